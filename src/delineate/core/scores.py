@@ -1,0 +1,122 @@
+"""Scores: rows of case x label x metric with units, and the summary that can be recomputed from them.
+
+NaN means "not defined here" (an empty structure against an empty one) and is counted apart, never taken as 0 or 1.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from .errors import InputError
+
+COLUMNS = ("case", "label", "metric", "value", "unit")
+
+
+@dataclass(frozen=True)
+class Score:
+    """One figure: ``value`` of ``metric`` for structure ``label`` of ``case``, in ``unit`` ("" for a ratio)."""
+
+    case: str
+    label: str
+    metric: str
+    value: float
+    unit: str = ""
+
+
+@dataclass(frozen=True)
+class Scores:
+    """All figures of an evaluation; rows are unique in (case, label, metric)."""
+
+    rows: tuple[Score, ...]
+
+    def __post_init__(self) -> None:
+        keys = [(r.case, r.label, r.metric) for r in self.rows]
+        if len(set(keys)) != len(keys):
+            raise InputError("two scores for the same case, label and metric")
+
+    def __iter__(self) -> Iterator[Score]:
+        return iter(self.rows)
+
+    def values(self, label: str, metric: str) -> np.ndarray[Any, np.dtype[np.float64]]:
+        """Every case's value, in row order, NaN included."""
+        return np.array([r.value for r in self.rows if r.label == label and r.metric == metric], dtype=np.float64)
+
+    @property
+    def labels(self) -> list[str]:
+        return list(dict.fromkeys(r.label for r in self.rows))
+
+    @property
+    def metrics(self) -> list[str]:
+        return list(dict.fromkeys(r.metric for r in self.rows))
+
+    def summary(self) -> list[dict[str, Any]]:
+        """For each label and metric: n, undefined (NaN), mean, deviation, median, quartiles, range."""
+        units = {r.metric: r.unit for r in self.rows}
+        out = []
+        for label in self.labels:
+            for metric in self.metrics:
+                values = self.values(label, metric)
+                if len(values):
+                    out.append({"label": label, "metric": metric, "unit": units[metric], **describe(values)})
+        return out
+
+    def mean(self, metric: str) -> float:
+        """Mean over labels of each label's mean over cases; NaN where nothing is defined."""
+        means = [m for m in (_nanmean(self.values(label, metric)) for label in self.labels) if np.isfinite(m)]
+        return float(np.mean(means)) if means else float("nan")
+
+    def to_csv(self) -> str:
+        """One row a score; full precision, so that the summary can be recomputed."""
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(COLUMNS)
+        writer.writerows((r.case, r.label, r.metric, repr(r.value), r.unit) for r in self.rows)
+        return text.getvalue()
+
+    @classmethod
+    def from_csv(cls, text: str) -> Scores:
+        """The inverse of ``to_csv``."""
+        rows: Iterable[list[str]] = csv.reader(io.StringIO(text))
+        head, *body = list(rows) or [[]]
+        if tuple(head) != COLUMNS:
+            raise InputError(f"a scores file has the columns {', '.join(COLUMNS)}, found {', '.join(head)}")
+        return cls(tuple(Score(case, label, metric, float(value), unit) for case, label, metric, value, unit in body))
+
+    def to_json(self, **more: Any) -> str:
+        """Rows, summary and whatever else is worth keeping; NaN becomes null."""
+        rows = [{"case": r.case, "label": r.label, "metric": r.metric, "value": r.value, "unit": r.unit} for r in self.rows]
+        return json.dumps(without_nan({"summary": self.summary(), **more, "rows": rows}), indent=1)
+
+
+def describe(values: np.ndarray[Any, Any]) -> dict[str, float | int]:
+    """n, undefined, mean, std (n - 1), median, q1, q3, min, max of ``values``; NaN is counted in ``undefined`` only."""
+    kept = values[~np.isnan(values)]
+    base: dict[str, float | int] = {"n": len(kept), "undefined": len(values) - len(kept)}
+    if not len(kept):
+        return base | dict.fromkeys(("mean", "std", "median", "q1", "q3", "min", "max"), float("nan"))
+    q1, median, q3 = (float(q) for q in np.percentile(kept, (25, 50, 75)))
+    std = float(kept.std(ddof=1)) if len(kept) > 1 else 0.0
+    return base | {"mean": float(kept.mean()), "std": std, "median": median, "q1": q1, "q3": q3, "min": float(kept.min()), "max": float(kept.max())}
+
+
+def without_nan(data: Any) -> Any:
+    """The same plain data with every NaN and infinity as None, as strict JSON wants it."""
+    if isinstance(data, dict):
+        return {k: without_nan(v) for k, v in data.items()}
+    if isinstance(data, list | tuple):
+        return [without_nan(v) for v in data]
+    if isinstance(data, float | np.floating):
+        return float(data) if np.isfinite(data) else None
+    return data
+
+
+def _nanmean(values: np.ndarray[Any, Any]) -> float:
+    kept = values[~np.isnan(values)]
+    return float(kept.mean()) if len(kept) else float("nan")

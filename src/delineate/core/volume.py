@@ -1,0 +1,87 @@
+"""An array on a grid, with its unit and where it came from.
+
+Axis order is (I, J, K) or, for several channels, (C, I, J, K); a 2-D image has K = 1. It knows no file.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .errors import GeometryError
+from .grid import Grid
+
+UNITS = ("HU", "a.u.", "label")  # Hounsfield units, arbitrary units, label values
+
+
+@dataclass(frozen=True, eq=False)
+class Volume:
+    """Voxel values on a grid; frozen. The array is not copied: whoever passes it hands it over.
+
+    Args:
+        array: (I, J, K) or (C, I, J, K), any real dtype; its last three axes equal the grid's shape.
+        grid: where the voxels stand.
+        unit: "HU", "a.u." or "label".
+        source: the file or folder it was read from, "" where it was computed.
+        meta: what the reader learned and others may use (``modality``, ``patient``, ``channels``, ``series``,
+            ``spacing_known`` ...); plain data.
+
+    Raises:
+        GeometryError: the array's shape does not equal the grid's.
+    """
+
+    array: NDArray[Any]
+    grid: Grid
+    unit: str = "a.u."
+    source: str = ""
+    meta: dict[str, Any] = field(default_factory=dict, repr=False)
+
+    def __post_init__(self) -> None:
+        if self.array.ndim not in (3, 4) or tuple(self.array.shape[-3:]) != self.grid.shape:
+            raise GeometryError(f"array of shape {self.array.shape} does not stand on a grid of shape {self.grid.shape}", path=self.source or None)
+        if self.unit not in UNITS:
+            raise GeometryError(f"unit {self.unit!r} is none of {', '.join(UNITS)}", path=self.source or None)
+        if self.array.dtype.kind not in "biuf":
+            raise GeometryError(f"voxels are real numbers, found dtype {self.array.dtype}", path=self.source or None)
+
+    @property
+    def channels(self) -> int:
+        """How many channels; 1 for an array without a channel axis."""
+        return 1 if self.array.ndim == 3 else int(self.array.shape[0])
+
+    @property
+    def channels_array(self) -> NDArray[Any]:
+        """The array with its channel axis, (C, I, J, K); a view."""
+        return self.array if self.array.ndim == 4 else self.array[None]
+
+    def reorient(self, codes: str) -> Volume:
+        """The same voxels with axes nearest to ``codes`` (a view)."""
+        grid, axes = self.grid.reorient(codes)
+        return Volume(axes.apply(self.array), grid, self.unit, self.source, self.meta)
+
+    def with_array(self, array: NDArray[Any], unit: str | None = None) -> Volume:
+        """Other values on the same grid."""
+        return Volume(array, self.grid, self.unit if unit is None else unit, self.source, self.meta)
+
+
+def stack_channels(volumes: list[Volume], names: list[str]) -> Volume:
+    """One volume of all channels, (C, I, J, K); all must stand on the first one's grid within 0.1 mm.
+
+    Raises:
+        GeometryError: no volume, or one that stands elsewhere (with the distance in mm).
+    """
+    if not volumes:
+        raise GeometryError("no channels to stack")
+    first = volumes[0]
+    for name, volume in zip(names, volumes, strict=True):
+        if not volume.grid.matches(first.grid, tolerance_mm=0.1):
+            distance = volume.grid.distance_mm(first.grid)
+            found = f"shape {volume.grid.shape} against {first.grid.shape}" if np.isinf(distance) else f"{distance:.2f} mm away"
+            raise GeometryError(f"channel {name} does not stand on the grid of channel {names[0]}: {found}", path=volume.source)
+    if len(volumes) == 1:
+        return first
+    array = np.concatenate([v.channels_array for v in volumes])
+    return Volume(array, first.grid, first.unit, first.source, first.meta)
