@@ -1,0 +1,153 @@
+"""Bundle: one file that is a model: plan, labels, weights and card; loading it runs no code.
+
+The file is an uncompressed zip of ``bundle.json``, ``plan.json``, ``card.json`` and one safetensors file a member.
+Its archive comment is the SHA-256 of everything before it, so a single changed byte anywhere is seen.
+``id`` depends on plan and weights alone: two trainings that gave the same network give the same id.
+It knows neither torch nor how a network is built; tensors are numpy arrays here.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from . import atomic
+from .errors import BundleError, InputError
+from .labels import LabelSet
+from .plan import Plan
+
+VERSION = 1
+Weights = Mapping[str, NDArray[Any]]
+_DIGEST = len(hashlib.sha256().hexdigest())
+
+
+@dataclass(frozen=True)
+class Member:
+    """One trained network of a bundle; members are averaged by ``weight`` on the prepared grid."""
+
+    name: str
+    weights: Weights = field(repr=False)
+    fold: int | None = None
+    weight: float = 1.0
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A model.
+
+    Args:
+        plan: how scans are prepared and the network is built.
+        members: at least one; unique names.
+        card: provenance as plain data: data hashes, scores, licence, measured time and memory, versions.
+    """
+
+    plan: Plan
+    members: tuple[Member, ...]
+    card: dict[str, Any] = field(default_factory=dict, repr=False)
+
+    def __post_init__(self) -> None:
+        names = [m.name for m in self.members]
+        if not names or len(set(names)) != len(names):
+            raise BundleError(f"a bundle has members with unique names, found {names}")
+
+    @property
+    def labels(self) -> LabelSet:
+        return self.plan.labels
+
+    @cached_property
+    def id(self) -> str:
+        """16 hex digits from plan and weights."""
+        digest = hashlib.sha256(self.plan.to_json().encode())
+        for member in self.members:
+            digest.update(f"{member.name} {member.weight!r} {weights_sha256(member.weights)}".encode())
+        return digest.hexdigest()[:16]
+
+    def save(self, path: str | Path) -> None:
+        """Write the file in one step.
+
+        Raises:
+            OutputError: it cannot be written; what stood there before is unchanged.
+        """
+        from safetensors.numpy import save
+
+        files = {"plan.json": self.plan.to_json().encode(), "card.json": json.dumps(self.card, indent=1).encode()}
+        members = []
+        for m in self.members:
+            files[f"weights/{m.name}.safetensors"] = save({k: np.ascontiguousarray(v) for k, v in m.weights.items()})
+            members.append({"name": m.name, "fold": m.fold, "weight": m.weight})
+        head = {"delineate_bundle": VERSION, "id": self.id, "members": members,
+                "sha256": {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}}
+        raw = _zip({"bundle.json": json.dumps(head, indent=1).encode(), **files})
+        atomic.write_bytes(path, raw)
+
+    @classmethod
+    def load(cls, path: str | Path) -> Bundle:
+        """Read and verify the file.
+
+        Raises:
+            InputError: there is no such file.
+            BundleError: not a bundle, of another version, or changed since it was written.
+        """
+        from safetensors.numpy import load
+
+        path = Path(path)
+        if path.is_dir():
+            raise BundleError("is a folder, a model is one file", path=path)
+        try:
+            raw = path.read_bytes()
+        except OSError as error:
+            raise InputError(f"cannot be read ({error.strerror})", path=path) from error
+        if not raw.startswith(b"PK\x03\x04"):
+            raise BundleError("is not a delineate model (expected the file that `delineate train -o` wrote)", path=path)
+        if hashlib.sha256(raw[:-_DIGEST]).hexdigest().encode() != raw[-_DIGEST:]:
+            raise BundleError("has been changed or damaged since it was written: its SHA-256 does not match; copy it anew", path=path)
+        try:
+            with zipfile.ZipFile(io.BytesIO(raw)) as archive:
+                head = json.loads(archive.read("bundle.json"))
+                if head["delineate_bundle"] != VERSION:
+                    raise BundleError(f"is a bundle of version {head['delineate_bundle']}, this program reads {VERSION}", path=path)
+                plan = Plan.from_json(archive.read("plan.json").decode(), f"{path}: plan.json")
+                members = tuple(Member(m["name"], load(archive.read(f"weights/{m['name']}.safetensors")), m["fold"], m["weight"]) for m in head["members"])
+                return cls(plan, members, json.loads(archive.read("card.json")))
+        except (zipfile.BadZipFile, KeyError, ValueError) as error:
+            raise BundleError(f"is not a delineate model ({type(error).__name__}: {error})", path=path) from error
+
+    @staticmethod
+    def is_bundle(path: str | Path) -> bool:
+        """Whether the file looks like a bundle; cheap, does not verify it."""
+        try:
+            with Path(path).open("rb") as file:
+                return file.read(64)[30:41] == b"bundle.json"
+        except OSError:
+            return False
+
+
+def weights_sha256(weights: Weights) -> str:
+    """SHA-256 over names, dtypes, shapes and bytes in order of name."""
+    digest = hashlib.sha256()
+    for name in sorted(weights):
+        array = np.ascontiguousarray(weights[name])
+        digest.update(f"{name} {array.dtype} {array.shape}".encode())
+        digest.update(array.tobytes())
+    return digest.hexdigest()
+
+
+def _zip(files: dict[str, bytes]) -> bytes:
+    """An uncompressed zip with fixed dates (equal content, equal bytes) whose comment is the SHA-256 of all before it."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
+        for name, data in files.items():
+            archive.writestr(zipfile.ZipInfo(name), data)
+        archive.comment = b"0" * _DIGEST
+    raw = buffer.getvalue()
+    return raw[:-_DIGEST] + hashlib.sha256(raw[:-_DIGEST]).hexdigest().encode()

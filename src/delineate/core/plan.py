@@ -1,0 +1,281 @@
+"""Plan: everything that fixes a run, as typed data a person can read, edit and pass back.
+
+One JSON file. Unknown keys are refused, values are checked, and nothing in it names code to import. A plan
+rebuilds the network without data. Axis order of every triple is that of the prepared array (I, J, K), which runs
+along ``orientation``. A 2-D plan slices the last axis, K: its patch is (I, J, 1) and its spacing along K is kept.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from .errors import InputError, PlanError
+from .labels import LabelSet
+
+VERSION = 1
+Triple = tuple[int, int, int]
+Positive = Annotated[float, Field(gt=0)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+
+
+class Part(BaseModel):
+    """A frozen part of a plan that refuses unknown keys."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class Normalisation(Part):
+    """How raw values become the network's input; the rule is the same for training and prediction.
+
+    ``window``: clip to low..high, then (x - mean) / std with the stated mean and std (CT: one scale for all).
+    ``robust``: per image, clip to two percentiles of the voxels ``inside``, then zero mean and unit deviation there.
+    ``none``: values as they are.
+    """
+
+    kind: Literal["window", "robust", "none"] = "robust"
+    low: float = 0.0
+    high: float = 0.0
+    mean: float = 0.0
+    std: Positive = 1.0
+    low_percentile: Annotated[float, Field(ge=0, lt=50)] = 0.5
+    high_percentile: Annotated[float, Field(gt=50, le=100)] = 99.5
+    inside: Literal["all", "nonzero"] = "all"
+
+    @model_validator(mode="after")
+    def _window_is_wide(self) -> Normalisation:
+        if self.kind == "window" and self.high <= self.low:
+            raise ValueError(f"a window needs low < high, found {self.low}..{self.high}")
+        return self
+
+
+class Channel(Part):
+    """One input channel, in order."""
+
+    name: str
+    normalise: Normalisation = Normalisation()
+
+
+class Structure(Part):
+    """One output structure; the JSON form of a ``Label``."""
+
+    value: Annotated[int, Field(gt=0, le=65535)]
+    name: str
+    colour: tuple[int, int, int]
+    code: str = ""
+    side: Literal["left", "right"] | None = None
+
+
+class Network(Part):
+    """Which network, and its sizes; stage 0 has full resolution, ``strides`` are those into each later stage.
+
+    The families: ``unet`` (Ronneberger 2015; Çiçek 2016; Isensee 2021), plain or residual encoder.
+    """
+
+    kind: Literal["unet"] = "unet"
+    dims: Literal[2, 3]
+    channels: Annotated[int, Field(ge=1)]
+    classes: Annotated[int, Field(ge=2)]  # background included
+    widths: Annotated[tuple[int, ...], Field(min_length=2)]
+    strides: tuple[Triple, ...]
+    kernels: tuple[Triple, ...]
+    convs: Annotated[int, Field(ge=1, le=6)] = 2
+    encoder: Literal["plain", "residual"] = "plain"
+    norm: Literal["instance", "batch", "group"] = "instance"
+    activation: Literal["leaky_relu", "relu", "prelu"] = "leaky_relu"
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    deep_supervision: bool = True
+
+    @model_validator(mode="after")
+    def _stages_agree(self) -> Network:
+        if len(self.strides) != len(self.widths) - 1 or len(self.kernels) != len(self.widths):
+            raise ValueError(f"{len(self.widths)} widths need {len(self.widths) - 1} strides and {len(self.widths)} kernels, "
+                             f"found {len(self.strides)} and {len(self.kernels)}")
+        if self.dims == 2 and any(s[2] != 1 for s in (*self.strides, *self.kernels)):
+            raise ValueError("a 2-D network has stride 1 and kernel 1 along the last axis")
+        return self
+
+    @property
+    def divisor(self) -> Triple:
+        """What a patch must be divisible by, along each axis."""
+        total = [1, 1, 1]
+        for stride in self.strides:
+            total = [t * s for t, s in zip(total, stride, strict=True)]
+        return total[0], total[1], total[2]
+
+
+class Loss(Part):
+    """Weighted sum of soft Dice and cross-entropy; ``batch_dice`` sums over the batch before dividing."""
+
+    dice: Annotated[float, Field(ge=0)] = 1.0
+    cross_entropy: Annotated[float, Field(ge=0)] = 1.0
+    batch_dice: bool = True
+
+    @model_validator(mode="after")
+    def _something_to_learn(self) -> Loss:
+        if self.dice + self.cross_entropy == 0:
+            raise ValueError("all loss weights are zero")
+        return self
+
+
+class Optimiser(Part):
+    """SGD with Nesterov momentum, or AdamW; ``clip_norm`` bounds the gradient."""
+
+    kind: Literal["sgd", "adamw"] = "adamw"
+    learning_rate: Positive = 1e-3
+    momentum: Fraction = 0.99
+    weight_decay: Annotated[float, Field(ge=0)] = 1e-2
+    clip_norm: Positive = 12.0
+
+
+class Schedule(Part):
+    """How long, and how the learning rate falls: by steps when ``epochs`` is set, by the clock when ``budget_s`` is."""
+
+    kind: Literal["cosine", "poly"] = "cosine"
+    epochs: Annotated[int, Field(ge=1)] | None = None
+    budget_s: Positive | None = None
+    steps_per_epoch: Annotated[int, Field(ge=1)] = 100
+    warmup: Fraction = 0.03
+    ema: Annotated[float, Field(ge=0, lt=1)] = 0.998
+
+    @model_validator(mode="after")
+    def _one_end(self) -> Schedule:
+        if (self.epochs is None) == (self.budget_s is None):
+            raise ValueError("a schedule ends after epochs or at budget_s: exactly one of the two is set")
+        return self
+
+
+class Augmentation(Part):
+    """Probabilities and ranges, per sample; all spatial changes happen in one resampling pass.
+
+    ``rotation_deg`` about the I, J, K axes; ``scale`` about 1; ``mirror`` the axes that may be flipped (flipping the
+    left-right axis swaps the values of sided structures); ``elastic_mm`` the deviation of a smooth displacement.
+    """
+
+    rotation_p: Fraction = 0.3
+    rotation_deg: tuple[float, float, float] = (15.0, 15.0, 15.0)
+    scale_p: Fraction = 0.3
+    scale: tuple[Positive, Positive] = (0.75, 1.3)
+    elastic_p: Fraction = 0.0
+    elastic_mm: Annotated[float, Field(ge=0)] = 3.0
+    mirror: tuple[Annotated[int, Field(ge=0, le=2)], ...] = ()
+    noise_p: Fraction = 0.15
+    noise_std: Annotated[float, Field(ge=0)] = 0.15
+    blur_p: Fraction = 0.15
+    blur_voxels: tuple[Positive, Positive] = (0.5, 1.2)
+    brightness_p: Fraction = 0.2
+    brightness: Annotated[float, Field(ge=0)] = 0.2
+    contrast_p: Fraction = 0.2
+    contrast: tuple[Positive, Positive] = (0.7, 1.4)
+    gamma_p: Fraction = 0.25
+    gamma: tuple[Positive, Positive] = (0.7, 1.5)
+    low_resolution_p: Fraction = 0.15
+    low_resolution: tuple[Fraction, Fraction] = (0.5, 1.0)
+
+
+class Inference(Part):
+    """Windows: ``overlap`` of neighbours as a fraction; Gaussian blending; test-time mirroring along ``mirror``."""
+
+    overlap: Annotated[float, Field(ge=0, lt=1)] = 0.5
+    mirror: tuple[Annotated[int, Field(ge=0, le=2)], ...] = ()
+
+
+class Postprocessing(Part):
+    """Structures of which only the largest connected component is kept (chosen on validation data)."""
+
+    keep_largest: tuple[str, ...] = ()
+
+
+class Plan(Part):
+    """Everything that fixes a run; see the module's head for conventions.
+
+    ``reasons`` says why each choice was made; ``low_resolution`` is the plan of a first stage at a coarser
+    spacing, present where a volume is far larger than a patch.
+    """
+
+    delineate_plan: Literal[1] = VERSION
+    recipe: str = ""
+    channels: Annotated[tuple[Channel, ...], Field(min_length=1)]
+    structures: Annotated[tuple[Structure, ...], Field(min_length=1)]
+    orientation: Annotated[str, Field(pattern="^[LRAPSI]{3}$")] = "RAS"
+    spacing_mm: tuple[Positive | None, Positive | None, Positive | None]  # None keeps each scan's own
+    crop: Literal["none", "nonzero", "body"] = "none"
+    patch: Triple
+    batch: Annotated[int, Field(ge=1)] = 2
+    foreground: Fraction = 0.5  # share of patches centred on a structure
+    network: Network
+    loss: Loss = Loss()
+    optimiser: Optimiser = Optimiser()
+    schedule: Schedule
+    augmentation: Augmentation = Augmentation()
+    inference: Inference = Inference()
+    postprocessing: Postprocessing = Postprocessing()
+    seed: int = 0
+    reasons: dict[str, str] = {}
+    low_resolution: Plan | None = None
+
+    @model_validator(mode="after")
+    def _parts_agree(self) -> Plan:
+        if self.network.channels != len(self.channels):
+            raise ValueError(f"the network takes {self.network.channels} channels, the plan names {len(self.channels)}")
+        if self.network.classes != len(self.structures) + 1:
+            raise ValueError(f"the network gives {self.network.classes} classes, {len(self.structures)} structures and background need {len(self.structures) + 1}")
+        if any(p < 1 or p % d for p, d in zip(self.patch, self.network.divisor, strict=True)):
+            raise ValueError(f"patch {self.patch} is not divisible by the network's strides {self.network.divisor}")
+        if self.dims == 2 and self.patch[2] != 1:
+            raise ValueError(f"a 2-D patch has one voxel along the last axis, found {self.patch}")
+        known = {s.name for s in self.structures}
+        if not set(self.postprocessing.keep_largest) <= known:
+            raise ValueError(f"keep_largest names unknown structures: {sorted(set(self.postprocessing.keep_largest) - known)}")
+        if len({letter for pair in ("LR", "AP", "SI") for letter in self.orientation if letter in pair}) != 3 or any(
+            sum(letter in pair for letter in self.orientation) != 1 for pair in ("LR", "AP", "SI")
+        ):
+            raise ValueError(f"an orientation has one letter each of L/R, A/P, S/I, found {self.orientation}")
+        return self
+
+    @property
+    def dims(self) -> int:
+        """2 or 3."""
+        return self.network.dims
+
+    @property
+    def labels(self) -> LabelSet:
+        """The structures as a label set."""
+        return LabelSet.from_json(s.model_dump() for s in self.structures)
+
+    @property
+    def sided_axis(self) -> int:
+        """Which axis of the prepared array runs between left and right."""
+        return next(axis for axis, letter in enumerate(self.orientation) if letter in "LR")
+
+    def to_json(self) -> str:
+        """The text of ``plan.json``; ``from_json`` gives an equal plan."""
+        return json.dumps(self.model_dump(mode="json"), indent=1)
+
+    @classmethod
+    def from_json(cls, text: str, path: str = "") -> Plan:
+        """The inverse of ``to_json``.
+
+        Raises:
+            PlanError: not JSON, an unknown key, or values that exclude each other; each fault on its own.
+        """
+        try:
+            return cls.model_validate_json(text)
+        except ValidationError as error:
+            faults = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'plan'}: {e['msg'].removeprefix('Value error, ')}" for e in error.errors()[:5])
+            raise PlanError(faults, path=path or None) from error
+
+    @classmethod
+    def load(cls, path: str | Path) -> Plan:
+        """Read ``plan.json``."""
+        try:
+            return cls.from_json(Path(path).read_text(encoding="utf-8"), str(path))
+        except OSError as error:
+            raise InputError(f"cannot be read ({error.strerror})", path=path) from error
+
+    def replace(self, **changes: Any) -> Plan:
+        """A plan with ``changes``, checked anew."""
+        return Plan.model_validate({**self.model_dump(), **changes})

@@ -1,0 +1,48 @@
+"""Prediction: delineated structures on exactly the input's grid, with how they came about."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from .errors import LabelError
+from .labels import LabelSet, unique_values
+from .volume import Volume
+
+
+@dataclass(frozen=True, eq=False)
+class Prediction:
+    """What a model says of one scan.
+
+    Args:
+        labels: (I, J, K) label volume on the input's grid; its values are 0 and those of ``structures``.
+        structures: what the values mean.
+        bundle_id: which model said so.
+        timing: seconds of each station ("prepare", "infer", "total").
+
+    Raises:
+        LabelError: a value that no structure has.
+    """
+
+    labels: Volume
+    structures: LabelSet
+    bundle_id: str = ""
+    timing: dict[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        unknown = set(unique_values(self.labels.array)) - {0, *self.structures.values}
+        if unknown:
+            raise LabelError(f"a prediction holds values {sorted(unknown)} that no structure has")
+
+    @property
+    def volumes_ml(self) -> dict[str, float]:
+        """Volume of each structure in ml; 0 where it was not found."""
+        counts = np.bincount(self.labels.array.ravel(order="K"), minlength=max(self.structures.values) + 1)
+        return {label.name: float(counts[label.value]) * self.labels.grid.voxel_ml for label in self.structures}
+
+    def to_json(self) -> dict[str, Any]:
+        """What ``predictions.json`` keeps of it."""
+        return {"volumes_ml": {k: round(v, 4) for k, v in self.volumes_ml.items()}, "bundle": self.bundle_id,
+                "seconds": {k: round(v, 3) for k, v in self.timing.items()}}

@@ -1,0 +1,126 @@
+"""Prepared arrays on disk, chunked so that a patch is read without its whole volume.
+
+One folder a case: ``image.b2nd`` (C, I, J, K) float16, ``label.b2nd`` (I, J, K) class indices, both blosc2, and
+``case.npz`` with voxels of each class, from which patches are centred. A case stands under its final name only
+when it is complete, so a killed preparation goes on where it stopped. Writing knows nothing of plans.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from . import atomic
+from .errors import InputError
+
+POINTS = 512  # voxels kept of each class and case, enough to centre patches on
+
+
+@dataclass(frozen=True)
+class StoredCase:
+    """One prepared case; ``image`` (C, I, J, K) float16 and ``label`` (I, J, K) uint8/uint16 are sliceable like numpy arrays.
+
+    ``points`` maps class index -> (n, 3) voxels of that class, n at most ``POINTS``; classes without a voxel are absent.
+    """
+
+    id: str
+    image: Any
+    label: Any
+    points: dict[int, NDArray[np.int32]]
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        i, j, k = self.label.shape
+        return i, j, k
+
+    def loaded(self) -> StoredCase:
+        """The same case with its arrays in memory."""
+        return StoredCase(self.id, np.asarray(self.image[:]), np.asarray(self.label[:]), self.points)
+
+
+class Store:
+    """A folder of prepared cases."""
+
+    def __init__(self, folder: str | Path):
+        self.folder = Path(folder)
+
+    def has(self, case: str) -> bool:
+        """Whether ``case`` is complete."""
+        return (self.folder / case / "case.npz").is_file()
+
+    def add(self, case: str, image: NDArray[Any], label: NDArray[Any], classes: int, chunk: Sequence[int], seed: int = 0) -> None:
+        """Write one case; an existing one is replaced.
+
+        Args:
+            case: its id.
+            image: (C, I, J, K) real.
+            label: (I, J, K) class indices 0..classes-1.
+            classes: how many, background included.
+            chunk: a patch's shape (I, J, K): the unit of reading.
+            seed: of the choice of points.
+
+        Raises:
+            OutputError: the disk is full or cannot be written.
+        """
+        import blosc2
+
+        atomic.make_folder(self.folder)
+        final, building = self.folder / case, self.folder / f".{case}.building"
+        shutil.rmtree(building, ignore_errors=True)
+        with atomic.replacing(building / "case.npz") as temporary:  # also turns a full disk into our own error
+            blocks = tuple(min(int(n), int(c)) for n, c in zip(label.shape, chunk, strict=True))
+            params = {"codec": blosc2.Codec.LZ4, "clevel": 3, "nthreads": 1}
+            blosc2.asarray(np.ascontiguousarray(image, dtype=np.float16), urlpath=str(building / "image.b2nd"), mode="w",
+                           chunks=(1, *blocks), cparams=params)
+            dtype = np.uint8 if classes <= 256 else np.uint16
+            blosc2.asarray(np.ascontiguousarray(label, dtype=dtype), urlpath=str(building / "label.b2nd"), mode="w", chunks=blocks, cparams=params)
+            points = class_points(label, classes, np.random.default_rng(seed))
+            with temporary.open("wb") as file:
+                np.savez(file, **{str(c): p for c, p in points.items()})
+        shutil.rmtree(final, ignore_errors=True)
+        os.replace(building, final)
+
+    def open(self, case: str) -> StoredCase:
+        """One case with its arrays still on disk.
+
+        Raises:
+            InputError: it is not here, or damaged.
+        """
+        import blosc2
+
+        folder = self.folder / case
+        try:
+            image, label = blosc2.open(str(folder / "image.b2nd"), mode="r"), blosc2.open(str(folder / "label.b2nd"), mode="r")
+            with np.load(folder / "case.npz", allow_pickle=False) as points:
+                return StoredCase(case, image, label, {int(c): points[c] for c in points.files})
+        except (OSError, ValueError, RuntimeError) as error:
+            raise InputError("the prepared case is missing or damaged; prepare it anew", case=case, path=folder) from error
+
+    def nbytes(self, cases: Sequence[str]) -> int:
+        """Bytes of these cases' arrays in memory."""
+        stored = [self.open(case) for case in cases]
+        return sum(int(np.prod(c.image.shape)) * 2 + int(np.prod(c.shape)) * c.label.dtype.itemsize for c in stored)
+
+
+def class_points(label: NDArray[Any], classes: int, rng: np.random.Generator) -> dict[int, NDArray[np.int32]]:
+    """Up to ``POINTS`` random voxels (n, 3) of every class but background; classes without a voxel are absent."""
+    flat = np.ascontiguousarray(label).ravel()
+    where = np.flatnonzero(flat)
+    values = flat[where]
+    order = np.argsort(values, kind="stable")
+    where, values = where[order], values[order]
+    bounds = np.searchsorted(values, np.arange(1, classes + 1))
+    out = {}
+    for c in range(1, classes):
+        mine = where[bounds[c - 1] : bounds[c]]
+        if len(mine):
+            chosen = rng.choice(mine, size=min(POINTS, len(mine)), replace=False)
+            out[c] = np.stack(np.unravel_index(chosen, label.shape), axis=1).astype(np.int32)
+    return out
