@@ -1,0 +1,102 @@
+"""The bricks that the networks share, for 2-D and 3-D alike.
+
+Shapes: x (B, C, I, J, K) in 3-D, (B, C, I, J) in 2-D. Kernels and strides come as triples and lose their last
+entry in 2-D. Nothing here knows a plan's other parts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from ..core.plan import Network
+
+GROUPS = 8
+EPSILON = 1e-5
+
+
+class InstanceNorm(nn.Module):
+    """Zero mean and unit deviation of every channel of every sample (Ulyanov 2016), then a learnt scale and shift.
+
+    On a CPU it is batch norm over one sample at a time: the same numbers, but the library's batch norm keeps
+    channels-last memory and bf16 as they are and fuses its passes, where its instance norm copies to another layout.
+    """
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(channels))
+        self.bias = nn.Parameter(torch.zeros(channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.device.type != "cpu":
+            return functional.instance_norm(x, weight=self.weight, bias=self.bias, eps=EPSILON)
+        samples = [functional.batch_norm(one, None, None, self.weight, self.bias, training=True, eps=EPSILON) for one in x.split(1)]
+        return samples[0] if len(samples) == 1 else torch.cat(samples)
+
+
+def conv(dims: int) -> type[nn.Conv2d] | type[nn.Conv3d]:
+    return nn.Conv2d if dims == 2 else nn.Conv3d
+
+
+def transposed_conv(dims: int) -> type[nn.ConvTranspose2d] | type[nn.ConvTranspose3d]:
+    return nn.ConvTranspose2d if dims == 2 else nn.ConvTranspose3d
+
+
+def norm(kind: Literal["instance", "batch", "group"], channels: int, dims: int) -> nn.Module:
+    """The normalisation layer called ``kind``."""
+    if kind == "instance":
+        return InstanceNorm(channels)
+    if kind == "group":
+        return nn.GroupNorm(min(GROUPS, channels), channels)
+    return nn.BatchNorm2d(channels) if dims == 2 else nn.BatchNorm3d(channels)
+
+
+def activation(kind: Literal["leaky_relu", "relu", "prelu"], channels: int) -> nn.Module:
+    """The activation called ``kind``."""
+    if kind == "leaky_relu":
+        return nn.LeakyReLU(0.01, inplace=True)
+    return nn.ReLU(inplace=True) if kind == "relu" else nn.PReLU(channels)
+
+
+class ConvNormAct(nn.Sequential):
+    """Convolution (same size for stride 1), normalisation, activation; the last two may be left out."""
+
+    def __init__(self, net: Network, c_in: int, c_out: int, kernel: Sequence[int], stride: Sequence[int] = (1, 1, 1), act: bool = True):
+        size, step = tuple(kernel[: net.dims]), tuple(stride[: net.dims])
+        layers: list[nn.Module] = [conv(net.dims)(c_in, c_out, size, step, tuple(k // 2 for k in size), bias=False), norm(net.norm, c_out, net.dims)]  # type: ignore[arg-type]
+        if act:
+            layers.append(activation(net.activation, c_out))
+        super().__init__(*layers)
+
+
+class ResidualBlock(nn.Module):
+    """Convolutions beside a shortcut (He 2016); the shortcut is projected where size or width change."""
+
+    def __init__(self, net: Network, c_in: int, c_out: int, kernel: Sequence[int], stride: Sequence[int]):
+        super().__init__()
+        convs = [ConvNormAct(net, c_in, c_out, kernel, stride, act=net.convs > 1)]
+        convs += [ConvNormAct(net, c_out, c_out, kernel, act=n < net.convs - 1) for n in range(1, net.convs)]
+        self.convs = nn.Sequential(*convs)
+        plain = c_in == c_out and all(s == 1 for s in stride)
+        self.shortcut = nn.Identity() if plain else ConvNormAct(net, c_in, c_out, (1, 1, 1), stride, act=False)
+        self.act = activation(net.activation, c_out)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.act(self.convs(x) + self.shortcut(x))  # type: ignore[no-any-return]
+
+
+def stage(net: Network, c_in: int, c_out: int, kernel: Sequence[int], stride: Sequence[int]) -> nn.Module:
+    """One encoder stage of ``net``: plain or residual."""
+    if net.encoder == "residual":
+        return ResidualBlock(net, c_in, c_out, kernel, stride)
+    return plain_stage(net, c_in, c_out, kernel, stride)
+
+
+def plain_stage(net: Network, c_in: int, c_out: int, kernel: Sequence[int], stride: Sequence[int] = (1, 1, 1)) -> nn.Sequential:
+    """``net.convs`` convolutions, the first with ``stride``."""
+    first = ConvNormAct(net, c_in, c_out, kernel, stride)
+    return nn.Sequential(first, *(ConvNormAct(net, c_out, c_out, kernel) for _ in range(net.convs - 1)))

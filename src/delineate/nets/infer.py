@@ -1,0 +1,222 @@
+"""From a prepared scan to class scores, window by window, handed over in finished slabs.
+
+Windows of the plan's patch size march along one axis of the prepared grid. Only as many planes of scores as a
+window is deep are held; as soon as no later window touches a plane it is divided by its blending weight and
+yielded, so that restoring runs while later windows are still to come and no full-size float volume of every
+class ever exists. Blending weights are Gaussian and separable, so their sum is a product of three 1-D sums.
+
+Shapes: scan (C, I, J, K); windows (B, C, *patch); slabs (L, d, A, B') with the marching axis first after the classes.
+In 2-D the patch is (I, J, 1): windows march along K and a batch holds several slices.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ..core.bundle import Bundle
+from ..core.plan import Inference, Plan
+from .build import build, load_weights, memory_format
+
+Triple = tuple[int, int, int]
+WINDOW_VOXELS = 2**21  # voxels of input that one forward pass takes on a CPU; more gains nothing there
+HALF_ABOVE_BYTES = 2**30  # held scores beyond this are kept in half precision: an error of 1e-3 of a probability
+
+
+@dataclass(frozen=True)
+class Engine:
+    """Networks ready to run: the members of a bundle on a device.
+
+    ``members`` are (module, weight) in evaluation mode; their probabilities are averaged.
+    """
+
+    plan: Plan
+    members: tuple[tuple[nn.Module, float], ...]
+    device: torch.device
+    dtype: torch.dtype  # autocast to this; float32 runs as it is
+
+    @classmethod
+    def from_bundle(cls, bundle: Bundle, device: torch.device, dtype: torch.dtype | None = None) -> Engine:
+        """Rebuild every member's network and fill in its weights."""
+        members = []
+        for member in bundle.members:
+            module = build(bundle.plan.network)
+            load_weights(module, member.weights)
+            members.append((module.to(device).eval(), member.weight))
+        return cls(bundle.plan, tuple(members), device, fast_dtype(device) if dtype is None else dtype)
+
+
+def fast_dtype(device: torch.device) -> torch.dtype:
+    """bf16 where the device has units for it, float32 elsewhere."""
+    if device.type == "cuda":
+        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
+    amx = getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)()
+    bf16 = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)()
+    return torch.bfloat16 if device.type == "cpu" and (amx or bf16) else torch.float32
+
+
+def choose_device(name: str = "auto") -> torch.device:
+    """"auto" takes the first CUDA device where there is one."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return torch.device(name)
+
+
+def marching_axis(shape: Sequence[int], plan: Plan) -> int:
+    """The axis along which the fewest scores must be held: a window's depth times the plane across it."""
+    if plan.dims == 2:
+        return 2
+    held = [min(plan.patch[a], shape[a]) * np.prod([n for b, n in enumerate(shape) if b != a]) for a in range(3)]
+    return int(np.argmin(held))
+
+
+def slabs(scan: Tensor, engine: Engine, inference: Inference | None = None) -> Iterator[Tensor]:
+    """Class probabilities of a prepared scan in order along ``marching_axis``.
+
+    Args:
+        scan: (C, I, J, K) float32, any size; smaller than a patch is padded with zeros.
+        inference: instead of the plan's (to switch mirroring on or off).
+
+    Yields:
+        (L, d, A, B) on the engine's device, d planes at a time; the depths add up to the axis' length.
+    """
+    inference = inference or engine.plan.inference
+    axis = marching_axis(scan.shape[1:], engine.plan)
+    padded, before = _padded(scan, engine.plan.patch)
+    kept = [(b, b + n) for b, n in zip(before, scan.shape[1:], strict=True)]
+    along, across_a, across_b = kept[axis], *(kept[a] for a in range(3) if a != axis)
+    for position, scores in _finished_planes(padded, engine, inference, axis):
+        low, high = max(position, along[0]), min(position + scores.shape[1], along[1])
+        if high > low:
+            yield scores[:, low - position : high - position, slice(*across_a), slice(*across_b)]
+
+
+def _finished_planes(scan: Tensor, engine: Engine, inference: Inference, axis: int) -> Iterator[tuple[int, Tensor]]:
+    """(first plane, scores (L, d, A, B)) of the padded scan, in order, each as soon as no later window touches it."""
+    patch, order = engine.plan.patch, (axis, *(a for a in range(3) if a != axis))
+    size = [scan.shape[1 + a] for a in order]
+    starts = [_starts(scan.shape[1 + a], patch[a], inference.overlap) for a in order]
+    profiles = [_gaussian(patch[a]) for a in order]
+    totals = [_sum_of(p, s, n).to(engine.device) for p, s, n in zip(profiles, starts, size, strict=True)]
+    blend = _outer(profiles).to(engine.device)
+    at_once = max(1, WINDOW_VOXELS // int(np.prod(patch))) if engine.device.type == "cpu" else max(1, 8 * WINDOW_VOXELS // int(np.prod(patch)))
+    depth = min(size[0], max(patch[axis], at_once if engine.plan.dims == 2 else 1))
+    held, base = _held(engine.plan.network.classes, depth, size[1:], engine.device), 0
+    for batch in _batches(starts, at_once):
+        for corner, scores in zip(batch, _probabilities(scan, batch, order, engine, inference), strict=True):
+            if corner[0] + patch[axis] > base + depth:
+                yield base, _divided(held, corner[0] - base, base, totals)
+                base = _shift(held, base, corner[0])
+            here = tuple(slice(c - b, c - b + patch[a]) for c, b, a in zip(corner, (base, 0, 0), order, strict=True))
+            held[(slice(None), *here)] += scores * blend
+    yield base, _divided(held, size[0] - base, base, totals)
+
+
+def _held(classes: int, depth: int, plane: Sequence[int], device: torch.device) -> Tensor:
+    half = 4 * classes * depth * plane[0] * plane[1] > HALF_ABOVE_BYTES
+    return torch.zeros((classes, depth, *plane), dtype=torch.float16 if half else torch.float32, device=device)
+
+
+def _divided(held: Tensor, planes: int, base: int, totals: list[Tensor]) -> Tensor:
+    """A copy of the first ``planes`` held planes, divided by the blending weights that met there."""
+    weight = _outer([totals[0][base : base + planes], totals[1], totals[2]])
+    return held[:, :planes] / weight.to(held.dtype)
+
+
+def _shift(held: Tensor, base: int, to: int) -> int:
+    """Move the held planes so that plane ``to`` is the first; what is new is zero."""
+    gone = min(to - base, held.shape[1])
+    rest = held.shape[1] - gone
+    for plane in range(rest):  # one plane at a time: source and target overlap, and a copy would double the memory
+        held[:, plane] = held[:, plane + gone]
+    held[:, rest:] = 0
+    return to
+
+
+def _batches(starts: list[list[int]], at_once: int) -> Iterator[list[Triple]]:
+    """Corners of all windows, marching axis slowest, a few at a time."""
+    corners = itertools.product(*starts)
+    while batch := list(itertools.islice(corners, at_once)):
+        yield batch
+
+
+def _probabilities(scan: Tensor, corners: list[Triple], order: Sequence[int], engine: Engine, inference: Inference) -> Tensor:
+    """(B, L, *patch in marching order) probabilities of the windows at ``corners``, averaged over members and mirror images."""
+    patch = engine.plan.patch
+    windows = []
+    for corner in corners:
+        at = dict(zip(order, corner, strict=True))
+        windows.append(scan[(slice(None), *(slice(at[a], at[a] + patch[a]) for a in range(3)))])
+    x = torch.stack(windows).to(engine.device)
+    total = torch.zeros((len(corners), engine.plan.network.classes, *patch), device=engine.device)
+    flips = [c for n in range(len(inference.mirror) + 1) for c in itertools.combinations(inference.mirror, n)]
+    share = sum(weight for _, weight in engine.members) * len(flips)
+    for module, weight in engine.members:
+        for axes in flips:
+            total.add_(_mirrored_forward(module, x, axes, engine), alpha=weight / share)
+    return total.permute(0, 1, *(2 + a for a in order))
+
+
+def _mirrored_forward(module: nn.Module, x: Tensor, axes: Sequence[int], engine: Engine) -> Tensor:
+    """Probabilities of ``x`` (B, C, *patch) seen in a mirror and mirrored back; left and right change names where their axis is flipped."""
+    dims = [2 + a for a in axes]
+    out = forward(module, x.flip(dims) if dims else x, engine.plan.dims, engine.dtype)
+    if dims:
+        out = out.flip(dims)
+        if engine.plan.sided_axis in axes and engine.plan.labels.is_sided:
+            out = out[:, torch.from_numpy(engine.plan.labels.swap_table()).to(out.device)]
+    return out
+
+
+@torch.inference_mode()
+def forward(module: nn.Module, x: Tensor, dims: int, dtype: torch.dtype) -> Tensor:
+    """(B, C, I, J, K) -> (B, L, I, J, K) float32 probabilities; K is 1 in 2-D."""
+    flat = x[..., 0] if dims == 2 else x
+    with torch.autocast(x.device.type, dtype, enabled=dtype != torch.float32):
+        logits = module(flat.contiguous(memory_format=memory_format(dims)))
+    probabilities = logits.float().softmax(dim=1)
+    return probabilities[..., None] if dims == 2 else probabilities
+
+
+def _padded(scan: Tensor, patch: Triple) -> tuple[Tensor, list[int]]:
+    """The scan with zeros on both sides where it is smaller than a patch, and how many stand before it."""
+    missing = [max(0, p - n) for p, n in zip(patch, scan.shape[1:], strict=True)]
+    before = [m // 2 for m in missing]
+    if not any(missing):
+        return scan, before
+    pads = [n for m, b in reversed(list(zip(missing, before, strict=True))) for n in (b, m - b)]
+    return nn.functional.pad(scan, pads), before
+
+
+def _starts(length: int, patch: int, overlap: float) -> list[int]:
+    """Evenly spread first voxels of windows that cover ``length`` and overlap by at least ``overlap``."""
+    if length <= patch:
+        return [0]
+    count = int(np.ceil((length - patch) / max(1.0, patch * (1 - overlap)))) + 1
+    return [int(v) for v in np.rint(np.linspace(0, length - patch, count))]
+
+
+def _gaussian(length: int) -> Tensor:
+    """(length,) weights of a window along one axis: deviation an eighth of it, never below 0.03 of the middle
+    (with a floor, half-precision sums at a window's corners stay exact enough)."""
+    x = torch.arange(length, dtype=torch.float32) - (length - 1) / 2
+    return torch.exp(-0.5 * (x / (length / 8)) ** 2).clamp_min(0.03)
+
+
+def _sum_of(profile: Tensor, starts: list[int], length: int) -> Tensor:
+    """(length,) sum of the profiles of all windows along one axis."""
+    total = torch.zeros(length)
+    for start in starts:
+        total[start : start + len(profile)] += profile
+    return total
+
+
+def _outer(profiles: list[Tensor]) -> Tensor:
+    """(a, b, c) product of three 1-D weights."""
+    a, b, c = profiles
+    return a[:, None, None] * b[None, :, None] * c[None, None, :]

@@ -1,0 +1,62 @@
+"""U-Net, 2-D and 3-D, plain or residual encoder, with deep supervision.
+
+Ronneberger 2015 (2-D), Çiçek 2016 (3-D); strided convolutions instead of pooling, instance norm, leaky ReLU and
+deep supervision as in nnU-Net (Isensee 2021). Reads top to bottom:
+
+    x -> stage 0 ---------------- skip --------------> up 0 -> head 0   full resolution
+           stage 1 -------------- skip ------> up 1 -> head 1           1/2 (training only)
+             ...                               ...
+               stage N (bottleneck)
+
+Shapes: x (B, C, *size) with size divisible by the product of strides -> logits (B, L, *size), L classes with background.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from ..core.plan import Network
+from .blocks import conv, plain_stage, stage, transposed_conv
+
+
+class UNet(nn.Module):
+    """A U-Net as ``net`` says.
+
+    ``forward`` gives the logits; in training mode with deep supervision a list of them, full resolution first, each next one
+    smaller by a stride. The coarsest decoder level has no head: its output is too small to teach anything.
+    """
+
+    def __init__(self, net: Network):
+        super().__init__()
+        self.net = net
+        widths, one = net.widths, (1, 1, 1)
+        inputs = (net.channels, *widths[:-1])
+        strides = (one, *net.strides)
+        self.encoder = nn.ModuleList(stage(net, c, w, k, s) for c, w, k, s in zip(inputs, widths, net.kernels, strides, strict=True))
+        self.up = nn.ModuleList()
+        self.decoder = nn.ModuleList()
+        self.heads = nn.ModuleList()
+        levels = len(widths) - 1
+        for level in range(levels):
+            step = tuple(net.strides[level][: net.dims])
+            self.up.append(transposed_conv(net.dims)(widths[level + 1], widths[level], step, step))  # type: ignore[arg-type]
+            self.decoder.append(plain_stage(net, 2 * widths[level], widths[level], net.kernels[level]))
+            has_head = level == 0 or (net.deep_supervision and level < levels - 1)
+            self.heads.append(conv(net.dims)(widths[level], net.classes, 1) if has_head else nn.Identity())
+        self.dropout = nn.Dropout(net.dropout) if net.dropout else nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor | list[Tensor]:
+        skips = []
+        for encode in self.encoder:
+            x = encode(x)
+            skips.append(x)
+        x = self.dropout(skips.pop())
+        outputs: list[Tensor] = []
+        for level in reversed(range(len(skips))):
+            x = torch.cat([self.up[level](x), skips[level]], dim=1)
+            x = self.decoder[level](x)
+            wanted = level == 0 or (self.training and not isinstance(self.heads[level], nn.Identity))
+            if wanted:
+                outputs.insert(0, self.heads[level](x))
+        return outputs if self.training and self.net.deep_supervision else outputs[0]

@@ -1,0 +1,62 @@
+"""Raw values to the network's input, by the rule that the plan states.
+
+``measure`` reads what a rule needs from one image (robust rules) or from the plan (fixed windows) and gives
+``Scaling``: clip, subtract, divide. Everything is elementwise, so it can run block by block.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from ..core.plan import Normalisation
+
+SAMPLE = 2_000_000  # voxels that percentiles are taken from; more changes them by less than a grey value
+
+
+@dataclass(frozen=True)
+class Scaling:
+    """clip to low..high, then (x - mean) / std; infinite bounds do not clip."""
+
+    low: float
+    high: float
+    mean: float
+    std: float
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        """In place on a float tensor of any shape; values that are not finite become the lower bound."""
+        if not (np.isinf(self.low) and np.isinf(self.high)):
+            x.nan_to_num_(nan=self.low, posinf=self.high, neginf=self.low).clamp_(self.low, self.high)
+        return x.sub_(self.mean).div_(self.std)
+
+
+def measure(array: NDArray[Any], rule: Normalisation) -> Scaling:
+    """The scaling of one channel (I, J, K) by ``rule``; a constant image gets deviation 1, so it becomes zero."""
+    if rule.kind == "none":
+        return Scaling(-np.inf, np.inf, 0.0, 1.0)
+    if rule.kind == "window":
+        return Scaling(rule.low, rule.high, rule.mean, rule.std)
+    values = sample(array, nonzero=rule.inside == "nonzero")
+    if not len(values):
+        return Scaling(-np.inf, np.inf, 0.0, 1.0)
+    low, high = (float(v) for v in np.percentile(values, (rule.low_percentile, rule.high_percentile)))
+    if rule.inside == "nonzero":
+        low = min(low, 0.0)  # what is outside stays outside, below or at the lowest tissue
+    clipped = np.clip(values, low, high)
+    std = float(clipped.std(dtype=np.float64))
+    return Scaling(low, high, float(clipped.mean(dtype=np.float64)), std if std > 1e-12 * max(1.0, abs(high)) else 1.0)
+
+
+def sample(array: NDArray[Any], nonzero: bool = False) -> NDArray[np.float64]:
+    """Finite values of ``array`` as float64, at most about ``SAMPLE`` of them, evenly spaced over the whole; only non-zero ones if asked."""
+    flat = array.reshape(-1) if array.flags.c_contiguous else array.ravel(order="K")
+    step = max(1, len(flat) // SAMPLE)
+    if step > 1 and step % 2 == 0:
+        step += 1  # an odd step does not walk along columns of even sizes
+    values = flat[::step].astype(np.float64)
+    values = values[np.isfinite(values)]
+    return values[values != 0] if nonzero else values

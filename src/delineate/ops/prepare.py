@@ -1,0 +1,213 @@
+"""prepare() and restore(): from a scan to the network's input, and from its output back onto the scan's grid.
+
+    scan  --reorient-->  --crop-->  --normalise, resample-->  prepared grid       prepare()
+    scan  <--reorient--  <--uncrop--  <--resample, argmax---  class scores        restore()
+
+Both stand here side by side because each must undo the other exactly; the ``Trail`` carries what happened.
+``restore`` takes class scores in slabs, in order along one axis, and keeps one slab and one label volume: its
+memory does not depend on the number of classes. Shapes: image (C, I, J, K), slabs (L, d, A, B) with the marching
+axis first after the classes. It knows plans and grids, no files and no networks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ..core.errors import GeometryError, InputError
+from ..core.grid import AxisMap, Grid
+from ..core.plan import Plan
+from ..core.volume import Volume
+from .intensity import measure
+from .resample import Kernel, apply_axis, axis_weights, resample_image, resample_labels, scale_positions
+
+ANISOTROPIC = 3.0  # an axis this much coarser than the finest is interpolated linearly: a cubic rings between thick slices
+BODY_HU = -400.0  # anything denser than lung and air is body
+CHUNK_VOXELS = 2_000_000  # output voxels of one class that restore() works on at a time
+
+
+@dataclass(frozen=True)
+class Trail:
+    """What prepare() did, enough to undo it.
+
+    ``source`` is the scan's grid, ``axes`` moved its arrays to ``oriented``, of which the box ``start``..``stop``
+    was kept and resampled to ``prepared``.
+    """
+
+    source: Grid
+    oriented: Grid
+    axes: AxisMap
+    start: tuple[int, int, int]
+    stop: tuple[int, int, int]
+    prepared: Grid
+
+    @property
+    def cropped_shape(self) -> tuple[int, int, int]:
+        """Shape of the kept box."""
+        a, b, c = (stop - start for start, stop in zip(self.start, self.stop, strict=True))
+        return a, b, c
+
+
+def prepare(volume: Volume, plan: Plan) -> tuple[Tensor, Trail]:
+    """A scan as the network sees it.
+
+    Args:
+        volume: any orientation; (I, J, K) or (C, I, J, K) with the plan's number of channels.
+
+    Returns:
+        (C, I, J, K) float32 on ``trail.prepared``, and the trail.
+
+    Raises:
+        InputError: another number of channels than the plan has.
+    """
+    if volume.channels != len(plan.channels):
+        names = ", ".join(c.name for c in plan.channels)
+        raise InputError(f"found {volume.channels} channel(s), the plan takes {len(plan.channels)} ({names})", path=volume.source or None)
+    trail = trace(volume, plan)
+    kernels = kernels_for(trail)
+    out = torch.empty((volume.channels, *trail.prepared.shape), dtype=torch.float32)
+    for index, (channel, rule) in enumerate(zip(volume.channels_array, plan.channels, strict=True)):
+        box = _boxed(trail.axes.apply(channel), trail)
+        out[index] = resample_image(box, trail.prepared.shape, kernels, transform=measure(box, rule.normalise))
+    return out, trail
+
+
+def prepare_label(label: Volume, trail: Trail, table: dict[int, int]) -> NDArray[Any]:
+    """The truth on the prepared grid, as class indices.
+
+    Args:
+        label: (I, J, K) values on the scan's grid.
+        table: value -> class index (``LabelSet.compact``).
+
+    Returns:
+        (I, J, K) uint8 or uint16.
+
+    Raises:
+        GeometryError: the truth does not stand on the scan's grid.
+    """
+    if not label.grid.matches(trail.source, tolerance_mm=0.1):
+        raise GeometryError(f"the truth stands {label.grid.distance_mm(trail.source):.2f} mm from the scan's grid", path=label.source or None)
+    lookup = np.zeros(max([*table, int(label.array.max(initial=0))]) + 1, dtype=np.uint8 if len(table) < 256 else np.uint16)
+    for value, index in table.items():
+        lookup[value] = index
+    return resample_labels(lookup[_boxed(trail.axes.apply(label.array), trail)], trail.prepared.shape)
+
+
+def trace(volume: Volume, plan: Plan) -> Trail:
+    """Where the scan will stand after preparing; reads voxels only to find the crop."""
+    oriented, axes = volume.grid.reorient(plan.orientation)
+    start, stop = _crop_box(axes.apply(volume.channels_array), plan.crop)
+    kept = oriented.crop(start, stop)
+    spacing = [own if wanted is None else wanted for own, wanted in zip(kept.spacing_mm, plan.spacing_mm, strict=True)]
+    prepared = kept.respace(spacing)
+    if np.prod(prepared.shape) > 2**31:
+        raise InputError(f"would become {prepared.shape} voxels at the plan's spacing; the scan spans {kept.shape} voxels of {kept.spacing_mm} mm",
+                         path=volume.source or None)
+    return Trail(volume.grid, oriented, axes, start, stop, prepared)
+
+
+def kernels_for(trail: Trail) -> tuple[Kernel, Kernel, Kernel]:
+    """Cubic along fine axes, linear along an axis much coarser than the finest."""
+    spacing = trail.oriented.spacing_mm
+    a, b, c = ("linear" if s > ANISOTROPIC * min(spacing) else "cubic" for s in spacing)
+    return a, b, c  # type: ignore[return-value]
+
+
+def restore(slabs: Iterable[Tensor], trail: Trail, axis: int, values: NDArray[Any]) -> NDArray[Any]:
+    """Class scores on the prepared grid to label values on the scan's own grid, slab by slab.
+
+    Args:
+        slabs: (L, d, A, B) scores (probabilities or logits, any float dtype, any device), in order along prepared axis
+            ``axis``; the depths d add up to that axis' length. A and B are the other two axes in their order.
+        trail: from ``prepare``.
+        axis: 0, 1 or 2, the marching axis.
+        values: (L,) label value of each class; values[0] is the background's, 0.
+
+    Returns:
+        (I, J, K) of ``values.dtype`` on ``trail.source``; 0 outside the kept box.
+    """
+    oriented = np.zeros(trail.oriented.shape, dtype=values.dtype)
+    box = np.moveaxis(_boxed(oriented, trail), axis, 0)  # a view: writing into it fills the volume
+    lookup = torch.from_numpy(values.astype(np.int32))
+    for start, winners in winners_by_plane(slabs, trail, axis):
+        box[start : start + len(winners)] = lookup[winners.to("cpu", torch.int64)].numpy()
+    return np.ascontiguousarray(trail.axes.inverse().apply(oriented))
+
+
+def winners_by_plane(slabs: Iterable[Tensor], trail: Trail, axis: int) -> Iterator[tuple[int, Tensor]]:
+    """For consecutive planes of the kept box: (first plane, (d', A', B') int16 class with the largest score)."""
+    source, prepared = (_axis_first(shape, axis) for shape in (trail.cropped_shape, trail.prepared.shape))
+    positions = np.clip(scale_positions(prepared[0], source[0]), 0, prepared[0] - 1)
+    in_plane = [_interpolation(n_prepared, n_source) for n_prepared, n_source in zip(prepared[1:], source[1:], strict=True)]
+    done, first, held = 0, 0, None  # planes written, prepared index of the first held plane, held planes
+    for slab in slabs:
+        held = slab if held is None else torch.cat([held, slab], dim=1)
+        last = first + held.shape[1] - 1
+        final = last == prepared[0] - 1
+        ready = source[0] if final else int(np.searchsorted(positions, last, side="right"))  # planes that need nothing beyond ``last``
+        yield from _reduce(held, first, positions, done, ready, in_plane, source[1:])
+        done = max(done, ready)
+        keep_from = last if done >= source[0] else min(last, int(np.floor(positions[done])))
+        if keep_from > first:
+            held, first = held[:, keep_from - first :].clone(), keep_from
+    if done < source[0]:
+        raise ValueError(f"slabs ended at plane {done} of {source[0]}")
+
+
+def _reduce(held: Tensor, first: int, positions: NDArray[np.float64], start: int, stop: int, in_plane: list[Tensor | None],
+            plane: tuple[int, int]) -> Iterator[tuple[int, Tensor]]:
+    """Planes start..stop of the output from the held planes, a few at a time, one class after the other with a running maximum."""
+    step = max(1, CHUNK_VOXELS // (plane[0] * plane[1]))
+    w_a, w_b = (None if w is None else w.to(held.device) for w in in_plane)
+    for begin in range(start, stop, step):
+        here = positions[begin : min(begin + step, stop)] - first
+        low, high = int(np.floor(here[0])), min(held.shape[1], int(np.floor(here[-1])) + 2)
+        along = torch.from_numpy(axis_weights(here - low, high - low, "linear")).to(held.device)
+        best = torch.full((len(here), *plane), -torch.inf, device=held.device)
+        winner = torch.zeros((len(here), *plane), dtype=torch.int16, device=held.device)
+        for index in range(held.shape[0]):
+            planes = held[index, low:high].float()
+            if len(along) < high - low:  # shrink first, whichever way round that is
+                score = apply_axis(apply_axis(apply_axis(planes, along, 0), w_b, 2), w_a, 1)
+            else:
+                score = apply_axis(apply_axis(apply_axis(planes, w_b, 2), w_a, 1), along, 0)
+            winner.masked_fill_(score > best, index)
+            torch.maximum(best, score, out=best)
+        yield begin, winner
+
+
+def _interpolation(n_in: int, n_out: int) -> Tensor | None:
+    """Linear weights without widening: scores are smooth, and a label is asked for at a point."""
+    return None if n_in == n_out else torch.from_numpy(axis_weights(scale_positions(n_in, n_out), n_in, "linear"))
+
+
+def _axis_first(shape: tuple[int, int, int], axis: int) -> tuple[int, ...]:
+    return (shape[axis], *(n for a, n in enumerate(shape) if a != axis))
+
+
+def _boxed(array: NDArray[Any], trail: Trail) -> NDArray[Any]:
+    return array[(..., *(slice(a, b) for a, b in zip(trail.start, trail.stop, strict=True)))]
+
+
+def _crop_box(channels: NDArray[Any], rule: str) -> tuple[tuple[int, int, int], tuple[int, int, int]]:
+    """The box to keep of (C, I, J, K); the whole where nothing stands out."""
+    shape = channels.shape[1:]
+    whole = (0, 0, 0), (shape[0], shape[1], shape[2])
+    if rule == "none":
+        return whole
+    start, stop = [0, 0, 0], list(shape)
+    share = 0.0 if rule == "nonzero" else 0.01  # a table's or a cable's thin plane is no body
+    mask = (channels != 0).any(axis=0) if rule == "nonzero" else channels[0] > BODY_HU
+    for axis in range(3):
+        filled = mask.mean(axis=tuple(a for a in range(3) if a != axis), dtype=np.float32)
+        hit = np.flatnonzero(filled > share)
+        if not len(hit):
+            return whole
+        start[axis], stop[axis] = max(0, int(hit[0]) - 2), min(shape[axis], int(hit[-1]) + 3)
+    return (start[0], start[1], start[2]), (stop[0], stop[1], stop[2])

@@ -1,0 +1,138 @@
+"""Resampling between axis-aligned grids, one axis at a time, as small matrix products.
+
+Each axis has a weight matrix (n_out, n_in), so interpolation, anti-aliasing (the kernel is widened by the
+factor of shrinking), edges (replicated) and half-voxel shifts all live in ``axis_weights`` and are exact.
+Fourier's theorem asks for the widening: shrinking without it folds fine detail into false coarse detail.
+Shapes: x (..., n_in, ...) -> (..., n_out, ...). It knows no grids; ``prepare`` does.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+Kernel = Literal["cubic", "linear", "nearest"]
+
+
+def axis_weights(positions: NDArray[np.float64], n_in: int, kernel: Kernel = "cubic", shrink: float = 1.0) -> NDArray[np.float32]:
+    """(n_out, n_in) weights that sample a row of ``n_in`` values at ``positions``; every row sums to 1.
+
+    Args:
+        positions: (n_out,) fractional indices into the input; outside 0..n_in-1 the edge value is continued.
+        n_in: length of the input.
+        kernel: "cubic" (Catmull-Rom, Keys 1981, a = -0.5), "linear" or "nearest".
+        shrink: distance between neighbouring positions in input voxels; above 1 the kernel is widened by it.
+    """
+    if kernel == "nearest":
+        nearest = np.clip(np.rint(positions), 0, n_in - 1).astype(int)
+        out = np.zeros((len(positions), n_in), np.float32)
+        out[np.arange(len(positions)), nearest] = 1
+        return out
+    width = max(1.0, shrink)
+    reach = int(np.ceil((2 if kernel == "cubic" else 1) * width))
+    taps = np.floor(positions)[:, None].astype(int) + np.arange(-reach + 1, reach + 1)[None]
+    weights = _kernel(np.abs(positions[:, None] - taps) / width, kernel)
+    out64 = np.zeros((len(positions), n_in))
+    np.add.at(out64, (np.arange(len(positions))[:, None], np.clip(taps, 0, n_in - 1)), weights)
+    return (out64 / out64.sum(axis=1, keepdims=True)).astype(np.float32)
+
+
+def _kernel(distance: NDArray[np.float64], kernel: Kernel) -> NDArray[np.float64]:
+    if kernel == "linear":
+        return np.maximum(0.0, 1.0 - distance)
+    near = (1.5 * distance - 2.5) * distance**2 + 1
+    far = ((-0.5 * distance + 2.5) * distance - 4) * distance + 2
+    return np.where(distance < 1, near, np.where(distance < 2, far, 0.0))
+
+
+def scale_positions(n_in: int, n_out: int) -> NDArray[np.float64]:
+    """(n_out,) where the centres of ``n_out`` voxels fall among ``n_in`` voxels over the same extent."""
+    return (np.arange(n_out) + 0.5) * (n_in / n_out) - 0.5
+
+
+def scale_weights(n_in: int, n_out: int, kernel: Kernel = "cubic") -> Tensor | None:
+    """The matrix that brings ``n_in`` voxels to ``n_out`` over the same extent; None where nothing changes."""
+    if n_in == n_out:
+        return None
+    return torch.from_numpy(axis_weights(scale_positions(n_in, n_out), n_in, kernel, n_in / n_out))
+
+
+def apply_axis(x: Tensor, weights: Tensor | None, axis: int) -> Tensor:
+    """``weights`` (n_out, n_in) along ``axis`` of ``x``; x itself where weights is None."""
+    if weights is None:
+        return x
+    axis = axis % x.ndim
+    if axis == x.ndim - 1:
+        return x @ weights.T
+    if axis == x.ndim - 2:
+        return weights @ x
+    return torch.tensordot(weights, x, dims=([1], [axis])).movedim(0, axis)  # type: ignore[no-any-return]
+
+
+def resample_image(array: NDArray[Any], shape: tuple[int, int, int], kernels: tuple[Kernel, Kernel, Kernel], transform: Any = None) -> Tensor:
+    """(I, J, K) array, any real dtype, to ``shape`` over the same extent, as float32.
+
+    Works through blocks of planes, so that beyond input and output only one array of a partly resampled volume
+    exists; ``transform`` (Tensor -> Tensor, elementwise: a normalisation) is applied to each block before resampling.
+    """
+    w_i, w_j, w_k = (scale_weights(n, m, kernel) for n, m, kernel in zip(array.shape, shape, kernels, strict=True))
+    planes = max(1, int(4e6 / max(1, array.shape[1] * array.shape[2])))
+    partly = torch.empty((array.shape[0], shape[1], shape[2]), dtype=torch.float32)
+    for start in range(0, array.shape[0], planes):
+        block = torch.from_numpy(np.array(array[start : start + planes], dtype=np.float32, order="C"))
+        if transform is not None:
+            block = transform(block)
+        partly[start : start + planes] = apply_axis(apply_axis(block, w_k, 2), w_j, 1)
+    if w_i is None:
+        return partly
+    return (w_i @ partly.view(array.shape[0], -1)).view(*shape)
+
+
+def resample_labels(array: NDArray[Any], shape: tuple[int, int, int]) -> NDArray[Any]:
+    """(I, J, K) class indices to ``shape``: each voxel takes the class with the largest linear weight.
+
+    One class at a time with a running maximum, each only inside its own bounding box: no one-hot volume exists.
+    """
+    if tuple(array.shape) == tuple(shape):
+        return np.ascontiguousarray(array)
+    out = np.zeros(shape, dtype=array.dtype)
+    best = torch.zeros(shape, dtype=torch.float32)
+    foreground = _interpolated(array > 0, shape, [(0, n) for n in array.shape])[0]
+    best.copy_(1.0 - foreground)  # the background's own weight
+    target = torch.from_numpy(out)
+    for value in np.unique(array):
+        if value == 0:
+            continue
+        mask = array == value
+        boxes = [_extent(mask, axis) for axis in range(3)]
+        weight, region = _interpolated(mask, shape, boxes)
+        here = best[region]
+        wins = weight > here
+        here[wins] = weight[wins]
+        target[region][wins] = int(value)
+    return out
+
+
+def _extent(mask: NDArray[Any], axis: int) -> tuple[int, int]:
+    """First and one-past-last index with any voxel of ``mask`` along ``axis``, one voxel wider on both sides."""
+    hit = np.flatnonzero(mask.any(axis=tuple(a for a in range(3) if a != axis)))
+    return max(0, int(hit[0]) - 1), min(mask.shape[axis], int(hit[-1]) + 2)
+
+
+def _interpolated(mask: NDArray[Any], shape: tuple[int, int, int], boxes: list[tuple[int, int]]) -> tuple[Tensor, tuple[slice, ...]]:
+    """The linear weight of ``mask`` on the part of the output that its box reaches, and where that part stands."""
+    part = torch.from_numpy(np.ascontiguousarray(mask[tuple(slice(a, b) for a, b in boxes)], dtype=np.float32))
+    region = []
+    for axis, (start, stop) in enumerate(boxes):
+        n_in, n_out = mask.shape[axis], shape[axis]
+        positions = scale_positions(n_in, n_out)
+        reach = max(1.0, n_in / n_out)
+        hit = np.flatnonzero((positions > start - reach) & (positions < stop - 1 + reach))
+        weights = axis_weights(positions[hit], n_in, "linear", n_in / n_out)[:, start:stop]
+        part = apply_axis(part, torch.from_numpy(np.ascontiguousarray(weights)), axis)
+        region.append(slice(int(hit[0]), int(hit[-1]) + 1))
+    return part, tuple(region)
