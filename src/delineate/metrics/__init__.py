@@ -1,0 +1,1 @@
+"""Measures of a segmentation against a truth: plain arrays and voxel sizes in, numbers out. It knows no file."""

@@ -1,0 +1,70 @@
+"""Scores: the round trip, the summary recomputed from the rows, and NaN counted apart."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from delineate.core.errors import InputError
+from delineate.core.scores import Score, Scores, describe, without_nan
+
+NAN = float("nan")
+ROWS = (
+    Score("a", "liver", "dice", 0.1 + 0.2), Score("a", "liver", "volume_ml", 1500.25, "ml"), Score("a", 'left, "outer" part', "dice", NAN),
+    Score("b", "liver", "dice", 0.9), Score("b", "liver", "volume_ml", 1e-17, "ml"), Score("b", 'left, "outer" part', "dice", 0.5),
+    Score("c", "liver", "dice", NAN),
+)  # fmt: skip
+
+
+def same(a: Score, b: Score) -> bool:
+    both_nan = np.isnan(a.value) and np.isnan(b.value)
+    return (a.case, a.label, a.metric, a.unit) == (b.case, b.label, b.metric, b.unit) and bool(a.value == b.value or both_nan)
+
+
+def test_csv_round_trip_keeps_every_bit():
+    back = Scores.from_csv(Scores(ROWS).to_csv())
+    assert len(back.rows) == len(ROWS)
+    assert all(same(a, b) for a, b in zip(back, ROWS, strict=True))
+    assert Scores.from_csv(Scores(()).to_csv()).rows == ()
+
+
+def test_the_summary_can_be_recomputed_from_the_csv():
+    scores = Scores(ROWS)
+    again = Scores.from_csv(scores.to_csv())
+    assert without_nan(again.summary()) == without_nan(scores.summary())
+    liver = next(s for s in again.summary() if s["label"] == "liver" and s["metric"] == "dice")
+    kept = [0.1 + 0.2, 0.9]
+    assert (liver["n"], liver["undefined"]) == (2, 1)
+    assert liver["mean"] == pytest.approx(sum(kept) / 2)
+    assert liver["std"] == pytest.approx(np.std(kept, ddof=1))
+    assert (liver["min"], liver["max"], liver["median"]) == (min(kept), max(kept), pytest.approx(0.6))
+    assert next(s["unit"] for s in again.summary() if s["metric"] == "volume_ml") == "ml"
+
+
+def test_nan_is_counted_and_never_averaged():
+    assert describe(np.array([NAN, NAN])) | {} == pytest.approx(
+        {"n": 0, "undefined": 2, **dict.fromkeys(("mean", "std", "median", "q1", "q3", "min", "max"), NAN)}, nan_ok=True)  # fmt: skip
+    assert describe(np.array([0.4, NAN]))["mean"] == 0.4
+    assert describe(np.array([0.4, NAN]))["std"] == 0.0
+    assert describe(np.array([]))["n"] == 0
+
+
+def test_the_mean_is_over_structures_each_averaged_over_cases():
+    assert Scores(ROWS).mean("dice") == pytest.approx((0.6 + 0.5) / 2)
+    assert np.isnan(Scores(ROWS).mean("hd95"))
+
+
+def test_json_is_strict_and_holds_rows_and_summary():
+    data = json.loads(Scores(ROWS).to_json(note="x"), parse_constant=lambda c: pytest.fail(f"{c} is not JSON"))
+    assert data["note"] == "x"
+    assert data["rows"][2]["value"] is None
+    assert len(data["rows"]) == len(ROWS)
+
+
+def test_rows_are_unique_and_other_tables_refused():
+    with pytest.raises(InputError, match="same case"):
+        Scores((ROWS[0], ROWS[0]))
+    with pytest.raises(InputError, match="columns case, label, metric, value, unit, found a, b"):
+        Scores.from_csv("a,b\n1,2\n")
