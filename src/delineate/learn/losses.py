@@ -1,0 +1,66 @@
+"""Losses, each with its paper. They take logits and class indices, and refuse anything else.
+
+Shapes: logits (B, L, *space) of any float dtype, target (B, *space) int64 class indices 0..L-1, 0 background.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from ..core.plan import Loss
+
+SMOOTH = 1e-5
+
+
+def soft_dice(probabilities: Tensor, target: Tensor, batch: bool = True) -> Tensor:
+    """1 - mean soft Dice of the foreground classes (Milletari 2016 with the plain sum in the denominator, Drozdzal 2016).
+
+    Args:
+        probabilities: (B, L, *space) float32 that sum to 1 over L.
+        target: (B, *space) class indices.
+        batch: add up over the batch before dividing, which keeps classes that one sample lacks well behaved.
+    """
+    space = tuple(range(2, probabilities.ndim))
+    hot = functional.one_hot(target, probabilities.shape[1]).movedim(-1, 1)[:, 1:]
+    p = probabilities[:, 1:]
+    axes = (0, *space) if batch else space
+    both = (p * hot).sum(axes)
+    total = p.sum(axes) + hot.sum(axes)
+    return 1 - ((2 * both + SMOOTH) / (total + SMOOTH)).mean()
+
+
+def dice_and_cross_entropy(logits: Tensor, target: Tensor, loss: Loss) -> Tensor:
+    """``loss.dice`` x soft Dice + ``loss.cross_entropy`` x cross-entropy (Isensee 2021)."""
+    _refuse_other_than_indices(logits, target)
+    logits = logits.float()
+    total = logits.new_zeros(())
+    if loss.cross_entropy:
+        total = total + loss.cross_entropy * functional.cross_entropy(logits, target)
+    if loss.dice:
+        total = total + loss.dice * soft_dice(logits.softmax(1), target, loss.batch_dice)
+    return total
+
+
+def deeply_supervised(outputs: Tensor | list[Tensor], target: Tensor, loss: Loss) -> Tensor:
+    """The loss at every resolution, each half as heavy as the one above it (Lee 2015; Isensee 2021); targets by nearest neighbour."""
+    outputs = outputs if isinstance(outputs, list) else [outputs]
+    weights = [0.5**n for n in range(len(outputs))]
+    total = outputs[0].new_zeros((), dtype=torch.float32)
+    for weight, logits in zip(weights, outputs, strict=True):
+        total = total + weight / sum(weights) * dice_and_cross_entropy(logits, _shrunk(target, tuple(logits.shape[2:])), loss)
+    return total
+
+
+def _shrunk(target: Tensor, size: tuple[int, ...]) -> Tensor:
+    if tuple(target.shape[1:]) == size:
+        return target
+    return functional.interpolate(target[:, None].float(), size=size, mode="nearest")[:, 0].long()
+
+
+def _refuse_other_than_indices(logits: Tensor, target: Tensor) -> None:
+    if target.dtype != torch.int64 or target.ndim != logits.ndim - 1:
+        raise ValueError(f"a target is class indices (B, *space) of int64, found {tuple(target.shape)} of {target.dtype} for logits {tuple(logits.shape)}")
+    if target.numel() and not (0 <= int(target.min()) and int(target.max()) < logits.shape[1]):
+        raise ValueError(f"class indices lie in 0..{logits.shape[1] - 1}, found {int(target.min())}..{int(target.max())}")

@@ -1,0 +1,74 @@
+"""Batches of patches. A batch is a pure function of (plan, cases, seed, step): nothing to save, nothing to replay.
+
+That is what makes resuming exact: after a kill, step n draws what step n would have drawn. Reading runs in
+threads ahead of the training step; an error there names its case and is raised in the loop.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..core.errors import DelineateError, TrainingError
+from ..core.plan import Plan
+from ..core.store import StoredCase
+from . import augment
+
+AHEAD = 3  # batches kept ready
+
+Batch = tuple[Tensor, Tensor]  # image (B, C, *patch) float32, label (B, *patch) int64; patch has two axes in 2-D
+
+
+def draw_batch(plan: Plan, cases: Sequence[StoredCase], seed: int, step: int) -> Batch:
+    """The batch of ``step``."""
+    rng = np.random.default_rng([seed, step])
+    pairs = [_draw_sample(plan, cases, rng, forced=n < round(plan.foreground * plan.batch)) for n in range(plan.batch)]
+    image, label = (torch.stack(parts) for parts in zip(*pairs, strict=True))
+    return (image[..., 0], label[..., 0]) if plan.dims == 2 else (image, label)
+
+
+def _draw_sample(plan: Plan, cases: Sequence[StoredCase], rng: np.random.Generator, forced: bool) -> Batch:
+    case = cases[int(rng.integers(len(cases)))]
+    try:
+        if plan.batch == 1:
+            forced = bool(rng.random() < plan.foreground)
+        centre = _centre(case, plan, rng, forced)
+        spatial = augment.draw(plan, rng)
+        image, label = augment.sample_patch(case.image, case.label, centre, plan.patch, spatial)
+        if plan.sided_axis in spatial.flips and plan.labels.is_sided:
+            label = torch.from_numpy(plan.labels.swap_table())[label]
+        return augment.change_intensity(image, plan.augmentation, plan.dims, rng), label
+    except DelineateError:
+        raise
+    except Exception as error:
+        raise TrainingError(f"reading a patch failed ({type(error).__name__}: {error})", case=case.id) from error
+
+
+def _centre(case: StoredCase, plan: Plan, rng: np.random.Generator, forced: bool) -> list[int]:
+    """A voxel of a class chosen evenly among those present, or any; moved so that the patch stays inside where it fits."""
+    shape = case.shape
+    wanted = [int(rng.integers(n)) for n in shape]
+    if forced and case.points:
+        points = case.points[sorted(case.points)[int(rng.integers(len(case.points)))]]
+        wanted = [int(v) for v in points[int(rng.integers(len(points)))]]
+    return [min(max(w, p // 2), n - p + p // 2) if n >= p else n // 2 for w, n, p in zip(wanted, shape, plan.patch, strict=True)]
+
+
+def batches(plan: Plan, cases: Sequence[StoredCase], seed: int, first: int, threads: int = 1) -> Iterator[Batch]:
+    """Endless batches from step ``first`` on, drawn ahead in ``threads``; close the iterator to stop them."""
+    pool = ThreadPoolExecutor(threads, thread_name_prefix="patches")
+    waiting: deque[Future[Batch]] = deque()
+    step = first
+    try:
+        while True:
+            while len(waiting) < AHEAD + threads:
+                waiting.append(pool.submit(draw_batch, plan, cases, seed, step))
+                step += 1
+            yield waiting.popleft().result()
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)

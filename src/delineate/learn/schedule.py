@@ -1,0 +1,50 @@
+"""How far a run is, and what learning rate that means: by steps, or by the clock.
+
+By the clock the rate falls to zero exactly at the deadline, however fast the machine is, so the run always ends
+annealed. A resumed run goes on with the seconds it had left.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from ..core.plan import Schedule
+
+
+@dataclass
+class Clock:
+    """``spent_s`` of earlier runs and the seconds since this one began; ``deadline`` is a ``time.monotonic`` instant or None."""
+
+    schedule: Schedule
+    spent_s: float = 0.0
+    deadline: float | None = None
+    _began: float = field(default_factory=time.monotonic)
+
+    @property
+    def elapsed_s(self) -> float:
+        """Seconds of training, all runs together."""
+        return self.spent_s + time.monotonic() - self._began
+
+    @property
+    def total_s(self) -> float:
+        """Seconds that this training may take in all, earlier runs included; infinite where epochs end it."""
+        if self.deadline is not None:
+            return self.spent_s + self.deadline - self._began
+        return float("inf") if self.schedule.budget_s is None else self.schedule.budget_s
+
+    def progress(self, step: int) -> float:
+        """0 at the start, 1 at the end."""
+        if self.schedule.epochs is not None:
+            return min(1.0, step / (self.schedule.epochs * self.schedule.steps_per_epoch))
+        return min(1.0, self.elapsed_s / max(self.total_s, 1e-9))
+
+
+def rate(schedule: Schedule, progress: float) -> float:
+    """Factor of the learning rate at ``progress``: a linear warm-up, then a cosine (Loshchilov 2017) or a polynomial of power 0.9 to 0."""
+    if progress < schedule.warmup:
+        return max(0.02, progress / schedule.warmup)
+    rest = (progress - schedule.warmup) / (1 - schedule.warmup)
+    return float(0.5 * (1 + np.cos(np.pi * rest))) if schedule.kind == "cosine" else float((1 - rest) ** 0.9)
