@@ -91,7 +91,7 @@ def fit(job: Training) -> Weights:
         raise TrainingError("no training case holds any of the structures; there is nothing to learn", path=job.folder)
     plan, schedule = job.plan, job.plan.schedule
     fabric = Fabric(accelerator=job.device.type, devices=1, precision=_precision(infer.fast_dtype(job.device)))
-    module = build(plan.network, seed=job.seed)
+    module = build(plan.network, seed=job.seed).to(job.device)
     if job.init is not None:
         load_weights(module, job.init, strict=False)
     average = copy.deepcopy(module).to(job.device).eval()

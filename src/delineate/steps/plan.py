@@ -1,0 +1,440 @@
+"""Planning: from what the cohort is and what the machine can do to a plan, with the reason for each choice.
+
+    manifest --fingerprint()--> Fingerprint --make_plan()--> Plan (plan.json)
+
+The rules are few and stand here in the order in which they are applied. Most follow nnU-Net (Isensee 2021); what
+differs is that a time budget is a constraint like memory: one measured training step of a candidate network
+decides how large a network and patch the time allows. It trains nothing.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from ..cohort.cases import read_image, read_label
+from ..core.errors import LabelError, PlanError
+from ..core.manifest import Case, Manifest
+from ..core.plan import (
+    Augmentation,
+    Channel,
+    Inference,
+    Loss,
+    Network,
+    Normalisation,
+    Optimiser,
+    Plan,
+    Schedule,
+    Structure,
+)
+from . import batch
+
+Triple = tuple[int, int, int]
+MOST_CASES = 64  # a fingerprint from more cases would say the same
+SAMPLE = 4000  # intensities kept inside the labels of a case and channel
+ANISOTROPY = 3.0
+ORIENTATION_BY_SLICE_AXIS = ("ASR", "RSA", "RAS")  # the sliced axis (x, y or z) last
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What there is to compute with."""
+
+    device: str = "cpu"
+    cores: int = 1
+    ram_bytes: int = 8 << 30
+    gpu_bytes: int = 0
+
+    @classmethod
+    def here(cls, device: str = "auto") -> Machine:
+        """This machine."""
+        import psutil
+        import torch
+
+        from ..nets.infer import choose_device
+
+        chosen = choose_device(device)
+        gpu = torch.cuda.get_device_properties(chosen).total_memory if chosen.type == "cuda" else 0
+        return cls(chosen.type, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
+                   int(psutil.virtual_memory().total), gpu)
+
+    def __str__(self) -> str:
+        gpu = f", GPU with {self.gpu_bytes / 2**30:.0f} GiB" if self.gpu_bytes else ""
+        return f"{self.cores} cores, {self.ram_bytes / 2**30:.0f} GiB{gpu}"
+
+
+@dataclass(frozen=True)
+class CaseFingerprint:
+    """What planning needs of one case; axes are R, A, S."""
+
+    shape: Triple
+    spacing_mm: tuple[float, float, float]
+    body_shape: Triple  # of the box of non-zero (or, in CT, dense) voxels
+    zero_share: float
+    looks_like_hu: bool
+    modality: str
+    inside: tuple[tuple[float, ...], ...]  # intensities inside the labels, a channel each
+    voxels: dict[int, int]  # label value -> count
+
+
+@dataclass(frozen=True)
+class Fingerprint:
+    """The cohort: medians and ranges that the rules read."""
+
+    cases: tuple[CaseFingerprint, ...]
+    channels: tuple[str, ...]
+
+    def median_spacing(self) -> np.ndarray[Any, Any]:
+        return np.median([c.spacing_mm for c in self.cases], axis=0)
+
+    @property
+    def is_ct(self) -> bool:
+        known = [c.modality for c in self.cases if c.modality]
+        return all(m == "CT" for m in known) if known else all(c.looks_like_hu for c in self.cases)
+
+    @property
+    def zero_share(self) -> float:
+        return float(np.median([c.zero_share for c in self.cases]))
+
+    def to_json(self) -> dict[str, Any]:
+        """A summary for the run's folder."""
+        shapes, spacings = np.array([c.shape for c in self.cases]), np.array([c.spacing_mm for c in self.cases])
+        return {"cases": len(self.cases), "channels": list(self.channels), "is_ct": self.is_ct, "zero_share": round(self.zero_share, 3),
+                "shape": {"min": shapes.min(0).tolist(), "median": np.median(shapes, 0).tolist(), "max": shapes.max(0).tolist()},
+                "spacing_mm": {"min": spacings.min(0).tolist(), "median": np.median(spacings, 0).tolist(), "max": spacings.max(0).tolist()}}
+
+
+def fingerprint(manifest: Manifest, *, workers: int | None = None, progress: Callable[[int, int], None] | None = None) -> Fingerprint:
+    """Read up to ``MOST_CASES`` cases with truth, evenly spread over the cohort.
+
+    Raises:
+        LabelError: no case has truth.
+        DelineateError: of the first case that cannot be read.
+    """
+    with_truth = manifest.with_truth().cases
+    if not with_truth:
+        raise LabelError("no case has truth to learn from", path=manifest.root or None)
+    chosen = [with_truth[int(i)] for i in np.unique(np.linspace(0, len(with_truth) - 1, min(MOST_CASES, len(with_truth))))]
+    outcomes = batch.run(partial(_one, manifest=manifest), chosen, names=[c.id for c in chosen], workers=workers, progress=progress)
+    for outcome in outcomes:
+        if outcome.error is not None:
+            raise outcome.error
+    return Fingerprint(tuple(o.value for o in outcomes), manifest.channels)
+
+
+def _one(case: Case, manifest: Manifest) -> CaseFingerprint:
+    image = read_image(case, manifest)
+    label = read_label(case, manifest, image.grid)
+    values, rng = image.channels_array, np.random.default_rng(0)
+    flat = label.array.ravel(order="K") if label.array.flags.forc else label.array.ravel()
+    counts = np.bincount(flat)
+    where = np.flatnonzero(label.array.ravel())
+    picked = rng.choice(where, min(SAMPLE, len(where)), replace=False) if len(where) else where
+    inside = tuple(tuple(float(v) for v in channel.ravel()[picked]) for channel in values)
+    grid, axes = image.grid.reorient("RAS")
+    first = axes.apply(values[0])
+    unit_hu = image.unit == "HU" or image.meta.get("modality") == "CT"
+    hu_like = unit_hu or (first.size > 0 and float(first.min()) <= -900 and float(first.max()) > 200)
+    body = first > -400 if hu_like else axes.apply(values).any(axis=0)
+    box = tuple(_span(body, axis) for axis in range(3))
+    return CaseFingerprint(grid.shape, grid.spacing_mm, (box[0], box[1], box[2]), float((first == 0).mean()), hu_like,
+                           str(image.meta.get("modality") or manifest.modality), inside, {int(v): int(n) for v, n in enumerate(counts) if n and v})
+
+
+def _span(mask: np.ndarray[Any, Any], axis: int) -> int:
+    hit = np.flatnonzero(mask.mean(axis=tuple(a for a in range(3) if a != axis), dtype=np.float32) > 0.01)
+    return int(hit[-1] - hit[0] + 1) if len(hit) else int(mask.shape[axis])
+
+
+@dataclass
+class _Draft:
+    """A plan in the making: the rules below fill it in, one after the other, each leaving its reason."""
+
+    found: Fingerprint
+    manifest: Manifest
+    machine: Machine
+    reasons: dict[str, str] = field(default_factory=dict)
+    dims: int = 3
+    orientation: str = "RAS"
+    order: tuple[int, int, int] = (0, 1, 2)  # prepared axis -> R, A, S axis
+    crop: str = "none"
+    spacing_mm: tuple[float | None, ...] = ()
+    shape: tuple[int, ...] = ()  # median prepared shape
+
+
+def make_plan(found: Fingerprint, manifest: Manifest, machine: Machine, *, budget_s: float | None = None, epochs: int | None = None,
+              seed: int = 0, dims: int | None = None, probe: Callable[[Network, Triple, int], float] | None = None) -> Plan:
+    """Derive a plan.
+
+    Args:
+        budget_s: seconds that training itself may take; exactly one of this and ``epochs`` is given.
+        dims: 2 or 3 instead of the rule's choice.
+        probe: (network, patch, batch) -> seconds of one training step; measured on this machine where it is None.
+
+    Raises:
+        PlanError: neither or both of budget and epochs.
+    """
+    if (budget_s is None) == (epochs is None):
+        raise PlanError("training ends after a budget or after a number of epochs: give exactly one of the two")
+    draft = _Draft(found, manifest, machine)
+    _choose_dims(draft, dims)
+    _choose_crop(draft)
+    _choose_spacing(draft, budget_s)
+    channels = tuple(_channel(draft, index, name) for index, name in enumerate(manifest.channels))
+    network, patch, batch_size, step_s = _choose_network(draft, budget_s, probe or partial(measure_step, device=machine.device))
+    augmentation = _choose_augmentation(draft)
+    steps_per_epoch = int(np.clip(len(manifest.with_truth()) * max(1.0, np.prod(draft.shape) / np.prod(patch)) / batch_size, 20, 250))
+    draft.reasons["schedule"] = (f"{budget_s:.0f} s of training at about {step_s:.2f} s a step: about {budget_s / step_s:.0f} steps; the rate follows the clock and ends at zero"
+                                 if budget_s is not None else f"{epochs} epochs of {steps_per_epoch} steps, about {step_s:.2f} s each")
+    draft.reasons["optimiser"] = "AdamW at 1e-3 with a cosine and averaged weights: reaches a good model sooner than SGD, and the average needs no tuning"
+    plan = Plan(channels=channels, structures=tuple(Structure(**d) for d in manifest.labels.to_json()), orientation=draft.orientation,
+                spacing_mm=tuple(draft.spacing_mm), crop=draft.crop, patch=patch, batch=batch_size, network=network, loss=Loss(), optimiser=Optimiser(),  # type: ignore[arg-type]
+                schedule=Schedule(budget_s=budget_s, epochs=epochs, steps_per_epoch=steps_per_epoch), augmentation=augmentation,
+                inference=Inference(), seed=seed, reasons=draft.reasons)
+    return _with_low_resolution(plan, draft)
+
+
+# ---- the rules, in order ----
+
+
+def _choose_dims(draft: _Draft, wanted: int | None) -> None:
+    """2-D for single slices and for stacks of a few thick slices, else 3-D."""
+    depth = np.median([min(c.shape) for c in draft.found.cases])
+    spacing = draft.found.median_spacing()
+    slice_axis = int(np.argmax(spacing)) if spacing.max() / spacing.min() > 1.5 else 2
+    if wanted is not None:
+        draft.dims, why = wanted, "as asked"
+    elif all(c.shape[2] == 1 for c in draft.found.cases):
+        draft.dims, slice_axis, why = 2, 2, "every case is a single slice"
+    elif depth < 8:
+        draft.dims, slice_axis = 2, int(np.argmin(np.median([c.shape for c in draft.found.cases], axis=0)))
+        why = f"the median case has only {depth:.0f} slices"
+    else:
+        draft.dims, why = 3, "cases are volumes"
+    if draft.dims == 2:
+        draft.orientation = ORIENTATION_BY_SLICE_AXIS[slice_axis]
+        draft.order = ((1, 2, 0), (0, 2, 1), (0, 1, 2))[slice_axis]
+    draft.reasons["network.dims"] = f"{draft.dims}-D: {why}"
+    draft.reasons["orientation"] = f"{draft.orientation}" + (", sliced across its coarsest axis" if draft.dims == 2 else "")
+
+
+def _choose_crop(draft: _Draft) -> None:
+    """Cut off what is empty where that is much."""
+    shape = np.array([c.shape for c in draft.found.cases], float)
+    body = np.array([c.body_shape for c in draft.found.cases], float)
+    kept = float(np.median(body.prod(1) / shape.prod(1)))
+    if kept < 0.85 and (draft.found.is_ct or draft.found.zero_share > 0.25):
+        draft.crop = "body" if draft.found.is_ct else "nonzero"
+        draft.reasons["crop"] = f"{draft.crop}: the box of the {'body' if draft.found.is_ct else 'non-zero voxels'} is {100 * kept:.0f} % of a scan"
+    else:
+        draft.reasons["crop"] = f"none: a crop would keep {100 * kept:.0f} % of a scan"
+
+
+def _choose_spacing(draft: _Draft, budget_s: float | None) -> None:
+    """The median, but a coarse axis at its 10th percentile (so that thin-slice scans keep their detail); coarser where time or memory asks for it."""
+    spacings = np.array([c.spacing_mm for c in draft.found.cases])[:, draft.order]
+    bodies = [c.body_shape if draft.crop != "none" else c.shape for c in draft.found.cases]
+    extents = np.median([np.array(b)[list(draft.order)] * s for b, s in zip(bodies, spacings, strict=True)], axis=0)
+    target = np.median(spacings, axis=0)
+    why = "the cohort's median"
+    coarse = int(np.argmax(target))
+    if target[coarse] > ANISOTROPY * np.delete(target, coarse).max():
+        target[coarse] = max(float(np.percentile(spacings[:, coarse], 10)), float(np.delete(target, coarse).max()))
+        why += ", the 10th percentile along the coarse axis"
+    most = _most_voxels(draft.machine, budget_s, draft.dims)
+    free = [0, 1] if draft.dims == 2 else [0, 1, 2]
+    voxels = float(np.prod([extents[a] / target[a] for a in free]))
+    if voxels > most:
+        while np.prod([extents[a] / target[a] for a in free]) > most:  # the finest axes give way first
+            finest = min(free, key=lambda a: target[a])
+            target[finest] *= 1.02
+        why += f"; coarsened so that a median case has {most / 1e6:.1f} instead of {voxels / 1e6:.1f} million voxels, which {draft.machine} can " + (
+            f"work through in {budget_s:.0f} s of training" if budget_s is not None else "hold and learn from")
+    spacing: list[float | None] = [round(float(t), 4) for t in target]
+    if draft.dims == 2:
+        spacing[2] = None
+    draft.spacing_mm = tuple(spacing)
+    shape = np.maximum(1, np.rint(extents / target)).astype(int)
+    draft.shape = tuple(int(n) for n in (shape if draft.dims == 3 else (*shape[:2], 1)))
+    shown = " x ".join("own" if s is None else f"{s:g}" for s in spacing)
+    draft.reasons["spacing_mm"] = f"{shown} mm: {why}; a median case has {' x '.join(map(str, draft.shape))} voxels"
+
+
+def _most_voxels(machine: Machine, budget_s: float | None, dims: int) -> float:
+    """How many voxels the median prepared case (or slice) may have."""
+    if dims == 2:
+        return 1024.0**2
+    most = 48e6 if machine.gpu_bytes else 16e6
+    if budget_s is not None:
+        most = min(most, (20_000 if machine.gpu_bytes else 2_500) * budget_s + 3e5)
+    return most
+
+
+def _channel(draft: _Draft, index: int, name: str) -> Channel:
+    """CT: one fixed window from intensities inside the labels. Everything else: each image by itself, robust to extremes."""
+    key = f"normalise.{name}"
+    if draft.found.is_ct:
+        values = np.concatenate([np.asarray(c.inside[index]) for c in draft.found.cases if index < len(c.inside)])
+        if len(values):
+            low, high = (float(v) for v in np.percentile(values, (0.5, 99.5)))
+            clipped = np.clip(values, low, high)
+            rule = Normalisation(kind="window", low=low, high=max(high, low + 1), mean=float(clipped.mean()), std=max(float(clipped.std()), 1.0))
+            draft.reasons[key] = f"window {low:.0f}..{high:.0f} HU: the 0.5 and 99.5 percentiles inside the structures; HU mean the same in every scan"
+            return Channel(name=name, normalise=rule)
+    inside = "nonzero" if draft.found.zero_share > 0.25 else "all"
+    draft.reasons[key] = (f"each image by itself, clipped at its 0.5 and 99.5 percentiles, zero mean, unit deviation over {inside} voxels: "
+                          "grey values have no fixed meaning here, and a few extreme voxels must not set the scale")
+    return Channel(name=name, normalise=Normalisation(kind="robust", inside=inside))
+
+
+def _choose_network(draft: _Draft, budget_s: float | None, probe: Callable[[Network, Triple, int], float]) -> tuple[Network, Triple, int, float]:
+    """The largest U-Net, patch and batch that memory and time allow: shrunk step by step until enough training steps fit."""
+    spacing = [1.0 if s is None else s for s in draft.spacing_mm]
+    ladder = _ladder(draft.dims, bool(draft.machine.gpu_bytes))
+    wanted = 250 * 1000 if budget_s is None else 900 + 0.6 * budget_s  # steps
+    tried = []
+    for number, (width, voxels, batch_size) in enumerate(ladder):
+        patch, strides, kernels = topology(draft.shape, spacing, voxels, draft.dims)
+        network = _unet(draft, width, strides, kernels)
+        if not _fits_memory(draft, width, patch, batch_size):
+            continue
+        step_s = probe(network, patch, batch_size)
+        tried.append(f"{width} wide, patch {'x'.join(map(str, patch))}, batch {batch_size}: {step_s:.2f} s a step")
+        if budget_s is None or budget_s / step_s >= wanted or number == len(ladder) - 1:
+            break
+    covers = min(1.0, float(np.prod(np.minimum(patch, draft.shape)) / np.prod(draft.shape)))
+    draft.reasons["patch"] = f"{' x '.join(map(str, patch))}, batch {batch_size}: covers {100 * covers:.0f} % of a median case"
+    timing = "" if budget_s is None else f"; tried: {'; '.join(tried)}; {wanted:.0f} steps were wanted in {budget_s:.0f} s"
+    draft.reasons["network"] = f"U-Net with {len(network.widths)} stages, {network.widths[0]} to {network.widths[-1]} wide: pooled until about 4 voxels an axis remain{timing}"
+    return network, patch, batch_size, step_s
+
+
+def _ladder(dims: int, gpu: bool) -> Sequence[tuple[int, int, int]]:
+    """(first width, patch voxels, batch), from large to small."""
+    if dims == 2:
+        return ((32, 512 * 512, 24), (32, 512 * 512, 12)) if gpu else ((32, 384 * 384, 12), (32, 320 * 320, 8), (24, 256 * 256, 8), (16, 256 * 256, 6), (16, 160 * 160, 6), (12, 128 * 128, 4))
+    large = ((32, 128**3, 2), (32, 112**3, 2), (32, 96**3, 2)) if gpu else ((32, 96**3, 2),)
+    return (*large, (32, 80**3, 2), (32, 64**3, 2), (24, 64**3, 2), (24, 56**3, 2), (16, 64**3, 2), (16, 56**3, 2), (16, 48**3, 2), (16, 40**3, 2), (12, 32**3, 2))
+
+
+def topology(shape: Sequence[int], spacing: Sequence[float], voxels: int, dims: int) -> tuple[Triple, tuple[Triple, ...], tuple[Triple, ...]]:
+    """Patch, strides and kernels for a median shape and a patch of about ``voxels``.
+
+    The patch has the median's proportions in voxels where it must be smaller, never exceeds it by more than divisibility asks. An
+    axis is pooled while at least 8 voxels of it remain and it is not much coarser than the finest (Isensee 2021); a coarse axis has kernel 1 until then.
+    """
+    axes = [0, 1] if dims == 2 else [0, 1, 2]
+    extent = {a: float(shape[a] * spacing[a]) for a in axes}
+    size = {a: float(shape[a]) for a in axes}
+    while np.prod([size[a] for a in axes]) > voxels * 1.1:
+        widest = max(axes, key=lambda a: size[a] * spacing[a] / max(1e-6, min(extent.values())) if size[a] > 16 else 0)
+        size[widest] *= 0.97
+    strides, kernels, left, step = [], [], dict(size), {a: float(spacing[a]) for a in axes}
+    for _ in range(5 if dims == 3 else 6):
+        finest = min(step[a] for a in axes if left[a] >= 8) if any(left[a] >= 8 for a in axes) else 0
+        pooled = [a for a in axes if left[a] >= 8 and step[a] < 2 * finest]
+        kernels.append(_triple(3 if a in axes and step[a] < 2 * min(step.values()) else 1 for a in range(3)))
+        if not pooled:
+            break
+        strides.append(_triple(2 if a in pooled else 1 for a in range(3)))
+        for a in pooled:
+            left[a], step[a] = left[a] / 2, step[a] * 2
+    else:
+        kernels.append(_triple(3 if a in axes else 1 for a in range(3)))
+    divisor = np.prod(np.array(strides or [(1, 1, 1)]), axis=0)
+    patch = _triple(int(max(1, np.ceil(size[a] / divisor[a]))) * int(divisor[a]) if a in axes else 1 for a in range(3))
+    if not strides:
+        raise PlanError(f"cases of {tuple(shape)} voxels are too small for a U-Net: an axis needs at least 8")
+    return patch, tuple(strides), tuple(kernels[: len(strides) + 1])
+
+
+def _triple(values: Any) -> Triple:
+    a, b, c = values
+    return int(a), int(b), int(c)
+
+
+def _unet(draft: _Draft, width: int, strides: tuple[Triple, ...], kernels: tuple[Triple, ...]) -> Network:
+    cap = 512 if draft.dims == 2 else 320
+    widths = tuple(min(width * 2**n, cap) for n in range(len(strides) + 1))
+    return Network(dims=draft.dims, channels=len(draft.manifest.channels), classes=len(draft.manifest.labels) + 1, widths=widths, strides=strides, kernels=kernels)  # type: ignore[arg-type]
+
+
+def _fits_memory(draft: _Draft, width: int, patch: Triple, batch_size: int) -> bool:
+    """About 24 feature maps of full resolution are alive in a training step, and the class scores, several times, in float32."""
+    voxels = batch_size * float(np.prod(patch))
+    need = voxels * (24 * width * 2 + 6 * 4 * (len(draft.manifest.labels) + 1))
+    return need < 0.6 * (draft.machine.gpu_bytes or draft.machine.ram_bytes)
+
+
+def measure_step(network: Network, patch: Triple, batch_size: int, device: str = "cpu") -> float:
+    """Seconds of one training step (forward, backward, update) on ``device``: the least of three after a first one."""
+    import torch
+    from torch.nn import functional
+
+    from ..nets.build import build
+    from ..nets.infer import choose_device, fast_dtype
+
+    where = choose_device(device)
+    module = build(network, seed=0).to(where).train()
+    optimiser = torch.optim.AdamW(module.parameters())
+    space = patch[: network.dims]
+    x = torch.randn(batch_size, network.channels, *space, device=where)
+    y = torch.zeros(batch_size, *space, dtype=torch.int64, device=where)
+    dtype, seconds = fast_dtype(where), []
+    for _ in range(3):
+        began = time.perf_counter()
+        with torch.autocast(where.type, dtype, enabled=dtype != torch.float32):
+            out = module(x)
+        first = (out[0] if isinstance(out, list) else out).float()
+        (functional.cross_entropy(first, y) + first.softmax(1).mean()).backward()
+        optimiser.step()
+        optimiser.zero_grad()
+        if where.type == "cuda":
+            torch.cuda.synchronize()
+        seconds.append(time.perf_counter() - began)
+        if seconds[0] > 20:
+            break
+    return float(min(seconds[1:] or seconds)) * 1.1  # reading and augmenting
+
+
+def _choose_augmentation(draft: _Draft) -> Augmentation:
+    """Rotation in the plane only where slices are thick; mirroring only where anatomy stays plausible and sides can be swapped."""
+    labels, spacing = draft.manifest.labels, [s for s in draft.spacing_mm if s is not None]
+    flat = draft.dims == 3 and max(spacing) > ANISOTROPY * min(spacing)
+    coarse = int(np.argmax(spacing)) if flat else -1
+    angles = tuple(15.0 if not flat or a == coarse else 0.0 for a in range(3))
+    sided_axis = next(a for a, letter in enumerate(draft.orientation) if letter in "LR")
+    microscopy = draft.manifest.modality in ("EM", "microscopy", "photo")
+    if microscopy:
+        mirror: tuple[int, ...] = (0, 1) if draft.dims == 2 else (0, 1, 2)
+        why = "both axes: a micrograph has no up"
+    elif draft.dims == 2 and sided_axis == 2:
+        mirror, why = (), "none: left and right lie across the slices"
+    elif labels.is_sided and not labels.can_mirror_sides:
+        mirror, why = (), "none: some structures have a side and no partner to swap with"
+    else:
+        mirror = (sided_axis,)
+        why = "left to right" + (f", swapping {len(labels.pairs)} pairs of sided structures" if labels.is_sided else ", no structure has a side")
+    draft.reasons["augmentation.mirror"] = why
+    draft.reasons["augmentation"] = "rotation, scaling and mirroring in one resampling pass; noise, blur, brightness, contrast, gamma, low resolution" + (
+        "; rotation only within the thick slices" if flat else "")
+    return Augmentation(rotation_deg=angles, mirror=mirror)  # type: ignore[arg-type]
+
+
+def _with_low_resolution(plan: Plan, draft: _Draft) -> Plan:
+    """Add a first stage at a coarser spacing where a patch sees less than an eighth of a median case (Isensee 2021, cascade)."""
+    covers = np.prod(plan.patch) / np.prod(draft.shape)
+    if plan.dims == 2 or covers >= 1 / 8:
+        plan.reasons["low_resolution"] = "none: a patch sees enough of a case"
+        return plan
+    factor = float(np.cbrt(1 / (4 * covers)))
+    spacing = tuple(round(float(s) * factor, 4) for s in plan.spacing_mm if s is not None)
+    stage = plan.replace(spacing_mm=spacing, reasons={"spacing_mm": f"{factor:.1f} times coarser, so that a patch sees a quarter of a case"})
+    plan.reasons["low_resolution"] = f"a first stage at {' x '.join(f'{s:g}' for s in spacing)} mm: a patch sees {100 * covers:.0f} % of a median case"
+    return plan.replace(low_resolution=stage)
