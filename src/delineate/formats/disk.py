@@ -1,0 +1,151 @@
+"""What every format needs of the disk: opening (gzip or not), names, and libraries' failures told as ours.
+
+Gzip is told by its magic and read by ISA-L, straight into the array that keeps the voxels. It knows no format.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gzip
+import re
+import struct
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+from isal import igzip, isal_zlib
+from numpy.typing import NDArray
+
+from ..core.errors import DelineateError, FormatError, LabelError
+from ..core.volume import Volume
+
+GZIP_MAGIC = b"\x1f\x8b"
+HEAD_BYTES = 4096  # enough of a file to tell its format and to hold a fixed-size header
+GZIP_LEVEL = 1  # of ISA-L's 0..3: near its best speed, and label volumes shrink well already
+# Endings that belong together, so that "scan.nii.gz" is the case "scan" and "a.b.png" is "a.b".
+ENDINGS = (".nii.gz", ".img.gz", ".hdr.gz", ".mgh.gz", ".seg.nrrd", ".nii", ".img", ".hdr", ".mgz", ".mgh", ".nrrd", ".nhdr", ".mha", ".mhd",
+           ".png", ".tiff", ".tif", ".jpeg", ".jpg", ".dcm", ".ima", ".gz")  # fmt: skip
+
+
+_gzip: Any = igzip.IGzipFile  # typed as a stream by nobody
+
+
+def stem(path: str | Path) -> str:
+    """The file's name without its image ending (``scan.nii.gz`` -> ``scan``); unknown endings stay."""
+    name = Path(path).name
+    for ending in ENDINGS:
+        if name.lower().endswith(ending) and len(name) > len(ending):
+            return name[: -len(ending)]
+    return name
+
+
+def natural_key(name: str | Path) -> tuple[Any, ...]:
+    """Sorting key in which numbers count as numbers: ``s2.png`` before ``s10.png``; letters' case comes last."""
+    text = str(name)
+    parts = tuple((0, int(part), "") if part.isdigit() else (1, 0, part.lower()) for part in re.split(r"([0-9]+)", text) if part)
+    return (parts, text)
+
+
+@contextlib.contextmanager
+def told(path: str | Path, what: str = "file") -> Iterator[None]:
+    """Turn the failures of libraries and of the disk into a ``FormatError`` that names ``path``; ours get the path they lack."""
+    try:
+        yield
+    except DelineateError as error:
+        if error.path is None:
+            error.path = str(path)
+        raise
+    except FileNotFoundError as error:
+        raise FormatError("no such file or folder", path=path) from error
+    except IsADirectoryError as error:
+        raise FormatError("a folder stands where a file is needed", path=path) from error
+    except EOFError as error:
+        raise FormatError("truncated: the compressed data ends early", path=path) from error
+    except (zlib.error, gzip.BadGzipFile) as error:
+        raise FormatError(f"damaged: the compressed data cannot be unpacked ({error})", path=path) from error
+    except OSError as error:
+        raise FormatError(f"cannot be read ({error.strerror or error})", path=path) from error
+    except MemoryError as error:
+        raise FormatError("does not fit into memory", path=path) from error
+    except Exception as error:  # a library met something it did not foresee: for the user this is a damaged file
+        first = (str(error).strip().splitlines() or [""])[-1][:200]
+        raise FormatError(f"damaged or not a real {what} ({type(error).__name__}: {first})", path=path) from error
+
+
+def head_of(path: str | Path) -> bytes:
+    """The first bytes of a file, unpacked where it is gzip; fewer than ``HEAD_BYTES`` where it is short."""
+    with Path(path).open("rb") as file:
+        head = file.read(HEAD_BYTES)
+        if head[:2] != GZIP_MAGIC:
+            return head
+        raw = head + file.read(8 * HEAD_BYTES)
+    return bytes(isal_zlib.decompressobj(wbits=31).decompress(raw, HEAD_BYTES))
+
+
+@contextlib.contextmanager
+def opened(path: str | Path) -> Iterator[IO[bytes]]:
+    """The file for reading, unpacked where it is gzip."""
+    with Path(path).open("rb") as raw:
+        magic = raw.read(2)
+        raw.seek(0)
+        if magic == GZIP_MAGIC:
+            with _gzip(fileobj=raw, mode="rb") as file:
+                yield file
+        else:
+            yield raw
+
+
+@contextlib.contextmanager
+def packing(path: Path, compressed: bool) -> Iterator[IO[bytes]]:
+    """``path`` for writing, packed by ISA-L where ``compressed``; no time stamp, so equal volumes give equal files."""
+    with path.open("wb") as raw:
+        if not compressed:
+            yield raw
+            return
+        with _gzip(filename="", mode="wb", compresslevel=GZIP_LEVEL, fileobj=raw, mtime=0) as file:
+            yield file
+
+
+def read_array(file: IO[bytes], shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
+    """(shape) in Fortran order and native byte order, read from where ``file`` stands; without a second copy in memory.
+
+    Raises:
+        FormatError: the file ends before the last voxel.
+    """
+    needed = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
+    flat = np.empty(needed, np.uint8)
+    view, done = memoryview(flat.data), 0
+    while done < needed:
+        try:
+            got = file.readinto(view[done : done + (1 << 24)])  # type: ignore[attr-defined]
+        except EOFError:
+            got = 0
+        if not got:
+            raise FormatError(f"truncated: {done} of {needed} bytes of voxels are there")
+        done += got
+    while file.read(1 << 20):  # to the end, so that gzip's checksum is compared
+        pass
+    array = flat.view(dtype).reshape(shape, order="F")
+    return array if dtype.isnative else array.astype(dtype.newbyteorder("="), order="F")
+
+
+def is_348(head: bytes) -> bool:
+    """Whether an Analyze or NIfTI-1 header begins here: its size, 348, in either byte order."""
+    return len(head) >= 348 and 348 in (struct.unpack("<i", head[:4])[0], struct.unpack(">i", head[:4])[0])
+
+
+def smallest_labels(volume: Volume) -> NDArray[Any]:
+    """The label volume's array in the smallest unsigned integer dtype that holds its values.
+
+    Raises:
+        LabelError: values that are negative, above 2**32 - 1 or not whole.
+    """
+    array = volume.array
+    if array.dtype.kind == "b":
+        return array.astype(np.uint8)
+    low, high = array.min(), array.max()
+    if not (np.isfinite(low) and low >= 0 and high < 2**32) or (array.dtype.kind == "f" and not np.array_equal(array, np.rint(array))):
+        raise LabelError(f"label values are whole numbers from 0, found {low} to {high}", path=volume.source or None)
+    return array.astype(np.min_scalar_type(int(high)), copy=False)

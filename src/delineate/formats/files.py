@@ -1,0 +1,320 @@
+"""The door to all formats: reading, writing and describing whatever stands at a path.
+
+The format is told by content, never by name alone. A folder is a DICOM series or a stack of 2-D slices in natural order of their names.
+Conventions of axes and units are those of ``core.grid`` and ``core.volume``; how each format gets there stands
+at the head of its own module. It knows no cohort.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..core.errors import FormatError, GeometryError, OutputError
+from ..core.grid import Grid
+from ..core.labels import LabelSet
+from ..core.manifest import Source
+from ..core.volume import Volume
+from . import dicom, itk, nifti, raster
+from .disk import head_of, natural_key, smallest_labels, stem, told
+
+__all__ = ["describe", "detect", "is_image", "natural_key", "read", "read_grid", "smallest_labels", "stem", "write"]
+
+WRITABLE = (".nii", ".nii.gz", ".nrrd", ".mha", ".mhd", ".png")
+RASTER = ("PNG", "JPEG", "TIFF")
+READABLE = "NIfTI, Analyze 7.5, MGH, NRRD, MetaImage, PNG, TIFF, JPEG and DICOM"
+
+
+# ---- telling ----
+
+
+def detect(path: str | Path) -> str:
+    """The format's name by content, or "": one of ``nifti.KINDS``, "NRRD", "MetaImage", "PNG", "JPEG", "TIFF", "DICOM".
+
+    Raises:
+        FormatError: missing, empty or unreadable file.
+    """
+    with told(path):
+        head = head_of(path)
+        if not head:
+            raise FormatError("empty file", path=path)
+        kind = "DICOM" if head[128:132] == b"DICM" else nifti.kind_of(head) or itk.kind_of(head) or raster.kind_of(head)
+        if not kind and Path(path).name.lower().endswith((".img", ".img.gz")):  # raw voxels: the header stands beside them
+            kind = nifti.kind_of(head_of(nifti._pair(Path(path))[0]))
+        return kind or ("DICOM" if dicom.is_dicom(head) else "")
+
+
+def is_image(path: str | Path) -> bool:
+    """Whether the file's beginning is that of a format this program reads; False also for folders and missing files."""
+    with contextlib.suppress(FormatError):
+        return Path(path).is_file() and detect(path) != ""
+    return False
+
+
+# ---- reading ----
+
+
+def read(path: str | Path | Source, *, spacing_mm: Sequence[float] | None = None) -> Volume:
+    """The volume at ``path``: a file, a DICOM folder (``FOLDER#SERIES_UID`` names one series), or a folder of 2-D slices.
+
+    Args:
+        path: where; a ``Source`` also names the series, a glob of slices, a spacing, or ``like``, the image whose geometry bare slices take.
+        spacing_mm: (column, row, slice) of pictures that carry none; a file that carries another one is refused.
+
+    Returns:
+        (I, J, K) or (C, I, J, K) with ``meta`` keys modality, patient, spacing_known, and series, channels where known.
+
+    Raises:
+        FormatError: unknown, damaged, empty, or several series where one is needed.
+        GeometryError: where the voxels stand is unknown, contradictory or refused.
+    """
+    source = _source(path, spacing_mm)
+    where = Path(source.path)
+    if source.like:
+        return _read_like(source)
+    if where.is_dir():
+        return _read_folder(source)
+    kind = _known(where)
+    if kind == "DICOM":
+        volume = dicom.read_series(dicom.choose(where, source.series))
+    elif kind in RASTER:
+        return raster.read(where, kind, source.spacing_mm or None)
+    else:
+        volume = itk.read(where, kind) if kind in itk.READERS else nifti.read(where)
+    _refuse_other_spacing(volume.grid, source)
+    return replace(volume, source=str(where))
+
+
+def read_grid(source: str | Path | Source) -> Grid:
+    """Where the voxels stand, from headers alone where the format allows. Same arguments and errors as ``read``."""
+    source = _source(source, None)
+    where = Path(source.path)
+    if source.like:
+        return _like(source, _bare_files(source))[0] if where.is_dir() else read_grid(source.like)
+    if where.is_dir():
+        files = _stack_files(source)
+        if files is None:
+            with told(where):
+                return dicom.layout(dicom.choose(where, source.series))[0]
+        i, j, _ = raster.size_of(files[0], _known(files[0]))
+        return raster.grid_of((i, j, len(files)), _needed_spacing(source))
+    kind = _known(where)
+    if kind == "DICOM":
+        with told(where):
+            return dicom.layout(dicom.choose(where, source.series))[0]
+    if kind in RASTER:
+        return raster.grid_of(raster.size_of(where, kind), source.spacing_mm or None)
+    grid = itk.read_grid(where, kind) if kind in itk.READERS else nifti.read_grid(where)
+    _refuse_other_spacing(grid, source)
+    return grid
+
+
+def _source(path: str | Path | Source, spacing_mm: Sequence[float] | None) -> Source:
+    source = path if isinstance(path, Source) else Source(str(path))
+    if spacing_mm is not None:
+        source = replace(source, spacing_mm=tuple(float(v) for v in spacing_mm))
+    if "#" in source.path and not Path(source.path).exists():
+        folder, _, series = source.path.rpartition("#")
+        source = replace(source, path=folder, series=series)
+    if not Path(source.path).exists():
+        raise FormatError("no such file or folder", path=source.path)
+    return source
+
+
+def _known(path: Path) -> str:
+    kind = detect(path)
+    if not kind:
+        raise FormatError(f"of no known format; read are {READABLE}", path=path)
+    return kind
+
+
+def _refuse_other_spacing(grid: Grid, source: Source) -> None:
+    stated = np.array(source.spacing_mm or grid.spacing_mm)
+    if len(stated) != 3 or not np.allclose(stated, grid.spacing_mm, rtol=0.01):
+        own = " x ".join(f"{v:g}" for v in grid.spacing_mm)
+        raise GeometryError(f"a spacing of {stated.tolist()} mm is stated, but the file carries its own, {own} mm; leave the stated one out",
+                            path=source.path)
+
+
+# ---- folders ----
+
+
+def _read_folder(source: Source) -> Volume:
+    files = _stack_files(source)
+    if files is None:
+        volume = dicom.read_series(dicom.choose(source.path, source.series))
+        _refuse_other_spacing(volume.grid, source)
+        return replace(volume, source=source.path)
+    return raster.read_stack(files, _needed_spacing(source), source.path)
+
+
+def _stack_files(source: Source) -> list[Path] | None:
+    """The pictures of a folder in natural order, or None where it holds DICOM."""
+    folder = Path(source.path)
+    if source.series:
+        return None
+    kinds = {path: kind for path in _members(folder, source.glob) if (kind := detect_or_none(path))}
+    pictures = [path for path, kind in kinds.items() if kind in RASTER]
+    if "DICOM" in kinds.values():
+        return None
+    others = [path.name for path, kind in kinds.items() if kind not in RASTER]
+    if others and not pictures:
+        raise FormatError(f"a folder of {len(others)} volumes ({', '.join(others[:3])}{' ...' if len(others) > 3 else ''}), where one is needed; "
+                          "name the file", path=folder)
+    if others:
+        raise FormatError(f"slices ({pictures[0].name} ...) and volumes ({others[0]} ...) are mixed in one folder; say which files by a glob",
+                          path=folder)
+    return pictures or None
+
+
+def _members(folder: Path, glob: str) -> list[Path]:
+    with told(folder):
+        found = [p for p in (folder.glob(glob) if glob else folder.iterdir()) if p.is_file() and not p.name.startswith(".")]
+    if glob and not found:
+        raise FormatError(f"no file matches {glob!r}", path=folder)
+    return sorted(found, key=lambda p: natural_key(p.relative_to(folder)))
+
+
+def detect_or_none(path: Path) -> str:
+    """``detect``, with "" for empty and unreadable files: a folder may hold anything."""
+    try:
+        return detect(path)
+    except FormatError:
+        return ""
+
+
+def _needed_spacing(source: Source) -> tuple[float, ...]:
+    if not source.spacing_mm:
+        raise GeometryError("a folder of slices carries no spacing; state it as column, row and slice distance in mm (such as 0.7 0.7 2.0), "
+                            "or name the image whose geometry the slices take", path=source.path)
+    return source.spacing_mm
+
+
+# ---- geometry of another image ----
+
+
+def _bare_files(source: Source) -> list[Path]:
+    files = _stack_files(replace(source, series=""))
+    if not files:
+        raise FormatError("no pictures here that could take the geometry of another image", path=source.path)
+    return files
+
+
+def _like(source: Source, files: Sequence[Path]) -> tuple[Grid, list[int]]:
+    """The grid of ``source.like``, and for each of its slices k the index of the picture that belongs there."""
+    like = Path(source.like.rpartition("#")[0] if "#" in source.like and not Path(source.like).exists() else source.like)
+    if not like.is_dir() or _stack_files(Source(str(like))) is not None:
+        grid, order = read_grid(source.like), list(range(len(files)))
+    else:
+        uid = source.series or (source.like.rpartition("#")[2] if str(like) != source.like else "")
+        with told(like):
+            series = dicom.choose(like, uid)
+            grid, slices = dicom.layout(series)
+        rank = {path: n for n, path in enumerate(sorted(series.files, key=natural_key))}
+        order = [rank[one.path] for one in slices]
+    if len(files) != grid.shape[2]:
+        raise GeometryError(f"{len(files)} slices cannot take the geometry of the {grid.shape[2]} slices of {source.like}", path=source.path)
+    return grid, order
+
+
+def _read_like(source: Source) -> Volume:
+    if not Path(source.path).is_dir():  # one file: a picture, or a volume whose own geometry is not trusted
+        volume, grid = read(replace(source, like="", series="")), read_grid(source.like)
+    else:
+        files = _bare_files(source)
+        grid, order = _like(source, files)
+        volume = raster.read_stack([files[n] for n in order], None, source.path)
+    if volume.grid.shape != grid.shape:
+        raise GeometryError(f"shape {volume.grid.shape} cannot take the geometry of {source.like}, whose shape is {grid.shape}", path=source.path)
+    return Volume(volume.array, grid, volume.unit, source.path, {**volume.meta, "spacing_known": True, "place_known": True})
+
+
+# ---- writing ----
+
+
+def write(volume: Volume, path: str | Path, *, labels: LabelSet | None = None) -> None:
+    """Write by the path's ending: .nii, .nii.gz, .nrrd, .mha, .mhd, .png (one slice), or a folder of PNG slices where there is no ending.
+
+    A volume of unit "label" is written in the smallest unsigned dtype; ``labels`` are named in the file where the format has a
+    place for it (NIfTI comment, NRRD key/values). What stood under ``path`` before stays until the new file is whole.
+
+    Raises:
+        OutputError: an unknown ending, values the format cannot hold, or the disk says no.
+        LabelError: label values that are not whole numbers from 0.
+    """
+    name = Path(path).name.lower()
+    if name.endswith((".nii", ".nii.gz")):
+        nifti.write(volume, path, labels)
+    elif name.endswith((".nrrd", ".mha", ".mhd")):
+        itk.write(volume, path, labels)
+    elif name.endswith(".png"):
+        raster.write_png(volume, path)
+    elif "." not in name:
+        raster.write_slices(volume, path)
+    else:
+        allowed = ", ".join(WRITABLE)
+        raise OutputError(f"cannot write {Path(path).suffix!r}; allowed endings are {allowed}, or none for a folder of PNG slices", path=path)
+
+
+# ---- describing ----
+
+
+def describe(path: str | Path) -> dict[str, Any]:
+    """What is at ``path``, as plain data for a person: format, shape, spacing, orientation, dtype; for a DICOM folder its series.
+
+    Raises:
+        FormatError: unknown or unreadable.
+        GeometryError: where the voxels stand is unknown or refused.
+    """
+    where = Path(path)
+    if where.is_dir():
+        return _describe_folder(where)
+    source = _source(path, None)
+    if source.series or _known(where) == "DICOM":
+        return _describe_dicom(Path(source.path), source.series)
+    kind = _known(where)
+    if kind in RASTER:
+        volume = raster.read(where, kind)
+        facts = {"format": kind, "dtype": str(volume.array.dtype), "channels": volume.channels, "spacing_known": False}
+        return {"path": str(path), **facts, **_facts(volume.grid)}
+    facts = itk.describe(where, kind) if kind in itk.READERS else nifti.describe(where)
+    return {"path": str(path), **facts, **_facts(read_grid(where))}
+
+
+def _facts(grid: Grid) -> dict[str, Any]:
+    return {"shape": list(grid.shape), "spacing_mm": [round(v, 4) for v in grid.spacing_mm], "orientation": grid.codes,
+            "centre_mm": [round(float(v), 2) for v in grid.centre_mm], "unit": "a.u."}
+
+
+def _describe_folder(folder: Path) -> dict[str, Any]:
+    files = _stack_files(Source(str(folder)))
+    if files is None:
+        return _describe_dicom(folder, "")
+    volume = raster.read(files[0], _known(files[0]))
+    shape = [*volume.grid.shape[:2], len(files)]
+    return {"path": str(folder), "format": f"stack of {_known(files[0])}", "shape": shape, "dtype": str(volume.array.dtype),
+            "channels": volume.channels, "spacing_known": False, "first": files[0].name, "last": files[-1].name}
+
+
+def _describe_dicom(path: Path, uid: str) -> dict[str, Any]:
+    series, others = dicom.find(path)
+    if not series and not others:
+        raise FormatError(f"nothing here that can be read; read are {READABLE}", path=path)
+    chosen = [s for s in series if not uid or s.uid == uid]
+    return {"path": str(path), "format": "DICOM", "series": [_describe_series(s) for s in chosen],
+            "others": [{"file": p.name, "kind": what} for p, what in others]}
+
+
+def _describe_series(series: dicom.Series) -> dict[str, Any]:
+    facts = {"uid": series.uid, "modality": series.modality, "number": series.number, "description": series.description,
+             "patient": series.patient_id, "files": len(series.files)}
+    problem = dicom.problem_of(series)
+    if problem:
+        return {**facts, "refused": problem}
+    grid = dicom.layout(series)[0]
+    return {**facts, **_facts(grid), "unit": "HU" if series.modality == "CT" and all(s.rescaled for s in series.slices) else "a.u."}

@@ -1,0 +1,160 @@
+"""NRRD and MetaImage through SimpleITK, both ways; never DICOM.
+
+ITK's LPS becomes RAS+ here. Vector pixels and a fourth axis become channels. The reader is chosen by content, so
+the file's name does not matter; a detached NRRD header or an .mhd finds its data file beside it.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..core.atomic import replacing, write_bytes
+from ..core.errors import FormatError
+from ..core.grid import Grid
+from ..core.labels import LabelSet
+from ..core.volume import Volume
+from .disk import smallest_labels, told
+
+LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0])
+READERS = {"NRRD": "NrrdImageIO", "MetaImage": "MetaImageIO"}
+
+
+def _simpleitk() -> Any:
+    """SimpleITK, loaded when first needed; its functions are not typed."""
+    import SimpleITK
+
+    return SimpleITK
+
+
+def kind_of(head: bytes) -> str:
+    """"NRRD", "MetaImage" or ""."""
+    if head.startswith(b"NRRD000"):
+        return "NRRD"
+    first = head[:2048].lstrip()
+    is_meta = first.startswith((b"ObjectType", b"NDims", b"Comment")) and b"NDims" in first and b"DimSize" in head
+    return "MetaImage" if is_meta else ""
+
+
+def read(path: str | Path, kind: str) -> Volume:
+    """The volume in ``path``; unit "a.u.", modality "".
+
+    Raises:
+        FormatError: truncated, damaged, complex values, or more than four axes.
+        GeometryError: sheared or impossible directions.
+    """
+    with told(path, f"{kind} file"):
+        reader, sitk = _reader(path, kind), _simpleitk()
+        image = reader.Execute()
+        components, dimension = image.GetNumberOfComponentsPerPixel(), image.GetDimension()
+        array = sitk.GetArrayFromImage(image)  # (..., z, y, x[, component])
+        if array.dtype.kind not in "biuf" or dimension > 4 or (dimension == 4 and components > 1):
+            raise FormatError(f"{dimension} axes with {components} components of {array.dtype}; allowed are three of space and one of channels")
+        channels = np.moveaxis(array, -1, 0) if components > 1 else array if dimension == 4 else array[None]
+        channels = channels.transpose(0, *range(channels.ndim - 1, 0, -1))  # (C, x, y[, z])
+        channels = channels[..., None] if channels.ndim == 3 else channels
+        meta: dict[str, Any] = {"modality": "", "patient": "", "spacing_known": True}
+        names = {key: image.GetMetaData(key) for key in image.GetMetaDataKeys() if key.startswith("Segment")}
+        if names:
+            meta["segments"] = names
+        return Volume(channels[0] if len(channels) == 1 else channels, _grid(image, dimension), source=str(path), meta=meta)
+
+
+def read_grid(path: str | Path, kind: str) -> Grid:
+    """The grid alone, from the header."""
+    with told(path, f"{kind} file"):
+        reader = _reader(path, kind)
+        reader.ReadImageInformation()
+        return _grid(reader, reader.GetDimension())
+
+
+def describe(path: str | Path, kind: str) -> dict[str, Any]:
+    """Kind, dtype and number of components from the header."""
+    with told(path, f"{kind} file"):
+        reader, sitk = _reader(path, kind), _simpleitk()
+        reader.ReadImageInformation()
+        dtype = sitk.GetPixelIDValueAsString(reader.GetPixelID())
+        return {"format": kind, "dtype": dtype, "disk_shape": [*map(int, reader.GetSize())], "components": reader.GetNumberOfComponents()}
+
+
+def _reader(path: str | Path, kind: str) -> Any:
+    with Path(path).open("rb"):  # so that a missing permission is told as such, not as an exception of the library
+        pass
+    sitk = _simpleitk()
+    sitk.ProcessObject.SetGlobalWarningDisplay(False)
+    reader = sitk.ImageFileReader()
+    reader.SetImageIO(READERS[kind])
+    reader.SetFileName(str(path))
+    return reader
+
+
+def _grid(image: Any, dimension: int) -> Grid:
+    space = min(dimension, 3)
+    shape = [*map(int, image.GetSize()[:space]), 1, 1][:3]
+    matrix = np.eye(3)
+    directions = np.array(image.GetDirection(), float).reshape(dimension, dimension)[:space, :space]
+    matrix[:space, :space] = directions * np.array(image.GetSpacing()[:space])
+    affine = np.eye(4)
+    affine[:3, :3] = LPS_TO_RAS @ matrix
+    affine[:space, 3] = image.GetOrigin()[:space]
+    affine[:3, 3] = LPS_TO_RAS @ affine[:3, 3]
+    return Grid((shape[0], shape[1], shape[2]), affine)
+
+
+# ---- writing ----
+
+
+def write(volume: Volume, path: str | Path, labels: LabelSet | None = None) -> None:
+    """Write .nrrd, .mha or .mhd (with a .raw beside it), compressed where one file holds all.
+
+    ``labels`` become NRRD key/value pairs named as in the segmentation files of common viewers (``Segment0_Name`` ...).
+    """
+    target, sitk = Path(path), _simpleitk()
+    image = _image(volume)
+    if labels is not None and target.suffix.lower() == ".nrrd":
+        for key, value in _segments(labels).items():
+            image.SetMetaData(key, value)
+    if target.suffix.lower() == ".mhd":
+        _write_pair(image, target)
+        return
+    with replacing(target) as temporary:
+        try:
+            sitk.WriteImage(image, str(temporary), useCompression=True, compressionLevel=1)
+        except RuntimeError as error:
+            raise OSError(str(error).strip().splitlines()[-1]) from error
+
+
+def _image(volume: Volume) -> Any:
+    sitk = _simpleitk()
+    array = smallest_labels(volume) if volume.unit == "label" else volume.array
+    array = array.astype({"bool": np.uint8, "float16": np.float32}.get(array.dtype.name, array.dtype), copy=False)
+    lead: NDArray[Any] = np.moveaxis(array, 0, -1).transpose(2, 1, 0, 3) if array.ndim == 4 else array.transpose(2, 1, 0)
+    image = sitk.GetImageFromArray(np.ascontiguousarray(lead), isVector=array.ndim == 4)
+    affine = volume.grid.affine
+    image.SetSpacing(volume.grid.spacing_mm)
+    image.SetOrigin((LPS_TO_RAS @ affine[:3, 3]).tolist())
+    image.SetDirection((LPS_TO_RAS @ affine[:3, :3] / np.array(volume.grid.spacing_mm)).ravel().tolist())
+    return image
+
+
+def _segments(labels: LabelSet) -> dict[str, str]:
+    out: dict[str, str] = {}
+    for n, label in enumerate(labels):
+        colour = " ".join(f"{c / 255:.4f}" for c in label.colour)
+        out |= {f"Segment{n}_ID": f"Segment_{label.value}", f"Segment{n}_Name": label.name, f"Segment{n}_LabelValue": str(label.value),
+                f"Segment{n}_Layer": "0", f"Segment{n}_Color": colour}
+    return out
+
+
+def _write_pair(image: Any, target: Path) -> None:
+    """The header names its data file, so both are made elsewhere under their final names, then put in place, data first."""
+    sitk = _simpleitk()
+    with tempfile.TemporaryDirectory() as folder:
+        made = Path(folder) / target.name
+        sitk.WriteImage(image, str(made), useCompression=False)
+        write_bytes(target.with_suffix(".raw"), made.with_suffix(".raw").read_bytes())
+        write_bytes(target, made.read_bytes())
