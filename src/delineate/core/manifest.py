@@ -63,7 +63,8 @@ class Case:
     Args:
         id: unique in the manifest; also the name of output files, so free of "/" and white space at its ends.
         patient: whose scan it is; cases of one patient never stand on both sides of a split.
-        images: one source a channel, in the manifest's channel order.
+        images: one source a channel, in the manifest's channel order; or a single source that holds all channels
+            (a 4-D NIfTI file, a colour image).
         label: the sources of the truth; one, or one a structure; empty where there is no truth.
         split: "train", "val" or "test" where the layout says so; None leaves it to the folds.
         fold: set by ``Manifest.with_folds``.
@@ -97,7 +98,7 @@ class Manifest:
     """The cohort.
 
     Args:
-        cases: unique ids, all with the same number of channels.
+        cases: unique ids, each with one source a channel, or one source that holds them all.
         channels: name of each channel ("CT", "Flair" ...).
         labels: the structures; empty where no case has truth.
         mapping: how the label sources' values become the structures' values.
@@ -123,7 +124,7 @@ class Manifest:
             if case.id in seen:
                 raise LayoutError("two cases have this id", case=case.id)
             seen.add(case.id)
-            if len(case.images) != len(self.channels):
+            if len(case.images) not in (1, len(self.channels)):
                 raise LayoutError(f"found {len(case.images)} channel(s), the cohort has {len(self.channels)} ({', '.join(self.channels)})", case=case.id)
         self._refuse_leaks()
 

@@ -110,7 +110,7 @@ class Fingerprint:
                 "spacing_mm": {"min": spacings.min(0).tolist(), "median": np.median(spacings, 0).tolist(), "max": spacings.max(0).tolist()}}
 
 
-def fingerprint(manifest: Manifest, *, workers: int | None = None, progress: Callable[[int, int], None] | None = None) -> Fingerprint:
+def fingerprint(manifest: Manifest, *, workers: int | None = None, progress: Callable[[int, int, str], None] | None = None) -> Fingerprint:
     """Read up to ``MOST_CASES`` cases with truth, evenly spread over the cohort.
 
     Raises:

@@ -34,15 +34,15 @@ class Predicted:
     """What came out: one outcome a case, its value the entry of ``predictions.json``."""
 
     out: Path
-    outcomes: Sequence[batch.Outcome]
+    outcomes: Sequence[batch.Outcome[dict[str, Any]]]
 
     @property
-    def failures(self) -> list[batch.Outcome]:
+    def failures(self) -> list[batch.Outcome[dict[str, Any]]]:
         return [o for o in self.outcomes if o.error is not None]
 
 
 def predict(model: str | Path, inputs: Sequence[str | Path], out: str | Path, *, device: str = "auto", mirror: bool | None = None, form: str = "nii.gz",
-            dicom_seg: bool = False, only: str | None = None, progress: Callable[[int, int], None] | None = None) -> Predicted:
+            dicom_seg: bool = False, only: str | None = None, progress: Callable[[int, int, str], None] | None = None) -> Predicted:
     """Delineate every scan of ``inputs``.
 
     Args:
@@ -58,22 +58,25 @@ def predict(model: str | Path, inputs: Sequence[str | Path], out: str | Path, *,
     Raises:
         InputError, BundleError, UsageError: nothing could be done at all.
     """
-    import torch
+    bundle = Bundle.load(model)
+    manifest = gather(inputs, bundle, only)
+    outcomes = predict_cases(bundle, manifest, out, model=Path(model).name, device=device, mirror=mirror, form=form, dicom_seg=dicom_seg, progress=progress)
+    return Predicted(Path(out), outcomes)
 
+
+def predict_cases(bundle: Bundle, manifest: Manifest, out: str | Path, *, model: str = "", device: str = "auto", mirror: bool | None = None,
+                  form: str = "nii.gz", dicom_seg: bool = False, progress: Callable[[int, int, str], None] | None = None) -> Sequence[batch.Outcome[dict[str, Any]]]:
+    """Delineate the cases of ``manifest`` with a bundle in memory; arguments as for ``predict``."""
     from ..nets.infer import Engine, choose_device
 
     if form not in FORMATS:
         raise UsageError(f"results are written as {', '.join(FORMATS)}, not {form!r}")
-    bundle = Bundle.load(model)
-    manifest = gather(inputs, bundle, only)
-    engine = Engine.from_bundle(bundle, choose_device(device))
-    inference = _inference(bundle, mirror)
     folder = atomic.make_folder(out)
-    job = partial(predict_case, manifest=manifest, engine=engine, bundle_id=bundle.id, inference=inference, out=folder, form=form, dicom_seg=dicom_seg)
+    engine = Engine.from_bundle(bundle, choose_device(device))
+    job = partial(predict_case, manifest=manifest, engine=engine, bundle_id=bundle.id, inference=_inference(bundle, mirror), out=folder, form=form, dicom_seg=dicom_seg)
     outcomes = batch.run(job, manifest.cases, names=[c.id for c in manifest], workers=1, progress=progress)
-    del torch
-    _record(folder, bundle, Path(model), engine.device.type, outcomes)
-    return Predicted(folder, outcomes)
+    _record(folder, bundle, model, engine.device.type, outcomes)
+    return outcomes
 
 
 def gather(inputs: Sequence[str | Path], bundle: Bundle, only: str | None = None) -> Manifest:
@@ -153,7 +156,7 @@ def peak_memory_mb() -> float:
     return round(peak / (1e6 if sys.platform == "darwin" else 1e3), 1)
 
 
-def _record(folder: Path, bundle: Bundle, model: Path, device: str, outcomes: Sequence[batch.Outcome]) -> None:
+def _record(folder: Path, bundle: Bundle, model: str, device: str, outcomes: Sequence[batch.Outcome[dict[str, Any]]]) -> None:
     """Write ``predictions.json``; entries of earlier calls into the same folder stay."""
     path = folder / "predictions.json"
     cases: dict[str, Any] = {}
@@ -164,5 +167,5 @@ def _record(folder: Path, bundle: Bundle, model: Path, device: str, outcomes: Se
             cases = {}
     for outcome in outcomes:
         cases[outcome.name] = {"error": str(outcome.error)} if outcome.error is not None else outcome.value
-    record = {"model": model.name, "bundle": bundle.id, "device": device, "labels": bundle.labels.to_json(), "peak_memory_mb": peak_memory_mb(), "cases": cases}
+    record = {"model": model, "bundle": bundle.id, "device": device, "labels": bundle.labels.to_json(), "peak_memory_mb": peak_memory_mb(), "cases": cases}
     atomic.write_text(path, json.dumps(without_nan(record), indent=1))

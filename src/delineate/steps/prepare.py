@@ -19,7 +19,7 @@ from . import batch
 
 
 def prepare_cohort(manifest: Manifest, plan: Plan, store: Store, *, workers: int | None = 1,
-                   progress: Callable[[int, int], None] | None = None) -> Sequence[batch.Outcome]:
+                   progress: Callable[[int, int, str], None] | None = None) -> Sequence[batch.Outcome]:
     """Prepare every case of ``manifest`` that has truth.
 
     Args:

@@ -1,0 +1,380 @@
+"""The command line: one function a verb, whose options are the step's arguments.
+
+Exit codes: 0 done; 1 some cases of a batch failed (the rest are done, the failures are listed); 2 unusable input or usage.
+A user's mistake gives one sentence, never a traceback. Steps are imported when their verb runs, so that ``--help`` is quick.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode="markdown", pretty_exceptions_enable=False,
+                  help="From a folder of scans with masks to a validated segmentation model, and from a scan to its structures.")  # fmt: skip
+
+Text = Annotated[str | None, typer.Option()]
+DATA = typer.Argument(help="A folder of scans (with masks), a manifest.jsonl, or one scan.", metavar="DATA")
+LAYOUT = typer.Option(help="Name of the layout, where several fit (see docs/layouts.md).")
+DESCRIPTION = typer.Option(help="YAML file that describes a layout of your own (draft one with `check --draft`).")
+LABELS = typer.Option(help="YAML file that names, merges or selects structures.")
+PATIENT = typer.Option(help="Regular expression with one group that finds the patient in a case's id.")
+DEVICE = typer.Option(help="auto, cpu or cuda.")
+
+
+@app.command()
+def check(
+    data: Annotated[Path, DATA],
+    out: Annotated[Path | None, typer.Option("-o", "--out", help="Folder for manifest.jsonl and findings.json; without it NAME.check/ in the current folder.")] = None,
+    fix: Annotated[Path | None, typer.Option(help="Write mended copies of the cohort here, with changes.json; originals are never touched.")] = None,
+    draft: Annotated[Path | None, typer.Option(help="Write a first YAML description of this folder here, and do nothing else.")] = None,
+    layout: Annotated[str | None, LAYOUT] = None,
+    description: Annotated[Path | None, DESCRIPTION] = None,
+    labels: Annotated[Path | None, LABELS] = None,
+    patient: Annotated[str | None, PATIENT] = None,
+    workers: Annotated[int | None, typer.Option(help="Processes; decided by the machine where not given.")] = None,
+) -> None:
+    """Say what is in DATA, what is wrong with it, and what can be mended.
+
+    Example: `delineate check hippocampus/ -o checked/`
+    """
+    from .steps import check as step
+
+    if draft is not None:
+        from .cohort.description import draft as write_draft
+        from .core import atomic
+
+        atomic.write_text(draft, write_draft(data))
+        typer.echo(f"a first description is in {draft}; edit it and pass it with --description")
+        return
+    target = out or Path(f"{data.resolve().name}.check")
+    with _bar() as tell:
+        checked = step.check(data, out=target, layout=layout, description=description, labels=labels, patient=patient, fix=fix, workers=workers,
+                             progress=lambda done, total, name: tell("check", done, total, name))
+    _print(step.table(checked))
+    typer.echo(f"written: {target / 'manifest.jsonl'}, {target / 'findings.json'}" + (f"; mended copies in {fix}" if fix else ""))
+    if any(f.severity == "error" for f in checked.findings):
+        raise typer.Exit(1)
+
+
+@app.command()
+def plan(
+    data: Annotated[Path, DATA],
+    out: Annotated[Path, typer.Option("-o", "--out", help="Where to write the plan.")] = Path("plan.json"),
+    budget: Annotated[str | None, typer.Option(help="Time for training, such as 10m or 2h.")] = None,
+    epochs: Annotated[int | None, typer.Option(help="Number of epochs instead of a budget.")] = None,
+    dims: Annotated[int | None, typer.Option(help="2 or 3 instead of what the rules choose.")] = None,
+    device: Annotated[str, DEVICE] = "auto",
+    seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
+    layout: Annotated[str | None, LAYOUT] = None,
+    description: Annotated[Path | None, DESCRIPTION] = None,
+    labels: Annotated[Path | None, LABELS] = None,
+    patient: Annotated[str | None, PATIENT] = None,
+) -> None:
+    """Derive a plan from DATA and this machine, with the reason for each choice; edit it and pass it to `train --plan`."""
+    from .cohort.layouts import find
+    from .core import atomic
+    from .steps import plan as step
+
+    with _bar() as tell:
+        manifest = find(data, layout=layout, description=description, labels=labels, patient=patient)
+        found = step.fingerprint(manifest, progress=lambda done, total, name: tell("read", done, total, name))
+    seconds = None if budget is None else parse_duration(budget)
+    made = step.make_plan(found, manifest, step.Machine.here(device), budget_s=seconds, epochs=epochs or (None if seconds else 1000), seed=seed, dims=dims)
+    atomic.write_text(out, made.to_json())
+    for key, reason in made.reasons.items():
+        typer.echo(f"{key}: {reason}")
+    typer.echo(f"written: {out}")
+
+
+@app.command()
+def train(
+    data: Annotated[Path, DATA],
+    out: Annotated[Path, typer.Option("-o", "--out", help="The model to write, one file; the run's folder is this name + .run.", metavar="MODEL")],
+    budget: Annotated[str | None, typer.Option(help="Time for everything, such as 10m or 2h: network, patch and schedule are fitted to it.")] = None,
+    epochs: Annotated[int | None, typer.Option(help="Number of epochs instead of a budget (bit-exact when resumed).")] = None,
+    plan: Annotated[Path | None, typer.Option(help="A plan to follow instead of a derived one.")] = None,
+    recipe: Annotated[str | None, typer.Option(help="A named plan that reproduces a known system (none yet).")] = None,
+    fold: Annotated[int | None, typer.Option(help="Train this one fold (from 0).")] = None,
+    folds: Annotated[int | None, typer.Option(help="Number of folds, by patient; all are trained and averaged unless --fold picks one.")] = None,
+    split: Annotated[Path | None, typer.Option(help='JSON {"train": [...], "val": [...], "test": [...]} of case or patient ids.')] = None,
+    init: Annotated[Path | None, typer.Option(help="A model whose weights to start from, where they fit.")] = None,
+    seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
+    device: Annotated[str, DEVICE] = "auto",
+    dims: Annotated[int | None, typer.Option(help="2 or 3 instead of what the rules choose.")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Start anew where a run or model stands already.")] = False,
+    layout: Annotated[str | None, LAYOUT] = None,
+    description: Annotated[Path | None, DESCRIPTION] = None,
+    labels: Annotated[Path | None, LABELS] = None,
+    patient: Annotated[str | None, PATIENT] = None,
+) -> None:
+    """Check, plan, prepare, train, evaluate, bundle and report.
+
+    The same command after a kill goes on where it stopped. A valid model is on disk from the first validation on.
+
+    Example: `delineate train hippocampus/ -o hippocampus.model --budget 10m`
+    """
+    from .core.errors import UsageError
+    from .steps import train as step
+
+    if recipe is not None:
+        raise UsageError(f"there is no recipe called {recipe!r} yet; `delineate plan` derives a plan")
+    request = step.Request(
+        data=str(data), budget_s=None if budget is None else parse_duration(budget), epochs=epochs, plan=_text(plan), fold=fold, folds=folds,
+        split=_text(split), init=_text(init), seed=seed, device=device, layout=layout or "", description=_text(description), labels=_text(labels),
+        patient=patient or "", dims=dims)  # fmt: skip
+    with _bar() as tell:
+        done = step.train(request, out, overwrite=overwrite, say=_say, progress=tell)
+    _report_failures(done.failures)
+
+
+@app.command()
+def predict(
+    model: Annotated[Path, typer.Argument(help="The model.", metavar="MODEL")],
+    inputs: Annotated[list[Path], typer.Argument(help="Files, DICOM folders, folders of cases, or manifests.", metavar="INPUT...")],
+    out: Annotated[Path, typer.Option("-o", "--out", help="Folder for CASE.nii.gz and predictions.json.")],
+    device: Annotated[str, DEVICE] = "auto",
+    mirror: Annotated[bool | None, typer.Option("--mirror/--no-mirror", help="Average over mirror images: slower, often a little better.")] = None,
+    form: Annotated[str, typer.Option("--format", help="nii.gz, nii, nrrd, mha or png.")] = "nii.gz",
+    dicom_seg: Annotated[bool, typer.Option("--dicom-seg", help="Also write a DICOM SEG of each DICOM series.")] = False,
+    only: Annotated[str | None, typer.Option(help="train, val or test: that part of a cohort that is split.")] = None,
+) -> None:
+    """Delineate scans: OUT/CASE.nii.gz on exactly each scan's grid, and OUT/predictions.json with volumes in ml.
+
+    Example: `delineate predict liver.model CT/ -o out/`
+    """
+    from .steps import predict as step
+
+    with _bar() as tell:
+        done = step.predict(model, list(inputs), out, device=device, mirror=mirror, form=form, dicom_seg=dicom_seg, only=only,
+                            progress=lambda n, total, name: tell("predict", n, total, name))
+    typer.echo(f"{len(done.outcomes) - len(done.failures)} of {len(done.outcomes)} cases written to {done.out}")
+    _report_failures([str(o.error) for o in done.failures])
+
+
+@app.command()
+def evaluate(
+    prediction: Annotated[Path, typer.Argument(help="A file or folder of predicted masks.", metavar="PRED")],
+    truth: Annotated[Path, typer.Argument(help="A file, folder, manifest or cohort with the truth.", metavar="TRUTH")],
+    out: Annotated[Path | None, typer.Option("-o", "--out", help="Folder for scores.csv and scores.json.")] = None,
+    labels: Annotated[Path | None, typer.Option(help="Names of the values: YAML, JSON or CSV.")] = None,
+    like: Annotated[Path | None, typer.Option(help="A scan whose geometry folders of bare slices take.")] = None,
+    as_stack: Annotated[bool | None, typer.Option("--as-stack/--as-images", help="Whether folders of slices are one volume each or one case a slice.")] = None,
+    workers: Annotated[int | None, typer.Option(help="Processes; decided by the machine where not given.")] = None,
+) -> None:
+    """Score predictions against truths, paired by name.
+
+    Example: `delineate evaluate out/ labels/ -o scores/`
+    """
+    from .steps import evaluate as step
+
+    with _bar() as tell:
+        done = step.evaluate(prediction, truth, out, labels=labels, like=like, as_stack=as_stack, workers=workers,
+                             progress=lambda n, total, name: tell("evaluate", n, total, name))
+    _print(step.table(done))
+    _report_failures([f"{name}: {why}" for name, why in done.failures.items()])
+
+
+@app.command()
+def convert(
+    source: Annotated[Path, typer.Argument(help="A file, a DICOM folder or a folder of slices.", metavar="INPUT")],
+    target: Annotated[Path, typer.Argument(help="A file (.nii.gz, .nii, .nrrd, .mha, .png), or a folder for several series.", metavar="OUTPUT")],
+    spacing: Annotated[str | None, typer.Option(help="Spacing in mm of bare slices, such as 0.5,0.5,2.")] = None,
+    orientation: Annotated[str | None, typer.Option(help="Axis codes of the result, such as RAS; as stored where not given.")] = None,
+    series: Annotated[str | None, typer.Option(help="SeriesInstanceUID, where the folder holds several series.")] = None,
+) -> None:
+    """Convert one scan to another format; a folder with several DICOM series gives one file a series.
+
+    Example: `delineate convert DICOM/ scan.nii.gz`
+    """
+    from .steps import convert as step
+
+    done = step.convert(source, target, spacing_mm=None if spacing is None else parse_spacing(spacing), orientation=orientation, series=series)
+    for path in done.written:
+        typer.echo(f"written: {path}")
+    _report_failures([str(reason) for reason in getattr(done, "refused", ())])
+
+
+@app.command()
+def info(path: Annotated[Path, typer.Argument(help="A file, a folder or a model.", metavar="FILE|FOLDER|MODEL")]) -> None:
+    """Say what a file, a folder of scans or a model is."""
+    import json
+
+    from .core.bundle import Bundle
+
+    if Bundle.is_bundle(path):
+        data = _model_info(Bundle.load(path))
+    else:
+        from .steps.convert import info as describe
+
+        data = describe(path)
+    typer.echo(json.dumps(data, indent=1, default=str))
+
+
+@app.command()
+def report(run: Annotated[Path, typer.Argument(help="The run's folder, MODEL.run.", metavar="RUN")],
+           out: Annotated[Path | None, typer.Option("-o", "--out", help="The HTML file to write.")] = None) -> None:  # fmt: skip
+    """Write the report of a run: one HTML file that needs nothing beside it."""
+    from .steps import report as step
+
+    typer.echo(f"written: {step.report(run, out)}")
+
+
+@app.command()
+def demo(out: Annotated[Path, typer.Option("-o", "--out", help="Folder for everything.")] = Path("demo"),
+         budget: Annotated[str, typer.Option(help="Time for training.")] = "4m",
+         patients: Annotated[int, typer.Option(help="Size of the phantom cohort; a quarter is kept for testing.")] = 20,
+         seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
+         device: Annotated[str, DEVICE] = "auto") -> None:  # fmt: skip
+    """The whole road on a phantom cohort: DICOM in, a trained and scored model, a report and a DICOM SEG out."""
+    from .steps import demo as step
+
+    with _bar() as tell:
+        done = step.demo(out, budget_s=parse_duration(budget), patients=patients, seed=seed, device=device, say=_say, progress=tell)
+    _report_failures(done.failures)
+
+
+# ---- what the verbs share ----
+
+
+def parse_duration(text: str) -> float:
+    """Seconds of "90s", "10m", "1h30m", "2d" or a bare number of seconds.
+
+    Raises:
+        UsageError: anything else.
+    """
+    from .core.errors import UsageError
+
+    units = {"d": 86400.0, "h": 3600.0, "m": 60.0, "s": 1.0, "": 1.0}
+    parts = re.findall(r"(\d+(?:\.\d+)?)([dhms]?)", text)
+    if not parts or "".join(n + u for n, u in parts) != text or (len(parts) > 1 and any(not u for _, u in parts)):
+        raise UsageError(f"a time is written like 90s, 10m, 1h30m or 2d, found {text!r}")
+    return sum(float(n) * units[u] for n, u in parts)
+
+
+def parse_spacing(text: str) -> tuple[float, ...]:
+    """(0.5, 0.5, 2.0) of "0.5,0.5,2" or "0.5x0.5x2".
+
+    Raises:
+        UsageError: not two or three positive numbers.
+    """
+    from .core.errors import UsageError
+
+    try:
+        values = tuple(float(v) for v in re.split(r"[,x ]+", text.strip()))
+    except ValueError:
+        values = ()
+    if len(values) not in (2, 3) or min(values) <= 0:
+        raise UsageError(f"a spacing is two or three positive numbers in mm, such as 0.5,0.5,2, found {text!r}")
+    return values
+
+
+def _model_info(bundle: Any) -> dict[str, Any]:
+    from .core.bundle import weights_sha256
+
+    plan = bundle.plan
+    return {
+        "kind": "delineate model", "id": bundle.id, "structures": {label.value: label.name for label in bundle.labels},
+        "channels": [c.name for c in plan.channels], "network": f"{plan.dims}-D {plan.network.kind}, {plan.network.widths[0]}-{plan.network.widths[-1]} wide",
+        "spacing_mm": plan.spacing_mm, "patch": plan.patch,
+        "members": [{"name": m.name, "fold": m.fold, "weight": m.weight, "parameters": sum(int(a.size) for a in m.weights.values()),
+                     "weights_sha256": weights_sha256(m.weights)} for m in bundle.members],
+        "card": bundle.card,
+    }  # fmt: skip
+
+
+def _text(path: Path | None) -> str:
+    return "" if path is None else str(path)
+
+
+def _say(text: str) -> None:
+    """One line of news; on a terminal it goes through the console so that it stands above a running bar."""
+    if _console is not None:
+        _console.print(text, highlight=False, markup=False)
+    else:
+        typer.echo(text)
+
+
+_console: Any = None
+
+
+@contextmanager
+def _bar() -> Iterator[Callable[..., None]]:
+    """A progress bar with the time left on a terminal; plain lines at every tenth elsewhere."""
+    global _console
+    if not sys.stderr.isatty():
+        yield _plain_progress()
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+    _console = Console(stderr=True)
+    columns = (TextColumn("{task.description:12}"), BarColumn(), TextColumn("{task.fields[note]}"), TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn())
+    with Progress(*columns, console=_console) as bar:
+        tasks: dict[str, Any] = {}
+
+        def tell(stage: str, done: float, total: float, note: str = "") -> None:
+            if stage not in tasks:
+                tasks[stage] = bar.add_task(stage, total=total, note=note)
+            bar.update(tasks[stage], completed=done, total=total, note=str(note)[:40])
+
+        try:
+            yield tell
+        finally:
+            _console_off()
+
+
+def _console_off() -> None:
+    global _console
+    _console = None
+
+
+def _plain_progress() -> Callable[..., None]:
+    shown: dict[str, int] = {}
+
+    def tell(stage: str, done: float, total: float, note: str = "") -> None:
+        tenth = int(10 * done / total) if total else 10
+        if tenth > shown.get(stage, -1):
+            shown[stage] = tenth
+            amount = f"{done:g} of {total:g}" if total > 1 else f"{100 * done:.0f} %"
+            print(f"{stage}: {amount} {note}".rstrip(), file=sys.stderr, flush=True)
+
+    return tell
+
+
+def _print(renderable: Any) -> None:
+    from rich.console import Console
+
+    Console(width=None if sys.stdout.isatty() else 140).print(renderable)
+
+
+def _report_failures(failures: Sequence[str]) -> None:
+    if failures:
+        for text in failures:
+            typer.echo(f"failed: {text}", err=True)
+        raise typer.Exit(1)
+
+
+def main() -> None:
+    """Entry point: runs the app and turns our own errors into one sentence and exit code 2."""
+    from .core.errors import DelineateError
+
+    try:
+        app()
+    except DelineateError as error:
+        typer.echo(f"error: {error}", err=True)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        typer.echo("stopped; what was done so far is kept", err=True)
+        sys.exit(130)
+    except BrokenPipeError:
+        sys.exit(0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,450 @@
+"""Training, the whole verb: check, plan, prepare, train, evaluate, bundle, report.
+
+``MODEL`` is the bundle, one file; ``MODEL.run/`` beside it keeps how it came about and all that is needed to go on:
+
+    request.json  manifest.jsonl  findings.json  fingerprint.json  plan.json   decided once, read again after a kill
+    store/                         prepared cases
+    fold_K/                        log.jsonl, last.safetensors, best.safetensors
+    test/ or validation/           predictions and scores on original grids
+    card.json  report.html
+
+The bundle is rewritten whenever a better network is found, so a valid model exists from the first validation on.
+The same command after a kill goes on where it stopped; a different one is refused until ``--overwrite``.
+Only this step imports ``learn``.
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from .. import __version__
+from ..core import atomic
+from ..core.bundle import Bundle, Member, Weights
+from ..core.errors import DelineateError, InputError, LayoutError, OutputError, UsageError
+from ..core.manifest import Case, Manifest, Split
+from ..core.plan import Plan
+from ..core.scores import without_nan
+from ..core.store import Store, StoredCase
+from . import check as check_step
+from . import evaluate as evaluate_step
+from . import plan as plan_step
+from . import predict as predict_step
+from . import prepare as prepare_step
+from . import report as report_step
+
+RESERVE_S = 12.0  # of a budget, for bundling, the report and leaving
+RESERVE_SHARE = 0.04
+VALIDATION_FOLDS = 5  # without --folds, one fifth of the patients validates
+RAM_SHARE = 0.35  # prepared cases are held in memory up to this share of it
+
+Say = Callable[[str], None]
+Progress = Callable[[str, float, float, str], None]  # stage, done, total, note
+
+
+@dataclass(frozen=True)
+class Request:
+    """What was asked for; a run goes on only under the same request."""
+
+    data: str
+    budget_s: float | None = None
+    epochs: int | None = None
+    plan: str = ""
+    recipe: str = ""
+    fold: int | None = None
+    folds: int | None = None
+    split: str = ""
+    init: str = ""
+    seed: int = 0
+    device: str = "auto"
+    layout: str = ""
+    description: str = ""
+    labels: str = ""
+    patient: str = ""
+    dims: int | None = None
+
+    def validated(self) -> Request:
+        """This request, refused where its words exclude each other.
+
+        Raises:
+            UsageError: with what excludes what.
+        """
+        if self.budget_s is not None and self.epochs is not None:
+            raise UsageError("--budget and --epochs exclude each other")
+        if self.budget_s is not None and self.budget_s < 30:
+            raise UsageError(f"a budget of {self.budget_s:g} s is too short for a model; the least is 30s")
+        if self.fold is not None and not 0 <= self.fold < (self.folds or VALIDATION_FOLDS):
+            raise UsageError(f"--fold counts from 0 to {(self.folds or VALIDATION_FOLDS) - 1}, found {self.fold}")
+        if self.folds is not None and self.folds < 2:
+            raise UsageError(f"--folds takes at least 2, found {self.folds}")
+        if self.split and (self.folds or self.fold is not None):
+            raise UsageError("--split says who trains and who validates; --fold and --folds do the same: give one of them")
+        return self
+
+
+@dataclass
+class Trained:
+    """What came out."""
+
+    model: Path
+    run: Path
+    scores: dict[str, Any] = field(default_factory=dict)
+    failures: list[str] = field(default_factory=list)
+
+
+@dataclass
+class _Run:
+    """One training as it goes through its stations."""
+
+    request: Request
+    model: Path
+    folder: Path
+    say: Say
+    progress: Progress
+    began: float
+    manifest: Manifest = field(default_factory=lambda: Manifest((), ()))
+    plan: Plan | None = None
+    members: dict[int, Member] = field(default_factory=dict)
+    card: dict[str, Any] = field(default_factory=dict)
+    failures: list[str] = field(default_factory=list)
+
+    @property
+    def store(self) -> Store:
+        return Store(self.folder / "store")
+
+    def planned(self) -> Plan:
+        assert self.plan is not None
+        return self.plan
+
+    def remaining_s(self) -> float:
+        """Seconds of the budget that are left; infinite without one."""
+        return float("inf") if self.request.budget_s is None else self.request.budget_s - (time.monotonic() - self.began)
+
+
+def train(request: Request, model: str | Path, *, overwrite: bool = False, say: Say = lambda text: None,
+          progress: Progress = lambda stage, done, total, note: None) -> Trained:  # fmt: skip
+    """Train a model, or go on with one.
+
+    Args:
+        request: data and settings.
+        model: the bundle to write; its run's folder is ``model`` + ".run".
+        overwrite: start anew where a run or model stands already; the old model stays until a new one replaces it.
+
+    Raises:
+        UsageError, InputError, PlanError, TrainingError, OutputError: see their sentences.
+    """
+    run = _open_run(request.validated(), Path(model), overwrite, say, progress)
+    _save_json(run, "request.json", vars(request) | {"delineate": __version__})
+    _check(run)
+    _plan(run)
+    _prepare(run)
+    evaluation = _evaluation_cases(run)
+    reserve_s, evaluation = _reserve(run, evaluation)
+    folds = _folds(run)
+    for number, fold in enumerate(folds):
+        share = (run.remaining_s() - reserve_s) / (len(folds) - number)
+        _fit(run, fold, None if request.budget_s is None else time.monotonic() + max(1.0, share))
+    scores = _evaluate(run, evaluation)
+    _finish(run, scores)
+    return Trained(run.model, run.folder, scores, run.failures)
+
+
+# ---- the stations, in order ----
+
+
+def _open_run(request: Request, model: Path, overwrite: bool, say: Say, progress: Progress) -> _Run:
+    folder = model.with_name(model.name + ".run")
+    if model.is_dir():
+        raise OutputError("is a folder; a model is one file, name it so", path=model)
+    if overwrite:
+        shutil.rmtree(folder, ignore_errors=True)
+    earlier = folder / "request.json"
+    if earlier.is_file():
+        asked = {k: v for k, v in json.loads(earlier.read_text(encoding="utf-8")).items() if k != "delineate"}
+        wanted = json.loads(json.dumps(vars(request)))
+        changed = [key for key in wanted if asked.get(key) != wanted[key]]
+        if changed:
+            detail = ", ".join(f"{key}: {asked.get(key)!r} then, {wanted[key]!r} now" for key in changed)
+            raise UsageError(f"a run with other settings stands here ({detail}); give the same command to go on, or --overwrite to start anew", path=folder)
+        say(f"going on with the run in {folder}")
+    elif model.exists() and not overwrite:
+        raise UsageError("exists already, and its run is not beside it; name another file, or start anew with --overwrite", path=model)
+    atomic.make_folder(folder)
+    return _Run(request, model, folder, say, progress, began=time.monotonic())
+
+
+def _check(run: _Run) -> None:
+    """Find and examine the cohort once; fix who trains, validates and tests."""
+    kept = run.folder / "manifest.jsonl"
+    if kept.is_file():
+        run.manifest = Manifest.load(kept)
+        return
+    r = run.request
+    checked = check_step.check(r.data, out=run.folder / "check", layout=r.layout or None, description=r.description or None, labels=r.labels or None,
+                               patient=r.patient or None, progress=lambda done, total, name: run.progress("check", done, total, name))
+    run.failures += sorted({f"{f.case or 'cohort'}: {f.message}" for f in checked.findings if f.severity == "error"})
+    manifest = checked.usable
+    if not manifest.with_truth().cases:
+        raise LayoutError("no usable case with truth to learn from" + (f"; first: {run.failures[0]}" if run.failures else ""), path=r.data)
+    run.manifest = _with_sides(manifest, r)
+    shutil.copyfile(run.folder / "check" / "findings.json", run.folder / "findings.json")
+    atomic.write_text(kept, run.manifest.to_jsonl())
+    sides = {side: sum(c.split == side for c in run.manifest) for side in ("train", "val", "test")}
+    run.say(f"{len(run.manifest)} cases of {len(run.manifest.patients)} patients ({manifest.layout}): {sides['test']} to test, the others to train and validate")
+
+
+def _with_sides(manifest: Manifest, request: Request) -> Manifest:
+    """Test cases by the split or the layout; folds, grouped by patient, over the others where no validation side is given."""
+    if request.split:
+        manifest = manifest.with_split(read_split(request.split))
+    has_val = any(c.split == "val" and c.label for c in manifest)
+    if has_val and not request.folds and request.fold is None:
+        return manifest
+    learning = [c for c in manifest if c.split != "test" and c.label]
+    patients = len({c.patient for c in learning})
+    if patients < 2:
+        raise LayoutError(f"found {patients} patient(s) to learn from; at least 2 are needed, one to train and one to validate", path=request.data)
+    return manifest.with_folds(min(request.folds or VALIDATION_FOLDS, patients), request.seed)
+
+
+def read_split(path: str) -> dict[str, Split]:
+    """A split file: JSON with ``train``, ``val`` and ``test``, each a list of case or patient ids, any of them absent.
+
+    Raises:
+        InputError: not such a file, or one id on two sides.
+    """
+    try:
+        data = json.loads(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"cannot be read ({error.strerror})", path=path) from error
+    except ValueError as error:
+        raise InputError(f"is not JSON ({error})", path=path) from error
+    sides: tuple[Split, ...] = ("train", "val", "test")
+    if not isinstance(data, dict) or not data or set(data) - set(sides) or not all(isinstance(v, list) for v in data.values()):
+        raise InputError('a split file is {"train": [ids], "val": [ids], "test": [ids]}, any of them absent', path=path)
+    split_of: dict[str, Split] = {}
+    for side in sides:
+        for name in map(str, data.get(str(side), [])):
+            if split_of.setdefault(name, side) != side:
+                raise InputError(f"{name} stands in {split_of[name]} and in {side}", path=path)
+    return split_of
+
+
+def _plan(run: _Run) -> None:
+    """Plan once; the plan a run began with is the plan it ends with."""
+    kept = run.folder / "plan.json"
+    if kept.is_file():
+        run.plan = Plan.load(kept)
+        return
+    r = run.request
+    if r.plan:
+        run.plan = _own_plan(run, Plan.load(r.plan))
+    else:
+        learning = _learning(run.manifest)
+        found = plan_step.fingerprint(learning, progress=lambda done, total, name: run.progress("plan", done, total, name))
+        _save_json(run, "fingerprint.json", found.to_json())
+        budget_s = None if r.budget_s is None else max(5.0, 0.9 * run.remaining_s() - RESERVE_S) / len(_folds(run))
+        epochs = r.epochs if r.epochs is not None else (None if budget_s is not None else 1000)
+        run.plan = plan_step.make_plan(found, learning, plan_step.Machine.here(r.device), budget_s=budget_s, epochs=epochs, seed=r.seed, dims=r.dims)
+    for key, reason in run.plan.reasons.items():
+        run.say(f"plan: {key}: {reason}")
+    atomic.write_text(kept, run.plan.to_json())
+
+
+def _own_plan(run: _Run, plan: Plan) -> Plan:
+    """A plan from a file, held against the cohort; the request's time and seed stand above the file's."""
+    labels, names = run.manifest.labels, [c.name for c in plan.channels]
+    if plan.labels.values != labels.values:
+        raise UsageError(f"the plan knows label values {plan.labels.values}, the cohort has {labels.values}", path=run.request.plan)
+    if len(names) != len(run.manifest.channels):
+        raise UsageError(f"the plan takes {len(names)} channel(s), the cohort has {len(run.manifest.channels)}", path=run.request.plan)
+    r = run.request
+    if r.budget_s is not None or r.epochs is not None:
+        plan = plan.replace(schedule=plan.schedule.model_dump() | {"budget_s": r.budget_s, "epochs": r.epochs})
+    return plan.replace(seed=r.seed)
+
+
+def _learning(manifest: Manifest) -> Manifest:
+    """Cases with truth that are not test cases: nothing of a test case may shape the plan."""
+    cases = tuple(c for c in manifest.with_truth() if c.split != "test")
+    return Manifest(cases, manifest.channels, manifest.labels, manifest.mapping, manifest.layout, manifest.root, manifest.modality)
+
+
+def _prepare(run: _Run) -> None:
+    outcomes = prepare_step.prepare_cohort(_learning(run.manifest), run.planned(), run.store, progress=lambda done, total, name: run.progress("prepare", done, total, name))
+    broken = [o for o in outcomes if o.error is not None]
+    if broken and len(broken) == len(outcomes):
+        raise broken[0].error  # type: ignore[misc]
+    for outcome in broken:
+        if isinstance(outcome.error, OutputError):
+            raise outcome.error
+        run.failures.append(str(outcome.error))
+
+
+def _folds(run: _Run) -> list[int | None]:
+    """Which folds to train; None where the cohort itself says who validates."""
+    if run.request.folds and run.request.fold is None:
+        return list(range(run.request.folds))
+    if any(c.fold is not None for c in run.manifest):
+        return [run.request.fold or 0]
+    return [None]
+
+
+def _sides(run: _Run, fold: int | None) -> tuple[list[Case], list[Case]]:
+    """(training cases, validation cases) of ``fold``, those that are in the store."""
+    cases = [c for c in _learning(run.manifest) if run.store.has(c.id)]
+    if fold is None:
+        return [c for c in cases if c.split != "val"], [c for c in cases if c.split == "val"]
+    return [c for c in cases if c.fold != fold], [c for c in cases if c.fold == fold]
+
+
+def _fit(run: _Run, fold: int | None, deadline: float | None) -> None:
+    import torch
+
+    from ..learn import loop
+    from ..nets.infer import choose_device
+
+    number = 0 if fold is None else fold
+    plan, folder = run.planned(), atomic.make_folder(run.folder / f"fold_{number}")
+    training, validating = _sides(run, fold)
+    began = time.monotonic()
+
+    def listen(line: dict[str, Any]) -> None:
+        share = f"loss {line['loss']:.3f}" if line["loss"] is not None else ""
+        if "val_dice_mean" in line:
+            share += f", validation Dice {line['val_dice_mean']:.3f}"
+            run.say(f"fold {number}, step {line['step']}: {share}")
+        run.progress(f"train fold {number}", line["progress"], 1.0, share)
+
+    def keep(weights: Weights, line: dict[str, Any]) -> None:
+        run.members[number] = Member(f"fold_{number}", weights, fold)
+        run.card.setdefault("validation", {})[f"fold_{number}"] = without_nan({k: v for k, v in line.items() if k.startswith("val") or k == "step"})
+        _bundle(run)
+
+    init = Bundle.load(run.request.init).members[0].weights if run.request.init else None
+    run.say(f"fold {number}: {len(training)} cases train, {len(validating)} validate")
+    job = loop.Training(plan, _opened(run, training), _opened(run, validating), folder, choose_device(run.request.device), plan.seed + 1000 * number,
+                        deadline, init, listen, keep, threads=1)
+    weights = loop.fit(job)
+    run.members[number] = Member(f"fold_{number}", weights, fold)
+    run.card.setdefault("training_s", {})[f"fold_{number}"] = round(time.monotonic() - began, 1)
+    run.card["torch"] = torch.__version__
+    _bundle(run)
+
+
+def _opened(run: _Run, cases: Sequence[Case]) -> list[StoredCase]:
+    """The prepared cases, in memory where all of them fit well."""
+    import psutil
+
+    ids = [c.id for c in cases]
+    fits = run.store.nbytes(ids) < RAM_SHARE * psutil.virtual_memory().available
+    return [run.store.open(case).loaded() if fits else run.store.open(case) for case in ids]
+
+
+def _evaluation_cases(run: _Run) -> Manifest:
+    """Test cases with truth where there are any, else the validation cases of the folds that train."""
+    test = tuple(c for c in run.manifest.with_truth() if c.split == "test")
+    if test:
+        return Manifest(test, run.manifest.channels, run.manifest.labels, run.manifest.mapping, run.manifest.layout, run.manifest.root, run.manifest.modality)
+    cases = tuple(case for fold in _folds(run) for case in _sides(run, fold)[1])
+    return Manifest(cases, run.manifest.channels, run.manifest.labels, run.manifest.mapping, run.manifest.layout, run.manifest.root, run.manifest.modality)
+
+
+def _reserve(run: _Run, evaluation: Manifest) -> tuple[float, Manifest]:
+    """Seconds to keep for what follows training, from one rehearsed prediction; fewer validation cases are scored where all would take too long."""
+    budget_s = run.request.budget_s
+    if budget_s is None or not evaluation.cases:
+        return 0.0, evaluation
+    base = RESERVE_S + RESERVE_SHARE * budget_s
+    each = _rehearse(run, evaluation.cases[len(evaluation) // 2]) * 1.3 + 0.05
+    most = max(1, int(0.3 * budget_s / each))
+    if len(evaluation) > most:
+        run.say(f"only {most} of {len(evaluation)} cases can be scored within the budget ({each:.1f} s each); `predict` and `evaluate` score all")
+        evaluation = Manifest(evaluation.cases[:most], evaluation.channels, evaluation.labels, evaluation.mapping, evaluation.layout, evaluation.root, evaluation.modality)
+    return base + each * len(evaluation), evaluation
+
+
+def _rehearse(run: _Run, case: Case) -> float:
+    """Seconds that predicting ``case`` takes, measured with untrained weights."""
+    import numpy as np
+
+    from ..cohort.cases import read_image
+    from ..nets.build import build
+    from ..nets.infer import Engine, choose_device, fast_dtype
+    from ..nets.predictor import predict
+
+    device = choose_device(run.request.device)
+    engine = Engine(run.planned(), ((build(run.planned().network, 0).to(device).eval(), 1.0),), device, fast_dtype(device))
+    seconds = []
+    for _ in range(2):
+        began = time.monotonic()
+        predict(read_image(case, run.manifest), engine)
+        seconds.append(time.monotonic() - began)
+        if seconds[0] > 5:
+            break
+    return float(np.min(seconds)) * len(_folds(run))
+
+
+def _evaluate(run: _Run, evaluation: Manifest) -> dict[str, Any]:
+    """Predict and score on original grids: test cases by the whole bundle, validation cases each by the member that never saw it."""
+    if not evaluation.cases:
+        return {}
+    is_test = evaluation.cases[0].split == "test"
+    folder = atomic.make_folder(run.folder / ("test" if is_test else "validation"))
+    bundle = Bundle(run.planned(), tuple(run.members[k] for k in sorted(run.members)), {})
+    groups: list[tuple[Bundle, Manifest]] = [(bundle, evaluation)]
+    if not is_test and len(run.members) > 1:
+        groups = [(Bundle(run.planned(), (m,), {}), Manifest(tuple(c for c in evaluation if c.fold == m.fold), evaluation.channels, evaluation.labels)) for m in bundle.members]
+    for part, cases in groups:
+        outcomes = predict_step.predict_cases(part, cases, folder / "predictions", device=run.request.device,
+                                              progress=lambda done, total, name: run.progress("evaluate", done, total, name))
+        run.failures += [str(o.error) for o in outcomes if o.error is not None]
+    atomic.write_text(folder / "manifest.jsonl", evaluation.to_jsonl())
+    evaluated = evaluate_step.evaluate(folder / "predictions", folder / "manifest.jsonl", folder)
+    what = "test" if is_test else ("cross-validation" if len(groups) > 1 else "validation")
+    dice = {label: float(_mean(evaluated.scores.values(label, "dice"))) for label in evaluated.scores.labels}
+    run.say(f"{what} Dice on {len(evaluation)} cases: " + ", ".join(f"{k} {v:.3f}" for k, v in dice.items()))
+    return {"what": what, "cases": len(evaluation), "dice_mean": evaluated.scores.mean("dice"), "dice": dice}
+
+
+def _mean(values: Any) -> float:
+    import numpy as np
+
+    kept = values[~np.isnan(values)]
+    return float(kept.mean()) if len(kept) else float("nan")
+
+
+def _bundle(run: _Run) -> None:
+    """Write the model as it now is."""
+    Bundle(run.planned(), tuple(run.members[k] for k in sorted(run.members)), run.card | _provenance(run)).save(run.model)
+
+
+def _provenance(run: _Run) -> dict[str, Any]:
+    import hashlib
+
+    return {"delineate": __version__, "python": platform.python_version(), "machine": f"{platform.machine()} {platform.system()}", "data": run.manifest.root,
+            "layout": run.manifest.layout, "cases": len(_learning(run.manifest)), "patients": len(_learning(run.manifest).patients),
+            "manifest_sha256": hashlib.sha256(run.manifest.to_jsonl().encode()).hexdigest(), "seed": run.request.seed,
+            "licence": "of the weights: not stated; of the data: see its source", "limits": "For research. Not a medical device."}
+
+
+def _finish(run: _Run, scores: dict[str, Any]) -> None:
+    run.card |= {"scores": without_nan(scores), "seconds": round(time.monotonic() - run.began, 1), "peak_memory_mb": predict_step.peak_memory_mb()}
+    _bundle(run)
+    bundle = Bundle.load(run.model)
+    _save_json(run, "card.json", bundle.card | {"id": bundle.id})
+    try:
+        report_step.report(run.folder)
+    except DelineateError as error:
+        run.failures.append(f"the report could not be written: {error}")
+    run.say(f"model {bundle.id} in {run.model}; report in {run.folder / 'report.html'}")
+
+
+def _save_json(run: _Run, name: str, data: dict[str, Any]) -> None:
+    atomic.write_text(run.folder / name, json.dumps(without_nan(data), indent=1))
