@@ -49,6 +49,8 @@ def _parsed(file: Path, text: str) -> Any:
 def _from_data(data: Any) -> LabelSet:
     if isinstance(data, dict) and isinstance(data.get("labels"), list | dict):
         data = data["labels"]
+    if not data:
+        raise ValueError("no label in it")
     if isinstance(data, list):
         if all("colour" in entry for entry in data):
             return LabelSet.from_json(data)

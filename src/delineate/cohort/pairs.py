@@ -182,10 +182,12 @@ def _stack(pred: Path, true: Path, predicted: list[Path], known: list[Path], lik
     if geometry is None:
         geometry = next((p for p in (true.parent / GEOMETRY_FOLDER, pred.parent / GEOMETRY_FOLDER) if p.is_dir()), None)
     notes.append(f"spacing taken from {geometry}" if geometry else "spacing unknown: give an image with the same geometry (like) for volumes in ml")
-    place = {"like": str(geometry)} if geometry else {"spacing_mm": (1.0, 1.0, 1.0)}
+
+    def slices(folder: Path) -> Source:
+        return Source(str(folder), like=str(geometry)) if geometry else Source(str(folder), spacing_mm=(1.0, 1.0, 1.0))
+
     name = true.parent.name if true.parent.name not in ("", ".", "..") else true.name
-    return Pairing((Pair(name, Source(str(pred), **place), Source(str(true), **place), stacked=True, spacing_known=geometry is not None),),  # type: ignore[arg-type]
-                   notes=tuple(notes))  # fmt: skip
+    return Pairing((Pair(name, slices(pred), slices(true), stacked=True, spacing_known=geometry is not None),), notes=tuple(notes))
 
 
 def _are_slices(files: list[Path]) -> bool:

@@ -11,7 +11,7 @@ together, *mean per case* is the average of every case's own value. Of 2-D image
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 
 GRID_TOLERANCE_MM = 0.1
 FOREGROUND = "foreground"
+HALF = 128  # of 255: where the smoothed edge of a mask lies
+SOFT_VALUES = 8  # more greys than this, up to 255, are no label values
 BYTES_PER_SECOND = 3e5  # of compressed label maps, read and counted on one core
 
 
@@ -105,7 +107,8 @@ def evaluate(prediction: str | Path, truth: str | Path, out: str | Path | None =
         out: folder for ``scores.csv`` and ``scores.json``; None writes nothing.
         labels: names of the values (see ``read_label_names``); else those of the cohort, or of ``predictions.json``
             beside the predictions. Without any, every value of the truths is a structure; masks with one value on each
-            side (0/63 against 0/255) are compared as the one structure "foreground".
+            side (0/63 against 0/255) are compared as the one structure "foreground", and so are pictures whose 0/255 masks
+            have soft edges (cut at 128); the notes say so.
         like, as_stack: see ``cohort.pairs.pair``.
         workers, progress: see ``steps.batch.run``.
 
@@ -123,7 +126,7 @@ def evaluate(prediction: str | Path, truth: str | Path, out: str | Path | None =
     count = workers_for(_seconds(pairing), len(pairing.pairs)) if workers is None else workers
     outcomes = run(function, list(pairing.pairs), names=[p.case for p in pairing.pairs], workers=count, progress=progress)
     failures = {o.name: str(o.error) for o in outcomes if o.error is not None}
-    counted = [o.value for o in outcomes if o.error is None]
+    counted = [o.value for o in outcomes if o.value is not None]
     if not counted:
         _give_up(outcomes)
     evaluated = _gather(counted, pairing, known, failures, label_notes)
@@ -153,7 +156,7 @@ def table(evaluated: Evaluated) -> Table:
     from rich.table import Table
 
     unit = "slice" if evaluated.planar else "case"
-    shown = Table(title=f"{len(evaluated.paired)} {unit}s", caption=_caption(evaluated))
+    shown = Table(title=f"{len(evaluated.paired)} {unit}{'s' * (len(evaluated.paired) != 1)}", caption=_caption(evaluated))
     shown.add_column("structure")
     columns = ["n", "empty", f"Dice, mean per {unit}", "sd", "median", "min", "Dice, pooled", "IoU", "precision", "recall", "|volume error| %"]
     for name in columns:
@@ -184,16 +187,20 @@ def _seconds(pairing: Pairing) -> float:
 
 @dataclass(frozen=True)
 class Counted:
-    """One pair, counted; ``foreground`` only where the values on each side are at most one."""
+    """One pair, counted.
+
+    ``foreground`` holds the counts of one structure, prediction and truth each read as "above zero" (False) or as "at
+    least half of 255" (True): which of them is right, only the whole cohort's values tell.
+    """
 
     case: str
     patient: str
     counts: Counts
     predicted: tuple[int, ...]
     true: tuple[int, ...]
-    foreground: Counts | None = None
+    foreground: dict[tuple[bool, bool], Counts] = field(default_factory=dict)
     slices: tuple[Counts, ...] = ()
-    foreground_slices: tuple[Counts, ...] = ()
+    foreground_slices: tuple[dict[tuple[bool, bool], Counts], ...] = ()
     planar: bool = False
     notes: tuple[str, ...] = ()
 
@@ -223,12 +230,18 @@ def _count_pair(item: Pair, values: tuple[int, ...] | None) -> Counted:
         t = t if item.cohort is not None else _as_structure(t, values[0], "truth", notes)
     counts = overlap.count(p, t, values, voxel_ml)
     predicted, true = ([v for v, n in zip(counts.values, counts.tp + wrong, strict=True) if n] for wrong in (counts.fp, counts.fn))
-    single = values is None and max(len(predicted), len(true)) <= 1
-    return Counted(item.case, item.patient, counts, tuple(predicted), tuple(true),
-                   overlap.count_foreground(p, t, voxel_ml) if single else None,
-                   tuple(overlap.count(p[..., k], t[..., k], counts.values, voxel_ml) for k in range(p.shape[2])) if item.stacked else (),
-                   tuple(overlap.count_foreground(p[..., k], t[..., k], voxel_ml) for k in range(p.shape[2])) if item.stacked and single else (),
-                   p.shape[2] == 1, tuple(notes))  # fmt: skip
+    picture = not (_is_placed(prediction) and _is_placed(truth))
+    readings: list[tuple[bool, bool]] = []
+    if values is None:
+        readings = [(a, b) for a in (False, True) for b in (False, True)] if picture or item.stacked else [(False, False)]
+    planes = range(p.shape[2]) if item.stacked else ()
+    return Counted(item.case, item.patient, counts, tuple(predicted), tuple(true), _foreground(p, t, readings, voxel_ml),
+                   tuple(overlap.count(p[..., k], t[..., k], counts.values, voxel_ml) for k in planes),
+                   tuple(_foreground(p[..., k], t[..., k], readings, voxel_ml) for k in planes), p.shape[2] == 1, tuple(notes))  # fmt: skip
+
+
+def _foreground(p: NDArray[Any], t: NDArray[Any], readings: list[tuple[bool, bool]], voxel_ml: float) -> dict[tuple[bool, bool], Counts]:
+    return {(a, b): overlap.count_foreground(p >= HALF if a else p, t >= HALF if b else t, voxel_ml) for a, b in readings}
 
 
 def _read_pair(item: Pair) -> tuple[Volume, Volume]:
@@ -246,12 +259,21 @@ def _read_pair(item: Pair) -> tuple[Volume, Volume]:
 def _check_place(prediction: Volume, truth: Volume) -> None:
     if prediction.grid.shape != truth.grid.shape:
         raise GeometryError(f"the prediction has {prediction.grid.shape} voxels, the truth {truth.grid.shape}", path=prediction.source or None)
-    if not all(volume.meta.get("place_known", volume.meta.get("spacing_known", True)) for volume in (prediction, truth)):
+    if not (_is_placed(prediction) and _is_placed(truth)):
         return  # plain pictures have no place: the number of pixels is all that can be compared
     distance = prediction.grid.distance_mm(truth.grid)
     if distance > GRID_TOLERANCE_MM:
         raise GeometryError(f"prediction and truth stand {distance:.2f} mm apart, allowed are {GRID_TOLERANCE_MM} mm; "
                             "the prediction must be on the truth's grid", path=prediction.source or None)  # fmt: skip
+
+
+def _is_placed(volume: Volume) -> bool:
+    return bool(volume.meta.get("place_known", volume.meta.get("spacing_known", True)))
+
+
+def _is_soft(values: Collection[int]) -> bool:
+    """Whether these are the greys of a 0/255 mask whose edges were smoothed, rather than label values."""
+    return len(values) > SOFT_VALUES and max(values) == 255
 
 
 def _one_channel(volume: Volume) -> NDArray[Any]:
@@ -260,12 +282,16 @@ def _one_channel(volume: Volume) -> NDArray[Any]:
         return array
     if array.shape[0] > 1 and not all(np.array_equal(array[0], c) for c in array[1:3]):
         raise LabelError(f"a mask has one channel, found {array.shape[0]} that differ", path=volume.source or None)
-    return array[0]
+    first: NDArray[Any] = array[0]
+    return first
 
 
 def _as_structure(array: NDArray[Any], value: int, name: str, notes: list[str]) -> NDArray[Any]:
     """A mask whose only value is another one than that of the task's only structure, as that structure."""
     found = overlap.found_values(array)
+    if _is_soft(found):
+        notes.append(f"the {name} has {len(found)} grey values up to 255; values from {HALF} were taken as the only structure (value {value})")
+        return np.where(array >= HALF, value, 0).astype(np.uint16)
     if len(found) != 1 or found[0] == value:
         return array
     notes.append(f"value {found[0]} of the {name} was taken as the only structure (value {value})")
@@ -327,23 +353,28 @@ def _gather(counted: list[Counted], pairing: Pairing, known: LabelSet | None, fa
 def _resolve(counted: list[Counted], known: LabelSet | None, notes: list[str]) -> tuple[LabelSet, dict[str, Counts], dict[str, Counts]]:
     """The structures, each case's counts of them, and each slice's."""
     predicted, true = ({v for c in counted for v in getattr(c, side)} for side in ("predicted", "true"))
-    if known is None and max(len(predicted), len(true)) <= 1:
-        if predicted and true and predicted != true:
-            notes.append(f"value {min(predicted)} of the predictions and {min(true)} of the truths were compared as one structure, {FOREGROUND}")
-        rows = {c.case: c.foreground for c in counted if c.foreground is not None}
-        return LabelSet.from_names({1: FOREGROUND}), rows, _numbered(counted, "foreground_slices")
+    soft = _is_soft(predicted), _is_soft(true)
+    one_each = all(is_soft or len(values) <= 1 for is_soft, values in zip(soft, (predicted, true), strict=True))
+    if known is None and one_each and all(soft in c.foreground for c in counted):
+        notes.extend(_foreground_notes(predicted, true, soft))
+        slices = {f"{c.case}#{k:04d}": s[soft] for c in counted for k, s in enumerate(c.foreground_slices)}
+        return LabelSet.from_names({1: FOREGROUND}), {c.case: c.foreground[soft] for c in counted}, slices
     stray = sorted(predicted - true) if known is None else []
     if stray:
         case = next(c.case for c in counted if stray[0] in c.predicted)
         raise LabelError(f"the predictions hold the values {stray}, which no truth has (the truths have {sorted(true)}); "
                          "name the structures (labels) if this is meant", case=case)  # fmt: skip
     labels = known if known is not None else LabelSet.from_names({v: f"label {v}" for v in true})
-    slices = {k: c.of(labels.values) for k, c in _numbered(counted, "slices").items()}
+    slices = {f"{c.case}#{k:04d}": s.of(labels.values) for c in counted for k, s in enumerate(c.slices)}
     return labels, {c.case: c.counts.of(labels.values) for c in counted}, slices
 
 
-def _numbered(counted: list[Counted], name: str) -> dict[str, Counts]:
-    return {f"{c.case}#{k:04d}": s for c in counted for k, s in enumerate(getattr(c, name))}
+def _foreground_notes(predicted: set[int], true: set[int], soft: tuple[bool, bool]) -> list[str]:
+    notes = [f"the {name} have {len(values)} grey values up to 255: read as masks with soft edges, values from {HALF} are {FOREGROUND}"
+             for name, values, is_soft in (("predictions", predicted, soft[0]), ("truths", true, soft[1])) if is_soft]  # fmt: skip
+    if not any(soft) and predicted and true and predicted != true:
+        notes.append(f"value {min(predicted)} of the predictions and {min(true)} of the truths were compared as one structure, {FOREGROUND}")
+    return notes
 
 
 def _scores(rows: dict[str, Counts], labels: LabelSet, metrics: list[str]) -> Scores:

@@ -216,8 +216,8 @@ def plot_svg(lines: Sequence[tuple[str, list[float], list[float], str, str]], y_
     import matplotlib
     from matplotlib.figure import Figure
 
-    settings: Any = {"svg.fonttype": "none", "svg.hashsalt": f"{y_name}{len(lines)}", "text.color": INK, "axes.edgecolor": INK, "axes.labelcolor": INK,
-                     "xtick.color": INK, "ytick.color": INK, "font.size": 9, "font.family": "sans-serif"}  # fmt: skip
+    settings: Any = {"svg.fonttype": "none", "svg.hashsalt": f"{y_name}{len(lines)}", "text.color": INK, "axes.edgecolor": INK,
+                     "axes.labelcolor": INK, "xtick.color": INK, "ytick.color": INK, "font.size": 9, "font.family": "sans-serif"}  # fmt: skip
     with matplotlib.rc_context(settings):
         figure = Figure(figsize=(5.4, 3.1), layout="constrained")
         ax = figure.subplots()

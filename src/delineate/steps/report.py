@@ -28,7 +28,8 @@ from .pictures import INK, plot_svg
 SECTIONS = (("data", "Data"), ("plan", "Plan"), ("training", "Training"), ("test", "Test scores"), ("pictures", "Test cases"),
             ("volumes", "Volumes"), ("provenance", "Provenance"), ("limits", "Limits of use"))  # fmt: skip
 MOST_LINES = 8  # in one plot; more structures are drawn without names
-SEVERITIES = ("error", "warning", "info")
+CHOICES = ("orientation", "spacing_mm", "crop", "patch", "batch", "network", "loss", "optimiser", "schedule", "seed")  # shown without a reason too
+SEVERITIES = ("error", "warning", "note")
 
 
 @dataclass(frozen=True)
@@ -97,7 +98,8 @@ def _page(run: Run) -> dict[str, Any]:
     card, details = _card(run.card or {})
     name = run.folder.resolve().name
     return {
-        "title": f"Segmentation of {_joined(run.labels.names, 4)}" if len(run.labels) else name, "subtitle": _subtitle(run, name), "sections": SECTIONS,
+        "title": f"Segmentation of {_joined(run.labels.names, 4)}" if len(run.labels) else name, "subtitle": _subtitle(run, name),
+        "sections": SECTIONS,
         "headline": _headline(run), "key_figures": _key_figures(run), "summary_lines": _summary_lines(run),
         "data": _data(run), "findings": _findings(run.findings), "findings_words": _findings_words(run.findings),
         "plan": _plan(run.plan), "folds": [_fold(key, log, run.labels) for key, log in run.logs.items()], "test": _test(run),
@@ -169,7 +171,7 @@ def _key_figures(run: Run) -> list[tuple[str, str]]:
 
 def _summary_lines(run: Run) -> list[str]:
     if not run.scores:
-        return ["No test scores stand in this run: figures of validation data are optimistic, because they chose the checkpoint."] if run.logs else []
+        return ["No test scores stand in this run: figures of validation data are optimistic, as they chose the checkpoint."] if run.logs else []
     dice = [s for s in run.scores["summary"] if s["metric"] == "dice" and s["mean"] is not None]
     lines = []
     if len(dice) > 1:
@@ -177,7 +179,7 @@ def _summary_lines(run: Run) -> list[str]:
         lines.append(f"Best segmented is {high['label']} (mean Dice {_shown(high['mean'])}), worst {low['label']} ({_shown(low['mean'])}).")
     empty = sum(s["undefined"] for s in run.scores["summary"] if s["metric"] == "dice")
     if empty:
-        lines.append(f"{empty} time(s) a structure was absent from both truth and prediction; its Dice is undefined there and counts as neither 0 nor 1.")
+        lines.append(f"{empty} time(s) a structure was absent from truth and prediction; its Dice is undefined there and counts as neither 0 nor 1.")
     return lines
 
 
@@ -188,12 +190,15 @@ def _data(run: Run) -> list[tuple[str, str]]:
     manifest = run.manifest
     if manifest is None:
         return []
-    splits = Counter(c.split or (f"fold {c.fold}" if c.fold is not None else "not assigned") for c in manifest)
-    patients = {s: len({c.patient for c in manifest if (c.split or (f"fold {c.fold}" if c.fold is not None else "not assigned")) == s}) for s in splits}
+    splits: dict[str, list[str]] = {}
+    for case in manifest:
+        side = case.split or (f"fold {case.fold}" if case.fold is not None else "not assigned")
+        splits.setdefault(side, []).append(case.patient)
     return [(name, value) for name, value in [
         ("layout", manifest.layout), ("folder", manifest.root), ("modality", manifest.modality), ("channels", ", ".join(manifest.channels)),
-        ("structures", ", ".join(f"{b.value} {b.name}" for b in manifest.labels)), ("cases", str(len(manifest))), ("patients", str(len(manifest.patients))),
-        ("split", "; ".join(f"{s}: {n} cases of {patients[s]} patients" for s, n in sorted(splits.items()))),
+        ("structures", ", ".join(f"{b.value} {b.name}" for b in manifest.labels)),
+        ("cases", str(len(manifest))), ("patients", str(len(manifest.patients))),
+        ("split", "; ".join(f"{side}: {len(who)} cases of {len(set(who))} patients" for side, who in sorted(splits.items()))),
     ] if value]  # fmt: skip
 
 
@@ -203,7 +208,7 @@ def _findings(findings: list[dict[str, Any]] | None) -> list[dict[str, Any]] | N
         return None
     rows: dict[tuple[str, str], dict[str, Any]] = {}
     for f in findings:
-        key = (f.get("severity", "info"), f.get("kind", ""))
+        key = (f.get("severity", "note"), f.get("kind", ""))
         row = rows.setdefault(key, {"severity": key[0], "kind": key[1], "message": f.get("message", ""), "cases": []})
         if f.get("case"):
             row["cases"].append(f["case"])
@@ -211,7 +216,7 @@ def _findings(findings: list[dict[str, Any]] | None) -> list[dict[str, Any]] | N
 
 
 def _findings_words(findings: list[dict[str, Any]] | None) -> str:
-    counts = Counter(f.get("severity", "info") for f in findings or [])
+    counts = Counter(f.get("severity", "note") for f in findings or [])
     cases = {f.get("case") for f in findings or [] if f.get("case")}
     return f"{', '.join(f'{n} of severity {s}' for s, n in counts.items())}, in {len(cases)} cases. Of each kind the first message is shown."
 
@@ -225,11 +230,11 @@ def _plan(plan: dict[str, Any] | None) -> list[tuple[str, str, str]]:
     rows = []
     for name, reason in reasons.items():
         inside = [k for k in flat if k == name or k.startswith(f"{name}.")]
-        value = _value(flat[name]) if name in flat else "; ".join(f"{k.removeprefix(name + '.')} {_value(flat[k])}" for k in inside)
+        value = _value(flat[name]) if name in flat else "; ".join(f"{_words(k.removeprefix(name + '.'))} {_value(flat[k])}" for k in inside)
         rows.append((_words(name), value, reason))
         for k in inside:
             del flat[k]
-    chosen = [k for k in flat if k.split(".")[0] in ("orientation", "spacing_mm", "crop", "patch", "batch", "network", "loss", "optimiser", "schedule", "seed")]
+    chosen = [k for k in flat if k.split(".")[0] in CHOICES]
     groups: dict[str, list[str]] = {}
     for k in chosen:
         if flat[k] is not None:
@@ -321,23 +326,35 @@ def _test(run: Run) -> dict[str, Any] | None:
     names = list(dict.fromkeys(s["label"] for s in scores["summary"]))
     rows = [_test_row(name, summary[name, "dice"], scores, colours.get(name, "#888888")) for name in names]
     means = scores.get("means", {})
+    total = {"mean": _shown(means.get(f"dice_mean_per_{unit}")), "pooled": _shown(means.get(f"dice_pooled_over_all_{unit}s"))}
     others = ["iou", "precision", "recall"]
     sets = "; ".join(f"{_words(k)} {_shown(v)}" for k, v in means.items() if k.startswith("dice"))
     return {
-        "unit": unit, "rows": rows, "words": f"Over {len(scores.get('cases', []))} {unit}s the training never saw, on the original grids. Mean of structures: {sets}.",
-        "total": {"mean": _shown(means.get(f"dice_mean_per_{unit}")), "pooled": _shown(means.get(f"dice_pooled_over_all_{unit}s"))} if len(rows) > 1 else None,
+        "unit": unit, "rows": rows, "total": total if len(rows) > 1 else None,
+        "words": f"Over {len(scores.get('cases', []))} {unit}s, {_unseen(run)}on the original grids. Mean of structures: {sets}.",
         "other_names": [_words(m) for m in others], "others": [(n, [_shown(summary[n, m]["mean"]) for m in others]) for n in names],
         "remarks": [f"{name}: {why}" for name, why in (scores.get("failures") or {}).items()] + list(scores.get("notes") or []),
         "definitions": [(_words(k), v) for k, v in (scores.get("definitions") or {}).items()],
     }  # fmt: skip
 
 
+def _unseen(run: Run) -> str:
+    """What the manifest proves of the scored cases: that they are the split's test cases, or that some are not."""
+    splits = {c.id: c.split for c in run.manifest} if run.manifest else {}
+    scored = [splits.get(c["case"]) for c in (run.scores or {}).get("cases", [])]
+    if scored and all(s == "test" for s in scored):
+        return "none of which the training saw, "
+    return f"of which {sum(s != 'test' for s in scored)} are not marked as test cases, " if splits else ""
+
+
 def _test_row(name: str, dice: dict[str, Any], scores: dict[str, Any], colour: str) -> dict[str, Any]:
-    points = sorted((r["value"], r["case"]) for r in scores["rows"] if r["label"] == name and r["metric"] == "dice" and r["value"] is not None)
+    rows = [r for r in scores["rows"] if r["label"] == name and r["metric"] == "dice" and r["value"] is not None]
+    points = sorted((r["value"], r["case"]) for r in rows)
     empty = f" (+{dice['undefined']} empty)" if dice["undefined"] else ""
     pooled = ((scores.get("pooled") or {}).get(name) or {}).get("dice")
     return {"name": name, "colour": colour, "n": f"{dice['n']}{empty}", **{k: _shown(dice[k]) for k in ("mean", "median", "std", "min")},
-            "pooled": _shown(pooled), "points": points, "at": dice["mean"], "worst": ", ".join(f"{case} {value:.3f}" for value, case in points[:3])}  # fmt: skip
+            "pooled": _shown(pooled), "points": points, "at": dice["mean"],
+            "worst": ", ".join(f"{case} {value:.3f}" for value, case in points[:3])}  # fmt: skip
 
 
 def _volumes(run: Run) -> dict[str, Any] | None:
@@ -426,8 +443,9 @@ def _limits(run: Run) -> list[str]:
     lines = ["For research. It is not a medical device, and no result may guide care without a qualified reader's check."]
     if run.manifest:
         trained = [c for c in run.manifest if c.split != "test"]
-        lines.append(f"Learned from {len(trained)} cases of {len({c.patient for c in trained})} patients ({run.manifest.modality or 'modality not stated'}, "
-                     f"{', '.join(run.manifest.channels)}) of one source; other scanners, protocols and diseases are untested.")  # fmt: skip
+        what = f"{run.manifest.modality or 'modality not stated'}, {', '.join(run.manifest.channels)}"
+        lines.append(f"Learned from {len(trained)} cases of {len({c.patient for c in trained})} patients ({what}) of one source; "
+                     "other scanners, protocols and diseases are untested.")  # fmt: skip
     if run.scores:
         n = len(run.scores.get("cases", []))
         lines.append(f"The test set has {n} {'slices' if run.scores.get('planar') else 'cases'} of that same source"
@@ -435,7 +453,7 @@ def _limits(run: Run) -> list[str]:
     else:
         lines.append("It was not tested on data held back.")
     if len(run.labels):
-        lines.append(f"It knows {_joined(run.labels.names, 12)}; anything else is background, and it says nothing when a scan shows another part of the body.")
+        lines.append(f"It knows {_joined(run.labels.names, 12)}; all else is background, and it does not tell when a scan shows something else.")
     grave = sum(f.get("severity") in ("error", "warning") for f in run.findings or [])
     if grave:
         lines.append(f"{grave} findings of the data check (errors and warnings) stand above; scores are no better than that data.")
@@ -470,7 +488,7 @@ def _value(value: Any) -> str:
     return "own" if value is None else str(value)
 
 
-_SPELLED = (("_mm", " (mm)"), ("_ml", " (ml)"), ("_percent", " (%)"), ("_", " "), ("dice", "Dice"), ("iou", "IoU"))
+_SPELLED = (("_mm", " (mm)"), ("_ml", " (ml)"), ("_percent", " (%)"), ("_", " "), (".", " "), ("dice", "Dice"), ("iou", "IoU"))
 
 
 def _words(name: str) -> str:

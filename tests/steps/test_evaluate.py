@@ -1,0 +1,271 @@
+"""The evaluate step on real files: pairing, names, geometry, the named means, and what is refused."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from delineate.core.errors import DelineateError, GeometryError, InputError, LabelError, LayoutError
+from delineate.core.grid import Grid
+from delineate.core.labels import LabelMapping, LabelSet, Range
+from delineate.core.manifest import Case, Manifest, Source
+from delineate.core.scores import Scores
+from delineate.core.volume import Volume
+from delineate.formats.files import write
+from delineate.steps.evaluate import evaluate, table
+
+LABELS = LabelSet.from_names({1: "liver", 2: "spleen"})
+
+
+def block(shape, value, start, stop) -> np.ndarray:
+    array = np.zeros(shape, np.uint8)
+    array[tuple(slice(a, b) for a, b in zip(start, stop, strict=True))] = value
+    return array
+
+
+def save(array: np.ndarray, path: Path, spacing_mm=(0.8, 1.5, 3.0), shift_mm: float = 0.0) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    affine = np.diag([*spacing_mm, 1.0])
+    affine[0, 3] = shift_mm
+    write(Volume(array, Grid(array.shape, affine), "label"), path)
+    return path
+
+
+def picture(array: np.ndarray, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(array.astype(np.uint8)).save(path)
+
+
+@pytest.fixture
+def folders(tmp_path) -> tuple[Path, Path]:
+    """Two cases: a perfect one, and one in which the liver is half found and the spleen absent from both."""
+    shape = (10, 8, 6)
+    a = block(shape, 1, (0, 0, 0), (4, 4, 4)) + block(shape, 2, (6, 0, 0), (8, 2, 2))
+    save(a, tmp_path / "pred" / "a.nii.gz")
+    save(a, tmp_path / "truth" / "a.nii.gz")
+    save(block(shape, 1, (0, 0, 0), (4, 4, 4)), tmp_path / "truth" / "b.nii.gz")
+    save(block(shape, 1, (0, 0, 0), (2, 4, 4)), tmp_path / "pred" / "b.nii.gz")
+    return tmp_path / "pred", tmp_path / "truth"
+
+
+def value(scores: Scores, case: str, label: str, metric: str) -> float:
+    return next(r.value for r in scores if (r.case, r.label, r.metric) == (case, label, metric))
+
+
+def test_chaos_slices_in_the_right_order_give_the_published_scores(real_data, tmp_path):
+    found = evaluate(real_data / "chaos_ct" / "Segmentation", real_data / "chaos_ct" / "Ground", tmp_path)
+    dice = found.pooled["foreground"]
+    assert dice["dice"] == pytest.approx(0.978, abs=5e-4)
+    assert dice["absolute_volume_difference_percent"] == pytest.approx(0.665, abs=1e-3)
+    assert dice["volume_difference_percent"] < 0
+    assert dice["volume_truth_ml"] == pytest.approx(1417.5, abs=0.1)  # 1,342,595 voxels of 0.7266 x 0.7266 x 2.0 mm, not x 3.2
+    assert found.exit_code == 0
+    assert any("DICOM_anon" in note for note in found.notes)
+    assert any("63" in note and "foreground" in note for note in found.notes)
+    assert set(found.means()) == {"dice_pooled_over_all_slices", "dice_mean_per_case", "dice_mean_per_slice"}
+    assert len({r.case for r in found.slices}) == 78
+
+
+def test_pictures_of_equal_names_are_cases_with_both_means(real_data):
+    ground = real_data / "chaos_t1_png" / "val" / "Ground"
+    found = evaluate(ground, ground)
+    assert found.planar
+    assert len(found.paired) == 31
+    assert found.labels.names == ["foreground"]  # grey edges are no label values
+    assert any("soft edges" in note for note in found.notes)
+    assert found.means() == {"dice_pooled_over_all_slices": 1.0, "dice_mean_per_slice": 1.0}
+    assert "volume_truth_ml" not in found.scores.metrics
+
+
+def test_decathlon_truth_gives_names_and_lists_what_was_not_predicted(real_data):
+    found = evaluate(real_data / "nnunet_hippocampus" / "predictions_tta", real_data / "hippocampus" / "labelsTr")
+    assert found.labels.names == ["Anterior", "Posterior"]
+    assert 0.80 < found.scores.mean("dice") < 0.92
+    assert len(found.unpaired["truth without prediction"]) == 198
+    assert found.exit_code == 0
+
+
+def test_scores_and_summary_stand_on_disk(folders, tmp_path):
+    found = evaluate(*folders, tmp_path / "out", labels=LABELS)
+    scores = Scores.from_csv((tmp_path / "out" / "scores.csv").read_text())
+    assert value(scores, "a", "liver", "dice") == 1.0
+    assert value(scores, "b", "liver", "dice") == pytest.approx(2 * 32 / (32 + 64))
+    assert value(scores, "b", "liver", "recall") == 0.5
+    assert value(scores, "b", "liver", "volume_difference_ml") == pytest.approx(-32 * 0.8 * 1.5 * 3 / 1000)
+    assert np.isnan(value(scores, "b", "spleen", "dice"))
+    data = json.loads((tmp_path / "out" / "scores.json").read_text(), parse_constant=lambda c: pytest.fail(c))
+    spleen = next(s for s in data["summary"] if s["label"] == "spleen" and s["metric"] == "dice")
+    assert (spleen["n"], spleen["undefined"], spleen["mean"]) == (1, 1, 1.0)
+    assert data["pooled"]["liver"]["dice"] == pytest.approx(2 * 96 / (96 + 128))
+    assert data["means"]["dice_mean_per_case"] == pytest.approx(((1 + 2 / 3) / 2 + 1) / 2)
+    assert data["means"]["dice_pooled_over_all_cases"] == pytest.approx((2 * 96 / 224 + 1) / 2)
+    assert "2 TP" in data["definitions"]["dice"]
+    assert found.pooled["liver"]["volume_truth_ml"] == pytest.approx(128 * 3.6 / 1000)
+
+
+def test_the_table_has_a_row_a_structure_and_their_mean(folders):
+    from rich.console import Console
+
+    console = Console(width=200, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
+    console.print(table(evaluate(*folders, labels=LABELS)))
+    text = console.export_text()
+    rows = {line.split("│")[1].strip(): [c.strip() for c in line.split("│")[2:-1]] for line in text.splitlines() if line.startswith("│")}
+    assert rows["liver"][:3] == ["2", "0", "0.833"]
+    assert rows["spleen"][:3] == ["1", "1", "1.000"]
+    assert rows["mean of structures"][2] == "0.917"
+    assert "Dice" in text
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_processes_make_no_difference(folders, workers):
+    assert evaluate(*folders, labels=LABELS, workers=workers).scores.mean("dice") == pytest.approx(0.9167, abs=1e-4)
+
+
+def test_without_names_every_value_of_the_truths_is_a_structure(folders):
+    assert evaluate(*folders).labels.names == ["label 1", "label 2"]
+
+
+def test_values_no_truth_has_are_refused_with_the_case(folders):
+    save(block((10, 8, 6), 7, (0, 0, 0), (2, 2, 2)), folders[0] / "b.nii.gz")
+    with pytest.raises(LabelError, match=r"case b: the predictions hold the values \[7\]"):
+        evaluate(*folders)
+    found = evaluate(*folders, labels=LABELS)  # with names it is that case's fault alone
+    assert "undeclared label values 7 in the prediction" in found.failures["b"]
+    assert found.exit_code == 1
+    assert [c for c, _, _ in found.paired] == ["a"]
+
+
+def test_predictions_without_truth_fail_and_truths_without_prediction_are_listed(folders):
+    save(np.zeros((3, 3, 3), np.uint8), folders[0] / "extra.nii.gz")
+    save(np.zeros((3, 3, 3), np.uint8), folders[1] / "unseen.nii.gz")
+    found = evaluate(*folders, labels=LABELS)
+    assert found.failures == {"extra": "prediction without truth"}
+    assert found.unpaired["truth without prediction"] == ("unseen",)
+    assert found.exit_code == 1
+    assert len(found.paired) == 2
+
+
+@pytest.mark.parametrize(("ending", "pairs"), [("_0000", True), ("_seg", True), ("_x", False)])
+def test_endings_are_taken_off_only_where_known(folders, ending, pairs):
+    (folders[0] / "b.nii.gz").rename(folders[0] / f"b{ending}.nii.gz")
+    found = evaluate(*folders, labels=LABELS)
+    assert ("b" in {c for c, _, _ in found.paired}) is pairs
+    assert bool(found.failures) is not pairs
+
+
+def test_an_ambiguous_ending_is_not_guessed(folders):
+    (folders[0] / "b.nii.gz").rename(folders[0] / "b_seg.nii.gz")
+    save(np.zeros((10, 8, 6), np.uint8), folders[0] / "b_mask.nii.gz")
+    assert set(evaluate(*folders, labels=LABELS).failures) == {"b_seg", "b_mask"}
+
+
+def test_grids_that_differ_are_an_error_with_the_distance(folders):
+    save(block((10, 8, 6), 1, (0, 0, 0), (2, 4, 4)), folders[0] / "b.nii.gz", shift_mm=5.0)
+    found = evaluate(*folders, labels=LABELS)
+    assert "case b" in found.failures["b"]
+    assert "5.00 mm apart" in found.failures["b"]
+    save(block((10, 8, 6), 1, (0, 0, 0), (2, 4, 4)), folders[0] / "b.nii.gz", shift_mm=0.05)
+    assert not evaluate(*folders, labels=LABELS).failures
+
+
+def test_when_nothing_can_be_scored_the_first_reason_is_raised(tmp_path):
+    pred, truth = save(np.ones((4, 4, 4), np.uint8), tmp_path / "p.nii.gz"), save(np.ones((4, 4, 5), np.uint8), tmp_path / "t.nii.gz")
+    with pytest.raises(GeometryError, match=r"case p: .*\(4, 4, 4\) voxels, the truth \(4, 4, 5\)"):
+        evaluate(pred, truth)
+    with pytest.raises(InputError, match="does not exist"):
+        evaluate(pred, tmp_path / "nowhere")
+
+
+def test_no_pair_at_all_is_an_error(tmp_path):
+    save(np.ones((4, 4, 4), np.uint8), tmp_path / "pred" / "x.nii.gz")
+    save(np.ones((4, 4, 4), np.uint8), tmp_path / "truth" / "y.nii.gz")
+    with pytest.raises(LayoutError):
+        evaluate(tmp_path / "pred", tmp_path / "truth")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DelineateError, match="no image"):
+        evaluate(tmp_path / "empty", tmp_path / "truth")
+
+
+def test_masks_of_one_value_on_each_side_are_one_structure(tmp_path):
+    for name, value_of in (("pred", 63), ("truth", 255)):
+        picture(np.array([[0, value_of, value_of], [0, 0, 0]]), tmp_path / name / "s1.png")
+        picture(np.zeros((2, 3)), tmp_path / name / "s2.png")
+    found = evaluate(tmp_path / "pred", tmp_path / "truth")
+    assert value(found.scores, "s1", "foreground", "dice") == 1.0
+    assert np.isnan(value(found.scores, "s2", "foreground", "dice"))
+    assert found.scores.summary()[0]["undefined"] == 1
+
+
+def test_a_stack_without_geometry_has_no_ml_and_says_so(tmp_path):
+    for k in range(12):  # slice 2 comes before slice 10: the picture grows with the number
+        mask = np.zeros((16, 16))
+        mask[: k + 1] = 255
+        picture(mask, tmp_path / "pred" / f"r{k}.png")
+        picture(mask, tmp_path / "truth" / f"liver_{k:03d}.png")
+    found = evaluate(tmp_path / "pred", tmp_path / "truth")
+    assert found.pooled["foreground"]["dice"] == 1.0
+    assert "volume_truth_ml" not in found.pooled["foreground"]
+    assert any("spacing unknown" in note for note in found.notes)
+    with pytest.raises(LayoutError):
+        evaluate(tmp_path / "pred", tmp_path / "truth", as_stack=False)
+
+
+def test_names_come_from_predictions_json_beside_the_predictions(folders):
+    (folders[0] / "predictions.json").write_text(json.dumps({"labels": LABELS.to_json(), "cases": {}}))
+    assert evaluate(*folders).labels.names == ["liver", "spleen"]
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("a.json", '{"labels": {"background": 0, "liver": 1, "spleen": 2}}'),
+        ("a.json", '{"0": "background", "1": "liver", "2": "spleen"}'),
+        ("a.yaml", "1: liver\n2: spleen\n"),
+        ("a.yaml", "liver: 1\nspleen: 2\n"),
+        ("a.csv", "Label Number,Label Name,Class\n0,nothing,\n1,liver,None\n2,spleen,x\n"),
+    ],
+)
+def test_names_come_from_files_of_several_shapes(folders, tmp_path, name, text):
+    (tmp_path / name).write_text(text)
+    assert evaluate(*folders, labels=tmp_path / name).labels.names == ["liver", "spleen"]
+
+
+@pytest.mark.parametrize(("name", "text"), [("a.json", "{"), ("a.yaml", "just words"), ("a.csv", "x,y\nliver,1\n"), ("a.json", "[]")])
+def test_a_file_that_names_nothing_is_refused(folders, tmp_path, name, text):
+    (tmp_path / name).write_text(text)
+    with pytest.raises(InputError, match=name):
+        evaluate(*folders, labels=tmp_path / name)
+
+
+def manifest_of(folder: Path, cases: list[tuple[str, str]]) -> Path:
+    labels, mapping = LabelSet.from_names({1: "liver"}), LabelMapping(ranges=(Range(55, 70, 1),), rest="background")
+    entries = tuple(Case(c, p, (Source(str(folder / f"{c}.nii.gz")),), (Source(str(folder / f"{c}.nii.gz")),)) for c, p in cases)
+    path = folder.parent / "manifest.jsonl"
+    path.write_text(Manifest(entries, ("MR",), labels, mapping).to_jsonl())
+    return path
+
+
+def test_a_manifest_gives_the_mapping_and_pools_by_patient(tmp_path):
+    for k, (hit, truth) in enumerate([(2, 4), (4, 4), (1, 1)]):
+        save(block((6, 6, 1), 63, (0, 0, 0), (truth, 6, 1)) + block((6, 6, 1), 240, (5, 0, 0), (6, 6, 1)), tmp_path / "data" / f"c{k}.nii.gz")
+        save(block((6, 6, 1), 1, (0, 0, 0), (hit, 6, 1)), tmp_path / "pred" / f"c{k}.nii.gz")
+    manifest = manifest_of(tmp_path / "data", [("c0", "P1"), ("c1", "P1"), ("c2", "P2")])
+    found = evaluate(tmp_path / "pred", manifest)
+    assert found.labels.names == ["liver"]
+    assert value(found.scores, "c0", "liver", "dice") == pytest.approx(2 * 2 / (2 + 4))
+    assert value(found.patients, "P1", "liver", "dice") == pytest.approx(2 * 6 / (6 + 8))
+    assert found.means()["dice_mean_per_patient"] == pytest.approx((12 / 14 + 1) / 2)
+    (tmp_path / "pred" / "c1.nii.gz").unlink()
+    assert evaluate(tmp_path / "pred", manifest).unpaired["truth without prediction"] == ("c1",)
+
+
+def test_a_recognised_cohort_is_a_truth(real_data):
+    found = evaluate(real_data / "nnunet_hippocampus" / "predictions_tta", real_data / "hippocampus")
+    assert found.labels.names == ["Anterior", "Posterior"]
+    assert len(found.paired) == 10
+    ct = evaluate(real_data / "chaos_ct" / "Segmentation", real_data / "chaos_ct")
+    assert ct.means()["dice_mean_per_case"] == pytest.approx(0.978, abs=5e-4)

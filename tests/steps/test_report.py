@@ -1,0 +1,204 @@
+"""The report: written from a run's folder with real files in it, read back as a page."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from delineate.core.errors import InputError
+from delineate.core.grid import Grid
+from delineate.core.labels import LabelSet
+from delineate.core.manifest import Case, Manifest, Source
+from delineate.core.plan import Channel, Network, Plan, Schedule, Structure
+from delineate.core.volume import Volume
+from delineate.formats.files import write
+from delineate.steps.evaluate import evaluate
+from delineate.steps.report import overfitting, report
+
+LABELS = LabelSet.from_names({1: "liver", 2: "right kidney"})
+HITS = {"c0": 0.9, "c1": 0.6, "c2": 0.3, "c3": 1.0}
+
+
+class Page(HTMLParser):
+    """A page's text by section, its tables' rows, its images and whatever would be fetched or run."""
+
+    def __init__(self, path: Path):
+        super().__init__()
+        self.section, self.skip, self.open_tags = "", 0, []
+        self.text: dict[str, str] = {}
+        self.rows: dict[str, list[list[str]]] = {}
+        self.images: list[str] = []
+        self.outside: list[str] = []
+        self.feed(path.read_text(encoding="utf-8"))
+
+    def handle_starttag(self, tag, attrs):
+        given = dict(attrs)
+        if tag == "section":
+            self.section = given["id"]
+        if tag in ("style", "svg"):
+            self.skip += 1
+        if tag == "tr":
+            self.rows.setdefault(self.section, []).append([])
+        if tag in ("td", "th"):
+            self.rows[self.section][-1].append("")
+        if tag == "img":
+            self.images.append(given["src"])
+        fetched = [str(v) for k, v in attrs if k in ("src", "href", "xlink:href")]
+        if tag in ("script", "link", "iframe") or any(v.startswith(("http:", "https:", "//")) for v in fetched):
+            self.outside.append(tag)
+        if tag not in ("meta", "img", "br", "circle", "line", "link", "path", "use", "rect"):
+            self.open_tags.append(tag)
+
+    def handle_endtag(self, tag):
+        if tag in ("style", "svg"):
+            self.skip -= 1
+        if tag in ("circle", "line", "path", "use", "rect"):
+            return
+        assert self.open_tags.pop() == tag
+
+    def handle_startendtag(self, tag, attrs):
+        pass
+
+    def handle_data(self, data):
+        if self.skip:
+            return
+        self.text[self.section] = self.text.get(self.section, "") + data
+        if self.open_tags and {"td", "th"} & set(self.open_tags):
+            rows = self.rows[self.section]
+            rows[-1][-1] += data.strip()
+
+    def row(self, section: str, name: str) -> list[str]:
+        return next(r for r in self.rows[section] if r and r[0] == name)
+
+
+def a_plan() -> Plan:
+    structures = tuple(Structure(**{**s, "colour": tuple(s["colour"])}) for s in LABELS.to_json())
+    network = Network(dims=3, channels=1, classes=3, widths=(8, 16), strides=((2, 2, 2),), kernels=((3, 3, 3), (3, 3, 3)))
+    return Plan(channels=(Channel(name="CT"),), structures=structures, spacing_mm=(1.0, 1.0, 3.0), patch=(32, 32, 16), network=network,
+                schedule=Schedule(epochs=10), reasons={"spacing_mm": "the median of the cohort", "patch": "fits <2 GB> of memory"})  # fmt: skip
+
+
+def a_log(overfit: bool) -> str:
+    lines = []
+    for epoch in range(20):
+        lines += [{"step": epoch * 5 + k, "epoch": epoch, "seconds": epoch * 60.0, "loss": 1 / (epoch + 1), "learning_rate": 1e-3} for k in range(5)]
+        val = 0.5 + 0.03 * max(0, epoch - 5) * overfit - 0.02 * min(epoch, 5 if overfit else 20)
+        dice = {"liver": 0.7 + epoch * 0.01, "right kidney": 0.5}
+        lines[-1] |= {"val_loss": val, "val_dice": dice, "val_dice_mean": 0.6 + epoch * 0.005}
+    return "".join(json.dumps(line) + "\n" for line in lines)
+
+
+@pytest.fixture
+def run(tmp_path) -> Path:
+    """A whole run of four small oblique cases, scored by the evaluate step itself."""
+    folder, shape = tmp_path / "a run & more", (24, 20, 12)
+    (folder / "fold_0").mkdir(parents=True)
+    affine = np.array([[-1.0, 0.1, 0, 30], [0.1, 1.0, 0, -20], [0, 0, 3.0, 5], [0, 0, 0, 1]])
+    grid, rng = Grid(shape, affine), np.random.default_rng(0)
+    for name, hit in HITS.items():
+        truth = np.zeros(shape, np.uint8)
+        truth[4:14, 4:16, 2:10] = 1
+        truth[16:20, 4:14, 3:8] = 2 * (name != "c1")
+        prediction = truth.copy()
+        prediction[4 : 4 + round(10 * (1 - hit)), :, :][prediction[4 : 4 + round(10 * (1 - hit)), :, :] == 1] = 0
+        scan = (rng.normal(0, 10, shape) + 60 * (truth > 0)).astype(np.int16)
+        write(Volume(scan, grid, "HU"), tmp_path / "images" / f"{name}.nii.gz")
+        write(Volume(truth, grid, "label"), tmp_path / "labels" / f"{name}.nii.gz")
+        write(Volume(prediction, grid, "label"), folder / "test" / "predictions" / f"{name}.nii.gz")
+
+    def case(name: str, scan: str, split: str) -> Case:
+        images, labels = (Source(str(tmp_path / kind / f"{scan}.nii.gz")) for kind in ("images", "labels"))
+        return Case(name, f"P{name}", (images,), (labels,), split)
+
+    cases = [*(case(n, n, "test") for n in HITS), case("t0", "c0", "train")]
+    (folder / "manifest.jsonl").write_text(Manifest(tuple(cases), ("CT",), LABELS, layout="parallel folders", modality="CT").to_jsonl())
+    (folder / "plan.json").write_text(a_plan().to_json())
+    findings = [{"case": f"c{k}", "kind": "range", "severity": "warning", "message": f"values to {k}000 <script>"} for k in range(3)]
+    (folder / "findings.json").write_text(json.dumps(findings))
+    (folder / "fold_0" / "log.jsonl").write_text(a_log(overfit=True) + '{"step": 99, "unfini')
+    (folder / "card.json").write_text(json.dumps({"seconds": 1234.5, "peak_memory_mb": 812, "versions": {"torch": "2.13.0"},
+                                                  "data_sha256": {f"case{k}": "ab12" * 8 for k in range(12)}}))  # fmt: skip
+    evaluate(folder / "test" / "predictions", folder / "manifest.jsonl", folder / "test")
+    return folder
+
+
+def test_a_whole_run(run, tmp_path):
+    page = Page(report(run, tmp_path / "out.html"))
+    assert page.outside == []
+    assert page.open_tags == []
+    scores = json.loads((run / "test" / "scores.json").read_text())
+    assert f"{scores['means']['dice_mean_per_case']:.3f}" in page.text["summary"]
+    liver = page.row("test", "liver")
+    dices = [2 * h / (1 + h) for h in HITS.values()]
+    assert liver[1:6] == ["4", f"{np.mean(dices):.3f}", f"{np.median(dices):.3f}", f"{np.std(dices, ddof=1):.3f}", f"{min(dices):.3f}"]
+    assert liver[8].startswith(f"c2 {min(dices):.3f}, c1")
+    assert "4 cases, none of which the training saw" in page.text["test"]
+    assert page.row("test", "right kidney")[1] == "3 (+1 empty)"
+    assert page.row("plan", "spacing (mm)")[1:] == ["1 × 1 × 3", "the median of the cohort"]
+    assert page.row("plan", "patch")[2] == "fits <2 GB> of memory"
+    assert page.row("data", "warning")[:3] == ["warning", "range", "3"]
+    assert "<script>" in page.text["data"]  # told, not run
+    assert "Overfitting" in page.text["training"]
+    assert page.row("provenance", "versions: torch")[1] == "2.13.0"
+    assert page.row("volumes", "liver")[1] == f"{10 * 12 * 8 * 3.03 / 1000:.3g}"  # a voxel of this affine has 3.03 cubic mm
+    assert "4 cases of that same source" in page.text["limits"]
+
+
+def test_pictures_are_of_the_best_median_and_worst_case_and_can_be_opened(run):
+    page = Page(report(run))
+    assert re.findall(r"(\w+) test case: (\w+), Dice", page.text["pictures"]) == [("Best", "c3"), ("Median", "c0"), ("Worst", "c2")]
+    assert len(page.images) == 3
+    for source in page.images:
+        image = Image.open(io.BytesIO(base64.b64decode(source.removeprefix("data:image/png;base64,"))))
+        assert min(image.size) > 150
+        assert len(np.unique(np.asarray(image.convert("L")))) > 50
+
+
+@pytest.mark.parametrize("gone", ["plan.json", "manifest.jsonl", "findings.json", "fold_0/log.jsonl", "test/scores.json", "card.json"])
+def test_what_is_absent_is_said_to_be_absent(run, gone):
+    (run / gone).unlink()
+    page = Page(report(run))
+    section = {"plan.json": "plan", "manifest.jsonl": "data", "findings.json": "data", "fold_0/log.jsonl": "training",
+               "test/scores.json": "test", "card.json": "provenance"}[gone]  # fmt: skip
+    assert "The run holds no" in page.text[section]
+
+
+def test_an_empty_run_still_makes_a_page(tmp_path):
+    page = Page(report(tmp_path))
+    assert page.text["summary"].split()[0] == "–"
+    assert sum("The run holds no" in text for text in page.text.values()) >= 6
+
+
+def test_lost_scans_are_named_and_the_rest_stands(run):
+    (run / "test" / "predictions" / "c2.nii.gz").unlink()
+    page = Page(report(run))
+    assert len(page.images) == 2
+    assert "Worst test case c2 cannot be shown" in page.text["pictures"]
+
+
+def test_damaged_files_and_missing_folders_are_refused(run, tmp_path):
+    with pytest.raises(InputError, match="folder"):
+        report(tmp_path / "nowhere")
+    (run / "plan.json").write_text("{")
+    with pytest.raises(InputError, match=r"plan\.json"):
+        report(run)
+
+
+def test_overfitting_is_told_only_where_it_is():
+    def parsed(overfit: bool) -> list[dict]:
+        return [json.loads(line) for line in a_log(overfit).splitlines()]
+
+    assert "lowest at step 29" in str(overfitting(parsed(True)))
+    assert overfitting(parsed(False)) is None
+    assert overfitting([]) is None
+    noisy = parsed(False)
+    noisy[-1]["val_loss"] += 0.2  # one bad value at the end is no trend, as the lowest lies close before it
+    assert overfitting(noisy) is None
