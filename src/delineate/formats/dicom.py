@@ -33,8 +33,10 @@ TAGS = ["SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID"
         "ImageOrientationPatient", "PixelSpacing", "SliceThickness", "SpacingBetweenSlices", "RescaleSlope", "RescaleIntercept",
         "ModalityLUTSequence"]  # fmt: skip
 DICOMDIR = "1.2.840.10008.1.3.10"
+DAMAGED = "damaged"
 # Enhanced and legacy-converted CT, MR and PET: their geometry stands frame by frame, even where there is one frame.
 ENHANCED = tuple(f"1.2.840.10008.5.1.4.1.1.{n}" for n in ("2.1", "2.2", "4.1", "4.4", "130", "128.1"))
+IMAGES = (*ENHANCED, *(f"1.2.840.10008.5.1.4.1.1.{n}" for n in ("2", "4", "128", "20", "7")))  # CT, MR, PET, NM, secondary capture
 VRS = b"AE AS AT CS DA DS DT FL FD IS LO LT OB OD OF OL OV OW PN SH SL SQ SS ST SV TM UC UI UL UN UR US UT UV".split()
 
 
@@ -98,11 +100,15 @@ def is_dicom(head: bytes) -> bool:
 
 
 def find(folder: str | Path, recursive: bool = True) -> tuple[list[Series], list[tuple[Path, str]]]:
-    """All image series in a folder (or of one file), and the DICOM files that hold no image, each with what it is."""
+    """All image series in a folder (or of one file), and the DICOM files that hold no image, each with what it is (or ``DAMAGED``)."""
     series: dict[str, list[tuple[Slice, Any]]] = {}
     others: list[tuple[Path, str]] = []
     for path in _files(Path(folder), recursive):
-        dataset = _header(path)
+        try:
+            dataset = _header(path)
+        except FormatError:
+            others.append((path, DAMAGED))
+            continue
         if dataset is None:
             continue
         what = _no_image(dataset)
@@ -125,6 +131,9 @@ def choose(folder: str | Path, uid: str = "") -> Series:
         FormatError: none, no such one, or several, which are then listed with how to choose.
     """
     series, others = find(folder)
+    damaged = [path.name for path, what in others if what == DAMAGED]
+    if damaged:  # it may be a slice of any series here, the last one even, whose absence would leave no gap
+        raise FormatError(f"{len(damaged)} DICOM file(s) are damaged or truncated ({', '.join(damaged[:3])})", path=folder)
     if uid:
         chosen = [s for s in series if s.uid == uid]
         if not chosen:
@@ -132,7 +141,8 @@ def choose(folder: str | Path, uid: str = "") -> Series:
         return chosen[0]
     if not series:
         kinds = sorted({what for _, what in others})
-        raise FormatError(f"no DICOM images here{' (only ' + ', '.join(kinds) + ')' if kinds else ''}", path=folder)
+        found = f"only DICOM objects without images ({', '.join(kinds)})" if kinds else "no image that can be read"
+        raise FormatError(f"{found} in this folder", path=folder)
     usable = [s for s in series if not problem_of(s)]
     if len(series) == 1 or len(usable) == 1:
         return (usable or series)[0]
@@ -182,8 +192,10 @@ def _no_image(dataset: Any) -> str:
     if name in ("SEG", "RTSTRUCT", "RTDOSE", "RTPLAN", "PR", "SR", "KO", "REG"):
         return name
     if not dataset.get("Rows") or not dataset.get("Columns"):
-        is_directory = str(getattr(dataset, "file_meta", {}).get("MediaStorageSOPClassUID", "")) == DICOMDIR
-        return "DICOMDIR" if is_directory else name or "no image"
+        kind = str(dataset.get("SOPClassUID", "") or getattr(dataset, "file_meta", {}).get("MediaStorageSOPClassUID", ""))
+        if not kind or kind in IMAGES:
+            return DAMAGED
+        return "DICOMDIR" if kind == DICOMDIR else name or "no image"
     return ""
 
 

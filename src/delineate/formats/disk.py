@@ -30,6 +30,7 @@ ENDINGS = (".nii.gz", ".img.gz", ".hdr.gz", ".mgh.gz", ".seg.nrrd", ".nii", ".im
 
 
 _gzip: Any = igzip.IGzipFile  # typed as a stream by nobody
+IsalError: type[Exception] = isal_zlib.error  # type: ignore[assignment,unused-ignore]
 
 
 def stem(path: str | Path) -> str:
@@ -63,7 +64,7 @@ def told(path: str | Path, what: str = "file") -> Iterator[None]:
         raise FormatError("a folder stands where a file is needed", path=path) from error
     except EOFError as error:
         raise FormatError("truncated: the compressed data ends early", path=path) from error
-    except (zlib.error, gzip.BadGzipFile) as error:
+    except (zlib.error, IsalError, gzip.BadGzipFile) as error:
         raise FormatError(f"damaged: the compressed data cannot be unpacked ({error})", path=path) from error
     except OSError as error:
         raise FormatError(f"cannot be read ({error.strerror or error})", path=path) from error

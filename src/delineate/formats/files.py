@@ -45,7 +45,7 @@ def detect(path: str | Path) -> str:
             raise FormatError("empty file", path=path)
         kind = "DICOM" if head[128:132] == b"DICM" else nifti.kind_of(head) or itk.kind_of(head) or raster.kind_of(head)
         if not kind and Path(path).name.lower().endswith((".img", ".img.gz")):  # raw voxels: the header stands beside them
-            kind = nifti.kind_of(head_of(nifti._pair(Path(path))[0]))
+            kind = nifti.kind_of(head_of(nifti.pair_of(Path(path))[0]))
         return kind or ("DICOM" if dicom.is_dicom(head) else "")
 
 
@@ -158,10 +158,14 @@ def _stack_files(source: Source) -> list[Path] | None:
     folder = Path(source.path)
     if source.series:
         return None
-    kinds = {path: kind for path in _members(folder, source.glob) if (kind := detect_or_none(path))}
+    kinds: dict[Path, str] = {}
+    for path in _members(folder, source.glob):
+        kind = _detect_or_none(path)
+        if kind == "DICOM":  # pictures beside a series are previews
+            return None
+        if kind:
+            kinds[path] = kind
     pictures = [path for path, kind in kinds.items() if kind in RASTER]
-    if "DICOM" in kinds.values():
-        return None
     others = [path.name for path, kind in kinds.items() if kind not in RASTER]
     if others and not pictures:
         raise FormatError(f"a folder of {len(others)} volumes ({', '.join(others[:3])}{' ...' if len(others) > 3 else ''}), where one is needed; "
@@ -180,7 +184,7 @@ def _members(folder: Path, glob: str) -> list[Path]:
     return sorted(found, key=lambda p: natural_key(p.relative_to(folder)))
 
 
-def detect_or_none(path: Path) -> str:
+def _detect_or_none(path: Path) -> str:
     """``detect``, with "" for empty and unreadable files: a folder may hold anything."""
     try:
         return detect(path)

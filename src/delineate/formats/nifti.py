@@ -86,7 +86,7 @@ def _header(path: Path) -> tuple[Any, str, Path]:
     kind = kind_of(head_of(path))
     holder, voxels = path, path
     if not kind or kind in ("NIfTI pair", "Analyze 7.5"):
-        holder, voxels = _pair(path)
+        holder, voxels = pair_of(path)
         kind = kind_of(head_of(holder))
     nib = _nibabel()
     makers = {"NIfTI": nib.Nifti1Header, "NIfTI-2": nib.Nifti2Header, "NIfTI pair": nib.nifti1.Nifti1PairHeader,
@@ -97,7 +97,7 @@ def _header(path: Path) -> tuple[Any, str, Path]:
         return makers[kind].from_fileobj(file, check=kind == "MGH"), kind, voxels
 
 
-def _pair(path: Path) -> tuple[Path, Path]:
+def pair_of(path: Path) -> tuple[Path, Path]:
     """The .hdr and the .img that belong to either of them."""
     name = path.name
     for one, other in ((".img", ".hdr"), (".IMG", ".HDR")):

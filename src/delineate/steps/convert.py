@@ -68,7 +68,11 @@ def _many(source: str | Path, output: str | Path, series: str | None) -> list[di
     """The series of a DICOM folder that go to a folder of files each; empty where one volume goes to one place."""
     if series or "." in Path(output).name or not Path(source).is_dir():
         return []
-    return dicom.find_series(source)
+    found, others = dicom.find(source)
+    damaged = [path for path, what in others if what == dicom.DAMAGED]
+    if damaged:
+        raise FormatError("a damaged or truncated DICOM file, which may be a slice of any series here", path=damaged[0])
+    return found
 
 
 def _convert_series(many: Sequence[dicom.Series], folder: Path, orientation: str | None, overwrite: bool,

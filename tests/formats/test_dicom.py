@@ -1,0 +1,295 @@
+"""DICOM series: real slices written by pydicom on awkward grids, every refusal, and the scans of many vendors."""
+
+from __future__ import annotations
+
+import shutil
+
+import numpy as np
+import pydicom
+import pytest
+from pydicom.dataset import FileMetaDataset
+from pydicom.uid import ExplicitVRLittleEndian, generate_uid
+
+from delineate.core.errors import FormatError, GeometryError
+from delineate.core.grid import Grid
+from delineate.core.manifest import Source
+from delineate.formats import dicom, files
+
+CT = "1.2.840.10008.5.1.4.1.1.2"
+FLIP = np.diag([-1.0, -1.0, 1.0])
+
+
+def write_series(folder, array, grid, *, slope=1, intercept=-1024, uid=None, shuffle=True, **extra):
+    """``array`` (I, J, K) as one file a slice with shuffled names; returns the datasets and paths in the order of k."""
+    folder.mkdir(parents=True, exist_ok=True)
+    uid = uid or generate_uid()
+    names = np.random.default_rng(3).permutation(array.shape[2]) if shuffle else np.arange(array.shape[2])
+    unit = FLIP @ grid.affine[:3, :3] / grid.spacing_mm
+    paths = []
+    for k in range(array.shape[2]):
+        one = pydicom.Dataset()
+        one.file_meta = FileMetaDataset()
+        one.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+        one.file_meta.MediaStorageSOPClassUID = one.SOPClassUID = CT
+        one.file_meta.MediaStorageSOPInstanceUID = one.SOPInstanceUID = generate_uid()
+        one.Modality, one.PatientID, one.SeriesInstanceUID, one.StudyInstanceUID = "CT", "P1", uid, generate_uid()
+        one.SeriesNumber, one.SeriesDescription, one.SliceThickness, one.ImageType = 7, "portal venous", 9.9, ["ORIGINAL", "PRIMARY", "AXIAL"]
+        one.ImagePositionPatient = (FLIP @ grid.to_mm((0, 0, k))).round(6).tolist()
+        one.ImageOrientationPatient = [*unit[:, 0].round(8).tolist(), *unit[:, 1].round(8).tolist()]
+        one.PixelSpacing = [grid.spacing_mm[1], grid.spacing_mm[0]]  # between rows first
+        one.Columns, one.Rows = array.shape[:2]
+        one.SamplesPerPixel, one.PhotometricInterpretation = 1, "MONOCHROME2"
+        one.BitsAllocated, one.BitsStored, one.HighBit, one.PixelRepresentation = 16, 16, 15, 1
+        one.RescaleSlope, one.RescaleIntercept = str(slope), str(intercept)
+        for name, value in extra.items():
+            setattr(one, name, value)
+        one.PixelData = np.ascontiguousarray(array[:, :, k].T).astype(np.int16).tobytes()
+        path = folder / f"im{names[k]:03d}.dcm"
+        one.save_as(path, enforce_file_format=True)
+        paths.append(path)
+    return paths
+
+
+def change(path, **fields):
+    dataset = pydicom.dcmread(path)
+    for name, value in fields.items():
+        if value is None:
+            delattr(dataset, name)
+        else:
+            setattr(dataset, name, value)
+    dataset.save_as(path)
+
+
+@pytest.fixture
+def upright() -> Grid:
+    """An ordinary CT of 8 slices."""
+    return Grid((6, 5, 8), np.array([[-0.7, 0, 0, 10], [0, -0.9, 0, 20], [0, 0, 2.5, -30], [0, 0, 0, 1.0]]))
+
+
+@pytest.fixture
+def numbered(upright) -> np.ndarray:
+    return np.arange(np.prod(upright.shape), dtype=np.int16).reshape(upright.shape)
+
+
+# ---- what is read ----
+
+
+def test_every_voxel_stands_where_its_slice_says(tmp_path, grid, asymmetric):
+    write_series(tmp_path, asymmetric, grid)
+    volume = files.read(tmp_path)
+    index = np.stack(np.meshgrid(*[np.arange(n) for n in grid.shape], indexing="ij"), axis=-1)
+    found = np.rint(volume.grid.to_index(grid.to_mm(index))).astype(int)
+    assert np.abs(volume.grid.to_mm(found) - grid.to_mm(index)).max() < 1e-4
+    np.testing.assert_array_equal(volume.array[tuple(np.moveaxis(found, -1, 0))], asymmetric - 1024)
+    assert volume.array.dtype == np.int16
+    assert volume.unit == "HU"
+    assert volume.meta | {"series": "", "study": ""} == {"modality": "CT", "patient": "P1", "series": "", "study": "", "spacing_known": True,
+                                                         "description": "portal venous", "place_known": True}
+    assert files.read_grid(tmp_path) == volume.grid
+    assert volume.grid.spacing_mm[2] == pytest.approx(grid.spacing_mm[2], abs=1e-5)  # measured: SliceThickness says 9.9
+
+
+def test_rescale_is_applied_slice_by_slice(tmp_path, upright, numbered):
+    paths = write_series(tmp_path, numbered, upright, slope=1, intercept=0)
+    change(paths[2], RescaleSlope="0.5", RescaleIntercept="10")
+    volume = files.read(tmp_path)
+    assert volume.array.dtype == np.float32
+    np.testing.assert_allclose(volume.array[:, :, 2], numbered[:, :, 2] * 0.5 + 10)
+    np.testing.assert_allclose(volume.array[:, :, 3], numbered[:, :, 3])
+
+
+def test_values_beyond_int16_are_not_wrapped(tmp_path, upright, numbered):
+    write_series(tmp_path, numbered * 100, upright, slope=3, intercept=0)
+    volume = files.read(tmp_path)
+    assert volume.array.max() == int(numbered.max()) * 300
+    assert volume.array.dtype == np.int32 or volume.array.dtype == np.uint16
+
+
+def test_one_slice_takes_its_thickness(tmp_path, upright, numbered):
+    write_series(tmp_path, numbered[:, :, :1], upright)
+    volume = files.read(tmp_path)
+    assert volume.grid.shape == (6, 5, 1)
+    assert volume.grid.spacing_mm[2] == pytest.approx(9.9)
+    assert files.read(tmp_path / "im000.dcm").grid == volume.grid
+
+
+def test_a_file_without_preamble_is_told_from_content(tmp_path, upright, numbered):
+    for path in write_series(tmp_path, numbered, upright):
+        raw = pydicom.dcmread(path)
+        del raw.file_meta
+        raw.preamble = None
+        pydicom.dcmwrite(path.with_suffix(""), raw, implicit_vr=True, little_endian=True, enforce_file_format=False)
+        path.unlink()
+    assert next(iter(tmp_path.iterdir())).read_bytes()[128:132] != b"DICM"
+    np.testing.assert_array_equal(files.read(tmp_path).array, numbered - 1024)
+
+
+def test_several_series_are_listed_and_one_can_be_chosen(tmp_path, upright, numbered):
+    write_series(tmp_path / "a", numbered, upright, uid="1.2.3")
+    write_series(tmp_path / "b", numbered + 1, upright, uid="1.2.4")
+    with pytest.raises(FormatError, match=r"2 series in one folder, choose one as FOLDER#SERIES_UID: .*1\.2\.3.*1\.2\.4"):
+        files.read(tmp_path)
+    assert files.read(f"{tmp_path}#1.2.4").array.min() == -1023
+    assert files.read(Source(str(tmp_path), series="1.2.3")).array.min() == -1024
+    with pytest.raises(FormatError, match="no series 9 here"):
+        files.read(f"{tmp_path}#9")
+    assert [s.uid for s in dicom.find_series(tmp_path)] == ["1.2.3", "1.2.4"]
+    assert dicom.find_series(tmp_path, recursive=False) == []
+
+
+def test_the_only_usable_series_is_taken(tmp_path, upright, numbered):
+    write_series(tmp_path / "a", numbered, upright, uid="1.2.3")
+    write_series(tmp_path / "scout", numbered[:, :, :2], upright, uid="1.2.4", ImageType=["ORIGINAL", "PRIMARY", "LOCALIZER"])
+    assert files.read(tmp_path).meta["series"] == "1.2.3"
+    found = {s["uid"]: s for s in files.describe(tmp_path)["series"]}
+    assert "localisers" in found["1.2.4"]["refused"]
+    assert found["1.2.3"]["shape"] == [6, 5, 8]
+    assert found["1.2.3"]["unit"] == "HU"
+
+
+# ---- what is refused, each with its reason ----
+
+
+def refused(folder, kind, reason):
+    with pytest.raises(kind, match=reason) as caught:
+        files.read(folder)
+    assert str(folder) in str(caught.value)
+    assert reason.split(".*")[0] in dicom.problem_of(dicom.find_series(folder)[0])
+
+
+def test_uneven_gap(tmp_path, upright, numbered):
+    paths = write_series(tmp_path, numbered, upright)
+    paths[4].unlink()
+    refused(tmp_path, GeometryError, rf"uneven gaps: 1 of 6 differ from 2.50 mm: 5.00 mm between {paths[3].name} and {paths[5].name}")
+
+
+def test_a_slice_slightly_off_its_place(tmp_path, upright, numbered):
+    paths = write_series(tmp_path, numbered, upright)
+    x, y, z = pydicom.dcmread(paths[3]).ImagePositionPatient
+    change(paths[3], ImagePositionPatient=[x + 0.2, y, z])
+    refused(tmp_path, GeometryError, f"uneven positions: {paths[3].name} stands 0.20 mm")
+
+
+def test_duplicate_slices_and_time_points(tmp_path, upright, numbered):
+    paths = write_series(tmp_path / "a", numbered, upright)
+    shutil.copy(paths[2], tmp_path / "a/copy.dcm")
+    refused(tmp_path / "a", GeometryError, "duplicate slices: 1 files are copies")
+    write_series(tmp_path / "b/1", numbered, upright, uid="1.2.3")
+    write_series(tmp_path / "b/2", numbered, upright, uid="1.2.3")
+    refused(tmp_path / "b", GeometryError, "duplicate slices: 16 slices at 8 positions.*2 time points")
+
+
+def test_tilted_gantry(tmp_path, upright, numbered):
+    for k, path in enumerate(write_series(tmp_path, numbered, upright)):
+        x, y, z = pydicom.dcmread(path).ImagePositionPatient
+        change(path, ImagePositionPatient=[x, y + k * 2.5 * np.tan(np.deg2rad(12)), z])
+    refused(tmp_path, GeometryError, "tilted gantry: the slices are stacked 12.00 degrees")
+
+
+def test_mixed_series(tmp_path, upright, numbered):
+    paths = write_series(tmp_path, numbered, upright)
+    change(paths[1], ImageOrientationPatient=[1, 0, 0, 0, 0, 1])
+    refused(tmp_path, GeometryError, "mixed: slices with 2 different orientations")
+    change(paths[1], Columns=5, PixelData=bytes(50))
+    refused(tmp_path, GeometryError, "mixed: slices of 5x5 and 6x5 pixels")
+
+
+@pytest.mark.parametrize("field", ["ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing"])
+def test_missing_geometry(tmp_path, upright, numbered, field):
+    change(write_series(tmp_path, numbered, upright)[5], **{field: None})
+    refused(tmp_path, GeometryError, f"{field} is missing or unreadable in 1 of 8 files")
+
+
+@pytest.mark.parametrize(("fields", "reason"), [({"NumberOfFrames": 2}, "multi-frame"),
+                                                ({"ImageType": ["ORIGINAL", "PRIMARY", "MOSAIC"]}, "mosaics"),
+                                                ({"SamplesPerPixel": 3}, "colour"), ({"ImageType": ["ORIGINAL", "PRIMARY", "LOCALIZER"]}, "localisers")])
+def test_kinds_of_a_later_version(tmp_path, upright, numbered, fields, reason):
+    write_series(tmp_path, numbered, upright, **fields)
+    refused(tmp_path, FormatError, reason)
+
+
+def test_pixels_that_are_missing_or_cut(tmp_path, upright, numbered):
+    paths = write_series(tmp_path, numbered, upright)
+    change(paths[4], PixelData=bytes(10))
+    with pytest.raises(FormatError, match=paths[4].name):
+        files.read(tmp_path)
+    change(paths[4], PixelData=None)
+    with pytest.raises(FormatError, match="without pixel data"):
+        files.read(tmp_path)
+
+
+def test_an_unreadable_header_is_told(tmp_path, upright, numbered):
+    path = write_series(tmp_path, numbered, upright)[0]
+    path.write_bytes(path.read_bytes()[:200])
+    with pytest.raises(FormatError, match=rf"1 DICOM file\(s\) are damaged or truncated \({path.name}\)"):
+        files.read(tmp_path)  # the lowest slice: without it the stack would look whole
+
+
+# ---- real scans ----
+
+
+def test_chaos_gap_is_measured_and_order_is_by_place(real_data):
+    folder = real_data / "chaos_ct/DICOM_anon"
+    volume = files.read(folder)
+    assert volume.grid.shape == (512, 512, 78)
+    assert volume.grid.spacing_mm == pytest.approx((0.7265625, 0.7265625, 2.0))
+    lowest = pydicom.dcmread(folder / "i0077,0000b.dcm")  # z falls as names rise
+    assert volume.grid.to_mm((0, 0, 0))[2] == pytest.approx(float(lowest.ImagePositionPatient[2]))
+    np.testing.assert_array_equal(volume.array[:, :, 0], lowest.pixel_array.T.astype(int) - 1000)
+    assert volume.array.dtype == np.int16
+    assert volume.unit == "HU"
+
+
+def test_chaos_liver_masks_stand_on_the_liver(real_data):
+    scan = files.read(real_data / "chaos_ct/DICOM_anon")
+    source = Source(str(real_data / "chaos_ct/Ground"), like=str(real_data / "chaos_ct/DICOM_anon"))
+    mask = files.read(source)
+    assert mask.grid == scan.grid == files.read_grid(source)
+    inside = scan.array[mask.array > 0]
+    assert 120 < inside.mean() < 160
+    assert inside.std() < 45
+    upside_down = scan.array[mask.array[:, :, ::-1] > 0]
+    assert upside_down.std() > 200  # what a wrong order would look like
+
+
+@pytest.mark.parametrize("patient", ["STS_008", "STS_019", "STS_025", "STS_042"])
+@pytest.mark.parametrize("modality", ["CT", "MR_T1", "PET"])
+def test_sarcoma_series_equal_an_independent_conversion(real_data, patient, modality):
+    ours = files.read(real_data / f"sarcoma/dicom/{patient}/{modality}/image")
+    theirs = files.read(real_data / f"sarcoma/nifti/{patient}/{modality}_image.nii.gz")
+    moved = theirs.reorient(ours.grid.codes)
+    assert moved.grid.distance_mm(ours.grid) < 0.05
+    np.testing.assert_allclose(moved.array, ours.array, rtol=1e-4, atol=1e-4 * float(np.abs(ours.array).max()))
+
+
+def test_one_time_point_equals_the_reference_conversion(tmp_path, real_data):
+    source = real_data / "dicom/dcm_qa_nih/In/20180918GE/mr_0004"
+    seen = set()
+    for path in sorted(source.glob("*.dcm"), key=lambda p: int(pydicom.dcmread(p, specific_tags=["InstanceNumber"]).InstanceNumber)):
+        place = str(pydicom.dcmread(path, specific_tags=["ImagePositionPatient"]).ImagePositionPatient)
+        if place not in seen:
+            shutil.copy(path, tmp_path)
+            seen.add(place)
+    ours = files.read(tmp_path)
+    theirs = files.read(real_data / "dicom/dcm_qa_nih/Ref/DCM2NIIX_regression_test_4.nii")
+    first = theirs.with_array(theirs.array[0]).reorient(ours.grid.codes)
+    assert first.grid.distance_mm(ours.grid) < 0.05
+    np.testing.assert_array_equal(first.array, ours.array)
+    with pytest.raises(GeometryError, match="10 time points"):
+        files.read(source)
+
+
+@pytest.mark.parametrize("kind", ["", "_jpegls", "_j2k", "_jpeg"])
+def test_compressed_syntaxes_give_the_same_pixels(real_data, kind):
+    plain = files.read(real_data / "dicom/vendors/generic/compressed_rle/001")
+    packed = files.read(real_data / f"dicom/vendors/generic/compressed{kind}/001")
+    np.testing.assert_array_equal(packed.array, plain.array)
+    assert packed.grid == plain.grid
+
+
+def test_objects_without_images_are_left_out_and_named(real_data):
+    series, others = dicom.find(real_data / "sarcoma/dicom/STS_008")
+    assert sorted(s.modality for s in series) == ["CT", "MR", "PT"]
+    assert [what for _, what in others] == ["RTSTRUCT"] * 3
+    with pytest.raises(FormatError, match=r"without images \(RTSTRUCT\)"):
+        files.read(real_data / "sarcoma/dicom/STS_008/CT/mask")

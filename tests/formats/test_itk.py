@@ -1,0 +1,65 @@
+"""NRRD and MetaImage as SimpleITK and the DICOM segmentation tools write them."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import SimpleITK as sitk  # noqa: N813
+
+from delineate.core.errors import FormatError
+from delineate.core.labels import LabelSet
+from delineate.core.volume import Volume
+from delineate.formats import files
+
+
+@pytest.mark.parametrize("ending", [".nrrd", ".nhdr", ".mha", ".mhd"])
+def test_every_voxel_stands_where_itk_puts_it(tmp_path, grid, asymmetric, ending):
+    image = sitk.GetImageFromArray(asymmetric.transpose(2, 1, 0))
+    flip = np.diag([-1.0, -1.0, 1.0])
+    image.SetSpacing(grid.spacing_mm)
+    image.SetOrigin((flip @ grid.affine[:3, 3]).tolist())
+    image.SetDirection((flip @ grid.affine[:3, :3] / grid.spacing_mm).ravel().tolist())
+    path = tmp_path / f"a{ending}"
+    sitk.WriteImage(image, str(path))
+    volume = files.read(path)
+    np.testing.assert_array_equal(volume.array, asymmetric)
+    for index in ((0, 0, 0), (2, 3, 1), tuple(n - 1 for n in grid.shape)):
+        np.testing.assert_allclose(flip @ image.TransformIndexToPhysicalPoint(index), volume.grid.to_mm(index), atol=1e-4)
+
+
+def test_flat_images_and_vectors(tmp_path):
+    sitk.WriteImage(sitk.GetImageFromArray(np.arange(12, dtype=np.int16).reshape(3, 4)), str(tmp_path / "a.mha"))
+    volume = files.read(tmp_path / "a.mha")
+    assert volume.array.shape == (4, 3, 1)
+    np.testing.assert_array_equal(volume.array[..., 0], np.arange(12).reshape(3, 4).T)
+    sitk.WriteImage(sitk.GetImageFromArray(np.arange(24, dtype=np.uint8).reshape(3, 4, 2), isVector=True), str(tmp_path / "b.nrrd"))
+    colours = files.read(tmp_path / "b.nrrd")
+    assert colours.array.shape == (2, 4, 3, 1)
+    assert colours.array[1, 3, 2, 0] == 23
+
+
+def test_segment_names_are_written_and_read(tmp_path, grid):
+    labels = LabelSet.from_names({1: "liver", 4: "left kidney"})
+    files.write(Volume(np.zeros(grid.shape, np.uint8), grid, "label"), tmp_path / "a.nrrd", labels=labels)
+    segments = files.read(tmp_path / "a.nrrd").meta["segments"]
+    assert segments["Segment1_Name"] == "left kidney"
+    assert segments["Segment1_LabelValue"] == "4"
+
+
+def test_a_missing_data_file_is_told(tmp_path, grid, asymmetric):
+    files.write(Volume(asymmetric, grid), tmp_path / "a.mhd")
+    (tmp_path / "a.raw").unlink()
+    with pytest.raises(FormatError, match=r"a\.mhd"):
+        files.read(tmp_path / "a.mhd")
+
+
+def test_real_masks_stand_on_the_ct_they_were_drawn_on(real_data):
+    mask = files.read(real_data / "dicom_seg/liver_seg.nrrd")
+    scan = files.read(real_data / "dicom_seg/ct-3slice")
+    assert int((mask.array > 0).sum()) == 107098
+    assert scan.grid.spacing_mm[2] == pytest.approx(1.0)
+    moved, _ = mask.grid.reorient(scan.grid.codes)
+    assert moved.distance_mm(scan.grid) < 0.05
+    inside = scan.array[mask.reorient(scan.grid.codes).array > 0]
+    assert 30 < np.median(inside) < 200
+    assert scan.unit == "HU"
