@@ -26,6 +26,11 @@ KNOWN_CHANNELS = MR_NAMES | {"ct", "pet", "cta", "ctp", "image", "img", "imaging
 _TRUTH = re.compile(r"(?i)^(?:.*[^a-z])?(ot|otmulticlass|seg|segmentation|label|labels|mask|truth|gt|ground_?truth|annotation|manual)(?:[^a-z].*)?$")
 
 
+def most(tree: Tree, root: Path, folders: list[Path]) -> bool:
+    """Whether these are at least half of the root's folders: one such folder among many others is no cohort."""
+    return bool(folders) and 2 * len(folders) >= len(tree.folders(root))
+
+
 # ---- with a dataset.json ----
 
 
@@ -131,7 +136,7 @@ def _exists(tree: Tree, path: Path) -> bool:
 def totalsegmentator(tree: Tree, root: Path) -> Draft | None:
     """``CASE/ct.nii.gz`` (or ``mri.nii.gz``) with ``CASE/segmentations/STRUCTURE.nii.gz``; perhaps ``meta.csv`` with a split."""
     folders = [f for f in tree.folders(root) if tree.folder(f, "segmentations")]
-    if not folders:
+    if not most(tree, root, folders):
         return None
     draft = Draft("totalsegmentator", [], ("CT",), modality="CT")
     splits = _totalsegmentator_splits(root)
@@ -176,7 +181,7 @@ def modality_files(tree: Tree, root: Path) -> Draft | None:
     """One folder a case with a file a modality and one of truth, such as BraTS (``CASE/CASE_flair.nii.gz`` or ``CASE/Flair_….nii.gz``)."""
     folders = {f: _keys(tree, f) for f in tree.folders(root)}
     folders = {f: keys for f, keys in folders.items() if keys}
-    if not folders:
+    if not most(tree, root, list(folders)):
         return None
     held = [k for keys in folders.values() for k in keys]
     common = [k for k in dict.fromkeys(held) if held.count(k) >= max(1, len(folders) / 2)]
@@ -207,7 +212,8 @@ def _keys(tree: Tree, folder: Path) -> dict[str, Path]:
     files = {re.sub(rf"^{re.escape(folder.name)}[_.-]?", "", stem(p)) or "image": p for p in tree.images(folder) if not is_raster(p)}
     endings = [name.split("_", 1)[1] for name in files if "_" in name]
     shared = {e for e in endings if endings.count(e) > 1}
-    return {(name.split("_", 1)[0] if "_" in name and name.split("_", 1)[1] in shared else name): p for name, p in files.items()}
+    short = {(name.split("_", 1)[0] if "_" in name and name.split("_", 1)[1] in shared else name): p for name, p in files.items()}
+    return short if len(short) == len(files) else files  # CT_image and CT_mask are two things
 
 
 def _kind(key: str) -> str:
@@ -224,22 +230,16 @@ def _brats_names(since_2023: bool) -> dict[int, str]:
 # ---- DICOM trees ----
 
 
-def chaos_ct(tree: Tree, root: Path) -> Draft | None:
-    """``PATIENT/DICOM_anon`` with ``PATIENT/Ground/*.png``; the root itself may be the one patient."""
-    return _chaos(tree, root, "chaos", "", _is_chaos_patient)
+def chaos(tree: Tree, root: Path) -> Draft | None:
+    """``PATIENT/DICOM_anon`` with ``PATIENT/Ground/*.png``; the root itself may be the one patient.
 
-
-def _is_chaos_patient(tree: Tree, folder: Path) -> bool:
-    series = tree.folder(folder, "DICOM_anon")
-    return series is not None and tree.is_dicom(series)
-
-
-def _chaos(tree: Tree, root: Path, layout: str, modality: str, is_patient: Any) -> Draft | None:
-    alone = is_patient(tree, root)
-    folders = [root] if alone else [f for f in tree.folders(root) if is_patient(tree, f)]
-    if not folders:
+    A truth of one value is the liver (CHAOS CT); the grey ranges of CHAOS MR are recognised in the files.
+    """
+    alone = _is_chaos_patient(tree, root)
+    folders = [root] if alone else [f for f in tree.folders(root) if _is_chaos_patient(tree, f)]
+    if not (alone or most(tree, root, folders)):
         return None
-    draft = Draft(layout, [], ("image",), modality=modality)
+    draft = Draft("chaos", [], ("image",), names=dict.fromkeys((1, 63, 255), "liver"))
     for folder in folders:
         series, truth = tree.folder(folder, "DICOM_anon"), tree.folder(folder, "Ground")
         name = Path(os.path.abspath(folder)).name
@@ -249,6 +249,11 @@ def _chaos(tree: Tree, root: Path, layout: str, modality: str, is_patient: Any) 
         label = _png_stack(tree, draft, name, truth, series)
         draft.cases.append(Case(name, "" if alone else name, (source(series or folder),), label))
     return draft
+
+
+def _is_chaos_patient(tree: Tree, folder: Path) -> bool:
+    series = tree.folder(folder, "DICOM_anon")
+    return series is not None and tree.is_dicom(series)
 
 
 def _png_stack(tree: Tree, draft: Draft, case: str, truth: Path | None, series: Path | None) -> tuple[Source, ...]:
@@ -276,7 +281,7 @@ def chaos_mr_t2(tree: Tree, root: Path) -> Draft | None:
 def _chaos_mr(tree: Tree, root: Path, layout: str, sequence: str, phases: tuple[str, ...]) -> Draft | None:
     alone = tree.folder(root, sequence) is not None
     folders = [f for f in ([root] if alone else tree.folders(root)) if tree.folder(f, sequence)]
-    if not folders:
+    if not (alone or most(tree, root, folders)):
         return None
     draft = Draft(layout, [], tuple(f"{sequence} {p}".strip() for p in phases), *chaos_mr_labels(), modality="MR")
     others = sorted({other.name for f in folders for other in tree.folders(f)} - {sequence})
@@ -306,7 +311,7 @@ def ircad(tree: Tree, root: Path) -> Draft | None:
     """3D-IRCADb: ``PATIENT_DICOM`` with ``MASKS_DICOM/ORGAN``, in numbered folders or in the root itself."""
     alone = tree.folder(root, "PATIENT_DICOM") is not None
     folders = [f for f in ([root] if alone else tree.folders(root)) if tree.folder(f, "PATIENT_DICOM")]
-    if not folders:
+    if not (alone or most(tree, root, folders)):
         return None
     draft = Draft("3d-ircadb", [], ("CT",), modality="CT")
     rows = []

@@ -11,8 +11,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..core.errors import DelineateError, LabelError, LayoutError
-from ..core.labels import LabelSet
+from ..core.errors import DelineateError, LayoutError
 from ..core.manifest import Case, Source, Split
 from ..formats import dicom, files
 from ..formats.files import stem
@@ -27,7 +26,7 @@ _AFFIX = "|".join(sorted(_SPLITS, key=len, reverse=True))
 _IMAGES = r"images?|imgs?|data|scans?|volumes?|inputs?|ct|mri?|raw"
 _LABELS = r"labels?|masks?|ground|ground_?truths?|gt|seg|segs|segmentations?|annotations?|truths?|targets?"
 _ROLE = re.compile(rf"(?i)^(?:(?P<before>{_AFFIX})[_-]?)?(?:(?P<image>{_IMAGES})|(?P<label>{_LABELS}))(?:[_-]?(?P<after>{_AFFIX}))?$")
-_LABEL_WORD = re.compile(r"(?i)(?<![a-z])(seg|segs|segmentation|mask|masks|label|labels|gt|truth|ground_?truth|annotation|liver)(?![a-z])")
+_LABEL_WORD = re.compile(r"(?i)(?<![a-z])(seg|segs|segmentation|mask|masks|label|labels|gt|truth|ground_?truth|annotation)(?![a-z])")
 _IMAGE_WORD = re.compile(r"(?i)(?<![a-z])(orig|image|img|volume|scan)(?![a-z])")
 
 
@@ -224,7 +223,8 @@ def with_channels(draft: Draft) -> Draft:
             counts = [_colours(Path(c.images[0].path)) for c in draft.cases[:: max(1, len(draft.cases) // 4)][:4]]
             names = max(counts, key=len)
         elif path.is_file():
-            count = int(files.describe(path).get("channels", 1) or 1)
+            shape = files.describe(path).get("disk_shape", [])
+            count = int(max(shape[3:], default=1))
             names = [f"channel {n}" for n in range(count)]
     except DelineateError:
         return draft  # the doctor will say what is wrong with it
@@ -237,12 +237,3 @@ def _colours(path: Path) -> list[str]:
     """Names of the channels of a picture; [] where it is grey, though stored as colours."""
     volume = files.read(path)
     return [] if volume.channels == 1 or is_grey(volume.array) else list(volume.meta.get("channels", []))
-
-
-def refuse_clash(names: dict[int, str]) -> LabelSet:
-    """A set of these names; where a name occurs twice its value is added, so that it stays unique."""
-    held = list(names.values())
-    try:
-        return LabelSet.from_names({v: (n if held.count(n) == 1 else f"{n} ({v})") for v, n in names.items()})
-    except LabelError as error:
-        raise LabelError(f"the names of the structures cannot be used: {error.message}") from error
