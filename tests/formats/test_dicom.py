@@ -202,7 +202,8 @@ def test_missing_geometry(tmp_path, upright, numbered, field):
 
 @pytest.mark.parametrize(("fields", "reason"), [({"NumberOfFrames": 2}, "multi-frame"),
                                                 ({"ImageType": ["ORIGINAL", "PRIMARY", "MOSAIC"]}, "mosaics"),
-                                                ({"SamplesPerPixel": 3}, "colour"), ({"ImageType": ["ORIGINAL", "PRIMARY", "LOCALIZER"]}, "localisers")])
+                                                ({"SamplesPerPixel": 3}, "colour"),
+                                                ({"ImageType": ["ORIGINAL", "PRIMARY", "LOCALIZER"]}, "localisers")])
 def test_kinds_of_a_later_version(tmp_path, upright, numbered, fields, reason):
     write_series(tmp_path, numbered, upright, **fields)
     refused(tmp_path, FormatError, reason)
