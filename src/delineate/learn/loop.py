@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import copy
 import json
+import logging
 import time
 from collections.abc import Callable, Sequence
 from contextlib import closing
@@ -42,6 +43,8 @@ from .schedule import Clock, rate
 VALIDATION_SHARE = 0.08  # of the time may go into validation
 VALIDATIONS = 12  # at most, in a run by the clock
 CHECKPOINT_EVERY_S = 15.0
+
+logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # what it would say, the run's card says
 
 Listener = Callable[[dict[str, Any]], None]
 

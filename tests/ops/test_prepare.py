@@ -1,0 +1,135 @@
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+import torch
+
+from delineate.core.errors import GeometryError, InputError
+from delineate.core.grid import Grid
+from delineate.core.plan import Channel, Normalisation
+from delineate.core.volume import Volume
+from delineate.ops.prepare import prepare, prepare_label, restore, trace
+from tests.conftest import GRIDS, affine
+from tests.plans import small_plan
+
+BIG = {name: Grid((46, 40, 34), g.affine) for name, g in GRIDS.items()}
+
+
+def blobs(grid: Grid) -> np.ndarray:
+    """Two structures of different size off the centre, so that any flip or swap shows."""
+    ijk = np.indices(grid.shape).reshape(3, -1).T
+    mm = grid.to_mm(ijk) - grid.centre_mm
+    extent = np.abs(grid.to_mm([n - 1 for n in grid.shape]) - grid.to_mm([0, 0, 0])) + 1e-6
+    scaled = mm / extent.clip(10)
+    out = np.zeros(len(ijk), np.uint8)
+    out[(((scaled - (0.14, 0.1, 0.05)) / (0.2, 0.25, 0.3)) ** 2).sum(1) < 1] = 1
+    out[(((scaled - (-0.25, -0.15, -0.1)) / (0.12, 0.2, 0.2)) ** 2).sum(1) < 1] = 2
+    return out.reshape(grid.shape)
+
+
+def one_hot(classes: np.ndarray, n: int) -> torch.Tensor:
+    return torch.nn.functional.one_hot(torch.from_numpy(classes.astype(np.int64)), n).movedim(-1, 0).float()
+
+
+def dice(a, b, value):
+    return 2 * ((a == value) & (b == value)).sum() / max(1, (a == value).sum() + (b == value).sum())
+
+
+@pytest.mark.parametrize("name", list(BIG))
+@pytest.mark.parametrize("spacing", [(1.0, 1.0, 1.0), (0.9, 2.5, 1.4)])
+@pytest.mark.parametrize(("orientation", "crop"), [("RAS", "none"), ("ASR", "nonzero"), ("LPI", "nonzero")])
+def test_restore_undoes_prepare_on_every_grid(name, spacing, orientation, crop):
+    grid = BIG[name]
+    truth = blobs(grid)
+    assert (truth == 1).sum() > 200 < (truth == 2).sum()
+    image = Volume((truth > 0).astype(np.float32) * 100, grid)
+    plan = small_plan(spacing_mm=spacing, orientation=orientation, crop=crop)
+    x, trail = prepare(image, plan)
+    assert x.shape == (1, *trail.prepared.shape) and trail.prepared.codes == orientation
+    classes = prepare_label(Volume(truth, grid, "label"), trail, {1: 1, 2: 2})
+    results = []
+    for axis, depth in itertools.product(range(3), (1, 5, 1000)):
+        scores = one_hot(classes, 3).movedim(axis + 1, 1)
+        results.append(restore(torch.split(scores, depth, dim=1), trail, axis, np.array([0, 1, 2], np.uint8)))
+    assert all(np.array_equal(r, results[0]) for r in results)  # slabs and their axis change nothing
+    assert min(dice(results[0], truth, v) for v in (1, 2)) > 0.8  # a flip or swap would leave next to nothing
+
+
+def test_nothing_changes_where_nothing_is_asked():
+    grid = Grid((8, 9, 10), np.diag([1.0, 1, 1, 1]))
+    array = np.random.default_rng(0).normal(size=grid.shape).astype(np.float32)
+    x, _ = prepare(Volume(array, grid), small_plan())
+    assert np.array_equal(x[0].numpy(), array)
+
+
+def test_the_image_and_its_label_stay_together():
+    grid = BIG["oblique"]
+    truth = blobs(grid)
+    plan = small_plan(spacing_mm=(1.3, 1.1, 1.7))
+    x, trail = prepare(Volume((truth == 1).astype(np.float32), grid), plan)
+    classes = prepare_label(Volume(truth, grid, "label"), trail, {1: 1, 2: 2})
+    assert np.array_equal(x[0].numpy() > 0.5, classes == 1) or ((x[0].numpy() > 0.5) != (classes == 1)).mean() < 0.005
+
+
+def test_label_values_become_class_indices():
+    grid = Grid((8, 8, 8), np.eye(4))
+    label = np.zeros(grid.shape, np.uint8)
+    label[2:6] = 7
+    plan = small_plan(names={4: "a", 7: "b"})
+    _, trail = prepare(Volume(label.astype(np.float32), grid), plan)
+    assert set(np.unique(prepare_label(Volume(label, grid, "label"), trail, plan.labels.compact()))) == {0, 2}
+
+
+def test_ties_and_values_of_restore():
+    grid = Grid((4, 4, 4), np.eye(4))
+    _, trail = prepare(Volume(np.ones(grid.shape, np.float32), grid), small_plan())
+    out = restore([torch.zeros(3, 4, 4, 4)], trail, 0, np.array([0, 5, 9], np.uint8))
+    assert not out.any()  # equal scores are background
+    with pytest.raises(ValueError, match="ended"):
+        restore([torch.zeros(3, 2, 4, 4)], trail, 0, np.array([0, 5, 9], np.uint8))
+
+
+def test_wrong_channels_and_places_are_refused():
+    grid = Grid((8, 8, 8), np.eye(4))
+    with pytest.raises(InputError, match=r"2 channel\(s\), the plan takes 1"):
+        prepare(Volume(np.zeros((2, 8, 8, 8), np.float32), grid), small_plan())
+    _, trail = prepare(Volume(np.zeros(grid.shape, np.float32), grid), small_plan())
+    moved = Grid(grid.shape, affine((1, 1, 1), origin=(3, 0, 0)))
+    with pytest.raises(GeometryError, match="mm"):
+        prepare_label(Volume(np.zeros(grid.shape, np.uint8), moved, "label"), trail, {1: 1})
+
+
+def test_robust_normalisation_ignores_a_few_extreme_voxels():
+    rng = np.random.default_rng(0)
+    grid = Grid((30, 30, 30), np.eye(4))
+    plan = small_plan(channels=(Channel(name="MR", normalise=Normalisation(kind="robust")),))
+    calm = rng.normal(500, 50, grid.shape).astype(np.float32)
+    wild = calm.copy()
+    wild[0, 0, :5] = 1.7e6
+    a, b = (prepare(Volume(v, grid), plan)[0] for v in (calm, wild))
+    assert abs(float(a.mean())) < 0.05 and abs(float(a.std()) - 1) < 0.05
+    assert (a - b)[0, 1:].abs().max() < 0.05
+    scaled, _ = prepare(Volume(calm * 1e3, grid), plan)
+    assert torch.allclose(a, scaled, atol=1e-3)
+    constant, _ = prepare(Volume(np.full(grid.shape, 7, np.uint8), grid), plan)
+    assert not constant.any()
+
+
+def test_window_normalisation_and_nan():
+    grid = Grid((8, 8, 8), np.eye(4))
+    plan = small_plan(channels=(Channel(name="CT", normalise=Normalisation(kind="window", low=-100, high=300, mean=100, std=50)),))
+    array = np.full(grid.shape, 150, np.float32)
+    array[0, 0, 0], array[7, 7, 7], array[3, 3, 3] = -3000, 30000, np.nan
+    x, _ = prepare(Volume(array, grid), plan)
+    assert [float(x[0, 0, 0, 0]), float(x[0, 7, 7, 7]), float(x[0, 3, 3, 3]), float(x[0, 1, 1, 1])] == [-4, 4, -4, 1]
+
+
+def test_body_crop_keeps_the_body():
+    grid = Grid((40, 40, 40), np.eye(4))
+    array = np.full(grid.shape, -1000, np.int16)
+    array[10:30, 12:31, 5:36] = 40
+    array[5, :2, :6] = 100  # a cable
+    trail = trace(Volume(array, grid, "HU"), small_plan(crop="body"))
+    assert trail.start == (8, 10, 3) and trail.stop == (32, 33, 38)

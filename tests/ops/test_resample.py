@@ -1,0 +1,74 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from delineate.ops.resample import apply_axis, axis_weights, resample_image, resample_labels, scale_positions, scale_weights
+
+
+@pytest.mark.parametrize("kernel", ["cubic", "linear", "nearest"])
+@pytest.mark.parametrize(("n_in", "n_out"), [(10, 10), (10, 23), (23, 10), (7, 1), (1, 5)])
+def test_every_row_sums_to_one(kernel, n_in, n_out):
+    weights = axis_weights(scale_positions(n_in, n_out), n_in, kernel, n_in / n_out)
+    assert weights.shape == (n_out, n_in)
+    assert np.allclose(weights.sum(1), 1, atol=1e-6)
+
+
+def test_a_straight_line_stays_straight_away_from_the_edges():
+    line = torch.linspace(0, 39, 40)
+    out = scale_weights(40, 100, "cubic") @ line
+    expected = torch.from_numpy(scale_positions(40, 100)).float()
+    assert torch.allclose(out[10:-10], expected[10:-10], atol=1e-4)
+
+
+def test_shrinking_removes_what_cannot_be_shown():
+    """A pattern finer than the new grid must vanish, not fold into a coarse false one."""
+    fine = torch.from_numpy(np.cos(np.pi * np.arange(96) * 0.9)).float()
+    shrunk = scale_weights(96, 32, "cubic") @ fine
+    naive = torch.from_numpy(axis_weights(scale_positions(96, 32), 96, "cubic", 1.0)) @ fine
+    assert shrunk[4:-4].abs().max() < 0.05 < naive.abs().max()
+
+
+def test_cubic_is_closer_than_linear_on_a_smooth_signal():
+    x = np.arange(60)
+    signal = torch.from_numpy(np.sin(x / 3)).float()
+    truth = torch.from_numpy(np.sin(scale_positions(60, 150) / 3)).float()
+    error = {k: (scale_weights(60, 150, k) @ signal - truth)[10:-10].abs().max() for k in ("cubic", "linear")}
+    assert error["cubic"] < 0.25 * error["linear"]
+
+
+def test_axes_are_not_mixed_up():
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(9, 11, 13)).astype(np.float32)
+    for axis, n in enumerate((5, 20, 7)):
+        weights = scale_weights(x.shape[axis], n)
+        expected = np.moveaxis(np.tensordot(weights.numpy(), x, axes=(1, axis)), 0, axis)
+        assert np.allclose(apply_axis(torch.from_numpy(x), weights, axis), expected, atol=1e-5)
+    whole = resample_image(x, (5, 20, 7), ("cubic", "linear", "cubic"))
+    step = torch.from_numpy(x)
+    for axis, (n, kernel) in enumerate(zip((5, 20, 7), ("cubic", "linear", "cubic"), strict=True)):
+        step = apply_axis(step, scale_weights(x.shape[axis], n, kernel), axis)
+    assert torch.allclose(whole, step, atol=1e-5)
+
+
+def test_labels_equal_the_one_hot_definition():
+    rng = np.random.default_rng(1)
+    coarse = rng.integers(0, 5, (6, 7, 5)).astype(np.uint8)
+    labels = coarse.repeat(3, 0).repeat(2, 1).repeat(4, 2)
+    for shape in [(9, 20, 13), (30, 14, 20), (18, 14, 20)]:
+        scores = []
+        for value in range(5):
+            part = torch.from_numpy((labels == value).astype(np.float32))
+            for axis in range(3):
+                part = apply_axis(part, scale_weights(labels.shape[axis], shape[axis], "linear"), axis)
+            scores.append(part)
+        stacked = torch.stack(scores)
+        found = torch.from_numpy(resample_labels(labels, shape).astype(np.int64))
+        chosen = stacked.gather(0, found[None])[0]
+        assert torch.all(chosen >= stacked.max(0).values - 1e-5)  # ties may fall either way
+
+
+def test_labels_absent_or_whole():
+    assert not resample_labels(np.zeros((4, 5, 6), np.uint8), (8, 3, 6)).any()
+    assert (resample_labels(np.full((4, 5, 6), 2, np.uint8), (8, 3, 6)) == 2).all()

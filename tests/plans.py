@@ -1,0 +1,26 @@
+"""Small plans for tests."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from delineate.core.labels import LabelSet
+from delineate.core.plan import Augmentation, Channel, Network, Normalisation, Plan, Schedule, Structure
+
+NAMES = {1: "left part", 2: "right part"}
+
+
+def small_network(dims: int = 3, **changes: Any) -> Network:
+    flat = 1 if dims == 2 else 2
+    base = {"dims": dims, "channels": 1, "classes": 3, "widths": (8, 16, 16), "strides": ((2, 2, flat), (2, 2, flat)), "kernels": ((3, 3, 1 if dims == 2 else 3),) * 3}
+    return Network(**{**base, **changes})
+
+
+def small_plan(dims: int = 3, names: dict[int, str] | None = None, **changes: Any) -> Plan:
+    labels = LabelSet.from_names(names or NAMES)
+    base = {
+        "channels": (Channel(name="MR", normalise=Normalisation(kind="none")),), "structures": tuple(Structure(**d) for d in labels.to_json()),
+        "spacing_mm": (1.0, 1.0, 1.0), "patch": (16, 16, 1 if dims == 2 else 16), "network": small_network(dims, classes=len(labels) + 1),
+        "schedule": Schedule(epochs=2, steps_per_epoch=3), "augmentation": Augmentation(mirror=(0,)),
+    }  # fmt: skip
+    return Plan(**{**base, **changes})
