@@ -1,0 +1,171 @@
+"""A synthetic abdominal CT cohort with liver, spleen and both kidneys: the data that the demo trains on.
+
+Owns how each phantom patient is scanned (matrix, spacing, coverage, noise, numbering of slices) and the two forms on
+disk; the bodies come from ``phantom_anatomy``. The cohort is meant to break pipelines that are nearly right: the
+gap is not what SliceThickness says, file names and one patient's instance numbers do not follow the slices, one
+orientation is rotated and one upside down, and both halves of the body look alike enough that a mirrored
+or misordered volume scores badly.
+
+    form="nifti"   FOLDER/images/PATIENT.nii.gz, FOLDER/labels/PATIENT.nii.gz, FOLDER/labels.csv
+    form="dicom"   FOLDER/PATIENT/DICOM_anon/*.dcm, FOLDER/PATIENT/Ground/*.png (grey values of CHAOS MR)
+
+Both forms hold the same voxels at the same places. Everything follows from the seed; patient n of a cohort is the
+same whatever the cohort's size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..core import atomic
+from ..core.errors import OutputError, UsageError
+from ..core.grid import Grid
+from ..core.volume import Volume
+from . import phantom_dicom
+from .phantom_anatomy import LABELS, Patient, scene
+
+__all__ = ["GREY_VALUES", "LABELS", "Scan", "make_cohort", "make_scan"]
+
+GREY_VALUES = phantom_dicom.GREY_VALUES
+Form = Literal["dicom", "nifti"]
+# Patients 2, 4, 6, 7 and 8 of every ten are numbered, turned or stored in an unusual way.
+_UNUSUAL = {1: "misleading numbers", 3: "turned", 5: "upside down", 6: "half steps", 7: "numbered upwards"}
+
+
+@dataclass(frozen=True)
+class Scan:
+    """One phantom patient as scanned.
+
+    Args:
+        patient: id.
+        image: int16 HU (I, J, K) on a grid of codes "LPS" or near (columns to the left, rows to the back, slices upwards).
+        label: uint8 on the same grid, values of ``LABELS``.
+        unusual: how its DICOM series is stored: "", "misleading numbers", "turned", "upside down", "half steps", "numbered upwards".
+        thickness_mm: what SliceThickness says; never the gap.
+        seed: of what is left to chance when it is written.
+    """
+
+    patient: str
+    image: Volume
+    label: Volume
+    unusual: str
+    thickness_mm: float
+    seed: int
+
+
+def make_cohort(folder: str | Path, *, patients: int = 20, seed: int = 0, form: Form = "dicom", size: tuple[int, int] | None = None,
+                progress: Callable[[int, int, str], None] | None = None) -> Path:  # fmt: skip
+    """Make a cohort in ``folder``, which must be empty or missing.
+
+    Args:
+        folder: where.
+        patients: how many, at least 1; one scan each.
+        seed: all that is random follows from it.
+        form: "dicom" or "nifti" (see the head of this module).
+        size: (matrix, slices) of every scan over the same field of view; None: 112 to 144, 30 to 46, differing by patient.
+        progress: called as (done, total, patient).
+
+    Returns:
+        The folder.
+
+    Raises:
+        UsageError: an unknown form, no patient, or a size below (16, 4).
+        OutputError: the folder holds something already, or cannot be written.
+    """
+    folder = Path(folder)
+    _refuse_bad_arguments(patients, form, size)
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise OutputError("is not empty: a phantom cohort is made in a new or empty folder", path=folder)
+    atomic.make_folder(folder)
+    if form == "nifti":
+        atomic.write_text(folder / "labels.csv", "value,name\n" + "".join(f"{b.value},{b.name}\n" for b in LABELS))
+    make = partial(_make_and_write, folder=folder, seed=seed, form=form, size=size)
+    with ThreadPoolExecutor(max_workers=2) as pool:  # numpy lets go of the lock; two keep memory below 0.2 GB
+        for done, patient in enumerate(pool.map(make, range(patients)), start=1):
+            if progress is not None:
+                progress(done, patients, patient)
+    return folder
+
+
+def make_scan(index: int, *, seed: int = 0, size: tuple[int, int] | None = None) -> Scan:
+    """Patient ``index`` (from 0) of the cohort of ``seed``, in memory. Arguments as for ``make_cohort``."""
+    rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(index,)))
+    patient = Patient(rng)
+    unusual = _UNUSUAL.get(index % 10, "")
+    grid = _scan_grid(patient, rng, size, turned=unusual == "turned")
+    hu, label = scene(patient, grid)
+    hu += _noise(grid.shape, rng, float(rng.uniform(6, 17)))
+    name, (offset, step) = f"phantom_{index + 1:03d}", (rng.uniform(-600, 200), rng.choice([-0.5, 0.75, 1.0]))
+    shifted = grid.affine.copy()
+    shifted[2, 3] += np.round(offset, 1)  # scanners count the table's height from anywhere
+    placed = Grid(grid.shape, shifted)
+    meta = {"modality": "CT", "patient": name}
+    image = Volume(np.rint(hu).clip(-1024, 3071).astype(np.int16), placed, "HU", meta=meta)
+    return Scan(name, image, Volume(label, placed, "label", meta=meta), unusual, round(grid.spacing_mm[2] + float(step), 2), int(rng.integers(2**31)))
+
+
+def _refuse_bad_arguments(patients: int, form: str, size: tuple[int, int] | None) -> None:
+    if form not in ("dicom", "nifti"):
+        raise UsageError(f"a phantom cohort has the form dicom or nifti, found {form!r}")
+    if patients < 1:
+        raise UsageError(f"a phantom cohort has at least one patient, found {patients}")
+    if size is not None and (size[0] < 16 or size[1] < 4):
+        raise UsageError(f"a phantom scan has a matrix of at least 16 and at least 4 slices, found {size}")
+
+
+def _make_and_write(index: int, *, folder: Path, seed: int, form: Form, size: tuple[int, int] | None) -> str:
+    scan = make_scan(index, seed=seed, size=size)
+    if form == "nifti":
+        from ..formats import files
+
+        files.write(scan.image, folder / "images" / f"{scan.patient}.nii.gz")
+        files.write(scan.label, folder / "labels" / f"{scan.patient}.nii.gz", labels=LABELS)
+    else:
+        phantom_dicom.write_patient(folder / scan.patient, scan.image, scan.label, patient=scan.patient, unusual=scan.unusual,
+                                    thickness_mm=scan.thickness_mm, seed=scan.seed)  # fmt: skip
+    return scan.patient
+
+
+# ---- the scanner ----
+
+
+def _scan_grid(patient: Patient, rng: np.random.Generator, size: tuple[int, int] | None, *, turned: bool) -> Grid:
+    """Columns to the left, rows to the back, slices upwards; the field of view just holds the body.
+
+    Every number has few decimals, so that DICOM's decimal strings hold it exactly.
+    """
+    matrix, gap = int(rng.choice([112, 120, 128, 136, 144])), float(rng.choice([3.0, 4.0, 4.5, 5.0, 5.0, 6.0]))
+    reach = 2 * max(patient.half_width_mm, patient.half_depth_mm)
+    spacing = float(np.clip(reach * rng.uniform(1.06, 1.2) / matrix, 2.0, 3.0))
+    middle, extent = float(rng.uniform(8, 34)) * patient.stretch[2], float(rng.uniform(150, 215))
+    slices = int(np.clip(round(extent / gap), 30, 46))
+    extent = slices * gap
+    if size is not None:
+        spacing, gap = spacing * matrix / size[0], extent / size[1]
+        matrix, slices = size
+    spacing, gap = round(spacing, 3), round(gap, 2)
+    turn = np.eye(3)
+    if turned:
+        angle = np.deg2rad(float(rng.uniform(4, 8)) * rng.choice([-1, 1]))
+        turn[:2, :2] = [[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]
+    affine = np.eye(4)
+    affine[:3, :3] = np.round(turn, 9) @ np.diag([-spacing, -spacing, gap])
+    centre = affine[:3, :3] @ (np.array([matrix - 1, matrix - 1, slices - 1]) / 2)
+    affine[:3, 3] = np.round(np.array([0, 0, middle]) - centre, 3)
+    return Grid((matrix, matrix, slices), affine)
+
+
+def _noise(shape: tuple[int, int, int], rng: np.random.Generator, deviation_hu: float) -> NDArray[np.float32]:
+    """Noise that is correlated between neighbouring voxels, as after reconstruction."""
+    noise = rng.standard_normal(shape, dtype=np.float32)
+    for axis, weight in ((0, 0.55), (1, 0.55), (2, 0.15)):
+        noise = noise + np.float32(weight) * (np.roll(noise, 1, axis) + np.roll(noise, -1, axis))
+    return np.asarray(noise * np.float32(deviation_hu / noise.std()), np.float32)
