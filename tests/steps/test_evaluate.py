@@ -15,7 +15,7 @@ from delineate.core.labels import LabelMapping, LabelSet, Range
 from delineate.core.manifest import Case, Manifest, Source
 from delineate.core.scores import Scores
 from delineate.core.volume import Volume
-from delineate.formats.files import write
+from delineate.formats.files import read, write
 from delineate.steps.evaluate import evaluate, table
 
 LABELS = LabelSet.from_names({1: "liver", 2: "spleen"})
@@ -269,3 +269,20 @@ def test_a_recognised_cohort_is_a_truth(real_data):
     assert len(found.paired) == 10
     ct = evaluate(real_data / "chaos_ct" / "Segmentation", real_data / "chaos_ct")
     assert ct.means()["dice_mean_per_case"] == pytest.approx(0.978, abs=5e-4)
+
+
+def test_a_yaml_file_chooses_structures_of_a_cohort(real_data, tmp_path):
+    (tmp_path / "labels.yaml").write_text("hippocampus: [1, 2]\n")
+    for path in sorted((real_data / "nnunet_hippocampus" / "predictions_tta").glob("*.nii.gz"))[:2]:
+        truth = read(real_data / "hippocampus" / "labelsTr" / path.name)
+        write(truth.with_array((truth.array > 0).astype(np.uint8), "label"), tmp_path / "pred" / path.name)
+    found = evaluate(tmp_path / "pred", real_data / "hippocampus", labels=tmp_path / "labels.yaml")
+    assert found.labels.names == ["hippocampus"]
+    assert found.means()["dice_mean_per_case"] == 1.0
+
+
+def test_soft_edges_are_cut_alike_from_folder_and_cohort(real_data):
+    ground = real_data / "chaos_t1_png" / "val" / "Ground"
+    found = evaluate(ground, real_data / "chaos_t1_png")
+    assert found.means()["dice_pooled_over_all_slices"] == 1.0
+    assert len(found.paired) == 31

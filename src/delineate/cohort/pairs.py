@@ -55,7 +55,8 @@ class Pairing:
     notes: tuple[str, ...] = ()
 
 
-def pair(prediction: str | Path, truth: str | Path, *, like: str | Path | None = None, as_stack: bool | None = None) -> Pairing:
+def pair(prediction: str | Path, truth: str | Path, *, like: str | Path | None = None, as_stack: bool | None = None,
+         labels: Path | None = None) -> Pairing:  # fmt: skip
     """Pair every prediction with its truth.
 
     Args:
@@ -64,6 +65,7 @@ def pair(prediction: str | Path, truth: str | Path, *, like: str | Path | None =
         like: an image whose geometry stacks of bare slices take.
         as_stack: True reads both folders as one stack of slices, False never does; None does where no names match,
             both hold numbered 2-D slices and equally many.
+        labels: YAML file by which ``layouts.find`` chooses structures, where TRUTH is a cohort's folder.
 
     Raises:
         InputError: a path does not exist.
@@ -88,7 +90,7 @@ def pair(prediction: str | Path, truth: str | Path, *, like: str | Path | None =
             return found
         if as_stack is None and _are_slices(predicted) and _are_slices(known) and len(predicted) == len(known):
             return _stack(pred, true, predicted, known, like)
-    return _with_found_cohort(pred, true, predicted, known, like)
+    return _with_found_cohort(pred, true, predicted, known, like, labels)
 
 
 def images_in(path: Path) -> list[Path]:
@@ -130,11 +132,11 @@ def _unique_stems(files: list[Path]) -> dict[str, Path]:
     return names
 
 
-def _with_found_cohort(pred: Path, true: Path, predicted: list[Path], known: list[Path], like: str | Path | None) -> Pairing:
+def _with_found_cohort(pred: Path, true: Path, predicted: list[Path], known: list[Path], like: str | Path | None, labels: Path | None) -> Pairing:
     from .layouts import find
 
     try:
-        return _with_manifest(pred, find(true), like)
+        return _with_manifest(pred, find(true, labels=labels), like)
     except LayoutError as error:
         if not known:
             raise

@@ -105,10 +105,11 @@ def evaluate(prediction: str | Path, truth: str | Path, out: str | Path | None =
         prediction: a file, or a folder of files (or of slices).
         truth: a file, a folder, a ``manifest.jsonl`` or a cohort's folder, whose label mapping then applies.
         out: folder for ``scores.csv`` and ``scores.json``; None writes nothing.
-        labels: names of the values (see ``read_label_names``); else those of the cohort, or of ``predictions.json``
-            beside the predictions. Without any, every value of the truths is a structure; masks with one value on each
-            side (0/63 against 0/255) are compared as the one structure "foreground", and so are pictures whose 0/255 masks
-            have soft edges (cut at 128); the notes say so.
+        labels: names of the values (see ``read_label_names``); a YAML file chooses structures where ``truth`` is a
+            cohort's folder. Else names are those of the cohort, or of ``predictions.json`` beside the predictions. Without
+            any, every value of the truths is a structure; masks with one value on each side (0/63 against 0/255) are
+            compared as the one structure "foreground", and so are pictures whose 0/255 masks have soft edges (cut at
+            128); the notes say so.
         like, as_stack: see ``cohort.pairs.pair``.
         workers, progress: see ``steps.batch.run``.
 
@@ -120,7 +121,10 @@ def evaluate(prediction: str | Path, truth: str | Path, out: str | Path | None =
     """
     from .batch import run, workers_for
 
-    pairing = pair(prediction, truth, like=like, as_stack=as_stack)
+    chooses = Path(labels) if isinstance(labels, str | Path) and Path(labels).suffix.lower() in (".yaml", ".yml") else None
+    pairing = pair(prediction, truth, like=like, as_stack=as_stack, labels=chooses)
+    if chooses is not None and pairing.manifest is not None and Path(truth).is_dir():
+        labels = pairing.manifest.labels  # the file chose structures of the cohort, which numbered them anew
     known, label_notes = _known_labels(labels, pairing, Path(prediction), Path(truth))
     function = functools.partial(count_pair, values=None if known is None else tuple(known.values))
     count = workers_for(_seconds(pairing), len(pairing.pairs)) if workers is None else workers

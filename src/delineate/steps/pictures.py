@@ -179,10 +179,13 @@ def _rgb(label: Label) -> tuple[float, float, float]:
 
 
 def _letters(ax: Any, plane: Plane, index: int, length: int) -> None:
+    from matplotlib.patheffects import withStroke
+
+    outlined = [withStroke(linewidth=2, foreground="black")]  # letters stay readable on bright tissue
     ax.set_axis_off()
     places = ((0.015, 0.5, "left", "center"), (0.985, 0.5, "right", "center"), (0.5, 0.985, "center", "top"), (0.5, 0.015, "center", "bottom"))
     for letter, (x, y, across, up) in zip(plane.edges, places, strict=False):
-        ax.text(x, y, letter, transform=ax.transAxes, ha=across, va=up, color="#f5f5f5", fontsize=9, fontweight="bold")
+        ax.text(x, y, letter, transform=ax.transAxes, ha=across, va=up, color="#f5f5f5", fontsize=9, fontweight="bold", path_effects=outlined)
     if length > 1:
         ax.set_title(f"{plane.name} {index + 1} of {length}", color="#c8c8c8", fontsize=8, pad=3)
 

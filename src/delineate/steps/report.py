@@ -464,11 +464,11 @@ def _limits(run: Run) -> list[str]:
 
 
 def _flat(data: Any, prefix: str = "") -> dict[str, Any]:
-    """Nested plain data as dotted keys; lists of dicts are numbered, other lists stay."""
-    items: Iterable[tuple[Any, Any]] = data.items() if isinstance(data, dict) else enumerate(data)
+    """Nested plain data as dotted keys; lists of several dicts are numbered, other lists stay."""
+    items: Iterable[tuple[Any, Any]] = data.items() if isinstance(data, dict) else enumerate(data, start=1)
     out: dict[str, Any] = {}
     for key, value in items:
-        name = f"{prefix}{key}"
+        name = prefix.removesuffix(".") if isinstance(data, list) and len(data) == 1 else f"{prefix}{key}"
         if isinstance(value, dict) or (isinstance(value, list) and value and isinstance(value[0], dict)):
             out |= _flat(value, f"{name}.")
         else:
@@ -485,10 +485,11 @@ def _value(value: Any) -> str:
         flat = all(not isinstance(v, list) for v in value)
         return " × ".join(_value(v) for v in value) if flat and 1 < len(value) <= 3 and all(isinstance(v, int | float) for v in value) else \
             ", ".join(_value(v) for v in value) if flat else "; ".join(_value(v) for v in value)  # fmt: skip
-    return "own" if value is None else str(value)
+    return "–" if value is None else str(value)
 
 
-_SPELLED = (("_mm", " (mm)"), ("_ml", " (ml)"), ("_percent", " (%)"), ("_", " "), (".", " "), ("dice", "Dice"), ("iou", "IoU"))
+_SPELLED = (("_percentile", " percentile"), ("_mm", " (mm)"), ("_ml", " (ml)"), ("_percent", " (%)"), ("_", " "), (".", " "),
+            ("dice", "Dice"), ("iou", "IoU"))  # fmt: skip
 
 
 def _words(name: str) -> str:
