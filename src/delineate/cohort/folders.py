@@ -187,10 +187,10 @@ def plain_images(tree: Tree, root: Path) -> Draft | None:
     entries = _entries(tree, root) if tree.images(root) else {}
     for name, paths in entries.items():
         draft.cases.append(Case(name, "", tuple(source(p) for p in paths)))
-    if not entries:
-        for folder in tree.folders(root):
-            if tree.is_dicom(folder):
-                _series(draft, folder, folder.name)
+    series = [f for f in tree.folders(root) if tree.is_dicom(f)]
+    if not entries and 2 * len(series) >= len(tree.folders(root)):
+        for folder in series:
+            _series(draft, folder, folder.name)
     if not draft.cases:
         return None
     counts = {len(c.images) for c in draft.cases}

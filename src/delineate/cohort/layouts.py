@@ -172,8 +172,8 @@ def _settle_labels(draft: Draft, root: Path, choice: Choice | None) -> None:
 def _with_patients(draft: Draft, pattern: str | None) -> tuple[Case, ...]:
     """Every case with its patient: by the user's pattern, else the layout, the DICOM PatientID, a common form of id, or the id itself."""
     if pattern is not None:
-        compiled = _compiled(pattern)
-        return tuple(replace(c, patient=_by_pattern(c.id, compiled)) for c in draft.cases)
+        compiled = compiled_pattern(pattern)
+        return tuple(replace(c, patient=by_pattern(c.id, compiled)) for c in draft.cases)
     rules: Counter[str] = Counter()
     cases = []
     for case in draft.cases:
@@ -189,7 +189,7 @@ def _with_patients(draft: Draft, pattern: str | None) -> tuple[Case, ...]:
     return tuple(cases)
 
 
-def _compiled(pattern: str) -> re.Pattern[str]:
+def compiled_pattern(pattern: str) -> re.Pattern[str]:
     try:
         compiled = re.compile(pattern)
     except re.error as error:
@@ -199,7 +199,7 @@ def _compiled(pattern: str) -> re.Pattern[str]:
     return compiled
 
 
-def _by_pattern(case: str, compiled: re.Pattern[str]) -> str:
+def by_pattern(case: str, compiled: re.Pattern[str]) -> str:
     found = compiled.search(case)
     if not found or not found.group(1):
         raise LayoutError(f"the patient pattern {compiled.pattern!r} does not fit this id", case=case)
@@ -211,7 +211,7 @@ def _dicom_fact(case: Case, name: str) -> str:
     image = case.images[0]
     path = Path(image.path)
     place = path if path.is_dir() else path.parent
-    if path.is_file() and not files.detect(path) == "DICOM":
+    if path.is_file() and files.detect(path) != "DICOM":
         return ""
     if path.is_dir() and not Tree().is_dicom(place):
         return ""
@@ -226,8 +226,8 @@ def _from_manifest(path: Path, choice: Choice | None, patient: str | None) -> Fo
             if not Path(one.path).exists():
                 raise InputError(f"the manifest names {one.path}, which does not exist", case=case.id, path=path)
     if patient is not None:
-        compiled = _compiled(patient)
-        manifest = replace(manifest, cases=tuple(replace(c, patient=_by_pattern(c.id, compiled)) for c in manifest.cases))
+        compiled = compiled_pattern(patient)
+        manifest = replace(manifest, cases=tuple(replace(c, patient=by_pattern(c.id, compiled)) for c in manifest.cases))
     if choice is not None:
         labels, mapping = choice.apply(manifest.labels, manifest.mapping)
         manifest = replace(manifest, labels=labels, mapping=mapping)

@@ -144,7 +144,7 @@ class Choice:
             LabelError: of another shape, or empty.
         """
         inner = data["labels"] if isinstance(data, dict) and isinstance(data.get("labels"), dict) else data
-        rest = data.get("rest", "background") if inner is not data else "background"
+        rest: Any = data.get("rest", "background") if inner is not data else "background"
         if not isinstance(inner, dict) or not inner or rest not in ("refuse", "background"):
             raise LabelError("expected 'labels:' with lines 'name: 48', 'name: [44, 45]', 'name: 55-70', 'name: \"#ff0000\"' or 'name: other name', "
                              "and perhaps 'rest: background' or 'rest: refuse'", path=path or None)  # fmt: skip
@@ -190,7 +190,8 @@ class Choice:
         pairs = [(source, value) for _, source, value in parts]
         if "ranges" in kinds:
             return chosen, LabelMapping(ranges=tuple(Range(float(s[0]), float(s[1]), v) for s, v in pairs), rest=self.rest)
-        return chosen, LabelMapping(**{kinds.pop(): tuple(pairs)}, rest=self.rest)
+        only: dict[str, Any] = {kinds.pop(): tuple(pairs)}
+        return chosen, LabelMapping(**only, rest=self.rest)
 
 
 def _resolve(item: Item, value: int, labels: LabelSet, mapping: LabelMapping) -> list[tuple[str, Any, int]]:

@@ -32,7 +32,8 @@ class Tree:
     def _list(self, folder: Path) -> tuple[list[str], list[str]]:
         key = os.fspath(folder)
         if key not in self._seen:
-            files, folders = [], []
+            files: list[str] = []
+            folders: list[str] = []
             try:
                 with os.scandir(folder) as entries:
                     for entry in entries:
@@ -123,9 +124,14 @@ def _without_endings(names: Sequence[str]) -> list[str]:
 def _without_common(names: Sequence[str]) -> list[str]:
     if len(names) < 2:
         return list(names)
-    head = re.sub(r"\d+$", "", os.path.commonprefix(list(names)))
-    tail = re.sub(r"^\d+", "", os.path.commonprefix([n[::-1] for n in names])[::-1])
+    head = re.sub(r"\d+$", "", _shared_start(names))
+    tail = re.sub(r"^\d+", "", _shared_start([n[::-1] for n in names])[::-1])
     return [name[len(head) : len(name) - len(tail)] for name in names]
+
+
+def _shared_start(names: Sequence[str]) -> str:
+    first, last = min(names), max(names)
+    return first[: next((n for n, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), min(len(first), len(last)))]
 
 
 def _numbers(names: Sequence[str]) -> list[str]:
