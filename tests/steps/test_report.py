@@ -184,6 +184,16 @@ def test_lost_scans_are_named_and_the_rest_stands(run):
     assert "Worst test case c2 cannot be shown" in page.text["pictures"]
 
 
+def test_validation_scores_are_not_called_test_scores(run):
+    (run / "test").rename(run / "validation")
+    page = Page(report(run))
+    assert "validation Dice mean per case" in page.text["summary"]
+    assert "optimistic" in page.text["summary"]
+    assert "Validation scores" in page.text["test"]
+    assert "Worst validation case: c2" in page.text["pictures"]
+    assert "It was not tested on data held back." in page.text["limits"]
+
+
 def test_damaged_files_and_missing_folders_are_refused(run, tmp_path):
     with pytest.raises(InputError, match="folder"):
         report(tmp_path / "nowhere")

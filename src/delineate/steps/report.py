@@ -1,7 +1,7 @@
 """The report step: a run's folder as one page that needs nothing else, to read, print and file away.
 
 It reads what the other steps left on disk (``plan.json``, ``manifest.jsonl``, ``findings.json``, ``fold_K/log.jsonl``,
-``test/scores.json``, ``test/predictions``, ``card.json``) and computes no score of its own. Whatever is absent is said
+scores and predictions under ``test`` or else ``validation``, ``card.json``) and computes no score of its own. Whatever is absent is said
 to be absent. The page has inline style and pictures and no script; it follows the reader's dark or light setting.
 """
 
@@ -25,8 +25,9 @@ from ..core.labels import LabelSet
 from ..core.manifest import Manifest
 from .pictures import INK, plot_svg
 
-SECTIONS = (("data", "Data"), ("plan", "Plan"), ("training", "Training"), ("test", "Test scores"), ("pictures", "Test cases"),
+SECTIONS = (("data", "Data"), ("plan", "Plan"), ("training", "Training"), ("test", "Scores"), ("pictures", "Cases"),
             ("volumes", "Volumes"), ("provenance", "Provenance"), ("limits", "Limits of use"))  # fmt: skip
+OPTIMISTIC = "No test scores stand in this run: figures of validation data are optimistic, as they chose the checkpoint."
 MOST_LINES = 8  # in one plot; more structures are drawn without names
 CHOICES = ("orientation", "spacing_mm", "crop", "patch", "batch", "network", "loss", "optimiser", "schedule", "seed")  # shown without a reason too
 SEVERITIES = ("error", "warning", "note")
@@ -34,7 +35,10 @@ SEVERITIES = ("error", "warning", "note")
 
 @dataclass(frozen=True)
 class Run:
-    """What a run's folder holds; None or empty where a file is absent."""
+    """What a run's folder holds; None or empty where a file is absent.
+
+    ``scored`` is "test", or "validation" where only those cases, which chose the checkpoint, were scored.
+    """
 
     folder: Path
     plan: dict[str, Any] | None = None
@@ -43,6 +47,7 @@ class Run:
     logs: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
     scores: dict[str, Any] | None = None
     card: dict[str, Any] | None = None
+    scored: str = "test"
 
     @classmethod
     def load(cls, folder: Path) -> Run:
@@ -55,8 +60,9 @@ class Run:
             raise InputError("a run is a folder, found none here", path=folder)
         manifest = folder / "manifest.jsonl"
         logs = sorted(folder.glob("fold_*/log.jsonl"))
+        scored = "test" if (folder / "test" / "scores.json").is_file() or not (folder / "validation" / "scores.json").is_file() else "validation"
         return cls(folder, _json(folder / "plan.json"), Manifest.load(manifest) if manifest.is_file() else None, _json(folder / "findings.json"),
-                   {p.parent.name: _lines(p) for p in logs}, _json(folder / "test" / "scores.json"), _json(folder / "card.json"))  # fmt: skip
+                   {p.parent.name: _lines(p) for p in logs}, _json(folder / scored / "scores.json"), _json(folder / "card.json"), scored)  # fmt: skip
 
     @property
     def labels(self) -> LabelSet:
@@ -150,7 +156,7 @@ def _headline(run: Run) -> dict[str, str]:
     means = (run.scores or {}).get("means", {})
     for key in ("dice_mean_per_case", "dice_pooled_over_all_slices"):
         if means.get(key) is not None:
-            return {"value": _shown(means[key]), "name": f"test {_words(key)}, mean of structures"}
+            return {"value": _shown(means[key]), "name": f"{run.scored} {_words(key)}, mean of structures"}
     best = [max(v) for v in (_series(log, "val_dice_mean")[1] for log in run.logs.values()) if v]
     if best:
         return {"value": _shown(float(np.mean(best))), "name": "best validation Dice, mean of folds (the run was not tested)"}
@@ -165,15 +171,15 @@ def _key_figures(run: Run) -> list[tuple[str, str]]:
     if seconds:
         out.append(("training time", _duration(seconds)))
     if run.scores:
-        out.append(("test slices" if run.scores.get("planar") else "test cases", str(len(run.scores.get("cases", [])))))
+        out.append((f"{run.scored} {'slices' if run.scores.get('planar') else 'cases'}", str(len(run.scores.get("cases", [])))))
     return out
 
 
 def _summary_lines(run: Run) -> list[str]:
     if not run.scores:
-        return ["No test scores stand in this run: figures of validation data are optimistic, as they chose the checkpoint."] if run.logs else []
+        return [OPTIMISTIC] if run.logs else []
     dice = [s for s in run.scores["summary"] if s["metric"] == "dice" and s["mean"] is not None]
-    lines = []
+    lines = [] if run.scored == "test" else [OPTIMISTIC]
     if len(dice) > 1:
         low, high = min(dice, key=lambda s: s["mean"]), max(dice, key=lambda s: s["mean"])
         lines.append(f"Best segmented is {high['label']} (mean Dice {_shown(high['mean'])}), worst {low['label']} ({_shown(low['mean'])}).")
@@ -259,7 +265,7 @@ def _fold(key: str, log: list[dict[str, Any]], labels: LabelSet) -> dict[str, An
     if dice:
         plots.append(("Validation Dice against steps, each structure and their mean.", plot_svg(dice, "Dice", (0.0, 1.0))))
     last = log[-1] if log else {}
-    words = f"{last.get('step', 0)} steps, {last.get('epoch', 0)} epochs, {_duration(last.get('seconds', 0.0))}."
+    words = f"{last.get('step', 0)} steps, {last.get('epoch', 0):.3g} epochs, {_duration(last.get('seconds', 0.0))}."
     means = _series(log, "val_dice_mean")
     if means[1]:
         best = int(np.argmax(means[1]))
@@ -330,7 +336,7 @@ def _test(run: Run) -> dict[str, Any] | None:
     others = ["iou", "precision", "recall"]
     sets = "; ".join(f"{_words(k)} {_shown(v)}" for k, v in means.items() if k.startswith("dice"))
     return {
-        "unit": unit, "rows": rows, "total": total if len(rows) > 1 else None,
+        "unit": unit, "rows": rows, "total": total if len(rows) > 1 else None, "set": run.scored,
         "words": f"Over {len(scores.get('cases', []))} {unit}s, {_unseen(run)}on the original grids. Mean of structures: {sets}.",
         "other_names": [_words(m) for m in others], "others": [(n, [_shown(summary[n, m]["mean"]) for m in others]) for n in names],
         "remarks": [f"{name}: {why}" for name, why in (scores.get("failures") or {}).items()] + list(scores.get("notes") or []),
@@ -340,6 +346,8 @@ def _test(run: Run) -> dict[str, Any] | None:
 
 def _unseen(run: Run) -> str:
     """What the manifest proves of the scored cases: that they are the split's test cases, or that some are not."""
+    if run.scored != "test":
+        return "which chose the checkpoint, "
     splits = {c.id: c.split for c in run.manifest} if run.manifest else {}
     scored = [splits.get(c["case"]) for c in (run.scores or {}).get("cases", [])]
     if scored and all(s == "test" for s in scored):
@@ -375,16 +383,16 @@ def _volumes(run: Run) -> dict[str, Any] | None:
         dots.append((name if len(names) <= MOST_LINES else "", [t for t, _ in kept], [p - t for t, p in kept], colours.get(name, INK), "o"))
     plot = plot_svg(dots, "difference, ml", x_name="true volume, ml", zero=True)
     return {"words": "A positive difference means that too much was drawn.", "rows": rows,
-            "plots": [("Predicted minus true volume against the true volume, each test case.", plot)]}  # fmt: skip
+            "plots": [("Predicted minus true volume against the true volume, each scored case.", plot)]}  # fmt: skip
 
 
 def _montages(run: Run) -> tuple[list[dict[str, str]], list[str]]:
-    """Pictures of the best, the median and the worst test case, and why any is missing."""
+    """Pictures of the best, the median and the worst scored case, and why any is missing."""
     if not run.scores:
-        return [], ["No test case can be shown: the run holds no test scores."]
+        return [], ["No case can be shown: the run holds no test scores."]
     ranked = _ranked(run.scores)
     if not ranked or run.manifest is None:
-        return [], ["No test case can be shown: the run holds no manifest, or no case has a defined Dice."]
+        return [], ["No case can be shown: the run holds no manifest, or no case has a defined Dice."]
     order = {"Best": len(ranked) - 1, "Median": len(ranked) // 2, "Worst": 0}
     chosen = {index: word for word, index in reversed(order.items())}  # of few cases one may be two of them: it is shown once
     out, gaps = [], []
@@ -392,9 +400,9 @@ def _montages(run: Run) -> tuple[list[dict[str, str]], list[str]]:
         case, dice = ranked[index]
         try:
             png = _montage(run, case)
-            out.append({"words": f"{word} test case: {case}, Dice {_shown(dice)}", "png": base64.b64encode(png).decode("ascii")})
+            out.append({"words": f"{word} {run.scored} case: {case}, Dice {_shown(dice)}", "png": base64.b64encode(png).decode("ascii")})
         except DelineateError as error:
-            gaps.append(f"{word} test case {case} cannot be shown: {error}")
+            gaps.append(f"{word} {run.scored} case {case} cannot be shown: {error}")
     return out, gaps
 
 
@@ -414,7 +422,7 @@ def _montage(run: Run, case_id: str) -> bytes:
 
     assert run.manifest is not None  # the caller looked
     case = run.manifest.named(case_id)
-    predictions = sorted((run.folder / "test" / "predictions").glob(f"{case_id}.*"))
+    predictions = sorted((run.folder / run.scored / "predictions").glob(f"{case_id}.*"))
     if not predictions:
         raise InputError("its prediction is not in the run", case=case_id)
     with tempfile.TemporaryDirectory() as folder:
@@ -446,7 +454,7 @@ def _limits(run: Run) -> list[str]:
         what = f"{run.manifest.modality or 'modality not stated'}, {', '.join(run.manifest.channels)}"
         lines.append(f"Learned from {len(trained)} cases of {len({c.patient for c in trained})} patients ({what}) of one source; "
                      "other scanners, protocols and diseases are untested.")  # fmt: skip
-    if run.scores:
+    if run.scores and run.scored == "test":
         n = len(run.scores.get("cases", []))
         lines.append(f"The test set has {n} {'slices' if run.scores.get('planar') else 'cases'} of that same source"
                      + ("; so few cannot tell how rare failures are." if n < 30 else "."))  # fmt: skip
