@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -31,7 +32,8 @@ LABELS = LabelSet((
 
 CAVITY_MM = (122.0, 80.0)  # half width and half depth of the reference cavity
 AIR, LUNG, FAT, MUSCLE, WATER = -1000.0, -840.0, -98.0, 56.0, 8.0
-Field = NDArray[np.float32]
+Field = NDArray[Any]  # float32
+Point = Sequence[float] | NDArray[Any]  # three numbers
 Shape = Callable[[Field, Field, Field], Field]  # reference x, y, z -> signed distance in mm
 
 
@@ -123,13 +125,13 @@ class Canvas:
         self.x, self.y, self.z = (body[a] / np.float32(patient.stretch[a]) for a in range(3))
         self.table_y = scanner[1] - float(patient.offset_mm[1]), scanner[0]
         self.texture = waves(grid, rng, 6, (15, 45), 1.0)
-        self._to_index = lambda p: grid.to_index(turn @ (np.asarray(p) * patient.stretch) + patient.offset_mm)
+        self._grid, self._turn, self._patient = grid, turn, patient
         self._steps = np.abs(np.linalg.inv(grid.affine[:3, :3]) @ turn @ np.diag(patient.stretch))  # indices a reference mm
         self.hu: Field = np.full(grid.shape, AIR, np.float32)
         self.label: NDArray[np.uint8] = np.zeros(grid.shape, np.uint8)
 
-    def paint(self, shape: Shape, hu: float | Field, label: int = 0, *, centre: Sequence[float] | None = None,
-              reach_mm: float | Sequence[float] = 0, texture_hu: float = 0, only: int | None = None) -> None:  # fmt: skip
+    def paint(self, shape: Shape, hu: float | Field, label: int = 0, *, centre: Point | None = None,
+              reach_mm: float | Point = 0, texture_hu: float = 0, only: int | None = None) -> None:  # fmt: skip
         """Lay ``hu`` over everything inside ``shape`` and give those voxels ``label``.
 
         Args:
@@ -153,8 +155,8 @@ class Canvas:
             cover = cover * (self.label[box] == only)
         self.hu[box] += cover * (value - self.hu[box])
 
-    def _box(self, centre: Sequence[float], reach_mm: float | Sequence[float]) -> tuple[slice, slice, slice]:
-        middle = self._to_index(centre)
+    def _box(self, centre: Point, reach_mm: float | Point) -> tuple[slice, slice, slice]:
+        middle = self._grid.to_index(self._turn @ (np.asarray(centre) * self._patient.stretch) + self._patient.offset_mm)
         reach = self._steps @ np.broadcast_to(np.asarray(reach_mm, float), 3) + 18.0 / self.spacing_mm  # the bend moves a point by less than 18 mm
         low = np.clip(np.floor(middle - reach), 0, self.shape).astype(int)
         high = np.clip(np.ceil(middle + reach) + 1, 0, self.shape).astype(int)
@@ -181,7 +183,7 @@ def waves(grid: Grid, rng: np.random.Generator, count: int, wavelength_mm: tuple
 # ---- shapes: functions of reference coordinates that return signed distances ----
 
 
-def ellipsoid(centre: Sequence[float], radii: Sequence[float], turn: NDArray[Any] | None = None) -> Shape:
+def ellipsoid(centre: Point, radii: Point, turn: NDArray[Any] | None = None) -> Shape:
     """About exact near the surface: r (r - 1) / |gradient|."""
     rotation = np.eye(3) if turn is None else turn
 
@@ -191,7 +193,7 @@ def ellipsoid(centre: Sequence[float], radii: Sequence[float], turn: NDArray[Any
     return distance
 
 
-def _ellipsoid(p: Sequence[Field], radii: Sequence[float]) -> Field:
+def _ellipsoid(p: Sequence[Field], radii: Point) -> Field:
     scaled = [q / np.float32(r) for q, r in zip(p, radii, strict=True)]
     length = np.sqrt(sum(s * s for s in scaled))
     gradient = np.sqrt(sum((s / np.float32(r)) ** 2 for s, r in zip(scaled, radii, strict=True)))
@@ -232,7 +234,17 @@ def smooth_min(a: Field, b: Field, width_mm: float) -> Field:
 
 def smooth_max(a: Field, b: Field, width_mm: float) -> Field:
     """What two shapes share, with rounded edges."""
-    return -smooth_min(-a, -b, width_mm)
+    return np.asarray(-smooth_min(-a, -b, width_mm))
+
+
+def _both(a: Shape, b: Shape, shrink_mm: float = 0) -> Shape:
+    """What two shapes share, less a rim of ``shrink_mm``."""
+    return lambda x, y, z: np.maximum(a(x, y, z), b(x, y, z)) + shrink_mm
+
+
+def _in_front(x: Field, y: Field, z: Field, level: float) -> Field:
+    """The half space in front of ``level``, where air gathers."""
+    return level - y
 
 
 def _coordinates(grid: Grid) -> Field:
@@ -251,7 +263,7 @@ def _rotation(about_x: float, about_y: float, about_z: float) -> NDArray[np.floa
     return np.asarray(rz @ ry @ rx)
 
 
-def _local(x: Field, y: Field, z: Field, centre: Sequence[float], rotation: NDArray[Any]) -> list[Field]:
+def _local(x: Field, y: Field, z: Field, centre: Point, rotation: NDArray[Any]) -> list[Field]:
     r = rotation.T.astype(np.float32)
     dx, dy, dz = x - np.float32(centre[0]), y - np.float32(centre[1]), z - np.float32(centre[2])
     return [r[a, 0] * dx + r[a, 1] * dy + r[a, 2] * dz for a in range(3)]
@@ -273,14 +285,14 @@ def _body(canvas: Canvas, patient: Patient) -> None:
     canvas.paint(lambda x, y, z: np.abs(cavity(x, y, z) - 5) - 0.7, FAT / 3)  # between the muscles' layers
     canvas.paint(cavity, FAT, texture_hu=10)
     for side in (1, -1):
-        canvas.paint(lambda x, y, z, s=side: _ellipsoid((x - s * 30, y + 78, 0 * z), (27, 17, 1)), MUSCLE, texture_hu=14)
-        canvas.paint(lambda x, y, z, s=side: _psoas(x, y, z, s), MUSCLE + 4, texture_hu=6)
+        canvas.paint(ellipsoid((side * 30, -78, 0), (27, 17, 1e4)), MUSCLE, texture_hu=14)
+        canvas.paint(partial(_psoas, side=side), MUSCLE + 4, texture_hu=6)
 
 
 def _psoas(x: Field, y: Field, z: Field, side: int) -> Field:
     """Grows downwards from the first lumbar vertebra."""
     size = np.clip((38 - z) / 90, 0.05, 1.2)
-    return np.asarray((np.hypot((x - side * (27 + 9 * size)) / 0.9, (y + 46) / 1.2) - 17 * size))
+    return np.asarray(np.hypot((x - side * (27 + 9 * size)) / 0.9, (y + 46) / 1.2) - 17 * size)
 
 
 def _skeleton(canvas: Canvas, rng: np.random.Generator) -> None:
@@ -318,7 +330,7 @@ def diaphragm(x: Field, y: Field, z: Field) -> Field:
     """Height in mm of the two domes above a point; the right one stands higher."""
     right = 114 - 62 * (((x - 52) / 92) ** 2 + ((y - 12) / 88) ** 2)
     left = 103 - 62 * (((x + 54) / 84) ** 2 + ((y - 8) / 86) ** 2)
-    return -smooth_min(-right, -left, 14.0)
+    return np.asarray(-smooth_min(-right, -left, 14.0))
 
 
 def _chest(canvas: Canvas, rng: np.random.Generator) -> None:
@@ -331,7 +343,7 @@ def _chest(canvas: Canvas, rng: np.random.Generator) -> None:
     for _ in range(18):
         x0, y0 = rng.uniform(-95, 95), rng.uniform(-60, 60)
         vessel = tube(x0, y0, float(rng.uniform(1.4, 3.2)), 4, float(rng.uniform(0, 6)), lean=(-x0 / 260, -y0 / 300))
-        canvas.paint(lambda x, y, z, v=vessel: np.maximum(np.maximum(v(x, y, z), below(x, y, z) + 4), cavity(x, y, z) + 4), -60.0,
+        canvas.paint(_both(vessel, lambda x, y, z: np.maximum(below(x, y, z), cavity(x, y, z)) + 4), -60.0,
                      centre=(x0 * 0.6, y0 * 0.7, 110), reach_mm=(42, 42, 75))  # fmt: skip
     heart = ellipsoid((-18, 26, 138), (58, 44, 40))
     canvas.paint(lambda x, y, z: np.maximum(heart(x, y, z), below(x, y, z) + 1), FAT)
@@ -349,19 +361,22 @@ def _bowel(canvas: Canvas, rng: np.random.Generator, patient: Patient) -> None:
         filling = float(rng.choice([WATER, oral, 60.0, bright, FAT / 2]))
         _loop(canvas, centre, radii, _rotation(*rng.uniform(-90, 90, 3)), wall, filling, air=rng.random() < 0.3)
     for x0, y0, top in ((92.0, 6.0, -34.0), (-98.0, -14.0, 22.0)):
-        wall = tube(x0 + float(rng.normal(0, 4)), y0 + float(rng.normal(0, 6)), float(rng.uniform(17, 22)), 5, float(rng.uniform(0, 6)), bulge=0.12)
-        short = (lambda x, y, z, w=wall, t=top: smooth_max(np.maximum(w(x, y, z), cavity(x, y, z) + 2), z - t, 14.0))
+        gut = tube(x0 + float(rng.normal(0, 4)), y0 + float(rng.normal(0, 6)), float(rng.uniform(17, 22)), 5, float(rng.uniform(0, 6)), bulge=0.12)
+
+        def short(x: Field, y: Field, z: Field, wall: Shape = gut, top: float = top) -> Field:
+            return smooth_max(np.maximum(wall(x, y, z), cavity(x, y, z) + 2), z - top, 14.0)
+
         box: dict[str, Any] = {"centre": (x0, y0, top - 100), "reach_mm": (42, 42, 115)}
         canvas.paint(short, 60.0, **box)
-        canvas.paint(lambda x, y, z, s=short: s(x, y, z) + 3, float(rng.choice([-120.0, 25.0, 70.0])), texture_hu=60, **box)
-        canvas.paint(lambda x, y, z, s=short, b=y0 + 6: np.maximum(s(x, y, z) + 4, b - y), -900.0, **box)
+        canvas.paint(_both(short, short, 3), float(rng.choice([-120.0, 25.0, 70.0])), texture_hu=60, **box)
+        canvas.paint(_both(short, partial(_in_front, level=y0 + 2), 4), -900.0, **box)
     centre = np.array([-50, 24, 62]) + rng.normal(0, (5, 4, 5))
     _loop(canvas, centre, rng.uniform((34, 30, 38), (48, 42, 52)), _rotation(0, 25, -25), bright * 0.75, oral, air=True)
     canvas.paint(ellipsoid((-22, 6, 22), (52, 11, 12), _rotation(0, 18, 8)), bright * 0.85, centre=(-22, 6, 22), reach_mm=54, texture_hu=14)
     _loop(canvas, (34, 2, 0), (13, 13, 34), np.eye(3), 60.0, oral, air=False)
 
 
-def _loop(canvas: Canvas, centre: Sequence[float], radii: Sequence[float], turn: NDArray[Any], wall: float, filling: float, air: bool) -> None:
+def _loop(canvas: Canvas, centre: Point, radii: Point, turn: NDArray[Any], wall: float, filling: float, air: bool) -> None:
     """One closed piece of gut; air floats to the front of a patient who lies on the back."""
     outer = ellipsoid(centre, radii, turn)
     ball: dict[str, Any] = {"centre": centre, "reach_mm": float(max(radii))}
@@ -389,7 +404,7 @@ def _spleen(canvas: Canvas, patient: Patient, rng: np.random.Generator) -> None:
     centre = np.array([-90, -26, 47]) + rng.normal(0, (3, 7, 8))
     turn = _rotation(float(rng.normal(18, 8)), 0, float(rng.normal(0, 8)))
     outer = ellipsoid(centre, (44 * grow, 52 * grow, 47 * grow), turn)
-    bed = ellipsoid(centre + (46 - 7 * grow, 24, -2), (41, 43, 78))
+    bed = ellipsoid(centre + np.array([46 - 7 * grow, 24, -2]), (41, 43, 78))
 
     def spleen(x: Field, y: Field, z: Field) -> Field:
         inside = smooth_max(np.maximum(cavity(x, y, z) + 3.5, (z - diaphragm(x, y, z)) * 0.7 + 4), outer(x, y, z), 6.0)
@@ -408,7 +423,7 @@ def _liver(canvas: Canvas, patient: Patient, rng: np.random.Generator) -> None:
         d = smooth_min(right_lobe(x, y, z), left_lobe(x, y, z), 16.0)
         d = smooth_max(d, (tip + 58 - 0.62 * x - z) * 0.8, 14.0)  # the lower face falls away to the right
         d = smooth_max(d, 30 - np.hypot(x - 4, y + 38), 8.0)  # clear of spine and great vessels
-        return np.maximum(d, np.maximum(cavity(x, y, z) + 3, (z - diaphragm(x, y, z)) * 0.7 + 4))
+        return np.asarray(np.maximum(d, np.maximum(cavity(x, y, z) + 3, (z - diaphragm(x, y, z)) * 0.7 + 4)))
 
     box: dict[str, Any] = {"centre": (28, 0, 40), "reach_mm": (108, 86, 88)}
     canvas.paint(lambda x, y, z: liver(x, y, z) - 2.5, FAT * 0.8, **box)
@@ -461,10 +476,10 @@ def _kidney(canvas: Canvas, patient: Patient, side: int, rng: np.random.Generato
 
     wrap = float(rng.uniform(1, 7))
     canvas.paint(lambda x, y, z: bean(x, y, z) - wrap, FAT, **ball)
-    canvas.paint(bean, cortex, RIGHT_KIDNEY if side > 0 else LEFT_KIDNEY, **ball)
-    only = {"only": RIGHT_KIDNEY if side > 0 else LEFT_KIDNEY}
-    canvas.paint(pyramids, cortex + (phase.medulla - phase.cortex), **ball, **only)
-    canvas.paint(pelvis, phase.pelvis, **ball, **only)
+    value = RIGHT_KIDNEY if side > 0 else LEFT_KIDNEY
+    canvas.paint(bean, cortex, value, **ball)
+    canvas.paint(pyramids, cortex + (phase.medulla - phase.cortex), **ball, only=value)
+    canvas.paint(pelvis, phase.pelvis, **ball, only=value)
     if rng.random() < 0.2:  # a cyst, part of the kidney as its capsule holds it
         at = centre + turn @ (radii * (0.6 * side, 0.2, float(rng.uniform(-0.5, 0.5))))
-        canvas.paint(ellipsoid(at, (9, 9, 9)), WATER, centre=at, reach_mm=9, **only)
+        canvas.paint(ellipsoid(at, (9, 9, 9)), WATER, centre=at, reach_mm=9, only=value)

@@ -20,6 +20,7 @@ from .phantom_anatomy import LEFT_KIDNEY, LIVER, RIGHT_KIDNEY, SPLEEN
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset, FileDataset
+    from pydicom.uid import UID
 
 GREY_VALUES = {LIVER: 63, RIGHT_KIDNEY: 126, LEFT_KIDNEY: 189, SPLEEN: 252}  # label value -> grey value of a mask's PNG, as in CHAOS MR
 _LPS = np.diag([-1.0, -1.0, 1.0])
@@ -65,10 +66,10 @@ def _instance_numbers(grid: Grid, unusual: str, rng: np.random.Generator) -> NDA
     return upwards if unusual == "numbered upwards" else count + 1 - upwards
 
 
-def _uid(*words: object) -> str:
+def _uid(*words: object) -> UID:
     from pydicom.uid import generate_uid
 
-    return str(generate_uid(entropy_srcs=["delineate phantom", *map(str, words)]))
+    return generate_uid(entropy_srcs=["delineate phantom", *map(str, words)])
 
 
 def _common(patient: str, seed: int, thickness_mm: float, grid: Grid) -> dict[str, Any]:
@@ -109,7 +110,7 @@ def _template(common: dict[str, Any], *, steps: int, signed: bool) -> FileDatase
     return dataset
 
 
-def _fill(dataset: FileDataset, hu: NDArray[np.int16], position_lps_mm: NDArray[np.float64], number: int, uid: str) -> None:
+def _fill(dataset: FileDataset, hu: NDArray[np.int16], position_lps_mm: NDArray[np.float64], number: int, uid: UID) -> None:
     """Place, number and pixels of one slice; ``hu`` (I, J) is stored by the dataset's own slope and intercept."""
     stored = (hu.astype(np.int32) - int(dataset.RescaleIntercept)) * round(1 / float(dataset.RescaleSlope))
     dataset.SOPInstanceUID = dataset.file_meta.MediaStorageSOPInstanceUID = uid
