@@ -87,7 +87,13 @@ def apply(described: Description, root: str | Path) -> Draft:
     ids = sorted({(h.split or "", h.id) for channel in hits.values() for h in channel}, key=lambda key: (key[0], natural_key(key[1])))
     repeated = Counter(case for _, case in ids)
     for split, case in ids:
-        _add(draft, described, f"{split}_{case}" if repeated[case] > 1 else case, _of(hits, split, case), [h for h in truth if _key(h) == (split, case)])
+        _add(
+            draft,
+            described,
+            f"{split}_{case}" if repeated[case] > 1 else case,
+            _of(hits, split, case),
+            [h for h in truth if _key(h) == (split, case)],
+        )
     for hit in truth:
         if _key(hit) not in ids:
             draft.problem(hit.id, "unpaired", f"label {hit.path.name} has no image", path=str(hit.path))
@@ -117,7 +123,10 @@ def _add(draft: Draft, described: Description, case: str, images: dict[str, list
     spacing = tuple(described.spacing_mm)
     first = next(iter(images.values()))[0]
     like = first.path if first.path.is_dir() and Tree().is_dicom(first.path) else None
-    truth = tuple(source(h.path, like=like if like and h.path.is_dir() and not Tree().is_dicom(h.path) else "", spacing_mm=() if like else spacing) for h in labels)
+    truth = tuple(
+        source(h.path, like=like if like and h.path.is_dir() and not Tree().is_dicom(h.path) else "", spacing_mm=() if like else spacing)
+        for h in labels
+    )
     draft.cases.append(Case(case, "", tuple(source(found[0].path, spacing_mm=spacing) for found in images.values()), truth, first.split))
 
 
@@ -201,7 +210,11 @@ def draft(root: str | Path) -> str:
     image, label = _guess(shapes)
     lines = [_HEAD.format(root=base), "channels:", f'  image: "{image}"']
     lines += [f'label: "{label}"' if label else '# label: "masks/{id}.nii.gz"']
-    lines += ['# patient: "^(P[0-9]+)"      # one group, searched in the id', '# modality: CT               # or MR', "# spacing_mm: [1, 1, 1]      # for pictures, which carry none"]
+    lines += [
+        '# patient: "^(P[0-9]+)"      # one group, searched in the id',
+        "# modality: CT               # or MR",
+        "# spacing_mm: [1, 1, 1]      # for pictures, which carry none",
+    ]
     lines += ["# labels:                    # structure: value, [values], range, colour or file stem", "#   liver: 1", "#   kidneys: [2, 3]",
               '#   spleen: "240-255"', '#   tumour: "#ff0000"', "# rest: background           # or refuse: what becomes of other values"]  # fmt: skip
     lines += ["", "# Seen here (pattern: how many):", *(f"#   {shape}: {count}" for shape, count in shapes.most_common(20))]
@@ -229,7 +242,9 @@ def _shape(path: Path, ending: str) -> str:
     parts = list(path.parts)
     for n, part in enumerate(parts[:-1]):
         if re.search(r"\d", part):
-            return "/".join([*parts[:n], "{id}", *("*" if re.search(r"\d{2,}", p) and not ending else p.replace(part, "{id}") for p in parts[n + 1 :])])
+            return "/".join(
+                [*parts[:n], "{id}", *("*" if re.search(r"\d{2,}", p) and not ending else p.replace(part, "{id}") for p in parts[n + 1 :])]
+            )
     name = parts[-1][: len(parts[-1]) - len(ending)] if ending else parts[-1]
     word = re.match(r"^([A-Za-z]+[_-])?.*\d.*?([_-][A-Za-z]+)?$", name)
     hole = f"{(word[1] or '') if word else ''}{{id}}{(word[2] or '') if word else ''}"

@@ -104,7 +104,7 @@ def examine(job: tuple[Case, Manifest]) -> Examination:
 
 def _summary(found: Examination, image: Volume) -> Examination:
     digest = hashlib.sha256(str(image.array.shape).encode())
-    digest.update(np.ascontiguousarray(image.array))
+    digest.update(memoryview(np.ascontiguousarray(image.array)))
     meta = image.meta
     return replace(found, grid=image.grid, placed=bool(meta.get("place_known", True)), spaced=bool(meta.get("spacing_known", True)),
                    channels=tuple(_channel(a) for a in image.array), unit=image.unit, sha256=digest.hexdigest(),
@@ -183,8 +183,14 @@ def check_place(found: Examination, label: NDArray[Any]) -> list[Finding]:
     data = {"image_shape": list(grid.shape), "label_shape": list(other.shape), "distance_mm": None if np.isinf(distance) else distance}
     mend, why = way_to_mend(grid, other, label, placed=found.placed)
     severity: Severity = "note" if distance <= TOLERANCE_MM else "error"
-    words = {COPY_AFFINE: "--fix gives it the image's affine", RESAMPLE: "--fix resamples it onto the image's grid"}.get(mend or "", "it cannot be mended")
-    return [Finding(found.case, "geometry", severity, f"the label does not stand on the image's grid: {difference(other, grid)}; {words} ({why})", data, mend)]
+    words = {COPY_AFFINE: "--fix gives it the image's affine", RESAMPLE: "--fix resamples it onto the image's grid"}.get(
+        mend or "", "it cannot be mended"
+    )
+    return [
+        Finding(
+            found.case, "geometry", severity, f"the label does not stand on the image's grid: {difference(other, grid)}; {words} ({why})", data, mend
+        )
+    ]
 
 
 def check_empty(found: Examination) -> list[Finding]:
@@ -266,7 +272,11 @@ def check_dtypes(all_of: Sequence[Examination]) -> list[Finding]:
     if len(held) < 2:
         return []
     told = ", ".join(f"{n} {dtype}" for dtype, n in held.most_common())
-    return [Finding("", "dtype", "warning", f"images are stored in different data types ({told}); intensities may not be comparable", {"count": dict(held)})]
+    return [
+        Finding(
+            "", "dtype", "warning", f"images are stored in different data types ({told}); intensities may not be comparable", {"count": dict(held)}
+        )
+    ]
 
 
 def check_ranges(all_of: Sequence[Examination]) -> list[Finding]:
@@ -313,7 +323,11 @@ def check_duplicates(all_of: Sequence[Examination]) -> list[Finding]:
         data = {"cases": cases, "patients": patients}
         findings.append(Finding(cases[1], "duplicate", "warning", f"has exactly the voxels of {cases[0]}" + _more(cases[2:]), data))
         if len(patients) > 1:
-            findings.append(Finding(cases[1], "patient", "warning", f"patients {', '.join(patients[:4])} are one: their images are the same; folds would leak", data))
+            findings.append(
+                Finding(
+                    cases[1], "patient", "warning", f"patients {', '.join(patients[:4])} are one: their images are the same; folds would leak", data
+                )
+            )
     return findings
 
 

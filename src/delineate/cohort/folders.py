@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -77,13 +78,18 @@ def _halves(tree: Tree, root: Path) -> list[_Half]:
 def _only(partners: list[_Half], half: _Half, root: Path) -> _Half | None:
     if len(partners) > 1:
         names = ", ".join(p.folder.name for p in partners)
-        raise LayoutError(f"several folders could be the truth of {half.folder.name}: {names}; write a description (check --draft) that names one", path=root)
+        raise LayoutError(
+            f"several folders could be the truth of {half.folder.name}: {names}; write a description (check --draft) that names one", path=root
+        )
     return partners[0] if partners else None
 
 
 def _paired(tree: Tree, draft: Draft, half: _Half, partner: _Half | None) -> list[tuple[str, Split, tuple[Source, ...], tuple[Source, ...]]]:
     """(case, split, images, label) of one folder of images and the folder of its labels."""
-    images, labels = _entries(tree, half.folder), {k: v[0] for k, v in _entries(tree, partner.folder if partner else None).items()}
+    labels = {stem(p): p for p in tree.images(partner.folder)} if partner else {}
+    if partner and not labels:
+        labels = {f.name: f for f in tree.folders(partner.folder) if tree.is_dicom(f) or tree.images(f)}
+    images = _entries(tree, half.folder, labels)
     match = match_names(list(images), list(labels))
     if labels and images and not match:
         draft.problem("", "unpaired", f"no label in {partner and partner.folder} belongs by name to an image in {half.folder}")
@@ -110,18 +116,30 @@ def _truth(tree: Tree, label: Path | None, image: Path) -> tuple[Source, ...]:
     return (source(label, like=image if bare else ""),)
 
 
-def _entries(tree: Tree, folder: Path | None) -> dict[str, list[Path]]:
-    """Name -> its files (one a channel): image files, or folders that hold slices."""
+def _entries(tree: Tree, folder: Path | None, known: Iterable[str] = ()) -> dict[str, list[Path]]:
+    """Name -> its files (one a channel): image files, or folders that hold slices; ``known`` are names of labels, where there are some."""
     if folder is None:
         return {}
     images = tree.images(folder)
-    groups = group_channels(images)
-    if groups and len({tuple(g) for g in groups.values()}) == 1 and all("0000" in g for g in groups.values()):
-        return {case: list(channels.values()) for case, channels in groups.items()}
+    groups = _channel_groups(images, set(known))
+    if groups:
+        return groups
     entries = {stem(p): [p] for p in images}
     if len(entries) < len(images):
         raise LayoutError("two image files have the same name but for the ending", path=folder)
     return entries or {f.name: [f] for f in tree.folders(folder) if tree.is_dicom(f) or tree.images(f)}
+
+
+def _channel_groups(images: Sequence[Path], known: set[str]) -> dict[str, list[Path]]:
+    """Files ``CASE_0000``, ``CASE_0001`` ... as case -> channels, where the numbers count channels and not cases; else {}.
+
+    They count channels where every case has the same ones from 0000 on, and labels are called CASE; without labels,
+    where CASE has a number of its own ("case_0000", "case_0001" ... are cases).
+    """
+    groups = group_channels(images)
+    alike = len({tuple(g) for g in groups.values()}) == 1 and all("0000" in g for g in groups.values())
+    count_channels = bool(known & set(groups)) if known else all(re.search(r"\d", case) for case in groups)
+    return {case: list(channels.values()) for case, channels in groups.items()} if groups and alike and count_channels else {}
 
 
 def _names_beside(tree: Tree, root: Path, draft: Draft) -> dict[int, str]:
@@ -142,7 +160,9 @@ def suffix_pairs(tree: Tree, root: Path) -> Draft | None:
     """Image and label in one folder, told by a word in the name: ``*orig*``/``*liver*``, ``X`` and ``X_seg``, ``_mask``, ``_label``."""
     paths = tree.images(root)
     by_orig = any("orig" in stem(p).lower() for p in paths)
-    labels = [p for p in paths if (_LABEL_WORD.search(stem(p)) or (by_orig and "liver" in stem(p).lower())) and not (by_orig and "orig" in stem(p).lower())]
+    labels = [
+        p for p in paths if (_LABEL_WORD.search(stem(p)) or (by_orig and "liver" in stem(p).lower())) and not (by_orig and "orig" in stem(p).lower())
+    ]
     images = [p for p in paths if p not in labels and (not by_orig or "orig" in stem(p).lower())]
     if not labels or not images:
         return None

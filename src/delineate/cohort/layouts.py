@@ -122,7 +122,9 @@ def _descend(tree: Tree, root: Path) -> Draft:
             return draft
         if found:
             names = ", ".join(f"{folder.relative_to(root)} ({draft.layout})" for folder, draft in found[:6]) + (" ..." if len(found) > 6 else "")
-            raise LayoutError(f"several cohorts lie here: {names}; name one of these folders, or describe them together (check --draft FILE)", path=root)
+            raise LayoutError(
+                f"several cohorts lie here: {names}; name one of these folders, or describe them together (check --draft FILE)", path=root
+            )
     raise LayoutError(f"no layout that is known; {_seen(tree, root)}. Describe it in a short YAML file: `delineate check {root} --draft FILE` "
                       "writes a first one; docs/layouts.md lists what is recognised", path=root)  # fmt: skip
 

@@ -36,7 +36,7 @@ __all__ = ["GREY_VALUES", "LABELS", "Scan", "make_cohort", "make_scan"]
 
 GREY_VALUES = phantom_dicom.GREY_VALUES
 Form = Literal["dicom", "nifti"]
-# Patients 2, 4, 6, 7 and 8 of every ten are numbered, turned or stored in an unusual way.
+# Of every ten patients five (counted from 0) are numbered, turned or stored in an unusual way.
 _UNUSUAL = {1: "misleading numbers", 3: "turned", 5: "upside down", 6: "half steps", 7: "numbered upwards"}
 
 

@@ -100,13 +100,17 @@ def _look(cases: Sequence[Case], draft: Draft) -> _Seen:
 def _declared(draft: Draft, seen: _Seen) -> tuple[LabelSet, LabelMapping]:
     if seen.colours:
         if len(seen.colours) > MOST_COLOURS:
-            raise LabelError(f"{len(seen.colours)} colours in the label pictures; name those that mean something with --labels, such as 'liver: \"#ff0000\"'")
+            raise LabelError(
+                f"{len(seen.colours)} colours in the label pictures; name those that mean something with --labels, such as 'liver: \"#ff0000\"'"
+            )
         colours = sorted(seen.colours)
         rgb = tuple(((c >> 16, c >> 8 & 255, c & 255), n) for n, c in enumerate(colours, start=1))
         return LabelSet.from_names({n: f"colour {c:06x}" for n, c in enumerate(colours, start=1)}), LabelMapping(rgb=rgb)
     values = sorted(seen.values)
     if any(v < 0 or v > 65535 for v in values):
-        raise LabelError(f"label values lie in 0..65535, found {values[0]} to {values[-1]}; choose some with --labels", path=draft.cases[0].label[0].path)
+        raise LabelError(
+            f"label values lie in 0..65535, found {values[0]} to {values[-1]}; choose some with --labels", path=draft.cases[0].label[0].path
+        )
     if len(values) == 1:
         name = draft.names.get(values[0], "foreground")
         return LabelSet.from_names({1: name}), LabelMapping(values=((values[0], 1),)) if values[0] != 1 else LabelMapping()
@@ -155,7 +159,9 @@ class Choice:
         for name, items in inner.items():
             listed = items if isinstance(items, list) else [items]
             if not listed or not all(isinstance(i, int | str) and not isinstance(i, bool) for i in listed):
-                raise LabelError(f"structure {name}: expected a value, a range, a colour or a name, or a list of them, found {items!r}", path=path or None)
+                raise LabelError(
+                    f"structure {name}: expected a value, a range, a colour or a name, or a list of them, found {items!r}", path=path or None
+                )
             structures[str(name)] = tuple(listed)
         return cls(structures, rest)
 
@@ -179,7 +185,9 @@ class Choice:
         Raises:
             LabelError: a name that the cohort does not have, or items of kinds that do not go together.
         """
-        parts = [part for value, (_, items) in enumerate(self.structures.items(), start=1) for i in items for part in _resolve(i, value, labels, mapping)]
+        parts = [
+            part for value, (_, items) in enumerate(self.structures.items(), start=1) for i in items for part in _resolve(i, value, labels, mapping)
+        ]
         chosen = LabelSet.from_names(dict(enumerate(self.structures, start=1)))
         kinds = {kind for kind, _, _ in parts}
         if kinds == {"values", "ranges"}:

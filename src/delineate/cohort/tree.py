@@ -17,7 +17,24 @@ from ..core.errors import InputError
 from ..core.manifest import Source
 from ..formats.files import natural_key, stem
 
-IMAGE_ENDINGS = (".nii.gz", ".nii", ".img", ".img.gz", ".mgh", ".mgz", ".nrrd", ".nhdr", ".mha", ".mhd", ".png", ".tif", ".tiff", ".jpg", ".jpeg", ".bmp")
+IMAGE_ENDINGS = (
+    ".nii.gz",
+    ".nii",
+    ".img",
+    ".img.gz",
+    ".mgh",
+    ".mgz",
+    ".nrrd",
+    ".nhdr",
+    ".mha",
+    ".mhd",
+    ".png",
+    ".tif",
+    ".tiff",
+    ".jpg",
+    ".jpeg",
+    ".bmp",
+)
 RASTERS = (".png", ".tif", ".tiff", ".jpg", ".jpeg", ".bmp")
 NO_IMAGE = (".txt", ".md", ".json", ".csv", ".yaml", ".yml", ".xml", ".pdf", ".zip", ".log", ".py", ".html", ".jsonl")
 

@@ -34,6 +34,8 @@ class Normalisation(Part):
     ``window``: clip to low..high, then (x - mean) / std with the stated mean and std (CT: one scale for all).
     ``robust``: per image, clip to two percentiles of the voxels ``inside``, then zero mean and unit deviation there.
     ``none``: values as they are.
+
+    ``inside`` "nonzero" means voxels unlike the background: the value that all corners share, 0 where they differ.
     """
 
     kind: Literal["window", "robust", "none"] = "robust"
@@ -192,6 +194,7 @@ class Postprocessing(Part):
 class Plan(Part):
     """Everything that fixes a run; see the module's head for conventions.
 
+    ``crop``: to the box of what differs from the background ("nonzero", as for ``Normalisation``), or of the body in CT ("body").
     ``reasons`` says why each choice was made; ``low_resolution`` is the plan of a first stage at a coarser
     spacing, present where a volume is far larger than a patch.
     """

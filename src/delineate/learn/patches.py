@@ -61,7 +61,10 @@ def _centre(case: StoredCase, plan: Plan, rng: np.random.Generator, forced: bool
 
 def batches(plan: Plan, cases: Sequence[StoredCase], seed: int, first: int, threads: int = 1) -> Iterator[Batch]:
     """Endless batches from step ``first`` on, drawn ahead in ``threads``; close the iterator to stop them."""
-    pool = ThreadPoolExecutor(threads, thread_name_prefix="patches")
+    own = torch.get_num_threads()
+    # A patch is many small operations: one thread each, since handing them to several costs more than it saves (measured:
+    # 9 ms a batch against up to 260 ms where the cores are busy). The number is each thread's own; the training step keeps its.
+    pool = ThreadPoolExecutor(threads, thread_name_prefix="patches", initializer=torch.set_num_threads, initargs=(1,))
     waiting: deque[Future[Batch]] = deque()
     step = first
     try:
@@ -71,4 +74,5 @@ def batches(plan: Plan, cases: Sequence[StoredCase], seed: int, first: int, thre
                 step += 1
             yield waiting.popleft().result()
     finally:
-        pool.shutdown(wait=False, cancel_futures=True)
+        pool.shutdown(wait=True, cancel_futures=True)
+        torch.set_num_threads(own)

@@ -45,18 +45,28 @@ def measure(array: NDArray[Any], rule: Normalisation) -> Scaling:
         return Scaling(-np.inf, np.inf, 0.0, 1.0)
     low, high = (float(v) for v in np.percentile(values, (rule.low_percentile, rule.high_percentile)))
     if rule.inside == "nonzero":
-        low = min(low, 0.0)  # what is outside stays outside, below or at the lowest tissue
+        low = min(low, background_of(array))  # what is outside stays outside, below or at the lowest tissue
     clipped = np.clip(values, low, high)
     std = float(clipped.std(dtype=np.float64))
     return Scaling(low, high, float(clipped.mean(dtype=np.float64)), std if std > 1e-12 * max(1.0, abs(high)) else 1.0)
 
 
+def background_of(channel: NDArray[Any]) -> float:
+    """The value that all eight corners of (I, J, K) share, else 0.
+
+    Skull-stripped and masked scans are constant outside; after somebody's normalisation that constant is rarely 0.
+    """
+    corners = channel[:: max(1, channel.shape[0] - 1), :: max(1, channel.shape[1] - 1), :: max(1, channel.shape[2] - 1)]
+    first = float(corners.flat[0])
+    return first if np.isfinite(first) and bool((corners == first).all()) else 0.0
+
+
 def sample(array: NDArray[Any], nonzero: bool = False) -> NDArray[np.float64]:
-    """Finite values of ``array`` as float64, at most about ``SAMPLE`` of them, evenly spaced over the whole; only non-zero ones if asked."""
+    """Finite values of ``array`` as float64, at most about ``SAMPLE`` of them, evenly spaced over the whole; only those unlike the background if asked."""
     flat = array.reshape(-1) if array.flags.c_contiguous else array.ravel(order="K")
     step = max(1, len(flat) // SAMPLE)
     if step > 1 and step % 2 == 0:
         step += 1  # an odd step does not walk along columns of even sizes
     values = flat[::step].astype(np.float64)
     values = values[np.isfinite(values)]
-    return values[values != 0] if nonzero else values
+    return values[values != background_of(array)] if nonzero else values

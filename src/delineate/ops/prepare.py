@@ -24,7 +24,7 @@ from ..core.errors import GeometryError, InputError
 from ..core.grid import AxisMap, Grid
 from ..core.plan import Plan
 from ..core.volume import Volume
-from .intensity import measure
+from .intensity import background_of, measure
 from .resample import Kernel, apply_axis, axis_weights, resample_image, resample_labels, scale_positions
 
 ANISOTROPIC = 3.0  # an axis this much coarser than the finest is interpolated linearly: a cubic rings between thick slices
@@ -203,7 +203,7 @@ def _crop_box(channels: NDArray[Any], rule: str) -> tuple[tuple[int, int, int], 
         return whole
     start, stop = [0, 0, 0], list(shape)
     share = 0.0 if rule == "nonzero" else 0.01  # a table's or a cable's thin plane is no body
-    mask = (channels != 0).any(axis=0) if rule == "nonzero" else channels[0] > BODY_HU
+    mask = np.any([channel != background_of(channel) for channel in channels], axis=0) if rule == "nonzero" else channels[0] > BODY_HU
     for axis in range(3):
         filled = mask.mean(axis=tuple(a for a in range(3) if a != axis), dtype=np.float32)
         hit = np.flatnonzero(filled > share)

@@ -86,7 +86,9 @@ def attempt(function: Callable[[Item], Value], item: Item, name: str) -> Outcome
     return Outcome(name, value, error, time.perf_counter() - start, log)
 
 
-def _run_here(function: Callable[[Item], Value], items: Sequence[Item], names: Sequence[str], tell: Callable[[int, int, str], None]) -> list[Outcome[Value]]:
+def _run_here(
+    function: Callable[[Item], Value], items: Sequence[Item], names: Sequence[str], tell: Callable[[int, int, str], None]
+) -> list[Outcome[Value]]:
     outcomes: list[Outcome[Value]] = []
     for item, name in zip(items, names, strict=True):
         outcomes.append(attempt(function, item, name))

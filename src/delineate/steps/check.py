@@ -73,7 +73,9 @@ def check(data: str | Path, *, out: str | Path | None = None, layout: str | None
     return checked
 
 
-def _examine(manifest: Manifest, workers: int | None, progress: Callable[[int, int, str], None] | None) -> tuple[list[doctor.Examination], list[Finding]]:
+def _examine(
+    manifest: Manifest, workers: int | None, progress: Callable[[int, int, str], None] | None
+) -> tuple[list[doctor.Examination], list[Finding]]:
     header = replace(manifest, cases=())
     jobs = [(case, header) for case in manifest]
     count = batch.workers_for(_seconds(manifest.cases), len(jobs)) if workers is None else workers
@@ -166,5 +168,3 @@ def summary(checked: Checked) -> str:
              f"{len(checked.usable)} usable" + (f", {checked.mended} mended" if checked.mended else ""),
              f"channels: {', '.join(m.channels)}{' (' + m.modality + ')' if m.modality else ''}; structures: {names or 'none'}"]  # fmt: skip
     return "\n".join(lines)
-
-

@@ -76,7 +76,7 @@ class CaseFingerprint:
     shape: Triple
     spacing_mm: tuple[float, float, float]
     body_shape: Triple  # of the box of non-zero (or, in CT, dense) voxels
-    zero_share: float
+    zero_share: float  # share of voxels that are background, constant outside the subject
     looks_like_hu: bool
     modality: str
     inside: tuple[tuple[float, ...], ...]  # intensities inside the labels, a channel each
@@ -129,6 +129,9 @@ def fingerprint(manifest: Manifest, *, workers: int | None = None, progress: Cal
 
 
 def _one(case: Case, manifest: Manifest) -> CaseFingerprint:
+    from ..ops.intensity import background_of
+    from ..ops.prepare import BODY_HU
+
     image = read_image(case, manifest)
     label = read_label(case, manifest, image.grid)
     values, rng = image.channels_array, np.random.default_rng(0)
@@ -141,9 +144,10 @@ def _one(case: Case, manifest: Manifest) -> CaseFingerprint:
     first = axes.apply(values[0])
     unit_hu = image.unit == "HU" or image.meta.get("modality") == "CT"
     hu_like = unit_hu or (first.size > 0 and float(first.min()) <= -900 and float(first.max()) > 200)
-    body = first > -400 if hu_like else axes.apply(values).any(axis=0)
+    outside = [channel == background_of(channel) for channel in axes.apply(values)]
+    body = first > BODY_HU if hu_like else ~np.all(outside, axis=0)
     box = tuple(_span(body, axis) for axis in range(3))
-    return CaseFingerprint(grid.shape, grid.spacing_mm, (box[0], box[1], box[2]), float((first == 0).mean()), hu_like,
+    return CaseFingerprint(grid.shape, grid.spacing_mm, (box[0], box[1], box[2]), float(outside[0].mean()), hu_like,
                            str(image.meta.get("modality") or manifest.modality), inside, {int(v): int(n) for v, n in enumerate(counts) if n and v})
 
 
@@ -298,15 +302,22 @@ def _choose_network(draft: _Draft, budget_s: float | None, probe: Callable[[Netw
     spacing = [1.0 if s is None else s for s in draft.spacing_mm]
     ladder = _ladder(draft.dims, bool(draft.machine.gpu_bytes))
     wanted = 250 * 1000 if budget_s is None else 900 + 0.6 * budget_s  # steps
-    tried = []
-    for number, (width, voxels, batch_size) in enumerate(ladder):
+    choices = []
+    for width, voxels, batch_size in ladder:
         patch, strides, kernels = topology(draft.shape, spacing, voxels, draft.dims)
-        network = _unet(draft, width, strides, kernels)
-        if not _fits_memory(draft, width, patch, batch_size):
+        if _fits_memory(draft, width, patch, batch_size):
+            choices.append((_unet(draft, width, strides, kernels), patch, batch_size))
+    if not choices:
+        raise PlanError(f"not even the smallest network fits the memory of this machine ({draft.machine})")
+    tried = []
+    least_s = probe(*choices[-1])  # the smallest is cheap to measure and tells which others are worth measuring
+    for network, patch, batch_size in choices:
+        guess_s = least_s * _work(network, patch, batch_size) / _work(*choices[-1])
+        if budget_s is not None and budget_s / guess_s < 0.8 * wanted and (network, patch, batch_size) != choices[-1]:
             continue
         step_s = probe(network, patch, batch_size)
-        tried.append(f"{width} wide, patch {'x'.join(map(str, patch))}, batch {batch_size}: {step_s:.2f} s a step")
-        if budget_s is None or budget_s / step_s >= wanted or number == len(ladder) - 1:
+        tried.append(f"{network.widths[0]} wide, patch {'x'.join(map(str, patch))}, batch {batch_size}: {step_s:.2f} s a step")
+        if budget_s is None or budget_s / step_s >= wanted:
             break
     covers = min(1.0, float(np.prod(np.minimum(patch, draft.shape)) / np.prod(draft.shape)))
     draft.reasons["patch"] = f"{' x '.join(map(str, patch))}, batch {batch_size}: covers {100 * covers:.0f} % of a median case"
@@ -363,6 +374,11 @@ def _unet(draft: _Draft, width: int, strides: tuple[Triple, ...], kernels: tuple
     cap = 512 if draft.dims == 2 else 320
     widths = tuple(min(width * 2**n, cap) for n in range(len(strides) + 1))
     return Network(dims=draft.dims, channels=len(draft.manifest.channels), classes=len(draft.manifest.labels) + 1, widths=widths, strides=strides, kernels=kernels)  # type: ignore[arg-type]
+
+
+def _work(network: Network, patch: Triple, batch_size: int) -> float:
+    """Work of a step up to a factor: voxels times width, which is too little for wide networks, so that none is ruled out unmeasured that might fit."""
+    return batch_size * float(np.prod(patch)) * network.widths[0]
 
 
 def _fits_memory(draft: _Draft, width: int, patch: Triple, batch_size: int) -> bool:

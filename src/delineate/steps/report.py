@@ -61,7 +61,7 @@ class Run:
         manifest = folder / "manifest.jsonl"
         logs = sorted(folder.glob("fold_*/log.jsonl"))
         scored = "test" if (folder / "test" / "scores.json").is_file() or not (folder / "validation" / "scores.json").is_file() else "validation"
-        return cls(folder, _json(folder / "plan.json"), Manifest.load(manifest) if manifest.is_file() else None, _json(folder / "findings.json"),
+        return cls(folder, _json(folder / "plan.json"), Manifest.load(manifest) if manifest.is_file() else None, _listed(_json(folder / "findings.json")),
                    {p.parent.name: _lines(p) for p in logs}, _json(folder / scored / "scores.json"), _json(folder / "card.json"), scored)  # fmt: skip
 
     @property
@@ -124,6 +124,11 @@ def _json(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise InputError(f"cannot be read as JSON ({error})", path=path) from error
+
+
+def _listed(findings: Any) -> Any:
+    """The list in ``findings.json``, which keeps it under "findings" beside counts."""
+    return findings.get("findings", []) if isinstance(findings, dict) else findings
 
 
 def _lines(path: Path) -> list[dict[str, Any]]:
