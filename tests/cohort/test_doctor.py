@@ -9,6 +9,7 @@ import pytest
 from imitate import AFFINE, SHAPE, box, dicom_series, nifti, noise
 
 from delineate.cohort import doctor
+from delineate.cohort.compare import check_absent, compare
 from delineate.cohort.layouts import find
 
 SIDED = "labels:\n  left kidney: 1\n  right kidney: 2\n  left lung: 3\n"
@@ -37,7 +38,7 @@ def test_a_good_cohort_is_left_in_peace(tmp_path):
     cohort(tmp_path, 9)
     all_of, _ = examined(tmp_path)
     assert [f for e in all_of for f in e.findings] == []
-    assert doctor.compare(all_of) == []
+    assert compare(all_of) == []
     assert all_of[0].voxels == {1: 27}
     assert all_of[0].grid.shape == SHAPE
 
@@ -117,7 +118,7 @@ def test_sides_of_pairs(tmp_path):
     (finding,) = told(all_of, "side")
     assert (finding.case, finding.severity, finding.data["names"]) == ("c02", "warning", ["left kidney", "right kidney"])
     assert finding.data["mm"] == pytest.approx(7 * 0.8)
-    assert [f for f in doctor.compare(all_of) if f.kind == "side"] == []
+    assert [f for f in compare(all_of) if f.kind == "side"] == []
 
 
 def test_sides_hold_under_any_axis_order(tmp_path):
@@ -140,7 +141,7 @@ def test_sides_exchanged_everywhere_point_at_the_names(tmp_path):
     cohort(tmp_path / "d", 4, label=lambda n: sided(2, 9))
     (tmp_path / "l.yaml").write_text(SIDED)
     all_of, _ = examined(tmp_path / "d", labels=tmp_path / "l.yaml")
-    (finding,) = [f for f in doctor.compare(all_of) if f.kind == "side"]
+    (finding,) = [f for f in compare(all_of) if f.kind == "side"]
     assert "4 of 4 cases" in finding.message
 
 
@@ -164,7 +165,7 @@ def test_mixed_types_and_extreme_intensities_of_hippocampus(real_data):
     manifest = find(real_data / "hippocampus")
     chosen = replace(manifest, cases=manifest.cases[::4])
     all_of = [doctor.examine((c, chosen)) for c in chosen]
-    found = {f.kind: f for f in doctor.compare(all_of)}
+    found = {f.kind: f for f in compare(all_of)}
     assert set(found["dtype"].data["count"]) == {"uint8", "float32"}
     assert found["dtype"].severity == found["intensity"].severity == "warning"
     assert found["intensity"].data["max_high"] > 1000 * found["intensity"].data["max_low"]
@@ -174,18 +175,18 @@ def test_mixed_types_and_extreme_intensities_of_hippocampus(real_data):
 def test_duplicates_and_one_patient_under_two_ids(tmp_path):
     cohort(tmp_path / "d", 4, image=lambda n: smooth(0 if n == 3 else n))
     all_of, _ = examined(tmp_path / "d")
-    found = {f.kind: f for f in doctor.compare(all_of)}
+    found = {f.kind: f for f in compare(all_of)}
     assert found["duplicate"].data["cases"] == ["c00", "c03"]
     assert found["patient"].data["patients"] == ["c00", "c03"]
     same, _ = examined(tmp_path / "d", patient="^(c)")
-    assert {f.kind for f in doctor.compare(same)} == {"duplicate"}
+    assert {f.kind for f in compare(same)} == {"duplicate"}
 
 
 def test_one_dicom_patient_id_in_two_patients(tmp_path):
     for n, name in enumerate(("A", "B", "C")):
         dicom_series(tmp_path / name / "DICOM_anon", noise(n), patient="7" if n < 2 else "8")
     all_of, _ = examined(tmp_path)
-    (finding,) = [f for f in doctor.compare(all_of) if f.kind == "patient"]
+    (finding,) = [f for f in compare(all_of) if f.kind == "patient"]
     assert finding.data == {"patient_id": "7", "patients": {"A": ["A"], "B": ["B"]}}
 
 
@@ -194,11 +195,11 @@ def test_outlier_spacing_and_size(tmp_path):
     cohort(tmp_path, 12, affine=lambda n: thick if n == 5 else AFFINE)
     nifti(tmp_path / "images/c07.nii.gz", smooth(7, shape=(60, 10, 6)))
     all_of, _ = examined(tmp_path)
-    found = [(f.case, f.kind) for f in doctor.compare(all_of)]
+    found = [(f.case, f.kind) for f in compare(all_of)]
     assert ("c05", "spacing") in found
     assert ("c07", "size") in found
     assert ("c07", "spacing") not in found
-    few = [f for f in doctor.compare(all_of[:6]) if f.kind == "spacing"]
+    few = [f for f in compare(all_of[:6]) if f.kind == "spacing"]
     assert few == []
 
 
@@ -206,5 +207,5 @@ def test_structures_that_no_case_holds(tmp_path):
     cohort(tmp_path / "d")
     (tmp_path / "l.yaml").write_text("a: 1\nb: 2\n")
     all_of, manifest = examined(tmp_path / "d", labels=tmp_path / "l.yaml")
-    (finding,) = doctor.check_absent(all_of, manifest.labels)
+    (finding,) = check_absent(all_of, manifest.labels)
     assert finding.data["names"] == ["b"]

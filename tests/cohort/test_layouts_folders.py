@@ -23,8 +23,19 @@ def pairs(root, images="images", labels="labels", count=3, value=1):
 # ---- parallel folders ----
 
 
-@pytest.mark.parametrize(("images", "labels"), [("images", "labels"), ("imagesTr", "labelsTr"), ("Data", "Ground"), ("image", "label"), ("img", "mask"),
-                                                ("TrainVolumes", "TrainSegmentation"), ("scans", "segmentations"), ("train_images", "train_masks")])  # fmt: skip
+@pytest.mark.parametrize(
+    ("images", "labels"),
+    [
+        ("images", "labels"),
+        ("imagesTr", "labelsTr"),
+        ("Data", "Ground"),
+        ("image", "label"),
+        ("img", "mask"),
+        ("TrainVolumes", "TrainSegmentation"),
+        ("scans", "segmentations"),
+        ("train_images", "train_masks"),
+    ],
+)
 def test_names_of_parallel_folders(tmp_path, images, labels):
     pairs(tmp_path, images, labels)
     manifest = find(tmp_path)
@@ -52,7 +63,7 @@ def test_unpaired_files_on_both_sides(tmp_path):
 def test_two_folders_of_labels_are_refused(tmp_path):
     pairs(tmp_path)
     pairs(tmp_path, labels="masks")
-    with pytest.raises(LayoutError, match="labels, masks"):
+    with pytest.raises(LayoutError, match=r"labels, masks"):
         find(tmp_path)
 
 
@@ -125,9 +136,18 @@ def test_matching_names():
 # ---- one folder ----
 
 
-@pytest.mark.parametrize(("image", "label"), [("liver-orig{n:03d}.nii", "liver-seg{n:03d}.nii"), ("{n}orig.nii.gz", "{n}liver.nii.gz"), ("c{n}.nii.gz", "c{n}_seg.nii.gz"),
-                                              ("c{n}.nii.gz", "c{n}_mask.nii.gz"), ("c{n}.nii.gz", "c{n}-label.nii.gz"), ("volume-{n}.nii", "segmentation-{n}.nii"),
-                                              ("c{n}_image.nii.gz", "c{n}_label.nii.gz")])  # fmt: skip
+@pytest.mark.parametrize(
+    ("image", "label"),
+    [
+        ("liver-orig{n:03d}.nii", "liver-seg{n:03d}.nii"),
+        ("{n}orig.nii.gz", "{n}liver.nii.gz"),
+        ("c{n}.nii.gz", "c{n}_seg.nii.gz"),
+        ("c{n}.nii.gz", "c{n}_mask.nii.gz"),
+        ("c{n}.nii.gz", "c{n}-label.nii.gz"),
+        ("volume-{n}.nii", "segmentation-{n}.nii"),
+        ("c{n}_image.nii.gz", "c{n}_label.nii.gz"),
+    ],
+)
 def test_suffix_pairs(tmp_path, image, label):
     for n in range(3):
         nifti(tmp_path / image.format(n=n), noise(n))
@@ -149,7 +169,7 @@ def test_images_without_truth(tmp_path):
         nifti(tmp_path / f"liver_{n}.nii.gz", noise(n))
     manifest = find(tmp_path)
     assert (manifest.layout, len(manifest), len(manifest.with_truth())) == ("plain-images", 3, 0)
-    with pytest.raises(InputError, match="has no truth"):
+    with pytest.raises(InputError, match=r"has no truth"):
         read_label(manifest.cases[0], manifest)
 
 
@@ -207,8 +227,17 @@ def test_choosing_and_merging_on_malc(real_data, tmp_path):
     assert np.array_equal(chosen == 3, (all_of == 44) | (all_of == 45))
 
 
-@pytest.mark.parametrize(("text", "told"), [("x: Liver Left\n", "no structure of the cohort"), ("- 1\n", "expected 'labels:'"), ("labels: {a: 1}\nrest: drop\n", "expected"),
-                                            ("labels: {a: 1}\nwhat: 1\n", "unknown key what"), ("a: 1.5\n", "structure a"), ('a: 1\nb: "#ff0000"\n', "mix")])  # fmt: skip
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("x: Liver Left\n", "no structure of the cohort"),
+        ("- 1\n", "expected 'labels:'"),
+        ("labels: {a: 1}\nrest: drop\n", "expected"),
+        ("labels: {a: 1}\nwhat: 1\n", "unknown key what"),
+        ("a: 1.5\n", "structure a"),
+        ('a: 1\nb: "#ff0000"\n', "mix"),
+    ],
+)
 def test_bad_choices_teach(tmp_path, text, told):
     pairs(tmp_path / "data")
     (tmp_path / "l.yaml").write_text(text)
@@ -235,7 +264,8 @@ def test_choice_of_ranges_and_rest(tmp_path):
 
 
 def test_patients():
-    assert [patient_from_id(n) for n in ("P13_T1_00028", "OAS1_0001_MR2", "sub-03_T1w", "brats_2013_pat0003_1", "patient001_frame01", "Aug_No_3", "hippocampus_001")] == [
+    assert [patient_from_id(n) for n in ("P13_T1_00028", "OAS1_0001_MR2", "sub-03_T1w", "brats_2013_pat0003_1",
+    "patient001_frame01", "Aug_No_3", "hippocampus_001",)] == [
         "P13", "OAS1_0001", "sub-03", "brats_2013_pat0003", "patient001", "", ""]  # fmt: skip
 
 
@@ -244,11 +274,11 @@ def test_patient_pattern(tmp_path):
     nifti(tmp_path / "images" / "P0_2.nii.gz", noise(8))
     assert len(find(tmp_path, patient=r"^(P\d)").patients) == 3
     assert len(find(tmp_path, patient=r"(.+)").patients) == 4
-    with pytest.raises(LayoutError, match="case P0_1: .*does not fit"):
+    with pytest.raises(LayoutError, match=r"case P0_1: .*does not fit"):
         find(tmp_path, patient=r"^(Q\d)")
-    with pytest.raises(UsageError, match="exactly one"):
+    with pytest.raises(UsageError, match=r"exactly one"):
         find(tmp_path, patient=r"P\d")
-    with pytest.raises(UsageError, match="not a regular expression"):
+    with pytest.raises(UsageError, match=r"not a regular expression"):
         find(tmp_path, patient=r"(P")
 
 
@@ -256,7 +286,7 @@ def test_a_patient_on_both_sides_of_a_split_is_refused_with_a_hint(tmp_path):
     pairs(tmp_path / "train", count=1)
     nifti(tmp_path / "val" / "images" / "P0_2.nii.gz", noise(5))
     nifti(tmp_path / "val" / "labels" / "P0_2.nii.gz", box())
-    with pytest.raises(LayoutError, match="patient P0 stands in split .*--patient"):
+    with pytest.raises(LayoutError, match=r"patient P0 stands in split .*--patient"):
         find(tmp_path)
     assert [c.split for c in find(tmp_path, patient="(.+)")] == ["train", "val"]
 
@@ -265,9 +295,9 @@ def test_a_patient_on_both_sides_of_a_split_is_refused_with_a_hint(tmp_path):
 
 
 def test_nothing_and_no_layout(tmp_path):
-    with pytest.raises(InputError, match="no such file"):
+    with pytest.raises(InputError, match=r"no such file"):
         find(tmp_path / "gone")
-    with pytest.raises(LayoutError, match="the folder is empty"):
+    with pytest.raises(LayoutError, match=r"the folder is empty"):
         find(tmp_path)
     (tmp_path / "notes.txt").write_text("x")
     (tmp_path / "a").mkdir()
@@ -281,9 +311,9 @@ def test_the_one_cohort_below_is_found_with_a_note_and_several_are_refused(tmp_p
     assert len(found.manifest) == 3
     assert any(f.kind == "descended" and "download/set" in f.message for f in found.findings)
     pairs(tmp_path / "download" / "other")
-    with pytest.raises(LayoutError, match="several cohorts lie here"):
+    with pytest.raises(LayoutError, match=r"several cohorts lie here"):
         find(tmp_path)
-    with pytest.raises(LayoutError, match="several cohorts lie here"):
+    with pytest.raises(LayoutError, match=r"several cohorts lie here"):
         find(real_data)
 
 
@@ -293,7 +323,7 @@ def test_a_manifest_is_loaded_as_it_is(tmp_path):
     (tmp_path / "x.jsonl").write_text(manifest.to_jsonl())
     assert find(tmp_path / "x.jsonl") == manifest
     (tmp_path / "images" / "P1_1.nii.gz").unlink()
-    with pytest.raises(InputError, match="case P1_1: .*does not exist"):
+    with pytest.raises(InputError, match=r"case P1_1: .*does not exist"):
         find(tmp_path / "x.jsonl")
 
 

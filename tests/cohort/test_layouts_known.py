@@ -77,9 +77,15 @@ def nnunet(root, ending=".nii.gz", labels=None, version=2):
         nifti(root / "labelsTr" / f"{case}{ending}", box(1 + n))
     nifti(root / "imagesTs" / f"la_009_0000{ending}", noise(90))
     nifti(root / "imagesTs" / f"la_009_0001{ending}", noise(91))
-    data = {2: {"channel_names": {"0": "CT", "1": "PET"}, "labels": {"background": 0, "liver": 1, "tumour": 2}, "numTraining": 2, "file_ending": ending},
-            1: {"modality": {"0": "CT", "1": "PET"}, "labels": {"0": "background", "1": "liver", "2": "tumour"}, "numTraining": 2,
-                "training": [{"image": f"./imagesTr/{c}.nii.gz", "label": f"./labelsTr/{c}.nii.gz"} for c in ("la_003", "la_007")]}}[version]  # fmt: skip
+    data = {
+        2: {"channel_names": {"0": "CT", "1": "PET"}, "labels": {"background": 0, "liver": 1, "tumour": 2}, "numTraining": 2, "file_ending": ending},
+        1: {
+            "modality": {"0": "CT", "1": "PET"},
+            "labels": {"0": "background", "1": "liver", "2": "tumour"},
+            "numTraining": 2,
+            "training": [{"image": f"./imagesTr/{c}.nii.gz", "label": f"./labelsTr/{c}.nii.gz"} for c in ("la_003", "la_007")],
+        },
+    }[version]
     (root / "dataset.json").write_text(json.dumps(data | ({"labels": labels} if labels else {})))
 
 
@@ -108,7 +114,7 @@ def test_nnunet_raw_missing_channel_and_unpaired(tmp_path):
 
 def test_nnunet_regions_are_refused_unless_plain_values_are_chosen(tmp_path):
     nnunet(tmp_path, labels={"background": 0, "whole": [1, 2], "core": [2]})
-    with pytest.raises(LayoutError, match="regions that overlap"):
+    with pytest.raises(LayoutError, match=r"regions that overlap"):
         find(tmp_path)
     (tmp_path / "l.yaml").write_text("core: 2\n")
     assert counts(*(lambda m: (m.cases[1], m))(find(tmp_path, labels=tmp_path / "l.yaml"))) == {"core": 27}
@@ -303,8 +309,8 @@ def test_oasis1(tmp_path, disc):
 
 
 def test_an_unknown_layout_name_lists_what_there_is(tmp_path):
-    with pytest.raises(UsageError, match="decathlon"):
+    with pytest.raises(UsageError, match=r"decathlon"):
         find(tmp_path, layout="nonsense")
     decathlon(tmp_path)
-    with pytest.raises(LayoutError, match="does not have the layout oasis-1"):
+    with pytest.raises(LayoutError, match=r"does not have the layout oasis-1"):
         find(tmp_path, layout="oasis-1")

@@ -1,7 +1,7 @@
-"""What is wrong with a cohort: one small function a check, each returning findings.
+"""What is wrong with a case: one small function a check, each returning findings.
 
 ``examine`` opens a case's files once and keeps a small summary (an ``Examination``) with the findings that the case
-alone can tell; ``compare`` looks across all summaries. Nothing is changed here; ``repair.py`` mends what ``mend`` names.
+alone can tell; ``compare.py`` looks across all summaries. Nothing is changed here; ``repair.py`` mends what ``mend`` names.
 
 Left and right are judged in RAS+ mm, where x grows towards the patient's right, and only where a file carries a place.
 """
@@ -9,7 +9,6 @@ Left and right are judged in RAS+ mm, where x grows towards the patient's right,
 from __future__ import annotations
 
 import hashlib
-from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -28,9 +27,6 @@ from .repair import COPY_AFFINE, RESAMPLE, way_to_mend
 
 ROUNDING_MM = 0.01  # grids nearer than this are the same
 SIDE_MM = 3.0  # a structure must stand at least this far on the wrong side of its partner to be suspect
-RANGE_RATIO = 20.0  # intensities of one cohort differ by at most this factor, or are called extreme
-OUTLIER_Z = 6.0  # robust z score beyond which a spacing or size is an outlier
-FEW = 8  # fewer cases than this have no outliers
 HU_LIMITS = (-10_000.0, 70_000.0)  # beyond these no CT value is real
 
 
@@ -104,7 +100,7 @@ def examine(job: tuple[Case, Manifest]) -> Examination:
 
 def _summary(found: Examination, image: Volume) -> Examination:
     digest = hashlib.sha256(str(image.array.shape).encode())
-    digest.update(memoryview(np.ascontiguousarray(image.array)))
+    digest.update(np.ascontiguousarray(image.array).data)
     meta = image.meta
     return replace(found, grid=image.grid, placed=bool(meta.get("place_known", True)), spaced=bool(meta.get("spacing_known", True)),
                    channels=tuple(_channel(a) for a in image.array), unit=image.unit, sha256=digest.hexdigest(),
@@ -160,15 +156,23 @@ def check_constant(found: Examination) -> list[Finding]:
 
 def check_finite(found: Examination) -> list[Finding]:
     """Voxels that are NaN or infinite."""
-    return [Finding(found.case, "not-finite", "error", f"{c.not_finite} voxels of channel {n} are NaN or infinite", {"channel": n, "voxels": c.not_finite})
-            for n, c in enumerate(found.channels) if c.not_finite]  # fmt: skip
+    findings = []
+    for n, c in enumerate(found.channels):
+        if c.not_finite:
+            message = f"{c.not_finite} voxels of channel {n} are NaN or infinite"
+            findings.append(Finding(found.case, "not-finite", "error", message, {"channel": n, "voxels": c.not_finite}))
+    return findings
 
 
 def check_hu(found: Examination) -> list[Finding]:
     """CT values that no scanner gives."""
-    return [Finding(found.case, "intensity", "warning", f"CT values from {c.low:g} to {c.high:g} HU; metal and padding stay within {HU_LIMITS[0]:g} to "
-                    f"{HU_LIMITS[1]:g}", {"low": c.low, "high": c.high})
-            for c in found.channels if found.unit == "HU" and (c.low < HU_LIMITS[0] or c.high > HU_LIMITS[1])]  # fmt: skip
+    low, high = HU_LIMITS
+    findings = []
+    for c in found.channels:
+        if found.unit == "HU" and (c.low < low or c.high > high):
+            message = f"CT values from {c.low:g} to {c.high:g} HU; metal and padding stay within {low:g} to {high:g}"
+            findings.append(Finding(found.case, "intensity", "warning", message, {"low": c.low, "high": c.high}))
+    return findings
 
 
 IMAGE_CHECKS: tuple[Callable[[Examination], list[Finding]], ...] = (check_constant, check_finite, check_hu)
@@ -233,8 +237,9 @@ def check_sides(found: Examination, label: Volume, image: Volume, labels: LabelS
         return []
     names = [b.name for b in sided if b.value in wrong]
     most = max(wrong.values())
-    return [Finding(found.case, "side", "warning", f"{', '.join(names[:6])}{' ...' if len(names) > 6 else ''} stand up to {most:.0f} mm on the wrong side; left and "
-                    "right may be exchanged, in the labels or in the affine", {"names": names, "mm": most, "of": len(sided)})]  # fmt: skip
+    shown = ", ".join(names[:6]) + (" ..." if len(names) > 6 else "")
+    message = f"{shown} stand up to {most:.0f} mm on the wrong side; left and right may be exchanged, in the labels or in the affine"
+    return [Finding(found.case, "side", "warning", message, {"names": names, "mm": most, "of": len(sided)})]
 
 
 def _centroids_x(label: Volume, values: Sequence[int]) -> dict[int, float]:
@@ -256,127 +261,3 @@ def _body_x(image: Volume) -> tuple[float, float]:
     x = image.grid.to_mm(bright)[:, 0]
     low, high = np.percentile(x, (1, 99))
     return float(low + high) / 2, float(high - low)
-
-
-# ---- the cohort ----
-
-
-def compare(examinations: Sequence[Examination]) -> list[Finding]:
-    """The findings that only several cases together can tell."""
-    return [f for check in COHORT_CHECKS for f in check(examinations)]
-
-
-def check_dtypes(all_of: Sequence[Examination]) -> list[Finding]:
-    """Images of one cohort stored in different data types, often a sign of different scaling."""
-    held = Counter(c.dtype for e in all_of for c in e.channels)
-    if len(held) < 2:
-        return []
-    told = ", ".join(f"{n} {dtype}" for dtype, n in held.most_common())
-    return [
-        Finding(
-            "", "dtype", "warning", f"images are stored in different data types ({told}); intensities may not be comparable", {"count": dict(held)}
-        )
-    ]
-
-
-def check_ranges(all_of: Sequence[Examination]) -> list[Finding]:
-    """Images (not CT) whose brightness differs by more than ``RANGE_RATIO`` within the cohort, and those far beyond the median."""
-    findings = []
-    for n in range(max((len(e.channels) for e in all_of), default=0)):
-        held = {e.case: e.channels[n] for e in all_of if len(e.channels) > n and e.unit != "HU" and e.channels[n].p99 > 0}
-        if len(held) < 2:
-            continue
-        p99 = {case: c.p99 for case, c in held.items()}
-        low, high = min(p99.values()), max(p99.values())
-        if high <= RANGE_RATIO * low:
-            continue
-        maxima = [c.high for c in held.values()]
-        middle = float(np.median(list(p99.values())))
-        far = sorted((case for case, v in p99.items() if not middle / RANGE_RATIO <= v <= middle * RANGE_RATIO), key=lambda case: -p99[case])
-        data = {"channel": n, "p99_low": low, "p99_high": high, "max_low": min(maxima), "max_high": max(maxima), "far_from_median": far}
-        findings.append(Finding("", "intensity", "warning", f"intensities differ extremely: maxima from {min(maxima):.6g} to {max(maxima):.6g}, 99th percentiles "
-                                f"from {low:.4g} to {high:.4g}; {len(far)} cases are {RANGE_RATIO:g} times off the median. A plan normalises each image", data))  # fmt: skip
-    return findings
-
-
-def check_side_pattern(all_of: Sequence[Examination]) -> list[Finding]:
-    """Where most cases have left and right exchanged, the names or the reading are at fault rather than single cases."""
-    suspect = [e.case for e in all_of if any(f.kind == "side" for f in e.findings)]
-    labelled = [e for e in all_of if e.labelled]
-    if len(suspect) < 2 or 2 * len(suspect) < len(labelled):
-        return []
-    return [Finding("", "side", "warning", f"left and right seem exchanged in {len(suspect)} of {len(labelled)} cases: look at the names of the labels first",
-                    {"cases": suspect})]  # fmt: skip
-
-
-def check_duplicates(all_of: Sequence[Examination]) -> list[Finding]:
-    """Images with exactly the same voxels; where their patients differ, one patient stands under two ids."""
-    groups: dict[str, list[Examination]] = defaultdict(list)
-    for e in all_of:
-        if e.sha256 and not any(c.low == c.high for c in e.channels):
-            groups[e.sha256].append(e)
-    findings = []
-    for group in groups.values():
-        if len(group) < 2:
-            continue
-        cases, patients = [e.case for e in group], sorted({e.patient for e in group})
-        data = {"cases": cases, "patients": patients}
-        findings.append(Finding(cases[1], "duplicate", "warning", f"has exactly the voxels of {cases[0]}" + _more(cases[2:]), data))
-        if len(patients) > 1:
-            findings.append(
-                Finding(
-                    cases[1], "patient", "warning", f"patients {', '.join(patients[:4])} are one: their images are the same; folds would leak", data
-                )
-            )
-    return findings
-
-
-def _more(cases: Sequence[str]) -> str:
-    return f" (as have {', '.join(cases[:5])})" if cases else ""
-
-
-def check_patient_ids(all_of: Sequence[Examination]) -> list[Finding]:
-    """One DICOM PatientID in cases that the manifest gives to different patients."""
-    held: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
-    for e in all_of:
-        if e.dicom_patient and e.dicom_patient.strip().lower() not in ("anonymous", "anonymized", "anonymised", "anon", "0", "unknown", "none"):
-            held[e.dicom_patient][e.patient].append(e.case)
-    return [Finding(next(iter(reversed(list(patients.values()))))[0], "patient", "warning",
-                    f"PatientID {dicom} stands in cases of {len(patients)} patients ({', '.join(list(patients)[:4])}): one patient under two ids? "
-                    "Say who is who with --patient", {"patient_id": dicom, "patients": {p: list(c) for p, c in patients.items()}})
-            for dicom, patients in held.items() if len(patients) > 1]  # fmt: skip
-
-
-def check_outliers(all_of: Sequence[Examination]) -> list[Finding]:
-    """Spacings and extents (mm) far from the cohort's, by a robust z score of their logarithms, axes ordered R, A, S."""
-    grids = {e.case: e.grid.reorient("RAS")[0] for e in all_of if e.grid is not None}
-    if len(grids) < FEW:
-        return []
-    findings: list[Finding] = []
-    spaced = {e.case for e in all_of if e.spaced}
-    for kind, measure, unit in (("spacing", lambda g: g.spacing_mm, "mm"), ("size", lambda g: np.multiply(g.spacing_mm, g.shape), "mm")):
-        values = np.log([list(measure(g)) for g in grids.values()])
-        middle = np.median(values, axis=0)
-        spread = np.maximum(1.4826 * np.median(np.abs(values - middle), axis=0), 0.05)  # a floor of 5 %, so that equal spacings forgive rounding
-        z = np.abs(values - middle) / spread
-        for case, scores, row in zip(grids, z, np.exp(values), strict=True):
-            if scores.max() > OUTLIER_Z and (kind == "size" or case in spaced):
-                usual = " x ".join(f"{v:.3g}" for v in np.exp(middle))
-                findings.append(Finding(case, kind, "warning", f"{kind} {' x '.join(f'{v:.3g}' for v in row)} {unit}, the cohort's median is {usual}",
-                                        {"value": row.tolist(), "median": np.exp(middle).tolist(), "z": float(scores.max())}))  # fmt: skip
-    return findings
-
-
-def check_absent(all_of: Sequence[Examination], labels: LabelSet) -> list[Finding]:
-    """Structures that no case has, and those that few have."""
-    labelled = [e for e in all_of if e.labelled]
-    count = {b.name: sum(b.value in e.voxels for e in labelled) for b in labels}
-    never = [name for name, n in count.items() if n == 0]
-    if not labelled or not never:
-        return []
-    return [Finding("", "absent", "warning", f"no case holds {', '.join(never[:8])}{' ...' if len(never) > 8 else ''}", {"names": never})]
-
-
-COHORT_CHECKS: tuple[Callable[[Sequence[Examination]], list[Finding]], ...] = (
-    check_dtypes, check_ranges, check_side_pattern, check_duplicates, check_patient_ids, check_outliers,
-)  # fmt: skip

@@ -1,7 +1,7 @@
 """Finding the cases of a cohort: which layout a folder has, whose scans they are, what their labels mean.
 
 ``LAYOUTS`` is the ordered table: each layout is one small function ``(tree, root) -> Draft | None`` in
-``challenges.py`` or ``folders.py``. Layouts stand in tiers, the specific before the general; the first tier in
+``challenges.py``, ``chaos.py`` or ``folders.py``. Layouts stand in tiers, the specific before the general; the first tier in
 which one fits wins, and where two of a tier find different cases the choice is left to the user. Anything else is
 described by a YAML file (``description.py``). Files are told by their names; few are opened.
 """
@@ -18,7 +18,7 @@ from pathlib import Path
 from ..core.errors import InputError, LayoutError, UsageError
 from ..core.manifest import Case, Manifest
 from ..formats import dicom, files
-from . import challenges, folders
+from . import challenges, chaos, folders
 from .findings import Draft, Finding, Found
 from .structures import Choice, derive, named
 from .tree import Tree, patient_from_id, source
@@ -26,14 +26,14 @@ from .tree import Tree, patient_from_id, source
 Layout = Callable[[Tree, Path], Draft | None]
 LAYOUTS: tuple[dict[str, Layout], ...] = (
     {"nnunet-raw": challenges.nnunet_raw, "decathlon": challenges.decathlon},
-    {"totalsegmentator": challenges.totalsegmentator, "chaos-mr": challenges.chaos_mr, "chaos": challenges.chaos,
+    {"totalsegmentator": challenges.totalsegmentator, "chaos-mr": chaos.chaos_mr, "chaos": chaos.chaos,
      "3d-ircadb": challenges.ircad, "oasis-1": challenges.oasis1},
     {"parallel-folders": folders.parallel_folders},
     {"modality-files": challenges.modality_files},
     {"suffix-pairs": folders.suffix_pairs},
     {"dicom": folders.dicom_folder, "plain-images": folders.plain_images},
 )  # fmt: skip
-ON_REQUEST: dict[str, Layout] = {"chaos-mr-inphase": challenges.chaos_mr_inphase, "chaos-mr-t2": challenges.chaos_mr_t2}
+ON_REQUEST: dict[str, Layout] = {"chaos-mr-inphase": chaos.chaos_mr_inphase, "chaos-mr-t2": chaos.chaos_mr_t2}
 NAMES = (*(name for tier in LAYOUTS for name in tier), *ON_REQUEST)
 DEEPEST = 2  # folders below the root that are looked into for one recognisable cohort
 

@@ -20,7 +20,7 @@ from ..core.errors import DelineateError, InputError, LabelError
 from ..core.labels import LabelMapping, LabelSet, Range, as_whole_numbers, unique_values
 from ..core.manifest import Case, Manifest
 from .cases import read_raw_label
-from .challenges import CHAOS_MR, chaos_mr_labels
+from .chaos import CHAOS_MR, chaos_mr_labels
 from .findings import Draft
 from .tree import is_raster
 
@@ -61,8 +61,9 @@ def derive(draft: Draft) -> None:
         draft.refusal = seen.errors[0] if seen.errors else "no label file holds any structure: all values are 0"
         return
     draft.labels, draft.mapping = _declared(draft, seen)
-    draft.note("values", f"structures were told from the values in {len(chosen)} of {len(with_truth)} label files: {', '.join(draft.labels.names[:8])}"
-               + (" ..." if len(draft.labels) > 8 else ""), read=len(chosen), of=len(with_truth))  # fmt: skip
+    shown = ", ".join(draft.labels.names[:8]) + (" ..." if len(draft.labels) > 8 else "")
+    message = f"structures were told from the values in {len(chosen)} of {len(with_truth)} label files: {shown}"
+    draft.note("values", message, read=len(chosen), of=len(with_truth))
 
 
 def _sample(cases: Sequence[Case]) -> Iterator[Case]:

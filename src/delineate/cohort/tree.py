@@ -101,6 +101,11 @@ def source(path: Path, *, like: Path | str = "", spacing_mm: tuple[float, ...] =
     return Source(os.path.abspath(path), like=os.path.abspath(like) if like else "", spacing_mm=spacing_mm)
 
 
+def most(tree: Tree, root: Path, folders: list[Path]) -> bool:
+    """Whether these are at least half of the root's folders: one such folder among many others is no cohort."""
+    return bool(folders) and 2 * len(folders) >= len(tree.folders(root))
+
+
 def is_raster(path: Path) -> bool:
     """Whether the name ends as a 2-D picture's does."""
     return path.name.lower().endswith(RASTERS)

@@ -14,12 +14,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from ..cohort import doctor, repair
+from ..cohort.compare import check_absent, compare
+from ..cohort.findings import SEVERITIES, Finding
+from ..cohort.layouts import discover
 from ..core import atomic
 from ..core.manifest import Case, Manifest
 from ..core.scores import without_nan
-from ..cohort import doctor, repair
-from ..cohort.findings import SEVERITIES, Finding
-from ..cohort.layouts import discover
 from . import batch
 
 BYTES_A_SECOND = 20e6  # about what one process reads and examines of compressed files
@@ -63,8 +64,8 @@ def check(data: str | Path, *, out: str | Path | None = None, layout: str | None
     found = discover(data, layout=layout, description=description, labels=labels, patient=patient)
     manifest = found.manifest
     examinations, failures = _examine(manifest, workers, progress)
-    findings = [*found.findings, *failures, *(f for e in examinations for f in e.findings), *doctor.compare(examinations),
-                *doctor.check_absent(examinations, manifest.labels)]  # fmt: skip
+    findings = [*found.findings, *failures, *(f for e in examinations for f in e.findings), *compare(examinations),
+                *check_absent(examinations, manifest.labels)]  # fmt: skip
     checked = Checked(manifest, _sorted(findings), _without(manifest, findings))
     if fix is not None:
         checked = _fix(checked, fix, workers)

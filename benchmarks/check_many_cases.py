@@ -1,0 +1,78 @@
+"""Time and peak memory of ``check`` on many small cases.
+
+    python benchmarks/check_many_cases.py [--cases 1000] [--size 48] [--workers N]
+
+Makes synthetic NIfTI cases (an int16 image, a label of two structures) in a temporary folder, checks them in a child
+process, and prints seconds, the peak resident memory of the largest process, and the findings by kind.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+
+from delineate.core.grid import Grid
+from delineate.core.labels import LabelSet
+from delineate.core.volume import Volume
+from delineate.formats import files
+
+CHILD = """
+import json, sys
+from delineate.steps.check import check
+if __name__ == "__main__":
+    checked = check(sys.argv[1], out=sys.argv[2], workers=int(sys.argv[3]) or None)
+    kinds = {}
+    for finding in checked.findings:
+        kinds[finding.kind] = kinds.get(finding.kind, 0) + 1
+    print(json.dumps({"cases": len(checked.manifest), "usable": len(checked.usable), "findings": kinds}))
+"""
+
+
+def make_cohort(root: Path, cases: int, size: int) -> int:
+    """Write the cases; returns their bytes on disk."""
+    labels = LabelSet.from_names({1: "liver", 2: "spleen"})
+    affine = np.diag([-1.0, 1.0, 1.5, 1.0])
+    for n in range(cases):
+        rng = np.random.default_rng(n)
+        shape = tuple(int(v) for v in rng.integers(size - 6, size + 7, 3))
+        grid = Grid((shape[0], shape[1], shape[2]), affine)
+        mask = np.zeros(shape, np.uint8)
+        mask[5:20, 5:20, 5:20], mask[25:30, 8:16, 8:16] = 1, 2
+        image = rng.normal(100, 20, shape).astype(np.int16) + 60 * mask
+        files.write(Volume(image, grid), root / "images" / f"case_{n:04d}.nii.gz")
+        files.write(Volume(mask, grid, "label"), root / "labels" / f"case_{n:04d}.nii.gz", labels=labels)
+    return sum(p.stat().st_size for p in root.rglob("*.nii.gz"))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--cases", type=int, default=1000)
+    parser.add_argument("--size", type=int, default=48, help="voxels along each axis, about")
+    parser.add_argument("--workers", type=int, default=0, help="processes; 0 leaves it to the program")
+    given = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder)
+        size_bytes = make_cohort(root / "cohort", given.cases, given.size)
+        script = root / "child.py"
+        script.write_text(CHILD)
+        begun = time.perf_counter()
+        done = subprocess.run([sys.executable, str(script), str(root / "cohort"), str(root / "out"), str(given.workers)],
+                              capture_output=True, text=True, check=True)  # fmt: skip
+        seconds = time.perf_counter() - begun
+        peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / (1 if sys.platform == "darwin" else 1024)
+        told = json.loads(done.stdout)
+        print(f"{told['cases']} cases of about {given.size}^3 voxels, {size_bytes / 1e6:.0f} MB on disk")
+        print(f"check: {seconds:.1f} s, {1000 * seconds / given.cases:.1f} ms a case; peak memory of the largest process {peak / 1024:.2f} GiB")
+        print(f"usable {told['usable']}; findings {told['findings']}")
+
+
+if __name__ == "__main__":
+    main()
