@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 from imitate import SHAPE, analyze_big_endian_4d, box, dicom_series, nifti, noise, slices
 
 from delineate.cohort.cases import read_image, read_label
-from delineate.cohort.layouts import discover, find
+from delineate.cohort.layouts import NAMES, discover, find
 from delineate.core.errors import LayoutError, UsageError
 
 
@@ -314,3 +315,8 @@ def test_an_unknown_layout_name_lists_what_there_is(tmp_path):
     decathlon(tmp_path)
     with pytest.raises(LayoutError, match=r"does not have the layout oasis-1"):
         find(tmp_path, layout="oasis-1")
+
+
+def test_every_layout_stands_in_the_documentation():
+    text = (Path(__file__).parents[2] / "docs" / "layouts.md").read_text(encoding="utf-8")
+    assert [name for name in NAMES if f"`{name}`" not in text and f"--layout {name}`" not in text] == []

@@ -150,3 +150,16 @@ def test_label_without_image_names_the_case(tmp_path):
     (error,) = [f for f in checked.findings if f.severity == "error"]
     assert (error.case, error.kind) == ("c2", "unpaired")
     assert "label c2.nii.gz has no image" in error.message
+
+
+def test_values_that_can_only_be_ct_are_called_ct(tmp_path):
+    for n in range(3):
+        image = np.random.default_rng(n).normal(40, 300, SHAPE).clip(-1024, 1500)
+        image[0] = -1024
+        nifti(tmp_path / "ct/images" / f"c{n}.nii.gz", image.astype(np.int16))
+        nifti(tmp_path / "ct/labels" / f"c{n}.nii.gz", box(1))
+    checked = check(tmp_path / "ct")
+    assert checked.manifest.modality == checked.usable.modality == "CT"
+    assert [f.kind for f in checked.findings if f.kind == "modality"] == ["modality"]
+    nifti(tmp_path / "ct/images/c1.nii.gz", noise(1))
+    assert check(tmp_path / "ct").manifest.modality == ""

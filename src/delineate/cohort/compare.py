@@ -26,8 +26,8 @@ def compare(examinations: Sequence[Examination]) -> list[Finding]:
 
 
 def check_dtypes(all_of: Sequence[Examination]) -> list[Finding]:
-    """Images of one cohort stored in different data types, often a sign of different scaling."""
-    held = Counter(c.dtype for e in all_of for c in e.channels)
+    """Images of one cohort stored in different data types, often a sign of different scaling; CT in HU is comparable whatever its type."""
+    held = Counter(c.dtype for e in all_of if e.unit != "HU" for c in e.channels)
     if len(held) < 2:
         return []
     told = ", ".join(f"{n} {dtype}" for dtype, n in held.most_common())
@@ -150,6 +150,15 @@ def check_absent(all_of: Sequence[Examination], labels: LabelSet) -> list[Findin
     if not labelled or not never:
         return []
     return [Finding("", "absent", "warning", f"no case holds {', '.join(never[:8])}{' ...' if len(never) > 8 else ''}", {"names": never})]
+
+
+def looks_like_ct(all_of: Sequence[Examination]) -> bool:
+    """Whether every image has the range of CT in HU: air or padding near -1000, nothing below -3100, 99 % below 3100.
+
+    For files without a modality (NIfTI); no MR or photograph has such negative values in every image.
+    """
+    channels = [c for e in all_of for c in e.channels]
+    return bool(channels) and all(-3100 <= c.low <= -900 and c.high > 100 and c.p99 < 3100 for c in channels)
 
 
 COHORT_CHECKS: tuple[Callable[[Sequence[Examination]], list[Finding]], ...] = (

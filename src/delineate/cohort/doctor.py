@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from ..core.errors import DelineateError, LabelError
 from ..core.grid import Grid
-from ..core.labels import LabelSet
+from ..core.labels import LabelSet, as_whole_numbers, unique_values
 from ..core.manifest import Case, Manifest
 from ..core.volume import Volume
 from .cases import TOLERANCE_MM, difference, map_label, read_image, read_raw_label
@@ -211,7 +211,7 @@ def check_values(found: Examination, raw: Volume, manifest: Manifest) -> list[Fi
     if mapping.rest != "background" or not mapping.values or raw.array.ndim != 3:
         return []
     known = {source for source, _ in mapping.values} | {0}
-    others = sorted({round(v) for v in _values(raw.array)} - known)
+    others = sorted(set(unique_values(as_whole_numbers(raw.array))) - known)
     return [Finding(found.case, "rest", "note", f"values {others[:10]} became background", {"values": others})] if others else []
 
 

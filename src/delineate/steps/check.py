@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ..cohort import doctor, repair
-from ..cohort.compare import check_absent, compare
+from ..cohort.compare import check_absent, compare, looks_like_ct
 from ..cohort.findings import SEVERITIES, Finding
 from ..cohort.layouts import discover
 from ..core import atomic
@@ -64,7 +64,8 @@ def check(data: str | Path, *, out: str | Path | None = None, layout: str | None
     found = discover(data, layout=layout, description=description, labels=labels, patient=patient)
     manifest = found.manifest
     examinations, failures = _examine(manifest, workers, progress)
-    findings = [*found.findings, *failures, *(f for e in examinations for f in e.findings), *compare(examinations),
+    manifest, told = _with_modality(manifest, examinations)
+    findings = [*found.findings, *told, *failures, *(f for e in examinations for f in e.findings), *compare(examinations),
                 *check_absent(examinations, manifest.labels)]  # fmt: skip
     checked = Checked(manifest, _sorted(findings), _without(manifest, findings))
     if fix is not None:
@@ -83,6 +84,14 @@ def _examine(
     outcomes = batch.run(doctor.examine, jobs, names=[c.id for c in manifest], workers=count, progress=progress)
     failures = [Finding(o.name, "failed", "error", str(o.error), {"log": o.log}) for o in outcomes if o.error is not None]
     return [o.value for o in outcomes if o.value is not None], failures
+
+
+def _with_modality(manifest: Manifest, examinations: Sequence[doctor.Examination]) -> tuple[Manifest, list[Finding]]:
+    """Files that name no modality, but hold what can only be CT, are called CT, and the finding says so."""
+    if manifest.modality or not looks_like_ct(examinations):
+        return manifest, []
+    message = "no file names the modality; all values have the range of CT in HU, so the cohort is taken for CT (a description can say otherwise)"
+    return replace(manifest, modality="CT"), [Finding("", "modality", "note", message)]
 
 
 def _seconds(cases: Sequence[Case]) -> float:
