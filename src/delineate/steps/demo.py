@@ -40,7 +40,7 @@ def demo(out: str | Path, *, budget_s: float = 240.0, patients: int = 20, seed: 
     folder = atomic.make_folder(out)
     cohort, split = folder / "cohort", folder / "split.json"
     if not split.is_file():
-        make_cohort(cohort, patients=patients, seed=seed, form="dicom", progress=lambda done, total: progress("phantom", done, total, "patients"))
+        make_cohort(cohort, patients=patients, seed=seed, form="dicom", progress=lambda done, total, name: progress("phantom", done, total, name))
         atomic.write_text(split, json.dumps(_split(cohort, seed), indent=1))
     sides = json.loads(split.read_text(encoding="utf-8"))
     say(f"phantom cohort of {len(sides['train']) + len(sides['test'])} patients as DICOM series in {cohort}; {len(sides['test'])} of them are kept for testing")
