@@ -54,7 +54,7 @@ PHASES = {
     "portal": Phase(112, 122, 185, 165, 60, 150, 155),
     "arterial": Phase(74, 118, 195, 105, 15, 290, 95),
     "late": Phase(96, 98, 150, 150, 330, 115, 118),
-    "native": Phase(58, 48, 33, 31, 8, 42, 40),
+    "weak": Phase(74, 70, 96, 88, 60, 74, 72),  # little agent, or late; wholly native scans would need many patients to be learnt
 }
 PHASE_ODDS = (0.5, 0.2, 0.2, 0.1)
 
