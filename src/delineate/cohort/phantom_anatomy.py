@@ -11,7 +11,6 @@ Shapes: fields are float32 (I, J, K) or a box of it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -21,6 +20,23 @@ from numpy.typing import NDArray
 
 from ..core.grid import Grid
 from ..core.labels import Label, LabelSet
+from .phantom_shapes import (
+    Field,
+    Point,
+    Shape,
+    both,
+    coordinates,
+    ellipsoid,
+    ellipsoid_distance,
+    in_front,
+    local,
+    rotation,
+    rounded_box,
+    smooth_max,
+    smooth_min,
+    tube,
+    waves,
+)
 
 LIVER, RIGHT_KIDNEY, LEFT_KIDNEY, SPLEEN = 1, 2, 3, 4
 LABELS = LabelSet((
@@ -28,13 +44,10 @@ LABELS = LabelSet((
     Label(RIGHT_KIDNEY, "right kidney", (86, 180, 233), side="right"),
     Label(LEFT_KIDNEY, "left kidney", (0, 158, 115), side="left"),
     Label(SPLEEN, "spleen", (204, 121, 167)),
-))  # fmt: skip
+))
 
 CAVITY_MM = (122.0, 80.0)  # half width and half depth of the reference cavity
 AIR, LUNG, FAT, MUSCLE, WATER = -1000.0, -840.0, -98.0, 56.0, 8.0
-Field = NDArray[Any]  # float32
-Point = Sequence[float] | NDArray[Any]  # three numbers
-Shape = Callable[[Field, Field, Field], Field]  # reference x, y, z -> signed distance in mm
 
 
 @dataclass(frozen=True)
@@ -117,8 +130,8 @@ class Canvas:
         self.spacing_mm = np.array(grid.spacing_mm)
         self.edge_mm = float(0.5 * (self.spacing_mm[:2].mean() + 2.0))  # width over which a rim is blurred
         rng = np.random.default_rng([patient.seed, 1])
-        turn = _rotation(*patient.tilt_deg)
-        scanner = _coordinates(grid)
+        turn = rotation(*patient.tilt_deg)
+        scanner = coordinates(grid)
         body = np.tensordot(turn.T.astype(np.float32), scanner - patient.offset_mm.astype(np.float32)[:, None, None, None], axes=1)
         for axis, (long_mm, short_mm) in enumerate(((7.0, 1.3), (6.0, 1.3), (6.0, 1.0))):
             body[axis] += waves(grid, rng, 5, (140, 320), long_mm) + waves(grid, rng, 6, (35, 80), short_mm)
@@ -131,7 +144,7 @@ class Canvas:
         self.label: NDArray[np.uint8] = np.zeros(grid.shape, np.uint8)
 
     def paint(self, shape: Shape, hu: float | Field, label: int = 0, *, centre: Point | None = None,
-              reach_mm: float | Point = 0, texture_hu: float = 0, only: int | None = None) -> None:  # fmt: skip
+              reach_mm: float | Point = 0, texture_hu: float = 0, only: int | None = None) -> None:
         """Lay ``hu`` over everything inside ``shape`` and give those voxels ``label``.
 
         Args:
@@ -163,112 +176,6 @@ class Canvas:
         return slice(low[0], high[0]), slice(low[1], high[1]), slice(low[2], high[2])
 
 
-def waves(grid: Grid, rng: np.random.Generator, count: int, wavelength_mm: tuple[float, float], amplitude: float) -> Field:
-    """A smooth random field on ``grid`` as a sum of ``count`` plane waves; about 95 % lies within +-``amplitude``.
-
-    Each wave is the real part of a product of three 1-D factors, so a field costs one multiplication a voxel and wave.
-    """
-    out = np.zeros(grid.shape, np.float32)
-    origin = np.array(grid.shape) / 2
-    for _ in range(count):
-        direction = rng.normal(size=3)
-        k = 2 * np.pi / rng.uniform(*wavelength_mm) * direction / np.linalg.norm(direction) * np.array(grid.spacing_mm)
-        phase = rng.uniform(0, 2 * np.pi)
-        i, j, m = (np.exp(1j * k[a] * (np.arange(grid.shape[a]) - origin[a])).astype(np.complex64) for a in range(3))
-        plane = (np.exp(1j * phase).astype(np.complex64) * i)[:, None] * j
-        out += plane.real[:, :, None] * m.real - plane.imag[:, :, None] * m.imag
-    return np.asarray(out * np.float32(amplitude / np.sqrt(2 * count)))
-
-
-# ---- shapes: functions of reference coordinates that return signed distances ----
-
-
-def ellipsoid(centre: Point, radii: Point, turn: NDArray[Any] | None = None) -> Shape:
-    """About exact near the surface: r (r - 1) / |gradient|."""
-    rotation = np.eye(3) if turn is None else turn
-
-    def distance(x: Field, y: Field, z: Field) -> Field:
-        return _ellipsoid(_local(x, y, z, centre, rotation), radii)
-
-    return distance
-
-
-def _ellipsoid(p: Sequence[Field], radii: Point) -> Field:
-    scaled = [q / np.float32(r) for q, r in zip(p, radii, strict=True)]
-    length = np.sqrt(sum(s * s for s in scaled))
-    gradient = np.sqrt(sum((s / np.float32(r)) ** 2 for s, r in zip(scaled, radii, strict=True)))
-    return np.asarray(length * (length - 1) / np.maximum(gradient, 1e-4))
-
-
-def tube(x0: float, y0: float, radius_mm: float, sway_mm: float, phase: float, bulge: float = 0.0, lean: tuple[float, float] = (0, 0)) -> Shape:
-    """An upright tube that sways; ``bulge`` is the share by which its radius changes (haustra); ``lean`` in mm per mm of z."""
-
-    def distance(x: Field, y: Field, z: Field) -> Field:
-        cx = x0 + lean[0] * z + sway_mm * np.sin(z / 34 + phase)
-        cy = y0 + lean[1] * z + sway_mm * np.cos(z / 41 + 2 * phase)
-        radius = radius_mm * (1 + bulge * np.sin(z / 5.5 + phase))
-        return np.asarray(np.hypot(x - cx, y - cy) - radius)
-
-    return distance
-
-
-def cavity(x: Field, y: Field, z: Field) -> Field:
-    """The inside of the abdominal wall; the same at every height."""
-    return _rounded_box(x, y, *CAVITY_MM)
-
-
-def _rounded_box(x: Field, y: Field, half_x: float, half_y: float, square: float = 0.45) -> Field:
-    """Between an ellipse (``square`` 0) and a superellipse of power 4 (1); powers that are roots of squares cost little."""
-    a, b = (x / half_x) ** 2, (y / half_y) ** 2
-    ellipse = np.sqrt(a + b)
-    r = (1 - square) * ellipse + square * np.sqrt(np.sqrt(a * a + b * b))
-    slope = np.sqrt(a / half_x**2 + b / half_y**2) / np.maximum(ellipse, 1e-3)
-    return np.asarray((r - 1) / np.maximum(slope, 1e-3))
-
-
-def smooth_min(a: Field, b: Field, width_mm: float) -> Field:
-    """Union of two shapes with a fillet."""
-    h = np.clip(0.5 + 0.5 * (b - a) / width_mm, 0, 1)
-    return np.asarray(b + (a - b) * h - width_mm * h * (1 - h))
-
-
-def smooth_max(a: Field, b: Field, width_mm: float) -> Field:
-    """What two shapes share, with rounded edges."""
-    return np.asarray(-smooth_min(-a, -b, width_mm))
-
-
-def _both(a: Shape, b: Shape, shrink_mm: float = 0) -> Shape:
-    """What two shapes share, less a rim of ``shrink_mm``."""
-    return lambda x, y, z: np.maximum(a(x, y, z), b(x, y, z)) + shrink_mm
-
-
-def _in_front(x: Field, y: Field, z: Field, level: float) -> Field:
-    """The half space in front of ``level``, where air gathers."""
-    return level - y
-
-
-def _coordinates(grid: Grid) -> Field:
-    """(3, I, J, K) RAS+ mm of every voxel."""
-    i, j, k = (np.arange(n, dtype=np.float32) for n in grid.shape)
-    a = grid.affine.astype(np.float32)
-    return np.stack([(a[r, 0] * i)[:, None, None] + (a[r, 1] * j)[:, None] + a[r, 2] * k + a[r, 3] for r in range(3)])
-
-
-def _rotation(about_x: float, about_y: float, about_z: float) -> NDArray[np.float64]:
-    """(3, 3), degrees, applied in that order."""
-    x, y, z = np.deg2rad([about_x, about_y, about_z])
-    rx = np.array([[1, 0, 0], [0, np.cos(x), -np.sin(x)], [0, np.sin(x), np.cos(x)]])
-    ry = np.array([[np.cos(y), 0, np.sin(y)], [0, 1, 0], [-np.sin(y), 0, np.cos(y)]])
-    rz = np.array([[np.cos(z), -np.sin(z), 0], [np.sin(z), np.cos(z), 0], [0, 0, 1]])
-    return np.asarray(rz @ ry @ rx)
-
-
-def _local(x: Field, y: Field, z: Field, centre: Point, rotation: NDArray[Any]) -> list[Field]:
-    r = rotation.T.astype(np.float32)
-    dx, dy, dz = x - np.float32(centre[0]), y - np.float32(centre[1]), z - np.float32(centre[2])
-    return [r[a, 0] * dx + r[a, 1] * dy + r[a, 2] * dz for a in range(3)]
-
-
 # ---- the body, from back to front ----
 
 
@@ -279,9 +186,9 @@ def _body(canvas: Canvas, patient: Patient) -> None:
     canvas.paint(lambda x, y, z: np.abs(below - top + 14) - 13, -860.0)
     canvas.paint(lambda x, y, z: np.abs(np.abs(below - top + 14) - 12) - 1.6, 20.0)
     half_x, half_y = patient.half_width_mm / float(patient.stretch[0]), patient.half_depth_mm / float(patient.stretch[1])
-    canvas.paint(lambda x, y, z: _rounded_box(x, y, half_x, half_y, 0.3), 20.0)
-    canvas.paint(lambda x, y, z: _rounded_box(x, y, half_x - 2.5, half_y - 2.5, 0.3), FAT, texture_hu=6)
-    canvas.paint(lambda x, y, z: _rounded_box(x, y, CAVITY_MM[0] + 10, CAVITY_MM[1] + 8), MUSCLE, texture_hu=9)
+    canvas.paint(lambda x, y, z: rounded_box(x, y, half_x, half_y, 0.3), 20.0)
+    canvas.paint(lambda x, y, z: rounded_box(x, y, half_x - 2.5, half_y - 2.5, 0.3), FAT, texture_hu=6)
+    canvas.paint(lambda x, y, z: rounded_box(x, y, CAVITY_MM[0] + 10, CAVITY_MM[1] + 8), MUSCLE, texture_hu=9)
     canvas.paint(lambda x, y, z: np.abs(cavity(x, y, z) - 5) - 0.7, FAT / 3)  # between the muscles' layers
     canvas.paint(cavity, FAT, texture_hu=10)
     for side in (1, -1):
@@ -304,7 +211,7 @@ def _skeleton(canvas: Canvas, rng: np.random.Generator) -> None:
         return np.asarray(np.abs(np.mod(z + start, height) - height / 2))  # 0 in the middle of a vertebra
 
     def column(x: Field, y: Field) -> Field:
-        return _ellipsoid((x, y + 52, 0 * x), (24, 18, 1))
+        return ellipsoid_distance((x, y + 52, 0 * x), (24, 18, 1))
 
     box: dict[str, Any] = {"centre": (0, -70, 0), "reach_mm": (44, 44, 400)}
     canvas.paint(lambda x, y, z: column(x, y), 85.0, **box)
@@ -326,6 +233,11 @@ def _skeleton(canvas: Canvas, rng: np.random.Generator) -> None:
     canvas.paint(rib, 360.0)
 
 
+def cavity(x: Field, y: Field, z: Field) -> Field:
+    """The inside of the abdominal wall; the same at every height."""
+    return rounded_box(x, y, *CAVITY_MM)
+
+
 def diaphragm(x: Field, y: Field, z: Field) -> Field:
     """Height in mm of the two domes above a point; the right one stands higher."""
     right = 114 - 62 * (((x - 52) / 92) ** 2 + ((y - 12) / 88) ** 2)
@@ -343,8 +255,8 @@ def _chest(canvas: Canvas, rng: np.random.Generator) -> None:
     for _ in range(18):
         x0, y0 = rng.uniform(-95, 95), rng.uniform(-60, 60)
         vessel = tube(x0, y0, float(rng.uniform(1.4, 3.2)), 4, float(rng.uniform(0, 6)), lean=(-x0 / 260, -y0 / 300))
-        canvas.paint(_both(vessel, lambda x, y, z: np.maximum(below(x, y, z), cavity(x, y, z)) + 4), -60.0,
-                     centre=(x0 * 0.6, y0 * 0.7, 110), reach_mm=(42, 42, 75))  # fmt: skip
+        canvas.paint(both(vessel, lambda x, y, z: np.maximum(below(x, y, z), cavity(x, y, z)) + 4), -60.0,
+                     centre=(x0 * 0.6, y0 * 0.7, 110), reach_mm=(42, 42, 75))
     heart = ellipsoid((-18, 26, 138), (58, 44, 40))
     canvas.paint(lambda x, y, z: np.maximum(heart(x, y, z), below(x, y, z) + 1), FAT)
     canvas.paint(lambda x, y, z: np.maximum(heart(x, y, z) + 5, below(x, y, z) + 2), 95.0, texture_hu=8)
@@ -359,7 +271,7 @@ def _bowel(canvas: Canvas, rng: np.random.Generator, patient: Patient) -> None:
         radii = rng.uniform((12, 11, 11), (34, 17, 17))
         wall = float(rng.choice([55.0, bright * 0.8, bright]))
         filling = float(rng.choice([WATER, oral, 60.0, bright, FAT / 2]))
-        _loop(canvas, centre, radii, _rotation(*rng.uniform(-90, 90, 3)), wall, filling, air=rng.random() < 0.3)
+        _loop(canvas, centre, radii, rotation(*rng.uniform(-90, 90, 3)), wall, filling, air=rng.random() < 0.3)
     for x0, y0, top in ((92.0, 6.0, -34.0), (-98.0, -14.0, 22.0)):
         gut = tube(x0 + float(rng.normal(0, 4)), y0 + float(rng.normal(0, 6)), float(rng.uniform(17, 22)), 5, float(rng.uniform(0, 6)), bulge=0.12)
 
@@ -368,11 +280,11 @@ def _bowel(canvas: Canvas, rng: np.random.Generator, patient: Patient) -> None:
 
         box: dict[str, Any] = {"centre": (x0, y0, top - 100), "reach_mm": (42, 42, 115)}
         canvas.paint(short, 60.0, **box)
-        canvas.paint(_both(short, short, 3), float(rng.choice([-120.0, 25.0, 70.0])), texture_hu=60, **box)
-        canvas.paint(_both(short, partial(_in_front, level=y0 + 2), 4), -900.0, **box)
+        canvas.paint(both(short, short, 3), float(rng.choice([-120.0, 25.0, 70.0])), texture_hu=60, **box)
+        canvas.paint(both(short, partial(in_front, level=y0 + 2), 4), -900.0, **box)
     centre = np.array([-50, 24, 62]) + rng.normal(0, (5, 4, 5))
-    _loop(canvas, centre, rng.uniform((34, 30, 38), (48, 42, 52)), _rotation(0, 25, -25), bright * 0.75, oral, air=True)
-    canvas.paint(ellipsoid((-22, 6, 22), (52, 11, 12), _rotation(0, 18, 8)), bright * 0.85, centre=(-22, 6, 22), reach_mm=54, texture_hu=14)
+    _loop(canvas, centre, rng.uniform((34, 30, 38), (48, 42, 52)), rotation(0, 25, -25), bright * 0.75, oral, air=True)
+    canvas.paint(ellipsoid((-22, 6, 22), (52, 11, 12), rotation(0, 18, 8)), bright * 0.85, centre=(-22, 6, 22), reach_mm=54, texture_hu=14)
     _loop(canvas, (34, 2, 0), (13, 13, 34), np.eye(3), 60.0, oral, air=False)
 
 
@@ -395,14 +307,14 @@ def _vessels(canvas: Canvas, patient: Patient, rng: np.random.Generator) -> None
     for side in (1, -1):
         canvas.paint(ellipsoid((side * 26, -28, 2), (26, 4, 4.5)), vein, centre=(side * 26, -28, 2), reach_mm=27)
     canvas.paint(ellipsoid((-4, 0, -20), (6, 6, 55)), vein, centre=(-4, 0, -20), reach_mm=56)
-    canvas.paint(ellipsoid((8, -4, 38), (6.5, 7, 26), _rotation(0, 45, 0)), vein, centre=(8, -4, 38), reach_mm=27)
+    canvas.paint(ellipsoid((8, -4, 38), (6.5, 7, 26), rotation(0, 45, 0)), vein, centre=(8, -4, 38), reach_mm=27)
 
 
 def _spleen(canvas: Canvas, patient: Patient, rng: np.random.Generator) -> None:
     """A crescent under the left ribs: an ellipsoid in the wall's hollow less the stomach's bed."""
     grow = float(rng.uniform(0.78, 1.22))
     centre = np.array([-90, -26, 47]) + rng.normal(0, (3, 7, 8))
-    turn = _rotation(float(rng.normal(18, 8)), 0, float(rng.normal(0, 8)))
+    turn = rotation(float(rng.normal(18, 8)), 0, float(rng.normal(0, 8)))
     outer = ellipsoid(centre, (44 * grow, 52 * grow, 47 * grow), turn)
     bed = ellipsoid(centre + np.array([46 - 7 * grow, 24, -2]), (41, 43, 78))
 
@@ -417,7 +329,7 @@ def _liver(canvas: Canvas, patient: Patient, rng: np.random.Generator) -> None:
     """A wedge that fills the right half under the dome and tapers over the midline; with vessels, lesions, gallbladder."""
     tip, left = float(rng.uniform(-60, -18)), float(rng.uniform(46, 92))
     right_lobe = ellipsoid((70, float(rng.normal(0, 4)), 38), (float(rng.uniform(58, 68)), 82, 88))
-    left_lobe = ellipsoid((38 - left / 2, 44, float(rng.uniform(56, 70))), (28 + left * 0.6, 31, float(rng.uniform(28, 40))), _rotation(0, -12, 8))
+    left_lobe = ellipsoid((38 - left / 2, 44, float(rng.uniform(56, 70))), (28 + left * 0.6, 31, float(rng.uniform(28, 40))), rotation(0, -12, 8))
 
     def liver(x: Field, y: Field, z: Field) -> Field:
         d = smooth_min(right_lobe(x, y, z), left_lobe(x, y, z), 16.0)
@@ -437,9 +349,9 @@ def _liver(canvas: Canvas, patient: Patient, rng: np.random.Generator) -> None:
     for _ in range(int(rng.choice([0, 1, 2, 4], p=[0.5, 0.25, 0.15, 0.1]))):  # still liver: lesions count as the organ
         centre, radius = rng.uniform((40, -50, 5), (105, 40, 80)), float(rng.uniform(6, 17))
         canvas.paint(ellipsoid(centre, (radius, radius, radius * 0.9)), float(rng.choice([12.0, patient.liver_hu - 38])), centre=centre,
-                     reach_mm=radius, only=LIVER)  # fmt: skip
+                     reach_mm=radius, only=LIVER)
     centre = np.array([44, 40, tip + 42]) + rng.normal(0, 4, 3)
-    canvas.paint(ellipsoid(centre, (13, 14, 25), _rotation(-30, 0, 0)), WATER + 4, centre=centre, reach_mm=26)
+    canvas.paint(ellipsoid(centre, (13, 14, 25), rotation(-30, 0, 0)), WATER + 4, centre=centre, reach_mm=26)
 
 
 def _towards(axis: NDArray[Any]) -> NDArray[np.float64]:
@@ -455,24 +367,24 @@ def _kidney(canvas: Canvas, patient: Patient, side: int, rng: np.random.Generato
     phase, grow = patient.phase, float(rng.uniform(0.86, 1.14))
     centre = np.array([side * 59, -40, -10 if side > 0 else 6]) + rng.normal(0, (3, 3, 6))
     radii = np.array([27, 23, 50]) * grow * rng.uniform(0.93, 1.07, 3)
-    turn = _rotation(float(rng.normal(8, 4)), -side * float(rng.normal(13, 4)), side * float(rng.normal(28, 7)))
+    turn = rotation(float(rng.normal(8, 4)), -side * float(rng.normal(13, 4)), side * float(rng.normal(28, 7)))
     ball: dict[str, Any] = {"centre": centre, "reach_mm": float(radii.max()) + 8}
     cortex = phase.cortex + float(rng.normal(0, 0.05 * phase.cortex))
     folds = float(rng.uniform(0, 6))
 
     def bean(x: Field, y: Field, z: Field) -> Field:
-        u, v, w = _local(x, y, z, centre, turn)
-        hilum = _ellipsoid((u + side * 25 * grow, v, w), (16 * grow, 9, 17 * grow))
-        return smooth_max(_ellipsoid((u, v, w), radii), -hilum, 6.0)
+        u, v, w = local(x, y, z, centre, turn)
+        hilum = ellipsoid_distance((u + side * 25 * grow, v, w), (16 * grow, 9, 17 * grow))
+        return smooth_max(ellipsoid_distance((u, v, w), radii), -hilum, 6.0)
 
     def pyramids(x: Field, y: Field, z: Field) -> Field:
-        u, v, w = _local(x, y, z, centre, turn)
+        u, v, w = local(x, y, z, centre, turn)
         between = 2.6 * np.cos(w / 5.5 + folds) * np.cos(2 * np.arctan2(v, u) + folds)
         return np.asarray(bean(x, y, z) + 7.5 + between)
 
     def pelvis(x: Field, y: Field, z: Field) -> Field:
-        u, v, w = _local(x, y, z, centre, turn)
-        return _ellipsoid((u + side * 7, v, w), (9 * grow, 6, 19 * grow))
+        u, v, w = local(x, y, z, centre, turn)
+        return ellipsoid_distance((u + side * 7, v, w), (9 * grow, 6, 19 * grow))
 
     wrap = float(rng.uniform(1, 7))
     canvas.paint(lambda x, y, z: bean(x, y, z) - wrap, FAT, **ball)
