@@ -32,7 +32,10 @@ def rotation(degrees_x: float, degrees_y: float, degrees_z: float) -> np.ndarray
     return rz @ ry @ rx
 
 
-def affine(spacing_mm, codes_matrix=np.eye(3), degrees=(0, 0, 0), origin=(-31.5, 17.25, -120.0)) -> np.ndarray:
+IDENTITY = np.eye(3)
+
+
+def affine(spacing_mm, codes_matrix=IDENTITY, degrees=(0, 0, 0), origin=(-31.5, 17.25, -120.0)) -> np.ndarray:
     """(4, 4): rotated, permuted or flipped axes with ``spacing_mm``."""
     out = np.eye(4)
     out[:3, :3] = rotation(*degrees) @ codes_matrix @ np.diag(spacing_mm)

@@ -12,7 +12,14 @@ NAMES = {1: "left part", 2: "right part"}
 
 def small_network(dims: int = 3, **changes: Any) -> Network:
     flat = 1 if dims == 2 else 2
-    base = {"dims": dims, "channels": 1, "classes": 3, "widths": (8, 16, 16), "strides": ((2, 2, flat), (2, 2, flat)), "kernels": ((3, 3, 1 if dims == 2 else 3),) * 3}
+    base = {
+        "dims": dims,
+        "channels": 1,
+        "classes": 3,
+        "widths": (8, 16, 16),
+        "strides": ((2, 2, flat), (2, 2, flat)),
+        "kernels": ((3, 3, 1 if dims == 2 else 3),) * 3,
+    }
     return Network(**{**base, **changes})
 
 

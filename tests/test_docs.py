@@ -25,7 +25,11 @@ def test_the_tutorial_runs_from_top_to_bottom(tmp_path):
     for language, text in blocks(ROOT / "docs" / "tutorial.md"):
         lines = [text] if language == "python" else [line for line in text.splitlines() if line.strip()]
         for line in lines:
-            command = [sys.executable, "-c", line] if language == "python" else [sys.executable, "-m", *line.replace("delineate ", "delineate.cli ", 1).split()]
+            command = (
+                [sys.executable, "-c", line]
+                if language == "python"
+                else [sys.executable, "-m", *line.replace("delineate ", "delineate.cli ", 1).split()]
+            )
             done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300)
             assert done.returncode == 0, f"{line}\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}"
     assert (tmp_path / "liver.nii.gz").is_file() and (tmp_path / "scores/scores.csv").is_file()

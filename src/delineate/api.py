@@ -1,9 +1,9 @@
 """The Python door: ``load`` a model, ``read`` a scan, ``predict``, ``save``.
 
-    import delineate as dl
-    model = dl.load("liver.model")
-    prediction = model.predict(dl.read("CT/"))
-    prediction.save("liver.nii.gz")
+import delineate as dl
+model = dl.load("liver.model")
+prediction = model.predict(dl.read("CT/"))
+prediction.save("liver.nii.gz")
 """
 
 from __future__ import annotations

@@ -30,7 +30,9 @@ DEVICE = typer.Option(help="auto, cpu or cuda.")
 @app.command()
 def check(
     data: Annotated[Path, DATA],
-    out: Annotated[Path | None, typer.Option("-o", "--out", help="Folder for manifest.jsonl and findings.json; without it NAME.check/ in the current folder.")] = None,
+    out: Annotated[
+        Path | None, typer.Option("-o", "--out", help="Folder for manifest.jsonl and findings.json; without it NAME.check/ in the current folder.")
+    ] = None,
     fix: Annotated[Path | None, typer.Option(help="Write mended copies of the cohort here, with changes.json; originals are never touched.")] = None,
     draft: Annotated[Path | None, typer.Option(help="Write a first YAML description of this folder here, and do nothing else.")] = None,
     layout: Annotated[str | None, LAYOUT] = None,
@@ -54,8 +56,17 @@ def check(
         return
     target = out or Path(f"{data.resolve().name}.check")
     with _bar() as tell:
-        checked = step.check(data, out=target, layout=layout, description=description, labels=labels, patient=patient, fix=fix, workers=workers,
-                             progress=lambda done, total, name: tell("check", done, total, name))
+        checked = step.check(
+            data,
+            out=target,
+            layout=layout,
+            description=description,
+            labels=labels,
+            patient=patient,
+            fix=fix,
+            workers=workers,
+            progress=lambda done, total, name: tell("check", done, total, name),
+        )
     _print(step.table(checked))
     typer.echo(f"written: {target / 'manifest.jsonl'}, {target / 'findings.json'}" + (f"; mended copies in {fix}" if fix else ""))
     if any(f.severity == "error" for f in checked.findings):
@@ -85,7 +96,9 @@ def plan(
         manifest = find(data, layout=layout, description=description, labels=labels, patient=patient)
         found = step.fingerprint(manifest, progress=lambda done, total, name: tell("read", done, total, name))
     seconds = None if budget is None else parse_duration(budget)
-    made = step.make_plan(found, manifest, step.Machine.here(device), budget_s=seconds, epochs=epochs or (None if seconds else 1000), seed=seed, dims=dims)
+    made = step.make_plan(
+        found, manifest, step.Machine.here(device), budget_s=seconds, epochs=epochs or (None if seconds else 1000), seed=seed, dims=dims
+    )
     atomic.write_text(out, made.to_json())
     for key, reason in made.reasons.items():
         typer.echo(f"{key}: {reason}")
@@ -151,8 +164,17 @@ def predict(
     from .steps import predict as step
 
     with _bar() as tell:
-        done = step.predict(model, list(inputs), out, device=device, mirror=mirror, form=form, dicom_seg=dicom_seg, only=only,
-                            progress=lambda n, total, name: tell("predict", n, total, name))
+        done = step.predict(
+            model,
+            list(inputs),
+            out,
+            device=device,
+            mirror=mirror,
+            form=form,
+            dicom_seg=dicom_seg,
+            only=only,
+            progress=lambda n, total, name: tell("predict", n, total, name),
+        )
     typer.echo(f"{len(done.outcomes) - len(done.failures)} of {len(done.outcomes)} cases written to {done.out}")
     _report_failures([str(o.error) for o in done.failures])
 
@@ -164,7 +186,9 @@ def evaluate(
     out: Annotated[Path | None, typer.Option("-o", "--out", help="Folder for scores.csv and scores.json.")] = None,
     labels: Annotated[Path | None, typer.Option(help="Names of the values: YAML, JSON or CSV.")] = None,
     like: Annotated[Path | None, typer.Option(help="A scan whose geometry folders of bare slices take.")] = None,
-    as_stack: Annotated[bool | None, typer.Option("--as-stack/--as-images", help="Whether folders of slices are one volume each or one case a slice.")] = None,
+    as_stack: Annotated[
+        bool | None, typer.Option("--as-stack/--as-images", help="Whether folders of slices are one volume each or one case a slice.")
+    ] = None,
     workers: Annotated[int | None, typer.Option(help="Processes; decided by the machine where not given.")] = None,
 ) -> None:
     """Score predictions against truths, paired by name.
@@ -174,8 +198,16 @@ def evaluate(
     from .steps import evaluate as step
 
     with _bar() as tell:
-        done = step.evaluate(prediction, truth, out, labels=labels, like=like, as_stack=as_stack, workers=workers,
-                             progress=lambda n, total, name: tell("evaluate", n, total, name))
+        done = step.evaluate(
+            prediction,
+            truth,
+            out,
+            labels=labels,
+            like=like,
+            as_stack=as_stack,
+            workers=workers,
+            progress=lambda n, total, name: tell("evaluate", n, total, name),
+        )
     _print(step.table(done))
     _report_failures([f"{name}: {why}" for name, why in done.failures.items()])
 
@@ -256,7 +288,13 @@ def phantom(
     if form not in ("dicom", "nifti"):
         raise UsageError(f"a phantom is written as dicom or nifti, not {form!r}")
     with _bar() as tell:
-        make_cohort(out, patients=patients, seed=seed, form=form, progress=lambda done, total, name: tell("phantom", done, total, name))
+        make_cohort(
+            out,
+            patients=patients,
+            seed=seed,
+            form="dicom" if form == "dicom" else "nifti",
+            progress=lambda done, total, name: tell("phantom", done, total, name),
+        )
     typer.echo(f"{patients} patients written to {out}")
 
 
@@ -301,7 +339,8 @@ def _model_info(bundle: Any) -> dict[str, Any]:
     plan = bundle.plan
     return {
         "kind": "delineate model", "id": bundle.id, "structures": {label.value: label.name for label in bundle.labels},
-        "channels": [c.name for c in plan.channels], "network": f"{plan.dims}-D {plan.network.kind}, {plan.network.widths[0]}-{plan.network.widths[-1]} wide",
+        "channels": [c.name for c in plan.channels],
+        "network": f"{plan.dims}-D {plan.network.kind}, {plan.network.widths[0]}-{plan.network.widths[-1]} wide",
         "spacing_mm": plan.spacing_mm, "patch": plan.patch,
         "members": [{"name": m.name, "fold": m.fold, "weight": m.weight, "parameters": sum(int(a.size) for a in m.weights.values()),
                      "weights_sha256": weights_sha256(m.weights)} for m in bundle.members],
@@ -335,7 +374,14 @@ def _bar() -> Iterator[Callable[..., None]]:
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
     _console = Console(stderr=True)
-    columns = (TextColumn("{task.description:12}"), BarColumn(), TextColumn("{task.fields[note]}"), TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn())
+    columns = (
+        TextColumn("{task.description:12}"),
+        BarColumn(),
+        TextColumn("{task.fields[note]}"),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+    )
     with Progress(*columns, console=_console) as bar:
         tasks: dict[str, Any] = {}
 

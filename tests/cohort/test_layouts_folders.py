@@ -354,3 +354,8 @@ def test_undeclared_value_names_case_and_file(tmp_path):
         read_label(found.named("P1_1"), found)
     assert isinstance(found, Manifest)
     assert found.mapping == LabelMapping()
+
+
+def test_a_series_in_a_folder_named_like_every_other_takes_the_patient_folder_s_name(real_data):
+    assert [c.id for c in find(real_data / "chaos_ct" / "DICOM_anon")] == ["chaos_ct"]
+    assert [c.id for c in find(real_data / "hippocampus_dicom")] == ["hippocampus_dicom"]

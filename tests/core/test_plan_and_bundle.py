@@ -4,11 +4,11 @@ import json
 
 import numpy as np
 import pytest
+from tests.plans import small_plan
 
 from delineate.core.bundle import Bundle, Member
 from delineate.core.errors import BundleError, InputError, OutputError, PlanError
 from delineate.core.plan import Plan
-from tests.plans import small_plan
 
 
 def test_plan_round_trip():

@@ -83,8 +83,15 @@ def test_every_voxel_stands_where_its_slice_says(tmp_path, grid, asymmetric):
     np.testing.assert_array_equal(volume.array[tuple(np.moveaxis(found, -1, 0))], asymmetric - 1024)
     assert volume.array.dtype == np.int16
     assert volume.unit == "HU"
-    assert volume.meta | {"series": "", "study": ""} == {"modality": "CT", "patient": "P1", "series": "", "study": "", "spacing_known": True,
-                                                         "description": "portal venous", "place_known": True}
+    assert volume.meta | {"series": "", "study": ""} == {
+        "modality": "CT",
+        "patient": "P1",
+        "series": "",
+        "study": "",
+        "spacing_known": True,
+        "description": "portal venous",
+        "place_known": True,
+    }
     assert files.read_grid(tmp_path) == volume.grid
     assert volume.grid.spacing_mm[2] == pytest.approx(grid.spacing_mm[2], abs=1e-5)  # measured: SliceThickness says 9.9
 
@@ -200,10 +207,15 @@ def test_missing_geometry(tmp_path, upright, numbered, field):
     refused(tmp_path, GeometryError, f"{field} is missing or unreadable in 1 of 8 files")
 
 
-@pytest.mark.parametrize(("fields", "reason"), [({"NumberOfFrames": 2}, "multi-frame"),
-                                                ({"ImageType": ["ORIGINAL", "PRIMARY", "MOSAIC"]}, "mosaics"),
-                                                ({"SamplesPerPixel": 3}, "colour"),
-                                                ({"ImageType": ["ORIGINAL", "PRIMARY", "LOCALIZER"]}, "localisers")])
+@pytest.mark.parametrize(
+    ("fields", "reason"),
+    [
+        ({"NumberOfFrames": 2}, "multi-frame"),
+        ({"ImageType": ["ORIGINAL", "PRIMARY", "MOSAIC"]}, "mosaics"),
+        ({"SamplesPerPixel": 3}, "colour"),
+        ({"ImageType": ["ORIGINAL", "PRIMARY", "LOCALIZER"]}, "localisers"),
+    ],
+)
 def test_kinds_of_a_later_version(tmp_path, upright, numbered, fields, reason):
     write_series(tmp_path, numbered, upright, **fields)
     refused(tmp_path, FormatError, reason)

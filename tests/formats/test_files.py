@@ -13,8 +13,20 @@ from delineate.core.volume import Volume
 from delineate.formats import files
 
 
-@pytest.mark.parametrize(("name", "expected"), [("a.nii.gz", "a"), ("a.b.nii", "a.b"), ("IM1.DCM", "IM1"), ("x.seg.nrrd", "x"), ("s.tar.gz", "s.tar"),
-                                                ("plain", "plain"), (".gz", ".gz"), ("liver.v2", "liver.v2"), ("/data/x.y/scan.mgz", "scan")])
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("a.nii.gz", "a"),
+        ("a.b.nii", "a.b"),
+        ("IM1.DCM", "IM1"),
+        ("x.seg.nrrd", "x"),
+        ("s.tar.gz", "s.tar"),
+        ("plain", "plain"),
+        (".gz", ".gz"),
+        ("liver.v2", "liver.v2"),
+        ("/data/x.y/scan.mgz", "scan"),
+    ],
+)
 def test_stem(name, expected):
     assert files.stem(name) == expected
 
@@ -28,16 +40,31 @@ def test_what_cannot_be_read_is_told_with_the_path(tmp_path):
     (tmp_path / "empty.nii").touch()
     (tmp_path / "text.nii.gz").write_text("no image at all")
     (tmp_path / "folder").mkdir()
-    for name, reason in (("empty.nii", "empty file"), ("text.nii.gz", "of no known format"), ("missing.png", "no such file"),
-                         ("folder", "no image that can be read")):
+    for name, reason in (
+        ("empty.nii", "empty file"),
+        ("text.nii.gz", "of no known format"),
+        ("missing.png", "no such file"),
+        ("folder", "no image that can be read"),
+    ):
         with pytest.raises(FormatError, match=reason) as caught:
             files.read(tmp_path / name)
         assert str(tmp_path / name) in str(caught.value)
         assert not files.is_image(tmp_path / name)
 
 
-HEADS = [b"\x5c\x01\x00\x00", b"\x1f\x8b", b"\x1f\x8b\x08\x00garbage", b"NRRD0004\n", b"\x89PNG\r\n\x1a\n", b"II*\x00", b"\xff\xd8\xff",
-         bytes(128) + b"DICM", b"\x00\x00\x00\x01", b"NDims = 3\nDimSize = 2 2 2\n", b"\x08\x00\x05\x00CS\x0a\x00ISO_IR 100"]
+HEADS = [
+    b"\x5c\x01\x00\x00",
+    b"\x1f\x8b",
+    b"\x1f\x8b\x08\x00garbage",
+    b"NRRD0004\n",
+    b"\x89PNG\r\n\x1a\n",
+    b"II*\x00",
+    b"\xff\xd8\xff",
+    bytes(128) + b"DICM",
+    b"\x00\x00\x00\x01",
+    b"NDims = 3\nDimSize = 2 2 2\n",
+    b"\x08\x00\x05\x00CS\x0a\x00ISO_IR 100",
+]
 
 
 @pytest.mark.parametrize("head", HEADS)

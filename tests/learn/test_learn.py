@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import signal
@@ -12,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from tests.plans import small_network, small_plan
 
 from delineate.core.errors import TrainingError
 from delineate.core.plan import Augmentation, Loss, Schedule
@@ -20,7 +22,6 @@ from delineate.learn import augment, losses
 from delineate.learn.loop import Training, fit
 from delineate.learn.patches import batches, draw_batch
 from delineate.learn.schedule import Clock, rate
-from tests.plans import small_network, small_plan
 
 # ---- losses ----
 
@@ -90,7 +91,12 @@ def test_rotation_is_rigid_in_millimetres():
 
 def test_mirroring_swaps_sides(tmp_path):
     image, label = scene((16, 16, 16))
-    plan = small_plan(foreground=0.0, augmentation=Augmentation(rotation_p=0, scale_p=0, mirror=(0,), noise_p=0, blur_p=0, brightness_p=0, contrast_p=0, gamma_p=0, low_resolution_p=0))
+    plan = small_plan(
+        foreground=0.0,
+        augmentation=Augmentation(
+            rotation_p=0, scale_p=0, mirror=(0,), noise_p=0, blur_p=0, brightness_p=0, contrast_p=0, gamma_p=0, low_resolution_p=0
+        ),
+    )
     store = Store(tmp_path)
     store.add("a", image, label, 3, plan.patch)
     cases = [store.open("a")]
@@ -140,7 +146,9 @@ def test_a_batch_depends_on_its_step_alone(cases, dims):
 
 
 def test_foreground_is_drawn_as_often_as_asked(cases):
-    plan = small_plan(foreground=1.0, patch=(8, 8, 8), network=small_network(strides=((2, 2, 2), (2, 2, 2))), augmentation=Augmentation(rotation_p=0, scale_p=0))
+    plan = small_plan(
+        foreground=1.0, patch=(8, 8, 8), network=small_network(strides=((2, 2, 2), (2, 2, 2))), augmentation=Augmentation(rotation_p=0, scale_p=0)
+    )
     hit = sum(bool(y.any()) for step in range(20) for y in draw_batch(plan, cases, 0, step)[1])
     assert hit == 40
 
@@ -167,7 +175,7 @@ def test_the_rate_rises_then_falls_to_zero():
         schedule = Schedule(kind=kind, epochs=10)
         rates = [rate(schedule, p) for p in np.linspace(0, 1, 101)]
         assert max(rates) == pytest.approx(1, abs=0.05) and rates[-1] == pytest.approx(0, abs=1e-6)
-        assert all(a >= b for a, b in zip(rates[5:], rates[6:], strict=False))
+        assert all(a >= b for a, b in itertools.pairwise(rates[5:]))
 
 
 def test_the_clock_counts_earlier_runs():
@@ -187,7 +195,15 @@ def job(folder: Path, cases, **changes) -> Training:
 def test_training_learns_and_leaves_its_files(tmp_path, cases):
     lines = []
     best = []
-    fit(job(tmp_path / "run", cases, schedule=Schedule(epochs=12, steps_per_epoch=10, ema=0.9), listener=lines.append, on_best=lambda w, line: best.append(line)))
+    fit(
+        job(
+            tmp_path / "run",
+            cases,
+            schedule=Schedule(epochs=12, steps_per_epoch=10, ema=0.9),
+            listener=lines.append,
+            on_best=lambda w, line: best.append(line),
+        )
+    )
     assert lines[-1]["loss"] < 0.7 * lines[0]["loss"]
     assert lines[-1]["val_dice_mean"] > 0.6 and best
     assert {p.name for p in (tmp_path / "run").iterdir()} == {"last.safetensors", "best.safetensors", "log.jsonl"}
@@ -238,5 +254,35 @@ def test_killed_three_times_it_ends_bit_for_bit_the_same(tmp_path, cases):
     subprocess.run([*command, str(tmp_path / "killed")], check=True, capture_output=True)
     for name in ("best.safetensors",):
         assert (tmp_path / "killed" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
-    logs = [[{k: v for k, v in json.loads(t).items() if k != "seconds"} for t in (tmp_path / r / "log.jsonl").read_text().splitlines()] for r in ("whole", "killed")]
+    logs = [
+        [{k: v for k, v in json.loads(t).items() if k != "seconds"} for t in (tmp_path / r / "log.jsonl").read_text().splitlines()]
+        for r in ("whole", "killed")
+    ]
     assert logs[0] == logs[1]
+
+
+# ---- postprocessing ----
+
+
+class Noisy(torch.nn.Module):
+    """Finds class 1 where the image says so, and where it says 9: a stray island far away."""
+
+    def forward(self, x):
+        one = ((x > 1) & (x < 3)) | (x > 8)
+        two = (x > 3) & (x < 8)
+        return torch.cat([torch.zeros_like(x), one * 10.0, two * 10.0], 1)
+
+
+def test_stray_pieces_are_dropped_where_validation_says_so(tmp_path):
+    from delineate.learn import postprocess
+
+    store = Store(tmp_path)
+    for n in range(3):
+        image, label = scene()
+        image[0, 20:23, 1:3, 1:3] = 9  # an island that is no structure
+        label[2:4, 17:19, 12:14] = 2  # a second true piece of the other structure
+        image[0, 2:4, 17:19, 12:14] = 4
+        store.add(f"c{n}", image, label, 3, (16, 16, 16))
+    cases = [store.open(f"c{n}") for n in range(3)]
+    assert postprocess.choose(small_plan(), Noisy(), cases, torch.device("cpu"), 60) == ("left part",)
+    assert postprocess.choose(small_plan(), Noisy(), cases[:1], torch.device("cpu"), 60) == ()

@@ -4,12 +4,12 @@ import itertools
 
 import pytest
 import torch
+from tests.plans import small_network, small_plan
 from torch import nn
 
 from delineate.core.plan import Inference
 from delineate.nets import infer
 from delineate.nets.infer import Engine, marching_axis, slabs
-from tests.plans import small_network, small_plan
 
 SHAPES = [(40, 33, 50), (10, 20, 30), (70, 16, 16), (5, 6, 7), (16, 50, 17)]
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 import torch
+from tests.plans import small_network
 
 from delineate.core.errors import BundleError
 from delineate.nets.blocks import InstanceNorm
 from delineate.nets.build import build, load_weights, memory_format, parameters, weights_of
 from delineate.nets.infer import fast_dtype
-from tests.plans import small_network
 
 CASES = [(dims, encoder, norm) for dims in (2, 3) for encoder in ("plain", "residual") for norm in ("instance", "batch", "group")]
 
@@ -79,7 +79,9 @@ def test_it_learns(dims):
     from delineate.learn.losses import deeply_supervised
 
     module, x = build(small_network(dims, classes=2), seed=0).train(), example(dims)
-    target = (torch.nn.functional.avg_pool3d(x[:, 0:1], 5, 1, 2) if dims == 3 else torch.nn.functional.avg_pool2d(x[:, 0:1], 5, 1, 2))[:, 0].gt(0).long()
+    target = (
+        (torch.nn.functional.avg_pool3d(x[:, 0:1], 5, 1, 2) if dims == 3 else torch.nn.functional.avg_pool2d(x[:, 0:1], 5, 1, 2))[:, 0].gt(0).long()
+    )
     optimiser = torch.optim.AdamW(module.parameters(), lr=3e-3)
     losses = []
     for _ in range(60):

@@ -5,14 +5,14 @@ import itertools
 import numpy as np
 import pytest
 import torch
+from tests.conftest import GRIDS, affine
+from tests.plans import small_plan
 
 from delineate.core.errors import GeometryError, InputError
 from delineate.core.grid import Grid
 from delineate.core.plan import Channel, Normalisation
 from delineate.core.volume import Volume
 from delineate.ops.prepare import prepare, prepare_label, restore, trace
-from tests.conftest import GRIDS, affine
-from tests.plans import small_plan
 
 BIG = {name: Grid((46, 40, 34), g.affine) for name, g in GRIDS.items()}
 

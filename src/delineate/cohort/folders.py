@@ -192,12 +192,16 @@ def _bare(path: Path) -> str:
     return re.sub(r"[_.-]{2,}", "_", name).strip("_.- ")
 
 
+NAMELESS = {"dicom_anon", "patient_dicom", "dicom", "dcm", "image", "images", "series", "scan"}  # folders called like every other patient's
+
+
 def dicom_folder(tree: Tree, root: Path) -> Draft | None:
     """A folder of DICOM files: each series that can be read is a case."""
     if not tree.is_dicom(root):
         return None
     draft = Draft("dicom", [])
-    _series(draft, root, Path(os.path.abspath(root)).name)
+    place = Path(os.path.abspath(root))
+    _series(draft, root, place.parent.name if place.name.lower() in NAMELESS and place.parent.name else place.name)
     return draft if draft.cases else None
 
 

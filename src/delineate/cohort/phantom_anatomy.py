@@ -39,12 +39,14 @@ from .phantom_shapes import (
 )
 
 LIVER, RIGHT_KIDNEY, LEFT_KIDNEY, SPLEEN = 1, 2, 3, 4
-LABELS = LabelSet((
-    Label(LIVER, "liver", (213, 94, 0)),
-    Label(RIGHT_KIDNEY, "right kidney", (86, 180, 233), side="right"),
-    Label(LEFT_KIDNEY, "left kidney", (0, 158, 115), side="left"),
-    Label(SPLEEN, "spleen", (204, 121, 167)),
-))
+LABELS = LabelSet(
+    (
+        Label(LIVER, "liver", (213, 94, 0)),
+        Label(RIGHT_KIDNEY, "right kidney", (86, 180, 233), side="right"),
+        Label(LEFT_KIDNEY, "left kidney", (0, 158, 115), side="left"),
+        Label(SPLEEN, "spleen", (204, 121, 167)),
+    )
+)
 
 CAVITY_MM = (122.0, 80.0)  # half width and half depth of the reference cavity
 AIR, LUNG, FAT, MUSCLE, WATER = -1000.0, -840.0, -98.0, 56.0, 8.0
@@ -143,8 +145,17 @@ class Canvas:
         self.hu: Field = np.full(grid.shape, AIR, np.float32)
         self.label: NDArray[np.uint8] = np.zeros(grid.shape, np.uint8)
 
-    def paint(self, shape: Shape, hu: float | Field, label: int = 0, *, centre: Point | None = None,
-              reach_mm: float | Point = 0, texture_hu: float = 0, only: int | None = None) -> None:
+    def paint(
+        self,
+        shape: Shape,
+        hu: float | Field,
+        label: int = 0,
+        *,
+        centre: Point | None = None,
+        reach_mm: float | Point = 0,
+        texture_hu: float = 0,
+        only: int | None = None,
+    ) -> None:
         """Lay ``hu`` over everything inside ``shape`` and give those voxels ``label``.
 
         Args:
@@ -255,8 +266,12 @@ def _chest(canvas: Canvas, rng: np.random.Generator) -> None:
     for _ in range(18):
         x0, y0 = rng.uniform(-95, 95), rng.uniform(-60, 60)
         vessel = tube(x0, y0, float(rng.uniform(1.4, 3.2)), 4, float(rng.uniform(0, 6)), lean=(-x0 / 260, -y0 / 300))
-        canvas.paint(both(vessel, lambda x, y, z: np.maximum(below(x, y, z), cavity(x, y, z)) + 4), -60.0,
-                     centre=(x0 * 0.6, y0 * 0.7, 110), reach_mm=(42, 42, 75))
+        canvas.paint(
+            both(vessel, lambda x, y, z: np.maximum(below(x, y, z), cavity(x, y, z)) + 4),
+            -60.0,
+            centre=(x0 * 0.6, y0 * 0.7, 110),
+            reach_mm=(42, 42, 75),
+        )
     heart = ellipsoid((-18, 26, 138), (58, 44, 40))
     canvas.paint(lambda x, y, z: np.maximum(heart(x, y, z), below(x, y, z) + 1), FAT)
     canvas.paint(lambda x, y, z: np.maximum(heart(x, y, z) + 5, below(x, y, z) + 2), 95.0, texture_hu=8)
@@ -348,8 +363,13 @@ def _liver(canvas: Canvas, patient: Patient, rng: np.random.Generator) -> None:
         canvas.paint(ellipsoid(middle, (4.2, 4.2, length / 2), _towards(axis)), vein, centre=middle, reach_mm=length / 2, only=LIVER)
     for _ in range(int(rng.choice([0, 1, 2, 4], p=[0.5, 0.25, 0.15, 0.1]))):  # still liver: lesions count as the organ
         centre, radius = rng.uniform((40, -50, 5), (105, 40, 80)), float(rng.uniform(6, 17))
-        canvas.paint(ellipsoid(centre, (radius, radius, radius * 0.9)), float(rng.choice([12.0, patient.liver_hu - 38])), centre=centre,
-                     reach_mm=radius, only=LIVER)
+        canvas.paint(
+            ellipsoid(centre, (radius, radius, radius * 0.9)),
+            float(rng.choice([12.0, patient.liver_hu - 38])),
+            centre=centre,
+            reach_mm=radius,
+            only=LIVER,
+        )
     centre = np.array([44, 40, tip + 42]) + rng.normal(0, 4, 3)
     canvas.paint(ellipsoid(centre, (13, 14, 25), rotation(-30, 0, 0)), WATER + 4, centre=centre, reach_mm=26)
 

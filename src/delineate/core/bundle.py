@@ -85,8 +85,12 @@ class Bundle:
         for m in self.members:
             files[f"weights/{m.name}.safetensors"] = save({k: np.ascontiguousarray(v) for k, v in m.weights.items()})
             members.append({"name": m.name, "fold": m.fold, "weight": m.weight})
-        head = {"delineate_bundle": VERSION, "id": self.id, "members": members,
-                "sha256": {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}}
+        head = {
+            "delineate_bundle": VERSION,
+            "id": self.id,
+            "members": members,
+            "sha256": {name: hashlib.sha256(data).hexdigest() for name, data in files.items()},
+        }
         raw = _zip({"bundle.json": json.dumps(head, indent=1).encode(), **files})
         atomic.write_bytes(path, raw)
 
@@ -117,7 +121,9 @@ class Bundle:
                 if head["delineate_bundle"] != VERSION:
                     raise BundleError(f"is a bundle of version {head['delineate_bundle']}, this program reads {VERSION}", path=path)
                 plan = Plan.from_json(archive.read("plan.json").decode(), f"{path}: plan.json")
-                members = tuple(Member(m["name"], load(archive.read(f"weights/{m['name']}.safetensors")), m["fold"], m["weight"]) for m in head["members"])
+                members = tuple(
+                    Member(m["name"], load(archive.read(f"weights/{m['name']}.safetensors")), m["fold"], m["weight"]) for m in head["members"]
+                )
                 return cls(plan, members, json.loads(archive.read("card.json")))
         except (zipfile.BadZipFile, KeyError, ValueError) as error:
             raise BundleError(f"is not a delineate model ({type(error).__name__}: {error})", path=path) from error

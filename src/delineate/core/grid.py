@@ -140,8 +140,7 @@ class Grid:
             raise GeometryError(f"an orientation is three letters, one each of R/L, A/P and S/I, found {codes!r}")
         axes = self._nearest_axes()
         order = tuple([world for world, _ in axes].index(w) for w in wanted)
-        flips = tuple(CODES[w][1] != code if axes[o][1] > 0 else CODES[w][0] != code
-                      for w, code, o in zip(wanted, codes.upper(), order, strict=True))
+        flips = tuple(CODES[w][1] != code if axes[o][1] > 0 else CODES[w][0] != code for w, code, o in zip(wanted, codes.upper(), order, strict=True))
         mapping = AxisMap((order[0], order[1], order[2]), (flips[0], flips[1], flips[2]))
         matrix = np.zeros((4, 4))
         matrix[3, 3] = 1

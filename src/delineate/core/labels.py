@@ -148,8 +148,12 @@ class LabelSet:
 
     @classmethod
     def from_json(cls, data: Iterable[dict[str, Any]]) -> LabelSet:
-        return cls(tuple(Label(int(d["value"]), d["name"], (int(d["colour"][0]), int(d["colour"][1]), int(d["colour"][2])),
-                               d.get("code", ""), d.get("side")) for d in data))
+        return cls(
+            tuple(
+                Label(int(d["value"]), d["name"], (int(d["colour"][0]), int(d["colour"][1]), int(d["colour"][2])), d.get("code", ""), d.get("side"))
+                for d in data
+            )
+        )
 
 
 @dataclass(frozen=True)

@@ -52,8 +52,9 @@ class Source:
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Source:
-        return cls(data["path"], data.get("series", ""), data.get("like", ""),
-                   tuple(float(v) for v in data.get("spacing_mm", ())), data.get("glob", ""))
+        return cls(
+            data["path"], data.get("series", ""), data.get("like", ""), tuple(float(v) for v in data.get("spacing_mm", ())), data.get("glob", "")
+        )
 
 
 @dataclass(frozen=True)
@@ -84,13 +85,25 @@ class Case:
             raise LayoutError("a case has at least one image", case=self.id)
 
     def to_json(self) -> dict[str, Any]:
-        return {"id": self.id, "patient": self.patient, "images": [s.to_json() for s in self.images],
-                "label": [s.to_json() for s in self.label], "split": self.split, "fold": self.fold}
+        return {
+            "id": self.id,
+            "patient": self.patient,
+            "images": [s.to_json() for s in self.images],
+            "label": [s.to_json() for s in self.label],
+            "split": self.split,
+            "fold": self.fold,
+        }
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Case:
-        return cls(data["id"], data["patient"], tuple(map(Source.from_json, data["images"])),
-                   tuple(map(Source.from_json, data.get("label", ()))), data.get("split"), data.get("fold"))
+        return cls(
+            data["id"],
+            data["patient"],
+            tuple(map(Source.from_json, data["images"])),
+            tuple(map(Source.from_json, data.get("label", ()))),
+            data.get("split"),
+            data.get("fold"),
+        )
 
 
 @dataclass(frozen=True)
@@ -125,7 +138,9 @@ class Manifest:
                 raise LayoutError("two cases have this id", case=case.id)
             seen.add(case.id)
             if len(case.images) not in (1, len(self.channels)):
-                raise LayoutError(f"found {len(case.images)} channel(s), the cohort has {len(self.channels)} ({', '.join(self.channels)})", case=case.id)
+                raise LayoutError(
+                    f"found {len(case.images)} channel(s), the cohort has {len(self.channels)} ({', '.join(self.channels)})", case=case.id
+                )
         self._refuse_leaks()
 
     def _refuse_leaks(self) -> None:
@@ -137,8 +152,11 @@ class Manifest:
                     continue
                 other, first = sides.setdefault(case.patient, (side, case.id))
                 if other != side:
-                    raise LayoutError(f"patient {case.patient} stands in {what} {other} (case {first}) and {what} {side}; "
-                                      "all cases of a patient belong on one side", case=case.id)
+                    raise LayoutError(
+                        f"patient {case.patient} stands in {what} {other} (case {first}) and {what} {side}; "
+                        "all cases of a patient belong on one side",
+                        case=case.id,
+                    )
 
     def __len__(self) -> int:
         return len(self.cases)
@@ -199,8 +217,15 @@ class Manifest:
 
     def to_jsonl(self) -> str:
         """The text of ``manifest.jsonl``: a header line, then a line a case."""
-        header = {"delineate_manifest": VERSION, "channels": list(self.channels), "labels": self.labels.to_json(),
-                  "mapping": self.mapping.to_json(), "layout": self.layout, "root": self.root, "modality": self.modality}
+        header = {
+            "delineate_manifest": VERSION,
+            "channels": list(self.channels),
+            "labels": self.labels.to_json(),
+            "mapping": self.mapping.to_json(),
+            "layout": self.layout,
+            "root": self.root,
+            "modality": self.modality,
+        }
         return "".join(json.dumps(line) + "\n" for line in [header, *(c.to_json() for c in self.cases)])
 
     @classmethod
@@ -217,11 +242,18 @@ class Manifest:
             if head["delineate_manifest"] != VERSION:
                 raise InputError(f"manifest version {head['delineate_manifest']}, this program reads {VERSION}", path=path)
             cases = []
-            for number, line in enumerate(lines[1:], start=1):
+            for number, line in enumerate(lines[1:], start=1):  # noqa: B007  # the error below names the line
                 if line.strip():
                     cases.append(Case.from_json(json.loads(line)))
-            return cls(tuple(cases), tuple(head["channels"]), LabelSet.from_json(head["labels"]),
-                       LabelMapping.from_json(head["mapping"]), head.get("layout", ""), head.get("root", ""), head.get("modality", ""))
+            return cls(
+                tuple(cases),
+                tuple(head["channels"]),
+                LabelSet.from_json(head["labels"]),
+                LabelMapping.from_json(head["mapping"]),
+                head.get("layout", ""),
+                head.get("root", ""),
+                head.get("modality", ""),
+            )
         except (ValueError, KeyError, IndexError, TypeError) as error:
             raise InputError(f"line {number + 1} is not one of a delineate manifest ({type(error).__name__}: {error})", path=path) from error
 

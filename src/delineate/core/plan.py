@@ -16,7 +16,6 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from .errors import InputError, PlanError
 from .labels import LabelSet
 
-VERSION = 1
 Triple = tuple[int, int, int]
 Positive = Annotated[float, Field(gt=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
@@ -94,8 +93,10 @@ class Network(Part):
     @model_validator(mode="after")
     def _stages_agree(self) -> Network:
         if len(self.strides) != len(self.widths) - 1 or len(self.kernels) != len(self.widths):
-            raise ValueError(f"{len(self.widths)} widths need {len(self.widths) - 1} strides and {len(self.widths)} kernels, "
-                             f"found {len(self.strides)} and {len(self.kernels)}")
+            raise ValueError(
+                f"{len(self.widths)} widths need {len(self.widths) - 1} strides and {len(self.widths)} kernels, "
+                f"found {len(self.strides)} and {len(self.kernels)}"
+            )
         if self.dims == 2 and any(s[2] != 1 for s in (*self.strides, *self.kernels)):
             raise ValueError("a 2-D network has stride 1 and kernel 1 along the last axis")
         return self
@@ -199,7 +200,7 @@ class Plan(Part):
     spacing, present where a volume is far larger than a patch.
     """
 
-    delineate_plan: Literal[1] = VERSION
+    delineate_plan: Literal[1] = 1
     recipe: str = ""
     channels: Annotated[tuple[Channel, ...], Field(min_length=1)]
     structures: Annotated[tuple[Structure, ...], Field(min_length=1)]
@@ -225,7 +226,9 @@ class Plan(Part):
         if self.network.channels != len(self.channels):
             raise ValueError(f"the network takes {self.network.channels} channels, the plan names {len(self.channels)}")
         if self.network.classes != len(self.structures) + 1:
-            raise ValueError(f"the network gives {self.network.classes} classes, {len(self.structures)} structures and background need {len(self.structures) + 1}")
+            raise ValueError(
+                f"the network gives {self.network.classes} classes, {len(self.structures)} structures and background need {len(self.structures) + 1}"
+            )
         if any(p < 1 or p % d for p, d in zip(self.patch, self.network.divisor, strict=True)):
             raise ValueError(f"patch {self.patch} is not divisible by the network's strides {self.network.divisor}")
         if self.dims == 2 and self.patch[2] != 1:

@@ -44,5 +44,8 @@ class Prediction:
 
     def to_json(self) -> dict[str, Any]:
         """What ``predictions.json`` keeps of it."""
-        return {"volumes_ml": {k: round(v, 4) for k, v in self.volumes_ml.items()}, "bundle": self.bundle_id,
-                "seconds": {k: round(v, 3) for k, v in self.timing.items()}}
+        return {
+            "volumes_ml": {k: round(v, 4) for k, v in self.volumes_ml.items()},
+            "bundle": self.bundle_id,
+            "seconds": {k: round(v, 3) for k, v in self.timing.items()},
+        }

@@ -77,13 +77,14 @@ class Store:
         with atomic.replacing(building / "case.npz") as temporary:  # also turns a full disk into our own error
             blocks = tuple(min(int(n), int(c)) for n, c in zip(label.shape, chunk, strict=True))
             params = {"codec": blosc2.Codec.LZ4, "clevel": 3, "nthreads": 1}
-            blosc2.asarray(np.ascontiguousarray(image, dtype=np.float16), urlpath=str(building / "image.b2nd"), mode="w",
-                           chunks=(1, *blocks), cparams=params)
+            blosc2.asarray(
+                np.ascontiguousarray(image, dtype=np.float16), urlpath=str(building / "image.b2nd"), mode="w", chunks=(1, *blocks), cparams=params
+            )
             dtype = np.uint8 if classes <= 256 else np.uint16
             blosc2.asarray(np.ascontiguousarray(label, dtype=dtype), urlpath=str(building / "label.b2nd"), mode="w", chunks=blocks, cparams=params)
             points = class_points(label, classes, np.random.default_rng(seed))
             with temporary.open("wb") as file:
-                np.savez(file, **{str(c): p for c, p in points.items()})
+                np.savez(file, **{str(c): p for c, p in points.items()})  # type: ignore[arg-type]
         shutil.rmtree(final, ignore_errors=True)
         os.replace(building, final)
 

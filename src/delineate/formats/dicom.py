@@ -236,8 +236,16 @@ def _series(uid: str, members: Sequence[tuple[Slice, Any]]) -> Series:
         value = first.get(name)
         return "" if value is None else str(value).strip()
 
-    return Series(uid, text("Modality"), text("SeriesDescription"), text("SeriesNumber"), text("PatientID"), text("StudyInstanceUID"),
-                  tuple(one.path for one in ordered), ordered)
+    return Series(
+        uid,
+        text("Modality"),
+        text("SeriesDescription"),
+        text("SeriesNumber"),
+        text("PatientID"),
+        text("StudyInstanceUID"),
+        tuple(one.path for one in ordered),
+        ordered,
+    )
 
 
 # ---- geometry ----
@@ -284,16 +292,21 @@ def _refuse_kinds(slices: Sequence[Slice]) -> None:
 
 
 def _refuse_mixtures(slices: Sequence[Slice]) -> None:
-    for name, values in (("ImagePositionPatient", [s.position for s in slices]), ("ImageOrientationPatient", [s.orientation for s in slices]),
-                         ("PixelSpacing", [s.spacing for s in slices])):
+    for name, values in (
+        ("ImagePositionPatient", [s.position for s in slices]),
+        ("ImageOrientationPatient", [s.orientation for s in slices]),
+        ("PixelSpacing", [s.spacing for s in slices]),
+    ):
         missing = [s.path.name for s, value in zip(slices, values, strict=True) if not value]
         if missing:
             raise GeometryError(f"{name} is missing or unreadable in {len(missing)} of {len(slices)} files ({missing[0]} ...)")
     sizes = sorted({(s.columns, s.rows) for s in slices})
     if len(sizes) > 1:
         raise GeometryError(f"mixed: slices of {' and '.join(f'{c}x{r}' for c, r in sizes)} pixels in one series")
-    for name, table, tolerance in (("orientations", np.array([s.orientation for s in slices]), SAME_DIRECTION),
-                                   ("pixel spacings", np.array([s.spacing for s in slices]), 1e-3)):
+    for name, table, tolerance in (
+        ("orientations", np.array([s.orientation for s in slices]), SAME_DIRECTION),
+        ("pixel spacings", np.array([s.spacing for s in slices]), 1e-3),
+    ):
         if np.abs(table - table[0]).max() > tolerance:
             kinds = len({tuple(np.round(row, 2)) for row in table})
             raise GeometryError(f"mixed: slices with {max(kinds, 2)} different {name} in one series")
@@ -336,8 +349,10 @@ def _refuse_doubles(ordered: Sequence[Slice], gaps: NDArray[np.float64]) -> None
         raise GeometryError(f"duplicate slices: {len(doubled)} files are copies of others or stand where another does ({names})")
     places = len(ordered) - len(doubled)
     count = str(len(ordered) // places) if len(ordered) % places == 0 else "several"
-    raise GeometryError(f"duplicate slices: {len(ordered)} slices at {places} positions ({names} stand at the same place); "
-                        f"{count} time points, echoes or phases in one series?")
+    raise GeometryError(
+        f"duplicate slices: {len(ordered)} slices at {places} positions ({names} stand at the same place); "
+        f"{count} time points, echoes or phases in one series?"
+    )
 
 
 def tolerance_mm(gap_mm: float) -> float:
@@ -354,8 +369,9 @@ def _prove(ordered: Sequence[Slice], affine: NDArray[np.float64]) -> None:
         for i, j in ((0, 0), (columns - 1, 0), (0, rows - 1), (columns - 1, rows - 1)):
             distance = float(np.linalg.norm(np.array(one.position) + i * across + j * down - (affine @ (i, j, k, 1))[:3]))
             if distance > allowed:
-                raise GeometryError(f"uneven positions: {one.path.name} stands {distance:.2f} mm from its place in an even stack "
-                                    f"(allowed {allowed:.2f} mm)")
+                raise GeometryError(
+                    f"uneven positions: {one.path.name} stands {distance:.2f} mm from its place in an even stack (allowed {allowed:.2f} mm)"
+                )
 
 
 # ---- values ----
@@ -377,8 +393,15 @@ def read_series(series: Series) -> Volume:
         array[k] = _pixels(one, array.dtype)
     volume = _shrunk(array).transpose(2, 1, 0)
     unit = "HU" if series.modality == "CT" and all(s.rescaled for s in ordered) else "a.u."
-    meta = {"modality": series.modality, "patient": series.patient_id, "series": series.uid, "study": series.study,
-            "description": series.description, "spacing_known": True, "place_known": True}
+    meta = {
+        "modality": series.modality,
+        "patient": series.patient_id,
+        "series": series.uid,
+        "study": series.study,
+        "description": series.description,
+        "spacing_known": True,
+        "place_known": True,
+    }
     source = series.files[0].parent if len({p.parent for p in series.files}) == 1 else series.files[0].parents[1]
     return Volume(volume, grid, unit, str(source), meta)
 

@@ -137,8 +137,9 @@ def _refuse_other_spacing(grid: Grid, source: Source) -> None:
     stated = np.array(source.spacing_mm or grid.spacing_mm)
     if len(stated) != 3 or not np.allclose(stated, grid.spacing_mm, rtol=0.01):
         own = " x ".join(f"{v:g}" for v in grid.spacing_mm)
-        raise GeometryError(f"a spacing of {stated.tolist()} mm is stated, but the file carries its own, {own} mm; leave the stated one out",
-                            path=source.path)
+        raise GeometryError(
+            f"a spacing of {stated.tolist()} mm is stated, but the file carries its own, {own} mm; leave the stated one out", path=source.path
+        )
 
 
 # ---- folders ----
@@ -168,11 +169,14 @@ def _stack_files(source: Source) -> list[Path] | None:
     pictures = [path for path, kind in kinds.items() if kind in RASTER]
     others = [path.name for path, kind in kinds.items() if kind not in RASTER]
     if others and not pictures:
-        raise FormatError(f"a folder of {len(others)} volumes ({', '.join(others[:3])}{' ...' if len(others) > 3 else ''}), where one is needed; "
-                          "name the file", path=folder)
+        raise FormatError(
+            f"a folder of {len(others)} volumes ({', '.join(others[:3])}{' ...' if len(others) > 3 else ''}), where one is needed; name the file",
+            path=folder,
+        )
     if others:
-        raise FormatError(f"slices ({pictures[0].name} ...) and volumes ({others[0]} ...) are mixed in one folder; say which files by a glob",
-                          path=folder)
+        raise FormatError(
+            f"slices ({pictures[0].name} ...) and volumes ({others[0]} ...) are mixed in one folder; say which files by a glob", path=folder
+        )
     return pictures or None
 
 
@@ -194,8 +198,11 @@ def _detect_or_none(path: Path) -> str:
 
 def _needed_spacing(source: Source) -> tuple[float, ...]:
     if not source.spacing_mm:
-        raise GeometryError("a folder of slices carries no spacing; state it as column, row and slice distance in mm (such as 0.7 0.7 2.0), "
-                            "or name the image whose geometry the slices take", path=source.path)
+        raise GeometryError(
+            "a folder of slices carries no spacing; state it as column, row and slice distance in mm (such as 0.7 0.7 2.0), "
+            "or name the image whose geometry the slices take",
+            path=source.path,
+        )
     return source.spacing_mm
 
 
@@ -291,8 +298,13 @@ def describe(path: str | Path) -> dict[str, Any]:
 
 
 def _facts(grid: Grid) -> dict[str, Any]:
-    return {"shape": list(grid.shape), "spacing_mm": [round(v, 4) for v in grid.spacing_mm], "orientation": grid.codes,
-            "centre_mm": [round(float(v), 2) for v in grid.centre_mm], "unit": "a.u."}
+    return {
+        "shape": list(grid.shape),
+        "spacing_mm": [round(v, 4) for v in grid.spacing_mm],
+        "orientation": grid.codes,
+        "centre_mm": [round(float(v), 2) for v in grid.centre_mm],
+        "unit": "a.u.",
+    }
 
 
 def _describe_folder(folder: Path) -> dict[str, Any]:
@@ -301,8 +313,16 @@ def _describe_folder(folder: Path) -> dict[str, Any]:
         return _describe_dicom(folder, "")
     volume = raster.read(files[0], _known(files[0]))
     shape = [*volume.grid.shape[:2], len(files)]
-    return {"path": str(folder), "format": f"stack of {_known(files[0])}", "shape": shape, "dtype": str(volume.array.dtype),
-            "channels": volume.channels, "spacing_known": False, "first": files[0].name, "last": files[-1].name}
+    return {
+        "path": str(folder),
+        "format": f"stack of {_known(files[0])}",
+        "shape": shape,
+        "dtype": str(volume.array.dtype),
+        "channels": volume.channels,
+        "spacing_known": False,
+        "first": files[0].name,
+        "last": files[-1].name,
+    }
 
 
 def _describe_dicom(path: Path, uid: str) -> dict[str, Any]:
@@ -310,13 +330,23 @@ def _describe_dicom(path: Path, uid: str) -> dict[str, Any]:
     if not series and not others:
         raise FormatError(f"nothing here that can be read; read are {READABLE}", path=path)
     chosen = [s for s in series if not uid or s.uid == uid]
-    return {"path": str(path), "format": "DICOM", "series": [_describe_series(s) for s in chosen],
-            "others": [{"file": p.name, "kind": what} for p, what in others]}
+    return {
+        "path": str(path),
+        "format": "DICOM",
+        "series": [_describe_series(s) for s in chosen],
+        "others": [{"file": p.name, "kind": what} for p, what in others],
+    }
 
 
 def _describe_series(series: dicom.Series) -> dict[str, Any]:
-    facts = {"uid": series.uid, "modality": series.modality, "number": series.number, "description": series.description,
-             "patient": series.patient_id, "files": len(series.files)}
+    facts = {
+        "uid": series.uid,
+        "modality": series.modality,
+        "number": series.number,
+        "description": series.description,
+        "patient": series.patient_id,
+        "files": len(series.files),
+    }
     problem = dicom.problem_of(series)
     if problem:
         return {**facts, "refused": problem}

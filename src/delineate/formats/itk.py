@@ -32,7 +32,7 @@ def _simpleitk() -> Any:
 
 
 def kind_of(head: bytes) -> str:
-    """"NRRD", "MetaImage" or ""."""
+    """ "NRRD", "MetaImage" or ""."""
     if head.startswith(b"NRRD000"):
         return "NRRD"
     first = head[:2048].lstrip()
@@ -145,8 +145,13 @@ def _segments(labels: LabelSet) -> dict[str, str]:
     out: dict[str, str] = {}
     for n, label in enumerate(labels):
         colour = " ".join(f"{c / 255:.4f}" for c in label.colour)
-        out |= {f"Segment{n}_ID": f"Segment_{label.value}", f"Segment{n}_Name": label.name, f"Segment{n}_LabelValue": str(label.value),
-                f"Segment{n}_Layer": "0", f"Segment{n}_Color": colour}
+        out |= {
+            f"Segment{n}_ID": f"Segment_{label.value}",
+            f"Segment{n}_Name": label.name,
+            f"Segment{n}_LabelValue": str(label.value),
+            f"Segment{n}_Layer": "0",
+            f"Segment{n}_Color": colour,
+        }
     return out
 
 

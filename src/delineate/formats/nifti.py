@@ -89,8 +89,13 @@ def _header(path: Path) -> tuple[Any, str, Path]:
         holder, voxels = pair_of(path)
         kind = kind_of(head_of(holder))
     nib = _nibabel()
-    makers = {"NIfTI": nib.Nifti1Header, "NIfTI-2": nib.Nifti2Header, "NIfTI pair": nib.nifti1.Nifti1PairHeader,
-              "Analyze 7.5": nib.spm2analyze.Spm2AnalyzeHeader, "MGH": nib.freesurfer.mghformat.MGHHeader}
+    makers = {
+        "NIfTI": nib.Nifti1Header,
+        "NIfTI-2": nib.Nifti2Header,
+        "NIfTI pair": nib.nifti1.Nifti1PairHeader,
+        "Analyze 7.5": nib.spm2analyze.Spm2AnalyzeHeader,
+        "MGH": nib.freesurfer.mghformat.MGHHeader,
+    }
     if kind not in makers:
         raise FormatError("not a NIfTI, Analyze or MGH file", path=path)
     with opened(holder) as file:
@@ -165,8 +170,10 @@ def _compare(sform: NDArray[np.float64], qform: NDArray[np.float64], shape: tupl
         meta["qform_distance_mm"] = round(distance_mm, 3)
     allowed_mm = min(SAME_PLACE_MM, 0.5 * float(np.linalg.norm(sform[:3, :3], axis=0).min()))
     if distance_mm > allowed_mm and int(header["sform_code"]) == int(header["qform_code"]):
-        raise GeometryError(f"sform and qform contradict: both have code {int(header['sform_code'])}, but put a corner voxel "
-                            f"{distance_mm:.1f} mm apart; set one of the codes to 0 to say which one is right")
+        raise GeometryError(
+            f"sform and qform contradict: both have code {int(header['sform_code'])}, but put a corner voxel "
+            f"{distance_mm:.1f} mm apart; set one of the codes to 0 to say which one is right"
+        )
 
 
 def _spacing_only(header: Any) -> NDArray[np.float64]:

@@ -29,7 +29,7 @@ MODES = {"1": "1", "L": "L", "P": "RGB", "RGB": "RGB", "RGBA": "RGBA", "LA": "LA
 
 
 def kind_of(head: bytes) -> str:
-    """"PNG", "JPEG", "TIFF" or ""."""
+    """ "PNG", "JPEG", "TIFF" or ""."""
     if head.startswith(b"\x89PNG\r\n\x1a\n"):
         return "PNG"
     if head.startswith(b"\xff\xd8\xff"):
@@ -93,8 +93,11 @@ def read_stack(files: Sequence[Path], spacing_mm: Sequence[float] | None, source
             sizes = f"{one.grid.shape[:2]} beside {first.grid.shape[:2]} in {files[0].name}"
             raise GeometryError(f"slices of a stack have one size, found {sizes}", path=path)
         if one.channels != first.channels or one.array.dtype != first.array.dtype:
-            raise FormatError(f"slices of a stack are alike, found {one.channels} channel(s) of {one.array.dtype} beside {first.channels} of "
-                              f"{first.array.dtype} in {files[0].name}", path=path)
+            raise FormatError(
+                f"slices of a stack are alike, found {one.channels} channel(s) of {one.array.dtype} beside {first.channels} of "
+                f"{first.array.dtype} in {files[0].name}",
+                path=path,
+            )
         stack[..., k] = one.channels_array[..., 0]
     meta = {**first.meta, "spacing_known": spacing_mm is not None}
     array = stack if first.array.ndim == 4 else stack[0]
@@ -226,8 +229,10 @@ def _writable(volume: Volume, path: str | Path) -> NDArray[Any]:
         array = array.astype(np.min_scalar_type(int(array.max())))
     grey, colour = array.ndim == 3 and array.dtype in (np.uint8, np.uint16), array.ndim == 4 and array.dtype == np.uint8 and len(array) in (3, 4)
     if not grey and not colour:
-        raise OutputError(f"PNG holds whole numbers from 0 to 65535, or 8-bit RGB; found {array.dtype} in {volume.channels} channel(s); "
-                          "write NIfTI instead", path=path)
+        raise OutputError(
+            f"PNG holds whole numbers from 0 to 65535, or 8-bit RGB; found {array.dtype} in {volume.channels} channel(s); write NIfTI instead",
+            path=path,
+        )
     return array
 
 

@@ -155,7 +155,8 @@ def make_optimiser(module: nn.Module, plan: Optimiser) -> torch.optim.Optimizer:
 @torch.no_grad()
 def _follow(average: nn.Module, module: nn.Module, decay: float) -> None:
     """Exponential moving average of the parameters (Polyak 1992); buffers are copied."""
-    own, other = list(average.parameters()), [p.detach() for p in module.parameters()]
+    own: list[torch.Tensor] = list(average.parameters())
+    other = [p.detach() for p in module.parameters()]
     torch._foreach_mul_(own, decay)
     torch._foreach_add_(own, other, alpha=1 - decay)
     for mine, theirs in zip(average.buffers(), module.buffers(), strict=True):
@@ -169,7 +170,9 @@ def _precision(dtype: torch.dtype) -> Any:
 def _refuse_infinite(state: State, job: Training) -> None:
     recent = state.losses[-20:]
     if len(recent) == 20 and not np.isfinite(recent).any():
-        raise TrainingError(f"the loss has not been finite for 20 steps (step {state.step}); a lower learning rate in the plan may help", path=job.folder)
+        raise TrainingError(
+            f"the loss has not been finite for 20 steps (step {state.step}); a lower learning rate in the plan may help", path=job.folder
+        )
 
 
 def _validation_is_due(state: State, clock: Clock, progress: float) -> bool:

@@ -61,6 +61,8 @@ def _shrunk(target: Tensor, size: tuple[int, ...]) -> Tensor:
 
 def _refuse_other_than_indices(logits: Tensor, target: Tensor) -> None:
     if target.dtype != torch.int64 or target.ndim != logits.ndim - 1:
-        raise ValueError(f"a target is class indices (B, *space) of int64, found {tuple(target.shape)} of {target.dtype} for logits {tuple(logits.shape)}")
-    if target.numel() and not (0 <= int(target.min()) and int(target.max()) < logits.shape[1]):
+        raise ValueError(
+            f"a target is class indices (B, *space) of int64, found {tuple(target.shape)} of {target.dtype} for logits {tuple(logits.shape)}"
+        )
+    if target.numel() and not (int(target.min()) >= 0 and int(target.max()) < logits.shape[1]):
         raise ValueError(f"class indices lie in 0..{logits.shape[1] - 1}, found {int(target.min())}..{int(target.max())}")

@@ -7,7 +7,7 @@ threads ahead of the training step; an error there names its case and is raised 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
@@ -59,7 +59,7 @@ def _centre(case: StoredCase, plan: Plan, rng: np.random.Generator, forced: bool
     return [min(max(w, p // 2), n - p + p // 2) if n >= p else n // 2 for w, n, p in zip(wanted, shape, plan.patch, strict=True)]
 
 
-def batches(plan: Plan, cases: Sequence[StoredCase], seed: int, first: int, threads: int = 1) -> Iterator[Batch]:
+def batches(plan: Plan, cases: Sequence[StoredCase], seed: int, first: int, threads: int = 1) -> Generator[Batch, None, None]:
     """Endless batches from step ``first`` on, drawn ahead in ``threads``; close the iterator to stop them."""
     own = torch.get_num_threads()
     # A patch is many small operations: one thread each, since handing them to several costs more than it saves (measured:

@@ -34,7 +34,7 @@ class InstanceNorm(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if x.device.type != "cpu":
             return functional.instance_norm(x, weight=self.weight, bias=self.bias, eps=EPSILON)
-        samples = [functional.batch_norm(one, None, None, self.weight, self.bias, training=True, eps=EPSILON) for one in x.split(1)]
+        samples = [functional.batch_norm(one, None, None, self.weight, self.bias, training=True, eps=EPSILON) for one in torch.split(x, 1)]
         return samples[0] if len(samples) == 1 else torch.cat(samples)
 
 

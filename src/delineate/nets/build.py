@@ -55,7 +55,9 @@ def load_weights(module: nn.Module, weights: Weights, strict: bool = True) -> li
     left = [n for n in own if n not in fits]
     if strict and (left or len(fits) != len(weights)):
         wrong = left or sorted(set(weights) - set(fits))
-        raise BundleError(f"the weights do not fit the plan's network: {', '.join(wrong[:3])}" + (f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""))
+        raise BundleError(
+            f"the weights do not fit the plan's network: {', '.join(wrong[:3])}" + (f" and {len(wrong) - 3} more" if len(wrong) > 3 else "")
+        )
     module.load_state_dict(fits, strict=False)
     return left
 

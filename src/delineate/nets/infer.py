@@ -61,7 +61,7 @@ def fast_dtype(device: torch.device) -> torch.dtype:
 
 
 def choose_device(name: str = "auto") -> torch.device:
-    """"auto" takes the first CUDA device where there is one."""
+    """ "auto" takes the first CUDA device where there is one."""
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     return torch.device(name)
@@ -142,7 +142,7 @@ def _batches(starts: list[list[int]], at_once: int) -> Iterator[list[Triple]]:
     """Corners of all windows, marching axis slowest, a few at a time."""
     corners = itertools.product(*starts)
     while batch := list(itertools.islice(corners, at_once)):
-        yield batch
+        yield [(a, b, c) for a, b, c in batch]
 
 
 def _probabilities(scan: Tensor, corners: list[Triple], order: Sequence[int], engine: Engine, inference: Inference) -> Tensor:
@@ -179,7 +179,7 @@ def forward(module: nn.Module, x: Tensor, dims: int, dtype: torch.dtype) -> Tens
     flat = x[..., 0] if dims == 2 else x
     with torch.autocast(x.device.type, dtype, enabled=dtype != torch.float32):
         logits = module(flat.contiguous(memory_format=memory_format(dims)))
-    probabilities = logits.float().softmax(dim=1)
+    probabilities: Tensor = logits.float().softmax(dim=1)
     return probabilities[..., None] if dims == 2 else probabilities
 
 

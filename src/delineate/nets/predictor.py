@@ -1,11 +1,12 @@
 """One scan through a model: prepare, windows, restore, postprocess; nothing of files.
 
-    Volume --prepare--> (C, I, J, K) --windows--> slabs of class scores --restore--> labels on the scan's own grid
+Volume --prepare--> (C, I, J, K) --windows--> slabs of class scores --restore--> labels on the scan's own grid
 """
 
 from __future__ import annotations
 
 import time
+from typing import Any
 
 import numpy as np
 import torch
@@ -44,5 +45,5 @@ def predict(volume: Volume, engine: Engine, bundle_id: str = "", inference: Infe
         keep_largest(array, structures.named(name).value)
     ended = time.perf_counter()
     timing = {"prepare": prepared - began, "infer_and_restore": ended - prepared, "total": ended - began}
-    meta = {key: volume.meta[key] for key in ("modality", "spacing_known") if key in volume.meta}
+    meta: dict[str, Any] = {key: volume.meta[key] for key in ("modality", "spacing_known") if key in volume.meta}
     return Prediction(Volume(array, volume.grid, "label", volume.source, meta), structures, bundle_id, timing)

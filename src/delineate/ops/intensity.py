@@ -62,7 +62,7 @@ def background_of(channel: NDArray[Any]) -> float:
 
 
 def sample(array: NDArray[Any], nonzero: bool = False) -> NDArray[np.float64]:
-    """Finite values of ``array`` as float64, at most about ``SAMPLE`` of them, evenly spaced over the whole; only those unlike the background if asked."""
+    """Finite values of ``array`` as float64, at most about ``SAMPLE``, evenly spaced over the whole; only those unlike the background if asked."""
     flat = array.reshape(-1) if array.flags.c_contiguous else array.ravel(order="K")
     step = max(1, len(flat) // SAMPLE)
     if step > 1 and step % 2 == 0:

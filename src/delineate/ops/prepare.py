@@ -107,8 +107,10 @@ def trace(volume: Volume, plan: Plan) -> Trail:
     spacing = [own if wanted is None else wanted for own, wanted in zip(kept.spacing_mm, plan.spacing_mm, strict=True)]
     prepared = kept.respace(spacing)
     if np.prod(prepared.shape) > 2**31:
-        raise InputError(f"would become {prepared.shape} voxels at the plan's spacing; the scan spans {kept.shape} voxels of {kept.spacing_mm} mm",
-                         path=volume.source or None)
+        raise InputError(
+            f"would become {prepared.shape} voxels at the plan's spacing; the scan spans {kept.shape} voxels of {kept.spacing_mm} mm",
+            path=volume.source or None,
+        )
     return Trail(volume.grid, oriented, axes, start, stop, prepared)
 
 
@@ -151,7 +153,7 @@ def winners_by_plane(slabs: Iterable[Tensor], trail: Trail, axis: int) -> Iterat
         last = first + held.shape[1] - 1
         final = last == prepared[0] - 1
         ready = source[0] if final else int(np.searchsorted(positions, last, side="right"))  # planes that need nothing beyond ``last``
-        yield from _reduce(held, first, positions, done, ready, in_plane, source[1:])
+        yield from _reduce(held, first, positions, done, ready, in_plane, (source[1], source[2]))
         done = max(done, ready)
         keep_from = last if done >= source[0] else min(last, int(np.floor(positions[done])))
         if keep_from > first:
@@ -160,8 +162,9 @@ def winners_by_plane(slabs: Iterable[Tensor], trail: Trail, axis: int) -> Iterat
         raise ValueError(f"slabs ended at plane {done} of {source[0]}")
 
 
-def _reduce(held: Tensor, first: int, positions: NDArray[np.float64], start: int, stop: int, in_plane: list[Tensor | None],
-            plane: tuple[int, int]) -> Iterator[tuple[int, Tensor]]:
+def _reduce(
+    held: Tensor, first: int, positions: NDArray[np.float64], start: int, stop: int, in_plane: list[Tensor | None], plane: tuple[int, int]
+) -> Iterator[tuple[int, Tensor]]:
     """Planes start..stop of the output from the held planes, a few at a time, one class after the other with a running maximum."""
     step = max(1, CHUNK_VOXELS // (plane[0] * plane[1]))
     w_a, w_b = (None if w is None else w.to(held.device) for w in in_plane)
@@ -192,7 +195,8 @@ def _axis_first(shape: tuple[int, int, int], axis: int) -> tuple[int, ...]:
 
 
 def _boxed(array: NDArray[Any], trail: Trail) -> NDArray[Any]:
-    return array[(..., *(slice(a, b) for a, b in zip(trail.start, trail.stop, strict=True)))]
+    i, j, k = (slice(a, b) for a, b in zip(trail.start, trail.stop, strict=True))
+    return array[..., i, j, k]
 
 
 def _crop_box(channels: NDArray[Any], rule: str) -> tuple[tuple[int, int, int], tuple[int, int, int]]:

@@ -38,15 +38,15 @@ def axis_weights(positions: NDArray[np.float64], n_in: int, kernel: Kernel = "cu
     weights = _kernel(np.abs(positions[:, None] - taps) / width, kernel)
     out64 = np.zeros((len(positions), n_in))
     np.add.at(out64, (np.arange(len(positions))[:, None], np.clip(taps, 0, n_in - 1)), weights)
-    return (out64 / out64.sum(axis=1, keepdims=True)).astype(np.float32)
+    return np.asarray(out64 / out64.sum(axis=1, keepdims=True), dtype=np.float32)
 
 
 def _kernel(distance: NDArray[np.float64], kernel: Kernel) -> NDArray[np.float64]:
     if kernel == "linear":
-        return np.maximum(0.0, 1.0 - distance)
+        return np.asarray(np.maximum(0.0, 1.0 - distance), dtype=np.float64)
     near = (1.5 * distance - 2.5) * distance**2 + 1
     far = ((-0.5 * distance + 2.5) * distance - 4) * distance + 2
-    return np.where(distance < 1, near, np.where(distance < 2, far, 0.0))
+    return np.asarray(np.where(distance < 1, near, np.where(distance < 2, far, 0.0)), dtype=np.float64)
 
 
 def scale_positions(n_in: int, n_out: int) -> NDArray[np.float64]:

@@ -27,8 +27,16 @@ class Converted:
     refused: tuple[tuple[str, str], ...] = ()
 
 
-def convert(input: str | Path, output: str | Path, *, spacing_mm: Sequence[float] | None = None, orientation: str | None = None,
-            series: str | None = None, overwrite: bool = True, progress: Progress | None = None) -> Converted:
+def convert(
+    input: str | Path,
+    output: str | Path,
+    *,
+    spacing_mm: Sequence[float] | None = None,
+    orientation: str | None = None,
+    series: str | None = None,
+    overwrite: bool = True,
+    progress: Progress | None = None,
+) -> Converted:
     """Write ``input`` (a file, a DICOM folder, a folder of slices) as ``output``, whose ending names the format.
 
     An ``output`` without an ending is a folder: a DICOM folder of several series gives one ``.nii.gz`` a series there,
@@ -75,8 +83,9 @@ def _many(source: str | Path, output: str | Path, series: str | None) -> list[di
     return found
 
 
-def _convert_series(many: Sequence[dicom.Series], folder: Path, orientation: str | None, overwrite: bool,
-                    progress: Progress | None, source: str) -> Converted:
+def _convert_series(
+    many: Sequence[dicom.Series], folder: Path, orientation: str | None, overwrite: bool, progress: Progress | None, source: str
+) -> Converted:
     written: list[Path] = []
     refused: list[tuple[str, str]] = []
     for one in many:

@@ -29,7 +29,8 @@ class Demonstrated:
     failures: list[str] = field(default_factory=list)
 
 
-def demo(out: str | Path, *, budget_s: float = 240.0, patients: int = 20, seed: int = 0, device: str = "auto", say: Callable[[str], None] = lambda text: None,
+def demo(out: str | Path, *, budget_s: float = 240.0, patients: int = 20, seed: int = 0, device: str = "auto",
+         say: Callable[[str], None] = lambda text: None,
          progress: Callable[[str, float, float, str], None] = lambda stage, done, total, note: None) -> Demonstrated:  # fmt: skip
     """Make the cohort, train on three quarters of it, test on the rest, and write one patient's DICOM SEG.
 
@@ -43,14 +44,22 @@ def demo(out: str | Path, *, budget_s: float = 240.0, patients: int = 20, seed: 
         make_cohort(cohort, patients=patients, seed=seed, form="dicom", progress=lambda done, total, name: progress("phantom", done, total, name))
         atomic.write_text(split, json.dumps(_split(cohort, seed), indent=1))
     sides = json.loads(split.read_text(encoding="utf-8"))
-    say(f"phantom cohort of {len(sides['train']) + len(sides['test'])} patients as DICOM series in {cohort}; {len(sides['test'])} of them are kept for testing")
+    say(
+        f"phantom cohort of {len(sides['train']) + len(sides['test'])} patients as DICOM series in {cohort}; "
+        f"{len(sides['test'])} of them are kept for testing"
+    )
     model = folder / "phantom.model"
-    trained = train_step.train(train_step.Request(data=str(cohort), budget_s=budget_s, split=str(split), seed=seed, device=device), model, say=say, progress=progress)
+    trained = train_step.train(
+        train_step.Request(data=str(cohort), budget_s=budget_s, split=str(split), seed=seed, device=device), model, say=say, progress=progress
+    )
     example = cohort / sides["test"][0]
     done = predict_step.predict(model, [example / "DICOM_anon"], folder / "example", device=device, dicom_seg=True)
     failures = trained.failures + [str(o.error) for o in done.failures]
     dice = float(trained.scores.get("dice_mean", float("nan")))
-    say(f"mean test Dice {dice:.3f} over {len(trained.scores.get('dice', {}))} organs; a DICOM SEG of patient {sides['test'][0]} is in {folder / 'example'}")
+    say(
+        f"mean test Dice {dice:.3f} over {len(trained.scores.get('dice', {}))} organs; "
+        f"a DICOM SEG of patient {sides['test'][0]} is in {folder / 'example'}"
+    )
     return Demonstrated(model, trained.run / "report.html", dice, failures)
 
 

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -61,8 +61,12 @@ class Machine:
 
         chosen = choose_device(device)
         gpu = torch.cuda.get_device_properties(chosen).total_memory if chosen.type == "cuda" else 0
-        return cls(chosen.type, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
-                   int(psutil.virtual_memory().total), gpu)
+        return cls(
+            chosen.type,
+            len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
+            int(psutil.virtual_memory().total),
+            gpu,
+        )
 
     def __str__(self) -> str:
         gpu = f", GPU with {self.gpu_bytes / 2**30:.0f} GiB" if self.gpu_bytes else ""
@@ -105,9 +109,14 @@ class Fingerprint:
     def to_json(self) -> dict[str, Any]:
         """A summary for the run's folder."""
         shapes, spacings = np.array([c.shape for c in self.cases]), np.array([c.spacing_mm for c in self.cases])
-        return {"cases": len(self.cases), "channels": list(self.channels), "is_ct": self.is_ct, "zero_share": round(self.zero_share, 3),
-                "shape": {"min": shapes.min(0).tolist(), "median": np.median(shapes, 0).tolist(), "max": shapes.max(0).tolist()},
-                "spacing_mm": {"min": spacings.min(0).tolist(), "median": np.median(spacings, 0).tolist(), "max": spacings.max(0).tolist()}}
+        return {
+            "cases": len(self.cases),
+            "channels": list(self.channels),
+            "is_ct": self.is_ct,
+            "zero_share": round(self.zero_share, 3),
+            "shape": {"min": shapes.min(0).tolist(), "median": np.median(shapes, 0).tolist(), "max": shapes.max(0).tolist()},
+            "spacing_mm": {"min": spacings.min(0).tolist(), "median": np.median(spacings, 0).tolist(), "max": spacings.max(0).tolist()},
+        }
 
 
 def fingerprint(manifest: Manifest, *, workers: int | None = None, progress: Callable[[int, int, str], None] | None = None) -> Fingerprint:
@@ -125,7 +134,7 @@ def fingerprint(manifest: Manifest, *, workers: int | None = None, progress: Cal
     for outcome in outcomes:
         if outcome.error is not None:
             raise outcome.error
-    return Fingerprint(tuple(o.value for o in outcomes), manifest.channels)
+    return Fingerprint(tuple(o.value for o in outcomes if o.value is not None), manifest.channels)
 
 
 def _one(case: Case, manifest: Manifest) -> CaseFingerprint:
@@ -147,8 +156,16 @@ def _one(case: Case, manifest: Manifest) -> CaseFingerprint:
     outside = [channel == background_of(channel) for channel in axes.apply(values)]
     body = first > BODY_HU if hu_like else ~np.all(outside, axis=0)
     box = tuple(_span(body, axis) for axis in range(3))
-    return CaseFingerprint(grid.shape, grid.spacing_mm, (box[0], box[1], box[2]), float(outside[0].mean()), hu_like,
-                           str(image.meta.get("modality") or manifest.modality), inside, {int(v): int(n) for v, n in enumerate(counts) if n and v})
+    return CaseFingerprint(
+        grid.shape,
+        grid.spacing_mm,
+        (box[0], box[1], box[2]),
+        float(outside[0].mean()),
+        hu_like,
+        str(image.meta.get("modality") or manifest.modality),
+        inside,
+        {int(v): int(n) for v, n in enumerate(counts) if n and v},
+    )
 
 
 def _span(mask: np.ndarray[Any, Any], axis: int) -> int:
@@ -167,13 +184,22 @@ class _Draft:
     dims: int = 3
     orientation: str = "RAS"
     order: tuple[int, int, int] = (0, 1, 2)  # prepared axis -> R, A, S axis
-    crop: str = "none"
+    crop: Literal["none", "nonzero", "body"] = "none"
     spacing_mm: tuple[float | None, ...] = ()
     shape: tuple[int, ...] = ()  # median prepared shape
 
 
-def make_plan(found: Fingerprint, manifest: Manifest, machine: Machine, *, budget_s: float | None = None, epochs: int | None = None,
-              seed: int = 0, dims: int | None = None, probe: Callable[[Network, Triple, int], float] | None = None) -> Plan:
+def make_plan(
+    found: Fingerprint,
+    manifest: Manifest,
+    machine: Machine,
+    *,
+    budget_s: float | None = None,
+    epochs: int | None = None,
+    seed: int = 0,
+    dims: int | None = None,
+    probe: Callable[[Network, Triple, int], float] | None = None,
+) -> Plan:
     """Derive a plan.
 
     Args:
@@ -194,13 +220,32 @@ def make_plan(found: Fingerprint, manifest: Manifest, machine: Machine, *, budge
     network, patch, batch_size, step_s = _choose_network(draft, budget_s, probe or partial(measure_step, device=machine.device))
     augmentation = _choose_augmentation(draft)
     steps_per_epoch = int(np.clip(len(manifest.with_truth()) * max(1.0, np.prod(draft.shape) / np.prod(patch)) / batch_size, 20, 250))
-    draft.reasons["schedule"] = (f"{budget_s:.0f} s of training at about {step_s:.2f} s a step: about {budget_s / step_s:.0f} steps; the rate follows the clock and ends at zero"
-                                 if budget_s is not None else f"{epochs} epochs of {steps_per_epoch} steps, about {step_s:.2f} s each")
-    draft.reasons["optimiser"] = "AdamW at 1e-3 with a cosine and averaged weights: reaches a good model sooner than SGD, and the average needs no tuning"
-    plan = Plan(channels=channels, structures=tuple(Structure(**d) for d in manifest.labels.to_json()), orientation=draft.orientation,
-                spacing_mm=tuple(draft.spacing_mm), crop=draft.crop, patch=patch, batch=batch_size, network=network, loss=Loss(), optimiser=Optimiser(),  # type: ignore[arg-type]
-                schedule=Schedule(budget_s=budget_s, epochs=epochs, steps_per_epoch=steps_per_epoch), augmentation=augmentation,
-                inference=Inference(), seed=seed, reasons=draft.reasons)
+    draft.reasons["schedule"] = (
+        f"{budget_s:.0f} s of training at about {step_s:.2f} s a step: about {budget_s / step_s:.0f} steps; "
+        "the rate follows the clock and ends at zero"
+        if budget_s is not None
+        else f"{epochs} epochs of {steps_per_epoch} steps, about {step_s:.2f} s each"
+    )
+    draft.reasons["optimiser"] = (
+        "AdamW at 1e-3 with a cosine and averaged weights: reaches a good model sooner than SGD, and the average needs no tuning"
+    )
+    plan = Plan(
+        channels=channels,
+        structures=tuple(Structure(**d) for d in manifest.labels.to_json()),
+        orientation=draft.orientation,
+        spacing_mm=(draft.spacing_mm[0], draft.spacing_mm[1], draft.spacing_mm[2]),
+        crop=draft.crop,
+        patch=patch,
+        batch=batch_size,
+        network=network,
+        loss=Loss(),
+        optimiser=Optimiser(),
+        schedule=Schedule(budget_s=budget_s, epochs=epochs, steps_per_epoch=steps_per_epoch),
+        augmentation=augmentation,
+        inference=Inference(),
+        seed=seed,
+        reasons=draft.reasons,
+    )
     return _with_low_resolution(plan, draft)
 
 
@@ -259,7 +304,8 @@ def _choose_spacing(draft: _Draft, budget_s: float | None) -> None:
             finest = min(free, key=lambda a: target[a])
             target[finest] *= 1.02
         why += f"; coarsened so that a median case has {most / 1e6:.1f} instead of {voxels / 1e6:.1f} million voxels, which {draft.machine} can " + (
-            f"work through in {budget_s:.0f} s of training" if budget_s is not None else "hold and learn from")
+            f"work through in {budget_s:.0f} s of training" if budget_s is not None else "hold and learn from"
+        )
     spacing: list[float | None] = [round(float(t), 4) for t in target]
     if draft.dims == 2:
         spacing[2] = None
@@ -289,11 +335,15 @@ def _channel(draft: _Draft, index: int, name: str) -> Channel:
             low, high = (float(v) for v in np.percentile(values, (0.5, 99.5)))
             clipped = np.clip(values, low, high)
             rule = Normalisation(kind="window", low=low, high=max(high, low + 1), mean=float(clipped.mean()), std=max(float(clipped.std()), 1.0))
-            draft.reasons[key] = f"window {low:.0f}..{high:.0f} HU: the 0.5 and 99.5 percentiles inside the structures; HU mean the same in every scan"
+            draft.reasons[key] = (
+                f"window {low:.0f}..{high:.0f} HU: the 0.5 and 99.5 percentiles inside the structures; HU mean the same in every scan"
+            )
             return Channel(name=name, normalise=rule)
-    inside = "nonzero" if draft.found.zero_share > 0.25 else "all"
-    draft.reasons[key] = (f"each image by itself, clipped at its 0.5 and 99.5 percentiles, zero mean, unit deviation over {inside} voxels: "
-                          "grey values have no fixed meaning here, and a few extreme voxels must not set the scale")
+    inside: Literal["all", "nonzero"] = "nonzero" if draft.found.zero_share > 0.25 else "all"
+    draft.reasons[key] = (
+        f"each image by itself, clipped at its 0.5 and 99.5 percentiles, zero mean, unit deviation over {inside} voxels: "
+        "grey values have no fixed meaning here, and a few extreme voxels must not set the scale"
+    )
     return Channel(name=name, normalise=Normalisation(kind="robust", inside=inside))
 
 
@@ -322,23 +372,42 @@ def _choose_network(draft: _Draft, budget_s: float | None, probe: Callable[[Netw
     covers = min(1.0, float(np.prod(np.minimum(patch, draft.shape)) / np.prod(draft.shape)))
     draft.reasons["patch"] = f"{' x '.join(map(str, patch))}, batch {batch_size}: covers {100 * covers:.0f} % of a median case"
     timing = "" if budget_s is None else f"; tried: {'; '.join(tried)}; {wanted:.0f} steps were wanted in {budget_s:.0f} s"
-    draft.reasons["network"] = f"U-Net with {len(network.widths)} stages, {network.widths[0]} to {network.widths[-1]} wide: pooled until about 4 voxels an axis remain{timing}"
+    draft.reasons["network"] = (
+        f"U-Net with {len(network.widths)} stages, {network.widths[0]} to {network.widths[-1]} wide: "
+        f"pooled until about 4 voxels an axis remain{timing}"
+    )
     return network, patch, batch_size, step_s
 
 
 def _ladder(dims: int, gpu: bool) -> Sequence[tuple[int, int, int]]:
     """(first width, patch voxels, batch), from large to small."""
     if dims == 2:
-        return ((32, 512 * 512, 24), (32, 512 * 512, 12)) if gpu else ((32, 384 * 384, 12), (32, 320 * 320, 8), (24, 256 * 256, 8), (16, 256 * 256, 6), (16, 160 * 160, 6), (12, 128 * 128, 4))
+        return (
+            ((32, 512 * 512, 24), (32, 512 * 512, 12))
+            if gpu
+            else ((32, 384 * 384, 12), (32, 320 * 320, 8), (24, 256 * 256, 8), (16, 256 * 256, 6), (16, 160 * 160, 6), (12, 128 * 128, 4))
+        )
     large = ((32, 128**3, 2), (32, 112**3, 2), (32, 96**3, 2)) if gpu else ((32, 96**3, 2),)
-    return (*large, (32, 80**3, 2), (32, 64**3, 2), (24, 64**3, 2), (24, 56**3, 2), (16, 64**3, 2), (16, 56**3, 2), (16, 48**3, 2), (16, 40**3, 2), (12, 32**3, 2))
+    return (
+        *large,
+        (32, 80**3, 2),
+        (32, 64**3, 2),
+        (24, 64**3, 2),
+        (24, 56**3, 2),
+        (16, 64**3, 2),
+        (16, 56**3, 2),
+        (16, 48**3, 2),
+        (16, 40**3, 2),
+        (12, 32**3, 2),
+    )
 
 
 def topology(shape: Sequence[int], spacing: Sequence[float], voxels: int, dims: int) -> tuple[Triple, tuple[Triple, ...], tuple[Triple, ...]]:
     """Patch, strides and kernels for a median shape and a patch of about ``voxels``.
 
     The patch has the median's proportions in voxels where it must be smaller, never exceeds it by more than divisibility asks. An
-    axis is pooled while at least 8 voxels of it remain and it is not much coarser than the finest (Isensee 2021); a coarse axis has kernel 1 until then.
+    axis is pooled while at least 8 voxels of it remain and it is not much coarser than the
+    finest (Isensee 2021); a coarse axis has kernel 1 until then.
     """
     axes = [0, 1] if dims == 2 else [0, 1, 2]
     extent = {a: float(shape[a] * spacing[a]) for a in axes}
@@ -373,11 +442,18 @@ def _triple(values: Any) -> Triple:
 def _unet(draft: _Draft, width: int, strides: tuple[Triple, ...], kernels: tuple[Triple, ...]) -> Network:
     cap = 512 if draft.dims == 2 else 320
     widths = tuple(min(width * 2**n, cap) for n in range(len(strides) + 1))
-    return Network(dims=draft.dims, channels=len(draft.manifest.channels), classes=len(draft.manifest.labels) + 1, widths=widths, strides=strides, kernels=kernels)  # type: ignore[arg-type]
+    return Network(
+        dims=2 if draft.dims == 2 else 3,
+        channels=len(draft.manifest.channels),
+        classes=len(draft.manifest.labels) + 1,
+        widths=widths,
+        strides=strides,
+        kernels=kernels,
+    )
 
 
 def _work(network: Network, patch: Triple, batch_size: int) -> float:
-    """Work of a step up to a factor: voxels times width, which is too little for wide networks, so that none is ruled out unmeasured that might fit."""
+    """Work of a step up to a factor: voxels times width. Too little for wide networks, so that none is ruled out unmeasured that might fit."""
     return batch_size * float(np.prod(patch)) * network.widths[0]
 
 
@@ -438,8 +514,10 @@ def _choose_augmentation(draft: _Draft) -> Augmentation:
         mirror = (sided_axis,)
         why = "left to right" + (f", swapping {len(labels.pairs)} pairs of sided structures" if labels.is_sided else ", no structure has a side")
     draft.reasons["augmentation.mirror"] = why
-    draft.reasons["augmentation"] = "rotation, scaling and mirroring in one resampling pass; noise, blur, brightness, contrast, gamma, low resolution" + (
-        "; rotation only within the thick slices" if flat else "")
+    draft.reasons["augmentation"] = (
+        "rotation, scaling and mirroring in one resampling pass; noise, blur, brightness, contrast, gamma, low resolution"
+        + ("; rotation only within the thick slices" if flat else "")
+    )
     return Augmentation(rotation_deg=angles, mirror=mirror)  # type: ignore[arg-type]
 
 
@@ -452,5 +530,7 @@ def _with_low_resolution(plan: Plan, draft: _Draft) -> Plan:
     factor = float(np.cbrt(1 / (4 * covers)))
     spacing = tuple(round(float(s) * factor, 4) for s in plan.spacing_mm if s is not None)
     stage = plan.replace(spacing_mm=spacing, reasons={"spacing_mm": f"{factor:.1f} times coarser, so that a patch sees a quarter of a case"})
-    plan.reasons["low_resolution"] = f"a first stage at {' x '.join(f'{s:g}' for s in spacing)} mm: a patch sees {100 * covers:.0f} % of a median case"
+    plan.reasons["low_resolution"] = (
+        f"a first stage at {' x '.join(f'{s:g}' for s in spacing)} mm: a patch sees {100 * covers:.0f} % of a median case"
+    )
     return plan.replace(low_resolution=stage)

@@ -41,8 +41,18 @@ class Predicted:
         return [o for o in self.outcomes if o.error is not None]
 
 
-def predict(model: str | Path, inputs: Sequence[str | Path], out: str | Path, *, device: str = "auto", mirror: bool | None = None, form: str = "nii.gz",
-            dicom_seg: bool = False, only: str | None = None, progress: Callable[[int, int, str], None] | None = None) -> Predicted:
+def predict(
+    model: str | Path,
+    inputs: Sequence[str | Path],
+    out: str | Path,
+    *,
+    device: str = "auto",
+    mirror: bool | None = None,
+    form: str = "nii.gz",
+    dicom_seg: bool = False,
+    only: str | None = None,
+    progress: Callable[[int, int, str], None] | None = None,
+) -> Predicted:
     """Delineate every scan of ``inputs``.
 
     Args:
@@ -60,12 +70,24 @@ def predict(model: str | Path, inputs: Sequence[str | Path], out: str | Path, *,
     """
     bundle = Bundle.load(model)
     manifest = gather(inputs, bundle, only)
-    outcomes = predict_cases(bundle, manifest, out, model=Path(model).name, device=device, mirror=mirror, form=form, dicom_seg=dicom_seg, progress=progress)
+    outcomes = predict_cases(
+        bundle, manifest, out, model=Path(model).name, device=device, mirror=mirror, form=form, dicom_seg=dicom_seg, progress=progress
+    )
     return Predicted(Path(out), outcomes)
 
 
-def predict_cases(bundle: Bundle, manifest: Manifest, out: str | Path, *, model: str = "", device: str = "auto", mirror: bool | None = None,
-                  form: str = "nii.gz", dicom_seg: bool = False, progress: Callable[[int, int, str], None] | None = None) -> Sequence[batch.Outcome[dict[str, Any]]]:
+def predict_cases(
+    bundle: Bundle,
+    manifest: Manifest,
+    out: str | Path,
+    *,
+    model: str = "",
+    device: str = "auto",
+    mirror: bool | None = None,
+    form: str = "nii.gz",
+    dicom_seg: bool = False,
+    progress: Callable[[int, int, str], None] | None = None,
+) -> Sequence[batch.Outcome[dict[str, Any]]]:
     """Delineate the cases of ``manifest`` with a bundle in memory; arguments as for ``predict``."""
     from ..nets.infer import Engine, choose_device
 
@@ -73,7 +95,16 @@ def predict_cases(bundle: Bundle, manifest: Manifest, out: str | Path, *, model:
         raise UsageError(f"results are written as {', '.join(FORMATS)}, not {form!r}")
     folder = atomic.make_folder(out)
     engine = Engine.from_bundle(bundle, choose_device(device))
-    job = partial(predict_case, manifest=manifest, engine=engine, bundle_id=bundle.id, inference=_inference(bundle, mirror), out=folder, form=form, dicom_seg=dicom_seg)
+    job = partial(
+        predict_case,
+        manifest=manifest,
+        engine=engine,
+        bundle_id=bundle.id,
+        inference=_inference(bundle, mirror),
+        out=folder,
+        form=form,
+        dicom_seg=dicom_seg,
+    )
     outcomes = batch.run(job, manifest.cases, names=[c.id for c in manifest], workers=1, progress=progress)
     _record(folder, bundle, model, engine.device.type, outcomes)
     return outcomes
@@ -111,8 +142,11 @@ def _with_channels(case: Case, found: Manifest, wanted: tuple[str, ...]) -> Case
         return plain
     if set(wanted) <= set(found.channels) and len(case.images) == len(found.channels):
         return replace(plain, images=tuple(case.images[found.channels.index(name)] for name in wanted))
-    raise InputError(f"found {len(found.channels)} channel(s) ({', '.join(found.channels)}), the model takes {len(wanted)} ({', '.join(wanted)})",
-                     case=case.id, path=case.images[0].path)
+    raise InputError(
+        f"found {len(found.channels)} channel(s) ({', '.join(found.channels)}), the model takes {len(wanted)} ({', '.join(wanted)})",
+        case=case.id,
+        path=case.images[0].path,
+    )
 
 
 def _inference(bundle: Bundle, mirror: bool | None) -> Inference:
@@ -122,7 +156,9 @@ def _inference(bundle: Bundle, mirror: bool | None) -> Inference:
     return inference.model_copy(update={"mirror": bundle.plan.augmentation.mirror if mirror else ()})
 
 
-def predict_case(case: Case, manifest: Manifest, engine: Any, bundle_id: str, inference: Inference, out: Path, form: str, dicom_seg: bool) -> dict[str, Any]:
+def predict_case(
+    case: Case, manifest: Manifest, engine: Any, bundle_id: str, inference: Inference, out: Path, form: str, dicom_seg: bool
+) -> dict[str, Any]:
     """Read, delineate and write one case; gives its entry of ``predictions.json``."""
     from ..nets.predictor import predict as delineate
 
@@ -146,7 +182,14 @@ def _write_seg(case: Case, prediction: Any, out: Path, bundle_id: str) -> str:
     if len(series) != 1:
         raise InputError("a DICOM SEG needs a scan that is one DICOM series", case=case.id, path=source.path)
     target = out / f"{case.id}.seg.dcm"
-    write_seg(prediction.labels, prediction.structures, series[0].files, target, algorithm_name=f"delineate model {bundle_id}", algorithm_version=__version__)
+    write_seg(
+        prediction.labels,
+        prediction.structures,
+        series[0].files,
+        target,
+        algorithm_name=f"delineate model {bundle_id}",
+        algorithm_version=__version__,
+    )
     return target.name
 
 
@@ -167,5 +210,12 @@ def _record(folder: Path, bundle: Bundle, model: str, device: str, outcomes: Seq
             cases = {}
     for outcome in outcomes:
         cases[outcome.name] = {"error": str(outcome.error)} if outcome.error is not None else outcome.value
-    record = {"model": model, "bundle": bundle.id, "device": device, "labels": bundle.labels.to_json(), "peak_memory_mb": peak_memory_mb(), "cases": cases}
+    record = {
+        "model": model,
+        "bundle": bundle.id,
+        "device": device,
+        "labels": bundle.labels.to_json(),
+        "peak_memory_mb": peak_memory_mb(),
+        "cases": cases,
+    }
     atomic.write_text(path, json.dumps(without_nan(record), indent=1))

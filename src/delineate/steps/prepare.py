@@ -8,7 +8,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Sequence
 from functools import partial
-from pathlib import Path
 
 from ..cohort.cases import read_image, read_label
 from ..core.manifest import Case, Manifest
@@ -18,8 +17,9 @@ from ..ops.prepare import prepare, prepare_label
 from . import batch
 
 
-def prepare_cohort(manifest: Manifest, plan: Plan, store: Store, *, workers: int | None = 1,
-                   progress: Callable[[int, int, str], None] | None = None) -> Sequence[batch.Outcome]:
+def prepare_cohort(
+    manifest: Manifest, plan: Plan, store: Store, *, workers: int | None = 1, progress: Callable[[int, int, str], None] | None = None
+) -> Sequence[batch.Outcome[None]]:
     """Prepare every case of ``manifest`` that has truth.
 
     Args:
@@ -29,7 +29,9 @@ def prepare_cohort(manifest: Manifest, plan: Plan, store: Store, *, workers: int
         One outcome a case, in order; those with an error are not in the store.
     """
     cases = manifest.with_truth().cases
-    return batch.run(partial(prepare_case, manifest=manifest, plan=plan, store=store), cases, names=[c.id for c in cases], workers=workers, progress=progress)
+    return batch.run(
+        partial(prepare_case, manifest=manifest, plan=plan, store=store), cases, names=[c.id for c in cases], workers=workers, progress=progress
+    )
 
 
 def prepare_case(case: Case, manifest: Manifest, plan: Plan, store: Store) -> None:

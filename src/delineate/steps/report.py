@@ -61,7 +61,8 @@ class Run:
         manifest = folder / "manifest.jsonl"
         logs = sorted(folder.glob("fold_*/log.jsonl"))
         scored = "test" if (folder / "test" / "scores.json").is_file() or not (folder / "validation" / "scores.json").is_file() else "validation"
-        return cls(folder, _json(folder / "plan.json"), Manifest.load(manifest) if manifest.is_file() else None, _listed(_json(folder / "findings.json")),
+        return cls(folder, _json(folder / "plan.json"),
+                   Manifest.load(manifest) if manifest.is_file() else None, _listed(_json(folder / "findings.json")),
                    {p.parent.name: _lines(p) for p in logs}, _json(folder / scored / "scores.json"), _json(folder / "card.json"), scored)  # fmt: skip
 
     @property

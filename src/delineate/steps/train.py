@@ -40,7 +40,8 @@ from . import prepare as prepare_step
 from . import report as report_step
 
 RESERVE_S = 12.0  # of a budget, for bundling, the report and leaving
-RESERVE_SHARE = 0.04
+RESERVE_SHARE = 0.02
+POSTPROCESS_SHARE = 0.03  # of a budget may go into choosing postprocessing
 VALIDATION_FOLDS = 5  # without --folds, one fifth of the patients validates
 RAM_SHARE = 0.35  # prepared cases are held in memory up to this share of it
 
@@ -150,6 +151,7 @@ def train(request: Request, model: str | Path, *, overwrite: bool = False, say: 
     for number, fold in enumerate(folds):
         share = (run.remaining_s() - reserve_s) / (len(folds) - number)
         _fit(run, fold, None if request.budget_s is None else time.monotonic() + max(1.0, share))
+    _postprocess(run)
     scores = _evaluate(run, evaluation)
     _finish(run, scores)
     return Trained(run.model, run.folder, scores, run.failures)
@@ -171,7 +173,9 @@ def _open_run(request: Request, model: Path, overwrite: bool, say: Say, progress
         changed = [key for key in wanted if asked.get(key) != wanted[key]]
         if changed:
             detail = ", ".join(f"{key}: {asked.get(key)!r} then, {wanted[key]!r} now" for key in changed)
-            raise UsageError(f"a run with other settings stands here ({detail}); give the same command to go on, or --overwrite to start anew", path=folder)
+            raise UsageError(
+                f"a run with other settings stands here ({detail}); give the same command to go on, or --overwrite to start anew", path=folder
+            )
         say(f"going on with the run in {folder}")
     elif model.exists() and not overwrite:
         raise UsageError("exists already, and its run is not beside it; name another file, or start anew with --overwrite", path=model)
@@ -186,8 +190,15 @@ def _check(run: _Run) -> None:
         run.manifest = Manifest.load(kept)
         return
     r = run.request
-    checked = check_step.check(r.data, out=run.folder / "check", layout=r.layout or None, description=r.description or None, labels=r.labels or None,
-                               patient=r.patient or None, progress=lambda done, total, name: run.progress("check", done, total, name))
+    checked = check_step.check(
+        r.data,
+        out=run.folder / "check",
+        layout=r.layout or None,
+        description=r.description or None,
+        labels=r.labels or None,
+        patient=r.patient or None,
+        progress=lambda done, total, name: run.progress("check", done, total, name),
+    )
     run.failures += sorted({f"{f.case or 'cohort'}: {f.message}" for f in checked.findings if f.severity == "error"})
     manifest = checked.usable
     if not manifest.with_truth().cases:
@@ -196,7 +207,10 @@ def _check(run: _Run) -> None:
     shutil.copyfile(run.folder / "check" / "findings.json", run.folder / "findings.json")
     atomic.write_text(kept, run.manifest.to_jsonl())
     sides = {side: sum(c.split == side for c in run.manifest) for side in ("train", "val", "test")}
-    run.say(f"{len(run.manifest)} cases of {len(run.manifest.patients)} patients ({manifest.layout}): {sides['test']} to test, the others to train and validate")
+    run.say(
+        f"{len(run.manifest)} cases of {len(run.manifest.patients)} patients ({manifest.layout}): "
+        f"{sides['test']} to test, the others to train and validate"
+    )
 
 
 def _with_sides(manifest: Manifest, request: Request) -> Manifest:
@@ -277,7 +291,9 @@ def _learning(manifest: Manifest) -> Manifest:
 
 
 def _prepare(run: _Run) -> None:
-    outcomes = prepare_step.prepare_cohort(_learning(run.manifest), run.planned(), run.store, progress=lambda done, total, name: run.progress("prepare", done, total, name))
+    outcomes = prepare_step.prepare_cohort(
+        _learning(run.manifest), run.planned(), run.store, progress=lambda done, total, name: run.progress("prepare", done, total, name)
+    )
     broken = [o for o in outcomes if o.error is not None]
     if broken and len(broken) == len(outcomes):
         raise broken[0].error  # type: ignore[misc]
@@ -329,13 +345,45 @@ def _fit(run: _Run, fold: int | None, deadline: float | None) -> None:
 
     init = Bundle.load(run.request.init).members[0].weights if run.request.init else None
     run.say(f"fold {number}: {len(training)} cases train, {len(validating)} validate")
-    job = loop.Training(plan, _opened(run, training), _opened(run, validating), folder, choose_device(run.request.device), plan.seed + 1000 * number,
-                        deadline, init, listen, keep, threads=1)
+    job = loop.Training(
+        plan,
+        _opened(run, training),
+        _opened(run, validating),
+        folder,
+        choose_device(run.request.device),
+        plan.seed + 1000 * number,
+        deadline,
+        init,
+        listen,
+        keep,
+        threads=1,
+    )
     weights = loop.fit(job)
     run.members[number] = Member(f"fold_{number}", weights, fold)
     run.card.setdefault("training_s", {})[f"fold_{number}"] = round(time.monotonic() - began, 1)
     run.card["torch"] = torch.__version__
     _bundle(run)
+
+
+def _postprocess(run: _Run) -> None:
+    """Choose, on the validation cases of the first fold, which structures keep only their largest piece."""
+    from ..learn import postprocess
+    from ..nets.build import build, load_weights
+    from ..nets.infer import choose_device
+
+    if run.request.plan or not run.members:
+        return  # a plan that was given is followed as it is
+    number, device = min(run.members), choose_device(run.request.device)
+    module = build(run.planned().network).to(device)
+    load_weights(module, run.members[number].weights)
+    limit_s = 60.0 if run.request.budget_s is None else POSTPROCESS_SHARE * run.request.budget_s
+    cases = _opened(run, _sides(run, run.members[number].fold)[1])
+    names = postprocess.choose(run.planned(), module.eval(), cases, device, limit_s)
+    if names:
+        run.plan = run.planned().replace(postprocessing={"keep_largest": names})
+        run.say(f"postprocessing: only the largest piece of {', '.join(names)} is kept: better on the validation cases")
+        atomic.write_text(run.folder / "plan.json", run.plan.to_json())
+        _bundle(run)
 
 
 def _opened(run: _Run, cases: Sequence[Case]) -> list[StoredCase]:
@@ -351,9 +399,13 @@ def _evaluation_cases(run: _Run) -> Manifest:
     """Test cases with truth where there are any, else the validation cases of the folds that train."""
     test = tuple(c for c in run.manifest.with_truth() if c.split == "test")
     if test:
-        return Manifest(test, run.manifest.channels, run.manifest.labels, run.manifest.mapping, run.manifest.layout, run.manifest.root, run.manifest.modality)
+        return Manifest(
+            test, run.manifest.channels, run.manifest.labels, run.manifest.mapping, run.manifest.layout, run.manifest.root, run.manifest.modality
+        )
     cases = tuple(case for fold in _folds(run) for case in _sides(run, fold)[1])
-    return Manifest(cases, run.manifest.channels, run.manifest.labels, run.manifest.mapping, run.manifest.layout, run.manifest.root, run.manifest.modality)
+    return Manifest(
+        cases, run.manifest.channels, run.manifest.labels, run.manifest.mapping, run.manifest.layout, run.manifest.root, run.manifest.modality
+    )
 
 
 def _reserve(run: _Run, evaluation: Manifest) -> tuple[float, Manifest]:
@@ -361,12 +413,20 @@ def _reserve(run: _Run, evaluation: Manifest) -> tuple[float, Manifest]:
     budget_s = run.request.budget_s
     if budget_s is None or not evaluation.cases:
         return 0.0, evaluation
-    base = RESERVE_S + RESERVE_SHARE * budget_s
+    base = RESERVE_S + (RESERVE_SHARE + POSTPROCESS_SHARE) * budget_s
     each = _rehearse(run, evaluation.cases[len(evaluation) // 2]) * 1.3 + 0.05
     most = max(1, int(0.3 * budget_s / each))
     if len(evaluation) > most:
         run.say(f"only {most} of {len(evaluation)} cases can be scored within the budget ({each:.1f} s each); `predict` and `evaluate` score all")
-        evaluation = Manifest(evaluation.cases[:most], evaluation.channels, evaluation.labels, evaluation.mapping, evaluation.layout, evaluation.root, evaluation.modality)
+        evaluation = Manifest(
+            evaluation.cases[:most],
+            evaluation.channels,
+            evaluation.labels,
+            evaluation.mapping,
+            evaluation.layout,
+            evaluation.root,
+            evaluation.modality,
+        )
     return base + each * len(evaluation), evaluation
 
 
@@ -400,10 +460,18 @@ def _evaluate(run: _Run, evaluation: Manifest) -> dict[str, Any]:
     bundle = Bundle(run.planned(), tuple(run.members[k] for k in sorted(run.members)), {})
     groups: list[tuple[Bundle, Manifest]] = [(bundle, evaluation)]
     if not is_test and len(run.members) > 1:
-        groups = [(Bundle(run.planned(), (m,), {}), Manifest(tuple(c for c in evaluation if c.fold == m.fold), evaluation.channels, evaluation.labels)) for m in bundle.members]
+        groups = [
+            (Bundle(run.planned(), (m,), {}), Manifest(tuple(c for c in evaluation if c.fold == m.fold), evaluation.channels, evaluation.labels))
+            for m in bundle.members
+        ]
     for part, cases in groups:
-        outcomes = predict_step.predict_cases(part, cases, folder / "predictions", device=run.request.device,
-                                              progress=lambda done, total, name: run.progress("evaluate", done, total, name))
+        outcomes = predict_step.predict_cases(
+            part,
+            cases,
+            folder / "predictions",
+            device=run.request.device,
+            progress=lambda done, total, name: run.progress("evaluate", done, total, name),
+        )
         run.failures += [str(o.error) for o in outcomes if o.error is not None]
     atomic.write_text(folder / "manifest.jsonl", evaluation.to_jsonl())
     evaluated = evaluate_step.evaluate(folder / "predictions", folder / "manifest.jsonl", folder)
@@ -428,10 +496,19 @@ def _bundle(run: _Run) -> None:
 def _provenance(run: _Run) -> dict[str, Any]:
     import hashlib
 
-    return {"delineate": __version__, "python": platform.python_version(), "machine": f"{platform.machine()} {platform.system()}", "data": run.manifest.root,
-            "layout": run.manifest.layout, "cases": len(_learning(run.manifest)), "patients": len(_learning(run.manifest).patients),
-            "manifest_sha256": hashlib.sha256(run.manifest.to_jsonl().encode()).hexdigest(), "seed": run.request.seed,
-            "licence": "of the weights: not stated; of the data: see its source", "limits": "For research. Not a medical device."}
+    return {
+        "delineate": __version__,
+        "python": platform.python_version(),
+        "machine": f"{platform.machine()} {platform.system()}",
+        "data": run.manifest.root,
+        "layout": run.manifest.layout,
+        "cases": len(_learning(run.manifest)),
+        "patients": len(_learning(run.manifest).patients),
+        "manifest_sha256": hashlib.sha256(run.manifest.to_jsonl().encode()).hexdigest(),
+        "seed": run.request.seed,
+        "licence": "of the weights: not stated; of the data: see its source",
+        "limits": "For research. Not a medical device.",
+    }
 
 
 def _finish(run: _Run, scores: dict[str, Any]) -> None:

@@ -1,0 +1,59 @@
+"""What the benchmarks share: a child process measured from outside, medians, and one JSON line a result."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+
+def child(code: str, *arguments: str) -> dict[str, float]:
+    """Run ``code`` in a fresh Python; seconds of wall clock and peak resident memory in MB of that process alone."""
+    began = time.perf_counter()
+    process = subprocess.Popen([sys.executable, "-c", code, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    out, err = process.stdout.read(), process.stderr.read()  # type: ignore[union-attr]
+    _, status, usage = os.wait4(process.pid, 0)
+    if status:
+        raise SystemExit(f"a measured process failed:\n{err[-3000:]}")
+    peak = usage.ru_maxrss / (1e6 if sys.platform == "darwin" else 1e3)
+    printed = json.loads(out.strip().splitlines()[-1]) if out.strip().startswith("{") or "\n{" in out else {}
+    return {"seconds": time.perf_counter() - began, "peak_mb": peak, **printed}
+
+
+def medians(runs: Sequence[dict[str, float]]) -> dict[str, float]:
+    """Median of every figure over several runs."""
+    return {key: round(statistics.median(run[key] for run in runs), 3) for key in runs[0]}
+
+
+def seconds(function: Callable[[], Any], runs: int = 5) -> float:
+    """Median seconds of ``function`` after one warm-up."""
+    function()
+    taken = []
+    for _ in range(runs):
+        began = time.perf_counter()
+        function()
+        taken.append(time.perf_counter() - began)
+    return statistics.median(taken)
+
+
+def keep(name: str, result: dict[str, Any], folder: Path | None = None) -> None:
+    """Print a result and write it to ``results/NAME.json`` with machine and command."""
+    machine = {"processor": platform.machine(), "cores": len(os.sched_getaffinity(0)), "python": platform.python_version()}
+    record = {"benchmark": name, "command": f"python {' '.join(sys.argv)}", "machine": machine, **result}
+    target = (folder or Path(__file__).parent / "results") / f"{name}.json"
+    target.parent.mkdir(exist_ok=True)
+    target.write_text(json.dumps(record, indent=1) + "\n")
+    print(json.dumps(record, indent=1))
+
+
+def own_peak_mb() -> float:
+    """Peak resident memory of this process in MB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1e6 if sys.platform == "darwin" else 1e3)

@@ -1,0 +1,77 @@
+"""restore(): seconds and memory beyond its input for a 512x512x300 scan, by number of labels; and that slabs come while windows still run.
+
+    python benchmarks/restore_memory.py
+
+For each number of labels a fresh process feeds restore() with slabs of class scores at 1.5 mm (made one at a time, so that the input
+is one slab) and reports the growth of its peak memory over what it held before, less the label volume that is the result.
+"""
+
+from __future__ import annotations
+
+import argparse
+
+from measure import child, keep, medians
+
+RESTORE = """
+import json, sys, time, resource
+import numpy as np, torch
+from delineate.core.grid import Grid
+from delineate.ops.prepare import Trail, restore
+labels = int(sys.argv[1])
+source = Grid.from_spacing((512, 512, 300), (0.8, 0.8, 1.0))
+oriented, axes = source.reorient("RAS")
+trail = Trail(source, oriented, axes, (0, 0, 0), source.shape, source.respace((1.5, 1.5, 1.5)))
+i, j, k = trail.prepared.shape
+def slabs(depth=16):
+    rng = torch.Generator().manual_seed(0)
+    for start in range(0, k, depth):
+        yield torch.rand((labels, min(depth, k - start), i, j), generator=rng, dtype=torch.float16)
+values = np.arange(labels).astype(np.uint8)
+one = labels * 16 * i * j * 2 / 1e6
+warm = torch.rand(8, 8) @ torch.rand(8, 8)
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
+began = time.perf_counter()
+for slab in slabs(): pass
+making = time.perf_counter() - began
+held = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
+began = time.perf_counter()
+out = restore(slabs(), trail, 2, values)
+taken = time.perf_counter() - began - making
+peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
+print(json.dumps({"restore_s": taken, "slab_mb": one, "beyond_input_mb": peak - held - out.nbytes / 1e6}))
+"""
+
+HANDOVER = """
+import json, time
+import torch
+from delineate.nets import infer
+exec(open("benchmarks/model.py").read())
+plan = model_plan(41)
+seen = []
+class Timed(torch.nn.Module):
+    def forward(self, x):
+        seen.append(time.perf_counter())
+        return torch.zeros(x.shape[0], plan.network.classes, *x.shape[2:])
+engine = infer.Engine(plan, ((Timed(), 1.0),), torch.device("cpu"), torch.float32)
+began, slabs, first = time.perf_counter(), [], None
+for slab in infer.slabs(torch.zeros(1, 273, 273, 200), engine):
+    first = first or time.perf_counter()
+    slabs.append((slab.shape[1], slab.numel() * slab.element_size() / 1e6))
+after_first = sum(t > first for t in seen)
+whole = 41 * 273 * 273 * 200 * 4 / 1e6
+largest = max(m for _, m in slabs)
+print(json.dumps({"windows": len(seen), "windows_after_first_slab": after_first, "slabs": len(slabs), "largest_slab_mb": largest,
+                  "whole_volume_of_scores_mb": whole}))
+"""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--runs", type=int, default=3)
+    runs = parser.parse_args().runs
+    by_labels = {labels: medians([child(RESTORE, str(labels)) for _ in range(runs)]) for labels in (4, 41, 104)}
+    keep("restore_memory", {"scan": "512x512x300 from 1.5 mm", "runs": runs, "labels": by_labels, "handover": child(HANDOVER)})
+
+
+if __name__ == "__main__":
+    main()

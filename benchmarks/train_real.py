@@ -1,0 +1,95 @@
+"""Whole training commands on the real data sets, as a user would type them: seconds, and Dice on held-out cases by `evaluate`.
+
+    python benchmarks/train_real.py hippocampus [--budget 10m] [--data ../shared/data]
+
+hippocampus  a fifth of the patients to test, drawn by --seed; mean Dice per case of both structures
+chaos        2-D slices; pooled over the 31 `val` pairs, and the mean per slice
+malc         28 structures of both hemispheres, 3 patients to test
+brats        two modalities, four classes, 1 patient to test
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from measure import keep
+
+PAIRS = {  # values of the MICCAI 2012 labels: right, left
+    "Accumbens Area": (23, 30), "Amygdala": (31, 32), "Caudate": (36, 37), "Cerebellum Exterior": (38, 39), "Cerebellum White Matter": (40, 41),
+    "Cerebral White Matter": (44, 45), "Hippocampus": (47, 48), "Inf Lat Vent": (49, 50), "Lateral Ventricle": (51, 52), "Pallidum": (55, 56),
+    "Putamen": (57, 58), "Thalamus Proper": (59, 60), "Ventral DC": (61, 62),
+}  # fmt: skip
+MIDLINE = {"3rd Ventricle": 4, "4th Ventricle": 11, "Brain Stem": 35}
+
+
+def malc_labels(path: Path) -> Path:
+    """A YAML file of 29 structures: 13 on both sides and 3 in the middle."""
+    lines = [f"{side} {name}: {values[side == 'Left']}" for name, values in PAIRS.items() for side in ("Right", "Left")]
+    lines += [f"{name}: {value}" for name, value in MIDLINE.items()]
+    path.write_text("labels:\n" + "".join(f"  {line}\n" for line in lines))
+    return path
+
+
+def delineate(*words: str | Path) -> float:
+    """Run one command; seconds."""
+    began = time.perf_counter()
+    subprocess.run([sys.executable, "-m", "delineate.cli", *map(str, words)], check=True, stdout=sys.stderr)
+    return time.perf_counter() - began
+
+
+def split_of(names: list[str], test: int, seed: int, path: Path) -> Path:
+    random.Random(seed).shuffle(names)
+    path.write_text(json.dumps({"test": sorted(names[:test]), "train": sorted(names[test:])}))
+    return path
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=["hippocampus", "chaos", "malc", "brats"])
+    parser.add_argument("--budget", default="10m")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--data", type=Path, default=Path(os.environ.get("DELINEATE_DATA", Path(__file__).parents[2] / "shared" / "data")))
+    parser.add_argument("--keep", type=Path, help="folder in which to leave model and predictions")
+    a = parser.parse_args()
+    with tempfile.TemporaryDirectory() as name:
+        work = a.keep or Path(name)
+        work.mkdir(parents=True, exist_ok=True)
+        model, more, only = work / f"{a.what}.model", [], "test"
+        cohort = a.data / {"chaos": "chaos_t1_png", "brats": "brats2013"}.get(a.what, a.what)
+        if a.what == "chaos":
+            only = "val"
+        else:
+            patients = {"hippocampus": "labels*/*.nii.gz", "malc": "labels/*.nii.gz", "brats": "*/OTMultiClass.nii.gz"}[a.what]
+            names = sorted(p.parent.name if a.what == "brats" else p.name.removesuffix(".nii.gz") for p in cohort.glob(patients))
+            more = ["--split", split_of(names, {"hippocampus": len(names) // 5, "malc": 3, "brats": 1}[a.what], a.seed, work / "split.json")]
+        if a.what == "malc":
+            more += ["--labels", malc_labels(work / "labels.yaml")]
+        train_s = delineate("train", cohort, "-o", model, "--budget", a.budget, "--seed", str(a.seed), *more)
+        truth = cohort if a.what == "chaos" else work / f"{a.what}.model.run" / "manifest.jsonl"
+        predict_s = delineate("predict", model, truth, "-o", work / "out", "--only", only)
+        delineate("evaluate", work / "out", truth, "-o", work / "scores")
+        scores = json.loads((work / "scores" / "scores.json").read_text())
+        dice = {row["label"]: round(row["mean"], 4) for row in scores["summary"] if row["metric"] == "dice"}
+        result: dict[str, Any] = {
+            "budget": a.budget,
+            "seed": a.seed,
+            "train_s": round(train_s, 1),
+            "predict_s": round(predict_s, 1),
+            "cases": len(scores["cases"]),
+            "means": scores["means"],
+            "dice": dice,
+        }
+        keep(f"train_{a.what}", result)
+
+
+if __name__ == "__main__":
+    main()

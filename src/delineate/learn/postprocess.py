@@ -1,0 +1,62 @@
+"""Which structures are better for keeping only their largest piece; decided on validation cases, never on test cases.
+
+A structure is chosen where the mean Dice rises and no case loses more than a little (Isensee 2021, section on postprocessing).
+Works on prepared grids and class indices.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from ..core.plan import Inference, Plan
+from ..core.store import StoredCase
+from ..nets import infer
+from ..ops.regions import keep_largest
+
+MAY_LOSE = 0.01  # Dice that a single case may lose
+MUST_GAIN = 0.0005  # mean Dice that it must bring
+
+
+def choose(plan: Plan, module: torch.nn.Module, cases: Sequence[StoredCase], device: torch.device, limit_s: float) -> tuple[str, ...]:
+    """Names of the structures whose largest component alone does better.
+
+    Args:
+        cases: validation cases; those that can be predicted in ``limit_s`` seconds are asked, at least two, else nothing is chosen.
+    """
+    if plan.dims == 2 or len(cases) < 2:
+        return ()
+    engine = infer.Engine(plan, ((module, 1.0),), device, infer.fast_dtype(device))
+    gains: list[list[float]] = [[] for _ in plan.structures]
+    began, done = time.monotonic(), 0
+    for case in cases:
+        if done >= 2 and time.monotonic() - began > limit_s * done / (done + 1):
+            break
+        found, truth, done = _predicted(engine, case), np.asarray(case.label[:]), done + 1
+        for index, gain in enumerate(gains, start=1):
+            before = _dice(found, truth, index)
+            kept = found.copy()
+            if np.isfinite(before) and keep_largest(kept, index):
+                gain.append(_dice(kept, truth, index) - before)
+            elif np.isfinite(before):
+                gain.append(0.0)
+    return tuple(s.name for s, gain in zip(plan.structures, gains, strict=True) if gain and np.mean(gain) > MUST_GAIN and min(gain) > -MAY_LOSE)
+
+
+@torch.inference_mode()
+def _predicted(engine: infer.Engine, case: StoredCase) -> NDArray[Any]:
+    axis = infer.marching_axis(case.shape, engine.plan)
+    scan = torch.from_numpy(np.asarray(case.image[:], dtype=np.float32))
+    slabs = infer.slabs(scan, engine, Inference(overlap=engine.plan.inference.overlap))
+    return np.moveaxis(np.concatenate([slab.argmax(0).cpu().numpy().astype(np.uint16) for slab in slabs]), 0, axis)
+
+
+def _dice(a: NDArray[Any], b: NDArray[Any], value: int) -> float:
+    one, other = a == value, b == value
+    total = int(one.sum()) + int(other.sum())
+    return 2 * int((one & other).sum()) / total if total else float("nan")
