@@ -17,9 +17,7 @@ import pytest
 from delineate.core.bundle import Bundle, Member
 from delineate.nets.build import build, weights_of
 from tests.plans import small_plan
-
-AFFINE = np.diag([-1.0, 1.5, 2.0, 1])
-
+from tests.scans import AFFINE, mask, scan, write_cohort
 
 def run(*words: str | Path, cwd: Path | None = None) -> tuple[int, str]:
     """Exit code and everything said; a traceback is a failure in itself."""
@@ -34,28 +32,9 @@ def flat(text: str) -> str:
     return "".join(text.split()).replace("│", "")
 
 
-def scan(path: Path, array: np.ndarray | None = None, affine: np.ndarray = AFFINE, seed: int = 0) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if array is None:
-        array = np.random.default_rng(seed).normal(100, 20, (20, 18, 16)).astype(np.float32)
-    nib.save(nib.Nifti1Image(array, affine), path)
-    return path
-
-
-def mask(seed: int = 0) -> np.ndarray:
-    out = np.zeros((20, 18, 16), np.uint8)
-    out[4:10, 5:12, 3 + seed % 3 : 9] = 1
-    out[11:16, 6:12, 4:12] = 2
-    return out
-
-
 @pytest.fixture
 def cohort(tmp_path) -> Path:
-    folder = tmp_path / "cohort"
-    for n in range(5):
-        scan(folder / "images" / f"c{n}.nii.gz", seed=n)
-        scan(folder / "labels" / f"c{n}.nii.gz", mask(n))
-    return folder
+    return write_cohort(tmp_path / "cohort", 5)
 
 
 @pytest.fixture

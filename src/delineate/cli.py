@@ -6,6 +6,7 @@ A user's mistake gives one sentence, never a traceback. Steps are imported when 
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -138,7 +139,7 @@ def train(
     if recipe is not None:
         raise UsageError(f"there is no recipe called {recipe!r} yet; `delineate plan` derives a plan")
     request = step.Request(
-        data=str(data), budget_s=None if budget is None else parse_duration(budget), epochs=epochs, plan=_text(plan), fold=fold, folds=folds,
+        data=os.path.abspath(data), budget_s=None if budget is None else parse_duration(budget), epochs=epochs, plan=_text(plan), fold=fold, folds=folds,
         split=_text(split), init=_text(init), seed=seed, device=device, layout=layout or "", description=_text(description), labels=_text(labels),
         patient=patient or "", dims=dims)  # fmt: skip
     with _bar() as tell:
@@ -349,7 +350,7 @@ def _model_info(bundle: Any) -> dict[str, Any]:
 
 
 def _text(path: Path | None) -> str:
-    return "" if path is None else str(path)
+    return "" if path is None else os.path.abspath(path)
 
 
 def _say(text: str) -> None:

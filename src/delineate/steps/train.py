@@ -2,6 +2,7 @@
 
 ``MODEL`` is the bundle, one file; ``MODEL.run/`` beside it keeps how it came about and all that is needed to go on:
 
+    clock.json                                                                 seconds spent so far, so that a budget spans kills
     request.json  manifest.jsonl  findings.json  fingerprint.json  plan.json   decided once, read again after a kill
     store/                         prepared cases
     fold_K/                        log.jsonl, last.safetensors, best.safetensors
@@ -74,8 +75,12 @@ class Request:
         """This request, refused where its words exclude each other.
 
         Raises:
+            InputError: a path that does not exist.
             UsageError: with what excludes what.
         """
+        for given in (self.data, self.plan, self.split, self.init, self.labels, self.description):
+            if given and not Path(given).exists():
+                raise InputError("does not exist", path=given)
         if self.budget_s is not None and self.epochs is not None:
             raise UsageError("--budget and --epochs exclude each other")
         if self.budget_s is not None and self.budget_s < 30:
@@ -109,6 +114,7 @@ class _Run:
     say: Say
     progress: Progress
     began: float
+    spent_s: float = 0.0  # by earlier starts of this run
     manifest: Manifest = field(default_factory=lambda: Manifest((), ()))
     plan: Plan | None = None
     members: dict[int, Member] = field(default_factory=dict)
@@ -123,9 +129,18 @@ class _Run:
         assert self.plan is not None
         return self.plan
 
+    @property
+    def elapsed_s(self) -> float:
+        """Seconds of work, all starts together."""
+        return self.spent_s + time.monotonic() - self.began
+
     def remaining_s(self) -> float:
         """Seconds of the budget that are left; infinite without one."""
-        return float("inf") if self.request.budget_s is None else self.request.budget_s - (time.monotonic() - self.began)
+        return float("inf") if self.request.budget_s is None else self.request.budget_s - self.elapsed_s
+
+    def tick(self) -> None:
+        """Remember the time spent, for a start after a kill."""
+        atomic.write_text(self.folder / "clock.json", json.dumps({"spent_s": round(self.elapsed_s, 1)}))
 
 
 def train(request: Request, model: str | Path, *, overwrite: bool = False, say: Say = lambda text: None,
@@ -141,10 +156,13 @@ def train(request: Request, model: str | Path, *, overwrite: bool = False, say: 
         UsageError, InputError, PlanError, TrainingError, OutputError: see their sentences.
     """
     run = _open_run(request.validated(), Path(model), overwrite, say, progress)
+    if (run.folder / "card.json").is_file() and run.model.is_file():
+        say(f"this run is finished: {run.model}; to train anew, add --overwrite")
+        return Trained(run.model, run.folder, json.loads((run.folder / "card.json").read_text(encoding="utf-8")).get("scores", {}))
     _save_json(run, "request.json", vars(request) | {"delineate": __version__})
-    _check(run)
-    _plan(run)
-    _prepare(run)
+    for station in (_check, _plan, _prepare):
+        station(run)
+        run.tick()
     evaluation = _evaluation_cases(run)
     reserve_s, evaluation = _reserve(run, evaluation)
     folds = _folds(run)
@@ -180,7 +198,9 @@ def _open_run(request: Request, model: Path, overwrite: bool, say: Say, progress
     elif model.exists() and not overwrite:
         raise UsageError("exists already, and its run is not beside it; name another file, or start anew with --overwrite", path=model)
     atomic.make_folder(folder)
-    return _Run(request, model, folder, say, progress, began=time.monotonic())
+    clock = folder / "clock.json"
+    spent_s = float(json.loads(clock.read_text(encoding="utf-8"))["spent_s"]) if clock.is_file() else 0.0
+    return _Run(request, model, folder, say, progress, time.monotonic(), spent_s)
 
 
 def _check(run: _Run) -> None:
@@ -337,6 +357,7 @@ def _fit(run: _Run, fold: int | None, deadline: float | None) -> None:
             share += f", validation Dice {line['val_dice_mean']:.3f}"
             run.say(f"fold {number}, step {line['step']}: {share}")
         run.progress(f"train fold {number}", line["progress"], 1.0, share)
+        run.tick()
 
     def keep(weights: Weights, line: dict[str, Any]) -> None:
         run.members[number] = Member(f"fold_{number}", weights, fold)
@@ -512,7 +533,7 @@ def _provenance(run: _Run) -> dict[str, Any]:
 
 
 def _finish(run: _Run, scores: dict[str, Any]) -> None:
-    run.card |= {"scores": without_nan(scores), "seconds": round(time.monotonic() - run.began, 1), "peak_memory_mb": predict_step.peak_memory_mb()}
+    run.card |= {"scores": without_nan(scores), "seconds": round(run.elapsed_s, 1), "peak_memory_mb": predict_step.peak_memory_mb()}
     _bundle(run)
     bundle = Bundle.load(run.model)
     _save_json(run, "card.json", bundle.card | {"id": bundle.id})

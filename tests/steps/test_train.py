@@ -1,0 +1,151 @@
+"""The training verb from a folder to a bundle, on small real files; long runs are measured in benchmarks."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from delineate.core.bundle import Bundle
+from delineate.core.errors import InputError, LayoutError, UsageError
+from delineate.core.manifest import Manifest
+from delineate.core.plan import Plan
+from delineate.formats import files
+from delineate.steps import plan as plan_step
+from delineate.steps.predict import predict
+from delineate.steps.train import Request, read_split, train
+from tests.scans import write_cohort
+
+
+@pytest.fixture(scope="module")
+def cohort(tmp_path_factory) -> Path:
+    return write_cohort(tmp_path_factory.mktemp("data") / "cohort", 8)
+
+
+@pytest.fixture(scope="module")
+def plan_file(cohort, tmp_path_factory) -> Path:
+    """A small plan, so that tests are quick: the rules' own choice is tested in test_plan."""
+    from delineate.cohort.layouts import find
+
+    manifest = find(cohort)
+    made = plan_step.make_plan(plan_step.fingerprint(manifest, workers=1), manifest, plan_step.Machine("cpu", 2, 8 << 30), epochs=2, probe=lambda *_: 0.1)
+    widths = tuple(min(8 * 2**n, 16) for n in range(len(made.network.widths)))
+    made = made.replace(network=made.network.model_dump() | {"widths": widths}, schedule=made.schedule.model_dump() | {"steps_per_epoch": 6})
+    path = tmp_path_factory.mktemp("plan") / "plan.json"
+    path.write_text(made.to_json())
+    return path
+
+
+@pytest.fixture(scope="module")
+def trained(cohort, plan_file, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("run")
+    (folder / "split.json").write_text(json.dumps({"train": [f"c{n}" for n in range(5)], "val": ["c5"], "test": ["c6", "c7"]}))
+    request = Request(data=str(cohort), epochs=8, plan=str(plan_file), split=str(folder / "split.json"), device="cpu")
+    return request, train(request, folder / "m.model")
+
+
+def test_it_leaves_a_model_scores_and_a_report(trained):
+    request, done = trained
+    bundle = Bundle.load(done.model)
+    assert bundle.plan.schedule.epochs == 8 and [m.name for m in bundle.members] == ["fold_0"]
+    assert done.scores["what"] == "test" and done.scores["cases"] == 2 and 0 < done.scores["dice_mean"] <= 1
+    assert not done.failures
+    assert (done.run / "report.html").stat().st_size > 10_000
+    card = json.loads((done.run / "card.json").read_text())
+    assert card["id"] == bundle.id and card["cases"] == 6 and card["peak_memory_mb"] > 0
+    assert bundle.card["scores"]["dice_mean"] == pytest.approx(done.scores["dice_mean"])
+
+
+def test_no_test_case_is_prepared_or_shapes_anything(trained):
+    _, done = trained
+    assert {p.name for p in (done.run / "store").iterdir()} == {f"c{n}" for n in range(6)}
+
+
+def test_predictions_stand_on_the_input_s_grid(trained, cohort, tmp_path):
+    _, done = trained
+    result = predict(done.model, [cohort / "images" / "c6.nii.gz"], tmp_path / "out", device="cpu")
+    source, mask = files.read(cohort / "images" / "c6.nii.gz"), files.read(tmp_path / "out" / "c6.nii.gz")
+    assert mask.grid == source.grid and set(np.unique(mask.array)) <= {0, 1, 2}
+    record = json.loads((tmp_path / "out/predictions.json").read_text())
+    assert record["bundle"] == Bundle.load(done.model).id and not result.failures
+    counted = float((mask.array == 1).sum()) * mask.grid.voxel_ml
+    assert next(iter(record["cases"]["c6"]["volumes_ml"].values())) == pytest.approx(counted, abs=1e-3)
+    assert np.array_equal(mask.array, files.read(done.run / "test/predictions/c6.nii.gz").array)
+
+
+def test_the_same_command_again_is_finished_and_another_is_refused(trained):
+    request, done = trained
+    said: list[str] = []
+    again = train(request, done.model, say=said.append)
+    assert "finished" in said[-1] and again.scores["dice_mean"] == pytest.approx(done.scores["dice_mean"])
+    with pytest.raises(UsageError, match="epochs: 8 then, 9 now"):
+        train(Request(**{**vars(request), "epochs": 9}), done.model)
+
+
+def test_folds_become_members_and_each_case_is_scored_by_who_never_saw_it(cohort, plan_file, tmp_path):
+    done = train(Request(data=str(cohort), epochs=1, plan=str(plan_file), folds=3, device="cpu"), tmp_path / "m")
+    bundle = Bundle.load(tmp_path / "m")
+    assert [m.fold for m in bundle.members] == [0, 1, 2]
+    assert done.scores["what"] == "cross-validation" and done.scores["cases"] == 8
+    manifest = Manifest.load(done.run / "manifest.jsonl")
+    record = json.loads((done.run / "validation/predictions/predictions.json").read_text())
+    ids = {fold: record["cases"][c.id]["bundle"] for c in manifest for fold in [c.fold]}
+    assert len(set(ids.values())) == 3  # another network for every fold
+
+
+def test_one_fold_and_starting_weights(trained, cohort, plan_file, tmp_path):
+    _, done = trained
+    request = Request(data=str(cohort), epochs=1, plan=str(plan_file), folds=4, fold=2, init=str(done.model), device="cpu")
+    second = train(request, tmp_path / "m")
+    assert [m.fold for m in Bundle.load(second.model).members] == [2]
+    assert second.scores["what"] == "validation" and second.scores["cases"] == 2
+    first = json.loads((second.run / "fold_2/log.jsonl").read_text().splitlines()[0])["loss"]
+    cold = json.loads((done.run / "fold_0/log.jsonl").read_text().splitlines()[0])["loss"]
+    assert first < cold
+
+
+def test_a_plan_for_other_structures_is_refused(plan_file, cohort, tmp_path):
+    text = Plan.load(plan_file).to_json().replace('"value": 2', '"value": 5')
+    (tmp_path / "plan.json").write_text(text)
+    with pytest.raises(UsageError, match=r"\[1, 5\]"):
+        train(Request(data=str(cohort), epochs=1, plan=str(tmp_path / "plan.json")), tmp_path / "m")
+    assert not (tmp_path / "m").exists()
+
+
+def test_overwrite_keeps_the_old_run_when_the_new_words_are_wrong(trained):
+    request, done = trained
+    before = done.model.read_bytes()
+    with pytest.raises(InputError, match="does not exist"):
+        train(Request(**{**vars(request), "data": "/nowhere"}), done.model, overwrite=True)
+    assert done.model.read_bytes() == before and (done.run / "card.json").is_file()
+
+
+@pytest.mark.parametrize("text", ["[]", "{", '{"tain": []}', '{"train": "c0"}', '{"train": ["a"], "test": ["a"]}'])
+def test_wrong_split_files(tmp_path, text):
+    (tmp_path / "s.json").write_text(text)
+    with pytest.raises(InputError):
+        read_split(str(tmp_path / "s.json"))
+
+
+def test_too_few_patients(tmp_path):
+    folder = write_cohort(tmp_path / "one", 1)
+    with pytest.raises(LayoutError, match="at least 2"):
+        train(Request(data=str(folder), epochs=1), tmp_path / "m")
+
+
+def test_a_budget_is_kept_and_the_api_predicts(cohort, tmp_path):
+    import time
+
+    import delineate as dl
+
+    began = time.monotonic()
+    done = train(Request(data=str(cohort), budget_s=35, device="cpu"), tmp_path / "m.model")
+    assert time.monotonic() - began < 45
+    model = dl.load(done.model)
+    prediction = model.predict(dl.read(cohort / "images" / "c0.nii.gz"))
+    prediction.save(tmp_path / "c0.nrrd")
+    saved = dl.read(tmp_path / "c0.nrrd")
+    assert saved.grid.matches(prediction.labels.grid) and np.array_equal(saved.array, prediction.labels.array)
+    assert set(prediction.volumes_ml) == set(model.labels.names)
