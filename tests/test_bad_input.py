@@ -19,6 +19,7 @@ from delineate.nets.build import build, weights_of
 from tests.plans import small_plan
 from tests.scans import AFFINE, mask, scan, write_cohort
 
+
 def run(*words: str | Path, cwd: Path | None = None) -> tuple[int, str]:
     """Exit code and everything said; a traceback is a failure in itself."""
     done = subprocess.run([sys.executable, "-m", "delineate.cli", *map(str, words)], capture_output=True, text=True, cwd=cwd, timeout=300)

@@ -139,7 +139,8 @@ def train(
     if recipe is not None:
         raise UsageError(f"there is no recipe called {recipe!r} yet; `delineate plan` derives a plan")
     request = step.Request(
-        data=os.path.abspath(data), budget_s=None if budget is None else parse_duration(budget), epochs=epochs, plan=_text(plan), fold=fold, folds=folds,
+        data=os.path.abspath(data),
+        budget_s=None if budget is None else parse_duration(budget), epochs=epochs, plan=_text(plan), fold=fold, folds=folds,
         split=_text(split), init=_text(init), seed=seed, device=device, layout=layout or "", description=_text(description), labels=_text(labels),
         patient=patient or "", dims=dims)  # fmt: skip
     with _bar() as tell:

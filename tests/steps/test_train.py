@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tests.scans import write_cohort
 
 from delineate.core.bundle import Bundle
 from delineate.core.errors import InputError, LayoutError, UsageError
@@ -16,7 +17,6 @@ from delineate.formats import files
 from delineate.steps import plan as plan_step
 from delineate.steps.predict import predict
 from delineate.steps.train import Request, read_split, train
-from tests.scans import write_cohort
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +30,8 @@ def plan_file(cohort, tmp_path_factory) -> Path:
     from delineate.cohort.layouts import find
 
     manifest = find(cohort)
-    made = plan_step.make_plan(plan_step.fingerprint(manifest, workers=1), manifest, plan_step.Machine("cpu", 2, 8 << 30), epochs=2, probe=lambda *_: 0.1)
+    machine = plan_step.Machine("cpu", 2, 8 << 30)
+    made = plan_step.make_plan(plan_step.fingerprint(manifest, workers=1), manifest, machine, epochs=2, probe=lambda *_: 0.1)
     widths = tuple(min(8 * 2**n, 16) for n in range(len(made.network.widths)))
     made = made.replace(network=made.network.model_dump() | {"widths": widths}, schedule=made.schedule.model_dump() | {"steps_per_epoch": 6})
     path = tmp_path_factory.mktemp("plan") / "plan.json"
@@ -47,7 +48,7 @@ def trained(cohort, plan_file, tmp_path_factory):
 
 
 def test_it_leaves_a_model_scores_and_a_report(trained):
-    request, done = trained
+    _, done = trained
     bundle = Bundle.load(done.model)
     assert bundle.plan.schedule.epochs == 8 and [m.name for m in bundle.members] == ["fold_0"]
     assert done.scores["what"] == "test" and done.scores["cases"] == 2 and 0 < done.scores["dice_mean"] <= 1

@@ -28,6 +28,7 @@ from ..core.labels import LabelMapping, LabelSet
 from ..core.manifest import Case, Split
 from ..formats.files import natural_key, stem
 from .findings import Draft
+from .patients import by_pattern
 from .structures import Choice, read_yaml
 from .tree import Tree, source
 
@@ -178,12 +179,9 @@ def _set_labels(draft: Draft, described: Description, truth: list[_Hit]) -> None
 def _set_patients(draft: Draft, pattern: str | None) -> None:
     if pattern is None:
         return
-    from dataclasses import replace
 
-    from .layouts import by_pattern, compiled_pattern
 
-    compiled = compiled_pattern(pattern)
-    draft.cases = [replace(c, patient=by_pattern(c.id, compiled)) for c in draft.cases]
+    draft.cases = list(by_pattern(draft.cases, pattern))
 
 
 # ---- a first draft ----

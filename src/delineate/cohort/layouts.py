@@ -9,7 +9,6 @@ described by a YAML file (``description.py``). Files are told by their names; fe
 from __future__ import annotations
 
 import os
-import re
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
@@ -20,6 +19,7 @@ from ..core.manifest import Case, Manifest
 from ..formats import dicom, files
 from . import challenges, chaos, folders
 from .findings import Draft, Finding, Found
+from .patients import by_pattern
 from .structures import Choice, derive, named
 from .tree import Tree, patient_from_id, source
 
@@ -174,8 +174,7 @@ def _settle_labels(draft: Draft, root: Path, choice: Choice | None) -> None:
 def _with_patients(draft: Draft, pattern: str | None) -> tuple[Case, ...]:
     """Every case with its patient: by the user's pattern, else the layout, the DICOM PatientID, a common form of id, or the id itself."""
     if pattern is not None:
-        compiled = compiled_pattern(pattern)
-        return tuple(replace(c, patient=by_pattern(c.id, compiled)) for c in draft.cases)
+        return by_pattern(draft.cases, pattern)
     rules: Counter[str] = Counter()
     cases = []
     for case in draft.cases:
@@ -189,23 +188,6 @@ def _with_patients(draft: Draft, pattern: str | None) -> tuple[Case, ...]:
     told = ", ".join(f"{rule} ({count} cases)" for rule, count in rules.items())
     draft.findings.append(Finding("", "patient", "note", f"{len({c.patient for c in cases})} patients, told by {told}", {"rules": dict(rules)}))
     return tuple(cases)
-
-
-def compiled_pattern(pattern: str) -> re.Pattern[str]:
-    try:
-        compiled = re.compile(pattern)
-    except re.error as error:
-        raise UsageError(f"the patient pattern {pattern!r} is not a regular expression ({error})") from error
-    if compiled.groups != 1:
-        raise UsageError(f"the patient pattern {pattern!r} has {compiled.groups} groups, it needs exactly one, such as '^(P[0-9]+)_'")
-    return compiled
-
-
-def by_pattern(case: str, compiled: re.Pattern[str]) -> str:
-    found = compiled.search(case)
-    if not found or not found.group(1):
-        raise LayoutError(f"the patient pattern {compiled.pattern!r} does not fit this id", case=case)
-    return found.group(1)
 
 
 def _dicom_fact(case: Case, name: str) -> str:
@@ -228,8 +210,7 @@ def _from_manifest(path: Path, choice: Choice | None, patient: str | None) -> Fo
             if not Path(one.path).exists():
                 raise InputError(f"the manifest names {one.path}, which does not exist", case=case.id, path=path)
     if patient is not None:
-        compiled = compiled_pattern(patient)
-        manifest = replace(manifest, cases=tuple(replace(c, patient=by_pattern(c.id, compiled)) for c in manifest.cases))
+        manifest = replace(manifest, cases=by_pattern(manifest.cases, patient))
     if choice is not None:
         labels, mapping = choice.apply(manifest.labels, manifest.mapping)
         manifest = replace(manifest, labels=labels, mapping=mapping)

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from .errors import GeometryError
 from .grid import Grid
 
+BODY_HU = -400.0  # in CT anything denser than lung and air is body
 UNITS = ("HU", "a.u.", "label")  # Hounsfield units, arbitrary units, label values
 
 
@@ -85,3 +86,13 @@ def stack_channels(volumes: list[Volume], names: list[str]) -> Volume:
         return first
     array = np.concatenate([v.channels_array for v in volumes])
     return Volume(array, first.grid, first.unit, first.source, first.meta)
+
+
+def background_of(channel: NDArray[Any]) -> float:
+    """The value that all eight corners of (I, J, K) share, else 0.
+
+    Skull-stripped and masked scans are constant outside; after somebody's normalisation that constant is rarely 0.
+    """
+    corners = channel[:: max(1, channel.shape[0] - 1), :: max(1, channel.shape[1] - 1), :: max(1, channel.shape[2] - 1)]
+    first = float(corners.flat[0])
+    return first if np.isfinite(first) and bool((corners == first).all()) else 0.0

@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from ..core.plan import Normalisation
+from ..core.volume import background_of
 
 SAMPLE = 2_000_000  # voxels that percentiles are taken from; more changes them by less than a grey value
 
@@ -49,16 +50,6 @@ def measure(array: NDArray[Any], rule: Normalisation) -> Scaling:
     clipped = np.clip(values, low, high)
     std = float(clipped.std(dtype=np.float64))
     return Scaling(low, high, float(clipped.mean(dtype=np.float64)), std if std > 1e-12 * max(1.0, abs(high)) else 1.0)
-
-
-def background_of(channel: NDArray[Any]) -> float:
-    """The value that all eight corners of (I, J, K) share, else 0.
-
-    Skull-stripped and masked scans are constant outside; after somebody's normalisation that constant is rarely 0.
-    """
-    corners = channel[:: max(1, channel.shape[0] - 1), :: max(1, channel.shape[1] - 1), :: max(1, channel.shape[2] - 1)]
-    first = float(corners.flat[0])
-    return first if np.isfinite(first) and bool((corners == first).all()) else 0.0
 
 
 def sample(array: NDArray[Any], nonzero: bool = False) -> NDArray[np.float64]:

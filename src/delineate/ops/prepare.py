@@ -23,12 +23,11 @@ from torch import Tensor
 from ..core.errors import GeometryError, InputError
 from ..core.grid import AxisMap, Grid
 from ..core.plan import Plan
-from ..core.volume import Volume
-from .intensity import background_of, measure
+from ..core.volume import BODY_HU, Volume, background_of
+from .intensity import measure
 from .resample import Kernel, apply_axis, axis_weights, resample_image, resample_labels, scale_positions
 
 ANISOTROPIC = 3.0  # an axis this much coarser than the finest is interpolated linearly: a cubic rings between thick slices
-BODY_HU = -400.0  # anything denser than lung and air is body
 CHUNK_VOXELS = 2_000_000  # output voxels of one class that restore() works on at a time
 
 

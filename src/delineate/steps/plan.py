@@ -18,9 +18,9 @@ from typing import Any, Literal
 
 import numpy as np
 
-from ..cohort.cases import read_image, read_label
+from ..cohort.fingerprint import Fingerprint, examine
 from ..core.errors import LabelError, PlanError
-from ..core.manifest import Case, Manifest
+from ..core.manifest import Manifest
 from ..core.plan import (
     Augmentation,
     Channel,
@@ -37,7 +37,6 @@ from . import batch
 
 Triple = tuple[int, int, int]
 MOST_CASES = 64  # a fingerprint from more cases would say the same
-SAMPLE = 4000  # intensities kept inside the labels of a case and channel
 ANISOTROPY = 3.0
 ORIENTATION_BY_SLICE_AXIS = ("ASR", "RSA", "RAS")  # the sliced axis (x, y or z) last
 
@@ -73,52 +72,6 @@ class Machine:
         return f"{self.cores} cores, {self.ram_bytes / 2**30:.0f} GiB{gpu}"
 
 
-@dataclass(frozen=True)
-class CaseFingerprint:
-    """What planning needs of one case; axes are R, A, S."""
-
-    shape: Triple
-    spacing_mm: tuple[float, float, float]
-    body_shape: Triple  # of the box of non-zero (or, in CT, dense) voxels
-    zero_share: float  # share of voxels that are background, constant outside the subject
-    looks_like_hu: bool
-    modality: str
-    inside: tuple[tuple[float, ...], ...]  # intensities inside the labels, a channel each
-    voxels: dict[int, int]  # label value -> count
-
-
-@dataclass(frozen=True)
-class Fingerprint:
-    """The cohort: medians and ranges that the rules read."""
-
-    cases: tuple[CaseFingerprint, ...]
-    channels: tuple[str, ...]
-
-    def median_spacing(self) -> np.ndarray[Any, Any]:
-        return np.median([c.spacing_mm for c in self.cases], axis=0)
-
-    @property
-    def is_ct(self) -> bool:
-        known = [c.modality for c in self.cases if c.modality]
-        return all(m == "CT" for m in known) if known else all(c.looks_like_hu for c in self.cases)
-
-    @property
-    def zero_share(self) -> float:
-        return float(np.median([c.zero_share for c in self.cases]))
-
-    def to_json(self) -> dict[str, Any]:
-        """A summary for the run's folder."""
-        shapes, spacings = np.array([c.shape for c in self.cases]), np.array([c.spacing_mm for c in self.cases])
-        return {
-            "cases": len(self.cases),
-            "channels": list(self.channels),
-            "is_ct": self.is_ct,
-            "zero_share": round(self.zero_share, 3),
-            "shape": {"min": shapes.min(0).tolist(), "median": np.median(shapes, 0).tolist(), "max": shapes.max(0).tolist()},
-            "spacing_mm": {"min": spacings.min(0).tolist(), "median": np.median(spacings, 0).tolist(), "max": spacings.max(0).tolist()},
-        }
-
-
 def fingerprint(manifest: Manifest, *, workers: int | None = None, progress: Callable[[int, int, str], None] | None = None) -> Fingerprint:
     """Read up to ``MOST_CASES`` cases with truth, evenly spread over the cohort.
 
@@ -130,47 +83,11 @@ def fingerprint(manifest: Manifest, *, workers: int | None = None, progress: Cal
     if not with_truth:
         raise LabelError("no case has truth to learn from", path=manifest.root or None)
     chosen = [with_truth[int(i)] for i in np.unique(np.linspace(0, len(with_truth) - 1, min(MOST_CASES, len(with_truth))))]
-    outcomes = batch.run(partial(_one, manifest=manifest), chosen, names=[c.id for c in chosen], workers=workers, progress=progress)
+    outcomes = batch.run(partial(examine, manifest=manifest), chosen, names=[c.id for c in chosen], workers=workers, progress=progress)
     for outcome in outcomes:
         if outcome.error is not None:
             raise outcome.error
     return Fingerprint(tuple(o.value for o in outcomes if o.value is not None), manifest.channels)
-
-
-def _one(case: Case, manifest: Manifest) -> CaseFingerprint:
-    from ..ops.intensity import background_of
-    from ..ops.prepare import BODY_HU
-
-    image = read_image(case, manifest)
-    label = read_label(case, manifest, image.grid)
-    values, rng = image.channels_array, np.random.default_rng(0)
-    flat = label.array.ravel(order="K") if label.array.flags.forc else label.array.ravel()
-    counts = np.bincount(flat)
-    where = np.flatnonzero(label.array.ravel())
-    picked = rng.choice(where, min(SAMPLE, len(where)), replace=False) if len(where) else where
-    inside = tuple(tuple(float(v) for v in channel.ravel()[picked]) for channel in values)
-    grid, axes = image.grid.reorient("RAS")
-    first = axes.apply(values[0])
-    unit_hu = image.unit == "HU" or image.meta.get("modality") == "CT"
-    hu_like = unit_hu or (first.size > 0 and float(first.min()) <= -900 and float(first.max()) > 200)
-    outside = [channel == background_of(channel) for channel in axes.apply(values)]
-    body = first > BODY_HU if hu_like else ~np.all(outside, axis=0)
-    box = tuple(_span(body, axis) for axis in range(3))
-    return CaseFingerprint(
-        grid.shape,
-        grid.spacing_mm,
-        (box[0], box[1], box[2]),
-        float(outside[0].mean()),
-        hu_like,
-        str(image.meta.get("modality") or manifest.modality),
-        inside,
-        {int(v): int(n) for v, n in enumerate(counts) if n and v},
-    )
-
-
-def _span(mask: np.ndarray[Any, Any], axis: int) -> int:
-    hit = np.flatnonzero(mask.mean(axis=tuple(a for a in range(3) if a != axis), dtype=np.float32) > 0.01)
-    return int(hit[-1] - hit[0] + 1) if len(hit) else int(mask.shape[axis])
 
 
 @dataclass
