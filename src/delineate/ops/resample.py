@@ -51,7 +51,7 @@ def _kernel(distance: NDArray[np.float64], kernel: Kernel) -> NDArray[np.float64
 
 def scale_positions(n_in: int, n_out: int) -> NDArray[np.float64]:
     """(n_out,) where the centres of ``n_out`` voxels fall among ``n_in`` voxels over the same extent."""
-    return (np.arange(n_out) + 0.5) * (n_in / n_out) - 0.5
+    return np.asarray((np.arange(n_out) + 0.5) * (n_in / n_out) - 0.5, dtype=np.float64)
 
 
 def scale_weights(n_in: int, n_out: int, kernel: Kernel = "cubic") -> Tensor | None:
