@@ -180,7 +180,6 @@ def _set_patients(draft: Draft, pattern: str | None) -> None:
     if pattern is None:
         return
 
-
     draft.cases = list(by_pattern(draft.cases, pattern))
 
 

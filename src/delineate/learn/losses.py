@@ -5,6 +5,8 @@ Shapes: logits (B, L, *space) of any float dtype, target (B, *space) int64 class
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -12,6 +14,27 @@ from torch.nn import functional
 from ..core.plan import Loss
 
 SMOOTH = 1e-5
+
+
+class _SumOverTruth(torch.autograd.Function):
+    """Per class the sum of its probabilities over the voxels that truly are of it: (L,) from (B, L, *space) and (B, *space).
+
+    The one-hot tensor of the textbook form is as large as the probabilities, for each of several passes; here the forward pass
+    is a gather and a count, and the gradient a scatter, whatever the number of classes.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, probabilities: Tensor, target: Tensor) -> Tensor:
+        ctx.save_for_backward(target)
+        ctx.like = (probabilities.shape, probabilities.dtype, probabilities.device)
+        chosen = probabilities.gather(1, target[:, None])
+        return torch.bincount(target.flatten(), weights=chosen.flatten(), minlength=probabilities.shape[1]).to(probabilities.dtype)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
+        (target,) = ctx.saved_tensors
+        shape, dtype, device = ctx.like
+        return torch.zeros(shape, dtype=dtype, device=device).scatter_(1, target[:, None], grad[target][:, None]), None
 
 
 def soft_dice(probabilities: Tensor, target: Tensor, batch: bool = True) -> Tensor:
@@ -22,24 +45,24 @@ def soft_dice(probabilities: Tensor, target: Tensor, batch: bool = True) -> Tens
         target: (B, *space) class indices.
         batch: add up over the batch before dividing, which keeps classes that one sample lacks well behaved.
     """
-    space = tuple(range(2, probabilities.ndim))
-    hot = functional.one_hot(target, probabilities.shape[1]).movedim(-1, 1)[:, 1:]
-    p = probabilities[:, 1:]
-    axes = (0, *space) if batch else space
-    both = (p * hot).sum(axes)
-    total = p.sum(axes) + hot.sum(axes)
-    return 1 - ((2 * both + SMOOTH) / (total + SMOOTH)).mean()
+    groups = [(probabilities, target)] if batch else list(zip(probabilities.split(1), target.split(1), strict=True))
+    dice = []
+    for p, t in groups:
+        both = _SumOverTruth.apply(p, t)
+        total = p.sum((0, *range(2, p.ndim))) + torch.bincount(t.flatten(), minlength=p.shape[1])
+        dice.append(((2 * both + SMOOTH) / (total + SMOOTH))[1:])
+    return 1 - torch.stack(dice).mean()
 
 
 def dice_and_cross_entropy(logits: Tensor, target: Tensor, loss: Loss) -> Tensor:
-    """``loss.dice`` x soft Dice + ``loss.cross_entropy`` x cross-entropy (Isensee 2021)."""
+    """``loss.dice`` x soft Dice + ``loss.cross_entropy`` x cross-entropy (Isensee 2021); one softmax serves both."""
     _refuse_other_than_indices(logits, target)
-    logits = logits.float()
-    total = logits.new_zeros(())
+    logs = logits.float().log_softmax(1)
+    total = logs.new_zeros(())
     if loss.cross_entropy:
-        total = total + loss.cross_entropy * functional.cross_entropy(logits, target)
+        total = total + loss.cross_entropy * functional.nll_loss(logs, target)
     if loss.dice:
-        total = total + loss.dice * soft_dice(logits.softmax(1), target, loss.batch_dice)
+        total = total + loss.dice * soft_dice(logs.exp(), target, loss.batch_dice)
     return total
 
 
