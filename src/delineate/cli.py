@@ -134,11 +134,12 @@ def train(
     Example: `delineate train hippocampus/ -o hippocampus.model --budget 10m`
     """
     from .core.errors import UsageError
+    from .core.request import Request
     from .steps import train as step
 
     if recipe is not None:
         raise UsageError(f"there is no recipe called {recipe!r} yet; `delineate plan` derives a plan")
-    request = step.Request(
+    request = Request(
         data=os.path.abspath(data),
         budget_s=None if budget is None else parse_duration(budget), epochs=epochs, plan=_text(plan), fold=fold, folds=folds,
         split=_text(split), init=_text(init), seed=seed, device=device, layout=layout or "", description=_text(description), labels=_text(labels),

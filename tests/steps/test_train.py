@@ -13,10 +13,11 @@ from delineate.core.bundle import Bundle
 from delineate.core.errors import InputError, LayoutError, UsageError
 from delineate.core.manifest import Manifest
 from delineate.core.plan import Plan
+from delineate.core.request import Request, read_split
 from delineate.formats import files
 from delineate.steps import plan as plan_step
 from delineate.steps.predict import predict
-from delineate.steps.train import Request, read_split, train
+from delineate.steps.train import train
 
 
 @pytest.fixture(scope="module")

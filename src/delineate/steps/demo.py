@@ -15,6 +15,7 @@ import numpy as np
 
 from ..cohort.phantom import make_cohort
 from ..core import atomic
+from ..core.request import Request
 from . import predict as predict_step
 from . import train as train_step
 
@@ -50,7 +51,7 @@ def demo(out: str | Path, *, budget_s: float = 240.0, patients: int = 20, seed: 
     )
     model = folder / "phantom.model"
     trained = train_step.train(
-        train_step.Request(data=str(cohort), budget_s=budget_s, split=str(split), seed=seed, device=device), model, say=say, progress=progress
+        Request(data=str(cohort), budget_s=budget_s, split=str(split), seed=seed, device=device), model, say=say, progress=progress
     )
     example = cohort / sides["test"][0]
     done = predict_step.predict(model, [example / "DICOM_anon"], folder / "example", device=device, dicom_seg=True)
