@@ -31,7 +31,7 @@ class _SumOverTruth(torch.autograd.Function):
         return torch.bincount(target.flatten(), weights=chosen.flatten(), minlength=probabilities.shape[1]).to(probabilities.dtype)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
         (target,) = ctx.saved_tensors
         shape, dtype, device = ctx.like
         return torch.zeros(shape, dtype=dtype, device=device).scatter_(1, target[:, None], grad[target][:, None]), None
@@ -45,10 +45,10 @@ def soft_dice(probabilities: Tensor, target: Tensor, batch: bool = True) -> Tens
         target: (B, *space) class indices.
         batch: add up over the batch before dividing, which keeps classes that one sample lacks well behaved.
     """
-    groups = [(probabilities, target)] if batch else list(zip(probabilities.split(1), target.split(1), strict=True))
+    groups = [(probabilities, target)] if batch else list(zip(torch.split(probabilities, 1), torch.split(target, 1), strict=True))
     dice = []
     for p, t in groups:
-        both = _SumOverTruth.apply(p, t)
+        both: Tensor = _SumOverTruth.apply(p, t)  # type: ignore[no-untyped-call]
         total = p.sum((0, *range(2, p.ndim))) + torch.bincount(t.flatten(), minlength=p.shape[1])
         dice.append(((2 * both + SMOOTH) / (total + SMOOTH))[1:])
     return 1 - torch.stack(dice).mean()

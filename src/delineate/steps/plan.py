@@ -298,6 +298,7 @@ def _choose_network(draft: _Draft, budget_s: float | None, probe: Callable[[Netw
 
 def _ladder(dims: int, gpu: bool) -> Sequence[tuple[int, int, int]]:
     """(first width, patch voxels, batch), from large to small; never narrower than 16, which matrix units handle no faster (measured)."""
+    large: tuple[tuple[int, int, int], ...]
     if dims == 2:
         large = ((32, 512**2, 24), (32, 512**2, 12)) if gpu else ((32, 384**2, 12),)
         return (*large, (32, 320**2, 8), (24, 256**2, 8), (16, 256**2, 6), (16, 192**2, 6), (16, 160**2, 6), (16, 128**2, 4))
