@@ -8,7 +8,7 @@ It opens no image.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -174,13 +174,17 @@ class Manifest:
                 return case
         raise LayoutError("no such case in the manifest", case=case_id)
 
+    def only(self, cases: Iterable[Case]) -> Manifest:
+        """The same cohort with these cases alone."""
+        return replace(self, cases=tuple(cases))
+
     def where(self, split: Split) -> Manifest:
         """Only the cases of ``split``."""
-        return replace(self, cases=tuple(c for c in self.cases if c.split == split))
+        return self.only(c for c in self.cases if c.split == split)
 
     def with_truth(self) -> Manifest:
         """Only the cases that have truth."""
-        return replace(self, cases=tuple(c for c in self.cases if c.label))
+        return self.only(c for c in self.cases if c.label)
 
     def with_folds(self, folds: int, seed: int = 0) -> Manifest:
         """Every case that is not test gets a fold 0..folds-1, grouped by patient, sizes as even as patients allow.

@@ -239,8 +239,7 @@ def _own_plan(run: _Run, plan: Plan) -> Plan:
 
 def _learning(manifest: Manifest) -> Manifest:
     """Cases with truth that are not test cases: nothing of a test case may shape the plan."""
-    cases = tuple(c for c in manifest.with_truth() if c.split != "test")
-    return Manifest(cases, manifest.channels, manifest.labels, manifest.mapping, manifest.layout, manifest.root, manifest.modality)
+    return manifest.only(c for c in manifest.with_truth() if c.split != "test")
 
 
 def _prepare(run: _Run) -> None:
@@ -299,18 +298,20 @@ def _fit(run: _Run, fold: int | None, deadline: float | None) -> None:
 
     init = Bundle.load(run.request.init).members[0].weights if run.request.init else None
     run.say(f"fold {number}: {len(training)} cases train, {len(validating)} validate")
+    device = choose_device(run.request.device)
+    threads = 1 if device.type == "cpu" else max(2, plan_step.Machine.here("cpu").cores - 2)  # on a CPU the cores are busy training
     job = loop.Training(
         plan,
         _opened(run, training),
         _opened(run, validating),
         folder,
-        choose_device(run.request.device),
+        device,
         plan.seed + 1000 * number,
         deadline,
         init,
         listen,
         keep,
-        threads=1,
+        threads=threads,
     )
     weights = loop.fit(job)
     run.members[number] = Member(f"fold_{number}", weights, fold)
@@ -353,13 +354,8 @@ def _evaluation_cases(run: _Run) -> Manifest:
     """Test cases with truth where there are any, else the validation cases of the folds that train."""
     test = tuple(c for c in run.manifest.with_truth() if c.split == "test")
     if test:
-        return Manifest(
-            test, run.manifest.channels, run.manifest.labels, run.manifest.mapping, run.manifest.layout, run.manifest.root, run.manifest.modality
-        )
-    cases = tuple(case for fold in _folds(run) for case in _sides(run, fold)[1])
-    return Manifest(
-        cases, run.manifest.channels, run.manifest.labels, run.manifest.mapping, run.manifest.layout, run.manifest.root, run.manifest.modality
-    )
+        return run.manifest.only(test)
+    return run.manifest.only(case for fold in _folds(run) for case in _sides(run, fold)[1])
 
 
 def _reserve(run: _Run, evaluation: Manifest) -> tuple[float, Manifest]:
@@ -372,15 +368,7 @@ def _reserve(run: _Run, evaluation: Manifest) -> tuple[float, Manifest]:
     most = max(1, int(0.3 * budget_s / each))
     if len(evaluation) > most:
         run.say(f"only {most} of {len(evaluation)} cases can be scored within the budget ({each:.1f} s each); `predict` and `evaluate` score all")
-        evaluation = Manifest(
-            evaluation.cases[:most],
-            evaluation.channels,
-            evaluation.labels,
-            evaluation.mapping,
-            evaluation.layout,
-            evaluation.root,
-            evaluation.modality,
-        )
+        evaluation = evaluation.only(evaluation.cases[:most])
     return base + each * len(evaluation), evaluation
 
 
@@ -414,10 +402,7 @@ def _evaluate(run: _Run, evaluation: Manifest) -> dict[str, Any]:
     bundle = Bundle(run.planned(), tuple(run.members[k] for k in sorted(run.members)), {})
     groups: list[tuple[Bundle, Manifest]] = [(bundle, evaluation)]
     if not is_test and len(run.members) > 1:
-        groups = [
-            (Bundle(run.planned(), (m,), {}), Manifest(tuple(c for c in evaluation if c.fold == m.fold), evaluation.channels, evaluation.labels))
-            for m in bundle.members
-        ]
+        groups = [(Bundle(run.planned(), (m,), {}), evaluation.only(c for c in evaluation if c.fold == m.fold)) for m in bundle.members]
     for part, cases in groups:
         outcomes = predict_step.predict_cases(
             part,
