@@ -338,7 +338,7 @@ def test_wrong_channel_count_and_wrong_place_name_the_case(tmp_path):
     nifti(tmp_path / "labels" / "P2_1.nii.gz", box(), moved)
     nifti(tmp_path / "labels" / "P0_1.nii.gz", box(1, (9, 10, 6)))
     manifest = find(tmp_path)
-    with pytest.raises(InputError, match=r"case P1_1: .*found 2 channel\(s\), the cohort has 1"):
+    with pytest.raises(InputError, match=r"case P1_1: .*found 2 channel\(s\), expected 1"):
         read_image(manifest.named("P1_1"), manifest)
     for case, told in (("P2_1", r"case P2_1: .*7\.00 mm"), ("P0_1", r"case P0_1: .*\(9, 10, 6\) against \(12, 10, 6\)")):
         image = read_image(manifest.named(case), manifest)

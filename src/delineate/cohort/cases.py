@@ -36,7 +36,7 @@ def read_image(case: Case, manifest: Manifest) -> Volume:
             volumes = [_one_channel(v) for v in volumes]
         found = sum(v.channels for v in volumes)
         if found != len(manifest.channels):
-            raise InputError(f"found {found} channel(s), the cohort has {len(manifest.channels)} ({', '.join(manifest.channels)})",
+            raise InputError(f"found {found} channel(s), expected {len(manifest.channels)} ({', '.join(manifest.channels)})",
                              path=case.images[0].path)  # fmt: skip
         names = list(manifest.channels) if len(volumes) > 1 else [manifest.channels[0]]
         stacked = stack_channels(volumes, names)

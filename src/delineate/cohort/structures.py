@@ -121,7 +121,8 @@ def _declared(draft: Draft, seen: _Seen) -> tuple[LabelSet, LabelMapping]:
     if seen.raster and len(values) > 8 and sum(n for v, n in seen.values.items() if v > 127) > 0.8 * sum(seen.values.values()):
         draft.note("values", "the masks have smoothed edges; values of 128 and more are the structure, those below are background", low=128)
         return LabelSet.from_names({1: draft.names.get(255, "foreground")}), LabelMapping(ranges=(Range(128, 255, 1),), rest="background")
-    return named(values, draft.names), LabelMapping()
+    declared = [v for v in values if v in draft.names]  # a file that names values declares them: others are for the doctor to report
+    return named(declared or values, draft.names), LabelMapping()
 
 
 def named(values: Sequence[int], names: dict[int, str]) -> LabelSet:

@@ -118,11 +118,12 @@ def _source(path: str | Path | Source, spacing_mm: Sequence[float] | None) -> So
     source = path if isinstance(path, Source) else Source(str(path))
     if spacing_mm is not None:
         source = replace(source, spacing_mm=tuple(float(v) for v in spacing_mm))
-    if "#" in source.path and not Path(source.path).exists():
-        folder, _, series = source.path.rpartition("#")
-        source = replace(source, path=folder, series=series)
-    if not Path(source.path).exists():
-        raise FormatError("no such file or folder", path=source.path)
+    with told(source.path):  # a folder on the way may not be ours to enter
+        if "#" in source.path and not Path(source.path).exists():
+            folder, _, series = source.path.rpartition("#")
+            source = replace(source, path=folder, series=series)
+        if not Path(source.path).exists():
+            raise FormatError("no such file or folder", path=source.path)
     return source
 
 
