@@ -262,7 +262,7 @@ def report(run: Annotated[Path, typer.Argument(help="The run's folder, MODEL.run
 
 @app.command()
 def demo(out: Annotated[Path, typer.Option("-o", "--out", help="Folder for everything.")] = Path("demo"),
-         budget: Annotated[str, typer.Option(help="Time for training.")] = "4m",
+         budget: Annotated[str, typer.Option(help="Time for everything but the phantom itself.")] = "5m",
          patients: Annotated[int, typer.Option(help="Size of the phantom cohort; a quarter is kept for testing.")] = 20,
          seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
          device: Annotated[str, DEVICE] = "auto") -> None:  # fmt: skip

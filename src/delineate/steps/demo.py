@@ -30,7 +30,7 @@ class Demonstrated:
     failures: list[str] = field(default_factory=list)
 
 
-def demo(out: str | Path, *, budget_s: float = 240.0, patients: int = 20, seed: int = 0, device: str = "auto",
+def demo(out: str | Path, *, budget_s: float = 300.0, patients: int = 20, seed: int = 0, device: str = "auto",
          say: Callable[[str], None] = lambda text: None,
          progress: Callable[[str, float, float, str], None] = lambda stage, done, total, note: None) -> Demonstrated:  # fmt: skip
     """Make the cohort, train on three quarters of it, test on the rest, and write one patient's DICOM SEG.
