@@ -9,6 +9,7 @@ is one slab) and reports the growth of its peak memory over what it held before,
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 
 from measure import child, keep, medians
 
@@ -42,10 +43,11 @@ print(json.dumps({"restore_s": taken, "slab_mb": one, "beyond_input_mb": peak - 
 """
 
 HANDOVER = """
-import json, time
+import json, sys, time
 import torch
 from delineate.nets import infer
-exec(open("benchmarks/model.py").read())
+sys.path.insert(0, sys.argv[1])
+from model import model_plan
 plan = model_plan(41)
 seen = []
 class Timed(torch.nn.Module):
@@ -70,7 +72,7 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=3)
     runs = parser.parse_args().runs
     by_labels = {labels: medians([child(RESTORE, str(labels)) for _ in range(runs)]) for labels in (4, 41, 104)}
-    keep("restore_memory", {"scan": "512x512x300 from 1.5 mm", "runs": runs, "labels": by_labels, "handover": child(HANDOVER)})
+    keep("restore_memory", {"scan": "512x512x300 from 1.5 mm", "runs": runs, "labels": by_labels, "handover": child(HANDOVER, str(Path(__file__).parent))})
 
 
 if __name__ == "__main__":
