@@ -18,6 +18,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+from measure import keep
 
 from delineate.core.grid import Grid
 from delineate.core.labels import LabelSet
@@ -69,9 +70,13 @@ def main() -> None:
         seconds = time.perf_counter() - begun
         peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / (1 if sys.platform == "darwin" else 1024)
         told = json.loads(done.stdout)
-        print(f"{told['cases']} cases of about {given.size}^3 voxels, {size_bytes / 1e6:.0f} MB on disk")
-        print(f"check: {seconds:.1f} s, {1000 * seconds / given.cases:.1f} ms a case; peak memory of the largest process {peak / 1024:.2f} GiB")
-        print(f"usable {told['usable']}; findings {told['findings']}")
+        figures = {
+            "voxels": f"about {given.size}^3",
+            "disk_mb": round(size_bytes / 1e6),
+            "seconds": round(seconds, 1),
+            "ms_a_case": round(1000 * seconds / given.cases, 1),
+        }
+        keep("check_many_cases", {**figures, "peak_mb_of_the_largest_process": round(peak, 1), **told})
 
 
 if __name__ == "__main__":

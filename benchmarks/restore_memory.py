@@ -72,7 +72,10 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=3)
     runs = parser.parse_args().runs
     by_labels = {labels: medians([child(RESTORE, str(labels)) for _ in range(runs)]) for labels in (4, 41, 104)}
-    keep("restore_memory", {"scan": "512x512x300 from 1.5 mm", "runs": runs, "labels": by_labels, "handover": child(HANDOVER, str(Path(__file__).parent))})
+    keep(
+        "restore_memory",
+        {"scan": "512x512x300 from 1.5 mm", "runs": runs, "labels": by_labels, "handover": child(HANDOVER, str(Path(__file__).parent))},
+    )
 
 
 if __name__ == "__main__":
