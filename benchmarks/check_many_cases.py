@@ -18,12 +18,12 @@ import time
 from pathlib import Path
 
 import numpy as np
-from measure import keep
 
 from delineate.core.grid import Grid
 from delineate.core.labels import LabelSet
 from delineate.core.volume import Volume
 from delineate.formats import files
+from measure import keep
 
 CHILD = """
 import json, sys

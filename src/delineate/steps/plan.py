@@ -272,8 +272,9 @@ def _choose_network(draft: _Draft, budget_s: float | None, probe: Callable[[Netw
     choices = []
     for width, voxels, batch_size in ladder:
         patch, strides, kernels = topology(draft.shape, spacing, voxels, draft.dims)
-        if _fits_memory(draft, width, patch, batch_size):
-            choices.append((_unet(draft, width, strides, kernels), patch, batch_size))
+        choice = (_unet(draft, width, strides, kernels), patch, batch_size)
+        if choice not in choices and _fits_memory(draft, width, patch, batch_size):  # a small case is whole in several sizes of patch
+            choices.append(choice)
     if not choices:
         raise PlanError(f"not even the smallest network fits the memory of this machine ({draft.machine})")
     tried = []
