@@ -114,6 +114,8 @@ def test_a_plan_for_other_structures_is_refused(plan_file, cohort, tmp_path):
     with pytest.raises(UsageError, match=r"\[1, 5\]"):
         train(Request(data=str(cohort), epochs=1, plan=str(tmp_path / "plan.json")), tmp_path / "m")
     assert not (tmp_path / "m").exists()
+    done = train(Request(data=str(cohort), epochs=1, plan=str(plan_file)), tmp_path / "m")  # the mended command needs no --overwrite
+    assert done.model.is_file()
 
 
 def test_overwrite_keeps_the_old_run_when_the_new_words_are_wrong(trained):

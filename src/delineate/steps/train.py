@@ -138,9 +138,9 @@ def _open_run(request: Request, model: Path, overwrite: bool, say: Say, progress
     folder = model.with_name(model.name + ".run")
     if model.is_dir():
         raise OutputError("is a folder; a model is one file, name it so", path=model)
-    if overwrite:
-        shutil.rmtree(folder, ignore_errors=True)
     earlier = folder / "request.json"
+    if overwrite or (earlier.is_file() and not (folder / "plan.json").is_file()):  # a run that never got a plan has nothing to go on with
+        shutil.rmtree(folder, ignore_errors=True)
     if earlier.is_file():
         asked = {k: v for k, v in json.loads(earlier.read_text(encoding="utf-8")).items() if k != "delineate"}
         wanted = json.loads(json.dumps(vars(request)))
