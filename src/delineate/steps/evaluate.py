@@ -28,6 +28,7 @@ from ..core.scores import Score, Scores
 from ..core.volume import Volume
 from ..metrics import overlap
 from ..metrics.overlap import MEASURES, Counts
+from .words import decimals
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -169,14 +170,14 @@ def table(evaluated: Evaluated) -> Table:
     for name in evaluated.labels.names:
         d = summary[name, "dice"]
         others = [summary[name, m]["mean"] for m in ("iou", "precision", "recall", "absolute_volume_difference_percent")]
-        shown.add_row(name, str(d["n"]), str(d["undefined"]), *(_shown(d[k]) for k in ("mean", "std", "median", "min")),
-                      _shown(evaluated.pooled[name]["dice"]), *map(_shown, others[:3]), _shown(others[3], 2))  # fmt: skip
+        shown.add_row(name, str(d["n"]), str(d["undefined"]), *(decimals(d[k]) for k in ("mean", "std", "median", "min")),
+                      decimals(evaluated.pooled[name]["dice"]), *map(decimals, others[:3]), decimals(others[3], 2))  # fmt: skip
     if len(evaluated.labels) > 1:
         shown.add_section()
         pooled = _mean([m["dice"] for m in evaluated.pooled.values()])
-        shown.add_row("mean of structures", "", "", _shown(evaluated.scores.mean("dice")), "", "", "", _shown(pooled),
-                      *(_shown(evaluated.scores.mean(m)) for m in ("iou", "precision", "recall")),
-                      _shown(evaluated.scores.mean("absolute_volume_difference_percent"), 2))  # fmt: skip
+        shown.add_row("mean of structures", "", "", decimals(evaluated.scores.mean("dice")), "", "", "", decimals(pooled),
+                      *(decimals(evaluated.scores.mean(m)) for m in ("iou", "precision", "recall")),
+                      decimals(evaluated.scores.mean("absolute_volume_difference_percent"), 2))  # fmt: skip
     return shown
 
 
@@ -407,14 +408,10 @@ def _plain(scores: Scores) -> list[dict[str, Any]]:
 
 
 def _caption(evaluated: Evaluated) -> str:
-    lines = [f"{name.replace('_', ' ')}: {_shown(value)}" for name, value in evaluated.means().items()]
+    lines = [f"{name.replace('_', ' ')}: {decimals(value)}" for name, value in evaluated.means().items()]
     lines += [f"{what}: {', '.join(names[:5])}{' ...' if len(names) > 5 else ''}" for what, names in evaluated.unpaired.items() if names]
     lines += [f"failed: {name}: {why}" for name, why in evaluated.failures.items() if why != "prediction without truth"]
     return "\n".join([*lines, *evaluated.notes])
-
-
-def _shown(value: float, digits: int = 3) -> str:
-    return f"{value:.{digits}f}" if np.isfinite(value) else "–"
 
 
 def _mean(values: list[float]) -> float:

@@ -12,7 +12,6 @@ import json
 import math
 import tempfile
 from collections import Counter
-from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,6 +23,7 @@ from ..core.errors import DelineateError, InputError
 from ..core.labels import LabelSet
 from ..core.manifest import Manifest
 from .pictures import INK, plot_svg
+from .words import decimals, duration, flattened, hex_colour, joined, number_text, spelled, value_text
 
 SECTIONS = (("data", "Data"), ("plan", "Plan"), ("training", "Training"), ("test", "Scores"), ("pictures", "Cases"),
             ("volumes", "Volumes"), ("provenance", "Provenance"), ("limits", "Limits of use"))  # fmt: skip
@@ -105,7 +105,7 @@ def _page(run: Run) -> dict[str, Any]:
     card, details = _card(run.card or {})
     name = run.folder.resolve().name
     return {
-        "title": f"Segmentation of {_joined(run.labels.names, 4)}" if len(run.labels) else name, "subtitle": _subtitle(run, name),
+        "title": f"Segmentation of {joined(run.labels.names, 4)}" if len(run.labels) else name, "subtitle": _subtitle(run, name),
         "sections": SECTIONS,
         "headline": _headline(run), "key_figures": _key_figures(run), "summary_lines": _summary_lines(run),
         "data": _data(run), "findings": _findings(run.findings), "findings_words": _findings_words(run.findings),
@@ -162,20 +162,20 @@ def _headline(run: Run) -> dict[str, str]:
     means = (run.scores or {}).get("means", {})
     for key in ("dice_mean_per_case", "dice_pooled_over_all_slices"):
         if means.get(key) is not None:
-            return {"value": _shown(means[key]), "name": f"{run.scored} {_words(key)}, mean of structures"}
+            return {"value": decimals(means[key]), "name": f"{run.scored} {spelled(key)}, mean of structures"}
     best = [max(v) for v in (_series(log, "val_dice_mean")[1] for log in run.logs.values()) if v]
     if best:
-        return {"value": _shown(float(np.mean(best))), "name": "best validation Dice, mean of folds (the run was not tested)"}
+        return {"value": decimals(float(np.mean(best))), "name": "best validation Dice, mean of folds (the run was not tested)"}
     return {"value": "–", "name": "not yet scored"}
 
 
 def _key_figures(run: Run) -> list[tuple[str, str]]:
     out = []
     means = (run.scores or {}).get("means", {})
-    out += [(_words(k), _shown(v)) for k, v in means.items() if k.startswith("dice") and k != "dice_mean_per_case" and v is not None][:3]
+    out += [(spelled(k), decimals(v)) for k, v in means.items() if k.startswith("dice") and k != "dice_mean_per_case" and v is not None][:3]
     seconds = sum(log[-1].get("seconds", 0.0) for log in run.logs.values() if log)
     if seconds:
-        out.append(("training time", _duration(seconds)))
+        out.append(("training time", duration(seconds)))
     if run.scores:
         out.append((f"{run.scored} {'slices' if run.scores.get('planar') else 'cases'}", str(len(run.scores.get("cases", [])))))
     return out
@@ -188,7 +188,7 @@ def _summary_lines(run: Run) -> list[str]:
     lines = [] if run.scored == "test" else [OPTIMISTIC]
     if len(dice) > 1:
         low, high = min(dice, key=lambda s: s["mean"]), max(dice, key=lambda s: s["mean"])
-        lines.append(f"Best segmented is {high['label']} (mean Dice {_shown(high['mean'])}), worst {low['label']} ({_shown(low['mean'])}).")
+        lines.append(f"Best segmented is {high['label']} (mean Dice {decimals(high['mean'])}), worst {low['label']} ({decimals(low['mean'])}).")
     empty = sum(s["undefined"] for s in run.scores["summary"] if s["metric"] == "dice")
     if empty:
         lines.append(f"{empty} time(s) a structure was absent from truth and prediction; its Dice is undefined there and counts as neither 0 nor 1.")
@@ -238,12 +238,12 @@ def _plan(plan: dict[str, Any] | None) -> list[tuple[str, str, str]]:
     if not plan:
         return []
     reasons = dict(plan.get("reasons") or {})
-    flat = {k: v for k, v in _flat(plan).items() if not k.startswith(("reasons", "structures", "low_resolution", "delineate_plan"))}
+    flat = {k: v for k, v in flattened(plan).items() if not k.startswith(("reasons", "structures", "low_resolution", "delineate_plan"))}
     rows = []
     for name, reason in reasons.items():
         inside = [k for k in flat if k == name or k.startswith(f"{name}.")]
-        value = _value(flat[name]) if name in flat else "; ".join(f"{_words(k.removeprefix(name + '.'))} {_value(flat[k])}" for k in inside)
-        rows.append((_words(name), value, reason))
+        value = value_text(flat[name]) if name in flat else "; ".join(f"{spelled(k.removeprefix(name + '.'))} {value_text(flat[k])}" for k in inside)
+        rows.append((spelled(name), value, reason))
         for k in inside:
             del flat[k]
     chosen = [k for k in flat if k.split(".")[0] in CHOICES]
@@ -252,8 +252,8 @@ def _plan(plan: dict[str, Any] | None) -> list[tuple[str, str, str]]:
         if flat[k] is not None:
             groups.setdefault(k.split(".")[0], []).append(k)
     for name, keys in groups.items():
-        value = "; ".join(f"{_words(k.partition('.')[2])} {_value(flat[k])}".strip() for k in keys)
-        rows.append((_words(name), value, ""))
+        value = "; ".join(f"{spelled(k.partition('.')[2])} {value_text(flat[k])}".strip() for k in keys)
+        rows.append((spelled(name), value, ""))
     return rows
 
 
@@ -271,11 +271,11 @@ def _fold(key: str, log: list[dict[str, Any]], labels: LabelSet) -> dict[str, An
     if dice:
         plots.append(("Validation Dice against steps, each structure and their mean.", plot_svg(dice, "Dice", (0.0, 1.0))))
     last = log[-1] if log else {}
-    words = f"{last.get('step', 0)} steps, {last.get('epoch', 0):.3g} epochs, {_duration(last.get('seconds', 0.0))}."
+    words = f"{last.get('step', 0)} steps, {last.get('epoch', 0):.3g} epochs, {duration(last.get('seconds', 0.0))}."
     means = _series(log, "val_dice_mean")
     if means[1]:
         best = int(np.argmax(means[1]))
-        words += f" The best validation Dice, {_shown(means[1][best])}, was reached at step {means[0][best]:g}."
+        words += f" The best validation Dice, {decimals(means[1][best])}, was reached at step {means[0][best]:g}."
     return {"name": key.replace("_", " ").capitalize(), "words": words, "overfitting": overfitting(log), "plots": plots}
 
 
@@ -315,7 +315,7 @@ def _smooth(steps: list[float], values: list[float], points: int = 150) -> tuple
 
 
 def _dice_lines(log: list[dict[str, Any]], labels: LabelSet) -> list[tuple[str, list[float], list[float], str, str]]:
-    colours = {b.name: _hex(b.colour) for b in labels}
+    colours = {b.name: hex_colour(b.colour) for b in labels}
     flat = [{"step": e.get("step", i), **e["val_dice"]} for i, e in enumerate(log) if isinstance(e.get("val_dice"), dict)]
     names = list(dict.fromkeys(k for e in flat for k in e if k != "step"))
     lines = [(name if len(names) <= MOST_LINES else "", *_series(flat, name), colours.get(name, INK), "-") for name in names]
@@ -334,19 +334,19 @@ def _test(run: Run) -> dict[str, Any] | None:
         return None
     unit = "slice" if scores.get("planar") else "case"
     summary = {(s["label"], s["metric"]): s for s in scores["summary"]}
-    colours = {b.name: _hex(b.colour) for b in run.labels}
+    colours = {b.name: hex_colour(b.colour) for b in run.labels}
     names = list(dict.fromkeys(s["label"] for s in scores["summary"]))
     rows = [_test_row(name, summary[name, "dice"], scores, colours.get(name, "#888888")) for name in names]
     means = scores.get("means", {})
-    total = {"mean": _shown(means.get(f"dice_mean_per_{unit}")), "pooled": _shown(means.get(f"dice_pooled_over_all_{unit}s"))}
+    total = {"mean": decimals(means.get(f"dice_mean_per_{unit}")), "pooled": decimals(means.get(f"dice_pooled_over_all_{unit}s"))}
     others = ["iou", "precision", "recall"]
-    sets = "; ".join(f"{_words(k)} {_shown(v)}" for k, v in means.items() if k.startswith("dice"))
+    sets = "; ".join(f"{spelled(k)} {decimals(v)}" for k, v in means.items() if k.startswith("dice"))
     return {
         "unit": unit, "rows": rows, "total": total if len(rows) > 1 else None, "set": run.scored,
         "words": f"Over {len(scores.get('cases', []))} {unit}s, {_unseen(run)}on the original grids. Mean of structures: {sets}.",
-        "other_names": [_words(m) for m in others], "others": [(n, [_shown(summary[n, m]["mean"]) for m in others]) for n in names],
+        "other_names": [spelled(m) for m in others], "others": [(n, [decimals(summary[n, m]["mean"]) for m in others]) for n in names],
         "remarks": [f"{name}: {why}" for name, why in (scores.get("failures") or {}).items()] + list(scores.get("notes") or []),
-        "definitions": [(_words(k), v) for k, v in (scores.get("definitions") or {}).items()],
+        "definitions": [(spelled(k), v) for k, v in (scores.get("definitions") or {}).items()],
     }  # fmt: skip
 
 
@@ -366,8 +366,8 @@ def _test_row(name: str, dice: dict[str, Any], scores: dict[str, Any], colour: s
     points = sorted((r["value"], r["case"]) for r in rows)
     empty = f" (+{dice['undefined']} empty)" if dice["undefined"] else ""
     pooled = ((scores.get("pooled") or {}).get(name) or {}).get("dice")
-    return {"name": name, "colour": colour, "n": f"{dice['n']}{empty}", **{k: _shown(dice[k]) for k in ("mean", "median", "std", "min")},
-            "pooled": _shown(pooled), "points": points, "at": dice["mean"],
+    return {"name": name, "colour": colour, "n": f"{dice['n']}{empty}", **{k: decimals(dice[k]) for k in ("mean", "median", "std", "min")},
+            "pooled": decimals(pooled), "points": points, "at": dice["mean"],
             "worst": ", ".join(f"{case} {value:.3f}" for value, case in points[:3])}  # fmt: skip
 
 
@@ -379,9 +379,9 @@ def _volumes(run: Run) -> dict[str, Any] | None:
         return None
     columns = (("volume_truth_ml", "mean"), ("volume_predicted_ml", "mean"), ("volume_difference_ml", "mean"), ("volume_difference_ml", "std"),
                ("absolute_volume_difference_ml", "mean"), ("absolute_volume_difference_percent", "mean"))  # fmt: skip
-    rows = [(name, [_number(summary[name, metric][key]) for metric, key in columns]) for name in names]
+    rows = [(name, [number_text(summary[name, metric][key]) for metric, key in columns]) for name in names]
     value = {(r["case"], r["label"], r["metric"]): r["value"] for r in scores["rows"]}
-    colours = {b.name: _hex(b.colour) for b in run.labels}
+    colours = {b.name: hex_colour(b.colour) for b in run.labels}
     dots = []
     for name in names:
         both = [(value[c, name, "volume_truth_ml"], v) for (c, n, m), v in value.items() if n == name and m == "volume_predicted_ml"]
@@ -406,7 +406,7 @@ def _montages(run: Run) -> tuple[list[dict[str, str]], list[str]]:
         case, dice = ranked[index]
         try:
             png = _montage(run, case)
-            out.append({"words": f"{word} {run.scored} case: {case}, Dice {_shown(dice)}", "png": base64.b64encode(png).decode("ascii")})
+            out.append({"words": f"{word} {run.scored} case: {case}, Dice {decimals(dice)}", "png": base64.b64encode(png).decode("ascii")})
         except DelineateError as error:
             gaps.append(f"{word} {run.scored} case {case} cannot be shown: {error}")
     return out, gaps
@@ -443,13 +443,13 @@ def _card(card: dict[str, Any]) -> tuple[list[tuple[str, str]], list[tuple[str, 
     """The card's facts, and apart from them the long lists (hashes of many files)."""
     short, long = [], []
     for name, value in card.items():
-        rows = [(k, _value(v)) for k, v in _flat(value).items()] if isinstance(value, dict) else []
+        rows = [(k, value_text(v)) for k, v in flattened(value).items()] if isinstance(value, dict) else []
         if len(rows) > 8:
-            long.append((_words(name), rows))
+            long.append((spelled(name), rows))
         elif rows:
-            short += [(f"{_words(name)}: {_words(k)}", v) for k, v in rows]
+            short += [(f"{spelled(name)}: {spelled(k)}", v) for k, v in rows]
         elif value not in (None, "", [], {}):
-            short.append((_words(name), _value(value)))
+            short.append((spelled(name), value_text(value)))
     return short, long
 
 
@@ -467,73 +467,8 @@ def _limits(run: Run) -> list[str]:
     else:
         lines.append("It was not tested on data held back.")
     if len(run.labels):
-        lines.append(f"It knows {_joined(run.labels.names, 12)}; all else is background, and it does not tell when a scan shows something else.")
+        lines.append(f"It knows {joined(run.labels.names, 12)}; all else is background, and it does not tell when a scan shows something else.")
     grave = sum(f.get("severity") in ("error", "warning") for f in run.findings or [])
     if grave:
         lines.append(f"{grave} findings of the data check (errors and warnings) stand above; scores are no better than that data.")
     return lines
-
-
-# ---- words ----
-
-
-def _flat(data: Any, prefix: str = "") -> dict[str, Any]:
-    """Nested plain data as dotted keys; lists of several dicts are numbered, other lists stay."""
-    items: Iterable[tuple[Any, Any]] = data.items() if isinstance(data, dict) else enumerate(data, start=1)
-    out: dict[str, Any] = {}
-    for key, value in items:
-        name = prefix.removesuffix(".") if isinstance(data, list) and len(data) == 1 else f"{prefix}{key}"
-        if isinstance(value, dict) or (isinstance(value, list) and value and isinstance(value[0], dict)):
-            out |= _flat(value, f"{name}.")
-        else:
-            out[name] = value
-    return out
-
-
-def _value(value: Any) -> str:
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, float):
-        return f"{value:.6g}"
-    if isinstance(value, list):
-        flat = all(not isinstance(v, list) for v in value)
-        return " × ".join(_value(v) for v in value) if flat and 1 < len(value) <= 3 and all(isinstance(v, int | float) for v in value) else \
-            ", ".join(_value(v) for v in value) if flat else "; ".join(_value(v) for v in value)  # fmt: skip
-    return "–" if value is None else str(value)
-
-
-_SPELLED = (("_percentile", " percentile"), ("_mm", " (mm)"), ("_ml", " (ml)"), ("_percent", " (%)"), ("_", " "), (".", " "),
-            ("dice", "Dice"), ("iou", "IoU"))  # fmt: skip
-
-
-def _words(name: str) -> str:
-    """A key of the files as words."""
-    for written, spelled in _SPELLED:
-        name = name.replace(written, spelled)
-    return name
-
-
-def _joined(names: list[str], most: int) -> str:
-    shown = names if len(names) <= most else [*names[: most - 1], f"{len(names) - most + 1} more structures"]
-    return shown[0] if len(shown) == 1 else f"{', '.join(shown[:-1])} and {shown[-1]}"
-
-
-def _shown(value: Any, digits: int = 3) -> str:
-    return f"{value:.{digits}f}" if isinstance(value, int | float) and math.isfinite(value) else "–"
-
-
-def _number(value: Any) -> str:
-    """Three or four digits that matter."""
-    if not isinstance(value, int | float) or not math.isfinite(value):
-        return "–"
-    return f"{value:.0f}" if abs(value) >= 1000 else f"{value:.4g}" if abs(value) >= 100 else f"{value:.3g}"
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
-
-
-def _hex(colour: Sequence[int]) -> str:
-    return "#" + "".join(f"{c:02x}" for c in colour)

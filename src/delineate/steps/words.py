@@ -1,0 +1,69 @@
+"""Plain data as a person reads it: figures with the digits that matter, durations, names. Only the report and the tables use it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+
+def flattened(data: Any, prefix: str = "") -> dict[str, Any]:
+    """Nested plain data as dotted keys; lists of several dicts are numbered, other lists stay."""
+    items: Iterable[tuple[Any, Any]] = data.items() if isinstance(data, dict) else enumerate(data, start=1)
+    out: dict[str, Any] = {}
+    for key, value in items:
+        name = prefix.removesuffix(".") if isinstance(data, list) and len(data) == 1 else f"{prefix}{key}"
+        if isinstance(value, dict) or (isinstance(value, list) and value and isinstance(value[0], dict)):
+            out |= flattened(value, f"{name}.")
+        else:
+            out[name] = value
+    return out
+
+
+def value_text(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    if isinstance(value, list):
+        flat = all(not isinstance(v, list) for v in value)
+        return " × ".join(value_text(v) for v in value) if flat and 1 < len(value) <= 3 and all(isinstance(v, int | float) for v in value) else \
+            ", ".join(value_text(v) for v in value) if flat else "; ".join(value_text(v) for v in value)  # fmt: skip
+    return "–" if value is None else str(value)
+
+
+_SPELLED = (("_percentile", " percentile"), ("_mm", " (mm)"), ("_ml", " (ml)"), ("_percent", " (%)"), ("_", " "), (".", " "),
+            ("dice", "Dice"), ("iou", "IoU"))  # fmt: skip
+
+
+def spelled(name: str) -> str:
+    """A key of the files as words."""
+    for written, words in _SPELLED:
+        name = name.replace(written, words)
+    return name
+
+
+def joined(names: list[str], most: int) -> str:
+    shown = names if len(names) <= most else [*names[: most - 1], f"{len(names) - most + 1} more structures"]
+    return shown[0] if len(shown) == 1 else f"{', '.join(shown[:-1])} and {shown[-1]}"
+
+
+def decimals(value: Any, digits: int = 3) -> str:
+    return f"{value:.{digits}f}" if isinstance(value, int | float) and math.isfinite(value) else "–"
+
+
+def number_text(value: Any) -> str:
+    """Three or four digits that matter."""
+    if not isinstance(value, int | float) or not math.isfinite(value):
+        return "–"
+    return f"{value:.0f}" if abs(value) >= 1000 else f"{value:.4g}" if abs(value) >= 100 else f"{value:.3g}"
+
+
+def duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def hex_colour(colour: Sequence[int]) -> str:
+    return "#" + "".join(f"{c:02x}" for c in colour)
