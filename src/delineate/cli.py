@@ -111,7 +111,9 @@ def train(
     data: Annotated[Path, DATA],
     out: Annotated[Path, typer.Option("-o", "--out", help="The model to write, one file; the run's folder is this name + .run.", metavar="MODEL")],
     budget: Annotated[str | None, typer.Option(help="Time for everything, such as 10m or 2h: network, patch and schedule are fitted to it.")] = None,
-    epochs: Annotated[int | None, typer.Option(help="Number of epochs instead of a budget (bit-exact when resumed).")] = None,
+    epochs: Annotated[
+        int | None, typer.Option(help="Number of epochs instead of a budget (bit-exact when resumed); 1000 where neither is given.")
+    ] = None,
     plan: Annotated[Path | None, typer.Option(help="A plan to follow instead of a derived one.")] = None,
     recipe: Annotated[str | None, typer.Option(help="A named plan that reproduces a known system (none yet).")] = None,
     fold: Annotated[int | None, typer.Option(help="Train this one fold (from 0).")] = None,
