@@ -25,6 +25,7 @@ from .build import build, load_weights, memory_format
 
 Triple = tuple[int, int, int]
 WINDOW_VOXELS = 2**21  # voxels of input that one forward pass takes on a CPU; more gains nothing there
+SLAB_BYTES = 2**27  # scores handed over at once
 HALF_ABOVE_BYTES = 2**30  # held scores beyond this are kept in half precision: an error of 1e-3 of a probability
 
 
@@ -110,11 +111,11 @@ def _finished_planes(scan: Tensor, engine: Engine, inference: Inference, axis: i
     for batch in _batches(starts, at_once):
         for corner, scores in zip(batch, _probabilities(scan, batch, order, engine, inference), strict=True):
             if corner[0] + patch[axis] > base + depth:
-                yield base, _divided(held, corner[0] - base, base, totals)
+                yield from _divided(held, corner[0] - base, base, totals)
                 base = _shift(held, base, corner[0])
             here = tuple(slice(c - b, c - b + patch[a]) for c, b, a in zip(corner, (base, 0, 0), order, strict=True))
             held[(slice(None), *here)] += scores * blend
-    yield base, _divided(held, size[0] - base, base, totals)
+    yield from _divided(held, size[0] - base, base, totals)
 
 
 def _held(classes: int, depth: int, plane: Sequence[int], device: torch.device) -> Tensor:
@@ -122,10 +123,13 @@ def _held(classes: int, depth: int, plane: Sequence[int], device: torch.device) 
     return torch.zeros((classes, depth, *plane), dtype=torch.float16 if half else torch.float32, device=device)
 
 
-def _divided(held: Tensor, planes: int, base: int, totals: list[Tensor]) -> Tensor:
-    """A copy of the first ``planes`` held planes, divided by the blending weights that met there."""
-    weight = _outer([totals[0][base : base + planes], totals[1], totals[2]])
-    return held[:, :planes] / weight.to(held.dtype)
+def _divided(held: Tensor, planes: int, base: int, totals: list[Tensor]) -> Iterator[tuple[int, Tensor]]:
+    """(first plane, scores) of the first ``planes`` held planes, divided by the blending weights that met there; a few at a time, each is a copy."""
+    step = max(1, SLAB_BYTES // max(1, held[:, :1].numel() * held.element_size()))
+    for start in range(0, planes, step):
+        stop = min(start + step, planes)
+        weight = _outer([totals[0][base + start : base + stop], totals[1], totals[2]])
+        yield base + start, held[:, start:stop] / weight.to(held.dtype)
 
 
 def _shift(held: Tensor, base: int, to: int) -> int:

@@ -146,35 +146,48 @@ def winners_by_plane(slabs: Iterable[Tensor], trail: Trail, axis: int) -> Iterat
     source, prepared = (_axis_first(shape, axis) for shape in (trail.cropped_shape, trail.prepared.shape))
     positions = np.clip(scale_positions(prepared[0], source[0]), 0, prepared[0] - 1)
     in_plane = [_interpolation(n_prepared, n_source) for n_prepared, n_source in zip(prepared[1:], source[1:], strict=True)]
-    done, first, held = 0, 0, None  # planes written, prepared index of the first held plane, held planes
+    done, first = 0, 0  # planes written; prepared index of the first plane at hand
+    pieces: list[Tensor] = []  # the planes at hand: what an earlier slab left, and the slab; never joined, which would copy the slab
     for slab in slabs:
-        held = slab if held is None else torch.cat([held, slab], dim=1)
-        last = first + held.shape[1] - 1
+        pieces.append(slab)
+        last = first + sum(piece.shape[1] for piece in pieces) - 1
         final = last == prepared[0] - 1
         ready = source[0] if final else int(np.searchsorted(positions, last, side="right"))  # planes that need nothing beyond ``last``
-        yield from _reduce(held, first, positions, done, ready, in_plane, (source[1], source[2]))
+        yield from _reduce(pieces, first, positions, done, ready, in_plane, (source[1], source[2]))
         done = max(done, ready)
         keep_from = last if done >= source[0] else min(last, int(np.floor(positions[done])))
-        if keep_from > first:
-            held, first = held[:, keep_from - first :].clone(), keep_from
+        pieces = [torch.cat(list(_between(pieces, keep_from - first, last + 1 - first)), dim=1)]  # a copy: the slab's memory is let go
+        first = keep_from
     if done < source[0]:
         raise ValueError(f"slabs ended at plane {done} of {source[0]}")
 
 
+def _between(pieces: list[Tensor], low: int, high: int) -> Iterator[Tensor]:
+    """Of each piece the planes among low..high, counted from the first piece's first plane; views."""
+    offset = 0
+    for piece in pieces:
+        a, b = max(low - offset, 0), min(high - offset, piece.shape[1])
+        if b > a:
+            yield piece[:, a:b]
+        offset += piece.shape[1]
+
+
 def _reduce(
-    held: Tensor, first: int, positions: NDArray[np.float64], start: int, stop: int, in_plane: list[Tensor | None], plane: tuple[int, int]
+    pieces: list[Tensor], first: int, positions: NDArray[np.float64], start: int, stop: int, in_plane: list[Tensor | None], plane: tuple[int, int]
 ) -> Iterator[tuple[int, Tensor]]:
-    """Planes start..stop of the output from the held planes, a few at a time, one class after the other with a running maximum."""
+    """Planes start..stop of the output from the planes at hand, a few at a time, one class after the other with a running maximum."""
     step = max(1, CHUNK_VOXELS // (plane[0] * plane[1]))
-    w_a, w_b = (None if w is None else w.to(held.device) for w in in_plane)
+    device, at_hand = pieces[0].device, sum(piece.shape[1] for piece in pieces)
+    w_a, w_b = (None if w is None else w.to(device) for w in in_plane)
     for begin in range(start, stop, step):
         here = positions[begin : min(begin + step, stop)] - first
-        low, high = int(np.floor(here[0])), min(held.shape[1], int(np.floor(here[-1])) + 2)
-        along = torch.from_numpy(axis_weights(here - low, high - low, "linear")).to(held.device)
-        best = torch.full((len(here), *plane), -torch.inf, device=held.device)
-        winner = torch.zeros((len(here), *plane), dtype=torch.int16, device=held.device)
-        for index in range(held.shape[0]):
-            planes = held[index, low:high].float()
+        low, high = int(np.floor(here[0])), min(at_hand, int(np.floor(here[-1])) + 2)
+        along = torch.from_numpy(axis_weights(here - low, high - low, "linear")).to(device)
+        parts = list(_between(pieces, low, high))
+        best = torch.full((len(here), *plane), -torch.inf, device=device)
+        winner = torch.zeros((len(here), *plane), dtype=torch.int16, device=device)
+        for index in range(pieces[0].shape[0]):
+            planes = torch.cat([part[index] for part in parts]).float()
             if len(along) < high - low:  # shrink first, whichever way round that is
                 score = apply_axis(apply_axis(apply_axis(planes, along, 0), w_b, 2), w_a, 1)
             else:
