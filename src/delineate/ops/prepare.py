@@ -158,6 +158,7 @@ def winners_by_plane(slabs: Iterable[Tensor], trail: Trail, axis: int) -> Iterat
         keep_from = last if done >= source[0] else min(last, int(np.floor(positions[done])))
         pieces = [torch.cat(list(_between(pieces, keep_from - first, last + 1 - first)), dim=1)]  # a copy: the slab's memory is let go
         first = keep_from
+        del slab  # so that it is gone before the next one is made
     if done < source[0]:
         raise ValueError(f"slabs ended at plane {done} of {source[0]}")
 
