@@ -19,7 +19,6 @@ import typer
 app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode="markdown", pretty_exceptions_enable=False,
                   help="From a folder of scans with masks to a validated segmentation model, and from a scan to its structures.")  # fmt: skip
 
-Text = Annotated[str | None, typer.Option()]
 DATA = typer.Argument(help="A folder of scans (with masks), a manifest.jsonl, or one scan.", metavar="DATA")
 LAYOUT = typer.Option(help="Name of the layout, where several fit (see docs/layouts.md).")
 DESCRIPTION = typer.Option(help="YAML file that describes a layout of your own (draft one with `check --draft`).")
@@ -398,12 +397,7 @@ def _bar() -> Iterator[Callable[..., None]]:
         try:
             yield tell
         finally:
-            _console_off()
-
-
-def _console_off() -> None:
-    global _console
-    _console = None
+            _console = None
 
 
 def _plain_progress() -> Callable[..., None]:

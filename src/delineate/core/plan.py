@@ -236,9 +236,7 @@ class Plan(Part):
         known = {s.name for s in self.structures}
         if not set(self.postprocessing.keep_largest) <= known:
             raise ValueError(f"keep_largest names unknown structures: {sorted(set(self.postprocessing.keep_largest) - known)}")
-        if len({letter for pair in ("LR", "AP", "SI") for letter in self.orientation if letter in pair}) != 3 or any(
-            sum(letter in pair for letter in self.orientation) != 1 for pair in ("LR", "AP", "SI")
-        ):
+        if any(sum(letter in pair for letter in self.orientation) != 1 for pair in ("LR", "AP", "SI")):
             raise ValueError(f"an orientation has one letter each of L/R, A/P, S/I, found {self.orientation}")
         return self
 

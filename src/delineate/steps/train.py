@@ -32,7 +32,7 @@ from ..core.errors import DelineateError, LayoutError, OutputError, UsageError
 from ..core.manifest import Case, Manifest
 from ..core.plan import Plan
 from ..core.request import VALIDATION_FOLDS, Request, read_split
-from ..core.scores import without_nan
+from ..core.scores import describe, without_nan
 from ..core.store import Store, StoredCase
 from . import check as check_step
 from . import evaluate as evaluate_step
@@ -415,16 +415,9 @@ def _evaluate(run: _Run, evaluation: Manifest) -> dict[str, Any]:
     atomic.write_text(folder / "manifest.jsonl", evaluation.to_jsonl())
     evaluated = evaluate_step.evaluate(folder / "predictions", folder / "manifest.jsonl", folder)
     what = "test" if is_test else ("cross-validation" if len(groups) > 1 else "validation")
-    dice = {label: float(_mean(evaluated.scores.values(label, "dice"))) for label in evaluated.scores.labels}
+    dice = {label: float(describe(evaluated.scores.values(label, "dice"))["mean"]) for label in evaluated.scores.labels}
     run.say(f"{what} Dice on {len(evaluation)} cases: " + ", ".join(f"{k} {v:.3f}" for k, v in dice.items()))
     return {"what": what, "cases": len(evaluation), "dice_mean": evaluated.scores.mean("dice"), "dice": dice}
-
-
-def _mean(values: Any) -> float:
-    import numpy as np
-
-    kept = values[~np.isnan(values)]
-    return float(kept.mean()) if len(kept) else float("nan")
 
 
 def _bundle(run: _Run) -> None:
