@@ -24,6 +24,7 @@ LAYOUT = typer.Option(help="Name of the layout, where several fit (see docs/layo
 DESCRIPTION = typer.Option(help="YAML file that describes a layout of your own (draft one with `check --draft`).")
 LABELS = typer.Option(help="YAML file that names, merges or selects structures.")
 PATIENT = typer.Option(help="Regular expression with one group that finds the patient in a case's id.")
+RECIPE = typer.Option(help="A known system to reproduce: liver-ct-unet3d, brain-quicknat, liver-mr-unet2d, liver-ct-unet2d or brats-vnet.")
 DEVICE = typer.Option(help="auto, cpu or cuda.")
 
 
@@ -80,6 +81,7 @@ def plan(
     budget: Annotated[str | None, typer.Option(help="Time for training, such as 10m or 2h.")] = None,
     epochs: Annotated[int | None, typer.Option(help="Number of epochs instead of a budget.")] = None,
     dims: Annotated[int | None, typer.Option(help="2 or 3 instead of what the rules choose.")] = None,
+    recipe: Annotated[str | None, RECIPE] = None,
     device: Annotated[str, DEVICE] = "auto",
     seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
     layout: Annotated[str | None, LAYOUT] = None,
@@ -90,15 +92,21 @@ def plan(
     """Derive a plan from DATA and this machine, with the reason for each choice; edit it and pass it to `train --plan`."""
     from .cohort.layouts import find
     from .core import atomic
+    from .core.request import DEFAULT_EPOCHS
+    from .recipes import find_recipe
     from .steps import plan as step
 
+    chosen = None if recipe is None else find_recipe(recipe)
     with _bar() as tell:
         manifest = find(data, layout=layout, description=description, labels=labels, patient=patient)
+        if chosen is not None and labels is None:
+            manifest = chosen.structures(manifest)
         found = step.fingerprint(manifest, progress=lambda done, total, name: tell("read", done, total, name))
     seconds = None if budget is None else parse_duration(budget)
-    made = step.make_plan(
-        found, manifest, step.Machine.here(device), budget_s=seconds, epochs=epochs or (None if seconds else 1000), seed=seed, dims=dims
-    )
+    if chosen is None and seconds is None and epochs is None:
+        epochs = DEFAULT_EPOCHS
+    planner = step.make_plan if chosen is None else chosen.plan
+    made = planner(found, manifest, step.Machine.here(device), budget_s=seconds, epochs=epochs, seed=seed, dims=dims)
     atomic.write_text(out, made.to_json())
     for key, reason in made.reasons.items():
         typer.echo(f"{key}: {reason}")
@@ -114,7 +122,7 @@ def train(
         int | None, typer.Option(help="Number of epochs instead of a budget (bit-exact when resumed); 1000 where neither is given.")
     ] = None,
     plan: Annotated[Path | None, typer.Option(help="A plan to follow instead of a derived one.")] = None,
-    recipe: Annotated[str | None, typer.Option(help="A named plan that reproduces a known system (none yet).")] = None,
+    recipe: Annotated[str | None, RECIPE] = None,
     fold: Annotated[int | None, typer.Option(help="Train this one fold (from 0).")] = None,
     folds: Annotated[int | None, typer.Option(help="Number of folds, by patient; all are trained and averaged unless --fold picks one.")] = None,
     split: Annotated[Path | None, typer.Option(help='JSON {"train": [...], "val": [...], "test": [...]} of case or patient ids.')] = None,
@@ -136,17 +144,19 @@ def train(
     """
     from .core.errors import UsageError
     from .core.request import Request
+    from .recipes import find_recipe
     from .steps import train as step
 
-    if recipe is not None:
-        raise UsageError(f"there is no recipe called {recipe!r} yet; `delineate plan` derives a plan")
+    if recipe is not None and (plan is not None or dims is not None):
+        raise UsageError("--recipe is a plan: --plan and --dims exclude it")
+    chosen = None if recipe is None else find_recipe(recipe)
     request = Request(
         data=os.path.abspath(data),
-        budget_s=None if budget is None else parse_duration(budget), epochs=epochs, plan=_text(plan), fold=fold, folds=folds,
+        budget_s=None if budget is None else parse_duration(budget), epochs=epochs, plan=_text(plan), recipe=recipe or "", fold=fold, folds=folds,
         split=_text(split), init=_text(init), seed=seed, device=device, layout=layout or "", description=_text(description), labels=_text(labels),
         patient=patient or "", dims=dims)  # fmt: skip
     with _bar() as tell:
-        done = step.train(request, out, overwrite=overwrite, say=_say, progress=tell)
+        done = step.train(request, out, recipe=chosen, overwrite=overwrite, say=_say, progress=tell)
     _report_failures(done.failures)
 
 

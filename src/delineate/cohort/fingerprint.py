@@ -29,7 +29,8 @@ class CaseFingerprint:
     looks_like_hu: bool
     modality: str
     inside: tuple[tuple[float, ...], ...]  # intensities inside the labels, a channel each
-    voxels: dict[int, int]  # label value -> count
+    voxels: dict[int, int]  # label value -> count, background (0) over the whole scan
+    moments: tuple[tuple[float, float], ...] = ()  # mean and standard deviation over the whole scan, a channel each
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,17 @@ class Fingerprint:
     @property
     def zero_share(self) -> float:
         return float(np.median([c.zero_share for c in self.cases]))
+
+    def voxels(self, value: int) -> int:
+        """How many voxels of a label value all cases hold together."""
+        return sum(c.voxels.get(value, 0) for c in self.cases)
+
+    def moments(self, channel: int) -> tuple[float, float]:
+        """Mean and standard deviation of a channel over all voxels of all cases."""
+        sizes = np.array([float(np.prod(c.shape)) for c in self.cases])
+        means, stds = np.array([c.moments[channel] for c in self.cases]).T
+        mean = float((sizes * means).sum() / sizes.sum())
+        return mean, float(np.sqrt((sizes * (stds**2 + (means - mean) ** 2)).sum() / sizes.sum()))
 
     def to_json(self) -> dict[str, Any]:
         """A summary for the run's folder."""
@@ -93,7 +105,8 @@ def examine(case: Case, manifest: Manifest) -> CaseFingerprint:
         hu_like,
         str(image.meta.get("modality") or manifest.modality),
         inside,
-        {int(v): int(n) for v, n in enumerate(counts) if n and v},
+        {int(v): int(n) for v, n in enumerate(counts) if n},
+        tuple((float(channel.mean(dtype=np.float64)), float(channel.std(dtype=np.float64))) for channel in values),
     )
 
 

@@ -33,12 +33,13 @@ _DIGEST = len(hashlib.sha256().hexdigest())
 
 @dataclass(frozen=True)
 class Member:
-    """One trained network of a bundle; members are averaged by ``weight`` on the prepared grid."""
+    """One trained network of a bundle; members are averaged by ``weight`` on the prepared grid. ``view`` names one of the plan's views."""
 
     name: str
     weights: Weights = field(repr=False)
     fold: int | None = None
     weight: float = 1.0
+    view: str = ""
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,10 @@ class Bundle:
         names = [m.name for m in self.members]
         if not names or len(set(names)) != len(names):
             raise BundleError(f"a bundle has members with unique names, found {names}")
+        known = set(self.plan.named_views()) or {""}
+        strange = {m.view for m in self.members} - known
+        if strange:
+            raise BundleError(f"members of the views {sorted(strange)}, the plan has {sorted(known)}")
 
     @property
     def labels(self) -> LabelSet:
@@ -69,7 +74,7 @@ class Bundle:
         """16 hex digits from plan and weights."""
         digest = hashlib.sha256(self.plan.to_json().encode())
         for member in self.members:
-            digest.update(f"{member.name} {member.weight!r} {weights_sha256(member.weights)}".encode())
+            digest.update(f"{member.name} {member.view} {member.weight!r} {weights_sha256(member.weights)}".encode())
         return digest.hexdigest()[:16]
 
     def save(self, path: str | Path) -> None:
@@ -84,7 +89,7 @@ class Bundle:
         members = []
         for m in self.members:
             files[f"weights/{m.name}.safetensors"] = save({k: np.ascontiguousarray(v) for k, v in m.weights.items()})
-            members.append({"name": m.name, "fold": m.fold, "weight": m.weight})
+            members.append({"name": m.name, "fold": m.fold, "weight": m.weight, "view": m.view})
         head = {
             "delineate_bundle": VERSION,
             "id": self.id,
@@ -122,7 +127,8 @@ class Bundle:
                     raise BundleError(f"is a bundle of version {head['delineate_bundle']}, this program reads {VERSION}", path=path)
                 plan = Plan.from_json(archive.read("plan.json").decode(), f"{path}: plan.json")
                 members = tuple(
-                    Member(m["name"], load(archive.read(f"weights/{m['name']}.safetensors")), m["fold"], m["weight"]) for m in head["members"]
+                    Member(m["name"], load(archive.read(f"weights/{m['name']}.safetensors")), m["fold"], m["weight"], m.get("view", ""))
+                    for m in head["members"]
                 )
                 return cls(plan, members, json.loads(archive.read("card.json")))
         except (zipfile.BadZipFile, KeyError, ValueError) as error:

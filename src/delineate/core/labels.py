@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -142,6 +142,18 @@ class LabelSet:
         for left, right in self.pairs:
             table[index[left]], table[index[right]] = index[right], index[left]
         return table
+
+    def merged(self) -> LabelSet:
+        """The set with both sides of each pair as one structure, named without the side, with the smaller value of the two."""
+        partner = {max(pair): min(pair) for pair in self.pairs}
+        paired = set(partner) | set(partner.values())
+        kept = [label for label in self if label.value not in partner]
+        return LabelSet(tuple(replace(b, name=side_of(b.name)[1], side=None) if b.value in paired else b for b in kept))
+
+    def merge_table(self) -> NDArray[np.intp]:
+        """(N + 1,) class index -> class index of ``merged`` (0 is background)."""
+        index, partner = self.merged().compact(), {max(pair): min(pair) for pair in self.pairs}
+        return np.array([0, *(index[partner.get(value, value)] for value in self.values)])
 
     def to_json(self) -> list[dict[str, Any]]:
         return [{"value": b.value, "name": b.name, "colour": list(b.colour), "code": b.code, "side": b.side} for b in self]

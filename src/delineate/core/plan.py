@@ -11,6 +11,7 @@ import json
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from .errors import InputError, PlanError
@@ -19,6 +20,7 @@ from .labels import LabelSet
 Triple = tuple[int, int, int]
 Positive = Annotated[float, Field(gt=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
+_PLANES = {"L": "sagittal", "R": "sagittal", "A": "coronal", "P": "coronal", "S": "axial", "I": "axial"}
 
 
 class Part(BaseModel):
@@ -73,18 +75,25 @@ class Structure(Part):
 class Network(Part):
     """Which network, and its sizes; stage 0 has full resolution, ``strides`` are those into each later stage.
 
-    The families: ``unet`` (Ronneberger 2015; Çiçek 2016; Isensee 2021), plain or residual encoder.
+    The families, each described in its own file of ``nets``:
+    ``unet`` (Ronneberger 2015; Çiçek 2016; Isensee 2021), plain or residual encoder, strided or pooled;
+    ``denseunet`` (Li 2018): dense blocks (Huang 2017) of ``convs`` layers with ``growth``, U-Net skips; ``widths`` are the decoder's;
+    ``vnet`` (Milletari 2016): residual stages of ``convs`` convolutions;
+    ``quicknat`` (Roy 2019): dense blocks, unpooling by index, ``squeeze`` and excitation (Roy 2018). ``convs`` may differ by stage.
     """
 
-    kind: Literal["unet"] = "unet"
+    kind: Literal["unet", "denseunet", "vnet", "quicknat"] = "unet"
     dims: Literal[2, 3]
     channels: Annotated[int, Field(ge=1)]
     classes: Annotated[int, Field(ge=2)]  # background included
-    widths: Annotated[tuple[int, ...], Field(min_length=2)]
+    widths: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=2)]
     strides: tuple[Triple, ...]
     kernels: tuple[Triple, ...]
-    convs: Annotated[int, Field(ge=1, le=6)] = 2
+    convs: Annotated[int, Field(ge=1, le=6)] | tuple[Annotated[int, Field(ge=1, le=64)], ...] = 2
     encoder: Literal["plain", "residual"] = "plain"
+    down: Literal["stride", "pool"] = "stride"
+    growth: Annotated[int, Field(ge=1)] = 32  # feature maps that a dense layer adds
+    squeeze: Literal["none", "channel", "spatial", "both"] = "none"
     norm: Literal["instance", "batch", "group"] = "instance"
     activation: Literal["leaky_relu", "relu", "prelu"] = "leaky_relu"
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
@@ -97,9 +106,17 @@ class Network(Part):
                 f"{len(self.widths)} widths need {len(self.widths) - 1} strides and {len(self.widths)} kernels, "
                 f"found {len(self.strides)} and {len(self.kernels)}"
             )
+        if isinstance(self.convs, tuple) and len(self.convs) not in (len(self.widths), len(self.widths) - 1):
+            raise ValueError(f"convolutions are stated once, or for each of {len(self.widths)} stages, found {self.convs}")
         if self.dims == 2 and any(s[2] != 1 for s in (*self.strides, *self.kernels)):
             raise ValueError("a 2-D network has stride 1 and kernel 1 along the last axis")
+        if self.kind == "quicknat" and self.dims == 3:
+            raise ValueError("quicknat is a 2-D network")
         return self
+
+    def convs_at(self, stage: int) -> int:
+        """How many convolutions (or dense layers) stage ``stage`` has."""
+        return self.convs if isinstance(self.convs, int) else self.convs[stage]
 
     @property
     def divisor(self) -> Triple:
@@ -111,38 +128,67 @@ class Network(Part):
 
 
 class Loss(Part):
-    """Weighted sum of soft Dice and cross-entropy; ``batch_dice`` sums over the batch before dividing."""
+    """Weighted sum of terms, each explained with its paper in ``learn/losses.py``; a term of weight 0 is not computed.
+
+    ``batch_dice`` sums over the batch before dividing; ``squared`` squares the denominator's terms (Milletari 2016);
+    ``background`` lets the Dice-like terms count class 0 as well. ``class_weights`` (background first; empty: all 1) and
+    ``boundary`` (extra weight of voxels beside another class) apply to the terms that are sums over voxels.
+    """
 
     dice: Annotated[float, Field(ge=0)] = 1.0
+    generalised_dice: Annotated[float, Field(ge=0)] = 0.0
+    tversky: Annotated[float, Field(ge=0)] = 0.0
     cross_entropy: Annotated[float, Field(ge=0)] = 1.0
+    binary_cross_entropy: Annotated[float, Field(ge=0)] = 0.0
+    focal: Annotated[float, Field(ge=0)] = 0.0
     batch_dice: bool = True
+    squared: bool = False
+    background: bool = False
+    class_weights: tuple[Positive, ...] = ()
+    boundary: Annotated[float, Field(ge=0)] = 0.0
+    focal_gamma: Annotated[float, Field(ge=0)] = 2.0
+    tversky_false_positives: Fraction = 0.3
+    tversky_false_negatives: Fraction = 0.7
 
     @model_validator(mode="after")
     def _something_to_learn(self) -> Loss:
-        if self.dice + self.cross_entropy == 0:
+        if self.dice + self.generalised_dice + self.tversky + self.cross_entropy + self.binary_cross_entropy + self.focal == 0:
             raise ValueError("all loss weights are zero")
         return self
 
 
 class Optimiser(Part):
-    """SGD with Nesterov momentum, or AdamW; ``clip_norm`` bounds the gradient."""
+    """SGD with momentum (Nesterov's unless told otherwise), AdamW (Loshchilov 2019) or Adam (Kingma 2015), whose weight decay is L2;
+    ``amsgrad`` (Reddi 2018) for the latter two; ``clip_norm`` bounds the gradient."""
 
-    kind: Literal["sgd", "adamw"] = "adamw"
+    kind: Literal["sgd", "adamw", "adam"] = "adamw"
     learning_rate: Positive = 1e-3
     momentum: Fraction = 0.99
+    nesterov: bool = True
+    amsgrad: bool = False
     weight_decay: Annotated[float, Field(ge=0)] = 1e-2
     clip_norm: Positive = 12.0
 
 
 class Schedule(Part):
-    """How long, and how the learning rate falls: by steps when ``epochs`` is set, by the clock when ``budget_s`` is."""
+    """How long, and how the learning rate falls: by steps when ``epochs`` is set, by the clock when ``budget_s`` is.
 
-    kind: Literal["cosine", "poly"] = "cosine"
+    ``step`` multiplies the rate by ``drop_to`` after every ``drop_every`` of the run. The network that is kept does best on the
+    validation cases by ``best_by``; they are scored every ``validate_every`` epochs (None: evenly, a dozen times).
+    ``ema`` 0 keeps the trained weights themselves, not their average. Every ``keep_every`` epochs the weights are kept in a file of their own.
+    """
+
+    kind: Literal["cosine", "poly", "constant", "step"] = "cosine"
     epochs: Annotated[int, Field(ge=1)] | None = None
     budget_s: Positive | None = None
     steps_per_epoch: Annotated[int, Field(ge=1)] = 100
     warmup: Fraction = 0.03
+    drop_every: Annotated[float, Field(gt=0, le=1)] = 0.5
+    drop_to: Annotated[float, Field(gt=0, lt=1)] = 0.1
     ema: Annotated[float, Field(ge=0, lt=1)] = 0.998
+    best_by: Literal["dice", "loss"] = "dice"
+    validate_every: Annotated[int, Field(ge=1)] | None = None
+    keep_every: Annotated[int, Field(ge=1)] | None = None
 
     @model_validator(mode="after")
     def _one_end(self) -> Schedule:
@@ -156,12 +202,15 @@ class Augmentation(Part):
 
     ``rotation_deg`` about the I, J, K axes; ``scale`` about 1; ``mirror`` the axes that may be flipped (flipping the
     left-right axis swaps the values of sided structures); ``elastic_mm`` the deviation of a smooth displacement.
+    ``oblique_deg`` tilts the plane of a 2-D plan out of its axis; ``drop_channel_p`` blanks each channel, never all of them.
     """
 
     rotation_p: Fraction = 0.3
     rotation_deg: tuple[float, float, float] = (15.0, 15.0, 15.0)
     scale_p: Fraction = 0.3
     scale: tuple[Positive, Positive] = (0.75, 1.3)
+    oblique_p: Fraction = 0.0
+    oblique_deg: Annotated[float, Field(ge=0, le=90)] = 20.0
     elastic_p: Fraction = 0.0
     elastic_mm: Annotated[float, Field(ge=0)] = 3.0
     mirror: tuple[Annotated[int, Field(ge=0, le=2)], ...] = ()
@@ -177,6 +226,12 @@ class Augmentation(Part):
     gamma: tuple[Positive, Positive] = (0.7, 1.5)
     low_resolution_p: Fraction = 0.15
     low_resolution: tuple[Fraction, Fraction] = (0.5, 1.0)
+    drop_channel_p: Annotated[float, Field(ge=0, lt=1)] = 0.0
+
+    @classmethod
+    def none(cls) -> Augmentation:
+        """Nothing happens to a sample."""
+        return cls(**{name: 0.0 for name in cls.model_fields if name.endswith("_p")})
 
 
 class Inference(Part):
@@ -192,12 +247,32 @@ class Postprocessing(Part):
     keep_largest: tuple[str, ...] = ()
 
 
+class View(Part):
+    """One of several 2-D networks that look at the same prepared grid along different axes (Roy 2019).
+
+    ``axis`` of the prepared grid is the one it slices; ``patch`` is in the prepared grid's axes, 1 along ``axis``; ``weight`` is its say in
+    the average. ``merge_sides``: it learns "left X" and "right X" as one X (a sagittal slice cannot tell them apart) and votes for both.
+    """
+
+    axis: Annotated[int, Field(ge=0, le=2)]
+    patch: Triple
+    weight: Positive = 1.0
+    merge_sides: bool = False
+
+    @property
+    def order(self) -> Triple:
+        """Axes of the prepared grid in the order in which this view's own arrays have them, the sliced one last."""
+        a, b = (n for n in range(3) if n != self.axis)
+        return a, b, self.axis
+
+
 class Plan(Part):
     """Everything that fixes a run; see the module's head for conventions.
 
     ``crop``: to the box of what differs from the background ("nonzero", as for ``Normalisation``), or of the body in CT ("body").
     ``reasons`` says why each choice was made; ``low_resolution`` is the plan of a first stage at a coarser
-    spacing, present where a volume is far larger than a patch.
+    spacing, present where a volume is far larger than a patch. ``views``: several 2-D networks instead of one, each trained by the plan
+    that ``seen`` gives; ``patch`` is then the first view's.
     """
 
     delineate_plan: Literal[1] = 1
@@ -211,6 +286,7 @@ class Plan(Part):
     batch: Annotated[int, Field(ge=1)] = 2
     foreground: Fraction = 0.5  # share of patches centred on a structure
     network: Network
+    views: tuple[View, ...] = ()
     loss: Loss = Loss()
     optimiser: Optimiser = Optimiser()
     schedule: Schedule
@@ -238,7 +314,20 @@ class Plan(Part):
             raise ValueError(f"keep_largest names unknown structures: {sorted(set(self.postprocessing.keep_largest) - known)}")
         if any(sum(letter in pair for letter in self.orientation) != 1 for pair in ("LR", "AP", "SI")):
             raise ValueError(f"an orientation has one letter each of L/R, A/P, S/I, found {self.orientation}")
+        if self.loss.class_weights and len(self.loss.class_weights) != self.network.classes:
+            raise ValueError(f"{self.network.classes} classes need as many class weights, found {len(self.loss.class_weights)}")
+        self._check_views()
         return self
+
+    def _check_views(self) -> None:
+        if self.views and self.dims == 3:
+            raise ValueError("views are for 2-D plans")
+        if len({v.axis for v in self.views}) != len(self.views):
+            raise ValueError("two views slice the same axis")
+        for view in self.views:
+            i, j, k = (view.patch[a] for a in view.order)
+            if k != 1 or i % self.network.divisor[0] or j % self.network.divisor[1]:
+                raise ValueError(f"the patch {view.patch} of the view along axis {view.axis} must be 1 there and divisible by {self.network.divisor}")
 
     @property
     def dims(self) -> int:
@@ -254,6 +343,40 @@ class Plan(Part):
     def sided_axis(self) -> int:
         """Which axis of the prepared array runs between left and right."""
         return next(axis for axis, letter in enumerate(self.orientation) if letter in "LR")
+
+    def named_views(self) -> dict[str, View]:
+        """The views by the name of their planes: axial, coronal, sagittal."""
+        return {_PLANES[self.orientation[view.axis]]: view for view in self.views}
+
+    def seen(self, view: View) -> Plan:
+        """The plan of one view's network: a 2-D plan of its own whose last axis is the one that ``view`` slices.
+
+        Everything that is said by axis is put in the view's order; with ``merge_sides`` pairs of sided structures become one, and the
+        weight of a merged class is what twice as frequent a class would have.
+        """
+        order = view.order
+        table = self.labels.merge_table() if view.merge_sides else np.arange(self.network.classes)
+        merged = self.labels.merged() if view.merge_sides else self.labels
+        weights = self.loss.class_weights and tuple(
+            1 / sum(1 / w for w, to in zip(self.loss.class_weights, table, strict=True) if to == index) for index in range(len(merged) + 1)
+        )
+        own = {old: new for new, old in enumerate(order[:2])}  # a flip along the sliced axis changes no slice
+        augmentation, inference = self.augmentation.model_dump(), self.inference.model_dump()
+        augmentation |= {"rotation_deg": [self.augmentation.rotation_deg[a] for a in order]}
+        for part, mirror in ((augmentation, self.augmentation.mirror), (inference, self.inference.mirror)):
+            part["mirror"] = sorted(own[a] for a in mirror if a in own)
+        return self.replace(
+            orientation="".join(self.orientation[a] for a in order),
+            spacing_mm=[self.spacing_mm[a] for a in order],
+            patch=[view.patch[a] for a in order],
+            structures=[Structure(**d) for d in merged.to_json()],
+            network=self.network.model_dump() | {"classes": len(merged) + 1},
+            loss=self.loss.model_dump() | {"class_weights": weights},
+            augmentation=augmentation,
+            inference=inference,
+            postprocessing=Postprocessing(),
+            views=(),
+        )
 
     def to_json(self) -> str:
         """The text of ``plan.json``; ``from_json`` gives an equal plan."""

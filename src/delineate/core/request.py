@@ -9,6 +9,7 @@ from pathlib import Path
 from .errors import InputError, UsageError
 from .manifest import Split
 
+DEFAULT_EPOCHS = 1000  # where neither a budget nor epochs are asked for and no recipe says otherwise
 VALIDATION_FOLDS = 5  # without folds or a split, one fifth of the patients validates
 
 

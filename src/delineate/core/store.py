@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,12 +28,14 @@ class StoredCase:
     """One prepared case; ``image`` (C, I, J, K) float16 and ``label`` (I, J, K) uint8/uint16 are sliceable like numpy arrays.
 
     ``points`` maps class index -> (n, 3) voxels of that class, n at most ``POINTS``; classes without a voxel are absent.
+    ``spacing_mm`` along I, J, K.
     """
 
     id: str
     image: Any
     label: Any
     points: dict[int, NDArray[np.int32]]
+    spacing_mm: tuple[float, float, float] = (1.0, 1.0, 1.0)
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -42,7 +44,19 @@ class StoredCase:
 
     def loaded(self) -> StoredCase:
         """The same case with its arrays in memory."""
-        return StoredCase(self.id, np.asarray(self.image[:]), np.asarray(self.label[:]), self.points)
+        return replace(self, image=np.asarray(self.image[:]), label=np.asarray(self.label[:]))
+
+    def seen(self, order: Sequence[int], table: NDArray[np.intp]) -> StoredCase:
+        """The case with its axes in ``order`` and its class indices through ``table``; in memory."""
+        whole = self.loaded()
+        a, b, c = (self.spacing_mm[axis] for axis in order)
+        points: dict[int, NDArray[np.int32]] = {}
+        for index, voxels in self.points.items():
+            mine = voxels[:, list(order)]
+            to = int(table[index])
+            points[to] = np.concatenate([points[to], mine]) if to in points else mine
+        image, label = whole.image.transpose(0, *(1 + axis for axis in order)), table.astype(whole.label.dtype)[whole.label].transpose(*order)
+        return StoredCase(self.id, image, label, points, (a, b, c))
 
 
 class Store:
@@ -55,7 +69,8 @@ class Store:
         """Whether ``case`` is complete."""
         return (self.folder / case / "case.npz").is_file()
 
-    def add(self, case: str, image: NDArray[Any], label: NDArray[Any], classes: int, chunk: Sequence[int], seed: int = 0) -> None:
+    def add(self, case: str, image: NDArray[Any], label: NDArray[Any], classes: int, chunk: Sequence[int], seed: int = 0,
+            spacing_mm: Sequence[float] = (1.0, 1.0, 1.0)) -> None:  # fmt: skip
         """Write one case; an existing one is replaced.
 
         Args:
@@ -65,6 +80,7 @@ class Store:
             classes: how many, background included.
             chunk: a patch's shape (I, J, K): the unit of reading.
             seed: of the choice of points.
+            spacing_mm: along I, J, K.
 
         Raises:
             OutputError: the disk is full or cannot be written.
@@ -84,7 +100,7 @@ class Store:
             blosc2.asarray(np.ascontiguousarray(label, dtype=dtype), urlpath=str(building / "label.b2nd"), mode="w", chunks=blocks, cparams=params)
             points = class_points(label, classes, np.random.default_rng(seed))
             with temporary.open("wb") as file:
-                np.savez(file, **{str(c): p for c, p in points.items()})  # type: ignore[arg-type]
+                np.savez(file, spacing_mm=np.array(spacing_mm, dtype=np.float64), **{str(c): p for c, p in points.items()})  # type: ignore[arg-type]
         shutil.rmtree(final, ignore_errors=True)
         os.replace(building, final)
 
@@ -99,9 +115,10 @@ class Store:
         folder = self.folder / case
         try:
             image, label = blosc2.open(str(folder / "image.b2nd"), mode="r"), blosc2.open(str(folder / "label.b2nd"), mode="r")
-            with np.load(folder / "case.npz", allow_pickle=False) as points:
-                return StoredCase(case, image, label, {int(c): points[c] for c in points.files})
-        except (OSError, ValueError, RuntimeError) as error:
+            with np.load(folder / "case.npz", allow_pickle=False) as kept:
+                a, b, c = (float(v) for v in kept["spacing_mm"])
+                return StoredCase(case, image, label, {int(n): kept[n] for n in kept.files if n.isdigit()}, (a, b, c))
+        except (OSError, ValueError, RuntimeError, KeyError) as error:
             raise InputError("the prepared case is missing or damaged; prepare it anew", case=case, path=folder) from error
 
     def nbytes(self, cases: Sequence[str]) -> int:

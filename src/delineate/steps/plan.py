@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import numpy as np
 
@@ -88,6 +88,27 @@ def fingerprint(manifest: Manifest, *, workers: int | None = None, progress: Cal
         if outcome.error is not None:
             raise outcome.error
     return Fingerprint(tuple(o.value for o in outcomes if o.value is not None), manifest.channels)
+
+
+class Planner(Protocol):
+    """What makes a plan: ``make_plan`` by rules, or a recipe. With neither budget nor epochs a recipe takes its own full setting."""
+
+    def __call__(
+        self, found: Fingerprint, manifest: Manifest, machine: Machine, *, budget_s: float | None, epochs: int | None, seed: int, dims: int | None
+    ) -> Plan: ...
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A named planner that reproduces a known system.
+
+    ``structures`` gives the manifest with the structures that the system delineates, where the user chose none.
+    """
+
+    name: str
+    summary: str
+    plan: Planner
+    structures: Callable[[Manifest], Manifest] = lambda manifest: manifest
 
 
 @dataclass

@@ -43,4 +43,4 @@ def prepare_case(case: Case, manifest: Manifest, plan: Plan, store: Store) -> No
     array, trail = prepare(image, plan)
     classes = prepare_label(label, trail, plan.labels.compact())
     seed = int.from_bytes(hashlib.sha256(case.id.encode()).digest()[:4], "little")
-    store.add(case.id, array.numpy(), classes, plan.network.classes, chunk=plan.patch, seed=seed)
+    store.add(case.id, array.numpy(), classes, plan.network.classes, chunk=plan.patch, seed=seed, spacing_mm=trail.prepared.spacing_mm)

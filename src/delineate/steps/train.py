@@ -31,7 +31,7 @@ from ..core.bundle import Bundle, Member, Weights
 from ..core.errors import DelineateError, LayoutError, OutputError, UsageError
 from ..core.manifest import Case, Manifest
 from ..core.plan import Plan
-from ..core.request import VALIDATION_FOLDS, Request, read_split
+from ..core.request import DEFAULT_EPOCHS, VALIDATION_FOLDS, Request, read_split
 from ..core.scores import describe, without_nan
 from ..core.store import Store, StoredCase
 from . import check as check_step
@@ -71,6 +71,7 @@ class _Run:
     progress: Progress
     began: float
     spent_s: float = 0.0  # by earlier starts of this run
+    recipe: plan_step.Recipe | None = None
     manifest: Manifest = field(default_factory=lambda: Manifest((), ()))
     plan: Plan | None = None
     members: dict[int, Member] = field(default_factory=dict)
@@ -99,12 +100,13 @@ class _Run:
         atomic.write_text(self.folder / "clock.json", json.dumps({"spent_s": round(self.elapsed_s, 1)}))
 
 
-def train(request: Request, model: str | Path, *, overwrite: bool = False, say: Say = lambda text: None,
+def train(request: Request, model: str | Path, *, recipe: plan_step.Recipe | None = None, overwrite: bool = False, say: Say = lambda text: None,
           progress: Progress = lambda stage, done, total, note: None) -> Trained:  # fmt: skip
     """Train a model, or go on with one.
 
     Args:
         request: data and settings.
+        recipe: who plans, where ``request.recipe`` names one; the rules of ``steps.plan`` otherwise.
         model: the bundle to write; its run's folder is ``model`` + ".run".
         overwrite: start anew where a run or model stands already; the old model stays until a new one replaces it.
 
@@ -112,6 +114,7 @@ def train(request: Request, model: str | Path, *, overwrite: bool = False, say: 
         UsageError, InputError, PlanError, TrainingError, OutputError: see their sentences.
     """
     run = _open_run(request.validated(), Path(model), overwrite, say, progress)
+    run.recipe = recipe
     if (run.folder / "card.json").is_file() and run.model.is_file():
         say(f"this run is finished: {run.model}; to train anew, add --overwrite")
         return Trained(run.model, run.folder, json.loads((run.folder / "card.json").read_text(encoding="utf-8")).get("scores", {}))
@@ -179,6 +182,8 @@ def _check(run: _Run) -> None:
     manifest = checked.usable
     if not manifest.with_truth().cases:
         raise LayoutError("no usable case with truth to learn from" + (f"; first: {run.failures[0]}" if run.failures else ""), path=r.data)
+    if run.recipe is not None and not r.labels:
+        manifest = run.recipe.structures(manifest)
     run.manifest = _with_sides(manifest, r)
     shutil.copyfile(run.folder / "check" / "findings.json", run.folder / "findings.json")
     atomic.write_text(kept, run.manifest.to_jsonl())
@@ -217,8 +222,9 @@ def _plan(run: _Run) -> None:
         found = plan_step.fingerprint(learning, progress=lambda done, total, name: run.progress("plan", done, total, name))
         _save_json(run, "fingerprint.json", found.to_json())
         budget_s = None if r.budget_s is None else max(5.0, 0.9 * run.remaining_s() - RESERVE_S) / len(_folds(run))
-        epochs = r.epochs if r.epochs is not None else (None if budget_s is not None else 1000)
-        run.plan = plan_step.make_plan(found, learning, plan_step.Machine.here(r.device), budget_s=budget_s, epochs=epochs, seed=r.seed, dims=r.dims)
+        epochs = r.epochs if r.epochs is not None or budget_s is not None or run.recipe is not None else DEFAULT_EPOCHS
+        planner = plan_step.make_plan if run.recipe is None else run.recipe.plan
+        run.plan = planner(found, learning, plan_step.Machine.here(r.device), budget_s=budget_s, epochs=epochs, seed=r.seed, dims=r.dims)
     for key, reason in run.plan.reasons.items():
         run.say(f"plan: {key}: {reason}")
     atomic.write_text(kept, run.plan.to_json())
@@ -326,7 +332,7 @@ def _postprocess(run: _Run) -> None:
     from ..nets.build import build, load_weights
     from ..nets.infer import choose_device
 
-    if run.request.plan or not run.members:
+    if run.request.plan or run.recipe is not None or not run.members:
         return  # a plan that was given is followed as it is
     number, device = min(run.members), choose_device(run.request.device)
     module = build(run.planned().network).to(device)
