@@ -33,9 +33,11 @@ from ..core.plan import (
     Schedule,
     Structure,
 )
+from ..core.request import VALIDATION_FOLDS
 from . import batch
 
 Triple = tuple[int, int, int]
+Choice = tuple[Network, Triple, int]  # network, patch, batch
 MOST_CASES = 64  # a fingerprint from more cases would say the same
 ANISOTROPY = 3.0
 ORIENTATION_BY_SLICE_AXIS = ("ASR", "RSA", "RAS")  # the sliced axis (x, y or z) last
@@ -109,6 +111,7 @@ class Recipe:
     summary: str
     plan: Planner
     structures: Callable[[Manifest], Manifest] = lambda manifest: manifest
+    folds: int = VALIDATION_FOLDS  # one of so many parts of the patients validates
 
 
 @dataclass
@@ -288,34 +291,49 @@ def _channel(draft: _Draft, index: int, name: str) -> Channel:
 def _choose_network(draft: _Draft, budget_s: float | None, probe: Callable[[Network, Triple, int], float]) -> tuple[Network, Triple, int, float]:
     """The largest U-Net, patch and batch that memory and time allow: shrunk step by step until enough training steps fit."""
     spacing = [1.0 if s is None else s for s in draft.spacing_mm]
-    ladder = _ladder(draft.dims, bool(draft.machine.gpu_bytes))
-    wanted = 250 * 1000 if budget_s is None else 900 + 0.6 * budget_s  # steps
-    choices = []
-    for width, voxels, batch_size in ladder:
+    choices: list[Choice] = []
+    for width, voxels, batch_size in _ladder(draft.dims, bool(draft.machine.gpu_bytes)):
         patch, strides, kernels = topology(draft.shape, spacing, voxels, draft.dims)
         choice = (_unet(draft, width, strides, kernels), patch, batch_size)
-        if choice not in choices and _fits_memory(draft, width, patch, batch_size):  # a small case is whole in several sizes of patch
+        if choice not in choices:  # a small case is whole in several sizes of patch
             choices.append(choice)
+    (network, patch, batch_size), step_s, why = largest_that_fits(choices, budget_s, draft.machine, probe)
+    covers = min(1.0, float(np.prod(np.minimum(patch, draft.shape)) / np.prod(draft.shape)))
+    draft.reasons["patch"] = f"{' x '.join(map(str, patch))}, batch {batch_size}: covers {100 * covers:.0f} % of a median case"
+    draft.reasons["network"] = (
+        f"U-Net with {len(network.widths)} stages, {network.widths[0]} to {network.widths[-1]} wide: pooled until about 4 voxels an axis remain{why}"
+    )
+    return network, patch, batch_size, step_s
+
+
+def largest_that_fits(
+    choices: Sequence[Choice], budget_s: float | None, machine: Machine, probe: Callable[[Network, Triple, int], float]
+) -> tuple[Choice, float, str]:
+    """The first of ``choices`` (network, patch, batch; from large to small) that memory holds and of which enough steps fit into the budget.
+
+    Returns:
+        The choice, its measured seconds a step, and what was tried in words ("" without a budget).
+
+    Raises:
+        PlanError: not even the last fits the memory.
+    """
+    choices = [choice for choice in choices if _fits_memory(*choice, machine)]
     if not choices:
-        raise PlanError(f"not even the smallest network fits the memory of this machine ({draft.machine})")
+        raise PlanError(f"not even the smallest network fits the memory of this machine ({machine})")
+    wanted = 250 * 1000 if budget_s is None else 900 + 0.6 * budget_s  # steps
     tried = []
     least_s = probe(*choices[-1])  # the smallest is cheap to measure and tells which others are worth measuring
-    for network, patch, batch_size in choices:
-        guess_s = least_s * _work(network, patch, batch_size) / _work(*choices[-1])
-        if budget_s is not None and budget_s / guess_s < 0.8 * wanted and (network, patch, batch_size) != choices[-1]:
+    chosen, step_s = choices[-1], least_s
+    for choice in choices:
+        guess_s = least_s * _work(*choice) / _work(*choices[-1])
+        if budget_s is not None and budget_s / guess_s < 0.8 * wanted and choice != choices[-1]:
             continue
-        step_s = probe(network, patch, batch_size)
+        chosen, step_s = choice, probe(*choice)
+        network, patch, batch_size = choice
         tried.append(f"{network.widths[0]} wide, patch {'x'.join(map(str, patch))}, batch {batch_size}: {step_s:.2f} s a step")
         if budget_s is None or budget_s / step_s >= wanted:
             break
-    covers = min(1.0, float(np.prod(np.minimum(patch, draft.shape)) / np.prod(draft.shape)))
-    draft.reasons["patch"] = f"{' x '.join(map(str, patch))}, batch {batch_size}: covers {100 * covers:.0f} % of a median case"
-    timing = "" if budget_s is None else f"; tried: {'; '.join(tried)}; {wanted:.0f} steps were wanted in {budget_s:.0f} s"
-    draft.reasons["network"] = (
-        f"U-Net with {len(network.widths)} stages, {network.widths[0]} to {network.widths[-1]} wide: "
-        f"pooled until about 4 voxels an axis remain{timing}"
-    )
-    return network, patch, batch_size, step_s
+    return chosen, step_s, "" if budget_s is None else f"; tried: {'; '.join(tried)}; {wanted:.0f} steps were wanted in {budget_s:.0f} s"
 
 
 def _ladder(dims: int, gpu: bool) -> Sequence[tuple[int, int, int]]:
@@ -384,11 +402,11 @@ def _work(network: Network, patch: Triple, batch_size: int) -> float:
     return batch_size * float(np.prod(patch)) * network.widths[0]
 
 
-def _fits_memory(draft: _Draft, width: int, patch: Triple, batch_size: int) -> bool:
+def _fits_memory(network: Network, patch: Triple, batch_size: int, machine: Machine) -> bool:
     """About 24 feature maps of full resolution are alive in a training step, and the class scores, several times, in float32."""
     voxels = batch_size * float(np.prod(patch))
-    need = voxels * (24 * width * 2 + 6 * 4 * (len(draft.manifest.labels) + 1))
-    return need < 0.6 * (draft.machine.gpu_bytes or draft.machine.ram_bytes)
+    need = voxels * (24 * network.widths[0] * 2 + 6 * 4 * network.classes)
+    return need < 0.6 * (machine.gpu_bytes or machine.ram_bytes)
 
 
 def measure_step(network: Network, patch: Triple, batch_size: int, device: str = "cpu") -> float:

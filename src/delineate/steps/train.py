@@ -184,7 +184,7 @@ def _check(run: _Run) -> None:
         raise LayoutError("no usable case with truth to learn from" + (f"; first: {run.failures[0]}" if run.failures else ""), path=r.data)
     if run.recipe is not None and not r.labels:
         manifest = run.recipe.structures(manifest)
-    run.manifest = _with_sides(manifest, r)
+    run.manifest = _with_sides(manifest, r, VALIDATION_FOLDS if run.recipe is None else run.recipe.folds)
     shutil.copyfile(run.folder / "check" / "findings.json", run.folder / "findings.json")
     atomic.write_text(kept, run.manifest.to_jsonl())
     sides = {side: sum(c.split == side for c in run.manifest) for side in ("train", "val", "test")}
@@ -194,7 +194,7 @@ def _check(run: _Run) -> None:
     )
 
 
-def _with_sides(manifest: Manifest, request: Request) -> Manifest:
+def _with_sides(manifest: Manifest, request: Request, folds: int) -> Manifest:
     """Test cases by the split or the layout; folds, grouped by patient, over the others where no validation side is given."""
     if request.split:
         manifest = manifest.with_split(read_split(request.split))
@@ -205,7 +205,7 @@ def _with_sides(manifest: Manifest, request: Request) -> Manifest:
     patients = len({c.patient for c in learning})
     if patients < 2:
         raise LayoutError(f"found {patients} patient(s) to learn from; at least 2 are needed, one to train and one to validate", path=request.data)
-    return manifest.with_folds(min(request.folds or VALIDATION_FOLDS, patients), request.seed)
+    return manifest.with_folds(min(request.folds or folds, patients), request.seed)
 
 
 def _plan(run: _Run) -> None:
