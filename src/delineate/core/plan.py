@@ -231,7 +231,7 @@ class Augmentation(Part):
     @classmethod
     def none(cls) -> Augmentation:
         """Nothing happens to a sample."""
-        return cls(**{name: 0.0 for name in cls.model_fields if name.endswith("_p")})
+        return cls.model_validate({name: 0.0 for name in cls.model_fields if name.endswith("_p")})
 
 
 class Inference(Part):

@@ -76,11 +76,11 @@ class ConvNormAct(nn.Sequential):
 class ResidualBlock(nn.Module):
     """Convolutions beside a shortcut (He 2016); the shortcut is projected where size or width change."""
 
-    def __init__(self, net: Network, c_in: int, c_out: int, kernel: Sequence[int], stride: Sequence[int]):
+    def __init__(self, net: Network, c_in: int, c_out: int, kernel: Sequence[int], stride: Sequence[int], convs: int):
         super().__init__()
-        convs = [ConvNormAct(net, c_in, c_out, kernel, stride, act=net.convs > 1)]
-        convs += [ConvNormAct(net, c_out, c_out, kernel, act=n < net.convs - 1) for n in range(1, net.convs)]
-        self.convs = nn.Sequential(*convs)
+        layers = [ConvNormAct(net, c_in, c_out, kernel, stride, act=convs > 1)]
+        layers += [ConvNormAct(net, c_out, c_out, kernel, act=n < convs - 1) for n in range(1, convs)]
+        self.convs = nn.Sequential(*layers)
         plain = c_in == c_out and all(s == 1 for s in stride)
         self.shortcut = nn.Identity() if plain else ConvNormAct(net, c_in, c_out, (1, 1, 1), stride, act=False)
         self.act = activation(net.activation, c_out)
@@ -89,14 +89,14 @@ class ResidualBlock(nn.Module):
         return self.act(self.convs(x) + self.shortcut(x))  # type: ignore[no-any-return]
 
 
-def stage(net: Network, c_in: int, c_out: int, kernel: Sequence[int], stride: Sequence[int]) -> nn.Module:
-    """One encoder stage of ``net``: plain or residual."""
+def stage(net: Network, c_in: int, c_out: int, kernel: Sequence[int], stride: Sequence[int], convs: int) -> nn.Module:
+    """One encoder stage of ``convs`` convolutions: plain or residual, as ``net`` says."""
     if net.encoder == "residual":
-        return ResidualBlock(net, c_in, c_out, kernel, stride)
-    return plain_stage(net, c_in, c_out, kernel, stride)
+        return ResidualBlock(net, c_in, c_out, kernel, stride, convs)
+    return plain_stage(net, c_in, c_out, kernel, stride, convs)
 
 
-def plain_stage(net: Network, c_in: int, c_out: int, kernel: Sequence[int], stride: Sequence[int] = (1, 1, 1)) -> nn.Sequential:
-    """``net.convs`` convolutions, the first with ``stride``."""
+def plain_stage(net: Network, c_in: int, c_out: int, kernel: Sequence[int], stride: Sequence[int] = (1, 1, 1), convs: int = 2) -> nn.Sequential:
+    """``convs`` convolutions, the first with ``stride``."""
     first = ConvNormAct(net, c_in, c_out, kernel, stride)
-    return nn.Sequential(first, *(ConvNormAct(net, c_out, c_out, kernel) for _ in range(net.convs - 1)))
+    return nn.Sequential(first, *(ConvNormAct(net, c_out, c_out, kernel) for _ in range(convs - 1)))

@@ -33,7 +33,8 @@ class UNet(nn.Module):
         widths, one = net.widths, (1, 1, 1)
         inputs = (net.channels, *widths[:-1])
         strides = (one, *net.strides)
-        self.encoder = nn.ModuleList(stage(net, c, w, k, s) for c, w, k, s in zip(inputs, widths, net.kernels, strides, strict=True))
+        shapes = enumerate(zip(inputs, widths, net.kernels, strides, strict=True))
+        self.encoder = nn.ModuleList(stage(net, c, w, k, s, net.convs_at(n)) for n, (c, w, k, s) in shapes)
         self.up = nn.ModuleList()
         self.decoder = nn.ModuleList()
         self.heads = nn.ModuleList()
@@ -41,7 +42,7 @@ class UNet(nn.Module):
         for level in range(levels):
             step = tuple(net.strides[level][: net.dims])
             self.up.append(transposed_conv(net.dims)(widths[level + 1], widths[level], step, step))  # type: ignore[arg-type]
-            self.decoder.append(plain_stage(net, 2 * widths[level], widths[level], net.kernels[level]))
+            self.decoder.append(plain_stage(net, 2 * widths[level], widths[level], net.kernels[level], convs=net.convs_at(level)))
             has_head = level == 0 or (net.deep_supervision and level < levels - 1)
             self.heads.append(conv(net.dims)(widths[level], net.classes, 1) if has_head else nn.Identity())
         self.dropout = nn.Dropout(net.dropout) if net.dropout else nn.Identity()
