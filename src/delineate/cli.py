@@ -99,8 +99,8 @@ def plan(
     chosen = None if recipe is None else find_recipe(recipe)
     with _bar() as tell:
         manifest = find(data, layout=layout, description=description, labels=labels, patient=patient)
-        if chosen is not None and labels is None:
-            manifest = chosen.structures(manifest)
+        if chosen is not None:
+            manifest = chosen.adapt(manifest, labels is not None)
         found = step.fingerprint(manifest, progress=lambda done, total, name: tell("read", done, total, name))
     seconds = None if budget is None else parse_duration(budget)
     if chosen is None and seconds is None and epochs is None:

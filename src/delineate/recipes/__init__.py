@@ -10,8 +10,11 @@ import difflib
 
 from ..core.errors import UsageError
 from ..steps.plan import Recipe
+from . import brain_quicknat, brats_vnet, liver_ct_unet2d, liver_ct_unet3d, liver_mr_unet2d
 
-RECIPES: dict[str, Recipe] = {}
+RECIPES: dict[str, Recipe] = {
+    recipe.name: recipe for module in (liver_ct_unet3d, brain_quicknat, liver_mr_unet2d, liver_ct_unet2d, brats_vnet) for recipe in module.RECIPES
+}
 
 
 def find_recipe(name: str) -> Recipe:

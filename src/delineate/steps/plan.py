@@ -104,13 +104,13 @@ class Planner(Protocol):
 class Recipe:
     """A named planner that reproduces a known system.
 
-    ``structures`` gives the manifest with the structures that the system delineates, where the user chose none.
+    ``adapt`` takes from a cohort what the system takes: its structures, unless the user chose some (second argument), and its channels.
     """
 
     name: str
     summary: str
     plan: Planner
-    structures: Callable[[Manifest], Manifest] = lambda manifest: manifest
+    adapt: Callable[[Manifest, bool], Manifest] = lambda manifest, has_choice: manifest
     folds: int = VALIDATION_FOLDS  # one of so many parts of the patients validates
 
 

@@ -182,8 +182,8 @@ def _check(run: _Run) -> None:
     manifest = checked.usable
     if not manifest.with_truth().cases:
         raise LayoutError("no usable case with truth to learn from" + (f"; first: {run.failures[0]}" if run.failures else ""), path=r.data)
-    if run.recipe is not None and not r.labels:
-        manifest = run.recipe.structures(manifest)
+    if run.recipe is not None:
+        manifest = run.recipe.adapt(manifest, bool(r.labels))
     run.manifest = _with_sides(manifest, r, VALIDATION_FOLDS if run.recipe is None else run.recipe.folds)
     shutil.copyfile(run.folder / "check" / "findings.json", run.folder / "findings.json")
     atomic.write_text(kept, run.manifest.to_jsonl())
