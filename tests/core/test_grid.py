@@ -80,3 +80,10 @@ def test_the_affine_cannot_be_changed(grid):
 
 def test_json_round_trip(grid):
     assert Grid.from_json(grid.to_json()) == grid
+
+
+@pytest.mark.parametrize(
+    ("spacing_mm", "axis"), [((0.8, 1.5, 3.0), 2), ((3.0, 0.8, 1.5), 0), ((0.9, 1.2, 0.9), 1), ((1.0, 1.05, 1.0), 2), ((2.0, 2.0, 1.0), 2)]
+)
+def test_slices_are_stacked_along_the_coarsest_axis_or_else_the_last(spacing_mm, axis):
+    assert Grid.from_spacing((5, 6, 7), spacing_mm).slice_axis == axis

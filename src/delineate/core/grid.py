@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from .errors import GeometryError
 
 CODES = (("L", "R"), ("P", "A"), ("I", "S"))  # (towards minus, towards plus) of the x, y, z axes in RAS+
+COARSER = 1.1  # an axis this much coarser than both others is the one along which slices were stacked
 SHEAR_TOLERANCE = 1e-3  # largest |cosine| between two axes of an unsheared grid; rounding in headers is below
 
 
@@ -72,6 +73,12 @@ class Grid:
         """Distance between neighbouring voxel centres along i, j, k in mm."""
         a, b, c = np.linalg.norm(self.affine[:3, :3], axis=0)
         return float(a), float(b), float(c)
+
+    @property
+    def slice_axis(self) -> int:
+        """The axis along which slices are stacked: one at least 10 % coarser than both others, else the last (2)."""
+        order = np.argsort(self.spacing_mm)
+        return int(order[2]) if self.spacing_mm[order[2]] >= COARSER * self.spacing_mm[order[1]] else 2
 
     @property
     def shear(self) -> float:

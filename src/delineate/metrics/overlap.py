@@ -214,7 +214,7 @@ def _histograms(prediction: NDArray[Any], truth: NDArray[Any]) -> tuple[Ints, In
     if prediction.shape != truth.shape:
         raise GeometryError(f"prediction of shape {prediction.shape} against truth of shape {truth.shape}")
     predicted, true, shared = (np.zeros(LARGEST_VALUE + 1, dtype=np.int64) for _ in range(3))
-    box = _foreground_box(prediction, truth)
+    box = foreground_box(prediction, truth)
     for p, t in _chunks(prediction[box], truth[box]):
         p, t = _whole(p, "prediction"), _whole(t, "truth")
         _add(predicted, p)
@@ -235,7 +235,7 @@ def _whole(chunk: NDArray[Any], name: str) -> NDArray[Any]:
     return whole
 
 
-def _foreground_box(*arrays: NDArray[Any]) -> tuple[slice, ...]:
+def foreground_box(*arrays: NDArray[Any]) -> tuple[slice, ...]:
     """The smallest block outside which all arrays are zero; an empty one where they are zero everywhere."""
     box = [slice(None)] * arrays[0].ndim
     by_stride = np.argsort([-abs(s) for s in arrays[0].strides])  # the slowest axis first: the later ones see a smaller block
