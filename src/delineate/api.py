@@ -8,12 +8,13 @@ prediction.save("liver.nii.gz")
 
 from __future__ import annotations
 
-from functools import cached_property
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from .core import prediction as core_prediction
 from .core.bundle import Bundle
+from .core.errors import UsageError
 from .core.labels import LabelSet
 from .core.volume import Volume
 from .formats import files
@@ -33,6 +34,7 @@ class Model:
     def __init__(self, bundle: Bundle, device: str = "auto"):
         self.bundle = bundle
         self._device = device
+        self._engines: dict[tuple[str, ...], Any] = {}
 
     @property
     def labels(self) -> LabelSet:
@@ -44,29 +46,47 @@ class Model:
         """16 hex digits from plan and weights."""
         return self.bundle.id
 
-    @cached_property
-    def _engine(self) -> Any:
+    def _engine(self, views: tuple[str, ...] = ()) -> Any:
         from .nets.infer import Engine, choose_device
 
-        return Engine.from_bundle(self.bundle, choose_device(self._device))
+        if views not in self._engines:
+            self._engines[views] = Engine.from_bundle(self.bundle, choose_device(self._device), views=views)
+        return self._engines[views]
 
-    def predict(self, volume: Volume, *, mirror: bool = False) -> Prediction:
+    def predict(self, volume: Volume, *, mirror: bool = False, views: Sequence[str] = (), samples: int = 0, seed: int = 0,
+                channels: Sequence[str] | None = None) -> Prediction:  # fmt: skip
         """Delineate one scan, on exactly its grid.
 
         Args:
             volume: (I, J, K) or (C, I, J, K) with the model's channels; see ``read``.
             mirror: average over mirror images along the axes that training mirrored; slower, often a little better.
+            views: only these views ("axial", "coronal", "sagittal") of a model that has several; all where empty.
+            samples: so many Monte-Carlo dropout samples; ``uncertainty`` of the result says how far they agree, structure by structure.
+            seed: of the samples.
+            channels: names of the channels that ``volume`` has, in its order, where it lacks some of the model's.
 
         Raises:
             InputError: another number of channels than the model takes.
+            UsageError: unknown views or channels; samples of a model without dropout; missing channels where it was not trained for them.
         """
         from .nets import predictor
+        from .steps.predict import measured
 
         inference = self.bundle.plan.inference
         if mirror:
             inference = inference.model_copy(update={"mirror": self.bundle.plan.augmentation.mirror})
-        found = predictor.predict(volume, self._engine, self.bundle.id, inference)
-        return Prediction(found.labels, found.structures, found.bundle_id, found.timing)
+        drawn = predictor.Samples(samples, str(seed))
+        present = None if channels is None else self._present(channels)
+        found = measured(predictor.predict(volume, self._engine(tuple(views)), self.bundle.id, inference, samples=drawn, present=present))
+        return Prediction(found.labels, found.structures, found.bundle_id, found.timing, found.uncertainty, found.missing)
+
+    def _present(self, channels: Sequence[str]) -> list[int]:
+        known = [c.name.lower() for c in self.bundle.plan.channels]
+        unknown = [name for name in channels if name.lower() not in known]
+        if unknown or not channels:
+            given = f"knows no channel {', '.join(unknown)}" if unknown else "needs at least one channel"
+            raise UsageError(f"the model {given}; it takes {', '.join(c.name for c in self.bundle.plan.channels)}")
+        return [known.index(name.lower()) for name in channels]
 
 
 def load(path: str | Path, device: str = "auto") -> Model:

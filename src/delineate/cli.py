@@ -170,6 +170,14 @@ def predict(
     form: Annotated[str, typer.Option("--format", help="nii.gz, nii, nrrd, mha or png.")] = "nii.gz",
     dicom_seg: Annotated[bool, typer.Option("--dicom-seg", help="Also write a DICOM SEG of each DICOM series.")] = False,
     only: Annotated[str | None, typer.Option(help="train, val or test: that part of a cohort that is split.")] = None,
+    views: Annotated[str | None, typer.Option(help="Only these views of a model that averages several, such as axial or axial,coronal.")] = None,
+    samples: Annotated[
+        int, typer.Option(help="Monte-Carlo dropout samples of each case: how far they agree is written to OUT/uncertainty.csv.", metavar="N")
+    ] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of the samples.")] = 0,
+    allow_missing: Annotated[
+        bool, typer.Option("--allow-missing", help="Delineate scans that lack a channel too, with a model that was trained for it.")
+    ] = False,
 ) -> None:
     """Delineate scans: OUT/CASE.nii.gz on exactly each scan's grid, and OUT/predictions.json with volumes in ml.
 
@@ -187,6 +195,10 @@ def predict(
             form=form,
             dicom_seg=dicom_seg,
             only=only,
+            views=() if views is None else tuple(name.strip().lower() for name in views.split(",") if name.strip()),
+            samples=samples,
+            seed=seed,
+            allow_missing=allow_missing,
             progress=lambda n, total, name: tell("predict", n, total, name),
         )
     typer.echo(f"{len(done.outcomes) - len(done.failures)} of {len(done.outcomes)} cases written to {done.out}")

@@ -89,7 +89,8 @@ def _nnunet_folder(tree: Tree, draft: Draft, images: Path | None, labels: Path |
     for case, files in groups.items():
         lacking = [n for n in wanted if n not in files]
         if lacking:
-            draft.problem(case, "missing", f"channel {draft.channels[int(lacking[0])]} (ending _{lacking[0]}) is missing in {images}")
+            have = {draft.channels[int(n)]: os.path.abspath(files[n]) for n in wanted if n in files}
+            draft.problem(case, "missing", f"channel {draft.channels[int(lacking[0])]} (ending _{lacking[0]}) is missing in {images}", have=have)
             continue
         if case not in truth and split != "test":
             draft.problem(case, "unpaired", f"no label {case} in {labels or images.parent / 'labelsTr'}", "warning")
@@ -190,7 +191,8 @@ def modality_files(tree: Tree, root: Path) -> Draft | None:
     for folder, keys in folders.items():
         lacking = [k for k in channels if k not in keys]
         if lacking:
-            draft.problem(folder.name, "missing", f"channel {', '.join(lacking)} is missing in {folder}; the cohort has {', '.join(channels)}")
+            message = f"channel {', '.join(lacking)} is missing in {folder}; the cohort has {', '.join(channels)}"
+            draft.problem(folder.name, "missing", message, have={k: os.path.abspath(keys[k]) for k in channels if k in keys})
             continue
         label = tuple(source(keys[k]) for k in truths if k in keys)
         if truths and not label:

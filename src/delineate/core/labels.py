@@ -144,11 +144,22 @@ class LabelSet:
         return table
 
     def merged(self) -> LabelSet:
-        """The set with both sides of each pair as one structure, named without the side, with the smaller value of the two."""
-        partner = {max(pair): min(pair) for pair in self.pairs}
-        paired = set(partner) | set(partner.values())
-        kept = [label for label in self if label.value not in partner]
-        return LabelSet(tuple(replace(b, name=side_of(b.name)[1], side=None) if b.value in paired else b for b in kept))
+        """The set with both sides of each pair as one structure: the smaller value of the two, the name without the side, no code.
+
+        Where that name is empty or another structure's, both names stand in it ("left kidney + right kidney").
+        """
+        pairs = {min(pair): max(pair) for pair in self.pairs}
+        gone, by_value = set(pairs.values()), {label.value: label for label in self}
+        taken = {label.name for label in self if label.value not in gone and label.value not in pairs}
+        kept = []
+        for label in self:
+            if label.value in pairs:
+                stem = side_of(label.name)[1]
+                name = stem if stem and stem not in taken else f"{label.name} + {by_value[pairs[label.value]].name}"
+                kept.append(replace(label, name=name, code="", side=None))
+            elif label.value not in gone:
+                kept.append(label)
+        return LabelSet(tuple(kept))
 
     def merge_table(self) -> NDArray[np.intp]:
         """(N + 1,) class index -> class index of ``merged`` (0 is background)."""

@@ -57,6 +57,9 @@ class Source:
         )
 
 
+ABSENT = Source("")  # stands where a case lacks a channel that the others have; only predicting can do without
+
+
 @dataclass(frozen=True)
 class Case:
     """One scan: its channels, its truth and its patient.
@@ -64,8 +67,8 @@ class Case:
     Args:
         id: unique in the manifest; also the name of output files, so free of "/" and white space at its ends.
         patient: whose scan it is; cases of one patient never stand on both sides of a split.
-        images: one source a channel, in the manifest's channel order; or a single source that holds all channels
-            (a 4-D NIfTI file, a colour image).
+        images: one source a channel, in the manifest's channel order (``ABSENT`` for one that the case lacks); or a single
+            source that holds all channels (a 4-D NIfTI file, a colour image).
         label: the sources of the truth; one, or one a structure; empty where there is no truth.
         split: "train", "val" or "test" where the layout says so; None leaves it to the folds.
         fold: set by ``Manifest.with_folds``.
@@ -81,8 +84,13 @@ class Case:
     def __post_init__(self) -> None:
         if not self.id or self.id != self.id.strip() or "/" in self.id or "\\" in self.id or self.id in (".", ".."):
             raise LayoutError(f"a case id names a file, {self.id!r} cannot")
-        if not self.images:
+        if not self.images or all(s == ABSENT for s in self.images):
             raise LayoutError("a case has at least one image", case=self.id)
+
+    @property
+    def path(self) -> str:
+        """Where its first image is: what a message names."""
+        return next(s.path for s in self.images if s != ABSENT)
 
     def to_json(self) -> dict[str, Any]:
         return {

@@ -77,9 +77,13 @@ class Network(Part):
 
     The families, each described in its own file of ``nets``:
     ``unet`` (Ronneberger 2015; Çiçek 2016; Isensee 2021), plain or residual encoder, strided or pooled;
-    ``denseunet`` (Li 2018): dense blocks (Huang 2017) of ``convs`` layers with ``growth``, U-Net skips; ``widths`` are the decoder's;
-    ``vnet`` (Milletari 2016): residual stages of ``convs`` convolutions;
-    ``quicknat`` (Roy 2019): dense blocks, unpooling by index, ``squeeze`` and excitation (Roy 2018). ``convs`` may differ by stage.
+    ``denseunet`` (Li 2018): dense blocks (Huang 2017) of ``convs`` layers with ``growth``, from stage 2 on; ``widths`` and ``kernels`` are
+    the decoder's from stage 0 on and, last, those of the stem, the first convolution;
+    ``vnet`` (Milletari 2016): residual stages of ``convs`` convolutions, as many down as up;
+    ``quicknat`` (Roy 2019): dense blocks of ``convs`` convolutions, unpooling by index, ``squeeze`` and excitation (Roy 2018).
+
+    ``convs`` is stated once, or for each stage (``denseunet``: for each dense block). ``dropout`` drops whole feature maps. What a family
+    has no use for must be left at its default, so that a plan never says what does not happen; only a ``unet`` is deeply supervised.
     """
 
     kind: Literal["unet", "denseunet", "vnet", "quicknat"] = "unet"
@@ -89,15 +93,22 @@ class Network(Part):
     widths: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=2)]
     strides: tuple[Triple, ...]
     kernels: tuple[Triple, ...]
-    convs: Annotated[int, Field(ge=1, le=6)] | tuple[Annotated[int, Field(ge=1, le=64)], ...] = 2
+    convs: Annotated[int, Field(ge=1, le=64)] | tuple[Annotated[int, Field(ge=1, le=64)], ...] = 2
     encoder: Literal["plain", "residual"] = "plain"
-    down: Literal["stride", "pool"] = "stride"
+    down: Literal["stride", "pool"] = "stride"  # how a unet reaches its next stage
     growth: Annotated[int, Field(ge=1)] = 32  # feature maps that a dense layer adds
     squeeze: Literal["none", "channel", "spatial", "both"] = "none"
     norm: Literal["instance", "batch", "group"] = "instance"
     activation: Literal["leaky_relu", "relu", "prelu"] = "leaky_relu"
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    deep_supervision: bool = True
+    deep_supervision: bool = True  # False where left out for another family than unet
+
+    @model_validator(mode="before")
+    @classmethod
+    def _only_a_unet_is_deeply_supervised(cls, given: Any) -> Any:
+        if isinstance(given, dict) and given.get("kind", "unet") != "unet":
+            return {"deep_supervision": False} | given
+        return given
 
     @model_validator(mode="after")
     def _stages_agree(self) -> Network:
@@ -106,16 +117,33 @@ class Network(Part):
                 f"{len(self.widths)} widths need {len(self.widths) - 1} strides and {len(self.widths)} kernels, "
                 f"found {len(self.strides)} and {len(self.kernels)}"
             )
-        if isinstance(self.convs, tuple) and len(self.convs) not in (len(self.widths), len(self.widths) - 1):
-            raise ValueError(f"convolutions are stated once, or for each of {len(self.widths)} stages, found {self.convs}")
+        if any(n < 1 for s in self.strides for n in s) or any(n < 1 or n % 2 == 0 for k in self.kernels for n in k):
+            raise ValueError(f"strides are 1 or more and kernels are odd, found {self.strides} and {self.kernels}")
         if self.dims == 2 and any(s[2] != 1 for s in (*self.strides, *self.kernels)):
             raise ValueError("a 2-D network has stride 1 and kernel 1 along the last axis")
+        if self.kind == "denseunet" and len(self.widths) < 4:
+            raise ValueError(f"a denseunet has at least 4 widths: two of the decoder, one beside a dense block, the stem's; found {self.widths}")
+        blocks = len(self.widths) - (2 if self.kind == "denseunet" else 0)
+        if isinstance(self.convs, tuple) and len(self.convs) != blocks:
+            raise ValueError(
+                f"convs are stated once, or for each of {blocks} {'dense blocks' if blocks < len(self.widths) else 'stages'}, found {self.convs}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _says_only_what_happens(self) -> Network:
+        for name, kind in {"encoder": "unet", "down": "unet", "deep_supervision": "unet", "growth": "denseunet", "squeeze": "quicknat"}.items():
+            default = False if name == "deep_supervision" else type(self).model_fields[name].default
+            if self.kind != kind and getattr(self, name) != default:
+                raise ValueError(f"a {self.kind} has no {name} (only a {kind} has), found {getattr(self, name)!r}: leave it out")
         if self.kind == "quicknat" and self.dims == 3:
             raise ValueError("quicknat is a 2-D network")
+        if self.kind == "quicknat" and len(set(self.widths)) > 1:
+            raise ValueError(f"quicknat puts values back where the encoder took them, so all its widths are equal, found {self.widths}")
         return self
 
     def convs_at(self, stage: int) -> int:
-        """How many convolutions (or dense layers) stage ``stage`` has."""
+        """How many convolutions stage ``stage`` has; for a denseunet, how many layers dense block ``stage`` has."""
         return self.convs if isinstance(self.convs, int) else self.convs[stage]
 
     @property
@@ -272,7 +300,7 @@ class Plan(Part):
     ``crop``: to the box of what differs from the background ("nonzero", as for ``Normalisation``), or of the body in CT ("body").
     ``reasons`` says why each choice was made; ``low_resolution`` is the plan of a first stage at a coarser
     spacing, present where a volume is far larger than a patch. ``views``: several 2-D networks instead of one, each trained by the plan
-    that ``seen`` gives; ``patch`` is then the first view's.
+    that ``seen`` gives, with the view's own patch; ``patch`` is then that of no network.
     """
 
     delineate_plan: Literal[1] = 1
@@ -376,6 +404,7 @@ class Plan(Part):
             inference=inference,
             postprocessing=Postprocessing(),
             views=(),
+            low_resolution=None,
         )
 
     def to_json(self) -> str:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from .errors import LabelError
 from .labels import LabelSet, unique_values
@@ -21,6 +22,9 @@ class Prediction:
         structures: what the values mean.
         bundle_id: which model said so.
         timing: seconds of each station ("prepare", "infer", "total").
+        uncertainty: structure -> what its Monte-Carlo dropout samples say (see ``metrics.uncertainty``); empty where none were asked for.
+        missing: channels of the model that the scan lacks.
+        samples: (I, J, K) label values of each Monte-Carlo dropout sample, until ``uncertainty`` has been taken from them.
 
     Raises:
         LabelError: a value that no structure has.
@@ -30,6 +34,9 @@ class Prediction:
     structures: LabelSet
     bundle_id: str = ""
     timing: dict[str, float] = field(default_factory=dict)
+    uncertainty: dict[str, dict[str, Any]] = field(default_factory=dict)
+    missing: tuple[str, ...] = ()
+    samples: tuple[NDArray[Any], ...] = field(default=(), repr=False)
 
     def __post_init__(self) -> None:
         unknown = set(unique_values(self.labels.array)) - {0, *self.structures.values}
@@ -44,8 +51,13 @@ class Prediction:
 
     def to_json(self) -> dict[str, Any]:
         """What ``predictions.json`` keeps of it."""
-        return {
+        entry: dict[str, Any] = {
             "volumes_ml": {k: round(v, 4) for k, v in self.volumes_ml.items()},
             "bundle": self.bundle_id,
             "seconds": {k: round(v, 3) for k, v in self.timing.items()},
         }
+        if self.uncertainty:
+            entry["uncertainty"] = self.uncertainty
+        if self.missing:
+            entry["missing"] = list(self.missing)
+        return entry

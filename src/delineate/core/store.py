@@ -47,16 +47,48 @@ class StoredCase:
         return replace(self, image=np.asarray(self.image[:]), label=np.asarray(self.label[:]))
 
     def seen(self, order: Sequence[int], table: NDArray[np.intp]) -> StoredCase:
-        """The case with its axes in ``order`` and its class indices through ``table``; in memory."""
-        whole = self.loaded()
+        """The case with its axes in ``order`` and its class indices through ``table``.
+
+        Nothing is copied but a label in memory whose classes change; arrays on disk stay there and are turned slice by slice.
+        """
         a, b, c = (self.spacing_mm[axis] for axis in order)
         points: dict[int, NDArray[np.int32]] = {}
         for index, voxels in self.points.items():
             mine = voxels[:, list(order)]
             to = int(table[index])
             points[to] = np.concatenate([points[to], mine]) if to in points else mine
-        image, label = whole.image.transpose(0, *(1 + axis for axis in order)), table.astype(whole.label.dtype)[whole.label].transpose(*order)
+        channels_first = (0, *(1 + axis for axis in order))
+        image: Any = _Turned(self.image, channels_first)
+        label: Any = _Turned(self.label, tuple(order), table.astype(self.label.dtype))
+        if isinstance(self.image, np.ndarray) and isinstance(self.label, np.ndarray):
+            image, label = image[:], label[:]
         return StoredCase(self.id, image, label, points, (a, b, c))
+
+
+@dataclass(frozen=True)
+class _Turned:
+    """A stored array with its axes in another order and its values through ``table``; sliceable as the array is."""
+
+    array: Any
+    order: tuple[int, ...]
+    table: NDArray[Any] | None = None
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return tuple(int(self.array.shape[axis]) for axis in self.order)
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        return np.dtype(self.array.dtype)
+
+    def __getitem__(self, slices: slice | tuple[slice, ...]) -> NDArray[Any]:
+        asked = slices if isinstance(slices, tuple) else (slices,)
+        wanted = [slice(None)] * len(self.order)
+        for axis, part in zip(self.order, asked, strict=False):
+            wanted[axis] = part
+        found = np.asarray(self.array[tuple(wanted)]).transpose(self.order)
+        same = self.table is None or np.array_equal(self.table, np.arange(len(self.table)))
+        return found if same else self.table[found]  # type: ignore[index]
 
 
 class Store:

@@ -5,51 +5,117 @@ window is deep are held; as soon as no later window touches a plane it is divide
 yielded, so that restoring runs while later windows are still to come and no full-size float volume of every
 class ever exists. Blending weights are Gaussian and separable, so their sum is a product of three 1-D sums.
 
+Several views (2-D networks along several axes, Roy 2019) finish their planes along different axes, so their average is the one
+thing that is held whole: classes x voxels in half precision, in memory up to ``AVERAGE_BYTES`` and in a temporary file beyond.
+
 Shapes: scan (C, I, J, K); windows (B, C, *patch); slabs (L, d, A, B') with the marching axis first after the classes.
 In 2-D the patch is (I, J, 1): windows march along K and a batch holds several slices.
 """
 
 from __future__ import annotations
 
+import contextlib
 import itertools
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+import os
+import tempfile
+from collections.abc import Callable, Generator, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from ..core.bundle import Bundle
-from ..core.plan import Inference, Plan
+from ..core.errors import OutputError, UsageError
+from ..core.plan import Inference, Plan, View
 from .build import build, load_weights, memory_format
 
 Triple = tuple[int, int, int]
 WINDOW_VOXELS = 2**21  # voxels of input that one forward pass takes on a CPU; more gains nothing there
 SLAB_BYTES = 2**27  # scores handed over at once
 HALF_ABOVE_BYTES = 2**30  # held scores beyond this are kept in half precision: an error of 1e-3 of a probability
+AVERAGE_BYTES = 2**30  # an average over views beyond this lives in a temporary file
 
 
 @dataclass(frozen=True)
 class Engine:
     """Networks ready to run: the members of a bundle on a device.
 
-    ``members`` are (module, weight) in evaluation mode; their probabilities are averaged.
+    ``members`` are (module, weight) in evaluation mode; their probabilities are averaged. ``views`` names the view of each, where
+    the plan has views; then the members of one view are averaged first, and the views by their members' mean weight.
     """
 
     plan: Plan
     members: tuple[tuple[nn.Module, float], ...]
     device: torch.device
     dtype: torch.dtype  # autocast to this; float32 runs as it is
+    views: tuple[str, ...] = ()
 
     @classmethod
-    def from_bundle(cls, bundle: Bundle, device: torch.device, dtype: torch.dtype | None = None) -> Engine:
-        """Rebuild every member's network and fill in its weights."""
-        members = []
+    def from_bundle(cls, bundle: Bundle, device: torch.device, dtype: torch.dtype | None = None, views: Sequence[str] = ()) -> Engine:
+        """Rebuild every member's network and fill in its weights.
+
+        Args:
+            views: only the members of these views; all of them where empty.
+
+        Raises:
+            UsageError: a view that the model does not have.
+        """
+        known = list(dict.fromkeys(member.view for member in bundle.members if member.view))
+        unknown = [name for name in views if name not in known]
+        if unknown:
+            has = f"it has {', '.join(known)}" if known else "it is one network, without views"
+            raise UsageError(f"the model has no view {', '.join(unknown)}; {has}")
+        by_name, members, used = bundle.plan.named_views(), [], []
         for member in bundle.members:
-            module = build(bundle.plan.network)
-            load_weights(module, member.weights)
-            members.append((module.to(device).eval(), member.weight))
-        return cls(bundle.plan, tuple(members), device, fast_dtype(device) if dtype is None else dtype)
+            if not views or member.view in views:
+                plan = bundle.plan.seen(by_name[member.view]) if member.view else bundle.plan
+                module = build(plan.network)
+                load_weights(module, member.weights)
+                members.append((module.to(device).eval(), member.weight))
+                used.append(member.view)
+        return cls(bundle.plan, tuple(members), device, fast_dtype(device) if dtype is None else dtype, tuple(used) if known else ())
+
+    def by_view(self, inference: Inference) -> list[tuple[View, float, Engine]]:
+        """Each view with its share of the average (they add up to 1) and the engine of its own members, which sees the view's plan."""
+        plan = self.plan.replace(inference=inference.model_dump())
+        parts = []
+        for name, view in plan.named_views().items():
+            mine = tuple(m for m, of in zip(self.members, self.views, strict=True) if of == name)
+            if mine:
+                weight = sum(w for _, w in mine) / len(mine)
+                parts.append((view, weight, replace(self, plan=plan.seen(view), members=mine, views=())))
+        total = sum(weight for _, weight, _ in parts)
+        return [(view, weight / total, engine) for view, weight, engine in parts]
+
+
+@contextlib.contextmanager
+def sampling(engine: Engine, seed: int) -> Iterator[None]:
+    """Inside, dropout is at work and draws from ``seed``, and everything else evaluates as before (Gal 2016).
+
+    Only dropout layers are put into training mode, so that no norm sees the batch or learns from it. The random streams outside
+    are as they were afterwards.
+
+    Raises:
+        ValueError: a member has no dropout layer.
+    """
+    layers = [[m for m in module.modules() if isinstance(m, nn.modules.dropout._DropoutNd)] for module, _ in engine.members]
+    if not all(layers):
+        raise ValueError("sampling needs networks with dropout layers")
+    on_gpu = engine.device.type == "cuda"
+    gpu = engine.device.index if engine.device.index is not None else (torch.cuda.current_device() if on_gpu else 0)
+    with torch.random.fork_rng(devices=[gpu] if on_gpu else []):
+        torch.default_generator.manual_seed(seed)
+        if on_gpu:
+            torch.cuda.default_generators[gpu].manual_seed(seed)
+        for layer in itertools.chain(*layers):
+            layer.train()
+        try:
+            yield
+        finally:
+            for layer in itertools.chain(*layers):
+                layer.eval()
 
 
 def fast_dtype(device: torch.device) -> torch.dtype:
@@ -76,7 +142,7 @@ def marching_axis(shape: Sequence[int], plan: Plan) -> int:
     return int(np.argmin(held))
 
 
-def slabs(scan: Tensor, engine: Engine, inference: Inference | None = None) -> Iterator[Tensor]:
+def slabs(scan: Tensor, engine: Engine, inference: Inference | None = None) -> Generator[Tensor, None, None]:
     """Class probabilities of a prepared scan in order along ``marching_axis``.
 
     Args:
@@ -85,8 +151,14 @@ def slabs(scan: Tensor, engine: Engine, inference: Inference | None = None) -> I
 
     Yields:
         (L, d, A, B) on the engine's device, d planes at a time; the depths add up to the axis' length.
+
+    Raises:
+        OutputError: no room for the temporary file that an average over views needs.
     """
     inference = inference or engine.plan.inference
+    if engine.views:
+        yield from _slabs_of_views(scan, engine, inference)
+        return
     axis = marching_axis(scan.shape[1:], engine.plan)
     padded, before = _padded(scan, engine.plan.patch)
     kept = [(b, b + n) for b, n in zip(before, scan.shape[1:], strict=True)]
@@ -95,6 +167,90 @@ def slabs(scan: Tensor, engine: Engine, inference: Inference | None = None) -> I
         low, high = max(position, along[0]), min(position + scores.shape[1], along[1])
         if high > low:
             yield scores[:, low - position : high - position, slice(*across_a), slice(*across_b)]
+
+
+# ---- several views ----
+
+
+def _slabs_of_views(scan: Tensor, engine: Engine, inference: Inference) -> Iterator[Tensor]:
+    """(L, d, I, J) probabilities along K: the weighted average of the views (Roy 2019, section 2.5).
+
+    A view that merged both sides of a structure votes with the full probability of the merged class for either side. It says that
+    the voxel is one or the other, and leaves it to the other views which; half a vote for each would instead favour the background,
+    which would lose nothing by the merging. What the classes then add up to is divided out.
+    """
+    i, j, k = scan.shape[1:]
+    with _average(engine, (k, engine.plan.network.classes, i, j)) as windows:
+        for view, share, own in engine.by_view(inference):
+            table = engine.plan.labels.merge_table() if view.merge_sides else np.arange(engine.plan.network.classes)
+            start = 0
+            for slab in slabs(scan.permute(0, *(1 + axis for axis in view.order)), own):
+                _add(slab, share, view, table, start, windows)
+                start += slab.shape[1]
+                del slab  # so that it is gone before the next one is made
+        for _, held in windows(0, k):
+            scores = held.to(engine.device).movedim(1, 0).float()
+            yield scores / scores.sum(0, keepdim=True)
+
+
+Windows = Callable[[int, int], Iterator[tuple[int, Tensor]]]
+
+
+def _add(slab: Tensor, share: float, view: View, table: np.ndarray[tuple[int], np.dtype[np.intp]], start: int, windows: Windows) -> None:
+    """Add ``share`` of a view's slab (L', d, A, B), whose first plane is ``start`` along the view's axis, to the average."""
+    stands = (view.axis, *view.order[:2])
+    turned = slab.permute(0, *(1 + stands.index(axis) for axis in (2, 0, 1)))  # (L', K, I, J)
+    stop = start + slab.shape[1]
+    i, j = (slice(start, stop) if axis == view.axis else slice(None) for axis in (0, 1))
+    low, high = (start, stop) if view.axis == 2 else (0, turned.shape[1])
+    for first, held in windows(low, high):
+        part = turned[:, first - low : first - low + len(held)].to(held.device)
+        for index, seen_as in enumerate(table.tolist()):
+            held[:, index, i, j].add_(part[seen_as], alpha=share)
+
+
+@contextlib.contextmanager
+def _average(engine: Engine, shape: tuple[int, int, int, int]) -> Iterator[Windows]:
+    """Half-precision zeros of ``shape`` (K, L, I, J), as a function that walks the planes low..high in windows of (first plane, tensor to work on).
+
+    Up to ``AVERAGE_BYTES`` (on a GPU: up to half of its free memory) they are held where the engine is. Beyond, they lie in a temporary file
+    (in TMPDIR) that is mapped one window at a time, so that resident memory stays as it is; it is gone at the end, on errors too.
+    """
+    plane = 2 * int(np.prod(shape[1:]))
+    step = max(1, SLAB_BYTES // (2 * plane))  # a window becomes a float32 slab
+
+    def spans(low: int, high: int) -> Iterator[tuple[int, int]]:
+        return ((first, min(first + step, high)) for first in range(low, high, step))
+
+    bound = AVERAGE_BYTES if engine.device.type == "cpu" else torch.cuda.mem_get_info(engine.device)[0] // 2
+    if plane * shape[0] <= bound:
+        held = torch.zeros(shape, dtype=torch.float16, device=engine.device)
+        yield lambda low, high: ((a, held[a:b]) for a, b in spans(low, high))
+        return
+    with tempfile.TemporaryDirectory(prefix="delineate_", ignore_cleanup_errors=True) as folder:
+        path = Path(folder) / "scores"
+        _reserve(path, plane * shape[0])
+
+        def mapped(low: int, high: int) -> Iterator[tuple[int, Tensor]]:
+            for a, b in spans(low, high):
+                yield a, torch.from_numpy(np.memmap(path, np.float16, "r+", a * plane, (b - a, *shape[1:])))
+
+        yield mapped
+
+
+def _reserve(path: Path, nbytes: int) -> None:
+    """A file of zeros whose room on the disk is certain: writing through a map into a full disk would end the process."""
+    try:
+        with path.open("wb") as file:
+            file.truncate(nbytes)
+            if hasattr(os, "posix_fallocate"):
+                os.posix_fallocate(file.fileno(), 0, nbytes)
+    except OSError as error:
+        raise OutputError(f"averaging the views needs {nbytes / 2**30:.1f} GiB there ({error.strerror}); set TMPDIR to a folder with room",
+                          path=path.parent.parent) from error  # fmt: skip
+
+
+# ---- one network, window by window ----
 
 
 def _finished_planes(scan: Tensor, engine: Engine, inference: Inference, axis: int) -> Iterator[tuple[int, Tensor]]:

@@ -1,49 +1,120 @@
 """One scan through a model: prepare, windows, restore, postprocess; nothing of files.
 
 Volume --prepare--> (C, I, J, K) --windows--> slabs of class scores --restore--> labels on the scan's own grid
+
+Asked for samples, the road from the windows on is gone again for each of them, with dropout at work (Gal 2016; Roy 2019).
 """
 
 from __future__ import annotations
 
+import hashlib
 import time
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
+from torch import Tensor
 
-from ..core.plan import Inference
+from ..core.errors import UsageError
+from ..core.plan import Inference, Plan
 from ..core.prediction import Prediction
 from ..core.volume import Volume
-from ..ops.prepare import prepare, restore
+from ..ops.prepare import Trail, prepare, restore
 from ..ops.regions import keep_largest
-from .infer import Engine, marching_axis, slabs
+from .infer import Engine, marching_axis, sampling, slabs
+
+Tell = Callable[[float, str], None]  # share of the scan that is done, what is being done
 
 
-def predict(volume: Volume, engine: Engine, bundle_id: str = "", inference: Inference | None = None) -> Prediction:
+@dataclass(frozen=True)
+class Samples:
+    """How many Monte-Carlo dropout samples, and ``key``, from which each one's seed follows: equal keys give equal samples."""
+
+    count: int = 0
+    key: str = "0"
+
+    def refuse_unless_fit(self, plan: Plan) -> None:
+        """UsageError where a model of ``plan`` cannot be sampled so."""
+        if self.count < 0 or self.count == 1:
+            raise UsageError(f"a spread needs at least 2 samples, found {self.count}")
+        if self.count and not plan.network.dropout:
+            raise UsageError("samples differ by dropout, and this model was trained without; there is nothing to sample")
+
+    def seed(self, index: int) -> int:
+        """The seed of sample ``index``."""
+        return int.from_bytes(hashlib.sha256(f"{self.key} {index}".encode()).digest()[:7], "little")
+
+
+def refuse_missing(plan: Plan) -> None:
+    """UsageError where a model of ``plan`` must not be given a scan that lacks channels."""
+    if not plan.augmentation.drop_channel_p:
+        raise UsageError(
+            "this model was never shown a scan without one of its channels, so what it makes of one means nothing; "
+            "a model that may be given such scans is trained with augmentation.drop_channel_p above 0 in its plan"
+        )
+
+
+def predict(volume: Volume, engine: Engine, bundle_id: str = "", inference: Inference | None = None, *, samples: Samples = Samples(),
+            present: Sequence[int] | None = None, tell: Tell = lambda share, what: None) -> Prediction:  # fmt: skip
     """Delineate one scan.
+
+    The labels are those of the deterministic pass, dropout off, whether samples are asked for or not: asking how sure a model is must
+    not change what it says, and it is that map whose Dice was measured when the model was validated. (Roy 2019 delivers the mean of the
+    samples, which is within noise of it.) The samples are prepared, restored and postprocessed as it is.
 
     Args:
         volume: (I, J, K) or (C, I, J, K) with the plan's channels, any orientation and spacing.
         inference: instead of the plan's, to switch mirroring.
+        samples: Monte-Carlo dropout; the result holds each as a label volume (uint8 or uint16) on the scan's grid.
+        present: which of the plan's channels the volume has, in order, where it lacks some; the others are 0 after normalisation.
+        tell: hears how far the work is.
 
     Returns:
         Labels on exactly ``volume.grid``.
 
     Raises:
-        InputError: another number of channels than the plan takes.
+        InputError: another number of channels than the plan takes (or than are ``present``).
+        UsageError: samples of a model without dropout; missing channels where the model was not trained for them.
     """
     began = time.perf_counter()
     plan = engine.plan
-    structures = plan.labels
-    scan, trail = prepare(volume, plan)
+    samples.refuse_unless_fit(plan)
+    missing = () if present is None else tuple(c.name for n, c in enumerate(plan.channels) if n not in present)
+    if missing:
+        refuse_missing(plan)
+    scan, trail = prepare(volume, plan, present)
     prepared = time.perf_counter()
+    array = _labels(scan, trail, engine, inference)
+    ended = time.perf_counter()
+    timing = {"prepare": prepared - began, "infer_and_restore": ended - prepared}
+    drawn = _draw(samples, scan, trail, engine, inference, tell)
+    if drawn:
+        timing["samples"] = time.perf_counter() - ended
+    timing["total"] = time.perf_counter() - began
+    meta: dict[str, Any] = {key: volume.meta[key] for key in ("modality", "spacing_known") if key in volume.meta}
+    labels = Volume(array, volume.grid, "label", volume.source, meta)
+    return Prediction(labels, plan.labels, bundle_id, timing, missing=missing, samples=tuple(drawn))
+
+
+def _labels(scan: Tensor, trail: Trail, engine: Engine, inference: Inference | None) -> NDArray[Any]:
+    """(I, J, K) label values on the scan's grid, postprocessed."""
+    plan, structures = engine.plan, engine.plan.labels
     values = np.array([0, *structures.values], dtype=structures.dtype)
-    axis = marching_axis(scan.shape[1:], plan)
-    with torch.inference_mode():
-        array = restore(slabs(scan, engine, inference), trail, axis, values)
+    with torch.inference_mode(), closing(slabs(scan, engine, inference)) as stream:
+        array = restore(stream, trail, marching_axis(scan.shape[1:], plan), values)
     for name in plan.postprocessing.keep_largest:
         keep_largest(array, structures.named(name).value)
-    ended = time.perf_counter()
-    timing = {"prepare": prepared - began, "infer_and_restore": ended - prepared, "total": ended - began}
-    meta: dict[str, Any] = {key: volume.meta[key] for key in ("modality", "spacing_known") if key in volume.meta}
-    return Prediction(Volume(array, volume.grid, "label", volume.source, meta), structures, bundle_id, timing)
+    return array
+
+
+def _draw(samples: Samples, scan: Tensor, trail: Trail, engine: Engine, inference: Inference | None, tell: Tell) -> list[NDArray[Any]]:
+    drawn = []
+    for index in range(samples.count):
+        tell((1 + index) / (1 + samples.count), f"sample {index + 1} of {samples.count}")
+        with sampling(engine, samples.seed(index)):
+            drawn.append(_labels(scan, trail, engine, inference))
+    return drawn

@@ -11,7 +11,7 @@ axis first after the classes. It knows plans and grids, no files and no networks
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -53,27 +53,31 @@ class Trail:
         return a, b, c
 
 
-def prepare(volume: Volume, plan: Plan) -> tuple[Tensor, Trail]:
+def prepare(volume: Volume, plan: Plan, present: Sequence[int] | None = None) -> tuple[Tensor, Trail]:
     """A scan as the network sees it.
 
     Args:
         volume: any orientation; (I, J, K) or (C, I, J, K) with the plan's number of channels.
+        present: which of the plan's channels the volume has, in its order; None: all. The others become 0, which is what training's
+            ``drop_channel_p`` gives for them.
 
     Returns:
-        (C, I, J, K) float32 on ``trail.prepared``, and the trail.
+        (C, I, J, K) float32 on ``trail.prepared``, C the plan's, and the trail.
 
     Raises:
-        InputError: another number of channels than the plan has.
+        InputError: another number of channels than the plan has, or than are ``present``.
     """
-    if volume.channels != len(plan.channels):
-        names = ", ".join(c.name for c in plan.channels)
-        raise InputError(f"found {volume.channels} channel(s), the plan takes {len(plan.channels)} ({names})", path=volume.source or None)
+    here = range(len(plan.channels)) if present is None else present
+    if volume.channels != len(here):
+        names = ", ".join(plan.channels[n].name for n in here)
+        raise InputError(f"found {volume.channels} channel(s), the plan takes {len(here)} ({names})", path=volume.source or None)
     trail = trace(volume, plan)
     kernels = kernels_for(trail)
-    out = torch.empty((volume.channels, *trail.prepared.shape), dtype=torch.float32)
-    for index, (channel, rule) in enumerate(zip(volume.channels_array, plan.channels, strict=True)):
+    shape = (len(plan.channels), *trail.prepared.shape)
+    out = torch.empty(shape, dtype=torch.float32) if present is None else torch.zeros(shape, dtype=torch.float32)
+    for index, channel in zip(here, volume.channels_array, strict=True):
         box = _boxed(trail.axes.apply(channel), trail)
-        out[index] = resample_image(box, trail.prepared.shape, kernels, transform=measure(box, rule.normalise))
+        out[index] = resample_image(box, trail.prepared.shape, kernels, transform=measure(box, plan.channels[index].normalise))
     return out, trail
 
 

@@ -1,32 +1,67 @@
 """Predicting: scans in, delineated structures out, each on exactly its scan's grid.
 
 Writes ``OUT/CASE.nii.gz`` (or another format) and ``OUT/predictions.json`` with volumes in ml, seconds, peak memory and the
-model's id. Cases run one at a time through one door; one that fails is listed and the others are still done.
+model's id; with samples ``OUT/uncertainty.csv`` as well. Cases run one at a time through one door; one that fails is listed and the
+others are still done.
 """
 
 from __future__ import annotations
 
+import csv
+import io
 import json
+import os
 import resource
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from ..cohort import channels
 from ..cohort.cases import read_image
-from ..cohort.layouts import find
+from ..cohort.layouts import discover
 from ..core import atomic
 from ..core.bundle import Bundle
 from ..core.errors import InputError, LayoutError, UsageError
-from ..core.manifest import Case, Manifest
+from ..core.manifest import ABSENT, Case, Manifest
 from ..core.plan import Inference
+from ..core.prediction import Prediction
 from ..core.scores import without_nan
 from ..formats import files
+from ..metrics.uncertainty import agreement
 from . import batch
 
 FORMATS = ("nii.gz", "nii", "nrrd", "mha", "png")
+UNCERTAINTY = ("case", "structure", "volume_ml", "mean_ml", "std_ml", "cv", "iou", "found_in")  # columns of uncertainty.csv
+
+Progress = Callable[[float, float, str], None]  # cases done (with the share of the running one), cases in all, note
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to predict, beyond what the model's plan says.
+
+    Args:
+        device: "auto", "cpu" or "cuda".
+        mirror: test-time mirroring along the axes that training mirrored; None does what the plan says.
+        form: one of ``FORMATS``.
+        dicom_seg: write a DICOM SEG beside each result whose scan is a DICOM series.
+        views: only these views of a model that has several; all where empty.
+        samples: so many Monte-Carlo dropout samples of each case, for their spread; 0 takes none.
+        seed: of the samples; each one's stream follows from it, the case's id and the sample's number.
+        allow_missing: delineate scans that lack some of the model's channels too.
+    """
+
+    device: str = "auto"
+    mirror: bool | None = None
+    form: str = "nii.gz"
+    dicom_seg: bool = False
+    views: tuple[str, ...] = ()
+    samples: int = 0
+    seed: int = 0
+    allow_missing: bool = False
 
 
 @dataclass(frozen=True)
@@ -41,88 +76,80 @@ class Predicted:
         return [o for o in self.outcomes if o.error is not None]
 
 
-def predict(
-    model: str | Path,
-    inputs: Sequence[str | Path],
-    out: str | Path,
-    *,
-    device: str = "auto",
-    mirror: bool | None = None,
-    form: str = "nii.gz",
-    dicom_seg: bool = False,
-    only: str | None = None,
-    progress: Callable[[int, int, str], None] | None = None,
-) -> Predicted:
+def predict(model: str | Path, inputs: Sequence[str | Path], out: str | Path, *, only: str | None = None, progress: Progress | None = None,
+            **options: Any) -> Predicted:  # fmt: skip
     """Delineate every scan of ``inputs``.
 
     Args:
         model: a bundle.
         inputs: files, DICOM folders, folders of cases, or manifests.
         out: folder for the results; made where missing.
-        device: "auto", "cpu" or "cuda".
-        mirror: test-time mirroring along the axes that training mirrored; None does what the plan says.
-        form: one of ``FORMATS``.
-        dicom_seg: write a DICOM SEG beside each result whose scan is a DICOM series.
         only: "train", "val" or "test": that part of a cohort that is split.
+        options: the fields of ``Options``.
 
     Raises:
         InputError, BundleError, UsageError: nothing could be done at all.
     """
     bundle = Bundle.load(model)
     manifest = gather(inputs, bundle, only)
-    outcomes = predict_cases(
-        bundle, manifest, out, model=Path(model).name, device=device, mirror=mirror, form=form, dicom_seg=dicom_seg, progress=progress
-    )
-    return Predicted(Path(out), outcomes)
+    return Predicted(Path(out), predict_cases(bundle, manifest, out, model=Path(model).name, progress=progress, **options))
 
 
-def predict_cases(
-    bundle: Bundle,
-    manifest: Manifest,
-    out: str | Path,
-    *,
-    model: str = "",
-    device: str = "auto",
-    mirror: bool | None = None,
-    form: str = "nii.gz",
-    dicom_seg: bool = False,
-    progress: Callable[[int, int, str], None] | None = None,
-) -> Sequence[batch.Outcome[dict[str, Any]]]:
+def predict_cases(bundle: Bundle, manifest: Manifest, out: str | Path, *, model: str = "", progress: Progress | None = None,
+                  **options: Any) -> Sequence[batch.Outcome[dict[str, Any]]]:  # fmt: skip
     """Delineate the cases of ``manifest`` with a bundle in memory; arguments as for ``predict``."""
     from ..nets.infer import Engine, choose_device
+    from ..nets.predictor import Samples, refuse_missing
 
-    if form not in FORMATS:
-        raise UsageError(f"results are written as {', '.join(FORMATS)}, not {form!r}")
+    asked = Options(**options)
+    if asked.form not in FORMATS:
+        raise UsageError(f"results are written as {', '.join(FORMATS)}, not {asked.form!r}")
+    Samples(asked.samples).refuse_unless_fit(bundle.plan)
+    if asked.allow_missing:
+        refuse_missing(bundle.plan)
+    engine = Engine.from_bundle(bundle, choose_device(asked.device), views=asked.views)
     folder = atomic.make_folder(out)
-    engine = Engine.from_bundle(bundle, choose_device(device))
-    job = partial(
-        predict_case,
-        manifest=manifest,
-        engine=engine,
-        bundle_id=bundle.id,
-        inference=_inference(bundle, mirror),
-        out=folder,
-        form=form,
-        dicom_seg=dicom_seg,
-    )
-    outcomes = batch.run(job, manifest.cases, names=[c.id for c in manifest], workers=1, progress=progress)
-    _record(folder, bundle, model, engine.device.type, outcomes)
+    at = _Place(progress or (lambda done, total, note: None), len(manifest))
+    job = partial(predict_case, manifest=manifest, engine=engine, bundle_id=bundle.id, inference=_inference(bundle, asked.mirror), out=folder,
+                  options=asked, tell=at.tell)  # fmt: skip
+    outcomes = batch.run(job, manifest.cases, names=[c.id for c in manifest], workers=1, progress=at.ended)
+    _record(folder, bundle, {"model": model, "device": engine.device.type, "options": asked}, outcomes)
     return outcomes
+
+
+@dataclass
+class _Place:
+    """How far the cases are: whole ones as they end, and the share of the one at work."""
+
+    progress: Progress
+    total: int
+    done: int = field(default=0)
+
+    def ended(self, done: int, total: int, name: str) -> None:
+        self.done = done
+        self.progress(done, total, name)
+
+    def tell(self, share: float, note: str) -> None:
+        self.progress(self.done + share, self.total, note)
 
 
 def gather(inputs: Sequence[str | Path], bundle: Bundle, only: str | None = None) -> Manifest:
     """All scans of ``inputs`` as one manifest with the model's channels; truth, where there is some, is left out.
 
+    A scan that lacks some of several channels is kept, with ``ABSENT`` in their place.
+
     Raises:
         InputError: nothing there, or another number of channels than the model takes.
     """
     wanted = tuple(c.name for c in bundle.plan.channels)
-    cases: list[Case] = []
     for given in inputs:
         if not Path(given).exists():
             raise InputError("does not exist", path=given)
-        found = find(given)
-        cases += [_with_channels(case, found, wanted) for case in found if only is None or case.split == only]
+    told = _told_by_name([Path(given) for given in inputs], wanted)
+    cases = [] if only else [case for found in told.values() for case in found]
+    for given in map(Path, inputs):
+        if only or given not in told:
+            cases += _of_layout(given, wanted, only)
     if not cases:
         raise LayoutError(f"no scan found{f' in split {only}' if only else ''}", path=str(inputs[0]) if inputs else None)
     seen: dict[str, int] = {}
@@ -133,20 +160,32 @@ def gather(inputs: Sequence[str | Path], bundle: Bundle, only: str | None = None
     return Manifest(tuple(unique), wanted, bundle.labels)
 
 
-def _with_channels(case: Case, found: Manifest, wanted: tuple[str, ...]) -> Case:
-    """The case with the model's channels: by name where the names agree, else in order."""
-    plain = replace(case, label=(), split=None, fold=None)
-    if len(case.images) in (1, len(wanted)) and (len(found.channels) == len(wanted) or len(case.images) == len(wanted)):
-        if set(wanted) == set(found.channels) and len(case.images) == len(wanted):
-            return replace(plain, images=tuple(case.images[found.channels.index(name)] for name in wanted))
-        return plain
-    if set(wanted) <= set(found.channels) and len(case.images) == len(found.channels):
-        return replace(plain, images=tuple(case.images[found.channels.index(name)] for name in wanted))
-    raise InputError(
-        f"found {len(found.channels)} channel(s) ({', '.join(found.channels)}), the model takes {len(wanted)} ({', '.join(wanted)})",
-        case=case.id,
-        path=case.images[0].path,
-    )
+def _told_by_name(inputs: Sequence[Path], wanted: tuple[str, ...]) -> dict[Path, list[Case]]:
+    """Of the inputs, those whose files tell by name which of several channels they are, with their scans.
+
+    The files given one by one are looked at together, and their scans stand with the first of them.
+    """
+    if len(wanted) < 2:
+        return {}
+    told: dict[Path, list[Case]] = {}
+    loose = [path for path in inputs if path.is_file() and path.suffix != ".jsonl"]
+    together = channels.grouped(loose, wanted)
+    used = {image.path for case in together for image in case.images}
+    mine = [path for path in loose if os.path.abspath(path) in used]
+    told |= {path: together if path == mine[0] else [] for path in mine}
+    for folder in (path for path in inputs if path.is_dir()):
+        described = any((folder / name).is_file() for name in ("manifest.jsonl", "dataset.json"))
+        if not described and (found := channels.by_names(folder, wanted)):
+            told[folder] = found
+    return told
+
+
+def _of_layout(given: Path, wanted: tuple[str, ...], only: str | None) -> list[Case]:
+    """The scans that the layout of ``given`` tells, those that it left out for a lacking channel too."""
+    found = discover(given)
+    cases = [case for case in (*found.manifest, *channels.incomplete(found)) if only is None or case.split == only]
+    plain = [replace(case, label=(), split=None, fold=None) for case in cases]
+    return [channels.in_order(case, found.manifest.channels, wanted) for case in plain]
 
 
 def _inference(bundle: Bundle, mirror: bool | None) -> Inference:
@@ -157,19 +196,53 @@ def _inference(bundle: Bundle, mirror: bool | None) -> Inference:
 
 
 def predict_case(
-    case: Case, manifest: Manifest, engine: Any, bundle_id: str, inference: Inference, out: Path, form: str, dicom_seg: bool
+    case: Case,
+    manifest: Manifest,
+    engine: Any,
+    bundle_id: str,
+    inference: Inference,
+    out: Path,
+    options: Options,
+    tell: Callable[[float, str], None] = lambda share, note: None,
 ) -> dict[str, Any]:
     """Read, delineate and write one case; gives its entry of ``predictions.json``."""
+    from ..nets.predictor import Samples
     from ..nets.predictor import predict as delineate
 
-    image = read_image(case, manifest)
-    prediction = delineate(image, engine, bundle_id, inference)
-    target = out / f"{case.id}.{form}"
+    lacking = channels.missing(case, manifest)
+    if lacking and not options.allow_missing:
+        raise _refusal(case, manifest, lacking)
+    present = [n for n, image in enumerate(case.images) if image != ABSENT] if lacking else None
+    image = read_image(*channels.only_present(case, manifest))
+    samples = Samples(options.samples, f"{options.seed} {case.id}")
+    prediction = measured(
+        delineate(image, engine, bundle_id, inference, samples=samples, present=present, tell=lambda share, note: tell(share, f"{case.id}, {note}"))
+    )
+    target = out / f"{case.id}.{options.form}"
     files.write(prediction.labels, target, labels=prediction.structures)
-    entry = {"file": target.name, "input": case.images[0].path, **prediction.to_json(), "peak_memory_mb": peak_memory_mb()}
-    if dicom_seg:
+    entry = {"file": target.name, "input": case.path, **prediction.to_json(), "peak_memory_mb": peak_memory_mb()}
+    if options.dicom_seg:
         entry["dicom_seg"] = _write_seg(case, prediction, out, bundle_id)
     return entry
+
+
+def _refusal(case: Case, manifest: Manifest, lacking: Sequence[str]) -> InputError:
+    there = ", ".join(f"{name} ({image.path})" for name, image in zip(manifest.channels, case.images, strict=True) if image != ABSENT)
+    return InputError(
+        f"channel {', '.join(lacking)} is missing; the model takes {', '.join(manifest.channels)}, found {there}; "
+        "a model that was trained for it delineates such a scan with --allow-missing",
+        case=case.id,
+    )
+
+
+def measured(prediction: Prediction) -> Prediction:
+    """The prediction with what its samples say of each structure in the place of the samples; unchanged where it has none."""
+    if not prediction.samples:
+        return prediction
+    names, values = prediction.structures.names, prediction.structures.values
+    rows = agreement(prediction.samples, values, prediction.labels.grid.voxel_ml)
+    found = {name: {k: v for k, v in asdict(row).items() if k != "value"} for name, row in zip(names, rows, strict=True)}
+    return replace(prediction, uncertainty=found, samples=())
 
 
 def _write_seg(case: Case, prediction: Any, out: Path, bundle_id: str) -> str:
@@ -177,7 +250,7 @@ def _write_seg(case: Case, prediction: Any, out: Path, bundle_id: str) -> str:
     from ..formats.dicom import find_series
     from ..formats.dicom_seg import write_seg
 
-    source = case.images[0]
+    source = next(image for image in case.images if image != ABSENT)
     series = [s for s in find_series(Path(source.path)) if not source.series or s.uid == source.series] if Path(source.path).is_dir() else []
     if len(series) != 1:
         raise InputError("a DICOM SEG needs a scan that is one DICOM series", case=case.id, path=source.path)
@@ -199,9 +272,9 @@ def peak_memory_mb() -> float:
     return round(peak / (1e6 if sys.platform == "darwin" else 1e3), 1)
 
 
-def _record(folder: Path, bundle: Bundle, model: str, device: str, outcomes: Sequence[batch.Outcome[dict[str, Any]]]) -> None:
-    """Write ``predictions.json``; entries of earlier calls into the same folder stay."""
-    path = folder / "predictions.json"
+def _record(folder: Path, bundle: Bundle, head: dict[str, Any], outcomes: Sequence[batch.Outcome[dict[str, Any]]]) -> None:
+    """Write ``predictions.json``, and ``uncertainty.csv`` where cases were sampled; entries of earlier calls into the same folder stay."""
+    path, asked = folder / "predictions.json", head.pop("options")
     cases: dict[str, Any] = {}
     if path.is_file():
         try:
@@ -210,12 +283,21 @@ def _record(folder: Path, bundle: Bundle, model: str, device: str, outcomes: Seq
             cases = {}
     for outcome in outcomes:
         cases[outcome.name] = {"error": str(outcome.error)} if outcome.error is not None else outcome.value
-    record = {
-        "model": model,
-        "bundle": bundle.id,
-        "device": device,
-        "labels": bundle.labels.to_json(),
-        "peak_memory_mb": peak_memory_mb(),
-        "cases": cases,
-    }
-    atomic.write_text(path, json.dumps(without_nan(record), indent=1))
+    record = head | {"bundle": bundle.id, "labels": bundle.labels.to_json(), "peak_memory_mb": peak_memory_mb()}
+    record |= {"views": list(asked.views)} if asked.views else {}
+    record |= {"samples": asked.samples, "seed": asked.seed} if asked.samples else {}
+    cases = without_nan(cases)
+    atomic.write_text(path, json.dumps(without_nan(record | {"cases": cases}), indent=1))
+    if any("uncertainty" in entry for entry in cases.values()):
+        atomic.write_text(folder / "uncertainty.csv", _csv(cases))
+
+
+def _csv(cases: dict[str, Any]) -> str:
+    """One row a case and structure, ``UNCERTAINTY`` its columns; an empty field is "not defined here": no sample has the structure."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(UNCERTAINTY)
+    for case, entry in cases.items():
+        for name, row in entry.get("uncertainty", {}).items():
+            writer.writerow((case, name, entry["volumes_ml"][name], *(row[key] for key in UNCERTAINTY[3:])))
+    return text.getvalue()
