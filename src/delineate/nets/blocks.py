@@ -32,10 +32,25 @@ class InstanceNorm(nn.Module):
         self.bias = nn.Parameter(torch.zeros(channels))
 
     def forward(self, x: Tensor) -> Tensor:
+        if x.shape[2:].numel() == 1:  # one voxel has no deviation: it passes, scaled and shifted
+            each = (-1, *(1 for _ in x.shape[2:]))
+            return x * self.weight.view(each) + self.bias.view(each)
         if x.device.type != "cpu":
             return functional.instance_norm(x, weight=self.weight, bias=self.bias, eps=EPSILON)
         samples = [functional.batch_norm(one, None, None, self.weight, self.bias, training=True, eps=EPSILON) for one in torch.split(x, 1)]
         return samples[0] if len(samples) == 1 else torch.cat(samples)
+
+
+class BatchNorm(nn.modules.batchnorm._BatchNorm):
+    """The library's batch norm (Ioffe 2015) for 2-D and 3-D; one value a channel, which has no deviation, is normalised by the running statistics."""
+
+    def _check_input_dim(self, x: Tensor) -> None:
+        """Any number of axes."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.shape[0] * x.shape[2:].numel() > 1:
+            return super().forward(x)
+        return functional.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, training=False, eps=self.eps)
 
 
 def conv(dims: int) -> type[nn.Conv2d] | type[nn.Conv3d]:
@@ -46,13 +61,28 @@ def transposed_conv(dims: int) -> type[nn.ConvTranspose2d] | type[nn.ConvTranspo
     return nn.ConvTranspose2d if dims == 2 else nn.ConvTranspose3d
 
 
-def norm(kind: Literal["instance", "batch", "group"], channels: int, dims: int) -> nn.Module:
-    """The normalisation layer called ``kind``."""
+def norm(kind: Literal["instance", "batch", "group"], channels: int) -> nn.Module:
+    """The normalisation layer called ``kind``; groups (Wu 2018) are 8, or as many as divide the channels."""
     if kind == "instance":
         return InstanceNorm(channels)
     if kind == "group":
-        return nn.GroupNorm(min(GROUPS, channels), channels)
-    return nn.BatchNorm2d(channels) if dims == 2 else nn.BatchNorm3d(channels)
+        return nn.GroupNorm(next(n for n in range(GROUPS, 0, -1) if channels % n == 0), channels)
+    return BatchNorm(channels)
+
+
+def max_pool(dims: int) -> type[nn.MaxPool2d] | type[nn.MaxPool3d]:
+    return nn.MaxPool2d if dims == 2 else nn.MaxPool3d
+
+
+def average_pool(dims: int) -> type[nn.AvgPool2d] | type[nn.AvgPool3d]:
+    return nn.AvgPool2d if dims == 2 else nn.AvgPool3d
+
+
+def dropout(net: Network) -> nn.Module:
+    """Drops whole feature maps (Tompson 2015): neighbours in a map are so alike that a voxel dropped alone is no loss, and no uncertainty."""
+    if not net.dropout:
+        return nn.Identity()
+    return nn.Dropout2d(net.dropout) if net.dims == 2 else nn.Dropout3d(net.dropout)
 
 
 def activation(kind: Literal["leaky_relu", "relu", "prelu"], channels: int) -> nn.Module:
@@ -67,10 +97,19 @@ class ConvNormAct(nn.Sequential):
 
     def __init__(self, net: Network, c_in: int, c_out: int, kernel: Sequence[int], stride: Sequence[int] = (1, 1, 1), act: bool = True):
         size, step = tuple(kernel[: net.dims]), tuple(stride[: net.dims])
-        layers: list[nn.Module] = [conv(net.dims)(c_in, c_out, size, step, tuple(k // 2 for k in size), bias=False), norm(net.norm, c_out, net.dims)]  # type: ignore[arg-type]
+        layers: list[nn.Module] = [conv(net.dims)(c_in, c_out, size, step, tuple(k // 2 for k in size), bias=False), norm(net.norm, c_out)]  # type: ignore[arg-type]
         if act:
             layers.append(activation(net.activation, c_out))
         super().__init__(*layers)
+
+
+class NormActConv(nn.Sequential):
+    """Normalisation, activation, convolution of the same size: the order of dense blocks (Huang 2017), whose layers share their raw inputs."""
+
+    def __init__(self, net: Network, c_in: int, c_out: int, kernel: Sequence[int]):
+        size = tuple(kernel[: net.dims])
+        convolution = conv(net.dims)(c_in, c_out, size, padding=tuple(k // 2 for k in size), bias=False)  # type: ignore[arg-type]
+        super().__init__(norm(net.norm, c_in), activation(net.activation, c_in), convolution)
 
 
 class ResidualBlock(nn.Module):

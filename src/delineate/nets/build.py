@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 from torch import nn
@@ -9,9 +11,12 @@ from torch import nn
 from ..core.bundle import Weights
 from ..core.errors import BundleError
 from ..core.plan import Network
+from .denseunet import DenseUNet
+from .quicknat import QuickNAT
 from .unet import UNet
+from .vnet import VNet
 
-FAMILIES = {"unet": UNet}
+FAMILIES: dict[str, Callable[[Network], nn.Module]] = {"unet": UNet, "denseunet": DenseUNet, "vnet": VNet, "quicknat": QuickNAT}
 
 
 def build(net: Network, seed: int | None = None) -> nn.Module:

@@ -1,7 +1,7 @@
-"""U-Net, 2-D and 3-D, plain or residual encoder, with deep supervision.
+"""U-Net, 2-D and 3-D, plain or residual encoder, strided or pooled, with deep supervision.
 
-Ronneberger 2015 (2-D), Çiçek 2016 (3-D); strided convolutions instead of pooling, instance norm, leaky ReLU and
-deep supervision as in nnU-Net (Isensee 2021). Reads top to bottom:
+Ronneberger 2015 (2-D, ``down="pool"``), Çiçek 2016 (3-D); strided convolutions instead of pooling, instance norm, leaky ReLU and
+deep supervision as in nnU-Net (Isensee 2021), which is the default. Reads top to bottom:
 
     x -> stage 0 ---------------- skip --------------> up 0 -> head 0   full resolution
            stage 1 -------------- skip ------> up 1 -> head 1           1/2 (training only)
@@ -9,6 +9,10 @@ deep supervision as in nnU-Net (Isensee 2021). Reads top to bottom:
                stage N (bottleneck)
 
 Shapes: x (B, C, *size) with size divisible by the product of strides -> logits (B, L, *size), L classes with background.
+
+Dropout stands at the end of every encoder stage below full resolution, the bottleneck included. Ronneberger 2015 has it "at the end of the
+contracting path", common 2-D versions in every block: here the skips carry it into the decoder as well, so that samples of it (Gal 2016)
+differ at fine scales too, and the input's own resolution is left whole.
 """
 
 from __future__ import annotations
@@ -17,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from ..core.plan import Network
-from .blocks import conv, plain_stage, stage, transposed_conv
+from .blocks import conv, dropout, max_pool, plain_stage, stage, transposed_conv
 
 
 class UNet(nn.Module):
@@ -32,27 +36,29 @@ class UNet(nn.Module):
         self.net = net
         widths, one = net.widths, (1, 1, 1)
         inputs = (net.channels, *widths[:-1])
-        strides = (one, *net.strides)
-        shapes = enumerate(zip(inputs, widths, net.kernels, strides, strict=True))
-        self.encoder = nn.ModuleList(stage(net, c, w, k, s, net.convs_at(n)) for n, (c, w, k, s) in shapes)
+        pooled = net.down == "pool"
+        steps = [tuple(stride[: net.dims]) for stride in net.strides]
+        shapes = enumerate(zip(inputs, widths, net.kernels, (one, *net.strides), strict=True))
+        self.encoder = nn.ModuleList(stage(net, c, w, k, one if pooled else s, net.convs_at(n)) for n, (c, w, k, s) in shapes)
+        self.pool = nn.ModuleList(max_pool(net.dims)(step) if pooled else nn.Identity() for step in steps)
         self.up = nn.ModuleList()
         self.decoder = nn.ModuleList()
         self.heads = nn.ModuleList()
         levels = len(widths) - 1
-        for level in range(levels):
-            step = tuple(net.strides[level][: net.dims])
+        for level, step in enumerate(steps):
             self.up.append(transposed_conv(net.dims)(widths[level + 1], widths[level], step, step))  # type: ignore[arg-type]
             self.decoder.append(plain_stage(net, 2 * widths[level], widths[level], net.kernels[level], convs=net.convs_at(level)))
             has_head = level == 0 or (net.deep_supervision and level < levels - 1)
             self.heads.append(conv(net.dims)(widths[level], net.classes, 1) if has_head else nn.Identity())
-        self.dropout = nn.Dropout(net.dropout) if net.dropout else nn.Identity()
+        self.dropout = dropout(net)
 
     def forward(self, x: Tensor) -> Tensor | list[Tensor]:
-        skips = []
-        for encode in self.encoder:
-            x = encode(x)
+        x = self.encoder[0](x)
+        skips = [x]
+        for pool, encode in zip(self.pool, self.encoder[1:], strict=True):
+            x = self.dropout(encode(pool(x)))
             skips.append(x)
-        x = self.dropout(skips.pop())
+        skips.pop()
         outputs: list[Tensor] = []
         for level in reversed(range(len(skips))):
             x = torch.cat([self.up[level](x), skips[level]], dim=1)
