@@ -16,6 +16,8 @@ from ..core.store import Store
 from ..ops.prepare import prepare, prepare_label
 from . import batch
 
+VIEWS_CHUNK = (32, 32, 32)  # views slice along every axis: a chunk as wide along each
+
 
 def prepare_cohort(
     manifest: Manifest, plan: Plan, store: Store, *, workers: int | None = 1, progress: Callable[[int, int, str], None] | None = None
@@ -43,4 +45,5 @@ def prepare_case(case: Case, manifest: Manifest, plan: Plan, store: Store) -> No
     array, trail = prepare(image, plan)
     classes = prepare_label(label, trail, plan.labels.compact())
     seed = int.from_bytes(hashlib.sha256(case.id.encode()).digest()[:4], "little")
-    store.add(case.id, array.numpy(), classes, plan.network.classes, chunk=plan.patch, seed=seed, spacing_mm=trail.prepared.spacing_mm)
+    chunk = VIEWS_CHUNK if plan.views else plan.patch
+    store.add(case.id, array.numpy(), classes, plan.network.classes, chunk=chunk, seed=seed, spacing_mm=trail.prepared.spacing_mm)

@@ -59,11 +59,12 @@ class Run:
         if not folder.is_dir():
             raise InputError("a run is a folder, found none here", path=folder)
         manifest = folder / "manifest.jsonl"
-        logs = sorted(folder.glob("fold_*/log.jsonl"))
+        logs = sorted([*folder.glob("fold_*/log.jsonl"), *folder.glob("fold_*/*/log.jsonl")])  # the latter where the plan has views
         scored = "test" if (folder / "test" / "scores.json").is_file() or not (folder / "validation" / "scores.json").is_file() else "validation"
         return cls(folder, _json(folder / "plan.json"),
                    Manifest.load(manifest) if manifest.is_file() else None, _listed(_json(folder / "findings.json")),
-                   {p.parent.name: _lines(p) for p in logs}, _json(folder / scored / "scores.json"), _json(folder / "card.json"), scored)  # fmt: skip
+                   {"_".join(p.parent.relative_to(folder).parts): _lines(p) for p in logs},
+                   _json(folder / scored / "scores.json"), _json(folder / "card.json"), scored)  # fmt: skip
 
     @property
     def labels(self) -> LabelSet:

@@ -5,7 +5,7 @@
     clock.json                                                                 seconds spent so far, so that a budget spans kills
     request.json  manifest.jsonl  findings.json  fingerprint.json  plan.json   decided once, read again after a kill
     store/                         prepared cases
-    fold_K/                        log.jsonl, last.safetensors, best.safetensors
+    fold_K/                        log.jsonl, last.safetensors, best.safetensors; fold_K/VIEW/ where the plan has views
     test/ or validation/           predictions and scores on original grids
     card.json  report.html
 
@@ -74,7 +74,7 @@ class _Run:
     recipe: plan_step.Recipe | None = None
     manifest: Manifest = field(default_factory=lambda: Manifest((), ()))
     plan: Plan | None = None
-    members: dict[int, Member] = field(default_factory=dict)
+    members: dict[tuple[int, str], Member] = field(default_factory=dict)  # by fold and view
     card: dict[str, Any] = field(default_factory=dict)
     failures: list[str] = field(default_factory=list)
 
@@ -85,6 +85,10 @@ class _Run:
     def planned(self) -> Plan:
         assert self.plan is not None
         return self.plan
+
+    def made(self) -> tuple[Member, ...]:
+        """The members that there are, by fold, then view."""
+        return tuple(self.members[key] for key in sorted(self.members))
 
     @property
     def elapsed_s(self) -> float:
@@ -98,6 +102,45 @@ class _Run:
     def tick(self) -> None:
         """Remember the time spent, for a start after a kill."""
         atomic.write_text(self.folder / "clock.json", json.dumps({"spent_s": round(self.elapsed_s, 1)}))
+
+
+@dataclass(frozen=True)
+class _Job:
+    """One network to train: of a fold (None where the cohort itself says who validates) and, where the plan has views, of a view."""
+
+    fold: int | None
+    view: str = ""
+
+    @property
+    def number(self) -> int:
+        return 0 if self.fold is None else self.fold
+
+    @property
+    def key(self) -> tuple[int, str]:
+        return self.number, self.view
+
+    @property
+    def name(self) -> str:
+        """What its member is called: fold_0, or fold_0_axial."""
+        return f"fold_{self.number}" + (f"_{self.view}" if self.view else "")
+
+    def folder(self, run: Path) -> Path:
+        return run / f"fold_{self.number}" / self.view
+
+    def plan(self, plan: Plan) -> Plan:
+        """The plan that its network follows."""
+        return plan.seen(plan.named_views()[self.view]) if self.view else plan
+
+    def seed(self, plan: Plan) -> int:
+        return plan.seed + 1000 * self.number + 100 * (_views(plan).index(self.view))
+
+    def member(self, plan: Plan, weights: Weights) -> Member:
+        return Member(self.name, weights, self.fold, plan.named_views()[self.view].weight if self.view else 1.0, self.view)
+
+
+def _views(plan: Plan) -> list[str]:
+    """Names of the plan's views; one without a name where it is a plan of a single network."""
+    return list(plan.named_views()) or [""]
 
 
 def train(request: Request, model: str | Path, *, recipe: plan_step.Recipe | None = None, overwrite: bool = False, say: Say = lambda text: None,
@@ -124,10 +167,11 @@ def train(request: Request, model: str | Path, *, recipe: plan_step.Recipe | Non
         run.tick()
     evaluation = _evaluation_cases(run)
     reserve_s, evaluation = _reserve(run, evaluation)
-    folds = _folds(run)
-    for number, fold in enumerate(folds):
-        share = (run.remaining_s() - reserve_s) / (len(folds) - number)
-        _fit(run, fold, None if request.budget_s is None else time.monotonic() + max(1.0, share))
+    jobs = [_Job(fold, view) for fold in _folds(run) for view in _views(run.planned())]
+    _recall(run, jobs)
+    for number, job in enumerate(jobs):
+        share = (run.remaining_s() - reserve_s) / (len(jobs) - number)
+        _fit(run, job, None if request.budget_s is None else time.monotonic() + max(1.0, share))
     _postprocess(run)
     scores = _evaluate(run, evaluation)
     _finish(run, scores)
@@ -227,6 +271,8 @@ def _plan(run: _Run) -> None:
         run.plan = planner(found, learning, plan_step.Machine.here(r.device), budget_s=budget_s, epochs=epochs, seed=r.seed, dims=r.dims)
     for key, reason in run.plan.reasons.items():
         run.say(f"plan: {key}: {reason}")
+    for view in _views(run.plan):
+        _start(run, _Job(None, view))  # starting weights that fit nowhere are refused before anything is kept
     atomic.write_text(kept, run.plan.to_json())
 
 
@@ -278,52 +324,95 @@ def _sides(run: _Run, fold: int | None) -> tuple[list[Case], list[Case]]:
     return [c for c in cases if c.fold != fold], [c for c in cases if c.fold == fold]
 
 
-def _fit(run: _Run, fold: int | None, deadline: float | None) -> None:
+def _recall(run: _Run, jobs: Sequence[_Job]) -> None:
+    """The members that earlier starts of this run left, so that a model on disk is never replaced by one with fewer of them."""
+    from safetensors.numpy import load_file
+
+    for job in jobs:
+        best = job.folder(run.folder) / "best.safetensors"
+        if best.is_file():
+            run.members[job.key] = job.member(run.planned(), load_file(best))
+    if run.members and run.model.is_file():
+        card = Bundle.load(run.model).card
+        run.card = {key: card[key] for key in ("validation", "training_s") if key in card}
+
+
+def _fit(run: _Run, job: _Job, deadline: float | None) -> None:
     import torch
 
     from ..learn import loop
     from ..nets.infer import choose_device
 
-    number = 0 if fold is None else fold
-    plan, folder = run.planned(), atomic.make_folder(run.folder / f"fold_{number}")
-    training, validating = _sides(run, fold)
-    began = time.monotonic()
+    folder, words = atomic.make_folder(job.folder(run.folder)), job.name.replace("_", " ")
+    training, validating = _sides(run, job.fold)
+    began, finished = time.monotonic(), job.name in run.card.get("training_s", {})
 
     def listen(line: dict[str, Any]) -> None:
         share = f"loss {line['loss']:.3f}" if line["loss"] is not None else ""
         if "val_dice_mean" in line:
             share += f", validation Dice {line['val_dice_mean']:.3f}"
-            run.say(f"fold {number}, step {line['step']}: {share}")
-        run.progress(f"train fold {number}", line["progress"], 1.0, share)
+            run.say(f"{words}, step {line['step']}: {share}")
+        run.progress(f"train {words}", line["progress"], 1.0, share)
         run.tick()
 
     def keep(weights: Weights, line: dict[str, Any]) -> None:
-        run.members[number] = Member(f"fold_{number}", weights, fold)
-        run.card.setdefault("validation", {})[f"fold_{number}"] = without_nan({k: v for k, v in line.items() if k.startswith("val") or k == "step"})
+        run.members[job.key] = job.member(run.planned(), weights)
+        run.card.setdefault("validation", {})[job.name] = without_nan({k: v for k, v in line.items() if k.startswith("val") or k == "step"})
         _bundle(run)
 
-    init = Bundle.load(run.request.init).members[0].weights if run.request.init else None
-    run.say(f"fold {number}: {len(training)} cases train, {len(validating)} validate")
+    begun = (folder / "last.safetensors").is_file()
+    init, start = (None, "goes on from its own checkpoint") if begun else _start(run, job)
+    run.say(f"{words}: {len(training)} cases train, {len(validating)} validate; {start}")
     device = choose_device(run.request.device)
     threads = 1 if device.type == "cpu" else max(2, plan_step.Machine.here("cpu").cores - 2)  # on a CPU the cores are busy training
-    job = loop.Training(
-        plan,
-        _opened(run, training),
-        _opened(run, validating),
-        folder,
-        device,
-        plan.seed + 1000 * number,
-        deadline,
-        init,
-        listen,
-        keep,
-        threads=threads,
+    weights = loop.fit(
+        loop.Training(
+            job.plan(run.planned()),
+            _opened(run, training, job.view),
+            _opened(run, validating, job.view),
+            folder,
+            device,
+            job.seed(run.planned()),
+            deadline,
+            init,
+            listen,
+            keep,
+            threads=threads,
+        )
     )
-    weights = loop.fit(job)
-    run.members[number] = Member(f"fold_{number}", weights, fold)
-    run.card.setdefault("training_s", {})[f"fold_{number}"] = round(time.monotonic() - began, 1)
+    run.members[job.key] = job.member(run.planned(), weights)
+    if not finished:
+        run.card.setdefault("training_s", {})[job.name] = round(time.monotonic() - began, 1)
     run.card["torch"] = torch.__version__
     _bundle(run)
+
+
+def _start(run: _Run, job: _Job) -> tuple[Weights | None, str]:
+    """What of ``--init`` fits the network of ``job``, of the member of the same view, else of the first; and what that is, in words.
+
+    Raises:
+        UsageError: no convolution fits: that would be no start at all.
+    """
+    if not run.request.init:
+        return None, "weights are drawn"
+    from ..nets.build import build, load_weights
+
+    bundle = Bundle.load(run.request.init)
+    giver = next((m for m in bundle.members if m.view == job.view), bundle.members[0])
+    module = build(job.plan(run.planned()).network)
+    left = load_weights(module, giver.weights, strict=False)
+    own = {name: tensor.ndim for name, tensor in module.state_dict().items()}
+    taken = [name for name in own if name not in left]
+    if not any(own[name] > 1 for name in taken):
+        network = bundle.plan.network
+        raise UsageError(
+            f"nothing of the {network.dims}-D {network.kind} in it fits the {run.planned().dims}-D {run.planned().network.kind} of this plan; "
+            "start from a model of the same family and widths",
+            path=run.request.init,
+        )
+    rest = f"; left as drawn: {', '.join(left[:6])}" + (f" and {len(left) - 6} more" if len(left) > 6 else "") if left else ""
+    words = f"starts from {giver.name} of {run.request.init}: {len(taken)} of {len(own)} tensors fit{rest}"
+    return {name: giver.weights[name] for name in taken}, words
 
 
 def _postprocess(run: _Run) -> None:
@@ -332,13 +421,13 @@ def _postprocess(run: _Run) -> None:
     from ..nets.build import build, load_weights
     from ..nets.infer import choose_device
 
-    if run.request.plan or run.recipe is not None or not run.members:
+    if run.request.plan or run.recipe is not None or run.planned().views or not run.members:
         return  # a plan that was given is followed as it is
-    number, device = min(run.members), choose_device(run.request.device)
+    first, device = run.made()[0], choose_device(run.request.device)
     module = build(run.planned().network).to(device)
-    load_weights(module, run.members[number].weights)
+    load_weights(module, first.weights)
     limit_s = 60.0 if run.request.budget_s is None else POSTPROCESS_SHARE * run.request.budget_s
-    cases = _opened(run, _sides(run, run.members[number].fold)[1])
+    cases = _opened(run, _sides(run, first.fold)[1])
     names = postprocess.choose(run.planned(), module.eval(), cases, device, limit_s)
     if names:
         run.plan = run.planned().replace(postprocessing={"keep_largest": names})
@@ -347,13 +436,19 @@ def _postprocess(run: _Run) -> None:
         _bundle(run)
 
 
-def _opened(run: _Run, cases: Sequence[Case]) -> list[StoredCase]:
-    """The prepared cases, in memory where all of them fit well."""
+def _opened(run: _Run, cases: Sequence[Case], view: str = "") -> list[StoredCase]:
+    """The prepared cases as ``view`` sees them, in memory where all of them fit well."""
+    import numpy as np
     import psutil
 
     ids = [c.id for c in cases]
     fits = run.store.nbytes(ids) < RAM_SHARE * psutil.virtual_memory().available
-    return [run.store.open(case).loaded() if fits else run.store.open(case) for case in ids]
+    opened = [run.store.open(case).loaded() if fits else run.store.open(case) for case in ids]
+    if not view:
+        return opened
+    seen, labels = run.planned().named_views()[view], run.planned().labels
+    table = labels.merge_table() if seen.merge_sides else np.arange(len(labels) + 1)
+    return [case.seen(seen.order, table) for case in opened]
 
 
 def _evaluation_cases(run: _Run) -> Manifest:
@@ -388,7 +483,9 @@ def _rehearse(run: _Run, case: Case) -> float:
     from ..nets.predictor import predict
 
     device = choose_device(run.request.device)
-    engine = Engine(run.planned(), ((build(run.planned().network, 0).to(device).eval(), 1.0),), device, fast_dtype(device))
+    plan, names = run.planned(), _views(run.planned())
+    members = tuple((build(_Job(None, view).plan(plan).network, 0).to(device).eval(), 1.0) for view in names)
+    engine = Engine(plan, members, device, fast_dtype(device), tuple(names) if plan.views else ())
     seconds = []
     for _ in range(2):
         began = time.monotonic()
@@ -400,15 +497,16 @@ def _rehearse(run: _Run, case: Case) -> float:
 
 
 def _evaluate(run: _Run, evaluation: Manifest) -> dict[str, Any]:
-    """Predict and score on original grids: test cases by the whole bundle, validation cases each by the member that never saw it."""
+    """Predict and score on original grids: test cases by the whole bundle, validation cases each by the members that never saw it."""
     if not evaluation.cases:
         return {}
     is_test = evaluation.cases[0].split == "test"
     folder = atomic.make_folder(run.folder / ("test" if is_test else "validation"))
-    bundle = Bundle(run.planned(), tuple(run.members[k] for k in sorted(run.members)), {})
-    groups: list[tuple[Bundle, Manifest]] = [(bundle, evaluation)]
-    if not is_test and len(run.members) > 1:
-        groups = [(Bundle(run.planned(), (m,), {}), evaluation.only(c for c in evaluation if c.fold == m.fold)) for m in bundle.members]
+    groups: list[tuple[Bundle, Manifest]] = [(Bundle(run.planned(), run.made(), {}), evaluation)]
+    folds = list(dict.fromkeys(m.fold for m in run.made()))
+    if not is_test and len(folds) > 1:
+        of_fold = {fold: tuple(m for m in run.made() if m.fold == fold) for fold in folds}
+        groups = [(Bundle(run.planned(), mine, {}), evaluation.only(c for c in evaluation if c.fold == fold)) for fold, mine in of_fold.items()]
     for part, cases in groups:
         outcomes = predict_step.predict_cases(
             part,
@@ -428,7 +526,7 @@ def _evaluate(run: _Run, evaluation: Manifest) -> dict[str, Any]:
 
 def _bundle(run: _Run) -> None:
     """Write the model as it now is."""
-    Bundle(run.planned(), tuple(run.members[k] for k in sorted(run.members)), run.card | _provenance(run)).save(run.model)
+    Bundle(run.planned(), run.made(), run.card | _provenance(run)).save(run.model)
 
 
 def _provenance(run: _Run) -> dict[str, Any]:
