@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from delineate.core.errors import DelineateError, GeometryError, InputError, LabelError, LayoutError
+from delineate.core.errors import DelineateError, GeometryError, InputError, LabelError, LayoutError, UsageError
 from delineate.core.grid import Grid
 from delineate.core.labels import LabelMapping, LabelSet, Range
 from delineate.core.manifest import Case, Manifest, Source
@@ -67,17 +67,23 @@ def test_chaos_slices_in_the_right_order_give_the_published_scores(real_data, tm
     assert any("DICOM_anon" in note for note in found.notes)
     assert any("63" in note and "foreground" in note for note in found.notes)
     assert set(found.means()) == {"dice_pooled_over_all_slices", "dice_mean_per_case", "dice_mean_per_slice"}
-    assert len({r.case for r in found.slices}) == 78
+    assert found.slices.slices == 78
+    dice = found.slices.summary()[0]
+    assert (dice["n"] + dice["undefined"], dice["n"]) == (78, len({r.case for r in found.slices}))
+    sides = [sorted((real_data / "chaos_ct" / name).iterdir()) for name in ("Segmentation", "Ground")]
+    masks = [(np.asarray(Image.open(a)) > 0, np.asarray(Image.open(b)) > 0) for a, b in zip(*sides, strict=True)]
+    by_hand = [2 * (a & b).sum() / (a.sum() + b.sum()) for a, b in masks if a.any() or b.any()]
+    assert found.means()["dice_mean_per_slice"] == pytest.approx(np.mean(by_hand))
 
 
 def test_pictures_of_equal_names_are_cases_with_both_means(real_data):
     ground = real_data / "chaos_t1_png" / "val" / "Ground"
     found = evaluate(ground, ground)
     assert found.planar
-    assert len(found.paired) == 31
+    assert len(found.cases) == 31
     assert found.labels.names == ["foreground"]  # grey edges are no label values
     assert any("soft edges" in note for note in found.notes)
-    assert found.means() == {"dice_pooled_over_all_slices": 1.0, "dice_mean_per_slice": 1.0}
+    assert found.means() == {"dice_pooled_over_all_slices": 1.0, "dice_mean_per_case": 1.0, "dice_mean_per_slice": 1.0}
     assert "volume_truth_ml" not in found.scores.metrics
 
 
@@ -105,6 +111,40 @@ def test_scores_and_summary_stand_on_disk(folders, tmp_path):
     assert data["means"]["dice_pooled_over_all_cases"] == pytest.approx((2 * 96 / 224 + 1) / 2)
     assert "2 TP" in data["definitions"]["dice"]
     assert found.pooled["liver"]["volume_truth_ml"] == pytest.approx(128 * 3.6 / 1000)
+
+
+def test_slices_of_volumes_by_hand_with_empty_ones_apart(folders, tmp_path):
+    found = evaluate(*folders, tmp_path / "out", labels=LABELS)
+    dice = {(d["label"], d["metric"]): d for d in found.slices.summary()}
+    # along the coarsest axis (6 slices a case) the liver is in 4 of each case: four of Dice 1, four of 2 * 8 / (8 + 16)
+    assert (dice["liver", "dice"]["n"], dice["liver", "dice"]["undefined"]) == (8, 4)
+    assert dice["liver", "dice"]["mean"] == pytest.approx((4 + 4 * 2 / 3) / 8)
+    assert (dice["spleen", "dice"]["n"], dice["spleen", "dice"]["undefined"], dice["spleen", "iou"]["mean"]) == (2, 10, 1.0)
+    assert found.means()["dice_mean_per_slice"] == pytest.approx(((4 + 8 / 3) / 8 + 1) / 2)
+    rows = Scores.from_csv((tmp_path / "out" / "slices.csv").read_text())
+    assert value(rows, "b#0003", "liver", "dice") == pytest.approx(2 / 3)
+    assert value(rows, "b#0003", "liver", "iou") == pytest.approx(1 / 2)
+    assert len([r for r in rows if r.metric == "dice"]) == 10  # empty against empty has no row
+    data = json.loads((tmp_path / "out" / "scores.json").read_text())
+    assert data["slices"]["slices"] == 12
+    assert "coarser" in data["slices"]["definition"]
+
+
+def test_slices_lie_along_the_axis_by_which_a_scan_was_stacked(tmp_path):
+    truth, prediction = block((4, 7, 6), 1, (1, 0, 0), (3, 2, 2)), block((4, 7, 6), 1, (1, 0, 0), (2, 2, 2))
+    save(truth, tmp_path / "t.nii.gz", spacing_mm=(5.0, 1.0, 0.8))
+    save(prediction, tmp_path / "p.nii.gz", spacing_mm=(5.0, 1.0, 0.8))
+    found = evaluate(tmp_path / "p.nii.gz", tmp_path / "t.nii.gz")
+    assert [(r.case, r.value) for r in found.slices if r.metric == "dice"] == [("p#0001", 1.0), ("p#0002", 0.0)]
+    assert found.means()["dice_mean_per_slice"] == 0.5
+    assert found.means()["dice_mean_per_case"] == pytest.approx(2 * 4 / (4 + 8))
+
+
+def test_something_drawn_in_an_empty_slice_is_zero_there_and_not_left_out(tmp_path):
+    save(block((4, 4, 5), 1, (0, 0, 1), (2, 2, 2)), tmp_path / "t.nii.gz")
+    save(block((4, 4, 5), 1, (0, 0, 1), (2, 2, 3)), tmp_path / "p.nii.gz")
+    found = evaluate(tmp_path / "p.nii.gz", tmp_path / "t.nii.gz")
+    assert found.slices.values("label 1" if "label 1" in found.labels.names else "foreground", "dice").tolist() == [1.0, 0.0]
 
 
 def test_the_table_has_a_row_a_structure_and_their_mean(folders):
@@ -136,7 +176,7 @@ def test_values_no_truth_has_are_refused_with_the_case(folders):
     found = evaluate(*folders, labels=LABELS)  # with names it is that case's fault alone
     assert "undeclared label values 7 in the prediction" in found.failures["b"]
     assert found.exit_code == 1
-    assert [c for c, _, _ in found.paired] == ["a"]
+    assert [c.case for c in found.cases] == ["a"]
 
 
 def test_predictions_without_truth_fail_and_truths_without_prediction_are_listed(folders):
@@ -146,14 +186,14 @@ def test_predictions_without_truth_fail_and_truths_without_prediction_are_listed
     assert found.failures == {"extra": "prediction without truth"}
     assert found.unpaired["truth without prediction"] == ("unseen",)
     assert found.exit_code == 1
-    assert len(found.paired) == 2
+    assert len(found.cases) == 2
 
 
 @pytest.mark.parametrize(("ending", "pairs"), [("_0000", True), ("_seg", True), ("_x", False)])
 def test_endings_are_taken_off_only_where_known(folders, ending, pairs):
     (folders[0] / "b.nii.gz").rename(folders[0] / f"b{ending}.nii.gz")
     found = evaluate(*folders, labels=LABELS)
-    assert ("b" in {c for c, _, _ in found.paired}) is pairs
+    assert ("b" in {c.case for c in found.cases}) is pairs
     assert bool(found.failures) is not pairs
 
 
@@ -259,6 +299,8 @@ def test_a_manifest_gives_the_mapping_and_pools_by_patient(tmp_path):
     assert value(found.scores, "c0", "liver", "dice") == pytest.approx(2 * 2 / (2 + 4))
     assert value(found.patients, "P1", "liver", "dice") == pytest.approx(2 * 6 / (6 + 8))
     assert found.means()["dice_mean_per_patient"] == pytest.approx((12 / 14 + 1) / 2)
+    assert found.means()["dice_mean_per_slice"] == found.means()["dice_mean_per_case"] == pytest.approx((4 / 6 + 1 + 1) / 3)
+    assert {c.case: c.patient for c in found.cases} == {"c0": "P1", "c1": "P1", "c2": "P2"}
     (tmp_path / "pred" / "c1.nii.gz").unlink()
     assert evaluate(tmp_path / "pred", manifest).unpaired["truth without prediction"] == ("c1",)
 
@@ -266,9 +308,117 @@ def test_a_manifest_gives_the_mapping_and_pools_by_patient(tmp_path):
 def test_a_recognised_cohort_is_a_truth(real_data):
     found = evaluate(real_data / "nnunet_hippocampus" / "predictions_tta", real_data / "hippocampus")
     assert found.labels.names == ["Anterior", "Posterior"]
-    assert len(found.paired) == 10
+    assert len(found.cases) == 10
     ct = evaluate(real_data / "chaos_ct" / "Segmentation", real_data / "chaos_ct")
     assert ct.means()["dice_mean_per_case"] == pytest.approx(0.978, abs=5e-4)
+
+
+def test_where_every_patient_has_one_case_the_means_agree(real_data):
+    means = evaluate(real_data / "nnunet_hippocampus" / "predictions_tta", real_data / "hippocampus").means()
+    assert set(means) == {"dice_pooled_over_all_cases", "dice_mean_per_case", "dice_mean_per_slice", "dice_mean_per_patient"}
+    assert means["dice_mean_per_patient"] == means["dice_mean_per_case"] > means["dice_mean_per_slice"]
+
+
+# ---- pictures ----
+
+
+def yellow(path: Path) -> np.ndarray:
+    """(n, 2) row and column of the yellow pixels."""
+    pixels = np.asarray(Image.open(path).convert("RGB")).astype(int)
+    return np.argwhere((pixels[..., 0] > 180) & (pixels[..., 1] > 180) & (pixels[..., 2] < 90))
+
+
+def one_structure(folder: Path, names=("a", "b")) -> tuple[Path, Path, Path]:
+    """Predictions, truths and images of cases with one structure, in which the prediction of the last one is empty."""
+    shape, rng = (30, 24, 8), np.random.default_rng(0)
+    for name in names:
+        truth = block(shape, 1, (4, 4, 2), (12, 12, 6))
+        save(truth, folder / "truth" / f"{name}.nii.gz")
+        save(truth * (name != names[-1]), folder / "pred" / f"{name}.nii.gz")
+        scan = rng.normal(40, 10, shape).astype(np.float32)
+        write(Volume(scan, read(folder / "truth" / f"{name}.nii.gz").grid), folder / "images" / f"{name}_0000.nii.gz")
+    return folder / "pred", folder / "truth", folder / "images"
+
+
+def test_pictures_show_source_truth_and_prediction_with_yellow_boundaries(tmp_path):
+    pred, truth, images = one_structure(tmp_path)
+    found = evaluate(pred, truth, tmp_path / "out", pictures=True, images=images)
+    assert [Path(p).name for p in found.pictures] == ["a.png", "b.png"]
+    assert found.exit_code == 0
+    thirds = {}
+    for name in "ab":
+        width = Image.open(tmp_path / "out" / "pictures" / f"{name}.png").width
+        columns = yellow(tmp_path / "out" / "pictures" / f"{name}.png")[:, 1]
+        thirds[name] = np.histogram(columns, [0, width / 3, 2 * width / 3, width])[0]
+    assert thirds["a"][0] == 0
+    assert thirds["a"][1] > 200
+    assert thirds["a"][2] == pytest.approx(thirds["a"][1], rel=0.05)
+    assert thirds["b"].tolist()[::2] == [0, 0]  # nothing was predicted
+    assert thirds["b"][1] == thirds["a"][1]
+    assert json.loads((tmp_path / "out" / "scores.json").read_text())["pictures"] == ["pictures/a.png", "pictures/b.png"]
+
+
+def test_a_cohorts_images_are_known_and_a_few_cases_can_be_asked_for(tmp_path):
+    pred, truth, images = one_structure(tmp_path, tuple(f"c{k}" for k in range(5)))
+    entries = [Case(p.name[:2], p.name[:2], (Source(str(images / f"{p.name[:2]}_0000.nii.gz")),), (Source(str(p)),)) for p in sorted(truth.iterdir())]
+    manifest = tmp_path / "manifest.jsonl"
+    manifest.write_text(Manifest(tuple(entries), ("CT",), LabelSet.from_names({1: "liver"})).to_jsonl())
+    found = evaluate(pred, manifest, tmp_path / "out", pictures=2)
+    assert {Path(p).stem for p in found.pictures} >= {"c4"}  # the worst is among them
+    assert len(found.pictures) == len(list((tmp_path / "out" / "pictures").iterdir())) == 2
+    assert not any("masks alone" in note for note in found.notes)
+
+
+def test_without_images_masks_alone_are_drawn_and_it_is_said(tmp_path):
+    pred, truth, _ = one_structure(tmp_path)
+    found = evaluate(pred, truth, tmp_path / "out", pictures=True)
+    assert len(found.pictures) == 2
+    assert any("masks alone" in note and "a, b" in note for note in found.notes)
+    assert len(yellow(Path(found.pictures[0]))) > 200
+
+
+def test_what_cannot_be_drawn_never_costs_a_score(tmp_path):
+    pred, truth, images = one_structure(tmp_path)
+    save(np.zeros((30, 24, 8), np.uint8), images / "b_0000.nii.gz", shift_mm=40.0)
+    (images / "a_0000.nii.gz").write_bytes(b"no image")
+    (images / "a_0000.nii.gz").rename(images / "a.nii.gz")
+    found = evaluate(pred, truth, tmp_path / "out", pictures=True, images=images)
+    assert found.pictures == ()
+    assert found.exit_code == 0
+    told = json.loads((tmp_path / "out" / "scores.json").read_text())["notes"]
+    assert any("case b" in note and "40.00 mm" in note for note in told)
+    assert any("no picture" in note and "case a" in note for note in told)
+    assert len(Scores.from_csv((tmp_path / "out" / "scores.csv").read_text()).values("foreground", "dice")) == 2
+    (tmp_path / "blocked").mkdir()
+    (tmp_path / "blocked" / "pictures").write_text("in the way")
+    assert evaluate(pred, truth, tmp_path / "blocked", pictures=True).pictures == ()
+    assert (tmp_path / "blocked" / "scores.json").is_file()
+
+
+def test_pictures_without_a_folder_are_refused(folders):
+    with pytest.raises(UsageError, match="-o"):
+        evaluate(*folders, labels=LABELS, pictures=True)
+    with pytest.raises(UsageError, match="--pictures"):
+        evaluate(*folders, labels=LABELS, images=folders[1])
+
+
+def test_images_of_other_names_are_told(tmp_path):
+    pred, truth, images = one_structure(tmp_path)
+    for path in list(images.iterdir()):
+        path.rename(images / f"scan-{path.name}")
+    found = evaluate(pred, truth, tmp_path / "out", pictures=True, images=images)
+    assert any("no image has the name of a case" in note for note in found.notes)
+
+
+def test_a_stack_of_slices_is_drawn_on_the_scan_whose_geometry_it_takes(real_data, tmp_path):
+    found = evaluate(real_data / "chaos_ct" / "Segmentation", real_data / "chaos_ct" / "Ground", tmp_path, pictures=True)
+    drawn = yellow(Path(found.pictures[0]))
+    picture = Image.open(found.pictures[0])
+    per_column = [np.sum((drawn[:, 1] >= k * picture.width / 3) & (drawn[:, 1] < (k + 1) * picture.width / 3)) for k in range(3)]
+    assert per_column[0] == 0
+    assert min(per_column[1:]) > 1000
+    inside = drawn[:, 1] % (picture.width / 3)
+    assert inside.mean() < picture.width / 6  # the liver is on the patient's right: the left of each panel
 
 
 def test_a_yaml_file_chooses_structures_of_a_cohort(real_data, tmp_path):
@@ -285,4 +435,4 @@ def test_soft_edges_are_cut_alike_from_folder_and_cohort(real_data):
     ground = real_data / "chaos_t1_png" / "val" / "Ground"
     found = evaluate(ground, real_data / "chaos_t1_png")
     assert found.means()["dice_pooled_over_all_slices"] == 1.0
-    assert len(found.paired) == 31
+    assert len(found.cases) == 31

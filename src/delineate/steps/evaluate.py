@@ -1,43 +1,52 @@
 """The evaluate step: predictions against truths, every figure with its definition.
 
 It pairs files (``cohort.pairs``), counts each pair once (``metrics.overlap``), and writes ``scores.csv`` (a row a case,
-structure and metric) and ``scores.json`` (summary, means under their full names, pooled values, what was left out).
+structure and metric), ``scores.json`` (summary, means under their full names, pooled values, what was left out) and, of
+volumes, ``slices.csv``. On request ``steps.side_by_side`` draws the cases.
 
-Two means of one cohort can differ much, so each is always named: *pooled* is computed from the voxels of all cases
-together, *mean per case* is the average of every case's own value. Of 2-D images and stacks of slices the words are
-*pooled over all slices* and *mean per slice*.
+The means of one cohort can differ much, so each is always named: *pooled* is computed from the voxels of all cases
+together; *mean per case*, *per slice* and *per patient* are averages of every case's, slice's and patient's own value.
 """
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Collection
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ..cohort.names import read_label_names
 from ..cohort.pairs import Pair, Pairing, pair
 from ..core.atomic import make_folder, write_text
-from ..core.errors import DelineateError, GeometryError, InputError, LabelError
+from ..core.errors import DelineateError, InputError, LabelError, UsageError
 from ..core.labels import LabelSet
 from ..core.scores import Score, Scores
-from ..core.volume import Volume
 from ..metrics import overlap
+from ..metrics.by_slice import SliceCounts, count_slices
 from ..metrics.overlap import MEASURES, Counts
+from .masks import HALF, Reading, digest, is_soft, read_masks
+from .slice_scores import AXIS_WORDS, SliceScores
 from .words import decimals
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-GRID_TOLERANCE_MM = 0.1
 FOREGROUND = "foreground"
-HALF = 128  # of 255: where the smoothed edge of a mask lies
-SOFT_VALUES = 8  # more greys than this, up to 255, are no label values
 BYTES_PER_SECOND = 3e5  # of compressed label maps, read and counted on one core
+
+
+@dataclass(frozen=True)
+class Scored:
+    """One scored case: its files, its patient ("" where unknown), and the SHA-256 of the truth's voxels (see ``masks.digest``)."""
+
+    case: str
+    prediction: str
+    truth: str
+    patient: str = ""
+    truth_sha256: str = ""
 
 
 @dataclass(frozen=True)
@@ -48,24 +57,28 @@ class Evaluated:
         scores: case x structure x metric.
         pooled: structure -> metric -> value, from the sum of all cases' counts.
         labels: the structures.
-        slices: the same of every slice, where a case is a stack of slices; None otherwise.
-        patients: the same of every patient, pooled over the patient's cases, where patients have several; None otherwise.
+        slices: the scores of every slice of the cases that are volumes; None where every case is a 2-D image.
+        patients: case x structure x metric of every patient, pooled over the patient's cases, where patients have several; None otherwise.
         planar: every case is a 2-D image, so that a case is a slice.
-        paired: (case, prediction, truth) paths.
+        stacked: every case is a folder of 2-D slices, read as one.
+        cases: what was scored.
         unpaired: "prediction without truth" and "truth without prediction" -> names.
         failures: name -> why it could not be scored, predictions without truth included.
+        pictures: the files drawn.
         notes: what was assumed.
     """
 
     scores: Scores
     pooled: dict[str, dict[str, float]]
     labels: LabelSet
-    slices: Scores | None = None
+    slices: SliceScores | None = None
     patients: Scores | None = None
     planar: bool = False
-    paired: tuple[tuple[str, str, str], ...] = ()
+    stacked: bool = False
+    cases: tuple[Scored, ...] = ()
     unpaired: dict[str, tuple[str, ...]] = field(default_factory=dict)
     failures: dict[str, str] = field(default_factory=dict)
+    pictures: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
 
     @property
@@ -74,32 +87,40 @@ class Evaluated:
         return 1 if self.failures else 0
 
     def means(self, metric: str = "dice") -> dict[str, float]:
-        """Every mean of ``metric`` over the structures, under its full name, such as "dice_mean_per_slice"."""
-        per_slice = self.scores if self.planar else self.slices
-        found = {f"{metric}_pooled_over_all_{'slices' if per_slice else 'cases'}": _mean([m[metric] for m in self.pooled.values() if metric in m])}
-        if not self.planar:
-            found[f"{metric}_mean_per_case"] = self.scores.mean(metric)
-        if per_slice is not None:
-            found[f"{metric}_mean_per_slice"] = per_slice.mean(metric)
+        """Every mean of ``metric`` ("dice" or "iou") over the structures, under its full name, such as "dice_mean_per_slice".
+
+        Pooled, per case and per slice are always there; per patient where the cohort knows its patients.
+        """
+        units = "slices" if self.planar or self.stacked else "cases"
+        per_case = self.scores.mean(metric)
+        found = {
+            f"{metric}_pooled_over_all_{units}": _mean([m[metric] for m in self.pooled.values() if metric in m]),
+            f"{metric}_mean_per_case": per_case,
+            f"{metric}_mean_per_slice": per_case if self.slices is None else self.slices.mean(metric),
+        }
         if self.patients is not None:
             found[f"{metric}_mean_per_patient"] = self.patients.mean(metric)
+        elif all(c.patient for c in self.cases):  # each has one case
+            found[f"{metric}_mean_per_patient"] = per_case
         return found
 
     def to_json(self) -> str:
         """The text of ``scores.json``."""
-        more: dict[str, Any] = {} if self.slices is None else {"slices": {"summary": self.slices.summary(), "rows": _plain(self.slices)}}
+        more: dict[str, Any] = {}
+        if self.slices is not None:
+            more["slices"] = {"definition": AXIS_WORDS, "slices": self.slices.slices, "rows": "slices.csv", "summary": self.slices.summary()}
         if self.patients is not None:
             more["patients"] = {"summary": self.patients.summary(), "rows": _plain(self.patients)}
         means = {k: v for m in ("dice", "iou") for k, v in self.means(m).items()}
         return self.scores.to_json(
-            means=means, pooled=self.pooled, labels=self.labels.to_json(), planar=self.planar,
-            cases=[{"case": c, "prediction": p, "truth": t} for c, p, t in self.paired], unpaired={k: list(v) for k, v in self.unpaired.items()},
-            failures=self.failures, notes=list(self.notes), definitions=definitions(), **more)  # fmt: skip
+            means=means, pooled=self.pooled, labels=self.labels.to_json(), planar=self.planar, cases=[vars(c) for c in self.cases],
+            unpaired={k: list(v) for k, v in self.unpaired.items()}, failures=self.failures, notes=list(self.notes),
+            pictures=[f"pictures/{Path(p).name}" for p in self.pictures], definitions=definitions(), **more)  # fmt: skip
 
 
 def evaluate(prediction: str | Path, truth: str | Path, out: str | Path | None = None, *, labels: str | Path | LabelSet | None = None,
-             like: str | Path | None = None, as_stack: bool | None = None, workers: int | None = None,
-             progress: Callable[..., None] | None = None) -> Evaluated:  # fmt: skip
+             like: str | Path | None = None, as_stack: bool | None = None, pictures: bool | int = False, images: str | Path | None = None,
+             workers: int | None = None, progress: Callable[..., None] | None = None) -> Evaluated:  # fmt: skip
     """Score predictions against truths, paired by name.
 
     Args:
@@ -112,9 +133,14 @@ def evaluate(prediction: str | Path, truth: str | Path, out: str | Path | None =
             compared as the one structure "foreground", and so are pictures whose 0/255 masks have soft edges (cut at
             128); the notes say so.
         like, as_stack: see ``cohort.pairs.pair``.
+        pictures: also draw source, truth and prediction of every case (True), or of at most so many, from the worst to the
+            best, into ``out``/pictures. A case that cannot be drawn is told in the notes.
+        images: the scans to draw, a folder of files or of folders with the names of the cases, or one scan; None takes those
+            of the cohort, and draws masks alone where there are none.
         workers, progress: see ``steps.batch.run``.
 
     Raises:
+        UsageError: pictures are wanted without ``out``, or ``images`` without pictures.
         InputError: a path does not exist, or no case could be scored (with the first reason).
         LayoutError: nothing pairs.
         LabelError: the values of predictions and truths do not agree and no names say more.
@@ -122,6 +148,10 @@ def evaluate(prediction: str | Path, truth: str | Path, out: str | Path | None =
     """
     from .batch import run, workers_for
 
+    if pictures and out is None:
+        raise UsageError("pictures need a folder to stand in: give out (-o)")
+    if images is not None and not pictures:
+        raise UsageError("images are only drawn: give pictures (--pictures) too")
     chooses = Path(labels) if isinstance(labels, str | Path) and Path(labels).suffix.lower() in (".yaml", ".yml") else None
     pairing = pair(prediction, truth, like=like, as_stack=as_stack, labels=chooses)
     if chooses is not None and pairing.manifest is not None and Path(truth).is_dir():
@@ -134,14 +164,23 @@ def evaluate(prediction: str | Path, truth: str | Path, out: str | Path | None =
     counted = [o.value for o in outcomes if o.value is not None]
     if not counted:
         _give_up(outcomes)
-    evaluated = _gather(counted, pairing, known, failures, label_notes)
-    if out is not None:
+    resolved = _resolve(counted, known, label_notes)
+    evaluated = _gather(counted, pairing, resolved, failures, label_notes)
+    if out is None:
+        return evaluated
+    write(evaluated, out)  # before anything is drawn: a picture never costs the scores
+    if pictures:
+        from .side_by_side import draw_cases
+
+        drawn, gaps = draw_cases(pairing, evaluated, resolved.reading, Path(out) / "pictures", None if pictures is True else pictures, images,
+                                 workers=workers, progress=progress)  # fmt: skip
+        evaluated = replace(evaluated, pictures=drawn, notes=(*evaluated.notes, *gaps))
         write(evaluated, out)
     return evaluated
 
 
 def write(evaluated: Evaluated, out: str | Path) -> None:
-    """Write ``scores.csv`` and ``scores.json`` into the folder ``out``.
+    """Write ``scores.csv``, ``scores.json`` and, of volumes, ``slices.csv`` into the folder ``out``.
 
     Raises:
         OutputError: it cannot be written.
@@ -149,6 +188,8 @@ def write(evaluated: Evaluated, out: str | Path) -> None:
     folder = make_folder(out)
     write_text(folder / "scores.csv", evaluated.scores.to_csv())
     write_text(folder / "scores.json", evaluated.to_json())
+    if evaluated.slices is not None:
+        write_text(folder / "slices.csv", evaluated.slices.to_csv())
 
 
 def definitions() -> dict[str, str]:
@@ -161,7 +202,7 @@ def table(evaluated: Evaluated) -> Table:
     from rich.table import Table
 
     unit = "slice" if evaluated.planar else "case"
-    shown = Table(title=f"{len(evaluated.paired)} {unit}{'s' * (len(evaluated.paired) != 1)}", caption=_caption(evaluated))
+    shown = Table(title=f"{len(evaluated.cases)} {unit}{'s' * (len(evaluated.cases) != 1)}", caption=_caption(evaluated))
     shown.add_column("structure")
     columns = ["n", "empty", f"Dice, mean per {unit}", "sd", "median", "min", "Dice, pooled", "IoU", "precision", "recall", "|volume error| %"]
     for name in columns:
@@ -194,8 +235,8 @@ def _seconds(pairing: Pairing) -> float:
 class Counted:
     """One pair, counted.
 
-    ``foreground`` holds the counts of one structure, prediction and truth each read as "above zero" (False) or as "at
-    least half of 255" (True): which of them is right, only the whole cohort's values tell.
+    ``foreground`` holds the counts of one structure for each way to read prediction and truth: which is right, only the
+    whole cohort's values tell. ``slices`` is None of a 2-D image, which is a slice itself.
     """
 
     case: str
@@ -203,10 +244,11 @@ class Counted:
     counts: Counts
     predicted: tuple[int, ...]
     true: tuple[int, ...]
-    foreground: dict[tuple[bool, bool], Counts] = field(default_factory=dict)
-    slices: tuple[Counts, ...] = ()
-    foreground_slices: tuple[dict[tuple[bool, bool], Counts], ...] = ()
+    foreground: dict[Reading, Counts] = field(default_factory=dict)
+    slices: SliceCounts | None = None
+    foreground_slices: dict[Reading, SliceCounts] = field(default_factory=dict)
     planar: bool = False
+    truth_sha256: str = ""
     notes: tuple[str, ...] = ()
 
 
@@ -224,83 +266,22 @@ def count_pair(item: Pair, values: tuple[int, ...] | None) -> Counted:
 
 
 def _count_pair(item: Pair, values: tuple[int, ...] | None) -> Counted:
-    prediction, truth = _read_pair(item)
-    _check_place(prediction, truth)
-    p, t = _one_channel(prediction), _one_channel(truth)
-    known_size = item.spacing_known and truth.meta.get("spacing_known", True)
-    voxel_ml = truth.grid.voxel_ml if known_size else float("nan")
-    notes: list[str] = []
-    if values is not None and len(values) == 1:
-        p = _as_structure(p, values[0], "prediction", notes)
-        t = t if item.cohort is not None else _as_structure(t, values[0], "truth", notes)
+    masks = read_masks(item, values)
+    p, t = masks.arrays
+    grid = masks.truth.grid
+    known_size = item.spacing_known and masks.truth.meta.get("spacing_known", True)
+    voxel_ml = grid.voxel_ml if known_size else float("nan")
     counts = overlap.count(p, t, values, voxel_ml)
     predicted, true = ([v for v, n in zip(counts.values, counts.tp + wrong, strict=True) if n] for wrong in (counts.fp, counts.fn))
-    picture = not (_is_placed(prediction) and _is_placed(truth))
-    readings: list[tuple[bool, bool]] = []
-    if values is None:
-        readings = [(a, b) for a in (False, True) for b in (False, True)] if picture or item.stacked else [(False, False)]
-    planes = range(p.shape[2]) if item.stacked else ()
-    return Counted(item.case, item.patient, counts, tuple(predicted), tuple(true), _foreground(p, t, readings, voxel_ml),
-                   tuple(overlap.count(p[..., k], t[..., k], counts.values, voxel_ml) for k in planes),
-                   tuple(_foreground(p[..., k], t[..., k], readings, voxel_ml) for k in planes), p.shape[2] == 1, tuple(notes))  # fmt: skip
-
-
-def _foreground(p: NDArray[Any], t: NDArray[Any], readings: list[tuple[bool, bool]], voxel_ml: float) -> dict[tuple[bool, bool], Counts]:
-    return {(a, b): overlap.count_foreground(p >= HALF if a else p, t >= HALF if b else t, voxel_ml) for a, b in readings}
-
-
-def _read_pair(item: Pair) -> tuple[Volume, Volume]:
-    from ..formats.files import read
-
-    prediction = read(item.prediction)
-    if item.cohort is not None:
-        from ..cohort.cases import read_label
-
-        return prediction, read_label(item.cohort.cases[0], item.cohort)
-    assert item.truth is not None  # a pair has a truth or a cohort
-    return prediction, read(item.truth)
-
-
-def _check_place(prediction: Volume, truth: Volume) -> None:
-    if prediction.grid.shape != truth.grid.shape:
-        raise GeometryError(f"the prediction has {prediction.grid.shape} voxels, the truth {truth.grid.shape}", path=prediction.source or None)
-    if not (_is_placed(prediction) and _is_placed(truth)):
-        return  # plain pictures have no place: the number of pixels is all that can be compared
-    distance = prediction.grid.distance_mm(truth.grid)
-    if distance > GRID_TOLERANCE_MM:
-        raise GeometryError(f"prediction and truth stand {distance:.2f} mm apart, allowed are {GRID_TOLERANCE_MM} mm; "
-                            "the prediction must be on the truth's grid", path=prediction.source or None)  # fmt: skip
-
-
-def _is_placed(volume: Volume) -> bool:
-    return bool(volume.meta.get("place_known", volume.meta.get("spacing_known", True)))
-
-
-def _is_soft(values: Collection[int]) -> bool:
-    """Whether these are the greys of a 0/255 mask whose edges were smoothed, rather than label values."""
-    return len(values) > SOFT_VALUES and max(values) == 255
-
-
-def _one_channel(volume: Volume) -> NDArray[Any]:
-    array = volume.array
-    if array.ndim == 3:
-        return array
-    if array.shape[0] > 1 and not all(np.array_equal(array[0], c) for c in array[1:3]):
-        raise LabelError(f"a mask has one channel, found {array.shape[0]} that differ", path=volume.source or None)
-    first: NDArray[Any] = array[0]
-    return first
-
-
-def _as_structure(array: NDArray[Any], value: int, name: str, notes: list[str]) -> NDArray[Any]:
-    """A mask whose only value is another one than that of the task's only structure, as that structure."""
-    found = overlap.found_values(array)
-    if _is_soft(found):
-        notes.append(f"the {name} has {len(found)} grey values up to 255; values from {HALF} were taken as the only structure (value {value})")
-        return np.where(array >= HALF, value, 0).astype(np.uint16)
-    if len(found) != 1 or found[0] == value:
-        return array
-    notes.append(f"value {found[0]} of the {name} was taken as the only structure (value {value})")
-    return np.where(array != 0, value, 0).astype(np.uint16)
+    planar, axis = p.shape[2] == 1, 2 if item.stacked else grid.slice_axis
+    found = Counted(item.case, item.patient, counts, tuple(predicted), tuple(true), slices=None if planar else count_slices(p, t, axis),
+                    planar=planar, truth_sha256=digest(t), notes=masks.notes)  # fmt: skip
+    if values is not None:
+        return found
+    both = (False, True) if masks.is_picture or item.stacked else (False,)
+    as_one = {(a, b): masks.read_as((a, b)).arrays for a in both for b in both}
+    return replace(found, foreground={r: overlap.count(a, b, [1], voxel_ml) for r, (a, b) in as_one.items()},
+                   foreground_slices={} if planar else {r: count_slices(a, b, axis) for r, (a, b) in as_one.items()})  # fmt: skip
 
 
 # ---- all cases ----
@@ -328,8 +309,18 @@ def _known_labels(labels: str | Path | LabelSet | None, pairing: Pairing, pred: 
     return None, []
 
 
-def _gather(counted: list[Counted], pairing: Pairing, known: LabelSet | None, failures: dict[str, str], notes: list[str]) -> Evaluated:
-    labels, rows, slices = _resolve(counted, known, notes)
+@dataclass(frozen=True)
+class _Resolved:
+    """The structures, each case's counts of them, its slices', and the reading where masks were taken as one structure."""
+
+    labels: LabelSet
+    cases: dict[str, Counts]
+    slices: dict[str, SliceCounts]
+    reading: Reading | None = None
+
+
+def _gather(counted: list[Counted], pairing: Pairing, found: _Resolved, failures: dict[str, str], notes: list[str]) -> Evaluated:
+    labels, rows = found.labels, found.cases
     pooled_counts = overlap.pool(rows.values())
     sized = any(not np.isnan(c.truth_ml).any() for c in rows.values())
     metrics = [m for m in MEASURES if sized or MEASURES[m][0] != "ml"]
@@ -339,39 +330,39 @@ def _gather(counted: list[Counted], pairing: Pairing, known: LabelSet | None, fa
     for c in counted:
         patients.setdefault(c.patient, []).append(rows[c.case])
     grouped = "" not in patients and len(patients) < len(counted)
-    failures |= dict.fromkeys(pairing.without_truth, "prediction without truth")
-    done = {c.case for c in counted}
+    by_case = {c.case: c for c in counted}
+    done = [p for p in pairing.pairs if p.case in by_case]
     return Evaluated(
         scores=_scores(rows, labels, metrics),
         pooled={name: {m: float(MEASURES[m][1](pooled_counts)[i]) for m in metrics} for i, name in enumerate(labels.names)},
         labels=labels,
-        slices=_scores(slices, labels, metrics) if slices else None,
+        slices=SliceScores(found.slices, labels) if found.slices else None,
         patients=_scores({p: overlap.pool(c) for p, c in patients.items()}, labels, metrics) if grouped else None,
         planar=all(c.planar for c in counted),
-        paired=tuple((p.case, p.prediction.path, _truth_path(p)) for p in pairing.pairs if p.case in done),
+        stacked=all(p.stacked for p in done),
+        cases=tuple(Scored(p.case, p.prediction.path, _truth_path(p), p.patient, by_case[p.case].truth_sha256) for p in done),
         unpaired={"prediction without truth": pairing.without_truth, "truth without prediction": pairing.without_prediction},
-        failures=failures,
+        failures=failures | dict.fromkeys(pairing.without_truth, "prediction without truth"),
         notes=(*pairing.notes, *notes, *dict.fromkeys(note for c in counted for note in c.notes)),
     )
 
 
-def _resolve(counted: list[Counted], known: LabelSet | None, notes: list[str]) -> tuple[LabelSet, dict[str, Counts], dict[str, Counts]]:
-    """The structures, each case's counts of them, and each slice's."""
+def _resolve(counted: list[Counted], known: LabelSet | None, notes: list[str]) -> _Resolved:
     predicted, true = ({v for c in counted for v in getattr(c, side)} for side in ("predicted", "true"))
-    soft = _is_soft(predicted), _is_soft(true)
-    one_each = all(is_soft or len(values) <= 1 for is_soft, values in zip(soft, (predicted, true), strict=True))
+    soft = is_soft(predicted), is_soft(true)
+    one_each = all(soft_side or len(values) <= 1 for soft_side, values in zip(soft, (predicted, true), strict=True))
     if known is None and one_each and all(soft in c.foreground for c in counted):
         notes.extend(_foreground_notes(predicted, true, soft))
-        slices = {f"{c.case}#{k:04d}": s[soft] for c in counted for k, s in enumerate(c.foreground_slices)}
-        return LabelSet.from_names({1: FOREGROUND}), {c.case: c.foreground[soft] for c in counted}, slices
+        slices = {c.case: c.foreground_slices[soft] for c in counted if soft in c.foreground_slices}
+        return _Resolved(LabelSet.from_names({1: FOREGROUND}), {c.case: c.foreground[soft] for c in counted}, slices, soft)
     stray = sorted(predicted - true) if known is None else []
     if stray:
         case = next(c.case for c in counted if stray[0] in c.predicted)
         raise LabelError(f"the predictions hold the values {stray}, which no truth has (the truths have {sorted(true)}); "
                          "name the structures (labels) if this is meant", case=case)  # fmt: skip
     labels = known if known is not None else LabelSet.from_names({v: f"label {v}" for v in true})
-    slices = {f"{c.case}#{k:04d}": s.of(labels.values) for c in counted for k, s in enumerate(c.slices)}
-    return labels, {c.case: c.counts.of(labels.values) for c in counted}, slices
+    slices = {c.case: c.slices for c in counted if c.slices is not None}
+    return _Resolved(labels, {c.case: c.counts.of(labels.values) for c in counted}, slices)
 
 
 def _foreground_notes(predicted: set[int], true: set[int], soft: tuple[bool, bool]) -> list[str]:
@@ -408,9 +399,15 @@ def _plain(scores: Scores) -> list[dict[str, Any]]:
 
 
 def _caption(evaluated: Evaluated) -> str:
-    lines = [f"{name.replace('_', ' ')}: {decimals(value)}" for name, value in evaluated.means().items()]
+    hidden = "per_case" if evaluated.planar else ""  # it is the mean per slice
+    lines = [f"{name.replace('_', ' ')}: {decimals(value)}" for name, value in evaluated.means().items() if not hidden or hidden not in name]
     lines += [f"{what}: {', '.join(names[:5])}{' ...' if len(names) > 5 else ''}" for what, names in evaluated.unpaired.items() if names]
     lines += [f"failed: {name}: {why}" for name, why in evaluated.failures.items() if why != "prediction without truth"]
+    if evaluated.slices is not None:
+        empty = sum(d["undefined"] for d in evaluated.slices.summary() if d["metric"] == "dice")
+        lines.append(
+            f"{evaluated.slices.slices} slices; {empty} times one held a structure in neither truth nor prediction: left out of the mean per slice"
+        )
     return "\n".join([*lines, *evaluated.notes])
 
 
