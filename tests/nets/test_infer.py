@@ -1,15 +1,21 @@
 from __future__ import annotations
 
 import itertools
+import tempfile
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from tests.plans import small_network, small_plan
 from torch import nn
 
-from delineate.core.plan import Inference
+from delineate.core.bundle import Bundle, Member
+from delineate.core.errors import OutputError, UsageError
+from delineate.core.plan import Augmentation, Inference, Plan, View
 from delineate.nets import infer
-from delineate.nets.infer import Engine, marching_axis, slabs
+from delineate.nets.build import build, weights_of
+from delineate.nets.infer import Engine, marching_axis, sampling, slabs
 
 SHAPES = [(40, 33, 50), (10, 20, 30), (70, 16, 16), (5, 6, 7), (16, 50, 17)]
 
@@ -107,3 +113,187 @@ def test_a_flat_network_sees_each_slice_once():
 
     list(slabs(torch.zeros(1, 16, 16, 9), engine(2, Recording())))
     assert sum(s[0] for s in seen) == 9 and all(len(s) == 4 for s in seen)
+
+
+# ---- views ----
+
+SIDED = {1: "left kidney", 2: "liver", 3: "right kidney"}
+VIEWS = (
+    View(axis=2, patch=(16, 8, 1), weight=0.4),
+    View(axis=1, patch=(12, 1, 16), weight=0.5),
+    View(axis=0, patch=(1, 16, 12), weight=0.2, merge_sides=True),
+)
+
+
+def plan_of_views(views=VIEWS) -> Plan:
+    network = small_network(2, classes=4, widths=(4, 6), strides=((2, 2, 1),), kernels=((3, 3, 1),) * 2)
+    return small_plan(2, SIDED, views=views, patch=(16, 8, 1), network=network, augmentation=Augmentation(mirror=(0, 1)))
+
+
+def bundle_of_views(folds=(0, 1), plan=None) -> Bundle:
+    plan = plan or plan_of_views()
+    members = []
+    for fold, (name, view) in itertools.product(folds, plan.named_views().items()):
+        module = build(plan.seen(view).network, seed=10 * fold + view.axis)
+        members.append(Member(f"fold_{fold}_{name}", weights_of(module), fold, view.weight, name))
+    return Bundle(plan, tuple(members))
+
+
+def by_hand(scan, bundle, inference) -> np.ndarray:
+    """(L, I, J, K) float64: every member alone on a scan that was turned before, turned back, classes handed out, averaged."""
+    plan, total = bundle.plan, 0.0
+    names = plan.named_views()
+    for member in bundle.members:
+        view = names[member.view]
+        own = plan.replace(inference=inference.model_dump()).seen(view)
+        module = build(own.network)
+        infer.load_weights(module, member.weights)
+        turned = scan.permute(0, *(1 + a for a in view.order)).contiguous()
+        out = torch.cat(list(slabs(turned, Engine(own, ((module.eval(), 1.0),), torch.device("cpu"), torch.float32))), 1)
+        array = out.movedim(1, 3).double().numpy()  # (L', *order)
+        back = array.transpose(0, *(1 + view.order.index(a) for a in range(3)))
+        if view.merge_sides:
+            back = np.stack([back[0], back[1], back[2], back[1]])  # the kidney's whole probability for either side
+        folds = sum(m.view == member.view for m in bundle.members)
+        total = total + back * view.weight / folds
+    return total / total.sum(0)
+
+
+def averaged(scan, bundle, inference=None, **more) -> np.ndarray:
+    engine = Engine.from_bundle(bundle, torch.device("cpu"), torch.float32, **more)
+    return torch.cat(list(slabs(scan, engine, inference)), 1).movedim(1, 3).numpy()
+
+
+@pytest.mark.parametrize(("shape", "mirror"), [((20, 13, 31), ()), ((9, 30, 6), (0, 1, 2))])
+def test_views_and_folds_average_as_by_hand(shape, mirror):
+    scan = torch.randn(1, *shape, generator=torch.Generator().manual_seed(0))
+    bundle, inference = bundle_of_views(), Inference(mirror=mirror)
+    expected = by_hand(scan, bundle, inference)
+    found = averaged(scan, bundle, inference)
+    assert found.shape == (4, *shape) and np.abs(found.sum(0) - 1).max() < 1e-5
+    assert np.abs(found - expected).max() < 2e-3  # half precision
+    assert expected.std() > 0.01 and np.abs(expected - expected[:, ::-1]).max() > 0.05  # there was something to get wrong
+
+
+def test_a_missing_fold_of_a_view_does_not_shift_the_views_weights():
+    scan = torch.randn(1, 12, 10, 14, generator=torch.Generator().manual_seed(1))
+    whole = bundle_of_views()
+    early = Bundle(whole.plan, tuple(m for m in whole.members if m.name not in ("fold_1_coronal", "fold_1_sagittal")))
+    assert np.abs(averaged(scan, early) - by_hand(scan, early, whole.plan.inference)).max() < 2e-3
+
+
+def test_chosen_views_alone_and_names_that_do_not_exist():
+    scan = torch.randn(1, 12, 10, 14, generator=torch.Generator().manual_seed(1))
+    whole = bundle_of_views()
+    axial = Bundle(whole.plan, tuple(m for m in whole.members if m.view == "axial"))
+    assert np.array_equal(averaged(scan, whole, views=("axial",)), averaged(scan, axial))
+    with pytest.raises(UsageError, match="no view oblique; it has axial, coronal, sagittal"):
+        averaged(scan, whole, views=("axial", "oblique"))
+    plain = small_plan(2)
+    one = Bundle(plain, (Member("fold_0", weights_of(build(plain.network, 0)), 0),))
+    with pytest.raises(UsageError, match="without views"):
+        averaged(scan, one, views=("axial",))
+
+
+def test_a_merged_class_does_not_favour_the_background():
+    """The sagittal view is sure of a kidney, the others waver between its side and nothing: the side that they lean to wins."""
+
+    class Says(nn.Module):
+        def __init__(self, *probabilities):
+            super().__init__()
+            self.logits = torch.log(torch.tensor(probabilities))
+
+        def forward(self, x):
+            return self.logits.view(1, -1, 1, 1).expand(len(x), -1, *x.shape[2:])
+
+    sure, wavering = Says(0.02, 0.96, 0.02), Says(0.45, 0.38, 0.02, 0.15)
+    members = ((wavering, 0.4), (wavering, 0.4), (sure, 0.4))
+    engine = Engine(plan_of_views(), members, torch.device("cpu"), torch.float32, ("axial", "coronal", "sagittal"))
+    scores = torch.cat(list(slabs(torch.zeros(1, 12, 10, 9), engine)), 1)
+    assert (scores.argmax(0) == 1).all()
+    halves = (2 * np.array([0.45, 0.38, 0.02, 0.15]) + np.array([0.02, 0.48, 0.02, 0.48])) / 3
+    assert scores[1, 0, 0, 0] > halves[1]  # with half a vote each the kidney would be weaker
+
+
+@pytest.fixture
+def small_windows(monkeypatch, tmp_path):
+    """The average lies in a file, a few planes at a time."""
+    monkeypatch.setattr(infer, "AVERAGE_BYTES", 0)
+    monkeypatch.setattr(infer, "SLAB_BYTES", 4 * 4 * 20 * 13 * 3)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    return tmp_path
+
+
+def test_an_average_in_a_file_is_the_same_and_the_file_is_gone(small_windows):
+    scan = torch.randn(1, 20, 13, 31, generator=torch.Generator().manual_seed(0))
+    engine = Engine.from_bundle(bundle_of_views((0,)), torch.device("cpu"), torch.float32)
+    stream = slabs(scan, engine)
+    parts = [next(stream)]
+    assert [p.stat().st_size for p in small_windows.glob("delineate_*/scores")] == [2 * 4 * 20 * 13 * 31]
+    parts += list(stream)
+    assert max(p.shape[1] for p in parts) <= 6 and not list(small_windows.iterdir())
+    infer.AVERAGE_BYTES = 2**30
+    assert torch.equal(torch.cat(parts, 1), torch.cat(list(slabs(scan, engine)), 1))
+
+
+def test_the_file_is_gone_after_an_error_too(small_windows):
+    class Failing(nn.Module):
+        def forward(self, x):
+            raise RuntimeError("as planned")
+
+    members = ((Failing(), 1.0),)
+    engine = Engine(plan_of_views(VIEWS[1:2]), members, torch.device("cpu"), torch.float32, ("coronal",))
+    with pytest.raises(RuntimeError, match="as planned"):
+        list(slabs(torch.zeros(1, 20, 13, 31), engine))
+    stream = slabs(torch.zeros(1, 20, 13, 31), Engine.from_bundle(bundle_of_views((0,)), torch.device("cpu"), torch.float32))
+    next(stream)
+    stream.close()  # whoever restores has failed
+    assert not list(small_windows.iterdir())
+
+
+def test_a_full_disk_is_told_before_anything_is_computed(small_windows, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(infer.os, "posix_fallocate", full)
+    engine = Engine.from_bundle(bundle_of_views((0,)), torch.device("cpu"), torch.float32)
+    with pytest.raises(OutputError, match="TMPDIR"):
+        next(slabs(torch.zeros(1, 20, 13, 31), engine))
+    assert not list(Path(small_windows).iterdir())
+
+
+# ---- Monte-Carlo dropout ----
+
+
+def test_sampling_wakes_dropout_alone_and_leaves_no_trace():
+    plan = small_plan(3, network=small_network(3, dropout=0.3, norm="batch"))
+    module = build(plan.network, 0).eval()
+    engine = Engine(plan, ((module, 1.0),), torch.device("cpu"), torch.float32)
+    scan = torch.randn(1, 20, 18, 17, generator=torch.Generator().manual_seed(0))
+
+    def scores():
+        return torch.cat(list(slabs(scan, engine)), 1)
+
+    plain, before = scores(), {k: v.clone() for k, v in module.state_dict().items()}
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    drawn = []
+    for seed in (1, 1, 2):
+        with sampling(engine, seed):
+            drawn.append(scores())
+    assert torch.equal(torch.rand(3), expected)  # the stream outside went on as if nothing had been drawn
+    assert torch.equal(drawn[0], drawn[1]) and not torch.equal(drawn[0], drawn[2]) and not torch.equal(drawn[0], plain)
+    assert not any(m.training for m in module.modules())
+    assert all(torch.equal(v, before[k]) for k, v in module.state_dict().items())  # batch norm learnt nothing
+    assert torch.equal(scores(), plain)
+
+
+def test_sampling_ends_after_an_error_and_needs_dropout():
+    plan = small_plan(3, network=small_network(3, dropout=0.3))
+    module = build(plan.network, 0).eval()
+    with pytest.raises(RuntimeError), sampling(Engine(plan, ((module, 1.0),), torch.device("cpu"), torch.float32), 1):
+        raise RuntimeError
+    assert not any(m.training for m in module.modules())
+    with pytest.raises(ValueError, match="dropout"), sampling(engine(3, build(small_network(3), 0).eval()), 1):
+        pass
