@@ -209,17 +209,21 @@ def predict(
 def evaluate(
     prediction: Annotated[Path, typer.Argument(help="A file or folder of predicted masks.", metavar="PRED")],
     truth: Annotated[Path, typer.Argument(help="A file, folder, manifest or cohort with the truth.", metavar="TRUTH")],
-    out: Annotated[Path | None, typer.Option("-o", "--out", help="Folder for scores.csv and scores.json.")] = None,
+    out: Annotated[Path | None, typer.Option("-o", "--out", help="Folder for scores.csv, scores.json and slices.csv.")] = None,
     labels: Annotated[Path | None, typer.Option(help="Names of the values: YAML, JSON or CSV.")] = None,
     like: Annotated[Path | None, typer.Option(help="A scan whose geometry folders of bare slices take.")] = None,
     as_stack: Annotated[
         bool | None, typer.Option("--as-stack/--as-images", help="Whether folders of slices are one volume each or one case a slice.")
     ] = None,
+    pictures: Annotated[
+        bool, typer.Option("--pictures", help="Draw each case: source, truth, prediction side by side, OUT/pictures/CASE.png.")
+    ] = False,
+    images: Annotated[Path | None, typer.Option(help="The scans to draw, by name of the case, where TRUTH does not know them.")] = None,
     workers: Annotated[int | None, typer.Option(help="Processes; decided by the machine where not given.")] = None,
 ) -> None:
-    """Score predictions against truths, paired by name.
+    """Score predictions against truths, paired by name: per case, slice and patient, and pooled.
 
-    Example: `delineate evaluate out/ labels/ -o scores/`
+    Example: `delineate evaluate out/ labels/ -o scores/ --pictures --images images/`
     """
     from .steps import evaluate as step
 
@@ -231,10 +235,14 @@ def evaluate(
             labels=labels,
             like=like,
             as_stack=as_stack,
+            pictures=pictures,
+            images=images,
             workers=workers,
             progress=lambda n, total, name: tell("evaluate", n, total, name),
         )
     _print(step.table(done))
+    if done.pictures:
+        typer.echo(f"{len(done.pictures)} picture{'s' * (len(done.pictures) != 1)} in {Path(done.pictures[0]).parent}")
     _report_failures([f"{name}: {why}" for name, why in done.failures.items()])
 
 
