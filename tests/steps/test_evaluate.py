@@ -354,7 +354,7 @@ def test_pictures_show_source_truth_and_prediction_with_yellow_boundaries(tmp_pa
     assert thirds["a"][1] > 200
     assert thirds["a"][2] == pytest.approx(thirds["a"][1], rel=0.05)
     assert thirds["b"].tolist()[::2] == [0, 0]  # nothing was predicted
-    assert thirds["b"][1] == thirds["a"][1]
+    assert thirds["b"][1] == pytest.approx(thirds["a"][1], rel=0.05)
     assert json.loads((tmp_path / "out" / "scores.json").read_text())["pictures"] == ["pictures/a.png", "pictures/b.png"]
 
 
@@ -380,8 +380,7 @@ def test_without_images_masks_alone_are_drawn_and_it_is_said(tmp_path):
 def test_what_cannot_be_drawn_never_costs_a_score(tmp_path):
     pred, truth, images = one_structure(tmp_path)
     save(np.zeros((30, 24, 8), np.uint8), images / "b_0000.nii.gz", shift_mm=40.0)
-    (images / "a_0000.nii.gz").write_bytes(b"no image")
-    (images / "a_0000.nii.gz").rename(images / "a.nii.gz")
+    (images / "a_0000.nii.gz").write_bytes((images / "a_0000.nii.gz").read_bytes()[:2000])
     found = evaluate(pred, truth, tmp_path / "out", pictures=True, images=images)
     assert found.pictures == ()
     assert found.exit_code == 0
