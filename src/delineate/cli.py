@@ -309,24 +309,31 @@ def demo(out: Annotated[Path, typer.Option("-o", "--out", help="Folder for every
 def phantom(
     out: Annotated[Path, typer.Argument(help="Folder for the cohort.", metavar="FOLDER")],
     patients: Annotated[int, typer.Option(help="How many.")] = 20,
-    form: Annotated[str, typer.Option("--format", help="dicom (series and PNG masks) or nifti.")] = "dicom",
+    form: Annotated[
+        str,
+        typer.Option(
+            "--format",
+            help="dicom (CT series and PNG masks), nifti, volumes (TrainVolumes, TrainSegmentation, TestVolumes, TestSegmentation), "
+            "chaos-mr (T1 in and out of phase, PNG masks) or ircadb (CT and a mask series an organ).",
+        ),
+    ] = "dicom",
+    organs: Annotated[str | None, typer.Option(help="Organs that the masks hold, such as liver or liver,spleen; all four where not given.")] = None,
     seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
 ) -> None:
-    """Make a synthetic abdominal CT cohort with liver, spleen and two kidneys, to try things on.
+    """Make a synthetic abdominal CT or MR cohort with liver, spleen and two kidneys, to try things on.
 
     Example: `delineate phantom cohort/ --patients 6`
     """
     from .cohort.phantom import make_cohort
-    from .core.errors import UsageError
 
-    if form not in ("dicom", "nifti"):
-        raise UsageError(f"a phantom is written as dicom or nifti, not {form!r}")
+    chosen = [name.strip() for name in (organs or "").split(",") if name.strip()]
     with _bar() as tell:
         make_cohort(
             out,
             patients=patients,
             seed=seed,
-            form="dicom" if form == "dicom" else "nifti",
+            form=form,  # type: ignore[arg-type]  # refused by name where it is none of them
+            organs=chosen,
             progress=lambda done, total, name: tell("phantom", done, total, name),
         )
     typer.echo(f"{patients} patients written to {out}")

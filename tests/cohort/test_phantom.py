@@ -1,7 +1,8 @@
-"""The phantom cohort: both forms hold the same voxels at the same places, and its traps are really there."""
+"""The phantom cohort: all forms hold the same voxels at the same places, and its traps are really there."""
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 import subprocess
 from pathlib import Path
@@ -10,7 +11,9 @@ import numpy as np
 import pydicom
 import pytest
 
-from delineate.cohort.phantom import GREY_VALUES, LABELS, make_cohort, make_scan
+from delineate.cohort.cases import read_image, read_label
+from delineate.cohort.layouts import discover
+from delineate.cohort.phantom import FORMS, GREY_VALUES, LABELS, make_cohort, make_scan
 from delineate.core.errors import OutputError, UsageError
 from delineate.core.labels import LabelMapping, Range
 from delineate.core.manifest import Source
@@ -173,4 +176,137 @@ def test_the_validator_finds_no_error(dicom_cohort: Path) -> None:
     for name in NAMES:
         file = next((dicom_cohort / name / "DICOM_anon").iterdir())
         told = subprocess.run(["dciodvfy", str(file)], capture_output=True, text=True, check=False)
+        assert [line for line in (told.stdout + told.stderr).splitlines() if line.startswith("Error")] == []
+
+
+# ---- the trees of known collections ----
+
+FEW, MANY = 5, ("chaos-mr", "ircadb", "volumes", "nifti")  # five patients: one is turned, one numbered misleadingly
+
+
+@pytest.fixture(scope="module")
+def trees(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    return {form: make_cohort(tmp_path_factory.mktemp(form) / "cohort", patients=FEW, size=SIZE, form=form) for form in MANY}  # type: ignore[arg-type]
+
+
+def found_in(folder: Path, layout: str | None = None) -> dict[str, tuple[Volume, Volume]]:
+    """phantom_00N -> image and truth of the cohort as ``check`` and ``train`` see it, in RAS, with the values of ``LABELS``."""
+    found = discover(folder, layout=layout)
+    assert [f.message for f in found.findings if f.severity != "note"] == []
+    out = {}
+    for case in found.manifest:
+        image = read_image(case, found.manifest)
+        label = read_label(case, found.manifest, image.grid)
+        table = np.zeros(256, np.uint8)
+        for own in found.manifest.labels:
+            table[own.value] = LABELS.named(own.name).value
+        name = case.id if case.id.startswith("phantom") else f"phantom_{int(case.id.rsplit('.', 1)[1]):03d}"
+        out[name] = image.reorient("RAS"), label.with_array(table[label.array]).reorient("RAS")
+    return out
+
+
+@pytest.mark.parametrize("form", ["ircadb", "volumes", "chaos-mr"])
+def test_every_tree_is_recognised_and_holds_the_same_labels(trees: dict[str, Path], form: str) -> None:
+    plain, other = found_in(trees["nifti"]), found_in(trees[form])
+    assert sorted(other) == sorted(plain) == NAMES[:FEW]
+    for name, (image, label) in other.items():
+        assert label.grid.matches(plain[name][1].grid, 0.01), name
+        np.testing.assert_array_equal(label.array, plain[name][1].array)
+        if form != "chaos-mr":
+            np.testing.assert_array_equal(image.array, plain[name][0].array)
+
+
+def test_volumes_keep_the_last_quarter_for_testing(trees: dict[str, Path], tmp_path: Path) -> None:
+    manifest = discover(trees["volumes"]).manifest
+    assert manifest.layout == "parallel-folders"
+    assert {c.id: c.split for c in manifest} == {**dict.fromkeys(NAMES[:4]), NAMES[4]: "test"}
+    assert manifest.labels.names == LABELS.names
+    eight = make_cohort(tmp_path / "eight", patients=8, size=(16, 4), form="volumes")
+    assert [p.name.split(".")[0] for p in sorted((eight / "TestVolumes").iterdir())] == NAMES[6:]
+    one = make_cohort(tmp_path / "one", patients=1, size=(16, 4), form="volumes")
+    assert not (one / "TestVolumes").exists()
+
+
+def test_chaos_mr_is_taken_whole_or_in_phase_alone(trees: dict[str, Path]) -> None:
+    both = discover(trees["chaos-mr"]).manifest
+    assert (both.layout, both.modality, both.channels) == ("chaos-mr", "MR", ("T1DUAL InPhase", "T1DUAL OutPhase"))
+    alone = discover(trees["chaos-mr"], layout="chaos-mr-inphase").manifest
+    assert (alone.layout, alone.channels, alone.labels.names) == ("chaos-mr-inphase", ("T1DUAL InPhase",), LABELS.names)
+    for case, one in zip(both, alone, strict=True):
+        pair = read_image(case, both)
+        assert pair.unit == "a.u."
+        np.testing.assert_array_equal(pair.array[0], read_image(one, alone).array[0])
+
+
+def test_mr_looks_like_t1_and_its_scale_means_nothing(trees: dict[str, Path]) -> None:
+    scales = []
+    for _, (image, label) in sorted(found_in(trees["chaos-mr"]).items()):
+        inside, outside = image.array.astype(float)
+        assert inside.min() >= 0 and 100 < inside.max() <= 4095
+        level = {organ.name: float(np.median(inside[label.array == organ.value])) for organ in LABELS if (label.array == organ.value).sum() > 50}
+        assert level["liver"] > 1.15 * level["spleen"], "T1 without contrast agent"
+        scales.append(level["liver"])
+        air = inside[label.array == 0] < 0.1 * level["liver"]
+        assert air.mean() > 0.1
+        edge = (label.array == 1) & ((np.roll(label.array, 1, 1) == 0) | (np.roll(label.array, -1, 1) == 0))
+        middle = (label.array == 1) & ~edge
+        dimmed = [float(np.mean(outside[where]) / np.mean(inside[where])) for where in (edge, middle)]
+        assert dimmed[0] < dimmed[1] - 0.03, "water and fat cancel at the organ's rim"
+        assert 0.6 < dimmed[1] < 1.02
+    assert max(scales) > 1.8 * min(scales), "16-bit values that nobody normalised"
+
+
+def test_chaos_mr_files_are_named_as_the_challenge_names_them(trees: dict[str, Path]) -> None:
+    base = trees["chaos-mr"] / NAMES[0] / "T1DUAL"
+    stems = {p.stem for p in (base / "Ground").iterdir()}
+    assert stems == {p.stem for p in (base / "DICOM_anon" / "InPhase").iterdir()}
+    out = {p.stem for p in (base / "DICOM_anon" / "OutPhase").iterdir()}
+    assert {int(s[-5:]) for s in out} == {int(s[-5:]) - 1 for s in stems}
+    head = pydicom.dcmread(next((base / "DICOM_anon" / "OutPhase").iterdir()))
+    assert (head.Modality, head.SOPClassUID.name, head.BitsStored) == ("MR", "MR Image Storage", 12)
+    assert "RescaleSlope" not in head and "KVP" not in head
+
+
+def test_ircadb_holds_a_mask_series_an_organ(trees: dict[str, Path]) -> None:
+    manifest = discover(trees["ircadb"]).manifest
+    assert (manifest.layout, manifest.modality) == ("3d-ircadb", "CT")
+    assert manifest.patients == [f"3Dircadb1.{n}" for n in range(1, FEW + 1)]
+    assert sorted(manifest.labels.names) == sorted(LABELS.names)
+    folder = trees["ircadb"] / "3Dircadb1.1"
+    assert {p.name for p in (folder / "MASKS_DICOM").iterdir()} == {"liver", "rightkidney", "leftkidney", "spleen"}
+    values = np.unique(np.stack([pydicom.dcmread(p).pixel_array for p in (folder / "MASKS_DICOM" / "liver").iterdir()]))
+    assert values.tolist() == [0, 255]
+
+
+def test_masks_can_hold_the_liver_alone(trees: dict[str, Path], tmp_path: Path) -> None:
+    for form in ("volumes", "chaos-mr", "ircadb"):
+        folder = make_cohort(tmp_path / form, patients=2, size=SIZE, form=form, organs=["liver"])  # type: ignore[arg-type]
+        assert discover(folder).manifest.labels.names == (LABELS.names if form == "chaos-mr" else ["liver"])  # its grey ranges are fixed
+        for name, (image, label) in found_in(folder).items():
+            whole = found_in(trees[form])[name]
+            np.testing.assert_array_equal(label.array, np.where(whole[1].array == LIVER, LIVER, 0))
+            np.testing.assert_array_equal(image.array, whole[0].array)
+    assert (tmp_path / "volumes" / "labels.csv").read_text() == "value,name\n1,liver\n"
+    with pytest.raises(UsageError, match="pancreas"):
+        make_cohort(tmp_path / "no", organs=["pancreas"])
+
+
+def digest(folder: Path) -> str:
+    total = hashlib.sha256()
+    for path in sorted(p for p in folder.rglob("*") if p.is_file()):
+        total.update(str(path.relative_to(folder)).encode() + path.read_bytes())
+    return total.hexdigest()
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_every_form_is_made_again_byte_by_byte(tmp_path: Path, form: str) -> None:
+    made = [make_cohort(tmp_path / n, patients=2, size=(32, 6), seed=seed, form=form) for n, seed in (("a", 5), ("b", 5), ("c", 6))]  # type: ignore[arg-type]
+    assert digest(made[0]) == digest(made[1]) != digest(made[2])
+
+
+def test_the_validator_finds_no_error_in_mr_and_masks(trees: dict[str, Path]) -> None:
+    if shutil.which("dciodvfy") is None:
+        pytest.skip("dciodvfy (dicom3tools) is not installed")
+    for place in (trees["chaos-mr"] / NAMES[0] / "T1DUAL/DICOM_anon/InPhase", trees["ircadb"] / "3Dircadb1.1/MASKS_DICOM/liver"):
+        told = subprocess.run(["dciodvfy", str(next(place.iterdir()))], capture_output=True, text=True, check=False)
         assert [line for line in (told.stdout + told.stderr).splitlines() if line.startswith("Error")] == []

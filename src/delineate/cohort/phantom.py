@@ -1,26 +1,29 @@
-"""A synthetic abdominal CT cohort with liver, spleen and both kidneys: the data that the demo trains on.
+"""A synthetic abdominal CT and MR cohort with liver, spleen and both kidneys: the data that the demo trains on.
 
-Owns how each phantom patient is scanned (matrix, spacing, coverage, noise, numbering of slices) and the two forms on
-disk; the bodies come from ``phantom_anatomy``. The cohort is meant to break pipelines that are nearly right: the
-gap is not what SliceThickness says, file names and one patient's instance numbers do not follow the slices, one
+Owns how each phantom patient is scanned (matrix, spacing, coverage, noise, numbering of slices) and which forms there
+are; the bodies come from ``phantom_anatomy``, the trees on disk are written by ``phantom_trees``. The cohort is meant to break pipelines
+that are nearly right: the gap is not what SliceThickness says, file names and one patient's instance numbers do not follow the slices, one
 orientation is rotated and one upside down, and both halves of the body look alike enough that a mirrored
 or misordered volume scores badly.
 
-    form="nifti"   FOLDER/images/PATIENT.nii.gz, FOLDER/labels/PATIENT.nii.gz, FOLDER/labels.csv
-    form="dicom"   FOLDER/PATIENT/DICOM_anon/*.dcm, FOLDER/PATIENT/Ground/*.png (grey values of CHAOS MR)
+    form="nifti"     FOLDER/images/PATIENT.nii.gz, FOLDER/labels/PATIENT.nii.gz, FOLDER/labels.csv
+    form="volumes"   FOLDER/{TrainVolumes,TrainSegmentation,TestVolumes,TestSegmentation}/PATIENT.nii.gz, FOLDER/labels.csv
+    form="dicom"     FOLDER/PATIENT/DICOM_anon/*.dcm, FOLDER/PATIENT/Ground/*.png (grey values of CHAOS MR)
+    form="chaos-mr"  FOLDER/PATIENT/T1DUAL/DICOM_anon/{InPhase,OutPhase}/*.dcm, FOLDER/PATIENT/T1DUAL/Ground/*.png
+    form="ircadb"    FOLDER/3Dircadb1.N/PATIENT_DICOM/image_*, FOLDER/3Dircadb1.N/MASKS_DICOM/ORGAN/image_*
 
-Both forms hold the same voxels at the same places. Everything follows from the seed; patient n of a cohort is the
-same whatever the cohort's size.
+All forms hold the same labels at the same places, and all but chaos-mr the same voxels. Everything follows from the seed; patient n of a
+cohort is the same whatever the cohort's size (in "volumes" the last quarter of the patients is the test part).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,14 +31,16 @@ from numpy.typing import NDArray
 from ..core import atomic
 from ..core.errors import OutputError, UsageError
 from ..core.grid import Grid
+from ..core.labels import LabelSet
 from ..core.volume import Volume
-from . import phantom_dicom
+from . import phantom_dicom, phantom_trees
 from .phantom_anatomy import LABELS, Patient, scene
 
-__all__ = ["GREY_VALUES", "LABELS", "Scan", "make_cohort", "make_scan"]
+__all__ = ["FORMS", "GREY_VALUES", "LABELS", "Form", "Scan", "make_cohort", "make_scan"]
 
 GREY_VALUES = phantom_dicom.GREY_VALUES
-Form = Literal["dicom", "nifti"]
+Form = Literal["dicom", "nifti", "volumes", "chaos-mr", "ircadb"]
+FORMS: tuple[str, ...] = get_args(Form)
 # Of every ten patients five (counted from 0) are numbered, turned or stored in an unusual way.
 _UNUSUAL = {1: "misleading numbers", 3: "turned", 5: "upside down", 6: "half steps", 7: "numbered upwards"}
 
@@ -51,6 +56,7 @@ class Scan:
         unusual: how its DICOM series is stored: "", "misleading numbers", "turned", "upside down", "half steps", "numbered upwards".
         thickness_mm: what SliceThickness says; never the gap.
         seed: of what is left to chance when it is written.
+        clean_hu: the body without noise, float32 on the same grid: what other modalities are computed from.
     """
 
     patient: str
@@ -59,17 +65,24 @@ class Scan:
     unusual: str
     thickness_mm: float
     seed: int
+    clean_hu: NDArray[np.float32] = field(repr=False)
+
+    @property
+    def storage(self) -> phantom_dicom.Storage:
+        """How its DICOM series are stored."""
+        return phantom_dicom.Storage(self.patient, self.unusual, self.thickness_mm, self.seed)
 
 
-def make_cohort(folder: str | Path, *, patients: int = 20, seed: int = 0, form: Form = "dicom", size: tuple[int, int] | None = None,
-                progress: Callable[[int, int, str], None] | None = None) -> Path:  # fmt: skip
+def make_cohort(folder: str | Path, *, patients: int = 20, seed: int = 0, form: Form = "dicom", organs: Sequence[str] = (),
+                size: tuple[int, int] | None = None, progress: Callable[[int, int, str], None] | None = None) -> Path:  # fmt: skip
     """Make a cohort in ``folder``, which must be empty or missing.
 
     Args:
         folder: where.
         patients: how many, at least 1; one scan each.
         seed: all that is random follows from it.
-        form: "dicom" or "nifti" (see the head of this module).
+        form: one of ``FORMS`` (see the head of this module).
+        organs: names of ``LABELS`` that the masks hold, with their usual values; () for all four. The images never change.
         size: (matrix, slices) of every scan over the same field of view; None: 112 to 144, 30 to 46, differing by patient.
         progress: called as (done, total, patient).
 
@@ -77,17 +90,17 @@ def make_cohort(folder: str | Path, *, patients: int = 20, seed: int = 0, form: 
         The folder.
 
     Raises:
-        UsageError: an unknown form, no patient, or a size below (16, 4).
+        UsageError: an unknown form or organ, no patient, or a size below (16, 4).
         OutputError: the folder holds something already, or cannot be written.
     """
     folder = Path(folder)
-    _refuse_bad_arguments(patients, form, size)
+    _refuse_bad_arguments(patients, form, organs, size)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise OutputError("is not empty: a phantom cohort is made in a new or empty folder", path=folder)
     atomic.make_folder(folder)
-    if form == "nifti":
-        atomic.write_text(folder / "labels.csv", "value,name\n" + "".join(f"{b.value},{b.name}\n" for b in LABELS))
-    make = partial(_make_and_write, folder=folder, seed=seed, form=form, size=size)
+    labels = LabelSet(tuple(label for label in LABELS if not organs or label.name in organs))
+    phantom_trees.write_head(folder, form, labels)
+    make = partial(_make_and_write, folder=folder, seed=seed, form=form, size=size, labels=labels, patients=patients)
     with ThreadPoolExecutor(max_workers=2) as pool:  # numpy lets go of the lock; two keep memory below 0.2 GB
         for done, patient in enumerate(pool.map(make, range(patients)), start=1):
             if progress is not None:
@@ -101,36 +114,33 @@ def make_scan(index: int, *, seed: int = 0, size: tuple[int, int] | None = None)
     patient = Patient(rng)
     unusual = _UNUSUAL.get(index % 10, "")
     grid = _scan_grid(patient, rng, size, turned=unusual == "turned")
-    hu, label = scene(patient, grid)
-    hu += _noise(grid.shape, rng, float(rng.uniform(6, 17)))
+    clean_hu, label = scene(patient, grid)
+    hu = clean_hu + _noise(grid.shape, rng, float(rng.uniform(6, 17)))
     name, (offset, step) = f"phantom_{index + 1:03d}", (rng.uniform(-600, 200), rng.choice([-0.5, 0.75, 1.0]))
     shifted = grid.affine.copy()
     shifted[2, 3] += np.round(offset, 1)  # scanners count the table's height from anywhere
     placed = Grid(grid.shape, shifted)
     meta = {"modality": "CT", "patient": name}
     image = Volume(np.rint(hu).clip(-1024, 3071).astype(np.int16), placed, "HU", meta=meta)
-    return Scan(name, image, Volume(label, placed, "label", meta=meta), unusual, round(grid.spacing_mm[2] + float(step), 2), int(rng.integers(2**31)))
+    thickness_mm, own_seed = round(grid.spacing_mm[2] + float(step), 2), int(rng.integers(2**31))
+    return Scan(name, image, Volume(label, placed, "label", meta=meta), unusual, thickness_mm, own_seed, clean_hu)
 
 
-def _refuse_bad_arguments(patients: int, form: str, size: tuple[int, int] | None) -> None:
-    if form not in ("dicom", "nifti"):
-        raise UsageError(f"a phantom cohort has the form dicom or nifti, found {form!r}")
+def _refuse_bad_arguments(patients: int, form: str, organs: Sequence[str], size: tuple[int, int] | None) -> None:
+    if form not in FORMS:
+        raise UsageError(f"a phantom cohort has the form {', '.join(FORMS[:-1])} or {FORMS[-1]}, found {form!r}")
+    if unknown := [name for name in organs if name not in LABELS.names]:
+        raise UsageError(f"the phantom has the organs {', '.join(LABELS.names)}, found {', '.join(map(repr, unknown))}")
     if patients < 1:
         raise UsageError(f"a phantom cohort has at least one patient, found {patients}")
     if size is not None and (size[0] < 16 or size[1] < 4):
         raise UsageError(f"a phantom scan has a matrix of at least 16 and at least 4 slices, found {size}")
 
 
-def _make_and_write(index: int, *, folder: Path, seed: int, form: Form, size: tuple[int, int] | None) -> str:
+def _make_and_write(index: int, *, folder: Path, seed: int, form: Form, size: tuple[int, int] | None, labels: LabelSet, patients: int) -> str:
     scan = make_scan(index, seed=seed, size=size)
-    if form == "nifti":
-        from ..formats import files
-
-        files.write(scan.image, folder / "images" / f"{scan.patient}.nii.gz")
-        files.write(scan.label, folder / "labels" / f"{scan.patient}.nii.gz", labels=LABELS)
-    else:
-        phantom_dicom.write_patient(folder / scan.patient, scan.image, scan.label, patient=scan.patient, unusual=scan.unusual,
-                                    thickness_mm=scan.thickness_mm, seed=scan.seed)  # fmt: skip
+    test = patients > 1 and index >= patients - max(1, round(patients / 4))
+    phantom_trees.WRITERS[form](folder, scan, labels, index, test)
     return scan.patient
 
 
