@@ -247,23 +247,67 @@ def evaluate(
 
 
 @app.command()
+def compare(
+    runs: Annotated[
+        list[Path], typer.Argument(help="Two or more: runs (MODEL.run), models, evaluations, scores.json or scores.csv.", metavar="RUN RUN...")
+    ],
+    out: Annotated[Path, typer.Option("-o", "--out", help="Folder for compare.csv, compare.json, boxplot.png and boxplot.svg.")],
+    names: Annotated[str | None, typer.Option(help="Names of the runs, such as a,b,c; taken from the paths where not given.")] = None,
+    metric: Annotated[str, typer.Option(help="A metric of the scores.")] = "dice",
+    label: Annotated[list[str] | None, typer.Option(help="A structure to compare; may be given several times; all where not given.")] = None,
+    per: Annotated[str, typer.Option(help="case, slice or patient.")] = "case",
+) -> None:
+    """Compare runs on the cases they share: tables, box plots, and differences to the first with their interval.
+
+    Example: `delineate compare plain.model.run augmented.model.run -o compared/`
+    """
+    from .steps import compare as step
+
+    done = step.compare(runs, out, names=None if names is None else names.split(","), metric=metric, labels=label or None, per=per)
+    _print(step.table(done))
+    typer.echo(f"written: {out / 'compare.csv'}, {out / 'compare.json'}, {out / 'boxplot.png'}, {out / 'boxplot.svg'}")
+
+
+@app.command()
 def convert(
-    source: Annotated[Path, typer.Argument(help="A file, a DICOM folder or a folder of slices.", metavar="INPUT")],
-    target: Annotated[Path, typer.Argument(help="A file (.nii.gz, .nii, .nrrd, .mha, .png), or a folder for several series.", metavar="OUTPUT")],
+    sources: Annotated[list[Path], typer.Argument(help="A file, a DICOM folder or a folder of slices; with --merge several.", metavar="INPUT...")],
+    target: Annotated[Path, typer.Argument(help="A file (.nii.gz, .nii, .nrrd, .mha, .png), or a folder for several files.", metavar="OUTPUT")],
     spacing: Annotated[str | None, typer.Option(help="Spacing in mm of bare slices, such as 0.5,0.5,2.")] = None,
+    axes: Annotated[
+        str | None, typer.Option(help="Where the stored axes really point to, such as ASL, for files that do not say (Analyze 7.5, slices).")
+    ] = None,
     orientation: Annotated[str | None, typer.Option(help="Axis codes of the result, such as RAS; as stored where not given.")] = None,
     series: Annotated[str | None, typer.Option(help="SeriesInstanceUID, where the folder holds several series.")] = None,
+    split_slices: Annotated[
+        int | None, typer.Option(help="Cut the volume into NAME_00, NAME_01 ... of this many slices; the last may be shorter.")
+    ] = None,
+    merge: Annotated[
+        bool, typer.Option("--merge", help="Put consecutive volumes (files, or a folder of them) together by where they stand.")
+    ] = False,
 ) -> None:
     """Convert one scan to another format; a folder with several DICOM series gives one file a series.
 
-    Example: `delineate convert DICOM/ scan.nii.gz`
+    Examples: `delineate convert DICOM/ scan.nii.gz`, `delineate convert DICOM/ parts/ --split-slices 64`,
+    `delineate convert parts/ scan.nii.gz --merge`
     """
+    from .core.errors import UsageError
     from .steps import convert as step
 
-    done = step.convert(source, target, spacing_mm=None if spacing is None else parse_spacing(spacing), orientation=orientation, series=series)
+    if merge and any(value is not None for value in (spacing, axes, orientation, series, split_slices)):
+        raise UsageError("--merge takes volumes as they are: leave --spacing, --axes, --orientation, --series and --split-slices out")
+    if not merge and len(sources) > 1:
+        raise UsageError(f"one input is converted at a time, found {len(sources)}; several are put together with --merge")
+    done = (
+        step.merge(sources, target)
+        if merge
+        else step.convert(sources[0], target, spacing_mm=None if spacing is None else parse_spacing(spacing), axes=axes, orientation=orientation,
+                          series=series, split_slices=split_slices)
+    )  # fmt: skip
     for path in done.written:
         typer.echo(f"written: {path}")
-    _report_failures([str(reason) for reason in getattr(done, "refused", ())])
+    for note in done.notes:
+        typer.echo(f"note: {note}")
+    _report_failures([f"{title}: {reason}" for title, reason in done.refused])
 
 
 @app.command()

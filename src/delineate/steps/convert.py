@@ -1,30 +1,37 @@
-"""convert and info: one image or DICOM folder from one format to another, and what stands at a path.
+"""convert and info: one image or DICOM folder from one format to another, cut into parts or put together, and what stands at a path.
 
 Conversion keeps every voxel where it is and every value as it is: nothing is resampled. ``orientation`` only transposes and flips the axes.
-It knows no labels and no models.
+Parts are put together by where their voxels stand (``steps/parts.py``), never by their names. It knows no labels and no models.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..core.errors import DelineateError, FormatError, OutputError
+import numpy as np
+
+from ..cohort.folders import NAMELESS
+from ..core.errors import DelineateError, FormatError, OutputError, UsageError
+from ..core.grid import Grid
 from ..core.manifest import Source
+from ..core.volume import Volume
 from ..formats import dicom, files
+from .parts import merged, split
 
 Progress = Callable[[str], None]
 
 
 @dataclass(frozen=True)
 class Converted:
-    """What was written, and what was refused: (title of the series, reason)."""
+    """What was written, what was refused (title of the series, reason), and what a person should know."""
 
     written: tuple[Path, ...]
     refused: tuple[tuple[str, str], ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 def convert(
@@ -32,8 +39,10 @@ def convert(
     output: str | Path,
     *,
     spacing_mm: Sequence[float] | None = None,
+    axes: str | None = None,
     orientation: str | None = None,
     series: str | None = None,
+    split_slices: int | None = None,
     overwrite: bool = True,
     progress: Progress | None = None,
 ) -> Converted:
@@ -41,26 +50,69 @@ def convert(
 
     An ``output`` without an ending is a folder: a DICOM folder of several series gives one ``.nii.gz`` a series there,
     and series that cannot be read are refused with their reason while the others are written; any other input gives PNG slices.
+    With ``split_slices`` each volume becomes ``NAME_00``, ``NAME_01`` ...: in a folder ``output`` as ``.nii.gz`` under the input's name, or beside
+    a file name ``output`` with its stem and ending.
 
     Args:
         spacing_mm: stated (column, row, slice) spacing of pictures that carry none.
+        axes: where the stored axes really point to ("ASL"), for files that carry no place (Analyze 7.5, pictures).
         orientation: three letters such as "RAS"; the axes are permuted and flipped, voxels stay where they are.
         series: the one series of a DICOM folder to convert.
+        split_slices: cut each volume into consecutive groups of this many slices along its last axis; the last group may be shorter.
         overwrite: False refuses to replace what exists.
 
     Raises:
         InputError: the input cannot be read; with several series only where none can.
-        OutputError: the output exists and ``overwrite`` is False, or it cannot be written.
+        UsageError: ``split_slices`` below 1, or ``axes`` for a file that knows its own place.
+        OutputError: the output exists and ``overwrite`` is False, it holds other parts of the same name, or it cannot be written.
     """
+    if split_slices is not None and split_slices < 1:
+        raise UsageError(f"a volume is cut into groups of at least 1 slice, found {split_slices}")
+    write = _Writer(Path(output), axes, orientation, split_slices, overwrite)
     many = _many(input, output, series)
-    if many:
-        return _convert_series(many, Path(output), orientation, overwrite, progress, str(input))
-    _refuse_existing(Path(output), overwrite)
-    source = Source(str(input), series=series or "", spacing_mm=tuple(spacing_mm or ()))
-    volume = files.read(source)
-    files.write(volume.reorient(orientation) if orientation else volume, output)
-    written = sorted(Path(output).glob("slice_*.png")) if Path(output).is_dir() else [Path(output)]
-    return Converted(tuple(written))
+    if len(many) > 1 or (many and split_slices is None):
+        return _convert_series(many, write, progress, str(input))
+    if split_slices is None:
+        _refuse_existing(Path(output), overwrite)
+    volume = files.read(Source(str(input), series=series or "", spacing_mm=tuple(spacing_mm or ())))
+    written = write(volume, files.stem(_named(input)) if split_slices else "")
+    return Converted(tuple(written), notes=_notes(volume, axes))
+
+
+def merge(inputs: Sequence[str | Path], output: str | Path, *, overwrite: bool = True) -> Converted:
+    """Put consecutive volumes together as one file; the opposite of ``split_slices``.
+
+    Order and axis are found from where the voxels stand; see ``parts.merged`` for what is refused. A part that is missing at either end cannot be
+    noticed: what remains is a volume like any other.
+
+    Args:
+        inputs: image files, and folders whose image files are taken (``output`` itself is left out).
+
+    Raises:
+        InputError: nothing there, or a file that cannot be read.
+        GeometryError: the volumes do not follow one another; the files and the distance in mm are named.
+        OutputError: as of ``convert``, or ``output`` has no ending.
+    """
+    target = Path(output)
+    if "." not in target.name:
+        raise OutputError(f"a merged volume is one file; give it an ending, one of {', '.join(files.WRITABLE[:5])}", path=target)
+    _refuse_existing(target, overwrite)
+    paths = [path for one in inputs for path in _volumes_in(Path(one)) if path.resolve() != target.resolve()]
+    if not paths:
+        raise FormatError(f"no volumes here; read are {files.READABLE}", path=inputs[0] if inputs else None)
+    files.write(merged([files.read(path) for path in paths]), target)
+    return Converted((target,))
+
+
+def _volumes_in(path: Path) -> Iterator[Path]:
+    """The file itself, or the image files of a folder in natural order of their names; of a pair of files the header alone."""
+    if not path.is_dir():
+        yield path
+        return
+    found = sorted((p for p in path.iterdir() if not p.name.startswith(".") and files.is_image(p)), key=lambda p: files.natural_key(p.name))
+    if found and files.detect(found[0]) == "DICOM":
+        raise FormatError("these are slices of DICOM series; convert puts them together without being told to merge", path=path)
+    yield from (p for p in found if not (p.name.lower().removesuffix(".gz").endswith(".img") and files.detect(p) in ("NIfTI pair", "Analyze 7.5")))
 
 
 def info(path: str | Path) -> dict[str, Any]:
@@ -83,13 +135,86 @@ def _many(source: str | Path, output: str | Path, series: str | None) -> list[di
     return found
 
 
-def _convert_series(
-    many: Sequence[dicom.Series], folder: Path, orientation: str | None, overwrite: bool, progress: Progress | None, source: str
-) -> Converted:
+@dataclass(frozen=True)
+class _Writer:
+    """Where and how the volumes of one conversion are written; called with a volume and its name in a folder ("": ``output`` is the file)."""
+
+    output: Path
+    axes: str | None
+    orientation: str | None
+    split_slices: int | None
+    overwrite: bool
+
+    def __call__(self, volume: Volume, name: str) -> list[Path]:
+        volume = _with_axes(volume, self.axes) if self.axes else volume
+        volume = volume.reorient(self.orientation) if self.orientation else volume
+        if self.split_slices:
+            return self._write_parts(volume, name)
+        target = self.output / f"{name}.nii.gz" if name else self.output
+        _refuse_existing(target, self.overwrite)
+        files.write(volume, target)
+        return sorted(target.glob("slice_*.png")) if target.is_dir() else [target]
+
+    def _write_parts(self, volume: Volume, name: str) -> list[Path]:
+        given = self.output.name
+        stem = files.stem(given) if "." in given else name
+        folder, ending = (self.output.parent, given[len(stem) :]) if "." in given else (self.output, ".nii.gz")
+        parts = split(volume, self.split_slices or volume.grid.shape[2])
+        digits = max(2, len(str(len(parts) - 1)))
+        targets = [folder / f"{stem}_{n:0{digits}d}{ending}" for n in range(len(parts))]
+        self._refuse_other_parts(folder, re.compile(rf"{re.escape(stem)}_\d+{re.escape(ending)}"), targets)
+        for target, part in zip(targets, parts, strict=True):
+            _refuse_existing(target, self.overwrite)
+            files.write(part, target)
+        return targets
+
+    def _refuse_other_parts(self, folder: Path, pattern: re.Pattern[str], targets: Sequence[Path]) -> None:
+        names = {target.name for target in targets}
+        others = sorted(p.name for p in folder.iterdir() if pattern.fullmatch(p.name) and p.name not in names) if folder.is_dir() else []
+        if others:  # left from smaller groups: together they would be a volume that overlaps itself
+            raise OutputError(
+                f"{len(targets)} parts would stand beside {others[0]} of another cutting; remove that or choose another folder", path=folder
+            )
+
+
+def _named(path: str | Path) -> str:
+    """The name of the input as a person knows it: folders called like every other patient's take their parent's."""
+    place = Path(path).resolve()
+    return place.parent.name if place.is_dir() and place.name.lower() in NAMELESS and place.parent.name else place.name
+
+
+def _with_axes(volume: Volume, axes: str) -> Volume:
+    """``volume`` with its stored axes pointing to ``axes``, around the origin.
+
+    Raises:
+        UsageError: the file carries its own place.
+        GeometryError: ``axes`` is no orientation.
+    """
+    if volume.meta.get("place_known", True):
+        raise UsageError(f"{volume.source} says itself where its axes point to ({volume.grid.codes}); --axes is for files that cannot")
+    plain = Grid.from_spacing(volume.grid.shape, volume.grid.spacing_mm)
+    _, there = plain.reorient(axes)  # refuses what is no orientation; tells which world axis each stored axis runs along
+    matrix = np.zeros((4, 4))
+    matrix[3, 3] = 1
+    for stored, (world, flip) in enumerate(zip(there.order, there.flips, strict=True)):
+        matrix[world, stored] = volume.grid.spacing_mm[stored] * (-1 if flip else 1)
+    matrix[:3, 3] = -matrix[:3, :3] @ ((np.array(volume.grid.shape) - 1) / 2)
+    return Volume(volume.array, Grid(volume.grid.shape, matrix), volume.unit, volume.source, {**volume.meta, "place_known": True})
+
+
+def _notes(volume: Volume, axes: str | None) -> tuple[str, ...]:
+    """What conversion had to assume."""
+    if axes or volume.meta.get("place_known", True) or not volume.meta.get("spacing_known", True) or volume.grid.shape[2] == 1:
+        return ()
+    return (
+        f"{volume.source} does not say where its axes point to; they were taken as {volume.grid.codes} around the origin; state others with --axes",
+    )
+
+
+def _convert_series(many: Sequence[dicom.Series], write: _Writer, progress: Progress | None, source: str) -> Converted:
     written: list[Path] = []
     refused: list[tuple[str, str]] = []
     for one in many:
-        target = folder / f"{_name(one, many)}.nii.gz"
         if progress:
             progress(one.title)
         try:
@@ -97,9 +222,7 @@ def _convert_series(
         except DelineateError as error:
             refused.append((one.title, error.message))
             continue
-        _refuse_existing(target, overwrite)
-        files.write(volume.reorient(orientation) if orientation else volume, target)
-        written.append(target)
+        written += write(volume, _name(one, many))
     if not written:
         reasons = "; ".join(f"{title}: {reason}" for title, reason in refused)
         raise FormatError(f"none of {len(many)} series can be converted: {reasons}", path=source)
