@@ -16,40 +16,12 @@ import torch
 from tests.plans import small_network, small_plan
 
 from delineate.core.errors import TrainingError
-from delineate.core.plan import Augmentation, Loss, Schedule
+from delineate.core.plan import Augmentation, Schedule
 from delineate.core.store import Store
-from delineate.learn import augment, losses
+from delineate.learn import augment
 from delineate.learn.loop import Training, fit
 from delineate.learn.patches import batches, draw_batch
 from delineate.learn.schedule import Clock, rate
-
-# ---- losses ----
-
-
-@pytest.mark.parametrize("batch_dice", [True, False])
-def test_gradient_of_the_loss_is_exact(batch_dice):
-    generator = torch.Generator().manual_seed(0)
-    logits = torch.randn(2, 3, 4, 3, dtype=torch.float64, generator=generator, requires_grad=True)
-    target = torch.randint(0, 3, (2, 4, 3), generator=generator)
-
-    def value(x):
-        return losses.soft_dice(x.softmax(1), target, batch_dice) + torch.nn.functional.cross_entropy(x, target)
-
-    assert torch.autograd.gradcheck(value, (logits,))
-
-
-def test_a_perfect_answer_costs_nothing():
-    target = torch.tensor([[[0, 1], [2, 1]]])
-    logits = torch.nn.functional.one_hot(target, 3).movedim(-1, 1).float() * 100
-    assert float(losses.dice_and_cross_entropy(logits, target, Loss())) < 1e-4
-
-
-def test_what_is_no_class_index_is_refused():
-    logits = torch.zeros(1, 3, 4, 4)
-    for wrong in (torch.zeros(1, 3, 4, 4, dtype=torch.int64), torch.zeros(1, 4, 4), torch.full((1, 4, 4), 3), torch.full((1, 4, 4), -1)):
-        with pytest.raises(ValueError, match="class indices"):
-            losses.dice_and_cross_entropy(logits, wrong, Loss())
-
 
 # ---- augmentation ----
 
@@ -67,7 +39,7 @@ def test_image_and_label_move_together():
     image, label = scene()
     plan = small_plan(augmentation=Augmentation(rotation_p=1, rotation_deg=(25, 25, 25), scale_p=1, elastic_p=1, mirror=(0, 1, 2)))
     for seed in range(8):
-        spatial = augment.draw(plan, np.random.default_rng(seed))
+        spatial = augment.draw(plan, np.random.default_rng(seed), (1.0, 1.0, 1.0), (24, 20, 16))
         x, y = augment.sample_patch(image, label, (12, 10, 8), (16, 16, 16), spatial)
         assert x.shape == (1, 16, 16, 16) and y.dtype == torch.int64
         agree = (torch.round(x[0] / 2).long() == y).float().mean()
@@ -76,7 +48,7 @@ def test_image_and_label_move_together():
 
 def test_a_plain_patch_is_a_slice_even_beyond_the_edge():
     image, label = scene()
-    spatial = augment.draw(small_plan(augmentation=Augmentation(rotation_p=0, scale_p=0)), np.random.default_rng(0))
+    spatial = augment.draw(small_plan(augmentation=Augmentation(rotation_p=0, scale_p=0)), np.random.default_rng(0), (1.0, 1.0, 1.0), (24, 20, 16))
     x, y = augment.sample_patch(image, label, (2, 10, 8), (16, 16, 16), spatial)
     assert torch.equal(x[0, 6:], torch.from_numpy(image[0, :10, 2:18, 0:16].astype(np.float32)))
     assert not x[0, :6].any() and torch.equal(y[6:], torch.from_numpy(label[:10, 2:18, 0:16].astype(np.int64)))
@@ -84,7 +56,7 @@ def test_a_plain_patch_is_a_slice_even_beyond_the_edge():
 
 def test_rotation_is_rigid_in_millimetres():
     plan = small_plan(spacing_mm=(1.0, 1.0, 4.0), augmentation=Augmentation(rotation_p=1, rotation_deg=(30, 30, 30), scale_p=0))
-    matrix = augment.draw(plan, np.random.default_rng(3)).matrix
+    matrix = augment.draw(plan, np.random.default_rng(3), (1.0, 1.0, 4.0), (24, 20, 16)).matrix
     in_mm = np.diag([1, 1, 4]) @ matrix @ np.diag([1, 1, 0.25])
     assert np.allclose(in_mm @ in_mm.T, np.eye(3), atol=1e-9) and not np.allclose(matrix, np.eye(3))
 

@@ -1,8 +1,9 @@
 """Augmentation: one resampling pass for everything spatial, then elementwise changes of intensity.
 
 ``draw`` decides what happens to a sample (numpy, from the sample's own random stream), ``sample_patch`` reads it from the
-stored volume in one pass, ``change_intensity`` does the rest. Rotation and elastic displacement are right in
-millimetres on anisotropic grids. Flipping the left-right axis swaps the indices of sided structures.
+stored volume in one pass, ``change_intensity`` does the rest. Rotation, tilt and elastic displacement are right in
+millimetres on anisotropic grids. Flipping the left-right axis swaps the indices of sided structures. A probability of 0
+draws no random number where an option is younger than the plans it must not change (``oblique_p``, ``drop_channel_p``).
 
 Shapes: volume (C, I, J, K) and label (I, J, K); patch image (C, *patch) float32, label (*patch) int64.
 """
@@ -22,6 +23,7 @@ from torch.nn import functional
 from ..core.plan import Augmentation, Plan
 
 ELASTIC_KNOTS = 5  # displacement is drawn on this many points an axis and interpolated
+TILE = 64  # voxels along each side of the pieces in which an oblique plane is read: the box around a small piece is thin
 
 
 @dataclass(frozen=True)
@@ -37,17 +39,32 @@ class Spatial:
         """Whether a mere slice does."""
         return self.elastic is None and np.array_equal(self.matrix, np.eye(3))
 
+    @property
+    def is_oblique(self) -> bool:
+        """Whether the patch's first two axes leave the plane of the volume's."""
+        return bool(self.matrix[2, :2].any())
 
-def draw(plan: Plan, rng: np.random.Generator) -> Spatial:
-    """What happens in space to one sample."""
+
+def draw(plan: Plan, rng: np.random.Generator, spacing_mm: Sequence[float], shape: Sequence[int]) -> Spatial:
+    """What happens in space to one sample.
+
+    A 2-D plan with ``oblique_p`` tilts its plane about the I, then the J axis through the patch's middle, each by an angle drawn evenly
+    from -``oblique_deg`` to ``oblique_deg``; the plane itself is turned and zoomed first. A volume of one slice is never tilted.
+
+    Args:
+        spacing_mm: of the stored volume, along I, J, K.
+        shape: of the stored volume.
+    """
     aug = plan.augmentation
-    spacing = np.array([1.0 if s is None else s for s in plan.spacing_mm])
+    spacing = np.array(spacing_mm, dtype=np.float64)
     matrix = np.eye(3)
     if rng.random() < aug.rotation_p:
         limits = np.array(aug.rotation_deg) * ((0, 0, 1) if plan.dims == 2 else (1, 1, 1))
         matrix = _rotation(np.deg2rad(rng.uniform(-limits, limits)))
     if rng.random() < aug.scale_p:
         matrix = matrix @ np.diag(_zoom(plan, rng))
+    if plan.dims == 2 and aug.oblique_p and shape[2] > 1 and rng.random() < aug.oblique_p:
+        matrix = _rotation(np.deg2rad([*rng.uniform(-aug.oblique_deg, aug.oblique_deg, 2), 0.0])) @ matrix
     elastic = None
     if rng.random() < aug.elastic_p:
         knots = tuple(1 if p == 1 else ELASTIC_KNOTS for p in plan.patch)
@@ -80,7 +97,7 @@ def sample_patch(image: Any, label: Any, centre: Sequence[int], patch: Sequence[
     """The patch around ``centre``, moved as ``spatial`` says, in one pass; zeros and background outside the volume.
 
     Args:
-        image: (C, I, J, K), sliceable; only the box that is needed is read.
+        image: (C, I, J, K), sliceable; only the box that is needed is read, of an oblique plane a small box around each of its pieces.
         label: (I, J, K), sliceable.
         centre: voxel of the volume that becomes voxel ``patch // 2`` of the patch.
 
@@ -100,7 +117,16 @@ def sample_patch(image: Any, label: Any, centre: Sequence[int], patch: Sequence[
 
 def _resampled(image: Any, label: Any, centre: Sequence[int], patch: Sequence[int], spatial: Spatial) -> tuple[Tensor, Tensor]:
     where = _coordinates(patch, spatial) + torch.tensor(centre, dtype=torch.float32)  # (*patch, 3) voxels of the volume
-    flat = where.view(-1, 3)
+    if not spatial.is_oblique or patch[2] > 1:
+        return _interpolated(image, label, where)
+    rows = [[_interpolated(image, label, tile) for tile in torch.split(row, TILE, 1)] for row in torch.split(where, TILE)]
+    moved, classes = zip(*[(torch.cat([t[0] for t in row], 2), torch.cat([t[1] for t in row], 1)) for row in rows], strict=True)
+    return torch.cat(moved, 1), torch.cat(classes, 0)
+
+
+def _interpolated(image: Any, label: Any, where: Tensor) -> tuple[Tensor, Tensor]:
+    """Image (trilinear) and label (nearest) at the voxel positions ``where`` (a, b, c, 3), from the box around them."""
+    flat = where.reshape(-1, 3)
     low = [int(v) for v in flat.min(dim=0).values.floor()]
     high = [int(v) + 2 for v in flat.max(dim=0).values.floor()]
     box_image, box_label = _read(image, label, low, high)
@@ -140,7 +166,7 @@ def _read(image: Any, label: Any, low: Sequence[int], high: Sequence[int]) -> tu
 
 
 def change_intensity(x: Tensor, aug: Augmentation, dims: int, rng: np.random.Generator) -> Tensor:
-    """(C, *patch) normalised float32, changed as drawn from ``rng``: low resolution, blur, noise, brightness, contrast, gamma."""
+    """(C, *patch) normalised float32, changed as drawn from ``rng``: low resolution, blur, noise, brightness, contrast, gamma, missing channels."""
     if rng.random() < aug.low_resolution_p:
         x = _low_resolution(x, rng.uniform(*aug.low_resolution), dims)
     if rng.random() < aug.blur_p:
@@ -155,7 +181,20 @@ def change_intensity(x: Tensor, aug: Augmentation, dims: int, rng: np.random.Gen
         x = (x - mean) * float(rng.uniform(*aug.contrast)) + mean
     if rng.random() < aug.gamma_p:
         x = _gamma(x, float(np.exp(rng.uniform(*np.log(aug.gamma)))), invert=rng.random() < 0.3)
+    if aug.drop_channel_p:
+        x = _drop_channels(x, aug.drop_channel_p, rng)
     return x
+
+
+def _drop_channels(x: Tensor, p: float, rng: np.random.Generator) -> Tensor:
+    """Each channel is 0 with probability ``p``, the value that a missing one gets at prediction; were all to go, a random one stays.
+
+    Modality dropout (Neverova 2016, ModDrop; Havaei 2016, HeMIS): the network learns to do with what it is given.
+    """
+    gone = rng.random(len(x)) < p
+    if gone.all():
+        gone[rng.integers(len(x))] = False
+    return x.masked_fill(torch.from_numpy(gone).view(-1, 1, 1, 1), 0.0)
 
 
 def _gamma(x: Tensor, gamma: float, invert: bool) -> Tensor:

@@ -1,7 +1,8 @@
 """The whole state of a training in one safetensors file, written in one step; no pickle.
 
-Tensors: ``model.*`` and ``ema.*`` (parameters and buffers) and ``optimiser.INDEX.KEY``. Everything else is JSON in
-the file's metadata. Random streams need no saving: every step draws its own (see ``patches``).
+Tensors: ``model.*`` and ``ema.*`` (parameters and buffers) and ``optimiser.INDEX.KEY``, whatever the optimiser keeps (momentum,
+both moments, AMSGrad's maximum). Everything else is JSON in the file's metadata. Random streams need no saving: every step
+draws its own (see ``patches``).
 """
 
 from __future__ import annotations
@@ -52,6 +53,8 @@ def load(path: Path, model: nn.Module, ema: nn.Module, optimiser: torch.optim.Op
         index, key = name.split(".", 1)
         slots.setdefault(int(index), {})[key] = tensor
     optimiser.load_state_dict({"state": slots, "param_groups": optimiser.state_dict()["param_groups"]})
+    for parameter, kept in optimiser.state.items():  # as the parameter lies in memory: other kernels would round otherwise
+        kept |= {k: torch.empty_like(parameter).copy_(v) for k, v in kept.items() if torch.is_tensor(v) and v.shape == parameter.shape}
     return state
 
 

@@ -5,7 +5,8 @@
     validation of the averaged weights on whole cases, best member kept         now and then
 
 What a run leaves in its folder: ``last.safetensors`` (everything needed to go on, bit for bit), ``best.safetensors`` (the
-averaged weights that did best on validation data), ``log.jsonl``. Modes (train or eval) are set here and nowhere else:
+averaged weights that did best on validation data), ``epoch_NNNNN.safetensors`` (those of every ``keep_every`` epochs, where the plan
+asks for them), ``log.jsonl``: a line each epoch. Modes (train or eval) are set here and nowhere else:
 the trained module always trains, the averaged one always evaluates. Works on class indices and prepared arrays;
 knows no label names but to log them, and no files but its own.
 """
@@ -31,17 +32,17 @@ from torch import nn
 from ..core import atomic
 from ..core.bundle import Weights
 from ..core.errors import TrainingError
-from ..core.plan import Inference, Optimiser, Plan
+from ..core.plan import Optimiser, Plan, Schedule
 from ..core.scores import without_nan
 from ..core.store import StoredCase
 from ..nets import infer
 from ..nets.build import build, load_weights, weights_of
-from . import checkpoint, losses
+from . import checkpoint, losses, scoring
 from .patches import batches
 from .schedule import Clock, rate
 
 VALIDATION_SHARE = 0.08  # of the time may go into validation
-VALIDATIONS = 12  # at most, in a run by the clock
+VALIDATIONS = 12  # in a run whose plan does not say how often
 CHECKPOINT_EVERY_S = 15.0
 
 logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # what it would say, the run's card says
@@ -76,12 +77,13 @@ class State:
 
     step: int = 0
     spent_s: float = 0.0
-    best: float = -1.0
+    best: float | None = None  # of the best validation, higher is better; none yet
     best_step: int = -1
     validated_at: float = 0.0  # progress of the last validation
     validation_s: float = 0.0
     finished: bool = False
     losses: list[float] = field(default_factory=list)  # of the running epoch
+    counts: list[list[int]] = field(default_factory=list)  # of the running epoch, see ``scoring``
 
 
 def fit(job: Training) -> Weights:
@@ -104,12 +106,12 @@ def fit(job: Training) -> Weights:
         state = State(**checkpoint.load(job.folder / "last.safetensors", module, average, optimiser))
     model, optimiser_ = fabric.setup(module, optimiser)
     clock = Clock(schedule, state.spent_s, job.deadline)
-    _cut_log(job.folder, state.step)
+    _forget_after(job, state.step)
     if state.finished:
         return load_file(job.folder / "best.safetensors")
 
     model.train()
-    saved_at = time.monotonic()
+    saved_at = epoch_began = time.monotonic()
     with closing(batches(plan, job.train, job.seed, state.step, job.threads)) as stream:
         progress = clock.progress(state.step)
         while progress < 1:
@@ -117,26 +119,31 @@ def fit(job: Training) -> Weights:
                 group["lr"] = plan.optimiser.learning_rate * rate(schedule, progress)
             image, label = (t.to(job.device, non_blocking=True) for t in next(stream))
             torch.manual_seed(int(np.random.default_rng([job.seed, state.step, 1]).integers(2**31)))  # dropout's stream
-            loss = losses.deeply_supervised(model(image), label, plan.loss)
+            outputs = model(image)
+            loss = losses.deeply_supervised(outputs, label, plan.loss)
             optimiser_.zero_grad(set_to_none=True)
             fabric.backward(loss)
             fabric.clip_gradients(model, optimiser_, max_norm=plan.optimiser.clip_norm, error_if_nonfinite=False)
             optimiser_.step()
             _follow(average, module, min(schedule.ema, (1 + state.step) / (10 + state.step)))
-            state.losses.append(float(loss.detach()))
+            _remember(state, float(loss.detach()), outputs, label)
             _refuse_infinite(state, job)
             state.step += 1
 
             progress = clock.progress(state.step)
             epoch_ends = state.step % schedule.steps_per_epoch == 0
-            if progress >= 1 or (epoch_ends and _validation_is_due(state, clock, progress)):
-                _validate(job, state, clock, average, progress, optimiser_.param_groups[0]["lr"])
-                progress = clock.progress(state.step)
-            elif epoch_ends:
-                _log(job, state, clock, {"learning_rate": optimiser_.param_groups[0]["lr"], "progress": progress})
-            if progress >= 1 or (epoch_ends and (schedule.epochs is not None or time.monotonic() - saved_at > CHECKPOINT_EVERY_S)):
-                state.finished, state.spent_s, saved_at = progress >= 1, clock.elapsed_s, time.monotonic()
-                checkpoint.save(job.folder / "last.safetensors", module, average, optimiser, vars(state))
+            if progress >= 1 or epoch_ends:
+                line = {"learning_rate": optimiser_.param_groups[0]["lr"], "progress": progress, "epoch_s": round(time.monotonic() - epoch_began, 3)}
+                if progress >= 1 or _validation_is_due(state, clock, progress):
+                    line |= _validate(job, state, clock, average, line)
+                    progress = clock.progress(state.step)
+                _log(job, state, clock, line)
+                if epoch_ends and schedule.keep_every and state.step // schedule.steps_per_epoch % schedule.keep_every == 0:
+                    _write(average, _kept_file(job, state.step))
+                if progress >= 1 or schedule.epochs is not None or time.monotonic() - saved_at > CHECKPOINT_EVERY_S:
+                    state.finished, state.spent_s, saved_at = progress >= 1, clock.elapsed_s, time.monotonic()
+                    checkpoint.save(job.folder / "last.safetensors", module, average, optimiser, vars(state))
+                epoch_began = time.monotonic()
     if not (job.folder / "best.safetensors").is_file():  # the deadline had passed before the first step
         _keep_best(job, average, {"step": state.step})
     return load_file(job.folder / "best.safetensors")
@@ -148,23 +155,40 @@ def make_optimiser(module: nn.Module, plan: Optimiser) -> torch.optim.Optimizer:
     spared = [p for p in module.parameters() if p.ndim <= 1]
     groups = [{"params": decayed, "weight_decay": plan.weight_decay}, {"params": spared, "weight_decay": 0.0}]
     if plan.kind == "sgd":
-        return torch.optim.SGD(groups, lr=plan.learning_rate, momentum=plan.momentum, nesterov=plan.momentum > 0)
-    return torch.optim.AdamW(groups, lr=plan.learning_rate)
+        return torch.optim.SGD(groups, lr=plan.learning_rate, momentum=plan.momentum, nesterov=plan.nesterov and plan.momentum > 0)
+    kind = torch.optim.AdamW if plan.kind == "adamw" else torch.optim.Adam
+    return kind(groups, lr=plan.learning_rate, amsgrad=plan.amsgrad)
 
 
 @torch.no_grad()
 def _follow(average: nn.Module, module: nn.Module, decay: float) -> None:
-    """Exponential moving average of the parameters (Polyak 1992); buffers are copied."""
+    """Exponential moving average of the parameters (Polyak 1992) and, alike, of the statistics that batch norm keeps.
+
+    Averaged weights need the statistics of what they compute, not those of the last step's weights (Izmailov 2018); to first order
+    these are the averaged statistics. Buffers that are no real numbers are copied. A decay of 0 copies everything.
+    """
     own: list[torch.Tensor] = list(average.parameters())
     other = [p.detach() for p in module.parameters()]
     torch._foreach_mul_(own, decay)
     torch._foreach_add_(own, other, alpha=1 - decay)
     for mine, theirs in zip(average.buffers(), module.buffers(), strict=True):
-        mine.copy_(theirs)
+        if mine.is_floating_point():
+            mine.lerp_(theirs, 1 - decay)  # leaves constants as they are, to the last bit
+        else:
+            mine.copy_(theirs)
 
 
 def _precision(dtype: torch.dtype) -> Any:
     return {torch.bfloat16: "bf16-mixed", torch.float16: "16-mixed", torch.float32: "32-true"}[dtype]
+
+
+@torch.no_grad()
+def _remember(state: State, loss: float, outputs: torch.Tensor | list[torch.Tensor], label: torch.Tensor) -> None:
+    """Add one step to the running epoch's figures."""
+    logits = outputs[0] if isinstance(outputs, list) else outputs  # full resolution
+    found = scoring.counts(label, logits.argmax(1), logits.shape[1])
+    state.losses.append(loss)
+    state.counts = (found + state.counts if state.counts else found).tolist()
 
 
 def _refuse_infinite(state: State, job: Training) -> None:
@@ -176,91 +200,79 @@ def _refuse_infinite(state: State, job: Training) -> None:
 
 
 def _validation_is_due(state: State, clock: Clock, progress: float) -> bool:
-    """Evenly over the run, and never so often that it eats more than its share of the time."""
-    if clock.schedule.epochs is not None:
-        every = max(1, clock.schedule.epochs // VALIDATIONS)
-        return (state.step // clock.schedule.steps_per_epoch) % every == 0
-    return progress - state.validated_at >= 1 / VALIDATIONS and state.validation_s <= VALIDATION_SHARE * clock.elapsed_s
+    """Every ``validate_every`` epochs, else evenly over the run; by the clock never so often that it eats more than its share of the time."""
+    schedule = clock.schedule
+    every, epoch = schedule.validate_every, state.step // schedule.steps_per_epoch
+    if schedule.epochs is not None:
+        return epoch % (every or max(1, schedule.epochs // VALIDATIONS)) == 0
+    wanted = epoch % every == 0 if every else progress - state.validated_at >= 1 / VALIDATIONS
+    return wanted and state.validation_s <= VALIDATION_SHARE * clock.elapsed_s
 
 
-def _validate(job: Training, state: State, clock: Clock, average: nn.Module, progress: float, learning_rate: float) -> None:
-    began = time.monotonic()
+def _validate(job: Training, state: State, clock: Clock, average: nn.Module, line: dict[str, Any]) -> dict[str, Any]:
+    """What ``scoring.evaluate`` finds; the network is kept where it is the best so far."""
+    began, progress = time.monotonic(), line["progress"]
     limit = None if clock.schedule.epochs is not None else max(1.0, VALIDATION_SHARE / VALIDATIONS * 1.5 * clock.total_s)
-    found = evaluate(job.plan, average, job.validate, job.device, limit)
+    found = scoring.evaluate(job.plan, average, job.validate, job.device, limit)
     state.validation_s += time.monotonic() - began
     state.validated_at = progress
-    line = {"learning_rate": learning_rate, "progress": progress, **found}
-    score = found["val_dice_mean"] if job.validate else progress
-    if not np.isfinite(score):
-        score = progress * 1e-3  # nothing to compare by: the latest is the best
-    if score >= state.best:
+    score = _score(job.plan.schedule, found, progress)
+    if state.best is None or score >= state.best:
         state.best, state.best_step = score, state.step
-        _keep_best(job, average, {"step": state.step, **line})
-    _log(job, state, clock, line)
+        _keep_best(job, average, {"step": state.step, **line, **found})
+    return found
+
+
+def _score(schedule: Schedule, found: dict[str, Any], progress: float) -> float:
+    """What the best network is chosen by, higher is better; where there is nothing to compare by, the latest is the best."""
+    if not found["val_cases"]:
+        return progress
+    score = found["val_dice_mean"] if schedule.best_by == "dice" else -found["val_loss"]
+    worst = 0.0 if schedule.best_by == "dice" else -1e9
+    return float(score) if np.isfinite(score) else worst + progress * 1e-3
 
 
 def _keep_best(job: Training, average: nn.Module, line: dict[str, Any]) -> None:
+    job.on_best(_write(average, job.folder / "best.safetensors"), line)
+
+
+def _write(average: nn.Module, path: Path) -> Weights:
+    """The weights, which now stand in ``path`` as well."""
     weights = weights_of(average)
-    with atomic.replacing(job.folder / "best.safetensors") as temporary:
-        save_file({k: np.ascontiguousarray(v) for k, v in weights.items()}, temporary)
-    job.on_best(weights, line)
+    with atomic.replacing(path) as temporary:
+        save_file({k: np.asarray(v, order="C") for k, v in weights.items()}, temporary)
+    return weights
 
 
-def evaluate(plan: Plan, module: nn.Module, cases: Sequence[StoredCase], device: torch.device, limit_s: float | None = None) -> dict[str, Any]:
-    """Dice of each structure pooled over whole prepared cases, and the cross-entropy there.
-
-    Args:
-        limit_s: stop after the case during which this many seconds have passed (at least one case is done).
-
-    Returns:
-        ``val_dice`` name -> Dice (NaN where neither truth nor prediction has a voxel), ``val_dice_mean``, ``val_loss``
-        (cross-entropy + 1 - mean Dice), ``val_cases``.
-    """
-    engine = infer.Engine(plan, ((module, 1.0),), device, infer.fast_dtype(device))
-    classes, began = plan.network.classes, time.monotonic()
-    table = np.zeros((classes, classes), dtype=np.int64)  # truth x prediction
-    entropy, voxels, done = 0.0, 0, 0
-    for case in cases:
-        confusion, nats = _score_case(engine, case)
-        table += confusion
-        entropy, voxels, done = entropy + nats, voxels + int(np.prod(case.shape)), done + 1
-        if limit_s is not None and time.monotonic() - began > limit_s:
-            break
-    both, total = np.diag(table)[1:], (table.sum(0) + table.sum(1))[1:]
-    dice = np.where(total > 0, 2 * both / np.maximum(total, 1), np.nan)
-    mean = float(np.nanmean(dice)) if np.isfinite(dice).any() else float("nan")
-    named = {s.name: float(d) for s, d in zip(plan.structures, dice, strict=True)}
-    return {"val_dice": named, "val_dice_mean": mean, "val_loss": entropy / max(voxels, 1) + 1 - mean, "val_cases": done}
-
-
-def _score_case(engine: infer.Engine, case: StoredCase) -> tuple[np.ndarray[Any, Any], float]:
-    """(truth x prediction) counts and the summed cross-entropy of one case, slab by slab."""
-    classes = engine.plan.network.classes
-    axis = infer.marching_axis(case.shape, engine.plan)
-    scan = torch.from_numpy(np.asarray(case.image[:], dtype=np.float32))
-    truth = torch.from_numpy(np.moveaxis(np.asarray(case.label[:]), axis, 0).astype(np.int64)).to(engine.device)
-    table, nats, start = np.zeros(classes * classes, dtype=np.int64), 0.0, 0
-    for slab in infer.slabs(scan, engine, Inference(overlap=min(engine.plan.inference.overlap, 0.25))):
-        here = truth[start : start + slab.shape[1]]
-        table += torch.bincount((here * classes + slab.argmax(0)).flatten(), minlength=classes * classes).cpu().numpy()
-        nats -= float(slab.gather(0, here[None]).float().clamp_min(1e-6).log().sum())
-        start += slab.shape[1]
-    return table.reshape(classes, classes), nats
+def _kept_file(job: Training, step: int) -> Path:
+    return job.folder / f"epoch_{step // job.plan.schedule.steps_per_epoch:05d}.safetensors"
 
 
 def _log(job: Training, state: State, clock: Clock, line: dict[str, Any]) -> None:
+    """Write and tell the epoch's line, and begin the next epoch's figures.
+
+    ``loss`` is the mean over the epoch's steps; ``train_dice`` (by name) and its mean ``train_dice_mean`` are of the hard predictions for
+    the augmented patches, pooled over the epoch, each made by the network as it was then. ``epoch_s`` seconds of training went into
+    the epoch, validation not counted. Lines with a validation have what ``scoring.evaluate`` gives.
+    """
     mean = float(np.mean(state.losses)) if state.losses else float("nan")
-    full = {"step": state.step, "epoch": state.step / job.plan.schedule.steps_per_epoch, "seconds": round(clock.elapsed_s, 2), "loss": mean, **line}
-    state.losses = []
+    named, mean_dice = scoring.dice(np.array(state.counts), job.plan.structures) if state.counts else ({}, float("nan"))
+    full = {
+        "step": state.step, "epoch": state.step / job.plan.schedule.steps_per_epoch, "seconds": round(clock.elapsed_s, 2), "loss": mean,
+        "train_dice": named, "train_dice_mean": mean_dice, **line,
+    }  # fmt: skip
+    state.losses, state.counts = [], []
     with (job.folder / "log.jsonl").open("a", encoding="utf-8") as file:
         file.write(json.dumps(without_nan(full)) + "\n")
     job.listener(full)
 
 
-def _cut_log(folder: Path, step: int) -> None:
-    """Drop lines that were logged after the checkpoint from which the run goes on."""
-    path = folder / "log.jsonl"
-    atomic.make_folder(folder)
+def _forget_after(job: Training, step: int) -> None:
+    """Drop the log's lines and the kept weights that are newer than the checkpoint from which the run goes on."""
+    path = atomic.make_folder(job.folder) / "log.jsonl"
     if path.is_file():
         lines = [text for text in path.read_text(encoding="utf-8").splitlines() if text.endswith("}")]
         atomic.write_text(path, "".join(text + "\n" for text in lines if json.loads(text)["step"] <= step))
+    for kept in job.folder.glob(f"epoch_{'[0-9]' * 5}.safetensors"):
+        if kept.name > _kept_file(job, step).name:
+            kept.unlink()

@@ -38,7 +38,7 @@ def _draw_sample(plan: Plan, cases: Sequence[StoredCase], rng: np.random.Generat
         if plan.batch == 1:
             forced = bool(rng.random() < plan.foreground)
         centre = _centre(case, plan, rng, forced)
-        spatial = augment.draw(plan, rng)
+        spatial = augment.draw(plan, rng, case.spacing_mm, case.shape)
         image, label = augment.sample_patch(case.image, case.label, centre, plan.patch, spatial)
         if plan.sided_axis in spatial.flips and plan.labels.is_sided:
             label = torch.from_numpy(plan.labels.swap_table())[label]

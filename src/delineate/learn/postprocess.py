@@ -14,10 +14,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ..core.plan import Inference, Plan
+from ..core.plan import Plan
 from ..core.store import StoredCase
 from ..nets import infer
 from ..ops.regions import keep_largest
+from . import scoring
 
 MAY_LOSE = 0.01  # Dice that a single case may lose
 MUST_GAIN = 0.0005  # mean Dice that it must bring
@@ -33,11 +34,11 @@ def choose(plan: Plan, module: torch.nn.Module, cases: Sequence[StoredCase], dev
         return ()
     engine = infer.Engine(plan, ((module, 1.0),), device, infer.fast_dtype(device))
     gains: list[list[float]] = [[] for _ in plan.structures]
-    began, done = time.monotonic(), 0
-    for case in cases:
+    began = time.monotonic()
+    for done, case in enumerate(cases):
         if done >= 2 and time.monotonic() - began > limit_s * done / (done + 1):
             break
-        found, truth, done = _predicted(engine, case), np.asarray(case.label[:]), done + 1
+        found, truth = _predicted(engine, case)
         for index, gain in enumerate(gains, start=1):
             before = _dice(found, truth, index)
             kept = found.copy()
@@ -49,11 +50,14 @@ def choose(plan: Plan, module: torch.nn.Module, cases: Sequence[StoredCase], dev
 
 
 @torch.inference_mode()
-def _predicted(engine: infer.Engine, case: StoredCase) -> NDArray[Any]:
-    axis = infer.marching_axis(case.shape, engine.plan)
-    scan = torch.from_numpy(np.asarray(case.image[:], dtype=np.float32))
-    slabs = infer.slabs(scan, engine, Inference(overlap=engine.plan.inference.overlap))
-    return np.moveaxis(np.concatenate([slab.argmax(0).cpu().numpy().astype(np.uint16) for slab in slabs]), 0, axis)
+def _predicted(engine: infer.Engine, case: StoredCase) -> tuple[NDArray[Any], NDArray[Any]]:
+    """(prediction, truth) as class indices uint16, both with the marching axis first."""
+    pairs = [
+        (slab.argmax(0).cpu().numpy().astype(np.uint16), truth.cpu().numpy().astype(np.uint16))
+        for slab, truth in scoring.march(engine, case, engine.plan.inference.overlap)
+    ]
+    found, truth = (np.concatenate(parts) for parts in zip(*pairs, strict=True))
+    return found, truth
 
 
 def _dice(a: NDArray[Any], b: NDArray[Any], value: int) -> float:

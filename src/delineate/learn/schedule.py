@@ -1,7 +1,7 @@
 """How far a run is, and what learning rate that means: by steps, or by the clock.
 
-By the clock the rate falls to zero exactly at the deadline, however fast the machine is, so the run always ends
-annealed. A resumed run goes on with the seconds it had left.
+By the clock the rate has gone all its way exactly at the deadline, however fast the machine is: a schedule that falls to zero
+always ends annealed, one that falls by steps takes all of them. A resumed run goes on with the seconds it had left.
 """
 
 from __future__ import annotations
@@ -43,8 +43,17 @@ class Clock:
 
 
 def rate(schedule: Schedule, progress: float) -> float:
-    """Factor of the learning rate at ``progress``: a linear warm-up, then a cosine (Loshchilov 2017) or a polynomial of power 0.9 to 0."""
+    """Factor of the learning rate at ``progress`` in 0..1: a linear warm-up, then the schedule's shape.
+
+    ``cosine`` (Loshchilov 2017) and ``poly`` (power 0.9, Chen 2018) fall to 0 at the end; ``constant`` stays 1; ``step`` is multiplied
+    by ``drop_to`` each time another ``drop_every`` of the run, counted from its very start, has passed.
+    """
     if progress < schedule.warmup:
         return max(0.02, progress / schedule.warmup)
-    rest = (progress - schedule.warmup) / (1 - schedule.warmup)
+    if schedule.kind == "constant":
+        return 1.0
+    if schedule.kind == "step":
+        drops = int(progress / schedule.drop_every + 1e-9)  # 0.3 / 0.1 is a hair below 3
+        return float(schedule.drop_to**drops)
+    rest = (progress - schedule.warmup) / max(1 - schedule.warmup, 1e-9)
     return float(0.5 * (1 + np.cos(np.pi * rest))) if schedule.kind == "cosine" else float((1 - rest) ** 0.9)

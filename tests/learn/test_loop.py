@@ -1,0 +1,322 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.numpy import load_file
+from tests.plans import small_network, small_plan
+
+from delineate.core.plan import Augmentation, Loss, Optimiser, Schedule
+from delineate.core.store import Store, StoredCase
+from delineate.learn import checkpoint, loop, scoring
+from delineate.learn.loop import Training, fit, make_optimiser
+from delineate.learn.patches import draw_batch
+from delineate.learn.schedule import Clock
+from delineate.nets.build import build, load_weights
+
+OPTIMISERS = {
+    "adam": Optimiser(kind="adam", weight_decay=1e-2),
+    "adam_amsgrad": Optimiser(kind="adam", amsgrad=True),
+    "adamw": Optimiser(kind="adamw"),
+    "adamw_amsgrad": Optimiser(kind="adamw", amsgrad=True),
+    "sgd": Optimiser(kind="sgd", learning_rate=0.02, momentum=0.9, nesterov=False),
+    "sgd_nesterov": Optimiser(kind="sgd", learning_rate=0.02, momentum=0.9),
+    "sgd_alone": Optimiser(kind="sgd", learning_rate=0.02, momentum=0.0),
+}
+
+
+class KilledError(Exception):
+    pass
+
+
+@pytest.fixture
+def cases(tmp_path) -> list[StoredCase]:
+    store, out = Store(tmp_path / "store"), []
+    for n in range(3):
+        rng, label = np.random.default_rng(n), np.zeros((24 + 2 * n, 20, 6), np.uint8)
+        label[4:12, 5:15, 1:4] = 1
+        label[13:20, 6:14, 2:5] = 2
+        store.add(f"c{n}", (label * 2.0 + rng.normal(0, 0.3, label.shape))[None], label, 3, (16, 16, 1), seed=n, spacing_mm=(1.0, 1.3, 4.0))
+        out.append(store.open(f"c{n}").loaded())
+    return out
+
+
+def job(folder: Path, cases: list[StoredCase], die_at: int | None = None, lines: list[dict[str, Any]] | None = None, **changes: Any) -> Training:
+    """A small 2-D training; its listener raises at step ``die_at``, before that epoch's checkpoint, as a kill might."""
+
+    def listen(line: dict[str, Any]) -> None:
+        if lines is not None:
+            lines.append(line)
+        if line["step"] == die_at:
+            raise KilledError
+
+    plan = small_plan(2, **{"schedule": Schedule(epochs=6, steps_per_epoch=2), **changes})
+    return Training(plan, cases[:2], cases[2:], folder, torch.device("cpu"), seed=3, listener=listen)
+
+
+def logged(folder: Path) -> list[dict[str, Any]]:
+    lines = [json.loads(text) for text in (folder / "log.jsonl").read_text().splitlines()]
+    return [{k: v for k, v in line.items() if k not in ("seconds", "epoch_s")} for line in lines]
+
+
+def same(a: Path, b: Path) -> bool:
+    mine, theirs = load_file(a), load_file(b)
+    return list(mine) == list(theirs) and all(np.array_equal(mine[k], theirs[k]) for k in mine)
+
+
+# ---- optimisers ----
+
+
+@pytest.mark.parametrize("name", OPTIMISERS)
+def test_a_killed_run_ends_bit_for_bit_as_it_would_have(tmp_path, cases, name):
+    changes = {"optimiser": OPTIMISERS[name], "network": small_network(2, norm="batch", dropout=0.2)}
+    fit(job(tmp_path / "whole", cases, **changes))
+    for die_at in (6, 10):
+        with pytest.raises(KilledError):
+            fit(job(tmp_path / "killed", cases, die_at=die_at, **changes))
+    fit(job(tmp_path / "killed", cases, **changes))
+    for file in ("best.safetensors", "last.safetensors"):
+        assert same(tmp_path / "whole" / file, tmp_path / "killed" / file)
+    assert logged(tmp_path / "whole") == logged(tmp_path / "killed")
+    kept = load_file(tmp_path / "whole/last.safetensors")
+    assert any(".max_exp_avg_sq" in k for k in kept) == ("amsgrad" in name)
+    assert any(".momentum_buffer" in k for k in kept) == (name in ("sgd", "sgd_nesterov"))
+
+
+def test_each_optimiser_takes_its_own_step():
+    """Three steps from the same weights: no two settings agree, and Adam's weight decay goes through the gradient."""
+    ends = {}
+    for name, plan in OPTIMISERS.items():
+        layer = torch.nn.Linear(3, 2, bias=False)
+        torch.nn.init.constant_(layer.weight, 0.5)
+        optimiser = make_optimiser(layer, plan.model_copy(update={"learning_rate": 0.1, "weight_decay": 0.1}))
+        for scale in (30.0, 0.1, 0.1):
+            optimiser.zero_grad()
+            (scale * layer.weight * torch.tensor([1.0, 2.0, 3.0])).sum().backward()
+            optimiser.step()
+        ends[name] = layer.weight.detach().clone()
+    names = list(ends)
+    assert [(a, b) for i, a in enumerate(names) for b in names[i + 1 :] if torch.equal(ends[a], ends[b])] == []
+
+
+def test_weight_decay_spares_norms_and_biases():
+    module = build(small_network(2, norm="batch"), seed=0)
+    decayed, spared = make_optimiser(module, Optimiser(kind="adam", weight_decay=0.1)).param_groups
+    assert decayed["weight_decay"] == 0.1 and all(p.ndim > 1 for p in decayed["params"])
+    assert spared["weight_decay"] == 0 and all(p.ndim == 1 for p in spared["params"])
+    assert len(decayed["params"]) + len(spared["params"]) == len(list(module.parameters()))
+
+
+def test_a_loaded_optimiser_lies_in_memory_as_its_parameters_do(tmp_path):
+    module = build(small_network(2), seed=0)
+    optimiser = make_optimiser(module, Optimiser(kind="adam", amsgrad=True))
+    module(torch.randn(1, 1, 16, 16))[0].sum().backward()
+    optimiser.step()
+    state = {"step": 7, "best": None, "counts": [[4, 5], [1, 2], [0, 2]], "losses": [0.5]}
+    average = build(small_network(2), seed=1)
+    checkpoint.save(tmp_path / "last.safetensors", module, average, optimiser, state)
+    fresh = make_optimiser(module, Optimiser(kind="adam", amsgrad=True))
+    assert checkpoint.load(tmp_path / "last.safetensors", module, average, fresh) == state
+    for parameter, slots in fresh.state.items():
+        for key, value in slots.items():
+            assert torch.equal(value, optimiser.state[parameter][key])
+            assert value.ndim == 0 or value.stride() == parameter.stride()
+
+
+# ---- the averaged network ----
+
+
+def test_the_statistics_of_batch_norm_are_averaged_as_the_weights_are():
+    module, average = (build(small_network(2, norm="batch"), seed=n) for n in (0, 1))
+    average.register_buffer("constant", torch.tensor([0.1, 0.7]))
+    module.register_buffer("constant", torch.tensor([0.1, 0.7]))
+    expected = {k: v.double() for k, v in average.state_dict().items()}
+    for step in range(5):
+        module(torch.randn(2, 1, 16, 16, generator=torch.Generator().manual_seed(step)) * (1 + step))
+        loop._follow(average, module, 0.9)
+        expected = {k: 0.9 * v + 0.1 * module.state_dict()[k].double() for k, v in expected.items()}
+    found, other = average.state_dict(), module.state_dict()
+    moved = [k for k in found if "running" in k]
+    assert moved and all(not torch.equal(found[k], other[k]) for k in moved)
+    assert all(torch.allclose(found[k].double(), expected[k], atol=1e-6) for k in found if found[k].is_floating_point())
+    assert all(int(found[k]) == 5 for k in found if "num_batches" in k)
+    assert torch.equal(found["constant"], other["constant"])
+
+
+def test_without_an_average_the_trained_network_itself_is_kept(tmp_path, cases):
+    fit(job(tmp_path, cases, schedule=Schedule(epochs=2, steps_per_epoch=3, ema=0.0), network=small_network(2, norm="batch")))
+    last = load_file(tmp_path / "last.safetensors")
+    trained = {k.removeprefix("model."): v for k, v in last.items() if k.startswith("model.")}
+    assert any("running_var" in k for k in trained)
+    assert all(np.array_equal(last["ema." + k], v) for k, v in trained.items())
+
+
+# ---- what each epoch tells ----
+
+
+def test_training_dice_is_that_of_the_epoch_s_patches(tmp_path, cases):
+    """With a learning rate too small to change a weight, the epoch's Dice can be counted again from its batches."""
+    lines: list[dict[str, Any]] = []
+    still = Optimiser(learning_rate=1e-30, weight_decay=0.0)
+    training = job(tmp_path, cases, lines=lines, optimiser=still, schedule=Schedule(epochs=2, steps_per_epoch=3))
+    fit(training)
+    module = build(training.plan.network, seed=3).train()
+    for epoch, line in enumerate(lines):
+        truth, predicted = [], []
+        for step in range(3 * epoch, 3 * epoch + 3):
+            x, y = draw_batch(training.plan, cases[:2], 3, step)
+            truth.append(y.numpy())
+            predicted.append(module(x)[0].detach().numpy().argmax(1))
+        t, p = np.stack(truth), np.stack(predicted)
+        for index, name in ((1, "left part"), (2, "right part")):
+            expected = 2 * ((t == index) & (p == index)).sum() / ((t == index).sum() + (p == index).sum())
+            assert 0.02 < expected < 1 and line["train_dice"][name] == pytest.approx(expected, abs=1e-9)
+        assert line["train_dice_mean"] == pytest.approx(np.mean(list(line["train_dice"].values())))
+    assert lines[0]["train_dice"] != lines[1]["train_dice"]
+
+
+def test_each_epoch_has_its_line_and_is_validated_when_asked(tmp_path, cases):
+    lines: list[dict[str, Any]] = []
+    fit(job(tmp_path, cases, lines=lines, schedule=Schedule(epochs=7, steps_per_epoch=2, validate_every=3)))
+    assert [line["epoch"] for line in lines] == [1, 2, 3, 4, 5, 6, 7]
+    assert [line["epoch"] for line in lines if "val_loss" in line] == [3, 6, 7]  # and at the end
+    for line in lines:
+        assert line["epoch_s"] > 0 and {"learning_rate", "loss", "train_dice", "train_dice_mean", "progress"} <= set(line)
+    assert sum(line["epoch_s"] for line in lines) < lines[-1]["seconds"]
+
+
+@pytest.mark.parametrize(("schedule", "expected"), [
+    (Schedule(epochs=24, steps_per_epoch=10), [2, 4, 6, 8, 10, 12]),
+    (Schedule(epochs=24, steps_per_epoch=10, validate_every=5), [5, 10]),
+    (Schedule(budget_s=100, steps_per_epoch=10, validate_every=5), [5, 10]),
+])  # fmt: skip
+def test_when_a_validation_is_due(schedule, expected):
+    due = []
+    for epoch in range(1, 13):
+        state, clock = loop.State(step=10 * epoch), Clock(schedule, spent_s=30)
+        if loop._validation_is_due(state, clock, epoch / 24):
+            due.append(epoch)
+    assert due == expected
+
+
+def test_by_the_clock_validation_keeps_to_its_share_of_the_time():
+    asked = Schedule(budget_s=100, steps_per_epoch=10, validate_every=1)
+    assert loop._validation_is_due(loop.State(step=10, validation_s=2), Clock(asked, spent_s=30), 0.3)
+    assert not loop._validation_is_due(loop.State(step=10, validation_s=4), Clock(asked, spent_s=30), 0.3)
+    in_epochs = Schedule(epochs=5, steps_per_epoch=10, validate_every=1)
+    assert loop._validation_is_due(loop.State(step=10, validation_s=4), Clock(in_epochs, spent_s=5), 0.3)
+
+
+# ---- which network is kept ----
+
+
+@pytest.mark.parametrize("best_by", ["dice", "loss"])
+def test_the_network_that_did_best_is_kept(tmp_path, cases, best_by):
+    """A rate far too high makes the figures jump about, so that the best is not the last."""
+    lines: list[dict[str, Any]] = []
+    training = job(tmp_path, cases, lines=lines, schedule=Schedule(kind="constant", epochs=12, steps_per_epoch=2, warmup=0, ema=0.0, best_by=best_by,
+                   validate_every=1, keep_every=1), optimiser=Optimiser(kind="adam", learning_rate=0.4))  # fmt: skip
+    fit(training)
+    scores = [line["val_dice_mean"] if best_by == "dice" else -line["val_loss"] for line in lines]
+    best = max(range(len(scores)), key=lambda n: (scores[n], n))
+    assert len(set(scores)) > 6 and best < len(scores) - 1
+    assert same(tmp_path / "best.safetensors", tmp_path / f"epoch_{best + 1:05d}.safetensors")
+    module = build(training.plan.network).eval()
+    load_weights(module, load_file(tmp_path / "best.safetensors"))
+    found = scoring.evaluate(training.plan, module, cases[2:], torch.device("cpu"))
+    assert found["val_loss"] == pytest.approx(lines[best]["val_loss"]) and found["val_dice"] == pytest.approx(lines[best]["val_dice"], nan_ok=True)
+
+
+def test_dice_and_loss_may_choose_differently_and_an_undefined_figure_never_wins():
+    sure, unsure = ({"val_cases": 2, "val_dice_mean": d, "val_loss": v} for d, v in ((0.8, 1.9), (0.7, 0.4)))
+    lost = {"val_cases": 2, "val_dice_mean": float("nan"), "val_loss": float("nan")}
+    by_dice, by_loss = (Schedule(epochs=1, best_by=b) for b in ("dice", "loss"))
+    assert loop._score(by_dice, sure, 0.5) > loop._score(by_dice, unsure, 0.5) > loop._score(by_dice, lost, 0.9)
+    assert loop._score(by_loss, unsure, 0.5) > loop._score(by_loss, sure, 0.5) > loop._score(by_loss, lost, 0.9)
+    nobody = {"val_cases": 0, "val_dice_mean": float("nan"), "val_loss": 0.0}
+    assert loop._score(by_loss, nobody, 0.9) > loop._score(by_loss, nobody, 0.5)  # the latest
+
+
+def test_without_validation_cases_the_latest_is_kept(tmp_path, cases):
+    training = job(tmp_path, cases, schedule=Schedule(epochs=3, steps_per_epoch=2, ema=0.5, best_by="loss", keep_every=3))
+    training.validate = []
+    fit(training)
+    assert same(tmp_path / "best.safetensors", tmp_path / "epoch_00003.safetensors")
+
+
+# ---- weights kept on the way ----
+
+
+def test_weights_are_kept_every_so_many_epochs_also_by_a_killed_run(tmp_path, cases):
+    schedule = Schedule(epochs=7, steps_per_epoch=2, keep_every=2, ema=0.6)
+    fit(job(tmp_path / "whole", cases, schedule=schedule))
+    names = [f"epoch_{n:05d}.safetensors" for n in (2, 4, 6)]
+    assert sorted(p.name for p in (tmp_path / "whole").glob("epoch_*")) == names
+    with pytest.raises(KilledError):
+        fit(job(tmp_path / "killed", cases, die_at=6, schedule=schedule))
+    for lost in ("epoch_00004.safetensors", "epoch_00006.safetensors"):  # as epochs after the last checkpoint might have left them
+        (tmp_path / "killed" / lost).write_bytes(b"of a branch that was cut")
+    with pytest.raises(KilledError):
+        fit(job(tmp_path / "killed", cases, die_at=8, schedule=schedule))
+    assert [p.name for p in (tmp_path / "killed").glob("epoch_*")] == names[:1]
+    fit(job(tmp_path / "killed", cases, schedule=schedule))
+    assert all((tmp_path / "whole" / n).read_bytes() == (tmp_path / "killed" / n).read_bytes() for n in names)
+    assert len({(tmp_path / "whole" / n).read_bytes() for n in names}) == 3
+    load_weights(build(small_network(2)), load_file(tmp_path / "whole" / names[0]))  # as strictly as any model's
+
+
+# ---- the schedule as the loop follows it ----
+
+
+def test_the_rate_is_divided_on_time(tmp_path, cases):
+    lines: list[dict[str, Any]] = []
+    schedule = Schedule(kind="step", epochs=6, steps_per_epoch=2, warmup=0.0, drop_every=1 / 3, drop_to=0.1)
+    fit(job(tmp_path, cases, lines=lines, schedule=schedule, augmentation=Augmentation.none(), optimiser=Optimiser(learning_rate=0.01)))
+    assert [line["learning_rate"] for line in lines] == pytest.approx([1e-2, 1e-2, 1e-3, 1e-3, 1e-4, 1e-4])
+
+
+# ---- scoring ----
+
+
+def test_counts_add_up_to_the_dice_of_masks():
+    rng = np.random.default_rng(0)
+    truth, predicted = rng.integers(0, 4, (2, 3, 5, 7)), rng.integers(0, 4, (2, 3, 5, 7))
+    truth[truth == 3] = 0
+    predicted[predicted == 3] = 1
+    found = scoring.counts(torch.from_numpy(truth), torch.from_numpy(predicted), 4)
+    named, mean = scoring.dice(found, small_plan(names={1: "a", 2: "b", 3: "c"}).structures)
+    for value, name in ((1, "a"), (2, "b")):
+        both = ((truth == value) & (predicted == value)).sum()
+        assert named[name] == pytest.approx(2 * both / ((truth == value).sum() + (predicted == value).sum()))
+    assert np.isnan(named["c"]) and mean == pytest.approx((named["a"] + named["b"]) / 2)
+
+
+class Tells(torch.nn.Module):
+    """Class probabilities that follow from the image, so that the loss of a case can be written down."""
+
+    def forward(self, x):
+        return torch.cat([torch.zeros_like(x), (x - 1) * 2, x - 2.5], 1)
+
+
+@pytest.mark.parametrize("loss", [Loss(), Loss(dice=0, cross_entropy=0, binary_cross_entropy=2), Loss(dice=0.5, tversky=1, cross_entropy=0)])
+def test_validation_loss_weighs_its_two_parts_as_the_plan_does(cases, loss):
+    found = scoring.evaluate(small_plan(2, loss=loss), Tells().eval(), cases, torch.device("cpu"))
+    x = [torch.from_numpy(np.asarray(c.image, np.float32))[None] for c in cases]
+    nats = [
+        torch.nn.functional.cross_entropy(Tells()(v), torch.from_numpy(c.label.astype(np.int64))[None], reduction="sum")
+        for v, c in zip(x, cases, strict=True)
+    ]
+    entropy = float(sum(nats)) / sum(c.label.size for c in cases)
+    by_voxel, by_region = loss.cross_entropy + loss.binary_cross_entropy, loss.dice + loss.tversky
+    assert found["val_loss"] == pytest.approx(by_voxel * entropy + by_region * (1 - found["val_dice_mean"]), rel=1e-4)
+    assert found["val_cases"] == 3 and 0.2 < found["val_dice_mean"] < 1
+
+
+def test_an_undefined_dice_leaves_the_loss_finite():
+    empty = StoredCase("a", np.zeros((1, 16, 16, 3), np.float16), np.zeros((16, 16, 3), np.uint8), {})
+    found = scoring.evaluate(small_plan(2), Tells().eval(), [empty], torch.device("cpu"))
+    assert np.isnan(found["val_dice_mean"]) and 0 < found["val_loss"] < 1
