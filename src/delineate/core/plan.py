@@ -158,9 +158,10 @@ class Network(Part):
 class Loss(Part):
     """Weighted sum of terms, each explained with its paper in ``learn/losses.py``; a term of weight 0 is not computed.
 
-    ``batch_dice`` sums over the batch before dividing; ``squared`` squares the denominator's terms (Milletari 2016);
-    ``background`` lets the Dice-like terms count class 0 as well. ``class_weights`` (background first; empty: all 1) and
-    ``boundary`` (extra weight of voxels beside another class) apply to the terms that are sums over voxels.
+    ``dice``, ``generalised_dice`` and ``tversky`` compare structures: ``batch_dice`` adds up over the batch before dividing, and
+    ``background`` lets class 0 count as well; ``squared`` is for ``dice`` alone and squares the denominator's terms (Milletari 2016).
+    The other terms are means over voxels, each weighing that of its true class in ``class_weights`` (background first; empty: all 1)
+    and ``boundary`` more where a neighbour has another class. Cross-entropy so weighted is the weighted logistic loss (Roy 2019).
     """
 
     dice: Annotated[float, Field(ge=0)] = 1.0
@@ -182,6 +183,8 @@ class Loss(Part):
     def _something_to_learn(self) -> Loss:
         if self.dice + self.generalised_dice + self.tversky + self.cross_entropy + self.binary_cross_entropy + self.focal == 0:
             raise ValueError("all loss weights are zero")
+        if self.tversky and not self.tversky_false_positives + self.tversky_false_negatives:
+            raise ValueError("a tversky loss counts false positives, false negatives or both, found 0 for each")
         return self
 
 

@@ -1,10 +1,16 @@
-"""Losses, each with its paper. They take logits and class indices, and refuse anything else.
+"""Losses, each with its paper. This file knows logits, truth and a ``Loss``; nothing of networks, scans or training.
 
-Shapes: logits (B, L, *space) of any float dtype, target (B, *space) int64 class indices 0..L-1, 0 background.
+Shapes: logits (B, L, *space) of any float dtype, *space 2-D or 3-D, L classes with 0 for background. Probabilities are (B, L, *space) and
+sum to 1 over L. A target is class indices (B, *space) int64, or one-hot (B, L, *space) of any dtype; ``as_indices`` refuses anything
+else with a ValueError. A loss is a scalar, computed in float32; of float64 in float64.
+
+There are two kinds. Overlaps (Dice, generalised Dice, Tversky) compare whole structures; they take probabilities. The others are means
+over voxels; they take logits, and weigh each voxel by its true class and by whether it lies at a boundary.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -13,7 +19,189 @@ from torch.nn import functional
 
 from ..core.plan import Loss
 
-SMOOTH = 1e-5
+SMOOTH = 1e-5  # voxels added above and below, so that the overlap of nothing with nothing is 1
+
+Sums = tuple[Tensor, Tensor, Tensor]  # per class, (L,) each: sum(p g), sum(p), sum(g)
+
+
+# ---- the whole loss ----
+
+
+def deeply_supervised(outputs: Tensor | list[Tensor], target: Tensor, loss: Loss) -> Tensor:
+    """The loss at every resolution, each half as heavy as the one above it (Lee 2015; Isensee 2021); targets by nearest neighbour."""
+    outputs = outputs if isinstance(outputs, list) else [outputs]
+    indices = as_indices(target, outputs[0])
+    weights = [0.5**n for n in range(len(outputs))]
+    total = _as_float(outputs[0]).new_zeros(())
+    for weight, logits in zip(weights, outputs, strict=True):
+        total = total + weight / sum(weights) * _combined(logits, _shrunk(indices, tuple(logits.shape[2:])), loss)
+    return total
+
+
+def combined(logits: Tensor, target: Tensor, loss: Loss) -> Tensor:
+    """The sum of the terms of ``loss``, each times its weight; Dice + cross-entropy is the default (Isensee 2021). One softmax serves all."""
+    return _combined(logits, as_indices(target, logits), loss)
+
+
+def _combined(logits: Tensor, target: Tensor, loss: Loss) -> Tensor:
+    logs = _log_probabilities(logits)
+    total = logs.new_zeros(())
+    if loss.cross_entropy or loss.binary_cross_entropy or loss.focal:
+        total = total + _over_voxels(logs, target, loss)
+    if loss.dice or loss.generalised_dice or loss.tversky:
+        total = total + _over_structures(logs.exp(), target, loss)
+    return total
+
+
+def _over_voxels(logs: Tensor, target: Tensor, loss: Loss) -> Tensor:
+    weights = _voxel_weights(logs, target, loss.class_weights, loss.boundary)
+    total = logs.new_zeros(())
+    if loss.cross_entropy:
+        total = total + loss.cross_entropy * _cross_entropy(logs, target, weights)
+    if loss.binary_cross_entropy:
+        total = total + loss.binary_cross_entropy * _binary_cross_entropy(logs, target, weights)
+    if loss.focal:
+        total = total + loss.focal * _focal(logs, target, weights, loss.focal_gamma)
+    return total
+
+
+def _over_structures(p: Tensor, target: Tensor, loss: Loss) -> Tensor:
+    total = p.new_zeros(())
+    if loss.dice:
+        total = total + loss.dice * _dice(_sums(p, target, loss.batch_dice, loss.background, loss.squared))
+    if loss.generalised_dice:
+        total = total + loss.generalised_dice * _generalised_dice(_sums(p, target, loss.batch_dice, loss.background))
+    if loss.tversky:
+        sums = _sums(p, target, loss.batch_dice, loss.background)
+        total = total + loss.tversky * _tversky(sums, loss.tversky_false_positives, loss.tversky_false_negatives)
+    return total
+
+
+def _shrunk(target: Tensor, size: tuple[int, ...]) -> Tensor:
+    if tuple(target.shape[1:]) == size:
+        return target
+    return functional.interpolate(target[:, None].float(), size=size, mode="nearest")[:, 0].long()
+
+
+def _as_float(x: Tensor) -> Tensor:
+    """float32, but float64 as it is: half precision cannot add up a volume, and gradients are checked in double."""
+    return x if x.dtype == torch.float64 else x.float()
+
+
+def _log_probabilities(logits: Tensor) -> Tensor:
+    return _as_float(logits).log_softmax(1)
+
+
+# ---- what a target may be ----
+
+
+def as_indices(target: Tensor, like: Tensor) -> Tensor:
+    """The target as class indices (B, *space) int64, whichever of its two forms it has.
+
+    Args:
+        target: class indices (B, *space) int64, or one-hot (B, L, *space) of any dtype.
+        like: the logits or probabilities (B, L, *space) it belongs to.
+
+    Raises:
+        ValueError: ``target`` is neither (soft masks, 0 and 255, float indices, indices out of range, no or two classes at a voxel,
+            another shape); or ``like`` has fewer than two classes, is no batch of images, or is empty.
+    """
+    if like.ndim not in (4, 5) or like.shape[1] < 2 or not like.numel() or not like.is_floating_point():
+        raise ValueError(f"logits are floats (B, L, *space) with two classes or more and 2 or 3 axes of space, not empty; found {_shown(like)}")
+    if target.shape == like.shape:
+        return _from_one_hot(target)
+    if target.shape != like[:, 0].shape or target.dtype != torch.int64:
+        allowed = f"class indices {tuple(like[:, 0].shape)} of int64 or one-hot {tuple(like.shape)}"
+        raise ValueError(f"a target is {allowed}, found {_shown(target)}")
+    low, high = (int(v) for v in torch.aminmax(target))
+    if low < 0 or high >= like.shape[1]:
+        raise ValueError(f"class indices lie in 0..{like.shape[1] - 1}, found {low}..{high}")
+    return target
+
+
+def _from_one_hot(target: Tensor) -> Tensor:
+    on = target == 1
+    strange = target[~on & (target != 0)]
+    if strange.numel():
+        values = ", ".join(f"{v:g}" for v in sorted(set(strange[:1000].tolist()))[:3])
+        raise ValueError(f"a target of the logits' shape is one-hot and holds 0 and 1 alone, found {values} in {_shown(target)}")
+    low, high = (int(v) for v in torch.aminmax(on.sum(1)))
+    if (low, high) != (1, 1):
+        raise ValueError(f"a one-hot target has one class at every voxel, found {low}..{high} of them in {_shown(target)}; class indices lack axis 1")
+    return on.to(torch.uint8).max(1).indices
+
+
+def _shown(x: Tensor) -> str:
+    return f"{tuple(x.shape)} of {x.dtype}"
+
+
+# ---- overlaps, of probabilities ----
+
+
+def soft_dice(probabilities: Tensor, target: Tensor, batch: bool = True, squared: bool = False, background: bool = False) -> Tensor:
+    """1 - mean over the classes of 2 sum(p g) / (sum(p) + sum(g)): soft Dice (Drozdzal 2016; with squares, Milletari 2016).
+
+    Args:
+        batch: add up over the batch before dividing, which keeps classes that one sample lacks well behaved; otherwise every sample
+            has a Dice of its own, and their mean counts.
+        squared: sum(p^2) + sum(g^2) below, as in V-Net.
+        background: class 0 counts among the classes.
+
+    A class that is neither there nor found has Dice 1; one that is found but not there, near 0.
+    """
+    return _dice(_sums(_as_float(probabilities), as_indices(target, probabilities), batch, background, squared))
+
+
+def generalised_dice(probabilities: Tensor, target: Tensor, batch: bool = True, background: bool = False) -> Tensor:
+    """1 - 2 sum_l w_l sum(p g) / sum_l w_l (sum(p) + sum(g)) with w_l = 1 / volume_l^2: generalised Dice (Sudre 2017).
+
+    The volume is that in the batch; with ``batch`` False that in each sample, and their mean counts. An absent class would weigh
+    infinitely much. It weighs as the smallest class present, so that finding it still costs. The paper counts the
+    background too, as ``background`` does; one structure without it gives the soft Dice.
+    """
+    return _generalised_dice(_sums(_as_float(probabilities), as_indices(target, probabilities), batch, background))
+
+
+def tversky(
+    probabilities: Tensor, target: Tensor, false_positives: float = 0.3, false_negatives: float = 0.7, batch: bool = True, background: bool = False
+) -> Tensor:
+    """1 - mean over the classes of TP / (TP + a FP + b FN): Tversky loss (Salehi 2017, who found a = 0.3, b = 0.7 the best).
+
+    With both 0.5 it is the soft Dice, with both 1 the soft Jaccard index. ``batch`` and ``background`` as for ``soft_dice``.
+    """
+    sums = _sums(_as_float(probabilities), as_indices(target, probabilities), batch, background)
+    return _tversky(sums, false_positives, false_negatives)
+
+
+def _dice(groups: list[Sums]) -> Tensor:
+    return 1 - torch.stack([(2 * both + SMOOTH) / (found + true + SMOOTH) for both, found, true in groups]).mean()
+
+
+def _generalised_dice(groups: list[Sums]) -> Tensor:
+    dice = []
+    for both, found, true in groups:
+        smallest = true.where(true > 0, true.max()).min().clamp(min=1)
+        weights = (smallest / true.where(true > 0, smallest)).square().to(both.dtype)  # 1 at most, so that SMOOTH stays small beside them
+        dice.append((2 * (weights * both).sum() + SMOOTH) / ((weights * (found + true)).sum() + SMOOTH))
+    return 1 - torch.stack(dice).mean()
+
+
+def _tversky(groups: list[Sums], false_positives: float, false_negatives: float) -> Tensor:
+    smooth = SMOOTH / 2  # so that it is Dice to the last digit where it should be
+    index = [(both + smooth) / (both + false_positives * (found - both) + false_negatives * (true - both) + smooth) for both, found, true in groups]
+    return 1 - torch.stack(index).mean()
+
+
+def _sums(p: Tensor, target: Tensor, batch: bool, background: bool, squared: bool = False) -> list[Sums]:
+    """Per class the sums that overlaps are made of, for the batch or for each of its samples; with ``squared`` the second is sum(p^2)."""
+    first = 0 if background else 1
+    groups = []
+    for q, t in [(p, target)] if batch else zip(torch.split(p, 1), torch.split(target, 1), strict=True):
+        both: Tensor = _SumOverTruth.apply(q, t)  # type: ignore[no-untyped-call]
+        found = (q.square() if squared else q).sum((0, *range(2, q.ndim)))
+        true = torch.bincount(t.flatten(), minlength=q.shape[1])
+        groups.append((both[first:], found[first:], true[first:]))
+    return groups
 
 
 class _SumOverTruth(torch.autograd.Function):
@@ -37,55 +225,106 @@ class _SumOverTruth(torch.autograd.Function):
         return torch.zeros(shape, dtype=dtype, device=device).scatter_(1, target[:, None], grad[target][:, None]), None
 
 
-def soft_dice(probabilities: Tensor, target: Tensor, batch: bool = True) -> Tensor:
-    """1 - mean soft Dice of the foreground classes (Milletari 2016 with the plain sum in the denominator, Drozdzal 2016).
+# ---- means over voxels, of logits ----
+
+
+def cross_entropy(logits: Tensor, target: Tensor, class_weights: Sequence[float] = (), boundary: float = 0.0) -> Tensor:
+    """Mean over voxels of -w log p, p that of the true class: cross-entropy, and with weights the weighted logistic loss (Roy 2019).
 
     Args:
-        probabilities: (B, L, *space) float32 that sum to 1 over L.
-        target: (B, *space) class indices.
-        batch: add up over the batch before dividing, which keeps classes that one sample lacks well behaved.
+        class_weights: one for each class, background first; none: 1 for all.
+        boundary: what a voxel weighs more for lying at a boundary; see ``boundary_weights``. Roy's code adds 2.
+
+    The weights are not divided by their sum: a batch of rare classes is a heavy one, as in the paper.
     """
-    groups = [(probabilities, target)] if batch else list(zip(torch.split(probabilities, 1), torch.split(target, 1), strict=True))
-    dice = []
-    for p, t in groups:
-        both: Tensor = _SumOverTruth.apply(p, t)  # type: ignore[no-untyped-call]
-        total = p.sum((0, *range(2, p.ndim))) + torch.bincount(t.flatten(), minlength=p.shape[1])
-        dice.append(((2 * both + SMOOTH) / (total + SMOOTH))[1:])
-    return 1 - torch.stack(dice).mean()
+    logs, target = _log_probabilities(logits), as_indices(target, logits)
+    return _cross_entropy(logs, target, _voxel_weights(logs, target, class_weights, boundary))
 
 
-def dice_and_cross_entropy(logits: Tensor, target: Tensor, loss: Loss) -> Tensor:
-    """``loss.dice`` x soft Dice + ``loss.cross_entropy`` x cross-entropy (Isensee 2021); one softmax serves both."""
-    _refuse_other_than_indices(logits, target)
-    logs = logits.float().log_softmax(1)
-    total = logs.new_zeros(())
-    if loss.cross_entropy:
-        total = total + loss.cross_entropy * functional.nll_loss(logs, target)
-    if loss.dice:
-        total = total + loss.dice * soft_dice(logs.exp(), target, loss.batch_dice)
-    return total
+def binary_cross_entropy(logits: Tensor, target: Tensor, class_weights: Sequence[float] = (), boundary: float = 0.0) -> Tensor:
+    """Mean over voxels and structures of -w (y log p + (1 - y) log(1 - p)), each structure against all the rest; p by softmax.
+
+    With one structure it is the binary cross-entropy with the difference of the two logits for its logit (Ronneberger's U-Net as most
+    tutorials train it). The background has no term of its own: it is what no structure claims. Weights as in ``cross_entropy``.
+    """
+    logs, target = _log_probabilities(logits), as_indices(target, logits)
+    return _binary_cross_entropy(logs, target, _voxel_weights(logs, target, class_weights, boundary))
 
 
-def deeply_supervised(outputs: Tensor | list[Tensor], target: Tensor, loss: Loss) -> Tensor:
-    """The loss at every resolution, each half as heavy as the one above it (Lee 2015; Isensee 2021); targets by nearest neighbour."""
-    outputs = outputs if isinstance(outputs, list) else [outputs]
-    weights = [0.5**n for n in range(len(outputs))]
-    total = outputs[0].new_zeros((), dtype=torch.float32)
-    for weight, logits in zip(weights, outputs, strict=True):
-        total = total + weight / sum(weights) * dice_and_cross_entropy(logits, _shrunk(target, tuple(logits.shape[2:])), loss)
-    return total
+def focal(logits: Tensor, target: Tensor, gamma: float = 2.0, class_weights: Sequence[float] = (), boundary: float = 0.0) -> Tensor:
+    """Mean over voxels of -w (1 - p)^gamma log p, p that of the true class: focal loss (Lin 2017) for several classes.
+
+    ``class_weights`` are the paper's alpha; its division by the number of objects has no meaning for voxels. ``gamma`` 0 is ``cross_entropy``.
+    """
+    logs, target = _log_probabilities(logits), as_indices(target, logits)
+    return _focal(logs, target, _voxel_weights(logs, target, class_weights, boundary), gamma)
 
 
-def _shrunk(target: Tensor, size: tuple[int, ...]) -> Tensor:
-    if tuple(target.shape[1:]) == size:
-        return target
-    return functional.interpolate(target[:, None].float(), size=size, mode="nearest")[:, 0].long()
+def boundary_weights(target: Tensor, weight: float = 1.0) -> Tensor:
+    """``weight`` where a neighbour along any axis has another class, 0 elsewhere (Roy 2019): both sides of every boundary.
+
+    The original's code asks for a central difference across slices or rows: it sees no boundary between columns, and none of a
+    structure one voxel thick.
+
+    Args:
+        target: (B, *space) int64 class indices, 2-D or 3-D; samples are not neighbours, and the edge of the array is no boundary.
+
+    Returns:
+        (B, *space) float32.
+
+    Raises:
+        ValueError: ``target`` is something else.
+    """
+    if target.dtype != torch.int64 or target.ndim not in (3, 4):
+        raise ValueError(f"boundaries are those of class indices (B, *space) of int64, 2-D or 3-D; found {_shown(target)}")
+    beside = torch.zeros_like(target, dtype=torch.bool)
+    for axis in range(1, target.ndim):
+        differs, last = target.diff(dim=axis) != 0, target.shape[axis] - 1
+        beside.narrow(axis, 0, last).logical_or_(differs)
+        beside.narrow(axis, 1, last).logical_or_(differs)
+    return beside.float() * weight
 
 
-def _refuse_other_than_indices(logits: Tensor, target: Tensor) -> None:
-    if target.dtype != torch.int64 or target.ndim != logits.ndim - 1:
-        raise ValueError(
-            f"a target is class indices (B, *space) of int64, found {tuple(target.shape)} of {target.dtype} for logits {tuple(logits.shape)}"
-        )
-    if target.numel() and not (int(target.min()) >= 0 and int(target.max()) < logits.shape[1]):
-        raise ValueError(f"class indices lie in 0..{logits.shape[1] - 1}, found {int(target.min())}..{int(target.max())}")
+def _voxel_weights(logs: Tensor, target: Tensor, class_weights: Sequence[float], boundary: float) -> Tensor | None:
+    """(B, *space) of the logits' dtype; None where all voxels weigh 1."""
+    if class_weights and len(class_weights) != logs.shape[1]:
+        raise ValueError(f"{logs.shape[1]} classes have as many class weights, background first, or none; found {len(class_weights)}")
+    if not class_weights and not boundary:
+        return None
+    weights = torch.tensor(class_weights or [1.0] * logs.shape[1], dtype=logs.dtype, device=logs.device)[target]
+    return weights + boundary_weights(target, boundary) if boundary else weights
+
+
+def _cross_entropy(logs: Tensor, target: Tensor, weights: Tensor | None) -> Tensor:
+    if weights is None:
+        return functional.nll_loss(logs, target)
+    return _weighted_mean(functional.nll_loss(logs, target, reduction="none"), weights)
+
+
+def _binary_cross_entropy(logs: Tensor, target: Tensor, weights: Tensor | None) -> Tensor:
+    true = target[:, None]
+    right = _log_of_the_rest(logs).scatter(1, true, logs.gather(1, true))  # log p where a class is true, log(1 - p) where it is not
+    return _weighted_mean(-right[:, 1:].mean(1), weights)
+
+
+def _log_of_the_rest(logs: Tensor) -> Tensor:
+    """log(1 - p) of every class, (B, L, *space), exact also where p rounds to 1.
+
+    Only the likeliest class can come near 1: its rest is added up from the others' logarithms. Of two classes each is the other's.
+    """
+    if logs.shape[1] == 2:
+        return logs.flip(1)
+    likeliest = logs.detach().max(1, keepdim=True).indices  # argmax is several times slower on a CPU
+    rest = logs.scatter(1, likeliest, -torch.inf).logsumexp(1, keepdim=True)
+    return torch.log1p(-logs.exp().scatter(1, likeliest, 0)).scatter(1, likeliest, rest)
+
+
+def _focal(logs: Tensor, target: Tensor, weights: Tensor | None, gamma: float) -> Tensor:
+    log = logs.gather(1, target[:, None])[:, 0]
+    doubt = -torch.expm1(log)
+    # A voxel without any doubt would have an infinite slope for gamma below 1.
+    return _weighted_mean(doubt.clamp(min=torch.finfo(log.dtype).eps) ** gamma * -log, weights)
+
+
+def _weighted_mean(per_voxel: Tensor, weights: Tensor | None) -> Tensor:
+    return (per_voxel if weights is None else per_voxel * weights).mean()
