@@ -96,3 +96,11 @@ def test_a_failed_write_leaves_the_old_model(tmp_path, monkeypatch):
         bundle().save(tmp_path / "m.model")
     assert (tmp_path / "m.model").read_bytes() == before
     assert [p.name for p in tmp_path.iterdir()] == ["m.model"]
+
+
+def test_scalars_stay_scalars(tmp_path):
+    """Batch norm counts its batches in one; an array of one element in its place would not load."""
+    bundle = Bundle(small_plan(), (Member("a", {"n": np.array(7), "w": np.ones((2, 3), np.float32).T}),))
+    bundle.save(tmp_path / "m")
+    back = Bundle.load(tmp_path / "m")
+    assert {k: v.shape for k, v in back.members[0].weights.items()} == {"n": (), "w": (3, 2)} and back.id == bundle.id

@@ -88,7 +88,7 @@ class Bundle:
         files = {"plan.json": self.plan.to_json().encode(), "card.json": json.dumps(self.card, indent=1).encode()}
         members = []
         for m in self.members:
-            files[f"weights/{m.name}.safetensors"] = save({k: np.ascontiguousarray(v) for k, v in m.weights.items()})
+            files[f"weights/{m.name}.safetensors"] = save({k: np.asarray(v, order="C") for k, v in m.weights.items()})  # scalars stay scalars
             members.append({"name": m.name, "fold": m.fold, "weight": m.weight, "view": m.view})
         head = {
             "delineate_bundle": VERSION,
