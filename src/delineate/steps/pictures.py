@@ -264,7 +264,7 @@ def _draw_rows(rows: list[_Row], labels: LabelSet, plane: Plane, spacing_mm: Seq
     if len(labels) > 1:
         _legend(figure, [], labels, used)
     figure.text(0.5, 1 - 0.1 / height, words[0], ha="center", va="top", color="#f5f5f5", fontsize=11)
-    _words(figure, (words[1], RIGHT_ON_LEFT if plane.edges.startswith("R") else ""))
+    _words(figure, (words[1], RIGHT_ON_LEFT if plane.edges.startswith("R") else "" if plane.edges else "as stored"))
     figure.savefig(path, facecolor="black", format="png")
 
 
