@@ -383,6 +383,42 @@ def phantom(
     typer.echo(f"{patients} patients written to {out}")
 
 
+@app.command()
+def download(
+    name: Annotated[str | None, typer.Argument(help="Which data set; --list tells them.", metavar="NAME")] = None,
+    out: Annotated[Path | None, typer.Option("-o", "--out", help="Folder for what is unpacked and for checksums.json.")] = None,
+    listed: Annotated[bool, typer.Option("--list", help="List the data sets with their licences, and do nothing else.")] = False,
+    only: Annotated[str | None, typer.Option(help="Part of a data set of several files, such as disc1 or disc1,disc2.")] = None,
+    mirror: Annotated[
+        str | None, typer.Option("--from", help="Address of a folder that holds the same files, instead of the publisher's.", metavar="URL")
+    ] = None,
+    keep_archives: Annotated[bool, typer.Option("--keep-archives", help="Leave the archives beside what was unpacked from them.")] = False,
+) -> None:
+    """Bring a public data set: resumed after a cut, compared with its checksum, unpacked.
+
+    Example: `delineate download decathlon-hippocampus -o data/`
+    """
+    from .cohort import download as step
+    from .core.errors import UsageError
+
+    if listed:
+        _print(step.table())
+        return
+    if name is None or out is None:
+        raise UsageError("say which data set and where to, such as: delineate download decathlon-hippocampus -o data/ (delineate download --list)")
+    words = [word.strip() for word in (only or "").split(",") if word.strip()]
+    with _bar() as tell:
+        step.download(
+            step.find(name),
+            out,
+            only=words,
+            mirror=mirror or "",
+            keep_archives=keep_archives,
+            say=_say,
+            progress=lambda file, done, total: tell(file, round(done / 1e6, 1), round(total / 1e6, 1), "MB"),
+        )
+
+
 # ---- what the verbs share ----
 
 

@@ -189,6 +189,13 @@ def test_a_missing_part_is_a_gap_in_mm(tmp_path, grid, asymmetric):
     assert not (tmp_path / "again.nii.gz").exists()
 
 
+def test_a_part_missing_at_an_end_leaves_no_gap_but_a_note(tmp_path, grid, asymmetric):
+    parts = cut(tmp_path, grid, asymmetric, 1)
+    assert "begin at number 2; a part that is missing" in merge(parts[2:], tmp_path / "again.nii.gz").notes[0]
+    assert "only volume" in merge(parts[:1], tmp_path / "again.nii.gz").notes[0]
+    assert merge(parts, tmp_path / "again.nii.gz").notes == ()
+
+
 def test_an_overlap_and_a_part_given_twice_are_refused(tmp_path, grid, asymmetric):
     parts = cut(tmp_path, grid, asymmetric, 2)
     with pytest.raises(GeometryError, match=rf"overlap by {2 * grid.spacing_mm[2]:.3g} mm \(2 slices\)"):

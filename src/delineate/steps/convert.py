@@ -101,7 +101,18 @@ def merge(inputs: Sequence[str | Path], output: str | Path, *, overwrite: bool =
     if not paths:
         raise FormatError(f"no volumes here; read are {files.READABLE}", path=inputs[0] if inputs else None)
     files.write(merged([files.read(path) for path in paths]), target)
-    return Converted((target,))
+    return Converted((target,), notes=_merge_notes(paths))
+
+
+def _merge_notes(paths: Sequence[Path]) -> tuple[str, ...]:
+    """What geometry cannot tell: a part that may be missing before the first one."""
+    if len(paths) == 1:
+        return (f"{paths[0]} is the only volume: nothing was put together",)
+    numbers = [re.search(r"_(\d+)$", files.stem(path)) for path in paths]
+    lowest = min((int(found[1]) for found in numbers if found), default=0)
+    if all(numbers) and lowest > 1:
+        return (f"the names of the parts begin at number {lowest}; a part that is missing at an end leaves no gap",)
+    return ()
 
 
 def _volumes_in(path: Path) -> Iterator[Path]:
