@@ -283,7 +283,7 @@ def _plain(error: Exception) -> str:
         if not isinstance(inner, BaseException):
             break
         cause = inner
-    return re.sub(r"<[^>]*>:? ?", "", str(cause)).strip("() ").split("(Caused by")[0] or type(error).__name__
+    return re.sub(r"<[^>]*>:? ?|HTTPS?Connection(Pool)?\([^)]*\):? ?", "", str(cause)).split("(Caused by")[0].strip() or type(error).__name__
 
 
 # ---- unpacking ----
