@@ -10,7 +10,7 @@ from delineate.core.errors import GeometryError, OutputError
 from delineate.core.grid import Grid
 from delineate.core.labels import LabelSet
 from delineate.core.volume import Volume
-from delineate.steps.pictures import AXIAL, CORONAL, SAGITTAL, montage, plot_svg
+from delineate.steps.pictures import AXIAL, CORONAL, SAGITTAL, montage, outline, plot_svg, side_by_side, spread
 
 LABELS = LabelSet.from_names({1: "left kidney", 2: "spleen"})
 
@@ -124,6 +124,105 @@ def test_constant_and_nan_images_are_drawn(tmp_path):
     grid = patient("RAS")
     for name, array in (("constant", np.full(grid.shape, 7.0)), ("nan", np.full(grid.shape, np.nan))):
         assert montage(Volume(array, grid), {}, LABELS, tmp_path / f"{name}.png").stat().st_size > 1000
+
+
+# ---- side by side ----
+
+ONE = LabelSet.from_names({1: "liver"})
+
+
+def yellow(path) -> np.ndarray:
+    """(n, 2) row and column of the yellow pixels."""
+    pixels = np.asarray(Image.open(path).convert("RGB")).astype(int)
+    return np.argwhere((pixels[..., 0] > 180) & (pixels[..., 1] > 180) & (pixels[..., 2] < 90))
+
+
+def test_an_outline_runs_between_the_pixels_inside_and_outside():
+    mask = np.zeros((7, 9), bool)
+    mask[2:5, 3:8] = True
+    mask[3, 5] = False  # a hole has an outline of its own
+    outer, inner = sorted(outline(mask), key=len, reverse=True)
+    for line, (left, right, top, bottom) in ((outer, (2.5, 7.5, 1.5, 4.5)), (inner, (4.5, 5.5, 2.5, 3.5))):
+        assert (line[:, 0].min(), line[:, 0].max(), line[:, 1].min(), line[:, 1].max()) == (left, right, top, bottom)
+        assert np.array_equal(line[0], line[-1])
+    full = outline(np.ones((3, 4), bool))[0]  # it closes at the picture's edge too
+    assert (full.min(axis=0).tolist(), full.max(axis=0).tolist()) == ([-0.5, -0.5], [3.5, 2.5])
+    assert outline(np.zeros((3, 4), bool)) == []
+
+
+def test_slices_are_spread_over_the_structure():
+    amounts = np.zeros(20, np.int64)
+    amounts[4:16] = [1, 1, 10, 10, 10, 10, 10, 10, 10, 10, 1, 1]
+    assert spread(amounts, 3) == [7, 9, 12]  # a sixth, a half and five sixths of 84 lie at or below
+    assert spread(amounts, 1) == [6]
+    assert spread(amounts * (np.arange(20) == 9), 3) == [9]
+    assert spread(np.zeros(7, np.int64), 3) == [3]
+
+
+@pytest.mark.parametrize("codes", ["LPS", "RAS", "SAR"])
+def test_boundaries_stand_on_the_masks_edge_at_true_aspect(codes, tmp_path):
+    grid = Grid.from_spacing((40, 20, 1), (1.0, 2.0, 6.0)).reorient("LPS")[0]
+    mask = np.zeros(grid.shape, np.uint8)
+    mask[10:30, 5:15] = 1  # the middle half of 40 mm by 40 mm
+    scan = Volume(np.zeros(grid.shape, np.float32), grid, "HU").reorient(codes)  # 0 HU is grey in the window
+    truth = Volume(mask, grid, "label").reorient(codes)
+    side_by_side(scan, truth, truth.with_array(np.zeros_like(truth.array)), ONE, tmp_path / "m.png")
+    pixels = np.asarray(Image.open(tmp_path / "m.png").convert("RGB")).astype(int)
+    drawn = yellow(tmp_path / "m.png")
+    width = pixels.shape[1]
+    grey = np.abs(pixels - 102).max(axis=-1) < 4
+    grey[:, : width // 3], grey[:, 2 * width // 3 :] = False, False
+    rows, columns = (np.flatnonzero(grey.sum(axis=axis) > 50) for axis in (1, 0))  # titles have fewer grey pixels than the panel
+    top, bottom, left, right = rows[0], rows[-1], columns[0], columns[-1]
+    assert (bottom - top) / (right - left) == pytest.approx(1.0, abs=0.02)
+    assert drawn[:, 1].min() > width / 3
+    assert drawn[:, 1].max() < 2 * width / 3
+    for axis, (low, high) in enumerate(((top, bottom), (left, right))):
+        quarter = (high - low) / 4
+        assert drawn[:, axis].min() == pytest.approx(low + quarter, abs=2.5)
+        assert drawn[:, axis].max() == pytest.approx(high - quarter, abs=2.5)
+
+
+def test_the_right_of_the_patient_is_left_in_every_panel_and_slices_are_those_that_were_stacked(tmp_path):
+    grid = patient("RAS", (1.0, 4.0, 1.0))  # stacked from the back to the front: coronal slices
+    right = bright_at(grid, (8, 40, 34), 3)
+    scan = Volume(np.zeros(grid.shape, np.int16), grid, "HU")
+    mask = scan.with_array(right.astype(np.uint8), "label")
+    side_by_side(scan, mask, mask, ONE, tmp_path / "m.png", slices=1)
+    image, drawn = Image.open(tmp_path / "m.png"), yellow(tmp_path / "m.png")
+    third = image.width / 3
+    assert drawn[:, 1].min() > third
+    assert (drawn[:, 1] % third).mean() < 0.4 * third
+    assert image.height < image.width  # 24 mm by 10 mm a panel
+
+
+def test_several_structures_have_their_colours_and_not_yellow(tmp_path):
+    grid = patient("LPS")
+    mask = np.zeros(grid.shape, np.uint8)
+    mask[3:9, 3:9, 2:8], mask[14:20, 8:16, 2:8] = 1, 2
+    scan = Volume(np.zeros(grid.shape, np.int16), grid, "HU")
+    truth = scan.with_array(mask, "label")
+    side_by_side(scan, truth, scan.with_array(np.where(mask == 2, mask, 0), "label"), LABELS, tmp_path / "m.png")
+    assert len(yellow(tmp_path / "m.png")) == 0
+    third = Image.open(tmp_path / "m.png").width / 3
+    height = Image.open(tmp_path / "m.png").height
+    for label, panels in ((LABELS.labels[0], {1}), (LABELS.labels[1], {1, 2})):
+        drawn = colour_columns(tmp_path / "m.png", label.colour)
+        drawn = drawn[drawn[:, 0] < 0.9 * height]  # without the legend
+        assert {int(c // third) for c in drawn[:, 1]} == panels
+
+
+def test_masks_alone_and_what_does_not_fit(tmp_path):
+    grid = patient("LPS")
+    mask = Volume(bright_at(grid, (0, 25, 45), 9).astype(np.uint8), grid, "label")
+    side_by_side(None, mask, mask, ONE, tmp_path / "m.png")
+    half = Image.open(tmp_path / "m.png").width / 2
+    columns = yellow(tmp_path / "m.png")[:, 1]
+    assert np.sum(columns < half) == pytest.approx(np.sum(columns > half), rel=0.1)
+    other = Volume(np.zeros((24, 20, 10), np.int16), Grid.from_spacing((24, 20, 10), (1, 1, 1)))
+    with pytest.raises(GeometryError, match="truth does not stand"):
+        side_by_side(other, mask, mask, ONE, tmp_path / "n.png")
+    assert not (tmp_path / "n.png").exists()
 
 
 def test_plots_follow_the_pages_colour():

@@ -194,6 +194,55 @@ def test_validation_scores_are_not_called_test_scores(run):
     assert "It was not tested on data held back." in page.text["limits"]
 
 
+def svg_lines(page_text: str, caption: str) -> str:
+    """The SVG above ``caption``."""
+    before = page_text[: page_text.index(caption)]
+    return before[before.rindex("<svg") :]
+
+
+def with_training_dice(run: Path) -> None:
+    log = run / "fold_0" / "log.jsonl"
+    lines = [json.loads(line) for line in log.read_text().splitlines()[:-1]]
+    text = [json.dumps(e | {"train_dice_mean": 0.5 + e["epoch"] / 50, "epoch_s": 12.5}) for e in lines]
+    log.write_text("\n".join(text) + "\n")
+
+
+def test_training_and_validation_stand_in_one_plot_over_epochs(run):
+    with_training_dice(run)
+    html = report(run).read_text()
+    text = Page(run / "report.html").text["training"]
+    for caption in ("Loss over epochs, training and validation.", "Mean Dice over epochs: training"):
+        svg = svg_lines(html, caption)
+        assert ">training<" in svg
+        assert ">validation<" in svg
+        assert ">epoch<" in svg
+        assert "#d55e00" in svg
+    assert "An epoch took 12.5 s" in text
+    assert "reached at step 99; the training Dice was 0.880 then" in text
+
+
+def test_logs_without_training_dice_or_epochs_are_drawn_with_what_they_have(run):
+    log = run / "fold_0" / "log.jsonl"
+    lines = [{k: v for k, v in json.loads(line).items() if k not in ("epoch", "val_loss")} for line in log.read_text().splitlines()[:-1]]
+    log.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    html = report(run).read_text()
+    assert ">step<" in svg_lines(html, "Loss over steps")
+    assert ">validation<" not in svg_lines(html, "Loss over steps")
+    assert "Mean Dice" not in html
+    assert "Validation Dice over steps" in html
+
+
+def test_every_view_of_a_fold_has_its_curves(run):
+    for view in ("axial", "sagittal"):
+        (run / "fold_0" / view).mkdir()
+        (run / "fold_0" / view / "log.jsonl").write_text(a_log(overfit=False))
+    (run / "fold_0" / "log.jsonl").unlink()
+    page = Page(report(run))
+    assert "Fold 0 axial" in page.text["training"]
+    assert "Fold 0 sagittal" in page.text["training"]
+    assert (run / "report.html").read_text().count("Loss over epochs") == 2
+
+
 def test_damaged_files_and_missing_folders_are_refused(run, tmp_path):
     with pytest.raises(InputError, match="folder"):
         report(tmp_path / "nowhere")

@@ -28,6 +28,7 @@ from .words import decimals, duration, flattened, hex_colour, joined, number_tex
 SECTIONS = (("data", "Data"), ("plan", "Plan"), ("training", "Training"), ("test", "Scores"), ("pictures", "Cases"),
             ("volumes", "Volumes"), ("provenance", "Provenance"), ("limits", "Limits of use"))  # fmt: skip
 OPTIMISTIC = "No test scores stand in this run: figures of validation data are optimistic, as they chose the checkpoint."
+VALIDATION = "#d55e00"  # its colour beside the training's, which has the page's own
 MOST_LINES = 8  # in one plot; more structures are drawn without names
 CHOICES = ("orientation", "spacing_mm", "crop", "patch", "batch", "network", "loss", "optimiser", "schedule", "seed")  # shown without a reason too
 SEVERITIES = ("error", "warning", "note")
@@ -161,7 +162,8 @@ def _subtitle(run: Run, name: str) -> str:
 
 def _headline(run: Run) -> dict[str, str]:
     means = (run.scores or {}).get("means", {})
-    for key in ("dice_mean_per_case", "dice_pooled_over_all_slices"):
+    keys = ("dice_mean_per_case", "dice_pooled_over_all_slices")
+    for key in keys if not (run.scores or {}).get("planar") else keys[::-1]:  # of slices the pooled value is the one that papers give
         if means.get(key) is not None:
             return {"value": decimals(means[key]), "name": f"{run.scored} {spelled(key)}, mean of structures"}
     best = [max(v) for v in (_series(log, "val_dice_mean")[1] for log in run.logs.values()) if v]
@@ -262,22 +264,42 @@ def _plan(plan: dict[str, Any] | None) -> list[tuple[str, str, str]]:
 
 
 def _fold(key: str, log: list[dict[str, Any]], labels: LabelSet) -> dict[str, Any]:
-    steps, loss = _series(log, "loss")
-    val_steps, val_loss = _series(log, "val_loss")
-    plots = []
-    if loss:
-        lines = [("training", *_smooth(steps, loss), INK, "-"), ("validation", val_steps, val_loss, "#d55e00", "-")]
-        plots.append(("Loss against steps; the training loss is a running mean.", plot_svg([line for line in lines if line[1]], "loss")))
-    dice = _dice_lines(log, labels)
-    if dice:
-        plots.append(("Validation Dice against steps, each structure and their mean.", plot_svg(dice, "Dice", (0.0, 1.0))))
     last = log[-1] if log else {}
     words = f"{last.get('step', 0)} steps, {last.get('epoch', 0):.3g} epochs, {duration(last.get('seconds', 0.0))}."
-    means = _series(log, "val_dice_mean")
-    if means[1]:
-        best = int(np.argmax(means[1]))
-        words += f" The best validation Dice, {decimals(means[1][best])}, was reached at step {means[0][best]:g}."
-    return {"name": key.replace("_", " ").capitalize(), "words": words, "overfitting": overfitting(log), "plots": plots}
+    epoch_s = _series(log, "epoch_s")[1]
+    if epoch_s:
+        words += f" An epoch took {number_text(float(np.median(epoch_s)))} s (median)."
+    steps, means = _series(log, "val_dice_mean")
+    if means:
+        best = int(np.argmax(means))
+        words += f" The best validation Dice, {decimals(means[best])}, was reached at step {steps[best]:g}{_training_dice_at(log, steps[best])}."
+    name = key.replace("_", " ").capitalize()
+    return {"name": name, "words": words, "overfitting": overfitting(log), "plots": _training_plots(log, labels)}
+
+
+def _training_dice_at(log: list[dict[str, Any]], step: float) -> str:
+    """The training Dice of the epoch that ended nearest to ``step``, in words; "" where none is logged."""
+    steps, values = _series(log, "train_dice_mean")
+    return f"; the training Dice was {decimals(values[int(np.argmin(np.abs(np.array(steps) - step)))])} then" if values else ""
+
+
+def _training_plots(log: list[dict[str, Any]], labels: LabelSet) -> list[tuple[str, str]]:
+    """(caption, SVG) of the loss, of the mean Dice and of each structure's; training and validation in one plot, so that a gap shows."""
+    by = "epoch" if log and all(isinstance(e.get("epoch"), int | float) for e in log) else "step"
+    pairs = [("training", "loss", "train_dice_mean", INK), ("validation", "val_loss", "val_dice_mean", VALIDATION)]
+    loss = [(name, *_smooth(*_series(log, key, by)), colour, "-") for name, key, _, colour in pairs]
+    dice = [(name, *_smooth(*_series(log, key, by)), colour, "-") for name, _, key, colour in pairs]
+    each = _dice_lines(log, labels, by)
+    loss, dice = [line for line in loss if line[1]], [line for line in dice if line[1]]
+    plots = []
+    if loss:
+        plots.append((f"Loss over {by}s, training and validation.", plot_svg(loss, "loss", x_name=by)))
+    if any(name == "training" for name, *_ in dice):
+        words = f"Mean Dice over {by}s: training, of augmented patches while they were learnt from, and validation, of whole cases."
+        plots.append((words, plot_svg(dice, "mean Dice", (0.0, 1.0), by)))
+    if each:
+        plots.append((f"Validation Dice over {by}s, each structure and their mean.", plot_svg(each, "Dice", (0.0, 1.0), by)))
+    return plots
 
 
 def overfitting(log: list[dict[str, Any]]) -> str | None:
@@ -302,9 +324,9 @@ def overfitting(log: list[dict[str, Any]]) -> str | None:
             "while the training loss kept falling.")  # fmt: skip
 
 
-def _series(log: list[dict[str, Any]], key: str) -> tuple[list[float], list[float]]:
-    """Steps and values of ``key`` where it is a finite number."""
-    found = [(float(e.get("step", i)), float(e[key])) for i, e in enumerate(log) if isinstance(e.get(key), int | float) and math.isfinite(e[key])]
+def _series(log: list[dict[str, Any]], key: str, by: str = "step") -> tuple[list[float], list[float]]:
+    """Steps (or epochs) and values of ``key`` where it is a finite number."""
+    found = [(float(e.get(by, i)), float(e[key])) for i, e in enumerate(log) if isinstance(e.get(key), int | float) and math.isfinite(e[key])]
     return [s for s, _ in found], [v for _, v in found]
 
 
@@ -315,12 +337,15 @@ def _smooth(steps: list[float], values: list[float], points: int = 150) -> tuple
     return [float(np.mean(steps[i : i + size])) for i in starts], [float(np.mean(values[i : i + size])) for i in starts]
 
 
-def _dice_lines(log: list[dict[str, Any]], labels: LabelSet) -> list[tuple[str, list[float], list[float], str, str]]:
+def _dice_lines(log: list[dict[str, Any]], labels: LabelSet, by: str) -> list[tuple[str, list[float], list[float], str, str]]:
     colours = {b.name: hex_colour(b.colour) for b in labels}
-    flat = [{"step": e.get("step", i), **e["val_dice"]} for i, e in enumerate(log) if isinstance(e.get("val_dice"), dict)]
-    names = list(dict.fromkeys(k for e in flat for k in e if k != "step"))
-    lines = [(name if len(names) <= MOST_LINES else "", *_series(flat, name), colours.get(name, INK), "-") for name in names]
-    mean = _series(log, "val_dice_mean")
+    flat = [(e.get(by, i), e["val_dice"]) for i, e in enumerate(log) if isinstance(e.get("val_dice"), dict)]
+    names = list(dict.fromkeys(k for _, dice in flat for k in dice))
+    lines = []
+    for name in names:
+        at, values = _series([{by: x, "dice": dice.get(name)} for x, dice in flat], "dice", by)
+        lines.append((name if len(names) <= MOST_LINES else "", at, values, colours.get(name, INK), "-"))
+    mean = _series(log, "val_dice_mean", by)
     if mean[1] and len(names) != 1:
         lines.append(("mean", *mean, INK, "--"))
     return [line for line in lines if line[1]]
@@ -339,9 +364,10 @@ def _test(run: Run) -> dict[str, Any] | None:
     names = list(dict.fromkeys(s["label"] for s in scores["summary"]))
     rows = [_test_row(name, summary[name, "dice"], scores, colours.get(name, "#888888")) for name in names]
     means = scores.get("means", {})
-    total = {"mean": decimals(means.get(f"dice_mean_per_{unit}")), "pooled": decimals(means.get(f"dice_pooled_over_all_{unit}s"))}
+    pooled = next((v for k, v in means.items() if k.startswith("dice_pooled")), None)
+    total = {"mean": decimals(means.get(f"dice_mean_per_{unit}")), "pooled": decimals(pooled)}
     others = ["iou", "precision", "recall"]
-    sets = "; ".join(f"{spelled(k)} {decimals(v)}" for k, v in means.items() if k.startswith("dice"))
+    sets = "; ".join(f"{spelled(k)} {decimals(v)}" for k, v in means.items() if k.startswith("dice") and not (unit == "slice" and k.endswith("case")))
     return {
         "unit": unit, "rows": rows, "total": total if len(rows) > 1 else None, "set": run.scored,
         "words": f"Over {len(scores.get('cases', []))} {unit}s, {_unseen(run)}on the original grids. Mean of structures: {sets}.",
