@@ -53,7 +53,9 @@ def analytic_volume() -> tuple[np.ndarray, np.ndarray]:
 
 
 @pytest.mark.parametrize("turned", [False, True])
-def test_an_oblique_plane_shows_what_stands_at_its_millimetres(turned):
+@pytest.mark.parametrize("tile", [12, 64])
+def test_an_oblique_plane_shows_what_stands_at_its_millimetres(turned, tile, monkeypatch):
+    monkeypatch.setattr(augment, "TILE", tile)  # one piece, or many that do not divide the plane evenly
     image, label = analytic_volume()
     plan = oblique_plan(**({"rotation_p": 1.0, "rotation_deg": (0.0, 0.0, 40.0), "scale_p": 1.0, "scale": (0.8, 0.9)} if turned else {}))
     offsets = np.stack(np.meshgrid(np.arange(40) - 20, np.arange(32) - 16, [0], indexing="ij"), -1) * np.array(SPACING)
