@@ -18,6 +18,8 @@ from . import batch
 
 VIEWS_CHUNK = (32, 32, 32)  # views slice along every axis: a chunk as wide along each
 
+OBLIQUE_DEPTH = 8  # slices in a chunk where tilted planes cross several
+
 
 def prepare_cohort(
     manifest: Manifest, plan: Plan, store: Store, *, workers: int | None = 1, progress: Callable[[int, int, str], None] | None = None
