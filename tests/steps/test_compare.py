@@ -66,6 +66,7 @@ def test_paired_differences_by_hand(two, tmp_path):
     assert (spleen["n"], spleen["runs"]["plain"]["undefined"], spleen["runs"]["better"]["undefined"]) == (2, 1, 0)
     assert spleen["runs"]["better"]["min"] == 0.7
     assert spleen["differences"][0]["mean"] == pytest.approx(0.15)
+    assert compare(two[::-1]).results["spleen"]["n"] == 2  # whichever run stands first
     overall = found["overall"]  # a: mean of both, b: the liver alone, c: mean of both
     assert overall["runs"]["plain"]["mean"] == pytest.approx((0.7 + 0.7 + 0.7) / 3)
     assert overall["differences"][0]["mean"] == pytest.approx((0.125 - 0.1 + 0.05) / 3)
