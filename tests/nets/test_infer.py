@@ -297,3 +297,22 @@ def test_sampling_ends_after_an_error_and_needs_dropout():
     assert not any(m.training for m in module.modules())
     with pytest.raises(ValueError, match="dropout"), sampling(engine(3, build(small_network(3), 0).eval()), 1):
         pass
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_views_and_samples_on_a_gpu(monkeypatch):
+    device, scan = torch.device("cuda"), torch.randn(1, 20, 13, 31, generator=torch.Generator().manual_seed(0))
+    bundle = bundle_of_views(plan=plan_of_views().replace(network=plan_of_views().network.model_dump() | {"dropout": 0.3}))
+    engine = Engine.from_bundle(bundle, device, torch.float32)
+    expected = by_hand(scan, bundle, bundle.plan.inference)
+    found = torch.cat(list(slabs(scan, engine)), 1)
+    assert found.device.type == "cuda" and np.abs(found.movedim(1, 3).cpu().numpy() - expected).max() < 2e-3
+    before = torch.cuda.get_rng_state()
+    drawn = []
+    for seed in (1, 1, 2):
+        with sampling(engine, seed):
+            drawn.append(torch.cat(list(slabs(scan, engine)), 1))
+    assert torch.equal(drawn[0], drawn[1]) and not torch.equal(drawn[0], drawn[2])
+    assert torch.equal(torch.cuda.get_rng_state(), before)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (0, 0))  # a GPU without room: the average lies in a file
+    assert np.abs(torch.cat(list(slabs(scan, engine)), 1).movedim(1, 3).cpu().numpy() - expected).max() < 2e-3

@@ -27,7 +27,7 @@ VIEWS = (
     View(axis=1, patch=(12, 1, 16), weight=0.4),
     View(axis=0, patch=(1, 16, 12), weight=0.2, merge_sides=True),
 )
-SMALL = {"widths": (4, 8), "strides": ((2, 2, 1),), "kernels": ((3, 3, 1),) * 2}
+SMALL = {"widths": (4, 8), "strides": ((2, 2, 1),), "kernels": ((3, 3, 1),) * 2, "norm": "batch", "dropout": 0.2}
 
 
 def plan_of(**changes) -> Plan:
