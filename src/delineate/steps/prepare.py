@@ -17,7 +17,6 @@ from ..ops.prepare import prepare, prepare_label
 from . import batch
 
 VIEWS_CHUNK = (32, 32, 32)  # views slice along every axis: a chunk as wide along each
-
 OBLIQUE_DEPTH = 8  # slices in a chunk where tilted planes cross several
 
 
@@ -47,5 +46,12 @@ def prepare_case(case: Case, manifest: Manifest, plan: Plan, store: Store) -> No
     array, trail = prepare(image, plan)
     classes = prepare_label(label, trail, plan.labels.compact())
     seed = int.from_bytes(hashlib.sha256(case.id.encode()).digest()[:4], "little")
-    chunk = VIEWS_CHUNK if plan.views else plan.patch
-    store.add(case.id, array.numpy(), classes, plan.network.classes, chunk=chunk, seed=seed, spacing_mm=trail.prepared.spacing_mm)
+    store.add(case.id, array.numpy(), classes, plan.network.classes, chunk=_chunk(plan), seed=seed, spacing_mm=trail.prepared.spacing_mm)
+
+
+def _chunk(plan: Plan) -> tuple[int, int, int]:
+    """What is read at once: a patch; more even boxes where slices are cut in several directions."""
+    if plan.views:
+        return VIEWS_CHUNK
+    i, j, k = plan.patch
+    return (i, j, max(k, OBLIQUE_DEPTH)) if plan.augmentation.oblique_p else plan.patch

@@ -44,6 +44,9 @@ from . import report as report_step
 RESERVE_S = 12.0  # of a budget, for bundling, the report and leaving
 RESERVE_SHARE = 0.02
 POSTPROCESS_SHARE = 0.03  # of a budget may go into choosing postprocessing
+PICTURES = 12  # cases drawn side by side with their truth, where the budget has time for it
+PICTURE_S = 1.0
+PICTURES_SHARE = 0.03
 RAM_SHARE = 0.35  # prepared cases are held in memory up to this share of it
 
 Say = Callable[[str], None]
@@ -348,10 +351,10 @@ def _fit(run: _Run, job: _Job, deadline: float | None) -> None:
     began, finished = time.monotonic(), job.name in run.card.get("training_s", {})
 
     def listen(line: dict[str, Any]) -> None:
-        share = f"loss {line['loss']:.3f}" if line["loss"] is not None else ""
+        share = f"loss {line['loss']:.3f}, Dice {line['train_dice_mean']:.3f}"
         if "val_dice_mean" in line:
-            share += f", validation Dice {line['val_dice_mean']:.3f}"
-            run.say(f"{words}, step {line['step']}: {share}")
+            share += f"; validation loss {line['val_loss']:.3f}, Dice {line['val_dice_mean']:.3f}"
+            run.say(f"{words}, epoch {line['epoch']:.0f}, step {line['step']}: {share}")
         run.progress(f"train {words}", line["progress"], 1.0, share)
         run.tick()
 
@@ -464,13 +467,19 @@ def _reserve(run: _Run, evaluation: Manifest) -> tuple[float, Manifest]:
     budget_s = run.request.budget_s
     if budget_s is None or not evaluation.cases:
         return 0.0, evaluation
-    base = RESERVE_S + (RESERVE_SHARE + POSTPROCESS_SHARE) * budget_s
+    base = RESERVE_S + (RESERVE_SHARE + POSTPROCESS_SHARE) * budget_s + PICTURE_S * min(_pictures(run), len(evaluation))
     each = _rehearse(run, evaluation.cases[len(evaluation) // 2]) * 1.3 + 0.05
     most = max(1, int(0.3 * budget_s / each))
     if len(evaluation) > most:
         run.say(f"only {most} of {len(evaluation)} cases can be scored within the budget ({each:.1f} s each); `predict` and `evaluate` score all")
         evaluation = evaluation.only(evaluation.cases[:most])
     return base + each * len(evaluation), evaluation
+
+
+def _pictures(run: _Run) -> int:
+    """How many cases are drawn."""
+    budget_s = run.request.budget_s
+    return PICTURES if budget_s is None else min(PICTURES, int(PICTURES_SHARE * budget_s / PICTURE_S))
 
 
 def _rehearse(run: _Run, case: Case) -> float:
@@ -517,7 +526,7 @@ def _evaluate(run: _Run, evaluation: Manifest) -> dict[str, Any]:
         )
         run.failures += [str(o.error) for o in outcomes if o.error is not None]
     atomic.write_text(folder / "manifest.jsonl", evaluation.to_jsonl())
-    evaluated = evaluate_step.evaluate(folder / "predictions", folder / "manifest.jsonl", folder)
+    evaluated = evaluate_step.evaluate(folder / "predictions", folder / "manifest.jsonl", folder, pictures=_pictures(run))
     what = "test" if is_test else ("cross-validation" if len(groups) > 1 else "validation")
     dice = {label: float(describe(evaluated.scores.values(label, "dice"))["mean"]) for label in evaluated.scores.labels}
     run.say(f"{what} Dice on {len(evaluation)} cases: " + ", ".join(f"{k} {v:.3f}" for k, v in dice.items()))
