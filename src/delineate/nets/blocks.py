@@ -7,7 +7,7 @@ entry in 2-D. Nothing here knows a plan's other parts.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -32,13 +32,18 @@ class InstanceNorm(nn.Module):
         self.bias = nn.Parameter(torch.zeros(channels))
 
     def forward(self, x: Tensor) -> Tensor:
-        if x.shape[2:].numel() == 1:  # one voxel has no deviation: it passes, scaled and shifted
-            each = (-1, *(1 for _ in x.shape[2:]))
-            return x * self.weight.view(each) + self.bias.view(each)
+        if x.shape[2:].numel() == 1:
+            return _scaled(x, self.weight, self.bias)
         if x.device.type != "cpu":
             return functional.instance_norm(x, weight=self.weight, bias=self.bias, eps=EPSILON)
         samples = [functional.batch_norm(one, None, None, self.weight, self.bias, training=True, eps=EPSILON) for one in torch.split(x, 1)]
         return samples[0] if len(samples) == 1 else torch.cat(samples)
+
+
+def _scaled(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """What is left of a normalisation where one value has no deviation: it passes, scaled and shifted."""
+    each = (-1, *(1 for _ in x.shape[2:]))
+    return x * weight.view(each) + bias.view(each)
 
 
 class BatchNorm(nn.modules.batchnorm._BatchNorm):
@@ -51,6 +56,38 @@ class BatchNorm(nn.modules.batchnorm._BatchNorm):
         if x.shape[0] * x.shape[2:].numel() > 1:
             return super().forward(x)
         return functional.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, training=False, eps=self.eps)
+
+
+class GroupNorm(nn.GroupNorm):
+    """The library's group norm (Wu 2018), which may also come first, on the image itself."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.shape[2:].numel() == 1 and self.num_groups == self.num_channels:
+            return _scaled(x, self.weight, self.bias)
+        if torch.is_grad_enabled() and not x.requires_grad:
+            x = x.contiguous()  # its backward pass on channels-last memory needs a gradient of x to write to, or crashes (torch 2.13, CPU)
+        return super().forward(x)
+
+
+class AveragePool(nn.Module):
+    """Means over boxes of ``step`` voxels, side by side.
+
+    On a CPU the library's 3-D version knows no bf16 and leaves channels-last memory; its 2-D version, first over J and K, then over I, does both.
+    """
+
+    def __init__(self, step: Sequence[int]):
+        super().__init__()
+        self.step = tuple(step)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if len(self.step) == 2:
+            return functional.avg_pool2d(x, self.step)
+        if x.device.type != "cpu":
+            return functional.avg_pool3d(x, self.step)
+        b, c, i = x.shape[:3]
+        slices = functional.avg_pool2d(x.transpose(1, 2).flatten(0, 1), self.step[1:])  # (B I, C, J', K')
+        columns = slices.reshape(b, i, c, -1).transpose(1, 2)  # (B, C, I, J' K')
+        return functional.avg_pool2d(columns, (self.step[0], 1)).reshape(b, c, -1, *slices.shape[2:])
 
 
 def conv(dims: int) -> type[nn.Conv2d] | type[nn.Conv3d]:
@@ -66,16 +103,12 @@ def norm(kind: Literal["instance", "batch", "group"], channels: int) -> nn.Modul
     if kind == "instance":
         return InstanceNorm(channels)
     if kind == "group":
-        return nn.GroupNorm(next(n for n in range(GROUPS, 0, -1) if channels % n == 0), channels)
+        return GroupNorm(next(n for n in range(GROUPS, 0, -1) if channels % n == 0), channels)
     return BatchNorm(channels)
 
 
 def max_pool(dims: int) -> type[nn.MaxPool2d] | type[nn.MaxPool3d]:
     return nn.MaxPool2d if dims == 2 else nn.MaxPool3d
-
-
-def average_pool(dims: int) -> type[nn.AvgPool2d] | type[nn.AvgPool3d]:
-    return nn.AvgPool2d if dims == 2 else nn.AvgPool3d
 
 
 def dropout(net: Network) -> nn.Module:
@@ -121,11 +154,13 @@ class ResidualBlock(nn.Module):
         layers += [ConvNormAct(net, c_out, c_out, kernel, act=n < convs - 1) for n in range(1, convs)]
         self.convs = nn.Sequential(*layers)
         plain = c_in == c_out and all(s == 1 for s in stride)
-        self.shortcut = nn.Identity() if plain else ConvNormAct(net, c_in, c_out, (1, 1, 1), stride, act=False)
+        self.shortcut = nn.Identity() if plain else ConvNormAct(net, c_in, c_out, (1, 1, 1), act=False)
+        self.kept: Any = (..., *(slice(None, None, s) for s in stride[: net.dims]))  # the voxels that the stride keeps
         self.act = activation(net.activation, c_out)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.act(self.convs(x) + self.shortcut(x))  # type: ignore[no-any-return]
+        # not a strided 1x1 convolution: with fewer than 8 channels its backward pass writes outside its memory (torch 2.13, CPU)
+        return self.act(self.convs(x) + self.shortcut(x[self.kept]))  # type: ignore[no-any-return]
 
 
 def stage(net: Network, c_in: int, c_out: int, kernel: Sequence[int], stride: Sequence[int], convs: int) -> nn.Module:

@@ -29,7 +29,7 @@ import torch
 from torch import Tensor, nn
 
 from ..core.plan import Network
-from .blocks import ConvNormAct, NormActConv, activation, average_pool, conv, dropout, max_pool, norm
+from .blocks import AveragePool, ConvNormAct, NormActConv, activation, conv, dropout, max_pool, norm
 
 BOTTLENECK = 4  # a layer's 1x1 convolution gives this many times ``growth`` (Huang 2017, DenseNet-B)
 COMPRESSION = 2  # a transition leaves one in so many feature maps (DenseNet-C)
@@ -74,8 +74,7 @@ class DenseUNet(nn.Module):
             width = block.width
             if n < len(steps) - 2:
                 skips.append(width)
-                pool = average_pool(net.dims)(steps[n + 2])  # type: ignore[arg-type]
-                self.transitions.append(nn.Sequential(NormActConv(net, width, width // COMPRESSION, POINT), pool))
+                self.transitions.append(nn.Sequential(NormActConv(net, width, width // COMPRESSION, POINT), AveragePool(steps[n + 2])))
                 width //= COMPRESSION
         self.last = nn.Sequential(norm(net.norm, width), activation(net.activation, width))
         below = [*widths[1:], width]  # what comes from below, at each level of the decoder

@@ -1,0 +1,130 @@
+"""The U-Net's own promises, the bricks under all networks, and weights in and out; what every network must satisfy is in tests/contracts."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from tests.plans import small_network
+from torch import nn
+
+from delineate.core.errors import BundleError
+from delineate.nets.blocks import GROUPS, ConvNormAct, InstanceNorm, ResidualBlock, norm
+from delineate.nets.build import build, load_weights, memory_format, weights_of
+from delineate.nets.infer import fast_dtype
+
+CASES = [(dims, encoder, norm) for dims in (2, 3) for encoder in ("plain", "residual") for norm in ("instance", "batch", "group")]
+
+
+def example(dims: int, size: int = 16, channels: int = 1) -> torch.Tensor:
+    space = (size, size + 8, size + 4)[:dims]
+    return torch.randn(2, channels, *space, generator=torch.Generator().manual_seed(0)).to(memory_format=memory_format(dims))
+
+
+@pytest.mark.parametrize(("dims", "encoder", "norm"), CASES)
+def test_shapes_and_deep_supervision(dims, encoder, norm):
+    net = small_network(dims, encoder=encoder, norm=norm, channels=3, classes=5)
+    module, x = build(net, seed=0), example(dims, channels=3)
+    outputs = module.train()(x)
+    assert [tuple(o.shape) for o in outputs] == [(2, 5, *x.shape[2:])]  # two levels: the coarser one teaches nothing
+    assert tuple(module.eval()(x).shape) == (2, 5, *x.shape[2:])
+
+
+def test_deeper_levels_have_heads():
+    net = small_network(widths=(4, 8, 8, 8), strides=((2, 2, 2),) * 3, kernels=((3, 3, 3),) * 4)
+    outputs = build(net, 0).train()(torch.randn(1, 1, 16, 16, 16))
+    assert [o.shape[-1] for o in outputs] == [16, 8]
+
+
+def test_low_precision_agrees_on_the_labels():
+    module, x = build(small_network(), seed=1).eval(), example(3)
+    with torch.inference_mode():
+        full = module(x).softmax(1)
+        with torch.autocast("cpu", torch.bfloat16):
+            low = module(x).float().softmax(1)
+    assert (full - low).abs().max() < 0.06
+    assert (full.argmax(1) == low.argmax(1)).float().mean() > 0.97
+
+
+def test_foreign_weights_are_refused_or_taken_where_they_fit():
+    wide = build(small_network(classes=7), 0)
+    narrow = build(small_network(classes=3), 1)
+    with pytest.raises(BundleError, match="heads"):
+        load_weights(narrow, weights_of(wide))
+    left = load_weights(narrow, weights_of(wide), strict=False)
+    assert left == ["heads.0.weight", "heads.0.bias"]
+
+
+def test_pooling_and_dropout_change_no_name():
+    """So that bundles made before either was known load as they did."""
+    names = set(weights_of(build(small_network(), 0)))
+    assert {"encoder.0.0.0.weight", "encoder.2.1.1.bias", "up.1.bias", "decoder.0.1.0.weight", "heads.0.bias"} < names
+    assert set(weights_of(build(small_network(down="pool", dropout=0.2), 0))) == names
+
+
+@pytest.mark.parametrize(("dims", "layer"), [(2, nn.Dropout2d), (3, nn.Dropout3d)])
+def test_dropout_spares_full_resolution(dims, layer):
+    """It stands once after each encoder stage but the first, and drops whole feature maps."""
+    module = build(small_network(dims, dropout=0.5, activation="prelu"), 0).train()
+    seen: list[tuple[torch.Tensor, torch.Tensor]] = []
+    assert isinstance(module.dropout, layer)
+    module.dropout.register_forward_hook(lambda _, args, out: seen.append((args[0], out)))
+    module(example(dims))
+    assert [tuple(out.shape[1:3]) for _, out in seen] == [(16, 8), (16, 4)]
+    for before, after in seen:
+        gone = after.flatten(2).eq(0).all(-1)
+        assert gone.any() and not gone.all() and torch.equal(after[~gone], 2 * before[~gone])
+
+
+def test_instance_norm_is_the_library_s():
+    x = torch.randn(3, 6, 5, 4, 3, requires_grad=True)
+    mine = InstanceNorm(6)
+    expected = torch.nn.functional.instance_norm(x, weight=mine.weight, bias=mine.bias)
+    assert torch.allclose(mine(x), expected, atol=1e-5)
+
+
+def test_batch_norm_is_the_library_s():
+    x, mine, library = torch.randn(3, 6, 5, 4, 3), norm("batch", 6), nn.BatchNorm3d(6)
+    for mode in (True, True, False):
+        assert torch.equal(mine.train(mode)(x), library.train(mode)(x))
+    assert {n: t.shape for n, t in mine.state_dict().items()} == {n: t.shape for n, t in library.state_dict().items()}
+
+
+@pytest.mark.parametrize("kind", ["instance", "batch", "group"])
+def test_one_value_passes_a_normalisation(kind):
+    """It has no deviation, so neither is it lost, nor does training stop."""
+    layer, x = norm(kind, 5).train(), torch.linspace(-2, 2, 5).view(1, 5, 1, 1)
+    assert torch.allclose(layer(x), x, atol=1e-4)
+
+
+@pytest.mark.parametrize(("channels", "groups"), [(4, 4), (8, 8), (12, 6), (65, 5), (7, 7), (11, 1)])
+def test_groups_divide_the_channels(channels, groups):
+    assert norm("group", channels).num_groups == groups <= GROUPS
+
+
+def test_group_norm_may_come_first():
+    """Channels-last memory and an image that needs no gradient crashed the library's."""
+    layer, x = norm("group", 2), torch.randn(2, 2, 24, 40).to(memory_format=torch.channels_last)
+    layer(x).square().sum().backward()
+    mine = layer.weight.grad.clone()
+    layer.zero_grad()
+    nn.functional.group_norm(x.contiguous(), 2, layer.weight, layer.bias).square().sum().backward()
+    assert torch.allclose(mine, layer.weight.grad, rtol=1e-4)
+
+
+@pytest.mark.parametrize("width", [3, 8])
+def test_a_strided_shortcut_is_a_strided_convolution(width):
+    """Written as a 1x1 convolution of the voxels that the stride keeps, which for fewer than 8 channels the library survives."""
+    net = small_network(2, encoder="residual")
+    block = ResidualBlock(net, width, 12, (3, 3, 1), (2, 1, 1), 2)
+    x = torch.randn(2, width, 20, 36).to(memory_format=torch.channels_last).requires_grad_()
+    strided = ConvNormAct(net, width, 12, (1, 1, 1), (2, 1, 1), act=False)
+    strided.load_state_dict(block.shortcut.state_dict())
+    seen: list[torch.Tensor] = []
+    block.shortcut.register_forward_hook(lambda *args: seen.append(args[2]))
+    block(x).sum().backward()
+    with torch.no_grad():
+        assert torch.allclose(seen[0], strided(x), atol=1e-5)
+
+
+def test_the_fast_dtype_exists_here():
+    assert fast_dtype(torch.device("cpu")) in (torch.bfloat16, torch.float32)
