@@ -155,7 +155,7 @@ def brain_quicknat(a: argparse.Namespace, work: Path) -> dict[str, Any]:
 def rank_correlation(work: Path) -> dict[str, float]:
     """Spearman's, over structures and cases and over structures' means, between the IoU of dropout samples and Dice."""
     cases = json.loads((work / "mc" / "predictions.json").read_text())["cases"]
-    iou = {(case, row["structure"]): row["iou"] for case, entry in cases.items() for row in entry["uncertainty"]}
+    iou = {(case, name): row["iou"] for case, entry in cases.items() for name, row in entry["uncertainty"].items()}
     rows = json.loads((work / "mc_scores" / "scores.json").read_text())["rows"]
     pairs = {(r["case"], r["label"]): (iou.get((r["case"], r["label"])), r["value"]) for r in rows if r["metric"] == "dice"}
     pairs = {key: pair for key, pair in pairs.items() if None not in pair}

@@ -45,7 +45,7 @@ def test_every_verb_and_option_has_help():
 
 def test_the_readme_names_only_verbs_that_exist():
     verbs = set(get_command(app).commands)
-    for path in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]:
+    for path in [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]:
         for language, text in blocks(path):
             if language == "sh":
                 for verb in re.findall(r"^delineate (\w+)", text, flags=re.MULTILINE):
@@ -53,7 +53,7 @@ def test_the_readme_names_only_verbs_that_exist():
 
 
 def test_links_in_the_docs_lead_somewhere():
-    for path in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]:
+    for path in [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]:
         for target in re.findall(r"\]\(([^)#]+)\)", path.read_text(encoding="utf-8")):
             if "://" not in target:
                 assert (path.parent / target).exists(), f"{path.name}: {target}"

@@ -244,3 +244,29 @@ def test_the_recipe_by_name_trains_on_the_phantom_in_the_tutorials_tree(tmp_path
     card = json.loads((tmp_path / "m.model.run" / "card.json").read_text())
     assert card["scores"]["what"] == "test" and set(card["scores"]["dice"]) == {"liver"}
     run("train", tmp_path / "p", "--recipe", "liver-ct-unet2d", "--budget", "30s", "-o", tmp_path / "m.model")  # finished: nothing to do
+
+
+def test_a_second_stage_keeps_the_network_of_the_first(tmp_path: Path) -> None:
+    data = mr_cohort(tmp_path / "data")
+    run("plan", data, "--recipe", "brain-quicknat", "--epochs", "1", "-o", tmp_path / "plan.json")
+    plan = json.loads((tmp_path / "plan.json").read_text())
+    plan["network"]["widths"] = [8] * 5
+    plan["schedule"]["steps_per_epoch"] = 1
+    (tmp_path / "plan.json").write_text(json.dumps(plan))
+    run("train", data, "--plan", tmp_path / "plan.json", "-o", tmp_path / "first.model")
+    (tmp_path / "one.yaml").write_text("labels:\n  part: [1, 2]\n")
+    again = [
+        "train",
+        data,
+        "--recipe",
+        "brain-quicknat",
+        "--init",
+        tmp_path / "first.model",
+        "--labels",
+        tmp_path / "one.yaml",
+        "-o",
+        tmp_path / "second.model",
+    ]
+    run(*again, "--budget", "30s")
+    second = Plan.load(tmp_path / "second.model.run" / "plan.json")
+    assert second.network.widths == (8,) * 5 and second.network.classes == 2 and "starts from" in second.reasons["network"]

@@ -33,6 +33,7 @@ from .build import build, load_weights, memory_format
 
 Triple = tuple[int, int, int]
 WINDOW_VOXELS = 2**21  # voxels of input that one forward pass takes on a CPU; more gains nothing there
+SCORES_BYTES = 2**28  # of one forward pass on a CPU: many classes mean fewer windows at once
 SLAB_BYTES = 2**27  # scores handed over at once
 HALF_ABOVE_BYTES = 2**30  # held scores beyond this are kept in half precision: an error of 1e-3 of a probability
 AVERAGE_BYTES = 2**30  # an average over views beyond this lives in a temporary file
@@ -261,7 +262,7 @@ def _finished_planes(scan: Tensor, engine: Engine, inference: Inference, axis: i
     profiles = [_gaussian(patch[a]) for a in order]
     totals = [_sum_of(p, s, n).to(engine.device) for p, s, n in zip(profiles, starts, size, strict=True)]
     blend = _outer(profiles).to(engine.device)
-    at_once = max(1, WINDOW_VOXELS // int(np.prod(patch))) if engine.device.type == "cpu" else max(1, 8 * WINDOW_VOXELS // int(np.prod(patch)))
+    at_once = _windows_at_once(engine)
     depth = min(size[0], max(patch[axis], at_once if engine.plan.dims == 2 else 1))
     held, base = _held(engine.plan.network.classes, depth, size[1:], engine.device), 0
     for batch in _batches(starts, at_once):
@@ -296,6 +297,13 @@ def _shift(held: Tensor, base: int, to: int) -> int:
         held[:, plane] = held[:, plane + gone]
     held[:, rest:] = 0
     return to
+
+
+def _windows_at_once(engine: Engine) -> int:
+    """As many windows as make a forward pass worth its while, and whose scores stay within ``SCORES_BYTES``."""
+    most = WINDOW_VOXELS if engine.device.type == "cpu" else 8 * WINDOW_VOXELS
+    most = min(most, SCORES_BYTES // (4 * engine.plan.network.classes)) if engine.device.type == "cpu" else most
+    return max(1, most // int(np.prod(engine.plan.patch)))
 
 
 def _batches(starts: list[list[int]], at_once: int) -> Iterator[list[Triple]]:

@@ -64,7 +64,7 @@ def plan(
         reasons={
             "recipe": f"{NAME}: residual 3-D U-Net, Dice{' and class-weighted cross-entropy' if weighted else ''}, {EPOCHS} epochs in full",
             "normalise": "-200..200 HU to 0..1, the same in every scan",
-            "crop": "the box of the body: the truth, which is not there when predicting, decides nothing",
+            "crop": "the box of the body, above -400 HU",
             "patch": f"{'x'.join(map(str, patch))} at {'x'.join(f'{s:g}' for s in SPACING_MM)} mm, cut and not squeezed",
         },
     )

@@ -23,9 +23,9 @@ BATCH = 4
 EPOCHS = 100
 KEEP_EVERY = 20
 DROPOUT = 0.2
-DENSE = {  # layers of each dense block, growth, widths of the decoder from full resolution down
-    "liver-mr-denseunet65": ((3, 6, 12, 8), 32, (32, 48, 64, 128, 256, 512)),
-    "liver-mr-denseunet167": ((6, 12, 36, 24), 48, (64, 96, 96, 384, 768, 2208)),
+DENSE = {  # layers of each dense block, growth, widths of the decoder from full resolution down, the stem's last
+    "liver-mr-denseunet65": ((3, 4, 12, 8), 32, (64, 96, 192, 224, 504, 96)),
+    "liver-mr-denseunet167": ((6, 12, 36, 24), 48, (64, 96, 96, 384, 768, 96)),
 }
 
 
@@ -50,7 +50,7 @@ def network(manifest: Manifest, dense: str = "") -> Network:
         classes=len(manifest.labels) + 1,
         widths=widths,
         strides=parts.same_in_all(2, 5, 2),
-        kernels=parts.same_in_all(2, 6, 3),
+        kernels=parts.same_in_all(2, 5, 3) + parts.same_in_all(2, 1, 7),
         convs=layers,
         growth=growth,
         norm="batch",
@@ -80,7 +80,7 @@ def plan(
         batch=BATCH,
         network=net,
         loss=Loss(dice=0, cross_entropy=0, binary_cross_entropy=1),
-        optimiser=Optimiser(kind="adam", learning_rate=1e-4, weight_decay=0),
+        optimiser=Optimiser(kind="adam", learning_rate=1e-3, weight_decay=0),
         schedule=Schedule(
             kind="constant", epochs=EPOCHS, steps_per_epoch=parts.epoch_steps(found, manifest, BATCH, slices=True), warmup=0, ema=0,
             best_by="loss", validate_every=1, keep_every=KEEP_EVERY,

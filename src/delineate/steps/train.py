@@ -272,6 +272,7 @@ def _plan(run: _Run) -> None:
         epochs = r.epochs if r.epochs is not None or budget_s is not None or run.recipe is not None else DEFAULT_EPOCHS
         planner = plan_step.make_plan if run.recipe is None else run.recipe.plan
         run.plan = planner(found, learning, plan_step.Machine.here(r.device), budget_s=budget_s, epochs=epochs, seed=r.seed, dims=r.dims)
+        run.plan = _like_its_start(run.plan, r.init)
     for key, reason in run.plan.reasons.items():
         run.say(f"plan: {key}: {reason}")
     for view in _views(run.plan):
@@ -290,6 +291,19 @@ def _own_plan(run: _Run, plan: Plan) -> Plan:
     if r.budget_s is not None or r.epochs is not None:
         plan = plan.replace(schedule=plan.schedule.model_dump() | {"budget_s": r.budget_s, "epochs": r.epochs})
     return plan.replace(seed=r.seed)
+
+
+def _like_its_start(plan: Plan, init: str) -> Plan:
+    """The plan with the network of the model it starts from, but for channels and classes, where both are of one family and the patches allow it."""
+    if not init:
+        return plan
+    own, given = plan.network, Bundle.load(init).plan.network
+    wanted = given.model_copy(update={"channels": own.channels, "classes": own.classes})
+    same = (given.kind, given.dims, given.divisor) == (own.kind, own.dims, own.divisor)
+    if wanted == own or not same:
+        return plan
+    reasons = plan.reasons | {"network": f"the {given.kind} of the model it starts from, {given.widths[0]} to {given.widths[-1]} wide"}
+    return plan.replace(network=wanted.model_dump(), reasons=reasons)
 
 
 def _learning(manifest: Manifest) -> Manifest:
