@@ -168,10 +168,12 @@ def test_scaling_shrinks_until_enough_steps_fit_and_lengthens_adams_steps() -> N
 
     def probe(network: Network, patch: tuple[int, int, int], batch: int) -> float:
         asked.append(network.widths[0])
-        return 100.0 if np.prod(patch) > 50_000 else 0.1
+        return 100.0 if np.prod(patch) > 80_000 else 0.1
 
     short = scaled(full, MACHINE, budget_s=200.0, epochs=None, probe=probe)
-    assert np.prod(short.patch) <= 50_000 and "scaling" in short.reasons and min(asked) >= 16
+    assert np.prod(short.patch) <= 80_000 and "resolution 50 %" in short.reasons["scaling"] and min(asked) >= 16
+    seen = [[n * s for n, s in zip(p.patch, p.spacing_mm, strict=True)] for p in (short, full)]  # type: ignore[operator]
+    assert np.all(np.array(seen[0]) >= np.array(seen[1])) and short.spacing_mm == (3.0, 3.0, 2.0)  # as much of the patient, with fewer voxels
     assert short.optimiser.learning_rate == pytest.approx(min(FASTEST_ADAM, 1e-5 * 600 * 20 / 2000))
     with pytest.raises(PlanError, match="memory"):
         scaled(full, Machine("cpu", 2, 1 << 20), budget_s=200.0, epochs=None, probe=probe)

@@ -82,8 +82,9 @@ class Network(Part):
     ``vnet`` (Milletari 2016): residual stages of ``convs`` convolutions, as many down as up;
     ``quicknat`` (Roy 2019): dense blocks of ``convs`` convolutions, unpooling by index, ``squeeze`` and excitation (Roy 2018).
 
-    ``convs`` is stated once, or for each stage (``denseunet``: for each dense block). ``dropout`` drops whole feature maps. What a family
-    has no use for must be left at its default, so that a plan never says what does not happen; only a ``unet`` is deeply supervised.
+    ``convs`` is stated once, or for each stage (``denseunet``: for each dense block). ``dropout`` drops values, in ``quicknat``
+    whole feature maps. What a family has no use for must be left at its default, so that a plan never says what does not happen; only
+    a ``unet`` is deeply supervised.
     """
 
     kind: Literal["unet", "denseunet", "vnet", "quicknat"] = "unet"

@@ -112,10 +112,10 @@ def max_pool(dims: int) -> type[nn.MaxPool2d] | type[nn.MaxPool3d]:
 
 
 def dropout(net: Network) -> nn.Module:
-    """Drops whole feature maps (Tompson 2015): neighbours in a map are so alike that a voxel dropped alone is no loss, and no uncertainty."""
+    """Drops single values (Srivastava 2014), in QuickNAT whole feature maps (Tompson 2015), each as its authors do."""
     if not net.dropout:
         return nn.Identity()
-    return nn.Dropout2d(net.dropout) if net.dims == 2 else nn.Dropout3d(net.dropout)
+    return nn.Dropout2d(net.dropout) if net.kind == "quicknat" else nn.Dropout(net.dropout)
 
 
 def activation(kind: Literal["leaky_relu", "relu", "prelu"], channels: int) -> nn.Module:

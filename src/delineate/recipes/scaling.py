@@ -1,6 +1,7 @@
 """From a recipe's full setting to what a machine can do in a given time: one option, ``--budget``, decides.
 
-What shrinks, in this order: the patch and the widths of the network, until memory holds them and enough steps fit. What changes with the
+What shrinks, step by step, until memory holds it and enough steps fit: the widths of the network, the resolution (a patch sees as much of the
+patient with fewer voxels; a smaller patch at full resolution would see a detail without its place), the batch. What changes with the
 number of steps: the learning rate of Adam, which moves a weight by about the rate a step, so that fewer steps need longer ones; and the
 end of the run, which a budget always anneals. Structure, loss, preparing and augmentation stay the recipe's. Every change leaves its reason.
 """
@@ -17,6 +18,9 @@ LEAST_WIDTH = 16  # narrower networks are no faster on matrix units (measured)
 FASTEST_ADAM = 1e-3
 AVERAGED = 0.99  # decay of the averaged weights in a short run
 LEAST_EPOCHS = 20
+PATIENCE_2D = 1.5  # a slice teaches less than a patch of a volume
+SHRINKS_2D = ((1, 1), (0.5, 1), (0.25, 1), (0.25, 0.75), (0.25, 0.5))  # of widths, of resolution
+SHRINKS_3D = ((1, 1), (1, 0.75), (1, 0.5), (0.5, 0.75), (0.5, 0.5), (0.25, 0.5))
 
 Probe = Callable[[Network, Triple, int], float]
 
@@ -34,34 +38,48 @@ def scaled(plan: Plan, machine: Machine, *, budget_s: float | None, epochs: int 
     if plan.schedule.epochs is None:
         raise ValueError("a full setting ends after epochs")
     each_s = None if budget_s is None else budget_s / max(1, len(plan.views))
-    choices = list(_versions(plan))
-    (network, patch, batch), step_s, why = largest_that_fits(choices, each_s, machine, probe or partial(measure_step, device=machine.device))
-    reasons = dict(plan.reasons)
-    if (network, patch, batch) != choices[0]:
-        reasons["scaling"] = (
-            f"{network.widths[0]} instead of {plan.network.widths[0]} wide, patch {_shown(patch)} instead of {_shown(plan.patch)}, "
-            f"batch {batch} instead of {plan.batch}: what {machine} can do{why}"
-        )
-    plan = plan.replace(network=network, patch=patch, batch=batch, reasons=reasons)
+    versions = list(_versions(plan))
+    patience = PATIENCE_2D if plan.dims == 2 else 1.0
+    measure = probe or partial(measure_step, device=machine.device)
+    chosen, step_s, why = largest_that_fits([choice for choice, _ in versions], each_s, machine, measure, patience)
+    share = next(share for choice, share in versions if choice == chosen)
+    plan = _in_size(plan, chosen, share, f"what {machine} can do{why}")
     if each_s is not None:
         return _by_the_clock(plan, each_s, step_s)
     return plan if epochs is None else plan.replace(schedule=plan.schedule.model_dump() | {"epochs": epochs})
 
 
-def _versions(plan: Plan) -> Iterator[Choice]:
-    """(network, patch, batch) from the full setting down."""
+def _versions(plan: Plan) -> Iterator[tuple[Choice, float]]:
+    """(network, patch, batch) from the full setting down, each with its resolution as a share of the full one."""
     seen: list[Choice] = []
-    shrinks = (
-        [(1, 1), (0.5, 1), (0.25, 1), (0.25, 0.5)]
-        if plan.dims == 2
-        else [(1, 1), (1, 0.75), (1, 0.5), (0.5, 0.75), (0.5, 0.5), (0.25, 0.5), (0.25, 0.375)]
-    )
-    for width, side in shrinks:
-        for batch in dict.fromkeys((plan.batch, max(2, plan.batch // 2)) if width * side < 0.3 and plan.batch > 2 else (plan.batch,)):
-            choice = (_narrower(plan.network, width), _smaller(plan.patch, side, plan.network.divisor), batch)
-            if choice not in seen and not (plan.views and side < 1):  # a view sees whole slices
+    for width, share in SHRINKS_2D if plan.dims == 2 else SHRINKS_3D:
+        small = width * share < 0.2 and plan.batch > 2
+        for batch in (plan.batch, max(2, plan.batch // 2)) if small else (plan.batch,):
+            choice = (_narrower(plan.network, width), _coarser(plan.patch, share, plan.network.divisor), batch)
+            if choice not in seen:
                 seen.append(choice)
-                yield choice
+                yield choice, share
+
+
+def _in_size(plan: Plan, choice: Choice, share: float, why: str) -> Plan:
+    """The plan with another network, patch and batch, at ``share`` of its resolution; with the reason where anything changed."""
+    network, patch, batch = choice
+    now_and_full = (
+        ("width", network.widths[0], plan.network.widths[0]),
+        ("resolution", f"{100 * share:.0f} %", "100 %"),
+        ("batch", batch, plan.batch),
+    )
+    changes = [f"{what} {now} instead of {full}" for what, now, full in now_and_full if now != full]
+    spacing = [None if s is None else round(s / share, 4) for s in plan.spacing_mm]
+    views = [view.model_dump() | {"patch": _coarser(view.patch, share, _along(plan.network.divisor, view.axis))} for view in plan.views]
+    reasons = plan.reasons | ({"scaling": f"{', '.join(changes)}: {why}"} if changes else {})
+    return plan.replace(network=network.model_dump(), patch=patch, batch=batch, spacing_mm=spacing, views=views, reasons=reasons)
+
+
+def _along(divisor: Triple, axis: int) -> Triple:
+    """The divisor of a view's patch in the prepared grid's axes: 1 along the axis it slices."""
+    a, b = divisor[:2]
+    return ((1, a, b), (a, 1, b), (a, b, 1))[axis]
 
 
 def _narrower(network: Network, factor: float) -> Network:
@@ -76,8 +94,11 @@ def _narrower(network: Network, factor: float) -> Network:
     return network.model_copy(update=changes)
 
 
-def _smaller(patch: Triple, factor: float, divisor: Triple) -> Triple:
-    a, b, c = (n if n == 1 else max(2 * d, round(n * factor / d) * d) if n > 2 * d else n for n, d in zip(patch, divisor, strict=True))
+def _coarser(patch: Triple, share: float, divisor: Triple) -> Triple:
+    """The patch that sees as much at ``share`` of the resolution."""
+    if share == 1:
+        return patch
+    a, b, c = (n if n == 1 else max(1, -int(-n * share // d)) * d for n, d in zip(patch, divisor, strict=True))
     return a, b, c
 
 
@@ -109,7 +130,3 @@ def _by_the_clock(plan: Plan, budget_s: float, step_s: float) -> Plan:
             )
             optimiser = optimiser.model_copy(update={"learning_rate": rate})
     return plan.replace(schedule=schedule, optimiser=optimiser.model_dump(), reasons=reasons)
-
-
-def _shown(patch: Triple) -> str:
-    return "x".join(map(str, patch))

@@ -307,9 +307,12 @@ def _choose_network(draft: _Draft, budget_s: float | None, probe: Callable[[Netw
 
 
 def largest_that_fits(
-    choices: Sequence[Choice], budget_s: float | None, machine: Machine, probe: Callable[[Network, Triple, int], float]
+    choices: Sequence[Choice], budget_s: float | None, machine: Machine, probe: Callable[[Network, Triple, int], float], patience: float = 1.0
 ) -> tuple[Choice, float, str]:
     """The first of ``choices`` (network, patch, batch; from large to small) that memory holds and of which enough steps fit into the budget.
+
+    Args:
+        patience: how many times as many steps as usual are wanted.
 
     Returns:
         The choice, its measured seconds a step, and what was tried in words ("" without a budget).
@@ -320,7 +323,7 @@ def largest_that_fits(
     choices = [choice for choice in choices if _fits_memory(*choice, machine)]
     if not choices:
         raise PlanError(f"not even the smallest network fits the memory of this machine ({machine})")
-    wanted = 250 * 1000 if budget_s is None else 900 + 0.6 * budget_s  # steps
+    wanted = 250 * 1000 if budget_s is None else patience * (900 + 0.6 * budget_s)  # steps
     tried = []
     least_s = probe(*choices[-1])  # the smallest is cheap to measure and tells which others are worth measuring
     chosen, step_s = choices[-1], least_s

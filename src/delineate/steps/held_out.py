@@ -1,0 +1,103 @@
+"""Scoring what a run held out, and keeping enough of the budget for it: predictions, scores and pictures on original grids.
+
+Test cases are predicted by the whole bundle; validation cases each by the members that never saw it. Nothing is chosen here.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from ..core import atomic
+from ..core.bundle import Bundle
+from ..core.manifest import Case, Manifest
+from ..core.scores import describe
+from . import evaluate as evaluate_step
+from . import predict as predict_step
+from . import run as run_step
+from .run import Job, Run
+
+RESERVE_SHARE = 0.02  # of a budget, beside ``run.RESERVE_S``
+POSTPROCESS_SHARE = 0.03  # of a budget may go into choosing postprocessing
+PICTURES = 12  # cases drawn side by side with their truth, where the budget has time for it
+PICTURE_S = 1.0
+PICTURES_SHARE = 0.03
+
+
+def cases_to_score(run: Run) -> Manifest:
+    """Test cases with truth where there are any, else the validation cases of the folds that train."""
+    test = tuple(c for c in run.manifest.with_truth() if c.split == "test")
+    if test:
+        return run.manifest.only(test)
+    return run.manifest.only(case for fold in run_step.folds_of(run) for case in run_step.sides(run, fold)[1])
+
+
+def reserve(run: Run, evaluation: Manifest) -> tuple[float, Manifest]:
+    """Seconds to keep for what follows training, from one rehearsed prediction; fewer validation cases are scored where all would take too long."""
+    budget_s = run.request.budget_s
+    if budget_s is None or not evaluation.cases:
+        return 0.0, evaluation
+    base = run_step.RESERVE_S + (RESERVE_SHARE + POSTPROCESS_SHARE) * budget_s + PICTURE_S * min(_pictures(run), len(evaluation))
+    each = _rehearse(run, evaluation.cases[len(evaluation) // 2]) * 1.3 + 0.05
+    most = max(1, int(0.3 * budget_s / each))
+    if len(evaluation) > most:
+        run.say(f"only {most} of {len(evaluation)} cases can be scored within the budget ({each:.1f} s each); `predict` and `evaluate` score all")
+        evaluation = evaluation.only(evaluation.cases[:most])
+    return base + each * len(evaluation), evaluation
+
+
+def _pictures(run: Run) -> int:
+    """How many cases are drawn."""
+    budget_s = run.request.budget_s
+    return PICTURES if budget_s is None else min(PICTURES, int(PICTURES_SHARE * budget_s / PICTURE_S))
+
+
+def _rehearse(run: Run, case: Case) -> float:
+    """Seconds that predicting ``case`` takes, measured with untrained weights."""
+    import numpy as np
+
+    from ..cohort.cases import read_image
+    from ..nets.build import build
+    from ..nets.infer import Engine, choose_device, fast_dtype
+    from ..nets.predictor import predict
+
+    device = choose_device(run.request.device)
+    plan, names = run.planned(), run_step.views_of(run.planned())
+    members = tuple((build(Job(None, view).plan(plan).network, 0).to(device).eval(), 1.0) for view in names)
+    engine = Engine(plan, members, device, fast_dtype(device), tuple(names) if plan.views else ())
+    seconds = []
+    for _ in range(2):
+        began = time.monotonic()
+        predict(read_image(case, run.manifest), engine)
+        seconds.append(time.monotonic() - began)
+        if seconds[0] > 5:
+            break
+    return float(np.min(seconds)) * len(run_step.folds_of(run))
+
+
+def evaluate(run: Run, evaluation: Manifest) -> dict[str, Any]:
+    """Predict and score on original grids: test cases by the whole bundle, validation cases each by the members that never saw it."""
+    if not evaluation.cases:
+        return {}
+    is_test = evaluation.cases[0].split == "test"
+    folder = atomic.make_folder(run.folder / ("test" if is_test else "validation"))
+    groups: list[tuple[Bundle, Manifest]] = [(Bundle(run.planned(), run.made(), {}), evaluation)]
+    folds = list(dict.fromkeys(m.fold for m in run.made()))
+    if not is_test and len(folds) > 1:
+        of_fold = {fold: tuple(m for m in run.made() if m.fold == fold) for fold in folds}
+        groups = [(Bundle(run.planned(), mine, {}), evaluation.only(c for c in evaluation if c.fold == fold)) for fold, mine in of_fold.items()]
+    for part, cases in groups:
+        outcomes = predict_step.predict_cases(
+            part,
+            cases,
+            folder / "predictions",
+            device=run.request.device,
+            progress=lambda done, total, name: run.progress("evaluate", done, total, name),
+        )
+        run.failures += [str(o.error) for o in outcomes if o.error is not None]
+    atomic.write_text(folder / "manifest.jsonl", evaluation.to_jsonl())
+    evaluated = evaluate_step.evaluate(folder / "predictions", folder / "manifest.jsonl", folder, pictures=_pictures(run))
+    what = "test" if is_test else ("cross-validation" if len(groups) > 1 else "validation")
+    dice = {label: float(describe(evaluated.scores.values(label, "dice"))["mean"]) for label in evaluated.scores.labels}
+    run.say(f"{what} Dice on {len(evaluation)} cases: " + ", ".join(f"{k} {v:.3f}" for k, v in dice.items()))
+    return {"what": what, "cases": len(evaluation), "dice_mean": evaluated.scores.mean("dice"), "dice": dice}
