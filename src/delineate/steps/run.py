@@ -232,16 +232,26 @@ def _own_plan(run: Run, plan: Plan) -> Plan:
 
 
 def _like_its_start(plan: Plan, init: str) -> Plan:
-    """The plan with the network of the model it starts from, but for channels and classes, where both are of one family and the patches allow it."""
+    """The plan with the network of the model it starts from, but for channels and classes, where both are of one family and the patches allow it.
+
+    A second stage of the same recipe keeps the first's resolution too: filters know structures at the size at which they learnt them.
+    """
     if not init:
         return plan
-    own, given = plan.network, Bundle.load(init).plan.network
-    wanted = given.model_copy(update={"channels": own.channels, "classes": own.classes})
-    same = (given.kind, given.dims, given.divisor) == (own.kind, own.dims, own.divisor)
-    if wanted == own or not same:
+    first = Bundle.load(init).plan
+    own, given = plan.network, first.network
+    if (given.kind, given.dims, given.divisor) != (own.kind, own.dims, own.divisor):
         return plan
-    reasons = plan.reasons | {"network": f"the {given.kind} of the model it starts from, {given.widths[0]} to {given.widths[-1]} wide"}
-    return plan.replace(network=wanted.model_dump(), reasons=reasons)
+    wanted = given.model_copy(update={"channels": own.channels, "classes": own.classes})
+    changes: dict[str, Any] = {"network": wanted.model_dump()} if wanted != own else {}
+    if plan.recipe and first.recipe == plan.recipe and first.spacing_mm != plan.spacing_mm:
+        changes |= {"spacing_mm": first.spacing_mm, "patch": first.patch, "views": [view.model_dump() for view in first.views]}
+    if not changes:
+        return plan
+    reasons = plan.reasons | {
+        "network": f"the {given.kind} of the model it starts from, {given.widths[0]} to {given.widths[-1]} wide, at its resolution"
+    }
+    return plan.replace(**changes, reasons=reasons)
 
 
 def starting_weights(run: Run, job: Job) -> tuple[Weights | None, str]:
