@@ -38,6 +38,7 @@ from ..core.store import StoredCase
 from ..nets import infer
 from ..nets.build import build, load_weights, weights_of
 from . import checkpoint, losses, scoring
+from .calibration import calibrate
 from .patches import batches
 from .schedule import Clock, rate
 
@@ -212,6 +213,7 @@ def _validation_is_due(state: State, clock: Clock, progress: float) -> bool:
 def _validate(job: Training, state: State, clock: Clock, average: nn.Module, line: dict[str, Any]) -> dict[str, Any]:
     """What ``scoring.evaluate`` finds; the network is kept where it is the best so far."""
     began, progress = time.monotonic(), line["progress"]
+    calibrate(average, job.plan, job.train, job.seed, state.step, job.device)
     limit = None if clock.schedule.epochs is not None else max(1.0, VALIDATION_SHARE / VALIDATIONS * 1.5 * clock.total_s)
     found = scoring.evaluate(job.plan, average, job.validate, job.device, limit)
     state.validation_s += time.monotonic() - began

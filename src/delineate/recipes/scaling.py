@@ -18,7 +18,8 @@ LEAST_WIDTH = 16  # narrower networks are no faster on matrix units (measured)
 FASTEST_ADAM = 1e-3
 AVERAGED = 0.99  # decay of the averaged weights in a short run
 LEAST_EPOCHS = 20
-PATIENCE_2D = 1.5  # a slice teaches less than a patch of a volume
+LEAST_BATCH = 4  # batch norm learns from the batch
+PATIENCE_2D = 1.25  # a slice teaches less than a patch of a volume
 SHRINKS_2D = ((1, 1), (0.5, 1), (0.25, 1), (0.25, 0.75), (0.25, 0.5))  # of widths, of resolution
 SHRINKS_3D = ((1, 1), (1, 0.75), (1, 0.5), (0.5, 0.75), (0.5, 0.5), (0.25, 0.5))
 
@@ -53,8 +54,8 @@ def _versions(plan: Plan) -> Iterator[tuple[Choice, float]]:
     """(network, patch, batch) from the full setting down, each with its resolution as a share of the full one."""
     seen: list[Choice] = []
     for width, share in SHRINKS_2D if plan.dims == 2 else SHRINKS_3D:
-        small = width * share < 0.2 and plan.batch > 2
-        for batch in (plan.batch, max(2, plan.batch // 2)) if small else (plan.batch,):
+        small = width * share < 0.2
+        for batch in (plan.batch, max(LEAST_BATCH, plan.batch // 2)) if small and plan.batch > LEAST_BATCH else (plan.batch,):
             choice = (_narrower(plan.network, width), _coarser(plan.patch, share, plan.network.divisor), batch)
             if choice not in seen:
                 seen.append(choice)
