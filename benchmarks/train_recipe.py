@@ -95,8 +95,8 @@ def liver_mr_16bit(a: argparse.Namespace, work: Path) -> dict[str, Any]:
     tree = work / "chaos-mr"
     if not tree.is_dir():
         delineate("phantom", tree, "--format", "chaos-mr", "--patients", "20")
-    delineate("check", tree, "--layout", "chaos-mr-inphase", "-o", work / "checked")
-    common = ["--budget", a.budget, "--seed", str(a.seed), "--layout", "chaos-mr-inphase"]
+    split = split_of(sorted(p.name for p in tree.iterdir() if p.is_dir()), 5, a.seed, work / "split.json")
+    common = ["--budget", a.budget, "--seed", str(a.seed), "--split", split, "--layout", "chaos-mr-inphase"]
     found = {"16 bits": trained(tree, work / "16.model", "--recipe", "liver-mr-unet2d", *common)}
     plan = json.loads((work / "16.model.run" / "plan.json").read_text())
     from delineate.cohort.cases import read_image, read_label
@@ -107,10 +107,11 @@ def liver_mr_16bit(a: argparse.Namespace, work: Path) -> dict[str, Any]:
     most = max(float(v.array.max()) for v in images.values())
     for case in cohort:
         volume, label = images[case.id], read_label(case, cohort, images[case.id].grid)
-        for kind, array in (("images", np.clip(volume.array[..., :] * (255 / most), 0, 255).astype(np.uint8)), ("labels", label.array)):
+        for kind, array in (("images", np.clip(volume.array * (255 / most), 0, 255).astype(np.uint8)), ("labels", label.array)):
             path = work / "8bit" / kind / f"{case.id}.nii.gz"
             path.parent.mkdir(parents=True, exist_ok=True)
             nib.save(nib.Nifti1Image(np.squeeze(array), volume.grid.affine), path)
+    (work / "8bit" / "labels.csv").write_text("value,name\n1,liver\n")
     found["8 bits"] = trained(work / "8bit", work / "8.model", "--recipe", "liver-mr-unet2d", *common[:-2])
     none = {key: 0.0 for key in plan["augmentation"] if key.endswith("_p")} | {"mirror": []}
     for name, change in (
