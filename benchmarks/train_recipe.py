@@ -31,13 +31,13 @@ DATA = Path(os.environ.get("DELINEATE_DATA", Path(__file__).parents[2] / "shared
 
 def trained(data: Path, model: Path, *words: str | Path) -> dict[str, Any]:
     """Train; what the card and the log say."""
-    train_s = delineate("train", data, "-o", model, *words)
+    delineate("train", data, "-o", model, *words)
     run = model.with_name(model.name + ".run")
     card, plan = json.loads((run / "card.json").read_text()), json.loads((run / "plan.json").read_text())
     logs = [[json.loads(line) for line in path.read_text().splitlines()] for path in sorted(run.glob("fold_*/**/log.jsonl"))]
     epochs = [line["epoch_s"] for lines in logs for line in lines if line.get("epoch_s")]
     return {
-        "train_s": round(train_s, 1),
+        "train_s": card["seconds"],
         "dice": {name: round(value, 4) for name, value in card["scores"]["dice"].items() if value is not None},
         "dice_mean": round(card["scores"]["dice_mean"], 4),
         "scored": f"{card['scores']['cases']} cases, {card['scores']['what']}",

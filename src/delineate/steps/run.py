@@ -242,7 +242,7 @@ def _like_its_start(plan: Plan, init: str) -> Plan:
     own, given = plan.network, first.network
     if (given.kind, given.dims, given.divisor) != (own.kind, own.dims, own.divisor):
         return plan
-    wanted = given.model_copy(update={"channels": own.channels, "classes": own.classes})
+    wanted = given.model_copy(update={"channels": own.channels, "classes": own.classes, "dropout": own.dropout})
     changes: dict[str, Any] = {"network": wanted.model_dump()} if wanted != own else {}
     if plan.recipe and first.recipe == plan.recipe and first.spacing_mm != plan.spacing_mm:
         changes |= {"spacing_mm": first.spacing_mm, "patch": first.patch, "views": [view.model_dump() for view in first.views]}
