@@ -26,8 +26,7 @@ ALGORITHM = {"algorithm_name": "test network", "algorithm_version": "1.0"}
 def patient(folder: Path, index: int) -> tuple[Scan, list[Path]]:
     """A small phantom patient as DICOM, its files in an order that means nothing."""
     scan = make_scan(index, seed=3, size=(48, 10))
-    phantom_dicom.write_patient(folder, scan.image, scan.label, patient=scan.patient, unusual=scan.unusual,
-                                thickness_mm=scan.thickness_mm, seed=scan.seed)  # fmt: skip
+    phantom_dicom.write_patient(folder, scan.image, scan.label, scan.storage)
     return scan, sorted((folder / "DICOM_anon").iterdir())
 
 
