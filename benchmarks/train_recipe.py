@@ -96,8 +96,9 @@ def liver_mr_16bit(a: argparse.Namespace, work: Path) -> dict[str, Any]:
     if not tree.is_dir():
         delineate("phantom", tree, "--format", "chaos-mr", "--patients", "20")
     split = split_of(sorted(p.name for p in tree.iterdir() if p.is_dir()), 5, a.seed, work / "split.json")
-    common = ["--budget", a.budget, "--seed", str(a.seed), "--split", split, "--layout", "chaos-mr-inphase"]
-    found = {"16 bits": trained(tree, work / "16.model", "--recipe", "liver-mr-unet2d", *common)}
+    common = ["--budget", a.budget, "--seed", str(a.seed), "--split", split]
+    inphase = ["--layout", "chaos-mr-inphase"]
+    found = {"16 bits": trained(tree, work / "16.model", "--recipe", "liver-mr-unet2d", *common, *inphase)}
     plan = json.loads((work / "16.model.run" / "plan.json").read_text())
     from delineate.cohort.cases import read_image, read_label
     from delineate.core.manifest import Manifest
@@ -112,14 +113,14 @@ def liver_mr_16bit(a: argparse.Namespace, work: Path) -> dict[str, Any]:
             path.parent.mkdir(parents=True, exist_ok=True)
             nib.save(nib.Nifti1Image(np.squeeze(array), volume.grid.affine), path)
     (work / "8bit" / "labels.csv").write_text("value,name\n1,liver\n")
-    found["8 bits"] = trained(work / "8bit", work / "8.model", "--recipe", "liver-mr-unet2d", *common[:-2])
+    found["8 bits"] = trained(work / "8bit", work / "8.model", "--recipe", "liver-mr-unet2d", *common)
     none = {key: 0.0 for key in plan["augmentation"] if key.endswith("_p")} | {"mirror": []}
     for name, change in (
         ("no augmentation", {"augmentation": plan["augmentation"] | none}),
         ("no dropout", {"network": plan["network"] | {"dropout": 0}}),
     ):
         (work / f"{name}.json").write_text(json.dumps(plan | change))
-        found[name] = trained(tree, work / f"{name}.model", "--plan", work / f"{name}.json", "--labels", _liver(work), *common)
+        found[name] = trained(tree, work / f"{name}.model", "--plan", work / f"{name}.json", "--labels", _liver(work), *common, *inphase)
     runs = [work / f"{name}.model.run" for name in ("16", "8", "no augmentation", "no dropout")]
     delineate("compare", *runs, "-o", work / "compare", "--names", "16 bits,8 bits,no augmentation,no dropout")
     return found | {"compare": json.loads((work / "compare" / "compare.json").read_text())}
@@ -137,8 +138,7 @@ def brain_quicknat(a: argparse.Namespace, work: Path) -> dict[str, Any]:
     (work / "tissues.yaml").write_text(
         'channels:\n  T1: "images/{id}.nii.gz"\nlabel: "tissues/{id}.nii.gz"\nmodality: MR\nlabels:\n  CSF: 1\n  grey matter: 2\n  white matter: 3\n'
     )
-    common = ["--recipe", "brain-quicknat", "--split", split, "--seed", str(a.seed), "--fold", "0"]
-    common = common[:-2]
+    common = ["--recipe", "brain-quicknat", "--split", split, "--seed", str(a.seed)]
     found: dict[str, Any] = {
         "pre-training on tissues": trained(cohort, work / "tissues.model", *common, "--description", work / "tissues.yaml", "--budget", a.first),
         "fine-tuned": trained(cohort, work / "fine.model", *common, "--init", work / "tissues.model", "--budget", a.budget),

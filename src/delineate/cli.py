@@ -92,7 +92,6 @@ def plan(
     """Derive a plan from DATA and this machine, with the reason for each choice; edit it and pass it to `train --plan`."""
     from .cohort.layouts import find
     from .core import atomic
-    from .core.request import DEFAULT_EPOCHS
     from .recipes import find_recipe
     from .steps import plan as step
 
@@ -103,10 +102,7 @@ def plan(
             manifest = chosen.adapt(manifest, labels is not None)
         found = step.fingerprint(manifest, progress=lambda done, total, name: tell("read", done, total, name))
     seconds = None if budget is None else parse_duration(budget)
-    if chosen is None and seconds is None and epochs is None:
-        epochs = DEFAULT_EPOCHS
-    planner = step.make_plan if chosen is None else chosen.plan
-    made = planner(found, manifest, step.Machine.here(device), budget_s=seconds, epochs=epochs, seed=seed, dims=dims)
+    made = step.plan_with(chosen, found, manifest, device, budget_s=seconds, epochs=epochs, seed=seed, dims=dims)
     atomic.write_text(out, made.to_json())
     for key, reason in made.reasons.items():
         typer.echo(f"{key}: {reason}")

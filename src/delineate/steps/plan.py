@@ -33,7 +33,7 @@ from ..core.plan import (
     Schedule,
     Structure,
 )
-from ..core.request import VALIDATION_FOLDS
+from ..core.request import DEFAULT_EPOCHS, VALIDATION_FOLDS
 from . import batch
 
 Triple = tuple[int, int, int]
@@ -112,6 +112,28 @@ class Recipe:
     plan: Planner
     adapt: Callable[[Manifest, bool], Manifest] = lambda manifest, has_choice: manifest
     folds: int = VALIDATION_FOLDS  # one of so many parts of the patients validates
+
+
+def plan_with(
+    recipe: Recipe | None,
+    found: Fingerprint,
+    manifest: Manifest,
+    device: str,
+    *,
+    budget_s: float | None,
+    epochs: int | None,
+    seed: int,
+    dims: int | None,
+) -> Plan:
+    """The plan of ``recipe`` for this machine, or of the rules where it is None; these take ``DEFAULT_EPOCHS`` where no end is asked for.
+
+    Raises:
+        PlanError: as of ``make_plan`` or the recipe.
+    """
+    if recipe is None and budget_s is None and epochs is None:
+        epochs = DEFAULT_EPOCHS
+    planner = make_plan if recipe is None else recipe.plan
+    return planner(found, manifest, Machine.here(device), budget_s=budget_s, epochs=epochs, seed=seed, dims=dims)
 
 
 @dataclass

@@ -21,7 +21,7 @@ from ..core.bundle import Bundle, Member, Weights
 from ..core.errors import LayoutError, OutputError, UsageError
 from ..core.manifest import Case, Manifest
 from ..core.plan import Plan
-from ..core.request import DEFAULT_EPOCHS, VALIDATION_FOLDS, Request, read_split
+from ..core.request import VALIDATION_FOLDS, Request, read_split
 from ..core.scores import without_nan
 from ..core.store import Store
 from . import check as check_step
@@ -207,9 +207,7 @@ def settle_plan(run: Run) -> None:
         found = plan_step.fingerprint(learning, progress=lambda done, total, name: run.progress("plan", done, total, name))
         save_json(run, "fingerprint.json", found.to_json())
         budget_s = None if r.budget_s is None else max(5.0, 0.9 * run.remaining_s() - RESERVE_S) / len(folds_of(run))
-        epochs = r.epochs if r.epochs is not None or budget_s is not None or run.recipe is not None else DEFAULT_EPOCHS
-        planner = plan_step.make_plan if run.recipe is None else run.recipe.plan
-        run.plan = planner(found, learning, plan_step.Machine.here(r.device), budget_s=budget_s, epochs=epochs, seed=r.seed, dims=r.dims)
+        run.plan = plan_step.plan_with(run.recipe, found, learning, r.device, budget_s=budget_s, epochs=r.epochs, seed=r.seed, dims=r.dims)
         run.plan = _like_its_start(run.plan, r.init)
     for key, reason in run.plan.reasons.items():
         run.say(f"plan: {key}: {reason}")
