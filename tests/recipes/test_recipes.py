@@ -179,6 +179,20 @@ def test_scaling_shrinks_until_enough_steps_fit_and_lengthens_adams_steps() -> N
         scaled(full, Machine("cpu", 2, 1 << 20), budget_s=200.0, epochs=None, probe=probe)
 
 
+def test_networks_of_volumes_get_narrower_than_16_only_without_matrix_units() -> None:
+    without = Machine("cpu", 2, 24 << 30, matrix_units=False)
+
+    def probe(network: Network, patch: tuple[int, int, int], batch: int) -> float:
+        return 10.0 if network.widths[0] >= 16 else 0.1
+
+    def width(name: str, machine: Machine) -> int:
+        return scaled(planned(name), machine, budget_s=200.0, epochs=None, probe=probe).network.widths[0]
+
+    assert width("liver-ct-unet3d", without) == 8 and width("liver-ct-unet3d", MACHINE) == 16
+    assert width("liver-ct-unet2d", without) == 16
+    assert "without matrix units" in str(without) and "matrix" not in str(MACHINE)
+
+
 def test_an_unknown_recipe_is_refused_with_the_nearest() -> None:
     with pytest.raises(UsageError, match="did you mean brain-quicknat"):
         find_recipe("brain-quicknet")

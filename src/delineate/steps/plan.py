@@ -51,6 +51,7 @@ class Machine:
     cores: int = 1
     ram_bytes: int = 8 << 30
     gpu_bytes: int = 0
+    matrix_units: bool = True  # multiplies half-precision matrices in hardware
 
     @classmethod
     def here(cls, device: str = "auto") -> Machine:
@@ -58,7 +59,7 @@ class Machine:
         import psutil
         import torch
 
-        from ..nets.infer import choose_device
+        from ..nets.infer import choose_device, fast_dtype
 
         chosen = choose_device(device)
         gpu = torch.cuda.get_device_properties(chosen).total_memory if chosen.type == "cuda" else 0
@@ -67,11 +68,12 @@ class Machine:
             len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
             int(psutil.virtual_memory().total),
             gpu,
+            fast_dtype(chosen) != torch.float32,
         )
 
     def __str__(self) -> str:
         gpu = f", GPU with {self.gpu_bytes / 2**30:.0f} GiB" if self.gpu_bytes else ""
-        return f"{self.cores} cores, {self.ram_bytes / 2**30:.0f} GiB{gpu}"
+        return f"{self.cores} cores{'' if self.matrix_units else ' without matrix units'}, {self.ram_bytes / 2**30:.0f} GiB{gpu}"
 
 
 def fingerprint(manifest: Manifest, *, workers: int | None = None, progress: Callable[[int, int, str], None] | None = None) -> Fingerprint:
