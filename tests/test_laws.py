@@ -65,4 +65,7 @@ def test_plans_and_bundles_name_no_code():
 def test_no_pickle_is_loaded_anywhere():
     for path in SOURCE.rglob("*.py"):
         text = path.read_text()
+        if path.name == "nnunet.py":  # nnU-Net's checkpoints are pickles: of them, only data is read
+            assert text.count("torch.load(") == text.count("weights_only=True") == 1
+            text = text.replace("torch.load(", "")
         assert "import pickle" not in text and "torch.load(" not in text and "allow_pickle=True" not in text, path

@@ -306,6 +306,28 @@ def convert(
     _report_failures([f"{title}: {reason}" for title, reason in done.refused])
 
 
+@app.command("import")
+def import_model(
+    kind: Annotated[str, typer.Argument(help="Whose model it is: nnunet.", metavar="KIND")],
+    folder: Annotated[Path, typer.Argument(help="nnunet: a results folder TRAINER__PLANS__CONFIGURATION.", metavar="FOLDER")],
+    out: Annotated[Path, typer.Option("-o", "--out", help="The model's file.")],
+    checkpoint: Annotated[str, typer.Option(help="Which file of each fold.")] = "checkpoint_final.pth",
+    folds: Annotated[str | None, typer.Option(help="Only these folds, such as 0,1; all of them where not given.")] = None,
+) -> None:
+    """Turn a model that another program trained into one of delineate's. Nothing in its files is run.
+
+    Example: `delineate import nnunet nnUNet_results/Dataset004_Hippocampus/nnUNetTrainer__nnUNetPlans__3d_fullres -o hippocampus.model`
+    """
+    from .core.errors import UsageError
+    from .steps import import_model as step
+
+    wanted = [] if folds is None else [fold.strip() for fold in folds.split(",") if fold.strip()]
+    if not all(fold.isdigit() for fold in wanted):
+        raise UsageError(f"folds are numbers such as 0,1,2, found {folds!r}")
+    bundle = step.import_model(kind, folder, out, checkpoint=checkpoint, folds=[int(fold) for fold in wanted], say=_say)
+    typer.echo(f"model {bundle.id} of {len(bundle.members)} network(s) in {out}: {', '.join(bundle.labels.names)}")
+
+
 @app.command()
 def info(path: Annotated[Path, typer.Argument(help="A file, a folder or a model.", metavar="FILE|FOLDER|MODEL")]) -> None:
     """Say what a file, a folder of scans or a model is."""

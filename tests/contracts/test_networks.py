@@ -40,6 +40,8 @@ NETWORKS: dict[str, Network] = {
     "unet 3-D": net(3, (6, 12, 12, 16)),
     "unet 2-D residual, convs by stage": net(2, (6, 12, 12), encoder="residual", convs=(1, 2, 3)),
     "unet 3-D residual": net(3, (6, 12, 12), encoder="residual"),
+    "unet 2-D resnet": net(2, (6, 12, 12), encoder="resnet", convs=(1, 2, 3), decoder_convs=1),
+    "unet 3-D resnet": net(3, (6, 12, 12, 12), encoder="resnet", convs=2, decoder_convs=(2, 1, 1)),
     "unet 2-D pooled": net(2, (6, 12, 12), down="pool", activation="relu", deep_supervision=False),
     "unet 3-D pooled (light V-Net)": net(3, (6, 12, 12, 16), down="pool", activation="relu", deep_supervision=False),
     "unet 3-D pooled residual": net(3, (6, 12, 12), down="pool", encoder="residual"),

@@ -23,6 +23,15 @@ def test_reorienting_moves_no_voxel(grid, asymmetric, codes):
     assert np.array_equal(axes.inverse().apply(array), asymmetric)
 
 
+@pytest.mark.parametrize("own", ["ijk", "kji", "jik", "kij"])
+def test_a_grids_own_axes_change_their_order_and_nothing_else(grid, asymmetric, own):
+    moved, axes = grid.reorient(own)
+    assert axes.flips == (False, False, False) and np.array_equal(axes.apply(asymmetric), asymmetric.transpose(["ijk".index(a) for a in own]))
+    for index in itertools.product(*[(0, n - 1) for n in moved.shape]):
+        home = [index[own.index(a)] for a in "ijk"]
+        assert np.allclose(moved.to_mm(index), grid.to_mm(home), atol=1e-9)
+
+
 def test_reorienting_keeps_channels_first(grid, asymmetric):
     _, axes = grid.reorient("LPI")
     both = np.stack([asymmetric, asymmetric + 1])

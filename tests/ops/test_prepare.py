@@ -39,15 +39,16 @@ def dice(a, b, value):
 
 @pytest.mark.parametrize("name", list(BIG))
 @pytest.mark.parametrize("spacing", [(1.0, 1.0, 1.0), (0.9, 2.5, 1.4)])
-@pytest.mark.parametrize(("orientation", "crop"), [("RAS", "none"), ("ASR", "nonzero"), ("LPI", "nonzero")])
+@pytest.mark.parametrize(("orientation", "crop"), [("RAS", "none"), ("ASR", "nonzero"), ("LPI", "nonzero"), ("kji", "not_zero")])
 def test_restore_undoes_prepare_on_every_grid(name, spacing, orientation, crop):
     grid = BIG[name]
     truth = blobs(grid)
     assert (truth == 1).sum() > 200 < (truth == 2).sum()
     image = Volume((truth > 0).astype(np.float32) * 100, grid)
-    plan = small_plan(spacing_mm=spacing, orientation=orientation, crop=crop)
+    plan = small_plan(spacing_mm=spacing, orientation=orientation, crop=crop, resampling="spline" if crop == "not_zero" else "cubic")
     x, trail = prepare(image, plan)
-    assert x.shape == (1, *trail.prepared.shape) and trail.prepared.codes == orientation
+    assert x.shape == (1, *trail.prepared.shape)
+    assert trail.prepared.codes == (orientation if plan.is_oriented else grid.codes[::-1])
     classes = prepare_label(Volume(truth, grid, "label"), trail, {1: 1, 2: 2})
     results = []
     for axis, depth in itertools.product(range(3), (1, 5, 1000)):
@@ -124,6 +125,40 @@ def test_window_normalisation_and_nan():
     array[0, 0, 0], array[7, 7, 7], array[3, 3, 3] = -3000, 30000, np.nan
     x, _ = prepare(Volume(array, grid), plan)
     assert [float(x[0, 0, 0, 0]), float(x[0, 7, 7, 7]), float(x[0, 3, 3, 3]), float(x[0, 1, 1, 1])] == [-4, 4, -4, 1]
+
+
+def test_standard_and_range_normalisation_look_at_every_voxel():
+    rng = np.random.default_rng(0)
+    head = np.zeros((20, 24, 18), np.int16)
+    head[3:15, 4:20, 2:16] = rng.integers(50, 900, (12, 16, 14))
+    head[8, 8, 8] = 0  # a hole is outside too
+    inside = head[head != 0].astype(float)
+    image = Volume(head, Grid.from_spacing(head.shape, (1, 1, 1)))
+
+    def prepared(**rule):
+        plan = small_plan(channels=(Channel(name="MR", normalise=Normalisation(**rule)),), crop="not_zero")
+        x, trail = prepare(image, plan)
+        assert trail.start == (3, 4, 2) and trail.stop == (15, 20, 16)  # tight
+        return x[0].numpy(), head[3:15, 4:20, 2:16].astype(float)
+
+    found, box = prepared(kind="standard")
+    assert np.allclose(found, (box - box.mean()) / box.std(), atol=1e-4)
+    found, box = prepared(kind="standard", inside="nonzero")
+    assert np.allclose(found, np.where(box == 0, 0, (box - inside.mean()) / inside.std()), atol=1e-4)
+    found, box = prepared(kind="range")
+    assert found.min() == 0 and found.max() == 1 and np.allclose(found, box / box.max(), atol=1e-6)
+    constant = Volume(np.full((8, 8, 8), 7, np.int16), Grid.from_spacing((8, 8, 8), (1, 1, 1)))
+    for kind in ("standard", "range"):
+        assert not prepare(constant, small_plan(channels=(Channel(name="MR", normalise=Normalisation(kind=kind)),)))[0].any()
+
+
+def test_splines_take_the_nearest_of_thick_slices():
+    plan = small_plan(spacing_mm=(1.0, 1.0, 1.0), resampling="spline")
+    values = np.random.default_rng(1).normal(size=(10, 10, 4)).astype(np.float32)
+    x, _ = prepare(Volume(values, Grid.from_spacing((10, 10, 4), (1, 1, 4))), plan)
+    assert np.allclose(x[0].numpy(), np.repeat(values, 4, axis=2), atol=1e-5)
+    x, _ = prepare(Volume(values, Grid.from_spacing((10, 10, 4), (4, 1, 4))), plan)  # thick along two axes: neither is left out
+    assert not np.allclose(x[0].numpy()[::4], np.repeat(values, 4, axis=2), atol=1e-2)
 
 
 def test_body_crop_keeps_the_body():

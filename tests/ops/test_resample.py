@@ -7,7 +7,7 @@ import torch
 from delineate.ops.resample import apply_axis, axis_weights, resample_image, resample_labels, scale_positions, scale_weights
 
 
-@pytest.mark.parametrize("kernel", ["cubic", "linear", "nearest"])
+@pytest.mark.parametrize("kernel", ["cubic", "linear", "nearest", "spline"])
 @pytest.mark.parametrize(("n_in", "n_out"), [(10, 10), (10, 23), (23, 10), (7, 1), (1, 5)])
 def test_every_row_sums_to_one(kernel, n_in, n_out):
     weights = axis_weights(scale_positions(n_in, n_out), n_in, kernel, n_in / n_out)
@@ -36,6 +36,28 @@ def test_cubic_is_closer_than_linear_on_a_smooth_signal():
     truth = torch.from_numpy(np.sin(scale_positions(60, 150) / 3)).float()
     error = {k: (scale_weights(60, 150, k) @ signal - truth)[10:-10].abs().max() for k in ("cubic", "linear")}
     assert error["cubic"] < 0.25 * error["linear"]
+
+
+def test_splines_are_those_of_an_independent_library_and_pass_through_the_values():
+    import SimpleITK
+
+    rng = np.random.default_rng(3)
+    row = np.concatenate([np.full(20, 0.7), rng.normal(size=31), np.full(20, -0.4)])  # constant ends: there the two treat edges alike
+    assert np.allclose(axis_weights(np.arange(71.0), 71, "spline"), np.eye(71), atol=1e-6)
+    image = SimpleITK.GetImageFromArray(np.tile(row, (5, 5, 1)))
+    for n_out in (120, 40):
+        positions = scale_positions(71, n_out)
+        points = [image.TransformContinuousIndexToPhysicalPoint((float(p), 2.0, 2.0)) for p in np.clip(positions, 0, 70)]
+        expected = [image.EvaluateAtPhysicalPoint(point, SimpleITK.sitkBSpline3) for point in points]
+        assert np.abs(axis_weights(positions, 71, "spline", 71 / n_out) @ row - expected).max() < 1e-5
+
+
+def test_what_a_spline_overshoots_is_clipped():
+    step = np.zeros((12, 3, 3), np.float32)
+    step[6:] = 1
+    out = resample_image(step, (30, 3, 3), ("spline",) * 3, transform=lambda x: x.mul_(2))
+    raw = torch.from_numpy(axis_weights(scale_positions(12, 30), 12, "spline")) @ torch.from_numpy(step[:, 0, 0])
+    assert raw.max() > 1.05 and out.min() == 0 and out.max() == 2
 
 
 def test_axes_are_not_mixed_up():

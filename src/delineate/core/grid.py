@@ -138,9 +138,13 @@ class Grid:
     def reorient(self, codes: str) -> tuple[Grid, AxisMap]:
         """The same voxels in the axis order and directions nearest to ``codes``, and the map that moves arrays there.
 
+        ``codes`` may also name this grid's own axes, such as "kji", which changes their order and no direction.
+
         Raises:
-            GeometryError: ``codes`` is not a permutation of R/L, A/P, S/I.
+            GeometryError: ``codes`` is not a permutation of R/L, A/P, S/I or of i, j, k.
         """
+        if sorted(codes) == ["i", "j", "k"]:
+            return self._mapped(AxisMap(("ijk".index(codes[0]), "ijk".index(codes[1]), "ijk".index(codes[2])), (False, False, False)))
         names = ["".join(pair) for pair in CODES]
         wanted = [next((w for w, pair in enumerate(names) if code in pair), -1) for code in codes.upper()]
         if sorted(wanted) != [0, 1, 2]:
@@ -148,14 +152,17 @@ class Grid:
         axes = self._nearest_axes()
         order = tuple([world for world, _ in axes].index(w) for w in wanted)
         flips = tuple(CODES[w][1] != code if axes[o][1] > 0 else CODES[w][0] != code for w, code, o in zip(wanted, codes.upper(), order, strict=True))
-        mapping = AxisMap((order[0], order[1], order[2]), (flips[0], flips[1], flips[2]))
+        return self._mapped(AxisMap((order[0], order[1], order[2]), (flips[0], flips[1], flips[2])))
+
+    def _mapped(self, mapping: AxisMap) -> tuple[Grid, AxisMap]:
+        """The grid of an array that ``mapping`` moved, and ``mapping``."""
         matrix = np.zeros((4, 4))
         matrix[3, 3] = 1
-        for new, (old, flip) in enumerate(zip(order, flips, strict=True)):
+        for new, (old, flip) in enumerate(zip(mapping.order, mapping.flips, strict=True)):
             matrix[old, new] = -1 if flip else 1
             matrix[old, 3] = self.shape[old] - 1 if flip else 0
-        shape = (self.shape[order[0]], self.shape[order[1]], self.shape[order[2]])
-        return Grid(shape, self.affine @ matrix, allow_shear=self.allow_shear), mapping
+        a, b, c = mapping.order
+        return Grid((self.shape[a], self.shape[b], self.shape[c]), self.affine @ matrix, allow_shear=self.allow_shear), mapping
 
     def crop(self, start: Sequence[int], stop: Sequence[int]) -> Grid:
         """The block from ``start`` up to (without) ``stop``; both may lie outside, which pads."""

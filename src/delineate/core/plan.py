@@ -34,12 +34,14 @@ class Normalisation(Part):
 
     ``window``: clip to low..high, then (x - mean) / std with the stated mean and std (CT: one scale for all).
     ``robust``: per image, clip to two percentiles of the voxels ``inside``, then zero mean and unit deviation there.
+    ``standard``: per image, zero mean and unit deviation of the voxels ``inside``, unclipped; what is outside becomes 0 (Isensee 2021).
+    ``range``: per image, the lowest value to 0 and the highest to 1.
     ``none``: values as they are.
 
     ``inside`` "nonzero" means voxels unlike the background: the value that all corners share, 0 where they differ.
     """
 
-    kind: Literal["window", "robust", "none"] = "robust"
+    kind: Literal["window", "robust", "standard", "range", "none"] = "robust"
     low: float = 0.0
     high: float = 0.0
     mean: float = 0.0
@@ -76,7 +78,8 @@ class Network(Part):
     """Which network, and its sizes; stage 0 has full resolution, ``strides`` are those into each later stage.
 
     The families, each described in its own file of ``nets``:
-    ``unet`` (Ronneberger 2015; Çiçek 2016; Isensee 2021), plain or residual encoder, strided or pooled;
+    ``unet`` (Ronneberger 2015; Çiçek 2016; Isensee 2021), plain or residual encoder, strided or pooled; the encoder ``resnet`` (Isensee
+    2024) has a stem and ``convs`` residual blocks of two convolutions a stage; its decoder has ``decoder_convs`` where that is not ``convs``;
     ``denseunet`` (Li 2018): dense blocks (Huang 2017) of ``convs`` layers with ``growth``, from stage 2 on; ``widths`` and ``kernels`` are
     the decoder's from stage 0 on and, last, those of the stem, the first convolution;
     ``vnet`` (Milletari 2016): residual stages of ``convs`` convolutions, as many down as up;
@@ -95,7 +98,8 @@ class Network(Part):
     strides: tuple[Triple, ...]
     kernels: tuple[Triple, ...]
     convs: Annotated[int, Field(ge=1, le=64)] | tuple[Annotated[int, Field(ge=1, le=64)], ...] = 2
-    encoder: Literal["plain", "residual"] = "plain"
+    decoder_convs: Annotated[int, Field(ge=1, le=64)] | tuple[Annotated[int, Field(ge=1, le=64)], ...] | None = None  # from stage 0 on
+    encoder: Literal["plain", "residual", "resnet"] = "plain"
     down: Literal["stride", "pool"] = "stride"  # how a unet reaches its next stage
     growth: Annotated[int, Field(ge=1)] = 32  # feature maps that a dense layer adds
     squeeze: Literal["none", "channel", "spatial", "both"] = "none"
@@ -129,11 +133,14 @@ class Network(Part):
             raise ValueError(
                 f"convs are stated once, or for each of {blocks} {'dense blocks' if blocks < len(self.widths) else 'stages'}, found {self.convs}"
             )
+        if isinstance(self.decoder_convs, tuple) and len(self.decoder_convs) != len(self.widths) - 1:
+            raise ValueError(f"decoder_convs are stated once, or for each of {len(self.widths) - 1} stages, found {self.decoder_convs}")
         return self
 
     @model_validator(mode="after")
     def _says_only_what_happens(self) -> Network:
-        for name, kind in {"encoder": "unet", "down": "unet", "deep_supervision": "unet", "growth": "denseunet", "squeeze": "quicknat"}.items():
+        only = dict.fromkeys(("encoder", "decoder_convs", "down", "deep_supervision"), "unet") | {"growth": "denseunet", "squeeze": "quicknat"}
+        for name, kind in only.items():
             default = False if name == "deep_supervision" else type(self).model_fields[name].default
             if self.kind != kind and getattr(self, name) != default:
                 raise ValueError(f"a {self.kind} has no {name} (only a {kind} has), found {getattr(self, name)!r}: leave it out")
@@ -146,6 +153,12 @@ class Network(Part):
     def convs_at(self, stage: int) -> int:
         """How many convolutions stage ``stage`` has; for a denseunet, how many layers dense block ``stage`` has."""
         return self.convs if isinstance(self.convs, int) else self.convs[stage]
+
+    def decoder_convs_at(self, stage: int) -> int:
+        """How many convolutions the decoder of a unet has on its way up at ``stage``."""
+        if self.decoder_convs is None:
+            return self.convs_at(stage)
+        return self.decoder_convs if isinstance(self.decoder_convs, int) else self.decoder_convs[stage]
 
     @property
     def divisor(self) -> Triple:
@@ -267,8 +280,12 @@ class Augmentation(Part):
 
 
 class Inference(Part):
-    """Windows: ``overlap`` of neighbours as a fraction; Gaussian blending; test-time mirroring along ``mirror``."""
+    """Windows: ``overlap`` of neighbours as a fraction; Gaussian blending; test-time mirroring along ``mirror``.
 
+    What is averaged over mirror images, members and windows, the ``probabilities`` or the ``logits``.
+    """
+
+    average: Literal["probabilities", "logits"] = "probabilities"
     overlap: Annotated[float, Field(ge=0, lt=1)] = 0.5
     mirror: tuple[Annotated[int, Field(ge=0, le=2)], ...] = ()
 
@@ -301,7 +318,11 @@ class View(Part):
 class Plan(Part):
     """Everything that fixes a run; see the module's head for conventions.
 
-    ``crop``: to the box of what differs from the background ("nonzero", as for ``Normalisation``), or of the body in CT ("body").
+    ``orientation``: where the prepared axes point to, such as RAS; or, such as "kji", the scan's own axes in that order, whatever they point to.
+    ``crop``: to the box of what differs from the background ("nonzero", as for ``Normalisation``), of values other than 0 without any margin
+    ("not_zero"), or of the body in CT ("body").
+    ``resampling``: "cubic" (Keys 1981, widened where it shrinks; linear across thick slices) or "spline" (cubic B-splines, never widened;
+    the nearest slice across thick ones), which is nnU-Net's way.
     ``reasons`` says why each choice was made; ``low_resolution`` is the plan of a first stage at a coarser
     spacing, present where a volume is far larger than a patch. ``views``: several 2-D networks instead of one, each trained by the plan
     that ``seen`` gives, with the view's own patch; ``patch`` is then that of no network.
@@ -311,9 +332,10 @@ class Plan(Part):
     recipe: str = ""
     channels: Annotated[tuple[Channel, ...], Field(min_length=1)]
     structures: Annotated[tuple[Structure, ...], Field(min_length=1)]
-    orientation: Annotated[str, Field(pattern="^[LRAPSI]{3}$")] = "RAS"
+    orientation: Annotated[str, Field(pattern="^([LRAPSI]{3}|[ijk]{3})$")] = "RAS"
     spacing_mm: tuple[Positive | None, Positive | None, Positive | None]  # None keeps each scan's own
-    crop: Literal["none", "nonzero", "body"] = "none"
+    crop: Literal["none", "nonzero", "not_zero", "body"] = "none"
+    resampling: Literal["cubic", "spline"] = "cubic"
     patch: Triple
     batch: Annotated[int, Field(ge=1)] = 2
     foreground: Fraction = 0.5  # share of patches centred on a structure
@@ -344,16 +366,20 @@ class Plan(Part):
         known = {s.name for s in self.structures}
         if not set(self.postprocessing.keep_largest) <= known:
             raise ValueError(f"keep_largest names unknown structures: {sorted(set(self.postprocessing.keep_largest) - known)}")
-        if any(sum(letter in pair for letter in self.orientation) != 1 for pair in ("LR", "AP", "SI")):
-            raise ValueError(f"an orientation has one letter each of L/R, A/P, S/I, found {self.orientation}")
+        if any(sum(letter in pair for letter in self.orientation) != 1 for pair in (("LR", "AP", "SI") if self.is_oriented else "ijk")):
+            raise ValueError(f"an orientation has one letter each of L/R, A/P, S/I, or of i, j, k, found {self.orientation}")
         if self.loss.class_weights and len(self.loss.class_weights) != self.network.classes:
             raise ValueError(f"{self.network.classes} classes need as many class weights, found {len(self.loss.class_weights)}")
         self._check_views()
         return self
 
     def _check_views(self) -> None:
+        if self.views and self.inference.average == "logits":
+            raise ValueError("views are averaged by their probabilities, not logits")
         if self.views and self.dims == 3:
             raise ValueError("views are for 2-D plans")
+        if self.views and not self.is_oriented:
+            raise ValueError("views are told apart by where axes point to, so they need an orientation such as RAS")
         if len({v.axis for v in self.views}) != len(self.views):
             raise ValueError("two views slice the same axis")
         for view in self.views:
@@ -372,9 +398,14 @@ class Plan(Part):
         return LabelSet.from_json(s.model_dump() for s in self.structures)
 
     @property
-    def sided_axis(self) -> int:
-        """Which axis of the prepared array runs between left and right."""
-        return next(axis for axis, letter in enumerate(self.orientation) if letter in "LR")
+    def is_oriented(self) -> bool:
+        """Whether the prepared axes point the same way for every scan."""
+        return self.orientation.isupper()
+
+    @property
+    def sided_axis(self) -> int | None:
+        """Which axis of the prepared array runs between left and right; None where that differs from scan to scan."""
+        return next((axis for axis, letter in enumerate(self.orientation) if letter in "LR"), None)
 
     def named_views(self) -> dict[str, View]:
         """The views by the name of their planes: axial, coronal, sagittal."""

@@ -163,8 +163,32 @@ class ResidualBlock(nn.Module):
         return self.act(self.convs(x) + self.shortcut(x[self.kept]))  # type: ignore[no-any-return]
 
 
-def stage(net: Network, c_in: int, c_out: int, kernel: Sequence[int], stride: Sequence[int], convs: int) -> nn.Module:
-    """One encoder stage of ``convs`` convolutions: plain or residual, as ``net`` says."""
+class ResNetBlock(nn.Module):
+    """Two convolutions beside a shortcut that is average-pooled where the block strides and projected where the width changes (He 2019)."""
+
+    def __init__(self, net: Network, c_in: int, c_out: int, kernel: Sequence[int], stride: Sequence[int]):
+        super().__init__()
+        self.convs = nn.Sequential(ConvNormAct(net, c_in, c_out, kernel, stride), ConvNormAct(net, c_out, c_out, kernel, act=False))
+        step = tuple(stride[: net.dims])
+        self.pool = AveragePool(step) if max(step) > 1 else nn.Identity()
+        self.project = ConvNormAct(net, c_in, c_out, (1, 1, 1), act=False) if c_in != c_out else nn.Identity()
+        self.act = activation(net.activation, c_out)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.act(self.convs(x) + self.project(self.pool(x)))  # type: ignore[no-any-return]
+
+
+def resnet_stage(net: Network, c_in: int, c_out: int, kernel: Sequence[int], stride: Sequence[int], blocks: int, stem: bool) -> nn.Sequential:
+    """``blocks`` residual blocks, the first with ``stride``; before them, in the first stage, a convolution to its width."""
+    layers: list[nn.Module] = [ConvNormAct(net, c_in, c_out, kernel)] if stem else []
+    layers += [ResNetBlock(net, c_out if stem or n else c_in, c_out, kernel, (1, 1, 1) if n else stride) for n in range(blocks)]
+    return nn.Sequential(*layers)
+
+
+def stage(net: Network, c_in: int, c_out: int, kernel: Sequence[int], stride: Sequence[int], convs: int, first: bool = False) -> nn.Module:
+    """One encoder stage of ``convs`` convolutions or blocks: plain or residual, as ``net`` says."""
+    if net.encoder == "resnet":
+        return resnet_stage(net, c_in, c_out, kernel, stride, convs, stem=first)
     if net.encoder == "residual":
         return ResidualBlock(net, c_in, c_out, kernel, stride, convs)
     return plain_stage(net, c_in, c_out, kernel, stride, convs)

@@ -144,7 +144,7 @@ def marching_axis(shape: Sequence[int], plan: Plan) -> int:
 
 
 def slabs(scan: Tensor, engine: Engine, inference: Inference | None = None) -> Generator[Tensor, None, None]:
-    """Class probabilities of a prepared scan in order along ``marching_axis``.
+    """Class scores of a prepared scan in order along ``marching_axis``: probabilities, or logits where these are what the plan averages.
 
     Args:
         scan: (C, I, J, K) float32, any size; smaller than a patch is padded with zeros.
@@ -266,7 +266,7 @@ def _finished_planes(scan: Tensor, engine: Engine, inference: Inference, axis: i
     depth = min(size[0], max(patch[axis], at_once if engine.plan.dims == 2 else 1))
     held, base = _held(engine.plan.network.classes, depth, size[1:], engine.device), 0
     for batch in _batches(starts, at_once):
-        for corner, scores in zip(batch, _probabilities(scan, batch, order, engine, inference), strict=True):
+        for corner, scores in zip(batch, _scores(scan, batch, order, engine, inference), strict=True):
             if corner[0] + patch[axis] > base + depth:
                 yield from _divided(held, corner[0] - base, base, totals)
                 base = _shift(held, base, corner[0])
@@ -313,8 +313,8 @@ def _batches(starts: list[list[int]], at_once: int) -> Iterator[list[Triple]]:
         yield [(a, b, c) for a, b, c in batch]
 
 
-def _probabilities(scan: Tensor, corners: list[Triple], order: Sequence[int], engine: Engine, inference: Inference) -> Tensor:
-    """(B, L, *patch in marching order) probabilities of the windows at ``corners``, averaged over members and mirror images."""
+def _scores(scan: Tensor, corners: list[Triple], order: Sequence[int], engine: Engine, inference: Inference) -> Tensor:
+    """(B, L, *patch in marching order) scores of the windows at ``corners``, averaged over members and mirror images."""
     patch = engine.plan.patch
     windows = []
     for corner in corners:
@@ -326,14 +326,14 @@ def _probabilities(scan: Tensor, corners: list[Triple], order: Sequence[int], en
     share = sum(weight for _, weight in engine.members) * len(flips)
     for module, weight in engine.members:
         for axes in flips:
-            total.add_(_mirrored_forward(module, x, axes, engine), alpha=weight / share)
+            total.add_(_mirrored_forward(module, x, axes, engine, inference), alpha=weight / share)
     return total.permute(0, 1, *(2 + a for a in order))
 
 
-def _mirrored_forward(module: nn.Module, x: Tensor, axes: Sequence[int], engine: Engine) -> Tensor:
-    """Probabilities of ``x`` (B, C, *patch) seen in a mirror and mirrored back; left and right change names where their axis is flipped."""
+def _mirrored_forward(module: nn.Module, x: Tensor, axes: Sequence[int], engine: Engine, inference: Inference) -> Tensor:
+    """Scores of ``x`` (B, C, *patch) seen in a mirror and mirrored back; left and right change names where their axis is flipped."""
     dims = [2 + a for a in axes]
-    out = forward(module, x.flip(dims) if dims else x, engine.plan.dims, engine.dtype)
+    out = forward(module, x.flip(dims) if dims else x, engine.plan.dims, engine.dtype, logits=inference.average == "logits")
     if dims:
         out = out.flip(dims)
         if engine.plan.sided_axis in axes and engine.plan.labels.is_sided:
@@ -342,13 +342,13 @@ def _mirrored_forward(module: nn.Module, x: Tensor, axes: Sequence[int], engine:
 
 
 @torch.inference_mode()
-def forward(module: nn.Module, x: Tensor, dims: int, dtype: torch.dtype) -> Tensor:
-    """(B, C, I, J, K) -> (B, L, I, J, K) float32 probabilities; K is 1 in 2-D."""
+def forward(module: nn.Module, x: Tensor, dims: int, dtype: torch.dtype, logits: bool = False) -> Tensor:
+    """(B, C, I, J, K) -> (B, L, I, J, K) float32 probabilities, or ``logits``; K is 1 in 2-D."""
     flat = x[..., 0] if dims == 2 else x
     with torch.autocast(x.device.type, dtype, enabled=dtype != torch.float32):
-        logits = module(flat.contiguous(memory_format=memory_format(dims)))
-    probabilities: Tensor = logits.float().softmax(dim=1)
-    return probabilities[..., None] if dims == 2 else probabilities
+        out: Tensor = module(flat.contiguous(memory_format=memory_format(dims)))
+    scores = out.float() if logits else out.float().softmax(dim=1)
+    return scores[..., None] if dims == 2 else scores
 
 
 def _padded(scan: Tensor, patch: Triple) -> tuple[Tensor, list[int]]:

@@ -1,4 +1,4 @@
-"""U-Net, 2-D and 3-D, plain or residual encoder, strided or pooled, with deep supervision.
+"""U-Net, 2-D and 3-D, plain or residual encoder or a ResNet's, strided or pooled, with deep supervision.
 
 Ronneberger 2015 (2-D, ``down="pool"``), Çiçek 2016 (3-D); strided convolutions instead of pooling, instance norm, leaky ReLU and
 deep supervision as in nnU-Net (Isensee 2021), which is the default. Reads top to bottom:
@@ -39,7 +39,7 @@ class UNet(nn.Module):
         pooled = net.down == "pool"
         steps = [tuple(stride[: net.dims]) for stride in net.strides]
         shapes = enumerate(zip(inputs, widths, net.kernels, (one, *net.strides), strict=True))
-        self.encoder = nn.ModuleList(stage(net, c, w, k, one if pooled else s, net.convs_at(n)) for n, (c, w, k, s) in shapes)
+        self.encoder = nn.ModuleList(stage(net, c, w, k, one if pooled else s, net.convs_at(n), n == 0) for n, (c, w, k, s) in shapes)
         self.pool = nn.ModuleList(max_pool(net.dims)(step) if pooled else nn.Identity() for step in steps)
         self.up = nn.ModuleList()
         self.decoder = nn.ModuleList()
@@ -47,7 +47,7 @@ class UNet(nn.Module):
         levels = len(widths) - 1
         for level, step in enumerate(steps):
             self.up.append(transposed_conv(net.dims)(widths[level + 1], widths[level], step, step))  # type: ignore[arg-type]
-            self.decoder.append(plain_stage(net, 2 * widths[level], widths[level], net.kernels[level], convs=net.convs_at(level)))
+            self.decoder.append(plain_stage(net, 2 * widths[level], widths[level], net.kernels[level], convs=net.decoder_convs_at(level)))
             has_head = level == 0 or (net.deep_supervision and level < levels - 1)
             self.heads.append(conv(net.dims)(widths[level], net.classes, 1) if has_head else nn.Identity())
         self.dropout = dropout(net)

@@ -21,18 +21,21 @@ SAMPLE = 2_000_000  # voxels that percentiles are taken from; more changes them 
 
 @dataclass(frozen=True)
 class Scaling:
-    """clip to low..high, then (x - mean) / std; infinite bounds do not clip."""
+    """clip to low..high, then (x - mean) / std; infinite bounds do not clip. Values equal to ``outside`` become 0."""
 
     low: float
     high: float
     mean: float
     std: float
+    outside: float | None = None
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         """In place on a float tensor of any shape; values that are not finite become the lower bound."""
+        outside = None if self.outside is None else x == self.outside
         if not (np.isinf(self.low) and np.isinf(self.high)):
             x.nan_to_num_(nan=self.low, posinf=self.high, neginf=self.low).clamp_(self.low, self.high)
-        return x.sub_(self.mean).div_(self.std)
+        x.sub_(self.mean).div_(self.std)
+        return x if outside is None else x.masked_fill_(outside, 0.0)
 
 
 def measure(array: NDArray[Any], rule: Normalisation) -> Scaling:
@@ -41,6 +44,8 @@ def measure(array: NDArray[Any], rule: Normalisation) -> Scaling:
         return Scaling(-np.inf, np.inf, 0.0, 1.0)
     if rule.kind == "window":
         return Scaling(rule.low, rule.high, rule.mean, rule.std)
+    if rule.kind in ("standard", "range"):
+        return _of_every_voxel(array, rule)
     values = sample(array, nonzero=rule.inside == "nonzero")
     if not len(values):
         return Scaling(-np.inf, np.inf, 0.0, 1.0)
@@ -50,6 +55,25 @@ def measure(array: NDArray[Any], rule: Normalisation) -> Scaling:
     clipped = np.clip(values, low, high)
     std = float(clipped.std(dtype=np.float64))
     return Scaling(low, high, float(clipped.mean(dtype=np.float64)), std if std > 1e-12 * max(1.0, abs(high)) else 1.0)
+
+
+def _of_every_voxel(array: NDArray[Any], rule: Normalisation) -> Scaling:
+    """Mean and deviation, or lowest and highest, without sampling; a plane at a time."""
+    outside = background_of(array) if rule.kind == "standard" and rule.inside == "nonzero" else None
+    count, total, squares, low, high = 0, 0.0, 0.0, np.inf, -np.inf
+    for plane in array:
+        values = plane[np.isfinite(plane)].astype(np.float64)
+        values = values if outside is None else values[values != outside]
+        if len(values):
+            count, total, squares = count + len(values), total + values.sum(), squares + np.square(values).sum()
+            low, high = min(low, values.min()), max(high, values.max())
+    if not count:
+        return Scaling(-np.inf, np.inf, 0.0, 1.0)
+    if rule.kind == "range":
+        return Scaling(low, high, low, high - low or 1.0)
+    mean = total / count
+    std = float(np.sqrt(max(0.0, squares / count - mean**2)))
+    return Scaling(low, high, mean, std if std > 1e-7 * max(1.0, abs(mean)) else 1.0, outside)
 
 
 def sample(array: NDArray[Any], nonzero: bool = False) -> NDArray[np.float64]:

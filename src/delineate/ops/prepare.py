@@ -72,7 +72,7 @@ def prepare(volume: Volume, plan: Plan, present: Sequence[int] | None = None) ->
         names = ", ".join(plan.channels[n].name for n in here)
         raise InputError(f"found {volume.channels} channel(s), the plan takes {len(here)} ({names})", path=volume.source or None)
     trail = trace(volume, plan)
-    kernels = kernels_for(trail)
+    kernels = kernels_for(trail, plan.resampling)
     shape = (len(plan.channels), *trail.prepared.shape)
     out = torch.empty(shape, dtype=torch.float32) if present is None else torch.zeros(shape, dtype=torch.float32)
     for index, channel in zip(here, volume.channels_array, strict=True):
@@ -117,9 +117,19 @@ def trace(volume: Volume, plan: Plan) -> Trail:
     return Trail(volume.grid, oriented, axes, start, stop, prepared)
 
 
-def kernels_for(trail: Trail) -> tuple[Kernel, Kernel, Kernel]:
-    """Cubic along fine axes, linear along an axis much coarser than the finest."""
+def kernels_for(trail: Trail, resampling: str = "cubic") -> tuple[Kernel, Kernel, Kernel]:
+    """Cubic along fine axes, linear along an axis much coarser than the finest; with "spline" splines, and the nearest slice there.
+
+    As in nnU-Net the slices of a "spline" are thick if they are so before or else after resampling, and along one axis only.
+    """
     spacing = trail.oriented.spacing_mm
+    if resampling == "spline":
+        for step in (spacing, trail.prepared.spacing_mm):
+            if max(step) > ANISOTROPIC * min(step):
+                thick = [n for n in range(3) if step[n] == max(step)]
+                i, j, k = ("nearest" if thick == [n] else "spline" for n in range(3))
+                return i, j, k  # type: ignore[return-value]
+        return "spline", "spline", "spline"
     a, b, c = ("linear" if s > ANISOTROPIC * min(spacing) else "cubic" for s in spacing)
     return a, b, c  # type: ignore[return-value]
 
@@ -223,12 +233,16 @@ def _crop_box(channels: NDArray[Any], rule: str) -> tuple[tuple[int, int, int], 
     if rule == "none":
         return whole
     start, stop = [0, 0, 0], list(shape)
-    share = 0.0 if rule == "nonzero" else 0.01  # a table's or a cable's thin plane is no body
-    mask = np.any([channel != background_of(channel) for channel in channels], axis=0) if rule == "nonzero" else channels[0] > BODY_HU
+    share = 0.01 if rule == "body" else 0.0  # a table's or a cable's thin plane is no body
+    margin = 0 if rule == "not_zero" else 2
+    if rule == "body":
+        mask = channels[0] > BODY_HU
+    else:
+        mask = np.any([channel != (background_of(channel) if rule == "nonzero" else 0) for channel in channels], axis=0)
     for axis in range(3):
         filled = mask.mean(axis=tuple(a for a in range(3) if a != axis), dtype=np.float32)
         hit = np.flatnonzero(filled > share)
         if not len(hit):
             return whole
-        start[axis], stop[axis] = max(0, int(hit[0]) - 2), min(shape[axis], int(hit[-1]) + 3)
+        start[axis], stop[axis] = max(0, int(hit[0]) - margin), min(shape[axis], int(hit[-1]) + 1 + margin)
     return (start[0], start[1], start[2]), (stop[0], stop[1], stop[2])

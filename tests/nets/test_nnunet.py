@@ -1,0 +1,294 @@
+"""Importing nnU-Net: a real trained fold against nnU-Net's own masks, every family against a reference forward pass, and what is refused."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from typer.testing import CliRunner
+
+from delineate.cli import app
+from delineate.core.bundle import Bundle
+from delineate.core.errors import BundleError, InputError, UsageError
+from delineate.core.volume import Volume
+from delineate.formats.files import read
+from delineate.nets.build import build, load_weights
+from delineate.nets.infer import Engine
+from delineate.nets.nnunet import load_data_only, read_bundle
+from delineate.nets.predictor import predict
+
+TRAINED = "nnUNetTrainer__nnUNetPlans__3d_fullres"
+
+
+# ---- a results folder as nnU-Net writes it, small, with drawn weights ----
+
+
+def results(folder: Path, *, name: str = "3d_fullres", network: str = "PlainConvUNet", dims: int = 3, bias: bool = True, **changes: Any) -> Path:
+    """``changes``: of plans (``plans_x``), of the dataset (``dataset_x``), of the network's words (``words_x``), else of the configuration."""
+
+    def part(start: str) -> dict[str, Any]:
+        return {key.removeprefix(start): value for key, value in changes.items() if key.startswith(start)}
+
+    resnet = network == "ResidualEncoderUNet"
+    kernels, strides = [[3] * dims, [1] + [3] * (dims - 1), [3] * dims], [[1] * dims, [1] + [2] * (dims - 1), [2] * dims]
+    words = {
+        "n_stages": 3, "features_per_stage": [4, 8, 8], "conv_op": f"torch.nn.modules.conv.Conv{dims}d", "kernel_sizes": kernels, "strides": strides,
+        ("n_blocks_per_stage" if resnet else "n_conv_per_stage"): [1, 2, 2] if resnet else [2, 1, 2], "n_conv_per_stage_decoder": [2, 1],
+        "conv_bias": bias, "norm_op": f"torch.nn.modules.instancenorm.InstanceNorm{dims}d", "norm_op_kwargs": {"eps": 1e-5, "affine": True},
+        "dropout_op": None, "nonlin": "torch.nn.LeakyReLU",
+    } | part("words_")  # fmt: skip
+    config = {
+        "preprocessor_name": "DefaultPreprocessor", "batch_size": 2, "patch_size": [12, 16, 8][-dims:], "spacing": [2.0, 1.0, 1.5][-dims:],
+        "normalization_schemes": ["CTNormalization", "ZScoreNormalization"], "use_mask_for_norm": [False, True],
+        "resampling_fn_data": "resample_data_or_seg_to_shape",
+        "architecture": {"network_class_name": f"dynamic_network_architectures.architectures.unet.{network}", "arch_kwargs": words},
+    }  # fmt: skip
+    config |= {key: value for key, value in changes.items() if not key.startswith(("plans_", "dataset_", "words_"))}
+    seen = {"0": {"percentile_00_5": -50.0, "percentile_99_5": 150.0, "mean": 60.0, "std": 20.0}}
+    plans = {
+        "dataset_name": "Dataset999_Small", "image_reader_writer": "SimpleITKIO", "transpose_forward": [0, 1, 2],
+        "foreground_intensity_properties_per_channel": seen, "configurations": {name: config},
+    } | part("plans_")  # fmt: skip
+    dataset = {"channel_names": {"0": "CT", "1": "PET"}, "labels": {"background": 0, "liver": 1, "tumour": 2, "ignore": 3}} | part("dataset_")
+    trained = folder / f"nnUNetTrainer__nnUNetPlans__{name}"
+    trained.mkdir(parents=True)
+    (trained / "plans.json").write_text(json.dumps(plans))
+    (trained / "dataset.json").write_text(json.dumps(dataset))
+    for fold in (0, 1):
+        torch.manual_seed(fold)
+        (trained / f"fold_{fold}").mkdir()
+        content = {
+            "network_weights": resnet_state(dims, kernels, bias) if resnet else plain_state(dims, kernels, bias), "optimizer_state": {},
+            "grad_scaler_state": None, "_best_ema": np.float32(0.5), "logging": {"mean_fg_dice": [np.float64(0.3)]}, "current_epoch": 3,
+            "init_args": {"configuration": name}, "trainer_name": "nnUNetTrainer", "inference_allowed_mirroring_axes": tuple(range(dims)),
+        }  # fmt: skip
+        torch.save(content, trained / f"fold_{fold}" / "checkpoint_final.pth")
+    return trained
+
+
+def block(state: dict[str, Tensor], at: str, c_in: int, c_out: int, kernel: list[int], bias: bool) -> None:
+    """A convolution and its norm, each listed twice, as nnU-Net's modules do."""
+    state[f"{at}.conv.weight"] = torch.randn(c_out, c_in, *kernel) / (c_in * np.prod(kernel)) ** 0.5
+    if bias:
+        state[f"{at}.conv.bias"] = torch.randn(c_out)
+    state[f"{at}.norm.weight"], state[f"{at}.norm.bias"] = torch.rand(c_out) + 0.5, torch.randn(c_out) / 3
+    state[f"{at}.all_modules.0.weight"] = state[f"{at}.conv.weight"]
+
+
+def decoder_state(state: dict[str, Tensor], kernels: list[list[int]], strides: list[list[int]]) -> None:
+    for d, (c_in, c_out) in enumerate(((8, 8), (8, 4))):
+        state[f"decoder.transpconvs.{d}.weight"] = torch.randn(c_in, c_out, *strides[-1 - d]) / 3
+        state[f"decoder.transpconvs.{d}.bias"] = torch.randn(c_out)
+        for n in range((2, 1)[d]):
+            block(state, f"decoder.stages.{d}.convs.{n}", 2 * c_out if n == 0 else c_out, c_out, kernels[-2 - d], True)
+        state[f"decoder.seg_layers.{d}.weight"], state[f"decoder.seg_layers.{d}.bias"] = torch.randn(3, c_out, *[1] * len(kernels[0])), torch.randn(3)
+
+
+def strides_of(dims: int) -> list[list[int]]:
+    return [[1] + [2] * (dims - 1), [2] * dims]
+
+
+def plain_state(dims: int, kernels: list[list[int]], bias: bool) -> dict[str, Tensor]:
+    state: dict[str, Tensor] = {}
+    for s, (c_in, c_out, convs) in enumerate(((2, 4, 2), (4, 8, 1), (8, 8, 2))):
+        for n in range(convs):
+            block(state, f"encoder.stages.{s}.0.convs.{n}", c_in if n == 0 else c_out, c_out, kernels[s], bias)
+    state |= {f"decoder.{name}": tensor for name, tensor in state.items()}
+    decoder_state(state, kernels, strides_of(dims))
+    return state
+
+
+def resnet_state(dims: int, kernels: list[list[int]], bias: bool) -> dict[str, Tensor]:
+    state: dict[str, Tensor] = {}
+    block(state, "encoder.stem.convs.0", 2, 4, kernels[0], bias)
+    for s, (c_in, c_out, blocks) in enumerate(((4, 4, 1), (4, 8, 2), (8, 8, 2))):
+        for n in range(blocks):
+            block(state, f"encoder.stages.{s}.blocks.{n}.conv1", c_in if n == 0 else c_out, c_out, kernels[s], bias)
+            block(state, f"encoder.stages.{s}.blocks.{n}.conv2", c_out, c_out, kernels[s], bias)
+        if c_in != c_out:
+            block(state, f"encoder.stages.{s}.blocks.0.skip.1", c_in, c_out, [1] * dims, False)
+    decoder_state(state, kernels, strides_of(dims))
+    return state
+
+
+# ---- the reference: what dynamic_network_architectures computes, written with functions alone ----
+
+
+def reference(state: dict[str, Tensor], x: Tensor, resnet: bool) -> Tensor:
+    dims = x.ndim - 2
+    conv, up, pool = (F.conv2d, F.conv_transpose2d, F.avg_pool2d) if dims == 2 else (F.conv3d, F.conv_transpose3d, F.avg_pool3d)
+    strides = [[1] * dims, *strides_of(dims)]
+
+    def one(at: str, x: Tensor, stride: Any = 1, act: bool = True) -> Tensor:
+        weight = state[f"{at}.conv.weight"]
+        x = conv(x, weight, state.get(f"{at}.conv.bias"), stride, [k // 2 for k in weight.shape[2:]])
+        x = F.instance_norm(x, weight=state[f"{at}.norm.weight"], bias=state[f"{at}.norm.bias"], eps=1e-5)
+        return F.leaky_relu(x, 0.01) if act else x
+
+    skips = []
+    if resnet:
+        x = one("encoder.stem.convs.0", x)
+    for s, count in enumerate((1, 2, 2) if resnet else (2, 1, 2)):
+        for n in range(count):
+            stride = strides[s] if n == 0 else 1
+            if not resnet:
+                x = one(f"encoder.stages.{s}.0.convs.{n}", x, stride)
+                continue
+            at, beside = f"encoder.stages.{s}.blocks.{n}", x
+            if n == 0 and s:
+                beside = pool(x, stride)
+                beside = one(f"{at}.skip.1", beside, act=False) if f"{at}.skip.1.conv.weight" in state else beside
+            x = F.leaky_relu(one(f"{at}.conv2", one(f"{at}.conv1", x, stride), act=False) + beside, 0.01)
+        skips.append(x)
+    for d in range(2):
+        x = up(x, state[f"decoder.transpconvs.{d}.weight"], state[f"decoder.transpconvs.{d}.bias"], strides[-1 - d])
+        x = torch.cat([x, skips[-2 - d]], 1)
+        for n in range((2, 1)[d]):
+            x = one(f"decoder.stages.{d}.convs.{n}", x)
+    return conv(x, state["decoder.seg_layers.1.weight"], state["decoder.seg_layers.1.bias"])
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("dims", [2, 3])
+@pytest.mark.parametrize("network", ["PlainConvUNet", "ResidualEncoderUNet"])
+def test_an_imported_network_computes_what_nnunets_does(tmp_path, network, dims, bias):
+    folder = results(tmp_path, name="2d" if dims == 2 else "3d_fullres", network=network, dims=dims, bias=bias)
+    bundle = read_bundle(folder)
+    x = torch.randn(2, 2, *(12, 16, 8)[:dims], generator=torch.Generator().manual_seed(5))
+    for fold, member in enumerate(bundle.members):
+        module = build(bundle.plan.network).eval()
+        load_weights(module, member.weights)
+        state = torch.load(folder / f"fold_{fold}" / "checkpoint_final.pth", weights_only=False)["network_weights"]
+        with torch.inference_mode():
+            expected, found = reference(state, x, network == "ResidualEncoderUNet"), module(x)
+        assert found.shape == expected.shape == (2, 3, *x.shape[2:])
+        assert (found - expected).abs().max() < 1e-4 * expected.abs().max()
+
+
+def test_plans_say_what_nnunet_does(tmp_path):
+    plan = read_bundle(results(tmp_path / "a", plans_transpose_forward=[1, 0, 2])).plan
+    assert plan.orientation == "jki" and plan.spacing_mm == (2.0, 1.0, 1.5) and plan.patch == (12, 16, 8) and plan.sided_axis is None
+    assert plan.inference.average == "logits" and plan.inference.mirror == (0, 1, 2) and plan.crop == "not_zero" and plan.resampling == "spline"
+    ct, pet = (channel.normalise for channel in plan.channels)
+    assert (ct.kind, ct.low, ct.high, ct.mean, ct.std) == ("window", -50, 150, 60, 20) and (pet.kind, pet.inside) == ("standard", "nonzero")
+    assert plan.labels.names == ["liver", "tumour"] and plan.labels.values == [1, 2]  # the ignore label is none of them
+    flat = read_bundle(results(tmp_path / "b", name="2d", dims=2, plans_transpose_forward=[1, 0, 2])).plan
+    assert flat.orientation == "kij" and flat.patch == (16, 8, 1) and flat.spacing_mm == (1.0, 1.5, None)  # nnU-Net slices j first, a plan last
+    turned = read_bundle(results(tmp_path / "c", plans_image_reader_writer="NibabelIOWithReorient")).plan
+    assert turned.orientation == "SAR" and turned.sided_axis == 2
+
+
+def test_older_plans_and_inherited_configurations(tmp_path):
+    new = results(tmp_path / "new", words_features_per_stage=[4, 8, 8])
+    old = shutil.copytree(new, tmp_path / "old" / new.name)
+    plans = json.loads((old / "plans.json").read_text())
+    config = plans["configurations"]["3d_fullres"]
+    words = config.pop("architecture")["arch_kwargs"]
+    config |= {
+        "UNet_class_name": "PlainConvUNet", "UNet_base_num_features": 4, "unet_max_num_features": 8, "conv_kernel_sizes": words["kernel_sizes"],
+        "pool_op_kernel_sizes": words["strides"], "n_conv_per_stage_encoder": [2, 1, 2], "n_conv_per_stage_decoder": [2, 1],
+    }  # fmt: skip
+    plans["configurations"] = {"base": config, "3d_fullres": {"inherits_from": "base", "batch_size": 5}}
+    (old / "plans.json").write_text(json.dumps(plans))
+    first, second = read_bundle(new), read_bundle(old)
+    assert first.plan.network == second.plan.network and second.plan.batch == 5
+    assert all(np.array_equal(a, second.members[0].weights[n]) for n, a in first.members[0].weights.items())
+
+
+def test_folds_and_checkpoints_are_chosen(tmp_path):
+    folder = results(tmp_path)
+    assert [m.fold for m in read_bundle(folder).members] == [0, 1] and [m.fold for m in read_bundle(folder, folds=[1]).members] == [1]
+    with pytest.raises(UsageError, match=r"no checkpoint_final\.pth of fold 4; it has 0, 1"):
+        read_bundle(folder, folds=[1, 4])
+    with pytest.raises(InputError, match=r"no fold has a checkpoint_best\.pth; there is checkpoint_final\.pth"):
+        read_bundle(folder, checkpoint="checkpoint_best.pth")
+    shutil.move(folder / "fold_0", folder / "fold_all")
+    shutil.rmtree(folder / "fold_1")
+    assert [m.name for m in read_bundle(folder).members] == ["all"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "word"),
+    [
+        ({"dataset_labels": {"background": 0, "whole": [1, 2], "core": [2]}}, "overlapping regions"),
+        ({"previous_stage": "3d_lowres"}, "second stage of a cascade"),
+        ({"preprocessor_name": "MyPreprocessor"}, "MyPreprocessor"),
+        ({"normalization_schemes": ["MyNorm", "NoNormalization"]}, "MyNorm"),
+        ({"resampling_fn_data": "my_resampling"}, "my_resampling"),
+        ({"plans_image_reader_writer": "MyReader"}, "MyReader"),
+        ({"words_norm_op": "torch.nn.modules.normalization.GroupNorm"}, "GroupNorm"),
+        ({"words_dropout_op": "torch.nn.Dropout3d"}, "dropout_op"),
+        ({"words_features_per_stage": [4, 8, 16]}, "do not fit"),
+        ({"words_n_conv_per_stage": [2, 2, 2]}, "has no encoder.stages.1.0.convs.1"),
+        ({"plans_foreground_intensity_properties_per_channel": {}}, "percentile_00_5"),
+        ({"network": "MyNet"}, "MyNet"),
+    ],
+)
+def test_what_has_no_counterpart_is_refused_by_name(tmp_path, changes, word):
+    with pytest.raises(BundleError, match=word):
+        read_bundle(results(tmp_path, **changes))
+
+
+class Harmful:
+    def __reduce__(self) -> Any:
+        return (print, ("this must never be printed",))
+
+
+def test_a_checkpoint_that_would_run_something_is_refused_unrun(tmp_path, capsys):
+    folder = results(tmp_path)
+    torch.save({"network_weights": {}, "x": Harmful()}, folder / "fold_0" / "checkpoint_final.pth")
+    with pytest.raises(BundleError, match="print"):
+        read_bundle(folder)
+    assert "never" not in capsys.readouterr().out
+    for content in (b"", b"PK nonsense", b"\x80\x02}."):
+        (folder / "fold_0" / "checkpoint_final.pth").write_bytes(content)
+        with pytest.raises(BundleError):
+            read_bundle(folder)
+    torch.save([1, 2], folder / "x.pth")
+    with pytest.raises(BundleError, match="dictionary"):
+        load_data_only(folder / "x.pth")
+
+
+def test_the_command(tmp_path):
+    folder, out = results(tmp_path / "Dataset999_Small"), tmp_path / "small.model"
+    done = CliRunner().invoke(app, ["import", "nnunet", str(folder), "-o", str(out), "--folds", "0"])
+    assert done.exit_code == 0 and "1 network(s)" in done.output and "liver, tumour" in done.output
+    bundle = Bundle.load(out)
+    assert bundle.card["checkpoints"].keys() == {"fold_0/checkpoint_final.pth"} and bundle.card["imported"] == "nnU-Net v2"
+    wrong = {
+        "imported from nnunet": ["nnunett", str(folder)], "1 trained networks": ["nnunet", str(folder.parent)],
+        "folds are numbers": ["nnunet", str(folder), "--folds", "a"], "not a folder": ["nnunet", str(tmp_path / "no")],
+    }  # fmt: skip
+    for said, words in wrong.items():
+        done = CliRunner().invoke(app, ["import", *words, "-o", str(tmp_path / "x.model")])
+        assert done.exit_code != 0 and not isinstance(done.exception, SystemExit) and said in str(done.exception)
+        assert not (tmp_path / "x.model").exists()
+
+
+@pytest.fixture(scope="module")
+def hippocampus(real_data) -> tuple[Path, Engine]:
+    folder = real_data / "nnunet_hippocampus"
+    if not folder.is_dir():
+        pytest.skip("the trained nnU-Net is not here")
+    return folder, Engine.from_bundle(read_bundle(folder / TRAINED), torch.device("cpu"), torch.float32)
+
+
+@pytest.mark.parametrize(("mirror", "cases"), [(False, 10), (True, 2)])
+def test_a_real_fold_gives_nnunets_own_masks(hippocampus, real_data, mirror, cases):
+    folder, engine = hippocampus
+    scores = []
+    for path in sorted((folder / ("predictions_tta" if mirror else "predictions_plain")).glob("*.nii.gz"))[:cases]:
+        scan = read(next((real_data / "hippocampus").rglob(f"images*/{path.name}")))
+        inference = engine.plan.inference.model_copy(update={} if mirror else {"mirror": ()})
+        assert isinstance(scan, Volume)
+        found, theirs = predict(scan, engine, inference=inference).labels.array, np.asarray(nib.load(path).dataobj)
+        scores += [2 * ((found == v) & (theirs == v)).sum() / ((found == v).sum() + (theirs == v).sum()) for v in (1, 2)]
+    assert np.mean(scores) >= 0.998
