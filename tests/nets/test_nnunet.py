@@ -18,6 +18,7 @@ from typer.testing import CliRunner
 from delineate.cli import app
 from delineate.core.bundle import Bundle
 from delineate.core.errors import BundleError, InputError, UsageError
+from delineate.core.grid import Grid
 from delineate.core.volume import Volume
 from delineate.formats.files import read
 from delineate.nets.build import build, load_weights
@@ -186,6 +187,32 @@ def test_plans_say_what_nnunet_does(tmp_path):
     assert turned.orientation == "SAR" and turned.sided_axis == 2
 
 
+def test_regions_overwrite_each_other_in_their_order(tmp_path):
+    """Three heads, a sigmoid each, whose order is not that of their values; against nnU-Net's rule on the reference's own logits."""
+    labels = {"background": 0, "whole": [1, 2, 3], "left rim": [3], "core": [2, 3], "ignore": 4}
+    folder = results(tmp_path, dataset_labels=labels, dataset_regions_class_order=[1, 3, 2], normalization_schemes=["NoNormalization"] * 2,
+                     spacing=[1.0, 1.0, 1.0], patch_size=[12, 16, 8])  # fmt: skip
+    scan = np.random.default_rng(0).normal(size=(2, 8, 16, 12)).astype(np.float32)  # i, j, k: the file's axes
+    path = folder / "fold_0" / "checkpoint_final.pth"
+    content = torch.load(path, weights_only=False)
+    state, x = content["network_weights"], torch.from_numpy(scan.transpose(0, 3, 2, 1).copy())[None]
+    state["decoder.seg_layers.1.bias"] -= reference(state, x, resnet=False)[0].flatten(1).median(1).values  # each region is half of the voxels
+    torch.save(content, path)
+    bundle = read_bundle(folder, folds=[0])
+    assert bundle.plan.network.overlapping and bundle.plan.network.classes == 3
+    assert [(s.value, s.name, s.side) for s in bundle.plan.structures] == [(1, "whole", None), (3, "left rim", None), (2, "core", None)]
+    engine = Engine.from_bundle(bundle, torch.device("cpu"), torch.float32)
+    found = predict(
+        Volume(scan, Grid.from_spacing((8, 16, 12), (1, 1, 1))), engine, inference=engine.plan.inference.model_copy(update={"mirror": ()})
+    )
+    logits = reference(state, x, resnet=False)[0]
+    expected = np.zeros((12, 16, 8), np.uint8)
+    for value, scores in zip((1, 3, 2), logits, strict=True):
+        expected[scores.numpy() > 0] = value
+    assert all((expected == v).sum() > 50 for v in range(4))
+    assert np.array_equal(found.labels.array, expected.transpose(2, 1, 0))
+
+
 def test_older_plans_and_inherited_configurations(tmp_path):
     new = results(tmp_path / "new", words_features_per_stage=[4, 8, 8])
     old = shutil.copytree(new, tmp_path / "old" / new.name)
@@ -218,7 +245,7 @@ def test_folds_and_checkpoints_are_chosen(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "word"),
     [
-        ({"dataset_labels": {"background": 0, "whole": [1, 2], "core": [2]}}, "overlapping regions"),
+        ({"dataset_labels": {"background": 0, "whole": [1, 2], "core": [2]}, "dataset_regions_class_order": [1]}, "regions_class_order names 1"),
         ({"previous_stage": "3d_lowres"}, "second stage of a cascade"),
         ({"preprocessor_name": "MyPreprocessor"}, "MyPreprocessor"),
         ({"normalization_schemes": ["MyNorm", "NoNormalization"]}, "MyNorm"),

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -159,6 +160,32 @@ def test_splines_take_the_nearest_of_thick_slices():
     assert np.allclose(x[0].numpy(), np.repeat(values, 4, axis=2), atol=1e-5)
     x, _ = prepare(Volume(values, Grid.from_spacing((10, 10, 4), (4, 1, 4))), plan)  # thick along two axes: neither is left out
     assert not np.allclose(x[0].numpy()[::4], np.repeat(values, 4, axis=2), atol=1e-2)
+
+
+def test_thick_slices_are_restored_from_the_nearest_along_any_marching_axis():
+    image = Volume(np.random.default_rng(2).normal(size=(10, 8, 4)).astype(np.float32), Grid.from_spacing((10, 8, 4), (1, 1, 4)))
+    trail = trace(image, small_plan(spacing_mm=(1.25, 1.0, 5.3), resampling="spline"))
+    assert trail.nearest == 2 and trail.prepared.shape == (8, 8, 3)
+    scores = one_hot(np.random.default_rng(3).integers(0, 3, (8, 8, 3)), 3)
+    results = [restore(torch.split(scores.movedim(a + 1, 1), 1, dim=1), trail, a, np.array([0, 1, 2], np.uint8)) for a in range(3)]
+    assert all(np.array_equal(r, results[0]) for r in results)
+    planes = np.clip(np.floor((np.arange(4) + 0.5) * 3 / 4), 0, 2).astype(int)  # the nearest of 3 to each of 4
+    for k, plane in enumerate(planes):
+        alone = restore(torch.split(scores[..., [plane]], 1, dim=1), _one_plane(trail), 0, np.array([0, 1, 2], np.uint8))
+        assert np.array_equal(results[0][..., k], alone[..., 0])
+
+
+def _one_plane(trail):
+    """The trail of a single slice of the same scan."""
+    source, prepared = (Grid((*g.shape[:2], 1), g.affine) for g in (trail.source, trail.prepared))
+    return replace(trail, source=source, oriented=source, stop=(10, 8, 1), prepared=prepared)
+
+
+def test_overlapping_classes_take_the_last_that_is_above():
+    scores = torch.tensor([[0.9, 0.1, 0.6], [0.6, 0.4, 0.2], [0.1, 0.2, 0.8]])[:, :, None, None]  # (class, plane, 1, 1)
+    image = Volume(np.zeros((3, 1, 1), np.float32), Grid.from_spacing((3, 1, 1), (1, 1, 1)))
+    _, trail = prepare(image, small_plan())
+    assert restore([scores], trail, 0, np.array([0, 7, 5, 6], np.uint8), above=0.5).ravel().tolist() == [5, 0, 6]
 
 
 def test_body_crop_keeps_the_body():

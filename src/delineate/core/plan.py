@@ -93,7 +93,7 @@ class Network(Part):
     kind: Literal["unet", "denseunet", "vnet", "quicknat"] = "unet"
     dims: Literal[2, 3]
     channels: Annotated[int, Field(ge=1)]
-    classes: Annotated[int, Field(ge=2)]  # background included
+    classes: Annotated[int, Field(ge=1)]  # background included, unless they are overlapping
     widths: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=2)]
     strides: tuple[Triple, ...]
     kernels: tuple[Triple, ...]
@@ -106,6 +106,7 @@ class Network(Part):
     norm: Literal["instance", "batch", "group"] = "instance"
     activation: Literal["leaky_relu", "relu", "prelu"] = "leaky_relu"
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    overlapping: bool = False  # every class by itself (a sigmoid each), without a background among them
     deep_supervision: bool = True  # False where left out for another family than unet
 
     @model_validator(mode="before")
@@ -135,6 +136,12 @@ class Network(Part):
             )
         if isinstance(self.decoder_convs, tuple) and len(self.decoder_convs) != len(self.widths) - 1:
             raise ValueError(f"decoder_convs are stated once, or for each of {len(self.widths) - 1} stages, found {self.decoder_convs}")
+        return self
+
+    @model_validator(mode="after")
+    def _has_classes(self) -> Network:
+        if self.classes < 2 and not self.overlapping:
+            raise ValueError(f"background and a structure are two classes at least, found {self.classes}")
         return self
 
     @model_validator(mode="after")
@@ -321,6 +328,7 @@ class Plan(Part):
     ``orientation``: where the prepared axes point to, such as RAS; or, such as "kji", the scan's own axes in that order, whatever they point to.
     ``crop``: to the box of what differs from the background ("nonzero", as for ``Normalisation``), of values other than 0 without any margin
     ("not_zero"), or of the body in CT ("body").
+    With ``network.overlapping`` a voxel gets the last structure, in the plan's order, that is likelier there than not.
     ``resampling``: "cubic" (Keys 1981, widened where it shrinks; linear across thick slices) or "spline" (cubic B-splines, never widened;
     the nearest slice across thick ones), which is nnU-Net's way.
     ``reasons`` says why each choice was made; ``low_resolution`` is the plan of a first stage at a coarser
@@ -355,10 +363,10 @@ class Plan(Part):
     def _parts_agree(self) -> Plan:
         if self.network.channels != len(self.channels):
             raise ValueError(f"the network takes {self.network.channels} channels, the plan names {len(self.channels)}")
-        if self.network.classes != len(self.structures) + 1:
-            raise ValueError(
-                f"the network gives {self.network.classes} classes, {len(self.structures)} structures and background need {len(self.structures) + 1}"
-            )
+        needed = len(self.structures) + (0 if self.network.overlapping else 1)
+        if self.network.classes != needed:
+            background = "" if self.network.overlapping else " and background"
+            raise ValueError(f"the network gives {self.network.classes} classes, {len(self.structures)} structures{background} need {needed}")
         if any(p < 1 or p % d for p, d in zip(self.patch, self.network.divisor, strict=True)):
             raise ValueError(f"patch {self.patch} is not divisible by the network's strides {self.network.divisor}")
         if self.dims == 2 and self.patch[2] != 1:
@@ -374,6 +382,8 @@ class Plan(Part):
         return self
 
     def _check_views(self) -> None:
+        if self.views and self.network.overlapping:
+            raise ValueError("views are for classes that exclude each other")
         if self.views and self.inference.average == "logits":
             raise ValueError("views are averaged by their probabilities, not logits")
         if self.views and self.dims == 3:

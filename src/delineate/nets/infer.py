@@ -21,6 +21,7 @@ import tempfile
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -333,7 +334,10 @@ def _scores(scan: Tensor, corners: list[Triple], order: Sequence[int], engine: E
 def _mirrored_forward(module: nn.Module, x: Tensor, axes: Sequence[int], engine: Engine, inference: Inference) -> Tensor:
     """Scores of ``x`` (B, C, *patch) seen in a mirror and mirrored back; left and right change names where their axis is flipped."""
     dims = [2 + a for a in axes]
-    out = forward(module, x.flip(dims) if dims else x, engine.plan.dims, engine.dtype, logits=inference.average == "logits")
+    activation: Literal["softmax", "sigmoid", "none"] = (
+        "none" if inference.average == "logits" else "sigmoid" if engine.plan.network.overlapping else "softmax"
+    )
+    out = forward(module, x.flip(dims) if dims else x, engine.plan.dims, engine.dtype, activation)
     if dims:
         out = out.flip(dims)
         if engine.plan.sided_axis in axes and engine.plan.labels.is_sided:
@@ -342,12 +346,14 @@ def _mirrored_forward(module: nn.Module, x: Tensor, axes: Sequence[int], engine:
 
 
 @torch.inference_mode()
-def forward(module: nn.Module, x: Tensor, dims: int, dtype: torch.dtype, logits: bool = False) -> Tensor:
-    """(B, C, I, J, K) -> (B, L, I, J, K) float32 probabilities, or ``logits``; K is 1 in 2-D."""
+def forward(module: nn.Module, x: Tensor, dims: int, dtype: torch.dtype, activation: Literal["softmax", "sigmoid", "none"] = "softmax") -> Tensor:
+    """(B, C, I, J, K) -> (B, L, I, J, K) float32 scores; K is 1 in 2-D."""
     flat = x[..., 0] if dims == 2 else x
     with torch.autocast(x.device.type, dtype, enabled=dtype != torch.float32):
         out: Tensor = module(flat.contiguous(memory_format=memory_format(dims)))
-    scores = out.float() if logits else out.float().softmax(dim=1)
+    scores = out.float()
+    if activation != "none":
+        scores = scores.softmax(dim=1) if activation == "softmax" else scores.sigmoid()
     return scores[..., None] if dims == 2 else scores
 
 

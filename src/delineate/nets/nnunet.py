@@ -6,7 +6,8 @@ weights alone; whatever else one holds is refused by name. Every fold becomes a 
 
 nnU-Net does not turn scans: its network sees a file's own axes, backwards (k, j, i), in the order that ``transpose_forward`` says. Plans say that
 as ``orientation``. What it calls z-score, not-zero crop and cubic resampling have their counterparts in plans as well.
-What cannot be said in a plan yet (regions, the second stage of a cascade, networks of one's own) is refused.
+Its regions are classes that overlap, a sigmoid each. What cannot be said in a plan (the second stage of a cascade, networks of one's
+own) is refused.
 """
 
 from __future__ import annotations
@@ -198,8 +199,8 @@ def _plan(source: _Source, mirror: tuple[int, ...], say: Callable[[str], None]) 
         )
     if config.get("preprocessor_name", "DefaultPreprocessor") != "DefaultPreprocessor":
         raise source.refuse(f"prepares scans by {config['preprocessor_name']}; only nnU-Net's DefaultPreprocessor can be imported")
-    channels, structures = _channels(source), _structures(source)
-    network = _network(source, len(channels), len(structures) + 1)
+    channels, (structures, overlapping) = _channels(source), _structures(source)
+    network = _network(source, len(channels), len(structures), overlapping)
     reader = plans.get("image_reader_writer", "SimpleITKIO")
     if reader not in AXES:
         raise source.refuse(f"reads images by {reader}; known are {', '.join(AXES)}")
@@ -232,13 +233,17 @@ def _plan(source: _Source, mirror: tuple[int, ...], say: Callable[[str], None]) 
     )
 
 
-def _structures(source: _Source) -> tuple[Structure, ...]:
-    labels = {str(name): value for name, value in source.dataset.get("labels", {}).items()}
-    regions = [name for name, value in labels.items() if not isinstance(value, int)]
-    if regions:
-        raise source.refuse(f"learnt overlapping regions ({', '.join(regions[:3])}), which cannot be imported yet")
-    known = LabelSet.from_names({value: name for name, value in labels.items() if name != "ignore"})
-    return tuple(Structure(**entry) for entry in known.to_json())
+def _structures(source: _Source) -> tuple[tuple[Structure, ...], bool]:
+    """The structures, and whether they are overlapping regions. None has a side: nnU-Net's mirror does not exchange left and right."""
+    labels = {str(name): value for name, value in source.dataset["labels"].items() if name != "ignore" and value not in (0, [0])}
+    overlapping = any(not isinstance(value, int) for value in labels.values())
+    if overlapping:  # where a region is found its value overwrites those of earlier ones
+        order = source.dataset["regions_class_order"]
+        if len(order) != len(labels):
+            raise source.refuse(f"has {len(labels)} regions, and regions_class_order names {len(order)}")
+        labels = dict(zip(labels, order, strict=True))
+    known = {entry["value"]: Structure(**(entry | {"side": None})) for entry in LabelSet.from_names({v: n for n, v in labels.items()}).to_json()}
+    return tuple(known[value] for value in labels.values()), overlapping
 
 
 def _channels(source: _Source) -> tuple[Channel, ...]:
@@ -266,7 +271,7 @@ def _normalisation(source: _Source, scheme: str, masked: bool, seen: Mapping[str
     raise source.refuse(f"normalises by {scheme}, which is not one of nnU-Net's own")
 
 
-def _network(source: _Source, channels: int, classes: int) -> Network:
+def _network(source: _Source, channels: int, structures: int, overlapping: bool) -> Network:
     made = _architecture(source)
     words = made["arch_kwargs"]
     name = str(made["network_class_name"]).rsplit(".", 1)[-1]
@@ -289,7 +294,8 @@ def _network(source: _Source, channels: int, classes: int) -> Network:
     return Network(
         dims=dims,  # type: ignore[arg-type]
         channels=channels,
-        classes=classes,
+        classes=structures + (0 if overlapping else 1),
+        overlapping=overlapping,
         widths=tuple(words["features_per_stage"]),
         strides=strides[1:],
         kernels=kernels,

@@ -103,9 +103,12 @@ def predict(volume: Volume, engine: Engine, bundle_id: str = "", inference: Infe
 def _labels(scan: Tensor, trail: Trail, engine: Engine, inference: Inference | None) -> NDArray[Any]:
     """(I, J, K) label values on the scan's grid, postprocessed."""
     plan, structures = engine.plan, engine.plan.labels
-    values = np.array([0, *structures.values], dtype=structures.dtype)
+    ordered = [s.value for s in plan.structures] if plan.network.overlapping else structures.values  # which one comes later matters to the former
+    values = np.array([0, *ordered], dtype=structures.dtype)
+    average = (inference or plan.inference).average
+    above = (0.0 if average == "logits" else 0.5) if plan.network.overlapping else None
     with torch.inference_mode(), closing(slabs(scan, engine, inference)) as stream:
-        array = restore(stream, trail, marching_axis(scan.shape[1:], plan), values)
+        array = restore(stream, trail, marching_axis(scan.shape[1:], plan), values, above)
     for name in plan.postprocessing.keep_largest:
         keep_largest(array, structures.named(name).value)
     return array

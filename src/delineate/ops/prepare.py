@@ -36,7 +36,7 @@ class Trail:
     """What prepare() did, enough to undo it.
 
     ``source`` is the scan's grid, ``axes`` moved its arrays to ``oriented``, of which the box ``start``..``stop``
-    was kept and resampled to ``prepared``.
+    was kept and resampled to ``prepared``. ``nearest`` is the axis of thick slices, if any, along which ``restore`` takes the nearest one.
     """
 
     source: Grid
@@ -45,6 +45,7 @@ class Trail:
     start: tuple[int, int, int]
     stop: tuple[int, int, int]
     prepared: Grid
+    nearest: int | None = None
 
     @property
     def cropped_shape(self) -> tuple[int, int, int]:
@@ -114,7 +115,8 @@ def trace(volume: Volume, plan: Plan) -> Trail:
             f"would become {prepared.shape} voxels at the plan's spacing; the scan spans {kept.shape} voxels of {kept.spacing_mm} mm",
             path=volume.source or None,
         )
-    return Trail(volume.grid, oriented, axes, start, stop, prepared)
+    nearest = thick_axis(prepared.spacing_mm, kept.spacing_mm) if plan.resampling == "spline" else None
+    return Trail(volume.grid, oriented, axes, start, stop, prepared, nearest)
 
 
 def kernels_for(trail: Trail, resampling: str = "cubic") -> tuple[Kernel, Kernel, Kernel]:
@@ -124,17 +126,22 @@ def kernels_for(trail: Trail, resampling: str = "cubic") -> tuple[Kernel, Kernel
     """
     spacing = trail.oriented.spacing_mm
     if resampling == "spline":
-        for step in (spacing, trail.prepared.spacing_mm):
-            if max(step) > ANISOTROPIC * min(step):
-                thick = [n for n in range(3) if step[n] == max(step)]
-                i, j, k = ("nearest" if thick == [n] else "spline" for n in range(3))
-                return i, j, k  # type: ignore[return-value]
-        return "spline", "spline", "spline"
+        thick = thick_axis(spacing, trail.prepared.spacing_mm)
+        i, j, k = ("nearest" if n == thick else "spline" for n in range(3))
+        return i, j, k  # type: ignore[return-value]
     a, b, c = ("linear" if s > ANISOTROPIC * min(spacing) else "cubic" for s in spacing)
     return a, b, c  # type: ignore[return-value]
 
 
-def restore(slabs: Iterable[Tensor], trail: Trail, axis: int, values: NDArray[Any]) -> NDArray[Any]:
+def thick_axis(*spacings: tuple[float, float, float]) -> int | None:
+    """The one axis that the first anisotropic of ``spacings`` is much coarser along than its finest; None where there is none, or several."""
+    for step in spacings:
+        if max(step) > ANISOTROPIC * min(step):
+            return step.index(max(step)) if step.count(max(step)) == 1 else None
+    return None
+
+
+def restore(slabs: Iterable[Tensor], trail: Trail, axis: int, values: NDArray[Any], above: float | None = None) -> NDArray[Any]:
     """Class scores on the prepared grid to label values on the scan's own grid, slab by slab.
 
     Args:
@@ -143,6 +150,8 @@ def restore(slabs: Iterable[Tensor], trail: Trail, axis: int, values: NDArray[An
         trail: from ``prepare``.
         axis: 0, 1 or 2, the marching axis.
         values: (L,) label value of each class; values[0] is the background's, 0.
+        above: classes that may overlap, without a background among them: values is then (L + 1,), and a voxel gets the last class whose
+            score is above this.
 
     Returns:
         (I, J, K) of ``values.dtype`` on ``trail.source``; 0 outside the kept box.
@@ -150,16 +159,22 @@ def restore(slabs: Iterable[Tensor], trail: Trail, axis: int, values: NDArray[An
     oriented = np.zeros(trail.oriented.shape, dtype=values.dtype)
     box = np.moveaxis(_boxed(oriented, trail), axis, 0)  # a view: writing into it fills the volume
     lookup = torch.from_numpy(values.astype(np.int32))
-    for start, winners in winners_by_plane(slabs, trail, axis):
+    for start, winners in winners_by_plane(slabs, trail, axis, above):
         box[start : start + len(winners)] = lookup[winners.to("cpu", torch.int64)].numpy()
     return np.ascontiguousarray(trail.axes.inverse().apply(oriented))
 
 
-def winners_by_plane(slabs: Iterable[Tensor], trail: Trail, axis: int) -> Iterator[tuple[int, Tensor]]:
-    """For consecutive planes of the kept box: (first plane, (d', A', B') int16 class with the largest score)."""
+def winners_by_plane(slabs: Iterable[Tensor], trail: Trail, axis: int, above: float | None = None) -> Iterator[tuple[int, Tensor]]:
+    """For consecutive planes of the kept box: (first plane, (d', A', B') int16 class with the largest score).
+
+    With ``above`` 1 + the last class whose score is above it, or 0.
+    """
     source, prepared = (_axis_first(shape, axis) for shape in (trail.cropped_shape, trail.prepared.shape))
     positions = np.clip(scale_positions(prepared[0], source[0]), 0, prepared[0] - 1)
-    in_plane = [_interpolation(n_prepared, n_source) for n_prepared, n_source in zip(prepared[1:], source[1:], strict=True)]
+    if trail.nearest == axis:
+        positions = np.floor(positions + 0.5)
+    kernels: list[Kernel] = ["nearest" if trail.nearest == a else "linear" for a in range(3) if a != axis]
+    in_plane = [_interpolation(n_in, n_out, kernel) for n_in, n_out, kernel in zip(prepared[1:], source[1:], kernels, strict=True)]
     done, first = 0, 0  # planes written; prepared index of the first plane at hand
     pieces: list[Tensor] = []  # the planes at hand: what an earlier slab left, and the slab; never joined, which would copy the slab
     for slab in slabs:
@@ -167,7 +182,7 @@ def winners_by_plane(slabs: Iterable[Tensor], trail: Trail, axis: int) -> Iterat
         last = first + sum(piece.shape[1] for piece in pieces) - 1
         final = last == prepared[0] - 1
         ready = source[0] if final else int(np.searchsorted(positions, last, side="right"))  # planes that need nothing beyond ``last``
-        yield from _reduce(pieces, first, positions, done, ready, in_plane, (source[1], source[2]))
+        yield from _reduce(pieces, first, positions, done, ready, in_plane, (source[1], source[2]), above)
         done = max(done, ready)
         keep_from = last if done >= source[0] else min(last, int(np.floor(positions[done])))
         pieces = [torch.cat(list(_between(pieces, keep_from - first, last + 1 - first)), dim=1)]  # a copy: the slab's memory is let go
@@ -188,8 +203,9 @@ def _between(pieces: list[Tensor], low: int, high: int) -> Iterator[Tensor]:
 
 
 def _reduce(
-    pieces: list[Tensor], first: int, positions: NDArray[np.float64], start: int, stop: int, in_plane: list[Tensor | None], plane: tuple[int, int]
-) -> Iterator[tuple[int, Tensor]]:
+    pieces: list[Tensor], first: int, positions: NDArray[np.float64], start: int, stop: int, in_plane: list[Tensor | None], plane: tuple[int, int],
+    above: float | None,
+) -> Iterator[tuple[int, Tensor]]:  # fmt: skip
     """Planes start..stop of the output from the planes at hand, a few at a time, one class after the other with a running maximum."""
     step = max(1, CHUNK_VOXELS // (plane[0] * plane[1]))
     device, at_hand = pieces[0].device, sum(piece.shape[1] for piece in pieces)
@@ -207,14 +223,17 @@ def _reduce(
                 score = apply_axis(apply_axis(apply_axis(planes, along, 0), w_b, 2), w_a, 1)
             else:
                 score = apply_axis(apply_axis(apply_axis(planes, w_b, 2), w_a, 1), along, 0)
+            if above is not None:
+                winner.masked_fill_(score > above, index + 1)
+                continue
             winner.masked_fill_(score > best, index)
             torch.maximum(best, score, out=best)
         yield begin, winner
 
 
-def _interpolation(n_in: int, n_out: int) -> Tensor | None:
-    """Linear weights without widening: scores are smooth, and a label is asked for at a point."""
-    return None if n_in == n_out else torch.from_numpy(axis_weights(scale_positions(n_in, n_out), n_in, "linear"))
+def _interpolation(n_in: int, n_out: int, kernel: Kernel) -> Tensor | None:
+    """Weights without widening: scores are smooth, and a label is asked for at a point."""
+    return None if n_in == n_out else torch.from_numpy(axis_weights(scale_positions(n_in, n_out), n_in, kernel))
 
 
 def _axis_first(shape: tuple[int, int, int], axis: int) -> tuple[int, ...]:

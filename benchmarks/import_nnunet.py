@@ -1,0 +1,86 @@
+"""A trained nnU-Net, imported: its masks against nnU-Net's own, and the seconds that both take on the same scans, whole processes.
+
+    python benchmarks/import_nnunet.py [--peer FOLDER_OF_A_VENV] [--data ../shared/data] [--runs 3]
+
+Without ``--peer`` the masks are compared with those that nnU-Net 2.8.1 left beside the data, and only ours is timed. The peer's environment
+is made by ``python -m venv FOLDER`` and ``FOLDER/bin/pip install torch==2.13.0 nnunetv2``; nothing of it is used here.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+
+from measure import keep
+
+DATA = Path(os.environ.get("DELINEATE_DATA", Path(__file__).parents[2] / "shared" / "data"))
+TRAINED = "nnUNetTrainer__nnUNetPlans__3d_fullres"
+
+
+def dice(ours: Path, theirs: Path) -> dict[str, float]:
+    """Mean Dice over cases and both structures, the least, and the share of equal voxels."""
+    scores, equal = [], []
+    for path in sorted(theirs.glob("*.nii.gz")):
+        a, b = (np.asarray(nib.load(folder / path.name).dataobj) for folder in (ours, theirs))
+        scores += [2 * ((a == v) & (b == v)).sum() / max(1, (a == v).sum() + (b == v).sum()) for v in (1, 2)]
+        equal.append((a == b).mean())
+    return {
+        "mean_dice": round(float(np.mean(scores)), 5),
+        "least_dice": round(float(min(scores)), 5),
+        "equal_voxels": round(float(np.mean(equal)), 6),
+    }
+
+
+def timed(command: list[str], environment: dict[str, str]) -> float:
+    began = time.perf_counter()
+    subprocess.run(command, check=True, stdout=sys.stderr, stderr=sys.stderr, env=os.environ | environment)
+    return time.perf_counter() - began
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--peer", type=Path, help="an environment with nnunetv2")
+    parser.add_argument("--data", type=Path, default=DATA)
+    parser.add_argument("--runs", type=int, default=3)
+    a = parser.parse_args()
+    found: dict[str, Any] = {}
+    with tempfile.TemporaryDirectory() as name:
+        work, trained = Path(name), a.data / "nnunet_hippocampus" / TRAINED
+        delineate = [sys.executable, "-m", "delineate.cli"]
+        timed([*delineate, "import", "nnunet", str(trained), "-o", str(work / "hippocampus.model")], {})
+        kept = a.data / "nnunet_hippocampus"
+        (work / "scans").mkdir()
+        for path in sorted((kept / "predictions_plain").glob("*.nii.gz")):
+            source = next((a.data / "hippocampus").rglob(f"images*/{path.name}"))
+            (work / "scans" / path.name.replace(".nii.gz", "_0000.nii.gz")).symlink_to(source.resolve())
+        for name, flag, theirs in (("plain", "--no-mirror", "predictions_plain"), ("mirrored", "--mirror", "predictions_tta")):
+            ours: list[float] = []
+            peer: list[float] = []
+            for _ in range(a.runs):  # side by side
+                out = work / f"{name}_ours"
+                ours.append(timed([*delineate, "predict", str(work / "hippocampus.model"), str(work / "scans"), "-o", str(out), flag], {}))
+                if a.peer:
+                    command = [str(a.peer / "bin" / "nnUNetv2_predict_from_modelfolder"), "-i", str(work / "scans"), "-o", str(work / f"{name}_peer"),
+                               "-m", str(trained), "-f", "0", "-device", "cpu", *(["--disable_tta"] if name == "plain" else [])]  # fmt: skip
+                    peer.append(timed(command, {f"nnUNet_{n}": str(work) for n in ("raw", "preprocessed", "results")}))
+            for path in (work / f"{name}_ours").glob("*_0000.nii.gz"):
+                path.rename(path.with_name(path.name.replace("_0000", "")))
+            found[name] = {"ours_s": round(statistics.median(ours), 2), "against the masks it left": dice(work / f"{name}_ours", kept / theirs)}
+            if peer:
+                found[name] |= {"peer_s": round(statistics.median(peer), 2), "ratio": round(statistics.median(peer) / statistics.median(ours), 2),
+                                "against the masks it made": dice(work / f"{name}_ours", work / f"{name}_peer")}  # fmt: skip
+    keep("import_nnunet", {"cases": 10, "runs": a.runs, **found})
+
+
+if __name__ == "__main__":
+    main()
