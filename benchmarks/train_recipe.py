@@ -89,21 +89,44 @@ def liver_mr_unet2d(a: argparse.Namespace, work: Path) -> dict[str, Any]:
 
 
 def liver_mr_16bit(a: argparse.Namespace, work: Path) -> dict[str, Any]:
-    """The same patients as 16 and as 8 bits (scaled by the cohort's maximum, as the original did), and without augmentation and dropout."""
-    import nibabel as nib
+    """The same patients as 16 and as 8 bits (scaled by the cohort's maximum, as the original did), and without augmentation and dropout.
 
+    All four learn by one plan for the same number of steps, because a clock would give the busier minutes fewer.
+    """
     tree = work / "chaos-mr"
     if not tree.is_dir():
         delineate("phantom", tree, "--format", "chaos-mr", "--patients", "20")
     split = split_of(sorted(p.name for p in tree.iterdir() if p.is_dir()), 5, a.seed, work / "split.json")
-    common = ["--budget", a.budget, "--seed", str(a.seed), "--split", split]
     inphase = ["--layout", "chaos-mr-inphase"]
-    found = {"16 bits": trained(tree, work / "16.model", "--recipe", "liver-mr-unet2d", *common, *inphase)}
-    plan = json.loads((work / "16.model.run" / "plan.json").read_text())
+    delineate("plan", tree, "-o", work / "plan.json", "--recipe", "liver-mr-unet2d", "--budget", a.budget, "--seed", str(a.seed), *inphase)
+    plan = json.loads((work / "plan.json").read_text())
+    plan["schedule"] |= {"epochs": -(-a.steps // plan["schedule"]["steps_per_epoch"]), "budget_s": None}
+    no_augmentation = plan["augmentation"] | {key: 0.0 for key in plan["augmentation"] if key.endswith("_p")} | {"mirror": []}
+    changes = {
+        "16 bits": {},
+        "8 bits": {},
+        "no augmentation": {"augmentation": no_augmentation},
+        "no dropout": {"network": plan["network"] | {"dropout": 0}},
+    }
+    found: dict[str, Any] = {"steps": a.steps}
+    for name, change in changes.items():
+        (work / f"{name}.json").write_text(json.dumps(plan | change))
+        common = ["--plan", work / f"{name}.json", "--labels", _liver(work), "--split", split]
+        data = [_in_8_bits(work, plan["channels"][0]["name"]), "--description", work / "8bit.yaml"] if name == "8 bits" else [tree, *inphase]
+        found[name] = trained(data[0], work / f"{name}.model", *data[1:], *common)
+    runs = [work / f"{name}.model.run" for name in changes]
+    delineate("compare", *runs, "-o", work / "compare", "--names", ",".join(changes))
+    return found | {"compare": json.loads((work / "compare" / "compare.json").read_text())}
+
+
+def _in_8_bits(work: Path, channel: str) -> Path:
+    """The cohort that the first run read, as NIfTI of 8 bits."""
+    import nibabel as nib
+
     from delineate.cohort.cases import read_image, read_label
     from delineate.core.manifest import Manifest
 
-    cohort = Manifest.load(work / "16.model.run" / "manifest.jsonl")
+    cohort = Manifest.load(work / "16 bits.model.run" / "manifest.jsonl")
     images = {case.id: read_image(case, cohort) for case in cohort}
     most = max(float(v.array.max()) for v in images.values())
     for case in cohort:
@@ -112,18 +135,10 @@ def liver_mr_16bit(a: argparse.Namespace, work: Path) -> dict[str, Any]:
             path = work / "8bit" / kind / f"{case.id}.nii.gz"
             path.parent.mkdir(parents=True, exist_ok=True)
             nib.save(nib.Nifti1Image(np.squeeze(array), volume.grid.affine), path)
-    (work / "8bit" / "labels.csv").write_text("value,name\n1,liver\n")
-    found["8 bits"] = trained(work / "8bit", work / "8.model", "--recipe", "liver-mr-unet2d", *common)
-    none = {key: 0.0 for key in plan["augmentation"] if key.endswith("_p")} | {"mirror": []}
-    for name, change in (
-        ("no augmentation", {"augmentation": plan["augmentation"] | none}),
-        ("no dropout", {"network": plan["network"] | {"dropout": 0}}),
-    ):
-        (work / f"{name}.json").write_text(json.dumps(plan | change))
-        found[name] = trained(tree, work / f"{name}.model", "--plan", work / f"{name}.json", "--labels", _liver(work), *common, *inphase)
-    runs = [work / f"{name}.model.run" for name in ("16", "8", "no augmentation", "no dropout")]
-    delineate("compare", *runs, "-o", work / "compare", "--names", "16 bits,8 bits,no augmentation,no dropout")
-    return found | {"compare": json.loads((work / "compare" / "compare.json").read_text())}
+    (work / "8bit.yaml").write_text(
+        f'channels:\n  {channel}: "images/{{id}}.nii.gz"\nlabel: "labels/{{id}}.nii.gz"\nmodality: MR\nlabels:\n  liver: 1\n'
+    )
+    return work / "8bit"
 
 
 def _liver(work: Path) -> Path:
@@ -212,6 +227,7 @@ def main() -> None:
     parser.add_argument("--budget", default="10m", help="of each training")
     parser.add_argument("--first", default="8m", help="of the pre-training on tissues")
     parser.add_argument("--samples", type=int, default=8)
+    parser.add_argument("--steps", type=int, default=600, help="of each training that is compared by steps instead of minutes")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--data", type=Path, default=DATA)
     parser.add_argument("--keep", type=Path, help="folder in which to leave models and predictions")
