@@ -11,14 +11,16 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
+from tests.plans import small_network, small_plan
 from torch import Tensor
 from torch.nn import functional as F
 from typer.testing import CliRunner
 
 from delineate.cli import app
 from delineate.core.bundle import Bundle
-from delineate.core.errors import BundleError, InputError, UsageError
+from delineate.core.errors import BundleError, InputError, PlanError, UsageError
 from delineate.core.grid import Grid
+from delineate.core.plan import Plan
 from delineate.core.volume import Volume
 from delineate.formats.files import read
 from delineate.nets.build import build, load_weights
@@ -32,7 +34,9 @@ TRAINED = "nnUNetTrainer__nnUNetPlans__3d_fullres"
 # ---- a results folder as nnU-Net writes it, small, with drawn weights ----
 
 
-def results(folder: Path, *, name: str = "3d_fullres", network: str = "PlainConvUNet", dims: int = 3, bias: bool = True, **changes: Any) -> Path:
+def results(
+    folder: Path, *, name: str = "3d_fullres", network: str = "PlainConvUNet", dims: int = 3, bias: bool = True, inputs: int = 2, **changes: Any
+) -> Path:
     """``changes``: of plans (``plans_x``), of the dataset (``dataset_x``), of the network's words (``words_x``), else of the configuration."""
 
     def part(start: str) -> dict[str, Any]:
@@ -67,7 +71,7 @@ def results(folder: Path, *, name: str = "3d_fullres", network: str = "PlainConv
         torch.manual_seed(fold)
         (trained / f"fold_{fold}").mkdir()
         content = {
-            "network_weights": resnet_state(dims, kernels, bias) if resnet else plain_state(dims, kernels, bias), "optimizer_state": {},
+            "network_weights": resnet_state(dims, kernels, bias) if resnet else plain_state(dims, kernels, bias, inputs), "optimizer_state": {},
             "grad_scaler_state": None, "_best_ema": np.float32(0.5), "logging": {"mean_fg_dice": [np.float64(0.3)]}, "current_epoch": 3,
             "init_args": {"configuration": name}, "trainer_name": "nnUNetTrainer", "inference_allowed_mirroring_axes": tuple(range(dims)),
         }  # fmt: skip
@@ -97,9 +101,9 @@ def strides_of(dims: int) -> list[list[int]]:
     return [[1] + [2] * (dims - 1), [2] * dims]
 
 
-def plain_state(dims: int, kernels: list[list[int]], bias: bool) -> dict[str, Tensor]:
+def plain_state(dims: int, kernels: list[list[int]], bias: bool, inputs: int) -> dict[str, Tensor]:
     state: dict[str, Tensor] = {}
-    for s, (c_in, c_out, convs) in enumerate(((2, 4, 2), (4, 8, 1), (8, 8, 2))):
+    for s, (c_in, c_out, convs) in enumerate(((inputs, 4, 2), (4, 8, 1), (8, 8, 2))):
         for n in range(convs):
             block(state, f"encoder.stages.{s}.0.convs.{n}", c_in if n == 0 else c_out, c_out, kernels[s], bias)
     state |= {f"decoder.{name}": tensor for name, tensor in state.items()}
@@ -213,6 +217,36 @@ def test_regions_overwrite_each_other_in_their_order(tmp_path):
     assert np.array_equal(found.labels.array, expected.transpose(2, 1, 0))
 
 
+def test_a_cascade_is_one_model_of_both_stages(tmp_path):
+    """The second stage sees what the first found; against both reference networks, one after the other."""
+    alike = {"normalization_schemes": ["NoNormalization"] * 2, "spacing": [1.0, 1.0, 1.0], "patch_size": [12, 16, 8]}
+    first = results(tmp_path, name="3d_lowres", **alike)
+    second = results(tmp_path, name="3d_cascade_fullres", inputs=4, previous_stage="3d_lowres", **alike)
+    bundle = read_bundle(second, folds=[1])
+    assert bundle.plan.cascade and [(m.name, m.first_stage) for m in bundle.members] == [
+        ("fold_1", False), ("first_stage_fold_0", True), ("first_stage_fold_1", True),
+    ]  # fmt: skip
+    bundle.save(tmp_path / "cascade.model")
+    assert Bundle.load(tmp_path / "cascade.model").id == bundle.id
+    scan = np.random.default_rng(0).normal(size=(2, 8, 16, 12)).astype(np.float32)
+    x = torch.from_numpy(scan.transpose(0, 3, 2, 1).copy())[None]
+    states = [
+        torch.load(f / "checkpoint_final.pth", weights_only=False)["network_weights"] for f in (first / "fold_0", first / "fold_1", second / "fold_1")
+    ]
+    before = sum(reference(state, x, resnet=False) for state in states[:2]).argmax(1)  # folds' logits are averaged
+    assert all((before == v).sum() > 20 for v in range(3))
+    seen = torch.cat([x, torch.stack([before == 1, before == 2], 1).float()], 1)
+    expected = reference(states[2], seen, resnet=False).argmax(1)[0].numpy()
+    engine = Engine.from_bundle(bundle, torch.device("cpu"), torch.float32)
+    found = predict(
+        Volume(scan, Grid.from_spacing((8, 16, 12), (1, 1, 1))), engine, inference=engine.plan.inference.model_copy(update={"mirror": ()})
+    )
+    assert np.array_equal(found.labels.array, expected.transpose(2, 1, 0))
+    shutil.move(first, tmp_path / "elsewhere")
+    with pytest.raises(InputError, match="first stage of the cascade"):
+        read_bundle(second)
+
+
 def test_older_plans_and_inherited_configurations(tmp_path):
     new = results(tmp_path / "new", words_features_per_stage=[4, 8, 8])
     old = shutil.copytree(new, tmp_path / "old" / new.name)
@@ -246,7 +280,6 @@ def test_folds_and_checkpoints_are_chosen(tmp_path):
     ("changes", "word"),
     [
         ({"dataset_labels": {"background": 0, "whole": [1, 2], "core": [2]}, "dataset_regions_class_order": [1]}, "regions_class_order names 1"),
-        ({"previous_stage": "3d_lowres"}, "second stage of a cascade"),
         ({"preprocessor_name": "MyPreprocessor"}, "MyPreprocessor"),
         ({"normalization_schemes": ["MyNorm", "NoNormalization"]}, "MyNorm"),
         ({"resampling_fn_data": "my_resampling"}, "my_resampling"),
@@ -282,6 +315,29 @@ def test_a_checkpoint_that_would_run_something_is_refused_unrun(tmp_path, capsys
     torch.save([1, 2], folder / "x.pth")
     with pytest.raises(BundleError, match="dictionary"):
         load_data_only(folder / "x.pth")
+
+
+def test_plans_of_regions_and_cascades_can_be_edited_but_not_trained(tmp_path):
+    for kind in ("images", "labels"):
+        (tmp_path / "data" / kind).mkdir(parents=True)
+        for case in range(3):
+            array = np.zeros((16, 16, 16), np.uint8)
+            array[4:9, 5:9, 6:12], array[9:12] = 1, 2
+            nib.save(nib.Nifti1Image(array, np.eye(4)), tmp_path / "data" / kind / f"case{case}.nii.gz")
+    names = {1: "1", 2: "2"}
+    regions = small_plan(names=names, network=small_network(classes=2, overlapping=True))
+    cascade = small_plan(names=names, network=small_network(channels=3), cascade=True, low_resolution=small_plan(names=names))
+    for plan, said in ((regions, "overlap"), (cascade, "a cascade")):
+        assert Plan.from_json(plan.to_json()) == plan
+        (tmp_path / "plan.json").write_text(plan.to_json())
+        done = CliRunner().invoke(app, ["train", str(tmp_path / "data"), "-o", str(tmp_path / "m.model"), "--plan", str(tmp_path / "plan.json")])
+        assert isinstance(done.exception, PlanError) and said in str(done.exception) and not (tmp_path / "m.model").exists()
+    with pytest.raises(ValueError, match="3 structures need 3"):
+        small_plan(names={**names, 3: "c"}, network=small_network(classes=4, overlapping=True))
+    with pytest.raises(ValueError, match="low_resolution plan"):
+        small_plan(network=small_network(channels=3), cascade=True)
+    with pytest.raises(ValueError, match="two classes"):
+        small_network(classes=1)
 
 
 def test_the_command(tmp_path):

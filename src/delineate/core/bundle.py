@@ -33,13 +33,17 @@ _DIGEST = len(hashlib.sha256().hexdigest())
 
 @dataclass(frozen=True)
 class Member:
-    """One trained network of a bundle; members are averaged by ``weight`` on the prepared grid. ``view`` names one of the plan's views."""
+    """One trained network of a bundle; members are averaged by ``weight`` on the prepared grid.
+
+    ``view`` names one of the plan's views; ``first_stage``: of a cascade's low-resolution plan.
+    """
 
     name: str
     weights: Weights = field(repr=False)
     fold: int | None = None
     weight: float = 1.0
     view: str = ""
+    first_stage: bool = False
 
 
 @dataclass(frozen=True)
@@ -62,6 +66,9 @@ class Bundle:
             raise BundleError(f"a bundle has members with unique names, found {names}")
         known = set(self.plan.named_views()) or {""}
         strange = {m.view for m in self.members} - known
+        stages = {m.first_stage for m in self.members}
+        if stages != ({False, True} if self.plan.cascade else {False}):
+            raise BundleError("a cascade has members of both stages, and no other bundle of a first")
         if strange:
             raise BundleError(f"members of the views {sorted(strange)}, the plan has {sorted(known)}")
 
@@ -74,7 +81,8 @@ class Bundle:
         """16 hex digits from plan and weights."""
         digest = hashlib.sha256(self.plan.to_json().encode())
         for member in self.members:
-            digest.update(f"{member.name} {member.view} {member.weight!r} {weights_sha256(member.weights)}".encode())
+            view = f"{member.view} first stage" if member.first_stage else member.view
+            digest.update(f"{member.name} {view} {member.weight!r} {weights_sha256(member.weights)}".encode())
         return digest.hexdigest()[:16]
 
     def save(self, path: str | Path) -> None:
@@ -89,7 +97,7 @@ class Bundle:
         members = []
         for m in self.members:
             files[f"weights/{m.name}.safetensors"] = save({k: np.asarray(v, order="C") for k, v in m.weights.items()})  # scalars stay scalars
-            members.append({"name": m.name, "fold": m.fold, "weight": m.weight, "view": m.view})
+            members.append({"name": m.name, "fold": m.fold, "weight": m.weight, "view": m.view} | ({"first_stage": True} if m.first_stage else {}))
         head = {
             "delineate_bundle": VERSION,
             "id": self.id,
@@ -127,7 +135,14 @@ class Bundle:
                     raise BundleError(f"is a bundle of version {head['delineate_bundle']}, this program reads {VERSION}", path=path)
                 plan = Plan.from_json(archive.read("plan.json").decode(), f"{path}: plan.json")
                 members = tuple(
-                    Member(m["name"], load(archive.read(f"weights/{m['name']}.safetensors")), m["fold"], m["weight"], m.get("view", ""))
+                    Member(
+                        m["name"],
+                        load(archive.read(f"weights/{m['name']}.safetensors")),
+                        m["fold"],
+                        m["weight"],
+                        m.get("view", ""),
+                        m.get("first_stage", False),
+                    )
                     for m in head["members"]
                 )
                 return cls(plan, members, json.loads(archive.read("card.json")))

@@ -332,7 +332,8 @@ class Plan(Part):
     ``resampling``: "cubic" (Keys 1981, widened where it shrinks; linear across thick slices) or "spline" (cubic B-splines, never widened;
     the nearest slice across thick ones), which is nnU-Net's way.
     ``reasons`` says why each choice was made; ``low_resolution`` is the plan of a first stage at a coarser
-    spacing, present where a volume is far larger than a patch. ``views``: several 2-D networks instead of one, each trained by the plan
+    spacing, present where a volume is far larger than a patch. In a ``cascade`` what that stage found stands among the network's inputs, one
+    channel of 0 and 1 for each structure, after the scan's own. ``views``: several 2-D networks instead of one, each trained by the plan
     that ``seen`` gives, with the view's own patch; ``patch`` is then that of no network.
     """
 
@@ -358,11 +359,15 @@ class Plan(Part):
     seed: int = 0
     reasons: dict[str, str] = {}
     low_resolution: Plan | None = None
+    cascade: bool = False
 
     @model_validator(mode="after")
     def _parts_agree(self) -> Plan:
-        if self.network.channels != len(self.channels):
-            raise ValueError(f"the network takes {self.network.channels} channels, the plan names {len(self.channels)}")
+        inputs = len(self.channels) + (len(self.structures) if self.cascade else 0)
+        if self.network.channels != inputs:
+            raise ValueError(f"the network takes {self.network.channels} channels, the plan names {inputs}")
+        if self.cascade and (self.low_resolution is None or self.low_resolution.labels.values != self.labels.values or self.views):
+            raise ValueError("a cascade needs a low_resolution plan of the same structures, and has no views")
         needed = len(self.structures) + (0 if self.network.overlapping else 1)
         if self.network.classes != needed:
             background = "" if self.network.overlapping else " and background"
@@ -450,6 +455,7 @@ class Plan(Part):
             postprocessing=Postprocessing(),
             views=(),
             low_resolution=None,
+            cascade=False,
         )
 
     def to_json(self) -> str:

@@ -46,6 +46,7 @@ class Engine:
 
     ``members`` are (module, weight) in evaluation mode; their probabilities are averaged. ``views`` names the view of each, where
     the plan has views; then the members of one view are averaged first, and the views by their members' mean weight.
+    ``first`` is the first stage of a cascade, an engine of its own.
     """
 
     plan: Plan
@@ -53,6 +54,7 @@ class Engine:
     device: torch.device
     dtype: torch.dtype  # autocast to this; float32 runs as it is
     views: tuple[str, ...] = ()
+    first: Engine | None = None
 
     @classmethod
     def from_bundle(cls, bundle: Bundle, device: torch.device, dtype: torch.dtype | None = None, views: Sequence[str] = ()) -> Engine:
@@ -70,14 +72,18 @@ class Engine:
             has = f"it has {', '.join(known)}" if known else "it is one network, without views"
             raise UsageError(f"the model has no view {', '.join(unknown)}; {has}")
         by_name, members, used = bundle.plan.named_views(), [], []
+        first = None
+        if bundle.plan.cascade and bundle.plan.low_resolution is not None:
+            stage = Bundle(bundle.plan.low_resolution, tuple(replace(m, first_stage=False) for m in bundle.members if m.first_stage))
+            first = cls.from_bundle(stage, device, dtype)
         for member in bundle.members:
-            if not views or member.view in views:
+            if not member.first_stage and (not views or member.view in views):
                 plan = bundle.plan.seen(by_name[member.view]) if member.view else bundle.plan
                 module = build(plan.network)
                 load_weights(module, member.weights)
                 members.append((module.to(device).eval(), member.weight))
                 used.append(member.view)
-        return cls(bundle.plan, tuple(members), device, fast_dtype(device) if dtype is None else dtype, tuple(used) if known else ())
+        return cls(bundle.plan, tuple(members), device, fast_dtype(device) if dtype is None else dtype, tuple(used) if known else (), first)
 
     def by_view(self, inference: Inference) -> list[tuple[View, float, Engine]]:
         """Each view with its share of the average (they add up to 1) and the engine of its own members, which sees the view's plan."""

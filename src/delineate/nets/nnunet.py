@@ -6,8 +6,8 @@ weights alone; whatever else one holds is refused by name. Every fold becomes a 
 
 nnU-Net does not turn scans: its network sees a file's own axes, backwards (k, j, i), in the order that ``transpose_forward`` says. Plans say that
 as ``orientation``. What it calls z-score, not-zero crop and cubic resampling have their counterparts in plans as well.
-Its regions are classes that overlap, a sigmoid each. What cannot be said in a plan (the second stage of a cascade, networks of one's
-own) is refused.
+Its regions are classes that overlap, a sigmoid each; a cascade becomes one bundle of both stages. What cannot be said in a plan (networks,
+normalisations, readers of one's own) is refused.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import hashlib
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +70,7 @@ def read_bundle(
         BundleError: something in it has no counterpart here, or its weights do not fit its plans.
     """
     source = _read(Path(folder))
+    first = _first_stage(source, checkpoint)
     files = _checkpoints(source.folder, checkpoint, folds)
     plan, allowed, members = None, None, []
     for fold, path in files.items():
@@ -79,7 +80,7 @@ def read_bundle(
             raise BundleError("is no checkpoint of nnU-Net v2: it has no network_weights", path=path)
         if plan is None:
             try:
-                plan, allowed = _plan(source, mirror, say), mirror
+                plan, allowed = _plan(source, first, mirror, say), mirror
             except (KeyError, TypeError, IndexError) as error:
                 raise source.refuse(f"its plans.json or dataset.json is not of nnU-Net v2 ({type(error).__name__}: {error})") from error
         if mirror != allowed:
@@ -87,6 +88,8 @@ def read_bundle(
         name = "all" if fold is None else f"fold_{fold}"
         members.append(Member(name, renamed(state, plan.network, path), fold))
     assert plan is not None
+    if first is not None:
+        members += [replace(member, name=f"first_stage_{member.name}", first_stage=True) for member in first.members]
     card = {
         "imported": "nnU-Net v2", "dataset": source.plans.get("dataset_name", ""), "folder": source.folder.name, "configuration": source.name,
         "checkpoints": {f"{path.parent.name}/{path.name}": hashlib.sha256(path.read_bytes()).hexdigest() for path in files.values()},
@@ -191,16 +194,12 @@ def _why(path: Path, error: Exception) -> str:
 # ---- plans to a plan ----
 
 
-def _plan(source: _Source, mirror: tuple[int, ...], say: Callable[[str], None]) -> Plan:
+def _plan(source: _Source, first: Bundle | None, mirror: tuple[int, ...], say: Callable[[str], None]) -> Plan:
     config, plans = source.configuration, source.plans
-    if config.get("previous_stage"):
-        raise source.refuse(
-            f"{source.name} is the second stage of a cascade, which cannot be imported yet; its first stage can ({config['previous_stage']})"
-        )
     if config.get("preprocessor_name", "DefaultPreprocessor") != "DefaultPreprocessor":
         raise source.refuse(f"prepares scans by {config['preprocessor_name']}; only nnU-Net's DefaultPreprocessor can be imported")
     channels, (structures, overlapping) = _channels(source), _structures(source)
-    network = _network(source, len(channels), len(structures), overlapping)
+    network = _network(source, len(channels) + (0 if first is None else len(structures)), len(structures), overlapping)
     reader = plans.get("image_reader_writer", "SimpleITKIO")
     if reader not in AXES:
         raise source.refuse(f"reads images by {reader}; known are {', '.join(AXES)}")
@@ -229,8 +228,21 @@ def _plan(source: _Source, mirror: tuple[int, ...], say: Callable[[str], None]) 
         schedule=Schedule(kind="poly", epochs=1000, steps_per_epoch=250, warmup=0, ema=0),
         augmentation=Augmentation(mirror=mirror),
         inference=Inference(average="logits", mirror=mirror),
+        low_resolution=None if first is None else first.plan,
+        cascade=first is not None,
         reasons={"recipe": f"imported from nnU-Net, {plans.get('dataset_name', '')} {source.folder.name}"},
     )
+
+
+def _first_stage(source: _Source, checkpoint: str) -> Bundle | None:
+    """The first stage of a cascade, which stands beside the second, with all its folds; None where there is none."""
+    if not source.configuration.get("previous_stage"):
+        return None
+    folder = source.folder.resolve()
+    folder = folder.with_name(folder.name.removesuffix(source.name) + str(source.configuration["previous_stage"]))
+    if not folder.is_dir():
+        raise InputError(f"is the first stage of the cascade {source.folder.name}, and is not there", path=folder)
+    return read_bundle(folder, checkpoint=checkpoint)
 
 
 def _structures(source: _Source) -> tuple[tuple[Structure, ...], bool]:

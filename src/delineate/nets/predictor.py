@@ -23,7 +23,7 @@ from ..core.errors import UsageError
 from ..core.plan import Inference, Plan
 from ..core.prediction import Prediction
 from ..core.volume import Volume
-from ..ops.prepare import Trail, prepare, restore
+from ..ops.prepare import Trail, prepare, prepare_label, restore
 from ..ops.regions import keep_largest
 from .infer import Engine, marching_axis, sampling, slabs
 
@@ -87,6 +87,8 @@ def predict(volume: Volume, engine: Engine, bundle_id: str = "", inference: Infe
     if missing:
         refuse_missing(plan)
     scan, trail = prepare(volume, plan, present)
+    if engine.first is not None:
+        scan = torch.cat([scan, _found_before(volume, engine.first, trail, present, inference)])
     prepared = time.perf_counter()
     array = _labels(scan, trail, engine, inference)
     ended = time.perf_counter()
@@ -98,6 +100,15 @@ def predict(volume: Volume, engine: Engine, bundle_id: str = "", inference: Infe
     meta: dict[str, Any] = {key: volume.meta[key] for key in ("modality", "spacing_known") if key in volume.meta}
     labels = Volume(array, volume.grid, "label", volume.source, meta)
     return Prediction(labels, plan.labels, bundle_id, timing, missing=missing, samples=tuple(drawn))
+
+
+def _found_before(volume: Volume, first: Engine, trail: Trail, present: Sequence[int] | None, inference: Inference | None) -> Tensor:
+    """(structures, I, J, K) of 0 and 1 on the prepared grid: what the first stage of a cascade finds in the scan."""
+    scan, own = prepare(volume, first.plan, present)
+    how = first.plan.inference if inference is None or inference.mirror else first.plan.inference.model_copy(update={"mirror": ()})
+    labels = Volume(_labels(scan, own, first, how), volume.grid, "label")
+    classes = prepare_label(labels, trail, first.plan.labels.compact())
+    return torch.stack([torch.from_numpy(classes == index).float() for index in range(1, len(first.plan.structures) + 1)])
 
 
 def _labels(scan: Tensor, trail: Trail, engine: Engine, inference: Inference | None) -> NDArray[Any]:

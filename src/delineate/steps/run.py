@@ -209,8 +209,9 @@ def settle_plan(run: Run) -> None:
         budget_s = None if r.budget_s is None else max(5.0, 0.9 * run.remaining_s() - RESERVE_S) / len(folds_of(run))
         run.plan = plan_step.plan_with(run.recipe, found, learning, r.device, budget_s=budget_s, epochs=r.epochs, seed=r.seed, dims=r.dims)
         run.plan = _like_its_start(run.plan, r.init)
-    if run.plan.network.overlapping:
-        raise PlanError("its structures overlap (network.overlapping): such a network can be imported and predict, but not be trained here")
+    for is_so, what in ((run.plan.network.overlapping, "structures that overlap (network.overlapping)"), (run.plan.cascade, "a cascade")):
+        if is_so:
+            raise PlanError(f"a plan of {what} can be imported and predict, but not be trained here")
     for key, reason in run.plan.reasons.items():
         run.say(f"plan: {key}: {reason}")
     for view in views_of(run.plan):
