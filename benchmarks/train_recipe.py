@@ -153,11 +153,16 @@ def brain_quicknat(a: argparse.Namespace, work: Path) -> dict[str, Any]:
     (work / "tissues.yaml").write_text(
         'channels:\n  T1: "images/{id}.nii.gz"\nlabel: "tissues/{id}.nii.gz"\nmodality: MR\nlabels:\n  CSF: 1\n  grey matter: 2\n  white matter: 3\n'
     )
-    common = ["--recipe", "brain-quicknat", "--split", split, "--seed", str(a.seed)]
+    common = ["--recipe", "brain-quicknat", "--seed", str(a.seed)]
+    experts, expert_split = _experts(cohort, split, a.experts, work) if a.experts else (cohort, split)
+    second = [experts, "--split", expert_split, "--budget", a.budget, *common]
     found: dict[str, Any] = {
-        "pre-training on tissues": trained(cohort, work / "tissues.model", *common, "--description", work / "tissues.yaml", "--budget", a.first),
-        "fine-tuned": trained(cohort, work / "fine.model", *common, "--init", work / "tissues.model", "--budget", a.budget),
-        "from scratch": trained(cohort, work / "scratch.model", *common, "--budget", a.budget),
+        "brains with expert labels, to train and validate": a.experts or len(names) - 3,
+        "pre-training on tissues": trained(
+            cohort, work / "tissues.model", *common, "--split", split, "--description", work / "tissues.yaml", "--budget", a.first
+        ),
+        "fine-tuned": trained(second[0], work / "fine.model", *second[1:], "--init", work / "tissues.model"),
+        "from scratch": trained(second[0], work / "scratch.model", *second[1:]),
     }
     truth = work / "fine.model.run" / "test" / "manifest.jsonl"
     for view in ("axial", "coronal", "sagittal"):
@@ -166,6 +171,21 @@ def brain_quicknat(a: argparse.Namespace, work: Path) -> dict[str, Any]:
     delineate("predict", work / "fine.model", truth, "-o", work / "mc", "--samples", str(a.samples))
     found["all views"] = scored(work / "mc", truth, work / "mc_scores")
     return found | {"sampling": rank_correlation(work)}
+
+
+def _experts(cohort: Path, split: Path, count: int, work: Path) -> tuple[Path, Path]:
+    """A cohort of which only ``count`` brains beside the test brains have expert labels, one of them to validate, and its split."""
+    sides = json.loads(split.read_text())
+    chosen = sides["train"][:count]
+    for name in (*chosen, *sides["test"]):
+        for kind in ("images", "labels"):
+            link = work / "experts" / kind / f"{name}.nii.gz"
+            link.parent.mkdir(parents=True, exist_ok=True)
+            if not link.exists():
+                link.symlink_to((cohort / kind / link.name).resolve())
+    (work / "experts" / "labels.csv").write_text((cohort / "labels.csv").read_text())
+    (work / "experts.json").write_text(json.dumps({"train": chosen[:-1], "val": chosen[-1:], "test": sides["test"]}))
+    return work / "experts", work / "experts.json"
 
 
 def rank_correlation(work: Path) -> dict[str, float]:
@@ -226,6 +246,7 @@ def main() -> None:
     parser.add_argument("what", choices=WHAT)
     parser.add_argument("--budget", default="10m", help="of each training")
     parser.add_argument("--first", default="8m", help="of the pre-training on tissues")
+    parser.add_argument("--experts", type=int, default=0, help="brains whose expert labels the second stage has; 0: all that do not test")
     parser.add_argument("--samples", type=int, default=8)
     parser.add_argument("--steps", type=int, default=600, help="of each training that is compared by steps instead of minutes")
     parser.add_argument("--seed", type=int, default=1)
