@@ -256,7 +256,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         work = a.keep or Path(name)
         work.mkdir(parents=True, exist_ok=True)
-        keep(f"recipe_{a.what.replace('-', '_')}", {"budget": a.budget, "seed": a.seed, **WHAT[a.what](a, work)})
+        name = f"recipe_{a.what.replace('-', '_')}" + (f"_{a.experts}_experts" if a.experts else "")
+        keep(name, {"budget": a.budget, "seed": a.seed, **WHAT[a.what](a, work)})
 
 
 if __name__ == "__main__":
