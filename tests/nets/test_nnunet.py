@@ -290,6 +290,9 @@ def test_folds_and_checkpoints_are_chosen(tmp_path):
         ({"words_n_conv_per_stage": [2, 2, 2]}, "has no encoder.stages.1.0.convs.1"),
         ({"plans_foreground_intensity_properties_per_channel": {}}, "percentile_00_5"),
         ({"network": "MyNet"}, "MyNet"),
+        ({"inherits_from": "nowhere"}, "inherits from nowhere"),
+        ({"inherits_from": "3d_fullres"}, "or from itself"),
+        ({"plans_configurations": [1]}, "no configurations"),
     ],
 )
 def test_what_has_no_counterpart_is_refused_by_name(tmp_path, changes, word):

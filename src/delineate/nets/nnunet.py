@@ -112,17 +112,18 @@ def _read(folder: Path) -> _Source:
         )
     plans, dataset = _json(folder / "plans.json"), _json(folder / "dataset.json")
     name = folder.resolve().name.rsplit("__", 1)[-1]
-    known = plans.get("configurations", {})
+    known = plans.get("configurations")
+    if not isinstance(known, dict) or not all(isinstance(entry, dict) for entry in known.values()):
+        raise BundleError("its plans.json is not of nnU-Net v2: it has no configurations", path=folder)
     if name not in known:
         raise BundleError(f"its name must end with __ and one of its plans' configurations ({', '.join(known)}), found {folder.name!r}", path=folder)
-    return _Source(folder, plans, dataset, name, _inherited(known, name))
-
-
-def _inherited(known: Mapping[str, Any], name: str) -> dict[str, Any]:
-    """A configuration with what it inherits."""
-    own = dict(known[name])
-    parent = own.pop("inherits_from", None)
-    return own if parent is None else _inherited(known, parent) | own
+    config, parents = dict(known[name]), [name]
+    while (parent := config.pop("inherits_from", None)) is not None:
+        if parent not in known or parent in parents:
+            raise BundleError(f"its configuration {parents[-1]} inherits from {parent}, which is not there, or from itself", path=folder)
+        parents.append(parent)
+        config = {**known[parent], **config}
+    return _Source(folder, plans, dataset, name, config)
 
 
 def _json(path: Path) -> dict[str, Any]:
