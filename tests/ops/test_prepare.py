@@ -56,7 +56,7 @@ def test_restore_undoes_prepare_on_every_grid(name, spacing, orientation, crop):
         scores = one_hot(classes, 3).movedim(axis + 1, 1)
         results.append(restore(torch.split(scores, depth, dim=1), trail, axis, np.array([0, 1, 2], np.uint8)))
     assert all(np.array_equal(r, results[0]) for r in results)  # slabs and their axis change nothing
-    assert min(dice(results[0], truth, v) for v in (1, 2)) > 0.8  # a flip or swap would leave next to nothing
+    assert min(dice(results[0], truth, v) for v in (1, 2)) > (0.8 if trail.nearest is None else 0.65)  # a flip or swap would leave next to nothing
 
 
 def test_nothing_changes_where_nothing_is_asked():

@@ -93,22 +93,34 @@ def resample_image(array: NDArray[Any], shape: tuple[int, int, int], kernels: tu
 
     Works through blocks of planes, so that beyond input and output only one array of a partly resampled volume
     exists; ``transform`` (Tensor -> Tensor, elementwise: a normalisation) is applied to each block before resampling. What splines
-    overshoot beyond the lowest and highest value is clipped.
+    overshoot beyond the lowest and highest value is clipped: of the volume, or of the slice where one axis takes the nearest of its slices.
     """
     w_i, w_j, w_k = (scale_weights(n, m, kernel) for n, m, kernel in zip(array.shape, shape, kernels, strict=True))
     planes = max(1, int(4e6 / max(1, array.shape[1] * array.shape[2])))
     partly = torch.empty((array.shape[0], shape[1], shape[2]), dtype=torch.float32)
-    low, high = np.inf, -np.inf
+    thick = kernels.index("nearest") if "nearest" in kernels else None
+    ranges: list[tuple[Tensor, Tensor]] = []  # of each block: lowest and highest value, of each of its slices along ``thick`` or of all
     for start in range(0, array.shape[0], planes):
         block = torch.from_numpy(np.array(array[start : start + planes], dtype=np.float32, order="C"))
         if transform is not None:
             block = transform(block)
         if "spline" in kernels:
-            low, high = min(low, float(block.min())), max(high, float(block.max()))
+            rest = tuple(a for a in range(3) if a != thick)
+            ranges.append((block.amin(rest, keepdim=True), block.amax(rest, keepdim=True)))
         partly[start : start + planes] = apply_axis(apply_axis(block, w_k, 2), w_j, 1)
     if w_i is not None:
         partly = (w_i @ partly.view(array.shape[0], -1)).view(*shape)
-    return partly.clamp_(low, high) if "spline" in kernels else partly
+    return _clipped(partly, ranges, thick, array.shape) if "spline" in kernels else partly
+
+
+def _clipped(out: Tensor, ranges: list[tuple[Tensor, Tensor]], thick: int | None, shape: tuple[int, ...]) -> Tensor:
+    """``out`` in place, between the lowest and highest value of ``ranges``, or of the slice along ``thick`` that each of its planes came from."""
+    lows, highs = zip(*ranges, strict=True)
+    low, high = (torch.cat(lows), torch.cat(highs)) if thick == 0 else (torch.stack(lows).amin(0), torch.stack(highs).amax(0))
+    if thick is not None and out.shape[thick] != shape[thick]:
+        taken = torch.from_numpy(axis_weights(scale_positions(shape[thick], out.shape[thick]), shape[thick], "nearest").argmax(1))
+        low, high = low.index_select(thick, taken), high.index_select(thick, taken)
+    return out.clamp_(low, high)
 
 
 def resample_labels(array: NDArray[Any], shape: tuple[int, int, int]) -> NDArray[Any]:
