@@ -134,7 +134,8 @@ def test_brats_vnet_takes_any_number_of_modalities() -> None:
     assert plan.schedule.best_by == "loss" and plan.augmentation.drop_channel_p > 0 and plan.optimiser.learning_rate == 1e-4
     assert planned("brats-vnet", fingerprint("MR", 1, 3), manifest(channels=1)).augmentation.drop_channel_p == 0
     light = planned("brats-vnet-light", fingerprint("MR", 4, 3), cohort)
-    assert light.network.kind == "unet" and light.network.down == "pool" and light.loss.cross_entropy == 1
+    assert light.network.kind == "unet" and light.network.down == "pool" and light.loss.cross_entropy == 1 and light.loss.dice == 0
+    assert plan.loss.squared and plan.loss.dice == plan.loss.cross_entropy == 1
 
 
 @pytest.mark.parametrize("name", ["liver-ct-unet3d", "liver-ct-unet2d"])

@@ -61,9 +61,9 @@ def plan(
         patch=parts.patch_over(found, spacing, PATCH, net.divisor, cropped=True),
         batch=1,
         network=net,
-        # the background counts: with several classes, a voxel wrongly given to one whose own Dice is near 0 costs next to nothing, and a short
-        # run filled all that is outside the head with such classes (seen)
-        loss=Loss(dice=0, cross_entropy=1) if light else Loss(dice=1, cross_entropy=0, squared=True, background=True),
+        # With several classes Dice alone has dead ends: a voxel given to a class whose own Dice is near 0 costs next to nothing, and once the
+        # softmax is sure nothing pulls it back. A short run filled all that is outside the head so (seen); cross-entropy pulls.
+        loss=Loss(dice=0, cross_entropy=1) if light else Loss(dice=1, cross_entropy=1, squared=True),
         optimiser=Optimiser(kind="adam", learning_rate=1e-4, weight_decay=0),
         schedule=Schedule(
             kind="constant", epochs=EPOCHS, steps_per_epoch=parts.epoch_steps(found, manifest, 1), warmup=0, ema=0, best_by="loss",
