@@ -21,9 +21,8 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 
-from measure import keep
+from measure import DATA, keep
 
-DATA = Path(os.environ.get("DELINEATE_DATA", Path(__file__).parents[2] / "shared" / "data"))
 TRAINED = "nnUNetTrainer__nnUNetPlans__3d_fullres"
 
 
@@ -54,8 +53,8 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=3)
     a = parser.parse_args()
     found: dict[str, Any] = {}
-    with tempfile.TemporaryDirectory() as name:
-        work, trained = Path(name), a.data / "nnunet_hippocampus" / TRAINED
+    with tempfile.TemporaryDirectory() as temporary:
+        work, trained = Path(temporary), a.data / "nnunet_hippocampus" / TRAINED
         delineate = [sys.executable, "-m", "delineate.cli"]
         timed([*delineate, "import", "nnunet", str(trained), "-o", str(work / "hippocampus.model")], {})
         kept = a.data / "nnunet_hippocampus"

@@ -14,6 +14,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+DATA = Path(os.environ.get("DELINEATE_DATA", Path(__file__).parents[2] / "shared" / "data"))  # the real scans
+
 
 def child(code: str, *arguments: str) -> dict[str, float]:
     """Run ``code`` in a fresh Python; seconds of wall clock and peak resident memory in MB of that process alone."""

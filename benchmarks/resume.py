@@ -19,13 +19,13 @@ import time
 from pathlib import Path
 
 from delineate.core.bundle import Bundle, weights_sha256
-from measure import keep
+from measure import DATA, keep
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--epochs", type=int, default=12)
-    parser.add_argument("--data", type=Path, default=Path(os.environ.get("DELINEATE_DATA", Path(__file__).parents[2] / "shared" / "data")))
+    parser.add_argument("--data", type=Path, default=DATA)
     a = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         work = Path(name)

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import random
 import subprocess
 import sys
@@ -21,7 +20,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from measure import keep
+from measure import DATA, keep
 
 PAIRS = {  # values of the MICCAI 2012 labels: right, left
     "Accumbens Area": (23, 30), "Amygdala": (31, 32), "Caudate": (36, 37), "Cerebellum Exterior": (38, 39), "Cerebellum White Matter": (40, 41),
@@ -57,7 +56,7 @@ def main() -> None:
     parser.add_argument("what", choices=["hippocampus", "chaos", "malc", "brats"])
     parser.add_argument("--budget", default="10m")
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--data", type=Path, default=Path(os.environ.get("DELINEATE_DATA", Path(__file__).parents[2] / "shared" / "data")))
+    parser.add_argument("--data", type=Path, default=DATA)
     parser.add_argument("--keep", type=Path, help="folder in which to leave model and predictions")
     a = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import statistics
 import sys
 import tempfile
@@ -23,10 +22,8 @@ from typing import Any
 
 import numpy as np
 
-from measure import keep
+from measure import DATA, keep
 from train_real import delineate, split_of
-
-DATA = Path(os.environ.get("DELINEATE_DATA", Path(__file__).parents[2] / "shared" / "data"))
 
 
 def trained(data: Path, model: Path, *words: str | Path) -> dict[str, Any]:
@@ -112,8 +109,11 @@ def liver_mr_16bit(a: argparse.Namespace, work: Path) -> dict[str, Any]:
     for name, change in changes.items():
         (work / f"{name}.json").write_text(json.dumps(plan | change))
         common = ["--plan", work / f"{name}.json", "--labels", _liver(work), "--split", split]
-        data = [_in_8_bits(work, plan["channels"][0]["name"]), "--description", work / "8bit.yaml"] if name == "8 bits" else [tree, *inphase]
-        found[name] = trained(data[0], work / f"{name}.model", *data[1:], *common)
+        if name == "8 bits":
+            data, how = _in_8_bits(work, plan["channels"][0]["name"]), ["--description", work / "8bit.yaml"]
+        else:
+            data, how = tree, inphase
+        found[name] = trained(data, work / f"{name}.model", *how, *common)
     runs = [work / f"{name}.model.run" for name in changes]
     delineate("compare", *runs, "-o", work / "compare", "--names", ",".join(changes))
     return found | {"compare": json.loads((work / "compare" / "compare.json").read_text())}
@@ -155,14 +155,14 @@ def brain_quicknat(a: argparse.Namespace, work: Path) -> dict[str, Any]:
     )
     common = ["--recipe", "brain-quicknat", "--seed", str(a.seed)]
     experts, expert_split = _experts(cohort, split, a.experts, work) if a.experts else (cohort, split)
-    second = [experts, "--split", expert_split, "--budget", a.budget, *common]
+    second = ["--split", expert_split, "--budget", a.budget, *common]
     found: dict[str, Any] = {
         "brains with expert labels, to train and validate": a.experts or len(names) - 3,
         "pre-training on tissues": trained(
             cohort, work / "tissues.model", *common, "--split", split, "--description", work / "tissues.yaml", "--budget", a.first
         ),
-        "fine-tuned": trained(second[0], work / "fine.model", *second[1:], "--init", work / "tissues.model"),
-        "from scratch": trained(second[0], work / "scratch.model", *second[1:]),
+        "fine-tuned": trained(experts, work / "fine.model", *second, "--init", work / "tissues.model"),
+        "from scratch": trained(experts, work / "scratch.model", *second),
     }
     truth = work / "fine.model.run" / "test" / "manifest.jsonl"
     for view in ("axial", "coronal", "sagittal"):

@@ -365,10 +365,14 @@ def renamed(state: Mapping[str, torch.Tensor], net: Network, path: str | Path = 
     state = {re.sub(r"^(module\.|_orig_mod\.)+", "", name): tensor for name, tensor in state.items()}
     used: dict[str, torch.Tensor] = {}
     deepest = len(net.widths) - 2
+
+    def needed(name: str) -> torch.Tensor:
+        if name not in state:
+            raise BundleError(f"has no {name}, which the plans' network has", path=path or None)
+        return state[name]
+
     for theirs, ours in _blocks(net):
-        if f"{theirs}.conv.weight" not in state:
-            raise BundleError(f"has no {theirs}.conv.weight, which the plans' network has", path=path or None)
-        used[f"{ours}.0.weight"] = state[f"{theirs}.conv.weight"]
+        used[f"{ours}.0.weight"] = needed(f"{theirs}.conv.weight")
         bias = state.get(f"{theirs}.conv.bias")
         for name in ("weight", "bias", "running_mean", "running_var", "num_batches_tracked"):
             if f"{theirs}.norm.{name}" in state:
@@ -378,10 +382,10 @@ def renamed(state: Mapping[str, torch.Tensor], net: Network, path: str | Path = 
             used[f"{ours}.2.weight"] = state[f"{theirs}.nonlin.weight"]
     for level in range(deepest + 1):
         up = f"decoder.transpconvs.{deepest - level}"
-        used[f"up.{level}.weight"] = state[f"{up}.weight"]
+        used[f"up.{level}.weight"] = needed(f"{up}.weight")
         used[f"up.{level}.bias"] = state.get(f"{up}.bias", torch.zeros(net.widths[level]))
     for name in ("weight", "bias"):
-        used[f"heads.0.{name}"] = state[f"decoder.seg_layers.{deepest}.{name}"]
+        used[f"heads.0.{name}"] = needed(f"decoder.seg_layers.{deepest}.{name}")
     weights = {name: tensor.detach().float().numpy() if tensor.is_floating_point() else tensor.numpy() for name, tensor in used.items()}
     try:
         load_weights(build(net), weights)
