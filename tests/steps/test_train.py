@@ -15,7 +15,9 @@ from delineate.core.manifest import Manifest
 from delineate.core.plan import Plan
 from delineate.core.request import Request, read_split
 from delineate.formats import files
+from delineate.nets.build import build, weights_of
 from delineate.steps import plan as plan_step
+from delineate.steps import run as run_step
 from delineate.steps.predict import predict
 from delineate.steps.train import train
 
@@ -153,3 +155,25 @@ def test_a_budget_is_kept_and_the_api_predicts(cohort, tmp_path):
     saved = dl.read(tmp_path / "c0.nrrd")
     assert saved.grid.matches(prediction.labels.grid) and np.array_equal(saved.array, prediction.labels.array)
     assert set(prediction.volumes_ml) == set(model.labels.names)
+
+
+def test_starting_weights_of_other_structures_are_mixed_with_drawn_ones(trained, plan_file, tmp_path):
+    request, done = trained
+    plan = Plan.load(plan_file)
+    other = tmp_path / "other.model"
+    given = Bundle.load(done.model)
+    renamed = json.loads(given.plan.to_json().replace('"name": "label 2"', '"name": "cyst"'))
+    Bundle(Plan.model_validate(renamed), given.members).save(other)
+    starts = {}
+    for model in (done.model, other):
+        run = run_step.Run(Request(**{**vars(request), "init": str(model)}), tmp_path / "m", tmp_path, print, lambda *_: None, 0.0, plan=plan)
+        starts[model] = run_step.starting_weights(run, run_step.Job(0))
+    job = run_step.Job(0)
+    drawn, full = weights_of(build(plan.network, seed=job.seed(plan))), given.members[0].weights
+    assert "half and half" in starts[other][1] and "half and half" not in starts[done.model][1]
+    kernels = [name for name in full if full[name].ndim > 1]
+    assert kernels and len(kernels) < len(full)
+    for name in full:
+        assert np.array_equal(starts[done.model][0][name], full[name])
+        expected = (full[name] + drawn[name]) / 2 if name in kernels else full[name]
+        np.testing.assert_allclose(starts[other][0][name], expected, rtol=1e-5, atol=1e-7)

@@ -16,6 +16,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from numpy.typing import NDArray
+
 from ..core import atomic
 from ..core.bundle import Bundle, Member, Weights
 from ..core.errors import LayoutError, OutputError, PlanError, UsageError
@@ -27,6 +29,7 @@ from ..core.store import Store
 from . import check as check_step
 from . import plan as plan_step
 
+OTHER_TASK = 0.5  # of a first stage's kernels, where the second has other structures (benchmarks/warm_start.py)
 RESERVE_S = 12.0  # of a budget, for bundling, the report and leaving
 
 Say = Callable[[str], None]
@@ -258,29 +261,40 @@ def _like_its_start(plan: Plan, init: str) -> Plan:
 def starting_weights(run: Run, job: Job) -> tuple[Weights | None, str]:
     """What of ``--init`` fits the network of ``job``, of the member of the same view, else of the first; and what that is, in words.
 
+    For the same structures it is taken as it is. For others every kernel is the mean of the given and the drawn one: a network that has
+    settled on one task learns another more slowly than a fresh one, a half-way one does not (shrink and perturb, Ash & Adams 2020).
+
     Raises:
         UsageError: no convolution fits: that would be no start at all.
     """
     if not run.request.init:
         return None, "weights are drawn"
-    from ..nets.build import build, load_weights
+    from ..nets.build import build, load_weights, weights_of
 
     bundle = Bundle.load(run.request.init)
     giver = next((m for m in bundle.members if m.view == job.view), bundle.members[0])
-    module = build(job.plan(run.planned()).network)
+    plan = run.planned()
+    module = build(job.plan(plan).network, seed=job.seed(plan))
+    drawn = weights_of(module)
     left = load_weights(module, giver.weights, strict=False)
-    own = {name: tensor.ndim for name, tensor in module.state_dict().items()}
-    taken = [name for name in own if name not in left]
-    if not any(own[name] > 1 for name in taken):
+    taken = [name for name in drawn if name not in left]
+    if not any(drawn[name].ndim > 1 for name in taken):
         network = bundle.plan.network
         raise UsageError(
-            f"nothing of the {network.dims}-D {network.kind} in it fits the {run.planned().dims}-D {run.planned().network.kind} of this plan; "
+            f"nothing of the {network.dims}-D {network.kind} in it fits the {plan.dims}-D {plan.network.kind} of this plan; "
             "start from a model of the same family and widths",
             path=run.request.init,
         )
     rest = f"; left as drawn: {', '.join(left[:6])}" + (f" and {len(left) - 6} more" if len(left) > 6 else "") if left else ""
-    words = f"starts from {giver.name} of {run.request.init}: {len(taken)} of {len(own)} tensors fit{rest}"
-    return {name: giver.weights[name] for name in taken}, words
+    same = [x.name for x in bundle.plan.labels] == [x.name for x in plan.labels]
+    half = "" if same else ", and are mixed half and half with drawn ones because the structures are others"
+    words = f"starts from {giver.name} of {run.request.init}: {len(taken)} of {len(drawn)} tensors fit{half}{rest}"
+    return {name: _start(giver.weights[name], drawn[name], 1.0 if same else OTHER_TASK) for name in taken}, words
+
+
+def _start(given: NDArray[Any], drawn: NDArray[Any], share: float) -> NDArray[Any]:
+    """Kernels mixed; what norms have learnt and counted as it is."""
+    return given if share == 1 or given.ndim < 2 else (share * given + (1 - share) * drawn).astype(given.dtype)
 
 
 def to_learn_from(manifest: Manifest) -> Manifest:
