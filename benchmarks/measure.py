@@ -17,10 +17,13 @@ from typing import Any
 DATA = Path(os.environ.get("DELINEATE_DATA", Path(__file__).parents[2] / "shared" / "data"))  # the real scans
 
 
-def child(code: str, *arguments: str) -> dict[str, float]:
-    """Run ``code`` in a fresh Python; seconds of wall clock and peak resident memory in MB of that process alone."""
+def child(code: str, *arguments: str, python: Path | None = None) -> dict[str, float]:
+    """Run ``code`` in a fresh Python (another environment's, if given); seconds of wall clock and peak resident memory in MB of that process alone.
+
+    A last line of JSON that it prints is added.
+    """
     began = time.perf_counter()
-    process = subprocess.Popen([sys.executable, "-c", code, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen([str(python or sys.executable), "-c", code, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     out, err = process.stdout.read(), process.stderr.read()  # type: ignore[union-attr]
     _, status, usage = os.wait4(process.pid, 0)
     if status:
@@ -46,9 +49,21 @@ def seconds(function: Callable[[], Any], runs: int = 5) -> float:
     return statistics.median(taken)
 
 
+def processor() -> str:
+    """What it calls itself, and the units that matter here."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.machine()
+    said = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines) if value}
+    flags = set(said.get("flags", "").split())
+    units = [name for flag, name in (("amx_bf16", "AMX"), ("avx512f", "AVX-512"), ("avx2", "AVX2")) if flag in flags]
+    return f"{said.get('model name', platform.machine())} ({', '.join(units[:2])})"
+
+
 def keep(name: str, result: dict[str, Any], folder: Path | None = None) -> None:
     """Print a result and write it to ``results/NAME.json`` with machine and command."""
-    machine = {"processor": platform.machine(), "cores": len(os.sched_getaffinity(0)), "python": platform.python_version()}
+    machine = {"processor": processor(), "cores": len(os.sched_getaffinity(0)), "python": platform.python_version()}
     record = {"benchmark": name, "command": f"python {' '.join(sys.argv)}", "machine": machine, **result}
     target = (folder or Path(__file__).parent / "results") / f"{name}.json"
     target.parent.mkdir(exist_ok=True)

@@ -31,9 +31,10 @@ class Prediction(core_prediction.Prediction):
 class Model:
     """A bundle and, once asked to predict, its networks on a device."""
 
-    def __init__(self, bundle: Bundle, device: str = "auto"):
+    def __init__(self, bundle: Bundle, device: str = "auto", graphs: Path | None = None):
         self.bundle = bundle
         self._device = device
+        self._graphs = graphs  # folder where compiled networks are kept
         self._engines: dict[tuple[str, ...], Any] = {}
 
     @property
@@ -50,7 +51,7 @@ class Model:
         from .nets.infer import Engine, choose_device
 
         if views not in self._engines:
-            self._engines[views] = Engine.from_bundle(self.bundle, choose_device(self._device), views=views)
+            self._engines[views] = Engine.from_bundle(self.bundle, choose_device(self._device), views=views, graphs=self._graphs)
         return self._engines[views]
 
     def predict(self, volume: Volume, *, mirror: bool = False, views: Sequence[str] = (), samples: int = 0, seed: int = 0,
@@ -95,7 +96,7 @@ def load(path: str | Path, device: str = "auto") -> Model:
     Raises:
         InputError: no such file. BundleError: damaged, changed, or not a model.
     """
-    return Model(Bundle.load(path), device)
+    return Model(Bundle.load(path), device, Path(f"{path}.graphs"))
 
 
 def read(path: str | Path, *, spacing_mm: tuple[float, ...] | None = None) -> Volume:

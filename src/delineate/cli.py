@@ -174,6 +174,8 @@ def predict(
     allow_missing: Annotated[
         bool, typer.Option("--allow-missing", help="Delineate scans that lack a channel too, with a model that was trained for it.")
     ] = False,
+    backend: Annotated[str, typer.Option(help="auto (the fastest that is here), openvino or torch.")] = "auto",
+    precision: Annotated[str, typer.Option(help="auto (half where the device has units for it) or float32.")] = "auto",
 ) -> None:
     """Delineate scans: OUT/CASE.nii.gz on exactly each scan's grid, and OUT/predictions.json with volumes in ml.
 
@@ -195,6 +197,8 @@ def predict(
             samples=samples,
             seed=seed,
             allow_missing=allow_missing,
+            backend=backend,
+            precision=precision,
             progress=lambda n, total, name: tell("predict", n, total, name),
         )
     typer.echo(f"{len(done.outcomes) - len(done.failures)} of {len(done.outcomes)} cases written to {done.out}")

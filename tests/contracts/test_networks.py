@@ -16,8 +16,10 @@ from tests.plans import small_network
 from torch import Tensor, nn
 
 from delineate.core.plan import Network
+from delineate.nets import compiled, quicknat
 from delineate.nets.blocks import AveragePool
-from delineate.nets.build import FAMILIES, build, load_weights, memory_format, parameters, weights_of
+from delineate.nets.build import FAMILIES, build, filled, load_weights, memory_format, parameters, weights_of
+from delineate.nets.infer import fast_dtype
 from delineate.nets.quicknat import QuickNAT
 from delineate.nets.vnet import Entry
 
@@ -368,3 +370,47 @@ def test_quicknat_has_the_parameters_of_the_reference():
 def test_a_network_says_only_what_happens(changes, why):
     with pytest.raises(ValueError, match=why):
         small_network(**{"dims": 2, **changes})
+
+
+# ---- compiled for a CPU ----
+
+TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 0.1}  # of a logit, in standard deviations of the logits
+needs_openvino = pytest.mark.skipif(not compiled.available(), reason="OpenVINO is not installed, or not made for this processor")
+
+
+@needs_openvino
+@each_network
+def test_a_compiled_network_gives_the_same_logits(name):
+    """Every family, also in half precision where the processor has units for it; what OpenVINO does not know would be None."""
+    given = NETWORKS[name]
+    weights, x = weights_of(build(given, seed=0)), example(given, batch=3)
+    with torch.inference_mode():
+        expected = filled(given, weights)(x).float()
+    for dtype in dict.fromkeys((torch.float32, fast_dtype(torch.device("cpu")))):
+        graph = compiled.compiled(lambda: filled(given, weights), tuple(x.shape[1:]), dtype)
+        assert graph is not None
+        out = graph(x)
+        assert out.dtype == torch.float32 and out.shape == expected.shape
+        assert (out - expected).abs().max() < TOLERANCE[dtype] * expected.std()
+        assert torch.equal(graph(x[1:2]), out[1:2])  # a window's logits do not depend on its companions
+
+
+@needs_openvino
+@pytest.mark.parametrize("norm", NORMS)
+def test_every_normalisation_compiles(norm):
+    given = changed(NETWORKS["unet 3-D"], norm=norm)
+    weights, x = weights_of(build(given, seed=1)), example(given)
+    graph = compiled.compiled(lambda: filled(given, weights), tuple(x.shape[1:]), torch.float32)
+    with torch.inference_mode():
+        expected = filled(given, weights)(x)
+    assert graph is not None and (graph(x) - expected).abs().max() < 1e-4 * expected.std()
+
+
+def test_traced_unpooling_takes_the_first_of_equal_values():
+    x = torch.randint(0, 3, (2, 4, 12, 8), generator=torch.Generator().manual_seed(0)).float()
+
+    def there_and_back(image: Tensor) -> Tensor:
+        pooled, places = quicknat._pooled(image, (2, 4))
+        return quicknat._unpooled(pooled, places, image, (2, 4))
+
+    assert torch.equal(torch.jit.trace(there_and_back, x)(x), there_and_back(x))

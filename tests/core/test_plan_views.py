@@ -100,7 +100,7 @@ def test_a_stored_case_is_seen_as_its_transposed_self(stored, view, loaded):
     seen = (whole if loaded else stored).seen(view.order, table)
     image, label = np.transpose(whole.image, (0, *(1 + a for a in view.order))), table[whole.label].transpose(view.order)
     assert seen.shape == label.shape and seen.spacing_mm == tuple((1.0, 2.0, 3.0)[a] for a in view.order)
-    assert seen.label.dtype == np.uint8 and seen.image.shape == image.shape
+    assert seen.label.dtype == np.uint8 and seen.image.shape == image.shape and seen.step == whole.step
     for box in ((slice(2, 6), slice(1, 5), slice(3, 4)), (slice(0, 3), slice(None), slice(6, 7))):
         assert np.array_equal(seen.image[(slice(None), *box)], image[(slice(None), *box)])
         assert np.array_equal(seen.label[box], label[box])

@@ -22,9 +22,12 @@ def test_round_trip_and_slices(tmp_path):
     store.add("a", image, label, classes=4, chunk=(16, 16, 8))
     case = store.open("a")
     assert store.has("a") and case.shape == label.shape
-    assert np.array_equal(case.image[:, 5:9, 2:20, 3:7], image[:, 5:9, 2:20, 3:7])
+    box = (slice(5, 9), slice(2, 20), slice(3, 7))
+    half_a_step = np.abs(image).max(axis=(1, 2, 3)).astype(float) / 32767 / 2
+    assert (np.abs(case.values(*box) - image[(slice(None), *box)]).max(axis=(1, 2, 3)) <= 1.01 * half_a_step).all()
     loaded = case.loaded()
-    assert np.array_equal(loaded.image, image) and np.array_equal(loaded.label, label)
+    assert loaded.image.dtype == np.int16 and loaded.step == case.step and np.array_equal(loaded.values(), case.values())
+    assert np.array_equal(loaded.label, label)
     assert store.nbytes(["a"]) == image.nbytes + label.nbytes
 
 
@@ -46,3 +49,32 @@ def test_a_half_written_case_is_not_there(tmp_path):
         store.open("a")
     store.add("a", image, label, 4, (16, 16, 8))
     assert store.has("a")
+
+
+def test_steps_keep_zero_and_give_way_where_they_would_be_coarse(tmp_path):
+    label = np.zeros((4, 5, 6), np.uint8)
+    image = np.zeros((3, 4, 5, 6), np.float32)
+    image[0, 0, 0] = [0, 1, -2, 3, 0.001, 0]
+    image[1] = 7
+    Store(tmp_path).add("a", image, label, 2, (4, 4, 4))
+    case = Store(tmp_path).open("a")
+    assert case.image.dtype == np.int16 and (case.values()[image == 0] == 0).all()
+    assert np.abs(case.values() - image).max() < 1e-4
+    image[2, 0, 0, 0] = 5000  # a step of int16 would be 0.15
+    Store(tmp_path).add("b", image, label, 2, (4, 4, 4))
+    case = Store(tmp_path).open("b")
+    assert case.image.dtype == np.float32 and np.array_equal(case.values(), image) and set(case.steps) == {1.0}
+
+
+def test_a_case_of_an_earlier_version_is_read(tmp_path):
+    import blosc2
+
+    image, label = scene()
+    store = Store(tmp_path)
+    store.add("a", image, label, 4, (16, 16, 8))
+    (tmp_path / "a/image.b2nd").unlink()
+    blosc2.asarray(image, urlpath=str(tmp_path / "a/image.b2nd"), mode="w")
+    with np.load(tmp_path / "a/case.npz") as kept:
+        arrays = {name: kept[name] for name in kept.files if name != "step"}
+    np.savez(tmp_path / "a/case.npz", **arrays)
+    assert np.array_equal(store.open("a").values(), image.astype(np.float32))

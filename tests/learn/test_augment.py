@@ -8,7 +8,7 @@ import torch
 from tests.plans import small_network, small_plan
 
 from delineate.core.plan import Augmentation, Channel, Normalisation
-from delineate.core.store import Store
+from delineate.core.store import Store, StoredCase
 from delineate.learn import augment
 from delineate.learn.patches import draw_batch
 
@@ -62,7 +62,7 @@ def test_an_oblique_plane_shows_what_stands_at_its_millimetres(turned, tile, mon
     depths = []
     for seed in range(6):
         spatial = augment.draw(plan, np.random.default_rng(seed), SPACING, SHAPE)
-        x, y = augment.sample_patch(image, label, CENTRE, plan.patch, spatial)
+        x, y = augment.sample_patch(StoredCase("a", image, label, {}, SPACING), CENTRE, plan.patch, spatial)
         mm = np.array(CENTRE) * SPACING + offsets @ in_mm(spatial).T
         inside = ((mm >= 0) & (mm <= (np.array(SHAPE) - 1) * SPACING)).all(-1)
         depths.append(np.ptp(mm[..., 2]))
@@ -125,7 +125,7 @@ def test_only_thin_boxes_around_an_oblique_plane_are_read():
     image = Watched(np.zeros((1, *shape), np.float16))
     angle = np.deg2rad(20)
     spatial = augment.Spatial(augment._rotation(np.array([angle, angle, 0])), None, ())
-    x, y = augment.sample_patch(image, label, (150, 140, 80), patch, spatial)
+    x, y = augment.sample_patch(StoredCase("a", image, label, {}), (150, 140, 80), patch, spatial)
     assert x.shape == (1, *patch) and y.shape == patch
     spans = np.ceil(np.abs(spatial.matrix[:, :2]) @ [255, 255]) + 2
     assert image.read == label.read < np.prod(spans) / 3

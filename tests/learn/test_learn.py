@@ -17,7 +17,7 @@ from tests.plans import small_network, small_plan
 
 from delineate.core.errors import TrainingError
 from delineate.core.plan import Augmentation, Schedule
-from delineate.core.store import Store
+from delineate.core.store import Store, StoredCase
 from delineate.learn import augment
 from delineate.learn.loop import Training, fit
 from delineate.learn.patches import batches, draw_batch
@@ -40,8 +40,8 @@ def test_image_and_label_move_together():
     plan = small_plan(augmentation=Augmentation(rotation_p=1, rotation_deg=(25, 25, 25), scale_p=1, elastic_p=1, mirror=(0, 1, 2)))
     for seed in range(8):
         spatial = augment.draw(plan, np.random.default_rng(seed), (1.0, 1.0, 1.0), (24, 20, 16))
-        x, y = augment.sample_patch(image, label, (12, 10, 8), (16, 16, 16), spatial)
-        assert x.shape == (1, 16, 16, 16) and y.dtype == torch.int64
+        x, y = augment.sample_patch(StoredCase("a", image, label, {}), (12, 10, 8), (16, 16, 16), spatial)
+        assert x.shape == (1, 16, 16, 16) and y.dtype == torch.uint8
         agree = (torch.round(x[0] / 2).long() == y).float().mean()
         assert agree > 0.8  # they differ only in the interpolated rim
 
@@ -49,9 +49,9 @@ def test_image_and_label_move_together():
 def test_a_plain_patch_is_a_slice_even_beyond_the_edge():
     image, label = scene()
     spatial = augment.draw(small_plan(augmentation=Augmentation(rotation_p=0, scale_p=0)), np.random.default_rng(0), (1.0, 1.0, 1.0), (24, 20, 16))
-    x, y = augment.sample_patch(image, label, (2, 10, 8), (16, 16, 16), spatial)
+    x, y = augment.sample_patch(StoredCase("a", image, label, {}), (2, 10, 8), (16, 16, 16), spatial)
     assert torch.equal(x[0, 6:], torch.from_numpy(image[0, :10, 2:18, 0:16].astype(np.float32)))
-    assert not x[0, :6].any() and torch.equal(y[6:], torch.from_numpy(label[:10, 2:18, 0:16].astype(np.int64)))
+    assert not x[0, :6].any() and torch.equal(y[6:], torch.from_numpy(label[:10, 2:18, 0:16]))
 
 
 def test_rotation_is_rigid_in_millimetres():
@@ -76,7 +76,7 @@ def test_mirroring_swaps_sides(tmp_path):
     for step in range(12):
         x, y = draw_batch(plan, cases, 0, step)
         for one, truth in zip(x[:, 0], y, strict=True):
-            flipped = not torch.allclose(one, torch.from_numpy(image[0].astype(np.float32)))
+            flipped = not torch.allclose(one, torch.from_numpy(image[0].astype(np.float32)), atol=1e-3)
             swap = torch.tensor([0, 2, 1])
             expected = swap[torch.from_numpy(label.astype(np.int64))].flip(0) if flipped else torch.from_numpy(label.astype(np.int64))
             assert torch.equal(truth, expected)
@@ -203,7 +203,7 @@ def test_killed_three_times_it_ends_bit_for_bit_the_same(tmp_path, cases):
         from pathlib import Path
         sys.path.insert(0, sys.argv[1])
         from delineate.core.plan import Schedule
-        from delineate.core.store import Store
+        from delineate.core.store import Store, StoredCase
         from delineate.learn.loop import Training, fit
         from tests.plans import small_plan
         torch.set_num_threads(2)

@@ -305,7 +305,7 @@ class Tells(torch.nn.Module):
 @pytest.mark.parametrize("loss", [Loss(), Loss(dice=0, cross_entropy=0, binary_cross_entropy=2), Loss(dice=0.5, tversky=1, cross_entropy=0)])
 def test_validation_loss_weighs_its_two_parts_as_the_plan_does(cases, loss):
     found = scoring.evaluate(small_plan(2, loss=loss), Tells().eval(), cases, torch.device("cpu"))
-    x = [torch.from_numpy(np.asarray(c.image, np.float32))[None] for c in cases]
+    x = [torch.from_numpy(c.values())[None] for c in cases]
     nats = [
         torch.nn.functional.cross_entropy(Tells()(v), torch.from_numpy(c.label.astype(np.int64))[None], reduction="sum")
         for v, c in zip(x, cases, strict=True)

@@ -14,7 +14,7 @@ from delineate.core.bundle import Bundle, Member
 from delineate.core.errors import OutputError, UsageError
 from delineate.core.plan import Augmentation, Inference, Plan, View
 from delineate.nets import infer
-from delineate.nets.build import build, weights_of
+from delineate.nets.build import build, load_weights, weights_of
 from delineate.nets.infer import Engine, marching_axis, sampling, slabs
 
 SHAPES = [(40, 33, 50), (10, 20, 30), (70, 16, 16), (5, 6, 7), (16, 50, 17)]
@@ -147,7 +147,7 @@ def by_hand(scan, bundle, inference) -> np.ndarray:
         view = names[member.view]
         own = plan.replace(inference=inference.model_dump()).seen(view)
         module = build(own.network)
-        infer.load_weights(module, member.weights)
+        load_weights(module, member.weights)
         turned = scan.permute(0, *(1 + a for a in view.order)).contiguous()
         out = torch.cat(list(slabs(turned, Engine(own, ((module.eval(), 1.0),), torch.device("cpu"), torch.float32))), 1)
         array = out.movedim(1, 3).double().numpy()  # (L', *order)

@@ -13,6 +13,7 @@ from delineate.core.errors import GeometryError, InputError
 from delineate.core.grid import Grid
 from delineate.core.plan import Channel, Normalisation
 from delineate.core.volume import Volume
+from delineate.ops import prepare as prepare_module
 from delineate.ops.prepare import prepare, prepare_label, restore, trace
 
 BIG = {name: Grid((46, 40, 34), g.affine) for name, g in GRIDS.items()}
@@ -195,3 +196,35 @@ def test_body_crop_keeps_the_body():
     array[5, :2, :6] = 100  # a cable
     trail = trace(Volume(array, grid, "HU"), small_plan(crop="body"))
     assert trail.start == (8, 10, 3) and trail.stop == (32, 33, 38)
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_looking_only_where_a_class_could_win_changes_nothing(axis):
+    """Structures with soft borders, third classes that win between two others, and one that never wins."""
+    grid = Grid.from_spacing((90, 150, 80), (0.8, 0.8, 0.9))
+    trail = trace(Volume(np.zeros(grid.shape, np.float32), grid), small_plan(spacing_mm=(1.7, 1.5, 0.9)))
+    i, j, k = trail.prepared.shape
+    rng = np.random.default_rng(4)
+    logits = torch.full((40, i, j, k), -4.0)
+    logits[0] = 3
+    for index in range(1, 39):
+        low = rng.integers(0, [i - 9, j - 9, k - 9])
+        box = tuple(slice(a, a + 9) for a in low)
+        logits[(index, *box)] += torch.from_numpy(rng.normal(8, 3, (9, 9, 9)).astype(np.float32))
+    scores = logits.softmax(0).half().movedim(axis + 1, 1)
+    values = np.array([*range(39), 200], np.uint8)
+    plain, quick = (restore(torch.split(scores, 16, dim=1), trail, axis, values, sum_to_one=quick) for quick in (False, True))
+    assert np.array_equal(plain, quick) and len(np.unique(plain)) > 30 and 200 not in plain
+    assert plain.flags.f_contiguous
+
+
+@pytest.mark.parametrize("rule", ["body", "nonzero", "not_zero"])
+def test_the_crop_is_that_of_the_definition_in_any_memory_order(rule):
+    array = np.full((1, 40, 30, 50), -1000, np.int16)
+    array[0, 7:21, 5:25, 20:44] = 60
+    array[0, 30, 3, 3] = 900  # one voxel: no body
+    if rule == "not_zero":
+        array += 1000
+    wanted = {"body": ((5, 3, 18), (23, 27, 46)), "nonzero": ((5, 1, 1), (33, 27, 46)), "not_zero": ((7, 3, 3), (31, 25, 44))}[rule]
+    for order in ("C", "F"):
+        assert prepare_module._crop_box(np.asarray(array, order=order), rule) == wanted

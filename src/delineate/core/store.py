@@ -1,7 +1,7 @@
 """Prepared arrays on disk, chunked so that a patch is read without its whole volume.
 
-One folder a case: ``image.b2nd`` (C, I, J, K) float16, ``label.b2nd`` (I, J, K) class indices, both blosc2, and
-``case.npz`` with voxels of each class, from which patches are centred. A case stands under its final name only
+One folder a case: ``image.b2nd`` (C, I, J, K) int16 steps of each channel, ``label.b2nd`` (I, J, K) class indices, both blosc2, and
+``case.npz`` with the height of a step and voxels of each class, from which patches are centred. A case stands under its final name only
 when it is complete, so a killed preparation goes on where it stopped. Writing knows nothing of plans.
 """
 
@@ -20,13 +20,15 @@ from numpy.typing import NDArray
 from . import atomic
 from .errors import InputError
 
+FINEST = 2.0**-10  # a step as float16 has between 1 and 2; an image that would need coarser ones of int16 is kept as float32
 POINTS = 512  # voxels kept of each class and case, enough to centre patches on
 
 
 @dataclass(frozen=True)
 class StoredCase:
-    """One prepared case; ``image`` (C, I, J, K) float16 and ``label`` (I, J, K) uint8/uint16 are sliceable like numpy arrays.
+    """One prepared case; ``image`` (C, I, J, K) and ``label`` (I, J, K) uint8/uint16 are sliceable like numpy arrays.
 
+    A voxel's value is ``image`` times ``step`` of its channel: int16 and float32, or values as they are and 1.
     ``points`` maps class index -> (n, 3) voxels of that class, n at most ``POINTS``; classes without a voxel are absent.
     ``spacing_mm`` along I, J, K.
     """
@@ -36,6 +38,18 @@ class StoredCase:
     label: Any
     points: dict[int, NDArray[np.int32]]
     spacing_mm: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    step: tuple[float, ...] = ()
+
+    @property
+    def steps(self) -> NDArray[np.float32]:
+        """(C,) height of a step of each channel."""
+        return np.array(self.step or [1.0] * int(self.image.shape[0]), dtype=np.float32)
+
+    def values(self, *box: slice) -> NDArray[np.float32]:
+        """(C, i, j, k) float32 voxels of a box, of the whole case without one; a copy."""
+        found: NDArray[np.float32] = np.asarray(self.image[(slice(None), *box)]).astype(np.float32)
+        found *= self.steps[:, None, None, None]
+        return found
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -62,7 +76,7 @@ class StoredCase:
         label: Any = _Turned(self.label, tuple(order), table.astype(self.label.dtype))
         if isinstance(self.image, np.ndarray) and isinstance(self.label, np.ndarray):
             image, label = image[:], label[:]
-        return StoredCase(self.id, image, label, points, (a, b, c))
+        return StoredCase(self.id, image, label, points, (a, b, c), self.step)
 
 
 @dataclass(frozen=True)
@@ -125,14 +139,13 @@ class Store:
         with atomic.replacing(building / "case.npz") as temporary:  # also turns a full disk into our own error
             blocks = tuple(min(int(n), int(c)) for n, c in zip(label.shape, chunk, strict=True))
             params = {"codec": blosc2.Codec.LZ4, "clevel": 3, "nthreads": 1}
-            blosc2.asarray(
-                np.ascontiguousarray(image, dtype=np.float16), urlpath=str(building / "image.b2nd"), mode="w", chunks=(1, *blocks), cparams=params
-            )
+            stored, step = _in_steps(np.asarray(image))
+            blosc2.asarray(stored, urlpath=str(building / "image.b2nd"), mode="w", chunks=(1, *blocks), cparams=params)
             dtype = np.uint8 if classes <= 256 else np.uint16
             blosc2.asarray(np.ascontiguousarray(label, dtype=dtype), urlpath=str(building / "label.b2nd"), mode="w", chunks=blocks, cparams=params)
             points = class_points(label, classes, np.random.default_rng(seed))
             with temporary.open("wb") as file:
-                np.savez(file, spacing_mm=np.array(spacing_mm, dtype=np.float64), **{str(c): p for c, p in points.items()})  # type: ignore[arg-type]
+                np.savez(file, spacing_mm=np.array(spacing_mm, dtype=np.float64), step=step, **{str(c): p for c, p in points.items()})  # type: ignore[arg-type]
         shutil.rmtree(final, ignore_errors=True)
         os.replace(building, final)
 
@@ -149,14 +162,27 @@ class Store:
             image, label = blosc2.open(str(folder / "image.b2nd"), mode="r"), blosc2.open(str(folder / "label.b2nd"), mode="r")
             with np.load(folder / "case.npz", allow_pickle=False) as kept:
                 a, b, c = (float(v) for v in kept["spacing_mm"])
-                return StoredCase(case, image, label, {int(n): kept[n] for n in kept.files if n.isdigit()}, (a, b, c))
+                step = tuple(float(v) for v in kept["step"]) if "step" in kept.files else ()
+                return StoredCase(case, image, label, {int(n): kept[n] for n in kept.files if n.isdigit()}, (a, b, c), step)
         except (OSError, ValueError, RuntimeError, KeyError) as error:
             raise InputError("the prepared case is missing or damaged; prepare it anew", case=case, path=folder) from error
 
     def nbytes(self, cases: Sequence[str]) -> int:
         """Bytes of these cases' arrays in memory."""
         stored = [self.open(case) for case in cases]
-        return sum(int(np.prod(c.image.shape)) * 2 + int(np.prod(c.shape)) * c.label.dtype.itemsize for c in stored)
+        return sum(int(np.prod(c.image.shape)) * c.image.dtype.itemsize + int(np.prod(c.shape)) * c.label.dtype.itemsize for c in stored)
+
+
+def _in_steps(image: NDArray[Any]) -> tuple[NDArray[Any], NDArray[np.float32]]:
+    """(C, I, J, K) as int16 and the (C,) height of a step, such that 0 stays 0; as float32 and 1 where steps would lose more than float16 does."""
+    reach = np.array([max(abs(float(channel.max())), abs(float(channel.min()))) for channel in image])
+    step = np.where(reach > 0, reach / np.iinfo(np.int16).max, 1.0).astype(np.float32)
+    if not np.isfinite(reach).all() or (step > np.where(reach > 0, FINEST, 1.0)).any():
+        return np.ascontiguousarray(image, dtype=np.float32), np.ones(len(image), np.float32)
+    out = np.empty(image.shape, np.int16)
+    for channel, target, one in zip(image, out, step, strict=True):
+        np.rint(channel * (1 / one), out=target, casting="unsafe")
+    return out, step
 
 
 def class_points(label: NDArray[Any], classes: int, rng: np.random.Generator) -> dict[int, NDArray[np.int32]]:

@@ -1,15 +1,16 @@
 """Augmentation: one resampling pass for everything spatial, then elementwise changes of intensity.
 
 ``draw`` decides what happens to a sample (numpy, from the sample's own random stream), ``sample_patch`` reads it from the
-stored volume in one pass, ``change_intensity`` does the rest. Rotation, tilt and elastic displacement are right in
+stored steps in one pass, ``change_intensity`` does the rest. Rotation, tilt and elastic displacement are right in
 millimetres on anisotropic grids. Flipping the left-right axis swaps the indices of sided structures. A probability of 0
 draws no random number where an option is younger than the plans it must not change (``oblique_p``, ``drop_channel_p``).
 
-Shapes: volume (C, I, J, K) and label (I, J, K); patch image (C, *patch) float32, label (*patch) int64.
+Shapes: volume (C, I, J, K) and label (I, J, K); patch image (C, *patch) float32, label (*patch) as stored.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -21,6 +22,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from ..core.plan import Augmentation, Plan
+from ..core.store import StoredCase
+from ..ops.warp import warp
 
 ELASTIC_KNOTS = 5  # displacement is drawn on this many points an axis and interpolated
 TILE = 64  # voxels along each side of the pieces in which an oblique plane is read: the box around a small piece is thin
@@ -93,76 +96,80 @@ def _rotation(angles: NDArray[np.float64]) -> NDArray[np.float64]:
     return out
 
 
-def sample_patch(image: Any, label: Any, centre: Sequence[int], patch: Sequence[int], spatial: Spatial) -> tuple[Tensor, Tensor]:
+def sample_patch(case: StoredCase, centre: Sequence[int], patch: Sequence[int], spatial: Spatial) -> tuple[Tensor, Tensor]:
     """The patch around ``centre``, moved as ``spatial`` says, in one pass; zeros and background outside the volume.
 
     Args:
-        image: (C, I, J, K), sliceable; only the box that is needed is read, of an oblique plane a small box around each of its pieces.
-        label: (I, J, K), sliceable.
+        case: of one on disk only the box that is needed is read, of an oblique plane a small box around each of its pieces.
         centre: voxel of the volume that becomes voxel ``patch // 2`` of the patch.
 
     Returns:
-        (C, *patch) float32 and (*patch) int64.
+        (C, *patch) float32 and (*patch) of the label's dtype.
     """
     if spatial.is_plain:
         low = [c - p // 2 for c, p in zip(centre, patch, strict=True)]
-        found = _read(image, label, low, [a + p for a, p in zip(low, patch, strict=True)])
-        pair = found[0], found[1].long()
+        image, label = _box(case, low, [a + p for a, p in zip(low, patch, strict=True)])
+        flips = tuple(axis for axis in range(3) if axis in spatial.flips)
+        values = image * case.steps[:, None, None, None]
+        return torch.from_numpy(np.flip(values, tuple(1 + a for a in flips)).copy()), torch.from_numpy(np.flip(label, flips).copy())
+    turn = np.diag([-1.0 if axis in spatial.flips else 1.0 for axis in range(3)])
+    middle = [p - 1 - p // 2 if axis in spatial.flips else p // 2 for axis, p in enumerate(patch)]
+    matrix, field = spatial.matrix @ turn, spatial.elastic
+    if field is not None:
+        field = np.flip(field, tuple(1 + axis for axis in spatial.flips))
+    origin = np.array(centre, dtype=np.float64) - matrix @ middle
+    grid = _Grid(matrix, origin, tuple(patch), field)
+    whole = tuple(slice(0, p) for p in patch)
+    if isinstance(case.image, np.ndarray) or not spatial.is_oblique or patch[2] > 1:
+        image, label = _moved(case, grid, whole)
     else:
-        pair = _resampled(image, label, centre, patch, spatial)
-    if not spatial.flips:
-        return pair
-    return pair[0].flip([1 + a for a in spatial.flips]), pair[1].flip(list(spatial.flips))
+        rows = [slice(a, min(a + TILE, patch[0])) for a in range(0, patch[0], TILE)]
+        columns = [slice(b, min(b + TILE, patch[1])) for b in range(0, patch[1], TILE)]
+        tiles = [[_moved(case, grid, (row, column, whole[2])) for column in columns] for row in rows]
+        image = np.concatenate([np.concatenate([t[0] for t in row], 2) for row in tiles], 1)
+        label = np.concatenate([np.concatenate([t[1] for t in row], 1) for row in tiles], 0)
+    return torch.from_numpy(image), torch.from_numpy(label)
 
 
-def _resampled(image: Any, label: Any, centre: Sequence[int], patch: Sequence[int], spatial: Spatial) -> tuple[Tensor, Tensor]:
-    where = _coordinates(patch, spatial) + torch.tensor(centre, dtype=torch.float32)  # (*patch, 3) voxels of the volume
-    if not spatial.is_oblique or patch[2] > 1:
-        return _interpolated(image, label, where)
-    rows = [[_interpolated(image, label, tile) for tile in torch.split(row, TILE, 1)] for row in torch.split(where, TILE)]
-    moved, classes = zip(*[(torch.cat([t[0] for t in row], 2), torch.cat([t[1] for t in row], 1)) for row in rows], strict=True)
-    return torch.cat(moved, 1), torch.cat(classes, 0)
+@dataclass(frozen=True)
+class _Grid:
+    """Where a patch reads: voxel (a, b, c) of it at ``origin + matrix @ (a, b, c)`` of the volume, displaced by ``field``."""
+
+    matrix: NDArray[np.float64]
+    origin: NDArray[np.float64]
+    shape: tuple[int, ...]
+    field: NDArray[np.float32] | None
 
 
-def _interpolated(image: Any, label: Any, where: Tensor) -> tuple[Tensor, Tensor]:
-    """Image (trilinear) and label (nearest) at the voxel positions ``where`` (a, b, c, 3), from the box around them."""
-    flat = where.reshape(-1, 3)
-    low = [int(v) for v in flat.min(dim=0).values.floor()]
-    high = [int(v) + 2 for v in flat.max(dim=0).values.floor()]
-    box_image, box_label = _read(image, label, low, high)
-    size = torch.tensor([b - a for a, b in zip(low, high, strict=True)], dtype=torch.float32)
-    grid = (where - torch.tensor(low, dtype=torch.float32)) * (2 / (size - 1)) - 1
-    grid = grid.flip(-1)[None]  # the sampler counts axes from the last
-    moved = functional.grid_sample(box_image[None], grid, mode="bilinear", padding_mode="zeros", align_corners=True)[0]
-    classes = functional.grid_sample(box_label[None, None].float(), grid, mode="nearest", padding_mode="zeros", align_corners=True)[0, 0]
-    return moved, classes.long()
+def _moved(case: StoredCase, grid: _Grid, part: tuple[slice, ...]) -> tuple[NDArray[np.float32], NDArray[Any]]:
+    """A part of the grid, from memory as it lies there, from a disk by way of the box around it."""
+    image, label, low = case.image, case.label, [0, 0, 0]
+    if not isinstance(image, np.ndarray):
+        ends = np.array(list(itertools.product(*((s.start, s.stop - 1) for s in part)))) @ grid.matrix.T + grid.origin
+        reach = 1.0 + (0.0 if grid.field is None else np.abs(grid.field).max(axis=(1, 2, 3)))  # a voxel more than exact numbers would ask for
+        low = [min(max(0, int(v)), n - 1) for v, n in zip(np.floor(ends.min(axis=0) - reach), case.shape, strict=True)]
+        high = [min(max(a + 1, int(v) + 2), n) for v, a, n in zip(np.floor(ends.max(axis=0) + reach), low, case.shape, strict=True)]
+        box = tuple(slice(a, b) for a, b in zip(low, high, strict=True))
+        image, label = np.asarray(image[(slice(None), *box)]), np.asarray(label[box])
+    image = image.astype(np.float32) if image.dtype == np.float16 else image
+    return warp(image, label, case.steps, grid.matrix, grid.origin, grid.shape, grid.field, part, low)
 
 
-def _coordinates(patch: Sequence[int], spatial: Spatial) -> Tensor:
-    """(*patch, 3) offsets from the centre voxel, in voxels of the volume."""
-    axes = [torch.arange(p, dtype=torch.float32) - p // 2 for p in patch]
-    matrix = torch.from_numpy(spatial.matrix.astype(np.float32))
-    terms = [axis.view([-1 if n == a else 1 for n in range(3)] + [1]) * matrix[:, a] for a, axis in enumerate(axes)]
-    offsets = terms[0] + terms[1] + terms[2]
-    if spatial.elastic is not None:
-        field = functional.interpolate(torch.from_numpy(spatial.elastic)[None], size=tuple(patch), mode="trilinear", align_corners=True)[0]
-        offsets = offsets + field.movedim(0, -1)
-    return offsets
-
-
-def _read(image: Any, label: Any, low: Sequence[int], high: Sequence[int]) -> tuple[Tensor, Tensor]:
-    """The box low..high of both, as float32 and as stored, filled with zeros where it leaves the volume."""
-    shape = label.shape
-    inside = [(max(0, a), min(n, b)) for a, b, n in zip(low, high, shape, strict=True)]
+def _box(case: StoredCase, low: Sequence[int], high: Sequence[int]) -> tuple[NDArray[Any], NDArray[Any]]:
+    """The box low..high as stored, filled with zeros where it leaves the volume."""
+    inside = [(max(0, a), min(n, b)) for a, b, n in zip(low, high, case.shape, strict=True)]
+    if all(a == lo and b == hi for (a, b), lo, hi in zip(inside, low, high, strict=True)):
+        region = tuple(slice(a, b) for a, b in inside)
+        return np.asarray(case.image[(slice(None), *region)]), np.asarray(case.label[region])
     size = [b - a for a, b in zip(low, high, strict=True)]
-    out_image = np.zeros((image.shape[0], *size), dtype=np.float32)
-    out_label = np.zeros(size, dtype=np.uint8 if label.dtype == np.uint8 else np.int32)
+    image = np.zeros((case.image.shape[0], *size), dtype=case.image.dtype)
+    label = np.zeros(size, dtype=case.label.dtype)
     if all(b > a for a, b in inside):
         source = tuple(slice(a, b) for a, b in inside)
         target = tuple(slice(a - lo, b - lo) for (a, b), lo in zip(inside, low, strict=True))
-        out_image[(slice(None), *target)] = image[(slice(None), *source)]
-        out_label[target] = label[source]
-    return torch.from_numpy(out_image), torch.from_numpy(out_label)
+        image[(slice(None), *target)] = case.image[(slice(None), *source)]
+        label[target] = case.label[source]
+    return image, label
 
 
 def change_intensity(x: Tensor, aug: Augmentation, dims: int, rng: np.random.Generator) -> Tensor:

@@ -39,10 +39,10 @@ def _draw_sample(plan: Plan, cases: Sequence[StoredCase], rng: np.random.Generat
             forced = bool(rng.random() < plan.foreground)
         centre = _centre(case, plan, rng, forced)
         spatial = augment.draw(plan, rng, case.spacing_mm, case.shape)
-        image, label = augment.sample_patch(case.image, case.label, centre, plan.patch, spatial)
+        image, label = augment.sample_patch(case, centre, plan.patch, spatial)
         if plan.sided_axis in spatial.flips and plan.labels.is_sided:
-            label = torch.from_numpy(plan.labels.swap_table())[label]
-        return augment.change_intensity(image, plan.augmentation, plan.dims, rng), label
+            label = torch.from_numpy(plan.labels.swap_table()[label.numpy()])
+        return augment.change_intensity(image, plan.augmentation, plan.dims, rng), label.long()
     except DelineateError:
         raise
     except Exception as error:

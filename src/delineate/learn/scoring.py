@@ -79,7 +79,7 @@ def march(engine: infer.Engine, case: StoredCase, overlap: float) -> Iterator[tu
     The marching axis comes first in both, and the depths add up to its length.
     """
     axis = infer.marching_axis(case.shape, engine.plan)
-    scan = torch.from_numpy(np.asarray(case.image[:], dtype=np.float32))
+    scan = torch.from_numpy(case.values())
     truth, start = np.moveaxis(np.asarray(case.label[:]), axis, 0), 0
     for slab in infer.slabs(scan, engine, Inference(overlap=overlap)):
         here = truth[start : start + slab.shape[1]]

@@ -19,6 +19,11 @@ GROUPS = 8
 EPSILON = 1e-5
 
 
+def tracing() -> bool:
+    """Whether the network is being read for a compiler, which knows the plain layers better than torch's own faster ways round them."""
+    return bool(torch.jit.is_tracing())  # type: ignore[attr-defined, no-untyped-call]
+
+
 class InstanceNorm(nn.Module):
     """Zero mean and unit deviation of every channel of every sample (Ulyanov 2016), then a learnt scale and shift.
 
@@ -34,7 +39,7 @@ class InstanceNorm(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if x.shape[2:].numel() == 1:
             return _scaled(x, self.weight, self.bias)
-        if x.device.type != "cpu":
+        if x.device.type != "cpu" or tracing():
             return functional.instance_norm(x, weight=self.weight, bias=self.bias, eps=EPSILON)
         samples = [functional.batch_norm(one, None, None, self.weight, self.bias, training=True, eps=EPSILON) for one in torch.split(x, 1)]
         return samples[0] if len(samples) == 1 else torch.cat(samples)
@@ -82,7 +87,7 @@ class AveragePool(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if len(self.step) == 2:
             return functional.avg_pool2d(x, self.step)
-        if x.device.type != "cpu":
+        if x.device.type != "cpu" or tracing():
             return functional.avg_pool3d(x, self.step)
         b, c, i = x.shape[:3]
         slices = functional.avg_pool2d(x.transpose(1, 2).flatten(0, 1), self.step[1:])  # (B I, C, J', K')

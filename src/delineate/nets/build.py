@@ -46,6 +46,19 @@ def weights_of(module: nn.Module) -> Weights:
     return {name: tensor.detach().cpu().contiguous().numpy().copy() for name, tensor in module.state_dict().items()}
 
 
+def filled(net: Network, weights: Weights) -> nn.Module:
+    """The network that ``net`` describes with these weights, in evaluation mode; nothing is drawn first.
+
+    Raises:
+        BundleError: the weights do not fit.
+    """
+    with torch.device("meta"):
+        module = FAMILIES[net.kind](net)
+    _refuse_misfit(module, weights, _fitting(module, weights))
+    module.load_state_dict({name: torch.from_numpy(np.array(array)) for name, array in weights.items()}, assign=True)
+    return module.eval().to(memory_format=memory_format(net.dims))  # type: ignore[call-overload,no-any-return]
+
+
 def load_weights(module: nn.Module, weights: Weights, strict: bool = True) -> list[str]:
     """Fill ``module`` from arrays; with ``strict=False`` only those whose name and shape fit.
 
@@ -55,16 +68,26 @@ def load_weights(module: nn.Module, weights: Weights, strict: bool = True) -> li
     Raises:
         BundleError: names or shapes differ and ``strict`` is set.
     """
+    fits = _fitting(module, weights)
+    if strict:
+        _refuse_misfit(module, weights, fits)
+    module.load_state_dict({name: torch.from_numpy(np.array(weights[name])) for name in fits}, strict=False)
+    return [name for name in module.state_dict() if name not in fits]
+
+
+def _fitting(module: nn.Module, weights: Weights) -> set[str]:
+    """Names of the weights that fit the module in name and shape."""
     own = module.state_dict()
-    fits = {n: torch.from_numpy(np.array(a)) for n, a in weights.items() if n in own and tuple(own[n].shape) == tuple(a.shape)}
-    left = [n for n in own if n not in fits]
-    if strict and (left or len(fits) != len(weights)):
-        wrong = left or sorted(set(weights) - set(fits))
+    return {name for name, array in weights.items() if name in own and tuple(own[name].shape) == tuple(array.shape)}
+
+
+def _refuse_misfit(module: nn.Module, weights: Weights, fits: set[str]) -> None:
+    """BundleError where a weight is missing, or one is left over."""
+    wrong = [name for name in module.state_dict() if name not in fits] or sorted(set(weights) - fits)
+    if wrong:
         raise BundleError(
             f"the weights do not fit the plan's network: {', '.join(wrong[:3])}" + (f" and {len(wrong) - 3} more" if len(wrong) > 3 else "")
         )
-    module.load_state_dict(fits, strict=False)
-    return left
 
 
 def parameters(module: nn.Module) -> int:

@@ -27,12 +27,17 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..core.bundle import Bundle
+from ..core.bundle import Bundle, Member
 from ..core.errors import OutputError, UsageError
 from ..core.plan import Inference, Plan, View
-from .build import build, load_weights, memory_format
+from . import compiled
+from .build import filled, memory_format
 
 Triple = tuple[int, int, int]
+Forward = Callable[[Tensor], Tensor]  # a module in evaluation mode, or a compiled graph
+Backend = Literal["auto", "openvino", "torch"]
+Activation = Literal["softmax", "sigmoid", "none"]
+WORK_BYTES = 2**25  # float32 scores that are blended at once on a CPU
 WINDOW_VOXELS = 2**21  # voxels of input that one forward pass takes on a CPU; more gains nothing there
 SCORES_BYTES = 2**28  # of one forward pass on a CPU: many classes mean fewer windows at once
 SLAB_BYTES = 2**27  # scores handed over at once
@@ -44,27 +49,31 @@ AVERAGE_BYTES = 2**30  # an average over views beyond this lives in a temporary 
 class Engine:
     """Networks ready to run: the members of a bundle on a device.
 
-    ``members`` are (module, weight) in evaluation mode; their probabilities are averaged. ``views`` names the view of each, where
-    the plan has views; then the members of one view are averaged first, and the views by their members' mean weight.
+    ``members`` are (network, weight), modules in evaluation mode or compiled graphs; their probabilities are averaged. ``views`` names
+    the view of each, where the plan has views; then the members of one view are averaged first, and the views by their members' mean weight.
     ``first`` is the first stage of a cascade, an engine of its own.
     """
 
     plan: Plan
-    members: tuple[tuple[nn.Module, float], ...]
+    members: tuple[tuple[Forward, float], ...]
     device: torch.device
     dtype: torch.dtype  # autocast to this; float32 runs as it is
     views: tuple[str, ...] = ()
     first: Engine | None = None
 
     @classmethod
-    def from_bundle(cls, bundle: Bundle, device: torch.device, dtype: torch.dtype | None = None, views: Sequence[str] = ()) -> Engine:
+    def from_bundle(cls, bundle: Bundle, device: torch.device, dtype: torch.dtype | None = None, views: Sequence[str] = (), *,
+                    backend: Backend = "auto", graphs: Path | None = None) -> Engine:  # fmt: skip
         """Rebuild every member's network and fill in its weights.
 
         Args:
+            dtype: to compute in; None takes the fastest that the device has units for.
             views: only the members of these views; all of them where empty.
+            backend: "auto" compiles for a CPU where OpenVINO is installed and knows the network's layers, and takes torch otherwise.
+            graphs: folder where compiled networks are kept.
 
         Raises:
-            UsageError: a view that the model does not have.
+            UsageError: a view that the model does not have; a backend that is not here, or does not know the network.
         """
         known = list(dict.fromkeys(member.view for member in bundle.members if member.view))
         unknown = [name for name in views if name not in known]
@@ -75,15 +84,20 @@ class Engine:
         first = None
         if bundle.plan.cascade and bundle.plan.low_resolution is not None:
             stage = Bundle(bundle.plan.low_resolution, tuple(replace(m, first_stage=False) for m in bundle.members if m.first_stage))
-            first = cls.from_bundle(stage, device, dtype)
+            first = cls.from_bundle(stage, device, dtype, backend=backend, graphs=graphs)
+        dtype = fast_dtype(device) if dtype is None else dtype
         for member in bundle.members:
             if not member.first_stage and (not views or member.view in views):
                 plan = bundle.plan.seen(by_name[member.view]) if member.view else bundle.plan
-                module = build(plan.network)
-                load_weights(module, member.weights)
-                members.append((module.to(device).eval(), member.weight))
+                kept = f"{bundle.id}-{member.name}"
+                members.append((_ready(plan, member, device, dtype, backend, graphs, kept), member.weight))
                 used.append(member.view)
-        return cls(bundle.plan, tuple(members), device, fast_dtype(device) if dtype is None else dtype, tuple(used) if known else (), first)
+        return cls(bundle.plan, tuple(members), device, dtype, tuple(used) if known else (), first)
+
+    def uncompiled(self) -> Engine:
+        """The same engine of modules alone, whose layers can be reached."""
+        members = tuple((m.module() if isinstance(m, compiled.Graph) else m, weight) for m, weight in self.members)
+        return replace(self, members=members, first=None if self.first is None else self.first.uncompiled())
 
     def by_view(self, inference: Inference) -> list[tuple[View, float, Engine]]:
         """Each view with its share of the average (they add up to 1) and the engine of its own members, which sees the view's plan."""
@@ -98,6 +112,22 @@ class Engine:
         return [(view, weight / total, engine) for view, weight, engine in parts]
 
 
+def _ready(plan: Plan, member: Member, device: torch.device, dtype: torch.dtype, backend: Backend, graphs: Path | None, name: str) -> Forward:
+    """One member's network, compiled or as a module."""
+
+    def make() -> nn.Module:
+        return filled(plan.network, member.weights)
+
+    may = device.type == "cpu" and compiled.available()
+    if may and backend != "torch":
+        graph = compiled.compiled(make, (plan.network.channels, *plan.patch[: plan.dims]), dtype, graphs, name)
+        if graph is not None:
+            return graph
+    if backend == "openvino":
+        raise UsageError("OpenVINO does not know a layer of this network" if may else "OpenVINO runs on a CPU (x86-64) where it is installed")
+    return make().to(device)
+
+
 @contextlib.contextmanager
 def sampling(engine: Engine, seed: int) -> Iterator[None]:
     """Inside, dropout is at work and draws from ``seed``, and everything else evaluates as before (Gal 2016).
@@ -106,10 +136,11 @@ def sampling(engine: Engine, seed: int) -> Iterator[None]:
     are as they were afterwards.
 
     Raises:
-        ValueError: a member has no dropout layer.
+        ValueError: a member has no dropout layer, or is compiled.
     """
-    layers = [[m for m in module.modules() if isinstance(m, nn.modules.dropout._DropoutNd)] for module, _ in engine.members]
-    if not all(layers):
+    modules = [module for module, _ in engine.members if isinstance(module, nn.Module)]
+    layers = [[m for m in module.modules() if isinstance(m, nn.modules.dropout._DropoutNd)] for module in modules]
+    if not all(layers) or len(layers) < len(engine.members):
         raise ValueError("sampling needs networks with dropout layers")
     on_gpu = engine.device.type == "cuda"
     gpu = engine.device.index if engine.device.index is not None else (torch.cuda.current_device() if on_gpu else 0)
@@ -272,13 +303,12 @@ def _finished_planes(scan: Tensor, engine: Engine, inference: Inference, axis: i
     at_once = _windows_at_once(engine)
     depth = min(size[0], max(patch[axis], at_once if engine.plan.dims == 2 else 1))
     held, base = _held(engine.plan.network.classes, depth, size[1:], engine.device), 0
-    for batch in _batches(starts, at_once):
-        for corner, scores in zip(batch, _scores(scan, batch, order, engine, inference), strict=True):
-            if corner[0] + patch[axis] > base + depth:
-                yield from _divided(held, corner[0] - base, base, totals)
-                base = _shift(held, base, corner[0])
-            here = tuple(slice(c - b, c - b + patch[a]) for c, b, a in zip(corner, (base, 0, 0), order, strict=True))
-            held[(slice(None), *here)] += scores * blend
+    for batch in _batches(starts, at_once, together=engine.plan.dims == 2):
+        if batch[-1][0] + patch[axis] > base + depth:
+            yield from _divided(held, batch[0][0] - base, base, totals)
+            base = _shift(held, base, batch[0][0])
+        regions = [tuple(slice(c - b, c - b + patch[a]) for c, b, a in zip(corner, (base, 0, 0), order, strict=True)) for corner in batch]
+        _add_windows([held[(slice(None), *region)] for region in regions], scan, batch, order, blend, engine, inference)
     yield from _divided(held, size[0] - base, base, totals)
 
 
@@ -313,37 +343,42 @@ def _windows_at_once(engine: Engine) -> int:
     return max(1, most // int(np.prod(engine.plan.patch)))
 
 
-def _batches(starts: list[list[int]], at_once: int) -> Iterator[list[Triple]]:
-    """Corners of all windows, marching axis slowest, a few at a time."""
-    corners = itertools.product(*starts)
-    while batch := list(itertools.islice(corners, at_once)):
-        yield [(a, b, c) for a, b, c in batch]
+def _batches(starts: list[list[int]], at_once: int, together: bool) -> Iterator[list[Triple]]:
+    """Corners of all windows, marching axis slowest, a few at a time: of one place along that axis, or of several ``together``."""
+    for group in [starts[0]] if together else [[first] for first in starts[0]]:
+        corners = itertools.product(group, *starts[1:])
+        while batch := list(itertools.islice(corners, at_once)):
+            yield [(a, b, c) for a, b, c in batch]
 
 
-def _scores(scan: Tensor, corners: list[Triple], order: Sequence[int], engine: Engine, inference: Inference) -> Tensor:
-    """(B, L, *patch in marching order) scores of the windows at ``corners``, averaged over members and mirror images."""
+def _add_windows(targets: list[Tensor], scan: Tensor, corners: list[Triple], order: Sequence[int], blend: Tensor, engine: Engine,
+                 inference: Inference) -> None:  # fmt: skip
+    """Add to each of ``targets`` (L, *patch in marching order) the blended scores of the window at its corner, over members and mirror images."""
     patch = engine.plan.patch
     windows = []
     for corner in corners:
         at = dict(zip(order, corner, strict=True))
         windows.append(scan[(slice(None), *(slice(at[a], at[a] + patch[a]) for a in range(3)))])
     x = torch.stack(windows).to(engine.device)
-    total = torch.zeros((len(corners), engine.plan.network.classes, *patch), device=engine.device)
     flips = [c for n in range(len(inference.mirror) + 1) for c in itertools.combinations(inference.mirror, n)]
-    share = sum(weight for _, weight in engine.members) * len(flips)
+    share = 1 / (sum(weight for _, weight in engine.members) * len(flips))
     for module, weight in engine.members:
         for axes in flips:
-            total.add_(_mirrored_forward(module, x, axes, engine, inference), alpha=weight / share)
-    return total.permute(0, 1, *(2 + a for a in order))
+            for target, scores in zip(targets, _mirrored_logits(module, x, axes, engine), strict=True):
+                _add_scores(target, scores.permute(0, *(1 + a for a in order)), blend * (weight * share), activation_of(engine.plan, inference))
 
 
-def _mirrored_forward(module: nn.Module, x: Tensor, axes: Sequence[int], engine: Engine, inference: Inference) -> Tensor:
-    """Scores of ``x`` (B, C, *patch) seen in a mirror and mirrored back; left and right change names where their axis is flipped."""
+def _add_scores(target: Tensor, logits: Tensor, weight: Tensor, activation: Activation) -> None:
+    """``target`` (L, d, A, B) += activation of ``logits`` times ``weight`` (d, A, B), a few planes at a time: no second copy of a window."""
+    step = max(1, logits.shape[1] if logits.device.type != "cpu" else WORK_BYTES // (4 * logits[:, :1].numel()))
+    for planes in (slice(start, start + step) for start in range(0, logits.shape[1], step)):
+        target[:, planes] += _activated(logits[:, planes].float(), activation, 0) * weight[planes]
+
+
+def _mirrored_logits(module: Forward, x: Tensor, axes: Sequence[int], engine: Engine) -> Tensor:
+    """Logits of ``x`` (B, C, *patch) seen in a mirror and mirrored back; left and right change names where their axis is flipped."""
     dims = [2 + a for a in axes]
-    activation: Literal["softmax", "sigmoid", "none"] = (
-        "none" if inference.average == "logits" else "sigmoid" if engine.plan.network.overlapping else "softmax"
-    )
-    out = forward(module, x.flip(dims) if dims else x, engine.plan.dims, engine.dtype, activation)
+    out = logits_of(module, x.flip(dims) if dims else x, engine.plan.dims, engine.dtype)
     if dims:
         out = out.flip(dims)
         if engine.plan.sided_axis in axes and engine.plan.labels.is_sided:
@@ -351,16 +386,27 @@ def _mirrored_forward(module: nn.Module, x: Tensor, axes: Sequence[int], engine:
     return out
 
 
-@torch.inference_mode()
-def forward(module: nn.Module, x: Tensor, dims: int, dtype: torch.dtype, activation: Literal["softmax", "sigmoid", "none"] = "softmax") -> Tensor:
+def activation_of(plan: Plan, inference: Inference) -> Activation:
+    """What makes of logits the scores that are averaged."""
+    return "none" if inference.average == "logits" else "sigmoid" if plan.network.overlapping else "softmax"
+
+
+def _activated(logits: Tensor, activation: Activation, dim: int) -> Tensor:
+    return logits if activation == "none" else logits.softmax(dim) if activation == "softmax" else logits.sigmoid()
+
+
+def forward(module: Forward, x: Tensor, dims: int, dtype: torch.dtype, activation: Activation = "softmax") -> Tensor:
     """(B, C, I, J, K) -> (B, L, I, J, K) float32 scores; K is 1 in 2-D."""
+    return _activated(logits_of(module, x, dims, dtype).float(), activation, 1)
+
+
+@torch.inference_mode()
+def logits_of(module: Forward, x: Tensor, dims: int, dtype: torch.dtype) -> Tensor:
+    """(B, C, I, J, K) -> (B, L, I, J, K) logits of any float dtype; K is 1 in 2-D."""
     flat = x[..., 0] if dims == 2 else x
     with torch.autocast(x.device.type, dtype, enabled=dtype != torch.float32):
-        out: Tensor = module(flat.contiguous(memory_format=memory_format(dims)))
-    scores = out.float()
-    if activation != "none":
-        scores = scores.softmax(dim=1) if activation == "softmax" else scores.sigmoid()
-    return scores[..., None] if dims == 2 else scores
+        out = module(flat.contiguous(memory_format=memory_format(dims)) if isinstance(module, nn.Module) else flat)
+    return out[..., None] if dims == 2 else out
 
 
 def _padded(scan: Tensor, patch: Triple) -> tuple[Tensor, list[int]]:

@@ -119,7 +119,8 @@ def _labels(scan: Tensor, trail: Trail, engine: Engine, inference: Inference | N
     average = (inference or plan.inference).average
     above = (0.0 if average == "logits" else 0.5) if plan.network.overlapping else None
     with torch.inference_mode(), closing(slabs(scan, engine, inference)) as stream:
-        array = restore(stream, trail, marching_axis(scan.shape[1:], plan), values, above)
+        sum_to_one = above is None and average == "probabilities"
+        array = restore(stream, trail, marching_axis(scan.shape[1:], plan), values, above, sum_to_one)
     for name in plan.postprocessing.keep_largest:
         keep_largest(array, structures.named(name).value)
     return array
@@ -127,6 +128,7 @@ def _labels(scan: Tensor, trail: Trail, engine: Engine, inference: Inference | N
 
 def _draw(samples: Samples, scan: Tensor, trail: Trail, engine: Engine, inference: Inference | None, tell: Tell) -> list[NDArray[Any]]:
     drawn = []
+    engine = engine.uncompiled() if samples.count else engine  # dropout is reached in modules alone
     for index in range(samples.count):
         tell((1 + index) / (1 + samples.count), f"sample {index + 1} of {samples.count}")
         with sampling(engine, samples.seed(index)):

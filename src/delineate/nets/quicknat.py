@@ -18,12 +18,14 @@ authors' code has; the earlier conference paper summed them.
 
 from __future__ import annotations
 
+import itertools
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from ..core.plan import Network
-from .blocks import NormActConv, dropout
+from .blocks import NormActConv, dropout, tracing
 
 REDUCTION = 2  # of feature maps in the channels' excitation (Roy 2018)
 
@@ -87,6 +89,32 @@ def _excited(net: Network, stage: int, c_in: int) -> nn.Sequential:
     return nn.Sequential(DenseBlock(net, stage, c_in), excitation, dropout(net))
 
 
+def _pooled(x: Tensor, step: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    """The largest of each box of ``step``, and where it stood: torch's indices, or (traced, for compilers that have no unpooling) a mask of ``x``.
+
+    Of equal values the first counts, in either way.
+    """
+    if not tracing():
+        return functional.max_pool2d(x, step, step, return_indices=True)
+    pooled = functional.max_pool2d(x, step, step)
+    free, parts = torch.ones_like(pooled), []
+    for a, b in itertools.product(range(step[0]), range(step[1])):
+        here = (x[..., a :: step[0], b :: step[1]] == pooled).to(x.dtype) * free
+        free = free - here
+        parts.append(here)
+    return pooled, torch.stack(parts, dim=2)
+
+
+def _unpooled(x: Tensor, places: Tensor, like: Tensor, step: tuple[int, int]) -> Tensor:
+    """Each value of ``x`` where ``places`` say, zeros elsewhere, of the size of ``like``."""
+    if not tracing():
+        return functional.max_unpool2d(x, places, step, step, output_size=list(like.shape[2:]))
+    spread = x[:, :, None] * places  # (B, C, a * b, I, J)
+    batch, channels, _, rows, columns = spread.shape
+    boxes = spread.reshape(batch, channels, *step, rows, columns).permute(0, 1, 4, 2, 5, 3)
+    return boxes.reshape(batch, channels, rows * step[0], columns * step[1])
+
+
 class QuickNAT(nn.Module):
     """A QuickNAT as ``net`` says; ``forward`` gives the logits."""
 
@@ -101,14 +129,12 @@ class QuickNAT(nn.Module):
         self.head = nn.Conv2d(width, net.classes, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        skips, indices = [], []
+        skips = []
         for encode, step in zip(self.encoder, self.steps, strict=True):
             skip = encode(x)
-            x, index = functional.max_pool2d(skip, step, step, return_indices=True)
-            skips.append(skip)
-            indices.append(index)
+            x, places = _pooled(skip, step)
+            skips.append((skip, places))
         x = self.bottleneck(x)
-        for level in reversed(range(len(skips))):
-            x = functional.max_unpool2d(x, indices[level], self.steps[level], self.steps[level], output_size=list(skips[level].shape[2:]))
-            x = self.decoder[level](torch.cat([skips[level], x], dim=1))
+        for decode, (skip, places), step in reversed(list(zip(self.decoder, skips, self.steps, strict=True))):
+            x = decode(torch.cat([skip, _unpooled(x, places, skip, step)], dim=1))
         return self.head(x)  # type: ignore[no-any-return]

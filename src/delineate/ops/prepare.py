@@ -25,10 +25,12 @@ from ..core.grid import AxisMap, Grid
 from ..core.plan import Plan
 from ..core.volume import BODY_HU, Volume, background_of
 from .intensity import measure
-from .resample import Kernel, apply_axis, axis_weights, resample_image, resample_labels, scale_positions
+from .resample import Bands, Kernel, apply_axis, axis_weights, memory_order, resample_image, resample_labels, scale_positions
 
 ANISOTROPIC = 3.0  # an axis this much coarser than the finest is interpolated linearly: a cubic rings between thick slices
-CHUNK_VOXELS = 2_000_000  # output voxels of one class that restore() works on at a time
+CHUNK_VOXELS = 2_400_000  # output voxels of one class that restore() works on at a time: each copy of them is 10 MB
+TIE = 1e-6  # of a score: equal ones go to the class that comes first, however they are rounded
+MASK_PLANES = 16  # planes in which the crop is looked for at once
 
 
 @dataclass(frozen=True)
@@ -141,7 +143,9 @@ def thick_axis(*spacings: tuple[float, float, float]) -> int | None:
     return None
 
 
-def restore(slabs: Iterable[Tensor], trail: Trail, axis: int, values: NDArray[Any], above: float | None = None) -> NDArray[Any]:
+def restore(
+    slabs: Iterable[Tensor], trail: Trail, axis: int, values: NDArray[Any], above: float | None = None, sum_to_one: bool = False
+) -> NDArray[Any]:
     """Class scores on the prepared grid to label values on the scan's own grid, slab by slab.
 
     Args:
@@ -152,20 +156,25 @@ def restore(slabs: Iterable[Tensor], trail: Trail, axis: int, values: NDArray[An
         values: (L,) label value of each class; values[0] is the background's, 0.
         above: classes that may overlap, without a background among them: values is then (L + 1,), and a voxel gets the last class whose
             score is above this.
+        sum_to_one: the scores of a voxel are probabilities that add up to 1. Then a class is looked at only where it could win, which
+            changes nothing but the time.
 
     Returns:
-        (I, J, K) of ``values.dtype`` on ``trail.source``; 0 outside the kept box.
+        (I, J, K) of ``values.dtype`` on ``trail.source``, in Fortran order, as most scans lie; 0 outside the kept box.
     """
-    oriented = np.zeros(trail.oriented.shape, dtype=values.dtype)
-    box = np.moveaxis(_boxed(oriented, trail), axis, 0)  # a view: writing into it fills the volume
-    lookup = torch.from_numpy(values.astype(np.int32))
-    for start, winners in winners_by_plane(slabs, trail, axis, above):
-        box[start : start + len(winners)] = lookup[winners.to("cpu", torch.int64)].numpy()
-    return np.ascontiguousarray(trail.axes.inverse().apply(oriented))
+    out = np.zeros(trail.source.shape, dtype=values.dtype, order="F")
+    box = np.moveaxis(_boxed(trail.axes.apply(out), trail), axis, 0)  # a view: writing into it fills the volume
+    as_they_are = np.array_equal(values, np.arange(len(values)))
+    for start, winners in winners_by_plane(slabs, trail, axis, above, sum_to_one):
+        found = winners.cpu().numpy()
+        box[start : start + len(found)] = found if as_they_are else values[found]
+    return out
 
 
-def winners_by_plane(slabs: Iterable[Tensor], trail: Trail, axis: int, above: float | None = None) -> Iterator[tuple[int, Tensor]]:
-    """For consecutive planes of the kept box: (first plane, (d', A', B') int16 class with the largest score).
+def winners_by_plane(
+    slabs: Iterable[Tensor], trail: Trail, axis: int, above: float | None = None, sum_to_one: bool = False
+) -> Iterator[tuple[int, Tensor]]:
+    """For consecutive planes of the kept box: (first plane, (d', A', B') uint8 or int16 class with the largest score).
 
     With ``above`` 1 + the last class whose score is above it, or 0.
     """
@@ -182,7 +191,14 @@ def winners_by_plane(slabs: Iterable[Tensor], trail: Trail, axis: int, above: fl
         last = first + sum(piece.shape[1] for piece in pieces) - 1
         final = last == prepared[0] - 1
         ready = source[0] if final else int(np.searchsorted(positions, last, side="right"))  # planes that need nothing beyond ``last``
-        yield from _reduce(pieces, first, positions, done, ready, in_plane, (source[1], source[2]), above)
+        step = max(1, CHUNK_VOXELS // (source[1] * source[2]))
+        for begin in range(done, ready, step):
+            here = positions[begin : min(begin + step, ready)] - first
+            low, high = int(np.floor(here[0])), min(last - first + 1, int(np.floor(here[-1])) + 2)
+            along = Bands.of(axis_weights(here - low, high - low, "linear"))
+            near = list(_between(pieces, low, high))
+            winner = _largest(near, along, in_plane, sum_to_one) if above is None else _last_above(near, along, in_plane, above)
+            yield begin, winner
         done = max(done, ready)
         keep_from = last if done >= source[0] else min(last, int(np.floor(positions[done])))
         pieces = [torch.cat(list(_between(pieces, keep_from - first, last + 1 - first)), dim=1)]  # a copy: the slab's memory is let go
@@ -202,38 +218,78 @@ def _between(pieces: list[Tensor], low: int, high: int) -> Iterator[Tensor]:
         offset += piece.shape[1]
 
 
-def _reduce(
-    pieces: list[Tensor], first: int, positions: NDArray[np.float64], start: int, stop: int, in_plane: list[Tensor | None], plane: tuple[int, int],
-    above: float | None,
-) -> Iterator[tuple[int, Tensor]]:  # fmt: skip
-    """Planes start..stop of the output from the planes at hand, a few at a time, one class after the other with a running maximum."""
-    step = max(1, CHUNK_VOXELS // (plane[0] * plane[1]))
-    device, at_hand = pieces[0].device, sum(piece.shape[1] for piece in pieces)
-    w_a, w_b = (None if w is None else w.to(device) for w in in_plane)
-    for begin in range(start, stop, step):
-        here = positions[begin : min(begin + step, stop)] - first
-        low, high = int(np.floor(here[0])), min(at_hand, int(np.floor(here[-1])) + 2)
-        along = torch.from_numpy(axis_weights(here - low, high - low, "linear")).to(device)
-        parts = list(_between(pieces, low, high))
-        best = torch.full((len(here), *plane), -torch.inf, device=device)
-        winner = torch.zeros((len(here), *plane), dtype=torch.int16, device=device)
-        for index in range(pieces[0].shape[0]):
-            planes = torch.cat([part[index] for part in parts]).float()
-            if len(along) < high - low:  # shrink first, whichever way round that is
-                score = apply_axis(apply_axis(apply_axis(planes, along, 0), w_b, 2), w_a, 1)
-            else:
-                score = apply_axis(apply_axis(apply_axis(planes, w_b, 2), w_a, 1), along, 0)
-            if above is not None:
-                winner.masked_fill_(score > above, index + 1)
-                continue
-            winner.masked_fill_(score > best, index)
-            torch.maximum(best, score, out=best)
-        yield begin, winner
+InPlane = Sequence[Bands | None]  # weights along the two axes of a plane; None where an axis is as it was
 
 
-def _interpolation(n_in: int, n_out: int, kernel: Kernel) -> Tensor | None:
+def _largest(near: list[Tensor], along: Bands, in_plane: InPlane, sum_to_one: bool) -> Tensor:
+    """(d', A', B') class with the largest score, one class after the other with a running maximum.
+
+    The background's scores are taken off the others', so that it need not be interpolated. Of probabilities the largest of L is at least
+    1 / L, and interpolating exceeds nothing that it interpolates: a class is looked at only in the box where it reaches half of that.
+    """
+    classes, device = near[0].shape[0], near[0].device
+    size = [near[0].shape[n + 2] if w is None else len(w.dense) for n, w in enumerate(in_plane)]
+    best = torch.zeros((len(along.dense), *size), device=device)
+    winner = torch.zeros(best.shape, dtype=torch.uint8 if classes <= 256 else torch.int16, device=device)
+    background = torch.cat([part[0] for part in near]).float()
+    boxes = _boxes(near, 0.5 / classes) if sum_to_one else None
+    for index in range(1, classes):
+        if boxes is not None and boxes[index] is None:
+            continue
+        (w_a, out_a, in_a), (w_b, out_b, in_b) = (
+            _touching(w, None if boxes is None else boxes[index][n]) for n, w in enumerate(in_plane)  # type: ignore[index]
+        )  # fmt: skip
+        planes = (torch.cat([part[index, :, in_a, in_b] for part in near]).float() - background[:, in_a, in_b]).sub_(index * TIE)
+        score, top = _interpolated(planes, along, w_a, w_b), best[:, out_a, out_b]
+        wins, so_far = (score > top).view(torch.uint8).to(winner.dtype), winner[:, out_a, out_b]
+        torch.maximum(so_far, wins.mul_(index), out=so_far)  # later classes have larger numbers; several times as fast as filling where it wins
+        torch.maximum(top, score, out=top)
+    return winner
+
+
+def _last_above(near: list[Tensor], along: Bands, in_plane: InPlane, above: float) -> Tensor:
+    """(d', A', B') 1 + the last class whose score is above ``above``, or 0."""
+    winner = None
+    for index in range(near[0].shape[0]):
+        score = _interpolated(torch.cat([part[index] for part in near]).float(), along, *in_plane)
+        winner = torch.zeros(score.shape, dtype=torch.int16, device=score.device) if winner is None else winner
+        winner.masked_fill_(score > above, index + 1)
+    assert winner is not None
+    return winner
+
+
+def _interpolated(planes: Tensor, along: Bands, w_a: Bands | None, w_b: Bands | None) -> Tensor:
+    """(d, A, B) to (d', A', B'); along the marching axis first where that leaves fewer planes."""
+    along, w_a, w_b = (None if w is None else w.to(planes.device) for w in (along, w_a, w_b))  # type: ignore[assignment]
+    if len(along.dense) < len(planes):
+        return apply_axis(apply_axis(apply_axis(planes, along, 0), w_b, 2), w_a, 1)
+    return apply_axis(apply_axis(apply_axis(planes, w_b, 2), w_a, 1), along, 0)
+
+
+def _boxes(near: list[Tensor], floor: float) -> list[tuple[tuple[int, int], tuple[int, int]] | None]:
+    """Of each class the box in the plane, low and high along A and B, around all scores above ``floor``; None where there is none."""
+    peak = torch.stack([part.amax(dim=1) for part in near]).amax(dim=0) > floor  # (L, A, B)
+    hits = [peak.any(dim=axis).cpu().numpy() for axis in (2, 1)]
+    return [_span(a, b) for a, b in zip(*hits, strict=True)]
+
+
+def _span(hit_a: NDArray[np.bool_], hit_b: NDArray[np.bool_]) -> tuple[tuple[int, int], tuple[int, int]] | None:
+    if not hit_a.any():
+        return None
+    (a, b), (c, d) = (np.flatnonzero(hit)[[0, -1]].tolist() for hit in (hit_a, hit_b))
+    return (a, b + 1), (c, d + 1)
+
+
+def _touching(weights: Bands | None, span: tuple[int, int] | None) -> tuple[Bands | None, slice, slice]:
+    """Weights, outputs and inputs that have to do with the inputs of ``span``; everything where it is None."""
+    if span is None:
+        return weights, slice(None), slice(None)
+    return (None, slice(*span), slice(*span)) if weights is None else weights.touching(*span)
+
+
+def _interpolation(n_in: int, n_out: int, kernel: Kernel) -> Bands | None:
     """Weights without widening: scores are smooth, and a label is asked for at a point."""
-    return None if n_in == n_out else torch.from_numpy(axis_weights(scale_positions(n_in, n_out), n_in, kernel))
+    return None if n_in == n_out else Bands.of(axis_weights(scale_positions(n_in, n_out), n_in, kernel))
 
 
 def _axis_first(shape: tuple[int, int, int], axis: int) -> tuple[int, ...]:
@@ -254,14 +310,28 @@ def _crop_box(channels: NDArray[Any], rule: str) -> tuple[tuple[int, int, int], 
     start, stop = [0, 0, 0], list(shape)
     share = 0.01 if rule == "body" else 0.0  # a table's or a cable's thin plane is no body
     margin = 0 if rule == "not_zero" else 2
-    if rule == "body":
-        mask = channels[0] > BODY_HU
-    else:
-        mask = np.any([channel != (background_of(channel) if rule == "nonzero" else 0) for channel in channels], axis=0)
-    for axis in range(3):
-        filled = mask.mean(axis=tuple(a for a in range(3) if a != axis), dtype=np.float32)
+    for axis, filled in enumerate(_filled(channels, rule)):
         hit = np.flatnonzero(filled > share)
         if not len(hit):
             return whole
         start[axis], stop[axis] = max(0, int(hit[0]) - margin), min(shape[axis], int(hit[-1]) + 1 + margin)
     return (start[0], start[1], start[2]), (stop[0], stop[1], stop[2])
+
+
+def _filled(channels: NDArray[Any], rule: str) -> list[NDArray[np.float64]]:
+    """For each axis, each plane's share of voxels that stand out; a few planes at a time, in the order in which they lie in memory."""
+    used = channels[:1] if rule == "body" else channels
+    empty = [BODY_HU if rule == "body" else background_of(channel) if rule == "nonzero" else 0.0 for channel in used]
+    order = memory_order(channels[0])
+    turned = used.transpose(0, *(1 + axis for axis in order))
+    a, b, c = turned.shape[1:]
+    by_plane, across = np.zeros(a), np.zeros((b, c), np.int64)
+    for first in range(0, a, MASK_PLANES):
+        planes = slice(first, first + MASK_PLANES)
+        stands_out = np.zeros((min(MASK_PLANES, a - first), b, c), bool)
+        for channel, value in zip(turned[:, planes], empty, strict=True):
+            np.logical_or(stands_out, channel > value if rule == "body" else channel != value, out=stands_out)
+        by_plane[planes] = [np.count_nonzero(plane) for plane in stands_out]
+        across += stands_out.view(np.uint8).sum(axis=0, dtype=np.uint8)  # at most MASK_PLANES: no overflow
+    counts = by_plane / (b * c), across.sum(axis=1) / (a * c), across.sum(axis=0) / (a * b)
+    return [counts[order.index(axis)] for axis in range(3)]

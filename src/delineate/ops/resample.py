@@ -3,11 +3,14 @@
 Each axis has a weight matrix (n_out, n_in), so interpolation, anti-aliasing (the kernel is widened by the
 factor of shrinking), edges (replicated) and half-voxel shifts all live in ``axis_weights`` and are exact.
 Fourier's theorem asks for the widening: shrinking without it folds fine detail into false coarse detail.
+The matrix is a narrow band, and ``Bands`` multiplies only with the blocks along it. Volumes are worked through in the
+order in which they lie in memory, whichever way their axes are named.
 Shapes: x (..., n_in, ...) -> (..., n_out, ...). It knows no grids; ``prepare`` does.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -16,6 +19,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 Kernel = Literal["cubic", "linear", "nearest", "spline"]
+BLOCK = 64  # outputs in a block of a band: enough for a matrix product to run at full speed
+NEGLIGIBLE = 2.0**-30  # a weight below this is lost in float32 anyway; splines' never quite end
+BLOCK_VOXELS = 1_000_000  # input voxels brought to float32 at once: they stay in the cache until they are resampled
 SPLINE_PAD = 12  # edge values before and after a row, so that where a spline's coefficients end changes nothing (the rest is 0.27 to the 12th)
 
 
@@ -69,18 +75,72 @@ def scale_positions(n_in: int, n_out: int) -> NDArray[np.float64]:
     return np.asarray((np.arange(n_out) + 0.5) * (n_in / n_out) - 0.5, dtype=np.float64)
 
 
-def scale_weights(n_in: int, n_out: int, kernel: Kernel = "cubic") -> Tensor | None:
-    """The matrix that brings ``n_in`` voxels to ``n_out`` over the same extent; None where nothing changes."""
+@dataclass(frozen=True)
+class Bands:
+    """One axis' weights, whole and as the dense blocks along their diagonal.
+
+    ``dense`` (n_out, n_in) float32; ``blocks`` (first output, first input, (m, k) weights), in order, the outputs without a gap.
+    """
+
+    dense: Tensor
+    blocks: tuple[tuple[int, int, Tensor], ...]
+
+    @classmethod
+    def of(cls, weights: NDArray[np.float32]) -> Bands:
+        """From (n_out, n_in) weights, of which no row is empty."""
+        blocks = []
+        for start in range(0, len(weights), BLOCK):
+            rows = weights[start : start + BLOCK]
+            used = np.flatnonzero((np.abs(rows) > NEGLIGIBLE).any(axis=0))
+            low, high = int(used[0]), int(used[-1]) + 1
+            blocks.append((start, low, torch.from_numpy(np.ascontiguousarray(rows[:, low:high]))))
+        return cls(torch.from_numpy(np.ascontiguousarray(weights)), tuple(blocks))
+
+    def to(self, device: torch.device) -> Bands:
+        """The same weights there."""
+        return self if device == self.dense.device else Bands(self.dense.to(device), self.blocks)
+
+    def touching(self, low: int, high: int) -> tuple[Bands, slice, slice]:
+        """The blocks that use an input of low..high (not empty), the outputs that they make and the inputs that they read."""
+        mine = [b for b in self.blocks if b[1] < high and b[1] + b[2].shape[1] > low]
+        first, stop = mine[0][0], mine[-1][0] + len(mine[-1][2])
+        begin, end = min(b[1] for b in mine), max(b[1] + b[2].shape[1] for b in mine)
+        moved = tuple((b[0] - first, b[1] - begin, b[2]) for b in mine)
+        return Bands(self.dense[first:stop, begin:end], moved), slice(first, stop), slice(begin, end)
+
+
+def scale_weights(n_in: int, n_out: int, kernel: Kernel = "cubic", backwards: bool = False) -> Bands | None:
+    """The weights that bring ``n_in`` voxels to ``n_out`` over the same extent, or those for the row read ``backwards``; None for equal lengths."""
     if n_in == n_out:
         return None
-    return torch.from_numpy(axis_weights(scale_positions(n_in, n_out), n_in, kernel, n_in / n_out))
+    weights = axis_weights(scale_positions(n_in, n_out), n_in, kernel, n_in / n_out)
+    return Bands.of(weights[:, ::-1] if backwards else weights)
 
 
-def apply_axis(x: Tensor, weights: Tensor | None, axis: int) -> Tensor:
-    """``weights`` (n_out, n_in) along ``axis`` of ``x``; x itself where weights is None."""
+def apply_axis(x: Tensor, weights: Bands | None, axis: int) -> Tensor:
+    """``weights`` along ``axis`` of float32 ``x``; x itself where weights is None."""
     if weights is None:
         return x
     axis = axis % x.ndim
+    n_out, n_in = weights.dense.shape
+    rest = int(np.prod(x.shape[axis + 1 :]))
+    if x.device.type != "cpu" or len(weights.blocks) == 1 or 1 < rest < BLOCK:
+        return _dense(x, weights.dense, axis)
+    if rest == 1:
+        rows = x.reshape(-1, n_in)
+        out = x.new_empty((len(rows), n_out))
+        for start, low, block in weights.blocks:
+            torch.mm(rows[:, low : low + block.shape[1]], block.T, out=out[:, start : start + len(block)])
+    else:
+        planes = x.reshape(-1, n_in, rest)
+        out = x.new_empty((len(planes), n_out, rest))
+        for plane, made in zip(planes, out, strict=True):
+            for start, low, block in weights.blocks:
+                torch.mm(block, plane[low : low + block.shape[1]], out=made[start : start + len(block)])
+    return out.view(*x.shape[:axis], n_out, *x.shape[axis + 1 :])
+
+
+def _dense(x: Tensor, weights: Tensor, axis: int) -> Tensor:
     if axis == x.ndim - 1:
         return x @ weights.T
     if axis == x.ndim - 2:
@@ -89,14 +149,31 @@ def apply_axis(x: Tensor, weights: Tensor | None, axis: int) -> Tensor:
 
 
 def resample_image(array: NDArray[Any], shape: tuple[int, int, int], kernels: tuple[Kernel, Kernel, Kernel], transform: Any = None) -> Tensor:
-    """(I, J, K) array, any real dtype, to ``shape`` over the same extent, as float32.
+    """(I, J, K) array, any real dtype and memory order, to ``shape`` over the same extent, as float32; its strides are any.
 
     Works through blocks of planes, so that beyond input and output only one array of a partly resampled volume
     exists; ``transform`` (Tensor -> Tensor, elementwise: a normalisation) is applied to each block before resampling. What splines
     overshoot beyond the lowest and highest value is clipped: of the volume, or of the slice where one axis takes the nearest of its slices.
     """
-    w_i, w_j, w_k = (scale_weights(n, m, kernel) for n, m, kernel in zip(array.shape, shape, kernels, strict=True))
-    planes = max(1, int(4e6 / max(1, array.shape[1] * array.shape[2])))
+    order = memory_order(array)
+    turned = array.transpose(order)
+    backwards = [stride < 0 for stride in turned.strides]
+    if "spline" in kernels and any(backwards):
+        turned, backwards = np.ascontiguousarray(turned), [False] * 3
+    turned = turned[tuple(slice(None, None, -1) if back else slice(None) for back in backwards)]
+    made = _in_memory_order(turned, [shape[a] for a in order], [kernels[a] for a in order], backwards, transform)
+    return made.permute(*(order.index(a) for a in range(3)))
+
+
+def memory_order(array: NDArray[Any]) -> list[int]:
+    """The axes from the one with the farthest neighbours to the one with the nearest."""
+    return sorted(range(array.ndim), key=lambda axis: -abs(array.strides[axis]))
+
+
+def _in_memory_order(array: NDArray[Any], shape: list[int], kernels: list[Kernel], backwards: list[bool], transform: Any) -> Tensor:
+    """``resample_image`` of an array whose last axis is the nearest in memory; ``backwards``: axes to be read from their end."""
+    w_a, w_b, w_c = (scale_weights(*each) for each in zip(array.shape, shape, kernels, backwards, strict=True))
+    planes = max(1, BLOCK_VOXELS // max(1, array.shape[1] * array.shape[2]))
     partly = torch.empty((array.shape[0], shape[1], shape[2]), dtype=torch.float32)
     thick = kernels.index("nearest") if "nearest" in kernels else None
     ranges: list[tuple[Tensor, Tensor]] = []  # of each block: lowest and highest value, of each of its slices along ``thick`` or of all
@@ -107,9 +184,10 @@ def resample_image(array: NDArray[Any], shape: tuple[int, int, int], kernels: tu
         if "spline" in kernels:
             rest = tuple(a for a in range(3) if a != thick)
             ranges.append((block.amin(rest, keepdim=True), block.amax(rest, keepdim=True)))
-        partly[start : start + planes] = apply_axis(apply_axis(block, w_k, 2), w_j, 1)
-    if w_i is not None:
-        partly = (w_i @ partly.view(array.shape[0], -1)).view(*shape)
+        partly[start : start + planes] = apply_axis(apply_axis(block, w_c, 2), w_b, 1)
+    partly = apply_axis(partly, w_a, 0)
+    as_it_was = [a for a in range(3) if backwards[a] and array.shape[a] == shape[a]]
+    partly = partly.flip(as_it_was) if as_it_was else partly
     return _clipped(partly, ranges, thick, array.shape) if "spline" in kernels else partly
 
 
@@ -164,6 +242,6 @@ def _interpolated(mask: NDArray[Any], shape: tuple[int, int, int], boxes: list[t
         reach = max(1.0, n_in / n_out)
         hit = np.flatnonzero((positions > start - reach) & (positions < stop - 1 + reach))
         weights = axis_weights(positions[hit], n_in, "linear", n_in / n_out)[:, start:stop]
-        part = apply_axis(part, torch.from_numpy(np.ascontiguousarray(weights)), axis)
+        part = apply_axis(part, Bands.of(weights), axis)
         region.append(slice(int(hit[0]), int(hit[-1]) + 1))
     return part, tuple(region)

@@ -57,14 +57,13 @@ def _rehearse(run: Run, case: Case) -> float:
     import numpy as np
 
     from ..cohort.cases import read_image
-    from ..nets.build import build
-    from ..nets.infer import Engine, choose_device, fast_dtype
+    from ..nets.build import build, weights_of
+    from ..nets.infer import Engine, choose_device
     from ..nets.predictor import predict
 
-    device = choose_device(run.request.device)
-    plan, names = run.planned(), run_step.views_of(run.planned())
-    members = tuple((build(Job(None, view).plan(plan).network, 0).to(device).eval(), 1.0) for view in names)
-    engine = Engine(plan, members, device, fast_dtype(device), tuple(names) if plan.views else ())
+    plan, jobs = run.planned(), [Job(None, view) for view in run_step.views_of(run.planned())]
+    members = tuple(job.member(plan, weights_of(build(job.plan(plan).network, 0))) for job in jobs)
+    engine = Engine.from_bundle(Bundle(plan, members), choose_device(run.request.device))
     seconds = []
     for _ in range(2):
         began = time.monotonic()

@@ -316,7 +316,7 @@ def _choose_network(draft: _Draft, budget_s: float | None, probe: Callable[[Netw
     """The largest U-Net, patch and batch that memory and time allow: shrunk step by step until enough training steps fit."""
     spacing = [1.0 if s is None else s for s in draft.spacing_mm]
     choices: list[Choice] = []
-    for width, voxels, batch_size in _ladder(draft.dims, bool(draft.machine.gpu_bytes)):
+    for width, voxels, batch_size in _ladder(draft.dims, draft.machine):
         patch, strides, kernels = topology(draft.shape, spacing, voxels, draft.dims)
         choice = (_unet(draft, width, strides, kernels), patch, batch_size)
         if choice not in choices:  # a small case is whole in several sizes of patch
@@ -363,14 +363,23 @@ def largest_that_fits(
     return chosen, step_s, "" if budget_s is None else f"; tried: {'; '.join(tried)}; {wanted:.0f} steps were wanted in {budget_s:.0f} s"
 
 
-def _ladder(dims: int, gpu: bool) -> Sequence[tuple[int, int, int]]:
-    """(first width, patch voxels, batch), from large to small; never narrower than 16, which matrix units handle no faster (measured)."""
+def _ladder(dims: int, machine: Machine) -> Sequence[tuple[int, int, int]]:
+    """(first width, patch voxels, batch), from large to small.
+
+    Matrix units handle less than 16 maps no faster than 16 (measured), so there the patch shrinks; without them time follows the width, and what a
+    patch sees is worth more: 8 wide comes before a smaller patch.
+    """
+    gpu, narrow = bool(machine.gpu_bytes), not machine.matrix_units
     large: tuple[tuple[int, int, int], ...]
+    small: tuple[tuple[int, int, int], ...]
     if dims == 2:
         large = ((32, 512**2, 24), (32, 512**2, 12)) if gpu else ((32, 384**2, 12),)
-        return (*large, (32, 320**2, 8), (24, 256**2, 8), (16, 256**2, 6), (16, 192**2, 6), (16, 160**2, 6), (16, 128**2, 4))
+        small = ((12, 256**2, 6), (8, 256**2, 6), (8, 192**2, 6)) if narrow else ((16, 192**2, 6), (16, 160**2, 6), (16, 128**2, 4))
+        return (*large, (32, 320**2, 8), (24, 256**2, 8), (16, 256**2, 6), *small)
     large = ((32, 128**3, 2), (32, 112**3, 2), (32, 96**3, 2)) if gpu else ((32, 96**3, 2),)
     small = ((16, 64**3, 2), (16, 56**3, 2), (16, 48**3, 2), (16, 40**3, 2), (16, 32**3, 2))
+    if narrow:
+        small = ((16, 64**3, 2), (12, 64**3, 2), (8, 64**3, 2), (8, 56**3, 2), (8, 48**3, 2), (8, 40**3, 2))
     return (*large, (32, 80**3, 2), (32, 64**3, 2), (24, 64**3, 2), (24, 56**3, 2), *small)
 
 

@@ -34,6 +34,8 @@ from ..metrics.uncertainty import agreement
 from . import batch
 
 FORMATS = ("nii.gz", "nii", "nrrd", "mha", "png")
+BACKENDS = ("auto", "openvino", "torch")
+PRECISIONS = ("auto", "float32")
 UNCERTAINTY = ("case", "structure", "volume_ml", "mean_ml", "std_ml", "cv", "iou", "found_in")  # columns of uncertainty.csv
 
 Progress = Callable[[float, float, str], None]  # cases done (with the share of the running one), cases in all, note
@@ -52,6 +54,8 @@ class Options:
         samples: so many Monte-Carlo dropout samples of each case, for their spread; 0 takes none.
         seed: of the samples; each one's stream follows from it, the case's id and the sample's number.
         allow_missing: delineate scans that lack some of the model's channels too.
+        backend: "auto" takes the fastest that is here and knows the network, "torch" or "openvino" that one.
+        precision: "auto" computes in half precision where the device has units for it, "float32" never.
     """
 
     device: str = "auto"
@@ -62,6 +66,8 @@ class Options:
     samples: int = 0
     seed: int = 0
     allow_missing: bool = False
+    backend: str = "auto"
+    precision: str = "auto"
 
 
 @dataclass(frozen=True)
@@ -92,12 +98,12 @@ def predict(model: str | Path, inputs: Sequence[str | Path], out: str | Path, *,
     """
     bundle = Bundle.load(model)
     manifest = gather(inputs, bundle, only)
-    return Predicted(Path(out), predict_cases(bundle, manifest, out, model=Path(model).name, progress=progress, **options))
+    return Predicted(Path(out), predict_cases(bundle, manifest, out, model=model, progress=progress, **options))
 
 
-def predict_cases(bundle: Bundle, manifest: Manifest, out: str | Path, *, model: str = "", progress: Progress | None = None,
+def predict_cases(bundle: Bundle, manifest: Manifest, out: str | Path, *, model: str | Path = "", progress: Progress | None = None,
                   **options: Any) -> Sequence[batch.Outcome[dict[str, Any]]]:  # fmt: skip
-    """Delineate the cases of ``manifest`` with a bundle in memory; arguments as for ``predict``."""
+    """Delineate the cases of ``manifest`` with a bundle in memory; arguments as for ``predict``. Compiled networks are kept beside ``model``."""
     from ..nets.infer import Engine, choose_device
     from ..nets.predictor import Samples, refuse_missing
 
@@ -107,13 +113,22 @@ def predict_cases(bundle: Bundle, manifest: Manifest, out: str | Path, *, model:
     Samples(asked.samples).refuse_unless_fit(bundle.plan)
     if asked.allow_missing:
         refuse_missing(bundle.plan)
-    engine = Engine.from_bundle(bundle, choose_device(asked.device), views=asked.views)
+    for given, allowed in ((asked.backend, BACKENDS), (asked.precision, PRECISIONS)):
+        if given not in allowed:
+            raise UsageError(f"allowed are {', '.join(allowed)}, not {given!r}")
+    import torch
+
+    engine = Engine.from_bundle(
+        bundle, choose_device(asked.device), torch.float32 if asked.precision == "float32" else None, asked.views,
+        backend=asked.backend,  # type: ignore[arg-type]
+        graphs=Path(f"{model}.graphs") if model else None,
+    )  # fmt: skip
     folder = atomic.make_folder(out)
     at = _Place(progress or (lambda done, total, note: None), len(manifest))
     job = partial(predict_case, manifest=manifest, engine=engine, bundle_id=bundle.id, inference=_inference(bundle, asked.mirror), out=folder,
                   options=asked, tell=at.tell)  # fmt: skip
     outcomes = batch.run(job, manifest.cases, names=[c.id for c in manifest], workers=1, progress=at.ended)
-    _record(folder, bundle, {"model": model, "device": engine.device.type, "options": asked}, outcomes)
+    _record(folder, bundle, {"model": Path(model).name, "device": engine.device.type, "options": asked}, outcomes)
     return outcomes
 
 

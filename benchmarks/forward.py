@@ -1,0 +1,69 @@
+"""One window through nnU-Net's plain 3-D U-Net (31 M parameters, 128 x 128 x 128): torch as nnU-Net runs it, and our engine's backends.
+
+    python benchmarks/forward.py [--runs 3] [--patch 128]
+
+Also printed: how far the probabilities of each are from torch's in float32, and in how many voxels the largest class is the same. The weights are
+drawn, which is harder on agreement than trained ones are: nowhere is the network sure.
+"""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+import torch
+
+from delineate.core.plan import Network
+from delineate.nets import compiled
+from delineate.nets.build import build, filled, weights_of
+from delineate.nets.infer import fast_dtype, forward
+from measure import keep, seconds
+
+WIDTHS = (32, 64, 128, 256, 320, 320)
+
+
+def nnunet_3d(classes: int = 3, widths: tuple[int, ...] = WIDTHS) -> Network:
+    """The network that nnU-Net plans for 128³ patches."""
+    stages = len(widths)
+    return Network(dims=3, channels=1, classes=classes, widths=widths, strides=((2, 2, 2),) * (stages - 1), kernels=((3, 3, 3),) * stages)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument("--patch", type=int, default=128)
+    a = parser.parse_args()
+    net, size = nnunet_3d(), (a.patch,) * 3
+    weights, fast = weights_of(build(net, 0)), fast_dtype(torch.device("cpu"))
+    x = torch.randn(1, 1, *size, generator=torch.Generator().manual_seed(0))
+    plain = filled(net, weights).to(memory_format=torch.contiguous_format)
+
+    def as_nnunet_does() -> torch.Tensor:
+        with torch.inference_mode():
+            return plain(x).softmax(1)  # type: ignore[no-any-return]
+
+    ways: dict[str, Any] = {"torch float32, as nnU-Net": as_nnunet_does}
+    module = filled(net, weights)
+    for dtype in dict.fromkeys((torch.float32, fast)):
+        name = str(dtype).removeprefix("torch.")
+        ways[f"torch {name}, channels last"] = lambda dtype=dtype: forward(module, x, 3, dtype)
+        if compiled.available():
+            graph = compiled.compiled(lambda: filled(net, weights), (1, *size), dtype)
+            assert graph is not None
+            ways[f"OpenVINO {name}"] = lambda graph=graph, dtype=dtype: forward(graph, x, 3, dtype)
+    reference, found = as_nnunet_does(), {}
+    for name, way in ways.items():
+        out = way()
+        found[name] = {
+            "seconds": round(seconds(way, a.runs), 3),
+            "largest difference of a probability": round(float((out - reference).abs().max()), 6),
+            "voxels of the same class": round(float((out.argmax(1) == reference.argmax(1)).float().mean()), 6),
+        }
+    peer = found["torch float32, as nnU-Net"]["seconds"]
+    for one in found.values():
+        one["times as fast"] = round(peer / one["seconds"], 2)
+    keep("forward", {"patch": size, "runs": a.runs, "ways": found})
+
+
+if __name__ == "__main__":
+    main()
