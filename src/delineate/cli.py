@@ -176,6 +176,8 @@ def predict(
     ] = False,
     backend: Annotated[str, typer.Option(help="auto (the fastest that is here), openvino or torch.")] = "auto",
     precision: Annotated[str, typer.Option(help="auto (half where the device has units for it) or float32.")] = "auto",
+    ram: Annotated[str | None, typer.Option(help="Memory that all of it may take, such as 4G; a case that needs more is refused.")] = None,
+    vram: Annotated[str | None, typer.Option(help="The same of a GPU's memory.")] = None,
 ) -> None:
     """Delineate scans: OUT/CASE.nii.gz on exactly each scan's grid, and OUT/predictions.json with volumes in ml.
 
@@ -199,6 +201,8 @@ def predict(
             allow_missing=allow_missing,
             backend=backend,
             precision=precision,
+            ram_bytes=None if ram is None else parse_bytes(ram),
+            vram_bytes=None if vram is None else parse_bytes(vram),
             progress=lambda n, total, name: tell("predict", n, total, name),
         )
     typer.echo(f"{len(done.outcomes) - len(done.failures)} of {len(done.outcomes)} cases written to {done.out}")
@@ -457,6 +461,20 @@ def parse_duration(text: str) -> float:
     if not parts or "".join(n + u for n, u in parts) != text or (len(parts) > 1 and any(not u for _, u in parts)):
         raise UsageError(f"a time is written like 90s, 10m, 1h30m or 2d, found {text!r}")
     return sum(float(n) * units[u] for n, u in parts)
+
+
+def parse_bytes(text: str) -> int:
+    """Bytes of "4G", "500M", "1.5 GiB" (powers of 1024) or a bare number of bytes.
+
+    Raises:
+        UsageError: anything else.
+    """
+    from .core.errors import UsageError
+
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(?:i?B)?", text.strip(), re.IGNORECASE)
+    if found is None or float(found[1]) == 0:
+        raise UsageError(f"an amount of memory is written like 4G or 500M, found {text!r}")
+    return int(float(found[1]) * 1024 ** " KMGT".index(found[2].upper() or " "))
 
 
 def parse_spacing(text: str) -> tuple[float, ...]:

@@ -275,7 +275,7 @@ def test_a_link_out_of_the_folder_is_refused(tmp_path, server):
     assert contents(tmp_path) == []
 
 
-@pytest.mark.parametrize("data", [tape(TREE)[:-2000], packed(TREE)[:-30], b"not an archive at all", gzip.compress(b"no tape")])
+@pytest.mark.parametrize("data", [tape(TREE)[:-2000], packed(TREE)[:-30], b"not an archive at all", gzip.compress(b"no tape", mtime=0)], ids=range(4))
 def test_a_damaged_archive_is_removed_and_not_recorded(tmp_path, server, data):
     with pytest.raises(FormatError, match="archive is damaged or of an unknown kind"):
         quick(dataset(server, "disc1.tar.gz", data, checksum=""), tmp_path)

@@ -13,7 +13,7 @@ from torch import nn
 from delineate.core.bundle import Bundle, Member
 from delineate.core.errors import OutputError, UsageError
 from delineate.core.plan import Augmentation, Inference, Plan, View
-from delineate.nets import infer
+from delineate.nets import infer, planes
 from delineate.nets.build import build, load_weights, weights_of
 from delineate.nets.infer import Engine, marching_axis, sampling, slabs
 
@@ -73,11 +73,11 @@ def test_slabs_come_before_the_last_window_ran():
 
 def test_held_scores_do_not_grow_with_the_scan(monkeypatch):
     sizes = []
-    original = infer._held
-    monkeypatch.setattr(infer, "_held", lambda *a: sizes.append(original(*a)) or sizes[-1])
+    original = infer.planes
+    monkeypatch.setattr(infer, "planes", lambda *a: sizes.append(a[:3]) or original(*a))
     for length in (40, 400):
         list(slabs(torch.zeros(1, 16, 16, length), engine(3, Pointwise())))
-    assert sizes[0].shape == sizes[1].shape
+    assert sizes[0] == sizes[1]
 
 
 def test_mirroring_swaps_sided_structures():
@@ -95,7 +95,7 @@ def test_mirroring_swaps_sided_structures():
 def test_half_precision_accumulation_agrees(monkeypatch):
     x = torch.randn(1, 40, 33, 50)
     full = torch.cat(list(slabs(x, engine(3, Pointwise()))), 1)
-    monkeypatch.setattr(infer, "HALF_ABOVE_BYTES", 1)
+    monkeypatch.setattr(planes, "HALF_ABOVE_BYTES", 1)
     half = torch.cat(list(slabs(x, engine(3, Pointwise()))), 1)
     assert half.dtype == torch.float16
     assert (full - half.float()).abs().max() < 5e-3
@@ -218,13 +218,13 @@ def test_a_merged_class_does_not_favour_the_background():
 @pytest.fixture
 def small_windows(monkeypatch, tmp_path):
     """The average lies in a file, a few planes at a time."""
-    monkeypatch.setattr(infer, "AVERAGE_BYTES", 0)
-    monkeypatch.setattr(infer, "SLAB_BYTES", 4 * 4 * 20 * 13 * 3)
+    monkeypatch.setattr(planes, "MEMORY_BYTES", 0)
+    monkeypatch.setattr(planes, "SLAB_BYTES", 4 * 4 * 20 * 13 * 3)
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     return tmp_path
 
 
-def test_an_average_in_a_file_is_the_same_and_the_file_is_gone(small_windows):
+def test_an_average_in_a_file_is_the_same_and_the_file_is_gone(small_windows, monkeypatch):
     scan = torch.randn(1, 20, 13, 31, generator=torch.Generator().manual_seed(0))
     engine = Engine.from_bundle(bundle_of_views((0,)), torch.device("cpu"), torch.float32)
     stream = slabs(scan, engine)
@@ -232,7 +232,8 @@ def test_an_average_in_a_file_is_the_same_and_the_file_is_gone(small_windows):
     assert [p.stat().st_size for p in small_windows.glob("delineate_*/scores")] == [2 * 4 * 20 * 13 * 31]
     parts += list(stream)
     assert max(p.shape[1] for p in parts) <= 6 and not list(small_windows.iterdir())
-    infer.AVERAGE_BYTES = 2**30
+    planes.MEMORY_BYTES = 2**31
+    monkeypatch.setattr(planes, "HALF_ABOVE_BYTES", 0)
     assert torch.equal(torch.cat(parts, 1), torch.cat(list(slabs(scan, engine)), 1))
 
 
@@ -255,7 +256,7 @@ def test_a_full_disk_is_told_before_anything_is_computed(small_windows, monkeypa
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(infer.os, "posix_fallocate", full)
+    monkeypatch.setattr(planes.os, "posix_fallocate", full)
     engine = Engine.from_bundle(bundle_of_views((0,)), torch.device("cpu"), torch.float32)
     with pytest.raises(OutputError, match="TMPDIR"):
         next(slabs(torch.zeros(1, 20, 13, 31), engine))
@@ -316,3 +317,18 @@ def test_views_and_samples_on_a_gpu(monkeypatch):
     assert torch.equal(torch.cuda.get_rng_state(), before)
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (0, 0))  # a GPU without room: the average lies in a file
     assert np.abs(torch.cat(list(slabs(scan, engine)), 1).movedim(1, 3).cpu().numpy() - expected).max() < 2e-3
+
+
+@pytest.mark.parametrize("dims", [2, 3])
+def test_sums_in_a_file_are_those_in_memory(dims, monkeypatch):
+    """Windows that overlap along every axis, several of them before planes are done, mirrored."""
+    monkeypatch.setattr(planes, "HALF_ABOVE_BYTES", 0)
+    monkeypatch.setattr(planes, "SLAB_BYTES", 3 * 2 * 3 * 40 * 33)
+    x = torch.randn(1, 40, 33, 50, generator=torch.Generator().manual_seed(1))
+    one = engine(dims, Pointwise())
+    kept = torch.cat(list(slabs(x, one, Inference(mirror=(0, 1)))), 1)
+    filed = torch.cat(list(slabs(x, one, Inference(mirror=(0, 1)), memory_bytes=0)), 1)
+    assert kept.dtype == torch.float16 and torch.equal(kept, filed)
+    monkeypatch.setattr(planes, "HALF_ABOVE_BYTES", 2**30)
+    precise = torch.cat(list(slabs(x, one, Inference(mirror=(0, 1)))), 1)
+    assert precise.dtype == torch.float32 and (precise - kept.float()).abs().max() < 5e-3

@@ -6,7 +6,7 @@ yielded, so that restoring runs while later windows are still to come and no ful
 class ever exists. Blending weights are Gaussian and separable, so their sum is a product of three 1-D sums.
 
 Several views (2-D networks along several axes, Roy 2019) finish their planes along different axes, so their average is the one
-thing that is held whole: classes x voxels in half precision, in memory up to ``AVERAGE_BYTES`` and in a temporary file beyond.
+thing that is held whole. Sums of scores live in ``planes``, in memory or, beyond a bound, in a temporary file.
 
 Shapes: scan (C, I, J, K); windows (B, C, *patch); slabs (L, d, A, B') with the marching axis first after the classes.
 In 2-D the patch is (I, J, 1): windows march along K and a batch holds several slices.
@@ -16,8 +16,6 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import os
-import tempfile
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -28,10 +26,11 @@ import torch
 from torch import Tensor, nn
 
 from ..core.bundle import Bundle, Member
-from ..core.errors import OutputError, UsageError
+from ..core.errors import UsageError
 from ..core.plan import Inference, Plan, View
 from . import compiled
 from .build import filled, memory_format
+from .planes import Planes, planes
 
 Triple = tuple[int, int, int]
 Forward = Callable[[Tensor], Tensor]  # a module in evaluation mode, or a compiled graph
@@ -40,9 +39,6 @@ Activation = Literal["softmax", "sigmoid", "none"]
 WORK_BYTES = 2**25  # float32 scores that are blended at once on a CPU
 WINDOW_VOXELS = 2**21  # voxels of input that one forward pass takes on a CPU; more gains nothing there
 SCORES_BYTES = 2**28  # of one forward pass on a CPU: many classes mean fewer windows at once
-SLAB_BYTES = 2**27  # scores handed over at once
-HALF_ABOVE_BYTES = 2**30  # held scores beyond this are kept in half precision: an error of 1e-3 of a probability
-AVERAGE_BYTES = 2**30  # an average over views beyond this lives in a temporary file
 
 
 @dataclass(frozen=True)
@@ -181,28 +177,29 @@ def marching_axis(shape: Sequence[int], plan: Plan) -> int:
     return int(np.argmin(held))
 
 
-def slabs(scan: Tensor, engine: Engine, inference: Inference | None = None) -> Generator[Tensor, None, None]:
+def slabs(scan: Tensor, engine: Engine, inference: Inference | None = None, memory_bytes: int | None = None) -> Generator[Tensor, None, None]:
     """Class scores of a prepared scan in order along ``marching_axis``: probabilities, or logits where these are what the plan averages.
 
     Args:
         scan: (C, I, J, K) float32, any size; smaller than a patch is padded with zeros.
         inference: instead of the plan's (to switch mirroring on or off).
+        memory_bytes: that sums of scores may take; beyond, they lie in a temporary file. None: see ``planes``.
 
     Yields:
         (L, d, A, B) on the engine's device, d planes at a time; the depths add up to the axis' length.
 
     Raises:
-        OutputError: no room for the temporary file that an average over views needs.
+        OutputError: no room for the temporary file that sums of scores need where memory has none.
     """
     inference = inference or engine.plan.inference
     if engine.views:
-        yield from _slabs_of_views(scan, engine, inference)
+        yield from _slabs_of_views(scan, engine, inference, memory_bytes)
         return
     axis = marching_axis(scan.shape[1:], engine.plan)
     padded, before = _padded(scan, engine.plan.patch)
     kept = [(b, b + n) for b, n in zip(before, scan.shape[1:], strict=True)]
     along, across_a, across_b = kept[axis], *(kept[a] for a in range(3) if a != axis)
-    for position, scores in _finished_planes(padded, engine, inference, axis):
+    for position, scores in _finished_planes(padded, engine, inference, axis, memory_bytes):
         low, high = max(position, along[0]), min(position + scores.shape[1], along[1])
         if high > low:
             yield scores[:, low - position : high - position, slice(*across_a), slice(*across_b)]
@@ -211,7 +208,7 @@ def slabs(scan: Tensor, engine: Engine, inference: Inference | None = None) -> G
 # ---- several views ----
 
 
-def _slabs_of_views(scan: Tensor, engine: Engine, inference: Inference) -> Iterator[Tensor]:
+def _slabs_of_views(scan: Tensor, engine: Engine, inference: Inference, memory_bytes: int | None) -> Iterator[Tensor]:
     """(L, d, I, J) probabilities along K: the weighted average of the views (Roy 2019, section 2.5).
 
     A view that merged both sides of a structure votes with the full probability of the merged class for either side. It says that
@@ -219,80 +216,36 @@ def _slabs_of_views(scan: Tensor, engine: Engine, inference: Inference) -> Itera
     which would lose nothing by the merging. What the classes then add up to is divided out.
     """
     i, j, k = scan.shape[1:]
-    with _average(engine, (k, engine.plan.network.classes, i, j)) as windows:
+    with planes(k, engine.plan.network.classes, (i, j), engine.device, memory_bytes) as average:
         for view, share, own in engine.by_view(inference):
             table = engine.plan.labels.merge_table() if view.merge_sides else np.arange(engine.plan.network.classes)
             start = 0
-            for slab in slabs(scan.permute(0, *(1 + axis for axis in view.order)), own):
-                _add(slab, share, view, table, start, windows)
+            for slab in slabs(scan.permute(0, *(1 + axis for axis in view.order)), own, memory_bytes=memory_bytes):
+                _add(slab, share, view, table, start, average)
                 start += slab.shape[1]
                 del slab  # so that it is gone before the next one is made
-        for _, held in windows(0, k):
+        for _, held in average.walk(0, k):
             scores = held.to(engine.device).movedim(1, 0).float()
             yield scores / scores.sum(0, keepdim=True)
 
 
-Windows = Callable[[int, int], Iterator[tuple[int, Tensor]]]
-
-
-def _add(slab: Tensor, share: float, view: View, table: np.ndarray[tuple[int], np.dtype[np.intp]], start: int, windows: Windows) -> None:
+def _add(slab: Tensor, share: float, view: View, table: np.ndarray[tuple[int], np.dtype[np.intp]], start: int, average: Planes) -> None:
     """Add ``share`` of a view's slab (L', d, A, B), whose first plane is ``start`` along the view's axis, to the average."""
     stands = (view.axis, *view.order[:2])
     turned = slab.permute(0, *(1 + stands.index(axis) for axis in (2, 0, 1)))  # (L', K, I, J)
     stop = start + slab.shape[1]
     i, j = (slice(start, stop) if axis == view.axis else slice(None) for axis in (0, 1))
     low, high = (start, stop) if view.axis == 2 else (0, turned.shape[1])
-    for first, held in windows(low, high):
+    for first, held in average.walk(low, high):
         part = turned[:, first - low : first - low + len(held)].to(held.device)
         for index, seen_as in enumerate(table.tolist()):
             held[:, index, i, j].add_(part[seen_as], alpha=share)
 
 
-@contextlib.contextmanager
-def _average(engine: Engine, shape: tuple[int, int, int, int]) -> Iterator[Windows]:
-    """Half-precision zeros of ``shape`` (K, L, I, J), as a function that walks the planes low..high in windows of (first plane, tensor to work on).
-
-    Up to ``AVERAGE_BYTES`` (on a GPU: up to half of its free memory) they are held where the engine is. Beyond, they lie in a temporary file
-    (in TMPDIR) that is mapped one window at a time, so that resident memory stays as it is; it is gone at the end, on errors too.
-    """
-    plane = 2 * int(np.prod(shape[1:]))
-    step = max(1, SLAB_BYTES // (2 * plane))  # a window becomes a float32 slab
-
-    def spans(low: int, high: int) -> Iterator[tuple[int, int]]:
-        return ((first, min(first + step, high)) for first in range(low, high, step))
-
-    bound = AVERAGE_BYTES if engine.device.type == "cpu" else torch.cuda.mem_get_info(engine.device)[0] // 2
-    if plane * shape[0] <= bound:
-        held = torch.zeros(shape, dtype=torch.float16, device=engine.device)
-        yield lambda low, high: ((a, held[a:b]) for a, b in spans(low, high))
-        return
-    with tempfile.TemporaryDirectory(prefix="delineate_", ignore_cleanup_errors=True) as folder:
-        path = Path(folder) / "scores"
-        _reserve(path, plane * shape[0])
-
-        def mapped(low: int, high: int) -> Iterator[tuple[int, Tensor]]:
-            for a, b in spans(low, high):
-                yield a, torch.from_numpy(np.memmap(path, np.float16, "r+", a * plane, (b - a, *shape[1:])))
-
-        yield mapped
-
-
-def _reserve(path: Path, nbytes: int) -> None:
-    """A file of zeros whose room on the disk is certain: writing through a map into a full disk would end the process."""
-    try:
-        with path.open("wb") as file:
-            file.truncate(nbytes)
-            if hasattr(os, "posix_fallocate"):
-                os.posix_fallocate(file.fileno(), 0, nbytes)
-    except OSError as error:
-        raise OutputError(f"averaging the views needs {nbytes / 2**30:.1f} GiB there ({error.strerror}); set TMPDIR to a folder with room",
-                          path=path.parent.parent) from error  # fmt: skip
-
-
 # ---- one network, window by window ----
 
 
-def _finished_planes(scan: Tensor, engine: Engine, inference: Inference, axis: int) -> Iterator[tuple[int, Tensor]]:
+def _finished_planes(scan: Tensor, engine: Engine, inference: Inference, axis: int, memory_bytes: int | None) -> Iterator[tuple[int, Tensor]]:
     """(first plane, scores (L, d, A, B)) of the padded scan, in order, each as soon as no later window touches it."""
     patch, order = engine.plan.patch, (axis, *(a for a in range(3) if a != axis))
     size = [scan.shape[1 + a] for a in order]
@@ -302,38 +255,22 @@ def _finished_planes(scan: Tensor, engine: Engine, inference: Inference, axis: i
     blend = _outer(profiles).to(engine.device)
     at_once = _windows_at_once(engine)
     depth = min(size[0], max(patch[axis], at_once if engine.plan.dims == 2 else 1))
-    held, base = _held(engine.plan.network.classes, depth, size[1:], engine.device), 0
-    for batch in _batches(starts, at_once, together=engine.plan.dims == 2):
-        if batch[-1][0] + patch[axis] > base + depth:
-            yield from _divided(held, batch[0][0] - base, base, totals)
-            base = _shift(held, base, batch[0][0])
-        regions = [tuple(slice(c - b, c - b + patch[a]) for c, b, a in zip(corner, (base, 0, 0), order, strict=True)) for corner in batch]
-        _add_windows([held[(slice(None), *region)] for region in regions], scan, batch, order, blend, engine, inference)
-    yield from _divided(held, size[0] - base, base, totals)
+    done = 0
+    with planes(depth, engine.plan.network.classes, (size[1], size[2]), engine.device, memory_bytes) as sums:
+        for batch in _batches(starts, at_once, together=engine.plan.dims == 2):
+            if batch[-1][0] + patch[axis] > done + depth:
+                yield from _divided(sums, done, batch[0][0], totals)
+                done = batch[0][0]
+            _add_windows(sums, scan, batch, order, blend, engine, inference)
+        yield from _divided(sums, done, size[0], totals)
 
 
-def _held(classes: int, depth: int, plane: Sequence[int], device: torch.device) -> Tensor:
-    half = 4 * classes * depth * plane[0] * plane[1] > HALF_ABOVE_BYTES
-    return torch.zeros((classes, depth, *plane), dtype=torch.float16 if half else torch.float32, device=device)
-
-
-def _divided(held: Tensor, planes: int, base: int, totals: list[Tensor]) -> Iterator[tuple[int, Tensor]]:
-    """(first plane, scores) of the first ``planes`` held planes, divided by the blending weights that met there; a few at a time, each is a copy."""
-    step = max(1, SLAB_BYTES // max(1, held[:, :1].numel() * held.element_size()))
-    for start in range(0, planes, step):
-        stop = min(start + step, planes)
-        weight = _outer([totals[0][base + start : base + stop], totals[1], totals[2]])
-        yield base + start, held[:, start:stop] / weight.to(held.dtype)
-
-
-def _shift(held: Tensor, base: int, to: int) -> int:
-    """Move the held planes so that plane ``to`` is the first; what is new is zero."""
-    gone = min(to - base, held.shape[1])
-    rest = held.shape[1] - gone
-    for plane in range(rest):  # one plane at a time: source and target overlap, and a copy would double the memory
-        held[:, plane] = held[:, plane + gone]
-    held[:, rest:] = 0
-    return to
+def _divided(sums: Planes, low: int, high: int, totals: list[Tensor]) -> Iterator[tuple[int, Tensor]]:
+    """(first plane, scores (L, d, A, B)) of the planes low..high, divided by the blending weights that met there; then they are zero."""
+    for first, held in sums.walk(low, high):
+        weight = _outer([totals[0][first : first + len(held)], totals[1], totals[2]])[:, None]
+        yield first, (held.to(weight.device) / weight.to(held.dtype)).movedim(0, 1)
+        held.zero_()
 
 
 def _windows_at_once(engine: Engine) -> int:
@@ -351,9 +288,10 @@ def _batches(starts: list[list[int]], at_once: int, together: bool) -> Iterator[
             yield [(a, b, c) for a, b, c in batch]
 
 
-def _add_windows(targets: list[Tensor], scan: Tensor, corners: list[Triple], order: Sequence[int], blend: Tensor, engine: Engine,
-                 inference: Inference) -> None:  # fmt: skip
-    """Add to each of ``targets`` (L, *patch in marching order) the blended scores of the window at its corner, over members and mirror images."""
+def _add_windows(
+    sums: Planes, scan: Tensor, corners: list[Triple], order: Sequence[int], blend: Tensor, engine: Engine, inference: Inference
+) -> None:
+    """Add the blended scores of the windows at ``corners``, over members and mirror images."""
     patch = engine.plan.patch
     windows = []
     for corner in corners:
@@ -364,15 +302,19 @@ def _add_windows(targets: list[Tensor], scan: Tensor, corners: list[Triple], ord
     share = 1 / (sum(weight for _, weight in engine.members) * len(flips))
     for module, weight in engine.members:
         for axes in flips:
-            for target, scores in zip(targets, _mirrored_logits(module, x, axes, engine), strict=True):
-                _add_scores(target, scores.permute(0, *(1 + a for a in order)), blend * (weight * share), activation_of(engine.plan, inference))
+            for corner, logits in zip(corners, _mirrored_logits(module, x, axes, engine), strict=True):
+                turned = logits.permute(0, *(1 + a for a in order))
+                _add_scores(sums, turned, corner, blend * (weight * share), activation_of(engine.plan, inference))
 
 
-def _add_scores(target: Tensor, logits: Tensor, weight: Tensor, activation: Activation) -> None:
-    """``target`` (L, d, A, B) += activation of ``logits`` times ``weight`` (d, A, B), a few planes at a time: no second copy of a window."""
-    step = max(1, logits.shape[1] if logits.device.type != "cpu" else WORK_BYTES // (4 * logits[:, :1].numel()))
-    for planes in (slice(start, start + step) for start in range(0, logits.shape[1], step)):
-        target[:, planes] += _activated(logits[:, planes].float(), activation, 0) * weight[planes]
+def _add_scores(sums: Planes, logits: Tensor, corner: Triple, weight: Tensor, activation: Activation) -> None:
+    """Add activation of ``logits`` (L, d, A, B) times ``weight`` (d, A, B) at ``corner``, a few planes at a time."""
+    region = tuple(slice(start, start + n) for start, n in zip(corner[1:], logits.shape[2:], strict=True))
+    most = None if logits.device.type != "cpu" else max(1, WORK_BYTES * sums.plane_bytes // (4 * logits[:, :1].numel()))
+    for first, held in sums.walk(corner[0], corner[0] + logits.shape[1], most):
+        here = slice(first - corner[0], first - corner[0] + len(held))
+        scores = _activated(logits[:, here].float(), activation, 0) * weight[here]
+        held[(slice(None), slice(None), *region)] += scores.movedim(0, 1).to(held.device)
 
 
 def _mirrored_logits(module: Forward, x: Tensor, axes: Sequence[int], engine: Engine) -> Tensor:

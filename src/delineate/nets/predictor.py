@@ -59,7 +59,8 @@ def refuse_missing(plan: Plan) -> None:
 
 
 def predict(volume: Volume, engine: Engine, bundle_id: str = "", inference: Inference | None = None, *, samples: Samples = Samples(),
-            present: Sequence[int] | None = None, tell: Tell = lambda share, what: None) -> Prediction:  # fmt: skip
+            present: Sequence[int] | None = None, memory_bytes: int | None = None,
+            tell: Tell = lambda share, what: None) -> Prediction:  # fmt: skip
     """Delineate one scan.
 
     The labels are those of the deterministic pass, dropout off, whether samples are asked for or not: asking how sure a model is must
@@ -71,6 +72,7 @@ def predict(volume: Volume, engine: Engine, bundle_id: str = "", inference: Infe
         inference: instead of the plan's, to switch mirroring.
         samples: Monte-Carlo dropout; the result holds each as a label volume (uint8 or uint16) on the scan's grid.
         present: which of the plan's channels the volume has, in order, where it lacks some; the others are 0 after normalisation.
+        memory_bytes: that sums of class scores may take; see ``limits``. The scan itself is let go of once it is prepared.
         tell: hears how far the work is.
 
     Returns:
@@ -88,37 +90,40 @@ def predict(volume: Volume, engine: Engine, bundle_id: str = "", inference: Infe
         refuse_missing(plan)
     scan, trail = prepare(volume, plan, present)
     if engine.first is not None:
-        scan = torch.cat([scan, _found_before(volume, engine.first, trail, present, inference)])
+        scan = torch.cat([scan, _found_before(volume, engine.first, trail, present, inference, memory_bytes)])
+    meta: dict[str, Any] = {key: volume.meta[key] for key in ("modality", "spacing_known") if key in volume.meta}
+    grid, source = volume.grid, volume.source
+    del volume
     prepared = time.perf_counter()
-    array = _labels(scan, trail, engine, inference)
+    array = _labels(scan, trail, engine, inference, memory_bytes)
     ended = time.perf_counter()
     timing = {"prepare": prepared - began, "infer_and_restore": ended - prepared}
-    drawn = _draw(samples, scan, trail, engine, inference, tell)
+    drawn = _draw(samples, scan, trail, engine, inference, memory_bytes, tell)
     if drawn:
         timing["samples"] = time.perf_counter() - ended
     timing["total"] = time.perf_counter() - began
-    meta: dict[str, Any] = {key: volume.meta[key] for key in ("modality", "spacing_known") if key in volume.meta}
-    labels = Volume(array, volume.grid, "label", volume.source, meta)
+    labels = Volume(array, grid, "label", source, meta)
     return Prediction(labels, plan.labels, bundle_id, timing, missing=missing, samples=tuple(drawn))
 
 
-def _found_before(volume: Volume, first: Engine, trail: Trail, present: Sequence[int] | None, inference: Inference | None) -> Tensor:
+def _found_before(volume: Volume, first: Engine, trail: Trail, present: Sequence[int] | None, inference: Inference | None,
+                  memory_bytes: int | None) -> Tensor:  # fmt: skip
     """(structures, I, J, K) of 0 and 1 on the prepared grid: what the first stage of a cascade finds in the scan."""
     scan, own = prepare(volume, first.plan, present)
     how = first.plan.inference if inference is None or inference.mirror else first.plan.inference.model_copy(update={"mirror": ()})
-    labels = Volume(_labels(scan, own, first, how), volume.grid, "label")
+    labels = Volume(_labels(scan, own, first, how, memory_bytes), volume.grid, "label")
     classes = prepare_label(labels, trail, first.plan.labels.compact())
     return torch.stack([torch.from_numpy(classes == index).float() for index in range(1, len(first.plan.structures) + 1)])
 
 
-def _labels(scan: Tensor, trail: Trail, engine: Engine, inference: Inference | None) -> NDArray[Any]:
+def _labels(scan: Tensor, trail: Trail, engine: Engine, inference: Inference | None, memory_bytes: int | None) -> NDArray[Any]:
     """(I, J, K) label values on the scan's grid, postprocessed."""
     plan, structures = engine.plan, engine.plan.labels
     ordered = [s.value for s in plan.structures] if plan.network.overlapping else structures.values  # which one comes later matters to the former
     values = np.array([0, *ordered], dtype=structures.dtype)
     average = (inference or plan.inference).average
     above = (0.0 if average == "logits" else 0.5) if plan.network.overlapping else None
-    with torch.inference_mode(), closing(slabs(scan, engine, inference)) as stream:
+    with torch.inference_mode(), closing(slabs(scan, engine, inference, memory_bytes)) as stream:
         sum_to_one = above is None and average == "probabilities"
         array = restore(stream, trail, marching_axis(scan.shape[1:], plan), values, above, sum_to_one)
     for name in plan.postprocessing.keep_largest:
@@ -126,11 +131,12 @@ def _labels(scan: Tensor, trail: Trail, engine: Engine, inference: Inference | N
     return array
 
 
-def _draw(samples: Samples, scan: Tensor, trail: Trail, engine: Engine, inference: Inference | None, tell: Tell) -> list[NDArray[Any]]:
+def _draw(samples: Samples, scan: Tensor, trail: Trail, engine: Engine, inference: Inference | None, memory_bytes: int | None,
+          tell: Tell) -> list[NDArray[Any]]:  # fmt: skip
     drawn = []
     engine = engine.uncompiled() if samples.count else engine  # dropout is reached in modules alone
     for index in range(samples.count):
         tell((1 + index) / (1 + samples.count), f"sample {index + 1} of {samples.count}")
         with sampling(engine, samples.seed(index)):
-            drawn.append(_labels(scan, trail, engine, inference))
+            drawn.append(_labels(scan, trail, engine, inference, memory_bytes))
     return drawn

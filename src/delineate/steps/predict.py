@@ -56,6 +56,8 @@ class Options:
         allow_missing: delineate scans that lack some of the model's channels too.
         backend: "auto" takes the fastest that is here and knows the network, "torch" or "openvino" that one.
         precision: "auto" computes in half precision where the device has units for it, "float32" never.
+        ram_bytes, vram_bytes: what the process and its GPU may use, from reading to the written file; a case that needs more is refused
+            with the least that works. None is no limit.
     """
 
     device: str = "auto"
@@ -68,6 +70,8 @@ class Options:
     allow_missing: bool = False
     backend: str = "auto"
     precision: str = "auto"
+    ram_bytes: int | None = None
+    vram_bytes: int | None = None
 
 
 @dataclass(frozen=True)
@@ -104,6 +108,7 @@ def predict(model: str | Path, inputs: Sequence[str | Path], out: str | Path, *,
 def predict_cases(bundle: Bundle, manifest: Manifest, out: str | Path, *, model: str | Path = "", progress: Progress | None = None,
                   **options: Any) -> Sequence[batch.Outcome[dict[str, Any]]]:  # fmt: skip
     """Delineate the cases of ``manifest`` with a bundle in memory; arguments as for ``predict``. Compiled networks are kept beside ``model``."""
+    from ..nets import limits
     from ..nets.infer import Engine, choose_device
     from ..nets.predictor import Samples, refuse_missing
 
@@ -123,6 +128,8 @@ def predict_cases(bundle: Bundle, manifest: Manifest, out: str | Path, *, model:
         backend=asked.backend,  # type: ignore[arg-type]
         graphs=Path(f"{model}.graphs") if model else None,
     )  # fmt: skip
+    if asked.ram_bytes is not None or asked.vram_bytes is not None:
+        limits.warm_up(engine)
     folder = atomic.make_folder(out)
     at = _Place(progress or (lambda done, total, note: None), len(manifest))
     job = partial(predict_case, manifest=manifest, engine=engine, bundle_id=bundle.id, inference=_inference(bundle, asked.mirror), out=folder,
@@ -228,17 +235,29 @@ def predict_case(
     if lacking and not options.allow_missing:
         raise _refusal(case, manifest, lacking)
     present = [n for n, image in enumerate(case.images) if image != ABSENT] if lacking else None
-    image = read_image(*channels.only_present(case, manifest))
+    memory_bytes = _memory(case, engine, options)
     samples = Samples(options.samples, f"{options.seed} {case.id}")
     prediction = measured(
-        delineate(image, engine, bundle_id, inference, samples=samples, present=present, tell=lambda share, note: tell(share, f"{case.id}, {note}"))
-    )
+        delineate(read_image(*channels.only_present(case, manifest)), engine, bundle_id, inference, samples=samples, present=present,
+                  memory_bytes=memory_bytes, tell=lambda share, note: tell(share, f"{case.id}, {note}"))
+    )  # fmt: skip
     target = out / f"{case.id}.{options.form}"
     files.write(prediction.labels, target, labels=prediction.structures)
     entry = {"file": target.name, "input": case.path, **prediction.to_json(), "peak_memory_mb": peak_memory_mb()}
     if options.dicom_seg:
         entry["dicom_seg"] = _write_seg(case, prediction, out, bundle_id)
     return entry
+
+
+def _memory(case: Case, engine: Any, options: Options) -> int | None:
+    """What sums of scores may take under the limits; a case that cannot be done under them is refused before it is read."""
+    from ..nets.limits import Limits, memory_for_sums, need_of
+
+    if options.ram_bytes is None and options.vram_bytes is None:
+        return None
+    source = next(image for image in case.images if image != ABSENT)
+    grid = files.read_grid(source)
+    return memory_for_sums(Limits(options.ram_bytes, options.vram_bytes), need_of(grid, engine.plan, engine), engine, case.id)
 
 
 def _refusal(case: Case, manifest: Manifest, lacking: Sequence[str]) -> InputError:
