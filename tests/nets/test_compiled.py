@@ -63,7 +63,7 @@ def test_a_graph_is_kept_and_not_built_again(tmp_path, monkeypatch):
     for damaged in (before[:-7], before[:40] + bytes([before[40] ^ 1]) + before[41:], b""):
         file.write_bytes(damaged)
         assert np.array_equal(predict(scan(), engine(bundle, folder)).labels.array, first)
-        assert len(file.read_bytes()) == len(before)
+        assert compiled._read(file) is not None
 
 
 def test_graphs_of_another_model_of_the_name_are_gone(tmp_path):

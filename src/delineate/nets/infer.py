@@ -300,10 +300,13 @@ def _add_windows(
     x = torch.stack(windows).to(engine.device)
     flips = [c for n in range(len(inference.mirror) + 1) for c in itertools.combinations(inference.mirror, n)]
     share = 1 / (sum(weight for _, weight in engine.members) * len(flips))
+    together = max(1, _windows_at_once(engine) // len(corners))  # mirror images that go through the network side by side
     for module, weight in engine.members:
-        for axes in flips:
-            for corner, logits in zip(corners, _mirrored_logits(module, x, axes, engine), strict=True):
-                turned = logits.permute(0, *(1 + a for a in order))
+        for start in range(0, len(flips), together):
+            group = flips[start : start + together]
+            logits = logits_of(module, torch.cat([x.flip([2 + a for a in axes]) for axes in group]), engine.plan.dims, engine.dtype)
+            for (axes, corner), one in zip(itertools.product(group, corners), logits, strict=True):
+                turned = _mirrored_back(one, axes, engine).permute(0, *(1 + a for a in order))
                 _add_scores(sums, turned, corner, blend * (weight * share), activation_of(engine.plan, inference))
 
 
@@ -317,15 +320,11 @@ def _add_scores(sums: Planes, logits: Tensor, corner: Triple, weight: Tensor, ac
         held[(slice(None), slice(None), *region)] += scores.movedim(0, 1).to(held.device)
 
 
-def _mirrored_logits(module: Forward, x: Tensor, axes: Sequence[int], engine: Engine) -> Tensor:
-    """Logits of ``x`` (B, C, *patch) seen in a mirror and mirrored back; left and right change names where their axis is flipped."""
-    dims = [2 + a for a in axes]
-    out = logits_of(module, x.flip(dims) if dims else x, engine.plan.dims, engine.dtype)
-    if dims:
-        out = out.flip(dims)
-        if engine.plan.sided_axis in axes and engine.plan.labels.is_sided:
-            out = out[:, torch.from_numpy(engine.plan.labels.swap_table()).to(out.device)]
-    return out
+def _mirrored_back(logits: Tensor, axes: Sequence[int], engine: Engine) -> Tensor:
+    """Logits (L, *patch) of a window that was mirrored along ``axes``, as it stands; left and right change names where their axis was flipped."""
+    out = logits.flip([1 + a for a in axes]) if axes else logits
+    swapped = engine.plan.sided_axis in axes and engine.plan.labels.is_sided
+    return out[torch.from_numpy(engine.plan.labels.swap_table()).to(out.device)] if swapped else out
 
 
 def activation_of(plan: Plan, inference: Inference) -> Activation:
