@@ -1,7 +1,9 @@
+# ruff: noqa: E501  (programs in strings)
 """restore(): seconds and memory beyond its input for a 512x512x300 scan, by number of labels; and that slabs come while windows still run.
 
-    python benchmarks/restore_memory.py
+    python benchmarks/restore_memory.py [--peer FOLDER_OF_A_VENV]
 
+With ``--peer`` nnU-Net's own functions bring the same scores of 4 labels back: resampling of order 1, then the largest.
 For each number of labels a fresh process feeds restore() with slabs of class scores at 1.5 mm (made one at a time, so that the input
 is one slab) and reports the growth of its peak memory over what it held before, less the label volume that is the result.
 """
@@ -42,6 +44,18 @@ peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
 print(json.dumps({"restore_s": taken, "slab_mb": one, "beyond_input_mb": peak - held - out.nbytes / 1e6}))
 """
 
+PEER = """
+import json, time
+import numpy as np
+from nnunetv2.preprocessing.resampling.default_resampling import resample_data_or_seg_to_shape
+def memory(what): return next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith(what)) / 1e3
+scores = np.random.default_rng(0).random((4, 273, 273, 200), dtype=np.float32)
+open("/proc/self/clear_refs", "w").write("5")  # the peak is counted from here
+before, began = memory("VmRSS"), time.perf_counter()
+out = resample_data_or_seg_to_shape(scores, (512, 512, 300), (1.5, 1.5, 1.5), (0.8, 0.8, 1.0), is_seg=False, order=1, order_z=0).argmax(0).astype(np.uint8)
+print(json.dumps({"restore_s": time.perf_counter() - began, "beyond_input_mb": memory("VmHWM") - before - out.nbytes / 1e6}))
+"""
+
 HANDOVER = """
 import json, sys, time
 import torch
@@ -70,11 +84,15 @@ print(json.dumps({"windows": len(seen), "windows_after_first_slab": after_first,
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--runs", type=int, default=3)
-    runs = parser.parse_args().runs
-    by_labels = {labels: medians([child(RESTORE, str(labels)) for _ in range(runs)]) for labels in (4, 41, 104)}
+    parser.add_argument("--peer", type=Path, help="an environment with nnunetv2")
+    parser.add_argument("--labels", type=int, nargs="+", default=[4, 41, 104])
+    a = parser.parse_args()
+    runs = a.runs
+    by_labels = {labels: medians([child(RESTORE, str(labels)) for _ in range(runs)]) for labels in a.labels}
+    peer = {"peer": {"name": "nnU-Net", **child(PEER, python=a.peer / "bin" / "python")}} if a.peer else {}
     keep(
         "restore_memory",
-        {"scan": "512x512x300 from 1.5 mm", "runs": runs, "labels": by_labels, "handover": child(HANDOVER, str(Path(__file__).parent))},
+        {**peer, "scan": "512x512x300 from 1.5 mm", "runs": runs, "labels": by_labels, "handover": child(HANDOVER, str(Path(__file__).parent))},
     )
 
 

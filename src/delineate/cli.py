@@ -127,6 +127,9 @@ def train(
     device: Annotated[str, DEVICE] = "auto",
     dims: Annotated[int | None, typer.Option(help="2 or 3 instead of what the rules choose.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Start anew where a run or model stands already.")] = False,
+    extend: Annotated[
+        str | None, typer.Option(help="Train a finished run with a budget for so much longer, such as 30m; its command beside this.")
+    ] = None,
     layout: Annotated[str | None, LAYOUT] = None,
     description: Annotated[Path | None, DESCRIPTION] = None,
     labels: Annotated[Path | None, LABELS] = None,
@@ -134,7 +137,8 @@ def train(
 ) -> None:
     """Check, plan, prepare, train, evaluate, bundle and report.
 
-    The same command after a kill goes on where it stopped. A valid model is on disk from the first validation on.
+    The same command after a kill goes on where it stopped. A valid model is on disk from the first validation on. With --extend a run that has ended
+    goes on from there.
 
     Example: `delineate train hippocampus/ -o hippocampus.model --budget 10m`
     """
@@ -152,7 +156,8 @@ def train(
         split=_text(split), init=_text(init), seed=seed, device=device, layout=layout or "", description=_text(description), labels=_text(labels),
         patient=patient or "", dims=dims)  # fmt: skip
     with _bar() as tell:
-        done = step.train(request, out, recipe=chosen, overwrite=overwrite, say=_say, progress=tell)
+        extend_s = None if extend is None else parse_duration(extend)
+        done = step.train(request, out, recipe=chosen, overwrite=overwrite, extend_s=extend_s, say=_say, progress=tell)
     _report_failures(done.failures)
 
 
@@ -407,6 +412,30 @@ def phantom(
             progress=lambda done, total, name: tell("phantom", done, total, name),
         )
     typer.echo(f"{patients} patients written to {out}")
+
+
+@app.command()
+def benchmark(
+    out: Annotated[Path | None, typer.Option("-o", "--out", help="JSON file for the figures.")] = None,
+    device: Annotated[str, DEVICE] = "auto",
+) -> None:
+    """Measure this machine: networks, a training step, preparing, restoring, patches and files, in about a minute.
+
+    Example: `delineate benchmark`
+    """
+    from rich.table import Table
+
+    from .steps import benchmark as step
+
+    with _bar() as tell:
+        rows = step.benchmark(out, device=device, progress=lambda done, total, name: tell("benchmark", done, total, name))
+    table = Table(title=", ".join(f"{key.replace('_', ' ')} {value}" for key, value in step.machine().items() if value is not None))
+    for column in ("what", "seconds", "beside", "seconds", "ratio"):
+        table.add_column(column, justify="left" if column in ("what", "beside") else "right")
+    for row in rows:
+        other = ("–", "–") if row.other_s is None or row.ratio is None else (f"{row.other_s:.3f}", f"{row.ratio:.1f}")
+        table.add_row(row.what, f"{row.seconds:.3f}", row.other, *other)
+    _print(table)
 
 
 @app.command()

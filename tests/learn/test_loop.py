@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -320,3 +322,30 @@ def test_an_undefined_dice_leaves_the_loss_finite():
     empty = StoredCase("a", np.zeros((1, 16, 16, 3), np.float16), np.zeros((16, 16, 3), np.uint8), {})
     found = scoring.evaluate(small_plan(2), Tells().eval(), [empty], torch.device("cpu"))
     assert np.isnan(found["val_dice_mean"]) and 0 < found["val_loss"] < 1
+
+
+# ---- more time ----
+
+
+def test_an_extension_goes_on_with_half_the_rate_and_ends_annealed(tmp_path, cases):
+    lines: list[dict[str, Any]] = []
+    schedule = Schedule(epochs=None, budget_s=60, steps_per_epoch=2, warmup=0, keep_every=0)
+    optimiser = Optimiser(kind="adamw", learning_rate=0.02)
+
+    def train(extension: int) -> dict[str, Any]:
+        lines.clear()
+        fit(replace(job(tmp_path, cases, lines=lines, schedule=schedule, optimiser=optimiser), deadline=time.monotonic() + 2, extension=extension))
+        return load_file(tmp_path / "best.safetensors")
+
+    train(0)
+    last, rates = lines[-1], [line["learning_rate"] for line in lines]
+    assert max(rates) > 0.015 and rates[-1] < 0.004 and last["progress"] == 1
+    train(0)
+    assert not lines  # it has ended
+    train(1)
+    rates = [line["learning_rate"] for line in lines]
+    assert lines[0]["step"] > last["step"] and lines[0]["progress"] < 0.5 and lines[-1]["progress"] == 1
+    assert 0.006 < max(rates) <= 0.01 and rates[-1] < 0.002
+    assert lines[-1]["seconds"] > last["seconds"] + 1.5
+    train(1)
+    assert len(rates) == len(lines) or not lines

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -15,15 +16,19 @@ from tests.plans import small_network, small_plan
 from tests.scans import scan
 
 import delineate as dl
+from delineate.cli import parse_bytes
 from delineate.cohort.channels import grouped
 from delineate.core.bundle import Bundle, Member
 from delineate.core.errors import InputError, LayoutError, UsageError
 from delineate.core.grid import Grid
-from delineate.core.manifest import ABSENT
-from delineate.core.plan import Augmentation, Channel, Normalisation
+from delineate.core.labels import LabelSet
+from delineate.core.manifest import ABSENT, Case, Manifest, Source
+from delineate.core.plan import Augmentation, Channel, Inference, Normalisation
 from delineate.core.volume import Volume
+from delineate.nets import limits
 from delineate.nets.build import build, weights_of
 from delineate.ops.prepare import prepare
+from delineate.steps import predict as predict_step
 from delineate.steps.predict import gather, predict
 
 CHANNELS = ("Flair", "T1c")
@@ -228,3 +233,96 @@ def test_brats_with_one_modality(real_data, tmp_path):
     assert [(c.id, len([s for s in c.images if s != ABSENT])) for c in manifest] == [("brats_2013_pat0003_1", 2), ("brats_2013_pat0004_1", 1)]
     whole = gather([source], Bundle.load(tmp_path / "m.model"))
     assert [Path(s.path).name for c in whole for s in c.images] == ["Flair_subtrMeanDivStd.nii.gz", "T1c_subtrMeanDivStd.nii.gz"] * 4
+
+
+def test_the_next_scan_is_read_while_one_is_delineated(tmp_path, monkeypatch):
+    """Every scan once, in order, one ahead; what cannot be read fails alone; with limited memory one at a time."""
+    names = ["a", "b", "c", "d"]
+    for name in names:
+        (tmp_path / name).write_text("")
+    read, cases = [], tuple(Case(name, name, (Source(str(tmp_path / name)),)) for name in names)
+
+    def slow(case, manifest):
+        read.append(case.id)
+        if case.id == "c":
+            raise InputError("broken")
+        return case.id
+
+    monkeypatch.setattr(predict_step, "read_image", slow)
+    manifest = Manifest(cases, ("MR",), LabelSet.from_names({1: "x"}))
+    reader = predict_step._Reader(manifest, predict_step.Options())
+    assert reader(cases[0]) == "a" and reader(cases[1]) == "b"
+    with pytest.raises(InputError, match="broken"):
+        reader(cases[2])
+    assert reader(cases[3]) == "d"
+    reader.close()
+    assert read == names
+    read.clear()
+    alone = predict_step._Reader(manifest, predict_step.Options(ram_bytes=1))
+    assert alone(cases[1]) == "b"
+    alone.close()
+    assert read == ["b"]
+
+
+@pytest.mark.parametrize(("text", "expected"), [("4G", 4 << 30), ("500M", 500 << 20), ("1.5 GiB", 3 << 29), ("2gb", 2 << 30), ("1000", 1000)])
+def test_amounts_of_memory(text, expected):
+    assert parse_bytes(text) == expected
+
+
+@pytest.mark.parametrize("text", ["", "4X", "G", "-1G", "0", "0.0M", "4G2M"])
+def test_other_amounts_are_refused(text):
+    with pytest.raises(UsageError, match="4G or 500M"):
+        parse_bytes(text)
+
+
+# ---- memory ----
+
+
+@pytest.fixture(scope="module")
+def many_labels(tmp_path_factory) -> Path:
+    """A model of 40 structures and a scan on which class scores would take gigabytes."""
+    folder = tmp_path_factory.mktemp("many")
+    names = {value: f"structure {value}" for value in range(1, 41)}
+    network = small_network(3, classes=41, widths=(4, 6), strides=((2, 2, 2),), kernels=((3, 3, 3),) * 2)
+    plan = small_plan(3, names, network=network, spacing_mm=(1.0, 1.0, 1.0), patch=(48, 48, 48), inference=Inference(overlap=0))
+    Bundle(plan, (Member("fold_0", weights_of(build(network, 3)), 0),)).save(folder / "m.model")
+    array = np.random.default_rng(0).normal(size=(160, 150, 140)).astype(np.float32)
+    dl.write(Volume(array, Grid.from_spacing(array.shape, (1.0, 1.0, 1.0))), folder / "scan.nii.gz")
+    return folder
+
+
+def run_predict(folder: Path, out: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    command = [
+        sys.executable,
+        "-m",
+        "delineate.cli",
+        "predict",
+        str(folder / "m.model"),
+        str(folder / "scan.nii.gz"),
+        "-o",
+        str(out),
+        "--device",
+        "cpu",
+    ]
+    return subprocess.run([*command, *words], capture_output=True, text=True, timeout=300)
+
+
+def test_memory_is_refused_with_the_least_that_works_and_then_kept(many_labels, tmp_path):
+    refused = run_predict(many_labels, tmp_path / "r", "--ram", "300M")
+    assert refused.returncode == 1 and "Traceback" not in refused.stderr
+    least = re.search(r"smallest that works is\s+--ram\s+([0-9.]+)G", " ".join((refused.stdout + refused.stderr).split()))
+    assert least is not None, refused.stderr
+    kept = run_predict(many_labels, tmp_path / "k", "--ram", f"{float(least[1]) + 0.1:.2f}G")
+    assert kept.returncode == 0, kept.stdout + kept.stderr
+    record = json.loads((tmp_path / "k" / "predictions.json").read_text())
+    assert record["peak_memory_mb"] * 1e6 <= (float(least[1]) + 0.1) * 2**30
+    free = run_predict(many_labels, tmp_path / "f")
+    a, b = (np.asarray(dl.read(tmp_path / name / "scan.nii.gz").array) for name in ("k", "f"))
+    assert free.returncode == 0 and (a == b).mean() > 0.98  # an untrained network is sure of nothing: half-precision sums move some voxels
+
+
+def test_need_is_counted_along_the_scan_s_own_axes():
+    plan = small_plan(3, spacing_mm=(1.0, 2.0, 4.0), orientation="ASR")
+    grid = Grid.from_spacing((10, 20, 30), (1.0, 1.0, 1.0))
+    assert limits._along(grid, plan) == [4.0, 1.0, 2.0]
+    assert limits._along(grid, plan.replace(orientation="kji", resampling="spline")) == [4.0, 2.0, 1.0]

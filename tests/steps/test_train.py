@@ -177,3 +177,30 @@ def test_starting_weights_of_other_structures_are_mixed_with_drawn_ones(trained,
         assert np.array_equal(starts[done.model][0][name], full[name])
         expected = (full[name] + drawn[name]) / 2 if name in kernels else full[name]
         np.testing.assert_allclose(starts[other][0][name], expected, rtol=1e-5, atol=1e-7)
+
+
+def test_only_a_finished_run_with_a_budget_is_extended(tmp_path):
+    def opened(budget_s: float | None = 60.0) -> run_step.Run:
+        request = Request(data=str(tmp_path), budget_s=budget_s, epochs=None if budget_s else 3)
+        return run_step.open_run(request, tmp_path / "m.model", False, print, lambda *_: None)
+
+    with pytest.raises(UsageError, match="by epochs"):
+        opened(None).extend(30.0)
+    run = opened()
+    with pytest.raises(UsageError, match="no finished run"):
+        run.extend(30.0)
+    (run.folder / "card.json").write_text("{}")
+    run.model.write_bytes(b"")
+    assert run.is_finished
+    run.extend(30.0)
+    assert not run.is_finished and run.stretch_s == 30.0 and 25 < run.remaining_s() <= 30
+    killed = opened()
+    assert killed.extensions == [30.0]
+    killed.extend(30.0)  # the same command after a kill goes on
+    assert killed.extensions == [30.0] and killed.remaining_s() <= 30
+    with pytest.raises(UsageError, match="no finished run"):
+        killed.extend(50.0)
+    (run.folder / "card.json").write_text("{}")
+    again = opened()
+    again.extend(30.0)
+    assert again.extensions == [30.0, 30.0] and 25 < again.remaining_s() <= 30

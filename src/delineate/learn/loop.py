@@ -44,6 +44,7 @@ from .schedule import Clock, rate
 
 VALIDATION_SHARE = 0.08  # of the time may go into validation
 VALIDATIONS = 12  # in a run whose plan does not say how often
+EXTENSION_RATE = 0.5  # of the learning rate: the weights have settled, and a full restart would first undo that
 CHECKPOINT_EVERY_S = 15.0
 
 logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # what it would say, the run's card says
@@ -56,7 +57,8 @@ class Training:
     """One network being trained: what ``fit`` is given.
 
     ``folder`` receives the run's files; ``deadline`` is a ``time.monotonic`` instant by which training must have ended;
-    ``listener`` hears every log line; ``on_best`` gets weights whenever they are the best so far.
+    ``listener`` hears every log line; ``on_best`` gets weights whenever they are the best so far. ``extension``: how often a training that
+    had ended was given more time; each begins the schedule anew, at ``EXTENSION_RATE`` of the learning rate.
     """
 
     plan: Plan
@@ -70,6 +72,7 @@ class Training:
     listener: Listener = lambda line: None
     on_best: Callable[[Weights, dict[str, Any]], None] = lambda weights, line: None
     threads: int = 1
+    extension: int = 0
 
 
 @dataclass
@@ -83,6 +86,8 @@ class State:
     validated_at: float = 0.0  # progress of the last validation
     validation_s: float = 0.0
     finished: bool = False
+    extension: int = 0
+    origin_s: float = 0.0  # spent when the last extension began
     losses: list[float] = field(default_factory=list)  # of the running epoch
     counts: list[list[int]] = field(default_factory=list)  # of the running epoch, see ``scoring``
 
@@ -106,7 +111,10 @@ def fit(job: Training) -> Weights:
     if (job.folder / "last.safetensors").is_file():
         state = State(**checkpoint.load(job.folder / "last.safetensors", module, average, optimiser))
     model, optimiser_ = fabric.setup(module, optimiser)
-    clock = Clock(schedule, state.spent_s, job.deadline)
+    if job.extension > state.extension:
+        state.extension, state.origin_s, state.validated_at, state.finished = job.extension, state.spent_s, 0.0, False
+    clock = Clock(schedule, state.spent_s, job.deadline, state.origin_s)
+    peak = plan.optimiser.learning_rate * (EXTENSION_RATE if state.extension else 1.0)
     _forget_after(job, state.step)
     if state.finished:
         return load_file(job.folder / "best.safetensors")
@@ -117,7 +125,7 @@ def fit(job: Training) -> Weights:
         progress = clock.progress(state.step)
         while progress < 1:
             for group in optimiser_.param_groups:
-                group["lr"] = plan.optimiser.learning_rate * rate(schedule, progress)
+                group["lr"] = peak * rate(schedule, progress)
             image, label = (t.to(job.device, non_blocking=True) for t in next(stream))
             torch.manual_seed(int(np.random.default_rng([job.seed, state.step, 1]).integers(2**31)))  # dropout's stream
             outputs = model(image)

@@ -16,11 +16,15 @@ from ..core.plan import Schedule
 
 @dataclass
 class Clock:
-    """``spent_s`` of earlier runs and the seconds since this one began; ``deadline`` is a ``time.monotonic`` instant or None."""
+    """``spent_s`` of earlier runs and the seconds since this one began; ``deadline`` is a ``time.monotonic`` instant or None.
+
+    ``origin_s``: seconds that had been spent when the schedule began; an extension begins it anew.
+    """
 
     schedule: Schedule
     spent_s: float = 0.0
     deadline: float | None = None
+    origin_s: float = 0.0
     _began: float = field(default_factory=time.monotonic)
 
     @property
@@ -39,7 +43,7 @@ class Clock:
         """0 at the start, 1 at the end."""
         if self.schedule.epochs is not None:
             return min(1.0, step / (self.schedule.epochs * self.schedule.steps_per_epoch))
-        return min(1.0, self.elapsed_s / max(self.total_s, 1e-9))
+        return min(1.0, (self.elapsed_s - self.origin_s) / max(self.total_s - self.origin_s, 1e-9))
 
 
 def rate(schedule: Schedule, progress: float) -> float:

@@ -34,7 +34,7 @@ def cases_to_score(run: Run) -> Manifest:
 
 def reserve(run: Run, evaluation: Manifest) -> tuple[float, Manifest]:
     """Seconds to keep for what follows training, from one rehearsed prediction; fewer validation cases are scored where all would take too long."""
-    budget_s = run.request.budget_s
+    budget_s = run.stretch_s
     if budget_s is None or not evaluation.cases:
         return 0.0, evaluation
     base = run_step.RESERVE_S + (RESERVE_SHARE + POSTPROCESS_SHARE) * budget_s + PICTURE_S * min(_pictures(run), len(evaluation))
@@ -48,7 +48,7 @@ def reserve(run: Run, evaluation: Manifest) -> tuple[float, Manifest]:
 
 def _pictures(run: Run) -> int:
     """How many cases are drawn."""
-    budget_s = run.request.budget_s
+    budget_s = run.stretch_s
     return PICTURES if budget_s is None else min(PICTURES, int(PICTURES_SHARE * budget_s / PICTURE_S))
 
 

@@ -14,8 +14,11 @@ import os
 import resource
 import sys
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +32,7 @@ from ..core.manifest import ABSENT, Case, Manifest
 from ..core.plan import Inference
 from ..core.prediction import Prediction
 from ..core.scores import without_nan
+from ..core.volume import Volume
 from ..formats import files
 from ..metrics.uncertainty import agreement
 from . import batch
@@ -132,9 +136,10 @@ def predict_cases(bundle: Bundle, manifest: Manifest, out: str | Path, *, model:
         limits.warm_up(engine)
     folder = atomic.make_folder(out)
     at = _Place(progress or (lambda done, total, note: None), len(manifest))
-    job = partial(predict_case, manifest=manifest, engine=engine, bundle_id=bundle.id, inference=_inference(bundle, asked.mirror), out=folder,
-                  options=asked, tell=at.tell)  # fmt: skip
-    outcomes = batch.run(job, manifest.cases, names=[c.id for c in manifest], workers=1, progress=at.ended)
+    with closing(_Reader(manifest, asked)) as read:
+        job = partial(predict_case, manifest=manifest, engine=engine, bundle_id=bundle.id, inference=_inference(bundle, asked.mirror), out=folder,
+                      options=asked, tell=at.tell, read=read)  # fmt: skip
+        outcomes = batch.run(job, manifest.cases, names=[c.id for c in manifest], workers=1, progress=at.ended)
     _record(folder, bundle, {"model": Path(model).name, "device": engine.device.type, "options": asked}, outcomes)
     return outcomes
 
@@ -153,6 +158,29 @@ class _Place:
 
     def tell(self, share: float, note: str) -> None:
         self.progress(self.done + share, self.total, note)
+
+
+class _Reader:
+    """The scans of a cohort in their order, the next one read while this one is delineated; one at a time where memory is limited."""
+
+    def __init__(self, manifest: Manifest, options: Options):
+        self._manifest, self._ahead = manifest, options.ram_bytes is None
+        whole = [case for case in manifest if options.allow_missing or not channels.missing(case, manifest)]
+        self._next = {case.id: following for case, following in pairwise(whole)}
+        self._waiting: dict[str, Future[Volume]] = {}
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="read")
+
+    def __call__(self, case: Case) -> Volume:
+        future = self._waiting.pop(case.id, None) or self._start(case)
+        if self._ahead and case.id in self._next:
+            self._waiting[self._next[case.id].id] = self._start(self._next[case.id])
+        return future.result()
+
+    def _start(self, case: Case) -> Future[Volume]:
+        return self._pool.submit(read_image, *channels.only_present(case, self._manifest))
+
+    def close(self) -> None:
+        self._pool.shutdown(cancel_futures=True)
 
 
 def gather(inputs: Sequence[str | Path], bundle: Bundle, only: str | None = None) -> Manifest:
@@ -225,6 +253,7 @@ def predict_case(
     inference: Inference,
     out: Path,
     options: Options,
+    read: Callable[[Case], Volume],
     tell: Callable[[float, str], None] = lambda share, note: None,
 ) -> dict[str, Any]:
     """Read, delineate and write one case; gives its entry of ``predictions.json``."""
@@ -238,7 +267,7 @@ def predict_case(
     memory_bytes = _memory(case, engine, options)
     samples = Samples(options.samples, f"{options.seed} {case.id}")
     prediction = measured(
-        delineate(read_image(*channels.only_present(case, manifest)), engine, bundle_id, inference, samples=samples, present=present,
+        delineate(read(case), engine, bundle_id, inference, samples=samples, present=present,
                   memory_bytes=memory_bytes, tell=lambda share, note: tell(share, f"{case.id}, {note}"))
     )  # fmt: skip
     target = out / f"{case.id}.{options.form}"

@@ -53,6 +53,7 @@ class Run:
     members: dict[tuple[int, str], Member] = field(default_factory=dict)  # by fold and view
     card: dict[str, Any] = field(default_factory=dict)
     failures: list[str] = field(default_factory=list)
+    extensions: list[float] = field(default_factory=list)  # seconds that the run was given after it had ended
 
     @property
     def store(self) -> Store:
@@ -73,11 +74,37 @@ class Run:
 
     def remaining_s(self) -> float:
         """Seconds of the budget that are left; infinite without one."""
-        return float("inf") if self.request.budget_s is None else self.request.budget_s - self.elapsed_s
+        return float("inf") if self.request.budget_s is None else self.request.budget_s + sum(self.extensions) - self.elapsed_s
 
     def tick(self) -> None:
         """Remember the time spent, for a start after a kill."""
-        atomic.write_text(self.folder / "clock.json", json.dumps({"spent_s": round(self.elapsed_s, 1)}))
+        atomic.write_text(self.folder / "clock.json", json.dumps({"spent_s": round(self.elapsed_s, 1), "extensions_s": self.extensions}))
+
+    @property
+    def stretch_s(self) -> float | None:
+        """Seconds that the run was given, or last given; None without a budget."""
+        return self.extensions[-1] if self.extensions else self.request.budget_s
+
+    @property
+    def is_finished(self) -> bool:
+        return (self.folder / "card.json").is_file() and self.model.is_file()
+
+    def extend(self, seconds: float) -> None:
+        """Give a finished run more time; one that was killed in an extension of this length goes on with it.
+
+        Raises:
+            UsageError: the run has not ended yet, or is not one by the clock.
+        """
+        if self.request.budget_s is None:
+            raise UsageError("--extend gives more time to a run with a --budget; this one goes by epochs", path=self.folder)
+        if not self.is_finished:
+            if self.extensions and self.extensions[-1] == seconds:
+                return
+            raise UsageError("there is no finished run to extend here; give its command without --extend first", path=self.folder)
+        self.extensions.append(seconds)
+        self.spent_s = max(self.spent_s, self.request.budget_s + sum(self.extensions[:-1]))  # what was left over is not given twice
+        self.tick()
+        (self.folder / "card.json").unlink()
 
 
 @dataclass(frozen=True)
@@ -146,8 +173,9 @@ def open_run(request: Request, model: Path, overwrite: bool, say: Say, progress:
         raise UsageError("exists already, and its run is not beside it; name another file, or start anew with --overwrite", path=model)
     atomic.make_folder(folder)
     clock = folder / "clock.json"
-    spent_s = float(json.loads(clock.read_text(encoding="utf-8"))["spent_s"]) if clock.is_file() else 0.0
-    return Run(request, model, folder, say, progress, time.monotonic(), spent_s)
+    kept = json.loads(clock.read_text(encoding="utf-8")) if clock.is_file() else {}
+    extensions = [float(s) for s in kept.get("extensions_s", [])]
+    return Run(request, model, folder, say, progress, time.monotonic(), float(kept.get("spent_s", 0.0)), extensions=extensions)
 
 
 def settle_cohort(run: Run) -> None:

@@ -51,14 +51,15 @@ class Trained:
     failures: list[str] = field(default_factory=list)
 
 
-def train(request: Request, model: str | Path, *, recipe: plan_step.Recipe | None = None, overwrite: bool = False, say: Say = lambda text: None,
-          progress: Progress = lambda stage, done, total, note: None) -> Trained:  # fmt: skip
+def train(request: Request, model: str | Path, *, recipe: plan_step.Recipe | None = None, overwrite: bool = False, extend_s: float | None = None,
+          say: Say = lambda text: None, progress: Progress = lambda stage, done, total, note: None) -> Trained:  # fmt: skip
     """Train a model, or go on with one.
 
     Args:
         request: data and settings.
         recipe: who plans, where ``request.recipe`` names one; the rules of ``steps.plan`` otherwise.
         model: the bundle to write; its run's folder is ``model`` + ".run".
+        extend_s: so many more seconds for a run with a budget that has ended.
         overwrite: start anew where a run or model stands already; the old model stays until a new one replaces it.
 
     Raises:
@@ -66,8 +67,10 @@ def train(request: Request, model: str | Path, *, recipe: plan_step.Recipe | Non
     """
     run = run_step.open_run(request.validated(), Path(model), overwrite, say, progress)
     run.recipe = recipe
-    if (run.folder / "card.json").is_file() and run.model.is_file():
-        say(f"this run is finished: {run.model}; to train anew, add --overwrite")
+    if extend_s is not None:
+        run.extend(extend_s)
+    if run.is_finished:
+        say(f"this run is finished: {run.model}; to train on, add --extend 30m; to train anew, --overwrite")
         return Trained(run.model, run.folder, json.loads((run.folder / "card.json").read_text(encoding="utf-8")).get("scores", {}))
     run_step.save_json(run, "request.json", vars(request) | {"delineate": __version__})
     for station in (run_step.settle_cohort, run_step.settle_plan, _prepare):
@@ -153,6 +156,7 @@ def _fit(run: Run, job: Job, deadline: float | None) -> None:
             listen,
             keep,
             threads=threads,
+            extension=len(run.extensions),
         )
     )
     run.members[job.key] = job.member(run.planned(), weights)
@@ -173,7 +177,7 @@ def _postprocess(run: Run) -> None:
     first, device = run.made()[0], choose_device(run.request.device)
     module = build(run.planned().network).to(device)
     load_weights(module, first.weights)
-    limit_s = 60.0 if run.request.budget_s is None else held_out.POSTPROCESS_SHARE * run.request.budget_s
+    limit_s = 60.0 if run.stretch_s is None else held_out.POSTPROCESS_SHARE * run.stretch_s
     cases = _opened(run, run_step.sides(run, first.fold)[1])
     names = postprocess.choose(run.planned(), module.eval(), cases, device, limit_s)
     if names:

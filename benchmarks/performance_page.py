@@ -1,0 +1,145 @@
+# ruff: noqa: E501  (programs in strings)
+"""docs/performance.md, from what the benchmarks left in ``results/``: each line of it is one record's figure, its peer's, the ratio, command and machine.
+
+python benchmarks/performance_page.py
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+RESULTS = Path(__file__).parent / "results"
+PAGE = Path(__file__).parents[1] / "docs" / "performance.md"
+Line = tuple[str, str, str, str]  # what, ours, the peer's, ratio
+
+HEAD = """# Performance
+
+Written by `python benchmarks/performance_page.py` from `benchmarks/results/*.json`; do not edit it by hand. Every line was measured side by side in one run of
+the script named below it, in whole processes where it says so. Machines differ, so read the ratios. `delineate benchmark` measures the quick ones on yours.
+"""
+
+
+def forward(r: dict[str, Any]) -> Iterator[Line]:
+    ways = r["ways"]
+    peer = ways["torch float32, as nnU-Net"]
+    for name, way in ways.items():
+        if way is not peer:
+            what = f"one {'x'.join(map(str, r['patch']))} window, nnU-Net's plain 3-D U-Net: {name}; same class in {100 * way['voxels of the same class']:.3f} % of voxels"
+            yield what, f"{way['seconds']:.2f} s", f"torch float32, as nnU-Net: {peer['seconds']:.2f} s", f"{way['times as fast']:.1f}"
+
+
+def start_up(r: dict[str, Any]) -> Iterator[Line]:
+    for what, row in r.items():
+        if isinstance(row, dict) and "ours_s" in row:
+            peer = f"nnUNetv2_predict: {row['peer_s']:.1f} s, {row['peer_mb'] / 1e3:.2f} GB" if "peer_s" in row else "–"
+            yield (
+                f"predict, whole process, hippocampus: {what}",
+                f"{row['ours_s']:.1f} s, {row['ours_mb'] / 1e3:.2f} GB",
+                peer,
+                _ratio(row.get("ratio")),
+            )
+
+
+def restore_memory(r: dict[str, Any]) -> Iterator[Line]:
+    peer = r.get("peer")
+    for labels, row in r["labels"].items():
+        theirs = f"{peer['name']}: {peer['restore_s']:.1f} s, {peer['beyond_input_mb'] / 1e3:.1f} GB" if peer and labels == "4" else "–"
+        what = f"class scores of {labels} labels back to 512x512x300: seconds, memory beyond the input and the result"
+        ratio = peer["restore_s"] / row["restore_s"] if peer and labels == "4" else None
+        yield what, f"{row['restore_s']:.1f} s, {row['beyond_input_mb']:.0f} MB", theirs, _ratio(ratio)
+
+
+def preparing(r: dict[str, Any]) -> Iterator[Line]:
+    ours = r["ways"]["delineate"]
+    for name, way in r["ways"].items():
+        if name != "delineate":
+            error = f"; relative error {ours['error']:.3f} against {way['error']:.3f}" if "error" in way else ""
+            yield (f"a CT of 512x512x300 to 1.5 mm{error}", f"{ours['work_s']:.2f} s, {ours['beyond_input_mb'] / 1e3:.2f} GB",
+                   f"{name}: {way['work_s']:.2f} s, {way['beyond_input_mb'] / 1e3:.2f} GB", _ratio(way["ours_times_as_fast"]))  # fmt: skip
+    dice = ", ".join(f"{name} {value:.3f}" for name, value in r["labels there and back, Dice"].items())
+    yield f"labels to 1.5 mm and back, Dice: {dice}", "–", "–", "–"
+
+
+def volume_files(r: dict[str, Any]) -> Iterator[Line]:
+    for what in ("read", "write"):
+        for peer in ("nibabel", "SimpleITK"):
+            verb = "reading" if what == "read" else "writing"
+            yield (
+                f"{verb} a .nii.gz of {r['file']}",
+                f"{r[what]['delineate']:.2f} s",
+                f"{peer}: {r[what][peer]:.2f} s",
+                _ratio(r[what][f"times as fast as {peer}"]),
+            )
+
+
+def augmentation(r: dict[str, Any]) -> Iterator[Line]:
+    for how in ("default", "every effect"):
+        for name, row in r[how].items():
+            if name != "delineate":
+                what = (
+                    f"augmented patches of 128x128x128 a second, two cores, {'default probabilities' if how == 'default' else 'every effect always'}"
+                )
+                yield (
+                    what,
+                    f"{r[how]['delineate']['patches_a_second']:.1f}",
+                    f"{name}: {row['patches_a_second']:.1f}",
+                    _ratio(row["ours_times_as_fast"]),
+                )
+
+
+def patch_reads(r: dict[str, Any]) -> Iterator[Line]:
+    for row in r["reads"]:
+        yield (
+            f"a random patch of {row['patch']} from the store",
+            f"{row['ours_ms']:.1f} ms",
+            f"nnU-Net's blosc2 store: {row['peer_ms']:.1f} ms",
+            _ratio(row["ratio"]),
+        )
+
+
+def prepare_cohort(r: dict[str, Any]) -> Iterator[Line]:
+    peer = f"nnU-Net's preprocessing: {r['peer_s']:.1f} s" if "peer_s" in r else "–"
+    yield f"preparing {r['cases']} hippocampus cases, whole process", f"{r['ours_s']:.1f} s", peer, _ratio(r.get("ratio"))
+
+
+def step_time(r: dict[str, Any]) -> Iterator[Line]:
+    for row in r["steps"]:
+        yield (f"a training step of nnU-Net's 3-D network, patch {row['patch']}, batch {row['batch']}", f"{row['ours_s']:.2f} s",
+               f"torch float32, as nnU-Net: {row['peer_s']:.2f} s", _ratio(row["ratio"]))  # fmt: skip
+
+
+def predict_memory(r: dict[str, Any]) -> Iterator[Line]:
+    for name, row in r["labels"].items():
+        yield f"predict, 512x512x300, {name} labels, whole process", f"{row['seconds']:.0f} s, {row['peak_mb'] / 1e3:.2f} GB", "–", "–"
+
+
+def _ratio(value: float | None) -> str:
+    return "–" if value is None else f"**{value:.1f}**"
+
+
+LINES: dict[str, Callable[[dict[str, Any]], Iterator[Line]]] = {
+    one.__name__: one
+    for one in (forward, start_up, predict_memory, restore_memory, preparing, volume_files, patch_reads, augmentation, prepare_cohort, step_time)
+}
+
+
+def page() -> str:
+    parts = [HEAD]
+    for name, lines in LINES.items():
+        path = RESULTS / f"{name}.json"
+        if not path.is_file():
+            continue
+        record = json.loads(path.read_text(encoding="utf-8"))
+        machine = record["machine"]
+        parts.append(f"## {name.replace('_', ' ').capitalize()}\n\n`{record['command']}` on {machine['processor']}, {machine['cores']} cores\n")
+        rows = ["| what | delineate | beside it | ratio |", "|---|---|---|---|", *(f"| {' | '.join(line)} |" for line in lines(record))]
+        parts.append("\n".join(rows) + "\n")
+    return "\n".join(parts)
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page(), encoding="utf-8")
+    print(f"{PAGE} written")
