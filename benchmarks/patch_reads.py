@@ -26,11 +26,11 @@ THEIRS = """
 import json, sys, time
 from pathlib import Path
 import numpy as np
-from nnunetv2.training.dataloading.nnunet_dataset import nnUNetDatasetBlosc2
+from nnunetv2.training.dataloading.nnunet_dataset import comp_blosc2_params, nnUNetDatasetBlosc2
 folder, patch, boxes = Path(sys.argv[1]), tuple(json.loads(sys.argv[2])), json.loads(sys.argv[3])
 image, label = np.load(folder / "image.npy"), np.load(folder / "label.npy")
-blocks, chunks = nnUNetDatasetBlosc2.comp_blosc2_params(image.shape, patch)
-blocks_seg, chunks_seg = nnUNetDatasetBlosc2.comp_blosc2_params(image.shape, patch)
+blocks, chunks = comp_blosc2_params(image.shape, patch)
+blocks_seg, chunks_seg = comp_blosc2_params(image.shape, patch)
 target = folder / f"case_{patch[0]}"
 nnUNetDatasetBlosc2.save_case(image, label[None].astype(np.int16), {}, str(target), chunks=chunks, blocks=blocks, chunks_seg=chunks_seg, blocks_seg=blocks_seg)
 data = nnUNetDatasetBlosc2(str(folder), [target.name])

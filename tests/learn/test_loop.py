@@ -329,7 +329,7 @@ def test_an_undefined_dice_leaves_the_loss_finite():
 
 def test_an_extension_goes_on_with_half_the_rate_and_ends_annealed(tmp_path, cases):
     lines: list[dict[str, Any]] = []
-    schedule = Schedule(epochs=None, budget_s=60, steps_per_epoch=2, warmup=0, keep_every=0)
+    schedule = Schedule(epochs=None, budget_s=60, steps_per_epoch=2, warmup=0)
     optimiser = Optimiser(kind="adamw", learning_rate=0.02)
 
     def train(extension: int) -> dict[str, Any]:

@@ -59,7 +59,7 @@ def test_slabs_come_before_the_last_window_ran():
             calls.append(len(x))
             return super().forward(x)
 
-    stream = slabs(torch.zeros(1, 20, 20, 80), engine(3, Counting()))
+    stream = slabs(torch.randn(1, 20, 20, 80), engine(3, Counting()))
     infer_at_once = infer.WINDOW_VOXELS
     infer.WINDOW_VOXELS = 16**3
     try:
@@ -111,7 +111,7 @@ def test_a_flat_network_sees_each_slice_once():
             seen.append(tuple(x.shape))
             return super().forward(x)
 
-    list(slabs(torch.zeros(1, 16, 16, 9), engine(2, Recording())))
+    list(slabs(torch.randn(1, 16, 16, 9), engine(2, Recording())))
     assert sum(s[0] for s in seen) == 9 and all(len(s) == 4 for s in seen)
 
 
@@ -332,3 +332,25 @@ def test_sums_in_a_file_are_those_in_memory(dims, monkeypatch):
     monkeypatch.setattr(planes, "HALF_ABOVE_BYTES", 2**30)
     precise = torch.cat(list(slabs(x, one, Inference(mirror=(0, 1)))), 1)
     assert precise.dtype == torch.float32 and (precise - kept.float()).abs().max() < 5e-3
+
+
+def test_windows_without_contrast_are_computed_once_and_change_nothing(monkeypatch):
+    """Air around a blob, two different constants, mirrored, two members; padding to a patch is air too."""
+    x = torch.full((1, 64, 33, 30), -1.0)
+    x[:, 50:] = 2.0
+    x[:, 14:22, 9:20, 9:20] = torch.randn(8, 11, 11, generator=torch.Generator().manual_seed(2))
+    calls: list[int] = []
+
+    class Counting(Pointwise):
+        def forward(self, image):
+            calls.append(len(image))
+            return super().forward(image) + image.mean()
+
+    one = engine(3, Counting(), weights=(1.0, 0.5))
+    quick = torch.cat(list(slabs(x, one, Inference(mirror=(0, 2)))), 1)
+    few = sum(calls)
+    calls.clear()
+    monkeypatch.setattr(torch, "equal", lambda *_: False)  # now every window has contrast
+    plain = torch.cat(list(slabs(x, one, Inference(mirror=(0, 2)))), 1)
+    monkeypatch.undo()
+    assert (quick - plain).abs().max() < 1e-6 and few < 0.75 * sum(calls)

@@ -293,6 +293,7 @@ def test_folds_and_checkpoints_are_chosen(tmp_path):
         ({"inherits_from": "nowhere"}, "inherits from nowhere"),
         ({"inherits_from": "3d_fullres"}, "or from itself"),
         ({"plans_configurations": [1]}, "no configurations"),
+        ({"spacing": [1.0, -2.0, 1.0]}, "not of nnU-Net v2"),
     ],
 )
 def test_what_has_no_counterpart_is_refused_by_name(tmp_path, changes, word):

@@ -106,3 +106,16 @@ def test_workers_pay_only_for_long_work():
 def test_an_error_keeps_its_own_case():
     outcome = batch.attempt(lambda _: (_ for _ in ()).throw(DelineateError("bad", case="other")), None, "mine")
     assert outcome.error.case == "other"
+
+
+def threads_here(_: int) -> str:
+    return os.environ.get("OMP_NUM_THREADS", "")
+
+
+def test_processes_share_the_cores(monkeypatch):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    found = {outcome.value for outcome in batch.run(threads_here, [1, 2], names=["a", "b"], workers=2)}
+    assert found == {str(max(1, batch.cores() // 2))} and "OMP_NUM_THREADS" not in os.environ
+    monkeypatch.setenv("OMP_NUM_THREADS", "7")
+    assert {outcome.value for outcome in batch.run(threads_here, [1, 2], names=["a", "b"], workers=2)} == {"7"}
+    assert os.environ["OMP_NUM_THREADS"] == "7"

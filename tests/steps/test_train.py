@@ -189,7 +189,9 @@ def test_only_a_finished_run_with_a_budget_is_extended(tmp_path):
     run = opened()
     with pytest.raises(UsageError, match="no finished run"):
         run.extend(30.0)
-    (run.folder / "card.json").write_text("{}")
+    run_step.save_json(run, "request.json", vars(run.request))
+    for name in ("plan.json", "card.json"):
+        (run.folder / name).write_text("{}")
     run.model.write_bytes(b"")
     assert run.is_finished
     run.extend(30.0)

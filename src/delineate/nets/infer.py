@@ -19,7 +19,7 @@ import itertools
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -36,6 +36,7 @@ Triple = tuple[int, int, int]
 Forward = Callable[[Tensor], Tensor]  # a module in evaluation mode, or a compiled graph
 Backend = Literal["auto", "openvino", "torch"]
 Activation = Literal["softmax", "sigmoid", "none"]
+EMPTY_BYTES = 2**28  # logits of windows without contrast that are kept
 WORK_BYTES = 2**25  # float32 scores that are blended at once on a CPU
 WINDOW_VOXELS = 2**21  # voxels of input that one forward pass takes on a CPU; more gains nothing there
 SCORES_BYTES = 2**28  # of one forward pass on a CPU: many classes mean fewer windows at once
@@ -253,15 +254,16 @@ def _finished_planes(scan: Tensor, engine: Engine, inference: Inference, axis: i
     profiles = [_gaussian(patch[a]) for a in order]
     totals = [_sum_of(p, s, n).to(engine.device) for p, s, n in zip(profiles, starts, size, strict=True)]
     blend = _outer(profiles).to(engine.device)
-    at_once = _windows_at_once(engine)
+    at_once = windows_at_once(engine)
     depth = min(size[0], max(patch[axis], at_once if engine.plan.dims == 2 else 1))
     done = 0
+    empty: dict[Any, Tensor] = {}
     with planes(depth, engine.plan.network.classes, (size[1], size[2]), engine.device, memory_bytes) as sums:
         for batch in _batches(starts, at_once, together=engine.plan.dims == 2):
             if batch[-1][0] + patch[axis] > done + depth:
                 yield from _divided(sums, done, batch[0][0], totals)
                 done = batch[0][0]
-            _add_windows(sums, scan, batch, order, blend, engine, inference)
+            _add_windows(sums, scan, batch, order, blend, engine, inference, empty)
         yield from _divided(sums, done, size[0], totals)
 
 
@@ -273,7 +275,7 @@ def _divided(sums: Planes, low: int, high: int, totals: list[Tensor]) -> Iterato
         held.zero_()
 
 
-def _windows_at_once(engine: Engine) -> int:
+def windows_at_once(engine: Engine) -> int:
     """As many windows as make a forward pass worth its while, and whose scores stay within ``SCORES_BYTES``."""
     most = WINDOW_VOXELS if engine.device.type == "cpu" else 8 * WINDOW_VOXELS
     most = min(most, SCORES_BYTES // (4 * engine.plan.network.classes)) if engine.device.type == "cpu" else most
@@ -288,26 +290,44 @@ def _batches(starts: list[list[int]], at_once: int, together: bool) -> Iterator[
             yield [(a, b, c) for a, b, c in batch]
 
 
-def _add_windows(
-    sums: Planes, scan: Tensor, corners: list[Triple], order: Sequence[int], blend: Tensor, engine: Engine, inference: Inference
-) -> None:
-    """Add the blended scores of the windows at ``corners``, over members and mirror images."""
+def _add_windows(sums: Planes, scan: Tensor, corners: list[Triple], order: Sequence[int], blend: Tensor, engine: Engine, inference: Inference,
+                 empty: dict[Any, Tensor]) -> None:  # fmt: skip
+    """Add the blended scores of the windows at ``corners``, over members and mirror images.
+
+    Windows without any contrast, air around a patient, say the same wherever they are: the logits of each such value are computed once and kept in
+    ``empty``, which changes nothing at all.
+    """
     patch = engine.plan.patch
-    windows = []
+    windows, values = [], []
     for corner in corners:
         at = dict(zip(order, corner, strict=True))
         windows.append(scan[(slice(None), *(slice(at[a], at[a] + patch[a]) for a in range(3)))])
-    x = torch.stack(windows).to(engine.device)
+        low, high = (torch.stack(ends) for ends in zip(*(channel.aminmax() for channel in windows[-1]), strict=True))
+        values.append(tuple(low.tolist()) if torch.equal(low, high) else None)
     flips = [c for n in range(len(inference.mirror) + 1) for c in itertools.combinations(inference.mirror, n)]
     share = 1 / (sum(weight for _, weight in engine.members) * len(flips))
-    together = max(1, _windows_at_once(engine) // len(corners))  # mirror images that go through the network side by side
-    for module, weight in engine.members:
-        for start in range(0, len(flips), together):
+
+    def add(logits: Tensor, axes: Sequence[int], corner: Triple, weight: float) -> None:
+        turned = _mirrored_back(logits, axes, engine).permute(0, *(1 + a for a in order))
+        _add_scores(sums, turned, corner, blend * (weight * share), activation_of(engine.plan, inference))
+
+    filled_ones = [n for n, value in enumerate(values) if value is None]
+    together = max(1, windows_at_once(engine) // max(1, len(filled_ones)))  # mirror images that go through the network side by side
+    x = torch.stack([windows[n] for n in filled_ones]).to(engine.device) if filled_ones else None
+    for member, (module, weight) in enumerate(engine.members):
+        for start in range(0, len(flips) if x is not None else 0, together):
             group = flips[start : start + together]
-            logits = logits_of(module, torch.cat([x.flip([2 + a for a in axes]) for axes in group]), engine.plan.dims, engine.dtype)
-            for (axes, corner), one in zip(itertools.product(group, corners), logits, strict=True):
-                turned = _mirrored_back(one, axes, engine).permute(0, *(1 + a for a in order))
-                _add_scores(sums, turned, corner, blend * (weight * share), activation_of(engine.plan, inference))
+            logits = logits_of(module, torch.cat([x.flip([2 + a for a in axes]) for axes in group]), engine.plan.dims, engine.dtype)  # type: ignore[union-attr]
+            for (axes, n), one in zip(itertools.product(group, filled_ones), logits, strict=True):
+                add(one, axes, corners[n], weight)
+        for n, value in enumerate(values):
+            if value is not None:
+                if (member, value) not in empty:
+                    if sum(kept.numel() for kept in empty.values()) * 4 > EMPTY_BYTES:
+                        empty.clear()
+                    empty[member, value] = logits_of(module, windows[n][None].to(engine.device), engine.plan.dims, engine.dtype)[0]
+                for axes in flips:
+                    add(empty[member, value], axes, corners[n], weight)
 
 
 def _add_scores(sums: Planes, logits: Tensor, corner: Triple, weight: Tensor, activation: Activation) -> None:

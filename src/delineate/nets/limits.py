@@ -54,7 +54,7 @@ def need_of(grid: Grid, plan: Plan, engine: infer.Engine) -> Need:
     scan = 4 * len(plan.channels) * int(np.prod(grid.shape))
     ready = 4 * len(plan.channels) * int(np.prod(np.maximum(prepared, sorted(plan.patch)[-1] if plan.views else 1)))
     partly = max(4 * int(np.prod(prepared)) * n // m for n, m in zip(grid.shape, prepared, strict=True))
-    window = int(np.prod(plan.patch)) * infer._windows_at_once(engine)
+    window = int(np.prod(plan.patch)) * infer.windows_at_once(engine)
     logits = 4 * plan.network.classes * window
     slabs = 3 * SLAB_BYTES
     labels = int(np.prod(grid.shape)) * (1 if plan.network.classes <= 256 else 2)

@@ -81,8 +81,9 @@ def read_bundle(
         if plan is None:
             try:
                 plan, allowed = _plan(source, first, mirror, say), mirror
-            except (KeyError, TypeError, IndexError) as error:
-                raise source.refuse(f"its plans.json or dataset.json is not of nnU-Net v2 ({type(error).__name__}: {error})") from error
+            except (KeyError, TypeError, IndexError, ValueError) as error:
+                words = " ".join(str(error).split("\n  For further")[0].split())  # pydantic's are several lines and end in an address
+                raise source.refuse(f"its plans.json or dataset.json is not of nnU-Net v2 ({type(error).__name__}: {words})") from error
         if mirror != allowed:
             raise BundleError(f"mirrors along {mirror}, another fold along {allowed}", path=path)
         name = "all" if fold is None else f"fold_{fold}"
@@ -90,10 +91,12 @@ def read_bundle(
     assert plan is not None
     if first is not None:
         members += [replace(member, name=f"first_stage_{member.name}", first_stage=True) for member in first.members]
-    card = {
+    card: dict[str, Any] = {
         "imported": "nnU-Net v2", "dataset": source.plans.get("dataset_name", ""), "folder": source.folder.name, "configuration": source.name,
         "checkpoints": {f"{path.parent.name}/{path.name}": hashlib.sha256(path.read_bytes()).hexdigest() for path in files.values()},
     }  # fmt: skip
+    if first is not None:
+        card["first_stage"] = first.card
     return Bundle(plan, tuple(members), card)
 
 

@@ -198,12 +198,13 @@ def winners_by_plane(
             along = Bands.of(axis_weights(here - low, high - low, "linear"))
             near = list(_between(pieces, low, high))
             winner = _largest(near, along, in_plane, sum_to_one) if above is None else _last_above(near, along, in_plane, above)
+            del near  # views: the slab must be gone before the next one is made
             yield begin, winner
         done = max(done, ready)
         keep_from = last if done >= source[0] else min(last, int(np.floor(positions[done])))
         pieces = [torch.cat(list(_between(pieces, keep_from - first, last + 1 - first)), dim=1)]  # a copy: the slab's memory is let go
         first = keep_from
-        del slab  # so that it is gone before the next one is made
+        del slab
     if done < source[0]:
         raise ValueError(f"slabs ended at plane {done} of {source[0]}")
 

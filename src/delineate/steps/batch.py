@@ -12,7 +12,7 @@ import multiprocessing
 import os
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from typing import Any, Generic, TypeVar
@@ -96,6 +96,18 @@ def _run_here(
     return outcomes
 
 
+@contextlib.contextmanager
+def _threads(count: int) -> Iterator[None]:
+    """Processes that start inside compute with ``count`` threads, so that all of them together do not ask for more cores than there are."""
+    before = os.environ.get("OMP_NUM_THREADS")
+    os.environ.setdefault("OMP_NUM_THREADS", str(count))
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["OMP_NUM_THREADS"]
+
+
 def _serve(pipe: Connection, function: Callable[[Any], Any], ram_bytes: int | None) -> None:
     """A worker's life: items in, outcomes out, until the pipe says None."""
     if ram_bytes is not None:
@@ -152,7 +164,8 @@ class _Pool:
     def _start(self) -> tuple[Connection, Any]:
         ours, theirs = self.context.Pipe()
         process = self.context.Process(target=_serve, args=(theirs, self.function, self.ram_bytes), daemon=True)
-        process.start()
+        with _threads(max(1, cores() // self.workers)):
+            process.start()
         theirs.close()  # so that a dead worker ends the pipe
         return ours, process
 
