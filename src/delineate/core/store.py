@@ -21,6 +21,7 @@ from . import atomic
 from .errors import InputError
 
 FINEST = 2.0**-10  # a step as float16 has between 1 and 2; an image that would need coarser ones of int16 is kept as float32
+CHUNK, BLOCK = 96, 32  # along each axis of a solid patch's chunk, which is found at once, and of its blocks, which are unpacked alone (measured)
 POINTS = 512  # voxels kept of each class and case, enough to centre patches on
 
 
@@ -124,7 +125,7 @@ class Store:
             image: (C, I, J, K) real.
             label: (I, J, K) class indices 0..classes-1.
             classes: how many, background included.
-            chunk: a patch's shape (I, J, K): the unit of reading.
+            chunk: a patch's shape (I, J, K): the unit of reading, or cut smaller where it is solid.
             seed: of the choice of points.
             spacing_mm: along I, J, K.
 
@@ -137,12 +138,16 @@ class Store:
         final, building = self.folder / case, self.folder / f".{case}.building"
         shutil.rmtree(building, ignore_errors=True)
         with atomic.replacing(building / "case.npz") as temporary:  # also turns a full disk into our own error
-            blocks = tuple(min(int(n), int(c)) for n, c in zip(label.shape, chunk, strict=True))
+            solid = min(chunk) >= BLOCK
+            chunks = tuple(min(int(n), int(c), CHUNK if solid else int(c)) for n, c in zip(label.shape, chunk, strict=True))
+            blocks = tuple(min(n, BLOCK) for n in chunks) if solid else chunks
             params = {"codec": blosc2.Codec.LZ4, "clevel": 3, "nthreads": 1}
             stored, step = _in_steps(np.asarray(image))
-            blosc2.asarray(stored, urlpath=str(building / "image.b2nd"), mode="w", chunks=(1, *blocks), cparams=params)
+            blosc2.asarray(stored, urlpath=str(building / "image.b2nd"), mode="w", chunks=(1, *chunks), blocks=(1, *blocks), cparams=params)
             dtype = np.uint8 if classes <= 256 else np.uint16
-            blosc2.asarray(np.ascontiguousarray(label, dtype=dtype), urlpath=str(building / "label.b2nd"), mode="w", chunks=blocks, cparams=params)
+            blosc2.asarray(
+                np.ascontiguousarray(label, dtype=dtype), urlpath=str(building / "label.b2nd"), mode="w", chunks=chunks, blocks=blocks, cparams=params
+            )
             points = class_points(label, classes, np.random.default_rng(seed))
             with temporary.open("wb") as file:
                 np.savez(file, spacing_mm=np.array(spacing_mm, dtype=np.float64), step=step, **{str(c): p for c, p in points.items()})  # type: ignore[arg-type]
@@ -159,7 +164,8 @@ class Store:
 
         folder = self.folder / case
         try:
-            image, label = blosc2.open(str(folder / "image.b2nd"), mode="r"), blosc2.open(str(folder / "label.b2nd"), mode="r")
+            how: dict[str, Any] = {"mode": "r", "dparams": {"nthreads": 1}} | ({} if os.name == "nt" else {"mmap_mode": "r"})
+            image, label = (blosc2.open(str(folder / f"{name}.b2nd"), **how) for name in ("image", "label"))
             with np.load(folder / "case.npz", allow_pickle=False) as kept:
                 a, b, c = (float(v) for v in kept["spacing_mm"])
                 step = tuple(float(v) for v in kept["step"]) if "step" in kept.files else ()

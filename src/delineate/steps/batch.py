@@ -22,7 +22,7 @@ from ..core.errors import DelineateError, InputError
 Item = TypeVar("Item")
 Value = TypeVar("Value")
 SMALL = 8  # fewer items than this run in this process: starting others costs more than it saves
-SECONDS_A_START = 1.0  # roughly what a fresh process costs before its first item
+SECONDS_A_START = 2.0  # roughly what a fresh process costs before its first item
 
 
 @dataclass(frozen=True)

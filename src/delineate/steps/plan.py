@@ -87,6 +87,10 @@ def fingerprint(manifest: Manifest, *, workers: int | None = None, progress: Cal
     if not with_truth:
         raise LabelError("no case has truth to learn from", path=manifest.root or None)
     chosen = [with_truth[int(i)] for i in np.unique(np.linspace(0, len(with_truth) - 1, min(MOST_CASES, len(with_truth))))]
+    if workers is None:
+        began = time.perf_counter()
+        batch.attempt(partial(examine, manifest=manifest), chosen[0], chosen[0].id)
+        workers = batch.workers_for((time.perf_counter() - began) * len(chosen), len(chosen))
     outcomes = batch.run(partial(examine, manifest=manifest), chosen, names=[c.id for c in chosen], workers=workers, progress=progress)
     for outcome in outcomes:
         if outcome.error is not None:
