@@ -28,7 +28,7 @@ def forward(r: dict[str, Any]) -> Iterator[Line]:
     for name, way in ways.items():
         if way is not peer:
             what = f"one {'x'.join(map(str, r['patch']))} window, nnU-Net's plain 3-D U-Net: {name}; same class in {100 * way['voxels of the same class']:.3f} % of voxels"
-            yield what, f"{way['seconds']:.2f} s", f"torch float32, as nnU-Net: {peer['seconds']:.2f} s", f"{way['times as fast']:.1f}"
+            yield what, f"{way['seconds']:.2f} s", f"torch float32, as nnU-Net: {peer['seconds']:.2f} s", _ratio(way["times as fast"])
 
 
 def start_up(r: dict[str, Any]) -> Iterator[Line]:

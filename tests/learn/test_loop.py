@@ -339,12 +339,12 @@ def test_an_extension_goes_on_with_half_the_rate_and_ends_annealed(tmp_path, cas
 
     train(0)
     last, rates = lines[-1], [line["learning_rate"] for line in lines]
-    assert max(rates) > 0.015 and rates[-1] < 0.004 and last["progress"] == 1
+    assert max(rates) > 0.015 and rates[-1] < 0.004 and last["progress"] > 0.95
     train(0)
     assert not lines  # it has ended
     train(1)
     rates = [line["learning_rate"] for line in lines]
-    assert lines[0]["step"] > last["step"] and lines[0]["progress"] < 0.5 and lines[-1]["progress"] == 1
+    assert lines[0]["step"] > last["step"] and lines[0]["progress"] < 0.5 and lines[-1]["progress"] > 0.95
     assert 0.006 < max(rates) <= 0.01 and rates[-1] < 0.002
     assert lines[-1]["seconds"] > last["seconds"] + 1.5
     train(1)

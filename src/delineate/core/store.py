@@ -48,8 +48,7 @@ class StoredCase:
 
     def values(self, *box: slice) -> NDArray[np.float32]:
         """(C, i, j, k) float32 voxels of a box, of the whole case without one; a copy."""
-        found: NDArray[np.float32] = np.asarray(self.image[(slice(None), *box)]).astype(np.float32)
-        found *= self.steps[:, None, None, None]
+        found: NDArray[np.float32] = np.multiply(self.image[(slice(None), *box)], self.steps[:, None, None, None], dtype=np.float32)
         return found
 
     @property

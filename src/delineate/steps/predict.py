@@ -7,6 +7,7 @@ others are still done.
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import json
@@ -15,7 +16,6 @@ import resource
 import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from itertools import pairwise
@@ -136,7 +136,7 @@ def predict_cases(bundle: Bundle, manifest: Manifest, out: str | Path, *, model:
         limits.warm_up(engine)
     folder = atomic.make_folder(out)
     at = _Place(progress or (lambda done, total, note: None), len(manifest))
-    with closing(_Reader(manifest, asked)) as read:
+    with contextlib.closing(_Reader(manifest, asked)) as read:
         job = partial(predict_case, manifest=manifest, engine=engine, bundle_id=bundle.id, inference=_inference(bundle, asked.mirror), out=folder,
                       options=asked, tell=at.tell, read=read)  # fmt: skip
         outcomes = batch.run(job, manifest.cases, names=[c.id for c in manifest], workers=1, progress=at.ended)
@@ -330,7 +330,14 @@ def _write_seg(case: Case, prediction: Any, out: Path, bundle_id: str) -> str:
 
 
 def peak_memory_mb() -> float:
-    """Largest resident memory of this process so far, in MB."""
+    """Largest resident memory of this process so far, in MB.
+
+    Linux's own count of the process: the one of ``getrusage`` begins with that of whoever started it.
+    """
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError, StopIteration):
+            lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+            return round(next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) * 1024 / 1e6, 1)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return round(peak / (1e6 if sys.platform == "darwin" else 1e3), 1)
 
