@@ -334,9 +334,11 @@ def test_an_extension_goes_on_with_half_the_rate_and_ends_annealed(tmp_path, cas
 
     def train(extension: int) -> dict[str, Any]:
         lines.clear()
-        fit(replace(job(tmp_path, cases, lines=lines, schedule=schedule, optimiser=optimiser), deadline=time.monotonic() + 2, extension=extension))
+        fit(replace(job(tmp_path, cases, lines=lines, schedule=schedule, optimiser=optimiser), deadline=time.monotonic() + 3, extension=extension))
         return load_file(tmp_path / "best.safetensors")
 
+    for step in range(4):
+        draw_batch(job(tmp_path, cases).plan, cases, 0, step)  # what is compiled on first use is compiled
     train(0)
     last, rates = lines[-1], [line["learning_rate"] for line in lines]
     assert max(rates) > 0.015 and rates[-1] < 0.004 and last["progress"] > 0.95
@@ -346,6 +348,6 @@ def test_an_extension_goes_on_with_half_the_rate_and_ends_annealed(tmp_path, cas
     rates = [line["learning_rate"] for line in lines]
     assert lines[0]["step"] > last["step"] and lines[0]["progress"] < 0.5 and lines[-1]["progress"] > 0.95
     assert 0.006 < max(rates) <= 0.01 and rates[-1] < 0.002
-    assert lines[-1]["seconds"] > last["seconds"] + 1.5
+    assert lines[-1]["seconds"] > last["seconds"] + 2
     train(1)
     assert len(rates) == len(lines) or not lines
