@@ -46,12 +46,35 @@ def timed(command: list[str], environment: dict[str, str]) -> float:
     return time.perf_counter() - began
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def nnunet_predict(peer: Path, trained: Path, scans: Path, out: Path, mirror: bool) -> tuple[list[str], dict[str, str]]:
+    """nnU-Net's own command and the environment that it wants."""
+    command = [
+        str(peer / "bin" / "nnUNetv2_predict_from_modelfolder"),
+        "-i",
+        str(scans),
+        "-o",
+        str(out),
+        "-m",
+        str(trained),
+        "-f",
+        "0",
+        "-device",
+        "cpu",
+    ]
+    return command + ([] if mirror else ["--disable_tta"]), {f"nnUNet_{n}": str(out.parent) for n in ("raw", "preprocessed", "results")}
+
+
+def arguments(description: str | None) -> argparse.Namespace:
+    """What is asked of a comparison with nnU-Net: --peer, --data, --runs."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--peer", type=Path, help="an environment with nnunetv2")
     parser.add_argument("--data", type=Path, default=DATA)
     parser.add_argument("--runs", type=int, default=3)
-    a = parser.parse_args()
+    return parser.parse_args()
+
+
+def main() -> None:
+    a = arguments(__doc__)
     found: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as temporary:
         work, trained = Path(temporary), a.data / "nnunet_hippocampus" / TRAINED
@@ -69,9 +92,7 @@ def main() -> None:
                 out = work / f"{name}_ours"
                 ours.append(timed([*delineate, "predict", str(work / "hippocampus.model"), str(work / "scans"), "-o", str(out), flag], {}))
                 if a.peer:
-                    command = [str(a.peer / "bin" / "nnUNetv2_predict_from_modelfolder"), "-i", str(work / "scans"), "-o", str(work / f"{name}_peer"),
-                               "-m", str(trained), "-f", "0", "-device", "cpu", *(["--disable_tta"] if name == "plain" else [])]  # fmt: skip
-                    peer.append(timed(command, {f"nnUNet_{n}": str(work) for n in ("raw", "preprocessed", "results")}))
+                    peer.append(timed(*nnunet_predict(a.peer, trained, work / "scans", work / f"{name}_peer", mirror=name == "mirrored")))
             for path in (work / f"{name}_ours").glob("*_0000.nii.gz"):
                 path.rename(path.with_name(path.name.replace("_0000", "")))
             found[name] = {"ours_s": round(statistics.median(ours), 2), "against the masks it left": dice(work / f"{name}_ours", kept / theirs)}

@@ -9,7 +9,6 @@ once), looked at every 0.1 s. Graphs are compiled once before, as on any machine
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import os
 import statistics
@@ -23,9 +22,8 @@ from typing import Any
 
 import psutil
 
-from measure import DATA, keep
-
-TRAINED = "nnUNetTrainer__nnUNetPlans__3d_fullres"
+from import_nnunet import TRAINED, arguments, nnunet_predict
+from measure import keep
 
 
 def measured(command: list[str], environment: dict[str, str]) -> tuple[float, float]:
@@ -56,11 +54,7 @@ def measured(command: list[str], environment: dict[str, str]) -> tuple[float, fl
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--peer", type=Path, help="an environment with nnunetv2")
-    parser.add_argument("--data", type=Path, default=DATA)
-    parser.add_argument("--runs", type=int, default=3)
-    a = parser.parse_args()
+    a = arguments(__doc__)
     found: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as temporary:
         work, trained = Path(temporary), a.data / "nnunet_hippocampus" / TRAINED
@@ -79,9 +73,7 @@ def main() -> None:
                     out = ["-o", str(work / f"ours_{count}_{mirror}_{run}"), "--mirror" if mirror else "--no-mirror"]
                     ours.append(measured([*delineate, "predict", str(model), str(work / f"{count}"), *out], {}))
                     if a.peer:
-                        command = [str(a.peer / "bin" / "nnUNetv2_predict_from_modelfolder"), "-i", str(work / f"{count}"), "-o", str(work / f"peer_{run}"),
-                                   "-m", str(trained), "-f", "0", "-device", "cpu", *([] if mirror else ["--disable_tta"])]  # fmt: skip
-                        peer.append(measured(command, {f"nnUNet_{n}": str(work) for n in ("raw", "preprocessed", "results")}))
+                        peer.append(measured(*nnunet_predict(a.peer, trained, work / f"{count}", work / f"peer_{run}", mirror)))
                 row = {"ours_s": statistics.median(s for s, _ in ours), "ours_mb": statistics.median(m for _, m in ours)}
                 if peer:
                     row |= {"peer_s": statistics.median(s for s, _ in peer), "peer_mb": statistics.median(m for _, m in peer)}

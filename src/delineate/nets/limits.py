@@ -10,10 +10,8 @@ On a GPU: prepared windows, logits, sums and slabs there. Bytes everywhere; 4 by
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -76,7 +74,7 @@ def _along(grid: Grid, plan: Plan) -> Sequence[float | None]:
     return back
 
 
-def memory_for_sums(limits: Limits, need: Need, engine: infer.Engine, case: str = "", on_disk: bool = True) -> int | None:
+def memory_for_sums(limits: Limits, need: Need, engine: infer.Engine, case: str = "") -> int | None:
     """Bytes that sums of scores may take; None where nothing is limited.
 
     Raises:
@@ -112,8 +110,6 @@ def warm_up(engine: infer.Engine) -> None:
 
 def resident_bytes() -> int:
     """Memory of this process that is in RAM now."""
-    if sys.platform == "linux":
-        return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
     import psutil
 
     return int(psutil.Process().memory_info().rss)

@@ -7,7 +7,6 @@ are scripts in the project's ``benchmarks/``.
 from __future__ import annotations
 
 import json
-import os
 import platform
 import statistics
 import tempfile
@@ -30,6 +29,7 @@ from ..nets import compiled, infer
 from ..nets.build import build, filled, weights_of
 from ..ops.prepare import prepare, restore
 from ..ops.warp import warp
+from .batch import cores
 from .plan import measure_step
 
 SHAPE, SPACING = (256, 256, 150), (1.6, 1.6, 2.0)  # of the CT; a quarter of a usual one, so that nobody waits long
@@ -80,10 +80,9 @@ def machine() -> dict[str, Any]:
     """What is measured on."""
     import torch
 
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
     half = infer.fast_dtype(torch.device("cpu")) != torch.float32
-    return {"processor": platform.processor() or platform.machine(), "cores": cores, "matrix_units": half, "gpu": gpu, "torch": torch.__version__}
+    return {"processor": platform.processor() or platform.machine(), "cores": cores(), "matrix_units": half, "gpu": gpu, "torch": torch.__version__}
 
 
 def _median(function: Callable[[], Any]) -> float:

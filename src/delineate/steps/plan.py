@@ -9,7 +9,6 @@ decides how large a network and patch the time allows. It trains nothing.
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -65,7 +64,7 @@ class Machine:
         gpu = torch.cuda.get_device_properties(chosen).total_memory if chosen.type == "cuda" else 0
         return cls(
             chosen.type,
-            len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
+            batch.cores(),
             int(psutil.virtual_memory().total),
             gpu,
             fast_dtype(chosen) != torch.float32,
