@@ -145,7 +145,7 @@ def fit(job: Training) -> Weights:
                 line = {"learning_rate": optimiser_.param_groups[0]["lr"], "progress": progress, "epoch_s": round(time.monotonic() - epoch_began, 3)}
                 if progress >= 1 or _validation_is_due(state, clock, progress):
                     line |= _validate(job, state, clock, average, line)
-                    progress = clock.progress(state.step)
+                    line["progress"] = progress = clock.progress(state.step)  # validating may have used up the time: then this was the last
                 _log(job, state, clock, line)
                 if epoch_ends and schedule.keep_every and state.step // schedule.steps_per_epoch % schedule.keep_every == 0:
                     _write(average, _kept_file(job, state.step))
