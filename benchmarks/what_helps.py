@@ -1,0 +1,177 @@
+"""What helps a training of a given length: settings of a plan against each other, on several data sets, with several seeds.
+
+    python benchmarks/what_helps.py hippocampus --minutes 4 --seeds 1 2 3 --settings "as planned" "rate 3e-3" [--work FOLDER]
+    python benchmarks/what_helps.py --table
+
+Each run trains on four fifths of the patients, without validation, until the time is up, and the averaged weights are then scored on the fifth that
+nobody looked at (Dice pooled over prepared cases, mean over structures, no mirroring). A seed draws weights, batches and the fifth alike, so that
+settings are compared pair by pair. ``--steps`` ends runs after so many steps instead, for settings that cost the same and machines that are
+busy. Rows are added to ``results/what_helps.json``; ``--table`` prints mean, deviation and paired difference from "as planned".
+Run it with nothing else on the machine.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from delineate.core.plan import Plan
+from delineate.core.request import Request
+from delineate.learn import scoring
+from delineate.learn.loop import Training, fit
+from delineate.nets.build import build, load_weights
+from delineate.steps import prepare as prepare_step
+from delineate.steps import run as run_step
+from measure import DATA, processor
+from train_real import malc_labels
+
+RESULTS = Path(__file__).parent / "results" / "what_helps.json"
+FOLDS = 5
+INTENSITY = ("noise", "blur", "brightness", "contrast", "gamma", "low_resolution")
+SETTINGS: dict[str, dict[str, Any]] = {  # changes of the plan, by where they stand in it
+    "as planned": {},
+    "rate 2e-3": {"optimiser.learning_rate": 2e-3},
+    "rate 3e-3": {"optimiser.learning_rate": 3e-3},
+    "rate 5e-3": {"optimiser.learning_rate": 5e-3},
+    "SGD": {"optimiser.kind": "sgd", "optimiser.learning_rate": 1e-2, "optimiser.weight_decay": 3e-5, "schedule.kind": "poly"},
+    "average 0.995": {"schedule.ema": 0.995},
+    "average 0.99": {"schedule.ema": 0.99},
+    "no average": {"schedule.ema": 0.0},
+    "batch 1": {"batch": 1},
+    "batch 4": {"batch": 4},
+    "8 wide": {"network.widths": 8},
+    "16 wide": {"network.widths": 16},
+    "24 wide": {"network.widths": 24},
+    "32 wide": {"network.widths": 32},
+    "one convolution at full resolution": {"network.convs": "shallow"},
+    "residual": {"network.encoder": "residual"},
+    "no intensity augmentation": {f"augmentation.{name}_p": 0.0 for name in INTENSITY},
+    "no augmentation": {f"augmentation.{name}_p": 0.0 for name in ("rotation", "scale", *INTENSITY)},
+    "elastic": {"augmentation.elastic_p": 0.3},
+    "rotated more often": {"augmentation.rotation_p": 0.7, "augmentation.scale_p": 0.7},
+    "no deep supervision": {"network.deep_supervision": False},
+    "Dice of each case": {"loss.batch_dice": False},
+}  # fmt: skip
+
+
+def changed(plan: Plan, changes: dict[str, Any]) -> Plan:
+    """The plan with ``changes``; a single width is that of the first stage, and the others keep their proportion."""
+    data = plan.model_dump(mode="json")
+    for where, value in changes.items():
+        *parts, name = where.split(".")
+        part = data
+        for key in parts:
+            part = part[key]
+        if name == "widths":
+            value = [max(value, w * value // part["widths"][0]) for w in part["widths"]]
+        if name == "convs" and value == "shallow":
+            part["decoder_convs"] = [1, *[2] * (len(part["widths"]) - 2)]
+            value = [1, *[2] * (len(part["widths"]) - 1)]
+        part[name] = value
+    return Plan.model_validate(data)
+
+
+def prepared(name: str, budget_s: float, seed: int, work: Path) -> run_step.Run:
+    """A cohort read, planned for the time and prepared as ``train`` does it; the store is kept from seed to seed."""
+    cohort = DATA / {"chaos": "chaos_t1_png", "brats": "brats2013"}.get(name, name)
+    labels = str(malc_labels(work / "malc.yaml")) if name == "malc" else ""
+    request = Request(data=str(cohort), budget_s=max(30.0, budget_s), folds=FOLDS, seed=seed, labels=labels)
+    run = run_step.open_run(request.validated(), work / f"{name}_{seed}.model", True, lambda text: None, lambda *words: None)
+    run_step.settle_cohort(run)
+    run_step.settle_plan(run)
+    prepare_step.prepare_cohort(run_step.to_learn_from(run.manifest), run.planned(), run.store)
+    return run
+
+
+def score(run: run_step.Run, plan: Plan, seed: int, seconds: float | None) -> dict[str, Any]:
+    """Train on all folds but one, score on that one."""
+    training, held_out = run_step.sides(run, seed % FOLDS)
+    learnt = [run.store.open(case.id).loaded() for case in training]
+    device, lines = torch.device("cpu"), []
+    with tempfile.TemporaryDirectory() as folder:
+        deadline = None if seconds is None else time.monotonic() + seconds
+        job = Training(plan, learnt, [], Path(folder), device, seed=seed, deadline=deadline, listener=lines.append)
+        weights = fit(job)
+    module = build(plan.network, seed=0).eval()
+    load_weights(module, weights)
+    found = scoring.evaluate(plan, module, [run.store.open(case.id) for case in held_out], device)
+    named = {name: round(value, 4) for name, value in found["val_dice"].items()}
+    return {
+        "steps": lines[-1]["step"],
+        "dice": round(found["val_dice_mean"], 4),
+        "worst": min(named.items(), key=lambda item: item[1]),
+        "cases": len(held_out),
+    }
+
+
+def rows() -> list[dict[str, Any]]:
+    return json.loads(RESULTS.read_text())["runs"] if RESULTS.is_file() else []  # type: ignore[no-any-return]
+
+
+def add(row: dict[str, Any]) -> None:
+    """Keep a run, in the place of an earlier one of the same name; written at once, since the whole takes hours."""
+    key = ("data", "length", "setting", "seed")
+    kept = [r for r in rows() if any(r[k] != row[k] for k in key)] + [row]
+    shown = {"benchmark": "what_helps", "command": "see benchmarks/what_helps.py", "runs": kept}
+    RESULTS.write_text(json.dumps(shown, indent=1).replace("\n   ", " ").replace("\n  }", " }") + "\n")
+
+
+def table() -> None:
+    """Mean, deviation, and the difference from the plan as it is, seed by seed."""
+    found = rows()
+    for data, length in sorted({(r["data"], r["length"]) for r in found}):
+        here = [r for r in found if (r["data"], r["length"]) == (data, length)]
+        base = {r["seed"]: r["dice"] for r in here if r["setting"] == "as planned"}
+        print(f"\n{data}, {length}\n")
+        print("| setting | steps | Dice, mean (deviation) of seeds | difference, seed by seed |\n|---|---|---|---|")
+        for setting in dict.fromkeys(r["setting"] for r in here):
+            of = sorted((r for r in here if r["setting"] == setting), key=lambda r: r["seed"])
+            dice = [r["dice"] for r in of]
+            spread = f" ({statistics.stdev(dice):.4f}) of {len(dice)}" if len(dice) > 1 else " of 1"
+            differences = " ".join(f"{r['dice'] - base[r['seed']]:+.4f}" for r in of if r["seed"] in base)
+            print(f"| {setting} | {statistics.mean(r['steps'] for r in of):.0f} | {statistics.mean(dice):.4f}{spread} | {differences} |")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data", nargs="?", choices=["hippocampus", "chaos", "malc", "brats"])
+    length = parser.add_mutually_exclusive_group()
+    length.add_argument("--minutes", type=float)
+    length.add_argument("--steps", type=int)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
+    parser.add_argument("--settings", nargs="+", default=["as planned"], metavar="SETTING", help="; ".join(SETTINGS) + "; several at once with +")
+    parser.add_argument("--work", type=Path, help="folder that keeps the prepared cases")
+    parser.add_argument("--table", action="store_true")
+    a = parser.parse_args()
+    if a.table:
+        return table()
+    if a.data is None or (a.minutes is None) == (a.steps is None):
+        parser.error("name a data set, and --minutes or --steps")
+    with tempfile.TemporaryDirectory() as name:
+        work = a.work or Path(name)
+        work.mkdir(parents=True, exist_ok=True)
+        run = prepared(a.data, 600.0 if a.minutes is None else 60 * a.minutes, a.seeds[0], work)
+        for seed in a.seeds:
+            for setting in a.settings:
+                plan = changed(run.planned(), {k: v for name in setting.split(" + ") for k, v in SETTINGS[name].items()})
+                if a.steps is not None:
+                    each = min(plan.schedule.steps_per_epoch, a.steps)
+                    plan = changed(plan, {"schedule.budget_s": None, "schedule.epochs": a.steps // each, "schedule.steps_per_epoch": each})
+                began = time.perf_counter()
+                found = score(run, plan, seed, None if a.minutes is None else 60 * a.minutes)
+                row = {"data": a.data, "length": f"{a.minutes:g} min" if a.steps is None else f"{a.steps} steps", "setting": setting, "seed": seed}
+                add(row | found | {"seconds": round(time.perf_counter() - began), "machine": processor()})
+                print(row | found, file=sys.stderr, flush=True)
+    return None
+
+
+if __name__ == "__main__":
+    main()
