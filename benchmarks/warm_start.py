@@ -20,7 +20,7 @@ from delineate.core.bundle import Bundle
 from delineate.core.plan import Plan
 from delineate.core.store import Store, StoredCase
 from delineate.learn import losses, scoring
-from delineate.learn.loop import make_optimiser
+from delineate.learn.optimisers import make_optimiser
 from delineate.learn.patches import batches
 from delineate.learn.schedule import rate
 from delineate.nets.build import build, load_weights

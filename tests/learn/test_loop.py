@@ -15,7 +15,8 @@ from tests.plans import small_network, small_plan
 from delineate.core.plan import Augmentation, Loss, Optimiser, Schedule
 from delineate.core.store import Store, StoredCase
 from delineate.learn import checkpoint, loop, scoring
-from delineate.learn.loop import Training, fit, make_optimiser
+from delineate.learn.loop import Training, fit
+from delineate.learn.optimisers import make_optimiser
 from delineate.learn.patches import draw_batch
 from delineate.learn.schedule import Clock
 from delineate.nets.build import build, load_weights

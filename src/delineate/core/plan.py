@@ -211,9 +211,9 @@ class Loss(Part):
 
 class Optimiser(Part):
     """SGD with momentum (Nesterov's unless told otherwise), AdamW (Loshchilov 2019) or Adam (Kingma 2015), whose weight decay is L2;
-    ``amsgrad`` (Reddi 2018) for the latter two; ``clip_norm`` bounds the gradient."""
+    ``amsgrad`` (Reddi 2018) for the latter two; or Muon (Jordan 2024), see ``learn.optimisers``. ``clip_norm`` bounds the gradient."""
 
-    kind: Literal["sgd", "adamw", "adam"] = "adamw"
+    kind: Literal["sgd", "adamw", "adam", "muon"] = "adamw"
     learning_rate: Positive = 1e-3
     momentum: Fraction = 0.99
     nesterov: bool = True

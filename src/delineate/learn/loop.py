@@ -32,13 +32,14 @@ from torch import nn
 from ..core import atomic
 from ..core.bundle import Weights
 from ..core.errors import TrainingError
-from ..core.plan import Optimiser, Plan, Schedule
+from ..core.plan import Plan, Schedule
 from ..core.scores import without_nan
 from ..core.store import StoredCase
 from ..nets import infer
 from ..nets.build import build, load_weights, weights_of
 from . import checkpoint, losses, scoring
 from .calibration import calibrate
+from .optimisers import make_optimiser
 from .patches import batches
 from .schedule import Clock, rate
 
@@ -156,17 +157,6 @@ def fit(job: Training) -> Weights:
     if not (job.folder / "best.safetensors").is_file():  # the deadline had passed before the first step
         _keep_best(job, average, {"step": state.step})
     return load_file(job.folder / "best.safetensors")
-
-
-def make_optimiser(module: nn.Module, plan: Optimiser) -> torch.optim.Optimizer:
-    """The plan's optimiser; weight decay spares norms and biases."""
-    decayed = [p for p in module.parameters() if p.ndim > 1]
-    spared = [p for p in module.parameters() if p.ndim <= 1]
-    groups = [{"params": decayed, "weight_decay": plan.weight_decay}, {"params": spared, "weight_decay": 0.0}]
-    if plan.kind == "sgd":
-        return torch.optim.SGD(groups, lr=plan.learning_rate, momentum=plan.momentum, nesterov=plan.nesterov and plan.momentum > 0)
-    kind = torch.optim.AdamW if plan.kind == "adamw" else torch.optim.Adam
-    return kind(groups, lr=plan.learning_rate, amsgrad=plan.amsgrad)
 
 
 @torch.no_grad()

@@ -1,0 +1,108 @@
+"""What moves the weights: the plan's optimiser as torch has it, and Muon, which torch has for plain matrices only.
+
+Weight decay spares norms and biases in all of them. Everything that an optimiser keeps is a tensor, so that a checkpoint can hold it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..core.plan import Optimiser
+
+MUON_MOMENTUM = 0.95
+MUON_SHARE = 0.2  # root mean square of an update at rate 1: what AdamW's usually is, so that both take the same rates (Liu 2025)
+BETAS, EPSILON = (0.9, 0.999), 1e-8
+
+
+def make_optimiser(module: nn.Module, plan: Optimiser) -> torch.optim.Optimizer:
+    """The plan's optimiser; weight decay spares norms and biases."""
+    decayed = [p for p in module.parameters() if p.ndim > 1]
+    spared = [p for p in module.parameters() if p.ndim <= 1]
+    groups = [{"params": decayed, "weight_decay": plan.weight_decay}, {"params": spared, "weight_decay": 0.0}]
+    if plan.kind == "muon":
+        return Muon(module.parameters(), plan.learning_rate, plan.weight_decay)
+    if plan.kind == "sgd":
+        return torch.optim.SGD(groups, lr=plan.learning_rate, momentum=plan.momentum, nesterov=plan.nesterov and plan.momentum > 0)
+    kind = torch.optim.AdamW if plan.kind == "adamw" else torch.optim.Adam
+    return kind(groups, lr=plan.learning_rate, amsgrad=plan.amsgrad)
+
+
+class Muon(torch.optim.Optimizer):
+    """Momentum orthogonalised by Newton-Schulz steps (Jordan 2024) for kernels that span neighbours; AdamW for everything else.
+
+    A kernel (out, in, *size) is taken as the matrix (out, in x size). Its momentum's singular values all become about 1: directions that
+    gradients rarely take are learnt as fast as the common ones. Kernels of one voxel, the heads among them, have no neighbours to mix.
+    """
+
+    def __init__(self, parameters: Any, lr: float, weight_decay: float):
+        own = list(parameters)
+        matrices = [p for p in own if p.ndim > 2 and p.shape[2:].numel() > 1]
+        taken = set(map(id, matrices))
+        others = [p for p in own if id(p) not in taken]
+        groups = [
+            {"params": matrices, "weight_decay": weight_decay, "matrices": True},
+            {"params": [p for p in others if p.ndim > 1], "weight_decay": weight_decay, "matrices": False},
+            {"params": [p for p in others if p.ndim <= 1], "weight_decay": 0.0, "matrices": False},
+        ]
+        super().__init__([group for group in groups if group["params"]], {"lr": lr})
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """One update; ``closure`` computes the loss anew, as torch's interface has it."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for group in self.param_groups:
+            moved = [p for p in group["params"] if p.grad is not None]
+            if moved:
+                torch._foreach_mul_(moved, 1 - group["lr"] * group["weight_decay"])
+                updates = self._orthogonal(moved) if group["matrices"] else self._adam(moved)
+                torch._foreach_add_(moved, updates, alpha=-group["lr"])
+        return loss
+
+    def _orthogonal(self, moved: Sequence[Tensor]) -> list[Tensor]:
+        grads = _gradients(moved)
+        momenta = [self._slots(p, "momentum")["momentum"] for p in moved]
+        torch._foreach_lerp_(momenta, grads, 1 - MUON_MOMENTUM)
+        ahead = torch._foreach_lerp(grads, momenta, MUON_MOMENTUM)  # Nesterov's
+        return [_with_equal_singular_values(u.flatten(1)).view_as(u) * (MUON_SHARE * max(u.shape[0], u[0].numel()) ** 0.5) for u in ahead]
+
+    def _adam(self, moved: Sequence[Tensor]) -> list[Tensor]:
+        grads, slots = _gradients(moved), [self._slots(p, "mean", "square") for p in moved]
+        means, squares = [s["mean"] for s in slots], [s["square"] for s in slots]
+        torch._foreach_lerp_(means, grads, 1 - BETAS[0])
+        torch._foreach_mul_(squares, BETAS[1])
+        torch._foreach_addcmul_(squares, grads, grads, 1 - BETAS[1])
+        updates = []
+        for slot, mean, square in zip(slots, means, squares, strict=True):
+            slot["step"] += 1
+            first, second = (1 - beta ** float(slot["step"]) for beta in BETAS)
+            updates.append(mean / first / ((square / second).sqrt() + EPSILON))
+        return updates
+
+    def _slots(self, parameter: Tensor, *names: str) -> dict[str, Tensor]:
+        """What is kept for ``parameter``; zeros at first."""
+        kept = self.state[parameter]
+        if not kept:
+            kept.update({name: torch.zeros_like(parameter) for name in names}, step=torch.zeros(()))
+        return kept  # type: ignore[no-any-return]
+
+
+def _gradients(parameters: Sequence[Tensor]) -> list[Tensor]:
+    return [p.grad for p in parameters if p.grad is not None]
+
+
+def _with_equal_singular_values(matrix: Tensor) -> Tensor:
+    """The nearest matrix whose singular values are all about 1 (0.7 to 1.2), by five steps of a quintic iteration (Jordan 2024)."""
+    tall = matrix.shape[0] > matrix.shape[1]
+    x = (matrix.mT if tall else matrix).float()
+    x = x / x.norm().clamp_min(1e-12)
+    for _ in range(5):
+        square = x @ x.mT
+        x = torch.addmm(x, torch.addmm(square, square, square, beta=-4.7750, alpha=2.0315), x, beta=3.4445)
+    return (x.mT if tall else x).to(matrix.dtype)
