@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ..core.plan import Network
+from . import fused
 
 GROUPS = 8
 EPSILON = 1e-5
@@ -27,8 +28,9 @@ def tracing() -> bool:
 class InstanceNorm(nn.Module):
     """Zero mean and unit deviation of every channel of every sample (Ulyanov 2016), then a learnt scale and shift.
 
-    On a CPU it is batch norm over one sample at a time: the same numbers, but the library's batch norm keeps
-    channels-last memory and bf16 as they are and fuses its passes, where its instance norm copies to another layout.
+    A leaky ReLU of ``slope`` may follow in the same operation; 1 is none. Training on a CPU goes through ``fused``. Elsewhere on a CPU it is
+    batch norm over one sample at a time: the same numbers, but the library's batch norm keeps channels-last memory and bf16 as they
+    are, where its instance norm copies to another layout.
     """
 
     def __init__(self, channels: int):
@@ -36,7 +38,13 @@ class InstanceNorm(nn.Module):
         self.weight = nn.Parameter(torch.ones(channels))
         self.bias = nn.Parameter(torch.zeros(channels))
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, slope: float = 1.0) -> Tensor:
+        if x.shape[2:].numel() > 1 and torch.is_grad_enabled() and not tracing() and fused.fits(x):
+            return fused.norm_act(x, self.weight, self.bias, slope, EPSILON)
+        y = self._norm(x)
+        return y if slope == 1 else functional.leaky_relu(y, slope, inplace=True)
+
+    def _norm(self, x: Tensor) -> Tensor:
         if x.shape[2:].numel() == 1:
             return _scaled(x, self.weight, self.bias)
         if x.device.type != "cpu" or tracing():
@@ -130,6 +138,14 @@ def activation(kind: Literal["leaky_relu", "relu", "prelu"], channels: int) -> n
     return nn.ReLU(inplace=True) if kind == "relu" else nn.PReLU(channels)
 
 
+def norm_act(x: Tensor, norm: nn.Module, act: nn.Module | None = None) -> Tensor:
+    """Both layers one after the other, in one operation where they can be."""
+    if isinstance(norm, InstanceNorm) and isinstance(act, nn.LeakyReLU | nn.ReLU):
+        return norm(x, getattr(act, "negative_slope", 0.0))  # type: ignore[no-any-return]
+    x = norm(x)
+    return x if act is None else act(x)
+
+
 class ConvNormAct(nn.Sequential):
     """Convolution (same size for stride 1), normalisation, activation; the last two may be left out."""
 
@@ -140,6 +156,10 @@ class ConvNormAct(nn.Sequential):
             layers.append(activation(net.activation, c_out))
         super().__init__(*layers)
 
+    def forward(self, x: Tensor) -> Tensor:
+        convolution, *rest = self
+        return norm_act(convolution(x), *rest)
+
 
 class NormActConv(nn.Sequential):
     """Normalisation, activation, convolution of the same size: the order of dense blocks (Huang 2017), whose layers share their raw inputs."""
@@ -148,6 +168,10 @@ class NormActConv(nn.Sequential):
         size = tuple(kernel[: net.dims])
         convolution = conv(net.dims)(c_in, c_out, size, padding=tuple(k // 2 for k in size), bias=False)  # type: ignore[arg-type]
         super().__init__(norm(net.norm, c_in), activation(net.activation, c_in), convolution)
+
+    def forward(self, x: Tensor) -> Tensor:
+        norm, act, convolution = self
+        return convolution(norm_act(x, norm, act))  # type: ignore[no-any-return]
 
 
 class ResidualBlock(nn.Module):

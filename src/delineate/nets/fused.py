@@ -11,20 +11,20 @@ A tensor's voxels are walked through in rows of ``ROW`` values or a little more,
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from numba import carray, cfunc, njit, types
+from numba import carray, cfunc, njit, types  # type: ignore[attr-defined]
 from numba.extending import intrinsic
 from torch import Tensor
 
-ROW = 64
-BLOCK = 128  # rows whose sums are kept in float32
+ROW = 512
+BLOCK = 64  # rows whose sums are kept in float32
 LEAST = 1 << 15  # values for which a second thread pays
+SUM_FORWARD, WRITE_FORWARD, SUM_BACKWARD, WRITE_BACKWARD = range(4)  # the loops
 DTYPES = (torch.float32, torch.bfloat16)
 
 
@@ -49,13 +49,13 @@ def norm_act(x: Tensor, weight: Tensor, bias: Tensor, slope: float, epsilon: flo
 
 class _NormAct(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, slope: float, epsilon: float) -> Tensor:  # type: ignore[override]
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, slope: float, epsilon: float) -> Tensor:
         threads = _threads(x)
         sums = np.zeros((threads, x.shape[0], 2, x.shape[1]))
-        _run(_kernels(x.dtype)[0], threads, x, x, x, sums, sums, slope)
+        _run(SUM_FORWARD, threads, x, x, x, sums, sums, slope)
         table = _forward_table(sums, _shift(x), x[0, 0].numel(), weight.detach().numpy(), bias.detach().numpy(), epsilon)
         y = torch.empty_like(x)
-        _run(_kernels(x.dtype)[1], threads, x, x, y, table, sums, slope)
+        _run(WRITE_FORWARD, threads, x, x, y, table, sums, slope)
         ctx.save_for_backward(x, weight, torch.from_numpy(table))
         ctx.slope = slope
         return y
@@ -66,10 +66,10 @@ class _NormAct(torch.autograd.Function):
         dy = gradients[0].to(x.dtype).contiguous(memory_format=_memory_format(x))
         threads, table = _threads(x), kept.numpy()
         sums = np.zeros((threads, x.shape[0], 2, x.shape[1]))
-        _run(_kernels(x.dtype)[2], threads, x, dy, x, table, sums, ctx.slope)
+        _run(SUM_BACKWARD, threads, x, dy, x, table, sums, ctx.slope)
         table, d_weight, d_bias = _backward_table(table, sums, x[0, 0].numel())
         dx = torch.empty_like(x)
-        _run(_kernels(x.dtype)[3], threads, x, dy, dx, table, sums, ctx.slope)
+        _run(WRITE_BACKWARD, threads, x, dy, dx, table, sums, ctx.slope)
         return dx, torch.from_numpy(d_weight).to(weight.dtype), torch.from_numpy(d_bias).to(weight.dtype), None, None
 
 
@@ -83,7 +83,7 @@ def _threads(x: Tensor) -> int:
 
 def _shift(x: Tensor) -> Any:
     """(B, C) the first voxel of each sample: sums of what differs from it lose no digits where the mean is far from 0."""
-    return x[(..., *(0 for _ in x.shape[2:]))].float().numpy()
+    return x.detach().movedim(1, -1).flatten(1, -2)[:, 0].float().numpy()
 
 
 @njit(cache=True)
@@ -131,43 +131,45 @@ def _backward_table(table, sums, voxels):  # type: ignore[no-untyped-def]
 
 
 @intrinsic
-def _pointer(typingctx, address):  # type: ignore[no-untyped-def]
-    def codegen(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+def _pointer(typingctx: Any, address: Any) -> Any:
+    """The pointer that a whole number is."""
+
+    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         return builder.inttoptr(arguments[0], context.get_value_type(types.voidptr))
 
     return types.voidptr(address), codegen
 
 
-@njit(inline="always")
-def _read(values, start, bits, row, count):  # type: ignore[no-untyped-def]
-    """``count`` values from ``start`` into ``row``, which ``bits`` are the bits of."""
+@njit
+def _read(values, bits, row):  # type: ignore[no-untyped-def]
+    """All ``values`` into ``row``, which ``bits`` are the bits of."""
     if values.itemsize == 4:
-        for i in range(count):
-            row[i] = values[start + i]
+        for i in range(values.size):
+            row[i] = values[i]
     else:
-        for i in range(count):
-            bits[i] = np.uint32(values[start + i]) << np.uint32(16)
+        for i in range(values.size):
+            bits[i] = np.uint32(values[i]) << np.uint32(16)
 
 
-@njit(inline="always")
-def _write(values, start, bits, row, count):  # type: ignore[no-untyped-def]
+@njit
+def _write(values, bits, row):  # type: ignore[no-untyped-def]
     """The reverse; to bfloat16 it rounds to the nearest, halves to even."""
     if values.itemsize == 4:
-        for i in range(count):
-            values[start + i] = row[i]
+        for i in range(values.size):
+            values[i] = row[i]
     else:
-        for i in range(count):
+        for i in range(values.size):
             u = bits[i]
-            values[start + i] = np.uint16((u + np.uint32(0x7FFF) + ((u >> np.uint32(16)) & np.uint32(1))) >> np.uint32(16))
+            values[i] = np.uint16((u + np.uint32(0x7FFF) + ((u >> np.uint32(16)) & np.uint32(1))) >> np.uint32(16))
 
 
-@njit(inline="always")
+@njit
 def _rows(channels):  # type: ignore[no-untyped-def]
     """Values of a row: whole voxels, at least ``ROW``."""
     return channels * max(1, (ROW + channels - 1) // channels)
 
 
-@njit(inline="always")
+@njit
 def _spread(table, b, n, row):  # type: ignore[no-untyped-def]
     """One line of the table, repeated for every voxel of a row."""
     channels = table.shape[2]
@@ -175,22 +177,21 @@ def _spread(table, b, n, row):  # type: ignore[no-untyped-def]
         row[i] = table[b, n, i % channels]
 
 
-@njit(cache=True, nogil=True, error_model="numpy", fastmath={"nsz", "contract"})
-def _sum_forward(x, _dy, _out, table, sums, slope, begin, end):  # type: ignore[no-untyped-def]
+@njit(nogil=True, error_model="numpy", fastmath={"nsz", "contract"})
+def _sum_forward(x, sums, begin, end):  # type: ignore[no-untyped-def]
     """Sums and sums of squares of what differs from the sample's first voxel."""
-    samples, size, channels = x.shape[0], x.shape[1], sums.shape[2]
+    channels = sums.shape[2]
     length = _rows(channels)
     bits, first = np.empty(length, np.uint32), np.empty(length, np.uint32)
     row, shift = bits.view(np.float32), first.view(np.float32)
     total, squares = np.zeros(length, np.float32), np.zeros(length, np.float32)
-    for b in range(samples):
-        flat = x[b]
+    for b in range(x.shape[0]):
         for n in range(length // channels):
-            _read(flat, 0, first[n * channels :], shift[n * channels :], channels)
+            _read(x[b, :channels], first[n * channels :], shift[n * channels :])
         at, stop, done = begin * channels, end * channels, 0
         while at < stop:
             count = min(length, stop - at)
-            _read(flat, at, bits, row, count)
+            _read(x[b, at : at + count], bits, row)
             for i in range(count):
                 apart = row[i] - shift[i]
                 total[i] += apart
@@ -203,9 +204,9 @@ def _sum_forward(x, _dy, _out, table, sums, slope, begin, end):  # type: ignore[
                     total[i] = squares[i] = 0
 
 
-@njit(cache=True, nogil=True, error_model="numpy", fastmath={"nsz", "contract"})
-def _write_forward(x, _dy, y, table, sums, slope, begin, end):  # type: ignore[no-untyped-def]
-    channels = sums.shape[2]
+@njit(nogil=True, error_model="numpy", fastmath={"nsz", "contract"})
+def _write_forward(x, y, table, slope, begin, end):  # type: ignore[no-untyped-def]
+    channels = table.shape[2]
     length, flat_slope = _rows(channels), np.float32(slope)
     bits = np.empty(length, np.uint32)
     row, factor, addend = bits.view(np.float32), np.empty(length, np.float32), np.empty(length, np.float32)
@@ -215,18 +216,18 @@ def _write_forward(x, _dy, y, table, sums, slope, begin, end):  # type: ignore[n
         at, stop = begin * channels, end * channels
         while at < stop:
             count = min(length, stop - at)
-            _read(x[b], at, bits, row, count)
+            _read(x[b, at : at + count], bits, row)
             for i in range(count):
                 z = row[i] * factor[i] + addend[i]
                 row[i] = z if z > 0 else z * flat_slope
-            _write(y[b], at, bits, row, count)
+            _write(y[b, at : at + count], bits, row)
             at += count
 
 
-@njit(cache=True, nogil=True, error_model="numpy", fastmath={"nsz", "contract"})
-def _sum_backward(x, dy, _out, table, sums, slope, begin, end):  # type: ignore[no-untyped-def]
+@njit(nogil=True, error_model="numpy", fastmath={"nsz", "contract"})
+def _sum_backward(x, dy, table, sums, slope, begin, end):  # type: ignore[no-untyped-def]
     """Sums of the gradient before the activation, and of that times the normalised x."""
-    channels = sums.shape[2]
+    channels = table.shape[2]
     length, flat_slope = _rows(channels), np.float32(slope)
     bits, other_bits = np.empty(length, np.uint32), np.empty(length, np.uint32)
     row, gradient = bits.view(np.float32), other_bits.view(np.float32)
@@ -239,8 +240,8 @@ def _sum_backward(x, dy, _out, table, sums, slope, begin, end):  # type: ignore[
         at, stop, done = begin * channels, end * channels, 0
         while at < stop:
             count = min(length, stop - at)
-            _read(x[b], at, bits, row, count)
-            _read(dy[b], at, other_bits, gradient, count)
+            _read(x[b, at : at + count], bits, row)
+            _read(dy[b, at : at + count], other_bits, gradient)
             for i in range(count):
                 g = gradient[i] if row[i] * factor[i] + addend[i] > 0 else gradient[i] * flat_slope
                 total[i] += g
@@ -253,9 +254,9 @@ def _sum_backward(x, dy, _out, table, sums, slope, begin, end):  # type: ignore[
                     total[i] = along[i] = 0
 
 
-@njit(cache=True, nogil=True, error_model="numpy", fastmath={"nsz", "contract"})
-def _write_backward(x, dy, dx, table, sums, slope, begin, end):  # type: ignore[no-untyped-def]
-    channels = sums.shape[2]
+@njit(nogil=True, error_model="numpy", fastmath={"nsz", "contract"})
+def _write_backward(x, dy, dx, table, slope, begin, end):  # type: ignore[no-untyped-def]
+    channels = table.shape[2]
     length, flat_slope = _rows(channels), np.float32(slope)
     bits, other_bits = np.empty(length, np.uint32), np.empty(length, np.uint32)
     row, gradient = bits.view(np.float32), other_bits.view(np.float32)
@@ -267,18 +268,18 @@ def _write_backward(x, dy, dx, table, sums, slope, begin, end):  # type: ignore[
         at, stop = begin * channels, end * channels
         while at < stop:
             count = min(length, stop - at)
-            _read(x[b], at, bits, row, count)
-            _read(dy[b], at, other_bits, gradient, count)
+            _read(x[b, at : at + count], bits, row)
+            _read(dy[b, at : at + count], other_bits, gradient)
             for i in range(count):
                 g = gradient[i] if row[i] * factor[i] + addend[i] > 0 else gradient[i] * flat_slope
                 row[i] = g * factor[i] + row[i] * along[i] + constant[i]
-            _write(dx[b], at, bits, row, count)
+            _write(dx[b, at : at + count], bits, row)
             at += count
 
 
 # ---- on torch's own threads ----
 
-LOOPS = (_sum_forward, _write_forward, _sum_backward, _write_backward)
+_thread_number = types.ExternalFunction("omp_get_thread_num", types.int32())
 
 
 @lru_cache(maxsize=1)
@@ -297,40 +298,43 @@ def _openmp() -> ctypes.CDLL | None:
 
 
 @lru_cache(maxsize=2)
-def _kernels(dtype: torch.dtype) -> tuple[Any, ...]:
-    """The four loops for values of ``dtype``, as C functions of one pointer to what ``_run`` lays out."""
+def _compiled(kept: type) -> Any:
+    """The four loops for values kept as ``kept``, as one C function of a pointer to what ``_run`` lays out."""
     import llvmlite.binding
 
     library = _openmp()
     assert library is not None
     llvmlite.binding.add_symbol("omp_get_thread_num", ctypes.cast(library.omp_get_thread_num, ctypes.c_void_p).value)
-    kept = np.float32 if dtype == torch.float32 else np.uint16
-    return tuple(_on_threads(loop, kept) for loop in LOOPS)
 
-
-def _on_threads(loop: Callable[..., None], kept: type) -> Any:
-    thread_number = types.ExternalFunction("omp_get_thread_num", types.int32())
-
-    @cfunc("void(voidptr)")
+    @cfunc("void(voidptr)", cache=True)
     def body(data):  # type: ignore[no-untyped-def]
-        told = carray(data, (10,), np.int64)
-        threads, samples, voxels, channels = told[5], told[6], told[7], told[8]
-        slope = carray(_pointer(told[9]), (1,), np.float64)[0]
+        told = carray(data, (11,), np.int64)
+        threads, samples, voxels, channels, loop = told[5], told[6], told[7], told[8], told[10]
+        slope = carray(_pointer(told[9]), (1,), np.float64)[0]  # type: ignore[call-arg]
         flat = (samples, voxels * channels)
         x, dy, out = carray(_pointer(told[0]), flat, kept), carray(_pointer(told[1]), flat, kept), carray(_pointer(told[2]), flat, kept)
         table = carray(_pointer(told[3]), (samples, 6, channels), np.float32)
         sums = carray(_pointer(told[4]), (threads, samples, 2, channels), np.float64)
-        n = thread_number()
-        loop(x, dy, out, table, sums[n], slope, voxels * n // threads, voxels * (n + 1) // threads)
+        n = _thread_number()
+        begin, end = voxels * n // threads, voxels * (n + 1) // threads
+        if loop == SUM_FORWARD:
+            _sum_forward(x, sums[n], begin, end)
+        elif loop == WRITE_FORWARD:
+            _write_forward(x, out, table, slope, begin, end)
+        elif loop == SUM_BACKWARD:
+            _sum_backward(x, dy, table, sums[n], slope, begin, end)
+        else:
+            _write_backward(x, dy, out, table, slope, begin, end)
 
     return body
 
 
-def _run(kernel: Any, threads: int, x: Tensor, dy: Tensor, out: Tensor, table: Any, sums: Any, slope: float) -> None:
+def _run(loop: int, threads: int, x: Tensor, dy: Tensor, out: Tensor, table: Any, sums: Any, slope: float) -> None:
     library = _openmp()
     assert library is not None
-    spread = np.array([slope])
-    channels, voxels = x.shape[1], x[0, 0].numel()
-    pointers = [x.data_ptr(), dy.data_ptr(), out.data_ptr(), table.ctypes.data, sums.ctypes.data]
-    told = np.array([*pointers, threads, x.shape[0], voxels, channels, spread.ctypes.data], np.int64)
-    library.GOMP_parallel(kernel.address, told.ctypes.data, threads, 0)
+    told = np.array([x.data_ptr(), dy.data_ptr(), out.data_ptr(), table.ctypes.data, sums.ctypes.data, threads, x.shape[0],
+                     x[0, 0].numel(), x.shape[1], 0, loop], np.int64)  # fmt: skip
+    factor = np.array([slope])
+    told[9] = factor.ctypes.data
+    body = _compiled(np.float32 if x.dtype == torch.float32 else np.uint16)
+    library.GOMP_parallel(body.address, told.ctypes.data, threads, 0)
