@@ -183,6 +183,7 @@ def predict(
     precision: Annotated[str, typer.Option(help="auto (half where the device has units for it) or float32.")] = "auto",
     ram: Annotated[str | None, typer.Option(help="Memory that all of it may take, such as 4G; a case that needs more is refused.")] = None,
     vram: Annotated[str | None, typer.Option(help="The same of a GPU's memory.")] = None,
+    skip_air: Annotated[bool, typer.Option("--skip-air", help="Do not ask the network about what is over 3 cm outside the body of a CT.")] = False,
 ) -> None:
     """Delineate scans: OUT/CASE.nii.gz on exactly each scan's grid, and OUT/predictions.json with volumes in ml.
 
@@ -208,6 +209,7 @@ def predict(
             precision=precision,
             ram_bytes=None if ram is None else parse_bytes(ram),
             vram_bytes=None if vram is None else parse_bytes(vram),
+            skip_air=skip_air,
             progress=lambda n, total, name: tell("predict", n, total, name),
         )
     typer.echo(f"{len(done.outcomes) - len(done.failures)} of {len(done.outcomes)} cases written to {done.out}")

@@ -24,8 +24,11 @@ from ..core.plan import Inference, Plan
 from ..core.prediction import Prediction
 from ..core.volume import Volume
 from ..ops.prepare import Trail, prepare, prepare_label, restore
-from ..ops.regions import keep_largest
+from ..ops.regions import far_from_body, keep_largest
 from .infer import Engine, marching_axis, sampling, slabs
+
+AIR_HU, BODY_HU = -1000.0, -300.0
+AIR_MARGIN_MM = 30.0  # that a network is still shown of what surrounds a body
 
 Tell = Callable[[float, str], None]  # share of the scan that is done, what is being done
 
@@ -58,8 +61,24 @@ def refuse_missing(plan: Plan) -> None:
         )
 
 
+def refuse_unless_ct(plan: Plan) -> None:
+    """UsageError where ``plan`` is not one of CT alone, whose grey values tell air from tissue."""
+    other = [f"{c.name} ({c.normalise.kind})" for c in plan.channels if c.normalise.kind != "window"]
+    if other:
+        raise UsageError(f"air is only left out of CT, which a plan normalises by a window in HU; this model takes {', '.join(other)}")
+
+
+def _leave_air_out(scan: Tensor, trail: Trail, plan: Plan) -> None:
+    """Make what is far outside the body plain air, in place: windows of nothing else are then computed once for all (see ``infer``)."""
+    rules = [channel.normalise for channel in plan.channels]
+    threshold = (max(BODY_HU, rules[0].low) - rules[0].mean) / rules[0].std
+    beyond = torch.from_numpy(far_from_body(scan[0].numpy(), threshold, trail.prepared.spacing_mm, AIR_MARGIN_MM))
+    for channel, rule in zip(scan, rules, strict=True):
+        channel[beyond] = (max(AIR_HU, rule.low) - rule.mean) / rule.std
+
+
 def predict(volume: Volume, engine: Engine, bundle_id: str = "", inference: Inference | None = None, *, samples: Samples = Samples(),
-            present: Sequence[int] | None = None, memory_bytes: int | None = None,
+            present: Sequence[int] | None = None, memory_bytes: int | None = None, skip_air: bool = False,
             tell: Tell = lambda share, what: None) -> Prediction:  # fmt: skip
     """Delineate one scan.
 
@@ -73,6 +92,7 @@ def predict(volume: Volume, engine: Engine, bundle_id: str = "", inference: Infe
         samples: Monte-Carlo dropout; the result holds each as a label volume (uint8 or uint16) on the scan's grid.
         present: which of the plan's channels the volume has, in order, where it lacks some; the others are 0 after normalisation.
         memory_bytes: that sums of class scores may take; see ``limits``. The scan itself is let go of once it is prepared.
+        skip_air: do not ask the network about what is more than 3 cm outside the body of a CT.
         tell: hears how far the work is.
 
     Returns:
@@ -80,7 +100,7 @@ def predict(volume: Volume, engine: Engine, bundle_id: str = "", inference: Infe
 
     Raises:
         InputError: another number of channels than the plan takes (or than are ``present``).
-        UsageError: samples of a model without dropout; missing channels where the model was not trained for them.
+        UsageError: samples of a model without dropout; missing channels where the model was not trained for them; ``skip_air`` of no CT.
     """
     began = time.perf_counter()
     plan = engine.plan
@@ -88,7 +108,11 @@ def predict(volume: Volume, engine: Engine, bundle_id: str = "", inference: Infe
     missing = () if present is None else tuple(c.name for n, c in enumerate(plan.channels) if n not in present)
     if missing:
         refuse_missing(plan)
+    if skip_air:
+        refuse_unless_ct(plan)
     scan, trail = prepare(volume, plan, present)
+    if skip_air:
+        _leave_air_out(scan, trail, plan)
     if engine.first is not None:
         scan = torch.cat([scan, _found_before(volume, engine.first, trail, present, inference, memory_bytes)])
     meta: dict[str, Any] = {key: volume.meta[key] for key in ("modality", "spacing_known") if key in volume.meta}

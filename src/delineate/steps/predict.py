@@ -62,6 +62,7 @@ class Options:
         precision: "auto" computes in half precision where the device has units for it, "float32" never.
         ram_bytes, vram_bytes: what the process and its GPU may use, from reading to the written file; a case that needs more is refused
             with the least that works. None is no limit.
+        skip_air: do not ask the network about what is more than 3 cm outside the body of a CT.
     """
 
     device: str = "auto"
@@ -76,6 +77,7 @@ class Options:
     precision: str = "auto"
     ram_bytes: int | None = None
     vram_bytes: int | None = None
+    skip_air: bool = False
 
 
 @dataclass(frozen=True)
@@ -114,7 +116,7 @@ def predict_cases(bundle: Bundle, manifest: Manifest, out: str | Path, *, model:
     """Delineate the cases of ``manifest`` with a bundle in memory; arguments as for ``predict``. Compiled networks are kept beside ``model``."""
     from ..nets import limits
     from ..nets.infer import Engine, choose_device
-    from ..nets.predictor import Samples, refuse_missing
+    from ..nets.predictor import Samples, refuse_missing, refuse_unless_ct
 
     asked = Options(**options)
     if asked.form not in FORMATS:
@@ -122,6 +124,8 @@ def predict_cases(bundle: Bundle, manifest: Manifest, out: str | Path, *, model:
     Samples(asked.samples).refuse_unless_fit(bundle.plan)
     if asked.allow_missing:
         refuse_missing(bundle.plan)
+    if asked.skip_air:
+        refuse_unless_ct(bundle.plan)
     for given, allowed in ((asked.backend, BACKENDS), (asked.precision, PRECISIONS)):
         if given not in allowed:
             raise UsageError(f"allowed are {', '.join(allowed)}, not {given!r}")
@@ -268,7 +272,7 @@ def predict_case(
     samples = Samples(options.samples, f"{options.seed} {case.id}")
     prediction = measured(
         delineate(read(case), engine, bundle_id, inference, samples=samples, present=present,
-                  memory_bytes=memory_bytes, tell=lambda share, note: tell(share, f"{case.id}, {note}"))
+                  memory_bytes=memory_bytes, skip_air=options.skip_air, tell=lambda share, note: tell(share, f"{case.id}, {note}"))
     )  # fmt: skip
     target = out / f"{case.id}.{options.form}"
     files.write(prediction.labels, target, labels=prediction.structures)
