@@ -14,9 +14,8 @@ from tests.plans import small_network, small_plan
 
 from delineate.core.plan import Augmentation, Loss, Optimiser, Schedule
 from delineate.core.store import Store, StoredCase
-from delineate.learn import checkpoint, loop, scoring
+from delineate.learn import loop, scoring
 from delineate.learn.loop import Training, fit
-from delineate.learn.optimisers import make_optimiser
 from delineate.learn.patches import draw_batch
 from delineate.learn.schedule import Clock
 from delineate.nets.build import build, load_weights
@@ -29,6 +28,7 @@ OPTIMISERS = {
     "sgd": Optimiser(kind="sgd", learning_rate=0.02, momentum=0.9, nesterov=False),
     "sgd_nesterov": Optimiser(kind="sgd", learning_rate=0.02, momentum=0.9),
     "sgd_alone": Optimiser(kind="sgd", learning_rate=0.02, momentum=0.0),
+    "muon": Optimiser(kind="muon"),
 }
 
 
@@ -88,46 +88,6 @@ def test_a_killed_run_ends_bit_for_bit_as_it_would_have(tmp_path, cases, name):
     kept = load_file(tmp_path / "whole/last.safetensors")
     assert any(".max_exp_avg_sq" in k for k in kept) == ("amsgrad" in name)
     assert any(".momentum_buffer" in k for k in kept) == (name in ("sgd", "sgd_nesterov"))
-
-
-def test_each_optimiser_takes_its_own_step():
-    """Three steps from the same weights: no two settings agree, and Adam's weight decay goes through the gradient."""
-    ends = {}
-    for name, plan in OPTIMISERS.items():
-        layer = torch.nn.Linear(3, 2, bias=False)
-        torch.nn.init.constant_(layer.weight, 0.5)
-        optimiser = make_optimiser(layer, plan.model_copy(update={"learning_rate": 0.1, "weight_decay": 0.1}))
-        for scale in (30.0, 0.1, 0.1):
-            optimiser.zero_grad()
-            (scale * layer.weight * torch.tensor([1.0, 2.0, 3.0])).sum().backward()
-            optimiser.step()
-        ends[name] = layer.weight.detach().clone()
-    names = list(ends)
-    assert [(a, b) for i, a in enumerate(names) for b in names[i + 1 :] if torch.equal(ends[a], ends[b])] == []
-
-
-def test_weight_decay_spares_norms_and_biases():
-    module = build(small_network(2, norm="batch"), seed=0)
-    decayed, spared = make_optimiser(module, Optimiser(kind="adam", weight_decay=0.1)).param_groups
-    assert decayed["weight_decay"] == 0.1 and all(p.ndim > 1 for p in decayed["params"])
-    assert spared["weight_decay"] == 0 and all(p.ndim == 1 for p in spared["params"])
-    assert len(decayed["params"]) + len(spared["params"]) == len(list(module.parameters()))
-
-
-def test_a_loaded_optimiser_lies_in_memory_as_its_parameters_do(tmp_path):
-    module = build(small_network(2), seed=0)
-    optimiser = make_optimiser(module, Optimiser(kind="adam", amsgrad=True))
-    module(torch.randn(1, 1, 16, 16))[0].sum().backward()
-    optimiser.step()
-    state = {"step": 7, "best": None, "counts": [[4, 5], [1, 2], [0, 2]], "losses": [0.5]}
-    average = build(small_network(2), seed=1)
-    checkpoint.save(tmp_path / "last.safetensors", module, average, optimiser, state)
-    fresh = make_optimiser(module, Optimiser(kind="adam", amsgrad=True))
-    assert checkpoint.load(tmp_path / "last.safetensors", module, average, fresh) == state
-    for parameter, slots in fresh.state.items():
-        for key, value in slots.items():
-            assert torch.equal(value, optimiser.state[parameter][key])
-            assert value.ndim == 0 or value.stride() == parameter.stride()
 
 
 # ---- the averaged network ----

@@ -86,11 +86,14 @@ def fingerprint(manifest: Manifest, *, workers: int | None = None, progress: Cal
     if not with_truth:
         raise LabelError("no case has truth to learn from", path=manifest.root or None)
     chosen = [with_truth[int(i)] for i in np.unique(np.linspace(0, len(with_truth) - 1, min(MOST_CASES, len(with_truth))))]
-    if workers is None:
-        began = time.perf_counter()
-        batch.attempt(partial(examine, manifest=manifest), chosen[0], chosen[0].id)
-        workers = batch.workers_for((time.perf_counter() - began) * len(chosen), len(chosen))
-    outcomes = batch.run(partial(examine, manifest=manifest), chosen, names=[c.id for c in chosen], workers=workers, progress=progress)
+    one, (first, *others) = partial(examine, manifest=manifest), chosen
+    outcomes = [batch.attempt(one, first, first.id)]  # tells how long a case takes
+    tell = progress or (lambda done, total, name: None)
+    tell(1, len(chosen), first.id)
+    workers = batch.workers_for(outcomes[0].seconds * len(others), len(others)) if workers is None else workers
+    outcomes += batch.run(
+        one, others, names=[c.id for c in others], workers=workers, progress=lambda done, total, name: tell(done + 1, len(chosen), name)
+    )
     for outcome in outcomes:
         if outcome.error is not None:
             raise outcome.error
