@@ -86,7 +86,7 @@ def prepared(name: str, budget_s: float, seed: int, work: Path) -> run_step.Run:
     """A cohort read, planned for the time and prepared as ``train`` does it; the store is kept from seed to seed."""
     cohort = DATA / {"chaos": "chaos_t1_png", "brats": "brats2013"}.get(name, name)
     labels = str(malc_labels(work / "malc.yaml")) if name == "malc" else ""
-    request = Request(data=str(cohort), budget_s=max(30.0, budget_s), folds=FOLDS, seed=seed, labels=labels)
+    request = Request(data=str(cohort), budget_s=max(30.0, budget_s), fold=seed % FOLDS, folds=FOLDS, seed=seed, labels=labels)
     run = run_step.open_run(request.validated(), work / f"{name}_{seed}.model", True, lambda text: None, lambda *words: None)
     run_step.settle_cohort(run)
     run_step.settle_plan(run)

@@ -66,11 +66,12 @@ def test_a_loaded_optimiser_lies_in_memory_as_its_parameters_do(tmp_path):
 # ---- Muon ----
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("layer", [nn.Conv3d(4, 8, 3), nn.Conv2d(16, 4, 3), nn.ConvTranspose3d(16, 8, 2), nn.Conv3d(1, 32, 3)], ids=str)
-def test_a_kernels_step_has_equal_singular_values(layer):
-    layer = layer.to(memory_format=torch.channels_last_3d if layer.weight.ndim == 5 else torch.channels_last)
+def test_a_kernels_step_has_equal_singular_values(layer, dtype):
+    layer = copy.deepcopy(layer).to(memory_format=torch.channels_last_3d if layer.weight.ndim == 5 else torch.channels_last)
     before = layer.weight.detach().clone()
-    optimiser = Muon(layer.parameters(), lr=1.0, weight_decay=0.0)
+    optimiser = Muon(layer.parameters(), lr=1.0, weight_decay=0.0, dtype=dtype)
     layer.weight.grad = torch.randn(before.shape, generator=torch.Generator().manual_seed(0))
     layer.bias.grad = torch.ones_like(layer.bias)
     optimiser.step()
@@ -87,6 +88,17 @@ def test_a_direction_seldom_taken_moves_as_far_as_a_common_one():
     Muon(layer.parameters(), lr=1.0, weight_decay=0.0).step()
     along = torch.diag(left.T @ (before - layer.weight.detach().flatten(1)) @ right.T)
     assert along.min() > 0.5 * along.max()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_directions_that_hardly_occur_are_not_blown_up(dtype):
+    layer = nn.Conv3d(24, 32, 3, bias=False)
+    u, _, v = torch.linalg.svd(torch.randn(32, 24 * 27, generator=torch.Generator().manual_seed(0)), full_matrices=False)
+    layer.weight.grad = (u @ torch.diag(torch.logspace(0, -5, 32)) @ v).view_as(layer.weight)
+    before = layer.weight.detach().flatten(1).clone()
+    Muon(layer.parameters(), lr=1.0, weight_decay=0.0, dtype=dtype).step()
+    values = torch.linalg.svdvals(before - layer.weight.detach().flatten(1)) / (MUON_SHARE * (24 * 27) ** 0.5)
+    assert values.max() < 1.3
 
 
 def test_everything_else_moves_as_adamw_moves_it():

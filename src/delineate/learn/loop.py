@@ -102,12 +102,13 @@ def fit(job: Training) -> Weights:
     if not any(case.points for case in job.train):
         raise TrainingError("no training case holds any of the structures; there is nothing to learn", path=job.folder)
     plan, schedule = job.plan, job.plan.schedule
-    fabric = Fabric(accelerator=job.device.type, devices=1, precision=_precision(infer.fast_dtype(job.device)))
+    dtype = infer.fast_dtype(job.device)
+    fabric = Fabric(accelerator=job.device.type, devices=1, precision=_precision(dtype))
     module = build(plan.network, seed=job.seed).to(job.device)
     if job.init is not None:
         load_weights(module, job.init, strict=False)
     average = copy.deepcopy(module).to(job.device).eval()
-    optimiser = make_optimiser(module, plan.optimiser)
+    optimiser = make_optimiser(module, plan.optimiser, dtype)
     state = State()
     if (job.folder / "last.safetensors").is_file():
         state = State(**checkpoint.load(job.folder / "last.safetensors", module, average, optimiser))

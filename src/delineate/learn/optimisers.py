@@ -18,13 +18,13 @@ MUON_SHARE = 0.2  # root mean square of an update at rate 1: what AdamW's usuall
 BETAS, EPSILON = (0.9, 0.999), 1e-8
 
 
-def make_optimiser(module: nn.Module, plan: Optimiser) -> torch.optim.Optimizer:
-    """The plan's optimiser; weight decay spares norms and biases."""
+def make_optimiser(module: nn.Module, plan: Optimiser, dtype: torch.dtype = torch.float32) -> torch.optim.Optimizer:
+    """The plan's optimiser; weight decay spares norms and biases. ``dtype``: in which large matrices may be multiplied."""
     decayed = [p for p in module.parameters() if p.ndim > 1]
     spared = [p for p in module.parameters() if p.ndim <= 1]
     groups = [{"params": decayed, "weight_decay": plan.weight_decay}, {"params": spared, "weight_decay": 0.0}]
     if plan.kind == "muon":
-        return Muon(module.parameters(), plan.learning_rate, plan.weight_decay)
+        return Muon(module.parameters(), plan.learning_rate, plan.weight_decay, torch.bfloat16 if dtype == torch.bfloat16 else torch.float32)
     if plan.kind == "sgd":
         return torch.optim.SGD(groups, lr=plan.learning_rate, momentum=plan.momentum, nesterov=plan.nesterov and plan.momentum > 0)
     kind = torch.optim.AdamW if plan.kind == "adamw" else torch.optim.Adam
@@ -36,9 +36,13 @@ class Muon(torch.optim.Optimizer):
 
     A kernel (out, in, *size) is taken as the matrix (out, in x size). Its momentum's singular values all become about 1: directions that
     gradients rarely take are learnt as fast as the common ones. Kernels of one voxel, the heads among them, have no neighbours to mix.
+
+    Args:
+        dtype: of the largest matrix product; bfloat16 where the device has units for it.
     """
 
-    def __init__(self, parameters: Any, lr: float, weight_decay: float):
+    def __init__(self, parameters: Any, lr: float, weight_decay: float, dtype: torch.dtype = torch.float32):
+        self.dtype = dtype
         own = list(parameters)
         matrices = [p for p in own if p.ndim > 2 and p.shape[2:].numel() > 1]
         taken = set(map(id, matrices))
@@ -70,7 +74,7 @@ class Muon(torch.optim.Optimizer):
         momenta = [self._slots(p, "momentum")["momentum"] for p in moved]
         torch._foreach_lerp_(momenta, grads, 1 - MUON_MOMENTUM)
         ahead = torch._foreach_lerp(grads, momenta, MUON_MOMENTUM)  # Nesterov's
-        return [_with_equal_singular_values(u.flatten(1)).view_as(u) * (MUON_SHARE * max(u.shape[0], u[0].numel()) ** 0.5) for u in ahead]
+        return [_with_equal_singular_values(u.flatten(1), self.dtype).view_as(u) * (MUON_SHARE * max(u.shape[0], u[0].numel()) ** 0.5) for u in ahead]
 
     def _adam(self, moved: Sequence[Tensor]) -> list[Tensor]:
         grads, slots = _gradients(moved), [self._slots(p, "mean", "square") for p in moved]
@@ -97,12 +101,20 @@ def _gradients(parameters: Sequence[Tensor]) -> list[Tensor]:
     return [p.grad for p in parameters if p.grad is not None]
 
 
-def _with_equal_singular_values(matrix: Tensor) -> Tensor:
-    """The nearest matrix whose singular values are all about 1 (0.7 to 1.2), by five steps of a quintic iteration (Jordan 2024)."""
+def _with_equal_singular_values(matrix: Tensor, dtype: torch.dtype) -> Tensor:
+    """The nearest matrix whose singular values are all about 1 (0.7 to 1.2), by five steps of a quintic iteration (Jordan 2024).
+
+    Every step multiplies by a polynomial of x x', so all five can be done on that small square matrix, and the large one is read twice
+    instead of ten times. Those two products are made in ``dtype``.
+    """
     tall = matrix.shape[0] > matrix.shape[1]
     x = (matrix.mT if tall else matrix).float()
     x = x / x.norm().clamp_min(1e-12)
+    square = x @ x.mT
+    unit = torch.eye(len(square), device=square.device)
+    factor = unit
     for _ in range(5):
-        square = x @ x.mT
-        x = torch.addmm(x, torch.addmm(square, square, square, beta=-4.7750, alpha=2.0315), x, beta=3.4445)
-    return (x.mT if tall else x).to(matrix.dtype)
+        step = 3.4445 * unit - 4.7750 * square + 2.0315 * (square @ square)
+        factor, square = step @ factor, step @ square @ step
+    found: Tensor = (factor.to(dtype) @ x.to(dtype)).to(matrix.dtype)
+    return found.mT if tall else found
