@@ -174,6 +174,12 @@ def test_by_the_clock_validation_keeps_to_its_share_of_the_time():
     assert loop._validation_is_due(loop.State(step=10, validation_s=4), Clock(in_epochs, spent_s=5), 0.3)
 
 
+def test_no_validation_is_begun_that_would_last_to_the_end():
+    state, clock = loop.State(step=10, validation_s=6, validations=2), Clock(asked, spent_s=asked.budget_s - 4)
+    assert loop._validation_is_due(state, clock, 0.9)
+    assert not loop._validation_is_due(state, Clock(asked, spent_s=asked.budget_s - 2), 0.98)
+
+
 # ---- which network is kept ----
 
 

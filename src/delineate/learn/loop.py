@@ -86,6 +86,7 @@ class State:
     best_step: int = -1
     validated_at: float = 0.0  # progress of the last validation
     validation_s: float = 0.0
+    validations: int = 0
     finished: bool = False
     extension: int = 0
     origin_s: float = 0.0  # spent when the last extension began
@@ -200,13 +201,18 @@ def _refuse_infinite(state: State, job: Training) -> None:
 
 
 def _validation_is_due(state: State, clock: Clock, progress: float) -> bool:
-    """Every ``validate_every`` epochs, else evenly over the run; by the clock never so often that it eats more than its share of the time."""
+    """Every ``validate_every`` epochs, else evenly over the run.
+
+    By the clock never so often that it eats more than its share of the time, and not where it would last to the end: the steps that anneal the
+    rate are worth more, and the end has a validation of its own.
+    """
     schedule = clock.schedule
     every, epoch = schedule.validate_every, state.step // schedule.steps_per_epoch
     if schedule.epochs is not None:
         return epoch % (every or max(1, schedule.epochs // VALIDATIONS)) == 0
     wanted = epoch % every == 0 if every else progress - state.validated_at >= 1 / VALIDATIONS
-    return wanted and state.validation_s <= VALIDATION_SHARE * clock.elapsed_s
+    ends_s = clock.elapsed_s + state.validation_s / max(1, state.validations)
+    return wanted and state.validation_s <= VALIDATION_SHARE * clock.elapsed_s and ends_s < clock.total_s
 
 
 def _validate(job: Training, state: State, clock: Clock, average: nn.Module, line: dict[str, Any]) -> dict[str, Any]:
@@ -216,6 +222,7 @@ def _validate(job: Training, state: State, clock: Clock, average: nn.Module, lin
     limit = None if clock.schedule.epochs is not None else max(1.0, VALIDATION_SHARE / VALIDATIONS * 1.5 * clock.total_s)
     found = scoring.evaluate(job.plan, average, job.validate, job.device, limit)
     state.validation_s += time.monotonic() - began
+    state.validations += 1
     state.validated_at = progress
     score = _score(job.plan.schedule, found, progress)
     if state.best is None or score >= state.best:
