@@ -175,9 +175,10 @@ def test_by_the_clock_validation_keeps_to_its_share_of_the_time():
 
 
 def test_no_validation_is_begun_that_would_last_to_the_end():
-    state, clock = loop.State(step=10, validation_s=6, validations=2), Clock(asked, spent_s=asked.budget_s - 4)
-    assert loop._validation_is_due(state, clock, 0.9)
-    assert not loop._validation_is_due(state, Clock(asked, spent_s=asked.budget_s - 2), 0.98)
+    asked = Schedule(budget_s=100, steps_per_epoch=10, validate_every=1)
+    state = loop.State(step=10, validation_s=6, validations=2)  # three seconds each
+    assert loop._validation_is_due(state, Clock(asked, spent_s=96), 0.96)
+    assert not loop._validation_is_due(state, Clock(asked, spent_s=98), 0.98)
 
 
 # ---- which network is kept ----
