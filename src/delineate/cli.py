@@ -226,6 +226,14 @@ def evaluate(
     as_stack: Annotated[
         bool | None, typer.Option("--as-stack/--as-images", help="Whether folders of slices are one volume each or one case a slice.")
     ] = None,
+    surface: Annotated[
+        str,
+        typer.Option(
+            help="Distances between surfels (pieces of surface, by area), voxels (of the edge), inner_voxels (less the scan's ends), or none."
+        ),
+    ] = "surfels",
+    percentile: Annotated[str, typer.Option(help="HD95: directed (the larger of both directions) or pooled (both together).")] = "directed",
+    tolerance: Annotated[float, typer.Option(help="Of the surface Dice, in mm.", metavar="MM")] = 2.0,
     pictures: Annotated[
         bool, typer.Option("--pictures", help="Draw each case: source, truth, prediction side by side, OUT/pictures/CASE.png.")
     ] = False,
@@ -246,6 +254,7 @@ def evaluate(
             labels=labels,
             like=like,
             as_stack=as_stack,
+            surfaces=step.surface_choices(surface, percentile, tolerance),
             pictures=pictures,
             images=images,
             workers=workers,

@@ -45,7 +45,7 @@ def test_the_summary_can_be_recomputed_from_the_csv():
 
 def test_nan_is_counted_and_never_averaged():
     assert describe(np.array([NAN, NAN])) | {} == pytest.approx(
-        {"n": 0, "undefined": 2, **dict.fromkeys(("mean", "std", "median", "q1", "q3", "min", "max"), NAN)}, nan_ok=True)  # fmt: skip
+        {"n": 0, "undefined": 2, "infinite": 0, **dict.fromkeys(("mean", "std", "median", "q1", "q3", "min", "max"), NAN)}, nan_ok=True)  # fmt: skip
     assert describe(np.array([0.4, NAN]))["mean"] == 0.4
     assert describe(np.array([0.4, NAN]))["std"] == 0.0
     assert describe(np.array([]))["n"] == 0
@@ -68,3 +68,9 @@ def test_rows_are_unique_and_other_tables_refused():
         Scores((ROWS[0], ROWS[0]))
     with pytest.raises(InputError, match="columns case, label, metric, value, unit, found a, b"):
         Scores.from_csv("a,b\n1,2\n")
+
+
+def test_an_infinite_distance_has_its_rank_and_no_part_in_the_mean():
+    found = describe(np.array([1.0, 3.0, np.inf, NAN]))
+    assert (found["n"], found["undefined"], found["infinite"], found["mean"], found["median"], found["max"]) == (3, 1, 1, 2.0, 3.0, np.inf)
+    assert describe(np.array([np.inf, np.inf, np.inf]))["median"] == describe(np.array([np.inf]))["mean"] == np.inf

@@ -16,6 +16,7 @@ import numpy as np
 
 from .errors import InputError
 
+FAR = 1e300  # stands for infinity where values are interpolated
 COLUMNS = ("case", "label", "metric", "value", "unit")
 
 
@@ -57,7 +58,7 @@ class Scores:
         return list(dict.fromkeys(r.metric for r in self.rows))
 
     def summary(self) -> list[dict[str, Any]]:
-        """For each label and metric: n, undefined (NaN), mean, deviation, median, quartiles, range."""
+        """For each label and metric: n, undefined (NaN), infinite, mean, deviation, median, quartiles, range."""
         units = {r.metric: r.unit for r in self.rows}
         out = []
         for label in self.labels:
@@ -96,14 +97,21 @@ class Scores:
 
 
 def describe(values: np.ndarray[Any, Any]) -> dict[str, float | int]:
-    """n, undefined, mean, std (n - 1), median, q1, q3, min, max of ``values``; NaN is counted in ``undefined`` only."""
+    """n, undefined, infinite, mean, std (n - 1), median, q1, q3, min, max of ``values``.
+
+    NaN is counted in ``undefined`` only. Infinite distances, of structures that one side lacks, are counted in n and in ``infinite``; they have their
+    rank in median, quartiles and maximum, and have no part in mean and deviation.
+    """
     kept = values[~np.isnan(values)]
-    base: dict[str, float | int] = {"n": len(kept), "undefined": len(values) - len(kept)}
+    finite = kept[np.isfinite(kept)]
+    base: dict[str, float | int] = {"n": len(kept), "undefined": len(values) - len(kept), "infinite": len(kept) - len(finite)}
     if not len(kept):
         return base | dict.fromkeys(("mean", "std", "median", "q1", "q3", "min", "max"), float("nan"))
-    q1, median, q3 = (float(q) for q in np.percentile(kept, (25, 50, 75)))
-    std = float(kept.std(ddof=1)) if len(kept) > 1 else 0.0
-    return base | {"mean": float(kept.mean()), "std": std, "median": median, "q1": q1, "q3": q3, "min": float(kept.min()), "max": float(kept.max())}
+    ranked = np.percentile(np.where(np.isinf(kept), FAR, kept), (25, 50, 75))  # infinity itself times nothing would be NaN
+    q1, median, q3 = (float(q) if q < FAR / 1e9 else float("inf") for q in ranked)
+    std = float(finite.std(ddof=1)) if len(finite) > 1 else 0.0
+    mean = float(finite.mean()) if len(finite) else float("inf")
+    return base | {"mean": mean, "std": std, "median": median, "q1": q1, "q3": q3, "min": float(kept.min()), "max": float(kept.max())}
 
 
 def without_nan(data: Any) -> Any:

@@ -11,12 +11,13 @@ together; *mean per case*, *per slice* and *per patient* are averages of every c
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..cohort.names import read_label_names
 from ..cohort.pairs import Pair, Pairing, pair
@@ -24,9 +25,10 @@ from ..core.atomic import make_folder, write_text
 from ..core.errors import DelineateError, InputError, LabelError, UsageError
 from ..core.labels import LabelSet
 from ..core.scores import Score, Scores
-from ..metrics import overlap
+from ..metrics import overlap, surface
 from ..metrics.by_slice import SliceCounts, count_slices
-from ..metrics.overlap import MEASURES, Counts
+from ..metrics.overlap import MEASURES, Counts, Floats
+from ..metrics.surface import Choices
 from .masks import HALF, Reading, digest, is_soft, read_masks
 from .slice_scores import AXIS_WORDS, SliceScores
 from .words import decimals
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 FOREGROUND = "foreground"
+SURFACES = Choices()
 BYTES_PER_SECOND = 3e5  # of compressed label maps, read and counted on one core
 
 
@@ -66,6 +69,7 @@ class Evaluated:
         failures: name -> why it could not be scored, predictions without truth included.
         pictures: the files drawn.
         notes: what was assumed.
+        surfaces: how distances were measured; None where they were not.
     """
 
     scores: Scores
@@ -80,6 +84,7 @@ class Evaluated:
     failures: dict[str, str] = field(default_factory=dict)
     pictures: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    surfaces: Choices | None = None
 
     @property
     def exit_code(self) -> int:
@@ -115,12 +120,13 @@ class Evaluated:
         return self.scores.to_json(
             means=means, pooled=self.pooled, labels=self.labels.to_json(), planar=self.planar, cases=[vars(c) for c in self.cases],
             unpaired={k: list(v) for k, v in self.unpaired.items()}, failures=self.failures, notes=list(self.notes),
-            pictures=[f"pictures/{Path(p).name}" for p in self.pictures], definitions=definitions(), **more)  # fmt: skip
+            pictures=[f"pictures/{Path(p).name}" for p in self.pictures], definitions=definitions(self.surfaces), **more)  # fmt: skip
 
 
 def evaluate(prediction: str | Path, truth: str | Path, out: str | Path | None = None, *, labels: str | Path | LabelSet | None = None,
-             like: str | Path | None = None, as_stack: bool | None = None, pictures: bool | int = False, images: str | Path | None = None,
-             workers: int | None = None, progress: Callable[..., None] | None = None) -> Evaluated:  # fmt: skip
+             like: str | Path | None = None, as_stack: bool | None = None, surfaces: Choices | None = SURFACES,
+             pictures: bool | int = False, images: str | Path | None = None, workers: int | None = None,
+             progress: Callable[..., None] | None = None) -> Evaluated:  # fmt: skip
     """Score predictions against truths, paired by name.
 
     Args:
@@ -133,6 +139,7 @@ def evaluate(prediction: str | Path, truth: str | Path, out: str | Path | None =
             compared as the one structure "foreground", and so are pictures whose 0/255 masks have soft edges (cut at
             128); the notes say so.
         like, as_stack: see ``cohort.pairs.pair``.
+        surfaces: which distances between surfaces to measure of each case (see ``metrics.surface``); None measures none.
         pictures: also draw source, truth and prediction of every case (True), or of at most so many, from the worst to the
             best, into ``out``/pictures. A case that cannot be drawn is told in the notes.
         images: the scans to draw, a folder of files or of folders with the names of the cases, or one scan; None takes those
@@ -157,7 +164,7 @@ def evaluate(prediction: str | Path, truth: str | Path, out: str | Path | None =
     if chooses is not None and pairing.manifest is not None and Path(truth).is_dir():
         labels = pairing.manifest.labels  # the file chose structures of the cohort, which numbered them anew
     known, label_notes = _known_labels(labels, pairing, Path(prediction), Path(truth))
-    function = functools.partial(count_pair, values=None if known is None else tuple(known.values))
+    function = functools.partial(count_pair, values=None if known is None else tuple(known.values), surfaces=surfaces)
     count = workers_for(_seconds(pairing), len(pairing.pairs)) if workers is None else workers
     outcomes = run(function, list(pairing.pairs), names=[p.case for p in pairing.pairs], workers=count, progress=progress)
     failures = {o.name: str(o.error) for o in outcomes if o.error is not None}
@@ -165,7 +172,7 @@ def evaluate(prediction: str | Path, truth: str | Path, out: str | Path | None =
     if not counted:
         _give_up(outcomes)
     resolved = _resolve(counted, known, label_notes)
-    evaluated = _gather(counted, pairing, resolved, failures, label_notes)
+    evaluated = _gather(counted, pairing, resolved, failures, label_notes, surfaces)
     if out is None:
         return evaluated
     write(evaluated, out)  # before anything is drawn: a picture never costs the scores
@@ -177,6 +184,20 @@ def evaluate(prediction: str | Path, truth: str | Path, out: str | Path | None =
         evaluated = replace(evaluated, pictures=drawn, notes=(*evaluated.notes, *gaps))
         write(evaluated, out)
     return evaluated
+
+
+def surface_choices(elements: str, how: str, tolerance_mm: float) -> Choices | None:
+    """What the words of the command line choose; None for no distances.
+
+    Raises:
+        UsageError: other words, or a tolerance that is not positive.
+    """
+    for word, allowed in ((elements, ("surfels", "voxels", "inner_voxels", "none")), (how, ("directed", "pooled"))):
+        if word not in allowed:
+            raise UsageError(f"allowed are {', '.join(allowed)}, not {word!r}")
+    if not tolerance_mm > 0:
+        raise UsageError(f"a tolerance is a positive number of mm, not {tolerance_mm:g}")
+    return None if elements == "none" else Choices(elements, how, tolerance_mm)  # type: ignore[arg-type]
 
 
 def write(evaluated: Evaluated, out: str | Path) -> None:
@@ -192,9 +213,10 @@ def write(evaluated: Evaluated, out: str | Path) -> None:
         write_text(folder / "slices.csv", evaluated.slices.to_csv())
 
 
-def definitions() -> dict[str, str]:
+def definitions(surfaces: Choices | None = SURFACES) -> dict[str, str]:
     """Metric -> its definition in one sentence, as the report prints it."""
-    return {name: " ".join((function.__doc__ or "").split()) for name, (_, function) in MEASURES.items()}
+    by_overlap = {name: " ".join((function.__doc__ or "").split()) for name, (_, function) in MEASURES.items()}
+    return by_overlap | ({} if surfaces is None else {name: said for name, (_, said, _) in surfaces.measures().items()})
 
 
 def table(evaluated: Evaluated) -> Table:
@@ -204,7 +226,21 @@ def table(evaluated: Evaluated) -> Table:
     unit = "slice" if evaluated.planar else "case"
     shown = Table(title=f"{len(evaluated.cases)} {unit}{'s' * (len(evaluated.cases) != 1)}", caption=_caption(evaluated))
     shown.add_column("structure")
-    columns = ["n", "empty", f"Dice, mean per {unit}", "sd", "median", "min", "Dice, pooled", "IoU", "precision", "recall", "|volume error| %"]
+    distances = {m: m.replace("_", " ") for m in evaluated.scores.metrics if m not in MEASURES and not m.startswith("hausdorff")}
+    columns = [
+        "n",
+        "empty",
+        f"Dice, mean per {unit}",
+        "sd",
+        "median",
+        "min",
+        "Dice, pooled",
+        "IoU",
+        "precision",
+        "recall",
+        "|volume error| %",
+        *distances.values(),
+    ]
     for name in columns:
         shown.add_column(name, justify="right")
     summary = {(s["label"], s["metric"]): s for s in evaluated.scores.summary()}
@@ -212,14 +248,21 @@ def table(evaluated: Evaluated) -> Table:
         d = summary[name, "dice"]
         others = [summary[name, m]["mean"] for m in ("iou", "precision", "recall", "absolute_volume_difference_percent")]
         shown.add_row(name, str(d["n"]), str(d["undefined"]), *(decimals(d[k]) for k in ("mean", "std", "median", "min")),
-                      decimals(evaluated.pooled[name]["dice"]), *map(decimals, others[:3]), decimals(others[3], 2))  # fmt: skip
+                      decimals(evaluated.pooled[name]["dice"]), *map(decimals, others[:3]), decimals(others[3], 2),
+                      *(_distance(summary[name, m]) for m in distances))  # fmt: skip
     if len(evaluated.labels) > 1:
         shown.add_section()
         pooled = _mean([m["dice"] for m in evaluated.pooled.values()])
         shown.add_row("mean of structures", "", "", decimals(evaluated.scores.mean("dice")), "", "", "", decimals(pooled),
                       *(decimals(evaluated.scores.mean(m)) for m in ("iou", "precision", "recall")),
-                      decimals(evaluated.scores.mean("absolute_volume_difference_percent"), 2))  # fmt: skip
+                      decimals(evaluated.scores.mean("absolute_volume_difference_percent"), 2),
+                      *(decimals(evaluated.scores.mean(m), 2) for m in distances))  # fmt: skip
     return shown
+
+
+def _distance(summary: dict[str, Any]) -> str:
+    """Mean of what is finite, and how often it was not."""
+    return decimals(summary["mean"], 2) + (f" ({summary['infinite']} infinite)" if summary["infinite"] else "")
 
 
 def _seconds(pairing: Pairing) -> float:
@@ -236,7 +279,8 @@ class Counted:
     """One pair, counted.
 
     ``foreground`` holds the counts of one structure for each way to read prediction and truth: which is right, only the
-    whole cohort's values tell. ``slices`` is None of a 2-D image, which is a slice itself.
+    whole cohort's values tell. ``slices`` is None of a 2-D image, which is a slice itself. ``surfaces`` are the measures of
+    ``metrics.surface`` for ``counts.values``, none where the voxel size is unknown.
     """
 
     case: str
@@ -247,25 +291,27 @@ class Counted:
     foreground: dict[Reading, Counts] = field(default_factory=dict)
     slices: SliceCounts | None = None
     foreground_slices: dict[Reading, SliceCounts] = field(default_factory=dict)
+    surfaces: dict[str, Floats] = field(default_factory=dict)
+    foreground_surfaces: dict[Reading, dict[str, Floats]] = field(default_factory=dict)
     planar: bool = False
     truth_sha256: str = ""
     notes: tuple[str, ...] = ()
 
 
-def count_pair(item: Pair, values: tuple[int, ...] | None) -> Counted:
-    """Read one pair and count it; ``values`` None counts whatever occurs.
+def count_pair(item: Pair, values: tuple[int, ...] | None, surfaces: Choices | None = None) -> Counted:
+    """Read one pair and count it; ``values`` None counts whatever occurs, ``surfaces`` None measures no distances.
 
     Raises:
         GeometryError: the two do not stand at the same place within 0.1 mm.
         LabelError: values that were not declared.
     """
     try:
-        return _count_pair(item, values)
+        return _count_pair(item, values, surfaces)
     except DelineateError as error:
         raise error.of_case(item.case) from error
 
 
-def _count_pair(item: Pair, values: tuple[int, ...] | None) -> Counted:
+def _count_pair(item: Pair, values: tuple[int, ...] | None, surfaces: Choices | None) -> Counted:
     masks = read_masks(item, values)
     p, t = masks.arrays
     grid = masks.truth.grid
@@ -274,13 +320,18 @@ def _count_pair(item: Pair, values: tuple[int, ...] | None) -> Counted:
     counts = overlap.count(p, t, values, voxel_ml)
     predicted, true = ([v for v, n in zip(counts.values, counts.tp + wrong, strict=True) if n] for wrong in (counts.fp, counts.fn))
     planar, axis = p.shape[2] == 1, 2 if item.stacked else grid.slice_axis
+
+    def measured(a: NDArray[Any], b: NDArray[Any], of: Sequence[int]) -> dict[str, Floats]:
+        return surface.measure(a, b, of, grid.spacing_mm, surfaces) if surfaces is not None and known_size else {}
+
     found = Counted(item.case, item.patient, counts, tuple(predicted), tuple(true), slices=None if planar else count_slices(p, t, axis),
-                    planar=planar, truth_sha256=digest(t), notes=masks.notes)  # fmt: skip
+                    surfaces=measured(p, t, counts.values), planar=planar, truth_sha256=digest(t), notes=masks.notes)  # fmt: skip
     if values is not None:
         return found
     both = (False, True) if masks.is_picture or item.stacked else (False,)
     as_one = {(a, b): masks.read_as((a, b)).arrays for a in both for b in both}
     return replace(found, foreground={r: overlap.count(a, b, [1], voxel_ml) for r, (a, b) in as_one.items()},
+                   foreground_surfaces={r: measured(a, b, [1]) for r, (a, b) in as_one.items()},
                    foreground_slices={} if planar else {r: count_slices(a, b, axis) for r, (a, b) in as_one.items()})  # fmt: skip
 
 
@@ -316,16 +367,18 @@ class _Resolved:
     labels: LabelSet
     cases: dict[str, Counts]
     slices: dict[str, SliceCounts]
+    surfaces: dict[str, dict[str, Floats]]
     reading: Reading | None = None
 
 
-def _gather(counted: list[Counted], pairing: Pairing, found: _Resolved, failures: dict[str, str], notes: list[str]) -> Evaluated:
+def _gather(counted: list[Counted], pairing: Pairing, found: _Resolved, failures: dict[str, str], notes: list[str],
+            surfaces: Choices | None) -> Evaluated:  # fmt: skip
     labels, rows = found.labels, found.cases
     pooled_counts = overlap.pool(rows.values())
     sized = any(not np.isnan(c.truth_ml).any() for c in rows.values())
     metrics = [m for m in MEASURES if sized or MEASURES[m][0] != "ml"]
     if not sized:
-        notes.append("voxel size unknown: no volumes in ml")
+        notes.append("voxel size unknown: no volumes in ml" + ("" if surfaces is None else " and no distances in mm"))
     patients: dict[str, list[Counts]] = {}
     for c in counted:
         patients.setdefault(c.patient, []).append(rows[c.case])
@@ -333,7 +386,7 @@ def _gather(counted: list[Counted], pairing: Pairing, found: _Resolved, failures
     by_case = {c.case: c for c in counted}
     done = [p for p in pairing.pairs if p.case in by_case]
     return Evaluated(
-        scores=_scores(rows, labels, metrics),
+        scores=_scores(rows, labels, metrics, found.surfaces, surfaces),
         pooled={name: {m: float(MEASURES[m][1](pooled_counts)[i]) for m in metrics} for i, name in enumerate(labels.names)},
         labels=labels,
         slices=SliceScores(found.slices, labels) if found.slices else None,
@@ -344,6 +397,7 @@ def _gather(counted: list[Counted], pairing: Pairing, found: _Resolved, failures
         unpaired={"prediction without truth": pairing.without_truth, "truth without prediction": pairing.without_prediction},
         failures=failures | dict.fromkeys(pairing.without_truth, "prediction without truth"),
         notes=(*pairing.notes, *notes, *dict.fromkeys(note for c in counted for note in c.notes)),
+        surfaces=surfaces,
     )
 
 
@@ -354,7 +408,8 @@ def _resolve(counted: list[Counted], known: LabelSet | None, notes: list[str]) -
     if known is None and one_each and all(soft in c.foreground for c in counted):
         notes.extend(_foreground_notes(predicted, true, soft))
         slices = {c.case: c.foreground_slices[soft] for c in counted if soft in c.foreground_slices}
-        return _Resolved(LabelSet.from_names({1: FOREGROUND}), {c.case: c.foreground[soft] for c in counted}, slices, soft)
+        distances = {c.case: c.foreground_surfaces[soft] for c in counted}
+        return _Resolved(LabelSet.from_names({1: FOREGROUND}), {c.case: c.foreground[soft] for c in counted}, slices, distances, soft)
     stray = sorted(predicted - true) if known is None else []
     if stray:
         case = next(c.case for c in counted if stray[0] in c.predicted)
@@ -362,7 +417,14 @@ def _resolve(counted: list[Counted], known: LabelSet | None, notes: list[str]) -
                          "name the structures (labels) if this is meant", case=case)  # fmt: skip
     labels = known if known is not None else LabelSet.from_names({v: f"label {v}" for v in true})
     slices = {c.case: c.slices for c in counted if c.slices is not None}
-    return _Resolved(labels, {c.case: c.counts.of(labels.values) for c in counted}, slices)
+    distances = {c.case: _in_order(c, labels.values) for c in counted}
+    return _Resolved(labels, {c.case: c.counts.of(labels.values) for c in counted}, slices, distances)
+
+
+def _in_order(counted: Counted, values: Sequence[int]) -> dict[str, Floats]:
+    """The surface measures of ``values``, in that order; of one that the case does not have they are undefined."""
+    place = {value: n for n, value in enumerate(counted.counts.values)}
+    return {name: np.array([found[place[v]] if v in place else np.nan for v in values]) for name, found in counted.surfaces.items()}
 
 
 def _foreground_notes(predicted: set[int], true: set[int], soft: tuple[bool, bool]) -> list[str]:
@@ -373,11 +435,13 @@ def _foreground_notes(predicted: set[int], true: set[int], soft: tuple[bool, boo
     return notes
 
 
-def _scores(rows: dict[str, Counts], labels: LabelSet, metrics: list[str]) -> Scores:
+def _scores(rows: dict[str, Counts], labels: LabelSet, metrics: list[str], surfaces: dict[str, dict[str, Floats]] | None = None,
+            choices: Choices | None = None) -> Scores:  # fmt: skip
     out = []
+    units = {m: MEASURES[m][0] for m in metrics} | ({} if choices is None else {m: unit for m, (unit, _, _) in choices.measures().items()})
     for case, counts in rows.items():
-        values = {m: MEASURES[m][1](counts) for m in metrics}
-        out += [Score(case, name, m, float(values[m][i]), MEASURES[m][0]) for i, name in enumerate(labels.names) for m in metrics]
+        values = {m: MEASURES[m][1](counts) for m in metrics} | (surfaces or {}).get(case, {})
+        out += [Score(case, name, m, float(values[m][i]), units[m]) for i, name in enumerate(labels.names) for m in values]
     return Scores(tuple(out))
 
 
