@@ -1,13 +1,13 @@
+# ruff: noqa: E501  (a page's text)
 """What helps a training of a given length: settings of a plan against each other, on several data sets, with several seeds.
 
     python benchmarks/what_helps.py hippocampus --minutes 4 --seeds 1 2 3 --settings "as planned" "rate 3e-3" [--work FOLDER]
-    python benchmarks/what_helps.py --table
+    python benchmarks/what_helps.py --page
 
 Each run trains on four fifths of the patients, without validation, until the time is up, and the averaged weights are then scored on the fifth that
 nobody looked at (Dice pooled over prepared cases, mean over structures, no mirroring). A seed draws weights, batches and the fifth alike, so that
 settings are compared pair by pair. ``--steps`` ends runs after so many steps instead, for settings that cost the same and machines that are
-busy. Rows are added to ``results/what_helps.json``; ``--table`` prints mean, deviation and paired difference from "as planned".
-Run it with nothing else on the machine.
+busy. Rows are added to ``results/what_helps.json``; ``--page`` writes them to docs/experiments.md. Run it with nothing else on the machine.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ from measure import DATA, processor
 from train_real import malc_labels
 
 RESULTS = Path(__file__).parent / "results" / "what_helps.json"
+PAGE = Path(__file__).parents[1] / "docs" / "experiments.md"
 FOLDS = 5
 INTENSITY = ("noise", "blur", "brightness", "contrast", "gamma", "low_resolution")
 SETTINGS: dict[str, dict[str, Any]] = {  # changes of the plan, by where they stand in it
@@ -127,20 +128,29 @@ def add(row: dict[str, Any]) -> None:
     RESULTS.write_text(json.dumps(shown, indent=1).replace("\n   ", " ").replace("\n  }", " }") + "\n")
 
 
-def table() -> None:
-    """Mean, deviation, and the difference from the plan as it is, seed by seed."""
-    found = rows()
+HEAD = """# Experiments: what helps a training
+
+Written by `python benchmarks/what_helps.py --page` from `benchmarks/results/what_helps.json`; do not edit it by hand. Each run trains on four fifths of a cohort's patients
+and is scored on the fifth that nobody looked at (Dice pooled over prepared cases, mean over structures, averaged weights, no mirroring). A seed draws weights, batches
+and the fifth alike, so a difference is between two runs that differ in the setting alone. Settings are changes of the plan that the rules of that day made.
+"""
+
+
+def page() -> str:
+    """A table for each data set and length: mean, deviation, and the difference from the first setting, seed by seed."""
+    found, parts = rows(), [HEAD]
     for data, length in sorted({(r["data"], r["length"]) for r in found}):
         here = [r for r in found if (r["data"], r["length"]) == (data, length)]
-        base = {r["seed"]: r["dice"] for r in here if r["setting"] == "as planned"}
-        print(f"\n{data}, {length}\n")
-        print("| setting | steps | Dice, mean (deviation) of seeds | difference, seed by seed |\n|---|---|---|---|")
+        base = {r["seed"]: r["dice"] for r in here if r["setting"] == here[0]["setting"]}
+        lines = [f"## {data}, {length}\n", "| setting | steps | Dice, mean (deviation) of seeds | difference, seed by seed |", "|---|---|---|---|"]
         for setting in dict.fromkeys(r["setting"] for r in here):
             of = sorted((r for r in here if r["setting"] == setting), key=lambda r: r["seed"])
             dice = [r["dice"] for r in of]
-            spread = f" ({statistics.stdev(dice):.4f}) of {len(dice)}" if len(dice) > 1 else " of 1"
-            differences = " ".join(f"{r['dice'] - base[r['seed']]:+.4f}" for r in of if r["seed"] in base)
-            print(f"| {setting} | {statistics.mean(r['steps'] for r in of):.0f} | {statistics.mean(dice):.4f}{spread} | {differences} |")
+            spread = f"({statistics.stdev(dice):.4f}) of {len(dice)}" if len(dice) > 1 else "of 1"
+            differences = " ".join(f"{r['dice'] - base[r['seed']]:+.4f}" for r in of if r["seed"] in base and setting != here[0]["setting"])
+            lines.append(f"| {setting} | {statistics.mean(r['steps'] for r in of):.0f} | {statistics.mean(dice):.4f} {spread} | {differences} |")
+        parts.append("\n".join(lines) + "\n")
+    return "\n".join(parts)
 
 
 def main() -> None:
@@ -152,10 +162,11 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     parser.add_argument("--settings", nargs="+", default=["as planned"], metavar="SETTING", help="; ".join(SETTINGS) + "; several at once with +")
     parser.add_argument("--work", type=Path, help="folder that keeps the prepared cases")
-    parser.add_argument("--table", action="store_true")
+    parser.add_argument("--page", action="store_true", help="write docs/experiments.md")
     a = parser.parse_args()
-    if a.table:
-        return table()
+    if a.page:
+        PAGE.write_text(page(), encoding="utf-8")
+        return
     if a.data is None or (a.minutes is None) == (a.steps is None):
         parser.error("name a data set, and --minutes or --steps")
     with tempfile.TemporaryDirectory() as name:
@@ -173,7 +184,6 @@ def main() -> None:
                 row = {"data": a.data, "length": f"{a.minutes:g} min" if a.steps is None else f"{a.steps} steps", "setting": setting, "seed": seed}
                 add(row | found | {"seconds": round(time.perf_counter() - began), "machine": processor()})
                 print(row | found, file=sys.stderr, flush=True)
-    return None
 
 
 if __name__ == "__main__":

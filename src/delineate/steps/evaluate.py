@@ -31,7 +31,7 @@ from ..metrics.overlap import MEASURES, Counts, Floats
 from ..metrics.surface import Choices
 from .masks import HALF, Reading, digest, is_soft, read_masks
 from .slice_scores import AXIS_WORDS, SliceScores
-from .words import decimals
+from .words import decimals, mean_distance
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -249,7 +249,7 @@ def table(evaluated: Evaluated) -> Table:
         others = [summary[name, m]["mean"] for m in ("iou", "precision", "recall", "absolute_volume_difference_percent")]
         shown.add_row(name, str(d["n"]), str(d["undefined"]), *(decimals(d[k]) for k in ("mean", "std", "median", "min")),
                       decimals(evaluated.pooled[name]["dice"]), *map(decimals, others[:3]), decimals(others[3], 2),
-                      *(_distance(summary[name, m]) for m in distances))  # fmt: skip
+                      *(mean_distance(summary[name, m]) for m in distances))  # fmt: skip
     if len(evaluated.labels) > 1:
         shown.add_section()
         pooled = _mean([m["dice"] for m in evaluated.pooled.values()])
@@ -258,11 +258,6 @@ def table(evaluated: Evaluated) -> Table:
                       decimals(evaluated.scores.mean("absolute_volume_difference_percent"), 2),
                       *(decimals(evaluated.scores.mean(m), 2) for m in distances))  # fmt: skip
     return shown
-
-
-def _distance(summary: dict[str, Any]) -> str:
-    """Mean of what is finite, and how often it was not."""
-    return decimals(summary["mean"], 2) + (f" ({summary['infinite']} infinite)" if summary["infinite"] else "")
 
 
 def _seconds(pairing: Pairing) -> float:

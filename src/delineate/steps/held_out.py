@@ -21,6 +21,7 @@ RESERVE_SHARE = 0.02  # of a budget, beside ``run.RESERVE_S``
 POSTPROCESS_SHARE = 0.03  # of a budget may go into choosing postprocessing
 PICTURES = 12  # cases drawn side by side with their truth, where the budget has time for it
 PICTURE_S = 1.0
+FARTHER = 3.0  # times as long as for surfaces that coincide
 PICTURES_SHARE = 0.03
 
 
@@ -38,7 +39,8 @@ def reserve(run: Run, evaluation: Manifest) -> tuple[float, Manifest]:
     if budget_s is None or not evaluation.cases:
         return 0.0, evaluation
     base = run_step.RESERVE_S + (RESERVE_SHARE + POSTPROCESS_SHARE) * budget_s + PICTURE_S * min(_pictures(run), len(evaluation))
-    each = _rehearse(run, evaluation.cases[len(evaluation) // 2]) * 1.3 + 0.05
+    middle = evaluation.cases[len(evaluation) // 2]
+    each = _rehearse(run, middle) * 1.3 + _distances_s(run, middle) + 0.05
     most = max(1, int(0.3 * budget_s / each))
     if len(evaluation) > most:
         run.say(f"only {most} of {len(evaluation)} cases can be scored within the budget ({each:.1f} s each); `predict` and `evaluate` score all")
@@ -72,6 +74,18 @@ def _rehearse(run: Run, case: Case) -> float:
         if seconds[0] > 5:
             break
     return float(np.min(seconds)) * len(run_step.folds_of(run))
+
+
+def _distances_s(run: Run, case: Case) -> float:
+    """Seconds that measuring distances between surfaces may take: those of the truth to itself, which are found soonest, several times over."""
+    from ..cohort.cases import read_label
+    from ..metrics import surface
+
+    truth = read_label(case, run.manifest)
+    for array in (truth.array[:4, :4, :4], truth.array):  # the first time something may have to be compiled
+        began = time.monotonic()
+        surface.measure(array, array, run.manifest.labels.values, truth.grid.spacing_mm, evaluate_step.SURFACES)
+    return FARTHER * (time.monotonic() - began)
 
 
 def evaluate(run: Run, evaluation: Manifest) -> dict[str, Any]:

@@ -198,7 +198,7 @@ def make_plan(
         else f"{epochs} epochs of {steps_per_epoch} steps, about {step_s:.2f} s each"
     )
     draft.reasons["optimiser"] = (
-        "AdamW at 1e-3 with a cosine and averaged weights: reaches a good model sooner than SGD, and the average needs no tuning"
+        "Muon at 3e-3 with a cosine and averaged weights: after the same steps better than AdamW on every cohort tried; the average needs no tuning"
     )
     plan = Plan(
         channels=channels,
@@ -210,7 +210,7 @@ def make_plan(
         batch=batch_size,
         network=network,
         loss=Loss(),
-        optimiser=Optimiser(),
+        optimiser=Optimiser(kind="muon", learning_rate=3e-3),
         schedule=Schedule(budget_s=budget_s, epochs=epochs, steps_per_epoch=steps_per_epoch),
         augmentation=augmentation,
         inference=Inference(),

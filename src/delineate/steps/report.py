@@ -23,12 +23,13 @@ from ..core.errors import DelineateError, InputError
 from ..core.labels import LabelSet
 from ..core.manifest import Manifest
 from .pictures import INK, plot_svg
-from .words import decimals, duration, flattened, hex_colour, joined, number_text, spelled, value_text
+from .words import decimals, duration, flattened, hex_colour, joined, mean_distance, number_text, spelled, value_text
 
 SECTIONS = (("data", "Data"), ("plan", "Plan"), ("training", "Training"), ("test", "Scores"), ("pictures", "Cases"),
             ("volumes", "Volumes"), ("provenance", "Provenance"), ("limits", "Limits of use"))  # fmt: skip
 OPTIMISTIC = "No test scores stand in this run: figures of validation data are optimistic, as they chose the checkpoint."
 VALIDATION = "#d55e00"  # its colour beside the training's, which has the page's own
+DISTANCES = ("hd95", "assd", "surface_dice")  # what the names of metrics of surfaces begin with
 MOST_LINES = 8  # in one plot; more structures are drawn without names
 CHOICES = ("orientation", "spacing_mm", "crop", "patch", "batch", "network", "loss", "optimiser", "schedule", "seed")  # shown without a reason too
 SEVERITIES = ("error", "warning", "note")
@@ -366,12 +367,12 @@ def _test(run: Run) -> dict[str, Any] | None:
     means = scores.get("means", {})
     pooled = next((v for k, v in means.items() if k.startswith("dice_pooled")), None)
     total = {"mean": decimals(means.get(f"dice_mean_per_{unit}")), "pooled": decimals(pooled)}
-    others = ["iou", "precision", "recall"]
+    others = ["iou", "precision", "recall", *(m for m in dict.fromkeys(m for _, m in summary) if m.startswith(DISTANCES))]
     sets = "; ".join(f"{spelled(k)} {decimals(v)}" for k, v in means.items() if k.startswith("dice") and not (unit == "slice" and k.endswith("case")))
     return {
         "unit": unit, "rows": rows, "total": total if len(rows) > 1 else None, "set": run.scored,
         "words": f"Over {len(scores.get('cases', []))} {unit}s, {_unseen(run)}on the original grids. Mean of structures: {sets}.",
-        "other_names": [spelled(m) for m in others], "others": [(n, [decimals(summary[n, m]["mean"]) for m in others]) for n in names],
+        "other_names": [spelled(m) for m in others], "others": [(n, [mean_distance(summary[n, m]) for m in others]) for n in names],
         "remarks": [f"{name}: {why}" for name, why in (scores.get("failures") or {}).items()] + list(scores.get("notes") or []),
         "definitions": [(spelled(k), v) for k, v in (scores.get("definitions") or {}).items()],
     }  # fmt: skip

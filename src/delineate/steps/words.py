@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 
@@ -67,3 +67,9 @@ def duration(seconds: float) -> str:
 
 def hex_colour(colour: Sequence[int]) -> str:
     return "#" + "".join(f"{c:02x}" for c in colour)
+
+
+def mean_distance(summary: Mapping[str, Any]) -> str:
+    """The mean of a metric, and how often it was infinite: "1.250 (2 infinite)"."""
+    infinite = summary.get("infinite") or 0
+    return decimals(summary["mean"]) + (f" ({infinite} infinite)" if infinite else "")
