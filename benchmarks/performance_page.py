@@ -121,6 +121,18 @@ def step_time(r: dict[str, Any]) -> Iterator[Line]:
                f"torch float32, as nnU-Net: {row['peer_s']:.2f} s", _ratio(row["ratio"]))  # fmt: skip
 
 
+def surface_distances(r: dict[str, Any]) -> Iterator[Line]:
+    for pair in ("liver", "scattered"):
+        for name, row in r[pair].items():
+            if "ours_times_as_fast" in row:
+                ours = r[pair]["delineate, surfels" if name == "surface-distance" else "delineate, voxels"]
+                what = (
+                    f"HD95, ASSD, surface Dice of a pair of {r['shape']} ({pair}), same definition; largest difference {row['largest_difference']:g}"
+                )
+                yield (what, f"{ours['work_s']:.2f} s, {ours['beyond_input_mb'] / 1e3:.2f} GB", f"{name}: {row['work_s']:.1f} s, {row['beyond_input_mb'] / 1e3:.2f} GB",
+                       _ratio(row["ours_times_as_fast"]))  # fmt: skip
+
+
 def predict_memory(r: dict[str, Any]) -> Iterator[Line]:
     for name, row in r["labels"].items():
         yield f"predict, 512x512x300, {name} labels, whole process", f"{row['seconds']:.0f} s, {row['peak_mb'] / 1e3:.2f} GB", "–", "–"
@@ -144,6 +156,7 @@ LINES: dict[str, Callable[[dict[str, Any]], Iterator[Line]]] = {
         augmentation_effects,
         prepare_cohort,
         step_time,
+        surface_distances,
     )
 }
 
