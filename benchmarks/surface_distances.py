@@ -105,6 +105,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--peer", type=Path, help="an environment with monai, medpy and surface-distance-based-measures")
     parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument("--without", nargs="+", default=[], choices=list(WAYS), metavar="NAME", help="leave out slow ones, such as medpy")
     a = parser.parse_args()
     found: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as temporary:
@@ -115,7 +116,7 @@ def main() -> None:
             np.save(paths[1], truth)
             rows: dict[str, Any] = {}
             for way, (code, is_peer, _) in WAYS.items():
-                if is_peer and not a.peer:
+                if (is_peer and not a.peer) or way in a.without:
                     continue
                 runs = [child(code, *paths, python=a.peer / "bin" / "python" if is_peer else None) for _ in range(1 if is_peer else a.runs)]
                 rows[way] = {k: v for k, v in medians(runs).items() if k not in ("seconds", "peak_mb")}
