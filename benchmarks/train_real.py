@@ -22,6 +22,7 @@ from typing import Any
 
 from measure import DATA, keep
 
+FOLDERS = {"chaos": "chaos_t1_png", "brats": "brats2013"}  # where they are not called as here
 PAIRS = {  # values of the MICCAI 2012 labels: right, left
     "Accumbens Area": (23, 30), "Amygdala": (31, 32), "Caudate": (36, 37), "Cerebellum Exterior": (38, 39), "Cerebellum White Matter": (40, 41),
     "Cerebral White Matter": (44, 45), "Hippocampus": (47, 48), "Inf Lat Vent": (49, 50), "Lateral Ventricle": (51, 52), "Pallidum": (55, 56),
@@ -63,7 +64,7 @@ def main() -> None:
         work = a.keep or Path(name)
         work.mkdir(parents=True, exist_ok=True)
         model, more, only = work / f"{a.what}.model", [], "test"
-        cohort = a.data / {"chaos": "chaos_t1_png", "brats": "brats2013"}.get(a.what, a.what)
+        cohort = a.data / FOLDERS.get(a.what, a.what)
         if a.what == "chaos":
             only = "val"
         else:

@@ -31,7 +31,7 @@ from delineate.nets.build import build, load_weights
 from delineate.steps import prepare as prepare_step
 from delineate.steps import run as run_step
 from measure import DATA, processor
-from train_real import malc_labels
+from train_real import FOLDERS, malc_labels
 
 RESULTS = Path(__file__).parent / "results" / "what_helps.json"
 PAGE = Path(__file__).parents[1] / "docs" / "experiments.md"
@@ -85,7 +85,7 @@ def changed(plan: Plan, changes: dict[str, Any]) -> Plan:
 
 def prepared(name: str, budget_s: float, seed: int, work: Path) -> run_step.Run:
     """A cohort read, planned for the time and prepared as ``train`` does it; the store is kept from seed to seed."""
-    cohort = DATA / {"chaos": "chaos_t1_png", "brats": "brats2013"}.get(name, name)
+    cohort = DATA / FOLDERS.get(name, name)
     labels = str(malc_labels(work / "malc.yaml")) if name == "malc" else ""
     request = Request(data=str(cohort), budget_s=max(30.0, budget_s), fold=seed % FOLDS, folds=FOLDS, seed=seed, labels=labels)
     run = run_step.open_run(request.validated(), work / f"{name}_{seed}.model", True, lambda text: None, lambda *words: None)

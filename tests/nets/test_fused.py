@@ -5,7 +5,7 @@ import torch
 from tests.plans import small_network
 from torch.nn import functional
 
-from delineate.nets import blocks, fused
+from delineate.nets import fused
 from delineate.nets.build import build
 
 pytestmark = pytest.mark.skipif(fused._openmp() is None, reason="torch's OpenMP library was not found here")
@@ -73,7 +73,7 @@ def test_a_network_learns_the_same_with_and_without(activation, monkeypatch):
     net = small_network(activation=activation)
     gradients = []
     for fits in (fused.fits, lambda x: False):
-        monkeypatch.setattr(blocks.fused, "fits", fits)
+        monkeypatch.setattr(fused, "fits", fits)
         module = build(net, seed=0).train()
         outputs = module(drawn((2, 1, 16, 16, 16), torch.float32))
         loss = functional.cross_entropy(outputs[0] if isinstance(outputs, list) else outputs, torch.ones(2, 16, 16, 16, dtype=torch.int64))

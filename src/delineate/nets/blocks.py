@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ..core.plan import Network
-from . import fused
 
 GROUPS = 8
 EPSILON = 1e-5
@@ -39,8 +38,11 @@ class InstanceNorm(nn.Module):
         self.bias = nn.Parameter(torch.zeros(channels))
 
     def forward(self, x: Tensor, slope: float = 1.0) -> Tensor:
-        if x.shape[2:].numel() > 1 and torch.is_grad_enabled() and not tracing() and fused.fits(x):
-            return fused.norm_act(x, self.weight, self.bias, slope, EPSILON)
+        if x.shape[2:].numel() > 1 and torch.is_grad_enabled() and not tracing():
+            from . import fused  # loads a compiler, which predicting does without
+
+            if fused.fits(x):
+                return fused.norm_act(x, self.weight, self.bias, slope, EPSILON)
         y = self._norm(x)
         return y if slope == 1 else functional.leaky_relu(y, slope, inplace=True)
 

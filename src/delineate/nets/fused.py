@@ -177,6 +177,15 @@ def _spread(table, b, n, row):  # type: ignore[no-untyped-def]
         row[i] = table[b, n, i % channels]
 
 
+@njit
+def _pour(row, sums):  # type: ignore[no-untyped-def]
+    """Add a row of float32 sums to the float64 ones of its channels, and empty it."""
+    channels = sums.size
+    for i in range(row.size):
+        sums[i % channels] += row[i]
+        row[i] = 0
+
+
 @njit(nogil=True, error_model="numpy", fastmath={"nsz", "contract"})
 def _sum_forward(x, sums, begin, end):  # type: ignore[no-untyped-def]
     """Sums and sums of squares of what differs from the sample's first voxel."""
@@ -198,10 +207,8 @@ def _sum_forward(x, sums, begin, end):  # type: ignore[no-untyped-def]
                 squares[i] += apart * apart
             at, done = at + count, done + 1
             if done % BLOCK == 0 or at >= stop:
-                for i in range(length):
-                    sums[b, 0, i % channels] += total[i]
-                    sums[b, 1, i % channels] += squares[i]
-                    total[i] = squares[i] = 0
+                _pour(total, sums[b, 0])
+                _pour(squares, sums[b, 1])
 
 
 @njit(nogil=True, error_model="numpy", fastmath={"nsz", "contract"})
@@ -248,10 +255,8 @@ def _sum_backward(x, dy, table, sums, slope, begin, end):  # type: ignore[no-unt
                 along[i] += g * (row[i] * inverse[i] + offset[i])
             at, done = at + count, done + 1
             if done % BLOCK == 0 or at >= stop:
-                for i in range(length):
-                    sums[b, 0, i % channels] += total[i]
-                    sums[b, 1, i % channels] += along[i]
-                    total[i] = along[i] = 0
+                _pour(total, sums[b, 0])
+                _pour(along, sums[b, 1])
 
 
 @njit(nogil=True, error_model="numpy", fastmath={"nsz", "contract"})
