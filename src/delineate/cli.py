@@ -271,21 +271,22 @@ def compare(
     runs: Annotated[
         list[Path], typer.Argument(help="Two or more: runs (MODEL.run), models, evaluations, scores.json or scores.csv.", metavar="RUN RUN...")
     ],
-    out: Annotated[Path, typer.Option("-o", "--out", help="Folder for compare.csv, compare.json, boxplot.png and boxplot.svg.")],
+    out: Annotated[Path, typer.Option("-o", "--out", help="Folder for compare.csv, compare.json and the plots.")],
     names: Annotated[str | None, typer.Option(help="Names of the runs, such as a,b,c; taken from the paths where not given.")] = None,
     metric: Annotated[str, typer.Option(help="A metric of the scores.")] = "dice",
     label: Annotated[list[str] | None, typer.Option(help="A structure to compare; may be given several times; all where not given.")] = None,
     per: Annotated[str, typer.Option(help="case, slice or patient.")] = "case",
+    common: Annotated[bool, typer.Option("--common", help="Compare the cases that all runs have; else one that not all have is refused.")] = False,
 ) -> None:
-    """Compare runs on the cases they share: tables, box plots, and differences to the first with their interval.
+    """Compare runs case by case: differences to the first with interval, test and effect, ranks, plots, and a plain sentence.
 
     Example: `delineate compare plain.model.run augmented.model.run -o compared/`
     """
     from .steps import compare as step
 
-    done = step.compare(runs, out, names=None if names is None else names.split(","), metric=metric, labels=label or None, per=per)
+    done = step.compare(runs, out, names=None if names is None else names.split(","), metric=metric, labels=label or None, per=per, common=common)
     _print(step.table(done))
-    typer.echo(f"written: {out / 'compare.csv'}, {out / 'compare.json'}, {out / 'boxplot.png'}, {out / 'boxplot.svg'}")
+    typer.echo(f"written: compare.csv, compare.json, boxplot and differences (.png and .svg) in {out}")
 
 
 @app.command()

@@ -22,7 +22,8 @@ from delineate.core.manifest import Case, Manifest, Source
 from delineate.core.scores import Score, Scores
 from delineate.core.volume import Volume
 from delineate.formats.files import write
-from delineate.steps.compare import OVERALL, bootstrap, compare, table
+from delineate.metrics.statistics import interval
+from delineate.steps.compare import OVERALL, compare, table
 from delineate.steps.evaluate import evaluate
 
 NAN = float("nan")
@@ -76,7 +77,10 @@ def test_paired_differences_by_hand(two, tmp_path):
 
 def test_the_table_on_disk_has_a_row_a_case_and_structure_and_a_column_a_run(two, tmp_path):
     scores_json(two[1], OTHER | {("d", "liver"): 0.4, ("d", "spleen"): 0.3})
-    compared = compare(two, tmp_path / "out")
+    with pytest.raises(InputError, match=r"not every run has every case: d \(not in plain\); .* the 3 that all runs have \(--common\)"):
+        compare(two, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    compared = compare(two, tmp_path / "out", common=True)
     rows = list(csv.DictReader((tmp_path / "out" / "compare.csv").open()))
     assert len(rows) == 8
     at = {(r["case"], r["label"]): r for r in rows}
@@ -92,20 +96,20 @@ def test_the_interval_resamples_patients_and_not_cases():
     rng = np.random.default_rng(5)
     of_patient = rng.normal(0.0, 0.1, 12)
     differences, groups = np.repeat(of_patient, 10) + rng.normal(0, 0.001, 120), [f"P{k}" for k in range(12) for _ in range(10)]
-    low, high = bootstrap(differences, groups)
-    assert (low, high) == bootstrap(differences, groups)
+    low, high = interval(differences, groups)
+    assert (low, high) == interval(differences, groups)
     expected = 2 * 1.96 * of_patient.std() / np.sqrt(12)
     assert high - low == pytest.approx(expected, rel=0.1)
-    alone = bootstrap(differences, [str(k) for k in range(120)])
+    alone = interval(differences, [str(k) for k in range(120)])
     assert alone[1] - alone[0] < 0.5 * (high - low)  # as if 120 patients had been seen
-    assert np.isnan(bootstrap(differences, ["P1"] * 120)).all()
+    assert np.isnan(interval(differences, ["P1"] * 120)).all()
 
 
 def test_the_interval_is_that_of_every_possible_resampling():
     differences, groups = np.array([0.3, 0.1, 0.2, -0.4, 0.05, 0.0, -0.1]), ["A", "A", "A", "B", "C", "D", "E"]
     members = [np.array([d for d, g in zip(differences, groups, strict=True) if g == name]) for name in "ABCDE"]
     every = [np.concatenate(drawn).mean() for drawn in itertools.product(members, repeat=5)]  # patients with more cases weigh more
-    assert bootstrap(differences, groups) == pytest.approx(np.percentile(every, (2.5, 97.5)), abs=0.01)
+    assert interval(differences, groups) == pytest.approx(np.percentile(every, (2.5, 97.5)), abs=0.01)
 
 
 @pytest.mark.parametrize(
@@ -126,6 +130,88 @@ def test_a_difference_nearer_to_zero_is_better_on_either_side(tmp_path):
     two = scores_json(tmp_path / "two", {("a", "liver"): 4.0, ("b", "liver"): -3.0}, **names)
     found = compare([one, two], metric="volume_difference_percent").results["liver"]["differences"][0]
     assert (found["better"], found["worse"], found["equal"]) == (1, 0, 1)
+
+
+# ---- what it is worth ----
+
+
+def forty(tmp_path: Path, gains: dict[str, np.ndarray], metric: str = "dice", unit: str = "") -> list[Path]:
+    """Two runs of forty cases whose values differ by ``gains``."""
+    rng = np.random.default_rng(7)
+    first = {(f"c{k}", label): float(v) for label, g in gains.items() for k, v in enumerate(rng.uniform(0.7, 0.8, len(g)))}
+    other = {(case, label): v + float(gains[label][int(case[1:])]) for (case, label), v in first.items()}
+    return [scores_json(tmp_path / name, values, metric=metric, unit=unit) for name, values in (("A", first), ("B", other))]
+
+
+def test_a_plain_sentence_says_where_it_is_better_and_where_nothing_was_found(tmp_path):
+    rng = np.random.default_rng(1)
+    liver, spleen, kidney = rng.normal(0.008, 0.01, 40), rng.normal(0, 0.01, 40) - 0.0005, rng.normal(-0.02, 0.01, 40)
+    found = compare(forty(tmp_path, {"liver": liver, "spleen": spleen, "kidney": kidney}), tmp_path / "out")
+    (said,) = found.sentences
+    d = found.results["liver"]["differences"][0]
+    assert said.startswith(f"B is better than A on liver by {100 * liver.mean():.1f} Dice points (95 % interval "
+                           f"{100 * d['low95']:.1f} to {100 * d['high95']:.1f}, better in {int((liver > 0).sum())} of 40 cases, p ")  # fmt: skip
+    assert f"; B is worse than A on kidney by {-100 * kidney.mean():.1f} Dice points" in said
+    assert "; on spleen there is no evidence of a difference (" in said
+    assert [found.results[s]["differences"][0]["verdict"] for s in ("liver", "spleen", "kidney")] == [
+        "better",
+        "no evidence of a difference",
+        "worse",
+    ]
+    assert json.loads((tmp_path / "out" / "compare.json").read_text())["sentences"] == [said]
+    lower = compare(forty(tmp_path / "mm", {"liver": -rng.uniform(1, 2, 40)}, "hd95_mm", "mm"), metric="hd95_mm")
+    assert lower.sentences[0].startswith("B is better than A on liver by 1.")
+    assert " mm (95 % interval 1." in lower.sentences[0]
+
+
+def test_many_structures_are_one_family(tmp_path):
+    rng = np.random.default_rng(2)
+    gains = {f"s{n}": rng.normal(0.004, 0.01, 40) for n in range(20)}
+    found = compare(forty(tmp_path, gains)).results
+    each = [found[name]["differences"][0] for name in gains]
+    assert all(d["p_holm"] >= d["p"] for d in each)
+    assert min(d["p_holm"] for d in each) == pytest.approx(20 * min(d["p"] for d in each))
+    assert sum(d["p"] < 0.05 for d in each) > sum(d["verdict"] == "better" for d in each)  # not all of these would be found again
+
+
+def test_of_few_patients_it_is_said_that_no_test_can_tell(two, tmp_path):
+    assert "too few differing patients were seen for any test to tell" in compare(two).sentences[0]
+    many_cases = [scores_json(tmp_path / n, {(f"c{k}", "liver"): 0.5 + v for k in range(30)}, patients={f"c{k}": f"P{k % 3}" for k in range(30)})
+                  for n, v in (("x", 0.0), ("y", 0.1))]  # fmt: skip
+    d = compare(many_cases).results["liver"]["differences"][0]
+    assert (d["n"], d["better"], d["can_tell"]) == (30, 30, False)  # thirty cases of three patients are three
+    same = [scores_json(tmp_path / n, {(f"c{k}", "liver"): 0.5 for k in range(30)}) for n in ("u", "v")]
+    assert "no evidence of a difference" in compare(same).sentences[0]
+
+
+def test_infinite_distances_are_compared_and_counted(tmp_path):
+    inf = float("inf")
+    one = scores_json(
+        tmp_path / "one", {("a", "liver"): inf, ("b", "liver"): inf, ("c", "liver"): 3.0, ("d", "liver"): 4.0}, metric="hd95_mm", unit="mm"
+    )
+    two = scores_json(
+        tmp_path / "two", {("a", "liver"): 5.0, ("b", "liver"): inf, ("c", "liver"): 2.0, ("d", "liver"): inf}, metric="hd95_mm", unit="mm"
+    )
+    found = compare([one, two], tmp_path / "out", metric="hd95_mm").results["liver"]
+    d = found["differences"][0]
+    assert (found["n"], d["infinite"], d["better"], d["worse"], d["equal"]) == (4, 2, 2, 1, 1)
+    assert d["mean"] == pytest.approx(-0.5)  # of the two finite ones: 0 and -1
+    assert found["runs"]["one"]["infinite"] == 2
+    assert found["ranks"]["one"]["mean_rank"] == pytest.approx((2 + 1.5 + 2 + 1) / 4)
+
+
+def test_three_runs_are_ranked_and_the_ranks_stability_told(tmp_path):
+    rng = np.random.default_rng(3)
+    base = rng.uniform(0.6, 0.9, 30)
+    runs = [scores_json(tmp_path / name, {(f"c{k}", "liver"): float(v) for k, v in enumerate(base + shift + rng.normal(0, 0.005, 30))})
+            for name, shift in (("low", 0.0), ("high", 0.05), ("middle", 0.02))]  # fmt: skip
+    compared = compare(runs, tmp_path / "out")
+    ranks = compared.results["liver"]["ranks"]
+    assert [ranks[n]["place"] for n in ("low", "high", "middle")] == [3, 1, 2]
+    assert ranks["high"]["chance_of_place"] == pytest.approx([1, 0, 0], abs=0.01)
+    assert len(compared.sentences) == 2
+    for words in ("liver", "high", "middle", "Dice: difference to low, each case, mean and 95 % interval"):
+        assert f">{words}<" in (tmp_path / "out" / "differences.svg").read_text()
 
 
 # ---- what a run is ----
@@ -214,7 +300,7 @@ def test_what_cannot_be_compared_is_refused(two, change, error, words):
 
 def test_structures_can_be_chosen(two):
     scores_json(two[1], {("a", "liver"): 0.5, ("a", "kidney"): 0.5})
-    assert list(compare(two, labels=["liver"]).values) == ["liver"]
+    assert list(compare(two, labels=["liver"], common=True).values) == ["liver"]
     with pytest.raises(LabelError, match="better has no structure spleen; it has liver and kidney"):
         compare(two, labels=["spleen"])
 
@@ -331,12 +417,12 @@ def test_the_table_in_the_terminal(two):
     from rich.console import Console
 
     scores_json(two[1], OTHER | {("d", "liver"): 0.4, ("d", "spleen"): 0.3})
-    console = Console(width=200, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
-    console.print(table(compare(two)))
+    console = Console(width=260, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
+    console.print(table(compare(two, common=True)))
     text = console.export_text()
     row = next(line for line in text.splitlines() if "better" in line and "0.783" in line)
     assert [c.strip() for c in row.split("│")[1:-1]] == ["", "better", "3", "0.783", "0.800", "0.700 to 0.875", "0.600", "0.950",
-                                                          "-0.017 [-0.100, +0.050]", "1", "1", "1"]  # fmt: skip
+                                                          "-0.017 [-0.100, +0.050]", "1 / 1 / 1", "too few", "-0.33", "1.50 (63 %)"]  # fmt: skip
     assert "left out, 1: d (not in plain)" in text
     assert OVERALL in text
 
@@ -348,7 +434,8 @@ def test_exit_codes_at_the_command_line(two, tmp_path):
     done = run(*two, "-o", tmp_path / "out", "--names", "a,b", "--label", "liver")
     assert (done.returncode, done.stderr) == (0, "")
     assert "written" in done.stdout
-    assert {p.name for p in (tmp_path / "out").iterdir()} == {"compare.csv", "compare.json", "boxplot.png", "boxplot.svg"}
+    assert {p.name for p in (tmp_path / "out").iterdir()} == {
+        "compare.csv", "compare.json", "boxplot.png", "boxplot.svg", "differences.png", "differences.svg"}  # fmt: skip
     for words in ((two[0],), (*two, "--metric", "hd95"), (*two, "--label", "heart"), (two[0], tmp_path)):
         bad = run(*words, "-o", tmp_path / "bad")
         assert bad.returncode == 2

@@ -8,7 +8,8 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Iterable, Iterator
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +18,23 @@ import numpy as np
 from .errors import InputError
 
 FAR = 1e300  # stands for infinity where values are interpolated
+Values = np.ndarray[Any, np.dtype[np.float64]]
 COLUMNS = ("case", "label", "metric", "value", "unit")
+HIGHER, LOWER, NEARER_ZERO = "higher", "lower", "nearer to zero"
+_HIGHER = (
+    "dice",
+    "iou",
+    "precision",
+    "recall",
+    "specificity",
+    "surface_dice",
+    "boundary_iou",
+    "cl_dice",
+    "lesion_f1",
+    "lesion_recall",
+    "lesion_precision",
+)
+_LOWER = ("hausdorff", "hd95", "assd", "absolute_volume_difference", "brier", "ece", "lesion_misses", "lesion_false_alarms")
 
 
 @dataclass(frozen=True)
@@ -45,7 +62,7 @@ class Scores:
     def __iter__(self) -> Iterator[Score]:
         return iter(self.rows)
 
-    def values(self, label: str, metric: str) -> np.ndarray[Any, np.dtype[np.float64]]:
+    def values(self, label: str, metric: str) -> Values:
         """Every case's value, in row order, NaN included."""
         return np.array([r.value for r in self.rows if r.label == label and r.metric == metric], dtype=np.float64)
 
@@ -57,15 +74,22 @@ class Scores:
     def metrics(self) -> list[str]:
         return list(dict.fromkeys(r.metric for r in self.rows))
 
-    def summary(self) -> list[dict[str, Any]]:
-        """For each label and metric: n, undefined (NaN), infinite, mean, deviation, median, quartiles, range."""
-        units = {r.metric: r.unit for r in self.rows}
+    def summary(self, more: Callable[[str, Sequence[str], Values], dict[str, Any]] | None = None) -> list[dict[str, Any]]:
+        """For each label and metric: n, undefined (NaN), infinite, mean, deviation, median, quartiles, range.
+
+        ``more`` adds figures of its own from (metric, cases, values).
+        """
+        found: dict[tuple[str, str], list[Score]] = {}
+        for row in self.rows:
+            found.setdefault((row.label, row.metric), []).append(row)
         out = []
         for label in self.labels:
             for metric in self.metrics:
-                values = self.values(label, metric)
-                if len(values):
-                    out.append({"label": label, "metric": metric, "unit": units[metric], **describe(values)})
+                rows = found.get((label, metric))
+                if rows:
+                    values = np.array([r.value for r in rows], dtype=np.float64)
+                    added = {} if more is None else more(metric, [r.case for r in rows], values)
+                    out.append({"label": label, "metric": metric, "unit": rows[0].unit, **describe(values), **added})
         return out
 
     def mean(self, metric: str) -> float:
@@ -91,9 +115,24 @@ class Scores:
         return cls(tuple(Score(case, label, metric, float(value), unit) for case, label, metric, value, unit in body))
 
     def to_json(self, **more: Any) -> str:
-        """Rows, summary and whatever else is worth keeping; NaN becomes null."""
-        rows = [{"case": r.case, "label": r.label, "metric": r.metric, "value": r.value, "unit": r.unit} for r in self.rows]
-        return json.dumps(without_nan({"summary": self.summary(), **more, "rows": rows}), indent=1)
+        """Rows, summary and whatever else is worth keeping. NaN becomes null, and so does infinity but in a row, where it is "inf"."""
+        rows = [
+            {"case": r.case, "label": r.label, "metric": r.metric, "value": "inf" if r.value == np.inf else r.value, "unit": r.unit}
+            for r in self.rows
+        ]
+        return json.dumps(without_nan({"summary": more.pop("summary", None) or self.summary(), **more, "rows": rows}), indent=1)
+
+
+def better_is(metric: str) -> str | None:
+    """Which way ``metric`` is better; None of one that is no judgement, such as a volume.
+
+    Metrics whose names say how they were measured (``hd95_pooled_of_voxels_mm``) go by how they begin.
+    """
+    if metric.startswith("volume_difference"):
+        return NEARER_ZERO
+    if metric.startswith(_LOWER):
+        return LOWER
+    return HIGHER if metric.startswith(_HIGHER) else None
 
 
 def describe(values: np.ndarray[Any, Any]) -> dict[str, float | int]:
@@ -107,8 +146,8 @@ def describe(values: np.ndarray[Any, Any]) -> dict[str, float | int]:
     base: dict[str, float | int] = {"n": len(kept), "undefined": len(values) - len(kept), "infinite": len(kept) - len(finite)}
     if not len(kept):
         return base | dict.fromkeys(("mean", "std", "median", "q1", "q3", "min", "max"), float("nan"))
-    ranked = np.percentile(np.where(np.isinf(kept), FAR, kept), (25, 50, 75))  # infinity itself times nothing would be NaN
-    q1, median, q3 = (float(q) if q < FAR / 1e9 else float("inf") for q in ranked)
+    ranked = np.percentile(np.where(np.isinf(kept), np.sign(kept) * FAR, kept), (25, 50, 75))  # infinity itself times nothing would be NaN
+    q1, median, q3 = (float(q) if abs(q) < FAR / 1e9 else math.copysign(math.inf, q) for q in ranked)
     std = float(finite.std(ddof=1)) if len(finite) > 1 else 0.0
     mean = float(finite.mean()) if len(finite) else float("inf")
     return base | {"mean": mean, "std": std, "median": median, "q1": q1, "q3": q3, "min": float(kept.min()), "max": float(kept.max())}

@@ -1,4 +1,4 @@
-"""Box plots of runs side by side: of each structure a box a run, the single cases as points, paired cases joined where they are few.
+"""Plots of runs side by side: of each structure a box a run, the single cases as points, paired cases joined where they are few; and of differences.
 
 The box spans the quartiles with the median as a line; whiskers reach the last case within 1.5 times that span (Tukey 1977);
 every case is drawn, so nothing hides outside. It knows values and names, and no file but the ones it writes.
@@ -20,6 +20,7 @@ MOST_LINES = 40  # paired cases that are joined; more would be a grey wall
 MOST_POINTS = 400  # of a box; the rest is drawn thinner
 BOXES_A_ROW = 24
 MOST_ROWS = 12
+MOST_ROWS_OF_DIFFERENCES = 60
 
 
 def box_plot(groups: dict[str, NDArray[np.float64]], runs: Sequence[str], words: str, per: str, paths: Sequence[Path]) -> None:
@@ -51,10 +52,77 @@ def box_plot(groups: dict[str, NDArray[np.float64]], runs: Sequence[str], words:
             _draw_row(ax, {name: groups[name] for name in row}, runs)
             ax.set_ylabel(words)
         _legend(figure, runs, per, len(names) - len(shown))
-        for path in paths:
-            with replacing(path) as temporary:
-                metadata = {"Date": None, "Creator": None} if Path(path).suffix == ".svg" else None
-                figure.savefig(temporary, format=Path(path).suffix[1:], metadata=metadata)
+        _save(figure, paths)
+
+
+def difference_plot(groups: dict[str, NDArray[np.float64]], intervals: dict[str, list[tuple[float, float, float]]], runs: Sequence[str], words: str,
+                    per: str, paths: Sequence[Path]) -> None:  # fmt: skip
+    """Draw what each later run has more than the first: a row a structure, a point a case, the mean with its interval, and a line at zero.
+
+    Args:
+        groups: structure -> (runs, n) values; columns with one that is not finite are left out.
+        intervals: structure -> of each later run (mean, lower end, upper end); ends that are NaN are not drawn.
+        runs, words, per, paths: as for ``box_plot``.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    import matplotlib
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    names = list(groups)[:MOST_ROWS_OF_DIFFERENCES]
+    later = runs[1:]
+    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": words, "font.family": "sans-serif", "font.size": 9}):
+        figure = Figure(figsize=(7.0, 1.3 + 0.3 * len(names) * (len(later) + 0.4)), dpi=150, layout="constrained")
+        FigureCanvasAgg(figure)
+        ax = figure.subplots()
+        ax.axvline(0, color="#555555", lw=0.9, zorder=1)
+        at, ticks = 0.0, []
+        for name in names:
+            ticks.append(at + (len(later) - 1) / 2)
+            for k in range(len(later)):
+                _difference_row(ax, at + k, groups[name][[0, k + 1]], intervals[name][k], COLOURS[(k + 1) % len(COLOURS)])
+            at += len(later) + 0.6
+        ax.set_yticks(ticks, names)
+        ax.set_ylim(at - 0.5, -0.9)
+        ax.set_xlabel(f"{words}: difference to {runs[0]}, each {per}, mean and 95 % interval")
+        ax.spines[["top", "right", "left"]].set_visible(False)
+        ax.tick_params(axis="y", length=0)
+        ax.grid(axis="x", color="#e4e4e4", lw=0.6)
+        ax.set_axisbelow(True)
+        _difference_legend(figure, later, len(groups) - len(names))
+        _save(figure, paths)
+
+
+def _difference_row(ax: Any, y: float, both: NDArray[np.float64], interval: tuple[float, float, float], colour: str) -> None:
+    first, other = both[:, np.isfinite(both).all(axis=0)]
+    kept = other - first
+    shift = np.random.default_rng(0).uniform(-0.22, 0.22, len(kept))
+    ax.plot(kept, y + shift, ls="none", marker="o", ms=2.6, mew=0, alpha=0.45, color=colour, zorder=2, rasterized=len(kept) > MOST_POINTS)
+    mean, low, high = interval
+    if np.isfinite(low) and np.isfinite(high):
+        ax.plot([low, high], [y, y], color="black", lw=1.6, zorder=3, solid_capstyle="butt")
+    if np.isfinite(mean):
+        ax.plot([mean], [y], ls="none", marker="D", ms=5, color=colour, mec="black", mew=0.8, zorder=4)
+
+
+def _difference_legend(figure: Any, later: Sequence[str], hidden: int) -> None:
+    from matplotlib.lines import Line2D
+
+    marks = [
+        Line2D([], [], ls="none", marker="D", ms=5, color=COLOURS[(k + 1) % len(COLOURS)], mec="black", mew=0.8, label=name)
+        for k, name in enumerate(later)
+    ]
+    title = f"{hidden} more structures are in compare.csv" if hidden else None
+    figure.legend(handles=marks, loc="outside upper center", ncols=min(len(later), 4), frameon=False, title=title, title_fontsize=8)
+
+
+def _save(figure: Any, paths: Sequence[Path]) -> None:
+    for path in paths:
+        with replacing(path) as temporary:
+            metadata = {"Date": None, "Creator": None} if Path(path).suffix == ".svg" else None
+            figure.savefig(temporary, format=Path(path).suffix[1:], metadata=metadata)
 
 
 def _draw_row(ax: Any, groups: dict[str, NDArray[np.float64]], runs: Sequence[str]) -> None:

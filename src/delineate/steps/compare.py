@@ -1,10 +1,9 @@
 """The compare step: two or more runs on the same cases, side by side and as differences.
 
 A run is a folder of a training (MODEL.run), a model with that folder beside it, the folder of an evaluation, or its
-``scores.json`` or ``scores.csv``. Cases pair by id and structure; what not every run has is listed and left out of every
-figure, so that all figures of a table speak of the same cases. Differences are to the first run, case by case, and their
-interval comes from resampling patients, because cases of one patient are not independent (Efron & Tibshirani, *An
-Introduction to the Bootstrap*, 1993, percentile interval). It scores nothing itself and tests no hypothesis.
+``scores.json`` or ``scores.csv``. Cases pair by id and structure. A case that not every run has is refused by name, or, where
+only the common ones are asked for, listed and left out of every figure, so that all figures of a table speak of the same
+cases. Differences are to the first run, case by case; ``verdicts.py`` says what they are worth. It scores nothing itself.
 """
 
 from __future__ import annotations
@@ -19,29 +18,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ..core.atomic import make_folder, write_text
 from ..core.errors import InputError, LabelError, UsageError
-from ..core.scores import describe, without_nan
+from ..core.scores import better_is, without_nan
+from ..metrics.statistics import RESAMPLES, SEED, Floats
 from .scored_runs import CHOSEN_ON, ScoredRun, load_run, name_runs
+from .verdicts import adjust, figures, sentences
 from .words import decimals, joined, number_text, spelled
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-RESAMPLES = 10_000
-SEED = 0
-INTERVAL = (2.5, 97.5)  # percentiles
-EQUAL = 1e-9  # differences below are rounding
 OVERALL = "mean of structures"
 UNITS = ("case", "slice", "patient")
-HIGHER, LOWER, NEARER_ZERO = "higher", "lower", "nearer to zero"
-BETTER_IS = {**dict.fromkeys(("dice", "iou", "precision", "recall"), HIGHER),
-             **dict.fromkeys(("absolute_volume_difference_ml", "absolute_volume_difference_percent"), LOWER),
-             **dict.fromkeys(("volume_difference_ml", "volume_difference_percent"), NEARER_ZERO)}  # fmt: skip
-
-Floats = NDArray[np.float64]
+MOST_NAMED = 5  # cases of a list
 
 
 @dataclass(frozen=True)
@@ -76,15 +67,25 @@ class Compared:
 
     @functools.cached_property
     def overall(self) -> Floats:
-        """(runs, C) each case's mean over the structures that are defined in every run; NaN where none is."""
-        every = np.stack([np.where(np.isfinite(v).all(axis=0), v, np.nan) for v in self.values.values()])
-        defined = np.isfinite(every).sum(axis=0)
+        """(runs, C) each case's mean over the structures that are defined in every run; NaN where none is, infinite where one of them is."""
+        every = np.stack([np.where(np.isnan(v).any(axis=0), np.nan, v) for v in self.values.values()])
+        defined = (~np.isnan(every)).sum(axis=0)
         return np.where(defined > 0, np.nansum(every, axis=0) / np.maximum(defined, 1), np.nan)
 
     @functools.cached_property
     def results(self) -> dict[str, dict[str, Any]]:
-        """Structure (and ``OVERALL``) -> figures, see ``_figures``."""
-        return {name: _figures(self, v) for name, v in [*self.values.items(), (OVERALL, self.overall)]}
+        """Structure (and ``OVERALL``) -> figures, see ``verdicts.figures``. All structures are one family of tests, their mean another."""
+        found = {name: figures(v, self.names, self.groups, self.metric) for name, v in self.values.items()}
+        overall = {OVERALL: figures(self.overall, self.names, self.groups, self.metric)}
+        adjust(found)
+        adjust(overall)
+        return found | overall
+
+    @property
+    def sentences(self) -> list[str]:
+        """What was found, a plain sentence a later run."""
+        shown = {k: v for k, v in self.results.items() if k != OVERALL}
+        return sentences(shown, self.names, self.metric, self.unit, self.per)
 
     def to_csv(self) -> str:
         """A row a case and structure, a column a run; "nan" where not defined, nothing where the run lacks the case."""
@@ -111,27 +112,30 @@ class Compared:
         results = dict(self.results)
         overall = results.pop(OVERALL)
         return json.dumps(without_nan({
-            "metric": self.metric, "unit": self.unit, "per": self.per, "better_is": BETTER_IS.get(self.metric), "runs": runs,
+            "metric": self.metric, "unit": self.unit, "per": self.per, "better_is": better_is(self.metric), "runs": runs, "sentences": self.sentences,
             "paired": len(self.cases), "left_out": {case: list(names) for case, names in self.left_out.items()}, "warnings": list(self.warnings),
             "bootstrap": {"resamples": RESAMPLES, "seed": SEED, "interval": "percentiles 2.5 to 97.5 of the mean difference", "over": "patients"},
+            "tests": "Wilcoxon signed-rank, two-sided, of each patient's mean gain; p_holm over all structures and runs, and over runs for the mean; "
+                     "effect: matched-pairs rank-biserial correlation; ranks: of each patient, then averaged",
             "labels": results, "overall": overall}), indent=1)  # fmt: skip
 
 
 def compare(runs: Sequence[str | Path], out: str | Path | None = None, *, names: Sequence[str] | None = None, metric: str = "dice",
-            labels: Sequence[str] | None = None, per: str = "case") -> Compared:  # fmt: skip
-    """Compare runs on the cases they share.
+            labels: Sequence[str] | None = None, per: str = "case", common: bool = False) -> Compared:  # fmt: skip
+    """Compare runs case by case.
 
     Args:
         runs: two or more; the first is what the others are compared with.
-        out: folder for ``compare.csv``, ``compare.json``, ``boxplot.png`` and ``boxplot.svg``; None writes nothing.
+        out: folder for ``compare.csv``, ``compare.json``, and ``boxplot`` and ``differences`` as .png and .svg; None writes nothing.
         names: of the runs; None takes them from the paths.
         metric: a metric of the scores.
         labels: the structures; None takes all, which must be the same in all runs.
         per: "case", "slice" or "patient".
+        common: compare the cases that all runs have, and leave the others out.
 
     Raises:
         UsageError: fewer than two runs, names that do not fit, an unknown metric or unit of comparison.
-        InputError: a run without scores, units that differ, or no common case.
+        InputError: a run without scores, units that differ, no common case, or (without ``common``) one that not every run has.
         LabelError: the runs do not have the same structures.
         OutputError: ``out`` cannot be written.
     """
@@ -141,6 +145,9 @@ def compare(runs: Sequence[str | Path], out: str | Path | None = None, *, names:
         raise UsageError(f"runs are compared per {', '.join(UNITS)}, not per {per!r}")
     found = tuple(load_run(Path(path), name, per) for path, name in zip(runs, name_runs(runs, names), strict=True))
     compared = _pair(found, metric, _common_labels(found, labels), per)
+    if compared.left_out and not common:
+        raise InputError(f"not every run has every {per}: {_lacking_words(compared.left_out)}; score them too, or compare the "
+                         f"{len(compared.cases)} that all runs have (--common)")  # fmt: skip
     if out is not None:
         write(compared, out)
     return compared
@@ -152,13 +159,17 @@ def write(compared: Compared, out: str | Path) -> None:
     Raises:
         OutputError: it cannot be written.
     """
-    from .box_plot import box_plot
+    from .box_plot import box_plot, difference_plot
 
     folder = make_folder(out)
     write_text(folder / "compare.csv", compared.to_csv())
     write_text(folder / "compare.json", compared.to_json())
     groups = dict(compared.values) | ({OVERALL: compared.overall} if len(compared.labels) > 1 else {})
     box_plot(groups, compared.names, _metric_words(compared), compared.per, (folder / "boxplot.png", folder / "boxplot.svg"))
+    intervals = {name: [(d["mean"], d["low95"], d["high95"]) for d in compared.results[name]["differences"]] for name in groups}
+    difference_plot(
+        groups, intervals, compared.names, _metric_words(compared), compared.per, (folder / "differences.png", folder / "differences.svg")
+    )
 
 
 def table(compared: Compared) -> Table:
@@ -169,17 +180,25 @@ def table(compared: Compared) -> Table:
     shown = Table(title=f"{_metric_words(compared)} of {many} that all runs have", caption="\n".join(_caption(compared)))
     shown.add_column("structure")
     shown.add_column("run")
-    for name in ("n", "mean", "median", "quartiles", "min", "max", f"difference to {compared.names[0]}", "better", "worse", "equal"):
+    columns = ("n", "mean", "median", "quartiles", "min", "max", f"difference to {compared.names[0]}", "better / worse / equal", "p (Holm)", "effect",
+               "rank (first in)")  # fmt: skip
+    for name in columns:
         shown.add_column(name, justify="right")
     shown_results = {k: v for k, v in compared.results.items() if k != OVERALL or len(compared.labels) > 1}
-    for label, figures in shown_results.items():
+    for label, found in shown_results.items():
         shown.add_section()
         for number, run in enumerate(compared.names):
-            shown.add_row(label if number == 0 else "", run, *_row(figures, run, _digits(compared)))
+            shown.add_row(label if number == 0 else "", run, *_row(found, run, _digits(compared)))
     return shown
 
 
 # ---- pairing ----
+
+
+def _lacking_words(left_out: dict[str, tuple[str, ...]]) -> str:
+    """Each lacking case with the runs that lack it, the first few by name."""
+    words = [f"{one} (not in {joined(list(names), 4)})" for one, names in list(left_out.items())[:MOST_NAMED]]
+    return ", ".join(words) + (f" and {len(left_out) - MOST_NAMED} more" if len(left_out) > MOST_NAMED else "")
 
 
 def _common_labels(runs: Sequence[ScoredRun], wanted: Sequence[str] | None) -> tuple[str, ...]:
@@ -281,66 +300,6 @@ def _differ(one: tuple[str, str], other: tuple[str, str]) -> bool:
     return bool(one[0] and other[0]) and Path(one[0]).absolute() != Path(other[0]).absolute()
 
 
-# ---- figures ----
-
-
-def _figures(compared: Compared, values: Floats) -> dict[str, Any]:
-    """Of one structure: each run's description over the cases defined in every run, and each later run's difference to the first.
-
-    Args:
-        values: (runs, C).
-    """
-    defined = np.flatnonzero(np.isfinite(values).all(axis=0))
-    kept = values[:, defined]
-    groups = [compared.groups[k] for k in defined]
-    runs = {name: describe(v) | {"undefined": int(np.isnan(row).sum())} for name, v, row in zip(compared.names, kept, values, strict=True)}
-    differences = [_difference(kept[0], kept[k], groups, compared.metric) | {"run": compared.names[k], "to": compared.names[0]}
-                   for k in range(1, len(kept))]  # fmt: skip
-    return {"n": len(defined), "patients": len(set(groups)), "runs": runs, "differences": differences}
-
-
-def _difference(first: Floats, other: Floats, groups: Sequence[str], metric: str) -> dict[str, Any]:
-    """``other`` minus ``first``, both (n,): mean, median, the interval of the mean, and how often which is better (null where neither is)."""
-    found = describe(other - first)
-    low, high = bootstrap(other - first, groups)
-    gain = {HIGHER: other - first, LOWER: first - other, NEARER_ZERO: np.abs(first) - np.abs(other)}.get(BETTER_IS.get(metric, ""))
-    counts = {"better": None, "worse": None, "equal": int((np.abs(other - first) <= EQUAL).sum())}
-    if gain is not None:
-        counts = {"better": int((gain > EQUAL).sum()), "worse": int((gain < -EQUAL).sum()), "equal": int((np.abs(gain) <= EQUAL).sum())}
-    return {"n": found["n"], "mean": found["mean"], "median": found["median"], "low95": low, "high95": high, **counts}
-
-
-def bootstrap(differences: Floats, groups: Sequence[str]) -> tuple[float, float]:
-    """The 95 % percentile interval of the mean difference, from ``RESAMPLES`` resamplings of patients with all their cases.
-
-    Args:
-        differences: (n,) of cases; finite.
-        groups: (n,) the patient of each.
-
-    Returns:
-        Lower and upper end; NaN where there are fewer than two patients.
-    """
-    patients = {p: k for k, p in enumerate(dict.fromkeys(groups))}
-    if len(patients) < 2:
-        return float("nan"), float("nan")
-    index = np.array([patients[g] for g in groups])
-    sums, counts = np.bincount(index, weights=differences), np.bincount(index).astype(float)
-    drawn = _drawn(len(patients))
-    low, high = np.percentile((drawn @ sums) / (drawn @ counts), INTERVAL)
-    return float(low), float(high)
-
-
-@functools.lru_cache(maxsize=2)
-def _drawn(patients: int) -> NDArray[np.float32]:
-    """(RESAMPLES, patients) how often each is drawn in each resampling; the same for every structure."""
-    rng, rows = np.random.default_rng(SEED), 500  # so many at a time, to hold memory down
-    out = np.empty((RESAMPLES, patients), np.float32)
-    for start in range(0, RESAMPLES, rows):
-        picks = rng.integers(0, patients, (rows, patients)) + patients * np.arange(rows)[:, None]
-        out[start : start + rows] = np.bincount(picks.ravel(), minlength=rows * patients).reshape(rows, patients)
-    return out
-
-
 # ---- words ----
 
 
@@ -354,26 +313,33 @@ def _digits(compared: Compared) -> int | None:
     return None if compared.unit else 3
 
 
-def _row(figures: dict[str, Any], run: str, digits: int | None) -> list[str]:
+def _row(found: dict[str, Any], run: str, digits: int | None) -> list[str]:
     def text(value: Any, sign: bool = False) -> str:
         words = number_text(value) if digits is None else decimals(value, digits)
         return f"+{words}" if sign and words[0].isdigit() else words
 
-    d = figures["runs"][run]
-    found = next((x for x in figures["differences"] if x["run"] == run), None)
+    d = found["runs"][run]
+    difference = next((x for x in found["differences"] if x["run"] == run), None)
     cells = [str(d["n"]), text(d["mean"]), text(d["median"]), f"{text(d['q1'])} to {text(d['q3'])}", text(d["min"]), text(d["max"])]
-    if found is None:
-        return [*cells, "", "", "", ""]
-    interval = f" [{text(found['low95'], True)}, {text(found['high95'], True)}]" if np.isfinite(found["low95"]) else " [one patient]"
-    return [*cells, text(found["mean"], True) + interval, *("–" if found[k] is None else str(found[k]) for k in ("better", "worse", "equal"))]
+    rank = found.get("ranks", {}).get(run)
+    place = f"{rank['mean_rank']:.2f} ({100 * rank['chance_of_place'][0]:.0f} %)" if rank and found["n"] else ""
+    if difference is None:
+        return [*cells, "", "", "", "", place]
+    interval = f" [{text(difference['low95'], True)}, {text(difference['high95'], True)}]" if np.isfinite(difference["low95"]) else " [one patient]"
+    counts = " / ".join("–" if difference[k] is None else str(difference[k]) for k in ("better", "worse", "equal"))
+    test = decimals(difference["p_holm"]) if difference["can_tell"] else "too few"
+    return [*cells, text(difference["mean"], True) + interval, counts, test, decimals(difference["effect"], 2), place]
 
 
 def _caption(compared: Compared) -> list[str]:
-    better = BETTER_IS.get(compared.metric)
-    lines = [f"differences: mean, 95 % interval from {RESAMPLES} resamplings of patients" + (f"; better is {better}" if better else "")]
+    better = better_is(compared.metric)
+    lines = [
+        *compared.sentences,
+        f"differences: mean, 95 % interval from {RESAMPLES} resamplings of patients" + (f"; better is {better}" if better else ""),
+    ]
+    lines.append("p: Wilcoxon's signed-rank test of patients, adjusted by Holm; effect: rank-biserial, -1 to 1; first in: share of those resamplings")
     if compared.left_out:
-        first = [f"{one} (not in {joined(list(names), 4)})" for one, names in list(compared.left_out.items())[:5]]
-        lines.append(f"left out, {len(compared.left_out)}: {', '.join(first)}{' ...' if len(compared.left_out) > 5 else ''}")
+        lines.append(f"left out, {len(compared.left_out)}: {_lacking_words(compared.left_out)}")
     undefined = {name: sum(v["runs"][name]["undefined"] for k, v in compared.results.items() if k != OVERALL) for name in compared.names}
     if any(undefined.values()):
         lines.append("not defined and left out: " + ", ".join(f"{n} in {name}" for name, n in undefined.items()))

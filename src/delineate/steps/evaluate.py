@@ -24,8 +24,8 @@ from ..cohort.pairs import Pair, Pairing, pair
 from ..core.atomic import make_folder, write_text
 from ..core.errors import DelineateError, InputError, LabelError, UsageError
 from ..core.labels import LabelSet
-from ..core.scores import Score, Scores
-from ..metrics import overlap, surface
+from ..core.scores import HIGHER, LOWER, NEARER_ZERO, Score, Scores, better_is
+from ..metrics import overlap, statistics, surface
 from ..metrics.by_slice import SliceCounts, count_slices
 from ..metrics.overlap import MEASURES, Counts, Floats
 from ..metrics.surface import Choices
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
 FOREGROUND = "foreground"
 SURFACES = Choices()
+WORST = 3  # cases of a structure that its summary names
 BYTES_PER_SECOND = 3e5  # of compressed label maps, read and counted on one core
 
 
@@ -109,6 +110,18 @@ class Evaluated:
             found[f"{metric}_mean_per_patient"] = per_case
         return found
 
+    def summary(self) -> list[dict[str, Any]]:
+        """A row a structure and metric: ``core.scores.describe``, the 95 % interval of the mean by patient (``low95``, ``high95``), and the worst."""
+        return self.scores.summary(self._worth)
+
+    def _worth(self, metric: str, cases: Sequence[str], values: Floats) -> dict[str, Any]:
+        patients = {c.case: c.patient or c.case for c in self.cases}
+        finite = np.flatnonzero(np.isfinite(values))
+        low, high = statistics.interval(values[finite], [patients.get(cases[k], cases[k]) for k in finite])
+        badness = {HIGHER: -values, LOWER: values, NEARER_ZERO: np.abs(values)}.get(better_is(metric) or "")
+        worst = [] if badness is None else [cases[k] for k in np.argsort(-badness, kind="stable") if not np.isnan(values[k])][:WORST]
+        return {"low95": low, "high95": high, "worst": worst}
+
     def to_json(self) -> str:
         """The text of ``scores.json``."""
         more: dict[str, Any] = {}
@@ -118,9 +131,10 @@ class Evaluated:
             more["patients"] = {"summary": self.patients.summary(), "rows": _plain(self.patients)}
         means = {k: v for m in ("dice", "iou") for k, v in self.means(m).items()}
         return self.scores.to_json(
-            means=means, pooled=self.pooled, labels=self.labels.to_json(), planar=self.planar, cases=[vars(c) for c in self.cases],
-            unpaired={k: list(v) for k, v in self.unpaired.items()}, failures=self.failures, notes=list(self.notes),
-            pictures=[f"pictures/{Path(p).name}" for p in self.pictures], definitions=definitions(self.surfaces), **more)  # fmt: skip
+            summary=self.summary(), means=means, pooled=self.pooled, labels=self.labels.to_json(), planar=self.planar,
+            cases=[vars(c) for c in self.cases], unpaired={k: list(v) for k, v in self.unpaired.items()}, failures=self.failures,
+            notes=list(self.notes), pictures=[f"pictures/{Path(p).name}" for p in self.pictures],
+            definitions=definitions(self.surfaces), **more)  # fmt: skip
 
 
 def evaluate(prediction: str | Path, truth: str | Path, out: str | Path | None = None, *, labels: str | Path | LabelSet | None = None,
@@ -231,6 +245,7 @@ def table(evaluated: Evaluated) -> Table:
         "n",
         "empty",
         f"Dice, mean per {unit}",
+        "95 % interval",
         "sd",
         "median",
         "min",
@@ -243,17 +258,18 @@ def table(evaluated: Evaluated) -> Table:
     ]
     for name in columns:
         shown.add_column(name, justify="right")
-    summary = {(s["label"], s["metric"]): s for s in evaluated.scores.summary()}
+    summary = {(s["label"], s["metric"]): s for s in evaluated.summary()}
     for name in evaluated.labels.names:
         d = summary[name, "dice"]
         others = [summary[name, m]["mean"] for m in ("iou", "precision", "recall", "absolute_volume_difference_percent")]
-        shown.add_row(name, str(d["n"]), str(d["undefined"]), *(decimals(d[k]) for k in ("mean", "std", "median", "min")),
+        shown.add_row(name, str(d["n"]), str(d["undefined"]), decimals(d["mean"]), f"{decimals(d['low95'])} to {decimals(d['high95'])}",
+                      *(decimals(d[k]) for k in ("std", "median", "min")),
                       decimals(evaluated.pooled[name]["dice"]), *map(decimals, others[:3]), decimals(others[3], 2),
                       *(mean_distance(summary[name, m]) for m in distances))  # fmt: skip
     if len(evaluated.labels) > 1:
         shown.add_section()
         pooled = _mean([m["dice"] for m in evaluated.pooled.values()])
-        shown.add_row("mean of structures", "", "", decimals(evaluated.scores.mean("dice")), "", "", "", decimals(pooled),
+        shown.add_row("mean of structures", "", "", decimals(evaluated.scores.mean("dice")), "", "", "", "", decimals(pooled),
                       *(decimals(evaluated.scores.mean(m)) for m in ("iou", "precision", "recall")),
                       decimals(evaluated.scores.mean("absolute_volume_difference_percent"), 2),
                       *(decimals(evaluated.scores.mean(m), 2) for m in distances))  # fmt: skip
