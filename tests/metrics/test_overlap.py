@@ -17,6 +17,10 @@ def voxels(array: np.ndarray, value: int) -> set[tuple[int, ...]]:
     return {tuple(int(n) for n in index) for index in np.argwhere(array == value)}
 
 
+def array_size(array: np.ndarray) -> int:
+    return int(np.prod(array.shape))
+
+
 def by_sets(prediction: np.ndarray, truth: np.ndarray, value: int, voxel_ml: float) -> dict[str, float]:
     """Every measure from sets of voxel positions; NaN for 0/0."""
     p, t = voxels(prediction, value), voxels(truth, value)
@@ -25,9 +29,10 @@ def by_sets(prediction: np.ndarray, truth: np.ndarray, value: int, voxel_ml: flo
         return a / b if b else float("nan")
 
     difference = ratio(100 * (len(p) - len(t)), len(t))
+    elsewhere = array_size(prediction) - len(t)
     return {
         "dice": ratio(2 * len(p & t), len(p) + len(t)), "iou": ratio(len(p & t), len(p | t)),
-        "precision": ratio(len(p & t), len(p)), "recall": ratio(len(p & t), len(t)),
+        "precision": ratio(len(p & t), len(p)), "recall": ratio(len(p & t), len(t)), "specificity": ratio(elsewhere - len(p - t), elsewhere),
         "volume_predicted_ml": len(p) * voxel_ml, "volume_truth_ml": len(t) * voxel_ml,
         "volume_difference_ml": (len(p) - len(t)) * voxel_ml, "volume_difference_percent": difference,
         "absolute_volume_difference_ml": abs(len(p) - len(t)) * voxel_ml, "absolute_volume_difference_percent": abs(difference),
@@ -158,3 +163,56 @@ def test_a_large_scan_with_many_labels_takes_seconds():
     counts = count(np.roll(truth, 2, axis=0), truth, range(1, 42), 0.001)
     assert time.perf_counter() - started < 10
     assert (counts.tp + counts.fn).sum() == (truth > 0).sum()
+
+
+def test_specificity_knows_the_whole_scan_and_not_only_the_block_with_foreground():
+    prediction, truth = np.zeros((2, 10, 20, 30), np.uint8)
+    truth[2:4, 3, 5], prediction[3:6, 3, 5] = 1, 1
+    found = count(prediction, truth)
+    assert found.tn.tolist() == [6000 - 4] and overlap.specificity(found)[0] == pytest.approx(5996 / 5998)
+    assert overlap.specificity(count(prediction[2:6, 3:4, 5:6], truth[2:6, 3:4, 5:6]))[0] == pytest.approx(0.0)  # the same masks in a tight frame
+
+
+def test_specificity_where_a_structure_is_absent_unknown_or_everywhere():
+    assert overlap.specificity(count(EMPTY, EMPTY, [1])).tolist() == [1.0]
+    assert overlap.specificity(count(EMPTY, SOME)).tolist() == pytest.approx([NAN], nan_ok=True)
+    assert overlap.specificity(count(SOME, EMPTY)).tolist() == [0.0]
+    half = count(np.where(np.arange(24).reshape(3, 4, 2) < 12, 7, 0), EMPTY, [7, 9])
+    assert overlap.specificity(half).tolist() == [0.5, 1.0] and overlap.specificity(half.of([5, 7])).tolist() == [1.0, 0.5]
+    unknown = overlap.Counts((1,), half.tp[:1], half.fp[:1], half.fn[:1], half.predicted_ml[:1], half.truth_ml[:1])
+    assert np.isnan(overlap.specificity(unknown)).all() and np.isnan(unknown.tn).all()
+
+
+def test_pooled_specificity_adds_the_scans():
+    one = count(np.array([[[1, 0, 0]]]), np.array([[[0, 0, 0]]]), [1])
+    other = count(np.array([[[0, 0, 0, 0, 1]]]), np.array([[[0, 1, 0, 0, 1]]]), [1])
+    assert pool([one, other]).scan_voxels == 8 and overlap.specificity(pool([one, other]))[0] == pytest.approx(5 / 6)
+
+
+def two_structures() -> overlap.Counts:
+    """Structure 1: TP 6, FP 2, FN 4 (10 voxels); structure 2: TP 1, FP 1, FN 1 (2 voxels)."""
+    truth, prediction = np.zeros((2, 1, 5, 6), np.uint8)
+    truth[0, :2, :5] = prediction[0, :2, :3] = 1
+    prediction[0, 2, :2] = 1
+    truth[0, 3, :2] = prediction[0, 3, 1:3] = 2
+    return count(prediction, truth, [1, 2])
+
+
+@pytest.mark.parametrize(
+    ("weights", "expected"),
+    [("square", 2 * (6 / 100 + 1 / 4) / (18 / 100 + 4 / 4)), ("simple", 2 * (6 / 10 + 1 / 2) / (18 / 10 + 4 / 2)), ("uniform", 2 * 7 / 22)],
+)
+def test_generalised_dice_by_hand(weights, expected):
+    assert overlap.generalised_dice(two_structures(), weights) == pytest.approx(expected)
+
+
+def test_generalised_dice_where_the_truth_lacks_a_structure():
+    """It weighs as much as the heaviest that is there, which is the smallest."""
+    truth, prediction = np.zeros((2, 1, 4, 6), np.uint8)
+    truth[0, 0, :4] = prediction[0, 0, :4] = 1
+    prediction[0, 2, :3] = 2
+    counts = count(prediction, truth, [1, 2])
+    assert overlap.generalised_dice(counts) == pytest.approx((2 * 4 / 16) / (8 / 16 + 3 / 16))
+    assert overlap.generalised_dice(count(truth, truth, [1, 2])) == 1.0  # a structure in neither says nothing
+    assert overlap.generalised_dice(counts.of([2])) == 0.0 and np.isnan(overlap.generalised_dice(count(EMPTY, EMPTY, [1, 2])))
+    assert overlap.generalised_dice(count(EMPTY, SOME)) == 0.0

@@ -2,15 +2,17 @@
 
 Everything here follows from three counts per structure: true positives (TP: both maps say it), false positives
 (FP: only the prediction says it) and false negatives (FN: only the truth says it). They are counted once, for all
-structures together, and every measure is computed from them; so is the pooled value, from the sum of the counts.
+structures together, and every measure is computed from them; so is the pooled value, from the sum of the counts. The true
+negatives (TN) are what remains of the scan, so that what needs them says as much of the scan's frame as of the structure.
 
 The definitions are those of Taha & Hanbury (BMC Medical Imaging 15:29, 2015) and Metrics Reloaded (Maier-Hein et
 al., Nature Methods 21, 2024). Where a ratio has nothing below the line it is NaN, "not defined here", and never 0 or 1:
 
-    truth    prediction   dice  iou   precision  recall  difference_percent
-    empty    empty        NaN   NaN   NaN        NaN     NaN
-    empty    something    0     0     0          NaN     NaN
-    something empty       0     0     NaN        0       -100
+    truth    prediction   dice  iou   precision  recall  specificity  difference_percent
+    empty    empty        NaN   NaN   NaN        NaN     1            NaN
+    empty    something    0     0     0          NaN     TN / scan    NaN
+    something empty       0     0     NaN        0       1            -100
+    all voxels any        of the above                   NaN
 
 It knows no file, no grid and no name of a structure. Array legend: L structures, in the order of ``Counts.values``.
 """
@@ -19,7 +21,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,6 +34,7 @@ CHUNK_VOXELS = 1 << 20  # counted at a time: the copies below stay near 20 MB wh
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
+Weights = Literal["square", "simple", "uniform"]
 
 
 @dataclass(frozen=True)
@@ -42,6 +45,7 @@ class Counts:
         values: the structures' label values.
         tp, fp, fn: voxels, int64.
         predicted_ml, truth_ml: volumes, float64; NaN where the voxel size is unknown.
+        scan_voxels: all voxels of the scan, background too; NaN where unknown.
     """
 
     values: tuple[int, ...]
@@ -50,12 +54,18 @@ class Counts:
     fn: Ints
     predicted_ml: Floats
     truth_ml: Floats
+    scan_voxels: float = float("nan")
 
     @classmethod
-    def from_voxels(cls, values: Sequence[int], tp: Ints, predicted: Ints, truth: Ints, voxel_ml: float) -> Counts:
+    def from_voxels(cls, values: Sequence[int], tp: Ints, predicted: Ints, truth: Ints, voxel_ml: float, scan_voxels: float = float("nan")) -> Counts:
         """From voxels shared, voxels of the prediction and voxels of the truth."""
         size = np.float64(voxel_ml)
-        return cls(tuple(values), tp, predicted - tp, truth - tp, predicted * size, truth * size)
+        return cls(tuple(values), tp, predicted - tp, truth - tp, predicted * size, truth * size, scan_voxels)
+
+    @property
+    def tn(self) -> Floats:
+        """(L,) voxels that neither map gives to the structure; NaN where the scan's size is unknown."""
+        return np.asarray(np.float64(self.scan_voxels) - (self.tp + self.fp + self.fn))
 
     def of(self, values: Sequence[int]) -> Counts:
         """The counts of ``values``, in that order; zeros where a value was not counted."""
@@ -67,7 +77,8 @@ class Counts:
             return np.array([array[r] if r >= 0 else empty for r in rows], dtype=array.dtype)
 
         ml = float("nan") if unknown_size else 0.0
-        return Counts(tuple(values), pick(self.tp, 0), pick(self.fp, 0), pick(self.fn, 0), pick(self.predicted_ml, ml), pick(self.truth_ml, ml))
+        counts = pick(self.tp, 0), pick(self.fp, 0), pick(self.fn, 0)
+        return Counts(tuple(values), *counts, pick(self.predicted_ml, ml), pick(self.truth_ml, ml), self.scan_voxels)
 
 
 def count(prediction: NDArray[Any], truth: NDArray[Any], values: Sequence[int] | None = None, voxel_ml: float = float("nan")) -> Counts:
@@ -90,9 +101,9 @@ def count(prediction: NDArray[Any], truth: NDArray[Any], values: Sequence[int] |
     for name, found in (("prediction", predicted), ("truth", true)):
         stray = sorted(set(np.flatnonzero(found).tolist()) - {0, *values})
         if stray:
-            raise LabelError(f"undeclared label values {_listed(stray)} in the {name}; declared are {_listed(sorted(values))}")
+            raise LabelError(f"undeclared label values {listed(stray)} in the {name}; declared are {listed(sorted(values))}")
     index = np.array(values, dtype=np.intp)
-    return Counts.from_voxels(values, shared[index], predicted[index], true[index], voxel_ml)
+    return Counts.from_voxels(values, shared[index], predicted[index], true[index], voxel_ml, float(truth.size))
 
 
 def count_foreground(prediction: NDArray[Any], truth: NDArray[Any], voxel_ml: float = float("nan")) -> Counts:
@@ -111,8 +122,8 @@ def found_values(array: NDArray[Any]) -> list[int]:
         LabelError: a value is not a whole number or lies outside 0..65535.
     """
     found = np.zeros(LARGEST_VALUE + 1, dtype=np.int64)
-    for (chunk,) in _chunks(array):
-        _add(found, _whole(chunk, "mask"))
+    for (chunk,) in memory_chunks(array):
+        _add(found, whole_numbers(chunk, "mask"))
     return [int(v) for v in np.flatnonzero(found) if v != 0]
 
 
@@ -131,7 +142,8 @@ def pool(counts: Iterable[Counts]) -> Counts:
     def total(name: str) -> NDArray[Any]:
         return np.asarray(np.sum([getattr(c, name) for c in all_counts], axis=0))
 
-    return Counts(all_counts[0].values, total("tp"), total("fp"), total("fn"), total("predicted_ml"), total("truth_ml"))
+    volumes = total("predicted_ml"), total("truth_ml")
+    return Counts(all_counts[0].values, total("tp"), total("fp"), total("fn"), *volumes, float(total("scan_voxels")))
 
 
 # ---- the measures, each (Counts) -> (L,) float64 ----
@@ -139,22 +151,27 @@ def pool(counts: Iterable[Counts]) -> Counts:
 
 def dice(c: Counts) -> Floats:
     """Dice similarity coefficient 2 TP / (2 TP + FP + FN) (Dice 1945). Both empty: NaN; one empty: 0."""
-    return _ratio(2 * c.tp, 2 * c.tp + c.fp + c.fn)
+    return ratio(2 * c.tp, 2 * c.tp + c.fp + c.fn)
 
 
 def iou(c: Counts) -> Floats:
     """Intersection over union TP / (TP + FP + FN) (Jaccard 1912). Both empty: NaN; one empty: 0."""
-    return _ratio(c.tp, c.tp + c.fp + c.fn)
+    return ratio(c.tp, c.tp + c.fp + c.fn)
 
 
 def precision(c: Counts) -> Floats:
     """Positive predictive value TP / (TP + FP). Empty prediction: NaN, whatever the truth."""
-    return _ratio(c.tp, c.tp + c.fp)
+    return ratio(c.tp, c.tp + c.fp)
 
 
 def recall(c: Counts) -> Floats:
     """Sensitivity TP / (TP + FN). Empty truth: NaN, whatever the prediction."""
-    return _ratio(c.tp, c.tp + c.fn)
+    return ratio(c.tp, c.tp + c.fn)
+
+
+def specificity(c: Counts) -> Floats:
+    """Specificity TN / (TN + FP); it depends on how much background the scan shows. Truth fills the scan, or its size is unknown: NaN."""
+    return ratio(c.tn, c.tn + c.fp)
 
 
 def volume_predicted_ml(c: Counts) -> Floats:
@@ -174,8 +191,8 @@ def volume_difference_ml(c: Counts) -> Floats:
 
 def volume_difference_percent(c: Counts) -> Floats:
     """100 (prediction - truth) / truth. Empty truth: NaN. Needs no voxel size within one case."""
-    by_voxels = _ratio(100 * (c.fp - c.fn), c.tp + c.fn)
-    by_ml = _ratio(100 * (c.predicted_ml - c.truth_ml), c.truth_ml)
+    by_voxels = ratio(100 * (c.fp - c.fn), c.tp + c.fn)
+    by_ml = ratio(100 * (c.predicted_ml - c.truth_ml), c.truth_ml)
     return np.where(np.isfinite(c.truth_ml), by_ml, by_voxels)
 
 
@@ -194,6 +211,7 @@ MEASURES: dict[str, tuple[str, Callable[[Counts], Floats]]] = {  # name -> (unit
     "iou": ("", iou),
     "precision": ("", precision),
     "recall": ("", recall),
+    "specificity": ("", specificity),
     "volume_predicted_ml": ("ml", volume_predicted_ml),
     "volume_truth_ml": ("ml", volume_truth_ml),
     "volume_difference_ml": ("ml", volume_difference_ml),
@@ -201,6 +219,22 @@ MEASURES: dict[str, tuple[str, Callable[[Counts], Floats]]] = {  # name -> (unit
     "absolute_volume_difference_ml": ("ml", absolute_volume_difference_ml),
     "absolute_volume_difference_percent": ("%", absolute_volume_difference_percent),
 }
+
+
+def generalised_dice(c: Counts, weights: Weights = "square") -> float:
+    """Generalised Dice: one figure for all structures of a case, 2 sum(w TP) / sum(w (2 TP + FP + FN)), small structures weighing more.
+
+    Crum et al. (TMI 25, 2006); with the weights w = 1 / (TP + FN)^2 ("square") that of Sudre et al. (DLMIA 2017). "simple" is 1 / (TP + FN), and
+    "uniform" is 1. A structure that the truth lacks has the largest weight of those that it has (1 where it has none), as in MONAI: what the
+    prediction says of it lowers the figure. The background is no structure, unless it was counted as one (``confusion.Confusion.counts``).
+
+    Nothing in truth and prediction: NaN. Of pooled counts it is the figure of all cases together, which is not the mean of theirs.
+    """
+    size = (c.tp + c.fn).astype(np.float64)
+    weight = ratio(np.ones(len(size)), size ** {"square": 2, "simple": 1, "uniform": 0}[weights])
+    weight[np.isnan(weight)] = np.nanmax(weight) if np.isfinite(weight).any() else 1.0
+    below = float(weight @ (2 * c.tp + c.fp + c.fn))
+    return 2 * float(weight @ c.tp) / below if below else float("nan")
 
 
 # ---- counting ----
@@ -215,8 +249,8 @@ def _histograms(prediction: NDArray[Any], truth: NDArray[Any]) -> tuple[Ints, In
         raise GeometryError(f"prediction of shape {prediction.shape} against truth of shape {truth.shape}")
     predicted, true, shared = (np.zeros(LARGEST_VALUE + 1, dtype=np.int64) for _ in range(3))
     box = foreground_box(prediction, truth)
-    for p, t in _chunks(prediction[box], truth[box]):
-        p, t = _whole(p, "prediction"), _whole(t, "truth")
+    for p, t in memory_chunks(prediction[box], truth[box]):
+        p, t = whole_numbers(p, "prediction"), whole_numbers(t, "truth")
         _add(predicted, p)
         _add(true, t)
         _add(shared, p[p == t])
@@ -228,9 +262,10 @@ def _add(total: Ints, chunk: NDArray[Any]) -> None:
     total[: len(found)] += found
 
 
-def _whole(chunk: NDArray[Any], name: str) -> NDArray[Any]:
+def whole_numbers(chunk: NDArray[Any], name: str) -> NDArray[Any]:
+    """A chunk of label values with an integer dtype, refused where a value is none."""
     whole = as_whole_numbers(chunk)
-    if whole.size and (int(whole.min()) < 0 or int(whole.max()) > LARGEST_VALUE):
+    if whole.dtype not in (np.uint8, np.uint16) and whole.size and (int(whole.min()) < 0 or int(whole.max()) > LARGEST_VALUE):
         raise LabelError(f"label values lie in 0..{LARGEST_VALUE}, found {int(whole.min())}..{int(whole.max())} in the {name}")
     return whole
 
@@ -246,7 +281,7 @@ def foreground_box(*arrays: NDArray[Any]) -> tuple[slice, ...]:
     return tuple(box)
 
 
-def _chunks(*arrays: NDArray[Any]) -> Iterator[tuple[NDArray[Any], ...]]:
+def memory_chunks(*arrays: NDArray[Any]) -> Iterator[tuple[NDArray[Any], ...]]:
     """The same voxels of all arrays, flat, about ``CHUNK_VOXELS`` at a time, along the first one's slowest axis."""
     if not arrays[0].size:
         return
@@ -259,12 +294,14 @@ def _chunks(*arrays: NDArray[Any]) -> Iterator[tuple[NDArray[Any], ...]]:
         yield tuple(m[start : start + step].ravel() for m in moved)
 
 
-def _ratio(above: NDArray[Any], below: NDArray[Any]) -> Floats:
+def ratio(above: NDArray[Any], below: NDArray[Any]) -> Floats:
+    """Both (L,); NaN where nothing is below the line."""
     out = np.full(np.shape(below), np.nan)
     np.divide(above, below, out=out, where=below > 0)
     return out
 
 
-def _listed(values: Sequence[int], most: int = 10) -> str:
+def listed(values: Sequence[int], most: int = 10) -> str:
+    """Label values as an error names them."""
     text = ", ".join(map(str, values[:most]))
     return (text or "none") + (f" and {len(values) - most} more" if len(values) > most else "")
