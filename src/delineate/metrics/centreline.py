@@ -7,8 +7,8 @@
     it is simple                      without it there are as many components (26), cavities and tunnels (6) as with it
 
 All voxels of one side's border are found first and then taken off one after the other, each asked once more whether it is simple. Lee et al. ask
-there only whether its neighbours hang together, which can change a tunnel; here the whole question is asked (Bertrand & Malandain, Pattern Recognition
-Letters 15, 1994), so that the topology is kept exactly: the same components, cavities and tunnels are left, and nothing simple but ends of lines.
+there only whether its neighbours hang together, which can change a tunnel; here the whole question is asked (Bertrand & Malandain, Pattern
+Recognition Letters 15, 1994), so that the topology is kept: the same components, cavities and tunnels are left, and nothing simple but ends of lines.
 A flat image is thinned from its four sides, its mask hanging together over edges and corners (8) and its background over edges (4).
 
 Thinning counts voxels and not mm: where spacings differ much, the line is not midway in mm. A skeleton has spurs where the mask is rough.
