@@ -184,6 +184,9 @@ def predict(
     ram: Annotated[str | None, typer.Option(help="Memory that all of it may take, such as 4G; a case that needs more is refused.")] = None,
     vram: Annotated[str | None, typer.Option(help="The same of a GPU's memory.")] = None,
     skip_air: Annotated[bool, typer.Option("--skip-air", help="Do not ask the network about what is over 3 cm outside the body of a CT.")] = False,
+    montage: Annotated[
+        str | None, typer.Option(help="outlined or filled: also draw OUT/CASE_montage.png, three planes with the structures.", metavar="STYLE")
+    ] = None,
 ) -> None:
     """Delineate scans: OUT/CASE.nii.gz on exactly each scan's grid, and OUT/predictions.json with volumes in ml.
 
@@ -210,6 +213,7 @@ def predict(
             ram_bytes=None if ram is None else parse_bytes(ram),
             vram_bytes=None if vram is None else parse_bytes(vram),
             skip_air=skip_air,
+            montage=montage,
             progress=lambda n, total, name: tell("predict", n, total, name),
         )
     typer.echo(f"{len(done.outcomes) - len(done.failures)} of {len(done.outcomes)} cases written to {done.out}")
@@ -238,9 +242,10 @@ def evaluate(
         bool, typer.Option("--pictures", help="Draw each case: source, truth, prediction side by side, OUT/pictures/CASE.png.")
     ] = False,
     images: Annotated[Path | None, typer.Option(help="The scans to draw, by name of the case, where TRUTH does not know them.")] = None,
+    report: Annotated[bool, typer.Option("--report/--no-report", help="Also write OUT/report.html, with pictures of three cases.")] = True,
     workers: Annotated[int | None, typer.Option(help="Processes; decided by the machine where not given.")] = None,
 ) -> None:
-    """Score predictions against truths, paired by name: per case, slice and patient, and pooled.
+    """Score predictions against truths, paired by name: per case, slice and patient, and pooled; and write a report.
 
     Example: `delineate evaluate out/ labels/ -o scores/ --pictures --images images/`
     """
@@ -256,6 +261,7 @@ def evaluate(
             as_stack=as_stack,
             surfaces=step.surface_choices(surface, percentile, tolerance),
             pictures=pictures,
+            montages=report and out is not None,
             images=images,
             workers=workers,
             progress=lambda n, total, name: tell("evaluate", n, total, name),
@@ -263,6 +269,10 @@ def evaluate(
     _print(step.table(done))
     if done.pictures:
         typer.echo(f"{len(done.pictures)} picture{'s' * (len(done.pictures) != 1)} in {Path(done.pictures[0]).parent}")
+    if report and out is not None:
+        from .steps.report import report as write_report
+
+        typer.echo(f"report: {write_report(out)}")
     _report_failures([f"{name}: {why}" for name, why in done.failures.items()])
 
 
@@ -286,6 +296,8 @@ def compare(
 
     done = step.compare(runs, out, names=None if names is None else names.split(","), metric=metric, labels=label or None, per=per, common=common)
     _print(step.table(done))
+    for sentence in done.sentences:
+        typer.echo(sentence)
     typer.echo(f"written: compare.csv, compare.json, boxplot and differences (.png and .svg) in {out}")
 
 
@@ -370,12 +382,40 @@ def info(path: Annotated[Path, typer.Argument(help="A file, a folder or a model.
 
 
 @app.command()
-def report(run: Annotated[Path, typer.Argument(help="The run's folder, MODEL.run.", metavar="RUN")],
-           out: Annotated[Path | None, typer.Option("-o", "--out", help="The HTML file to write.")] = None) -> None:  # fmt: skip
-    """Write the report of a run: one HTML file that needs nothing beside it."""
+def view(
+    paths: Annotated[
+        list[Path],
+        typer.Argument(help="An image and its masks, each a file or folder; or a run (MODEL.run); or a manifest.jsonl.", metavar="IMAGE [MASK...]"),
+    ],
+    labels: Annotated[
+        Path | None, typer.Option(help="Names of the masks' values: YAML, JSON or CSV; else predictions.json beside them tells.")
+    ] = None,
+    port: Annotated[int, typer.Option(help="Port on 127.0.0.1; a free one where not given.", min=0, max=65535)] = 0,
+    browser: Annotated[bool, typer.Option("--browser/--no-browser", help="Open the page, or only print its address.")] = True,
+) -> None:
+    """Show scans with their structures in three planes and 3-D, on a page of this computer alone.
+
+    A run shows its scored cases, the lowest Dice first, with truth and prediction. Ctrl-C ends it.
+
+    Examples: `delineate view CT/ out/CT.nii.gz`, `delineate view liver.model.run`
+    """
+    from .steps import view as step
+
+    step.view(paths, labels=labels, port=port, browser=browser, say=lambda text: print(text, flush=True))
+
+
+@app.command()
+def report(run: Annotated[Path, typer.Argument(help="The run's folder, MODEL.run, or an evaluation's.", metavar="RUN")],
+           out: Annotated[Path | None, typer.Option("-o", "--out", help="The HTML file to write.")] = None,
+           interactive: Annotated[bool, typer.Option("--interactive", help="Add the worst cases as volumes to look through (some MB).")] = False,
+           ) -> None:  # fmt: skip
+    """Write the report of a run or an evaluation: one HTML file that needs nothing beside it.
+
+    Examples: `delineate report liver.model.run`, `delineate report liver.model.run --interactive -o look.html`
+    """
     from .steps import report as step
 
-    typer.echo(f"written: {step.report(run, out)}")
+    typer.echo(f"written: {step.report(run, out, interactive=interactive)}")
 
 
 @app.command()

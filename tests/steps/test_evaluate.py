@@ -16,6 +16,7 @@ from delineate.core.manifest import Case, Manifest, Source
 from delineate.core.scores import Scores
 from delineate.core.volume import Volume
 from delineate.formats.files import read, write
+from delineate.steps.compare import compare
 from delineate.steps.evaluate import evaluate, table
 
 LABELS = LabelSet.from_names({1: "liver", 2: "spleen"})
@@ -154,10 +155,48 @@ def test_the_table_has_a_row_a_structure_and_their_mean(folders):
     console.print(table(evaluate(*folders, labels=LABELS)))
     text = console.export_text()
     rows = {line.split("│")[1].strip(): [c.strip() for c in line.split("│")[2:-1]] for line in text.splitlines() if line.startswith("│")}
-    assert rows["liver"][:3] == ["2", "0", "0.833"]
-    assert rows["spleen"][:3] == ["1", "1", "1.000"]
+    assert rows["liver"][:3] == ["2", "0", "0.833 [0.667, 1.000]"]
+    assert rows["spleen"][:3] == ["1", "1", "1.000 [–, –]"]  # one case: no interval
     assert rows["mean of structures"][2] == "0.917"
     assert "Dice" in text
+
+
+def test_summaries_have_intervals_by_patient_and_name_the_worst(folders, tmp_path):
+    evaluate(*folders, tmp_path / "out", labels=LABELS)
+    rows = json.loads((tmp_path / "out" / "scores.json").read_text())
+    summary = {(s["label"], s["metric"]): s for s in rows["summary"]}
+    dice = summary["liver", "dice"]
+    assert (dice["low95"], dice["high95"]) == pytest.approx((2 / 3, 1.0))
+    of = {r["case"]: r["value"] for r in rows["rows"] if (r["label"], r["metric"]) == ("liver", "dice")}
+    assert dice["worst"] == sorted(of, key=lambda case: of[case])
+    assert summary["liver", "volume_truth_ml"]["worst"] == []  # no judgement
+
+
+def test_an_infinite_distance_is_kept_and_counted(tmp_path):
+    truth = block((6, 6, 6), 1, (1, 1, 1), (4, 4, 4))
+    save(truth, tmp_path / "t" / "a.nii.gz")
+    save(np.zeros_like(truth), tmp_path / "p" / "a.nii.gz")
+    evaluate(tmp_path / "p", tmp_path / "t", tmp_path / "out", labels=LabelSet.from_names({1: "liver"}))
+    found = json.loads((tmp_path / "out" / "scores.json").read_text())
+    hd95 = next(r for r in found["rows"] if r["metric"] == "hd95_mm")
+    assert hd95["value"] == "inf"
+    assert Scores.from_csv((tmp_path / "out" / "scores.csv").read_text()).values("liver", "hd95_mm").tolist() == [np.inf]
+    again = compare([tmp_path / "out", tmp_path / "out" / "scores.csv"], names=["json", "csv"], metric="hd95_mm").results["liver"]
+    assert [again["runs"][n]["infinite"] for n in ("json", "csv")] == [1, 1]
+
+
+def test_confusion_is_pooled_over_cases_in_the_order_of_the_structures(tmp_path):
+    for k in range(2):
+        truth = block((4, 4, 4), 2, (0, 0, 0), (2, 2, 2))  # 8 voxels of value 2
+        wrong = truth.copy()
+        wrong[0, 0, 0], wrong[1, 1, 1], wrong[3, 3, 3] = 5, 0, 5
+        save(truth, tmp_path / "t" / f"c{k}.nii.gz")
+        save(wrong, tmp_path / "p" / f"c{k}.nii.gz")
+    found = evaluate(tmp_path / "p", tmp_path / "t", labels=LabelSet.from_names({5: "five", 2: "two"}))
+    names = ["background", *found.labels.names]
+    at = {(t, p): int(found.confusion.voxels[i, j]) for i, t in enumerate(names) for j, p in enumerate(names)}
+    assert (at["two", "two"], at["two", "five"], at["two", "background"], at["background", "five"]) == (12, 2, 2, 2)
+    assert sum(at.values()) == 2 * 64
 
 
 @pytest.mark.parametrize("workers", [1, 2])

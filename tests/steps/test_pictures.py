@@ -10,7 +10,8 @@ from delineate.core.errors import GeometryError, OutputError
 from delineate.core.grid import Grid
 from delineate.core.labels import LabelSet
 from delineate.core.volume import Volume
-from delineate.steps.pictures import AXIAL, CORONAL, SAGITTAL, montage, outline, plot_svg, side_by_side, spread
+from delineate.steps.pictures import AXIAL, CORONAL, SAGITTAL, montage, outline, side_by_side, spread
+from delineate.steps.plots import plot_svg
 
 LABELS = LabelSet.from_names({1: "left kidney", 2: "spleen"})
 
@@ -89,6 +90,21 @@ def test_truth_chooses_the_planes_and_prediction_where_there_is_none(tmp_path):
     kidney = LABELS.labels[0].colour
     assert len(colour_columns(tmp_path / "a.png", kidney)) > len(colour_columns(tmp_path / "b.png", kidney)) > 20
     assert len(colour_columns(tmp_path / "c.png", kidney)) == 0
+
+
+def test_structures_are_filled_on_request_and_masks_can_stand_alone(tmp_path):
+    grid = patient("LPS", (2.0, 2.0, 2.0))
+    inside = bright_at(grid, (-8, 20, 40), 4.5)
+    mask = Volume(inside.astype(np.uint8), grid, "label")
+    scan = Volume(np.full(grid.shape, 100, np.int16), grid)
+    colour = np.array(LABELS.labels[0].colour)
+    tinted = {}
+    for name, image, filled in (("outlined", scan, False), ("filled", scan, True), ("alone", None, True)):
+        montage(image, {"truth": mask}, LABELS, tmp_path / f"{name}.png", window=(0.0, 200.0), filled=filled)
+        pixels = np.asarray(Image.open(tmp_path / f"{name}.png").convert("RGB")).astype(float)
+        mixed = 0.4 * colour + 0.6 * (127 if image is not None else 0.4 * 255)  # half-transparent over what lies below
+        tinted[name] = int((np.abs(pixels - mixed).sum(axis=-1) < 12).sum())
+    assert min(tinted["filled"], tinted["alone"]) > tinted["outlined"] + 1000  # of which a few are the outline's soft edge
 
 
 def test_a_plain_picture_stands_as_it_is_stored(tmp_path):

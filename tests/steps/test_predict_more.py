@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from tests.plans import small_network, small_plan
 from tests.scans import scan
 
@@ -89,6 +90,18 @@ def test_samples_are_measured_as_by_hand(one_channel, tmp_path):
     assert [(r["case"], r["structure"]) for r in rows] == [(c, n) for c in "ab" for n in bundle.labels.names]
     assert float(rows[0]["iou"]) == pytest.approx(record["cases"]["a"]["uncertainty"]["left part"]["iou"])
     assert float(rows[0]["volume_ml"]) == record["cases"]["a"]["volumes_ml"]["left part"]
+
+
+def test_a_montage_is_drawn_of_each_case_on_request(one_channel, tmp_path):
+    for style in ("outlined", "filled"):
+        predict(one_channel / "m.model", [one_channel / "scans"], tmp_path / style, device="cpu", montage=style)
+        cases = json.loads((tmp_path / style / "predictions.json").read_text())["cases"]
+        assert [entry["montage"] for entry in cases.values()] == ["a_montage.png", "b_montage.png"]
+    both = [np.asarray(Image.open(tmp_path / style / "a_montage.png").convert("RGB")).astype(int) for style in ("outlined", "filled")]
+    assert both[0].shape == both[1].shape
+    assert (np.abs(both[0] - both[1]).sum(axis=-1) > 30).sum() > 500
+    with pytest.raises(UsageError, match="outlined, filled, not 'dotted'"):
+        predict(one_channel / "m.model", [one_channel / "scans"], tmp_path / "no", device="cpu", montage="dotted")
 
 
 def test_samples_repeat_and_follow_the_seed(one_channel, tmp_path):

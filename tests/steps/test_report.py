@@ -19,9 +19,11 @@ from delineate.core.labels import LabelSet
 from delineate.core.manifest import Case, Manifest, Source
 from delineate.core.plan import Channel, Network, Plan, Schedule, Structure
 from delineate.core.volume import Volume
-from delineate.formats.files import write
+from delineate.formats.files import read, write
+from delineate.metrics.statistics import interval
 from delineate.steps.evaluate import evaluate
-from delineate.steps.report import overfitting, report
+from delineate.steps.report import report
+from delineate.steps.report_training import overfitting
 
 LABELS = LabelSet.from_names({1: "liver", 2: "right kidney"})
 HITS = {"c0": 0.9, "c1": 0.6, "c2": 0.3, "c3": 1.0}
@@ -126,7 +128,7 @@ def run(tmp_path) -> Path:
     (folder / "fold_0" / "log.jsonl").write_text(a_log(overfit=True) + '{"step": 99, "unfini')
     (folder / "card.json").write_text(json.dumps({"seconds": 1234.5, "peak_memory_mb": 812, "versions": {"torch": "2.13.0"},
                                                   "data_sha256": {f"case{k}": "ab12" * 8 for k in range(12)}}))  # fmt: skip
-    evaluate(folder / "test" / "predictions", folder / "manifest.jsonl", folder / "test")
+    evaluate(folder / "test" / "predictions", folder / "manifest.jsonl", folder / "test", montages=True)
     return folder
 
 
@@ -138,7 +140,8 @@ def test_a_whole_run(run, tmp_path):
     assert f"{scores['means']['dice_mean_per_case']:.3f}" in page.text["summary"]
     liver = page.row("test", "liver")
     dices = [2 * h / (1 + h) for h in HITS.values()]
-    assert liver[1:6] == ["4", f"{np.mean(dices):.3f}", f"{np.median(dices):.3f}", f"{np.std(dices, ddof=1):.3f}", f"{min(dices):.3f}"]
+    low, high = interval(np.array(dices), list(HITS))
+    assert liver[1:6] == ["4", f"{np.mean(dices):.3f}", f"{low:.3f} to {high:.3f}", f"{np.median(dices):.3f}", f"{min(dices):.3f}"]
     assert liver[8].startswith(f"c2 {min(dices):.3f}, c1")
     assert "4 cases, none of which the training saw" in page.text["test"]
     assert page.row("test", "right kidney")[1] == "3 (+1 empty)"
@@ -178,10 +181,10 @@ def test_an_empty_run_still_makes_a_page(tmp_path):
 
 
 def test_lost_scans_are_named_and_the_rest_stands(run):
-    (run / "test" / "predictions" / "c2.nii.gz").unlink()
+    (run / "test" / "montages" / "worst.png").unlink()
     page = Page(report(run))
     assert len(page.images) == 2
-    assert "Worst test case c2 cannot be shown" in page.text["pictures"]
+    assert re.search(r"Worst test case: c2, Dice 0\.\d+\. It cannot be shown: worst\.png is gone", page.text["pictures"])
 
 
 def test_validation_scores_are_not_called_test_scores(run):
@@ -192,6 +195,69 @@ def test_validation_scores_are_not_called_test_scores(run):
     assert "Validation scores" in page.text["test"]
     assert "Worst validation case: c2" in page.text["pictures"]
     assert "It was not tested on data held back." in page.text["limits"]
+
+
+def test_volumes_are_compared_as_bland_and_altman_did(run):
+    page = Page(report(run))
+    scores = json.loads((run / "test" / "scores.json").read_text())
+    differences = np.array([r["value"] for r in scores["rows"] if (r["label"], r["metric"]) == ("liver", "volume_difference_ml")])
+    low, high = (differences.mean() + sign * 1.96 * differences.std(ddof=1) for sign in (-1, 1))
+    assert page.row("volumes", "liver")[4] == f"{low:.3g} to {high:.3g}"
+    svg = svg_lines((run / "report.html").read_text(), "Predicted minus true volume against the mean of both")
+    assert svg.count(">liver<") == svg.count(">right kidney<") == 1
+
+
+def test_what_was_taken_for_what_is_told(run, tmp_path):
+    """A liver of which a tenth is called right kidney."""
+    for file in (run / "test" / "predictions").glob("*.nii.gz"):
+        truth = read(tmp_path / "labels" / file.name)
+        wrong = truth.array.copy()
+        wrong[4:5][wrong[4:5] == 1] = 2
+        write(truth.with_array(wrong, "label"), file)
+    evaluate(run / "test" / "predictions", run / "manifest.jsonl", run / "test")
+    page = Page(report(run))
+    assert "10.0 % of the true liver was called right kidney." in page.text["confusion"]
+    assert page.row("confusion", "liver")[1:] == ["90.0", "10.0", "0.0"]
+    assert page.row("confusion", "right kidney")[1:] == ["0.0", "100.0", "0.0"]
+
+
+def test_error_stands_against_size(run):
+    page = Page(report(run))
+    svg = svg_lines((run / "report.html").read_text(), "Dice against the true volume")
+    assert ">true volume, ml<" in svg
+    assert "Spearman" not in page.text["sizes"]  # four cases say nothing of a correlation
+
+
+def test_time_and_memory_are_told(run):
+    (run / "card.json").write_text(json.dumps({"training_s": {"fold_0": 400, "fold_1": 200}, "seconds": 700, "peak_memory_mb": 923.7}))
+    (run / "test" / "predictions" / "predictions.json").write_text(json.dumps(
+        {"device": "cpu", "cases": {"a": {"seconds": {"total": 1.5}}, "b": {"seconds": {"total": 2.5}}, "c": {}}}))  # fmt: skip
+    page = Page(report(run))
+    assert page.row("cost", "training")[1] == "10 min for 2 networks"
+    assert page.row("cost", "peak memory of the run")[1] == "924 MB"
+    assert page.row("cost", "predicting a case")[1] == "2 s (median), 2.5 s at most, on cpu"
+
+
+def test_an_evaluation_has_a_page_of_its_own(run):
+    page = Page(report(run / "test"))
+    assert (run / "test" / "report.html").is_file()
+    assert page.open_tags == page.outside == []
+    assert {"test", "pictures", "volumes", "confusion", "sizes"} < set(page.text)
+    assert not {"plan", "training", "data", "provenance", "limits"} & set(page.text)
+    assert "The run holds no" not in "".join(page.text.values())
+    assert len(page.images) == 3
+    assert page.row("test", "liver")[1] == "4"
+
+
+def test_every_case_is_a_point_on_its_box(run):
+    html = report(run).read_text()
+    strip = html[html.index('<svg class="strip"') :]
+    strip = strip[: strip.index("</svg>")]
+    dices = sorted(2 * h / (1 + h) for h in HITS.values())
+    assert [float(x) for x in re.findall(r'circle cx="([\d.]+)"', strip)] == pytest.approx([4 + 168 * d for d in dices], abs=0.06)
+    q1, _, q3 = np.percentile(dices, (25, 50, 75))
+    at, width = re.search(r'class="box" x="([\d.]+)" y="3.5" width="([\d.]+)"', strip).groups()
+    assert (float(at), float(width)) == pytest.approx((4 + 168 * q1, 168 * (q3 - q1)), abs=0.06)
 
 
 def svg_lines(page_text: str, caption: str) -> str:

@@ -48,6 +48,15 @@ class Confusion:
         tp, predicted, truth = (a[first:] for a in (np.diagonal(self.voxels), self.voxels.sum(0), self.voxels.sum(1)))
         return Counts.from_voxels((0, *self.values)[first:], tp, predicted, truth, voxel_ml, float(self.voxels.sum()))
 
+    def of(self, values: Sequence[int]) -> Confusion:
+        """The voxels of ``values``, in that order; zeros where a value was not counted. What is not among them is left out."""
+        place = {0: 0} | {v: n for n, v in enumerate(self.values, start=1)}
+        known = [(n, place[v]) for n, v in enumerate((0, *values)) if v in place]
+        voxels = np.zeros((len(values) + 1,) * 2, np.int64)
+        new, old = (list(side) for side in zip(*known, strict=True))
+        voxels[np.ix_(new, new)] = self.voxels[np.ix_(old, old)]
+        return Confusion(tuple(values), voxels)
+
     def shares(self) -> Floats:
         """(L+1, L+1) what share of each true structure went where: rows add up to 1; NaN in the row of one that the truth lacks."""
         return ratio(self.voxels, np.broadcast_to(self.voxels.sum(1, keepdims=True), self.voxels.shape))

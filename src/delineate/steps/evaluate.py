@@ -2,7 +2,7 @@
 
 It pairs files (``cohort.pairs``), counts each pair once (``metrics.overlap``), and writes ``scores.csv`` (a row a case,
 structure and metric), ``scores.json`` (summary, means under their full names, pooled values, what was left out) and, of
-volumes, ``slices.csv``. On request ``steps.side_by_side`` draws the cases.
+volumes, ``slices.csv``. On request ``steps.side_by_side`` draws cases.
 
 The means of one cohort can differ much, so each is always named: *pooled* is computed from the voxels of all cases
 together; *mean per case*, *per slice* and *per patient* are averages of every case's, slice's and patient's own value.
@@ -27,6 +27,7 @@ from ..core.labels import LabelSet
 from ..core.scores import HIGHER, LOWER, NEARER_ZERO, Score, Scores, better_is
 from ..metrics import overlap, statistics, surface
 from ..metrics.by_slice import SliceCounts, count_slices
+from ..metrics.confusion import Confusion, confusion, pool
 from ..metrics.overlap import MEASURES, Counts, Floats
 from ..metrics.surface import Choices
 from .masks import HALF, Reading, digest, is_soft, read_masks
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
 
 FOREGROUND = "foreground"
 SURFACES = Choices()
+CONFUSION_WORDS = "voxels of all cases together; a row is a true structure, a column what its voxels were called, the background first in both"
 WORST = 3  # cases of a structure that its summary names
 BYTES_PER_SECOND = 3e5  # of compressed label maps, read and counted on one core
 
@@ -69,6 +71,8 @@ class Evaluated:
         unpaired: "prediction without truth" and "truth without prediction" -> names.
         failures: name -> why it could not be scored, predictions without truth included.
         pictures: the files drawn.
+        montages: of the best, the median and the worst case: what it is, case, Dice, file (None where it could not be drawn, and why).
+        confusion: (structures + 1)² voxels of all cases, truth x prediction, the background first.
         notes: what was assumed.
         surfaces: how distances were measured; None where they were not.
     """
@@ -84,6 +88,8 @@ class Evaluated:
     unpaired: dict[str, tuple[str, ...]] = field(default_factory=dict)
     failures: dict[str, str] = field(default_factory=dict)
     pictures: tuple[str, ...] = ()
+    montages: tuple[dict[str, Any], ...] | None = None
+    confusion: Confusion | None = None
     notes: tuple[str, ...] = ()
     surfaces: Choices | None = None
 
@@ -117,9 +123,9 @@ class Evaluated:
     def _worth(self, metric: str, cases: Sequence[str], values: Floats) -> dict[str, Any]:
         patients = {c.case: c.patient or c.case for c in self.cases}
         finite = np.flatnonzero(np.isfinite(values))
-        low, high = statistics.interval(values[finite], [patients.get(cases[k], cases[k]) for k in finite])
+        low, high = statistics.interval(values[finite], [patients.get(cases[k], cases[k]) for k in finite.tolist()])
         badness = {HIGHER: -values, LOWER: values, NEARER_ZERO: np.abs(values)}.get(better_is(metric) or "")
-        worst = [] if badness is None else [cases[k] for k in np.argsort(-badness, kind="stable") if not np.isnan(values[k])][:WORST]
+        worst = [] if badness is None else [cases[k] for k in np.argsort(-badness, kind="stable").tolist() if not np.isnan(values[k])][:WORST]
         return {"low95": low, "high95": high, "worst": worst}
 
     def to_json(self) -> str:
@@ -129,6 +135,10 @@ class Evaluated:
             more["slices"] = {"definition": AXIS_WORDS, "slices": self.slices.slices, "rows": "slices.csv", "summary": self.slices.summary()}
         if self.patients is not None:
             more["patients"] = {"summary": self.patients.summary(), "rows": _plain(self.patients)}
+        if self.montages is not None:
+            more["montages"] = list(self.montages)
+        if self.confusion is not None:
+            more["confusion"] = {"definition": CONFUSION_WORDS, "names": ["background", *self.labels.names], "voxels": self.confusion.voxels.tolist()}
         means = {k: v for m in ("dice", "iou") for k, v in self.means(m).items()}
         return self.scores.to_json(
             summary=self.summary(), means=means, pooled=self.pooled, labels=self.labels.to_json(), planar=self.planar,
@@ -139,7 +149,7 @@ class Evaluated:
 
 def evaluate(prediction: str | Path, truth: str | Path, out: str | Path | None = None, *, labels: str | Path | LabelSet | None = None,
              like: str | Path | None = None, as_stack: bool | None = None, surfaces: Choices | None = SURFACES,
-             pictures: bool | int = False, images: str | Path | None = None, workers: int | None = None,
+             pictures: bool | int = False, montages: bool = False, images: str | Path | None = None, workers: int | None = None,
              progress: Callable[..., None] | None = None) -> Evaluated:  # fmt: skip
     """Score predictions against truths, paired by name.
 
@@ -156,6 +166,7 @@ def evaluate(prediction: str | Path, truth: str | Path, out: str | Path | None =
         surfaces: which distances between surfaces to measure of each case (see ``metrics.surface``); None measures none.
         pictures: also draw source, truth and prediction of every case (True), or of at most so many, from the worst to the
             best, into ``out``/pictures. A case that cannot be drawn is told in the notes.
+        montages: also draw the best, the median and the worst case in three planes into ``out``/montages, for the report.
         images: the scans to draw, a folder of files or of folders with the names of the cases, or one scan; None takes those
             of the cohort, and draws masks alone where there are none.
         workers, progress: see ``steps.batch.run``.
@@ -169,9 +180,9 @@ def evaluate(prediction: str | Path, truth: str | Path, out: str | Path | None =
     """
     from .batch import run, workers_for
 
-    if pictures and out is None:
+    if (pictures or montages) and out is None:
         raise UsageError("pictures need a folder to stand in: give out (-o)")
-    if images is not None and not pictures:
+    if images is not None and not (pictures or montages):
         raise UsageError("images are only drawn: give pictures (--pictures) too")
     chooses = Path(labels) if isinstance(labels, str | Path) and Path(labels).suffix.lower() in (".yaml", ".yml") else None
     pairing = pair(prediction, truth, like=like, as_stack=as_stack, labels=chooses)
@@ -190,12 +201,17 @@ def evaluate(prediction: str | Path, truth: str | Path, out: str | Path | None =
     if out is None:
         return evaluated
     write(evaluated, out)  # before anything is drawn: a picture never costs the scores
-    if pictures:
-        from .side_by_side import draw_cases
+    if pictures or montages:
+        from .side_by_side import draw_cases, draw_montages
 
-        drawn, gaps = draw_cases(pairing, evaluated, resolved.reading, Path(out) / "pictures", None if pictures is True else pictures, images,
-                                 workers=workers, progress=progress)  # fmt: skip
-        evaluated = replace(evaluated, pictures=drawn, notes=(*evaluated.notes, *gaps))
+        about = (pairing, evaluated, resolved.reading)
+        if pictures:
+            drawn, gaps = draw_cases(
+                *about, Path(out) / "pictures", None if pictures is True else pictures, images, workers=workers, progress=progress
+            )
+            evaluated = replace(evaluated, pictures=drawn, notes=(*evaluated.notes, *gaps))
+        if montages:
+            evaluated = replace(evaluated, montages=draw_montages(*about, Path(out) / "montages", images, workers=workers, progress=progress))
         write(evaluated, out)
     return evaluated
 
@@ -244,13 +260,10 @@ def table(evaluated: Evaluated) -> Table:
     columns = [
         "n",
         "empty",
-        f"Dice, mean per {unit}",
-        "95 % interval",
-        "sd",
+        f"Dice, mean per {unit} [95 %]",
         "median",
         "min",
-        "Dice, pooled",
-        "IoU",
+        "pooled",
         "precision",
         "recall",
         "|volume error| %",
@@ -261,16 +274,15 @@ def table(evaluated: Evaluated) -> Table:
     summary = {(s["label"], s["metric"]): s for s in evaluated.summary()}
     for name in evaluated.labels.names:
         d = summary[name, "dice"]
-        others = [summary[name, m]["mean"] for m in ("iou", "precision", "recall", "absolute_volume_difference_percent")]
-        shown.add_row(name, str(d["n"]), str(d["undefined"]), decimals(d["mean"]), f"{decimals(d['low95'])} to {decimals(d['high95'])}",
-                      *(decimals(d[k]) for k in ("std", "median", "min")),
-                      decimals(evaluated.pooled[name]["dice"]), *map(decimals, others[:3]), decimals(others[3], 2),
-                      *(mean_distance(summary[name, m]) for m in distances))  # fmt: skip
+        others = [summary[name, m]["mean"] for m in ("precision", "recall", "absolute_volume_difference_percent")]
+        shown.add_row(name, str(d["n"]), str(d["undefined"]), f"{decimals(d['mean'])} [{decimals(d['low95'])}, {decimals(d['high95'])}]",
+                      *(decimals(d[k]) for k in ("median", "min")), decimals(evaluated.pooled[name]["dice"]), *map(decimals, others[:2]),
+                      decimals(others[2], 2), *(mean_distance(summary[name, m]) for m in distances))  # fmt: skip
     if len(evaluated.labels) > 1:
         shown.add_section()
         pooled = _mean([m["dice"] for m in evaluated.pooled.values()])
-        shown.add_row("mean of structures", "", "", decimals(evaluated.scores.mean("dice")), "", "", "", "", decimals(pooled),
-                      *(decimals(evaluated.scores.mean(m)) for m in ("iou", "precision", "recall")),
+        shown.add_row("mean of structures", "", "", decimals(evaluated.scores.mean("dice")), "", "", decimals(pooled),
+                      *(decimals(evaluated.scores.mean(m)) for m in ("precision", "recall")),
                       decimals(evaluated.scores.mean("absolute_volume_difference_percent"), 2),
                       *(decimals(evaluated.scores.mean(m), 2) for m in distances))  # fmt: skip
     return shown
@@ -304,6 +316,7 @@ class Counted:
     foreground_slices: dict[Reading, SliceCounts] = field(default_factory=dict)
     surfaces: dict[str, Floats] = field(default_factory=dict)
     foreground_surfaces: dict[Reading, dict[str, Floats]] = field(default_factory=dict)
+    confusion: Confusion | None = None
     planar: bool = False
     truth_sha256: str = ""
     notes: tuple[str, ...] = ()
@@ -336,7 +349,8 @@ def _count_pair(item: Pair, values: tuple[int, ...] | None, surfaces: Choices | 
         return surface.measure(a, b, of, grid.spacing_mm, surfaces) if surfaces is not None and known_size else {}
 
     found = Counted(item.case, item.patient, counts, tuple(predicted), tuple(true), slices=None if planar else count_slices(p, t, axis),
-                    surfaces=measured(p, t, counts.values), planar=planar, truth_sha256=digest(t), notes=masks.notes)  # fmt: skip
+                    surfaces=measured(p, t, counts.values), confusion=confusion(p, t, counts.values), planar=planar,
+                     truth_sha256=digest(t), notes=masks.notes)  # fmt: skip
     if values is not None:
         return found
     both = (False, True) if masks.is_picture or item.stacked else (False,)
@@ -379,6 +393,7 @@ class _Resolved:
     cases: dict[str, Counts]
     slices: dict[str, SliceCounts]
     surfaces: dict[str, dict[str, Floats]]
+    confusion: Confusion | None = None  # of all cases; of one structure it would say no more than its counts
     reading: Reading | None = None
 
 
@@ -409,6 +424,7 @@ def _gather(counted: list[Counted], pairing: Pairing, found: _Resolved, failures
         failures=failures | dict.fromkeys(pairing.without_truth, "prediction without truth"),
         notes=(*pairing.notes, *notes, *dict.fromkeys(note for c in counted for note in c.notes)),
         surfaces=surfaces,
+        confusion=found.confusion,
     )
 
 
@@ -420,7 +436,7 @@ def _resolve(counted: list[Counted], known: LabelSet | None, notes: list[str]) -
         notes.extend(_foreground_notes(predicted, true, soft))
         slices = {c.case: c.foreground_slices[soft] for c in counted if soft in c.foreground_slices}
         distances = {c.case: c.foreground_surfaces[soft] for c in counted}
-        return _Resolved(LabelSet.from_names({1: FOREGROUND}), {c.case: c.foreground[soft] for c in counted}, slices, distances, soft)
+        return _Resolved(LabelSet.from_names({1: FOREGROUND}), {c.case: c.foreground[soft] for c in counted}, slices, distances, reading=soft)
     stray = sorted(predicted - true) if known is None else []
     if stray:
         case = next(c.case for c in counted if stray[0] in c.predicted)
@@ -429,7 +445,8 @@ def _resolve(counted: list[Counted], known: LabelSet | None, notes: list[str]) -
     labels = known if known is not None else LabelSet.from_names({v: f"label {v}" for v in true})
     slices = {c.case: c.slices for c in counted if c.slices is not None}
     distances = {c.case: _in_order(c, labels.values) for c in counted}
-    return _Resolved(labels, {c.case: c.counts.of(labels.values) for c in counted}, slices, distances)
+    together = pool(c.confusion.of(labels.values) for c in counted if c.confusion is not None)
+    return _Resolved(labels, {c.case: c.counts.of(labels.values) for c in counted}, slices, distances, together)
 
 
 def _in_order(counted: Counted, values: Sequence[int]) -> dict[str, Floats]:

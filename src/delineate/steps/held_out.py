@@ -109,7 +109,7 @@ def evaluate(run: Run, evaluation: Manifest) -> dict[str, Any]:
         )
         run.failures += [str(o.error) for o in outcomes if o.error is not None]
     atomic.write_text(folder / "manifest.jsonl", evaluation.to_jsonl())
-    evaluated = evaluate_step.evaluate(folder / "predictions", folder / "manifest.jsonl", folder, pictures=_pictures(run))
+    evaluated = evaluate_step.evaluate(folder / "predictions", folder / "manifest.jsonl", folder, pictures=_pictures(run), montages=True)
     what = "test" if is_test else ("cross-validation" if len(groups) > 1 else "validation")
     dice = {label: float(describe(evaluated.scores.values(label, "dice"))["mean"]) for label in evaluated.scores.labels}
     run.say(f"{what} Dice on {len(evaluation)} cases: " + ", ".join(f"{k} {v:.3f}" for k, v in dice.items()))

@@ -9,7 +9,6 @@ is unknown, is shown as it is stored and without letters.
 
 from __future__ import annotations
 
-import io
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -32,9 +31,9 @@ SAMPLE_VOXELS = 1 << 21  # of which the percentiles are taken: sorting a whole s
 TITLE_INCHES = 0.24  # above each panel
 YELLOW = (255, 255, 0)
 RIGHT_ON_LEFT = "patient's right on the left"
+FILL = 0.4  # opacity
 STYLES = ("solid", "dashed", "dotted", "dashdot")
 GRID_TOLERANCE_MM = 0.1
-INK = "#123457"  # stands for the page's text colour in a plot, and is replaced by it
 _SHOWN_AS = "LPS"  # i runs to the patient's left, j to the back, k upwards: the picture's right, down and up
 
 
@@ -75,33 +74,37 @@ AS_STORED = Plane("", 2, "")
 PLANES = (SAGITTAL, CORONAL, AXIAL)  # by the axis that is looked along
 
 
-def montage(image: Volume, masks: dict[str, Volume], labels: LabelSet, path: str | Path, window: tuple[float, float] | None = None,
-            title: str = "") -> Path:  # fmt: skip
+def montage(image: Volume | None, masks: dict[str, Volume], labels: LabelSet, path: str | Path, window: tuple[float, float] | None = None,
+            title: str = "", filled: bool = False) -> Path:  # fmt: skip
     """Write a PNG of the planes that show most of the first mask, with every mask's contours.
 
     Args:
-        image: (I, J, K) or (C, I, J, K); the first channel is shown.
+        image: (I, J, K) or (C, I, J, K); the first channel is shown. None shows the masks alone, of which there must be one then.
         masks: name -> label map on the image's grid, drawn in this order as solid, dashed, dotted lines; where the
             first is empty the next one chooses the planes, and the middle is shown where all are.
         labels: whose colours are used; other values are not drawn.
         path: the PNG file.
         window: lowest and highest shown value; None is -160..240 HU for CT, else the 1st to 99th percentile.
+        filled: fill the first mask's structures with their colour too, half transparent.
 
     Raises:
         GeometryError: a mask does not stand on the image's grid.
         OutputError: it cannot be written.
     """
+    base = image if image is not None else next(iter(masks.values()))
     for name, mask in masks.items():
-        _check_place(image, name, mask)
-    placed = _is_placed(image)
-    shown = image.reorient(_SHOWN_AS) if placed else image
+        _check_place(base, name, mask)
+    placed = _is_placed(base)
+    shown = base.reorient(_SHOWN_AS) if placed else base
     drawn = {name: (mask.reorient(_SHOWN_AS) if placed else mask).channels_array[0] for name, mask in masks.items()}
     array = shown.channels_array[0]
     planes = _planes(array.shape, placed)
-    low_high, words = _window(array, image.unit, window)
+    low_high, words = ((0.0, 2.5), "masks alone") if image is None else _window(array, image.unit, window)
+    if image is None:
+        array = np.isin(array, labels.values)
     indices = [_fullest(list(drawn.values()), labels, plane.axis, array.shape[plane.axis]) for plane in planes]
     with replacing(path) as temporary:
-        _draw(array, drawn, labels, planes, indices, shown.grid.spacing_mm, low_high, (words, title), temporary)
+        _draw(array, drawn, labels, planes, indices, shown.grid.spacing_mm, low_high, (words, title), temporary, filled)
     return Path(path)
 
 
@@ -212,7 +215,7 @@ def spread(amounts: NDArray[np.int64], most: int) -> list[int]:
 
 
 def _draw(array: NDArray[Any], masks: dict[str, NDArray[Any]], labels: LabelSet, planes: list[Plane], indices: list[int],
-          spacing_mm: Sequence[float], low_high: tuple[float, float], words: tuple[str, str], path: Path) -> None:  # fmt: skip
+          spacing_mm: Sequence[float], low_high: tuple[float, float], words: tuple[str, str], path: Path, filled: bool) -> None:  # fmt: skip
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -227,6 +230,8 @@ def _draw(array: NDArray[Any], masks: dict[str, NDArray[Any]], labels: LabelSet,
     used: set[int] = set()
     for ax, plane, index, cut in zip(axes, planes, indices, cuts, strict=True):
         _show(ax, plane, cut, spacing_mm, low_high, plane.place(index, array.shape))
+        if filled and masks:
+            _fill(ax, plane.cut(next(iter(masks.values())), index), labels)
         for style, mask in zip(STYLES, masks.values(), strict=False):
             used |= _contours(ax, plane.cut(mask, index), labels, style)
     _legend(figure, list(masks), labels, used)
@@ -307,6 +312,15 @@ def _contours(ax: Any, cut: NDArray[Any], labels: LabelSet, style: str) -> set[i
     return found
 
 
+def _fill(ax: Any, cut: NDArray[Any], labels: LabelSet) -> None:
+    """Every structure in its colour, half transparent; drawn pixel by pixel, so nothing is smoothed."""
+    colours = np.zeros((int(cut.max(initial=0)) + 1, 4))
+    for label in labels:
+        if label.value < len(colours):
+            colours[label.value] = (*_rgb(label), FILL)
+    ax.imshow(colours[np.asarray(cut, dtype=np.intp)], aspect=ax.get_aspect(), interpolation="nearest", zorder=1)
+
+
 def outline(mask: NDArray[np.bool_]) -> list[NDArray[np.float64]]:
     """Closed lines around ``mask`` (rows, columns): each (n, 2) of x (column) and y (row), pixel centres at whole numbers.
 
@@ -355,38 +369,3 @@ def _legend(figure: Any, names: list[str], labels: LabelSet, used: set[int]) -> 
 def _words(figure: Any, words: Sequence[str]) -> None:
     """The line at the foot of a picture."""
     figure.text(0.5, 0.008, "  ·  ".join(w for w in words if w), ha="center", va="bottom", color="#a8a8a8", fontsize=7.5)
-
-
-# ---- plots ----
-
-
-def plot_svg(lines: Sequence[tuple[str, list[float], list[float], str, str]], y_name: str, limits: tuple[float, float] | None = None,
-             x_name: str = "step", zero: bool = False) -> str:  # fmt: skip
-    """An SVG element of (name, x, y, colour, style) lines for an HTML page, in the page's own text colour.
-
-    A style is one of matplotlib's line styles, or "o" for points; the colour ``INK`` becomes the page's. A line with
-    the name "" is not in the legend. ``limits`` are those of y; ``zero`` draws a line at 0.
-    """
-    import matplotlib
-    from matplotlib.figure import Figure
-
-    settings: Any = {"svg.fonttype": "none", "svg.hashsalt": f"{y_name}{len(lines)}", "text.color": INK, "axes.edgecolor": INK,
-                     "axes.labelcolor": INK, "xtick.color": INK, "ytick.color": INK, "font.size": 9, "font.family": "sans-serif"}  # fmt: skip
-    with matplotlib.rc_context(settings):
-        figure = Figure(figsize=(5.4, 3.1), layout="constrained")
-        ax = figure.subplots()
-        for name, x, y, colour, style in lines:
-            look: dict[str, Any] = {"ls": "none", "marker": "o", "ms": 4, "alpha": 0.75} if style == "o" else {"ls": style, "lw": 1.5}
-            ax.plot(x, y, color=colour, label=name or "_hidden", **look)
-        if zero:
-            ax.axhline(0, color=INK, lw=0.8)
-        ax.set(xlabel=x_name, ylabel=y_name)
-        if limits:
-            ax.set_ylim(limits)
-        ax.spines[["top", "right"]].set_visible(False)
-        if any(name for name, *_ in lines):
-            ax.legend(frameon=False, fontsize=8)
-        text = io.StringIO()
-        figure.savefig(text, format="svg", transparent=True, metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
-    svg = text.getvalue()
-    return svg[svg.index("<svg") :].replace(INK, "currentColor")

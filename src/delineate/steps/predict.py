@@ -39,6 +39,7 @@ from . import batch
 
 FORMATS = ("nii.gz", "nii", "nrrd", "mha", "png")
 BACKENDS = ("auto", "openvino", "torch")
+MONTAGES = ("outlined", "filled")
 PRECISIONS = ("auto", "float32")
 UNCERTAINTY = ("case", "structure", "volume_ml", "mean_ml", "std_ml", "cv", "iou", "found_in")  # columns of uncertainty.csv
 
@@ -63,6 +64,7 @@ class Options:
         ram_bytes, vram_bytes: what the process and its GPU may use, from reading to the written file; a case that needs more is refused
             with the least that works. None is no limit.
         skip_air: do not ask the network about what is more than 3 cm outside the body of a CT.
+        montage: also write CASE_montage.png, three planes with the structures "outlined" or "filled".
     """
 
     device: str = "auto"
@@ -78,6 +80,7 @@ class Options:
     ram_bytes: int | None = None
     vram_bytes: int | None = None
     skip_air: bool = False
+    montage: str | None = None
 
 
 @dataclass(frozen=True)
@@ -126,7 +129,7 @@ def predict_cases(bundle: Bundle, manifest: Manifest, out: str | Path, *, model:
         refuse_missing(bundle.plan)
     if asked.skip_air:
         refuse_unless_ct(bundle.plan)
-    for given, allowed in ((asked.backend, BACKENDS), (asked.precision, PRECISIONS)):
+    for given, allowed in ((asked.backend, BACKENDS), (asked.precision, PRECISIONS), (asked.montage or MONTAGES[0], MONTAGES)):
         if given not in allowed:
             raise UsageError(f"allowed are {', '.join(allowed)}, not {given!r}")
     import torch
@@ -279,7 +282,17 @@ def predict_case(
     entry = {"file": target.name, "input": case.path, **prediction.to_json(), "peak_memory_mb": peak_memory_mb()}
     if options.dicom_seg:
         entry["dicom_seg"] = _write_seg(case, prediction, out, bundle_id)
+    if options.montage:
+        entry["montage"] = _write_montage(case, read(case), prediction, out, options.montage)  # read again: so far its memory was free for the sums
     return entry
+
+
+def _write_montage(case: Case, image: Volume, prediction: Prediction, out: Path, style: str) -> str:
+    from .pictures import montage
+
+    target = out / f"{case.id}_montage.png"
+    montage(image, {"prediction": prediction.labels}, prediction.structures, target, title=case.id, filled=style == "filled")
+    return target.name
 
 
 def _memory(case: Case, engine: Any, options: Options) -> int | None:

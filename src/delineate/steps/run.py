@@ -30,6 +30,7 @@ from . import check as check_step
 from . import plan as plan_step
 
 OTHER_TASK = 0.5  # of a first stage's kernels, where the second has other structures (benchmarks/warm_start.py)
+ENOUGH_TO_VALIDATE = 16  # patients, where others are held out to test: more would be lost to training, and only choose a checkpoint
 RESERVE_S = 12.0  # of a budget, for bundling, the report and leaving
 
 Say = Callable[[str], None]
@@ -221,6 +222,9 @@ def _with_sides(manifest: Manifest, request: Request, folds: int) -> Manifest:
     patients = len({c.patient for c in learning})
     if patients < 2:
         raise LayoutError(f"found {patients} patient(s) to learn from; at least 2 are needed, one to train and one to validate", path=request.data)
+    tested = any(c.split == "test" and c.label for c in manifest)
+    if tested and not request.folds and request.fold is None:  # validation then has one use, choosing a checkpoint
+        folds = max(folds, patients // ENOUGH_TO_VALIDATE)
     return manifest.with_folds(min(request.folds or folds, patients), request.seed)
 
 

@@ -1,4 +1,5 @@
-"""Pictures of an evaluation: of each case source, truth and prediction side by side, ``pictures/CASE.png``.
+"""Pictures of an evaluation: of each case source, truth and prediction side by side, ``pictures/CASE.png``; and of the best, the median and the
+worst case three planes with both outlines, ``montages/WHAT.png``.
 
 It finds the scan of each case (the cohort's, that of a folder of images by name, or the one whose geometry a stack of slices
 takes), reads the pair again and draws it, one case at a time in each process. Nothing that goes wrong here is raised: a case
@@ -10,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from .evaluate import Evaluated
 
 SECONDS_A_PICTURE = 0.7
+BEST, MEDIAN, WORST = "best", "median", "worst"
 MOST_NAMED = 4  # structures in a title
 
 
@@ -39,6 +41,7 @@ class Drawing:
     reading: Reading | None
     title: str
     path: str
+    planes: bool = False  # three planes with both outlines, in the place of slices side by side
 
 
 def draw_cases(pairing: Pairing, evaluated: Evaluated, reading: Reading | None, folder: Path, most: int | None, images: str | Path | None,
@@ -71,6 +74,32 @@ def draw_cases(pairing: Pairing, evaluated: Evaluated, reading: Reading | None, 
     return tuple(str(o.value) for o in outcomes if o.value is not None), tuple(gaps)
 
 
+def draw_montages(pairing: Pairing, evaluated: Evaluated, reading: Reading | None, folder: Path, images: str | Path | None,
+                  *, workers: int | None = None, progress: Callable[..., None] | None = None) -> tuple[dict[str, Any], ...]:  # fmt: skip
+    """Draw the best, the median and the worst case by mean Dice; of few cases one may be two of them and is drawn once.
+
+    Returns:
+        Of each: what it is, case, Dice, the file within ``folder``'s parent (None where it could not be drawn) and why not.
+    """
+    dices = _dices(evaluated)
+    ranked = sorted((case for case in dices if np.isfinite(_mean(dices[case]))), key=lambda case: (_mean(dices[case]), case))
+    if not ranked:
+        return ()
+    places = {0: WORST} | ({len(ranked) // 2: MEDIAN} if len(ranked) > 2 else {}) | ({len(ranked) - 1: BEST} if len(ranked) > 1 else {})
+    chosen = {what: ranked[k] for k, what in sorted(places.items(), reverse=True)}
+    pairs = {p.case: p for p in pairing.pairs}
+    try:
+        known, lost = _images([pairs[case] for case in chosen.values()], images), None
+    except DelineateError as error:
+        known, lost = {}, str(error)
+    jobs = [Drawing(pairs[case], known.get(case), evaluated.labels, reading, _title(case, dices[case]), str(folder / f"{what}.png"), planes=True)
+            for what, case in chosen.items()]  # fmt: skip
+    count = workers_for(SECONDS_A_PICTURE * len(jobs), len(jobs)) if workers is None else workers
+    outcomes = run(draw, jobs, names=list(chosen.values()), workers=count, progress=progress)
+    return tuple({"what": what, "case": case, "dice": _mean(dices[case]), "file": None if done.error else f"{folder.name}/{what}.png",
+                  "why": str(done.error) if done.error else lost} for (what, case), done in zip(chosen.items(), outcomes, strict=True))  # fmt: skip
+
+
 def draw(job: Drawing) -> str:
     """Read one case and draw it; the file written.
 
@@ -78,10 +107,12 @@ def draw(job: Drawing) -> str:
         DelineateError: a file cannot be read, image and masks stand at different places, or the picture cannot be written.
     """
     from ..formats.files import read
-    from .pictures import side_by_side
+    from .pictures import montage, side_by_side
 
     masks = read_masks(job.pair, job.labels.values) if job.reading is None else read_masks(job.pair, None).read_as(job.reading)
     image = None if job.image is None else read(job.image)
+    if job.planes:
+        return str(montage(image, {"truth": masks.truth, "prediction": masks.prediction}, job.labels, job.path, title=job.title))
     return str(side_by_side(image, masks.truth, masks.prediction, job.labels, job.path, title=job.title))
 
 

@@ -29,7 +29,7 @@ def figures(values: Floats, names: Sequence[str], groups: Sequence[str], metric:
         names: (R,) of the runs.
         groups: (C,) the patient of each case.
     """
-    defined = np.flatnonzero(~np.isnan(values).any(axis=0))
+    defined = np.flatnonzero(~np.isnan(values).any(axis=0)).tolist()
     kept, who = values[:, defined], [groups[k] for k in defined]
     runs = {name: describe(v) | {"undefined": int(np.isnan(row).sum())} for name, v, row in zip(names, kept, values, strict=True)}
     differences = [_difference(kept[0], kept[k], who, metric) | {"run": names[k], "to": names[0]} for k in range(1, len(kept))]

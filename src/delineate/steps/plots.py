@@ -1,0 +1,97 @@
+"""Plots of the report as SVG: curves, points, agreement of volumes. Text takes the page's own colour, so that they suit dark and light."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+INK = "#123457"  # stands for the page's text colour in a plot, and is replaced by it
+COLUMNS = 3  # of small plots
+
+
+def plot_svg(lines: Sequence[tuple[str, list[float], list[float], str, str]], y_name: str, limits: tuple[float, float] | None = None,
+             x_name: str = "step", x_log: bool = False) -> str:  # fmt: skip
+    """An SVG element of (name, x, y, colour, style) lines for an HTML page, in the page's own text colour.
+
+    A style is one of matplotlib's line styles, or "o" for points; the colour ``INK`` becomes the page's. A line with
+    the name "" is not in the legend. ``limits`` are those of y; ``x_log`` spaces x by its logarithm.
+    """
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    with matplotlib.rc_context(_settings(f"{y_name}{len(lines)}")):
+        figure = Figure(figsize=(5.4, 3.1), layout="constrained")
+        ax = figure.subplots()
+        for name, x, y, colour, style in lines:
+            look: dict[str, Any] = {"ls": "none", "marker": "o", "ms": 4, "alpha": 0.75} if style == "o" else {"ls": style, "lw": 1.5}
+            ax.plot(x, y, color=colour, label=name or "_hidden", **look)
+        if x_log:
+            ax.set_xscale("log")
+            ax.xaxis.set_major_formatter(lambda value, place: f"{value:g}")
+            ax.xaxis.set_minor_formatter(lambda value, place: "")
+        ax.set(xlabel=x_name, ylabel=y_name)
+        if limits:
+            ax.set_ylim(limits)
+        ax.spines[["top", "right"]].set_visible(False)
+        if any(name for name, *_ in lines):
+            ax.legend(frameon=False, fontsize=8)
+        return _svg(figure)
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """What two ways of measuring the same cases differ by (Bland & Altman, Lancet 1986).
+
+    Args:
+        name, colour: of the structure.
+        mean, difference: of each case: the mean of both, and the second less the first.
+        bias: the mean difference; ``low``, ``high``: the limits of agreement, bias -+ 1.96 deviations.
+    """
+
+    name: str
+    colour: str
+    mean: list[float]
+    difference: list[float]
+    bias: float
+    low: float
+    high: float
+
+
+def agreement_svg(panels: Sequence[Agreement], unit: str) -> str:
+    """An SVG element of small Bland-Altman plots, one a structure, each with its own axes: structures differ much in size."""
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    columns = min(COLUMNS, len(panels))
+    rows = -(-len(panels) // columns)
+    with matplotlib.rc_context(_settings("".join(p.name for p in panels)) | {"font.size": 8}):
+        figure = Figure(figsize=(3.1 * columns, 2.3 * rows), layout="constrained")
+        axes = figure.subplots(rows, columns, squeeze=False).ravel()
+        for ax, panel in zip(axes, panels, strict=False):
+            ax.axhline(0, color=INK, lw=0.5)
+            ax.axhline(panel.bias, color=INK, lw=1.1)
+            for limit in (panel.low, panel.high):
+                ax.axhline(limit, color=INK, lw=0.8, ls="--")
+            ax.plot(panel.mean, panel.difference, ls="none", marker="o", ms=3.2, mew=0, alpha=0.75, color=panel.colour)
+            ax.set_title(panel.name, fontsize=8.5)
+            ax.spines[["top", "right"]].set_visible(False)
+            ax.margins(y=0.15)
+        for ax in axes[len(panels) :]:
+            ax.set_visible(False)
+        figure.supxlabel(f"mean of true and predicted volume, {unit}", fontsize=8)
+        figure.supylabel(f"predicted minus true, {unit}", fontsize=8)
+        return _svg(figure)
+
+
+def _settings(salt: str) -> Any:
+    return {"svg.fonttype": "none", "svg.hashsalt": salt, "text.color": INK, "axes.edgecolor": INK, "axes.labelcolor": INK,
+            "axes.titlecolor": INK, "xtick.color": INK, "ytick.color": INK, "font.size": 9, "font.family": "sans-serif"}  # fmt: skip
+
+
+def _svg(figure: Any) -> str:
+    text = io.StringIO()
+    figure.savefig(text, format="svg", transparent=True, metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
+    svg = text.getvalue()
+    return svg[svg.index("<svg") :].replace(INK, "currentColor")
