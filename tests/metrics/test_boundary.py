@@ -123,9 +123,9 @@ def test_what_does_not_fit_is_refused():
         with pytest.raises(GeometryError):
             boundary_iou(mask, other, spacing)
     for distance in (0.79, float("nan")):
-        with pytest.raises(UsageError, match="at least the smallest spacing, 0.8 mm"):
+        with pytest.raises(UsageError, match=r"at least the smallest spacing, 0\.8 mm"):
             boundary_iou(mask, mask, SPACING, distance)
-    with pytest.raises(UsageError, match="1.3 mm"):
+    with pytest.raises(UsageError, match=r"1\.3 mm"):
         boundary_iou(mask[:, :, :1], mask[:, :, :1], (1.3, 1.5, 0.1), 1.0)
 
 

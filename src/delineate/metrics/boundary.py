@@ -1,13 +1,12 @@
 """Boundary IoU: the overlap of two masks near their boundaries alone, so that a large body's inside does not hide what its outline misses.
 
-Cheng et al. (Boundary IoU, CVPR 2021) take of each mask the pixels within d of its own contour, and the IoU of what remains. There, d counts pixels of a
-photograph, in steps to any of eight neighbours (an eroded mask), and is 2 % of the image's diagonal. Here it is a distance in mm:
+Cheng et al. (Boundary IoU, CVPR 2021) take of each mask the pixels within d of its own contour, and the IoU of what remains. There, d counts the
+pixels of a photograph, in steps to any of eight neighbours (an eroded mask), and is 2 % of the image's diagonal. Here it is a distance in mm:
 
     a voxel of the mask is within d of its boundary if the centre of some voxel outside the mask is at most d mm from its own
 
 which on a square grid is the same for a d of one diagonal step, and otherwise rounder, and which means the same at any spacing. What lies beyond the
-array is outside, as in the original. Across an axis whose spacing is above d, slices that agree are neither near a boundary nor far: only their outline
-within the slice counts.
+array is outside, as in the original. Across an axis whose spacing is above d nothing is near: of thick slices only the outline within each counts.
 
     truth      prediction   boundary_iou
     empty      empty        NaN
@@ -87,7 +86,7 @@ def two_percent_mm(shape: Sequence[int], spacing_mm: Sequence[float]) -> float:
 
 @njit(cache=True, nogil=True)
 def _near(solid, spacing, limit):  # type: ignore[no-untyped-def]
-    """Which voxels of ``solid``, which has an empty rim, lie within a squared distance of one outside; only slices within reach are kept at a time."""
+    """Which voxels of ``solid``, with an empty rim, lie within a squared distance of one outside; only slices within reach are kept at a time."""
     size_i, size_j, size_k = solid.shape
     reach = int(np.sqrt(limit) / spacing[0])
     kept, near = np.empty((2 * reach + 1, size_j, size_k)), np.zeros(solid.shape, np.bool_)
