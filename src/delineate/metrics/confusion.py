@@ -109,7 +109,7 @@ def _found(array: NDArray[Any], name: str) -> set[int]:
     """The non-zero values that occur."""
     seen = np.zeros(LARGEST_VALUE + 1, np.bool_)
     for (chunk,) in memory_chunks(array):
-        _mark_runs(*_narrow(whole_numbers(chunk, name)), seen)
+        _mark_runs(_narrow(whole_numbers(chunk, name))[0], seen)
     return {int(v) for v in np.flatnonzero(seen)} - {0}
 
 

@@ -33,6 +33,7 @@ from ..core.errors import GeometryError, UsageError
 from .overlap import Floats, Ints, foreground_box
 
 Match = Literal["overlap", "optimal", "greedy"]
+Connectivity = Literal[26, 18, 6]
 ROUNDING = 1e-9  # 30 voxels of 0.001 ml are not less than 0.03 ml
 
 
@@ -143,7 +144,7 @@ def lesions(
     match: Match = "overlap",
     threshold: float | None = None,
     least_ml: float = 0.0,
-    connectivity: int = 26,
+    connectivity: Connectivity = 26,
 ) -> Lesions:
     """Find the lesions of both masks and match them; the work does not grow with their number beyond their own voxels.
 
@@ -226,7 +227,7 @@ class _Pairs:
         return np.bincount(self.own, weights=self.shared, minlength=len(self.own_sizes)) / self.own_sizes
 
 
-def _components(mask: NDArray[Any], connectivity: int) -> _Components:
+def _components(mask: NDArray[Any], connectivity: Connectivity) -> _Components:
     import cc3d
 
     solid = np.ascontiguousarray((mask if mask.ndim == 3 else mask[..., None]) != 0)
@@ -310,7 +311,7 @@ def _assigned(pairs: _Pairs, group: NDArray[np.intp]) -> NDArray[np.intp]:
     worth[t, p], which[t, p] = pairs.iou[group] + len(group), group
     rows, columns = linear_sum_assignment(worth, maximize=True)
     chosen = which[rows, columns]
-    return chosen[chosen >= 0]
+    return np.asarray(chosen[chosen >= 0])
 
 
 def _share(above: float, below: float) -> float:
