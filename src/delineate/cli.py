@@ -238,6 +238,9 @@ def evaluate(
     ] = "surfels",
     percentile: Annotated[str, typer.Option(help="HD95: directed (the larger of both directions) or pooled (both together).")] = "directed",
     tolerance: Annotated[float, typer.Option(help="Of the surface Dice, in mm.", metavar="MM")] = 2.0,
+    also: Annotated[
+        list[str] | None, typer.Option(help="lesions, centreline (clDice) or boundary (IoU near the contour) too; may be given several times.")
+    ] = None,
     pictures: Annotated[
         bool, typer.Option("--pictures", help="Draw each case: source, truth, prediction side by side, OUT/pictures/CASE.png.")
     ] = False,
@@ -260,6 +263,7 @@ def evaluate(
             like=like,
             as_stack=as_stack,
             surfaces=step.surface_choices(surface, percentile, tolerance),
+            also=also or (),
             pictures=pictures,
             montages=report and out is not None,
             images=images,

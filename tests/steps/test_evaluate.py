@@ -185,6 +185,29 @@ def test_an_infinite_distance_is_kept_and_counted(tmp_path):
     assert [again["runs"][n]["infinite"] for n in ("json", "csv")] == [1, 1]
 
 
+def test_further_groups_of_measures_are_taken_where_asked_for(tmp_path):
+    truth = block((20, 12, 10), 3, (1, 1, 1), (6, 5, 5)) + block((20, 12, 10), 3, (12, 6, 6), (15, 9, 9))  # two pieces
+    wrong = block((20, 12, 10), 3, (2, 1, 1), (6, 5, 5)) + block((20, 12, 10), 3, (17, 1, 1), (18, 2, 2))  # one found, one missed, one false
+    for name, mask in (("t", truth), ("p", wrong)):
+        save(mask, tmp_path / name / "a.nii.gz")
+    names = LabelSet.from_names({3: "lesion"})
+    plain = evaluate(tmp_path / "p", tmp_path / "t", labels=names)
+    assert not [m for m in plain.scores.metrics if m.startswith(("lesion", "cl_", "boundary"))]
+    found = evaluate(tmp_path / "p", tmp_path / "t", tmp_path / "out", labels=names, also=("lesions", "centreline", "boundary"))
+    of = {r.metric: r.value for r in found.scores}
+    assert [of[m] for m in ("lesion_f1", "lesion_recall", "lesion_precision", "lesion_misses", "lesion_false_alarms")] == [0.5, 0.5, 0.5, 1, 1]
+    from delineate.metrics.boundary import boundary_iou
+    from delineate.metrics.centreline import cl_dice
+
+    grid = read(tmp_path / "t" / "a.nii.gz").grid
+    assert of["cl_dice"] == cl_dice(wrong, truth).dice
+    assert of["boundary_iou_2mm"] == boundary_iou(wrong, truth, grid.spacing_mm, max(2.0, *grid.spacing_mm[:2]))
+    said = json.loads((tmp_path / "out" / "scores.json").read_text())["definitions"]
+    assert "Shit 2021" in said["cl_dice"]
+    with pytest.raises(UsageError, match="lesions, centreline, boundary, not beauty"):
+        evaluate(tmp_path / "p", tmp_path / "t", also=("beauty",))
+
+
 def test_confusion_is_pooled_over_cases_in_the_order_of_the_structures(tmp_path):
     for k in range(2):
         truth = block((4, 4, 4), 2, (0, 0, 0), (2, 2, 2))  # 8 voxels of value 2

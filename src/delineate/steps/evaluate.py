@@ -25,8 +25,9 @@ from ..core.atomic import make_folder, write_text
 from ..core.errors import DelineateError, InputError, LabelError, UsageError
 from ..core.labels import LabelSet
 from ..core.scores import HIGHER, LOWER, NEARER_ZERO, Score, Scores, better_is
-from ..metrics import overlap, statistics, surface
+from ..metrics import overlap, statistics
 from ..metrics.by_slice import SliceCounts, count_slices
+from ..metrics.chosen import GROUPS, NOTHING, Chosen
 from ..metrics.confusion import Confusion, confusion, pool
 from ..metrics.overlap import MEASURES, Counts, Floats
 from ..metrics.surface import Choices
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
 
 FOREGROUND = "foreground"
 SURFACES = Choices()
+STANDARD = Chosen(SURFACES)
 CONFUSION_WORDS = "voxels of all cases together; a row is a true structure, a column what its voxels were called, the background first in both"
 WORST = 3  # cases of a structure that its summary names
 BYTES_PER_SECOND = 3e5  # of compressed label maps, read and counted on one core
@@ -74,7 +76,7 @@ class Evaluated:
         montages: of the best, the median and the worst case: what it is, case, Dice, file (None where it could not be drawn, and why).
         confusion: (structures + 1)² voxels of all cases, truth x prediction, the background first.
         notes: what was assumed.
-        surfaces: how distances were measured; None where they were not.
+        chosen: what was measured beside the overlaps.
     """
 
     scores: Scores
@@ -91,7 +93,7 @@ class Evaluated:
     montages: tuple[dict[str, Any], ...] | None = None
     confusion: Confusion | None = None
     notes: tuple[str, ...] = ()
-    surfaces: Choices | None = None
+    chosen: Chosen = NOTHING
 
     @property
     def exit_code(self) -> int:
@@ -144,13 +146,13 @@ class Evaluated:
             summary=self.summary(), means=means, pooled=self.pooled, labels=self.labels.to_json(), planar=self.planar,
             cases=[vars(c) for c in self.cases], unpaired={k: list(v) for k, v in self.unpaired.items()}, failures=self.failures,
             notes=list(self.notes), pictures=[f"pictures/{Path(p).name}" for p in self.pictures],
-            definitions=definitions(self.surfaces), **more)  # fmt: skip
+            definitions=definitions(self.chosen), **more)  # fmt: skip
 
 
 def evaluate(prediction: str | Path, truth: str | Path, out: str | Path | None = None, *, labels: str | Path | LabelSet | None = None,
              like: str | Path | None = None, as_stack: bool | None = None, surfaces: Choices | None = SURFACES,
-             pictures: bool | int = False, montages: bool = False, images: str | Path | None = None, workers: int | None = None,
-             progress: Callable[..., None] | None = None) -> Evaluated:  # fmt: skip
+             also: Sequence[str] = (), pictures: bool | int = False, montages: bool = False, images: str | Path | None = None,
+             workers: int | None = None, progress: Callable[..., None] | None = None) -> Evaluated:  # fmt: skip
     """Score predictions against truths, paired by name.
 
     Args:
@@ -164,6 +166,7 @@ def evaluate(prediction: str | Path, truth: str | Path, out: str | Path | None =
             128); the notes say so.
         like, as_stack: see ``cohort.pairs.pair``.
         surfaces: which distances between surfaces to measure of each case (see ``metrics.surface``); None measures none.
+        also: further groups of measures: "lesions", "centreline", "boundary" (see ``metrics.chosen``).
         pictures: also draw source, truth and prediction of every case (True), or of at most so many, from the worst to the
             best, into ``out``/pictures. A case that cannot be drawn is told in the notes.
         montages: also draw the best, the median and the worst case in three planes into ``out``/montages, for the report.
@@ -172,7 +175,7 @@ def evaluate(prediction: str | Path, truth: str | Path, out: str | Path | None =
         workers, progress: see ``steps.batch.run``.
 
     Raises:
-        UsageError: pictures are wanted without ``out``, or ``images`` without pictures.
+        UsageError: pictures are wanted without ``out``, or ``images`` without pictures; a group of measures that there is not.
         InputError: a path does not exist, or no case could be scored (with the first reason).
         LayoutError: nothing pairs.
         LabelError: the values of predictions and truths do not agree and no names say more.
@@ -184,12 +187,16 @@ def evaluate(prediction: str | Path, truth: str | Path, out: str | Path | None =
         raise UsageError("pictures need a folder to stand in: give out (-o)")
     if images is not None and not (pictures or montages):
         raise UsageError("images are only drawn: give pictures (--pictures) too")
+    unknown = sorted(set(also) - set(GROUPS))
+    if unknown:
+        raise UsageError(f"there are the groups {', '.join(GROUPS)}, not {', '.join(unknown)}")
+    chosen = Chosen(surfaces, tuple(dict.fromkeys(also)))
     chooses = Path(labels) if isinstance(labels, str | Path) and Path(labels).suffix.lower() in (".yaml", ".yml") else None
     pairing = pair(prediction, truth, like=like, as_stack=as_stack, labels=chooses)
     if chooses is not None and pairing.manifest is not None and Path(truth).is_dir():
         labels = pairing.manifest.labels  # the file chose structures of the cohort, which numbered them anew
     known, label_notes = _known_labels(labels, pairing, Path(prediction), Path(truth))
-    function = functools.partial(count_pair, values=None if known is None else tuple(known.values), surfaces=surfaces)
+    function = functools.partial(count_pair, values=None if known is None else tuple(known.values), chosen=chosen)
     count = workers_for(_seconds(pairing), len(pairing.pairs)) if workers is None else workers
     outcomes = run(function, list(pairing.pairs), names=[p.case for p in pairing.pairs], workers=count, progress=progress)
     failures = {o.name: str(o.error) for o in outcomes if o.error is not None}
@@ -197,7 +204,7 @@ def evaluate(prediction: str | Path, truth: str | Path, out: str | Path | None =
     if not counted:
         _give_up(outcomes)
     resolved = _resolve(counted, known, label_notes)
-    evaluated = _gather(counted, pairing, resolved, failures, label_notes, surfaces)
+    evaluated = _gather(counted, pairing, resolved, failures, label_notes, chosen)
     if out is None:
         return evaluated
     write(evaluated, out)  # before anything is drawn: a picture never costs the scores
@@ -243,10 +250,10 @@ def write(evaluated: Evaluated, out: str | Path) -> None:
         write_text(folder / "slices.csv", evaluated.slices.to_csv())
 
 
-def definitions(surfaces: Choices | None = SURFACES) -> dict[str, str]:
+def definitions(chosen: Chosen = STANDARD) -> dict[str, str]:
     """Metric -> its definition in one sentence, as the report prints it."""
     by_overlap = {name: " ".join((function.__doc__ or "").split()) for name, (_, function) in MEASURES.items()}
-    return by_overlap | ({} if surfaces is None else {name: said for name, (_, said, _) in surfaces.measures().items()})
+    return by_overlap | {name: said for name, (_, said) in chosen.metrics().items()}
 
 
 def table(evaluated: Evaluated) -> Table:
@@ -302,8 +309,8 @@ class Counted:
     """One pair, counted.
 
     ``foreground`` holds the counts of one structure for each way to read prediction and truth: which is right, only the
-    whole cohort's values tell. ``slices`` is None of a 2-D image, which is a slice itself. ``surfaces`` are the measures of
-    ``metrics.surface`` for ``counts.values``, none where the voxel size is unknown.
+    whole cohort's values tell. ``slices`` is None of a 2-D image, which is a slice itself. ``measured`` are those of
+    ``metrics.chosen`` for ``counts.values``, none where the voxel size is unknown.
     """
 
     case: str
@@ -314,28 +321,28 @@ class Counted:
     foreground: dict[Reading, Counts] = field(default_factory=dict)
     slices: SliceCounts | None = None
     foreground_slices: dict[Reading, SliceCounts] = field(default_factory=dict)
-    surfaces: dict[str, Floats] = field(default_factory=dict)
-    foreground_surfaces: dict[Reading, dict[str, Floats]] = field(default_factory=dict)
+    measured: dict[str, Floats] = field(default_factory=dict)
+    foreground_measured: dict[Reading, dict[str, Floats]] = field(default_factory=dict)
     confusion: Confusion | None = None
     planar: bool = False
     truth_sha256: str = ""
     notes: tuple[str, ...] = ()
 
 
-def count_pair(item: Pair, values: tuple[int, ...] | None, surfaces: Choices | None = None) -> Counted:
-    """Read one pair and count it; ``values`` None counts whatever occurs, ``surfaces`` None measures no distances.
+def count_pair(item: Pair, values: tuple[int, ...] | None, chosen: Chosen = NOTHING) -> Counted:
+    """Read one pair, count it and measure what is chosen; ``values`` None counts whatever occurs.
 
     Raises:
         GeometryError: the two do not stand at the same place within 0.1 mm.
         LabelError: values that were not declared.
     """
     try:
-        return _count_pair(item, values, surfaces)
+        return _count_pair(item, values, chosen)
     except DelineateError as error:
         raise error.of_case(item.case) from error
 
 
-def _count_pair(item: Pair, values: tuple[int, ...] | None, surfaces: Choices | None) -> Counted:
+def _count_pair(item: Pair, values: tuple[int, ...] | None, chosen: Chosen) -> Counted:
     masks = read_masks(item, values)
     p, t = masks.arrays
     grid = masks.truth.grid
@@ -346,17 +353,17 @@ def _count_pair(item: Pair, values: tuple[int, ...] | None, surfaces: Choices | 
     planar, axis = p.shape[2] == 1, 2 if item.stacked else grid.slice_axis
 
     def measured(a: NDArray[Any], b: NDArray[Any], of: Sequence[int]) -> dict[str, Floats]:
-        return surface.measure(a, b, of, grid.spacing_mm, surfaces) if surfaces is not None and known_size else {}
+        return chosen.measure(a, b, of, grid.spacing_mm) if known_size else {}
 
     found = Counted(item.case, item.patient, counts, tuple(predicted), tuple(true), slices=None if planar else count_slices(p, t, axis),
-                    surfaces=measured(p, t, counts.values), confusion=confusion(p, t, counts.values), planar=planar,
+                    measured=measured(p, t, counts.values), confusion=confusion(p, t, counts.values), planar=planar,
                      truth_sha256=digest(t), notes=masks.notes)  # fmt: skip
     if values is not None:
         return found
     both = (False, True) if masks.is_picture or item.stacked else (False,)
     as_one = {(a, b): masks.read_as((a, b)).arrays for a in both for b in both}
     return replace(found, foreground={r: overlap.count(a, b, [1], voxel_ml) for r, (a, b) in as_one.items()},
-                   foreground_surfaces={r: measured(a, b, [1]) for r, (a, b) in as_one.items()},
+                   foreground_measured={r: measured(a, b, [1]) for r, (a, b) in as_one.items()},
                    foreground_slices={} if planar else {r: count_slices(a, b, axis) for r, (a, b) in as_one.items()})  # fmt: skip
 
 
@@ -392,19 +399,19 @@ class _Resolved:
     labels: LabelSet
     cases: dict[str, Counts]
     slices: dict[str, SliceCounts]
-    surfaces: dict[str, dict[str, Floats]]
+    measured: dict[str, dict[str, Floats]]
     confusion: Confusion | None = None  # of all cases; of one structure it would say no more than its counts
     reading: Reading | None = None
 
 
 def _gather(counted: list[Counted], pairing: Pairing, found: _Resolved, failures: dict[str, str], notes: list[str],
-            surfaces: Choices | None) -> Evaluated:  # fmt: skip
+            chosen: Chosen) -> Evaluated:  # fmt: skip
     labels, rows = found.labels, found.cases
     pooled_counts = overlap.pool(rows.values())
     sized = any(not np.isnan(c.truth_ml).any() for c in rows.values())
     metrics = [m for m in MEASURES if sized or MEASURES[m][0] != "ml"]
     if not sized:
-        notes.append("voxel size unknown: no volumes in ml" + ("" if surfaces is None else " and no distances in mm"))
+        notes.append("voxel size unknown: no volumes in ml" + ("" if chosen.surfaces is None else " and no distances in mm"))
     patients: dict[str, list[Counts]] = {}
     for c in counted:
         patients.setdefault(c.patient, []).append(rows[c.case])
@@ -412,7 +419,7 @@ def _gather(counted: list[Counted], pairing: Pairing, found: _Resolved, failures
     by_case = {c.case: c for c in counted}
     done = [p for p in pairing.pairs if p.case in by_case]
     return Evaluated(
-        scores=_scores(rows, labels, metrics, found.surfaces, surfaces),
+        scores=_scores(rows, labels, metrics, found.measured, chosen),
         pooled={name: {m: float(MEASURES[m][1](pooled_counts)[i]) for m in metrics} for i, name in enumerate(labels.names)},
         labels=labels,
         slices=SliceScores(found.slices, labels) if found.slices else None,
@@ -423,7 +430,7 @@ def _gather(counted: list[Counted], pairing: Pairing, found: _Resolved, failures
         unpaired={"prediction without truth": pairing.without_truth, "truth without prediction": pairing.without_prediction},
         failures=failures | dict.fromkeys(pairing.without_truth, "prediction without truth"),
         notes=(*pairing.notes, *notes, *dict.fromkeys(note for c in counted for note in c.notes)),
-        surfaces=surfaces,
+        chosen=chosen,
         confusion=found.confusion,
     )
 
@@ -435,7 +442,7 @@ def _resolve(counted: list[Counted], known: LabelSet | None, notes: list[str]) -
     if known is None and one_each and all(soft in c.foreground for c in counted):
         notes.extend(_foreground_notes(predicted, true, soft))
         slices = {c.case: c.foreground_slices[soft] for c in counted if soft in c.foreground_slices}
-        distances = {c.case: c.foreground_surfaces[soft] for c in counted}
+        distances = {c.case: c.foreground_measured[soft] for c in counted}
         return _Resolved(LabelSet.from_names({1: FOREGROUND}), {c.case: c.foreground[soft] for c in counted}, slices, distances, reading=soft)
     stray = sorted(predicted - true) if known is None else []
     if stray:
@@ -452,7 +459,7 @@ def _resolve(counted: list[Counted], known: LabelSet | None, notes: list[str]) -
 def _in_order(counted: Counted, values: Sequence[int]) -> dict[str, Floats]:
     """The surface measures of ``values``, in that order; of one that the case does not have they are undefined."""
     place = {value: n for n, value in enumerate(counted.counts.values)}
-    return {name: np.array([found[place[v]] if v in place else np.nan for v in values]) for name, found in counted.surfaces.items()}
+    return {name: np.array([found[place[v]] if v in place else np.nan for v in values]) for name, found in counted.measured.items()}
 
 
 def _foreground_notes(predicted: set[int], true: set[int], soft: tuple[bool, bool]) -> list[str]:
@@ -463,12 +470,12 @@ def _foreground_notes(predicted: set[int], true: set[int], soft: tuple[bool, boo
     return notes
 
 
-def _scores(rows: dict[str, Counts], labels: LabelSet, metrics: list[str], surfaces: dict[str, dict[str, Floats]] | None = None,
-            choices: Choices | None = None) -> Scores:  # fmt: skip
+def _scores(rows: dict[str, Counts], labels: LabelSet, metrics: list[str], measured: dict[str, dict[str, Floats]] | None = None,
+            chosen: Chosen = NOTHING) -> Scores:  # fmt: skip
     out = []
-    units = {m: MEASURES[m][0] for m in metrics} | ({} if choices is None else {m: unit for m, (unit, _, _) in choices.measures().items()})
+    units = {m: MEASURES[m][0] for m in metrics} | {m: unit for m, (unit, _) in chosen.metrics().items()}
     for case, counts in rows.items():
-        values = {m: MEASURES[m][1](counts) for m in metrics} | (surfaces or {}).get(case, {})
+        values = {m: MEASURES[m][1](counts) for m in metrics} | (measured or {}).get(case, {})
         out += [Score(case, name, m, float(values[m][i]), units[m]) for i, name in enumerate(labels.names) for m in values]
     return Scores(tuple(out))
 
