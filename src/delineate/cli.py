@@ -130,6 +130,7 @@ def train(
     extend: Annotated[
         str | None, typer.Option(help="Train a finished run with a budget for so much longer, such as 30m; its command beside this.")
     ] = None,
+    tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Also write event files, MODEL.run/fold_K/tensorboard.")] = False,
     layout: Annotated[str | None, LAYOUT] = None,
     description: Annotated[Path | None, DESCRIPTION] = None,
     labels: Annotated[Path | None, LABELS] = None,
@@ -157,7 +158,7 @@ def train(
         patient=patient or "", dims=dims)  # fmt: skip
     with _bar() as tell:
         extend_s = None if extend is None else parse_duration(extend)
-        done = step.train(request, out, recipe=chosen, overwrite=overwrite, extend_s=extend_s, say=_say, progress=tell)
+        done = step.train(request, out, recipe=chosen, overwrite=overwrite, extend_s=extend_s, tensorboard=tensorboard, say=_say, progress=tell)
     _report_failures(done.failures)
 
 

@@ -220,6 +220,9 @@ def test_confusion_is_pooled_over_cases_in_the_order_of_the_structures(tmp_path)
     at = {(t, p): int(found.confusion.voxels[i, j]) for i, t in enumerate(names) for j, p in enumerate(names)}
     assert (at["two", "two"], at["two", "five"], at["two", "background"], at["background", "five"]) == (12, 2, 2, 2)
     assert sum(at.values()) == 2 * 64
+    assert found.generalised_dice == pytest.approx(
+        2 * 6 / (6 + 8 + 2)
+    )  # the structure that is nowhere true weighs as the other: 2 voxels of it are false
 
 
 @pytest.mark.parametrize("workers", [1, 2])

@@ -47,7 +47,29 @@ def trained(cohort, plan_file, tmp_path_factory):
     folder = tmp_path_factory.mktemp("run")
     (folder / "split.json").write_text(json.dumps({"train": [f"c{n}" for n in range(5)], "val": ["c5"], "test": ["c6", "c7"]}))
     request = Request(data=str(cohort), epochs=8, plan=str(plan_file), split=str(folder / "split.json"), device="cpu")
-    return request, train(request, folder / "m.model")
+    return request, train(request, folder / "m.model", tensorboard=True)
+
+
+def test_event_files_say_what_the_log_says(trained):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    _, done = trained
+    events = EventAccumulator(str(done.run / "fold_0" / "tensorboard"))
+    events.Reload()
+    log = [json.loads(line) for line in (done.run / "fold_0" / "log.jsonl").read_text().splitlines()]
+    found = [(e.step, e.value) for e in events.Scalars("loss")]
+    assert [step for step, _ in found] == [line["step"] for line in log]
+    assert [value for _, value in found] == pytest.approx([line["loss"] for line in log], rel=1e-6)
+    tags = set(events.Tags()["scalars"])
+    assert {"val_dice_mean", "train_dice_mean", "learning_rate"} <= tags and not {"step", "epoch", "progress"} & tags
+    assert sum(tag.startswith("val_dice/") for tag in tags) == len(Bundle.load(done.model).labels)
+
+
+def test_without_the_package_event_files_are_refused_before_anything_begins(cohort, tmp_path, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(UsageError, match=r"pip install 'delineate\[tensorboard\]'"):
+        train(Request(data=str(cohort)), tmp_path / "m.model", tensorboard=True)
+    assert not list(tmp_path.iterdir())
 
 
 def test_it_leaves_a_model_scores_and_a_report(trained):
@@ -59,6 +81,8 @@ def test_it_leaves_a_model_scores_and_a_report(trained):
     assert (done.run / "report.html").stat().st_size > 10_000
     card = json.loads((done.run / "card.json").read_text())
     assert card["id"] == bundle.id and card["cases"] == 6 and card["peak_memory_mb"] > 0
+    drawn = json.loads((done.run / "test" / "scores.json").read_text())["montages"]
+    assert [entry["what"] for entry in drawn] == ["best", "worst"] and all((done.run / "test" / entry["file"]).is_file() for entry in drawn)
     assert bundle.card["scores"]["dice_mean"] == pytest.approx(done.scores["dice_mean"])
 
 

@@ -74,6 +74,7 @@ class Evaluated:
         failures: name -> why it could not be scored, predictions without truth included.
         pictures: the files drawn.
         montages: of the best, the median and the worst case: what it is, case, Dice, file (None where it could not be drawn, and why).
+        generalised_dice: mean over cases of the one figure for all structures (Sudre 2017); NaN where none is defined.
         confusion: (structures + 1)² voxels of all cases, truth x prediction, the background first.
         notes: what was assumed.
         chosen: what was measured beside the overlaps.
@@ -91,6 +92,7 @@ class Evaluated:
     failures: dict[str, str] = field(default_factory=dict)
     pictures: tuple[str, ...] = ()
     montages: tuple[dict[str, Any], ...] | None = None
+    generalised_dice: float = float("nan")
     confusion: Confusion | None = None
     notes: tuple[str, ...] = ()
     chosen: Chosen = NOTHING
@@ -141,7 +143,7 @@ class Evaluated:
             more["montages"] = list(self.montages)
         if self.confusion is not None:
             more["confusion"] = {"definition": CONFUSION_WORDS, "names": ["background", *self.labels.names], "voxels": self.confusion.voxels.tolist()}
-        means = {k: v for m in ("dice", "iou") for k, v in self.means(m).items()}
+        means = {k: v for m in ("dice", "iou") for k, v in self.means(m).items()} | {"generalised_dice_mean_per_case": self.generalised_dice}
         return self.scores.to_json(
             summary=self.summary(), means=means, pooled=self.pooled, labels=self.labels.to_json(), planar=self.planar,
             cases=[vars(c) for c in self.cases], unpaired={k: list(v) for k, v in self.unpaired.items()}, failures=self.failures,
@@ -431,6 +433,7 @@ def _gather(counted: list[Counted], pairing: Pairing, found: _Resolved, failures
         failures=failures | dict.fromkeys(pairing.without_truth, "prediction without truth"),
         notes=(*pairing.notes, *notes, *dict.fromkeys(note for c in counted for note in c.notes)),
         chosen=chosen,
+        generalised_dice=_mean([overlap.generalised_dice(c) for c in rows.values()]),
         confusion=found.confusion,
     )
 

@@ -52,6 +52,7 @@ class Run:
     manifest: Manifest = field(default_factory=lambda: Manifest((), ()))
     plan: Plan | None = None
     members: dict[tuple[int, str], Member] = field(default_factory=dict)  # by fold and view
+    tensorboard: bool = False  # event files beside the logs
     card: dict[str, Any] = field(default_factory=dict)
     failures: list[str] = field(default_factory=list)
     extensions: list[float] = field(default_factory=list)  # seconds that the run was given after it had ended

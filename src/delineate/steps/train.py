@@ -30,7 +30,7 @@ from ..core.manifest import Case
 from ..core.request import Request
 from ..core.scores import without_nan
 from ..core.store import StoredCase
-from . import held_out
+from . import held_out, scalars
 from . import plan as plan_step
 from . import predict as predict_step
 from . import prepare as prepare_step
@@ -51,8 +51,9 @@ class Trained:
     failures: list[str] = field(default_factory=list)
 
 
-def train(request: Request, model: str | Path, *, recipe: plan_step.Recipe | None = None, overwrite: bool = False, extend_s: float | None = None,
-          say: Say = lambda text: None, progress: Progress = lambda stage, done, total, note: None) -> Trained:  # fmt: skip
+def train(request: Request, model: str | Path, *, recipe: plan_step.Recipe | None = None, overwrite: bool = False,
+          extend_s: float | None = None, tensorboard: bool = False, say: Say = lambda text: None,
+          progress: Progress = lambda stage, done, total, note: None) -> Trained:  # fmt: skip
     """Train a model, or go on with one.
 
     Args:
@@ -60,13 +61,16 @@ def train(request: Request, model: str | Path, *, recipe: plan_step.Recipe | Non
         recipe: who plans, where ``request.recipe`` names one; the rules of ``steps.plan`` otherwise.
         model: the bundle to write; its run's folder is ``model`` + ".run".
         extend_s: so many more seconds for a run with a budget that has ended.
+        tensorboard: write event files beside each network's log too.
         overwrite: start anew where a run or model stands already; the old model stays until a new one replaces it.
 
     Raises:
         UsageError, InputError, PlanError, TrainingError, OutputError: see their sentences.
     """
+    if tensorboard:
+        scalars.refuse_unless_installed()
     run = run_step.open_run(request.validated(), Path(model), overwrite, say, progress)
-    run.recipe = recipe
+    run.recipe, run.tensorboard = recipe, tensorboard
     if extend_s is not None:
         run.extend(extend_s)
     if run.is_finished:
@@ -124,6 +128,7 @@ def _fit(run: Run, job: Job, deadline: float | None) -> None:
     folder, words = atomic.make_folder(job.folder(run.folder)), job.name.replace("_", " ")
     training, validating = run_step.sides(run, job.fold)
     began, finished = time.monotonic(), job.name in run.card.get("training_s", {})
+    events = scalars.EventFile(folder / "tensorboard") if run.tensorboard else None
 
     def listen(line: dict[str, Any]) -> None:
         share = f"loss {line['loss']:.3f}, Dice {line['train_dice_mean']:.3f}"
@@ -131,6 +136,8 @@ def _fit(run: Run, job: Job, deadline: float | None) -> None:
             share += f"; validation loss {line['val_loss']:.3f}, Dice {line['val_dice_mean']:.3f}"
             run.say(f"{words}, epoch {line['epoch']:.0f}, step {line['step']}: {share}")
         run.progress(f"train {words}", line["progress"], 1.0, share)
+        if events is not None:
+            events.add(line)
         run.tick()
 
     def keep(weights: Weights, line: dict[str, Any]) -> None:
