@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 SOURCE = Path(__file__).parents[1] / "src" / "delineate"
-LAYERS = ["core", "formats", "cohort", "ops", "nets", "metrics", "learn", "viewer", "steps", "recipes", "serve", "api", "cli"]
+LAYERS = ["core", "formats", "cohort", "ops", "nets", "metrics", "learn", "show", "viewer", "steps", "recipes", "serve", "api", "cli"]
 
 
 def imports(path: Path) -> set[str]:

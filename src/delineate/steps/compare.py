@@ -23,9 +23,9 @@ from ..core.atomic import make_folder, write_text
 from ..core.errors import InputError, LabelError, UsageError
 from ..core.scores import better_is, without_nan
 from ..metrics.statistics import RESAMPLES, SEED, Floats
+from ..show.words import decimals, joined, number_text, spelled
 from .scored_runs import CHOSEN_ON, ScoredRun, load_run, name_runs
 from .verdicts import adjust, figures, sentences
-from .words import decimals, joined, number_text, spelled
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -159,7 +159,7 @@ def write(compared: Compared, out: str | Path) -> None:
     Raises:
         OutputError: it cannot be written.
     """
-    from .box_plot import box_plot, difference_plot
+    from ..show.box_plot import box_plot, difference_plot
 
     folder = make_folder(out)
     write_text(folder / "compare.csv", compared.to_csv())

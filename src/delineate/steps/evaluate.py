@@ -31,9 +31,9 @@ from ..metrics.chosen import GROUPS, NOTHING, Chosen
 from ..metrics.confusion import Confusion, confusion, pool
 from ..metrics.overlap import MEASURES, Counts, Floats
 from ..metrics.surface import Choices
+from ..show.words import decimals, mean_distance
 from .masks import HALF, Reading, digest, is_soft, read_masks
 from .slice_scores import AXIS_WORDS, SliceScores
-from .words import decimals, mean_distance
 
 if TYPE_CHECKING:
     from rich.table import Table

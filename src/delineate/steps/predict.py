@@ -288,7 +288,7 @@ def predict_case(
 
 
 def _write_montage(case: Case, image: Volume, prediction: Prediction, out: Path, style: str) -> str:
-    from .pictures import montage
+    from ..show.pictures import montage
 
     target = out / f"{case.id}_montage.png"
     montage(image, {"prediction": prediction.labels}, prediction.structures, target, title=case.id, filled=style == "filled")

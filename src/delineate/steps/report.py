@@ -22,9 +22,9 @@ from ..core.atomic import write_text
 from ..core.errors import InputError
 from ..core.labels import LabelSet
 from ..core.manifest import Manifest
+from ..show.words import decimals, duration, flattened, joined, number_text, spelled, value_text
 from .report_scores import confusions, scores, sizes, volumes
 from .report_training import fold, series
-from .words import decimals, duration, flattened, joined, number_text, spelled, value_text
 
 SECTIONS = {
     "data": "Data",

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..metrics.statistics import midranks
-from .plots import INK, Agreement, agreement_svg, plot_svg
-from .words import decimals, hex_colour, joined, mean_distance, number_text, spelled
+from ..show.plots import INK, Agreement, agreement_svg, plot_svg
+from ..show.words import decimals, hex_colour, joined, mean_distance, number_text, spelled
 
 if TYPE_CHECKING:
     from .report import Run

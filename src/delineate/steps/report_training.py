@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from ..core.labels import LabelSet
-from .plots import INK, plot_svg
-from .words import decimals, duration, hex_colour, number_text
+from ..show.plots import INK, plot_svg
+from ..show.words import decimals, duration, hex_colour, number_text
 
 VALIDATION = "#d55e00"  # its colour beside the training's, which has the page's own
 MOST_LINES = 8  # in one plot; more structures are drawn without names

@@ -14,7 +14,7 @@ from typing import Any
 
 from ..core.errors import InputError, UsageError
 from ..core.scores import Score, Scores
-from .words import joined
+from ..show.words import joined
 
 CHOSEN_ON = ("validation", "cross-validation")  # scores of cases that chose the checkpoint
 

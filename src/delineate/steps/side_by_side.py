@@ -19,9 +19,9 @@ from ..cohort.pairs import Pair, Pairing, match_names
 from ..core.errors import DelineateError, InputError, LayoutError
 from ..core.labels import LabelSet
 from ..core.manifest import Source
+from ..show.words import decimals
 from .batch import run, workers_for
 from .masks import Reading, read_masks
-from .words import decimals
 
 if TYPE_CHECKING:
     from .evaluate import Evaluated
@@ -107,7 +107,7 @@ def draw(job: Drawing) -> str:
         DelineateError: a file cannot be read, image and masks stand at different places, or the picture cannot be written.
     """
     from ..formats.files import read
-    from .pictures import montage, side_by_side
+    from ..show.pictures import montage, side_by_side
 
     masks = read_masks(job.pair, job.labels.values) if job.reading is None else read_masks(job.pair, None).read_as(job.reading)
     image = None if job.image is None else read(job.image)

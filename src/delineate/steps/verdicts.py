@@ -15,7 +15,7 @@ import numpy as np
 from ..core.scores import LOWER, NEARER_ZERO, better_is, describe
 from ..metrics import statistics
 from ..metrics.statistics import EQUAL, LEVEL, Floats
-from .words import joined, number_text, spelled
+from ..show.words import joined, number_text, spelled
 
 MOST_NAMED = 4  # structures of one sentence that are told with their figures
 BETTER, WORSE, NONE, TOO_FEW = "better", "worse", "no evidence of a difference", "too few patients to tell"

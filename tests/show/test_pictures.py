@@ -10,8 +10,8 @@ from delineate.core.errors import GeometryError, OutputError
 from delineate.core.grid import Grid
 from delineate.core.labels import LabelSet
 from delineate.core.volume import Volume
-from delineate.steps.pictures import AXIAL, CORONAL, SAGITTAL, montage, outline, side_by_side, spread
-from delineate.steps.plots import plot_svg
+from delineate.show.pictures import AXIAL, CORONAL, SAGITTAL, montage, outline, side_by_side, spread
+from delineate.show.plots import plot_svg
 
 LABELS = LabelSet.from_names({1: "left kidney", 2: "spleen"})
 

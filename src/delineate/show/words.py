@@ -1,4 +1,4 @@
-"""Plain data as a person reads it: figures with the digits that matter, durations, names. Only the report and the tables use it."""
+"""Plain data as a person reads it: figures with the digits that matter, durations, names. Reports, tables and plots use it."""
 
 from __future__ import annotations
 
