@@ -27,6 +27,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
+from numba import njit
 from numpy.typing import NDArray
 
 from ..core.errors import GeometryError, UsageError
@@ -197,7 +198,7 @@ def _check(
 class _Components:
     """Of one mask's block: labels (I, J, K) from 1, 0 is outside; voxels of each (n,); centres in voxels of the block (n, 3)."""
 
-    labels: NDArray[Any]
+    labels: NDArray[Any]  # uint32
     sizes: Ints
     centres: Floats
 
@@ -232,17 +233,52 @@ def _components(mask: NDArray[Any], connectivity: Connectivity) -> _Components:
 
     solid = np.ascontiguousarray((mask if mask.ndim == 3 else mask[..., None]) != 0)
     if not solid.any():
-        return _Components(np.zeros(solid.shape, np.uint16), np.zeros(0, np.int64), np.zeros((0, 3)))
-    labels = cc3d.connected_components(solid, connectivity=connectivity)
-    said = cc3d.statistics(labels, no_slice_conversion=True)
-    return _Components(labels, said["voxel_counts"][1:].astype(np.int64), np.asarray(said["centroids"][1:], dtype=np.float64))
+        return _Components(np.zeros(solid.shape, np.uint32), np.zeros(0, np.int64), np.zeros((0, 3)))
+    labels, count = cc3d.connected_components(solid, connectivity=connectivity, return_N=True, out_dtype=np.uint32)
+    sums = np.zeros((count + 1, 4), np.int64)  # voxels, and their indices along each axis added up
+    _add_up(labels, sums)
+    return _Components(labels, sums[1:, 0], sums[1:, 1:] / sums[1:, :1])
 
 
 def _pairs(own: _Components, other: _Components) -> _Pairs:
-    both = (own.labels > 0) & (other.labels > 0)
     base = len(other.sizes) + 1
-    keys, shared = np.unique(own.labels[both].astype(np.int64) * base + other.labels[both], return_counts=True)
+    keys, lengths = _runs(own.labels.reshape(-1), other.labels.reshape(-1), base)
+    keys, which = np.unique(keys, return_inverse=True)
+    shared = np.bincount(which, weights=lengths, minlength=len(keys)).astype(np.int64)
     return _Pairs(keys // base - 1, keys % base - 1, shared, own.sizes, other.sizes)
+
+
+@njit(cache=True, nogil=True)
+def _add_up(labels, sums):  # type: ignore[no-untyped-def]
+    size_i, size_j, size_k = labels.shape
+    for i in range(size_i):
+        for j in range(size_j):
+            for k in range(size_k):
+                n = labels[i, j, k]
+                if n:
+                    sums[n, 0] += 1
+                    sums[n, 1] += i
+                    sums[n, 2] += j
+                    sums[n, 3] += k
+
+
+@njit(cache=True, nogil=True)
+def _runs(own, other, base):  # type: ignore[no-untyped-def]
+    """(runs,) which two lesions, as own x base + other, share a run of voxels one after the other, and how long it is."""
+    keys, lengths, count, last = np.empty(1 << 10, np.int64), np.empty(1 << 10, np.int64), 0, -1
+    for n in range(len(own)):
+        if not own[n] or not other[n]:
+            last = -1
+            continue
+        key = np.int64(own[n]) * base + np.int64(other[n])
+        if key == last:
+            lengths[count - 1] += 1
+            continue
+        if count == len(keys):
+            keys, lengths = np.append(keys, np.empty_like(keys)), np.append(lengths, np.empty_like(lengths))
+        keys[count], lengths[count], last = key, 1, key
+        count += 1
+    return keys[:count], lengths[:count]
 
 
 def _side(own: _Components, pairs: _Pairs, chosen: NDArray[np.intp], voxel_ml: float, least_ml: float, corner: NDArray[Any]) -> Side:
