@@ -55,7 +55,7 @@ class Model:
         return self._engines[views]
 
     def predict(self, volume: Volume, *, mirror: bool = False, views: Sequence[str] = (), samples: int = 0, seed: int = 0,
-                channels: Sequence[str] | None = None) -> Prediction:  # fmt: skip
+                channels: Sequence[str] | None = None, probabilities: bool = False) -> Prediction:  # fmt: skip
         """Delineate one scan, on exactly its grid.
 
         Args:
@@ -65,6 +65,7 @@ class Model:
             samples: so many Monte-Carlo dropout samples; ``uncertainty`` of the result says how far they agree, structure by structure.
             seed: of the samples.
             channels: names of the channels that ``volume`` has, in its order, where it lacks some of the model's.
+            probabilities: of the result are each structure's at each voxel; see ``Prediction``.
 
         Raises:
             InputError: another number of channels than the model takes.
@@ -78,8 +79,9 @@ class Model:
             inference = inference.model_copy(update={"mirror": self.bundle.plan.augmentation.mirror})
         drawn = predictor.Samples(samples, str(seed))
         present = None if channels is None else self._present(channels)
-        found = measured(predictor.predict(volume, self._engine(tuple(views)), self.bundle.id, inference, samples=drawn, present=present))
-        return Prediction(found.labels, found.structures, found.bundle_id, found.timing, found.uncertainty, found.missing)
+        found = measured(predictor.predict(volume, self._engine(tuple(views)), self.bundle.id, inference, samples=drawn, present=present,
+                                           probabilities=probabilities))  # fmt: skip
+        return Prediction(found.labels, found.structures, found.bundle_id, found.timing, found.uncertainty, found.missing, found.probabilities)
 
     def _present(self, channels: Sequence[str]) -> list[int]:
         known = [c.name.lower() for c in self.bundle.plan.channels]

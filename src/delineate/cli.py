@@ -186,8 +186,15 @@ def predict(
     vram: Annotated[str | None, typer.Option(help="The same of a GPU's memory.")] = None,
     skip_air: Annotated[bool, typer.Option("--skip-air", help="Do not ask the network about what is over 3 cm outside the body of a CT.")] = False,
     montage: Annotated[
-        str | None, typer.Option(help="outlined or filled: also draw OUT/CASE_montage.png, three planes with the structures.", metavar="STYLE")
+        str | None, typer.Option(help="outlined or filled: also draw OUT/montages/CASE.png, three planes with the structures.", metavar="STYLE")
     ] = None,
+    probabilities: Annotated[
+        bool,
+        typer.Option(
+            "--probabilities",
+            help="Also write OUT/probabilities/CASE.nii.gz, of each structure at each voxel; evaluate then tells how calibrated they are.",
+        ),
+    ] = False,
 ) -> None:
     """Delineate scans: OUT/CASE.nii.gz on exactly each scan's grid, and OUT/predictions.json with volumes in ml.
 
@@ -215,6 +222,7 @@ def predict(
             vram_bytes=None if vram is None else parse_bytes(vram),
             skip_air=skip_air,
             montage=montage,
+            probabilities=probabilities,
             progress=lambda n, total, name: tell("predict", n, total, name),
         )
     typer.echo(f"{len(done.outcomes) - len(done.failures)} of {len(done.outcomes)} cases written to {done.out}")

@@ -96,12 +96,35 @@ def test_a_montage_is_drawn_of_each_case_on_request(one_channel, tmp_path):
     for style in ("outlined", "filled"):
         predict(one_channel / "m.model", [one_channel / "scans"], tmp_path / style, device="cpu", montage=style)
         cases = json.loads((tmp_path / style / "predictions.json").read_text())["cases"]
-        assert [entry["montage"] for entry in cases.values()] == ["a_montage.png", "b_montage.png"]
-    both = [np.asarray(Image.open(tmp_path / style / "a_montage.png").convert("RGB")).astype(int) for style in ("outlined", "filled")]
+        assert [entry["montage"] for entry in cases.values()] == ["montages/a.png", "montages/b.png"]
+    both = [np.asarray(Image.open(tmp_path / style / "montages" / "a.png").convert("RGB")).astype(int) for style in ("outlined", "filled")]
     assert both[0].shape == both[1].shape
     assert (np.abs(both[0] - both[1]).sum(axis=-1) > 30).sum() > 500
     with pytest.raises(UsageError, match="outlined, filled, not 'dotted'"):
         predict(one_channel / "m.model", [one_channel / "scans"], tmp_path / "no", device="cpu", montage="dotted")
+
+
+def test_probabilities_stand_beside_the_labels_and_agree_with_them(one_channel, tmp_path):
+    out = tmp_path / "o"
+    done = predict(one_channel / "m.model", [one_channel / "scans"], out, device="cpu", probabilities=True)
+    assert not [o.error for o in done.failures]
+    labels, found = dl.read(out / "a.nii.gz"), dl.read(out / "probabilities" / "a.nii.gz")
+    bundle = Bundle.load(one_channel / "m.model")
+    assert found.grid == labels.grid and found.array.shape == (len(bundle.labels) + 1, *labels.grid.shape)
+    assert found.array.sum(axis=0) == pytest.approx(1.0, abs=1e-4) and found.array.min() >= 0
+    values = np.array([0, *bundle.labels.values])
+    top = np.sort(found.array, axis=0)
+    clear = top[-1] - top[-2] > 1e-4  # else rounding may decide
+    assert clear.mean() > 0.9
+    assert np.array_equal(values[found.array.argmax(axis=0)][clear], labels.array[clear])
+    assert np.array_equal(
+        dl.read(out / "b.nii.gz").array, dl.load(one_channel / "m.model").predict(dl.read(one_channel / "scans/b.nii.gz")).labels.array
+    )
+    given = dl.load(one_channel / "m.model").predict(dl.read(one_channel / "scans/a.nii.gz"), probabilities=True).probabilities
+    assert np.abs(given / 65535 - found.array).max() < 1e-6
+    assert json.loads((out / "predictions.json").read_text())["cases"]["a"]["probabilities"] == "probabilities/a.nii.gz"
+    with pytest.raises(UsageError, match="--ram does not count"):
+        predict(one_channel / "m.model", [one_channel / "scans"], tmp_path / "no", device="cpu", probabilities=True, ram_bytes=1 << 40)
 
 
 def test_samples_repeat_and_follow_the_seed(one_channel, tmp_path):

@@ -24,6 +24,8 @@ class Prediction:
         timing: seconds of each station ("prepare", "infer", "total").
         uncertainty: structure -> what its Monte-Carlo dropout samples say (see ``metrics.uncertainty``); empty where none were asked for.
         missing: channels of the model that the scan lacks.
+        probabilities: (structures + 1, I, J, K) uint16, of the background first and then of each structure in the order of ``structures``, in
+            steps of 1 / 65535; None where they were not asked for. They are the network's, before any postprocessing of the labels.
         samples: (I, J, K) label values of each Monte-Carlo dropout sample, until ``uncertainty`` has been taken from them.
 
     Raises:
@@ -36,6 +38,7 @@ class Prediction:
     timing: dict[str, float] = field(default_factory=dict)
     uncertainty: dict[str, dict[str, Any]] = field(default_factory=dict)
     missing: tuple[str, ...] = ()
+    probabilities: NDArray[np.uint16] | None = field(default=None, repr=False)
     samples: tuple[NDArray[Any], ...] = field(default=(), repr=False)
 
     def __post_init__(self) -> None:

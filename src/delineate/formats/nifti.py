@@ -232,11 +232,11 @@ def _scaled(array: NDArray[Any], header: Any, kind: str) -> NDArray[Any]:
 # ---- writing ----
 
 
-def write(volume: Volume, path: str | Path, labels: LabelSet | None = None) -> None:
+def write(volume: Volume, path: str | Path, labels: LabelSet | None = None, step: float = 1.0) -> None:
     """Write NIfTI-1 (NIfTI-2 where an axis exceeds 32767 voxels), packed where the name ends in .gz.
 
     sform and qform are both written with code 1; the dtype stays (bool becomes uint8, float16 float32, labels the
-    smallest unsigned one). ``labels`` go into a comment extension as JSON.
+    smallest unsigned one). ``labels`` go into a comment extension as JSON. ``step`` is what a 1 in the file stands for; readers multiply by it.
     """
     array = np.moveaxis(volume.array, 0, 3) if volume.array.ndim == 4 else volume.array
     if volume.unit == "label":
@@ -248,7 +248,7 @@ def write(volume: Volume, path: str | Path, labels: LabelSet | None = None) -> N
     header.set_data_dtype(array.dtype)
     image = maker(array, volume.grid.affine, header, dtype=array.dtype)
     image.header.set_xyzt_units("mm")
-    image.header.set_slope_inter(1, 0)
+    image.header.set_slope_inter(step, 0)
     image.set_sform(volume.grid.affine, code=1)
     image.set_qform(volume.grid.affine, code=1, strip_shears=True)
     if labels is not None and len(labels):

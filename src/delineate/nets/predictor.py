@@ -68,6 +68,12 @@ def refuse_unless_ct(plan: Plan) -> None:
         raise UsageError(f"air is only left out of CT, which a plan normalises by a window in HU; this model takes {', '.join(other)}")
 
 
+def refuse_overlapping(plan: Plan) -> None:
+    """UsageError where structures of ``plan`` may overlap, so that their probabilities do not add up to 1."""
+    if plan.network.overlapping:
+        raise UsageError("this model's structures may overlap: their probabilities do not add up to 1, and are not given")
+
+
 def _leave_air_out(scan: Tensor, trail: Trail, plan: Plan) -> None:
     """Make what is far outside the body plain air, in place: windows of nothing else are then computed once for all (see ``infer``)."""
     rules = [channel.normalise for channel in plan.channels]
@@ -79,7 +85,7 @@ def _leave_air_out(scan: Tensor, trail: Trail, plan: Plan) -> None:
 
 def predict(volume: Volume, engine: Engine, bundle_id: str = "", inference: Inference | None = None, *, samples: Samples = Samples(),
             present: Sequence[int] | None = None, memory_bytes: int | None = None, skip_air: bool = False,
-            tell: Tell = lambda share, what: None) -> Prediction:  # fmt: skip
+            probabilities: bool = False, tell: Tell = lambda share, what: None) -> Prediction:  # fmt: skip
     """Delineate one scan.
 
     The labels are those of the deterministic pass, dropout off, whether samples are asked for or not: asking how sure a model is must
@@ -93,6 +99,7 @@ def predict(volume: Volume, engine: Engine, bundle_id: str = "", inference: Infe
         present: which of the plan's channels the volume has, in order, where it lacks some; the others are 0 after normalisation.
         memory_bytes: that sums of class scores may take; see ``limits``. The scan itself is let go of once it is prepared.
         skip_air: do not ask the network about what is more than 3 cm outside the body of a CT.
+        probabilities: give the probability of each structure at each voxel too, two bytes each.
         tell: hears how far the work is.
 
     Returns:
@@ -100,7 +107,8 @@ def predict(volume: Volume, engine: Engine, bundle_id: str = "", inference: Infe
 
     Raises:
         InputError: another number of channels than the plan takes (or than are ``present``).
-        UsageError: samples of a model without dropout; missing channels where the model was not trained for them; ``skip_air`` of no CT.
+        UsageError: samples of a model without dropout; missing channels where the model was not trained for them; ``skip_air`` of no CT;
+            probabilities of structures that may overlap.
     """
     began = time.perf_counter()
     plan = engine.plan
@@ -110,6 +118,8 @@ def predict(volume: Volume, engine: Engine, bundle_id: str = "", inference: Infe
         refuse_missing(plan)
     if skip_air:
         refuse_unless_ct(plan)
+    if probabilities:
+        refuse_overlapping(plan)
     scan, trail = prepare(volume, plan, present)
     if skip_air:
         _leave_air_out(scan, trail, plan)
@@ -119,7 +129,8 @@ def predict(volume: Volume, engine: Engine, bundle_id: str = "", inference: Infe
     grid, source = volume.grid, volume.source
     del volume
     prepared = time.perf_counter()
-    array = _labels(scan, trail, engine, inference, memory_bytes)
+    shares = np.empty((len(plan.structures) + 1, *trail.source.shape), np.uint16, order="F") if probabilities else None
+    array = _labels(scan, trail, engine, inference, memory_bytes, shares)
     ended = time.perf_counter()
     timing = {"prepare": prepared - began, "infer_and_restore": ended - prepared}
     drawn = _draw(samples, scan, trail, engine, inference, memory_bytes, tell)
@@ -127,7 +138,7 @@ def predict(volume: Volume, engine: Engine, bundle_id: str = "", inference: Infe
         timing["samples"] = time.perf_counter() - ended
     timing["total"] = time.perf_counter() - began
     labels = Volume(array, grid, "label", source, meta)
-    return Prediction(labels, plan.labels, bundle_id, timing, missing=missing, samples=tuple(drawn))
+    return Prediction(labels, plan.labels, bundle_id, timing, missing=missing, probabilities=shares, samples=tuple(drawn))
 
 
 def _found_before(volume: Volume, first: Engine, trail: Trail, present: Sequence[int] | None, inference: Inference | None,
@@ -140,8 +151,9 @@ def _found_before(volume: Volume, first: Engine, trail: Trail, present: Sequence
     return torch.stack([torch.from_numpy(classes == index).float() for index in range(1, len(first.plan.structures) + 1)])
 
 
-def _labels(scan: Tensor, trail: Trail, engine: Engine, inference: Inference | None, memory_bytes: int | None) -> NDArray[Any]:
-    """(I, J, K) label values on the scan's grid, postprocessed."""
+def _labels(scan: Tensor, trail: Trail, engine: Engine, inference: Inference | None, memory_bytes: int | None,
+            probabilities: NDArray[np.uint16] | None = None) -> NDArray[Any]:  # fmt: skip
+    """(I, J, K) label values on the scan's grid, postprocessed; ``probabilities`` are filled on the way (see ``prepare.restore``)."""
     plan, structures = engine.plan, engine.plan.labels
     ordered = [s.value for s in plan.structures] if plan.network.overlapping else structures.values  # which one comes later matters to the former
     values = np.array([0, *ordered], dtype=structures.dtype)
@@ -149,7 +161,7 @@ def _labels(scan: Tensor, trail: Trail, engine: Engine, inference: Inference | N
     above = (0.0 if average == "logits" else 0.5) if plan.network.overlapping else None
     with torch.inference_mode(), closing(slabs(scan, engine, inference, memory_bytes)) as stream:
         sum_to_one = above is None and average == "probabilities"
-        array = restore(stream, trail, marching_axis(scan.shape[1:], plan), values, above, sum_to_one)
+        array = restore(stream, trail, marching_axis(scan.shape[1:], plan), values, above, sum_to_one, probabilities)
     for name in plan.postprocessing.keep_largest:
         keep_largest(array, structures.named(name).value)
     return array

@@ -11,9 +11,9 @@ axis first after the classes. It knows plans and grids, no files and no networks
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -30,7 +30,11 @@ from .resample import Bands, Kernel, apply_axis, axis_weights, memory_order, res
 ANISOTROPIC = 3.0  # an axis this much coarser than the finest is interpolated linearly: a cubic rings between thick slices
 CHUNK_VOXELS = 2_400_000  # output voxels of one class that restore() works on at a time: each copy of them is 10 MB
 TIE = 1e-6  # of a score: equal ones go to the class that comes first, however they are rounded
+PROBABILITY_ONE = 65535  # what 1 is written as
 MASK_PLANES = 16  # planes in which the crop is looked for at once
+
+InPlane = Sequence[Bands | None]  # weights along the two axes of a plane; None where an axis is as it was
+Planes = TypeVar("Planes")
 
 
 @dataclass(frozen=True)
@@ -144,7 +148,13 @@ def thick_axis(*spacings: tuple[float, float, float]) -> int | None:
 
 
 def restore(
-    slabs: Iterable[Tensor], trail: Trail, axis: int, values: NDArray[Any], above: float | None = None, sum_to_one: bool = False
+    slabs: Iterable[Tensor],
+    trail: Trail,
+    axis: int,
+    values: NDArray[Any],
+    above: float | None = None,
+    sum_to_one: bool = False,
+    probabilities: NDArray[np.uint16] | None = None,
 ) -> NDArray[Any]:
     """Class scores on the prepared grid to label values on the scan's own grid, slab by slab.
 
@@ -158,6 +168,8 @@ def restore(
             score is above this.
         sum_to_one: the scores of a voxel are probabilities that add up to 1. Then a class is looked at only where it could win, which
             changes nothing but the time.
+        probabilities: (L, I, J, K) on ``trail.source``, to be filled with the classes' probabilities in steps of 1 / ``PROBABILITY_ONE``;
+            outside the kept box all is background. Logits become probabilities at each voxel. Not for classes that may overlap.
 
     Returns:
         (I, J, K) of ``values.dtype`` on ``trail.source``, in Fortran order, as most scans lie; 0 outside the kept box.
@@ -165,19 +177,27 @@ def restore(
     out = np.zeros(trail.source.shape, dtype=values.dtype, order="F")
     box = np.moveaxis(_boxed(trail.axes.apply(out), trail), axis, 0)  # a view: writing into it fills the volume
     as_they_are = np.array_equal(values, np.arange(len(values)))
-    for start, winners in winners_by_plane(slabs, trail, axis, above, sum_to_one):
+    if probabilities is not None:
+        probabilities[:] = 0
+        probabilities[0] = PROBABILITY_ONE
+        shares = np.moveaxis(_boxed(trail.axes.apply(probabilities), trail), 1 + axis, 1)
+
+    def planes(near: list[Tensor], along: Bands, in_plane: InPlane) -> tuple[Tensor, Tensor | None]:
+        winner = _largest(near, along, in_plane, sum_to_one) if above is None else _last_above(near, along, in_plane, above)
+        return winner, None if probabilities is None else _shares(near, along, in_plane, logits=not sum_to_one)
+
+    for start, (winners, share) in _by_plane(slabs, trail, axis, planes):
         found = winners.cpu().numpy()
         box[start : start + len(found)] = found if as_they_are else values[found]
+        if share is not None:
+            shares[:, start : start + len(found)] = share.cpu().numpy()
     return out
 
 
-def winners_by_plane(
-    slabs: Iterable[Tensor], trail: Trail, axis: int, above: float | None = None, sum_to_one: bool = False
-) -> Iterator[tuple[int, Tensor]]:
-    """For consecutive planes of the kept box: (first plane, (d', A', B') uint8 or int16 class with the largest score).
-
-    With ``above`` 1 + the last class whose score is above it, or 0.
-    """
+def _by_plane(
+    slabs: Iterable[Tensor], trail: Trail, axis: int, planes: Callable[[list[Tensor], Bands, InPlane], Planes]
+) -> Iterator[tuple[int, Planes]]:
+    """For consecutive planes of the kept box: the first one's index, and what ``planes`` makes of the prepared planes around them."""
     source, prepared = (_axis_first(shape, axis) for shape in (trail.cropped_shape, trail.prepared.shape))
     positions = np.clip(scale_positions(prepared[0], source[0]), 0, prepared[0] - 1)
     if trail.nearest == axis:
@@ -197,9 +217,10 @@ def winners_by_plane(
             low, high = int(np.floor(here[0])), min(last - first + 1, int(np.floor(here[-1])) + 2)
             along = Bands.of(axis_weights(here - low, high - low, "linear"))
             near = list(_between(pieces, low, high))
-            winner = _largest(near, along, in_plane, sum_to_one) if above is None else _last_above(near, along, in_plane, above)
+            made = planes(near, along, in_plane)
             del near  # views: the slab must be gone before the next one is made
-            yield begin, winner
+            yield begin, made
+            del made
         done = max(done, ready)
         keep_from = last if done >= source[0] else min(last, int(np.floor(positions[done])))
         pieces = [torch.cat(list(_between(pieces, keep_from - first, last + 1 - first)), dim=1)]  # a copy: the slab's memory is let go
@@ -219,7 +240,11 @@ def _between(pieces: list[Tensor], low: int, high: int) -> Iterator[Tensor]:
         offset += piece.shape[1]
 
 
-InPlane = Sequence[Bands | None]  # weights along the two axes of a plane; None where an axis is as it was
+def _shares(near: list[Tensor], along: Bands, in_plane: InPlane, logits: bool) -> Tensor:
+    """(L, d', A', B') uint16 probabilities in steps of 1 / ``PROBABILITY_ONE``."""
+    each = torch.stack([_interpolated(torch.cat([part[index] for part in near]).float(), along, *in_plane) for index in range(near[0].shape[0])])
+    each = each.softmax(dim=0) if logits else each.clamp_(min=0).div_(each.sum(dim=0, keepdim=True))
+    return each.mul_(PROBABILITY_ONE).round_().to(torch.int32).to(torch.uint16)
 
 
 def _largest(near: list[Tensor], along: Bands, in_plane: InPlane, sum_to_one: bool) -> Tensor:

@@ -64,7 +64,8 @@ class Options:
         ram_bytes, vram_bytes: what the process and its GPU may use, from reading to the written file; a case that needs more is refused
             with the least that works. None is no limit.
         skip_air: do not ask the network about what is more than 3 cm outside the body of a CT.
-        montage: also write CASE_montage.png, three planes with the structures "outlined" or "filled".
+        montage: also write montages/CASE.png, three planes with the structures "outlined" or "filled".
+        probabilities: also write probabilities/CASE.nii.gz, (I, J, K, structures + 1) with the background first.
     """
 
     device: str = "auto"
@@ -81,6 +82,7 @@ class Options:
     vram_bytes: int | None = None
     skip_air: bool = False
     montage: str | None = None
+    probabilities: bool = False
 
 
 @dataclass(frozen=True)
@@ -119,7 +121,7 @@ def predict_cases(bundle: Bundle, manifest: Manifest, out: str | Path, *, model:
     """Delineate the cases of ``manifest`` with a bundle in memory; arguments as for ``predict``. Compiled networks are kept beside ``model``."""
     from ..nets import limits
     from ..nets.infer import Engine, choose_device
-    from ..nets.predictor import Samples, refuse_missing, refuse_unless_ct
+    from ..nets.predictor import Samples, refuse_missing, refuse_overlapping, refuse_unless_ct
 
     asked = Options(**options)
     if asked.form not in FORMATS:
@@ -129,6 +131,10 @@ def predict_cases(bundle: Bundle, manifest: Manifest, out: str | Path, *, model:
         refuse_missing(bundle.plan)
     if asked.skip_air:
         refuse_unless_ct(bundle.plan)
+    if asked.probabilities:
+        refuse_overlapping(bundle.plan)
+        if asked.ram_bytes is not None:
+            raise UsageError("probabilities take two bytes a voxel and structure, which --ram does not count: give one of both")
     for given, allowed in ((asked.backend, BACKENDS), (asked.precision, PRECISIONS), (asked.montage or MONTAGES[0], MONTAGES)):
         if given not in allowed:
             raise UsageError(f"allowed are {', '.join(allowed)}, not {given!r}")
@@ -275,13 +281,16 @@ def predict_case(
     samples = Samples(options.samples, f"{options.seed} {case.id}")
     prediction = measured(
         delineate(read(case), engine, bundle_id, inference, samples=samples, present=present,
-                  memory_bytes=memory_bytes, skip_air=options.skip_air, tell=lambda share, note: tell(share, f"{case.id}, {note}"))
+                  memory_bytes=memory_bytes, skip_air=options.skip_air, probabilities=options.probabilities,
+                  tell=lambda share, note: tell(share, f"{case.id}, {note}"))
     )  # fmt: skip
     target = out / f"{case.id}.{options.form}"
     files.write(prediction.labels, target, labels=prediction.structures)
     entry = {"file": target.name, "input": case.path, **prediction.to_json(), "peak_memory_mb": peak_memory_mb()}
     if options.dicom_seg:
         entry["dicom_seg"] = _write_seg(case, prediction, out, bundle_id)
+    if options.probabilities:
+        entry["probabilities"] = _write_probabilities(case, prediction, out)
     if options.montage:
         entry["montage"] = _write_montage(case, read(case), prediction, out, options.montage)  # read again: so far its memory was free for the sums
     return entry
@@ -290,9 +299,19 @@ def predict_case(
 def _write_montage(case: Case, image: Volume, prediction: Prediction, out: Path, style: str) -> str:
     from ..show.pictures import montage
 
-    target = out / f"{case.id}_montage.png"
+    target = out / "montages" / f"{case.id}.png"
     montage(image, {"prediction": prediction.labels}, prediction.structures, target, title=case.id, filled=style == "filled")
-    return target.name
+    return f"montages/{target.name}"
+
+
+def _write_probabilities(case: Case, prediction: Prediction, out: Path) -> str:
+    from ..formats import nifti
+    from ..ops.prepare import PROBABILITY_ONE
+
+    assert prediction.probabilities is not None  # they were asked for
+    target = out / "probabilities" / f"{case.id}.nii.gz"
+    nifti.write(Volume(prediction.probabilities, prediction.labels.grid), target, step=1 / PROBABILITY_ONE)
+    return f"probabilities/{target.name}"
 
 
 def _memory(case: Case, engine: Any, options: Options) -> int | None:
