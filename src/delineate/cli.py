@@ -262,6 +262,7 @@ def evaluate(
     Example: `delineate evaluate out/ labels/ -o scores/ --pictures --images images/`
     """
     from .steps import evaluate as step
+    from .steps.score_table import table
 
     with _bar() as tell:
         done = step.evaluate(
@@ -279,7 +280,7 @@ def evaluate(
             workers=workers,
             progress=lambda n, total, name: tell("evaluate", n, total, name),
         )
-    _print(step.table(done))
+    _print(table(done))
     if done.pictures:
         typer.echo(f"{len(done.pictures)} picture{'s' * (len(done.pictures) != 1)} in {Path(done.pictures[0]).parent}")
     if report and out is not None:

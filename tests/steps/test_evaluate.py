@@ -17,7 +17,8 @@ from delineate.core.scores import Scores
 from delineate.core.volume import Volume
 from delineate.formats.files import read, write
 from delineate.steps.compare import compare
-from delineate.steps.evaluate import evaluate, table
+from delineate.steps.evaluate import evaluate
+from delineate.steps.score_table import table
 
 LABELS = LabelSet.from_names({1: "liver", 2: "spleen"})
 
@@ -183,6 +184,34 @@ def test_an_infinite_distance_is_kept_and_counted(tmp_path):
     assert Scores.from_csv((tmp_path / "out" / "scores.csv").read_text()).values("liver", "hd95_mm").tolist() == [np.inf]
     again = compare([tmp_path / "out", tmp_path / "out" / "scores.csv"], names=["json", "csv"], metric="hd95_mm").results["liver"]
     assert [again["runs"][n]["infinite"] for n in ("json", "csv")] == [1, 1]
+
+
+def test_probabilities_beside_predictions_are_judged(tmp_path):
+    """A network that says 0.75 of the left half and is right in half of it, and is sure and right elsewhere."""
+    truth = np.zeros((8, 8, 8), np.uint8)
+    truth[:4, :4] = 1
+    sure = np.zeros((3, 8, 8, 8), np.float32)
+    sure[1, :4], sure[2, :4] = 0.75, 0.25
+    sure[0, 4:] = 1
+    said = np.where(sure[1] > 0.5, 1, 0).astype(np.uint8)
+    grid = Grid.from_spacing(truth.shape, (1.0, 2.0, 2.5))
+    for name in ("a", "b"):
+        write(Volume(truth, grid, "label"), tmp_path / "t" / f"{name}.nii.gz")
+        write(Volume(said, grid, "label"), tmp_path / "p" / f"{name}.nii.gz")
+        write(Volume(sure, grid), tmp_path / "p" / "probabilities" / f"{name}.nii.gz")
+    names = LabelSet.from_names({1: "liver", 4: "spleen"})
+    found = evaluate(tmp_path / "p", tmp_path / "t", tmp_path / "out", labels=names)
+    of = {(r.case, r.label, r.metric): r.value for r in found.scores}
+    assert of["a", "liver", "ece"] == pytest.approx(0.5 * 0.25)  # half of the voxels are wrong by a quarter
+    assert of["b", "liver", "brier"] == pytest.approx(0.5 * (0.5 * 0.25**2 + 0.5 * 0.75**2))
+    kept = json.loads((tmp_path / "out" / "scores.json").read_text())["calibration"]
+    assert kept["structures"]["liver"]["voxels"] == 2 * 512
+    assert kept["structures"]["spleen"]["ece"] == pytest.approx(0.5 * 0.25)
+    assert sum(kept["together"]["count"]) == 2 * 512
+    (tmp_path / "p" / "probabilities" / "b.nii.gz").unlink()
+    assert evaluate(tmp_path / "p", tmp_path / "t", labels=names).calibration.together.voxels == 512
+    write(Volume(sure[:2], grid), tmp_path / "p" / "probabilities" / "b.nii.gz")
+    assert "2 structures and a background" in evaluate(tmp_path / "p", tmp_path / "t", labels=names).failures["b"]
 
 
 def test_further_groups_of_measures_are_taken_where_asked_for(tmp_path):

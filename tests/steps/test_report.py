@@ -249,6 +249,21 @@ def test_an_evaluation_has_a_page_of_its_own(run):
     assert page.row("test", "liver")[1] == "4"
 
 
+def test_probabilities_have_a_diagram_where_they_were_judged(run, tmp_path):
+    assert "Calibration" not in report(run).read_text()
+    for name in HITS:
+        labels = read(run / "test" / "predictions" / f"{name}.nii.gz")
+        shares = np.stack([np.where(labels.array == value, 0.8, 0.1) for value in (0, 1, 2)]).astype(np.float32)
+        write(Volume(shares, labels.grid), run / "test" / "predictions" / "probabilities" / f"{name}.nii.gz")
+    evaluate(run / "test" / "predictions", run / "manifest.jsonl", run / "test")
+    page = Page(report(run))
+    svg = svg_lines((run / "report.html").read_text(), "How often a structure was right")
+    assert ">most probable class<" in svg and ">liver<" in svg
+    kept = json.loads((run / "test" / "scores.json").read_text())["calibration"]["structures"]["liver"]
+    assert page.row("calibration", "liver")[1:] == [f"{kept['ece']:.4f}", f"{kept['brier']:.4f}"]
+    assert "within 20 mm" in page.text["calibration"]
+
+
 def test_every_case_is_a_point_on_its_box(run):
     html = report(run).read_text()
     strip = html[html.index('<svg class="strip"') :]

@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ..cohort.names import read_label_names
 from ..cohort.pairs import Pair, Pairing, pair
@@ -26,21 +25,29 @@ from ..core.errors import DelineateError, InputError, LabelError, UsageError
 from ..core.labels import LabelSet
 from ..core.scores import HIGHER, LOWER, NEARER_ZERO, Score, Scores, better_is
 from ..metrics import overlap, statistics
-from ..metrics.by_slice import SliceCounts, count_slices
+from ..metrics.by_slice import SliceCounts
 from ..metrics.chosen import GROUPS, NOTHING, Chosen
-from ..metrics.confusion import Confusion, confusion, pool
+from ..metrics.confusion import Confusion, pool
 from ..metrics.overlap import MEASURES, Counts, Floats
 from ..metrics.surface import Choices
-from ..show.words import decimals, mean_distance
-from .masks import HALF, Reading, digest, is_soft, read_masks
+from .count_case import NEAR_MM, Counted, count_pair
+from .masks import HALF, Reading, is_soft
 from .slice_scores import AXIS_WORDS, SliceScores
 
 if TYPE_CHECKING:
-    from rich.table import Table
+    from ..metrics.calibration import Calibration, Reliability
 
 FOREGROUND = "foreground"
 SURFACES = Choices()
 STANDARD = Chosen(SURFACES)
+CALIBRATED = {
+    "ece": "Expected calibration error of the structure's probability: mean over 15 bins of |how often right - how sure|, within "
+    f"{NEAR_MM:g} mm of the true structures' box (Guo 2017).",
+    "brier": f"Mean squared difference of the structure's probability to 0 or 1, within {NEAR_MM:g} mm of the true structures' box (Brier 1950).",
+}
+CALIBRATION_WORDS = (
+    f"over voxels of all cases within {NEAR_MM:g} mm of the box of the true structures; together: of the most probable class; 15 bins of equal width"
+)
 CONFUSION_WORDS = "voxels of all cases together; a row is a true structure, a column what its voxels were called, the background first in both"
 WORST = 3  # cases of a structure that its summary names
 BYTES_PER_SECOND = 3e5  # of compressed label maps, read and counted on one core
@@ -75,6 +82,7 @@ class Evaluated:
         pictures: the files drawn.
         montages: of the best, the median and the worst case: what it is, case, Dice, file (None where it could not be drawn, and why).
         generalised_dice: mean over cases of the one figure for all structures (Sudre 2017); NaN where none is defined.
+        calibration: how far probabilities can be believed, where the predictions have them beside them; of all cases together.
         confusion: (structures + 1)² voxels of all cases, truth x prediction, the background first.
         notes: what was assumed.
         chosen: what was measured beside the overlaps.
@@ -93,6 +101,7 @@ class Evaluated:
     pictures: tuple[str, ...] = ()
     montages: tuple[dict[str, Any], ...] | None = None
     generalised_dice: float = float("nan")
+    calibration: Calibration | None = None
     confusion: Confusion | None = None
     notes: tuple[str, ...] = ()
     chosen: Chosen = NOTHING
@@ -141,6 +150,8 @@ class Evaluated:
             more["patients"] = {"summary": self.patients.summary(), "rows": _plain(self.patients)}
         if self.montages is not None:
             more["montages"] = list(self.montages)
+        if self.calibration is not None:
+            more["calibration"] = _calibration_json(self.calibration, self.labels)
         if self.confusion is not None:
             more["confusion"] = {"definition": CONFUSION_WORDS, "names": ["background", *self.labels.names], "voxels": self.confusion.voxels.tolist()}
         means = {k: v for m in ("dice", "iou") for k, v in self.means(m).items()} | {"generalised_dice_mean_per_case": self.generalised_dice}
@@ -255,118 +266,13 @@ def write(evaluated: Evaluated, out: str | Path) -> None:
 def definitions(chosen: Chosen = STANDARD) -> dict[str, str]:
     """Metric -> its definition in one sentence, as the report prints it."""
     by_overlap = {name: " ".join((function.__doc__ or "").split()) for name, (_, function) in MEASURES.items()}
-    return by_overlap | {name: said for name, (_, said) in chosen.metrics().items()}
-
-
-def table(evaluated: Evaluated) -> Table:
-    """A table for the terminal: a row a structure, then the mean over structures."""
-    from rich.table import Table
-
-    unit = "slice" if evaluated.planar else "case"
-    shown = Table(title=f"{len(evaluated.cases)} {unit}{'s' * (len(evaluated.cases) != 1)}", caption=_caption(evaluated))
-    shown.add_column("structure")
-    distances = {m: m.replace("_", " ") for m in evaluated.scores.metrics if m not in MEASURES and not m.startswith("hausdorff")}
-    columns = [
-        "n",
-        "empty",
-        f"Dice, mean per {unit} [95 %]",
-        "median",
-        "min",
-        "pooled",
-        "precision",
-        "recall",
-        "|volume error| %",
-        *distances.values(),
-    ]
-    for name in columns:
-        shown.add_column(name, justify="right")
-    summary = {(s["label"], s["metric"]): s for s in evaluated.summary()}
-    for name in evaluated.labels.names:
-        d = summary[name, "dice"]
-        others = [summary[name, m]["mean"] for m in ("precision", "recall", "absolute_volume_difference_percent")]
-        shown.add_row(name, str(d["n"]), str(d["undefined"]), f"{decimals(d['mean'])} [{decimals(d['low95'])}, {decimals(d['high95'])}]",
-                      *(decimals(d[k]) for k in ("median", "min")), decimals(evaluated.pooled[name]["dice"]), *map(decimals, others[:2]),
-                      decimals(others[2], 2), *(mean_distance(summary[name, m]) for m in distances))  # fmt: skip
-    if len(evaluated.labels) > 1:
-        shown.add_section()
-        pooled = _mean([m["dice"] for m in evaluated.pooled.values()])
-        shown.add_row("mean of structures", "", "", decimals(evaluated.scores.mean("dice")), "", "", decimals(pooled),
-                      *(decimals(evaluated.scores.mean(m)) for m in ("precision", "recall")),
-                      decimals(evaluated.scores.mean("absolute_volume_difference_percent"), 2),
-                      *(decimals(evaluated.scores.mean(m), 2) for m in distances))  # fmt: skip
-    return shown
+    return by_overlap | {name: said for name, (_, said) in chosen.metrics().items()} | CALIBRATED
 
 
 def _seconds(pairing: Pairing) -> float:
     """Roughly how long reading and counting takes in one process, from the size of the predictions."""
     files = [Path(p.prediction.path) for p in pairing.pairs]
     return sum(f.stat().st_size for f in files if f.is_file()) / BYTES_PER_SECOND + 0.01 * len(files)
-
-
-# ---- one case ----
-
-
-@dataclass(frozen=True)
-class Counted:
-    """One pair, counted.
-
-    ``foreground`` holds the counts of one structure for each way to read prediction and truth: which is right, only the
-    whole cohort's values tell. ``slices`` is None of a 2-D image, which is a slice itself. ``measured`` are those of
-    ``metrics.chosen`` for ``counts.values``, none where the voxel size is unknown.
-    """
-
-    case: str
-    patient: str
-    counts: Counts
-    predicted: tuple[int, ...]
-    true: tuple[int, ...]
-    foreground: dict[Reading, Counts] = field(default_factory=dict)
-    slices: SliceCounts | None = None
-    foreground_slices: dict[Reading, SliceCounts] = field(default_factory=dict)
-    measured: dict[str, Floats] = field(default_factory=dict)
-    foreground_measured: dict[Reading, dict[str, Floats]] = field(default_factory=dict)
-    confusion: Confusion | None = None
-    planar: bool = False
-    truth_sha256: str = ""
-    notes: tuple[str, ...] = ()
-
-
-def count_pair(item: Pair, values: tuple[int, ...] | None, chosen: Chosen = NOTHING) -> Counted:
-    """Read one pair, count it and measure what is chosen; ``values`` None counts whatever occurs.
-
-    Raises:
-        GeometryError: the two do not stand at the same place within 0.1 mm.
-        LabelError: values that were not declared.
-    """
-    try:
-        return _count_pair(item, values, chosen)
-    except DelineateError as error:
-        raise error.of_case(item.case) from error
-
-
-def _count_pair(item: Pair, values: tuple[int, ...] | None, chosen: Chosen) -> Counted:
-    masks = read_masks(item, values)
-    p, t = masks.arrays
-    grid = masks.truth.grid
-    known_size = item.spacing_known and masks.truth.meta.get("spacing_known", True)
-    voxel_ml = grid.voxel_ml if known_size else float("nan")
-    counts = overlap.count(p, t, values, voxel_ml)
-    predicted, true = ([v for v, n in zip(counts.values, counts.tp + wrong, strict=True) if n] for wrong in (counts.fp, counts.fn))
-    planar, axis = p.shape[2] == 1, 2 if item.stacked else grid.slice_axis
-
-    def measured(a: NDArray[Any], b: NDArray[Any], of: Sequence[int]) -> dict[str, Floats]:
-        return chosen.measure(a, b, of, grid.spacing_mm) if known_size else {}
-
-    found = Counted(item.case, item.patient, counts, tuple(predicted), tuple(true), slices=None if planar else count_slices(p, t, axis),
-                    measured=measured(p, t, counts.values), confusion=confusion(p, t, counts.values), planar=planar,
-                     truth_sha256=digest(t), notes=masks.notes)  # fmt: skip
-    if values is not None:
-        return found
-    both = (False, True) if masks.is_picture or item.stacked else (False,)
-    as_one = {(a, b): masks.read_as((a, b)).arrays for a in both for b in both}
-    return replace(found, foreground={r: overlap.count(a, b, [1], voxel_ml) for r, (a, b) in as_one.items()},
-                   foreground_measured={r: measured(a, b, [1]) for r, (a, b) in as_one.items()},
-                   foreground_slices={} if planar else {r: count_slices(a, b, axis) for r, (a, b) in as_one.items()})  # fmt: skip
 
 
 # ---- all cases ----
@@ -403,6 +309,7 @@ class _Resolved:
     slices: dict[str, SliceCounts]
     measured: dict[str, dict[str, Floats]]
     confusion: Confusion | None = None  # of all cases; of one structure it would say no more than its counts
+    calibration: Calibration | None = None
     reading: Reading | None = None
 
 
@@ -433,6 +340,7 @@ def _gather(counted: list[Counted], pairing: Pairing, found: _Resolved, failures
         failures=failures | dict.fromkeys(pairing.without_truth, "prediction without truth"),
         notes=(*pairing.notes, *notes, *dict.fromkeys(note for c in counted for note in c.notes)),
         chosen=chosen,
+        calibration=found.calibration,
         generalised_dice=_mean([overlap.generalised_dice(c) for c in rows.values()]),
         confusion=found.confusion,
     )
@@ -456,7 +364,14 @@ def _resolve(counted: list[Counted], known: LabelSet | None, notes: list[str]) -
     slices = {c.case: c.slices for c in counted if c.slices is not None}
     distances = {c.case: _in_order(c, labels.values) for c in counted}
     together = pool(c.confusion.of(labels.values) for c in counted if c.confusion is not None)
-    return _Resolved(labels, {c.case: c.counts.of(labels.values) for c in counted}, slices, distances, together)
+    sure = [c.calibration for c in counted if c.calibration is not None]
+    return _Resolved(labels, {c.case: c.counts.of(labels.values) for c in counted}, slices, distances, together, _pooled(sure))
+
+
+def _pooled(found: list[Calibration]) -> Calibration | None:
+    from ..metrics.calibration import pool
+
+    return pool(found) if found else None
 
 
 def _in_order(counted: Counted, values: Sequence[int]) -> dict[str, Floats]:
@@ -473,10 +388,21 @@ def _foreground_notes(predicted: set[int], true: set[int], soft: tuple[bool, boo
     return notes
 
 
+def _calibration_json(found: Calibration, labels: LabelSet) -> dict[str, Any]:
+    """Figures and the table of the reliability diagram, of all classes together and of each structure."""
+
+    def one(part: Reliability) -> dict[str, Any]:
+        return {"ece": part.ece, "brier": part.brier, "voxels": part.voxels, "count": part.count.tolist(),
+                "mean_confidence": part.mean_confidence.tolist(), "right": part.accuracy.tolist()}  # fmt: skip
+
+    return {"definition": CALIBRATION_WORDS, "together": one(found.together),
+            "structures": {name: one(part) for name, part in zip(labels.names, found.structures, strict=True)}}  # fmt: skip
+
+
 def _scores(rows: dict[str, Counts], labels: LabelSet, metrics: list[str], measured: dict[str, dict[str, Floats]] | None = None,
             chosen: Chosen = NOTHING) -> Scores:  # fmt: skip
     out = []
-    units = {m: MEASURES[m][0] for m in metrics} | {m: unit for m, (unit, _) in chosen.metrics().items()}
+    units = {m: MEASURES[m][0] for m in metrics} | {m: unit for m, (unit, _) in chosen.metrics().items()} | dict.fromkeys(CALIBRATED, "")
     for case, counts in rows.items():
         values = {m: MEASURES[m][1](counts) for m in metrics} | (measured or {}).get(case, {})
         out += [Score(case, name, m, float(values[m][i]), units[m]) for i, name in enumerate(labels.names) for m in values]
@@ -498,19 +424,6 @@ def _give_up(outcomes: list[Any]) -> None:
 
 def _plain(scores: Scores) -> list[dict[str, Any]]:
     return [{"case": r.case, "label": r.label, "metric": r.metric, "value": r.value, "unit": r.unit} for r in scores]
-
-
-def _caption(evaluated: Evaluated) -> str:
-    hidden = "per_case" if evaluated.planar else ""  # it is the mean per slice
-    lines = [f"{name.replace('_', ' ')}: {decimals(value)}" for name, value in evaluated.means().items() if not hidden or hidden not in name]
-    lines += [f"{what}: {', '.join(names[:5])}{' ...' if len(names) > 5 else ''}" for what, names in evaluated.unpaired.items() if names]
-    lines += [f"failed: {name}: {why}" for name, why in evaluated.failures.items() if why != "prediction without truth"]
-    if evaluated.slices is not None:
-        empty = sum(d["undefined"] for d in evaluated.slices.summary() if d["metric"] == "dice")
-        lines.append(
-            f"{evaluated.slices.slices} slices; {empty} times one held a structure in neither truth nor prediction: left out of the mean per slice"
-        )
-    return "\n".join([*lines, *evaluated.notes])
 
 
 def _mean(values: list[float]) -> float:

@@ -23,7 +23,7 @@ from ..core.errors import InputError
 from ..core.labels import LabelSet
 from ..core.manifest import Manifest
 from ..show.words import decimals, duration, flattened, joined, number_text, spelled, value_text
-from .report_scores import confusions, scores, sizes, volumes
+from .report_scores import calibration, confusions, scores, sizes, volumes
 from .report_training import fold, series
 
 SECTIONS = {
@@ -35,11 +35,12 @@ SECTIONS = {
     "volumes": "Volumes",
     "confusion": "Confusion",
     "sizes": "Error and size",
+    "calibration": "Calibration",
     "cost": "Time and memory",
     "provenance": "Provenance",
     "limits": "Limits of use",
 }
-OF_AN_EVALUATION = ("test", "pictures", "volumes", "confusion", "sizes")
+OF_AN_EVALUATION = ("test", "pictures", "volumes", "confusion", "sizes", "calibration")
 OPTIMISTIC = "No test scores stand in this run: figures of validation data are optimistic, as they chose the checkpoint."
 CHOICES = ("orientation", "spacing_mm", "crop", "patch", "batch", "network", "loss", "optimiser", "schedule", "seed")  # shown without a reason too
 SEVERITIES = ("error", "warning", "note")
@@ -132,7 +133,7 @@ def _page(run: Run) -> dict[str, Any]:
     montages, gaps = _montages(run)
     card, details = _card(run.card or {})
     name = run.folder.resolve().name
-    shown = OF_AN_EVALUATION if run.scored == "evaluation" else tuple(SECTIONS)
+    shown = [id for id in (OF_AN_EVALUATION if run.scored == "evaluation" else SECTIONS) if id != "calibration" or calibration(run)]  # seldom there
     return {
         "title": f"Segmentation of {joined(run.labels.names, 4)}" if len(run.labels) else name, "subtitle": _subtitle(run, name),
         "sections": {id: SECTIONS[id] for id in shown},
@@ -140,6 +141,7 @@ def _page(run: Run) -> dict[str, Any]:
         "data": _data(run), "findings": _findings(run.findings), "findings_words": _findings_words(run.findings),
         "plan": _plan(run.plan), "folds": [fold(key, log, run.labels) for key, log in run.logs.items()], "test": scores(run),
         "montages": montages, "montage_gaps": gaps, "volumes": volumes(run), "confusion": confusions(run), "sizes": sizes(run),
+        "calibration": calibration(run),
         "cost": _cost(run), "card": card, "card_details": details, "limits": _limits(run), "version": __version__, "run": name,
     }  # fmt: skip
 

@@ -22,6 +22,7 @@ MOST_COLUMNS = 12  # structures of a matrix; of more only the largest entries ar
 MOST_CONFUSIONS = 6
 LEAST_CONFUSION = 0.005  # of the true structure; less is not worth a sentence
 FAR_APART = 5.0  # times as large: volumes are shown by their logarithm
+LEAST_VOXELS = 50  # of a bin that is drawn
 LEAST_CASES = 8  # for a correlation
 LIMITS = 1.96  # deviations of the limits of agreement
 FLOORS = (0.0, 0.5, 0.8)  # where the line of cases may begin: at the last below all
@@ -117,6 +118,24 @@ def sizes(run: Run) -> dict[str, Any] | None:
     plot = plot_svg(dots, "Dice", (max(-0.02, lowest - 0.05), 1.02), "true volume, ml", x_log=spread)
     return {"words": said + "The Dice of small structures falls with every voxel of their edge; look at distances there.",
             "plots": [("Dice against the true volume, each scored case.", plot)]}  # fmt: skip
+
+
+def calibration(run: Run) -> dict[str, Any] | None:
+    """The reliability diagram and the figures of each structure; None where no probabilities were judged."""
+    found = (run.scores or {}).get("calibration")
+    if not found:
+        return None
+    colours = _colours(run)
+    parts = {name: part for name, part in found["structures"].items() if part["voxels"]}
+    named = len(parts) <= MOST_COLUMNS
+    lines = [("as sure as right", [0.0, 1.0], [0.0, 1.0], INK, ":")]
+    for name, part in [*parts.items(), ("most probable class", found["together"])]:
+        bins = [(x, y) for x, y, n in zip(part["mean_confidence"], part["right"], part["count"], strict=True) if n >= LEAST_VOXELS]
+        look = (name, [x for x, _ in bins], [y for _, y in bins], colours.get(name, INK), "-" if name in parts else "--")
+        lines.append(look if named or name not in parts else ("", *look[1:]))
+    rows = [(name, [f"{part[m]:.4f}" for m in ("ece", "brier")]) for name, part in [*parts.items(), ("most probable class", found["together"])]]
+    caption = f"How often a structure was right against how sure the network was of it; bins with fewer than {LEAST_VOXELS} voxels are left out."
+    return {"words": f"Judged {found['definition']}.", "rows": rows, "plots": [(caption, plot_svg(lines, "right", (-0.02, 1.02), "probability"))]}
 
 
 # ---- parts ----
