@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import time
 import tracemalloc
 
@@ -216,3 +218,9 @@ def test_generalised_dice_where_the_truth_lacks_a_structure():
     assert overlap.generalised_dice(count(truth, truth, [1, 2])) == 1.0  # a structure in neither says nothing
     assert overlap.generalised_dice(counts.of([2])) == 0.0 and np.isnan(overlap.generalised_dice(count(EMPTY, EMPTY, [1, 2])))
     assert overlap.generalised_dice(count(EMPTY, SOME)) == 0.0
+
+
+def test_counting_loads_no_compiler():
+    """A start of the command line that only counts should not wait for numba or SciPy."""
+    code = "import delineate.metrics.overlap, sys; assert not {'numba', 'scipy', 'torch'} & sys.modules.keys()"
+    subprocess.run([sys.executable, "-c", code], check=True)

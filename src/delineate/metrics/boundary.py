@@ -94,12 +94,24 @@ def _near(solid, spacing, limit):  # type: ignore[no-untyped-def]
         if i < size_i:
             _within_slice(solid[i], spacing[1:], limit, kept[i % len(kept)])
         at = i - reach
-        for other in range(max(0, at - reach), min(size_i, at + reach + 1) if at >= 0 else 0):
-            squared, beside = ((other - at) * spacing[0]) ** 2, kept[other % len(kept)]
-            for j in range(size_j):
-                for k in range(size_k):
-                    near[at, j, k] |= solid[at, j, k] & (beside[j, k] + squared <= limit)
+        for j in range(size_j if at >= 0 else 0):
+            first, end = _filled(solid[at, j])
+            for other in range(max(0, at - reach), min(size_i, at + reach + 1) if first < end else 0):
+                squared, beside = ((other - at) * spacing[0]) ** 2, kept[other % len(kept), j]
+                for k in range(first, end):
+                    near[at, j, k] |= solid[at, j, k] & (beside[k] + squared <= limit)
     return near
+
+
+@njit(nogil=True)
+def _filled(row):  # type: ignore[no-untyped-def]
+    """The first voxel inside and the end of the last; equal where there is none."""
+    first, end = 0, len(row)
+    while first < end and not row[first]:
+        first += 1
+    while end > first and not row[end - 1]:
+        end -= 1
+    return first, end
 
 
 @njit(nogil=True)
@@ -117,10 +129,10 @@ def _within_slice(solid, spacing, limit, out):  # type: ignore[no-untyped-def]
             steps = steps + 1 if solid[j, k] else 0
             along[j, k] = min(along[j, k], (steps * spacing[1]) ** 2)
     out[:] = along
-    for step in range(1, int(np.sqrt(limit) / spacing[0]) + 1):
-        squared = (step * spacing[0]) ** 2
-        for j in range(size_j):
-            for other in (j - step, j + step):
-                if 0 <= other < size_j:
-                    for k in range(size_k):
-                        out[j, k] = min(out[j, k], along[other, k] + squared)
+    reach = int(np.sqrt(limit) / spacing[0])
+    for j in range(size_j):
+        first, end = _filled(solid[j])
+        for other in range(max(0, j - reach), min(size_j, j + reach + 1) if first < end else 0):
+            squared = ((other - j) * spacing[0]) ** 2
+            for k in range(first, end):
+                out[j, k] = min(out[j, k], along[other, k] + squared)
