@@ -1,9 +1,9 @@
 # ruff: noqa: E501  (programs in strings)
-"""Whether our measures agree with MONAI's, DeepMind's surface-distance, medpy's and scikit-image's, on the same masks; where they do not, in which cases.
+"""Whether our measures agree with those of MONAI, surface-distance, medpy, scikit-image and scikit-learn on the same masks; where not, in which cases.
 
     python benchmarks/metrics_agree.py --peer FOLDER_OF_A_VENV [--masks 60]
 
-The environment has monai, medpy, surface-distance-based-measures and scikit-image. The masks: random blobs and noise of several shares in two and three
+The environment has monai, medpy, surface-distance-based-measures, scikit-image and scikit-learn. The masks: random blobs and noise of several shares in two and three
 dimensions with uneven spacing, and what breaks implementations: thin sheets and lines, single voxels, holes, masks that touch or fill the border,
 structures that are absent from one of both or from both. Each measure is set beside the one of ours with the same definition. Printed and kept of each:
 how many pairs were compared, the largest difference (absolute, and as a share of the larger figure), how many of the pairs one of both calls NaN or
@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 
 from delineate.metrics import confusion, overlap, surface
+from delineate.metrics.calibration import calibration
 from delineate.metrics.centreline import cl_dice, skeleton
 from measure import child, keep
 
@@ -43,6 +44,8 @@ from medpy.metric import binary
 import surface_distance as sd
 from skimage.measure import euler_number, label
 from skimage.morphology import skeletonize
+from sklearn.calibration import calibration_curve
+from sklearn.metrics import brier_score_loss
 in_float32 = mm.hausdorff_distance._compute_percentile_hausdorff_distance
 in_float64 = lambda d, percentile: in_float32(d.double(), percentile)
 given, target, tolerances = np.load(sys.argv[1]), sys.argv[2], json.loads(sys.argv[3])
@@ -111,6 +114,15 @@ def of_labels(p, t):
     one = lambda m: torch.from_numpy(np.stack([m == v for v in range(4)])[None].astype(np.float32))
     return {f"MONAI generalised dice, {weight}{also}": float(mm.compute_generalized_dice(one(p), one(t), include_background=bool(also), weight_type=weight, sum_over_classes=True))
             for weight in ("square", "simple", "uniform") for also in ("", ", with background")}
+def of_probabilities(p, t):
+    p, t = p.reshape(len(p), -1).astype(np.float64), t.ravel()
+    def errors(confidence, right):
+        accuracy, mean = calibration_curve(right, confidence, n_bins=15, strategy="uniform")
+        count = np.bincount(np.searchsorted(np.linspace(0, 1, 16)[1:-1], confidence))
+        return float((np.abs(accuracy - mean) * count[count > 0]).sum() / len(right)), float(np.abs(accuracy - mean).max())
+    together, one = errors(p.max(0), p.argmax(0) == t), errors(p[1], t == 1)
+    return {"scikit-learn ece": together[0], "scikit-learn mce": together[1], "scikit-learn ece of a structure": one[0], "scikit-learn mce of a structure": one[1],
+            "scikit-learn brier": float(brier_score_loss(t, p.T, labels=list(range(len(p))), scale_by_half=False)), "scikit-learn brier of a structure": float(brier_score_loss(t == 1, p[1]))}
 found, lines = {}, {"masks": 0, "theirs_keep_the_topology": 0, "ours_keep_the_topology": 0, "the_same": 0, "the_same_where_theirs_keep_the_topology": 0}
 for n in range(int(given["masks"])):
     p, t, spacing = (given[f"{n}_{part}"] for part in "pts")
@@ -121,7 +133,8 @@ for n in range(int(given["masks"])):
         for name, said in zip(lines, (True, good, kept(m, ours), same, same and good)):
             lines[name] += int(said)
 labels = {n: of_labels(given[f"{n}_lp"], given[f"{n}_lt"]) for n in range(int(given["labels"]))}
-json.dump({"masks": found, "labels": labels, "lines": lines}, open(target, "w"))
+sure = {n: of_probabilities(given[f"{n}_cp"], given[f"{n}_ct"]) for n in range(int(given["sure"]))}
+json.dump({"masks": found, "labels": labels, "sure": sure, "lines": lines}, open(target, "w"))
 print(json.dumps({"done": 1}))
 """
 
@@ -215,6 +228,15 @@ def label_pairs() -> Iterator[tuple[Array, Array]]:
     yield from ((some, 0 * some), (0 * some, some), (0 * some, 0 * some), (np.where(some == 2, 0, some), np.where(some == 1, 0, some)))
 
 
+def probability_pairs() -> Iterator[tuple[Array, Array]]:
+    """Probabilities (4, ...) and a truth that they know something of."""
+    for n in range(12):
+        rng = np.random.default_rng(200 + n)
+        truth = rng.choice(4, (9, 8, 7), p=[0.6, 0.2, 0.15, 0.05])
+        scores = rng.normal(0, 1 + n / 4, (4, *truth.shape)) + n / 6 * (truth == np.arange(4).reshape(4, 1, 1, 1))
+        yield (np.exp(scores) / np.exp(scores).sum(0)).astype(np.float32), truth
+
+
 # ---- ours ----
 
 
@@ -266,6 +288,12 @@ def of_labels(p: Array, t: Array) -> dict[str, float]:
     }
 
 
+def of_probabilities(p: Array, t: Array) -> dict[str, float]:
+    found = calibration(p, t)
+    sides = (("", found.together), (" of a structure", found.structures[0]))
+    return {f"scikit-learn {name}{also}": getattr(one, name) for also, one in sides for name in ("ece", "mce", "brier")}
+
+
 # ---- side by side ----
 
 
@@ -305,20 +333,22 @@ def kind(p: Array, t: Array) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--peer", type=Path, required=True, help="an environment with monai, medpy, surface-distance-based-measures and scikit-image")
+    parser.add_argument("--peer", type=Path, required=True, help="an environment with the packages above")
     parser.add_argument("--masks", type=int, default=60, help="random pairs beside the special ones")
     a = parser.parse_args()
-    pairs, labels = [*random_pairs(a.masks), *special_pairs()], list(label_pairs())
+    pairs, labels, sure = [*random_pairs(a.masks), *special_pairs()], list(label_pairs()), list(probability_pairs())
     with tempfile.TemporaryDirectory() as temporary:
         given, target = Path(temporary) / "masks.npz", Path(temporary) / "found.json"
         arrays = {f"{n}_{part}": value for n, of in enumerate(pairs) for part, value in zip("pts", of, strict=True)}
         arrays |= {f"{n}_{part}": value for n, of in enumerate(labels) for part, value in zip(("lp", "lt"), of, strict=True)}
         arrays |= {f"{n}_{part}_line": skeleton(m) for n, pair in enumerate(pairs) for part, m in zip("pt", pair[:2], strict=True)}
-        np.savez(given, masks=len(pairs), labels=len(labels), **arrays)
+        arrays |= {f"{n}_{part}": value for n, of in enumerate(sure) for part, value in zip(("cp", "ct"), of, strict=True)}
+        np.savez(given, masks=len(pairs), labels=len(labels), sure=len(sure), **arrays)
         child(PEERS, str(given), str(target), json.dumps(TOLERANCES), python=a.peer / "bin" / "python")
         theirs = json.loads(target.read_text())
     found = compared([kind(*p[:2]) for p in pairs], [ours(*p) for p in pairs], list(theirs["masks"].values()))
     found |= compared([kind(*p) for p in labels], [of_labels(*p) for p in labels], list(theirs["labels"].values()))
+    found |= compared(["probabilities"] * len(sure), [of_probabilities(*p) for p in sure], list(theirs["sure"].values()))
     keep("metrics_agree", {"pairs": len(pairs), "tolerances_mm": TOLERANCES, "measures": found, "skeletons_beside_scikit_image": theirs["lines"]})
 
 
