@@ -190,6 +190,15 @@ def test_names_come_from_predictions_json_beside_and_unnamed_values_are_numbered
         assert rows[1]["colour"] == [1, 2, 3]
 
 
+def test_lone_structures_that_nothing_names_are_one(pair, tmp_path):
+    masks = [scan(tmp_path / f"{v}.nii.gz", (mask() == 1).astype(np.uint8) * v) for v in (1, 63, 255)]
+    scene = find([pair[0], *masks]).entries[0].load()
+    assert [m.labels.names for m in scene.masks] == [["structure"]] * 3
+    assert [m.labels.values for m in scene.masks] == [[1], [63], [255]]
+    scene = find([pair[0], masks[1], pair[1]]).entries[0].load()
+    assert [m.labels.names for m in scene.masks] == [["value 63"], ["value 1", "value 2"]]
+
+
 def test_windows_of_ct_are_offered_only_in_hu(pair, tmp_path):
     grid = Grid.from_spacing((6, 5, 4), (1, 1, 2))
     ct = Scene("ct", Volume(np.zeros(grid.shape, np.int16), grid, "HU"))
@@ -305,6 +314,8 @@ def test_a_ct_of_a_manifest_is_in_hu(tmp_path):
     assert described(find([tmp_path / "ct.jsonl"]).entries[0].load())["unit"] == "HU"
     assert described(find([run / "manifest.jsonl"]).entries[0].load())["unit"] == ""
     assert len(find([run / "manifest.jsonl"]).entries) == len(manifest)
+    shutil.rmtree(run / "test")  # what a check leaves
+    assert len(find([run]).entries) == len(manifest)
 
 
 # ---- what is wrong ----
@@ -338,8 +349,9 @@ def test_what_cannot_be_shown_is_refused(pair, tmp_path):
         with pytest.raises(InputError, match=r"scores\.json"):
             find([run])
     shutil.rmtree(run / "test")
+    (run / "request.json").write_text("{}")
     with pytest.raises(InputError, match="holds no scores yet"):
-        scored_cases(run)
+        find([run])
 
 
 def test_a_port_that_is_taken_is_refused(pair):
@@ -495,6 +507,44 @@ def screenshot(browser: str, address: str, folder: Path) -> np.ndarray:
     return np.asarray(Image.open(out).convert("RGB")).astype(int)
 
 
+DRIVER = """<script>
+addEventListener("load", async () => {
+  const until = async (holds) => { while (!holds()) await new Promise((go) => setTimeout(go, 50)); };
+  const root = document.documentElement, at = (id) => document.getElementById(id).textContent, seen = {};
+  const press = (key) => document.body.dispatchEvent(new KeyboardEvent("keydown", { key, bubbles: true }));
+  const state = (one) => [one.querySelector("input").checked, one.querySelector(".on").textContent];
+  const states = () => [...document.querySelectorAll(".mask")].map(state);
+  const chosen = (id) => document.querySelector(`#${id} .on`).textContent;
+  await until(() => root.dataset.ready === "0");
+  seen.first = [at("name"), chosen("views"), chosen("windows"), states()];
+  press("n");
+  await until(() => root.dataset.ready === "1");
+  seen.next = at("name");
+  for (const [name, key, read] of [["one", "1", states], ["all", "o", states], ["again", "o", states], ["swapped", "f", states],
+                                   ["window", "w", () => chosen("windows")], ["view", "v", () => chosen("views")],
+                                   ["up", "ArrowUp", () => at("where").split("\\n")[0]], ["down", "ArrowDown", () => at("where").split("\\n")[0]]]) {
+    press(key);
+    seen[name] = read();
+  }
+  document.querySelector("td button").click();
+  seen.hidden = [...document.querySelectorAll("tr.off")].length;
+  press("ArrowLeft");
+  await until(() => root.dataset.ready === "0");
+  seen.back = [at("name"), states()];
+  document.title = JSON.stringify(seen);
+});
+</script>"""
+
+
+def done_by(browser: str, address: str, folder: Path) -> dict:
+    """What the page's ``DRIVER`` has seen."""
+    words = [browser, *FLAGS, f"--user-data-dir={folder / 'profile'}", f"--window-size={WIDTH},{HEIGHT}", "--dump-dom", address]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=240, env={**os.environ, "HOME": str(folder)})
+    title = re.search(r"<title>(.*?)</title>", done.stdout)
+    assert title and title[1].startswith("{"), f"{title and title[1]}\n{done.stderr[-2000:]}"
+    return json.loads(html.unescape(title[1]))
+
+
 def pixels_like(image: np.ndarray, colour) -> np.ndarray:
     """(n, 2) row and column of pixels whose hue is that of a bright ``colour``, however dark they are drawn."""
     high = np.array(colour) > 127
@@ -574,3 +624,20 @@ def test_truth_is_an_outline_on_the_masks_edge_and_the_prediction_a_fill(browser
         margin = (3 / 8, 2 / 5)[1 - axis]
         assert fill[:, axis].min() == pytest.approx(low + margin * size, abs=3)
     assert len(line) < 0.05 * (bottom - top) * (right - left)  # a line, not an area
+
+
+@pytest.mark.slow
+def test_keys_do_what_they_say(browser, tmp_path):
+    text = page.write_interactive(write_run(tmp_path / "m.model.run"), tmp_path / "view.html").read_text()
+    head, _, tail = text.rpartition("</body>")
+    (tmp_path / "driven.html").write_text(f"{head}{DRIVER}</body>{tail}")
+    seen = done_by(browser, (tmp_path / "driven.html").as_uri(), tmp_path)
+    assert seen["first"] == ["c1", "all", "1–99 %", [[True, "outline"], [True, "fill"]]]
+    assert seen["next"] == "c2"
+    assert seen["one"] == [[False, "outline"], [True, "fill"]]
+    assert [on for on, _ in seen["all"]] == [False, False] and [on for on, _ in seen["again"]] == [True, True]
+    assert [style for _, style in seen["swapped"]] == ["fill", "outline"]
+    assert (seen["window"], seen["view"], seen["hidden"]) == ("full range", "axial", 1)
+    up, down = (float(re.search(r"[SI] ([\d.]+) mm", seen[key])[1]) for key in ("up", "down"))
+    assert up - down == pytest.approx(2.0)  # the slices' distance, towards the head
+    assert seen["back"] == ["c1", [[True, "fill"], [True, "outline"]]]  # what was chosen goes along to other cases

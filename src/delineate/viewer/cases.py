@@ -21,6 +21,7 @@ from ..core.volume import Volume
 GRID_TOLERANCE_MM = 0.1
 PERCENTILES = (1.0, 99.0)
 SAMPLE_VOXELS = 1 << 21  # of which percentiles are taken
+ONLY = "structure"  # the name of a lone structure that nothing names
 MOST_INDEX = 2047  # the widest table of colours that every WebGL2 device holds; higher label values are numbered anew
 WINDOWS_HU = {"soft tissue": (-160.0, 240.0), "lung": (-1350.0, 150.0), "bone": (-500.0, 1300.0), "brain": (0.0, 80.0), "liver": (-45.0, 105.0)}
 
@@ -57,7 +58,7 @@ class Scene:
     note: str = ""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "masks", tuple(_placed(self.image, mask) for mask in self.masks))
+        object.__setattr__(self, "masks", _alike([_placed(self.image, mask) for mask in self.masks]))
 
 
 @dataclass(frozen=True)
@@ -141,6 +142,13 @@ def _named(array: NDArray[Any], labels: LabelSet) -> tuple[NDArray[Any], LabelSe
         return np.where(array != 0, labels.values[0], 0).astype(labels.dtype), labels
     more = [Label(v, f"value {v}", default_colour(len(labels) + n)) for n, v in enumerate(unknown) if f"value {v}" not in labels.names]
     return array, LabelSet((*labels.labels, *more))
+
+
+def _alike(masks: list[Mask]) -> tuple[Mask, ...]:
+    """The masks, where each has but one value and nothing names it, as masks of one structure: 0/1, 0/63 and 0/255 mean the same."""
+    if not all(len(mask.labels) == 1 and mask.labels.names == [f"value {mask.labels.values[0]}"] for mask in masks):
+        return tuple(masks)
+    return tuple(replace(mask, labels=LabelSet((replace(mask.labels.labels[0], name=ONLY),))) for mask in masks)
 
 
 def _mask(mask: Mask) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from typing import Any
 from ..core.atomic import write_text
 from ..core.errors import DelineateError, InputError
 from ..core.labels import LabelSet
-from .cases import Scene, described, shown_array
+from .cases import ONLY, Scene, described, shown_array
 from .sources import scored_cases
 from .voxels import channel, coarser, cropped, packed, stepped
 
@@ -85,7 +85,7 @@ def json_safe(data: Any) -> str:
 
 
 def _is_named(labels: LabelSet) -> bool:
-    return any(label.name != f"value {label.value}" for label in labels)
+    return any(label.name not in (f"value {label.value}", ONLY) for label in labels)
 
 
 def _inlined(scene: Scene) -> dict[str, Any]:

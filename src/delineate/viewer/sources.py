@@ -40,8 +40,9 @@ def find(paths: Sequence[str | Path], labels: str | Path | None = None) -> Shelf
     """What ``delineate view`` shows for ``paths``.
 
     Args:
-        paths: one run's folder; one ``manifest.jsonl``; or an image and any number of masks, each a file or a folder. Folders of
-            volumes are cases paired by name; folders of DICOM or of slices are one case, and bare slices take the image's geometry.
+        paths: one run's folder; one ``manifest.jsonl``, or the folder of a check that holds it; or an image and any number of masks, each a
+            file or a folder. Folders of volumes are cases paired by name; folders of DICOM or of slices are one case, and bare slices take
+            the image's geometry.
         labels: file of names for masks that are not said what they mean.
 
     Raises:
@@ -54,6 +55,8 @@ def find(paths: Sequence[str | Path], labels: str | Path | None = None) -> Shelf
             raise InputError("does not exist", path=place)
     first, masks = places[0], places[1:]
     run, cohort = is_run(first), first.is_file() and first.suffix == ".jsonl"
+    if not run and (first / "manifest.jsonl").is_file():
+        first, cohort = first / "manifest.jsonl", True
     if (run or cohort) and masks:
         raise UsageError(f"a {'run' if run else 'manifest'} knows its masks; give it alone", path=first)
     named = None if labels is None else read_label_names(labels)

@@ -11,6 +11,8 @@
   const PLANE = ["axial", "coronal", "sagittal"];
   const EDGES = ["RLAP", "RLSI", "APSI"]; // where a plane's left, right, top and bottom edges point to
   const DASHES = [[], [6, 4], [1.5, 3.5], [9, 3, 2, 3]]; // outlines of the first, second ... mask
+  const FROM = [160, 15]; // where 3-D is seen from: the front, a little from the patient's left and above
+  const MOST_ROWS = 20; // of structures, before those that no mask holds are only counted
   const STEP = 100; // of an opacity slider
   const GUARD = 60; // see colourTable
 
@@ -108,6 +110,7 @@
     nv.scene.pan2Dxyzmm = [0, 0, 0, 1];
     colour();
     arrange();
+    paintWindow();
     nv.createOnLocationChange();
   }
 
@@ -313,6 +316,7 @@
     if (!nv.volumes.length || state.facts === null) return;
     const dpr = canvas.width / Math.max(1, canvas.clientWidth);
     for (const tile of nv.screenSlices) {
+      if (tile.axCorSag === RENDER && state.facts.placed) drawCompass(context, tile, dpr);
       if (tile.axCorSag > SAGITTAL || tile.sliceFrac === Infinity) continue;
       const slice = Math.min(Math.max(Math.floor(nv.scene.crosshairPos[AXIS[tile.axCorSag]] * length(tile.axCorSag)), 0), length(tile.axCorSag) - 1);
       drawOutlines(context, tile, slice, dpr);
@@ -337,14 +341,36 @@
       context.fillText(text, x, y);
     };
     const edge = 7 * dpr, right = left + width, bottom = top + height;
-    const name = placed ? PLANE[tile.axCorSag] : "slice";
-    write(n > 1 ? `${name} ${slice + 1} of ${n}` : placed ? name : "", left + edge, bottom - edge, "left", "bottom", "#b4bcc8");
+    const name = placed ? PLANE[tile.axCorSag] : "slice", words = width < 260 * dpr ? `${slice + 1}/${n}` : `${name} ${slice + 1} of ${n}`;
+    write(n > 1 ? words : placed ? name : "", left + edge, bottom - edge, "left", "bottom", "#b4bcc8");
     if (!placed) return;
     const [west, east, north, south] = EDGES[tile.axCorSag], middle = [left + width / 2, top + height / 2];
     write(west, left + edge, middle[1], "left", "middle", "#dfe4ea");
     write(east, right - edge, middle[1], "right", "middle", "#dfe4ea");
     write(north, middle[0], top + edge, "center", "top", "#dfe4ea");
     write(south, middle[0], bottom - edge, "center", "bottom", "#dfe4ea");
+  }
+
+  /** Letters that turn with 3-D, those that point away from the reader darker. */
+  function drawCompass(context, tile, dpr) {
+    const [left, top, , height] = tile.leftTopWidthHeight, radius = 22 * dpr, x = left + 34 * dpr, y = top + height - 34 * dpr;
+    const m = nv.calculateModelMatrix(nv.scene.renderAzimuth, nv.scene.renderElevation);
+    Object.assign(context, { font: `${11 * dpr}px system-ui, sans-serif`, textAlign: "center", textBaseline: "middle", lineWidth: dpr });
+    const ends = [0, 1, 2].flatMap((axis) => {
+      const size = Math.hypot(m[4 * axis], m[4 * axis + 1], m[4 * axis + 2]), at = [0, 1, 2].map((c) => m[4 * axis + c] / size);
+      return [1, -1].map((sign) => ({ letter: "RASLPI"[sign > 0 ? axis : 3 + axis], at: at.map((c) => sign * c) }));
+    });
+    for (const { letter, at } of ends.sort((one, other) => one.at[2] - other.at[2])) {
+      context.globalAlpha = 0.35 + 0.3 * (at[2] + 1);
+      context.strokeStyle = "#566070";
+      context.fillStyle = "#dfe4ea";
+      context.beginPath();
+      context.moveTo(x, y);
+      context.lineTo(x + 0.66 * radius * at[0], y - 0.66 * radius * at[1]);
+      context.stroke();
+      if (Math.hypot(at[0], at[1]) > 0.3) context.fillText(letter, x + radius * at[0], y - radius * at[1]);
+    }
+    context.globalAlpha = 1;
   }
 
   function drawCross(context, tile, dpr) {
@@ -572,17 +598,20 @@
     const known = masks.some((mask) => mask.table.structures.some((one) => one.ml !== null));
     const scored = masks.find((mask) => mask.table.structures.some((one) => one.dice !== null));
     const head = masks.map((mask) => `${masks.length > 1 ? mask.table.name : ""}${known ? (masks.length > 1 ? ", ml" : "ml") : ""}`);
+    const drawn = [...rows].filter(([, of]) => Object.values(of).some((one) => one.voxels > 0));
+    const listed = rows.size > MOST_ROWS ? drawn : [...rows], left = rows.size - listed.length;
     const cells = (names) => element("tr", {}, ...names.map((textContent) => element("th", { textContent })));
     $("structures-title").hidden = !rows.size;
     $("structures").replaceChildren(...(rows.size ? [cells(["", ...head, ...(scored ? ["Dice"] : [])])] : []),
-      ...[...rows].map(([name, of]) => structureRow(name, of, scored)));
+      ...listed.map(([name, of]) => structureRow(name, of, scored)));
+    $("absent").textContent = left ? `${left} more that no mask here holds` : "";
   }
 
   function structureRow(name, of, scored) {
     const masks = state.masks.filter((mask) => mask.number in of), any = Object.values(of)[0];
     const chip = element("span", { className: "chip" });
     chip.style.setProperty("--colour", `rgb(${any.colour.join(" ")})`);
-    const button = element("button", { title: `Show or hide ${name}; double click goes to it`,
+    const button = element("button", { title: `Show or hide ${name}`,
       onclick: () => { hide(name, masks.some((mask) => !mask.look.hidden.has(name)), masks); } }, chip, element("span", { textContent: name }));
     const row = element("tr", {}, element("td", {}, button),
       ...state.masks.map((mask) => element("td", { textContent: mask.number in of ? amount(of[mask.number]) : "–" })));
@@ -727,6 +756,7 @@
     if (VIEWS.includes(asked.get("view"))) state.view = asked.get("view");
     try {
       await nv.attachToCanvas($("gl"), false);
+      nv.setRenderAzimuthElevation(...FROM);
     } catch (error) {
       say("This browser shows no WebGL2, which the viewer needs.", true);
       document.documentElement.dataset.ready = "failed";
