@@ -360,8 +360,8 @@
       const size = Math.hypot(m[4 * axis], m[4 * axis + 1], m[4 * axis + 2]), at = [0, 1, 2].map((c) => m[4 * axis + c] / size);
       return [1, -1].map((sign) => ({ letter: "RASLPI"[sign > 0 ? axis : 3 + axis], at: at.map((c) => sign * c) }));
     });
-    for (const { letter, at } of ends.sort((one, other) => one.at[2] - other.at[2])) {
-      context.globalAlpha = 0.35 + 0.3 * (at[2] + 1);
+    for (const { letter, at } of ends.sort((one, other) => other.at[2] - one.at[2])) { // NiiVue's third axis points away from the reader
+      context.globalAlpha = 0.35 + 0.3 * (1 - at[2]);
       context.strokeStyle = "#566070";
       context.fillStyle = "#dfe4ea";
       context.beginPath();
@@ -524,7 +524,7 @@
   function sizeWords(facts) {
     const mm = facts.spacing_mm.map((s) => Number(s.toPrecision(3)));
     const size = facts.shape.includes(1) ? facts.shape.filter((n) => n > 1).join(" × ") + " pixels" : `${facts.shape.join(" × ")} voxels of ${mm.join(" × ")} mm`;
-    const coarse = facts.shown_mm ? `, shown at ${facts.shown_mm.join(" × ")} mm` : ", cropped and made coarser for this file";
+    const coarse = facts.shown_mm ? `, shown at ${facts.shown_mm.join(" × ")} mm` : ", cut out for this file, and coarser where it was large";
     const place = facts.placed ? "The patient's right is on the left" : "As stored: where it lies in a patient is not known";
     return size + (facts.reduced ? coarse : "") + ". " + place;
   }
@@ -651,12 +651,18 @@
 
   // ---- where the crosshair is ----
 
+  /** The index as a picture stores it, whose columns and rows may run against the RAS axes. */
+  function stored(vox, axis) {
+    const image = nv.volumes[0], n = Math.round(vox[axis]);
+    return image.img2RASstep[axis] < 0 ? image.dimsRAS[1 + axis] - 1 - n : n;
+  }
+
   nv.onLocationChange = (place) => {
     if (state.facts === null || !nv.volumes.length) return;
     if (Number.isInteger(place.axCorSag) && place.axCorSag <= SAGITTAL) state.plane = place.axCorSag;
     const value = place.values[0]?.value, lines = [];
     const mm = [0, 1, 2].map((axis) => `${"LRPAIS"[2 * axis + (place.mm[axis] >= 0 ? 1 : 0)]} ${Math.abs(place.mm[axis]).toFixed(1)}`);
-    lines.push((state.facts.placed ? `${mm.join("  ")} mm` : `pixel ${place.vox.slice(0, 2).map(Math.round).join(", ")}`)
+    lines.push((state.facts.placed ? `${mm.join("  ")} mm` : `column ${stored(place.vox, 0)}, row ${stored(place.vox, 1)}`)
       + (Number.isFinite(value) ? `,  ${Number(value.toPrecision(5))}${state.facts.unit ? " " + state.facts.unit : ""}` : ""));
     for (const mask of state.masks) {
       const index = Math.round(place.values[mask.number + 1]?.value ?? 0);
