@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import html
 import io
 import json
 import re
@@ -24,6 +25,7 @@ from delineate.metrics.statistics import interval
 from delineate.steps.evaluate import evaluate
 from delineate.steps.report import report
 from delineate.steps.report_training import overfitting
+from delineate.viewer.page import run_page
 
 LABELS = LabelSet.from_names({1: "liver", 2: "right kidney"})
 HITS = {"c0": 0.9, "c1": 0.6, "c2": 0.3, "c3": 1.0}
@@ -264,9 +266,22 @@ def test_probabilities_have_a_diagram_where_they_were_judged(run, tmp_path):
     assert "within 20 mm" in page.text["calibration"]
 
 
+def test_an_interactive_report_holds_the_worst_cases_in_a_frame(run, tmp_path):
+    plain, whole = report(run), report(run, tmp_path / "look.html", interactive=True)
+    assert "<iframe" not in plain.read_text() and "<script" not in plain.read_text()
+    text = whole.read_text()
+    assert text.count("<iframe") == 1 and "<script" not in text[: text.index("<iframe")]
+    inside = html.unescape(re.search(r'srcdoc="(.*?)"></iframe>', text, re.DOTALL)[1])
+    assert inside == run_page(run)
+    assert [c["id"] for c in json.loads(re.search(r'id="boot">(.*?)</script>', inside)[1])["cases"]] == ["c2", "c1", "c0"]
+    with pytest.raises(InputError):
+        report(run / "test", tmp_path / "no.html", interactive=True)  # an evaluation alone does not know its scans
+    assert not (tmp_path / "no.html").exists()
+
+
 def test_every_case_is_a_point_on_its_box(run):
-    html = report(run).read_text()
-    strip = html[html.index('<svg class="strip"') :]
+    text = report(run).read_text()
+    strip = text[text.index('<svg class="strip"') :]
     strip = strip[: strip.index("</svg>")]
     dices = sorted(2 * h / (1 + h) for h in HITS.values())
     assert [float(x) for x in re.findall(r'circle cx="([\d.]+)"', strip)] == pytest.approx([4 + 168 * d for d in dices], abs=0.06)

@@ -445,7 +445,7 @@ def loaded_by(text: str) -> list[str]:
 
 def test_the_file_holds_everything_and_no_word_of_it_ends_a_script(tmp_path):
     run = write_run(tmp_path / "m.model.run")
-    text = page.write_interactive(run, tmp_path / "view.html").read_text()
+    text = page.run_page(run)
     assert f'content="{html.escape(page.ALONE)}"'.replace("&#x27;", "&#39;") in text and loaded_by(text) == ["data:,"]
     assert re.findall(r'id="(case-\d+)"', text) == ["case-0", "case-1", "case-2"]
     facts = json.loads(re.search(r'id="case-0">(.*?)</script>', text)[1])
@@ -462,12 +462,11 @@ def test_the_file_holds_everything_and_no_word_of_it_ends_a_script(tmp_path):
 def test_the_worst_cases_are_written_and_gaps_are_stepped_over(tmp_path):
     run = write_run(tmp_path / "m.model.run")
     (run / "test" / "predictions" / "c1.nii.gz").unlink()
-    text = page.write_interactive(run, tmp_path / "view.html").read_text()
+    text = page.run_page(run)
     assert [c["id"] for c in json.loads(re.search(r'id="boot">(.*?)</script>', text)[1])["cases"]] == ["c2", "c0"]
     shutil.rmtree(run / "test" / "predictions")
     with pytest.raises(InputError, match="no scored case can be shown"):
-        page.write_interactive(run, tmp_path / "none.html")
-    assert not (tmp_path / "none.html").exists()
+        page.run_page(run)
 
 
 def test_niivue_is_the_file_that_its_licence_speaks_of():
@@ -628,7 +627,8 @@ def test_truth_is_an_outline_on_the_masks_edge_and_the_prediction_a_fill(browser
 
 @pytest.mark.slow
 def test_keys_do_what_they_say(browser, tmp_path):
-    text = page.write_interactive(write_run(tmp_path / "m.model.run"), tmp_path / "view.html").read_text()
+    text = page.run_page(write_run(tmp_path / "m.model.run"))
+    (tmp_path / "view.html").write_text(text)
     head, _, tail = text.rpartition("</body>")
     (tmp_path / "driven.html").write_text(f"{head}{DRIVER}</body>{tail}")
     seen = done_by(browser, (tmp_path / "driven.html").as_uri(), tmp_path)

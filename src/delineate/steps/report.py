@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import base64
 import json
-import tempfile
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -314,10 +313,9 @@ def _montages(run: Run) -> tuple[list[dict[str, str]], list[str]]:
 
 def _viewer(run: Run) -> str:
     """The page of the worst cases as volumes, which stands in a frame of its own."""
-    from ..viewer.page import write_interactive
+    from ..viewer.page import run_page
 
-    with tempfile.TemporaryDirectory() as folder:
-        return write_interactive(run.folder, Path(folder) / "viewer.html").read_text(encoding="utf-8")
+    return run_page(run.folder)
 
 
 # ---- time, provenance, limits ----

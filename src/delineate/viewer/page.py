@@ -14,7 +14,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ..core.atomic import write_text
 from ..core.errors import DelineateError, InputError
 from ..core.labels import LabelSet
 from .cases import ONLY, Scene, described, shown_array
@@ -50,14 +49,13 @@ def interactive_page(cases: Sequence[Scene], labels: LabelSet, title: str) -> st
     return _rendered(title, [_json_element("boot", boot), *data], policy=ALONE)
 
 
-def write_interactive(run_folder: str | Path, out_path: str | Path) -> Path:
-    """Write the self-contained page of a run's worst scored cases, truth and prediction laid over the scan.
+def run_page(run_folder: str | Path) -> str:
+    """The self-contained page of a run's worst scored cases, truth and prediction laid over the scan.
 
     Cases whose files are gone are left out.
 
     Raises:
         InputError: no run, nothing scored, or none of its worst cases can be read (with the first reason).
-        OutputError: the page cannot be written.
     """
     shelf, scenes, gaps = scored_cases(run_folder), [], []
     for entry in shelf.entries:
@@ -69,8 +67,7 @@ def write_interactive(run_folder: str | Path, out_path: str | Path) -> Path:
             break
     if not scenes:
         raise InputError(f"no scored case can be shown; first: {gaps[0]}", path=run_folder)
-    write_text(out_path, interactive_page(scenes, LabelSet(()), f"{shelf.title}, lowest Dice first"))
-    return Path(out_path)
+    return interactive_page(scenes, LabelSet(()), f"{shelf.title}, lowest Dice first")
 
 
 def script_safe(code: str) -> str:
