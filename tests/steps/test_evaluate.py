@@ -254,6 +254,22 @@ def test_confusion_is_pooled_over_cases_in_the_order_of_the_structures(tmp_path)
     )  # the structure that is nowhere true weighs as the other: 2 voxels of it are false
 
 
+def test_very_many_structures_are_counted_without_their_square(tmp_path, monkeypatch):
+    from delineate.steps import count_case
+    from delineate.steps import evaluate as step
+
+    truth = np.arange(5 * 5 * 5).reshape(5, 5, 5).astype(np.uint16)
+    for name in ("t", "p"):
+        save(truth, tmp_path / name / "a.nii.gz")
+    few = evaluate(tmp_path / "p", tmp_path / "t")
+    for module in (count_case, step):
+        monkeypatch.setattr(module, "MOST_CONFUSED", 50)
+    many = evaluate(tmp_path / "p", tmp_path / "t", workers=1)
+    assert few.confusion is not None and many.confusion is None
+    assert [(r.label, r.metric, r.value) for r in few.scores if r.metric == "dice"] == [
+        (r.label, r.metric, r.value) for r in many.scores if r.metric == "dice"]  # fmt: skip
+
+
 @pytest.mark.parametrize("workers", [1, 2])
 def test_processes_make_no_difference(folders, workers):
     assert evaluate(*folders, labels=LABELS, workers=workers).scores.mean("dice") == pytest.approx(0.9167, abs=1e-4)

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from ..metrics.calibration import Calibration
 
 PROBABILITIES = "probabilities"  # the folder beside predictions that holds them, by the predictions' names
+MOST_CONFUSED = 1000  # structures of a confusion matrix: eight megabytes a case
 NEAR_MM = 20.0  # around the true structures, where probabilities are judged: of all the air in a scan everybody is sure
 
 
@@ -75,7 +76,7 @@ def _count_pair(item: Pair, values: tuple[int, ...] | None, chosen: Chosen) -> C
     grid = masks.truth.grid
     known_size = item.spacing_known and masks.truth.meta.get("spacing_known", True)
     voxel_ml = grid.voxel_ml if known_size else float("nan")
-    counts = overlap.count(p, t, values, voxel_ml)
+    counts, matrix = _counted(p, t, values, voxel_ml)
     predicted, true = ([v for v, n in zip(counts.values, counts.tp + wrong, strict=True) if n] for wrong in (counts.fp, counts.fn))
     planar, axis = p.shape[2] == 1, 2 if item.stacked else grid.slice_axis
 
@@ -83,7 +84,7 @@ def _count_pair(item: Pair, values: tuple[int, ...] | None, chosen: Chosen) -> C
         return chosen.measure(a, b, of, grid.spacing_mm) if known_size else {}
 
     found = Counted(item.case, item.patient, counts, tuple(predicted), tuple(true), slices=None if planar else count_slices(p, t, axis),
-                    measured=measured(p, t, counts.values), confusion=confusion(p, t, counts.values), planar=planar,
+                    measured=measured(p, t, counts.values), confusion=matrix, planar=planar,
                      truth_sha256=digest(t), notes=masks.notes)  # fmt: skip
     if values is not None:
         beside = calibrated(item, masks, values)
@@ -93,6 +94,16 @@ def _count_pair(item: Pair, values: tuple[int, ...] | None, chosen: Chosen) -> C
     return replace(found, foreground={r: overlap.count(a, b, [1], voxel_ml) for r, (a, b) in as_one.items()},
                    foreground_measured={r: measured(a, b, [1]) for r, (a, b) in as_one.items()},
                    foreground_slices={} if planar else {r: count_slices(a, b, axis) for r, (a, b) in as_one.items()})  # fmt: skip
+
+
+def _counted(p: NDArray[Any], t: NDArray[Any], values: tuple[int, ...] | None, voxel_ml: float) -> tuple[Counts, Confusion | None]:
+    """Both from one compiled pass, where there are not so many structures that their square would be a matter of memory."""
+    if values is None:
+        values = tuple(sorted({*overlap.found_values(p), *overlap.found_values(t)}))
+    if len(values) > MOST_CONFUSED:
+        return overlap.count(p, t, values, voxel_ml), None
+    matrix = confusion(p, t, values)
+    return matrix.counts(voxel_ml), matrix
 
 
 def calibrated(item: Pair, masks: Masks, values: tuple[int, ...]) -> Calibration | None:

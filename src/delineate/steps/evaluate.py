@@ -30,7 +30,7 @@ from ..metrics.chosen import GROUPS, NOTHING, Chosen
 from ..metrics.confusion import Confusion, pool
 from ..metrics.overlap import MEASURES, Counts, Floats
 from ..metrics.surface import Choices
-from .count_case import NEAR_MM, Counted, count_pair
+from .count_case import MOST_CONFUSED, NEAR_MM, Counted, count_pair
 from .masks import HALF, Reading, is_soft
 from .slice_scores import AXIS_WORDS, SliceScores
 
@@ -363,9 +363,11 @@ def _resolve(counted: list[Counted], known: LabelSet | None, notes: list[str]) -
     labels = known if known is not None else LabelSet.from_names({v: f"label {v}" for v in true})
     slices = {c.case: c.slices for c in counted if c.slices is not None}
     distances = {c.case: _in_order(c, labels.values) for c in counted}
-    together = pool(c.confusion.of(labels.values) for c in counted if c.confusion is not None)
+    confused = [c.confusion.of(labels.values) for c in counted if c.confusion is not None] if len(labels) <= MOST_CONFUSED else []
     sure = [c.calibration for c in counted if c.calibration is not None]
-    return _Resolved(labels, {c.case: c.counts.of(labels.values) for c in counted}, slices, distances, together, _pooled(sure))
+    return _Resolved(
+        labels, {c.case: c.counts.of(labels.values) for c in counted}, slices, distances, pool(confused) if confused else None, _pooled(sure)
+    )
 
 
 def _pooled(found: list[Calibration]) -> Calibration | None:
