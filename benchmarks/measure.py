@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 import os
 import platform
-import resource
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -17,20 +17,34 @@ from typing import Any
 DATA = Path(os.environ.get("DELINEATE_DATA", Path(__file__).parents[2] / "shared" / "data"))  # the real scans
 
 
+PEAK = """
+def peak_mb():
+    import resource, sys
+    if sys.platform == "linux":  # the kernel's own figure: ru_maxrss begins at the peak of whoever started the process
+        return next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmHWM")) / 1e3
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1e6 if sys.platform == "darwin" else 1e3)
+
+import atexit, os
+atexit.register(lambda: open(os.environ["PEAK_FILE"], "w").write(str(peak_mb())))
+"""
+
+
 def child(code: str, *arguments: str, python: Path | None = None) -> dict[str, float]:
     """Run ``code`` in a fresh Python (another environment's, if given); seconds of wall clock and peak resident memory in MB of that process alone.
 
-    A last line of JSON that it prints is added.
+    In ``code`` the function ``peak_mb()`` tells the peak so far. A last line of JSON that it prints is added.
     """
-    began = time.perf_counter()
-    process = subprocess.Popen([str(python or sys.executable), "-c", code, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    out, err = process.stdout.read(), process.stderr.read()  # type: ignore[union-attr]
-    _, status, usage = os.wait4(process.pid, 0)
-    if status:
-        raise SystemExit(f"a measured process failed:\n{err[-3000:]}")
-    peak = usage.ru_maxrss / (1e6 if sys.platform == "darwin" else 1e3)
+    with tempfile.NamedTemporaryFile() as file:
+        began = time.perf_counter()
+        process = subprocess.run([str(python or sys.executable), "-c", PEAK + code, *arguments], capture_output=True, text=True, check=False,
+                                 env=os.environ | {"PEAK_FILE": file.name})  # fmt: skip
+        taken = time.perf_counter() - began
+        if process.returncode:
+            raise SystemExit(f"a measured process failed:\n{process.stderr[-3000:]}")
+        peak = float(Path(file.name).read_text())
+    out = process.stdout
     printed = json.loads(out.strip().splitlines()[-1]) if out.strip().startswith("{") or "\n{" in out else {}
-    return {"seconds": time.perf_counter() - began, "peak_mb": peak, **printed}
+    return {"seconds": taken, "peak_mb": peak, **printed}
 
 
 def medians(runs: Sequence[dict[str, float]]) -> dict[str, float]:
@@ -69,8 +83,3 @@ def keep(name: str, result: dict[str, Any], folder: Path | None = None) -> None:
     target.parent.mkdir(exist_ok=True)
     target.write_text(json.dumps(record, indent=1) + "\n")
     print(json.dumps(record, indent=1))
-
-
-def own_peak_mb() -> float:
-    """Peak resident memory of this process in MB."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1e6 if sys.platform == "darwin" else 1e3)

@@ -31,13 +31,12 @@ warnings.simplefilter("ignore")
 a, b, spacing = np.load(sys.argv[1]), np.load(sys.argv[2]), (0.75, 0.75, 1.0)
 values = list(range(1, int(b.max()) + 1))
 small = np.zeros((6, 6, 6), a.dtype); small[1:4, 1:4, 1:5] = 1
-peak = lambda: next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmHWM")) / 1e3  # ru_maxrss starts at the parent's peak
 """
 MIDDLE = """
-before, began = peak(), time.perf_counter()
+before, began = peak_mb(), time.perf_counter()
 """
 END = """
-print(json.dumps({"work_s": time.perf_counter() - began, "beyond_input_mb": peak() - before, "figure": float(figure)}))
+print(json.dumps({"work_s": time.perf_counter() - began, "beyond_input_mb": peak_mb() - before, "figure": float(figure)}))
 """
 LINES = """
 from skimage.morphology import skeletonize

@@ -135,6 +135,22 @@ def surface_distances(r: dict[str, Any]) -> Iterator[Line]:
                 yield what, f"{ours['work_s']:.2f} s, {mine}", f"{name}: {row['work_s']:.1f} s, {theirs}", _ratio(row["ours_times_as_fast"])
 
 
+def metric_speed(r: dict[str, Any]) -> Iterator[Line]:
+    def line(what: str, ours: dict[str, Any], name: str, peer: dict[str, Any]) -> Line:
+        mine, theirs = (f"{w['work_s']:.2f} s, {w['beyond_input_mb'] / 1e3:.2f} GB" for w in (ours, peer))
+        return what, mine, f"{name}: {theirs}", _ratio(peer["work_s"] / ours["work_s"])
+
+    for count in ("3 structures", "41 structures"):
+        for name in ("SimpleITK", "MONAI"):
+            yield line(
+                f"Dice of {count}, {r['shape']}, as `evaluate` counts it", r[count]["confusion, delineate"], name, r[count][f"overlap, {name}"]
+            )
+    for mask in ("liver", "vessels"):
+        distance = "boundary IoU, 2 mm, SciPy's distance transform in the same box"
+        yield line(f"boundary IoU of {mask}", r[mask]["boundary IoU, 2 mm, delineate"], "SciPy's distance transform", r[mask][distance])
+        yield line(f"clDice of {mask}", r[mask]["clDice, delineate"], "scikit-image's skeleton", r[mask]["clDice, scikit-image in the box"])
+
+
 def predict_memory(r: dict[str, Any]) -> Iterator[Line]:
     for name, row in r["labels"].items():
         yield f"predict, 512x512x300, {name} labels, whole process", f"{row['seconds']:.0f} s, {row['peak_mb'] / 1e3:.2f} GB", "–", "–"
@@ -159,6 +175,7 @@ LINES: dict[str, Callable[[dict[str, Any]], Iterator[Line]]] = {
         prepare_cohort,
         step_time,
         surface_distances,
+        metric_speed,
     )
 }
 

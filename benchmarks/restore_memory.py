@@ -32,15 +32,15 @@ def slabs(depth=16):
 values = np.arange(labels).astype(np.uint8)
 one = labels * 16 * i * j * 2 / 1e6
 warm = torch.rand(8, 8) @ torch.rand(8, 8)
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
+before = peak_mb()
 began = time.perf_counter()
 for slab in slabs(): pass
 making = time.perf_counter() - began
-held = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
+held = peak_mb()
 began = time.perf_counter()
 out = restore(slabs(), trail, 2, values)
 taken = time.perf_counter() - began - making
-peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
+peak = peak_mb()
 print(json.dumps({"restore_s": taken, "slab_mb": one, "beyond_input_mb": peak - held - out.nbytes / 1e6}))
 """
 

@@ -20,13 +20,12 @@ import numpy as np
 from measure import child, keep, medians
 
 START = """
-import json, resource, sys, time
+import json, sys, time
 import numpy as np
 a, b, spacing = np.load(sys.argv[1]), np.load(sys.argv[2]), (0.75, 0.75, 1.0)
-peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
 """
 END = """
-print(json.dumps({"work_s": time.perf_counter() - began, "beyond_input_mb": peak() - before, **found}))
+print(json.dumps({"work_s": time.perf_counter() - began, "beyond_input_mb": peak_mb() - before, **found}))
 """
 OURS = (
     START
@@ -34,7 +33,7 @@ OURS = (
 from delineate.metrics import surface
 small = np.zeros((4, 4, 4), np.uint8); small[1:3, 1:3, 1:3] = 1
 surface.assd(surface.distances(small, small, (1, 1, 1), ELEMENTS))
-before, began = peak(), time.perf_counter()
+before, began = peak_mb(), time.perf_counter()
 d = surface.distances(a, b, spacing, ELEMENTS)
 found = {"hd95": surface.hd95(d), "hd95_pooled": surface.hd95(d, "pooled"), "assd": surface.assd(d), "nsd": surface.surface_dice(d, 2.0)}
 """
@@ -46,7 +45,7 @@ MONAI = (
 import torch, warnings
 warnings.simplefilter("ignore")
 from monai.metrics import compute_average_surface_distance, compute_hausdorff_distance, compute_surface_dice
-before, began = peak(), time.perf_counter()
+before, began = peak_mb(), time.perf_counter()
 p, t = (torch.from_numpy(m)[None, None] for m in (a, b))
 more = {"include_background": True, "spacing": spacing}
 found = {"hd95": float(compute_hausdorff_distance(p, t, percentile=95, **more)), "assd": float(compute_average_surface_distance(p, t, symmetric=True, **more)),
@@ -58,7 +57,7 @@ DEEPMIND = (
     START
     + """
 import surface_distance as sd
-before, began = peak(), time.perf_counter()
+before, began = peak_mb(), time.perf_counter()
 d = sd.compute_surface_distances(b.astype(bool), a.astype(bool), spacing)
 means = sd.compute_average_surface_distance(d)
 found = {"hd95": sd.compute_robust_hausdorff(d, 95), "nsd": sd.compute_surface_dice_at_tolerance(d, 2.0)}
@@ -69,7 +68,7 @@ MEDPY = (
     START
     + """
 from medpy.metric import binary
-before, began = peak(), time.perf_counter()
+before, began = peak_mb(), time.perf_counter()
 found = {"hd95_pooled": binary.hd95(a, b, spacing), "assd": binary.assd(a, b, spacing)}
 """
     + END
