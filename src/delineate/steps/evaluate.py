@@ -129,6 +129,7 @@ class Evaluated:
             found[f"{metric}_mean_per_patient"] = per_case
         return found
 
+    @functools.cached_property
     def summary(self) -> list[dict[str, Any]]:
         """A row a structure and metric: ``core.scores.describe``, the 95 % interval of the mean by patient (``low95``, ``high95``), and the worst."""
         return self.scores.summary(self._worth)
@@ -156,7 +157,7 @@ class Evaluated:
             more["confusion"] = {"definition": CONFUSION_WORDS, "names": ["background", *self.labels.names], "voxels": self.confusion.voxels.tolist()}
         means = {k: v for m in ("dice", "iou") for k, v in self.means(m).items()} | {"generalised_dice_mean_per_case": self.generalised_dice}
         return self.scores.to_json(
-            summary=self.summary(), means=means, pooled=self.pooled, labels=self.labels.to_json(), planar=self.planar,
+            summary=self.summary, means=means, pooled=self.pooled, labels=self.labels.to_json(), planar=self.planar,
             cases=[vars(c) for c in self.cases], unpaired={k: list(v) for k, v in self.unpaired.items()}, failures=self.failures,
             notes=list(self.notes), pictures=[f"pictures/{Path(p).name}" for p in self.pictures],
             definitions=definitions(self.chosen), **more)  # fmt: skip

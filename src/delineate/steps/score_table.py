@@ -35,7 +35,7 @@ def table(evaluated: Evaluated) -> Table:
     ]
     for name in columns:
         shown.add_column(name, justify="right")
-    summary = {(s["label"], s["metric"]): s for s in evaluated.summary()}
+    summary = {(s["label"], s["metric"]): s for s in evaluated.summary}
     for name in evaluated.labels.names:
         d = summary[name, "dice"]
         others = [summary[name, m]["mean"] for m in ("precision", "recall", "absolute_volume_difference_percent")]
