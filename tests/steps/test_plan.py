@@ -74,7 +74,11 @@ def test_a_short_budget_asks_for_a_smaller_network_and_coarser_voxels():
 
 
 def test_mirroring_respects_sides():
-    assert make(found(), {1: "left kidney", 2: "right kidney"}).augmentation.mirror == (0,)
+    assert make(found(), {1: "left kidney", 2: "right kidney"}, budget_s=3600.0).augmentation.mirror == (0,)
+    assert make(found(), {1: "left kidney", 2: "right kidney"}, epochs=1000).augmentation.mirror == (0,)
+    short = make(found(), {1: "left kidney", 2: "right kidney"}, budget_s=300.0)
+    assert short.augmentation.mirror == () and "few" in short.reasons["augmentation.mirror"]
+    assert make(found(), budget_s=300.0).augmentation.mirror == (0,)
     assert make(found(), {1: "left kidney", 2: "liver"}).augmentation.mirror == ()
     assert make(found()).augmentation.mirror == (0,)
 
