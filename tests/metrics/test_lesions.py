@@ -201,3 +201,11 @@ def test_thousands_of_lesions_take_no_longer_than_their_voxels():
     found = {match: lesions(prediction, truth, (1, 1, 1), match, 0.5 if match != "overlap" else None) for match in ("overlap", "optimal", "greedy")}
     assert time.perf_counter() - began < 20
     assert {(f.true_positives, f.misses, f.false_alarms) for f in found.values()} == {(6000, 2000, 0)}
+
+
+def test_two_voxels_of_a_row_of_three_are_two_lesions():
+    row = np.array([1, 0, 1], np.uint8).reshape(1, 3, 1)
+    found = lesions(row, row, (1, 1, 1))
+    assert (found.true_positives, found.misses, found.false_alarms, found.f1) == (2, 0, 0, 1.0)
+    every_other = (np.indices((3, 3, 3)).sum(axis=0) % 2 == 0).astype(np.uint8)  # as many as there can be
+    assert lesions(every_other, every_other, (1, 1, 1), connectivity=6).true_positives == 14

@@ -364,7 +364,9 @@ def command(*words: str | Path) -> list[str]:
 
 
 def test_the_command_prints_the_address_and_ends_well_on_ctrl_c(pair):
-    running = subprocess.Popen(command(*pair), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    running = subprocess.Popen(
+        command(*pair), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)
+    )  # whoever starts tests in the background has them ignore it
     try:
         line = running.stdout.readline()
         address = re.search(r"http://127\.0\.0\.1:(\d+)(/[\w-]{32,}/)", line)

@@ -35,6 +35,7 @@ from .overlap import Floats, Ints, foreground_box
 
 Match = Literal["overlap", "optimal", "greedy"]
 Connectivity = Literal[26, 18, 6]
+SMALL_VOXELS = 1 << 15
 ROUNDING = 1e-9  # 30 voxels of 0.001 ml are not less than 0.03 ml
 
 
@@ -234,7 +235,9 @@ def _components(mask: NDArray[Any], connectivity: Connectivity) -> _Components:
     solid = np.ascontiguousarray((mask if mask.ndim == 3 else mask[..., None]) != 0)
     if not solid.any():
         return _Components(np.zeros(solid.shape, np.uint32), np.zeros(0, np.int64), np.zeros((0, 3)))
-    labels, count = cc3d.connected_components(solid, connectivity=connectivity, return_N=True, out_dtype=np.uint32)
+    small = solid.size < SMALL_VOXELS  # where it makes room for too few labels and fails; a border gives it enough
+    labels, count = cc3d.connected_components(np.pad(solid, 1) if small else solid, connectivity=connectivity, return_N=True, out_dtype=np.uint32)
+    labels = np.ascontiguousarray(labels[1:-1, 1:-1, 1:-1]) if small else labels
     sums = np.zeros((count + 1, 4), np.int64)  # voxels, and their indices along each axis added up
     _add_up(labels, sums)
     return _Components(labels, sums[1:, 0], sums[1:, 1:] / sums[1:, :1])
