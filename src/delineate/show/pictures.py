@@ -93,8 +93,8 @@ def montage(image: Volume | None, masks: dict[str, Volume], labels: LabelSet, pa
     """
     base = image if image is not None else next(iter(masks.values()))
     for name, mask in masks.items():
-        _check_place(base, name, mask)
-    placed = _is_placed(base)
+        check_place(base, name, mask)
+    placed = is_placed(base)
     shown = base.reorient(_SHOWN_AS) if placed else base
     drawn = {name: (mask.reorient(_SHOWN_AS) if placed else mask).channels_array[0] for name, mask in masks.items()}
     array = shown.channels_array[0]
@@ -130,8 +130,8 @@ def side_by_side(image: Volume | None, truth: Volume, prediction: Volume, labels
     """
     base = truth if image is None else image
     for name, mask in (("truth", truth), ("prediction", prediction)):
-        _check_place(base, name, mask)
-    placed, axis = _is_placed(base), base.grid.slice_axis
+        check_place(base, name, mask)
+    placed, axis = is_placed(base), base.grid.slice_axis
     if placed:
         axis = base.grid.reorient(_SHOWN_AS)[1].order.index(axis)
     shown, t, p = (v.reorient(_SHOWN_AS) if placed else v for v in (base, truth, prediction))
@@ -149,8 +149,13 @@ def side_by_side(image: Volume | None, truth: Volume, prediction: Volume, labels
     return Path(path)
 
 
-def _check_place(image: Volume, name: str, mask: Volume) -> None:
-    both = _is_placed(image) and _is_placed(mask)
+def check_place(image: Volume, name: str, mask: Volume) -> None:
+    """Whether a mask called ``name`` stands where the image does; of plain pictures only the shapes are compared.
+
+    Raises:
+        GeometryError: it does not, with the distance.
+    """
+    both = is_placed(image) and is_placed(mask)
     same = image.grid.matches(mask.grid, GRID_TOLERANCE_MM) if both else image.grid.shape == mask.grid.shape
     if not same:
         distance = image.grid.distance_mm(mask.grid)
@@ -158,7 +163,7 @@ def _check_place(image: Volume, name: str, mask: Volume) -> None:
         raise GeometryError(f"the {name} does not stand on the image's grid: {found}", path=mask.source or None)
 
 
-def _is_placed(volume: Volume) -> bool:
+def is_placed(volume: Volume) -> bool:
     """Whether its axes mean directions in a patient; those of plain pictures do not."""
     return bool(volume.meta.get("place_known", volume.meta.get("spacing_known", True)))
 

@@ -132,7 +132,8 @@ def _page(run: Run) -> dict[str, Any]:
     montages, gaps = _montages(run)
     card, details = _card(run.card or {})
     name = run.folder.resolve().name
-    shown = [id for id in (OF_AN_EVALUATION if run.scored == "evaluation" else SECTIONS) if id != "calibration" or calibration(run)]  # seldom there
+    judged = calibration(run)
+    shown = [id for id in (OF_AN_EVALUATION if run.scored == "evaluation" else SECTIONS) if id != "calibration" or judged]  # seldom there
     return {
         "title": f"Segmentation of {joined(run.labels.names, 4)}" if len(run.labels) else name, "subtitle": _subtitle(run, name),
         "sections": {id: SECTIONS[id] for id in shown},
@@ -140,7 +141,7 @@ def _page(run: Run) -> dict[str, Any]:
         "data": _data(run), "findings": _findings(run.findings), "findings_words": _findings_words(run.findings),
         "plan": _plan(run.plan), "folds": [fold(key, log, run.labels) for key, log in run.logs.items()], "test": scores(run),
         "montages": montages, "montage_gaps": gaps, "volumes": volumes(run), "confusion": confusions(run), "sizes": sizes(run),
-        "calibration": calibration(run),
+        "calibration": judged,
         "cost": _cost(run), "card": card, "card_details": details, "limits": _limits(run), "version": __version__, "run": name,
     }  # fmt: skip
 

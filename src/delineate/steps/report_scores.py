@@ -63,7 +63,8 @@ def volumes(run: Run) -> dict[str, Any] | None:
         return None
     columns = (("volume_truth_ml", "mean"), ("volume_predicted_ml", "mean"), ("volume_difference_ml", "mean"),
                ("absolute_volume_difference_ml", "mean"), ("absolute_volume_difference_percent", "mean"))  # fmt: skip
-    panels = {name: panel for name in names if (panel := _agreement(run, name)) is not None}
+    value, colours = _values(run.scores or {}), _colours(run)
+    panels = {name: panel for name in names if (panel := _agreement(value, name, colours.get(name, INK))) is not None}
     rows = []
     for name in names:
         cells = [number_text(summary[name, metric][key]) for metric, key in columns]
@@ -193,16 +194,15 @@ def _with_interval(summary: dict[str, Any]) -> tuple[str, str]:
     return mean_distance(summary), "" if interval == "–" else interval
 
 
-def _agreement(run: Run, name: str) -> Agreement | None:
+def _agreement(value: dict[tuple[str, str, str], Any], name: str, colour: str) -> Agreement | None:
     """Its Bland-Altman figures; None of fewer than two cases."""
-    value = _values(run.scores or {})
     both = [(value.get((c, n, "volume_truth_ml")), v) for (c, n, m), v in value.items() if n == name and m == "volume_predicted_ml"]
     kept = np.array([(t, p) for t, p in both if t is not None and p is not None])
     if len(kept) < 2:
         return None
     difference = kept[:, 1] - kept[:, 0]
     bias, spread = float(difference.mean()), LIMITS * float(difference.std(ddof=1))
-    return Agreement(name, _colours(run).get(name, INK), kept.mean(axis=1).tolist(), difference.tolist(), bias, bias - spread, bias + spread)
+    return Agreement(name, colour, kept.mean(axis=1).tolist(), difference.tolist(), bias, bias - spread, bias + spread)
 
 
 def _cell(share: float, right: bool) -> dict[str, Any]:

@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..core.errors import GeometryError, LabelError
+from ..core.errors import LabelError
 from ..core.labels import Label, LabelSet, as_whole_numbers, default_colour, unique_values
 from ..core.volume import Volume
+from ..show.pictures import check_place, is_placed
 
-GRID_TOLERANCE_MM = 0.1
 PERCENTILES = (1.0, 99.0)
 SAMPLE_VOXELS = 1 << 21  # of which percentiles are taken
 ONLY = "structure"  # the name of a lone structure that nothing names
@@ -70,11 +70,6 @@ class Entry:
     note: str = ""
 
 
-def is_placed(volume: Volume) -> bool:
-    """Whether its axes mean directions in a patient; those of plain pictures do not."""
-    return bool(volume.meta.get("place_known", volume.meta.get("spacing_known", True)))
-
-
 def described(scene: Scene) -> dict[str, Any]:
     """All the page needs besides voxels, as plain data; ``look`` is where to begin, in fractions along R, A and S."""
     image = scene.image
@@ -109,12 +104,7 @@ def shown_array(mask: Mask) -> NDArray[Any]:
 def _placed(image: Volume, mask: Mask) -> Mask:
     """The mask on exactly the image's grid, as unsigned whole numbers, with every value named."""
     volume = mask.volume
-    both = is_placed(image) and is_placed(volume)
-    same = image.grid.matches(volume.grid, GRID_TOLERANCE_MM) if both else image.grid.shape == volume.grid.shape
-    if not same:
-        distance = image.grid.distance_mm(volume.grid)
-        found = f"shape {volume.grid.shape} against {image.grid.shape}" if np.isinf(distance) else f"{distance:.2f} mm away"
-        raise GeometryError(f"the mask {mask.name} does not stand on the image's grid: {found}", path=volume.source or None)
+    check_place(image, f"mask {mask.name}", volume)
     try:
         array = as_whole_numbers(_one_channel(volume))
         low, high = int(array.min()), int(array.max())
