@@ -8,7 +8,7 @@ from tests.plans import small_network
 from torch import nn
 
 from delineate.core.errors import BundleError
-from delineate.nets.blocks import GROUPS, ConvNormAct, InstanceNorm, ResidualBlock, norm
+from delineate.nets.blocks import GROUPS, SMALL, Conv3d, ConvNormAct, InstanceNorm, ResidualBlock, norm
 from delineate.nets.build import build, load_weights, memory_format, weights_of
 from delineate.nets.infer import fast_dtype
 
@@ -129,3 +129,36 @@ def test_a_strided_shortcut_is_a_strided_convolution(width):
 
 def test_the_fast_dtype_exists_here():
     assert fast_dtype(torch.device("cpu")) in (torch.bfloat16, torch.float32)
+
+
+@pytest.mark.parametrize(
+    ("kernel", "stride", "padding"), [(3, 1, 1), (3, 2, 1), ((1, 3, 3), (1, 2, 2), (0, 1, 1)), (1, 1, 0), (2, 2, 0), (5, 1, 2), (3, 1, 0)]
+)
+@pytest.mark.parametrize("size", [(12, 9, 10), (7, 10, 9), (2, 5, 4)])
+def test_a_single_small_sample_is_convolved_alike(kernel, stride, padding, size):
+    """Forward and backward, with an even and an odd number of planes."""
+    if padding == 0 and kernel == 3 and min(size) < 3:
+        pytest.skip("smaller than the kernel")
+    own, library = Conv3d(6, 10, kernel, stride, padding), nn.Conv3d(6, 10, kernel, stride, padding)
+    library.load_state_dict(own.state_dict())
+    x = torch.randn(1, 6, *size).contiguous(memory_format=memory_format(3))
+    results = []
+    for layer in (own, library):
+        given = x.clone(memory_format=torch.preserve_format).requires_grad_()
+        y = layer(given)
+        (y * torch.linspace(-1, 1, y.numel()).reshape(y.shape)).sum().backward()
+        results.append((y, given.grad, layer.weight.grad, layer.bias.grad))
+    for mine, theirs in zip(*results, strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-4)
+    assert results[0][0].shape == results[1][0].shape
+
+
+@pytest.mark.parametrize(("samples", "planes"), [(1, 16), (1, 100), (2, 16)])
+def test_convolutions_take_the_fast_way(samples, planes):
+    """``SMALL`` is the library's own limit: with it, no convolution goes the slow way."""
+    x = torch.randn(samples, 8, planes, 30, 20).contiguous(memory_format=memory_format(3))
+    assert (x.shape[1:-1].numel() <= SMALL) == (planes == 16)
+    with torch.profiler.profile() as seen:
+        Conv3d(8, 8, 3, padding=1)(x)
+    names = {event.key for event in seen.key_averages()}
+    assert "aten::mkldnn_convolution" in names and "aten::slow_conv3d_forward" not in names

@@ -73,6 +73,23 @@ def test_a_short_budget_asks_for_a_smaller_network_and_coarser_voxels():
     assert "coarsened" in short.reasons["spacing_mm"]
 
 
+def test_a_budget_asks_for_few_convolutions_where_they_are_dear():
+    light, full = make(found()).network, make(found(), epochs=100).network
+    assert light.convs_at(0) == 1 and light.convs_at(1) == 2 and {light.decoder_convs_at(n) for n in range(len(light.strides))} == {1}
+    assert {full.convs_at(n) for n in range(len(full.widths))} == {full.decoder_convs_at(n) for n in range(len(full.strides))} == {2}
+
+
+def test_many_classes_are_not_left_to_eight_maps():
+    """However slow a machine without matrix units is."""
+    slow = Machine("cpu", 2, 16 << 30, matrix_units=False)
+    several = {value: f"structure {value}" for value in range(1, 29)}
+    widths = {
+        len(names): make_plan(found(), manifest(names), slow, budget_s=300.0, probe=lambda *_: 60.0).network.widths[0]
+        for names in ({1: "liver"}, several)
+    }
+    assert widths == {1: 8, 28: 16}
+
+
 def test_mirroring_respects_sides():
     assert make(found(), {1: "left kidney", 2: "right kidney"}, budget_s=3600.0).augmentation.mirror == (0,)
     assert make(found(), {1: "left kidney", 2: "right kidney"}, epochs=1000).augmentation.mirror == (0,)

@@ -20,6 +20,7 @@ from torch.nn import functional
 from ..core.plan import Loss
 
 SMOOTH = 1e-5  # voxels added above and below, so that the overlap of nothing with nothing is 1
+FEW = 8  # classes
 
 Sums = tuple[Tensor, Tensor, Tensor]  # per class, (L,) each: sum(p g), sum(p), sum(g)
 
@@ -44,6 +45,8 @@ def combined(logits: Tensor, target: Tensor, loss: Loss) -> Tensor:
 
 
 def _combined(logits: Tensor, target: Tensor, loss: Loss) -> Tensor:
+    if not (loss.generalised_dice or loss.tversky or loss.binary_cross_entropy or loss.focal or loss.squared):
+        return _DiceAndCrossEntropy.apply(logits, target, loss)  # type: ignore[no-any-return, no-untyped-call]
     logs = _log_probabilities(logits)
     total = logs.new_zeros(())
     if loss.cross_entropy or loss.binary_cross_entropy or loss.focal:
@@ -51,6 +54,56 @@ def _combined(logits: Tensor, target: Tensor, loss: Loss) -> Tensor:
     if loss.dice or loss.generalised_dice or loss.tversky:
         total = total + _over_structures(logs.exp(), target, loss)
     return total
+
+
+class _DiceAndCrossEntropy(torch.autograd.Function):
+    """The loss of most plans, its gradient in closed form: a few passes over the class scores, classes last in memory, where autograd takes thirty.
+
+    With p = softmax(z), a + b [c is true] the derivative of the Dice term by p, and w the weight of a voxel in the cross-entropy, the gradient is
+    p (a + b [c is true] - sum(p (a + b [c is true]))) + w (p - [c is true]).
+    """
+
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, target: Tensor, loss: Loss) -> Tensor:
+        z = _as_float(logits)
+        samples, classes = z.shape[:2]
+        weights = _voxel_weights(z, target, loss.class_weights, loss.boundary) if loss.cross_entropy else None
+        p = _log_probabilities_last(z)
+        costs = -p.gather(-1, target[..., None])[..., 0]
+        total = loss.cross_entropy * _weighted_mean(costs, weights)
+        p.exp_()
+        a, b = z.new_zeros((2, samples, classes))
+        if loss.dice:
+            index = target.flatten(1) + classes * torch.arange(samples, device=target.device)[:, None]
+            in_truth = (torch.bincount(index.flatten(), each, samples * classes) for each in (None, costs.neg_().exp_().flatten()))
+            true, both = (sums.reshape(samples, classes).to(p.dtype) for sums in in_truth)
+            found = p.flatten(1, -2).sum(1)
+            if loss.batch_dice:
+                true, both, found = (sums.sum(0, keepdim=True) for sums in (true, both, found))
+            first = 0 if loss.background else 1
+            above, below = (2 * both + SMOOTH)[:, first:], (true + found + SMOOTH)[:, first:]
+            total = total + loss.dice * (1 - (above / below).mean())
+            a[:, first:] = loss.dice / above.numel() * above / below.square()
+            b[:, first:] = loss.dice / above.numel() * -2 / below
+        ctx.save_for_backward(p, target, weights, a, b)
+        ctx.cross_entropy, ctx.dtype = loss.cross_entropy, logits.dtype
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+        p, target, weights, a, b = ctx.saved_tensors
+        w = grad * ctx.cross_entropy / target.numel() * (1 if weights is None else weights.flatten(1))
+        p, true = p.flatten(1, -2), target.flatten(1)  # (B, V, L), (B, V)
+        along = b.gather(1, true) * p.gather(2, true[..., None])[..., 0]  # where the true class is, its share of the sum
+        mean = torch.matmul(p, a[..., None])[..., 0] + along
+        dz = (grad * a)[:, None] - (grad * mean - w)[..., None]
+        dz.mul_(p).scatter_add_(2, true[..., None], (grad * along - w)[..., None])
+        return dz.reshape(*target.shape, -1).movedim(-1, 1).to(ctx.dtype), None, None
+
+
+def _log_probabilities_last(z: Tensor) -> Tensor:
+    """(B, *space, L) in that memory order. Along a last axis of a few values the library's softmax is slower than two copies and one along the first."""
+    return z.contiguous().log_softmax(1).movedim(1, -1).contiguous() if z.shape[1] < FEW else z.movedim(1, -1).log_softmax(-1)
 
 
 def _over_voxels(logs: Tensor, target: Tensor, loss: Loss) -> Tensor:
