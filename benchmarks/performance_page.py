@@ -121,6 +121,14 @@ def step_time(r: dict[str, Any]) -> Iterator[Line]:
                f"torch float32, as nnU-Net: {row['peer_s']:.2f} s", _ratio(row["ratio"]))  # fmt: skip
 
 
+def loss_speed(r: dict[str, Any]) -> Iterator[Line]:
+    for row in r["losses"]:
+        for peer, name in (("nnunet_s", "nnU-Net"), ("monai_s", "MONAI")):
+            if peer in row:
+                yield (f"Dice and cross-entropy with its gradient, scores {row['scores']}", f"{1e3 * row['ours_s']:.0f} ms",
+                       f"{name}: {1e3 * row[peer]:.0f} ms", _ratio(row[peer] / row["ours_s"]))  # fmt: skip
+
+
 def surface_distances(r: dict[str, Any]) -> Iterator[Line]:
     for pair in ("liver", "scattered"):
         for name, row in r[pair].items():
@@ -174,6 +182,7 @@ LINES: dict[str, Callable[[dict[str, Any]], Iterator[Line]]] = {
         augmentation_effects,
         prepare_cohort,
         step_time,
+        loss_speed,
         surface_distances,
         metric_speed,
     )

@@ -56,9 +56,14 @@ SETTINGS: dict[str, dict[str, Any]] = {  # changes of the plan, by where they st
     "24 wide": {"network.widths": 24},
     "32 wide": {"network.widths": 32},
     "one convolution at full resolution": {"network.convs": "shallow"},
+    "one convolution a decoder level": {"network.convs": "shallow", "network.decoder_convs": 1},
+    "8, 32, 64, ... wide": {"network.widths": [8, 32]},
+    "16, 48, 96, ... wide": {"network.widths": [16, 48]},
+    "8, 48, 96, ... wide": {"network.widths": [8, 48]},
     "residual": {"network.encoder": "residual"},
     "no intensity augmentation": {f"augmentation.{name}_p": 0.0 for name in INTENSITY},
     "no augmentation": {f"augmentation.{name}_p": 0.0 for name in ("rotation", "scale", *INTENSITY)},
+    "one convolution a level": {"network.convs": 1},
     "elastic": {"augmentation.elastic_p": 0.3},
     "rotated more often": {"augmentation.rotation_p": 0.7, "augmentation.scale_p": 0.7},
     "no deep supervision": {"network.deep_supervision": False},
@@ -66,8 +71,16 @@ SETTINGS: dict[str, dict[str, Any]] = {  # changes of the plan, by where they st
 }  # fmt: skip
 
 
+def changes_of(setting: str) -> dict[str, Any]:
+    """The changes that a setting, or several joined by " + ", makes; besides those listed "patch 96x112x96"."""
+    changes: dict[str, Any] = {}
+    for name in setting.split(" + "):
+        changes |= {"patch": [int(n) for n in name[6:].split("x")]} if name.startswith("patch ") else SETTINGS[name]
+    return changes
+
+
 def changed(plan: Plan, changes: dict[str, Any]) -> Plan:
-    """The plan with ``changes``; a single width is that of the first stage, and the others keep their proportion."""
+    """The plan with ``changes``."""
     data = plan.model_dump(mode="json")
     for where, value in changes.items():
         *parts, name = where.split(".")
@@ -75,7 +88,9 @@ def changed(plan: Plan, changes: dict[str, Any]) -> Plan:
         for key in parts:
             part = part[key]
         if name == "widths":
-            value = [max(value, w * value // part["widths"][0]) for w in part["widths"]]
+            value = widths(value, part["widths"])
+        if name == "decoder_convs":
+            value = [value] * (len(part["widths"]) - 1)
         if name == "convs" and value == "shallow":
             part["decoder_convs"] = [1, *[2] * (len(part["widths"]) - 2)]
             value = [1, *[2] * (len(part["widths"]) - 1)]
@@ -83,12 +98,19 @@ def changed(plan: Plan, changes: dict[str, Any]) -> Plan:
     return Plan.model_validate(data)
 
 
-def prepared(name: str, budget_s: float, seed: int, work: Path) -> run_step.Run:
+def widths(first: int | list[int], planned: list[int]) -> list[int]:
+    """A single width is that of the first stage, and the others keep their proportion; of two, the others keep theirs to the second."""
+    if isinstance(first, int):
+        return [max(first, w * first // planned[0]) for w in planned]
+    return [first[0], *(max(first[1], w * first[1] // planned[1]) for w in planned[1:])]
+
+
+def prepared(name: str, budget_s: float, seed: int, work: Path, dims: int | None) -> run_step.Run:
     """A cohort read, planned for the time and prepared as ``train`` does it; the store is kept from seed to seed."""
     cohort = DATA / FOLDERS.get(name, name)
     labels = str(malc_labels(work / "malc.yaml")) if name == "malc" else ""
-    request = Request(data=str(cohort), budget_s=max(30.0, budget_s), fold=seed % FOLDS, folds=FOLDS, seed=seed, labels=labels)
-    run = run_step.open_run(request.validated(), work / f"{name}_{seed}.model", True, lambda text: None, lambda *words: None)
+    request = Request(data=str(cohort), budget_s=max(30.0, budget_s), fold=seed % FOLDS, folds=FOLDS, seed=seed, labels=labels, dims=dims)
+    run = run_step.open_run(request.validated(), work / f"{name}_{seed}_{dims or 'own'}.model", True, lambda text: None, lambda *words: None)
     run_step.settle_cohort(run)
     run_step.settle_plan(run)
     prepare_step.prepare_cohort(run_step.to_learn_from(run.manifest), run.planned(), run.store)
@@ -161,6 +183,7 @@ def main() -> None:
     length.add_argument("--steps", type=int)
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     parser.add_argument("--settings", nargs="+", default=["as planned"], metavar="SETTING", help="; ".join(SETTINGS) + "; several at once with +")
+    parser.add_argument("--dims", type=int, choices=[2, 3], help="instead of the rules' choice")
     parser.add_argument("--work", type=Path, help="folder that keeps the prepared cases")
     parser.add_argument("--page", action="store_true", help="write docs/experiments.md")
     a = parser.parse_args()
@@ -172,16 +195,17 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         work = a.work or Path(name)
         work.mkdir(parents=True, exist_ok=True)
-        run = prepared(a.data, 600.0 if a.minutes is None else 60 * a.minutes, a.seeds[0], work)
+        run = prepared(a.data, 600.0 if a.minutes is None else 60 * a.minutes, a.seeds[0], work, a.dims)
         for seed in a.seeds:
             for setting in a.settings:
-                plan = changed(run.planned(), {k: v for name in setting.split(" + ") for k, v in SETTINGS[name].items()})
+                plan = changed(run.planned(), changes_of(setting))
                 if a.steps is not None:
                     each = min(plan.schedule.steps_per_epoch, a.steps)
                     plan = changed(plan, {"schedule.budget_s": None, "schedule.epochs": a.steps // each, "schedule.steps_per_epoch": each})
                 began = time.perf_counter()
                 found = score(run, plan, seed, None if a.minutes is None else 60 * a.minutes)
-                row = {"data": a.data, "length": f"{a.minutes:g} min" if a.steps is None else f"{a.steps} steps", "setting": setting, "seed": seed}
+                length = f"{a.minutes:g} min" if a.steps is None else f"{a.steps} steps"
+                row = {"data": a.data, "length": length, "setting": setting + (f" + {a.dims}-D" if a.dims else ""), "seed": seed}
                 add(row | found | {"seconds": round(time.perf_counter() - began), "machine": processor()})
                 print(row | found, file=sys.stderr, flush=True)
 

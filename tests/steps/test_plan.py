@@ -79,8 +79,8 @@ def test_a_budget_asks_for_few_convolutions_where_they_are_dear():
     assert {full.convs_at(n) for n in range(len(full.widths))} == {full.decoder_convs_at(n) for n in range(len(full.strides))} == {2}
 
 
-def test_many_classes_are_not_left_to_eight_maps():
-    """However slow a machine without matrix units is."""
+def test_many_classes_are_told_apart_by_many_maps():
+    """There the patch shrinks before the width, however slow a machine without matrix units is."""
     slow = Machine("cpu", 2, 16 << 30, matrix_units=False)
     several = {value: f"structure {value}" for value in range(1, 29)}
     widths = {
@@ -88,6 +88,10 @@ def test_many_classes_are_not_left_to_eight_maps():
         for names in ({1: "liver"}, several)
     }
     assert widths == {1: 8, 28: 16}
+    some = make_plan(
+        found(), manifest(several), slow, budget_s=300.0, probe=lambda net, patch, batch: batch * float(np.prod(patch)) * net.widths[0] / 4e6
+    )
+    assert some.network.widths[0] == 32 and max(some.patch) < 48
 
 
 def test_mirroring_respects_sides():
@@ -121,6 +125,12 @@ def test_patches_divide_and_never_dwarf_the_scan(shape, spacing):
     assert np.prod(patch) < 64**3 * 2.5
     assert all(p <= n + d for p, n, d in zip(patch, shape, divisor, strict=True))
     assert all(p // d >= 4 for p, d, n in zip(patch, divisor, shape, strict=True) if n >= 8)
+
+
+@pytest.mark.parametrize("edge", [24, 32, 40, 48, 64])
+def test_a_patch_has_about_as_many_voxels_as_it_may(edge):
+    patch, _, _ = topology((140, 180, 140), (1.0, 1.0, 1.0), edge**3, 3)
+    assert 0.7 < np.prod(patch) / edge**3 < 1.5
 
 
 def test_exactly_one_end():

@@ -102,7 +102,7 @@ class _DiceAndCrossEntropy(torch.autograd.Function):
 
 
 def _log_probabilities_last(z: Tensor) -> Tensor:
-    """(B, *space, L) in that memory order. Along a last axis of a few values the library's softmax is slower than two copies and one along the first."""
+    """(B, *space, L) in that memory order. Of a few values the library does a softmax of the last axis slower than copies and one of the first."""
     return z.contiguous().log_softmax(1).movedim(1, -1).contiguous() if z.shape[1] < FEW else z.movedim(1, -1).log_softmax(-1)
 
 

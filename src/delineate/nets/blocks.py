@@ -118,7 +118,7 @@ class Conv3d(nn.Conv3d):
         slow = x.shape[0] == 1 and x.device.type == "cpu" and x.dtype == torch.float32 and x.shape[1:-1].numel() <= SMALL
         if not slow or tracing() or torch.is_autocast_enabled("cpu"):
             return super().forward(x)
-        kernel, stride, reach = (int(n[0]) for n in (self.kernel_size, self.stride, self.padding))  # type: ignore[index]
+        kernel, stride, reach = (int(n[0]) for n in (self.kernel_size, self.stride, self.padding))
         planes = (x.shape[2] + 2 * reach - kernel) // stride + 1  # of the result
         if planes < 2:
             return super().forward(x)
@@ -126,7 +126,7 @@ class Conv3d(nn.Conv3d):
         begins, deep = (planes - half) * stride, (half - 1) * stride + kernel
         padded = functional.pad(x, (0, 0, 0, 0, reach, reach))
         halves = torch.cat([padded[:, :, :deep], padded[:, :, begins : begins + deep]])
-        y = functional.conv3d(halves, self.weight, self.bias, self.stride, (0, *self.padding[1:]))  # type: ignore[arg-type]
+        y = functional.conv3d(halves, self.weight, self.bias, self.stride, (0, *self.padding[1:]))
         if 2 * half == planes:  # of channels-last memory a view
             return y.movedim(1, -1).flatten(0, 1)[None].movedim(-1, 1)
         return torch.cat([y[:1], y[1:, :, 1:]], dim=2)

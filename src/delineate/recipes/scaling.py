@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 
 from ..core.plan import Network, Optimiser, Plan
-from ..steps.plan import Choice, Machine, Triple, largest_that_fits, measure_step
+from ..steps.plan import Choice, Machine, Triple, largest_that_fits, measure_step, steps_wanted
 
 LEAST_WIDTH = 16  # narrower networks are no faster on matrix units (measured)
 LEAST_WIDTH_WITHOUT = 8  # and two to three times as fast without, in 3-D (V-Net on 64³: 3.2 s a step 16 wide, 1.0 s 8 wide)
@@ -22,6 +22,7 @@ SGD_SHARE = 0.3  # of the full number of steps; with fewer SGD learns only the l
 AVERAGED = 0.99  # decay of the averaged weights in a short run
 LEAST_EPOCHS = 20
 LEAST_BATCH = 4  # batch norm learns from the batch
+FEWEST_STEPS = 900
 PATIENCE_2D = 1.25  # a slice teaches less than a patch of a volume
 SHRINKS_2D = ((1, 1), (0.5, 1), (0.25, 1), (0.25, 0.75), (0.25, 0.5))  # of widths, of resolution
 SHRINKS_3D = ((1, 1), (1, 0.75), (1, 0.5), (0.5, 0.75), (0.5, 0.5), (0.25, 0.5))
@@ -45,7 +46,9 @@ def scaled(plan: Plan, machine: Machine, *, budget_s: float | None, epochs: int 
     versions = list(_versions(plan, machine))
     patience = PATIENCE_2D if plan.dims == 2 else 1.0
     measure = probe or partial(measure_step, device=machine.device)
-    chosen, step_s, why = largest_that_fits([choice for choice, _ in versions], each_s, machine, measure, patience)
+    chosen, step_s, why = largest_that_fits(
+        [choice for choice, _ in versions], each_s, machine, measure, patience * steps_wanted(each_s, FEWEST_STEPS)
+    )
     share = next(share for choice, share in versions if choice == chosen)
     plan = _in_size(plan, chosen, share, f"what {machine} can do{why}")
     if each_s is not None:

@@ -39,7 +39,9 @@ Triple = tuple[int, int, int]
 Choice = tuple[Network, Triple, int]  # network, patch, batch
 MOST_CASES = 64  # a fingerprint from more cases would say the same
 STEPS_TO_MIRROR_SIDES = 4000  # after 635 the phantom's kidneys, mirrored and swapped: one never found, mean Dice 0.706; not mirrored: 0.953
-CLASSES_OF_8_MAPS = 8
+MANY_STEPS = 250 * 1000
+FEWEST_STEPS = 300  # in 5 minutes 500 steps of a wide network did better than 1000 of a narrow one (hippocampus, brains), 200 worse (liver slices)
+FEW_CLASSES = 8  # of which as many feature maps can tell each from all others
 ANISOTROPY = 3.0
 ORIENTATION_BY_SLICE_AXIS = ("ASR", "RSA", "RAS")  # the sliced axis (x, y or z) last
 
@@ -329,7 +331,7 @@ def _choose_network(draft: _Draft, budget_s: float | None, probe: Callable[[Netw
         choice = (_unet(draft, width, strides, kernels, light=budget_s is not None), patch, batch_size)
         if choice not in choices:  # a small case is whole in several sizes of patch
             choices.append(choice)
-    (network, patch, batch_size), step_s, why = largest_that_fits(choices, budget_s, draft.machine, probe)
+    (network, patch, batch_size), step_s, why = largest_that_fits(choices, budget_s, draft.machine, probe, steps_wanted(budget_s, FEWEST_STEPS))
     covers = min(1.0, float(np.prod(np.minimum(patch, draft.shape)) / np.prod(draft.shape)))
     draft.reasons["patch"] = f"{' x '.join(map(str, patch))}, batch {batch_size}: covers {100 * covers:.0f} % of a median case"
     draft.reasons["network"] = (
@@ -341,12 +343,12 @@ def _choose_network(draft: _Draft, budget_s: float | None, probe: Callable[[Netw
 
 
 def largest_that_fits(
-    choices: Sequence[Choice], budget_s: float | None, machine: Machine, probe: Callable[[Network, Triple, int], float], patience: float = 1.0
+    choices: Sequence[Choice], budget_s: float | None, machine: Machine, probe: Callable[[Network, Triple, int], float], wanted: float = MANY_STEPS
 ) -> tuple[Choice, float, str]:
     """The first of ``choices`` (network, patch, batch; from large to small) that memory holds and of which enough steps fit into the budget.
 
     Args:
-        patience: how many times as many steps as usual are wanted.
+        wanted: so many steps are enough.
 
     Returns:
         The choice, its measured seconds a step, and what was tried in words ("" without a budget).
@@ -357,7 +359,6 @@ def largest_that_fits(
     choices = [choice for choice in choices if _fits_memory(*choice, machine)]
     if not choices:
         raise PlanError(f"not even the smallest network fits the memory of this machine ({machine})")
-    wanted = 250 * 1000 if budget_s is None else patience * (900 + 0.6 * budget_s)  # steps
     tried = []
     least_s = probe(*choices[-1])  # the smallest is cheap to measure and tells which others are worth measuring
     chosen, step_s = choices[-1], least_s
@@ -373,14 +374,19 @@ def largest_that_fits(
     return chosen, step_s, "" if budget_s is None else f"; tried: {'; '.join(tried)}; {wanted:.0f} steps were wanted in {budget_s:.0f} s"
 
 
+def steps_wanted(budget_s: float | None, fewest: float) -> float:
+    """How many steps are enough: a longer training is given more of them and larger networks alike."""
+    return MANY_STEPS if budget_s is None else fewest + 0.6 * budget_s
+
+
 def _ladder(dims: int, machine: Machine, classes: int) -> Sequence[tuple[int, int, int]]:
     """(first width, patch voxels, batch), from large to small.
 
     Matrix units handle less than 16 maps no faster than 16 (measured), so there the patch shrinks; without them time follows the width, and what a
-    patch sees is worth more: 8 wide comes before a smaller patch. Not for many classes, which 8 maps cannot tell apart: a brain's 29 reached a
-    Dice of 0.29 with them in 6 minutes, 0.63 with 16.
+    patch sees is worth more: 8 wide comes before a smaller patch. Many classes are not told apart by few maps, so there the width is what is kept: a
+    brain's 29 reached a Dice of 0.29 in 6 minutes with 8 maps and a patch of 48³, 0.70 with 16, 0.73 with 24 and 40³, 0.78 with 32 and 32³.
     """
-    gpu, narrow = bool(machine.gpu_bytes), not machine.matrix_units and classes <= CLASSES_OF_8_MAPS
+    gpu, narrow, many = bool(machine.gpu_bytes), not machine.matrix_units, classes > FEW_CLASSES
     large: tuple[tuple[int, int, int], ...]
     small: tuple[tuple[int, int, int], ...]
     if dims == 2:
@@ -389,6 +395,8 @@ def _ladder(dims: int, machine: Machine, classes: int) -> Sequence[tuple[int, in
         return (*large, (32, 320**2, 8), (24, 256**2, 8), (16, 256**2, 6), *small)
     large = ((32, 128**3, 2), (32, 112**3, 2), (32, 96**3, 2)) if gpu else ((32, 96**3, 2),)
     small = ((16, 64**3, 2), (16, 56**3, 2), (16, 48**3, 2), (16, 40**3, 2), (16, 32**3, 2))
+    if many:
+        return (*large, *((32, edge**3, 2) for edge in (80, 64, 56, 48, 40, 32)), (24, 32**3, 2), (16, 32**3, 2))
     if narrow:
         small = ((16, 64**3, 2), (12, 64**3, 2), (8, 64**3, 2), (8, 56**3, 2), (8, 48**3, 2), (8, 40**3, 2))
     return (*large, (32, 80**3, 2), (32, 64**3, 2), (24, 64**3, 2), (24, 56**3, 2), *small)
@@ -420,7 +428,10 @@ def topology(shape: Sequence[int], spacing: Sequence[float], voxels: int, dims: 
     else:
         kernels.append(_triple(3 if a in axes else 1 for a in range(3)))
     divisor = np.prod(np.array(strides or [(1, 1, 1)]), axis=0)
-    patch = _triple(int(max(1, np.ceil(size[a] / divisor[a]))) * int(divisor[a]) if a in axes else 1 for a in range(3))
+    steps = {
+        a: np.ceil(size[a] / divisor[a]) if size[a] >= shape[a] else np.rint(size[a] / divisor[a]) for a in axes
+    }  # an axis that is whole stays whole
+    patch = _triple(max(1, int(steps[a])) * int(divisor[a]) if a in axes else 1 for a in range(3))
     if not strides:
         raise PlanError(f"cases of {tuple(shape)} voxels are too small for a U-Net: an axis needs at least 8")
     return patch, tuple(strides), tuple(kernels[: len(strides) + 1])
