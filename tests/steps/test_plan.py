@@ -88,9 +88,11 @@ def test_many_classes_are_told_apart_by_many_maps():
         for names in ({1: "liver"}, several)
     }
     assert widths == {1: 8, 28: 16}
-    some = make_plan(
-        found(), manifest(several), slow, budget_s=300.0, probe=lambda net, patch, batch: batch * float(np.prod(patch)) * net.widths[0] / 4e6
-    )
+
+    def probe(network, patch, batch):
+        return batch * float(np.prod(patch)) * network.widths[0] / 8e6
+
+    some = make_plan(found(), manifest(several), slow, budget_s=300.0, probe=probe)
     assert some.network.widths[0] == 32 and max(some.patch) < 48
 
 
