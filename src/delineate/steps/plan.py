@@ -384,7 +384,7 @@ def _ladder(dims: int, machine: Machine, classes: int) -> Sequence[tuple[int, in
 
     Matrix units handle less than 16 maps no faster than 16 (measured), so there the patch shrinks; without them time follows the width, and what a
     patch sees is worth more: 8 wide comes before a smaller patch. Many classes are not told apart by few maps, so there the width is what is kept: a
-    brain's 29 reached a Dice of 0.29 in 6 minutes with 8 maps and a patch of 48³, 0.70 with 16, 0.73 with 24 and 40³, 0.78 with 32 and 32³.
+    brain's 29 reached a Dice of 0.29 in 6 minutes with 8 maps and a patch of 48³, 0.70 with 16, 0.73 with 24 and 40³, 0.82 with 24 and 32³.
     """
     gpu, narrow, many = bool(machine.gpu_bytes), not machine.matrix_units, classes > FEW_CLASSES
     large: tuple[tuple[int, int, int], ...]
