@@ -89,8 +89,6 @@ def changed(plan: Plan, changes: dict[str, Any]) -> Plan:
             part = part[key]
         if name == "widths":
             value = widths(value, part["widths"])
-        if name == "decoder_convs":
-            value = [value] * (len(part["widths"]) - 1)
         if name == "convs" and value == "shallow":
             part["decoder_convs"] = [1, *[2] * (len(part["widths"]) - 2)]
             value = [1, *[2] * (len(part["widths"]) - 1)]

@@ -39,7 +39,6 @@ Triple = tuple[int, int, int]
 Choice = tuple[Network, Triple, int]  # network, patch, batch
 MOST_CASES = 64  # a fingerprint from more cases would say the same
 STEPS_TO_MIRROR_SIDES = 4000  # after 635 the phantom's kidneys, mirrored and swapped: one never found, mean Dice 0.706; not mirrored: 0.953
-MANY_STEPS = 250 * 1000
 FEWEST_STEPS = 600  # the phantom in 5 minutes: 370 steps on large patches never found a kidney, mean Dice 0.669; 928 on small ones: 0.963
 FEW_CLASSES = 8  # of which as many feature maps can tell each from all others
 ANISOTROPY = 3.0
@@ -343,12 +342,12 @@ def _choose_network(draft: _Draft, budget_s: float | None, probe: Callable[[Netw
 
 
 def largest_that_fits(
-    choices: Sequence[Choice], budget_s: float | None, machine: Machine, probe: Callable[[Network, Triple, int], float], wanted: float = MANY_STEPS
+    choices: Sequence[Choice], budget_s: float | None, machine: Machine, probe: Callable[[Network, Triple, int], float], wanted: float
 ) -> tuple[Choice, float, str]:
     """The first of ``choices`` (network, patch, batch; from large to small) that memory holds and of which enough steps fit into the budget.
 
     Args:
-        wanted: so many steps are enough.
+        wanted: so many steps are enough; without a budget it says nothing.
 
     Returns:
         The choice, its measured seconds a step, and what was tried in words ("" without a budget).
@@ -376,7 +375,7 @@ def largest_that_fits(
 
 def steps_wanted(budget_s: float | None, fewest: float) -> float:
     """How many steps are enough: a longer training is given more of them and larger networks alike."""
-    return MANY_STEPS if budget_s is None else fewest + 0.6 * budget_s
+    return fewest + 0.6 * (budget_s or 0.0)
 
 
 def _ladder(dims: int, machine: Machine, classes: int) -> Sequence[tuple[int, int, int]]:
