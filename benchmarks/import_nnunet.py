@@ -9,12 +9,9 @@ is made by ``python -m venv FOLDER`` and ``FOLDER/bin/pip install torch==2.13.0 
 from __future__ import annotations
 
 import argparse
-import os
 import statistics
-import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +19,7 @@ import nibabel as nib
 import numpy as np
 
 from measure import DATA, keep
-
-TRAINED = "nnUNetTrainer__nnUNetPlans__3d_fullres"
+from nnunet_peer import TRAINED, link_scans, predict, timed
 
 
 def dice(ours: Path, theirs: Path) -> dict[str, float]:
@@ -38,30 +34,6 @@ def dice(ours: Path, theirs: Path) -> dict[str, float]:
         "least_dice": round(float(min(scores)), 5),
         "equal_voxels": round(float(np.mean(equal)), 6),
     }
-
-
-def timed(command: list[str], environment: dict[str, str]) -> float:
-    began = time.perf_counter()
-    subprocess.run(command, check=True, stdout=sys.stderr, stderr=sys.stderr, env=os.environ | environment)
-    return time.perf_counter() - began
-
-
-def nnunet_predict(peer: Path, trained: Path, scans: Path, out: Path, mirror: bool) -> tuple[list[str], dict[str, str]]:
-    """nnU-Net's own command and the environment that it wants."""
-    command = [
-        str(peer / "bin" / "nnUNetv2_predict_from_modelfolder"),
-        "-i",
-        str(scans),
-        "-o",
-        str(out),
-        "-m",
-        str(trained),
-        "-f",
-        "0",
-        "-device",
-        "cpu",
-    ]
-    return command + ([] if mirror else ["--disable_tta"]), {f"nnUNet_{n}": str(out.parent) for n in ("raw", "preprocessed", "results")}
 
 
 def arguments(description: str | None) -> argparse.Namespace:
@@ -81,10 +53,8 @@ def main() -> None:
         delineate = [sys.executable, "-m", "delineate.cli"]
         timed([*delineate, "import", "nnunet", str(trained), "-o", str(work / "hippocampus.model")], {})
         kept = a.data / "nnunet_hippocampus"
-        (work / "scans").mkdir()
-        for path in sorted((kept / "predictions_plain").glob("*.nii.gz")):
-            source = next((a.data / "hippocampus").rglob(f"images*/{path.name}"))
-            (work / "scans" / path.name.replace(".nii.gz", "_0000.nii.gz")).symlink_to(source.resolve())
+        predicted = sorted((kept / "predictions_plain").glob("*.nii.gz"))
+        link_scans({p.name.removesuffix(".nii.gz"): next((a.data / "hippocampus").rglob(f"images*/{p.name}")) for p in predicted}, work / "scans")
         for name, flag, theirs in (("plain", "--no-mirror", "predictions_plain"), ("mirrored", "--mirror", "predictions_tta")):
             ours: list[float] = []
             peer: list[float] = []
@@ -92,7 +62,7 @@ def main() -> None:
                 out = work / f"{name}_ours"
                 ours.append(timed([*delineate, "predict", str(work / "hippocampus.model"), str(work / "scans"), "-o", str(out), flag], {}))
                 if a.peer:
-                    peer.append(timed(*nnunet_predict(a.peer, trained, work / "scans", work / f"{name}_peer", mirror=name == "mirrored")))
+                    peer.append(timed(*predict(a.peer, trained, work / "scans", work / f"{name}_peer", mirror=name == "mirrored")))
             for path in (work / f"{name}_ours").glob("*_0000.nii.gz"):
                 path.rename(path.with_name(path.name.replace("_0000", "")))
             found[name] = {"ours_s": round(statistics.median(ours), 2), "against the masks it left": dice(work / f"{name}_ours", kept / theirs)}

@@ -10,16 +10,12 @@ with as many processes as there are cores.
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import subprocess
-import sys
 import tempfile
-import time
 from pathlib import Path
 from typing import Any
 
 from measure import DATA, child, keep
+from nnunet_peer import prepare, raw_dataset, timed
 
 OURS = """
 import sys
@@ -55,29 +51,10 @@ def main() -> None:
         )
         found: dict[str, Any] = {"cases": int(run["cases"]), "ours_s": round(run["seconds"], 1)}
         if a.peer:
-            raw = work / "raw" / "Dataset004_Hippocampus"
-            for kind in ("imagesTr", "labelsTr"):
-                (raw / kind).mkdir(parents=True)
-                for path in sorted((cohort / kind).glob("hippocampus_*.nii.gz")):
-                    name = path.name.replace(".nii.gz", "_0000.nii.gz") if kind == "imagesTr" else path.name
-                    (raw / kind / name).symlink_to(path)
-            info = {"channel_names": {"0": "MRI"}, "labels": {"background": 0, "Anterior": 1, "Posterior": 2}, "file_ending": ".nii.gz"}
-            (raw / "dataset.json").write_text(json.dumps(info | {"numTraining": len(list((raw / "labelsTr").iterdir()))}))
-            folders = {f"nnUNet_{n}": str(work / n) for n in ("raw", "preprocessed", "results")}
-            began = time.perf_counter()
-            command = [
-                str(a.peer / "bin" / "nnUNetv2_plan_and_preprocess"),
-                "-d",
-                "4",
-                "-c",
-                "3d_fullres",
-                "-np",
-                str(os.cpu_count()),
-                "-npfp",
-                str(os.cpu_count()),
-            ]
-            subprocess.run(command, check=True, stdout=sys.stderr, env=os.environ | folders)
-            found["peer_s"] = round(time.perf_counter() - began, 1)
+            truths = {p.name.removesuffix(".nii.gz"): p for p in sorted((cohort / "labelsTr").glob("hippocampus_*.nii.gz"))}
+            cases = {case: (cohort / "imagesTr" / truth.name, truth) for case, truth in truths.items()}
+            raw_dataset(work, 4, "Hippocampus", cases, {"Anterior": 1, "Posterior": 2})
+            found["peer_s"] = round(timed(*prepare(a.peer, work, 4)), 1)
             found["ratio"] = round(found["peer_s"] / found["ours_s"], 2)
     keep("prepare_cohort", found)
 

@@ -22,8 +22,9 @@ from typing import Any
 
 import psutil
 
-from import_nnunet import TRAINED, arguments, nnunet_predict
+from import_nnunet import arguments
 from measure import keep
+from nnunet_peer import TRAINED, link_scans, predict
 
 
 def measured(command: list[str], environment: dict[str, str]) -> tuple[float, float]:
@@ -62,9 +63,7 @@ def main() -> None:
         measured([*delineate, "import", "nnunet", str(trained), "-o", str(model)], {})
         scans = sorted(p for p in (a.data / "hippocampus" / "imagesTr").glob("hippocampus_*.nii.gz"))
         for count in (1, 20):
-            (work / f"{count}").mkdir()
-            for path in scans[:count]:
-                (work / f"{count}" / path.name.replace(".nii.gz", "_0000.nii.gz")).symlink_to(path.resolve())
+            link_scans({path.name.removesuffix(".nii.gz"): path for path in scans[:count]}, work / f"{count}")
         measured([*delineate, "predict", str(model), str(work / "1"), "-o", str(work / "warm")], {})
         for count in (1, 20):
             for mirror in (False, True):
@@ -73,7 +72,7 @@ def main() -> None:
                     out = ["-o", str(work / f"ours_{count}_{mirror}_{run}"), "--mirror" if mirror else "--no-mirror"]
                     ours.append(measured([*delineate, "predict", str(model), str(work / f"{count}"), *out], {}))
                     if a.peer:
-                        peer.append(measured(*nnunet_predict(a.peer, trained, work / f"{count}", work / f"peer_{run}", mirror)))
+                        peer.append(measured(*predict(a.peer, trained, work / f"{count}", work / f"peer_{run}", mirror=mirror)))
                 row = {"ours_s": statistics.median(s for s, _ in ours), "ours_mb": statistics.median(m for _, m in ours)}
                 if peer:
                     row |= {"peer_s": statistics.median(s for s, _ in peer), "peer_mb": statistics.median(m for _, m in peer)}

@@ -6,7 +6,8 @@
 
 Each run trains on four fifths of the patients, without validation, until the time is up, and the averaged weights are then scored on the fifth that
 nobody looked at (Dice pooled over prepared cases, mean over structures, no mirroring). A seed draws weights, batches and the fifth alike, so that
-settings are compared pair by pair. ``--steps`` ends runs after so many steps instead, for settings that cost the same and machines that are
+settings are compared pair by pair. With ``--patients`` a training sees that few and is scored on all others: what a long training needs against
+learning its cases by heart shows in minutes, on many cases. ``--steps`` ends runs after so many steps instead, for settings that cost the same and machines that are
 busy. Rows are added to ``results/what_helps.json``; ``--page`` writes them to docs/experiments.md. Run it with nothing else on the machine.
 """
 
@@ -14,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import random
 import statistics
 import sys
 import tempfile
@@ -66,6 +68,11 @@ SETTINGS: dict[str, dict[str, Any]] = {  # changes of the plan, by where they st
     "one convolution a level": {"network.convs": 1},
     "elastic": {"augmentation.elastic_p": 0.3},
     "rotated more often": {"augmentation.rotation_p": 0.7, "augmentation.scale_p": 0.7},
+    "mirrored along all axes": {"augmentation.mirror": [0, 1, 2]},
+    "never mirrored": {"augmentation.mirror": []},
+    **{f"decay {decay}": {"optimiser.weight_decay": float(decay)} for decay in ("0.3", "1", "3", "6", "10")},
+    "dropout 0.1": {"network.dropout": 0.1},
+    "rotated by up to 30": {"augmentation.rotation_deg": [30.0, 30.0, 30.0]},
     "no deep supervision": {"network.deep_supervision": False},
     "Dice of each case": {"loss.batch_dice": False},
 }  # fmt: skip
@@ -115,9 +122,14 @@ def prepared(name: str, budget_s: float, seed: int, work: Path, dims: int | None
     return run
 
 
-def score(run: run_step.Run, plan: Plan, seed: int, seconds: float | None) -> dict[str, Any]:
-    """Train on all folds but one, score on that one."""
+def score(run: run_step.Run, plan: Plan, seed: int, seconds: float | None, patients: int | None) -> dict[str, Any]:
+    """Train on all folds but one, or on so many patients of these, and score on all others."""
     training, held_out = run_step.sides(run, seed % FOLDS)
+    if patients is not None:
+        drawn = sorted({case.patient for case in training})
+        random.Random(seed).shuffle(drawn)
+        held_out = [*held_out, *(case for case in training if case.patient not in drawn[:patients])]
+        training = [case for case in training if case.patient in drawn[:patients]]
     learnt = [run.store.open(case.id).loaded() for case in training]
     device, lines = torch.device("cpu"), []
     with tempfile.TemporaryDirectory() as folder:
@@ -181,6 +193,7 @@ def main() -> None:
     length.add_argument("--steps", type=int)
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     parser.add_argument("--settings", nargs="+", default=["as planned"], metavar="SETTING", help="; ".join(SETTINGS) + "; several at once with +")
+    parser.add_argument("--patients", type=int, help="train on so few, and score on all others: a long training of many, in little")
     parser.add_argument("--dims", type=int, choices=[2, 3], help="instead of the rules' choice")
     parser.add_argument("--work", type=Path, help="folder that keeps the prepared cases")
     parser.add_argument("--page", action="store_true", help="write docs/experiments.md")
@@ -201,8 +214,9 @@ def main() -> None:
                     each = min(plan.schedule.steps_per_epoch, a.steps)
                     plan = changed(plan, {"schedule.budget_s": None, "schedule.epochs": a.steps // each, "schedule.steps_per_epoch": each})
                 began = time.perf_counter()
-                found = score(run, plan, seed, None if a.minutes is None else 60 * a.minutes)
+                found = score(run, plan, seed, None if a.minutes is None else 60 * a.minutes, a.patients)
                 length = f"{a.minutes:g} min" if a.steps is None else f"{a.steps} steps"
+                length += f", {a.patients} patients" if a.patients else ""
                 row = {"data": a.data, "length": length, "setting": setting + (f" + {a.dims}-D" if a.dims else ""), "seed": seed}
                 add(row | found | {"seconds": round(time.perf_counter() - began), "machine": processor()})
                 print(row | found, file=sys.stderr, flush=True)
