@@ -164,6 +164,30 @@ def predict_memory(r: dict[str, Any]) -> Iterator[Line]:
         yield f"predict, 512x512x300, {name} labels, whole process", f"{row['seconds']:.0f} s, {row['peak_mb'] / 1e3:.2f} GB", "–", "–"
 
 
+def accuracy() -> str:
+    """Dice of cases that a training never saw, after so many minutes; trainings of different days and machines, nnU-Net's beside ours where it was run."""
+    rows = ["| cohort and time | mean Dice of a case | beside it | command, machine |", "|---|---|---|---|"]
+    for path in sorted(RESULTS.glob("train_*.json")):
+        what = path.stem.split("_")[1]
+        if what == "nnunet":
+            continue
+        r = json.loads(path.read_text(encoding="utf-8"))
+        if "folds" in r:
+            of, dice = f"{r['folds']} folds, {r['cases']} cases", f"{r['mean']:.3f}"
+        elif what == "chaos":  # single slices
+            pooled = next(value for key, value in r["means"].items() if key.startswith("dice_pooled"))
+            of, dice = f"{r['cases']} slices", f"{r['means']['dice_mean_per_slice']:.3f}, pooled {pooled:.3f}"
+        else:
+            of, dice = f"{r['cases']} held out", f"{r['means']['dice_mean_per_case']:.3f}"
+        peer, beside = RESULTS / f"train_nnunet_{what}_{r['budget']}.json", "–"
+        if peer.is_file():
+            p = json.loads(peer.read_text(encoding="utf-8"))
+            ways = [f"{p[way]['means']['dice_mean_per_case']:.3f} {way}" for way in ("plain", "mirrored") if way in p]
+            beside = f"nnU-Net, {p['plain']['cases']} held out: {', '.join(ways)} ({p['steps']} steps, patch {'x'.join(map(str, p['patch']))})"
+        rows.append(f"| {what}, {r['budget']}, {of} | {dice} | {beside} | `{r['command']}`, {r['machine']['processor']} |")
+    return "## Accuracy by the clock\n\n" + "\n".join(rows) + "\n"
+
+
 def _ratio(value: float | None) -> str:
     return "–" if value is None else f"**{value:.1f}**"
 
@@ -200,7 +224,7 @@ def page() -> str:
         parts.append(f"## {name.replace('_', ' ').capitalize()}\n\n`{record['command']}` on {machine['processor']}, {machine['cores']} cores\n")
         rows = ["| what | delineate | beside it | ratio |", "|---|---|---|---|", *(f"| {' | '.join(line)} |" for line in lines(record))]
         parts.append("\n".join(rows) + "\n")
-    return "\n".join(parts)
+    return "\n".join([*parts, accuracy()])
 
 
 if __name__ == "__main__":

@@ -127,7 +127,7 @@ def main() -> None:
             "means": scores["means"],
             "dice": dice,
         }
-        keep(f"train_{a.what}", result)
+        keep(f"train_{a.what}_{a.budget}", result)
 
 
 if __name__ == "__main__":

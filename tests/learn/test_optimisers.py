@@ -47,6 +47,21 @@ def test_weight_decay_spares_norms_and_biases():
     assert len(decayed["params"]) + len(spared["params"]) == len(list(module.parameters()))
 
 
+def test_muons_decay_is_for_kernels_of_several_voxels():
+    """Of a network's own weights: every kernel that spans neighbours shrinks where there is nothing to learn, heads, norms and biases stay."""
+    module = build(small_network(3), seed=0)
+    before = {name: p.detach().clone() for name, p in module.named_parameters()}
+    optimiser = make_optimiser(module, Optimiser(kind="muon", learning_rate=0.1, weight_decay=2.0))
+    for p in module.parameters():
+        p.grad = torch.zeros_like(p)
+    optimiser.step()
+    kept = {name for name, p in module.named_parameters() if torch.equal(p, before[name])}
+    spanning = {name for name, p in module.named_parameters() if p.ndim == 5 and p[0, 0].numel() > 1}
+    assert kept == set(before) - spanning and any(name.startswith("heads") and name.endswith("weight") for name in kept)
+    for name in spanning:
+        torch.testing.assert_close(dict(module.named_parameters())[name], 0.8 * before[name])
+
+
 def test_a_loaded_optimiser_lies_in_memory_as_its_parameters_do(tmp_path):
     module = build(small_network(2), seed=0)
     optimiser = make_optimiser(module, Optimiser(kind="adam", amsgrad=True))

@@ -51,6 +51,7 @@ def test_every_choice_has_its_reason():
         "network",
         "schedule",
         "optimiser",
+        "optimiser.weight_decay",
         "augmentation.mirror",
     }
     assert expected | {"low_resolution"} <= set(plan.reasons) and all(plan.reasons.values())
@@ -77,6 +78,16 @@ def test_a_budget_asks_for_few_convolutions_where_they_are_dear():
     light, full = make(found()).network, make(found(), epochs=100).network
     assert light.convs_at(0) == 1 and light.convs_at(1) == 2 and {light.decoder_convs_at(n) for n in range(len(light.strides))} == {1}
     assert {full.convs_at(n) for n in range(len(full.widths))} == {full.decoder_convs_at(n) for n in range(len(full.strides))} == {2}
+
+
+def test_weights_are_forgotten_as_often_however_long_the_training():
+    """Decay x rate x steps is the same, but for trainings so short that little is learnt that could be forgotten."""
+    product = {}
+    for name, end, steps in (("budget", {"budget_s": 600.0}, 3000), ("day", {"budget_s": 86400.0}, 432000), ("epochs", {"epochs": 500}, None)):
+        plan = make(found(), **end)
+        product[name] = plan.optimiser.weight_decay * plan.optimiser.learning_rate * (steps or 500 * plan.schedule.steps_per_epoch)
+    assert product == pytest.approx(dict.fromkeys(product, 6.0), rel=0.05)
+    assert make(found(), epochs=1).optimiser.weight_decay == pytest.approx(3.3)
 
 
 def test_many_classes_are_told_apart_by_many_maps():
