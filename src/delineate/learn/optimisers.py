@@ -32,7 +32,7 @@ def make_optimiser(module: nn.Module, plan: Optimiser, dtype: torch.dtype = torc
 
 
 class Muon(torch.optim.Optimizer):
-    """Momentum orthogonalised by Newton-Schulz steps (Jordan 2024) for kernels that span neighbours; AdamW for everything else.
+    """Momentum orthogonalised by Newton-Schulz steps (Jordan 2024) for kernels that span neighbours; Adam for everything else.
 
     A kernel (out, in, *size) is taken as the matrix (out, in x size). Its momentum's singular values all become about 1: directions that
     gradients rarely take are learnt as fast as the common ones. Kernels of one voxel, the heads among them, have no neighbours to mix.
