@@ -165,6 +165,7 @@ HEAD = """# Experiments: what helps a training
 Written by `python benchmarks/what_helps.py --page` from `benchmarks/results/what_helps.json`; do not edit it by hand. Each run trains on four fifths of a cohort's patients
 and is scored on the fifth that nobody looked at (Dice pooled over prepared cases, mean over structures, averaged weights, no mirroring). A seed draws weights, batches
 and the fifth alike, so a difference is between two runs that differ in the setting alone. Settings are changes of the plan that the rules of that day made.
+Where a number of patients is named, only so many were learnt from and all others scored. Decay "of the heads too" is what the optimiser did before.
 """
 
 
