@@ -1,6 +1,7 @@
 """What moves the weights: the plan's optimiser as torch has it, and Muon, which torch has for plain matrices only.
 
-Weight decay spares norms and biases in all of them, and the heads in Muon. Everything that an optimiser keeps is a tensor, so that a checkpoint can hold it.
+Weight decay spares norms and biases in all of them, and the heads in Muon. Everything that an optimiser keeps is a tensor, for
+checkpoints to hold.
 """
 
 from __future__ import annotations
