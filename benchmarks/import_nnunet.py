@@ -18,8 +18,8 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 
-from measure import DATA, keep
-from nnunet_peer import TRAINED, link_scans, predict, timed
+from measure import DATA, keep, timed
+from nnunet_peer import TRAINED, link_scans, predict
 
 
 def dice(ours: Path, theirs: Path) -> dict[str, float]:
@@ -51,7 +51,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         work, trained = Path(temporary), a.data / "nnunet_hippocampus" / TRAINED
         delineate = [sys.executable, "-m", "delineate.cli"]
-        timed([*delineate, "import", "nnunet", str(trained), "-o", str(work / "hippocampus.model")], {})
+        timed([*delineate, "import", "nnunet", str(trained), "-o", str(work / "hippocampus.model")])
         kept = a.data / "nnunet_hippocampus"
         predicted = sorted((kept / "predictions_plain").glob("*.nii.gz"))
         link_scans({p.name.removesuffix(".nii.gz"): next((a.data / "hippocampus").rglob(f"images*/{p.name}")) for p in predicted}, work / "scans")
@@ -60,7 +60,7 @@ def main() -> None:
             peer: list[float] = []
             for _ in range(a.runs):  # side by side
                 out = work / f"{name}_ours"
-                ours.append(timed([*delineate, "predict", str(work / "hippocampus.model"), str(work / "scans"), "-o", str(out), flag], {}))
+                ours.append(timed([*delineate, "predict", str(work / "hippocampus.model"), str(work / "scans"), "-o", str(out), flag]))
                 if a.peer:
                     peer.append(timed(*predict(a.peer, trained, work / "scans", work / f"{name}_peer", mirror=name == "mirrored")))
             for path in (work / f"{name}_ours").glob("*_0000.nii.gz"):

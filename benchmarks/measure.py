@@ -47,6 +47,13 @@ def child(code: str, *arguments: str, python: Path | None = None) -> dict[str, f
     return {"seconds": taken, "peak_mb": peak, **printed}
 
 
+def timed(line: Sequence[str | Path], environment: dict[str, str] | None = None) -> float:
+    """Run a command to its end, what it says going to stderr; seconds."""
+    began = time.perf_counter()
+    subprocess.run([str(word) for word in line], check=True, stdout=sys.stderr, env=os.environ | (environment or {}))
+    return time.perf_counter() - began
+
+
 def medians(runs: Sequence[dict[str, float]]) -> dict[str, float]:
     """Median of every figure over several runs."""
     return {key: round(statistics.median(run[key] for run in runs), 3) for key in runs[0]}

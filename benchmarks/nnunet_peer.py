@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import nibabel as nib
@@ -32,13 +29,6 @@ def predict(peer: Path, trained: Path, scans: Path, out: Path, *, fold: str = "0
     """Masks of ``scans`` (``CASE_0000.nii.gz``) on the CPU, with a trained folder."""
     words = ("-i", scans, "-o", out, "-m", trained, "-f", fold, "-device", "cpu", *(() if mirror else ("--disable_tta",)))
     return command(peer, out.parent, "nnUNetv2_predict_from_modelfolder", *words)
-
-
-def timed(line: list[str], environment: dict[str, str]) -> float:
-    """Run a command to its end; seconds."""
-    began = time.perf_counter()
-    subprocess.run(line, check=True, stdout=sys.stderr, stderr=sys.stderr, env=os.environ | environment)
-    return time.perf_counter() - began
 
 
 def raw_dataset(work: Path, number: int, name: str, cases: dict[str, tuple[Path, Path]], labels: dict[str, int]) -> None:

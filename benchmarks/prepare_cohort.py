@@ -14,8 +14,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from measure import DATA, child, keep
-from nnunet_peer import prepare, raw_dataset, timed
+from measure import DATA, child, keep, timed
+from nnunet_peer import prepare, raw_dataset
 
 OURS = """
 import sys

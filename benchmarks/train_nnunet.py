@@ -18,8 +18,8 @@ from typing import Any
 import yaml
 
 from delineate.cli import parse_duration
-from measure import DATA, keep
-from nnunet_peer import TRAINED, command, counted_back, link_scans, predict, prepare, raw_dataset, timed
+from measure import DATA, keep, timed
+from nnunet_peer import TRAINED, command, counted_back, link_scans, predict, prepare, raw_dataset
 from train_real import delineate, malc_labels, split_of
 
 BY_THE_CLOCK = """
@@ -69,8 +69,10 @@ def main() -> None:
         images = {case: next(cohort.glob(f"images*/{case}.nii.gz")) for case in truths}
         split_of(sorted(truths), {"hippocampus": len(truths) // 5, "malc": 3}[a.what], a.seed, work / "split.json")
         split = json.loads((work / "split.json").read_text())
-        names = malc_labels(work / "labels.yaml")
-        if a.what == "hippocampus":
+        names = work / "labels.yaml"
+        if a.what == "malc":
+            malc_labels(names)
+        else:
             names.write_text("labels: {Anterior: 1, Posterior: 2}\n")
         labels: dict[str, int] = yaml.safe_load(names.read_text())["labels"]
 

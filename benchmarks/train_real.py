@@ -15,14 +15,12 @@ from __future__ import annotations
 import argparse
 import json
 import random
-import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 from typing import Any
 
-from measure import DATA, keep
+from measure import DATA, keep, timed
 
 FOLDERS = {"chaos": "chaos_t1_png", "brats": "brats2013"}  # where they are not called as here
 PAIRS = {  # values of the MICCAI 2012 labels: right, left
@@ -42,10 +40,8 @@ def malc_labels(path: Path) -> Path:
 
 
 def delineate(*words: str | Path) -> float:
-    """Run one command; seconds."""
-    began = time.perf_counter()
-    subprocess.run([sys.executable, "-m", "delineate.cli", *map(str, words)], check=True, stdout=sys.stderr)
-    return time.perf_counter() - began
+    """Run one of ours; seconds."""
+    return timed([sys.executable, "-m", "delineate.cli", *words])
 
 
 def split_of(names: list[str], test: int, seed: int, path: Path, part: int = 0) -> Path:

@@ -204,7 +204,8 @@ def make_plan(
         else f"{epochs} epochs of {steps_per_epoch} steps, about {step_s:.2f} s each"
     )
     draft.reasons["optimiser"] = (
-        "Muon at 3e-3 with a cosine and averaged weights: after the same steps better than AdamW on every cohort tried; the average needs no tuning"
+        f"Muon at {LEARNING_RATE:g} with a cosine and averaged weights: after the same steps better than AdamW on every cohort tried; "
+        "the average needs no tuning"
     )
     draft.reasons["optimiser.weight_decay"] = (
         f"{decay:g}: at {LEARNING_RATE:g} and about {steps:.0f} steps weights keep what the last sixth of a training said, however long it is"
