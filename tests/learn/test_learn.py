@@ -22,6 +22,7 @@ from delineate.learn import augment
 from delineate.learn.loop import Training, fit
 from delineate.learn.patches import batches, draw_batch
 from delineate.learn.schedule import Clock, rate
+from delineate.nets import infer
 
 # ---- augmentation ----
 
@@ -256,5 +257,6 @@ def test_stray_pieces_are_dropped_where_validation_says_so(tmp_path):
         image[0, 2:4, 17:19, 12:14] = 4
         store.add(f"c{n}", image, label, 3, (16, 16, 16))
     cases = [store.open(f"c{n}") for n in range(3)]
-    assert postprocess.choose(small_plan(), Noisy(), cases, torch.device("cpu"), 60) == ("left part",)
-    assert postprocess.choose(small_plan(), Noisy(), cases[:1], torch.device("cpu"), 60) == ()
+    engine = infer.Engine(small_plan(), ((Noisy(), 1.0),), torch.device("cpu"), torch.float32)
+    assert postprocess.choose(engine, cases, 60) == ("left part",)
+    assert postprocess.choose(engine, cases[:1], 60) == ()

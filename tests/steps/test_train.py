@@ -16,9 +16,11 @@ from delineate.core.plan import Plan
 from delineate.core.request import Request, read_split
 from delineate.formats import files
 from delineate.nets.build import build, weights_of
+from delineate.steps import held_out
 from delineate.steps import plan as plan_step
 from delineate.steps import run as run_step
 from delineate.steps.predict import predict
+from delineate.steps.prepare import prepare_cohort
 from delineate.steps.train import train
 
 
@@ -179,6 +181,22 @@ def test_a_budget_is_kept_and_the_api_predicts(cohort, tmp_path):
     saved = dl.read(tmp_path / "c0.nrrd")
     assert saved.grid.matches(prediction.labels.grid) and np.array_equal(saved.array, prediction.labels.array)
     assert set(prediction.volumes_ml) == set(model.labels.names)
+
+
+def test_what_follows_training_is_measured_not_a_share_of_a_long_budget(cohort, plan_file, tmp_path):
+    def reserved(budget_s: float | None, plan: str | None = None) -> held_out.Reserve:
+        request = Request(data=str(cohort), budget_s=budget_s, epochs=None if budget_s else 3, plan=plan, device="cpu")
+        run = run_step.open_run(request, tmp_path / "m.model", False, lambda text: None, lambda *_: None)
+        run_step.settle_cohort(run)
+        run.plan = Plan.load(plan_file)
+        prepare_cohort(run_step.to_learn_from(run.manifest), run.plan, run.store)
+        return held_out.reserve(run, held_out.cases_to_score(run))
+
+    day, short, given, epochs = reserved(86400.0), reserved(40.0), reserved(86400.0, str(plan_file)), reserved(None)
+    assert 0 < day.postprocess_s < 120 and 0.01 * 86400 < day.total_s < 0.02 * 86400
+    assert short.postprocess_s == pytest.approx(0.03 * 40)
+    assert given.postprocess_s == 0  # a plan that was given is followed as it is
+    assert epochs.total_s == 0 and epochs.postprocess_s > 0
 
 
 def test_starting_weights_of_other_structures_are_mixed_with_drawn_ones(trained, plan_file, tmp_path):

@@ -14,7 +14,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ..core.plan import Plan
 from ..core.store import StoredCase
 from ..nets import infer
 from ..ops.regions import keep_largest
@@ -24,16 +23,16 @@ MAY_LOSE = 0.01  # Dice that a single case may lose
 MUST_GAIN = 0.0005  # mean Dice that it must bring
 
 
-def choose(plan: Plan, module: torch.nn.Module, cases: Sequence[StoredCase], device: torch.device, limit_s: float) -> tuple[str, ...]:
+def choose(engine: infer.Engine, cases: Sequence[StoredCase], limit_s: float) -> tuple[str, ...]:
     """Names of the structures whose largest component alone does better.
 
     Args:
         cases: validation cases; those that can be predicted in ``limit_s`` seconds are asked, at least two, else nothing is chosen.
     """
-    if plan.dims == 2 or len(cases) < 2:
+    if len(cases) < 2:
         return ()
-    engine = infer.Engine(plan, ((module, 1.0),), device, infer.fast_dtype(device))
-    gains: list[list[float]] = [[] for _ in plan.structures]
+    structures = engine.plan.structures
+    gains: list[list[float]] = [[] for _ in structures]
     began = time.monotonic()
     for done, case in enumerate(cases):
         if done >= 2 and time.monotonic() - began > limit_s * done / (done + 1):
@@ -46,7 +45,7 @@ def choose(plan: Plan, module: torch.nn.Module, cases: Sequence[StoredCase], dev
                 gain.append(_dice(kept, truth, index) - before)
             elif np.isfinite(before):
                 gain.append(0.0)
-    return tuple(s.name for s, gain in zip(plan.structures, gains, strict=True) if gain and np.mean(gain) > MUST_GAIN and min(gain) > -MAY_LOSE)
+    return tuple(s.name for s, gain in zip(structures, gains, strict=True) if gain and np.mean(gain) > MUST_GAIN and min(gain) > -MAY_LOSE)
 
 
 @torch.inference_mode()

@@ -6,6 +6,7 @@ Test cases are predicted by the whole bundle; validation cases each by the membe
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass
 from typing import Any
 
 from ..core import atomic
@@ -17,10 +18,12 @@ from . import predict as predict_step
 from . import run as run_step
 from .run import Job, Run
 
-RESERVE_SHARE = 0.02  # of a budget, beside ``run.RESERVE_S``
-POSTPROCESS_SHARE = 0.03  # of a budget may go into choosing postprocessing
+RESERVE_SHARE = 0.012  # of a budget, beside ``run.RESERVE_S``: the last validation may take a hundredth
+POSTPROCESS_SHARE = 0.03  # of a budget, at most, goes into choosing postprocessing; ``POSTPROCESS_S`` without one
+POSTPROCESS_S = 60.0
 PICTURES = 12  # cases drawn side by side with their truth, where the budget has time for it
 PICTURE_S = 1.0
+WARM_UP_S, SLOWER = 4.0, 2.0  # of a network, and a case beyond what was rehearsed: what is kept of each structure is counted too
 FARTHER = 3.0  # times as long as for surfaces that coincide
 PICTURES_SHARE = 0.03
 
@@ -33,19 +36,39 @@ def cases_to_score(run: Run) -> Manifest:
     return run.manifest.only(case for fold in run_step.folds_of(run) for case in run_step.sides(run, fold)[1])
 
 
-def reserve(run: Run, evaluation: Manifest) -> tuple[float, Manifest]:
-    """Seconds to keep for what follows training, from one rehearsed prediction; fewer validation cases are scored where all would take too long."""
+@dataclass(frozen=True)
+class Reserve:
+    """What is kept of a budget for what follows training, ``postprocess_s`` of it for choosing postprocessing; and the cases to score in it."""
+
+    evaluation: Manifest
+    total_s: float = 0.0
+    postprocess_s: float = POSTPROCESS_S
+
+
+def reserve(run: Run, evaluation: Manifest) -> Reserve:
+    """Time for what follows training, from one rehearsed prediction; fewer cases are scored where all would take too long.
+
+    Every second of it that is not needed in the end is one that training lacked: a share of the budget alone would be an hour of a day.
+    """
     budget_s = run.stretch_s
     if budget_s is None or not evaluation.cases:
-        return 0.0, evaluation
-    base = run_step.RESERVE_S + (RESERVE_SHARE + POSTPROCESS_SHARE) * budget_s + PICTURE_S * min(_pictures(run), len(evaluation))
+        return Reserve(evaluation)
     middle = evaluation.cases[len(evaluation) // 2]
-    each = _rehearse(run, middle) * 1.3 + _distances_s(run, middle) + 0.05
+    predict_s, folds = _rehearse(run, middle), run_step.folds_of(run)
+    validating = len(run_step.sides(run, folds[0])[1])
+    postprocess_s = min(POSTPROCESS_SHARE * budget_s, WARM_UP_S + SLOWER * predict_s * validating) if chooses_postprocessing(run) else 0.0
+    base = run_step.RESERVE_S + RESERVE_SHARE * budget_s + postprocess_s + PICTURE_S * min(_pictures(run), len(evaluation))
+    each = predict_s * len(folds) * 1.3 + _distances_s(run, middle) + 0.05
     most = max(1, int(0.3 * budget_s / each))
     if len(evaluation) > most:
         run.say(f"only {most} of {len(evaluation)} cases can be scored within the budget ({each:.1f} s each); `predict` and `evaluate` score all")
         evaluation = evaluation.only(evaluation.cases[:most])
-    return base + each * len(evaluation), evaluation
+    return Reserve(evaluation, base + each * len(evaluation), postprocess_s)
+
+
+def chooses_postprocessing(run: Run) -> bool:
+    """Whether postprocessing is chosen once training is done: a plan that was given is followed as it is, and so are 2-D networks."""
+    return not (run.request.plan or run.recipe is not None or run.planned().views or run.planned().dims == 2)
 
 
 def _pictures(run: Run) -> int:
@@ -55,7 +78,7 @@ def _pictures(run: Run) -> int:
 
 
 def _rehearse(run: Run, case: Case) -> float:
-    """Seconds that predicting ``case`` takes, measured with untrained weights."""
+    """Seconds that predicting ``case`` with one fold's networks takes, measured with untrained weights."""
     import numpy as np
 
     from ..cohort.cases import read_image
@@ -73,7 +96,7 @@ def _rehearse(run: Run, case: Case) -> float:
         seconds.append(time.monotonic() - began)
         if seconds[0] > 5:
             break
-    return float(np.min(seconds)) * len(run_step.folds_of(run))
+    return float(np.min(seconds))
 
 
 def _distances_s(run: Run, case: Case) -> float:

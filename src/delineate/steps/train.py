@@ -81,14 +81,14 @@ def train(request: Request, model: str | Path, *, recipe: plan_step.Recipe | Non
         station(run)
         run.tick()
     evaluation = held_out.cases_to_score(run)
-    reserve_s, evaluation = held_out.reserve(run, evaluation)
+    reserve = held_out.reserve(run, evaluation)
     jobs = [Job(fold, view) for fold in run_step.folds_of(run) for view in run_step.views_of(run.planned())]
     _recall(run, jobs)
     for number, job in enumerate(jobs):
-        share = (run.remaining_s() - reserve_s) / (len(jobs) - number)
+        share = (run.remaining_s() - reserve.total_s) / (len(jobs) - number)
         _fit(run, job, None if request.budget_s is None else time.monotonic() + max(1.0, share))
-    _postprocess(run)
-    scores = held_out.evaluate(run, evaluation)
+    _postprocess(run, reserve.postprocess_s)
+    scores = held_out.evaluate(run, reserve.evaluation)
     _finish(run, scores)
     return Trained(run.model, run.folder, scores, run.failures)
 
@@ -173,20 +173,16 @@ def _fit(run: Run, job: Job, deadline: float | None) -> None:
     _bundle(run)
 
 
-def _postprocess(run: Run) -> None:
+def _postprocess(run: Run, limit_s: float) -> None:
     """Choose, on the validation cases of the first fold, which structures keep only their largest piece."""
     from ..learn import postprocess
-    from ..nets.build import build, load_weights
-    from ..nets.infer import choose_device
+    from ..nets.infer import Engine, choose_device
 
-    if run.request.plan or run.recipe is not None or run.planned().views or not run.members:
-        return  # a plan that was given is followed as it is
-    first, device = run.made()[0], choose_device(run.request.device)
-    module = build(run.planned().network).to(device)
-    load_weights(module, first.weights)
-    limit_s = 60.0 if run.stretch_s is None else held_out.POSTPROCESS_SHARE * run.stretch_s
-    cases = _opened(run, run_step.sides(run, first.fold)[1])
-    names = postprocess.choose(run.planned(), module.eval(), cases, device, limit_s)
+    if not run.members or not held_out.chooses_postprocessing(run):
+        return
+    first = run.made()[0]
+    engine = Engine.from_bundle(Bundle(run.planned(), (first,)), choose_device(run.request.device))
+    names = postprocess.choose(engine, _opened(run, run_step.sides(run, first.fold)[1]), limit_s)
     if names:
         run.plan = run.planned().replace(postprocessing={"keep_largest": names})
         run.say(f"postprocessing: only the largest piece of {', '.join(names)} is kept: better on the validation cases")
