@@ -179,6 +179,9 @@ def accuracy() -> str:
             of, dice = f"{r['cases']} slices", f"{r['means']['dice_mean_per_slice']:.3f}, pooled {pooled:.3f}"
         else:
             of, dice = f"{r['cases']} held out", f"{r['means']['dice_mean_per_case']:.3f}"
+        if "mirrored" in r:
+            mirrored = r["mirrored"]["mean"] if "folds" in r else r["mirrored"]["means"]["dice_mean_per_case"]
+            dice += f" plain, {mirrored:.3f} mirrored"
         peer, beside = RESULTS / f"train_nnunet_{what}_{r['budget']}.json", "–"
         if peer.is_file():
             p = json.loads(peer.read_text(encoding="utf-8"))

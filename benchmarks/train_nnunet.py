@@ -20,7 +20,7 @@ import yaml
 from delineate.cli import parse_duration
 from measure import DATA, keep, timed
 from nnunet_peer import TRAINED, command, counted_back, link_scans, predict, prepare, raw_dataset
-from train_real import delineate, malc_labels, split_of
+from train_real import delineate, malc_labels, split_of, summed_up
 
 BY_THE_CLOCK = """
 import json, os, sys, time
@@ -96,8 +96,7 @@ def main() -> None:
             counted_back(out, labels)
             delineate("evaluate", out, truth, "-o", work / f"{way}_scores", "--labels", names, "--no-report")
             scores = json.loads((work / f"{way}_scores" / "scores.json").read_text())
-            dice = {row["label"]: round(row["mean"], 4) for row in scores["summary"] if row["metric"] == "dice"}
-            found[way] = {"predict_s": round(predict_s, 1), "cases": len(scores["cases"]), "means": scores["means"], "dice": dice}
+            found[way] = summed_up(scores | {"predict_s": round(predict_s, 1)})
         keep(f"train_nnunet_{a.what}_{a.budget}", found)
 
 

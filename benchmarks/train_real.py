@@ -54,9 +54,26 @@ def split_of(names: list[str], test: int, seed: int, path: Path, part: int = 0) 
     return path
 
 
+def scored(model: Path, truth: Path, work: Path, only: str = "test", mirror: bool = False) -> dict[str, Any]:
+    """What `evaluate` makes of the held-out cases, with the seconds of predicting them; what stands in ``work`` already is taken as it is."""
+    way = "mirrored_" if mirror else ""
+    found, seconds = work / f"{way}scores" / "scores.json", work / f"{way}predict_s.json"
+    if not found.exists():
+        taken = delineate("predict", model, truth, "-o", work / f"{way}out", "--only", only, *(["--mirror"] if mirror else []))
+        seconds.write_text(json.dumps(round(taken, 1)))
+        delineate("evaluate", work / f"{way}out", truth, "-o", found.parent, "--no-report")
+    return json.loads(found.read_text()) | {"predict_s": json.loads(seconds.read_text()) if seconds.exists() else None}
+
+
+def dice_of(scores: dict[str, Any]) -> dict[str, float]:
+    """Mean Dice over cases of each structure."""
+    return {row["label"]: row["mean"] for row in scores["summary"] if row["metric"] == "dice"}
+
+
 def cross_validated(a: argparse.Namespace, work: Path, cohort: Path, names: list[str]) -> dict[str, Any]:
     """Every case scored by the fold that did not see it: means over all cases, and of each fold."""
-    folds, train_s = [], []
+    train_s: list[float] = []
+    folds: dict[str, list[dict[str, Any]]] = {"plain": [], "mirrored": []}
     for fold in range(a.folds):
         place = work / f"fold_{fold}"
         place.mkdir(exist_ok=True)
@@ -64,23 +81,21 @@ def cross_validated(a: argparse.Namespace, work: Path, cohort: Path, names: list
         if not done.exists():
             split = split_of(names, len(names) // a.folds, a.seed, place / "split.json", fold)
             taken = delineate("train", cohort, "-o", place / "model", "--budget", a.budget, "--seed", str(a.seed), "--split", split)
-            truth = place / "model.run" / "manifest.jsonl"
-            delineate("predict", place / "model", truth, "-o", place / "out", "--only", "test")
-            delineate("evaluate", place / "out", truth, "-o", place / "scores")
             done.write_text(json.dumps(taken))
         train_s.append(round(json.loads(done.read_text()), 1))
-        folds.append(json.loads((place / "scores" / "scores.json").read_text()))
-    tables = [{row["label"]: row for row in fold["summary"] if row["metric"] == "dice"} for fold in folds]
-    counts = [len(fold["cases"]) for fold in folds]
-    dice = {label: round(sum(t[label]["mean"] * n for t, n in zip(tables, counts, strict=True)) / sum(counts), 4) for label in tables[0]}
-    return {
-        "folds": a.folds,
-        "train_s": train_s,
-        "cases": sum(counts),
-        "dice": dice,
-        "mean": round(sum(dice.values()) / len(dice), 4),
-        "mean_by_fold": [round(fold["means"]["dice_mean_per_case"], 4) for fold in folds],
-    }
+        for way, scores in folds.items():
+            if way == "plain" or a.mirror:
+                scores.append(scored(place / "model", place / "model.run" / "manifest.jsonl", place, mirror=way == "mirrored"))
+    means = {way: over_folds(scores) for way, scores in folds.items() if scores}
+    return {"folds": a.folds, "train_s": train_s, **means.pop("plain"), **means}
+
+
+def over_folds(folds: list[dict[str, Any]]) -> dict[str, Any]:
+    """Means over the cases of all folds."""
+    counts, tables = [len(fold["cases"]) for fold in folds], [dice_of(fold) for fold in folds]
+    dice = {label: round(sum(t[label] * n for t, n in zip(tables, counts, strict=True)) / sum(counts), 4) for label in tables[0]}
+    by_fold = [round(fold["means"]["dice_mean_per_case"], 4) for fold in folds]
+    return {"cases": sum(counts), "dice": dice, "mean": round(sum(dice.values()) / len(dice), 4), "mean_by_fold": by_fold}
 
 
 def main() -> None:
@@ -90,6 +105,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--data", type=Path, default=DATA)
     parser.add_argument("--folds", type=int, default=0, help="hippocampus: cross-validate with so many folds")
+    parser.add_argument("--mirror", action="store_true", help="predict with mirroring too")
     parser.add_argument("--keep", type=Path, help="folder in which to leave model and predictions")
     a = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
@@ -110,20 +126,17 @@ def main() -> None:
             more += ["--labels", malc_labels(work / "labels.yaml")]
         train_s = delineate("train", cohort, "-o", model, "--budget", a.budget, "--seed", str(a.seed), *more)
         truth = cohort if a.what == "chaos" else work / f"{a.what}.model.run" / "manifest.jsonl"
-        predict_s = delineate("predict", model, truth, "-o", work / "out", "--only", only)
-        delineate("evaluate", work / "out", truth, "-o", work / "scores")
-        scores = json.loads((work / "scores" / "scores.json").read_text())
-        dice = {row["label"]: round(row["mean"], 4) for row in scores["summary"] if row["metric"] == "dice"}
-        result: dict[str, Any] = {
-            "budget": a.budget,
-            "seed": a.seed,
-            "train_s": round(train_s, 1),
-            "predict_s": round(predict_s, 1),
-            "cases": len(scores["cases"]),
-            "means": scores["means"],
-            "dice": dice,
-        }
+        result: dict[str, Any] = {"budget": a.budget, "seed": a.seed, "train_s": round(train_s, 1)}
+        result |= summed_up(scored(model, truth, work, only))
+        if a.mirror:
+            result["mirrored"] = summed_up(scored(model, truth, work, only, mirror=True))
         keep(f"train_{a.what}_{a.budget}", result)
+
+
+def summed_up(scores: dict[str, Any]) -> dict[str, Any]:
+    """What a result keeps of a scoring."""
+    dice = {label: round(mean, 4) for label, mean in dice_of(scores).items()}
+    return {"predict_s": scores["predict_s"], "cases": len(scores["cases"]), "means": scores["means"], "dice": dice}
 
 
 if __name__ == "__main__":
