@@ -187,8 +187,15 @@ def accuracy() -> str:
             p = json.loads(peer.read_text(encoding="utf-8"))
             ways = [f"{p[way]['means']['dice_mean_per_case']:.3f} {way}" for way in ("plain", "mirrored") if way in p]
             beside = f"nnU-Net, {p['plain']['cases']} held out: {', '.join(ways)} ({p['steps']} steps, patch {'x'.join(map(str, p['patch']))})"
+        if r.get("validation_by_minutes"):
+            dice += "; validation " + ", ".join(f"{value:.3f} after {minutes:.0f} min" for minutes, value in _few(r["validation_by_minutes"], 5))
         rows.append(f"| {what}, {r['budget']}, {of} | {dice} | {beside} | `{r['command']}`, {r['machine']['processor']} |")
     return "## Accuracy by the clock\n\n" + "\n".join(rows) + "\n"
+
+
+def _few(points: list[Any], count: int) -> list[Any]:
+    """At most so many of them, evenly spread, the last one among them."""
+    return points[:: -max(1, -(-len(points) // count))][::-1]
 
 
 def _ratio(value: float | None) -> str:

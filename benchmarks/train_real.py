@@ -127,10 +127,17 @@ def main() -> None:
         train_s = delineate("train", cohort, "-o", model, "--budget", a.budget, "--seed", str(a.seed), *more)
         truth = cohort if a.what == "chaos" else work / f"{a.what}.model.run" / "manifest.jsonl"
         result: dict[str, Any] = {"budget": a.budget, "seed": a.seed, "train_s": round(train_s, 1)}
+        result["validation_by_minutes"] = curve(next((work / f"{a.what}.model.run").glob("*/log.jsonl")))
         result |= summed_up(scored(model, truth, work, only))
         if a.mirror:
             result["mirrored"] = summed_up(scored(model, truth, work, only, mirror=True))
         keep(f"train_{a.what}_{a.budget}", result)
+
+
+def curve(log: Path) -> list[tuple[float, float]]:
+    """Minutes of training, and the mean Dice of the validation cases then."""
+    lines = map(json.loads, log.read_text().splitlines())
+    return [(round(line["seconds"] / 60, 1), round(line["val_dice_mean"], 4)) for line in lines if line.get("val_dice_mean") is not None]
 
 
 def summed_up(scores: dict[str, Any]) -> dict[str, Any]:
