@@ -172,16 +172,10 @@ def accuracy() -> str:
         if what == "nnunet":
             continue
         r = json.loads(path.read_text(encoding="utf-8"))
-        if "folds" in r:
-            of, dice = f"{r['folds']} folds, {r['cases']} cases", f"{r['mean']:.3f}"
-        elif what == "chaos":  # single slices
-            pooled = next(value for key, value in r["means"].items() if key.startswith("dice_pooled"))
-            of, dice = f"{r['cases']} slices", f"{r['means']['dice_mean_per_slice']:.3f}, pooled {pooled:.3f}"
-        else:
-            of, dice = f"{r['cases']} held out", f"{r['means']['dice_mean_per_case']:.3f}"
+        of = f"{r['folds']} folds, {r['cases']} cases" if "folds" in r else f"{r['cases']} {'slices' if what == 'chaos' else 'held out'}"
+        dice = _dice(r, what == "chaos")
         if "mirrored" in r:
-            mirrored = r["mirrored"]["mean"] if "folds" in r else r["mirrored"]["means"]["dice_mean_per_case"]
-            dice += f" plain, {mirrored:.3f} mirrored"
+            dice += f" plain, {_dice(r['mirrored'], what == 'chaos')} mirrored"
         peer, beside = RESULTS / f"train_nnunet_{what}_{r['budget']}.json", "–"
         if peer.is_file():
             p = json.loads(peer.read_text(encoding="utf-8"))
@@ -191,6 +185,17 @@ def accuracy() -> str:
             dice += "; validation " + ", ".join(f"{value:.3f} after {minutes:.0f} min" for minutes, value in _few(r["validation_by_minutes"], 5))
         rows.append(f"| {what}, {r['budget']}, {of} | {dice} | {beside} | `{r['command']}`, {r['machine']['processor']} |")
     return "## Accuracy by the clock\n\n" + "\n".join(rows) + "\n"
+
+
+def _dice(scores: dict[str, Any], by_slice: bool) -> str:
+    """Of folds, of single slices or of cases."""
+    if "mean" in scores:
+        return f"{scores['mean']:.3f}"
+    means = scores["means"]
+    if not by_slice:
+        return f"{means['dice_mean_per_case']:.3f}"
+    pooled = next(value for key, value in means.items() if key.startswith("dice_pooled"))
+    return f"{means['dice_mean_per_slice']:.3f}, pooled {pooled:.3f}"
 
 
 def _few(points: list[Any], count: int) -> list[Any]:
