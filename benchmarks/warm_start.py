@@ -45,7 +45,7 @@ def learn(module: nn.Module, plan: Plan, cases: list[StoredCase], steps: int) ->
         loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(module.parameters(), plan.optimiser.clip_norm)
         optimiser.step()
-        counted = scoring.counts(label, logits.argmax(1), logits.shape[1])
+        counted = scoring.counts(label, logits.argmax(1), logits.shape[1]).numpy()
         total = counted if total is None else total + counted
         if (step + 1) % (steps // PARTS) == 0:
             found.append(round(scoring.dice(total, plan.structures)[1], 3))

@@ -105,6 +105,17 @@ def test_low_precision_is_close(name, norm):
     assert 0 < error < (0.3 if given.kind == "quicknat" else 0.1)
 
 
+@each_norm
+@each_network
+def test_it_never_waits_for_its_device(name, norm):
+    """The meta device has no values: whatever asks for one raises, and so does what mixes it with the CPU. A GPU would stand idle there."""
+    given = changed(NETWORKS[name], norm=norm)
+    module, x = build(given, seed=0).train().to("meta"), example(given).to("meta")
+    logits(module(x)).sum().backward()
+    first = next(module.parameters()).grad
+    assert first is not None and first.device.type == "meta"
+
+
 @each_network
 def test_memory_format_does_not_matter(name):
     given = NETWORKS[name]

@@ -260,3 +260,11 @@ def test_stray_pieces_are_dropped_where_validation_says_so(tmp_path):
     engine = infer.Engine(small_plan(), ((Noisy(), 1.0),), torch.device("cpu"), torch.float32)
     assert postprocess.choose(engine, cases, 60) == ("left part",)
     assert postprocess.choose(engine, cases[:1], 60) == ()
+
+
+def test_a_prepared_case_with_more_classes_than_the_plan_is_named():
+    plan = small_plan(3)
+    label = np.full((20, 20, 20), 3, np.uint8)
+    case = StoredCase("odd", np.zeros((1, 20, 20, 20), np.int16), label, {1: np.array([[10, 10, 10]], np.int32)}, (1.0, 1.0, 1.0), (1.0,))
+    with pytest.raises(TrainingError, match="odd: the prepared case has class 3, the plan has 0 to 2"):
+        draw_batch(plan, [case], 0, 0)

@@ -12,10 +12,12 @@ import torch
 from safetensors.numpy import load_file
 from tests.plans import small_network, small_plan
 
+from delineate.core.errors import TrainingError
 from delineate.core.plan import Augmentation, Loss, Optimiser, Schedule
 from delineate.core.store import Store, StoredCase
-from delineate.learn import loop, scoring
+from delineate.learn import loop, losses, scoring
 from delineate.learn.loop import Training, fit
+from delineate.learn.optimisers import make_optimiser
 from delineate.learn.patches import draw_batch
 from delineate.learn.schedule import Clock
 from delineate.nets.build import build, load_weights
@@ -88,6 +90,43 @@ def test_a_killed_run_ends_bit_for_bit_as_it_would_have(tmp_path, cases, name):
     kept = load_file(tmp_path / "whole/last.safetensors")
     assert any(".max_exp_avg_sq" in k for k in kept) == ("amsgrad" in name)
     assert any(".momentum_buffer" in k for k in kept) == (name in ("sgd", "sgd_nesterov"))
+
+
+# ---- what the host looks at ----
+
+
+LOSSES = {
+    "usual": Loss(),
+    "weighted": Loss(class_weights=(1.0, 2.0, 3.0), boundary=2.0),
+    "all": Loss(generalised_dice=1, tversky=1, binary_cross_entropy=1, focal=1, squared=True),
+    "of each sample": Loss(tversky=1, batch_dice=False),
+}
+
+
+@pytest.mark.parametrize("kind", ["muon", "adamw", "sgd"])
+@pytest.mark.parametrize("loss", LOSSES)
+def test_a_step_never_waits_for_its_device(loss, kind):
+    """The meta device has no values: whatever asks for one raises, and so does what mixes it with the CPU. A GPU would stand idle there."""
+    plan = small_plan(3, optimiser=Optimiser(kind=kind), loss=LOSSES[loss])
+    module, average = (build(plan.network, 0).to("meta") for _ in range(2))
+    optimiser = make_optimiser(module, plan.optimiser, torch.bfloat16)
+    image, label = torch.zeros(2, 1, *plan.patch, device="meta"), torch.zeros(2, *plan.patch, dtype=torch.int64, device="meta")
+    for _ in range(2):
+        outputs = module(image)
+        value = losses.deeply_supervised(outputs, label, plan.loss)
+        value.backward()
+        torch.nn.utils.clip_grad_norm_(module.parameters(), plan.optimiser.clip_norm, error_if_nonfinite=False)
+        optimiser.step()
+        loop._follow(average, module, 0.9)
+        figures = loop._figures(value, outputs, label)
+    assert [f.device.type for f in figures] == ["meta", "meta"] and figures[1].shape == (3, plan.network.classes)
+
+
+def test_a_loss_that_stays_infinite_ends_the_training_whatever_an_epoch_is(tmp_path, cases):
+    """After 20 steps, over ten epochs of two; a checkpoint has counted the steps before it."""
+    broken = [replace(case, image=np.full(case.image.shape, np.nan, np.float32), step=(1.0,)) for case in cases]
+    with pytest.raises(TrainingError, match=r"not been finite for 20 steps \(step 20\)"):
+        fit(job(tmp_path, broken, schedule=Schedule(epochs=30, steps_per_epoch=2)))
 
 
 # ---- the averaged network ----
@@ -257,8 +296,10 @@ def test_counts_add_up_to_the_dice_of_masks():
     truth, predicted = rng.integers(0, 4, (2, 3, 5, 7)), rng.integers(0, 4, (2, 3, 5, 7))
     truth[truth == 3] = 0
     predicted[predicted == 3] = 1
-    found = scoring.counts(torch.from_numpy(truth), torch.from_numpy(predicted), 4)
-    named, mean = scoring.dice(found, small_plan(names={1: "a", 2: "b", 3: "c"}).structures)
+    masks = torch.from_numpy(truth), torch.from_numpy(predicted)
+    found = scoring.counts(*masks, 4)
+    assert torch.equal(scoring._class_after_class(*masks, 4), found)  # as on a GPU
+    named, mean = scoring.dice(found.numpy(), small_plan(names={1: "a", 2: "b", 3: "c"}).structures)
     for value, name in ((1, "a"), (2, "b")):
         both = ((truth == value) & (predicted == value)).sum()
         assert named[name] == pytest.approx(2 * both / ((truth == value).sum() + (predicted == value).sum()))

@@ -107,6 +107,19 @@ def test_a_step_against_the_gradient_lowers_the_loss(name):
     assert TERMS[name](x.detach() - 1e-2 * x.grad, target) < value
 
 
+@pytest.mark.parametrize("name", TERMS)
+def test_sums_are_the_same_as_on_a_gpu(name, monkeypatch):
+    x, target = scene((2, 3, 4, 5), absent=True)
+    values = []
+    for way in (losses._counted, losses._class_after_class):
+        monkeypatch.setattr(losses, "_counted", way)
+        mine = x.clone().requires_grad_()
+        value = TERMS[name](mine, target)
+        value.backward()
+        values.append((value.detach(), mine.grad))
+    assert torch.allclose(values[0][0], values[1][0], rtol=1e-12) and torch.allclose(values[0][1], values[1][1], rtol=1e-9, atol=1e-12)
+
+
 # ---- what a target may be ----
 
 

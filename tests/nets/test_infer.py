@@ -319,6 +319,20 @@ def test_views_and_samples_on_a_gpu(monkeypatch):
     assert np.abs(torch.cat(list(slabs(scan, engine)), 1).movedim(1, 3).cpu().numpy() - expected).max() < 2e-3
 
 
+@pytest.mark.parametrize("of", ["2-D", "3-D", "views"])
+def test_windows_never_wait_for_their_device(of):
+    """The meta device has no values: whatever asks for one raises, and so does what mixes it with the CPU. A GPU would stand idle there."""
+    device, scan = torch.device("meta"), torch.randn(1, 40, 33, 50, generator=torch.Generator().manual_seed(0))
+    scan[:, 20:] = 0  # windows without contrast
+    plan = plan_of_views() if of == "views" else small_plan(2 if of == "2-D" else 3)
+    networks = tuple((build(plan.network, n).eval().to(device), 1.0) for n in range(2))
+    one = Engine(plan, networks, device, torch.float32, tuple(plan.named_views())[:2] if of == "views" else ())
+    found = list(slabs(scan, one, Inference(mirror=(0, 1)), memory_bytes=2**30))
+    assert all(slab.device == device for slab in found)
+    axis = 2 if of == "views" else marching_axis(scan.shape[1:], plan)
+    assert sum(slab.shape[1] for slab in found) == scan.shape[1 + axis]
+
+
 @pytest.mark.parametrize("dims", [2, 3])
 def test_sums_in_a_file_are_those_in_memory(dims, monkeypatch):
     """Windows that overlap along every axis, several of them before planes are done, mirrored."""

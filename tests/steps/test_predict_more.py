@@ -7,6 +7,7 @@ import json
 import re
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -20,15 +21,16 @@ import delineate as dl
 from delineate.cli import parse_bytes
 from delineate.cohort.channels import grouped
 from delineate.core.bundle import Bundle, Member
-from delineate.core.errors import InputError, LayoutError, UsageError
+from delineate.core.errors import InputError, LayoutError, OutputError, UsageError
 from delineate.core.grid import Grid
 from delineate.core.labels import LabelSet
 from delineate.core.manifest import ABSENT, Case, Manifest, Source
 from delineate.core.plan import Augmentation, Channel, Inference, Normalisation
 from delineate.core.volume import Volume
-from delineate.nets import limits
+from delineate.nets import limits, predictor
 from delineate.nets.build import build, weights_of
 from delineate.ops.prepare import prepare
+from delineate.steps import batch
 from delineate.steps import predict as predict_step
 from delineate.steps.predict import gather, predict
 
@@ -285,19 +287,45 @@ def test_the_next_scan_is_read_while_one_is_delineated(tmp_path, monkeypatch):
         return case.id
 
     monkeypatch.setattr(predict_step, "read_image", slow)
-    manifest = Manifest(cases, ("MR",), LabelSet.from_names({1: "x"}))
-    reader = predict_step._Reader(manifest, predict_step.Options())
-    assert reader(cases[0]) == "a" and reader(cases[1]) == "b"
+    monkeypatch.setattr(predictor, "make_ready", lambda volume, plan, present, skip_air: f"{volume} ready")
+    manifest, threads = Manifest(cases, ("MR",), LabelSet.from_names({1: "x"})), torch.get_num_threads()
+    ahead = predict_step._Ahead(manifest, small_plan(), predict_step.Options())
+    assert ahead(cases[0]) == "a ready" and ahead(cases[1]) == "b ready"
     with pytest.raises(InputError, match="broken"):
-        reader(cases[2])
-    assert reader(cases[3]) == "d"
-    reader.close()
-    assert read == names
+        ahead(cases[2])
+    assert ahead(cases[3]) == "d ready"
+    ahead.close()
+    assert read == names and torch.get_num_threads() == threads
     read.clear()
-    alone = predict_step._Reader(manifest, predict_step.Options(ram_bytes=1))
-    assert alone(cases[1]) == "b"
+    alone = predict_step._Ahead(manifest, small_plan(), predict_step.Options(ram_bytes=1))
+    assert alone(cases[1]) == "b ready"
     alone.close()
     assert read == ["b"]
+
+
+def test_results_are_written_behind_one_at_a_time():
+    """While the next case is delineated; a failure to write is that case's own; with limited memory at once."""
+    begun, go = [], threading.Event()
+
+    def slow():
+        begun.append("slow")
+        go.wait()
+        return {"file": "slow"}
+
+    def broken():
+        raise OutputError("disk full")
+
+    behind = predict_step._Behind(predict_step.Options())
+    first = behind(slow)
+    assert not first.done()
+    threading.Timer(0.05, go.set).start()
+    second = behind(broken)  # waits for the first
+    assert first.done()
+    kept, lost = (predict_step._written(batch.Outcome(name, future, None, 1.0)) for name, future in (("a", first), ("b", second)))
+    behind.close()
+    assert kept.value == {"file": "slow"} and kept.error is None and kept.seconds >= 1
+    assert lost.value is None and isinstance(lost.error, OutputError) and lost.error.case == "b"
+    assert predict_step._Behind(predict_step.Options(ram_bytes=1))(lambda: {"file": "c"}) == {"file": "c"}
 
 
 @pytest.mark.parametrize(("text", "expected"), [("4G", 4 << 30), ("500M", 500 << 20), ("1.5 GiB", 3 << 29), ("2gb", 2 << 30), ("1000", 1000)])

@@ -47,10 +47,12 @@ VALIDATION_SHARE = 0.08  # of the time may go into validation
 VALIDATIONS = 12  # in a run whose plan does not say how often
 EXTENSION_RATE = 0.5  # of the learning rate: the weights have settled, and a full restart would first undo that
 CHECKPOINT_EVERY_S = 15.0
+WATCHED = 20  # steps after which the host looks at what they gave; a GPU would stand idle if it did at each
 
 logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # what it would say, the run's card says
 
 Listener = Callable[[dict[str, Any]], None]
+Figures = tuple[torch.Tensor, torch.Tensor]  # of one step, on its device: loss (), counts (3, L)
 
 
 @dataclass
@@ -90,6 +92,7 @@ class State:
     finished: bool = False
     extension: int = 0
     origin_s: float = 0.0  # spent when the last extension began
+    infinite: int = 0  # steps in a row whose loss was not finite, as far as was looked
     losses: list[float] = field(default_factory=list)  # of the running epoch
     counts: list[list[int]] = field(default_factory=list)  # of the running epoch, see ``scoring``
 
@@ -124,7 +127,8 @@ def fit(job: Training) -> Weights:
 
     model.train()
     saved_at = epoch_began = time.monotonic()
-    with closing(batches(plan, job.train, job.seed, state.step, job.threads)) as stream:
+    unread: list[Figures] = []
+    with closing(batches(plan, job.train, job.seed, state.step, job.threads, pinned=job.device.type == "cuda")) as stream:
         progress = clock.progress(state.step)
         while progress < 1:
             for group in optimiser_.param_groups:
@@ -138,12 +142,14 @@ def fit(job: Training) -> Weights:
             fabric.clip_gradients(model, optimiser_, max_norm=plan.optimiser.clip_norm, error_if_nonfinite=False)
             optimiser_.step()
             _follow(average, module, min(schedule.ema, (1 + state.step) / (10 + state.step)))
-            _remember(state, float(loss.detach()), outputs, label)
-            _refuse_infinite(state, job)
+            unread.append(_figures(loss, outputs, label))
             state.step += 1
 
             progress = clock.progress(state.step)
             epoch_ends = state.step % schedule.steps_per_epoch == 0
+            if progress >= 1 or epoch_ends or len(unread) == WATCHED:
+                _remember(state, unread)
+                _refuse_infinite(state, job)
             if progress >= 1 or epoch_ends:
                 line = {"learning_rate": optimiser_.param_groups[0]["lr"], "progress": progress, "epoch_s": round(time.monotonic() - epoch_began, 3)}
                 if progress >= 1 or _validation_is_due(state, clock, progress):
@@ -184,19 +190,25 @@ def _precision(dtype: torch.dtype) -> Any:
 
 
 @torch.no_grad()
-def _remember(state: State, loss: float, outputs: torch.Tensor | list[torch.Tensor], label: torch.Tensor) -> None:
-    """Add one step to the running epoch's figures."""
+def _figures(loss: torch.Tensor, outputs: torch.Tensor | list[torch.Tensor], label: torch.Tensor) -> Figures:
     logits = outputs[0] if isinstance(outputs, list) else outputs  # full resolution
-    found = scoring.counts(label, logits.argmax(1), logits.shape[1])
-    state.losses.append(loss)
-    state.counts = (found + state.counts if state.counts else found).tolist()
+    return loss.detach(), scoring.counts(label, logits.argmax(1), logits.shape[1])
+
+
+def _remember(state: State, unread: list[Figures]) -> None:
+    """Add the steps whose figures still lie on the device to the running epoch."""
+    losses, counts = (torch.stack(figures) for figures in zip(*unread, strict=True))
+    unread.clear()
+    state.losses += losses.tolist()
+    state.counts = (counts.sum(0).cpu().numpy() + (state.counts or 0)).tolist()
+    state.infinite = 0 if losses.isfinite().any() else state.infinite + len(losses)
 
 
 def _refuse_infinite(state: State, job: Training) -> None:
-    recent = state.losses[-20:]
-    if len(recent) == 20 and not np.isfinite(recent).any():
+    if state.infinite >= WATCHED:
         raise TrainingError(
-            f"the loss has not been finite for 20 steps (step {state.step}); a lower learning rate in the plan may help", path=job.folder
+            f"the loss has not been finite for {state.infinite} steps (step {state.step}); a lower learning rate in the plan may help",
+            path=job.folder,
         )
 
 

@@ -74,9 +74,8 @@ class _DiceAndCrossEntropy(torch.autograd.Function):
         p.exp_()
         a, b = z.new_zeros((2, samples, classes))
         if loss.dice:
-            index = target.flatten(1) + classes * torch.arange(samples, device=target.device)[:, None]
-            in_truth = (torch.bincount(index.flatten(), each, samples * classes) for each in (None, costs.neg_().exp_().flatten()))
-            true, both = (sums.reshape(samples, classes).to(p.dtype) for sums in in_truth)
+            chosen = costs.neg_().exp_().flatten(1)
+            true, both = (_by_class(target.flatten(1), each, classes).to(p.dtype) for each in (None, chosen))
             found = p.flatten(1, -2).sum(1)
             if loss.batch_dice:
                 true, both, found = (sums.sum(0, keepdim=True) for sums in (true, both, found))
@@ -151,6 +150,8 @@ def _log_probabilities(logits: Tensor) -> Tensor:
 def as_indices(target: Tensor, like: Tensor) -> Tensor:
     """The target as class indices (B, *space) int64, whichever of its two forms it has.
 
+    Indices on a GPU are not looked at one by one: the host would have to wait for the device, at every step. Who sends them there has done so.
+
     Args:
         target: class indices (B, *space) int64, or one-hot (B, L, *space) of any dtype.
         like: the logits or probabilities (B, L, *space) it belongs to.
@@ -166,9 +167,10 @@ def as_indices(target: Tensor, like: Tensor) -> Tensor:
     if target.shape != like[:, 0].shape or target.dtype != torch.int64:
         allowed = f"class indices {tuple(like[:, 0].shape)} of int64 or one-hot {tuple(like.shape)}"
         raise ValueError(f"a target is {allowed}, found {_shown(target)}")
-    low, high = (int(v) for v in torch.aminmax(target))
-    if low < 0 or high >= like.shape[1]:
-        raise ValueError(f"class indices lie in 0..{like.shape[1] - 1}, found {low}..{high}")
+    if target.device.type == "cpu":
+        low, high = (int(v) for v in torch.aminmax(target))
+        if low < 0 or high >= like.shape[1]:
+            raise ValueError(f"class indices lie in 0..{like.shape[1] - 1}, found {low}..{high}")
     return target
 
 
@@ -252,9 +254,25 @@ def _sums(p: Tensor, target: Tensor, batch: bool, background: bool, squared: boo
     for q, t in [(p, target)] if batch else zip(torch.split(p, 1), torch.split(target, 1), strict=True):
         both: Tensor = _SumOverTruth.apply(q, t)  # type: ignore[no-untyped-call]
         found = (q.square() if squared else q).sum((0, *range(2, q.ndim)))
-        true = torch.bincount(t.flatten(), minlength=q.shape[1])
+        true = _by_class(t.flatten()[None], None, q.shape[1])[0]
         groups.append((both[first:], found[first:], true[first:]))
     return groups
+
+
+def _by_class(target: Tensor, values: Tensor | None, classes: int) -> Tensor:
+    """(N, L) per class the sum of ``values`` (N, V) over the voxels that ``target`` (N, V) says are of it; their number without values."""
+    return (_counted if target.device.type == "cpu" else _class_after_class)(target, values, classes)
+
+
+def _counted(target: Tensor, values: Tensor | None, classes: int) -> Tensor:
+    """By far the fastest on a CPU. On a GPU it would ask for the largest index first, for which the host waits, and leave the device idle."""
+    index = target + classes * torch.arange(len(target), device=target.device)[:, None]
+    return torch.bincount(index.flatten(), None if values is None else values.flatten(), len(target) * classes).reshape(-1, classes)
+
+
+def _class_after_class(target: Tensor, values: Tensor | None, classes: int) -> Tensor:
+    hits = (target == index for index in range(classes))
+    return torch.stack([(hit if values is None else values * hit).sum(1) for hit in hits], 1)
 
 
 class _SumOverTruth(torch.autograd.Function):
@@ -269,7 +287,7 @@ class _SumOverTruth(torch.autograd.Function):
         ctx.save_for_backward(target)
         ctx.like = (probabilities.shape, probabilities.dtype, probabilities.device)
         chosen = probabilities.gather(1, target[:, None])
-        return torch.bincount(target.flatten(), weights=chosen.flatten(), minlength=probabilities.shape[1]).to(probabilities.dtype)
+        return _by_class(target.flatten()[None], chosen.flatten()[None], probabilities.shape[1])[0].to(probabilities.dtype)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:

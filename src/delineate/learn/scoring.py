@@ -24,11 +24,20 @@ VALIDATION_OVERLAP = 0.25  # of windows, at most: more changes a score little an
 
 
 @torch.no_grad()
-def counts(truth: Tensor, predicted: Tensor, classes: int) -> Counts:
-    """(3, L) from two tensors of class indices of one shape; one pass of counting, whatever the number of classes."""
-    pairs = torch.bincount((truth * classes + predicted).flatten(), minlength=classes * classes).cpu().numpy()
-    table = pairs.reshape(classes, classes).astype(np.int64)  # truth x prediction
-    return np.stack([table.sum(1), table.sum(0), np.diag(table)])
+def counts(truth: Tensor, predicted: Tensor, classes: int) -> Tensor:
+    """(3, L) int64 from two tensors of class indices of one shape, on their device, which the host does not wait for.
+
+    On a CPU it is one pass of counting, whatever the number of classes; ``losses`` says why not elsewhere.
+    """
+    if truth.device.type == "cpu":
+        table = torch.bincount((truth * classes + predicted).flatten(), minlength=classes * classes).reshape(classes, classes)  # truth x prediction
+        return torch.stack([table.sum(1), table.sum(0), table.diag()])
+    return _class_after_class(truth, predicted, classes)
+
+
+def _class_after_class(truth: Tensor, predicted: Tensor, classes: int) -> Tensor:
+    hits = ((truth == index, predicted == index) for index in range(classes))
+    return torch.stack([torch.stack([mine.sum(), found.sum(), (mine & found).sum()]) for mine, found in hits], 1)
 
 
 def dice(found: Counts, structures: Sequence[Structure]) -> tuple[dict[str, float], float]:
@@ -53,18 +62,18 @@ def evaluate(plan: Plan, module: nn.Module, cases: Sequence[StoredCase], device:
     """
     engine = infer.Engine(plan, ((module, 1.0),), device, infer.fast_dtype(device))
     classes, began = plan.network.classes, time.monotonic()
-    total, nats, voxels, done = np.zeros((3, classes), dtype=np.int64), 0.0, 0, 0
+    total, nats, voxels, done = torch.zeros((3, classes), dtype=torch.int64, device=device), torch.zeros((), dtype=torch.float64, device=device), 0, 0
     for case in cases:
         for slab, truth in march(engine, case, min(plan.inference.overlap, VALIDATION_OVERLAP)):
             total += counts(truth, slab.argmax(0), classes)
-            nats -= float(slab.gather(0, truth[None]).float().clamp_min(1e-6).log().sum())
+            nats -= slab.gather(0, truth[None]).float().clamp_min(1e-6).log().sum()
             voxels += truth.numel()
         done += 1
         if limit_s is not None and time.monotonic() - began > limit_s:
             break
-    named, mean = dice(total, plan.structures)
+    named, mean = dice(total.cpu().numpy(), plan.structures)
     by_voxel, by_region = _weights(plan.loss)
-    loss = by_voxel * nats / max(voxels, 1) + (by_region * (1 - mean) if np.isfinite(mean) else 0.0)
+    loss = by_voxel * float(nats) / max(voxels, 1) + (by_region * (1 - mean) if np.isfinite(mean) else 0.0)
     return {"val_dice": named, "val_dice_mean": mean, "val_loss": loss, "val_cases": done}
 
 

@@ -248,6 +248,7 @@ def _add(slab: Tensor, share: float, view: View, table: np.ndarray[tuple[int], n
 
 def _finished_planes(scan: Tensor, engine: Engine, inference: Inference, axis: int, memory_bytes: int | None) -> Iterator[tuple[int, Tensor]]:
     """(first plane, scores (L, d, A, B)) of the padded scan, in order, each as soon as no later window touches it."""
+    shown = scan.to(engine.device)  # once: windows overlap, and a GPU would wait for each
     patch, order = engine.plan.patch, (axis, *(a for a in range(3) if a != axis))
     size = [scan.shape[1 + a] for a in order]
     starts = [_starts(scan.shape[1 + a], patch[a], inference.overlap) for a in order]
@@ -263,7 +264,7 @@ def _finished_planes(scan: Tensor, engine: Engine, inference: Inference, axis: i
             if batch[-1][0] + patch[axis] > done + depth:
                 yield from _divided(sums, done, batch[0][0], totals)
                 done = batch[0][0]
-            _add_windows(sums, scan, batch, order, blend, engine, inference, empty)
+            _add_windows(sums, scan, shown, batch, order, blend, engine, inference, empty)
         yield from _divided(sums, done, size[0], totals)
 
 
@@ -290,9 +291,9 @@ def _batches(starts: list[list[int]], at_once: int, together: bool) -> Iterator[
             yield [(a, b, c) for a, b, c in batch]
 
 
-def _add_windows(sums: Planes, scan: Tensor, corners: list[Triple], order: Sequence[int], blend: Tensor, engine: Engine, inference: Inference,
-                 empty: dict[Any, Tensor]) -> None:  # fmt: skip
-    """Add the blended scores of the windows at ``corners``, over members and mirror images.
+def _add_windows(sums: Planes, scan: Tensor, shown: Tensor, corners: list[Triple], order: Sequence[int], blend: Tensor, engine: Engine,
+                 inference: Inference, empty: dict[Any, Tensor]) -> None:  # fmt: skip
+    """Add the blended scores of the windows at ``corners``, over members and mirror images; ``shown`` is ``scan`` on the engine's device.
 
     Windows without any contrast, air around a patient, say the same wherever they are: the logits of each such value are computed once and kept in
     ``empty``, which changes nothing at all.
@@ -301,8 +302,9 @@ def _add_windows(sums: Planes, scan: Tensor, corners: list[Triple], order: Seque
     windows, values = [], []
     for corner in corners:
         at = dict(zip(order, corner, strict=True))
-        windows.append(scan[(slice(None), *(slice(at[a], at[a] + patch[a]) for a in range(3)))])
-        low, high = (torch.stack(ends) for ends in zip(*(channel.aminmax() for channel in windows[-1]), strict=True))
+        here = (slice(None), *(slice(at[a], at[a] + patch[a]) for a in range(3)))
+        windows.append(shown[here])
+        low, high = (torch.stack(ends) for ends in zip(*(channel.aminmax() for channel in scan[here]), strict=True))
         values.append(tuple(low.tolist()) if torch.equal(low, high) else None)
     flips = [c for n in range(len(inference.mirror) + 1) for c in itertools.combinations(inference.mirror, n)]
     share = 1 / (sum(weight for _, weight in engine.members) * len(flips))
@@ -313,7 +315,7 @@ def _add_windows(sums: Planes, scan: Tensor, corners: list[Triple], order: Seque
 
     filled_ones = [n for n, value in enumerate(values) if value is None]
     together = max(1, windows_at_once(engine) // max(1, len(filled_ones)))  # mirror images that go through the network side by side
-    x = torch.stack([windows[n] for n in filled_ones]).to(engine.device) if filled_ones else None
+    x = torch.stack([windows[n] for n in filled_ones]) if filled_ones else None
     for member, (module, weight) in enumerate(engine.members):
         for start in range(0, len(flips) if x is not None else 0, together):
             group = flips[start : start + together]
@@ -325,7 +327,7 @@ def _add_windows(sums: Planes, scan: Tensor, corners: list[Triple], order: Seque
                 if (member, value) not in empty:
                     if sum(kept.numel() for kept in empty.values()) * 4 > EMPTY_BYTES:
                         empty.clear()
-                    empty[member, value] = logits_of(module, windows[n][None].to(engine.device), engine.plan.dims, engine.dtype)[0]
+                    empty[member, value] = logits_of(module, windows[n][None], engine.plan.dims, engine.dtype)[0]
                 for axes in flips:
                     add(empty[member, value], axes, corners[n], weight)
 
@@ -365,7 +367,7 @@ def forward(module: Forward, x: Tensor, dims: int, dtype: torch.dtype, activatio
 def logits_of(module: Forward, x: Tensor, dims: int, dtype: torch.dtype) -> Tensor:
     """(B, C, I, J, K) -> (B, L, I, J, K) logits of any float dtype; K is 1 in 2-D."""
     flat = x[..., 0] if dims == 2 else x
-    with torch.autocast(x.device.type, dtype, enabled=dtype != torch.float32):
+    with torch.autocast(x.device.type, dtype) if dtype != torch.float32 else contextlib.nullcontext():
         out = module(flat.contiguous(memory_format=memory_format(dims)) if isinstance(module, nn.Module) else flat)
     return out[..., None] if dims == 2 else out
 

@@ -5,7 +5,7 @@ Counted are the arrays that are alive together, beside what the process holds on
     reading, preparing   the scan, the same partly resampled, prepared
     inferring, restoring prepared; sums of scores (or one piece of them, in a file); a window's logits, plain and mirrored; slabs; labels
 
-On a GPU: prepared windows, logits, sums and slabs there. Bytes everywhere; 4 bytes a voxel for a scan of any kind.
+On a GPU: the prepared scan, windows, logits, sums and slabs there. Bytes everywhere; 4 bytes a voxel for a scan of any kind.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def need_of(grid: Grid, plan: Plan, engine: infer.Engine) -> Need:
     return Need(
         int(MARGIN * (scan + partly + ready)) + SLACK_BYTES,
         int(MARGIN * (ready + labels + work + (0 if gpu else 2 * logits + slabs))) + SLACK_BYTES,
-        int(MARGIN * (2 * logits + slabs + work + 4 * len(plan.channels) * window)) if gpu else 0,
+        int(MARGIN * (ready + 2 * logits + slabs + work + 4 * len(plan.channels) * window)) if gpu else 0,
     )
 
 

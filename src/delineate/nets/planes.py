@@ -57,11 +57,11 @@ def planes(count: int, classes: int, plane: tuple[int, int], device: torch.devic
         OutputError: no room for the file.
     """
     values = count * classes * plane[0] * plane[1]
-    default = MEMORY_BYTES if device.type == "cpu" else torch.cuda.mem_get_info(device)[0] // 2
-    most = default if memory_bytes is None else memory_bytes
-    dtype = torch.float32 if 4 * values <= min(most, HALF_ABOVE_BYTES) else torch.float16
+    if memory_bytes is None:
+        memory_bytes = MEMORY_BYTES if device.type == "cpu" else torch.cuda.mem_get_info(device)[0] // 2
+    dtype = torch.float32 if 4 * values <= min(memory_bytes, HALF_ABOVE_BYTES) else torch.float16
     plane_bytes = dtype.itemsize * classes * plane[0] * plane[1]
-    if plane_bytes * count <= most:
+    if plane_bytes * count <= memory_bytes:
         sums = torch.zeros((count, classes, *plane), dtype=dtype, device=device)
         yield Planes(count, plane_bytes, dtype, lambda low, high: sums[low:high])
         return

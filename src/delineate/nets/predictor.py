@@ -1,6 +1,8 @@
 """One scan through a model: prepare, windows, restore, postprocess; nothing of files.
 
-Volume --prepare--> (C, I, J, K) --windows--> slabs of class scores --restore--> labels on the scan's own grid
+Volume --make_ready--> (C, I, J, K) --windows--> slabs of class scores --restore--> labels on the scan's own grid
+
+The first part needs no network, so that one scan can be made ready while another is delineated.
 
 Asked for samples, the road from the windows on is gone again for each of them, with dropout at work (Gal 2016; Roy 2019).
 """
@@ -20,6 +22,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..core.errors import UsageError
+from ..core.grid import Grid
 from ..core.plan import Inference, Plan
 from ..core.prediction import Prediction
 from ..core.volume import Volume
@@ -83,70 +86,103 @@ def _leave_air_out(scan: Tensor, trail: Trail, plan: Plan) -> None:
         channel[beyond] = (max(AIR_HU, rule.low) - rule.mean) / rule.std
 
 
+@dataclass(frozen=True, eq=False)
+class Ready:
+    """A scan as a model's networks take it, and the way back.
+
+    ``scan`` (C, I, J, K) float32 on the prepared grid; ``first``: the same for the first stage of a cascade; ``missing``: the names of the channels
+    it lacks; ``grid``, ``source`` and ``meta`` are the volume's; ``seconds`` it took.
+    """
+
+    scan: Tensor
+    trail: Trail
+    grid: Grid
+    source: str
+    meta: dict[str, Any]
+    missing: tuple[str, ...]
+    first: Ready | None
+    seconds: float
+
+
+def make_ready(volume: Volume, plan: Plan, present: Sequence[int] | None = None, skip_air: bool = False) -> Ready:
+    """Prepare one scan for a model of ``plan``; arguments and errors as for ``predict``."""
+    began = time.perf_counter()
+    missing = () if present is None else tuple(c.name for n, c in enumerate(plan.channels) if n not in present)
+    if missing:
+        refuse_missing(plan)
+    if skip_air:
+        refuse_unless_ct(plan)
+    scan, trail = prepare(volume, plan, present)
+    if skip_air:
+        _leave_air_out(scan, trail, plan)
+    first = make_ready(volume, plan.low_resolution, present) if plan.cascade and plan.low_resolution is not None else None
+    meta: dict[str, Any] = {key: volume.meta[key] for key in ("modality", "spacing_known") if key in volume.meta}
+    return Ready(scan, trail, volume.grid, volume.source, meta, missing, first, time.perf_counter() - began)
+
+
 def predict(volume: Volume, engine: Engine, bundle_id: str = "", inference: Inference | None = None, *, samples: Samples = Samples(),
-            present: Sequence[int] | None = None, memory_bytes: int | None = None, skip_air: bool = False,
-            probabilities: bool = False, tell: Tell = lambda share, what: None) -> Prediction:  # fmt: skip
-    """Delineate one scan.
+            present: Sequence[int] | None = None, skip_air: bool = False, **how: Any) -> Prediction:  # fmt: skip
+    """Delineate one scan: ``make_ready`` and ``delineate``, whose arguments and errors are not said again here.
+
+    Args:
+        volume: (I, J, K) or (C, I, J, K) with the plan's channels, any orientation and spacing; let go of once it is prepared.
+        present: which of the plan's channels the volume has, in order, where it lacks some; the others are 0 after normalisation.
+        skip_air: do not ask the network about what is more than 3 cm outside the body of a CT.
+
+    Raises:
+        InputError: another number of channels than the plan takes (or than are ``present``).
+        UsageError: missing channels where the model was not trained for them; ``skip_air`` of no CT.
+    """
+    samples.refuse_unless_fit(engine.plan)
+    ready = make_ready(volume, engine.plan, present, skip_air)
+    del volume
+    return delineate(ready, engine, bundle_id, inference, samples=samples, **how)
+
+
+def delineate(ready: Ready, engine: Engine, bundle_id: str = "", inference: Inference | None = None, *, samples: Samples = Samples(),
+              memory_bytes: int | None = None, probabilities: bool = False, tell: Tell = lambda share, what: None) -> Prediction:  # fmt: skip
+    """Delineate one scan that was made ready for the engine's plan.
 
     The labels are those of the deterministic pass, dropout off, whether samples are asked for or not: asking how sure a model is must
     not change what it says, and it is that map whose Dice was measured when the model was validated. (Roy 2019 delivers the mean of the
     samples, which is within noise of it.) The samples are prepared, restored and postprocessed as it is.
 
     Args:
-        volume: (I, J, K) or (C, I, J, K) with the plan's channels, any orientation and spacing.
         inference: instead of the plan's, to switch mirroring.
         samples: Monte-Carlo dropout; the result holds each as a label volume (uint8 or uint16) on the scan's grid.
-        present: which of the plan's channels the volume has, in order, where it lacks some; the others are 0 after normalisation.
-        memory_bytes: that sums of class scores may take; see ``limits``. The scan itself is let go of once it is prepared.
-        skip_air: do not ask the network about what is more than 3 cm outside the body of a CT.
+        memory_bytes: that sums of class scores may take; see ``limits``.
         probabilities: give the probability of each structure at each voxel too, two bytes each.
         tell: hears how far the work is.
 
     Returns:
-        Labels on exactly ``volume.grid``.
+        Labels on exactly ``ready.grid``.
 
     Raises:
-        InputError: another number of channels than the plan takes (or than are ``present``).
-        UsageError: samples of a model without dropout; missing channels where the model was not trained for them; ``skip_air`` of no CT;
-            probabilities of structures that may overlap.
+        UsageError: samples of a model without dropout; probabilities of structures that may overlap.
     """
-    began = time.perf_counter()
-    plan = engine.plan
+    began, plan = time.perf_counter(), engine.plan
     samples.refuse_unless_fit(plan)
-    missing = () if present is None else tuple(c.name for n, c in enumerate(plan.channels) if n not in present)
-    if missing:
-        refuse_missing(plan)
-    if skip_air:
-        refuse_unless_ct(plan)
     if probabilities:
         refuse_overlapping(plan)
-    scan, trail = prepare(volume, plan, present)
-    if skip_air:
-        _leave_air_out(scan, trail, plan)
-    if engine.first is not None:
-        scan = torch.cat([scan, _found_before(volume, engine.first, trail, present, inference, memory_bytes)])
-    meta: dict[str, Any] = {key: volume.meta[key] for key in ("modality", "spacing_known") if key in volume.meta}
-    grid, source = volume.grid, volume.source
-    del volume
-    prepared = time.perf_counter()
+    scan, trail = ready.scan, ready.trail
+    if ready.first is not None and engine.first is not None:
+        scan = torch.cat([scan, _found_before(ready.first, engine.first, trail, inference, memory_bytes)])
     shares = np.empty((len(plan.structures) + 1, *trail.source.shape), np.uint16, order="F") if probabilities else None
     array = _labels(scan, trail, engine, inference, memory_bytes, shares)
     ended = time.perf_counter()
-    timing = {"prepare": prepared - began, "infer_and_restore": ended - prepared}
+    timing = {"prepare": ready.seconds, "infer_and_restore": ended - began}
     drawn = _draw(samples, scan, trail, engine, inference, memory_bytes, tell)
     if drawn:
         timing["samples"] = time.perf_counter() - ended
-    timing["total"] = time.perf_counter() - began
-    labels = Volume(array, grid, "label", source, meta)
-    return Prediction(labels, plan.labels, bundle_id, timing, missing=missing, probabilities=shares, samples=tuple(drawn))
+    timing["total"] = sum(timing.values())
+    labels = Volume(array, ready.grid, "label", ready.source, ready.meta)
+    return Prediction(labels, plan.labels, bundle_id, timing, missing=ready.missing, probabilities=shares, samples=tuple(drawn))
 
 
-def _found_before(volume: Volume, first: Engine, trail: Trail, present: Sequence[int] | None, inference: Inference | None,
-                  memory_bytes: int | None) -> Tensor:  # fmt: skip
-    """(structures, I, J, K) of 0 and 1 on the prepared grid: what the first stage of a cascade finds in the scan."""
-    scan, own = prepare(volume, first.plan, present)
+def _found_before(ready: Ready, first: Engine, trail: Trail, inference: Inference | None, memory_bytes: int | None) -> Tensor:
+    """(structures, I, J, K) of 0 and 1 on the prepared grid of ``trail``: what the first stage of a cascade finds in the scan."""
     how = first.plan.inference if inference is None or inference.mirror else first.plan.inference.model_copy(update={"mirror": ()})
-    labels = Volume(_labels(scan, own, first, how, memory_bytes), volume.grid, "label")
+    labels = Volume(_labels(ready.scan, ready.trail, first, how, memory_bytes), ready.grid, "label")
     classes = prepare_label(labels, trail, first.plan.labels.compact())
     return torch.stack([torch.from_numpy(classes == index).float() for index in range(1, len(first.plan.structures) + 1)])
 

@@ -1,8 +1,8 @@
 """Predicting: scans in, delineated structures out, each on exactly its scan's grid.
 
 Writes ``OUT/CASE.nii.gz`` (or another format) and ``OUT/predictions.json`` with volumes in ml, seconds, peak memory and the
-model's id; with samples ``OUT/uncertainty.csv`` as well. Cases run one at a time through one door; one that fails is listed and the
-others are still done.
+model's id; with samples ``OUT/uncertainty.csv`` as well. Cases go through one door, delineated one at a time, while the next is read and prepared and
+the last is written; one that fails is listed and the others are still done.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ import os
 import resource
 import sys
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..cohort import channels
 from ..cohort.cases import read_image
@@ -29,13 +29,16 @@ from ..core import atomic
 from ..core.bundle import Bundle
 from ..core.errors import InputError, LayoutError, UsageError
 from ..core.manifest import ABSENT, Case, Manifest
-from ..core.plan import Inference
+from ..core.plan import Inference, Plan
 from ..core.prediction import Prediction
 from ..core.scores import without_nan
 from ..core.volume import Volume
 from ..formats import files
 from ..metrics.uncertainty import agreement
 from . import batch
+
+if TYPE_CHECKING:
+    from ..nets.predictor import Ready
 
 FORMATS = ("nii.gz", "nii", "nrrd", "mha", "png")
 BACKENDS = ("auto", "openvino", "torch")
@@ -149,10 +152,11 @@ def predict_cases(bundle: Bundle, manifest: Manifest, out: str | Path, *, model:
         limits.warm_up(engine)
     folder = atomic.make_folder(out)
     at = _Place(progress or (lambda done, total, note: None), len(manifest))
-    with contextlib.closing(_Reader(manifest, asked)) as read:
+    with contextlib.closing(_Ahead(manifest, bundle.plan, asked)) as ahead, contextlib.closing(_Behind(asked)) as behind:
         job = partial(predict_case, manifest=manifest, engine=engine, bundle_id=bundle.id, inference=_inference(bundle, asked.mirror), out=folder,
-                      options=asked, tell=at.tell, read=read)  # fmt: skip
-        outcomes = batch.run(job, manifest.cases, names=[c.id for c in manifest], workers=1, progress=at.ended)
+                      options=asked, tell=at.tell, ready=ahead, write=behind)  # fmt: skip
+        begun = batch.run(job, manifest.cases, names=[c.id for c in manifest], workers=1, progress=at.ended)
+        outcomes = [_written(outcome) for outcome in begun]
     _record(folder, bundle, {"model": Path(model).name, "device": engine.device.type, "options": asked}, outcomes)
     return outcomes
 
@@ -173,27 +177,71 @@ class _Place:
         self.progress(self.done + share, self.total, note)
 
 
-class _Reader:
-    """The scans of a cohort in their order, the next one read while this one is delineated; one at a time where memory is limited."""
+class _Ahead:
+    """The scans of a cohort in their order, the next one read and prepared while this one is delineated; one at a time where memory is limited."""
 
-    def __init__(self, manifest: Manifest, options: Options):
-        self._manifest, self._ahead = manifest, options.ram_bytes is None
+    def __init__(self, manifest: Manifest, plan: Plan, options: Options):
+        import torch
+
+        self._manifest, self._plan, self._options = manifest, plan, options
         whole = [case for case in manifest if options.allow_missing or not channels.missing(case, manifest)]
-        self._next = {case.id: following for case, following in pairwise(whole)}
-        self._waiting: dict[str, Future[Volume]] = {}
-        self._pool = ThreadPoolExecutor(1, thread_name_prefix="read")
+        self._next = {} if options.ram_bytes is not None else {case.id: following for case, following in pairwise(whole)}
+        self._waiting: dict[str, Future[Ready]] = {}
+        self._threads = torch.get_num_threads()
+        self._pool = ThreadPoolExecutor(1, "ahead", torch.set_num_threads, (1,))  # the others are at work on the scan before
 
-    def __call__(self, case: Case) -> Volume:
-        future = self._waiting.pop(case.id, None) or self._start(case)
-        if self._ahead and case.id in self._next:
-            self._waiting[self._next[case.id].id] = self._start(self._next[case.id])
-        return future.result()
+    def __call__(self, case: Case) -> Ready:
+        waiting = self._waiting.pop(case.id, None)
+        try:
+            return self._make(case) if waiting is None else waiting.result()
+        finally:
+            if case.id in self._next:
+                following = self._next[case.id]
+                self._waiting[following.id] = self._pool.submit(self._make, following)
 
-    def _start(self, case: Case) -> Future[Volume]:
-        return self._pool.submit(read_image, *channels.only_present(case, self._manifest))
+    def _make(self, case: Case) -> Ready:
+        from ..nets.predictor import make_ready
+
+        present = [n for n, image in enumerate(case.images) if image != ABSENT] if channels.missing(case, self._manifest) else None
+        return make_ready(_read(case, self._manifest), self._plan, present, self._options.skip_air)
 
     def close(self) -> None:
+        import torch
+
         self._pool.shutdown(cancel_futures=True)
+        torch.set_num_threads(self._threads)  # what threads to come begin with
+
+
+class _Behind:
+    """Results written while the next case is delineated, one at a time; at once where memory is limited."""
+
+    def __init__(self, options: Options):
+        self._last: Future[Any] | None = None
+        self._pool = None if options.ram_bytes is not None else ThreadPoolExecutor(1, thread_name_prefix="behind")
+
+    def __call__(self, write: Callable[[], dict[str, Any]]) -> Future[dict[str, Any]] | dict[str, Any]:
+        if self._pool is None:
+            return write()
+        if self._last is not None:
+            wait([self._last])  # so that no more than one result is held beside the one that is made
+        self._last = self._pool.submit(write)
+        return self._last
+
+    def close(self) -> None:
+        if self._pool is not None:
+            self._pool.shutdown()
+
+
+def _written(begun: batch.Outcome[Any]) -> batch.Outcome[dict[str, Any]]:
+    """The outcome of a case once its result is written."""
+    if not isinstance(begun.value, Future):
+        return begun
+    ended = batch.attempt(Future.result, begun.value, begun.name)
+    return replace(ended, seconds=begun.seconds + ended.seconds)
+
+
+def _read(case: Case, manifest: Manifest) -> Volume:
+    return read_image(*channels.only_present(case, manifest))
 
 
 def gather(inputs: Sequence[str | Path], bundle: Bundle, only: str | None = None) -> Manifest:
@@ -266,24 +314,29 @@ def predict_case(
     inference: Inference,
     out: Path,
     options: Options,
-    read: Callable[[Case], Volume],
+    ready: Callable[[Case], Ready],
+    write: Callable[[Callable[[], dict[str, Any]]], Any],
     tell: Callable[[float, str], None] = lambda share, note: None,
-) -> dict[str, Any]:
-    """Read, delineate and write one case; gives its entry of ``predictions.json``."""
-    from ..nets.predictor import Samples
-    from ..nets.predictor import predict as delineate
+) -> Any:
+    """Delineate one case that ``ready`` reads and prepares.
+
+    Gives what ``write`` makes of the function that writes it: the case's entry of ``predictions.json``, or a future of that.
+    """
+    from ..nets.predictor import Samples, delineate
 
     lacking = channels.missing(case, manifest)
     if lacking and not options.allow_missing:
         raise _refusal(case, manifest, lacking)
-    present = [n for n, image in enumerate(case.images) if image != ABSENT] if lacking else None
     memory_bytes = _memory(case, engine, options)
-    samples = Samples(options.samples, f"{options.seed} {case.id}")
     prediction = measured(
-        delineate(read(case), engine, bundle_id, inference, samples=samples, present=present,
-                  memory_bytes=memory_bytes, skip_air=options.skip_air, probabilities=options.probabilities,
-                  tell=lambda share, note: tell(share, f"{case.id}, {note}"))
+        delineate(ready(case), engine, bundle_id, inference, samples=Samples(options.samples, f"{options.seed} {case.id}"),
+                  memory_bytes=memory_bytes, probabilities=options.probabilities, tell=lambda share, note: tell(share, f"{case.id}, {note}"))
     )  # fmt: skip
+    return write(partial(_write, case, manifest, prediction, bundle_id, out, options))
+
+
+def _write(case: Case, manifest: Manifest, prediction: Prediction, bundle_id: str, out: Path, options: Options) -> dict[str, Any]:
+    """Write what was asked for; gives the case's entry of ``predictions.json``."""
     target = out / f"{case.id}.{options.form}"
     files.write(prediction.labels, target, labels=prediction.structures)
     entry = {"file": target.name, "input": case.path, **prediction.to_json(), "peak_memory_mb": peak_memory_mb()}
@@ -292,7 +345,9 @@ def predict_case(
     if options.probabilities:
         entry["probabilities"] = _write_probabilities(case, prediction, out)
     if options.montage:
-        entry["montage"] = _write_montage(case, read(case), prediction, out, options.montage)  # read again: so far its memory was free for the sums
+        entry["montage"] = _write_montage(
+            case, _read(case, manifest), prediction, out, options.montage
+        )  # again: so far its memory was free for the sums
     return entry
 
 
