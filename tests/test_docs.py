@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 from typer.main import get_command
+from typer.testing import CliRunner
 
+from delineate import __version__
 from delineate.cli import app
 
 ROOT = Path(__file__).parents[1]
@@ -41,6 +43,10 @@ def test_every_verb_and_option_has_help():
         assert command.help, name
         for parameter in command.params:
             assert getattr(parameter, "help", None), f"{name} {parameter.name}"
+
+
+def test_the_version_is_told():
+    assert CliRunner().invoke(app, ["--version"]).stdout == f"delineate {__version__}\n"
 
 
 def test_the_readme_names_only_verbs_that_exist():

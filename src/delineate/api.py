@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from .core import prediction as core_prediction
-from .core.bundle import Bundle
+from .core.bundle import Bundle, graphs_beside
 from .core.errors import UsageError
 from .core.labels import LabelSet
 from .core.volume import Volume
@@ -98,7 +98,7 @@ def load(path: str | Path, device: str = "auto") -> Model:
     Raises:
         InputError: no such file. BundleError: damaged, changed, or not a model.
     """
-    return Model(Bundle.load(path), device, Path(f"{path}.graphs"))
+    return Model(Bundle.load(path), device, graphs_beside(path))
 
 
 def read(path: str | Path, *, spacing_mm: tuple[float, ...] | None = None) -> Volume:

@@ -28,6 +28,21 @@ RECIPE = typer.Option(help="A known system to reproduce: liver-ct-unet3d, brain-
 DEVICE = typer.Option(help="auto, cpu or cuda.")
 
 
+def _say_version(asked: bool) -> None:
+    if asked:
+        from . import __version__
+
+        typer.echo(f"delineate {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[bool, typer.Option("--version", callback=_say_version, is_eager=True, help="Say which version this is.")] = False,
+) -> None:
+    """What stands before a command."""
+
+
 @app.command()
 def check(
     data: Annotated[Path, DATA],

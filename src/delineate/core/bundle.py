@@ -159,6 +159,11 @@ class Bundle:
             return False
 
 
+def graphs_beside(model: str | Path) -> Path:
+    """The folder where what is compiled of a model's file is kept; it may be deleted at any time."""
+    return Path(f"{model}.graphs")
+
+
 def weights_sha256(weights: Weights) -> str:
     """SHA-256 over names, dtypes, shapes and bytes in order of name."""
     digest = hashlib.sha256()

@@ -123,11 +123,13 @@ def evaluate(run: Run, evaluation: Manifest) -> dict[str, Any]:
         of_fold = {fold: tuple(m for m in run.made() if m.fold == fold) for fold in folds}
         groups = [(Bundle(run.planned(), mine, {}), evaluation.only(c for c in evaluation if c.fold == fold)) for fold, mine in of_fold.items()]
     for part, cases in groups:
+        whole = len(part.members) == len(run.made())  # what is compiled of it serves the model's first user
         outcomes = predict_step.predict_cases(
             part,
             cases,
             folder / "predictions",
             device=run.request.device,
+            model=run.model if whole else "",
             progress=lambda done, total, name: run.progress("evaluate", done, total, name),
         )
         run.failures += [str(o.error) for o in outcomes if o.error is not None]

@@ -26,7 +26,7 @@ from ..cohort import channels
 from ..cohort.cases import read_image
 from ..cohort.layouts import discover
 from ..core import atomic
-from ..core.bundle import Bundle
+from ..core.bundle import Bundle, graphs_beside
 from ..core.errors import InputError, LayoutError, UsageError
 from ..core.manifest import ABSENT, Case, Manifest
 from ..core.plan import Inference, Plan
@@ -146,7 +146,7 @@ def predict_cases(bundle: Bundle, manifest: Manifest, out: str | Path, *, model:
     engine = Engine.from_bundle(
         bundle, choose_device(asked.device), torch.float32 if asked.precision == "float32" else None, asked.views,
         backend=asked.backend,  # type: ignore[arg-type]
-        graphs=Path(f"{model}.graphs") if model else None,
+        graphs=graphs_beside(model) if model else None,
     )  # fmt: skip
     if asked.ram_bytes is not None or asked.vram_bytes is not None:
         limits.warm_up(engine)

@@ -24,7 +24,7 @@ from typing import Any
 
 from .. import __version__
 from ..core import atomic
-from ..core.bundle import Bundle, Weights
+from ..core.bundle import Bundle, Weights, graphs_beside
 from ..core.errors import DelineateError, OutputError
 from ..core.manifest import Case
 from ..core.request import Request
@@ -181,7 +181,7 @@ def _postprocess(run: Run, limit_s: float) -> None:
     if not run.members or not held_out.chooses_postprocessing(run):
         return
     first = run.made()[0]
-    engine = Engine.from_bundle(Bundle(run.planned(), (first,)), choose_device(run.request.device))
+    engine = Engine.from_bundle(Bundle(run.planned(), (first,)), choose_device(run.request.device), graphs=graphs_beside(run.model))
     names = postprocess.choose(engine, _opened(run, run_step.sides(run, first.fold)[1]), limit_s)
     if names:
         run.plan = run.planned().replace(postprocessing={"keep_largest": names})
