@@ -92,6 +92,22 @@ def test_a_killed_run_ends_bit_for_bit_as_it_would_have(tmp_path, cases, name):
     assert any(".momentum_buffer" in k for k in kept) == (name in ("sgd", "sgd_nesterov"))
 
 
+@pytest.mark.parametrize("dims", [2, 3])
+def test_a_run_in_bfloat16_learns_and_resumes_bit_for_bit(tmp_path, cases, monkeypatch, dims):
+    """As on a processor with matrix units for it, with what the rules train: instance norm, Muon."""
+    monkeypatch.setattr(loop.infer, "fast_dtype", lambda device: torch.bfloat16)
+    patch = (16, 16, 1) if dims == 2 else (16, 16, 4)
+    net, muon = small_network(dims, strides=((2, 2, 1),) * 2), Optimiser(kind="muon", learning_rate=0.01)
+    changes = {"network": net, "patch": patch, "optimiser": muon, "schedule": Schedule(epochs=6, steps_per_epoch=4)}
+    lines: list[dict[str, Any]] = []
+    fit(job(tmp_path / "whole", cases, lines=lines, **changes))
+    assert lines[-1]["loss"] < 0.8 * lines[0]["loss"]
+    with pytest.raises(KilledError):
+        fit(job(tmp_path / "killed", cases, die_at=12, **changes))
+    fit(job(tmp_path / "killed", cases, **changes))
+    assert same(tmp_path / "whole/last.safetensors", tmp_path / "killed/last.safetensors")
+
+
 # ---- what the host looks at ----
 
 
