@@ -78,7 +78,7 @@ def processor() -> str:
         return platform.machine()
     said = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines) if value}
     flags = set(said.get("flags", "").split())
-    units = [name for flag, name in (("amx_bf16", "AMX"), ("avx512f", "AVX-512"), ("avx2", "AVX2")) if flag in flags]
+    units = [name for flag, name in (("amx_bf16", "AMX"), ("avx512_bf16", "bf16"), ("avx512f", "AVX-512"), ("avx2", "AVX2")) if flag in flags]
     return f"{said.get('model name', platform.machine())} ({', '.join(units[:2])})"
 
 
