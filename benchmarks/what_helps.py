@@ -70,6 +70,7 @@ SETTINGS: dict[str, dict[str, Any]] = {  # changes of the plan, by where they st
     "rotated more often": {"augmentation.rotation_p": 0.7, "augmentation.scale_p": 0.7},
     "mirrored along all axes": {"augmentation.mirror": [0, 1, 2]},
     "never mirrored": {"augmentation.mirror": []},
+    "no decay": {"optimiser.weight_decay": 0.0},
     **{f"decay {decay}": {"optimiser.weight_decay": float(decay)} for decay in ("0.3", "1", "3", "6", "10")},
     "dropout 0.1": {"network.dropout": 0.1},
     "rotated by up to 30": {"augmentation.rotation_deg": [30.0, 30.0, 30.0]},
