@@ -42,7 +42,7 @@ def raw_dataset(work: Path, number: int, name: str, cases: dict[str, tuple[Path,
         if counted:
             (truths / f"{case}.nii.gz").symlink_to(truth.resolve())
         else:
-            _mapped(truth, truths / f"{case}.nii.gz", {value: k for k, value in enumerate(labels.values(), start=1)})
+            mapped(truth, truths / f"{case}.nii.gz", {value: k for k, value in enumerate(labels.values(), start=1)})
     names = {"background": 0} | {label: k for k, label in enumerate(labels, start=1)}
     info = {"channel_names": {"0": "MRI"}, "labels": names, "file_ending": ".nii.gz", "numTraining": len(cases)}
     (raw / "dataset.json").write_text(json.dumps(info))
@@ -52,17 +52,19 @@ def link_scans(images: dict[str, Path], folder: Path) -> Path:
     """A folder of scans under the names that nnU-Net wants."""
     folder.mkdir(parents=True, exist_ok=True)
     for case, image in images.items():
-        (folder / f"{case}_0000.nii.gz").symlink_to(image.resolve())
+        link = folder / f"{case}_0000.nii.gz"
+        link.unlink(missing_ok=True)
+        link.symlink_to(image.resolve())
     return folder
 
 
 def counted_back(folder: Path, labels: dict[str, int]) -> None:
     """Give masks that count 1, 2, ... the values of ``labels``."""
     for path in sorted(folder.glob("*.nii.gz")):
-        _mapped(path, path, dict(enumerate(labels.values(), start=1)))
+        mapped(path, path, dict(enumerate(labels.values(), start=1)))
 
 
-def _mapped(source: Path, target: Path, values: dict[int, int]) -> None:
+def mapped(source: Path, target: Path, values: dict[int, int]) -> None:
     """A mask with its values replaced; a value not named becomes background."""
     mask = nib.load(source)
     found = np.asarray(mask.dataobj).astype(np.int64)

@@ -180,7 +180,8 @@ def accuracy() -> str:
         if peer.is_file():
             p = json.loads(peer.read_text(encoding="utf-8"))
             ways = [f"{p[way]['means']['dice_mean_per_case']:.3f} {way}" for way in ("plain", "mirrored") if way in p]
-            beside = f"nnU-Net, {p['plain']['cases']} held out: {', '.join(ways)} ({p['steps']} steps, patch {'x'.join(map(str, p['patch']))})"
+            steps = f"{p['steps']} steps of {p['training_s'] / p['steps']:.1f} s, patch {'x'.join(map(str, p['patch']))}"
+            beside = f"nnU-Net as it plans for itself, {p['plain']['cases']} held out: {', '.join(ways)} ({steps})"
         if r.get("validation_by_minutes"):
             dice += "; validation " + ", ".join(f"{value:.3f} after {minutes:.0f} min" for minutes, value in _few(r["validation_by_minutes"], 5))
         rows.append(f"| {what}, {r['budget']}, {of} | {dice} | {beside} | `{r['command']}`, {r['machine']['processor']} |")

@@ -19,7 +19,7 @@ import yaml
 
 from delineate.cli import parse_duration
 from measure import DATA, keep, timed
-from nnunet_peer import TRAINED, command, counted_back, link_scans, predict, prepare, raw_dataset
+from nnunet_peer import TRAINED, command, counted_back, link_scans, mapped, predict, prepare, raw_dataset
 from train_real import delineate, malc_labels, split_of, summed_up
 
 BY_THE_CLOCK = """
@@ -59,7 +59,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--mirror", action="store_true", help="predict with mirroring too")
     parser.add_argument("--data", type=Path, default=DATA)
-    parser.add_argument("--keep", type=Path, help="folder in which to leave model and predictions")
+    parser.add_argument("--keep", type=Path, help="folder in which to leave model and predictions; what stands there already is taken as it is")
     a = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         work = a.keep or Path(name)
@@ -76,24 +76,28 @@ def main() -> None:
             names.write_text("labels: {Anterior: 1, Posterior: 2}\n")
         labels: dict[str, int] = yaml.safe_load(names.read_text())["labels"]
 
-        raw_dataset(work, NUMBER, a.what, {case: (images[case], truths[case]) for case in split["train"]}, labels)
-        prepare_s = round(timed(*prepare(a.peer, work, NUMBER)), 1)
-        found: dict[str, Any] = {"budget": a.budget, "seed": a.seed, "train_cases": len(split["train"]), "prepare_s": prepare_s}
-        program, told = work / "by_the_clock.py", work / "told.json"
-        program.write_text(BY_THE_CLOCK)
-        found["whole_training_s"] = round(timed(*command(a.peer, work, "python", program, str(NUMBER), str(parse_duration(a.budget)), told)), 1)
+        found: dict[str, Any] = {"budget": a.budget, "seed": a.seed, "train_cases": len(split["train"])}
+        program, told, trained = work / "by_the_clock.py", work / "told.json", work / "results" / f"Dataset{NUMBER:03d}_{a.what}" / TRAINED
+        if not told.is_file():
+            raw_dataset(work, NUMBER, a.what, {case: (images[case], truths[case]) for case in split["train"]}, labels)
+            prepare_s = round(timed(*prepare(a.peer, work, NUMBER)), 1)
+            program.write_text(BY_THE_CLOCK)
+            whole_s = round(timed(*command(a.peer, work, "python", program, str(NUMBER), str(parse_duration(a.budget)), told)), 1)
+            told.write_text(json.dumps({"prepare_s": prepare_s, "whole_training_s": whole_s, **json.loads(told.read_text())}))
         found |= json.loads(told.read_text())
 
-        trained = work / "results" / f"Dataset{NUMBER:03d}_{a.what}" / TRAINED
         scans = link_scans({case: images[case] for case in split["test"]}, work / "scans")
         truth = work / "truth"
         truth.mkdir(exist_ok=True)
-        for case in split["test"]:
-            (truth / f"{case}.nii.gz").symlink_to(truths[case].resolve())
+        for case in split["test"]:  # without what has no name here, which `evaluate` would refuse
+            mapped(truths[case], truth / f"{case}.nii.gz", {value: value for value in labels.values()})
         for way in ("plain", "mirrored") if a.mirror else ("plain",):
-            out = work / way
-            predict_s = timed(*predict(a.peer, trained, scans, out, fold="all", mirror=way == "mirrored"))
-            counted_back(out, labels)
+            out, seconds = work / way, work / f"{way}_s.json"
+            if not seconds.is_file():
+                predict_s = timed(*predict(a.peer, trained, scans, out, fold="all", mirror=way == "mirrored"))
+                counted_back(out, labels)
+                seconds.write_text(json.dumps(predict_s))
+            predict_s = json.loads(seconds.read_text())
             delineate("evaluate", out, truth, "-o", work / f"{way}_scores", "--labels", names, "--no-report")
             scores = json.loads((work / f"{way}_scores" / "scores.json").read_text())
             found[way] = summed_up(scores | {"predict_s": round(predict_s, 1)})
