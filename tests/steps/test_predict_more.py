@@ -305,10 +305,9 @@ def test_the_next_scan_is_read_while_one_is_delineated(tmp_path, monkeypatch):
 
 def test_results_are_written_behind_one_at_a_time():
     """While the next case is delineated; a failure to write is that case's own; with limited memory at once."""
-    begun, go = [], threading.Event()
+    go = threading.Event()
 
     def slow():
-        begun.append("slow")
         go.wait()
         return {"file": "slow"}
 

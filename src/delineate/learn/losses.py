@@ -261,7 +261,7 @@ def _sums(p: Tensor, target: Tensor, batch: bool, background: bool, squared: boo
 
 def _by_class(target: Tensor, values: Tensor | None, classes: int) -> Tensor:
     """(N, L) per class the sum of ``values`` (N, V) over the voxels that ``target`` (N, V) says are of it; their number without values."""
-    return (_counted if target.device.type == "cpu" else _class_after_class)(target, values, classes)
+    return (_counted if target.device.type == "cpu" else class_after_class)(target, values, classes)
 
 
 def _counted(target: Tensor, values: Tensor | None, classes: int) -> Tensor:
@@ -270,7 +270,8 @@ def _counted(target: Tensor, values: Tensor | None, classes: int) -> Tensor:
     return torch.bincount(index.flatten(), None if values is None else values.flatten(), len(target) * classes).reshape(-1, classes)
 
 
-def _class_after_class(target: Tensor, values: Tensor | None, classes: int) -> Tensor:
+def class_after_class(target: Tensor, values: Tensor | None, classes: int) -> Tensor:
+    """The same (N, L) without making the host wait for a GPU."""
     hits = (target == index for index in range(classes))
     return torch.stack([(hit if values is None else values * hit).sum(1) for hit in hits], 1)
 

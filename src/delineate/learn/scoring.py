@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from ..core.plan import Inference, Loss, Plan, Structure
 from ..core.store import StoredCase
 from ..nets import infer
+from .losses import class_after_class
 
 Counts = NDArray[np.int64]
 VALIDATION_OVERLAP = 0.25  # of windows, at most: more changes a score little and takes much longer
@@ -36,8 +37,8 @@ def counts(truth: Tensor, predicted: Tensor, classes: int) -> Tensor:
 
 
 def _class_after_class(truth: Tensor, predicted: Tensor, classes: int) -> Tensor:
-    hits = ((truth == index, predicted == index) for index in range(classes))
-    return torch.stack([torch.stack([mine.sum(), found.sum(), (mine & found).sum()]) for mine, found in hits], 1)
+    pair = torch.stack([truth.flatten(), predicted.flatten()])
+    return torch.cat([class_after_class(pair, None, classes), class_after_class(pair[:1], pair[:1] == pair[1:], classes)])
 
 
 def dice(found: Counts, structures: Sequence[Structure]) -> tuple[dict[str, float], float]:

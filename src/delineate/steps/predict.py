@@ -345,9 +345,8 @@ def _write(case: Case, manifest: Manifest, prediction: Prediction, bundle_id: st
     if options.probabilities:
         entry["probabilities"] = _write_probabilities(case, prediction, out)
     if options.montage:
-        entry["montage"] = _write_montage(
-            case, _read(case, manifest), prediction, out, options.montage
-        )  # again: so far its memory was free for the sums
+        image = _read(case, manifest)  # again: so far its memory was free for the sums
+        entry["montage"] = _write_montage(case, image, prediction, out, options.montage)
     return entry
 
 
