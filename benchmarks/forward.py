@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from delineate.core.plan import Network
-from delineate.nets import compiled
+from delineate.nets import compiled, int8
 from delineate.nets.build import build, filled, weights_of
 from delineate.nets.infer import fast_dtype, forward
 from measure import keep, seconds
@@ -51,6 +51,13 @@ def main() -> None:
             graph = compiled.compiled(lambda: filled(net, weights), (1, *size), dtype)
             assert graph is not None
             ways[f"OpenVINO {name}"] = lambda graph=graph, dtype=dtype: forward(graph, x, 3, dtype)
+    if compiled.available():
+        with int8.Watch(module) as watch:
+            forward(module, x, 3, torch.float32)
+        bounds = watch.bounds()
+        graph = compiled.compiled(lambda: int8.rounded(filled(net, weights), bounds), (1, *size), fast)
+        assert graph is not None
+        ways["OpenVINO int8"] = lambda graph=graph: forward(graph, x, 3, fast)
     reference, found = as_nnunet_does(), {}
     for name, way in ways.items():
         out = way()

@@ -31,9 +31,13 @@ class Prediction(core_prediction.Prediction):
 class Model:
     """A bundle and, once asked to predict, its networks on a device."""
 
-    def __init__(self, bundle: Bundle, device: str = "auto", graphs: Path | None = None):
+    def __init__(self, bundle: Bundle, device: str = "auto", graphs: Path | None = None, precision: str = "auto"):
+        from .steps.predict import PRECISIONS
+
+        if precision not in PRECISIONS:
+            raise UsageError(f"allowed are {', '.join(PRECISIONS)}, not {precision!r}")
         self.bundle = bundle
-        self._device = device
+        self._device, self._precision = device, precision
         self._graphs = graphs  # folder where compiled networks are kept
         self._engines: dict[tuple[str, ...], Any] = {}
 
@@ -48,10 +52,10 @@ class Model:
         return self.bundle.id
 
     def _engine(self, views: tuple[str, ...] = ()) -> Any:
-        from .nets.infer import Engine, choose_device
+        from .nets.infer import DTYPES, Engine, choose_device
 
         if views not in self._engines:
-            self._engines[views] = Engine.from_bundle(self.bundle, choose_device(self._device), views=views, graphs=self._graphs)
+            self._engines[views] = Engine.from_bundle(self.bundle, choose_device(self._device), DTYPES[self._precision], views, graphs=self._graphs)
         return self._engines[views]
 
     def predict(self, volume: Volume, *, mirror: bool = False, views: Sequence[str] = (), samples: int = 0, seed: int = 0,
@@ -92,13 +96,17 @@ class Model:
         return [known.index(name.lower()) for name in channels]
 
 
-def load(path: str | Path, device: str = "auto") -> Model:
+def load(path: str | Path, device: str = "auto", precision: str = "auto") -> Model:
     """Load and verify a model; no code in it is run, and no network is built before the first prediction.
 
+    Args:
+        device: "auto", "cpu" or "cuda".
+        precision: "auto" (half where the device has units for it), "float32", or "int8" of a model that ``quantise`` made ready for it.
+
     Raises:
-        InputError: no such file. BundleError: damaged, changed, or not a model.
+        InputError: no such file. BundleError: damaged, changed, or not a model. UsageError: another precision.
     """
-    return Model(Bundle.load(path), device, graphs_beside(path))
+    return Model(Bundle.load(path), device, graphs_beside(path), precision)
 
 
 def read(path: str | Path, *, spacing_mm: tuple[float, ...] | None = None) -> Volume:

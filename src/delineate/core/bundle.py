@@ -35,7 +35,8 @@ _DIGEST = len(hashlib.sha256().hexdigest())
 class Member:
     """One trained network of a bundle; members are averaged by ``weight`` on the prepared grid.
 
-    ``view`` names one of the plan's views; ``first_stage``: of a cascade's low-resolution plan.
+    ``view`` names one of the plan's views; ``first_stage``: of a cascade's low-resolution plan. ``bounds``: of layers that can be rounded to 8 bits,
+    (2,) float32 by name (see ``nets.int8``); empty where none were found.
     """
 
     name: str
@@ -44,6 +45,7 @@ class Member:
     weight: float = 1.0
     view: str = ""
     first_stage: bool = False
+    bounds: Weights = field(default_factory=dict, repr=False)
 
 
 @dataclass(frozen=True)
@@ -78,11 +80,12 @@ class Bundle:
 
     @cached_property
     def id(self) -> str:
-        """16 hex digits from plan and weights."""
+        """16 hex digits from plan, weights and bounds."""
         digest = hashlib.sha256(self.plan.to_json().encode())
         for member in self.members:
             view = f"{member.view} first stage" if member.first_stage else member.view
             digest.update(f"{member.name} {view} {member.weight!r} {weights_sha256(member.weights)}".encode())
+            digest.update(weights_sha256(member.bounds).encode() if member.bounds else b"")
         return digest.hexdigest()[:16]
 
     def save(self, path: str | Path) -> None:
@@ -96,7 +99,9 @@ class Bundle:
         files = {"plan.json": self.plan.to_json().encode(), "card.json": json.dumps(self.card, indent=1).encode()}
         members = []
         for m in self.members:
-            files[f"weights/{m.name}.safetensors"] = save({k: np.asarray(v, order="C") for k, v in m.weights.items()})  # scalars stay scalars
+            for kind, arrays in (("weights", m.weights), ("bounds", m.bounds)):
+                if arrays or kind == "weights":
+                    files[f"{kind}/{m.name}.safetensors"] = save({k: np.asarray(v, order="C") for k, v in arrays.items()})  # scalars stay scalars
             members.append({"name": m.name, "fold": m.fold, "weight": m.weight, "view": m.view} | ({"first_stage": True} if m.first_stage else {}))
         head = {
             "delineate_bundle": VERSION,
@@ -142,6 +147,7 @@ class Bundle:
                         m["weight"],
                         m.get("view", ""),
                         m.get("first_stage", False),
+                        load(archive.read(bounds)) if (bounds := f"bounds/{m['name']}.safetensors") in archive.namelist() else {},
                     )
                     for m in head["members"]
                 )

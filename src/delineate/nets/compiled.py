@@ -97,6 +97,7 @@ def _converted(module: nn.Module, shape: Sequence[int]) -> Any:
     """The module as an OpenVINO model of this one shape; None where it has a layer that cannot be converted."""
     from openvino.frontend import FrontEndManager
     from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
+    from openvino.passes import ConstantFolding, Manager
 
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -105,6 +106,9 @@ def _converted(module: nn.Module, shape: Sequence[int]) -> Any:
             frontend = FrontEndManager().load_by_framework("pytorch")
             model = frontend.convert(frontend.load(decoder))
             model.reshape(list(shape))
+            passes = Manager()
+            passes.register_pass(ConstantFolding())  # the bounds of 8-bit layers are else taken for what is computed, and the layers stay floats
+            passes.run_passes(model)
         except Exception as error:  # the frontend raises many kinds
             logging.getLogger(__name__).debug("OpenVINO cannot take %s: %s", type(module).__name__, error)
             return None

@@ -28,17 +28,19 @@ from torch import Tensor, nn
 from ..core.bundle import Bundle, Member
 from ..core.errors import UsageError
 from ..core.plan import Inference, Plan, View
-from . import compiled
+from . import compiled, int8
 from .build import filled, memory_format
 from .planes import Planes, planes
 
 Triple = tuple[int, int, int]
 Forward = Callable[[Tensor], Tensor]  # a module in evaluation mode, or a compiled graph
 Backend = Literal["auto", "openvino", "torch"]
+DTYPES = {"auto": None, "float32": torch.float32, "int8": torch.int8}  # what ``from_bundle`` takes for each precision that can be asked for
 Activation = Literal["softmax", "sigmoid", "none"]
 EMPTY_BYTES = 2**28  # logits of windows without contrast that are kept
 WORK_BYTES = 2**25  # float32 scores that are blended at once on a CPU
 WINDOW_VOXELS = 2**21  # voxels of input that one forward pass takes on a CPU; more gains nothing there
+LEAST_DRAWN, MOST_DRAWN, DRAWN_VOXELS = 2, 32, 2**22  # windows of a scan where some stand for all
 SCORES_BYTES = 2**28  # of one forward pass on a CPU: many classes mean fewer windows at once
 
 
@@ -64,30 +66,35 @@ class Engine:
         """Rebuild every member's network and fill in its weights.
 
         Args:
-            dtype: to compute in; None takes the fastest that the device has units for.
+            dtype: to compute in; None takes the fastest of floats that the device has units for, int8 rounds the layers that have bounds
+                to 8-bit integers (see ``int8``) and computes the rest so.
             views: only the members of these views; all of them where empty.
             backend: "auto" compiles for a CPU where OpenVINO is installed and knows the network's layers, and takes torch otherwise.
             graphs: folder where compiled networks are kept.
 
         Raises:
-            UsageError: a view that the model does not have; a backend that is not here, or does not know the network.
+            UsageError: a view that the model does not have; a backend that is not here, or does not know the network; 8 bits of a model
+                without bounds, or not by OpenVINO.
         """
         known = list(dict.fromkeys(member.view for member in bundle.members if member.view))
         unknown = [name for name in views if name not in known]
         if unknown:
             has = f"it has {', '.join(known)}" if known else "it is one network, without views"
             raise UsageError(f"the model has no view {', '.join(unknown)}; {has}")
+        eight_bits = dtype == torch.int8
+        if eight_bits:
+            backend = _backend_of_eight_bits(bundle, backend)
         by_name, members, used = bundle.plan.named_views(), [], []
         first = None
         if bundle.plan.cascade and bundle.plan.low_resolution is not None:
             stage = Bundle(bundle.plan.low_resolution, tuple(replace(m, first_stage=False) for m in bundle.members if m.first_stage))
             first = cls.from_bundle(stage, device, dtype, backend=backend, graphs=graphs)
-        dtype = fast_dtype(device) if dtype is None else dtype
+        dtype = fast_dtype(device) if dtype is None or eight_bits else dtype
         for member in bundle.members:
             if not member.first_stage and (not views or member.view in views):
                 plan = bundle.plan.seen(by_name[member.view]) if member.view else bundle.plan
-                kept = f"{bundle.id}-{member.name}"
-                members.append((_ready(plan, member, device, dtype, backend, graphs, kept), member.weight))
+                kept = f"{bundle.id}-{member.name}{'-int8' if eight_bits else ''}"
+                members.append((_ready(plan, member, device, dtype, backend, graphs, kept, eight_bits), member.weight))
                 used.append(member.view)
         return cls(bundle.plan, tuple(members), device, dtype, tuple(used) if known else (), first)
 
@@ -109,11 +116,24 @@ class Engine:
         return [(view, weight / total, engine) for view, weight, engine in parts]
 
 
-def _ready(plan: Plan, member: Member, device: torch.device, dtype: torch.dtype, backend: Backend, graphs: Path | None, name: str) -> Forward:
+def _backend_of_eight_bits(bundle: Bundle, backend: Backend) -> Backend:
+    """OpenVINO, which alone makes integers of rounded numbers; UsageError where the model cannot be rounded, or another one was asked for."""
+    if not all(member.bounds for member in bundle.members):
+        raise UsageError(
+            "this model was not made ready for 8-bit integers: `delineate quantise MODEL SCANS -o NEW` does it, and measures what they cost"
+        )
+    if backend == "torch":
+        raise UsageError("8-bit integers need OpenVINO, torch has no fast ones")
+    return "openvino"
+
+
+def _ready(plan: Plan, member: Member, device: torch.device, dtype: torch.dtype, backend: Backend, graphs: Path | None, name: str,
+           eight_bits: bool) -> Forward:  # fmt: skip
     """One member's network, compiled or as a module."""
 
     def make() -> nn.Module:
-        return filled(plan.network, member.weights)
+        module = filled(plan.network, member.weights)
+        return int8.rounded(module, member.bounds) if eight_bits else module
 
     may = device.type == "cpu" and compiled.available()
     if may and backend != "torch":
@@ -204,6 +224,23 @@ def slabs(scan: Tensor, engine: Engine, inference: Inference | None = None, memo
         low, high = max(position, along[0]), min(position + scores.shape[1], along[1])
         if high > low:
             yield scores[:, low - position : high - position, slice(*across_a), slice(*across_b)]
+
+
+def drawn_windows(scan: Tensor, engine: Engine, draws: np.random.Generator) -> Iterator[tuple[Engine, Tensor]]:
+    """Some of the windows that ``slabs`` would show the networks of ``scan`` (C, I, J, K), drawn without repetition: (engine, (1, C, *patch)).
+
+    The engine is the given one or, where that has views, the one of the view that the window is of.
+    """
+    if engine.views:
+        for view, _, own in engine.by_view(engine.plan.inference):
+            yield from drawn_windows(scan.permute(0, *(1 + axis for axis in view.order)), own, draws)
+        return
+    patch = engine.plan.patch
+    padded, _ = _padded(scan, patch)
+    corners = list(itertools.product(*(_starts(n, p, engine.plan.inference.overlap) for n, p in zip(padded.shape[1:], patch, strict=True))))
+    most = min(MOST_DRAWN, max(LEAST_DRAWN, DRAWN_VOXELS // int(np.prod(patch))))
+    for number in draws.permutation(len(corners))[:most]:
+        yield engine, padded[(slice(None), *(slice(c, c + p) for c, p in zip(corners[number], patch, strict=True)))][None].to(engine.device)
 
 
 # ---- several views ----

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
@@ -28,6 +28,7 @@ from ..core.prediction import Prediction
 from ..core.volume import Volume
 from ..ops.prepare import Trail, prepare, prepare_label, restore
 from ..ops.regions import far_from_body, keep_largest
+from . import infer
 from .infer import Engine, marching_axis, sampling, slabs
 
 AIR_HU, BODY_HU = -1000.0, -300.0
@@ -177,6 +178,15 @@ def delineate(ready: Ready, engine: Engine, bundle_id: str = "", inference: Infe
     timing["total"] = sum(timing.values())
     labels = Volume(array, ready.grid, "label", ready.source, ready.meta)
     return Prediction(labels, plan.labels, bundle_id, timing, missing=ready.missing, probabilities=shares, samples=tuple(drawn))
+
+
+def drawn_windows(ready: Ready, engine: Engine, draws: np.random.Generator) -> Iterator[tuple[Engine, Tensor]]:
+    """Some of the windows that ``delineate`` would show the networks of ``engine``, those of a cascade's first stage included; see ``infer``."""
+    scan = ready.scan
+    if ready.first is not None and engine.first is not None:
+        yield from drawn_windows(ready.first, engine.first, draws)
+        scan = torch.cat([scan, _found_before(ready.first, engine.first, ready.trail, None, None)])
+    yield from infer.drawn_windows(scan, engine, draws)
 
 
 def _found_before(ready: Ready, first: Engine, trail: Trail, inference: Inference | None, memory_bytes: int | None) -> Tensor:

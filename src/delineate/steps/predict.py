@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 FORMATS = ("nii.gz", "nii", "nrrd", "mha", "png")
 BACKENDS = ("auto", "openvino", "torch")
 MONTAGES = ("outlined", "filled")
-PRECISIONS = ("auto", "float32")
+PRECISIONS = ("auto", "float32", "int8")
 UNCERTAINTY = ("case", "structure", "volume_ml", "mean_ml", "std_ml", "cv", "iou", "found_in")  # columns of uncertainty.csv
 
 Progress = Callable[[float, float, str], None]  # cases done (with the share of the running one), cases in all, note
@@ -63,7 +63,8 @@ class Options:
         seed: of the samples; each one's stream follows from it, the case's id and the sample's number.
         allow_missing: delineate scans that lack some of the model's channels too.
         backend: "auto" takes the fastest that is here and knows the network, "torch" or "openvino" that one.
-        precision: "auto" computes in half precision where the device has units for it, "float32" never.
+        precision: "auto" computes in half precision where the device has units for it, "float32" never; "int8" rounds to 8-bit integers what
+            the model has bounds for (see ``steps.quantise``).
         ram_bytes, vram_bytes: what the process and its GPU may use, from reading to the written file; a case that needs more is refused
             with the least that works. None is no limit.
         skip_air: do not ask the network about what is more than 3 cm outside the body of a CT.
@@ -123,7 +124,7 @@ def predict_cases(bundle: Bundle, manifest: Manifest, out: str | Path, *, model:
                   **options: Any) -> Sequence[batch.Outcome[dict[str, Any]]]:  # fmt: skip
     """Delineate the cases of ``manifest`` with a bundle in memory; arguments as for ``predict``. Compiled networks are kept beside ``model``."""
     from ..nets import limits
-    from ..nets.infer import Engine, choose_device
+    from ..nets.infer import DTYPES, Engine, choose_device
     from ..nets.predictor import Samples, refuse_missing, refuse_overlapping, refuse_unless_ct
 
     asked = Options(**options)
@@ -141,10 +142,9 @@ def predict_cases(bundle: Bundle, manifest: Manifest, out: str | Path, *, model:
     for given, allowed in ((asked.backend, BACKENDS), (asked.precision, PRECISIONS), (asked.montage or MONTAGES[0], MONTAGES)):
         if given not in allowed:
             raise UsageError(f"allowed are {', '.join(allowed)}, not {given!r}")
-    import torch
 
     engine = Engine.from_bundle(
-        bundle, choose_device(asked.device), torch.float32 if asked.precision == "float32" else None, asked.views,
+        bundle, choose_device(asked.device), DTYPES[asked.precision], asked.views,
         backend=asked.backend,  # type: ignore[arg-type]
         graphs=graphs_beside(model) if model else None,
     )  # fmt: skip
@@ -203,7 +203,7 @@ class _Ahead:
         from ..nets.predictor import make_ready
 
         present = [n for n, image in enumerate(case.images) if image != ABSENT] if channels.missing(case, self._manifest) else None
-        return make_ready(_read(case, self._manifest), self._plan, present, self._options.skip_air)
+        return make_ready(read_scan(case, self._manifest), self._plan, present, self._options.skip_air)
 
     def close(self) -> None:
         import torch
@@ -240,7 +240,8 @@ def _written(begun: batch.Outcome[Any]) -> batch.Outcome[dict[str, Any]]:
     return replace(ended, seconds=begun.seconds + ended.seconds)
 
 
-def _read(case: Case, manifest: Manifest) -> Volume:
+def read_scan(case: Case, manifest: Manifest) -> Volume:
+    """The scan of a case, of the channels that it has."""
     return read_image(*channels.only_present(case, manifest))
 
 
@@ -345,7 +346,7 @@ def _write(case: Case, manifest: Manifest, prediction: Prediction, bundle_id: st
     if options.probabilities:
         entry["probabilities"] = _write_probabilities(case, prediction, out)
     if options.montage:
-        image = _read(case, manifest)  # again: so far its memory was free for the sums
+        image = read_scan(case, manifest)  # again: so far its memory was free for the sums
         entry["montage"] = _write_montage(case, image, prediction, out, options.montage)
     return entry
 
@@ -444,6 +445,7 @@ def _record(folder: Path, bundle: Bundle, head: dict[str, Any], outcomes: Sequen
     for outcome in outcomes:
         cases[outcome.name] = {"error": str(outcome.error)} if outcome.error is not None else outcome.value
     record = head | {"bundle": bundle.id, "labels": bundle.labels.to_json(), "peak_memory_mb": peak_memory_mb()}
+    record |= {"precision": asked.precision} if asked.precision != "auto" else {}
     record |= {"views": list(asked.views)} if asked.views else {}
     record |= {"samples": asked.samples, "seed": asked.seed} if asked.samples else {}
     cases = without_nan(cases)

@@ -1,0 +1,47 @@
+"""8-bit integers: what they cost and gain a trained network on real scans, by `quantise` itself.
+
+    python benchmarks/eight_bits.py [--data ../shared/data] [--scans 40]
+    python benchmarks/eight_bits.py --model MODEL --inputs SCANS... [--truth MASKS] --name NAME
+
+Without a model: nnU-Net's own trained fold of the hippocampus, imported, without mirroring. Bounds are found on 8 of the scans, Dice and seconds are
+those of the others: masks of 8 bits against those of the plain engine (bf16 where the processor has it), and either against the truth.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from pathlib import Path
+
+from delineate.core.bundle import Bundle
+from delineate.nets.nnunet import read_bundle
+from delineate.steps.quantise import quantise
+from measure import DATA, keep
+
+TRAINED = Path("nnunet_hippocampus") / "nnUNetTrainer__nnUNetPlans__3d_fullres"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, default=DATA)
+    parser.add_argument("--scans", type=int, default=40)
+    parser.add_argument("--model", type=Path)
+    parser.add_argument("--inputs", type=Path, nargs="+")
+    parser.add_argument("--truth", type=Path)
+    parser.add_argument("--name", default="hippocampus")
+    a = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        model, inputs, truth = a.model, a.inputs, a.truth
+        if model is None:
+            model = Path(folder) / "nnunet.model"
+            bundle = read_bundle(a.data / TRAINED)
+            plain = bundle.plan.replace(inference={**bundle.plan.inference.model_dump(), "mirror": ()})
+            Bundle(plain, bundle.members).save(model)
+            inputs, truth = sorted((a.data / "hippocampus" / "imagesTr").glob("*.nii.gz"))[: a.scans], a.data / "hippocampus" / "labelsTr"
+        done = quantise(model, inputs, Path(folder) / "int8.model", truth=truth, say=print)
+    cost = {key: value for key, value in done.cost.items() if key != "machine"}
+    keep(f"eight_bits_{a.name}", {"name": a.name, "precision_beside": "bf16" if done.cost["machine"]["matrix_units"] else "float32", **cost})
+
+
+if __name__ == "__main__":
+    main()
