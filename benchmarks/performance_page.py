@@ -197,8 +197,8 @@ def accuracy() -> str:
         if "mirrored" in r:
             dice += f" plain, {_dice(r['mirrored'], what == 'chaos')} mirrored"
         peer, beside = RESULTS / f"train_nnunet_{what}_{r['budget']}.json", "–"
-        if peer.is_file():
-            p = json.loads(peer.read_text(encoding="utf-8"))
+        p = json.loads(peer.read_text(encoding="utf-8")) if peer.is_file() else None
+        if p is not None and p["machine"]["processor"] == r["machine"]["processor"]:
             ways = [f"{p[way]['means']['dice_mean_per_case']:.3f} {way}" for way in ("plain", "mirrored") if way in p]
             steps = f"{p['steps']} steps of {p['training_s'] / p['steps']:.1f} s, patch {'x'.join(map(str, p['patch']))}"
             beside = f"nnU-Net as it plans for itself, {p['plain']['cases']} held out: {', '.join(ways)} ({steps})"

@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 import delineate as dl
 from delineate.cli import app
 from delineate.core.bundle import Bundle, Member
-from delineate.core.errors import UsageError
+from delineate.core.errors import InputError, UsageError
 from delineate.core.grid import Grid
 from delineate.core.volume import Volume
 from delineate.formats import files
@@ -221,8 +221,23 @@ def test_a_scan_that_cannot_be_read_is_told_and_nothing_is_overwritten(wide):
     (wide / "scans" / "s9.nii.gz").write_bytes(b"no scan")
     before = (wide / "m.model").read_bytes()
     found = CliRunner().invoke(app, ["quantise", str(wide / "m.model"), str(wide / "scans"), "-o", str(wide / "new.model"), "--cases", "2"])
-    assert found.exit_code in (1, 2) and "s9" in found.output and "Traceback" not in found.output
+    assert found.exit_code == 1 and "s9" in found.output and "Traceback" not in found.output
     assert (wide / "m.model").read_bytes() == before
+    cost = Bundle.load(wide / "new.model").card["int8"]  # the others are done
+    assert cost["bounds_of"] + cost["measured_on"] == 5
+    with pytest.raises(InputError, match="could be looked at"):
+        quantise(wide / "m.model", [wide / "scans" / "s9.nii.gz"], wide / "no.model")
+    with pytest.raises(InputError, match="does not exist"):
+        quantise(wide / "m.model", [wide / "scans"], wide / "no.model", truth=wide / "nowhere")
+    assert not (wide / "no.model").exists()
+
+
+@needs_openvino
+def test_truth_of_other_scans_does_not_cost_the_model(wide):
+    (wide / "truth").mkdir()
+    dl.load(wide / "m.model").predict(scan(0)).save(wide / "truth" / "other.nii.gz")
+    done = quantise(wide / "m.model", [wide / "scans"], wide / "new.model", truth=wide / "truth", cases=2)
+    assert done.failures and done.cost["dice"] == {} and Bundle.load(wide / "new.model").members[0].bounds
 
 
 @needs_openvino

@@ -184,8 +184,7 @@ class _Ahead:
         import torch
 
         self._manifest, self._plan, self._options = manifest, plan, options
-        whole = [case for case in manifest if options.allow_missing or not channels.missing(case, manifest)]
-        self._next = {} if options.ram_bytes is not None else {case.id: following for case, following in pairwise(whole)}
+        self._next = {} if options.ram_bytes is not None else {case.id: following for case, following in pairwise(manifest)}
         self._waiting: dict[str, Future[Ready]] = {}
         self._threads = torch.get_num_threads()
         self._pool = ThreadPoolExecutor(1, "ahead", torch.set_num_threads, (1,))  # the others are at work on the scan before
@@ -202,7 +201,10 @@ class _Ahead:
     def _make(self, case: Case) -> Ready:
         from ..nets.predictor import make_ready
 
-        present = [n for n, image in enumerate(case.images) if image != ABSENT] if channels.missing(case, self._manifest) else None
+        lacking = channels.missing(case, self._manifest)
+        if lacking and not self._options.allow_missing:
+            raise _refusal(case, self._manifest, lacking)
+        present = [n for n, image in enumerate(case.images) if image != ABSENT] if lacking else None
         return make_ready(read_scan(case, self._manifest), self._plan, present, self._options.skip_air)
 
     def close(self) -> None:
@@ -325,9 +327,6 @@ def predict_case(
     """
     from ..nets.predictor import Samples, delineate
 
-    lacking = channels.missing(case, manifest)
-    if lacking and not options.allow_missing:
-        raise _refusal(case, manifest, lacking)
     memory_bytes = _memory(case, engine, options)
     prediction = measured(
         delineate(ready(case), engine, bundle_id, inference, samples=Samples(options.samples, f"{options.seed} {case.id}"),

@@ -21,9 +21,10 @@ from ..cohort import channels
 from ..cohort.layouts import discover
 from ..core.bundle import Bundle
 from ..core.errors import DelineateError, InputError, UsageError
-from ..core.manifest import Manifest
+from ..core.manifest import Case, Manifest
 from ..core.scores import describe, without_nan
 from ..show.words import decimals
+from . import batch
 from . import evaluate as evaluate_step
 from . import predict as predict_step
 from .benchmark import machine
@@ -46,7 +47,7 @@ class Quantised:
         bundle: the model as written.
         cost: as in the card: ``agreement`` (structure -> mean Dice of the rounded mask to the plain one), ``dice`` (structure -> mean Dice to the
             truth, plain and rounded; empty without truth), ``seconds`` (median of a scan, plain and rounded), scans and machine.
-        failures: scans that could not be delineated.
+        failures: scans that could not be looked at or delineated, and truth that could not be scored.
     """
 
     bundle: Bundle
@@ -75,17 +76,19 @@ def quantise(model: str | Path, inputs: Sequence[str | Path], out: str | Path, *
     manifest = manifest.only(case for case in manifest if not channels.missing(case, manifest))
     if not manifest.cases:
         raise InputError(f"no scan has all channels of the model: {', '.join(manifest.channels)}")
+    if truth is not None and not Path(truth).exists():
+        raise InputError("does not exist", path=truth)
     looked_at, measured_on = _parted(manifest, cases, seed)
-    bundle = _bounded(bundle, looked_at, seed, progress)
-    rounded = sum(len(member.bounds) for member in bundle.members)
-    say(f"{rounded} convolutions can be rounded; their bounds are those of {len(looked_at)} scan(s)")
+    bundle, unread = _bounded(bundle, looked_at, seed, progress)
+    rounded, seen = sum(len(member.bounds) for member in bundle.members), len(looked_at) - len(unread)
+    say(f"{rounded} convolutions can be rounded; their bounds are those of {seen} scan(s)")
     with tempfile.TemporaryDirectory(prefix="delineate-") as folder:
-        cost, failures = _measured(bundle, measured_on, _truth_of(inputs, truth), Path(folder), progress)
+        cost, failed = _measured(bundle, measured_on, _truth_of(inputs, truth), Path(folder), progress)
     apart = not {case.id for case in looked_at} & {case.id for case in measured_on}
-    cost = {"layers": rounded, "bounds_of": len(looked_at), "measured_on_others": apart, **cost, "seed": seed, "machine": machine()}
+    cost = {"layers": rounded, "bounds_of": seen, "measured_on_others": apart, **cost, "seed": seed, "machine": machine()}
     bundle = replace(bundle, card={**bundle.card, "int8": without_nan(cost)})
     bundle.save(out)
-    return Quantised(bundle, cost, failures)
+    return Quantised(bundle, cost, tuple(dict.fromkeys([*unread, *failed])))
 
 
 def table(done: Quantised) -> Table:
@@ -99,11 +102,11 @@ def table(done: Quantised) -> Table:
         shown.add_column(column, justify="right")
 
     def add(name: str, both: float, to_truth: Sequence[float]) -> None:
-        more = (*map(decimals, to_truth), f"{to_truth[1] - to_truth[0]:+.4f}") if dice else ()
+        more = (*map(decimals, to_truth), _signed(to_truth[1] - to_truth[0])) if dice else ()
         shown.add_row(name, decimals(both, 4), *more)
 
     for name, value in agreement.items():
-        add(name, value, dice.get(name, ()))
+        add(name, value, dice.get(name, (np.nan, np.nan)))
     if len(agreement) > 1:
         shown.add_section()
         add("mean of structures", _mean(agreement.values()), [_mean(pair[n] for pair in dice.values()) for n in range(2)] if dice else ())
@@ -116,6 +119,10 @@ def sentence(done: Quantised) -> str:
     of = "others than the bounds were found on" if done.cost["measured_on_others"] else "the bounds were found on the same ones"
     return (f"{rounded:.2f} s a scan instead of {plain:.2f} s ({plain / max(rounded, 1e-9):.1f} times as fast); masks agree at a mean Dice of "
             f"{decimals(_mean(done.cost['agreement'].values()), 4)} ({done.cost['measured_on']} scans, {of})")  # fmt: skip
+
+
+def _signed(difference: float) -> str:
+    return f"{difference:+.4f}" if np.isfinite(difference) else "–"
 
 
 def _mean(values: Iterable[float]) -> float:
@@ -131,8 +138,8 @@ def _parted(manifest: Manifest, cases: int, seed: int) -> tuple[Manifest, Manife
     return looked_at, others if len(others) >= len(looked_at) else manifest
 
 
-def _bounded(bundle: Bundle, looked_at: Manifest, seed: int, progress: Progress) -> Bundle:
-    """The bundle with bounds of every member."""
+def _bounded(bundle: Bundle, looked_at: Manifest, seed: int, progress: Progress) -> tuple[Bundle, list[str]]:
+    """The bundle with bounds of every member, and the scans that could not be looked at."""
     from contextlib import ExitStack
 
     import torch
@@ -146,37 +153,47 @@ def _bounded(bundle: Bundle, looked_at: Manifest, seed: int, progress: Progress)
     modules = [*(module for module, _ in engine.members), *(() if engine.first is None else (module for module, _ in engine.first.members))]
     ordered = sorted(bundle.members, key=lambda member: member.first_stage)  # stable: as the engines have them
     draws = np.random.default_rng(seed)
+
+    def look(case: Case) -> None:
+        ready = predictor.make_ready(predict_step.read_scan(case, looked_at), bundle.plan)
+        for own, window in predictor.drawn_windows(ready, engine, draws):
+            for module, _ in own.members:
+                infer.logits_of(module, window, own.plan.dims, own.dtype)
+
     with ExitStack() as stack:
         watches = [stack.enter_context(int8.Watch(module, seed)) for module in modules if isinstance(module, nn.Module)]
-        for done, case in enumerate(looked_at):
-            progress("look", done, len(looked_at), case.id)
-            ready = predictor.make_ready(predict_step.read_scan(case, looked_at), bundle.plan)
-            for own, window in predictor.drawn_windows(ready, engine, draws):
-                for module, _ in own.members:
-                    infer.logits_of(module, window, own.plan.dims, own.dtype)
-    progress("look", len(looked_at), len(looked_at), "")
+        names = [case.id for case in looked_at]
+        outcomes = batch.run(look, looked_at.cases, names=names, workers=1, progress=partial(progress, "look"))
+    unread = [str(o.error) for o in outcomes if o.error is not None]
+    if len(unread) == len(names):
+        raise InputError(f"none of {len(names)} scans could be looked at; the first: {unread[0]}")
     found = {member.name: watch.bounds() for member, watch in zip(ordered, watches, strict=True)}
     if not all(found.values()):
         raise UsageError(f"this model has no convolution of at least {int8.FEW_INPUTS} feature maps: 8-bit integers would gain nothing")
-    return replace(bundle, members=tuple(replace(member, bounds=found[member.name]) for member in bundle.members))
+    return replace(bundle, members=tuple(replace(member, bounds=found[member.name]) for member in bundle.members)), unread
 
 
-def _measured(bundle: Bundle, manifest: Manifest, truth: Path | None, folder: Path, progress: Progress) -> tuple[dict[str, Any], tuple[str, ...]]:
-    """What rounding costs and gains, and the scans that failed."""
-    seconds, failures = {}, []
+def _measured(bundle: Bundle, manifest: Manifest, truth: Path | None, folder: Path, progress: Progress) -> tuple[dict[str, Any], list[str]]:
+    """What rounding costs and gains, and what failed."""
+    seconds: dict[str, float] = {}
+    failures: list[str] = []
     for precision in (PLAIN, ROUNDED):
         outcomes = predict_step.predict_cases(
             bundle, manifest, folder / precision, model=folder / "model", device="cpu", precision=precision,
             progress=partial(progress, f"delineate, {precision}"))  # fmt: skip
-        failures += [str(o.error) for o in outcomes if o.error is not None and str(o.error) not in failures]
+        failures += [str(o.error) for o in outcomes if o.error is not None]
         spent = [o.value["seconds"]["infer_and_restore"] for o in outcomes if o.value is not None]
         if not spent:
             raise InputError(f"none of {len(manifest)} scans could be delineated; the first: {failures[0]}")
         seconds[precision] = round(median(spent), 4)
-    agreement = _dice(bundle, folder / ROUNDED, folder / PLAIN)
-    of_truth = {} if truth is None else {precision: _dice(bundle, folder / precision, truth) for precision in (PLAIN, ROUNDED)}
-    both = {name: [of_truth[p][name] for p in (PLAIN, ROUNDED)] for name in agreement} if of_truth else {}
-    return {"measured_on": len(spent), "agreement": agreement, "dice": both, "seconds": [seconds[PLAIN], seconds[ROUNDED]]}, tuple(failures)
+    agreement, to_truth = _dice(bundle, folder / ROUNDED, folder / PLAIN), {}
+    if truth is not None:
+        try:
+            plain, rounded = (_dice(bundle, folder / precision, truth) for precision in (PLAIN, ROUNDED))
+            to_truth = {name: [plain[name], rounded[name]] for name in agreement if name in plain}
+        except DelineateError as error:  # masks of other scans: that must not cost the model
+            failures.append(str(error))
+    return {"measured_on": len(spent), "agreement": agreement, "dice": to_truth, "seconds": [seconds[PLAIN], seconds[ROUNDED]]}, failures
 
 
 def _dice(bundle: Bundle, prediction: Path, truth: Path) -> dict[str, float]:
