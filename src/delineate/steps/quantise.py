@@ -122,7 +122,7 @@ def sentence(done: Quantised) -> str:
 
 
 def _signed(difference: float) -> str:
-    return f"{difference:+.4f}" if np.isfinite(difference) else "–"
+    return f"{round(difference, 4) + 0.0:+.4f}" if np.isfinite(difference) else "–"  # a sum: -0.0 is no loss
 
 
 def _mean(values: Iterable[float]) -> float:
