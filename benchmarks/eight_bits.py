@@ -17,8 +17,7 @@ from delineate.core.bundle import Bundle
 from delineate.nets.nnunet import read_bundle
 from delineate.steps.quantise import quantise
 from measure import DATA, keep
-
-TRAINED = Path("nnunet_hippocampus") / "nnUNetTrainer__nnUNetPlans__3d_fullres"
+from nnunet_peer import TRAINED
 
 
 def main() -> None:
@@ -34,7 +33,7 @@ def main() -> None:
         model, inputs, truth = a.model, a.inputs, a.truth
         if model is None:
             model = Path(folder) / "nnunet.model"
-            bundle = read_bundle(a.data / TRAINED)
+            bundle = read_bundle(a.data / "nnunet_hippocampus" / TRAINED)
             plain = bundle.plan.replace(inference={**bundle.plan.inference.model_dump(), "mirror": ()})
             Bundle(plain, bundle.members).save(model)
             inputs, truth = sorted((a.data / "hippocampus" / "imagesTr").glob("*.nii.gz"))[: a.scans], a.data / "hippocampus" / "labelsTr"

@@ -29,7 +29,7 @@ atexit.register(lambda: open(os.environ["PEAK_FILE"], "w").write(str(peak_mb()))
 """
 
 
-def child(code: str, *arguments: str, python: Path | None = None) -> dict[str, float]:
+def child(code: str, *arguments: str, python: Path | None = None, environment: dict[str, str] | None = None) -> dict[str, float]:
     """Run ``code`` in a fresh Python (another environment's, if given); seconds of wall clock and peak resident memory in MB of that process alone.
 
     In ``code`` the function ``peak_mb()`` tells the peak so far. A last line of JSON that it prints is added.
@@ -37,7 +37,7 @@ def child(code: str, *arguments: str, python: Path | None = None) -> dict[str, f
     with tempfile.NamedTemporaryFile() as file:
         began = time.perf_counter()
         process = subprocess.run([str(python or sys.executable), "-c", PEAK + code, *arguments], capture_output=True, text=True, check=False,
-                                 env=os.environ | {"PEAK_FILE": file.name})  # fmt: skip
+                                 env=os.environ | (environment or {}) | {"PEAK_FILE": file.name})  # fmt: skip
         taken = time.perf_counter() - began
         if process.returncode:
             raise SystemExit(f"a measured process failed:\n{process.stderr[-3000:]}")

@@ -37,15 +37,12 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=3)
     a = parser.parse_args()
     here = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
-    os.environ |= {"DELINEATE_DATA": str(a.data), "PYTHONPATH": here}
+    always = {"DELINEATE_DATA": str(a.data), "PYTHONPATH": here}
     steps: dict[str, list[float]] = {name: [] for name in WAYS}
     with tempfile.TemporaryDirectory() as work:
         for _ in range(a.runs):
             for name, variables in WAYS.items():
-                os.environ |= variables
-                steps[name].append(child(CODE, work, str(a.minutes))["steps"])
-                for variable in variables:
-                    del os.environ[variable]
+                steps[name].append(child(CODE, work, str(a.minutes), environment=always | variables)["steps"])
                 print(name, steps[name], file=sys.stderr, flush=True)
     first = statistics.median(steps["as OpenMP does"])
     found = {name: {"steps": of, "median": statistics.median(of), "ratio": round(statistics.median(of) / first, 3)} for name, of in steps.items()}

@@ -8,7 +8,7 @@ import json
 import numpy as np
 import pytest
 import torch
-from tests.contracts.test_networks import NETWORKS, each_network, example
+from tests.contracts.test_networks import NETWORKS, each_network, example, needs_openvino
 from tests.nets.test_infer import bundle_of_views
 from tests.plans import small_network, small_plan
 from typer.testing import CliRunner
@@ -29,7 +29,6 @@ from delineate.steps.quantise import quantise
 
 CPU = torch.device("cpu")
 WIDE = {"widths": (16, 24, 32), "classes": 3}
-needs_openvino = pytest.mark.skipif(not compiled.available(), reason="OpenVINO is not installed, or not made for this processor")
 
 
 def scan(seed: int = 0, size: int = 24) -> Volume:
@@ -129,7 +128,6 @@ def test_every_network_becomes_integers(name, monkeypatch):
         assert graph is not None and integers(graph) == len(bounds)
         found = graph(x)
         to_rounded, to_plain = ((found - other).square().mean().sqrt() / expected.std() for other in (rounded, expected))
-        print(name, dtype, float(to_rounded), float(to_plain))
         many = 3 if given.kind in ("denseunet", "quicknat") else 1  # a hundred layers add up; a maximum that moves, moves what is unpooled
         assert to_rounded < 0.1 * many and 0 < to_plain < 0.15 * many
 

@@ -85,7 +85,8 @@ class Bundle:
         for member in self.members:
             view = f"{member.view} first stage" if member.first_stage else member.view
             digest.update(f"{member.name} {view} {member.weight!r} {weights_sha256(member.weights)}".encode())
-            digest.update(weights_sha256(member.bounds).encode() if member.bounds else b"")
+            if member.bounds:
+                digest.update(weights_sha256(member.bounds).encode())
         return digest.hexdigest()[:16]
 
     def save(self, path: str | Path) -> None:
@@ -96,12 +97,15 @@ class Bundle:
         """
         from safetensors.numpy import save
 
+        def packed(arrays: Weights) -> bytes:
+            return save({k: np.asarray(v, order="C") for k, v in arrays.items()})  # scalars stay scalars
+
         files = {"plan.json": self.plan.to_json().encode(), "card.json": json.dumps(self.card, indent=1).encode()}
         members = []
         for m in self.members:
-            for kind, arrays in (("weights", m.weights), ("bounds", m.bounds)):
-                if arrays or kind == "weights":
-                    files[f"{kind}/{m.name}.safetensors"] = save({k: np.asarray(v, order="C") for k, v in arrays.items()})  # scalars stay scalars
+            files[f"weights/{m.name}.safetensors"] = packed(m.weights)
+            if m.bounds:
+                files[f"bounds/{m.name}.safetensors"] = packed(m.bounds)
             members.append({"name": m.name, "fold": m.fold, "weight": m.weight, "view": m.view} | ({"first_stage": True} if m.first_stage else {}))
         head = {
             "delineate_bundle": VERSION,

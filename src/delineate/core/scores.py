@@ -94,8 +94,7 @@ class Scores:
 
     def mean(self, metric: str) -> float:
         """Mean over labels of each label's mean over cases; NaN where nothing is defined."""
-        means = [m for m in (_nanmean(self.values(label, metric)) for label in self.labels) if np.isfinite(m)]
-        return float(np.mean(means)) if means else float("nan")
+        return finite_mean(_nanmean(self.values(label, metric)) for label in self.labels)
 
     def to_csv(self) -> str:
         """One row a score; full precision, so that the summary can be recomputed."""
@@ -162,6 +161,12 @@ def without_nan(data: Any) -> Any:
     if isinstance(data, float | np.floating):
         return float(data) if np.isfinite(data) else None
     return data
+
+
+def finite_mean(values: Iterable[float]) -> float:
+    """Mean of the values that are finite; NaN where none is."""
+    kept = [v for v in values if np.isfinite(v)]
+    return float(np.mean(kept)) if kept else float("nan")
 
 
 def _nanmean(values: np.ndarray[Any, Any]) -> float:

@@ -23,7 +23,7 @@ from ..cohort.pairs import Pair, Pairing, pair
 from ..core.atomic import make_folder, write_text
 from ..core.errors import DelineateError, InputError, LabelError, UsageError
 from ..core.labels import LabelSet
-from ..core.scores import HIGHER, LOWER, NEARER_ZERO, Score, Scores, better_is
+from ..core.scores import HIGHER, LOWER, NEARER_ZERO, Score, Scores, better_is, finite_mean
 from ..metrics import overlap, statistics
 from ..metrics.by_slice import SliceCounts
 from ..metrics.chosen import GROUPS, NOTHING, Chosen
@@ -119,7 +119,7 @@ class Evaluated:
         units = "slices" if self.planar or self.stacked else "cases"
         per_case = self.scores.mean(metric)
         found = {
-            f"{metric}_pooled_over_all_{units}": _mean([m[metric] for m in self.pooled.values() if metric in m]),
+            f"{metric}_pooled_over_all_{units}": finite_mean([m[metric] for m in self.pooled.values() if metric in m]),
             f"{metric}_mean_per_case": per_case,
             f"{metric}_mean_per_slice": per_case if self.slices is None else self.slices.mean(metric),
         }
@@ -342,7 +342,7 @@ def _gather(counted: list[Counted], pairing: Pairing, found: _Resolved, failures
         notes=(*pairing.notes, *notes, *dict.fromkeys(note for c in counted for note in c.notes)),
         chosen=chosen,
         calibration=found.calibration,
-        generalised_dice=_mean([overlap.generalised_dice(c) for c in rows.values()]),
+        generalised_dice=finite_mean([overlap.generalised_dice(c) for c in rows.values()]),
         confusion=found.confusion,
     )
 
@@ -427,8 +427,3 @@ def _give_up(outcomes: list[Any]) -> None:
 
 def _plain(scores: Scores) -> list[dict[str, Any]]:
     return [{"case": r.case, "label": r.label, "metric": r.metric, "value": r.value, "unit": r.unit} for r in scores]
-
-
-def _mean(values: list[float]) -> float:
-    kept = [v for v in values if np.isfinite(v)]
-    return float(np.mean(kept)) if kept else float("nan")

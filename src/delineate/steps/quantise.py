@@ -8,7 +8,7 @@ where there is truth, of either to it. Where scans are few, all are used for bot
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -22,7 +22,7 @@ from ..cohort.layouts import discover
 from ..core.bundle import Bundle
 from ..core.errors import DelineateError, InputError, UsageError
 from ..core.manifest import Case, Manifest
-from ..core.scores import describe, without_nan
+from ..core.scores import finite_mean, without_nan
 from ..show.words import decimals
 from . import batch
 from . import evaluate as evaluate_step
@@ -109,7 +109,7 @@ def table(done: Quantised) -> Table:
         add(name, value, dice.get(name, (np.nan, np.nan)))
     if len(agreement) > 1:
         shown.add_section()
-        add("mean of structures", _mean(agreement.values()), [_mean(pair[n] for pair in dice.values()) for n in range(2)] if dice else ())
+        add("mean of structures", finite_mean(agreement.values()), [finite_mean(pair[n] for pair in dice.values()) for n in range(2)] if dice else ())
     return shown
 
 
@@ -118,16 +118,11 @@ def sentence(done: Quantised) -> str:
     plain, rounded = done.cost["seconds"]
     of = "others than the bounds were found on" if done.cost["measured_on_others"] else "the bounds were found on the same ones"
     return (f"{rounded:.2f} s a scan instead of {plain:.2f} s ({plain / max(rounded, 1e-9):.1f} times as fast); masks agree at a mean Dice of "
-            f"{decimals(_mean(done.cost['agreement'].values()), 4)} ({done.cost['measured_on']} scans, {of})")  # fmt: skip
+            f"{decimals(finite_mean(done.cost['agreement'].values()), 4)} ({done.cost['measured_on']} scans, {of})")  # fmt: skip
 
 
 def _signed(difference: float) -> str:
     return f"{round(difference, 4) + 0.0:+.4f}" if np.isfinite(difference) else "–"  # a sum: -0.0 is no loss
-
-
-def _mean(values: Iterable[float]) -> float:
-    """NaN left out; NaN where nothing else is there."""
-    return float(describe(np.array(list(values), dtype=float))["mean"])
 
 
 def _parted(manifest: Manifest, cases: int, seed: int) -> tuple[Manifest, Manifest]:
@@ -200,7 +195,7 @@ def _dice(bundle: Bundle, prediction: Path, truth: Path) -> dict[str, float]:
     """Mean Dice over cases by structure."""
     scored = evaluate_step.evaluate(prediction, truth, surfaces=None)
     names = {label.value: label.name for label in scored.labels}  # a cohort may call them otherwise
-    return {label.name: describe(scored.scores.values(names[label.value], "dice"))["mean"] for label in bundle.labels if label.value in names}
+    return {label.name: finite_mean(scored.scores.values(names[label.value], "dice")) for label in bundle.labels if label.value in names}
 
 
 def _truth_of(inputs: Sequence[str | Path], given: str | Path | None) -> Path | None:

@@ -19,6 +19,7 @@ from ..cohort.pairs import Pair, Pairing, match_names
 from ..core.errors import DelineateError, InputError, LayoutError
 from ..core.labels import LabelSet
 from ..core.manifest import Source
+from ..core.scores import finite_mean
 from ..show.words import decimals
 from .batch import run, workers_for
 from .masks import Reading, read_masks
@@ -134,8 +135,7 @@ def _chosen(dices: dict[str, dict[str, float]], most: int | None) -> set[str]:
 
 
 def _mean(dice: dict[str, float]) -> float:
-    kept = [v for v in dice.values() if np.isfinite(v)]
-    return float(np.mean(kept)) if kept else float("nan")
+    return finite_mean(dice.values())
 
 
 def _title(case: str, dice: dict[str, float]) -> str:
