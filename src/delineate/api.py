@@ -32,8 +32,10 @@ class Model:
     """A bundle and, once asked to predict, its networks on a device."""
 
     def __init__(self, bundle: Bundle, device: str = "auto", graphs: Path | None = None, precision: str = "auto"):
+        from .nets.devices import refuse_unknown
         from .steps.predict import PRECISIONS
 
+        refuse_unknown(device)
         if precision not in PRECISIONS:
             raise UsageError(f"allowed are {', '.join(PRECISIONS)}, not {precision!r}")
         self.bundle = bundle
@@ -52,19 +54,21 @@ class Model:
         return self.bundle.id
 
     def _engine(self, views: tuple[str, ...] = ()) -> Any:
-        from .nets.infer import DTYPES, Engine, choose_device
+        from .nets.devices import choose_device
+        from .nets.infer import DTYPES, Engine
 
         if views not in self._engines:
             self._engines[views] = Engine.from_bundle(self.bundle, choose_device(self._device), DTYPES[self._precision], views, graphs=self._graphs)
         return self._engines[views]
 
-    def predict(self, volume: Volume, *, mirror: bool = False, views: Sequence[str] = (), samples: int = 0, seed: int = 0,
+    def predict(self, volume: Volume, *, mirror: bool | None = None, views: Sequence[str] = (), samples: int = 0, seed: int = 0,
                 channels: Sequence[str] | None = None, probabilities: bool = False) -> Prediction:  # fmt: skip
         """Delineate one scan, on exactly its grid.
 
         Args:
             volume: (I, J, K) or (C, I, J, K) with the model's channels; see ``read``.
-            mirror: average over mirror images along the axes that training mirrored; slower, often a little better.
+            mirror: True averages over mirror images along the axes that training mirrored (slower, often a little better), False never
+                does, None does what the model's plan says.
             views: only these views ("axial", "coronal", "sagittal") of a model that has several; all where empty.
             samples: so many Monte-Carlo dropout samples; ``uncertainty`` of the result says how far they agree, structure by structure.
             seed: of the samples.
@@ -78,9 +82,7 @@ class Model:
         from .nets import predictor
         from .steps.predict import measured
 
-        inference = self.bundle.plan.inference
-        if mirror:
-            inference = inference.model_copy(update={"mirror": self.bundle.plan.augmentation.mirror})
+        inference = predictor.with_mirroring(self.bundle.plan, mirror)
         drawn = predictor.Samples(samples, str(seed))
         present = None if channels is None else self._present(channels)
         found = measured(predictor.predict(volume, self._engine(tuple(views)), self.bundle.id, inference, samples=drawn, present=present,
@@ -100,11 +102,11 @@ def load(path: str | Path, device: str = "auto", precision: str = "auto") -> Mod
     """Load and verify a model; no code in it is run, and no network is built before the first prediction.
 
     Args:
-        device: "auto", "cpu" or "cuda".
+        device: "auto", "cpu", "cuda" or "cuda:N".
         precision: "auto" (half where the device has units for it), "float32", or "int8" of a model that ``quantise`` made ready for it.
 
     Raises:
-        InputError: no such file. BundleError: damaged, changed, or not a model. UsageError: another precision.
+        InputError: no such file. BundleError: damaged, changed, or not a model. UsageError: another device or precision.
     """
     return Model(Bundle.load(path), device, graphs_beside(path), precision)
 

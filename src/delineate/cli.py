@@ -25,7 +25,7 @@ DESCRIPTION = typer.Option(help="YAML file that describes a layout of your own (
 LABELS = typer.Option(help="YAML file that names, merges or selects structures.")
 PATIENT = typer.Option(help="Regular expression with one group that finds the patient in a case's id.")
 RECIPE = typer.Option(help="A known system to reproduce: liver-ct-unet3d, brain-quicknat, liver-mr-unet2d, liver-ct-unet2d or brats-vnet.")
-DEVICE = typer.Option(help="auto, cpu or cuda.")
+DEVICE = typer.Option(help="auto, cpu, cuda or cuda:N.")
 
 
 def _say_version(asked: bool) -> None:
@@ -65,8 +65,10 @@ def check(
 
     if draft is not None:
         from .cohort.description import draft as write_draft
+        from .cohort.originals import originals_in
         from .core import atomic
 
+        originals_in(data).refuse([draft])
         atomic.write_text(draft, write_draft(data))
         typer.echo(f"a first description is in {draft}; edit it and pass it with --description")
         return
@@ -106,13 +108,17 @@ def plan(
 ) -> None:
     """Derive a plan from DATA and this machine, with the reason for each choice; edit it and pass it to `train --plan`."""
     from .cohort.layouts import find
+    from .cohort.originals import originals
     from .core import atomic
+    from .nets.devices import choose_device
     from .recipes import find_recipe
     from .steps import plan as step
 
+    choose_device(device)  # refused before the cohort is read
     chosen = None if recipe is None else find_recipe(recipe)
     with _bar() as tell:
         manifest = find(data, layout=layout, description=description, labels=labels, patient=patient)
+        originals([manifest], [data if data.is_file() else None, description, labels]).refuse([out])
         if chosen is not None:
             manifest = chosen.adapt(manifest, labels is not None)
         found = step.fingerprint(manifest, progress=lambda done, total, name: tell("read", done, total, name))
@@ -180,8 +186,19 @@ def train(
 @app.command()
 def predict(
     model: Annotated[Path, typer.Argument(help="The model.", metavar="MODEL")],
-    inputs: Annotated[list[Path], typer.Argument(help="Files, DICOM folders, folders of cases, or manifests.", metavar="INPUT...")],
     out: Annotated[Path, typer.Option("-o", "--out", help="Folder for CASE.nii.gz and predictions.json.")],
+    inputs: Annotated[
+        list[Path] | None,
+        typer.Argument(help="Files, DICOM folders, folders of cases, or manifests; none where --channels names files.", metavar="[INPUT...]"),
+    ] = None,
+    channels: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--channels",
+            help="Which file is which channel of the model, such as flair=a.nii.gz,t1=b.nii.gz; with INPUT what it calls each, such as flair=t2f.",
+            metavar="NAME=FILE,...",
+        ),
+    ] = None,
     device: Annotated[str, DEVICE] = "auto",
     mirror: Annotated[bool | None, typer.Option("--mirror/--no-mirror", help="Average over mirror images: slower, often a little better.")] = None,
     form: Annotated[str, typer.Option("--format", help="nii.gz, nii, nrrd, mha or png.")] = "nii.gz",
@@ -222,8 +239,10 @@ def predict(
     with _bar() as tell:
         done = step.predict(
             model,
-            list(inputs),
+            inputs or [],
             out,
+            stated=parse_channels(channels or []),
+            say=_say,
             device=device,
             mirror=mirror,
             form=form,
@@ -242,7 +261,7 @@ def predict(
             probabilities=probabilities,
             progress=lambda n, total, name: tell("predict", n, total, name),
         )
-    typer.echo(f"{len(done.outcomes) - len(done.failures)} of {len(done.outcomes)} cases written to {done.out}")
+    typer.echo(f"{len(done.written)} of {len(done.outcomes)} cases written to {done.out}")
     _report_failures([str(o.error) for o in done.failures])
 
 
@@ -611,6 +630,24 @@ def parse_bytes(text: str) -> int:
     if found is None or float(found[1]) == 0:
         raise UsageError(f"an amount of memory is written like 4G or 500M, found {text!r}")
     return int(float(found[1]) * 1024 ** " KMGT".index(found[2].upper() or " "))
+
+
+def parse_channels(texts: Sequence[str]) -> dict[str, str]:
+    """{"flair": "a.nii.gz", "t1": "b.nii.gz"} of ["flair=a.nii.gz,t1=b.nii.gz"]; a comma in a file's name is part of it.
+
+    Raises:
+        UsageError: of another form, or a name given twice.
+    """
+    from .core.errors import UsageError
+
+    found: dict[str, str] = {}
+    for part in (part for text in texts for part in re.split(r",(?=[^,=/]+=)", text)):
+        name, _, value = (word.strip() for word in part.partition("="))
+        if not name or not value or name in found:
+            problem = f"gives {name} twice" if name in found else f"is written like flair=a.nii.gz,t1=b.nii.gz, found {part!r}"
+            raise UsageError(f"--channels {problem}")
+        found[name] = value
+    return found
 
 
 def parse_spacing(text: str) -> tuple[float, ...]:

@@ -8,7 +8,18 @@ import numpy as np
 import pytest
 
 from delineate.core.errors import InputError
-from delineate.core.scores import Score, Scores, describe, without_nan
+from delineate.core.scores import (
+    HIGHER,
+    LOWER,
+    NEARER_ZERO,
+    NO_JUDGEMENT,
+    Score,
+    Scores,
+    better_is,
+    describe,
+    judged,
+    without_nan,
+)
 
 NAN = float("nan")
 ROWS = (
@@ -74,3 +85,38 @@ def test_an_infinite_distance_has_its_rank_and_no_part_in_the_mean():
     found = describe(np.array([1.0, 3.0, np.inf, NAN]))
     assert (found["n"], found["undefined"], found["infinite"], found["mean"], found["median"], found["max"]) == (3, 1, 1, 2.0, 3.0, np.inf)
     assert describe(np.array([np.inf, np.inf, np.inf]))["median"] == describe(np.array([np.inf]))["mean"] == np.inf
+
+
+@pytest.mark.parametrize(
+    ("metric", "direction"),
+    [
+        ("dice", HIGHER),
+        ("dice_mean_per_case", HIGHER),
+        ("surface_dice_0.5mm_of_voxels", HIGHER),
+        ("hd95", LOWER),
+        ("hd95_pooled_of_inner_voxels_mm", LOWER),
+        ("absolute_volume_difference_percent", LOWER),
+        ("volume_difference_percent", NEARER_ZERO),
+        ("volume_truth_ml", None),
+    ],
+)
+def test_which_way_is_better_goes_by_the_words_with_which_a_name_begins(metric, direction):
+    assert better_is(metric) == direction
+    judged([metric])
+
+
+@pytest.mark.parametrize(
+    "metric",
+    ["dicey", "volume", "volume_ml", "volume_differences", "hd950_mm", "lesion", "_dice", "di", ""],
+)
+def test_a_name_that_only_looks_like_a_metrics_is_unknown(metric):
+    assert better_is(metric) is None
+    with pytest.raises(TypeError, match=f"it says nothing of {metric}$"):
+        judged(["dice", metric])
+
+
+def test_the_longest_entry_counts(monkeypatch):
+    directions = {"a": HIGHER, "a_b": NO_JUDGEMENT, "a_b_c": LOWER}
+    monkeypatch.setattr("delineate.core.scores.DIRECTIONS", directions)
+    found = [better_is(metric) for metric in ("a_c", "a_b", "a_b_d", "a_b_c_d", "b")]
+    assert found == [HIGHER, None, None, LOWER, None]

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import importlib.util
 import math
+import sys
 
 import pytest
 import torch
@@ -471,3 +473,98 @@ def test_deep_supervision_halves_the_weight_of_every_level():
     assert float(losses.deeply_supervised(outputs, target, Loss())) == pytest.approx(float(expected), rel=1e-12)
     assert torch.equal(losses.deeply_supervised(outputs, one_hot(target, 3), Loss()), losses.deeply_supervised(outputs, target, Loss()))
     assert torch.equal(losses.deeply_supervised(outputs[0], target, Loss()), levels[0])
+
+
+# ---- a forgotten part of a term ----
+
+
+def imported_anew(monkeypatch):
+    """The source of ``losses`` once more, as a module of another name."""
+    spec = importlib.util.spec_from_file_location("delineate.learn.losses_anew", losses.__file__)
+    module = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, spec.name, module)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_a_field_of_a_loss_that_is_neither_term_nor_setting_is_refused_at_once():
+    with pytest.raises(TypeError, match=r"Hinged names each field once, .* found 'hinge' 0 times"):
+
+        class Hinged(Loss):
+            hinge: float = 0.0
+
+
+def test_a_field_that_is_term_and_setting_is_refused():
+    with pytest.raises(TypeError, match="found 'hinge' 2 times"):
+
+        class Hinged(Loss):
+            TERMS = (*Loss.TERMS, "hinge")
+            SETTINGS = (*Loss.SETTINGS, "hinge")
+            hinge: float = 0.0
+
+
+@pytest.mark.parametrize("table", ["TERMS", "SETTINGS"])
+def test_a_declared_name_that_is_no_field_is_refused(table):
+    with pytest.raises(TypeError, match="Hinged has no field 'hinge'"):
+        type("Hinged", (Loss,), {table: (*getattr(Loss, table), "hinge"), "__module__": __name__})
+
+
+def test_a_declared_term_that_nobody_computes_is_refused_and_not_left_out():
+    class Hinged(Loss):
+        TERMS = (*Loss.TERMS, "hinge")
+        hinge: float = 0.0
+
+    x, target = scene((2, 3, 4, 3))
+    for loss in (Hinged(hinge=1), Hinged(dice=0, cross_entropy=0, hinge=1)):
+        with pytest.raises(ValueError, match="Hinged has the terms hinge"):
+            losses.combined(x, target, loss)
+        with pytest.raises(ValueError, match="hinge"):
+            losses.deeply_supervised([x], target, loss)
+
+
+def test_a_further_setting_changes_nothing():
+    class Named(Loss):
+        SETTINGS = (*Loss.SETTINGS, "name")
+        name: str = ""
+
+    x, target = scene((2, 3, 4, 3))
+    plain = losses.combined(x, target, Loss(focal=1))
+    assert torch.equal(losses.combined(x, target, Named(focal=1)), plain)
+
+
+def test_a_loss_of_no_term_is_refused():
+    with pytest.raises(ValueError, match="all loss weights are zero"):
+        Loss(**dict.fromkeys(Loss.TERMS, 0))
+
+
+@pytest.mark.parametrize(
+    ("terms", "lacking"),
+    [((*Loss.TERMS, "hinge"), "hinge"), (Loss.TERMS[:-1], Loss.TERMS[-1])],
+)
+def test_importing_losses_with_a_term_missing_on_either_side_raises(terms, lacking, monkeypatch):
+    imported_anew(monkeypatch)
+    monkeypatch.setattr(Loss, "TERMS", terms)
+    with pytest.raises(ImportError, match=f"lacks the term {lacking}$"):
+        imported_anew(monkeypatch)
+
+
+@pytest.mark.parametrize("term", Loss.TERMS)
+def test_every_term_alone_costs_something_and_weighs_what_the_plan_says(term):
+    x, target = scene((2, 3, 4, 3))
+    nothing = dict.fromkeys(Loss.TERMS, 0)
+    once = losses.combined(x, target, Loss(**nothing | {term: 1}))
+    thrice = losses.combined(x, target, Loss(**nothing | {term: 3}))
+    assert float(once) > 1e-3
+    assert float(thrice) == pytest.approx(3 * float(once), rel=1e-12)
+
+
+def test_the_fast_way_is_taken_for_dice_and_cross_entropy_alone(monkeypatch):
+    x, target = scene((2, 3, 4, 3))
+    taken = []
+    monkeypatch.setattr(losses._DiceAndCrossEntropy, "apply", lambda *_: taken.append(True))
+    for loss in (Loss(), Loss(dice=0), Loss(cross_entropy=0), Loss(background=True, boundary=1)):
+        losses.combined(x, target, loss)
+    assert len(taken) == 4
+    for name in ("generalised_dice", "tversky", "binary_cross_entropy", "focal", "squared"):
+        losses.combined(x, target, Loss(**{name: 1}))
+    assert len(taken) == 4

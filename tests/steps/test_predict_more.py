@@ -188,7 +188,7 @@ LAYOUTS = {
 def test_a_lacking_channel_is_refused_by_name_or_allowed(tmp_path, files):
     data = folder_of(tmp_path / "data", files)
     path = model(tmp_path / "m.model")
-    manifest = gather([data], Bundle.load(path))
+    manifest = gather([data], Bundle.load(path)).manifest
     assert [(c.id, [s == ABSENT for s in c.images]) for c in manifest] == [("p1", [False, False]), ("p2", [False, True])]
     assert "flair" in Path(manifest.cases[0].images[0].path).name.lower() and "t1c" in Path(manifest.cases[0].images[1].path).name.lower()
     refused = predict(path, [data], tmp_path / "o", device="cpu")
@@ -205,7 +205,7 @@ def test_a_lacking_channel_is_refused_by_name_or_allowed(tmp_path, files):
 def test_files_given_one_by_one_are_put_together(tmp_path):
     data = folder_of(tmp_path / "data", {"p1_flair": 1, "p1_t1c": 2, "p2_t1c": 3})
     bundle = Bundle.load(model(tmp_path / "m.model"))
-    manifest = gather([data / "p2_t1c.nii.gz", data / "p1_t1c.nii.gz", data / "p1_flair.nii.gz"], bundle)
+    manifest = gather([data / "p2_t1c.nii.gz", data / "p1_t1c.nii.gz", data / "p1_flair.nii.gz"], bundle).manifest
     assert [(c.id, [Path(s.path).name for s in c.images]) for c in manifest] == [
         ("p2", ["", "p2_t1c.nii.gz"]),
         ("p1", ["p1_flair.nii.gz", "p1_t1c.nii.gz"]),
@@ -218,7 +218,7 @@ def test_a_case_that_its_layout_drops_is_seen(tmp_path):
     for n in (1, 2):
         scan(data / f"labelsTr/p{n}.nii.gz", np.zeros((20, 18, 16), np.uint8))
     (data / "dataset.json").write_text(json.dumps({"channel_names": {"0": "Flair", "1": "T1c"}, "labels": {"background": 0, "a": 1, "b": 2}}))
-    manifest = gather([data], Bundle.load(model(tmp_path / "m.model")))
+    manifest = gather([data], Bundle.load(model(tmp_path / "m.model"))).manifest
     assert [(c.id, [s == ABSENT for s in c.images]) for c in manifest] == [("p1", [False, False]), ("p2", [True, False])]
 
 
@@ -267,9 +267,9 @@ def test_brats_with_one_modality(real_data, tmp_path):
         (tmp_path / "data" / case.name).mkdir(parents=True)
         for kind in ("Flair", "T1c")[: 2 - n]:
             (tmp_path / "data" / case.name / f"{kind}_subtrMeanDivStd.nii.gz").symlink_to(case / f"{kind}_subtrMeanDivStd.nii.gz")
-    manifest = gather([tmp_path / "data"], Bundle.load(model(tmp_path / "m.model")))
+    manifest = gather([tmp_path / "data"], Bundle.load(model(tmp_path / "m.model"))).manifest
     assert [(c.id, len([s for s in c.images if s != ABSENT])) for c in manifest] == [("brats_2013_pat0003_1", 2), ("brats_2013_pat0004_1", 1)]
-    whole = gather([source], Bundle.load(tmp_path / "m.model"))
+    whole = gather([source], Bundle.load(tmp_path / "m.model")).manifest
     assert [Path(s.path).name for c in whole for s in c.images] == ["Flair_subtrMeanDivStd.nii.gz", "T1c_subtrMeanDivStd.nii.gz"] * 4
 
 
@@ -289,16 +289,17 @@ def test_the_next_scan_is_read_while_one_is_delineated(tmp_path, monkeypatch):
     monkeypatch.setattr(predict_step, "read_image", slow)
     monkeypatch.setattr(predictor, "make_ready", lambda volume, plan, present, skip_air: f"{volume} ready")
     manifest, threads = Manifest(cases, ("MR",), LabelSet.from_names({1: "x"})), torch.get_num_threads()
-    ahead = predict_step._Ahead(manifest, small_plan(), predict_step.Options())
-    assert ahead(cases[0]) == "a ready" and ahead(cases[1]) == "b ready"
+    bundle = Bundle.load(model(tmp_path / "m.model", ("MR",), drop_channel_p=0))
+    ahead = predict_step._Ahead(manifest, bundle, predict_step.Options())
+    assert ahead(cases[0]).ready == "a ready" and ahead(cases[1]).ready == "b ready"
     with pytest.raises(InputError, match="broken"):
         ahead(cases[2])
-    assert ahead(cases[3]) == "d ready"
+    assert ahead(cases[3]).ready == "d ready"
     ahead.close()
     assert read == names and torch.get_num_threads() == threads
     read.clear()
-    alone = predict_step._Ahead(manifest, small_plan(), predict_step.Options(ram_bytes=1))
-    assert alone(cases[1]) == "b ready"
+    alone = predict_step._Ahead(manifest, bundle, predict_step.Options(ram_bytes=1))
+    assert alone(cases[1]).ready == "b ready"
     alone.close()
     assert read == ["b"]
 

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from ..core.errors import DelineateError, GeometryError, InputError, LabelError
 from ..core.grid import Grid
+from ..core.labels import as_whole_numbers
 from ..core.manifest import Case, Manifest, Source
 from ..core.volume import Volume, stack_channels
 from ..formats import files
@@ -101,7 +102,7 @@ def _merged(raw: list[tuple[Source, Volume]], manifest: Manifest) -> NDArray[Any
             source, volume = masks[name]
             if not volume.grid.matches(first.grid, TOLERANCE_MM):
                 raise GeometryError(f"masks do not stand on one grid: {difference(volume.grid, first.grid)}", path=source.path)
-            out[volume.array > 0] = value
+            out[as_whole_numbers(volume.array, source.path) > 0] = value
     return out
 
 

@@ -1,4 +1,4 @@
-"""Which channels of a model a scan has: by the channels' names, whatever the case of their letters.
+"""Which channels of a model a scan has: by the channels' names and what they mean (``core.terms``), or as a user states it.
 
 Cohorts of several modalities keep a file each: ``CASE/flair.nii.gz``, ``CASE/CASE_t1c.nii.gz``, or flat ``CASE_flair.nii.gz``. What a
 cohort's layout drops as incomplete must be seen here, so that a scan that lacks a channel is refused by its name, or
@@ -13,13 +13,16 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
-from ..core.errors import InputError, LayoutError
+from ..core.errors import InputError, LayoutError, UsageError
 from ..core.manifest import ABSENT, Case, Manifest, Source
+from ..core.terms import channel_of, channel_spans, match_channels, may_be, number_of_channel
 from ..formats.files import is_image, stem
 from .findings import Found
-from .tree import Tree, source
+from .tree import IMAGE_ENDINGS, Tree, shared_start, source
 
+Numbered = Literal["", "files", "one file"]  # how the channels of a training were told apart where they had no names
 _TRUTH = re.compile(r"(?i)(?<![a-z0-9])(seg|segmentation|mask|masks|label|labels|gt|truth|ground_?truth|pred|prediction)(?![a-z0-9])")
 
 
@@ -39,7 +42,7 @@ def grouped(paths: Iterable[Path], wanted: Sequence[str]) -> list[Case]:
     Raises:
         LayoutError: two files for one channel of one scan.
     """
-    told = [(Path(os.path.abspath(path)), found) for path in paths if (found := _channel_of(stem(path), wanted)) and is_image(path)]
+    told = [(Path(os.path.abspath(path)), found) for path in paths if (found := _channel_of(stem(path), wanted)) and _may_be_image(path)]
     bare = Counter((path.parent, index) for path, (index, before, _) in told if not before)
     several = {folder for (folder, _), count in bare.items() if count > 1}
     scans: dict[tuple[Path, str], dict[int, Path]] = {}
@@ -54,19 +57,21 @@ def grouped(paths: Iterable[Path], wanted: Sequence[str]) -> list[Case]:
     ]
 
 
+def _may_be_image(path: Path) -> bool:
+    """Whether the name or the content is that of an image; one that is damaged must stay in sight, to fail under its own name."""
+    return path.name.lower().endswith(IMAGE_ENDINGS) or is_image(path)
+
+
 def _channel_of(name: str, wanted: Sequence[str]) -> tuple[int, str, str] | None:
     """(index of the channel that ``name`` tells, what stands before it, and after); None for a mask, or where it tells none or several."""
     if _TRUTH.search(name):
         return None
-    spans: list[tuple[int, int, int]] = []
-    for index in sorted(range(len(wanted)), key=lambda n: -len(wanted[n])):  # T1_Gd before T1
-        for match in re.finditer(rf"(?i)(?<![a-z0-9]){re.escape(wanted[index])}(?![a-z0-9])", name):
-            if all(match.end() <= low or match.start() >= high for low, high, _ in spans):
-                spans.append((match.start(), match.end(), index))
-    if len({index for _, _, index in spans}) != 1:
+    identities = [channel_of(channel) for channel in wanted]
+    spans = [span for span in channel_spans(name, wanted) if identities.count(span[2]) == 1]
+    if len({identity for _, _, identity in spans}) != 1:
         return None
-    start, stop, index = max(spans)
-    return index, name[:start].strip("_.- "), name[stop:].strip("_.- ")
+    start, stop, identity = max(spans)
+    return identities.index(identity), name[:start].strip("_.- "), name[stop:].strip("_.- ")
 
 
 def incomplete(found: Found) -> list[Case]:
@@ -80,24 +85,122 @@ def incomplete(found: Found) -> list[Case]:
     return cases
 
 
-def in_order(case: Case, channels: Sequence[str], wanted: Sequence[str]) -> Case:
-    """The case with its channels, called ``channels``, in the order of ``wanted``: by name where the names agree, else in order.
+def in_order(case: Case, channels: Sequence[str], wanted: Sequence[str], numbered: Numbered = "") -> Case:
+    """The case with its channels, called ``channels``, in the order of ``wanted``.
 
-    A channel of ``wanted`` that the cohort does not have at all becomes ``ABSENT`` where the others agree by name.
+    A channel is found by its name, else by its identity (``core.terms``); order alone is no evidence. Where the cohort's channels
+    have numbers instead of names (``CASE_0000``, or places in one file), they are taken in order by a model that was trained on such.
+
+    Args:
+        numbered: how the channels of the model's training were told apart, where by numbers.
+
+    Returns:
+        The case with a source for each channel. Of files with a channel each, one that the cohort does not have at all becomes
+        ``ABSENT`` where others agree.
 
     Raises:
-        InputError: they agree neither by name nor in number.
+        InputError: the channels cannot be told; both sides are listed.
     """
-    known, asked = [name.lower() for name in channels], [name.lower() for name in wanted]
-    a_file_each = len(case.images) == len(channels)
-    if a_file_each and set(asked) <= set(known):
-        return replace(case, images=tuple(case.images[known.index(name)] for name in asked))
-    if len(channels) == len(wanted) or len(case.images) == len(wanted):
+    a_file_each = len(case.images) == len(channels) and len(channels) > 1
+    at = match_channels(channels, wanted)
+    if None not in at:
+        if at == list(range(len(channels))):
+            return case
+        return replace(case, images=tuple(_channel_at(case, channels, n) for n in at if n is not None))
+    if a_file_each and any(n is not None for n in at):
+        return replace(case, images=tuple(ABSENT if n is None else case.images[n] for n in at))
+    if len(channels) == len(wanted) == 1 and may_be(channels[0], wanted[0]):
         return case
-    if a_file_each and set(known) & set(asked):
-        return replace(case, images=tuple(case.images[known.index(name)] if name in known else ABSENT for name in asked))
-    found = f"found {len(channels)} channel(s) ({', '.join(channels)}), the model takes {len(wanted)} ({', '.join(wanted)})"
-    raise InputError(found, case=case.id, path=case.path)
+    by_number = [number_of_channel(name) for name in channels] == list(range(len(channels)))
+    if by_number and len(channels) == len(wanted) and numbered == ("files" if a_file_each else "one file"):
+        return case
+    raise InputError(_both_sides(channels, wanted), case=case.id, path=case.path)
+
+
+def _channel_at(case: Case, channels: Sequence[str], index: int) -> Source:
+    """Where the channel number ``index`` of the cohort is: a file of its own, or a place in the one file."""
+    return case.images[index] if len(case.images) == len(channels) else replace(case.images[0], channel=index)
+
+
+def _both_sides(channels: Sequence[str], wanted: Sequence[str]) -> str:
+    example = ",".join(f"{name}=..." for name in wanted[:2]) + (",..." if len(wanted) > 2 else "")
+    return (
+        f"found {len(channels)} channel(s) ({', '.join(channels)}), the model takes {len(wanted)} ({', '.join(wanted)}), and the names do not tell "
+        f"which is which; state it: --channels {example} with a file, or one of the names found, for each"
+    )
+
+
+def numbered(manifest: Manifest) -> Numbered:
+    """How the cohort tells its channels apart, where that is by numbers; models keep it, since only they may be given numbers again."""
+    if len(manifest.channels) < 2:
+        return ""
+    if all(len(case.images) == 1 for case in manifest):
+        return "one file"
+    numbers = all(number_of_channel(name) is not None for name in manifest.channels)
+    return "files" if numbers or manifest.layout == "nnunet-raw" else ""
+
+
+def stated(pairs: Mapping[str, str], wanted: Sequence[str]) -> Mapping[int, str]:
+    """Index of the model's channel -> what the user says it is, from ``--channels NAME=VALUE,...``.
+
+    Raises:
+        UsageError: a name that is none of the model's, or one given twice.
+    """
+    found: dict[int, str] = {}
+    for name, value in pairs.items():
+        index = match_channels(wanted, [name])[0]
+        if index is None or index in found:
+            problem = "names no channel of the model" if index is None else "is given twice"
+            raise UsageError(f"--channels: {name!r} {problem}; it takes {', '.join(wanted)}")
+        found[index] = value
+    return found
+
+
+def as_stated(case: Case, channels: Sequence[str], wanted: Sequence[str], said: Mapping[int, str]) -> Case:
+    """The case with its channels, called ``channels``, as the user says; ``ABSENT`` for one of ``wanted`` that is not said.
+
+    Raises:
+        UsageError: what is said is none of ``channels``.
+    """
+    images = []
+    for index in range(len(wanted)):
+        if index not in said:
+            images.append(ABSENT)
+            continue
+        place = match_channels(channels, [said[index]])[0]
+        number = number_of_channel(said[index])
+        if place is None and number is not None:
+            place = next((n for n, name in enumerate(channels) if number_of_channel(name) == number), None)
+        if place is None:
+            raise UsageError(
+                f"--channels: {wanted[index]}={said[index]} is neither a file nor a channel of {case.id}, which has {', '.join(channels)}"
+            )
+        images.append(_channel_at(case, channels, place) if len(channels) > 1 else case.images[0])
+    return replace(case, images=tuple(images))
+
+
+def of_files(said: Mapping[int, str], wanted: Sequence[str]) -> Case:
+    """The one scan whose files the user names, called as its files are but for the channels.
+
+    Raises:
+        InputError: a file that does not exist.
+    """
+    paths = {index: Path(value) for index, value in said.items()}
+    for path in paths.values():
+        if not path.exists() and "#" not in path.name:
+            raise InputError("does not exist", path=path)
+    images = tuple(source(paths[n]) if n in paths else ABSENT for n in range(len(wanted)))
+    name = _common_name([stem(path) for path in paths.values()]) or next(iter(paths.values())).resolve().parent.name or "scan"
+    return Case(name, name, images)
+
+
+def _common_name(names: Sequence[str]) -> str:
+    """What the names begin with, in whole words; "" where that is nothing."""
+    shared = shared_start(names)
+    if shared in names and len(set(names)) == 1:
+        return shared
+    words = re.match(r"(.*)[_.-]", shared)  # up to the last separator: what follows differs, or is the beginning of a channel's name
+    return words[1].strip("_.- ") if words else ""
 
 
 def missing(case: Case, manifest: Manifest) -> tuple[str, ...]:

@@ -19,13 +19,13 @@ CHAOS_MR = ((55, 70, "liver"), (110, 135, "right kidney"), (175, 200, "left kidn
 def chaos(tree: Tree, root: Path) -> Draft | None:
     """``PATIENT/DICOM_anon`` with ``PATIENT/Ground/*.png``; the root itself may be the one patient.
 
-    A truth of one value is the liver (CHAOS CT); the grey ranges of CHAOS MR are recognised in the files.
+    A truth of one value is the liver (CHAOS CT); values that all lie in the grey ranges of CHAOS MR have its meaning.
     """
     alone = _is_chaos_patient(tree, root)
     folders = [root] if alone else [f for f in tree.folders(root) if _is_chaos_patient(tree, f)]
     if not (alone or most(tree, root, folders)):
         return None
-    draft = Draft("chaos", [], ("image",), names=dict.fromkeys((1, 63, 255), "liver"))
+    draft = Draft("chaos", [], ("image",), names=dict.fromkeys((1, 63, 255), "liver"), ranges=chaos_mr_labels())
     for folder in folders:
         series, truth = tree.folder(folder, "DICOM_anon"), tree.folder(folder, "Ground")
         name = Path(os.path.abspath(folder)).name

@@ -52,6 +52,8 @@ class Draft:
         mapping: how label files become structures.
         modality: "" where unknown.
         names: value -> name for values that are derived.
+        ranges: the structures and grey ranges that the layout's masks may have (CHAOS MR); None for every other layout, since
+            grey values alone say nothing of what they mean.
         findings: what was noticed on the way.
         refusal: why the labels cannot be used unless the user chooses some; "" where they can.
     """
@@ -63,6 +65,7 @@ class Draft:
     mapping: LabelMapping = field(default_factory=LabelMapping)
     modality: str = ""
     names: dict[int, str] = field(default_factory=dict)
+    ranges: tuple[LabelSet, LabelMapping] | None = None
     findings: list[Finding] = field(default_factory=list)
     refusal: str = ""
 

@@ -10,6 +10,7 @@ import os
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 from ..core.errors import DelineateError, LayoutError
@@ -223,7 +224,10 @@ def plain_images(tree: Tree, root: Path) -> Draft | None:
 
 
 def _series(draft: Draft, folder: Path, name: str) -> None:
-    found = dicom.find_series(folder)
+    found, others = dicom.find(folder)
+    if not found:
+        kinds = ", ".join(sorted({what for _, what in others})) or "no DICOM image"
+        draft.problem(name, "refused", f"no series can be read in {folder} (found: {kinds})")
     usable = [s for s in found if not dicom.problem_of(s)]
     for series in found:
         if series not in usable:
@@ -240,21 +244,33 @@ def with_channels(draft: Draft) -> Draft:
     """The draft with a channel's name for each channel of a single-file image; the first cases are opened to count them."""
     if not draft.cases or len(draft.channels) > 1:
         return draft
-    path = Path(draft.cases[0].images[0].path)
-    names: list[str] = []
-    try:
-        if path.is_file() and is_raster(path):
-            counts = [_colours(Path(c.images[0].path)) for c in draft.cases[:: max(1, len(draft.cases) // 4)][:4]]
-            names = max(counts, key=len)
-        elif path.is_file():
-            shape = files.describe(path).get("disk_shape", [])
-            count = int(max(shape[3:], default=1))
-            names = [f"channel {n}" for n in range(count)]
-    except DelineateError:
-        return draft  # the doctor will say what is wrong with it
+    spread = draft.cases[:: max(1, len(draft.cases) // 4)][:4]
+    counted = [names for case in spread if (names := _channels_of(case)) is not None]
+    if not counted:  # those can none of them be read, which is found out with each of them
+        counted = list(islice((names for case in draft.cases if (names := _channels_of(case)) is not None), 1))
+    if not counted:
+        return draft
+    if is_raster(Path(draft.cases[0].images[0].path)):
+        names = max(counted, key=len)  # grey pictures are read as colours, not the other way round
+    else:
+        names = max(counted, key=counted.count)
     if len(names) > 1:
         draft.channels = tuple(names)
     return draft
+
+
+def _channels_of(case: Case) -> list[str] | None:
+    """Names of the channels in a case's first file, [] where it has one; None where it cannot be read."""
+    path = Path(case.images[0].path)
+    try:
+        if path.is_dir():
+            return []
+        if is_raster(path):
+            return _colours(path)
+        shape = files.describe(path).get("disk_shape", [])
+    except DelineateError:
+        return None
+    return [f"channel {n}" for n in range(int(max(shape[3:], default=1)))]
 
 
 def _colours(path: Path) -> list[str]:

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from ..core.errors import InputError, LayoutError, UsageError
+from ..core.errors import DelineateError, InputError, LayoutError, UsageError
 from ..core.manifest import Case, Manifest
 from ..formats import dicom, files
 from . import challenges, chaos, folders
@@ -35,6 +35,7 @@ LAYOUTS: tuple[dict[str, Layout], ...] = (
 )  # fmt: skip
 ON_REQUEST: dict[str, Layout] = {"chaos-mr-inphase": chaos.chaos_mr_inphase, "chaos-mr-t2": chaos.chaos_mr_t2}
 NAMES = (*(name for tier in LAYOUTS for name in tier), *ON_REQUEST)
+FEW = 3  # cases that are asked for a fact that all share; the first may be the one that cannot be read
 DEEPEST = 2  # folders below the root that are looked into for one recognisable cohort
 
 
@@ -78,7 +79,11 @@ def discover(root: str | Path, *, layout: str | None = None, description: str | 
         return _from_manifest(written, choice, patient)
     if root.is_file():
         return _finish(folders.with_channels(Draft("file", [Case(files.stem(root), "", (source(root),))])), root, choice, patient)
-    return _finish(folders.with_channels(_recognise(Tree(), root, layout)), root, choice, patient)
+    tree = Tree()
+    draft = folders.with_channels(_recognise(tree, root, layout))
+    for path, kind in tree.skipped.items():
+        draft.note("skipped", f"{path} is {kind} and was skipped; only regular files are opened", path=path)
+    return _finish(draft, root, choice, patient)
 
 
 # ---- recognising ----
@@ -148,7 +153,7 @@ def _finish(draft: Draft, root: Path, choice: Choice | None, patient: str | None
         first = next((f.message for f in draft.findings if f.severity == "error"), "no case was found")
         raise LayoutError(f"no usable case ({draft.layout}): {first}", path=root)
     if not draft.modality:
-        draft.modality = _dicom_fact(draft.cases[0], "modality")
+        draft.modality = next((fact for case in draft.cases[:FEW] if (fact := _dicom_fact(case, "modality"))), "")
     _settle_labels(draft, root, choice)
     cases = _with_patients(draft, patient)
     try:
@@ -194,12 +199,14 @@ def _dicom_fact(case: Case, name: str) -> str:
     """``modality`` or ``patient_id`` of the case's first image where it is DICOM, else ""."""
     image = case.images[0]
     path = Path(image.path)
-    place = path if path.is_dir() else path.parent
-    if path.is_file() and files.detect(path) != "DICOM":
+    try:
+        if path.is_file() and files.detect(path) != "DICOM":
+            return ""
+        if not path.exists() or (path.is_dir() and not Tree().is_dicom(path)):
+            return ""
+        series = [s for s in dicom.find_series(path) if not image.series or s.uid == image.series]
+    except DelineateError:  # one file that cannot be read is found out with its own case, and ends nobody else's
         return ""
-    if path.is_dir() and not Tree().is_dicom(place):
-        return ""
-    series = [s for s in dicom.find_series(path) if not image.series or s.uid == image.series]
     return str(getattr(series[0], name)) if series else ""
 
 

@@ -13,7 +13,7 @@ Everything else is left to a person. Where values are remapped, every label is w
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -134,6 +134,14 @@ def plan_mending(manifest: Manifest, ways: Mapping[str, Sequence[str]], out: str
         if chosen:
             jobs.append(Job(case, header, chosen, str(Path(out).resolve())))
     return jobs
+
+
+def targets(manifest: Manifest, out: str | Path) -> Iterator[Path]:
+    """Every file that mending may write."""
+    folder = Path(out)
+    yield from (folder / name for name in ("changes.json", "manifest.jsonl"))
+    for case in manifest:
+        yield from (folder / part / f"{case.id}.nii.gz" for part in ("images", "labels"))
 
 
 def refuse_originals(manifest: Manifest, out: str | Path) -> None:

@@ -20,7 +20,6 @@ from ..core.errors import DelineateError, InputError, LabelError
 from ..core.labels import LabelMapping, LabelSet, Range, as_whole_numbers, unique_values
 from ..core.manifest import Case, Manifest
 from .cases import read_raw_label
-from .chaos import CHAOS_MR, chaos_mr_labels
 from .findings import Draft
 from .tree import is_raster
 
@@ -47,7 +46,7 @@ class _Seen:
 def derive(draft: Draft) -> None:
     """Set ``draft.labels`` and ``draft.mapping`` from the values in the label files (all, or some spread evenly).
 
-    One value is one structure ("foreground" unless named); the four grey ranges of CHAOS MR are told by their values;
+    One value is one structure ("foreground" unless named); values mean grey ranges only where the layout has some (CHAOS);
     a picture whose edges are smoothed is cut at half; colours each are a structure.
     """
     with_truth = [c for c in draft.cases if c.label]
@@ -115,9 +114,8 @@ def _declared(draft: Draft, seen: _Seen) -> tuple[LabelSet, LabelMapping]:
     if len(values) == 1:
         name = draft.names.get(values[0], "foreground")
         return LabelSet.from_names({1: name}), LabelMapping(values=((values[0], 1),)) if values[0] != 1 else LabelMapping()
-    ranges = {low for v in values for low, high, _ in CHAOS_MR if low <= v <= high}
-    if seen.raster and len(ranges) > 1 and all(any(low <= v <= high for low, high, _ in CHAOS_MR) for v in values):
-        return chaos_mr_labels()
+    if draft.ranges is not None and all(any(r.low <= v <= r.high for r in draft.ranges[1].ranges) for v in values):
+        return draft.ranges
     if seen.raster and len(values) > 8 and sum(n for v, n in seen.values.items() if v > 127) > 0.8 * sum(seen.values.values()):
         draft.note("values", "the masks have smoothed edges; values of 128 and more are the structure, those below are background", low=128)
         return LabelSet.from_names({1: draft.names.get(255, "foreground")}), LabelMapping(ranges=(Range(128, 255, 1),), rest="background")

@@ -1,7 +1,8 @@
 """Looking at folders: what lies in them, which names belong together, and who the patient is.
 
 A ``Tree`` lists each folder once, so that a thousand cases are looked through in one pass over the disk. Names
-starting with "." are not seen, nor the data halves of two-file formats (.raw of MetaImage, .hdr of Analyze).
+starting with "." are not seen, nor the data halves of two-file formats (.raw of MetaImage, .hdr of Analyze). What is neither a file nor a folder
+(a named pipe, a socket, a device) is never opened, and is noted.
 Only ``is_dicom`` opens files, and reads 132 bytes.
 """
 
@@ -14,6 +15,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from ..core.errors import InputError
+from ..core.inputs import special_kind
 from ..core.manifest import Source
 from ..formats.files import natural_key, stem
 
@@ -43,6 +45,7 @@ class Tree:
     """The folders under a root, each listed once."""
 
     def __init__(self) -> None:
+        self.skipped: dict[str, str] = {}  # path -> what it is, of whatever is neither a file nor a folder
         self._seen: dict[str, tuple[list[str], list[str]]] = {}
         self._dicom: dict[str, bool] = {}
 
@@ -54,8 +57,14 @@ class Tree:
             try:
                 with os.scandir(folder) as entries:
                     for entry in entries:
-                        if not entry.name.startswith("."):
-                            (folders if entry.is_dir() else files).append(entry.name)
+                        if entry.name.startswith("."):
+                            continue
+                        if entry.is_dir():
+                            folders.append(entry.name)
+                        elif not entry.is_file() and (kind := special_kind(entry.path)):
+                            self.skipped[entry.path] = kind
+                        else:  # a link to nothing stays: it fails under its own name
+                            files.append(entry.name)
             except OSError as error:
                 raise InputError(f"the folder cannot be read ({error.strerror})", path=folder) from error
             self._seen[key] = (sorted(files, key=natural_key), sorted(folders, key=natural_key))
@@ -146,12 +155,13 @@ def _without_endings(names: Sequence[str]) -> list[str]:
 def _without_common(names: Sequence[str]) -> list[str]:
     if len(names) < 2:
         return list(names)
-    head = re.sub(r"\d+$", "", _shared_start(names))
-    tail = re.sub(r"^\d+", "", _shared_start([n[::-1] for n in names])[::-1])
+    head = re.sub(r"\d+$", "", shared_start(names))
+    tail = re.sub(r"^\d+", "", shared_start([n[::-1] for n in names])[::-1])
     return [name[len(head) : len(name) - len(tail)] for name in names]
 
 
-def _shared_start(names: Sequence[str]) -> str:
+def shared_start(names: Sequence[str]) -> str:
+    """What all the names begin with; there is at least one."""
     first, last = min(names), max(names)
     return first[: next((n for n, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), min(len(first), len(last)))]
 

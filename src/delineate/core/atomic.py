@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from .errors import OutputError
+from .outputs import refuse_originals
 
 
 @contextlib.contextmanager
@@ -24,9 +25,10 @@ def replacing(path: str | Path) -> Iterator[Path]:
     file is removed and what stood under ``path`` before is untouched.
 
     Raises:
-        OutputError: the disk is full, the folder is missing or cannot be written.
+        OutputError: the disk is full, the folder is missing or cannot be written; or a running command reads what stands there.
     """
     target = Path(path)
+    refuse_originals(target)
     temporary = target.with_name(f".{secrets.token_hex(4)}.tmp.{target.name}")
     try:
         with _told_as_output_error(target):

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from . import atomic
 from .errors import BundleError, InputError
+from .inputs import refuse_special, special_kind
 from .labels import LabelSet
 from .plan import Plan
 
@@ -129,6 +130,7 @@ class Bundle:
         path = Path(path)
         if path.is_dir():
             raise BundleError("is a folder, a model is one file", path=path)
+        refuse_special(path)
         try:
             raw = path.read_bytes()
         except OSError as error:
@@ -162,6 +164,8 @@ class Bundle:
     @staticmethod
     def is_bundle(path: str | Path) -> bool:
         """Whether the file looks like a bundle; cheap, does not verify it."""
+        if special_kind(path):
+            return False
         try:
             with Path(path).open("rb") as file:
                 return file.read(64)[30:41] == b"bundle.json"

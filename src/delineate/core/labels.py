@@ -19,6 +19,7 @@ from .errors import LabelError
 
 Side = Literal["left", "right", None]
 BACKGROUND = 0
+WHOLE_TOLERANCE = 0.01  # of label values stored as floats: how far one may be from a whole number
 # Okabe & Ito's eight colours (distinguishable for colour-blind readers) first, then a golden-angle walk of hues.
 _OKABE_ITO = ((230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66), (0, 114, 178), (213, 94, 0), (204, 121, 167))
 _SIDED = re.compile(r"(?i)(?<![a-z])(left|right|lh|rh|l|r)(?![a-z])")
@@ -300,20 +301,37 @@ class LabelMapping:
         )
 
 
-def as_whole_numbers(array: NDArray[Any]) -> NDArray[Any]:
+def as_whole_numbers(array: NDArray[Any], path: str | None = None) -> NDArray[Any]:
     """The same label values with an integer dtype (no copy where they have one).
 
+    Every reader and every metric converts here, so that none rounds what another truncates. Programs that resample or
+    scale masks leave values such as 0.9999; a value is taken for the nearest whole number within ``WHOLE_TOLERANCE``.
+
+    Args:
+        array: any shape and real dtype; empty is allowed.
+        path: the file they come from, for the error.
+
     Raises:
-        LabelError: a value is not finite or not whole.
+        LabelError: a value that is not finite, or is further from a whole number; the value that is furthest is named.
     """
     if array.dtype.kind in "iu":
         return array
     if array.dtype.kind == "b":
         return array.astype(np.uint8)
+    if array.dtype.kind != "f":
+        raise LabelError(f"label values are whole numbers, found {array.dtype}", path=path)
+    finite = np.isfinite(array)
+    if not finite.all():
+        bad = int(array.size - np.count_nonzero(finite))
+        raise LabelError(f"label values are whole numbers, found {bad} voxel(s) that are NaN or infinite", path=path)
     whole = np.rint(array)
-    if not np.isfinite(array).all() or np.abs(whole - array).max(initial=0) > 1e-3:
-        raise LabelError("label values are whole numbers, found fractions or values that are not finite")
-    return whole.astype(np.int32)
+    off = np.abs(whole - array)
+    if off.size and (worst := float(off.max())) > WHOLE_TOLERANCE:
+        value = float(array.flat[int(off.argmax())])
+        message = f"label values are whole numbers, found {value:.6g}, which is {worst:.3g} from one (allowed is {WHOLE_TOLERANCE:g})"
+        raise LabelError(message, path=path)
+    high = float(np.abs(whole).max(initial=0))
+    return whole.astype(np.int32 if high < 2**31 else np.int64)
 
 
 def unique_values(array: NDArray[Any]) -> list[int]:

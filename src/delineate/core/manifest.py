@@ -33,6 +33,7 @@ class Source:
             slices correspond in natural order of the file names.
         spacing_mm: stated spacing of a file that has none, or ().
         glob: pattern of the files of a stack inside the folder, "" for all.
+        channel: the one channel to take of a file that holds several, from 0; None takes all of them.
     """
 
     path: str
@@ -40,6 +41,7 @@ class Source:
     like: str = ""
     spacing_mm: tuple[float, ...] = ()
     glob: str = ""
+    channel: int | None = None
 
     def to_json(self) -> dict[str, Any]:
         data: dict[str, Any] = {"path": self.path}
@@ -48,12 +50,19 @@ class Source:
                 data[key] = getattr(self, key)
         if self.spacing_mm:
             data["spacing_mm"] = list(self.spacing_mm)
+        if self.channel is not None:
+            data["channel"] = self.channel
         return data
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Source:
         return cls(
-            data["path"], data.get("series", ""), data.get("like", ""), tuple(float(v) for v in data.get("spacing_mm", ())), data.get("glob", "")
+            data["path"],
+            data.get("series", ""),
+            data.get("like", ""),
+            tuple(float(v) for v in data.get("spacing_mm", ())),
+            data.get("glob", ""),
+            data.get("channel"),
         )
 
 

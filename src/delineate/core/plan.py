@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -185,6 +185,26 @@ class Loss(Part):
     and ``boundary`` more where a neighbour has another class. Cross-entropy so weighted is the weighted logistic loss (Roy 2019).
     """
 
+    # The fields that are weights of terms, and the others; see ``_check_fields``.
+    TERMS: ClassVar[tuple[str, ...]] = (
+        "dice",
+        "generalised_dice",
+        "tversky",
+        "cross_entropy",
+        "binary_cross_entropy",
+        "focal",
+    )
+    SETTINGS: ClassVar[tuple[str, ...]] = (
+        "batch_dice",
+        "squared",
+        "background",
+        "class_weights",
+        "boundary",
+        "focal_gamma",
+        "tversky_false_positives",
+        "tversky_false_negatives",
+    )
+
     dice: Annotated[float, Field(ge=0)] = 1.0
     generalised_dice: Annotated[float, Field(ge=0)] = 0.0
     tversky: Annotated[float, Field(ge=0)] = 0.0
@@ -200,13 +220,36 @@ class Loss(Part):
     tversky_false_positives: Fraction = 0.3
     tversky_false_negatives: Fraction = 0.7
 
+    @classmethod
+    def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
+        super().__pydantic_init_subclass__(**kwargs)
+        _check_fields(cls)
+
     @model_validator(mode="after")
     def _something_to_learn(self) -> Loss:
-        if self.dice + self.generalised_dice + self.tversky + self.cross_entropy + self.binary_cross_entropy + self.focal == 0:
+        if not any(getattr(self, term) for term in self.TERMS):
             raise ValueError("all loss weights are zero")
         if self.tversky and not self.tversky_false_positives + self.tversky_false_negatives:
             raise ValueError("a tversky loss counts false positives, false negatives or both, found 0 for each")
         return self
+
+
+def _check_fields(loss: type[Loss]) -> None:
+    """Every field of ``loss`` is a term or a setting: a forgotten term would never be computed.
+
+    Raises:
+        TypeError: a field is neither or both, or what ``TERMS`` or ``SETTINGS`` name is no field.
+    """
+    declared, fields = (*loss.TERMS, *loss.SETTINGS), loss.model_fields
+    for name in dict.fromkeys((*fields, *declared)):
+        if name not in fields:
+            raise TypeError(f"{loss.__name__} has no field {name!r}, named in TERMS or SETTINGS")
+        if (times := declared.count(name)) != 1:
+            rule = f"{loss.__name__} names each field once, in TERMS or in SETTINGS"
+            raise TypeError(f"{rule}; found {name!r} {times} times")
+
+
+_check_fields(Loss)  # pydantic asks it of subclasses alone
 
 
 class Optimiser(Part):

@@ -34,6 +34,11 @@ class Request:
     patient: str = ""
     dims: int | None = None
 
+    @property
+    def files(self) -> list[str]:
+        """The files beside the data that the training reads."""
+        return [path for path in (self.plan, self.split, self.init, self.labels, self.description) if path]
+
     def validated(self) -> Request:
         """This request, refused where its words exclude each other.
 
@@ -41,8 +46,8 @@ class Request:
             InputError: a path that does not exist.
             UsageError: with what excludes what.
         """
-        for given in (self.data, self.plan, self.split, self.init, self.labels, self.description):
-            if given and not Path(given).exists():
+        for given in (self.data, *self.files):
+            if not Path(given).exists():
                 raise InputError("does not exist", path=given)
         if self.budget_s is not None and self.epochs is not None:
             raise UsageError("--budget and --epochs exclude each other")

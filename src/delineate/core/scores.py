@@ -20,21 +20,33 @@ from .errors import InputError
 FAR = 1e300  # stands for infinity where values are interpolated
 Values = np.ndarray[Any, np.dtype[np.float64]]
 COLUMNS = ("case", "label", "metric", "value", "unit")
-HIGHER, LOWER, NEARER_ZERO = "higher", "lower", "nearer to zero"
-_HIGHER = (
-    "dice",
-    "iou",
-    "precision",
-    "recall",
-    "specificity",
-    "surface_dice",
-    "boundary_iou",
-    "cl_dice",
-    "lesion_f1",
-    "lesion_recall",
-    "lesion_precision",
-)
-_LOWER = ("hausdorff", "hd95", "assd", "absolute_volume_difference", "brier", "ece", "lesion_misses", "lesion_false_alarms")
+HIGHER, LOWER, NEARER_ZERO, NO_JUDGEMENT = "higher", "lower", "nearer to zero", "no judgement"
+# Which way a metric is better, by its name or by the words with which its name begins; the longest
+# entry counts. Every metric that the package measures is here: ``judged`` refuses others at import.
+DIRECTIONS: dict[str, str] = {
+    "dice": HIGHER,
+    "iou": HIGHER,
+    "precision": HIGHER,
+    "recall": HIGHER,
+    "specificity": HIGHER,
+    "volume_predicted": NO_JUDGEMENT,
+    "volume_truth": NO_JUDGEMENT,
+    "volume_difference": NEARER_ZERO,
+    "absolute_volume_difference": LOWER,
+    "hausdorff": LOWER,
+    "hd95": LOWER,
+    "assd": LOWER,
+    "surface_dice": HIGHER,
+    "boundary_iou": HIGHER,
+    "cl_dice": HIGHER,
+    "lesion_f1": HIGHER,
+    "lesion_recall": HIGHER,
+    "lesion_precision": HIGHER,
+    "lesion_misses": LOWER,
+    "lesion_false_alarms": LOWER,
+    "ece": LOWER,
+    "brier": LOWER,
+}
 
 
 @dataclass(frozen=True)
@@ -126,12 +138,30 @@ def better_is(metric: str) -> str | None:
     """Which way ``metric`` is better; None of one that is no judgement, such as a volume.
 
     Metrics whose names say how they were measured (``hd95_pooled_of_voxels_mm``) go by how they begin.
+    Files that others wrote may hold metrics that are unknown here: None of those too.
     """
-    if metric.startswith("volume_difference"):
-        return NEARER_ZERO
-    if metric.startswith(_LOWER):
-        return LOWER
-    return HIGHER if metric.startswith(_HIGHER) else None
+    direction = _direction(metric)
+    return None if direction == NO_JUDGEMENT else direction
+
+
+def judged(metrics: Iterable[str]) -> None:
+    """Call this where a table of metrics is made, so that none is forgotten in ``DIRECTIONS``.
+
+    Raises:
+        TypeError: a metric has no direction.
+    """
+    forgotten = [metric for metric in metrics if _direction(metric) is None]
+    if forgotten:
+        rule = "core.scores.DIRECTIONS says of every metric which way is better, or NO_JUDGEMENT"
+        raise TypeError(f"{rule}; it says nothing of {', '.join(forgotten)}")
+
+
+def _direction(metric: str) -> str | None:
+    """The entry for ``metric``: its own, else that of the most leading words that have one."""
+    name = metric
+    while name and name not in DIRECTIONS:
+        name = name.rpartition("_")[0]
+    return DIRECTIONS.get(name)
 
 
 def describe(values: np.ndarray[Any, Any]) -> dict[str, float | int]:

@@ -114,8 +114,13 @@ def find(folder: str | Path, recursive: bool = True) -> tuple[list[Series], list
         what = _no_image(dataset)
         if what:
             others.append((path, what))
-        else:
-            series.setdefault(str(dataset.get("SeriesInstanceUID", "")), []).append((_slice(path, dataset), dataset))
+            continue
+        try:
+            one = _slice(path, dataset)
+        except FormatError:
+            others.append((path, DAMAGED))
+            continue
+        series.setdefault(str(dataset.get("SeriesInstanceUID", "")), []).append((one, dataset))
     return [_series(uid, members) for uid, members in series.items()], others
 
 

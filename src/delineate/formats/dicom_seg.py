@@ -53,14 +53,41 @@ _MAY_BE_EMPTY = ("PatientID", "PatientName", "PatientBirthDate", "PatientSex", "
                  "ReferringPhysicianName", "PositionReferenceIndicator", "Manufacturer")  # fmt: skip
 
 
-def write_seg(labels_volume: Volume, labels: LabelSet, series_files: Sequence[str | Path], path: str | Path, *, algorithm_name: str,
+@dataclass(frozen=True)
+class SegSource:
+    """A series that a SEG can refer to: its grid, its files in the order of k, and their headers."""
+
+    grid: Grid
+    files: tuple[Path, ...]
+    headers: tuple[Any, ...]
+
+
+def seg_source(series_files: Sequence[str | Path], labels: LabelSet, *, algorithm_name: str, algorithm_version: str) -> SegSource:
+    """Read what a SEG needs of a series, and make one of a single voxel, so that a series without what it takes is known before any work.
+
+    Args:
+        series_files: all files of one DICOM series, in any order.
+        labels, algorithm_name, algorithm_version: as for ``write_seg``.
+
+    Raises:
+        GeometryError, FormatError: no SEG can refer to this series; the file and what it lacks are named.
+    """
+    grid, files = _series_of(series_files)
+    source = SegSource(grid, tuple(files), tuple(_source(file) for file in files))
+    frames = np.zeros((grid.shape[2], grid.shape[1], grid.shape[0]), np.uint8)
+    frames[0, 0, 0] = 1
+    _segmentation(frames, list(labels)[:1], source, (algorithm_name, algorithm_version), 900, "Segmentation")
+    return source
+
+
+def write_seg(labels_volume: Volume, labels: LabelSet, series: SegSource | Sequence[str | Path], path: str | Path, *, algorithm_name: str,
               algorithm_version: str, series_number: int = 900, series_description: str = "Segmentation") -> list[str]:  # fmt: skip
     """Write one SEG object that refers to every slice of its series, one segment a structure.
 
     Args:
         labels_volume: (I, J, K) label values; its grid is the series' own, or that one flipped and permuted.
         labels: names, colours, sides and codes ("10200004" or "SCT:10200004"); values of the volume must be in it.
-        series_files: all files of one DICOM series, in any order.
+        series: all files of one DICOM series, in any order; or what ``seg_source`` made of them.
         path: of the new file.
         algorithm_name, algorithm_version: what drew the masks, written into every segment.
         series_number, series_description: of the new series.
@@ -74,13 +101,15 @@ def write_seg(labels_volume: Volume, labels: LabelSet, series_files: Sequence[st
         LabelError: values that ``labels`` does not have.
         OutputError: no structure has a voxel (a SEG has at least one segment and frame), or the disk says no.
     """
-    grid, files = _series_of(series_files)
-    array = _on_series(labels_volume, grid, labels)
+    if not isinstance(series, SegSource):
+        grid, files = _series_of(series)
+        series = SegSource(grid, tuple(files), tuple(_source(file) for file in files))
+    array = _on_series(labels_volume, series.grid, labels)
     present = [label for label in labels if (array == label.value).any()]
     if not present:
         raise OutputError(f"none of {', '.join(labels.names) or 'no structures'} has a voxel; a DICOM SEG needs at least one", path=path)
     frames = _segment_numbers(array, present)
-    segmentation = _segmentation(frames, present, files, grid, (algorithm_name, algorithm_version), series_number, series_description)
+    segmentation = _segmentation(frames, present, series, (algorithm_name, algorithm_version), series_number, series_description)
     with atomic.replacing(path) as temporary:
         segmentation.save_as(temporary)
     return [f"{label.name} has no voxel and is left out of the SEG" for label in labels if label not in present]
@@ -133,14 +162,14 @@ def _segment_numbers(array: NDArray[Any], present: Sequence[Label]) -> NDArray[A
 # ---- the object ----
 
 
-def _segmentation(frames: NDArray[Any], present: Sequence[Label], files: Sequence[Path], grid: Grid, algorithm: tuple[str, str],
+def _segmentation(frames: NDArray[Any], present: Sequence[Label], series: SegSource, algorithm: tuple[str, str],
                   series_number: int, series_description: str) -> Any:  # fmt: skip
     import highdicom as hd
 
-    sources = [_source(file) for file in files]
+    sources = list(series.headers)
     family = _concept(_Code("123110", "Artificial Intelligence"), "DCM")
     identity = hd.AlgorithmIdentificationSequence(name=algorithm[0][:64], version=algorithm[1][:64], family=family)
-    column, row, gap = grid.spacing_mm
+    column, row, gap = series.grid.spacing_mm
     measures = hd.PixelMeasuresSequence(pixel_spacing=_spacing(sources[0], row, column), slice_thickness=gap, spacing_between_slices=gap)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about values of the source series, which are not ours to mend
@@ -153,7 +182,7 @@ def _segmentation(frames: NDArray[Any], present: Sequence[Label], files: Sequenc
                 device_serial_number="1", pixel_measures=measures, content_label="SEGMENTATION", content_description=series_description[:64],
                 series_description=series_description[:64], omit_empty_frames=True)  # fmt: skip
         except (ValueError, TypeError, AttributeError, KeyError) as error:
-            raise FormatError(f"a SEG cannot refer to this series ({type(error).__name__}: {error})", path=files[0].parent) from error
+            raise FormatError(f"a SEG cannot refer to this series ({type(error).__name__}: {error})", path=series.files[0].parent) from error
     return seg
 
 

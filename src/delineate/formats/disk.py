@@ -19,6 +19,8 @@ from isal import igzip, isal_zlib
 from numpy.typing import NDArray
 
 from ..core.errors import DelineateError, FormatError, LabelError
+from ..core.inputs import refuse_special
+from ..core.labels import as_whole_numbers
 from ..core.volume import Volume
 
 GZIP_MAGIC = b"\x1f\x8b"
@@ -77,6 +79,7 @@ def told(path: str | Path, what: str = "file") -> Iterator[None]:
 
 def head_of(path: str | Path) -> bytes:
     """The first bytes of a file, unpacked where it is gzip; fewer than ``HEAD_BYTES`` where it is short."""
+    refuse_special(path)
     with Path(path).open("rb") as file:
         head = file.read(HEAD_BYTES)
         if head[:2] != GZIP_MAGIC:
@@ -88,6 +91,7 @@ def head_of(path: str | Path) -> bytes:
 @contextlib.contextmanager
 def opened(path: str | Path) -> Iterator[IO[bytes]]:
     """The file for reading, unpacked where it is gzip."""
+    refuse_special(path)
     with Path(path).open("rb") as raw:
         magic = raw.read(2)
         raw.seek(0)
@@ -146,7 +150,8 @@ def smallest_labels(volume: Volume) -> NDArray[Any]:
     array = volume.array
     if array.dtype.kind == "b":
         return array.astype(np.uint8)
+    array = as_whole_numbers(array, volume.source or None)
     low, high = array.min(), array.max()
-    if not (np.isfinite(low) and low >= 0 and high < 2**32) or (array.dtype.kind == "f" and not np.array_equal(array, np.rint(array))):
+    if not (low >= 0 and high < 2**32):
         raise LabelError(f"label values are whole numbers from 0, found {low} to {high}", path=volume.source or None)
     return array.astype(np.min_scalar_type(int(high)), copy=False)

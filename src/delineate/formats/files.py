@@ -23,7 +23,7 @@ from ..core.volume import Volume
 from . import dicom, itk, nifti, raster
 from .disk import head_of, natural_key, smallest_labels, stem, told
 
-__all__ = ["describe", "detect", "is_image", "natural_key", "read", "read_grid", "smallest_labels", "stem", "write"]
+__all__ = ["companions", "describe", "detect", "is_image", "is_slice", "natural_key", "read", "read_grid", "smallest_labels", "stem", "write"]
 
 WRITABLE = (".nii", ".nii.gz", ".nrrd", ".mha", ".mhd", ".png")
 RASTER = ("PNG", "JPEG", "TIFF")
@@ -56,6 +56,26 @@ def is_image(path: str | Path) -> bool:
     return False
 
 
+def companions(path: str | Path) -> list[Path]:
+    """The other files that reading ``path`` opens: the voxels of a detached header (.mhd, .nhdr), or the other half of .hdr and .img.
+
+    What is missing or cannot be understood is left out: this tells which files belong together, not whether they are whole.
+    """
+    where = Path(path)
+    name = where.name.lower().removesuffix(".gz")
+    with contextlib.suppress(FormatError, OSError):
+        if name.endswith((".hdr", ".img")):
+            return [p for p in nifti.pair_of(where) if p != where]
+        if name.endswith((".mhd", ".nhdr")):
+            return [p for p in itk.data_files(where) if p.is_file()]
+    return []
+
+
+def is_slice(path: str | Path) -> bool:
+    """Whether the file is of a kind that makes a scan together with the others of its folder: DICOM or a picture."""
+    return _detect_or_none(Path(path)) in ("DICOM", *RASTER)
+
+
 # ---- reading ----
 
 
@@ -63,7 +83,8 @@ def read(path: str | Path | Source, *, spacing_mm: Sequence[float] | None = None
     """The volume at ``path``: a file, a DICOM folder (``FOLDER#SERIES_UID`` names one series), or a folder of 2-D slices.
 
     Args:
-        path: where; a ``Source`` also names the series, a glob of slices, a spacing, or ``like``, the image whose geometry bare slices take.
+        path: where; a ``Source`` also names the series, a glob of slices, a spacing, the one channel to take, or ``like``, the image whose
+            geometry bare slices take.
         spacing_mm: (column, row, slice) of pictures that carry none; a file that carries another one is refused.
 
     Returns:
@@ -74,6 +95,18 @@ def read(path: str | Path | Source, *, spacing_mm: Sequence[float] | None = None
         GeometryError: where the voxels stand is unknown, contradictory or refused.
     """
     source = _source(path, spacing_mm)
+    volume = _read(source)
+    return volume if source.channel is None else _one_channel(volume, source.channel)
+
+
+def _one_channel(volume: Volume, channel: int) -> Volume:
+    if not 0 <= channel < volume.channels:
+        raise FormatError(f"has {volume.channels} channel(s), counted from 0; channel {channel} was asked for", path=volume.source or None)
+    return replace(volume.with_array(volume.channels_array[channel]), meta={k: v for k, v in volume.meta.items() if k != "channels"})
+
+
+def _read(source: Source) -> Volume:
+    """The whole volume, all channels of it."""
     where = Path(source.path)
     if source.like:
         return _read_like(source)

@@ -6,6 +6,7 @@ the file's name does not matter; a detached NRRD header or an .mhd finds its dat
 
 from __future__ import annotations
 
+import re
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from ..core.errors import FormatError
 from ..core.grid import Grid
 from ..core.labels import LabelSet
 from ..core.volume import Volume
-from .disk import smallest_labels, told
+from .disk import head_of, smallest_labels, told
 
 LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0])
 READERS = {"NRRD": "NrrdImageIO", "MetaImage": "MetaImageIO"}
@@ -79,6 +80,13 @@ def describe(path: str | Path, kind: str) -> dict[str, Any]:
         reader.ReadImageInformation()
         dtype = sitk.GetPixelIDValueAsString(reader.GetPixelID())
         return {"format": kind, "dtype": dtype, "disk_shape": [*map(int, reader.GetSize())], "components": reader.GetNumberOfComponents()}
+
+
+def data_files(path: Path) -> list[Path]:
+    """The files that a detached header (.mhd, .nhdr) names as its voxels; [] where they stand in the file itself."""
+    text = head_of(path).decode("latin-1")
+    found = re.findall(r"(?im)^\s*(?:ElementDataFile\s*=|data ?file\s*:)\s*(.+?)\s*$", text)
+    return [path.parent / name for name in found if name.upper() not in ("LOCAL", "LIST")]
 
 
 def _reader(path: str | Path, kind: str) -> Any:

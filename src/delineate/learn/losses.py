@@ -10,7 +10,8 @@ over voxels; they take logits, and weigh each voxel by its true class and by whe
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -23,6 +24,48 @@ SMOOTH = 1e-5  # voxels added above and below, so that the overlap of nothing wi
 FEW = 8  # classes
 
 Sums = tuple[Tensor, Tensor, Tensor]  # per class, (L,) each: sum(p g), sum(p), sum(g)
+
+
+# ---- every term ----
+
+
+@dataclass(frozen=True)
+class OverVoxels:
+    """A mean over voxels: its cost of log-probabilities, target, voxels' weights and ``Loss``."""
+
+    cost: Callable[[Tensor, Tensor, Tensor | None, Loss], Tensor]
+
+
+@dataclass(frozen=True)
+class OverStructures:
+    """A comparison of structures: its cost of their sums and ``Loss``.
+
+    ``Loss.squared`` is only for a term that ``squares``.
+    """
+
+    cost: Callable[[list[Sums], Loss], Tensor]
+    squares: bool = False
+
+
+Term = OverVoxels | OverStructures
+# How each term of ``Loss`` is computed, in the order in which terms of a kind are added up.
+TERMS: dict[str, Term] = {
+    "cross_entropy": OverVoxels(lambda logs, t, w, loss: _cross_entropy(logs, t, w)),
+    "binary_cross_entropy": OverVoxels(lambda logs, t, w, loss: _binary_cross_entropy(logs, t, w)),
+    "focal": OverVoxels(lambda logs, t, w, loss: _focal(logs, t, w, loss.focal_gamma)),
+    "dice": OverStructures(lambda sums, loss: _dice(sums), squares=True),
+    "generalised_dice": OverStructures(lambda sums, loss: _generalised_dice(sums)),
+    "tversky": OverStructures(
+        lambda sums, loss: _tversky(
+            sums,
+            loss.tversky_false_positives,
+            loss.tversky_false_negatives,
+        )
+    ),
+}
+FUSED = {"dice", "cross_entropy"}  # alone they have a faster way, ``_DiceAndCrossEntropy``
+if _lacking := ", ".join(sorted(TERMS.keys() ^ set(Loss.TERMS))):
+    raise ImportError(f"core.plan.Loss.TERMS or learn.losses.TERMS lacks the term {_lacking}")
 
 
 # ---- the whole loss ----
@@ -45,15 +88,31 @@ def combined(logits: Tensor, target: Tensor, loss: Loss) -> Tensor:
 
 
 def _combined(logits: Tensor, target: Tensor, loss: Loss) -> Tensor:
-    if not (loss.generalised_dice or loss.tversky or loss.binary_cross_entropy or loss.focal or loss.squared):
+    active = _active(loss)
+    if active.keys() <= FUSED and not loss.squared:
         return _DiceAndCrossEntropy.apply(logits, target, loss)  # type: ignore[no-any-return, no-untyped-call]
     logs = _log_probabilities(logits)
     total = logs.new_zeros(())
-    if loss.cross_entropy or loss.binary_cross_entropy or loss.focal:
-        total = total + _over_voxels(logs, target, loss)
-    if loss.dice or loss.generalised_dice or loss.tversky:
-        total = total + _over_structures(logs.exp(), target, loss)
+    over_voxels = [(w, t) for w, t in active.values() if isinstance(t, OverVoxels)]
+    over_structures = [(w, t) for w, t in active.values() if isinstance(t, OverStructures)]
+    if over_voxels:
+        total = total + _over_voxels(over_voxels, logs, target, loss)
+    if over_structures:
+        total = total + _over_structures(over_structures, logs.exp(), target, loss)
     return total
+
+
+def _active(loss: Loss) -> dict[str, tuple[float, Term]]:
+    """Weight and term by name, in the order of ``TERMS``; those of weight 0 are left out.
+
+    Raises:
+        ValueError: a class made from ``Loss`` declares a term that is not in ``TERMS``.
+    """
+    unknown = [name for name in loss.TERMS if name not in TERMS]
+    if unknown:
+        words = f"{type(loss).__name__} has the terms {', '.join(unknown)}"
+        raise ValueError(f"{words}, which learn.losses.TERMS does not compute")
+    return {name: (w, term) for name, term in TERMS.items() if (w := getattr(loss, name))}
 
 
 class _DiceAndCrossEntropy(torch.autograd.Function):
@@ -105,27 +164,30 @@ def _log_probabilities_last(z: Tensor) -> Tensor:
     return z.contiguous().log_softmax(1).movedim(1, -1).contiguous() if z.shape[1] < FEW else z.movedim(1, -1).log_softmax(-1)
 
 
-def _over_voxels(logs: Tensor, target: Tensor, loss: Loss) -> Tensor:
+def _over_voxels(
+    terms: list[tuple[float, OverVoxels]],
+    logs: Tensor,
+    target: Tensor,
+    loss: Loss,
+) -> Tensor:
     weights = _voxel_weights(logs, target, loss.class_weights, loss.boundary)
     total = logs.new_zeros(())
-    if loss.cross_entropy:
-        total = total + loss.cross_entropy * _cross_entropy(logs, target, weights)
-    if loss.binary_cross_entropy:
-        total = total + loss.binary_cross_entropy * _binary_cross_entropy(logs, target, weights)
-    if loss.focal:
-        total = total + loss.focal * _focal(logs, target, weights, loss.focal_gamma)
+    for weight, term in terms:
+        total = total + weight * term.cost(logs, target, weights, loss)
     return total
 
 
-def _over_structures(p: Tensor, target: Tensor, loss: Loss) -> Tensor:
+def _over_structures(
+    terms: list[tuple[float, OverStructures]],
+    p: Tensor,
+    target: Tensor,
+    loss: Loss,
+) -> Tensor:
     total = p.new_zeros(())
-    if loss.dice:
-        total = total + loss.dice * _dice(_sums(p, target, loss.batch_dice, loss.background, loss.squared))
-    if loss.generalised_dice:
-        total = total + loss.generalised_dice * _generalised_dice(_sums(p, target, loss.batch_dice, loss.background))
-    if loss.tversky:
-        sums = _sums(p, target, loss.batch_dice, loss.background)
-        total = total + loss.tversky * _tversky(sums, loss.tversky_false_positives, loss.tversky_false_negatives)
+    for weight, term in terms:
+        squared = loss.squared and term.squares
+        sums = _sums(p, target, loss.batch_dice, loss.background, squared)
+        total = total + weight * term.cost(sums, loss)
     return total
 
 

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from ..core.plan import Inference, Loss, Plan, Structure
 from ..core.store import StoredCase
 from ..nets import infer
-from .losses import class_after_class
+from .losses import TERMS, OverStructures, OverVoxels, class_after_class
 
 Counts = NDArray[np.int64]
 VALIDATION_OVERLAP = 0.25  # of windows, at most: more changes a score little and takes much longer
@@ -80,7 +80,10 @@ def evaluate(plan: Plan, module: nn.Module, cases: Sequence[StoredCase], device:
 
 def _weights(loss: Loss) -> tuple[float, float]:
     """How heavy the loss' terms are that are sums over voxels, and those that compare regions."""
-    return loss.cross_entropy + loss.binary_cross_entropy + loss.focal, loss.dice + loss.generalised_dice + loss.tversky
+    weights = dict.fromkeys((OverVoxels, OverStructures), 0.0)
+    for name, term in TERMS.items():
+        weights[type(term)] += getattr(loss, name)
+    return weights[OverVoxels], weights[OverStructures]
 
 
 def march(engine: infer.Engine, case: StoredCase, overlap: float) -> Iterator[tuple[Tensor, Tensor]]:

@@ -16,8 +16,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..core.scores import judged
 from . import surface
-from .overlap import Floats, foreground_box
+from .overlap import Floats, foreground_box, whole_numbers
 
 BOUNDARY_MM = 2.0
 
@@ -47,10 +48,17 @@ def _boundary(prediction: Mask, truth: Mask, spacing_mm: Sequence[float]) -> Mea
 
 @dataclass(frozen=True)
 class Group:
-    """How a group is measured, and unit and definition of each of its metrics."""
+    """How a group is measured, and unit and definition of each of its metrics.
+
+    Raises:
+        TypeError: ``core.scores`` does not say which way one of them is better.
+    """
 
     measure: Callable[[Mask, Mask, Sequence[float]], Measured]
     metrics: dict[str, tuple[str, str]]
+
+    def __post_init__(self) -> None:
+        judged(self.metrics)
 
 
 GROUPS = {
@@ -95,9 +103,13 @@ class Chosen:
         """Every measure of every structure: name -> (L,), in the order of ``values``.
 
         Args:
-            prediction, truth: (I, J, K) label values.
+            prediction, truth: (I, J, K) label values, any real dtype; whole numbers 0..65535.
             spacing_mm: of each axis.
+
+        Raises:
+            LabelError: a value is not a whole number, or lies outside 0..65535.
         """
+        prediction, truth = whole_numbers(prediction, "prediction"), whole_numbers(truth, "truth")
         found = {} if self.surfaces is None else surface.measure(prediction, truth, values, spacing_mm, self.surfaces)
         if not self.also:
             return found

@@ -28,6 +28,7 @@ from numpy.typing import NDArray
 
 from ..core.errors import GeometryError, LabelError
 from ..core.labels import as_whole_numbers
+from ..core.scores import judged
 
 LARGEST_VALUE = 65535
 CHUNK_VOXELS = 1 << 20  # counted at a time: the copies below stay near 20 MB whatever the scan's size
@@ -219,6 +220,7 @@ MEASURES: dict[str, tuple[str, Callable[[Counts], Floats]]] = {  # name -> (unit
     "absolute_volume_difference_ml": ("ml", absolute_volume_difference_ml),
     "absolute_volume_difference_percent": ("%", absolute_volume_difference_percent),
 }
+judged(MEASURES)
 
 
 def generalised_dice(c: Counts, weights: Weights = "square") -> float:
@@ -263,7 +265,7 @@ def _add(total: Ints, chunk: NDArray[Any]) -> None:
 
 
 def whole_numbers(chunk: NDArray[Any], name: str) -> NDArray[Any]:
-    """A chunk of label values with an integer dtype, refused where a value is none."""
+    """Label values with an integer dtype, refused where a value is none: what every metric sees."""
     whole = as_whole_numbers(chunk)
     if whole.dtype not in (np.uint8, np.uint16) and whole.size and (int(whole.min()) < 0 or int(whole.max()) > LARGEST_VALUE):
         raise LabelError(f"label values lie in 0..{LARGEST_VALUE}, found {int(whole.min())}..{int(whole.max())} in the {name}")

@@ -26,14 +26,15 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache, partial
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
 from ..core.errors import GeometryError
-from .overlap import foreground_box
+from ..core.scores import judged
+from .overlap import foreground_box, whole_numbers
 
 Elements = Literal["surfels", "voxels", "inner_voxels"]
 How = Literal["directed", "pooled"]
@@ -184,14 +185,22 @@ class Choices:
         }
 
 
+for _elements, _how in itertools.product(get_args(Elements), get_args(How)):
+    judged(Choices(_elements, _how).measures())
+
+
 def measure(prediction: NDArray[Any], truth: NDArray[Any], values: Sequence[int], spacing_mm: Sequence[float], choices: Choices) -> dict[str, Floats]:
     """Every measure of every structure: name -> (L,), in the order of ``values``.
 
     Args:
-        prediction, truth: (I, J, K) label values.
+        prediction, truth: (I, J, K) label values, any real dtype; whole numbers 0..65535.
         spacing_mm: of each axis.
+
+    Raises:
+        LabelError: a value is not a whole number, or lies outside 0..65535.
     """
     wanted = choices.measures()
+    prediction, truth = whole_numbers(prediction, "prediction"), whole_numbers(truth, "truth")
     out = {name: np.full(len(values), np.nan) for name in wanted}
     (prediction, truth), along = _in_memory_order([prediction, truth], spacing_mm)
     spacing = along.tolist()

@@ -183,13 +183,6 @@ def fast_dtype(device: torch.device) -> torch.dtype:
     return torch.bfloat16 if device.type == "cpu" and (amx or bf16) else torch.float32
 
 
-def choose_device(name: str = "auto") -> torch.device:
-    """ "auto" takes the first CUDA device where there is one."""
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    return torch.device(name)
-
-
 def marching_axis(shape: Sequence[int], plan: Plan) -> int:
     """The axis along which the fewest scores must be held: a window's depth times the plane across it."""
     if plan.dims == 2:

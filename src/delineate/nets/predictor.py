@@ -56,6 +56,18 @@ class Samples:
         return int.from_bytes(hashlib.sha256(f"{self.key} {index}".encode()).digest()[:7], "little")
 
 
+def with_mirroring(plan: Plan, mirror: bool | None) -> Inference:
+    """How a model of ``plan`` predicts: True averages over mirror images, False never does, None does what the plan says.
+
+    True takes the axes that training mirrored; those of the plan's own inference where training mirrored none.
+    """
+    inference = plan.inference
+    if mirror is None:
+        return inference
+    axes = (plan.augmentation.mirror or inference.mirror) if mirror else ()
+    return inference.model_copy(update={"mirror": axes})
+
+
 def refuse_missing(plan: Plan) -> None:
     """UsageError where a model of ``plan`` must not be given a scan that lacks channels."""
     if not plan.augmentation.drop_channel_p:

@@ -27,6 +27,7 @@ from ..core.volume import Volume
 from ..formats import files
 from ..nets import compiled, infer
 from ..nets.build import build, filled, weights_of
+from ..nets.devices import choose_device
 from ..ops.prepare import prepare, restore
 from ..ops.warp import warp
 from .batch import cores
@@ -119,7 +120,7 @@ def _ct() -> NDArray[np.int16]:
 def _window(device: str) -> Iterator[Row]:
     import torch
 
-    net, where = _nnunet_3d(), infer.choose_device(device)
+    net, where = _nnunet_3d(), choose_device(device)
     weights, dtype = weights_of(build(net, 0)), infer.fast_dtype(where)
     x = torch.randn(1, 1, *WINDOW, device=where)
     plain = filled(net, weights).to(where).to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]

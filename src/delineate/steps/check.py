@@ -18,6 +18,7 @@ from ..cohort import doctor, repair
 from ..cohort.compare import check_absent, compare, looks_like_ct
 from ..cohort.findings import SEVERITIES, Finding
 from ..cohort.layouts import discover
+from ..cohort.originals import originals
 from ..core import atomic
 from ..core.manifest import Case, Manifest
 from ..core.scores import without_nan
@@ -25,6 +26,7 @@ from . import batch
 
 BYTES_A_SECOND = 20e6  # about what one process reads and examines of compressed files
 SECONDS_A_FILE = 0.002
+WRITTEN = ("findings.json", "manifest.jsonl")
 SHOWN = 3  # cases named in the table for each kind of finding
 
 
@@ -59,19 +61,25 @@ def check(data: str | Path, *, out: str | Path | None = None, layout: str | None
 
     Raises:
         InputError, LayoutError, LabelError, UsageError: no cohort can be made of ``data``.
-        OutputError: ``out`` or ``fix`` cannot be written.
+        OutputError: ``out`` or ``fix`` cannot be written, or an output is a file that is read.
     """
     found = discover(data, layout=layout, description=description, labels=labels, patient=patient)
     manifest = found.manifest
+    kept = originals([manifest], [description, labels, data if Path(data).is_file() else None])
+    kept.refuse(Path(out) / name for name in WRITTEN if out is not None)
+    if fix is not None:
+        repair.refuse_originals(manifest, fix)
+        kept.refuse(repair.targets(manifest, fix))
     examinations, failures = _examine(manifest, workers, progress)
     manifest, told = _with_modality(manifest, examinations)
     findings = [*found.findings, *told, *failures, *(f for e in examinations for f in e.findings), *compare(examinations),
                 *check_absent(examinations, manifest.labels)]  # fmt: skip
     checked = Checked(manifest, _sorted(findings), _without(manifest, findings))
-    if fix is not None:
-        checked = _fix(checked, fix, workers)
-    if out is not None:
-        _write(checked, out)
+    with kept.kept():
+        if fix is not None:
+            checked = _fix(checked, fix, workers)
+        if out is not None:
+            _write(checked, out)
     return checked
 
 
@@ -119,7 +127,6 @@ def _sorted(findings: Sequence[Finding]) -> tuple[Finding, ...]:
 
 
 def _fix(checked: Checked, out: str | Path, workers: int | None) -> Checked:
-    repair.refuse_originals(checked.manifest, out)
     errors = [f for f in checked.findings if f.severity == "error"]
     hopeless = [f for f in errors if f.mend is None]
     curable = _without(checked.manifest, hopeless)
@@ -141,11 +148,12 @@ def _fix(checked: Checked, out: str | Path, workers: int | None) -> Checked:
 
 def _write(checked: Checked, out: str | Path) -> None:
     folder = atomic.make_folder(out)
+    findings, manifest = (folder / name for name in WRITTEN)
     data = {"root": checked.manifest.root, "layout": checked.manifest.layout, "cases": len(checked.manifest), "usable": len(checked.usable),
             "mended": checked.mended, "count": {s: sum(f.severity == s for f in checked.findings) for s in SEVERITIES},
             "findings": [f.to_json() for f in checked.findings]}  # fmt: skip
-    atomic.write_text(folder / "findings.json", json.dumps(without_nan(data), indent=1))
-    atomic.write_text(folder / "manifest.jsonl", checked.usable.to_jsonl())
+    atomic.write_text(findings, json.dumps(without_nan(data), indent=1))
+    atomic.write_text(manifest, checked.usable.to_jsonl())
 
 
 def table(checked: Checked) -> Any:

@@ -21,6 +21,7 @@ import numpy as np
 
 from ..core.atomic import make_folder, write_text
 from ..core.errors import InputError, LabelError, UsageError
+from ..core.outputs import Originals
 from ..core.scores import better_is, without_nan
 from ..metrics.statistics import RESAMPLES, SEED, Floats
 from ..show.words import decimals, joined, number_text, spelled
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 
 OVERALL = "mean of structures"
 UNITS = ("case", "slice", "patient")
+WRITTEN = ("compare.csv", "compare.json", "boxplot.png", "boxplot.svg", "differences.png", "differences.svg")
 MOST_NAMED = 5  # cases of a list
 
 
@@ -149,7 +151,9 @@ def compare(runs: Sequence[str | Path], out: str | Path | None = None, *, names:
         raise InputError(f"not every run has every {per}: {_lacking_words(compared.left_out)}; score them too, or compare the "
                          f"{len(compared.cases)} that all runs have (--common)")  # fmt: skip
     if out is not None:
-        write(compared, out)
+        read = [run.path.parent / name for run in found for name in ("scores.json", "scores.csv", "slices.csv")]
+        with Originals([*read, *(run.path for run in found)]).kept(Path(out) / name for name in WRITTEN):
+            write(compared, out)
     return compared
 
 
@@ -162,14 +166,13 @@ def write(compared: Compared, out: str | Path) -> None:
     from ..show.box_plot import box_plot, difference_plot
 
     folder = make_folder(out)
-    write_text(folder / "compare.csv", compared.to_csv())
-    write_text(folder / "compare.json", compared.to_json())
+    table, data, *pictures = (folder / name for name in WRITTEN)
+    write_text(table, compared.to_csv())
+    write_text(data, compared.to_json())
     groups = dict(compared.values) | ({OVERALL: compared.overall} if len(compared.labels) > 1 else {})
-    box_plot(groups, compared.names, _metric_words(compared), compared.per, (folder / "boxplot.png", folder / "boxplot.svg"))
+    box_plot(groups, compared.names, _metric_words(compared), compared.per, pictures[:2])
     intervals = {name: [(d["mean"], d["low95"], d["high95"]) for d in compared.results[name]["differences"]] for name in groups}
-    difference_plot(
-        groups, intervals, compared.names, _metric_words(compared), compared.per, (folder / "differences.png", folder / "differences.svg")
-    )
+    difference_plot(groups, intervals, compared.names, _metric_words(compared), compared.per, pictures[2:])
 
 
 def table(compared: Compared) -> Table:

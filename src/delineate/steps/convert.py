@@ -18,6 +18,7 @@ from ..cohort.folders import NAMELESS
 from ..core.errors import DelineateError, FormatError, OutputError, UsageError
 from ..core.grid import Grid
 from ..core.manifest import Source
+from ..core.outputs import Originals
 from ..core.volume import Volume
 from ..formats import dicom, files
 from .parts import merged, split
@@ -64,19 +65,29 @@ def convert(
     Raises:
         InputError: the input cannot be read; with several series only where none can.
         UsageError: ``split_slices`` below 1, or ``axes`` for a file that knows its own place.
-        OutputError: the output exists and ``overwrite`` is False, it holds other parts of the same name, or it cannot be written.
+        OutputError: an output is a file that is read; it exists and ``overwrite`` is False; the folder holds other parts of the same name; or
+            it cannot be written.
     """
     if split_slices is not None and split_slices < 1:
         raise UsageError(f"a volume is cut into groups of at least 1 slice, found {split_slices}")
     write = _Writer(Path(output), axes, orientation, split_slices, overwrite)
     many = _many(input, output, series)
-    if len(many) > 1 or (many and split_slices is None):
-        return _convert_series(many, write, progress, str(input))
-    if split_slices is None:
-        _refuse_existing(Path(output), overwrite)
-    volume = files.read(Source(str(input), series=series or "", spacing_mm=tuple(spacing_mm or ())))
-    written = write(volume, files.stem(_named(input)) if split_slices else "")
-    return Converted(tuple(written), notes=_notes(volume, axes))
+    several = len(many) > 1 or (bool(many) and split_slices is None)
+    names = [_name(one, many) for one in many] if several else [files.stem(_named(input)) if split_slices else ""]
+    with _originals([input]).kept(path for name in names for path in write.existing(name)):
+        if several:
+            return _convert_series(many, write, progress, str(input))
+        if split_slices is None:
+            _refuse_existing(Path(output), overwrite)
+        volume = files.read(Source(str(input), series=series or "", spacing_mm=tuple(spacing_mm or ())))
+        return Converted(tuple(write(volume, names[0])), notes=_notes(volume, axes))
+
+
+def _originals(inputs: Sequence[str | Path]) -> Originals:
+    """What a conversion reads: files with those that belong to them, and folders of slices."""
+    places = [Path(str(one).rpartition("#")[0]) if "#" in str(one) and not Path(one).exists() else Path(one) for one in inputs]
+    beside = [path for place in places if place.is_file() for path in files.companions(place)]
+    return Originals([*places, *beside], files.is_slice)
 
 
 def merge(inputs: Sequence[str | Path], output: str | Path, *, overwrite: bool = True) -> Converted:
@@ -86,22 +97,37 @@ def merge(inputs: Sequence[str | Path], output: str | Path, *, overwrite: bool =
     noticed: what remains is a volume like any other.
 
     Args:
-        inputs: image files, and folders whose image files are taken (``output`` itself is left out).
+        inputs: image files, and folders whose image files are taken (an earlier result that lies among them is left out).
 
     Raises:
         InputError: nothing there, or a file that cannot be read.
         GeometryError: the volumes do not follow one another; the files and the distance in mm are named.
-        OutputError: as of ``convert``, or ``output`` has no ending.
+        OutputError: as of ``convert``, or ``output`` has no ending, or is one of the volumes.
     """
     target = Path(output)
     if "." not in target.name:
         raise OutputError(f"a merged volume is one file; give it an ending, one of {', '.join(files.WRITABLE[:5])}", path=target)
     _refuse_existing(target, overwrite)
-    paths = [path for one in inputs for path in _volumes_in(Path(one)) if path.resolve() != target.resolve()]
+    _originals([path for path in inputs if not Path(path).is_dir()]).refuse(_with_data(target))
+    found = [path for one in inputs for path in _volumes_in(Path(one))]
+    paths = [path for path in found if not _is_same(path, target)]
     if not paths:
         raise FormatError(f"no volumes here; read are {files.READABLE}", path=inputs[0] if inputs else None)
-    files.write(merged([files.read(path) for path in paths]), target)
+    with _originals(paths).kept(_with_data(target)):
+        whole = merged([files.read(path) for path in paths])
+        if len(paths) < len(found) and files.read_grid(target) != whole.grid:
+            raise OutputError("lies among the volumes and is not what they make: it may be one of them; choose another output", path=target)
+        files.write(whole, target)
     return Converted((target,), notes=_merge_notes(paths))
+
+
+def _is_same(path: Path, other: Path) -> bool:
+    return other.exists() and path.samefile(other)
+
+
+def _with_data(target: Path) -> tuple[Path, ...]:
+    """The file, and the one that its format keeps the voxels in."""
+    return (target, target.with_suffix(".raw")) if target.suffix.lower() == ".mhd" else (target,)
 
 
 def _merge_notes(paths: Sequence[Path]) -> tuple[str, ...]:
@@ -166,10 +192,26 @@ class _Writer:
         files.write(volume, target)
         return sorted(target.glob("slice_*.png")) if target.is_dir() else [target]
 
-    def _write_parts(self, volume: Volume, name: str) -> list[Path]:
+    def existing(self, name: str) -> list[Path]:
+        """What stands where the volume called ``name`` in a folder would be written, before anything is read."""
+        if self.split_slices:
+            stem, folder, ending = self._parts(name)
+            pattern = re.compile(rf"{re.escape(stem)}_\d+{re.escape(ending)}")
+            return [path for path in _entries(folder) if pattern.fullmatch(path.name)]
+        if name:
+            return [self.output / f"{name}.nii.gz"]
+        if "." in self.output.name:
+            return list(_with_data(self.output))
+        return [path for path in _entries(self.output) if re.fullmatch(r"slice_\d+\.png", path.name)]
+
+    def _parts(self, name: str) -> tuple[str, Path, str]:
+        """Stem, folder and ending of the parts of the volume called ``name``."""
         given = self.output.name
         stem = files.stem(given) if "." in given else name
-        folder, ending = (self.output.parent, given[len(stem) :]) if "." in given else (self.output, ".nii.gz")
+        return (stem, self.output.parent, given[len(stem) :]) if "." in given else (stem, self.output, ".nii.gz")
+
+    def _write_parts(self, volume: Volume, name: str) -> list[Path]:
+        stem, folder, ending = self._parts(name)
         parts = split(volume, self.split_slices or volume.grid.shape[2])
         digits = max(2, len(str(len(parts) - 1)))
         targets = [folder / f"{stem}_{n:0{digits}d}{ending}" for n in range(len(parts))]
@@ -181,11 +223,15 @@ class _Writer:
 
     def _refuse_other_parts(self, folder: Path, pattern: re.Pattern[str], targets: Sequence[Path]) -> None:
         names = {target.name for target in targets}
-        others = sorted(p.name for p in folder.iterdir() if pattern.fullmatch(p.name) and p.name not in names) if folder.is_dir() else []
+        others = sorted(p.name for p in _entries(folder) if pattern.fullmatch(p.name) and p.name not in names)
         if others:  # left from smaller groups: together they would be a volume that overlaps itself
             raise OutputError(
                 f"{len(targets)} parts would stand beside {others[0]} of another cutting; remove that or choose another folder", path=folder
             )
+
+
+def _entries(folder: Path) -> list[Path]:
+    return list(folder.iterdir()) if folder.is_dir() else []
 
 
 def _named(path: str | Path) -> str:

@@ -11,19 +11,20 @@ together; *mean per case*, *per slice* and *per patient* are averages of every c
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..cohort.names import read_label_names
+from ..cohort.originals import originals
 from ..cohort.pairs import Pair, Pairing, pair
 from ..core.atomic import make_folder, write_text
 from ..core.errors import DelineateError, InputError, LabelError, UsageError
 from ..core.labels import LabelSet
-from ..core.scores import HIGHER, LOWER, NEARER_ZERO, Score, Scores, better_is, finite_mean
+from ..core.outputs import Originals
+from ..core.scores import HIGHER, LOWER, NEARER_ZERO, Score, Scores, better_is, finite_mean, judged
 from ..metrics import overlap, statistics
 from ..metrics.by_slice import SliceCounts
 from ..metrics.chosen import GROUPS, NOTHING, Chosen
@@ -31,6 +32,7 @@ from ..metrics.confusion import Confusion, pool
 from ..metrics.overlap import MEASURES, Counts, Floats
 from ..metrics.surface import Choices
 from .count_case import MOST_CONFUSED, NEAR_MM, Counted, count_pair
+from .declared import chooses_structures, declared_labels
 from .masks import HALF, Reading, is_soft
 from .slice_scores import AXIS_WORDS, SliceScores
 
@@ -45,6 +47,7 @@ CALIBRATED = {
     f"{NEAR_MM:g} mm of the true structures' box (Guo 2017).",
     "brier": f"Mean squared difference of the structure's probability to 0 or 1, within {NEAR_MM:g} mm of the true structures' box (Brier 1950).",
 }
+judged(CALIBRATED)
 CALIBRATION_WORDS = (
     f"over voxels of all cases within {NEAR_MM:g} mm of the box of the true structures; together: of the most probable class; 15 bins of equal width"
 )
@@ -205,11 +208,15 @@ def evaluate(prediction: str | Path, truth: str | Path, out: str | Path | None =
     if unknown:
         raise UsageError(f"there are the groups {', '.join(GROUPS)}, not {', '.join(unknown)}")
     chosen = Chosen(surfaces, tuple(dict.fromkeys(also)))
-    chooses = Path(labels) if isinstance(labels, str | Path) and Path(labels).suffix.lower() in (".yaml", ".yml") else None
+    given = None if isinstance(labels, LabelSet) else labels
+    chooses = Path(labels) if isinstance(labels, str | Path) and chooses_structures(labels) else None
     pairing = pair(prediction, truth, like=like, as_stack=as_stack, labels=chooses)
     if chooses is not None and pairing.manifest is not None and Path(truth).is_dir():
-        labels = pairing.manifest.labels  # the file chose structures of the cohort, which numbered them anew
-    known, label_notes = _known_labels(labels, pairing, Path(prediction), Path(truth))
+        labels = None  # the file chose structures of the cohort, which numbered them anew: the manifest has them
+    kept = _originals(pairing, [prediction, truth, given, like], images)
+    if out is not None:
+        kept.refuse(_targets(pairing, Path(out)))
+    known, label_notes = declared_labels(labels, pairing, Path(prediction), Path(truth))
     function = functools.partial(count_pair, values=None if known is None else tuple(known.values), chosen=chosen)
     count = workers_for(_seconds(pairing), len(pairing.pairs)) if workers is None else workers
     outcomes = run(function, list(pairing.pairs), names=[p.case for p in pairing.pairs], workers=count, progress=progress)
@@ -221,20 +228,40 @@ def evaluate(prediction: str | Path, truth: str | Path, out: str | Path | None =
     evaluated = _gather(counted, pairing, resolved, failures, label_notes, chosen)
     if out is None:
         return evaluated
-    write(evaluated, out)  # before anything is drawn: a picture never costs the scores
-    if pictures or montages:
-        from .side_by_side import draw_cases, draw_montages
+    with kept.kept():
+        write(evaluated, out)  # before anything is drawn: a picture never costs the scores
+        if pictures or montages:
+            from .side_by_side import draw_cases, draw_montages
 
-        about = (pairing, evaluated, resolved.reading)
-        if pictures:
-            drawn, gaps = draw_cases(
-                *about, Path(out) / "pictures", None if pictures is True else pictures, images, workers=workers, progress=progress
-            )
-            evaluated = replace(evaluated, pictures=drawn, notes=(*evaluated.notes, *gaps))
-        if montages:
-            evaluated = replace(evaluated, montages=draw_montages(*about, Path(out) / "montages", images, workers=workers, progress=progress))
-        write(evaluated, out)
+            about = (pairing, evaluated, resolved.reading)
+            if pictures:
+                drawn, gaps = draw_cases(
+                    *about, Path(out) / "pictures", None if pictures is True else pictures, images, workers=workers, progress=progress
+                )
+                evaluated = replace(evaluated, pictures=drawn, notes=(*evaluated.notes, *gaps))
+            if montages:
+                evaluated = replace(evaluated, montages=draw_montages(*about, Path(out) / "montages", images, workers=workers, progress=progress))
+            write(evaluated, out)
     return evaluated
+
+
+def _originals(pairing: Pairing, given: Sequence[str | Path | None], images: str | Path | None) -> Originals:
+    """Every file that an evaluation reads; folders of masks stand for the files that were paired of them."""
+    sources = [source.path for p in pairing.pairs for source in (p.prediction, p.truth) if source is not None]
+    cohorts = [p.cohort for p in pairing.pairs if p.cohort is not None] + ([] if pairing.manifest is None else [pairing.manifest])
+    beside = [Path(p.prediction.path).parent / "predictions.json" for p in pairing.pairs[:1]]
+    files = [path for path in given if path is not None and not Path(path).is_dir()]
+    return originals(cohorts, [*sources, *beside, *files, images])
+
+
+def _targets(pairing: Pairing, out: Path) -> Iterator[Path]:
+    """Every file that may be written."""
+    from .side_by_side import BEST, MEDIAN
+    from .side_by_side import WORST as LEAST
+
+    yield from (out / name for name in ("scores.csv", "scores.json", "slices.csv", "report.html"))
+    yield from (out / "montages" / f"{what}.png" for what in (BEST, MEDIAN, LEAST))
+    yield from (out / "pictures" / f"{p.case}.png" for p in pairing.pairs)
 
 
 def surface_choices(elements: str, how: str, tolerance_mm: float) -> Choices | None:
@@ -277,28 +304,6 @@ def _seconds(pairing: Pairing) -> float:
 
 
 # ---- all cases ----
-
-
-def _known_labels(labels: str | Path | LabelSet | None, pairing: Pairing, pred: Path, true: Path) -> tuple[LabelSet | None, list[str]]:
-    """The declared structures and where their names come from; None where nothing declares them."""
-    if isinstance(labels, LabelSet):
-        return labels, []
-    if labels is not None:
-        return read_label_names(labels), [f"structure names from {labels}"]
-    beside = (pred if pred.is_dir() else pred.parent) / "predictions.json"
-    said = read_label_names(beside) if beside.is_file() else None
-    if pairing.manifest is not None and len(pairing.manifest.labels):
-        mine = pairing.manifest.labels
-        if said is not None and set(said.values) != set(mine.values):
-            raise LabelError(f"the predictions hold the values {said.values} ({', '.join(said.names)}), the truth's are {mine.values} "
-                             f"({', '.join(mine.names)})", path=beside)  # fmt: skip
-        return mine, []
-    if said is not None:
-        return said, [f"structure names from {beside}"]
-    dataset = true.parent / "dataset.json"  # beside labelsTr, in the layouts of the Decathlon and of nnU-Net
-    if true.is_dir() and true.name.lower().startswith("labels") and dataset.is_file():
-        return read_label_names(dataset), [f"structure names from {dataset}"]
-    return None, []
 
 
 @dataclass(frozen=True)

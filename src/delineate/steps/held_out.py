@@ -11,6 +11,7 @@ from typing import Any
 
 from ..core import atomic
 from ..core.bundle import Bundle
+from ..core.errors import InputError
 from ..core.manifest import Case, Manifest
 from ..core.scores import describe
 from . import evaluate as evaluate_step
@@ -83,7 +84,8 @@ def _rehearse(run: Run, case: Case) -> float:
 
     from ..cohort.cases import read_image
     from ..nets.build import build, weights_of
-    from ..nets.infer import Engine, choose_device
+    from ..nets.devices import choose_device
+    from ..nets.infer import Engine
     from ..nets.predictor import predict
 
     plan, jobs = run.planned(), [Job(None, view) for view in run_step.views_of(run.planned())]
@@ -134,8 +136,24 @@ def evaluate(run: Run, evaluation: Manifest) -> dict[str, Any]:
         )
         run.failures += [str(o.error) for o in outcomes if o.error is not None]
     atomic.write_text(folder / "manifest.jsonl", evaluation.to_jsonl())
-    evaluated = evaluate_step.evaluate(folder / "predictions", folder / "manifest.jsonl", folder, pictures=_pictures(run), montages=True)
     what = "test" if is_test else ("cross-validation" if len(groups) > 1 else "validation")
-    dice = {label: float(describe(evaluated.scores.values(label, "dice"))["mean"]) for label in evaluated.scores.labels}
-    run.say(f"{what} Dice on {len(evaluation)} cases: " + ", ".join(f"{k} {v:.3f}" for k, v in dice.items()))
-    return {"what": what, "cases": len(evaluation), "dice_mean": evaluated.scores.mean("dice"), "dice": dice}
+    try:
+        evaluated = evaluate_step.evaluate(folder / "predictions", folder / "manifest.jsonl", folder, pictures=_pictures(run), montages=True)
+    except InputError as error:  # not one of them: the model is there all the same
+        run.failures.append(f"no {what} case could be scored: {error}")
+        return {"what": what, "cases": 0, "not_scored": [case.id for case in evaluation]}
+    return _scored(run, what, evaluation, evaluated)
+
+
+def _scored(run: Run, what: str, evaluation: Manifest, evaluated: evaluate_step.Evaluated) -> dict[str, Any]:
+    """What the card keeps; the count is of the cases that were scored, and each that was not is a failure of the run."""
+    run.failures += [f"{what} case {name} could not be scored: {why}" for name, why in evaluated.failures.items()]
+    done = {c.case for c in evaluated.cases}
+    lost = [case.id for case in evaluation if case.id not in done]
+    figures = {label: describe(evaluated.scores.values(label, "dice")) for label in evaluated.scores.labels}
+    words = [f"{k} {f['mean']:.3f}" + (f" ({f['n']} of {len(done)})" if f["n"] < len(done) else "") for k, f in figures.items()]
+    of = f"{len(done)} of {len(evaluation)} cases (not scored: {', '.join(lost)})" if lost else f"{len(done)} cases"
+    run.say(f"{what} Dice on {of}: {', '.join(words)}")
+    scores: dict[str, Any] = {"what": what, "cases": len(done), "dice_mean": evaluated.scores.mean("dice"),
+                              "dice": {label: float(f["mean"]) for label, f in figures.items()}}  # fmt: skip
+    return scores | ({"not_scored": lost} if lost else {})

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from ..core.bundle import Bundle
 from ..core.errors import UsageError
+from ..core.outputs import Originals
 
 KINDS = ("nnunet",)
 
@@ -26,12 +27,13 @@ def import_model(kind: str, folder: str | Path, out: str | Path, *, checkpoint: 
         UsageError: an unknown kind, or a choice that the folder does not have.
         InputError: the folder, or a file in it, cannot be read.
         BundleError: something in it has no counterpart here, or is not data.
-        OutputError: ``out`` cannot be written; what stood there is unchanged.
+        OutputError: ``out`` cannot be written, or is one of the files that are read; what stood there is unchanged.
     """
     if kind not in KINDS:
         raise UsageError(f"models can be imported from {', '.join(KINDS)}, found {kind!r}")
     from ..nets import nnunet
 
+    Originals([folder]).refuse([out])
     bundle = nnunet.read_bundle(folder, checkpoint=checkpoint, folds=folds, say=say)
     bundle.save(out)
     return bundle

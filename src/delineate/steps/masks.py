@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from ..cohort.pairs import Pair
 from ..core.errors import GeometryError, LabelError
+from ..core.labels import as_whole_numbers
 from ..core.volume import Volume
 from ..metrics import overlap
 
@@ -117,13 +118,17 @@ def _is_placed(volume: Volume) -> bool:
 
 
 def _one_channel(volume: Volume) -> NDArray[Any]:
+    """The mask (I, J, K) as whole numbers, so that every metric counts the same voxels.
+
+    Raises:
+        LabelError: several channels that differ, or values that are no whole numbers; the file is named.
+    """
     array = volume.array
-    if array.ndim == 3:
-        return array
-    if array.shape[0] > 1 and not all(np.array_equal(array[0], c) for c in array[1:3]):
-        raise LabelError(f"a mask has one channel, found {array.shape[0]} that differ", path=volume.source or None)
-    first: NDArray[Any] = array[0]
-    return first
+    if array.ndim == 4:
+        if array.shape[0] > 1 and not all(np.array_equal(array[0], c) for c in array[1:3]):
+            raise LabelError(f"a mask has one channel, found {array.shape[0]} that differ", path=volume.source or None)
+        array = array[0]
+    return as_whole_numbers(array, volume.source or None)
 
 
 def _as_structure(array: NDArray[Any], value: int, name: str, notes: list[str]) -> NDArray[Any]:

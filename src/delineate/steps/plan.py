@@ -63,7 +63,8 @@ class Machine:
         import psutil
         import torch
 
-        from ..nets.infer import choose_device, fast_dtype
+        from ..nets.devices import choose_device
+        from ..nets.infer import fast_dtype
 
         chosen = choose_device(device)
         gpu = torch.cuda.get_device_properties(chosen).total_memory if chosen.type == "cuda" else 0
@@ -481,7 +482,8 @@ def measure_step(network: Network, patch: Triple, batch_size: int, device: str =
     import torch
 
     from ..nets.build import build
-    from ..nets.infer import choose_device, fast_dtype
+    from ..nets.devices import choose_device
+    from ..nets.infer import fast_dtype
 
     where = choose_device(device)
     module = build(network, seed=0).to(where).train()

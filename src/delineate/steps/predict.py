@@ -1,8 +1,9 @@
 """Predicting: scans in, delineated structures out, each on exactly its scan's grid.
 
-Writes ``OUT/CASE.nii.gz`` (or another format) and ``OUT/predictions.json`` with volumes in ml, seconds, peak memory and the
-model's id; with samples ``OUT/uncertainty.csv`` as well. Cases go through one door, delineated one at a time, while the next is read and prepared and
-the last is written; one that fails is listed and the others are still done.
+Writes ``OUT/CASE.nii.gz`` (or another format) and ``OUT/predictions.json`` with every input file, volumes in ml, seconds, peak memory and the
+model's id; with samples ``OUT/uncertainty.csv`` as well. Cases are delineated one at a time, while the next is read and prepared and
+the last is written; one that fails is listed and the others are still done. Nothing is written over a scan. What an addition to the mask
+(a DICOM SEG, probabilities, a picture) cannot do is reported, and costs neither the mask nor its record.
 """
 
 from __future__ import annotations
@@ -11,10 +12,8 @@ import contextlib
 import csv
 import io
 import json
-import os
-import resource
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
@@ -24,20 +23,24 @@ from typing import TYPE_CHECKING, Any
 
 from ..cohort import channels
 from ..cohort.cases import read_image
-from ..cohort.layouts import discover
+from ..cohort.originals import originals
+from ..cohort.scans import Scans, collect
 from ..core import atomic
 from ..core.bundle import Bundle, graphs_beside
-from ..core.errors import InputError, LayoutError, UsageError
-from ..core.manifest import ABSENT, Case, Manifest
-from ..core.plan import Inference, Plan
+from ..core.errors import DelineateError, InputError, OutputError, UsageError
+from ..core.manifest import ABSENT, Case, Manifest, Source
+from ..core.outputs import Originals
+from ..core.plan import Inference
 from ..core.prediction import Prediction
 from ..core.scores import without_nan
 from ..core.volume import Volume
 from ..formats import files
 from ..metrics.uncertainty import agreement
+from ..nets.devices import choose_device
 from . import batch
 
 if TYPE_CHECKING:
+    from ..formats.dicom_seg import SegSource
     from ..nets.predictor import Ready
 
 FORMATS = ("nii.gz", "nii", "nrrd", "mha", "png")
@@ -46,6 +49,7 @@ MONTAGES = ("outlined", "filled")
 PRECISIONS = ("auto", "float32", "int8")
 UNCERTAINTY = ("case", "structure", "volume_ml", "mean_ml", "std_ml", "cv", "iou", "found_in")  # columns of uncertainty.csv
 
+Say = Callable[[str], None]
 Progress = Callable[[float, float, str], None]  # cases done (with the share of the running one), cases in all, note
 
 
@@ -91,7 +95,10 @@ class Options:
 
 @dataclass(frozen=True)
 class Predicted:
-    """What came out: one outcome a case, its value the entry of ``predictions.json``."""
+    """What came out: one outcome a case, its value the entry of ``predictions.json``.
+
+    An outcome with a value and an error is a mask that was written without something that was asked for beside it.
+    """
 
     out: Path
     outcomes: Sequence[batch.Outcome[dict[str, Any]]]
@@ -100,9 +107,14 @@ class Predicted:
     def failures(self) -> list[batch.Outcome[dict[str, Any]]]:
         return [o for o in self.outcomes if o.error is not None]
 
+    @property
+    def written(self) -> list[batch.Outcome[dict[str, Any]]]:
+        """Those whose mask was written."""
+        return [o for o in self.outcomes if o.value is not None]
 
-def predict(model: str | Path, inputs: Sequence[str | Path], out: str | Path, *, only: str | None = None, progress: Progress | None = None,
-            **options: Any) -> Predicted:  # fmt: skip
+
+def predict(model: str | Path, inputs: Sequence[str | Path], out: str | Path, *, only: str | None = None, stated: Mapping[str, str] | None = None,
+            say: Say = lambda text: None, progress: Progress | None = None, **options: Any) -> Predicted:  # fmt: skip
     """Delineate every scan of ``inputs``.
 
     Args:
@@ -110,22 +122,39 @@ def predict(model: str | Path, inputs: Sequence[str | Path], out: str | Path, *,
         inputs: files, DICOM folders, folders of cases, or manifests.
         out: folder for the results; made where missing.
         only: "train", "val" or "test": that part of a cohort that is split.
+        stated: channel of the model -> the file that holds it (then without ``inputs``), or what the inputs call it.
+        say: is given a sentence about each thing that was skipped or cannot be written.
         options: the fields of ``Options``.
+
+    Returns:
+        An outcome for each scan, those that could not be used included.
 
     Raises:
         InputError, BundleError, UsageError: nothing could be done at all.
+        OutputError: an output would take the place of a file that is read; nothing was done.
     """
+    choose_device(str(options.get("device", Options.device)))  # refused before anything is read
     bundle = Bundle.load(model)
-    manifest = gather(inputs, bundle, only)
-    return Predicted(Path(out), predict_cases(bundle, manifest, out, model=model, progress=progress, **options))
+    scans = gather(inputs, bundle, only, stated)
+    for note in scans.notes:
+        say(note)
+    outcomes = predict_cases(bundle, scans.manifest, out, model=model, kept=scans.originals, unusable=scans.failures, say=say, progress=progress,
+                             **options)  # fmt: skip
+    return Predicted(Path(out), outcomes)
 
 
-def predict_cases(bundle: Bundle, manifest: Manifest, out: str | Path, *, model: str | Path = "", progress: Progress | None = None,
+def predict_cases(bundle: Bundle, manifest: Manifest, out: str | Path, *, model: str | Path = "", kept: Originals | None = None,
+                  unusable: Mapping[str, DelineateError] | None = None, say: Say = lambda text: None, progress: Progress | None = None,
                   **options: Any) -> Sequence[batch.Outcome[dict[str, Any]]]:  # fmt: skip
-    """Delineate the cases of ``manifest`` with a bundle in memory; arguments as for ``predict``. Compiled networks are kept beside ``model``."""
+    """Delineate the cases of ``manifest`` with a bundle in memory; arguments as for ``predict``. Compiled networks are kept beside ``model``.
+
+    Args:
+        kept: files that nothing is written over; those of ``manifest`` where not given.
+        unusable: name -> why, of scans that were found and cannot be used; they are recorded as failures.
+    """
     from ..nets import limits
-    from ..nets.infer import DTYPES, Engine, choose_device
-    from ..nets.predictor import Samples, refuse_missing, refuse_overlapping, refuse_unless_ct
+    from ..nets.infer import DTYPES, Engine
+    from ..nets.predictor import Samples, refuse_missing, refuse_overlapping, refuse_unless_ct, with_mirroring
 
     asked = Options(**options)
     if asked.form not in FORMATS:
@@ -143,6 +172,10 @@ def predict_cases(bundle: Bundle, manifest: Manifest, out: str | Path, *, model:
         if given not in allowed:
             raise UsageError(f"allowed are {', '.join(allowed)}, not {given!r}")
 
+    folder = Path(out)
+    guarded = (originals([manifest]) if kept is None else kept).plus([model] if model else [])
+    guarded.refuse(_targets(manifest, folder, asked))
+    _earlier(folder / "predictions.json")  # a file of another kind is refused before any work
     engine = Engine.from_bundle(
         bundle, choose_device(asked.device), DTYPES[asked.precision], asked.views,
         backend=asked.backend,  # type: ignore[arg-type]
@@ -150,15 +183,30 @@ def predict_cases(bundle: Bundle, manifest: Manifest, out: str | Path, *, model:
     )  # fmt: skip
     if asked.ram_bytes is not None or asked.vram_bytes is not None:
         limits.warm_up(engine)
-    folder = atomic.make_folder(out)
     at = _Place(progress or (lambda done, total, note: None), len(manifest))
-    with contextlib.closing(_Ahead(manifest, bundle.plan, asked)) as ahead, contextlib.closing(_Behind(asked)) as behind:
-        job = partial(predict_case, manifest=manifest, engine=engine, bundle_id=bundle.id, inference=_inference(bundle, asked.mirror), out=folder,
-                      options=asked, tell=at.tell, ready=ahead, write=behind)  # fmt: skip
-        begun = batch.run(job, manifest.cases, names=[c.id for c in manifest], workers=1, progress=at.ended)
-        outcomes = [_written(outcome) for outcome in begun]
-    _record(folder, bundle, {"model": Path(model).name, "device": engine.device.type, "options": asked}, outcomes)
+    with guarded.kept():
+        atomic.make_folder(folder)
+        with contextlib.closing(_Ahead(manifest, bundle, asked)) as ahead, contextlib.closing(_Behind(asked)) as behind:
+            job = partial(predict_case, manifest=manifest, engine=engine, bundle_id=bundle.id, inference=with_mirroring(bundle.plan, asked.mirror),
+                          out=folder, options=asked, tell=at.tell, ready=ahead, write=behind, say=say)  # fmt: skip
+            begun = batch.run(job, manifest.cases, names=[c.id for c in manifest], workers=1, progress=at.ended)
+            outcomes = [_written(outcome) for outcome in begun]
+        outcomes += [batch.Outcome(name, None, error, 0.0) for name, error in (unusable or {}).items()]
+        _record(folder, bundle, {"model": Path(model).name, "device": engine.device.type, "options": asked}, outcomes)
     return outcomes
+
+
+def _targets(manifest: Manifest, out: Path, options: Options) -> Iterator[Path]:
+    """Every file that may be written."""
+    yield from (out / name for name in ("predictions.json", "uncertainty.csv"))
+    for case in manifest:
+        yield out / f"{case.id}.{options.form}"
+        if options.dicom_seg:
+            yield out / f"{case.id}.seg.dcm"
+        if options.probabilities:
+            yield out / "probabilities" / f"{case.id}.nii.gz"
+        if options.montage:
+            yield out / "montages" / f"{case.id}.png"
 
 
 @dataclass
@@ -180,16 +228,16 @@ class _Place:
 class _Ahead:
     """The scans of a cohort in their order, the next one read and prepared while this one is delineated; one at a time where memory is limited."""
 
-    def __init__(self, manifest: Manifest, plan: Plan, options: Options):
+    def __init__(self, manifest: Manifest, bundle: Bundle, options: Options):
         import torch
 
-        self._manifest, self._plan, self._options = manifest, plan, options
+        self._manifest, self._bundle, self._options = manifest, bundle, options
         self._next = {} if options.ram_bytes is not None else {case.id: following for case, following in pairwise(manifest)}
-        self._waiting: dict[str, Future[Ready]] = {}
+        self._waiting: dict[str, Future[_Scan]] = {}
         self._threads = torch.get_num_threads()
         self._pool = ThreadPoolExecutor(1, "ahead", torch.set_num_threads, (1,))  # the others are at work on the scan before
 
-    def __call__(self, case: Case) -> Ready:
+    def __call__(self, case: Case) -> _Scan:
         waiting = self._waiting.pop(case.id, None)
         try:
             return self._make(case) if waiting is None else waiting.result()
@@ -198,20 +246,38 @@ class _Ahead:
                 following = self._next[case.id]
                 self._waiting[following.id] = self._pool.submit(self._make, following)
 
-    def _make(self, case: Case) -> Ready:
+    def _make(self, case: Case) -> _Scan:
         from ..nets.predictor import make_ready
 
         lacking = channels.missing(case, self._manifest)
         if lacking and not self._options.allow_missing:
             raise _refusal(case, self._manifest, lacking)
         present = [n for n, image in enumerate(case.images) if image != ABSENT] if lacking else None
-        return make_ready(read_scan(case, self._manifest), self._plan, present, self._options.skip_air)
+        volume = read_scan(case, self._manifest)
+        if self._options.form == "png" and volume.grid.shape[2] != 1:
+            raise OutputError(f"a PNG holds one slice, the scan has {volume.grid.shape[2]}; choose another --format", case=case.id, path=case.path)
+        seg, why_no_seg = None, None
+        if self._options.dicom_seg:
+            try:
+                seg = _seg_source(case, self._bundle)
+            except DelineateError as error:
+                why_no_seg = error.of_case(case.id)
+        return _Scan(make_ready(volume, self._bundle.plan, present, self._options.skip_air), seg, why_no_seg)
 
     def close(self) -> None:
         import torch
 
         self._pool.shutdown(cancel_futures=True)
         torch.set_num_threads(self._threads)  # what threads to come begin with
+
+
+@dataclass(frozen=True, eq=False)
+class _Scan:
+    """A scan made ready, and the series that its DICOM SEG refers to, or why there can be none."""
+
+    ready: Ready
+    seg: SegSource | None = None
+    why_no_seg: DelineateError | None = None
 
 
 class _Behind:
@@ -235,11 +301,16 @@ class _Behind:
 
 
 def _written(begun: batch.Outcome[Any]) -> batch.Outcome[dict[str, Any]]:
-    """The outcome of a case once its result is written."""
-    if not isinstance(begun.value, Future):
-        return begun
-    ended = batch.attempt(Future.result, begun.value, begun.name)
-    return replace(ended, seconds=begun.seconds + ended.seconds)
+    """The outcome of a case once its result is written; with an error too where something beside the mask is not."""
+    ended = begun
+    if isinstance(begun.value, Future):
+        ended = batch.attempt(Future.result, begun.value, begun.name)
+        ended = replace(ended, seconds=begun.seconds + ended.seconds)
+    lacking = {} if ended.value is None else ended.value.get("not_written", {})
+    if not lacking:
+        return ended
+    words = "; ".join(f"no {what} was written: {why}" for what, why in lacking.items())
+    return replace(ended, error=OutputError(f"{words} (its mask is written)", case=begun.name))
 
 
 def read_scan(case: Case, manifest: Manifest) -> Volume:
@@ -247,66 +318,22 @@ def read_scan(case: Case, manifest: Manifest) -> Volume:
     return read_image(*channels.only_present(case, manifest))
 
 
-def gather(inputs: Sequence[str | Path], bundle: Bundle, only: str | None = None) -> Manifest:
-    """All scans of ``inputs`` as one manifest with the model's channels; truth, where there is some, is left out.
+def gather(inputs: Sequence[str | Path], bundle: Bundle, only: str | None = None, stated: Mapping[str, str] | None = None) -> Scans:
+    """All scans of ``inputs`` with the model's channels; arguments and errors as of ``cohort.scans.collect``.
 
     A scan that lacks some of several channels is kept, with ``ABSENT`` in their place.
-
-    Raises:
-        InputError: nothing there, or another number of channels than the model takes.
     """
-    wanted = tuple(c.name for c in bundle.plan.channels)
-    for given in inputs:
-        if not Path(given).exists():
-            raise InputError("does not exist", path=given)
-    told = _told_by_name([Path(given) for given in inputs], wanted)
-    cases = [] if only else [case for found in told.values() for case in found]
-    for given in map(Path, inputs):
-        if only or given not in told:
-            cases += _of_layout(given, wanted, only)
-    if not cases:
-        raise LayoutError(f"no scan found{f' in split {only}' if only else ''}", path=str(inputs[0]) if inputs else None)
-    seen: dict[str, int] = {}
-    unique = []
-    for case in cases:  # two inputs may hold files of one name
-        seen[case.id] = seen.get(case.id, 0) + 1
-        unique.append(case if seen[case.id] == 1 else replace(case, id=f"{case.id}_{seen[case.id]}"))
-    return Manifest(tuple(unique), wanted, bundle.labels)
+    wanted = [c.name for c in bundle.plan.channels]
+    return collect(inputs, wanted, bundle.labels, numbered=_numbered(bundle.card), only=only, stated=stated)
 
 
-def _told_by_name(inputs: Sequence[Path], wanted: tuple[str, ...]) -> dict[Path, list[Case]]:
-    """Of the inputs, those whose files tell by name which of several channels they are, with their scans.
-
-    The files given one by one are looked at together, and their scans stand with the first of them.
-    """
-    if len(wanted) < 2:
-        return {}
-    told: dict[Path, list[Case]] = {}
-    loose = [path for path in inputs if path.is_file() and path.suffix != ".jsonl"]
-    together = channels.grouped(loose, wanted)
-    used = {image.path for case in together for image in case.images}
-    mine = [path for path in loose if os.path.abspath(path) in used]
-    told |= {path: together if path == mine[0] else [] for path in mine}
-    for folder in (path for path in inputs if path.is_dir()):
-        described = any((folder / name).is_file() for name in ("manifest.jsonl", "dataset.json"))
-        if not described and (found := channels.by_names(folder, wanted)):
-            told[folder] = found
-    return told
-
-
-def _of_layout(given: Path, wanted: tuple[str, ...], only: str | None) -> list[Case]:
-    """The scans that the layout of ``given`` tells, those that it left out for a lacking channel too."""
-    found = discover(given)
-    cases = [case for case in (*found.manifest, *channels.incomplete(found)) if only is None or case.split == only]
-    plain = [replace(case, label=(), split=None, fold=None) for case in cases]
-    return [channels.in_order(case, found.manifest.channels, wanted) for case in plain]
-
-
-def _inference(bundle: Bundle, mirror: bool | None) -> Inference:
-    inference = bundle.plan.inference
-    if mirror is None:
-        return inference
-    return inference.model_copy(update={"mirror": bundle.plan.augmentation.mirror if mirror else ()})
+def _numbered(card: Mapping[str, Any]) -> channels.Numbered:
+    """How the training of a model told channels apart that had no names of their own; cards that do not say it name the layout."""
+    if "channels_numbered" in card:
+        return card["channels_numbered"]  # type: ignore[no-any-return]
+    if card.get("imported") or card.get("layout") == "nnunet-raw":
+        return "files"
+    return "one file" if card.get("layout") == "decathlon" else ""
 
 
 def predict_case(
@@ -317,9 +344,10 @@ def predict_case(
     inference: Inference,
     out: Path,
     options: Options,
-    ready: Callable[[Case], Ready],
+    ready: Callable[[Case], _Scan],
     write: Callable[[Callable[[], dict[str, Any]]], Any],
     tell: Callable[[float, str], None] = lambda share, note: None,
+    say: Say = lambda text: None,
 ) -> Any:
     """Delineate one case that ``ready`` reads and prepares.
 
@@ -328,31 +356,59 @@ def predict_case(
     from ..nets.predictor import Samples, delineate
 
     memory_bytes = _memory(case, engine, options)
+    scan = ready(case)
+    if scan.why_no_seg is not None:
+        say(f"no DICOM SEG can be written: {scan.why_no_seg}; the mask is written without it")
     prediction = measured(
-        delineate(ready(case), engine, bundle_id, inference, samples=Samples(options.samples, f"{options.seed} {case.id}"),
+        delineate(scan.ready, engine, bundle_id, inference, samples=Samples(options.samples, f"{options.seed} {case.id}"),
                   memory_bytes=memory_bytes, probabilities=options.probabilities, tell=lambda share, note: tell(share, f"{case.id}, {note}"))
     )  # fmt: skip
-    return write(partial(_write, case, manifest, prediction, bundle_id, out, options))
+    seg = scan.seg if scan.why_no_seg is None else scan.why_no_seg
+    del scan  # its memory is free for what follows
+    return write(partial(_write, case, manifest, prediction, bundle_id, out, options, seg))
 
 
-def _write(case: Case, manifest: Manifest, prediction: Prediction, bundle_id: str, out: Path, options: Options) -> dict[str, Any]:
-    """Write what was asked for; gives the case's entry of ``predictions.json``."""
+def _write(case: Case, manifest: Manifest, prediction: Prediction, bundle_id: str, out: Path, options: Options,
+           seg: SegSource | DelineateError | None) -> dict[str, Any]:  # fmt: skip
+    """Write the mask, then what was asked for beside it; gives the case's entry of ``predictions.json``.
+
+    What cannot be written beside the mask stands in the entry under "not_written", with its reason.
+    """
     target = out / f"{case.id}.{options.form}"
     files.write(prediction.labels, target, labels=prediction.structures)
-    entry = {"file": target.name, "input": case.path, **prediction.to_json(), "peak_memory_mb": peak_memory_mb()}
+    entry: dict[str, Any] = {"file": target.name, "input": case.path, "inputs": _inputs(case, manifest), **prediction.to_json(),
+                             "peak_memory_mb": peak_memory_mb()}  # fmt: skip
+    additions: dict[str, Callable[[], str]] = {}
     if options.dicom_seg:
-        entry["dicom_seg"] = _write_seg(case, prediction, out, bundle_id)
+        additions["dicom_seg"] = lambda: _write_seg(case, prediction, out, bundle_id, seg)
     if options.probabilities:
-        entry["probabilities"] = _write_probabilities(case, prediction, out)
+        additions["probabilities"] = lambda: _write_probabilities(case, prediction, out)
     if options.montage:
-        image = read_scan(case, manifest)  # again: so far its memory was free for the sums
-        entry["montage"] = _write_montage(case, image, prediction, out, options.montage)
+        additions["montage"] = lambda: _write_montage(case, manifest, prediction, out, options.montage or MONTAGES[0])
+    for what, write in additions.items():
+        try:
+            entry[what] = write()
+        except DelineateError as error:
+            entry.setdefault("not_written", {})[what] = error.message
     return entry
 
 
-def _write_montage(case: Case, image: Volume, prediction: Prediction, out: Path, style: str) -> str:
+def _inputs(case: Case, manifest: Manifest) -> dict[str, str | None]:
+    """Channel -> the file or folder it was read from, ``FOLDER#SERIES`` of a series among several; None for one that the scan lacks."""
+    images = case.images if len(case.images) == len(manifest.channels) else case.images * len(manifest.channels)
+
+    def place(image: Source) -> str | None:
+        if image == ABSENT:
+            return None
+        return f"{image.path}#{image.series}" if image.series and "#" not in image.path else image.path
+
+    return {name: place(image) for name, image in zip(manifest.channels, images, strict=True)}
+
+
+def _write_montage(case: Case, manifest: Manifest, prediction: Prediction, out: Path, style: str) -> str:
     from ..show.pictures import montage
 
+    image = read_scan(case, manifest)  # again: so far its memory was free for the sums
     target = out / "montages" / f"{case.id}.png"
     montage(image, {"prediction": prediction.labels}, prediction.structures, target, title=case.id, filled=style == "filled")
     return f"montages/{target.name}"
@@ -398,36 +454,54 @@ def measured(prediction: Prediction) -> Prediction:
     return replace(prediction, uncertainty=found, samples=())
 
 
-def _write_seg(case: Case, prediction: Any, out: Path, bundle_id: str) -> str:
-    from .. import __version__
+def _seg_source(case: Case, bundle: Bundle) -> SegSource:
+    """The series that the case's DICOM SEG will refer to, proved to take one before anything is delineated.
+
+    Raises:
+        InputError: the scan is not one DICOM series, or the series lacks what a SEG must repeat.
+    """
     from ..formats.dicom import find_series
-    from ..formats.dicom_seg import write_seg
+    from ..formats.dicom_seg import seg_source
 
     source = next(image for image in case.images if image != ABSENT)
     series = [s for s in find_series(Path(source.path)) if not source.series or s.uid == source.series] if Path(source.path).is_dir() else []
     if len(series) != 1:
         raise InputError("a DICOM SEG needs a scan that is one DICOM series", case=case.id, path=source.path)
+    return seg_source(series[0].files, bundle.labels, **_algorithm(bundle.id))
+
+
+def _write_seg(case: Case, prediction: Prediction, out: Path, bundle_id: str, seg: SegSource | DelineateError | None) -> str:
+    from ..formats.dicom_seg import write_seg
+
+    if seg is None or isinstance(seg, DelineateError):
+        raise seg or InputError("a DICOM SEG needs a scan that is one DICOM series", case=case.id, path=case.path)
     target = out / f"{case.id}.seg.dcm"
-    write_seg(
-        prediction.labels,
-        prediction.structures,
-        series[0].files,
-        target,
-        algorithm_name=f"delineate model {bundle_id}",
-        algorithm_version=__version__,
-    )
+    write_seg(prediction.labels, prediction.structures, seg, target, **_algorithm(bundle_id))
     return target.name
+
+
+def _algorithm(bundle_id: str) -> dict[str, Any]:
+    from .. import __version__
+
+    return {"algorithm_name": f"delineate model {bundle_id}", "algorithm_version": __version__}
 
 
 def peak_memory_mb() -> float:
     """Largest resident memory of this process so far, in MB.
 
-    Linux's own count of the process: the one of ``getrusage`` begins with that of whoever started it.
+    Linux's own count of the process: the one of ``getrusage`` begins with that of whoever started it. Windows has no ``getrusage``.
     """
     if sys.platform == "linux":
         with contextlib.suppress(OSError, StopIteration):
             lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
             return round(next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) * 1024 / 1e6, 1)
+    try:
+        import resource
+    except ImportError:
+        import psutil
+
+        memory = psutil.Process().memory_info()
+        return round(float(getattr(memory, "peak_wset", memory.rss)) / 1e6, 1)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return round(peak / (1e6 if sys.platform == "darwin" else 1e3), 1)
 
@@ -435,14 +509,9 @@ def peak_memory_mb() -> float:
 def _record(folder: Path, bundle: Bundle, head: dict[str, Any], outcomes: Sequence[batch.Outcome[dict[str, Any]]]) -> None:
     """Write ``predictions.json``, and ``uncertainty.csv`` where cases were sampled; entries of earlier calls into the same folder stay."""
     path, asked = folder / "predictions.json", head.pop("options")
-    cases: dict[str, Any] = {}
-    if path.is_file():
-        try:
-            cases = json.loads(path.read_text(encoding="utf-8")).get("cases", {})
-        except ValueError:
-            cases = {}
+    cases = _earlier(path)
     for outcome in outcomes:
-        cases[outcome.name] = {"error": str(outcome.error)} if outcome.error is not None else outcome.value
+        cases[outcome.name] = {"error": str(outcome.error)} if outcome.value is None else outcome.value
     record = head | {"bundle": bundle.id, "labels": bundle.labels.to_json(), "peak_memory_mb": peak_memory_mb()}
     record |= {"precision": asked.precision} if asked.precision != "auto" else {}
     record |= {"views": list(asked.views)} if asked.views else {}
@@ -451,6 +520,23 @@ def _record(folder: Path, bundle: Bundle, head: dict[str, Any], outcomes: Sequen
     atomic.write_text(path, json.dumps(without_nan(record | {"cases": cases}), indent=1))
     if any("uncertainty" in entry for entry in cases.values()):
         atomic.write_text(folder / "uncertainty.csv", _csv(cases))
+
+
+def _earlier(path: Path) -> dict[str, Any]:
+    """The entries of earlier calls into the same folder.
+
+    Raises:
+        OutputError: a file stands there that this program did not write.
+    """
+    if not path.is_file():
+        return {}
+    try:
+        cases = json.loads(path.read_text(encoding="utf-8"))["cases"]
+        if not isinstance(cases, dict):
+            raise TypeError("cases")
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise OutputError("is no record of earlier predictions, and would be written over; move it, or choose another folder", path=path) from error
+    return cases
 
 
 def _csv(cases: dict[str, Any]) -> str:

@@ -72,12 +72,16 @@ def quantise(model: str | Path, inputs: Sequence[str | Path], out: str | Path, *
     if cases < 1:
         raise UsageError(f"bounds are found on at least 1 scan, found {cases}")
     bundle = Bundle.load(model)
-    manifest = predict_step.gather(inputs, bundle, only)
+    scans = predict_step.gather(inputs, bundle, only)
+    for note in scans.notes:
+        say(note)
+    manifest = scans.manifest
     manifest = manifest.only(case for case in manifest if not channels.missing(case, manifest))
     if not manifest.cases:
         raise InputError(f"no scan has all channels of the model: {', '.join(manifest.channels)}")
     if truth is not None and not Path(truth).exists():
         raise InputError("does not exist", path=truth)
+    scans.originals.plus([model, *([truth] if truth is not None else [])]).refuse([out])
     looked_at, measured_on = _parted(manifest, cases, seed)
     bundle, unread = _bounded(bundle, looked_at, seed, progress)
     rounded, seen = sum(len(member.bounds) for member in bundle.members), len(looked_at) - len(unread)
@@ -88,7 +92,7 @@ def quantise(model: str | Path, inputs: Sequence[str | Path], out: str | Path, *
     cost = {"layers": rounded, "bounds_of": seen, "measured_on_others": apart, **cost, "seed": seed, "machine": machine()}
     bundle = replace(bundle, card={**bundle.card, "int8": without_nan(cost)})
     bundle.save(out)
-    return Quantised(bundle, cost, tuple(dict.fromkeys([*unread, *failed])))
+    return Quantised(bundle, cost, tuple(dict.fromkeys([*map(str, scans.failures.values()), *unread, *failed])))
 
 
 def table(done: Quantised) -> Table:

@@ -17,10 +17,12 @@ from typing import Any
 
 import numpy as np
 
+from ..cohort.originals import originals
 from ..core.atomic import write_text
 from ..core.errors import InputError
 from ..core.labels import LabelSet
 from ..core.manifest import Manifest
+from ..core.outputs import Originals
 from ..show.words import decimals, duration, flattened, joined, number_text, spelled, value_text
 from .report_scores import calibration, confusions, scores, sizes, volumes
 from .report_training import fold, series
@@ -120,10 +122,20 @@ def report(run: str | Path, out: str | Path | None = None, *, interactive: bool 
 
     found = Run.load(Path(run))
     target = Path(out) if out is not None else found.folder / "report.html"
+    for read in _originals(found):
+        read.refuse([target])
     environment = Environment(loader=FileSystemLoader(Path(__file__).parent / "templates"), autoescape=True, trim_blocks=True, lstrip_blocks=True)
     page = _page(found) | {"viewer": _viewer(found) if interactive else None}
     write_text(target, environment.get_template("report.html.jinja").render(**page))
     return target
+
+
+def _originals(run: Run) -> tuple[Originals, Originals]:
+    """What a report is made of: the scans and masks that its cases name, and the run's files but for pages."""
+    cases = (run.scores or {}).get("cases", [])
+    named = [case[side] for case in cases for side in ("prediction", "truth") if case.get(side)]
+    scans = originals([] if run.manifest is None else [run.manifest], named)
+    return scans, Originals([run.folder], lambda path: path.suffix.lower() not in (".html", ".htm"))
 
 
 def _page(run: Run) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from ..core import atomic
 from ..core.bundle import Bundle, Member, Weights
 from ..core.errors import LayoutError, OutputError, PlanError, UsageError
 from ..core.manifest import Case, Manifest
+from ..core.outputs import Originals
 from ..core.plan import Plan
 from ..core.request import VALIDATION_FOLDS, Request, read_split
 from ..core.scores import without_nan
@@ -160,6 +161,7 @@ def open_run(request: Request, model: Path, overwrite: bool, say: Say, progress:
         raise OutputError("is a folder; a model is one file, name it so", path=model)
     earlier = folder / "request.json"
     if overwrite or (earlier.is_file() and not (folder / "plan.json").is_file()):  # a run that never got a plan has nothing to go on with
+        Originals([request.data, *request.files]).refuse_removing(folder)
         shutil.rmtree(folder, ignore_errors=True)
     if earlier.is_file():
         asked = {k: v for k, v in json.loads(earlier.read_text(encoding="utf-8")).items() if k != "delineate"}

@@ -23,6 +23,8 @@ from pathlib import Path
 from typing import Any
 
 from .. import __version__
+from ..cohort.channels import numbered
+from ..cohort.originals import originals, originals_in
 from ..core import atomic
 from ..core.bundle import Bundle, Weights, graphs_beside
 from ..core.errors import DelineateError, OutputError
@@ -67,8 +69,12 @@ def train(request: Request, model: str | Path, *, recipe: plan_step.Recipe | Non
     Raises:
         UsageError, InputError, PlanError, TrainingError, OutputError: see their sentences.
     """
+    from ..nets.devices import choose_device
+
+    choose_device(request.device)  # refused before anything is written
     if tensorboard:
         scalars.refuse_unless_installed()
+    originals_in(request.data, request.files).refuse([model])
     run = run_step.open_run(request.validated(), Path(model), overwrite, say, progress)
     run.recipe, run.tensorboard = recipe, tensorboard
     if extend_s is not None:
@@ -77,16 +83,24 @@ def train(request: Request, model: str | Path, *, recipe: plan_step.Recipe | Non
         say(f"this run is finished: {run.model}; to train on, add --extend 30m; to train anew, --overwrite")
         return Trained(run.model, run.folder, json.loads((run.folder / "card.json").read_text(encoding="utf-8")).get("scores", {}))
     run_step.save_json(run, "request.json", vars(request) | {"delineate": __version__})
-    for station in (run_step.settle_cohort, run_step.settle_plan, _prepare):
-        station(run)
+    run_step.settle_cohort(run)
+    with originals([run.manifest], request.files).kept([run.model]):
+        return _train(run)
+
+
+def _train(run: Run) -> Trained:
+    """From the cohort to the report."""
+    for station in (run_step.settle_plan, _prepare):
         run.tick()
+        station(run)
+    run.tick()
     evaluation = held_out.cases_to_score(run)
     reserve = held_out.reserve(run, evaluation)
     jobs = [Job(fold, view) for fold in run_step.folds_of(run) for view in run_step.views_of(run.planned())]
     _recall(run, jobs)
     for number, job in enumerate(jobs):
         share = (run.remaining_s() - reserve.total_s) / (len(jobs) - number)
-        _fit(run, job, None if request.budget_s is None else time.monotonic() + max(1.0, share))
+        _fit(run, job, None if run.request.budget_s is None else time.monotonic() + max(1.0, share))
     _postprocess(run, reserve.postprocess_s)
     scores = held_out.evaluate(run, reserve.evaluation)
     _finish(run, scores)
@@ -123,7 +137,7 @@ def _fit(run: Run, job: Job, deadline: float | None) -> None:
     import torch
 
     from ..learn import loop
-    from ..nets.infer import choose_device
+    from ..nets.devices import choose_device
 
     folder, words = atomic.make_folder(job.folder(run.folder)), job.name.replace("_", " ")
     training, validating = run_step.sides(run, job.fold)
@@ -176,7 +190,8 @@ def _fit(run: Run, job: Job, deadline: float | None) -> None:
 def _postprocess(run: Run, limit_s: float) -> None:
     """Choose, on the validation cases of the first fold, which structures keep only their largest piece."""
     from ..learn import postprocess
-    from ..nets.infer import Engine, choose_device
+    from ..nets.devices import choose_device
+    from ..nets.infer import Engine
 
     if not run.members or not held_out.chooses_postprocessing(run):
         return
@@ -219,6 +234,7 @@ def _provenance(run: Run) -> dict[str, Any]:
         "machine": f"{platform.machine()} {platform.system()}",
         "data": run.manifest.root,
         "layout": run.manifest.layout,
+        "channels_numbered": numbered(run.manifest),
         "cases": len(run_step.to_learn_from(run.manifest)),
         "patients": len(run_step.to_learn_from(run.manifest).patients),
         "manifest_sha256": hashlib.sha256(run.manifest.to_jsonl().encode()).hexdigest(),

@@ -106,7 +106,7 @@ def _placed(image: Volume, mask: Mask) -> Mask:
     volume = mask.volume
     check_place(image, f"mask {mask.name}", volume)
     try:
-        array = as_whole_numbers(_one_channel(volume))
+        array = as_whole_numbers(_one_channel(volume), volume.source or None)
         low, high = int(array.min()), int(array.max())
         if low < 0 or high > 65535:
             raise LabelError(f"label values lie in 0..65535, found {low} to {high}")

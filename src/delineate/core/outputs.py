@@ -1,0 +1,124 @@
+"""What a command may write: never over a file that it reads.
+
+A command names what it reads as ``Originals``, and has them refuse its outputs before it begins. While it works (``kept``), every
+file that is put in place (``core.atomic``) is held against them once more, so that an output which nobody named is refused too.
+Files are the same where they are at one place (links resolved) or share an inode (hard links, file systems that ignore case).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable, Iterable, Iterator
+from functools import cached_property
+from pathlib import Path
+
+from .errors import OutputError
+
+Identity = tuple[int, int]  # device and inode
+_ACTIVE: list[Originals] = []  # of the commands that run in this process
+
+
+class Originals:
+    """The files that a command reads.
+
+    Args:
+        paths: files, and folders that are read as one scan; what does not exist is left out.
+        read_in_folder: whether a file inside one of the folders is read too; all of them are where it is not given.
+    """
+
+    def __init__(self, paths: Iterable[str | Path], read_in_folder: Callable[[Path], bool] = lambda path: True):
+        self._read_in_folder = read_in_folder
+        self._files: set[Path] = set()
+        self._folders: set[Path] = set()
+        for path in {os.fspath(path) for path in paths}:
+            resolved = _resolved(Path(path))
+            (self._folders if resolved.is_dir() else self._files).add(resolved)
+
+    def plus(self, paths: Iterable[str | Path]) -> Originals:
+        """These and ``paths``."""
+        return Originals([*self._files, *self._folders, *paths], self._read_in_folder)
+
+    def refuse(self, outputs: Iterable[str | Path]) -> None:
+        """Refuse outputs that are originals.
+
+        Raises:
+            OutputError: one is; the original is named.
+        """
+        for output in outputs:
+            if self._has(Path(output)):
+                raise OutputError("is read by this command and would be written over; nothing was done: choose another output", path=output)
+
+    def refuse_removing(self, folder: str | Path) -> None:
+        """Refuse to remove a folder in which an original lies.
+
+        Raises:
+            OutputError: one does.
+        """
+        place = _resolved(Path(folder))
+        for original in sorted((*self._files, *self._folders)):
+            if original.is_relative_to(place):
+                raise OutputError(f"holds {original}, which this command reads; it is not removed: choose another output", path=folder)
+
+    @contextlib.contextmanager
+    def kept(self, outputs: Iterable[str | Path] = ()) -> Iterator[None]:
+        """Refuse ``outputs`` that are originals; inside, nothing is written over an original.
+
+        Raises:
+            OutputError: as of ``refuse``.
+        """
+        self.refuse(outputs)
+        _ACTIVE.append(self)
+        try:
+            yield
+        finally:
+            _ACTIVE.remove(self)
+
+    def _has(self, output: Path) -> bool:
+        try:
+            found = output.stat()
+        except (OSError, ValueError):
+            return False  # nothing is there that could be lost
+        place = _resolved(output)
+        if output.is_dir():
+            return False
+        if place in self._files or (found.st_dev, found.st_ino) in self._identities:
+            return True
+        if any(folder in place.parents for folder in self._folders):
+            return self._read_in_folder(place)
+        return found.st_nlink > 1 and (found.st_dev, found.st_ino) in self._identities_in_folders
+
+    @cached_property
+    def _identities(self) -> set[Identity]:
+        return {identity for path in self._files if (identity := _identity(path)) is not None}
+
+    @cached_property
+    def _identities_in_folders(self) -> set[Identity]:
+        """Of every file in the folders; only asked for where an output has several names, as folders of slices are large."""
+        files = (Path(place, name) for folder in self._folders for place, _, names in os.walk(folder) for name in names)
+        return {identity for path in files if (identity := _identity(path)) is not None}
+
+
+def refuse_originals(output: str | Path) -> None:
+    """Refuse a file that a running command of this process reads.
+
+    Raises:
+        OutputError: it is one.
+    """
+    for originals in tuple(_ACTIVE):
+        originals.refuse([output])
+
+
+def _identity(path: Path) -> Identity | None:
+    try:
+        found = path.stat()
+    except (OSError, ValueError):
+        return None
+    return found.st_dev, found.st_ino
+
+
+def _resolved(path: Path) -> Path:
+    try:
+        return path.resolve()
+    except (OSError, RuntimeError, ValueError):  # a loop of links
+        return Path(os.path.abspath(path))

@@ -1,0 +1,164 @@
+"""What a channel or a structure is, whatever a file calls it: names to identities.
+
+A first table: MR sequences with their names in BraTS 2013-2023, BIDS, the Decathlon and hospitals, CT and PET, and spellings of
+structures. Two names mean the same where their identities are equal; a name that is not in the tables is its own identity, written
+without case and separators. It never guesses from a position or a value.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from .labels import side_of
+
+# Identity -> its names, words apart; matched with any separator or none ("t1 gd" is T1Gd, t1_gd, T1-Gd).
+CHANNELS: dict[str, tuple[str, ...]] = {
+    "T1": ("t1", "t1w", "t1 w", "t1n", "t1 native", "t1 pre", "t1 weighted", "t1w pre"),
+    "T1 post-contrast": (
+        "t1c", "t1ce", "t1 ce", "t1gd", "t1 gd", "t1post", "t1 post", "t1km", "t1 km", "t1c+", "t1+c",
+        "t1 +c", "t1+gd", "t1 contrast", "t1 post contrast", "t1 contrast enhanced", "t1 gadolinium",
+        "t1 weighted post contrast", "t1wc", "t1wce", "t1w ce", "t1wgd", "t1w gd", "t1w post",
+        "t1w contrast", "t1w post contrast", "ce t1", "ce t1w", "cet1", "cet1w", "ce gadolinium t1w",
+        "gd t1", "post t1", "post contrast t1",
+    ),
+    "T2": ("t2", "t2w", "t2 w", "t2 weighted"),
+    "FLAIR": ("flair", "t2f", "t2 flair", "t2w flair", "fl", "flair t2"),
+    "T2*": ("t2star", "t2 star", "t2starw", "t2*", "t2*w"),
+    "PD": ("pd", "pdw", "pd w", "proton density"),
+    "DWI": ("dwi",),
+    "ADC": ("adc",),
+    "SWI": ("swi",),
+    "CT": ("ct",),
+    "PET": ("pet", "pt"),
+}  # fmt: skip
+# Names that say no more than "an image", and those that say no more than "MR".
+ANY_IMAGE = {"image", "img", "imaging", "orig", "volume", "scan", "data", "raw", "input", "grey", "gray", "channel", "modality"}
+ANY_MR = {"mr", "mri", "magneticresonance"}
+_NOT_MR = {"CT", "PET"}
+# Tokens that stand in names of files for other things too (a patient, a disk): no evidence of a channel there.
+_NOT_IN_FILES = {"fl", "pt", "pd", "pd w", "ct"}
+_NUMBERED = re.compile(r"(?:channel|modality|image)?\s*_?0*(\d+)")
+
+# Names of one structure in several collections, beside the spellings that ``structure_of`` levels by rule.
+STRUCTURES: tuple[tuple[str, ...], ...] = (
+    ("edema", "ed", "peritumoral edema", "vasogenic edema"),
+    ("enhancing tumor", "et", "enhancing", "gd enhancing tumor", "gadolinium enhancing tumor", "active tumor"),
+    ("necrosis", "ncr", "necrotic core", "necrotic tumor core", "necrotic"),
+    ("nonenhancing tumor", "net", "non enhancing", "non enhancing tumor core"),
+    ("gray matter", "gm"),
+    ("white matter", "wm"),
+    ("cerebrospinal fluid", "csf"),
+    ("urinary bladder", "bladder"),
+    ("inferior vena cava", "ivc", "postcava", "vena cava inferior"),
+    ("portal vein and splenic vein", "portal vein and spleen vein", "veins"),
+    ("adrenal gland", "suprarenal gland", "adrenal"),
+)
+_NAMELESS = re.compile(r"(?i)(label|class|value|structure|segment|region|mask|foreground|object)?[\s_.-]*\d*")
+
+
+# ---- channels ----
+
+
+def channel_of(name: str) -> str:
+    """The identity of a channel's name: a key of ``CHANNELS``, else the name without case and separators."""
+    compact = _compact(name)
+    return _CHANNELS.get(compact, compact)
+
+
+def is_known_channel(name: str) -> bool:
+    """Whether the tables know the sequence or modality that ``name`` is."""
+    return _compact(name) in _CHANNELS
+
+
+def number_of_channel(name: str) -> int | None:
+    """The number in a name that is nothing but a number ("channel 2", "0002"); None for any other."""
+    found = _NUMBERED.fullmatch(name.strip().lower())
+    return None if found is None else int(found[1])
+
+
+def may_be(given: str, wanted: str) -> bool:
+    """Whether the only channel of a scan, called ``given``, may be what a model calls ``wanted``: equal, or one of them says less."""
+    one, other = channel_of(given), channel_of(wanted)
+    if one == other:
+        return True
+    for a, b in ((one, other), (other, one)):
+        if a in ANY_IMAGE or number_of_channel(a) is not None:
+            return True
+        if a in ANY_MR and b not in _NOT_MR:
+            return True
+    return False
+
+
+def match_channels(given: Sequence[str], wanted: Sequence[str]) -> list[int | None]:
+    """For each of ``wanted`` the index in ``given`` of the channel of the same name, else of the same identity; None where there is none.
+
+    An identity that occurs twice on either side decides nothing: only equal names do then.
+    """
+    exact = {name.lower(): n for n, name in reversed(list(enumerate(given)))}
+    have, asked = [channel_of(name) for name in given], [channel_of(name) for name in wanted]
+    taken = {exact[name.lower()] for name in wanted if name.lower() in exact}
+    found: list[int | None] = []
+    for name, identity in zip(wanted, asked, strict=True):
+        if name.lower() in exact:
+            found.append(exact[name.lower()])
+            continue
+        places = [n for n, other in enumerate(have) if other == identity and n not in taken]
+        found.append(places[0] if len(places) == 1 and asked.count(identity) == 1 else None)
+    return found
+
+
+def channel_spans(text: str, wanted: Sequence[str]) -> list[tuple[int, int, str]]:
+    """Where ``text``, the name of a file, names a channel: (start, stop, identity), the longest name first; none overlap.
+
+    Names of ``wanted`` count as they are written; so do all names of the table but those that mean other things too.
+    """
+    spans: list[tuple[int, int, str]] = []
+    words = [(name, channel_of(name)) for name in wanted] + _IN_FILES
+    for name, identity in sorted(words, key=lambda word: -len(word[0])):
+        for match in _pattern(name).finditer(text):
+            if all(match.end() <= low or match.start() >= high for low, high, _ in spans):
+                spans.append((match.start(), match.end(), identity))
+    return spans
+
+
+def _compact(name: str) -> str:
+    return re.sub(r"[^a-z0-9*+]", "", name.lower())
+
+
+def _pattern(name: str) -> re.Pattern[str]:
+    if name not in _PATTERNS:
+        words = r"[\s_.-]*".join(re.escape(word) for word in name.split())
+        _PATTERNS[name] = re.compile(rf"(?i)(?<![a-z0-9]){words}(?![a-z0-9])")
+    return _PATTERNS[name]
+
+
+_PATTERNS: dict[str, re.Pattern[str]] = {}
+_CHANNELS = {_compact(name): identity for identity, names in CHANNELS.items() for name in (identity, *names)}
+_IN_FILES = [(name, identity) for identity, names in CHANNELS.items() for name in names if name not in _NOT_IN_FILES]
+
+
+# ---- structures ----
+
+
+def structure_of(name: str) -> str:
+    """The identity of a structure's name: its side, then its name in one spelling ("Left_Kidney", "kidney left" -> "left kidney")."""
+    side, rest = side_of(name)
+    words = re.sub(r"[^a-z0-9]+", " ", rest.lower()).split()
+    return f"{side or ''} {_STRUCTURES.get(_levelled(words), _levelled(words))}".strip()
+
+
+def names_structure(name: str) -> bool:
+    """Whether ``name`` says what a structure is; "label 3", "foreground" and numbers do not."""
+    return _NAMELESS.fullmatch(name.strip()) is None
+
+
+def _levelled(words: Sequence[str]) -> str:
+    """The words as one, British spellings as American ones, without the plural; only ever compared, never shown."""
+    joined = [_AMERICAN_END.sub(lambda m: {"our": "or", "re": "er"}[m[0]], word.replace("oe", "e").replace("ae", "e")) for word in words]
+    text = "".join("gray" if word == "grey" else word for word in joined)
+    return text[:-1] if len(text) > 4 and text.endswith("s") and not text.endswith("ss") else text
+
+
+_AMERICAN_END = re.compile(r"(?<=tum)our$|(?<=col)our$|(?<=[nbt])re$")
+_STRUCTURES = {_levelled(name.split()): _levelled(names[0].split()) for names in STRUCTURES for name in names}
