@@ -9,13 +9,15 @@ prediction.save("liver.nii.gz")
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from .core import prediction as core_prediction
 from .core.bundle import Bundle, graphs_beside
-from .core.errors import UsageError
+from .core.errors import InputError, UsageError
 from .core.labels import LabelSet
+from .core.terms import is_known_channel, match_channels
 from .core.volume import Volume
 from .formats import files
 
@@ -85,17 +87,38 @@ class Model:
         inference = predictor.with_mirroring(self.bundle.plan, mirror)
         drawn = predictor.Samples(samples, str(seed))
         present = None if channels is None else self._present(channels)
+        if channels is None:
+            volume = self._ordered(volume)
         found = measured(predictor.predict(volume, self._engine(tuple(views)), self.bundle.id, inference, samples=drawn, present=present,
                                            probabilities=probabilities))  # fmt: skip
         return Prediction(found.labels, found.structures, found.bundle_id, found.timing, found.uncertainty, found.missing, found.probabilities)
 
+    def _ordered(self, volume: Volume) -> Volume:
+        """The volume with its channels in the model's order, where it names them; without names they are in that order by contract.
+
+        Raises:
+            InputError: it names channels that are not the model's.
+        """
+        wanted = [c.name for c in self.bundle.plan.channels]
+        names = volume.meta.get("channels", [])
+        if len(wanted) < 2 or len(names) != volume.channels or not any(map(is_known_channel, names)):
+            return volume
+        at = match_channels(names, wanted)
+        if None in at:
+            raise InputError(f"the scan has the channels {', '.join(names)}, the model takes {', '.join(wanted)}", path=volume.source or None)
+        order = [n for n in at if n is not None]
+        if order == list(range(len(names))):
+            return volume
+        return replace(volume.with_array(volume.array[order]), meta=volume.meta | {"channels": [names[n] for n in order]})
+
     def _present(self, channels: Sequence[str]) -> list[int]:
-        known = [c.name.lower() for c in self.bundle.plan.channels]
-        unknown = [name for name in channels if name.lower() not in known]
+        wanted = [c.name for c in self.bundle.plan.channels]
+        at = match_channels(wanted, list(channels))
+        unknown = [name for name, n in zip(channels, at, strict=True) if n is None]
         if unknown or not channels:
             given = f"knows no channel {', '.join(unknown)}" if unknown else "needs at least one channel"
             raise UsageError(f"the model {given}; it takes {', '.join(c.name for c in self.bundle.plan.channels)}")
-        return [known.index(name.lower()) for name in channels]
+        return [n for n in at if n is not None]
 
 
 def load(path: str | Path, device: str = "auto", precision: str = "auto") -> Model:

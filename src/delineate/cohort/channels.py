@@ -18,9 +18,9 @@ from typing import Literal
 from ..core.errors import InputError, LayoutError, UsageError
 from ..core.manifest import ABSENT, Case, Manifest, Source
 from ..core.terms import channel_of, channel_spans, match_channels, may_be, number_of_channel
-from ..formats.files import is_image, stem
+from ..formats.files import stem
 from .findings import Found
-from .tree import IMAGE_ENDINGS, Tree, shared_start, source
+from .tree import Tree, may_be_image, shared_start, source
 
 Numbered = Literal["", "files", "one file"]  # how the channels of a training were told apart where they had no names
 _TRUTH = re.compile(r"(?i)(?<![a-z0-9])(seg|segmentation|mask|masks|label|labels|gt|truth|ground_?truth|pred|prediction)(?![a-z0-9])")
@@ -42,7 +42,7 @@ def grouped(paths: Iterable[Path], wanted: Sequence[str]) -> list[Case]:
     Raises:
         LayoutError: two files for one channel of one scan.
     """
-    told = [(Path(os.path.abspath(path)), found) for path in paths if (found := _channel_of(stem(path), wanted)) and _may_be_image(path)]
+    told = [(Path(os.path.abspath(path)), found) for path in paths if (found := _channel_of(stem(path), wanted)) and may_be_image(path)]
     bare = Counter((path.parent, index) for path, (index, before, _) in told if not before)
     several = {folder for (folder, _), count in bare.items() if count > 1}
     scans: dict[tuple[Path, str], dict[int, Path]] = {}
@@ -55,11 +55,6 @@ def grouped(paths: Iterable[Path], wanted: Sequence[str]) -> list[Case]:
         Case(name or folder.name, name or folder.name, tuple(source(held[n]) if n in held else ABSENT for n in range(len(wanted))))
         for (folder, name), held in scans.items()
     ]
-
-
-def _may_be_image(path: Path) -> bool:
-    """Whether the name or the content is that of an image; one that is damaged must stay in sight, to fail under its own name."""
-    return path.name.lower().endswith(IMAGE_ENDINGS) or is_image(path)
 
 
 def _channel_of(name: str, wanted: Sequence[str]) -> tuple[int, str, str] | None:

@@ -15,6 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from ..core.errors import DelineateError, InputError, LayoutError, UsageError
+from ..core.inputs import refuse_special
 from ..core.manifest import Case, Manifest
 from ..formats import dicom, files
 from . import challenges, chaos, folders
@@ -69,6 +70,7 @@ def discover(root: str | Path, *, layout: str | None = None, description: str | 
         raise UsageError(f"no layout is called {layout!r}; there are {', '.join(NAMES)}")
     if not root.exists():
         raise InputError("no such file or folder", path=root)
+    refuse_special(root)
     choice = Choice.load(labels) if labels else None
     if description:
         from . import description as described

@@ -13,8 +13,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ..core.errors import InputError, LayoutError
+from ..core.inputs import refuse_special, special_kind
 from ..core.manifest import Case, Manifest, Source
-from ..formats.files import is_image, natural_key, stem
+from ..formats.files import natural_key, stem
+from .tree import may_be_image
 
 RASTERS = (".png", ".tif", ".tiff", ".jpg", ".jpeg", ".bmp")
 GEOMETRY_FOLDER = "DICOM_anon"  # where CHAOS keeps the series beside its folders of PNG masks
@@ -94,11 +96,18 @@ def pair(prediction: str | Path, truth: str | Path, *, like: str | Path | None =
 
 
 def images_in(path: Path) -> list[Path]:
-    """The image files of a folder (not of those below it) in natural order, or the one file."""
+    """The image files of a folder (not of those below it) in natural order, or the one file.
+
+    A file that is named as an image stays though it is empty or damaged, or a link to nothing, so that its case fails under its own name.
+
+    Raises:
+        InputError: neither a file nor a folder.
+    """
+    refuse_special(path)
     if path.is_file():
         return [path]
-    files = [p for p in path.iterdir() if p.is_file() and not p.name.startswith(".") and is_image(p)]
-    return sorted(files, key=lambda p: natural_key(p.name))
+    files = [p for p in path.iterdir() if not p.name.startswith(".") and not p.is_dir() and not special_kind(p)]
+    return sorted((p for p in files if may_be_image(p)), key=lambda p: natural_key(p.name))
 
 
 def match_names(left: Sequence[str], right: Sequence[str]) -> dict[str, str]:

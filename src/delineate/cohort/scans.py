@@ -16,6 +16,7 @@ from ..core.inputs import special_kind
 from ..core.labels import LabelSet
 from ..core.manifest import ABSENT, Case, Manifest
 from ..core.outputs import Originals
+from ..core.terms import number_of_channel
 from ..formats.files import stem
 from . import channels
 from .channels import Numbered
@@ -102,7 +103,7 @@ class _Search:
 
     def look(self, inputs: Sequence[str | Path]) -> None:
         usable = [path for path in map(Path, inputs) if self._is_usable(path)]
-        told = {} if self.only or self.said else self._told_by_name(usable)
+        told = {} if self.only else self._told_by_name(usable)
         for path in usable:
             if path in told:
                 self.cases += told[path]
@@ -128,22 +129,31 @@ class _Search:
     def _told_by_name(self, inputs: Sequence[Path]) -> dict[Path, list[Case]]:
         """Of the inputs, those whose files tell by name which of several channels they are, with their scans.
 
-        The files given one by one are looked at together, and their scans stand with the first of them.
+        The files given one by one are looked at together, and their scans stand with the first of them. What the user calls the channels
+        stands above the model's names of them.
         """
-        if len(self.wanted) < 2:
+        words = list(self.said.values() if self.said else self.wanted)
+        if len(self.wanted) < 2 or any(number_of_channel(word) is not None for word in words):
             return {}
         loose = [path for path in inputs if path.is_file() and path.suffix != ".jsonl"]
-        together = channels.grouped(loose, self.wanted)
+        together = self._in_place(channels.grouped(loose, words))
         used = {image.path for case in together for image in case.images}
         mine = [path for path in loose if os.path.abspath(path) in used]
         told = {path: together if path == mine[0] else [] for path in mine}
         for folder in (path for path in inputs if path.is_dir()):
             described = any((folder / name).is_file() for name in ("manifest.jsonl", "dataset.json"))
-            if not described and (found := channels.by_names(folder, self.wanted)):
+            if not described and (found := self._in_place(channels.by_names(folder, words))):
                 told[folder] = found
                 places = {Path(image.path).parent for case in found for image in case.images if image != ABSENT}
                 self.beside += [str(file) for place in places for file in place.iterdir() if file.is_file()]
         return told
+
+    def _in_place(self, cases: list[Case]) -> list[Case]:
+        """Cases with a source for each channel that the user named, as cases with one for each of the model's."""
+        if not self.said:
+            return cases
+        places = range(len(self.wanted))
+        return [replace(c, images=tuple(dict(zip(self.said, c.images, strict=True)).get(n, ABSENT) for n in places)) for c in cases]
 
     def _of_layout(self, given: Path) -> list[Case]:
         """The scans that the layout of ``given`` tells, those that it left out for a lacking channel too."""

@@ -17,7 +17,7 @@ from pathlib import Path
 from ..core.errors import InputError
 from ..core.inputs import special_kind
 from ..core.manifest import Source
-from ..formats.files import natural_key, stem
+from ..formats.files import is_image, natural_key, stem
 
 IMAGE_ENDINGS = (
     ".nii.gz",
@@ -118,6 +118,11 @@ def most(tree: Tree, root: Path, folders: list[Path]) -> bool:
 def is_raster(path: Path) -> bool:
     """Whether the name ends as a 2-D picture's does."""
     return path.name.lower().endswith(RASTERS)
+
+
+def may_be_image(path: Path) -> bool:
+    """Whether the name or the content is that of an image; one that is empty or damaged stays in sight, to fail under its own name."""
+    return path.name.lower().endswith(IMAGE_ENDINGS) or is_image(path)
 
 
 # ---- names that belong together ----

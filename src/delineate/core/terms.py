@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from .labels import side_of
+from .labels import LabelSet, side_of
 
 # Identity -> its names, words apart; matched with any separator or none ("t1 gd" is T1Gd, t1_gd, T1-Gd).
 CHANNELS: dict[str, tuple[str, ...]] = {
@@ -20,7 +20,9 @@ CHANNELS: dict[str, tuple[str, ...]] = {
         "t1 +c", "t1+gd", "t1 contrast", "t1 post contrast", "t1 contrast enhanced", "t1 gadolinium",
         "t1 weighted post contrast", "t1wc", "t1wce", "t1w ce", "t1wgd", "t1w gd", "t1w post",
         "t1w contrast", "t1w post contrast", "ce t1", "ce t1w", "cet1", "cet1w", "ce gadolinium t1w",
-        "gd t1", "post t1", "post contrast t1",
+        "gd t1", "gd t1w", "ce gd t1", "ce gd t1w",
+        "ce gado t1w", "ce gadobutrol t1w", "ce gadovist t1w", "post t1", "post t1w", "post contrast t1",
+        "post contrast t1w",
     ),
     "T2": ("t2", "t2w", "t2 w", "t2 weighted"),
     "FLAIR": ("flair", "t2f", "t2 flair", "t2w flair", "fl", "flair t2"),
@@ -151,6 +153,24 @@ def structure_of(name: str) -> str:
 def names_structure(name: str) -> bool:
     """Whether ``name`` says what a structure is; "label 3", "foreground" and numbers do not."""
     return _NAMELESS.fullmatch(name.strip()) is None
+
+
+def contradictions(one: LabelSet, other: LabelSet, of_one: str, of_other: str) -> list[str]:
+    """Where the names of two tables contradict the values, a sentence each: a value with two names, or a structure with two values.
+
+    Names that do not say what a structure is ("label 3") contradict nothing.
+    """
+    mine = {label.value: label.name for label in one if names_structure(label.name)}
+    theirs = {label.value: label.name for label in other if names_structure(label.name)}
+    places = {structure_of(name): value for value, name in theirs.items()}
+    found = []
+    for value, name in mine.items():
+        place = places.get(structure_of(name), value)
+        if value in theirs and structure_of(name) != structure_of(theirs[value]):
+            found.append(f"{value} is {name!r} in {of_one} and {theirs[value]!r} in {of_other}")
+        elif place != value:
+            found.append(f"{name!r} is {value} in {of_one} and {place} in {of_other}")
+    return found
 
 
 def _levelled(words: Sequence[str]) -> str:

@@ -14,7 +14,7 @@ from ..cohort.pairs import Pairing
 from ..cohort.structures import read_yaml
 from ..core.errors import LabelError
 from ..core.labels import LabelSet
-from ..core.terms import names_structure, structure_of
+from ..core.terms import contradictions, names_structure
 
 _SUFFIXES = (".csv", ".tsv", ".yaml", ".yml", ".json")
 _STATE = (
@@ -71,26 +71,13 @@ def refuse_contradiction(said: LabelSet, said_in: Path, known: LabelSet, known_i
     Raises:
         LabelError: they contradict each other.
     """
-    problems = list(_contradictions(said, known))
+    problems = contradictions(said, known, "the predictions", "the truth")
     if problems:
         more = f" and {len(problems) - 3} more" if len(problems) > 3 else ""
         raise LabelError(
             f"the names of predictions and truth contradict the values: {'; '.join(problems[:3])}{more}. Predictions ({said_in}): {_table(said)}. "
             f"Truth ({known_in}): {_table(known)}. Structures are compared by value, so {_STATE}"
         )
-
-
-def _contradictions(said: LabelSet, known: LabelSet) -> Iterator[str]:
-    theirs = {label.value: label.name for label in known if names_structure(label.name)}
-    mine = {label.value: label.name for label in said if names_structure(label.name)}
-    for value, name in mine.items():
-        if value in theirs and structure_of(name) != structure_of(theirs[value]):
-            yield f"{value} is {name!r} in the predictions and {theirs[value]!r} in the truth"
-    places = {structure_of(name): value for value, name in theirs.items()}
-    for value, name in mine.items():
-        other = places.get(structure_of(name), value)
-        if other != value and value not in theirs:
-            yield f"{name!r} is {value} in the predictions and {other} in the truth"
 
 
 def _table(labels: LabelSet) -> str:

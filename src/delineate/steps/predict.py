@@ -175,7 +175,7 @@ def predict_cases(bundle: Bundle, manifest: Manifest, out: str | Path, *, model:
     folder = Path(out)
     guarded = (originals([manifest]) if kept is None else kept).plus([model] if model else [])
     guarded.refuse(_targets(manifest, folder, asked))
-    _earlier(folder / "predictions.json")  # a file of another kind is refused before any work
+    _refuse_foreign(manifest, folder, asked)
     engine = Engine.from_bundle(
         bundle, choose_device(asked.device), DTYPES[asked.precision], asked.views,
         backend=asked.backend,  # type: ignore[arg-type]
@@ -183,16 +183,18 @@ def predict_cases(bundle: Bundle, manifest: Manifest, out: str | Path, *, model:
     )  # fmt: skip
     if asked.ram_bytes is not None or asked.vram_bytes is not None:
         limits.warm_up(engine)
+    head = {"model": Path(model).name, "device": engine.device.type, "options": asked}
     at = _Place(progress or (lambda done, total, note: None), len(manifest))
     with guarded.kept():
         atomic.make_folder(folder)
+        _record(folder, bundle, head, [])  # from now on the folder is ours, whatever becomes of this call
         with contextlib.closing(_Ahead(manifest, bundle, asked)) as ahead, contextlib.closing(_Behind(asked)) as behind:
             job = partial(predict_case, manifest=manifest, engine=engine, bundle_id=bundle.id, inference=with_mirroring(bundle.plan, asked.mirror),
                           out=folder, options=asked, tell=at.tell, ready=ahead, write=behind, say=say)  # fmt: skip
             begun = batch.run(job, manifest.cases, names=[c.id for c in manifest], workers=1, progress=at.ended)
             outcomes = [_written(outcome) for outcome in begun]
         outcomes += [batch.Outcome(name, None, error, 0.0) for name, error in (unusable or {}).items()]
-        _record(folder, bundle, {"model": Path(model).name, "device": engine.device.type, "options": asked}, outcomes)
+        _record(folder, bundle, head, outcomes)
     return outcomes
 
 
@@ -508,11 +510,15 @@ def peak_memory_mb() -> float:
 
 def _record(folder: Path, bundle: Bundle, head: dict[str, Any], outcomes: Sequence[batch.Outcome[dict[str, Any]]]) -> None:
     """Write ``predictions.json``, and ``uncertainty.csv`` where cases were sampled; entries of earlier calls into the same folder stay."""
-    path, asked = folder / "predictions.json", head.pop("options")
+    path, asked = folder / "predictions.json", head["options"]
     cases = _earlier(path)
     for outcome in outcomes:
         cases[outcome.name] = {"error": str(outcome.error)} if outcome.value is None else outcome.value
-    record = head | {"bundle": bundle.id, "labels": bundle.labels.to_json(), "peak_memory_mb": peak_memory_mb()}
+    record = {key: value for key, value in head.items() if key != "options"} | {
+        "bundle": bundle.id,
+        "labels": bundle.labels.to_json(),
+        "peak_memory_mb": peak_memory_mb(),
+    }
     record |= {"precision": asked.precision} if asked.precision != "auto" else {}
     record |= {"views": list(asked.views)} if asked.views else {}
     record |= {"samples": asked.samples, "seed": asked.seed} if asked.samples else {}
@@ -520,6 +526,21 @@ def _record(folder: Path, bundle: Bundle, head: dict[str, Any], outcomes: Sequen
     atomic.write_text(path, json.dumps(without_nan(record | {"cases": cases}), indent=1))
     if any("uncertainty" in entry for entry in cases.values()):
         atomic.write_text(folder / "uncertainty.csv", _csv(cases))
+
+
+def _refuse_foreign(manifest: Manifest, out: Path, options: Options) -> None:
+    """Refuse results where files of their names stand that are no results: predict writes over its own alone.
+
+    Raises:
+        OutputError: such a file, or one called predictions.json that is no record of predictions.
+    """
+    record = out / "predictions.json"
+    _earlier(record)
+    foreign = [] if record.is_file() else [path for path in _targets(manifest, out, options) if path.exists()]
+    if foreign:
+        raise OutputError(
+            "stands there already, and no predictions.json beside it says that predict wrote it; choose another folder", path=foreign[0]
+        )
 
 
 def _earlier(path: Path) -> dict[str, Any]:

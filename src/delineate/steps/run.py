@@ -27,6 +27,7 @@ from ..core.plan import Plan
 from ..core.request import VALIDATION_FOLDS, Request, read_split
 from ..core.scores import without_nan
 from ..core.store import Store
+from ..core.terms import contradictions, may_be
 from . import check as check_step
 from . import plan as plan_step
 
@@ -262,8 +263,13 @@ def _own_plan(run: Run, plan: Plan) -> Plan:
     labels, names = run.manifest.labels, [c.name for c in plan.channels]
     if plan.labels.values != labels.values:
         raise UsageError(f"the plan knows label values {plan.labels.values}, the cohort has {labels.values}", path=run.request.plan)
+    if wrong := contradictions(plan.labels, labels, "the plan", "the cohort"):
+        raise UsageError(f"the plan's structures are not the cohort's: {'; '.join(wrong[:3])}", path=run.request.plan)
     if len(names) != len(run.manifest.channels):
         raise UsageError(f"the plan takes {len(names)} channel(s), the cohort has {len(run.manifest.channels)}", path=run.request.plan)
+    if not all(may_be(given, wanted) for given, wanted in zip(run.manifest.channels, names, strict=True)):
+        found = f"{', '.join(names)}, the cohort has {', '.join(run.manifest.channels)}"
+        raise UsageError(f"the plan's channels are, in this order, {found}; write them in the cohort's order", path=run.request.plan)
     r = run.request
     if r.budget_s is not None or r.epochs is not None:
         plan = plan.replace(schedule=plan.schedule.model_dump() | {"budget_s": r.budget_s, "epochs": r.epochs})
