@@ -214,7 +214,8 @@ def test_regions_overwrite_each_other_in_their_order(tmp_path):
     for value, scores in zip((1, 3, 2), logits, strict=True):
         expected[scores.numpy() > 0] = value
     assert all((expected == v).sum() > 50 for v in range(4))
-    assert np.array_equal(found.labels.array, expected.transpose(2, 1, 0))
+    clear = np.abs(logits.numpy()).min(0).transpose(2, 1, 0) > 1e-4  # the medians were put at 0, where rounding decides
+    assert clear.mean() > 0.99 and np.array_equal(found.labels.array[clear], expected.transpose(2, 1, 0)[clear])
 
 
 def test_a_cascade_is_one_model_of_both_stages(tmp_path):

@@ -47,7 +47,7 @@ def find(root: str | Path, *, layout: str | None = None, description: str | Path
 
 
 def discover(root: str | Path, *, layout: str | None = None, description: str | Path | None = None, labels: str | Path | None = None,
-             patient: str | None = None) -> Found:  # fmt: skip
+             patient: str | None = None, truth: bool = True) -> Found:  # fmt: skip
     """The cohort at ``root`` and what was noticed while finding it.
 
     Args:
@@ -56,6 +56,7 @@ def discover(root: str | Path, *, layout: str | None = None, description: str | 
         description: YAML file that describes another layout.
         labels: YAML file that names, merges or selects structures.
         patient: regular expression with one group that finds the patient in a case's id.
+        truth: False where only the scans matter: masks are found, but nothing is asked of what they mean.
 
     Raises:
         InputError: ``root`` does not exist.
@@ -75,17 +76,17 @@ def discover(root: str | Path, *, layout: str | None = None, description: str | 
     if description:
         from . import description as described
 
-        return _finish(described.apply(described.load(description), root), root, choice, patient)
+        return _finish(described.apply(described.load(description), root), root, choice, patient, truth)
     written = root if root.suffix == ".jsonl" else root / "manifest.jsonl"
     if not layout and written.is_file():
         return _from_manifest(written, choice, patient)
     if root.is_file():
-        return _finish(folders.with_channels(Draft("file", [Case(files.stem(root), "", (source(root),))])), root, choice, patient)
+        return _finish(folders.with_channels(Draft("file", [Case(files.stem(root), "", (source(root),))])), root, choice, patient, truth)
     tree = Tree()
     draft = folders.with_channels(_recognise(tree, root, layout))
     for path, kind in tree.skipped.items():
         draft.note("skipped", f"{path} is {kind} and was skipped; only regular files are opened", path=path)
-    return _finish(draft, root, choice, patient)
+    return _finish(draft, root, choice, patient, truth)
 
 
 # ---- recognising ----
@@ -150,13 +151,14 @@ def _seen(tree: Tree, root: Path) -> str:
 # ---- making the manifest ----
 
 
-def _finish(draft: Draft, root: Path, choice: Choice | None, patient: str | None) -> Found:
+def _finish(draft: Draft, root: Path, choice: Choice | None, patient: str | None, truth: bool) -> Found:
     if not draft.cases:
         first = next((f.message for f in draft.findings if f.severity == "error"), "no case was found")
         raise LayoutError(f"no usable case ({draft.layout}): {first}", path=root)
     if not draft.modality:
         draft.modality = next((fact for case in draft.cases[:FEW] if (fact := _dicom_fact(case, "modality"))), "")
-    _settle_labels(draft, root, choice)
+    if truth:
+        _settle_labels(draft, root, choice)
     cases = _with_patients(draft, patient)
     try:
         manifest = Manifest(cases, draft.channels, draft.labels or named([], {}), draft.mapping, draft.layout, os.path.abspath(root), draft.modality)

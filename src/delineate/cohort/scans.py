@@ -157,7 +157,7 @@ class _Search:
 
     def _of_layout(self, given: Path) -> list[Case]:
         """The scans that the layout of ``given`` tells, those that it left out for a lacking channel too."""
-        found = discover(given)
+        found = discover(given, truth=False)
         self.found.append(found)
         lacking = channels.incomplete(found)
         known = {case.id for case in (*found.manifest, *lacking)}

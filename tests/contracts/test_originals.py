@@ -1,0 +1,185 @@
+"""No command writes over what it reads, whatever the name under which it finds it: refused before any work, and nothing is lost."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from tests.plans import small_plan
+from tests.scans import mask, scan, write_cohort
+
+from delineate import cli
+from delineate.core.bundle import Bundle, Member
+from delineate.nets.build import build, weights_of
+
+# How an output may be an original: as a file of its own folder, a soft or a hard link, or through a link to the folder.
+WAYS = ("same", "soft", "hard", "folder")
+
+
+def run(monkeypatch, capsys, *words: str | Path) -> tuple[int, str]:
+    """Exit code and everything printed of one command, in this process."""
+    monkeypatch.setattr(sys, "argv", ["delineate", *map(str, words)])
+    try:
+        cli.main()
+        code = 0
+    except SystemExit as left:
+        code = int(left.code or 0)
+    printed = capsys.readouterr()
+    return code, printed.out + printed.err
+
+
+def hashes(*folders: Path) -> dict[str, str]:
+    return {str(p): hashlib.sha256(p.read_bytes()).hexdigest() for f in folders for p in sorted(f.rglob("*")) if p.is_file()}
+
+
+def under(original: Path, name: str, way: str, place: Path) -> Path:
+    """A path called ``name`` that is ``original``, reached by ``way``."""
+    if way == "same":
+        return original.parent / name if original.name == name else original.rename(original.parent / name)
+    place.mkdir(parents=True, exist_ok=True)
+    if way == "folder":
+        original = original if original.name == name else original.rename(original.parent / name)
+        (place / "link").symlink_to(original.parent)
+        return place / "link" / name
+    (place / name).parent.mkdir(parents=True, exist_ok=True)
+    (os.link if way == "hard" else os.symlink)(original, place / name)
+    return place / name
+
+
+@pytest.fixture
+def world(tmp_path) -> Path:
+    """A cohort, masks, a model, an evaluation and DICOM-free slices, all small."""
+    write_cohort(tmp_path / "cohort", 3)
+    (tmp_path / "cohort" / "labels.csv").write_text("value,name\n1,left part\n2,right part\n")
+    for n in range(2):
+        scan(tmp_path / "masks" / f"c{n}.nii.gz", mask(n))
+    (tmp_path / "names.json").write_text(json.dumps({"1": "left part", "2": "right part"}))
+    plan = small_plan()
+    Bundle(plan, (Member("fold_0", weights_of(build(plan.network, 0))),)).save(tmp_path / "m.model")
+    (tmp_path / "plan.json").write_text(plan.to_json())
+    for name in ("a", "b"):
+        rows = [{"case": f"c{n}", "label": "x", "metric": "dice", "value": 0.5 + n / 10, "unit": ""} for n in range(4)]
+        (tmp_path / name).mkdir()
+        labels = [{"value": 1, "name": "x", "colour": [1, 2, 3], "code": "", "side": None}]
+        data = {"summary": [], "labels": labels, "cases": [{"case": f"c{n}", "truth": ""} for n in range(4)], "rows": rows, "pooled": {}, "means": {}}
+        (tmp_path / name / "scores.json").write_text(json.dumps(data))
+    (tmp_path / "slices").mkdir()
+    for k in range(3):
+        Image.fromarray(np.full((8, 9), 40 * k, np.uint8)).save(tmp_path / "slices" / f"slice_{k:04d}.png")
+    return tmp_path
+
+
+Command = Callable[[Path, Path], list[str | Path]]
+# Command -> the original (a path in ``world``), what the output is called, and the words from ``world`` and the output's path.
+COMMANDS: dict[str, tuple[str, str, Command]] = {
+    "predict": ("cohort/images/c0.nii.gz", "c0.nii.gz", lambda w, out: ["predict", w / "m.model", w / "cohort/images", "-o", out.parent]),
+    "predict, one file": ("cohort/images/c0.nii.gz", "c0.nii.gz",
+                          lambda w, out: ["predict", w / "m.model", w / "cohort/images/c0.nii.gz", "-o", out.parent]),
+    "predict, onto the truth": ("cohort/labels/c0.nii.gz", "c0.nii.gz", lambda w, out: ["predict", w / "m.model", w / "cohort", "-o", out.parent]),
+    "predict, onto the model": ("m.model", "c0.nii.gz", lambda w, out: ["predict", _one(w, "m.model", out), w / "cohort/images", "-o", out.parent]),
+    "convert": ("masks/c0.nii.gz", "c0.nii.gz", lambda w, out: ["convert", w / "masks/c0.nii.gz", out, "--orientation", "LPS"]),
+    "convert, in parts": ("masks/c0.nii.gz", "c0_00.nii.gz",
+                          lambda w, out: ["convert", _one(w, "masks/c0.nii.gz", out), out.parent / "c0.nii.gz", "--split-slices", "8"]),
+    "convert, merged": ("masks/c0.nii.gz", "c0.nii.gz",
+                        lambda w, out: ["convert", w / "masks/c0.nii.gz", w / "masks/c1.nii.gz", out, "--merge"]),
+    "convert, slices": ("slices/slice_0001.png", "slice_0001.png",
+                        lambda w, out: ["convert", w / "slices", out.parent, "--spacing", "1,1,2", "--orientation", "RAS"]),
+    "evaluate": ("names.json", "scores.json",
+                 lambda w, out: ["evaluate", w / "masks", w / "cohort/labels", "-o", out.parent, "--labels", _one(w, "names.json", out)]),
+    "check": ("names.json", "findings.json",
+              lambda w, out: ["check", w / "cohort", "-o", out.parent, "--labels", _one(w, "names.json", out)]),
+    "check --draft": ("cohort/labels.csv", "labels.csv", lambda w, out: ["check", w / "cohort", "--draft", out]),
+    "plan": ("cohort/images/c1.nii.gz", "c1.nii.gz", lambda w, out: ["plan", w / "cohort", "-o", out]),
+    "train": ("cohort/labels/c1.nii.gz", "c1.nii.gz", lambda w, out: ["train", w / "cohort", "-o", out, "--epochs", "1", "--overwrite"]),
+    "train, onto its plan": ("plan.json", "plan.json", lambda w, out: ["train", w / "cohort", "-o", out, "--plan", w / "plan.json", "--overwrite"]),
+    "quantise": ("m.model", "m.model", lambda w, out: ["quantise", w / "m.model", w / "cohort/images", "-o", out]),
+    "report": ("a/scores.json", "scores.json", lambda w, out: ["report", w / "a", "-o", out]),
+    "compare": ("a/scores.json", "compare.json", lambda w, out: ["compare", _one(w, "a/scores.json", out), w / "b", "-o", out.parent]),
+}  # fmt: skip
+
+
+def _one(world: Path, original: str, out: Path) -> Path:
+    """The original where it is, which is the output's path once the way to it renamed the file."""
+    return world / original if (world / original).exists() else out.resolve()
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("command", COMMANDS)
+def test_an_original_is_never_written_over(world, monkeypatch, capsys, command, way):
+    original, name, words = COMMANDS[command]
+    out = under(world / original, name, way, world / "elsewhere")
+    given = words(world, out)
+    before = hashes(world)
+    code, printed = run(monkeypatch, capsys, *given)
+    assert code == 2 and name in printed and "Traceback" not in printed, printed
+    assert hashes(world) == before  # nothing changed, nothing new
+
+
+def test_mended_copies_never_take_an_originals_place(world, monkeypatch, capsys):
+    for way in ("soft", "hard"):
+        under(world / "cohort/images/c2.nii.gz", "images/c2.nii.gz", way, world / way)
+        before = hashes(world)
+        code, printed = run(monkeypatch, capsys, "check", world / "cohort", "-o", world / "c", "--fix", world / way)
+        assert code == 2 and "c2.nii.gz" in printed and hashes(world) == before
+    before = hashes(world)
+    for place in (world / "cohort", world, world / "cohort/images"):
+        code, printed = run(monkeypatch, capsys, "check", world / "cohort", "-o", world / "c", "--fix", place)
+        assert code == 2 and "originals lie in this one" in printed and hashes(world) == before
+
+
+def test_a_training_never_removes_its_data(world, monkeypatch, capsys):
+    (world / "x.model.run").mkdir()
+    (world / "cohort").rename(world / "x.model.run" / "data")
+    before = hashes(world)
+    for data in (world / "x.model.run/data", world / "x.model.run"):
+        code, printed = run(monkeypatch, capsys, "train", data, "-o", world / "x.model", "--epochs", "1", "--overwrite")
+        assert code == 2 and "x.model.run" in printed and hashes(world) == before
+
+
+def test_a_header_keeps_its_voxels(world, monkeypatch, capsys):
+    """A detached header's data file is read too: another header of that name would put its own there."""
+    sitk = pytest.importorskip("SimpleITK")
+    array = np.arange(60, dtype=np.int16).reshape(3, 4, 5)
+    sitk.WriteImage(sitk.GetImageFromArray(array), str(world / "v.nhdr"))
+    data = next(p for p in world.iterdir() if p.name.startswith("v.raw"))
+    text = (world / "v.nhdr").read_text().replace(data.name, "v.raw")
+    if data.name != "v.raw":
+        pytest.skip("this ITK packs detached NRRD data")
+    (world / "v.nhdr").write_text(text)
+    before = hashes(world)
+    code, printed = run(monkeypatch, capsys, "convert", world / "v.nhdr", world / "v.mhd", "--orientation", "RPI")
+    assert code == 2 and "v.raw" in printed and hashes(world) == before
+
+
+def test_ordinary_use_is_not_refused(world, monkeypatch, capsys):
+    """The same command again, results below the scans, a result that is replaced by a newer one."""
+    for _ in range(2):
+        for words in (
+            ["predict", world / "m.model", world / "cohort/images", "-o", world / "cohort/images/out"],
+            ["predict", world / "m.model", world / "cohort/images/c0.nii.gz", "-o", world / "single"],
+            ["convert", world / "masks/c0.nii.gz", world / "turned.nii.gz", "--orientation", "LPS"],
+            ["evaluate", world / "masks", world / "cohort/labels", "-o", world / "masks", "--labels", world / "names.json"],
+            ["check", world / "cohort", "-o", world / "checked"],
+            ["plan", world / "cohort", "-o", world / "cohort/plan.json"],
+            ["report", world / "masks"],
+        ):
+            code, printed = run(monkeypatch, capsys, *words)
+            assert code == 0, printed
+
+
+def test_predict_writes_over_its_own_results_alone(world, monkeypatch, capsys):
+    """A folder of masks that somebody drew is no folder of results, though the scan given is another file."""
+    before = hashes(world / "cohort")
+    code, printed = run(monkeypatch, capsys, "predict", world / "m.model", world / "cohort/images/c0.nii.gz", "-o", world / "cohort/labels")
+    assert code == 2 and "labels/c0.nii.gz" in printed and hashes(world / "cohort") == before
+    (world / "notes").mkdir()
+    (world / "notes" / "predictions.json").write_text('{"mine": 1}')
+    code, printed = run(monkeypatch, capsys, "predict", world / "m.model", world / "cohort/images/c0.nii.gz", "-o", world / "notes")
+    assert code == 2 and "no record of earlier predictions" in printed and (world / "notes" / "predictions.json").read_text() == '{"mine": 1}'

@@ -1,0 +1,104 @@
+"""Names of channels and structures: what means the same, what does not, and what decides nothing."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+
+from delineate.core.labels import LabelSet
+from delineate.core.terms import (
+    CHANNELS,
+    STRUCTURES,
+    channel_of,
+    channel_spans,
+    contradictions,
+    match_channels,
+    may_be,
+    names_structure,
+    structure_of,
+)
+
+# The same four sequences under the names of public collections, in the order FLAIR, T1, T1 post-contrast, T2.
+SCHEMES = {
+    "BraTS 2013": ("Flair", "T1", "T1c", "T2"),
+    "BraTS 2018-2021": ("flair", "t1", "t1ce", "t2"),
+    "BraTS 2023": ("t2f", "t1n", "t1c", "t2w"),
+    "Decathlon": ("FLAIR", "T1w", "t1gd", "T2w"),
+    "BIDS": ("FLAIR", "T1w", "ce-gadolinium_T1w", "T2w"),
+    "hospital": ("T2-FLAIR", "T1_native", "T1 post contrast", "T2 weighted"),
+    "UCSF": ("FLAIR", "T1", "T1_Gd", "T2"),
+    "post": ("T2_FLAIR", "T1-pre", "T1post", "T2W"),
+}
+
+
+@pytest.mark.parametrize(("one", "other"), itertools.permutations(SCHEMES, 2))
+def test_channels_of_public_collections_match_in_any_order(one, other):
+    wanted, given = SCHEMES[one], SCHEMES[other]
+    for order in itertools.permutations(range(4)):
+        assert match_channels([given[n] for n in order], wanted) == [order.index(n) for n in range(4)]
+
+
+def test_every_name_of_the_table_has_one_identity():
+    for identity, names in CHANNELS.items():
+        assert {channel_of(name) for name in names} == {identity}
+        assert {channel_of(name.replace(" ", "_").upper()) for name in names} == {identity}
+    for names in STRUCTURES:
+        assert len({structure_of(name) for name in names}) == 1
+    assert len({structure_of(names[0]) for names in STRUCTURES}) == len(STRUCTURES)
+
+
+def test_what_is_no_match_is_none():
+    assert match_channels(["adc", "dwi"], ["flair", "t1"]) == [None, None]
+    assert match_channels(["t1", "t1n"], ["T1w"]) == [None]  # two candidates decide nothing
+    assert match_channels(["t1", "t1n"], ["T1N"]) == [1]  # an equal name does
+    assert match_channels(["t1c"], ["t1"]) == [None] and match_channels([], ["t1"]) == [None]
+    assert match_channels(["channel 0", "channel 1"], ["flair", "t1"]) == [None, None]
+
+
+def test_names_of_files_tell_the_longest_channel():
+    def told(text, *wanted):
+        return [identity for _, _, identity in channel_spans(text, wanted)]
+
+    assert told("BraTS-GLI-00000-000-t1c", "t1") == ["T1 post-contrast"]
+    assert told("case_t1_gd", "t1") == ["T1 post-contrast"]  # not T1, which the name also holds
+    assert told("sub-01_ce-gadolinium_T1w", "T1") == ["T1 post-contrast"]
+    assert told("p_T2_FLAIR", "flair") == ["FLAIR"]
+    assert told("pt_001", "CT") == [] and told("patient_ct", "PET", "CT") == ["CT"]  # short words only where a model has them
+    assert told("art1st", "t1") == []
+
+
+def test_the_only_channel_may_say_less_but_not_something_else():
+    for given, wanted in (("image", "CT"), ("MR", "T1"), ("T1", "MRI"), ("channel 0", "FLAIR"), ("t1n", "T1w"), ("CT", "image")):
+        assert may_be(given, wanted), (given, wanted)
+    for given, wanted in (("T2", "T1"), ("PET", "CT"), ("MR", "CT"), ("flair", "t1ce")):
+        assert not may_be(given, wanted), (given, wanted)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [("oedema", "Edema"), ("enhancing tumour", "Enhancing_tumor"), ("kidney_left", "Left Kidney"), ("Right-Hippocampus", "hippocampus R"),
+     ("Oesophagus", "esophagus"), ("grey matter", "gray-matter"), ("gall bladder", "gallbladder"), ("NCR", "necrotic core"), ("kidneys", "kidney")],
+)  # fmt: skip
+def test_spellings_of_a_structure_are_the_same(one, other):
+    assert structure_of(one) == structure_of(other)
+
+
+def test_structures_that_are_not_the_same():
+    assert structure_of("left kidney") != structure_of("right kidney") != structure_of("kidney")
+    assert structure_of("necrosis") != structure_of("edema") and structure_of("liver") != structure_of("liver tumour")
+    assert not any(map(names_structure, ("label 3", "Label_12", "foreground", "7", "class 2", "mask")))
+    assert all(map(names_structure, ("liver", "V1", "left")))
+
+
+def test_contradictions_name_both_sides():
+    def found(one, other):
+        return contradictions(LabelSet.from_names(one), LabelSet.from_names(other), "the predictions", "the truth")
+
+    assert found({1: "necrosis", 2: "oedema"}, {1: "edema", 2: "necrotic core"}) == [
+        "1 is 'necrosis' in the predictions and 'edema' in the truth",
+        "2 is 'oedema' in the predictions and 'necrotic core' in the truth",
+    ]
+    assert found({1: "liver"}, {6: "Liver", 2: "spleen"}) == ["'liver' is 1 in the predictions and 6 in the truth"]
+    assert found({1: "oedema", 2: "left kidney"}, {1: "Edema", 2: "kidney_left"}) == []
+    assert found({1: "liver", 2: "spleen"}, {1: "label 1", 2: "foreground"}) == []
