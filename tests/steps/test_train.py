@@ -248,3 +248,62 @@ def test_only_a_finished_run_with_a_budget_is_extended(tmp_path):
     again = opened()
     again.extend(30.0)
     assert again.extensions == [30.0, 30.0] and 25 < again.remaining_s() <= 30
+
+
+def test_only_what_was_scored_is_counted(cohort, plan_file, tmp_path, monkeypatch):
+    """A truth that becomes unreadable while the network trains: two of three are scored, the third is named, and the run fails."""
+    import shutil
+
+    data = shutil.copytree(cohort, tmp_path / "cohort")
+    (tmp_path / "split.json").write_text(json.dumps({"train": ["c0", "c1", "c2"], "val": ["c3"], "test": ["c4", "c5", "c6"]}))
+    request = Request(data=str(data), epochs=1, plan=str(plan_file), split=str(tmp_path / "split.json"), device="cpu")
+    was = held_out.evaluate
+
+    def spoilt(run, evaluation):
+        (data / "labels" / "c5.nii.gz").write_bytes(b"")
+        return was(run, evaluation)
+
+    monkeypatch.setattr(held_out, "evaluate", spoilt)
+    told: list[str] = []
+    done = train(request, tmp_path / "m.model", say=told.append)
+    (line,) = [text for text in told if text.startswith("test Dice on")]
+    assert line.startswith("test Dice on 2 of 3 cases (not scored: c5): ")
+    assert done.scores["cases"] == 2 and done.scores["not_scored"] == ["c5"]
+    assert len(done.failures) == 1 and "c5" in done.failures[0] and "empty file" in done.failures[0]  # so that the command ends with 1
+    card = json.loads((done.run / "card.json").read_text())
+    assert card["scores"]["cases"] == 2 and (done.run / "report.html").is_file()
+
+
+def test_a_run_whose_truth_is_all_gone_keeps_its_model(cohort, plan_file, tmp_path, monkeypatch):
+    import shutil
+
+    data = shutil.copytree(cohort, tmp_path / "cohort")
+    (tmp_path / "split.json").write_text(json.dumps({"train": ["c0", "c1", "c2"], "val": ["c3"], "test": ["c4", "c5"]}))
+    request = Request(data=str(data), epochs=1, plan=str(plan_file), split=str(tmp_path / "split.json"), device="cpu")
+    was = held_out.evaluate
+
+    def spoilt(run, evaluation):
+        for name in ("c4", "c5"):
+            (data / "labels" / f"{name}.nii.gz").write_bytes(b"")
+        return was(run, evaluation)
+
+    monkeypatch.setattr(held_out, "evaluate", spoilt)
+    done = train(request, tmp_path / "m.model")
+    assert done.scores == {"what": "test", "cases": 0, "not_scored": ["c4", "c5"]} and Bundle.load(done.model).members
+    assert len(done.failures) == 1 and "no test case could be scored" in done.failures[0]
+
+
+def test_a_plan_of_other_channels_or_structures_is_refused(cohort, plan_file, tmp_path):
+    def refused(changes, why):
+        path = tmp_path / "other.json"
+        path.write_text(Plan.load(plan_file).replace(**changes).to_json())
+        with pytest.raises(UsageError, match=why):
+            train(Request(data=str(cohort), epochs=1, plan=str(path), device="cpu"), tmp_path / f"{len(why)}.model")
+
+    plan = Plan.load(plan_file)
+    (cohort / "labels.csv").write_text("value,name\n1,liver\n2,spleen\n")
+    try:
+        named = [s.model_dump() | {"name": name} for s, name in zip(plan.structures, ("spleen", "liver"), strict=True)]
+        refused({"structures": named}, "1 is 'spleen' in the plan and 'liver' in the cohort")
+    finally:
+        (cohort / "labels.csv").unlink()

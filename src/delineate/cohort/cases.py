@@ -85,7 +85,7 @@ def map_label(raw: list[tuple[Source, Volume]], manifest: Manifest) -> Volume:
         else:
             array = manifest.mapping.apply(first.array, manifest.labels)
     except LabelError as error:
-        raise LabelError(error.message, case=error.case, path=source.path) from error
+        raise LabelError(error.message, case=error.case, path=error.path or source.path) from error
     return Volume(array, first.grid, "label", source.path, first.meta)
 
 

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from ..core.errors import DelineateError, LabelError
 from ..core.grid import Grid
 from ..core.labels import LabelSet, as_whole_numbers, unique_values
-from ..core.manifest import Case, Manifest
+from ..core.manifest import Case, Manifest, Source
 from ..core.volume import Volume
 from .cases import TOLERANCE_MM, difference, map_label, read_image, read_raw_label
 from .findings import Finding, Severity
@@ -119,6 +119,14 @@ def _channel(array: NDArray[Any]) -> Channel:
     return Channel(str(array.dtype), low, high, float(np.percentile(flat[:: max(1, flat.size // 100_000)], 99)), lost)
 
 
+def _are_whole(raw: list[tuple[Source, Volume]]) -> bool:
+    """Whether all label values are whole numbers, so that they could be named or merged."""
+    try:
+        return all(as_whole_numbers(volume.array) is not None for _, volume in raw)
+    except LabelError:
+        return False
+
+
 def _examine_label(found: Examination, case: Case, manifest: Manifest, image: Volume | None) -> Examination:
     try:
         raw = read_raw_label(case, manifest)
@@ -128,8 +136,11 @@ def _examine_label(found: Examination, case: Case, manifest: Manifest, image: Vo
     try:
         label = map_label(raw, manifest)
     except LabelError as error:
+        whole = _are_whole(raw)
+        hint = "; name, merge or leave out values with --labels" if whole else ""
+        where = "" if error.path is None or (whole and len(raw) == 1) else f"{error.path}: "
         data = {"values": _values(raw[0][1].array)}
-        return _with(found, [Finding(case.id, "values", "error", f"{error.message}; name, merge or leave out values with --labels", data)])
+        return _with(found, [Finding(case.id, "values", "error", f"{where}{error.message}{hint}", data)])
     except DelineateError as error:
         return _with(found, [Finding(case.id, "geometry", "error", str(error))])
     counts = np.bincount(label.array.ravel(order="K"), minlength=1)

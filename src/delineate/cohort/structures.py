@@ -87,7 +87,7 @@ def _look(cases: Sequence[Case], draft: Draft) -> _Seen:
                 codes = (array[0].astype(np.int64) << 16) | (array[1].astype(np.int64) << 8) | array[2].astype(np.int64)
                 seen.colours |= set(unique_values(codes)) - {0}
                 continue
-            whole = as_whole_numbers(array)
+            whole = as_whole_numbers(array, case.label[0].path)
         except DelineateError as error:  # the doctor names each; here it is enough to go on
             seen.errors.append(str(error))
             continue

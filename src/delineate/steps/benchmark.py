@@ -63,8 +63,9 @@ def benchmark(out: str | Path | None = None, *, device: str = "auto", progress: 
         device: of the networks.
 
     Raises:
-        OutputError: ``out`` cannot be written.
+        UsageError: no such device here. OutputError: ``out`` cannot be written.
     """
+    choose_device(device)  # refused before anything is measured
     rows: list[Row] = []
     measurements = (_window, _step, _preparing, _restoring, _patches, _files)
     for n, measure in enumerate(measurements):

@@ -16,6 +16,7 @@ import numpy as np
 from ..cohort.phantom import make_cohort
 from ..core import atomic
 from ..core.request import Request
+from ..nets.devices import choose_device
 from . import predict as predict_step
 from . import train as train_step
 
@@ -36,9 +37,10 @@ def demo(out: str | Path, *, budget_s: float = 300.0, patients: int = 20, seed: 
     """Make the cohort, train on three quarters of it, test on the rest, and write one patient's DICOM SEG.
 
     Raises:
-        UsageError: ``out`` holds a demo with other settings.
+        UsageError: ``out`` holds a demo with other settings, or there is no such device here.
         OutputError: nothing can be written there.
     """
+    choose_device(device)  # refused before the cohort is made
     folder = atomic.make_folder(out)
     cohort, split = folder / "cohort", folder / "split.json"
     if not split.is_file():
