@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from augmentation import NNUNET
-from delineate.cohort.phantom import make_scan
+from delineate.cohorts.phantom.cohort import make_scan
 from measure import child, keep
 
 PATCH = (96, 96, 64)

@@ -27,7 +27,7 @@ from measure import keep
 
 CHILD = """
 import json, sys
-from delineate.steps.check import check
+from delineate.commands.check import check
 if __name__ == "__main__":
     checked = check(sys.argv[1], out=sys.argv[2], workers=int(sys.argv[3]) or None)
     kinds = {}

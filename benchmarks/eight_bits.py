@@ -13,9 +13,9 @@ import argparse
 import tempfile
 from pathlib import Path
 
+from delineate.commands.quantise import quantise
 from delineate.core.bundle import Bundle
-from delineate.nets.nnunet import read_bundle
-from delineate.steps.quantise import quantise
+from delineate.interop.nnunet import read_bundle
 from measure import DATA, keep
 from nnunet_peer import TRAINED
 

@@ -14,9 +14,10 @@ from typing import Any
 import torch
 
 from delineate.core.plan import Network
-from delineate.nets import compiled, int8
-from delineate.nets.build import build, filled, weights_of
-from delineate.nets.infer import fast_dtype, forward
+from delineate.inference import int8
+from delineate.inference import openvino as compiled
+from delineate.inference.engine import fast_dtype, forward
+from delineate.networks.build import build, filled, weights_of
 from measure import keep, seconds
 
 WIDTHS = (32, 64, 128, 256, 320, 320)

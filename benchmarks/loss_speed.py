@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from delineate.core.plan import Loss
-from delineate.learn import losses
+from delineate.training import losses
 from measure import child, keep, seconds
 
 CASES = ((3, 2, (40, 56, 40)), (29, 2, (48, 48, 48)), (104, 1, (64, 64, 64)), (2, 6, (256, 256)))

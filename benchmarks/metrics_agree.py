@@ -24,8 +24,8 @@ from typing import Any
 import numpy as np
 
 from delineate.metrics import confusion, overlap, surface
-from delineate.metrics.calibration import calibration
 from delineate.metrics.centreline import cl_dice, skeleton
+from delineate.trust.calibration import calibration
 from measure import child, keep
 
 Array = np.ndarray[Any, Any]

@@ -31,6 +31,6 @@ def model_plan(labels: int, spacing_mm: float = 1.5, width: int = 16, patch: int
 
 def untrained(plan: Plan) -> Bundle:
     """A bundle with random weights."""
-    from delineate.nets.build import build, weights_of
+    from delineate.networks.build import build, weights_of
 
     return Bundle(plan, (Member("fold_0", weights_of(build(plan.network, 0))),))

@@ -20,10 +20,10 @@ from nnunet_peer import prepare, raw_dataset
 OURS = """
 import sys
 from pathlib import Path
-from delineate.cohort.layouts import discover
+from delineate.cohorts.discovery.layouts import discover
 from delineate.core.store import Store
 from delineate.steps import plan as plan_step
-from delineate.steps.prepare import prepare_cohort
+from delineate.commands.train.prepare import prepare_cohort
 if __name__ == "__main__":
     manifest = discover(sys.argv[1]).manifest
     found = plan_step.fingerprint(manifest)

@@ -39,7 +39,7 @@ def report(work):
 OURS = """
 from delineate.core.grid import Grid
 from delineate.core.volume import Volume
-from delineate.ops.prepare import prepare
+from delineate.preprocessing.prepare import prepare
 from model import model_plan
 plan = model_plan(4).replace(crop="body") if array.dtype == np.int16 else model_plan(4).replace(
     channels=[{"name": "CT", "normalise": {"kind": "none"}}], crop="none")
@@ -114,7 +114,7 @@ def round_trip() -> dict[str, float]:
 
     from delineate.core.grid import Grid
     from delineate.core.volume import Volume
-    from delineate.ops.prepare import prepare_label, restore, trace
+    from delineate.preprocessing.prepare import prepare_label, restore, trace
     from model import model_plan
 
     radii_mm, grid = (4, 8, 16, 32), Grid.from_spacing((200, 200, 100), (0.8, 0.8, 1.0))

@@ -19,7 +19,7 @@ RESTORE = """
 import json, sys, time, resource
 import numpy as np, torch
 from delineate.core.grid import Grid
-from delineate.ops.prepare import Trail, restore
+from delineate.preprocessing.prepare import Trail, restore
 labels = int(sys.argv[1])
 source = Grid.from_spacing((512, 512, 300), (0.8, 0.8, 1.0))
 oriented, axes = source.reorient("RAS")

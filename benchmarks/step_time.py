@@ -16,9 +16,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from delineate.nets import blocks
-from delineate.nets.build import build
-from delineate.steps.plan import measure_step
+from delineate.networks import blocks
+from delineate.networks.build import build
+from delineate.planning.rules import measure_step
 from forward import nnunet_3d
 from measure import keep
 

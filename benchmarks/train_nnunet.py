@@ -17,7 +17,7 @@ from typing import Any
 
 import yaml
 
-from delineate.cli import parse_duration
+from delineate.cli.command_line import parse_duration
 from measure import DATA, keep, timed
 from nnunet_peer import TRAINED, command, counted_back, link_scans, mapped, predict, prepare, raw_dataset
 from train_real import delineate, malc_labels, split_of, summed_up

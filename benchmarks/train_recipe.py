@@ -123,7 +123,7 @@ def _in_8_bits(work: Path, channel: str) -> Path:
     """The cohort that the first run read, as NIfTI of 8 bits."""
     import nibabel as nib
 
-    from delineate.cohort.cases import read_image, read_label
+    from delineate.cohorts.reading import read_image, read_label
     from delineate.core.manifest import Manifest
 
     cohort = Manifest.load(work / "16 bits.model.run" / "manifest.jsonl")

@@ -19,11 +19,12 @@ from torch import nn
 from delineate.core.bundle import Bundle
 from delineate.core.plan import Plan
 from delineate.core.store import Store, StoredCase
-from delineate.learn import losses, scoring
-from delineate.learn.optimisers import make_optimiser
-from delineate.learn.patches import batches
-from delineate.learn.schedule import rate
-from delineate.nets.build import build, load_weights
+from delineate.networks.build import build, load_weights
+from delineate.training import losses
+from delineate.training import validation as scoring
+from delineate.training.optimisers import make_optimiser
+from delineate.training.patches import batches
+from delineate.training.schedule import rate
 from measure import keep
 
 PARTS = 5

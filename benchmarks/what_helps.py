@@ -25,13 +25,13 @@ from typing import Any
 
 import torch
 
+from delineate.commands.train import prepare as prepare_step
+from delineate.commands.train import run as run_step
+from delineate.commands.train.request import Request
 from delineate.core.plan import Plan
-from delineate.core.request import Request
-from delineate.learn import scoring
-from delineate.learn.loop import Training, fit
-from delineate.nets.build import build, load_weights
-from delineate.steps import prepare as prepare_step
-from delineate.steps import run as run_step
+from delineate.networks.build import build, load_weights
+from delineate.training import validation as scoring
+from delineate.training.loop import Training, fit
 from measure import DATA, processor
 from train_real import FOLDERS, malc_labels
 

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from delineate.core.bundle import Bundle, Member
-from delineate.nets.build import build, weights_of
+from delineate.networks.build import build, weights_of
 from tests.plans import small_plan
 from tests.scans import AFFINE, mask, scan, write_cohort
 

@@ -1,4 +1,4 @@
-"""The laws of the house: who may import whom, what a start costs, and that every option is documented."""
+"""The laws of the package: who may import whom, what a start costs, and that every option is documented."""
 
 from __future__ import annotations
 
@@ -6,44 +6,88 @@ import ast
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 SOURCE = Path(__file__).parents[1] / "src" / "delineate"
-LAYERS = ["core", "formats", "cohort", "ops", "nets", "metrics", "learn", "show", "viewer", "steps", "recipes", "serve", "api", "cli"]
+# From the ground up: a package may import only what stands before it. The order is that of docs/architecture.md.
+LAYERS = (
+    "core", "extend", "preprocessing", "formats", "execution", "cohorts", "metrics", "networks", "trust", "inference", "planning", "training",
+    "evaluation", "reporting", "viewer", "interop", "commands", "cli", "api",
+)  # fmt: skip
+MODULES = {".".join(p.relative_to(SOURCE).with_suffix("").parts): p for p in sorted(SOURCE.rglob("*.py"))}
 
 
-def imports(path: Path) -> set[str]:
-    """First package below delineate that the file imports, inside functions too."""
-    package = ["delineate", *path.relative_to(SOURCE).parts[:-1]]
-    found = set()
-    for node in ast.walk(ast.parse(path.read_text())):
+def imports(name: str, text: str) -> Iterator[str]:
+    """Modules of delineate that the text of module ``name`` imports: inside functions and under TYPE_CHECKING too."""
+    package = name.split(".")[:-1]
+    for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.ImportFrom):
-            base = package[: len(package) - node.level + 1] if node.level else []
-            full = [*base, *(node.module or "").split(".")] if node.module else base
-            names = [".".join([*full, alias.name]) for alias in node.names]
+            if node.level:
+                base = package[: len(package) - node.level + 1]
+            elif (node.module or "").split(".")[0] == "delineate":
+                base = []
+            else:
+                continue
+            inner = (node.module or "").split(".") if node.level else (node.module or "").split(".")[1:]
+            for alias in node.names:
+                places = ([*base, *inner, alias.name], [*base, *inner, alias.name, "__init__"], [*base, *inner], [*base, *inner, "__init__"])
+                yield next((".".join(filter(None, place)) for place in places if ".".join(filter(None, place)) in MODULES), "__init__")
         elif isinstance(node, ast.Import):
-            names = [alias.name for alias in node.names]
-        else:
-            continue
-        found |= {name.split(".")[1] for name in names if name.startswith("delineate.") and name.split(".")[1] in LAYERS}
-    return found
+            for alias in node.names:
+                inner = alias.name.split(".")
+                if inner[0] == "delineate" and len(inner) > 1:
+                    yield ".".join(inner[1:]) if ".".join(inner[1:]) in MODULES else ".".join([*inner[1:], "__init__"])
 
 
-@pytest.mark.parametrize("path", sorted(SOURCE.rglob("*.py")), ids=lambda p: str(p.relative_to(SOURCE)))
-def test_imports_only_run_down_the_list(path):
-    parts = path.relative_to(SOURCE).with_suffix("").parts
-    if parts[0] not in LAYERS:
-        return
-    mine = LAYERS.index(parts[0])
-    upward = {other for other in imports(path) if LAYERS.index(other) > mine}
-    assert not upward, f"{path.name} imports {upward}, which stand above it"
+def upward(name: str, text: str) -> set[str]:
+    """What the module imports that stands above it."""
+    mine = name.split(".")[0]
+    if mine not in LAYERS:
+        return set()
+    return {other for other in imports(name, text) if other.split(".")[0] in LAYERS and LAYERS.index(other.split(".")[0]) > LAYERS.index(mine)}
 
 
-def test_only_the_training_step_imports_learn():
-    users = {str(p.relative_to(SOURCE)) for p in SOURCE.rglob("*.py") if "learn" in imports(p) and "learn" not in p.parts}
-    assert users == {"steps/train.py"}
+def test_every_package_has_its_place():
+    assert {name.split(".")[0] for name in MODULES} - {"__init__"} <= set(LAYERS)
+    crowded = {folder: n for folder in {p.parent for p in MODULES.values()} if (n := len(list(folder.glob("*.py")))) > 18}
+    assert not crowded, crowded
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_imports_only_run_down_the_list(name):
+    assert not upward(name, MODULES[name].read_text()), "imports what stands above it"
+
+
+@pytest.mark.parametrize("layer", [layer for layer in LAYERS[:-1] if any(name.startswith(f"{layer}.") for name in MODULES)])
+@pytest.mark.parametrize("how", ["from ..api.public import load", "def f():\n    from ..api import public",
+                                 "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from ..api.public import Model",
+                                 "import delineate.api.public", "from delineate.api import public"])  # fmt: skip
+def test_an_import_upwards_is_found_wherever_it_is_planted(layer, how):
+    name = next(name for name in MODULES if name.startswith(f"{layer}.") and name.count(".") == 1)
+    assert upward(name, f"{MODULES[name].read_text()}\n{how}\n") == {"api.public"}
+
+
+def test_no_module_reaches_itself():
+    graph = {name: set(imports(name, path.read_text())) - {name} for name, path in MODULES.items() if name != "__init__"}
+    done: set[str] = set()
+
+    def visit(name: str, way: tuple[str, ...]) -> None:
+        assert name not in way, " -> ".join([*way[way.index(name) :], name])
+        if name not in done:
+            for other in graph.get(name, ()):
+                visit(other, (*way, name))
+            done.add(name)
+
+    for name in graph:
+        visit(name, ())
+
+
+def test_only_the_training_command_imports_training():
+    users = {name for name, path in MODULES.items() if any(other.startswith("training.") for other in imports(name, path.read_text()))}
+    assert {name for name in users if not name.startswith("training.")} == {"commands.train.train"}
 
 
 def test_import_is_quick_and_loads_no_torch():

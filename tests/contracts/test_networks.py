@@ -16,12 +16,13 @@ from tests.plans import small_network
 from torch import Tensor, nn
 
 from delineate.core.plan import Network
-from delineate.nets import compiled, quicknat
-from delineate.nets.blocks import AveragePool
-from delineate.nets.build import FAMILIES, build, filled, load_weights, memory_format, parameters, weights_of
-from delineate.nets.infer import fast_dtype
-from delineate.nets.quicknat import QuickNAT
-from delineate.nets.vnet import Entry
+from delineate.inference import openvino as compiled
+from delineate.inference.engine import fast_dtype
+from delineate.networks import quicknat
+from delineate.networks.blocks import AveragePool
+from delineate.networks.build import FAMILIES, build, filled, load_weights, memory_format, parameters, weights_of
+from delineate.networks.quicknat import QuickNAT
+from delineate.networks.vnet import Entry
 
 NORMS = ("instance", "batch", "group")
 STRIDES_3D = ((2, 2, 1), (2, 2, 2), (1, 2, 2))  # divisor 4 8 4
@@ -231,7 +232,7 @@ def test_values_go_back_where_they_came_from():
 
 
 def test_excitation_both_is_the_larger_of_the_two():
-    from delineate.nets.quicknat import BothExcitations
+    from delineate.networks.quicknat import BothExcitations
 
     torch.manual_seed(0)
     both, x = BothExcitations(4), torch.randn(2, 4, 3, 5)

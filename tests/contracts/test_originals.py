@@ -15,9 +15,9 @@ from PIL import Image
 from tests.plans import small_plan
 from tests.scans import mask, scan, write_cohort
 
-from delineate import cli
+from delineate.cli import command_line as cli
 from delineate.core.bundle import Bundle, Member
-from delineate.nets.build import build, weights_of
+from delineate.networks.build import build, weights_of
 
 # How an output may be an original: as a file of its own folder, a soft or a hard link, or through a link to the folder.
 WAYS = ("same", "soft", "hard", "folder")

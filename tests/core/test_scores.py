@@ -8,18 +8,7 @@ import numpy as np
 import pytest
 
 from delineate.core.errors import InputError
-from delineate.core.scores import (
-    HIGHER,
-    LOWER,
-    NEARER_ZERO,
-    NO_JUDGEMENT,
-    Score,
-    Scores,
-    better_is,
-    describe,
-    judged,
-    without_nan,
-)
+from delineate.core.scores import HIGHER, LOWER, NEARER_ZERO, NO_JUDGEMENT, Score, Scores, better_is, describe, judged, without_nan
 
 NAN = float("nan")
 ROWS = (

@@ -15,11 +15,11 @@ from delineate.core.grid import Grid
 from delineate.core.labels import LabelSet
 from delineate.core.scores import HIGHER, LOWER, NEARER_ZERO, better_is, judged
 from delineate.core.volume import Volume
+from delineate.evaluation import scoring as step
 from delineate.formats.files import write
 from delineate.metrics import chosen, overlap, surface
 from delineate.metrics.chosen import GROUPS, Group
 from delineate.metrics.surface import Choices
-from delineate.steps import evaluate as step
 
 # Written out, so that a direction cannot change unseen.
 KNOWN = {

@@ -5,10 +5,11 @@ import itertools
 import numpy as np
 import pytest
 
+from delineate.commands.evaluate import evaluate
 from delineate.core.errors import GeometryError, UsageError
+from delineate.evaluation.scoring import surface_choices
 from delineate.metrics import surface
 from delineate.metrics.surface import Choices, assd, distances, hausdorff, hd95, measure, surface_dice
-from delineate.steps.evaluate import evaluate, surface_choices
 
 SPACING = (0.8, 1.3, 4.0)
 

@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 from tests.scans import AFFINE, mask, scan
 
-from delineate.cohort.layouts import find
+from delineate.cohorts.discovery.layouts import find
+from delineate.commands.check import check
+from delineate.commands.evaluate import evaluate
 from delineate.core.errors import LabelError
 from delineate.core.labels import as_whole_numbers
 from delineate.metrics import confusion, overlap, surface
 from delineate.metrics.chosen import GROUPS, Chosen
-from delineate.steps.check import check
-from delineate.steps.evaluate import evaluate
 
 BELOW = 1 - 1e-3  # what a program that scales masks may leave of 1
 

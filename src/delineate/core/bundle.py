@@ -37,7 +37,7 @@ class Member:
     """One trained network of a bundle; members are averaged by ``weight`` on the prepared grid.
 
     ``view`` names one of the plan's views; ``first_stage``: of a cascade's low-resolution plan. ``bounds``: of layers that can be rounded to 8 bits,
-    (2,) float32 by name (see ``nets.int8``); empty where none were found.
+    (2,) float32 by name (see ``inference.int8``); empty where none were found.
     """
 
     name: str

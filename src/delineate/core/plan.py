@@ -177,7 +177,7 @@ class Network(Part):
 
 
 class Loss(Part):
-    """Weighted sum of terms, each explained with its paper in ``learn/losses.py``; a term of weight 0 is not computed.
+    """Weighted sum of terms, each explained with its paper in ``training/losses.py``; a term of weight 0 is not computed.
 
     ``dice``, ``generalised_dice`` and ``tversky`` compare structures: ``batch_dice`` adds up over the batch before dividing, and
     ``background`` lets class 0 count as well; ``squared`` is for ``dice`` alone and squares the denominator's terms (Milletari 2016).
@@ -254,7 +254,7 @@ _check_fields(Loss)  # pydantic asks it of subclasses alone
 
 class Optimiser(Part):
     """SGD with momentum (Nesterov's unless told otherwise), AdamW (Loshchilov 2019) or Adam (Kingma 2015), whose weight decay is L2;
-    ``amsgrad`` (Reddi 2018) for the latter two; or Muon (Jordan 2024), see ``learn.optimisers``. ``clip_norm`` bounds the gradient."""
+    ``amsgrad`` (Reddi 2018) for the latter two; or Muon (Jordan 2024), see ``training.optimisers``. ``clip_norm`` bounds the gradient."""
 
     kind: Literal["sgd", "adamw", "adam", "muon"] = "adamw"
     learning_rate: Positive = 1e-3

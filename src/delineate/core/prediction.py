@@ -22,7 +22,7 @@ class Prediction:
         structures: what the values mean.
         bundle_id: which model said so.
         timing: seconds of each station ("prepare", "infer", "total").
-        uncertainty: structure -> what its Monte-Carlo dropout samples say (see ``metrics.uncertainty``); empty where none were asked for.
+        uncertainty: structure -> what its Monte-Carlo dropout samples say (see ``trust.uncertainty``); empty where none were asked for.
         missing: channels of the model that the scan lacks.
         probabilities: (structures + 1, I, J, K) uint16, of the background first and then of each structure in the order of ``structures``, in
             steps of 1 / 65535; None where they were not asked for. They are the network's, before any postprocessing of the labels.

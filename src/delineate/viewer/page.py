@@ -16,7 +16,7 @@ from typing import Any
 
 from ..core.errors import DelineateError, InputError
 from ..core.labels import LabelSet
-from .cases import ONLY, Scene, described, shown_array
+from .scenes import ONLY, Scene, described, shown_array
 from .sources import scored_cases
 from .voxels import channel, coarser, cropped, packed, stepped
 

@@ -19,8 +19,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 from ..core.errors import DelineateError, UsageError
-from .cases import Entry, Scene, described, shown_array
 from .page import SCRIPTS, STATIC, STYLE, served_page
+from .scenes import Entry, Scene, described, shown_array
 from .sources import Shelf
 from .voxels import MOST_VOXELS, channel, coarser, packed
 

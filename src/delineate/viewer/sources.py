@@ -14,15 +14,15 @@ from typing import Any
 
 import numpy as np
 
-from ..cohort.cases import read_image, read_label
-from ..cohort.names import read_label_names
-from ..cohort.pairs import images_in, match_names
+from ..cohorts.discovery.names import read_label_names
+from ..cohorts.reading import read_image, read_label
 from ..core.errors import FormatError, InputError, LayoutError, UsageError
 from ..core.labels import LabelSet
 from ..core.manifest import Case, Manifest, Source
 from ..core.volume import Volume
+from ..evaluation.pairing import images_in, match_names
 from ..formats import files
-from .cases import Entry, Mask, Scene
+from .scenes import Entry, Mask, Scene
 
 NAMES = "predictions.json"  # beside predictions, says what their values mean
 NOTHING = LabelSet(())

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from ..core.grid import Grid
 from ..core.volume import Volume
 from ..formats import nifti
-from .cases import Scene
+from .scenes import Scene
 
 MOST_VOXELS = 100_000_000  # a device keeps several copies of 4 bytes each
 SCALE_AT = 112  # byte of a NIfTI-1 header where slope and intercept stand
@@ -57,7 +57,7 @@ def coarser(scene: Scene, most_voxels: int) -> Scene:
     grid = _coarser_grid(scene.image.grid, most_voxels)
     if grid == scene.image.grid:
         return scene
-    from ..ops.resample import resample_image, resample_labels
+    from ..preprocessing.resample import resample_image, resample_labels
 
     arrays = [resample_image(a, grid.shape, ("linear", "linear", "linear")).numpy() for a in scene.image.channels_array]
     if scene.image.array.dtype.kind in "iu":

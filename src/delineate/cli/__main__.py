@@ -1,0 +1,5 @@
+"""``python -m delineate.cli``."""
+
+from . import main
+
+main()

@@ -1,0 +1,1 @@
+"""Examining a cohort: what is wrong, what can be repaired."""

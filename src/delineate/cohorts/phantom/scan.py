@@ -1,0 +1,39 @@
+"""One phantom patient as scanned, in memory."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...core.volume import Volume
+from . import dicom as phantom_dicom
+
+
+@dataclass(frozen=True)
+class Scan:
+    """One phantom patient as scanned.
+
+    Args:
+        patient: id.
+        image: int16 HU (I, J, K) on a grid of codes "LPS" or near (columns to the left, rows to the back, slices upwards).
+        label: uint8 on the same grid, values of ``LABELS``.
+        unusual: how its DICOM series is stored: "", "misleading numbers", "turned", "upside down", "half steps", "numbered upwards".
+        thickness_mm: what SliceThickness says; never the gap.
+        seed: of what is left to chance when it is written.
+        clean_hu: the body without noise, float32 on the same grid: what other modalities are computed from.
+    """
+
+    patient: str
+    image: Volume
+    label: Volume
+    unusual: str
+    thickness_mm: float
+    seed: int
+    clean_hu: NDArray[np.float32] = field(repr=False)
+
+    @property
+    def storage(self) -> phantom_dicom.Storage:
+        """How its DICOM series are stored."""
+        return phantom_dicom.Storage(self.patient, self.unusual, self.thickness_mm, self.seed)

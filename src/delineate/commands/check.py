@@ -1,0 +1,188 @@
+"""The first verb: what is here, what is wrong with it, what can be mended.
+
+Finds the cases (``cohorts.discovery.layouts``), examines each once (``cohorts.checks.doctor``, through ``batch``), compares them, writes
+``manifest.jsonl`` and ``findings.json``, and mended copies where asked (``cohorts.checks.repair``). Findings are data; only
+``table`` knows how they look.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from ..cohorts.checks import doctor, repair
+from ..cohorts.checks.cohort import check_absent, compare, looks_like_ct
+from ..cohorts.discovery.layouts import discover
+from ..cohorts.discovery.originals import originals
+from ..cohorts.findings import SEVERITIES, Finding
+from ..core import atomic
+from ..core.manifest import Case, Manifest
+from ..core.scores import without_nan
+from ..execution import local as batch
+
+BYTES_A_SECOND = 20e6  # about what one process reads and examines of compressed files
+SECONDS_A_FILE = 0.002
+WRITTEN = ("findings.json", "manifest.jsonl")
+SHOWN = 3  # cases named in the table for each kind of finding
+
+
+@dataclass(frozen=True)
+class Checked:
+    """What a check found.
+
+    Args:
+        manifest: all cases that were found.
+        findings: errors first, then warnings, then notes.
+        usable: the cases without an error; after ``fix`` those of the mended cohort.
+        mended: how many cases were written to the folder of mended copies.
+    """
+
+    manifest: Manifest
+    findings: tuple[Finding, ...]
+    usable: Manifest
+    mended: int = 0
+
+
+def check(data: str | Path, *, out: str | Path | None = None, layout: str | None = None, description: str | Path | None = None,
+          labels: str | Path | None = None, patient: str | None = None, fix: str | Path | None = None, workers: int | None = None,
+          progress: Callable[[int, int, str], None] | None = None) -> Checked:  # fmt: skip
+    """Find and examine the cases at ``data``.
+
+    Args:
+        data, layout, description, labels, patient: see ``cohorts.discovery.layouts.discover``.
+        out: folder for ``manifest.jsonl`` (the usable cases) and ``findings.json``.
+        fix: folder for mended copies, their manifest and ``changes.json``.
+        workers: processes; decided by the work where None.
+        progress: called as (done, total, case).
+
+    Raises:
+        InputError, LayoutError, LabelError, UsageError: no cohort can be made of ``data``.
+        OutputError: ``out`` or ``fix`` cannot be written, or an output is a file that is read.
+    """
+    found = discover(data, layout=layout, description=description, labels=labels, patient=patient)
+    manifest = found.manifest
+    kept = originals([manifest], [description, labels, data if Path(data).is_file() else None])
+    kept.refuse(Path(out) / name for name in WRITTEN if out is not None)
+    if fix is not None:
+        repair.refuse_originals(manifest, fix)
+        kept.refuse(repair.targets(manifest, fix))
+    examinations, failures = _examine(manifest, workers, progress)
+    manifest, told = _with_modality(manifest, examinations)
+    findings = [*found.findings, *told, *failures, *(f for e in examinations for f in e.findings), *compare(examinations),
+                *check_absent(examinations, manifest.labels)]  # fmt: skip
+    checked = Checked(manifest, _sorted(findings), _without(manifest, findings))
+    with kept.kept():
+        if fix is not None:
+            checked = _fix(checked, fix, workers)
+        if out is not None:
+            _write(checked, out)
+    return checked
+
+
+def _examine(
+    manifest: Manifest, workers: int | None, progress: Callable[[int, int, str], None] | None
+) -> tuple[list[doctor.Examination], list[Finding]]:
+    header = replace(manifest, cases=())
+    jobs = [(case, header) for case in manifest]
+    count = batch.workers_for(_seconds(manifest.cases), len(jobs)) if workers is None else workers
+    outcomes = batch.run(doctor.examine, jobs, names=[c.id for c in manifest], workers=count, progress=progress)
+    failures = [Finding(o.name, "failed", "error", str(o.error), {"log": o.log}) for o in outcomes if o.error is not None]
+    return [o.value for o in outcomes if o.value is not None], failures
+
+
+def _with_modality(manifest: Manifest, examinations: Sequence[doctor.Examination]) -> tuple[Manifest, list[Finding]]:
+    """Files that name no modality, but hold what can only be CT, are called CT, and the finding says so."""
+    if manifest.modality or not looks_like_ct(examinations):
+        return manifest, []
+    message = "no file names the modality; all values have the range of CT in HU, so the cohort is taken for CT (a description can say otherwise)"
+    return replace(manifest, modality="CT"), [Finding("", "modality", "note", message)]
+
+
+def _seconds(cases: Sequence[Case]) -> float:
+    """About how long one process needs, from the sizes of every tenth case's files."""
+    chosen = cases[:: max(1, len(cases) // 10)]
+    paths = [path for case in chosen for one in (*case.images, *case.label) for path in _files(Path(one.path))]
+    spent = sum(path.stat().st_size for path in paths) / BYTES_A_SECOND + len(paths) * SECONDS_A_FILE
+    return spent * len(cases) / max(1, len(chosen))
+
+
+def _files(path: Path) -> list[Path]:
+    return [path] if path.is_file() else [p for p in path.iterdir() if p.is_file()]
+
+
+def _without(manifest: Manifest, findings: Sequence[Finding]) -> Manifest:
+    bad = {f.case for f in findings if f.severity == "error"}
+    return replace(manifest, cases=tuple(c for c in manifest if c.id not in bad))
+
+
+def _sorted(findings: Sequence[Finding]) -> tuple[Finding, ...]:
+    return tuple(sorted(findings, key=lambda f: (SEVERITIES.index(f.severity), f.kind, f.case)))
+
+
+# ---- mending ----
+
+
+def _fix(checked: Checked, out: str | Path, workers: int | None) -> Checked:
+    errors = [f for f in checked.findings if f.severity == "error"]
+    hopeless = [f for f in errors if f.mend is None]
+    curable = _without(checked.manifest, hopeless)
+    ways: dict[str, list[str]] = defaultdict(list)
+    for finding in checked.findings:
+        if finding.mend is not None:
+            ways[finding.case].append(finding.mend)
+    jobs = repair.plan_mending(curable, ways, out)
+    outcomes = batch.run(repair.mend_case, jobs, names=[job.case.id for job in jobs], workers=workers)
+    failures = [o.error for o in outcomes if o.error is not None]
+    changes = [o.value for o in outcomes if o.value is not None]
+    usable = repair.write_mended(curable, changes, failures, out)
+    findings = [*checked.findings, *(Finding(e.case or "", "mending", "error", str(e)) for e in failures)]
+    return replace(checked, findings=_sorted(findings), usable=usable, mended=len(changes))
+
+
+# ---- telling ----
+
+
+def _write(checked: Checked, out: str | Path) -> None:
+    folder = atomic.make_folder(out)
+    findings, manifest = (folder / name for name in WRITTEN)
+    data = {"root": checked.manifest.root, "layout": checked.manifest.layout, "cases": len(checked.manifest), "usable": len(checked.usable),
+            "mended": checked.mended, "count": {s: sum(f.severity == s for f in checked.findings) for s in SEVERITIES},
+            "findings": [f.to_json() for f in checked.findings]}  # fmt: skip
+    atomic.write_text(findings, json.dumps(without_nan(data), indent=1))
+    atomic.write_text(manifest, checked.usable.to_jsonl())
+
+
+def table(checked: Checked) -> Any:
+    """A rich renderable: a line on the cohort and a table with a row a kind of finding."""
+    from rich.console import Group
+    from rich.markup import escape
+    from rich.table import Table
+
+    rows = Table(box=None, padding=(0, 1), title_justify="left")
+    for column in ("", "kind", "n", "what"):
+        rows.add_column(column, no_wrap=column in ("kind", "n"))
+    groups: dict[tuple[str, str], list[Finding]] = defaultdict(list)
+    for finding in checked.findings:
+        groups[finding.severity, finding.kind].append(finding)
+    colours = {"error": "red", "warning": "yellow", "note": "dim"}
+    for (severity, kind), found in groups.items():
+        shown = "\n".join(escape(f"{f.case}: {f.message}" if f.case else f.message) for f in found[:SHOWN])
+        more = f"\n... and {len(found) - SHOWN} more in findings.json" if len(found) > SHOWN else ""
+        rows.add_row(f"[{colours[severity]}]{severity}[/]", kind, str(len(found)), shown + more)
+    return Group(escape(summary(checked)), rows)
+
+
+def summary(checked: Checked) -> str:
+    """The cohort in two lines."""
+    m = checked.manifest
+    truth = sum(bool(c.label) for c in m)
+    splits = ", ".join(f"{sum(c.split == s for c in m)} {s}" for s in ("train", "val", "test") if any(c.split == s for c in m))
+    names = ", ".join(m.labels.names[:8]) + (f" ... ({len(m.labels)})" if len(m.labels) > 8 else "")
+    lines = [f"{m.layout}: {len(m)} cases ({truth} with truth{'; ' + splits if splits else ''}) of {len(m.patients)} patients; "
+             f"{len(checked.usable)} usable" + (f", {checked.mended} mended" if checked.mended else ""),
+             f"channels: {', '.join(m.channels)}{' (' + m.modality + ')' if m.modality else ''}; structures: {names or 'none'}"]  # fmt: skip
+    return "\n".join(lines)

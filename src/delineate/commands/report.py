@@ -1,0 +1,44 @@
+"""Report: a run or an evaluation as one page, to read, print and file away (``reporting.report``)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ..cohorts.discovery.originals import originals
+from ..core.atomic import write_text
+from ..core.outputs import Originals
+from ..reporting.report import render
+from ..reporting.reported_run import ReportedRun
+
+
+def report(run: str | Path, out: str | Path | None = None, *, interactive: bool = False) -> Path:
+    """Write the report of ``run``.
+
+    Args:
+        run: the folder of a training run, any of whose files may be absent, or of an evaluation.
+        out: the HTML file; None is ``report.html`` in that folder.
+        interactive: add the worst cases as volumes to look through, which makes a page of some megabytes with a script in it.
+
+    Returns:
+        The file written.
+
+    Raises:
+        InputError: no such folder, a file in it is damaged, or there are no cases to look through.
+        OutputError: the page cannot be written.
+    """
+    from ..viewer.page import run_page
+
+    found = ReportedRun.load(Path(run))
+    target = Path(out) if out is not None else found.folder / "report.html"
+    for read in _originals(found):
+        read.refuse([target])
+    write_text(target, render(found, run_page(found.folder) if interactive else None))
+    return target
+
+
+def _originals(run: ReportedRun) -> tuple[Originals, Originals]:
+    """What a report is made of: the scans and masks that its cases name, and the run's files but for pages."""
+    cases = (run.scores or {}).get("cases", [])
+    named = [case[side] for case in cases for side in ("prediction", "truth") if case.get(side)]
+    scans = originals([] if run.manifest is None else [run.manifest], named)
+    return scans, Originals([run.folder], lambda path: path.suffix.lower() not in (".html", ".htm"))

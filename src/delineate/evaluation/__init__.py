@@ -1,0 +1,1 @@
+"""Predictions against truths, and runs against each other."""

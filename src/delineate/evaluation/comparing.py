@@ -1,0 +1,262 @@
+"""Comparing: two or more runs on the same cases, side by side and as differences.
+
+A run is a folder of a training (MODEL.run), a model with that folder beside it, the folder of an evaluation, or its
+``scores.json`` or ``scores.csv``. Cases pair by id and structure. A case that not every run has is refused by name, or, where
+only the common ones are asked for, listed and left out of every figure, so that all figures of a table speak of the same
+cases. Differences are to the first run, case by case; ``verdicts.py`` says what they are worth. It scores nothing itself.
+"""
+
+from __future__ import annotations
+
+import csv
+import functools
+import io
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..core.errors import InputError, LabelError, UsageError
+from ..core.scores import better_is, without_nan
+from ..core.words import joined, spelled
+from ..metrics.statistics import RESAMPLES, SEED, Floats
+from .scored_runs import CHOSEN_ON, ScoredRun, load_run, name_runs
+from .verdicts import adjust, figures, sentences
+
+OVERALL = "mean of structures"
+UNITS = ("case", "slice", "patient")
+MOST_NAMED = 5  # cases of a list
+
+
+@dataclass(frozen=True)
+class Compared:
+    """What a comparison found.
+
+    Args:
+        runs: in the order given; the first is what the others are compared with.
+        metric, unit, per: what is compared, its unit ("" of a ratio), and whether of cases, slices or patients.
+        labels: the structures.
+        cases: paired ids, C of them.
+        groups: (C,) the patient of each, by which cases are resampled.
+        values: structure -> (runs, C), NaN where not defined.
+        left_out: id -> the runs that do not have it.
+        warnings: what makes the comparison less than fair.
+    """
+
+    runs: tuple[ScoredRun, ...]
+    metric: str
+    unit: str
+    per: str
+    labels: tuple[str, ...]
+    cases: tuple[str, ...]
+    groups: tuple[str, ...]
+    values: dict[str, Floats]
+    left_out: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def names(self) -> list[str]:
+        return [run.name for run in self.runs]
+
+    @functools.cached_property
+    def overall(self) -> Floats:
+        """(runs, C) each case's mean over the structures that are defined in every run; NaN where none is, infinite where one of them is."""
+        every = np.stack([np.where(np.isnan(v).any(axis=0), np.nan, v) for v in self.values.values()])
+        defined = (~np.isnan(every)).sum(axis=0)
+        return np.where(defined > 0, np.nansum(every, axis=0) / np.maximum(defined, 1), np.nan)
+
+    @functools.cached_property
+    def results(self) -> dict[str, dict[str, Any]]:
+        """Structure (and ``OVERALL``) -> figures, see ``verdicts.figures``. All structures are one family of tests, their mean another."""
+        found = {name: figures(v, self.names, self.groups, self.metric) for name, v in self.values.items()}
+        overall = {OVERALL: figures(self.overall, self.names, self.groups, self.metric)}
+        adjust(found)
+        adjust(overall)
+        return found | overall
+
+    @property
+    def sentences(self) -> list[str]:
+        """What was found, a plain sentence a later run."""
+        shown = {k: v for k, v in self.results.items() if k != OVERALL}
+        return sentences(shown, self.names, self.metric, self.unit, self.per)
+
+    def to_csv(self) -> str:
+        """A row a case and structure, a column a run; "nan" where not defined, nothing where the run lacks the case."""
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(["case", "patient", "label", "metric", "unit", *self.names])
+        for label, values in self.values.items():
+            for k, case in enumerate(self.cases):
+                writer.writerow([case, self.groups[k], label, self.metric, self.unit, *(repr(float(v)) for v in values[:, k])])
+        looked_up = [_lookup(run, self.metric) for run in self.runs]
+        for case, lacking in self.left_out.items():
+            group = _group_of(self.runs, case, self.per)
+            for label in self.labels:
+                row = [
+                    "" if run.name in lacking else repr(found.get((case, label), float("nan")))
+                    for run, found in zip(self.runs, looked_up, strict=True)
+                ]
+                writer.writerow([case, group, label, self.metric, self.unit, *row])
+        return text.getvalue()
+
+    def to_json(self) -> str:
+        """The text of ``compare.json``."""
+        runs = [{"name": r.name, "path": str(r.path), "what": r.what, "cases": len(r.cases)} for r in self.runs]
+        results = dict(self.results)
+        overall = results.pop(OVERALL)
+        return json.dumps(without_nan({
+            "metric": self.metric, "unit": self.unit, "per": self.per, "better_is": better_is(self.metric), "runs": runs, "sentences": self.sentences,
+            "paired": len(self.cases), "left_out": {case: list(names) for case, names in self.left_out.items()}, "warnings": list(self.warnings),
+            "bootstrap": {"resamples": RESAMPLES, "seed": SEED, "interval": "percentiles 2.5 to 97.5 of the mean difference", "over": "patients"},
+            "tests": "Wilcoxon signed-rank, two-sided, of each patient's mean gain; p_holm over all structures and runs, and over runs for the mean; "
+                     "effect: matched-pairs rank-biserial correlation; ranks: of each patient, then averaged",
+            "labels": results, "overall": overall}), indent=1)  # fmt: skip
+
+
+def compare_runs(runs: Sequence[str | Path], *, names: Sequence[str] | None = None, metric: str = "dice", labels: Sequence[str] | None = None,
+                 per: str = "case", common: bool = False) -> Compared:  # fmt: skip
+    """Compare runs case by case.
+
+    Args:
+        runs: two or more; the first is what the others are compared with.
+        names: of the runs; None takes them from the paths.
+        metric: a metric of the scores.
+        labels: the structures; None takes all, which must be the same in all runs.
+        per: "case", "slice" or "patient".
+        common: compare the cases that all runs have, and leave the others out.
+
+    Raises:
+        UsageError: fewer than two runs, names that do not fit, an unknown metric or unit of comparison.
+        InputError: a run without scores, units that differ, no common case, or (without ``common``) one that not every run has.
+        LabelError: the runs do not have the same structures.
+    """
+    if len(runs) < 2:
+        raise UsageError(f"a comparison needs at least two runs, found {len(runs)}")
+    if per not in UNITS:
+        raise UsageError(f"runs are compared per {', '.join(UNITS)}, not per {per!r}")
+    found = tuple(load_run(Path(path), name, per) for path, name in zip(runs, name_runs(runs, names), strict=True))
+    compared = _pair(found, metric, _common_labels(found, labels), per)
+    if compared.left_out and not common:
+        raise InputError(f"not every run has every {per}: {lacking_words(compared.left_out)}; score them too, or compare the "
+                         f"{len(compared.cases)} that all runs have (--common)")  # fmt: skip
+    return compared
+
+
+# ---- pairing ----
+
+
+def lacking_words(left_out: dict[str, tuple[str, ...]]) -> str:
+    """Each lacking case with the runs that lack it, the first few by name."""
+    words = [f"{one} (not in {joined(list(names), 4)})" for one, names in list(left_out.items())[:MOST_NAMED]]
+    return ", ".join(words) + (f" and {len(left_out) - MOST_NAMED} more" if len(left_out) > MOST_NAMED else "")
+
+
+def _common_labels(runs: Sequence[ScoredRun], wanted: Sequence[str] | None) -> tuple[str, ...]:
+    """The structures to compare.
+
+    Raises:
+        LabelError: a run lacks one that is wanted, or the runs do not have the same ones.
+    """
+    for run in runs:
+        lacking = [label for label in wanted or () if label not in run.labels]
+        if lacking:
+            raise LabelError(f"run {run.name} has no structure {joined(lacking, 4)}; it has {joined(list(run.labels), 8)}", path=run.path)
+    if wanted:
+        return tuple(dict.fromkeys(wanted))
+    first = runs[0]
+    for run in runs[1:]:
+        only = [[x for x in a.labels if x not in b.labels] for a, b in ((first, run), (run, first))]
+        if any(only):
+            words = [f"only {r.name} has {joined(names, 6)}" for r, names in zip((first, run), only, strict=True) if names]
+            raise LabelError(f"the runs do not have the same structures: {' and '.join(words)}; choose common ones with --label", path=run.path)
+    return first.labels
+
+
+def _pair(runs: tuple[ScoredRun, ...], metric: str, labels: tuple[str, ...], per: str) -> Compared:
+    unit = _unit(runs, metric)
+    looked_up = [_lookup(run, metric) for run in runs]
+    ids = [_ids(run, per) for run in runs]
+    everything = dict.fromkeys(i for found in ids for i in found)
+    covered = [set(found) if per != "slice" else set(run.cases) for found, run in zip(ids, runs, strict=True)]
+
+    def lacking(one: str) -> tuple[str, ...]:
+        key = one if per != "slice" else one.rpartition("#")[0] or one  # a slice without a row is not defined there, its volume was scored
+        return tuple(run.name for run, cases in zip(runs, covered, strict=True) if key not in cases)
+
+    left_out = {one: names for one in everything if (names := lacking(one))}
+    common = tuple(one for one in everything if one not in left_out)
+    if not common:
+        raise InputError(
+            f"the runs have no {per} in common: {'; '.join(f'{r.name} has {joined(list(i)[:6], 4)}' for r, i in zip(runs, ids, strict=True))}"
+        )
+    nothing = float("nan")
+    values = {label: np.array([[found.get((one, label), nothing) for one in common] for found in looked_up]) for label in labels}
+    groups = tuple(_group_of(runs, one, per) for one in common)
+    return Compared(runs, metric, unit, per, labels, common, groups, values, left_out, tuple(_warnings(runs, per)))
+
+
+def _ids(run: ScoredRun, per: str) -> list[str]:
+    """Of cases all that were scored; of slices and patients those with a row."""
+    return list(dict.fromkeys([*run.cases, *(r.case for r in run.scores)] if per == "case" else [r.case for r in run.scores]))
+
+
+def _unit(runs: Sequence[ScoredRun], metric: str) -> str:
+    """The metric's unit.
+
+    Raises:
+        UsageError: a run does not have the metric.
+        InputError: the units differ.
+    """
+    units: dict[str, str] = {}
+    for run in runs:
+        unit = next((r.unit for r in run.scores if r.metric == metric), None)
+        if unit is None:
+            raise UsageError(f"run {run.name} has no {metric!r}; it has {', '.join(run.scores.metrics) or 'no metric at all'}", path=run.path)
+        units[run.name] = unit
+    if len(set(units.values())) > 1:
+        raise InputError(f"{metric} has not one unit: {', '.join(f'{u or chr(39) * 2} in {n}' for n, u in units.items())}")
+    return next(iter(units.values()))
+
+
+def _lookup(run: ScoredRun, metric: str) -> dict[tuple[str, str], float]:
+    return {(r.case, r.label): r.value for r in run.scores if r.metric == metric}
+
+
+def _group_of(runs: Sequence[ScoredRun], one: str, per: str) -> str:
+    """The patient of a case or slice, or the case where nobody knows."""
+    case = one.rpartition("#")[0] or one if per == "slice" else one
+    return next((run.patients[case] for run in runs if case in run.patients), case)
+
+
+def _warnings(runs: Sequence[ScoredRun], per: str) -> list[str]:
+    out = [f"{run.name} shows {run.what} scores: these cases chose its checkpoint, so its figures are optimistic"
+           for run in runs if run.what in CHOSEN_ON]  # fmt: skip
+    first = runs[0]
+    for run in runs[1:]:
+        both = [c for c in first.truths if c in run.truths]
+        other = [c for c in both if _differ(first.truths[c], run.truths[c])]
+        if other:
+            out.append(f"{run.name} was scored against other truths than {first.name} in {len(other)} of {len(both)} cases, such as {other[0]}")
+    common = set(first.cases).intersection(*(run.cases for run in runs[1:]))
+    if per != "patient" and not any(c in run.patients for run in runs for c in common):
+        out.append("whose the cases are is not known: intervals take each case as a patient of its own, too narrow where patients have several")
+    return out
+
+
+def _differ(one: tuple[str, str], other: tuple[str, str]) -> bool:
+    """Whether two (file, SHA-256) are known to be of different truths; by the file alone where a hash is missing."""
+    if one[1] and other[1]:
+        return one[1] != other[1]
+    return bool(one[0] and other[0]) and Path(one[0]).absolute() != Path(other[0]).absolute()
+
+
+# ---- words ----
+
+
+def metric_words(compared: Compared) -> str:
+    """The metric and its unit, as a title has them."""
+    name = spelled(compared.metric.removesuffix("_ml").removesuffix("_percent"))
+    return f"{name[0].upper()}{name[1:]}" + (f", {compared.unit}" if compared.unit else "")

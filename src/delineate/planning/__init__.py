@@ -1,0 +1,1 @@
+"""What a cohort and a machine make of a training."""

@@ -1,0 +1,95 @@
+"""What a training or an evaluation left on disk, as a report reads it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ..core.errors import InputError
+from ..core.labels import LabelSet
+from ..core.manifest import Manifest
+
+
+@dataclass(frozen=True)
+class ReportedRun:
+    """What a run's folder holds; None or empty where a file is absent.
+
+    ``scored`` is "test", or "validation" where only those cases, which chose the checkpoint, were scored; "evaluation" where the
+    folder is that of an evaluation alone.
+    """
+
+    folder: Path
+    plan: dict[str, Any] | None = None
+    manifest: Manifest | None = None
+    findings: list[dict[str, Any]] | None = None
+    logs: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+    scores: dict[str, Any] | None = None
+    card: dict[str, Any] | None = None
+    scored: str = "test"
+
+    @classmethod
+    def load(cls, folder: Path) -> ReportedRun:
+        """Read the folder.
+
+        Raises:
+            InputError: no such folder, or a file in it is damaged.
+        """
+        if not folder.is_dir():
+            raise InputError("a run is a folder, found none here", path=folder)
+        if (folder / "scores.json").is_file():
+            return cls(folder, scores=read_json(folder / "scores.json"), scored="evaluation")
+        manifest = folder / "manifest.jsonl"
+        logs = sorted([*folder.glob("fold_*/log.jsonl"), *folder.glob("fold_*/*/log.jsonl")])  # the latter where the plan has views
+        scored = "test" if (folder / "test" / "scores.json").is_file() or not (folder / "validation" / "scores.json").is_file() else "validation"
+        return cls(folder, read_json(folder / "plan.json"),
+                   Manifest.load(manifest) if manifest.is_file() else None, _listed(read_json(folder / "findings.json")),
+                   {"_".join(p.parent.relative_to(folder).parts): _lines(p) for p in logs},
+                   read_json(folder / scored / "scores.json"), read_json(folder / "card.json"), scored)  # fmt: skip
+
+    @property
+    def where(self) -> Path:
+        """The folder of its scores."""
+        return self.folder if self.scored == "evaluation" else self.folder / self.scored
+
+    @property
+    def which(self) -> str:
+        """Of which cases its scores are, as a word before them."""
+        return "" if self.scored == "evaluation" else f"{self.scored} "
+
+    @property
+    def labels(self) -> LabelSet:
+        """The structures, from the scores, the plan or the manifest, whichever is there first."""
+        if self.scores and self.scores.get("labels"):
+            return LabelSet.fromread_json(self.scores["labels"])
+        if self.plan and self.plan.get("structures"):
+            return LabelSet.fromread_json(self.plan["structures"])
+        return self.manifest.labels if self.manifest else LabelSet(())
+
+
+def read_json(path: Path) -> Any:
+    if not path.is_file():
+        return None
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"cannot be read as JSON ({error})", path=path) from error
+
+
+def _listed(findings: Any) -> Any:
+    """The list in ``findings.json``, which keeps it under "findings" beside counts."""
+    return findings.get("findings", []) if isinstance(findings, dict) else findings
+
+
+def _lines(path: Path) -> list[dict[str, Any]]:
+    """The lines of a log; a last line that a killed run left unfinished is dropped."""
+    lines = [line for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
+    out = []
+    for number, line in enumerate(lines, start=1):
+        try:
+            out.append(json.loads(line))
+        except ValueError as error:
+            if number < len(lines):
+                raise InputError(f"line {number} is not JSON", path=path) from error
+    return out

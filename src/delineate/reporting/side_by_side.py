@@ -1,0 +1,183 @@
+"""Pictures of an evaluation: of each case source, truth and prediction side by side, ``pictures/CASE.png``; and of the best, the median and the
+worst case three planes with both outlines, ``montages/WHAT.png``.
+
+It finds the scan of each case (the cohort's, that of a folder of images by name, or the one whose geometry a stack of slices
+takes), reads the pair again and draws it, one case at a time in each process. Nothing that goes wrong here is raised: a case
+that cannot be drawn is told in words, as its scores stand already.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..core.errors import DelineateError, InputError, LayoutError
+from ..core.labels import LabelSet
+from ..core.manifest import Source
+from ..core.scores import finite_mean
+from ..core.words import decimals
+from ..evaluation.masks import Reading, read_masks
+from ..evaluation.pairing import Pair, Pairing, match_names
+from ..execution.local import run, workers_for
+
+if TYPE_CHECKING:
+    from ..evaluation.scoring import Evaluated
+
+SECONDS_A_PICTURE = 0.7
+BEST, MEDIAN, WORST = "best", "median", "worst"
+MOST_NAMED = 4  # structures in a title
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """One case to draw; ``image`` None draws masks alone."""
+
+    pair: Pair
+    image: Source | None
+    labels: LabelSet
+    reading: Reading | None
+    title: str
+    path: str
+    planes: bool = False  # three planes with both outlines, in the place of slices side by side
+
+
+def draw_cases(pairing: Pairing, evaluated: Evaluated, reading: Reading | None, folder: Path, most: int | None, images: str | Path | None,
+               *, workers: int | None = None, progress: Callable[..., None] | None = None) -> tuple[tuple[str, ...], tuple[str, ...]]:  # fmt: skip
+    """Draw cases of an evaluation.
+
+    Args:
+        pairing, evaluated, reading: what was scored, and how masks of one structure were read.
+        folder: of the pictures.
+        most: how many cases, spread from the worst Dice to the best; None draws all.
+        images: see ``commands.evaluate.evaluate``.
+
+    Returns:
+        The files written, and why others were not.
+    """
+    dices = _dices(evaluated)
+    chosen = _chosen(dices, most)
+    pairs = [p for p in pairing.pairs if p.case in chosen]
+    try:
+        known = _images(pairs, images)
+    except DelineateError as error:
+        return (), (f"no pictures: {error}",)
+    jobs = [Drawing(p, known.get(p.case), evaluated.labels, reading, _title(p.case, dices[p.case]), str(folder / f"{p.case}.png")) for p in pairs]
+    count = workers_for(SECONDS_A_PICTURE * len(jobs), len(jobs)) if workers is None else workers
+    outcomes = run(draw, jobs, names=[p.case for p in pairs], workers=count, progress=progress)
+    gaps = [f"no picture: {o.error}" for o in outcomes if o.error is not None]
+    bare = [job.pair.case for job in jobs if job.image is None]
+    if bare:
+        gaps.append(f"masks alone are drawn where no image is known: {', '.join(bare[:5])}{' ...' if len(bare) > 5 else ''} (give images)")
+    return tuple(str(o.value) for o in outcomes if o.value is not None), tuple(gaps)
+
+
+def draw_montages(pairing: Pairing, evaluated: Evaluated, reading: Reading | None, folder: Path, images: str | Path | None,
+                  *, workers: int | None = None, progress: Callable[..., None] | None = None) -> tuple[dict[str, Any], ...]:  # fmt: skip
+    """Draw the best, the median and the worst case by mean Dice; of few cases one may be two of them and is drawn once.
+
+    Returns:
+        Of each: what it is, case, Dice, the file within ``folder``'s parent (None where it could not be drawn) and why not.
+    """
+    dices = _dices(evaluated)
+    ranked = sorted((case for case in dices if np.isfinite(_mean(dices[case]))), key=lambda case: (_mean(dices[case]), case))
+    if not ranked:
+        return ()
+    places = {0: WORST} | ({len(ranked) // 2: MEDIAN} if len(ranked) > 2 else {}) | ({len(ranked) - 1: BEST} if len(ranked) > 1 else {})
+    chosen = {what: ranked[k] for k, what in sorted(places.items(), reverse=True)}
+    pairs = {p.case: p for p in pairing.pairs}
+    try:
+        known, lost = _images([pairs[case] for case in chosen.values()], images), None
+    except DelineateError as error:
+        known, lost = {}, str(error)
+    jobs = [Drawing(pairs[case], known.get(case), evaluated.labels, reading, _title(case, dices[case]), str(folder / f"{what}.png"), planes=True)
+            for what, case in chosen.items()]  # fmt: skip
+    count = workers_for(SECONDS_A_PICTURE * len(jobs), len(jobs)) if workers is None else workers
+    outcomes = run(draw, jobs, names=list(chosen.values()), workers=count, progress=progress)
+    return tuple({"what": what, "case": case, "dice": _mean(dices[case]), "file": None if done.error else f"{folder.name}/{what}.png",
+                  "why": str(done.error) if done.error else lost} for (what, case), done in zip(chosen.items(), outcomes, strict=True))  # fmt: skip
+
+
+def draw(job: Drawing) -> str:
+    """Read one case and draw it; the file written.
+
+    Raises:
+        DelineateError: a file cannot be read, image and masks stand at different places, or the picture cannot be written.
+    """
+    from ..formats.files import read
+    from .pictures import montage, side_by_side
+
+    masks = read_masks(job.pair, job.labels.values) if job.reading is None else read_masks(job.pair, None).read_as(job.reading)
+    image = None if job.image is None else read(job.image)
+    if job.planes:
+        return str(montage(image, {"truth": masks.truth, "prediction": masks.prediction}, job.labels, job.path, title=job.title))
+    return str(side_by_side(image, masks.truth, masks.prediction, job.labels, job.path, title=job.title))
+
+
+def _dices(evaluated: Evaluated) -> dict[str, dict[str, float]]:
+    """Case -> structure -> Dice."""
+    found: dict[str, dict[str, float]] = {c.case: {} for c in evaluated.cases}
+    for row in evaluated.scores:
+        if row.metric == "dice":
+            found[row.case][row.label] = row.value
+    return found
+
+
+def _chosen(dices: dict[str, dict[str, float]], most: int | None) -> set[str]:
+    """The cases to draw: all, or so many evenly over the order of Dice; those without a Dice come first."""
+    ranked = sorted(dices, key=lambda case: (np.nan_to_num(_mean(dices[case]), nan=-1.0), case))
+    if most is None or most >= len(ranked):
+        return set(ranked)
+    return {ranked[int(i)] for i in np.linspace(0, len(ranked) - 1, max(0, most)).round()}
+
+
+def _mean(dice: dict[str, float]) -> float:
+    return finite_mean(dice.values())
+
+
+def _title(case: str, dice: dict[str, float]) -> str:
+    """The case and its Dice, of each structure where there are few."""
+    defined = sum(np.isfinite(v) for v in dice.values())
+    words = f"Dice {decimals(_mean(dice))}" if defined else "Dice undefined (nothing in truth or prediction)"
+    if len(dice) > 1 and defined:
+        each = ", ".join(f"{name} {decimals(v)}" for name, v in dice.items())
+        words = f"mean {words} " + (f"({each})" if len(dice) <= MOST_NAMED else f"of {defined} structures")
+    return f"{case} · {words}"
+
+
+# ---- whose image ----
+
+
+def _images(pairs: list[Pair], images: str | Path | None) -> dict[str, Source]:
+    """Case -> its scan, where one is known; the first channel's file where each channel has its own.
+
+    Raises:
+        InputError: ``images`` does not exist.
+        LayoutError: it holds no image of any case.
+    """
+    if images is not None:
+        return _named(pairs, Path(images))
+    found = {p.case: p.cohort.cases[0].images[0] for p in pairs if p.cohort is not None}
+    return found | {p.case: Source(p.prediction.like) for p in pairs if p.prediction.like and p.case not in found}
+
+
+def _named(pairs: list[Pair], path: Path) -> dict[str, Source]:
+    from ..formats.files import is_image, stem
+
+    if not path.exists():
+        raise InputError("does not exist", path=path)
+    if path.is_file():
+        entries = [path]
+    else:
+        entries = [p for p in sorted(path.iterdir()) if not p.name.startswith(".") and (p.is_dir() or is_image(p))]
+    files = {stem(p) if p.is_file() else p.name: p for p in entries}
+    match = match_names([p.case for p in pairs], list(files))
+    if match:
+        return {case: Source(str(files[name])) for case, name in match.items()}
+    if len(pairs) == 1:
+        return {pairs[0].case: Source(str(path))}  # one scan, whatever it is called: a file or a DICOM series
+    raise LayoutError(f"no image has the name of a case: found {', '.join(list(files)[:3]) or 'none'}; the cases are "
+                      f"{', '.join(p.case for p in pairs[:3])} ...", path=path)  # fmt: skip

@@ -1,0 +1,179 @@
+"""What the viewer shows of one case: an image, label maps on its grid, their names, and how the page is told of them.
+
+Shapes: an image is (I, J, K) or (C, I, J, K), a mask (I, J, K). Volumes in ml are counted here, on the mask as it was read,
+whatever is made coarser for showing later. It knows no server and no page.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..core.errors import LabelError
+from ..core.labels import Label, LabelSet, as_whole_numbers, default_colour, unique_values
+from ..core.volume import Volume
+from ..reporting.pictures import check_place, is_placed
+
+PERCENTILES = (1.0, 99.0)
+SAMPLE_VOXELS = 1 << 21  # of which percentiles are taken
+ONLY = "structure"  # the name of a lone structure that nothing names
+MOST_INDEX = 2047  # the widest table of colours that every WebGL2 device holds; higher label values are numbered anew
+WINDOWS_HU = {"soft tissue": (-160.0, 240.0), "lung": (-1350.0, 150.0), "bone": (-500.0, 1300.0), "brain": (0.0, 80.0), "liver": (-45.0, 105.0)}
+
+
+@dataclass(frozen=True, eq=False)
+class Mask:
+    """A label map to lay over an image.
+
+    Args:
+        name: what the page calls it ("truth").
+        volume: (I, J, K) whole numbers from 0.
+        labels: what its values mean; values that it does not name are shown as "value 7".
+        dice: structure -> its Dice, where the mask was scored.
+    """
+
+    name: str
+    volume: Volume
+    labels: LabelSet = field(default_factory=lambda: LabelSet(()))
+    dice: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, eq=False)
+class Scene:
+    """One case in memory, masks on exactly the image's grid.
+
+    Raises:
+        GeometryError: a mask stands elsewhere.
+        LabelError: a mask of several channels, or values that are not whole numbers from 0 to 65535.
+    """
+
+    id: str
+    image: Volume
+    masks: tuple[Mask, ...] = ()
+    note: str = ""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "masks", _alike([_placed(self.image, mask) for mask in self.masks]))
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A case that can be shown: what the list says of it, and how it is read when its turn comes."""
+
+    id: str
+    load: Callable[[], Scene]
+    note: str = ""
+
+
+def described(scene: Scene) -> dict[str, Any]:
+    """All the page needs besides voxels, as plain data; ``look`` is where to begin, in fractions along R, A and S."""
+    image = scene.image
+    names = [str(n) for n in image.meta.get("channels") or ()]
+    channels = [_channel(array, image.unit) for array in image.channels_array]
+    return {
+        "id": scene.id, "note": scene.note, "unit": image.unit if image.unit == "HU" else "", "placed": is_placed(image),
+        "shape": list(image.grid.shape), "spacing_mm": [round(s, 4) for s in image.grid.spacing_mm],
+        "channels": [{"name": names[n] if len(names) == len(channels) else f"channel {n + 1}", **one} for n, one in enumerate(channels)],
+        "look": _look(scene), "masks": [_mask(mask) for mask in scene.masks],
+    }  # fmt: skip
+
+
+def shown_values(labels: LabelSet) -> dict[int, int]:
+    """Label value -> its value in the mask that the page gets: itself, or its rank where any value is too high for a table of colours."""
+    return {v: n if max(labels.values) > MOST_INDEX else v for n, v in enumerate(labels.values, start=1)}
+
+
+def shown_array(mask: Mask) -> NDArray[Any]:
+    """(I, J, K) of the values that the page gets, in the smallest unsigned dtype."""
+    table = shown_values(mask.labels)
+    if all(v == shown for v, shown in table.items()):
+        return mask.volume.array.astype(mask.labels.dtype, copy=False)
+    lookup = np.zeros(max(table) + 1, np.uint16)
+    lookup[list(table)] = list(table.values())
+    return np.asarray(lookup[mask.volume.array])
+
+
+# ---- masks ----
+
+
+def _placed(image: Volume, mask: Mask) -> Mask:
+    """The mask on exactly the image's grid, as unsigned whole numbers, with every value named."""
+    volume = mask.volume
+    check_place(image, f"mask {mask.name}", volume)
+    try:
+        array = as_whole_numbers(_one_channel(volume), volume.source or None)
+        low, high = int(array.min()), int(array.max())
+        if low < 0 or high > 65535:
+            raise LabelError(f"label values lie in 0..65535, found {low} to {high}")
+    except LabelError as error:
+        raise LabelError(f"{error.message} ({mask.name})", path=volume.source or None) from error
+    array, labels = _named(array.astype(np.uint16 if high > 255 else np.uint8, copy=False), mask.labels)
+    return replace(mask, volume=Volume(array, image.grid, "label", volume.source, volume.meta), labels=labels)
+
+
+def _one_channel(volume: Volume) -> NDArray[Any]:
+    channels = volume.channels_array
+    if not all(np.array_equal(channels[0], other) for other in channels[1:3]):
+        raise LabelError(f"a mask has one channel, found {len(channels)} that differ")
+    first: NDArray[Any] = channels[0]
+    return first
+
+
+def _named(array: NDArray[Any], labels: LabelSet) -> tuple[NDArray[Any], LabelSet]:
+    """The mask and names of all its values; the only value of a mask is the task's only structure, whatever it is (a 0/255 picture)."""
+    found = [v for v in unique_values(array) if v]
+    unknown = [v for v in found if v not in labels.values]
+    if len(labels) == 1 and len(found) == 1 and unknown:
+        return np.where(array != 0, labels.values[0], 0).astype(labels.dtype), labels
+    more = [Label(v, f"value {v}", default_colour(len(labels) + n)) for n, v in enumerate(unknown) if f"value {v}" not in labels.names]
+    return array, LabelSet((*labels.labels, *more))
+
+
+def _alike(masks: list[Mask]) -> tuple[Mask, ...]:
+    """The masks, where each has but one value and nothing names it, as masks of one structure: 0/1, 0/63 and 0/255 mean the same."""
+    if not all(len(mask.labels) == 1 and mask.labels.names == [f"value {mask.labels.values[0]}"] for mask in masks):
+        return tuple(masks)
+    return tuple(replace(mask, labels=LabelSet((replace(mask.labels.labels[0], name=ONLY),))) for mask in masks)
+
+
+def _mask(mask: Mask) -> dict[str, Any]:
+    counts = np.bincount(mask.volume.array.ravel(order="K"), minlength=1)
+    measured, voxel_ml = mask.volume.meta.get("spacing_known", True), mask.volume.grid.voxel_ml
+    shown, rows = shown_values(mask.labels), []
+    for label in mask.labels:
+        voxels = int(counts[label.value]) if label.value < len(counts) else 0
+        dice = mask.dice.get(label.name)
+        rows.append({"value": label.value, "index": shown[label.value], "name": label.name, "colour": list(label.colour), "voxels": voxels,
+                     "ml": round(voxels * voxel_ml, 4) if measured else None,
+                     "dice": dice if dice is not None and math.isfinite(dice) else None})  # fmt: skip
+    return {"name": mask.name, "structures": rows}
+
+
+# ---- the image ----
+
+
+def _channel(array: NDArray[Any], unit: str) -> dict[str, Any]:
+    """Lowest and highest value, the window to begin with, and those that can be chosen."""
+    step = max(1, math.ceil((array.size / SAMPLE_VOXELS) ** (1 / 3)))
+    sample = array[tuple(slice(None, None, step if n > step else 1) for n in array.shape)].astype(np.float64)
+    finite = sample[np.isfinite(sample)]
+    low, high = (float(v) for v in np.percentile(finite, PERCENTILES)) if finite.size else (0.0, 1.0)
+    least, most = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 1.0)
+    measured = {"1–99 %": (low, high if high > low else low + 1), "full range": (least, most if most > least else least + 1)}
+    windows = {**WINDOWS_HU, **measured} if unit == "HU" else measured
+    return {"windows": [{"name": name, "low": low, "high": high} for name, (low, high) in windows.items()]}
+
+
+def _look(scene: Scene) -> list[float]:
+    """Where the first mask that holds anything is fullest along each of R, A and S; the middle where none does."""
+    for mask in scene.masks:
+        array = mask.volume.reorient("RAS").array
+        if array.any():
+            fullest = [int(np.count_nonzero(array, axis=tuple(a for a in range(3) if a != axis)).argmax()) for axis in range(3)]
+            return [(k + 0.5) / n for k, n in zip(fullest, array.shape, strict=True)]
+    return [0.5, 0.5, 0.5]

@@ -1,0 +1,322 @@
+"""convert and info on real scans: every voxel stays where it is, every refusal is told."""
+
+from __future__ import annotations
+
+import struct
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from delineate.commands.convert import convert, info, merge
+from delineate.core.errors import FormatError, GeometryError, InputError, OutputError, UsageError
+from delineate.core.grid import Grid
+from delineate.core.volume import Volume
+from delineate.formats import files
+from delineate.preprocessing.parts import merged, split
+
+
+def test_a_dicom_folder_becomes_one_file(tmp_path, real_data):
+    result = convert(real_data / "hippocampus_dicom", tmp_path / "h.nii.gz")
+    assert result.written == (tmp_path / "h.nii.gz",)
+    source, back = files.read(real_data / "hippocampus_dicom"), files.read(tmp_path / "h.nii.gz")
+    np.testing.assert_array_equal(back.array, source.array)
+    assert back.grid.matches(source.grid, 1e-3)
+    assert back.array.dtype == source.array.dtype
+
+
+def test_every_series_of_a_study_gets_a_file(tmp_path, real_data):
+    told: list[str] = []
+    result = convert(real_data / "sarcoma/dicom/STS_008", tmp_path / "out", progress=told.append)
+    assert len(result.written) == len(told) == 3
+    assert not result.refused
+    assert all(path.name.endswith(".nii.gz") and "sts_008" in path.name for path in result.written)
+    shapes = {files.read_grid(path).shape for path in result.written}
+    assert shapes == {(141, 137, 51), (77, 79, 28), (30, 29, 51)}
+
+
+def test_refused_series_do_not_stop_the_others(tmp_path, real_data):
+    result = convert(real_data / "dicom_seg", tmp_path / "out")
+    assert len(result.written) == 3
+    assert [reason.split(" objects")[0] for _, reason in result.refused] == ["multi-frame (enhanced)"] * 2
+    with pytest.raises(FormatError, match=r"none of 1 series can be converted.*mosaics"):
+        convert(real_data / "dicom/vendors/siemens/fmri", tmp_path / "none")
+    assert not (tmp_path / "none").exists()
+
+
+def test_orientation_moves_axes_and_no_voxel(tmp_path, grid, asymmetric):
+    files.write(Volume(asymmetric, grid), tmp_path / "a.nii")
+    convert(tmp_path / "a.nii", tmp_path / "b.nrrd", orientation="LPS")
+    back = files.read(tmp_path / "b.nrrd")
+    assert back.grid.codes == "LPS"
+    index = (2, 3, 1)
+    there = tuple(np.rint(back.grid.to_index(grid.to_mm(index))).astype(int))
+    assert back.array[there] == asymmetric[index]
+
+
+def test_one_series_can_be_chosen(tmp_path, real_data):
+    folder = real_data / "sarcoma/dicom/STS_008"
+    uid = next(s["uid"] for s in info(folder)["series"] if s["modality"] == "PT")
+    convert(folder, tmp_path / "pet.mha", series=uid)
+    assert files.read_grid(tmp_path / "pet.mha").shape == (30, 29, 51)
+    with pytest.raises(FormatError, match="choose one"):
+        convert(folder, tmp_path / "which.nii.gz")
+
+
+def test_slices_need_a_spacing_and_get_the_stated_one(tmp_path, real_data):
+    source = real_data / "em_membrane/label"
+    with pytest.raises(InputError, match="carries no spacing"):
+        convert(source, tmp_path / "em.nii.gz")
+    convert(source, tmp_path / "em.nii.gz", spacing_mm=(0.004, 0.004, 0.05))
+    assert files.read_grid(tmp_path / "em.nii.gz").spacing_mm == pytest.approx((0.004, 0.004, 0.05))
+    result = convert(tmp_path / "em.nii.gz", tmp_path / "slices")
+    assert len(result.written) == 30
+    np.testing.assert_array_equal(files.read(tmp_path / "slices", spacing_mm=(1, 1, 1)).array, files.read(tmp_path / "em.nii.gz").array)
+
+
+def test_what_exists_is_kept_when_told_so(tmp_path, grid, asymmetric):
+    files.write(Volume(asymmetric, grid), tmp_path / "a.nii")
+    (tmp_path / "b.nii").write_text("mine")
+    with pytest.raises(OutputError, match="exists already"):
+        convert(tmp_path / "a.nii", tmp_path / "b.nii", overwrite=False)
+    assert (tmp_path / "b.nii").read_text() == "mine"
+    convert(tmp_path / "a.nii", tmp_path / "b.nii")
+    assert files.read_grid(tmp_path / "b.nii").matches(grid, 1e-3)
+
+
+def test_info_tells_of_files_and_series(real_data):
+    facts = info(real_data / "chaos_ct/DICOM_anon")
+    assert facts["format"] == "DICOM"
+    assert facts["series"][0]["spacing_mm"][2] == 2.0
+    assert facts["series"][0]["orientation"] == "LPS"
+    assert facts["series"][0]["unit"] == "HU"
+    assert info(real_data / "ct_small/example_seg.nii.gz")["spacing_mm"] == [3.0, 3.0, 3.0]
+    with pytest.raises(InputError):
+        info(real_data / "README.md")
+
+
+# ---- cutting and putting together ----
+
+
+def cut(tmp_path: Path, grid: Grid, array: np.ndarray, slices: int, ending: str = ".nii.gz") -> list[Path]:
+    files.write(Volume(array, grid), tmp_path / f"whole{ending}")
+    return list(convert(tmp_path / f"whole{ending}", tmp_path / "parts", split_slices=slices).written)
+
+
+def test_a_ct_is_cut_into_64_and_14_slices_and_put_together_again(tmp_path, real_data):
+    result = convert(real_data / "chaos_ct/DICOM_anon", tmp_path / "parts", split_slices=64)
+    assert [p.name for p in result.written] == ["chaos_ct_00.nii.gz", "chaos_ct_01.nii.gz"]
+    source = files.read(real_data / "chaos_ct/DICOM_anon")
+    first, second = (files.read(p) for p in result.written)
+    assert (first.grid.shape[2], second.grid.shape[2]) == (64, 14)
+    np.testing.assert_array_equal(second.array, source.array[..., 64:])
+    np.testing.assert_allclose(second.grid.to_mm((0, 0, 0)), source.grid.to_mm((0, 0, 64)), atol=1e-3)
+    merge([tmp_path / "parts"], tmp_path / "whole.nii.gz")
+    back = files.read(tmp_path / "whole.nii.gz")
+    np.testing.assert_array_equal(back.array, source.array)
+    assert back.array.dtype == source.array.dtype == np.int16
+    assert back.grid.matches(source.grid, 1e-3)
+
+
+def test_a_real_mask_survives_cutting_and_merging(tmp_path, real_data):
+    path = real_data / "ct_small/example_seg.nii.gz"
+    parts = convert(path, tmp_path / "parts", split_slices=12).written
+    merge(list(parts), tmp_path / "whole.nii.gz")
+    source, back = files.read(path), files.read(tmp_path / "whole.nii.gz")
+    assert len(parts) == -(-source.grid.shape[2] // 12) == 3
+    np.testing.assert_array_equal(back.array, source.array)
+    assert back.array.dtype == source.array.dtype
+    assert back.grid.matches(source.grid, 1e-3)
+
+
+@pytest.mark.parametrize("slices", [1, 2, 3, 100])
+@pytest.mark.parametrize("ending", [".nii.gz", ".nrrd"])
+def test_any_grid_is_put_together_as_it_was(tmp_path, grid, asymmetric, slices, ending):
+    written = cut(tmp_path, grid, asymmetric, slices, ending)
+    assert len(written) == -(-grid.shape[2] // slices)
+    renamed = [p.rename(tmp_path / "parts" / f"{'zyxwvuts'[n]}{n}.nii.gz") for n, p in enumerate(written)]  # geometry decides, not names
+    merge([tmp_path / "parts"], tmp_path / "again.mha")
+    back = files.read(tmp_path / "again.mha")
+    np.testing.assert_array_equal(back.array, asymmetric)
+    assert back.array.dtype == asymmetric.dtype
+    assert back.grid.matches(grid, 1e-3), len(renamed)
+
+
+def test_parts_follow_one_another_along_any_axis(grid, asymmetric):
+    whole = Volume(asymmetric, grid)
+    for codes in ("SAR", "ARS", "LPI"):
+        turned = [Volume(p.reorient(codes).array, p.reorient(codes).grid) for p in split(whole, 2)]
+        back = merged(turned[::-1])
+        np.testing.assert_array_equal(back.array, whole.reorient(codes).array)
+        assert back.grid.matches(whole.reorient(codes).grid, 1e-6)
+
+
+def test_channels_stay_together(tmp_path, grid, asymmetric):
+    two = np.stack([asymmetric, -asymmetric])
+    parts = cut(tmp_path, grid, two, 2)
+    assert files.read(parts[0]).array.shape == (2, *grid.shape[:2], 2)
+    merge([tmp_path / "parts"], tmp_path / "again.nii.gz")
+    np.testing.assert_array_equal(files.read(tmp_path / "again.nii.gz").array, two)
+
+
+def test_names_of_parts_follow_the_output(tmp_path, grid, asymmetric):
+    files.write(Volume(asymmetric, grid), tmp_path / "a.nii")
+    assert [p.name for p in convert(tmp_path / "a.nii", tmp_path / "o/knee.nrrd", split_slices=3).written] == ["knee_00.nrrd", "knee_01.nrrd"][
+        : -(-grid.shape[2] // 3)
+    ] + ["knee_02.nrrd"] * (grid.shape[2] > 6)
+    assert files.detect(tmp_path / "o/knee_00.nrrd") == "NRRD"
+    with pytest.raises(OutputError, match=r"knee_0\d.nrrd of another cutting"):
+        convert(tmp_path / "a.nii", tmp_path / "o/knee.nrrd", split_slices=100)
+    with pytest.raises(OutputError, match="exists already"):
+        convert(tmp_path / "a.nii", tmp_path / "o/knee.nrrd", split_slices=3, overwrite=False)
+    for wrong in (0, -64):
+        with pytest.raises(UsageError, match=f"at least 1 slice, found {wrong}"):
+            convert(tmp_path / "a.nii", tmp_path / "o", split_slices=wrong)
+
+
+def test_every_series_of_a_study_is_cut(tmp_path, real_data):
+    result = convert(real_data / "sarcoma/dicom/STS_008", tmp_path / "out", split_slices=40)
+    assert sorted(files.read_grid(p).shape[2] for p in result.written) == [11, 11, 28, 40, 40]
+    assert sum(p.name.endswith("_01.nii.gz") for p in result.written) == 2
+
+
+def test_a_missing_part_is_a_gap_in_mm(tmp_path, grid, asymmetric):
+    parts = cut(tmp_path, grid, asymmetric, 1)
+    parts[2].unlink()
+    with pytest.raises(GeometryError, match=rf"gap of {grid.spacing_mm[2]:.3g} mm \(1 slices\) between .*whole_01.nii.gz and .*whole_03.nii.gz"):
+        merge([tmp_path / "parts"], tmp_path / "again.nii.gz")
+    assert not (tmp_path / "again.nii.gz").exists()
+
+
+def test_a_part_missing_at_an_end_leaves_no_gap_but_a_note(tmp_path, grid, asymmetric):
+    parts = cut(tmp_path, grid, asymmetric, 1)
+    assert "begin at number 2; a part that is missing" in merge(parts[2:], tmp_path / "again.nii.gz").notes[0]
+    assert "only volume" in merge(parts[:1], tmp_path / "again.nii.gz").notes[0]
+    assert merge(parts, tmp_path / "again.nii.gz").notes == ()
+
+
+def test_an_overlap_and_a_part_given_twice_are_refused(tmp_path, grid, asymmetric):
+    parts = cut(tmp_path, grid, asymmetric, 2)
+    with pytest.raises(GeometryError, match=rf"overlap by {2 * grid.spacing_mm[2]:.3g} mm \(2 slices\)"):
+        merge([parts[0], *parts], tmp_path / "again.nii.gz")
+    files.write(Volume(asymmetric[..., 1:3], grid.crop((0, 0, 1), (*grid.shape[:2], 3))), tmp_path / "between.nii.gz")
+    with pytest.raises(GeometryError, match=rf"overlap by {grid.spacing_mm[2]:.3g} mm \(1 slices\)"):
+        merge([parts[0], tmp_path / "between.nii.gz"], tmp_path / "again.nii.gz")
+
+
+def altered(grid: Grid, **change) -> Grid:
+    """The second half of ``grid`` (from slice 2), changed."""
+    half = grid.crop((0, 0, 2), grid.shape)
+    matrix = half.affine.copy()
+    if "scale" in change:
+        matrix[:3, 2] *= change["scale"]
+    if "aside_mm" in change:
+        matrix[:3, 3] += change["aside_mm"] * matrix[:3, 0] / np.linalg.norm(matrix[:3, 0])
+    if "tilt_deg" in change:
+        c, s = np.cos(np.deg2rad(change["tilt_deg"])), np.sin(np.deg2rad(change["tilt_deg"]))
+        matrix[:3, :3] = np.array([[c, -s, 0], [s, c, 0], [0, 0, 1]]) @ matrix[:3, :3]
+    return Grid(half.shape, matrix)
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [({"scale": 1.02}, "differ in spacing"), ({"aside_mm": 0.4}, "0.4 mm apart across"), ({"tilt_deg": 0.5}, r"axes are 0\.5\d* degrees apart")],
+)
+def test_what_does_not_fit_is_refused_and_named(tmp_path, grid, asymmetric, change, told):
+    files.write(Volume(asymmetric[..., :2], grid.crop((0, 0, 0), (*grid.shape[:2], 2))), tmp_path / "a.nii.gz")
+    files.write(Volume(asymmetric[..., 2:], altered(grid, **change)), tmp_path / "b.nii.gz")
+    with pytest.raises(GeometryError, match=told) as error:
+        merge([tmp_path / "a.nii.gz", tmp_path / "b.nii.gz"], tmp_path / "again.nii.gz")
+    assert "a.nii.gz" in str(error.value) and "b.nii.gz" in str(error.value)
+
+
+def test_parts_of_another_size_orientation_or_place_are_refused(tmp_path, grid, asymmetric):
+    whole = Volume(asymmetric, grid)
+    a, b = split(whole, 2)[:2]
+    with pytest.raises(GeometryError, match="differ in size across"):
+        merged([a, Volume(b.array[:-1], b.grid.crop((0, 0, 0), (b.grid.shape[0] - 1, *b.grid.shape[1:])))])
+    flipped = {"R": "L", "L": "R", "A": "P", "P": "A", "S": "I", "I": "S"}
+    with pytest.raises(GeometryError, match="differ in orientation"):
+        merged([a, b.reorient(flipped[grid.codes[0]] + grid.codes[1:])])
+    with pytest.raises(GeometryError, match="differ in channels"):
+        merged([a, Volume(np.stack([b.array, b.array]), b.grid)])
+    with pytest.raises(GeometryError, match="does not say where its voxels stand"):
+        merged([a, Volume(b.array, b.grid, source="x.img", meta={"place_known": False})])
+
+
+def test_only_volumes_are_merged_into_one_file(tmp_path, real_data, grid, asymmetric):
+    with pytest.raises(FormatError, match="slices of DICOM series"):
+        merge([real_data / "chaos_ct/DICOM_anon"], tmp_path / "a.nii.gz")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(FormatError, match="no volumes here"):
+        merge([tmp_path / "empty"], tmp_path / "a.nii.gz")
+    parts = cut(tmp_path, grid, asymmetric, 2)
+    with pytest.raises(OutputError, match="give it an ending"):
+        merge(parts, tmp_path / "folder")
+    for _ in range(2):  # again, though the result now stands among the parts
+        merge([tmp_path / "parts"], tmp_path / "parts/whole.nii.gz")
+    np.testing.assert_array_equal(files.read(tmp_path / "parts/whole.nii.gz").array, asymmetric)
+
+
+# ---- Analyze 7.5 as OASIS-1 has it ----
+
+
+def oasis_analyze(path: Path, array: np.ndarray, spacing_mm: tuple[float, float, float]) -> Path:
+    """Big-endian int16 with a fourth axis of one voxel, no origin, and the calibration fields that the study's files carry."""
+    header = bytearray(348)
+    struct.pack_into(">i", header, 0, 348)
+    header[38:39] = b"r"
+    struct.pack_into(">8h", header, 40, 4, *array.shape, 1, 0, 0, 0)
+    struct.pack_into(">hh", header, 70, 4, 16)  # signed short, 16 bits
+    struct.pack_into(">8f", header, 76, 0, *spacing_mm, 1, 0, 0, 0)
+    struct.pack_into(">f", header, 112, 0.0)  # scale factor 0: none
+    struct.pack_into(">ii", header, 140, int(array.max()), int(array.min()))
+    path.with_suffix(".hdr").write_bytes(header)
+    path.write_bytes(array.astype(">i2").tobytes(order="F"))
+    return path
+
+
+def test_oasis_t88_becomes_nifti_the_right_way_round(tmp_path):
+    """T88_111 files are stored towards left, front, head: what Analyze readers assume, so left stays left."""
+    array = np.zeros((11, 13, 9), np.int16)
+    array[9, 4, 2], array[1, 11, 7] = 1000, 2000  # far along i is the patient's left
+    oasis_analyze(tmp_path / "OAS1_0001_MR1_mpr_n4_anon_111_t88_masked_gfc.img", array, (1, 1, 1))
+    result = convert(tmp_path / "OAS1_0001_MR1_mpr_n4_anon_111_t88_masked_gfc.img", tmp_path / "t88.nii.gz")
+    image = nib.load(tmp_path / "t88.nii.gz")
+    assert image.shape == (11, 13, 9) and image.header.endianness == "<"
+    assert nib.aff2axcodes(image.affine) == ("L", "A", "S")
+    assert (image.header["sform_code"], image.header["qform_code"]) == (1, 1)
+    np.testing.assert_array_equal(np.asarray(image.dataobj), array)
+    left_mm = image.affine @ (9, 4, 2, 1)
+    right_mm = image.affine @ (1, 11, 7, 1)
+    assert left_mm[0] < 0 < right_mm[0], "x grows to the right"
+    np.testing.assert_allclose(image.affine @ (5, 6, 4, 1), (0, 0, 0, 1))
+    assert "taken as LAS" in result.notes[0] and "--axes" in result.notes[0]
+
+
+@pytest.mark.parametrize("suffix", [".img", ".hdr"])
+def test_oasis_raw_scans_are_turned_by_saying_where_their_axes_point(tmp_path, suffix):
+    """RAW and SUBJ_111 files are stored sagittally, towards front, head, left (Marcus et al. 2007; a capsule marks the left side)."""
+    array = (np.arange(8 * 7 * 5).reshape(8, 7, 5) - 100).astype(np.int16)
+    oasis_analyze(tmp_path / "OAS1_0001_MR1_mpr-1_anon.img", array, (1.0, 1.0, 1.25))
+    source = tmp_path / f"OAS1_0001_MR1_mpr-1_anon{suffix}"
+    result = convert(source, tmp_path / "raw.nii.gz", axes="ASL")
+    assert result.notes == ()
+    image = nib.load(tmp_path / "raw.nii.gz")
+    np.testing.assert_allclose(image.affine[:3, :3], [[0, 0, -1.25], [1, 0, 0], [0, 1, 0]])
+    np.testing.assert_array_equal(np.asarray(image.dataobj), array)
+    convert(source, tmp_path / "ras.nii.gz", axes="ASL", orientation="RAS")
+    turned = nib.load(tmp_path / "ras.nii.gz")
+    np.testing.assert_array_equal(np.asarray(turned.dataobj), array.transpose(2, 0, 1)[::-1])
+    np.testing.assert_allclose(turned.affine @ (2, 4, 3, 1), image.affine @ (4, 3, 2, 1), atol=1e-5)
+
+
+def test_axes_are_for_files_that_do_not_know_theirs(tmp_path, grid, asymmetric):
+    files.write(Volume(asymmetric, grid), tmp_path / "a.nii")
+    with pytest.raises(UsageError, match=f"says itself where its axes point to \\({grid.codes}\\)"):
+        convert(tmp_path / "a.nii", tmp_path / "b.nii", axes="RAS")
+    oasis_analyze(tmp_path / "c.img", asymmetric, (1, 1, 1))
+    with pytest.raises(GeometryError, match="an orientation is three letters"):
+        convert(tmp_path / "c.img", tmp_path / "c.nii", axes="RRS")
+    assert not (tmp_path / "c.nii").exists()

@@ -1,0 +1,309 @@
+"""The training verb from a folder to a bundle, on small real files; long runs are measured in benchmarks."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tests.scans import write_cohort
+
+from delineate.commands.predict import predict
+from delineate.commands.train import held_out
+from delineate.commands.train import run as run_step
+from delineate.commands.train.prepare import prepare_cohort
+from delineate.commands.train.request import Request, read_split
+from delineate.commands.train.train import train
+from delineate.core.bundle import Bundle
+from delineate.core.errors import InputError, LayoutError, UsageError
+from delineate.core.manifest import Manifest
+from delineate.core.plan import Plan
+from delineate.formats import files
+from delineate.networks.build import build, weights_of
+from delineate.planning import rules as plan_step
+
+
+@pytest.fixture(scope="module")
+def cohort(tmp_path_factory) -> Path:
+    return write_cohort(tmp_path_factory.mktemp("data") / "cohort", 8)
+
+
+@pytest.fixture(scope="module")
+def plan_file(cohort, tmp_path_factory) -> Path:
+    """A small plan, so that tests are quick: the rules' own choice is tested in test_plan."""
+    from delineate.cohorts.discovery.layouts import find
+
+    manifest = find(cohort)
+    machine = plan_step.Machine("cpu", 2, 8 << 30)
+    made = plan_step.make_plan(plan_step.fingerprint(manifest, workers=1), manifest, machine, epochs=2, probe=lambda *_: 0.1)
+    widths = tuple(min(8 * 2**n, 16) for n in range(len(made.network.widths)))
+    made = made.replace(network=made.network.model_dump() | {"widths": widths}, schedule=made.schedule.model_dump() | {"steps_per_epoch": 6})
+    path = tmp_path_factory.mktemp("plan") / "plan.json"
+    path.write_text(made.to_json())
+    return path
+
+
+@pytest.fixture(scope="module")
+def trained(cohort, plan_file, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("run")
+    (folder / "split.json").write_text(json.dumps({"train": [f"c{n}" for n in range(5)], "val": ["c5"], "test": ["c6", "c7"]}))
+    request = Request(data=str(cohort), epochs=8, plan=str(plan_file), split=str(folder / "split.json"), device="cpu")
+    return request, train(request, folder / "m.model", tensorboard=True)
+
+
+def test_event_files_say_what_the_log_says(trained):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    _, done = trained
+    events = EventAccumulator(str(done.run / "fold_0" / "tensorboard"))
+    events.Reload()
+    log = [json.loads(line) for line in (done.run / "fold_0" / "log.jsonl").read_text().splitlines()]
+    found = [(e.step, e.value) for e in events.Scalars("loss")]
+    assert [step for step, _ in found] == [line["step"] for line in log]
+    assert [value for _, value in found] == pytest.approx([line["loss"] for line in log], rel=1e-6)
+    tags = set(events.Tags()["scalars"])
+    assert {"val_dice_mean", "train_dice_mean", "learning_rate"} <= tags and not {"step", "epoch", "progress"} & tags
+    assert sum(tag.startswith("val_dice/") for tag in tags) == len(Bundle.load(done.model).labels)
+
+
+def test_without_the_package_event_files_are_refused_before_anything_begins(cohort, tmp_path, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(UsageError, match=r"pip install 'delineate\[tensorboard\]'"):
+        train(Request(data=str(cohort)), tmp_path / "m.model", tensorboard=True)
+    assert not list(tmp_path.iterdir())
+
+
+def test_it_leaves_a_model_scores_and_a_report(trained):
+    _, done = trained
+    bundle = Bundle.load(done.model)
+    assert bundle.plan.schedule.epochs == 8 and [m.name for m in bundle.members] == ["fold_0"]
+    assert done.scores["what"] == "test" and done.scores["cases"] == 2 and 0 < done.scores["dice_mean"] <= 1
+    assert not done.failures
+    assert (done.run / "report.html").stat().st_size > 10_000
+    card = json.loads((done.run / "card.json").read_text())
+    assert card["id"] == bundle.id and card["cases"] == 6 and card["peak_memory_mb"] > 0
+    drawn = json.loads((done.run / "test" / "scores.json").read_text())["montages"]
+    assert [entry["what"] for entry in drawn] == ["best", "worst"] and all((done.run / "test" / entry["file"]).is_file() for entry in drawn)
+    assert bundle.card["scores"]["dice_mean"] == pytest.approx(done.scores["dice_mean"])
+
+
+def test_no_test_case_is_prepared_or_shapes_anything(trained):
+    _, done = trained
+    assert {p.name for p in (done.run / "store").iterdir()} == {f"c{n}" for n in range(6)}
+
+
+def test_predictions_stand_on_the_input_s_grid(trained, cohort, tmp_path):
+    _, done = trained
+    result = predict(done.model, [cohort / "images" / "c6.nii.gz"], tmp_path / "out", device="cpu")
+    source, mask = files.read(cohort / "images" / "c6.nii.gz"), files.read(tmp_path / "out" / "c6.nii.gz")
+    assert mask.grid == source.grid and set(np.unique(mask.array)) <= {0, 1, 2}
+    record = json.loads((tmp_path / "out/predictions.json").read_text())
+    assert record["bundle"] == Bundle.load(done.model).id and not result.failures
+    counted = float((mask.array == 1).sum()) * mask.grid.voxel_ml
+    assert next(iter(record["cases"]["c6"]["volumes_ml"].values())) == pytest.approx(counted, abs=1e-3)
+    assert np.array_equal(mask.array, files.read(done.run / "test/predictions/c6.nii.gz").array)
+
+
+def test_the_same_command_again_is_finished_and_another_is_refused(trained):
+    request, done = trained
+    said: list[str] = []
+    again = train(request, done.model, say=said.append)
+    assert "finished" in said[-1] and again.scores["dice_mean"] == pytest.approx(done.scores["dice_mean"])
+    with pytest.raises(UsageError, match="epochs: 8 then, 9 now"):
+        train(Request(**{**vars(request), "epochs": 9}), done.model)
+
+
+def test_folds_become_members_and_each_case_is_scored_by_who_never_saw_it(cohort, plan_file, tmp_path):
+    done = train(Request(data=str(cohort), epochs=1, plan=str(plan_file), folds=3, device="cpu"), tmp_path / "m")
+    bundle = Bundle.load(tmp_path / "m")
+    assert [m.fold for m in bundle.members] == [0, 1, 2]
+    assert done.scores["what"] == "cross-validation" and done.scores["cases"] == 8
+    manifest = Manifest.load(done.run / "manifest.jsonl")
+    record = json.loads((done.run / "validation/predictions/predictions.json").read_text())
+    ids = {fold: record["cases"][c.id]["bundle"] for c in manifest for fold in [c.fold]}
+    assert len(set(ids.values())) == 3  # another network for every fold
+
+
+def test_one_fold_and_starting_weights(trained, cohort, plan_file, tmp_path):
+    _, done = trained
+    request = Request(data=str(cohort), epochs=1, plan=str(plan_file), folds=4, fold=2, init=str(done.model), device="cpu")
+    second = train(request, tmp_path / "m")
+    assert [m.fold for m in Bundle.load(second.model).members] == [2]
+    assert second.scores["what"] == "validation" and second.scores["cases"] == 2
+    first = json.loads((second.run / "fold_2/log.jsonl").read_text().splitlines()[0])["loss"]
+    cold = json.loads((done.run / "fold_0/log.jsonl").read_text().splitlines()[0])["loss"]
+    assert first < cold
+
+
+def test_a_plan_for_other_structures_is_refused(plan_file, cohort, tmp_path):
+    text = Plan.load(plan_file).to_json().replace('"value": 2', '"value": 5')
+    (tmp_path / "plan.json").write_text(text)
+    with pytest.raises(UsageError, match=r"\[1, 5\]"):
+        train(Request(data=str(cohort), epochs=1, plan=str(tmp_path / "plan.json")), tmp_path / "m")
+    assert not (tmp_path / "m").exists()
+    done = train(Request(data=str(cohort), epochs=1, plan=str(plan_file)), tmp_path / "m")  # the mended command needs no --overwrite
+    assert done.model.is_file()
+
+
+def test_overwrite_keeps_the_old_run_when_the_new_words_are_wrong(trained):
+    request, done = trained
+    before = done.model.read_bytes()
+    with pytest.raises(InputError, match="does not exist"):
+        train(Request(**{**vars(request), "data": "/nowhere"}), done.model, overwrite=True)
+    assert done.model.read_bytes() == before and (done.run / "card.json").is_file()
+
+
+@pytest.mark.parametrize("text", ["[]", "{", '{"tain": []}', '{"train": "c0"}', '{"train": ["a"], "test": ["a"]}'])
+def test_wrong_split_files(tmp_path, text):
+    (tmp_path / "s.json").write_text(text)
+    with pytest.raises(InputError):
+        read_split(str(tmp_path / "s.json"))
+
+
+def test_too_few_patients(tmp_path):
+    folder = write_cohort(tmp_path / "one", 1)
+    with pytest.raises(LayoutError, match="at least 2"):
+        train(Request(data=str(folder), epochs=1), tmp_path / "m")
+
+
+def test_a_budget_is_kept_and_the_api_predicts(cohort, tmp_path):
+    import time
+
+    import delineate as dl
+
+    began = time.monotonic()
+    done = train(Request(data=str(cohort), budget_s=35, device="cpu"), tmp_path / "m.model")
+    assert time.monotonic() - began < 45
+    model = dl.load(done.model)
+    prediction = model.predict(dl.read(cohort / "images" / "c0.nii.gz"))
+    prediction.save(tmp_path / "c0.nrrd")
+    saved = dl.read(tmp_path / "c0.nrrd")
+    assert saved.grid.matches(prediction.labels.grid) and np.array_equal(saved.array, prediction.labels.array)
+    assert set(prediction.volumes_ml) == set(model.labels.names)
+
+
+def test_what_follows_training_is_measured_not_a_share_of_a_long_budget(cohort, plan_file, tmp_path):
+    def reserved(budget_s: float | None, plan: str | None = None) -> held_out.Reserve:
+        request = Request(data=str(cohort), budget_s=budget_s, epochs=None if budget_s else 3, plan=plan, device="cpu")
+        run = run_step.open_run(request, tmp_path / "m.model", False, lambda text: None, lambda *_: None)
+        run_step.settle_cohort(run)
+        run.plan = Plan.load(plan_file)
+        prepare_cohort(run_step.to_learn_from(run.manifest), run.plan, run.store)
+        return held_out.reserve(run, held_out.cases_to_score(run))
+
+    day, short, given, epochs = reserved(86400.0), reserved(40.0), reserved(86400.0, str(plan_file)), reserved(None)
+    assert 0 < day.postprocess_s < 120 and 0.01 * 86400 < day.total_s < 0.02 * 86400
+    assert short.postprocess_s == pytest.approx(0.03 * 40)
+    assert given.postprocess_s == 0  # a plan that was given is followed as it is
+    assert epochs.total_s == 0 and epochs.postprocess_s > 0
+
+
+def test_starting_weights_of_other_structures_are_mixed_with_drawn_ones(trained, plan_file, tmp_path):
+    request, done = trained
+    plan = Plan.load(plan_file)
+    other = tmp_path / "other.model"
+    given = Bundle.load(done.model)
+    renamed = json.loads(given.plan.to_json().replace('"name": "label 2"', '"name": "cyst"'))
+    Bundle(Plan.model_validate(renamed), given.members).save(other)
+    starts = {}
+    for model in (done.model, other):
+        run = run_step.Run(Request(**{**vars(request), "init": str(model)}), tmp_path / "m", tmp_path, print, lambda *_: None, 0.0, plan=plan)
+        starts[model] = run_step.starting_weights(run, run_step.Job(0))
+    job = run_step.Job(0)
+    drawn, full = weights_of(build(plan.network, seed=job.seed(plan))), given.members[0].weights
+    assert "half and half" in starts[other][1] and "half and half" not in starts[done.model][1]
+    kernels = [name for name in full if full[name].ndim > 1]
+    assert kernels and len(kernels) < len(full)
+    for name in full:
+        assert np.array_equal(starts[done.model][0][name], full[name])
+        expected = (full[name] + drawn[name]) / 2 if name in kernels else full[name]
+        np.testing.assert_allclose(starts[other][0][name], expected, rtol=1e-5, atol=1e-7)
+
+
+def test_only_a_finished_run_with_a_budget_is_extended(tmp_path):
+    def opened(budget_s: float | None = 60.0) -> run_step.Run:
+        request = Request(data=str(tmp_path), budget_s=budget_s, epochs=None if budget_s else 3)
+        return run_step.open_run(request, tmp_path / "m.model", False, print, lambda *_: None)
+
+    with pytest.raises(UsageError, match="by epochs"):
+        opened(None).extend(30.0)
+    run = opened()
+    with pytest.raises(UsageError, match="no finished run"):
+        run.extend(30.0)
+    run_step.save_json(run, "request.json", vars(run.request))
+    for name in ("plan.json", "card.json"):
+        (run.folder / name).write_text("{}")
+    run.model.write_bytes(b"")
+    assert run.is_finished
+    run.extend(30.0)
+    assert not run.is_finished and run.stretch_s == 30.0 and 25 < run.remaining_s() <= 30
+    killed = opened()
+    assert killed.extensions == [30.0]
+    killed.extend(30.0)  # the same command after a kill goes on
+    assert killed.extensions == [30.0] and killed.remaining_s() <= 30
+    with pytest.raises(UsageError, match="no finished run"):
+        killed.extend(50.0)
+    (run.folder / "card.json").write_text("{}")
+    again = opened()
+    again.extend(30.0)
+    assert again.extensions == [30.0, 30.0] and 25 < again.remaining_s() <= 30
+
+
+def test_only_what_was_scored_is_counted(cohort, plan_file, tmp_path, monkeypatch):
+    """A truth that becomes unreadable while the network trains: two of three are scored, the third is named, and the run fails."""
+    import shutil
+
+    data = shutil.copytree(cohort, tmp_path / "cohort")
+    (tmp_path / "split.json").write_text(json.dumps({"train": ["c0", "c1", "c2"], "val": ["c3"], "test": ["c4", "c5", "c6"]}))
+    request = Request(data=str(data), epochs=1, plan=str(plan_file), split=str(tmp_path / "split.json"), device="cpu")
+    was = held_out.evaluate
+
+    def spoilt(run, evaluation):
+        (data / "labels" / "c5.nii.gz").write_bytes(b"")
+        return was(run, evaluation)
+
+    monkeypatch.setattr(held_out, "evaluate", spoilt)
+    told: list[str] = []
+    done = train(request, tmp_path / "m.model", say=told.append)
+    (line,) = [text for text in told if text.startswith("test Dice on")]
+    assert line.startswith("test Dice on 2 of 3 cases (not scored: c5): ")
+    assert done.scores["cases"] == 2 and done.scores["not_scored"] == ["c5"]
+    assert len(done.failures) == 1 and "c5" in done.failures[0] and "empty file" in done.failures[0]  # so that the command ends with 1
+    card = json.loads((done.run / "card.json").read_text())
+    assert card["scores"]["cases"] == 2 and (done.run / "report.html").is_file()
+
+
+def test_a_run_whose_truth_is_all_gone_keeps_its_model(cohort, plan_file, tmp_path, monkeypatch):
+    import shutil
+
+    data = shutil.copytree(cohort, tmp_path / "cohort")
+    (tmp_path / "split.json").write_text(json.dumps({"train": ["c0", "c1", "c2"], "val": ["c3"], "test": ["c4", "c5"]}))
+    request = Request(data=str(data), epochs=1, plan=str(plan_file), split=str(tmp_path / "split.json"), device="cpu")
+    was = held_out.evaluate
+
+    def spoilt(run, evaluation):
+        for name in ("c4", "c5"):
+            (data / "labels" / f"{name}.nii.gz").write_bytes(b"")
+        return was(run, evaluation)
+
+    monkeypatch.setattr(held_out, "evaluate", spoilt)
+    done = train(request, tmp_path / "m.model")
+    assert done.scores == {"what": "test", "cases": 0, "not_scored": ["c4", "c5"]} and Bundle.load(done.model).members
+    assert len(done.failures) == 1 and "no test case could be scored" in done.failures[0]
+
+
+def test_a_plan_of_other_channels_or_structures_is_refused(cohort, plan_file, tmp_path):
+    def refused(changes, why):
+        path = tmp_path / "other.json"
+        path.write_text(Plan.load(plan_file).replace(**changes).to_json())
+        with pytest.raises(UsageError, match=why):
+            train(Request(data=str(cohort), epochs=1, plan=str(path), device="cpu"), tmp_path / f"{len(why)}.model")
+
+    plan = Plan.load(plan_file)
+    (cohort / "labels.csv").write_text("value,name\n1,liver\n2,spleen\n")
+    try:
+        named = [s.model_dump() | {"name": name} for s, name in zip(plan.structures, ("spleen", "liver"), strict=True)]
+        refused({"structures": named}, "1 is 'spleen' in the plan and 'liver' in the cohort")
+    finally:
+        (cohort / "labels.csv").unlink()

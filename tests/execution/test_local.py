@@ -1,0 +1,121 @@
+"""The one door for many cases: order, names, deaths, limits."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+
+import numpy as np
+import pytest
+
+from delineate.core.errors import DelineateError, FormatError
+from delineate.execution import local as batch
+
+
+def double(n: int) -> int:
+    if n == 3:
+        raise FormatError("truncated", path="x.nii.gz")
+    if n == 4:
+        return 1 // 0
+    return 2 * n
+
+
+def slow_first(n: int) -> int:
+    time.sleep(0.3 if n == 0 else 0.0)
+    return os.getpid()
+
+
+def dies(n: int) -> int:
+    if n in (1, 5):
+        os.kill(os.getpid(), signal.SIGKILL)
+    return n
+
+
+def takes_memory(n: int) -> int:
+    return int(np.ones(n, np.uint8).sum())
+
+
+def gives_the_unpicklable(n: int):
+    return (lambda: n) if n == 1 else n
+
+
+def names(count: int) -> list[str]:
+    return [f"case_{n}" for n in range(count)]
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_order_and_errors_with_names(workers):
+    told = []
+    outcomes = batch.run(double, list(range(6)), names=names(6), workers=workers, progress=lambda *at: told.append(at))
+    assert [o.name for o in outcomes] == names(6)
+    assert [o.value for o in outcomes] == [0, 2, 4, None, None, 10]
+    assert isinstance(outcomes[3].error, FormatError)
+    assert str(outcomes[3].error) == "case case_3: x.nii.gz: truncated"
+    assert "ZeroDivisionError" in str(outcomes[4].error)
+    assert "case case_4" in str(outcomes[4].error)
+    assert "in double" in outcomes[4].log
+    assert sorted(done for done, _, _ in told) == [1, 2, 3, 4, 5, 6]
+
+
+def test_results_keep_the_order_of_items_and_come_from_several_processes():
+    outcomes = batch.run(slow_first, list(range(6)), names=names(6), workers=2)
+    pids = [o.value for o in outcomes]
+    assert [o.name for o in outcomes] == names(6)
+    assert len(set(pids)) == 2
+    assert os.getpid() not in pids
+    assert outcomes[0].seconds > 0.25 > outcomes[3].seconds
+
+
+def test_a_killed_process_is_told_by_its_case_and_the_others_complete():
+    outcomes = batch.run(dies, list(range(7)), names=names(7), workers=2)
+    assert [o.value for o in outcomes] == [0, None, 2, 3, 4, None, 6]
+    for n in (1, 5):
+        assert outcomes[n].error.case == f"case_{n}"
+        assert "signal 9" in str(outcomes[n].error)
+
+
+def test_a_result_that_cannot_be_sent_names_its_case():
+    outcomes = batch.run(gives_the_unpicklable, [0, 1, 2], names=names(3), workers=2)
+    assert [o.value for o in outcomes] == [0, None, 2]
+    assert outcomes[1].error.case == "case_1"
+
+
+def test_memory_is_limited_where_the_system_can():
+    resource = pytest.importorskip("resource")
+    if resource.getrlimit(resource.RLIMIT_AS)[1] != resource.RLIM_INFINITY:
+        pytest.skip("the address space is limited already")
+    outcomes = batch.run(takes_memory, [1 << 20, 3 << 30, 1 << 20], names=names(3), workers=2, ram_bytes=1 << 30)
+    assert [o.value for o in outcomes] == [1 << 20, None, 1 << 20]
+    assert "memory" in str(outcomes[1].error)
+
+
+def test_few_items_start_no_process_and_none_give_none():
+    assert batch.run(slow_first, [1, 2], names=names(2))[0].value == os.getpid()
+    assert batch.run(double, [], names=[]) == []
+    with pytest.raises(ValueError, match="names"):
+        batch.run(double, [1], names=[])
+
+
+def test_workers_pay_only_for_long_work():
+    assert batch.workers_for(0.5, 1000) == 1
+    assert batch.workers_for(1e6, 1000) == batch.cores()
+    assert batch.workers_for(1e6, 1) == 1
+
+
+def test_an_error_keeps_its_own_case():
+    outcome = batch.attempt(lambda _: (_ for _ in ()).throw(DelineateError("bad", case="other")), None, "mine")
+    assert outcome.error.case == "other"
+
+
+def threads_here(_: int) -> str:
+    return os.environ.get("OMP_NUM_THREADS", "")
+
+
+def test_processes_share_the_cores(monkeypatch):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    found = {outcome.value for outcome in batch.run(threads_here, [1, 2], names=["a", "b"], workers=2)}
+    assert found == {str(max(1, batch.cores() // 2))} and "OMP_NUM_THREADS" not in os.environ
+    monkeypatch.setenv("OMP_NUM_THREADS", "7")
+    assert {outcome.value for outcome in batch.run(threads_here, [1, 2], names=["a", "b"], workers=2)} == {"7"}
+    assert os.environ["OMP_NUM_THREADS"] == "7"

@@ -1,0 +1,124 @@
+"""Compiled networks: kept beside the model, made anew where what is kept is damaged, and torch where there is nothing to compile with."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from tests.plans import small_network, small_plan
+
+from delineate.core.bundle import Bundle, Member
+from delineate.core.errors import UsageError
+from delineate.core.grid import Grid
+from delineate.core.volume import Volume
+from delineate.inference import openvino as compiled
+from delineate.inference.engine import Engine
+from delineate.inference.predictor import Samples, predict
+from delineate.networks.build import build, filled, weights_of
+
+pytestmark = pytest.mark.skipif(not compiled.available(), reason="OpenVINO is not installed, or not made for this processor")
+CPU = torch.device("cpu")
+
+
+def model(seed: int = 0, dims: int = 3, **changes: object) -> Bundle:
+    plan = small_plan(dims, **changes)
+    return Bundle(plan, (Member("fold_0", weights_of(build(plan.network, seed))),))
+
+
+def engine(bundle: Bundle, folder: Path | None = None, **how: object) -> Engine:
+    return Engine.from_bundle(bundle, CPU, torch.float32, graphs=folder, **how)
+
+
+def ways(one: Engine) -> list[type]:
+    return [type(network) for network, _ in one.members]
+
+
+def scan() -> Volume:
+    rng = np.random.default_rng(0)
+    return Volume(rng.normal(size=(24, 30, 19)).astype(np.float32), Grid.from_spacing((24, 30, 19), (1.0, 1.0, 1.0)))
+
+
+@pytest.mark.parametrize("dims", [2, 3])
+def test_both_backends_say_the_same(dims):
+    bundle = model(dims=dims)
+    quick, plain = engine(bundle), engine(bundle, backend="torch")
+    assert ways(quick) == [compiled.Graph] and compiled.Graph not in ways(plain)
+    a, b = (predict(scan(), one).labels.array for one in (quick, plain))
+    assert (a == b).mean() > 0.999 and len(np.unique(a)) > 1
+
+
+def test_a_graph_is_kept_and_not_built_again(tmp_path, monkeypatch):
+    bundle, folder = model(), tmp_path / "m.model.graphs"
+    first = predict(scan(), engine(bundle, folder)).labels.array
+    (file,) = folder.iterdir()
+    assert file.name.startswith(f"{bundle.id}-fold_0-") and file.suffix == ".graph"
+    monkeypatch.setattr(compiled, "_converted", lambda *_: pytest.fail("converted again"))
+    again = engine(bundle, folder)
+    assert np.array_equal(predict(scan(), again).labels.array, first)
+    before = file.read_bytes()
+    monkeypatch.undo()
+    for damaged in (before[:-7], before[:40] + bytes([before[40] ^ 1]) + before[41:], b""):
+        file.write_bytes(damaged)
+        assert np.array_equal(predict(scan(), engine(bundle, folder)).labels.array, first)
+        assert compiled._read(file) is not None
+
+
+def test_graphs_of_another_model_of_the_name_are_gone(tmp_path):
+    engine(model(0), tmp_path)
+    engine(model(1), tmp_path)
+    assert [p.name.split("-")[0] for p in tmp_path.iterdir()] == [model(1).id]
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_a_folder_that_cannot_be_written_is_done_without(tmp_path):
+    tmp_path.chmod(0o500)
+    assert ways(engine(model(), tmp_path / "graphs")) == [compiled.Graph]
+
+
+def test_a_file_in_the_folder_s_place_is_done_without(tmp_path):
+    (tmp_path / "graphs").write_text("not a folder")
+    assert ways(engine(model(), tmp_path / "graphs")) == [compiled.Graph]
+    assert (tmp_path / "graphs").read_text() == "not a folder"
+
+
+def test_an_unknown_layer_means_torch(monkeypatch):
+    monkeypatch.setattr(compiled, "_converted", lambda *_: None)
+    assert compiled.Graph not in ways(engine(model()))
+    with pytest.raises(UsageError, match="does not know a layer"):
+        engine(model(), backend="openvino")
+    monkeypatch.setattr(compiled, "available", lambda: False)
+    assert compiled.Graph not in ways(engine(model()))
+    with pytest.raises(UsageError, match="where it is installed"):
+        engine(model(), backend="openvino")
+
+
+def test_a_layer_that_cannot_be_converted_is_told_as_none():
+    class Odd(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return torch.linalg.svd(x)[0]
+
+    assert compiled.compiled(Odd, (1, 8, 8), torch.float32) is None
+
+
+def test_samples_are_drawn_in_modules_and_the_answer_stays():
+    bundle = model(network=small_network(3, dropout=0.4))
+    one = engine(bundle)
+    plain, sampled = predict(scan(), one), predict(scan(), one, samples=Samples(2))
+    assert np.array_equal(plain.labels.array, sampled.labels.array)
+    assert not np.array_equal(sampled.samples[0], sampled.samples[1])
+    assert ways(one) == [compiled.Graph] and compiled.Graph not in ways(one.uncompiled())
+
+
+def test_filled_networks_need_every_weight():
+    bundle = model()
+    weights = dict(bundle.members[0].weights)
+    x = torch.randn(1, 1, 16, 16, 16)
+    drawn = build(bundle.plan.network, 0).eval()
+    with torch.inference_mode():
+        assert torch.equal(filled(bundle.plan.network, weights)(x), drawn(x))
+    weights.pop(next(iter(weights)))
+    with pytest.raises(Exception, match="do not fit"):
+        filled(bundle.plan.network, weights)
