@@ -13,8 +13,7 @@ from pydicom.uid import ExplicitVRLittleEndian, generate_uid
 from delineate.core.errors import FormatError, GeometryError
 from delineate.core.grid import Grid
 from delineate.core.manifest import Source
-from delineate.formats import files
-from delineate.formats.dicom.series import series as dicom
+from delineate.formats import dicom, files
 
 CT = "1.2.840.10008.5.1.4.1.1.2"
 FLIP = np.diag([-1.0, -1.0, 1.0])

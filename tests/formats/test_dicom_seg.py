@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import pydicom
 import pytest
-from delineate.formats.dicom.series.seg import STRUCTURE, TUMOUR, coded, write_seg
 
 from delineate.cohorts.phantom import dicom as phantom_dicom
 from delineate.cohorts.phantom.cohort import LABELS, Scan, make_scan
@@ -19,6 +18,7 @@ from delineate.core.labels import Label, LabelSet
 from delineate.core.manifest import Source
 from delineate.core.volume import Volume
 from delineate.formats import files
+from delineate.formats.dicom.seg import STRUCTURE, TUMOUR, coded, write_seg
 
 ALGORITHM = {"algorithm_name": "test network", "algorithm_version": "1.0"}
 

@@ -20,8 +20,7 @@ from ..core.grid import Grid
 from ..core.manifest import Source
 from ..core.outputs import Originals
 from ..core.volume import Volume
-from ..formats import files
-from ..formats.dicom import series as dicom
+from ..formats import dicom, files
 from ..preprocessing.parts import merged, split
 
 Progress = Callable[[str], None]

@@ -462,8 +462,8 @@ def _seg_source(case: Case, bundle: Bundle) -> SegSource:
     Raises:
         InputError: the scan is not one DICOM series, or the series lacks what a SEG must repeat.
     """
+    from ..formats.dicom import find_series
     from ..formats.dicom.seg import seg_source
-    from ..formats.dicom.series import find_series
 
     source = next(image for image in case.images if image != ABSENT)
     series = [s for s in find_series(Path(source.path)) if not source.series or s.uid == source.series] if Path(source.path).is_dir() else []

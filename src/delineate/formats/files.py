@@ -20,8 +20,7 @@ from ..core.grid import Grid
 from ..core.labels import LabelSet
 from ..core.manifest import Source
 from ..core.volume import Volume
-from . import itk, nifti, raster
-from .dicom import series as dicom
+from . import dicom, itk, nifti, raster
 from .disk import head_of, natural_key, smallest_labels, stem, told
 
 __all__ = ["companions", "describe", "detect", "is_image", "is_slice", "natural_key", "read", "read_grid", "smallest_labels", "stem", "write"]

@@ -15,8 +15,7 @@ from pathlib import Path
 
 from ...core.errors import DelineateError, LayoutError
 from ...core.manifest import Case, Source, Split
-from ...formats import files
-from ...formats.dicom import series as dicom
+from ...formats import dicom, files
 from ...formats.files import stem
 from ..findings import Draft
 from ..reading import is_grey

@@ -17,8 +17,7 @@ from pathlib import Path
 from ...core.errors import DelineateError, InputError, LayoutError, UsageError
 from ...core.inputs import refuse_special
 from ...core.manifest import Case, Manifest
-from ...formats import files
-from ...formats.dicom import series as dicom
+from ...formats import dicom, files
 from ..findings import Draft, Finding, Found
 from . import challenges, chaos, folders
 from .patients import by_pattern

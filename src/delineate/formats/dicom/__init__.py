@@ -1,1 +1,13 @@
-"""DICOM: series in, segmentations out."""
+"""DICOM: series of single-frame CT, MR and PET slices in, segmentations out.
+
+headers.py   one file's header as plain data        find.py    series in folders, and choosing one
+geometry.py  where a series' slices stand           values.py  their voxels
+seg.py       label volumes to DICOM Segmentation objects
+"""
+
+from .find import choose, find, find_series, problem_of
+from .geometry import layout, tolerance_mm
+from .headers import DAMAGED, Series, Slice, is_dicom
+from .values import read_series
+
+__all__ = ["DAMAGED", "Series", "Slice", "choose", "find", "find_series", "is_dicom", "layout", "problem_of", "read_series", "tolerance_mm"]

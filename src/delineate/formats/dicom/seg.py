@@ -22,7 +22,8 @@ from ...core.grid import Grid
 from ...core.labels import Label, LabelMapping, LabelSet, side_of
 from ...core.volume import Volume
 from ..disk import told
-from . import series as dicom
+from .find import find_series
+from .geometry import layout
 
 TOLERANCE_MM = 0.1
 
@@ -124,7 +125,7 @@ def _series_of(series_files: Sequence[str | Path]) -> tuple[Grid, list[Path]]:
         raise FormatError("a DICOM SEG refers to the slices of a series, no file was given")
     found = []
     for file in series_files:
-        series = dicom.find_series(file)
+        series = find_series(file)
         if not series or not Path(file).is_file():
             raise FormatError("is not a DICOM image that a SEG could refer to", path=file)
         found.append(series[0])
@@ -135,7 +136,7 @@ def _series_of(series_files: Sequence[str | Path]) -> tuple[Grid, list[Path]]:
     slices = tuple(one for series in found for one in series.slices)
     whole = replace(first, files=tuple(one.path for one in slices), slices=slices)
     with told(Path(series_files[0]).parent, "DICOM series"):
-        grid, ordered = dicom.layout(whole)
+        grid, ordered = layout(whole)
     return grid, [one.path for one in ordered]
 
 

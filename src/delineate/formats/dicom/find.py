@@ -1,0 +1,91 @@
+"""Finding DICOM series in folders, and choosing one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from ...core.errors import FormatError, InputError
+from ..disk import natural_key, told
+from .geometry import layout
+from .headers import DAMAGED, Series, Slice, not_an_image, read_header, series_of, slice_of
+
+
+def find(folder: str | Path, recursive: bool = True) -> tuple[list[Series], list[tuple[Path, str]]]:
+    """All image series in a folder (or of one file), and the DICOM files that hold no image, each with what it is (or ``DAMAGED``)."""
+    series: dict[str, list[tuple[Slice, Any]]] = {}
+    others: list[tuple[Path, str]] = []
+    for path in _files(Path(folder), recursive):
+        try:
+            dataset = read_header(path)
+        except FormatError:
+            others.append((path, DAMAGED))
+            continue
+        if dataset is None:
+            continue
+        what = not_an_image(dataset)
+        if what:
+            others.append((path, what))
+            continue
+        try:
+            one = slice_of(path, dataset)
+        except FormatError:
+            others.append((path, DAMAGED))
+            continue
+        series.setdefault(str(dataset.get("SeriesInstanceUID", "")), []).append((one, dataset))
+    return [series_of(uid, members) for uid, members in series.items()], others
+
+
+def find_series(folder: str | Path, recursive: bool = True) -> list[Series]:
+    """All image series in a folder, in the order met; empty where there is none. Non-image objects are left out."""
+    return find(folder, recursive)[0]
+
+
+def choose(folder: str | Path, uid: str = "") -> Series:
+    """The series ``uid`` of a folder, or its only usable one.
+
+    Raises:
+        FormatError: none, no such one, or several, which are then listed with how to choose.
+    """
+    series, others = find(folder)
+    damaged = [path.name for path, what in others if what == DAMAGED]
+    if damaged:  # it may be a slice of any series here, the last one even, whose absence would leave no gap
+        raise FormatError(f"{len(damaged)} DICOM file(s) are damaged or truncated ({', '.join(damaged[:3])})", path=folder)
+    if uid:
+        chosen = [s for s in series if s.uid == uid]
+        if not chosen:
+            raise FormatError(f"no series {uid} here; there are: {_listed(series)}", path=folder)
+        return chosen[0]
+    if not series:
+        kinds = sorted({what for _, what in others})
+        found = f"only DICOM objects without images ({', '.join(kinds)})" if kinds else "no image that can be read"
+        raise FormatError(f"{found} in this folder", path=folder)
+    usable = [s for s in series if not problem_of(s)]
+    if len(series) == 1 or len(usable) == 1:
+        return (usable or series)[0]
+    if not usable:
+        raise FormatError(f"none of {len(series)} series can be read: {_listed(series)}", path=folder)
+    raise FormatError(f"{len(series)} series in one folder, choose one as FOLDER#SERIES_UID: {_listed(series)}", path=folder)
+
+
+def problem_of(series: Series) -> str:
+    """Why the series cannot be read as one volume, judged by its headers; "" where it can."""
+    try:
+        layout(series)
+    except InputError as error:
+        return error.message
+    return ""
+
+
+def _listed(series: Iterable[Series]) -> str:
+    return "; ".join(s.title + (f" - refused: {why}" if (why := problem_of(s)) else "") for s in series) or "none"
+
+
+def _files(folder: Path, recursive: bool) -> Iterator[Path]:
+    if folder.is_file():
+        yield folder
+        return
+    with told(folder):
+        entries = sorted(folder.rglob("*") if recursive else folder.iterdir(), key=natural_key)
+    yield from (p for p in entries if p.is_file() and not p.name.startswith("."))

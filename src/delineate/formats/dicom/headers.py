@@ -1,0 +1,156 @@
+"""One DICOM file's header as plain data, and what a file without slices of a scan is called."""
+
+from __future__ import annotations
+
+import struct
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..disk import head_of, natural_key, told
+
+TAGS = ["SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID", "Modality", "SeriesDescription", "SeriesNumber", "PatientID",
+        "Rows", "Columns", "NumberOfFrames", "SamplesPerPixel", "ImageType", "BitsStored", "PixelRepresentation", "ImagePositionPatient",
+        "ImageOrientationPatient", "PixelSpacing", "SliceThickness", "SpacingBetweenSlices", "RescaleSlope", "RescaleIntercept",
+        "ModalityLUTSequence"]  # fmt: skip
+DICOMDIR = "1.2.840.10008.1.3.10"
+DAMAGED = "damaged"
+# Enhanced and legacy-converted CT, MR and PET: their geometry stands frame by frame, even where there is one frame.
+ENHANCED = tuple(f"1.2.840.10008.5.1.4.1.1.{n}" for n in ("2.1", "2.2", "4.1", "4.4", "130", "128.1"))
+IMAGES = (*ENHANCED, *(f"1.2.840.10008.5.1.4.1.1.{n}" for n in ("2", "4", "128", "20", "7")))  # CT, MR, PET, NM, secondary capture
+VRS = b"AE AS AT CS DA DS DT FL FD IS LO LT OB OD OF OL OV OW PN SH SL SQ SS ST SV TM UC UI UL UN UR US UT UV".split()
+
+
+@dataclass(frozen=True)
+class Slice:
+    """One file's header, as plain data; lengths are 0 where an attribute is missing. Positions are LPS mm, as on disk."""
+
+    path: Path
+    instance: str
+    sop_class: str
+    rows: int
+    columns: int
+    frames: int
+    samples: int
+    kind: tuple[str, ...]  # ImageType
+    position: tuple[float, ...]
+    orientation: tuple[float, ...]
+    spacing: tuple[float, ...]  # between rows, between columns
+    thickness: float
+    slope: float
+    intercept: float
+    rescaled: bool
+    bits: int
+    signed: bool
+    lookup: bool
+
+
+@dataclass(frozen=True)
+class Series:
+    """The image files that share a SeriesInstanceUID, in natural order of their names."""
+
+    uid: str
+    modality: str
+    description: str
+    number: str
+    patient_id: str
+    study: str
+    files: tuple[Path, ...] = field(repr=False)
+    slices: tuple[Slice, ...] = field(repr=False)
+
+    @property
+    def title(self) -> str:
+        """One line for a person: number, description, modality, files, uid."""
+        words = " ".join(word for word in (self.modality, self.number, self.description) if word)
+        return f"{words or 'series'} ({len(self.files)} file{'s' if len(self.files) != 1 else ''}, {self.uid})"
+
+
+def is_dicom(head: bytes) -> bool:
+    """Whether a file begins as DICOM does: "DICM" after the preamble, or, without one, a data element of group 2 or 8."""
+    if head[128:132] == b"DICM":
+        return True
+    if len(head) < 16:
+        return False
+    group, element, length = struct.unpack("<HHI", head[:8])
+    if group not in (2, 8) or element > 0x100:
+        return False
+    return head[4:6] in VRS or 0 < length <= 64
+
+
+def read_header(path: Path) -> Any | None:
+    """The dataset without pixels, or None where the file is no DICOM."""
+    import pydicom
+
+    with told(path, "DICOM file"):
+        head = head_of(path)
+        if not is_dicom(head):
+            return None
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return pydicom.dcmread(path, stop_before_pixels=True, force=head[128:132] != b"DICM", specific_tags=TAGS)
+
+
+def not_an_image(dataset: Any) -> str:
+    """What an object without slices of a scan is called, "" for an image."""
+    name = str(dataset.get("Modality", ""))
+    if name in ("SEG", "RTSTRUCT", "RTDOSE", "RTPLAN", "PR", "SR", "KO", "REG"):
+        return name
+    if not dataset.get("Rows") or not dataset.get("Columns"):
+        kind = str(dataset.get("SOPClassUID", "") or getattr(dataset, "file_meta", {}).get("MediaStorageSOPClassUID", ""))
+        if not kind or kind in IMAGES:
+            return DAMAGED
+        return "DICOMDIR" if kind == DICOMDIR else name or "no image"
+    return ""
+
+
+def slice_of(path: Path, dataset: Any) -> Slice:
+    with told(path, "DICOM file"):
+        kind = dataset.get("ImageType") or ()
+        return Slice(
+            path, str(dataset.get("SOPInstanceUID", "")), str(dataset.get("SOPClassUID", "")), int(dataset.Rows), int(dataset.Columns),
+            int(_number(dataset, "NumberOfFrames", 1)), int(_number(dataset, "SamplesPerPixel", 1)),
+            (kind,) if isinstance(kind, str) else tuple(map(str, kind)), _numbers(dataset, "ImagePositionPatient", 3),
+            _numbers(dataset, "ImageOrientationPatient", 6), _numbers(dataset, "PixelSpacing", 2),
+            _number(dataset, "SpacingBetweenSlices", 0) or _number(dataset, "SliceThickness", 0), _number(dataset, "RescaleSlope", 1) or 1.0,
+            _number(dataset, "RescaleIntercept", 0), "RescaleSlope" in dataset, int(_number(dataset, "BitsStored", 16)),
+            bool(dataset.get("PixelRepresentation", 0)), "ModalityLUTSequence" in dataset)  # fmt: skip
+
+
+def series_of(uid: str, members: Sequence[tuple[Slice, Any]]) -> Series:
+    ordered = tuple(sorted((one for one, _ in members), key=lambda one: natural_key(one.path)))
+    first = members[0][1]
+
+    def text(name: str) -> str:
+        value = first.get(name)
+        return "" if value is None else str(value).strip()
+
+    return Series(
+        uid,
+        text("Modality"),
+        text("SeriesDescription"),
+        text("SeriesNumber"),
+        text("PatientID"),
+        text("StudyInstanceUID"),
+        tuple(one.path for one in ordered),
+        ordered,
+    )
+
+
+def _numbers(dataset: Any, name: str, count: int) -> tuple[float, ...]:
+    try:
+        values = tuple(float(v) for v in dataset.get(name) or ())
+    except (TypeError, ValueError):
+        return ()
+    return values if len(values) == count and np.isfinite(values).all() else ()
+
+
+def _number(dataset: Any, name: str, default: float) -> float:
+    value = dataset.get(name)
+    try:
+        return default if value in (None, "") else float(value)
+    except (TypeError, ValueError):
+        return default

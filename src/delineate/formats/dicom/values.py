@@ -1,0 +1,94 @@
+"""The voxels of a DICOM series, rescaled as its slices say."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...core.errors import FormatError
+from ...core.volume import Volume
+from ..disk import told
+from .geometry import layout
+from .headers import Series, Slice
+
+
+def read_series(series: Series) -> Volume:
+    """The volume (I, J, K) = (column, row, slice): int16 where rescaled values are whole and fit (else uint16, int32), or float32.
+
+    Unit "HU" for CT with a rescale, else "a.u."; meta has modality, patient, series, study and description.
+
+    Raises:
+        FormatError: an object that is refused, or pixels that cannot be decoded.
+        GeometryError: positions that do not make an even stack.
+    """
+    with told(series.files[0].parent, "DICOM series"):
+        grid, ordered = layout(series)
+    array = np.empty((grid.shape[2], grid.shape[1], grid.shape[0]), _dtype(ordered))  # (slice, row, column): each file is one block of memory
+    for k, one in enumerate(ordered):
+        array[k] = _pixels(one, array.dtype)
+    volume = _shrunk(array).transpose(2, 1, 0)
+    unit = "HU" if series.modality == "CT" and all(s.rescaled for s in ordered) else "a.u."
+    meta = {
+        "modality": series.modality,
+        "patient": series.patient_id,
+        "series": series.uid,
+        "study": series.study,
+        "description": series.description,
+        "spacing_known": True,
+        "place_known": True,
+    }
+    source = series.files[0].parent if len({p.parent for p in series.files}) == 1 else series.files[0].parents[1]
+    return Volume(volume, grid, unit, str(source), meta)
+
+
+def _dtype(ordered: Sequence[Slice]) -> type[np.generic]:
+    """int16 or int32 where every rescaled value is whole, else float32."""
+    low = high = 0.0
+    for one in ordered:
+        if one.slope != round(one.slope) or one.intercept != round(one.intercept):
+            return np.float32
+        ends = (-(2 ** (one.bits - 1)), 2 ** (one.bits - 1) - 1) if one.signed else (0, 2**one.bits - 1)
+        low = min(low, *(e * one.slope + one.intercept for e in ends))
+        high = max(high, *(e * one.slope + one.intercept for e in ends))
+    if low >= -32768 and high <= 32767:
+        return np.int16
+    return np.int32 if low >= -(2**31) and high < 2**31 else np.float32
+
+
+def _pixels(one: Slice, dtype: np.dtype[Any]) -> NDArray[Any]:
+    """(rows, columns) rescaled."""
+    import pydicom
+
+    with told(one.path, "DICOM image"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        dataset = pydicom.dcmread(one.path, force=True)
+        if "PixelData" not in dataset:
+            raise FormatError("a DICOM image without pixel data")
+        if not hasattr(dataset.file_meta, "TransferSyntaxUID"):
+            dataset.file_meta.TransferSyntaxUID = pydicom.uid.ImplicitVRLittleEndian  # PS3.5 10.1: the default where none is stated
+        try:
+            pixels = dataset.pixel_array
+        except Exception as error:
+            name = dataset.file_meta.TransferSyntaxUID.name
+            raise FormatError(f"the pixels cannot be decoded ({name}): {str(error).strip().splitlines()[0][:150]}") from error
+    if pixels.shape[-2:] != (one.rows, one.columns) or pixels.size != one.rows * one.columns:
+        raise FormatError(f"pixels of shape {pixels.shape} where the header says {one.rows} rows and {one.columns} columns", path=one.path)
+    pixels = pixels.reshape(one.rows, one.columns)
+    if dtype.kind == "f":
+        return (pixels * one.slope + one.intercept).astype(dtype)
+    return pixels.astype(np.int64 if dtype.itemsize > 2 else np.int32) * int(one.slope) + int(one.intercept)
+
+
+def _shrunk(array: NDArray[Any]) -> NDArray[Any]:
+    """int32 in the two bytes that hold it, where any do."""
+    if array.dtype != np.int32:
+        return array
+    low, high = int(array.min()), int(array.max())
+    for dtype in (np.int16, np.uint16):
+        if np.iinfo(dtype).min <= low and high <= np.iinfo(dtype).max:
+            return array.astype(dtype)
+    return array
