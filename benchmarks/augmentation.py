@@ -1,12 +1,15 @@
 # ruff: noqa: E501  (programs in strings)
-"""Augmented patches of 128 x 128 x 128 a second on two cores, with one and the same set of effects: ours and others'.
+"""Augmented patches of 128 x 128 x 128 a second on two cores, with one and the same set of effects:
+ours and others'.
 
     python benchmarks/augmentation.py [--peer FOLDER_OF_A_VENV] [--patches 40]
 
-The effects and their probabilities are our plan's default, with rotation and scaling: rotation up to 15 degrees about every axis and scaling 0.75 to 1.3
-(each 0.3), mirroring along one axis, noise 0.15, blur 0.15, brightness 0.2, contrast 0.2, gamma 0.25, low resolution 0.15. "every effect" draws them all always. Each
-way reads from a volume of 200 x 200 x 200 int16 in memory, two at a time: ours in two threads, the others in two processes of one thread. How often each
-effect happens and what it does to the voxels' mean and deviation is printed, so that nobody is fast by doing less.
+The effects and their probabilities are our plan's default, with rotation and scaling: rotation up
+to 15 degrees about every axis and scaling 0.75 to 1.3 (each 0.3), mirroring along one axis, noise
+0.15, blur 0.15, brightness 0.2, contrast 0.2, gamma 0.25, low resolution 0.15. "every effect" draws
+them all always. Each way reads from a volume of 200 x 200 x 200 int16 in memory, two at a time:
+ours in two threads, the others in two processes of one thread. How often each effect happens and
+what it does to the voxels' mean and deviation is printed, so that nobody is fast by doing less.
 """
 
 from __future__ import annotations
@@ -140,7 +143,9 @@ PEERS = {"nnU-Net": NNUNET, "MONAI": MONAI, "TorchIO": TORCHIO}
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--peer", type=Path, help="an environment with nnunetv2, monai and torchio")
     parser.add_argument("--patches", type=int, default=40)
     a = parser.parse_args()
@@ -162,10 +167,15 @@ def main() -> None:
                     how,
                     python=a.peer / "bin" / "python",
                 )
-            found[how] = {name: {k: round(v, 3) for k, v in one.items() if k != "peak_mb" and k != "seconds"} for name, one in row.items()}
+            found[how] = {
+                name: {k: round(v, 3) for k, v in one.items() if k != "peak_mb" and k != "seconds"}
+                for name, one in row.items()
+            }
             for name, one in found[how].items():
                 if name != "delineate":
-                    one["ours_times_as_fast"] = round(found[how]["delineate"]["patches_a_second"] / one["patches_a_second"], 1)
+                    one["ours_times_as_fast"] = round(
+                        found[how]["delineate"]["patches_a_second"] / one["patches_a_second"], 1
+                    )
     keep("augmentation", {"patch": "128x128x128 float32 from 200x200x200", **found})
 
 

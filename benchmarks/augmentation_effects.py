@@ -1,11 +1,15 @@
 # ruff: noqa: E501  (programs in strings)
-"""What each augmentation does to a patch: ours and nnU-Net's, one effect at a time, in numbers and as a picture.
+"""What each augmentation does to a patch: ours and nnU-Net's, one effect at a time, in numbers and
+as a picture.
 
-    python benchmarks/augmentation_effects.py --peer FOLDER_OF_A_VENV [--draws 200] [--picture ../docs/images/augmentation.png]
+    python benchmarks/augmentation_effects.py --peer FOLDER_OF_A_VENV [--draws 200] [--picture
+    ../docs/images/augmentation.png]
 
-A phantom's abdominal CT, windowed and normalised, is read ``--draws`` times as a patch of 96 x 96 x 64 around its middle, each effect alone and always, at our
-default ranges. Printed are the 10th, 50th and 90th percentile over the draws of: the patch's mean (less that of the unchanged one), its deviation and its
-sharpness (mean absolute difference of neighbours), as shares of the unchanged patch's, and the structures' share of the voxels, likewise.
+A phantom's abdominal CT, windowed and normalised, is read ``--draws`` times as a patch of 96 x 96 x
+64 around its middle, each effect alone and always, at our default ranges. Printed are the 10th,
+50th and 90th percentile over the draws of: the patch's mean (less that of the unchanged one), its
+deviation and its sharpness (mean absolute difference of neighbours), as shares of the unchanged
+patch's, and the structures' share of the voxels, likewise.
 """
 
 from __future__ import annotations
@@ -28,7 +32,17 @@ from delineate.cohorts.phantom.cohort import make_scan
 from measure import child, keep
 
 PATCH = (96, 96, 64)
-EFFECTS = ("rotation", "scale", "mirror", "noise", "blur", "brightness", "contrast", "gamma", "low_resolution")
+EFFECTS = (
+    "rotation",
+    "scale",
+    "mirror",
+    "noise",
+    "blur",
+    "brightness",
+    "contrast",
+    "gamma",
+    "low_resolution",
+)
 LEAST_SPAN = 0.05
 MEASURES = ("mean", "deviation", "sharpness", "structures")
 OURS = """
@@ -90,23 +104,35 @@ def volume_of_a_phantom() -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
     hu = np.clip(scan.image.array, -160, 240).astype(np.float32)
     high = np.minimum(low + 1, hu.shape[2] - 1)
     hu = hu[:, :, low] * (1 - share) + hu[:, :, high] * share
-    return ((hu - hu.mean()) / hu.std()).astype(np.float32), np.asarray(scan.label.array)[:, :, np.rint(at).astype(int)].astype(np.uint8)
+    return ((hu - hu.mean()) / hu.std()).astype(np.float32), np.asarray(scan.label.array)[
+        :, :, np.rint(at).astype(int)
+    ].astype(np.uint8)
 
 
 def measured(table: NDArray[Any], plain: NDArray[Any]) -> dict[str, list[float]]:
     """Percentiles of what the draws are beside the unchanged patch."""
     beside = np.column_stack([table[:, 0] - plain[0], table[:, 1:] / plain[1:]])
-    return {name: [round(float(v), 3) for v in np.percentile(beside[:, n], (10, 50, 90))] for n, name in enumerate(MEASURES)}
+    return {
+        name: [round(float(v), 3) for v in np.percentile(beside[:, n], (10, 50, 90))]
+        for n, name in enumerate(MEASURES)
+    }
 
 
 def draw(rows: dict[str, Any], plain: NDArray[Any], out: Path) -> None:
     """A line for each effect: slices of ours, slices of theirs, and how the draws spread."""
     names = list(rows)
-    figure, axes = plt.subplots(len(EFFECTS), 11, figsize=(19, 1.9 * len(EFFECTS)), gridspec_kw={"width_ratios": [1] * 8 + [1.35] * 3})
+    figure, axes = plt.subplots(
+        len(EFFECTS),
+        11,
+        figsize=(19, 1.9 * len(EFFECTS)),
+        gridspec_kw={"width_ratios": [1] * 8 + [1.35] * 3},
+    )
     for line, effect in zip(axes, EFFECTS, strict=True):
         for n, name in enumerate(names):
             for k in range(4):
-                line[4 * n + k].imshow(np.rot90(rows[name][f"{effect}_slices"][k]), cmap="gray", vmin=-1.2, vmax=2.2)
+                line[4 * n + k].imshow(
+                    np.rot90(rows[name][f"{effect}_slices"][k]), cmap="gray", vmin=-1.2, vmax=2.2
+                )
                 line[4 * n + k].set_axis_off()
         line[0].set_title(f"{effect.replace('_', ' ')}: {names[0]}", loc="left", fontsize=9)
         line[4].set_title(names[1], loc="left", fontsize=9)
@@ -115,8 +141,17 @@ def draw(rows: dict[str, Any], plain: NDArray[Any], out: Path) -> None:
             for name, colour, style in zip(names, ("#0072B2", "#D55E00"), ("-", "--"), strict=True):
                 values = rows[name][effect][:, measure]
                 values = np.sort(values - plain[0] if measure == 0 else values / plain[measure])
-                axis.plot(values, (np.arange(len(values)) + 0.5) / len(values), style, color=colour, label=name)
-            axis.set_title(f"{MEASURES[measure]}, {'change' if measure == 0 else 'share of before'}", fontsize=8)
+                axis.plot(
+                    values,
+                    (np.arange(len(values)) + 0.5) / len(values),
+                    style,
+                    color=colour,
+                    label=name,
+                )
+            axis.set_title(
+                f"{MEASURES[measure]}, {'change' if measure == 0 else 'share of before'}",
+                fontsize=8,
+            )
             low, high = axis.get_xlim()
             if high - low < LEAST_SPAN:  # what does not change is not blown up
                 axis.set_xlim((low + high - LEAST_SPAN) / 2, (low + high + LEAST_SPAN) / 2)
@@ -130,7 +165,9 @@ def draw(rows: dict[str, Any], plain: NDArray[Any], out: Path) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--peer", type=Path, required=True, help="an environment with nnunetv2")
     parser.add_argument("--draws", type=int, default=200)
     parser.add_argument("--picture", type=Path)
@@ -140,18 +177,34 @@ def main() -> None:
         volume, label = volume_of_a_phantom()
         np.save(work / "volume.npy", volume)
         np.save(work / "label.npy", label)
-        given = (str(work / "volume.npy"), str(work / "label.npy"), str(a.draws), ",".join(EFFECTS), ",".join(map(str, PATCH)))
+        given = (
+            str(work / "volume.npy"),
+            str(work / "label.npy"),
+            str(a.draws),
+            ",".join(EFFECTS),
+            ",".join(map(str, PATCH)),
+        )
         child(OURS + MEASURE, *given, str(work / "ours.npz"))
         child(THEIRS + MEASURE, *given, str(work / "theirs.npz"), python=a.peer / "bin" / "python")
-        rows = {"delineate": dict(np.load(work / "ours.npz")), "nnU-Net": dict(np.load(work / "theirs.npz"))}
-    inner = tuple(slice(n // 2 - p // 2, n // 2 - p // 2 + p) for n, p in zip(label.shape, PATCH, strict=True))
+        rows = {
+            "delineate": dict(np.load(work / "ours.npz")),
+            "nnU-Net": dict(np.load(work / "theirs.npz")),
+        }
+    inner = tuple(
+        slice(n // 2 - p // 2, n // 2 - p // 2 + p) for n, p in zip(label.shape, PATCH, strict=True)
+    )
     x, classes = volume[inner], label[inner]
     sharp = float(np.mean([np.abs(np.diff(x, axis=axis)).mean() for axis in range(3)]))
     plain = np.array([x.mean(), x.std(), sharp, (classes > 0).mean()])
     if a.picture:
         draw(rows, plain, a.picture)
-    effects = {effect: {name: measured(table[effect], plain) for name, table in rows.items()} for effect in EFFECTS}
-    keep("augmentation_effects", {"draws": a.draws, "percentiles": [10, 50, 90], "effects": effects})
+    effects = {
+        effect: {name: measured(table[effect], plain) for name, table in rows.items()}
+        for effect in EFFECTS
+    }
+    keep(
+        "augmentation_effects", {"draws": a.draws, "percentiles": [10, 50, 90], "effects": effects}
+    )
 
 
 if __name__ == "__main__":

@@ -2,8 +2,9 @@
 
     python benchmarks/check_many_cases.py [--cases 1000] [--size 48] [--workers N]
 
-Makes synthetic NIfTI cases (an int16 image, a label of two structures) in a temporary folder, checks them in a child
-process, and prints seconds, the peak resident memory of the largest process, and the findings by kind.
+Makes synthetic NIfTI cases (an int16 image, a label of two structures) in a temporary folder,
+checks them in a child process, and prints seconds, the peak resident memory of the largest process,
+and the findings by kind.
 """
 
 from __future__ import annotations
@@ -33,7 +34,8 @@ if __name__ == "__main__":
     kinds = {}
     for finding in checked.findings:
         kinds[finding.kind] = kinds.get(finding.kind, 0) + 1
-    print(json.dumps({"cases": len(checked.manifest), "usable": len(checked.usable), "findings": kinds}))
+    counts = {"cases": len(checked.manifest), "usable": len(checked.usable)}
+    print(json.dumps({**counts, "findings": kinds}))
 """
 
 
@@ -49,15 +51,21 @@ def make_cohort(root: Path, cases: int, size: int) -> int:
         mask[5:20, 5:20, 5:20], mask[25:30, 8:16, 8:16] = 1, 2
         image = rng.normal(100, 20, shape).astype(np.int16) + 60 * mask
         files.write(Volume(image, grid), root / "images" / f"case_{n:04d}.nii.gz")
-        files.write(Volume(mask, grid, "label"), root / "labels" / f"case_{n:04d}.nii.gz", labels=labels)
+        files.write(
+            Volume(mask, grid, "label"), root / "labels" / f"case_{n:04d}.nii.gz", labels=labels
+        )
     return sum(p.stat().st_size for p in root.rglob("*.nii.gz"))
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--cases", type=int, default=1000)
     parser.add_argument("--size", type=int, default=48, help="voxels along each axis, about")
-    parser.add_argument("--workers", type=int, default=0, help="processes; 0 leaves it to the program")
+    parser.add_argument(
+        "--workers", type=int, default=0, help="processes; 0 leaves it to the program"
+    )
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
@@ -65,10 +73,22 @@ def main() -> None:
         script = root / "child.py"
         script.write_text(CHILD)
         begun = time.perf_counter()
-        done = subprocess.run([sys.executable, str(script), str(root / "cohort"), str(root / "out"), str(given.workers)],
-                              capture_output=True, text=True, check=True)  # fmt: skip
+        done = subprocess.run(
+            [
+                sys.executable,
+                str(script),
+                str(root / "cohort"),
+                str(root / "out"),
+                str(given.workers),
+            ],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
         seconds = time.perf_counter() - begun
-        peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / (1 if sys.platform == "darwin" else 1024)
+        peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / (
+            1 if sys.platform == "darwin" else 1024
+        )
         told = json.loads(done.stdout)
         figures = {
             "voxels": f"about {given.size}^3",
@@ -76,7 +96,10 @@ def main() -> None:
             "seconds": round(seconds, 1),
             "ms_a_case": round(1000 * seconds / given.cases, 1),
         }
-        keep("check_many_cases", {**figures, "peak_mb_of_the_largest_process": round(peak, 1), **told})
+        keep(
+            "check_many_cases",
+            {**figures, "peak_mb_of_the_largest_process": round(peak, 1), **told},
+        )
 
 
 if __name__ == "__main__":

@@ -3,8 +3,9 @@
     python benchmarks/eight_bits.py [--data ../shared/data] [--scans 40]
     python benchmarks/eight_bits.py --model MODEL --inputs SCANS... [--truth MASKS] --name NAME
 
-Without a model: nnU-Net's own trained fold of the hippocampus, imported, without mirroring. Bounds are found on 8 of the scans, Dice and seconds are
-those of the others: masks of 8 bits against those of the plain engine (bf16 where the processor has it), and either against the truth.
+Without a model: nnU-Net's own trained fold of the hippocampus, imported, without mirroring. Bounds
+are found on 8 of the scans, Dice and seconds are those of the others: masks of 8 bits against those
+of the plain engine (bf16 where the processor has it), and either against the truth.
 """
 
 from __future__ import annotations
@@ -21,7 +22,9 @@ from nnunet_peer import TRAINED
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--data", type=Path, default=DATA)
     parser.add_argument("--scans", type=int, default=40)
     parser.add_argument("--model", type=Path)
@@ -34,12 +37,24 @@ def main() -> None:
         if model is None:
             model = Path(folder) / "nnunet.model"
             bundle = read_bundle(a.data / "nnunet_hippocampus" / TRAINED)
-            plain = bundle.plan.replace(inference={**bundle.plan.inference.model_dump(), "mirror": ()})
+            plain = bundle.plan.replace(
+                inference={**bundle.plan.inference.model_dump(), "mirror": ()}
+            )
             Bundle(plain, bundle.members).save(model)
-            inputs, truth = sorted((a.data / "hippocampus" / "imagesTr").glob("*.nii.gz"))[: a.scans], a.data / "hippocampus" / "labelsTr"
+            inputs, truth = (
+                sorted((a.data / "hippocampus" / "imagesTr").glob("*.nii.gz"))[: a.scans],
+                a.data / "hippocampus" / "labelsTr",
+            )
         done = quantise(model, inputs, Path(folder) / "int8.model", truth=truth, say=print)
     cost = {key: value for key, value in done.cost.items() if key != "machine"}
-    keep(f"eight_bits_{a.name}", {"name": a.name, "precision_beside": "bf16" if done.cost["machine"]["matrix_units"] else "float32", **cost})
+    keep(
+        f"eight_bits_{a.name}",
+        {
+            "name": a.name,
+            "precision_beside": "bf16" if done.cost["machine"]["matrix_units"] else "float32",
+            **cost,
+        },
+    )
 
 
 if __name__ == "__main__":

@@ -1,9 +1,11 @@
-"""One window through nnU-Net's plain 3-D U-Net (31 M parameters, 128 x 128 x 128): torch as nnU-Net runs it, and our engine's backends.
+"""One window through nnU-Net's plain 3-D U-Net (31 M parameters, 128 x 128 x 128): torch as nnU-Net
+runs it, and our engine's backends.
 
     python benchmarks/forward.py [--runs 3] [--patch 128]
 
-Also printed: how far the probabilities of each are from torch's in float32, and in how many voxels the largest class is the same. The weights are
-drawn, which is harder on agreement than trained ones are: nowhere is the network sure.
+Also printed: how far the probabilities of each are from torch's in float32, and in how many voxels
+the largest class is the same. The weights are drawn, which is harder on agreement than trained ones
+are: nowhere is the network sure.
 """
 
 from __future__ import annotations
@@ -26,11 +28,20 @@ WIDTHS = (32, 64, 128, 256, 320, 320)
 def nnunet_3d(classes: int = 3, widths: tuple[int, ...] = WIDTHS) -> Network:
     """The network that nnU-Net plans for 128³ patches."""
     stages = len(widths)
-    return Network(dims=3, channels=1, classes=classes, widths=widths, strides=((2, 2, 2),) * (stages - 1), kernels=((3, 3, 3),) * stages)
+    return Network(
+        dims=3,
+        channels=1,
+        classes=classes,
+        widths=widths,
+        strides=((2, 2, 2),) * (stages - 1),
+        kernels=((3, 3, 3),) * stages,
+    )
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--patch", type=int, default=128)
     a = parser.parse_args()
@@ -56,7 +67,9 @@ def main() -> None:
         with int8.Watch(module) as watch:
             forward(module, x, 3, torch.float32)
         bounds = watch.bounds()
-        graph = compiled.compiled(lambda: int8.rounded(filled(net, weights), bounds), (1, *size), fast)
+        graph = compiled.compiled(
+            lambda: int8.rounded(filled(net, weights), bounds), (1, *size), fast
+        )
         assert graph is not None
         ways["OpenVINO int8"] = lambda graph=graph: forward(graph, x, 3, fast)
     reference, found = as_nnunet_does(), {}
@@ -65,7 +78,9 @@ def main() -> None:
         found[name] = {
             "seconds": round(seconds(way, a.runs), 3),
             "largest difference of a probability": round(float((out - reference).abs().max()), 6),
-            "voxels of the same class": round(float((out.argmax(1) == reference.argmax(1)).float().mean()), 6),
+            "voxels of the same class": round(
+                float((out.argmax(1) == reference.argmax(1)).float().mean()), 6
+            ),
         }
     peer = found["torch float32, as nnU-Net"]["seconds"]
     for one in found.values():

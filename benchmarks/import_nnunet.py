@@ -1,9 +1,11 @@
-"""A trained nnU-Net, imported: its masks against nnU-Net's own, and the seconds that both take on the same scans, whole processes.
+"""A trained nnU-Net, imported: its masks against nnU-Net's own, and the seconds that both take on
+the same scans, whole processes.
 
     python benchmarks/import_nnunet.py [--peer FOLDER_OF_A_VENV] [--data ../shared/data] [--runs 3]
 
-Without ``--peer`` the masks are compared with those that nnU-Net 2.8.1 left beside the data, and only ours is timed. The peer's environment
-is made by ``python -m venv FOLDER`` and ``FOLDER/bin/pip install torch==2.13.0 nnunetv2``; nothing of it is used here.
+Without ``--peer`` the masks are compared with those that nnU-Net 2.8.1 left beside the data, and
+only ours is timed. The peer's environment is made by ``python -m venv FOLDER`` and ``FOLDER/bin/pip
+install torch==2.13.0 nnunetv2``; nothing of it is used here.
 """
 
 from __future__ import annotations
@@ -27,7 +29,10 @@ def dice(ours: Path, theirs: Path) -> dict[str, float]:
     scores, equal = [], []
     for path in sorted(theirs.glob("*.nii.gz")):
         a, b = (np.asarray(nib.load(folder / path.name).dataobj) for folder in (ours, theirs))
-        scores += [2 * ((a == v) & (b == v)).sum() / max(1, (a == v).sum() + (b == v).sum()) for v in (1, 2)]
+        scores += [
+            2 * ((a == v) & (b == v)).sum() / max(1, (a == v).sum() + (b == v).sum())
+            for v in (1, 2)
+        ]
         equal.append((a == b).mean())
     return {
         "mean_dice": round(float(np.mean(scores)), 5),
@@ -38,7 +43,9 @@ def dice(ours: Path, theirs: Path) -> dict[str, float]:
 
 def arguments(description: str | None) -> argparse.Namespace:
     """What is asked of a comparison with nnU-Net: --peer, --data, --runs."""
-    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--peer", type=Path, help="an environment with nnunetv2")
     parser.add_argument("--data", type=Path, default=DATA)
     parser.add_argument("--runs", type=int, default=3)
@@ -54,21 +61,60 @@ def main() -> None:
         timed([*delineate, "import", "nnunet", str(trained), "-o", str(work / "hippocampus.model")])
         kept = a.data / "nnunet_hippocampus"
         predicted = sorted((kept / "predictions_plain").glob("*.nii.gz"))
-        link_scans({p.name.removesuffix(".nii.gz"): next((a.data / "hippocampus").rglob(f"images*/{p.name}")) for p in predicted}, work / "scans")
-        for name, flag, theirs in (("plain", "--no-mirror", "predictions_plain"), ("mirrored", "--mirror", "predictions_tta")):
+        link_scans(
+            {
+                p.name.removesuffix(".nii.gz"): next(
+                    (a.data / "hippocampus").rglob(f"images*/{p.name}")
+                )
+                for p in predicted
+            },
+            work / "scans",
+        )
+        for name, flag, theirs in (
+            ("plain", "--no-mirror", "predictions_plain"),
+            ("mirrored", "--mirror", "predictions_tta"),
+        ):
             ours: list[float] = []
             peer: list[float] = []
             for _ in range(a.runs):  # side by side
                 out = work / f"{name}_ours"
-                ours.append(timed([*delineate, "predict", str(work / "hippocampus.model"), str(work / "scans"), "-o", str(out), flag]))
+                ours.append(
+                    timed(
+                        [
+                            *delineate,
+                            "predict",
+                            str(work / "hippocampus.model"),
+                            str(work / "scans"),
+                            "-o",
+                            str(out),
+                            flag,
+                        ]
+                    )
+                )
                 if a.peer:
-                    peer.append(timed(*predict(a.peer, trained, work / "scans", work / f"{name}_peer", mirror=name == "mirrored")))
+                    peer.append(
+                        timed(
+                            *predict(
+                                a.peer,
+                                trained,
+                                work / "scans",
+                                work / f"{name}_peer",
+                                mirror=name == "mirrored",
+                            )
+                        )
+                    )
             for path in (work / f"{name}_ours").glob("*_0000.nii.gz"):
                 path.rename(path.with_name(path.name.replace("_0000", "")))
-            found[name] = {"ours_s": round(statistics.median(ours), 2), "against the masks it left": dice(work / f"{name}_ours", kept / theirs)}
+            found[name] = {
+                "ours_s": round(statistics.median(ours), 2),
+                "against the masks it left": dice(work / f"{name}_ours", kept / theirs),
+            }
             if peer:
-                found[name] |= {"peer_s": round(statistics.median(peer), 2), "ratio": round(statistics.median(peer) / statistics.median(ours), 2),
-                                "against the masks it made": dice(work / f"{name}_ours", work / f"{name}_peer")}  # fmt: skip
+                found[name] |= {
+                    "peer_s": round(statistics.median(peer), 2),
+                    "ratio": round(statistics.median(peer) / statistics.median(ours), 2),
+                    "against the masks it made": dice(work / f"{name}_ours", work / f"{name}_peer"),
+                }
     keep("import_nnunet", {"cases": 10, "runs": a.runs, **found})
 
 

@@ -1,11 +1,14 @@
 # ruff: noqa: E501  (programs in strings)
-"""The usual training loss (Dice and cross-entropy), forward and backward, beside nnU-Net's and MONAI's: milliseconds and agreement.
+"""The usual training loss (Dice and cross-entropy), forward and backward, beside nnU-Net's and
+MONAI's: milliseconds and agreement.
 
     python benchmarks/loss_speed.py [--peer FOLDER] [--runs 5]
 
-The same class scores and truth go to each, the peers in a process of their own environment; scores lie with classes last, as a channels-last network leaves
-them, for ours, and plane by plane, as they like it best, for the peers. Ours and theirs differ in details (smoothing, what an absent class costs), so
-the agreement shown is that of ours with its textbook form, term by term through autograd.
+The same class scores and truth go to each, the peers in a process of their own environment; scores
+lie with classes last, as a channels-last network leaves them, for ours, and plane by plane, as they
+like it best, for the peers. Ours and theirs differ in details (smoothing, what an absent class
+costs), so the agreement shown is that of ours with its textbook form, term by term through
+autograd.
 """
 
 from __future__ import annotations
@@ -59,7 +62,9 @@ def measured(classes: int, batch: int, size: tuple[int, ...], runs: int) -> dict
     generator = torch.Generator().manual_seed(0)
     scores = torch.randn(batch, classes, *size, generator=generator)
     y = torch.randint(0, classes, (batch, *size), generator=generator)
-    z = scores.to(memory_format=torch.channels_last if len(size) == 2 else torch.channels_last_3d).requires_grad_()
+    z = scores.to(
+        memory_format=torch.channels_last if len(size) == 2 else torch.channels_last_3d
+    ).requires_grad_()
 
     def gradient(loss: Any) -> Tensor:
         z.grad = None
@@ -76,17 +81,32 @@ def measured(classes: int, batch: int, size: tuple[int, ...], runs: int) -> dict
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--peer", type=Path, help="environment with nnunetv2 and monai")
     parser.add_argument("--runs", type=int, default=5)
     a = parser.parse_args()
     rows = []
     for classes, batch, size in CASES:
-        row = {"scores": f"{batch}x{classes}x" + "x".join(map(str, size)), **measured(classes, batch, size, a.runs)}
+        row = {
+            "scores": f"{batch}x{classes}x" + "x".join(map(str, size)),
+            **measured(classes, batch, size, a.runs),
+        }
         if a.peer is not None:
-            told = child(PEERS, str(a.runs), ",".join(map(str, (classes, batch, *size))), python=a.peer / "bin" / "python")
+            told = child(
+                PEERS,
+                str(a.runs),
+                ",".join(map(str, (classes, batch, *size))),
+                python=a.peer / "bin" / "python",
+            )
             row |= {name: told[name] for name in ("nnunet_s", "monai_s")}
-        rows.append({k: round(v, 9 if k == "largest_difference" else 4) if isinstance(v, float) else v for k, v in row.items()})
+        rows.append(
+            {
+                k: round(v, 9 if k == "largest_difference" else 4) if isinstance(v, float) else v
+                for k, v in row.items()
+            }
+        )
         print(rows[-1], file=sys.stderr, flush=True)
     keep("loss_speed", {"losses": rows})
 

@@ -1,4 +1,6 @@
-"""What the benchmarks share: a child process measured from outside, medians, and one JSON line a result."""
+"""What the benchmarks share: a child process measured from outside, medians, and one JSON line a
+result.
+"""
 
 from __future__ import annotations
 
@@ -14,43 +16,69 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-DATA = Path(os.environ.get("DELINEATE_DATA", Path(__file__).parents[2] / "shared" / "data"))  # the real scans
+DATA = Path(
+    os.environ.get("DELINEATE_DATA", Path(__file__).parents[2] / "shared" / "data")
+)  # the real scans
 
 
 PEAK = """
 def peak_mb():
     import resource, sys
-    if sys.platform == "linux":  # the kernel's own figure: ru_maxrss begins at the peak of whoever started the process
-        return next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmHWM")) / 1e3
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1e6 if sys.platform == "darwin" else 1e3)
+    # Linux has a figure of its own: ru_maxrss begins at the peak of whoever started the process.
+    if sys.platform == "linux":
+        lines = [line for line in open("/proc/self/status") if line.startswith("VmHWM")]
+        return int(lines[0].split()[1]) / 1e3
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (1e6 if sys.platform == "darwin" else 1e3)
 
 import atexit, os
 atexit.register(lambda: open(os.environ["PEAK_FILE"], "w").write(str(peak_mb())))
 """
 
 
-def child(code: str, *arguments: str, python: Path | None = None, environment: dict[str, str] | None = None) -> dict[str, float]:
-    """Run ``code`` in a fresh Python (another environment's, if given); seconds of wall clock and peak resident memory in MB of that process alone.
+def child(
+    code: str,
+    *arguments: str,
+    python: Path | None = None,
+    environment: dict[str, str] | None = None,
+) -> dict[str, float]:
+    """Run ``code`` in a fresh Python (another environment's, if given); seconds of wall clock and
+    peak resident memory in MB of that process alone.
 
-    In ``code`` the function ``peak_mb()`` tells the peak so far. A last line of JSON that it prints is added.
+    In ``code`` the function ``peak_mb()`` tells the peak so far. A last line of JSON that it prints
+    is added.
     """
     with tempfile.NamedTemporaryFile() as file:
         began = time.perf_counter()
-        process = subprocess.run([str(python or sys.executable), "-c", PEAK + code, *arguments], capture_output=True, text=True, check=False,
-                                 env=os.environ | (environment or {}) | {"PEAK_FILE": file.name})  # fmt: skip
+        process = subprocess.run(
+            [str(python or sys.executable), "-c", PEAK + code, *arguments],
+            capture_output=True,
+            text=True,
+            check=False,
+            env=os.environ | (environment or {}) | {"PEAK_FILE": file.name},
+        )
         taken = time.perf_counter() - began
         if process.returncode:
             raise SystemExit(f"a measured process failed:\n{process.stderr[-3000:]}")
         peak = float(Path(file.name).read_text())
     out = process.stdout
-    printed = json.loads(out.strip().splitlines()[-1]) if out.strip().startswith("{") or "\n{" in out else {}
+    printed = (
+        json.loads(out.strip().splitlines()[-1])
+        if out.strip().startswith("{") or "\n{" in out
+        else {}
+    )
     return {"seconds": taken, "peak_mb": peak, **printed}
 
 
 def timed(line: Sequence[str | Path], environment: dict[str, str] | None = None) -> float:
     """Run a command to its end, what it says going to stderr; seconds."""
     began = time.perf_counter()
-    subprocess.run([str(word) for word in line], check=True, stdout=sys.stderr, env=os.environ | (environment or {}))
+    subprocess.run(
+        [str(word) for word in line],
+        check=True,
+        stdout=sys.stderr,
+        env=os.environ | (environment or {}),
+    )
     return time.perf_counter() - began
 
 
@@ -76,16 +104,38 @@ def processor() -> str:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
         return platform.machine()
-    said = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines) if value}
+    said = {
+        key.strip(): value.strip()
+        for key, _, value in (line.partition(":") for line in lines)
+        if value
+    }
     flags = set(said.get("flags", "").split())
-    units = [name for flag, name in (("amx_bf16", "AMX"), ("avx512_bf16", "bf16"), ("avx512f", "AVX-512"), ("avx2", "AVX2")) if flag in flags]
+    units = [
+        name
+        for flag, name in (
+            ("amx_bf16", "AMX"),
+            ("avx512_bf16", "bf16"),
+            ("avx512f", "AVX-512"),
+            ("avx2", "AVX2"),
+        )
+        if flag in flags
+    ]
     return f"{said.get('model name', platform.machine())} ({', '.join(units[:2])})"
 
 
 def keep(name: str, result: dict[str, Any], folder: Path | None = None) -> None:
     """Print a result and write it to ``results/NAME.json`` with machine and command."""
-    machine = {"processor": processor(), "cores": len(os.sched_getaffinity(0)), "python": platform.python_version()}
-    record = {"benchmark": name, "command": f"python {' '.join(sys.argv)}", "machine": machine, **result}
+    machine = {
+        "processor": processor(),
+        "cores": len(os.sched_getaffinity(0)),
+        "python": platform.python_version(),
+    }
+    record = {
+        "benchmark": name,
+        "command": f"python {' '.join(sys.argv)}",
+        "machine": machine,
+        **result,
+    }
     target = (folder or Path(__file__).parent / "results") / f"{name}.json"
     target.parent.mkdir(exist_ok=True)
     target.write_text(json.dumps(record, indent=1) + "\n")

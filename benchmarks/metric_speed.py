@@ -1,13 +1,16 @@
 # ruff: noqa: E501  (programs in strings)
-"""Seconds and memory of the metrics for one pair of 512 x 512 x 300: overlap of all structures, confusion, lesions, boundary IoU and clDice.
+"""Seconds and memory of the metrics for one pair of 512 x 512 x 300: overlap of all structures,
+confusion, lesions, boundary IoU and clDice.
 
     python benchmarks/metric_speed.py [--peer FOLDER_OF_A_VENV] [--runs 3] [--without NAME ...]
 
-The pairs: one, three and forty-one structures (a body of about 17 litres cut into pieces) against themselves displaced by a voxel or two; a liver-like
-body; the same with 3,000 small lesions, of which the prediction has half, and as many of its own; a tree of vessels, whose prediction lacks every fifth branch. The
-environment has monai, scikit-image and SimpleITK. Each figure is of a process of its own: seconds without imports and compiling, and the peak of memory
-beyond the two masks. What the peers compute is the same: Dice of every structure; the distance transform and the thinning that the original
-implementations of boundary IoU in space and of clDice are made of.
+The pairs: one, three and forty-one structures (a body of about 17 litres cut into pieces) against
+themselves displaced by a voxel or two; a liver-like body; the same with 3,000 small lesions, of
+which the prediction has half, and as many of its own; a tree of vessels, whose prediction lacks
+every fifth branch. The environment has monai, scikit-image and SimpleITK. Each figure is of a
+process of its own: seconds without imports and compiling, and the peak of memory beyond the two
+masks. What the peers compute is the same: Dice of every structure; the distance transform and the
+thinning that the original implementations of boundary IoU in space and of clDice are made of.
 """
 
 from __future__ import annotations
@@ -45,26 +48,77 @@ def cl(p, t):
     precision, sensitivity = (sp & (t > 0)).sum() / sp.sum(), (st & (p > 0)).sum() / st.sum()
     return 2 * precision * sensitivity / (precision + sensitivity)
 """
-WAYS: dict[str, tuple[str, str, bool]] = {  # name -> (imports and a first call, what is measured, whether it runs in the peer's environment)
-    "overlap, delineate": ("from delineate.metrics import overlap", "figure = overlap.dice(overlap.count(a, b, values)).mean()", False),
-    "overlap, MONAI": ("import torch\nfrom monai.metrics import compute_dice",
-                       "figure = compute_dice(torch.from_numpy(a)[None, None], torch.from_numpy(b)[None, None], include_background=False, num_classes=len(values) + 1).mean()", True),
-    "overlap, SimpleITK": ("import SimpleITK as sitk",
-                           "f = sitk.LabelOverlapMeasuresImageFilter(); f.Execute(sitk.GetImageFromArray(a), sitk.GetImageFromArray(b)); figure = np.mean([f.GetDiceCoefficient(v) for v in values])", True),
-    "confusion, delineate": ("from delineate.metrics import confusion, overlap\nconfusion.confusion(small, small, values)",
-                             "figure = overlap.dice(confusion.confusion(a, b, values).counts()).mean()", False),
-    "confusion, values not told, delineate": ("from delineate.metrics import confusion, overlap\nconfusion.confusion(small, small)",
-                                              "figure = overlap.dice(confusion.confusion(a, b).counts()).mean()", False),
-    "lesions by overlap, delineate": ("from delineate.metrics.lesions import lesions\nlesions(small, small, spacing)", "figure = lesions(a, b, spacing).f1", False),
-    "lesions by IoU, delineate": ("from delineate.metrics.lesions import lesions\nlesions(small, small, spacing, 'optimal')", "figure = lesions(a, b, spacing, 'optimal', 0.25).f1", False),
-    "boundary IoU, 2 mm, delineate": ("from delineate.metrics.boundary import boundary_iou\nboundary_iou(small, small, spacing)", "figure = boundary_iou(a, b, spacing, 2.0)", False),
-    "boundary IoU, 12 mm, delineate": ("from delineate.metrics.boundary import boundary_iou\nboundary_iou(small, small, spacing)", "figure = boundary_iou(a, b, spacing, 12.0)", False),
+WAYS: dict[
+    str, tuple[str, str, bool]
+    # name -> (imports and a first call, what is measured, whether it runs in the peer's
+    # environment)
+] = {
+    "overlap, delineate": (
+        "from delineate.metrics import overlap",
+        "figure = overlap.dice(overlap.count(a, b, values)).mean()",
+        False,
+    ),
+    "overlap, MONAI": (
+        "import torch\nfrom monai.metrics import compute_dice",
+        "figure = compute_dice(torch.from_numpy(a)[None, None], torch.from_numpy(b)[None, None], "
+        "include_background=False, num_classes=len(values) + 1).mean()",
+        True,
+    ),
+    "overlap, SimpleITK": (
+        "import SimpleITK as sitk",
+        "f = sitk.LabelOverlapMeasuresImageFilter(); f.Execute(sitk.GetImageFromArray(a), "
+        "sitk.GetImageFromArray(b)); figure = np.mean([f.GetDiceCoefficient(v) for v in values])",
+        True,
+    ),
+    "confusion, delineate": (
+        "from delineate.metrics import confusion, overlap\nconfusion.confusion(small, small, "
+        "values)",
+        "figure = overlap.dice(confusion.confusion(a, b, values).counts()).mean()",
+        False,
+    ),
+    "confusion, values not told, delineate": (
+        "from delineate.metrics import confusion, overlap\nconfusion.confusion(small, small)",
+        "figure = overlap.dice(confusion.confusion(a, b).counts()).mean()",
+        False,
+    ),
+    "lesions by overlap, delineate": (
+        "from delineate.metrics.lesions import lesions\nlesions(small, small, spacing)",
+        "figure = lesions(a, b, spacing).f1",
+        False,
+    ),
+    "lesions by IoU, delineate": (
+        "from delineate.metrics.lesions import lesions\nlesions(small, small, spacing, 'optimal')",
+        "figure = lesions(a, b, spacing, 'optimal', 0.25).f1",
+        False,
+    ),
+    "boundary IoU, 2 mm, delineate": (
+        "from delineate.metrics.boundary import boundary_iou\nboundary_iou(small, small, spacing)",
+        "figure = boundary_iou(a, b, spacing, 2.0)",
+        False,
+    ),
+    "boundary IoU, 12 mm, delineate": (
+        "from delineate.metrics.boundary import boundary_iou\nboundary_iou(small, small, spacing)",
+        "figure = boundary_iou(a, b, spacing, 12.0)",
+        False,
+    ),
     "boundary IoU, 2 mm, SciPy's distance transform in the same box": (
         "from scipy.ndimage import distance_transform_edt, find_objects",
-        "box = find_objects(a | b)[0]\nnear = [m & (distance_transform_edt(np.pad(m, 1), spacing)[1:-1, 1:-1, 1:-1] <= 2 + 1e-6) for m in (a[box] > 0, b[box] > 0)]\nfigure = (near[0] & near[1]).sum() / (near[0] | near[1]).sum()", True),
-    "clDice, delineate": ("from delineate.metrics.centreline import cl_dice\ncl_dice(small, small)", "figure = cl_dice(a, b).dice", False),
-    "clDice, scikit-image in the box": (LINES + "from scipy.ndimage import find_objects", "box = find_objects(a | b)[0]\nfigure = cl(a[box], b[box])", True),
-}  # fmt: skip
+        "box = find_objects(a | b)[0]\nnear = [m & (distance_transform_edt(np.pad(m, 1), "
+        "spacing)[1:-1, 1:-1, 1:-1] <= 2 + 1e-6) for m in (a[box] > 0, b[box] > 0)]\nfigure = "
+        "(near[0] & near[1]).sum() / (near[0] | near[1]).sum()",
+        True,
+    ),
+    "clDice, delineate": (
+        "from delineate.metrics.centreline import cl_dice\ncl_dice(small, small)",
+        "figure = cl_dice(a, b).dice",
+        False,
+    ),
+    "clDice, scikit-image in the box": (
+        LINES + "from scipy.ndimage import find_objects",
+        "box = find_objects(a | b)[0]\nfigure = cl(a[box], b[box])",
+        True,
+    ),
+}
 OF_LABELS = [w for w in WAYS if w.startswith(("overlap", "confusion"))]
 OF_MASKS = [w for w in WAYS if w.startswith(("boundary", "clDice"))]
 
@@ -72,13 +126,17 @@ OF_MASKS = [w for w in WAYS if w.startswith(("boundary", "clDice"))]
 def pieces(structures: int) -> tuple[Array, Array]:
     """Prediction and truth, uint8: an uneven body cut into boxes, whose values go round."""
     i, j, k = np.ogrid[tuple(slice(0, n) for n in SHAPE)]
-    body = ((i - 256) / 240) ** 2 + ((j - 256) / 200) ** 2 + ((k - 150) / 148) ** 2 < 1 + 0.1 * np.sin(i / 7) * np.sin(j / 5)
+    body = ((i - 256) / 240) ** 2 + ((j - 256) / 200) ** 2 + (
+        (k - 150) / 148
+    ) ** 2 < 1 + 0.1 * np.sin(i / 7) * np.sin(j / 5)
     truth = np.where(body, (i // 20 + 7 * (j // 60)) % structures + 1, 0).astype(np.uint8)
     return np.roll(truth, (2, -1, 1), (0, 1, 2)), truth
 
 
 def lesions() -> tuple[Array, Array]:
-    """The liver-like pair with small boxes all over the scan: 3,000 of the truth, half of them and 1,500 others in the prediction."""
+    """The liver-like pair with small boxes all over the scan: 3,000 of the truth, half of them and
+    1,500 others in the prediction.
+    """
     prediction, truth = liver(SHAPE)
     rng = np.random.default_rng(0)
     for n, (i, j, k) in enumerate(rng.integers(0, np.array(SHAPE) - 5, (4500, 3)).tolist()):
@@ -88,8 +146,14 @@ def lesions() -> tuple[Array, Array]:
 
 
 def vessels() -> tuple[Array, Array]:
-    """A tree that branches in two nine times, its tubes of 7 to 1.2 voxels; the prediction lacks every fifth branch and is a voxel off."""
-    rng, truth, prediction = np.random.default_rng(0), np.zeros(SHAPE, np.uint8), np.zeros(SHAPE, np.uint8)
+    """A tree that branches in two nine times, its tubes of 7 to 1.2 voxels; the prediction lacks
+    every fifth branch and is a voxel off.
+    """
+    rng, truth, prediction = (
+        np.random.default_rng(0),
+        np.zeros(SHAPE, np.uint8),
+        np.zeros(SHAPE, np.uint8),
+    )
     twigs = [(np.array([256.0, 30.0, 150.0]), np.array([0.0, 1.0, 0.0]), 7.0)]
     count = 0
     for generation in range(10):
@@ -103,7 +167,13 @@ def vessels() -> tuple[Array, Array]:
                     ball(prediction, at + np.array([1, 0, 0]), radius * 0.9)
             for _ in range(2):
                 turned = along + rng.normal(0, 0.45, 3)
-                grown.append((start + along * length, turned / np.linalg.norm(turned), max(1.2, radius * 0.8)))
+                grown.append(
+                    (
+                        start + along * length,
+                        turned / np.linalg.norm(turned),
+                        max(1.2, radius * 0.8),
+                    )
+                )
         twigs = grown
     return prediction, truth
 
@@ -113,24 +183,47 @@ def ball(mask: Array, at: Array, radius: float) -> None:
     high = np.minimum(np.ceil(at + radius) + 1, mask.shape).astype(int)
     if (low < high).all():
         grid = np.ogrid[tuple(slice(a, b) for a, b in zip(low, high, strict=True))]
-        mask[tuple(slice(a, b) for a, b in zip(low, high, strict=True))] |= sum((g - c) ** 2 for g, c in zip(grid, at, strict=True)) <= radius**2
+        mask[tuple(slice(a, b) for a, b in zip(low, high, strict=True))] |= (
+            sum((g - c) ** 2 for g, c in zip(grid, at, strict=True)) <= radius**2
+        )
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--peer", type=Path, help="an environment with monai, scikit-image and SimpleITK")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--peer", type=Path, help="an environment with monai, scikit-image and SimpleITK"
+    )
     parser.add_argument("--runs", type=int, default=3, help="of ours; a peer's runs once")
-    parser.add_argument("--without", nargs="+", default=[], choices=list(WAYS), metavar="NAME", help="leave out slow ones")
+    parser.add_argument(
+        "--without",
+        nargs="+",
+        default=[],
+        choices=list(WAYS),
+        metavar="NAME",
+        help="leave out slow ones",
+    )
     a = parser.parse_args()
-    cases = {f"{n} structure{'s' * (n > 1)}": (lambda n=n: pieces(n), OF_LABELS) for n in (1, 3, 41)}
-    cases |= {"liver": (liver, OF_MASKS), "lesions": (lesions, [w for w in WAYS if w.startswith("lesions")]), "vessels": (vessels, OF_MASKS)}
+    cases = {
+        f"{n} structure{'s' * (n > 1)}": (lambda n=n: pieces(n), OF_LABELS) for n in (1, 3, 41)
+    }
+    cases |= {
+        "liver": (liver, OF_MASKS),
+        "lesions": (lesions, [w for w in WAYS if w.startswith("lesions")]),
+        "vessels": (vessels, OF_MASKS),
+    }
     found: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as temporary:
         paths = [str(Path(temporary) / f"{part}.npy") for part in ("prediction", "truth")]
         for name, (make, ways) in cases.items():
             for path, mask in zip(paths, make(), strict=True):
                 np.save(path, mask)
-            found[name] = {way: measured(way, paths, a) for way in ways if way not in a.without and (a.peer or not WAYS[way][2])}
+            found[name] = {
+                way: measured(way, paths, a)
+                for way in ways
+                if way not in a.without and (a.peer or not WAYS[way][2])
+            }
             print(name, {way: row["work_s"] for way, row in found[name].items()}, flush=True)
     keep("metric_speed", {"shape": "512x512x300", **found})
 
@@ -138,7 +231,10 @@ def main() -> None:
 def measured(way: str, paths: list[str], a: argparse.Namespace) -> dict[str, float]:
     first, work, is_peer = WAYS[way]
     code = START + first + MIDDLE + work + END
-    runs = [child(code, *paths, python=a.peer / "bin" / "python" if is_peer else None) for _ in range(1 if is_peer else a.runs)]
+    runs = [
+        child(code, *paths, python=a.peer / "bin" / "python" if is_peer else None)
+        for _ in range(1 if is_peer else a.runs)
+    ]
     return {k: v for k, v in medians(runs).items() if k not in ("seconds", "peak_mb")}
 
 

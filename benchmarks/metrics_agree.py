@@ -1,13 +1,17 @@
 # ruff: noqa: E501  (programs in strings)
-"""Whether our measures agree with those of MONAI, surface-distance, medpy, scikit-image and scikit-learn on the same masks; where not, in which cases.
+"""Whether our measures agree with those of MONAI, surface-distance, medpy, scikit-image and
+scikit-learn on the same masks; where not, in which cases.
 
     python benchmarks/metrics_agree.py --peer FOLDER_OF_A_VENV [--masks 60]
 
-The environment has monai, medpy, surface-distance-based-measures, scikit-image and scikit-learn. The masks: random blobs and noise of several shares in two and three
-dimensions with uneven spacing, and what breaks implementations: thin sheets and lines, single voxels, holes, masks that touch or fill the border,
-structures that are absent from one of both or from both. Each measure is set beside the one of ours with the same definition. Printed and kept of each:
-how many pairs were compared, the largest difference (absolute, and as a share of the larger figure), how many of the pairs one of both calls NaN or
-infinite and the other does not, and which. Of a definition that is known to differ, ``why`` says how.
+The environment has monai, medpy, surface-distance-based-measures, scikit-image and scikit-learn.
+The masks: random blobs and noise of several shares in two and three dimensions with uneven spacing,
+and what breaks implementations: thin sheets and lines, single voxels, holes, masks that touch or
+fill the border, structures that are absent from one of both or from both. Each measure is set
+beside the one of ours with the same definition. Printed and kept of each: how many pairs were
+compared, the largest difference (absolute, and as a share of the larger figure), how many of the
+pairs one of both calls NaN or infinite and the other does not, and which. Of a definition that is
+known to differ, ``why`` says how.
 """
 
 from __future__ import annotations
@@ -30,7 +34,10 @@ from measure import child, keep
 
 Array = np.ndarray[Any, Any]
 Pair = tuple[Array, Array, tuple[float, ...]]  # prediction, truth, spacing in mm
-TOLERANCES = (1.0507, 2.3003)  # squares of distances on these grids have four decimals, so that rounding cannot decide
+TOLERANCES = (
+    1.0507,
+    2.3003,
+)  # squares of distances on these grids have four decimals, so that rounding cannot decide
 STRUCTURES = (1, 2, 3)
 
 PEERS = """
@@ -138,33 +145,61 @@ json.dump({"masks": found, "labels": labels, "sure": sure, "lines": lines}, open
 print(json.dumps({"done": 1}))
 """
 
-QUANTILE = "a quantile of infinities is NaN there; its rank is rounded to float32, which tells where it falls between two distances"
+QUANTILE = (
+    "a quantile of infinities is NaN there; its rank is rounded to float32, which tells "
+    "where it falls between two distances"
+)
 WHY = {
-    "MONAI dice": "an empty truth is NaN there, whatever the prediction; here only where both are empty, else 0",
+    "MONAI dice": "an empty truth is NaN there, whatever the prediction; here only where both "
+    "are empty, else 0",
     "MONAI iou": "as MONAI dice",
     "MONAI dice, ignore_empty=False": "both empty is 1 there",
     "MONAI hd95": QUANTILE,
     "MONAI hd95, directed": QUANTILE,
     "MONAI hd95, its quantile in float64": "a quantile of infinities is NaN there",
     "MONAI hd50": "a quantile of infinities is NaN there",
-    "MONAI prevalence threshold": "recall + specificity - 1 cancels in float32 there; where it is 0, the original's quotient is 0 / 0: NaN there, 1/2 here",
+    "MONAI prevalence threshold": "recall + specificity - 1 cancels in float32 there; where it "
+    "is 0, the original's quotient is 0 / 0: NaN there, 1/2 here",
     "MONAI prevalence threshold, in float64": "recall + specificity = 1: NaN there, 1/2 here",
     "medpy iou": "both empty is 1 there",
-    **{f"medpy {name}": "an empty mask is refused there" for name in ("hausdorff", "hd95", "asd", "assd")},
+    **{
+        f"medpy {name}": "an empty mask is refused there"
+        for name in ("hausdorff", "hd95", "asd", "assd")
+    },
     **{f"surface-distance hd{q}": "both empty is infinite there" for q in (100, 95, 50)},
-    "scikit-image clDice, lee": "its thinning takes away some bodies whole (every box with even sides) and changes a tunnel now and then, ours keeps the topology; "
+    "scikit-image clDice, lee": "its thinning takes away some bodies whole (every box with even "
+    "sides) and changes a tunnel now and then, ours keeps the "
+    "topology; "
     "0 / 0 (one of both empty, or no line in the other mask) is NaN there, 0 here",
-    "scikit-image clDice, lee, where it keeps the topology of both": "0 / 0 (no line in the other mask, or one empty) is NaN there, 0 here",
-    "scikit-image clDice, zhang": "another thinning of flat images (Zhang & Suen 1984), so another line: what the choice of a skeleton means for clDice",
-    **{f"MONAI generalised dice, {weights}": "nothing in truth and prediction is 1 there" for weights in ("square", "simple", "uniform")},
+    "scikit-image clDice, lee, where it keeps the topology of both": "0 / 0 (no line in the "
+    "other mask, or one empty) "
+    "is NaN there, 0 here",
+    "scikit-image clDice, zhang": "another thinning of flat images (Zhang & Suen 1984), so "
+    "another line: what the choice of a skeleton means for clDice",
+    **{
+        f"MONAI generalised dice, {weights}": "nothing in truth and prediction is 1 there"
+        for weights in ("square", "simple", "uniform")
+    },
 }
 MONAI_RATES = {
-    "sensitivity": "recall", "specificity": "specificity", "precision": "precision", "threat score": "iou", "f1 score": "dice",
-    "negative predictive value": "negative_predictive_value", "miss rate": "miss_rate", "fall out": "fall_out", "false discovery rate": "false_discovery_rate",
-    "false omission rate": "false_omission_rate", "prevalence threshold": "prevalence_threshold", "accuracy": "accuracy",
-    "balanced accuracy": "balanced_accuracy", "matthews correlation coefficient": "matthews", "fowlkes mallows index": "fowlkes_mallows",
-    "informedness": "informedness", "markedness": "markedness",
-}  # fmt: skip
+    "sensitivity": "recall",
+    "specificity": "specificity",
+    "precision": "precision",
+    "threat score": "iou",
+    "f1 score": "dice",
+    "negative predictive value": "negative_predictive_value",
+    "miss rate": "miss_rate",
+    "fall out": "fall_out",
+    "false discovery rate": "false_discovery_rate",
+    "false omission rate": "false_omission_rate",
+    "prevalence threshold": "prevalence_threshold",
+    "accuracy": "accuracy",
+    "balanced accuracy": "balanced_accuracy",
+    "matthews correlation coefficient": "matthews",
+    "fowlkes mallows index": "fowlkes_mallows",
+    "informedness": "informedness",
+    "markedness": "markedness",
+}
 
 
 # ---- the masks ----
@@ -184,15 +219,23 @@ def random_pairs(masks: int) -> Iterator[Pair]:
         spacing = tuple(np.round(rng.uniform(0.4, 3.5, len(shape)), 2).tolist())
         share, smooth = float(rng.choice([0.02, 0.1, 0.3, 0.6, 0.9])), int(rng.integers(0, 4))
         truth = blob(rng, shape, share, smooth)
-        prediction = np.roll(truth, 1, n % len(shape)) ^ (rng.random(shape) < 0.03) if n % 2 else blob(rng, shape, share, smooth)
+        prediction = (
+            np.roll(truth, 1, n % len(shape)) ^ (rng.random(shape) < 0.03)
+            if n % 2
+            else blob(rng, shape, share, smooth)
+        )
         yield prediction, truth, spacing
 
 
 def special_pairs() -> Iterator[Pair]:
-    """Single voxels, thin sheets and lines, holes, what touches or fills the scan: against each other, themselves, themselves moved, and nothing."""
+    """Single voxels, thin sheets and lines, holes, what touches or fills the scan: against each
+    other, themselves, themselves moved, and nothing.
+    """
     shape, spacing = (11, 14, 9), (0.8, 1.3, 4.0)
     nothing, all_of_it = np.zeros(shape, bool), np.ones(shape, bool)
-    point, corner, sheet, line, box, hollow, touching, cross = (np.zeros(shape, bool) for _ in range(8))
+    point, corner, sheet, line, box, hollow, touching, cross = (
+        np.zeros(shape, bool) for _ in range(8)
+    )
     point[5, 7, 3] = corner[0, 0, 8] = True
     sheet[4] = line[5, :, 3] = True
     box[2:9, 3:11, 2:7] = hollow[2:9, 3:11, 2:7] = True
@@ -203,9 +246,19 @@ def special_pairs() -> Iterator[Pair]:
     for n, mask in enumerate(shapes):
         other = shapes[(n + 3) % len(shapes)]
         moved = np.roll(mask, (1, 0, 2), (0, 1, 2))
-        yield from ((mask, other, spacing), (mask, mask, spacing), (moved, mask, spacing), (mask, nothing, spacing), (nothing, mask, spacing))
+        yield from (
+            (mask, other, spacing),
+            (mask, mask, spacing),
+            (moved, mask, spacing),
+            (mask, nothing, spacing),
+            (nothing, mask, spacing),
+        )
         if mask[:, :, 4].any():
-            yield mask[:, :, 4], other[:, :, 4] if other[:, :, 4].any() else mask[::-1, :, 4], (0.8, 2.1)
+            yield (
+                mask[:, :, 4],
+                other[:, :, 4] if other[:, :, 4].any() else mask[::-1, :, 4],
+                (0.8, 2.1),
+            )
     yield from (
         (nothing, nothing, spacing),
         (nothing[0], nothing[0], spacing[1:]),
@@ -225,7 +278,12 @@ def label_pairs() -> Iterator[tuple[Array, Array]]:
             (truth if n % 2 else prediction)[(truth if n % 2 else prediction) == gone] = 0
         yield prediction, truth
     some = np.array([[0, 1, 2], [2, 1, 0]])
-    yield from ((some, 0 * some), (0 * some, some), (0 * some, 0 * some), (np.where(some == 2, 0, some), np.where(some == 1, 0, some)))
+    yield from (
+        (some, 0 * some),
+        (0 * some, some),
+        (0 * some, 0 * some),
+        (np.where(some == 2, 0, some), np.where(some == 1, 0, some)),
+    )
 
 
 def probability_pairs() -> Iterator[tuple[Array, Array]]:
@@ -233,7 +291,9 @@ def probability_pairs() -> Iterator[tuple[Array, Array]]:
     for n in range(12):
         rng = np.random.default_rng(200 + n)
         truth = rng.choice(4, (9, 8, 7), p=[0.6, 0.2, 0.15, 0.05])
-        scores = rng.normal(0, 1 + n / 4, (4, *truth.shape)) + n / 6 * (truth == np.arange(4).reshape(4, 1, 1, 1))
+        scores = rng.normal(0, 1 + n / 4, (4, *truth.shape)) + n / 6 * (
+            truth == np.arange(4).reshape(4, 1, 1, 1)
+        )
         yield (np.exp(scores) / np.exp(scores).sum(0)).astype(np.float32), truth
 
 
@@ -248,20 +308,45 @@ def ours(p: Array, t: Array, spacing: tuple[float, ...]) -> dict[str, float]:
     found = {f"MONAI {theirs}": values[mine] for theirs, mine in MONAI_RATES.items()}
     found["MONAI prevalence threshold, in float64"] = values["prevalence_threshold"]
     found |= {f"MONAI {name}": float(getattr(counts, name)[0]) for name in ("tp", "fp", "tn", "fn")}
-    found |= {f"medpy {name}": values[name] for name in ("dice", "iou", "precision", "recall", "specificity")}
-    found |= {"MONAI dice": values["dice"], "MONAI iou": values["iou"], "MONAI dice, ignore_empty=False": values["dice"]}
-    found |= of_voxels(surface.distances(p, t, spacing, "voxels")) | of_surfels(surface.distances(p, t, spacing, "surfels"))
+    found |= {
+        f"medpy {name}": values[name]
+        for name in ("dice", "iou", "precision", "recall", "specificity")
+    }
+    found |= {
+        "MONAI dice": values["dice"],
+        "MONAI iou": values["iou"],
+        "MONAI dice, ignore_empty=False": values["dice"],
+    }
+    found |= of_voxels(surface.distances(p, t, spacing, "voxels")) | of_surfels(
+        surface.distances(p, t, spacing, "surfels")
+    )
     line = cl_dice(p, t).dice
     lee = "scikit-image clDice, lee"
-    return found | {lee: line, f"{lee}, where it keeps the topology of both": line} | ({"scikit-image clDice, zhang": line} if p.ndim == 2 else {})
+    return (
+        found
+        | {lee: line, f"{lee}, where it keeps the topology of both": line}
+        | ({"scikit-image clDice, zhang": line} if p.ndim == 2 else {})
+    )
 
 
 def of_voxels(d: surface.Distances) -> dict[str, float]:
     one_way = d.to_truth if len(d.to_truth) else np.array([np.nan if all(d.is_empty) else np.inf])
-    found = {"MONAI hausdorff": surface.hausdorff(d), "MONAI hausdorff, directed": float(one_way.max()), "MONAI hd95": surface.hd95(d)}
+    found = {
+        "MONAI hausdorff": surface.hausdorff(d),
+        "MONAI hausdorff, directed": float(one_way.max()),
+        "MONAI hd95": surface.hd95(d),
+    }
     found |= {"MONAI hd95, its quantile in float64": surface.hd95(d)}
-    found |= {"MONAI hd50": surface.hausdorff(d, 50), "MONAI asd": float(one_way.mean()), "MONAI assd": surface.assd(d)}
-    found |= {"MONAI hd95, directed": float(np.percentile(one_way, 95)) if np.isfinite(one_way).all() else float(one_way[0])}
+    found |= {
+        "MONAI hd50": surface.hausdorff(d, 50),
+        "MONAI asd": float(one_way.mean()),
+        "MONAI assd": surface.assd(d),
+    }
+    found |= {
+        "MONAI hd95, directed": float(np.percentile(one_way, 95))
+        if np.isfinite(one_way).all()
+        else float(one_way[0])
+    }
     found |= {
         "medpy hausdorff": surface.hausdorff(d),
         "medpy hd95": surface.hd95(d, "pooled"),
@@ -275,14 +360,22 @@ def of_surfels(d: surface.Distances) -> dict[str, float]:
     found = {f"surface-distance hd{q}": surface.hausdorff(d, q) for q in (100, 95, 50)}
     found |= {f"surface-distance surface dice {x}": surface.surface_dice(d, x) for x in TOLERANCES}
     found |= {f"MONAI surface dice {x}, subvoxels": surface.surface_dice(d, x) for x in TOLERANCES}
-    means = [float(values @ weights / weights.sum()) if len(values) else math.nan for values, weights in d.directions]
-    return found | {"surface-distance average, prediction": means[0], "surface-distance average, truth": means[1]}
+    means = [
+        float(values @ weights / weights.sum()) if len(values) else math.nan
+        for values, weights in d.directions
+    ]
+    return found | {
+        "surface-distance average, prediction": means[0],
+        "surface-distance average, truth": means[1],
+    }
 
 
 def of_labels(p: Array, t: Array) -> dict[str, float]:
     found = confusion.confusion(p, t, STRUCTURES)
     return {
-        f"MONAI generalised dice, {weights}{also}": overlap.generalised_dice(found.counts(background=bool(also)), weights)
+        f"MONAI generalised dice, {weights}{also}": overlap.generalised_dice(
+            found.counts(background=bool(also)), weights
+        )
         for weights in ("square", "simple", "uniform")
         for also in ("", ", with background")
     }
@@ -291,13 +384,19 @@ def of_labels(p: Array, t: Array) -> dict[str, float]:
 def of_probabilities(p: Array, t: Array) -> dict[str, float]:
     found = calibration(p, t)
     sides = (("", found.together), (" of a structure", found.structures[0]))
-    return {f"scikit-learn {name}{also}": getattr(one, name) for also, one in sides for name in ("ece", "mce", "brier")}
+    return {
+        f"scikit-learn {name}{also}": getattr(one, name)
+        for also, one in sides
+        for name in ("ece", "mce", "brier")
+    }
 
 
 # ---- side by side ----
 
 
-def compared(kinds: list[str], mine: list[dict[str, float]], theirs: list[dict[str, Any]]) -> dict[str, Any]:
+def compared(
+    kinds: list[str], mine: list[dict[str, float]], theirs: list[dict[str, Any]]
+) -> dict[str, Any]:
     """Of each measure: pairs, largest differences, and where only one of both has a figure."""
     out: dict[str, Any] = {}
     for measure in dict.fromkeys(m for row in theirs for m in row):
@@ -312,8 +411,12 @@ def compared(kinds: list[str], mine: list[dict[str, float]], theirs: list[dict[s
         out[measure] = {
             "pairs": len(rows),
             "largest_difference": max((abs(a - b) for a, b in numbers), default=0.0),
-            "largest_share": max((abs(a - b) / max(abs(a), abs(b)) for a, b in numbers if a != b), default=0.0),
-            "differ_by_more_than_1e-6": sum(abs(a - b) > 1e-6 * max(1.0, abs(a), abs(b)) for a, b in numbers),
+            "largest_share": max(
+                (abs(a - b) / max(abs(a), abs(b)) for a, b in numbers if a != b), default=0.0
+            ),
+            "differ_by_more_than_1e-6": sum(
+                abs(a - b) > 1e-6 * max(1.0, abs(a), abs(b)) for a, b in numbers
+            ),
             "defined_in_one_of_both": len(apart),
             **({"where": where} if apart else {}),
             **({"why": WHY[measure]} if measure in WHY else {}),
@@ -328,28 +431,78 @@ def same(a: float, b: float) -> bool:
 def kind(p: Array, t: Array) -> str:
     if p.any() and t.any():
         return "both filled"
-    return "both empty" if not p.any() and not t.any() else "prediction empty" if t.any() else "truth empty"
+    return (
+        "both empty"
+        if not p.any() and not t.any()
+        else "prediction empty"
+        if t.any()
+        else "truth empty"
+    )
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--peer", type=Path, required=True, help="an environment with the packages above")
-    parser.add_argument("--masks", type=int, default=60, help="random pairs beside the special ones")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--peer", type=Path, required=True, help="an environment with the packages above"
+    )
+    parser.add_argument(
+        "--masks", type=int, default=60, help="random pairs beside the special ones"
+    )
     a = parser.parse_args()
-    pairs, labels, sure = [*random_pairs(a.masks), *special_pairs()], list(label_pairs()), list(probability_pairs())
+    pairs, labels, sure = (
+        [*random_pairs(a.masks), *special_pairs()],
+        list(label_pairs()),
+        list(probability_pairs()),
+    )
     with tempfile.TemporaryDirectory() as temporary:
         given, target = Path(temporary) / "masks.npz", Path(temporary) / "found.json"
-        arrays = {f"{n}_{part}": value for n, of in enumerate(pairs) for part, value in zip("pts", of, strict=True)}
-        arrays |= {f"{n}_{part}": value for n, of in enumerate(labels) for part, value in zip(("lp", "lt"), of, strict=True)}
-        arrays |= {f"{n}_{part}_line": skeleton(m) for n, pair in enumerate(pairs) for part, m in zip("pt", pair[:2], strict=True)}
-        arrays |= {f"{n}_{part}": value for n, of in enumerate(sure) for part, value in zip(("cp", "ct"), of, strict=True)}
+        arrays = {
+            f"{n}_{part}": value
+            for n, of in enumerate(pairs)
+            for part, value in zip("pts", of, strict=True)
+        }
+        arrays |= {
+            f"{n}_{part}": value
+            for n, of in enumerate(labels)
+            for part, value in zip(("lp", "lt"), of, strict=True)
+        }
+        arrays |= {
+            f"{n}_{part}_line": skeleton(m)
+            for n, pair in enumerate(pairs)
+            for part, m in zip("pt", pair[:2], strict=True)
+        }
+        arrays |= {
+            f"{n}_{part}": value
+            for n, of in enumerate(sure)
+            for part, value in zip(("cp", "ct"), of, strict=True)
+        }
         np.savez(given, masks=len(pairs), labels=len(labels), sure=len(sure), **arrays)
-        child(PEERS, str(given), str(target), json.dumps(TOLERANCES), python=a.peer / "bin" / "python")
+        child(
+            PEERS, str(given), str(target), json.dumps(TOLERANCES), python=a.peer / "bin" / "python"
+        )
         theirs = json.loads(target.read_text())
-    found = compared([kind(*p[:2]) for p in pairs], [ours(*p) for p in pairs], list(theirs["masks"].values()))
-    found |= compared([kind(*p) for p in labels], [of_labels(*p) for p in labels], list(theirs["labels"].values()))
-    found |= compared(["probabilities"] * len(sure), [of_probabilities(*p) for p in sure], list(theirs["sure"].values()))
-    keep("metrics_agree", {"pairs": len(pairs), "tolerances_mm": TOLERANCES, "measures": found, "skeletons_beside_scikit_image": theirs["lines"]})
+    found = compared(
+        [kind(*p[:2]) for p in pairs], [ours(*p) for p in pairs], list(theirs["masks"].values())
+    )
+    found |= compared(
+        [kind(*p) for p in labels], [of_labels(*p) for p in labels], list(theirs["labels"].values())
+    )
+    found |= compared(
+        ["probabilities"] * len(sure),
+        [of_probabilities(*p) for p in sure],
+        list(theirs["sure"].values()),
+    )
+    keep(
+        "metrics_agree",
+        {
+            "pairs": len(pairs),
+            "tolerances_mm": TOLERANCES,
+            "measures": found,
+            "skeletons_beside_scikit_image": theirs["lines"],
+        },
+    )
 
 
 if __name__ == "__main__":

@@ -1,4 +1,6 @@
-"""Plans and untrained models of stated size for benchmarks: speed and memory do not depend on what a network has learnt."""
+"""Plans and untrained models of stated size for benchmarks: speed and memory do not depend on what
+a network has learnt.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,10 @@ def model_plan(labels: int, spacing_mm: float = 1.5, width: int = 16, patch: int
         strides=((2, 2, 2),) * 4,
         kernels=((3, 3, 3),) * 5,
     )
-    structures = tuple(Structure(**d) for d in LabelSet.from_names({v: f"structure {v}" for v in range(1, labels + 1)}).to_json())
+    structures = tuple(
+        Structure(**d)
+        for d in LabelSet.from_names({v: f"structure {v}" for v in range(1, labels + 1)}).to_json()
+    )
     rule = Normalisation(kind="window", low=-200, high=300, mean=50, std=100)
     return Plan(
         channels=(Channel(name="CT", normalise=rule),),

@@ -1,4 +1,6 @@
-"""nnU-Net as a peer, installed in an environment of its own: its commands with what they want around them, and data as it wants them."""
+"""nnU-Net as a peer, installed in an environment of its own: its commands with what they want
+around them, and data as it wants them.
+"""
 
 from __future__ import annotations
 
@@ -22,17 +24,47 @@ def command(peer: Path, work: Path, program: str, *words: str | Path) -> Command
 def prepare(peer: Path, work: Path, number: int) -> Command:
     """Fingerprint, plan and preprocess for ``3d_fullres`` with a process a core."""
     cores = str(os.cpu_count())
-    return command(peer, work, "nnUNetv2_plan_and_preprocess", "-d", str(number), "-c", "3d_fullres", "-np", cores, "-npfp", cores)
+    return command(
+        peer,
+        work,
+        "nnUNetv2_plan_and_preprocess",
+        "-d",
+        str(number),
+        "-c",
+        "3d_fullres",
+        "-np",
+        cores,
+        "-npfp",
+        cores,
+    )
 
 
-def predict(peer: Path, trained: Path, scans: Path, out: Path, *, fold: str = "0", mirror: bool = False) -> Command:
+def predict(
+    peer: Path, trained: Path, scans: Path, out: Path, *, fold: str = "0", mirror: bool = False
+) -> Command:
     """Masks of ``scans`` (``CASE_0000.nii.gz``) on the CPU, with a trained folder."""
-    words = ("-i", scans, "-o", out, "-m", trained, "-f", fold, "-device", "cpu", *(() if mirror else ("--disable_tta",)))
+    words = (
+        "-i",
+        scans,
+        "-o",
+        out,
+        "-m",
+        trained,
+        "-f",
+        fold,
+        "-device",
+        "cpu",
+        *(() if mirror else ("--disable_tta",)),
+    )
     return command(peer, out.parent, "nnUNetv2_predict_from_modelfolder", *words)
 
 
-def raw_dataset(work: Path, number: int, name: str, cases: dict[str, tuple[Path, Path]], labels: dict[str, int]) -> None:
-    """Raw images (linked) and labels of the cases to train on; nnU-Net counts its labels 1, 2, ..., so other values are written anew."""
+def raw_dataset(
+    work: Path, number: int, name: str, cases: dict[str, tuple[Path, Path]], labels: dict[str, int]
+) -> None:
+    """Raw images (linked) and labels of the cases to train on; nnU-Net counts its labels 1, 2, ...,
+    so other values are written anew.
+    """
     raw = work / "raw" / f"Dataset{number:03d}_{name}"
     truths = raw / "labelsTr"
     truths.mkdir(parents=True, exist_ok=True)
@@ -42,9 +74,18 @@ def raw_dataset(work: Path, number: int, name: str, cases: dict[str, tuple[Path,
         if counted:
             (truths / f"{case}.nii.gz").symlink_to(truth.resolve())
         else:
-            mapped(truth, truths / f"{case}.nii.gz", {value: k for k, value in enumerate(labels.values(), start=1)})
+            mapped(
+                truth,
+                truths / f"{case}.nii.gz",
+                {value: k for k, value in enumerate(labels.values(), start=1)},
+            )
     names = {"background": 0} | {label: k for k, label in enumerate(labels, start=1)}
-    info = {"channel_names": {"0": "MRI"}, "labels": names, "file_ending": ".nii.gz", "numTraining": len(cases)}
+    info = {
+        "channel_names": {"0": "MRI"},
+        "labels": names,
+        "file_ending": ".nii.gz",
+        "numTraining": len(cases),
+    }
     (raw / "dataset.json").write_text(json.dumps(info))
 
 

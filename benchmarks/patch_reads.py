@@ -3,8 +3,9 @@
 
     python benchmarks/patch_reads.py [--peer FOLDER_OF_A_VENV] [--reads 30]
 
-The case is 340 x 340 x 300 smooth voxels with noise; each reads image and label of the same random boxes, one thread, the files in the page cache. nnU-Net's file is
-written by its own functions, with the block and chunk sizes it chooses for the patch, in float32 as it does.
+The case is 340 x 340 x 300 smooth voxels with noise; each reads image and label of the same random
+boxes, one thread, the files in the page cache. nnU-Net's file is written by its own functions, with
+the block and chunk sizes it chooses for the patch, in float32 as it does.
 """
 
 from __future__ import annotations
@@ -46,20 +47,27 @@ print(json.dumps({"ms": 1e3 * float(np.median(times)), "sum": float(a.sum())}))
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--peer", type=Path, help="an environment with nnunetv2")
     parser.add_argument("--reads", type=int, default=30)
     a = parser.parse_args()
     rng, reads = np.random.default_rng(0), []
     coarse = rng.normal(0, 1, (34, 34, 30)).repeat(10, 0).repeat(10, 1).repeat(10, 2)
-    image, label = (coarse + rng.normal(0, 0.1, SHAPE))[None].astype(np.float32), (coarse > 1).astype(np.uint8)
+    image, label = (
+        (coarse + rng.normal(0, 0.1, SHAPE))[None].astype(np.float32),
+        (coarse > 1).astype(np.uint8),
+    )
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         np.save(folder / "image.npy", image)
         np.save(folder / "label.npy", label)
         for n in (96, 128, 205):
             patch = (n,) * 3
-            boxes = [[int(v) for v in rng.integers(0, np.array(SHAPE) - n + 1)] for _ in range(a.reads)]
+            boxes = [
+                [int(v) for v in rng.integers(0, np.array(SHAPE) - n + 1)] for _ in range(a.reads)
+            ]
             store = Store(folder / f"store_{n}")
             store.add("a", image, label, 2, patch)
             case, times = store.open("a"), []
@@ -68,10 +76,23 @@ def main() -> None:
                 box = tuple(slice(v, v + n) for v in low)
                 case.values(*box), np.asarray(case.label[box])
                 times.append(time.perf_counter() - began)
-            row: dict[str, Any] = {"patch": f"{n}x{n}x{n}", "ours_ms": 1e3 * float(np.median(times))}
-            row["stored_mb"] = round(sum(p.stat().st_size for p in (folder / f"store_{n}").rglob("*") if p.is_file()) / 1e6, 1)
+            row: dict[str, Any] = {
+                "patch": f"{n}x{n}x{n}",
+                "ours_ms": 1e3 * float(np.median(times)),
+            }
+            row["stored_mb"] = round(
+                sum(p.stat().st_size for p in (folder / f"store_{n}").rglob("*") if p.is_file())
+                / 1e6,
+                1,
+            )
             if a.peer:
-                row["peer_ms"] = child(THEIRS, str(folder), json.dumps(patch), json.dumps(boxes), python=a.peer / "bin" / "python")["ms"]
+                row["peer_ms"] = child(
+                    THEIRS,
+                    str(folder),
+                    json.dumps(patch),
+                    json.dumps(boxes),
+                    python=a.peer / "bin" / "python",
+                )["ms"]
                 row["ratio"] = row["peer_ms"] / row["ours_ms"]
             reads.append({k: round(v, 2) if isinstance(v, float) else v for k, v in row.items()})
     keep("patch_reads", {"case": "x".join(map(str, SHAPE)), "reads": reads})

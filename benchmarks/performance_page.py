@@ -1,5 +1,6 @@
 # ruff: noqa: E501  (programs in strings)
-"""docs/performance.md, from what the benchmarks left in ``results/``: each line of it is one record's figure, its peer's, the ratio, command and machine.
+"""docs/performance.md, from what the benchmarks left in ``results/``: each line of it is one
+record's figure, its peer's, the ratio, command and machine.
 
 python benchmarks/performance_page.py
 """
@@ -27,17 +28,37 @@ def forward(r: dict[str, Any]) -> Iterator[Line]:
     peer = ways["torch float32, as nnU-Net"]
     for name, way in ways.items():
         if way is not peer:
-            what = f"one {'x'.join(map(str, r['patch']))} window, nnU-Net's plain 3-D U-Net: {name}; same class in {100 * way['voxels of the same class']:.3f} % of voxels"
-            yield what, f"{way['seconds']:.2f} s", f"torch float32, as nnU-Net: {peer['seconds']:.2f} s", _ratio(way["times as fast"])
+            what = (
+                f"one {'x'.join(map(str, r['patch']))} window, nnU-Net's plain 3-D U-Net: "
+                f"{name}; same class in {100 * way['voxels of the same class']:.3f} % of voxels"
+            )
+            yield (
+                what,
+                f"{way['seconds']:.2f} s",
+                f"torch float32, as nnU-Net: {peer['seconds']:.2f} s",
+                _ratio(way["times as fast"]),
+            )
 
 
 def eight_bits(r: dict[str, Any]) -> Iterator[Line]:
     plain, rounded = r["seconds"]
     dice = [sum(pair[n] for pair in r["dice"].values()) / len(r["dice"]) for n in range(2)]
     agree = sum(r["agreement"].values()) / len(r["agreement"])
-    whose = "nnU-Net's trained hippocampus fold" if r["name"] == "hippocampus" else "ours of 20 minutes on the hippocampus, held-out scans,"
-    what = f"{whose} in 8-bit integers, {r['measured_on']} scans: masks agree at a mean Dice of {agree:.4f}; to the truth {dice[1]:.4f} ({r['precision_beside']}: {dice[0]:.4f})"
-    yield what, f"{rounded:.2f} s a scan", f"ours in {r['precision_beside']}: {plain:.2f} s", _ratio(plain / rounded)
+    whose = (
+        "nnU-Net's trained hippocampus fold"
+        if r["name"] == "hippocampus"
+        else "ours of 20 minutes on the hippocampus, held-out scans,"
+    )
+    what = (
+        f"{whose} in 8-bit integers, {r['measured_on']} scans: masks agree at a mean Dice of "
+        f"{agree:.4f}; to the truth {dice[1]:.4f} ({r['precision_beside']}: {dice[0]:.4f})"
+    )
+    yield (
+        what,
+        f"{rounded:.2f} s a scan",
+        f"ours in {r['precision_beside']}: {plain:.2f} s",
+        _ratio(plain / rounded),
+    )
 
 
 def wait_policy(r: dict[str, Any]) -> Iterator[Line]:
@@ -55,7 +76,11 @@ def wait_policy(r: dict[str, Any]) -> Iterator[Line]:
 def start_up(r: dict[str, Any]) -> Iterator[Line]:
     for what, row in r.items():
         if isinstance(row, dict) and "ours_s" in row:
-            peer = f"nnUNetv2_predict: {row['peer_s']:.1f} s, {row['peer_mb'] / 1e3:.2f} GB" if "peer_s" in row else "–"
+            peer = (
+                f"nnUNetv2_predict: {row['peer_s']:.1f} s, {row['peer_mb'] / 1e3:.2f} GB"
+                if "peer_s" in row
+                else "–"
+            )
             yield (
                 f"predict, whole process, hippocampus: {what}",
                 f"{row['ours_s']:.1f} s, {row['ours_mb'] / 1e3:.2f} GB",
@@ -67,20 +92,42 @@ def start_up(r: dict[str, Any]) -> Iterator[Line]:
 def restore_memory(r: dict[str, Any]) -> Iterator[Line]:
     peer = r.get("peer")
     for labels, row in r["labels"].items():
-        theirs = f"{peer['name']}: {peer['restore_s']:.1f} s, {peer['beyond_input_mb'] / 1e3:.1f} GB" if peer and labels == "4" else "–"
-        what = f"class scores of {labels} labels back to 512x512x300: seconds, memory beyond the input and the result"
+        theirs = (
+            f"{peer['name']}: {peer['restore_s']:.1f} s, {peer['beyond_input_mb'] / 1e3:.1f} GB"
+            if peer and labels == "4"
+            else "–"
+        )
+        what = (
+            f"class scores of {labels} labels back to 512x512x300: seconds, memory beyond the "
+            "input and the result"
+        )
         ratio = peer["restore_s"] / row["restore_s"] if peer and labels == "4" else None
-        yield what, f"{row['restore_s']:.1f} s, {row['beyond_input_mb']:.0f} MB", theirs, _ratio(ratio)
+        yield (
+            what,
+            f"{row['restore_s']:.1f} s, {row['beyond_input_mb']:.0f} MB",
+            theirs,
+            _ratio(ratio),
+        )
 
 
 def preparing(r: dict[str, Any]) -> Iterator[Line]:
     ours = r["ways"]["delineate"]
     for name, way in r["ways"].items():
         if name != "delineate":
-            error = f"; relative error {ours['error']:.3f} against {way['error']:.3f}" if "error" in way else ""
-            yield (f"a CT of 512x512x300 to 1.5 mm{error}", f"{ours['work_s']:.2f} s, {ours['beyond_input_mb'] / 1e3:.2f} GB",
-                   f"{name}: {way['work_s']:.2f} s, {way['beyond_input_mb'] / 1e3:.2f} GB", _ratio(way["ours_times_as_fast"]))  # fmt: skip
-    dice = ", ".join(f"{name} {value:.3f}" for name, value in r["labels there and back, Dice"].items())
+            error = (
+                f"; relative error {ours['error']:.3f} against {way['error']:.3f}"
+                if "error" in way
+                else ""
+            )
+            yield (
+                f"a CT of 512x512x300 to 1.5 mm{error}",
+                f"{ours['work_s']:.2f} s, {ours['beyond_input_mb'] / 1e3:.2f} GB",
+                f"{name}: {way['work_s']:.2f} s, {way['beyond_input_mb'] / 1e3:.2f} GB",
+                _ratio(way["ours_times_as_fast"]),
+            )
+    dice = ", ".join(
+        f"{name} {value:.3f}" for name, value in r["labels there and back, Dice"].items()
+    )
     yield f"labels to 1.5 mm and back, Dice: {dice}", "–", "–", "–"
 
 
@@ -101,7 +148,8 @@ def augmentation(r: dict[str, Any]) -> Iterator[Line]:
         for name, row in r[how].items():
             if name != "delineate":
                 what = (
-                    f"augmented patches of 128x128x128 a second, two cores, {'default probabilities' if how == 'default' else 'every effect always'}"
+                    "augmented patches of 128x128x128 a second, two cores, "
+                    f"{'default probabilities' if how == 'default' else 'every effect always'}"
                 )
                 yield (
                     what,
@@ -112,12 +160,27 @@ def augmentation(r: dict[str, Any]) -> Iterator[Line]:
 
 
 def augmentation_effects(r: dict[str, Any]) -> Iterator[Line]:
-    """What is measured of each effect where it says most; medians, with the 10th and 90th percentile."""
-    says_most = {"rotation": "deviation", "scale": "structures", "noise": "sharpness", "blur": "sharpness", "contrast": "deviation", "gamma": "sharpness", "low_resolution": "sharpness"}  # fmt: skip
+    """What is measured of each effect where it says most; medians, with the 10th and 90th
+    percentile.
+    """
+    says_most = {
+        "rotation": "deviation",
+        "scale": "structures",
+        "noise": "sharpness",
+        "blur": "sharpness",
+        "contrast": "deviation",
+        "gamma": "sharpness",
+        "low_resolution": "sharpness",
+    }
     for effect, measure in says_most.items():
         found = {name: row[measure] for name, row in r["effects"][effect].items()}
-        shown = {name: f"{middle:.2f} ({low:.2f} to {high:.2f})" for name, (low, middle, high) in found.items()}
-        what = f"{effect.replace('_', ' ')} alone, {measure} as a share of before, {r['draws']} draws"
+        shown = {
+            name: f"{middle:.2f} ({low:.2f} to {high:.2f})"
+            for name, (low, middle, high) in found.items()
+        }
+        what = (
+            f"{effect.replace('_', ' ')} alone, {measure} as a share of before, {r['draws']} draws"
+        )
         yield what, shown["delineate"], f"nnU-Net: {shown['nnU-Net']}", "–"
 
 
@@ -133,79 +196,148 @@ def patch_reads(r: dict[str, Any]) -> Iterator[Line]:
 
 def prepare_cohort(r: dict[str, Any]) -> Iterator[Line]:
     peer = f"nnU-Net's preprocessing: {r['peer_s']:.1f} s" if "peer_s" in r else "–"
-    yield f"preparing {r['cases']} hippocampus cases, whole process", f"{r['ours_s']:.1f} s", peer, _ratio(r.get("ratio"))
+    yield (
+        f"preparing {r['cases']} hippocampus cases, whole process",
+        f"{r['ours_s']:.1f} s",
+        peer,
+        _ratio(r.get("ratio")),
+    )
 
 
 def step_time(r: dict[str, Any]) -> Iterator[Line]:
     for row in r["steps"]:
-        yield (f"a training step of nnU-Net's 3-D network, patch {row['patch']}, batch {row['batch']}", f"{row['ours_s']:.2f} s",
-               f"torch float32, as nnU-Net: {row['peer_s']:.2f} s", _ratio(row["ratio"]))  # fmt: skip
+        yield (
+            f"a training step of nnU-Net's 3-D network, patch {row['patch']}, batch {row['batch']}",
+            f"{row['ours_s']:.2f} s",
+            f"torch float32, as nnU-Net: {row['peer_s']:.2f} s",
+            _ratio(row["ratio"]),
+        )
 
 
 def loss_speed(r: dict[str, Any]) -> Iterator[Line]:
     for row in r["losses"]:
         for peer, name in (("nnunet_s", "nnU-Net"), ("monai_s", "MONAI")):
             if peer in row:
-                yield (f"Dice and cross-entropy with its gradient, scores {row['scores']}", f"{1e3 * row['ours_s']:.0f} ms",
-                       f"{name}: {1e3 * row[peer]:.0f} ms", _ratio(row[peer] / row["ours_s"]))  # fmt: skip
+                yield (
+                    f"Dice and cross-entropy with its gradient, scores {row['scores']}",
+                    f"{1e3 * row['ours_s']:.0f} ms",
+                    f"{name}: {1e3 * row[peer]:.0f} ms",
+                    _ratio(row[peer] / row["ours_s"]),
+                )
 
 
 def surface_distances(r: dict[str, Any]) -> Iterator[Line]:
     for pair in ("liver", "scattered"):
         for name, row in r[pair].items():
             if "ours_times_as_fast" in row:
-                ours = r[pair]["delineate, surfels" if name == "surface-distance" else "delineate, voxels"]
+                ours = r[pair][
+                    "delineate, surfels" if name == "surface-distance" else "delineate, voxels"
+                ]
                 what = (
-                    f"HD95, ASSD, surface Dice of a pair of {r['shape']} ({pair}), same definition; largest difference {row['largest_difference']:g}"
+                    f"HD95, ASSD, surface Dice of a pair of {r['shape']} ({pair}), same "
+                    f"definition; largest difference {row['largest_difference']:g}"
                 )
                 mine, theirs = (
-                    f"{w['beyond_input_mb'] / 1e3:.2f} GB" if w["beyond_input_mb"] else "memory within the peak of start-up" for w in (ours, row)
+                    f"{w['beyond_input_mb'] / 1e3:.2f} GB"
+                    if w["beyond_input_mb"]
+                    else "memory within the peak of start-up"
+                    for w in (ours, row)
                 )
-                yield what, f"{ours['work_s']:.2f} s, {mine}", f"{name}: {row['work_s']:.1f} s, {theirs}", _ratio(row["ours_times_as_fast"])
+                yield (
+                    what,
+                    f"{ours['work_s']:.2f} s, {mine}",
+                    f"{name}: {row['work_s']:.1f} s, {theirs}",
+                    _ratio(row["ours_times_as_fast"]),
+                )
 
 
 def metric_speed(r: dict[str, Any]) -> Iterator[Line]:
     def line(what: str, ours: dict[str, Any], name: str, peer: dict[str, Any]) -> Line:
-        mine, theirs = (f"{w['work_s']:.2f} s, {w['beyond_input_mb'] / 1e3:.2f} GB" for w in (ours, peer))
+        mine, theirs = (
+            f"{w['work_s']:.2f} s, {w['beyond_input_mb'] / 1e3:.2f} GB" for w in (ours, peer)
+        )
         return what, mine, f"{name}: {theirs}", _ratio(peer["work_s"] / ours["work_s"])
 
     for count in ("3 structures", "41 structures"):
         for name in ("SimpleITK", "MONAI"):
             yield line(
-                f"Dice of {count}, {r['shape']}, as `evaluate` counts it", r[count]["confusion, delineate"], name, r[count][f"overlap, {name}"]
+                f"Dice of {count}, {r['shape']}, as `evaluate` counts it",
+                r[count]["confusion, delineate"],
+                name,
+                r[count][f"overlap, {name}"],
             )
     for mask in ("liver", "vessels"):
         distance = "boundary IoU, 2 mm, SciPy's distance transform in the same box"
-        yield line(f"boundary IoU of {mask}", r[mask]["boundary IoU, 2 mm, delineate"], "SciPy's distance transform", r[mask][distance])
-        yield line(f"clDice of {mask}", r[mask]["clDice, delineate"], "scikit-image's skeleton", r[mask]["clDice, scikit-image in the box"])
+        yield line(
+            f"boundary IoU of {mask}",
+            r[mask]["boundary IoU, 2 mm, delineate"],
+            "SciPy's distance transform",
+            r[mask][distance],
+        )
+        yield line(
+            f"clDice of {mask}",
+            r[mask]["clDice, delineate"],
+            "scikit-image's skeleton",
+            r[mask]["clDice, scikit-image in the box"],
+        )
 
 
 def predict_memory(r: dict[str, Any]) -> Iterator[Line]:
     for name, row in r["labels"].items():
-        yield f"predict, 512x512x300, {name} labels, whole process", f"{row['seconds']:.0f} s, {row['peak_mb'] / 1e3:.2f} GB", "–", "–"
+        yield (
+            f"predict, 512x512x300, {name} labels, whole process",
+            f"{row['seconds']:.0f} s, {row['peak_mb'] / 1e3:.2f} GB",
+            "–",
+            "–",
+        )
 
 
 def accuracy() -> str:
-    """Dice of cases that a training never saw, after so many minutes; trainings of different days and machines, nnU-Net's beside ours where it was run."""
-    rows = ["| cohort and time | mean Dice of a case | beside it | command, machine |", "|---|---|---|---|"]
+    """Dice of cases that a training never saw, after so many minutes; trainings of different days
+    and machines, nnU-Net's beside ours where it was run.
+    """
+    rows = [
+        "| cohort and time | mean Dice of a case | beside it | command, machine |",
+        "|---|---|---|---|",
+    ]
     for path in sorted(RESULTS.glob("train_*.json")):
         what = path.stem.split("_")[1]
         if what == "nnunet":
             continue
         r = json.loads(path.read_text(encoding="utf-8"))
-        of = f"{r['folds']} folds, {r['cases']} cases" if "folds" in r else f"{r['cases']} {'slices' if what == 'chaos' else 'held out'}"
+        of = (
+            f"{r['folds']} folds, {r['cases']} cases"
+            if "folds" in r
+            else f"{r['cases']} {'slices' if what == 'chaos' else 'held out'}"
+        )
         dice = _dice(r, what == "chaos")
         if "mirrored" in r:
             dice += f" plain, {_dice(r['mirrored'], what == 'chaos')} mirrored"
         peer, beside = RESULTS / f"train_nnunet_{what}_{r['budget']}.json", "–"
         p = json.loads(peer.read_text(encoding="utf-8")) if peer.is_file() else None
         if p is not None and p["machine"]["processor"] == r["machine"]["processor"]:
-            ways = [f"{p[way]['means']['dice_mean_per_case']:.3f} {way}" for way in ("plain", "mirrored") if way in p]
-            steps = f"{p['steps']} steps of {p['training_s'] / p['steps']:.1f} s, patch {'x'.join(map(str, p['patch']))}"
-            beside = f"nnU-Net as it plans for itself, {p['plain']['cases']} held out: {', '.join(ways)} ({steps})"
+            ways = [
+                f"{p[way]['means']['dice_mean_per_case']:.3f} {way}"
+                for way in ("plain", "mirrored")
+                if way in p
+            ]
+            steps = (
+                f"{p['steps']} steps of {p['training_s'] / p['steps']:.1f} s, patch "
+                f"{'x'.join(map(str, p['patch']))}"
+            )
+            beside = (
+                f"nnU-Net as it plans for itself, {p['plain']['cases']} held out: "
+                f"{', '.join(ways)} ({steps})"
+            )
         if r.get("validation_by_minutes"):
-            dice += "; validation " + ", ".join(f"{value:.3f} after {minutes:.0f} min" for minutes, value in _few(r["validation_by_minutes"], 5))
-        rows.append(f"| {what}, {r['budget']}, {of} | {dice} | {beside} | `{r['command']}`, {r['machine']['processor']} |")
+            dice += "; validation " + ", ".join(
+                f"{value:.3f} after {minutes:.0f} min"
+                for minutes, value in _few(r["validation_by_minutes"], 5)
+            )
+        rows.append(
+            f"| {what}, {r['budget']}, {of} | {dice} | {beside} | `{r['command']}`, "
+            f"{r['machine']['processor']} |"
+        )
     return "## Accuracy by the clock\n\n" + "\n".join(rows) + "\n"
 
 
@@ -259,8 +391,15 @@ def page() -> str:
             continue
         record = json.loads(path.read_text(encoding="utf-8"))
         machine = record["machine"]
-        parts.append(f"## {name.replace('_', ' ').capitalize()}\n\n`{record['command']}` on {machine['processor']}, {machine['cores']} cores\n")
-        rows = ["| what | delineate | beside it | ratio |", "|---|---|---|---|", *(f"| {' | '.join(line)} |" for line in lines(record))]
+        parts.append(
+            f"## {name.replace('_', ' ').capitalize()}\n\n`{record['command']}` on "
+            f"{machine['processor']}, {machine['cores']} cores\n"
+        )
+        rows = [
+            "| what | delineate | beside it | ratio |",
+            "|---|---|---|---|",
+            *(f"| {' | '.join(line)} |" for line in lines(record)),
+        ]
         parts.append("\n".join(rows) + "\n")
     return "\n".join([*parts, accuracy()])
 

@@ -1,8 +1,10 @@
-"""`delineate predict` on a 512x512x300 volume: seconds and peak memory of the whole process, by number of labels.
+"""`delineate predict` on a 512x512x300 volume: seconds and peak memory of the whole process, by
+number of labels.
 
     python benchmarks/predict_memory.py
 
-The volume is a synthetic CT of smooth noise, the network untrained (its size is what counts): 16 to 256 wide, patch 96, 1.5 mm.
+The volume is a synthetic CT of smooth noise, the network untrained (its size is what counts): 16 to
+256 wide, patch 96, 1.5 mm.
 """
 
 from __future__ import annotations
@@ -38,15 +40,30 @@ def main() -> None:
         rng = np.random.default_rng(0)
         coarse = rng.normal(40, 80, (64, 64, 60)).astype(np.float32)
         array = coarse.repeat(8, 0).repeat(8, 1).repeat(5, 2).astype(np.int16)
-        files.write(Volume(array, Grid.from_spacing(array.shape, (0.8, 0.8, 1.0)), "HU"), folder / "ct.nii.gz")
+        files.write(
+            Volume(array, Grid.from_spacing(array.shape, (0.8, 0.8, 1.0)), "HU"),
+            folder / "ct.nii.gz",
+        )
         for labels in arguments.labels:
             untrained(model_plan(labels)).save(folder / f"{labels}.model")
             runs = [
-                child(PREDICT, str(folder / f"{labels}.model"), str(folder / "ct.nii.gz"), str(folder / f"out{labels}"))
+                child(
+                    PREDICT,
+                    str(folder / f"{labels}.model"),
+                    str(folder / "ct.nii.gz"),
+                    str(folder / f"out{labels}"),
+                )
                 for _ in range(arguments.runs)
             ]
             results[labels] = medians(runs)
-    keep("predict_memory", {"scan": "512x512x300 int16, 0.8x0.8x1.0 mm, network at 1.5 mm", "runs": arguments.runs, "labels": results})
+    keep(
+        "predict_memory",
+        {
+            "scan": "512x512x300 int16, 0.8x0.8x1.0 mm, network at 1.5 mm",
+            "runs": arguments.runs,
+            "labels": results,
+        },
+    )
 
 
 if __name__ == "__main__":

@@ -1,10 +1,12 @@
 # ruff: noqa: E501  (programs in strings)
-"""Preparing the hippocampus cases for training: ours from their folder to the store, nnU-Net's from its fingerprint to its store, whole processes.
+"""Preparing the hippocampus cases for training: ours from their folder to the store, nnU-Net's from
+its fingerprint to its store, whole processes.
 
     python benchmarks/prepare_cohort.py [--peer FOLDER_OF_A_VENV] [--data ../shared/data]
 
-Ours is what `train` does before it trains: fingerprint, plan, store, in one process where others would take longer to start; nnU-Net's is ``nnUNetv2_plan_and_preprocess -c 3d_fullres``
-with as many processes as there are cores.
+Ours is what `train` does before it trains: fingerprint, plan, store, in one process where others
+would take longer to start; nnU-Net's is ``nnUNetv2_plan_and_preprocess -c 3d_fullres`` with as many
+processes as there are cores.
 """
 
 from __future__ import annotations
@@ -35,7 +37,9 @@ if __name__ == "__main__":
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--peer", type=Path, help="an environment with nnunetv2")
     parser.add_argument("--data", type=Path, default=DATA)
     a = parser.parse_args()
@@ -45,14 +49,20 @@ def main() -> None:
         script = work / "ours.py"  # workers import it
         script.write_text(OURS)
         run = child(
-            f"import runpy, sys; sys.argv[0] = {str(script)!r}; runpy.run_path({str(script)!r}, run_name='__main__')",
+            f"import runpy, sys; sys.argv[0] = {str(script)!r}; runpy.run_path({str(script)!r}, "
+            "run_name='__main__')",
             str(cohort),
             str(work / "store"),
         )
         found: dict[str, Any] = {"cases": int(run["cases"]), "ours_s": round(run["seconds"], 1)}
         if a.peer:
-            truths = {p.name.removesuffix(".nii.gz"): p for p in sorted((cohort / "labelsTr").glob("hippocampus_*.nii.gz"))}
-            cases = {case: (cohort / "imagesTr" / truth.name, truth) for case, truth in truths.items()}
+            truths = {
+                p.name.removesuffix(".nii.gz"): p
+                for p in sorted((cohort / "labelsTr").glob("hippocampus_*.nii.gz"))
+            }
+            cases = {
+                case: (cohort / "imagesTr" / truth.name, truth) for case, truth in truths.items()
+            }
             raw_dataset(work, 4, "Hippocampus", cases, {"Anterior": 1, "Posterior": 2})
             found["peer_s"] = round(timed(*prepare(a.peer, work, 4)), 1)
             found["ratio"] = round(found["peer_s"] / found["ours_s"], 2)

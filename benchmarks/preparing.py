@@ -1,12 +1,16 @@
 # ruff: noqa: E501  (programs in strings)
-"""A 512 x 512 x 300 int16 CT of 0.8 x 0.8 x 1.0 mm brought to 1.5 mm, by ours and by others: seconds, memory beyond the input, error.
+"""A 512 x 512 x 300 int16 CT of 0.8 x 0.8 x 1.0 mm brought to 1.5 mm, by ours and by others:
+seconds, memory beyond the input, error.
 
     python benchmarks/preparing.py [--peer FOLDER_OF_A_VENV] [--runs 3]
 
-Each way runs in a process of its own, after a small warm-up. Ours is the whole of ``prepare()``: crop to the body, window, resampling; the others only resample.
-The error is measured on a volume with the spectrum of tissue (amplitude falling with frequency): root mean square against the ideal result, which keeps
-just the frequencies that the coarser grid can hold, relative to the signal. Labels go to 1.5 mm and back: Dice of balls.
-Without ``--peer`` (an environment with nnunetv2, monai and torchio) ours is compared with SimpleITK alone, which both have.
+Each way runs in a process of its own, after a small warm-up. Ours is the whole of ``prepare()``:
+crop to the body, window, resampling; the others only resample.
+The error is measured on a volume with the spectrum of tissue (amplitude falling with frequency):
+root mean square against the ideal result, which keeps just the frequencies that the coarser grid
+can hold, relative to the signal. Labels go to 1.5 mm and back: Dice of balls. Without ``--peer``
+(an environment with nnunetv2, monai and torchio) ours is compared with SimpleITK alone, which both
+have.
 """
 
 from __future__ import annotations
@@ -74,12 +78,18 @@ import torch, torchio as tio
 change = tio.Resample(target)
 report(lambda a: change(tio.ScalarImage(tensor=torch.from_numpy(a[None]), affine=np.diag([*spacing, 1.0]))).data[0].numpy())
 """
-SAME_VOXELS = ("delineate", "SimpleITK linear", "nnU-Net")  # the others put the first voxel elsewhere, so their error would be a shift
+SAME_VOXELS = (
+    "delineate",
+    "SimpleITK linear",
+    "nnU-Net",
+)  # the others put the first voxel elsewhere, so their error would be a shift
 OTHERS = {"nnU-Net": NNUNET, "MONAI trilinear": MONAI, "TorchIO linear": TORCHIO}
 
 
 def tissue_like(shape: tuple[int, ...], seed: int = 0) -> np.ndarray:
-    """Noise whose amplitude falls as frequency to the power 1.5, zero mean, unit deviation, periodic."""
+    """Noise whose amplitude falls as frequency to the power 1.5, zero mean, unit deviation,
+    periodic.
+    """
     rng = np.random.default_rng(seed)
     spectrum = np.fft.rfftn(rng.normal(size=shape).astype(np.float32))
     axes = [np.fft.fftfreq(n) for n in shape[:2]] + [np.fft.rfftfreq(shape[2])]
@@ -90,7 +100,9 @@ def tissue_like(shape: tuple[int, ...], seed: int = 0) -> np.ndarray:
 
 
 def ideal(array: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    """Fourier resampling to ``shape`` over the same extent, centres half a voxel from its border."""
+    """Fourier resampling to ``shape`` over the same extent, centres half a voxel from its
+    border.
+    """
     for axis, (n, m) in enumerate(zip(array.shape, shape, strict=True)):
         spectrum = np.fft.rfft(array, axis=axis)
         kept = (m + 1) // 2  # below the coarser grid's limit
@@ -105,7 +117,9 @@ def ideal(array: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
 def error(found: np.ndarray, reference: np.ndarray) -> float:
     """Relative root mean square, away from the border."""
     inner = tuple(slice(6, n - 6) for n in reference.shape)
-    return round(float(np.sqrt(np.mean((found[inner] - reference[inner]) ** 2)) / reference[inner].std()), 4)
+    return round(
+        float(np.sqrt(np.mean((found[inner] - reference[inner]) ** 2)) / reference[inner].std()), 4
+    )
 
 
 def round_trip() -> dict[str, float]:
@@ -118,25 +132,47 @@ def round_trip() -> dict[str, float]:
     from model import model_plan
 
     radii_mm, grid = (4, 8, 16, 32), Grid.from_spacing((200, 200, 100), (0.8, 0.8, 1.0))
-    mm = np.stack(np.meshgrid(*[np.arange(n) * s for n, s in zip(grid.shape, grid.spacing_mm, strict=True)], indexing="ij"), -1)
+    mm = np.stack(
+        np.meshgrid(
+            *[np.arange(n) * s for n, s in zip(grid.shape, grid.spacing_mm, strict=True)],
+            indexing="ij",
+        ),
+        -1,
+    )
     truth = np.zeros(grid.shape, np.uint8)
-    for value, (radius, centre) in enumerate(zip(radii_mm, ((20, 20, 20), (50, 20, 30), (120, 30, 50), (75, 100, 50)), strict=True), 1):
+    for value, (radius, centre) in enumerate(
+        zip(radii_mm, ((20, 20, 20), (50, 20, 30), (120, 30, 50), (75, 100, 50)), strict=True), 1
+    ):
         truth[((mm - centre) ** 2).sum(-1) < radius**2] = value
-    trail = trace(Volume(np.zeros(grid.shape, np.float32), grid, "HU"), model_plan(4).replace(crop="none"))
+    trail = trace(
+        Volume(np.zeros(grid.shape, np.float32), grid, "HU"), model_plan(4).replace(crop="none")
+    )
     classes = prepare_label(Volume(truth, grid, "label"), trail, {v: v for v in range(5)})
-    scores = torch.nn.functional.one_hot(torch.from_numpy(classes.astype(np.int64)), 5).movedim(-1, 0).float()
+    scores = (
+        torch.nn.functional.one_hot(torch.from_numpy(classes.astype(np.int64)), 5)
+        .movedim(-1, 0)
+        .float()
+    )
     back = restore([scores], trail, 0, np.arange(5, dtype=np.uint8))
-    dice = {r: float(2 * ((back == v) & (truth == v)).sum() / ((back == v).sum() + (truth == v).sum())) for v, r in enumerate(radii_mm, 1)}
+    dice = {
+        r: float(2 * ((back == v) & (truth == v)).sum() / ((back == v).sum() + (truth == v).sum()))
+        for v, r in enumerate(radii_mm, 1)
+    }
     return {f"ball of {r} mm": round(value, 4) for r, value in dice.items()}
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--peer", type=Path)
     parser.add_argument("--runs", type=int, default=3)
     a = parser.parse_args()
     here = f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})"
-    ways: dict[str, tuple[str, Path | None]] = {"delineate": (here + HEAD + OURS, None), "SimpleITK linear": (HEAD + SITK, None)}
+    ways: dict[str, tuple[str, Path | None]] = {
+        "delineate": (here + HEAD + OURS, None),
+        "SimpleITK linear": (HEAD + SITK, None),
+    }
     if a.peer:
         ways |= {name: (HEAD + code, a.peer / "bin" / "python") for name, code in OTHERS.items()}
     found: dict[str, Any] = {name: {} for name in ways}
@@ -154,7 +190,9 @@ def main() -> None:
             for name, (code, python) in ways.items():
                 runs[name].append(child(code, str(ct), "[]", str(out), python=python))
         for name, (code, python) in ways.items():
-            found[name] = medians([{k: run[k] for k in ("work_s", "beyond_input_mb")} for run in runs[name]])
+            found[name] = medians(
+                [{k: run[k] for k in ("work_s", "beyond_input_mb")} for run in runs[name]]
+            )
             if name in SAME_VOXELS:
                 child(code, str(tissue), json.dumps(reference.shape), str(out), python=python)
                 found[name]["error"] = error(np.load(out), reference)
@@ -163,7 +201,12 @@ def main() -> None:
             one["ours_times_as_fast"] = round(one["work_s"] / found["delineate"]["work_s"], 2)
     keep(
         "preparing",
-        {"scan": "512x512x300 int16, 0.8x0.8x1.0 mm to 1.5 mm", "runs": a.runs, "ways": found, "labels there and back, Dice": round_trip()},
+        {
+            "scan": "512x512x300 int16, 0.8x0.8x1.0 mm to 1.5 mm",
+            "runs": a.runs,
+            "ways": found,
+            "labels there and back, Dice": round_trip(),
+        },
     )
 
 

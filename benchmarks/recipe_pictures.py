@@ -2,8 +2,9 @@
 
     python benchmarks/recipe_pictures.py FOLDER... --out ../docs/images/recipes
 
-Phantom scans are shown with truth and prediction side by side, as training drew them. Of real scans, which are not the project's to pass
-on, only the predicted structures are drawn, without a grey value of the scan.
+Phantom scans are shown with truth and prediction side by side, as training drew them. Of real
+scans, which are not the project's to pass on, only the predicted structures are drawn, without a
+grey value of the scan.
 """
 
 from __future__ import annotations
@@ -27,36 +28,60 @@ def side_by_side(run: Path, out: Path) -> None:
     for part in ("test", "validation"):
         scores = run / part / "scores.json"
         if scores.is_file():
-            rows = [r for r in json.loads(scores.read_text())["rows"] if r["metric"] == "dice" and r["value"] is not None]
-            for row in sorted(rows, key=lambda r: abs(r["value"] - float(np.median([q["value"] for q in rows])))):
+            rows = [
+                r
+                for r in json.loads(scores.read_text())["rows"]
+                if r["metric"] == "dice" and r["value"] is not None
+            ]
+            for row in sorted(
+                rows, key=lambda r: abs(r["value"] - float(np.median([q["value"] for q in rows])))
+            ):
                 picture = run / part / "pictures" / f"{row['case']}.png"
                 if picture.is_file():
                     shutil.copyfile(picture, out)
                     return
 
 
-def structures(prediction: Path, labels: list[dict[str, Any]], out: Path, dice: dict[str, float]) -> None:
+def structures(
+    prediction: Path, labels: list[dict[str, Any]], out: Path, dice: dict[str, float]
+) -> None:
     """Three planes of a label map through its structures, and Dice by structure."""
     image = nib.as_closest_canonical(nib.load(prediction))
-    array, spacing = np.asarray(image.dataobj).astype(int), np.array(image.header.get_zooms()[:3], float)
+    array, spacing = (
+        np.asarray(image.dataobj).astype(int),
+        np.array(image.header.get_zooms()[:3], float),
+    )
     table = np.zeros((max(int(array.max()), *(b["value"] for b in labels)) + 1, 3))
     for label in labels:
         table[label["value"]] = np.array(label["colour"]) / 255
     filled = np.array(np.nonzero(array))
     middle, low, high = np.median(filled, axis=1).astype(int), filled.min(1) - 5, filled.max(1) + 6
     box = tuple(slice(max(0, a), b) for a, b in zip(low, high, strict=True))
-    figure, axes = plt.subplots(1, 4 if dice else 3, figsize=(15 if dice else 11, 4.4), width_ratios=[1, 1, 1, 1.5] if dice else None)
+    figure, axes = plt.subplots(
+        1,
+        4 if dice else 3,
+        figsize=(15 if dice else 11, 4.4),
+        width_ratios=[1, 1, 1, 1.5] if dice else None,
+    )
     for axis, (plane, name) in zip(axes, enumerate(("sagittal", "coronal", "axial")), strict=False):
         a, b = (n for n in range(3) if n != plane)
         shown = np.take(array, middle[plane], axis=plane)[box[a], box[b]]
-        axis.imshow(np.where(shown[..., None] > 0, table[shown], 0.08).transpose(1, 0, 2), origin="lower", aspect=spacing[b] / spacing[a])
+        axis.imshow(
+            np.where(shown[..., None] > 0, table[shown], 0.08).transpose(1, 0, 2),
+            origin="lower",
+            aspect=spacing[b] / spacing[a],
+        )
         if a == 0:
             axis.invert_xaxis()  # the patient's right on the picture's left
         axis.set_title(name, fontsize=10)
         axis.axis("off")
     if dice:
         names = sorted(dice, key=lambda n: dice[n])
-        axes[3].barh(range(len(names)), [dice[n] for n in names], color=[table[next(b["value"] for b in labels if b["name"] == n)] for n in names])
+        axes[3].barh(
+            range(len(names)),
+            [dice[n] for n in names],
+            color=[table[next(b["value"] for b in labels if b["name"] == n)] for n in names],
+        )
         axes[3].set_yticks(range(len(names)), names, fontsize=6 if len(names) > 12 else 9)
         axes[3].set_xlim(0, 1)
         axes[3].set_xlabel("Dice, mean over held-out cases")
@@ -66,19 +91,36 @@ def structures(prediction: Path, labels: list[dict[str, Any]], out: Path, dice: 
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("folders", nargs="+", type=Path)
-    parser.add_argument("--out", type=Path, default=Path(__file__).parents[1] / "docs" / "images" / "recipes")
+    parser.add_argument(
+        "--out", type=Path, default=Path(__file__).parents[1] / "docs" / "images" / "recipes"
+    )
     a = parser.parse_args()
     a.out.mkdir(parents=True, exist_ok=True)
-    for run in sorted(run for folder in a.folders for run in folder.glob("*.model.run") if (run / "card.json").is_file()):
+    for run in sorted(
+        run
+        for folder in a.folders
+        for run in folder.glob("*.model.run")
+        if (run / "card.json").is_file()
+    ):
         name = run.name.removesuffix(".model.run")
         target = a.out / f"{name.replace(' ', '-')}.png"
-        card, plan = json.loads((run / "card.json").read_text()), json.loads((run / "plan.json").read_text())
+        card, plan = (
+            json.loads((run / "card.json").read_text()),
+            json.loads((run / "plan.json").read_text()),
+        )
         if "phantom" in card["data"] or "chaos-mr" in card["data"]:
             side_by_side(run, target)
         elif predictions := sorted((run / "test" / "predictions").glob("*.nii.gz")):
-            structures(predictions[0], plan["structures"], target, {k: v for k, v in card["scores"]["dice"].items() if v is not None})
+            structures(
+                predictions[0],
+                plan["structures"],
+                target,
+                {k: v for k, v in card["scores"]["dice"].items() if v is not None},
+            )
 
 
 if __name__ == "__main__":

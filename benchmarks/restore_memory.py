@@ -1,11 +1,13 @@
 # ruff: noqa: E501  (programs in strings)
-"""restore(): seconds and memory beyond its input for a 512x512x300 scan, by number of labels; and that slabs come while windows still run.
+"""restore(): seconds and memory beyond its input for a 512x512x300 scan, by number of labels; and
+that slabs come while windows still run.
 
     python benchmarks/restore_memory.py [--peer FOLDER_OF_A_VENV]
 
-With ``--peer`` nnU-Net's own functions bring the same scores of 4 labels back: resampling of order 1, then the largest.
-For each number of labels a fresh process feeds restore() with slabs of class scores at 1.5 mm (made one at a time, so that the input
-is one slab) and reports the growth of its peak memory over what it held before, less the label volume that is the result.
+With ``--peer`` nnU-Net's own functions bring the same scores of 4 labels back: resampling of order
+1, then the largest. For each number of labels a fresh process feeds restore() with slabs of class
+scores at 1.5 mm (made one at a time, so that the input is one slab) and reports the growth of its
+peak memory over what it held before, less the label volume that is the result.
 """
 
 from __future__ import annotations
@@ -88,11 +90,23 @@ def main() -> None:
     parser.add_argument("--labels", type=int, nargs="+", default=[4, 41, 104])
     a = parser.parse_args()
     runs = a.runs
-    by_labels = {labels: medians([child(RESTORE, str(labels)) for _ in range(runs)]) for labels in a.labels}
-    peer = {"peer": {"name": "nnU-Net", **child(PEER, python=a.peer / "bin" / "python")}} if a.peer else {}
+    by_labels = {
+        labels: medians([child(RESTORE, str(labels)) for _ in range(runs)]) for labels in a.labels
+    }
+    peer = (
+        {"peer": {"name": "nnU-Net", **child(PEER, python=a.peer / "bin" / "python")}}
+        if a.peer
+        else {}
+    )
     keep(
         "restore_memory",
-        {**peer, "scan": "512x512x300 from 1.5 mm", "runs": runs, "labels": by_labels, "handover": child(HANDOVER, str(Path(__file__).parent))},
+        {
+            **peer,
+            "scan": "512x512x300 from 1.5 mm",
+            "runs": runs,
+            "labels": by_labels,
+            "handover": child(HANDOVER, str(Path(__file__).parent)),
+        },
     )
 
 

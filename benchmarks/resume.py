@@ -1,8 +1,10 @@
-"""A training with --epochs killed (kill -9) at three random moments and started again each time, against an uninterrupted one.
+"""A training with --epochs killed (kill -9) at three random moments and started again each time,
+against an uninterrupted one.
 
     python benchmarks/resume.py [--epochs 12] [--data ../shared/data]
 
-Prints the SHA-256 of the final weights of both: equal means bit for bit the same. Real data: 24 hippocampus cases.
+Prints the SHA-256 of the final weights of both: equal means bit for bit the same. Real data: 24
+hippocampus cases.
 """
 
 from __future__ import annotations
@@ -23,17 +25,42 @@ from measure import DATA, keep
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--epochs", type=int, default=12)
     parser.add_argument("--data", type=Path, default=DATA)
     a = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         work = Path(name)
-        names = sorted(p.name.removesuffix(".nii.gz") for p in (a.data / "hippocampus/labelsTr").glob("*.nii.gz"))[:24]
+        names = sorted(
+            p.name.removesuffix(".nii.gz")
+            for p in (a.data / "hippocampus/labelsTr").glob("*.nii.gz")
+        )[:24]
         (work / "split.json").write_text(json.dumps({"train": names[:20], "val": names[20:]}))
-        plan = [sys.executable, "-m", "delineate.cli", "plan", a.data / "hippocampus", "--budget", "60s", "-o", work / "plan.json"]
+        plan = [
+            sys.executable,
+            "-m",
+            "delineate.cli",
+            "plan",
+            a.data / "hippocampus",
+            "--budget",
+            "60s",
+            "-o",
+            work / "plan.json",
+        ]
         subprocess.run(list(map(str, plan)), check=True, stdout=sys.stderr)
-        command = ["train", a.data / "hippocampus", "--split", work / "split.json", "--epochs", a.epochs, "--plan", work / "plan.json", "-o"]
+        command = [
+            "train",
+            a.data / "hippocampus",
+            "--split",
+            work / "split.json",
+            "--epochs",
+            a.epochs,
+            "--plan",
+            work / "plan.json",
+            "-o",
+        ]
 
         def words(model: str) -> list[str]:
             return [sys.executable, "-m", "delineate.cli", *map(str, command), str(work / model)]
@@ -51,7 +78,9 @@ def main() -> None:
                 os.kill(process.pid, signal.SIGKILL)
             process.wait()
         subprocess.run(words("killed"), check=True, stdout=sys.stderr)
-        whole, killed = (weights_sha256(Bundle.load(work / m).members[0].weights) for m in ("whole", "killed"))
+        whole, killed = (
+            weights_sha256(Bundle.load(work / m).members[0].weights) for m in ("whole", "killed")
+        )
         keep(
             "resume",
             {

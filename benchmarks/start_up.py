@@ -1,10 +1,11 @@
-# ruff: noqa: E501  (programs in strings)
-"""One small scan and twenty, process start included: `delineate predict` with an imported nnU-Net, and nnU-Net's own command with the original.
+"""One small scan and twenty, process start included: `delineate predict` with an imported nnU-Net,
+and nnU-Net's own command with the original.
 
     python benchmarks/start_up.py [--peer FOLDER_OF_A_VENV] [--data ../shared/data] [--runs 3]
 
-Whole processes on the same hippocampus scans, with mirroring and without. Memory is that of all processes a command starts together (what they share counted
-once), looked at every 0.1 s. Graphs are compiled once before, as on any machine that has used the model before.
+Whole processes on the same hippocampus scans, with mirroring and without. Memory is that of all
+processes a command starts together (what they share counted once), looked at every 0.1 s. Graphs
+are compiled once before, as on any machine that has used the model before.
 """
 
 from __future__ import annotations
@@ -30,7 +31,9 @@ from nnunet_peer import TRAINED, link_scans, predict
 def measured(command: list[str], environment: dict[str, str]) -> tuple[float, float]:
     """Seconds and peak memory in MB of a command and its children."""
     began = time.perf_counter()
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=os.environ | environment)
+    process = subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=os.environ | environment
+    )
     peak, over = [0.0], threading.Event()
 
     def watch() -> None:
@@ -61,23 +64,55 @@ def main() -> None:
         work, trained = Path(temporary), a.data / "nnunet_hippocampus" / TRAINED
         delineate, model = [sys.executable, "-m", "delineate.cli"], work / "hippocampus.model"
         measured([*delineate, "import", "nnunet", str(trained), "-o", str(model)], {})
-        scans = sorted(p for p in (a.data / "hippocampus" / "imagesTr").glob("hippocampus_*.nii.gz"))
+        scans = sorted(
+            p for p in (a.data / "hippocampus" / "imagesTr").glob("hippocampus_*.nii.gz")
+        )
         for count in (1, 20):
-            link_scans({path.name.removesuffix(".nii.gz"): path for path in scans[:count]}, work / f"{count}")
+            link_scans(
+                {path.name.removesuffix(".nii.gz"): path for path in scans[:count]},
+                work / f"{count}",
+            )
         measured([*delineate, "predict", str(model), str(work / "1"), "-o", str(work / "warm")], {})
         for count in (1, 20):
             for mirror in (False, True):
                 ours, peer = [], []
                 for run in range(a.runs):  # side by side
-                    out = ["-o", str(work / f"ours_{count}_{mirror}_{run}"), "--mirror" if mirror else "--no-mirror"]
-                    ours.append(measured([*delineate, "predict", str(model), str(work / f"{count}"), *out], {}))
+                    out = [
+                        "-o",
+                        str(work / f"ours_{count}_{mirror}_{run}"),
+                        "--mirror" if mirror else "--no-mirror",
+                    ]
+                    ours.append(
+                        measured(
+                            [*delineate, "predict", str(model), str(work / f"{count}"), *out], {}
+                        )
+                    )
                     if a.peer:
-                        peer.append(measured(*predict(a.peer, trained, work / f"{count}", work / f"peer_{run}", mirror=mirror)))
-                row = {"ours_s": statistics.median(s for s, _ in ours), "ours_mb": statistics.median(m for _, m in ours)}
+                        peer.append(
+                            measured(
+                                *predict(
+                                    a.peer,
+                                    trained,
+                                    work / f"{count}",
+                                    work / f"peer_{run}",
+                                    mirror=mirror,
+                                )
+                            )
+                        )
+                row = {
+                    "ours_s": statistics.median(s for s, _ in ours),
+                    "ours_mb": statistics.median(m for _, m in ours),
+                }
                 if peer:
-                    row |= {"peer_s": statistics.median(s for s, _ in peer), "peer_mb": statistics.median(m for _, m in peer)}
+                    row |= {
+                        "peer_s": statistics.median(s for s, _ in peer),
+                        "peer_mb": statistics.median(m for _, m in peer),
+                    }
                     row["ratio"] = row["peer_s"] / row["ours_s"]
-                found[f"{count} {'scan' if count == 1 else 'scans'}, {'mirrored' if mirror else 'plain'}"] = {k: round(v, 2) for k, v in row.items()}
+                found[
+                    f"{count} {'scan' if count == 1 else 'scans'}, "
+                    f"{'mirrored' if mirror else 'plain'}"
+                ] = {k: round(v, 2) for k, v in row.items()}
     keep("start_up", {"runs": a.runs, **found})
 
 

@@ -1,10 +1,11 @@
-# ruff: noqa: E501  (programs in strings)
-"""One training step (forward, backward, update) of nnU-Net's plain 3-D networks: torch as nnU-Net runs it on this machine, and ours.
+"""One training step (forward, backward, update) of nnU-Net's plain 3-D networks: torch as nnU-Net
+runs it on this machine, and ours.
 
     python benchmarks/step_time.py [--runs 3]
 
-nnU-Net's: float32 in contiguous memory, torch's instance norm, SGD. Ours: half precision where the processor has units for it, channels-last memory, our instance norm,
-AdamW. The same convolutions, patch and batch; both one after the other, in one process, the least of several steps.
+nnU-Net's: float32 in contiguous memory, torch's instance norm, SGD. Ours: half precision where the
+processor has units for it, channels-last memory, our instance norm, AdamW. The same convolutions,
+patch and batch; both one after the other, in one process, the least of several steps.
 """
 
 from __future__ import annotations
@@ -32,11 +33,15 @@ class PlainNorm(nn.InstanceNorm3d):
         super().__init__(channels, affine=True)
 
 
-def as_nnunet_does(widths: tuple[int, ...], patch: tuple[int, int, int], batch: int, runs: int) -> float:
+def as_nnunet_does(
+    widths: tuple[int, ...], patch: tuple[int, int, int], batch: int, runs: int
+) -> float:
     own = blocks.InstanceNorm
     blocks.InstanceNorm = PlainNorm  # type: ignore[assignment, misc]
     try:
-        module = build(nnunet_3d(widths=widths), 0).to(memory_format=torch.contiguous_format).train()
+        module = (
+            build(nnunet_3d(widths=widths), 0).to(memory_format=torch.contiguous_format).train()
+        )
     finally:
         blocks.InstanceNorm = own  # type: ignore[misc]
     optimiser = torch.optim.SGD(module.parameters(), 0.01, momentum=0.99, nesterov=True)
@@ -54,15 +59,25 @@ def as_nnunet_does(widths: tuple[int, ...], patch: tuple[int, int, int], batch: 
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--runs", type=int, default=3)
     runs = parser.parse_args().runs
     steps = []
     for patch, batch, widths in CASES:
         peer = as_nnunet_does(widths, patch, batch, runs)
-        ours = measure_step(nnunet_3d(widths=widths), patch, batch, "cpu") / 1.1  # which adds a tenth for reading
+        ours = (
+            measure_step(nnunet_3d(widths=widths), patch, batch, "cpu") / 1.1
+        )  # which adds a tenth for reading
         steps.append(
-            {"patch": "x".join(map(str, patch)), "batch": batch, "ours_s": round(ours, 3), "peer_s": round(peer, 3), "ratio": round(peer / ours, 2)}
+            {
+                "patch": "x".join(map(str, patch)),
+                "batch": batch,
+                "ours_s": round(ours, 3),
+                "peer_s": round(peer, 3),
+                "ratio": round(peer / ours, 2),
+            }
         )
     keep("step_time", {"steps": steps})
 

@@ -1,11 +1,14 @@
 # ruff: noqa: E501  (programs in strings)
-"""Surface distances of one pair of masks of 512 x 512 x 300: HD95, ASSD and surface Dice together, ours beside MONAI's, DeepMind's and medpy's; and how well they agree.
+"""Surface distances of one pair of masks of 512 x 512 x 300: HD95, ASSD and surface Dice together,
+ours beside MONAI's, DeepMind's and medpy's; and how well they agree.
 
     python benchmarks/surface_distances.py [--peer FOLDER_OF_A_VENV] [--runs 3]
 
-The pairs: a liver-like body against itself displaced and eaten at ("liver"), and the same with 400 small false positives all over the scan ("scattered"). The
-environment has monai, medpy and surface-distance-based-measures. Each figure is of a process of its own: seconds without imports and compiling, and the peak
-of memory beyond the two masks. Agreement is that of the definitions that are the same: edge voxels for MONAI and medpy, pieces of surface for surface-distance.
+The pairs: a liver-like body against itself displaced and eaten at ("liver"), and the same with 400
+small false positives all over the scan ("scattered"). The environment has monai, medpy and
+surface-distance-based-measures. Each figure is of a process of its own: seconds without imports and
+compiling, and the peak of memory beyond the two masks. Agreement is that of the definitions that
+are the same: edge voxels for MONAI and medpy, pieces of surface for surface-distance.
 """
 
 from __future__ import annotations
@@ -73,7 +76,9 @@ found = {"hd95_pooled": binary.hd95(a, b, spacing), "assd": binary.assd(a, b, sp
 """
     + END
 )
-WAYS = {  # name -> (program, whether it runs in the peer's environment, whose elements ours are compared with)
+# name -> (program, whether it runs in the peer's environment, whose elements ours are compared
+# with)
+WAYS = {
     "delineate, surfels": (OURS.replace("ELEMENTS", "'surfels'"), False, ""),
     "delineate, voxels": (OURS.replace("ELEMENTS", "'voxels'"), False, ""),
     "MONAI": (MONAI, True, "delineate, voxels"),
@@ -82,8 +87,12 @@ WAYS = {  # name -> (program, whether it runs in the peer's environment, whose e
 }
 
 
-def liver(shape: tuple[int, int, int] = (512, 512, 300)) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
-    """Prediction and truth, uint8: an uneven body of about 1.5 litres, and the same moved by a voxel or two with a bite out of it."""
+def liver(
+    shape: tuple[int, int, int] = (512, 512, 300),
+) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+    """Prediction and truth, uint8: an uneven body of about 1.5 litres, and the same moved by a
+    voxel or two with a bite out of it.
+    """
     at = np.ogrid[tuple(slice(0, n) for n in shape)]
     i, j, k = ((a - c) / r for a, c, r in zip(at, (200, 250, 160), (130, 105, 75), strict=True))
     uneven = 0.08 * np.sin(9 * i + 2 * k) * np.cos(7 * j) + 0.05 * np.sin(23 * j) * np.sin(19 * k)
@@ -101,31 +110,58 @@ def scattered(prediction: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--peer", type=Path, help="an environment with monai, medpy and surface-distance-based-measures")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--peer",
+        type=Path,
+        help="an environment with monai, medpy and surface-distance-based-measures",
+    )
     parser.add_argument("--runs", type=int, default=3)
-    parser.add_argument("--without", nargs="+", default=[], choices=list(WAYS), metavar="NAME", help="leave out slow ones, such as medpy")
+    parser.add_argument(
+        "--without",
+        nargs="+",
+        default=[],
+        choices=list(WAYS),
+        metavar="NAME",
+        help="leave out slow ones, such as medpy",
+    )
     a = parser.parse_args()
     found: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as temporary:
         prediction, truth = liver()
         for name, mask in (("liver", prediction), ("scattered", scattered(prediction.copy()))):
-            paths = [str(Path(temporary) / f"{name}_{part}.npy") for part in ("prediction", "truth")]
+            paths = [
+                str(Path(temporary) / f"{name}_{part}.npy") for part in ("prediction", "truth")
+            ]
             np.save(paths[0], mask)
             np.save(paths[1], truth)
             rows: dict[str, Any] = {}
             for way, (code, is_peer, _) in WAYS.items():
                 if (is_peer and not a.peer) or way in a.without:
                     continue
-                runs = [child(code, *paths, python=a.peer / "bin" / "python" if is_peer else None) for _ in range(1 if is_peer else a.runs)]
-                rows[way] = {k: v for k, v in medians(runs).items() if k not in ("seconds", "peak_mb")}
+                runs = [
+                    child(code, *paths, python=a.peer / "bin" / "python" if is_peer else None)
+                    for _ in range(1 if is_peer else a.runs)
+                ]
+                rows[way] = {
+                    k: v for k, v in medians(runs).items() if k not in ("seconds", "peak_mb")
+                }
             for way, (_, is_peer, same) in WAYS.items():
                 if is_peer and way in rows:
-                    rows[way]["ours_times_as_fast"] = round(rows[way]["work_s"] / rows[same]["work_s"], 1)
+                    rows[way]["ours_times_as_fast"] = round(
+                        rows[way]["work_s"] / rows[same]["work_s"], 1
+                    )
                     measures = [k for k in ("hd95", "hd95_pooled", "assd", "nsd") if k in rows[way]]
-                    rows[way]["largest_difference"] = round(max(abs(rows[way][k] - rows[same][k]) for k in measures), 4)
+                    rows[way]["largest_difference"] = round(
+                        max(abs(rows[way][k] - rows[same][k]) for k in measures), 4
+                    )
             found[name] = rows
-    keep("surface_distances", {"shape": "512x512x300", "spacing_mm": [0.75, 0.75, 1.0], "tolerance_mm": 2.0, **found})
+    keep(
+        "surface_distances",
+        {"shape": "512x512x300", "spacing_mm": [0.75, 0.75, 1.0], "tolerance_mm": 2.0, **found},
+    )
 
 
 if __name__ == "__main__":

@@ -1,12 +1,17 @@
-"""Every recipe as a user would type it, scaled to a budget: Dice on held-out cases, seconds an epoch.
+"""Every recipe as a user would type it, scaled to a budget: Dice on held-out cases, seconds an
+epoch.
 
-    python benchmarks/train_recipe.py liver-ct-unet3d [--budget 10m] [--data ../shared/data] [--keep FOLDER]
+    python benchmarks/train_recipe.py liver-ct-unet3d [--budget 10m] [--data ../shared/data] [--keep
+    FOLDER]
 
-liver-ct-unet3d   phantom in the tutorial's tree, 5 of 20 patients to test; then the real chaos_ct (a domain it has never seen)
+liver-ct-unet3d   phantom in the tutorial's tree, 5 of 20 patients to test; then the real chaos_ct
+                  (a domain it has never seen)
 liver-ct-unet2d   the same, with oblique planes and without
-brain-quicknat    malc, 27 structures, 3 patients to test: from scratch, pre-trained on tissues and fine-tuned, each view alone, dropout sampling
+brain-quicknat    malc, 27 structures, 3 patients to test: from scratch, pre-trained on tissues and
+                  fine-tuned, each view alone, dropout sampling
 liver-mr-unet2d   chaos_t1_png, scored on its `val` pairs
-liver-mr-16bit    CHAOS-shaped phantom MR: 16 against 8 bits, with and without augmentation and dropout, through `compare`
+liver-mr-16bit    CHAOS-shaped phantom MR: 16 against 8 bits, with and without augmentation and
+                  dropout, through `compare`
 brats-vnet        brats2013, 2 patients train, 1 validates, 1 tests; then with a modality missing
 """
 
@@ -30,12 +35,22 @@ def trained(data: Path, model: Path, *words: str | Path) -> dict[str, Any]:
     """Train; what the card and the log say."""
     delineate("train", data, "-o", model, *words)
     run = model.with_name(model.name + ".run")
-    card, plan = json.loads((run / "card.json").read_text()), json.loads((run / "plan.json").read_text())
-    logs = [[json.loads(line) for line in path.read_text().splitlines()] for path in sorted(run.glob("fold_*/**/log.jsonl"))]
+    card, plan = (
+        json.loads((run / "card.json").read_text()),
+        json.loads((run / "plan.json").read_text()),
+    )
+    logs = [
+        [json.loads(line) for line in path.read_text().splitlines()]
+        for path in sorted(run.glob("fold_*/**/log.jsonl"))
+    ]
     epochs = [line["epoch_s"] for lines in logs for line in lines if line.get("epoch_s")]
     return {
         "train_s": card["seconds"],
-        "dice": {name: round(value, 4) for name, value in card["scores"]["dice"].items() if value is not None},
+        "dice": {
+            name: round(value, 4)
+            for name, value in card["scores"]["dice"].items()
+            if value is not None
+        },
         "dice_mean": round(card["scores"]["dice_mean"], 4),
         "scored": f"{card['scores']['cases']} cases, {card['scores']['what']}",
         "epoch_s": round(statistics.median(epochs), 2) if epochs else None,
@@ -60,7 +75,9 @@ def liver_ct_unet3d(a: argparse.Namespace, work: Path) -> dict[str, Any]:
 
 
 def liver_ct_unet2d(a: argparse.Namespace, work: Path) -> dict[str, Any]:
-    return {name: _on_phantom(a, work, name) for name in ("liver-ct-unet2d", "liver-ct-unet2d-axial")}
+    return {
+        name: _on_phantom(a, work, name) for name in ("liver-ct-unet2d", "liver-ct-unet2d-axial")
+    }
 
 
 def _on_phantom(a: argparse.Namespace, work: Path, recipe: str) -> dict[str, Any]:
@@ -74,31 +91,58 @@ def _on_phantom(a: argparse.Namespace, work: Path, recipe: str) -> dict[str, Any
         work / f"{recipe}_test",
     )
     delineate("predict", model, a.data / "chaos_ct", "-o", work / f"{recipe}_real")
-    found["real CT, never seen"] = scored(work / f"{recipe}_real", a.data / "chaos_ct", work / f"{recipe}_real_scores")
+    found["real CT, never seen"] = scored(
+        work / f"{recipe}_real", a.data / "chaos_ct", work / f"{recipe}_real_scores"
+    )
     return found
 
 
 def liver_mr_unet2d(a: argparse.Namespace, work: Path) -> dict[str, Any]:
     cohort, model = a.data / "chaos_t1_png", work / "liver-mr-unet2d.model"
-    found = trained(cohort, model, "--recipe", "liver-mr-unet2d", "--budget", a.budget, "--seed", str(a.seed))
+    found = trained(
+        cohort, model, "--recipe", "liver-mr-unet2d", "--budget", a.budget, "--seed", str(a.seed)
+    )
     delineate("predict", model, cohort, "-o", work / "val", "--only", "val")
     return found | {"val": scored(work / "val", cohort, work / "val_scores")}
 
 
 def liver_mr_16bit(a: argparse.Namespace, work: Path) -> dict[str, Any]:
-    """The same patients as 16 and as 8 bits (scaled by the cohort's maximum, as the original did), and without augmentation and dropout.
+    """The same patients as 16 and as 8 bits (scaled by the cohort's maximum, as the original did),
+    and without augmentation and dropout.
 
-    All four learn by one plan for the same number of steps, because a clock would give the busier minutes fewer.
+    All four learn by one plan for the same number of steps, because a clock would give the busier
+    minutes fewer.
     """
     tree = work / "chaos-mr"
     if not tree.is_dir():
         delineate("phantom", tree, "--format", "chaos-mr", "--patients", "20")
-    split = split_of(sorted(p.name for p in tree.iterdir() if p.is_dir()), 5, a.seed, work / "split.json")
+    split = split_of(
+        sorted(p.name for p in tree.iterdir() if p.is_dir()), 5, a.seed, work / "split.json"
+    )
     inphase = ["--layout", "chaos-mr-inphase"]
-    delineate("plan", tree, "-o", work / "plan.json", "--recipe", "liver-mr-unet2d", "--budget", a.budget, "--seed", str(a.seed), *inphase)
+    delineate(
+        "plan",
+        tree,
+        "-o",
+        work / "plan.json",
+        "--recipe",
+        "liver-mr-unet2d",
+        "--budget",
+        a.budget,
+        "--seed",
+        str(a.seed),
+        *inphase,
+    )
     plan = json.loads((work / "plan.json").read_text())
-    plan["schedule"] |= {"epochs": -(-a.steps // plan["schedule"]["steps_per_epoch"]), "budget_s": None}
-    no_augmentation = plan["augmentation"] | {key: 0.0 for key in plan["augmentation"] if key.endswith("_p")} | {"mirror": []}
+    plan["schedule"] |= {
+        "epochs": -(-a.steps // plan["schedule"]["steps_per_epoch"]),
+        "budget_s": None,
+    }
+    no_augmentation = (
+        plan["augmentation"]
+        | {key: 0.0 for key in plan["augmentation"] if key.endswith("_p")}
+        | {"mirror": []}
+    )
     changes = {
         "16 bits": {},
         "8 bits": {},
@@ -110,7 +154,10 @@ def liver_mr_16bit(a: argparse.Namespace, work: Path) -> dict[str, Any]:
         (work / f"{name}.json").write_text(json.dumps(plan | change))
         common = ["--plan", work / f"{name}.json", "--labels", _liver(work), "--split", split]
         if name == "8 bits":
-            data, how = _in_8_bits(work, plan["channels"][0]["name"]), ["--description", work / "8bit.yaml"]
+            data, how = (
+                _in_8_bits(work, plan["channels"][0]["name"]),
+                ["--description", work / "8bit.yaml"],
+            )
         else:
             data, how = tree, inphase
         found[name] = trained(data, work / f"{name}.model", *how, *common)
@@ -131,12 +178,16 @@ def _in_8_bits(work: Path, channel: str) -> Path:
     most = max(float(v.array.max()) for v in images.values())
     for case in cohort:
         volume, label = images[case.id], read_label(case, cohort, images[case.id].grid)
-        for kind, array in (("images", np.clip(volume.array * (255 / most), 0, 255).astype(np.uint8)), ("labels", label.array)):
+        for kind, array in (
+            ("images", np.clip(volume.array * (255 / most), 0, 255).astype(np.uint8)),
+            ("labels", label.array),
+        ):
             path = work / "8bit" / kind / f"{case.id}.nii.gz"
             path.parent.mkdir(parents=True, exist_ok=True)
             nib.save(nib.Nifti1Image(np.squeeze(array), volume.grid.affine), path)
     (work / "8bit.yaml").write_text(
-        f'channels:\n  {channel}: "images/{{id}}.nii.gz"\nlabel: "labels/{{id}}.nii.gz"\nmodality: MR\nlabels:\n  liver: 1\n'
+        f'channels:\n  {channel}: "images/{{id}}.nii.gz"\nlabel: '
+        '"labels/{id}.nii.gz"\nmodality: MR\nlabels:\n  liver: 1\n'
     )
     return work / "8bit"
 
@@ -151,17 +202,30 @@ def brain_quicknat(a: argparse.Namespace, work: Path) -> dict[str, Any]:
     names = sorted(p.name.removesuffix(".nii.gz") for p in (cohort / "labels").glob("*.nii.gz"))
     split = split_of(names, 3, a.seed, work / "split.json")
     (work / "tissues.yaml").write_text(
-        'channels:\n  T1: "images/{id}.nii.gz"\nlabel: "tissues/{id}.nii.gz"\nmodality: MR\nlabels:\n  CSF: 1\n  grey matter: 2\n  white matter: 3\n'
+        'channels:\n  T1: "images/{id}.nii.gz"\nlabel: "tissues/{id}.nii.gz"\nmodality: '
+        "MR\nlabels:\n  CSF: 1\n  grey matter: 2\n  white matter: 3\n"
     )
     common = ["--recipe", "brain-quicknat", "--seed", str(a.seed)]
-    experts, expert_split = _experts(cohort, split, a.experts, work) if a.experts else (cohort, split)
+    experts, expert_split = (
+        _experts(cohort, split, a.experts, work) if a.experts else (cohort, split)
+    )
     second = ["--split", expert_split, "--budget", a.budget, *common]
     found: dict[str, Any] = {
         "brains with expert labels, to train and validate": a.experts or len(names) - 3,
         "pre-training on tissues": trained(
-            cohort, work / "tissues.model", *common, "--split", split, "--description", work / "tissues.yaml", "--budget", a.first
+            cohort,
+            work / "tissues.model",
+            *common,
+            "--split",
+            split,
+            "--description",
+            work / "tissues.yaml",
+            "--budget",
+            a.first,
         ),
-        "fine-tuned": trained(experts, work / "fine.model", *second, "--init", work / "tissues.model"),
+        "fine-tuned": trained(
+            experts, work / "fine.model", *second, "--init", work / "tissues.model"
+        ),
         "from scratch": trained(experts, work / "scratch.model", *second),
     }
     truth = work / "fine.model.run" / "test" / "manifest.jsonl"
@@ -174,7 +238,9 @@ def brain_quicknat(a: argparse.Namespace, work: Path) -> dict[str, Any]:
 
 
 def _experts(cohort: Path, split: Path, count: int, work: Path) -> tuple[Path, Path]:
-    """A cohort of which only ``count`` brains beside the test brains have expert labels, one of them to validate, and its split."""
+    """A cohort of which only ``count`` brains beside the test brains have expert labels, one of
+    them to validate, and its split.
+    """
     sides = json.loads(split.read_text())
     chosen = sides["train"][:count]
     for name in (*chosen, *sides["test"]):
@@ -184,19 +250,37 @@ def _experts(cohort: Path, split: Path, count: int, work: Path) -> tuple[Path, P
             if not link.exists():
                 link.symlink_to((cohort / kind / link.name).resolve())
     (work / "experts" / "labels.csv").write_text((cohort / "labels.csv").read_text())
-    (work / "experts.json").write_text(json.dumps({"train": chosen[:-1], "val": chosen[-1:], "test": sides["test"]}))
+    (work / "experts.json").write_text(
+        json.dumps({"train": chosen[:-1], "val": chosen[-1:], "test": sides["test"]})
+    )
     return work / "experts", work / "experts.json"
 
 
 def rank_correlation(work: Path) -> dict[str, float]:
-    """Spearman's, over structures and cases and over structures' means, between the IoU of dropout samples and Dice."""
+    """Spearman's, over structures and cases and over structures' means, between the IoU of dropout
+    samples and Dice.
+    """
     cases = json.loads((work / "mc" / "predictions.json").read_text())["cases"]
-    iou = {(case, name): row["iou"] for case, entry in cases.items() for name, row in entry["uncertainty"].items()}
+    iou = {
+        (case, name): row["iou"]
+        for case, entry in cases.items()
+        for name, row in entry["uncertainty"].items()
+    }
     rows = json.loads((work / "mc_scores" / "scores.json").read_text())["rows"]
-    pairs = {(r["case"], r["label"]): (iou.get((r["case"], r["label"])), r["value"]) for r in rows if r["metric"] == "dice"}
+    pairs = {
+        (r["case"], r["label"]): (iou.get((r["case"], r["label"])), r["value"])
+        for r in rows
+        if r["metric"] == "dice"
+    }
     pairs = {key: pair for key, pair in pairs.items() if None not in pair}
     labels = sorted({label for _, label in pairs})
-    means = [[float(np.mean([pair[n] for (_, label), pair in pairs.items() if label == name])) for name in labels] for n in (0, 1)]
+    means = [
+        [
+            float(np.mean([pair[n] for (_, label), pair in pairs.items() if label == name]))
+            for name in labels
+        ]
+        for n in (0, 1)
+    ]
     x, y = zip(*pairs.values(), strict=True)
     return {
         "pairs": len(pairs),
@@ -216,39 +300,70 @@ def _spearman(x: Any, y: Any) -> float:
 
 def brats_vnet(a: argparse.Namespace, work: Path) -> dict[str, Any]:
     names = sorted(p.name for p in (a.data / "brats2013").iterdir() if p.is_dir())
-    (work / "split.json").write_text(json.dumps({"train": names[:2], "val": names[2:3], "test": names[3:]}))
+    (work / "split.json").write_text(
+        json.dumps({"train": names[:2], "val": names[2:3], "test": names[3:]})
+    )
     found = {}
     for recipe in ("brats-vnet", "brats-vnet-light"):
         model = work / f"{recipe}.model"
         found[recipe] = trained(
-            a.data / "brats2013", model, "--recipe", recipe, "--split", work / "split.json", "--budget", a.budget, "--seed", str(a.seed)
+            a.data / "brats2013",
+            model,
+            "--recipe",
+            recipe,
+            "--split",
+            work / "split.json",
+            "--budget",
+            a.budget,
+            "--seed",
+            str(a.seed),
         )
         lacking = work / "lacking" / names[3]
         lacking.mkdir(parents=True, exist_ok=True)
         for path in (a.data / "brats2013" / names[3]).iterdir():
             if not path.name.startswith("T1c") and not (lacking / path.name).exists():
                 (lacking / path.name).symlink_to(path)
-        delineate("predict", model, lacking.parent, "-o", work / f"{recipe}_lacking", "--allow-missing")
+        delineate(
+            "predict", model, lacking.parent, "-o", work / f"{recipe}_lacking", "--allow-missing"
+        )
         found[recipe]["without T1c"] = scored(
-            work / f"{recipe}_lacking", model.with_name(model.name + ".run") / "test" / "manifest.jsonl", work / f"{recipe}_lacking_scores"
+            work / f"{recipe}_lacking",
+            model.with_name(model.name + ".run") / "test" / "manifest.jsonl",
+            work / f"{recipe}_lacking_scores",
         )
     return found
 
 
 WHAT = {
-    "liver-ct-unet3d": liver_ct_unet3d, "liver-ct-unet2d": liver_ct_unet2d, "liver-mr-unet2d": liver_mr_unet2d, "liver-mr-16bit": liver_mr_16bit,
-    "brain-quicknat": brain_quicknat, "brats-vnet": brats_vnet,
-}  # fmt: skip
+    "liver-ct-unet3d": liver_ct_unet3d,
+    "liver-ct-unet2d": liver_ct_unet2d,
+    "liver-mr-unet2d": liver_mr_unet2d,
+    "liver-mr-16bit": liver_mr_16bit,
+    "brain-quicknat": brain_quicknat,
+    "brats-vnet": brats_vnet,
+}
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("what", choices=WHAT)
     parser.add_argument("--budget", default="10m", help="of each training")
     parser.add_argument("--first", default="8m", help="of the pre-training on tissues")
-    parser.add_argument("--experts", type=int, default=0, help="brains whose expert labels the second stage has; 0: all that do not test")
+    parser.add_argument(
+        "--experts",
+        type=int,
+        default=0,
+        help="brains whose expert labels the second stage has; 0: all that do not test",
+    )
     parser.add_argument("--samples", type=int, default=8)
-    parser.add_argument("--steps", type=int, default=600, help="of each training that is compared by steps instead of minutes")
+    parser.add_argument(
+        "--steps",
+        type=int,
+        default=600,
+        help="of each training that is compared by steps instead of minutes",
+    )
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--data", type=Path, default=DATA)
     parser.add_argument("--keep", type=Path, help="folder in which to leave models and predictions")

@@ -25,12 +25,16 @@ from measure import keep, seconds
 def ct() -> np.ndarray:
     rng = np.random.default_rng(0)
     coarse = rng.normal(40, 80, (64, 64, 60)).astype(np.float32)
-    out = coarse.repeat(8, 0).repeat(8, 1).repeat(5, 2) + rng.normal(0, 12, (512, 512, 300)).astype(np.float32)
+    out = coarse.repeat(8, 0).repeat(8, 1).repeat(5, 2) + rng.normal(0, 12, (512, 512, 300)).astype(
+        np.float32
+    )
     return np.asfortranarray(out.astype(np.int16))
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--runs", type=int, default=5)
     runs = parser.parse_args().runs
     with tempfile.TemporaryDirectory() as temporary:
@@ -43,22 +47,45 @@ def main() -> None:
             "read": {
                 "delineate": seconds(lambda: files.read(path), runs),
                 "nibabel": seconds(lambda: np.asarray(nib.load(path).dataobj), runs),
-                "SimpleITK": seconds(lambda: sitk.GetArrayFromImage(sitk.ReadImage(str(path))), runs),
+                "SimpleITK": seconds(
+                    lambda: sitk.GetArrayFromImage(sitk.ReadImage(str(path))), runs
+                ),
             },
             "write": {
                 "delineate": seconds(lambda: files.write(volume, folder / "ours.nii.gz"), runs),
-                "nibabel": seconds(lambda: nib.save(nib.Nifti1Image(array, volume.grid.affine), folder / "nib.nii.gz"), runs),
-                "SimpleITK": seconds(lambda: sitk.WriteImage(image, str(folder / "sitk.nii.gz"), useCompression=True), runs),
+                "nibabel": seconds(
+                    lambda: nib.save(
+                        nib.Nifti1Image(array, volume.grid.affine), folder / "nib.nii.gz"
+                    ),
+                    runs,
+                ),
+                "SimpleITK": seconds(
+                    lambda: sitk.WriteImage(
+                        image, str(folder / "sitk.nii.gz"), useCompression=True
+                    ),
+                    runs,
+                ),
             },
         }
-        size = {name: round((folder / file).stat().st_size / 1e6, 1) for name, file in (("delineate", "ours.nii.gz"), ("nibabel", "nib.nii.gz"))}
+        size = {
+            name: round((folder / file).stat().st_size / 1e6, 1)
+            for name, file in (("delineate", "ours.nii.gz"), ("nibabel", "nib.nii.gz"))
+        }
         assert np.array_equal(files.read(folder / "ours.nii.gz").array, array)
     for kind in found.values():
         for name in list(kind):
             kind[name] = round(kind[name], 3)
         kind["times as fast as nibabel"] = round(kind["nibabel"] / kind["delineate"], 2)
         kind["times as fast as SimpleITK"] = round(kind["SimpleITK"] / kind["delineate"], 2)
-    keep("volume_files", {"file": f"{array.nbytes / 1e6:.0f} MB of voxels", "packed_mb": size, "runs": runs, **found})
+    keep(
+        "volume_files",
+        {
+            "file": f"{array.nbytes / 1e6:.0f} MB of voxels",
+            "packed_mb": size,
+            "runs": runs,
+            **found,
+        },
+    )
 
 
 if __name__ == "__main__":

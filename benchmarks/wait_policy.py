@@ -1,8 +1,10 @@
-"""Training steps in a given time by how torch's threads wait for one another: OpenMP's own way, OMP_WAIT_POLICY=PASSIVE, and shorter spinning.
+"""Training steps in a given time by how torch's threads wait for one another: OpenMP's own way,
+OMP_WAIT_POLICY=PASSIVE, and shorter spinning.
 
     python benchmarks/wait_policy.py [--data ../shared/data] [--minutes 0.5] [--runs 3]
 
-Whole trainings on the hippocampus cases, patches drawn by threads beside the network's, one after the other in turns; median steps of each.
+Whole trainings on the hippocampus cases, patches drawn by threads beside the network's, one after
+the other in turns; median steps of each.
 """
 
 from __future__ import annotations
@@ -31,7 +33,9 @@ print(json.dumps({"steps": score(run, run.planned(), 1, 60 * float(sys.argv[2]),
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--data", type=Path, default=DATA)
     parser.add_argument("--minutes", type=float, default=0.5)
     parser.add_argument("--runs", type=int, default=3)
@@ -42,10 +46,19 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as work:
         for _ in range(a.runs):
             for name, variables in WAYS.items():
-                steps[name].append(child(CODE, work, str(a.minutes), environment=always | variables)["steps"])
+                steps[name].append(
+                    child(CODE, work, str(a.minutes), environment=always | variables)["steps"]
+                )
                 print(name, steps[name], file=sys.stderr, flush=True)
     first = statistics.median(steps["as OpenMP does"])
-    found = {name: {"steps": of, "median": statistics.median(of), "ratio": round(statistics.median(of) / first, 3)} for name, of in steps.items()}
+    found = {
+        name: {
+            "steps": of,
+            "median": statistics.median(of),
+            "ratio": round(statistics.median(of) / first, 3),
+        }
+        for name, of in steps.items()
+    }
     keep("wait_policy", {"minutes": a.minutes, "ways": found})
 
 

@@ -1,9 +1,11 @@
-"""How quickly a network learns from drawn weights, from those of a first stage, and from a mixture of both (Ash & Adams 2020).
+"""How quickly a network learns from drawn weights, from those of a first stage, and from a mixture
+of both (Ash & Adams 2020).
 
     python benchmarks/warm_start.py FIRST.model SECOND.model.run [--view coronal] [--steps 150]
 
-``train_recipe.py brain-quicknat --keep FOLDER`` leaves both: FOLDER/tissues.model and FOLDER/fine.model.run. Every start sees the same batches
-of the second stage's training cases; printed is the training Dice of each fifth of the steps.
+``train_recipe.py brain-quicknat --keep FOLDER`` leaves both: FOLDER/tissues.model and
+FOLDER/fine.model.run. Every start sees the same batches of the second stage's training cases;
+printed is the training Dice of each fifth of the steps.
 """
 
 from __future__ import annotations
@@ -56,7 +58,9 @@ def learn(module: nn.Module, plan: Plan, cases: list[StoredCase], steps: int) ->
 
 
 def mixed(share: float, given: dict[str, np.ndarray]) -> Callable[[nn.Module], None]:
-    """Weights of the first stage times ``share`` plus the drawn ones times the rest; what does not fit stays drawn."""
+    """Weights of the first stage times ``share`` plus the drawn ones times the rest; what does not
+    fit stays drawn.
+    """
 
     def start(module: nn.Module) -> None:
         drawn = {name: tensor.clone() for name, tensor in module.state_dict().items()}
@@ -70,7 +74,9 @@ def mixed(share: float, given: dict[str, np.ndarray]) -> Callable[[nn.Module], N
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("first", type=Path)
     parser.add_argument("run", type=Path)
     parser.add_argument("--view", default="coronal")
@@ -78,7 +84,10 @@ def main() -> None:
     a = parser.parse_args()
     whole = Plan.load(a.run / "plan.json")
     view = whole.named_views()[a.view]
-    plan, table = whole.seen(view), whole.labels.merge_table() if view.merge_sides else np.arange(whole.network.classes)
+    plan, table = (
+        whole.seen(view),
+        whole.labels.merge_table() if view.merge_sides else np.arange(whole.network.classes),
+    )
     store = Store(a.run / "store")
     ids = sorted(path.name for path in (a.run / "store").iterdir() if store.has(path.name))
     cases = [store.open(name).loaded().seen(view.order, table) for name in ids]
@@ -90,7 +99,15 @@ def main() -> None:
         if start is not None:
             start(module)
         found[name] = learn(module, plan, cases, a.steps)
-    keep("warm_start", {"view": a.view, "steps": a.steps, "cases": len(cases), "training Dice of each fifth": found})
+    keep(
+        "warm_start",
+        {
+            "view": a.view,
+            "steps": a.steps,
+            "cases": len(cases),
+            "training Dice of each fifth": found,
+        },
+    )
 
 
 if __name__ == "__main__":

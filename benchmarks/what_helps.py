@@ -1,14 +1,18 @@
-# ruff: noqa: E501  (a page's text)
-"""What helps a training of a given length: settings of a plan against each other, on several data sets, with several seeds.
+# ruff: noqa: E501  (programs in strings)
+"""What helps a training of a given length: settings of a plan against each other, on several data
+sets, with several seeds.
 
-    python benchmarks/what_helps.py hippocampus --minutes 4 --seeds 1 2 3 --settings "as planned" "rate 3e-3" [--work FOLDER]
-    python benchmarks/what_helps.py --page
+    python benchmarks/what_helps.py hippocampus --minutes 4 --seeds 1 2 3 --settings "as planned"
+    "rate 3e-3" [--work FOLDER] python benchmarks/what_helps.py --page
 
-Each run trains on four fifths of the patients, without validation, until the time is up, and the averaged weights are then scored on the fifth that
-nobody looked at (Dice pooled over prepared cases, mean over structures, no mirroring). A seed draws weights, batches and the fifth alike, so that
-settings are compared pair by pair. With ``--patients`` a training sees that few and is scored on all others: what a long training needs against
-learning its cases by heart shows in minutes, on many cases. ``--steps`` ends runs after so many steps instead, for settings that cost the same and machines that are
-busy. Rows are added to ``results/what_helps.json``; ``--page`` writes them to docs/experiments.md. Run it with nothing else on the machine.
+Each run trains on four fifths of the patients, without validation, until the time is up, and the
+averaged weights are then scored on the fifth that nobody looked at (Dice pooled over prepared
+cases, mean over structures, no mirroring). A seed draws weights, batches and the fifth alike, so
+that settings are compared pair by pair. With ``--patients`` a training sees that few and is scored
+on all others: what a long training needs against learning its cases by heart shows in minutes, on
+many cases. ``--steps`` ends runs after so many steps instead, for settings that cost the same and
+machines that are busy. Rows are added to ``results/what_helps.json``; ``--page`` writes them to
+docs/experiments.md. Run it with nothing else on the machine.
 """
 
 from __future__ import annotations
@@ -44,7 +48,12 @@ SETTINGS: dict[str, dict[str, Any]] = {  # changes of the plan, by where they st
     "rate 2e-3": {"optimiser.learning_rate": 2e-3},
     "rate 3e-3": {"optimiser.learning_rate": 3e-3},
     "rate 5e-3": {"optimiser.learning_rate": 5e-3},
-    "SGD": {"optimiser.kind": "sgd", "optimiser.learning_rate": 1e-2, "optimiser.weight_decay": 3e-5, "schedule.kind": "poly"},
+    "SGD": {
+        "optimiser.kind": "sgd",
+        "optimiser.learning_rate": 1e-2,
+        "optimiser.weight_decay": 3e-5,
+        "schedule.kind": "poly",
+    },
     "Muon": {"optimiser.kind": "muon"},
     "Muon at 3e-3": {"optimiser.kind": "muon", "optimiser.learning_rate": 3e-3},
     "Muon at 5e-3": {"optimiser.kind": "muon", "optimiser.learning_rate": 5e-3},
@@ -64,26 +73,37 @@ SETTINGS: dict[str, dict[str, Any]] = {  # changes of the plan, by where they st
     "8, 48, 96, ... wide": {"network.widths": [8, 48]},
     "residual": {"network.encoder": "residual"},
     "no intensity augmentation": {f"augmentation.{name}_p": 0.0 for name in INTENSITY},
-    "no augmentation": {f"augmentation.{name}_p": 0.0 for name in ("rotation", "scale", *INTENSITY)},
+    "no augmentation": {
+        f"augmentation.{name}_p": 0.0 for name in ("rotation", "scale", *INTENSITY)
+    },
     "one convolution a level": {"network.convs": 1},
     "elastic": {"augmentation.elastic_p": 0.3},
     "rotated more often": {"augmentation.rotation_p": 0.7, "augmentation.scale_p": 0.7},
     "mirrored along all axes": {"augmentation.mirror": [0, 1, 2]},
     "never mirrored": {"augmentation.mirror": []},
     "no decay": {"optimiser.weight_decay": 0.0},
-    **{f"decay {decay}": {"optimiser.weight_decay": float(decay)} for decay in ("0.3", "1", "3", "6", "10")},
+    **{
+        f"decay {decay}": {"optimiser.weight_decay": float(decay)}
+        for decay in ("0.3", "1", "3", "6", "10")
+    },
     "dropout 0.1": {"network.dropout": 0.1},
     "rotated by up to 30": {"augmentation.rotation_deg": [30.0, 30.0, 30.0]},
     "no deep supervision": {"network.deep_supervision": False},
     "Dice of each case": {"loss.batch_dice": False},
-}  # fmt: skip
+}
 
 
 def changes_of(setting: str) -> dict[str, Any]:
-    """The changes that a setting, or several joined by " + ", makes; besides those listed "patch 96x112x96"."""
+    """The changes that a setting, or several joined by " + ", makes; besides those listed "patch
+    96x112x96".
+    """
     changes: dict[str, Any] = {}
     for name in setting.split(" + "):
-        changes |= {"patch": [int(n) for n in name[6:].split("x")]} if name.startswith("patch ") else SETTINGS[name]
+        changes |= (
+            {"patch": [int(n) for n in name[6:].split("x")]}
+            if name.startswith("patch ")
+            else SETTINGS[name]
+        )
     return changes
 
 
@@ -105,25 +125,45 @@ def changed(plan: Plan, changes: dict[str, Any]) -> Plan:
 
 
 def widths(first: int | list[int], planned: list[int]) -> list[int]:
-    """A single width is that of the first stage, and the others keep their proportion; of two, the others keep theirs to the second."""
+    """A single width is that of the first stage, and the others keep their proportion; of two, the
+    others keep theirs to the second.
+    """
     if isinstance(first, int):
         return [max(first, w * first // planned[0]) for w in planned]
     return [first[0], *(max(first[1], w * first[1] // planned[1]) for w in planned[1:])]
 
 
 def prepared(name: str, budget_s: float, seed: int, work: Path, dims: int | None) -> run_step.Run:
-    """A cohort read, planned for the time and prepared as ``train`` does it; the store is kept from seed to seed."""
+    """A cohort read, planned for the time and prepared as ``train`` does it; the store is kept from
+    seed to seed.
+    """
     cohort = DATA / FOLDERS.get(name, name)
     labels = str(malc_labels(work / "malc.yaml")) if name == "malc" else ""
-    request = Request(data=str(cohort), budget_s=max(30.0, budget_s), fold=seed % FOLDS, folds=FOLDS, seed=seed, labels=labels, dims=dims)
-    run = run_step.open_run(request.validated(), work / f"{name}_{seed}_{dims or 'own'}.model", True, lambda text: None, lambda *words: None)
+    request = Request(
+        data=str(cohort),
+        budget_s=max(30.0, budget_s),
+        fold=seed % FOLDS,
+        folds=FOLDS,
+        seed=seed,
+        labels=labels,
+        dims=dims,
+    )
+    run = run_step.open_run(
+        request.validated(),
+        work / f"{name}_{seed}_{dims or 'own'}.model",
+        True,
+        lambda text: None,
+        lambda *words: None,
+    )
     run_step.settle_cohort(run)
     run_step.settle_plan(run)
     prepare_step.prepare_cohort(run_step.to_learn_from(run.manifest), run.planned(), run.store)
     return run
 
 
-def score(run: run_step.Run, plan: Plan, seed: int, seconds: float | None, patients: int | None) -> dict[str, Any]:
+def score(
+    run: run_step.Run, plan: Plan, seed: int, seconds: float | None, patients: int | None
+) -> dict[str, Any]:
     """Train on all folds but one, or on so many patients of these, and score on all others."""
     training, held_out = run_step.sides(run, seed % FOLDS)
     if patients is not None:
@@ -135,7 +175,16 @@ def score(run: run_step.Run, plan: Plan, seed: int, seconds: float | None, patie
     device, lines = torch.device("cpu"), []
     with tempfile.TemporaryDirectory() as folder:
         deadline = None if seconds is None else time.monotonic() + seconds
-        job = Training(plan, learnt, [], Path(folder), device, seed=seed, deadline=deadline, listener=lines.append)
+        job = Training(
+            plan,
+            learnt,
+            [],
+            Path(folder),
+            device,
+            seed=seed,
+            deadline=deadline,
+            listener=lines.append,
+        )
         weights = fit(job)
     module = build(plan.network, seed=0).eval()
     load_weights(module, weights)
@@ -154,11 +203,15 @@ def rows() -> list[dict[str, Any]]:
 
 
 def add(row: dict[str, Any]) -> None:
-    """Keep a run, in the place of an earlier one of the same name; written at once, since the whole takes hours."""
+    """Keep a run, in the place of an earlier one of the same name; written at once, since the whole
+    takes hours.
+    """
     key = ("data", "length", "setting", "seed")
     kept = [r for r in rows() if any(r[k] != row[k] for k in key)] + [row]
     shown = {"benchmark": "what_helps", "command": "see benchmarks/what_helps.py", "runs": kept}
-    RESULTS.write_text(json.dumps(shown, indent=1).replace("\n   ", " ").replace("\n  }", " }") + "\n")
+    RESULTS.write_text(
+        json.dumps(shown, indent=1).replace("\n   ", " ").replace("\n  }", " }") + "\n"
+    )
 
 
 HEAD = """# Experiments: what helps a training
@@ -171,31 +224,56 @@ Where a number of patients is named, only so many were learnt from and all other
 
 
 def page() -> str:
-    """A table for each data set and length: mean, deviation, and the difference from the first setting, seed by seed."""
+    """A table for each data set and length: mean, deviation, and the difference from the first
+    setting, seed by seed.
+    """
     found, parts = rows(), [HEAD]
     for data, length in sorted({(r["data"], r["length"]) for r in found}):
         here = [r for r in found if (r["data"], r["length"]) == (data, length)]
         base = {r["seed"]: r["dice"] for r in here if r["setting"] == here[0]["setting"]}
-        lines = [f"## {data}, {length}\n", "| setting | steps | Dice, mean (deviation) of seeds | difference, seed by seed |", "|---|---|---|---|"]
+        lines = [
+            f"## {data}, {length}\n",
+            "| setting | steps | Dice, mean (deviation) of seeds | difference, seed by seed |",
+            "|---|---|---|---|",
+        ]
         for setting in dict.fromkeys(r["setting"] for r in here):
             of = sorted((r for r in here if r["setting"] == setting), key=lambda r: r["seed"])
             dice = [r["dice"] for r in of]
             spread = f"({statistics.stdev(dice):.4f}) of {len(dice)}" if len(dice) > 1 else "of 1"
-            differences = " ".join(f"{r['dice'] - base[r['seed']]:+.4f}" for r in of if r["seed"] in base and setting != here[0]["setting"])
-            lines.append(f"| {setting} | {statistics.mean(r['steps'] for r in of):.0f} | {statistics.mean(dice):.4f} {spread} | {differences} |")
+            differences = " ".join(
+                f"{r['dice'] - base[r['seed']]:+.4f}"
+                for r in of
+                if r["seed"] in base and setting != here[0]["setting"]
+            )
+            lines.append(
+                f"| {setting} | {statistics.mean(r['steps'] for r in of):.0f} | "
+                f"{statistics.mean(dice):.4f} {spread} | {differences} |"
+            )
         parts.append("\n".join(lines) + "\n")
     return "\n".join(parts)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("data", nargs="?", choices=["hippocampus", "chaos", "malc", "brats"])
     length = parser.add_mutually_exclusive_group()
     length.add_argument("--minutes", type=float)
     length.add_argument("--steps", type=int)
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
-    parser.add_argument("--settings", nargs="+", default=["as planned"], metavar="SETTING", help="; ".join(SETTINGS) + "; several at once with +")
-    parser.add_argument("--patients", type=int, help="train on so few, and score on all others: a long training of many, in little")
+    parser.add_argument(
+        "--settings",
+        nargs="+",
+        default=["as planned"],
+        metavar="SETTING",
+        help="; ".join(SETTINGS) + "; several at once with +",
+    )
+    parser.add_argument(
+        "--patients",
+        type=int,
+        help="train on so few, and score on all others: a long training of many, in little",
+    )
     parser.add_argument("--dims", type=int, choices=[2, 3], help="instead of the rules' choice")
     parser.add_argument("--work", type=Path, help="folder that keeps the prepared cases")
     parser.add_argument("--page", action="store_true", help="write docs/experiments.md")
@@ -208,19 +286,39 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         work = a.work or Path(name)
         work.mkdir(parents=True, exist_ok=True)
-        run = prepared(a.data, 600.0 if a.minutes is None else 60 * a.minutes, a.seeds[0], work, a.dims)
+        run = prepared(
+            a.data, 600.0 if a.minutes is None else 60 * a.minutes, a.seeds[0], work, a.dims
+        )
         for seed in a.seeds:
             for setting in a.settings:
                 plan = changed(run.planned(), changes_of(setting))
                 if a.steps is not None:
                     each = min(plan.schedule.steps_per_epoch, a.steps)
-                    plan = changed(plan, {"schedule.budget_s": None, "schedule.epochs": a.steps // each, "schedule.steps_per_epoch": each})
+                    plan = changed(
+                        plan,
+                        {
+                            "schedule.budget_s": None,
+                            "schedule.epochs": a.steps // each,
+                            "schedule.steps_per_epoch": each,
+                        },
+                    )
                 began = time.perf_counter()
-                found = score(run, plan, seed, None if a.minutes is None else 60 * a.minutes, a.patients)
+                found = score(
+                    run, plan, seed, None if a.minutes is None else 60 * a.minutes, a.patients
+                )
                 length = f"{a.minutes:g} min" if a.steps is None else f"{a.steps} steps"
                 length += f", {a.patients} patients" if a.patients else ""
-                row = {"data": a.data, "length": length, "setting": setting + (f" + {a.dims}-D" if a.dims else ""), "seed": seed}
-                add(row | found | {"seconds": round(time.perf_counter() - began), "machine": processor()})
+                row = {
+                    "data": a.data,
+                    "length": length,
+                    "setting": setting + (f" + {a.dims}-D" if a.dims else ""),
+                    "seed": seed,
+                }
+                add(
+                    row
+                    | found
+                    | {"seconds": round(time.perf_counter() - began), "machine": processor()}
+                )
                 print(row | found, file=sys.stderr, flush=True)
 
 

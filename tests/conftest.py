@@ -1,6 +1,7 @@
 """What all tests share: the folder of real data, and volumes on which a slip of geometry shows.
 
-Cubes and identity affines prove nothing: the volumes here are anisotropic, oblique, flipped and asymmetric.
+Cubes and identity affines prove nothing: the volumes here are anisotropic, oblique, flipped and
+asymmetric.
 """
 
 from __future__ import annotations
@@ -16,7 +17,9 @@ from delineate.core.grid import Grid
 
 @pytest.fixture(scope="session")
 def real_data() -> Path:
-    """The folder of real scans; tests that need it are skipped with the reason where it is absent."""
+    """The folder of real scans; tests that need it are skipped with the reason where it is
+    absent.
+    """
     folder = Path(os.environ.get("DELINEATE_DATA", Path(__file__).parents[2] / "shared" / "data"))
     if not folder.is_dir():
         pytest.skip(f"real data not found in {folder} (set DELINEATE_DATA)")
@@ -35,7 +38,9 @@ def rotation(degrees_x: float, degrees_y: float, degrees_z: float) -> np.ndarray
 IDENTITY = np.eye(3)
 
 
-def affine(spacing_mm, codes_matrix=IDENTITY, degrees=(0, 0, 0), origin=(-31.5, 17.25, -120.0)) -> np.ndarray:
+def affine(
+    spacing_mm, codes_matrix=IDENTITY, degrees=(0, 0, 0), origin=(-31.5, 17.25, -120.0)
+) -> np.ndarray:
     """(4, 4): rotated, permuted or flipped axes with ``spacing_mm``."""
     out = np.eye(4)
     out[:3, :3] = rotation(*degrees) @ codes_matrix @ np.diag(spacing_mm)
@@ -47,7 +52,12 @@ GRIDS = {
     "anisotropic": Grid((7, 5, 4), affine((0.8, 1.1, 5.0))),
     "oblique": Grid((6, 7, 5), affine((0.9, 1.3, 3.0), degrees=(12, -8, 25))),
     "flipped": Grid((5, 6, 7), affine((1.0, 1.5, 2.5), np.diag([-1.0, -1.0, 1.0]))),
-    "permuted": Grid((4, 7, 6), affine((1.2, 0.7, 3.3), np.array([[0, 0, -1.0], [1.0, 0, 0], [0, 1.0, 0]]), degrees=(5, 4, -9))),
+    "permuted": Grid(
+        (4, 7, 6),
+        affine(
+            (1.2, 0.7, 3.3), np.array([[0, 0, -1.0], [1.0, 0, 0], [0, 1.0, 0]]), degrees=(5, 4, -9)
+        ),
+    ),
 }
 
 

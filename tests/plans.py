@@ -5,7 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 from delineate.core.labels import LabelSet
-from delineate.core.plan import Augmentation, Channel, Network, Normalisation, Plan, Schedule, Structure
+from delineate.core.plan import (
+    Augmentation,
+    Channel,
+    Network,
+    Normalisation,
+    Plan,
+    Schedule,
+    Structure,
+)
 
 NAMES = {1: "left part", 2: "right part"}
 
@@ -26,8 +34,12 @@ def small_network(dims: int = 3, **changes: Any) -> Network:
 def small_plan(dims: int = 3, names: dict[int, str] | None = None, **changes: Any) -> Plan:
     labels = LabelSet.from_names(names or NAMES)
     base = {
-        "channels": (Channel(name="MR", normalise=Normalisation(kind="none")),), "structures": tuple(Structure(**d) for d in labels.to_json()),
-        "spacing_mm": (1.0, 1.0, 1.0), "patch": (16, 16, 1 if dims == 2 else 16), "network": small_network(dims, classes=len(labels) + 1),
-        "schedule": Schedule(epochs=2, steps_per_epoch=3), "augmentation": Augmentation(mirror=(0,)),
-    }  # fmt: skip
+        "channels": (Channel(name="MR", normalise=Normalisation(kind="none")),),
+        "structures": tuple(Structure(**d) for d in labels.to_json()),
+        "spacing_mm": (1.0, 1.0, 1.0),
+        "patch": (16, 16, 1 if dims == 2 else 16),
+        "network": small_network(dims, classes=len(labels) + 1),
+        "schedule": Schedule(epochs=2, steps_per_epoch=3),
+        "augmentation": Augmentation(mirror=(0,)),
+    }
     return Plan(**{**base, **changes})

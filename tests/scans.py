@@ -10,10 +10,14 @@ import numpy as np
 AFFINE = np.diag([-1.0, 1.5, 2.0, 1])
 
 
-def scan(path: Path, array: np.ndarray | None = None, affine: np.ndarray = AFFINE, seed: int = 0) -> Path:
+def scan(
+    path: Path, array: np.ndarray | None = None, affine: np.ndarray = AFFINE, seed: int = 0
+) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     if array is None:
-        array = np.random.default_rng(seed).normal(100, 20, (20, 18, 16)).astype(np.float32) + 60 * mask(seed)
+        array = np.random.default_rng(seed).normal(100, 20, (20, 18, 16)).astype(
+            np.float32
+        ) + 60 * mask(seed)
     nib.save(nib.Nifti1Image(array, affine), path)
     return path
 

@@ -1,4 +1,6 @@
-"""Ten kinds of bad input through the command line: one clear sentence naming the case, the right exit code, and nothing lost."""
+"""Ten kinds of bad input through the command line: one clear sentence naming the case, the right
+exit code, and nothing lost.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,13 @@ from tests.scans import AFFINE, mask, scan, write_cohort
 
 def run(*words: str | Path, cwd: Path | None = None) -> tuple[int, str]:
     """Exit code and everything said; a traceback is a failure in itself."""
-    done = subprocess.run([sys.executable, "-m", "delineate.cli", *map(str, words)], capture_output=True, text=True, cwd=cwd, timeout=300)
+    done = subprocess.run(
+        [sys.executable, "-m", "delineate.cli", *map(str, words)],
+        capture_output=True,
+        text=True,
+        cwd=cwd,
+        timeout=300,
+    )
     said = done.stdout + done.stderr
     assert "Traceback" not in said, said
     return done.returncode, said
@@ -41,12 +49,16 @@ def cohort(tmp_path) -> Path:
 @pytest.fixture
 def model(tmp_path) -> Path:
     plan = small_plan()
-    Bundle(plan, (Member("fold_0", weights_of(build(plan.network, 0))),)).save(tmp_path / "small.model")
+    Bundle(plan, (Member("fold_0", weights_of(build(plan.network, 0))),)).save(
+        tmp_path / "small.model"
+    )
     return tmp_path / "small.model"
 
 
 def snapshot(folder: Path) -> dict[str, bytes]:
-    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+    return {
+        str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()
+    }
 
 
 def test_truncated_gzip(tmp_path, model):
@@ -56,8 +68,15 @@ def test_truncated_gzip(tmp_path, model):
     broken.write_bytes(broken.read_bytes()[:-300])
     code, said = run("predict", model, tmp_path / "in", "-o", tmp_path / "out")
     assert code == 1 and "s1" in said and "truncated" in said
-    assert {p.name for p in (tmp_path / "out").iterdir()} == {"s0.nii.gz", "s2.nii.gz", "predictions.json"}
-    assert "truncated" in json.loads((tmp_path / "out/predictions.json").read_text())["cases"]["s1"]["error"]
+    assert {p.name for p in (tmp_path / "out").iterdir()} == {
+        "s0.nii.gz",
+        "s2.nii.gz",
+        "predictions.json",
+    }
+    assert (
+        "truncated"
+        in json.loads((tmp_path / "out/predictions.json").read_text())["cases"]["s1"]["error"]
+    )
     code, said = run("convert", broken, tmp_path / "x.nrrd")
     assert code == 2 and "truncated" in said and not (tmp_path / "x.nrrd").exists()
 
@@ -123,7 +142,9 @@ def test_unknown_label_value(tmp_path, cohort):
 def test_full_disk(tmp_path, model):
     disk = tmp_path / "disk"
     disk.mkdir()
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=16k", "tmpfs", disk], capture_output=True).returncode:
+    if subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=16k", "tmpfs", disk], capture_output=True
+    ).returncode:
         pytest.skip("mounting a small disk needs permission")
     try:
         (disk / "keep.txt").write_text("mine")
@@ -133,7 +154,12 @@ def test_full_disk(tmp_path, model):
         assert code == 2 and "disk is full" in said and "s.nii" in said
         code, said = run("predict", model, path, "-o", disk, "--format", "nii")
         assert code in (1, 2) and "disk is full" in said
-        assert {p.name for p in disk.iterdir()} <= {"keep.txt", "filler", "predictions.json", "s.nii"}
+        assert {p.name for p in disk.iterdir()} <= {
+            "keep.txt",
+            "filler",
+            "predictions.json",
+            "s.nii",
+        }
         assert (disk / "keep.txt").read_text() == "mine"
         assert not list(disk.glob(".*tmp*"))
     finally:
@@ -172,8 +198,11 @@ def test_bundle_with_a_changed_byte(tmp_path, model):
 
 def test_empty_folder(tmp_path, model):
     (tmp_path / "nothing").mkdir()
-    for words in (("check", tmp_path / "nothing", "-o", tmp_path / "c"), ("train", tmp_path / "nothing", "-o", tmp_path / "m", "--budget", "40s"),
-                  ("predict", model, tmp_path / "nothing", "-o", tmp_path / "out")):  # fmt: skip
+    for words in (
+        ("check", tmp_path / "nothing", "-o", tmp_path / "c"),
+        ("train", tmp_path / "nothing", "-o", tmp_path / "m", "--budget", "40s"),
+        ("predict", model, tmp_path / "nothing", "-o", tmp_path / "out"),
+    ):
         code, said = run(*words)
         assert code == 2 and "nothing" in said
     assert not (tmp_path / "m").exists()

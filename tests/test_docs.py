@@ -25,17 +25,28 @@ def blocks(path: Path) -> list[tuple[str, str]]:
 @pytest.mark.slow
 def test_the_tutorial_runs_from_top_to_bottom(tmp_path):
     for language, text in blocks(ROOT / "docs" / "tutorial.md"):
-        lines = [text] if language == "python" else [line for line in text.splitlines() if line.strip()]
+        lines = (
+            [text] if language == "python" else [line for line in text.splitlines() if line.strip()]
+        )
         for line in lines:
             command = (
                 [sys.executable, "-c", line]
                 if language == "python"
-                else [sys.executable, "-m", *line.replace("delineate ", "delineate.cli ", 1).split()]
+                else [
+                    sys.executable,
+                    "-m",
+                    *line.replace("delineate ", "delineate.cli ", 1).split(),
+                ]
             )
-            done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300)
+            done = subprocess.run(
+                command, cwd=tmp_path, capture_output=True, text=True, timeout=300
+            )
             assert done.returncode == 0, f"{line}\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}"
     assert (tmp_path / "liver.nii.gz").is_file() and (tmp_path / "scores/scores.csv").is_file()
-    assert list((tmp_path / "out").glob("*.seg.dcm")) and (tmp_path / "organs.model.run/report.html").is_file()
+    assert (
+        list((tmp_path / "out").glob("*.seg.dcm"))
+        and (tmp_path / "organs.model.run/report.html").is_file()
+    )
 
 
 def test_every_verb_and_option_has_help():

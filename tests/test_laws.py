@@ -1,4 +1,6 @@
-"""The laws of the package: who may import whom, what a start costs, and that every option is documented."""
+"""The laws of the package: who may import whom, what a start costs, and that every option is
+documented.
+"""
 
 from __future__ import annotations
 
@@ -12,16 +14,38 @@ from pathlib import Path
 import pytest
 
 SOURCE = Path(__file__).parents[1] / "src" / "delineate"
-# From the ground up: a package may import only what stands before it. The order is that of docs/architecture.md.
+# From the ground up: a package may import only what stands before it. The order is that of
+# docs/architecture.md.
 LAYERS = (
-    "core", "extend", "preprocessing", "formats", "execution", "cohorts", "metrics", "networks", "trust", "inference", "planning", "training",
-    "evaluation", "reporting", "viewer", "interop", "commands", "cli", "api",
-)  # fmt: skip
-MODULES = {".".join(p.relative_to(SOURCE).with_suffix("").parts): p for p in sorted(SOURCE.rglob("*.py"))}
+    "core",
+    "extend",
+    "preprocessing",
+    "formats",
+    "execution",
+    "cohorts",
+    "metrics",
+    "networks",
+    "trust",
+    "inference",
+    "planning",
+    "training",
+    "evaluation",
+    "reporting",
+    "viewer",
+    "interop",
+    "commands",
+    "cli",
+    "api",
+)
+MODULES = {
+    ".".join(p.relative_to(SOURCE).with_suffix("").parts): p for p in sorted(SOURCE.rglob("*.py"))
+}
 
 
 def imports(name: str, text: str) -> Iterator[str]:
-    """Modules of delineate that the text of module ``name`` imports: inside functions and under TYPE_CHECKING too."""
+    """Modules of delineate that the text of module ``name`` imports: inside functions and under
+    TYPE_CHECKING too.
+    """
     package = name.split(".")[:-1]
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.ImportFrom):
@@ -31,15 +55,33 @@ def imports(name: str, text: str) -> Iterator[str]:
                 base = []
             else:
                 continue
-            inner = (node.module or "").split(".") if node.level else (node.module or "").split(".")[1:]
+            inner = (
+                (node.module or "").split(".") if node.level else (node.module or "").split(".")[1:]
+            )
             for alias in node.names:
-                places = ([*base, *inner, alias.name], [*base, *inner, alias.name, "__init__"], [*base, *inner], [*base, *inner, "__init__"])
-                yield next((".".join(filter(None, place)) for place in places if ".".join(filter(None, place)) in MODULES), "__init__")
+                places = (
+                    [*base, *inner, alias.name],
+                    [*base, *inner, alias.name, "__init__"],
+                    [*base, *inner],
+                    [*base, *inner, "__init__"],
+                )
+                yield next(
+                    (
+                        ".".join(filter(None, place))
+                        for place in places
+                        if ".".join(filter(None, place)) in MODULES
+                    ),
+                    "__init__",
+                )
         elif isinstance(node, ast.Import):
             for alias in node.names:
                 inner = alias.name.split(".")
                 if inner[0] == "delineate" and len(inner) > 1:
-                    yield ".".join(inner[1:]) if ".".join(inner[1:]) in MODULES else ".".join([*inner[1:], "__init__"])
+                    yield (
+                        ".".join(inner[1:])
+                        if ".".join(inner[1:]) in MODULES
+                        else ".".join([*inner[1:], "__init__"])
+                    )
 
 
 def upward(name: str, text: str) -> set[str]:
@@ -47,12 +89,20 @@ def upward(name: str, text: str) -> set[str]:
     mine = name.split(".")[0]
     if mine not in LAYERS:
         return set()
-    return {other for other in imports(name, text) if other.split(".")[0] in LAYERS and LAYERS.index(other.split(".")[0]) > LAYERS.index(mine)}
+    return {
+        other
+        for other in imports(name, text)
+        if other.split(".")[0] in LAYERS and LAYERS.index(other.split(".")[0]) > LAYERS.index(mine)
+    }
 
 
 def test_every_package_has_its_place():
     assert {name.split(".")[0] for name in MODULES} - {"__init__"} <= set(LAYERS)
-    crowded = {folder: n for folder in {p.parent for p in MODULES.values()} if (n := len(list(folder.glob("*.py")))) > 18}
+    crowded = {
+        folder: n
+        for folder in {p.parent for p in MODULES.values()}
+        if (n := len(list(folder.glob("*.py")))) > 18
+    }
     assert not crowded, crowded
 
 
@@ -61,17 +111,31 @@ def test_imports_only_run_down_the_list(name):
     assert not upward(name, MODULES[name].read_text()), "imports what stands above it"
 
 
-@pytest.mark.parametrize("layer", [layer for layer in LAYERS[:-1] if any(name.startswith(f"{layer}.") for name in MODULES)])
-@pytest.mark.parametrize("how", ["from ..api.public import load", "def f():\n    from ..api import public",
-                                 "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from ..api.public import Model",
-                                 "import delineate.api.public", "from delineate.api import public"])  # fmt: skip
+@pytest.mark.parametrize(
+    "layer",
+    [layer for layer in LAYERS[:-1] if any(name.startswith(f"{layer}.") for name in MODULES)],
+)
+@pytest.mark.parametrize(
+    "how",
+    [
+        "from ..api.public import load",
+        "def f():\n    from ..api import public",
+        "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from ..api.public import Model",
+        "import delineate.api.public",
+        "from delineate.api import public",
+    ],
+)
 def test_an_import_upwards_is_found_wherever_it_is_planted(layer, how):
     name = next(name for name in MODULES if name.startswith(f"{layer}.") and name.count(".") == 1)
     assert upward(name, f"{MODULES[name].read_text()}\n{how}\n") == {"api.public"}
 
 
 def test_no_module_reaches_itself():
-    graph = {name: set(imports(name, path.read_text())) - {name} for name, path in MODULES.items() if name != "__init__"}
+    graph = {
+        name: set(imports(name, path.read_text())) - {name}
+        for name, path in MODULES.items()
+        if name != "__init__"
+    }
     done: set[str] = set()
 
     def visit(name: str, way: tuple[str, ...]) -> None:
@@ -86,12 +150,19 @@ def test_no_module_reaches_itself():
 
 
 def test_only_the_training_command_imports_training():
-    users = {name for name, path in MODULES.items() if any(other.startswith("training.") for other in imports(name, path.read_text()))}
+    users = {
+        name
+        for name, path in MODULES.items()
+        if any(other.startswith("training.") for other in imports(name, path.read_text()))
+    }
     assert {name for name in users if not name.startswith("training.")} == {"commands.train.train"}
 
 
 def test_import_is_quick_and_loads_no_torch():
-    code = "import delineate, sys; delineate.Volume; delineate.Grid; assert 'torch' not in sys.modules and 'matplotlib' not in sys.modules"
+    code = (
+        "import delineate, sys; delineate.Volume; delineate.Grid; assert 'torch' not in "
+        "sys.modules and 'matplotlib' not in sys.modules"
+    )
     seconds = []
     for _ in range(3):
         began = time.perf_counter()
@@ -109,7 +180,13 @@ def test_plans_and_bundles_name_no_code():
 def test_no_pickle_is_loaded_anywhere():
     for path in SOURCE.rglob("*.py"):
         text = path.read_text()
-        if path.name == "nnunet.py":  # nnU-Net's checkpoints are pickles: of them, only data is read
+        if (
+            path.name == "nnunet.py"
+        ):  # nnU-Net's checkpoints are pickles: of them, only data is read
             assert text.count("torch.load(") == text.count("weights_only=True") == 1
             text = text.replace("torch.load(", "")
-        assert "import pickle" not in text and "torch.load(" not in text and "allow_pickle=True" not in text, path
+        assert (
+            "import pickle" not in text
+            and "torch.load(" not in text
+            and "allow_pickle=True" not in text
+        ), path

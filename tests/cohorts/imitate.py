@@ -47,16 +47,34 @@ def png(path: Path, array: np.ndarray) -> Path:
     return path
 
 
-def dicom_series(folder: Path, array: np.ndarray, *, modality="CT", patient="", name="i{n:04d}.dcm", origin=(0.0, 0.0, 0.0), gap=3.0) -> Path:
+def dicom_series(
+    folder: Path,
+    array: np.ndarray,
+    *,
+    modality="CT",
+    patient="",
+    name="i{n:04d}.dcm",
+    origin=(0.0, 0.0, 0.0),
+    gap=3.0,
+) -> Path:
     """(I, J, K) as a series whose slice k stands at z = k * gap."""
     folder.mkdir(parents=True, exist_ok=True)
     series, study = generate_uid(), generate_uid()
     sop = CTImageStorage if modality == "CT" else MRImageStorage
     for k in range(array.shape[2]):
         meta = FileMetaDataset()
-        meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID, meta.TransferSyntaxUID = sop, generate_uid(), ExplicitVRLittleEndian
+        meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID, meta.TransferSyntaxUID = (
+            sop,
+            generate_uid(),
+            ExplicitVRLittleEndian,
+        )
         ds = FileDataset(None, {}, file_meta=meta, preamble=b"\0" * 128)
-        ds.SOPClassUID, ds.SOPInstanceUID, ds.SeriesInstanceUID, ds.StudyInstanceUID = sop, meta.MediaStorageSOPInstanceUID, series, study
+        ds.SOPClassUID, ds.SOPInstanceUID, ds.SeriesInstanceUID, ds.StudyInstanceUID = (
+            sop,
+            meta.MediaStorageSOPInstanceUID,
+            series,
+            study,
+        )
         ds.Modality, ds.PatientID, ds.SeriesNumber, ds.InstanceNumber = modality, patient, 1, k + 1
         ds.ImageType = ["ORIGINAL", "PRIMARY", "AXIAL"]
         ds.Rows, ds.Columns = array.shape[1], array.shape[0]

@@ -15,7 +15,9 @@ def odd(root):
     for n in range(1, 4):
         nifti(root / "in" / f"pat{n}" / f"v{n}_a.nii.gz", noise(n))
         nifti(root / "in" / f"pat{n}" / f"v{n}_b.nii.gz", noise(n + 10))
-        nifti(root / "out" / f"of_pat{n}.nii.gz", box(1) + box(2, at=(8, 3, 1)) + box(3, at=(8, 6, 1)))
+        nifti(
+            root / "out" / f"of_pat{n}.nii.gz", box(1) + box(2, at=(8, 3, 1)) + box(3, at=(8, 6, 1))
+        )
 
 
 def described(tmp_path, text):
@@ -37,7 +39,12 @@ labels:
 def test_channels_label_patient_and_merging(tmp_path):
     odd(tmp_path / "data")
     manifest = find(tmp_path / "data", description=described(tmp_path, TEXT))
-    assert (manifest.layout, manifest.channels, manifest.patients, manifest.modality) == ("description", ("A", "B"), ["1", "2", "3"], "MR")
+    assert (manifest.layout, manifest.channels, manifest.patients, manifest.modality) == (
+        "description",
+        ("A", "B"),
+        ["1", "2", "3"],
+        "MR",
+    )
     image = read_image(manifest.cases[0], manifest)
     assert image.array.shape[0] == 2
     assert int(read_label(manifest.cases[0], manifest, image.grid).array.sum()) == 54
@@ -50,7 +57,11 @@ def test_missing_and_unpaired(tmp_path):
     nifti(tmp_path / "data/out/of_pat9.nii.gz", box())
     found = discover(tmp_path / "data", description=described(tmp_path, TEXT))
     told = {(f.case, f.kind, f.severity) for f in found.findings if f.severity != "note"}
-    assert told == {("pat1", "missing", "error"), ("pat2", "unpaired", "warning"), ("pat9", "unpaired", "error")}
+    assert told == {
+        ("pat1", "missing", "error"),
+        ("pat2", "unpaired", "warning"),
+        ("pat9", "unpaired", "error"),
+    }
     assert [c.id for c in found.manifest] == ["pat2", "pat3"]
 
 
@@ -58,12 +69,17 @@ def test_structures_in_files_of_their_own(tmp_path):
     for n in range(2):
         nifti(tmp_path / "data" / f"s{n}" / "scan.nii.gz", noise(n))
         nifti(tmp_path / "data" / f"s{n}" / "roi" / f"s{n}_liver.nii.gz", box(1))
-        nifti(tmp_path / "data" / f"s{n}" / "roi" / f"s{n}_left_kidney.nii.gz", box(1, at=(8, 3, 1)))
+        nifti(
+            tmp_path / "data" / f"s{n}" / "roi" / f"s{n}_left_kidney.nii.gz", box(1, at=(8, 3, 1))
+        )
     text = 'channels: {CT: "{id}/scan.nii.gz"}\nlabel: "{id}/roi/{id}_{structure}.nii.gz"\n'
     manifest = find(tmp_path / "data", description=described(tmp_path, text))
     assert manifest.labels.names == ["left_kidney", "liver"]
     assert sorted(set(read_label(manifest.cases[1], manifest).array.ravel())) == [0, 1, 2]
-    chosen = find(tmp_path / "data", description=described(tmp_path, text + "labels: {organ: [liver, left_kidney]}\n"))
+    chosen = find(
+        tmp_path / "data",
+        description=described(tmp_path, text + "labels: {organ: [liver, left_kidney]}\n"),
+    )
     assert int(read_label(chosen.cases[1], chosen).array.sum()) == 54
 
 
@@ -71,12 +87,21 @@ def test_splits_and_pictures_with_spacing(tmp_path):
     for split in ("train", "test"):
         for n in range(2):
             png(tmp_path / "data" / split / f"x{n}.png", noise(n, (8, 6), "uint8"))
-            png(tmp_path / "data" / f"{split}_masks" / f"x{n}.png", box(255, (8, 6, 1), (1, 1, 0))[..., 0])
+            png(
+                tmp_path / "data" / f"{split}_masks" / f"x{n}.png",
+                box(255, (8, 6, 1), (1, 1, 0))[..., 0],
+            )
     text = (
-        'channels: {photo: "{split}/{id}.png"}\nlabel: "{split}_masks/{id}.png"\nspacing_mm: [0.5, 0.25]\nlabels: {spot: 128-255}\npatient: "(.+)"\n'
+        'channels: {photo: "{split}/{id}.png"}\nlabel: "{split}_masks/{id}.png"\nspacing_mm: '
+        '[0.5, 0.25]\nlabels: {spot: 128-255}\npatient: "(.+)"\n'
     )
     manifest = find(tmp_path / "data", description=described(tmp_path, text))
-    assert sorted((c.id, c.split) for c in manifest) == [("test_x0", "test"), ("test_x1", "test"), ("train_x0", "train"), ("train_x1", "train")]
+    assert sorted((c.id, c.split) for c in manifest) == [
+        ("test_x0", "test"),
+        ("test_x1", "test"),
+        ("train_x0", "train"),
+        ("train_x1", "train"),
+    ]
     image = read_image(manifest.cases[0], manifest)
     assert image.grid.spacing_mm[:2] == (0.5, 0.25)
     assert int(read_label(manifest.cases[0], manifest, image.grid).array.sum()) == 9
@@ -92,16 +117,19 @@ def test_dicom_with_a_stack_of_masks(tmp_path):
     assert int(read_label(manifest.cases[0], manifest, image.grid).array.sum()) == 27
 
 
-@pytest.mark.parametrize(("text", "kind", "told"), [
-    ("channels: {A: 'x/{id}.png'}\nchanels: 1\n", InputError, "chanels.*keys are channels"),
-    ("label: x\n", InputError, "channels: field required"),
-    ("[1, 2\n", InputError, "is not YAML"),
-    ("channels: {A: 'x/*.nii.gz'}\n", LayoutError, "has no {id}"),
-    ("channels: {A: 'x/{id}.nii.gz'}\n", LayoutError, "nothing fits"),
-    ("channels: {A: '../{id}.nii.gz'}\n", LayoutError, "leaves the cohort"),
-    ("channels: {A: 'in/{id}/*.nii.gz'}\n", LayoutError, "case pat1: 2 files fit A"),
-    ("channels: {A: 'in/{id}/{what}.nii.gz'}\n", LayoutError, "unknown placeholder {what}"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("text", "kind", "told"),
+    [
+        ("channels: {A: 'x/{id}.png'}\nchanels: 1\n", InputError, "chanels.*keys are channels"),
+        ("label: x\n", InputError, "channels: field required"),
+        ("[1, 2\n", InputError, "is not YAML"),
+        ("channels: {A: 'x/*.nii.gz'}\n", LayoutError, "has no {id}"),
+        ("channels: {A: 'x/{id}.nii.gz'}\n", LayoutError, "nothing fits"),
+        ("channels: {A: '../{id}.nii.gz'}\n", LayoutError, "leaves the cohort"),
+        ("channels: {A: 'in/{id}/*.nii.gz'}\n", LayoutError, "case pat1: 2 files fit A"),
+        ("channels: {A: 'in/{id}/{what}.nii.gz'}\n", LayoutError, "unknown placeholder {what}"),
+    ],
+)
 def test_bad_descriptions_teach(tmp_path, text, kind, told):
     odd(tmp_path / "data")
     with pytest.raises(kind, match=told):

@@ -50,13 +50,23 @@ def test_constant_and_not_finite_images(tmp_path):
     bad[3, 4, 2], bad[5, 5, 5] = np.nan, np.inf
     nifti(tmp_path / "images/c01.nii.gz", bad)
     all_of, _ = examined(tmp_path)
-    assert [(f.case, f.severity, f.data["value"]) for f in told(all_of, "constant")] == [("c00", "error", 7.0)]
-    assert [(f.case, f.severity, f.data["voxels"]) for f in told(all_of, "not-finite")] == [("c01", "error", 2)]
+    assert [(f.case, f.severity, f.data["value"]) for f in told(all_of, "constant")] == [
+        ("c00", "error", 7.0)
+    ]
+    assert [(f.case, f.severity, f.data["voxels"]) for f in told(all_of, "not-finite")] == [
+        ("c01", "error", 2)
+    ]
     assert all_of[1].channels[0].high < 200
 
 
 @pytest.mark.parametrize(
-    ("shift", "severity", "mend"), [(0.05, "note", "copy affine"), (0.3, "error", "copy affine"), (1.2, "error", "resample"), (60.0, "error", None)]
+    ("shift", "severity", "mend"),
+    [
+        (0.05, "note", "copy affine"),
+        (0.3, "error", "copy affine"),
+        (1.2, "error", "resample"),
+        (60.0, "error", None),
+    ],
 )
 def test_place_of_the_label(tmp_path, shift, severity, mend):
     cohort(tmp_path)
@@ -76,7 +86,10 @@ def test_label_without_affine_and_label_of_another_shape(tmp_path):
     coarse = AFFINE @ np.diag([2, 2, 1, 1])
     nifti(tmp_path / "labels/c02.nii.gz", box(1, (6, 5, 6), (1, 1, 1), 2), coarse)
     all_of, _ = examined(tmp_path)
-    assert [(f.case, f.mend) for f in told(all_of, "geometry")] == [("c00", "copy affine"), ("c02", "resample")]
+    assert [(f.case, f.mend) for f in told(all_of, "geometry")] == [
+        ("c00", "copy affine"),
+        ("c02", "resample"),
+    ]
     assert "(6, 5, 6) against (12, 10, 6)" in told(all_of, "geometry")[1].message
 
 
@@ -98,7 +111,10 @@ def test_unreadable_files_become_findings(tmp_path):
     manifest = find(tmp_path)
     (tmp_path / "labels/c02.nii.gz").write_bytes(b"")
     all_of = [doctor.examine((c, manifest)) for c in manifest]
-    assert [(f.case, f.severity) for f in told(all_of, "unreadable")] == [("c01", "error"), ("c02", "error")]
+    assert [(f.case, f.severity) for f in told(all_of, "unreadable")] == [
+        ("c01", "error"),
+        ("c02", "error"),
+    ]
     assert "truncated" in told(all_of, "unreadable")[0].message
 
 
@@ -106,7 +122,9 @@ def test_unreadable_files_become_findings(tmp_path):
 
 
 def sided(left_x, right_x, lung=None):
-    """Structures at voxel i; with AFFINE x falls as i rises, so the patient's left (small x) has large i."""
+    """Structures at voxel i; with AFFINE x falls as i rises, so the patient's left (small x) has
+    large i.
+    """
     out = box(1, at=(left_x, 3, 1), size=2) + box(2, at=(right_x, 3, 1), size=2)
     return out if lung is None else out + box(3, at=(lung, 7, 1), size=2)
 
@@ -116,14 +134,24 @@ def test_sides_of_pairs(tmp_path):
     (tmp_path / "l.yaml").write_text(SIDED)
     all_of, _ = examined(tmp_path / "d", labels=tmp_path / "l.yaml")
     (finding,) = told(all_of, "side")
-    assert (finding.case, finding.severity, finding.data["names"]) == ("c02", "warning", ["left kidney", "right kidney"])
+    assert (finding.case, finding.severity, finding.data["names"]) == (
+        "c02",
+        "warning",
+        ["left kidney", "right kidney"],
+    )
     assert finding.data["mm"] == pytest.approx(7 * 0.8)
     assert [f for f in compare(all_of) if f.kind == "side"] == []
 
 
 def test_sides_hold_under_any_axis_order(tmp_path):
     turned = AFFINE[:, [2, 1, 0, 3]]  # i runs upwards, k along x
-    cohort(tmp_path / "d", 2, image=lambda n: smooth(n, shape=SHAPE[::-1]), label=lambda n: sided(9, 2).transpose(2, 1, 0), affine=lambda n: turned)
+    cohort(
+        tmp_path / "d",
+        2,
+        image=lambda n: smooth(n, shape=SHAPE[::-1]),
+        label=lambda n: sided(9, 2).transpose(2, 1, 0),
+        affine=lambda n: turned,
+    )
     (tmp_path / "l.yaml").write_text(SIDED)
     all_of, _ = examined(tmp_path / "d", labels=tmp_path / "l.yaml")
     assert told(all_of, "side") == []
@@ -131,7 +159,12 @@ def test_sides_hold_under_any_axis_order(tmp_path):
 
 def test_a_sided_structure_alone_is_judged_by_the_body(tmp_path):
     wide = (60, 10, 6)
-    cohort(tmp_path / "d", 2, image=lambda n: smooth(n, shape=wide), label=lambda n: box(3, wide, (5 if n else 50, 3, 1)))
+    cohort(
+        tmp_path / "d",
+        2,
+        image=lambda n: smooth(n, shape=wide),
+        label=lambda n: box(3, wide, (5 if n else 50, 3, 1)),
+    )
     (tmp_path / "l.yaml").write_text(SIDED)
     all_of, _ = examined(tmp_path / "d", labels=tmp_path / "l.yaml")
     assert [(f.case, f.data["names"]) for f in told(all_of, "side")] == [("c01", ["left lung"])]
@@ -146,7 +179,10 @@ def test_sides_exchanged_everywhere_point_at_the_names(tmp_path):
 
 
 def test_real_brains_have_their_sides_right_and_a_flipped_one_is_seen(real_data, tmp_path):
-    (tmp_path / "l.yaml").write_text("labels:\n  Left Hippocampus: 48\n  Right Hippocampus: 47\n  Left Putamen: 58\n  Right Putamen: 57\n")
+    (tmp_path / "l.yaml").write_text(
+        "labels:\n  Left Hippocampus: 48\n  Right Hippocampus: 47\n  Left Putamen: 58\n  Right "
+        "Putamen: 57\n"
+    )
     manifest = find(real_data / "malc", labels=tmp_path / "l.yaml")
     case = manifest.cases[0]
     assert told([doctor.examine((case, manifest))], "side") == []

@@ -39,7 +39,11 @@ def pairs(root, images="images", labels="labels", count=3, value=1):
 def test_names_of_parallel_folders(tmp_path, images, labels):
     pairs(tmp_path, images, labels)
     manifest = find(tmp_path)
-    assert (manifest.layout, len(manifest), manifest.labels.names) == ("parallel-folders", 3, ["foreground"])
+    assert (manifest.layout, len(manifest), manifest.labels.names) == (
+        "parallel-folders",
+        3,
+        ["foreground"],
+    )
     assert all(c.split is None and len(c.label) == 1 for c in manifest)
 
 
@@ -47,7 +51,12 @@ def test_train_and_test_folders(tmp_path):
     pairs(tmp_path, "TrainVolumes", "TrainSegmentation")
     pairs(tmp_path, "TestVolumes", "TestSegmentation", count=1)
     manifest = find(tmp_path, patient="^(.+)$")
-    assert sorted((c.id, c.split) for c in manifest) == [("P1_1", None), ("P2_1", None), ("test_P0_1", "test"), ("train_P0_1", None)]
+    assert sorted((c.id, c.split) for c in manifest) == [
+        ("P1_1", None),
+        ("P2_1", None),
+        ("test_P0_1", "test"),
+        ("train_P0_1", None),
+    ]
 
 
 def test_unpaired_files_on_both_sides(tmp_path):
@@ -79,7 +88,11 @@ def test_malc_real(real_data):
 
 def test_chaos_t1_png_real(real_data):
     manifest = find(real_data / "chaos_t1_png")
-    assert {s: sum(c.split == s for c in manifest) for s in ("train", "val", None)} == {"train": 500, "val": 31, None: 0}
+    assert {s: sum(c.split == s for c in manifest) for s in ("train", "val", None)} == {
+        "train": 500,
+        "val": 31,
+        None: 0,
+    }
     assert manifest.named("P13_T1_00028").patient == "P13"
     assert manifest.named("Aug_No_7").patient == "Aug_No_7"
     assert manifest.labels.names == ["foreground"]
@@ -127,8 +140,14 @@ def test_colour_pictures_are_channels_and_colour_labels_structures(tmp_path):
 def test_matching_names():
     assert match_names(["a", "b"], ["b", "a"]) == {"a": "a", "b": "b"}
     assert match_names(["a_0000", "b_0000"], ["a", "b"]) == {"a_0000": "a", "b_0000": "b"}
-    assert match_names(["liver_1", "liver_10"], ["liver_10_seg", "liver_1_seg"]) == {"liver_1": "liver_1_seg", "liver_10": "liver_10_seg"}
-    assert match_names(["scan007", "scan012"], ["truth_7", "truth_12"]) == {"scan007": "truth_7", "scan012": "truth_12"}
+    assert match_names(["liver_1", "liver_10"], ["liver_10_seg", "liver_1_seg"]) == {
+        "liver_1": "liver_1_seg",
+        "liver_10": "liver_10_seg",
+    }
+    assert match_names(["scan007", "scan012"], ["truth_7", "truth_12"]) == {
+        "scan007": "truth_7",
+        "scan012": "truth_12",
+    }
     assert match_names(["x", "y"], ["p", "q"]) == {}
     assert match_names(["1_2", "12"], ["1-2"]) == {"1_2": "1-2"}
 
@@ -210,14 +229,20 @@ def test_a_file_a_series_and_folders_of_series(tmp_path):
     dicom_series(series, noise(3), patient="X1", name="z{n}.dcm")
     manifest = find(series)
     assert len(manifest) == 2
-    assert {tuple(read_image(c, manifest).array.ravel()[:3]) for c in manifest} == {tuple(noise(1).ravel()[:3]), tuple(noise(3).ravel()[:3])}
+    assert {tuple(read_image(c, manifest).array.ravel()[:3]) for c in manifest} == {
+        tuple(noise(1).ravel()[:3]),
+        tuple(noise(3).ravel()[:3]),
+    }
 
 
 # ---- choosing structures ----
 
 
 def test_choosing_and_merging_on_malc(real_data, tmp_path):
-    (tmp_path / "l.yaml").write_text("labels:\n  hippocampus left: 48\n  right one: Right Hippocampus\n  white matter: [44, 45]\n")
+    (tmp_path / "l.yaml").write_text(
+        "labels:\n  hippocampus left: 48\n  right one: Right Hippocampus\n  white matter: [44, "
+        "45]\n"
+    )
     manifest = find(real_data / "malc", labels=tmp_path / "l.yaml")
     own = find(real_data / "malc")
     assert manifest.labels.names == ["hippocampus left", "right one", "white matter"]
@@ -253,7 +278,11 @@ def test_choice_of_ranges_and_rest(tmp_path):
         png(tmp_path / "labels" / f"{n}.png", truth)
     (tmp_path / "l.yaml").write_text("kidney: 110-135\nspleen: 250\n")
     manifest = find(tmp_path, labels=tmp_path / "l.yaml")
-    assert np.bincount(read_label(manifest.cases[0], manifest).array.ravel()).tolist() == [18, 18, 12]
+    assert np.bincount(read_label(manifest.cases[0], manifest).array.ravel()).tolist() == [
+        18,
+        18,
+        12,
+    ]
     (tmp_path / "l.yaml").write_text("labels: {kidney: 110-135}\nrest: refuse\n")
     manifest = find(tmp_path, labels=tmp_path / "l.yaml")
     with pytest.raises(LabelError, match=r"case 0: .*30, 250"):
@@ -264,9 +293,18 @@ def test_choice_of_ranges_and_rest(tmp_path):
 
 
 def test_patients():
-    assert [patient_from_id(n) for n in ("P13_T1_00028", "OAS1_0001_MR2", "sub-03_T1w", "brats_2013_pat0003_1",
-    "patient001_frame01", "Aug_No_3", "hippocampus_001",)] == [
-        "P13", "OAS1_0001", "sub-03", "brats_2013_pat0003", "patient001", "", ""]  # fmt: skip
+    assert [
+        patient_from_id(n)
+        for n in (
+            "P13_T1_00028",
+            "OAS1_0001_MR2",
+            "sub-03_T1w",
+            "brats_2013_pat0003_1",
+            "patient001_frame01",
+            "Aug_No_3",
+            "hippocampus_001",
+        )
+    ] == ["P13", "OAS1_0001", "sub-03", "brats_2013_pat0003", "patient001", "", ""]
 
 
 def test_patient_pattern(tmp_path):
@@ -340,7 +378,10 @@ def test_wrong_channel_count_and_wrong_place_name_the_case(tmp_path):
     manifest = find(tmp_path)
     with pytest.raises(InputError, match=r"case P1_1: .*found 2 channel\(s\), expected 1"):
         read_image(manifest.named("P1_1"), manifest)
-    for case, told in (("P2_1", r"case P2_1: .*7\.00 mm"), ("P0_1", r"case P0_1: .*\(9, 10, 6\) against \(12, 10, 6\)")):
+    for case, told in (
+        ("P2_1", r"case P2_1: .*7\.00 mm"),
+        ("P0_1", r"case P0_1: .*\(9, 10, 6\) against \(12, 10, 6\)"),
+    ):
         image = read_image(manifest.named(case), manifest)
         with pytest.raises(InputError, match=told):
             read_label(manifest.named(case), manifest, image.grid)

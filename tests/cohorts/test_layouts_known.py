@@ -20,7 +20,11 @@ def kinds(found, severity="error"):
 
 def counts(case, manifest):
     label = read_label(case, manifest, read_image(case, manifest).grid)
-    return {manifest.labels.names[manifest.labels.values.index(v)]: int((label.array == v).sum()) for v in np.unique(label.array) if v}
+    return {
+        manifest.labels.names[manifest.labels.values.index(v)]: int((label.array == v).sum())
+        for v in np.unique(label.array)
+        if v
+    }
 
 
 # ---- Decathlon ----
@@ -30,8 +34,15 @@ def decathlon(root, cases=("a_01", "a_02"), **more):
     for n, case in enumerate(cases):
         nifti(root / "imagesTr" / f"{case}.nii.gz", noise(n))
         nifti(root / "labelsTr" / f"{case}.nii.gz", box(1 + n % 2))
-    data = {"modality": {"0": "MRI"}, "labels": {"0": "background", "1": "Anterior", "2": "Posterior"},
-            "training": [{"image": f"./imagesTr/{c}.nii.gz", "label": f"./labelsTr/{c}.nii.gz"} for c in cases], "test": [], **more}  # fmt: skip
+    data = {
+        "modality": {"0": "MRI"},
+        "labels": {"0": "background", "1": "Anterior", "2": "Posterior"},
+        "training": [
+            {"image": f"./imagesTr/{c}.nii.gz", "label": f"./labelsTr/{c}.nii.gz"} for c in cases
+        ],
+        "test": [],
+        **more,
+    }
     (root / "dataset.json").write_text(json.dumps(data))
 
 
@@ -47,20 +58,30 @@ def test_decathlon_real(real_data):
 
 
 def test_decathlon_with_test_cases_and_missing_files(tmp_path):
-    decathlon(tmp_path, ("a_01", "a_02", "a_03"), test=["./imagesTs/a_09.nii.gz", "./imagesTs/gone.nii.gz"])
+    decathlon(
+        tmp_path,
+        ("a_01", "a_02", "a_03"),
+        test=["./imagesTs/a_09.nii.gz", "./imagesTs/gone.nii.gz"],
+    )
     nifti(tmp_path / "imagesTs" / "a_09.nii.gz", noise(9))
     (tmp_path / "imagesTr" / "a_01.nii.gz").unlink()
     (tmp_path / "labelsTr" / "a_02.nii.gz").unlink()
     (tmp_path / "imagesTr" / "._a_03.nii.gz").write_bytes(b"left by a file manager")
     found = discover(tmp_path)
-    assert [(c.id, len(c.label), c.split) for c in found.manifest] == [("a_02", 0, None), ("a_03", 1, None), ("a_09", 0, "test")]
+    assert [(c.id, len(c.label), c.split) for c in found.manifest] == [
+        ("a_02", 0, None),
+        ("a_03", 1, None),
+        ("a_09", 0, "test"),
+    ]
     assert kinds(found) == {("a_01", "missing"), ("a_02", "missing")}
 
 
 def test_decathlon_channels_in_one_file(tmp_path):
     decathlon(tmp_path, modality={"0": "FLAIR", "1": "T1w"})
     for n, case in enumerate(("a_01", "a_02")):
-        nifti(tmp_path / "imagesTr" / f"{case}.nii.gz", np.stack([noise(n), noise(n + 10)], axis=-1))
+        nifti(
+            tmp_path / "imagesTr" / f"{case}.nii.gz", np.stack([noise(n), noise(n + 10)], axis=-1)
+        )
     manifest = find(tmp_path)
     assert manifest.channels == ("FLAIR", "T1w")
     assert len(manifest.cases[0].images) == 1
@@ -79,12 +100,20 @@ def nnunet(root, ending=".nii.gz", labels=None, version=2):
     nifti(root / "imagesTs" / f"la_009_0000{ending}", noise(90))
     nifti(root / "imagesTs" / f"la_009_0001{ending}", noise(91))
     data = {
-        2: {"channel_names": {"0": "CT", "1": "PET"}, "labels": {"background": 0, "liver": 1, "tumour": 2}, "numTraining": 2, "file_ending": ending},
+        2: {
+            "channel_names": {"0": "CT", "1": "PET"},
+            "labels": {"background": 0, "liver": 1, "tumour": 2},
+            "numTraining": 2,
+            "file_ending": ending,
+        },
         1: {
             "modality": {"0": "CT", "1": "PET"},
             "labels": {"0": "background", "1": "liver", "2": "tumour"},
             "numTraining": 2,
-            "training": [{"image": f"./imagesTr/{c}.nii.gz", "label": f"./labelsTr/{c}.nii.gz"} for c in ("la_003", "la_007")],
+            "training": [
+                {"image": f"./imagesTr/{c}.nii.gz", "label": f"./labelsTr/{c}.nii.gz"}
+                for c in ("la_003", "la_007")
+            ],
         },
     }[version]
     (root / "dataset.json").write_text(json.dumps(data | ({"labels": labels} if labels else {})))
@@ -97,8 +126,14 @@ def test_nnunet_raw(tmp_path, ending, version):
     assert manifest.layout == "nnunet-raw"
     assert manifest.channels == ("CT", "PET")
     assert manifest.labels.names == ["liver", "tumour"]
-    assert [(c.id, c.split, len(c.label)) for c in manifest] == [("la_003", None, 1), ("la_007", None, 1), ("la_009", "test", 0)]
-    assert np.array_equal(read_image(manifest.cases[1], manifest).array, np.stack([noise(10), noise(11)]))
+    assert [(c.id, c.split, len(c.label)) for c in manifest] == [
+        ("la_003", None, 1),
+        ("la_007", None, 1),
+        ("la_009", "test", 0),
+    ]
+    assert np.array_equal(
+        read_image(manifest.cases[1], manifest).array, np.stack([noise(10), noise(11)])
+    )
     assert counts(manifest.cases[1], manifest) == {"tumour": 27}
 
 
@@ -118,7 +153,9 @@ def test_nnunet_regions_are_refused_unless_plain_values_are_chosen(tmp_path):
     with pytest.raises(LayoutError, match=r"regions that overlap"):
         find(tmp_path)
     (tmp_path / "l.yaml").write_text("core: 2\n")
-    assert counts(*(lambda m: (m.cases[1], m))(find(tmp_path, labels=tmp_path / "l.yaml"))) == {"core": 27}
+    assert counts(*(lambda m: (m.cases[1], m))(find(tmp_path, labels=tmp_path / "l.yaml"))) == {
+        "core": 27
+    }
 
 
 # ---- one folder a case ----
@@ -127,7 +164,11 @@ def test_nnunet_regions_are_refused_unless_plain_values_are_chosen(tmp_path):
 def test_brats_real(real_data):
     found = discover(real_data / "brats2013")
     manifest = found.manifest
-    assert (manifest.layout, manifest.channels, manifest.modality) == ("modality-files", ("Flair", "T1c"), "MR")
+    assert (manifest.layout, manifest.channels, manifest.modality) == (
+        "modality-files",
+        ("Flair", "T1c"),
+        "MR",
+    )
     assert manifest.patients == [f"brats_2013_pat000{n}" for n in (3, 4, 5, 6)]
     assert manifest.labels.values == [1, 2, 3, 4]
     assert any("brainmask" in f.message for f in found.findings)
@@ -158,13 +199,19 @@ def totalsegmentator(root):
         nifti(folder / "segmentations" / "liver.nii.gz", box(1))
         if n:
             nifti(folder / "segmentations" / "kidney_left.nii.gz", box(1, at=(8, 3, 1)))
-    (root / "meta.csv").write_text("image_id;age;split\ns0000;60;train\ns0001;61;val\ns0002;62;test\n")
+    (root / "meta.csv").write_text(
+        "image_id;age;split\ns0000;60;train\ns0001;61;val\ns0002;62;test\n"
+    )
 
 
 def test_totalsegmentator(tmp_path):
     totalsegmentator(tmp_path)
     manifest = find(tmp_path)
-    assert (manifest.layout, manifest.modality, manifest.labels.names) == ("totalsegmentator", "CT", ["kidney_left", "liver"])
+    assert (manifest.layout, manifest.modality, manifest.labels.names) == (
+        "totalsegmentator",
+        "CT",
+        ["kidney_left", "liver"],
+    )
     assert [c.split for c in manifest] == ["train", "val", "test"]
     assert counts(manifest.cases[0], manifest) == {"liver": 27}
     assert counts(manifest.cases[2], manifest) == {"kidney_left": 27, "liver": 27}
@@ -198,16 +245,22 @@ def test_chaos_ct_real(real_data):
     assert image.grid.spacing_mm[2] == pytest.approx(2.0)  # the gap, not SliceThickness 3.2
     assert label.grid == image.grid
     inside = image.array[0][label.array == 1]
-    assert 60 < np.median(inside) < 160  # enhanced liver in HU: fails when the slices stand in the wrong order
+    assert (
+        60 < np.median(inside) < 160
+    )  # enhanced liver in HU: fails when the slices stand in the wrong order
 
 
 def chaos_mr(root, patients=("1", "2")):
     truth = box(63) + box(126, at=(8, 3, 1)) + box(252, at=(8, 6, 1))
     for n, patient in enumerate(patients):
         for phase, seed in (("InPhase", 0), ("OutPhase", 1)):
-            dicom_series(root / patient / "T1DUAL" / "DICOM_anon" / phase, noise(2 * n + seed), modality="MR")
+            dicom_series(
+                root / patient / "T1DUAL" / "DICOM_anon" / phase, noise(2 * n + seed), modality="MR"
+            )
         slices(root / patient / "T1DUAL" / "Ground", truth)
-        dicom_series(root / patient / "T2SPIR" / "DICOM_anon", noise(50 + n, (9, 8, 4)), modality="MR")
+        dicom_series(
+            root / patient / "T2SPIR" / "DICOM_anon", noise(50 + n, (9, 8, 4)), modality="MR"
+        )
         slices(root / patient / "T2SPIR" / "Ground", box(189, (9, 8, 4)))
 
 
@@ -215,7 +268,11 @@ def test_chaos_mr(tmp_path):
     chaos_mr(tmp_path)
     found = discover(tmp_path)
     manifest = found.manifest
-    assert (manifest.layout, manifest.channels, manifest.modality) == ("chaos-mr", ("T1DUAL InPhase", "T1DUAL OutPhase"), "MR")
+    assert (manifest.layout, manifest.channels, manifest.modality) == (
+        "chaos-mr",
+        ("T1DUAL InPhase", "T1DUAL OutPhase"),
+        "MR",
+    )
     assert manifest.labels.names == ["liver", "right kidney", "left kidney", "spleen"]
     assert read_image(manifest.cases[0], manifest).array.shape == (2, *SHAPE)
     assert counts(manifest.cases[0], manifest) == {"liver": 27, "right kidney": 27, "spleen": 27}
@@ -241,7 +298,9 @@ def test_chaos_mr_without_out_of_phase(tmp_path):
 
 
 def test_chaos_tree_with_grey_ranges_and_slices_against_names(tmp_path):
-    """PATIENT/DICOM_anon + PATIENT/Ground with the grey values of CHAOS MR: file names run against z."""
+    """PATIENT/DICOM_anon + PATIENT/Ground with the grey values of CHAOS MR: file names run against
+    z.
+    """
     truth = np.zeros(SHAPE, np.uint8)
     truth[1:4, 1:4, 0:2], truth[6:8, 5:7, 4:6] = 63, 252
     for patient in ("P1", "P2"):
@@ -277,9 +336,17 @@ def test_ircad(tmp_path, nested):
         dicom_series(folder / "PATIENT_DICOM" / inner[0], noise(n), name="image_{n}")
         dicom_series(folder / "MASKS_DICOM" / inner[1] / "liver", box(255), name="image_{n}")
         if n == 2:
-            dicom_series(folder / "MASKS_DICOM" / inner[1] / "leftkidney", box(255, at=(8, 3, 1)), name="image_{n}")
+            dicom_series(
+                folder / "MASKS_DICOM" / inner[1] / "leftkidney",
+                box(255, at=(8, 3, 1)),
+                name="image_{n}",
+            )
     manifest = find(tmp_path)
-    assert (manifest.layout, manifest.modality, manifest.patients) == ("3d-ircadb", "CT", ["3Dircadb1.1", "3Dircadb1.2"])
+    assert (manifest.layout, manifest.modality, manifest.patients) == (
+        "3d-ircadb",
+        "CT",
+        ["3Dircadb1.1", "3Dircadb1.2"],
+    )
     assert manifest.labels.names == ["left kidney", "liver"]
     assert manifest.labels.named("left kidney").side == "left"
     assert counts(manifest.cases[1], manifest) == {"left kidney": 27, "liver": 27}
@@ -297,16 +364,29 @@ def test_oasis1(tmp_path, disc):
     truth = box(1) + box(2, at=(6, 3, 1)) + box(3, at=(6, 6, 1))
     for scan in ("OAS1_0001_MR1", "OAS1_0001_MR2", "OAS1_0002_MR1"):
         base = tmp_path / disc / scan
-        analyze_big_endian_4d(base / "PROCESSED/MPRAGE/T88_111" / f"{scan}_mpr_n4_anon_111_t88_masked_gfc.img", noise(1))
-        analyze_big_endian_4d(base / "PROCESSED/MPRAGE/T88_111" / f"{scan}_mpr_n4_anon_111_t88_gfc.img", noise(2))
-        analyze_big_endian_4d(base / "FSL_SEG" / f"{scan}_mpr_n4_anon_111_t88_masked_gfc_fseg.img", truth)
+        analyze_big_endian_4d(
+            base / "PROCESSED/MPRAGE/T88_111" / f"{scan}_mpr_n4_anon_111_t88_masked_gfc.img",
+            noise(1),
+        )
+        analyze_big_endian_4d(
+            base / "PROCESSED/MPRAGE/T88_111" / f"{scan}_mpr_n4_anon_111_t88_gfc.img", noise(2)
+        )
+        analyze_big_endian_4d(
+            base / "FSL_SEG" / f"{scan}_mpr_n4_anon_111_t88_masked_gfc_fseg.img", truth
+        )
     (tmp_path / disc / "OAS1_0003_MR1" / "PROCESSED").mkdir(parents=True)
     found = discover(tmp_path)
     manifest = found.manifest
-    assert (manifest.layout, manifest.patients, len(manifest)) == ("oasis-1", ["OAS1_0001", "OAS1_0002"], 3)
+    assert (manifest.layout, manifest.patients, len(manifest)) == (
+        "oasis-1",
+        ["OAS1_0001", "OAS1_0002"],
+        3,
+    )
     assert kinds(found) == {("OAS1_0003_MR1", "missing")}
     assert counts(manifest.cases[0], manifest) == {"CSF": 27, "grey matter": 27, "white matter": 27}
-    assert sorted(np.unique(read_image(manifest.cases[0], manifest).array)) == sorted(np.unique(noise(1)))
+    assert sorted(np.unique(read_image(manifest.cases[0], manifest).array)) == sorted(
+        np.unique(noise(1))
+    )
 
 
 def test_an_unknown_layout_name_lists_what_there_is(tmp_path):
@@ -319,4 +399,6 @@ def test_an_unknown_layout_name_lists_what_there_is(tmp_path):
 
 def test_every_layout_stands_in_the_documentation():
     text = (Path(__file__).parents[2] / "docs" / "layouts.md").read_text(encoding="utf-8")
-    assert [name for name in NAMES if f"`{name}`" not in text and f"--layout {name}`" not in text] == []
+    assert [
+        name for name in NAMES if f"`{name}`" not in text and f"--layout {name}`" not in text
+    ] == []

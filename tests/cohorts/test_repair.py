@@ -1,4 +1,6 @@
-"""Mending: nearest neighbour through affines, defaults, overlap, and copies that leave originals alone."""
+"""Mending: nearest neighbour through affines, defaults, overlap, and copies that leave originals
+alone.
+"""
 
 from __future__ import annotations
 
@@ -6,13 +8,22 @@ import numpy as np
 import pytest
 from imitate import AFFINE, SHAPE, box
 
-from delineate.cohorts.checks.repair import COPY_AFFINE, RESAMPLE, is_default, nearest, share_inside, way_to_mend
+from delineate.cohorts.checks.repair import (
+    COPY_AFFINE,
+    RESAMPLE,
+    is_default,
+    nearest,
+    share_inside,
+    way_to_mend,
+)
 from delineate.core.grid import Grid
 
 
 def test_nearest_gives_back_what_a_reordering_of_axes_moved(grid, asymmetric):
     other, axes = grid.reorient("LIP")
-    assert np.array_equal(nearest(np.ascontiguousarray(axes.apply(asymmetric)), other, grid), asymmetric)
+    assert np.array_equal(
+        nearest(np.ascontiguousarray(axes.apply(asymmetric)), other, grid), asymmetric
+    )
 
 
 def test_nearest_moves_by_whole_voxels_and_fills_outside_with_background(grid):
@@ -30,7 +41,10 @@ def test_nearest_from_coarse_to_fine_keeps_the_place():
     label = np.zeros(coarse.shape, np.uint8)
     label[2:4, 3:6, 2:5] = 1
     out = nearest(label, coarse, fine)
-    centre = lambda array, grid: grid.to_mm(np.argwhere(array)).mean(axis=0)  # noqa: E731
+
+    def centre(array, grid):
+        return grid.to_mm(np.argwhere(array)).mean(axis=0)
+
     assert np.abs(centre(out, fine) - centre(label, coarse)).max() < 0.7
     assert out.sum() * fine.voxel_ml == pytest.approx(label.sum() * coarse.voxel_ml, rel=0.25)
 
@@ -48,7 +62,9 @@ def test_ways():
     assert is_default(default)
     assert not is_default(image)
     assert way_to_mend(image, default, box(1))[0] == COPY_AFFINE
-    assert way_to_mend(default, image, box(1))[0] is None  # the image's own place is the one that is missing
+    assert (
+        way_to_mend(default, image, box(1))[0] is None
+    )  # the image's own place is the one that is missing
     bigger = Grid((12, 10, 9), image.crop((0, 0, -2), (12, 10, 7)).affine)
     assert way_to_mend(image, bigger, box(1, (12, 10, 9), (2, 2, 4)))[0] == RESAMPLE
     assert way_to_mend(image, bigger, box(1, (12, 10, 9), (2, 2, 0)))[0] is None

@@ -1,4 +1,6 @@
-"""Which scans a model is given: channels by what they are, and one unusable file that costs no other scan."""
+"""Which scans a model is given: channels by what they are, and one unusable file that costs no
+other scan.
+"""
 
 from __future__ import annotations
 
@@ -24,9 +26,12 @@ from delineate.formats import files
 LABELS = LabelSet.from_names({1: "x"})
 MODEL = ("flair", "t1", "t1ce", "t2")
 SCHEMES = {
-    "2013": ("Flair", "T1", "T1c", "T2"), "2021": ("flair", "t1", "t1ce", "t2"), "2023": ("t2f", "t1n", "t1c", "t2w"),
-    "Decathlon": ("FLAIR", "T1w", "t1gd", "T2w"), "BIDS": ("FLAIR", "T1w", "ce-gd_T1w", "T2w"),
-}  # fmt: skip
+    "2013": ("Flair", "T1", "T1c", "T2"),
+    "2021": ("flair", "t1", "t1ce", "t2"),
+    "2023": ("t2f", "t1n", "t1c", "t2w"),
+    "Decathlon": ("FLAIR", "T1w", "t1gd", "T2w"),
+    "BIDS": ("FLAIR", "T1w", "ce-gd_T1w", "T2w"),
+}
 
 
 def found(inputs, wanted=MODEL, **how):
@@ -50,25 +55,40 @@ def tree(root: Path, names, form: str, truth: bool = True) -> Path:
 # ---- channels ----
 
 
-@pytest.mark.parametrize("form", ["{case}/{case}_{channel}.nii.gz", "{case}/{case}-{channel}.nii.gz", "{case}_{channel}.nii.gz"])
+@pytest.mark.parametrize(
+    "form",
+    ["{case}/{case}_{channel}.nii.gz", "{case}/{case}-{channel}.nii.gz", "{case}_{channel}.nii.gz"],
+)
 @pytest.mark.parametrize("scheme", SCHEMES)
 def test_channels_come_in_the_models_order_under_every_scheme(tmp_path, scheme, form):
     given = SCHEMES[scheme]
     scans = found(tree(tmp_path / "in", given, form))
     assert len(scans.manifest) == 2 and not scans.failures
     for case, names in names_of(scans).items():
-        assert [any(name == f"{case}{sep}{channel}.nii.gz" for sep in "_-") for name, channel in zip(names, given, strict=True)] == [True] * 4
+        assert [
+            any(name == f"{case}{sep}{channel}.nii.gz" for sep in "_-")
+            for name, channel in zip(names, given, strict=True)
+        ] == [True] * 4
     back = found(tmp_path / "in", given)  # and the other way round
     assert names_of(back) == names_of(scans)
 
 
 def test_names_that_tell_nothing_are_refused_with_both_sides(tmp_path):
     with pytest.raises(InputError, match=r"adc, dwi, pd, swi.*flair, t1, t1ce, t2.*--channels"):
-        found(tree(tmp_path / "other", ("adc", "dwi", "pd", "swi"), "{case}/{case}_{channel}.nii.gz"))
-    numbers = tree(tmp_path / "numbers", ("0000", "0001", "0002", "0003"), "{case}_{channel}.nii.gz", truth=False)
+        found(
+            tree(tmp_path / "other", ("adc", "dwi", "pd", "swi"), "{case}/{case}_{channel}.nii.gz")
+        )
+    numbers = tree(
+        tmp_path / "numbers",
+        ("0000", "0001", "0002", "0003"),
+        "{case}_{channel}.nii.gz",
+        truth=False,
+    )
     with pytest.raises(InputError, match=r"channel 0, channel 1.*flair, t1, t1ce, t2.*--channels"):
         found(numbers)
-    assert names_of(found(numbers, numbered="files"))["Case000"] == [f"Case000_{n:04d}.nii.gz" for n in range(4)]
+    assert names_of(found(numbers, numbered="files"))["Case000"] == [
+        f"Case000_{n:04d}.nii.gz" for n in range(4)
+    ]
     with pytest.raises(InputError, match="--channels"):
         found(numbers, numbered="one file")
     whole = scan(tmp_path / "whole.nii.gz", np.zeros((6, 5, 4, 4), np.float32))
@@ -92,28 +112,64 @@ def test_channels_of_one_file_are_taken_by_their_names(tmp_path):
     for n in range(2):
         scan(root / "imagesTr" / f"p{n}.nii.gz", array)
         scan(root / "labelsTr" / f"p{n}.nii.gz", np.ones((6, 5, 4), np.uint8))
-    listed = [{"image": f"./imagesTr/p{n}.nii.gz", "label": f"./labelsTr/p{n}.nii.gz"} for n in range(2)]
-    data = {"modality": {str(k): v for k, v in enumerate(given)}, "labels": {"0": "background", "1": "x"}, "training": listed}
+    listed = [
+        {"image": f"./imagesTr/p{n}.nii.gz", "label": f"./labelsTr/p{n}.nii.gz"} for n in range(2)
+    ]
+    data = {
+        "modality": {str(k): v for k, v in enumerate(given)},
+        "labels": {"0": "background", "1": "x"},
+        "training": listed,
+    }
     (root / "dataset.json").write_text(json.dumps(data))
     case = found(root).manifest.cases[0]
     assert [float(files.read(image).array.max()) for image in case.images] == [1, 0, 3, 2]
 
 
 def test_a_user_states_the_channels(tmp_path):
-    odd = tree(tmp_path / "odd", ("aaa", "bbb", "ccc", "ddd"), "{case}/{case}_{channel}.nii.gz", truth=False)
+    odd = tree(
+        tmp_path / "odd",
+        ("aaa", "bbb", "ccc", "ddd"),
+        "{case}/{case}_{channel}.nii.gz",
+        truth=False,
+    )
     said = {"t2w": "aaa", "FLAIR": "bbb", "t1gd": "ccc", "T1": "ddd"}
     for name in ("Case000", "Case001"):
-        assert names_of(found(odd, stated=said))[name] == [f"{name}_{c}.nii.gz" for c in ("bbb", "ddd", "ccc", "aaa")]
-    numbers = tree(tmp_path / "numbers", ("0000", "0001", "0002", "0003"), "{case}_{channel}.nii.gz", truth=False)
+        assert names_of(found(odd, stated=said))[name] == [
+            f"{name}_{c}.nii.gz" for c in ("bbb", "ddd", "ccc", "aaa")
+        ]
+    numbers = tree(
+        tmp_path / "numbers",
+        ("0000", "0001", "0002", "0003"),
+        "{case}_{channel}.nii.gz",
+        truth=False,
+    )
     scans = found(numbers, stated={"t1": "0", "flair": "1", "t1ce": "3", "t2": "2"})
     assert names_of(scans)["Case000"] == [f"Case000_{n:04d}.nii.gz" for n in (1, 0, 3, 2)]
-    one = collect([], MODEL, LABELS, stated={"flair": str(odd / "Case000/Case000_aaa.nii.gz"), "t2": str(odd / "Case000/Case000_bbb.nii.gz")})
-    assert names_of(one) == {"Case000": ["Case000_aaa.nii.gz", "", "", "Case000_bbb.nii.gz"]} and one.manifest.cases[0].images[1] == ABSENT
-    for stated, why in (({"pet": "aaa"}, "names no channel"), ({"flair": "aaa", "t2f": "bbb"}, "twice"), ({}, "nothing to delineate")):
+    one = collect(
+        [],
+        MODEL,
+        LABELS,
+        stated={
+            "flair": str(odd / "Case000/Case000_aaa.nii.gz"),
+            "t2": str(odd / "Case000/Case000_bbb.nii.gz"),
+        },
+    )
+    assert (
+        names_of(one) == {"Case000": ["Case000_aaa.nii.gz", "", "", "Case000_bbb.nii.gz"]}
+        and one.manifest.cases[0].images[1] == ABSENT
+    )
+    for stated, why in (
+        ({"pet": "aaa"}, "names no channel"),
+        ({"flair": "aaa", "t2f": "bbb"}, "twice"),
+        ({}, "nothing to delineate"),
+    ):
         with pytest.raises(UsageError, match=why):
             collect([] if not stated else [odd], MODEL, LABELS, stated=stated)
     with pytest.raises(UsageError, match="neither a file nor a channel"):
-        found(tree(tmp_path / "named", MODEL, "{case}/{case}_{channel}.nii.gz"), stated={"flair": "zzz"})
+        found(
+            tree(tmp_path / "named", MODEL, "{case}/{case}_{channel}.nii.gz"),
+            stated={"flair": "zzz"},
+        )
     with pytest.raises(UsageError, match="give no other input"):
         found(odd, stated={"flair": str(odd / "Case000/Case000_aaa.nii.gz")})
     with pytest.raises(InputError, match="does not exist"):
@@ -126,11 +182,18 @@ def test_real_tumours_under_other_names(tmp_path, real_data):
     for name, called in (("t2f", "Flair_subtrMeanDivStd"), ("t1c", "T1c_subtrMeanDivStd")):
         for case in sorted(p for p in source.iterdir() if p.is_dir()):
             (tmp_path / "2023" / case.name).mkdir(parents=True, exist_ok=True)
-            (tmp_path / "2023" / case.name / f"{case.name}-{name}.nii.gz").symlink_to(case / f"{called}.nii.gz")
+            (tmp_path / "2023" / case.name / f"{case.name}-{name}.nii.gz").symlink_to(
+                case / f"{called}.nii.gz"
+            )
     for wanted in (("T1c", "Flair"), ("Flair", "T1c")):
         one, other = found(source, wanted), found(tmp_path / "2023", wanted)
-        assert [c.id for c in one.manifest] == [c.id for c in other.manifest] and len(one.manifest) == 4
-        paths = [[[Path(i.path).resolve() for i in c.images] for c in scans.manifest] for scans in (one, other)]
+        assert [c.id for c in one.manifest] == [c.id for c in other.manifest] and len(
+            one.manifest
+        ) == 4
+        paths = [
+            [[Path(i.path).resolve() for i in c.images] for c in scans.manifest]
+            for scans in (one, other)
+        ]
         assert paths[0] == paths[1]
 
 
@@ -138,7 +201,9 @@ def test_real_tumours_under_other_names(tmp_path, real_data):
 
 
 def spoil(folder: Path, name: str, ending: str) -> list[str]:
-    """Files that cannot be used, and others that may not be opened, called ``name`` ...; the names that must fail."""
+    """Files that cannot be used, and others that may not be opened, called ``name`` ...; the names
+    that must fail.
+    """
     (folder / f"{name}_empty{ending}").write_bytes(b"")
     (folder / f"{name}_text{ending}").write_text("no image at all " * 40)
     (folder / f"{name}_gone{ending}").symlink_to(folder / "nowhere")
@@ -150,12 +215,16 @@ def spoil(folder: Path, name: str, ending: str) -> list[str]:
 @pytest.mark.parametrize("name", ["aaa", "zzz"])
 @pytest.mark.parametrize("ending", [".nii.gz", ".nrrd", ".png"])
 def test_one_bad_file_costs_no_other(tmp_path, ending, name):
-    """First or last in order: discovery goes on, pipes and devices are skipped with a line, the others fail when they are read."""
+    """First or last in order: discovery goes on, pipes and devices are skipped with a line, the
+    others fail when they are read.
+    """
     folder = tmp_path / "in"
     folder.mkdir()
     for n in range(4):
         if ending == ".png":
-            Image.fromarray(np.random.default_rng(n).integers(0, 255, (9, 8, 3), np.uint8)).save(folder / f"good{n}.png")
+            Image.fromarray(np.random.default_rng(n).integers(0, 255, (9, 8, 3), np.uint8)).save(
+                folder / f"good{n}.png"
+            )
         else:
             files.write(files.read(scan(tmp_path / f"s{n}.nii.gz")), folder / f"good{n}{ending}")
     bad = spoil(folder, name, ending)
@@ -168,8 +237,12 @@ def test_one_bad_file_costs_no_other(tmp_path, ending, name):
                 assert files.read(case.images[0]).channels == len(wanted)
                 usable.append(case.id)
         assert usable == [f"good{n}" for n in range(4)]
-        assert {case.id for case in scans.manifest} - set(usable) | {Path(n).name.split(".")[0] for n in scans.failures} == set(bad)
-        assert len(scans.notes) == 2 and all("was skipped; only regular files are opened" in note for note in scans.notes)
+        assert {case.id for case in scans.manifest} - set(usable) | {
+            Path(n).name.split(".")[0] for n in scans.failures
+        } == set(bad)
+        assert len(scans.notes) == 2 and all(
+            "was skipped; only regular files are opened" in note for note in scans.notes
+        )
 
 
 def test_a_patient_whose_series_cannot_be_read_is_named(tmp_path, real_data):
@@ -199,7 +272,11 @@ def test_discovery_names_what_it_skips(tmp_path):
         scan(tmp_path / "labels" / f"c{n}.nii.gz", np.ones((20, 18, 16), np.uint8))
     os.mkfifo(tmp_path / "images" / "c3.nii.gz")
     notes = [f for f in discover(tmp_path).findings if f.kind == "skipped"]
-    assert len(notes) == 1 and "c3.nii.gz is a named pipe" in notes[0].message and len(discover(tmp_path).manifest) == 3
+    assert (
+        len(notes) == 1
+        and "c3.nii.gz is a named pipe" in notes[0].message
+        and len(discover(tmp_path).manifest) == 3
+    )
     with pytest.raises(InputError, match="named pipe"):
         discover(tmp_path / "images" / "c3.nii.gz")
 
@@ -207,9 +284,14 @@ def test_discovery_names_what_it_skips(tmp_path):
 # ---- grey values of CHAOS ----
 
 
-@pytest.mark.parametrize("values", [(128, 255), (64, 128, 192, 255), (63, 126, 189, 252), (85, 170, 255), (60, 120, 180, 250)])
+@pytest.mark.parametrize(
+    "values",
+    [(128, 255), (64, 128, 192, 255), (63, 126, 189, 252), (85, 170, 255), (60, 120, 180, 250)],
+)
 def test_grey_values_alone_are_no_organs(tmp_path, values):
-    """Ranges belong to a CHAOS tree: elsewhere each value is a structure of its own, without sides that flips could exchange."""
+    """Ranges belong to a CHAOS tree: elsewhere each value is a structure of its own, without sides
+    that flips could exchange.
+    """
     rng = np.random.default_rng(0)
     for n in range(4):
         image, label = np.zeros((32, 32), np.uint8), np.zeros((32, 32), np.uint8)
@@ -220,7 +302,9 @@ def test_grey_values_alone_are_no_organs(tmp_path, values):
             (tmp_path / place).mkdir(exist_ok=True)
             Image.fromarray(array).save(tmp_path / place / f"eye{n}.png")
     manifest = discover(tmp_path).manifest
-    assert manifest.labels.values == list(values) and manifest.labels.names == [f"label {v}" for v in values]
+    assert manifest.labels.values == list(values) and manifest.labels.names == [
+        f"label {v}" for v in values
+    ]
     assert not manifest.mapping.ranges and not manifest.labels.is_sided
 
 
@@ -233,4 +317,9 @@ def test_a_chaos_tree_keeps_its_ranges(tmp_path):
         for k in range(mask.shape[2]):
             imitate.png(base / "Ground" / f"{k:03d}.png", mask[:, :, k])
     manifest = discover(tmp_path).manifest
-    assert manifest.layout == "chaos" and manifest.labels.names == ["liver", "right kidney", "left kidney", "spleen"]
+    assert manifest.layout == "chaos" and manifest.labels.names == [
+        "liver",
+        "right kidney",
+        "left kidney",
+        "spleen",
+    ]

@@ -13,14 +13,29 @@ def test_every_measurement_gives_figures(tmp_path, monkeypatch):
     monkeypatch.setattr(benchmark, "RUNS", 1)
     monkeypatch.setattr(benchmark, "SHAPE", (32, 32, 20))
     monkeypatch.setattr(benchmark, "WINDOW", (16, 16, 16))
-    monkeypatch.setattr(benchmark, "_ct", lambda: benchmark.np.zeros((32, 32, 20), benchmark.np.int16))
+    monkeypatch.setattr(
+        benchmark, "_ct", lambda: benchmark.np.zeros((32, 32, 20), benchmark.np.int16)
+    )
     monkeypatch.setattr(benchmark, "measure_step", lambda net, patch, batch, device: 0.25)
     told: list[tuple[int, int, str]] = []
-    rows = benchmark.benchmark(tmp_path / "figures.json", device="cpu", progress=lambda *a: told.append(a))
-    assert [row.what.split()[0] for row in rows] == ["3-D", "training", "CT", "scores", "a", "writing", "reading"]
+    rows = benchmark.benchmark(
+        tmp_path / "figures.json", device="cpu", progress=lambda *a: told.append(a)
+    )
+    assert [row.what.split()[0] for row in rows] == [
+        "3-D",
+        "training",
+        "CT",
+        "scores",
+        "a",
+        "writing",
+        "reading",
+    ]
     assert all(row.seconds > 0 for row in rows) and told[-1][:2] == (6, 6)
     kept = json.loads((tmp_path / "figures.json").read_text())
     assert kept["machine"]["cores"] >= 1 and len(kept["rows"]) == 7
     for row, said in zip(rows, kept["rows"], strict=True):
         assert (row.ratio is None) == (row.other == "")
-        assert row.ratio is None or row.ratio == pytest.approx(row.other_s / row.seconds) == said["ratio"]
+        assert (
+            row.ratio is None
+            or row.ratio == pytest.approx(row.other_s / row.seconds) == said["ratio"]
+        )

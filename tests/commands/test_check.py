@@ -37,7 +37,11 @@ def shown(checked) -> str:
 
 
 def hashes(root) -> dict[str, str]:
-    return {str(p): hashlib.sha256(p.read_bytes()).hexdigest() for p in sorted(root.rglob("*")) if p.is_file()}
+    return {
+        str(p): hashlib.sha256(p.read_bytes()).hexdigest()
+        for p in sorted(root.rglob("*"))
+        if p.is_file()
+    }
 
 
 def test_files_table_and_usable_cases(tmp_path):
@@ -77,7 +81,9 @@ def test_processes_give_the_same_as_one(tmp_path):
 
 
 def broken(root):
-    """c0 is right; c1 has a default affine, c2 a coarse label, c3 rounding, c4 is elsewhere, c5 truncated."""
+    """c0 is right; c1 has a default affine, c2 a coarse label, c3 rounding, c4 is elsewhere, c5
+    truncated.
+    """
     cohort(root, 6)
     nifti(root / "labels/c1.nii.gz", box(2), np.diag([0.8, 1.1, 2.5, 1]))
     coarse = AFFINE @ np.diag([2, 2, 1, 1])
@@ -100,8 +106,14 @@ def test_fix_writes_mended_copies_and_leaves_originals(tmp_path):
     assert hashes(tmp_path / "d") == before
     assert checked.mended == 3
     assert [c.id for c in checked.usable] == ["c0", "c1", "c2", "c3"]
-    log = {e["case"]: e for e in json.loads((tmp_path / "fixed/changes.json").read_text())["changes"]}
-    assert {case: e["ways"] for case, e in log.items()} == {"c1": ["copy affine"], "c2": ["resample"], "c3": ["copy affine"]}
+    log = {
+        e["case"]: e for e in json.loads((tmp_path / "fixed/changes.json").read_text())["changes"]
+    }
+    assert {case: e["ways"] for case, e in log.items()} == {
+        "c1": ["copy affine"],
+        "c2": ["resample"],
+        "c3": ["copy affine"],
+    }
     assert log["c2"]["voxels_before"] == {"1": 8}
     assert log["c2"]["voxels_after"] == {"1": 32}
     mended = find(tmp_path / "fixed")

@@ -39,7 +39,9 @@ def test_every_series_of_a_study_gets_a_file(tmp_path, real_data):
 def test_refused_series_do_not_stop_the_others(tmp_path, real_data):
     result = convert(real_data / "dicom_seg", tmp_path / "out")
     assert len(result.written) == 3
-    assert [reason.split(" objects")[0] for _, reason in result.refused] == ["multi-frame (enhanced)"] * 2
+    assert [reason.split(" objects")[0] for _, reason in result.refused] == [
+        "multi-frame (enhanced)"
+    ] * 2
     with pytest.raises(FormatError, match=r"none of 1 series can be converted.*mosaics"):
         convert(real_data / "dicom/vendors/siemens/fmri", tmp_path / "none")
     assert not (tmp_path / "none").exists()
@@ -72,7 +74,10 @@ def test_slices_need_a_spacing_and_get_the_stated_one(tmp_path, real_data):
     assert files.read_grid(tmp_path / "em.nii.gz").spacing_mm == pytest.approx((0.004, 0.004, 0.05))
     result = convert(tmp_path / "em.nii.gz", tmp_path / "slices")
     assert len(result.written) == 30
-    np.testing.assert_array_equal(files.read(tmp_path / "slices", spacing_mm=(1, 1, 1)).array, files.read(tmp_path / "em.nii.gz").array)
+    np.testing.assert_array_equal(
+        files.read(tmp_path / "slices", spacing_mm=(1, 1, 1)).array,
+        files.read(tmp_path / "em.nii.gz").array,
+    )
 
 
 def test_what_exists_is_kept_when_told_so(tmp_path, grid, asymmetric):
@@ -99,9 +104,13 @@ def test_info_tells_of_files_and_series(real_data):
 # ---- cutting and putting together ----
 
 
-def cut(tmp_path: Path, grid: Grid, array: np.ndarray, slices: int, ending: str = ".nii.gz") -> list[Path]:
+def cut(
+    tmp_path: Path, grid: Grid, array: np.ndarray, slices: int, ending: str = ".nii.gz"
+) -> list[Path]:
     files.write(Volume(array, grid), tmp_path / f"whole{ending}")
-    return list(convert(tmp_path / f"whole{ending}", tmp_path / "parts", split_slices=slices).written)
+    return list(
+        convert(tmp_path / f"whole{ending}", tmp_path / "parts", split_slices=slices).written
+    )
 
 
 def test_a_ct_is_cut_into_64_and_14_slices_and_put_together_again(tmp_path, real_data):
@@ -111,7 +120,9 @@ def test_a_ct_is_cut_into_64_and_14_slices_and_put_together_again(tmp_path, real
     first, second = (files.read(p) for p in result.written)
     assert (first.grid.shape[2], second.grid.shape[2]) == (64, 14)
     np.testing.assert_array_equal(second.array, source.array[..., 64:])
-    np.testing.assert_allclose(second.grid.to_mm((0, 0, 0)), source.grid.to_mm((0, 0, 64)), atol=1e-3)
+    np.testing.assert_allclose(
+        second.grid.to_mm((0, 0, 0)), source.grid.to_mm((0, 0, 64)), atol=1e-3
+    )
     merge([tmp_path / "parts"], tmp_path / "whole.nii.gz")
     back = files.read(tmp_path / "whole.nii.gz")
     np.testing.assert_array_equal(back.array, source.array)
@@ -135,7 +146,9 @@ def test_a_real_mask_survives_cutting_and_merging(tmp_path, real_data):
 def test_any_grid_is_put_together_as_it_was(tmp_path, grid, asymmetric, slices, ending):
     written = cut(tmp_path, grid, asymmetric, slices, ending)
     assert len(written) == -(-grid.shape[2] // slices)
-    renamed = [p.rename(tmp_path / "parts" / f"{'zyxwvuts'[n]}{n}.nii.gz") for n, p in enumerate(written)]  # geometry decides, not names
+    renamed = [
+        p.rename(tmp_path / "parts" / f"{'zyxwvuts'[n]}{n}.nii.gz") for n, p in enumerate(written)
+    ]  # geometry decides, not names
     merge([tmp_path / "parts"], tmp_path / "again.mha")
     back = files.read(tmp_path / "again.mha")
     np.testing.assert_array_equal(back.array, asymmetric)
@@ -162,9 +175,12 @@ def test_channels_stay_together(tmp_path, grid, asymmetric):
 
 def test_names_of_parts_follow_the_output(tmp_path, grid, asymmetric):
     files.write(Volume(asymmetric, grid), tmp_path / "a.nii")
-    assert [p.name for p in convert(tmp_path / "a.nii", tmp_path / "o/knee.nrrd", split_slices=3).written] == ["knee_00.nrrd", "knee_01.nrrd"][
-        : -(-grid.shape[2] // 3)
-    ] + ["knee_02.nrrd"] * (grid.shape[2] > 6)
+    assert [
+        p.name
+        for p in convert(tmp_path / "a.nii", tmp_path / "o/knee.nrrd", split_slices=3).written
+    ] == ["knee_00.nrrd", "knee_01.nrrd"][: -(-grid.shape[2] // 3)] + ["knee_02.nrrd"] * (
+        grid.shape[2] > 6
+    )
     assert files.detect(tmp_path / "o/knee_00.nrrd") == "NRRD"
     with pytest.raises(OutputError, match=r"knee_0\d.nrrd of another cutting"):
         convert(tmp_path / "a.nii", tmp_path / "o/knee.nrrd", split_slices=100)
@@ -184,24 +200,38 @@ def test_every_series_of_a_study_is_cut(tmp_path, real_data):
 def test_a_missing_part_is_a_gap_in_mm(tmp_path, grid, asymmetric):
     parts = cut(tmp_path, grid, asymmetric, 1)
     parts[2].unlink()
-    with pytest.raises(GeometryError, match=rf"gap of {grid.spacing_mm[2]:.3g} mm \(1 slices\) between .*whole_01.nii.gz and .*whole_03.nii.gz"):
+    with pytest.raises(
+        GeometryError,
+        match=rf"gap of {grid.spacing_mm[2]:.3g} mm \(1 slices\) between .*whole_01.nii.gz and "
+        r".*whole_03.nii.gz",
+    ):
         merge([tmp_path / "parts"], tmp_path / "again.nii.gz")
     assert not (tmp_path / "again.nii.gz").exists()
 
 
 def test_a_part_missing_at_an_end_leaves_no_gap_but_a_note(tmp_path, grid, asymmetric):
     parts = cut(tmp_path, grid, asymmetric, 1)
-    assert "begin at number 2; a part that is missing" in merge(parts[2:], tmp_path / "again.nii.gz").notes[0]
+    assert (
+        "begin at number 2; a part that is missing"
+        in merge(parts[2:], tmp_path / "again.nii.gz").notes[0]
+    )
     assert "only volume" in merge(parts[:1], tmp_path / "again.nii.gz").notes[0]
     assert merge(parts, tmp_path / "again.nii.gz").notes == ()
 
 
 def test_an_overlap_and_a_part_given_twice_are_refused(tmp_path, grid, asymmetric):
     parts = cut(tmp_path, grid, asymmetric, 2)
-    with pytest.raises(GeometryError, match=rf"overlap by {2 * grid.spacing_mm[2]:.3g} mm \(2 slices\)"):
+    with pytest.raises(
+        GeometryError, match=rf"overlap by {2 * grid.spacing_mm[2]:.3g} mm \(2 slices\)"
+    ):
         merge([parts[0], *parts], tmp_path / "again.nii.gz")
-    files.write(Volume(asymmetric[..., 1:3], grid.crop((0, 0, 1), (*grid.shape[:2], 3))), tmp_path / "between.nii.gz")
-    with pytest.raises(GeometryError, match=rf"overlap by {grid.spacing_mm[2]:.3g} mm \(1 slices\)"):
+    files.write(
+        Volume(asymmetric[..., 1:3], grid.crop((0, 0, 1), (*grid.shape[:2], 3))),
+        tmp_path / "between.nii.gz",
+    )
+    with pytest.raises(
+        GeometryError, match=rf"overlap by {grid.spacing_mm[2]:.3g} mm \(1 slices\)"
+    ):
         merge([parts[0], tmp_path / "between.nii.gz"], tmp_path / "again.nii.gz")
 
 
@@ -221,10 +251,17 @@ def altered(grid: Grid, **change) -> Grid:
 
 @pytest.mark.parametrize(
     ("change", "told"),
-    [({"scale": 1.02}, "differ in spacing"), ({"aside_mm": 0.4}, "0.4 mm apart across"), ({"tilt_deg": 0.5}, r"axes are 0\.5\d* degrees apart")],
+    [
+        ({"scale": 1.02}, "differ in spacing"),
+        ({"aside_mm": 0.4}, "0.4 mm apart across"),
+        ({"tilt_deg": 0.5}, r"axes are 0\.5\d* degrees apart"),
+    ],
 )
 def test_what_does_not_fit_is_refused_and_named(tmp_path, grid, asymmetric, change, told):
-    files.write(Volume(asymmetric[..., :2], grid.crop((0, 0, 0), (*grid.shape[:2], 2))), tmp_path / "a.nii.gz")
+    files.write(
+        Volume(asymmetric[..., :2], grid.crop((0, 0, 0), (*grid.shape[:2], 2))),
+        tmp_path / "a.nii.gz",
+    )
     files.write(Volume(asymmetric[..., 2:], altered(grid, **change)), tmp_path / "b.nii.gz")
     with pytest.raises(GeometryError, match=told) as error:
         merge([tmp_path / "a.nii.gz", tmp_path / "b.nii.gz"], tmp_path / "again.nii.gz")
@@ -235,7 +272,14 @@ def test_parts_of_another_size_orientation_or_place_are_refused(tmp_path, grid, 
     whole = Volume(asymmetric, grid)
     a, b = split(whole, 2)[:2]
     with pytest.raises(GeometryError, match="differ in size across"):
-        merged([a, Volume(b.array[:-1], b.grid.crop((0, 0, 0), (b.grid.shape[0] - 1, *b.grid.shape[1:])))])
+        merged(
+            [
+                a,
+                Volume(
+                    b.array[:-1], b.grid.crop((0, 0, 0), (b.grid.shape[0] - 1, *b.grid.shape[1:]))
+                ),
+            ]
+        )
     flipped = {"R": "L", "L": "R", "A": "P", "P": "A", "S": "I", "I": "S"}
     with pytest.raises(GeometryError, match="differ in orientation"):
         merged([a, b.reorient(flipped[grid.codes[0]] + grid.codes[1:])])
@@ -263,7 +307,9 @@ def test_only_volumes_are_merged_into_one_file(tmp_path, real_data, grid, asymme
 
 
 def oasis_analyze(path: Path, array: np.ndarray, spacing_mm: tuple[float, float, float]) -> Path:
-    """Big-endian int16 with a fourth axis of one voxel, no origin, and the calibration fields that the study's files carry."""
+    """Big-endian int16 with a fourth axis of one voxel, no origin, and the calibration fields that
+    the study's files carry.
+    """
     header = bytearray(348)
     struct.pack_into(">i", header, 0, 348)
     header[38:39] = b"r"
@@ -278,11 +324,15 @@ def oasis_analyze(path: Path, array: np.ndarray, spacing_mm: tuple[float, float,
 
 
 def test_oasis_t88_becomes_nifti_the_right_way_round(tmp_path):
-    """T88_111 files are stored towards left, front, head: what Analyze readers assume, so left stays left."""
+    """T88_111 files are stored towards left, front, head: what Analyze readers assume, so left
+    stays left.
+    """
     array = np.zeros((11, 13, 9), np.int16)
     array[9, 4, 2], array[1, 11, 7] = 1000, 2000  # far along i is the patient's left
     oasis_analyze(tmp_path / "OAS1_0001_MR1_mpr_n4_anon_111_t88_masked_gfc.img", array, (1, 1, 1))
-    result = convert(tmp_path / "OAS1_0001_MR1_mpr_n4_anon_111_t88_masked_gfc.img", tmp_path / "t88.nii.gz")
+    result = convert(
+        tmp_path / "OAS1_0001_MR1_mpr_n4_anon_111_t88_masked_gfc.img", tmp_path / "t88.nii.gz"
+    )
     image = nib.load(tmp_path / "t88.nii.gz")
     assert image.shape == (11, 13, 9) and image.header.endianness == "<"
     assert nib.aff2axcodes(image.affine) == ("L", "A", "S")
@@ -297,7 +347,9 @@ def test_oasis_t88_becomes_nifti_the_right_way_round(tmp_path):
 
 @pytest.mark.parametrize("suffix", [".img", ".hdr"])
 def test_oasis_raw_scans_are_turned_by_saying_where_their_axes_point(tmp_path, suffix):
-    """RAW and SUBJ_111 files are stored sagittally, towards front, head, left (Marcus et al. 2007; a capsule marks the left side)."""
+    """RAW and SUBJ_111 files are stored sagittally, towards front, head, left (Marcus et al. 2007;
+    a capsule marks the left side).
+    """
     array = (np.arange(8 * 7 * 5).reshape(8, 7, 5) - 100).astype(np.int16)
     oasis_analyze(tmp_path / "OAS1_0001_MR1_mpr-1_anon.img", array, (1.0, 1.0, 1.25))
     source = tmp_path / f"OAS1_0001_MR1_mpr-1_anon{suffix}"

@@ -41,12 +41,25 @@ CHANNELS = ("Flair", "T1c")
 def model(path: Path, channels=CHANNELS, dropout=0.4, drop_channel_p=0.3, names=None) -> Path:
     """An untrained model: what is tested here does not depend on being right."""
     network = small_network(
-        3, channels=len(channels), classes=3, dropout=dropout, norm="batch", widths=(6, 8), strides=((2, 2, 2),), kernels=((3, 3, 3),) * 2
+        3,
+        channels=len(channels),
+        classes=3,
+        dropout=dropout,
+        norm="batch",
+        widths=(6, 8),
+        strides=((2, 2, 2),),
+        kernels=((3, 3, 3),) * 2,
     )
     plan = small_plan(
-        3, names, channels=tuple(Channel(name=c, normalise=Normalisation(inside="nonzero")) for c in channels), spacing_mm=(1.2, 1.5, 2.0),
-        network=network, augmentation=Augmentation(drop_channel_p=drop_channel_p),
-    )  # fmt: skip
+        3,
+        names,
+        channels=tuple(
+            Channel(name=c, normalise=Normalisation(inside="nonzero")) for c in channels
+        ),
+        spacing_mm=(1.2, 1.5, 2.0),
+        network=network,
+        augmentation=Augmentation(drop_channel_p=drop_channel_p),
+    )
     Bundle(plan, (Member("fold_0", weights_of(build(network, 3)), 0),)).save(path)
     return path
 
@@ -66,12 +79,23 @@ def one_channel(tmp_path_factory) -> Path:
 def test_samples_are_measured_as_by_hand(one_channel, tmp_path):
     told: list[tuple[float, str]] = []
     predict(
-        one_channel / "m.model", [one_channel / "scans"], tmp_path / "o", device="cpu", samples=4, progress=lambda n, _, note: told.append((n, note))
+        one_channel / "m.model",
+        [one_channel / "scans"],
+        tmp_path / "o",
+        device="cpu",
+        samples=4,
+        progress=lambda n, _, note: told.append((n, note)),
     )
     record = json.loads((tmp_path / "o/predictions.json").read_text())
     assert (record["samples"], record["seed"]) == (4, 0)
-    assert (1.4, "b, sample 2 of 4") in [(round(n, 3), note) for n, note in told] and [n for n, _ in told] == sorted(n for n, _ in told)
-    plain = predict(one_channel / "m.model", [one_channel / "scans"], tmp_path / "plain", device="cpu").outcomes[0].value
+    assert (1.4, "b, sample 2 of 4") in [(round(n, 3), note) for n, note in told] and [
+        n for n, _ in told
+    ] == sorted(n for n, _ in told)
+    plain = (
+        predict(one_channel / "m.model", [one_channel / "scans"], tmp_path / "plain", device="cpu")
+        .outcomes[0]
+        .value
+    )
     assert plain is not None and "uncertainty" not in plain
     bundle = Bundle.load(one_channel / "m.model")
     from delineate.inference import predictor
@@ -80,40 +104,74 @@ def test_samples_are_measured_as_by_hand(one_channel, tmp_path):
     engine = Engine.from_bundle(bundle, torch.device("cpu"))
     image = dl.read(one_channel / "scans/a.nii.gz")
     drawn = predictor.predict(image, engine, samples=predictor.Samples(4, "0 a"))
-    assert np.array_equal(drawn.labels.array, dl.read(tmp_path / "plain/a.nii.gz").array)  # asking changes nothing
+    assert np.array_equal(
+        drawn.labels.array, dl.read(tmp_path / "plain/a.nii.gz").array
+    )  # asking changes nothing
     assert np.array_equal(drawn.labels.array, dl.read(tmp_path / "o/a.nii.gz").array)
     assert len({s.tobytes() for s in drawn.samples}) == 4
     for label in bundle.labels:
         masks = np.stack([s == label.value for s in drawn.samples])
         ml = masks.sum((1, 2, 3)) * image.grid.voxel_ml
         row = record["cases"]["a"]["uncertainty"][label.name]
-        assert row["samples_ml"] == pytest.approx(ml.tolist()) and row["cv"] == pytest.approx(ml.std(ddof=1) / ml.mean())
-        assert row["iou"] == pytest.approx(masks.all(0).sum() / masks.any(0).sum()) and 0 < row["iou"] < 1
+        assert row["samples_ml"] == pytest.approx(ml.tolist()) and row["cv"] == pytest.approx(
+            ml.std(ddof=1) / ml.mean()
+        )
+        assert (
+            row["iou"] == pytest.approx(masks.all(0).sum() / masks.any(0).sum())
+            and 0 < row["iou"] < 1
+        )
     rows = list(csv.DictReader((tmp_path / "o/uncertainty.csv").open()))
-    assert [(r["case"], r["structure"]) for r in rows] == [(c, n) for c in "ab" for n in bundle.labels.names]
-    assert float(rows[0]["iou"]) == pytest.approx(record["cases"]["a"]["uncertainty"]["left part"]["iou"])
+    assert [(r["case"], r["structure"]) for r in rows] == [
+        (c, n) for c in "ab" for n in bundle.labels.names
+    ]
+    assert float(rows[0]["iou"]) == pytest.approx(
+        record["cases"]["a"]["uncertainty"]["left part"]["iou"]
+    )
     assert float(rows[0]["volume_ml"]) == record["cases"]["a"]["volumes_ml"]["left part"]
 
 
 def test_a_montage_is_drawn_of_each_case_on_request(one_channel, tmp_path):
     for style in ("outlined", "filled"):
-        predict(one_channel / "m.model", [one_channel / "scans"], tmp_path / style, device="cpu", montage=style)
+        predict(
+            one_channel / "m.model",
+            [one_channel / "scans"],
+            tmp_path / style,
+            device="cpu",
+            montage=style,
+        )
         cases = json.loads((tmp_path / style / "predictions.json").read_text())["cases"]
-        assert [entry["montage"] for entry in cases.values()] == ["montages/a.png", "montages/b.png"]
-    both = [np.asarray(Image.open(tmp_path / style / "montages" / "a.png").convert("RGB")).astype(int) for style in ("outlined", "filled")]
+        assert [entry["montage"] for entry in cases.values()] == [
+            "montages/a.png",
+            "montages/b.png",
+        ]
+    both = [
+        np.asarray(Image.open(tmp_path / style / "montages" / "a.png").convert("RGB")).astype(int)
+        for style in ("outlined", "filled")
+    ]
     assert both[0].shape == both[1].shape
     assert (np.abs(both[0] - both[1]).sum(axis=-1) > 30).sum() > 500
     with pytest.raises(UsageError, match="outlined, filled, not 'dotted'"):
-        predict(one_channel / "m.model", [one_channel / "scans"], tmp_path / "no", device="cpu", montage="dotted")
+        predict(
+            one_channel / "m.model",
+            [one_channel / "scans"],
+            tmp_path / "no",
+            device="cpu",
+            montage="dotted",
+        )
 
 
 def test_probabilities_stand_beside_the_labels_and_agree_with_them(one_channel, tmp_path):
     out = tmp_path / "o"
-    done = predict(one_channel / "m.model", [one_channel / "scans"], out, device="cpu", probabilities=True)
+    done = predict(
+        one_channel / "m.model", [one_channel / "scans"], out, device="cpu", probabilities=True
+    )
     assert not [o.error for o in done.failures]
     labels, found = dl.read(out / "a.nii.gz"), dl.read(out / "probabilities" / "a.nii.gz")
     bundle = Bundle.load(one_channel / "m.model")
-    assert found.grid == labels.grid and found.array.shape == (len(bundle.labels) + 1, *labels.grid.shape)
+    assert found.grid == labels.grid and found.array.shape == (
+        len(bundle.labels) + 1,
+        *labels.grid.shape,
+    )
     assert found.array.sum(axis=0) == pytest.approx(1.0, abs=1e-4) and found.array.min() >= 0
     values = np.array([0, *bundle.labels.values])
     top = np.sort(found.array, axis=0)
@@ -121,25 +179,51 @@ def test_probabilities_stand_beside_the_labels_and_agree_with_them(one_channel, 
     assert clear.mean() > 0.9
     assert np.array_equal(values[found.array.argmax(axis=0)][clear], labels.array[clear])
     assert np.array_equal(
-        dl.read(out / "b.nii.gz").array, dl.load(one_channel / "m.model").predict(dl.read(one_channel / "scans/b.nii.gz")).labels.array
+        dl.read(out / "b.nii.gz").array,
+        dl.load(one_channel / "m.model")
+        .predict(dl.read(one_channel / "scans/b.nii.gz"))
+        .labels.array,
     )
-    given = dl.load(one_channel / "m.model").predict(dl.read(one_channel / "scans/a.nii.gz"), probabilities=True).probabilities
+    given = (
+        dl.load(one_channel / "m.model")
+        .predict(dl.read(one_channel / "scans/a.nii.gz"), probabilities=True)
+        .probabilities
+    )
     assert np.abs(given / 65535 - found.array).max() < 1e-6
-    assert json.loads((out / "predictions.json").read_text())["cases"]["a"]["probabilities"] == "probabilities/a.nii.gz"
+    assert (
+        json.loads((out / "predictions.json").read_text())["cases"]["a"]["probabilities"]
+        == "probabilities/a.nii.gz"
+    )
     with pytest.raises(UsageError, match="--ram does not count"):
-        predict(one_channel / "m.model", [one_channel / "scans"], tmp_path / "no", device="cpu", probabilities=True, ram_bytes=1 << 40)
+        predict(
+            one_channel / "m.model",
+            [one_channel / "scans"],
+            tmp_path / "no",
+            device="cpu",
+            probabilities=True,
+            ram_bytes=1 << 40,
+        )
 
 
 def test_samples_repeat_and_follow_the_seed(one_channel, tmp_path):
     found = []
     for name, seed in (("first", 0), ("again", 0), ("other", 1)):
-        predict(one_channel / "m.model", [one_channel / "scans/a.nii.gz"], tmp_path / name, device="cpu", samples=2, seed=seed)
+        predict(
+            one_channel / "m.model",
+            [one_channel / "scans/a.nii.gz"],
+            tmp_path / name,
+            device="cpu",
+            samples=2,
+            seed=seed,
+        )
         found.append((tmp_path / name / "uncertainty.csv").read_text())
     assert found[0] == found[1] != found[2]
 
 
 def test_a_structure_in_no_sample_is_null(tmp_path):
-    network = small_network(3, dropout=0.4, widths=(6, 8), strides=((2, 2, 2),), kernels=((3, 3, 3),) * 2)
+    network = small_network(
+        3, dropout=0.4, widths=(6, 8), strides=((2, 2, 2),), kernels=((3, 3, 3),) * 2
+    )
     weights = dict(weights_of(build(network, 0)))
     weights["heads.0.bias"] = np.array([0, 9, -99], np.float32)
     plan = small_plan(3, network=network)
@@ -147,7 +231,11 @@ def test_a_structure_in_no_sample_is_null(tmp_path):
     scan(tmp_path / "a.nii.gz")
     predict(tmp_path / "m.model", [tmp_path / "a.nii.gz"], tmp_path / "o", device="cpu", samples=2)
     rows = json.loads((tmp_path / "o/predictions.json").read_text())["cases"]["a"]["uncertainty"]
-    assert rows["right part"]["iou"] is None and rows["right part"]["cv"] is None and rows["right part"]["found_in"] == 0
+    assert (
+        rows["right part"]["iou"] is None
+        and rows["right part"]["cv"] is None
+        and rows["right part"]["found_in"] == 0
+    )
     assert rows["left part"]["found_in"] == 2
     assert list(csv.DictReader((tmp_path / "o/uncertainty.csv").open()))[1]["iou"] == ""
 
@@ -156,7 +244,10 @@ def test_python_gives_the_uncertainty_too(one_channel):
     loaded = dl.load(one_channel / "m.model", device="cpu")
     image = dl.read(one_channel / "scans/a.nii.gz")
     found = loaded.predict(image, samples=3)
-    assert set(found.uncertainty) == set(loaded.labels.names) and len(found.uncertainty["left part"]["samples_ml"]) == 3
+    assert (
+        set(found.uncertainty) == set(loaded.labels.names)
+        and len(found.uncertainty["left part"]["samples_ml"]) == 3
+    )
     assert loaded.predict(image).uncertainty == {}
 
 
@@ -190,23 +281,37 @@ def test_a_lacking_channel_is_refused_by_name_or_allowed(tmp_path, files):
     data = folder_of(tmp_path / "data", files)
     path = model(tmp_path / "m.model")
     manifest = gather([data], Bundle.load(path)).manifest
-    assert [(c.id, [s == ABSENT for s in c.images]) for c in manifest] == [("p1", [False, False]), ("p2", [False, True])]
-    assert "flair" in Path(manifest.cases[0].images[0].path).name.lower() and "t1c" in Path(manifest.cases[0].images[1].path).name.lower()
+    assert [(c.id, [s == ABSENT for s in c.images]) for c in manifest] == [
+        ("p1", [False, False]),
+        ("p2", [False, True]),
+    ]
+    assert (
+        "flair" in Path(manifest.cases[0].images[0].path).name.lower()
+        and "t1c" in Path(manifest.cases[0].images[1].path).name.lower()
+    )
     refused = predict(path, [data], tmp_path / "o", device="cpu")
     assert [o.name for o in refused.failures] == ["p2"]
-    assert "case p2: channel T1c is missing; the model takes Flair, T1c, found Flair (" in str(refused.failures[0].error)
+    assert "case p2: channel T1c is missing; the model takes Flair, T1c, found Flair (" in str(
+        refused.failures[0].error
+    )
     done = predict(path, [data], tmp_path / "o", device="cpu", allow_missing=True)
     assert not done.failures
     record = json.loads((tmp_path / "o/predictions.json").read_text())
     assert record["cases"]["p2"]["missing"] == ["T1c"] and "missing" not in record["cases"]["p1"]
-    whole = dl.load(path, device="cpu").predict(dl.read(record["cases"]["p2"]["input"]), channels=["flair"])
-    assert whole.missing == ("T1c",) and np.array_equal(whole.labels.array, dl.read(tmp_path / "o/p2.nii.gz").array)
+    whole = dl.load(path, device="cpu").predict(
+        dl.read(record["cases"]["p2"]["input"]), channels=["flair"]
+    )
+    assert whole.missing == ("T1c",) and np.array_equal(
+        whole.labels.array, dl.read(tmp_path / "o/p2.nii.gz").array
+    )
 
 
 def test_files_given_one_by_one_are_put_together(tmp_path):
     data = folder_of(tmp_path / "data", {"p1_flair": 1, "p1_t1c": 2, "p2_t1c": 3})
     bundle = Bundle.load(model(tmp_path / "m.model"))
-    manifest = gather([data / "p2_t1c.nii.gz", data / "p1_t1c.nii.gz", data / "p1_flair.nii.gz"], bundle).manifest
+    manifest = gather(
+        [data / "p2_t1c.nii.gz", data / "p1_t1c.nii.gz", data / "p1_flair.nii.gz"], bundle
+    ).manifest
     assert [(c.id, [Path(s.path).name for s in c.images]) for c in manifest] == [
         ("p2", ["", "p2_t1c.nii.gz"]),
         ("p1", ["p1_flair.nii.gz", "p1_t1c.nii.gz"]),
@@ -214,21 +319,48 @@ def test_files_given_one_by_one_are_put_together(tmp_path):
 
 
 def test_a_case_that_its_layout_drops_is_seen(tmp_path):
-    """nnU-Net's numbers tell the channel; the layout leaves an incomplete case out, predicting must not."""
-    data = folder_of(tmp_path / "data", {f"imagesTr/p{n}_000{c}": n for n in (1, 2) for c in (0, 1) if (n, c) != (2, 0)})
+    """nnU-Net's numbers tell the channel; the layout leaves an incomplete case out, predicting must
+    not.
+    """
+    data = folder_of(
+        tmp_path / "data",
+        {f"imagesTr/p{n}_000{c}": n for n in (1, 2) for c in (0, 1) if (n, c) != (2, 0)},
+    )
     for n in (1, 2):
         scan(data / f"labelsTr/p{n}.nii.gz", np.zeros((20, 18, 16), np.uint8))
-    (data / "dataset.json").write_text(json.dumps({"channel_names": {"0": "Flair", "1": "T1c"}, "labels": {"background": 0, "a": 1, "b": 2}}))
+    (data / "dataset.json").write_text(
+        json.dumps(
+            {
+                "channel_names": {"0": "Flair", "1": "T1c"},
+                "labels": {"background": 0, "a": 1, "b": 2},
+            }
+        )
+    )
     manifest = gather([data], Bundle.load(model(tmp_path / "m.model"))).manifest
-    assert [(c.id, [s == ABSENT for s in c.images]) for c in manifest] == [("p1", [False, False]), ("p2", [True, False])]
+    assert [(c.id, [s == ABSENT for s in c.images]) for c in manifest] == [
+        ("p1", [False, False]),
+        ("p2", [True, False]),
+    ]
 
 
 def test_a_model_that_never_missed_a_channel_is_not_asked(tmp_path):
     data = folder_of(tmp_path / "data", {"p1_flair": 1})
     path = model(tmp_path / "m.model", drop_channel_p=0)
-    command = [sys.executable, "-m", "delineate.cli", "predict", str(path), str(data), "-o", str(tmp_path / "o"), "--allow-missing"]
+    command = [
+        sys.executable,
+        "-m",
+        "delineate.cli",
+        "predict",
+        str(path),
+        str(data),
+        "-o",
+        str(tmp_path / "o"),
+        "--allow-missing",
+    ]
     done = subprocess.run(command, capture_output=True, text=True, timeout=100)
-    assert done.returncode == 2 and "drop_channel_p" in done.stderr and not (tmp_path / "o").exists()
+    assert (
+        done.returncode == 2 and "drop_channel_p" in done.stderr and not (tmp_path / "o").exists()
+    )
     with pytest.raises(UsageError, match="never shown"):
         dl.load(path, device="cpu").predict(dl.read(data / "p1_flair.nii.gz"), channels=["Flair"])
     with pytest.raises(InputError, match="takes 2"):
@@ -240,8 +372,13 @@ def test_a_model_that_never_missed_a_channel_is_not_asked(tmp_path):
 def test_absent_channels_are_zero_and_present_ones_as_ever():
     rng = np.random.default_rng(0)
     names = ("T1", "Flair", "T2")
-    plan = small_plan(3, channels=tuple(Channel(name=n) for n in names), network=small_network(3, channels=3))
-    volume = Volume(rng.normal(50, 9, (3, 11, 9, 7)).astype(np.float32), Grid.from_spacing((11, 9, 7), (1.5, 1.0, 2.0)))
+    plan = small_plan(
+        3, channels=tuple(Channel(name=n) for n in names), network=small_network(3, channels=3)
+    )
+    volume = Volume(
+        rng.normal(50, 9, (3, 11, 9, 7)).astype(np.float32),
+        Grid.from_spacing((11, 9, 7), (1.5, 1.0, 2.0)),
+    )
     whole, _ = prepare(volume, plan)
     part, trail = prepare(volume.with_array(volume.array[[2, 0]]), plan, present=[2, 0])
     assert part.shape == whole.shape and trail.source == volume.grid
@@ -252,10 +389,17 @@ def test_absent_channels_are_zero_and_present_ones_as_ever():
 
 def test_names_that_tell_a_channel(tmp_path):
     def cases(*names, wanted=("T1", "T1_Gd", "T2")):
-        return [(c.id, [Path(s.path).name.split(".")[0] for s in c.images]) for c in grouped([scan(tmp_path / f"{n}.nii.gz") for n in names], wanted)]
+        return [
+            (c.id, [Path(s.path).name.split(".")[0] for s in c.images])
+            for c in grouped([scan(tmp_path / f"{n}.nii.gz") for n in names], wanted)
+        ]
 
-    assert cases("a_t1", "a_t1_gd", "a_T2") == [("a", ["a_t1", "a_t1_gd", "a_T2"])]  # the longer name first
-    assert cases("b_t11", "b_flat1", "b_t1_seg", "b_t1_to_t2") == []  # parts of words, masks, and names of two channels
+    assert cases("a_t1", "a_t1_gd", "a_T2") == [
+        ("a", ["a_t1", "a_t1_gd", "a_T2"])
+    ]  # the longer name first
+    assert (
+        cases("b_t11", "b_flat1", "b_t1_seg", "b_t1_to_t2") == []
+    )  # parts of words, masks, and names of two channels
     assert cases("t1_7", "t2_7", "t1_8") == [("7", ["t1_7", "", "t2_7"]), ("8", ["t1_8", "", ""])]
     assert cases("sub/t1_x", "sub/t2_y") == [("sub", ["t1_x", "", "t2_y"])]
     with pytest.raises(LayoutError, match="could both be its channel T1"):
@@ -267,15 +411,25 @@ def test_brats_with_one_modality(real_data, tmp_path):
     for n, case in enumerate(sorted(p for p in source.iterdir() if p.is_dir())[:2]):
         (tmp_path / "data" / case.name).mkdir(parents=True)
         for kind in ("Flair", "T1c")[: 2 - n]:
-            (tmp_path / "data" / case.name / f"{kind}_subtrMeanDivStd.nii.gz").symlink_to(case / f"{kind}_subtrMeanDivStd.nii.gz")
+            (tmp_path / "data" / case.name / f"{kind}_subtrMeanDivStd.nii.gz").symlink_to(
+                case / f"{kind}_subtrMeanDivStd.nii.gz"
+            )
     manifest = gather([tmp_path / "data"], Bundle.load(model(tmp_path / "m.model"))).manifest
-    assert [(c.id, len([s for s in c.images if s != ABSENT])) for c in manifest] == [("brats_2013_pat0003_1", 2), ("brats_2013_pat0004_1", 1)]
+    assert [(c.id, len([s for s in c.images if s != ABSENT])) for c in manifest] == [
+        ("brats_2013_pat0003_1", 2),
+        ("brats_2013_pat0004_1", 1),
+    ]
     whole = gather([source], Bundle.load(tmp_path / "m.model")).manifest
-    assert [Path(s.path).name for c in whole for s in c.images] == ["Flair_subtrMeanDivStd.nii.gz", "T1c_subtrMeanDivStd.nii.gz"] * 4
+    assert [Path(s.path).name for c in whole for s in c.images] == [
+        "Flair_subtrMeanDivStd.nii.gz",
+        "T1c_subtrMeanDivStd.nii.gz",
+    ] * 4
 
 
 def test_the_next_scan_is_read_while_one_is_delineated(tmp_path, monkeypatch):
-    """Every scan once, in order, one ahead; what cannot be read fails alone; with limited memory one at a time."""
+    """Every scan once, in order, one ahead; what cannot be read fails alone; with limited memory
+    one at a time.
+    """
     names = ["a", "b", "c", "d"]
     for name in names:
         (tmp_path / name).write_text("")
@@ -288,8 +442,13 @@ def test_the_next_scan_is_read_while_one_is_delineated(tmp_path, monkeypatch):
         return case.id
 
     monkeypatch.setattr(predict_step, "read_image", slow)
-    monkeypatch.setattr(predictor, "make_ready", lambda volume, plan, present, skip_air: f"{volume} ready")
-    manifest, threads = Manifest(cases, ("MR",), LabelSet.from_names({1: "x"})), torch.get_num_threads()
+    monkeypatch.setattr(
+        predictor, "make_ready", lambda volume, plan, present, skip_air: f"{volume} ready"
+    )
+    manifest, threads = (
+        Manifest(cases, ("MR",), LabelSet.from_names({1: "x"})),
+        torch.get_num_threads(),
+    )
     bundle = Bundle.load(model(tmp_path / "m.model", ("MR",), drop_channel_p=0))
     ahead = predict_step._Ahead(manifest, bundle, predict_step.Options())
     assert ahead(cases[0]).ready == "a ready" and ahead(cases[1]).ready == "b ready"
@@ -306,7 +465,9 @@ def test_the_next_scan_is_read_while_one_is_delineated(tmp_path, monkeypatch):
 
 
 def test_results_are_written_behind_one_at_a_time():
-    """While the next case is delineated; a failure to write is that case's own; with limited memory at once."""
+    """While the next case is delineated; a failure to write is that case's own; with limited memory
+    at once.
+    """
     go = threading.Event()
 
     def slow():
@@ -322,14 +483,22 @@ def test_results_are_written_behind_one_at_a_time():
     threading.Timer(0.05, go.set).start()
     second = behind(broken)  # waits for the first
     assert first.done()
-    kept, lost = (predict_step._written(batch.Outcome(name, future, None, 1.0)) for name, future in (("a", first), ("b", second)))
+    kept, lost = (
+        predict_step._written(batch.Outcome(name, future, None, 1.0))
+        for name, future in (("a", first), ("b", second))
+    )
     behind.close()
     assert kept.value == {"file": "slow"} and kept.error is None and kept.seconds >= 1
     assert lost.value is None and isinstance(lost.error, OutputError) and lost.error.case == "b"
-    assert predict_step._Behind(predict_step.Options(ram_bytes=1))(lambda: {"file": "c"}) == {"file": "c"}
+    assert predict_step._Behind(predict_step.Options(ram_bytes=1))(lambda: {"file": "c"}) == {
+        "file": "c"
+    }
 
 
-@pytest.mark.parametrize(("text", "expected"), [("4G", 4 << 30), ("500M", 500 << 20), ("1.5 GiB", 3 << 29), ("2gb", 2 << 30), ("1000", 1000)])
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [("4G", 4 << 30), ("500M", 500 << 20), ("1.5 GiB", 3 << 29), ("2gb", 2 << 30), ("1000", 1000)],
+)
 def test_amounts_of_memory(text, expected):
     assert parse_bytes(text) == expected
 
@@ -348,8 +517,17 @@ def many_labels(tmp_path_factory) -> Path:
     """A model of 40 structures and a scan on which class scores would take gigabytes."""
     folder = tmp_path_factory.mktemp("many")
     names = {value: f"structure {value}" for value in range(1, 41)}
-    network = small_network(3, classes=41, widths=(4, 6), strides=((2, 2, 2),), kernels=((3, 3, 3),) * 2)
-    plan = small_plan(3, names, network=network, spacing_mm=(1.0, 1.0, 1.0), patch=(48, 48, 48), inference=Inference(overlap=0))
+    network = small_network(
+        3, classes=41, widths=(4, 6), strides=((2, 2, 2),), kernels=((3, 3, 3),) * 2
+    )
+    plan = small_plan(
+        3,
+        names,
+        network=network,
+        spacing_mm=(1.0, 1.0, 1.0),
+        patch=(48, 48, 48),
+        inference=Inference(overlap=0),
+    )
     Bundle(plan, (Member("fold_0", weights_of(build(network, 3)), 0),)).save(folder / "m.model")
     array = np.random.default_rng(0).normal(size=(160, 150, 140)).astype(np.float32)
     dl.write(Volume(array, Grid.from_spacing(array.shape, (1.0, 1.0, 1.0))), folder / "scan.nii.gz")
@@ -375,7 +553,10 @@ def run_predict(folder: Path, out: Path, *words: str) -> subprocess.CompletedPro
 def test_memory_is_refused_with_the_least_that_works_and_then_kept(many_labels, tmp_path):
     refused = run_predict(many_labels, tmp_path / "r", "--ram", "300M")
     assert refused.returncode == 1 and "Traceback" not in refused.stderr
-    least = re.search(r"smallest that works is\s+--ram\s+([0-9.]+)G", " ".join((refused.stdout + refused.stderr).split()))
+    least = re.search(
+        r"smallest that works is\s+--ram\s+([0-9.]+)G",
+        " ".join((refused.stdout + refused.stderr).split()),
+    )
     assert least is not None, refused.stderr
     kept = run_predict(many_labels, tmp_path / "k", "--ram", f"{float(least[1]) + 0.1:.2f}G")
     assert kept.returncode == 0, kept.stdout + kept.stderr
@@ -383,11 +564,17 @@ def test_memory_is_refused_with_the_least_that_works_and_then_kept(many_labels, 
     assert record["peak_memory_mb"] * 1e6 <= (float(least[1]) + 0.1) * 2**30
     free = run_predict(many_labels, tmp_path / "f")
     a, b = (np.asarray(dl.read(tmp_path / name / "scan.nii.gz").array) for name in ("k", "f"))
-    assert free.returncode == 0 and (a == b).mean() > 0.98  # an untrained network is sure of nothing: half-precision sums move some voxels
+    assert (
+        free.returncode == 0 and (a == b).mean() > 0.98
+    )  # an untrained network is sure of nothing: half-precision sums move some voxels
 
 
 def test_need_is_counted_along_the_scan_s_own_axes():
     plan = small_plan(3, spacing_mm=(1.0, 2.0, 4.0), orientation="ASR")
     grid = Grid.from_spacing((10, 20, 30), (1.0, 1.0, 1.0))
     assert limits._along(grid, plan) == [4.0, 1.0, 2.0]
-    assert limits._along(grid, plan.replace(orientation="kji", resampling="spline")) == [4.0, 2.0, 1.0]
+    assert limits._along(grid, plan.replace(orientation="kji", resampling="spline")) == [
+        4.0,
+        2.0,
+        1.0,
+    ]

@@ -1,4 +1,6 @@
-"""What is asked for beside the masks: what cannot be written is known before a network runs, and never costs the mask or its record."""
+"""What is asked for beside the masks: what cannot be written is known before a network runs, and
+never costs the mask or its record.
+"""
 
 from __future__ import annotations
 
@@ -50,30 +52,54 @@ def record(out: Path) -> dict:
 
 
 @pytest.mark.parametrize("lacking", ["FrameOfReferenceUID", "StudyInstanceUID"])
-def test_a_series_that_takes_no_seg_is_known_before_inference(model, series, tmp_path, monkeypatch, lacking):
+def test_a_series_that_takes_no_seg_is_known_before_inference(
+    model, series, tmp_path, monkeypatch, lacking
+):
     told, order = [], []
-    monkeypatch.setattr(predictor, "delineate", lambda *a, was=predictor.delineate, **k: order.append("delineate") or was(*a, **k))
+    monkeypatch.setattr(
+        predictor,
+        "delineate",
+        lambda *a, was=predictor.delineate, **k: order.append("delineate") or was(*a, **k),
+    )
 
     def say(text: str) -> None:
         order.append("say")
         told.append(text)
 
-    done = predict(model, [without(series, lacking)], tmp_path / "out", device="cpu", dicom_seg=True, say=say)
-    assert order == ["say", "delineate"] and lacking in told[0] and "mask is written without it" in told[0]
+    done = predict(
+        model, [without(series, lacking)], tmp_path / "out", device="cpu", dicom_seg=True, say=say
+    )
+    assert (
+        order == ["say", "delineate"]
+        and lacking in told[0]
+        and "mask is written without it" in told[0]
+    )
     (failed,) = done.failures
-    assert failed.value is not None and lacking in str(failed.error) and "mask is written" in str(failed.error)
+    assert (
+        failed.value is not None
+        and lacking in str(failed.error)
+        and "mask is written" in str(failed.error)
+    )
     entry = record(tmp_path / "out")["p1"]
-    assert entry["file"] == "p1.nii.gz" and lacking in entry["not_written"]["dicom_seg"] and "dicom_seg" not in entry
+    assert (
+        entry["file"] == "p1.nii.gz"
+        and lacking in entry["not_written"]["dicom_seg"]
+        and "dicom_seg" not in entry
+    )
     assert dl.read(tmp_path / "out" / "p1.nii.gz").grid.shape == dl.read(series).grid.shape
     assert not (tmp_path / "out" / "p1.seg.dcm").exists() and done.written == [failed]
 
 
 def test_a_seg_is_written_where_it_can_be(model, series, tmp_path):
     scan(tmp_path / "plain.nii.gz")
-    done = predict(model, [series, tmp_path / "plain.nii.gz"], tmp_path / "out", device="cpu", dicom_seg=True)
+    done = predict(
+        model, [series, tmp_path / "plain.nii.gz"], tmp_path / "out", device="cpu", dicom_seg=True
+    )
     cases = record(tmp_path / "out")
     assert cases["p1"]["dicom_seg"] == "p1.seg.dcm" and (tmp_path / "out" / "p1.seg.dcm").is_file()
-    assert [o.name for o in done.failures] == ["plain"] and "one DICOM series" in cases["plain"]["not_written"]["dicom_seg"]
+    assert [o.name for o in done.failures] == ["plain"] and "one DICOM series" in cases["plain"][
+        "not_written"
+    ]["dicom_seg"]
     assert (tmp_path / "out" / "plain.nii.gz").is_file() and len(done.written) == 2
 
 
@@ -83,13 +109,20 @@ def test_an_empty_prediction_keeps_its_mask_and_record(model, series, tmp_path, 
 
     def nothing_found(case, manifest, prediction, *rest):
         labels = prediction.labels
-        empty = Volume(np.zeros_like(labels.array), labels.grid, "label", labels.source, labels.meta)
+        empty = Volume(
+            np.zeros_like(labels.array), labels.grid, "label", labels.source, labels.meta
+        )
         return was(case, manifest, predict_step.replace(prediction, labels=empty), *rest)
 
     monkeypatch.setattr(predict_step, "_write", nothing_found)
-    done = predict(model, [series], tmp_path / "out", device="cpu", dicom_seg=True, ram_bytes=8 << 30)
+    done = predict(
+        model, [series], tmp_path / "out", device="cpu", dicom_seg=True, ram_bytes=8 << 30
+    )
     entry = record(tmp_path / "out")["p1"]
-    assert "has a voxel" in entry["not_written"]["dicom_seg"] and entry["volumes_ml"] == {"left part": 0.0, "right part": 0.0}
+    assert "has a voxel" in entry["not_written"]["dicom_seg"] and entry["volumes_ml"] == {
+        "left part": 0.0,
+        "right part": 0.0,
+    }
     assert len(done.failures) == 1 and not dl.read(tmp_path / "out" / "p1.nii.gz").array.any()
 
 
@@ -97,11 +130,18 @@ def test_a_picture_that_cannot_be_drawn_costs_no_mask(model, tmp_path):
     scan(tmp_path / "a.nii.gz")
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "montages").write_text("a file where a folder is needed")
-    done = predict(model, [tmp_path / "a.nii.gz"], tmp_path / "out", device="cpu", montage="outlined")
-    assert list(record(tmp_path / "out")["a"]["not_written"]) == ["montage"] and len(done.written) == len(done.failures) == 1
+    done = predict(
+        model, [tmp_path / "a.nii.gz"], tmp_path / "out", device="cpu", montage="outlined"
+    )
+    assert (
+        list(record(tmp_path / "out")["a"]["not_written"]) == ["montage"]
+        and len(done.written) == len(done.failures) == 1
+    )
 
 
-def test_a_format_that_cannot_hold_the_mask_is_refused_before_inference(model, tmp_path, monkeypatch):
+def test_a_format_that_cannot_hold_the_mask_is_refused_before_inference(
+    model, tmp_path, monkeypatch
+):
     monkeypatch.setattr(predictor, "delineate", lambda *a, **k: pytest.fail("a network ran"))
     done = predict(model, [scan(tmp_path / "a.nii.gz")], tmp_path / "out", device="cpu", form="png")
     assert "a PNG holds one slice, the scan has 16" in str(done.failures[0].error)
@@ -114,20 +154,34 @@ def test_every_input_of_every_channel_is_recorded(tmp_path):
         scan(tmp_path / "in" / "p1" / f"p1-{name}.nii.gz")
     predict(make(tmp_path / "m.model"), [tmp_path / "in"], tmp_path / "out", device="cpu")
     inputs = record(tmp_path / "out")["p1"]["inputs"]
-    assert inputs == {"Flair": str(tmp_path / "in/p1/p1-flair.nii.gz"), "T1c": str(tmp_path / "in/p1/p1-t1c.nii.gz")}
+    assert inputs == {
+        "Flair": str(tmp_path / "in/p1/p1-flair.nii.gz"),
+        "T1c": str(tmp_path / "in/p1/p1-t1c.nii.gz"),
+    }
     (tmp_path / "in/p1/p1-t1c.nii.gz").unlink()
-    predict(tmp_path / "m.model", [tmp_path / "in"], tmp_path / "part", device="cpu", allow_missing=True)
-    assert record(tmp_path / "part")["p1"]["inputs"] == {"Flair": str(tmp_path / "in/p1/p1-flair.nii.gz"), "T1c": None}
+    predict(
+        tmp_path / "m.model", [tmp_path / "in"], tmp_path / "part", device="cpu", allow_missing=True
+    )
+    assert record(tmp_path / "part")["p1"]["inputs"] == {
+        "Flair": str(tmp_path / "in/p1/p1-flair.nii.gz"),
+        "T1c": None,
+    }
 
 
 def test_mirroring_is_what_is_asked_for(tmp_path, monkeypatch):
-    """An imported nnU-Net's plan mirrors: False never does, None does what the plan says, True mirrors."""
+    """An imported nnU-Net's plan mirrors: False never does, None does what the plan says, True
+    mirrors.
+    """
     plan = small_plan(inference=Inference(mirror=(0, 1)), augmentation=Augmentation(mirror=(0, 1)))
     Bundle(plan, (Member("fold_0", weights_of(build(plan.network, 0))),)).save(tmp_path / "m.model")
     model, image = dl.load(tmp_path / "m.model", device="cpu"), dl.read(scan(tmp_path / "a.nii.gz"))
     seen = []
     monkeypatch.setattr(
-        predictor, "slabs", lambda s, e, inference, *a, was=predictor.slabs: seen.append(inference.mirror) or was(s, e, inference, *a)
+        predictor,
+        "slabs",
+        lambda s, e, inference, *a, was=predictor.slabs: (
+            seen.append(inference.mirror) or was(s, e, inference, *a)
+        ),
     )
     for mirror in (False, None, True):
         model.predict(image, mirror=mirror)
@@ -138,5 +192,8 @@ def test_mirroring_is_what_is_asked_for(tmp_path, monkeypatch):
     assert np.array_equal(model.predict(image, mirror=False).labels.array, plain)
     assert not np.array_equal(model.predict(image).labels.array, plain)
     none = small_plan(augmentation=Augmentation(mirror=()), inference=Inference(mirror=(1,)))
-    assert predictor.with_mirroring(none, True).mirror == (1,) and predictor.with_mirroring(small_plan(), None).mirror == ()
+    assert (
+        predictor.with_mirroring(none, True).mirror == (1,)
+        and predictor.with_mirroring(small_plan(), None).mirror == ()
+    )
     assert predictor.with_mirroring(small_plan(), True).mirror == (0,)

@@ -1,4 +1,6 @@
-"""The training verb from a folder to a bundle, on small real files; long runs are measured in benchmarks."""
+"""The training verb from a folder to a bundle, on small real files; long runs are measured in
+benchmarks.
+"""
 
 from __future__ import annotations
 
@@ -36,9 +38,18 @@ def plan_file(cohort, tmp_path_factory) -> Path:
 
     manifest = find(cohort)
     machine = plan_step.Machine("cpu", 2, 8 << 30)
-    made = plan_step.make_plan(plan_step.fingerprint(manifest, workers=1), manifest, machine, epochs=2, probe=lambda *_: 0.1)
+    made = plan_step.make_plan(
+        plan_step.fingerprint(manifest, workers=1),
+        manifest,
+        machine,
+        epochs=2,
+        probe=lambda *_: 0.1,
+    )
     widths = tuple(min(8 * 2**n, 16) for n in range(len(made.network.widths)))
-    made = made.replace(network=made.network.model_dump() | {"widths": widths}, schedule=made.schedule.model_dump() | {"steps_per_epoch": 6})
+    made = made.replace(
+        network=made.network.model_dump() | {"widths": widths},
+        schedule=made.schedule.model_dump() | {"steps_per_epoch": 6},
+    )
     path = tmp_path_factory.mktemp("plan") / "plan.json"
     path.write_text(made.to_json())
     return path
@@ -47,8 +58,16 @@ def plan_file(cohort, tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def trained(cohort, plan_file, tmp_path_factory):
     folder = tmp_path_factory.mktemp("run")
-    (folder / "split.json").write_text(json.dumps({"train": [f"c{n}" for n in range(5)], "val": ["c5"], "test": ["c6", "c7"]}))
-    request = Request(data=str(cohort), epochs=8, plan=str(plan_file), split=str(folder / "split.json"), device="cpu")
+    (folder / "split.json").write_text(
+        json.dumps({"train": [f"c{n}" for n in range(5)], "val": ["c5"], "test": ["c6", "c7"]})
+    )
+    request = Request(
+        data=str(cohort),
+        epochs=8,
+        plan=str(plan_file),
+        split=str(folder / "split.json"),
+        device="cpu",
+    )
     return request, train(request, folder / "m.model", tensorboard=True)
 
 
@@ -58,16 +77,24 @@ def test_event_files_say_what_the_log_says(trained):
     _, done = trained
     events = EventAccumulator(str(done.run / "fold_0" / "tensorboard"))
     events.Reload()
-    log = [json.loads(line) for line in (done.run / "fold_0" / "log.jsonl").read_text().splitlines()]
+    log = [
+        json.loads(line) for line in (done.run / "fold_0" / "log.jsonl").read_text().splitlines()
+    ]
     found = [(e.step, e.value) for e in events.Scalars("loss")]
     assert [step for step, _ in found] == [line["step"] for line in log]
     assert [value for _, value in found] == pytest.approx([line["loss"] for line in log], rel=1e-6)
     tags = set(events.Tags()["scalars"])
-    assert {"val_dice_mean", "train_dice_mean", "learning_rate"} <= tags and not {"step", "epoch", "progress"} & tags
+    assert {"val_dice_mean", "train_dice_mean", "learning_rate"} <= tags and not {
+        "step",
+        "epoch",
+        "progress",
+    } & tags
     assert sum(tag.startswith("val_dice/") for tag in tags) == len(Bundle.load(done.model).labels)
 
 
-def test_without_the_package_event_files_are_refused_before_anything_begins(cohort, tmp_path, monkeypatch):
+def test_without_the_package_event_files_are_refused_before_anything_begins(
+    cohort, tmp_path, monkeypatch
+):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(UsageError, match=r"pip install 'delineate\[tensorboard\]'"):
         train(Request(data=str(cohort)), tmp_path / "m.model", tensorboard=True)
@@ -78,13 +105,19 @@ def test_it_leaves_a_model_scores_and_a_report(trained):
     _, done = trained
     bundle = Bundle.load(done.model)
     assert bundle.plan.schedule.epochs == 8 and [m.name for m in bundle.members] == ["fold_0"]
-    assert done.scores["what"] == "test" and done.scores["cases"] == 2 and 0 < done.scores["dice_mean"] <= 1
+    assert (
+        done.scores["what"] == "test"
+        and done.scores["cases"] == 2
+        and 0 < done.scores["dice_mean"] <= 1
+    )
     assert not done.failures
     assert (done.run / "report.html").stat().st_size > 10_000
     card = json.loads((done.run / "card.json").read_text())
     assert card["id"] == bundle.id and card["cases"] == 6 and card["peak_memory_mb"] > 0
     drawn = json.loads((done.run / "test" / "scores.json").read_text())["montages"]
-    assert [entry["what"] for entry in drawn] == ["best", "worst"] and all((done.run / "test" / entry["file"]).is_file() for entry in drawn)
+    assert [entry["what"] for entry in drawn] == ["best", "worst"] and all(
+        (done.run / "test" / entry["file"]).is_file() for entry in drawn
+    )
     assert bundle.card["scores"]["dice_mean"] == pytest.approx(done.scores["dice_mean"])
 
 
@@ -96,12 +129,17 @@ def test_no_test_case_is_prepared_or_shapes_anything(trained):
 def test_predictions_stand_on_the_input_s_grid(trained, cohort, tmp_path):
     _, done = trained
     result = predict(done.model, [cohort / "images" / "c6.nii.gz"], tmp_path / "out", device="cpu")
-    source, mask = files.read(cohort / "images" / "c6.nii.gz"), files.read(tmp_path / "out" / "c6.nii.gz")
+    source, mask = (
+        files.read(cohort / "images" / "c6.nii.gz"),
+        files.read(tmp_path / "out" / "c6.nii.gz"),
+    )
     assert mask.grid == source.grid and set(np.unique(mask.array)) <= {0, 1, 2}
     record = json.loads((tmp_path / "out/predictions.json").read_text())
     assert record["bundle"] == Bundle.load(done.model).id and not result.failures
     counted = float((mask.array == 1).sum()) * mask.grid.voxel_ml
-    assert next(iter(record["cases"]["c6"]["volumes_ml"].values())) == pytest.approx(counted, abs=1e-3)
+    assert next(iter(record["cases"]["c6"]["volumes_ml"].values())) == pytest.approx(
+        counted, abs=1e-3
+    )
     assert np.array_equal(mask.array, files.read(done.run / "test/predictions/c6.nii.gz").array)
 
 
@@ -109,13 +147,20 @@ def test_the_same_command_again_is_finished_and_another_is_refused(trained):
     request, done = trained
     said: list[str] = []
     again = train(request, done.model, say=said.append)
-    assert "finished" in said[-1] and again.scores["dice_mean"] == pytest.approx(done.scores["dice_mean"])
+    assert "finished" in said[-1] and again.scores["dice_mean"] == pytest.approx(
+        done.scores["dice_mean"]
+    )
     with pytest.raises(UsageError, match="epochs: 8 then, 9 now"):
         train(Request(**{**vars(request), "epochs": 9}), done.model)
 
 
-def test_folds_become_members_and_each_case_is_scored_by_who_never_saw_it(cohort, plan_file, tmp_path):
-    done = train(Request(data=str(cohort), epochs=1, plan=str(plan_file), folds=3, device="cpu"), tmp_path / "m")
+def test_folds_become_members_and_each_case_is_scored_by_who_never_saw_it(
+    cohort, plan_file, tmp_path
+):
+    done = train(
+        Request(data=str(cohort), epochs=1, plan=str(plan_file), folds=3, device="cpu"),
+        tmp_path / "m",
+    )
     bundle = Bundle.load(tmp_path / "m")
     assert [m.fold for m in bundle.members] == [0, 1, 2]
     assert done.scores["what"] == "cross-validation" and done.scores["cases"] == 8
@@ -127,7 +172,15 @@ def test_folds_become_members_and_each_case_is_scored_by_who_never_saw_it(cohort
 
 def test_one_fold_and_starting_weights(trained, cohort, plan_file, tmp_path):
     _, done = trained
-    request = Request(data=str(cohort), epochs=1, plan=str(plan_file), folds=4, fold=2, init=str(done.model), device="cpu")
+    request = Request(
+        data=str(cohort),
+        epochs=1,
+        plan=str(plan_file),
+        folds=4,
+        fold=2,
+        init=str(done.model),
+        device="cpu",
+    )
     second = train(request, tmp_path / "m")
     assert [m.fold for m in Bundle.load(second.model).members] == [2]
     assert second.scores["what"] == "validation" and second.scores["cases"] == 2
@@ -142,7 +195,9 @@ def test_a_plan_for_other_structures_is_refused(plan_file, cohort, tmp_path):
     with pytest.raises(UsageError, match=r"\[1, 5\]"):
         train(Request(data=str(cohort), epochs=1, plan=str(tmp_path / "plan.json")), tmp_path / "m")
     assert not (tmp_path / "m").exists()
-    done = train(Request(data=str(cohort), epochs=1, plan=str(plan_file)), tmp_path / "m")  # the mended command needs no --overwrite
+    done = train(
+        Request(data=str(cohort), epochs=1, plan=str(plan_file)), tmp_path / "m"
+    )  # the mended command needs no --overwrite
     assert done.model.is_file()
 
 
@@ -154,7 +209,9 @@ def test_overwrite_keeps_the_old_run_when_the_new_words_are_wrong(trained):
     assert done.model.read_bytes() == before and (done.run / "card.json").is_file()
 
 
-@pytest.mark.parametrize("text", ["[]", "{", '{"tain": []}', '{"train": "c0"}', '{"train": ["a"], "test": ["a"]}'])
+@pytest.mark.parametrize(
+    "text", ["[]", "{", '{"tain": []}', '{"train": "c0"}', '{"train": ["a"], "test": ["a"]}']
+)
 def test_wrong_split_files(tmp_path, text):
     (tmp_path / "s.json").write_text(text)
     with pytest.raises(InputError):
@@ -179,27 +236,46 @@ def test_a_budget_is_kept_and_the_api_predicts(cohort, tmp_path):
     prediction = model.predict(dl.read(cohort / "images" / "c0.nii.gz"))
     prediction.save(tmp_path / "c0.nrrd")
     saved = dl.read(tmp_path / "c0.nrrd")
-    assert saved.grid.matches(prediction.labels.grid) and np.array_equal(saved.array, prediction.labels.array)
+    assert saved.grid.matches(prediction.labels.grid) and np.array_equal(
+        saved.array, prediction.labels.array
+    )
     assert set(prediction.volumes_ml) == set(model.labels.names)
 
 
-def test_what_follows_training_is_measured_not_a_share_of_a_long_budget(cohort, plan_file, tmp_path):
+def test_what_follows_training_is_measured_not_a_share_of_a_long_budget(
+    cohort, plan_file, tmp_path
+):
     def reserved(budget_s: float | None, plan: str | None = None) -> held_out.Reserve:
-        request = Request(data=str(cohort), budget_s=budget_s, epochs=None if budget_s else 3, plan=plan, device="cpu")
-        run = run_step.open_run(request, tmp_path / "m.model", False, lambda text: None, lambda *_: None)
+        request = Request(
+            data=str(cohort),
+            budget_s=budget_s,
+            epochs=None if budget_s else 3,
+            plan=plan,
+            device="cpu",
+        )
+        run = run_step.open_run(
+            request, tmp_path / "m.model", False, lambda text: None, lambda *_: None
+        )
         run_step.settle_cohort(run)
         run.plan = Plan.load(plan_file)
         prepare_cohort(run_step.to_learn_from(run.manifest), run.plan, run.store)
         return held_out.reserve(run, held_out.cases_to_score(run))
 
-    day, short, given, epochs = reserved(86400.0), reserved(40.0), reserved(86400.0, str(plan_file)), reserved(None)
+    day, short, given, epochs = (
+        reserved(86400.0),
+        reserved(40.0),
+        reserved(86400.0, str(plan_file)),
+        reserved(None),
+    )
     assert 0 < day.postprocess_s < 120 and 0.01 * 86400 < day.total_s < 0.02 * 86400
     assert short.postprocess_s == pytest.approx(0.03 * 40)
     assert given.postprocess_s == 0  # a plan that was given is followed as it is
     assert epochs.total_s == 0 and epochs.postprocess_s > 0
 
 
-def test_starting_weights_of_other_structures_are_mixed_with_drawn_ones(trained, plan_file, tmp_path):
+def test_starting_weights_of_other_structures_are_mixed_with_drawn_ones(
+    trained, plan_file, tmp_path
+):
     request, done = trained
     plan = Plan.load(plan_file)
     other = tmp_path / "other.model"
@@ -208,7 +284,15 @@ def test_starting_weights_of_other_structures_are_mixed_with_drawn_ones(trained,
     Bundle(Plan.model_validate(renamed), given.members).save(other)
     starts = {}
     for model in (done.model, other):
-        run = run_step.Run(Request(**{**vars(request), "init": str(model)}), tmp_path / "m", tmp_path, print, lambda *_: None, 0.0, plan=plan)
+        run = run_step.Run(
+            Request(**{**vars(request), "init": str(model)}),
+            tmp_path / "m",
+            tmp_path,
+            print,
+            lambda *_: None,
+            0.0,
+            plan=plan,
+        )
         starts[model] = run_step.starting_weights(run, run_step.Job(0))
     job = run_step.Job(0)
     drawn, full = weights_of(build(plan.network, seed=job.seed(plan))), given.members[0].weights
@@ -251,12 +335,22 @@ def test_only_a_finished_run_with_a_budget_is_extended(tmp_path):
 
 
 def test_only_what_was_scored_is_counted(cohort, plan_file, tmp_path, monkeypatch):
-    """A truth that becomes unreadable while the network trains: two of three are scored, the third is named, and the run fails."""
+    """A truth that becomes unreadable while the network trains: two of three are scored, the third
+    is named, and the run fails.
+    """
     import shutil
 
     data = shutil.copytree(cohort, tmp_path / "cohort")
-    (tmp_path / "split.json").write_text(json.dumps({"train": ["c0", "c1", "c2"], "val": ["c3"], "test": ["c4", "c5", "c6"]}))
-    request = Request(data=str(data), epochs=1, plan=str(plan_file), split=str(tmp_path / "split.json"), device="cpu")
+    (tmp_path / "split.json").write_text(
+        json.dumps({"train": ["c0", "c1", "c2"], "val": ["c3"], "test": ["c4", "c5", "c6"]})
+    )
+    request = Request(
+        data=str(data),
+        epochs=1,
+        plan=str(plan_file),
+        split=str(tmp_path / "split.json"),
+        device="cpu",
+    )
     was = held_out.evaluate
 
     def spoilt(run, evaluation):
@@ -269,7 +363,9 @@ def test_only_what_was_scored_is_counted(cohort, plan_file, tmp_path, monkeypatc
     (line,) = [text for text in told if text.startswith("test Dice on")]
     assert line.startswith("test Dice on 2 of 3 cases (not scored: c5): ")
     assert done.scores["cases"] == 2 and done.scores["not_scored"] == ["c5"]
-    assert len(done.failures) == 1 and "c5" in done.failures[0] and "empty file" in done.failures[0]  # so that the command ends with 1
+    assert (
+        len(done.failures) == 1 and "c5" in done.failures[0] and "empty file" in done.failures[0]
+    )  # so that the command ends with 1
     card = json.loads((done.run / "card.json").read_text())
     assert card["scores"]["cases"] == 2 and (done.run / "report.html").is_file()
 
@@ -278,8 +374,16 @@ def test_a_run_whose_truth_is_all_gone_keeps_its_model(cohort, plan_file, tmp_pa
     import shutil
 
     data = shutil.copytree(cohort, tmp_path / "cohort")
-    (tmp_path / "split.json").write_text(json.dumps({"train": ["c0", "c1", "c2"], "val": ["c3"], "test": ["c4", "c5"]}))
-    request = Request(data=str(data), epochs=1, plan=str(plan_file), split=str(tmp_path / "split.json"), device="cpu")
+    (tmp_path / "split.json").write_text(
+        json.dumps({"train": ["c0", "c1", "c2"], "val": ["c3"], "test": ["c4", "c5"]})
+    )
+    request = Request(
+        data=str(data),
+        epochs=1,
+        plan=str(plan_file),
+        split=str(tmp_path / "split.json"),
+        device="cpu",
+    )
     was = held_out.evaluate
 
     def spoilt(run, evaluation):
@@ -289,7 +393,10 @@ def test_a_run_whose_truth_is_all_gone_keeps_its_model(cohort, plan_file, tmp_pa
 
     monkeypatch.setattr(held_out, "evaluate", spoilt)
     done = train(request, tmp_path / "m.model")
-    assert done.scores == {"what": "test", "cases": 0, "not_scored": ["c4", "c5"]} and Bundle.load(done.model).members
+    assert (
+        done.scores == {"what": "test", "cases": 0, "not_scored": ["c4", "c5"]}
+        and Bundle.load(done.model).members
+    )
     assert len(done.failures) == 1 and "no test case could be scored" in done.failures[0]
 
 
@@ -298,12 +405,18 @@ def test_a_plan_of_other_channels_or_structures_is_refused(cohort, plan_file, tm
         path = tmp_path / "other.json"
         path.write_text(Plan.load(plan_file).replace(**changes).to_json())
         with pytest.raises(UsageError, match=why):
-            train(Request(data=str(cohort), epochs=1, plan=str(path), device="cpu"), tmp_path / f"{len(why)}.model")
+            train(
+                Request(data=str(cohort), epochs=1, plan=str(path), device="cpu"),
+                tmp_path / f"{len(why)}.model",
+            )
 
     plan = Plan.load(plan_file)
     (cohort / "labels.csv").write_text("value,name\n1,liver\n2,spleen\n")
     try:
-        named = [s.model_dump() | {"name": name} for s, name in zip(plan.structures, ("spleen", "liver"), strict=True)]
+        named = [
+            s.model_dump() | {"name": name}
+            for s, name in zip(plan.structures, ("spleen", "liver"), strict=True)
+        ]
         refused({"structures": named}, "1 is 'spleen' in the plan and 'liver' in the cohort")
     finally:
         (cohort / "labels.csv").unlink()

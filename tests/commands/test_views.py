@@ -1,4 +1,6 @@
-"""A plan with views through the whole verb: train, go on after a kill, predict with all views and with one, start from another model."""
+"""A plan with views through the whole verb: train, go on after a kill, predict with all views and
+with one, start from another model.
+"""
 
 from __future__ import annotations
 
@@ -27,21 +29,34 @@ VIEWS = (
     View(axis=1, patch=(12, 1, 16), weight=0.4),
     View(axis=0, patch=(1, 16, 12), weight=0.2, merge_sides=True),
 )
-SMALL = {"widths": (4, 8), "strides": ((2, 2, 1),), "kernels": ((3, 3, 1),) * 2, "norm": "batch", "dropout": 0.2}
+SMALL = {
+    "widths": (4, 8),
+    "strides": ((2, 2, 1),),
+    "kernels": ((3, 3, 1),) * 2,
+    "norm": "batch",
+    "dropout": 0.2,
+}
 
 
 def plan_of(**changes) -> Plan:
     base = {
-        "channels": (Channel(name="MR"),), "patch": (16, 8, 1), "spacing_mm": (1.5, 1.5, 2.0), "network": small_network(2, **SMALL),
-        "schedule": Schedule(epochs=3, steps_per_epoch=6), "augmentation": Augmentation.none(), "views": VIEWS,
-    }  # fmt: skip
+        "channels": (Channel(name="MR"),),
+        "patch": (16, 8, 1),
+        "spacing_mm": (1.5, 1.5, 2.0),
+        "network": small_network(2, **SMALL),
+        "schedule": Schedule(epochs=3, steps_per_epoch=6),
+        "augmentation": Augmentation.none(),
+        "views": VIEWS,
+    }
     return small_plan(2, **{**base, **changes})
 
 
 @pytest.fixture(scope="module")
 def cohort(tmp_path_factory) -> Path:
     folder = write_cohort(tmp_path_factory.mktemp("data") / "cohort", 5)
-    (folder.parent / "split.json").write_text(json.dumps({"train": ["c0", "c1", "c2"], "val": ["c3"], "test": ["c4"]}))
+    (folder.parent / "split.json").write_text(
+        json.dumps({"train": ["c0", "c1", "c2"], "val": ["c3"], "test": ["c4"]})
+    )
     return folder
 
 
@@ -49,13 +64,33 @@ def request_for(cohort: Path, plan: Plan, folder: Path, **more) -> Request:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "plan.json").write_text(plan.to_json())
     split = {} if "folds" in more else {"split": str(cohort.parent / "split.json")}
-    return Request(**{"data": str(cohort), "plan": str(folder / "plan.json"), "device": "cpu", "epochs": 3, **split, **more})
+    return Request(
+        **{
+            "data": str(cohort),
+            "plan": str(folder / "plan.json"),
+            "device": "cpu",
+            "epochs": 3,
+            **split,
+            **more,
+        }
+    )
 
 
 @pytest.fixture(scope="module")
 def trained(cohort, tmp_path_factory):
     folder = tmp_path_factory.mktemp("run")
-    command = ["train", str(cohort), "-o", "m.model", "--plan", "plan.json", "--split", str(cohort.parent / "split.json"), "--epochs", "3"]
+    command = [
+        "train",
+        str(cohort),
+        "-o",
+        "m.model",
+        "--plan",
+        "plan.json",
+        "--split",
+        str(cohort.parent / "split.json"),
+        "--epochs",
+        "3",
+    ]
     (folder / "plan.json").write_text(plan_of().to_json())
     done = run_cli(folder, *command)
     assert done.returncode == 0, done.stderr
@@ -63,18 +98,34 @@ def trained(cohort, tmp_path_factory):
 
 
 def run_cli(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-m", "delineate.cli", *words], cwd=folder, capture_output=True, text=True, timeout=200)
+    return subprocess.run(
+        [sys.executable, "-m", "delineate.cli", *words],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=200,
+    )
 
 
 def test_there_is_a_network_for_every_view(trained):
     bundle = Bundle.load(trained / "m.model")
     assert [(m.name, m.view, m.weight) for m in bundle.members] == [
-        ("fold_0_axial", "axial", 0.4), ("fold_0_coronal", "coronal", 0.4), ("fold_0_sagittal", "sagittal", 0.2)
-    ]  # fmt: skip
+        ("fold_0_axial", "axial", 0.4),
+        ("fold_0_coronal", "coronal", 0.4),
+        ("fold_0_sagittal", "sagittal", 0.2),
+    ]
     heads = {m.view: m.weights["heads.0.bias"].shape for m in bundle.members}
-    assert heads == {"axial": (3,), "coronal": (3,), "sagittal": (2,)}  # the sagittal network learns both sides as one
+    assert heads == {
+        "axial": (3,),
+        "coronal": (3,),
+        "sagittal": (2,),
+    }  # the sagittal network learns both sides as one
     run = trained / "m.model.run"
-    assert sorted(p.parent.name for p in run.glob("fold_0/*/log.jsonl")) == ["axial", "coronal", "sagittal"]
+    assert sorted(p.parent.name for p in run.glob("fold_0/*/log.jsonl")) == [
+        "axial",
+        "coronal",
+        "sagittal",
+    ]
     card = json.loads((run / "card.json").read_text())
     assert set(card["validation"]) == set(card["training_s"]) == {m.name for m in bundle.members}
     assert list(card["validation"]["fold_0_sagittal"]["val_dice"]) == ["part"]
@@ -86,20 +137,33 @@ def test_there_is_a_network_for_every_view(trained):
 def test_predicting_with_one_view_and_with_all(trained, cohort):
     scan = str(cohort / "images" / "c4.nii.gz")
     masks = {}
-    for name, more in (("all", []), ("axial", ["--views", "axial"]), ("two", ["--views", "axial,Sagittal"])):
+    for name, more in (
+        ("all", []),
+        ("axial", ["--views", "axial"]),
+        ("two", ["--views", "axial,Sagittal"]),
+    ):
         done = run_cli(trained, "predict", "m.model", scan, "-o", name, *more)
         assert done.returncode == 0, done.stderr
         masks[name] = files.read(trained / name / "c4.nii.gz")
         assert masks[name].grid == files.read(scan).grid
     record = json.loads((trained / "two/predictions.json").read_text())
-    assert record["views"] == ["axial", "sagittal"] and "views" not in json.loads((trained / "all/predictions.json").read_text())
+    assert record["views"] == ["axial", "sagittal"] and "views" not in json.loads(
+        (trained / "all/predictions.json").read_text()
+    )
     assert not np.array_equal(masks["all"].array, masks["axial"].array)
-    assert np.array_equal(masks["all"].array, files.read(trained / "m.model.run/test/predictions/c4.nii.gz").array)
+    assert np.array_equal(
+        masks["all"].array, files.read(trained / "m.model.run/test/predictions/c4.nii.gz").array
+    )
     wrong = run_cli(trained, "predict", "m.model", scan, "-o", "none", "--views", "oblique")
-    assert wrong.returncode == 2 and "axial, coronal, sagittal" in wrong.stderr and not (trained / "none").exists()
+    assert (
+        wrong.returncode == 2
+        and "axial, coronal, sagittal" in wrong.stderr
+        and not (trained / "none").exists()
+    )
 
 
 def test_a_killed_run_goes_on_bit_for_bit_and_never_loses_a_view(trained, cohort, tmp_path):
+    asked = json.dumps(vars(request_for(cohort, plan_of(), tmp_path)))
     code = textwrap.dedent(f"""
         import json, os, signal
         from delineate.commands.train.request import Request
@@ -107,9 +171,16 @@ def test_a_killed_run_goes_on_bit_for_bit_and_never_loses_a_view(trained, cohort
         def tell(stage, done, total, note):
             if stage == "train fold 0 coronal" and done > 0.5:
                 os.kill(os.getpid(), signal.SIGKILL)
-        train(Request(**json.loads('''{json.dumps(vars(request_for(cohort, plan_of(), tmp_path)))}''')), {str(tmp_path / "m.model")!r}, progress=tell)
+        asked = Request(**json.loads('''{asked}'''))
+        train(asked, {str(tmp_path / "m.model")!r}, progress=tell)
     """)
-    killed = subprocess.run([sys.executable, "-c", code], env={**os.environ}, capture_output=True, text=True, timeout=200)
+    killed = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ},
+        capture_output=True,
+        text=True,
+        timeout=200,
+    )
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     early = Bundle.load(tmp_path / "m.model")
     assert {"axial"} <= {m.view for m in early.members} < {"axial", "coronal", "sagittal"}
@@ -117,7 +188,9 @@ def test_a_killed_run_goes_on_bit_for_bit_and_never_loses_a_view(trained, cohort
     train(
         request_for(cohort, plan_of(), tmp_path),
         tmp_path / "m.model",
-        progress=lambda stage, done, total, note: counts.append(len(Bundle.load(tmp_path / "m.model").members)),
+        progress=lambda stage, done, total, note: counts.append(
+            len(Bundle.load(tmp_path / "m.model").members)
+        ),
     )
     assert min(counts) == len(early.members) and max(counts) == 3
     assert Bundle.load(tmp_path / "m.model").id == Bundle.load(trained / "m.model").id
@@ -127,28 +200,58 @@ def test_a_killed_run_goes_on_bit_for_bit_and_never_loses_a_view(trained, cohort
 
 def test_folds_and_views_and_starting_weights(trained, cohort, tmp_path):
     said: list[str] = []
-    request = request_for(cohort, plan_of(schedule=Schedule(epochs=1, steps_per_epoch=2)), tmp_path, folds=2, epochs=1, init=str(trained / "m.model"))
+    request = request_for(
+        cohort,
+        plan_of(schedule=Schedule(epochs=1, steps_per_epoch=2)),
+        tmp_path,
+        folds=2,
+        epochs=1,
+        init=str(trained / "m.model"),
+    )
     done = train(request, tmp_path / "m", say=said.append)
     bundle = Bundle.load(tmp_path / "m")
-    assert [(m.fold, m.view) for m in bundle.members] == [(f, v) for f in (0, 1) for v in ("axial", "coronal", "sagittal")]
+    assert [(m.fold, m.view) for m in bundle.members] == [
+        (f, v) for f in (0, 1) for v in ("axial", "coronal", "sagittal")
+    ]
     assert done.scores["what"] == "cross-validation" and done.scores["cases"] == 5
     record = json.loads((done.run / "validation/predictions/predictions.json").read_text())
-    assert len({entry["bundle"] for entry in record["cases"].values()}) == 2  # for each case the three views of one fold
+    assert (
+        len({entry["bundle"] for entry in record["cases"].values()}) == 2
+    )  # for each case the three views of one fold
     starts = [line for line in said if "starts from" in line]
-    assert len(starts) == 6 and "fold 1 sagittal" in starts[-1] and "starts from fold_0_sagittal" in starts[-1]
+    assert (
+        len(starts) == 6
+        and "fold 1 sagittal" in starts[-1]
+        and "starts from fold_0_sagittal" in starts[-1]
+    )
     assert all("left as drawn" not in line for line in starts)
 
 
-def test_other_classes_leave_the_classifier_and_another_network_is_refused(trained, cohort, tmp_path):
+def test_other_classes_leave_the_classifier_and_another_network_is_refused(
+    trained, cohort, tmp_path
+):
     plain = plan_of(views=(), patch=(16, 8, 1), schedule=Schedule(epochs=1, steps_per_epoch=2))
     from_sagittal = Bundle.load(trained / "m.model")
     Bundle(from_sagittal.plan, from_sagittal.members[2:]).save(tmp_path / "sagittal.model")
     said: list[str] = []
-    train(request_for(cohort, plain, tmp_path, epochs=1, init=str(tmp_path / "sagittal.model")), tmp_path / "m", say=said.append)
+    train(
+        request_for(cohort, plain, tmp_path, epochs=1, init=str(tmp_path / "sagittal.model")),
+        tmp_path / "m",
+        say=said.append,
+    )
     line = next(line for line in said if "starts from fold_0_sagittal" in line)
     own = len(Bundle.load(tmp_path / "m").members[0].weights)
-    assert f"{own - 2} of {own} tensors fit" in line and line.endswith("left as drawn: heads.0.weight, heads.0.bias")
+    assert f"{own - 2} of {own} tensors fit" in line and line.endswith(
+        "left as drawn: heads.0.weight, heads.0.bias"
+    )
     wide = plain.replace(network=small_network(2, **SMALL | {"widths": (6, 10)}).model_dump())
     with pytest.raises(UsageError, match="nothing of the 2-D unet"):
-        train(request_for(cohort, wide, tmp_path / "wide", epochs=1, init=str(tmp_path / "sagittal.model")), tmp_path / "w")
-    assert not (tmp_path / "w.run" / "plan.json").exists()  # the mended command needs no --overwrite
+        train(
+            request_for(
+                cohort, wide, tmp_path / "wide", epochs=1, init=str(tmp_path / "sagittal.model")
+            ),
+            tmp_path / "w",
+        )
+    assert not (
+        tmp_path / "w.run" / "plan.json"
+    ).exists()  # the mended command needs no --overwrite

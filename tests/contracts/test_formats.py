@@ -1,4 +1,6 @@
-"""What every writable format must satisfy: written and read again, each voxel has its value at its place in mm."""
+"""What every writable format must satisfy: written and read again, each voxel has its value at its
+place in mm.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,9 @@ def same_at_every_place(a: Volume, b: Volume) -> None:
 
 @pytest.mark.parametrize("ending", PLACED)
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_written_and_read_again_every_voxel_stands_where_it_stood(tmp_path, grid: Grid, asymmetric, ending, dtype):
+def test_written_and_read_again_every_voxel_stands_where_it_stood(
+    tmp_path, grid: Grid, asymmetric, ending, dtype
+):
     values = asymmetric.astype(dtype) if dtype != "float32" else asymmetric.astype(dtype) / 3
     volume = Volume(values, grid)
     path = tmp_path / f"scan{ending}"
@@ -37,7 +41,9 @@ def test_written_and_read_again_every_voxel_stands_where_it_stood(tmp_path, grid
     assert back.grid.matches(grid, tolerance_mm=1e-3)
     assert files.read_grid(path) == back.grid
     assert back.meta["spacing_known"] is True
-    assert sorted(p.name for p in tmp_path.iterdir()) == (["scan.mhd", "scan.raw"] if ending == ".mhd" else [path.name])
+    assert sorted(p.name for p in tmp_path.iterdir()) == (
+        ["scan.mhd", "scan.raw"] if ending == ".mhd" else [path.name]
+    )
 
 
 @pytest.mark.parametrize("ending", PLACED)
@@ -50,10 +56,17 @@ def test_channels_come_back_first(tmp_path, grid, asymmetric, ending):
 
 
 @pytest.mark.parametrize("ending", PLACED)
-@pytest.mark.parametrize(("values", "dtype"), [([0, 1, 255], "uint8"), ([0, 2, 300], "uint16"), ([0.0, 3.0, 70000.0], "uint32")])
+@pytest.mark.parametrize(
+    ("values", "dtype"),
+    [([0, 1, 255], "uint8"), ([0, 2, 300], "uint16"), ([0.0, 3.0, 70000.0], "uint32")],
+)
 def test_labels_take_the_smallest_unsigned_dtype(tmp_path, grid, ending, values, dtype):
     array = np.array(values)[np.arange(np.prod(grid.shape)).reshape(grid.shape) % 3]
-    files.write(Volume(array, grid, "label"), tmp_path / f"mask{ending}", labels=LabelSet.from_names({1: "liver", 2: "left kidney"}))
+    files.write(
+        Volume(array, grid, "label"),
+        tmp_path / f"mask{ending}",
+        labels=LabelSet.from_names({1: "liver", 2: "left kidney"}),
+    )
     back = files.read(tmp_path / f"mask{ending}")
     assert back.array.dtype == dtype
     np.testing.assert_array_equal(back.array, array)
@@ -79,7 +92,10 @@ def test_a_failed_write_leaves_the_old_file(tmp_path, grid, asymmetric, ending):
 
 @pytest.mark.parametrize("ending", [*PLACED, ".png"])
 def test_the_format_is_told_from_content_under_a_foreign_name(tmp_path, ending):
-    volume = Volume(np.arange(35, dtype=np.uint8).reshape(7, 5, 1), Grid((7, 5, 1), np.diag([-0.7, -0.9, 2.0, 1.0])))
+    volume = Volume(
+        np.arange(35, dtype=np.uint8).reshape(7, 5, 1),
+        Grid((7, 5, 1), np.diag([-0.7, -0.9, 2.0, 1.0])),
+    )
     files.write(volume, tmp_path / f"a{ending}")
     renamed = tmp_path / "renamed.dat"
     (tmp_path / f"a{ending}").rename(renamed)
@@ -92,7 +108,13 @@ def test_the_format_is_told_from_content_under_a_foreign_name(tmp_path, ending):
 def test_truncated_files_are_refused_in_one_sentence(tmp_path, ending, keep):
     rng = np.random.default_rng(0)
     path = tmp_path / f"scan{ending}"
-    files.write(Volume(rng.integers(0, 4000, (40, 30, 20), np.int16), Grid.from_spacing((40, 30, 20), (1, 1, 2))), path)
+    files.write(
+        Volume(
+            rng.integers(0, 4000, (40, 30, 20), np.int16),
+            Grid.from_spacing((40, 30, 20), (1, 1, 2)),
+        ),
+        path,
+    )
     cut = path.with_suffix(".raw") if ending == ".mhd" else path
     cut.write_bytes(cut.read_bytes()[: int(cut.stat().st_size * keep)])
     with pytest.raises(files.FormatError) as caught:

@@ -1,6 +1,8 @@
-"""What every network must satisfy, whatever its family: sizes, normalisations, precision, memory formats, round trips, gradients, dropout.
+"""What every network must satisfy, whatever its family: sizes, normalisations, precision, memory
+formats, round trips, gradients, dropout.
 
-All shapes are anisotropic and every network is narrow; the full settings only have their parameters counted, without memory (meta tensors).
+All shapes are anisotropic and every network is narrow; the full settings only have their parameters
+counted, without memory (meta tensors).
 """
 
 from __future__ import annotations
@@ -20,7 +22,15 @@ from delineate.inference import openvino as compiled
 from delineate.inference.engine import fast_dtype
 from delineate.networks import quicknat
 from delineate.networks.blocks import AveragePool
-from delineate.networks.build import FAMILIES, build, filled, load_weights, memory_format, parameters, weights_of
+from delineate.networks.build import (
+    FAMILIES,
+    build,
+    filled,
+    load_weights,
+    memory_format,
+    parameters,
+    weights_of,
+)
 from delineate.networks.quicknat import QuickNAT
 from delineate.networks.vnet import Entry
 
@@ -35,7 +45,13 @@ def every(dims: int, stages: int, size: int) -> tuple[tuple[int, int, int], ...]
 
 def net(dims: int, widths: tuple[int, ...], kernel: int = 3, **changes: object) -> Network:
     strides = every(2, len(widths) - 1, 2) if dims == 2 else STRIDES_3D[: len(widths) - 1]
-    return small_network(dims, channels=2, widths=widths, strides=strides, **({"kernels": every(dims, len(widths), kernel)} | changes))
+    return small_network(
+        dims,
+        channels=2,
+        widths=widths,
+        strides=strides,
+        **({"kernels": every(dims, len(widths), kernel)} | changes),
+    )
 
 
 NETWORKS: dict[str, Network] = {
@@ -46,14 +62,35 @@ NETWORKS: dict[str, Network] = {
     "unet 2-D resnet": net(2, (6, 12, 12), encoder="resnet", convs=(1, 2, 3), decoder_convs=1),
     "unet 3-D resnet": net(3, (6, 12, 12, 12), encoder="resnet", convs=2, decoder_convs=(2, 1, 1)),
     "unet 2-D pooled": net(2, (6, 12, 12), down="pool", activation="relu", deep_supervision=False),
-    "unet 3-D pooled (light V-Net)": net(3, (6, 12, 12, 16), down="pool", activation="relu", deep_supervision=False),
+    "unet 3-D pooled (light V-Net)": net(
+        3, (6, 12, 12, 16), down="pool", activation="relu", deep_supervision=False
+    ),
     "unet 3-D pooled residual": net(3, (6, 12, 12), down="pool", encoder="residual"),
-    "denseunet-65 2-D": net(2, (6, 8, 8, 16, 16, 8), kind="denseunet", convs=(3, 4, 12, 8), growth=4, activation="relu"),
-    "denseunet-167 2-D": net(2, (6, 8, 8, 16, 16, 8), kind="denseunet", convs=(6, 12, 36, 24), growth=2, activation="relu"),
-    "denseunet 3-D, wide stem": net(3, (6, 8, 8, 8), kind="denseunet", convs=(2, 3), growth=4, kernels=(*every(3, 3, 3), (7, 7, 5))),
+    "denseunet-65 2-D": net(
+        2, (6, 8, 8, 16, 16, 8), kind="denseunet", convs=(3, 4, 12, 8), growth=4, activation="relu"
+    ),
+    "denseunet-167 2-D": net(
+        2,
+        (6, 8, 8, 16, 16, 8),
+        kind="denseunet",
+        convs=(6, 12, 36, 24),
+        growth=2,
+        activation="relu",
+    ),
+    "denseunet 3-D, wide stem": net(
+        3,
+        (6, 8, 8, 8),
+        kind="denseunet",
+        convs=(2, 3),
+        growth=4,
+        kernels=(*every(3, 3, 3), (7, 7, 5)),
+    ),
     "vnet 2-D": net(2, (6, 8, 12), 5, kind="vnet", convs=(1, 2, 3), activation="prelu"),
     "vnet 3-D": net(3, (6, 8, 12, 16), 5, kind="vnet", convs=(1, 2, 2, 2), activation="prelu"),
-    **{f"quicknat {s}": net(2, (16, 16, 16, 16), 5, kind="quicknat", squeeze=s, activation="prelu") for s in ("none", "channel", "spatial", "both")},
+    **{
+        f"quicknat {s}": net(2, (16, 16, 16, 16), 5, kind="quicknat", squeeze=s, activation="prelu")
+        for s in ("none", "channel", "spatial", "both")
+    },
 }
 each_network = pytest.mark.parametrize("name", NETWORKS)
 each_norm = pytest.mark.parametrize("norm", NORMS)
@@ -63,8 +100,12 @@ def changed(given: Network, **changes: object) -> Network:
     return Network(**{**given.model_dump(), **changes})
 
 
-def example(given: Network, batch: int = 2, wanted: tuple[int, int, int] = (19, 35, 7), seed: int = 0) -> Tensor:
-    """An image of at least ``wanted`` voxels, padded to the divisor as inference does, in the build's memory format."""
+def example(
+    given: Network, batch: int = 2, wanted: tuple[int, int, int] = (19, 35, 7), seed: int = 0
+) -> Tensor:
+    """An image of at least ``wanted`` voxels, padded to the divisor as inference does, in the
+    build's memory format.
+    """
     size = [-(-n // d) * d for n, d in zip(wanted, given.divisor, strict=True)][: given.dims]
     x = torch.randn(batch, given.channels, *size, generator=torch.Generator().manual_seed(seed))
     return x.to(memory_format=memory_format(given.dims))
@@ -89,7 +130,9 @@ def test_logits_have_the_size_of_the_image(name, norm, device):
     with torch.no_grad():
         for mode in (True, False):
             out = logits(module.train(mode)(x))
-            assert tuple(out.shape) == (2, 3, *x.shape[2:]) and out.isfinite().all() and out.std() > 0
+            assert (
+                tuple(out.shape) == (2, 3, *x.shape[2:]) and out.isfinite().all() and out.std() > 0
+            )
 
 
 @each_norm
@@ -102,14 +145,17 @@ def test_low_precision_is_close(name, norm):
         with torch.autocast("cpu", torch.bfloat16):
             low = logits(module(x))
     error = (low.float() - full).square().mean().sqrt() / full.std()
-    # bf16 has 8 bits, some of which a hundred layers lose; a maximum that moves to its neighbour moves what QuickNAT unpools
+    # bf16 has 8 bits, some of which a hundred layers lose; a maximum that moves to its neighbour
+    # moves what QuickNAT unpools
     assert 0 < error < (0.3 if given.kind == "quicknat" else 0.1)
 
 
 @each_norm
 @each_network
 def test_it_never_waits_for_its_device(name, norm):
-    """The meta device has no values: whatever asks for one raises, and so does what mixes it with the CPU. A GPU would stand idle there."""
+    """The meta device has no values: whatever asks for one raises, and so does what mixes it with
+    the CPU. A GPU would stand idle there.
+    """
     given = changed(NETWORKS[name], norm=norm)
     module, x = build(given, seed=0).train().to("meta"), example(given).to("meta")
     logits(module(x)).sum().backward()
@@ -154,8 +200,13 @@ def test_every_parameter_gets_a_gradient(name, norm):
     module, x = build(given, seed=3).train(), example(given)
     outputs = module(x)
     outputs = outputs if isinstance(outputs, list) else [outputs]
-    sum((o * torch.randn(o.shape, generator=torch.Generator().manual_seed(1))).sum() for o in outputs).backward()
-    without = [n for n, p in module.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
+    sum(
+        (o * torch.randn(o.shape, generator=torch.Generator().manual_seed(1))).sum()
+        for o in outputs
+    ).backward()
+    without = [
+        n for n, p in module.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0
+    ]
     assert not without
 
 
@@ -173,7 +224,10 @@ def test_dropout_acts_only_when_told(name):
         samples = torch.stack([module(x) for _ in range(4)])
     spread = samples.std(0).mean() / samples.std()
     assert spread > 0.05
-    assert weights_of(build(changed(NETWORKS[name], dropout=0.0), 0)).keys() == weights_of(module).keys()
+    assert (
+        weights_of(build(changed(NETWORKS[name], dropout=0.0), 0)).keys()
+        == weights_of(module).keys()
+    )
 
 
 @each_norm
@@ -192,7 +246,9 @@ def test_a_plan_keeps_it(name):
     assert Network.model_validate_json(json.dumps(given.model_dump(mode="json"))) == given
 
 
-@pytest.mark.parametrize("name", [next(n for n in NETWORKS if n.startswith(family)) for family in FAMILIES])
+@pytest.mark.parametrize(
+    "name", [next(n for n in NETWORKS if n.startswith(family)) for family in FAMILIES]
+)
 def test_it_learns(name):
     """Voxels above the mean of their neighbourhood are found after a few steps on one image."""
     given = changed(NETWORKS[name], norm="batch", classes=2)
@@ -211,22 +267,30 @@ def test_it_learns(name):
 
 def test_average_pool_is_the_library_s():
     x = torch.randn(2, 3, 6, 8, 4).to(memory_format=torch.channels_last_3d)
-    assert torch.allclose(AveragePool((3, 2, 1))(x), nn.functional.avg_pool3d(x, (3, 2, 1)), atol=1e-6)
+    assert torch.allclose(
+        AveragePool((3, 2, 1))(x), nn.functional.avg_pool3d(x, (3, 2, 1)), atol=1e-6
+    )
     assert AveragePool((2, 2, 2))(x.bfloat16()).dtype == torch.bfloat16
 
 
 def test_values_go_back_where_they_came_from():
-    """What QuickNAT unpools lies where the encoder's maximum was, in low precision and channels-last memory as well."""
+    """What QuickNAT unpools lies where the encoder's maximum was, in low precision and
+    channels-last memory as well.
+    """
     seen: list[tuple[Tensor, Tensor]] = []
     module = build(NETWORKS["quicknat none"], 0).eval()
     assert isinstance(module, QuickNAT)
     for decode in module.decoder:
-        decode.register_forward_pre_hook(lambda _, args: seen.append(torch.tensor_split(args[0], 2, dim=1)))
+        decode.register_forward_pre_hook(
+            lambda _, args: seen.append(torch.tensor_split(args[0], 2, dim=1))
+        )
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
         module(example(NETWORKS["quicknat none"]))
     assert len(seen) == 3
     for skip, unpooled in seen:
-        largest = skip == nn.functional.interpolate(nn.functional.max_pool2d(skip, 2), scale_factor=2)
+        largest = skip == nn.functional.interpolate(
+            nn.functional.max_pool2d(skip, 2), scale_factor=2
+        )
         assert (unpooled != 0).float().mean() > 0.2
         assert not (unpooled[~largest] != 0).any()
 
@@ -238,7 +302,9 @@ def test_excitation_both_is_the_larger_of_the_two():
     both, x = BothExcitations(4), torch.randn(2, 4, 3, 5)
     channel, spatial = both.channel(x), both.spatial(x)
     assert torch.equal(both(x), torch.where(channel > spatial, channel, spatial))
-    assert torch.allclose(channel / x, (channel / x)[:, :, :1, :1].expand_as(x)) and torch.allclose(spatial / x, (spatial / x)[:, :1].expand_as(x))
+    assert torch.allclose(channel / x, (channel / x)[:, :, :1, :1].expand_as(x)) and torch.allclose(
+        spatial / x, (spatial / x)[:, :1].expand_as(x)
+    )
 
 
 def test_the_first_stage_of_a_v_net_adds_the_image():
@@ -263,16 +329,39 @@ def test_a_pooled_stage_sees_maxima():
 
 def classic(dims: int, widths: tuple[int, ...], channels: int, classes: int) -> Network:
     return small_network(
-        dims, channels=channels, classes=classes, widths=widths, strides=every(dims, len(widths) - 1, 2), kernels=every(dims, len(widths), 3),
-        down="pool", norm="batch", activation="relu", deep_supervision=False,
-    )  # fmt: skip
+        dims,
+        channels=channels,
+        classes=classes,
+        widths=widths,
+        strides=every(dims, len(widths) - 1, 2),
+        kernels=every(dims, len(widths), 3),
+        down="pool",
+        norm="batch",
+        activation="relu",
+        deep_supervision=False,
+    )
 
 
-def dense(convs: tuple[int, ...], growth: int, widths: tuple[int, ...], channels: int = 3, classes: int = 3) -> Network:
+def dense(
+    convs: tuple[int, ...],
+    growth: int,
+    widths: tuple[int, ...],
+    channels: int = 3,
+    classes: int = 3,
+) -> Network:
     return small_network(
-        2, kind="denseunet", channels=channels, classes=classes, widths=widths, strides=every(2, 5, 2),
-        kernels=(*every(2, 5, 3), (7, 7, 1)), convs=convs, growth=growth, norm="batch", activation="relu",
-    )  # fmt: skip
+        2,
+        kind="denseunet",
+        channels=channels,
+        classes=classes,
+        widths=widths,
+        strides=every(2, 5, 2),
+        kernels=(*every(2, 5, 3), (7, 7, 1)),
+        convs=convs,
+        growth=growth,
+        norm="batch",
+        activation="relu",
+    )
 
 
 def without_memory(given: Network) -> nn.Module:
@@ -285,59 +374,95 @@ def convolutions(module: nn.Module) -> int:
 
 
 def test_u_net_has_the_stated_parameters():
-    """31,037,698: what the common implementation (milesial/Pytorch-UNet, transposed convolutions, 3 channels, 2 classes) reports;
-    23 convolutions are what Ronneberger 2015 counts."""
+    """31,037,698: what the common implementation (milesial/Pytorch-UNet, transposed convolutions, 3
+    channels, 2 classes) reports; 23 convolutions are what Ronneberger 2015 counts."""
     module = without_memory(classic(2, (64, 128, 256, 512, 1024), 3, 2))
     assert parameters(module) == 31_037_698
     assert convolutions(module) == 23
 
 
 def test_denseunet_167_has_the_stated_parameters_and_layers():
-    """DenseNet-161 has 28,681,000 (torchvision), of which 2208 x 1000 + 1000 classify; Li 2018 counts 167 layers;
-    a published port of the 2-D network (xmengli999/TCSM) has 49.5 M with everything."""
+    """DenseNet-161 has 28,681,000 (torchvision), of which 2208 x 1000 + 1000 classify; Li 2018
+    counts 167 layers; a published port of the 2-D network (xmengli999/TCSM) has 49.5 M with
+    everything."""
     module = without_memory(dense((6, 12, 36, 24), 48, (64, 96, 96, 384, 768, 96)))
     decoder = sum(parameters(m) for m in (module.project, module.decoder, module.head))
     assert parameters(module) - decoder == 28_681_000 - 2_209_000
-    assert decoder == 2112 * 2208 + 2208 + 9 * (2208 * 768 + 768 * 384 + 384 * 96 + 96 * 96 + 96 * 64) + 2 * (768 + 384 + 96 + 96 + 64) + 64 * 3 + 3
+    assert (
+        decoder
+        == 2112 * 2208
+        + 2208
+        + 9 * (2208 * 768 + 768 * 384 + 384 * 96 + 96 * 96 + 96 * 64)
+        + 2 * (768 + 384 + 96 + 96 + 64)
+        + 64 * 3
+        + 3
+    )
     assert round(parameters(module) / 1e6, 1) == 49.5
     assert convolutions(module) == 167
 
 
 def test_denseunet_65_has_the_stated_layers():
-    """Li 2018 counts 65 with one projected skip; the other three that do not fit are projected here as well."""
+    """Li 2018 counts 65 with one projected skip; the other three that do not fit are projected here
+    as well.
+    """
     module = without_memory(dense((3, 4, 12, 8), 32, (64, 96, 192, 224, 504, 96)))
     assert convolutions(module) == 65 + 3
     assert [m.out_channels for m in module.project] == [192, 224, 504, 504]
-    assert [block.width for block in module.blocks] == [192, 224, 496, 504]  # the widths in the authors' code
+    assert [block.width for block in module.blocks] == [
+        192,
+        224,
+        496,
+        504,
+    ]  # the widths in the authors' code
     assert 6.4e6 < parameters(module) < 6.5e6
 
 
-def v_net_weights(down: tuple[int, ...], up: tuple[int, ...], widths: tuple[int, ...] = (16, 32, 64, 128, 256)) -> int:
-    """Weights of a V-Net's convolutions for one channel and two classes, summed from figure 2 of Milletari 2016."""
-    encoder = 125 * widths[0] + sum(125 * n * w * w for n, w in zip(down[1:], widths[1:], strict=True))
+def v_net_weights(
+    down: tuple[int, ...], up: tuple[int, ...], widths: tuple[int, ...] = (16, 32, 64, 128, 256)
+) -> int:
+    """Weights of a V-Net's convolutions for one channel and two classes, summed from figure 2 of
+    Milletari 2016.
+    """
+    encoder = 125 * widths[0] + sum(
+        125 * n * w * w for n, w in zip(down[1:], widths[1:], strict=True)
+    )
     decoder = sum(125 * n * (2 * w) ** 2 for n, w in zip(up, widths[:-1], strict=True))
     between = sum(8 * a * b for a, b in pairwise(widths))
-    upward = sum(8 * a * b for a, b in zip([2 * w for w in widths[1:-1]] + [widths[-1]], widths, strict=False))
+    upward = sum(
+        8 * a * b
+        for a, b in zip([2 * w for w in widths[1:-1]] + [widths[-1]], widths, strict=False)
+    )
     return encoder + decoder + between + upward + 2 * widths[0] * 2
 
 
 def test_v_net_has_the_parameters_of_its_figure():
-    """The paper states none. The sum by hand gives the 45 M that MedicalZooPytorch and MONAI state for their variant with fewer
-    convolutions (1, 1, 2, 3, 2 down and 1, 1, 2, 2 up), so it is trusted for the paper's own 1, 2, 3, 3, 3 and 1, 2, 3, 3."""
+    """The paper states none. The sum by hand gives the 45 M that MedicalZooPytorch and MONAI state
+    for their variant with fewer convolutions (1, 1, 2, 3, 2 down and 1, 1, 2, 2 up), so it is
+    trusted for the paper's own 1, 2, 3, 3, 3 and 1, 2, 3, 3."""
     assert 45.3e6 < v_net_weights((1, 1, 2, 3, 2), (1, 1, 2, 2)) < 45.7e6
     given = small_network(
-        3, kind="vnet", classes=2, widths=(16, 32, 64, 128, 256), strides=every(3, 4, 2), kernels=every(3, 5, 5),
-        convs=(1, 2, 3, 3, 3), norm="batch", activation="prelu",
-    )  # fmt: skip
+        3,
+        kind="vnet",
+        classes=2,
+        widths=(16, 32, 64, 128, 256),
+        strides=every(3, 4, 2),
+        kernels=every(3, 5, 5),
+        convs=(1, 2, 3, 3, 3),
+        norm="batch",
+        activation="prelu",
+    )
     module = without_memory(given)
-    weights = sum(m.weight.numel() for m in module.modules() if isinstance(m, nn.modules.conv._ConvNd))
+    weights = sum(
+        m.weight.numel() for m in module.modules() if isinstance(m, nn.modules.conv._ConvNd)
+    )
     assert weights == v_net_weights((1, 2, 3, 3, 3), (1, 2, 3, 3))
     assert 65.1e6 < parameters(module) < 65.3e6
 
 
 def test_quicknat_has_the_parameters_of_the_reference():
-    """3,516,971: the authors' code (ai-med/quickNAT_pytorch, 28 classes, no excitation), summed layer by layer; ours lacks its
-    nine shared PReLU slopes and the biases of 27 convolutions of 64, which the normalisation takes away."""
+    """3,516,971: the authors' code (ai-med/quickNAT_pytorch, 28 classes, no excitation), summed
+    layer by layer; ours lacks its nine shared PReLU slopes and the biases of 27 convolutions of 64,
+    which the normalisation takes away."""
 
     def reference(channels: int) -> int:
         inputs = (channels, channels + 64, channels + 128)
@@ -353,9 +478,17 @@ def test_quicknat_has_the_parameters_of_the_reference():
         "norm": "batch",
         "dropout": 0.2,
     }
-    assert parameters(without_memory(small_network(2, activation="relu", **setting))) == 3_516_971 - 9 - 27 * 64
-    extra = 64 * 32 + 32 + 32 * 64 + 64 + 64 + 1  # csSE of 64 feature maps, in four encoders and four decoders
-    assert parameters(without_memory(small_network(2, activation="relu", squeeze="both", **setting))) == 3_516_971 - 9 - 27 * 64 + 8 * extra
+    assert (
+        parameters(without_memory(small_network(2, activation="relu", **setting)))
+        == 3_516_971 - 9 - 27 * 64
+    )
+    extra = (
+        64 * 32 + 32 + 32 * 64 + 64 + 64 + 1
+    )  # csSE of 64 feature maps, in four encoders and four decoders
+    assert (
+        parameters(without_memory(small_network(2, activation="relu", squeeze="both", **setting)))
+        == 3_516_971 - 9 - 27 * 64 + 8 * extra
+    )
 
 
 # ---- what a plan may not say ----
@@ -369,9 +502,27 @@ def test_quicknat_has_the_parameters_of_the_reference():
         ({"kind": "vnet", "encoder": "residual"}, "has no encoder"),
         ({"kind": "vnet", "down": "pool"}, "has no down"),
         ({"kind": "vnet", "deep_supervision": True}, "has no deep_supervision"),
-        ({"kind": "denseunet", "widths": (8, 8, 8, 8), "strides": every(2, 3, 2), "kernels": every(2, 4, 3), "squeeze": "channel"}, "has no squeeze"),
+        (
+            {
+                "kind": "denseunet",
+                "widths": (8, 8, 8, 8),
+                "strides": every(2, 3, 2),
+                "kernels": every(2, 4, 3),
+                "squeeze": "channel",
+            },
+            "has no squeeze",
+        ),
         ({"kind": "denseunet"}, "at least 4 widths"),
-        ({"kind": "denseunet", "widths": (8, 8, 8, 8), "strides": every(2, 3, 2), "kernels": every(2, 4, 3), "convs": (2, 2, 2)}, "2 dense blocks"),
+        (
+            {
+                "kind": "denseunet",
+                "widths": (8, 8, 8, 8),
+                "strides": every(2, 3, 2),
+                "kernels": every(2, 4, 3),
+                "convs": (2, 2, 2),
+            },
+            "2 dense blocks",
+        ),
         ({"kind": "quicknat"}, "widths are equal"),
         ({"kind": "quicknat", "widths": (8, 8, 8), "dims": 3}, "2-D network"),
         ({"convs": (2, 2)}, "3 stages"),
@@ -387,14 +538,23 @@ def test_a_network_says_only_what_happens(changes, why):
 # ---- compiled for a CPU ----
 
 CLOSE = 1e-3  # in float32, of every logit, in standard deviations of the logits
-ROUGH = {"unet": 0.05, "vnet": 0.05, "denseunet": 0.2, "quicknat": 0.2}  # in bfloat16, root mean square; a hundred layers and unpooling lose more
-needs_openvino = pytest.mark.skipif(not compiled.available(), reason="OpenVINO is not installed, or not made for this processor")
+ROUGH = {
+    "unet": 0.05,
+    "vnet": 0.05,
+    "denseunet": 0.2,
+    "quicknat": 0.2,
+}  # in bfloat16, root mean square; a hundred layers and unpooling lose more
+needs_openvino = pytest.mark.skipif(
+    not compiled.available(), reason="OpenVINO is not installed, or not made for this processor"
+)
 
 
 @needs_openvino
 @each_network
 def test_a_compiled_network_gives_the_same_logits(name):
-    """Every family, also in half precision where the processor has units for it; what OpenVINO does not know would be None."""
+    """Every family, also in half precision where the processor has units for it; what OpenVINO does
+    not know would be None.
+    """
     given = NETWORKS[name]
     weights, x = weights_of(build(given, seed=0)), example(given, batch=3)
     with torch.inference_mode():
@@ -405,8 +565,14 @@ def test_a_compiled_network_gives_the_same_logits(name):
         out = graph(x)
         assert out.dtype == torch.float32 and out.shape == expected.shape
         error = (out - expected).abs() / expected.std()
-        assert error.max() < CLOSE if dtype == torch.float32 else 0 < error.square().mean().sqrt() < ROUGH[given.kind]
-        assert torch.equal(graph(x[1:2]), out[1:2])  # a window's logits do not depend on its companions
+        assert (
+            error.max() < CLOSE
+            if dtype == torch.float32
+            else 0 < error.square().mean().sqrt() < ROUGH[given.kind]
+        )
+        assert torch.equal(
+            graph(x[1:2]), out[1:2]
+        )  # a window's logits do not depend on its companions
 
 
 @needs_openvino

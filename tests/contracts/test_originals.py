@@ -1,4 +1,6 @@
-"""No command writes over what it reads, whatever the name under which it finds it: refused before any work, and nothing is lost."""
+"""No command writes over what it reads, whatever the name under which it finds it: refused before
+any work, and nothing is lost.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,8 @@ from delineate.cli import command_line as cli
 from delineate.core.bundle import Bundle, Member
 from delineate.networks.build import build, weights_of
 
-# How an output may be an original: as a file of its own folder, a soft or a hard link, or through a link to the folder.
+# How an output may be an original: as a file of its own folder, a soft or a hard link, or through a
+# link to the folder.
 WAYS = ("same", "soft", "hard", "folder")
 
 
@@ -36,13 +39,22 @@ def run(monkeypatch, capsys, *words: str | Path) -> tuple[int, str]:
 
 
 def hashes(*folders: Path) -> dict[str, str]:
-    return {str(p): hashlib.sha256(p.read_bytes()).hexdigest() for f in folders for p in sorted(f.rglob("*")) if p.is_file()}
+    return {
+        str(p): hashlib.sha256(p.read_bytes()).hexdigest()
+        for f in folders
+        for p in sorted(f.rglob("*"))
+        if p.is_file()
+    }
 
 
 def under(original: Path, name: str, way: str, place: Path) -> Path:
     """A path called ``name`` that is ``original``, reached by ``way``."""
     if way == "same":
-        return original.parent / name if original.name == name else original.rename(original.parent / name)
+        return (
+            original.parent / name
+            if original.name == name
+            else original.rename(original.parent / name)
+        )
     place.mkdir(parents=True, exist_ok=True)
     if way == "folder":
         original = original if original.name == name else original.rename(original.parent / name)
@@ -65,44 +77,144 @@ def world(tmp_path) -> Path:
     Bundle(plan, (Member("fold_0", weights_of(build(plan.network, 0))),)).save(tmp_path / "m.model")
     (tmp_path / "plan.json").write_text(plan.to_json())
     for name in ("a", "b"):
-        rows = [{"case": f"c{n}", "label": "x", "metric": "dice", "value": 0.5 + n / 10, "unit": ""} for n in range(4)]
+        rows = [
+            {"case": f"c{n}", "label": "x", "metric": "dice", "value": 0.5 + n / 10, "unit": ""}
+            for n in range(4)
+        ]
         (tmp_path / name).mkdir()
         labels = [{"value": 1, "name": "x", "colour": [1, 2, 3], "code": "", "side": None}]
-        data = {"summary": [], "labels": labels, "cases": [{"case": f"c{n}", "truth": ""} for n in range(4)], "rows": rows, "pooled": {}, "means": {}}
+        data = {
+            "summary": [],
+            "labels": labels,
+            "cases": [{"case": f"c{n}", "truth": ""} for n in range(4)],
+            "rows": rows,
+            "pooled": {},
+            "means": {},
+        }
         (tmp_path / name / "scores.json").write_text(json.dumps(data))
     (tmp_path / "slices").mkdir()
     for k in range(3):
-        Image.fromarray(np.full((8, 9), 40 * k, np.uint8)).save(tmp_path / "slices" / f"slice_{k:04d}.png")
+        Image.fromarray(np.full((8, 9), 40 * k, np.uint8)).save(
+            tmp_path / "slices" / f"slice_{k:04d}.png"
+        )
     return tmp_path
 
 
 Command = Callable[[Path, Path], list[str | Path]]
-# Command -> the original (a path in ``world``), what the output is called, and the words from ``world`` and the output's path.
+# Command -> the original (a path in ``world``), what the output is called, and the words from
+# ``world`` and the output's path.
 COMMANDS: dict[str, tuple[str, str, Command]] = {
-    "predict": ("cohort/images/c0.nii.gz", "c0.nii.gz", lambda w, out: ["predict", w / "m.model", w / "cohort/images", "-o", out.parent]),
-    "predict, one file": ("cohort/images/c0.nii.gz", "c0.nii.gz",
-                          lambda w, out: ["predict", w / "m.model", w / "cohort/images/c0.nii.gz", "-o", out.parent]),
-    "predict, onto the truth": ("cohort/labels/c0.nii.gz", "c0.nii.gz", lambda w, out: ["predict", w / "m.model", w / "cohort", "-o", out.parent]),
-    "predict, onto the model": ("m.model", "c0.nii.gz", lambda w, out: ["predict", _one(w, "m.model", out), w / "cohort/images", "-o", out.parent]),
-    "convert": ("masks/c0.nii.gz", "c0.nii.gz", lambda w, out: ["convert", w / "masks/c0.nii.gz", out, "--orientation", "LPS"]),
-    "convert, in parts": ("masks/c0.nii.gz", "c0_00.nii.gz",
-                          lambda w, out: ["convert", _one(w, "masks/c0.nii.gz", out), out.parent / "c0.nii.gz", "--split-slices", "8"]),
-    "convert, merged": ("masks/c0.nii.gz", "c0.nii.gz",
-                        lambda w, out: ["convert", w / "masks/c0.nii.gz", w / "masks/c1.nii.gz", out, "--merge"]),
-    "convert, slices": ("slices/slice_0001.png", "slice_0001.png",
-                        lambda w, out: ["convert", w / "slices", out.parent, "--spacing", "1,1,2", "--orientation", "RAS"]),
-    "evaluate": ("names.json", "scores.json",
-                 lambda w, out: ["evaluate", w / "masks", w / "cohort/labels", "-o", out.parent, "--labels", _one(w, "names.json", out)]),
-    "check": ("names.json", "findings.json",
-              lambda w, out: ["check", w / "cohort", "-o", out.parent, "--labels", _one(w, "names.json", out)]),
-    "check --draft": ("cohort/labels.csv", "labels.csv", lambda w, out: ["check", w / "cohort", "--draft", out]),
-    "plan": ("cohort/images/c1.nii.gz", "c1.nii.gz", lambda w, out: ["plan", w / "cohort", "-o", out]),
-    "train": ("cohort/labels/c1.nii.gz", "c1.nii.gz", lambda w, out: ["train", w / "cohort", "-o", out, "--epochs", "1", "--overwrite"]),
-    "train, onto its plan": ("plan.json", "plan.json", lambda w, out: ["train", w / "cohort", "-o", out, "--plan", w / "plan.json", "--overwrite"]),
-    "quantise": ("m.model", "m.model", lambda w, out: ["quantise", w / "m.model", w / "cohort/images", "-o", out]),
+    "predict": (
+        "cohort/images/c0.nii.gz",
+        "c0.nii.gz",
+        lambda w, out: ["predict", w / "m.model", w / "cohort/images", "-o", out.parent],
+    ),
+    "predict, one file": (
+        "cohort/images/c0.nii.gz",
+        "c0.nii.gz",
+        lambda w, out: ["predict", w / "m.model", w / "cohort/images/c0.nii.gz", "-o", out.parent],
+    ),
+    "predict, onto the truth": (
+        "cohort/labels/c0.nii.gz",
+        "c0.nii.gz",
+        lambda w, out: ["predict", w / "m.model", w / "cohort", "-o", out.parent],
+    ),
+    "predict, onto the model": (
+        "m.model",
+        "c0.nii.gz",
+        lambda w, out: ["predict", _one(w, "m.model", out), w / "cohort/images", "-o", out.parent],
+    ),
+    "convert": (
+        "masks/c0.nii.gz",
+        "c0.nii.gz",
+        lambda w, out: ["convert", w / "masks/c0.nii.gz", out, "--orientation", "LPS"],
+    ),
+    "convert, in parts": (
+        "masks/c0.nii.gz",
+        "c0_00.nii.gz",
+        lambda w, out: [
+            "convert",
+            _one(w, "masks/c0.nii.gz", out),
+            out.parent / "c0.nii.gz",
+            "--split-slices",
+            "8",
+        ],
+    ),
+    "convert, merged": (
+        "masks/c0.nii.gz",
+        "c0.nii.gz",
+        lambda w, out: ["convert", w / "masks/c0.nii.gz", w / "masks/c1.nii.gz", out, "--merge"],
+    ),
+    "convert, slices": (
+        "slices/slice_0001.png",
+        "slice_0001.png",
+        lambda w, out: [
+            "convert",
+            w / "slices",
+            out.parent,
+            "--spacing",
+            "1,1,2",
+            "--orientation",
+            "RAS",
+        ],
+    ),
+    "evaluate": (
+        "names.json",
+        "scores.json",
+        lambda w, out: [
+            "evaluate",
+            w / "masks",
+            w / "cohort/labels",
+            "-o",
+            out.parent,
+            "--labels",
+            _one(w, "names.json", out),
+        ],
+    ),
+    "check": (
+        "names.json",
+        "findings.json",
+        lambda w, out: [
+            "check",
+            w / "cohort",
+            "-o",
+            out.parent,
+            "--labels",
+            _one(w, "names.json", out),
+        ],
+    ),
+    "check --draft": (
+        "cohort/labels.csv",
+        "labels.csv",
+        lambda w, out: ["check", w / "cohort", "--draft", out],
+    ),
+    "plan": (
+        "cohort/images/c1.nii.gz",
+        "c1.nii.gz",
+        lambda w, out: ["plan", w / "cohort", "-o", out],
+    ),
+    "train": (
+        "cohort/labels/c1.nii.gz",
+        "c1.nii.gz",
+        lambda w, out: ["train", w / "cohort", "-o", out, "--epochs", "1", "--overwrite"],
+    ),
+    "train, onto its plan": (
+        "plan.json",
+        "plan.json",
+        lambda w, out: ["train", w / "cohort", "-o", out, "--plan", w / "plan.json", "--overwrite"],
+    ),
+    "quantise": (
+        "m.model",
+        "m.model",
+        lambda w, out: ["quantise", w / "m.model", w / "cohort/images", "-o", out],
+    ),
     "report": ("a/scores.json", "scores.json", lambda w, out: ["report", w / "a", "-o", out]),
-    "compare": ("a/scores.json", "compare.json", lambda w, out: ["compare", _one(w, "a/scores.json", out), w / "b", "-o", out.parent]),
-}  # fmt: skip
+    "compare": (
+        "a/scores.json",
+        "compare.json",
+        lambda w, out: ["compare", _one(w, "a/scores.json", out), w / "b", "-o", out.parent],
+    ),
+}
 
 
 def _one(world: Path, original: str, out: Path) -> Path:
@@ -126,11 +238,15 @@ def test_mended_copies_never_take_an_originals_place(world, monkeypatch, capsys)
     for way in ("soft", "hard"):
         under(world / "cohort/images/c2.nii.gz", "images/c2.nii.gz", way, world / way)
         before = hashes(world)
-        code, printed = run(monkeypatch, capsys, "check", world / "cohort", "-o", world / "c", "--fix", world / way)
+        code, printed = run(
+            monkeypatch, capsys, "check", world / "cohort", "-o", world / "c", "--fix", world / way
+        )
         assert code == 2 and "c2.nii.gz" in printed and hashes(world) == before
     before = hashes(world)
     for place in (world / "cohort", world, world / "cohort/images"):
-        code, printed = run(monkeypatch, capsys, "check", world / "cohort", "-o", world / "c", "--fix", place)
+        code, printed = run(
+            monkeypatch, capsys, "check", world / "cohort", "-o", world / "c", "--fix", place
+        )
         assert code == 2 and "originals lie in this one" in printed and hashes(world) == before
 
 
@@ -139,12 +255,24 @@ def test_a_training_never_removes_its_data(world, monkeypatch, capsys):
     (world / "cohort").rename(world / "x.model.run" / "data")
     before = hashes(world)
     for data in (world / "x.model.run/data", world / "x.model.run"):
-        code, printed = run(monkeypatch, capsys, "train", data, "-o", world / "x.model", "--epochs", "1", "--overwrite")
+        code, printed = run(
+            monkeypatch,
+            capsys,
+            "train",
+            data,
+            "-o",
+            world / "x.model",
+            "--epochs",
+            "1",
+            "--overwrite",
+        )
         assert code == 2 and "x.model.run" in printed and hashes(world) == before
 
 
 def test_a_header_keeps_its_voxels(world, monkeypatch, capsys):
-    """A detached header's data file is read too: another header of that name would put its own there."""
+    """A detached header's data file is read too: another header of that name would put its own
+    there.
+    """
     sitk = pytest.importorskip("SimpleITK")
     array = np.arange(60, dtype=np.int16).reshape(3, 4, 5)
     sitk.WriteImage(sitk.GetImageFromArray(array), str(world / "v.nhdr"))
@@ -154,7 +282,9 @@ def test_a_header_keeps_its_voxels(world, monkeypatch, capsys):
         pytest.skip("this ITK packs detached NRRD data")
     (world / "v.nhdr").write_text(text)
     before = hashes(world)
-    code, printed = run(monkeypatch, capsys, "convert", world / "v.nhdr", world / "v.mhd", "--orientation", "RPI")
+    code, printed = run(
+        monkeypatch, capsys, "convert", world / "v.nhdr", world / "v.mhd", "--orientation", "RPI"
+    )
     assert code == 2 and "v.raw" in printed and hashes(world) == before
 
 
@@ -162,10 +292,30 @@ def test_ordinary_use_is_not_refused(world, monkeypatch, capsys):
     """The same command again, results below the scans, a result that is replaced by a newer one."""
     for _ in range(2):
         for words in (
-            ["predict", world / "m.model", world / "cohort/images", "-o", world / "cohort/images/out"],
-            ["predict", world / "m.model", world / "cohort/images/c0.nii.gz", "-o", world / "single"],
+            [
+                "predict",
+                world / "m.model",
+                world / "cohort/images",
+                "-o",
+                world / "cohort/images/out",
+            ],
+            [
+                "predict",
+                world / "m.model",
+                world / "cohort/images/c0.nii.gz",
+                "-o",
+                world / "single",
+            ],
             ["convert", world / "masks/c0.nii.gz", world / "turned.nii.gz", "--orientation", "LPS"],
-            ["evaluate", world / "masks", world / "cohort/labels", "-o", world / "masks", "--labels", world / "names.json"],
+            [
+                "evaluate",
+                world / "masks",
+                world / "cohort/labels",
+                "-o",
+                world / "masks",
+                "--labels",
+                world / "names.json",
+            ],
             ["check", world / "cohort", "-o", world / "checked"],
             ["plan", world / "cohort", "-o", world / "cohort/plan.json"],
             ["report", world / "masks"],
@@ -175,11 +325,33 @@ def test_ordinary_use_is_not_refused(world, monkeypatch, capsys):
 
 
 def test_predict_writes_over_its_own_results_alone(world, monkeypatch, capsys):
-    """A folder of masks that somebody drew is no folder of results, though the scan given is another file."""
+    """A folder of masks that somebody drew is no folder of results, though the scan given is
+    another file.
+    """
     before = hashes(world / "cohort")
-    code, printed = run(monkeypatch, capsys, "predict", world / "m.model", world / "cohort/images/c0.nii.gz", "-o", world / "cohort/labels")
+    code, printed = run(
+        monkeypatch,
+        capsys,
+        "predict",
+        world / "m.model",
+        world / "cohort/images/c0.nii.gz",
+        "-o",
+        world / "cohort/labels",
+    )
     assert code == 2 and "labels/c0.nii.gz" in printed and hashes(world / "cohort") == before
     (world / "notes").mkdir()
     (world / "notes" / "predictions.json").write_text('{"mine": 1}')
-    code, printed = run(monkeypatch, capsys, "predict", world / "m.model", world / "cohort/images/c0.nii.gz", "-o", world / "notes")
-    assert code == 2 and "no record of earlier predictions" in printed and (world / "notes" / "predictions.json").read_text() == '{"mine": 1}'
+    code, printed = run(
+        monkeypatch,
+        capsys,
+        "predict",
+        world / "m.model",
+        world / "cohort/images/c0.nii.gz",
+        "-o",
+        world / "notes",
+    )
+    assert (
+        code == 2
+        and "no record of earlier predictions" in printed
+        and (world / "notes" / "predictions.json").read_text() == '{"mine": 1}'
+    )

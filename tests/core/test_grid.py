@@ -8,7 +8,11 @@ import pytest
 from delineate.core.errors import GeometryError
 from delineate.core.grid import Grid
 
-CODES = ["".join(p) for pair in itertools.permutations(("RL", "AP", "SI")) for p in itertools.product(*pair)]
+CODES = [
+    "".join(p)
+    for pair in itertools.permutations(("RL", "AP", "SI"))
+    for p in itertools.product(*pair)
+]
 
 
 @pytest.mark.parametrize("codes", CODES)
@@ -26,7 +30,9 @@ def test_reorienting_moves_no_voxel(grid, asymmetric, codes):
 @pytest.mark.parametrize("own", ["ijk", "kji", "jik", "kij"])
 def test_a_grids_own_axes_change_their_order_and_nothing_else(grid, asymmetric, own):
     moved, axes = grid.reorient(own)
-    assert axes.flips == (False, False, False) and np.array_equal(axes.apply(asymmetric), asymmetric.transpose(["ijk".index(a) for a in own]))
+    assert axes.flips == (False, False, False) and np.array_equal(
+        axes.apply(asymmetric), asymmetric.transpose(["ijk".index(a) for a in own])
+    )
     for index in itertools.product(*[(0, n - 1) for n in moved.shape]):
         home = [index[own.index(a)] for a in "ijk"]
         assert np.allclose(moved.to_mm(index), grid.to_mm(home), atol=1e-9)
@@ -92,7 +98,14 @@ def test_json_round_trip(grid):
 
 
 @pytest.mark.parametrize(
-    ("spacing_mm", "axis"), [((0.8, 1.5, 3.0), 2), ((3.0, 0.8, 1.5), 0), ((0.9, 1.2, 0.9), 1), ((1.0, 1.05, 1.0), 2), ((2.0, 2.0, 1.0), 2)]
+    ("spacing_mm", "axis"),
+    [
+        ((0.8, 1.5, 3.0), 2),
+        ((3.0, 0.8, 1.5), 0),
+        ((0.9, 1.2, 0.9), 1),
+        ((1.0, 1.05, 1.0), 2),
+        ((2.0, 2.0, 1.0), 2),
+    ],
 )
 def test_slices_are_stacked_along_the_coarsest_axis_or_else_the_last(spacing_mm, axis):
     assert Grid.from_spacing((5, 6, 7), spacing_mm).slice_axis == axis

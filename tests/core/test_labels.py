@@ -10,11 +10,17 @@ from delineate.core.labels import LabelMapping, LabelSet, Range, side_of
 @pytest.mark.parametrize(
     ("name", "side", "stem"),
     [
-        ("Left kidney", "left", "kidney"), ("kidney_right", "right", "kidney"), ("Left-Hippocampus", "left", "hippocampus"),
-        ("lung_upper_lobe_left", "left", "lung upper lobe"), ("RightKidney", "right", "kidney"), ("ctx-lh-cuneus", "left", "ctx cuneus"),
-        ("liver", None, "liver"), ("bright lesion", None, "bright lesion"), ("R MFG", "right", "mfg"),
+        ("Left kidney", "left", "kidney"),
+        ("kidney_right", "right", "kidney"),
+        ("Left-Hippocampus", "left", "hippocampus"),
+        ("lung_upper_lobe_left", "left", "lung upper lobe"),
+        ("RightKidney", "right", "kidney"),
+        ("ctx-lh-cuneus", "left", "ctx cuneus"),
+        ("liver", None, "liver"),
+        ("bright lesion", None, "bright lesion"),
+        ("R MFG", "right", "mfg"),
     ],
-)  # fmt: skip
+)
 def test_sides_are_read_from_names(name, side, stem):
     assert side_of(name) == (side, stem)
 
@@ -23,7 +29,12 @@ def test_pairs_and_swap_table():
     labels = LabelSet.from_names({0: "background", 3: "Left kidney", 7: "Right kidney", 5: "liver"})
     assert labels.pairs == [(3, 7)]
     assert labels.can_mirror_sides
-    assert labels.swap_table().tolist() == [0, 3, 2, 1]  # classes: 1 left kidney, 2 liver, 3 right kidney
+    assert labels.swap_table().tolist() == [
+        0,
+        3,
+        2,
+        1,
+    ]  # classes: 1 left kidney, 2 liver, 3 right kidney
     assert not LabelSet.from_names({1: "left lung"}).can_mirror_sides
 
 

@@ -10,7 +10,11 @@ from delineate.core.manifest import Case, Manifest, Source
 
 
 def cohort(patients=6, scans=2) -> Manifest:
-    cases = tuple(Case(f"p{p}_{s}", f"p{p}", (Source(f"/x/p{p}_{s}.nii.gz"),), (Source("/y"),)) for p in range(patients) for s in range(scans))
+    cases = tuple(
+        Case(f"p{p}_{s}", f"p{p}", (Source(f"/x/p{p}_{s}.nii.gz"),), (Source("/y"),))
+        for p in range(patients)
+        for s in range(scans)
+    )
     return Manifest(cases, ("CT",), LabelSet.from_names({1: "liver"}), layout="test", root="/x")
 
 
@@ -25,7 +29,9 @@ def test_folds_never_divide_a_patient():
 
 
 def test_test_cases_get_no_fold():
-    manifest = cohort().with_split({"p0": "test", **{f"p{n}": "train" for n in range(1, 6)}}).with_folds(5)
+    manifest = (
+        cohort().with_split({"p0": "test", **{f"p{n}": "train" for n in range(1, 6)}}).with_folds(5)
+    )
     assert all((c.fold is None) == (c.split == "test") for c in manifest)
 
 

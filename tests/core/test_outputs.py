@@ -1,4 +1,6 @@
-"""Files that a command reads are known by place and by inode; what may hang a reader is never opened."""
+"""Files that a command reads are known by place and by inode; what may hang a reader is never
+opened.
+"""
 
 from __future__ import annotations
 
@@ -29,9 +31,13 @@ def ways_to(path: Path, elsewhere: Path) -> dict[str, Path]:
     os.link(path, elsewhere / "hard")
     (elsewhere / "folder").symlink_to(path.parent)
     return {
-        "itself": path, "soft link": elsewhere / "soft", "hard link": elsewhere / "hard", "by its folder's link": elsewhere / "folder" / path.name,
-        "round about": path.parent / ".." / path.parent.name / path.name, "relative": Path(os.path.relpath(path)),
-    }  # fmt: skip
+        "itself": path,
+        "soft link": elsewhere / "soft",
+        "hard link": elsewhere / "hard",
+        "by its folder's link": elsewhere / "folder" / path.name,
+        "round about": path.parent / ".." / path.parent.name / path.name,
+        "relative": Path(os.path.relpath(path)),
+    }
 
 
 def test_an_original_is_refused_under_each_of_its_names(scan, tmp_path):
@@ -45,8 +51,12 @@ def test_an_original_is_refused_under_each_of_its_names(scan, tmp_path):
 def test_what_is_no_original_is_allowed(scan, tmp_path):
     other = tmp_path / "scans" / "b.nii.gz"
     other.write_bytes(b"mine")
-    Originals([scan, tmp_path / "gone.nii.gz"]).refuse([other, tmp_path / "new.nii.gz", tmp_path / "gone.nii.gz", scan.parent])
-    Originals([scan.parent], lambda path: path.suffix == ".dcm").refuse([other])  # a folder of slices holds other files too
+    Originals([scan, tmp_path / "gone.nii.gz"]).refuse(
+        [other, tmp_path / "new.nii.gz", tmp_path / "gone.nii.gz", scan.parent]
+    )
+    Originals([scan.parent], lambda path: path.suffix == ".dcm").refuse(
+        [other]
+    )  # a folder of slices holds other files too
 
 
 def test_no_file_is_put_over_an_original_while_it_is_kept(scan, tmp_path):

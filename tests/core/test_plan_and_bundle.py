@@ -45,14 +45,22 @@ def test_patch_must_be_divisible():
 
 def bundle() -> Bundle:
     rng = np.random.default_rng(0)
-    return Bundle(small_plan(), (Member("fold_0", {"a.weight": rng.normal(size=(3, 4)).astype(np.float32)}, fold=0),), {"note": "x"})
+    return Bundle(
+        small_plan(),
+        (Member("fold_0", {"a.weight": rng.normal(size=(3, 4)).astype(np.float32)}, fold=0),),
+        {"note": "x"},
+    )
 
 
 def test_bundle_round_trip(tmp_path):
     bundle().save(tmp_path / "m.model")
     loaded = Bundle.load(tmp_path / "m.model")
-    assert loaded.id == bundle().id and loaded.plan == bundle().plan and loaded.card == {"note": "x"}
-    assert np.array_equal(loaded.members[0].weights["a.weight"], bundle().members[0].weights["a.weight"])
+    assert (
+        loaded.id == bundle().id and loaded.plan == bundle().plan and loaded.card == {"note": "x"}
+    )
+    assert np.array_equal(
+        loaded.members[0].weights["a.weight"], bundle().members[0].weights["a.weight"]
+    )
     assert Bundle.is_bundle(tmp_path / "m.model")
 
 
@@ -103,7 +111,12 @@ def test_a_failed_write_leaves_the_old_model(tmp_path, monkeypatch):
 
 def test_scalars_stay_scalars(tmp_path):
     """Batch norm counts its batches in one; an array of one element in its place would not load."""
-    bundle = Bundle(small_plan(), (Member("a", {"n": np.array(7), "w": np.ones((2, 3), np.float32).T}),))
+    bundle = Bundle(
+        small_plan(), (Member("a", {"n": np.array(7), "w": np.ones((2, 3), np.float32).T}),)
+    )
     bundle.save(tmp_path / "m")
     back = Bundle.load(tmp_path / "m")
-    assert {k: v.shape for k, v in back.members[0].weights.items()} == {"n": (), "w": (3, 2)} and back.id == bundle.id
+    assert {k: v.shape for k, v in back.members[0].weights.items()} == {
+        "n": (),
+        "w": (3, 2),
+    } and back.id == bundle.id

@@ -8,19 +8,36 @@ import numpy as np
 import pytest
 
 from delineate.core.errors import InputError
-from delineate.core.scores import HIGHER, LOWER, NEARER_ZERO, NO_JUDGEMENT, Score, Scores, better_is, describe, judged, without_nan
+from delineate.core.scores import (
+    HIGHER,
+    LOWER,
+    NEARER_ZERO,
+    NO_JUDGEMENT,
+    Score,
+    Scores,
+    better_is,
+    describe,
+    judged,
+    without_nan,
+)
 
 NAN = float("nan")
 ROWS = (
-    Score("a", "liver", "dice", 0.1 + 0.2), Score("a", "liver", "volume_ml", 1500.25, "ml"), Score("a", 'left, "outer" part', "dice", NAN),
-    Score("b", "liver", "dice", 0.9), Score("b", "liver", "volume_ml", 1e-17, "ml"), Score("b", 'left, "outer" part', "dice", 0.5),
+    Score("a", "liver", "dice", 0.1 + 0.2),
+    Score("a", "liver", "volume_ml", 1500.25, "ml"),
+    Score("a", 'left, "outer" part', "dice", NAN),
+    Score("b", "liver", "dice", 0.9),
+    Score("b", "liver", "volume_ml", 1e-17, "ml"),
+    Score("b", 'left, "outer" part', "dice", 0.5),
     Score("c", "liver", "dice", NAN),
-)  # fmt: skip
+)
 
 
 def same(a: Score, b: Score) -> bool:
     both_nan = np.isnan(a.value) and np.isnan(b.value)
-    return (a.case, a.label, a.metric, a.unit) == (b.case, b.label, b.metric, b.unit) and bool(a.value == b.value or both_nan)
+    return (a.case, a.label, a.metric, a.unit) == (b.case, b.label, b.metric, b.unit) and bool(
+        a.value == b.value or both_nan
+    )
 
 
 def test_csv_round_trip_keeps_every_bit():
@@ -39,13 +56,24 @@ def test_the_summary_can_be_recomputed_from_the_csv():
     assert (liver["n"], liver["undefined"]) == (2, 1)
     assert liver["mean"] == pytest.approx(sum(kept) / 2)
     assert liver["std"] == pytest.approx(np.std(kept, ddof=1))
-    assert (liver["min"], liver["max"], liver["median"]) == (min(kept), max(kept), pytest.approx(0.6))
+    assert (liver["min"], liver["max"], liver["median"]) == (
+        min(kept),
+        max(kept),
+        pytest.approx(0.6),
+    )
     assert next(s["unit"] for s in again.summary() if s["metric"] == "volume_ml") == "ml"
 
 
 def test_nan_is_counted_and_never_averaged():
     assert describe(np.array([NAN, NAN])) | {} == pytest.approx(
-        {"n": 0, "undefined": 2, "infinite": 0, **dict.fromkeys(("mean", "std", "median", "q1", "q3", "min", "max"), NAN)}, nan_ok=True)  # fmt: skip
+        {
+            "n": 0,
+            "undefined": 2,
+            "infinite": 0,
+            **dict.fromkeys(("mean", "std", "median", "q1", "q3", "min", "max"), NAN),
+        },
+        nan_ok=True,
+    )
     assert describe(np.array([0.4, NAN]))["mean"] == 0.4
     assert describe(np.array([0.4, NAN]))["std"] == 0.0
     assert describe(np.array([]))["n"] == 0
@@ -57,7 +85,9 @@ def test_the_mean_is_over_structures_each_averaged_over_cases():
 
 
 def test_json_is_strict_and_holds_rows_and_summary():
-    data = json.loads(Scores(ROWS).to_json(note="x"), parse_constant=lambda c: pytest.fail(f"{c} is not JSON"))
+    data = json.loads(
+        Scores(ROWS).to_json(note="x"), parse_constant=lambda c: pytest.fail(f"{c} is not JSON")
+    )
     assert data["note"] == "x"
     assert data["rows"][2]["value"] is None
     assert len(data["rows"]) == len(ROWS)
@@ -72,8 +102,19 @@ def test_rows_are_unique_and_other_tables_refused():
 
 def test_an_infinite_distance_has_its_rank_and_no_part_in_the_mean():
     found = describe(np.array([1.0, 3.0, np.inf, NAN]))
-    assert (found["n"], found["undefined"], found["infinite"], found["mean"], found["median"], found["max"]) == (3, 1, 1, 2.0, 3.0, np.inf)
-    assert describe(np.array([np.inf, np.inf, np.inf]))["median"] == describe(np.array([np.inf]))["mean"] == np.inf
+    assert (
+        found["n"],
+        found["undefined"],
+        found["infinite"],
+        found["mean"],
+        found["median"],
+        found["max"],
+    ) == (3, 1, 1, 2.0, 3.0, np.inf)
+    assert (
+        describe(np.array([np.inf, np.inf, np.inf]))["median"]
+        == describe(np.array([np.inf]))["mean"]
+        == np.inf
+    )
 
 
 @pytest.mark.parametrize(

@@ -24,9 +24,16 @@ def test_round_trip_and_slices(tmp_path):
     assert store.has("a") and case.shape == label.shape
     box = (slice(5, 9), slice(2, 20), slice(3, 7))
     half_a_step = np.abs(image).max(axis=(1, 2, 3)).astype(float) / 32767 / 2
-    assert (np.abs(case.values(*box) - image[(slice(None), *box)]).max(axis=(1, 2, 3)) <= 1.01 * half_a_step).all()
+    assert (
+        np.abs(case.values(*box) - image[(slice(None), *box)]).max(axis=(1, 2, 3))
+        <= 1.01 * half_a_step
+    ).all()
     loaded = case.loaded()
-    assert loaded.image.dtype == np.int16 and loaded.step == case.step and np.array_equal(loaded.values(), case.values())
+    assert (
+        loaded.image.dtype == np.int16
+        and loaded.step == case.step
+        and np.array_equal(loaded.values(), case.values())
+    )
     assert np.array_equal(loaded.label, label)
     assert store.nbytes(["a"]) == image.nbytes + label.nbytes
 
@@ -63,7 +70,11 @@ def test_steps_keep_zero_and_give_way_where_they_would_be_coarse(tmp_path):
     image[2, 0, 0, 0] = 5000  # a step of int16 would be 0.15
     Store(tmp_path).add("b", image, label, 2, (4, 4, 4))
     case = Store(tmp_path).open("b")
-    assert case.image.dtype == np.float32 and np.array_equal(case.values(), image) and set(case.steps) == {1.0}
+    assert (
+        case.image.dtype == np.float32
+        and np.array_equal(case.values(), image)
+        and set(case.steps) == {1.0}
+    )
 
 
 def test_a_case_of_an_earlier_version_is_read(tmp_path):

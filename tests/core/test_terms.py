@@ -1,4 +1,6 @@
-"""Names of channels and structures: what means the same, what does not, and what decides nothing."""
+"""Names of channels and structures: what means the same, what does not, and what decides
+nothing.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,8 @@ from delineate.core.terms import (
     structure_of,
 )
 
-# The same four sequences under the names of public collections, in the order FLAIR, T1, T1 post-contrast, T2.
+# The same four sequences under the names of public collections, in the order FLAIR, T1, T1
+# post-contrast, T2.
 SCHEMES = {
     "BraTS 2013": ("Flair", "T1", "T1c", "T2"),
     "BraTS 2018-2021": ("flair", "t1", "t1ce", "t2"),
@@ -36,7 +39,9 @@ SCHEMES = {
 def test_channels_of_public_collections_match_in_any_order(one, other):
     wanted, given = SCHEMES[one], SCHEMES[other]
     for order in itertools.permutations(range(4)):
-        assert match_channels([given[n] for n in order], wanted) == [order.index(n) for n in range(4)]
+        assert match_channels([given[n] for n in order], wanted) == [
+            order.index(n) for n in range(4)
+        ]
 
 
 def test_every_name_of_the_table_has_one_identity():
@@ -64,12 +69,21 @@ def test_names_of_files_tell_the_longest_channel():
     assert told("case_t1_gd", "t1") == ["T1 post-contrast"]  # not T1, which the name also holds
     assert told("sub-01_ce-gadolinium_T1w", "T1") == ["T1 post-contrast"]
     assert told("p_T2_FLAIR", "flair") == ["FLAIR"]
-    assert told("pt_001", "CT") == [] and told("patient_ct", "PET", "CT") == ["CT"]  # short words only where a model has them
+    assert told("pt_001", "CT") == [] and told("patient_ct", "PET", "CT") == [
+        "CT"
+    ]  # short words only where a model has them
     assert told("art1st", "t1") == []
 
 
 def test_the_only_channel_may_say_less_but_not_something_else():
-    for given, wanted in (("image", "CT"), ("MR", "T1"), ("T1", "MRI"), ("channel 0", "FLAIR"), ("t1n", "T1w"), ("CT", "image")):
+    for given, wanted in (
+        ("image", "CT"),
+        ("MR", "T1"),
+        ("T1", "MRI"),
+        ("channel 0", "FLAIR"),
+        ("t1n", "T1w"),
+        ("CT", "image"),
+    ):
         assert may_be(given, wanted), (given, wanted)
     for given, wanted in (("T2", "T1"), ("PET", "CT"), ("MR", "CT"), ("flair", "t1ce")):
         assert not may_be(given, wanted), (given, wanted)
@@ -77,28 +91,45 @@ def test_the_only_channel_may_say_less_but_not_something_else():
 
 @pytest.mark.parametrize(
     ("one", "other"),
-    [("oedema", "Edema"), ("enhancing tumour", "Enhancing_tumor"), ("kidney_left", "Left Kidney"), ("Right-Hippocampus", "hippocampus R"),
-     ("Oesophagus", "esophagus"), ("grey matter", "gray-matter"), ("gall bladder", "gallbladder"), ("NCR", "necrotic core"), ("kidneys", "kidney")],
-)  # fmt: skip
+    [
+        ("oedema", "Edema"),
+        ("enhancing tumour", "Enhancing_tumor"),
+        ("kidney_left", "Left Kidney"),
+        ("Right-Hippocampus", "hippocampus R"),
+        ("Oesophagus", "esophagus"),
+        ("grey matter", "gray-matter"),
+        ("gall bladder", "gallbladder"),
+        ("NCR", "necrotic core"),
+        ("kidneys", "kidney"),
+    ],
+)
 def test_spellings_of_a_structure_are_the_same(one, other):
     assert structure_of(one) == structure_of(other)
 
 
 def test_structures_that_are_not_the_same():
     assert structure_of("left kidney") != structure_of("right kidney") != structure_of("kidney")
-    assert structure_of("necrosis") != structure_of("edema") and structure_of("liver") != structure_of("liver tumour")
-    assert not any(map(names_structure, ("label 3", "Label_12", "foreground", "7", "class 2", "mask")))
+    assert structure_of("necrosis") != structure_of("edema") and structure_of(
+        "liver"
+    ) != structure_of("liver tumour")
+    assert not any(
+        map(names_structure, ("label 3", "Label_12", "foreground", "7", "class 2", "mask"))
+    )
     assert all(map(names_structure, ("liver", "V1", "left")))
 
 
 def test_contradictions_name_both_sides():
     def found(one, other):
-        return contradictions(LabelSet.from_names(one), LabelSet.from_names(other), "the predictions", "the truth")
+        return contradictions(
+            LabelSet.from_names(one), LabelSet.from_names(other), "the predictions", "the truth"
+        )
 
     assert found({1: "necrosis", 2: "oedema"}, {1: "edema", 2: "necrotic core"}) == [
         "1 is 'necrosis' in the predictions and 'edema' in the truth",
         "2 is 'oedema' in the predictions and 'necrotic core' in the truth",
     ]
-    assert found({1: "liver"}, {6: "Liver", 2: "spleen"}) == ["'liver' is 1 in the predictions and 6 in the truth"]
+    assert found({1: "liver"}, {6: "Liver", 2: "spleen"}) == [
+        "'liver' is 1 in the predictions and 6 in the truth"
+    ]
     assert found({1: "oedema", 2: "left kidney"}, {1: "Edema", 2: "kidney_left"}) == []
     assert found({1: "liver", 2: "spleen"}, {1: "label 1", 2: "foreground"}) == []

@@ -44,7 +44,10 @@ def test_a_prediction_knows_its_values_and_volumes(grid):
     array = np.zeros(grid.shape, np.uint8)
     array[:2] = 4
     found = Prediction(Volume(array, grid, "label"), labels)
-    assert found.volumes_ml == {"liver": 0.0, "spleen": pytest.approx(2 * grid.shape[1] * grid.shape[2] * grid.voxel_ml)}
+    assert found.volumes_ml == {
+        "liver": 0.0,
+        "spleen": pytest.approx(2 * grid.shape[1] * grid.shape[2] * grid.voxel_ml),
+    }
     array = array.copy()
     array[0, 0, 0] = 3
     with pytest.raises(LabelError, match="3"):

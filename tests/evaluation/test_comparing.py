@@ -1,8 +1,11 @@
-"""The compare step: differences by hand, what is left out, what is refused, and what the plots show."""
+"""The compare step: differences by hand, what is left out, what is refused, and what the plots
+show.
+"""
 
 from __future__ import annotations
 
 import csv
+import io
 import itertools
 import json
 import subprocess
@@ -29,19 +32,49 @@ from delineate.metrics.statistics import interval
 from delineate.reporting.compare_table import table
 
 NAN = float("nan")
-FIRST = {("a", "liver"): 0.9, ("b", "liver"): 0.7, ("c", "liver"): 0.8, ("a", "spleen"): 0.5, ("b", "spleen"): NAN, ("c", "spleen"): 0.6}
-OTHER = {("a", "liver"): 0.95, ("b", "liver"): 0.6, ("c", "liver"): 0.8, ("a", "spleen"): 0.7, ("b", "spleen"): 0.0, ("c", "spleen"): 0.7}
+FIRST = {
+    ("a", "liver"): 0.9,
+    ("b", "liver"): 0.7,
+    ("c", "liver"): 0.8,
+    ("a", "spleen"): 0.5,
+    ("b", "spleen"): NAN,
+    ("c", "spleen"): 0.6,
+}
+OTHER = {
+    ("a", "liver"): 0.95,
+    ("b", "liver"): 0.6,
+    ("c", "liver"): 0.8,
+    ("a", "spleen"): 0.7,
+    ("b", "spleen"): 0.0,
+    ("c", "spleen"): 0.7,
+}
 
 
-def scores_json(folder: Path, values: dict[tuple[str, str], float], *, patients: dict[str, str] | None = None, unit: str = "", metric: str = "dice",
-                truth: str = "hash") -> Path:  # fmt: skip
+def scores_json(
+    folder: Path,
+    values: dict[tuple[str, str], float],
+    *,
+    patients: dict[str, str] | None = None,
+    unit: str = "",
+    metric: str = "dice",
+    truth: str = "hash",
+) -> Path:
     """An evaluation's ``scores.json`` with these figures."""
     folder.mkdir(parents=True, exist_ok=True)
     names = list(dict.fromkeys(label for _, label in values))
     labels = LabelSet.from_names(dict(enumerate(names, start=1))).to_json()
-    rows = Scores(tuple(Score(case, label, metric, value, unit) for (case, label), value in values.items()))
-    cases = [{"case": c, "truth": f"/data/{c}.nii.gz", "patient": (patients or {}).get(c, f"P{c}"), "truth_sha256": truth + c}
-             for c in dict.fromkeys(case for case, _ in values)]  # fmt: skip
+    rows = Scores(
+        tuple(Score(case, label, metric, value, unit) for (case, label), value in values.items())
+    )
+    cases = [
+        {
+            "case": c,
+            "truth": f"/data/{c}.nii.gz",
+            "patient": (patients or {}).get(c, f"P{c}"),
+            "truth_sha256": truth + c,
+        }
+        for c in dict.fromkeys(case for case, _ in values)
+    ]
     (folder / "scores.json").write_text(rows.to_json(labels=labels, cases=cases, planar=False))
     (folder / "scores.csv").write_text(rows.to_csv())
     return folder
@@ -58,15 +91,30 @@ def test_paired_differences_by_hand(two, tmp_path):
     liver, spleen = found["labels"]["liver"], found["labels"]["spleen"]
     assert (liver["n"], liver["patients"]) == (3, 3)
     plain = liver["runs"]["plain"]
-    assert [plain[k] for k in ("n", "mean", "median", "q1", "q3", "min", "max")] == pytest.approx([3, 0.8, 0.8, 0.75, 0.85, 0.7, 0.9])
+    assert [plain[k] for k in ("n", "mean", "median", "q1", "q3", "min", "max")] == pytest.approx(
+        [3, 0.8, 0.8, 0.75, 0.85, 0.7, 0.9]
+    )
     d = liver["differences"][0]
-    assert (d["run"], d["to"], d["n"], d["better"], d["worse"], d["equal"]) == ("better", "plain", 3, 1, 1, 1)
+    assert (d["run"], d["to"], d["n"], d["better"], d["worse"], d["equal"]) == (
+        "better",
+        "plain",
+        3,
+        1,
+        1,
+        1,
+    )
     assert d["mean"] == pytest.approx((0.05 - 0.1 + 0) / 3)
     assert d["median"] == pytest.approx(0)
-    assert d["low95"] == pytest.approx(-0.1)  # one resample of three cases in 27 draws the worst one alone
+    assert d["low95"] == pytest.approx(
+        -0.1
+    )  # one resample of three cases in 27 draws the worst one alone
     assert d["high95"] == pytest.approx(0.05)
     # the spleen of b is not defined in the first run: it enters no figure of any run
-    assert (spleen["n"], spleen["runs"]["plain"]["undefined"], spleen["runs"]["better"]["undefined"]) == (2, 1, 0)
+    assert (
+        spleen["n"],
+        spleen["runs"]["plain"]["undefined"],
+        spleen["runs"]["better"]["undefined"],
+    ) == (2, 1, 0)
     assert spleen["runs"]["better"]["min"] == 0.7
     assert spleen["differences"][0]["mean"] == pytest.approx(0.15)
     assert compare(two[::-1]).results["spleen"]["n"] == 2  # whichever run stands first
@@ -79,25 +127,38 @@ def test_paired_differences_by_hand(two, tmp_path):
 
 def test_the_table_on_disk_has_a_row_a_case_and_structure_and_a_column_a_run(two, tmp_path):
     scores_json(two[1], OTHER | {("d", "liver"): 0.4, ("d", "spleen"): 0.3})
-    with pytest.raises(InputError, match=r"not every run has every case: d \(not in plain\); .* the 3 that all runs have \(--common\)"):
+    with pytest.raises(
+        InputError,
+        match=r"not every run has every case: d \(not in plain\); .* the 3 that all runs have "
+        r"\(--common\)",
+    ):
         compare(two, tmp_path / "out")
     assert not (tmp_path / "out").exists()
     compared = compare(two, tmp_path / "out", common=True)
     rows = list(csv.DictReader((tmp_path / "out" / "compare.csv").open()))
     assert len(rows) == 8
     at = {(r["case"], r["label"]): r for r in rows}
-    assert (at["a", "spleen"]["plain"], at["a", "spleen"]["better"], at["a", "spleen"]["patient"]) == ("0.5", "0.7", "Pa")
+    assert (
+        at["a", "spleen"]["plain"],
+        at["a", "spleen"]["better"],
+        at["a", "spleen"]["patient"],
+    ) == ("0.5", "0.7", "Pa")
     assert (at["b", "spleen"]["plain"], at["b", "spleen"]["better"]) == ("nan", "0.0")
     assert (at["d", "liver"]["plain"], at["d", "liver"]["better"]) == ("", "0.4")
     assert compared.left_out == {"d": ("plain",)}
     assert compared.results["liver"]["runs"]["better"]["n"] == 3
-    assert json.loads((tmp_path / "out" / "compare.json").read_text())["left_out"] == {"d": ["plain"]}
+    assert json.loads((tmp_path / "out" / "compare.json").read_text())["left_out"] == {
+        "d": ["plain"]
+    }
 
 
 def test_the_interval_resamples_patients_and_not_cases():
     rng = np.random.default_rng(5)
     of_patient = rng.normal(0.0, 0.1, 12)
-    differences, groups = np.repeat(of_patient, 10) + rng.normal(0, 0.001, 120), [f"P{k}" for k in range(12) for _ in range(10)]
+    differences, groups = (
+        np.repeat(of_patient, 10) + rng.normal(0, 0.001, 120),
+        [f"P{k}" for k in range(12) for _ in range(10)],
+    )
     low, high = interval(differences, groups)
     assert (low, high) == interval(differences, groups)
     expected = 2 * 1.96 * of_patient.std() / np.sqrt(12)
@@ -108,60 +169,106 @@ def test_the_interval_resamples_patients_and_not_cases():
 
 
 def test_the_interval_is_that_of_every_possible_resampling():
-    differences, groups = np.array([0.3, 0.1, 0.2, -0.4, 0.05, 0.0, -0.1]), ["A", "A", "A", "B", "C", "D", "E"]
-    members = [np.array([d for d, g in zip(differences, groups, strict=True) if g == name]) for name in "ABCDE"]
-    every = [np.concatenate(drawn).mean() for drawn in itertools.product(members, repeat=5)]  # patients with more cases weigh more
-    assert interval(differences, groups) == pytest.approx(np.percentile(every, (2.5, 97.5)), abs=0.01)
+    differences, groups = (
+        np.array([0.3, 0.1, 0.2, -0.4, 0.05, 0.0, -0.1]),
+        ["A", "A", "A", "B", "C", "D", "E"],
+    )
+    members = [
+        np.array([d for d, g in zip(differences, groups, strict=True) if g == name])
+        for name in "ABCDE"
+    ]
+    every = [
+        np.concatenate(drawn).mean() for drawn in itertools.product(members, repeat=5)
+    ]  # patients with more cases weigh more
+    assert interval(differences, groups) == pytest.approx(
+        np.percentile(every, (2.5, 97.5)), abs=0.01
+    )
 
 
 @pytest.mark.parametrize(
     ("metric", "better", "worse"),
-    [("dice", 1, 0), ("absolute_volume_difference_ml", 0, 1), ("volume_difference_ml", 0, 1), ("volume_truth_ml", None, None)],
+    [
+        ("dice", 1, 0),
+        ("absolute_volume_difference_ml", 0, 1),
+        ("volume_difference_ml", 0, 1),
+        ("volume_truth_ml", None, None),
+    ],
 )
 def test_what_is_better_depends_on_the_metric(tmp_path, metric, better, worse):
     unit = "ml" if metric.endswith("ml") else ""
     one = scores_json(tmp_path / "one", {("a", "liver"): 1.0}, metric=metric, unit=unit)
     two = scores_json(tmp_path / "two", {("a", "liver"): 2.0}, metric=metric, unit=unit)
     found = compare([one, two], metric=metric).results["liver"]["differences"][0]
-    assert (found["better"], found["worse"], found["equal"], found["mean"]) == (better, worse, 0, 1.0)
+    assert (found["better"], found["worse"], found["equal"], found["mean"]) == (
+        better,
+        worse,
+        0,
+        1.0,
+    )
 
 
 def test_a_difference_nearer_to_zero_is_better_on_either_side(tmp_path):
     names = {"metric": "volume_difference_percent", "unit": "%"}
     one = scores_json(tmp_path / "one", {("a", "liver"): -8.0, ("b", "liver"): 3.0}, **names)
     two = scores_json(tmp_path / "two", {("a", "liver"): 4.0, ("b", "liver"): -3.0}, **names)
-    found = compare([one, two], metric="volume_difference_percent").results["liver"]["differences"][0]
+    found = compare([one, two], metric="volume_difference_percent").results["liver"]["differences"][
+        0
+    ]
     assert (found["better"], found["worse"], found["equal"]) == (1, 0, 1)
 
 
 # ---- what it is worth ----
 
 
-def forty(tmp_path: Path, gains: dict[str, np.ndarray], metric: str = "dice", unit: str = "") -> list[Path]:
+def forty(
+    tmp_path: Path, gains: dict[str, np.ndarray], metric: str = "dice", unit: str = ""
+) -> list[Path]:
     """Two runs of forty cases whose values differ by ``gains``."""
     rng = np.random.default_rng(7)
-    first = {(f"c{k}", label): float(v) for label, g in gains.items() for k, v in enumerate(rng.uniform(0.7, 0.8, len(g)))}
-    other = {(case, label): v + float(gains[label][int(case[1:])]) for (case, label), v in first.items()}
-    return [scores_json(tmp_path / name, values, metric=metric, unit=unit) for name, values in (("A", first), ("B", other))]
+    first = {
+        (f"c{k}", label): float(v)
+        for label, g in gains.items()
+        for k, v in enumerate(rng.uniform(0.7, 0.8, len(g)))
+    }
+    other = {
+        (case, label): v + float(gains[label][int(case[1:])]) for (case, label), v in first.items()
+    }
+    return [
+        scores_json(tmp_path / name, values, metric=metric, unit=unit)
+        for name, values in (("A", first), ("B", other))
+    ]
 
 
 def test_a_plain_sentence_says_where_it_is_better_and_where_nothing_was_found(tmp_path):
     rng = np.random.default_rng(1)
-    liver, spleen, kidney = rng.normal(0.008, 0.01, 40), rng.normal(0, 0.01, 40) - 0.0005, rng.normal(-0.02, 0.01, 40)
-    found = compare(forty(tmp_path, {"liver": liver, "spleen": spleen, "kidney": kidney}), tmp_path / "out")
+    liver, spleen, kidney = (
+        rng.normal(0.008, 0.01, 40),
+        rng.normal(0, 0.01, 40) - 0.0005,
+        rng.normal(-0.02, 0.01, 40),
+    )
+    found = compare(
+        forty(tmp_path, {"liver": liver, "spleen": spleen, "kidney": kidney}), tmp_path / "out"
+    )
     (said,) = found.sentences
     d = found.results["liver"]["differences"][0]
-    assert said.startswith(f"B is better than A on liver by {100 * liver.mean():.1f} Dice points (95 % interval "
-                           f"{100 * d['low95']:.1f} to {100 * d['high95']:.1f}, better in {int((liver > 0).sum())} of 40 cases, p ")  # fmt: skip
+    assert said.startswith(
+        f"B is better than A on liver by {100 * liver.mean():.1f} Dice points (95 % interval "
+        f"{100 * d['low95']:.1f} to {100 * d['high95']:.1f}, better in {int((liver > 0).sum())} "
+        "of 40 cases, p "
+    )
     assert f"; B is worse than A on kidney by {-100 * kidney.mean():.1f} Dice points" in said
     assert "; on spleen there is no evidence of a difference (" in said
-    assert [found.results[s]["differences"][0]["verdict"] for s in ("liver", "spleen", "kidney")] == [
+    assert [
+        found.results[s]["differences"][0]["verdict"] for s in ("liver", "spleen", "kidney")
+    ] == [
         "better",
         "no evidence of a difference",
         "worse",
     ]
     assert json.loads((tmp_path / "out" / "compare.json").read_text())["sentences"] == [said]
-    lower = compare(forty(tmp_path / "mm", {"liver": -rng.uniform(1, 2, 40)}, "hd95_mm", "mm"), metric="hd95_mm")
+    lower = compare(
+        forty(tmp_path / "mm", {"liver": -rng.uniform(1, 2, 40)}, "hd95_mm", "mm"), metric="hd95_mm"
+    )
     assert lower.sentences[0].startswith("B is better than A on liver by 1.")
     assert " mm (95 % interval 1." in lower.sentences[0]
 
@@ -173,26 +280,46 @@ def test_many_structures_are_one_family(tmp_path):
     each = [found[name]["differences"][0] for name in gains]
     assert all(d["p_holm"] >= d["p"] for d in each)
     assert min(d["p_holm"] for d in each) == pytest.approx(20 * min(d["p"] for d in each))
-    assert sum(d["p"] < 0.05 for d in each) > sum(d["verdict"] == "better" for d in each)  # not all of these would be found again
+    assert sum(d["p"] < 0.05 for d in each) > sum(
+        d["verdict"] == "better" for d in each
+    )  # not all of these would be found again
 
 
 def test_of_few_patients_it_is_said_that_no_test_can_tell(two, tmp_path):
     assert "too few differing patients were seen for any test to tell" in compare(two).sentences[0]
-    many_cases = [scores_json(tmp_path / n, {(f"c{k}", "liver"): 0.5 + v for k in range(30)}, patients={f"c{k}": f"P{k % 3}" for k in range(30)})
-                  for n, v in (("x", 0.0), ("y", 0.1))]  # fmt: skip
+    many_cases = [
+        scores_json(
+            tmp_path / n,
+            {(f"c{k}", "liver"): 0.5 + v for k in range(30)},
+            patients={f"c{k}": f"P{k % 3}" for k in range(30)},
+        )
+        for n, v in (("x", 0.0), ("y", 0.1))
+    ]
     d = compare(many_cases).results["liver"]["differences"][0]
-    assert (d["n"], d["better"], d["can_tell"]) == (30, 30, False)  # thirty cases of three patients are three
-    same = [scores_json(tmp_path / n, {(f"c{k}", "liver"): 0.5 for k in range(30)}) for n in ("u", "v")]
+    assert (d["n"], d["better"], d["can_tell"]) == (
+        30,
+        30,
+        False,
+    )  # thirty cases of three patients are three
+    same = [
+        scores_json(tmp_path / n, {(f"c{k}", "liver"): 0.5 for k in range(30)}) for n in ("u", "v")
+    ]
     assert "no evidence of a difference" in compare(same).sentences[0]
 
 
 def test_infinite_distances_are_compared_and_counted(tmp_path):
     inf = float("inf")
     one = scores_json(
-        tmp_path / "one", {("a", "liver"): inf, ("b", "liver"): inf, ("c", "liver"): 3.0, ("d", "liver"): 4.0}, metric="hd95_mm", unit="mm"
+        tmp_path / "one",
+        {("a", "liver"): inf, ("b", "liver"): inf, ("c", "liver"): 3.0, ("d", "liver"): 4.0},
+        metric="hd95_mm",
+        unit="mm",
     )
     two = scores_json(
-        tmp_path / "two", {("a", "liver"): 5.0, ("b", "liver"): inf, ("c", "liver"): 2.0, ("d", "liver"): inf}, metric="hd95_mm", unit="mm"
+        tmp_path / "two",
+        {("a", "liver"): 5.0, ("b", "liver"): inf, ("c", "liver"): 2.0, ("d", "liver"): inf},
+        metric="hd95_mm",
+        unit="mm",
     )
     found = compare([one, two], tmp_path / "out", metric="hd95_mm").results["liver"]
     d = found["differences"][0]
@@ -205,14 +332,27 @@ def test_infinite_distances_are_compared_and_counted(tmp_path):
 def test_three_runs_are_ranked_and_the_ranks_stability_told(tmp_path):
     rng = np.random.default_rng(3)
     base = rng.uniform(0.6, 0.9, 30)
-    runs = [scores_json(tmp_path / name, {(f"c{k}", "liver"): float(v) for k, v in enumerate(base + shift + rng.normal(0, 0.005, 30))})
-            for name, shift in (("low", 0.0), ("high", 0.05), ("middle", 0.02))]  # fmt: skip
+    runs = [
+        scores_json(
+            tmp_path / name,
+            {
+                (f"c{k}", "liver"): float(v)
+                for k, v in enumerate(base + shift + rng.normal(0, 0.005, 30))
+            },
+        )
+        for name, shift in (("low", 0.0), ("high", 0.05), ("middle", 0.02))
+    ]
     compared = compare(runs, tmp_path / "out")
     ranks = compared.results["liver"]["ranks"]
     assert [ranks[n]["place"] for n in ("low", "high", "middle")] == [3, 1, 2]
     assert ranks["high"]["chance_of_place"] == pytest.approx([1, 0, 0], abs=0.01)
     assert len(compared.sentences) == 2
-    for words in ("liver", "high", "middle", "Dice: difference to low, each case, mean and 95 % interval"):
+    for words in (
+        "liver",
+        "high",
+        "middle",
+        "Dice: difference to low, each case, mean and 95 % interval",
+    ):
         assert f">{words}<" in (tmp_path / "out" / "differences.svg").read_text()
 
 
@@ -257,7 +397,10 @@ def test_a_model_leads_to_its_run_and_alone_it_is_refused(two, tmp_path):
 
 
 def test_names_are_told_apart_by_their_folders_or_given(tmp_path):
-    runs = [scores_json(tmp_path / "one" / "scores", FIRST), scores_json(tmp_path / "two" / "scores", OTHER)]
+    runs = [
+        scores_json(tmp_path / "one" / "scores", FIRST),
+        scores_json(tmp_path / "two" / "scores", OTHER),
+    ]
     assert compare(runs).names == ["one/scores", "two/scores"]
     assert compare(runs, names=["8 bit", "16 bit"]).names == ["8 bit", "16 bit"]
     for names in (["x"], ["x", "x"], ["x", " "]):
@@ -275,7 +418,11 @@ def test_scores_of_cases_that_chose_the_checkpoint_are_told(two, tmp_path):
     scores_json(run / "validation", OTHER)
     (run / "card.json").write_text(json.dumps({"scores": {"what": "cross-validation"}}))
     found = compare([two[0], run])
-    assert [w for w in found.warnings if "v shows cross-validation scores" in w and "chose its checkpoint" in w]
+    assert [
+        w
+        for w in found.warnings
+        if "v shows cross-validation scores" in w and "chose its checkpoint" in w
+    ]
     (run / "card.json").unlink()
     assert any("v shows validation scores" in w for w in compare([two[0], run]).warnings)
     assert compare(two).warnings == ()
@@ -283,14 +430,24 @@ def test_scores_of_cases_that_chose_the_checkpoint_are_told(two, tmp_path):
 
 def test_other_truths_are_told(two):
     scores_json(two[1], OTHER, truth="another")
-    assert any("other truths than plain in 3 of 3 cases, such as a" in w for w in compare(two).warnings)
+    assert any(
+        "other truths than plain in 3 of 3 cases, such as a" in w for w in compare(two).warnings
+    )
 
 
 @pytest.mark.parametrize(
     ("change", "error", "words"),
     [
-        ({("x", "liver"): 0.5, ("x", "spleen"): 0.5}, InputError, "no case in common: plain has a, b and c; better has x"),
-        ({("a", "liver"): 0.5, ("a", "kidney"): 0.5}, LabelError, "only plain has spleen and only better has kidney"),
+        (
+            {("x", "liver"): 0.5, ("x", "spleen"): 0.5},
+            InputError,
+            "no case in common: plain has a, b and c; better has x",
+        ),
+        (
+            {("a", "liver"): 0.5, ("a", "kidney"): 0.5},
+            LabelError,
+            "only plain has spleen and only better has kidney",
+        ),
         ({("a", "liver"): 0.5}, LabelError, "only plain has spleen"),
     ],
 )
@@ -338,7 +495,9 @@ def test_damaged_files_are_refused(two, tmp_path):
 
 @pytest.fixture
 def evaluated(tmp_path) -> list[Path]:
-    """Two evaluations of three volumes of two patients, of which the second draws one slice too many in c1."""
+    """Two evaluations of three volumes of two patients, of which the second draws one slice too
+    many in c1.
+    """
     grid = Grid.from_spacing((8, 6, 5), (1.0, 1.5, 3.0))
     entries = []
     for name, patient in (("c0", "P1"), ("c1", "P1"), ("c2", "P2")):
@@ -351,10 +510,17 @@ def evaluated(tmp_path) -> list[Path]:
         for folder, mask in (("truth", truth), ("half", half), ("more", more)):
             write(Volume(mask, grid, "label"), tmp_path / folder / f"{name}.nii.gz")
         entries.append(
-            Case(name, patient, (Source(str(tmp_path / "truth" / f"{name}.nii.gz")),), (Source(str(tmp_path / "truth" / f"{name}.nii.gz")),))
+            Case(
+                name,
+                patient,
+                (Source(str(tmp_path / "truth" / f"{name}.nii.gz")),),
+                (Source(str(tmp_path / "truth" / f"{name}.nii.gz")),),
+            )
         )
     manifest = tmp_path / "manifest.jsonl"
-    manifest.write_text(Manifest(tuple(entries), ("MR",), LabelSet.from_names({1: "liver"})).to_jsonl())
+    manifest.write_text(
+        Manifest(tuple(entries), ("MR",), LabelSet.from_names({1: "liver"})).to_jsonl()
+    )
     for run in ("half", "more"):
         evaluate(tmp_path / run, manifest, tmp_path / "scores" / run)
     return [tmp_path / "scores" / run for run in ("half", "more")]
@@ -363,7 +529,11 @@ def evaluated(tmp_path) -> list[Path]:
 def test_slices_pair_and_those_defined_in_one_run_alone_are_left_out(evaluated):
     found = compare(evaluated, per="slice")
     liver = found.results["liver"]
-    assert (liver["n"], liver["patients"], liver["runs"]["half"]["undefined"]) == (6, 2, 1)  # c1#0003 is empty in truth and in the first run
+    assert (liver["n"], liver["patients"], liver["runs"]["half"]["undefined"]) == (
+        6,
+        2,
+        1,
+    )  # c1#0003 is empty in truth and in the first run
     assert liver["differences"][0]["mean"] == pytest.approx(1 - 2 / 3)
     assert found.left_out == {}
     assert found.warnings == ()
@@ -387,7 +557,9 @@ def test_plots_have_boxes_and_points_in_the_runs_colours(two, tmp_path):
         places = np.argwhere(np.abs(pixels - np.array(colour)).sum(axis=-1) < 40)
         found[name] = places[places[:, 0] > 0.25 * pixels.shape[0]]  # without the legend
         assert len(found[name]) > 100
-    assert found["plain"][:, 1].min() < found["better"][:, 1].min()  # the first run stands on the left
+    assert (
+        found["plain"][:, 1].min() < found["better"][:, 1].min()
+    )  # the first run stands on the left
     svg = (tmp_path / "out" / "boxplot.svg").read_text()
     for words in ("liver", "spleen", OVERALL, "n = 3", "n = 2", "plain", "better", "Dice"):
         assert f">{words}<" in svg
@@ -399,7 +571,11 @@ def test_many_structures_fill_rows_and_many_cases_scatter(tmp_path):
     rng = np.random.default_rng(0)
     runs = []
     for name in ("one", "two"):
-        values = {(f"c{k}", f"s{n}"): float(v) for n in range(30) for k, v in enumerate(rng.uniform(0.5, 1, 60))}
+        values = {
+            (f"c{k}", f"s{n}"): float(v)
+            for n in range(30)
+            for k, v in enumerate(rng.uniform(0.5, 1, 60))
+        }
         runs.append(scores_json(tmp_path / name, values))
     compare(runs, tmp_path / "out")
     image = Image.open(tmp_path / "out" / "boxplot.png")
@@ -408,10 +584,18 @@ def test_many_structures_fill_rows_and_many_cases_scatter(tmp_path):
 
 
 def test_nothing_defined_anywhere_still_writes(tmp_path):
-    runs = [scores_json(tmp_path / name, {("a", "liver"): NAN, ("b", "liver"): v}) for name, v in (("one", NAN), ("two", 0.5))]
+    runs = [
+        scores_json(tmp_path / name, {("a", "liver"): NAN, ("b", "liver"): v})
+        for name, v in (("one", NAN), ("two", 0.5))
+    ]
     found = compare(runs, tmp_path / "out")
     assert found.results["liver"]["n"] == 0
-    assert json.loads((tmp_path / "out" / "compare.json").read_text())["labels"]["liver"]["differences"][0]["mean"] is None
+    assert (
+        json.loads((tmp_path / "out" / "compare.json").read_text())["labels"]["liver"][
+            "differences"
+        ][0]["mean"]
+        is None
+    )
     assert (tmp_path / "out" / "boxplot.png").is_file()
 
 
@@ -419,26 +603,54 @@ def test_the_table_in_the_terminal(two):
     from rich.console import Console
 
     scores_json(two[1], OTHER | {("d", "liver"): 0.4, ("d", "spleen"): 0.3})
-    console = Console(width=260, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
+    console = Console(width=260, record=True, file=io.StringIO())
     console.print(table(compare(two, common=True)))
     text = console.export_text()
     row = next(line for line in text.splitlines() if "better" in line and "0.783" in line)
-    assert [c.strip() for c in row.split("│")[1:-1]] == ["", "better", "3", "0.783", "0.800", "0.700 to 0.875", "0.600", "0.950",
-                                                          "-0.017 [-0.100, +0.050]", "1 / 1 / 1", "too few", "-0.33", "1.50 (63 %)"]  # fmt: skip
+    assert [c.strip() for c in row.split("│")[1:-1]] == [
+        "",
+        "better",
+        "3",
+        "0.783",
+        "0.800",
+        "0.700 to 0.875",
+        "0.600",
+        "0.950",
+        "-0.017 [-0.100, +0.050]",
+        "1 / 1 / 1",
+        "too few",
+        "-0.33",
+        "1.50 (63 %)",
+    ]
     assert "left out, 1: d (not in plain)" in text
     assert OVERALL in text
 
 
 def test_exit_codes_at_the_command_line(two, tmp_path):
     def run(*words: object) -> subprocess.CompletedProcess[str]:
-        return subprocess.run([sys.executable, "-m", "delineate.cli", "compare", *map(str, words)], capture_output=True, text=True)
+        return subprocess.run(
+            [sys.executable, "-m", "delineate.cli", "compare", *map(str, words)],
+            capture_output=True,
+            text=True,
+        )
 
     done = run(*two, "-o", tmp_path / "out", "--names", "a,b", "--label", "liver")
     assert (done.returncode, done.stderr) == (0, "")
     assert "written" in done.stdout
     assert {p.name for p in (tmp_path / "out").iterdir()} == {
-        "compare.csv", "compare.json", "boxplot.png", "boxplot.svg", "differences.png", "differences.svg"}  # fmt: skip
-    for words in ((two[0],), (*two, "--metric", "hd95"), (*two, "--label", "heart"), (two[0], tmp_path)):
+        "compare.csv",
+        "compare.json",
+        "boxplot.png",
+        "boxplot.svg",
+        "differences.png",
+        "differences.svg",
+    }
+    for words in (
+        (two[0],),
+        (*two, "--metric", "hd95"),
+        (*two, "--label", "heart"),
+        (two[0], tmp_path),
+    ):
         bad = run(*words, "-o", tmp_path / "bad")
         assert bad.returncode == 2
         assert bad.stderr.startswith("error: ")

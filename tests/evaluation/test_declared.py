@@ -1,4 +1,6 @@
-"""Names of structures on both sides of an evaluation: the same in any spelling, refused where they contradict the values."""
+"""Names of structures on both sides of an evaluation: the same in any spelling, refused where they
+contradict the values.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +32,9 @@ def predictions(folder: Path, names: dict[int, str] | None, values=(1, 2, 3)) ->
     for case in ("B_001", "B_002"):
         scan(folder / f"{case}.nii.gz", anatomy(*values))
     if names is not None:
-        (folder / "predictions.json").write_text(json.dumps({"labels": [{"value": v, "name": n} for v, n in names.items()], "cases": {}}))
+        (folder / "predictions.json").write_text(
+            json.dumps({"labels": [{"value": v, "name": n} for v, n in names.items()], "cases": {}})
+        )
     return folder
 
 
@@ -38,14 +42,24 @@ def decathlon(folder: Path, names: dict[int, str], values=(1, 2, 3)) -> Path:
     for case in ("B_001", "B_002"):
         scan(folder / "imagesTr" / f"{case}.nii.gz")
         scan(folder / "labelsTr" / f"{case}.nii.gz", anatomy(*values))
-    listed = [{"image": f"./imagesTr/{c}.nii.gz", "label": f"./labelsTr/{c}.nii.gz"} for c in ("B_001", "B_002")]
-    data = {"modality": {"0": "FLAIR"}, "labels": {"0": "background"} | {str(v): n for v, n in names.items()}, "training": listed}
+    listed = [
+        {"image": f"./imagesTr/{c}.nii.gz", "label": f"./labelsTr/{c}.nii.gz"}
+        for c in ("B_001", "B_002")
+    ]
+    data = {
+        "modality": {"0": "FLAIR"},
+        "labels": {"0": "background"} | {str(v): n for v, n in names.items()},
+        "training": listed,
+    }
     (folder / "dataset.json").write_text(json.dumps(data))
     return folder
 
 
 def dices(evaluated) -> dict[str, float]:
-    return {label: float(evaluated.scores.values(label, "dice").mean()) for label in evaluated.scores.labels}
+    return {
+        label: float(evaluated.scores.values(label, "dice").mean())
+        for label in evaluated.scores.labels
+    }
 
 
 @pytest.mark.parametrize("side", ["the cohort", "its folder of labels"])
@@ -56,21 +70,40 @@ def test_names_that_contradict_the_values_are_refused_with_both_tables(tmp_path,
     with pytest.raises(LabelError, match="contradict the values") as refused:
         evaluate(pred, truth if side == "the cohort" else truth / "labelsTr", tmp_path / "out")
     said = str(refused.value)
-    assert "1 necrosis, 2 oedema, 3 enhancing tumour" in said and "1 edema, 2 necrotic core, 3 enhancing tumor" in said
+    assert (
+        "1 necrosis, 2 oedema, 3 enhancing tumour" in said
+        and "1 edema, 2 necrotic core, 3 enhancing tumor" in said
+    )
     assert "--labels" in said and "predictions.json" in said and not (tmp_path / "out").exists()
 
 
 def test_a_user_states_what_the_values_mean(tmp_path):
     pred = predictions(tmp_path / "pred", PREDICTED)
     truth = decathlon(tmp_path / "truth", DECATHLON, values=(2, 1, 3))
-    (tmp_path / "choice.yaml").write_text("necrosis: necrotic core\noedema: edema\nenhancing tumour: enhancing tumor\n")
-    assert dices(evaluate(pred, truth, labels=tmp_path / "choice.yaml")) == {"necrosis": 1, "oedema": 1, "enhancing tumour": 1}
-    (tmp_path / "wrong.yaml").write_text("oedema: edema\nnecrosis: necrotic core\nenhancing tumour: enhancing tumor\n")  # in another order
+    (tmp_path / "choice.yaml").write_text(
+        "necrosis: necrotic core\noedema: edema\nenhancing tumour: enhancing tumor\n"
+    )
+    assert dices(evaluate(pred, truth, labels=tmp_path / "choice.yaml")) == {
+        "necrosis": 1,
+        "oedema": 1,
+        "enhancing tumour": 1,
+    }
+    (tmp_path / "wrong.yaml").write_text(
+        "oedema: edema\nnecrosis: necrotic core\nenhancing tumour: enhancing tumor\n"
+    )  # in another order
     with pytest.raises(LabelError, match="contradict the values"):
         evaluate(pred, truth, labels=tmp_path / "wrong.yaml")
-    (tmp_path / "by_value.yaml").write_text("1: a\n2: b\n3: c\n")  # for both sides: by value, as the user says
-    assert dices(evaluate(pred, truth, labels=tmp_path / "by_value.yaml")) == {"a": 0, "b": 0, "c": 1}
-    assert dices(evaluate(pred, truth, labels=LabelSet.from_names({1: "a", 2: "b", 3: "c"})))["c"] == 1
+    (tmp_path / "by_value.yaml").write_text(
+        "1: a\n2: b\n3: c\n"
+    )  # for both sides: by value, as the user says
+    assert dices(evaluate(pred, truth, labels=tmp_path / "by_value.yaml")) == {
+        "a": 0,
+        "b": 0,
+        "c": 1,
+    }
+    assert (
+        dices(evaluate(pred, truth, labels=LabelSet.from_names({1: "a", 2: "b", 3: "c"})))["c"] == 1
+    )
 
 
 def test_other_spellings_are_the_same_structures(tmp_path):
@@ -82,15 +115,21 @@ def test_other_spellings_are_the_same_structures(tmp_path):
 def test_names_on_one_side_name_the_values(tmp_path):
     pred, named = predictions(tmp_path / "pred", PREDICTED), predictions(tmp_path / "plain", None)
     assert list(dices(evaluate(pred, named))) == list(PREDICTED.values())
-    assert list(dices(evaluate(named, decathlon(tmp_path / "truth", DECATHLON)))) == list(DECATHLON.values())
+    assert list(dices(evaluate(named, decathlon(tmp_path / "truth", DECATHLON)))) == list(
+        DECATHLON.values()
+    )
     generic = decathlon(tmp_path / "generic", {1: "label 1", 2: "label 2", 3: "class 3"})
     assert list(dices(evaluate(pred, generic))) == list(PREDICTED.values())
 
 
 def test_two_folders_of_predictions_are_held_against_each_other(tmp_path):
     one = predictions(tmp_path / "one", PREDICTED)
-    other = predictions(tmp_path / "other", {1: "oedema", 2: "necrosis", 3: "enhancing tumour"}, values=(2, 1, 3))
-    with pytest.raises(LabelError, match=r"1 is 'necrosis' in the predictions and 'oedema' in the truth"):
+    other = predictions(
+        tmp_path / "other", {1: "oedema", 2: "necrosis", 3: "enhancing tumour"}, values=(2, 1, 3)
+    )
+    with pytest.raises(
+        LabelError, match=r"1 is 'necrosis' in the predictions and 'oedema' in the truth"
+    ):
         evaluate(one, other)
     (other / "predictions.json").unlink()
     (other / "labels.csv").write_text("value,name\n1,oedema\n2,necrosis\n3,enhancing tumour\n")
@@ -108,8 +147,12 @@ def test_a_structure_with_another_value_is_a_contradiction(tmp_path):
 
 def test_which_files_choose_structures(tmp_path):
     for name, text, chooses in (
-        ("a.yaml", "liver: 48\n", True), ("b.yaml", "labels:\n  liver: liver\n", True), ("c.yaml", "1: liver\n", False),
-        ("d.yaml", "labels:\n  1: liver\n", False), ("e.json", '{"liver": 1}', False), ("f.yaml", "labels:\n- value: 1\n  name: liver\n", False),
-    ):  # fmt: skip
+        ("a.yaml", "liver: 48\n", True),
+        ("b.yaml", "labels:\n  liver: liver\n", True),
+        ("c.yaml", "1: liver\n", False),
+        ("d.yaml", "labels:\n  1: liver\n", False),
+        ("e.json", '{"liver": 1}', False),
+        ("f.yaml", "labels:\n- value: 1\n  name: liver\n", False),
+    ):
         (tmp_path / name).write_text(text)
         assert chooses_structures(tmp_path / name) == chooses, name

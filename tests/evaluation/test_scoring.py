@@ -1,7 +1,10 @@
-"""The evaluate step on real files: pairing, names, geometry, the named means, and what is refused."""
+"""The evaluate step on real files: pairing, names, geometry, the named means, and what is
+refused.
+"""
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 
@@ -11,7 +14,14 @@ from PIL import Image
 
 from delineate.commands.compare import compare
 from delineate.commands.evaluate import evaluate
-from delineate.core.errors import DelineateError, GeometryError, InputError, LabelError, LayoutError, UsageError
+from delineate.core.errors import (
+    DelineateError,
+    GeometryError,
+    InputError,
+    LabelError,
+    LayoutError,
+    UsageError,
+)
 from delineate.core.grid import Grid
 from delineate.core.labels import LabelMapping, LabelSet, Range
 from delineate.core.manifest import Case, Manifest, Source
@@ -44,7 +54,9 @@ def picture(array: np.ndarray, path: Path) -> None:
 
 @pytest.fixture
 def folders(tmp_path) -> tuple[Path, Path]:
-    """Two cases: a perfect one, and one in which the liver is half found and the spleen absent from both."""
+    """Two cases: a perfect one, and one in which the liver is half found and the spleen absent from
+    both.
+    """
     shape = (10, 8, 6)
     a = block(shape, 1, (0, 0, 0), (4, 4, 4)) + block(shape, 2, (6, 0, 0), (8, 2, 2))
     save(a, tmp_path / "pred" / "a.nii.gz")
@@ -59,21 +71,34 @@ def value(scores: Scores, case: str, label: str, metric: str) -> float:
 
 
 def test_chaos_slices_in_the_right_order_give_the_published_scores(real_data, tmp_path):
-    found = evaluate(real_data / "chaos_ct" / "Segmentation", real_data / "chaos_ct" / "Ground", tmp_path)
+    found = evaluate(
+        real_data / "chaos_ct" / "Segmentation", real_data / "chaos_ct" / "Ground", tmp_path
+    )
     dice = found.pooled["foreground"]
     assert dice["dice"] == pytest.approx(0.978, abs=5e-4)
     assert dice["absolute_volume_difference_percent"] == pytest.approx(0.665, abs=1e-3)
     assert dice["volume_difference_percent"] < 0
-    assert dice["volume_truth_ml"] == pytest.approx(1417.5, abs=0.1)  # 1,342,595 voxels of 0.7266 x 0.7266 x 2.0 mm, not x 3.2
+    assert dice["volume_truth_ml"] == pytest.approx(
+        1417.5, abs=0.1
+    )  # 1,342,595 voxels of 0.7266 x 0.7266 x 2.0 mm, not x 3.2
     assert found.exit_code == 0
     assert any("DICOM_anon" in note for note in found.notes)
     assert any("63" in note and "foreground" in note for note in found.notes)
-    assert set(found.means()) == {"dice_pooled_over_all_slices", "dice_mean_per_case", "dice_mean_per_slice"}
+    assert set(found.means()) == {
+        "dice_pooled_over_all_slices",
+        "dice_mean_per_case",
+        "dice_mean_per_slice",
+    }
     assert found.slices.slices == 78
     dice = found.slices.summary()[0]
     assert (dice["n"] + dice["undefined"], dice["n"]) == (78, len({r.case for r in found.slices}))
-    sides = [sorted((real_data / "chaos_ct" / name).iterdir()) for name in ("Segmentation", "Ground")]
-    masks = [(np.asarray(Image.open(a)) > 0, np.asarray(Image.open(b)) > 0) for a, b in zip(*sides, strict=True)]
+    sides = [
+        sorted((real_data / "chaos_ct" / name).iterdir()) for name in ("Segmentation", "Ground")
+    ]
+    masks = [
+        (np.asarray(Image.open(a)) > 0, np.asarray(Image.open(b)) > 0)
+        for a, b in zip(*sides, strict=True)
+    ]
     by_hand = [2 * (a & b).sum() / (a.sum() + b.sum()) for a, b in masks if a.any() or b.any()]
     assert found.means()["dice_mean_per_slice"] == pytest.approx(np.mean(by_hand))
 
@@ -85,12 +110,18 @@ def test_pictures_of_equal_names_are_cases_with_both_means(real_data):
     assert len(found.cases) == 31
     assert found.labels.names == ["foreground"]  # grey edges are no label values
     assert any("soft edges" in note for note in found.notes)
-    assert found.means() == {"dice_pooled_over_all_slices": 1.0, "dice_mean_per_case": 1.0, "dice_mean_per_slice": 1.0}
+    assert found.means() == {
+        "dice_pooled_over_all_slices": 1.0,
+        "dice_mean_per_case": 1.0,
+        "dice_mean_per_slice": 1.0,
+    }
     assert "volume_truth_ml" not in found.scores.metrics
 
 
 def test_decathlon_truth_gives_names_and_lists_what_was_not_predicted(real_data):
-    found = evaluate(real_data / "nnunet_hippocampus" / "predictions_tta", real_data / "hippocampus" / "labelsTr")
+    found = evaluate(
+        real_data / "nnunet_hippocampus" / "predictions_tta", real_data / "hippocampus" / "labelsTr"
+    )
     assert found.labels.names == ["Anterior", "Posterior"]
     assert 0.80 < found.scores.mean("dice") < 0.92
     assert len(found.unpaired["truth without prediction"]) == 198
@@ -103,9 +134,13 @@ def test_scores_and_summary_stand_on_disk(folders, tmp_path):
     assert value(scores, "a", "liver", "dice") == 1.0
     assert value(scores, "b", "liver", "dice") == pytest.approx(2 * 32 / (32 + 64))
     assert value(scores, "b", "liver", "recall") == 0.5
-    assert value(scores, "b", "liver", "volume_difference_ml") == pytest.approx(-32 * 0.8 * 1.5 * 3 / 1000)
+    assert value(scores, "b", "liver", "volume_difference_ml") == pytest.approx(
+        -32 * 0.8 * 1.5 * 3 / 1000
+    )
     assert np.isnan(value(scores, "b", "spleen", "dice"))
-    data = json.loads((tmp_path / "out" / "scores.json").read_text(), parse_constant=lambda c: pytest.fail(c))
+    data = json.loads(
+        (tmp_path / "out" / "scores.json").read_text(), parse_constant=lambda c: pytest.fail(c)
+    )
     spleen = next(s for s in data["summary"] if s["label"] == "spleen" and s["metric"] == "dice")
     assert (spleen["n"], spleen["undefined"], spleen["mean"]) == (1, 1, 1.0)
     assert data["pooled"]["liver"]["dice"] == pytest.approx(2 * 96 / (96 + 128))
@@ -118,10 +153,15 @@ def test_scores_and_summary_stand_on_disk(folders, tmp_path):
 def test_slices_of_volumes_by_hand_with_empty_ones_apart(folders, tmp_path):
     found = evaluate(*folders, tmp_path / "out", labels=LABELS)
     dice = {(d["label"], d["metric"]): d for d in found.slices.summary()}
-    # along the coarsest axis (6 slices a case) the liver is in 4 of each case: four of Dice 1, four of 2 * 8 / (8 + 16)
+    # along the coarsest axis (6 slices a case) the liver is in 4 of each case: four of Dice 1, four
+    # of 2 * 8 / (8 + 16)
     assert (dice["liver", "dice"]["n"], dice["liver", "dice"]["undefined"]) == (8, 4)
     assert dice["liver", "dice"]["mean"] == pytest.approx((4 + 4 * 2 / 3) / 8)
-    assert (dice["spleen", "dice"]["n"], dice["spleen", "dice"]["undefined"], dice["spleen", "iou"]["mean"]) == (2, 10, 1.0)
+    assert (
+        dice["spleen", "dice"]["n"],
+        dice["spleen", "dice"]["undefined"],
+        dice["spleen", "iou"]["mean"],
+    ) == (2, 10, 1.0)
     assert found.means()["dice_mean_per_slice"] == pytest.approx(((4 + 8 / 3) / 8 + 1) / 2)
     rows = Scores.from_csv((tmp_path / "out" / "slices.csv").read_text())
     assert value(rows, "b#0003", "liver", "dice") == pytest.approx(2 / 3)
@@ -133,11 +173,17 @@ def test_slices_of_volumes_by_hand_with_empty_ones_apart(folders, tmp_path):
 
 
 def test_slices_lie_along_the_axis_by_which_a_scan_was_stacked(tmp_path):
-    truth, prediction = block((4, 7, 6), 1, (1, 0, 0), (3, 2, 2)), block((4, 7, 6), 1, (1, 0, 0), (2, 2, 2))
+    truth, prediction = (
+        block((4, 7, 6), 1, (1, 0, 0), (3, 2, 2)),
+        block((4, 7, 6), 1, (1, 0, 0), (2, 2, 2)),
+    )
     save(truth, tmp_path / "t.nii.gz", spacing_mm=(5.0, 1.0, 0.8))
     save(prediction, tmp_path / "p.nii.gz", spacing_mm=(5.0, 1.0, 0.8))
     found = evaluate(tmp_path / "p.nii.gz", tmp_path / "t.nii.gz")
-    assert [(r.case, r.value) for r in found.slices if r.metric == "dice"] == [("p#0001", 1.0), ("p#0002", 0.0)]
+    assert [(r.case, r.value) for r in found.slices if r.metric == "dice"] == [
+        ("p#0001", 1.0),
+        ("p#0002", 0.0),
+    ]
     assert found.means()["dice_mean_per_slice"] == 0.5
     assert found.means()["dice_mean_per_case"] == pytest.approx(2 * 4 / (4 + 8))
 
@@ -146,16 +192,22 @@ def test_something_drawn_in_an_empty_slice_is_zero_there_and_not_left_out(tmp_pa
     save(block((4, 4, 5), 1, (0, 0, 1), (2, 2, 2)), tmp_path / "t.nii.gz")
     save(block((4, 4, 5), 1, (0, 0, 1), (2, 2, 3)), tmp_path / "p.nii.gz")
     found = evaluate(tmp_path / "p.nii.gz", tmp_path / "t.nii.gz")
-    assert found.slices.values("label 1" if "label 1" in found.labels.names else "foreground", "dice").tolist() == [1.0, 0.0]
+    assert found.slices.values(
+        "label 1" if "label 1" in found.labels.names else "foreground", "dice"
+    ).tolist() == [1.0, 0.0]
 
 
 def test_the_table_has_a_row_a_structure_and_their_mean(folders):
     from rich.console import Console
 
-    console = Console(width=200, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
+    console = Console(width=200, record=True, file=io.StringIO())
     console.print(table(evaluate(*folders, labels=LABELS)))
     text = console.export_text()
-    rows = {line.split("│")[1].strip(): [c.strip() for c in line.split("│")[2:-1]] for line in text.splitlines() if line.startswith("│")}
+    rows = {
+        line.split("│")[1].strip(): [c.strip() for c in line.split("│")[2:-1]]
+        for line in text.splitlines()
+        if line.startswith("│")
+    }
     assert rows["liver"][:3] == ["2", "0", "0.833 [0.667, 1.000]"]
     assert rows["spleen"][:3] == ["1", "1", "1.000 [–, –]"]  # one case: no interval
     assert rows["mean of structures"][2] == "0.917"
@@ -168,7 +220,11 @@ def test_summaries_have_intervals_by_patient_and_name_the_worst(folders, tmp_pat
     summary = {(s["label"], s["metric"]): s for s in rows["summary"]}
     dice = summary["liver", "dice"]
     assert (dice["low95"], dice["high95"]) == pytest.approx((2 / 3, 1.0))
-    of = {r["case"]: r["value"] for r in rows["rows"] if (r["label"], r["metric"]) == ("liver", "dice")}
+    of = {
+        r["case"]: r["value"]
+        for r in rows["rows"]
+        if (r["label"], r["metric"]) == ("liver", "dice")
+    }
     assert dice["worst"] == sorted(of, key=lambda case: of[case])
     assert summary["liver", "volume_truth_ml"]["worst"] == []  # no judgement
 
@@ -177,17 +233,25 @@ def test_an_infinite_distance_is_kept_and_counted(tmp_path):
     truth = block((6, 6, 6), 1, (1, 1, 1), (4, 4, 4))
     save(truth, tmp_path / "t" / "a.nii.gz")
     save(np.zeros_like(truth), tmp_path / "p" / "a.nii.gz")
-    evaluate(tmp_path / "p", tmp_path / "t", tmp_path / "out", labels=LabelSet.from_names({1: "liver"}))
+    evaluate(
+        tmp_path / "p", tmp_path / "t", tmp_path / "out", labels=LabelSet.from_names({1: "liver"})
+    )
     found = json.loads((tmp_path / "out" / "scores.json").read_text())
     hd95 = next(r for r in found["rows"] if r["metric"] == "hd95_mm")
     assert hd95["value"] == "inf"
-    assert Scores.from_csv((tmp_path / "out" / "scores.csv").read_text()).values("liver", "hd95_mm").tolist() == [np.inf]
-    again = compare([tmp_path / "out", tmp_path / "out" / "scores.csv"], names=["json", "csv"], metric="hd95_mm").results["liver"]
+    assert Scores.from_csv((tmp_path / "out" / "scores.csv").read_text()).values(
+        "liver", "hd95_mm"
+    ).tolist() == [np.inf]
+    again = compare(
+        [tmp_path / "out", tmp_path / "out" / "scores.csv"], names=["json", "csv"], metric="hd95_mm"
+    ).results["liver"]
     assert [again["runs"][n]["infinite"] for n in ("json", "csv")] == [1, 1]
 
 
 def test_probabilities_beside_predictions_are_judged(tmp_path):
-    """A network that says 0.75 of the left half and is right in half of it, and is sure and right elsewhere."""
+    """A network that says 0.75 of the left half and is right in half of it, and is sure and right
+    elsewhere.
+    """
     truth = np.zeros((8, 8, 8), np.uint8)
     truth[:4, :4] = 1
     sure = np.zeros((3, 8, 8, 8), np.float32)
@@ -202,7 +266,9 @@ def test_probabilities_beside_predictions_are_judged(tmp_path):
     names = LabelSet.from_names({1: "liver", 4: "spleen"})
     found = evaluate(tmp_path / "p", tmp_path / "t", tmp_path / "out", labels=names)
     of = {(r.case, r.label, r.metric): r.value for r in found.scores}
-    assert of["a", "liver", "ece"] == pytest.approx(0.5 * 0.25)  # half of the voxels are wrong by a quarter
+    assert of["a", "liver", "ece"] == pytest.approx(
+        0.5 * 0.25
+    )  # half of the voxels are wrong by a quarter
     assert of["b", "liver", "brier"] == pytest.approx(0.5 * (0.5 * 0.25**2 + 0.5 * 0.75**2))
     kept = json.loads((tmp_path / "out" / "scores.json").read_text())["calibration"]
     assert kept["structures"]["liver"]["voxels"] == 2 * 512
@@ -211,26 +277,50 @@ def test_probabilities_beside_predictions_are_judged(tmp_path):
     (tmp_path / "p" / "probabilities" / "b.nii.gz").unlink()
     assert evaluate(tmp_path / "p", tmp_path / "t", labels=names).calibration.together.voxels == 512
     write(Volume(sure[:2], grid), tmp_path / "p" / "probabilities" / "b.nii.gz")
-    assert "2 structures and a background" in evaluate(tmp_path / "p", tmp_path / "t", labels=names).failures["b"]
+    assert (
+        "2 structures and a background"
+        in evaluate(tmp_path / "p", tmp_path / "t", labels=names).failures["b"]
+    )
 
 
 def test_further_groups_of_measures_are_taken_where_asked_for(tmp_path):
-    truth = block((20, 12, 10), 3, (1, 1, 1), (6, 5, 5)) + block((20, 12, 10), 3, (12, 6, 6), (15, 9, 9))  # two pieces
-    wrong = block((20, 12, 10), 3, (2, 1, 1), (6, 5, 5)) + block((20, 12, 10), 3, (17, 1, 1), (18, 2, 2))  # one found, one missed, one false
+    truth = block((20, 12, 10), 3, (1, 1, 1), (6, 5, 5)) + block(
+        (20, 12, 10), 3, (12, 6, 6), (15, 9, 9)
+    )  # two pieces
+    wrong = block((20, 12, 10), 3, (2, 1, 1), (6, 5, 5)) + block(
+        (20, 12, 10), 3, (17, 1, 1), (18, 2, 2)
+    )  # one found, one missed, one false
     for name, mask in (("t", truth), ("p", wrong)):
         save(mask, tmp_path / name / "a.nii.gz")
     names = LabelSet.from_names({3: "lesion"})
     plain = evaluate(tmp_path / "p", tmp_path / "t", labels=names)
     assert not [m for m in plain.scores.metrics if m.startswith(("lesion", "cl_", "boundary"))]
-    found = evaluate(tmp_path / "p", tmp_path / "t", tmp_path / "out", labels=names, also=("lesions", "centreline", "boundary"))
+    found = evaluate(
+        tmp_path / "p",
+        tmp_path / "t",
+        tmp_path / "out",
+        labels=names,
+        also=("lesions", "centreline", "boundary"),
+    )
     of = {r.metric: r.value for r in found.scores}
-    assert [of[m] for m in ("lesion_f1", "lesion_recall", "lesion_precision", "lesion_misses", "lesion_false_alarms")] == [0.5, 0.5, 0.5, 1, 1]
+    assert [
+        of[m]
+        for m in (
+            "lesion_f1",
+            "lesion_recall",
+            "lesion_precision",
+            "lesion_misses",
+            "lesion_false_alarms",
+        )
+    ] == [0.5, 0.5, 0.5, 1, 1]
     from delineate.metrics.boundary import boundary_iou
     from delineate.metrics.centreline import cl_dice
 
     grid = read(tmp_path / "t" / "a.nii.gz").grid
     assert of["cl_dice"] == cl_dice(wrong, truth).dice
-    assert of["boundary_iou_2mm"] == boundary_iou(wrong, truth, grid.spacing_mm, max(2.0, *grid.spacing_mm[:2]))
+    assert of["boundary_iou_2mm"] == boundary_iou(
+        wrong, truth, grid.spacing_mm, max(2.0, *grid.spacing_mm[:2])
+    )
     said = json.loads((tmp_path / "out" / "scores.json").read_text())["definitions"]
     assert "Shit 2021" in said["cl_dice"]
     with pytest.raises(UsageError, match="lesions, centreline, boundary, not beauty"):
@@ -244,10 +334,21 @@ def test_confusion_is_pooled_over_cases_in_the_order_of_the_structures(tmp_path)
         wrong[0, 0, 0], wrong[1, 1, 1], wrong[3, 3, 3] = 5, 0, 5
         save(truth, tmp_path / "t" / f"c{k}.nii.gz")
         save(wrong, tmp_path / "p" / f"c{k}.nii.gz")
-    found = evaluate(tmp_path / "p", tmp_path / "t", labels=LabelSet.from_names({5: "five", 2: "two"}))
+    found = evaluate(
+        tmp_path / "p", tmp_path / "t", labels=LabelSet.from_names({5: "five", 2: "two"})
+    )
     names = ["background", *found.labels.names]
-    at = {(t, p): int(found.confusion.voxels[i, j]) for i, t in enumerate(names) for j, p in enumerate(names)}
-    assert (at["two", "two"], at["two", "five"], at["two", "background"], at["background", "five"]) == (12, 2, 2, 2)
+    at = {
+        (t, p): int(found.confusion.voxels[i, j])
+        for i, t in enumerate(names)
+        for j, p in enumerate(names)
+    }
+    assert (
+        at["two", "two"],
+        at["two", "five"],
+        at["two", "background"],
+        at["background", "five"],
+    ) == (12, 2, 2, 2)
     assert sum(at.values()) == 2 * 64
     assert found.generalised_dice == pytest.approx(
         2 * 6 / (6 + 8 + 2)
@@ -267,12 +368,15 @@ def test_very_many_structures_are_counted_without_their_square(tmp_path, monkeyp
     many = evaluate(tmp_path / "p", tmp_path / "t", workers=1)
     assert few.confusion is not None and many.confusion is None
     assert [(r.label, r.metric, r.value) for r in few.scores if r.metric == "dice"] == [
-        (r.label, r.metric, r.value) for r in many.scores if r.metric == "dice"]  # fmt: skip
+        (r.label, r.metric, r.value) for r in many.scores if r.metric == "dice"
+    ]
 
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_processes_make_no_difference(folders, workers):
-    assert evaluate(*folders, labels=LABELS, workers=workers).scores.mean("dice") == pytest.approx(0.9167, abs=1e-4)
+    assert evaluate(*folders, labels=LABELS, workers=workers).scores.mean("dice") == pytest.approx(
+        0.9167, abs=1e-4
+    )
 
 
 def test_without_names_every_value_of_the_truths_is_a_structure(folders):
@@ -323,7 +427,10 @@ def test_grids_that_differ_are_an_error_with_the_distance(folders):
 
 
 def test_when_nothing_can_be_scored_the_first_reason_is_raised(tmp_path):
-    pred, truth = save(np.ones((4, 4, 4), np.uint8), tmp_path / "p.nii.gz"), save(np.ones((4, 4, 5), np.uint8), tmp_path / "t.nii.gz")
+    pred, truth = (
+        save(np.ones((4, 4, 4), np.uint8), tmp_path / "p.nii.gz"),
+        save(np.ones((4, 4, 5), np.uint8), tmp_path / "t.nii.gz"),
+    )
     with pytest.raises(GeometryError, match=r"case p: .*\(4, 4, 4\) voxels, the truth \(4, 4, 5\)"):
         evaluate(pred, truth)
     with pytest.raises(InputError, match="does not exist"):
@@ -365,7 +472,9 @@ def test_a_stack_without_geometry_has_no_ml_and_says_so(tmp_path):
 
 
 def test_names_come_from_predictions_json_beside_the_predictions(folders):
-    (folders[0] / "predictions.json").write_text(json.dumps({"labels": LABELS.to_json(), "cases": {}}))
+    (folders[0] / "predictions.json").write_text(
+        json.dumps({"labels": LABELS.to_json(), "cases": {}})
+    )
     assert evaluate(*folders).labels.names == ["liver", "spleen"]
 
 
@@ -384,7 +493,10 @@ def test_names_come_from_files_of_several_shapes(folders, tmp_path, name, text):
     assert evaluate(*folders, labels=tmp_path / name).labels.names == ["liver", "spleen"]
 
 
-@pytest.mark.parametrize(("name", "text"), [("a.json", "{"), ("a.yaml", "just words"), ("a.csv", "x,y\nliver,1\n"), ("a.json", "[]")])
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [("a.json", "{"), ("a.yaml", "just words"), ("a.csv", "x,y\nliver,1\n"), ("a.json", "[]")],
+)
 def test_a_file_that_names_nothing_is_refused(folders, tmp_path, name, text):
     (tmp_path / name).write_text(text)
     with pytest.raises(InputError, match=name):
@@ -392,8 +504,14 @@ def test_a_file_that_names_nothing_is_refused(folders, tmp_path, name, text):
 
 
 def manifest_of(folder: Path, cases: list[tuple[str, str]]) -> Path:
-    labels, mapping = LabelSet.from_names({1: "liver"}), LabelMapping(ranges=(Range(55, 70, 1),), rest="background")
-    entries = tuple(Case(c, p, (Source(str(folder / f"{c}.nii.gz")),), (Source(str(folder / f"{c}.nii.gz")),)) for c, p in cases)
+    labels, mapping = (
+        LabelSet.from_names({1: "liver"}),
+        LabelMapping(ranges=(Range(55, 70, 1),), rest="background"),
+    )
+    entries = tuple(
+        Case(c, p, (Source(str(folder / f"{c}.nii.gz")),), (Source(str(folder / f"{c}.nii.gz")),))
+        for c, p in cases
+    )
     path = folder.parent / "manifest.jsonl"
     path.write_text(Manifest(entries, ("MR",), labels, mapping).to_jsonl())
     return path
@@ -401,7 +519,11 @@ def manifest_of(folder: Path, cases: list[tuple[str, str]]) -> Path:
 
 def test_a_manifest_gives_the_mapping_and_pools_by_patient(tmp_path):
     for k, (hit, truth) in enumerate([(2, 4), (4, 4), (1, 1)]):
-        save(block((6, 6, 1), 63, (0, 0, 0), (truth, 6, 1)) + block((6, 6, 1), 240, (5, 0, 0), (6, 6, 1)), tmp_path / "data" / f"c{k}.nii.gz")
+        save(
+            block((6, 6, 1), 63, (0, 0, 0), (truth, 6, 1))
+            + block((6, 6, 1), 240, (5, 0, 0), (6, 6, 1)),
+            tmp_path / "data" / f"c{k}.nii.gz",
+        )
         save(block((6, 6, 1), 1, (0, 0, 0), (hit, 6, 1)), tmp_path / "pred" / f"c{k}.nii.gz")
     manifest = manifest_of(tmp_path / "data", [("c0", "P1"), ("c1", "P1"), ("c2", "P2")])
     found = evaluate(tmp_path / "pred", manifest)
@@ -409,14 +531,20 @@ def test_a_manifest_gives_the_mapping_and_pools_by_patient(tmp_path):
     assert value(found.scores, "c0", "liver", "dice") == pytest.approx(2 * 2 / (2 + 4))
     assert value(found.patients, "P1", "liver", "dice") == pytest.approx(2 * 6 / (6 + 8))
     assert found.means()["dice_mean_per_patient"] == pytest.approx((12 / 14 + 1) / 2)
-    assert found.means()["dice_mean_per_slice"] == found.means()["dice_mean_per_case"] == pytest.approx((4 / 6 + 1 + 1) / 3)
+    assert (
+        found.means()["dice_mean_per_slice"]
+        == found.means()["dice_mean_per_case"]
+        == pytest.approx((4 / 6 + 1 + 1) / 3)
+    )
     assert {c.case: c.patient for c in found.cases} == {"c0": "P1", "c1": "P1", "c2": "P2"}
     (tmp_path / "pred" / "c1.nii.gz").unlink()
     assert evaluate(tmp_path / "pred", manifest).unpaired["truth without prediction"] == ("c1",)
 
 
 def test_a_recognised_cohort_is_a_truth(real_data):
-    found = evaluate(real_data / "nnunet_hippocampus" / "predictions_tta", real_data / "hippocampus")
+    found = evaluate(
+        real_data / "nnunet_hippocampus" / "predictions_tta", real_data / "hippocampus"
+    )
     assert found.labels.names == ["Anterior", "Posterior"]
     assert len(found.cases) == 10
     ct = evaluate(real_data / "chaos_ct" / "Segmentation", real_data / "chaos_ct")
@@ -424,9 +552,18 @@ def test_a_recognised_cohort_is_a_truth(real_data):
 
 
 def test_where_every_patient_has_one_case_the_means_agree(real_data):
-    means = evaluate(real_data / "nnunet_hippocampus" / "predictions_tta", real_data / "hippocampus").means()
-    assert set(means) == {"dice_pooled_over_all_cases", "dice_mean_per_case", "dice_mean_per_slice", "dice_mean_per_patient"}
-    assert means["dice_mean_per_patient"] == means["dice_mean_per_case"] > means["dice_mean_per_slice"]
+    means = evaluate(
+        real_data / "nnunet_hippocampus" / "predictions_tta", real_data / "hippocampus"
+    ).means()
+    assert set(means) == {
+        "dice_pooled_over_all_cases",
+        "dice_mean_per_case",
+        "dice_mean_per_slice",
+        "dice_mean_per_patient",
+    }
+    assert (
+        means["dice_mean_per_patient"] == means["dice_mean_per_case"] > means["dice_mean_per_slice"]
+    )
 
 
 # ---- pictures ----
@@ -439,14 +576,19 @@ def yellow(path: Path) -> np.ndarray:
 
 
 def one_structure(folder: Path, names=("a", "b")) -> tuple[Path, Path, Path]:
-    """Predictions, truths and images of cases with one structure, in which the prediction of the last one is empty."""
+    """Predictions, truths and images of cases with one structure, in which the prediction of the
+    last one is empty.
+    """
     shape, rng = (30, 24, 8), np.random.default_rng(0)
     for name in names:
         truth = block(shape, 1, (4, 4, 2), (12, 12, 6))
         save(truth, folder / "truth" / f"{name}.nii.gz")
         save(truth * (name != names[-1]), folder / "pred" / f"{name}.nii.gz")
         scan = rng.normal(40, 10, shape).astype(np.float32)
-        write(Volume(scan, read(folder / "truth" / f"{name}.nii.gz").grid), folder / "images" / f"{name}_0000.nii.gz")
+        write(
+            Volume(scan, read(folder / "truth" / f"{name}.nii.gz").grid),
+            folder / "images" / f"{name}_0000.nii.gz",
+        )
     return folder / "pred", folder / "truth", folder / "images"
 
 
@@ -465,14 +607,27 @@ def test_pictures_show_source_truth_and_prediction_with_yellow_boundaries(tmp_pa
     assert thirds["a"][2] == pytest.approx(thirds["a"][1], rel=0.05)
     assert thirds["b"].tolist()[::2] == [0, 0]  # nothing was predicted
     assert thirds["b"][1] == pytest.approx(thirds["a"][1], rel=0.05)
-    assert json.loads((tmp_path / "out" / "scores.json").read_text())["pictures"] == ["pictures/a.png", "pictures/b.png"]
+    assert json.loads((tmp_path / "out" / "scores.json").read_text())["pictures"] == [
+        "pictures/a.png",
+        "pictures/b.png",
+    ]
 
 
 def test_a_cohorts_images_are_known_and_a_few_cases_can_be_asked_for(tmp_path):
     pred, truth, images = one_structure(tmp_path, tuple(f"c{k}" for k in range(5)))
-    entries = [Case(p.name[:2], p.name[:2], (Source(str(images / f"{p.name[:2]}_0000.nii.gz")),), (Source(str(p)),)) for p in sorted(truth.iterdir())]
+    entries = [
+        Case(
+            p.name[:2],
+            p.name[:2],
+            (Source(str(images / f"{p.name[:2]}_0000.nii.gz")),),
+            (Source(str(p)),),
+        )
+        for p in sorted(truth.iterdir())
+    ]
     manifest = tmp_path / "manifest.jsonl"
-    manifest.write_text(Manifest(tuple(entries), ("CT",), LabelSet.from_names({1: "liver"})).to_jsonl())
+    manifest.write_text(
+        Manifest(tuple(entries), ("CT",), LabelSet.from_names({1: "liver"})).to_jsonl()
+    )
     found = evaluate(pred, manifest, tmp_path / "out", pictures=2)
     assert {Path(p).stem for p in found.pictures} >= {"c4"}  # the worst is among them
     assert len(found.pictures) == len(list((tmp_path / "out" / "pictures").iterdir())) == 2
@@ -497,7 +652,14 @@ def test_what_cannot_be_drawn_never_costs_a_score(tmp_path):
     told = json.loads((tmp_path / "out" / "scores.json").read_text())["notes"]
     assert any("case b" in note and "40.00 mm" in note for note in told)
     assert any("no picture" in note and "case a" in note for note in told)
-    assert len(Scores.from_csv((tmp_path / "out" / "scores.csv").read_text()).values("foreground", "dice")) == 2
+    assert (
+        len(
+            Scores.from_csv((tmp_path / "out" / "scores.csv").read_text()).values(
+                "foreground", "dice"
+            )
+        )
+        == 2
+    )
     (tmp_path / "blocked").mkdir()
     (tmp_path / "blocked" / "pictures").write_text("in the way")
     assert evaluate(pred, truth, tmp_path / "blocked", pictures=True).pictures == ()
@@ -520,21 +682,34 @@ def test_images_of_other_names_are_told(tmp_path):
 
 
 def test_a_stack_of_slices_is_drawn_on_the_scan_whose_geometry_it_takes(real_data, tmp_path):
-    found = evaluate(real_data / "chaos_ct" / "Segmentation", real_data / "chaos_ct" / "Ground", tmp_path, pictures=True)
+    found = evaluate(
+        real_data / "chaos_ct" / "Segmentation",
+        real_data / "chaos_ct" / "Ground",
+        tmp_path,
+        pictures=True,
+    )
     drawn = yellow(Path(found.pictures[0]))
     picture = Image.open(found.pictures[0])
-    per_column = [np.sum((drawn[:, 1] >= k * picture.width / 3) & (drawn[:, 1] < (k + 1) * picture.width / 3)) for k in range(3)]
+    per_column = [
+        np.sum((drawn[:, 1] >= k * picture.width / 3) & (drawn[:, 1] < (k + 1) * picture.width / 3))
+        for k in range(3)
+    ]
     assert per_column[0] == 0
     assert min(per_column[1:]) > 1000
     inside = drawn[:, 1] % (picture.width / 3)
-    assert inside.mean() < picture.width / 6  # the liver is on the patient's right: the left of each panel
+    assert (
+        inside.mean() < picture.width / 6
+    )  # the liver is on the patient's right: the left of each panel
 
 
 def test_a_yaml_file_chooses_structures_of_a_cohort(real_data, tmp_path):
     (tmp_path / "labels.yaml").write_text("hippocampus: [1, 2]\n")
     for path in sorted((real_data / "nnunet_hippocampus" / "predictions_tta").glob("*.nii.gz"))[:2]:
         truth = read(real_data / "hippocampus" / "labelsTr" / path.name)
-        write(truth.with_array((truth.array > 0).astype(np.uint8), "label"), tmp_path / "pred" / path.name)
+        write(
+            truth.with_array((truth.array > 0).astype(np.uint8), "label"),
+            tmp_path / "pred" / path.name,
+        )
     found = evaluate(tmp_path / "pred", real_data / "hippocampus", labels=tmp_path / "labels.yaml")
     assert found.labels.names == ["hippocampus"]
     assert found.means()["dice_mean_per_case"] == 1.0

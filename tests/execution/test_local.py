@@ -47,7 +47,13 @@ def names(count: int) -> list[str]:
 @pytest.mark.parametrize("workers", [1, 2])
 def test_order_and_errors_with_names(workers):
     told = []
-    outcomes = batch.run(double, list(range(6)), names=names(6), workers=workers, progress=lambda *at: told.append(at))
+    outcomes = batch.run(
+        double,
+        list(range(6)),
+        names=names(6),
+        workers=workers,
+        progress=lambda *at: told.append(at),
+    )
     assert [o.name for o in outcomes] == names(6)
     assert [o.value for o in outcomes] == [0, 2, 4, None, None, 10]
     assert isinstance(outcomes[3].error, FormatError)
@@ -85,7 +91,9 @@ def test_memory_is_limited_where_the_system_can():
     resource = pytest.importorskip("resource")
     if resource.getrlimit(resource.RLIMIT_AS)[1] != resource.RLIM_INFINITY:
         pytest.skip("the address space is limited already")
-    outcomes = batch.run(takes_memory, [1 << 20, 3 << 30, 1 << 20], names=names(3), workers=2, ram_bytes=1 << 30)
+    outcomes = batch.run(
+        takes_memory, [1 << 20, 3 << 30, 1 << 20], names=names(3), workers=2, ram_bytes=1 << 30
+    )
     assert [o.value for o in outcomes] == [1 << 20, None, 1 << 20]
     assert "memory" in str(outcomes[1].error)
 
@@ -104,7 +112,9 @@ def test_workers_pay_only_for_long_work():
 
 
 def test_an_error_keeps_its_own_case():
-    outcome = batch.attempt(lambda _: (_ for _ in ()).throw(DelineateError("bad", case="other")), None, "mine")
+    outcome = batch.attempt(
+        lambda _: (_ for _ in ()).throw(DelineateError("bad", case="other")), None, "mine"
+    )
     assert outcome.error.case == "other"
 
 
@@ -114,8 +124,12 @@ def threads_here(_: int) -> str:
 
 def test_processes_share_the_cores(monkeypatch):
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    found = {outcome.value for outcome in batch.run(threads_here, [1, 2], names=["a", "b"], workers=2)}
+    found = {
+        outcome.value for outcome in batch.run(threads_here, [1, 2], names=["a", "b"], workers=2)
+    }
     assert found == {str(max(1, batch.cores() // 2))} and "OMP_NUM_THREADS" not in os.environ
     monkeypatch.setenv("OMP_NUM_THREADS", "7")
-    assert {outcome.value for outcome in batch.run(threads_here, [1, 2], names=["a", "b"], workers=2)} == {"7"}
+    assert {
+        outcome.value for outcome in batch.run(threads_here, [1, 2], names=["a", "b"], workers=2)
+    } == {"7"}
     assert os.environ["OMP_NUM_THREADS"] == "7"

@@ -1,4 +1,6 @@
-"""DICOM series: real slices written by pydicom on awkward grids, every refusal, and the scans of many vendors."""
+"""DICOM series: real slices written by pydicom on awkward grids, every refusal, and the scans of
+many vendors.
+"""
 
 from __future__ import annotations
 
@@ -20,10 +22,16 @@ FLIP = np.diag([-1.0, -1.0, 1.0])
 
 
 def write_series(folder, array, grid, *, slope=1, intercept=-1024, uid=None, shuffle=True, **extra):
-    """``array`` (I, J, K) as one file a slice with shuffled names; returns the datasets and paths in the order of k."""
+    """``array`` (I, J, K) as one file a slice with shuffled names; returns the datasets and paths
+    in the order of k.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     uid = uid or generate_uid()
-    names = np.random.default_rng(3).permutation(array.shape[2]) if shuffle else np.arange(array.shape[2])
+    names = (
+        np.random.default_rng(3).permutation(array.shape[2])
+        if shuffle
+        else np.arange(array.shape[2])
+    )
     unit = FLIP @ grid.affine[:3, :3] / grid.spacing_mm
     paths = []
     for k in range(array.shape[2]):
@@ -32,8 +40,18 @@ def write_series(folder, array, grid, *, slope=1, intercept=-1024, uid=None, shu
         one.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
         one.file_meta.MediaStorageSOPClassUID = one.SOPClassUID = CT
         one.file_meta.MediaStorageSOPInstanceUID = one.SOPInstanceUID = generate_uid()
-        one.Modality, one.PatientID, one.SeriesInstanceUID, one.StudyInstanceUID = "CT", "P1", uid, generate_uid()
-        one.SeriesNumber, one.SeriesDescription, one.SliceThickness, one.ImageType = 7, "portal venous", 9.9, ["ORIGINAL", "PRIMARY", "AXIAL"]
+        one.Modality, one.PatientID, one.SeriesInstanceUID, one.StudyInstanceUID = (
+            "CT",
+            "P1",
+            uid,
+            generate_uid(),
+        )
+        one.SeriesNumber, one.SeriesDescription, one.SliceThickness, one.ImageType = (
+            7,
+            "portal venous",
+            9.9,
+            ["ORIGINAL", "PRIMARY", "AXIAL"],
+        )
         one.ImagePositionPatient = (FLIP @ grid.to_mm((0, 0, k))).round(6).tolist()
         one.ImageOrientationPatient = [*unit[:, 0].round(8).tolist(), *unit[:, 1].round(8).tolist()]
         one.PixelSpacing = [grid.spacing_mm[1], grid.spacing_mm[0]]  # between rows first
@@ -63,7 +81,9 @@ def change(path, **fields):
 @pytest.fixture
 def upright() -> Grid:
     """An ordinary CT of 8 slices."""
-    return Grid((6, 5, 8), np.array([[-0.7, 0, 0, 10], [0, -0.9, 0, 20], [0, 0, 2.5, -30], [0, 0, 0, 1.0]]))
+    return Grid(
+        (6, 5, 8), np.array([[-0.7, 0, 0, 10], [0, -0.9, 0, 20], [0, 0, 2.5, -30], [0, 0, 0, 1.0]])
+    )
 
 
 @pytest.fixture
@@ -93,7 +113,9 @@ def test_every_voxel_stands_where_its_slice_says(tmp_path, grid, asymmetric):
         "place_known": True,
     }
     assert files.read_grid(tmp_path) == volume.grid
-    assert volume.grid.spacing_mm[2] == pytest.approx(grid.spacing_mm[2], abs=1e-5)  # measured: SliceThickness says 9.9
+    assert volume.grid.spacing_mm[2] == pytest.approx(
+        grid.spacing_mm[2], abs=1e-5
+    )  # measured: SliceThickness says 9.9
 
 
 def test_rescale_is_applied_slice_by_slice(tmp_path, upright, numbered):
@@ -125,7 +147,13 @@ def test_a_file_without_preamble_is_told_from_content(tmp_path, upright, numbere
         raw = pydicom.dcmread(path)
         del raw.file_meta
         raw.preamble = None
-        pydicom.dcmwrite(path.with_suffix(""), raw, implicit_vr=True, little_endian=True, enforce_file_format=False)
+        pydicom.dcmwrite(
+            path.with_suffix(""),
+            raw,
+            implicit_vr=True,
+            little_endian=True,
+            enforce_file_format=False,
+        )
         path.unlink()
     assert next(iter(tmp_path.iterdir())).read_bytes()[128:132] != b"DICM"
     np.testing.assert_array_equal(files.read(tmp_path).array, numbered - 1024)
@@ -134,7 +162,10 @@ def test_a_file_without_preamble_is_told_from_content(tmp_path, upright, numbere
 def test_several_series_are_listed_and_one_can_be_chosen(tmp_path, upright, numbered):
     write_series(tmp_path / "a", numbered, upright, uid="1.2.3")
     write_series(tmp_path / "b", numbered + 1, upright, uid="1.2.4")
-    with pytest.raises(FormatError, match=r"2 series in one folder, choose one as FOLDER#SERIES_UID: .*1\.2\.3.*1\.2\.4"):
+    with pytest.raises(
+        FormatError,
+        match=r"2 series in one folder, choose one as FOLDER#SERIES_UID: .*1\.2\.3.*1\.2\.4",
+    ):
         files.read(tmp_path)
     assert files.read(f"{tmp_path}#1.2.4").array.min() == -1023
     assert files.read(Source(str(tmp_path), series="1.2.3")).array.min() == -1024
@@ -146,7 +177,13 @@ def test_several_series_are_listed_and_one_can_be_chosen(tmp_path, upright, numb
 
 def test_the_only_usable_series_is_taken(tmp_path, upright, numbered):
     write_series(tmp_path / "a", numbered, upright, uid="1.2.3")
-    write_series(tmp_path / "scout", numbered[:, :, :2], upright, uid="1.2.4", ImageType=["ORIGINAL", "PRIMARY", "LOCALIZER"])
+    write_series(
+        tmp_path / "scout",
+        numbered[:, :, :2],
+        upright,
+        uid="1.2.4",
+        ImageType=["ORIGINAL", "PRIMARY", "LOCALIZER"],
+    )
     assert files.read(tmp_path).meta["series"] == "1.2.3"
     found = {s["uid"]: s for s in files.describe(tmp_path)["series"]}
     assert "localisers" in found["1.2.4"]["refused"]
@@ -167,7 +204,12 @@ def refused(folder, kind, reason):
 def test_uneven_gap(tmp_path, upright, numbered):
     paths = write_series(tmp_path, numbered, upright)
     paths[4].unlink()
-    refused(tmp_path, GeometryError, rf"uneven gaps: 1 of 6 differ from 2.50 mm: 5.00 mm between {paths[3].name} and {paths[5].name}")
+    refused(
+        tmp_path,
+        GeometryError,
+        rf"uneven gaps: 1 of 6 differ from 2.50 mm: 5.00 mm between {paths[3].name} and "
+        rf"{paths[5].name}",
+    )
 
 
 def test_a_slice_slightly_off_its_place(tmp_path, upright, numbered):
@@ -183,7 +225,9 @@ def test_duplicate_slices_and_time_points(tmp_path, upright, numbered):
     refused(tmp_path / "a", GeometryError, "duplicate slices: 1 files are copies")
     write_series(tmp_path / "b/1", numbered, upright, uid="1.2.3")
     write_series(tmp_path / "b/2", numbered, upright, uid="1.2.3")
-    refused(tmp_path / "b", GeometryError, "duplicate slices: 16 slices at 8 positions.*2 time points")
+    refused(
+        tmp_path / "b", GeometryError, "duplicate slices: 16 slices at 8 positions.*2 time points"
+    )
 
 
 def test_tilted_gantry(tmp_path, upright, numbered):
@@ -201,7 +245,9 @@ def test_mixed_series(tmp_path, upright, numbered):
     refused(tmp_path, GeometryError, "mixed: slices of 5x5 and 6x5 pixels")
 
 
-@pytest.mark.parametrize("field", ["ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing"])
+@pytest.mark.parametrize(
+    "field", ["ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing"]
+)
 def test_missing_geometry(tmp_path, upright, numbered, field):
     change(write_series(tmp_path, numbered, upright)[5], **{field: None})
     refused(tmp_path, GeometryError, f"{field} is missing or unreadable in 1 of 8 files")
@@ -234,7 +280,9 @@ def test_pixels_that_are_missing_or_cut(tmp_path, upright, numbered):
 def test_an_unreadable_header_is_told(tmp_path, upright, numbered):
     path = write_series(tmp_path, numbered, upright)[0]
     path.write_bytes(path.read_bytes()[:200])
-    with pytest.raises(FormatError, match=rf"1 DICOM file\(s\) are damaged or truncated \({path.name}\)"):
+    with pytest.raises(
+        FormatError, match=rf"1 DICOM file\(s\) are damaged or truncated \({path.name}\)"
+    ):
         files.read(tmp_path)  # the lowest slice: without it the stack would look whole
 
 
@@ -272,14 +320,21 @@ def test_sarcoma_series_equal_an_independent_conversion(real_data, patient, moda
     theirs = files.read(real_data / f"sarcoma/nifti/{patient}/{modality}_image.nii.gz")
     moved = theirs.reorient(ours.grid.codes)
     assert moved.grid.distance_mm(ours.grid) < 0.05
-    np.testing.assert_allclose(moved.array, ours.array, rtol=1e-4, atol=1e-4 * float(np.abs(ours.array).max()))
+    np.testing.assert_allclose(
+        moved.array, ours.array, rtol=1e-4, atol=1e-4 * float(np.abs(ours.array).max())
+    )
 
 
 def test_one_time_point_equals_the_reference_conversion(tmp_path, real_data):
     source = real_data / "dicom/dcm_qa_nih/In/20180918GE/mr_0004"
     seen = set()
-    for path in sorted(source.glob("*.dcm"), key=lambda p: int(pydicom.dcmread(p, specific_tags=["InstanceNumber"]).InstanceNumber)):
-        place = str(pydicom.dcmread(path, specific_tags=["ImagePositionPatient"]).ImagePositionPatient)
+    for path in sorted(
+        source.glob("*.dcm"),
+        key=lambda p: int(pydicom.dcmread(p, specific_tags=["InstanceNumber"]).InstanceNumber),
+    ):
+        place = str(
+            pydicom.dcmread(path, specific_tags=["ImagePositionPatient"]).ImagePositionPatient
+        )
         if place not in seen:
             shutil.copy(path, tmp_path)
             seen.add(place)

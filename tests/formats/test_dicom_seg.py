@@ -31,23 +31,38 @@ def patient(folder: Path, index: int) -> tuple[Scan, list[Path]]:
 
 
 def masks_by_place(path: Path) -> dict[tuple[int, tuple[float, ...]], np.ndarray]:
-    """(segment number, position LPS mm) -> mask (rows, columns), by nothing but the standard's attributes."""
+    """(segment number, position LPS mm) -> mask (rows, columns), by nothing but the standard's
+    attributes.
+    """
     seg = pydicom.dcmread(path)
     pixels = seg.pixel_array.reshape(-1, seg.Rows, seg.Columns)
     out = {}
     for frame, groups in zip(pixels, seg.PerFrameFunctionalGroupsSequence, strict=True):
-        holder = groups if "SegmentIdentificationSequence" in groups else seg.SharedFunctionalGroupsSequence[0]
+        holder = (
+            groups
+            if "SegmentIdentificationSequence" in groups
+            else seg.SharedFunctionalGroupsSequence[0]
+        )
         number = holder.SegmentIdentificationSequence[0].ReferencedSegmentNumber
-        place = tuple(round(float(v), 2) for v in groups.PlanePositionSequence[0].ImagePositionPatient)
+        place = tuple(
+            round(float(v), 2) for v in groups.PlanePositionSequence[0].ImagePositionPatient
+        )
         out[number, place] = frame
     return out
 
 
-def check_each_slice(path: Path, label_of_file: dict[Path, np.ndarray], segments: dict[int, int]) -> int:
-    """Compare every source slice's mask (by its own ImagePositionPatient) with the SEG's; returns how many frames held voxels."""
+def check_each_slice(
+    path: Path, label_of_file: dict[Path, np.ndarray], segments: dict[int, int]
+) -> int:
+    """Compare every source slice's mask (by its own ImagePositionPatient) with the SEG's; returns
+    how many frames held voxels.
+    """
     masks, used = masks_by_place(path), 0
     for file, label in label_of_file.items():
-        place = tuple(round(float(v), 2) for v in pydicom.dcmread(file, stop_before_pixels=True).ImagePositionPatient)
+        place = tuple(
+            round(float(v), 2)
+            for v in pydicom.dcmread(file, stop_before_pixels=True).ImagePositionPatient
+        )
         for number, value in segments.items():
             expected = label == value
             found = masks.get((number, place))
@@ -59,12 +74,17 @@ def check_each_slice(path: Path, label_of_file: dict[Path, np.ndarray], segments
     return used
 
 
-def png_labels(folder: Path, dicom_files: list[Path], table: dict[int, int]) -> dict[Path, np.ndarray]:
+def png_labels(
+    folder: Path, dicom_files: list[Path], table: dict[int, int]
+) -> dict[Path, np.ndarray]:
     from PIL import Image
 
     pngs = sorted((folder / "Ground").glob("*.png"))
     assert len(pngs) == len(dicom_files)
-    return {d: np.vectorize(lambda v: table.get(int(v), 0))(np.array(Image.open(p))) for d, p in zip(dicom_files, pngs, strict=True)}
+    return {
+        d: np.vectorize(lambda v: table.get(int(v), 0))(np.array(Image.open(p)))
+        for d, p in zip(dicom_files, pngs, strict=True)
+    }
 
 
 @pytest.mark.parametrize("index", [0, 1, 3, 5])  # plain, misleading numbers, turned, upside down
@@ -94,12 +114,22 @@ def test_it_refers_to_every_slice_and_carries_codes_and_the_real_gap(tmp_path: P
     sources = {str(pydicom.dcmread(f, stop_before_pixels=True).SOPInstanceUID) for f in dicom_files}
     assert {str(uid) for _, _, uid in seg.get_source_image_uids()} == sources
     shared = seg.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0]
-    assert float(shared.SpacingBetweenSlices) == pytest.approx(scan.image.grid.spacing_mm[2], abs=1e-6)
+    assert float(shared.SpacingBetweenSlices) == pytest.approx(
+        scan.image.grid.spacing_mm[2], abs=1e-6
+    )
     assert seg.PatientID == scan.patient
     assert seg.SegmentationType == "BINARY"
     kidney = seg.get_segment_description(3)
-    assert (kidney.segment_label, kidney.segmented_property_type.value) == ("left kidney", "64033007")
-    assert kidney.SegmentedPropertyTypeCodeSequence[0].SegmentedPropertyTypeModifierCodeSequence[0].CodeMeaning == "Left"
+    assert (kidney.segment_label, kidney.segmented_property_type.value) == (
+        "left kidney",
+        "64033007",
+    )
+    assert (
+        kidney.SegmentedPropertyTypeCodeSequence[0]
+        .SegmentedPropertyTypeModifierCodeSequence[0]
+        .CodeMeaning
+        == "Left"
+    )
     assert kidney.algorithm_identification.name == "test network"
     colour = hd.color.CIELabColor.from_dicom_value(kidney.RecommendedDisplayCIELabValue)
     assert np.abs(np.array(colour.to_rgb()) - LABELS.named("left kidney").colour).max() <= 2
@@ -125,11 +155,23 @@ def test_refusals_leave_no_file(tmp_path: Path) -> None:
     shifted = grid.affine.copy()
     shifted[2, 3] += 0.3
     with pytest.raises(GeometryError, match=r"0\.30 mm"):
-        write_seg(Volume(scan.label.array, Grid(grid.shape, shifted), "label"), LABELS, dicom_files, out, **ALGORITHM)
+        write_seg(
+            Volume(scan.label.array, Grid(grid.shape, shifted), "label"),
+            LABELS,
+            dicom_files,
+            out,
+            **ALGORITHM,
+        )
     with pytest.raises(GeometryError, match="shape"):
         write_seg(scan.label, LABELS, dicom_files[:1], out, **ALGORITHM)
     with pytest.raises(LabelError, match="9"):
-        write_seg(scan.label.with_array(np.full(grid.shape, 9, np.uint8)), LABELS, dicom_files, out, **ALGORITHM)
+        write_seg(
+            scan.label.with_array(np.full(grid.shape, 9, np.uint8)),
+            LABELS,
+            dicom_files,
+            out,
+            **ALGORITHM,
+        )
     with pytest.raises(FormatError, match="no file"):
         write_seg(scan.label, LABELS, [], out, **ALGORITHM)
     stranger = tmp_path / "notes.txt"
@@ -157,7 +199,12 @@ def test_real_ct_with_files_against_the_slice_order(tmp_path: Path, real_data: P
     mask = ground.with_array((ground.array > 0).astype(np.uint8), unit="label")
     dicom_files = sorted((folder / "DICOM_anon").iterdir())
     write_seg(mask, liver, dicom_files, tmp_path / "liver.dcm", **ALGORITHM)
-    assert check_each_slice(tmp_path / "liver.dcm", png_labels(folder, dicom_files, {1: 1, 255: 1}), {1: 1}) > 40
+    assert (
+        check_each_slice(
+            tmp_path / "liver.dcm", png_labels(folder, dicom_files, {1: 1, 255: 1}), {1: 1}
+        )
+        > 40
+    )
     _no_errors(tmp_path / "liver.dcm")
 
 
@@ -172,4 +219,6 @@ def _no_errors(path: Path) -> None:
     if shutil.which("dciodvfy") is None:
         pytest.skip("dciodvfy (dicom3tools) is not installed")
     told = subprocess.run(["dciodvfy", str(path)], capture_output=True, text=True, check=False)
-    assert [line for line in (told.stdout + told.stderr).splitlines() if line.startswith("Error")] == []
+    assert [
+        line for line in (told.stdout + told.stderr).splitlines() if line.startswith("Error")
+    ] == []

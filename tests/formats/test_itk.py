@@ -24,15 +24,22 @@ def test_every_voxel_stands_where_itk_puts_it(tmp_path, grid, asymmetric, ending
     volume = files.read(path)
     np.testing.assert_array_equal(volume.array, asymmetric)
     for index in ((0, 0, 0), (2, 3, 1), tuple(n - 1 for n in grid.shape)):
-        np.testing.assert_allclose(flip @ image.TransformIndexToPhysicalPoint(index), volume.grid.to_mm(index), atol=1e-4)
+        np.testing.assert_allclose(
+            flip @ image.TransformIndexToPhysicalPoint(index), volume.grid.to_mm(index), atol=1e-4
+        )
 
 
 def test_flat_images_and_vectors(tmp_path):
-    sitk.WriteImage(sitk.GetImageFromArray(np.arange(12, dtype=np.int16).reshape(3, 4)), str(tmp_path / "a.mha"))
+    sitk.WriteImage(
+        sitk.GetImageFromArray(np.arange(12, dtype=np.int16).reshape(3, 4)), str(tmp_path / "a.mha")
+    )
     volume = files.read(tmp_path / "a.mha")
     assert volume.array.shape == (4, 3, 1)
     np.testing.assert_array_equal(volume.array[..., 0], np.arange(12).reshape(3, 4).T)
-    sitk.WriteImage(sitk.GetImageFromArray(np.arange(24, dtype=np.uint8).reshape(3, 4, 2), isVector=True), str(tmp_path / "b.nrrd"))
+    sitk.WriteImage(
+        sitk.GetImageFromArray(np.arange(24, dtype=np.uint8).reshape(3, 4, 2), isVector=True),
+        str(tmp_path / "b.nrrd"),
+    )
     colours = files.read(tmp_path / "b.nrrd")
     assert colours.array.shape == (2, 4, 3, 1)
     assert colours.array[1, 3, 2, 0] == 23
@@ -40,7 +47,9 @@ def test_flat_images_and_vectors(tmp_path):
 
 def test_segment_names_are_written_and_read(tmp_path, grid):
     labels = LabelSet.from_names({1: "liver", 4: "left kidney"})
-    files.write(Volume(np.zeros(grid.shape, np.uint8), grid, "label"), tmp_path / "a.nrrd", labels=labels)
+    files.write(
+        Volume(np.zeros(grid.shape, np.uint8), grid, "label"), tmp_path / "a.nrrd", labels=labels
+    )
     segments = files.read(tmp_path / "a.nrrd").meta["segments"]
     assert segments["Segment1_Name"] == "left kidney"
     assert segments["Segment1_LabelValue"] == "4"

@@ -28,7 +28,13 @@ def save(path, array, affine, kind=nib.Nifti1Image, **codes):
 def test_nibabels_files_are_read_as_nibabel_reads_them(tmp_path, grid, asymmetric, kind, packed):
     endings = {nib.Nifti1Pair: ".img", nib.MGHImage: ".mgh"}
     path = tmp_path / f"a{endings.get(kind, '.nii')}"
-    path = path.with_suffix(".mgz") if packed and kind is nib.MGHImage else path.with_name(path.name + ".gz") if packed else path
+    path = (
+        path.with_suffix(".mgz")
+        if packed and kind is nib.MGHImage
+        else path.with_name(path.name + ".gz")
+        if packed
+        else path
+    )
     save(path, asymmetric, grid.affine, kind)
     volume = files.read(path)
     np.testing.assert_array_equal(volume.array, asymmetric)
@@ -39,7 +45,9 @@ def test_nibabels_files_are_read_as_nibabel_reads_them(tmp_path, grid, asymmetri
 
 def test_either_file_of_a_pair_will_do_and_a_missing_twin_is_named(tmp_path, grid, asymmetric):
     save(tmp_path / "a.img", asymmetric, grid.affine, nib.Nifti1Pair)
-    np.testing.assert_array_equal(files.read(tmp_path / "a.hdr").array, files.read(tmp_path / "a.img").array)
+    np.testing.assert_array_equal(
+        files.read(tmp_path / "a.hdr").array, files.read(tmp_path / "a.img").array
+    )
     (tmp_path / "a.hdr").unlink()
     with pytest.raises(FormatError, match=r"a\.hdr is missing"):
         files.read(tmp_path / "a.img")
@@ -77,7 +85,9 @@ def test_scaling_gives_float32_as_nibabel_would(tmp_path, grid, asymmetric):
     image = nib.Nifti1Image(asymmetric, grid.affine)
     image.header.set_slope_inter(0.25, -1000)
     nib.save(image, tmp_path / "a.nii")
-    raw = bytearray((tmp_path / "a.nii").read_bytes())  # nibabel undoes the slope on writing, so it is put in by hand
+    raw = bytearray(
+        (tmp_path / "a.nii").read_bytes()
+    )  # nibabel undoes the slope on writing, so it is put in by hand
     header = nib.Nifti1Header(bytes(raw[:348]))
     header["scl_slope"], header["scl_inter"] = 0.25, -1000
     raw[:348] = header.binaryblock
@@ -99,7 +109,9 @@ def test_fourth_axis_becomes_channels_and_a_fifth_is_refused(tmp_path, grid):
 
 
 def test_a_single_slice_and_a_flat_image_have_k_1(tmp_path):
-    assert files.read(save(tmp_path / "a.nii", np.zeros((5, 4), np.uint8), np.eye(4))).array.shape == (5, 4, 1)
+    assert files.read(
+        save(tmp_path / "a.nii", np.zeros((5, 4), np.uint8), np.eye(4))
+    ).array.shape == (5, 4, 1)
 
 
 def test_units_of_metres_and_micrometres_become_mm(tmp_path):
@@ -107,7 +119,9 @@ def test_units_of_metres_and_micrometres_become_mm(tmp_path):
         image = nib.Nifti1Image(np.zeros((3, 4, 5), np.uint8), np.diag([2.0, 3.0, 4.0, 1.0]))
         image.header.set_xyzt_units(unit)
         nib.save(image, tmp_path / "a.nii")
-        np.testing.assert_allclose(files.read_grid(tmp_path / "a.nii").spacing_mm, np.array([2.0, 3.0, 4.0]) * scale)
+        np.testing.assert_allclose(
+            files.read_grid(tmp_path / "a.nii").spacing_mm, np.array([2.0, 3.0, 4.0]) * scale
+        )
 
 
 # ---- geometry that contradicts or is missing ----
@@ -217,7 +231,9 @@ def test_others_read_what_we_write(tmp_path, grid, asymmetric):
 
 def test_label_names_stand_in_a_comment(tmp_path, grid):
     labels = LabelSet.from_names({1: "liver", 5: "spleen"})
-    files.write(Volume(np.zeros(grid.shape, np.uint8), grid, "label"), tmp_path / "a.nii.gz", labels=labels)
+    files.write(
+        Volume(np.zeros(grid.shape, np.uint8), grid, "label"), tmp_path / "a.nii.gz", labels=labels
+    )
     extension = nib.load(tmp_path / "a.nii.gz").header.extensions[0]
     text = extension.get_content()
     assert LabelSet.from_json(json.loads(text)["delineate_labels"]) == labels

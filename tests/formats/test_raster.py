@@ -91,7 +91,9 @@ def test_tiff_by_another_codec_and_in_colour(tmp_path):
     np.testing.assert_array_equal(files.read(tmp_path / "a.tif").array[..., 0], ROWS_BY_COLUMNS.T)
     rgb = np.random.default_rng(0).integers(0, 255, (3, 5, 3), np.uint8)
     tifffile.imwrite(tmp_path / "b.tif", rgb, photometric="rgb")
-    np.testing.assert_array_equal(files.read(tmp_path / "b.tif").array[..., 0], rgb.transpose(2, 1, 0))
+    np.testing.assert_array_equal(
+        files.read(tmp_path / "b.tif").array[..., 0], rgb.transpose(2, 1, 0)
+    )
 
 
 def test_slices_are_stacked_in_the_natural_order_of_numbers(tmp_path):
@@ -131,7 +133,9 @@ def test_bare_slices_take_the_geometry_of_a_volume(tmp_path, grid, asymmetric):
 
 
 def test_pngs_are_written_and_what_png_cannot_hold_is_refused(tmp_path, grid, asymmetric):
-    flat = Volume(ROWS_BY_COLUMNS.T[..., None].astype(np.int64), Grid.from_spacing((5, 3, 1), (1, 1, 1)))
+    flat = Volume(
+        ROWS_BY_COLUMNS.T[..., None].astype(np.int64), Grid.from_spacing((5, 3, 1), (1, 1, 1))
+    )
     files.write(flat, tmp_path / "a.png")
     np.testing.assert_array_equal(np.array(Image.open(tmp_path / "a.png")), ROWS_BY_COLUMNS)
     with pytest.raises(OutputError, match="one slice"):
@@ -146,7 +150,9 @@ def test_pngs_are_written_and_what_png_cannot_hold_is_refused(tmp_path, grid, as
 
 
 def test_a_truncated_picture_is_told(tmp_path):
-    Image.fromarray(np.random.default_rng(0).integers(0, 255, (200, 200), np.uint8)).save(tmp_path / "a.png")
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (200, 200), np.uint8)).save(
+        tmp_path / "a.png"
+    )
     (tmp_path / "a.png").write_bytes((tmp_path / "a.png").read_bytes()[:9000])
     with pytest.raises(FormatError, match=r"a\.png"):
         files.read(tmp_path / "a.png")
@@ -160,4 +166,6 @@ def test_real_membranes(real_data):
     assert set(np.unique(labels.array)) <= {0, 255}
     tenth = np.array(Image.open(real_data / "em_membrane/image/10.png"))
     np.testing.assert_array_equal(images.array[:, :, 10], tenth.T)
-    assert images.array[labels.array == 0].mean() < images.array[labels.array == 255].mean()  # membranes are drawn dark, in 0
+    assert (
+        images.array[labels.array == 0].mean() < images.array[labels.array == 255].mean()
+    )  # membranes are drawn dark, in 0

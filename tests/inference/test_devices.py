@@ -1,4 +1,6 @@
-"""Devices: a wrong word, or a GPU that is not here, is one sentence before any work; and nothing needs a Unix."""
+"""Devices: a wrong word, or a GPU that is not here, is one sentence before any work; and nothing
+needs a Unix.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +32,9 @@ def test_words_that_name_a_device():
 def test_a_gpu_that_is_not_here(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     for name in ("cuda", "cuda:1"):
-        with pytest.raises(UsageError, match=f"device {name} was asked for, but no CUDA GPU is found"):
+        with pytest.raises(
+            UsageError, match=f"device {name} was asked for, but no CUDA GPU is found"
+        ):
             choose_device(name)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
@@ -53,7 +57,9 @@ def test_every_command_says_so_before_any_work(tmp_path, monkeypatch, capsys, de
         ["demo", "-o", tmp_path / "demo"],
     ):
         code, printed = run(monkeypatch, capsys, *words, "--device", device)
-        assert code == 2 and device in printed and "auto" in printed and "Traceback" not in printed, printed
+        assert (
+            code == 2 and device in printed and "auto" in printed and "Traceback" not in printed
+        ), printed
         assert len([line for line in printed.splitlines() if line.strip()]) == 1, printed
     assert {p.name for p in tmp_path.iterdir()} == {"m.model", "cohort", "a.nii.gz"}
     if device != "cuda":  # whether there is a GPU is asked when one is needed
@@ -69,7 +75,8 @@ import psutil  # it has a module of its own for each system
 for name in ("resource", "fcntl", "pwd", "grp", "termios", "tty", "pty", "syslog"):
     sys.modules[name] = None
 import delineate
-names = [m.name for m in pkgutil.walk_packages(delineate.__path__, "delineate.") if not m.name.endswith("__main__")]
+names = [m.name for m in pkgutil.walk_packages(delineate.__path__, "delineate.")]
+names = [name for name in names if not name.endswith("__main__")]
 for name in names:
     importlib.import_module(name)
 from delineate.commands.predict import peak_memory_mb

@@ -29,15 +29,26 @@ class Pointwise(nn.Module):
 
 
 class Lateral(nn.Module):
-    """Says "left part" in the lower half of the first axis of the window and "right part" in the upper half."""
+    """Says "left part" in the lower half of the first axis of the window and "right part" in the
+    upper half.
+    """
 
     def forward(self, x):
-        ramp = torch.linspace(-1, 1, x.shape[2]).view(1, 1, -1, *([1] * (x.ndim - 3))).expand(x.shape[0], 1, *x.shape[2:])
+        ramp = (
+            torch.linspace(-1, 1, x.shape[2])
+            .view(1, 1, -1, *([1] * (x.ndim - 3)))
+            .expand(x.shape[0], 1, *x.shape[2:])
+        )
         return torch.cat([torch.full_like(ramp, -5), -ramp * 5, ramp * 5], 1)
 
 
 def engine(dims, module, plan=None, weights=(1.0,)) -> Engine:
-    return Engine(plan or small_plan(dims), tuple((module, w) for w in weights), torch.device("cpu"), torch.float32)
+    return Engine(
+        plan or small_plan(dims),
+        tuple((module, w) for w in weights),
+        torch.device("cpu"),
+        torch.float32,
+    )
 
 
 @pytest.mark.parametrize("dims", [2, 3])
@@ -47,7 +58,9 @@ def test_blending_changes_nothing_and_slabs_cover_the_scan(dims, shape):
     axis = marching_axis(shape, small_plan(dims))
     expected = torch.softmax(torch.cat([x * 0, x, -x]), 0).movedim(axis + 1, 1)
     for weights, mirror in itertools.product(((1.0,), (1.0, 2.0)), ((), (1,))):
-        out = torch.cat(list(slabs(x, engine(dims, Pointwise(), weights=weights), Inference(mirror=mirror))), 1)
+        out = torch.cat(
+            list(slabs(x, engine(dims, Pointwise(), weights=weights), Inference(mirror=mirror))), 1
+        )
         assert out.shape == expected.shape
         assert (out - expected).abs().max() < 1e-5
 
@@ -82,7 +95,9 @@ def test_held_scores_do_not_grow_with_the_scan(monkeypatch):
 
 
 def test_mirroring_swaps_sided_structures():
-    """A network that calls things by their place in the window is torn between the two when mirrored without swapping."""
+    """A network that calls things by their place in the window is torn between the two when
+    mirrored without swapping.
+    """
     plan = small_plan(3)
     x = torch.zeros(1, 16, 16, 16)
     plain = torch.cat(list(slabs(x, engine(3, Lateral(), plan))), 1)
@@ -127,8 +142,17 @@ VIEWS = (
 
 
 def plan_of_views(views=VIEWS) -> Plan:
-    network = small_network(2, classes=4, widths=(4, 6), strides=((2, 2, 1),), kernels=((3, 3, 1),) * 2)
-    return small_plan(2, SIDED, views=views, patch=(16, 8, 1), network=network, augmentation=Augmentation(mirror=(0, 1)))
+    network = small_network(
+        2, classes=4, widths=(4, 6), strides=((2, 2, 1),), kernels=((3, 3, 1),) * 2
+    )
+    return small_plan(
+        2,
+        SIDED,
+        views=views,
+        patch=(16, 8, 1),
+        network=network,
+        augmentation=Augmentation(mirror=(0, 1)),
+    )
 
 
 def bundle_of_views(folds=(0, 1), plan=None) -> Bundle:
@@ -141,7 +165,9 @@ def bundle_of_views(folds=(0, 1), plan=None) -> Bundle:
 
 
 def by_hand(scan, bundle, inference) -> np.ndarray:
-    """(L, I, J, K) float64: every member alone on a scan that was turned before, turned back, classes handed out, averaged."""
+    """(L, I, J, K) float64: every member alone on a scan that was turned before, turned back,
+    classes handed out, averaged.
+    """
     plan, total = bundle.plan, 0.0
     names = plan.named_views()
     for member in bundle.members:
@@ -150,11 +176,20 @@ def by_hand(scan, bundle, inference) -> np.ndarray:
         module = build(own.network)
         load_weights(module, member.weights)
         turned = scan.permute(0, *(1 + a for a in view.order)).contiguous()
-        out = torch.cat(list(slabs(turned, Engine(own, ((module.eval(), 1.0),), torch.device("cpu"), torch.float32))), 1)
+        out = torch.cat(
+            list(
+                slabs(
+                    turned, Engine(own, ((module.eval(), 1.0),), torch.device("cpu"), torch.float32)
+                )
+            ),
+            1,
+        )
         array = out.movedim(1, 3).double().numpy()  # (L', *order)
         back = array.transpose(0, *(1 + view.order.index(a) for a in range(3)))
         if view.merge_sides:
-            back = np.stack([back[0], back[1], back[2], back[1]])  # the kidney's whole probability for either side
+            back = np.stack(
+                [back[0], back[1], back[2], back[1]]
+            )  # the kidney's whole probability for either side
         folds = sum(m.view == member.view for m in bundle.members)
         total = total + back * view.weight / folds
     return total / total.sum(0)
@@ -173,13 +208,18 @@ def test_views_and_folds_average_as_by_hand(shape, mirror):
     found = averaged(scan, bundle, inference)
     assert found.shape == (4, *shape) and np.abs(found.sum(0) - 1).max() < 1e-5
     assert np.abs(found - expected).max() < 2e-3  # half precision
-    assert expected.std() > 0.01 and np.abs(expected - expected[:, ::-1]).max() > 0.05  # there was something to get wrong
+    assert (
+        expected.std() > 0.01 and np.abs(expected - expected[:, ::-1]).max() > 0.05
+    )  # there was something to get wrong
 
 
 def test_a_missing_fold_of_a_view_does_not_shift_the_views_weights():
     scan = torch.randn(1, 12, 10, 14, generator=torch.Generator().manual_seed(1))
     whole = bundle_of_views()
-    early = Bundle(whole.plan, tuple(m for m in whole.members if m.name not in ("fold_1_coronal", "fold_1_sagittal")))
+    early = Bundle(
+        whole.plan,
+        tuple(m for m in whole.members if m.name not in ("fold_1_coronal", "fold_1_sagittal")),
+    )
     assert np.abs(averaged(scan, early) - by_hand(scan, early, whole.plan.inference)).max() < 2e-3
 
 
@@ -197,7 +237,9 @@ def test_chosen_views_alone_and_names_that_do_not_exist():
 
 
 def test_a_merged_class_does_not_favour_the_background():
-    """The sagittal view is sure of a kidney, the others waver between its side and nothing: the side that they lean to wins."""
+    """The sagittal view is sure of a kidney, the others waver between its side and nothing: the
+    side that they lean to wins.
+    """
 
     class Says(nn.Module):
         def __init__(self, *probabilities):
@@ -209,7 +251,13 @@ def test_a_merged_class_does_not_favour_the_background():
 
     sure, wavering = Says(0.02, 0.96, 0.02), Says(0.45, 0.38, 0.02, 0.15)
     members = ((wavering, 0.4), (wavering, 0.4), (sure, 0.4))
-    engine = Engine(plan_of_views(), members, torch.device("cpu"), torch.float32, ("axial", "coronal", "sagittal"))
+    engine = Engine(
+        plan_of_views(),
+        members,
+        torch.device("cpu"),
+        torch.float32,
+        ("axial", "coronal", "sagittal"),
+    )
     scores = torch.cat(list(slabs(torch.zeros(1, 12, 10, 9), engine)), 1)
     assert (scores.argmax(0) == 1).all()
     halves = (2 * np.array([0.45, 0.38, 0.02, 0.15]) + np.array([0.02, 0.48, 0.02, 0.48])) / 3
@@ -230,7 +278,9 @@ def test_an_average_in_a_file_is_the_same_and_the_file_is_gone(small_windows, mo
     engine = Engine.from_bundle(bundle_of_views((0,)), torch.device("cpu"), torch.float32)
     stream = slabs(scan, engine)
     parts = [next(stream)]
-    assert [p.stat().st_size for p in small_windows.glob("delineate_*/scores")] == [2 * 4 * 20 * 13 * 31]
+    assert [p.stat().st_size for p in small_windows.glob("delineate_*/scores")] == [
+        2 * 4 * 20 * 13 * 31
+    ]
     parts += list(stream)
     assert max(p.shape[1] for p in parts) <= 6 and not list(small_windows.iterdir())
     planes.MEMORY_BYTES = 2**31
@@ -244,10 +294,15 @@ def test_the_file_is_gone_after_an_error_too(small_windows):
             raise RuntimeError("as planned")
 
     members = ((Failing(), 1.0),)
-    engine = Engine(plan_of_views(VIEWS[1:2]), members, torch.device("cpu"), torch.float32, ("coronal",))
+    engine = Engine(
+        plan_of_views(VIEWS[1:2]), members, torch.device("cpu"), torch.float32, ("coronal",)
+    )
     with pytest.raises(RuntimeError, match="as planned"):
         list(slabs(torch.zeros(1, 20, 13, 31), engine))
-    stream = slabs(torch.zeros(1, 20, 13, 31), Engine.from_bundle(bundle_of_views((0,)), torch.device("cpu"), torch.float32))
+    stream = slabs(
+        torch.zeros(1, 20, 13, 31),
+        Engine.from_bundle(bundle_of_views((0,)), torch.device("cpu"), torch.float32),
+    )
     next(stream)
     stream.close()  # whoever restores has failed
     assert not list(small_windows.iterdir())
@@ -284,31 +339,55 @@ def test_sampling_wakes_dropout_alone_and_leaves_no_trace():
     for seed in (1, 1, 2):
         with sampling(engine, seed):
             drawn.append(scores())
-    assert torch.equal(torch.rand(3), expected)  # the stream outside went on as if nothing had been drawn
-    assert torch.equal(drawn[0], drawn[1]) and not torch.equal(drawn[0], drawn[2]) and not torch.equal(drawn[0], plain)
+    assert torch.equal(
+        torch.rand(3), expected
+    )  # the stream outside went on as if nothing had been drawn
+    assert (
+        torch.equal(drawn[0], drawn[1])
+        and not torch.equal(drawn[0], drawn[2])
+        and not torch.equal(drawn[0], plain)
+    )
     assert not any(m.training for m in module.modules())
-    assert all(torch.equal(v, before[k]) for k, v in module.state_dict().items())  # batch norm learnt nothing
+    assert all(
+        torch.equal(v, before[k]) for k, v in module.state_dict().items()
+    )  # batch norm learnt nothing
     assert torch.equal(scores(), plain)
 
 
 def test_sampling_ends_after_an_error_and_needs_dropout():
     plan = small_plan(3, network=small_network(3, dropout=0.3))
     module = build(plan.network, 0).eval()
-    with pytest.raises(RuntimeError), sampling(Engine(plan, ((module, 1.0),), torch.device("cpu"), torch.float32), 1):
+    with (
+        pytest.raises(RuntimeError),
+        sampling(Engine(plan, ((module, 1.0),), torch.device("cpu"), torch.float32), 1),
+    ):
         raise RuntimeError
     assert not any(m.training for m in module.modules())
-    with pytest.raises(ValueError, match="dropout"), sampling(engine(3, build(small_network(3), 0).eval()), 1):
+    with (
+        pytest.raises(ValueError, match="dropout"),
+        sampling(engine(3, build(small_network(3), 0).eval()), 1),
+    ):
         pass
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 def test_views_and_samples_on_a_gpu(monkeypatch):
-    device, scan = torch.device("cuda"), torch.randn(1, 20, 13, 31, generator=torch.Generator().manual_seed(0))
-    bundle = bundle_of_views(plan=plan_of_views().replace(network=plan_of_views().network.model_dump() | {"dropout": 0.3}))
+    device, scan = (
+        torch.device("cuda"),
+        torch.randn(1, 20, 13, 31, generator=torch.Generator().manual_seed(0)),
+    )
+    bundle = bundle_of_views(
+        plan=plan_of_views().replace(
+            network=plan_of_views().network.model_dump() | {"dropout": 0.3}
+        )
+    )
     engine = Engine.from_bundle(bundle, device, torch.float32)
     expected = by_hand(scan, bundle, bundle.plan.inference)
     found = torch.cat(list(slabs(scan, engine)), 1)
-    assert found.device.type == "cuda" and np.abs(found.movedim(1, 3).cpu().numpy() - expected).max() < 2e-3
+    assert (
+        found.device.type == "cuda"
+        and np.abs(found.movedim(1, 3).cpu().numpy() - expected).max() < 2e-3
+    )
     before = torch.cuda.get_rng_state()
     drawn = []
     for seed in (1, 1, 2):
@@ -316,18 +395,34 @@ def test_views_and_samples_on_a_gpu(monkeypatch):
             drawn.append(torch.cat(list(slabs(scan, engine)), 1))
     assert torch.equal(drawn[0], drawn[1]) and not torch.equal(drawn[0], drawn[2])
     assert torch.equal(torch.cuda.get_rng_state(), before)
-    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (0, 0))  # a GPU without room: the average lies in a file
-    assert np.abs(torch.cat(list(slabs(scan, engine)), 1).movedim(1, 3).cpu().numpy() - expected).max() < 2e-3
+    monkeypatch.setattr(
+        torch.cuda, "mem_get_info", lambda device: (0, 0)
+    )  # a GPU without room: the average lies in a file
+    assert (
+        np.abs(torch.cat(list(slabs(scan, engine)), 1).movedim(1, 3).cpu().numpy() - expected).max()
+        < 2e-3
+    )
 
 
 @pytest.mark.parametrize("of", ["2-D", "3-D", "views"])
 def test_windows_never_wait_for_their_device(of):
-    """The meta device has no values: whatever asks for one raises, and so does what mixes it with the CPU. A GPU would stand idle there."""
-    device, scan = torch.device("meta"), torch.randn(1, 40, 33, 50, generator=torch.Generator().manual_seed(0))
+    """The meta device has no values: whatever asks for one raises, and so does what mixes it with
+    the CPU. A GPU would stand idle there.
+    """
+    device, scan = (
+        torch.device("meta"),
+        torch.randn(1, 40, 33, 50, generator=torch.Generator().manual_seed(0)),
+    )
     scan[:, 20:] = 0  # windows without contrast
     plan = plan_of_views() if of == "views" else small_plan(2 if of == "2-D" else 3)
     networks = tuple((build(plan.network, n).eval().to(device), 1.0) for n in range(2))
-    one = Engine(plan, networks, device, torch.float32, tuple(plan.named_views())[:2] if of == "views" else ())
+    one = Engine(
+        plan,
+        networks,
+        device,
+        torch.float32,
+        tuple(plan.named_views())[:2] if of == "views" else (),
+    )
     found = list(slabs(scan, one, Inference(mirror=(0, 1)), memory_bytes=2**30))
     assert all(slab.device == device for slab in found)
     axis = 2 if of == "views" else marching_axis(scan.shape[1:], plan)
@@ -350,7 +445,9 @@ def test_sums_in_a_file_are_those_in_memory(dims, monkeypatch):
 
 
 def test_windows_without_contrast_are_computed_once_and_change_nothing(monkeypatch):
-    """Air around a blob, two different constants, mirrored, two members; padding to a patch is air too."""
+    """Air around a blob, two different constants, mirrored, two members; padding to a patch is air
+    too.
+    """
     x = torch.full((1, 64, 33, 30), -1.0)
     x[:, 50:] = 2.0
     x[:, 14:22, 9:20, 9:20] = torch.randn(8, 11, 11, generator=torch.Generator().manual_seed(2))

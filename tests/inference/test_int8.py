@@ -1,4 +1,6 @@
-"""8-bit integers: bounds that lose least, the layers that are rounded, and networks compiled to real integers that say nearly the same."""
+"""8-bit integers: bounds that lose least, the layers that are rounded, and networks compiled to
+real integers that say nearly the same.
+"""
 
 from __future__ import annotations
 
@@ -41,7 +43,9 @@ def scan(seed: int = 0, size: int = 24) -> Volume:
 def wide(tmp_path):
     """A model with layers that can be rounded, and a folder of five scans."""
     plan = small_plan(3, network=small_network(3, **WIDE))
-    Bundle(plan, (Member("fold_0", weights_of(build(plan.network, 0)), 0),), {"note": "x"}).save(tmp_path / "m.model")
+    Bundle(plan, (Member("fold_0", weights_of(build(plan.network, 0)), 0),), {"note": "x"}).save(
+        tmp_path / "m.model"
+    )
     (tmp_path / "scans").mkdir()
     for n in range(5):
         files.write(scan(n), tmp_path / "scans" / f"s{n}.nii.gz")
@@ -51,18 +55,24 @@ def wide(tmp_path):
 # ---- rounding ----
 
 
-@pytest.mark.parametrize(("low", "high"), [(0.0, 2.0), (-0.1, 5.0), (-3.0, 1.0), (0.5, 2.0), (-2.0, -1.0), (0.0, 0.0)])
+@pytest.mark.parametrize(
+    ("low", "high"), [(0.0, 2.0), (-0.1, 5.0), (-3.0, 1.0), (0.5, 2.0), (-2.0, -1.0), (0.0, 0.0)]
+)
 def test_nothing_stays_nothing(low, high):
     scale, zero = int8._steps(low, high)
     x = torch.tensor([0.0, low, high])
     found = torch.fake_quantize_per_tensor_affine(x, scale, zero, 0, int8.STEPS)
-    assert found[0] == 0 and (found - x).abs().max() <= scale  # the bounds move by up to half a step, so that 0 is one
+    assert (
+        found[0] == 0 and (found - x).abs().max() <= scale
+    )  # the bounds move by up to half a step, so that 0 is one
 
 
 def test_bounds_lose_least():
     values = np.random.default_rng(0).exponential(size=1_000_000).astype(np.float32)
     low, high = int8._best(np.append(values, np.float32(40)))
-    assert low == 0 and 8 < high < 20  # one value of a million is cut off, the others are told apart
+    assert (
+        low == 0 and 8 < high < 20
+    )  # one value of a million is cut off, the others are told apart
 
     def error(top: float) -> float:
         scale, _ = int8._steps(0, top)
@@ -73,11 +83,18 @@ def test_bounds_lose_least():
 
 def test_heads_the_image_and_thin_layers_stay():
     module = build(small_network(3, **WIDE), 0)
-    assert set(int8.candidates(module)) == {name for name, part in module.named_modules() if isinstance(part, torch.nn.Conv3d)} - {
-        "encoder.0.0.0", "heads.0", "heads.1"
-    }  # fmt: skip
+    assert set(int8.candidates(module)) == {
+        name for name, part in module.named_modules() if isinstance(part, torch.nn.Conv3d)
+    } - {"encoder.0.0.0", "heads.0", "heads.1"}
     thin = int8.candidates(build(small_network(3), 0))  # 8, 16 and 16 wide
-    assert set(thin) == {"encoder.1.1.0", "encoder.2.0.0", "encoder.2.1.0", "decoder.1.0.0", "decoder.1.1.0", "decoder.0.0.0"}
+    assert set(thin) == {
+        "encoder.1.1.0",
+        "encoder.2.0.0",
+        "encoder.2.1.0",
+        "decoder.1.0.0",
+        "decoder.1.1.0",
+        "decoder.0.0.0",
+    }
 
 
 def test_what_is_watched_and_what_is_not():
@@ -86,12 +103,16 @@ def test_what_is_watched_and_what_is_not():
         assert watch.bounds() == {}
         module(torch.randn(1, 1, 16, 16, generator=torch.Generator().manual_seed(0)))
     found = watch.bounds()
-    assert set(found) == set(int8.candidates(module)) and all(pair.shape == (2,) and pair[0] <= 0 < pair[1] for pair in found.values())
+    assert set(found) == set(int8.candidates(module)) and all(
+        pair.shape == (2,) and pair[0] <= 0 < pair[1] for pair in found.values()
+    )
     module(torch.full((1, 1, 16, 16), 1e6))  # no longer listened to
     assert all(np.array_equal(watch.bounds()[name], pair) for name, pair in found.items())
     with int8.Watch(module) as single, torch.inference_mode():
         module(torch.randn(1, 1, 4, 4))  # one pixel at the coarsest stage
-    assert set(found) - set(single.bounds()) == {name for name in found if name.startswith("encoder.2.") and not name.endswith("0.0")}
+    assert set(found) - set(single.bounds()) == {
+        name for name in found if name.startswith("encoder.2.") and not name.endswith("0.0")
+    }
 
 
 def test_bounds_of_a_layer_that_is_not_there():
@@ -106,13 +127,19 @@ def test_bounds_of_a_layer_that_is_not_there():
 def integers(graph: compiled.Graph) -> int:
     """How many convolutions the processor computes in integers."""
     kinds = [op.get_rt_info() for op in graph._compiled.get_runtime_model().get_ordered_ops()]
-    return sum(k["layerType"].astype(str) == "Convolution" and k["runtimePrecision"].astype(str) in ("u8", "i8") for k in kinds)
+    return sum(
+        k["layerType"].astype(str) == "Convolution"
+        and k["runtimePrecision"].astype(str) in ("u8", "i8")
+        for k in kinds
+    )
 
 
 @needs_openvino
 @each_network
 def test_every_network_becomes_integers(name, monkeypatch):
-    """As torch computes with rounded floats, and nearly as without rounding; weights alone and inputs alone could not hide from either."""
+    """As torch computes with rounded floats, and nearly as without rounding; weights alone and
+    inputs alone could not hide from either.
+    """
     monkeypatch.setattr(int8, "FEW_INPUTS", 4)
     monkeypatch.setattr(int8, "FEW_OUTPUTS", 4)
     given = NETWORKS[name]
@@ -125,11 +152,17 @@ def test_every_network_becomes_integers(name, monkeypatch):
     with torch.inference_mode():
         rounded = int8.rounded(filled(given, weights), bounds)(x)
     for dtype in dict.fromkeys((torch.float32, fast_dtype(CPU))):
-        graph = compiled.compiled(lambda: int8.rounded(filled(given, weights), bounds), tuple(x.shape[1:]), dtype)
+        graph = compiled.compiled(
+            lambda: int8.rounded(filled(given, weights), bounds), tuple(x.shape[1:]), dtype
+        )
         assert graph is not None and integers(graph) == len(bounds)
         found = graph(x)
-        to_rounded, to_plain = ((found - other).square().mean().sqrt() / expected.std() for other in (rounded, expected))
-        many = 3 if given.kind in ("denseunet", "quicknat") else 1  # a hundred layers add up; a maximum that moves, moves what is unpooled
+        to_rounded, to_plain = (
+            (found - other).square().mean().sqrt() / expected.std() for other in (rounded, expected)
+        )
+        many = (
+            3 if given.kind in ("denseunet", "quicknat") else 1
+        )  # a hundred layers add up; a maximum that moves, moves what is unpooled
         assert to_rounded < 0.1 * many and 0 < to_plain < 0.15 * many
 
 
@@ -147,7 +180,9 @@ def test_the_engine_needs_bounds_and_openvino(monkeypatch):
     ((graph, _),) = engine.members
     assert isinstance(graph, compiled.Graph) and integers(graph) == len(bounds)
     ((plain, _),) = Engine.from_bundle(ready, CPU, torch.float32).members
-    assert isinstance(plain, compiled.Graph) and integers(plain) == 0  # bounds say nothing unless asked for
+    assert (
+        isinstance(plain, compiled.Graph) and integers(plain) == 0
+    )  # bounds say nothing unless asked for
     with pytest.raises(UsageError, match="torch has no fast ones"):
         Engine.from_bundle(ready, CPU, torch.int8, backend="torch")
     monkeypatch.setattr(compiled, "available", lambda: False)
@@ -159,12 +194,17 @@ def test_bounds_are_kept_in_the_model(tmp_path):
     plan = small_plan(3, network=small_network(3, **WIDE))
     weights = weights_of(build(plan.network, 0))
     bounds = {"encoder.1.0.0": np.array([-1, 4], np.float32)}
-    bare, ready = (Bundle(plan, (Member("fold_0", weights, 0, bounds=found),)) for found in ({}, bounds))
+    bare, ready = (
+        Bundle(plan, (Member("fold_0", weights, 0, bounds=found),)) for found in ({}, bounds)
+    )
     assert bare.id != ready.id
     for number, bundle in enumerate((bare, ready)):
         bundle.save(tmp_path / f"{number}.model")
         again = Bundle.load(tmp_path / f"{number}.model")
-        assert again.id == bundle.id and again.members[0].bounds.keys() == bundle.members[0].bounds.keys()
+        assert (
+            again.id == bundle.id
+            and again.members[0].bounds.keys() == bundle.members[0].bounds.keys()
+        )
     assert np.array_equal(again.members[0].bounds["encoder.1.0.0"], bounds["encoder.1.0.0"])
 
 
@@ -174,24 +214,59 @@ def test_bounds_are_kept_in_the_model(tmp_path):
 @needs_openvino
 def test_a_model_is_made_ready_and_says_what_it_costs(wide):
     old = Bundle.load(wide / "m.model")
-    found = CliRunner().invoke(app, ["quantise", str(wide / "m.model"), str(wide / "scans"), "-o", str(wide / "new.model"), "--cases", "2"])
+    found = CliRunner().invoke(
+        app,
+        [
+            "quantise",
+            str(wide / "m.model"),
+            str(wide / "scans"),
+            "-o",
+            str(wide / "new.model"),
+            "--cases",
+            "2",
+        ],
+    )
     assert found.exit_code == 0, found.output
-    assert "times as fast" in found.output and "others than the bounds were found on" in found.output
+    assert (
+        "times as fast" in found.output and "others than the bounds were found on" in found.output
+    )
     new = Bundle.load(wide / "new.model")
     assert new.plan == old.plan and new.id != old.id and new.card["note"] == "x"
-    assert all(np.array_equal(new.members[0].weights[k], v) for k, v in old.members[0].weights.items())
+    assert all(
+        np.array_equal(new.members[0].weights[k], v) for k, v in old.members[0].weights.items()
+    )
     cost = new.card["int8"]
-    assert cost["layers"] == len(new.members[0].bounds) > 5 and (cost["bounds_of"], cost["measured_on"], cost["measured_on_others"]) == (2, 3, True)
-    assert cost["dice"] == {} and len(cost["seconds"]) == 2 and set(cost["agreement"]) == set(new.labels.names)
-    assert all(0.8 < value < 1 for value in cost["agreement"].values())  # a random network wavers; nothing rounded would agree wholly
+    assert cost["layers"] == len(new.members[0].bounds) > 5 and (
+        cost["bounds_of"],
+        cost["measured_on"],
+        cost["measured_on_others"],
+    ) == (2, 3, True)
+    assert (
+        cost["dice"] == {}
+        and len(cost["seconds"]) == 2
+        and set(cost["agreement"]) == set(new.labels.names)
+    )
+    assert all(
+        0.8 < value < 1 for value in cost["agreement"].values()
+    )  # a random network wavers; nothing rounded would agree wholly
 
     plain = dl.load(wide / "m.model").predict(scan(7)).labels.array
-    assert np.array_equal(dl.load(wide / "new.model").predict(scan(7)).labels.array, plain)  # nothing changes for who does not ask
+    assert np.array_equal(
+        dl.load(wide / "new.model").predict(scan(7)).labels.array, plain
+    )  # nothing changes for who does not ask
     rounded = dl.load(wide / "new.model", precision="int8").predict(scan(7)).labels.array
     assert 0.8 < (rounded == plain).mean() < 1
     assert len(list((wide / "new.model.graphs").glob("*-int8-*.graph"))) == 1
 
-    words = ["predict", str(wide / "new.model"), str(wide / "scans" / "s0.nii.gz"), "-o", str(wide / "out"), "--precision", "int8"]
+    words = [
+        "predict",
+        str(wide / "new.model"),
+        str(wide / "scans" / "s0.nii.gz"),
+        "-o",
+        str(wide / "out"),
+        "--precision",
+        "int8",
+    ]
     assert CliRunner().invoke(app, words).exit_code == 0
     assert json.loads((wide / "out" / "predictions.json").read_text())["precision"] == "int8"
     with pytest.raises(UsageError, match="delineate quantise"):
@@ -206,7 +281,9 @@ def test_few_scans_serve_for_both_and_truth_is_scored(wide):
     for n in range(5):
         source = dl.load(wide / "m.model").predict(scan(n))
         source.save(wide / "truth" / f"s{n}.nii.gz")
-    done = quantise(wide / "m.model", [wide / "scans"], wide / "new.model", truth=wide / "truth", cases=4)
+    done = quantise(
+        wide / "m.model", [wide / "scans"], wide / "new.model", truth=wide / "truth", cases=4
+    )
     assert not done.cost["measured_on_others"] and done.cost["measured_on"] == 5
     for plain, rounded in done.cost["dice"].values():
         assert plain > 0.99 > rounded > 0.8  # the truth is the plain model's own
@@ -219,7 +296,18 @@ def test_few_scans_serve_for_both_and_truth_is_scored(wide):
 def test_a_scan_that_cannot_be_read_is_told_and_nothing_is_overwritten(wide):
     (wide / "scans" / "s9.nii.gz").write_bytes(b"no scan")
     before = (wide / "m.model").read_bytes()
-    found = CliRunner().invoke(app, ["quantise", str(wide / "m.model"), str(wide / "scans"), "-o", str(wide / "new.model"), "--cases", "2"])
+    found = CliRunner().invoke(
+        app,
+        [
+            "quantise",
+            str(wide / "m.model"),
+            str(wide / "scans"),
+            "-o",
+            str(wide / "new.model"),
+            "--cases",
+            "2",
+        ],
+    )
     assert found.exit_code == 1 and "s9" in found.output and "Traceback" not in found.output
     assert (wide / "m.model").read_bytes() == before
     cost = Bundle.load(wide / "new.model").card["int8"]  # the others are done
@@ -235,14 +323,22 @@ def test_a_scan_that_cannot_be_read_is_told_and_nothing_is_overwritten(wide):
 def test_truth_of_other_scans_does_not_cost_the_model(wide):
     (wide / "truth").mkdir()
     dl.load(wide / "m.model").predict(scan(0)).save(wide / "truth" / "other.nii.gz")
-    done = quantise(wide / "m.model", [wide / "scans"], wide / "new.model", truth=wide / "truth", cases=2)
-    assert done.failures and done.cost["dice"] == {} and Bundle.load(wide / "new.model").members[0].bounds
+    done = quantise(
+        wide / "m.model", [wide / "scans"], wide / "new.model", truth=wide / "truth", cases=2
+    )
+    assert (
+        done.failures
+        and done.cost["dice"] == {}
+        and Bundle.load(wide / "new.model").members[0].bounds
+    )
 
 
 @needs_openvino
 def test_thin_networks_are_refused(tmp_path):
     plan = small_plan(3, network=small_network(3, widths=(4, 6, 8)))
-    Bundle(plan, (Member("fold_0", weights_of(build(plan.network, 0)), 0),)).save(tmp_path / "m.model")
+    Bundle(plan, (Member("fold_0", weights_of(build(plan.network, 0)), 0),)).save(
+        tmp_path / "m.model"
+    )
     files.write(scan(), tmp_path / "s.nii.gz")
     with pytest.raises(UsageError, match="gain nothing"):
         quantise(tmp_path / "m.model", [tmp_path / "s.nii.gz"], tmp_path / "new.model")
@@ -254,29 +350,54 @@ def test_every_member_of_views_and_of_a_cascade_gets_bounds(tmp_path, monkeypatc
     monkeypatch.setattr(int8, "FEW_INPUTS", 4)
     monkeypatch.setattr(int8, "FEW_OUTPUTS", 4)
     first = small_plan(3, spacing_mm=(2.0, 2.0, 2.0), network=small_network(3, **WIDE))
-    cascade = small_plan(3, network=small_network(3, channels=3, **WIDE), cascade=True, low_resolution=first)
-    members = [Member(f"f{n}", weights_of(build(plan.network, n)), n, first_stage=plan is first)
-               for n, plan in itertools.chain(enumerate((first, first)), enumerate((cascade, cascade), 2))]  # fmt: skip
-    for name, bundle in (("views", bundle_of_views()), ("cascade", Bundle(cascade, tuple(members)))):
+    cascade = small_plan(
+        3, network=small_network(3, channels=3, **WIDE), cascade=True, low_resolution=first
+    )
+    members = [
+        Member(f"f{n}", weights_of(build(plan.network, n)), n, first_stage=plan is first)
+        for n, plan in itertools.chain(enumerate((first, first)), enumerate((cascade, cascade), 2))
+    ]
+    for name, bundle in (
+        ("views", bundle_of_views()),
+        ("cascade", Bundle(cascade, tuple(members))),
+    ):
         bundle.save(tmp_path / f"{name}.model")
         for n in range(2):
             files.write(scan(n), tmp_path / name / f"s{n}.nii.gz")
-        done = quantise(tmp_path / f"{name}.model", [tmp_path / name], tmp_path / f"{name}8.model", cases=1)
+        done = quantise(
+            tmp_path / f"{name}.model", [tmp_path / name], tmp_path / f"{name}8.model", cases=1
+        )
         again = Bundle.load(tmp_path / f"{name}8.model")
-        assert [m.name for m in again.members] == [m.name for m in bundle.members] and all(m.bounds for m in again.members)
-        assert len({tuple(np.concatenate(list(m.bounds.values()))) for m in again.members}) == len(again.members)  # each its own
+        assert [m.name for m in again.members] == [m.name for m in bundle.members] and all(
+            m.bounds for m in again.members
+        )
+        assert len({tuple(np.concatenate(list(m.bounds.values()))) for m in again.members}) == len(
+            again.members
+        )  # each its own
         assert done.cost["measured_on"] == 1 and min(done.cost["agreement"].values()) > 0.5
 
 
 @needs_openvino
 def test_a_real_trained_network_loses_nothing_to_speak_of(real_data, tmp_path):
-    """nnU-Net's fold on real scans that it never saw: masks agree, and are as close to the truth."""
-    bundle = read_bundle(real_data / "nnunet_hippocampus" / "nnUNetTrainer__nnUNetPlans__3d_fullres")
+    """nnU-Net's fold on real scans that it never saw: masks agree, and are as close to the
+    truth.
+    """
+    bundle = read_bundle(
+        real_data / "nnunet_hippocampus" / "nnUNetTrainer__nnUNetPlans__3d_fullres"
+    )
     plain = bundle.plan.replace(inference={**bundle.plan.inference.model_dump(), "mirror": ()})
     Bundle(plain, bundle.members).save(tmp_path / "m.model")
-    names = sorted(p.name for p in (real_data / "nnunet_hippocampus" / "predictions_plain").glob("*.nii.gz"))[:4]
+    names = sorted(
+        p.name for p in (real_data / "nnunet_hippocampus" / "predictions_plain").glob("*.nii.gz")
+    )[:4]
     scans = [real_data / "hippocampus" / "imagesTr" / name for name in names]
-    done = quantise(tmp_path / "m.model", scans, tmp_path / "new.model", truth=real_data / "hippocampus" / "labelsTr", cases=2)
+    done = quantise(
+        tmp_path / "m.model",
+        scans,
+        tmp_path / "new.model",
+        truth=real_data / "hippocampus" / "labelsTr",
+        cases=2,
+    )
     assert done.cost["measured_on"] == 2 and min(done.cost["agreement"].values()) > 0.98
     for before, after in done.cost["dice"].values():
         assert before > 0.8 and abs(after - before) < 0.01

@@ -1,4 +1,6 @@
-"""Compiled networks: kept beside the model, made anew where what is kept is damaged, and torch where there is nothing to compile with."""
+"""Compiled networks: kept beside the model, made anew where what is kept is damaged, and torch
+where there is nothing to compile with.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,9 @@ from delineate.inference.engine import Engine
 from delineate.inference.predictor import Samples, predict
 from delineate.networks.build import build, filled, weights_of
 
-pytestmark = pytest.mark.skipif(not compiled.available(), reason="OpenVINO is not installed, or not made for this processor")
+pytestmark = pytest.mark.skipif(
+    not compiled.available(), reason="OpenVINO is not installed, or not made for this processor"
+)
 CPU = torch.device("cpu")
 
 
@@ -38,7 +42,10 @@ def ways(one: Engine) -> list[type]:
 
 def scan() -> Volume:
     rng = np.random.default_rng(0)
-    return Volume(rng.normal(size=(24, 30, 19)).astype(np.float32), Grid.from_spacing((24, 30, 19), (1.0, 1.0, 1.0)))
+    return Volume(
+        rng.normal(size=(24, 30, 19)).astype(np.float32),
+        Grid.from_spacing((24, 30, 19), (1.0, 1.0, 1.0)),
+    )
 
 
 @pytest.mark.parametrize("dims", [2, 3])

@@ -13,7 +13,9 @@ from delineate.core.volume import Volume
 from delineate.inference.engine import Engine
 from delineate.inference.predictor import predict
 
-HU = Channel(name="CT", normalise=Normalisation(kind="window", low=-1024, high=600, mean=0, std=500))
+HU = Channel(
+    name="CT", normalise=Normalisation(kind="window", low=-1024, high=600, mean=0, std=500)
+)
 
 
 class Brighter(nn.Module):
@@ -37,7 +39,13 @@ def test_air_far_from_the_body_is_not_looked_at_and_nothing_else_changes():
     for skip in (False, True):
         module = Brighter()
         plan = small_plan(channels=(HU,), spacing_mm=(4.0, 4.0, 4.0))
-        found.append(predict(scan(), Engine(plan, ((module, 1.0),), torch.device("cpu"), torch.float32), skip_air=skip).labels.array)
+        found.append(
+            predict(
+                scan(),
+                Engine(plan, ((module, 1.0),), torch.device("cpu"), torch.float32),
+                skip_air=skip,
+            ).labels.array
+        )
         shown.append(module.shown)
     assert (found[0] == found[1]).all() and found[0][36:60, 40:56].all()
     assert shown[1] < 0.6 * shown[0]

@@ -17,16 +17,23 @@ ALL = np.ones((3, 3, 3), bool)
 
 
 def topology(mask):
-    """(components, cavities, tunnels) of a mask whose voxels are closed boxes: corners - edges + faces - boxes is components - tunnels + cavities."""
+    """(components, cavities, tunnels) of a mask whose voxels are closed boxes: corners - edges +
+    faces - boxes is components - tunnels + cavities.
+    """
     solid = np.pad(np.atleast_3d(mask) if mask.ndim == 3 else mask[..., None], 1).astype(bool)
     components = ndimage.label(solid, ALL)[1]
     cavities = ndimage.label(~solid)[1] - 1
     euler = 0
-    for kind in itertools.product((False, True), repeat=3):  # along which axes a cell is a boundary between voxels
+    for kind in itertools.product(
+        (False, True), repeat=3
+    ):  # along which axes a cell is a boundary between voxels
         cells = solid
         for axis, between in enumerate(kind):
             if between:
-                cells = np.logical_or(np.take(cells, range(cells.shape[axis] - 1), axis), np.take(cells, range(1, cells.shape[axis]), axis))
+                cells = np.logical_or(
+                    np.take(cells, range(cells.shape[axis] - 1), axis),
+                    np.take(cells, range(1, cells.shape[axis]), axis),
+                )
         euler += (-1) ** (3 - sum(kind)) * int(cells.sum())
     return components, cavities, components + cavities - euler
 
@@ -58,11 +65,23 @@ def comb():
 
 
 def masks():
-    yield from ((f"blob {n} {share}", blobs(n, (12, 11, 13), share)) for n in range(4) for share in (0.1, 0.3, 0.7))
+    yield from (
+        (f"blob {n} {share}", blobs(n, (12, 11, 13), share))
+        for n in range(4)
+        for share in (0.1, 0.3, 0.7)
+    )
     yield from ((f"noise {n}", blobs(n, (9, 10, 8), 0.4, 0)) for n in range(4))
-    yield from ((f"flat {n} {share}", blobs(n, (25, 21), share)) for n in range(4) for share in (0.2, 0.6))
+    yield from (
+        (f"flat {n} {share}", blobs(n, (25, 21), share)) for n in range(4) for share in (0.2, 0.6)
+    )
     yield from ((f"slice {n}", blobs(n, (18, 21, 1), 0.5)) for n in range(2))
-    yield from (("ring", ring()), ("shell", shell()), ("comb", comb()), ("full", np.ones((7, 6, 5), bool)), ("full flat", np.ones((7, 6), bool)))
+    yield from (
+        ("ring", ring()),
+        ("shell", shell()),
+        ("comb", comb()),
+        ("full", np.ones((7, 6, 5), bool)),
+        ("full flat", np.ones((7, 6), bool)),
+    )
     plate = np.ones((3, 9, 11), bool)
     plate[:, 1::2, 1::2] = False
     yield from (("plate with holes", plate), ("linked rings", linked_rings()))
@@ -77,8 +96,14 @@ def linked_rings():
 
 
 def test_topology_is_counted_as_it_is():
-    assert topology(ring()) == (1, 0, 1) and topology(shell()) == (1, 1, 0) and topology(linked_rings()) == (2, 0, 2)
-    assert topology(dict(masks())["plate with holes"]) == (1, 0, 20) and topology(np.eye(3, dtype=bool)) == (1, 0, 0)
+    assert (
+        topology(ring()) == (1, 0, 1)
+        and topology(shell()) == (1, 1, 0)
+        and topology(linked_rings()) == (2, 0, 2)
+    )
+    assert topology(dict(masks())["plate with holes"]) == (1, 0, 20) and topology(
+        np.eye(3, dtype=bool)
+    ) == (1, 0, 0)
 
 
 @pytest.mark.parametrize("mask", [pytest.param(m, id=name) for name, m in masks()])
@@ -90,14 +115,24 @@ def test_topology_is_kept_and_nothing_more_can_go(mask):
 
 
 @settings(max_examples=100, deadline=None)
-@given(some.arrays(bool, some.array_shapes(min_dims=2, max_dims=3, min_side=1, max_side=6), elements=st.booleans()))
+@given(
+    some.arrays(
+        bool,
+        some.array_shapes(min_dims=2, max_dims=3, min_side=1, max_side=6),
+        elements=st.booleans(),
+    )
+)
 def test_topology_is_kept_on_any_mask(mask):
     line = skeleton(mask)
-    assert topology(line) == topology(mask) and not (line & ~mask).any() and not list(could_go(line))
+    assert (
+        topology(line) == topology(mask) and not (line & ~mask).any() and not list(could_go(line))
+    )
 
 
 def could_go(line):
-    """Voxels that are no end of a line, and whose loss would leave the topology of the whole as it is."""
+    """Voxels that are no end of a line, and whose loss would leave the topology of the whole as it
+    is.
+    """
     solid = np.pad(line if line.ndim == 3 else line[..., None], 1)
     for at in np.argwhere(solid):
         block = solid[tuple(slice(n - 1, n + 2) for n in at)].copy()
@@ -107,13 +142,19 @@ def could_go(line):
 
 
 def is_point_like(block):
-    """Whether the neighbours inside, as closed boxes, can be shrunk to a point: one piece, no tunnel, no cavity. Then the voxel is simple."""
+    """Whether the neighbours inside, as closed boxes, can be shrunk to a point: one piece, no
+    tunnel, no cavity. Then the voxel is simple.
+    """
     return topology(block) == (1, 0, 0)
 
 
 def test_what_is_simple():
     rng = np.random.default_rng(0)
-    blocks = [rng.random((3, 3, 3)) < share for share in (0.1, 0.3, 0.5, 0.7, 0.85, 0.95) for _ in range(300)] + [
+    blocks = [
+        rng.random((3, 3, 3)) < share
+        for share in (0.1, 0.3, 0.5, 0.7, 0.85, 0.95)
+        for _ in range(300)
+    ] + [
         ALL.copy(),
         np.zeros((3, 3, 3), bool),
     ]
@@ -163,7 +204,11 @@ def test_empty_masks(shape):
     nothing, something = np.zeros(shape, np.uint8), np.zeros(shape, np.uint8)
     something[2:5, 3:6] = 200
     assert not skeleton(nothing).any() and skeleton(nothing).shape == shape
-    both, alarm, miss = cl_dice(nothing, nothing), cl_dice(something, nothing), cl_dice(nothing, something)
+    both, alarm, miss = (
+        cl_dice(nothing, nothing),
+        cl_dice(something, nothing),
+        cl_dice(nothing, something),
+    )
     assert np.isnan([both.precision, both.sensitivity, both.dice]).all()
     assert alarm.precision == alarm.dice == 0 and np.isnan(alarm.sensitivity)
     assert miss.sensitivity == miss.dice == 0 and np.isnan(miss.precision)
@@ -175,9 +220,16 @@ def test_cl_dice_by_hand():
     truth[2, 5:25, 2] = True
     prediction[2, 17:29, 2] = True
     found = cl_dice(prediction, truth)
-    assert (found.precision, found.sensitivity) == (pytest.approx(8 / 12), pytest.approx(8 / 20)) and found.dice == pytest.approx(2 * 8 / 32)
+    assert (found.precision, found.sensitivity) == (
+        pytest.approx(8 / 12),
+        pytest.approx(8 / 20),
+    ) and found.dice == pytest.approx(2 * 8 / 32)
     turned = cl_dice(truth, prediction)
-    assert (turned.precision, turned.sensitivity, turned.dice) == (found.sensitivity, found.precision, found.dice)
+    assert (turned.precision, turned.sensitivity, turned.dice) == (
+        found.sensitivity,
+        found.precision,
+        found.dice,
+    )
     apart = cl_dice(np.roll(truth, 2, 0), truth)
     assert (apart.precision, apart.sensitivity, apart.dice) == (0, 0, 0)
 
@@ -202,7 +254,11 @@ def test_memory_order_type_and_place_do_not_matter():
 
 def test_what_does_not_fit_is_refused():
     mask = np.zeros((3, 4, 5), bool)
-    for call in (lambda: cl_dice(mask, mask[1:]), lambda: skeleton(mask[None]), lambda: cl_dice(mask[0, 0], mask[0, 0])):
+    for call in (
+        lambda: cl_dice(mask, mask[1:]),
+        lambda: skeleton(mask[None]),
+        lambda: cl_dice(mask[0, 0], mask[0, 0]),
+    ):
         with pytest.raises(GeometryError):
             call()
 

@@ -1,4 +1,6 @@
-"""Confusion between structures and the rates of one, against counting voxel by voxel and tables written out by hand."""
+"""Confusion between structures and the rates of one, against counting voxel by voxel and tables
+written out by hand.
+"""
 
 import numpy as np
 import pytest
@@ -30,9 +32,13 @@ def by_voxels(prediction, truth, values):
 def test_it_counts_every_pair(dtype, shape):
     prediction, truth = maps(1, shape, dtype=dtype)
     values = [200, 3, 7]  # in the order asked for
-    np.testing.assert_array_equal(confusion(prediction, truth, values).voxels, by_voxels(prediction, truth, values))
+    np.testing.assert_array_equal(
+        confusion(prediction, truth, values).voxels, by_voxels(prediction, truth, values)
+    )
     found = confusion(prediction, truth)
-    assert list(found.values) == sorted(set(np.unique([*prediction.ravel(), *truth.ravel()]).astype(int).tolist()) - {0})
+    assert list(found.values) == sorted(
+        set(np.unique([*prediction.ravel(), *truth.ravel()]).astype(int).tolist()) - {0}
+    )
     np.testing.assert_array_equal(found.voxels, by_voxels(prediction, truth, found.values))
 
 
@@ -47,25 +53,38 @@ def test_memory_order_chunks_and_mixed_dtypes_do_not_matter(monkeypatch):
     prediction, truth = maps(2)
     expected = by_voxels(prediction, truth, [3, 7, 200])
     monkeypatch.setattr(overlap, "CHUNK_VOXELS", 50)
-    for p, t in ((np.asfortranarray(prediction), truth), (prediction[::-1], truth[::-1]), (prediction.T, np.asfortranarray(truth.T)),
-                 (prediction.astype(np.int64), truth), (prediction, truth.astype(np.uint16))):  # fmt: skip
+    for p, t in (
+        (np.asfortranarray(prediction), truth),
+        (prediction[::-1], truth[::-1]),
+        (prediction.T, np.asfortranarray(truth.T)),
+        (prediction.astype(np.int64), truth),
+        (prediction, truth.astype(np.uint16)),
+    ):
         np.testing.assert_array_equal(confusion(p, t).voxels, expected)
 
 
 def test_its_counts_are_those_of_overlap():
     prediction, truth = maps(3)
-    found, counted = confusion(prediction, truth).counts(0.5), overlap.count(prediction, truth, voxel_ml=0.5)
+    found, counted = (
+        confusion(prediction, truth).counts(0.5),
+        overlap.count(prediction, truth, voxel_ml=0.5),
+    )
     for name in ("tp", "fp", "fn", "tn", "predicted_ml", "truth_ml"):
         np.testing.assert_array_equal(getattr(found, name), getattr(counted, name))
     assert found.values == counted.values and found.scan_voxels == counted.scan_voxels == truth.size
     with_background = confusion(prediction, truth).counts(background=True)
     assert with_background.values == (0, 3, 7, 200)
-    assert with_background.tp[0] == ((prediction == 0) & (truth == 0)).sum() and with_background.fn[0] == ((prediction != 0) & (truth == 0)).sum()
+    assert (
+        with_background.tp[0] == ((prediction == 0) & (truth == 0)).sum()
+        and with_background.fn[0] == ((prediction != 0) & (truth == 0)).sum()
+    )
 
 
 def test_empty_maps_and_pooling():
     nothing = np.zeros((3, 4, 5), np.uint8)
-    assert confusion(nothing, nothing).voxels.tolist() == [[60]] and confusion(nothing[:0], nothing[:0], [1]).voxels.tolist() == [[0, 0], [0, 0]]
+    assert confusion(nothing, nothing).voxels.tolist() == [[60]] and confusion(
+        nothing[:0], nothing[:0], [1]
+    ).voxels.tolist() == [[0, 0], [0, 0]]
     a, b = (confusion(*maps(n), [3, 7, 200]) for n in (4, 5))
     np.testing.assert_array_equal(pool([a, b]).voxels, a.voxels + b.voxels)
     for cases in ([], [a, Confusion((3,), np.zeros((2, 2), np.int64))]):
@@ -94,12 +113,19 @@ def table(tp, fp, fn, tn):
 def test_rates_by_hand():
     """TP 20, FP 5, FN 10, TN 65."""
     expected = {
-        "negative_predictive_value": 65 / 75, "miss_rate": 10 / 30, "fall_out": 5 / 70, "false_discovery_rate": 5 / 25,
-        "false_omission_rate": 10 / 75, "accuracy": 0.85, "balanced_accuracy": (20 / 30 + 65 / 70) / 2, "informedness": 20 / 30 + 65 / 70 - 1,
-        "markedness": 20 / 25 + 65 / 75 - 1, "matthews": (20 * 65 - 5 * 10) / np.sqrt(25 * 30 * 70 * 75),
+        "negative_predictive_value": 65 / 75,
+        "miss_rate": 10 / 30,
+        "fall_out": 5 / 70,
+        "false_discovery_rate": 5 / 25,
+        "false_omission_rate": 10 / 75,
+        "accuracy": 0.85,
+        "balanced_accuracy": (20 / 30 + 65 / 70) / 2,
+        "informedness": 20 / 30 + 65 / 70 - 1,
+        "markedness": 20 / 25 + 65 / 75 - 1,
+        "matthews": (20 * 65 - 5 * 10) / np.sqrt(25 * 30 * 70 * 75),
         "fowlkes_mallows": np.sqrt(20 / 25 * 20 / 30),
         "prevalence_threshold": (np.sqrt(20 / 30 * 5 / 70) + 65 / 70 - 1) / (20 / 30 + 65 / 70 - 1),
-    }  # fmt: skip
+    }
     assert expected.keys() == RATES.keys()
     for name, value in expected.items():
         assert RATES[name](table(20, 5, 10, 65))[0] == pytest.approx(value), name
@@ -111,10 +137,35 @@ TN_FREE = {"miss_rate", "false_discovery_rate", "fowlkes_mallows"}
 @pytest.mark.parametrize(
     ("counts", "undefined"),
     [
-        (table(0, 5, 0, 9), {"miss_rate", "balanced_accuracy", "informedness", "prevalence_threshold", "fowlkes_mallows", "matthews"}),
-        (table(4, 0, 5, 0), {"fall_out", "balanced_accuracy", "informedness", "prevalence_threshold", "matthews"}),
-        (table(0, 0, 5, 9), {"false_discovery_rate", "markedness", "fowlkes_mallows", "matthews", "prevalence_threshold"}),
-        (table(4, 5, 0, 0), {"negative_predictive_value", "false_omission_rate", "markedness", "matthews"}),
+        (
+            table(0, 5, 0, 9),
+            {
+                "miss_rate",
+                "balanced_accuracy",
+                "informedness",
+                "prevalence_threshold",
+                "fowlkes_mallows",
+                "matthews",
+            },
+        ),
+        (
+            table(4, 0, 5, 0),
+            {"fall_out", "balanced_accuracy", "informedness", "prevalence_threshold", "matthews"},
+        ),
+        (
+            table(0, 0, 5, 9),
+            {
+                "false_discovery_rate",
+                "markedness",
+                "fowlkes_mallows",
+                "matthews",
+                "prevalence_threshold",
+            },
+        ),
+        (
+            table(4, 5, 0, 0),
+            {"negative_predictive_value", "false_omission_rate", "markedness", "matthews"},
+        ),
         (table(4, 5, 6, NAN), RATES.keys() - TN_FREE),
     ],
 )
@@ -124,4 +175,6 @@ def test_where_a_rate_is_not_defined(counts, undefined):
 
 def test_the_product_of_large_counts_does_not_overflow():
     assert RATES["matthews"](table(10**8, 0, 0, 10**8))[0] == pytest.approx(1)
-    assert RATES["prevalence_threshold"](table(2, 2, 2, 2))[0] == pytest.approx(0.5)  # recall equals fall-out
+    assert RATES["prevalence_threshold"](table(2, 2, 2, 2))[0] == pytest.approx(
+        0.5
+    )  # recall equals fall-out

@@ -23,7 +23,9 @@ def array_size(array: np.ndarray) -> int:
     return int(np.prod(array.shape))
 
 
-def by_sets(prediction: np.ndarray, truth: np.ndarray, value: int, voxel_ml: float) -> dict[str, float]:
+def by_sets(
+    prediction: np.ndarray, truth: np.ndarray, value: int, voxel_ml: float
+) -> dict[str, float]:
     """Every measure from sets of voxel positions; NaN for 0/0."""
     p, t = voxels(prediction, value), voxels(truth, value)
 
@@ -33,25 +35,37 @@ def by_sets(prediction: np.ndarray, truth: np.ndarray, value: int, voxel_ml: flo
     difference = ratio(100 * (len(p) - len(t)), len(t))
     elsewhere = array_size(prediction) - len(t)
     return {
-        "dice": ratio(2 * len(p & t), len(p) + len(t)), "iou": ratio(len(p & t), len(p | t)),
-        "precision": ratio(len(p & t), len(p)), "recall": ratio(len(p & t), len(t)), "specificity": ratio(elsewhere - len(p - t), elsewhere),
-        "volume_predicted_ml": len(p) * voxel_ml, "volume_truth_ml": len(t) * voxel_ml,
-        "volume_difference_ml": (len(p) - len(t)) * voxel_ml, "volume_difference_percent": difference,
-        "absolute_volume_difference_ml": abs(len(p) - len(t)) * voxel_ml, "absolute_volume_difference_percent": abs(difference),
-    }  # fmt: skip
+        "dice": ratio(2 * len(p & t), len(p) + len(t)),
+        "iou": ratio(len(p & t), len(p | t)),
+        "precision": ratio(len(p & t), len(p)),
+        "recall": ratio(len(p & t), len(t)),
+        "specificity": ratio(elsewhere - len(p - t), elsewhere),
+        "volume_predicted_ml": len(p) * voxel_ml,
+        "volume_truth_ml": len(t) * voxel_ml,
+        "volume_difference_ml": (len(p) - len(t)) * voxel_ml,
+        "volume_difference_percent": difference,
+        "absolute_volume_difference_ml": abs(len(p) - len(t)) * voxel_ml,
+        "absolute_volume_difference_percent": abs(difference),
+    }
 
 
-def measured(prediction: np.ndarray, truth: np.ndarray, value: int, voxel_ml: float) -> dict[str, float]:
+def measured(
+    prediction: np.ndarray, truth: np.ndarray, value: int, voxel_ml: float
+) -> dict[str, float]:
     counts = count(prediction, truth, [value], voxel_ml)
     return {name: float(function(counts)[0]) for name, (_, function) in MEASURES.items()}
 
 
-@pytest.mark.parametrize("dtype", [np.uint8, np.int16, np.uint16, np.uint64, np.float32, np.float64])
+@pytest.mark.parametrize(
+    "dtype", [np.uint8, np.int16, np.uint16, np.uint64, np.float32, np.float64]
+)
 def test_every_measure_equals_sets_of_voxels_on_many_labels(dtype, grid):
     rng = np.random.default_rng(3)
     values = [1, 2, 3, 7, 41, 200]
     truth = rng.choice([0, 0, *values], size=grid.shape).astype(dtype)
-    prediction = np.where(rng.random(grid.shape) < 0.6, truth, rng.choice([0, *values], size=grid.shape)).astype(dtype)
+    prediction = np.where(
+        rng.random(grid.shape) < 0.6, truth, rng.choice([0, *values], size=grid.shape)
+    ).astype(dtype)
     counts = count(prediction, truth, values, grid.voxel_ml)
     for i, value in enumerate(values):
         expected = by_sets(prediction, truth, value, grid.voxel_ml)
@@ -65,10 +79,16 @@ def test_memory_order_and_chunks_do_not_matter(monkeypatch):
     prediction = rng.integers(0, 5, truth.shape, dtype=np.uint8)
     expected = count(prediction, truth, [1, 2, 3, 4], 1.0)
     monkeypatch.setattr(overlap, "CHUNK_VOXELS", 50)
-    for p, t in ((prediction, truth), (np.asfortranarray(prediction), truth), (prediction[::-1], truth[::-1]),
-                 (prediction.transpose(2, 0, 1), np.asfortranarray(truth).transpose(2, 0, 1))):  # fmt: skip
+    for p, t in (
+        (prediction, truth),
+        (np.asfortranarray(prediction), truth),
+        (prediction[::-1], truth[::-1]),
+        (prediction.transpose(2, 0, 1), np.asfortranarray(truth).transpose(2, 0, 1)),
+    ):
         found = count(p, t, [1, 2, 3, 4], 1.0)
-        np.testing.assert_array_equal([found.tp, found.fp, found.fn], [expected.tp, expected.fp, expected.fn])
+        np.testing.assert_array_equal(
+            [found.tp, found.fp, found.fn], [expected.tp, expected.fp, expected.fn]
+        )
 
 
 EMPTY, SOME = np.zeros((3, 4, 2), np.uint8), np.ones((3, 4, 2), np.uint8)
@@ -78,10 +98,54 @@ NAN = float("nan")
 @pytest.mark.parametrize(
     ("prediction", "truth", "expected"),
     [
-        (EMPTY, EMPTY, {"dice": NAN, "iou": NAN, "precision": NAN, "recall": NAN, "volume_difference_percent": NAN, "volume_difference_ml": 0.0}),
-        (SOME, EMPTY, {"dice": 0.0, "iou": 0.0, "precision": 0.0, "recall": NAN, "volume_difference_percent": NAN, "volume_difference_ml": 12.0}),
-        (EMPTY, SOME, {"dice": 0.0, "iou": 0.0, "precision": NAN, "recall": 0.0, "volume_difference_percent": -100.0, "volume_difference_ml": -12.0}),
-        (SOME, SOME, {"dice": 1.0, "iou": 1.0, "precision": 1.0, "recall": 1.0, "volume_difference_percent": 0.0, "volume_difference_ml": 0.0}),
+        (
+            EMPTY,
+            EMPTY,
+            {
+                "dice": NAN,
+                "iou": NAN,
+                "precision": NAN,
+                "recall": NAN,
+                "volume_difference_percent": NAN,
+                "volume_difference_ml": 0.0,
+            },
+        ),
+        (
+            SOME,
+            EMPTY,
+            {
+                "dice": 0.0,
+                "iou": 0.0,
+                "precision": 0.0,
+                "recall": NAN,
+                "volume_difference_percent": NAN,
+                "volume_difference_ml": 12.0,
+            },
+        ),
+        (
+            EMPTY,
+            SOME,
+            {
+                "dice": 0.0,
+                "iou": 0.0,
+                "precision": NAN,
+                "recall": 0.0,
+                "volume_difference_percent": -100.0,
+                "volume_difference_ml": -12.0,
+            },
+        ),
+        (
+            SOME,
+            SOME,
+            {
+                "dice": 1.0,
+                "iou": 1.0,
+                "precision": 1.0,
+                "recall": 1.0,
+                "volume_difference_percent": 0.0,
+                "volume_difference_ml": 0.0,
+            },
+        ),
     ],
 )
 def test_empty_structures(prediction, truth, expected):
@@ -107,7 +171,15 @@ def test_undeclared_values_are_refused_and_listed():
         count(np.array([[[9, 5, 0]]]), truth, [1, 2])
 
 
-@pytest.mark.parametrize("bad", [np.array([[[-1, 0]]]), np.array([[[70000, 0]]]), np.array([[[0.5, 0]]]), np.array([[[np.nan, 0]]])])
+@pytest.mark.parametrize(
+    "bad",
+    [
+        np.array([[[-1, 0]]]),
+        np.array([[[70000, 0]]]),
+        np.array([[[0.5, 0]]]),
+        np.array([[[np.nan, 0]]]),
+    ],
+)
 def test_what_is_no_label_is_refused(bad):
     with pytest.raises(LabelError):
         count(bad, np.zeros((1, 1, 2), np.uint8))
@@ -149,7 +221,9 @@ def test_memory_grows_neither_with_size_nor_with_labels(order):
     peaks = []
     for side, labels in ((128, 2), (128, 4000), (256, 4000)):
         truth = np.zeros((side, side, 128), np.uint16, order=order)
-        truth[8:-8, 8:-8, 8:-8] = np.random.default_rng(0).integers(0, labels + 1, truth[8:-8, 8:-8, 8:-8].shape)
+        truth[8:-8, 8:-8, 8:-8] = np.random.default_rng(0).integers(
+            0, labels + 1, truth[8:-8, 8:-8, 8:-8].shape
+        )
         tracemalloc.start()
         count(truth, truth, range(1, labels + 1))
         peaks.append(tracemalloc.get_traced_memory()[1] / 1e6)
@@ -171,8 +245,12 @@ def test_specificity_knows_the_whole_scan_and_not_only_the_block_with_foreground
     prediction, truth = np.zeros((2, 10, 20, 30), np.uint8)
     truth[2:4, 3, 5], prediction[3:6, 3, 5] = 1, 1
     found = count(prediction, truth)
-    assert found.tn.tolist() == [6000 - 4] and overlap.specificity(found)[0] == pytest.approx(5996 / 5998)
-    assert overlap.specificity(count(prediction[2:6, 3:4, 5:6], truth[2:6, 3:4, 5:6]))[0] == pytest.approx(0.0)  # the same masks in a tight frame
+    assert found.tn.tolist() == [6000 - 4] and overlap.specificity(found)[0] == pytest.approx(
+        5996 / 5998
+    )
+    assert overlap.specificity(count(prediction[2:6, 3:4, 5:6], truth[2:6, 3:4, 5:6]))[
+        0
+    ] == pytest.approx(0.0)  # the same masks in a tight frame
 
 
 def test_specificity_where_a_structure_is_absent_unknown_or_everywhere():
@@ -180,15 +258,21 @@ def test_specificity_where_a_structure_is_absent_unknown_or_everywhere():
     assert overlap.specificity(count(EMPTY, SOME)).tolist() == pytest.approx([NAN], nan_ok=True)
     assert overlap.specificity(count(SOME, EMPTY)).tolist() == [0.0]
     half = count(np.where(np.arange(24).reshape(3, 4, 2) < 12, 7, 0), EMPTY, [7, 9])
-    assert overlap.specificity(half).tolist() == [0.5, 1.0] and overlap.specificity(half.of([5, 7])).tolist() == [1.0, 0.5]
-    unknown = overlap.Counts((1,), half.tp[:1], half.fp[:1], half.fn[:1], half.predicted_ml[:1], half.truth_ml[:1])
+    assert overlap.specificity(half).tolist() == [0.5, 1.0] and overlap.specificity(
+        half.of([5, 7])
+    ).tolist() == [1.0, 0.5]
+    unknown = overlap.Counts(
+        (1,), half.tp[:1], half.fp[:1], half.fn[:1], half.predicted_ml[:1], half.truth_ml[:1]
+    )
     assert np.isnan(overlap.specificity(unknown)).all() and np.isnan(unknown.tn).all()
 
 
 def test_pooled_specificity_adds_the_scans():
     one = count(np.array([[[1, 0, 0]]]), np.array([[[0, 0, 0]]]), [1])
     other = count(np.array([[[0, 0, 0, 0, 1]]]), np.array([[[0, 1, 0, 0, 1]]]), [1])
-    assert pool([one, other]).scan_voxels == 8 and overlap.specificity(pool([one, other]))[0] == pytest.approx(5 / 6)
+    assert pool([one, other]).scan_voxels == 8 and overlap.specificity(pool([one, other]))[
+        0
+    ] == pytest.approx(5 / 6)
 
 
 def two_structures() -> overlap.Counts:
@@ -202,7 +286,11 @@ def two_structures() -> overlap.Counts:
 
 @pytest.mark.parametrize(
     ("weights", "expected"),
-    [("square", 2 * (6 / 100 + 1 / 4) / (18 / 100 + 4 / 4)), ("simple", 2 * (6 / 10 + 1 / 2) / (18 / 10 + 4 / 2)), ("uniform", 2 * 7 / 22)],
+    [
+        ("square", 2 * (6 / 100 + 1 / 4) / (18 / 100 + 4 / 4)),
+        ("simple", 2 * (6 / 10 + 1 / 2) / (18 / 10 + 4 / 2)),
+        ("uniform", 2 * 7 / 22),
+    ],
 )
 def test_generalised_dice_by_hand(weights, expected):
     assert overlap.generalised_dice(two_structures(), weights) == pytest.approx(expected)
@@ -215,12 +303,19 @@ def test_generalised_dice_where_the_truth_lacks_a_structure():
     prediction[0, 2, :3] = 2
     counts = count(prediction, truth, [1, 2])
     assert overlap.generalised_dice(counts) == pytest.approx((2 * 4 / 16) / (8 / 16 + 3 / 16))
-    assert overlap.generalised_dice(count(truth, truth, [1, 2])) == 1.0  # a structure in neither says nothing
-    assert overlap.generalised_dice(counts.of([2])) == 0.0 and np.isnan(overlap.generalised_dice(count(EMPTY, EMPTY, [1, 2])))
+    assert (
+        overlap.generalised_dice(count(truth, truth, [1, 2])) == 1.0
+    )  # a structure in neither says nothing
+    assert overlap.generalised_dice(counts.of([2])) == 0.0 and np.isnan(
+        overlap.generalised_dice(count(EMPTY, EMPTY, [1, 2]))
+    )
     assert overlap.generalised_dice(count(EMPTY, SOME)) == 0.0
 
 
 def test_counting_loads_no_compiler():
     """A start of the command line that only counts should not wait for numba or SciPy."""
-    code = "import delineate.metrics.overlap, sys; assert not {'numba', 'scipy', 'torch'} & sys.modules.keys()"
+    code = (
+        "import delineate.metrics.overlap, sys; assert not {'numba', 'scipy', 'torch'} & "
+        "sys.modules.keys()"
+    )
     subprocess.run([sys.executable, "-c", code], check=True)

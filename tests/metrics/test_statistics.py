@@ -1,4 +1,6 @@
-"""Intervals, tests and ranks: against SciPy's own, against every possible sign and resampling, and by hand."""
+"""Intervals, tests and ranks: against SciPy's own, against every possible sign and resampling, and
+by hand.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +10,15 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from delineate.metrics.statistics import by_patient, effect_interval, holm, interval, midranks, rank, signed_rank
+from delineate.metrics.statistics import (
+    by_patient,
+    effect_interval,
+    holm,
+    interval,
+    midranks,
+    rank,
+    signed_rank,
+)
 
 NAN, INF = float("nan"), float("inf")
 
@@ -25,7 +35,11 @@ def test_beyond_the_exact_range_it_is_scipys_approximation_with_ties():
     differences = np.round(np.random.default_rng(1).normal(0.1, 1.0, 500), 1)
     kept = differences[differences != 0]
     found = signed_rank(differences)
-    peer = stats.wilcoxon(kept, method="asymptotic" if "asymptotic" in str(stats.wilcoxon.__doc__) else "approx", correction=False)
+    peer = stats.wilcoxon(
+        kept,
+        method="asymptotic" if "asymptotic" in str(stats.wilcoxon.__doc__) else "approx",
+        correction=False,
+    )
     assert not found.exact
     assert found.p == pytest.approx(peer.pvalue, rel=1e-9)
     assert found.n == len(kept)
@@ -36,15 +50,30 @@ def test_at_the_border_exact_and_approximate_agree():
     exact = signed_rank(differences)
     assert exact.exact
     assert exact.p == pytest.approx(stats.wilcoxon(differences, method="exact").pvalue, rel=1e-6)
-    assert exact.p == pytest.approx(stats.wilcoxon(differences, correction=False, method="approx").pvalue, rel=0.02)
+    assert exact.p == pytest.approx(
+        stats.wilcoxon(differences, correction=False, method="approx").pvalue, rel=0.02
+    )
 
 
-@pytest.mark.parametrize("differences", [[1, 1, 1, -1, 2], [0.5, 0.5, -0.5, 0.5, 0.5, 0.0, 3], [1, -1, 2, -2], [0.1 + 0.2, 0.3, -0.3, 0.3, 0.3, 0.3]])
+@pytest.mark.parametrize(
+    "differences",
+    [
+        [1, 1, 1, -1, 2],
+        [0.5, 0.5, -0.5, 0.5, 0.5, 0.0, 3],
+        [1, -1, 2, -2],
+        [0.1 + 0.2, 0.3, -0.3, 0.3, 0.3, 0.3],
+    ],
+)
 def test_ties_are_exact_over_every_choice_of_signs(differences):
     values = np.array(differences, float)
     kept = values[values != 0]
     ranks = stats.rankdata(np.round(np.abs(kept), 9))
-    sums = np.array([ranks[np.array(signs)].sum() for signs in itertools.product([False, True], repeat=len(kept))])
+    sums = np.array(
+        [
+            ranks[np.array(signs)].sum()
+            for signs in itertools.product([False, True], repeat=len(kept))
+        ]
+    )
     mine = ranks[kept > 0].sum()
     low = min(mine, ranks.sum() - mine)
     expected = min(1.0, 2 * float(np.mean(sums <= low + 1e-9)))
@@ -73,8 +102,13 @@ def test_the_effect_is_the_balance_of_ranks():
 
 def test_the_effects_interval_is_that_of_every_resampling():
     differences = np.array([0.3, -0.1, 0.3, 0.2, 0.0])
-    every = [signed_rank(differences[list(drawn)]).effect for drawn in itertools.product(range(5), repeat=5)]
-    assert effect_interval(differences) == pytest.approx(np.percentile(every, (2.5, 97.5)), abs=0.03)
+    every = [
+        signed_rank(differences[list(drawn)]).effect
+        for drawn in itertools.product(range(5), repeat=5)
+    ]
+    assert effect_interval(differences) == pytest.approx(
+        np.percentile(every, (2.5, 97.5)), abs=0.03
+    )
     assert np.isnan(effect_interval(np.array([0.1]))).all()
 
 
@@ -104,7 +138,9 @@ def test_the_interval_covers_the_mean_about_as_often_as_it_says():
     inside = 0
     for _ in range(300):
         of_patient = rng.normal(0.0, 1.0, 30)
-        low, high = interval(np.repeat(of_patient, 2), [f"P{k}" for k in range(30) for _ in range(2)])
+        low, high = interval(
+            np.repeat(of_patient, 2), [f"P{k}" for k in range(30) for _ in range(2)]
+        )
         inside += low <= 0 <= high
     assert 0.90 <= inside / 300 <= 0.98
 
@@ -112,12 +148,16 @@ def test_the_interval_covers_the_mean_about_as_often_as_it_says():
 def test_ranks_and_how_stable_they_are():
     values = np.array([[0.9, 0.8, 0.7, 0.9], [0.5, 0.4, 0.3, 0.5], [0.9, 0.2, 0.2, 0.95]])
     found = rank(values)
-    assert found.mean_rank.tolist() == pytest.approx([(1.5 + 1 + 1 + 2) / 4, (3 + 2 + 2 + 3) / 4, (1.5 + 3 + 3 + 1) / 4])
+    assert found.mean_rank.tolist() == pytest.approx(
+        [(1.5 + 1 + 1 + 2) / 4, (3 + 2 + 2 + 3) / 4, (1.5 + 3 + 3 + 1) / 4]
+    )
     assert found.place.tolist() == [1, 3, 2]
     assert found.chance.sum(axis=1) == pytest.approx([1, 1, 1])
     assert found.chance[0, 0] > 0.6
     every = [rank_of(values[:, list(d)]) for d in itertools.product(range(4), repeat=4)]
-    assert found.chance[0, 0] == pytest.approx(np.mean([places[0] == 1 for places in every]), abs=0.02)
+    assert found.chance[0, 0] == pytest.approx(
+        np.mean([places[0] == 1 for places in every]), abs=0.02
+    )
     assert np.isnan(rank(np.zeros((2, 0))).mean_rank).all()
     infinite = rank(-np.array([[INF, 1.0], [5.0, INF], [INF, 3.0]]))
     assert infinite.mean_rank.tolist() == [1.75, 2.0, 2.25]

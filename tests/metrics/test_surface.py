@@ -1,4 +1,6 @@
-"""Surface distances against their definitions written out, against geometry that is known, and against the scores of a published challenge."""
+"""Surface distances against their definitions written out, against geometry that is known, and
+against the scores of a published challenge.
+"""
 
 import itertools
 
@@ -9,7 +11,15 @@ from delineate.commands.evaluate import evaluate
 from delineate.core.errors import GeometryError, UsageError
 from delineate.evaluation.scoring import surface_choices
 from delineate.metrics import surface
-from delineate.metrics.surface import Choices, assd, distances, hausdorff, hd95, measure, surface_dice
+from delineate.metrics.surface import (
+    Choices,
+    assd,
+    distances,
+    hausdorff,
+    hd95,
+    measure,
+    surface_dice,
+)
 
 SPACING = (0.8, 1.3, 4.0)
 
@@ -50,7 +60,11 @@ def edges(mask, outside):
 
 
 def nearest(points, others):
-    return np.sort(np.linalg.norm(points[:, None] - others[None], axis=2).min(1)) if len(others) else np.full(len(points), np.inf)
+    return (
+        np.sort(np.linalg.norm(points[:, None] - others[None], axis=2).min(1))
+        if len(others)
+        else np.full(len(points), np.inf)
+    )
 
 
 @pytest.mark.parametrize("pair", pairs())
@@ -62,8 +76,12 @@ def test_edge_voxels_are_what_the_definition_says(pair, elements):
         np.testing.assert_allclose(found.to_truth, nearest(p, t))
         np.testing.assert_allclose(found.to_prediction, nearest(t, p))
         both = np.concatenate([nearest(p, t), nearest(t, p)])
-        assert assd(found) == pytest.approx(both.mean()) and hd95(found, "pooled") == pytest.approx(np.percentile(both, 95))
-        assert hd95(found) == pytest.approx(max(np.percentile(nearest(p, t), 95), np.percentile(nearest(t, p), 95)))
+        assert assd(found) == pytest.approx(both.mean()) and hd95(found, "pooled") == pytest.approx(
+            np.percentile(both, 95)
+        )
+        assert hd95(found) == pytest.approx(
+            max(np.percentile(nearest(p, t), 95), np.percentile(nearest(t, p), 95))
+        )
         assert surface_dice(found, 1.3) == pytest.approx((both <= 1.3 + 1e-6).mean())
     assert len(found.to_truth) == len(p) and len(found.to_prediction) == len(t)
 
@@ -75,7 +93,12 @@ def corners(mask):
     for at in itertools.product(*(range(n + 1) for n in mask.shape)):
         block = wide[tuple(slice(a, a + 2) for a in at)]
         if block.any() and not block.all():
-            out.append((np.array(at) * SPACING, sum(1 << n for n, inside in enumerate(block.ravel()) if inside)))
+            out.append(
+                (
+                    np.array(at) * SPACING,
+                    sum(1 << n for n, inside in enumerate(block.ravel()) if inside),
+                )
+            )
     return np.array([place for place, _ in out]), [code for _, code in out]
 
 
@@ -109,12 +132,18 @@ def test_areas_that_are_known():
     (a, b, c), d = (np.array([5, 6, 3]) - 1) * SPACING, np.array(SPACING)
     x, y, z = d / 2
     bevels = 4 * (a * np.hypot(y, z) + b * np.hypot(x, z) + c * np.hypot(x, y))
-    corner = 0.5 * np.linalg.norm(np.cross([x, 0, 0] - np.array([0, y, 0]), [x, 0, 0] - np.array([0, 0, z])))
+    corner = 0.5 * np.linalg.norm(
+        np.cross([x, 0, 0] - np.array([0, y, 0]), [x, 0, 0] - np.array([0, 0, z]))
+    )
     found = distances(box, box, SPACING)
-    assert found.truth_weights.sum() == pytest.approx(2 * (a * b + b * c + a * c) + bevels + 8 * corner)
+    assert found.truth_weights.sum() == pytest.approx(
+        2 * (a * b + b * c + a * c) + bevels + 8 * corner
+    )
     at = np.ogrid[:60, :60, :60]
     ball = sum((x - 29.3) ** 2 for x in at) <= 24**2
-    assert distances(ball, ball, (1, 1, 1)).truth_weights.sum() == pytest.approx(4 * np.pi * 24**2, rel=0.1)  # steps make it a little rougher
+    assert distances(ball, ball, (1, 1, 1)).truth_weights.sum() == pytest.approx(
+        4 * np.pi * 24**2, rel=0.1
+    )  # steps make it a little rougher
 
 
 def test_a_flat_image_has_contours():
@@ -133,7 +162,11 @@ def test_a_move_is_as_far_as_it_is(elements):
     a, b = np.zeros((30, 20, 20), bool), np.zeros((30, 20, 20), bool)
     a[5:9, 5:9, 5:9] = b[12:16, 5:9, 5:9] = True
     found = distances(a, b, (1.5, 1, 1), elements)
-    assert hausdorff(found) == pytest.approx(10.5) and surface_dice(found, 10.5) == 1 and surface_dice(found, 1) == 0
+    assert (
+        hausdorff(found) == pytest.approx(10.5)
+        and surface_dice(found, 10.5) == 1
+        and surface_dice(found, 1) == 0
+    )
 
 
 @pytest.mark.parametrize("elements", ["surfels", "voxels", "inner_voxels"])
@@ -142,9 +175,18 @@ def test_empty_masks(elements):
     something[2, 3, 4] = True
     for one, other in ((nothing, something), (something, nothing)):
         found = distances(one, other, SPACING, elements)
-        assert hausdorff(found) == hd95(found, "pooled") == assd(found) == assd(found, "directed") == np.inf and surface_dice(found, 99) == 0
+        assert (
+            hausdorff(found)
+            == hd95(found, "pooled")
+            == assd(found)
+            == assd(found, "directed")
+            == np.inf
+            and surface_dice(found, 99) == 0
+        )
     both = distances(nothing, nothing, SPACING, elements)
-    assert all(np.isnan(v) for v in (hausdorff(both), hd95(both), assd(both), surface_dice(both, 1)))
+    assert all(
+        np.isnan(v) for v in (hausdorff(both), hd95(both), assd(both), surface_dice(both, 1))
+    )
 
 
 def test_what_does_not_fit_is_refused():
@@ -159,16 +201,32 @@ def test_what_does_not_fit_is_refused():
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.int16, np.float32])
 def test_several_structures_in_either_order_of_memory(dtype):
-    p, t = (sum((n * (blobs(s + n, (24, 20, 16), 0.05)) for n in (1, 2, 300 if dtype != np.uint8 else 3)), np.zeros((24, 20, 16))) for s in (0, 10))
+    p, t = (
+        sum(
+            (
+                n * (blobs(s + n, (24, 20, 16), 0.05))
+                for n in (1, 2, 300 if dtype != np.uint8 else 3)
+            ),
+            np.zeros((24, 20, 16)),
+        )
+        for s in (0, 10)
+    )
     p[t > 300], t[p > 300] = 0, 0
     values, choices = [2, 1, 77], Choices("voxels", "pooled", 1.5)
     p, t = p.astype(dtype), t.astype(dtype)
     p[p > 2], t[t > 2] = 0, 0
     found = measure(p, t, values, SPACING, choices)
-    assert list(found) == ["hausdorff_of_voxels_mm", "hd95_pooled_of_voxels_mm", "assd_of_voxels_mm", "surface_dice_1.5mm_of_voxels"]
+    assert list(found) == [
+        "hausdorff_of_voxels_mm",
+        "hd95_pooled_of_voxels_mm",
+        "assd_of_voxels_mm",
+        "surface_dice_1.5mm_of_voxels",
+    ]
     for n, value in enumerate(values[:2]):
         d = distances(p == value, t == value, SPACING, "voxels")
-        assert [v[n] for v in found.values()] == pytest.approx([hausdorff(d), hd95(d, "pooled"), assd(d), surface_dice(d, 1.5)])
+        assert [v[n] for v in found.values()] == pytest.approx(
+            [hausdorff(d), hd95(d, "pooled"), assd(d), surface_dice(d, 1.5)]
+        )
     assert all(np.isnan(v[2]) for v in found.values())
     again = measure(np.asfortranarray(p), np.asfortranarray(t), values, SPACING, choices)
     for name, of in found.items():
@@ -178,7 +236,16 @@ def test_several_structures_in_either_order_of_memory(dtype):
 def test_the_published_scores_of_a_real_liver(real_data):
     """CHAOS gives Dice 0.978, RAVD 0.665 %, ASSD 0.734 mm and MSSD 14 mm for this pair."""
     case = real_data / "chaos_ct"
-    found = evaluate(case / "Segmentation", case / "Ground", like=case / "DICOM_anon", surfaces=Choices("inner_voxels"))
+    found = evaluate(
+        case / "Segmentation",
+        case / "Ground",
+        like=case / "DICOM_anon",
+        surfaces=Choices("inner_voxels"),
+    )
     said = {row.metric: row.value for row in found.scores}
-    assert said["dice"] == pytest.approx(0.978, abs=5e-4) and said["absolute_volume_difference_percent"] == pytest.approx(0.665, abs=5e-4)
-    assert said["assd_of_inner_voxels_mm"] == pytest.approx(0.734, abs=5e-4) and said["hausdorff_of_inner_voxels_mm"] == pytest.approx(14, abs=1e-6)
+    assert said["dice"] == pytest.approx(0.978, abs=5e-4) and said[
+        "absolute_volume_difference_percent"
+    ] == pytest.approx(0.665, abs=5e-4)
+    assert said["assd_of_inner_voxels_mm"] == pytest.approx(0.734, abs=5e-4) and said[
+        "hausdorff_of_inner_voxels_mm"
+    ] == pytest.approx(14, abs=1e-6)

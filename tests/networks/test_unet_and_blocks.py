@@ -1,4 +1,6 @@
-"""The U-Net's own promises, the bricks under all networks, and weights in and out; what every network must satisfy is in tests/contracts."""
+"""The U-Net's own promises, the bricks under all networks, and weights in and out; what every
+network must satisfy is in tests/contracts.
+"""
 
 from __future__ import annotations
 
@@ -9,15 +11,30 @@ from torch import nn
 
 from delineate.core.errors import BundleError
 from delineate.inference.engine import fast_dtype
-from delineate.networks.blocks import GROUPS, SMALL, Conv3d, ConvNormAct, InstanceNorm, ResidualBlock, norm
+from delineate.networks.blocks import (
+    GROUPS,
+    SMALL,
+    Conv3d,
+    ConvNormAct,
+    InstanceNorm,
+    ResidualBlock,
+    norm,
+)
 from delineate.networks.build import build, load_weights, memory_format, weights_of
 
-CASES = [(dims, encoder, norm) for dims in (2, 3) for encoder in ("plain", "residual") for norm in ("instance", "batch", "group")]
+CASES = [
+    (dims, encoder, norm)
+    for dims in (2, 3)
+    for encoder in ("plain", "residual")
+    for norm in ("instance", "batch", "group")
+]
 
 
 def example(dims: int, size: int = 16, channels: int = 1) -> torch.Tensor:
     space = (size, size + 8, size + 4)[:dims]
-    return torch.randn(2, channels, *space, generator=torch.Generator().manual_seed(0)).to(memory_format=memory_format(dims))
+    return torch.randn(2, channels, *space, generator=torch.Generator().manual_seed(0)).to(
+        memory_format=memory_format(dims)
+    )
 
 
 @pytest.mark.parametrize(("dims", "encoder", "norm"), CASES)
@@ -25,7 +42,9 @@ def test_shapes_and_deep_supervision(dims, encoder, norm):
     net = small_network(dims, encoder=encoder, norm=norm, channels=3, classes=5)
     module, x = build(net, seed=0), example(dims, channels=3)
     outputs = module.train()(x)
-    assert [tuple(o.shape) for o in outputs] == [(2, 5, *x.shape[2:])]  # two levels: the coarser one teaches nothing
+    assert [tuple(o.shape) for o in outputs] == [
+        (2, 5, *x.shape[2:])
+    ]  # two levels: the coarser one teaches nothing
     assert tuple(module.eval()(x).shape) == (2, 5, *x.shape[2:])
 
 
@@ -57,7 +76,13 @@ def test_foreign_weights_are_refused_or_taken_where_they_fit():
 def test_pooling_and_dropout_change_no_name():
     """So that bundles made before either was known load as they did."""
     names = set(weights_of(build(small_network(), 0)))
-    assert {"encoder.0.0.0.weight", "encoder.2.1.1.bias", "up.1.bias", "decoder.0.1.0.weight", "heads.0.bias"} < names
+    assert {
+        "encoder.0.0.0.weight",
+        "encoder.2.1.1.bias",
+        "up.1.bias",
+        "decoder.0.1.0.weight",
+        "heads.0.bias",
+    } < names
     assert set(weights_of(build(small_network(down="pool", dropout=0.2), 0))) == names
 
 
@@ -87,7 +112,9 @@ def test_batch_norm_is_the_library_s():
     x, mine, library = torch.randn(3, 6, 5, 4, 3), norm("batch", 6), nn.BatchNorm3d(6)
     for mode in (True, True, False):
         assert torch.equal(mine.train(mode)(x), library.train(mode)(x))
-    assert {n: t.shape for n, t in mine.state_dict().items()} == {n: t.shape for n, t in library.state_dict().items()}
+    assert {n: t.shape for n, t in mine.state_dict().items()} == {
+        n: t.shape for n, t in library.state_dict().items()
+    }
 
 
 @pytest.mark.parametrize("kind", ["instance", "batch", "group"])
@@ -97,7 +124,9 @@ def test_one_value_passes_a_normalisation(kind):
     assert torch.allclose(layer(x), x, atol=1e-4)
 
 
-@pytest.mark.parametrize(("channels", "groups"), [(4, 4), (8, 8), (12, 6), (65, 5), (7, 7), (11, 1)])
+@pytest.mark.parametrize(
+    ("channels", "groups"), [(4, 4), (8, 8), (12, 6), (65, 5), (7, 7), (11, 1)]
+)
 def test_groups_divide_the_channels(channels, groups):
     assert norm("group", channels).num_groups == groups <= GROUPS
 
@@ -114,7 +143,9 @@ def test_group_norm_may_come_first():
 
 @pytest.mark.parametrize("width", [3, 8])
 def test_a_strided_shortcut_is_a_strided_convolution(width):
-    """Written as a 1x1 convolution of the voxels that the stride keeps, which for fewer than 8 channels the library survives."""
+    """Written as a 1x1 convolution of the voxels that the stride keeps, which for fewer than 8
+    channels the library survives.
+    """
     net = small_network(2, encoder="residual")
     block = ResidualBlock(net, width, 12, (3, 3, 1), (2, 1, 1), 2)
     x = torch.randn(2, width, 20, 36).to(memory_format=torch.channels_last).requires_grad_()
@@ -132,7 +163,16 @@ def test_the_fast_dtype_exists_here():
 
 
 @pytest.mark.parametrize(
-    ("kernel", "stride", "padding"), [(3, 1, 1), (3, 2, 1), ((1, 3, 3), (1, 2, 2), (0, 1, 1)), (1, 1, 0), (2, 2, 0), (5, 1, 2), (3, 1, 0)]
+    ("kernel", "stride", "padding"),
+    [
+        (3, 1, 1),
+        (3, 2, 1),
+        ((1, 3, 3), (1, 2, 2), (0, 1, 1)),
+        (1, 1, 0),
+        (2, 2, 0),
+        (5, 1, 2),
+        (3, 1, 0),
+    ],
 )
 @pytest.mark.parametrize("size", [(12, 9, 10), (7, 10, 9), (2, 5, 4)])
 def test_a_single_small_sample_is_convolved_alike(kernel, stride, padding, size):

@@ -7,7 +7,9 @@ from delineate.planning.class_weights import inverse_frequency_weights, median_f
 
 
 def test_median_frequency_is_a_true_ratio():
-    """The original's integer division gives 0, 0, 1, 2, 10 here: background and the largest structure would not be learnt."""
+    """The original's integer division gives 0, 0, 1, 2, 10 here: background and the largest
+    structure would not be learnt.
+    """
     weights = median_frequency_weights(np.array([100_000, 400, 200, 80, 20]))
     assert weights == pytest.approx([0.002, 0.5, 1.0, 2.5, 10.0]) and weights.dtype == np.float64
 
@@ -35,7 +37,9 @@ def test_an_absent_class_weighs_as_the_rarest_present(rule):
 
 
 def test_absent_classes_do_not_move_the_median():
-    assert median_frequency_weights([100, 0, 0, 0, 25, 50])[[0, 4, 5]] == pytest.approx(median_frequency_weights([100, 25, 50]))
+    assert median_frequency_weights([100, 0, 0, 0, 25, 50])[[0, 4, 5]] == pytest.approx(
+        median_frequency_weights([100, 25, 50])
+    )
 
 
 @pytest.mark.parametrize("rule", [median_frequency_weights, inverse_frequency_weights])

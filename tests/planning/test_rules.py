@@ -12,10 +12,14 @@ from delineate.planning.rules import Machine, make_plan, topology
 HERE = Machine("cpu", 2, 16 << 30)
 
 
-def found(shape=(256, 256, 120), spacing=(0.8, 0.8, 2.0), body=None, hu=True, zero=0.0, n=6) -> Fingerprint:
+def found(
+    shape=(256, 256, 120), spacing=(0.8, 0.8, 2.0), body=None, hu=True, zero=0.0, n=6
+) -> Fingerprint:
     rng = np.random.default_rng(0)
     inside = tuple(float(v) for v in rng.normal(100, 30, 2000))
-    one = CaseFingerprint(shape, spacing, body or shape, zero, hu, "CT" if hu else "MR", (inside,), {1: 5000})
+    one = CaseFingerprint(
+        shape, spacing, body or shape, zero, hu, "CT" if hu else "MR", (inside,), {1: 5000}
+    )
     return Fingerprint((one,) * n, ("CT",))
 
 
@@ -31,7 +35,12 @@ def make(fingerprint, names=None, probe=lambda *_: 0.2, **more):
 
 def test_ct_gets_one_window_from_intensities_inside_the_structures():
     rule = make(found()).channels[0].normalise
-    assert rule.kind == "window" and 0 < rule.low < 60 and 140 < rule.high < 200 and rule.mean == pytest.approx(100, abs=3)
+    assert (
+        rule.kind == "window"
+        and 0 < rule.low < 60
+        and 140 < rule.high < 200
+        and rule.mean == pytest.approx(100, abs=3)
+    )
 
 
 def test_mr_is_normalised_image_by_image():
@@ -68,24 +77,47 @@ def test_a_short_budget_asks_for_a_smaller_network_and_coarser_voxels():
     def probe(network, patch, batch):
         return batch * float(np.prod(patch)) * network.widths[0] / 3e7
 
-    short, long = make(found(), probe=probe, budget_s=120.0), make(found(), probe=probe, budget_s=36000.0)
-    assert short.network.widths[0] < long.network.widths[0] and np.prod(short.patch) < np.prod(long.patch)
+    short, long = (
+        make(found(), probe=probe, budget_s=120.0),
+        make(found(), probe=probe, budget_s=36000.0),
+    )
+    assert short.network.widths[0] < long.network.widths[0] and np.prod(short.patch) < np.prod(
+        long.patch
+    )
     assert min(short.spacing_mm) > min(long.spacing_mm)
     assert "coarsened" in short.reasons["spacing_mm"]
 
 
 def test_a_budget_asks_for_few_convolutions_where_they_are_dear():
     light, full = make(found()).network, make(found(), epochs=100).network
-    assert light.convs_at(0) == 1 and light.convs_at(1) == 2 and {light.decoder_convs_at(n) for n in range(len(light.strides))} == {1}
-    assert {full.convs_at(n) for n in range(len(full.widths))} == {full.decoder_convs_at(n) for n in range(len(full.strides))} == {2}
+    assert (
+        light.convs_at(0) == 1
+        and light.convs_at(1) == 2
+        and {light.decoder_convs_at(n) for n in range(len(light.strides))} == {1}
+    )
+    assert (
+        {full.convs_at(n) for n in range(len(full.widths))}
+        == {full.decoder_convs_at(n) for n in range(len(full.strides))}
+        == {2}
+    )
 
 
 def test_weights_are_forgotten_as_often_however_long_the_training():
-    """Decay x rate x steps is the same, but for trainings so short that little is learnt that could be forgotten."""
+    """Decay x rate x steps is the same, but for trainings so short that little is learnt that could
+    be forgotten.
+    """
     product = {}
-    for name, end, steps in (("budget", {"budget_s": 600.0}, 3000), ("day", {"budget_s": 86400.0}, 432000), ("epochs", {"epochs": 500}, None)):
+    for name, end, steps in (
+        ("budget", {"budget_s": 600.0}, 3000),
+        ("day", {"budget_s": 86400.0}, 432000),
+        ("epochs", {"epochs": 500}, None),
+    ):
         plan = make(found(), **end)
-        product[name] = plan.optimiser.weight_decay * plan.optimiser.learning_rate * (steps or 500 * plan.schedule.steps_per_epoch)
+        product[name] = (
+            plan.optimiser.weight_decay
+            * plan.optimiser.learning_rate
+            * (steps or 500 * plan.schedule.steps_per_epoch)
+        )
     assert product == pytest.approx(dict.fromkeys(product, 6.0), rel=0.05)
     assert make(found(), epochs=1).optimiser.weight_decay == pytest.approx(3.3)
 
@@ -95,7 +127,9 @@ def test_many_classes_are_told_apart_by_many_maps():
     slow = Machine("cpu", 2, 16 << 30, matrix_units=False)
     several = {value: f"structure {value}" for value in range(1, 29)}
     widths = {
-        len(names): make_plan(found(), manifest(names), slow, budget_s=300.0, probe=lambda *_: 60.0).network.widths[0]
+        len(names): make_plan(
+            found(), manifest(names), slow, budget_s=300.0, probe=lambda *_: 60.0
+        ).network.widths[0]
         for names in ({1: "liver"}, several)
     }
     assert widths == {1: 8, 28: 16}
@@ -108,8 +142,12 @@ def test_many_classes_are_told_apart_by_many_maps():
 
 
 def test_mirroring_respects_sides():
-    assert make(found(), {1: "left kidney", 2: "right kidney"}, budget_s=3600.0).augmentation.mirror == (0,)
-    assert make(found(), {1: "left kidney", 2: "right kidney"}, epochs=1000).augmentation.mirror == (0,)
+    assert make(
+        found(), {1: "left kidney", 2: "right kidney"}, budget_s=3600.0
+    ).augmentation.mirror == (0,)
+    assert make(
+        found(), {1: "left kidney", 2: "right kidney"}, epochs=1000
+    ).augmentation.mirror == (0,)
     short = make(found(), {1: "left kidney", 2: "right kidney"}, budget_s=300.0)
     assert short.augmentation.mirror == () and "few" in short.reasons["augmentation.mirror"]
     assert make(found(), budget_s=300.0).augmentation.mirror == (0,)
@@ -119,17 +157,23 @@ def test_mirroring_respects_sides():
 
 def test_thick_slices_are_rotated_only_within_and_pooled_late():
     plan = make(found(spacing=(0.8, 0.8, 5.0), shape=(300, 300, 40)))
-    assert plan.augmentation.rotation_deg[:2] == (0.0, 0.0) and plan.augmentation.rotation_deg[2] > 0
+    assert (
+        plan.augmentation.rotation_deg[:2] == (0.0, 0.0) and plan.augmentation.rotation_deg[2] > 0
+    )
     assert plan.network.strides[0][2] == 1 and plan.network.kernels[0][2] == 1
 
 
 def test_a_large_scan_gets_a_first_stage_at_low_resolution():
     plan = make(found(shape=(512, 512, 400), spacing=(0.8, 0.8, 1.0)), epochs=10)
-    assert plan.low_resolution is not None and min(plan.low_resolution.spacing_mm) > min(plan.spacing_mm)
+    assert plan.low_resolution is not None and min(plan.low_resolution.spacing_mm) > min(
+        plan.spacing_mm
+    )
     assert make(found(shape=(40, 50, 40), spacing=(1, 1, 1))).low_resolution is None
 
 
-@pytest.mark.parametrize("shape", [(35, 50, 35), (9, 200, 200), (512, 512, 60), (16, 16, 16), (300, 20, 8)])
+@pytest.mark.parametrize(
+    "shape", [(35, 50, 35), (9, 200, 200), (512, 512, 60), (16, 16, 16), (300, 20, 8)]
+)
 @pytest.mark.parametrize("spacing", [(1, 1, 1), (0.7, 0.7, 5), (3, 1, 1)])
 def test_patches_divide_and_never_dwarf_the_scan(shape, spacing):
     patch, strides, kernels = topology(shape, spacing, 64**3, 3)

@@ -32,7 +32,11 @@ def blobs(grid: Grid) -> np.ndarray:
 
 
 def one_hot(classes: np.ndarray, n: int) -> torch.Tensor:
-    return torch.nn.functional.one_hot(torch.from_numpy(classes.astype(np.int64)), n).movedim(-1, 0).float()
+    return (
+        torch.nn.functional.one_hot(torch.from_numpy(classes.astype(np.int64)), n)
+        .movedim(-1, 0)
+        .float()
+    )
 
 
 def dice(a, b, value):
@@ -41,13 +45,21 @@ def dice(a, b, value):
 
 @pytest.mark.parametrize("name", list(BIG))
 @pytest.mark.parametrize("spacing", [(1.0, 1.0, 1.0), (0.9, 2.5, 1.4)])
-@pytest.mark.parametrize(("orientation", "crop"), [("RAS", "none"), ("ASR", "nonzero"), ("LPI", "nonzero"), ("kji", "not_zero")])
+@pytest.mark.parametrize(
+    ("orientation", "crop"),
+    [("RAS", "none"), ("ASR", "nonzero"), ("LPI", "nonzero"), ("kji", "not_zero")],
+)
 def test_restore_undoes_prepare_on_every_grid(name, spacing, orientation, crop):
     grid = BIG[name]
     truth = blobs(grid)
     assert (truth == 1).sum() > 200 < (truth == 2).sum()
     image = Volume((truth > 0).astype(np.float32) * 100, grid)
-    plan = small_plan(spacing_mm=spacing, orientation=orientation, crop=crop, resampling="spline" if crop == "not_zero" else "cubic")
+    plan = small_plan(
+        spacing_mm=spacing,
+        orientation=orientation,
+        crop=crop,
+        resampling="spline" if crop == "not_zero" else "cubic",
+    )
     x, trail = prepare(image, plan)
     assert x.shape == (1, *trail.prepared.shape)
     assert trail.prepared.codes == (orientation if plan.is_oriented else grid.codes[::-1])
@@ -55,9 +67,15 @@ def test_restore_undoes_prepare_on_every_grid(name, spacing, orientation, crop):
     results = []
     for axis, depth in itertools.product(range(3), (1, 5, 1000)):
         scores = one_hot(classes, 3).movedim(axis + 1, 1)
-        results.append(restore(torch.split(scores, depth, dim=1), trail, axis, np.array([0, 1, 2], np.uint8)))
-    assert all(np.array_equal(r, results[0]) for r in results)  # slabs and their axis change nothing
-    assert min(dice(results[0], truth, v) for v in (1, 2)) > (0.8 if trail.nearest is None else 0.65)  # a flip or swap would leave next to nothing
+        results.append(
+            restore(torch.split(scores, depth, dim=1), trail, axis, np.array([0, 1, 2], np.uint8))
+        )
+    assert all(
+        np.array_equal(r, results[0]) for r in results
+    )  # slabs and their axis change nothing
+    assert min(dice(results[0], truth, v) for v in (1, 2)) > (
+        0.8 if trail.nearest is None else 0.65
+    )  # a flip or swap would leave next to nothing
 
 
 def test_nothing_changes_where_nothing_is_asked():
@@ -73,7 +91,10 @@ def test_the_image_and_its_label_stay_together():
     plan = small_plan(spacing_mm=(1.3, 1.1, 1.7))
     x, trail = prepare(Volume((truth == 1).astype(np.float32), grid), plan)
     classes = prepare_label(Volume(truth, grid, "label"), trail, {1: 1, 2: 2})
-    assert np.array_equal(x[0].numpy() > 0.5, classes == 1) or ((x[0].numpy() > 0.5) != (classes == 1)).mean() < 0.005
+    assert (
+        np.array_equal(x[0].numpy() > 0.5, classes == 1)
+        or ((x[0].numpy() > 0.5) != (classes == 1)).mean() < 0.005
+    )
 
 
 def test_label_values_become_class_indices():
@@ -82,7 +103,9 @@ def test_label_values_become_class_indices():
     label[2:6] = 7
     plan = small_plan(names={4: "a", 7: "b"})
     _, trail = prepare(Volume(label.astype(np.float32), grid), plan)
-    assert set(np.unique(prepare_label(Volume(label, grid, "label"), trail, plan.labels.compact()))) == {0, 2}
+    assert set(
+        np.unique(prepare_label(Volume(label, grid, "label"), trail, plan.labels.compact()))
+    ) == {0, 2}
 
 
 def test_ties_and_values_of_restore():
@@ -122,11 +145,23 @@ def test_robust_normalisation_ignores_a_few_extreme_voxels():
 
 def test_window_normalisation_and_nan():
     grid = Grid((8, 8, 8), np.eye(4))
-    plan = small_plan(channels=(Channel(name="CT", normalise=Normalisation(kind="window", low=-100, high=300, mean=100, std=50)),))
+    plan = small_plan(
+        channels=(
+            Channel(
+                name="CT",
+                normalise=Normalisation(kind="window", low=-100, high=300, mean=100, std=50),
+            ),
+        )
+    )
     array = np.full(grid.shape, 150, np.float32)
     array[0, 0, 0], array[7, 7, 7], array[3, 3, 3] = -3000, 30000, np.nan
     x, _ = prepare(Volume(array, grid), plan)
-    assert [float(x[0, 0, 0, 0]), float(x[0, 7, 7, 7]), float(x[0, 3, 3, 3]), float(x[0, 1, 1, 1])] == [-4, 4, -4, 1]
+    assert [
+        float(x[0, 0, 0, 0]),
+        float(x[0, 7, 7, 7]),
+        float(x[0, 3, 3, 3]),
+        float(x[0, 1, 1, 1]),
+    ] == [-4, 4, -4, 1]
 
 
 def test_standard_and_range_normalisation_look_at_every_voxel():
@@ -138,7 +173,9 @@ def test_standard_and_range_normalisation_look_at_every_voxel():
     image = Volume(head, Grid.from_spacing(head.shape, (1, 1, 1)))
 
     def prepared(**rule):
-        plan = small_plan(channels=(Channel(name="MR", normalise=Normalisation(**rule)),), crop="not_zero")
+        plan = small_plan(
+            channels=(Channel(name="MR", normalise=Normalisation(**rule)),), crop="not_zero"
+        )
         x, trail = prepare(image, plan)
         assert trail.start == (3, 4, 2) and trail.stop == (15, 20, 16)  # tight
         return x[0].numpy(), head[3:15, 4:20, 2:16].astype(float)
@@ -146,12 +183,16 @@ def test_standard_and_range_normalisation_look_at_every_voxel():
     found, box = prepared(kind="standard")
     assert np.allclose(found, (box - box.mean()) / box.std(), atol=1e-4)
     found, box = prepared(kind="standard", inside="nonzero")
-    assert np.allclose(found, np.where(box == 0, 0, (box - inside.mean()) / inside.std()), atol=1e-4)
+    assert np.allclose(
+        found, np.where(box == 0, 0, (box - inside.mean()) / inside.std()), atol=1e-4
+    )
     found, box = prepared(kind="range")
     assert found.min() == 0 and found.max() == 1 and np.allclose(found, box / box.max(), atol=1e-6)
     constant = Volume(np.full((8, 8, 8), 7, np.int16), Grid.from_spacing((8, 8, 8), (1, 1, 1)))
     for kind in ("standard", "range"):
-        assert not prepare(constant, small_plan(channels=(Channel(name="MR", normalise=Normalisation(kind=kind)),)))[0].any()
+        assert not prepare(
+            constant, small_plan(channels=(Channel(name="MR", normalise=Normalisation(kind=kind)),))
+        )[0].any()
 
 
 def test_splines_take_the_nearest_of_thick_slices():
@@ -159,20 +200,37 @@ def test_splines_take_the_nearest_of_thick_slices():
     values = np.random.default_rng(1).normal(size=(10, 10, 4)).astype(np.float32)
     x, _ = prepare(Volume(values, Grid.from_spacing((10, 10, 4), (1, 1, 4))), plan)
     assert np.allclose(x[0].numpy(), np.repeat(values, 4, axis=2), atol=1e-5)
-    x, _ = prepare(Volume(values, Grid.from_spacing((10, 10, 4), (4, 1, 4))), plan)  # thick along two axes: neither is left out
+    x, _ = prepare(
+        Volume(values, Grid.from_spacing((10, 10, 4), (4, 1, 4))), plan
+    )  # thick along two axes: neither is left out
     assert not np.allclose(x[0].numpy()[::4], np.repeat(values, 4, axis=2), atol=1e-2)
 
 
 def test_thick_slices_are_restored_from_the_nearest_along_any_marching_axis():
-    image = Volume(np.random.default_rng(2).normal(size=(10, 8, 4)).astype(np.float32), Grid.from_spacing((10, 8, 4), (1, 1, 4)))
+    image = Volume(
+        np.random.default_rng(2).normal(size=(10, 8, 4)).astype(np.float32),
+        Grid.from_spacing((10, 8, 4), (1, 1, 4)),
+    )
     trail = trace(image, small_plan(spacing_mm=(1.25, 1.0, 5.3), resampling="spline"))
     assert trail.nearest == 2 and trail.prepared.shape == (8, 8, 3)
     scores = one_hot(np.random.default_rng(3).integers(0, 3, (8, 8, 3)), 3)
-    results = [restore(torch.split(scores.movedim(a + 1, 1), 1, dim=1), trail, a, np.array([0, 1, 2], np.uint8)) for a in range(3)]
+    results = [
+        restore(
+            torch.split(scores.movedim(a + 1, 1), 1, dim=1), trail, a, np.array([0, 1, 2], np.uint8)
+        )
+        for a in range(3)
+    ]
     assert all(np.array_equal(r, results[0]) for r in results)
-    planes = np.clip(np.floor((np.arange(4) + 0.5) * 3 / 4), 0, 2).astype(int)  # the nearest of 3 to each of 4
+    planes = np.clip(np.floor((np.arange(4) + 0.5) * 3 / 4), 0, 2).astype(
+        int
+    )  # the nearest of 3 to each of 4
     for k, plane in enumerate(planes):
-        alone = restore(torch.split(scores[..., [plane]], 1, dim=1), _one_plane(trail), 0, np.array([0, 1, 2], np.uint8))
+        alone = restore(
+            torch.split(scores[..., [plane]], 1, dim=1),
+            _one_plane(trail),
+            0,
+            np.array([0, 1, 2], np.uint8),
+        )
         assert np.array_equal(results[0][..., k], alone[..., 0])
 
 
@@ -183,10 +241,14 @@ def _one_plane(trail):
 
 
 def test_overlapping_classes_take_the_last_that_is_above():
-    scores = torch.tensor([[0.9, 0.1, 0.6], [0.6, 0.4, 0.2], [0.1, 0.2, 0.8]])[:, :, None, None]  # (class, plane, 1, 1)
+    scores = torch.tensor([[0.9, 0.1, 0.6], [0.6, 0.4, 0.2], [0.1, 0.2, 0.8]])[
+        :, :, None, None
+    ]  # (class, plane, 1, 1)
     image = Volume(np.zeros((3, 1, 1), np.float32), Grid.from_spacing((3, 1, 1), (1, 1, 1)))
     _, trail = prepare(image, small_plan())
-    assert restore([scores], trail, 0, np.array([0, 7, 5, 6], np.uint8), above=0.5).ravel().tolist() == [5, 0, 6]
+    assert restore(
+        [scores], trail, 0, np.array([0, 7, 5, 6], np.uint8), above=0.5
+    ).ravel().tolist() == [5, 0, 6]
 
 
 def test_body_crop_keeps_the_body():
@@ -200,9 +262,13 @@ def test_body_crop_keeps_the_body():
 
 @pytest.mark.parametrize("axis", [0, 1, 2])
 def test_looking_only_where_a_class_could_win_changes_nothing(axis):
-    """Structures with soft borders, third classes that win between two others, and one that never wins."""
+    """Structures with soft borders, third classes that win between two others, and one that never
+    wins.
+    """
     grid = Grid.from_spacing((90, 150, 80), (0.8, 0.8, 0.9))
-    trail = trace(Volume(np.zeros(grid.shape, np.float32), grid), small_plan(spacing_mm=(1.7, 1.5, 0.9)))
+    trail = trace(
+        Volume(np.zeros(grid.shape, np.float32), grid), small_plan(spacing_mm=(1.7, 1.5, 0.9))
+    )
     i, j, k = trail.prepared.shape
     rng = np.random.default_rng(4)
     logits = torch.full((40, i, j, k), -4.0)
@@ -213,7 +279,10 @@ def test_looking_only_where_a_class_could_win_changes_nothing(axis):
         logits[(index, *box)] += torch.from_numpy(rng.normal(8, 3, (9, 9, 9)).astype(np.float32))
     scores = logits.softmax(0).half().movedim(axis + 1, 1)
     values = np.array([*range(39), 200], np.uint8)
-    plain, quick = (restore(torch.split(scores, 16, dim=1), trail, axis, values, sum_to_one=quick) for quick in (False, True))
+    plain, quick = (
+        restore(torch.split(scores, 16, dim=1), trail, axis, values, sum_to_one=quick)
+        for quick in (False, True)
+    )
     assert np.array_equal(plain, quick) and len(np.unique(plain)) > 30 and 200 not in plain
     assert plain.flags.f_contiguous
 
@@ -225,6 +294,10 @@ def test_the_crop_is_that_of_the_definition_in_any_memory_order(rule):
     array[0, 30, 3, 3] = 900  # one voxel: no body
     if rule == "not_zero":
         array += 1000
-    wanted = {"body": ((5, 3, 18), (23, 27, 46)), "nonzero": ((5, 1, 1), (33, 27, 46)), "not_zero": ((7, 3, 3), (31, 25, 44))}[rule]
+    wanted = {
+        "body": ((5, 3, 18), (23, 27, 46)),
+        "nonzero": ((5, 1, 1), (33, 27, 46)),
+        "not_zero": ((7, 3, 3), (31, 25, 44)),
+    }[rule]
     for order in ("C", "F"):
         assert prepare_module._crop_box(np.asarray(array, order=order), rule) == wanted

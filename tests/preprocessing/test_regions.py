@@ -18,15 +18,25 @@ def ellipsoid(shape, centre, radii):
 def test_lungs_are_inside_and_what_is_beyond_the_margin_is_not(spacing):
     extent = np.array([300.0, 240.0, 300.0])
     shape = tuple(int(n) for n in np.ceil(extent / spacing))
-    scaled = lambda mm: np.array(mm) / spacing  # noqa: E731
+
+    def scaled(mm):
+        return np.array(mm) / spacing
+
     hu = np.random.default_rng(0).normal(-1000, 20, shape)
     body = ellipsoid(shape, scaled((150, 120, 150)), scaled((90, 60, 400)))
-    lungs = ellipsoid(shape, scaled((150, 120, 290)), scaled((60, 40, 100)))  # cut open by the end of the scan
+    lungs = ellipsoid(
+        shape, scaled((150, 120, 290)), scaled((60, 40, 100))
+    )  # cut open by the end of the scan
     hu[body], hu[lungs] = 40, -850
     far = far_from_body(hu, -300, spacing, 30)
     assert not far[body | lungs].any()
-    wider, widest = (ellipsoid(shape, scaled((150, 120, 150)), scaled((90 + m, 60 + m, 1e4))) for m in (25, 30 + 3 * max(spacing) + 10))
-    assert not far[wider].any() and far[:, :, shape[2] // 2][~widest[:, :, shape[2] // 2]].mean() > 0.5
+    wider, widest = (
+        ellipsoid(shape, scaled((150, 120, 150)), scaled((90 + m, 60 + m, 1e4)))
+        for m in (25, 30 + 3 * max(spacing) + 10)
+    )
+    assert (
+        not far[wider].any() and far[:, :, shape[2] // 2][~widest[:, :, shape[2] // 2]].mean() > 0.5
+    )
 
 
 def test_where_there_is_no_body_nothing_is_far_from_it():
@@ -44,7 +54,11 @@ def test_a_speck_is_no_body_and_arms_are():
 def test_a_phantom_keeps_its_organs():
     scan = make_scan(1)
     far = far_from_body(scan.image.array, -300, scan.image.grid.spacing_mm, 30)
-    assert not far[scan.label.array > 0].any() and far.mean() > 0.05 and (scan.image.array[far] > -200).mean() < 0.02
+    assert (
+        not far[scan.label.array > 0].any()
+        and far.mean() > 0.05
+        and (scan.image.array[far] > -200).mean() < 0.02
+    )
 
 
 def test_a_real_liver_is_not_far_from_the_body(real_data):

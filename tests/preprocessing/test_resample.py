@@ -6,7 +6,14 @@ import numpy as np
 import pytest
 import torch
 
-from delineate.preprocessing.resample import apply_axis, axis_weights, resample_image, resample_labels, scale_positions, scale_weights
+from delineate.preprocessing.resample import (
+    apply_axis,
+    axis_weights,
+    resample_image,
+    resample_labels,
+    scale_positions,
+    scale_weights,
+)
 
 
 @pytest.mark.parametrize("kernel", ["cubic", "linear", "nearest", "spline"])
@@ -36,7 +43,10 @@ def test_cubic_is_closer_than_linear_on_a_smooth_signal():
     x = np.arange(60)
     signal = torch.from_numpy(np.sin(x / 3)).float()
     truth = torch.from_numpy(np.sin(scale_positions(60, 150) / 3)).float()
-    error = {k: (scale_weights(60, 150, k).dense @ signal - truth)[10:-10].abs().max() for k in ("cubic", "linear")}
+    error = {
+        k: (scale_weights(60, 150, k).dense @ signal - truth)[10:-10].abs().max()
+        for k in ("cubic", "linear")
+    }
     assert error["cubic"] < 0.25 * error["linear"]
 
 
@@ -44,21 +54,32 @@ def test_splines_are_those_of_an_independent_library_and_pass_through_the_values
     import SimpleITK
 
     rng = np.random.default_rng(3)
-    row = np.concatenate([np.full(20, 0.7), rng.normal(size=31), np.full(20, -0.4)])  # constant ends: there the two treat edges alike
+    row = np.concatenate(
+        [np.full(20, 0.7), rng.normal(size=31), np.full(20, -0.4)]
+    )  # constant ends: there the two treat edges alike
     assert np.allclose(axis_weights(np.arange(71.0), 71, "spline"), np.eye(71), atol=1e-6)
     image = SimpleITK.GetImageFromArray(np.tile(row, (5, 5, 1)))
     for n_out in (120, 40):
         positions = scale_positions(71, n_out)
-        points = [image.TransformContinuousIndexToPhysicalPoint((float(p), 2.0, 2.0)) for p in np.clip(positions, 0, 70)]
-        expected = [image.EvaluateAtPhysicalPoint(point, SimpleITK.sitkBSpline3) for point in points]
-        assert np.abs(axis_weights(positions, 71, "spline", 71 / n_out) @ row - expected).max() < 1e-5
+        points = [
+            image.TransformContinuousIndexToPhysicalPoint((float(p), 2.0, 2.0))
+            for p in np.clip(positions, 0, 70)
+        ]
+        expected = [
+            image.EvaluateAtPhysicalPoint(point, SimpleITK.sitkBSpline3) for point in points
+        ]
+        assert (
+            np.abs(axis_weights(positions, 71, "spline", 71 / n_out) @ row - expected).max() < 1e-5
+        )
 
 
 def test_what_a_spline_overshoots_is_clipped():
     step = np.zeros((12, 3, 3), np.float32)
     step[6:] = 1
     out = resample_image(step, (30, 3, 3), ("spline",) * 3, transform=lambda x: x.mul_(2))
-    raw = torch.from_numpy(axis_weights(scale_positions(12, 30), 12, "spline")) @ torch.from_numpy(step[:, 0, 0])
+    raw = torch.from_numpy(axis_weights(scale_positions(12, 30), 12, "spline")) @ torch.from_numpy(
+        step[:, 0, 0]
+    )
     assert raw.max() > 1.05 and out.min() == 0 and out.max() == 2
 
 
@@ -85,7 +106,9 @@ def test_labels_equal_the_one_hot_definition():
         for value in range(5):
             part = torch.from_numpy((labels == value).astype(np.float32))
             for axis in range(3):
-                part = apply_axis(part, scale_weights(labels.shape[axis], shape[axis], "linear"), axis)
+                part = apply_axis(
+                    part, scale_weights(labels.shape[axis], shape[axis], "linear"), axis
+                )
             scores.append(part)
         stacked = torch.stack(scores)
         found = torch.from_numpy(resample_labels(labels, shape).astype(np.int64))
@@ -103,9 +126,17 @@ def test_labels_absent_or_whole():
 def test_bands_are_the_whole_matrix(kernel, n_in, n_out):
     rng = np.random.default_rng(1)
     bands = scale_weights(n_in, n_out, kernel)
-    for shape, axis in (((n_in, 5, 80), 0), ((4, n_in, 80), 1), ((4, 3, n_in), 2), ((n_in, 7), 0), ((2, n_in, 3), 1)):
+    for shape, axis in (
+        ((n_in, 5, 80), 0),
+        ((4, n_in, 80), 1),
+        ((4, 3, n_in), 2),
+        ((n_in, 7), 0),
+        ((2, n_in, 3), 1),
+    ):
         x = torch.from_numpy(rng.normal(size=shape).astype(np.float32))
-        expected = np.moveaxis(np.tensordot(bands.dense.double().numpy(), x.double().numpy(), axes=(1, axis)), 0, axis)
+        expected = np.moveaxis(
+            np.tensordot(bands.dense.double().numpy(), x.double().numpy(), axes=(1, axis)), 0, axis
+        )
         assert np.allclose(apply_axis(x, bands, axis), expected, atol=2e-5)
     if n_in > 64 and kernel != "spline":
         assert sum(block.numel() for _, _, block in bands.blocks) < 0.9 * bands.dense.numel()
@@ -131,7 +162,15 @@ def test_memory_order_and_reversed_axes_change_nothing():
         for flips in ((), (0,), (1, 2), (0, 1, 2)):
             held = np.flip(np.flip(lies_so, flips).copy(order="K"), flips)
             assert np.array_equal(held, x)
-            found = resample_image(held, shape, kernels, transform=lambda block: block.clamp_(-500, 500))
+            found = resample_image(
+                held, shape, kernels, transform=lambda block: block.clamp_(-500, 500)
+            )
             assert torch.allclose(found, expected, atol=1e-3), (order, flips)
     spline = resample_image(x, (30, 20, 100), ("spline", "nearest", "spline"))
-    assert torch.allclose(resample_image(np.flip(np.flip(x, 1).copy(), 1), (30, 20, 100), ("spline", "nearest", "spline")), spline, atol=1e-3)
+    assert torch.allclose(
+        resample_image(
+            np.flip(np.flip(x, 1).copy(), 1), (30, 20, 100), ("spline", "nearest", "spline")
+        ),
+        spline,
+        atol=1e-3,
+    )

@@ -1,4 +1,6 @@
-"""Pictures: the sides are right, the planes are where the truth is, the aspect is that of the voxels."""
+"""Pictures: the sides are right, the planes are where the truth is, the aspect is that of the
+voxels.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,15 @@ from delineate.core.errors import GeometryError, OutputError
 from delineate.core.grid import Grid
 from delineate.core.labels import LabelSet
 from delineate.core.volume import Volume
-from delineate.reporting.pictures import AXIAL, CORONAL, SAGITTAL, montage, outline, side_by_side, spread
+from delineate.reporting.pictures import (
+    AXIAL,
+    CORONAL,
+    SAGITTAL,
+    montage,
+    outline,
+    side_by_side,
+    spread,
+)
 from delineate.reporting.plots import plot_svg
 
 LABELS = LabelSet.from_names({1: "left kidney", 2: "spleen"})
@@ -38,9 +48,13 @@ def colour_columns(path, colour) -> np.ndarray:
 @pytest.mark.parametrize("codes", ["RAS", "LPS", "SAR", "PIR"])
 def test_the_patients_left_is_on_the_right_of_the_picture(codes, tmp_path):
     grid = patient(codes, (2.0, 2.0, 2.0))
-    left = bright_at(grid, (-8, 20, 40), 4.5)  # RAS+: x grows towards the right, and this block spans -12..34
+    left = bright_at(
+        grid, (-8, 20, 40), 4.5
+    )  # RAS+: x grows towards the right, and this block spans -12..34
     scan = Volume(np.where(left, 100, 0).astype(np.int16), grid)
-    montage(scan, {"truth": scan.with_array(left.astype(np.uint8), "label")}, LABELS, tmp_path / "m.png")
+    montage(
+        scan, {"truth": scan.with_array(left.astype(np.uint8), "label")}, LABELS, tmp_path / "m.png"
+    )
     image = Image.open(tmp_path / "m.png")
     drawn = colour_columns(tmp_path / "m.png", LABELS.labels[0].colour)
     drawn = drawn[drawn[:, 0] < image.height * 0.8]  # without the legend
@@ -50,11 +64,15 @@ def test_the_patients_left_is_on_the_right_of_the_picture(codes, tmp_path):
 
 @pytest.mark.parametrize("codes", ["RAS", "LPI", "ASL"])
 def test_every_order_of_voxels_gives_the_same_picture(codes, tmp_path):
-    scan = Volume(np.random.default_rng(1).normal(size=(24, 20, 10)).astype(np.float32), patient("RAS"))
+    scan = Volume(
+        np.random.default_rng(1).normal(size=(24, 20, 10)).astype(np.float32), patient("RAS")
+    )
     mask = scan.with_array(bright_at(scan.grid, (0, 25, 45), 9).astype(np.uint8), "label")
     montage(scan, {"truth": mask}, LABELS, tmp_path / "a.png")
     montage(scan.reorient(codes), {"truth": mask.reorient(codes)}, LABELS, tmp_path / "b.png")
-    np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "a.png")), np.asarray(Image.open(tmp_path / "b.png")))
+    np.testing.assert_array_equal(
+        np.asarray(Image.open(tmp_path / "a.png")), np.asarray(Image.open(tmp_path / "b.png"))
+    )
 
 
 def test_planes_cut_the_right_axes_and_stand_upright():
@@ -71,11 +89,18 @@ def test_planes_cut_the_right_axes_and_stand_upright():
 
 
 def test_the_picture_is_as_wide_and_high_as_the_body(tmp_path):
-    flat = Volume(np.random.default_rng(0).random((100, 10, 1)).astype(np.float32), Grid.from_spacing((100, 10, 1), (1.0, 10.0, 5.0)))
+    flat = Volume(
+        np.random.default_rng(0).random((100, 10, 1)).astype(np.float32),
+        Grid.from_spacing((100, 10, 1), (1.0, 10.0, 5.0)),
+    )
     montage(flat, {}, LABELS, tmp_path / "m.png")
-    lit = np.asarray(Image.open(tmp_path / "m.png").convert("L"))[:-40]  # without the line of words below
+    lit = np.asarray(Image.open(tmp_path / "m.png").convert("L"))[
+        :-40
+    ]  # without the line of words below
     rows, columns = (np.flatnonzero((lit > 20).mean(axis=axis) > 0.3) for axis in (1, 0))
-    assert (rows[-1] - rows[0]) / (columns[-1] - columns[0]) == pytest.approx(1.0, abs=0.05)  # 100 mm by 100 mm
+    assert (rows[-1] - rows[0]) / (columns[-1] - columns[0]) == pytest.approx(
+        1.0, abs=0.05
+    )  # 100 mm by 100 mm
 
 
 def test_truth_chooses_the_planes_and_prediction_where_there_is_none(tmp_path):
@@ -88,7 +113,11 @@ def test_truth_chooses_the_planes_and_prediction_where_there_is_none(tmp_path):
     montage(scan, {"truth": empty, "prediction": full}, LABELS, tmp_path / "b.png")
     montage(scan, {"truth": empty}, LABELS, tmp_path / "c.png")
     kidney = LABELS.labels[0].colour
-    assert len(colour_columns(tmp_path / "a.png", kidney)) > len(colour_columns(tmp_path / "b.png", kidney)) > 20
+    assert (
+        len(colour_columns(tmp_path / "a.png", kidney))
+        > len(colour_columns(tmp_path / "b.png", kidney))
+        > 20
+    )
     assert len(colour_columns(tmp_path / "c.png", kidney)) == 0
 
 
@@ -99,12 +128,27 @@ def test_structures_are_filled_on_request_and_masks_can_stand_alone(tmp_path):
     scan = Volume(np.full(grid.shape, 100, np.int16), grid)
     colour = np.array(LABELS.labels[0].colour)
     tinted = {}
-    for name, image, filled in (("outlined", scan, False), ("filled", scan, True), ("alone", None, True)):
-        montage(image, {"truth": mask}, LABELS, tmp_path / f"{name}.png", window=(0.0, 200.0), filled=filled)
+    for name, image, filled in (
+        ("outlined", scan, False),
+        ("filled", scan, True),
+        ("alone", None, True),
+    ):
+        montage(
+            image,
+            {"truth": mask},
+            LABELS,
+            tmp_path / f"{name}.png",
+            window=(0.0, 200.0),
+            filled=filled,
+        )
         pixels = np.asarray(Image.open(tmp_path / f"{name}.png").convert("RGB")).astype(float)
-        mixed = 0.4 * colour + 0.6 * (127 if image is not None else 0.4 * 255)  # half-transparent over what lies below
+        mixed = 0.4 * colour + 0.6 * (
+            127 if image is not None else 0.4 * 255
+        )  # half-transparent over what lies below
         tinted[name] = int((np.abs(pixels - mixed).sum(axis=-1) < 12).sum())
-    assert min(tinted["filled"], tinted["alone"]) > tinted["outlined"] + 1000  # of which a few are the outline's soft edge
+    assert (
+        min(tinted["filled"], tinted["alone"]) > tinted["outlined"] + 1000
+    )  # of which a few are the outline's soft edge
 
 
 def test_a_plain_picture_stands_as_it_is_stored(tmp_path):
@@ -113,8 +157,15 @@ def test_a_plain_picture_stands_as_it_is_stored(tmp_path):
     known = Grid((40, 30, 1), np.diag([-1.0, -1.0, 1.0, 1.0]))
     meta = {"spacing_known": False, "place_known": False}
     scan = Volume(array, known, meta=meta)
-    other_place = Grid.from_spacing((40, 30, 1), (1, 1, 1))  # means nothing for pictures, so it is no reason to refuse
-    montage(scan, {"truth": Volume((array > 0).astype(np.uint8), other_place, "label", meta=meta)}, LABELS, tmp_path / "m.png")
+    other_place = Grid.from_spacing(
+        (40, 30, 1), (1, 1, 1)
+    )  # means nothing for pictures, so it is no reason to refuse
+    montage(
+        scan,
+        {"truth": Volume((array > 0).astype(np.uint8), other_place, "label", meta=meta)},
+        LABELS,
+        tmp_path / "m.png",
+    )
     pixels = np.asarray(Image.open(tmp_path / "m.png").convert("L"))
     height, width = pixels.shape
     lit = np.argwhere(pixels[: height - 60] > 220)
@@ -128,8 +179,15 @@ def test_what_does_not_fit_is_refused(tmp_path):
     scan = Volume(np.zeros(grid.shape, np.int16), grid)
     moved = np.array(grid.affine)
     moved[0, 3] += 2
-    with pytest.raises(GeometryError, match=r"truth does not stand on the image's grid: 2\.00 mm away"):
-        montage(scan, {"truth": Volume(np.zeros(grid.shape, np.uint8), Grid(grid.shape, moved), "label")}, LABELS, tmp_path / "m.png")
+    with pytest.raises(
+        GeometryError, match=r"truth does not stand on the image's grid: 2\.00 mm away"
+    ):
+        montage(
+            scan,
+            {"truth": Volume(np.zeros(grid.shape, np.uint8), Grid(grid.shape, moved), "label")},
+            LABELS,
+            tmp_path / "m.png",
+        )
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputError):
         montage(scan, {}, LABELS, tmp_path / "file" / "m.png")
@@ -138,8 +196,13 @@ def test_what_does_not_fit_is_refused(tmp_path):
 
 def test_constant_and_nan_images_are_drawn(tmp_path):
     grid = patient("RAS")
-    for name, array in (("constant", np.full(grid.shape, 7.0)), ("nan", np.full(grid.shape, np.nan))):
-        assert montage(Volume(array, grid), {}, LABELS, tmp_path / f"{name}.png").stat().st_size > 1000
+    for name, array in (
+        ("constant", np.full(grid.shape, 7.0)),
+        ("nan", np.full(grid.shape, np.nan)),
+    ):
+        assert (
+            montage(Volume(array, grid), {}, LABELS, tmp_path / f"{name}.png").stat().st_size > 1000
+        )
 
 
 # ---- side by side ----
@@ -158,8 +221,16 @@ def test_an_outline_runs_between_the_pixels_inside_and_outside():
     mask[2:5, 3:8] = True
     mask[3, 5] = False  # a hole has an outline of its own
     outer, inner = sorted(outline(mask), key=len, reverse=True)
-    for line, (left, right, top, bottom) in ((outer, (2.5, 7.5, 1.5, 4.5)), (inner, (4.5, 5.5, 2.5, 3.5))):
-        assert (line[:, 0].min(), line[:, 0].max(), line[:, 1].min(), line[:, 1].max()) == (left, right, top, bottom)
+    for line, (left, right, top, bottom) in (
+        (outer, (2.5, 7.5, 1.5, 4.5)),
+        (inner, (4.5, 5.5, 2.5, 3.5)),
+    ):
+        assert (line[:, 0].min(), line[:, 0].max(), line[:, 1].min(), line[:, 1].max()) == (
+            left,
+            right,
+            top,
+            bottom,
+        )
         assert np.array_equal(line[0], line[-1])
     full = outline(np.ones((3, 4), bool))[0]  # it closes at the picture's edge too
     assert (full.min(axis=0).tolist(), full.max(axis=0).tolist()) == ([-0.5, -0.5], [3.5, 2.5])
@@ -180,7 +251,9 @@ def test_boundaries_stand_on_the_masks_edge_at_true_aspect(codes, tmp_path):
     grid = Grid.from_spacing((40, 20, 1), (1.0, 2.0, 6.0)).reorient("LPS")[0]
     mask = np.zeros(grid.shape, np.uint8)
     mask[10:30, 5:15] = 1  # the middle half of 40 mm by 40 mm
-    scan = Volume(np.zeros(grid.shape, np.float32), grid, "HU").reorient(codes)  # 0 HU is grey in the window
+    scan = Volume(np.zeros(grid.shape, np.float32), grid, "HU").reorient(
+        codes
+    )  # 0 HU is grey in the window
     truth = Volume(mask, grid, "label").reorient(codes)
     side_by_side(scan, truth, truth.with_array(np.zeros_like(truth.array)), ONE, tmp_path / "m.png")
     pixels = np.asarray(Image.open(tmp_path / "m.png").convert("RGB")).astype(int)
@@ -188,7 +261,9 @@ def test_boundaries_stand_on_the_masks_edge_at_true_aspect(codes, tmp_path):
     width = pixels.shape[1]
     grey = np.abs(pixels - 102).max(axis=-1) < 4
     grey[:, : width // 3], grey[:, 2 * width // 3 :] = False, False
-    rows, columns = (np.flatnonzero(grey.sum(axis=axis) > 50) for axis in (1, 0))  # titles have fewer grey pixels than the panel
+    rows, columns = (
+        np.flatnonzero(grey.sum(axis=axis) > 50) for axis in (1, 0)
+    )  # titles have fewer grey pixels than the panel
     top, bottom, left, right = rows[0], rows[-1], columns[0], columns[-1]
     assert (bottom - top) / (right - left) == pytest.approx(1.0, abs=0.02)
     assert drawn[:, 1].min() > width / 3
@@ -199,7 +274,9 @@ def test_boundaries_stand_on_the_masks_edge_at_true_aspect(codes, tmp_path):
         assert drawn[:, axis].max() == pytest.approx(high - quarter, abs=2.5)
 
 
-def test_the_right_of_the_patient_is_left_in_every_panel_and_slices_are_those_that_were_stacked(tmp_path):
+def test_the_right_of_the_patient_is_left_in_every_panel_and_slices_are_those_that_were_stacked(
+    tmp_path,
+):
     grid = patient("RAS", (1.0, 4.0, 1.0))  # stacked from the back to the front: coronal slices
     right = bright_at(grid, (8, 40, 34), 3)
     scan = Volume(np.zeros(grid.shape, np.int16), grid, "HU")
@@ -218,7 +295,13 @@ def test_several_structures_have_their_colours_and_not_yellow(tmp_path):
     mask[3:9, 3:9, 2:8], mask[14:20, 8:16, 2:8] = 1, 2
     scan = Volume(np.zeros(grid.shape, np.int16), grid, "HU")
     truth = scan.with_array(mask, "label")
-    side_by_side(scan, truth, scan.with_array(np.where(mask == 2, mask, 0), "label"), LABELS, tmp_path / "m.png")
+    side_by_side(
+        scan,
+        truth,
+        scan.with_array(np.where(mask == 2, mask, 0), "label"),
+        LABELS,
+        tmp_path / "m.png",
+    )
     assert len(yellow(tmp_path / "m.png")) == 0
     third = Image.open(tmp_path / "m.png").width / 3
     height = Image.open(tmp_path / "m.png").height

@@ -32,7 +32,9 @@ HITS = {"c0": 0.9, "c1": 0.6, "c2": 0.3, "c3": 1.0}
 
 
 class Page(HTMLParser):
-    """A page's text by section, its tables' rows, its images and whatever would be fetched or run."""
+    """A page's text by section, its tables' rows, its images and whatever would be fetched or
+    run.
+    """
 
     def __init__(self, path: Path):
         super().__init__()
@@ -56,7 +58,9 @@ class Page(HTMLParser):
         if tag == "img":
             self.images.append(given["src"])
         fetched = [str(v) for k, v in attrs if k in ("src", "href", "xlink:href")]
-        if tag in ("script", "link", "iframe") or any(v.startswith(("http:", "https:", "//")) for v in fetched):
+        if tag in ("script", "link", "iframe") or any(
+            v.startswith(("http:", "https:", "//")) for v in fetched
+        ):
             self.outside.append(tag)
         if tag not in ("meta", "img", "br", "circle", "line", "link", "path", "use", "rect"):
             self.open_tags.append(tag)
@@ -85,15 +89,38 @@ class Page(HTMLParser):
 
 def a_plan() -> Plan:
     structures = tuple(Structure(**{**s, "colour": tuple(s["colour"])}) for s in LABELS.to_json())
-    network = Network(dims=3, channels=1, classes=3, widths=(8, 16), strides=((2, 2, 2),), kernels=((3, 3, 3), (3, 3, 3)))
-    return Plan(channels=(Channel(name="CT"),), structures=structures, spacing_mm=(1.0, 1.0, 3.0), patch=(32, 32, 16), network=network,
-                schedule=Schedule(epochs=10), reasons={"spacing_mm": "the median of the cohort", "patch": "fits <2 GB> of memory"})  # fmt: skip
+    network = Network(
+        dims=3,
+        channels=1,
+        classes=3,
+        widths=(8, 16),
+        strides=((2, 2, 2),),
+        kernels=((3, 3, 3), (3, 3, 3)),
+    )
+    return Plan(
+        channels=(Channel(name="CT"),),
+        structures=structures,
+        spacing_mm=(1.0, 1.0, 3.0),
+        patch=(32, 32, 16),
+        network=network,
+        schedule=Schedule(epochs=10),
+        reasons={"spacing_mm": "the median of the cohort", "patch": "fits <2 GB> of memory"},
+    )
 
 
 def a_log(overfit: bool) -> str:
     lines = []
     for epoch in range(20):
-        lines += [{"step": epoch * 5 + k, "epoch": epoch, "seconds": epoch * 60.0, "loss": 1 / (epoch + 1), "learning_rate": 1e-3} for k in range(5)]
+        lines += [
+            {
+                "step": epoch * 5 + k,
+                "epoch": epoch,
+                "seconds": epoch * 60.0,
+                "loss": 1 / (epoch + 1),
+                "learning_rate": 1e-3,
+            }
+            for k in range(5)
+        ]
         val = 0.5 + 0.03 * max(0, epoch - 5) * overfit - 0.02 * min(epoch, 5 if overfit else 20)
         dice = {"liver": 0.7 + epoch * 0.01, "right kidney": 0.5}
         lines[-1] |= {"val_loss": val, "val_dice": dice, "val_dice_mean": 0.6 + epoch * 0.005}
@@ -112,25 +139,49 @@ def run(tmp_path) -> Path:
         truth[4:14, 4:16, 2:10] = 1
         truth[16:20, 4:14, 3:8] = 2 * (name != "c1")
         prediction = truth.copy()
-        prediction[4 : 4 + round(10 * (1 - hit)), :, :][prediction[4 : 4 + round(10 * (1 - hit)), :, :] == 1] = 0
+        prediction[4 : 4 + round(10 * (1 - hit)), :, :][
+            prediction[4 : 4 + round(10 * (1 - hit)), :, :] == 1
+        ] = 0
         scan = (rng.normal(0, 10, shape) + 60 * (truth > 0)).astype(np.int16)
         write(Volume(scan, grid, "HU"), tmp_path / "images" / f"{name}.nii.gz")
         write(Volume(truth, grid, "label"), tmp_path / "labels" / f"{name}.nii.gz")
         write(Volume(prediction, grid, "label"), folder / "test" / "predictions" / f"{name}.nii.gz")
 
     def case(name: str, scan: str, split: str) -> Case:
-        images, labels = (Source(str(tmp_path / kind / f"{scan}.nii.gz")) for kind in ("images", "labels"))
+        images, labels = (
+            Source(str(tmp_path / kind / f"{scan}.nii.gz")) for kind in ("images", "labels")
+        )
         return Case(name, f"P{name}", (images,), (labels,), split)
 
     cases = [*(case(n, n, "test") for n in HITS), case("t0", "c0", "train")]
-    (folder / "manifest.jsonl").write_text(Manifest(tuple(cases), ("CT",), LABELS, layout="parallel folders", modality="CT").to_jsonl())
+    (folder / "manifest.jsonl").write_text(
+        Manifest(tuple(cases), ("CT",), LABELS, layout="parallel folders", modality="CT").to_jsonl()
+    )
     (folder / "plan.json").write_text(a_plan().to_json())
-    findings = [{"case": f"c{k}", "kind": "range", "severity": "warning", "message": f"values to {k}000 <script>"} for k in range(3)]
+    findings = [
+        {
+            "case": f"c{k}",
+            "kind": "range",
+            "severity": "warning",
+            "message": f"values to {k}000 <script>",
+        }
+        for k in range(3)
+    ]
     (folder / "findings.json").write_text(json.dumps(findings))
     (folder / "fold_0" / "log.jsonl").write_text(a_log(overfit=True) + '{"step": 99, "unfini')
-    (folder / "card.json").write_text(json.dumps({"seconds": 1234.5, "peak_memory_mb": 812, "versions": {"torch": "2.13.0"},
-                                                  "data_sha256": {f"case{k}": "ab12" * 8 for k in range(12)}}))  # fmt: skip
-    evaluate(folder / "test" / "predictions", folder / "manifest.jsonl", folder / "test", montages=True)
+    (folder / "card.json").write_text(
+        json.dumps(
+            {
+                "seconds": 1234.5,
+                "peak_memory_mb": 812,
+                "versions": {"torch": "2.13.0"},
+                "data_sha256": {f"case{k}": "ab12" * 8 for k in range(12)},
+            }
+        )
+    )
+    evaluate(
+        folder / "test" / "predictions", folder / "manifest.jsonl", folder / "test", montages=True
+    )
     return folder
 
 
@@ -143,7 +194,13 @@ def test_a_whole_run(run, tmp_path):
     liver = page.row("test", "liver")
     dices = [2 * h / (1 + h) for h in HITS.values()]
     low, high = interval(np.array(dices), list(HITS))
-    assert liver[1:6] == ["4", f"{np.mean(dices):.3f}", f"{low:.3f} to {high:.3f}", f"{np.median(dices):.3f}", f"{min(dices):.3f}"]
+    assert liver[1:6] == [
+        "4",
+        f"{np.mean(dices):.3f}",
+        f"{low:.3f} to {high:.3f}",
+        f"{np.median(dices):.3f}",
+        f"{min(dices):.3f}",
+    ]
     assert liver[8].startswith(f"c2 {min(dices):.3f}, c1")
     assert "4 cases, none of which the training saw" in page.text["test"]
     assert page.row("test", "right kidney")[1] == "3 (+1 empty)"
@@ -153,26 +210,50 @@ def test_a_whole_run(run, tmp_path):
     assert "<script>" in page.text["data"]  # told, not run
     assert "Overfitting" in page.text["training"]
     assert page.row("provenance", "versions: torch")[1] == "2.13.0"
-    assert page.row("volumes", "liver")[1] == f"{10 * 12 * 8 * 3.03 / 1000:.3g}"  # a voxel of this affine has 3.03 cubic mm
+    assert (
+        page.row("volumes", "liver")[1] == f"{10 * 12 * 8 * 3.03 / 1000:.3g}"
+    )  # a voxel of this affine has 3.03 cubic mm
     assert "4 cases of that same source" in page.text["limits"]
 
 
 def test_pictures_are_of_the_best_median_and_worst_case_and_can_be_opened(run):
     page = Page(report(run))
-    assert re.findall(r"(\w+) test case: (\w+), Dice", page.text["pictures"]) == [("Best", "c3"), ("Median", "c0"), ("Worst", "c2")]
+    assert re.findall(r"(\w+) test case: (\w+), Dice", page.text["pictures"]) == [
+        ("Best", "c3"),
+        ("Median", "c0"),
+        ("Worst", "c2"),
+    ]
     assert len(page.images) == 3
     for source in page.images:
-        image = Image.open(io.BytesIO(base64.b64decode(source.removeprefix("data:image/png;base64,"))))
+        image = Image.open(
+            io.BytesIO(base64.b64decode(source.removeprefix("data:image/png;base64,")))
+        )
         assert min(image.size) > 150
         assert len(np.unique(np.asarray(image.convert("L")))) > 50
 
 
-@pytest.mark.parametrize("gone", ["plan.json", "manifest.jsonl", "findings.json", "fold_0/log.jsonl", "test/scores.json", "card.json"])
+@pytest.mark.parametrize(
+    "gone",
+    [
+        "plan.json",
+        "manifest.jsonl",
+        "findings.json",
+        "fold_0/log.jsonl",
+        "test/scores.json",
+        "card.json",
+    ],
+)
 def test_what_is_absent_is_said_to_be_absent(run, gone):
     (run / gone).unlink()
     page = Page(report(run))
-    section = {"plan.json": "plan", "manifest.jsonl": "data", "findings.json": "data", "fold_0/log.jsonl": "training",
-               "test/scores.json": "test", "card.json": "provenance"}[gone]  # fmt: skip
+    section = {
+        "plan.json": "plan",
+        "manifest.jsonl": "data",
+        "findings.json": "data",
+        "fold_0/log.jsonl": "training",
+        "test/scores.json": "test",
+        "card.json": "provenance",
+    }[gone]
     assert "The run holds no" in page.text[section]
 
 
@@ -186,7 +267,10 @@ def test_lost_scans_are_named_and_the_rest_stands(run):
     (run / "test" / "montages" / "worst.png").unlink()
     page = Page(report(run))
     assert len(page.images) == 2
-    assert re.search(r"Worst test case: c2, Dice 0\.\d+\. It cannot be shown: worst\.png is gone", page.text["pictures"])
+    assert re.search(
+        r"Worst test case: c2, Dice 0\.\d+\. It cannot be shown: worst\.png is gone",
+        page.text["pictures"],
+    )
 
 
 def test_validation_scores_are_not_called_test_scores(run):
@@ -202,10 +286,18 @@ def test_validation_scores_are_not_called_test_scores(run):
 def test_volumes_are_compared_as_bland_and_altman_did(run):
     page = Page(report(run))
     scores = json.loads((run / "test" / "scores.json").read_text())
-    differences = np.array([r["value"] for r in scores["rows"] if (r["label"], r["metric"]) == ("liver", "volume_difference_ml")])
+    differences = np.array(
+        [
+            r["value"]
+            for r in scores["rows"]
+            if (r["label"], r["metric"]) == ("liver", "volume_difference_ml")
+        ]
+    )
     low, high = (differences.mean() + sign * 1.96 * differences.std(ddof=1) for sign in (-1, 1))
     assert page.row("volumes", "liver")[4] == f"{low:.3g} to {high:.3g}"
-    svg = svg_lines((run / "report.html").read_text(), "Predicted minus true volume against the mean of both")
+    svg = svg_lines(
+        (run / "report.html").read_text(), "Predicted minus true volume against the mean of both"
+    )
     assert svg.count(">liver<") == svg.count(">right kidney<") == 1
 
 
@@ -231,9 +323,23 @@ def test_error_stands_against_size(run):
 
 
 def test_time_and_memory_are_told(run):
-    (run / "card.json").write_text(json.dumps({"training_s": {"fold_0": 400, "fold_1": 200}, "seconds": 700, "peak_memory_mb": 923.7}))
-    (run / "test" / "predictions" / "predictions.json").write_text(json.dumps(
-        {"device": "cpu", "cases": {"a": {"seconds": {"total": 1.5}}, "b": {"seconds": {"total": 2.5}}, "c": {}}}))  # fmt: skip
+    (run / "card.json").write_text(
+        json.dumps(
+            {"training_s": {"fold_0": 400, "fold_1": 200}, "seconds": 700, "peak_memory_mb": 923.7}
+        )
+    )
+    (run / "test" / "predictions" / "predictions.json").write_text(
+        json.dumps(
+            {
+                "device": "cpu",
+                "cases": {
+                    "a": {"seconds": {"total": 1.5}},
+                    "b": {"seconds": {"total": 2.5}},
+                    "c": {},
+                },
+            }
+        )
+    )
     page = Page(report(run))
     assert page.row("cost", "training")[1] == "10 min for 2 networks"
     assert page.row("cost", "peak memory of the run")[1] == "924 MB"
@@ -255,13 +361,20 @@ def test_probabilities_have_a_diagram_where_they_were_judged(run, tmp_path):
     assert "Calibration" not in report(run).read_text()
     for name in HITS:
         labels = read(run / "test" / "predictions" / f"{name}.nii.gz")
-        shares = np.stack([np.where(labels.array == value, 0.8, 0.1) for value in (0, 1, 2)]).astype(np.float32)
-        write(Volume(shares, labels.grid), run / "test" / "predictions" / "probabilities" / f"{name}.nii.gz")
+        shares = np.stack(
+            [np.where(labels.array == value, 0.8, 0.1) for value in (0, 1, 2)]
+        ).astype(np.float32)
+        write(
+            Volume(shares, labels.grid),
+            run / "test" / "predictions" / "probabilities" / f"{name}.nii.gz",
+        )
     evaluate(run / "test" / "predictions", run / "manifest.jsonl", run / "test")
     page = Page(report(run))
     svg = svg_lines((run / "report.html").read_text(), "How often a structure was right")
     assert ">most probable class<" in svg and ">liver<" in svg
-    kept = json.loads((run / "test" / "scores.json").read_text())["calibration"]["structures"]["liver"]
+    kept = json.loads((run / "test" / "scores.json").read_text())["calibration"]["structures"][
+        "liver"
+    ]
     assert page.row("calibration", "liver")[1:] == [f"{kept['ece']:.4f}", f"{kept['brier']:.4f}"]
     assert "within 20 mm" in page.text["calibration"]
 
@@ -273,9 +386,13 @@ def test_an_interactive_report_holds_the_worst_cases_in_a_frame(run, tmp_path):
     assert text.count("<iframe") == 1 and "<script" not in text[: text.index("<iframe")]
     inside = html.unescape(re.search(r'srcdoc="(.*?)"></iframe>', text, re.DOTALL)[1])
     assert inside == run_page(run)
-    assert [c["id"] for c in json.loads(re.search(r'id="boot">(.*?)</script>', inside)[1])["cases"]] == ["c2", "c1", "c0"]
+    assert [
+        c["id"] for c in json.loads(re.search(r'id="boot">(.*?)</script>', inside)[1])["cases"]
+    ] == ["c2", "c1", "c0"]
     with pytest.raises(InputError):
-        report(run / "test", tmp_path / "no.html", interactive=True)  # an evaluation alone does not know its scans
+        report(
+            run / "test", tmp_path / "no.html", interactive=True
+        )  # an evaluation alone does not know its scans
     assert not (tmp_path / "no.html").exists()
 
 
@@ -284,7 +401,9 @@ def test_every_case_is_a_point_on_its_box(run):
     strip = text[text.index('<svg class="strip"') :]
     strip = strip[: strip.index("</svg>")]
     dices = sorted(2 * h / (1 + h) for h in HITS.values())
-    assert [float(x) for x in re.findall(r'circle cx="([\d.]+)"', strip)] == pytest.approx([4 + 168 * d for d in dices], abs=0.06)
+    assert [float(x) for x in re.findall(r'circle cx="([\d.]+)"', strip)] == pytest.approx(
+        [4 + 168 * d for d in dices], abs=0.06
+    )
     q1, _, q3 = np.percentile(dices, (25, 50, 75))
     at, width = re.search(r'class="box" x="([\d.]+)" y="3.5" width="([\d.]+)"', strip).groups()
     assert (float(at), float(width)) == pytest.approx((4 + 168 * q1, 168 * (q3 - q1)), abs=0.06)
@@ -299,7 +418,9 @@ def svg_lines(page_text: str, caption: str) -> str:
 def with_training_dice(run: Path) -> None:
     log = run / "fold_0" / "log.jsonl"
     lines = [json.loads(line) for line in log.read_text().splitlines()[:-1]]
-    text = [json.dumps(e | {"train_dice_mean": 0.5 + e["epoch"] / 50, "epoch_s": 12.5}) for e in lines]
+    text = [
+        json.dumps(e | {"train_dice_mean": 0.5 + e["epoch"] / 50, "epoch_s": 12.5}) for e in lines
+    ]
     log.write_text("\n".join(text) + "\n")
 
 
@@ -307,7 +428,10 @@ def test_training_and_validation_stand_in_one_plot_over_epochs(run):
     with_training_dice(run)
     html = report(run).read_text()
     text = Page(run / "report.html").text["training"]
-    for caption in ("Loss over epochs, training and validation.", "Mean Dice over epochs: training"):
+    for caption in (
+        "Loss over epochs, training and validation.",
+        "Mean Dice over epochs: training",
+    ):
         svg = svg_lines(html, caption)
         assert ">training<" in svg
         assert ">validation<" in svg
@@ -319,7 +443,10 @@ def test_training_and_validation_stand_in_one_plot_over_epochs(run):
 
 def test_logs_without_training_dice_or_epochs_are_drawn_with_what_they_have(run):
     log = run / "fold_0" / "log.jsonl"
-    lines = [{k: v for k, v in json.loads(line).items() if k not in ("epoch", "val_loss")} for line in log.read_text().splitlines()[:-1]]
+    lines = [
+        {k: v for k, v in json.loads(line).items() if k not in ("epoch", "val_loss")}
+        for line in log.read_text().splitlines()[:-1]
+    ]
     log.write_text("".join(json.dumps(line) + "\n" for line in lines))
     html = report(run).read_text()
     assert ">step<" in svg_lines(html, "Loss over steps")
@@ -355,5 +482,7 @@ def test_overfitting_is_told_only_where_it_is():
     assert overfitting(parsed(False)) is None
     assert overfitting([]) is None
     noisy = parsed(False)
-    noisy[-1]["val_loss"] += 0.2  # one bad value at the end is no trend, as the lowest lies close before it
+    noisy[-1]["val_loss"] += (
+        0.2  # one bad value at the end is no trend, as the lowest lies close before it
+    )
     assert overfitting(noisy) is None

@@ -11,27 +11,42 @@ from torch.nn import functional
 from delineate.core.plan import Loss
 from delineate.training import losses
 
-# Each term as a function of logits; every option that changes what is computed has a line of its own.
+# Each term as a function of logits; every option that changes what is computed has a line of its
+# own.
 TERMS = {
     "dice": lambda x, t: losses.soft_dice(x.softmax(1), t),
     "dice of each sample": lambda x, t: losses.soft_dice(x.softmax(1), t, batch=False),
     "dice squared": lambda x, t: losses.soft_dice(x.softmax(1), t, squared=True),
-    "dice with background": lambda x, t: losses.soft_dice(x.softmax(1), t, squared=True, batch=False, background=True),
+    "dice with background": lambda x, t: losses.soft_dice(
+        x.softmax(1), t, squared=True, batch=False, background=True
+    ),
     "generalised dice": lambda x, t: losses.generalised_dice(x.softmax(1), t),
-    "generalised dice of each sample": lambda x, t: losses.generalised_dice(x.softmax(1), t, batch=False, background=True),
+    "generalised dice of each sample": lambda x, t: losses.generalised_dice(
+        x.softmax(1), t, batch=False, background=True
+    ),
     "tversky": lambda x, t: losses.tversky(x.softmax(1), t),
-    "tversky of each sample": lambda x, t: losses.tversky(x.softmax(1), t, 0.9, 0.2, batch=False, background=True),
+    "tversky of each sample": lambda x, t: losses.tversky(
+        x.softmax(1), t, 0.9, 0.2, batch=False, background=True
+    ),
     "cross-entropy": losses.cross_entropy,
     "weighted logistic": lambda x, t: losses.cross_entropy(x, t, weights_for(x), boundary=2.0),
     "binary cross-entropy": losses.binary_cross_entropy,
-    "binary cross-entropy weighted": lambda x, t: losses.binary_cross_entropy(x, t, weights_for(x), boundary=0.5),
+    "binary cross-entropy weighted": lambda x, t: losses.binary_cross_entropy(
+        x, t, weights_for(x), boundary=0.5
+    ),
     "focal": losses.focal,
     "focal weighted": lambda x, t: losses.focal(x, t, 0.5, weights_for(x), boundary=1.5),
     "dice + cross-entropy": lambda x, t: losses.combined(x, t, Loss()),
-    "dice + binary cross-entropy": lambda x, t: losses.combined(x, t, Loss(cross_entropy=0, binary_cross_entropy=0.5)),
+    "dice + binary cross-entropy": lambda x, t: losses.combined(
+        x, t, Loss(cross_entropy=0, binary_cross_entropy=0.5)
+    ),
     "all": lambda x, t: losses.combined(x, t, everything(x)),
 }
-OVERLAPS = {name: term for name, term in TERMS.items() if name.split()[0] in ("dice", "generalised", "tversky") and "+" not in name}
+OVERLAPS = {
+    name: term
+    for name, term in TERMS.items()
+    if name.split()[0] in ("dice", "generalised", "tversky") and "+" not in name
+}
 SHAPES = [(2, 3, 4, 3), (1, 4, 3, 2, 4), (2, 3, 2, 4, 3)]
 
 
@@ -41,13 +56,23 @@ def weights_for(x: torch.Tensor) -> tuple[float, ...]:
 
 def everything(x: torch.Tensor) -> Loss:
     return Loss(
-        dice=0.5, generalised_dice=0.7, tversky=0.3, cross_entropy=0.9, binary_cross_entropy=1.1, focal=1.3, squared=True, background=True,
-        class_weights=weights_for(x), boundary=0.6,
-    )  # fmt: skip
+        dice=0.5,
+        generalised_dice=0.7,
+        tversky=0.3,
+        cross_entropy=0.9,
+        binary_cross_entropy=1.1,
+        focal=1.3,
+        squared=True,
+        background=True,
+        class_weights=weights_for(x),
+        boundary=0.6,
+    )
 
 
 def scene(shape: tuple[int, ...], absent: bool = False) -> tuple[torch.Tensor, torch.Tensor]:
-    """Logits (B, L, *space) in double, and a truth in which every class occurs, or all but the last."""
+    """Logits (B, L, *space) in double, and a truth in which every class occurs, or all but the
+    last.
+    """
     generator = torch.Generator().manual_seed(sum(shape))
     classes = shape[1] - absent
     target = torch.randint(0, classes, (shape[0], *shape[2:]), generator=generator)
@@ -85,7 +110,9 @@ def test_every_gradient_is_that_of_finite_differences(name, shape, absent):
     assert value.dtype == torch.float64 and value.ndim == 0
     value.backward()
     assert x.grad.abs().max() > 1e-4
-    assert torch.allclose(x.grad, differences(TERMS[name], x.detach(), target), rtol=1e-6, atol=1e-9)
+    assert torch.allclose(
+        x.grad, differences(TERMS[name], x.detach(), target), rtol=1e-6, atol=1e-9
+    )
 
 
 def test_the_gradient_of_deep_supervision_is_that_of_finite_differences():
@@ -119,13 +146,17 @@ def test_sums_are_the_same_as_on_a_gpu(name, monkeypatch):
         value = TERMS[name](mine, target)
         value.backward()
         values.append((value.detach(), mine.grad))
-    assert torch.allclose(values[0][0], values[1][0], rtol=1e-12) and torch.allclose(values[0][1], values[1][1], rtol=1e-9, atol=1e-12)
+    assert torch.allclose(values[0][0], values[1][0], rtol=1e-12) and torch.allclose(
+        values[0][1], values[1][1], rtol=1e-9, atol=1e-12
+    )
 
 
 # ---- what a target may be ----
 
 
-@pytest.mark.parametrize("dtype", [torch.bool, torch.uint8, torch.int64, torch.float16, torch.float64])
+@pytest.mark.parametrize(
+    "dtype", [torch.bool, torch.uint8, torch.int64, torch.float16, torch.float64]
+)
 @pytest.mark.parametrize("name", TERMS)
 def test_one_hot_and_indices_are_one_truth(name, dtype):
     x, target = scene((2, 4, 3, 2, 5), absent=True)
@@ -172,7 +203,15 @@ def test_deep_supervision_refuses_them_too(kind):
         losses.deeply_supervised([torch.zeros(2, 3, 4, 5), torch.zeros(2, 3, 2, 5)], target, Loss())
 
 
-@pytest.mark.parametrize("wrong", [torch.zeros(2, 1, 4, 5), torch.zeros(2, 3, 4), torch.zeros(0, 3, 4, 5), torch.zeros(2, 3, 4, 5).long()])
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        torch.zeros(2, 1, 4, 5),
+        torch.zeros(2, 3, 4),
+        torch.zeros(0, 3, 4, 5),
+        torch.zeros(2, 3, 4, 5).long(),
+    ],
+)
 def test_what_are_no_logits_is_refused(wrong):
     with pytest.raises(ValueError, match="logits are"):
         losses.cross_entropy(wrong, torch.zeros(wrong[:, 0].shape, dtype=torch.int64))
@@ -197,7 +236,9 @@ def test_a_tversky_loss_that_counts_nothing_is_refused():
 @pytest.mark.parametrize("name", TERMS)
 def test_a_perfect_answer_costs_nothing(name, absent):
     _, target = scene((2, 4, 3, 2, 5), absent)
-    assert float(TERMS[name](one_hot(target, 4).float() * 100, target)) == pytest.approx(0, abs=1e-5)
+    assert float(TERMS[name](one_hot(target, 4).float() * 100, target)) == pytest.approx(
+        0, abs=1e-5
+    )
 
 
 @pytest.mark.parametrize("name", OVERLAPS)
@@ -208,9 +249,13 @@ def test_overlaps_of_disjoint_structures_cost_one(name):
 
 
 def quarter() -> tuple[torch.Tensor, torch.Tensor]:
-    """Probabilities (1, 3, 2, 4) and truth with 4, 3 and 1 voxels of the classes, for values by hand."""
+    """Probabilities (1, 3, 2, 4) and truth with 4, 3 and 1 voxels of the classes, for values by
+    hand.
+    """
     target = torch.tensor([[[0, 0, 0, 0], [1, 1, 1, 2]]])
-    p = torch.tensor([[0.5, 0.25, 0.25]] * 4 + [[0.2, 0.8, 0.0]] * 3 + [[0.0, 0.4, 0.6]], dtype=torch.float64)
+    p = torch.tensor(
+        [[0.5, 0.25, 0.25]] * 4 + [[0.2, 0.8, 0.0]] * 3 + [[0.0, 0.4, 0.6]], dtype=torch.float64
+    )
     return p.T.reshape(1, 3, 2, 4), target
 
 
@@ -220,12 +265,18 @@ def test_values_by_hand():
     near = {"abs": 1e-5}
     one, two = 4.8 / 6.8, 1.2 / 2.6
     assert float(losses.soft_dice(p, target)) == pytest.approx(1 - (one + two) / 2, **near)
-    assert float(losses.soft_dice(p, target, background=True)) == pytest.approx(1 - (4 / 6.6 + one + two) / 3, **near)
-    assert float(losses.soft_dice(p, target, squared=True)) == pytest.approx(1 - (4.8 / 5.33 + 1.2 / 1.61) / 2, **near)
+    assert float(losses.soft_dice(p, target, background=True)) == pytest.approx(
+        1 - (4 / 6.6 + one + two) / 3, **near
+    )
+    assert float(losses.soft_dice(p, target, squared=True)) == pytest.approx(
+        1 - (4.8 / 5.33 + 1.2 / 1.61) / 2, **near
+    )
     generalised = 2 * (2.4 / 9 + 0.6) / (6.8 / 9 + 2.6)
     assert float(losses.generalised_dice(p, target)) == pytest.approx(1 - generalised, **near)
     with_background = 2 * (2 / 16 + 2.4 / 9 + 0.6) / (6.6 / 16 + 6.8 / 9 + 2.6)
-    assert float(losses.generalised_dice(p, target, background=True)) == pytest.approx(1 - with_background, **near)
+    assert float(losses.generalised_dice(p, target, background=True)) == pytest.approx(
+        1 - with_background, **near
+    )
     # class 1: TP 2.4, FP 1.4, FN 0.6; class 2: TP 0.6, FP 1, FN 0.4
     index = (2.4 / (2.4 + 0.3 * 1.4 + 0.7 * 0.6) + 0.6 / (0.6 + 0.3 + 0.7 * 0.4)) / 2
     assert float(losses.tversky(p, target)) == pytest.approx(1 - index, **near)
@@ -250,7 +301,9 @@ def test_dice_of_each_sample_is_the_mean_of_the_samples():
 def test_generalised_dice_of_one_structure_is_dice():
     x, target = scene((2, 2, 4, 3))
     p = x.softmax(1)
-    assert float(losses.generalised_dice(p, target)) == pytest.approx(float(losses.soft_dice(p, target)), abs=1e-12)
+    assert float(losses.generalised_dice(p, target)) == pytest.approx(
+        float(losses.soft_dice(p, target)), abs=1e-12
+    )
 
 
 def test_generalised_dice_does_not_depend_on_the_size_of_a_structure():
@@ -268,24 +321,34 @@ def test_generalised_dice_with_absent_classes_is_finite_and_blames_finding_them(
     found[:, :, 0, 0] = torch.tensor([0.0, 0.0, 1.0, 0.0])  # class 2, which is not there
     nothing = torch.zeros(2, 2, 5, dtype=torch.int64)
     assert losses.generalised_dice(right, target, batch) == pytest.approx(0, abs=1e-5)
-    assert losses.generalised_dice(found, target, batch) == pytest.approx(1 - 12 / 13, abs=1e-5)  # as the smallest present class would
-    assert losses.generalised_dice(one_hot(nothing, 4).float(), nothing, batch) == pytest.approx(0, abs=1e-5)
+    assert losses.generalised_dice(found, target, batch) == pytest.approx(
+        1 - 12 / 13, abs=1e-5
+    )  # as the smallest present class would
+    assert losses.generalised_dice(one_hot(nothing, 4).float(), nothing, batch) == pytest.approx(
+        0, abs=1e-5
+    )
     assert losses.generalised_dice(right, nothing, batch) == pytest.approx(1, abs=1e-5)
 
 
 def test_dice_of_absent_classes():
     target = torch.zeros(1, 3, 2, dtype=torch.int64)
     assert float(losses.soft_dice(one_hot(target, 3).float(), target)) == pytest.approx(0, abs=1e-6)
-    assert float(losses.soft_dice(torch.full((1, 3, 3, 2), 1 / 3), target)) == pytest.approx(1, abs=1e-4)
+    assert float(losses.soft_dice(torch.full((1, 3, 3, 2), 1 / 3), target)) == pytest.approx(
+        1, abs=1e-4
+    )
 
 
 @pytest.mark.parametrize("shape", SHAPES)
 def test_tversky_with_equal_halves_is_dice_and_with_ones_jaccard(shape):
     x, target = scene(shape, absent=True)
     p = x.softmax(1)
-    assert float(losses.tversky(p, target, 0.5, 0.5)) == pytest.approx(float(losses.soft_dice(p, target)), abs=1e-12)
+    assert float(losses.tversky(p, target, 0.5, 0.5)) == pytest.approx(
+        float(losses.soft_dice(p, target)), abs=1e-12
+    )
     dice = 1 - losses.soft_dice(p[:, :2] / p[:, :2].sum(1, keepdim=True), (target == 1).long())
-    jaccard = 1 - losses.tversky(p[:, :2] / p[:, :2].sum(1, keepdim=True), (target == 1).long(), 1, 1)
+    jaccard = 1 - losses.tversky(
+        p[:, :2] / p[:, :2].sum(1, keepdim=True), (target == 1).long(), 1, 1
+    )
     assert float(jaccard) == pytest.approx(float(dice / (2 - dice)), abs=1e-5)
 
 
@@ -298,12 +361,16 @@ def test_tversky_weighs_false_positives_and_negatives_apart():
 def test_focal_with_gamma_zero_is_cross_entropy():
     x, target = scene((2, 4, 3, 2, 5))
     for options in ({}, {"class_weights": weights_for(x), "boundary": 2.0}):
-        assert float(losses.focal(x, target, 0, **options)) == pytest.approx(float(losses.cross_entropy(x, target, **options)), abs=1e-12)
+        assert float(losses.focal(x, target, 0, **options)) == pytest.approx(
+            float(losses.cross_entropy(x, target, **options)), abs=1e-12
+        )
 
 
 def test_binary_cross_entropy_of_one_structure_is_that_of_the_difference():
     x, target = scene((2, 2, 4, 2, 3))
-    x = x * torch.tensor([1.0, 40.0])[:, None, None, None, None]  # the second sample is sure, and often wrong
+    x = (
+        x * torch.tensor([1.0, 40.0])[:, None, None, None, None]
+    )  # the second sample is sure, and often wrong
     x.requires_grad_()
     mine = losses.binary_cross_entropy(x, target)
     theirs = functional.binary_cross_entropy_with_logits(x[:, 1] - x[:, 0], target.double())
@@ -316,7 +383,9 @@ def test_binary_cross_entropy_of_several_is_the_textbook_form():
     x, target = scene((2, 4, 3, 2, 5))
     p, y = x.softmax(1)[:, 1:], one_hot(target, 4)[:, 1:]
     textbook = -(y * p.log() + (1 - y) * (1 - p).log()).mean()
-    assert float(losses.binary_cross_entropy(x, target)) == pytest.approx(float(textbook), rel=1e-10)
+    assert float(losses.binary_cross_entropy(x, target)) == pytest.approx(
+        float(textbook), rel=1e-10
+    )
 
 
 def test_cross_entropy_is_torchs():
@@ -339,7 +408,9 @@ def test_sure_answers_keep_loss_and_gradient_finite(name, dtype):
 
 
 def test_a_sure_mistake_still_teaches_in_single_precision():
-    """1 - p rounds to 0 at a logit of 20; taken from there, its logarithm would be infinite and its slope 0."""
+    """1 - p rounds to 0 at a logit of 20; taken from there, its logarithm would be infinite and its
+    slope 0.
+    """
     x = torch.zeros(1, 3, 2, 2)
     x[:, 1] = 30
     x.requires_grad_()
@@ -358,9 +429,13 @@ def test_half_precision_is_computed_in_single(name, dtype):
     term = TERMS[name]
     value = term(half, target)
     value.backward()
-    assert half.grad.dtype == dtype and torch.isfinite(half.grad).all() and half.grad.abs().max() > 0
+    assert (
+        half.grad.dtype == dtype and torch.isfinite(half.grad).all() and half.grad.abs().max() > 0
+    )
     if name in OVERLAPS:  # their softmax was taken outside, in half precision
-        assert value.dtype == torch.float32 and float(value.detach()) == pytest.approx(float(term(single, target)), rel=2e-2)
+        assert value.dtype == torch.float32 and float(value.detach()) == pytest.approx(
+            float(term(single, target)), rel=2e-2
+        )
     else:
         assert torch.equal(value, term(single, target)) and value.dtype == torch.float32
 
@@ -371,15 +446,26 @@ def test_half_precision_is_computed_in_single(name, dtype):
 def test_class_weights_weigh_voxels_by_their_true_class():
     p, target = quarter()
     weighted = -(4 * 0.1 * math.log(0.5) + 3 * 2 * math.log(0.8) + 5 * math.log(0.6)) / 8
-    assert float(losses.cross_entropy(p.log(), target, (0.1, 2.0, 5.0))) == pytest.approx(weighted, rel=1e-12)
-    theirs = functional.cross_entropy(p.log(), target, torch.tensor([0.1, 2.0, 5.0], dtype=torch.float64), reduction="sum") / target.numel()
-    assert float(losses.cross_entropy(p.log(), target, (0.1, 2.0, 5.0))) == pytest.approx(float(theirs), rel=1e-12)
+    assert float(losses.cross_entropy(p.log(), target, (0.1, 2.0, 5.0))) == pytest.approx(
+        weighted, rel=1e-12
+    )
+    theirs = (
+        functional.cross_entropy(
+            p.log(), target, torch.tensor([0.1, 2.0, 5.0], dtype=torch.float64), reduction="sum"
+        )
+        / target.numel()
+    )
+    assert float(losses.cross_entropy(p.log(), target, (0.1, 2.0, 5.0))) == pytest.approx(
+        float(theirs), rel=1e-12
+    )
 
 
 @pytest.mark.parametrize("term", [losses.cross_entropy, losses.binary_cross_entropy, losses.focal])
 def test_equal_class_weights_scale(term):
     x, target = scene((2, 3, 4, 3))
-    assert float(term(x, target, class_weights=(3.0,) * 3)) == pytest.approx(3 * float(term(x, target)), rel=1e-12)
+    assert float(term(x, target, class_weights=(3.0,) * 3)) == pytest.approx(
+        3 * float(term(x, target)), rel=1e-12
+    )
 
 
 def test_boundary_of_a_drawn_square():
@@ -416,10 +502,19 @@ def test_boundary_in_three_dimensions_along_each_axis(axis):
 
 def test_boundary_of_a_single_slice_ignores_the_axis_without_neighbours():
     target = torch.randint(0, 3, (2, 5, 6), generator=torch.Generator().manual_seed(0))
-    assert torch.equal(losses.boundary_weights(target[..., None])[..., 0], losses.boundary_weights(target))
+    assert torch.equal(
+        losses.boundary_weights(target[..., None])[..., 0], losses.boundary_weights(target)
+    )
 
 
-@pytest.mark.parametrize("wrong", [torch.zeros(2, 5, 6), torch.zeros(5, 6, dtype=torch.int64), torch.zeros(2, 3, 4, 5, 6, dtype=torch.int64)])
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        torch.zeros(2, 5, 6),
+        torch.zeros(5, 6, dtype=torch.int64),
+        torch.zeros(2, 3, 4, 5, 6, dtype=torch.int64),
+    ],
+)
 def test_boundaries_of_what_are_no_indices_are_refused(wrong):
     with pytest.raises(ValueError, match="class indices"):
         losses.boundary_weights(wrong)
@@ -429,7 +524,9 @@ def test_the_boundary_term_is_what_its_voxels_cost_more():
     x, target = scene((2, 3, 5, 6))
     each = functional.cross_entropy(x, target, reduction="none")
     expected = (each * (1 + 2 * losses.boundary_weights(target))).mean()
-    assert float(losses.cross_entropy(x, target, boundary=2.0)) == pytest.approx(float(expected), rel=1e-12)
+    assert float(losses.cross_entropy(x, target, boundary=2.0)) == pytest.approx(
+        float(expected), rel=1e-12
+    )
 
 
 # ---- the sum ----
@@ -450,14 +547,23 @@ def test_combined_is_the_weighted_sum_of_its_terms():
     assert float(losses.combined(x, target, loss)) == pytest.approx(float(sum(parts)), rel=1e-12)
 
 
-@pytest.mark.parametrize("term", ["dice", "generalised_dice", "tversky", "cross_entropy", "binary_cross_entropy", "focal"])
+@pytest.mark.parametrize(
+    "term",
+    ["dice", "generalised_dice", "tversky", "cross_entropy", "binary_cross_entropy", "focal"],
+)
 def test_every_option_of_the_plan_reaches_its_term(term):
     x, target = scene((2, 3, 4, 5))
     only = {"dice": 0, "cross_entropy": 0, term: 1}
     overlap = {"batch_dice": False, "background": True}
-    own = {"dice": {"squared": True}, "focal": {"focal_gamma": 1}, "tversky": {"tversky_false_positives": 0.5, "tversky_false_negatives": 0.1}}
+    own = {
+        "dice": {"squared": True},
+        "focal": {"focal_gamma": 1},
+        "tversky": {"tversky_false_positives": 0.5, "tversky_false_negatives": 0.1},
+    }
     voxels = {"class_weights": (1, 2, 3), "boundary": 1}
-    reaching = (voxels if term in ("cross_entropy", "binary_cross_entropy", "focal") else overlap) | own.get(term, {})
+    reaching = (
+        voxels if term in ("cross_entropy", "binary_cross_entropy", "focal") else overlap
+    ) | own.get(term, {})
     plain = losses.combined(x, target, Loss(**only))
     every = {"squared": True, "focal_gamma": 1, "tversky_false_positives": 0.5} | overlap | voxels
     for name, value in every.items():
@@ -468,10 +574,17 @@ def test_every_option_of_the_plan_reaches_its_term(term):
 def test_deep_supervision_halves_the_weight_of_every_level():
     target = scene((1, 3, 16, 8))[1]
     outputs = [scene((1, 3, 16 // 2**n, 8 // 2**n))[0] for n in range(3)]
-    levels = [losses.combined(o, target[:, :: 2**n, :: 2**n], Loss()) for n, o in enumerate(outputs)]
+    levels = [
+        losses.combined(o, target[:, :: 2**n, :: 2**n], Loss()) for n, o in enumerate(outputs)
+    ]
     expected = (4 * levels[0] + 2 * levels[1] + levels[2]) / 7
-    assert float(losses.deeply_supervised(outputs, target, Loss())) == pytest.approx(float(expected), rel=1e-12)
-    assert torch.equal(losses.deeply_supervised(outputs, one_hot(target, 3), Loss()), losses.deeply_supervised(outputs, target, Loss()))
+    assert float(losses.deeply_supervised(outputs, target, Loss())) == pytest.approx(
+        float(expected), rel=1e-12
+    )
+    assert torch.equal(
+        losses.deeply_supervised(outputs, one_hot(target, 3), Loss()),
+        losses.deeply_supervised(outputs, target, Loss()),
+    )
     assert torch.equal(losses.deeply_supervised(outputs[0], target, Loss()), levels[0])
 
 

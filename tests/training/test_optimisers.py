@@ -1,4 +1,6 @@
-"""Each optimiser takes its own step; Muon's is orthogonal where a kernel spans neighbours and AdamW's elsewhere."""
+"""Each optimiser takes its own step; Muon's is orthogonal where a kernel spans neighbours and
+AdamW's elsewhere.
+"""
 
 import copy
 
@@ -24,19 +26,25 @@ PLANS = {
 
 
 def test_each_optimiser_takes_its_own_step():
-    """Three steps from the same weights: no two settings agree, and Adam's weight decay goes through the gradient."""
+    """Three steps from the same weights: no two settings agree, and Adam's weight decay goes
+    through the gradient.
+    """
     ends = {}
     for name, plan in PLANS.items():
         layer = torch.nn.Linear(3, 2, bias=False)
         torch.nn.init.constant_(layer.weight, 0.5)
-        optimiser = make_optimiser(layer, plan.model_copy(update={"learning_rate": 0.1, "weight_decay": 0.1}))
+        optimiser = make_optimiser(
+            layer, plan.model_copy(update={"learning_rate": 0.1, "weight_decay": 0.1})
+        )
         for scale in (30.0, 0.1, 0.1):
             optimiser.zero_grad()
             (scale * layer.weight * torch.tensor([1.0, 2.0, 3.0])).sum().backward()
             optimiser.step()
         ends[name] = layer.weight.detach().clone()
     names = list(ends)
-    assert [(a, b) for i, a in enumerate(names) for b in names[i + 1 :] if torch.equal(ends[a], ends[b])] == []
+    assert [
+        (a, b) for i, a in enumerate(names) for b in names[i + 1 :] if torch.equal(ends[a], ends[b])
+    ] == []
 
 
 def test_weight_decay_spares_norms_and_biases():
@@ -48,7 +56,9 @@ def test_weight_decay_spares_norms_and_biases():
 
 
 def test_muons_decay_is_for_kernels_of_several_voxels():
-    """Of a network's own weights: every kernel that spans neighbours shrinks where there is nothing to learn, heads, norms and biases stay."""
+    """Of a network's own weights: every kernel that spans neighbours shrinks where there is nothing
+    to learn, heads, norms and biases stay.
+    """
     module = build(small_network(3), seed=0)
     before = {name: p.detach().clone() for name, p in module.named_parameters()}
     optimiser = make_optimiser(module, Optimiser(kind="muon", learning_rate=0.1, weight_decay=2.0))
@@ -56,8 +66,12 @@ def test_muons_decay_is_for_kernels_of_several_voxels():
         p.grad = torch.zeros_like(p)
     optimiser.step()
     kept = {name for name, p in module.named_parameters() if torch.equal(p, before[name])}
-    spanning = {name for name, p in module.named_parameters() if p.ndim == 5 and p[0, 0].numel() > 1}
-    assert kept == set(before) - spanning and any(name.startswith("heads") and name.endswith("weight") for name in kept)
+    spanning = {
+        name for name, p in module.named_parameters() if p.ndim == 5 and p[0, 0].numel() > 1
+    }
+    assert kept == set(before) - spanning and any(
+        name.startswith("heads") and name.endswith("weight") for name in kept
+    )
     for name in spanning:
         torch.testing.assert_close(dict(module.named_parameters())[name], 0.8 * before[name])
 
@@ -82,9 +96,15 @@ def test_a_loaded_optimiser_lies_in_memory_as_its_parameters_do(tmp_path):
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
-@pytest.mark.parametrize("layer", [nn.Conv3d(4, 8, 3), nn.Conv2d(16, 4, 3), nn.ConvTranspose3d(16, 8, 2), nn.Conv3d(1, 32, 3)], ids=str)
+@pytest.mark.parametrize(
+    "layer",
+    [nn.Conv3d(4, 8, 3), nn.Conv2d(16, 4, 3), nn.ConvTranspose3d(16, 8, 2), nn.Conv3d(1, 32, 3)],
+    ids=str,
+)
 def test_a_kernels_step_has_equal_singular_values(layer, dtype):
-    layer = copy.deepcopy(layer).to(memory_format=torch.channels_last_3d if layer.weight.ndim == 5 else torch.channels_last)
+    layer = copy.deepcopy(layer).to(
+        memory_format=torch.channels_last_3d if layer.weight.ndim == 5 else torch.channels_last
+    )
     before = layer.weight.detach().clone()
     optimiser = Muon(layer.parameters(), lr=1.0, weight_decay=0.0, dtype=dtype)
     layer.weight.grad = torch.randn(before.shape, generator=torch.Generator().manual_seed(0))
@@ -108,11 +128,15 @@ def test_a_direction_seldom_taken_moves_as_far_as_a_common_one():
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 def test_directions_that_hardly_occur_are_not_blown_up(dtype):
     layer = nn.Conv3d(24, 32, 3, bias=False)
-    u, _, v = torch.linalg.svd(torch.randn(32, 24 * 27, generator=torch.Generator().manual_seed(0)), full_matrices=False)
+    u, _, v = torch.linalg.svd(
+        torch.randn(32, 24 * 27, generator=torch.Generator().manual_seed(0)), full_matrices=False
+    )
     layer.weight.grad = (u @ torch.diag(torch.logspace(0, -5, 32)) @ v).view_as(layer.weight)
     before = layer.weight.detach().flatten(1).clone()
     Muon(layer.parameters(), lr=1.0, weight_decay=0.0, dtype=dtype).step()
-    values = torch.linalg.svdvals(before - layer.weight.detach().flatten(1)) / (MUON_SHARE * (24 * 27) ** 0.5)
+    values = torch.linalg.svdvals(before - layer.weight.detach().flatten(1)) / (
+        MUON_SHARE * (24 * 27) ** 0.5
+    )
     assert values.max() < 1.3
 
 
@@ -134,6 +158,9 @@ def test_everything_else_moves_as_adam_moves_it():
 def test_a_zero_gradient_moves_nothing():
     layer = nn.Conv2d(2, 3, 3)
     before = layer.weight.detach().clone()
-    layer.weight.grad, layer.bias.grad = torch.zeros_like(layer.weight), torch.zeros_like(layer.bias)
+    layer.weight.grad, layer.bias.grad = (
+        torch.zeros_like(layer.weight),
+        torch.zeros_like(layer.bias),
+    )
     Muon(layer.parameters(), lr=1.0, weight_decay=0.0).step()
     assert torch.equal(layer.weight.detach(), before)

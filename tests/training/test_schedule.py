@@ -14,24 +14,34 @@ def test_a_constant_rate_rises_once_and_stays():
 
 def test_divided_by_ten_every_ten_epochs():
     """The original's schedule of 40 epochs, and the same shape by the clock."""
-    schedule = Schedule(kind="step", epochs=40, steps_per_epoch=7, warmup=0, drop_every=0.25, drop_to=0.1)
+    schedule = Schedule(
+        kind="step", epochs=40, steps_per_epoch=7, warmup=0, drop_every=0.25, drop_to=0.1
+    )
     clock = Clock(schedule)
     for epoch in range(40):
         for step in (7 * epoch, 7 * epoch + 6):
             assert rate(schedule, clock.progress(step)) == pytest.approx(0.1 ** (epoch // 10))
     by_clock = Schedule(kind="step", budget_s=60, warmup=0, drop_every=0.25, drop_to=0.1)
-    assert [rate(by_clock, s / 60) for s in (0, 14.9, 15.1, 31, 59)] == pytest.approx([1, 1, 0.1, 0.01, 0.001])
+    assert [rate(by_clock, s / 60) for s in (0, 14.9, 15.1, 31, 59)] == pytest.approx(
+        [1, 1, 0.1, 0.01, 0.001]
+    )
 
 
 @pytest.mark.parametrize("epochs", [3, 10, 30, 70, 90])
 def test_no_drop_comes_a_step_late_by_rounding(epochs):
-    schedule = Schedule(kind="step", epochs=epochs, steps_per_epoch=1, warmup=0, drop_every=1 / epochs, drop_to=0.5)
-    assert [rate(schedule, Clock(schedule).progress(n)) for n in range(epochs)] == pytest.approx([0.5**n for n in range(epochs)])
+    schedule = Schedule(
+        kind="step", epochs=epochs, steps_per_epoch=1, warmup=0, drop_every=1 / epochs, drop_to=0.5
+    )
+    assert [rate(schedule, Clock(schedule).progress(n)) for n in range(epochs)] == pytest.approx(
+        [0.5**n for n in range(epochs)]
+    )
 
 
 def test_a_single_drop_needs_no_second():
     schedule = Schedule(kind="step", epochs=10, warmup=0.1, drop_every=0.6, drop_to=0.2)
-    assert [rate(schedule, p) for p in (0.05, 0.3, 0.59, 0.6, 0.99)] == pytest.approx([0.5, 1, 1, 0.2, 0.2])
+    assert [rate(schedule, p) for p in (0.05, 0.3, 0.59, 0.6, 0.99)] == pytest.approx(
+        [0.5, 1, 1, 0.2, 0.2]
+    )
 
 
 @pytest.mark.parametrize("kind", ["cosine", "poly", "constant", "step"])

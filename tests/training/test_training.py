@@ -38,10 +38,16 @@ def scene(shape=(24, 20, 16)) -> tuple[np.ndarray, np.ndarray]:
 
 def test_image_and_label_move_together():
     image, label = scene()
-    plan = small_plan(augmentation=Augmentation(rotation_p=1, rotation_deg=(25, 25, 25), scale_p=1, elastic_p=1, mirror=(0, 1, 2)))
+    plan = small_plan(
+        augmentation=Augmentation(
+            rotation_p=1, rotation_deg=(25, 25, 25), scale_p=1, elastic_p=1, mirror=(0, 1, 2)
+        )
+    )
     for seed in range(8):
         spatial = augment.draw(plan, np.random.default_rng(seed), (1.0, 1.0, 1.0), (24, 20, 16))
-        x, y = augment.sample_patch(StoredCase("a", image, label, {}), (12, 10, 8), (16, 16, 16), spatial)
+        x, y = augment.sample_patch(
+            StoredCase("a", image, label, {}), (12, 10, 8), (16, 16, 16), spatial
+        )
         assert x.shape == (1, 16, 16, 16) and y.dtype == torch.uint8
         agree = (torch.round(x[0] / 2).long() == y).float().mean()
         assert agree > 0.8  # they differ only in the interpolated rim
@@ -49,14 +55,24 @@ def test_image_and_label_move_together():
 
 def test_a_plain_patch_is_a_slice_even_beyond_the_edge():
     image, label = scene()
-    spatial = augment.draw(small_plan(augmentation=Augmentation(rotation_p=0, scale_p=0)), np.random.default_rng(0), (1.0, 1.0, 1.0), (24, 20, 16))
-    x, y = augment.sample_patch(StoredCase("a", image, label, {}), (2, 10, 8), (16, 16, 16), spatial)
+    spatial = augment.draw(
+        small_plan(augmentation=Augmentation(rotation_p=0, scale_p=0)),
+        np.random.default_rng(0),
+        (1.0, 1.0, 1.0),
+        (24, 20, 16),
+    )
+    x, y = augment.sample_patch(
+        StoredCase("a", image, label, {}), (2, 10, 8), (16, 16, 16), spatial
+    )
     assert torch.equal(x[0, 6:], torch.from_numpy(image[0, :10, 2:18, 0:16].astype(np.float32)))
     assert not x[0, :6].any() and torch.equal(y[6:], torch.from_numpy(label[:10, 2:18, 0:16]))
 
 
 def test_rotation_is_rigid_in_millimetres():
-    plan = small_plan(spacing_mm=(1.0, 1.0, 4.0), augmentation=Augmentation(rotation_p=1, rotation_deg=(30, 30, 30), scale_p=0))
+    plan = small_plan(
+        spacing_mm=(1.0, 1.0, 4.0),
+        augmentation=Augmentation(rotation_p=1, rotation_deg=(30, 30, 30), scale_p=0),
+    )
     matrix = augment.draw(plan, np.random.default_rng(3), (1.0, 1.0, 4.0), (24, 20, 16)).matrix
     in_mm = np.diag([1, 1, 4]) @ matrix @ np.diag([1, 1, 0.25])
     assert np.allclose(in_mm @ in_mm.T, np.eye(3), atol=1e-9) and not np.allclose(matrix, np.eye(3))
@@ -67,7 +83,15 @@ def test_mirroring_swaps_sides(tmp_path):
     plan = small_plan(
         foreground=0.0,
         augmentation=Augmentation(
-            rotation_p=0, scale_p=0, mirror=(0,), noise_p=0, blur_p=0, brightness_p=0, contrast_p=0, gamma_p=0, low_resolution_p=0
+            rotation_p=0,
+            scale_p=0,
+            mirror=(0,),
+            noise_p=0,
+            blur_p=0,
+            brightness_p=0,
+            contrast_p=0,
+            gamma_p=0,
+            low_resolution_p=0,
         ),
     )
     store = Store(tmp_path)
@@ -77,9 +101,15 @@ def test_mirroring_swaps_sides(tmp_path):
     for step in range(12):
         x, y = draw_batch(plan, cases, 0, step)
         for one, truth in zip(x[:, 0], y, strict=True):
-            flipped = not torch.allclose(one, torch.from_numpy(image[0].astype(np.float32)), atol=1e-3)
+            flipped = not torch.allclose(
+                one, torch.from_numpy(image[0].astype(np.float32)), atol=1e-3
+            )
             swap = torch.tensor([0, 2, 1])
-            expected = swap[torch.from_numpy(label.astype(np.int64))].flip(0) if flipped else torch.from_numpy(label.astype(np.int64))
+            expected = (
+                swap[torch.from_numpy(label.astype(np.int64))].flip(0)
+                if flipped
+                else torch.from_numpy(label.astype(np.int64))
+            )
             assert torch.equal(truth, expected)
             kinds.add(flipped)
     assert kinds == {True, False}
@@ -87,10 +117,14 @@ def test_mirroring_swaps_sides(tmp_path):
 
 def test_intensity_changes_keep_shape_and_are_finite():
     x = torch.randn(2, 16, 16, 16)
-    always = Augmentation(noise_p=1, blur_p=1, brightness_p=1, contrast_p=1, gamma_p=1, low_resolution_p=1)
+    always = Augmentation(
+        noise_p=1, blur_p=1, brightness_p=1, contrast_p=1, gamma_p=1, low_resolution_p=1
+    )
     for dims, sample in ((3, x), (2, x[..., :1])):
         out = augment.change_intensity(sample, always, dims, np.random.default_rng(0))
-        assert out.shape == sample.shape and torch.isfinite(out).all() and not torch.equal(out, sample)
+        assert (
+            out.shape == sample.shape and torch.isfinite(out).all() and not torch.equal(out, sample)
+        )
 
 
 # ---- patches ----
@@ -120,7 +154,10 @@ def test_a_batch_depends_on_its_step_alone(cases, dims):
 
 def test_foreground_is_drawn_as_often_as_asked(cases):
     plan = small_plan(
-        foreground=1.0, patch=(8, 8, 8), network=small_network(strides=((2, 2, 2), (2, 2, 2))), augmentation=Augmentation(rotation_p=0, scale_p=0)
+        foreground=1.0,
+        patch=(8, 8, 8),
+        network=small_network(strides=((2, 2, 2), (2, 2, 2))),
+        augmentation=Augmentation(rotation_p=0, scale_p=0),
     )
     hit = sum(bool(y.any()) for step in range(20) for y in draw_batch(plan, cases, 0, step)[1])
     assert hit == 40
@@ -179,14 +216,28 @@ def test_training_learns_and_leaves_its_files(tmp_path, cases):
     )
     assert lines[-1]["loss"] < 0.7 * lines[0]["loss"]
     assert lines[-1]["val_dice_mean"] > 0.6 and best
-    assert {p.name for p in (tmp_path / "run").iterdir()} == {"last.safetensors", "best.safetensors", "log.jsonl"}
-    assert [json.loads(text)["step"] for text in (tmp_path / "run/log.jsonl").read_text().splitlines()] == [line["step"] for line in lines]
+    assert {p.name for p in (tmp_path / "run").iterdir()} == {
+        "last.safetensors",
+        "best.safetensors",
+        "log.jsonl",
+    }
+    assert [
+        json.loads(text)["step"] for text in (tmp_path / "run/log.jsonl").read_text().splitlines()
+    ] == [line["step"] for line in lines]
 
 
 def test_a_deadline_is_kept_and_ends_annealed(tmp_path, cases):
     lines = []
     began = time.monotonic()
-    fit(job(tmp_path / "run", cases, schedule=Schedule(budget_s=1000, steps_per_epoch=5), deadline=time.monotonic() + 4, listener=lines.append))
+    fit(
+        job(
+            tmp_path / "run",
+            cases,
+            schedule=Schedule(budget_s=1000, steps_per_epoch=5),
+            deadline=time.monotonic() + 4,
+            listener=lines.append,
+        )
+    )
     assert time.monotonic() - began < 12
     assert lines[-1]["progress"] == 1 and "val_dice_mean" in lines[-1]
 
@@ -213,13 +264,25 @@ def test_killed_three_times_it_ends_bit_for_bit_the_same(tmp_path, cases):
         plan = small_plan(schedule=Schedule(epochs=30, steps_per_epoch=8))
         fit(Training(plan, cases[:2], cases[2:], Path(sys.argv[3]), torch.device("cpu"), seed=3))
     """)
-    command = [sys.executable, "-c", script, str(Path(__file__).parents[2]), str(tmp_path / "store")]
+    command = [
+        sys.executable,
+        "-c",
+        script,
+        str(Path(__file__).parents[2]),
+        str(tmp_path / "store"),
+    ]
     subprocess.run([*command, str(tmp_path / "whole")], check=True, capture_output=True)
     rng = np.random.default_rng()
     for _ in range(3):
-        process = subprocess.Popen([*command, str(tmp_path / "killed")], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        process = subprocess.Popen(
+            [*command, str(tmp_path / "killed")],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
         waited = time.monotonic()
-        while not (tmp_path / "killed/last.safetensors").exists() and time.monotonic() - waited < 60:
+        while (
+            not (tmp_path / "killed/last.safetensors").exists() and time.monotonic() - waited < 60
+        ):
             time.sleep(0.05)
         time.sleep(float(rng.uniform(0.1, 2.0)))
         os.kill(process.pid, signal.SIGKILL)
@@ -228,7 +291,10 @@ def test_killed_three_times_it_ends_bit_for_bit_the_same(tmp_path, cases):
     for name in ("best.safetensors",):
         assert (tmp_path / "killed" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
     logs = [
-        [{k: v for k, v in json.loads(t).items() if k not in ("seconds", "epoch_s")} for t in (tmp_path / r / "log.jsonl").read_text().splitlines()]
+        [
+            {k: v for k, v in json.loads(t).items() if k not in ("seconds", "epoch_s")}
+            for t in (tmp_path / r / "log.jsonl").read_text().splitlines()
+        ]
         for r in ("whole", "killed")
     ]
     assert logs[0] == logs[1]
@@ -265,6 +331,15 @@ def test_stray_pieces_are_dropped_where_validation_says_so(tmp_path):
 def test_a_prepared_case_with_more_classes_than_the_plan_is_named():
     plan = small_plan(3)
     label = np.full((20, 20, 20), 3, np.uint8)
-    case = StoredCase("odd", np.zeros((1, 20, 20, 20), np.int16), label, {1: np.array([[10, 10, 10]], np.int32)}, (1.0, 1.0, 1.0), (1.0,))
-    with pytest.raises(TrainingError, match="odd: the prepared case has class 3, the plan has 0 to 2"):
+    case = StoredCase(
+        "odd",
+        np.zeros((1, 20, 20, 20), np.int16),
+        label,
+        {1: np.array([[10, 10, 10]], np.int32)},
+        (1.0, 1.0, 1.0),
+        (1.0,),
+    )
+    with pytest.raises(
+        TrainingError, match="odd: the prepared case has class 3, the plan has 0 to 2"
+    ):
         draw_batch(plan, [case], 0, 0)

@@ -32,7 +32,9 @@ def test_it_equals_set_operations(monkeypatch, chunk):
         volumes = np.array([len(s) for s in sets]) * 0.25
         together, anywhere = set.intersection(*sets), set.union(*sets)
         assert row.samples_ml == tuple(volumes) and row.found_in == sum(bool(s) for s in sets)
-        assert row.mean_ml == pytest.approx(volumes.mean()) and row.std_ml == pytest.approx(volumes.std(ddof=1))
+        assert row.mean_ml == pytest.approx(volumes.mean()) and row.std_ml == pytest.approx(
+            volumes.std(ddof=1)
+        )
         if anywhere:
             assert row.iou == len(together) / len(anywhere)
             assert row.cv == pytest.approx(volumes.std(ddof=1) / volumes.mean())

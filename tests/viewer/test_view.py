@@ -1,4 +1,6 @@
-"""The viewer: who may ask it, what it serves, which cases it finds, and what is really drawn where."""
+"""The viewer: who may ask it, what it serves, which cases it finds, and what is really drawn
+where.
+"""
 
 from __future__ import annotations
 
@@ -40,7 +42,9 @@ LABELS = LabelSet.from_names({1: "liver", 2: "spleen"})
 @contextlib.contextmanager
 def serving(*paths: Path, labels: Path | None = None) -> Iterator[Server]:
     with Server(find(paths, labels)) as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
+        thread = threading.Thread(
+            target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True
+        )
         thread.start()
         try:
             yield server
@@ -49,11 +53,17 @@ def serving(*paths: Path, labels: Path | None = None) -> Iterator[Server]:
             thread.join()
 
 
-def ask(server: Server, path: str, method: str = "GET", **headers: str) -> tuple[int, bytes, dict[str, str]]:
-    """Status, body and headers of an answer; ``path`` is below the token, or a whole one where it begins with /."""
+def ask(
+    server: Server, path: str, method: str = "GET", **headers: str
+) -> tuple[int, bytes, dict[str, str]]:
+    """Status, body and headers of an answer; ``path`` is below the token, or a whole one where it
+    begins with /.
+    """
     connection = http.client.HTTPConnection("127.0.0.1", server.server_port, timeout=30)
     try:
-        connection.request(method, path if path.startswith("/") else f"/{server.token}/{path}", headers=headers)
+        connection.request(
+            method, path if path.startswith("/") else f"/{server.token}/{path}", headers=headers
+        )
         answer = connection.getresponse()
         return answer.status, answer.read(), {k.lower(): v for k, v in answer.getheaders()}
     finally:
@@ -80,18 +90,33 @@ def write_run(folder: Path, cases: int = 3) -> Path:
     """A run as a training leaves it: case c1 is predicted worst."""
     manifest = []
     for n in range(cases):
-        image, label = scan(folder.parent / "data" / f"c{n}.nii.gz", seed=n), scan(folder.parent / "data" / f"l{n}.nii.gz", mask(n))
+        image, label = (
+            scan(folder.parent / "data" / f"c{n}.nii.gz", seed=n),
+            scan(folder.parent / "data" / f"l{n}.nii.gz", mask(n)),
+        )
         scan(folder / "test" / "predictions" / f"c{n}.nii.gz", np.roll(mask(n), n == 1, axis=0))
-        manifest.append({"id": f"c{n}", "patient": f"p{n}", "images": [{"path": str(image)}], "label": [{"path": str(label)}], "split": "test"})
+        manifest.append(
+            {
+                "id": f"c{n}",
+                "patient": f"p{n}",
+                "images": [{"path": str(image)}],
+                "label": [{"path": str(label)}],
+                "split": "test",
+            }
+        )
     head = {"delineate_manifest": 1, "channels": ["MR"], "labels": LABELS.to_json(), "mapping": {}}
-    (folder / "manifest.jsonl").write_text("".join(json.dumps(line) + "\n" for line in [head, *manifest]))
+    (folder / "manifest.jsonl").write_text(
+        "".join(json.dumps(line) + "\n" for line in [head, *manifest])
+    )
     dice = {"c0": (0.9, 0.9), "c1": (0.7, None), "c2": (0.8, 0.84)}
     rows = [
         {"case": c, "label": name, "metric": "dice", "value": v, "unit": ""}
         for c, vs in dice.items()
         for name, v in zip(LABELS.names, vs, strict=True)
     ]
-    (folder / "test" / "scores.json").write_text(json.dumps({"rows": rows, "cases": [], "labels": []}))
+    (folder / "test" / "scores.json").write_text(
+        json.dumps({"rows": rows, "cases": [], "labels": []})
+    )
     return folder
 
 
@@ -113,7 +138,12 @@ def test_only_the_token_on_the_own_host_is_answered(pair):
             "/case/0.json",
         ):
             assert ask(server, path)[0] == 403, path
-        for host in ("evil.example", f"evil.example:{server.server_port}", "127.0.0.1", "127.0.0.1:1"):
+        for host in (
+            "evil.example",
+            f"evil.example:{server.server_port}",
+            "127.0.0.1",
+            "127.0.0.1:1",
+        ):
             assert ask(server, "", Host=host)[0] == 403, host
         assert ask(server, "", Host=f"localhost:{server.server_port}")[0] == 200
         assert ask(server, "case/0.json", Origin="http://evil.example")[0] == 403
@@ -130,8 +160,18 @@ def test_each_server_has_another_token(pair):
 
 def test_nothing_outside_what_is_shown_is_served(pair):
     with serving(*pair) as server:
-        others = ("../cli.py", "static/viewer.js", "viewer.html.jinja", "NIIVUE-LICENSE.txt", "%2e%2e/", "case/1.json", "case/-1.json",
-                  "case/0/mask/1.nii.gz", "case/0/image/1.nii.gz", "case/0/image/0.nii.gz/..")  # fmt: skip
+        others = (
+            "../cli.py",
+            "static/viewer.js",
+            "viewer.html.jinja",
+            "NIIVUE-LICENSE.txt",
+            "%2e%2e/",
+            "case/1.json",
+            "case/-1.json",
+            "case/0/mask/1.nii.gz",
+            "case/0/image/1.nii.gz",
+            "case/0/image/0.nii.gz/..",
+        )
         for path in others:
             assert ask(server, path)[0] == 403, path
 
@@ -141,9 +181,13 @@ def test_the_page_may_load_nothing_from_elsewhere(pair):
         _, body, headers = ask(server, "")
         policy = headers["content-security-policy"]
         assert "default-src 'none'" in policy and "unsafe" not in policy and "http" not in policy
-        assert headers["referrer-policy"] == "no-referrer" and headers["cache-control"] == "no-store"
+        assert (
+            headers["referrer-policy"] == "no-referrer" and headers["cache-control"] == "no-store"
+        )
         assert not re.search(rb"(src|href)=\"(https?:)?//", body)
-        for name in re.findall(rb'src="([^"]+)"', body) + re.findall(rb'stylesheet" href="([^"]+)"', body):
+        for name in re.findall(rb'src="([^"]+)"', body) + re.findall(
+            rb'stylesheet" href="([^"]+)"', body
+        ):
             assert ask(server, name.decode())[0] == 200
         assert ask(server, "", "HEAD")[:2] == (200, b"")
 
@@ -160,7 +204,11 @@ def test_voxels_and_geometry_arrive_as_they_are(codes, grid, asymmetric, tmp_pat
     with serving(tmp_path / "scan.nii.gz", tmp_path / "mask.nii.gz") as server:
         for path, wanted in (("case/0/image/0.nii.gz", volume), ("case/0/mask/0.nii.gz", drawn)):
             status, body, headers = ask(server, path)
-            assert status == 200 and headers["content-type"] == "application/gzip" and body[:2] == b"\x1f\x8b"
+            assert (
+                status == 200
+                and headers["content-type"] == "application/gzip"
+                and body[:2] == b"\x1f\x8b"
+            )
             served = volume_of(body, tmp_path)
             np.testing.assert_array_equal(served.array, wanted.array)
             assert served.array.dtype == wanted.array.dtype
@@ -173,9 +221,13 @@ def test_names_colours_and_volumes_are_told(pair, tmp_path):
         facts = told(server)
         rows = facts["masks"][0]["structures"]
         assert facts["masks"][0]["name"] == "mask" and facts["id"] == "scan"
-        assert [(r["value"], r["name"], tuple(r["colour"])) for r in rows] == [(b.value, b.name, b.colour) for b in LABELS]
+        assert [(r["value"], r["name"], tuple(r["colour"])) for r in rows] == [
+            (b.value, b.name, b.colour) for b in LABELS
+        ]
         voxel_ml = 1.0 * 1.5 * 2.0 / 1000
-        assert [r["ml"] for r in rows] == pytest.approx([(mask() == v).sum() * voxel_ml for v in (1, 2)], abs=1e-4)
+        assert [r["ml"] for r in rows] == pytest.approx(
+            [(mask() == v).sum() * voxel_ml for v in (1, 2)], abs=1e-4
+        )
 
 
 def test_names_come_from_predictions_json_beside_and_unnamed_values_are_numbered(pair, tmp_path):
@@ -183,7 +235,9 @@ def test_names_come_from_predictions_json_beside_and_unnamed_values_are_numbered
     drawn = scan(out / "scan.nii.gz", mask())
     with serving(pair[0], drawn) as server:
         assert [r["name"] for r in told(server)["masks"][0]["structures"]] == ["value 1", "value 2"]
-    (out / "predictions.json").write_text(json.dumps({"labels": [{"value": 2, "name": "spleen", "colour": [1, 2, 3]}]}))
+    (out / "predictions.json").write_text(
+        json.dumps({"labels": [{"value": 2, "name": "spleen", "colour": [1, 2, 3]}]})
+    )
     with serving(pair[0], drawn) as server:
         rows = told(server)["masks"][0]["structures"]
         assert [(r["value"], r["name"]) for r in rows] == [(1, "value 1"), (2, "spleen")]
@@ -191,7 +245,9 @@ def test_names_come_from_predictions_json_beside_and_unnamed_values_are_numbered
 
 
 def test_lone_structures_that_nothing_names_are_one(pair, tmp_path):
-    masks = [scan(tmp_path / f"{v}.nii.gz", (mask() == 1).astype(np.uint8) * v) for v in (1, 63, 255)]
+    masks = [
+        scan(tmp_path / f"{v}.nii.gz", (mask() == 1).astype(np.uint8) * v) for v in (1, 63, 255)
+    ]
     scene = find([pair[0], *masks]).entries[0].load()
     assert [m.labels.names for m in scene.masks] == [["structure"]] * 3
     assert [m.labels.values for m in scene.masks] == [[1], [63], [255]]
@@ -206,7 +262,10 @@ def test_windows_of_ct_are_offered_only_in_hu(pair, tmp_path):
     assert names[:5] == ["soft tissue", "lung", "bone", "brain", "liver"]
     with serving(*pair) as server:
         facts = told(server)
-        assert facts["unit"] == "" and [w["name"] for w in facts["channels"][0]["windows"]] == ["1–99 %", "full range"]
+        assert facts["unit"] == "" and [w["name"] for w in facts["channels"][0]["windows"]] == [
+            "1–99 %",
+            "full range",
+        ]
 
 
 def test_a_dicom_series_is_shown_with_bare_slices_that_take_its_geometry(real_data, tmp_path):
@@ -217,7 +276,9 @@ def test_a_dicom_series_is_shown_with_bare_slices_that_take_its_geometry(real_da
         assert [m["name"] for m in facts["masks"]] == ["Ground", "Segmentation"]
         served = volume_of(ask(server, "case/0/mask/0.nii.gz")[1], tmp_path)
         assert served.grid.matches(files.read_grid(chaos / "DICOM_anon"), 1e-3)
-        assert facts["masks"][0]["structures"][0]["ml"] == pytest.approx((served.array > 0).sum() * served.grid.voxel_ml, rel=1e-4)
+        assert facts["masks"][0]["structures"][0]["ml"] == pytest.approx(
+            (served.array > 0).sum() * served.grid.voxel_ml, rel=1e-4
+        )
 
 
 def test_a_picture_has_pixels_and_no_place(tmp_path):
@@ -226,7 +287,9 @@ def test_a_picture_has_pixels_and_no_place(tmp_path):
     drawn[5:10, 20:30] = 255
     Image.fromarray(drawn).save(tmp_path / "mask.png")
     (tmp_path / "names.json").write_text('{"lesion": 1}')
-    with serving(tmp_path / "photo.png", tmp_path / "mask.png", labels=tmp_path / "names.json") as server:
+    with serving(
+        tmp_path / "photo.png", tmp_path / "mask.png", labels=tmp_path / "names.json"
+    ) as server:
         facts = told(server)
         assert not facts["placed"] and facts["shape"] == [40, 30, 1] and len(facts["channels"]) == 3
         (row,) = facts["masks"][0]["structures"]
@@ -239,7 +302,12 @@ def test_several_channels_and_what_a_device_does_not_know(tmp_path):
     wild[0, 0, 0], wild[1, 1, 1] = np.nan, np.inf
     assert channel(Volume(wild, grid), 0).array.dtype == np.float32
     assert np.isfinite(channel(Volume(wild, grid), 0).array).all()
-    for dtype, low, kept in ((np.int32, -5, np.int16), (np.int64, 0, np.uint8), (np.uint32, 70000, np.float32), (np.bool_, 0, np.uint8)):
+    for dtype, low, kept in (
+        (np.int32, -5, np.int16),
+        (np.int64, 0, np.uint8),
+        (np.uint32, 70000, np.float32),
+        (np.bool_, 0, np.uint8),
+    ):
         array = np.full((2, *grid.shape), low).astype(dtype)
         assert channel(Volume(array, grid), 1).array.dtype == kept
     described(Scene("x", Volume(np.full(grid.shape, np.nan), grid)))
@@ -249,7 +317,11 @@ def test_high_label_values_get_an_index_and_keep_their_value(tmp_path):
     grid = Grid.from_spacing((4, 3, 2), (1, 1, 1))
     array = np.zeros(grid.shape, np.int32)
     array[0], array[1] = 12_000, 41
-    scene = Scene("x", Volume(np.zeros(grid.shape, np.int16), grid), (Mask("m", Volume(array, grid, "label")),))
+    scene = Scene(
+        "x",
+        Volume(np.zeros(grid.shape, np.int16), grid),
+        (Mask("m", Volume(array, grid, "label")),),
+    )
     rows = described(scene)["masks"][0]["structures"]
     assert [(r["value"], r["index"]) for r in rows] == [(41, 1), (12_000, 2)]
     assert np.unique(shown_array(scene.masks[0])).tolist() == [0, 1, 2]
@@ -269,7 +341,9 @@ def test_folders_are_paired_by_name(tmp_path):
     with serving(tmp_path / "images", tmp_path / "labels") as server:
         for n, seed in enumerate((2, 10)):
             assert told(server, n)["masks"][0]["name"] == "labels"
-            np.testing.assert_array_equal(volume_of(ask(server, f"case/{n}/mask/0.nii.gz")[1], tmp_path).array, mask(seed))
+            np.testing.assert_array_equal(
+                volume_of(ask(server, f"case/{n}/mask/0.nii.gz")[1], tmp_path).array, mask(seed)
+            )
     assert len(find([tmp_path / "images"]).entries) == 3
 
 
@@ -278,13 +352,22 @@ def test_a_run_shows_the_worst_case_first_with_truth_and_prediction(tmp_path):
     with serving(run) as server:
         body = ask(server, "")[1].decode()
         boot = json.loads(re.search(r'id="boot">(.*?)</script>', body)[1])
-        assert [(c["id"], c["note"]) for c in boot["cases"]] == [("c1", "Dice 0.700"), ("c2", "Dice 0.820"), ("c0", "Dice 0.900")]
+        assert [(c["id"], c["note"]) for c in boot["cases"]] == [
+            ("c1", "Dice 0.700"),
+            ("c2", "Dice 0.820"),
+            ("c0", "Dice 0.900"),
+        ]
         facts = told(server)
         assert [m["name"] for m in facts["masks"]] == ["truth", "prediction"]
         assert [r["dice"] for r in facts["masks"][1]["structures"]] == [0.7, None]
         assert [r["name"] for r in facts["masks"][0]["structures"]] == LABELS.names
-        np.testing.assert_array_equal(volume_of(ask(server, "case/0/mask/0.nii.gz")[1], tmp_path).array, mask(1))
-        np.testing.assert_array_equal(volume_of(ask(server, "case/0/mask/1.nii.gz")[1], tmp_path).array, np.roll(mask(1), 1, axis=0))
+        np.testing.assert_array_equal(
+            volume_of(ask(server, "case/0/mask/0.nii.gz")[1], tmp_path).array, mask(1)
+        )
+        np.testing.assert_array_equal(
+            volume_of(ask(server, "case/0/mask/1.nii.gz")[1], tmp_path).array,
+            np.roll(mask(1), 1, axis=0),
+        )
 
 
 def test_a_case_that_cannot_be_read_says_why_and_the_others_are_shown(tmp_path):
@@ -292,7 +375,11 @@ def test_a_case_that_cannot_be_read_says_why_and_the_others_are_shown(tmp_path):
     (tmp_path / "data" / "c2.nii.gz").unlink()
     with serving(run) as server:
         status, body, _ = ask(server, "case/1.json")
-        assert status == 422 and "c2" in json.loads(body)["error"] and "no such file" in json.loads(body)["error"]
+        assert (
+            status == 422
+            and "c2" in json.loads(body)["error"]
+            and "no such file" in json.loads(body)["error"]
+        )
         assert told(server, 2)["id"] == "c0"
     (run / "test" / "predictions" / "c1.nii.gz").unlink()
     with pytest.raises(InputError, match=r"c1.*its prediction is not in the run"):
@@ -310,7 +397,9 @@ def test_a_ct_of_a_manifest_is_in_hu(tmp_path):
     run = write_run(tmp_path / "m.model.run")
     manifest = Manifest.load(run / "manifest.jsonl")
     head, *rest = (run / "manifest.jsonl").read_text().splitlines()
-    (tmp_path / "ct.jsonl").write_text("\n".join([json.dumps({**json.loads(head), "modality": "CT"}), *rest]) + "\n")
+    (tmp_path / "ct.jsonl").write_text(
+        "\n".join([json.dumps({**json.loads(head), "modality": "CT"}), *rest]) + "\n"
+    )
     assert described(find([tmp_path / "ct.jsonl"]).entries[0].load())["unit"] == "HU"
     assert described(find([run / "manifest.jsonl"]).entries[0].load())["unit"] == ""
     assert len(find([run / "manifest.jsonl"]).entries) == len(manifest)
@@ -365,7 +454,11 @@ def command(*words: str | Path) -> list[str]:
 
 def test_the_command_prints_the_address_and_ends_well_on_ctrl_c(pair):
     running = subprocess.Popen(
-        command(*pair), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)
+        command(*pair),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )  # whoever starts tests in the background has them ignore it
     try:
         line = running.stdout.readline()
@@ -390,13 +483,24 @@ def test_the_command_refuses_bad_input_in_one_sentence(wrong, pair, tmp_path):
         image.write_bytes(image.read_bytes()[:-200])
         words, hint = pair, "truncated"
     else:
-        words, hint = (image, scan(tmp_path / "small.nii.gz", mask()[:-1])), "does not stand on the image's grid"
+        words, hint = (
+            (image, scan(tmp_path / "small.nii.gz", mask()[:-1])),
+            "does not stand on the image's grid",
+        )
     done = subprocess.run(command(*words), capture_output=True, text=True, timeout=60)
-    assert done.returncode == 2 and hint in done.stderr and "Traceback" not in done.stderr and not done.stdout
+    assert (
+        done.returncode == 2
+        and hint in done.stderr
+        and "Traceback" not in done.stderr
+        and not done.stdout
+    )
 
 
 def test_import_loads_no_viewer():
-    code = "import delineate, sys; assert not [m for m in sys.modules if 'delineate.viewer' in m or m == 'http.server']"
+    code = (
+        "import delineate, sys; assert not [m for m in sys.modules if 'delineate.viewer' in m "
+        "or m == 'http.server']"
+    )
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
@@ -411,7 +515,11 @@ def ball(grid: Grid, centre, radius) -> np.ndarray:
 def test_a_scene_is_cropped_and_made_coarser_without_moving(tmp_path):
     grid = Grid((90, 80, 20), np.diag([-1.0, 1.0, 5.0, 1]))
     drawn = ball(grid, (50, 40, 10), 8)
-    scene = Scene("x", Volume(np.where(drawn, 100, 0).astype(np.int16), grid), (Mask("m", Volume(drawn, grid, "label")),))
+    scene = Scene(
+        "x",
+        Volume(np.where(drawn, 100, 0).astype(np.int16), grid),
+        (Mask("m", Volume(drawn, grid, "label")),),
+    )
     centre = grid.to_mm(np.argwhere(drawn).mean(axis=0))
     part = cropped(scene, 10.0)
     assert part.image.grid.shape == (37, 37, 20)
@@ -420,7 +528,9 @@ def test_a_scene_is_cropped_and_made_coarser_without_moving(tmp_path):
     for one in (part, small):
         held = one.masks[0].volume.array
         assert np.abs(one.image.grid.to_mm(np.argwhere(held).mean(axis=0)) - centre).max() < 0.5
-        assert held.sum() * one.image.grid.voxel_ml == pytest.approx(drawn.sum() * grid.voxel_ml, rel=0.1)
+        assert held.sum() * one.image.grid.voxel_ml == pytest.approx(
+            drawn.sum() * grid.voxel_ml, rel=0.1
+        )
     assert coarser(scene, 10**9) is scene
 
 
@@ -430,7 +540,10 @@ def test_floats_survive_as_steps():
     for values in (array, np.zeros_like(array)):
         volume, slope, intercept = stepped(Volume(values, grid))
         assert volume.array.dtype == np.int16
-        assert np.abs(volume.array * slope + intercept - values).max() <= np.ptp(values) / 65534 * 0.51 + 1e-9
+        assert (
+            np.abs(volume.array * slope + intercept - values).max()
+            <= np.ptp(values) / 65534 * 0.51 + 1e-9
+        )
 
 
 def loaded_by(text: str) -> list[str]:
@@ -439,7 +552,9 @@ def loaded_by(text: str) -> list[str]:
 
     class Reader(HTMLParser):
         def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-            found.extend(value or "" for name, value in attrs if name in ("src", "href", "data", "action"))
+            found.extend(
+                value or "" for name, value in attrs if name in ("src", "href", "data", "action")
+            )
 
     Reader().feed(text)
     return found
@@ -448,24 +563,43 @@ def loaded_by(text: str) -> list[str]:
 def test_the_file_holds_everything_and_no_word_of_it_ends_a_script(tmp_path):
     run = write_run(tmp_path / "m.model.run")
     text = page.run_page(run)
-    assert f'content="{html.escape(page.ALONE)}"'.replace("&#x27;", "&#39;") in text and loaded_by(text) == ["data:,"]
+    assert f'content="{html.escape(page.ALONE)}"'.replace("&#x27;", "&#39;") in text and loaded_by(
+        text
+    ) == ["data:,"]
     assert re.findall(r'id="(case-\d+)"', text) == ["case-0", "case-1", "case-2"]
     facts = json.loads(re.search(r'id="case-0">(.*?)</script>', text)[1])
     assert facts["id"] == "c1" and len(facts["files"]["masks"]) == 2
     grid = Grid.from_spacing((3, 3, 3), (1, 1, 1))
     nasty = "</script><script>alert(1)</script><!-- <b>"
-    scene = Scene(nasty, Volume(np.zeros(grid.shape, np.int16), grid), (Mask(nasty, Volume(np.ones(grid.shape, np.uint8), grid, "label")),))
+    scene = Scene(
+        nasty,
+        Volume(np.zeros(grid.shape, np.int16), grid),
+        (Mask(nasty, Volume(np.ones(grid.shape, np.uint8), grid, "label")),),
+    )
     whole = page.interactive_page([scene], LabelSet.from_names({1: nasty}), nasty)
-    assert whole.count("</script>") == text.count("</script>") - 2 and "<!--" not in whole and "<b>" not in whole
-    assert json.loads(re.search(r'id="case-0">(.*?)</script>', whole)[1])["masks"][0]["structures"][0]["name"] == nasty
-    assert page.script_safe('a = "</SCRIPT>" + "<!--"; b<c') == 'a = "\\x3c/SCRIPT>" + "\\x3c!--"; b<c'
+    assert (
+        whole.count("</script>") == text.count("</script>") - 2
+        and "<!--" not in whole
+        and "<b>" not in whole
+    )
+    assert (
+        json.loads(re.search(r'id="case-0">(.*?)</script>', whole)[1])["masks"][0]["structures"][0][
+            "name"
+        ]
+        == nasty
+    )
+    assert (
+        page.script_safe('a = "</SCRIPT>" + "<!--"; b<c') == 'a = "\\x3c/SCRIPT>" + "\\x3c!--"; b<c'
+    )
 
 
 def test_the_worst_cases_are_written_and_gaps_are_stepped_over(tmp_path):
     run = write_run(tmp_path / "m.model.run")
     (run / "test" / "predictions" / "c1.nii.gz").unlink()
     text = page.run_page(run)
-    assert [c["id"] for c in json.loads(re.search(r'id="boot">(.*?)</script>', text)[1])["cases"]] == ["c2", "c0"]
+    assert [
+        c["id"] for c in json.loads(re.search(r'id="boot">(.*?)</script>', text)[1])["cases"]
+    ] == ["c2", "c0"]
     shutil.rmtree(run / "test" / "predictions")
     with pytest.raises(InputError, match="no scored case can be shown"):
         page.run_page(run)
@@ -482,12 +616,33 @@ def test_niivue_is_the_file_that_its_licence_speaks_of():
 # ---- pixels ----
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-FLAGS = ("--headless", "--no-sandbox", "--use-gl=angle", "--use-angle=swiftshader", "--enable-unsafe-swiftshader", "--ignore-gpu-blocklist",
-         "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync", "--hide-scrollbars",
-         "--force-device-scale-factor=1", "--virtual-time-budget=60000")  # fmt: skip
+FLAGS = (
+    "--headless",
+    "--no-sandbox",
+    "--use-gl=angle",
+    "--use-angle=swiftshader",
+    "--enable-unsafe-swiftshader",
+    "--ignore-gpu-blocklist",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--hide-scrollbars",
+    "--force-device-scale-factor=1",
+    "--virtual-time-budget=60000",
+)
 WIDTH, HEIGHT, PANEL = 1120, 800, 320
-SIDES = LabelSet((Label(1, "right", (255, 0, 0)), Label(2, "left", (0, 255, 0)), Label(3, "front", (0, 0, 255)), Label(4, "back", (255, 255, 0)),
-                  Label(5, "top", (255, 0, 255)), Label(6, "bottom", (0, 255, 255))))  # fmt: skip
+SIDES = LabelSet(
+    (
+        Label(1, "right", (255, 0, 0)),
+        Label(2, "left", (0, 255, 0)),
+        Label(3, "front", (0, 0, 255)),
+        Label(4, "back", (255, 255, 0)),
+        Label(5, "top", (255, 0, 255)),
+        Label(6, "bottom", (0, 255, 255)),
+    )
+)
 
 
 @pytest.fixture(scope="session")
@@ -501,8 +656,17 @@ def browser() -> str:
 def screenshot(browser: str, address: str, folder: Path) -> np.ndarray:
     """(rows, columns, 3) of what the browser shows."""
     out = folder / "screen.png"
-    words = [browser, *FLAGS, f"--user-data-dir={folder / 'profile'}", f"--window-size={WIDTH},{HEIGHT}", f"--screenshot={out}", address]
-    done = subprocess.run(words, capture_output=True, text=True, timeout=240, env={**os.environ, "HOME": str(folder)})
+    words = [
+        browser,
+        *FLAGS,
+        f"--user-data-dir={folder / 'profile'}",
+        f"--window-size={WIDTH},{HEIGHT}",
+        f"--screenshot={out}",
+        address,
+    ]
+    done = subprocess.run(
+        words, capture_output=True, text=True, timeout=240, env={**os.environ, "HOME": str(folder)}
+    )
     if not out.is_file():
         pytest.fail(f"the browser drew nothing: {done.stderr[-2000:]}")
     return np.asarray(Image.open(out).convert("RGB")).astype(int)
@@ -510,9 +674,13 @@ def screenshot(browser: str, address: str, folder: Path) -> np.ndarray:
 
 DRIVER = """<script>
 addEventListener("load", async () => {
-  const until = async (holds) => { while (!holds()) await new Promise((go) => setTimeout(go, 50)); };
-  const root = document.documentElement, at = (id) => document.getElementById(id).textContent, seen = {};
-  const press = (key) => document.body.dispatchEvent(new KeyboardEvent("keydown", { key, bubbles: true }));
+  const wait = (go) => setTimeout(go, 50);
+  const until = async (holds) => { while (!holds()) await new Promise(wait); };
+  const root = document.documentElement, seen = {};
+  const at = (id) => document.getElementById(id).textContent;
+  const where = () => at("where").split("\\n")[0];
+  const event = (key) => new KeyboardEvent("keydown", { key, bubbles: true });
+  const press = (key) => document.body.dispatchEvent(event(key));
   const state = (one) => [one.querySelector("input").checked, one.querySelector(".on").textContent];
   const states = () => [...document.querySelectorAll(".mask")].map(state);
   const chosen = (id) => document.querySelector(`#${id} .on`).textContent;
@@ -521,9 +689,12 @@ addEventListener("load", async () => {
   press("n");
   await until(() => root.dataset.ready === "1");
   seen.next = at("name");
-  for (const [name, key, read] of [["one", "1", states], ["all", "o", states], ["again", "o", states], ["swapped", "f", states],
-                                   ["window", "w", () => chosen("windows")], ["view", "v", () => chosen("views")],
-                                   ["up", "ArrowUp", () => at("where").split("\\n")[0]], ["down", "ArrowDown", () => at("where").split("\\n")[0]]]) {
+  const keys = [
+    ["one", "1", states], ["all", "o", states], ["again", "o", states], ["swapped", "f", states],
+    ["window", "w", () => chosen("windows")], ["view", "v", () => chosen("views")],
+    ["up", "ArrowUp", where], ["down", "ArrowDown", where],
+  ];
+  for (const [name, key, read] of keys) {
     press(key);
     seen[name] = read();
   }
@@ -539,32 +710,51 @@ addEventListener("load", async () => {
 
 def done_by(browser: str, address: str, folder: Path) -> dict:
     """What the page's ``DRIVER`` has seen."""
-    words = [browser, *FLAGS, f"--user-data-dir={folder / 'profile'}", f"--window-size={WIDTH},{HEIGHT}", "--dump-dom", address]
-    done = subprocess.run(words, capture_output=True, text=True, timeout=240, env={**os.environ, "HOME": str(folder)})
+    words = [
+        browser,
+        *FLAGS,
+        f"--user-data-dir={folder / 'profile'}",
+        f"--window-size={WIDTH},{HEIGHT}",
+        "--dump-dom",
+        address,
+    ]
+    done = subprocess.run(
+        words, capture_output=True, text=True, timeout=240, env={**os.environ, "HOME": str(folder)}
+    )
     title = re.search(r"<title>(.*?)</title>", done.stdout)
     assert title and title[1].startswith("{"), f"{title and title[1]}\n{done.stderr[-2000:]}"
     return json.loads(html.unescape(title[1]))
 
 
 def pixels_like(image: np.ndarray, colour) -> np.ndarray:
-    """(n, 2) row and column of pixels whose hue is that of a bright ``colour``, however dark they are drawn."""
+    """(n, 2) row and column of pixels whose hue is that of a bright ``colour``, however dark they
+    are drawn.
+    """
     high = np.array(colour) > 127
     on, off = image[..., high].min(axis=-1), image[..., ~high].max(axis=-1)
     return np.argwhere((on > 60) & (off < 0.42 * on))
 
 
 def sides(codes: str) -> Scene:
-    """Six blocks away from the centre along each axis; a grid of three spacings, its voxels stored in the order ``codes``."""
-    grid = Grid((60, 48, 30), np.array([[1.0, 0, 0, -30], [0, 1.5, 0, -36], [0, 0, 2.0, -30], [0, 0, 0, 1]]))
+    """Six blocks away from the centre along each axis; a grid of three spacings, its voxels stored
+    in the order ``codes``.
+    """
+    grid = Grid(
+        (60, 48, 30), np.array([[1.0, 0, 0, -30], [0, 1.5, 0, -36], [0, 0, 2.0, -30], [0, 0, 0, 1]])
+    )
     drawn = np.zeros(grid.shape, np.uint8)
-    for value, (i, j, k) in enumerate([(50, 24, 15), (10, 24, 15), (30, 40, 15), (30, 8, 15), (30, 24, 25), (30, 24, 5)], start=1):
+    for value, (i, j, k) in enumerate(
+        [(50, 24, 15), (10, 24, 15), (30, 40, 15), (30, 8, 15), (30, 24, 25), (30, 24, 5)], start=1
+    ):
         drawn[i - 5 : i + 5, j - 4 : j + 4, k - 3 : k + 3] = value
     image = Volume(np.zeros(grid.shape, np.int16), grid).reorient(codes)
     return Scene("sides", image, (Mask("m", Volume(drawn, grid, "label").reorient(codes), SIDES),))
 
 
 def check_sides(image: np.ndarray) -> None:
-    """Radiological planes: right on the left, front above in the axial one, front on the left in the sagittal one."""
+    """Radiological planes: right on the left, front above in the axial one, front on the left in
+    the sagittal one.
+    """
     stage = image[:, : WIDTH - PANEL]
     rows, columns = stage.shape[0] // 2, stage.shape[1] // 2
     colour = {label.name: label.colour for label in SIDES}
@@ -574,14 +764,27 @@ def check_sides(image: np.ndarray) -> None:
         assert len(found) > 200, name
         return found.mean(axis=0) / tile.shape[:2]
 
-    axial, coronal, sagittal = stage[:rows, :columns], stage[:rows, columns:], stage[rows:, :columns]
-    for tile, (west, east, north, south) in ((axial, ("right", "left", "front", "back")), (coronal, ("right", "left", "top", "bottom")),
-                                             (sagittal, ("front", "back", "top", "bottom"))):  # fmt: skip
+    axial, coronal, sagittal = (
+        stage[:rows, :columns],
+        stage[:rows, columns:],
+        stage[rows:, :columns],
+    )
+    for tile, (west, east, north, south) in (
+        (axial, ("right", "left", "front", "back")),
+        (coronal, ("right", "left", "top", "bottom")),
+        (sagittal, ("front", "back", "top", "bottom")),
+    ):
         assert middle(tile, west)[1] < 0.4 < 0.6 < middle(tile, east)[1]
         assert middle(tile, north)[0] < 0.4 < 0.6 < middle(tile, south)[0]
-    for tile, hidden in ((axial, ("top", "bottom")), (coronal, ("front", "back")), (sagittal, ("right", "left"))):
+    for tile, hidden in (
+        (axial, ("top", "bottom")),
+        (coronal, ("front", "back")),
+        (sagittal, ("right", "left")),
+    ):
         assert all(len(pixels_like(tile, colour[name])) < 30 for name in hidden)
-    assert sum(len(pixels_like(stage[rows:, columns:], colour[name])) > 30 for name in colour) >= 4  # 3-D shows most of them
+    assert (
+        sum(len(pixels_like(stage[rows:, columns:], colour[name])) > 30 for name in colour) >= 4
+    )  # 3-D shows most of them
 
 
 @pytest.mark.slow
@@ -591,7 +794,9 @@ def test_every_side_is_where_it_belongs(codes, browser, tmp_path):
     files.write(scene.image, tmp_path / "scan.nii.gz")
     files.write(scene.masks[0].volume, tmp_path / "mask.nii.gz")
     (tmp_path / "names.json").write_text(json.dumps({"labels": SIDES.to_json()}))
-    with serving(tmp_path / "scan.nii.gz", tmp_path / "mask.nii.gz", labels=tmp_path / "names.json") as server:
+    with serving(
+        tmp_path / "scan.nii.gz", tmp_path / "mask.nii.gz", labels=tmp_path / "names.json"
+    ) as server:
         image = screenshot(browser, server.address, tmp_path)
     check_sides(image)
     assert len(pixels_like(image[:, WIDTH - PANEL :], (255, 0, 0))) > 50  # the legend's chip
@@ -608,10 +813,18 @@ def test_truth_is_an_outline_on_the_masks_edge_and_the_prediction_a_fill(browser
     grid = Grid((40, 20, 6), np.diag([-1.0, 2.0, 4.0, 1]))
     truth, prediction = np.zeros(grid.shape, np.uint8), np.zeros(grid.shape, np.uint8)
     truth[10:30, 5:15], prediction[15:25, 8:12] = 1, 2
-    scene = Scene("x", Volume(np.full(grid.shape, 60, np.int16), grid, "HU"),
-                  (Mask("truth", Volume(truth, grid, "label"), SIDES), Mask("prediction", Volume(prediction, grid, "label"), SIDES)))  # fmt: skip
+    scene = Scene(
+        "x",
+        Volume(np.full(grid.shape, 60, np.int16), grid, "HU"),
+        (
+            Mask("truth", Volume(truth, grid, "label"), SIDES),
+            Mask("prediction", Volume(prediction, grid, "label"), SIDES),
+        ),
+    )
     (tmp_path / "view.html").write_text(page.interactive_page([scene], SIDES, "lines"))
-    stage = screenshot(browser, (tmp_path / "view.html").as_uri() + "#view=axial", tmp_path)[:, : WIDTH - PANEL]
+    stage = screenshot(browser, (tmp_path / "view.html").as_uri() + "#view=axial", tmp_path)[
+        :, : WIDTH - PANEL
+    ]
     grey = np.ptp(stage, axis=-1) < 12
     lit = grey & (np.abs(stage[..., 0] - 255 * 220 / 400) < 8)
     rows, columns = np.flatnonzero(lit.mean(axis=1) > 0.3), np.flatnonzero(lit.mean(axis=0) > 0.3)
@@ -637,9 +850,15 @@ def test_keys_do_what_they_say(browser, tmp_path):
     assert seen["first"] == ["c1", "all", "1–99 %", [[True, "outline"], [True, "fill"]]]
     assert seen["next"] == "c2"
     assert seen["one"] == [[False, "outline"], [True, "fill"]]
-    assert [on for on, _ in seen["all"]] == [False, False] and [on for on, _ in seen["again"]] == [True, True]
+    assert [on for on, _ in seen["all"]] == [False, False] and [on for on, _ in seen["again"]] == [
+        True,
+        True,
+    ]
     assert [style for _, style in seen["swapped"]] == ["fill", "outline"]
     assert (seen["window"], seen["view"], seen["hidden"]) == ("full range", "axial", 1)
     up, down = (float(re.search(r"[SI] ([\d.]+) mm", seen[key])[1]) for key in ("up", "down"))
     assert up - down == pytest.approx(2.0)  # the slices' distance, towards the head
-    assert seen["back"] == ["c1", [[True, "fill"], [True, "outline"]]]  # what was chosen goes along to other cases
+    assert seen["back"] == [
+        "c1",
+        [[True, "fill"], [True, "outline"]],
+    ]  # what was chosen goes along to other cases

@@ -26,14 +26,22 @@ class Prediction(core_prediction.Prediction):
     """A prediction that can be saved."""
 
     def save(self, path: str | Path) -> None:
-        """Write the label volume; the format follows the ending (.nii.gz, .nii, .nrrd, .mha, .png)."""
+        """Write the label volume; the format follows the ending (.nii.gz, .nii, .nrrd, .mha,
+        .png).
+        """
         files.write(self.labels, path, labels=self.structures)
 
 
 class Model:
     """A bundle and, once asked to predict, its networks on a device."""
 
-    def __init__(self, bundle: Bundle, device: str = "auto", graphs: Path | None = None, precision: str = "auto"):
+    def __init__(
+        self,
+        bundle: Bundle,
+        device: str = "auto",
+        graphs: Path | None = None,
+        precision: str = "auto",
+    ):
         from ..commands.predict import PRECISIONS
         from ..inference.devices import refuse_unknown
 
@@ -60,26 +68,45 @@ class Model:
         from ..inference.engine import DTYPES, Engine
 
         if views not in self._engines:
-            self._engines[views] = Engine.from_bundle(self.bundle, choose_device(self._device), DTYPES[self._precision], views, graphs=self._graphs)
+            self._engines[views] = Engine.from_bundle(
+                self.bundle,
+                choose_device(self._device),
+                DTYPES[self._precision],
+                views,
+                graphs=self._graphs,
+            )
         return self._engines[views]
 
-    def predict(self, volume: Volume, *, mirror: bool | None = None, views: Sequence[str] = (), samples: int = 0, seed: int = 0,
-                channels: Sequence[str] | None = None, probabilities: bool = False) -> Prediction:  # fmt: skip
+    def predict(
+        self,
+        volume: Volume,
+        *,
+        mirror: bool | None = None,
+        views: Sequence[str] = (),
+        samples: int = 0,
+        seed: int = 0,
+        channels: Sequence[str] | None = None,
+        probabilities: bool = False,
+    ) -> Prediction:
         """Delineate one scan, on exactly its grid.
 
         Args:
             volume: (I, J, K) or (C, I, J, K) with the model's channels; see ``read``.
-            mirror: True averages over mirror images along the axes that training mirrored (slower, often a little better), False never
-                does, None does what the model's plan says.
-            views: only these views ("axial", "coronal", "sagittal") of a model that has several; all where empty.
-            samples: so many Monte-Carlo dropout samples; ``uncertainty`` of the result says how far they agree, structure by structure.
+            mirror: True averages over mirror images along the axes that training mirrored (slower,
+                often a little better), False never does, None does what the model's plan says.
+            views: only these views ("axial", "coronal", "sagittal") of a model that has several;
+                all where empty.
+            samples: so many Monte-Carlo dropout samples; ``uncertainty`` of the result says how far
+                they agree, structure by structure.
             seed: of the samples.
-            channels: names of the channels that ``volume`` has, in its order, where it lacks some of the model's.
+            channels: names of the channels that ``volume`` has, in its order, where it lacks some
+                of the model's.
             probabilities: of the result are each structure's at each voxel; see ``Prediction``.
 
         Raises:
             InputError: another number of channels than the model takes.
-            UsageError: unknown views or channels; samples of a model without dropout; missing channels where it was not trained for them.
+            UsageError: unknown views or channels; samples of a model without dropout; missing
+                channels where it was not trained for them.
         """
         from ..commands.predict import measured
         from ..inference import predictor
@@ -89,47 +116,86 @@ class Model:
         present = None if channels is None else self._present(channels)
         if channels is None:
             volume = self._ordered(volume)
-        found = measured(predictor.predict(volume, self._engine(tuple(views)), self.bundle.id, inference, samples=drawn, present=present,
-                                           probabilities=probabilities))  # fmt: skip
-        return Prediction(found.labels, found.structures, found.bundle_id, found.timing, found.uncertainty, found.missing, found.probabilities)
+        found = measured(
+            predictor.predict(
+                volume,
+                self._engine(tuple(views)),
+                self.bundle.id,
+                inference,
+                samples=drawn,
+                present=present,
+                probabilities=probabilities,
+            )
+        )
+        return Prediction(
+            found.labels,
+            found.structures,
+            found.bundle_id,
+            found.timing,
+            found.uncertainty,
+            found.missing,
+            found.probabilities,
+        )
 
     def _ordered(self, volume: Volume) -> Volume:
-        """The volume with its channels in the model's order, where it names them; without names they are in that order by contract.
+        """The volume with its channels in the model's order, where it names them; without names
+        they are in that order by contract.
 
         Raises:
             InputError: it names channels that are not the model's.
         """
         wanted = [c.name for c in self.bundle.plan.channels]
         names = volume.meta.get("channels", [])
-        if len(wanted) < 2 or len(names) != volume.channels or not any(map(is_known_channel, names)):
+        if (
+            len(wanted) < 2
+            or len(names) != volume.channels
+            or not any(map(is_known_channel, names))
+        ):
             return volume
         at = match_channels(names, wanted)
         if None in at:
-            raise InputError(f"the scan has the channels {', '.join(names)}, the model takes {', '.join(wanted)}", path=volume.source or None)
+            raise InputError(
+                f"the scan has the channels {', '.join(names)}, the model takes "
+                f"{', '.join(wanted)}",
+                path=volume.source or None,
+            )
         order = [n for n in at if n is not None]
         if order == list(range(len(names))):
             return volume
-        return replace(volume.with_array(volume.array[order]), meta=volume.meta | {"channels": [names[n] for n in order]})
+        return replace(
+            volume.with_array(volume.array[order]),
+            meta=volume.meta | {"channels": [names[n] for n in order]},
+        )
 
     def _present(self, channels: Sequence[str]) -> list[int]:
         wanted = [c.name for c in self.bundle.plan.channels]
         at = match_channels(wanted, list(channels))
         unknown = [name for name, n in zip(channels, at, strict=True) if n is None]
         if unknown or not channels:
-            given = f"knows no channel {', '.join(unknown)}" if unknown else "needs at least one channel"
-            raise UsageError(f"the model {given}; it takes {', '.join(c.name for c in self.bundle.plan.channels)}")
+            given = (
+                f"knows no channel {', '.join(unknown)}"
+                if unknown
+                else "needs at least one channel"
+            )
+            raise UsageError(
+                f"the model {given}; it takes "
+                f"{', '.join(c.name for c in self.bundle.plan.channels)}"
+            )
         return [n for n in at if n is not None]
 
 
 def load(path: str | Path, device: str = "auto", precision: str = "auto") -> Model:
-    """Load and verify a model; no code in it is run, and no network is built before the first prediction.
+    """Load and verify a model; no code in it is run, and no network is built before the first
+    prediction.
 
     Args:
         device: "auto", "cpu", "cuda" or "cuda:N".
-        precision: "auto" (half where the device has units for it), "float32", or "int8" of a model that ``quantise`` made ready for it.
+        precision: "auto" (half where the device has units for it), "float32", or "int8" of a model
+            that ``quantise`` made ready for it.
 
     Raises:
-        InputError: no such file. BundleError: damaged, changed, or not a model. UsageError: another device or precision.
+        InputError: no such file. BundleError: damaged, changed, or not a model. UsageError: another
+            device or precision.
     """
     return Model(Bundle.load(path), device, graphs_beside(path), precision)
 

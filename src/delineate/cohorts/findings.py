@@ -1,7 +1,8 @@
-"""What was noticed about a cohort: one ``Finding`` a fact, and what a layout hands over before it becomes a manifest.
+"""What was noticed about a cohort: one ``Finding`` a fact, and what a layout hands over before it
+becomes a manifest.
 
-A finding of severity "error" means the case cannot be used as it stands, "warning" that a person should look,
-"note" that something was decided or left out. It opens no file.
+A finding of severity "error" means the case cannot be used as it stands, "warning" that a person
+should look, "note" that something was decided or left out. It opens no file.
 """
 
 from __future__ import annotations
@@ -37,12 +38,20 @@ class Finding:
     mend: str | None = None
 
     def to_json(self) -> dict[str, Any]:
-        return {"case": self.case, "kind": self.kind, "severity": self.severity, "message": self.message, "data": self.data, "mend": self.mend}
+        return {
+            "case": self.case,
+            "kind": self.kind,
+            "severity": self.severity,
+            "message": self.message,
+            "data": self.data,
+            "mend": self.mend,
+        }
 
 
 @dataclass
 class Draft:
-    """What a layout found; ``layouts.find`` fills in patients and labels and makes the ``Manifest``.
+    """What a layout found; ``layouts.find`` fills in patients and labels and makes the
+    ``Manifest``.
 
     Args:
         layout: its name.
@@ -52,8 +61,8 @@ class Draft:
         mapping: how label files become structures.
         modality: "" where unknown.
         names: value -> name for values that are derived.
-        ranges: the structures and grey ranges that the layout's masks may have (CHAOS MR); None for every other layout, since
-            grey values alone say nothing of what they mean.
+        ranges: the structures and grey ranges that the layout's masks may have (CHAOS MR); None for
+            every other layout, since grey values alone say nothing of what they mean.
         findings: what was noticed on the way.
         refusal: why the labels cannot be used unless the user chooses some; "" where they can.
     """
@@ -73,7 +82,9 @@ class Draft:
         """Add a note about the whole cohort."""
         self.findings.append(Finding("", kind, "note", message, data))
 
-    def problem(self, case: str, kind: str, message: str, severity: Severity = "error", **data: Any) -> None:
+    def problem(
+        self, case: str, kind: str, message: str, severity: Severity = "error", **data: Any
+    ) -> None:
         """Add an error or a warning about one case."""
         self.findings.append(Finding(case, kind, severity, message, data))
 

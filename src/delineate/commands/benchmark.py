@@ -1,7 +1,8 @@
-"""How fast this machine is at what delineate does: a few quick measurements, each beside another way of doing the same where one is installed.
+"""How fast this machine is at what delineate does: a few quick measurements, each beside another
+way of doing the same where one is installed.
 
-Every figure is the median of several runs after a warm-up, on volumes made here. The long comparisons, with peers in environments of their own,
-are scripts in the project's ``benchmarks/``.
+Every figure is the median of several runs after a warm-up, on volumes made here. The long
+comparisons, with peers in environments of their own, are scripts in the project's ``benchmarks/``.
 """
 
 from __future__ import annotations
@@ -34,7 +35,10 @@ from ..planning.rules import measure_step
 from ..preprocessing.prepare import prepare, restore
 from ..preprocessing.warp import warp
 
-SHAPE, SPACING = (256, 256, 150), (1.6, 1.6, 2.0)  # of the CT; a quarter of a usual one, so that nobody waits long
+SHAPE, SPACING = (
+    (256, 256, 150),
+    (1.6, 1.6, 2.0),
+)  # of the CT; a quarter of a usual one, so that nobody waits long
 WINDOW = (64, 64, 64)
 RUNS = 3
 
@@ -56,7 +60,12 @@ class Row:
         return None if self.other_s is None else self.other_s / self.seconds
 
 
-def benchmark(out: str | Path | None = None, *, device: str = "auto", progress: Progress = lambda done, total, name: None) -> list[Row]:
+def benchmark(
+    out: str | Path | None = None,
+    *,
+    device: str = "auto",
+    progress: Progress = lambda done, total, name: None,
+) -> list[Row]:
     """Measure everything.
 
     Args:
@@ -74,7 +83,10 @@ def benchmark(out: str | Path | None = None, *, device: str = "auto", progress: 
         rows += measure(device)
     progress(len(measurements), len(measurements), "done")
     if out is not None:
-        record = {"machine": machine(), "rows": [asdict(row) | {"ratio": row.ratio} for row in rows]}
+        record = {
+            "machine": machine(),
+            "rows": [asdict(row) | {"ratio": row.ratio} for row in rows],
+        }
         atomic.write_text(Path(out), json.dumps(record, indent=1))
     return rows
 
@@ -85,7 +97,13 @@ def machine() -> dict[str, Any]:
 
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
     half = infer.fast_dtype(torch.device("cpu")) != torch.float32
-    return {"processor": platform.processor() or platform.machine(), "cores": cores(), "matrix_units": half, "gpu": gpu, "torch": torch.__version__}
+    return {
+        "processor": platform.processor() or platform.machine(),
+        "cores": cores(),
+        "matrix_units": half,
+        "gpu": gpu,
+        "torch": torch.__version__,
+    }
 
 
 def _median(function: Callable[[], Any]) -> float:
@@ -101,16 +119,31 @@ def _median(function: Callable[[], Any]) -> float:
 def _nnunet_3d() -> Network:
     """nnU-Net's plain network for small patches."""
     widths = (32, 64, 128, 256)
-    return Network(dims=3, channels=1, classes=3, widths=widths, strides=((2, 2, 2),) * 3, kernels=((3, 3, 3),) * 4)
+    return Network(
+        dims=3,
+        channels=1,
+        classes=3,
+        widths=widths,
+        strides=((2, 2, 2),) * 3,
+        kernels=((3, 3, 3),) * 4,
+    )
 
 
 def _plan() -> Plan:
     names = LabelSet.from_names({value: f"structure {value}" for value in range(1, 5)})
     return Plan(
-        channels=(Channel(name="CT", normalise=Normalisation(kind="window", low=-200, high=300, mean=50, std=100)),),
-        structures=tuple(Structure(**label) for label in names.to_json()), spacing_mm=(3.0,) * 3, patch=WINDOW,
-        network=_nnunet_3d().model_copy(update={"classes": 5}), schedule=Schedule(epochs=1),
-    )  # fmt: skip
+        channels=(
+            Channel(
+                name="CT",
+                normalise=Normalisation(kind="window", low=-200, high=300, mean=50, std=100),
+            ),
+        ),
+        structures=tuple(Structure(**label) for label in names.to_json()),
+        spacing_mm=(3.0,) * 3,
+        patch=WINDOW,
+        network=_nnunet_3d().model_copy(update={"classes": 5}),
+        schedule=Schedule(epochs=1),
+    )
 
 
 def _ct() -> NDArray[np.int16]:
@@ -126,7 +159,11 @@ def _window(device: str) -> Iterator[Row]:
     weights, dtype = weights_of(build(net, 0)), infer.fast_dtype(where)
     x = torch.randn(1, 1, *WINDOW, device=where)
     plain = filled(net, weights).to(where).to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
-    graph = compiled.compiled(lambda: filled(net, weights), (1, *WINDOW), dtype) if where.type == "cpu" and compiled.available() else None
+    graph = (
+        compiled.compiled(lambda: filled(net, weights), (1, *WINDOW), dtype)
+        if where.type == "cpu" and compiled.available()
+        else None
+    )
     quick = graph or filled(net, weights).to(where)
 
     def run(network: infer.Forward, how: torch.dtype) -> None:
@@ -140,7 +177,10 @@ def _window(device: str) -> Iterator[Row]:
 
 
 def _step(device: str) -> Iterator[Row]:
-    yield Row("training step of the same network, 2 patches of 40x56x40", measure_step(_nnunet_3d(), (40, 56, 40), 2, device))
+    yield Row(
+        "training step of the same network, 2 patches of 40x56x40",
+        measure_step(_nnunet_3d(), (40, 56, 40), 2, device),
+    )
 
 
 def _preparing(device: str) -> Iterator[Row]:
@@ -152,9 +192,23 @@ def _preparing(device: str) -> Iterator[Row]:
     image = sitk.GetImageFromArray(array.transpose())
     image.SetSpacing(SPACING)
     size = [round(n * s / 3) for n, s in zip(SHAPE, SPACING, strict=True)]
-    linear = (size, sitk.Transform(), sitk.sitkLinear, image.GetOrigin(), (3.0,) * 3, image.GetDirection(), 0.0, sitk.sitkFloat32)
+    linear = (
+        size,
+        sitk.Transform(),
+        sitk.sitkLinear,
+        image.GetOrigin(),
+        (3.0,) * 3,
+        image.GetDirection(),
+        0.0,
+        sitk.sitkFloat32,
+    )
     name = "CT of {}x{}x{} to half its resolution: crop, window, cubic resampling".format(*SHAPE)
-    yield Row(name, _median(lambda: prepare(volume, plan)), "SimpleITK, linear resampling alone", _median(lambda: sitk.Resample(image, *linear)))
+    yield Row(
+        name,
+        _median(lambda: prepare(volume, plan)),
+        "SimpleITK, linear resampling alone",
+        _median(lambda: sitk.Resample(image, *linear)),
+    )
 
 
 def _restoring(device: str) -> Iterator[Row]:
@@ -167,19 +221,31 @@ def _restoring(device: str) -> Iterator[Row]:
     values = np.arange(5, dtype=np.uint8)
 
     def plainly() -> None:
-        functional.interpolate(scores[None], size=trail.cropped_shape, mode="trilinear")[0].argmax(0)
+        functional.interpolate(scores[None], size=trail.cropped_shape, mode="trilinear")[0].argmax(
+            0
+        )
 
     name = "scores of 4 structures back to {}x{}x{} as labels".format(*SHAPE)
-    yield Row(name, _median(lambda: restore([scores], trail, 0, values)), "torch: interpolate, argmax", _median(plainly))
+    yield Row(
+        name,
+        _median(lambda: restore([scores], trail, 0, values)),
+        "torch: interpolate, argmax",
+        _median(plainly),
+    )
 
 
 def _patches(device: str) -> Iterator[Row]:
-    image, label = np.random.default_rng(0).integers(-3000, 3000, (1, 200, 200, 200)).astype(np.int16), np.zeros((200, 200, 200), np.uint8)
+    image, label = (
+        np.random.default_rng(0).integers(-3000, 3000, (1, 200, 200, 200)).astype(np.int16),
+        np.zeros((200, 200, 200), np.uint8),
+    )
     turn = np.array([[0.97, -0.24, 0.0], [0.24, 0.97, 0.0], [0.0, 0.0, 1.1]])
     field = np.random.default_rng(1).normal(0, 2, (3, 5, 5, 5)).astype(np.float32)
     one = np.ones(1, np.float32)
-    yield Row("a patch of 128x128x128: turned, zoomed, displaced, one core",
-              _median(lambda: warp(image, label, one, turn, (30.0, 20.0, 25.0), (128, 128, 128), field)))  # fmt: skip
+    yield Row(
+        "a patch of 128x128x128: turned, zoomed, displaced, one core",
+        _median(lambda: warp(image, label, one, turn, (30.0, 20.0, 25.0), (128, 128, 128), field)),
+    )
 
 
 def _files(device: str) -> Iterator[Row]:
@@ -190,7 +256,13 @@ def _files(device: str) -> Iterator[Row]:
     with tempfile.TemporaryDirectory() as folder:
         path, other = Path(folder) / "a.nii.gz", Path(folder) / "b.nii.gz"
         image = nib.Nifti1Image(array, volume.grid.affine)  # type: ignore[no-untyped-call]
-        own, theirs = _median(lambda: files.write(volume, path)), _median(lambda: nib.save(image, other))
+        own, theirs = (
+            _median(lambda: files.write(volume, path)),
+            _median(lambda: nib.save(image, other)),
+        )
         yield Row("writing it as .nii.gz", own, "nibabel", theirs)
-        own, theirs = _median(lambda: files.read(path)), _median(lambda: np.asarray(nib.load(path).dataobj))  # type: ignore[attr-defined]
+        own, theirs = (
+            _median(lambda: files.read(path)),
+            _median(lambda: np.asarray(nib.load(path).dataobj)),
+        )  # type: ignore[attr-defined]
         yield Row("reading it again", own, "nibabel", theirs)

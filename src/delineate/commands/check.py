@@ -1,8 +1,9 @@
 """The first verb: what is here, what is wrong with it, what can be mended.
 
-Finds the cases (``cohorts.discovery.layouts``), examines each once (``cohorts.checks.doctor``, through ``batch``), compares them, writes
-``manifest.jsonl`` and ``findings.json``, and mended copies where asked (``cohorts.checks.repair``). Findings are data; only
-``table`` knows how they look.
+Finds the cases (``cohorts.discovery.layouts``), examines each once (``cohorts.checks.doctor``,
+through ``batch``), compares them, writes ``manifest.jsonl`` and ``findings.json``, and mended
+copies where asked (``cohorts.checks.repair``). Findings are data; only ``table`` knows how they
+look.
 """
 
 from __future__ import annotations
@@ -47,9 +48,18 @@ class Checked:
     mended: int = 0
 
 
-def check(data: str | Path, *, out: str | Path | None = None, layout: str | None = None, description: str | Path | None = None,
-          labels: str | Path | None = None, patient: str | None = None, fix: str | Path | None = None, workers: int | None = None,
-          progress: Callable[[int, int, str], None] | None = None) -> Checked:  # fmt: skip
+def check(
+    data: str | Path,
+    *,
+    out: str | Path | None = None,
+    layout: str | None = None,
+    description: str | Path | None = None,
+    labels: str | Path | None = None,
+    patient: str | None = None,
+    fix: str | Path | None = None,
+    workers: int | None = None,
+    progress: Callable[[int, int, str], None] | None = None,
+) -> Checked:
     """Find and examine the cases at ``data``.
 
     Args:
@@ -72,8 +82,14 @@ def check(data: str | Path, *, out: str | Path | None = None, layout: str | None
         kept.refuse(repair.targets(manifest, fix))
     examinations, failures = _examine(manifest, workers, progress)
     manifest, told = _with_modality(manifest, examinations)
-    findings = [*found.findings, *told, *failures, *(f for e in examinations for f in e.findings), *compare(examinations),
-                *check_absent(examinations, manifest.labels)]  # fmt: skip
+    findings = [
+        *found.findings,
+        *told,
+        *failures,
+        *(f for e in examinations for f in e.findings),
+        *compare(examinations),
+        *check_absent(examinations, manifest.labels),
+    ]
     checked = Checked(manifest, _sorted(findings), _without(manifest, findings))
     with kept.kept():
         if fix is not None:
@@ -89,24 +105,44 @@ def _examine(
     header = replace(manifest, cases=())
     jobs = [(case, header) for case in manifest]
     count = batch.workers_for(_seconds(manifest.cases), len(jobs)) if workers is None else workers
-    outcomes = batch.run(doctor.examine, jobs, names=[c.id for c in manifest], workers=count, progress=progress)
-    failures = [Finding(o.name, "failed", "error", str(o.error), {"log": o.log}) for o in outcomes if o.error is not None]
+    outcomes = batch.run(
+        doctor.examine, jobs, names=[c.id for c in manifest], workers=count, progress=progress
+    )
+    failures = [
+        Finding(o.name, "failed", "error", str(o.error), {"log": o.log})
+        for o in outcomes
+        if o.error is not None
+    ]
     return [o.value for o in outcomes if o.value is not None], failures
 
 
-def _with_modality(manifest: Manifest, examinations: Sequence[doctor.Examination]) -> tuple[Manifest, list[Finding]]:
-    """Files that name no modality, but hold what can only be CT, are called CT, and the finding says so."""
+def _with_modality(
+    manifest: Manifest, examinations: Sequence[doctor.Examination]
+) -> tuple[Manifest, list[Finding]]:
+    """Files that name no modality, but hold what can only be CT, are called CT, and the finding
+    says so.
+    """
     if manifest.modality or not looks_like_ct(examinations):
         return manifest, []
-    message = "no file names the modality; all values have the range of CT in HU, so the cohort is taken for CT (a description can say otherwise)"
+    message = (
+        "no file names the modality; all values have the range of CT in HU, so the cohort "
+        "is taken for CT (a description can say otherwise)"
+    )
     return replace(manifest, modality="CT"), [Finding("", "modality", "note", message)]
 
 
 def _seconds(cases: Sequence[Case]) -> float:
     """About how long one process needs, from the sizes of every tenth case's files."""
     chosen = cases[:: max(1, len(cases) // 10)]
-    paths = [path for case in chosen for one in (*case.images, *case.label) for path in _files(Path(one.path))]
-    spent = sum(path.stat().st_size for path in paths) / BYTES_A_SECOND + len(paths) * SECONDS_A_FILE
+    paths = [
+        path
+        for case in chosen
+        for one in (*case.images, *case.label)
+        for path in _files(Path(one.path))
+    ]
+    spent = (
+        sum(path.stat().st_size for path in paths) / BYTES_A_SECOND + len(paths) * SECONDS_A_FILE
+    )
     return spent * len(cases) / max(1, len(chosen))
 
 
@@ -135,11 +171,16 @@ def _fix(checked: Checked, out: str | Path, workers: int | None) -> Checked:
         if finding.mend is not None:
             ways[finding.case].append(finding.mend)
     jobs = repair.plan_mending(curable, ways, out)
-    outcomes = batch.run(repair.mend_case, jobs, names=[job.case.id for job in jobs], workers=workers)
+    outcomes = batch.run(
+        repair.mend_case, jobs, names=[job.case.id for job in jobs], workers=workers
+    )
     failures = [o.error for o in outcomes if o.error is not None]
     changes = [o.value for o in outcomes if o.value is not None]
     usable = repair.write_mended(curable, changes, failures, out)
-    findings = [*checked.findings, *(Finding(e.case or "", "mending", "error", str(e)) for e in failures)]
+    findings = [
+        *checked.findings,
+        *(Finding(e.case or "", "mending", "error", str(e)) for e in failures),
+    ]
     return replace(checked, findings=_sorted(findings), usable=usable, mended=len(changes))
 
 
@@ -149,9 +190,15 @@ def _fix(checked: Checked, out: str | Path, workers: int | None) -> Checked:
 def _write(checked: Checked, out: str | Path) -> None:
     folder = atomic.make_folder(out)
     findings, manifest = (folder / name for name in WRITTEN)
-    data = {"root": checked.manifest.root, "layout": checked.manifest.layout, "cases": len(checked.manifest), "usable": len(checked.usable),
-            "mended": checked.mended, "count": {s: sum(f.severity == s for f in checked.findings) for s in SEVERITIES},
-            "findings": [f.to_json() for f in checked.findings]}  # fmt: skip
+    data = {
+        "root": checked.manifest.root,
+        "layout": checked.manifest.layout,
+        "cases": len(checked.manifest),
+        "usable": len(checked.usable),
+        "mended": checked.mended,
+        "count": {s: sum(f.severity == s for f in checked.findings) for s in SEVERITIES},
+        "findings": [f.to_json() for f in checked.findings],
+    }
     atomic.write_text(findings, json.dumps(without_nan(data), indent=1))
     atomic.write_text(manifest, checked.usable.to_jsonl())
 
@@ -170,7 +217,9 @@ def table(checked: Checked) -> Any:
         groups[finding.severity, finding.kind].append(finding)
     colours = {"error": "red", "warning": "yellow", "note": "dim"}
     for (severity, kind), found in groups.items():
-        shown = "\n".join(escape(f"{f.case}: {f.message}" if f.case else f.message) for f in found[:SHOWN])
+        shown = "\n".join(
+            escape(f"{f.case}: {f.message}" if f.case else f.message) for f in found[:SHOWN]
+        )
         more = f"\n... and {len(found) - SHOWN} more in findings.json" if len(found) > SHOWN else ""
         rows.add_row(f"[{colours[severity]}]{severity}[/]", kind, str(len(found)), shown + more)
     return Group(escape(summary(checked)), rows)
@@ -180,9 +229,17 @@ def summary(checked: Checked) -> str:
     """The cohort in two lines."""
     m = checked.manifest
     truth = sum(bool(c.label) for c in m)
-    splits = ", ".join(f"{sum(c.split == s for c in m)} {s}" for s in ("train", "val", "test") if any(c.split == s for c in m))
+    splits = ", ".join(
+        f"{sum(c.split == s for c in m)} {s}"
+        for s in ("train", "val", "test")
+        if any(c.split == s for c in m)
+    )
     names = ", ".join(m.labels.names[:8]) + (f" ... ({len(m.labels)})" if len(m.labels) > 8 else "")
-    lines = [f"{m.layout}: {len(m)} cases ({truth} with truth{'; ' + splits if splits else ''}) of {len(m.patients)} patients; "
-             f"{len(checked.usable)} usable" + (f", {checked.mended} mended" if checked.mended else ""),
-             f"channels: {', '.join(m.channels)}{' (' + m.modality + ')' if m.modality else ''}; structures: {names or 'none'}"]  # fmt: skip
+    lines = [
+        f"{m.layout}: {len(m)} cases ({truth} with truth{'; ' + splits if splits else ''}) of "
+        f"{len(m.patients)} patients; "
+        f"{len(checked.usable)} usable" + (f", {checked.mended} mended" if checked.mended else ""),
+        f"channels: {', '.join(m.channels)}{' (' + m.modality + ')' if m.modality else ''}; "
+        f"structures: {names or 'none'}",
+    ]
     return "\n".join(lines)

@@ -1,4 +1,6 @@
-"""Compare: runs case by case (``evaluation.comparing``), as tables, JSON and box plots in a folder."""
+"""Compare: runs case by case (``evaluation.comparing``), as tables, JSON and box plots in a
+folder.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,14 @@ from ..core.outputs import Originals
 from ..evaluation.comparing import OVERALL, Compared, compare_runs, metric_words
 from ..reporting.box_plot import box_plot, difference_plot
 
-WRITTEN = ("compare.csv", "compare.json", "boxplot.png", "boxplot.svg", "differences.png", "differences.svg")
+WRITTEN = (
+    "compare.csv",
+    "compare.json",
+    "boxplot.png",
+    "boxplot.svg",
+    "differences.png",
+    "differences.svg",
+)
 
 
 def compare(runs: Sequence[str | Path], out: str | Path | None = None, **how: Any) -> Compared:
@@ -19,15 +28,22 @@ def compare(runs: Sequence[str | Path], out: str | Path | None = None, **how: An
 
     Args:
         runs, how: as for ``evaluation.comparing.compare_runs``, whose errors are not listed again.
-        out: folder for ``compare.csv``, ``compare.json``, and ``boxplot`` and ``differences`` as .png and .svg; None writes nothing.
+        out: folder for ``compare.csv``, ``compare.json``, and ``boxplot`` and ``differences`` as
+            .png and .svg; None writes nothing.
 
     Raises:
         OutputError: ``out`` cannot be written, or one of these is a file that was read.
     """
     compared = compare_runs(runs, **how)
     if out is not None:
-        read = [run.path.parent / name for run in compared.runs for name in ("scores.json", "scores.csv", "slices.csv")]
-        with Originals([*read, *(run.path for run in compared.runs)]).kept(Path(out) / name for name in WRITTEN):
+        read = [
+            run.path.parent / name
+            for run in compared.runs
+            for name in ("scores.json", "scores.csv", "slices.csv")
+        ]
+        with Originals([*read, *(run.path for run in compared.runs)]).kept(
+            Path(out) / name for name in WRITTEN
+        ):
             write(compared, out)
     return compared
 
@@ -42,7 +58,14 @@ def write(compared: Compared, out: str | Path) -> None:
     table, data, *pictures = (folder / name for name in WRITTEN)
     write_text(table, compared.to_csv())
     write_text(data, compared.to_json())
-    groups = dict(compared.values) | ({OVERALL: compared.overall} if len(compared.labels) > 1 else {})
+    groups = dict(compared.values) | (
+        {OVERALL: compared.overall} if len(compared.labels) > 1 else {}
+    )
     box_plot(groups, compared.names, metric_words(compared), compared.per, pictures[:2])
-    intervals = {name: [(d["mean"], d["low95"], d["high95"]) for d in compared.results[name]["differences"]] for name in groups}
-    difference_plot(groups, intervals, compared.names, metric_words(compared), compared.per, pictures[2:])
+    intervals = {
+        name: [(d["mean"], d["low95"], d["high95"]) for d in compared.results[name]["differences"]]
+        for name in groups
+    }
+    difference_plot(
+        groups, intervals, compared.names, metric_words(compared), compared.per, pictures[2:]
+    )

@@ -1,7 +1,9 @@
-"""convert and info: one image or DICOM folder from one format to another, cut into parts or put together, and what stands at a path.
+"""convert and info: one image or DICOM folder from one format to another, cut into parts or put
+together, and what stands at a path.
 
-Conversion keeps every voxel where it is and every value as it is: nothing is resampled. ``orientation`` only transposes and flips the axes.
-Parts are put together by where their voxels stand (``preprocessing/parts.py``), never by their names. It knows no labels and no models.
+Conversion keeps every voxel where it is and every value as it is: nothing is resampled.
+``orientation`` only transposes and flips the axes. Parts are put together by where their voxels
+stand (``preprocessing/parts.py``), never by their names. It knows no labels and no models.
 """
 
 from __future__ import annotations
@@ -28,7 +30,9 @@ Progress = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Converted:
-    """What was written, what was refused (title of the series, reason), and what a person should know."""
+    """What was written, what was refused (title of the series, reason), and what a person should
+    know.
+    """
 
     written: tuple[Path, ...]
     refused: tuple[tuple[str, str], ...] = ()
@@ -47,45 +51,61 @@ def convert(
     overwrite: bool = True,
     progress: Progress | None = None,
 ) -> Converted:
-    """Write ``input`` (a file, a DICOM folder, a folder of slices) as ``output``, whose ending names the format.
+    """Write ``input`` (a file, a DICOM folder, a folder of slices) as ``output``, whose ending
+    names the format.
 
-    An ``output`` without an ending is a folder: a DICOM folder of several series gives one ``.nii.gz`` a series there,
-    and series that cannot be read are refused with their reason while the others are written; any other input gives PNG slices.
-    With ``split_slices`` each volume becomes ``NAME_00``, ``NAME_01`` ...: in a folder ``output`` as ``.nii.gz`` under the input's name, or beside
-    a file name ``output`` with its stem and ending.
+    An ``output`` without an ending is a folder: a DICOM folder of several series gives one
+    ``.nii.gz`` a series there, and series that cannot be read are refused with their reason while
+    the others are written; any other input gives PNG slices. With ``split_slices`` each volume
+    becomes ``NAME_00``, ``NAME_01`` ...: in a folder ``output`` as ``.nii.gz`` under the input's
+    name, or beside a file name ``output`` with its stem and ending.
 
     Args:
         spacing_mm: stated (column, row, slice) spacing of pictures that carry none.
-        axes: where the stored axes really point to ("ASL"), for files that carry no place (Analyze 7.5, pictures).
-        orientation: three letters such as "RAS"; the axes are permuted and flipped, voxels stay where they are.
+        axes: where the stored axes really point to ("ASL"), for files that carry no place (Analyze
+            7.5, pictures).
+        orientation: three letters such as "RAS"; the axes are permuted and flipped, voxels stay
+            where they are.
         series: the one series of a DICOM folder to convert.
-        split_slices: cut each volume into consecutive groups of this many slices along its last axis; the last group may be shorter.
+        split_slices: cut each volume into consecutive groups of this many slices along its last
+            axis; the last group may be shorter.
         overwrite: False refuses to replace what exists.
 
     Raises:
         InputError: the input cannot be read; with several series only where none can.
         UsageError: ``split_slices`` below 1, or ``axes`` for a file that knows its own place.
-        OutputError: an output is a file that is read; it exists and ``overwrite`` is False; the folder holds other parts of the same name; or
-            it cannot be written.
+        OutputError: an output is a file that is read; it exists and ``overwrite`` is False; the
+            folder holds other parts of the same name; or it cannot be written.
     """
     if split_slices is not None and split_slices < 1:
         raise UsageError(f"a volume is cut into groups of at least 1 slice, found {split_slices}")
     write = _Writer(Path(output), axes, orientation, split_slices, overwrite)
     many = _many(input, output, series)
     several = len(many) > 1 or (bool(many) and split_slices is None)
-    names = [_name(one, many) for one in many] if several else [files.stem(_named(input)) if split_slices else ""]
+    names = (
+        [_name(one, many) for one in many]
+        if several
+        else [files.stem(_named(input)) if split_slices else ""]
+    )
     with _originals([input]).kept(path for name in names for path in write.existing(name)):
         if several:
             return _convert_series(many, write, progress, str(input))
         if split_slices is None:
             _refuse_existing(Path(output), overwrite)
-        volume = files.read(Source(str(input), series=series or "", spacing_mm=tuple(spacing_mm or ())))
+        volume = files.read(
+            Source(str(input), series=series or "", spacing_mm=tuple(spacing_mm or ()))
+        )
         return Converted(tuple(write(volume, names[0])), notes=_notes(volume, axes))
 
 
 def _originals(inputs: Sequence[str | Path]) -> Originals:
     """What a conversion reads: files with those that belong to them, and folders of slices."""
-    places = [Path(str(one).rpartition("#")[0]) if "#" in str(one) and not Path(one).exists() else Path(one) for one in inputs]
+    places = [
+        Path(str(one).rpartition("#")[0])
+        if "#" in str(one) and not Path(one).exists()
+        else Path(one)
+        for one in inputs
+    ]
     beside = [path for place in places if place.is_file() for path in files.companions(place)]
     return Originals([*places, *beside], files.is_slice)
 
@@ -93,30 +113,42 @@ def _originals(inputs: Sequence[str | Path]) -> Originals:
 def merge(inputs: Sequence[str | Path], output: str | Path, *, overwrite: bool = True) -> Converted:
     """Put consecutive volumes together as one file; the opposite of ``split_slices``.
 
-    Order and axis are found from where the voxels stand; see ``parts.merged`` for what is refused. A part that is missing at either end cannot be
-    noticed: what remains is a volume like any other.
+    Order and axis are found from where the voxels stand; see ``parts.merged`` for what is refused.
+    A part that is missing at either end cannot be noticed: what remains is a volume like any other.
 
     Args:
-        inputs: image files, and folders whose image files are taken (an earlier result that lies among them is left out).
+        inputs: image files, and folders whose image files are taken (an earlier result that lies
+            among them is left out).
 
     Raises:
         InputError: nothing there, or a file that cannot be read.
-        GeometryError: the volumes do not follow one another; the files and the distance in mm are named.
+        GeometryError: the volumes do not follow one another; the files and the distance in mm are
+            named.
         OutputError: as of ``convert``, or ``output`` has no ending, or is one of the volumes.
     """
     target = Path(output)
     if "." not in target.name:
-        raise OutputError(f"a merged volume is one file; give it an ending, one of {', '.join(files.WRITABLE[:5])}", path=target)
+        raise OutputError(
+            "a merged volume is one file; give it an ending, one of "
+            f"{', '.join(files.WRITABLE[:5])}",
+            path=target,
+        )
     _refuse_existing(target, overwrite)
     _originals([path for path in inputs if not Path(path).is_dir()]).refuse(_with_data(target))
     found = [path for one in inputs for path in _volumes_in(Path(one))]
     paths = [path for path in found if not _is_same(path, target)]
     if not paths:
-        raise FormatError(f"no volumes here; read are {files.READABLE}", path=inputs[0] if inputs else None)
+        raise FormatError(
+            f"no volumes here; read are {files.READABLE}", path=inputs[0] if inputs else None
+        )
     with _originals(paths).kept(_with_data(target)):
         whole = merged([files.read(path) for path in paths])
         if len(paths) < len(found) and files.read_grid(target) != whole.grid:
-            raise OutputError("lies among the volumes and is not what they make: it may be one of them; choose another output", path=target)
+            raise OutputError(
+                "lies among the volumes and is not what they make: it may be one of them; choose "
+                "another output",
+                path=target,
+            )
         files.write(whole, target)
     return Converted((target,), notes=_merge_notes(paths))
 
@@ -137,23 +169,43 @@ def _merge_notes(paths: Sequence[Path]) -> tuple[str, ...]:
     numbers = [re.search(r"_(\d+)$", files.stem(path)) for path in paths]
     lowest = min((int(found[1]) for found in numbers if found), default=0)
     if all(numbers) and lowest > 1:
-        return (f"the names of the parts begin at number {lowest}; a part that is missing at an end leaves no gap",)
+        return (
+            f"the names of the parts begin at number {lowest}; a part that is missing at an end "
+            "leaves no gap",
+        )
     return ()
 
 
 def _volumes_in(path: Path) -> Iterator[Path]:
-    """The file itself, or the image files of a folder in natural order of their names; of a pair of files the header alone."""
+    """The file itself, or the image files of a folder in natural order of their names; of a pair of
+    files the header alone.
+    """
     if not path.is_dir():
         yield path
         return
-    found = sorted((p for p in path.iterdir() if not p.name.startswith(".") and files.is_image(p)), key=lambda p: files.natural_key(p.name))
+    found = sorted(
+        (p for p in path.iterdir() if not p.name.startswith(".") and files.is_image(p)),
+        key=lambda p: files.natural_key(p.name),
+    )
     if found and files.detect(found[0]) == "DICOM":
-        raise FormatError("these are slices of DICOM series; convert puts them together without being told to merge", path=path)
-    yield from (p for p in found if not (p.name.lower().removesuffix(".gz").endswith(".img") and files.detect(p) in ("NIfTI pair", "Analyze 7.5")))
+        raise FormatError(
+            "these are slices of DICOM series; convert puts them together without being told to "
+            "merge",
+            path=path,
+        )
+    yield from (
+        p
+        for p in found
+        if not (
+            p.name.lower().removesuffix(".gz").endswith(".img")
+            and files.detect(p) in ("NIfTI pair", "Analyze 7.5")
+        )
+    )
 
 
 def info(path: str | Path) -> dict[str, Any]:
-    """What is at ``path``: format, shape, spacing, orientation, dtype, unit; for a DICOM folder its series and other objects.
+    """What is at ``path``: format, shape, spacing, orientation, dtype, unit; for a DICOM folder its
+    series and other objects.
 
     Raises:
         InputError: nothing here that can be read.
@@ -162,19 +214,26 @@ def info(path: str | Path) -> dict[str, Any]:
 
 
 def _many(source: str | Path, output: str | Path, series: str | None) -> list[dicom.Series]:
-    """The series of a DICOM folder that go to a folder of files each; empty where one volume goes to one place."""
+    """The series of a DICOM folder that go to a folder of files each; empty where one volume goes
+    to one place.
+    """
     if series or "." in Path(output).name or not Path(source).is_dir():
         return []
     found, others = dicom.find(source)
     damaged = [path for path, what in others if what == dicom.DAMAGED]
     if damaged:
-        raise FormatError("a damaged or truncated DICOM file, which may be a slice of any series here", path=damaged[0])
+        raise FormatError(
+            "a damaged or truncated DICOM file, which may be a slice of any series here",
+            path=damaged[0],
+        )
     return found
 
 
 @dataclass(frozen=True)
 class _Writer:
-    """Where and how the volumes of one conversion are written; called with a volume and its name in a folder ("": ``output`` is the file)."""
+    """Where and how the volumes of one conversion are written; called with a volume and its name in
+    a folder ("": ``output`` is the file).
+    """
 
     output: Path
     axes: str | None
@@ -193,7 +252,9 @@ class _Writer:
         return sorted(target.glob("slice_*.png")) if target.is_dir() else [target]
 
     def existing(self, name: str) -> list[Path]:
-        """What stands where the volume called ``name`` in a folder would be written, before anything is read."""
+        """What stands where the volume called ``name`` in a folder would be written, before
+        anything is read.
+        """
         if self.split_slices:
             stem, folder, ending = self._parts(name)
             pattern = re.compile(rf"{re.escape(stem)}_\d+{re.escape(ending)}")
@@ -202,31 +263,45 @@ class _Writer:
             return [self.output / f"{name}.nii.gz"]
         if "." in self.output.name:
             return list(_with_data(self.output))
-        return [path for path in _entries(self.output) if re.fullmatch(r"slice_\d+\.png", path.name)]
+        return [
+            path for path in _entries(self.output) if re.fullmatch(r"slice_\d+\.png", path.name)
+        ]
 
     def _parts(self, name: str) -> tuple[str, Path, str]:
         """Stem, folder and ending of the parts of the volume called ``name``."""
         given = self.output.name
         stem = files.stem(given) if "." in given else name
-        return (stem, self.output.parent, given[len(stem) :]) if "." in given else (stem, self.output, ".nii.gz")
+        return (
+            (stem, self.output.parent, given[len(stem) :])
+            if "." in given
+            else (stem, self.output, ".nii.gz")
+        )
 
     def _write_parts(self, volume: Volume, name: str) -> list[Path]:
         stem, folder, ending = self._parts(name)
         parts = split(volume, self.split_slices or volume.grid.shape[2])
         digits = max(2, len(str(len(parts) - 1)))
         targets = [folder / f"{stem}_{n:0{digits}d}{ending}" for n in range(len(parts))]
-        self._refuse_other_parts(folder, re.compile(rf"{re.escape(stem)}_\d+{re.escape(ending)}"), targets)
+        self._refuse_other_parts(
+            folder, re.compile(rf"{re.escape(stem)}_\d+{re.escape(ending)}"), targets
+        )
         for target, part in zip(targets, parts, strict=True):
             _refuse_existing(target, self.overwrite)
             files.write(part, target)
         return targets
 
-    def _refuse_other_parts(self, folder: Path, pattern: re.Pattern[str], targets: Sequence[Path]) -> None:
+    def _refuse_other_parts(
+        self, folder: Path, pattern: re.Pattern[str], targets: Sequence[Path]
+    ) -> None:
         names = {target.name for target in targets}
-        others = sorted(p.name for p in _entries(folder) if pattern.fullmatch(p.name) and p.name not in names)
+        others = sorted(
+            p.name for p in _entries(folder) if pattern.fullmatch(p.name) and p.name not in names
+        )
         if others:  # left from smaller groups: together they would be a volume that overlaps itself
             raise OutputError(
-                f"{len(targets)} parts would stand beside {others[0]} of another cutting; remove that or choose another folder", path=folder
+                f"{len(targets)} parts would stand beside {others[0]} of another cutting; remove "
+                "that or choose another folder",
+                path=folder,
             )
 
 
@@ -235,9 +310,15 @@ def _entries(folder: Path) -> list[Path]:
 
 
 def _named(path: str | Path) -> str:
-    """The name of the input as a person knows it: folders called like every other patient's take their parent's."""
+    """The name of the input as a person knows it: folders called like every other patient's take
+    their parent's.
+    """
     place = Path(path).resolve()
-    return place.parent.name if place.is_dir() and place.name.lower() in NAMELESS and place.parent.name else place.name
+    return (
+        place.parent.name
+        if place.is_dir() and place.name.lower() in NAMELESS and place.parent.name
+        else place.name
+    )
 
 
 def _with_axes(volume: Volume, axes: str) -> Volume:
@@ -248,27 +329,46 @@ def _with_axes(volume: Volume, axes: str) -> Volume:
         GeometryError: ``axes`` is no orientation.
     """
     if volume.meta.get("place_known", True):
-        raise UsageError(f"{volume.source} says itself where its axes point to ({volume.grid.codes}); --axes is for files that cannot")
+        raise UsageError(
+            f"{volume.source} says itself where its axes point to ({volume.grid.codes}); --axes "
+            "is for files that cannot"
+        )
     plain = Grid.from_spacing(volume.grid.shape, volume.grid.spacing_mm)
-    _, there = plain.reorient(axes)  # refuses what is no orientation; tells which world axis each stored axis runs along
+    _, there = plain.reorient(
+        axes
+    )  # refuses what is no orientation; tells which world axis each stored axis runs along
     matrix = np.zeros((4, 4))
     matrix[3, 3] = 1
     for stored, (world, flip) in enumerate(zip(there.order, there.flips, strict=True)):
         matrix[world, stored] = volume.grid.spacing_mm[stored] * (-1 if flip else 1)
     matrix[:3, 3] = -matrix[:3, :3] @ ((np.array(volume.grid.shape) - 1) / 2)
-    return Volume(volume.array, Grid(volume.grid.shape, matrix), volume.unit, volume.source, {**volume.meta, "place_known": True})
+    return Volume(
+        volume.array,
+        Grid(volume.grid.shape, matrix),
+        volume.unit,
+        volume.source,
+        {**volume.meta, "place_known": True},
+    )
 
 
 def _notes(volume: Volume, axes: str | None) -> tuple[str, ...]:
     """What conversion had to assume."""
-    if axes or volume.meta.get("place_known", True) or not volume.meta.get("spacing_known", True) or volume.grid.shape[2] == 1:
+    if (
+        axes
+        or volume.meta.get("place_known", True)
+        or not volume.meta.get("spacing_known", True)
+        or volume.grid.shape[2] == 1
+    ):
         return ()
     return (
-        f"{volume.source} does not say where its axes point to; they were taken as {volume.grid.codes} around the origin; state others with --axes",
+        f"{volume.source} does not say where its axes point to; they were taken as "
+        f"{volume.grid.codes} around the origin; state others with --axes",
     )
 
 
-def _convert_series(many: Sequence[dicom.Series], write: _Writer, progress: Progress | None, source: str) -> Converted:
+def _convert_series(
+    many: Sequence[dicom.Series], write: _Writer, progress: Progress | None, source: str
+) -> Converted:
     written: list[Path] = []
     refused: list[tuple[str, str]] = []
     for one in many:
@@ -287,10 +387,14 @@ def _convert_series(many: Sequence[dicom.Series], write: _Writer, progress: Prog
 
 
 def _name(one: dicom.Series, all_series: Sequence[dicom.Series]) -> str:
-    """A file name a person recognises: number, modality, description; with the end of the uid where that is not unique."""
+    """A file name a person recognises: number, modality, description; with the end of the uid where
+    that is not unique.
+    """
 
     def plain(series: dicom.Series) -> str:
-        words = "_".join(word for word in (series.number, series.modality, series.description) if word)
+        words = "_".join(
+            word for word in (series.number, series.modality, series.description) if word
+        )
         return re.sub(r"[^A-Za-z0-9]+", "_", words).strip("_").lower() or "series"
 
     twins = [s for s in all_series if plain(s) == plain(one)]

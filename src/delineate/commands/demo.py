@@ -1,7 +1,8 @@
-"""The demo: every verb on a phantom cohort that it makes itself. DICOM in; a model, scores, a report and a DICOM SEG out.
+"""The demo: every verb on a phantom cohort that it makes itself. DICOM in; a model, scores, a
+report and a DICOM SEG out.
 
-A quarter of the patients is kept for testing and never seen in training. Nothing is downloaded. Run again, it goes on
-with what is there.
+A quarter of the patients is kept for testing and never seen in training. Nothing is downloaded. Run
+again, it goes on with what is there.
 """
 
 from __future__ import annotations
@@ -31,10 +32,18 @@ class Demonstrated:
     failures: list[str] = field(default_factory=list)
 
 
-def demo(out: str | Path, *, budget_s: float = 300.0, patients: int = 20, seed: int = 0, device: str = "auto",
-         say: Callable[[str], None] = lambda text: None,
-         progress: Callable[[str, float, float, str], None] = lambda stage, done, total, note: None) -> Demonstrated:  # fmt: skip
-    """Make the cohort, train on three quarters of it, test on the rest, and write one patient's DICOM SEG.
+def demo(
+    out: str | Path,
+    *,
+    budget_s: float = 300.0,
+    patients: int = 20,
+    seed: int = 0,
+    device: str = "auto",
+    say: Callable[[str], None] = lambda text: None,
+    progress: Callable[[str, float, float, str], None] = lambda stage, done, total, note: None,
+) -> Demonstrated:
+    """Make the cohort, train on three quarters of it, test on the rest, and write one patient's
+    DICOM SEG.
 
     Raises:
         UsageError: ``out`` holds a demo with other settings, or there is no such device here.
@@ -44,19 +53,31 @@ def demo(out: str | Path, *, budget_s: float = 300.0, patients: int = 20, seed: 
     folder = atomic.make_folder(out)
     cohort, split = folder / "cohort", folder / "split.json"
     if not split.is_file():
-        make_cohort(cohort, patients=patients, seed=seed, form="dicom", progress=lambda done, total, name: progress("phantom", done, total, name))
+        make_cohort(
+            cohort,
+            patients=patients,
+            seed=seed,
+            form="dicom",
+            progress=lambda done, total, name: progress("phantom", done, total, name),
+        )
         atomic.write_text(split, json.dumps(_split(cohort, seed), indent=1))
     sides = json.loads(split.read_text(encoding="utf-8"))
     say(
-        f"phantom cohort of {len(sides['train']) + len(sides['test'])} patients as DICOM series in {cohort}; "
+        f"phantom cohort of {len(sides['train']) + len(sides['test'])} patients as DICOM series "
+        f"in {cohort}; "
         f"{len(sides['test'])} of them are kept for testing"
     )
     model = folder / "phantom.model"
     trained = train_step.train(
-        Request(data=str(cohort), budget_s=budget_s, split=str(split), seed=seed, device=device), model, say=say, progress=progress
+        Request(data=str(cohort), budget_s=budget_s, split=str(split), seed=seed, device=device),
+        model,
+        say=say,
+        progress=progress,
     )
     example = cohort / sides["test"][0]
-    done = predict_step.predict(model, [example / "DICOM_anon"], folder / "example", device=device, dicom_seg=True)
+    done = predict_step.predict(
+        model, [example / "DICOM_anon"], folder / "example", device=device, dicom_seg=True
+    )
     failures = trained.failures + [str(o.error) for o in done.failures]
     dice = float(trained.scores.get("dice_mean", float("nan")))
     say(
@@ -71,4 +92,7 @@ def _split(cohort: Path, seed: int) -> dict[str, list[str]]:
     names = sorted(p.name for p in cohort.iterdir() if p.is_dir())
     order = np.random.default_rng(seed).permutation(len(names))
     count = max(1, len(names) // 4)
-    return {"train": sorted(names[i] for i in order[count:]), "test": sorted(names[i] for i in order[:count])}
+    return {
+        "train": sorted(names[i] for i in order[count:]),
+        "test": sorted(names[i] for i in order[:count]),
+    }

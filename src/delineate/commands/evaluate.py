@@ -1,7 +1,8 @@
 """Evaluate: predictions against truths, scored, drawn and written.
 
-It pairs files and scores them (``evaluation``), and writes ``scores.csv`` (a row a case, structure and metric), ``scores.json`` (summary, means under
-their full names, pooled values, what was left out) and, of volumes, ``slices.csv``. On request cases are drawn (``reporting.side_by_side``).
+It pairs files and scores them (``evaluation``), and writes ``scores.csv`` (a row a case, structure
+and metric), ``scores.json`` (summary, means under their full names, pooled values, what was left
+out) and, of volumes, ``slices.csv``. On request cases are drawn (``reporting.side_by_side``).
 """
 
 from __future__ import annotations
@@ -23,33 +24,52 @@ from ..metrics.surface import Choices
 from ..reporting.side_by_side import BEST, MEDIAN, WORST, draw_cases, draw_montages
 
 
-def evaluate(prediction: str | Path, truth: str | Path, out: str | Path | None = None, *, labels: str | Path | LabelSet | None = None,
-             like: str | Path | None = None, as_stack: bool | None = None, surfaces: Choices | None = SURFACES,
-             also: Sequence[str] = (), pictures: bool | int = False, montages: bool = False, images: str | Path | None = None,
-             workers: int | None = None, progress: Callable[..., None] | None = None) -> Evaluated:  # fmt: skip
+def evaluate(
+    prediction: str | Path,
+    truth: str | Path,
+    out: str | Path | None = None,
+    *,
+    labels: str | Path | LabelSet | None = None,
+    like: str | Path | None = None,
+    as_stack: bool | None = None,
+    surfaces: Choices | None = SURFACES,
+    also: Sequence[str] = (),
+    pictures: bool | int = False,
+    montages: bool = False,
+    images: str | Path | None = None,
+    workers: int | None = None,
+    progress: Callable[..., None] | None = None,
+) -> Evaluated:
     """Score predictions against truths, paired by name.
 
     Args:
         prediction: a file, or a folder of files (or of slices).
-        truth: a file, a folder, a ``manifest.jsonl`` or a cohort's folder, whose label mapping then applies.
+        truth: a file, a folder, a ``manifest.jsonl`` or a cohort's folder, whose label mapping then
+            applies.
         out: folder for ``scores.csv`` and ``scores.json``; None writes nothing.
-        labels: names of the values (see ``read_label_names``); a YAML file chooses structures where ``truth`` is a
-            cohort's folder. Else names are those of the cohort, or of ``predictions.json`` beside the predictions. Without
-            any, every value of the truths is a structure; masks with one value on each side (0/63 against 0/255) are
-            compared as the one structure "foreground", and so are pictures whose 0/255 masks have soft edges (cut at
-            128); the notes say so.
+        labels: names of the values (see ``read_label_names``); a YAML file chooses structures where
+            ``truth`` is a cohort's folder. Else names are those of the cohort, or of
+            ``predictions.json`` beside the predictions. Without any, every value of the truths is a
+            structure; masks with one value on each side (0/63 against 0/255) are compared as the
+            one structure "foreground", and so are pictures whose 0/255 masks have soft edges (cut
+            at 128); the notes say so.
         like, as_stack: see ``evaluation.pairing.pair``.
-        surfaces: which distances between surfaces to measure of each case (see ``metrics.surface``); None measures none.
-        also: further groups of measures: "lesions", "centreline", "boundary" (see ``metrics.chosen``).
-        pictures: also draw source, truth and prediction of every case (True), or of at most so many, from the worst to the
-            best, into ``out``/pictures. A case that cannot be drawn is told in the notes.
-        montages: also draw the best, the median and the worst case in three planes into ``out``/montages, for the report.
-        images: the scans to draw, a folder of files or of folders with the names of the cases, or one scan; None takes those
-            of the cohort, and draws masks alone where there are none.
+        surfaces: which distances between surfaces to measure of each case (see
+            ``metrics.surface``); None measures none.
+        also: further groups of measures: "lesions", "centreline", "boundary" (see
+            ``metrics.chosen``).
+        pictures: also draw source, truth and prediction of every case (True), or of at most so
+            many, from the worst to the best, into ``out``/pictures. A case that cannot be drawn is
+            told in the notes.
+        montages: also draw the best, the median and the worst case in three planes into
+            ``out``/montages, for the report.
+        images: the scans to draw, a folder of files or of folders with the names of the cases, or
+            one scan; None takes those of the cohort, and draws masks alone where there are none.
         workers, progress: see ``execution.local.run``.
 
     Raises:
-        UsageError: pictures are wanted without ``out``, or ``images`` without pictures; a group of measures that there is not.
+        UsageError: pictures are wanted without ``out``, or ``images`` without pictures; a group of
+            measures that there is not.
         InputError: a path does not exist, or no case could be scored (with the first reason).
         LayoutError: nothing pairs.
         LabelError: the values of predictions and truths do not agree and no names say more.
@@ -64,15 +84,20 @@ def evaluate(prediction: str | Path, truth: str | Path, out: str | Path | None =
         raise UsageError(f"there are the groups {', '.join(GROUPS)}, not {', '.join(unknown)}")
     chosen = Chosen(surfaces, tuple(dict.fromkeys(also)))
     given = None if isinstance(labels, LabelSet) else labels
-    chooses = Path(labels) if isinstance(labels, str | Path) and chooses_structures(labels) else None
+    chooses = (
+        Path(labels) if isinstance(labels, str | Path) and chooses_structures(labels) else None
+    )
     pairing = pair(prediction, truth, like=like, as_stack=as_stack, labels=chooses)
     if chooses is not None and pairing.manifest is not None and Path(truth).is_dir():
-        labels = None  # the file chose structures of the cohort, which numbered them anew: the manifest has them
+        # the file chose structures of the cohort, which numbered them anew: the manifest has them
+        labels = None
     kept = _originals(pairing, [prediction, truth, given, like], images)
     if out is not None:
         kept.refuse(_targets(pairing, Path(out)))
     known, label_notes = declared_labels(labels, pairing, Path(prediction), Path(truth))
-    evaluated, reading = score(pairing, known, label_notes, chosen, workers=workers, progress=progress)
+    evaluated, reading = score(
+        pairing, known, label_notes, chosen, workers=workers, progress=progress
+    )
     if out is None:
         return evaluated
     with kept.kept():
@@ -81,19 +106,40 @@ def evaluate(prediction: str | Path, truth: str | Path, out: str | Path | None =
             about = (pairing, evaluated, reading)
             if pictures:
                 drawn, gaps = draw_cases(
-                    *about, Path(out) / "pictures", None if pictures is True else pictures, images, workers=workers, progress=progress
+                    *about,
+                    Path(out) / "pictures",
+                    None if pictures is True else pictures,
+                    images,
+                    workers=workers,
+                    progress=progress,
                 )
                 evaluated = replace(evaluated, pictures=drawn, notes=(*evaluated.notes, *gaps))
             if montages:
-                evaluated = replace(evaluated, montages=draw_montages(*about, Path(out) / "montages", images, workers=workers, progress=progress))
+                evaluated = replace(
+                    evaluated,
+                    montages=draw_montages(
+                        *about, Path(out) / "montages", images, workers=workers, progress=progress
+                    ),
+                )
             write(evaluated, out)
     return evaluated
 
 
-def _originals(pairing: Pairing, given: Sequence[str | Path | None], images: str | Path | None) -> Originals:
-    """Every file that an evaluation reads; folders of masks stand for the files that were paired of them."""
-    sources = [source.path for p in pairing.pairs for source in (p.prediction, p.truth) if source is not None]
-    cohorts = [p.cohort for p in pairing.pairs if p.cohort is not None] + ([] if pairing.manifest is None else [pairing.manifest])
+def _originals(
+    pairing: Pairing, given: Sequence[str | Path | None], images: str | Path | None
+) -> Originals:
+    """Every file that an evaluation reads; folders of masks stand for the files that were paired of
+    them.
+    """
+    sources = [
+        source.path
+        for p in pairing.pairs
+        for source in (p.prediction, p.truth)
+        if source is not None
+    ]
+    cohorts = [p.cohort for p in pairing.pairs if p.cohort is not None] + (
+        [] if pairing.manifest is None else [pairing.manifest]
+    )
     beside = [Path(p.prediction.path).parent / "predictions.json" for p in pairing.pairs[:1]]
     files = [path for path in given if path is not None and not Path(path).is_dir()]
     return originals(cohorts, [*sources, *beside, *files, images])
@@ -107,7 +153,8 @@ def _targets(pairing: Pairing, out: Path) -> Iterator[Path]:
 
 
 def write(evaluated: Evaluated, out: str | Path) -> None:
-    """Write ``scores.csv``, ``scores.json`` and, of volumes, ``slices.csv`` into the folder ``out``.
+    """Write ``scores.csv``, ``scores.json`` and, of volumes, ``slices.csv`` into the folder
+    ``out``.
 
     Raises:
         OutputError: it cannot be written.

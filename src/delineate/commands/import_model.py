@@ -12,12 +12,20 @@ from ..core.outputs import Originals
 KINDS = ("nnunet",)
 
 
-def import_model(kind: str, folder: str | Path, out: str | Path, *, checkpoint: str = "checkpoint_final.pth", folds: Sequence[int] = (),
-                 say: Callable[[str], None] = lambda text: None) -> Bundle:  # fmt: skip
+def import_model(
+    kind: str,
+    folder: str | Path,
+    out: str | Path,
+    *,
+    checkpoint: str = "checkpoint_final.pth",
+    folds: Sequence[int] = (),
+    say: Callable[[str], None] = lambda text: None,
+) -> Bundle:
     """Write the model that ``folder`` describes to ``out``.
 
     Args:
-        kind: whose it is, one of ``KINDS``; "nnunet" is a results folder of nnU-Net v2 (see ``interop.nnunet``).
+        kind: whose it is, one of ``KINDS``; "nnunet" is a results folder of nnU-Net v2 (see
+            ``interop.nnunet``).
         checkpoint, folds: which of nnU-Net's files; all folds where empty.
 
     Returns:
@@ -27,7 +35,8 @@ def import_model(kind: str, folder: str | Path, out: str | Path, *, checkpoint: 
         UsageError: an unknown kind, or a choice that the folder does not have.
         InputError: the folder, or a file in it, cannot be read.
         BundleError: something in it has no counterpart here, or is not data.
-        OutputError: ``out`` cannot be written, or is one of the files that are read; what stood there is unchanged.
+        OutputError: ``out`` cannot be written, or is one of the files that are read; what stood
+            there is unchanged.
     """
     if kind not in KINDS:
         raise UsageError(f"models can be imported from {', '.join(KINDS)}, found {kind!r}")

@@ -1,9 +1,11 @@
 """Predicting: scans in, delineated structures out, each on exactly its scan's grid.
 
-Writes ``OUT/CASE.nii.gz`` (or another format) and ``OUT/predictions.json`` with every input file, volumes in ml, seconds, peak memory and the
-model's id; with samples ``OUT/uncertainty.csv`` as well. Cases are delineated one at a time, while the next is read and prepared and
-the last is written; one that fails is listed and the others are still done. Nothing is written over a scan. What an addition to the mask
-(a DICOM SEG, probabilities, a picture) cannot do is reported, and costs neither the mask nor its record.
+Writes ``OUT/CASE.nii.gz`` (or another format) and ``OUT/predictions.json`` with every input file,
+volumes in ml, seconds, peak memory and the model's id; with samples ``OUT/uncertainty.csv`` as
+well. Cases are delineated one at a time, while the next is read and prepared and the last is
+written; one that fails is listed and the others are still done. Nothing is written over a scan.
+What an addition to the mask (a DICOM SEG, probabilities, a picture) cannot do is reported, and
+costs neither the mask nor its record.
 """
 
 from __future__ import annotations
@@ -47,10 +49,21 @@ FORMATS = ("nii.gz", "nii", "nrrd", "mha", "png")
 BACKENDS = ("auto", "openvino", "torch")
 MONTAGES = ("outlined", "filled")
 PRECISIONS = ("auto", "float32", "int8")
-UNCERTAINTY = ("case", "structure", "volume_ml", "mean_ml", "std_ml", "cv", "iou", "found_in")  # columns of uncertainty.csv
+UNCERTAINTY = (
+    "case",
+    "structure",
+    "volume_ml",
+    "mean_ml",
+    "std_ml",
+    "cv",
+    "iou",
+    "found_in",
+)  # columns of uncertainty.csv
 
 Say = Callable[[str], None]
-Progress = Callable[[float, float, str], None]  # cases done (with the share of the running one), cases in all, note
+Progress = Callable[
+    [float, float, str], None
+]  # cases done (with the share of the running one), cases in all, note
 
 
 @dataclass(frozen=True)
@@ -59,21 +72,27 @@ class Options:
 
     Args:
         device: "auto", "cpu" or "cuda".
-        mirror: test-time mirroring along the axes that training mirrored; None does what the plan says.
+        mirror: test-time mirroring along the axes that training mirrored; None does what the plan
+            says.
         form: one of ``FORMATS``.
         dicom_seg: write a DICOM SEG beside each result whose scan is a DICOM series.
         views: only these views of a model that has several; all where empty.
         samples: so many Monte-Carlo dropout samples of each case, for their spread; 0 takes none.
-        seed: of the samples; each one's stream follows from it, the case's id and the sample's number.
+        seed: of the samples; each one's stream follows from it, the case's id and the sample's
+            number.
         allow_missing: delineate scans that lack some of the model's channels too.
-        backend: "auto" takes the fastest that is here and knows the network, "torch" or "openvino" that one.
-        precision: "auto" computes in half precision where the device has units for it, "float32" never; "int8" rounds to 8-bit integers what
-            the model has bounds for (see ``commands.quantise``).
-        ram_bytes, vram_bytes: what the process and its GPU may use, from reading to the written file; a case that needs more is refused
-            with the least that works. None is no limit.
+        backend: "auto" takes the fastest that is here and knows the network, "torch" or "openvino"
+            that one.
+        precision: "auto" computes in half precision where the device has units for it, "float32"
+            never; "int8" rounds to 8-bit integers what the model has bounds for (see
+            ``commands.quantise``).
+        ram_bytes, vram_bytes: what the process and its GPU may use, from reading to the written
+            file; a case that needs more is refused with the least that works. None is no limit.
         skip_air: do not ask the network about what is more than 3 cm outside the body of a CT.
-        montage: also write montages/CASE.png, three planes with the structures "outlined" or "filled".
-        probabilities: also write probabilities/CASE.nii.gz, (I, J, K, structures + 1) with the background first.
+        montage: also write montages/CASE.png, three planes with the structures "outlined" or
+            "filled".
+        probabilities: also write probabilities/CASE.nii.gz, (I, J, K, structures + 1) with the
+            background first.
     """
 
     device: str = "auto"
@@ -97,7 +116,8 @@ class Options:
 class Predicted:
     """What came out: one outcome a case, its value the entry of ``predictions.json``.
 
-    An outcome with a value and an error is a mask that was written without something that was asked for beside it.
+    An outcome with a value and an error is a mask that was written without something that was asked
+    for beside it.
     """
 
     out: Path
@@ -113,8 +133,17 @@ class Predicted:
         return [o for o in self.outcomes if o.value is not None]
 
 
-def predict(model: str | Path, inputs: Sequence[str | Path], out: str | Path, *, only: str | None = None, stated: Mapping[str, str] | None = None,
-            say: Say = lambda text: None, progress: Progress | None = None, **options: Any) -> Predicted:  # fmt: skip
+def predict(
+    model: str | Path,
+    inputs: Sequence[str | Path],
+    out: str | Path,
+    *,
+    only: str | None = None,
+    stated: Mapping[str, str] | None = None,
+    say: Say = lambda text: None,
+    progress: Progress | None = None,
+    **options: Any,
+) -> Predicted:
     """Delineate every scan of ``inputs``.
 
     Args:
@@ -122,7 +151,8 @@ def predict(model: str | Path, inputs: Sequence[str | Path], out: str | Path, *,
         inputs: files, DICOM folders, folders of cases, or manifests.
         out: folder for the results; made where missing.
         only: "train", "val" or "test": that part of a cohort that is split.
-        stated: channel of the model -> the file that holds it (then without ``inputs``), or what the inputs call it.
+        stated: channel of the model -> the file that holds it (then without ``inputs``), or what
+            the inputs call it.
         say: is given a sentence about each thing that was skipped or cannot be written.
         options: the fields of ``Options``.
 
@@ -138,23 +168,49 @@ def predict(model: str | Path, inputs: Sequence[str | Path], out: str | Path, *,
     scans = gather(inputs, bundle, only, stated)
     for note in scans.notes:
         say(note)
-    outcomes = predict_cases(bundle, scans.manifest, out, model=model, kept=scans.originals, unusable=scans.failures, say=say, progress=progress,
-                             **options)  # fmt: skip
+    outcomes = predict_cases(
+        bundle,
+        scans.manifest,
+        out,
+        model=model,
+        kept=scans.originals,
+        unusable=scans.failures,
+        say=say,
+        progress=progress,
+        **options,
+    )
     return Predicted(Path(out), outcomes)
 
 
-def predict_cases(bundle: Bundle, manifest: Manifest, out: str | Path, *, model: str | Path = "", kept: Originals | None = None,
-                  unusable: Mapping[str, DelineateError] | None = None, say: Say = lambda text: None, progress: Progress | None = None,
-                  **options: Any) -> Sequence[batch.Outcome[dict[str, Any]]]:  # fmt: skip
-    """Delineate the cases of ``manifest`` with a bundle in memory; arguments as for ``predict``. Compiled networks are kept beside ``model``.
+def predict_cases(
+    bundle: Bundle,
+    manifest: Manifest,
+    out: str | Path,
+    *,
+    model: str | Path = "",
+    kept: Originals | None = None,
+    unusable: Mapping[str, DelineateError] | None = None,
+    say: Say = lambda text: None,
+    progress: Progress | None = None,
+    **options: Any,
+) -> Sequence[batch.Outcome[dict[str, Any]]]:
+    """Delineate the cases of ``manifest`` with a bundle in memory; arguments as for ``predict``.
+    Compiled networks are kept beside ``model``.
 
     Args:
         kept: files that nothing is written over; those of ``manifest`` where not given.
-        unusable: name -> why, of scans that were found and cannot be used; they are recorded as failures.
+        unusable: name -> why, of scans that were found and cannot be used; they are recorded as
+            failures.
     """
     from ..inference import memory_limits as limits
     from ..inference.engine import DTYPES, Engine
-    from ..inference.predictor import Samples, refuse_missing, refuse_overlapping, refuse_unless_ct, with_mirroring
+    from ..inference.predictor import (
+        Samples,
+        refuse_missing,
+        refuse_overlapping,
+        refuse_unless_ct,
+        with_mirroring,
+    )
 
     asked = Options(**options)
     if asked.form not in FORMATS:
@@ -167,8 +223,15 @@ def predict_cases(bundle: Bundle, manifest: Manifest, out: str | Path, *, model:
     if asked.probabilities:
         refuse_overlapping(bundle.plan)
         if asked.ram_bytes is not None:
-            raise UsageError("probabilities take two bytes a voxel and structure, which --ram does not count: give one of both")
-    for given, allowed in ((asked.backend, BACKENDS), (asked.precision, PRECISIONS), (asked.montage or MONTAGES[0], MONTAGES)):
+            raise UsageError(
+                "probabilities take two bytes a voxel and structure, which --ram does not count: "
+                "give one of both"
+            )
+    for given, allowed in (
+        (asked.backend, BACKENDS),
+        (asked.precision, PRECISIONS),
+        (asked.montage or MONTAGES[0], MONTAGES),
+    ):
         if given not in allowed:
             raise UsageError(f"allowed are {', '.join(allowed)}, not {given!r}")
 
@@ -177,23 +240,46 @@ def predict_cases(bundle: Bundle, manifest: Manifest, out: str | Path, *, model:
     guarded.refuse(_targets(manifest, folder, asked))
     _refuse_foreign(manifest, folder, asked)
     engine = Engine.from_bundle(
-        bundle, choose_device(asked.device), DTYPES[asked.precision], asked.views,
+        bundle,
+        choose_device(asked.device),
+        DTYPES[asked.precision],
+        asked.views,
         backend=asked.backend,  # type: ignore[arg-type]
         graphs=graphs_beside(model) if model else None,
-    )  # fmt: skip
+    )
     if asked.ram_bytes is not None or asked.vram_bytes is not None:
         limits.warm_up(engine)
     head = {"model": Path(model).name, "device": engine.device.type, "options": asked}
     at = _Place(progress or (lambda done, total, note: None), len(manifest))
     with guarded.kept():
         atomic.make_folder(folder)
-        _record(folder, bundle, head, [])  # from now on the folder is ours, whatever becomes of this call
-        with contextlib.closing(_Ahead(manifest, bundle, asked)) as ahead, contextlib.closing(_Behind(asked)) as behind:
-            job = partial(predict_case, manifest=manifest, engine=engine, bundle_id=bundle.id, inference=with_mirroring(bundle.plan, asked.mirror),
-                          out=folder, options=asked, tell=at.tell, ready=ahead, write=behind, say=say)  # fmt: skip
-            begun = batch.run(job, manifest.cases, names=[c.id for c in manifest], workers=1, progress=at.ended)
+        _record(
+            folder, bundle, head, []
+        )  # from now on the folder is ours, whatever becomes of this call
+        with (
+            contextlib.closing(_Ahead(manifest, bundle, asked)) as ahead,
+            contextlib.closing(_Behind(asked)) as behind,
+        ):
+            job = partial(
+                predict_case,
+                manifest=manifest,
+                engine=engine,
+                bundle_id=bundle.id,
+                inference=with_mirroring(bundle.plan, asked.mirror),
+                out=folder,
+                options=asked,
+                tell=at.tell,
+                ready=ahead,
+                write=behind,
+                say=say,
+            )
+            begun = batch.run(
+                job, manifest.cases, names=[c.id for c in manifest], workers=1, progress=at.ended
+            )
             outcomes = [_written(outcome) for outcome in begun]
-        outcomes += [batch.Outcome(name, None, error, 0.0) for name, error in (unusable or {}).items()]
+        outcomes += [
+            batch.Outcome(name, None, error, 0.0) for name, error in (unusable or {}).items()
+        ]
         _record(folder, bundle, head, outcomes)
     return outcomes
 
@@ -228,16 +314,24 @@ class _Place:
 
 
 class _Ahead:
-    """The scans of a cohort in their order, the next one read and prepared while this one is delineated; one at a time where memory is limited."""
+    """The scans of a cohort in their order, the next one read and prepared while this one is
+    delineated; one at a time where memory is limited.
+    """
 
     def __init__(self, manifest: Manifest, bundle: Bundle, options: Options):
         import torch
 
         self._manifest, self._bundle, self._options = manifest, bundle, options
-        self._next = {} if options.ram_bytes is not None else {case.id: following for case, following in pairwise(manifest)}
+        self._next = (
+            {}
+            if options.ram_bytes is not None
+            else {case.id: following for case, following in pairwise(manifest)}
+        )
         self._waiting: dict[str, Future[_Scan]] = {}
         self._threads = torch.get_num_threads()
-        self._pool = ThreadPoolExecutor(1, "ahead", torch.set_num_threads, (1,))  # the others are at work on the scan before
+        self._pool = ThreadPoolExecutor(
+            1, "ahead", torch.set_num_threads, (1,)
+        )  # the others are at work on the scan before
 
     def __call__(self, case: Case) -> _Scan:
         waiting = self._waiting.pop(case.id, None)
@@ -257,14 +351,21 @@ class _Ahead:
         present = [n for n, image in enumerate(case.images) if image != ABSENT] if lacking else None
         volume = read_scan(case, self._manifest)
         if self._options.form == "png" and volume.grid.shape[2] != 1:
-            raise OutputError(f"a PNG holds one slice, the scan has {volume.grid.shape[2]}; choose another --format", case=case.id, path=case.path)
+            raise OutputError(
+                f"a PNG holds one slice, the scan has {volume.grid.shape[2]}; choose another "
+                "--format",
+                case=case.id,
+                path=case.path,
+            )
         seg, why_no_seg = None, None
         if self._options.dicom_seg:
             try:
                 seg = _seg_source(case, self._bundle)
             except DelineateError as error:
                 why_no_seg = error.of_case(case.id)
-        return _Scan(make_ready(volume, self._bundle.plan, present, self._options.skip_air), seg, why_no_seg)
+        return _Scan(
+            make_ready(volume, self._bundle.plan, present, self._options.skip_air), seg, why_no_seg
+        )
 
     def close(self) -> None:
         import torch
@@ -283,17 +384,27 @@ class _Scan:
 
 
 class _Behind:
-    """Results written while the next case is delineated, one at a time; at once where memory is limited."""
+    """Results written while the next case is delineated, one at a time; at once where memory is
+    limited.
+    """
 
     def __init__(self, options: Options):
         self._last: Future[Any] | None = None
-        self._pool = None if options.ram_bytes is not None else ThreadPoolExecutor(1, thread_name_prefix="behind")
+        self._pool = (
+            None
+            if options.ram_bytes is not None
+            else ThreadPoolExecutor(1, thread_name_prefix="behind")
+        )
 
-    def __call__(self, write: Callable[[], dict[str, Any]]) -> Future[dict[str, Any]] | dict[str, Any]:
+    def __call__(
+        self, write: Callable[[], dict[str, Any]]
+    ) -> Future[dict[str, Any]] | dict[str, Any]:
         if self._pool is None:
             return write()
         if self._last is not None:
-            wait([self._last])  # so that no more than one result is held beside the one that is made
+            wait(
+                [self._last]
+            )  # so that no more than one result is held beside the one that is made
         self._last = self._pool.submit(write)
         return self._last
 
@@ -303,7 +414,9 @@ class _Behind:
 
 
 def _written(begun: batch.Outcome[Any]) -> batch.Outcome[dict[str, Any]]:
-    """The outcome of a case once its result is written; with an error too where something beside the mask is not."""
+    """The outcome of a case once its result is written; with an error too where something beside
+    the mask is not.
+    """
     ended = begun
     if isinstance(begun.value, Future):
         ended = batch.attempt(Future.result, begun.value, begun.name)
@@ -320,17 +433,27 @@ def read_scan(case: Case, manifest: Manifest) -> Volume:
     return read_image(*channels.only_present(case, manifest))
 
 
-def gather(inputs: Sequence[str | Path], bundle: Bundle, only: str | None = None, stated: Mapping[str, str] | None = None) -> Scans:
-    """All scans of ``inputs`` with the model's channels; arguments and errors as of ``cohorts.discovery.scans.collect``.
+def gather(
+    inputs: Sequence[str | Path],
+    bundle: Bundle,
+    only: str | None = None,
+    stated: Mapping[str, str] | None = None,
+) -> Scans:
+    """All scans of ``inputs`` with the model's channels; arguments and errors as of
+    ``cohorts.discovery.scans.collect``.
 
     A scan that lacks some of several channels is kept, with ``ABSENT`` in their place.
     """
     wanted = [c.name for c in bundle.plan.channels]
-    return collect(inputs, wanted, bundle.labels, numbered=_numbered(bundle.card), only=only, stated=stated)
+    return collect(
+        inputs, wanted, bundle.labels, numbered=_numbered(bundle.card), only=only, stated=stated
+    )
 
 
 def _numbered(card: Mapping[str, Any]) -> channels.Numbered:
-    """How the training of a model told channels apart that had no names of their own; cards that do not say it name the layout."""
+    """How the training of a model told channels apart that had no names of their own; cards that do
+    not say it name the layout.
+    """
     if "channels_numbered" in card:
         return card["channels_numbered"]  # type: ignore[no-any-return]
     if card.get("imported") or card.get("layout") == "nnunet-raw":
@@ -353,7 +476,8 @@ def predict_case(
 ) -> Any:
     """Delineate one case that ``ready`` reads and prepares.
 
-    Gives what ``write`` makes of the function that writes it: the case's entry of ``predictions.json``, or a future of that.
+    Gives what ``write`` makes of the function that writes it: the case's entry of
+    ``predictions.json``, or a future of that.
     """
     from ..inference.predictor import Samples, delineate
 
@@ -362,31 +486,54 @@ def predict_case(
     if scan.why_no_seg is not None:
         say(f"no DICOM SEG can be written: {scan.why_no_seg}; the mask is written without it")
     prediction = measured(
-        delineate(scan.ready, engine, bundle_id, inference, samples=Samples(options.samples, f"{options.seed} {case.id}"),
-                  memory_bytes=memory_bytes, probabilities=options.probabilities, tell=lambda share, note: tell(share, f"{case.id}, {note}"))
-    )  # fmt: skip
+        delineate(
+            scan.ready,
+            engine,
+            bundle_id,
+            inference,
+            samples=Samples(options.samples, f"{options.seed} {case.id}"),
+            memory_bytes=memory_bytes,
+            probabilities=options.probabilities,
+            tell=lambda share, note: tell(share, f"{case.id}, {note}"),
+        )
+    )
     seg = scan.seg if scan.why_no_seg is None else scan.why_no_seg
     del scan  # its memory is free for what follows
     return write(partial(_write, case, manifest, prediction, bundle_id, out, options, seg))
 
 
-def _write(case: Case, manifest: Manifest, prediction: Prediction, bundle_id: str, out: Path, options: Options,
-           seg: SegSource | DelineateError | None) -> dict[str, Any]:  # fmt: skip
-    """Write the mask, then what was asked for beside it; gives the case's entry of ``predictions.json``.
+def _write(
+    case: Case,
+    manifest: Manifest,
+    prediction: Prediction,
+    bundle_id: str,
+    out: Path,
+    options: Options,
+    seg: SegSource | DelineateError | None,
+) -> dict[str, Any]:
+    """Write the mask, then what was asked for beside it; gives the case's entry of
+    ``predictions.json``.
 
     What cannot be written beside the mask stands in the entry under "not_written", with its reason.
     """
     target = out / f"{case.id}.{options.form}"
     files.write(prediction.labels, target, labels=prediction.structures)
-    entry: dict[str, Any] = {"file": target.name, "input": case.path, "inputs": _inputs(case, manifest), **prediction.to_json(),
-                             "peak_memory_mb": peak_memory_mb()}  # fmt: skip
+    entry: dict[str, Any] = {
+        "file": target.name,
+        "input": case.path,
+        "inputs": _inputs(case, manifest),
+        **prediction.to_json(),
+        "peak_memory_mb": peak_memory_mb(),
+    }
     additions: dict[str, Callable[[], str]] = {}
     if options.dicom_seg:
         additions["dicom_seg"] = lambda: _write_seg(case, prediction, out, bundle_id, seg)
     if options.probabilities:
         additions["probabilities"] = lambda: _write_probabilities(case, prediction, out)
     if options.montage:
-        additions["montage"] = lambda: _write_montage(case, manifest, prediction, out, options.montage or MONTAGES[0])
+        additions["montage"] = lambda: _write_montage(
+            case, manifest, prediction, out, options.montage or MONTAGES[0]
+        )
     for what, write in additions.items():
         try:
             entry[what] = write()
@@ -396,23 +543,40 @@ def _write(case: Case, manifest: Manifest, prediction: Prediction, bundle_id: st
 
 
 def _inputs(case: Case, manifest: Manifest) -> dict[str, str | None]:
-    """Channel -> the file or folder it was read from, ``FOLDER#SERIES`` of a series among several; None for one that the scan lacks."""
-    images = case.images if len(case.images) == len(manifest.channels) else case.images * len(manifest.channels)
+    """Channel -> the file or folder it was read from, ``FOLDER#SERIES`` of a series among several;
+    None for one that the scan lacks.
+    """
+    images = (
+        case.images
+        if len(case.images) == len(manifest.channels)
+        else case.images * len(manifest.channels)
+    )
 
     def place(image: Source) -> str | None:
         if image == ABSENT:
             return None
-        return f"{image.path}#{image.series}" if image.series and "#" not in image.path else image.path
+        return (
+            f"{image.path}#{image.series}" if image.series and "#" not in image.path else image.path
+        )
 
     return {name: place(image) for name, image in zip(manifest.channels, images, strict=True)}
 
 
-def _write_montage(case: Case, manifest: Manifest, prediction: Prediction, out: Path, style: str) -> str:
+def _write_montage(
+    case: Case, manifest: Manifest, prediction: Prediction, out: Path, style: str
+) -> str:
     from ..reporting.pictures import montage
 
     image = read_scan(case, manifest)  # again: so far its memory was free for the sums
     target = out / "montages" / f"{case.id}.png"
-    montage(image, {"prediction": prediction.labels}, prediction.structures, target, title=case.id, filled=style == "filled")
+    montage(
+        image,
+        {"prediction": prediction.labels},
+        prediction.structures,
+        target,
+        title=case.id,
+        filled=style == "filled",
+    )
     return f"montages/{target.name}"
 
 
@@ -422,42 +586,62 @@ def _write_probabilities(case: Case, prediction: Prediction, out: Path) -> str:
 
     assert prediction.probabilities is not None  # they were asked for
     target = out / "probabilities" / f"{case.id}.nii.gz"
-    nifti.write(Volume(prediction.probabilities, prediction.labels.grid), target, step=1 / PROBABILITY_ONE)
+    nifti.write(
+        Volume(prediction.probabilities, prediction.labels.grid), target, step=1 / PROBABILITY_ONE
+    )
     return f"probabilities/{target.name}"
 
 
 def _memory(case: Case, engine: Any, options: Options) -> int | None:
-    """What sums of scores may take under the limits; a case that cannot be done under them is refused before it is read."""
+    """What sums of scores may take under the limits; a case that cannot be done under them is
+    refused before it is read.
+    """
     from ..inference.memory_limits import Limits, memory_for_sums, need_of
 
     if options.ram_bytes is None and options.vram_bytes is None:
         return None
     source = next(image for image in case.images if image != ABSENT)
     grid = files.read_grid(source)
-    return memory_for_sums(Limits(options.ram_bytes, options.vram_bytes), need_of(grid, engine.plan, engine), engine, case.id)
+    return memory_for_sums(
+        Limits(options.ram_bytes, options.vram_bytes),
+        need_of(grid, engine.plan, engine),
+        engine,
+        case.id,
+    )
 
 
 def _refusal(case: Case, manifest: Manifest, lacking: Sequence[str]) -> InputError:
-    there = ", ".join(f"{name} ({image.path})" for name, image in zip(manifest.channels, case.images, strict=True) if image != ABSENT)
+    there = ", ".join(
+        f"{name} ({image.path})"
+        for name, image in zip(manifest.channels, case.images, strict=True)
+        if image != ABSENT
+    )
     return InputError(
-        f"channel {', '.join(lacking)} is missing; the model takes {', '.join(manifest.channels)}, found {there}; "
+        f"channel {', '.join(lacking)} is missing; the model takes "
+        f"{', '.join(manifest.channels)}, found {there}; "
         "a model that was trained for it delineates such a scan with --allow-missing",
         case=case.id,
     )
 
 
 def measured(prediction: Prediction) -> Prediction:
-    """The prediction with what its samples say of each structure in the place of the samples; unchanged where it has none."""
+    """The prediction with what its samples say of each structure in the place of the samples;
+    unchanged where it has none.
+    """
     if not prediction.samples:
         return prediction
     names, values = prediction.structures.names, prediction.structures.values
     rows = agreement(prediction.samples, values, prediction.labels.grid.voxel_ml)
-    found = {name: {k: v for k, v in asdict(row).items() if k != "value"} for name, row in zip(names, rows, strict=True)}
+    found = {
+        name: {k: v for k, v in asdict(row).items() if k != "value"}
+        for name, row in zip(names, rows, strict=True)
+    }
     return replace(prediction, uncertainty=found, samples=())
 
 
 def _seg_source(case: Case, bundle: Bundle) -> SegSource:
-    """The series that the case's DICOM SEG will refer to, proved to take one before anything is delineated.
+    """The series that the case's DICOM SEG will refer to, proved to take one before anything is
+    delineated.
 
     Raises:
         InputError: the scan is not one DICOM series, or the series lacks what a SEG must repeat.
@@ -466,17 +650,31 @@ def _seg_source(case: Case, bundle: Bundle) -> SegSource:
     from ..formats.dicom.seg import seg_source
 
     source = next(image for image in case.images if image != ABSENT)
-    series = [s for s in find_series(Path(source.path)) if not source.series or s.uid == source.series] if Path(source.path).is_dir() else []
+    series = (
+        [s for s in find_series(Path(source.path)) if not source.series or s.uid == source.series]
+        if Path(source.path).is_dir()
+        else []
+    )
     if len(series) != 1:
-        raise InputError("a DICOM SEG needs a scan that is one DICOM series", case=case.id, path=source.path)
+        raise InputError(
+            "a DICOM SEG needs a scan that is one DICOM series", case=case.id, path=source.path
+        )
     return seg_source(series[0].files, bundle.labels, **_algorithm(bundle.id))
 
 
-def _write_seg(case: Case, prediction: Prediction, out: Path, bundle_id: str, seg: SegSource | DelineateError | None) -> str:
+def _write_seg(
+    case: Case,
+    prediction: Prediction,
+    out: Path,
+    bundle_id: str,
+    seg: SegSource | DelineateError | None,
+) -> str:
     from ..formats.dicom.seg import write_seg
 
     if seg is None or isinstance(seg, DelineateError):
-        raise seg or InputError("a DICOM SEG needs a scan that is one DICOM series", case=case.id, path=case.path)
+        raise seg or InputError(
+            "a DICOM SEG needs a scan that is one DICOM series", case=case.id, path=case.path
+        )
     target = out / f"{case.id}.seg.dcm"
     write_seg(prediction.labels, prediction.structures, seg, target, **_algorithm(bundle_id))
     return target.name
@@ -491,12 +689,18 @@ def _algorithm(bundle_id: str) -> dict[str, Any]:
 def peak_memory_mb() -> float:
     """Largest resident memory of this process so far, in MB.
 
-    Linux's own count of the process: the one of ``getrusage`` begins with that of whoever started it. Windows has no ``getrusage``.
+    Linux's own count of the process: the one of ``getrusage`` begins with that of whoever started
+    it. Windows has no ``getrusage``.
     """
     if sys.platform == "linux":
         with contextlib.suppress(OSError, StopIteration):
             lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
-            return round(next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) * 1024 / 1e6, 1)
+            return round(
+                next(int(line.split()[1]) for line in lines if line.startswith("VmHWM"))
+                * 1024
+                / 1e6,
+                1,
+            )
     try:
         import resource
     except ImportError:
@@ -508,12 +712,21 @@ def peak_memory_mb() -> float:
     return round(peak / (1e6 if sys.platform == "darwin" else 1e3), 1)
 
 
-def _record(folder: Path, bundle: Bundle, head: dict[str, Any], outcomes: Sequence[batch.Outcome[dict[str, Any]]]) -> None:
-    """Write ``predictions.json``, and ``uncertainty.csv`` where cases were sampled; entries of earlier calls into the same folder stay."""
+def _record(
+    folder: Path,
+    bundle: Bundle,
+    head: dict[str, Any],
+    outcomes: Sequence[batch.Outcome[dict[str, Any]]],
+) -> None:
+    """Write ``predictions.json``, and ``uncertainty.csv`` where cases were sampled; entries of
+    earlier calls into the same folder stay.
+    """
     path, asked = folder / "predictions.json", head["options"]
     cases = _earlier(path)
     for outcome in outcomes:
-        cases[outcome.name] = {"error": str(outcome.error)} if outcome.value is None else outcome.value
+        cases[outcome.name] = (
+            {"error": str(outcome.error)} if outcome.value is None else outcome.value
+        )
     record = {key: value for key, value in head.items() if key != "options"} | {
         "bundle": bundle.id,
         "labels": bundle.labels.to_json(),
@@ -529,17 +742,24 @@ def _record(folder: Path, bundle: Bundle, head: dict[str, Any], outcomes: Sequen
 
 
 def _refuse_foreign(manifest: Manifest, out: Path, options: Options) -> None:
-    """Refuse results where files of their names stand that are no results: predict writes over its own alone.
+    """Refuse results where files of their names stand that are no results: predict writes over its
+    own alone.
 
     Raises:
         OutputError: such a file, or one called predictions.json that is no record of predictions.
     """
     record = out / "predictions.json"
     _earlier(record)
-    foreign = [] if record.is_file() else [path for path in _targets(manifest, out, options) if path.exists()]
+    foreign = (
+        []
+        if record.is_file()
+        else [path for path in _targets(manifest, out, options) if path.exists()]
+    )
     if foreign:
         raise OutputError(
-            "stands there already, and no predictions.json beside it says that predict wrote it; choose another folder", path=foreign[0]
+            "stands there already, and no predictions.json beside it says that predict wrote it; "
+            "choose another folder",
+            path=foreign[0],
         )
 
 
@@ -556,16 +776,24 @@ def _earlier(path: Path) -> dict[str, Any]:
         if not isinstance(cases, dict):
             raise TypeError("cases")
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise OutputError("is no record of earlier predictions, and would be written over; move it, or choose another folder", path=path) from error
+        raise OutputError(
+            "is no record of earlier predictions, and would be written over; move it, or choose "
+            "another folder",
+            path=path,
+        ) from error
     return cases
 
 
 def _csv(cases: dict[str, Any]) -> str:
-    """One row a case and structure, ``UNCERTAINTY`` its columns; an empty field is "not defined here": no sample has the structure."""
+    """One row a case and structure, ``UNCERTAINTY`` its columns; an empty field is "not defined
+    here": no sample has the structure.
+    """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(UNCERTAINTY)
     for case, entry in cases.items():
         for name, row in entry.get("uncertainty", {}).items():
-            writer.writerow((case, name, entry["volumes_ml"][name], *(row[key] for key in UNCERTAINTY[3:])))
+            writer.writerow(
+                (case, name, entry["volumes_ml"][name], *(row[key] for key in UNCERTAINTY[3:]))
+            )
     return text.getvalue()

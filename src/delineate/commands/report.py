@@ -1,4 +1,6 @@
-"""Report: a run or an evaluation as one page, to read, print and file away (``reporting.report``)."""
+"""Report: a run or an evaluation as one page, to read, print and file away
+(``reporting.report``).
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,8 @@ def report(run: str | Path, out: str | Path | None = None, *, interactive: bool 
     Args:
         run: the folder of a training run, any of whose files may be absent, or of an evaluation.
         out: the HTML file; None is ``report.html`` in that folder.
-        interactive: add the worst cases as volumes to look through, which makes a page of some megabytes with a script in it.
+        interactive: add the worst cases as volumes to look through, which makes a page of some
+            megabytes with a script in it.
 
     Returns:
         The file written.
@@ -37,7 +40,9 @@ def report(run: str | Path, out: str | Path | None = None, *, interactive: bool 
 
 
 def _originals(run: ReportedRun) -> tuple[Originals, Originals]:
-    """What a report is made of: the scans and masks that its cases name, and the run's files but for pages."""
+    """What a report is made of: the scans and masks that its cases name, and the run's files but
+    for pages.
+    """
     cases = (run.scores or {}).get("cases", [])
     named = [case[side] for case in cases for side in ("prediction", "truth") if case.get(side)]
     scans = originals([] if run.manifest is None else [run.manifest], named)

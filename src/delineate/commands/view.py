@@ -14,8 +14,14 @@ from ..viewer.server import Server
 from ..viewer.sources import find
 
 
-def view(paths: Sequence[str | Path], *, labels: str | Path | None = None, port: int = 0, browser: bool = True,
-         say: Callable[[str], None] = print) -> None:  # fmt: skip
+def view(
+    paths: Sequence[str | Path],
+    *,
+    labels: str | Path | None = None,
+    port: int = 0,
+    browser: bool = True,
+    say: Callable[[str], None] = print,
+) -> None:
     """Serve ``paths`` on 127.0.0.1 until Ctrl-C.
 
     Args:
@@ -27,7 +33,8 @@ def view(paths: Sequence[str | Path], *, labels: str | Path | None = None, port:
 
     Raises:
         UsageError: paths that do not belong together, or a port that cannot be used.
-        InputError: nothing that can be shown; a case of its own is read before the page opens, so that what is wrong is said here.
+        InputError: nothing that can be shown; a case of its own is read before the page opens, so
+            that what is wrong is said here.
     """
     shelf = find(paths, labels)
     try:
@@ -37,7 +44,9 @@ def view(paths: Sequence[str | Path], *, labels: str | Path | None = None, port:
             say(f"{shelf.title}: {server.address}")
             say("Ctrl-C ends it")
             if browser:
-                threading.Thread(target=webbrowser.open, args=(server.address,), daemon=True).start()
+                threading.Thread(
+                    target=webbrowser.open, args=(server.address,), daemon=True
+                ).start()
             server.serve_forever()
     except KeyboardInterrupt:
         say("ended")

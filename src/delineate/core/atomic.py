@@ -1,7 +1,8 @@
 """Writing files so that nothing half-written ever stands under its final name.
 
-Everything is written to a temporary name in the same folder, then renamed (atomic on POSIX and Windows). A full
-disk or a missing permission becomes an ``OutputError`` that names the file, and the old file stays as it was.
+Everything is written to a temporary name in the same folder, then renamed (atomic on POSIX and
+Windows). A full disk or a missing permission becomes an ``OutputError`` that names the file, and
+the old file stays as it was.
 """
 
 from __future__ import annotations
@@ -19,13 +20,15 @@ from .outputs import refuse_originals
 
 @contextlib.contextmanager
 def replacing(path: str | Path) -> Iterator[Path]:
-    """Yield a temporary path beside ``path`` with the same ending; on success it is renamed to ``path``.
+    """Yield a temporary path beside ``path`` with the same ending; on success it is renamed to
+    ``path``.
 
-    The ending is kept whole (".nii.gz"), because libraries choose their format by it. On any error the temporary
-    file is removed and what stood under ``path`` before is untouched.
+    The ending is kept whole (".nii.gz"), because libraries choose their format by it. On any error
+    the temporary file is removed and what stood under ``path`` before is untouched.
 
     Raises:
-        OutputError: the disk is full, the folder is missing or cannot be written; or a running command reads what stands there.
+        OutputError: the disk is full, the folder is missing or cannot be written; or a running
+            command reads what stands there.
     """
     target = Path(path)
     refuse_originals(target)
@@ -68,9 +71,13 @@ def _told_as_output_error(target: Path) -> Iterator[None]:
         yield
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise OutputError("the disk is full; what stood here before is unchanged", path=target) from error
+            raise OutputError(
+                "the disk is full; what stood here before is unchanged", path=target
+            ) from error
         if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
             raise OutputError("no permission to write here", path=target) from error
         if isinstance(error, FileExistsError | NotADirectoryError | IsADirectoryError):
-            raise OutputError("a file stands where a folder is needed, or the other way round", path=target) from error
+            raise OutputError(
+                "a file stands where a folder is needed, or the other way round", path=target
+            ) from error
         raise OutputError(f"cannot be written ({error.strerror or error})", path=target) from error

@@ -1,9 +1,9 @@
 """Bundle: one file that is a model: plan, labels, weights and card; loading it runs no code.
 
-The file is an uncompressed zip of ``bundle.json``, ``plan.json``, ``card.json`` and one safetensors file a member.
-Its archive comment is the SHA-256 of everything before it, so a single changed byte anywhere is seen.
-``id`` depends on plan and weights alone: two trainings that gave the same network give the same id.
-It knows neither torch nor how a network is built; tensors are numpy arrays here.
+The file is an uncompressed zip of ``bundle.json``, ``plan.json``, ``card.json`` and one safetensors
+file a member. Its archive comment is the SHA-256 of everything before it, so a single changed byte
+anywhere is seen. ``id`` depends on plan and weights alone: two trainings that gave the same network
+give the same id. It knows neither torch nor how a network is built; tensors are numpy arrays here.
 """
 
 from __future__ import annotations
@@ -36,8 +36,9 @@ _DIGEST = len(hashlib.sha256().hexdigest())
 class Member:
     """One trained network of a bundle; members are averaged by ``weight`` on the prepared grid.
 
-    ``view`` names one of the plan's views; ``first_stage``: of a cascade's low-resolution plan. ``bounds``: of layers that can be rounded to 8 bits,
-    (2,) float32 by name (see ``inference.int8``); empty where none were found.
+    ``view`` names one of the plan's views; ``first_stage``: of a cascade's low-resolution plan.
+    ``bounds``: of layers that can be rounded to 8 bits, (2,) float32 by name (see
+    ``inference.int8``); empty where none were found.
     """
 
     name: str
@@ -56,7 +57,8 @@ class Bundle:
     Args:
         plan: how scans are prepared and the network is built.
         members: at least one; unique names.
-        card: provenance as plain data: data hashes, scores, licence, measured time and memory, versions.
+        card: provenance as plain data: data hashes, scores, licence, measured time and memory,
+            versions.
     """
 
     plan: Plan
@@ -71,9 +73,13 @@ class Bundle:
         strange = {m.view for m in self.members} - known
         stages = {m.first_stage for m in self.members}
         if stages != ({False, True} if self.plan.cascade else {False}):
-            raise BundleError("a cascade has members of both stages, and no other bundle of a first")
+            raise BundleError(
+                "a cascade has members of both stages, and no other bundle of a first"
+            )
         if strange:
-            raise BundleError(f"members of the views {sorted(strange)}, the plan has {sorted(known)}")
+            raise BundleError(
+                f"members of the views {sorted(strange)}, the plan has {sorted(known)}"
+            )
 
     @property
     def labels(self) -> LabelSet:
@@ -85,7 +91,9 @@ class Bundle:
         digest = hashlib.sha256(self.plan.to_json().encode())
         for member in self.members:
             view = f"{member.view} first stage" if member.first_stage else member.view
-            digest.update(f"{member.name} {view} {member.weight!r} {weights_sha256(member.weights)}".encode())
+            digest.update(
+                f"{member.name} {view} {member.weight!r} {weights_sha256(member.weights)}".encode()
+            )
             if member.bounds:
                 digest.update(weights_sha256(member.bounds).encode())
         return digest.hexdigest()[:16]
@@ -99,15 +107,23 @@ class Bundle:
         from safetensors.numpy import save
 
         def packed(arrays: Weights) -> bytes:
-            return save({k: np.asarray(v, order="C") for k, v in arrays.items()})  # scalars stay scalars
+            return save(
+                {k: np.asarray(v, order="C") for k, v in arrays.items()}
+            )  # scalars stay scalars
 
-        files = {"plan.json": self.plan.to_json().encode(), "card.json": json.dumps(self.card, indent=1).encode()}
+        files = {
+            "plan.json": self.plan.to_json().encode(),
+            "card.json": json.dumps(self.card, indent=1).encode(),
+        }
         members = []
         for m in self.members:
             files[f"weights/{m.name}.safetensors"] = packed(m.weights)
             if m.bounds:
                 files[f"bounds/{m.name}.safetensors"] = packed(m.bounds)
-            members.append({"name": m.name, "fold": m.fold, "weight": m.weight, "view": m.view} | ({"first_stage": True} if m.first_stage else {}))
+            members.append(
+                {"name": m.name, "fold": m.fold, "weight": m.weight, "view": m.view}
+                | ({"first_stage": True} if m.first_stage else {})
+            )
         head = {
             "delineate_bundle": VERSION,
             "id": self.id,
@@ -136,14 +152,25 @@ class Bundle:
         except OSError as error:
             raise InputError(f"cannot be read ({error.strerror})", path=path) from error
         if not raw.startswith(b"PK\x03\x04"):
-            raise BundleError("is not a delineate model (expected the file that `delineate train -o` wrote)", path=path)
+            raise BundleError(
+                "is not a delineate model (expected the file that `delineate train -o` wrote)",
+                path=path,
+            )
         if hashlib.sha256(raw[:-_DIGEST]).hexdigest().encode() != raw[-_DIGEST:]:
-            raise BundleError("has been changed or damaged since it was written: its SHA-256 does not match; copy it anew", path=path)
+            raise BundleError(
+                "has been changed or damaged since it was written: its SHA-256 does not match; "
+                "copy it anew",
+                path=path,
+            )
         try:
             with zipfile.ZipFile(io.BytesIO(raw)) as archive:
                 head = json.loads(archive.read("bundle.json"))
                 if head["delineate_bundle"] != VERSION:
-                    raise BundleError(f"is a bundle of version {head['delineate_bundle']}, this program reads {VERSION}", path=path)
+                    raise BundleError(
+                        f"is a bundle of version {head['delineate_bundle']}, this program reads "
+                        f"{VERSION}",
+                        path=path,
+                    )
                 plan = Plan.from_json(archive.read("plan.json").decode(), f"{path}: plan.json")
                 members = tuple(
                     Member(
@@ -153,13 +180,17 @@ class Bundle:
                         m["weight"],
                         m.get("view", ""),
                         m.get("first_stage", False),
-                        load(archive.read(bounds)) if (bounds := f"bounds/{m['name']}.safetensors") in archive.namelist() else {},
+                        load(archive.read(bounds))
+                        if (bounds := f"bounds/{m['name']}.safetensors") in archive.namelist()
+                        else {},
                     )
                     for m in head["members"]
                 )
                 return cls(plan, members, json.loads(archive.read("card.json")))
         except (zipfile.BadZipFile, KeyError, ValueError) as error:
-            raise BundleError(f"is not a delineate model ({type(error).__name__}: {error})", path=path) from error
+            raise BundleError(
+                f"is not a delineate model ({type(error).__name__}: {error})", path=path
+            ) from error
 
     @staticmethod
     def is_bundle(path: str | Path) -> bool:
@@ -174,7 +205,9 @@ class Bundle:
 
 
 def graphs_beside(model: str | Path) -> Path:
-    """The folder where what is compiled of a model's file is kept; it may be deleted at any time."""
+    """The folder where what is compiled of a model's file is kept; it may be deleted at any
+    time.
+    """
     return Path(f"{model}.graphs")
 
 
@@ -189,7 +222,9 @@ def weights_sha256(weights: Weights) -> str:
 
 
 def _zip(files: dict[str, bytes]) -> bytes:
-    """An uncompressed zip with fixed dates (equal content, equal bytes) whose comment is the SHA-256 of all before it."""
+    """An uncompressed zip with fixed dates (equal content, equal bytes) whose comment is the
+    SHA-256 of all before it.
+    """
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
         for name, data in files.items():

@@ -30,7 +30,9 @@ class DelineateError(Exception):
         path: the file or folder, if there is one.
     """
 
-    def __init__(self, message: str, *, case: str | None = None, path: str | PathLike[str] | None = None):
+    def __init__(
+        self, message: str, *, case: str | None = None, path: str | PathLike[str] | None = None
+    ):
         self.message = message
         self.case = case
         self.path = None if path is None else fspath(path)
@@ -52,7 +54,9 @@ class DelineateError(Exception):
         return _rebuild, (type(self), self.message, self.case, self.path)
 
 
-def _rebuild(kind: type[DelineateError], message: str, case: str | None, path: str | None) -> DelineateError:
+def _rebuild(
+    kind: type[DelineateError], message: str, case: str | None, path: str | None
+) -> DelineateError:
     return kind(message, case=case, path=path)
 
 

@@ -1,4 +1,6 @@
-"""What may be opened: regular files. A named pipe, a socket or a device would hang a reader, or never end."""
+"""What may be opened: regular files. A named pipe, a socket or a device would hang a reader, or
+never end.
+"""
 
 from __future__ import annotations
 
@@ -8,11 +10,18 @@ from pathlib import Path
 
 from .errors import InputError
 
-_KINDS = ((stat.S_ISFIFO, "a named pipe"), (stat.S_ISSOCK, "a socket"), (stat.S_ISCHR, "a device"), (stat.S_ISBLK, "a device"))
+_KINDS = (
+    (stat.S_ISFIFO, "a named pipe"),
+    (stat.S_ISSOCK, "a socket"),
+    (stat.S_ISCHR, "a device"),
+    (stat.S_ISBLK, "a device"),
+)
 
 
 def special_kind(path: str | Path) -> str:
-    """What ``path`` is where it is neither a file nor a folder ("a named pipe", "a socket", "a device"); "" otherwise, or where nothing is there."""
+    """What ``path`` is where it is neither a file nor a folder ("a named pipe", "a socket", "a
+    device"); "" otherwise, or where nothing is there.
+    """
     try:
         mode = os.stat(path).st_mode
     except (OSError, ValueError):

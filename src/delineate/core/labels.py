@@ -1,8 +1,8 @@
 """What the voxel values of a mask mean, and how the values found on disk become them.
 
-``LabelSet`` names the values a model knows: value, name, colour, code, side. ``LabelMapping`` says how one
-source (grey ranges, RGB colours, 0/255 masks, one file a structure, or a subset and merging of values) becomes
-values of a set. Background is 0 and always there. It knows no file.
+``LabelSet`` names the values a model knows: value, name, colour, code, side. ``LabelMapping`` says
+how one source (grey ranges, RGB colours, 0/255 masks, one file a structure, or a subset and merging
+of values) becomes values of a set. Background is 0 and always there. It knows no file.
 """
 
 from __future__ import annotations
@@ -20,8 +20,17 @@ from .errors import LabelError
 Side = Literal["left", "right", None]
 BACKGROUND = 0
 WHOLE_TOLERANCE = 0.01  # of label values stored as floats: how far one may be from a whole number
-# Okabe & Ito's eight colours (distinguishable for colour-blind readers) first, then a golden-angle walk of hues.
-_OKABE_ITO = ((230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66), (0, 114, 178), (213, 94, 0), (204, 121, 167))
+# Okabe & Ito's eight colours (distinguishable for colour-blind readers) first, then a golden-angle
+# walk of hues.
+_OKABE_ITO = (
+    (230, 159, 0),
+    (86, 180, 233),
+    (0, 158, 115),
+    (240, 228, 66),
+    (0, 114, 178),
+    (213, 94, 0),
+    (204, 121, 167),
+)
 _SIDED = re.compile(r"(?i)(?<![a-z])(left|right|lh|rh|l|r)(?![a-z])")
 _LEFT = {"left", "lh", "l"}
 
@@ -44,7 +53,9 @@ def side_of(name: str) -> tuple[Side, str]:
     if found is None:
         return None, " ".join(words.replace("_", " ").replace("-", " ").lower().split())
     rest = _SIDED.sub(" ", words.replace("_", " "), count=1)
-    return ("left" if found.group(1).lower() in _LEFT else "right"), " ".join(re.sub(r"[-.]", " ", rest).lower().split())
+    return ("left" if found.group(1).lower() in _LEFT else "right"), " ".join(
+        re.sub(r"[-.]", " ", rest).lower().split()
+    )
 
 
 def default_colour(index: int) -> tuple[int, int, int]:
@@ -54,7 +65,9 @@ def default_colour(index: int) -> tuple[int, int, int]:
     import colorsys
 
     hue = (index * 0.61803398875) % 1.0
-    red, green, blue = colorsys.hsv_to_rgb(hue, 0.55 + 0.4 * (index % 2), 0.95 - 0.25 * (index % 3) / 2)
+    red, green, blue = colorsys.hsv_to_rgb(
+        hue, 0.55 + 0.4 * (index % 2), 0.95 - 0.25 * (index % 3) / 2
+    )
     return round(red * 255), round(green * 255), round(blue * 255)
 
 
@@ -69,7 +82,9 @@ class LabelSet:
     labels: tuple[Label, ...]
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "labels", tuple(sorted(self.labels, key=lambda label: label.value)))
+        object.__setattr__(
+            self, "labels", tuple(sorted(self.labels, key=lambda label: label.value))
+        )
         values, names = self.values, self.names
         if any(v <= 0 or v > 65535 for v in values):
             raise LabelError(f"label values lie in 1..65535 (0 is background), found {values}")
@@ -82,7 +97,11 @@ class LabelSet:
     def from_names(cls, names: dict[int, str]) -> LabelSet:
         """A set from value -> name; 0 is left out; colours and sides are derived."""
         pairs = sorted((int(v), str(n)) for v, n in names.items() if int(v) != BACKGROUND)
-        return cls(tuple(Label(v, n, default_colour(i), "", side_of(n)[0]) for i, (v, n) in enumerate(pairs)))
+        return cls(
+            tuple(
+                Label(v, n, default_colour(i), "", side_of(n)[0]) for i, (v, n) in enumerate(pairs)
+            )
+        )
 
     @property
     def values(self) -> list[int]:
@@ -123,12 +142,16 @@ class LabelSet:
 
     @property
     def is_sided(self) -> bool:
-        """Whether any structure has a side: then mirroring left to right changes what it is called."""
+        """Whether any structure has a side: then mirroring left to right changes what it is
+        called.
+        """
         return any(label.side is not None for label in self)
 
     @property
     def can_mirror_sides(self) -> bool:
-        """Whether a left-right flip can be mended by swapping values: every sided structure has its partner."""
+        """Whether a left-right flip can be mended by swapping values: every sided structure has its
+        partner.
+        """
         paired = {value for pair in self.pairs for value in pair}
         return all(label.value in paired for label in self if label.side is not None)
 
@@ -145,18 +168,26 @@ class LabelSet:
         return table
 
     def merged(self) -> LabelSet:
-        """The set with both sides of each pair as one structure: the smaller value of the two, the name without the side, no code.
+        """The set with both sides of each pair as one structure: the smaller value of the two, the
+        name without the side, no code.
 
-        Where that name is empty or another structure's, both names stand in it ("left kidney + right kidney").
+        Where that name is empty or another structure's, both names stand in it ("left kidney +
+        right kidney").
         """
         pairs = {min(pair): max(pair) for pair in self.pairs}
         gone, by_value = set(pairs.values()), {label.value: label for label in self}
-        taken = {label.name for label in self if label.value not in gone and label.value not in pairs}
+        taken = {
+            label.name for label in self if label.value not in gone and label.value not in pairs
+        }
         kept = []
         for label in self:
             if label.value in pairs:
                 stem = side_of(label.name)[1]
-                name = stem if stem and stem not in taken else f"{label.name} + {by_value[pairs[label.value]].name}"
+                name = (
+                    stem
+                    if stem and stem not in taken
+                    else f"{label.name} + {by_value[pairs[label.value]].name}"
+                )
                 kept.append(replace(label, name=name, code="", side=None))
             elif label.value not in gone:
                 kept.append(label)
@@ -168,13 +199,28 @@ class LabelSet:
         return np.array([0, *(index[partner.get(value, value)] for value in self.values)])
 
     def to_json(self) -> list[dict[str, Any]]:
-        return [{"value": b.value, "name": b.name, "colour": list(b.colour), "code": b.code, "side": b.side} for b in self]
+        return [
+            {
+                "value": b.value,
+                "name": b.name,
+                "colour": list(b.colour),
+                "code": b.code,
+                "side": b.side,
+            }
+            for b in self
+        ]
 
     @classmethod
     def from_json(cls, data: Iterable[dict[str, Any]]) -> LabelSet:
         return cls(
             tuple(
-                Label(int(d["value"]), d["name"], (int(d["colour"][0]), int(d["colour"][1]), int(d["colour"][2])), d.get("code", ""), d.get("side"))
+                Label(
+                    int(d["value"]),
+                    d["name"],
+                    (int(d["colour"][0]), int(d["colour"][1]), int(d["colour"][2])),
+                    d.get("code", ""),
+                    d.get("side"),
+                )
                 for d in data
             )
         )
@@ -200,7 +246,8 @@ class LabelMapping:
       ``files``   one mask a structure: file stem -> value; any voxel above zero belongs to it
     An empty mapping means: the values on disk are the values of the set.
 
-    ``rest`` says what becomes of other non-zero values: "refuse" (an error that lists them), or "background".
+    ``rest`` says what becomes of other non-zero values: "refuse" (an error that lists them), or
+    "background".
     """
 
     values: tuple[tuple[int, int], ...] = ()
@@ -224,23 +271,30 @@ class LabelMapping:
             (I, J, K) of ``labels.dtype``.
 
         Raises:
-            LabelError: values that were not declared, where ``rest`` is "refuse"; non-integer or NaN values.
+            LabelError: values that were not declared, where ``rest`` is "refuse"; non-integer or
+                NaN values.
         """
         if self.rgb:
             return self._apply_rgb(array, labels)
         if array.ndim == 4:
-            raise LabelError(f"a mask has one channel, found {array.shape[0]}; colours need an rgb mapping")
+            raise LabelError(
+                f"a mask has one channel, found {array.shape[0]}; colours need an rgb mapping"
+            )
         if self.ranges:
             return self._apply_ranges(array, labels)
         pairs = dict(self.values) if self.values else {v: v for v in labels.values}
         return self._apply_values(array, labels, pairs)
 
-    def _apply_values(self, array: NDArray[Any], labels: LabelSet, pairs: dict[int, int]) -> NDArray[Any]:
+    def _apply_values(
+        self, array: NDArray[Any], labels: LabelSet, pairs: dict[int, int]
+    ) -> NDArray[Any]:
         whole = as_whole_numbers(array)
         found = unique_values(whole)
         unknown = [v for v in found if v != BACKGROUND and v not in pairs]
         if unknown and self.rest == "refuse":
-            raise LabelError(f"undeclared label values {_listed(unknown)}; declared are {_listed(sorted(pairs))}")
+            raise LabelError(
+                f"undeclared label values {_listed(unknown)}; declared are {_listed(sorted(pairs))}"
+            )
         low = min(found[0], 0) if found else 0
         table = np.zeros((found[-1] if found else 0) - low + 1, dtype=labels.dtype)
         for v in found:
@@ -259,12 +313,16 @@ class LabelMapping:
         if self.rest == "refuse" and not known.all():
             stray = np.unique(array[~known])
             spans = ", ".join(f"{r.low:g}..{r.high:g}" for r in self.ranges)
-            raise LabelError(f"grey values {_listed(stray.tolist())} lie in none of the declared ranges {spans}")
+            raise LabelError(
+                f"grey values {_listed(stray.tolist())} lie in none of the declared ranges {spans}"
+            )
         return out
 
     def _apply_rgb(self, array: NDArray[Any], labels: LabelSet) -> NDArray[Any]:
         if array.ndim != 4 or array.shape[0] not in (3, 4):
-            raise LabelError(f"an rgb mapping needs an image of three colour channels, found shape {array.shape}")
+            raise LabelError(
+                f"an rgb mapping needs an image of three colour channels, found shape {array.shape}"
+            )
         colours = array[:3].astype(np.int64)
         code = (colours[0] << 16) | (colours[1] << 8) | colours[2]
         out = np.zeros(code.shape, dtype=labels.dtype)
@@ -304,15 +362,17 @@ class LabelMapping:
 def as_whole_numbers(array: NDArray[Any], path: str | None = None) -> NDArray[Any]:
     """The same label values with an integer dtype (no copy where they have one).
 
-    Every reader and every metric converts here, so that none rounds what another truncates. Programs that resample or
-    scale masks leave values such as 0.9999; a value is taken for the nearest whole number within ``WHOLE_TOLERANCE``.
+    Every reader and every metric converts here, so that none rounds what another truncates.
+    Programs that resample or scale masks leave values such as 0.9999; a value is taken for the
+    nearest whole number within ``WHOLE_TOLERANCE``.
 
     Args:
         array: any shape and real dtype; empty is allowed.
         path: the file they come from, for the error.
 
     Raises:
-        LabelError: a value that is not finite, or is further from a whole number; the value that is furthest is named.
+        LabelError: a value that is not finite, or is further from a whole number; the value that is
+            furthest is named.
     """
     if array.dtype.kind in "iu":
         return array
@@ -323,19 +383,27 @@ def as_whole_numbers(array: NDArray[Any], path: str | None = None) -> NDArray[An
     finite = np.isfinite(array)
     if not finite.all():
         bad = int(array.size - np.count_nonzero(finite))
-        raise LabelError(f"label values are whole numbers, found {bad} voxel(s) that are NaN or infinite", path=path)
+        raise LabelError(
+            f"label values are whole numbers, found {bad} voxel(s) that are NaN or infinite",
+            path=path,
+        )
     whole = np.rint(array)
     off = np.abs(whole - array)
     if off.size and (worst := float(off.max())) > WHOLE_TOLERANCE:
         value = float(array.flat[int(off.argmax())])
-        message = f"label values are whole numbers, found {value:.6g}, which is {worst:.3g} from one (allowed is {WHOLE_TOLERANCE:g})"
+        message = (
+            f"label values are whole numbers, found {value:.6g}, which is {worst:.3g} from "
+            f"one (allowed is {WHOLE_TOLERANCE:g})"
+        )
         raise LabelError(message, path=path)
     high = float(np.abs(whole).max(initial=0))
     return whole.astype(np.int32 if high < 2**31 else np.int64)
 
 
 def unique_values(array: NDArray[Any]) -> list[int]:
-    """Distinct values in rising order; by counting where the values are small, which is far faster than sorting."""
+    """Distinct values in rising order; by counting where the values are small, which is far faster
+    than sorting.
+    """
     if array.size == 0:
         return []
     low, high = int(array.min()), int(array.max())

@@ -1,8 +1,8 @@
 """Which files make a case, who the patient is, and which fold the patient belongs to.
 
-A ``Manifest`` is what finding cases ends with and everything else starts from: JSON Lines on disk, one header
-line and one line a case, so that a person can read it and ``grep`` works. Folds are grouped by patient, always.
-It opens no image.
+A ``Manifest`` is what finding cases ends with and everything else starts from: JSON Lines on disk,
+one header line and one line a case, so that a person can read it and ``grep`` works. Folds are
+grouped by patient, always. It opens no image.
 """
 
 from __future__ import annotations
@@ -29,11 +29,12 @@ class Source:
     Args:
         path: a file, or a folder (a DICOM series, or a stack of 2-D slices).
         series: the SeriesInstanceUID where the folder holds more than one series, else "".
-        like: path of the image whose geometry a stack of bare slices (PNG masks of a DICOM series) takes; the
-            slices correspond in natural order of the file names.
+        like: path of the image whose geometry a stack of bare slices (PNG masks of a DICOM series)
+            takes; the slices correspond in natural order of the file names.
         spacing_mm: stated spacing of a file that has none, or ().
         glob: pattern of the files of a stack inside the folder, "" for all.
-        channel: the one channel to take of a file that holds several, from 0; None takes all of them.
+        channel: the one channel to take of a file that holds several, from 0; None takes all of
+            them.
     """
 
     path: str
@@ -66,7 +67,9 @@ class Source:
         )
 
 
-ABSENT = Source("")  # stands where a case lacks a channel that the others have; only predicting can do without
+ABSENT = Source(
+    ""
+)  # stands where a case lacks a channel that the others have; only predicting can do without
 
 
 @dataclass(frozen=True)
@@ -74,10 +77,12 @@ class Case:
     """One scan: its channels, its truth and its patient.
 
     Args:
-        id: unique in the manifest; also the name of output files, so free of "/" and white space at its ends.
+        id: unique in the manifest; also the name of output files, so free of "/" and white space at
+            its ends.
         patient: whose scan it is; cases of one patient never stand on both sides of a split.
-        images: one source a channel, in the manifest's channel order (``ABSENT`` for one that the case lacks); or a single
-            source that holds all channels (a 4-D NIfTI file, a colour image).
+        images: one source a channel, in the manifest's channel order (``ABSENT`` for one that the
+            case lacks); or a single source that holds all channels (a 4-D NIfTI file, a colour
+            image).
         label: the sources of the truth; one, or one a structure; empty where there is no truth.
         split: "train", "val" or "test" where the layout says so; None leaves it to the folds.
         fold: set by ``Manifest.with_folds``.
@@ -91,7 +96,13 @@ class Case:
     fold: int | None = None
 
     def __post_init__(self) -> None:
-        if not self.id or self.id != self.id.strip() or "/" in self.id or "\\" in self.id or self.id in (".", ".."):
+        if (
+            not self.id
+            or self.id != self.id.strip()
+            or "/" in self.id
+            or "\\" in self.id
+            or self.id in (".", "..")
+        ):
             raise LayoutError(f"a case id names a file, {self.id!r} cannot")
         if not self.images or all(s == ABSENT for s in self.images):
             raise LayoutError("a case has at least one image", case=self.id)
@@ -134,10 +145,12 @@ class Manifest:
         mapping: how the label sources' values become the structures' values.
         layout: name of the layout that was recognised.
         root: the folder it was found in.
-        modality: "CT", "MR", "PT", "EM", "photo" ... or "" where unknown; what a plan's normalisation asks.
+        modality: "CT", "MR", "PT", "EM", "photo" ... or "" where unknown; what a plan's
+            normalisation asks.
 
     Raises:
-        LayoutError: ids repeat, channel counts differ, or one patient stands on both sides of a split or in two folds.
+        LayoutError: ids repeat, channel counts differ, or one patient stands on both sides of a
+            split or in two folds.
     """
 
     cases: tuple[Case, ...]
@@ -156,7 +169,9 @@ class Manifest:
             seen.add(case.id)
             if len(case.images) not in (1, len(self.channels)):
                 raise LayoutError(
-                    f"found {len(case.images)} channel(s), the cohort has {len(self.channels)} ({', '.join(self.channels)})", case=case.id
+                    f"found {len(case.images)} channel(s), the cohort has {len(self.channels)} "
+                    f"({', '.join(self.channels)})",
+                    case=case.id,
                 )
         self._refuse_leaks()
 
@@ -170,7 +185,8 @@ class Manifest:
                 other, first = sides.setdefault(case.patient, (side, case.id))
                 if other != side:
                     raise LayoutError(
-                        f"patient {case.patient} stands in {what} {other} (case {first}) and {what} {side}; "
+                        f"patient {case.patient} stands in {what} {other} (case {first}) and "
+                        f"{what} {side}; "
                         "all cases of a patient belong on one side",
                         case=case.id,
                     )
@@ -204,7 +220,8 @@ class Manifest:
         return self.only(c for c in self.cases if c.label)
 
     def with_folds(self, folds: int, seed: int = 0) -> Manifest:
-        """Every case that is not test gets a fold 0..folds-1, grouped by patient, sizes as even as patients allow.
+        """Every case that is not test gets a fold 0..folds-1, grouped by patient, sizes as even as
+        patients allow.
 
         Raises:
             LayoutError: fewer patients than folds.
@@ -212,17 +229,23 @@ class Manifest:
         free = [c for c in self.cases if c.split != "test"]
         sizes = {p: sum(c.patient == p for c in free) for p in sorted({c.patient for c in free})}
         if len(sizes) < folds:
-            raise LayoutError(f"{folds} folds need at least {folds} patients, found {len(sizes)}", path=self.root or None)
+            raise LayoutError(
+                f"{folds} folds need at least {folds} patients, found {len(sizes)}",
+                path=self.root or None,
+            )
         shuffled = [list(sizes)[i] for i in np.random.default_rng(seed).permutation(len(sizes))]
         shuffled.sort(key=lambda p: -sizes[p])  # large patients first, so that the folds even out
         counts, fold_of = [0] * folds, {}
         for patient in shuffled:
             fold_of[patient] = int(np.argmin(counts))
             counts[fold_of[patient]] += sizes[patient]
-        return replace(self, cases=tuple(replace(c, fold=fold_of.get(c.patient)) for c in self.cases))
+        return replace(
+            self, cases=tuple(replace(c, fold=fold_of.get(c.patient)) for c in self.cases)
+        )
 
     def with_split(self, split_of: dict[str, Split]) -> Manifest:
-        """The cases named in ``split_of`` (case id or patient -> split), with their split; the others are left out.
+        """The cases named in ``split_of`` (case id or patient -> split), with their split; the
+        others are left out.
 
         Raises:
             LayoutError: a name that is neither a case nor a patient.
@@ -230,8 +253,16 @@ class Manifest:
         known = {c.id for c in self.cases} | {c.patient for c in self.cases}
         unknown = sorted(set(split_of) - known)
         if unknown:
-            raise LayoutError(f"the split names {', '.join(unknown[:5])}, which is neither a case nor a patient here", path=self.root or None)
-        chosen = [(c, split_of.get(c.id, split_of.get(c.patient))) for c in self.cases if c.id in split_of or c.patient in split_of]
+            raise LayoutError(
+                f"the split names {', '.join(unknown[:5])}, which is neither a case nor a "
+                "patient here",
+                path=self.root or None,
+            )
+        chosen = [
+            (c, split_of.get(c.id, split_of.get(c.patient)))
+            for c in self.cases
+            if c.id in split_of or c.patient in split_of
+        ]
         return replace(self, cases=tuple(replace(c, split=s, fold=None) for c, s in chosen))
 
     # ---- on disk ----
@@ -247,7 +278,9 @@ class Manifest:
             "root": self.root,
             "modality": self.modality,
         }
-        return "".join(json.dumps(line) + "\n" for line in [header, *(c.to_json() for c in self.cases)])
+        return "".join(
+            json.dumps(line) + "\n" for line in [header, *(c.to_json() for c in self.cases)]
+        )
 
     @classmethod
     def from_jsonl(cls, text: str, path: str = "") -> Manifest:
@@ -261,9 +294,13 @@ class Manifest:
         try:
             head = json.loads(lines[0])
             if head["delineate_manifest"] != VERSION:
-                raise InputError(f"manifest version {head['delineate_manifest']}, this program reads {VERSION}", path=path)
+                raise InputError(
+                    f"manifest version {head['delineate_manifest']}, this program reads {VERSION}",
+                    path=path,
+                )
             cases = []
-            for number, line in enumerate(lines[1:], start=1):  # noqa: B007  # the error below names the line
+            # The error below names the line by ``number``.
+            for number, line in enumerate(lines[1:], start=1):  # noqa: B007
                 if line.strip():
                     cases.append(Case.from_json(json.loads(line)))
             return cls(
@@ -276,7 +313,11 @@ class Manifest:
                 head.get("modality", ""),
             )
         except (ValueError, KeyError, IndexError, TypeError) as error:
-            raise InputError(f"line {number + 1} is not one of a delineate manifest ({type(error).__name__}: {error})", path=path) from error
+            raise InputError(
+                f"line {number + 1} is not one of a delineate manifest ({type(error).__name__}: "
+                f"{error})",
+                path=path,
+            ) from error
 
     @classmethod
     def load(cls, path: str | Path) -> Manifest:

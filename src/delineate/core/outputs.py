@@ -1,8 +1,9 @@
 """What a command may write: never over a file that it reads.
 
-A command names what it reads as ``Originals``, and has them refuse its outputs before it begins. While it works (``kept``), every
-file that is put in place (``core.atomic``) is held against them once more, so that an output which nobody named is refused too.
-Files are the same where they are at one place (links resolved) or share an inode (hard links, file systems that ignore case).
+A command names what it reads as ``Originals``, and has them refuse its outputs before it begins.
+While it works (``kept``), every file that is put in place (``core.atomic``) is held against them
+once more, so that an output which nobody named is refused too. Files are the same where they are at
+one place (links resolved) or share an inode (hard links, file systems that ignore case).
 """
 
 from __future__ import annotations
@@ -24,10 +25,15 @@ class Originals:
 
     Args:
         paths: files, and folders that are read as one scan; what does not exist is left out.
-        read_in_folder: whether a file inside one of the folders is read too; all of them are where it is not given.
+        read_in_folder: whether a file inside one of the folders is read too; all of them are where
+            it is not given.
     """
 
-    def __init__(self, paths: Iterable[str | Path], read_in_folder: Callable[[Path], bool] = lambda path: True):
+    def __init__(
+        self,
+        paths: Iterable[str | Path],
+        read_in_folder: Callable[[Path], bool] = lambda path: True,
+    ):
         self._read_in_folder = read_in_folder
         self._files: set[Path] = set()
         self._folders: set[Path] = set()
@@ -47,7 +53,11 @@ class Originals:
         """
         for output in outputs:
             if self._has(Path(output)):
-                raise OutputError("is read by this command and would be written over; nothing was done: choose another output", path=output)
+                raise OutputError(
+                    "is read by this command and would be written over; nothing was done: choose "
+                    "another output",
+                    path=output,
+                )
 
     def refuse_removing(self, folder: str | Path) -> None:
         """Refuse to remove a folder in which an original lies.
@@ -58,7 +68,11 @@ class Originals:
         place = _resolved(Path(folder))
         for original in sorted((*self._files, *self._folders)):
             if original.is_relative_to(place):
-                raise OutputError(f"holds {original}, which this command reads; it is not removed: choose another output", path=folder)
+                raise OutputError(
+                    f"holds {original}, which this command reads; it is not removed: choose "
+                    "another output",
+                    path=folder,
+                )
 
     @contextlib.contextmanager
     def kept(self, outputs: Iterable[str | Path] = ()) -> Iterator[None]:
@@ -94,8 +108,15 @@ class Originals:
 
     @cached_property
     def _identities_in_folders(self) -> set[Identity]:
-        """Of every file in the folders; only asked for where an output has several names, as folders of slices are large."""
-        files = (Path(place, name) for folder in self._folders for place, _, names in os.walk(folder) for name in names)
+        """Of every file in the folders; only asked for where an output has several names, as
+        folders of slices are large.
+        """
+        files = (
+            Path(place, name)
+            for folder in self._folders
+            for place, _, names in os.walk(folder)
+            for name in names
+        )
         return {identity for path in files if (identity := _identity(path)) is not None}
 
 

@@ -1,8 +1,9 @@
 """Plan: everything that fixes a run, as typed data a person can read, edit and pass back.
 
-One JSON file. Unknown keys are refused, values are checked, and nothing in it names code to import. A plan
-rebuilds the network without data. Axis order of every triple is that of the prepared array (I, J, K), which runs
-along ``orientation``. A 2-D plan slices the last axis, K: its patch is (I, J, 1) and its spacing along K is kept.
+One JSON file. Unknown keys are refused, values are checked, and nothing in it names code to import.
+A plan rebuilds the network without data. Axis order of every triple is that of the prepared array
+(I, J, K), which runs along ``orientation``. A 2-D plan slices the last axis, K: its patch is (I, J,
+1) and its spacing along K is kept.
 """
 
 from __future__ import annotations
@@ -20,7 +21,14 @@ from .labels import LabelSet
 Triple = tuple[int, int, int]
 Positive = Annotated[float, Field(gt=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
-_PLANES = {"L": "sagittal", "R": "sagittal", "A": "coronal", "P": "coronal", "S": "axial", "I": "axial"}
+_PLANES = {
+    "L": "sagittal",
+    "R": "sagittal",
+    "A": "coronal",
+    "P": "coronal",
+    "S": "axial",
+    "I": "axial",
+}
 
 
 class Part(BaseModel):
@@ -32,13 +40,14 @@ class Part(BaseModel):
 class Normalisation(Part):
     """How raw values become the network's input; the rule is the same for training and prediction.
 
-    ``window``: clip to low..high, then (x - mean) / std with the stated mean and std (CT: one scale for all).
-    ``robust``: per image, clip to two percentiles of the voxels ``inside``, then zero mean and unit deviation there.
-    ``standard``: per image, zero mean and unit deviation of the voxels ``inside``, unclipped; what is outside becomes 0 (Isensee 2021).
-    ``range``: per image, the lowest value to 0 and the highest to 1.
-    ``none``: values as they are.
+    ``window``: clip to low..high, then (x - mean) / std with the stated mean and std (CT: one scale
+    for all). ``robust``: per image, clip to two percentiles of the voxels ``inside``, then zero
+    mean and unit deviation there. ``standard``: per image, zero mean and unit deviation of the
+    voxels ``inside``, unclipped; what is outside becomes 0 (Isensee 2021). ``range``: per image,
+    the lowest value to 0 and the highest to 1. ``none``: values as they are.
 
-    ``inside`` "nonzero" means voxels unlike the background: the value that all corners share, 0 where they differ.
+    ``inside`` "nonzero" means voxels unlike the background: the value that all corners share, 0
+    where they differ.
     """
 
     kind: Literal["window", "robust", "standard", "range", "none"] = "robust"
@@ -75,19 +84,23 @@ class Structure(Part):
 
 
 class Network(Part):
-    """Which network, and its sizes; stage 0 has full resolution, ``strides`` are those into each later stage.
+    """Which network, and its sizes; stage 0 has full resolution, ``strides`` are those into each
+    later stage.
 
     The families, each described in its own file of ``nets``:
-    ``unet`` (Ronneberger 2015; Çiçek 2016; Isensee 2021), plain or residual encoder, strided or pooled; the encoder ``resnet`` (Isensee
-    2024) has a stem and ``convs`` residual blocks of two convolutions a stage; its decoder has ``decoder_convs`` where that is not ``convs``;
-    ``denseunet`` (Li 2018): dense blocks (Huang 2017) of ``convs`` layers with ``growth``, from stage 2 on; ``widths`` and ``kernels`` are
-    the decoder's from stage 0 on and, last, those of the stem, the first convolution;
-    ``vnet`` (Milletari 2016): residual stages of ``convs`` convolutions, as many down as up;
-    ``quicknat`` (Roy 2019): dense blocks of ``convs`` convolutions, unpooling by index, ``squeeze`` and excitation (Roy 2018).
+    ``unet`` (Ronneberger 2015; Çiçek 2016; Isensee 2021), plain or residual encoder, strided or
+    pooled; the encoder ``resnet`` (Isensee 2024) has a stem and ``convs`` residual blocks of two
+    convolutions a stage; its decoder has ``decoder_convs`` where that is not ``convs``;
+    ``denseunet`` (Li 2018): dense blocks (Huang 2017) of ``convs`` layers with ``growth``, from
+    stage 2 on; ``widths`` and ``kernels`` are the decoder's from stage 0 on and, last, those of the
+    stem, the first convolution; ``vnet`` (Milletari 2016): residual stages of ``convs``
+    convolutions, as many down as up; ``quicknat`` (Roy 2019): dense blocks of ``convs``
+    convolutions, unpooling by index, ``squeeze`` and excitation (Roy 2018).
 
-    ``convs`` is stated once, or for each stage (``denseunet``: for each dense block). ``dropout`` drops values, in ``quicknat``
-    whole feature maps. What a family has no use for must be left at its default, so that a plan never says what does not happen; only
-    a ``unet`` is deeply supervised.
+    ``convs`` is stated once, or for each stage (``denseunet``: for each dense block). ``dropout``
+    drops values, in ``quicknat`` whole feature maps. What a family has no use for must be left at
+    its default, so that a plan never says what does not happen; only a ``unet`` is deeply
+    supervised.
     """
 
     kind: Literal["unet", "denseunet", "vnet", "quicknat"] = "unet"
@@ -98,7 +111,9 @@ class Network(Part):
     strides: tuple[Triple, ...]
     kernels: tuple[Triple, ...]
     convs: Annotated[int, Field(ge=1, le=64)] | tuple[Annotated[int, Field(ge=1, le=64)], ...] = 2
-    decoder_convs: Annotated[int, Field(ge=1, le=64)] | tuple[Annotated[int, Field(ge=1, le=64)], ...] | None = None  # from stage 0 on
+    decoder_convs: (
+        Annotated[int, Field(ge=1, le=64)] | tuple[Annotated[int, Field(ge=1, le=64)], ...] | None
+    ) = None  # from stage 0 on
     encoder: Literal["plain", "residual", "resnet"] = "plain"
     down: Literal["stride", "pool"] = "stride"  # how a unet reaches its next stage
     growth: Annotated[int, Field(ge=1)] = 32  # feature maps that a dense layer adds
@@ -106,7 +121,9 @@ class Network(Part):
     norm: Literal["instance", "batch", "group"] = "instance"
     activation: Literal["leaky_relu", "relu", "prelu"] = "leaky_relu"
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    overlapping: bool = False  # every class by itself (a sigmoid each), without a background among them
+    overlapping: bool = (
+        False  # every class by itself (a sigmoid each), without a background among them
+    )
     deep_supervision: bool = True  # False where left out for another family than unet
 
     @model_validator(mode="before")
@@ -120,52 +137,83 @@ class Network(Part):
     def _stages_agree(self) -> Network:
         if len(self.strides) != len(self.widths) - 1 or len(self.kernels) != len(self.widths):
             raise ValueError(
-                f"{len(self.widths)} widths need {len(self.widths) - 1} strides and {len(self.widths)} kernels, "
+                f"{len(self.widths)} widths need {len(self.widths) - 1} strides and "
+                f"{len(self.widths)} kernels, "
                 f"found {len(self.strides)} and {len(self.kernels)}"
             )
-        if any(n < 1 for s in self.strides for n in s) or any(n < 1 or n % 2 == 0 for k in self.kernels for n in k):
-            raise ValueError(f"strides are 1 or more and kernels are odd, found {self.strides} and {self.kernels}")
+        if any(n < 1 for s in self.strides for n in s) or any(
+            n < 1 or n % 2 == 0 for k in self.kernels for n in k
+        ):
+            raise ValueError(
+                f"strides are 1 or more and kernels are odd, found {self.strides} and "
+                f"{self.kernels}"
+            )
         if self.dims == 2 and any(s[2] != 1 for s in (*self.strides, *self.kernels)):
             raise ValueError("a 2-D network has stride 1 and kernel 1 along the last axis")
         if self.kind == "denseunet" and len(self.widths) < 4:
-            raise ValueError(f"a denseunet has at least 4 widths: two of the decoder, one beside a dense block, the stem's; found {self.widths}")
+            raise ValueError(
+                "a denseunet has at least 4 widths: two of the decoder, one beside a dense "
+                f"block, the stem's; found {self.widths}"
+            )
         blocks = len(self.widths) - (2 if self.kind == "denseunet" else 0)
         if isinstance(self.convs, tuple) and len(self.convs) != blocks:
             raise ValueError(
-                f"convs are stated once, or for each of {blocks} {'dense blocks' if blocks < len(self.widths) else 'stages'}, found {self.convs}"
+                f"convs are stated once, or for each of {blocks} "
+                f"{'dense blocks' if blocks < len(self.widths) else 'stages'}, found {self.convs}"
             )
-        if isinstance(self.decoder_convs, tuple) and len(self.decoder_convs) != len(self.widths) - 1:
-            raise ValueError(f"decoder_convs are stated once, or for each of {len(self.widths) - 1} stages, found {self.decoder_convs}")
+        if (
+            isinstance(self.decoder_convs, tuple)
+            and len(self.decoder_convs) != len(self.widths) - 1
+        ):
+            raise ValueError(
+                f"decoder_convs are stated once, or for each of {len(self.widths) - 1} stages, "
+                f"found {self.decoder_convs}"
+            )
         return self
 
     @model_validator(mode="after")
     def _has_classes(self) -> Network:
         if self.classes < 2 and not self.overlapping:
-            raise ValueError(f"background and a structure are two classes at least, found {self.classes}")
+            raise ValueError(
+                f"background and a structure are two classes at least, found {self.classes}"
+            )
         return self
 
     @model_validator(mode="after")
     def _says_only_what_happens(self) -> Network:
-        only = dict.fromkeys(("encoder", "decoder_convs", "down", "deep_supervision"), "unet") | {"growth": "denseunet", "squeeze": "quicknat"}
+        only = dict.fromkeys(("encoder", "decoder_convs", "down", "deep_supervision"), "unet") | {
+            "growth": "denseunet",
+            "squeeze": "quicknat",
+        }
         for name, kind in only.items():
             default = False if name == "deep_supervision" else type(self).model_fields[name].default
             if self.kind != kind and getattr(self, name) != default:
-                raise ValueError(f"a {self.kind} has no {name} (only a {kind} has), found {getattr(self, name)!r}: leave it out")
+                raise ValueError(
+                    f"a {self.kind} has no {name} (only a {kind} has), found "
+                    f"{getattr(self, name)!r}: leave it out"
+                )
         if self.kind == "quicknat" and self.dims == 3:
             raise ValueError("quicknat is a 2-D network")
         if self.kind == "quicknat" and len(set(self.widths)) > 1:
-            raise ValueError(f"quicknat puts values back where the encoder took them, so all its widths are equal, found {self.widths}")
+            raise ValueError(
+                "quicknat puts values back where the encoder took them, so all its widths are "
+                f"equal, found {self.widths}"
+            )
         return self
 
     def convs_at(self, stage: int) -> int:
-        """How many convolutions stage ``stage`` has; for a denseunet, how many layers dense block ``stage`` has."""
+        """How many convolutions stage ``stage`` has; for a denseunet, how many layers dense block
+        ``stage`` has.
+        """
         return self.convs if isinstance(self.convs, int) else self.convs[stage]
 
     def decoder_convs_at(self, stage: int) -> int:
         """How many convolutions the decoder of a unet has on its way up at ``stage``."""
         if self.decoder_convs is None:
             return self.convs_at(stage)
-        return self.decoder_convs if isinstance(self.decoder_convs, int) else self.decoder_convs[stage]
+        return (
+            self.decoder_convs if isinstance(self.decoder_convs, int) else self.decoder_convs[stage]
+        )
 
     @property
     def divisor(self) -> Triple:
@@ -177,12 +225,15 @@ class Network(Part):
 
 
 class Loss(Part):
-    """Weighted sum of terms, each explained with its paper in ``training/losses.py``; a term of weight 0 is not computed.
+    """Weighted sum of terms, each explained with its paper in ``training/losses.py``; a term of
+    weight 0 is not computed.
 
-    ``dice``, ``generalised_dice`` and ``tversky`` compare structures: ``batch_dice`` adds up over the batch before dividing, and
-    ``background`` lets class 0 count as well; ``squared`` is for ``dice`` alone and squares the denominator's terms (Milletari 2016).
-    The other terms are means over voxels, each weighing that of its true class in ``class_weights`` (background first; empty: all 1)
-    and ``boundary`` more where a neighbour has another class. Cross-entropy so weighted is the weighted logistic loss (Roy 2019).
+    ``dice``, ``generalised_dice`` and ``tversky`` compare structures: ``batch_dice`` adds up over
+    the batch before dividing, and ``background`` lets class 0 count as well; ``squared`` is for
+    ``dice`` alone and squares the denominator's terms (Milletari 2016). The other terms are means
+    over voxels, each weighing that of its true class in ``class_weights`` (background first; empty:
+    all 1) and ``boundary`` more where a neighbour has another class. Cross-entropy so weighted is
+    the weighted logistic loss (Roy 2019).
     """
 
     # The fields that are weights of terms, and the others; see ``_check_fields``.
@@ -230,7 +281,9 @@ class Loss(Part):
         if not any(getattr(self, term) for term in self.TERMS):
             raise ValueError("all loss weights are zero")
         if self.tversky and not self.tversky_false_positives + self.tversky_false_negatives:
-            raise ValueError("a tversky loss counts false positives, false negatives or both, found 0 for each")
+            raise ValueError(
+                "a tversky loss counts false positives, false negatives or both, found 0 for each"
+            )
         return self
 
 
@@ -253,8 +306,9 @@ _check_fields(Loss)  # pydantic asks it of subclasses alone
 
 
 class Optimiser(Part):
-    """SGD with momentum (Nesterov's unless told otherwise), AdamW (Loshchilov 2019) or Adam (Kingma 2015), whose weight decay is L2;
-    ``amsgrad`` (Reddi 2018) for the latter two; or Muon (Jordan 2024), see ``training.optimisers``. ``clip_norm`` bounds the gradient."""
+    """SGD with momentum (Nesterov's unless told otherwise), AdamW (Loshchilov 2019) or Adam (Kingma
+    2015), whose weight decay is L2; ``amsgrad`` (Reddi 2018) for the latter two; or Muon (Jordan
+    2024), see ``training.optimisers``. ``clip_norm`` bounds the gradient."""
 
     kind: Literal["sgd", "adamw", "adam", "muon"] = "adamw"
     learning_rate: Positive = 1e-3
@@ -266,11 +320,14 @@ class Optimiser(Part):
 
 
 class Schedule(Part):
-    """How long, and how the learning rate falls: by steps when ``epochs`` is set, by the clock when ``budget_s`` is.
+    """How long, and how the learning rate falls: by steps when ``epochs`` is set, by the clock when
+    ``budget_s`` is.
 
-    ``step`` multiplies the rate by ``drop_to`` after every ``drop_every`` of the run. The network that is kept does best on the
-    validation cases by ``best_by``; they are scored every ``validate_every`` epochs (None: evenly, a dozen times).
-    ``ema`` 0 keeps the trained weights themselves, not their average. Every ``keep_every`` epochs the weights are kept in a file of their own.
+    ``step`` multiplies the rate by ``drop_to`` after every ``drop_every`` of the run. The network
+    that is kept does best on the validation cases by ``best_by``; they are scored every
+    ``validate_every`` epochs (None: evenly, a dozen times). ``ema`` 0 keeps the trained weights
+    themselves, not their average. Every ``keep_every`` epochs the weights are kept in a file of
+    their own.
     """
 
     kind: Literal["cosine", "poly", "constant", "step"] = "cosine"
@@ -288,16 +345,19 @@ class Schedule(Part):
     @model_validator(mode="after")
     def _one_end(self) -> Schedule:
         if (self.epochs is None) == (self.budget_s is None):
-            raise ValueError("a schedule ends after epochs or at budget_s: exactly one of the two is set")
+            raise ValueError(
+                "a schedule ends after epochs or at budget_s: exactly one of the two is set"
+            )
         return self
 
 
 class Augmentation(Part):
     """Probabilities and ranges, per sample; all spatial changes happen in one resampling pass.
 
-    ``rotation_deg`` about the I, J, K axes; ``scale`` about 1; ``mirror`` the axes that may be flipped (flipping the
-    left-right axis swaps the values of sided structures); ``elastic_mm`` the deviation of a smooth displacement.
-    ``oblique_deg`` tilts the plane of a 2-D plan out of its axis; ``drop_channel_p`` blanks each channel, never all of them.
+    ``rotation_deg`` about the I, J, K axes; ``scale`` about 1; ``mirror`` the axes that may be
+    flipped (flipping the left-right axis swaps the values of sided structures); ``elastic_mm`` the
+    deviation of a smooth displacement. ``oblique_deg`` tilts the plane of a 2-D plan out of its
+    axis; ``drop_channel_p`` blanks each channel, never all of them.
     """
 
     rotation_p: Fraction = 0.3
@@ -330,9 +390,11 @@ class Augmentation(Part):
 
 
 class Inference(Part):
-    """Windows: ``overlap`` of neighbours as a fraction; Gaussian blending; test-time mirroring along ``mirror``.
+    """Windows: ``overlap`` of neighbours as a fraction; Gaussian blending; test-time mirroring
+    along ``mirror``.
 
-    What is averaged over mirror images, members and windows, the ``probabilities`` or the ``logits``.
+    What is averaged over mirror images, members and windows, the ``probabilities`` or the
+    ``logits``.
     """
 
     average: Literal["probabilities", "logits"] = "probabilities"
@@ -341,16 +403,20 @@ class Inference(Part):
 
 
 class Postprocessing(Part):
-    """Structures of which only the largest connected component is kept (chosen on validation data)."""
+    """Structures of which only the largest connected component is kept (chosen on validation
+    data).
+    """
 
     keep_largest: tuple[str, ...] = ()
 
 
 class View(Part):
-    """One of several 2-D networks that look at the same prepared grid along different axes (Roy 2019).
+    """One of several 2-D networks that look at the same prepared grid along different axes (Roy
+    2019).
 
-    ``axis`` of the prepared grid is the one it slices; ``patch`` is in the prepared grid's axes, 1 along ``axis``; ``weight`` is its say in
-    the average. ``merge_sides``: it learns "left X" and "right X" as one X (a sagittal slice cannot tell them apart) and votes for both.
+    ``axis`` of the prepared grid is the one it slices; ``patch`` is in the prepared grid's axes, 1
+    along ``axis``; ``weight`` is its say in the average. ``merge_sides``: it learns "left X" and
+    "right X" as one X (a sagittal slice cannot tell them apart) and votes for both.
     """
 
     axis: Annotated[int, Field(ge=0, le=2)]
@@ -360,7 +426,9 @@ class View(Part):
 
     @property
     def order(self) -> Triple:
-        """Axes of the prepared grid in the order in which this view's own arrays have them, the sliced one last."""
+        """Axes of the prepared grid in the order in which this view's own arrays have them, the
+        sliced one last.
+        """
         a, b = (n for n in range(3) if n != self.axis)
         return a, b, self.axis
 
@@ -368,16 +436,18 @@ class View(Part):
 class Plan(Part):
     """Everything that fixes a run; see the module's head for conventions.
 
-    ``orientation``: where the prepared axes point to, such as RAS; or, such as "kji", the scan's own axes in that order, whatever they point to.
-    ``crop``: to the box of what differs from the background ("nonzero", as for ``Normalisation``), of values other than 0 without any margin
-    ("not_zero"), or of the body in CT ("body").
-    With ``network.overlapping`` a voxel gets the last structure, in the plan's order, that is likelier there than not.
-    ``resampling``: "cubic" (Keys 1981, widened where it shrinks; linear across thick slices) or "spline" (cubic B-splines, never widened;
-    the nearest slice across thick ones), which is nnU-Net's way.
-    ``reasons`` says why each choice was made; ``low_resolution`` is the plan of a first stage at a coarser
-    spacing, present where a volume is far larger than a patch. In a ``cascade`` what that stage found stands among the network's inputs, one
-    channel of 0 and 1 for each structure, after the scan's own. ``views``: several 2-D networks instead of one, each trained by the plan
-    that ``seen`` gives, with the view's own patch; ``patch`` is then that of no network.
+    ``orientation``: where the prepared axes point to, such as RAS; or, such as "kji", the scan's
+    own axes in that order, whatever they point to. ``crop``: to the box of what differs from the
+    background ("nonzero", as for ``Normalisation``), of values other than 0 without any margin
+    ("not_zero"), or of the body in CT ("body"). With ``network.overlapping`` a voxel gets the last
+    structure, in the plan's order, that is likelier there than not. ``resampling``: "cubic" (Keys
+    1981, widened where it shrinks; linear across thick slices) or "spline" (cubic B-splines, never
+    widened; the nearest slice across thick ones), which is nnU-Net's way. ``reasons`` says why each
+    choice was made; ``low_resolution`` is the plan of a first stage at a coarser spacing, present
+    where a volume is far larger than a patch. In a ``cascade`` what that stage found stands among
+    the network's inputs, one channel of 0 and 1 for each structure, after the scan's own.
+    ``views``: several 2-D networks instead of one, each trained by the plan that ``seen`` gives,
+    with the view's own patch; ``patch`` is then that of no network.
     """
 
     delineate_plan: Literal[1] = 1
@@ -385,7 +455,9 @@ class Plan(Part):
     channels: Annotated[tuple[Channel, ...], Field(min_length=1)]
     structures: Annotated[tuple[Structure, ...], Field(min_length=1)]
     orientation: Annotated[str, Field(pattern="^([LRAPSI]{3}|[ijk]{3})$")] = "RAS"
-    spacing_mm: tuple[Positive | None, Positive | None, Positive | None]  # None keeps each scan's own
+    spacing_mm: tuple[
+        Positive | None, Positive | None, Positive | None
+    ]  # None keeps each scan's own
     crop: Literal["none", "nonzero", "not_zero", "body"] = "none"
     resampling: Literal["cubic", "spline"] = "cubic"
     patch: Triple
@@ -408,24 +480,50 @@ class Plan(Part):
     def _parts_agree(self) -> Plan:
         inputs = len(self.channels) + (len(self.structures) if self.cascade else 0)
         if self.network.channels != inputs:
-            raise ValueError(f"the network takes {self.network.channels} channels, the plan names {inputs}")
-        if self.cascade and (self.low_resolution is None or self.low_resolution.labels.values != self.labels.values or self.views):
-            raise ValueError("a cascade needs a low_resolution plan of the same structures, and has no views")
+            raise ValueError(
+                f"the network takes {self.network.channels} channels, the plan names {inputs}"
+            )
+        if self.cascade and (
+            self.low_resolution is None
+            or self.low_resolution.labels.values != self.labels.values
+            or self.views
+        ):
+            raise ValueError(
+                "a cascade needs a low_resolution plan of the same structures, and has no views"
+            )
         needed = len(self.structures) + (0 if self.network.overlapping else 1)
         if self.network.classes != needed:
             background = "" if self.network.overlapping else " and background"
-            raise ValueError(f"the network gives {self.network.classes} classes, {len(self.structures)} structures{background} need {needed}")
+            raise ValueError(
+                f"the network gives {self.network.classes} classes, {len(self.structures)} "
+                f"structures{background} need {needed}"
+            )
         if any(p < 1 or p % d for p, d in zip(self.patch, self.network.divisor, strict=True)):
-            raise ValueError(f"patch {self.patch} is not divisible by the network's strides {self.network.divisor}")
+            raise ValueError(
+                f"patch {self.patch} is not divisible by the network's strides "
+                f"{self.network.divisor}"
+            )
         if self.dims == 2 and self.patch[2] != 1:
             raise ValueError(f"a 2-D patch has one voxel along the last axis, found {self.patch}")
         known = {s.name for s in self.structures}
         if not set(self.postprocessing.keep_largest) <= known:
-            raise ValueError(f"keep_largest names unknown structures: {sorted(set(self.postprocessing.keep_largest) - known)}")
-        if any(sum(letter in pair for letter in self.orientation) != 1 for pair in (("LR", "AP", "SI") if self.is_oriented else "ijk")):
-            raise ValueError(f"an orientation has one letter each of L/R, A/P, S/I, or of i, j, k, found {self.orientation}")
+            raise ValueError(
+                "keep_largest names unknown structures: "
+                f"{sorted(set(self.postprocessing.keep_largest) - known)}"
+            )
+        if any(
+            sum(letter in pair for letter in self.orientation) != 1
+            for pair in (("LR", "AP", "SI") if self.is_oriented else "ijk")
+        ):
+            raise ValueError(
+                "an orientation has one letter each of L/R, A/P, S/I, or of i, j, k, found "
+                f"{self.orientation}"
+            )
         if self.loss.class_weights and len(self.loss.class_weights) != self.network.classes:
-            raise ValueError(f"{self.network.classes} classes need as many class weights, found {len(self.loss.class_weights)}")
+            raise ValueError(
+                f"{self.network.classes} classes need as many class weights, found "
+                f"{len(self.loss.class_weights)}"
+            )
         self._check_views()
         return self
 
@@ -437,13 +535,19 @@ class Plan(Part):
         if self.views and self.dims == 3:
             raise ValueError("views are for 2-D plans")
         if self.views and not self.is_oriented:
-            raise ValueError("views are told apart by where axes point to, so they need an orientation such as RAS")
+            raise ValueError(
+                "views are told apart by where axes point to, so they need an orientation such "
+                "as RAS"
+            )
         if len({v.axis for v in self.views}) != len(self.views):
             raise ValueError("two views slice the same axis")
         for view in self.views:
             i, j, k = (view.patch[a] for a in view.order)
             if k != 1 or i % self.network.divisor[0] or j % self.network.divisor[1]:
-                raise ValueError(f"the patch {view.patch} of the view along axis {view.axis} must be 1 there and divisible by {self.network.divisor}")
+                raise ValueError(
+                    f"the patch {view.patch} of the view along axis {view.axis} must be 1 there "
+                    f"and divisible by {self.network.divisor}"
+                )
 
     @property
     def dims(self) -> int:
@@ -462,7 +566,9 @@ class Plan(Part):
 
     @property
     def sided_axis(self) -> int | None:
-        """Which axis of the prepared array runs between left and right; None where that differs from scan to scan."""
+        """Which axis of the prepared array runs between left and right; None where that differs
+        from scan to scan.
+        """
         return next((axis for axis, letter in enumerate(self.orientation) if letter in "LR"), None)
 
     def named_views(self) -> dict[str, View]:
@@ -470,21 +576,32 @@ class Plan(Part):
         return {_PLANES[self.orientation[view.axis]]: view for view in self.views}
 
     def seen(self, view: View) -> Plan:
-        """The plan of one view's network: a 2-D plan of its own whose last axis is the one that ``view`` slices.
+        """The plan of one view's network: a 2-D plan of its own whose last axis is the one that
+        ``view`` slices.
 
-        Everything that is said by axis is put in the view's order; with ``merge_sides`` pairs of sided structures become one, and the
-        weight of a merged class is what twice as frequent a class would have.
+        Everything that is said by axis is put in the view's order; with ``merge_sides`` pairs of
+        sided structures become one, and the weight of a merged class is what twice as frequent a
+        class would have.
         """
         order = view.order
         table = self.labels.merge_table() if view.merge_sides else np.arange(self.network.classes)
         merged = self.labels.merged() if view.merge_sides else self.labels
         weights = self.loss.class_weights and tuple(
-            1 / sum(1 / w for w, to in zip(self.loss.class_weights, table, strict=True) if to == index) for index in range(len(merged) + 1)
+            1
+            / sum(
+                1 / w for w, to in zip(self.loss.class_weights, table, strict=True) if to == index
+            )
+            for index in range(len(merged) + 1)
         )
-        own = {old: new for new, old in enumerate(order[:2])}  # a flip along the sliced axis changes no slice
+        own = {
+            old: new for new, old in enumerate(order[:2])
+        }  # a flip along the sliced axis changes no slice
         augmentation, inference = self.augmentation.model_dump(), self.inference.model_dump()
         augmentation |= {"rotation_deg": [self.augmentation.rotation_deg[a] for a in order]}
-        for part, mirror in ((augmentation, self.augmentation.mirror), (inference, self.inference.mirror)):
+        for part, mirror in (
+            (augmentation, self.augmentation.mirror),
+            (inference, self.inference.mirror),
+        ):
             part["mirror"] = sorted(own[a] for a in mirror if a in own)
         return self.replace(
             orientation="".join(self.orientation[a] for a in order),
@@ -510,12 +627,17 @@ class Plan(Part):
         """The inverse of ``to_json``.
 
         Raises:
-            PlanError: not JSON, an unknown key, or values that exclude each other; each fault on its own.
+            PlanError: not JSON, an unknown key, or values that exclude each other; each fault on
+                its own.
         """
         try:
             return cls.model_validate_json(text)
         except ValidationError as error:
-            faults = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'plan'}: {e['msg'].removeprefix('Value error, ')}" for e in error.errors()[:5])
+            faults = "; ".join(
+                f"{'.'.join(map(str, e['loc'])) or 'plan'}: "
+                f"{e['msg'].removeprefix('Value error, ')}"
+                for e in error.errors()[:5]
+            )
             raise PlanError(faults, path=path or None) from error
 
     @classmethod

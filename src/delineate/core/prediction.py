@@ -18,15 +18,19 @@ class Prediction:
     """What a model says of one scan.
 
     Args:
-        labels: (I, J, K) label volume on the input's grid; its values are 0 and those of ``structures``.
+        labels: (I, J, K) label volume on the input's grid; its values are 0 and those of
+            ``structures``.
         structures: what the values mean.
         bundle_id: which model said so.
         timing: seconds of each station ("prepare", "infer", "total").
-        uncertainty: structure -> what its Monte-Carlo dropout samples say (see ``trust.uncertainty``); empty where none were asked for.
+        uncertainty: structure -> what its Monte-Carlo dropout samples say (see
+            ``trust.uncertainty``); empty where none were asked for.
         missing: channels of the model that the scan lacks.
-        probabilities: (structures + 1, I, J, K) uint16, of the background first and then of each structure in the order of ``structures``, in
-            steps of 1 / 65535; None where they were not asked for. They are the network's, before any postprocessing of the labels.
-        samples: (I, J, K) label values of each Monte-Carlo dropout sample, until ``uncertainty`` has been taken from them.
+        probabilities: (structures + 1, I, J, K) uint16, of the background first and then of each
+            structure in the order of ``structures``, in steps of 1 / 65535; None where they were
+            not asked for. They are the network's, before any postprocessing of the labels.
+        samples: (I, J, K) label values of each Monte-Carlo dropout sample, until ``uncertainty``
+            has been taken from them.
 
     Raises:
         LabelError: a value that no structure has.
@@ -49,8 +53,13 @@ class Prediction:
     @property
     def volumes_ml(self) -> dict[str, float]:
         """Volume of each structure in ml; 0 where it was not found."""
-        counts = np.bincount(self.labels.array.ravel(order="K"), minlength=max(self.structures.values) + 1)
-        return {label.name: float(counts[label.value]) * self.labels.grid.voxel_ml for label in self.structures}
+        counts = np.bincount(
+            self.labels.array.ravel(order="K"), minlength=max(self.structures.values) + 1
+        )
+        return {
+            label.name: float(counts[label.value]) * self.labels.grid.voxel_ml
+            for label in self.structures
+        }
 
     def to_json(self) -> dict[str, Any]:
         """What ``predictions.json`` keeps of it."""

@@ -1,6 +1,8 @@
-"""Scores: rows of case x label x metric with units, and the summary that can be recomputed from them.
+"""Scores: rows of case x label x metric with units, and the summary that can be recomputed from
+them.
 
-NaN means "not defined here" (an empty structure against an empty one) and is counted apart, never taken as 0 or 1.
+NaN means "not defined here" (an empty structure against an empty one) and is counted apart, never
+taken as 0 or 1.
 """
 
 from __future__ import annotations
@@ -51,7 +53,9 @@ DIRECTIONS: dict[str, str] = {
 
 @dataclass(frozen=True)
 class Score:
-    """One figure: ``value`` of ``metric`` for structure ``label`` of ``case``, in ``unit`` ("" for a ratio)."""
+    """One figure: ``value`` of ``metric`` for structure ``label`` of ``case``, in ``unit`` ("" for
+    a ratio).
+    """
 
     case: str
     label: str
@@ -76,7 +80,10 @@ class Scores:
 
     def values(self, label: str, metric: str) -> Values:
         """Every case's value, in row order, NaN included."""
-        return np.array([r.value for r in self.rows if r.label == label and r.metric == metric], dtype=np.float64)
+        return np.array(
+            [r.value for r in self.rows if r.label == label and r.metric == metric],
+            dtype=np.float64,
+        )
 
     @property
     def labels(self) -> list[str]:
@@ -86,8 +93,11 @@ class Scores:
     def metrics(self) -> list[str]:
         return list(dict.fromkeys(r.metric for r in self.rows))
 
-    def summary(self, more: Callable[[str, Sequence[str], Values], dict[str, Any]] | None = None) -> list[dict[str, Any]]:
-        """For each label and metric: n, undefined (NaN), infinite, mean, deviation, median, quartiles, range.
+    def summary(
+        self, more: Callable[[str, Sequence[str], Values], dict[str, Any]] | None = None
+    ) -> list[dict[str, Any]]:
+        """For each label and metric: n, undefined (NaN), infinite, mean, deviation, median,
+        quartiles, range.
 
         ``more`` adds figures of its own from (metric, cases, values).
         """
@@ -101,7 +111,15 @@ class Scores:
                 if rows:
                     values = np.array([r.value for r in rows], dtype=np.float64)
                     added = {} if more is None else more(metric, [r.case for r in rows], values)
-                    out.append({"label": label, "metric": metric, "unit": rows[0].unit, **describe(values), **added})
+                    out.append(
+                        {
+                            "label": label,
+                            "metric": metric,
+                            "unit": rows[0].unit,
+                            **describe(values),
+                            **added,
+                        }
+                    )
         return out
 
     def mean(self, metric: str) -> float:
@@ -122,23 +140,43 @@ class Scores:
         rows: Iterable[list[str]] = csv.reader(io.StringIO(text))
         head, *body = list(rows) or [[]]
         if tuple(head) != COLUMNS:
-            raise InputError(f"a scores file has the columns {', '.join(COLUMNS)}, found {', '.join(head)}")
-        return cls(tuple(Score(case, label, metric, float(value), unit) for case, label, metric, value, unit in body))
+            raise InputError(
+                f"a scores file has the columns {', '.join(COLUMNS)}, found {', '.join(head)}"
+            )
+        return cls(
+            tuple(
+                Score(case, label, metric, float(value), unit)
+                for case, label, metric, value, unit in body
+            )
+        )
 
     def to_json(self, **more: Any) -> str:
-        """Rows, summary and whatever else is worth keeping. NaN becomes null, and so does infinity but in a row, where it is "inf"."""
+        """Rows, summary and whatever else is worth keeping. NaN becomes null, and so does infinity
+        but in a row, where it is "inf".
+        """
         rows = [
-            {"case": r.case, "label": r.label, "metric": r.metric, "value": "inf" if r.value == np.inf else r.value, "unit": r.unit}
+            {
+                "case": r.case,
+                "label": r.label,
+                "metric": r.metric,
+                "value": "inf" if r.value == np.inf else r.value,
+                "unit": r.unit,
+            }
             for r in self.rows
         ]
-        return json.dumps(without_nan({"summary": more.pop("summary", None) or self.summary(), **more, "rows": rows}), indent=1)
+        return json.dumps(
+            without_nan(
+                {"summary": more.pop("summary", None) or self.summary(), **more, "rows": rows}
+            ),
+            indent=1,
+        )
 
 
 def better_is(metric: str) -> str | None:
     """Which way ``metric`` is better; None of one that is no judgement, such as a volume.
 
-    Metrics whose names say how they were measured (``hd95_pooled_of_voxels_mm``) go by how they begin.
-    Files that others wrote may hold metrics that are unknown here: None of those too.
+    Metrics whose names say how they were measured (``hd95_pooled_of_voxels_mm``) go by how they
+    begin. Files that others wrote may hold metrics that are unknown here: None of those too.
     """
     direction = _direction(metric)
     return None if direction == NO_JUDGEMENT else direction
@@ -167,19 +205,38 @@ def _direction(metric: str) -> str | None:
 def describe(values: np.ndarray[Any, Any]) -> dict[str, float | int]:
     """n, undefined, infinite, mean, std (n - 1), median, q1, q3, min, max of ``values``.
 
-    NaN is counted in ``undefined`` only. Infinite distances, of structures that one side lacks, are counted in n and in ``infinite``; they have their
-    rank in median, quartiles and maximum, and have no part in mean and deviation.
+    NaN is counted in ``undefined`` only. Infinite distances, of structures that one side lacks, are
+    counted in n and in ``infinite``; they have their rank in median, quartiles and maximum, and
+    have no part in mean and deviation.
     """
     kept = values[~np.isnan(values)]
     finite = kept[np.isfinite(kept)]
-    base: dict[str, float | int] = {"n": len(kept), "undefined": len(values) - len(kept), "infinite": len(kept) - len(finite)}
+    base: dict[str, float | int] = {
+        "n": len(kept),
+        "undefined": len(values) - len(kept),
+        "infinite": len(kept) - len(finite),
+    }
     if not len(kept):
-        return base | dict.fromkeys(("mean", "std", "median", "q1", "q3", "min", "max"), float("nan"))
-    ranked = np.percentile(np.where(np.isinf(kept), np.sign(kept) * FAR, kept), (25, 50, 75))  # infinity itself times nothing would be NaN
-    q1, median, q3 = (float(q) if abs(q) < FAR / 1e9 else math.copysign(math.inf, q) for q in ranked)
+        return base | dict.fromkeys(
+            ("mean", "std", "median", "q1", "q3", "min", "max"), float("nan")
+        )
+    ranked = np.percentile(
+        np.where(np.isinf(kept), np.sign(kept) * FAR, kept), (25, 50, 75)
+    )  # infinity itself times nothing would be NaN
+    q1, median, q3 = (
+        float(q) if abs(q) < FAR / 1e9 else math.copysign(math.inf, q) for q in ranked
+    )
     std = float(finite.std(ddof=1)) if len(finite) > 1 else 0.0
     mean = float(finite.mean()) if len(finite) else float("inf")
-    return base | {"mean": mean, "std": std, "median": median, "q1": q1, "q3": q3, "min": float(kept.min()), "max": float(kept.max())}
+    return base | {
+        "mean": mean,
+        "std": std,
+        "median": median,
+        "q1": q1,
+        "q3": q3,
+        "min": float(kept.min()),
+        "max": float(kept.max()),
+    }
 
 
 def without_nan(data: Any) -> Any:

@@ -1,8 +1,9 @@
 """Prepared arrays on disk, chunked so that a patch is read without its whole volume.
 
-One folder a case: ``image.b2nd`` (C, I, J, K) int16 steps of each channel, ``label.b2nd`` (I, J, K) class indices, both blosc2, and
-``case.npz`` with the height of a step and voxels of each class, from which patches are centred. A case stands under its final name only
-when it is complete, so a killed preparation goes on where it stopped. Writing knows nothing of plans.
+One folder a case: ``image.b2nd`` (C, I, J, K) int16 steps of each channel, ``label.b2nd`` (I, J, K)
+class indices, both blosc2, and ``case.npz`` with the height of a step and voxels of each class,
+from which patches are centred. A case stands under its final name only when it is complete, so a
+killed preparation goes on where it stopped. Writing knows nothing of plans.
 """
 
 from __future__ import annotations
@@ -20,18 +21,29 @@ from numpy.typing import NDArray
 from . import atomic
 from .errors import InputError
 
-FINEST = 2.0**-10  # a step as float16 has between 1 and 2; an image that would need coarser ones of int16 is kept as float32
-CHUNK, BLOCK = 96, 32  # along each axis of a solid patch's chunk, which is found at once, and of its blocks, which are unpacked alone (measured)
+FINEST = (
+    2.0**-10
+    # a step as float16 has between 1 and 2; an image that would need coarser ones of int16 is kept
+    # as
+    # float32
+)
+CHUNK, BLOCK = (
+    96,
+    32,
+    # along each axis of a solid patch's chunk, which is found at once, and of its blocks, which are
+    # unpacked alone (measured)
+)
 POINTS = 512  # voxels kept of each class and case, enough to centre patches on
 
 
 @dataclass(frozen=True)
 class StoredCase:
-    """One prepared case; ``image`` (C, I, J, K) and ``label`` (I, J, K) uint8/uint16 are sliceable like numpy arrays.
+    """One prepared case; ``image`` (C, I, J, K) and ``label`` (I, J, K) uint8/uint16 are sliceable
+    like numpy arrays.
 
-    A voxel's value is ``image`` times ``step`` of its channel: int16 and float32, or values as they are and 1.
-    ``points`` maps class index -> (n, 3) voxels of that class, n at most ``POINTS``; classes without a voxel are absent.
-    ``spacing_mm`` along I, J, K.
+    A voxel's value is ``image`` times ``step`` of its channel: int16 and float32, or values as they
+    are and 1. ``points`` maps class index -> (n, 3) voxels of that class, n at most ``POINTS``;
+    classes without a voxel are absent. ``spacing_mm`` along I, J, K.
     """
 
     id: str
@@ -49,7 +61,11 @@ class StoredCase:
     def values(self, *box: slice) -> NDArray[np.float32]:
         """(C, i, j, k) float32 voxels of a box, of the whole case without one; a copy."""
         found: NDArray[np.float32] = np.asarray(self.image[(slice(None), *box)]).astype(np.float32)
-        found *= self.steps[:, None, None, None]  # after converting: a product of both types goes through a small buffer, three times as slow
+        found *= self.steps[
+            :, None, None, None
+            # after converting: a product of both types goes through a small buffer, three times as
+            # slow
+        ]
         return found
 
     @property
@@ -64,7 +80,8 @@ class StoredCase:
     def seen(self, order: Sequence[int], table: NDArray[np.intp]) -> StoredCase:
         """The case with its axes in ``order`` and its class indices through ``table``.
 
-        Nothing is copied but a label in memory whose classes change; arrays on disk stay there and are turned slice by slice.
+        Nothing is copied but a label in memory whose classes change; arrays on disk stay there and
+        are turned slice by slice.
         """
         a, b, c = (self.spacing_mm[axis] for axis in order)
         points: dict[int, NDArray[np.int32]] = {}
@@ -82,7 +99,9 @@ class StoredCase:
 
 @dataclass(frozen=True)
 class _Turned:
-    """A stored array with its axes in another order and its values through ``table``; sliceable as the array is."""
+    """A stored array with its axes in another order and its values through ``table``; sliceable as
+    the array is.
+    """
 
     array: Any
     order: tuple[int, ...]
@@ -116,8 +135,16 @@ class Store:
         """Whether ``case`` is complete."""
         return (self.folder / case / "case.npz").is_file()
 
-    def add(self, case: str, image: NDArray[Any], label: NDArray[Any], classes: int, chunk: Sequence[int], seed: int = 0,
-            spacing_mm: Sequence[float] = (1.0, 1.0, 1.0)) -> None:  # fmt: skip
+    def add(
+        self,
+        case: str,
+        image: NDArray[Any],
+        label: NDArray[Any],
+        classes: int,
+        chunk: Sequence[int],
+        seed: int = 0,
+        spacing_mm: Sequence[float] = (1.0, 1.0, 1.0),
+    ) -> None:
         """Write one case; an existing one is replaced.
 
         Args:
@@ -137,20 +164,47 @@ class Store:
         atomic.make_folder(self.folder)
         final, building = self.folder / case, self.folder / f".{case}.building"
         shutil.rmtree(building, ignore_errors=True)
-        with atomic.replacing(building / "case.npz") as temporary:  # also turns a full disk into our own error
+        with atomic.replacing(
+            building / "case.npz"
+        ) as temporary:  # also turns a full disk into our own error
             solid = min(chunk) >= BLOCK
-            chunks = tuple(min(int(n), int(c), CHUNK if solid else int(c)) for n, c in zip(label.shape, chunk, strict=True))
+            chunks = tuple(
+                min(int(n), int(c), CHUNK if solid else int(c))
+                for n, c in zip(label.shape, chunk, strict=True)
+            )
             blocks = tuple(min(n, BLOCK) for n in chunks) if solid else chunks
             params: dict[str, Any] = {"codec": blosc2.Codec.LZ4, "clevel": 3, "nthreads": 1}
-            plain = params | {"filters": [blosc2.Filter.NOFILTER], "filters_meta": [0]}  # shuffled, one-byte labels take four times as long to unpack
+            plain = params | {
+                "filters": [blosc2.Filter.NOFILTER],
+                "filters_meta": [0],
+            }  # shuffled, one-byte labels take four times as long to unpack
             stored, step = _in_steps(np.asarray(image))
-            blosc2.asarray(stored, urlpath=str(building / "image.b2nd"), mode="w", chunks=(1, *chunks), blocks=(1, *blocks), cparams=params)
+            blosc2.asarray(
+                stored,
+                urlpath=str(building / "image.b2nd"),
+                mode="w",
+                chunks=(1, *chunks),
+                blocks=(1, *blocks),
+                cparams=params,
+            )
             dtype = np.uint8 if classes <= 256 else np.uint16
             indices = np.ascontiguousarray(label, dtype=dtype)
-            blosc2.asarray(indices, urlpath=str(building / "label.b2nd"), mode="w", chunks=chunks, blocks=blocks, cparams=plain)
+            blosc2.asarray(
+                indices,
+                urlpath=str(building / "label.b2nd"),
+                mode="w",
+                chunks=chunks,
+                blocks=blocks,
+                cparams=plain,
+            )
             points = class_points(label, classes, np.random.default_rng(seed))
             with temporary.open("wb") as file:
-                np.savez(file, spacing_mm=np.array(spacing_mm, dtype=np.float64), step=step, **{str(c): p for c, p in points.items()})  # type: ignore[arg-type]
+                np.savez(
+                    file,
+                    spacing_mm=np.array(spacing_mm, dtype=np.float64),
+                    step=step,
+                    **{str(c): p for c, p in points.items()},
+                )  # type: ignore[arg-type]
         shutil.rmtree(final, ignore_errors=True)
         os.replace(building, final)
 
@@ -164,24 +218,45 @@ class Store:
 
         folder = self.folder / case
         try:
-            how: dict[str, Any] = {"mode": "r", "dparams": {"nthreads": 1}} | ({} if os.name == "nt" else {"mmap_mode": "r"})
-            image, label = (blosc2.open(str(folder / f"{name}.b2nd"), **how) for name in ("image", "label"))
+            how: dict[str, Any] = {"mode": "r", "dparams": {"nthreads": 1}} | (
+                {} if os.name == "nt" else {"mmap_mode": "r"}
+            )
+            image, label = (
+                blosc2.open(str(folder / f"{name}.b2nd"), **how) for name in ("image", "label")
+            )
             with np.load(folder / "case.npz", allow_pickle=False) as kept:
                 a, b, c = (float(v) for v in kept["spacing_mm"])
                 step = tuple(float(v) for v in kept["step"]) if "step" in kept.files else ()
-                return StoredCase(case, image, label, {int(n): kept[n] for n in kept.files if n.isdigit()}, (a, b, c), step)
+                return StoredCase(
+                    case,
+                    image,
+                    label,
+                    {int(n): kept[n] for n in kept.files if n.isdigit()},
+                    (a, b, c),
+                    step,
+                )
         except (OSError, ValueError, RuntimeError, KeyError) as error:
-            raise InputError("the prepared case is missing or damaged; prepare it anew", case=case, path=folder) from error
+            raise InputError(
+                "the prepared case is missing or damaged; prepare it anew", case=case, path=folder
+            ) from error
 
     def nbytes(self, cases: Sequence[str]) -> int:
         """Bytes of these cases' arrays in memory."""
         stored = [self.open(case) for case in cases]
-        return sum(int(np.prod(c.image.shape)) * c.image.dtype.itemsize + int(np.prod(c.shape)) * c.label.dtype.itemsize for c in stored)
+        return sum(
+            int(np.prod(c.image.shape)) * c.image.dtype.itemsize
+            + int(np.prod(c.shape)) * c.label.dtype.itemsize
+            for c in stored
+        )
 
 
 def _in_steps(image: NDArray[Any]) -> tuple[NDArray[Any], NDArray[np.float32]]:
-    """(C, I, J, K) as int16 and the (C,) height of a step, such that 0 stays 0; as float32 and 1 where steps would lose more than float16 does."""
-    reach = np.array([max(abs(float(channel.max())), abs(float(channel.min()))) for channel in image])
+    """(C, I, J, K) as int16 and the (C,) height of a step, such that 0 stays 0; as float32 and 1
+    where steps would lose more than float16 does.
+    """
+    reach = np.array(
+        [max(abs(float(channel.max())), abs(float(channel.min()))) for channel in image]
+    )
     step = np.where(reach > 0, reach / np.iinfo(np.int16).max, 1.0).astype(np.float32)
     if not np.isfinite(reach).all() or (step > np.where(reach > 0, FINEST, 1.0)).any():
         return np.ascontiguousarray(image, dtype=np.float32), np.ones(len(image), np.float32)
@@ -191,8 +266,12 @@ def _in_steps(image: NDArray[Any]) -> tuple[NDArray[Any], NDArray[np.float32]]:
     return out, step
 
 
-def class_points(label: NDArray[Any], classes: int, rng: np.random.Generator) -> dict[int, NDArray[np.int32]]:
-    """Up to ``POINTS`` random voxels (n, 3) of every class but background; classes without a voxel are absent."""
+def class_points(
+    label: NDArray[Any], classes: int, rng: np.random.Generator
+) -> dict[int, NDArray[np.int32]]:
+    """Up to ``POINTS`` random voxels (n, 3) of every class but background; classes without a voxel
+    are absent.
+    """
     flat = np.ascontiguousarray(label).ravel()
     where = np.flatnonzero(flat)
     values = flat[where]

@@ -1,8 +1,9 @@
 """What a channel or a structure is, whatever a file calls it: names to identities.
 
-A first table: MR sequences with their names in BraTS 2013-2023, BIDS, the Decathlon and hospitals, CT and PET, and spellings of
-structures. Two names mean the same where their identities are equal; a name that is not in the tables is its own identity, written
-without case and separators. It never guesses from a position or a value.
+A first table: MR sequences with their names in BraTS 2013-2023, BIDS, the Decathlon and hospitals,
+CT and PET, and spellings of structures. Two names mean the same where their identities are equal; a
+name that is not in the tables is its own identity, written without case and separators. It never
+guesses from a position or a value.
 """
 
 from __future__ import annotations
@@ -12,16 +13,52 @@ from collections.abc import Sequence
 
 from .labels import LabelSet, side_of
 
-# Identity -> its names, words apart; matched with any separator or none ("t1 gd" is T1Gd, t1_gd, T1-Gd).
+# Identity -> its names, words apart; matched with any separator or none ("t1 gd" is T1Gd, t1_gd,
+# T1-Gd).
 CHANNELS: dict[str, tuple[str, ...]] = {
     "T1": ("t1", "t1w", "t1 w", "t1n", "t1 native", "t1 pre", "t1 weighted", "t1w pre"),
     "T1 post-contrast": (
-        "t1c", "t1ce", "t1 ce", "t1gd", "t1 gd", "t1post", "t1 post", "t1km", "t1 km", "t1c+", "t1+c",
-        "t1 +c", "t1+gd", "t1 contrast", "t1 post contrast", "t1 contrast enhanced", "t1 gadolinium",
-        "t1 weighted post contrast", "t1wc", "t1wce", "t1w ce", "t1wgd", "t1w gd", "t1w post",
-        "t1w contrast", "t1w post contrast", "ce t1", "ce t1w", "cet1", "cet1w", "ce gadolinium t1w",
-        "gd t1", "gd t1w", "ce gd t1", "ce gd t1w",
-        "ce gado t1w", "ce gadobutrol t1w", "ce gadovist t1w", "post t1", "post t1w", "post contrast t1",
+        "t1c",
+        "t1ce",
+        "t1 ce",
+        "t1gd",
+        "t1 gd",
+        "t1post",
+        "t1 post",
+        "t1km",
+        "t1 km",
+        "t1c+",
+        "t1+c",
+        "t1 +c",
+        "t1+gd",
+        "t1 contrast",
+        "t1 post contrast",
+        "t1 contrast enhanced",
+        "t1 gadolinium",
+        "t1 weighted post contrast",
+        "t1wc",
+        "t1wce",
+        "t1w ce",
+        "t1wgd",
+        "t1w gd",
+        "t1w post",
+        "t1w contrast",
+        "t1w post contrast",
+        "ce t1",
+        "ce t1w",
+        "cet1",
+        "cet1w",
+        "ce gadolinium t1w",
+        "gd t1",
+        "gd t1w",
+        "ce gd t1",
+        "ce gd t1w",
+        "ce gado t1w",
+        "ce gadobutrol t1w",
+        "ce gadovist t1w",
+        "post t1",
+        "post t1w",
+        "post contrast t1",
         "post contrast t1w",
     ),
     "T2": ("t2", "t2w", "t2 w", "t2 weighted"),
@@ -33,19 +70,42 @@ CHANNELS: dict[str, tuple[str, ...]] = {
     "SWI": ("swi",),
     "CT": ("ct",),
     "PET": ("pet", "pt"),
-}  # fmt: skip
+}
 # Names that say no more than "an image", and those that say no more than "MR".
-ANY_IMAGE = {"image", "img", "imaging", "orig", "volume", "scan", "data", "raw", "input", "grey", "gray", "channel", "modality"}
+ANY_IMAGE = {
+    "image",
+    "img",
+    "imaging",
+    "orig",
+    "volume",
+    "scan",
+    "data",
+    "raw",
+    "input",
+    "grey",
+    "gray",
+    "channel",
+    "modality",
+}
 ANY_MR = {"mr", "mri", "magneticresonance"}
 _NOT_MR = {"CT", "PET"}
-# Tokens that stand in names of files for other things too (a patient, a disk): no evidence of a channel there.
+# Tokens that stand in names of files for other things too (a patient, a disk): no evidence of a
+# channel there.
 _NOT_IN_FILES = {"fl", "pt", "pd", "pd w", "ct"}
 _NUMBERED = re.compile(r"(?:channel|modality|image)?\s*_?0*(\d+)")
 
-# Names of one structure in several collections, beside the spellings that ``structure_of`` levels by rule.
+# Names of one structure in several collections, beside the spellings that ``structure_of`` levels
+# by rule.
 STRUCTURES: tuple[tuple[str, ...], ...] = (
     ("edema", "ed", "peritumoral edema", "vasogenic edema"),
-    ("enhancing tumor", "et", "enhancing", "gd enhancing tumor", "gadolinium enhancing tumor", "active tumor"),
+    (
+        "enhancing tumor",
+        "et",
+        "enhancing",
+        "gd enhancing tumor",
+        "gadolinium enhancing tumor",
+        "active tumor",
+    ),
     ("necrosis", "ncr", "necrotic core", "necrotic tumor core", "necrotic"),
     ("nonenhancing tumor", "net", "non enhancing", "non enhancing tumor core"),
     ("gray matter", "gm"),
@@ -56,14 +116,18 @@ STRUCTURES: tuple[tuple[str, ...], ...] = (
     ("portal vein and splenic vein", "portal vein and spleen vein", "veins"),
     ("adrenal gland", "suprarenal gland", "adrenal"),
 )
-_NAMELESS = re.compile(r"(?i)(label|class|value|structure|segment|region|mask|foreground|object)?[\s_.-]*\d*")
+_NAMELESS = re.compile(
+    r"(?i)(label|class|value|structure|segment|region|mask|foreground|object)?[\s_.-]*\d*"
+)
 
 
 # ---- channels ----
 
 
 def channel_of(name: str) -> str:
-    """The identity of a channel's name: a key of ``CHANNELS``, else the name without case and separators."""
+    """The identity of a channel's name: a key of ``CHANNELS``, else the name without case and
+    separators.
+    """
     compact = _compact(name)
     return _CHANNELS.get(compact, compact)
 
@@ -74,13 +138,17 @@ def is_known_channel(name: str) -> bool:
 
 
 def number_of_channel(name: str) -> int | None:
-    """The number in a name that is nothing but a number ("channel 2", "0002"); None for any other."""
+    """The number in a name that is nothing but a number ("channel 2", "0002"); None for any
+    other.
+    """
     found = _NUMBERED.fullmatch(name.strip().lower())
     return None if found is None else int(found[1])
 
 
 def may_be(given: str, wanted: str) -> bool:
-    """Whether the only channel of a scan, called ``given``, may be what a model calls ``wanted``: equal, or one of them says less."""
+    """Whether the only channel of a scan, called ``given``, may be what a model calls ``wanted``:
+    equal, or one of them says less.
+    """
     one, other = channel_of(given), channel_of(wanted)
     if one == other:
         return True
@@ -93,7 +161,8 @@ def may_be(given: str, wanted: str) -> bool:
 
 
 def match_channels(given: Sequence[str], wanted: Sequence[str]) -> list[int | None]:
-    """For each of ``wanted`` the index in ``given`` of the channel of the same name, else of the same identity; None where there is none.
+    """For each of ``wanted`` the index in ``given`` of the channel of the same name, else of the
+    same identity; None where there is none.
 
     An identity that occurs twice on either side decides nothing: only equal names do then.
     """
@@ -111,9 +180,11 @@ def match_channels(given: Sequence[str], wanted: Sequence[str]) -> list[int | No
 
 
 def channel_spans(text: str, wanted: Sequence[str]) -> list[tuple[int, int, str]]:
-    """Where ``text``, the name of a file, names a channel: (start, stop, identity), the longest name first; none overlap.
+    """Where ``text``, the name of a file, names a channel: (start, stop, identity), the longest
+    name first; none overlap.
 
-    Names of ``wanted`` count as they are written; so do all names of the table but those that mean other things too.
+    Names of ``wanted`` count as they are written; so do all names of the table but those that mean
+    other things too.
     """
     spans: list[tuple[int, int, str]] = []
     words = [(name, channel_of(name)) for name in wanted] + _IN_FILES
@@ -136,15 +207,24 @@ def _pattern(name: str) -> re.Pattern[str]:
 
 
 _PATTERNS: dict[str, re.Pattern[str]] = {}
-_CHANNELS = {_compact(name): identity for identity, names in CHANNELS.items() for name in (identity, *names)}
-_IN_FILES = [(name, identity) for identity, names in CHANNELS.items() for name in names if name not in _NOT_IN_FILES]
+_CHANNELS = {
+    _compact(name): identity for identity, names in CHANNELS.items() for name in (identity, *names)
+}
+_IN_FILES = [
+    (name, identity)
+    for identity, names in CHANNELS.items()
+    for name in names
+    if name not in _NOT_IN_FILES
+]
 
 
 # ---- structures ----
 
 
 def structure_of(name: str) -> str:
-    """The identity of a structure's name: its side, then its name in one spelling ("Left_Kidney", "kidney left" -> "left kidney")."""
+    """The identity of a structure's name: its side, then its name in one spelling ("Left_Kidney",
+    "kidney left" -> "left kidney").
+    """
     side, rest = side_of(name)
     words = re.sub(r"[^a-z0-9]+", " ", rest.lower()).split()
     return f"{side or ''} {_STRUCTURES.get(_levelled(words), _levelled(words))}".strip()
@@ -156,7 +236,8 @@ def names_structure(name: str) -> bool:
 
 
 def contradictions(one: LabelSet, other: LabelSet, of_one: str, of_other: str) -> list[str]:
-    """Where the names of two tables contradict the values, a sentence each: a value with two names, or a structure with two values.
+    """Where the names of two tables contradict the values, a sentence each: a value with two names,
+    or a structure with two values.
 
     Names that do not say what a structure is ("label 3") contradict nothing.
     """
@@ -174,11 +255,20 @@ def contradictions(one: LabelSet, other: LabelSet, of_one: str, of_other: str) -
 
 
 def _levelled(words: Sequence[str]) -> str:
-    """The words as one, British spellings as American ones, without the plural; only ever compared, never shown."""
-    joined = [_AMERICAN_END.sub(lambda m: {"our": "or", "re": "er"}[m[0]], word.replace("oe", "e").replace("ae", "e")) for word in words]
+    """The words as one, British spellings as American ones, without the plural; only ever compared,
+    never shown.
+    """
+    joined = [
+        _AMERICAN_END.sub(
+            lambda m: {"our": "or", "re": "er"}[m[0]], word.replace("oe", "e").replace("ae", "e")
+        )
+        for word in words
+    ]
     text = "".join("gray" if word == "grey" else word for word in joined)
     return text[:-1] if len(text) > 4 and text.endswith("s") and not text.endswith("ss") else text
 
 
 _AMERICAN_END = re.compile(r"(?<=tum)our$|(?<=col)our$|(?<=[nbt])re$")
-_STRUCTURES = {_levelled(name.split()): _levelled(names[0].split()) for names in STRUCTURES for name in names}
+_STRUCTURES = {
+    _levelled(name.split()): _levelled(names[0].split()) for names in STRUCTURES for name in names
+}

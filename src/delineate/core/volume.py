@@ -1,6 +1,7 @@
 """An array on a grid, with its unit and where it came from.
 
-Axis order is (I, J, K) or, for several channels, (C, I, J, K); a 2-D image has K = 1. It knows no file.
+Axis order is (I, J, K) or, for several channels, (C, I, J, K); a 2-D image has K = 1. It knows no
+file.
 """
 
 from __future__ import annotations
@@ -23,12 +24,13 @@ class Volume:
     """Voxel values on a grid; frozen. The array is not copied: whoever passes it hands it over.
 
     Args:
-        array: (I, J, K) or (C, I, J, K), any real dtype; its last three axes equal the grid's shape.
+        array: (I, J, K) or (C, I, J, K), any real dtype; its last three axes equal the grid's
+            shape.
         grid: where the voxels stand.
         unit: "HU", "a.u." or "label".
         source: the file or folder it was read from, "" where it was computed.
-        meta: what the reader learned and others may use (``modality``, ``patient``, ``channels``, ``series``,
-            ``spacing_known`` ...); plain data.
+        meta: what the reader learned and others may use (``modality``, ``patient``, ``channels``,
+            ``series``, ``spacing_known`` ...); plain data.
 
     Raises:
         GeometryError: the array's shape does not equal the grid's.
@@ -42,11 +44,19 @@ class Volume:
 
     def __post_init__(self) -> None:
         if self.array.ndim not in (3, 4) or tuple(self.array.shape[-3:]) != self.grid.shape:
-            raise GeometryError(f"array of shape {self.array.shape} does not stand on a grid of shape {self.grid.shape}", path=self.source or None)
+            raise GeometryError(
+                f"array of shape {self.array.shape} does not stand on a grid of shape "
+                f"{self.grid.shape}",
+                path=self.source or None,
+            )
         if self.unit not in UNITS:
-            raise GeometryError(f"unit {self.unit!r} is none of {', '.join(UNITS)}", path=self.source or None)
+            raise GeometryError(
+                f"unit {self.unit!r} is none of {', '.join(UNITS)}", path=self.source or None
+            )
         if self.array.dtype.kind not in "biuf":
-            raise GeometryError(f"voxels are real numbers, found dtype {self.array.dtype}", path=self.source or None)
+            raise GeometryError(
+                f"voxels are real numbers, found dtype {self.array.dtype}", path=self.source or None
+            )
 
     @property
     def channels(self) -> int:
@@ -69,7 +79,8 @@ class Volume:
 
 
 def stack_channels(volumes: list[Volume], names: list[str]) -> Volume:
-    """One volume of all channels, (C, I, J, K); all must stand on the first one's grid within 0.1 mm.
+    """One volume of all channels, (C, I, J, K); all must stand on the first one's grid within 0.1
+    mm.
 
     Raises:
         GeometryError: no volume, or one that stands elsewhere (with the distance in mm).
@@ -80,8 +91,15 @@ def stack_channels(volumes: list[Volume], names: list[str]) -> Volume:
     for name, volume in zip(names, volumes, strict=True):
         if not volume.grid.matches(first.grid, tolerance_mm=0.1):
             distance = volume.grid.distance_mm(first.grid)
-            found = f"shape {volume.grid.shape} against {first.grid.shape}" if np.isinf(distance) else f"{distance:.2f} mm away"
-            raise GeometryError(f"channel {name} does not stand on the grid of channel {names[0]}: {found}", path=volume.source)
+            found = (
+                f"shape {volume.grid.shape} against {first.grid.shape}"
+                if np.isinf(distance)
+                else f"{distance:.2f} mm away"
+            )
+            raise GeometryError(
+                f"channel {name} does not stand on the grid of channel {names[0]}: {found}",
+                path=volume.source,
+            )
     if len(volumes) == 1:
         return first
     array = np.concatenate([v.channels_array for v in volumes])
@@ -91,8 +109,13 @@ def stack_channels(volumes: list[Volume], names: list[str]) -> Volume:
 def background_of(channel: NDArray[Any]) -> float:
     """The value that all eight corners of (I, J, K) share, else 0.
 
-    Skull-stripped and masked scans are constant outside; after somebody's normalisation that constant is rarely 0.
+    Skull-stripped and masked scans are constant outside; after somebody's normalisation that
+    constant is rarely 0.
     """
-    corners = channel[:: max(1, channel.shape[0] - 1), :: max(1, channel.shape[1] - 1), :: max(1, channel.shape[2] - 1)]
+    corners = channel[
+        :: max(1, channel.shape[0] - 1),
+        :: max(1, channel.shape[1] - 1),
+        :: max(1, channel.shape[2] - 1),
+    ]
     first = float(corners.flat[0])
     return first if np.isfinite(first) and bool((corners == first).all()) else 0.0

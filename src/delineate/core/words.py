@@ -1,4 +1,6 @@
-"""Plain data as a person reads it: figures with the digits that matter, durations, names. Reports, tables and plots use it."""
+"""Plain data as a person reads it: figures with the digits that matter, durations, names. Reports,
+tables and plots use it.
+"""
 
 from __future__ import annotations
 
@@ -9,11 +11,19 @@ from typing import Any
 
 def flattened(data: Any, prefix: str = "") -> dict[str, Any]:
     """Nested plain data as dotted keys; lists of several dicts are numbered, other lists stay."""
-    items: Iterable[tuple[Any, Any]] = data.items() if isinstance(data, dict) else enumerate(data, start=1)
+    items: Iterable[tuple[Any, Any]] = (
+        data.items() if isinstance(data, dict) else enumerate(data, start=1)
+    )
     out: dict[str, Any] = {}
     for key, value in items:
-        name = prefix.removesuffix(".") if isinstance(data, list) and len(data) == 1 else f"{prefix}{key}"
-        if isinstance(value, dict) or (isinstance(value, list) and value and isinstance(value[0], dict)):
+        name = (
+            prefix.removesuffix(".")
+            if isinstance(data, list) and len(data) == 1
+            else f"{prefix}{key}"
+        )
+        if isinstance(value, dict) or (
+            isinstance(value, list) and value and isinstance(value[0], dict)
+        ):
             out |= flattened(value, f"{name}.")
         else:
             out[name] = value
@@ -27,13 +37,26 @@ def value_text(value: Any) -> str:
         return f"{value:.6g}"
     if isinstance(value, list):
         flat = all(not isinstance(v, list) for v in value)
-        return " × ".join(value_text(v) for v in value) if flat and 1 < len(value) <= 3 and all(isinstance(v, int | float) for v in value) else \
-            ", ".join(value_text(v) for v in value) if flat else "; ".join(value_text(v) for v in value)  # fmt: skip
+        return (
+            " × ".join(value_text(v) for v in value)
+            if flat and 1 < len(value) <= 3 and all(isinstance(v, int | float) for v in value)
+            else ", ".join(value_text(v) for v in value)
+            if flat
+            else "; ".join(value_text(v) for v in value)
+        )
     return "–" if value is None else str(value)
 
 
-_SPELLED = (("_percentile", " percentile"), ("_mm", " (mm)"), ("_ml", " (ml)"), ("_percent", " (%)"), ("_", " "), (".", " "),
-            ("dice", "Dice"), ("iou", "IoU"))  # fmt: skip
+_SPELLED = (
+    ("_percentile", " percentile"),
+    ("_mm", " (mm)"),
+    ("_ml", " (ml)"),
+    ("_percent", " (%)"),
+    ("_", " "),
+    (".", " "),
+    ("dice", "Dice"),
+    ("iou", "IoU"),
+)
 
 
 def spelled(name: str) -> str:
@@ -44,7 +67,11 @@ def spelled(name: str) -> str:
 
 
 def joined(names: list[str], most: int) -> str:
-    shown = names if len(names) <= most else [*names[: most - 1], f"{len(names) - most + 1} more structures"]
+    shown = (
+        names
+        if len(names) <= most
+        else [*names[: most - 1], f"{len(names) - most + 1} more structures"]
+    )
     return shown[0] if len(shown) == 1 else f"{', '.join(shown[:-1])} and {shown[-1]}"
 
 
@@ -56,7 +83,13 @@ def number_text(value: Any) -> str:
     """Three or four digits that matter."""
     if not isinstance(value, int | float) or not math.isfinite(value):
         return "–"
-    return f"{value:.0f}" if abs(value) >= 1000 else f"{value:.4g}" if abs(value) >= 100 else f"{value:.3g}"
+    return (
+        f"{value:.0f}"
+        if abs(value) >= 1000
+        else f"{value:.4g}"
+        if abs(value) >= 100
+        else f"{value:.3g}"
+    )
 
 
 def duration(seconds: float) -> str:

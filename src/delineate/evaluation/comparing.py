@@ -1,9 +1,10 @@
 """Comparing: two or more runs on the same cases, side by side and as differences.
 
-A run is a folder of a training (MODEL.run), a model with that folder beside it, the folder of an evaluation, or its
-``scores.json`` or ``scores.csv``. Cases pair by id and structure. A case that not every run has is refused by name, or, where
-only the common ones are asked for, listed and left out of every figure, so that all figures of a table speak of the same
-cases. Differences are to the first run, case by case; ``verdicts.py`` says what they are worth. It scores nothing itself.
+A run is a folder of a training (MODEL.run), a model with that folder beside it, the folder of an
+evaluation, or its ``scores.json`` or ``scores.csv``. Cases pair by id and structure. A case that
+not every run has is refused by name, or, where only the common ones are asked for, listed and left
+out of every figure, so that all figures of a table speak of the same cases. Differences are to the
+first run, case by case; ``verdicts.py`` says what they are worth. It scores nothing itself.
 """
 
 from __future__ import annotations
@@ -37,7 +38,8 @@ class Compared:
 
     Args:
         runs: in the order given; the first is what the others are compared with.
-        metric, unit, per: what is compared, its unit ("" of a ratio), and whether of cases, slices or patients.
+        metric, unit, per: what is compared, its unit ("" of a ratio), and whether of cases, slices
+            or patients.
         labels: the structures.
         cases: paired ids, C of them.
         groups: (C,) the patient of each, by which cases are resampled.
@@ -63,15 +65,24 @@ class Compared:
 
     @functools.cached_property
     def overall(self) -> Floats:
-        """(runs, C) each case's mean over the structures that are defined in every run; NaN where none is, infinite where one of them is."""
-        every = np.stack([np.where(np.isnan(v).any(axis=0), np.nan, v) for v in self.values.values()])
+        """(runs, C) each case's mean over the structures that are defined in every run; NaN where
+        none is, infinite where one of them is.
+        """
+        every = np.stack(
+            [np.where(np.isnan(v).any(axis=0), np.nan, v) for v in self.values.values()]
+        )
         defined = (~np.isnan(every)).sum(axis=0)
         return np.where(defined > 0, np.nansum(every, axis=0) / np.maximum(defined, 1), np.nan)
 
     @functools.cached_property
     def results(self) -> dict[str, dict[str, Any]]:
-        """Structure (and ``OVERALL``) -> figures, see ``verdicts.figures``. All structures are one family of tests, their mean another."""
-        found = {name: figures(v, self.names, self.groups, self.metric) for name, v in self.values.items()}
+        """Structure (and ``OVERALL``) -> figures, see ``verdicts.figures``. All structures are one
+        family of tests, their mean another.
+        """
+        found = {
+            name: figures(v, self.names, self.groups, self.metric)
+            for name, v in self.values.items()
+        }
         overall = {OVERALL: figures(self.overall, self.names, self.groups, self.metric)}
         adjust(found)
         adjust(overall)
@@ -84,13 +95,24 @@ class Compared:
         return sentences(shown, self.names, self.metric, self.unit, self.per)
 
     def to_csv(self) -> str:
-        """A row a case and structure, a column a run; "nan" where not defined, nothing where the run lacks the case."""
+        """A row a case and structure, a column a run; "nan" where not defined, nothing where the
+        run lacks the case.
+        """
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
         writer.writerow(["case", "patient", "label", "metric", "unit", *self.names])
         for label, values in self.values.items():
             for k, case in enumerate(self.cases):
-                writer.writerow([case, self.groups[k], label, self.metric, self.unit, *(repr(float(v)) for v in values[:, k])])
+                writer.writerow(
+                    [
+                        case,
+                        self.groups[k],
+                        label,
+                        self.metric,
+                        self.unit,
+                        *(repr(float(v)) for v in values[:, k]),
+                    ]
+                )
         looked_up = [_lookup(run, self.metric) for run in self.runs]
         for case, lacking in self.left_out.items():
             group = _group_of(self.runs, case, self.per)
@@ -104,20 +126,51 @@ class Compared:
 
     def to_json(self) -> str:
         """The text of ``compare.json``."""
-        runs = [{"name": r.name, "path": str(r.path), "what": r.what, "cases": len(r.cases)} for r in self.runs]
+        runs = [
+            {"name": r.name, "path": str(r.path), "what": r.what, "cases": len(r.cases)}
+            for r in self.runs
+        ]
         results = dict(self.results)
         overall = results.pop(OVERALL)
-        return json.dumps(without_nan({
-            "metric": self.metric, "unit": self.unit, "per": self.per, "better_is": better_is(self.metric), "runs": runs, "sentences": self.sentences,
-            "paired": len(self.cases), "left_out": {case: list(names) for case, names in self.left_out.items()}, "warnings": list(self.warnings),
-            "bootstrap": {"resamples": RESAMPLES, "seed": SEED, "interval": "percentiles 2.5 to 97.5 of the mean difference", "over": "patients"},
-            "tests": "Wilcoxon signed-rank, two-sided, of each patient's mean gain; p_holm over all structures and runs, and over runs for the mean; "
-                     "effect: matched-pairs rank-biserial correlation; ranks: of each patient, then averaged",
-            "labels": results, "overall": overall}), indent=1)  # fmt: skip
+        return json.dumps(
+            without_nan(
+                {
+                    "metric": self.metric,
+                    "unit": self.unit,
+                    "per": self.per,
+                    "better_is": better_is(self.metric),
+                    "runs": runs,
+                    "sentences": self.sentences,
+                    "paired": len(self.cases),
+                    "left_out": {case: list(names) for case, names in self.left_out.items()},
+                    "warnings": list(self.warnings),
+                    "bootstrap": {
+                        "resamples": RESAMPLES,
+                        "seed": SEED,
+                        "interval": "percentiles 2.5 to 97.5 of the mean difference",
+                        "over": "patients",
+                    },
+                    "tests": "Wilcoxon signed-rank, two-sided, of each patient's mean gain; "
+                    "p_holm over all structures and runs, and over runs for the mean; "
+                    "effect: matched-pairs rank-biserial correlation; ranks: of each patient, "
+                    "then averaged",
+                    "labels": results,
+                    "overall": overall,
+                }
+            ),
+            indent=1,
+        )
 
 
-def compare_runs(runs: Sequence[str | Path], *, names: Sequence[str] | None = None, metric: str = "dice", labels: Sequence[str] | None = None,
-                 per: str = "case", common: bool = False) -> Compared:  # fmt: skip
+def compare_runs(
+    runs: Sequence[str | Path],
+    *,
+    names: Sequence[str] | None = None,
+    metric: str = "dice",
+    labels: Sequence[str] | None = None,
+    per: str = "case",
+    common: bool = False,
+) -> Compared:
     """Compare runs case by case.
 
     Args:
@@ -129,19 +182,27 @@ def compare_runs(runs: Sequence[str | Path], *, names: Sequence[str] | None = No
         common: compare the cases that all runs have, and leave the others out.
 
     Raises:
-        UsageError: fewer than two runs, names that do not fit, an unknown metric or unit of comparison.
-        InputError: a run without scores, units that differ, no common case, or (without ``common``) one that not every run has.
+        UsageError: fewer than two runs, names that do not fit, an unknown metric or unit of
+            comparison.
+        InputError: a run without scores, units that differ, no common case, or (without ``common``)
+            one that not every run has.
         LabelError: the runs do not have the same structures.
     """
     if len(runs) < 2:
         raise UsageError(f"a comparison needs at least two runs, found {len(runs)}")
     if per not in UNITS:
         raise UsageError(f"runs are compared per {', '.join(UNITS)}, not per {per!r}")
-    found = tuple(load_run(Path(path), name, per) for path, name in zip(runs, name_runs(runs, names), strict=True))
+    found = tuple(
+        load_run(Path(path), name, per)
+        for path, name in zip(runs, name_runs(runs, names), strict=True)
+    )
     compared = _pair(found, metric, _common_labels(found, labels), per)
     if compared.left_out and not common:
-        raise InputError(f"not every run has every {per}: {lacking_words(compared.left_out)}; score them too, or compare the "
-                         f"{len(compared.cases)} that all runs have (--common)")  # fmt: skip
+        raise InputError(
+            f"not every run has every {per}: {lacking_words(compared.left_out)}; score them too, "
+            "or compare the "
+            f"{len(compared.cases)} that all runs have (--common)"
+        )
     return compared
 
 
@@ -150,8 +211,13 @@ def compare_runs(runs: Sequence[str | Path], *, names: Sequence[str] | None = No
 
 def lacking_words(left_out: dict[str, tuple[str, ...]]) -> str:
     """Each lacking case with the runs that lack it, the first few by name."""
-    words = [f"{one} (not in {joined(list(names), 4)})" for one, names in list(left_out.items())[:MOST_NAMED]]
-    return ", ".join(words) + (f" and {len(left_out) - MOST_NAMED} more" if len(left_out) > MOST_NAMED else "")
+    words = [
+        f"{one} (not in {joined(list(names), 4)})"
+        for one, names in list(left_out.items())[:MOST_NAMED]
+    ]
+    return ", ".join(words) + (
+        f" and {len(left_out) - MOST_NAMED} more" if len(left_out) > MOST_NAMED else ""
+    )
 
 
 def _common_labels(runs: Sequence[ScoredRun], wanted: Sequence[str] | None) -> tuple[str, ...]:
@@ -163,15 +229,27 @@ def _common_labels(runs: Sequence[ScoredRun], wanted: Sequence[str] | None) -> t
     for run in runs:
         lacking = [label for label in wanted or () if label not in run.labels]
         if lacking:
-            raise LabelError(f"run {run.name} has no structure {joined(lacking, 4)}; it has {joined(list(run.labels), 8)}", path=run.path)
+            raise LabelError(
+                f"run {run.name} has no structure {joined(lacking, 4)}; it has "
+                f"{joined(list(run.labels), 8)}",
+                path=run.path,
+            )
     if wanted:
         return tuple(dict.fromkeys(wanted))
     first = runs[0]
     for run in runs[1:]:
         only = [[x for x in a.labels if x not in b.labels] for a, b in ((first, run), (run, first))]
         if any(only):
-            words = [f"only {r.name} has {joined(names, 6)}" for r, names in zip((first, run), only, strict=True) if names]
-            raise LabelError(f"the runs do not have the same structures: {' and '.join(words)}; choose common ones with --label", path=run.path)
+            words = [
+                f"only {r.name} has {joined(names, 6)}"
+                for r, names in zip((first, run), only, strict=True)
+                if names
+            ]
+            raise LabelError(
+                f"the runs do not have the same structures: {' and '.join(words)}; choose common "
+                "ones with --label",
+                path=run.path,
+            )
     return first.labels
 
 
@@ -180,27 +258,53 @@ def _pair(runs: tuple[ScoredRun, ...], metric: str, labels: tuple[str, ...], per
     looked_up = [_lookup(run, metric) for run in runs]
     ids = [_ids(run, per) for run in runs]
     everything = dict.fromkeys(i for found in ids for i in found)
-    covered = [set(found) if per != "slice" else set(run.cases) for found, run in zip(ids, runs, strict=True)]
+    covered = [
+        set(found) if per != "slice" else set(run.cases)
+        for found, run in zip(ids, runs, strict=True)
+    ]
 
     def lacking(one: str) -> tuple[str, ...]:
-        key = one if per != "slice" else one.rpartition("#")[0] or one  # a slice without a row is not defined there, its volume was scored
+        key = (
+            one if per != "slice" else one.rpartition("#")[0] or one
+        )  # a slice without a row is not defined there, its volume was scored
         return tuple(run.name for run, cases in zip(runs, covered, strict=True) if key not in cases)
 
     left_out = {one: names for one in everything if (names := lacking(one))}
     common = tuple(one for one in everything if one not in left_out)
     if not common:
-        raise InputError(
-            f"the runs have no {per} in common: {'; '.join(f'{r.name} has {joined(list(i)[:6], 4)}' for r, i in zip(runs, ids, strict=True))}"
-        )
+        each = [f"{r.name} has {joined(list(i)[:6], 4)}" for r, i in zip(runs, ids, strict=True)]
+        raise InputError(f"the runs have no {per} in common: {'; '.join(each)}")
     nothing = float("nan")
-    values = {label: np.array([[found.get((one, label), nothing) for one in common] for found in looked_up]) for label in labels}
+    values = {
+        label: np.array(
+            [[found.get((one, label), nothing) for one in common] for found in looked_up]
+        )
+        for label in labels
+    }
     groups = tuple(_group_of(runs, one, per) for one in common)
-    return Compared(runs, metric, unit, per, labels, common, groups, values, left_out, tuple(_warnings(runs, per)))
+    return Compared(
+        runs,
+        metric,
+        unit,
+        per,
+        labels,
+        common,
+        groups,
+        values,
+        left_out,
+        tuple(_warnings(runs, per)),
+    )
 
 
 def _ids(run: ScoredRun, per: str) -> list[str]:
     """Of cases all that were scored; of slices and patients those with a row."""
-    return list(dict.fromkeys([*run.cases, *(r.case for r in run.scores)] if per == "case" else [r.case for r in run.scores]))
+    return list(
+        dict.fromkeys(
+            [*run.cases, *(r.case for r in run.scores)]
+            if per == "case"
+            else [r.case for r in run.scores]
+        )
+    )
 
 
 def _unit(runs: Sequence[ScoredRun], metric: str) -> str:
@@ -214,10 +318,17 @@ def _unit(runs: Sequence[ScoredRun], metric: str) -> str:
     for run in runs:
         unit = next((r.unit for r in run.scores if r.metric == metric), None)
         if unit is None:
-            raise UsageError(f"run {run.name} has no {metric!r}; it has {', '.join(run.scores.metrics) or 'no metric at all'}", path=run.path)
+            raise UsageError(
+                f"run {run.name} has no {metric!r}; it has "
+                f"{', '.join(run.scores.metrics) or 'no metric at all'}",
+                path=run.path,
+            )
         units[run.name] = unit
     if len(set(units.values())) > 1:
-        raise InputError(f"{metric} has not one unit: {', '.join(f'{u or chr(39) * 2} in {n}' for n, u in units.items())}")
+        raise InputError(
+            f"{metric} has not one unit: "
+            f"{', '.join(f'{u or chr(39) * 2} in {n}' for n, u in units.items())}"
+        )
     return next(iter(units.values()))
 
 
@@ -232,22 +343,34 @@ def _group_of(runs: Sequence[ScoredRun], one: str, per: str) -> str:
 
 
 def _warnings(runs: Sequence[ScoredRun], per: str) -> list[str]:
-    out = [f"{run.name} shows {run.what} scores: these cases chose its checkpoint, so its figures are optimistic"
-           for run in runs if run.what in CHOSEN_ON]  # fmt: skip
+    out = [
+        f"{run.name} shows {run.what} scores: these cases chose its checkpoint, so its figures "
+        "are optimistic"
+        for run in runs
+        if run.what in CHOSEN_ON
+    ]
     first = runs[0]
     for run in runs[1:]:
         both = [c for c in first.truths if c in run.truths]
         other = [c for c in both if _differ(first.truths[c], run.truths[c])]
         if other:
-            out.append(f"{run.name} was scored against other truths than {first.name} in {len(other)} of {len(both)} cases, such as {other[0]}")
+            out.append(
+                f"{run.name} was scored against other truths than {first.name} in {len(other)} "
+                f"of {len(both)} cases, such as {other[0]}"
+            )
     common = set(first.cases).intersection(*(run.cases for run in runs[1:]))
     if per != "patient" and not any(c in run.patients for run in runs for c in common):
-        out.append("whose the cases are is not known: intervals take each case as a patient of its own, too narrow where patients have several")
+        out.append(
+            "whose the cases are is not known: intervals take each case as a patient of its own, "
+            "too narrow where patients have several"
+        )
     return out
 
 
 def _differ(one: tuple[str, str], other: tuple[str, str]) -> bool:
-    """Whether two (file, SHA-256) are known to be of different truths; by the file alone where a hash is missing."""
+    """Whether two (file, SHA-256) are known to be of different truths; by the file alone where a
+    hash is missing.
+    """
     if one[1] and other[1]:
         return one[1] != other[1]
     return bool(one[0] and other[0]) and Path(one[0]).absolute() != Path(other[0]).absolute()

@@ -1,7 +1,9 @@
-"""One case of an evaluation: its pair of masks read once, counted and measured, and its probabilities judged where they lie beside the prediction.
+"""One case of an evaluation: its pair of masks read once, counted and measured, and its
+probabilities judged where they lie beside the prediction.
 
-A top-level function of one case that can run in any process. It knows nothing of other cases: how masks of one structure are to be read, only
-the whole cohort's values tell, so every way is counted and ``evaluate`` chooses.
+A top-level function of one case that can run in any process. It knows nothing of other cases: how
+masks of one structure are to be read, only the whole cohort's values tell, so every way is counted
+and ``evaluate`` chooses.
 """
 
 from __future__ import annotations
@@ -26,18 +28,23 @@ from .pairing import Pair
 if TYPE_CHECKING:
     from ..trust.calibration import Calibration
 
-PROBABILITIES = "probabilities"  # the folder beside predictions that holds them, by the predictions' names
+PROBABILITIES = (
+    "probabilities"  # the folder beside predictions that holds them, by the predictions' names
+)
 MOST_CONFUSED = 1000  # structures of a confusion matrix: eight megabytes a case
-NEAR_MM = 20.0  # around the true structures, where probabilities are judged: of all the air in a scan everybody is sure
+# around the true structures, where probabilities are judged: of all the air in a scan everybody is
+# sure
+NEAR_MM = 20.0
 
 
 @dataclass(frozen=True)
 class Counted:
     """One pair, counted.
 
-    ``foreground`` holds the counts of one structure for each way to read prediction and truth: which is right, only the
-    whole cohort's values tell. ``slices`` is None of a 2-D image, which is a slice itself. ``measured`` are those of
-    ``metrics.chosen`` for ``counts.values``, none where the voxel size is unknown.
+    ``foreground`` holds the counts of one structure for each way to read prediction and truth:
+    which is right, only the whole cohort's values tell. ``slices`` is None of a 2-D image, which is
+    a slice itself. ``measured`` are those of ``metrics.chosen`` for ``counts.values``, none where
+    the voxel size is unknown.
     """
 
     case: str
@@ -77,27 +84,55 @@ def _count_pair(item: Pair, values: tuple[int, ...] | None, chosen: Chosen) -> C
     known_size = item.spacing_known and masks.truth.meta.get("spacing_known", True)
     voxel_ml = grid.voxel_ml if known_size else float("nan")
     counts, matrix = _counted(p, t, values, voxel_ml)
-    predicted, true = ([v for v, n in zip(counts.values, counts.tp + wrong, strict=True) if n] for wrong in (counts.fp, counts.fn))
+    predicted, true = (
+        [v for v, n in zip(counts.values, counts.tp + wrong, strict=True) if n]
+        for wrong in (counts.fp, counts.fn)
+    )
     planar, axis = p.shape[2] == 1, 2 if item.stacked else grid.slice_axis
 
     def measured(a: NDArray[Any], b: NDArray[Any], of: Sequence[int]) -> dict[str, Floats]:
         return chosen.measure(a, b, of, grid.spacing_mm) if known_size else {}
 
-    found = Counted(item.case, item.patient, counts, tuple(predicted), tuple(true), slices=None if planar else count_slices(p, t, axis),
-                    measured=measured(p, t, counts.values), confusion=matrix, planar=planar,
-                     truth_sha256=digest(t), notes=masks.notes)  # fmt: skip
+    found = Counted(
+        item.case,
+        item.patient,
+        counts,
+        tuple(predicted),
+        tuple(true),
+        slices=None if planar else count_slices(p, t, axis),
+        measured=measured(p, t, counts.values),
+        confusion=matrix,
+        planar=planar,
+        truth_sha256=digest(t),
+        notes=masks.notes,
+    )
     if values is not None:
         beside = calibrated(item, masks, values)
-        return found if beside is None else replace(found, calibration=beside, measured=found.measured | _calibration_rows(beside))
+        return (
+            found
+            if beside is None
+            else replace(
+                found, calibration=beside, measured=found.measured | _calibration_rows(beside)
+            )
+        )
     both = (False, True) if masks.is_picture or item.stacked else (False,)
     as_one = {(a, b): masks.read_as((a, b)).arrays for a in both for b in both}
-    return replace(found, foreground={r: overlap.count(a, b, [1], voxel_ml) for r, (a, b) in as_one.items()},
-                   foreground_measured={r: measured(a, b, [1]) for r, (a, b) in as_one.items()},
-                   foreground_slices={} if planar else {r: count_slices(a, b, axis) for r, (a, b) in as_one.items()})  # fmt: skip
+    return replace(
+        found,
+        foreground={r: overlap.count(a, b, [1], voxel_ml) for r, (a, b) in as_one.items()},
+        foreground_measured={r: measured(a, b, [1]) for r, (a, b) in as_one.items()},
+        foreground_slices={}
+        if planar
+        else {r: count_slices(a, b, axis) for r, (a, b) in as_one.items()},
+    )
 
 
-def _counted(p: NDArray[Any], t: NDArray[Any], values: tuple[int, ...] | None, voxel_ml: float) -> tuple[Counts, Confusion | None]:
-    """Both from one compiled pass, where there are not so many structures that their square would be a matter of memory."""
+def _counted(
+    p: NDArray[Any], t: NDArray[Any], values: tuple[int, ...] | None, voxel_ml: float
+) -> tuple[Counts, Confusion | None]:
+    """Both from one compiled pass, where there are not so many structures that their square would
+    be a matter of memory.
+    """
     if values is None:
         values = tuple(sorted({*overlap.found_values(p), *overlap.found_values(t)}))
     if len(values) > MOST_CONFUSED:
@@ -107,7 +142,8 @@ def _counted(p: NDArray[Any], t: NDArray[Any], values: tuple[int, ...] | None, v
 
 
 def calibrated(item: Pair, masks: Masks, values: tuple[int, ...]) -> Calibration | None:
-    """How far the probabilities beside a prediction, ``probabilities/CASE.nii.gz``, agree with the truth around its structures; None without them.
+    """How far the probabilities beside a prediction, ``probabilities/CASE.nii.gz``, agree with the
+    truth around its structures; None without them.
 
     Raises:
         GeometryError: they do not stand on the truth's grid, or are not of these structures.
@@ -123,8 +159,16 @@ def calibrated(item: Pair, masks: Masks, values: tuple[int, ...]) -> Calibration
     found, truth = read(beside), masks.truth
     if not found.grid.matches(truth.grid, GRID_TOLERANCE_MM):
         raise GeometryError("the probabilities do not stand on the truth's grid", path=beside)
-    return calibration(found.channels_array, masks.arrays[1], values, region=near_foreground(masks.arrays[1], truth.grid.spacing_mm, NEAR_MM))
+    return calibration(
+        found.channels_array,
+        masks.arrays[1],
+        values,
+        region=near_foreground(masks.arrays[1], truth.grid.spacing_mm, NEAR_MM),
+    )
 
 
 def _calibration_rows(found: Calibration) -> dict[str, Floats]:
-    return {"ece": np.array([s.ece for s in found.structures]), "brier": np.array([s.brier for s in found.structures])}
+    return {
+        "ece": np.array([s.ece for s in found.structures]),
+        "brier": np.array([s.brier for s in found.structures]),
+    }

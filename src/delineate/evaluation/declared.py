@@ -1,7 +1,9 @@
-"""What the values of predictions and truths mean, from the names on both sides; names that contradict the values are refused.
+"""What the values of predictions and truths mean, from the names on both sides; names that
+contradict the values are refused.
 
-Masks hold values, people mean structures. Where both sides name their values and one value has two names, or one structure two values,
-comparing by value would score one structure as another. Spelling, case and the order of words make no difference (``core.terms``).
+Masks hold values, people mean structures. Where both sides name their values and one value has two
+names, or one structure two values, comparing by value would score one structure as another.
+Spelling, case and the order of words make no difference (``core.terms``).
 """
 
 from __future__ import annotations
@@ -18,13 +20,17 @@ from .pairing import Pairing
 
 _SUFFIXES = (".csv", ".tsv", ".yaml", ".yml", ".json")
 _STATE = (
-    "say what the values mean on both sides with --labels FILE (lines such as '1: liver'), or number the truth's structures as the "
-    "predictions have them with a YAML file of lines such as 'liver: NAME IN THE TRUTH', in the order of the predictions' values"
+    "say what the values mean on both sides with --labels FILE (lines such as '1: liver'), or "
+    "number the truth's structures as the "
+    "predictions have them with a YAML file of lines such as 'liver: NAME IN THE TRUTH', in the "
+    "order of the predictions' values"
 )
 
 
 def chooses_structures(path: str | Path) -> bool:
-    """Whether a ``--labels`` file is YAML that chooses structures by name, rather than one that names values."""
+    """Whether a ``--labels`` file is YAML that chooses structures by name, rather than one that
+    names values.
+    """
     if Path(path).suffix.lower() not in (".yaml", ".yml"):
         return False
     data = read_yaml(path)
@@ -32,11 +38,15 @@ def chooses_structures(path: str | Path) -> bool:
     return isinstance(inner, dict) and not all(str(key).strip().isdigit() for key in inner)
 
 
-def declared_labels(stated: str | Path | LabelSet | None, pairing: Pairing, pred: Path, true: Path) -> tuple[LabelSet | None, list[str]]:
-    """The structures that something declares, and where their names come from; None where nothing does.
+def declared_labels(
+    stated: str | Path | LabelSet | None, pairing: Pairing, pred: Path, true: Path
+) -> tuple[LabelSet | None, list[str]]:
+    """The structures that something declares, and where their names come from; None where nothing
+    does.
 
     Args:
-        stated: what the user says of both sides: it stands above all names. None, or what was chosen of the truth, is held against the predictions'.
+        stated: what the user says of both sides: it stands above all names. None, or what was
+            chosen of the truth, is held against the predictions'.
         pairing: what pairs; its manifest declares the truth's structures.
         pred, true: the two sides, a file or a folder each.
 
@@ -53,10 +63,18 @@ def declared_labels(stated: str | Path | LabelSet | None, pairing: Pairing, pred
         if said is None:
             return mine, []
         if set(said.values) != set(mine.values):
-            raise LabelError(f"the predictions hold the values {said.values} ({', '.join(said.names)}), the truth's are {mine.values} "
-                             f"({', '.join(mine.names)})", path=said_in)  # fmt: skip
+            raise LabelError(
+                f"the predictions hold the values {said.values} ({', '.join(said.names)}), the "
+                f"truth's are {mine.values} "
+                f"({', '.join(mine.names)})",
+                path=said_in,
+            )
         refuse_contradiction(said, said_in, mine, true)
-        return (mine, []) if any(names_structure(name) for name in mine.names) else (said, [f"structure names from {said_in}"])
+        return (
+            (mine, [])
+            if any(names_structure(name) for name in mine.names)
+            else (said, [f"structure names from {said_in}"])
+        )
     known, known_in = _named_beside(true)
     if said is not None and known is not None:
         refuse_contradiction(said, said_in, known, known_in)
@@ -75,7 +93,8 @@ def refuse_contradiction(said: LabelSet, said_in: Path, known: LabelSet, known_i
     if problems:
         more = f" and {len(problems) - 3} more" if len(problems) > 3 else ""
         raise LabelError(
-            f"the names of predictions and truth contradict the values: {'; '.join(problems[:3])}{more}. Predictions ({said_in}): {_table(said)}. "
+            "the names of predictions and truth contradict the values: "
+            f"{'; '.join(problems[:3])}{more}. Predictions ({said_in}): {_table(said)}. "
             f"Truth ({known_in}): {_table(known)}. Structures are compared by value, so {_STATE}"
         )
 
@@ -85,7 +104,9 @@ def _table(labels: LabelSet) -> str:
 
 
 def _named_beside(place: Path) -> tuple[LabelSet | None, Path]:
-    """The names of the values in a file or folder of masks, from the first file beside them that has some, and that file."""
+    """The names of the values in a file or folder of masks, from the first file beside them that
+    has some, and that file.
+    """
     for path in _beside(place):
         if path.is_file():
             return read_label_names(path), path
@@ -99,6 +120,8 @@ def _beside(place: Path) -> Iterator[Path]:
         return
     yield folder / "dataset.json"  # nnU-Net leaves it among its predictions
     yield from (folder / f"labels{ending}" for ending in _SUFFIXES)
-    if folder.name.lower().startswith("labels"):  # beside labelsTr, in the layouts of the Decathlon and of nnU-Net
+    if folder.name.lower().startswith(
+        "labels"
+    ):  # beside labelsTr, in the layouts of the Decathlon and of nnU-Net
         yield folder.parent / "dataset.json"
         yield from (folder.parent / f"labels{ending}" for ending in _SUFFIXES)

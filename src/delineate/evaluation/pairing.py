@@ -1,8 +1,9 @@
 """Which prediction belongs to which truth: pairing by name, or slice folder against slice folder.
 
-PRED is a file or a folder of files. TRUTH is a file, a folder of files, a ``manifest.jsonl``, or any cohort that
-``layouts.find`` recognises (then its label mapping applies). Names pair exactly first; what is left over pairs after
-endings such as ``_0000`` or ``_seg`` are taken off, and only where that leaves no doubt. It opens no image.
+PRED is a file or a folder of files. TRUTH is a file, a folder of files, a ``manifest.jsonl``, or
+any cohort that ``layouts.find`` recognises (then its label mapping applies). Names pair exactly
+first; what is left over pairs after endings such as ``_0000`` or ``_seg`` are taken off, and only
+where that leaves no doubt. It opens no image.
 """
 
 from __future__ import annotations
@@ -20,7 +21,9 @@ from ..formats.files import natural_key, stem
 
 RASTERS = (".png", ".tif", ".tiff", ".jpg", ".jpeg", ".bmp")
 GEOMETRY_FOLDER = "DICOM_anon"  # where CHAOS keeps the series beside its folders of PNG masks
-_ENDING = re.compile(r"(?i)([_-](0000|seg|segmentation|mask|labels?|pred|prediction|gt|truth|ground))+$")
+_ENDING = re.compile(
+    r"(?i)([_-](0000|seg|segmentation|mask|labels?|pred|prediction|gt|truth|ground))+$"
+)
 
 
 @dataclass(frozen=True)
@@ -57,21 +60,29 @@ class Pairing:
     notes: tuple[str, ...] = ()
 
 
-def pair(prediction: str | Path, truth: str | Path, *, like: str | Path | None = None, as_stack: bool | None = None,
-         labels: Path | None = None) -> Pairing:  # fmt: skip
+def pair(
+    prediction: str | Path,
+    truth: str | Path,
+    *,
+    like: str | Path | None = None,
+    as_stack: bool | None = None,
+    labels: Path | None = None,
+) -> Pairing:
     """Pair every prediction with its truth.
 
     Args:
         prediction: a file, or a folder of files (or of slices).
         truth: a file, a folder, a ``manifest.jsonl`` or a cohort's folder.
         like: an image whose geometry stacks of bare slices take.
-        as_stack: True reads both folders as one stack of slices, False never does; None does where no names match,
-            both hold numbered 2-D slices and equally many.
-        labels: YAML file by which ``layouts.find`` chooses structures, where TRUTH is a cohort's folder.
+        as_stack: True reads both folders as one stack of slices, False never does; None does where
+            no names match, both hold numbered 2-D slices and equally many.
+        labels: YAML file by which ``layouts.find`` chooses structures, where TRUTH is a cohort's
+            folder.
 
     Raises:
         InputError: a path does not exist.
-        LayoutError: no image in PRED, two files of one name, or no pair at all (with what was found).
+        LayoutError: no image in PRED, two files of one name, or no pair at all (with what was
+            found).
     """
     pred, true = Path(prediction), Path(truth)
     for path in (pred, true):
@@ -90,7 +101,12 @@ def pair(prediction: str | Path, truth: str | Path, *, like: str | Path | None =
         found = _by_name(predicted, known)
         if found.pairs:
             return found
-        if as_stack is None and _are_slices(predicted) and _are_slices(known) and len(predicted) == len(known):
+        if (
+            as_stack is None
+            and _are_slices(predicted)
+            and _are_slices(known)
+            and len(predicted) == len(known)
+        ):
             return _stack(pred, true, predicted, known, like)
     return _with_found_cohort(pred, true, predicted, known, like, labels)
 
@@ -98,7 +114,8 @@ def pair(prediction: str | Path, truth: str | Path, *, like: str | Path | None =
 def images_in(path: Path) -> list[Path]:
     """The image files of a folder (not of those below it) in natural order, or the one file.
 
-    A file that is named as an image stays though it is empty or damaged, or a link to nothing, so that its case fails under its own name.
+    A file that is named as an image stays though it is empty or damaged, or a link to nothing, so
+    that its case fails under its own name.
 
     Raises:
         InputError: neither a file nor a folder.
@@ -106,14 +123,23 @@ def images_in(path: Path) -> list[Path]:
     refuse_special(path)
     if path.is_file():
         return [path]
-    files = [p for p in path.iterdir() if not p.name.startswith(".") and not p.is_dir() and not special_kind(p)]
+    files = [
+        p
+        for p in path.iterdir()
+        if not p.name.startswith(".") and not p.is_dir() and not special_kind(p)
+    ]
     return sorted((p for p in files if may_be_image(p)), key=lambda p: natural_key(p.name))
 
 
 def match_names(left: Sequence[str], right: Sequence[str]) -> dict[str, str]:
-    """``left`` name -> ``right`` name: equal ones, then those equal without endings, where only one of each side is left."""
+    """``left`` name -> ``right`` name: equal ones, then those equal without endings, where only one
+    of each side is left.
+    """
     found = {name: name for name in left if name in set(right)}
-    rest_left, rest_right = [n for n in left if n not in found], [n for n in right if n not in set(found.values())]
+    rest_left, rest_right = (
+        [n for n in left if n not in found],
+        [n for n in right if n not in set(found.values())],
+    )
     for name in rest_left:
         bare = _ENDING.sub("", name)
         mine = [n for n in rest_left if _ENDING.sub("", n) == bare]
@@ -126,22 +152,39 @@ def match_names(left: Sequence[str], right: Sequence[str]) -> dict[str, str]:
 def _by_name(predicted: list[Path], known: list[Path]) -> Pairing:
     left, right = _unique_stems(predicted), _unique_stems(known)
     match = match_names(list(left), list(right))
-    pairs = [Pair(min(a, b, key=len), Source(str(left[a])), Source(str(right[b]))) for a, b in match.items()]
+    pairs = [
+        Pair(min(a, b, key=len), Source(str(left[a])), Source(str(right[b])))
+        for a, b in match.items()
+    ]
     notes = [f"{a} was paired with {b}" for a, b in match.items() if a != b]
-    return Pairing(tuple(pairs), tuple(n for n in left if n not in match),
-                   tuple(n for n in right if n not in set(match.values())), notes=tuple(notes))  # fmt: skip
+    return Pairing(
+        tuple(pairs),
+        tuple(n for n in left if n not in match),
+        tuple(n for n in right if n not in set(match.values())),
+        notes=tuple(notes),
+    )
 
 
 def _unique_stems(files: list[Path]) -> dict[str, Path]:
     names: dict[str, Path] = {}
     for path in files:
         if stem(path) in names:
-            raise LayoutError(f"two files have the name {stem(path)} ({names[stem(path)].name} and {path.name})", path=path.parent)
+            raise LayoutError(
+                f"two files have the name {stem(path)} ({names[stem(path)].name} and {path.name})",
+                path=path.parent,
+            )
         names[stem(path)] = path
     return names
 
 
-def _with_found_cohort(pred: Path, true: Path, predicted: list[Path], known: list[Path], like: str | Path | None, labels: Path | None) -> Pairing:
+def _with_found_cohort(
+    pred: Path,
+    true: Path,
+    predicted: list[Path],
+    known: list[Path],
+    like: str | Path | None,
+    labels: Path | None,
+) -> Pairing:
     from ..cohorts.discovery.layouts import find
 
     try:
@@ -149,8 +192,11 @@ def _with_found_cohort(pred: Path, true: Path, predicted: list[Path], known: lis
     except LayoutError as error:
         if not known:
             raise
-        raise LayoutError(f"no prediction pairs with a truth by name: found {_some(predicted)} in {pred} and {_some(known)} in {true}; "
-                          "give both the same names, or read folders of slices as one stack (as_stack)") from error  # fmt: skip
+        raise LayoutError(
+            f"no prediction pairs with a truth by name: found {_some(predicted)} in {pred} and "
+            f"{_some(known)} in {true}; "
+            "give both the same names, or read folders of slices as one stack (as_stack)"
+        ) from error
 
 
 def _with_manifest(pred: Path, manifest: Manifest, like: str | Path | None) -> Pairing:
@@ -168,41 +214,92 @@ def _with_manifest(pred: Path, manifest: Manifest, like: str | Path | None) -> P
         else:
             bare.append(name)
     if not pairs:
-        raise LayoutError(f"no prediction pairs with a case of the cohort by name: found {_some(predicted)}; "
-                          f"the cohort's cases are {', '.join(c.id for c in manifest.cases[:3])} ...", path=pred)  # fmt: skip
+        raise LayoutError(
+            f"no prediction pairs with a case of the cohort by name: found {_some(predicted)}; "
+            f"the cohort's cases are {', '.join(c.id for c in manifest.cases[:3])} ...",
+            path=pred,
+        )
     matched = set(match.values())
-    return Pairing(tuple(pairs), (*(n for n in names if n not in match), *bare), tuple(c.id for c in only if c.id not in matched), manifest)
+    return Pairing(
+        tuple(pairs),
+        (*(n for n in names if n not in match), *bare),
+        tuple(c.id for c in only if c.id not in matched),
+        manifest,
+    )
 
 
 def _pair_of_case(prediction: Source, case: Case, manifest: Manifest) -> Pair:
-    return Pair(case.id, prediction, cohort=replace(manifest, cases=(replace(case, fold=None),)), patient=case.patient)
+    return Pair(
+        case.id,
+        prediction,
+        cohort=replace(manifest, cases=(replace(case, fold=None),)),
+        patient=case.patient,
+    )
 
 
-def _slices_of_one_case(pred: Path, case: Case, manifest: Manifest, like: str | Path | None) -> Pairing:
+def _slices_of_one_case(
+    pred: Path, case: Case, manifest: Manifest, like: str | Path | None
+) -> Pairing:
     geometry = str(like or case.images[0].path)
     found = replace(_pair_of_case(Source(str(pred), like=geometry), case, manifest), stacked=True)
-    return Pairing((found,), manifest=manifest, notes=(f"the slices in {pred} were read as one stack on the grid of {geometry}",))
+    return Pairing(
+        (found,),
+        manifest=manifest,
+        notes=(f"the slices in {pred} were read as one stack on the grid of {geometry}",),
+    )
 
 
-def _stack(pred: Path, true: Path, predicted: list[Path], known: list[Path], like: str | Path | None) -> Pairing:
+def _stack(
+    pred: Path, true: Path, predicted: list[Path], known: list[Path], like: str | Path | None
+) -> Pairing:
     if not (_are_slices(predicted) and _are_slices(known)):
-        raise LayoutError("a stack is a folder of numbered 2-D slices (PNG, TIFF, JPEG) on both sides", path=pred)
+        raise LayoutError(
+            "a stack is a folder of numbered 2-D slices (PNG, TIFF, JPEG) on both sides", path=pred
+        )
     if len(predicted) != len(known):
-        raise LayoutError(f"{len(predicted)} slices against {len(known)} of the truth in {true}", path=pred)
-    geometry, notes = like, [f"{len(known)} slices were read as one stack, in natural order of names ({predicted[0].name} with {known[0].name})"]
+        raise LayoutError(
+            f"{len(predicted)} slices against {len(known)} of the truth in {true}", path=pred
+        )
+    geometry, notes = (
+        like,
+        [
+            f"{len(known)} slices were read as one stack, in natural order of names "
+            f"({predicted[0].name} with {known[0].name})"
+        ],
+    )
     if geometry is None:
-        geometry = next((p for p in (true.parent / GEOMETRY_FOLDER, pred.parent / GEOMETRY_FOLDER) if p.is_dir()), None)
-    notes.append(f"spacing taken from {geometry}" if geometry else "spacing unknown: give an image with the same geometry (like) for volumes in ml")
+        geometry = next(
+            (
+                p
+                for p in (true.parent / GEOMETRY_FOLDER, pred.parent / GEOMETRY_FOLDER)
+                if p.is_dir()
+            ),
+            None,
+        )
+    notes.append(
+        f"spacing taken from {geometry}"
+        if geometry
+        else "spacing unknown: give an image with the same geometry (like) for volumes in ml"
+    )
 
     def slices(folder: Path) -> Source:
-        return Source(str(folder), like=str(geometry)) if geometry else Source(str(folder), spacing_mm=(1.0, 1.0, 1.0))
+        return (
+            Source(str(folder), like=str(geometry))
+            if geometry
+            else Source(str(folder), spacing_mm=(1.0, 1.0, 1.0))
+        )
 
     name = true.parent.name if true.parent.name not in ("", ".", "..") else true.name
-    return Pairing((Pair(name, slices(pred), slices(true), stacked=True, spacing_known=geometry is not None),), notes=tuple(notes))
+    return Pairing(
+        (Pair(name, slices(pred), slices(true), stacked=True, spacing_known=geometry is not None),),
+        notes=tuple(notes),
+    )
 
 
 def _are_slices(files: list[Path]) -> bool:
-    return len(files) > 1 and all(p.suffix.lower() in RASTERS and re.search(r"\d", p.stem) for p in files)
+    return len(files) > 1 and all(
+        p.suffix.lower() in RASTERS and re.search(r"\d", p.stem) for p in files
+    )
 
 
 def _some(files: list[Path]) -> str:

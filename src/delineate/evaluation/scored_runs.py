@@ -1,7 +1,9 @@
-"""The scores of a run, wherever they are: a training's folder, a model beside it, an evaluation's folder or its files.
+"""The scores of a run, wherever they are: a training's folder, a model beside it, an evaluation's
+folder or its files.
 
-It reads what ``commands.evaluate`` wrote (``scores.json``, ``scores.csv``, ``slices.csv``) and says which cases they are of, as the
-run around them tells. Scores of a table alone (``scores.csv``) know no patients. It judges nothing.
+It reads what ``commands.evaluate`` wrote (``scores.json``, ``scores.csv``, ``slices.csv``) and says
+which cases they are of, as the run around them tells. Scores of a table alone (``scores.csv``) know
+no patients. It judges nothing.
 """
 
 from __future__ import annotations
@@ -63,45 +65,79 @@ def name_runs(runs: Sequence[str | Path], names: Sequence[str] | None) -> list[s
         raise UsageError(f"{len(runs)} runs need as many names, found {', '.join(names) or 'none'}")
     twice = sorted({n for n in names if names.count(n) > 1})
     if twice:
-        raise UsageError(f"a run is compared with others, and each has a name of its own (--names a,b); found {', '.join(twice)} twice")
+        raise UsageError(
+            "a run is compared with others, and each has a name of its own (--names a,b); found "
+            f"{', '.join(twice)} twice"
+        )
     return names
 
 
 def _parts(path: Path) -> list[str]:
-    """The parts of a path that may name a run: without endings, and without what every evaluation is called."""
+    """The parts of a path that may name a run: without endings, and without what every evaluation
+    is called.
+    """
     if path.name in ("scores.json", "scores.csv", "slices.csv"):
         path = path.parent
     parts = [p for p in path.parts if p != path.anchor]
-    return [*parts[:-1], parts[-1].removesuffix(".json").removesuffix(".csv").removesuffix(".run").removesuffix(".model")] if parts else ["run"]
+    return (
+        [
+            *parts[:-1],
+            parts[-1]
+            .removesuffix(".json")
+            .removesuffix(".csv")
+            .removesuffix(".run")
+            .removesuffix(".model"),
+        ]
+        if parts
+        else ["run"]
+    )
 
 
 def load_run(path: Path, name: str, per: str) -> ScoredRun:
     """The scores of one run.
 
     Raises:
-        InputError: there are none, they are damaged, or they say nothing of slices or patients where those are asked for.
+        InputError: there are none, they are damaged, or they say nothing of slices or patients
+            where those are asked for.
     """
     file, what = _scores_file(path)
     beside = file.parent / "scores.json"
     if file.suffix == ".csv" and not beside.is_file():
         if per != "case":
-            raise InputError(f"a table alone does not say which {per} is whose; give the scores.json of the evaluation", path=file)
+            raise InputError(
+                f"a table alone does not say which {per} is whose; give the scores.json of the "
+                "evaluation",
+                path=file,
+            )
         scores = _from_csv(file)
-        return ScoredRun(name, file, scores, tuple(scores.labels), tuple(dict.fromkeys(r.case for r in scores)), what=what)
+        return ScoredRun(
+            name,
+            file,
+            scores,
+            tuple(scores.labels),
+            tuple(dict.fromkeys(r.case for r in scores)),
+            what=what,
+        )
     data = _json(beside if file.suffix == ".csv" else file)
     try:
         cases = {c["case"]: c for c in data["cases"]}
         patients = {case: c["patient"] for case, c in cases.items() if c.get("patient")}
-        truths = {case: (c.get("truth", ""), c.get("truth_sha256", "")) for case, c in cases.items()}
+        truths = {
+            case: (c.get("truth", ""), c.get("truth_sha256", "")) for case, c in cases.items()
+        }
         scores = _rows(data, file, per, patients)
         labels = tuple(label["name"] for label in data["labels"]) or tuple(scores.labels)
     except (KeyError, TypeError, AttributeError) as error:
-        raise InputError(f"is not the scores.json of an evaluation ({type(error).__name__}: {error})", path=file) from error
+        raise InputError(
+            f"is not the scores.json of an evaluation ({type(error).__name__}: {error})", path=file
+        ) from error
     return ScoredRun(name, file, scores, labels, tuple(cases), patients, truths, what)
 
 
 def _scores_file(path: Path) -> tuple[Path, str]:
-    """The file of scores that ``path`` means, and which cases they are of ("test", "validation" ... or "")."""
+    """The file of scores that ``path`` means, and which cases they are of ("test", "validation" ...
+    or "").
+    """
     from ..core.bundle import Bundle
 
     if path.is_file() and path.suffix in (".json", ".csv"):
@@ -109,18 +145,29 @@ def _scores_file(path: Path) -> tuple[Path, str]:
     folder = path
     if path.is_file():
         if not Bundle.is_bundle(path):
-            raise InputError("is no run: give a run's folder, a model, an evaluation's folder, or its scores.json or scores.csv", path=path)
+            raise InputError(
+                "is no run: give a run's folder, a model, an evaluation's folder, or its "
+                "scores.json or scores.csv",
+                path=path,
+            )
         folder = path.with_name(path.name + ".run")
         if not folder.is_dir():
-            raise InputError(f"a model does not hold the scores of single cases, and its run {folder.name} is not beside it; "
-                             "evaluate its predictions and give that folder", path=path)  # fmt: skip
+            raise InputError(
+                f"a model does not hold the scores of single cases, and its run {folder.name} is "
+                "not beside it; "
+                "evaluate its predictions and give that folder",
+                path=path,
+            )
     if not folder.exists():
         raise InputError("does not exist", path=path)
     for part in (folder, folder / "test", folder / "validation"):
         for name in ("scores.json", "scores.csv"):
             if (part / name).is_file():
                 return part / name, _what(part)
-    raise InputError("holds no scores: neither scores.json nor scores.csv, here or in test/ or validation/", path=folder)
+    raise InputError(
+        "holds no scores: neither scores.json nor scores.csv, here or in test/ or validation/",
+        path=folder,
+    )
 
 
 def _what(folder: Path) -> str:
@@ -142,19 +189,34 @@ def _rows(data: dict[str, Any], file: Path, per: str, patients: dict[str, str]) 
             raise InputError("says nothing of slices; evaluate its predictions again", path=file)
         return _from_csv(slices)
     if per != "patient":
-        return _scores(data["rows"]) if file.suffix == ".json" or per == "slice" else _from_csv(file)
+        return (
+            _scores(data["rows"]) if file.suffix == ".json" or per == "slice" else _from_csv(file)
+        )
     if "patients" in data:
         return _scores(data["patients"]["rows"])
     rows = data["rows"]
     unknown = sorted({r["case"] for r in rows} - set(patients))
     if unknown:
-        raise InputError(f"does not say whose the cases are ({joined(unknown, 4)}); evaluate against a cohort that knows its patients", path=file)
+        raise InputError(
+            f"does not say whose the cases are ({joined(unknown, 4)}); evaluate against a cohort "
+            "that knows its patients",
+            path=file,
+        )
     return _scores([r | {"case": patients[r["case"]]} for r in rows])
 
 
 def _scores(rows: list[dict[str, Any]]) -> Scores:
     return Scores(
-        tuple(Score(r["case"], r["label"], r["metric"], float("nan") if r["value"] is None else float(r["value"]), r["unit"]) for r in rows)
+        tuple(
+            Score(
+                r["case"],
+                r["label"],
+                r["metric"],
+                float("nan") if r["value"] is None else float(r["value"]),
+                r["unit"],
+            )
+            for r in rows
+        )
     )
 
 

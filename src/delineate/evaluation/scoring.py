@@ -1,11 +1,13 @@
 """The evaluate step: predictions against truths, every figure with its definition.
 
-It pairs files (``evaluation.pairing``), counts each pair once (``metrics.overlap``), and writes ``scores.csv`` (a row a case,
-structure and metric), ``scores.json`` (summary, means under their full names, pooled values, what was left out) and, of
-volumes, ``slices.csv``. On request ``reporting.side_by_side`` draws cases.
+It pairs files (``evaluation.pairing``), counts each pair once (``metrics.overlap``), and writes
+``scores.csv`` (a row a case, structure and metric), ``scores.json`` (summary, means under their
+full names, pooled values, what was left out) and, of volumes, ``slices.csv``. On request
+``reporting.side_by_side`` draws cases.
 
-The means of one cohort can differ much, so each is always named: *pooled* is computed from the voxels of all cases
-together; *mean per case*, *per slice* and *per patient* are averages of every case's, slice's and patient's own value.
+The means of one cohort can differ much, so each is always named: *pooled* is computed from the
+voxels of all cases together; *mean per case*, *per slice* and *per patient* are averages of every
+case's, slice's and patient's own value.
 """
 
 from __future__ import annotations
@@ -39,22 +41,30 @@ FOREGROUND = "foreground"
 SURFACES = Choices()
 STANDARD = Chosen(SURFACES)
 CALIBRATED = {
-    "ece": "Expected calibration error of the structure's probability: mean over 15 bins of |how often right - how sure|, within "
+    "ece": "Expected calibration error of the structure's probability: mean over 15 bins of |how "
+    "often right - how sure|, within "
     f"{NEAR_MM:g} mm of the true structures' box (Guo 2017).",
-    "brier": f"Mean squared difference of the structure's probability to 0 or 1, within {NEAR_MM:g} mm of the true structures' box (Brier 1950).",
+    "brier": "Mean squared difference of the structure's probability to 0 or 1, within "
+    f"{NEAR_MM:g} mm of the true structures' box (Brier 1950).",
 }
 judged(CALIBRATED)
 CALIBRATION_WORDS = (
-    f"over voxels of all cases within {NEAR_MM:g} mm of the box of the true structures; together: of the most probable class; 15 bins of equal width"
+    f"over voxels of all cases within {NEAR_MM:g} mm of the box of the true "
+    "structures; together: of the most probable class; 15 bins of equal width"
 )
-CONFUSION_WORDS = "voxels of all cases together; a row is a true structure, a column what its voxels were called, the background first in both"
+CONFUSION_WORDS = (
+    "voxels of all cases together; a row is a true structure, a column what its "
+    "voxels were called, the background first in both"
+)
 WORST = 3  # cases of a structure that its summary names
 BYTES_PER_SECOND = 3e5  # of compressed label maps, read and counted on one core
 
 
 @dataclass(frozen=True)
 class Scored:
-    """One scored case: its files, its patient ("" where unknown), and the SHA-256 of the truth's voxels (see ``masks.digest``)."""
+    """One scored case: its files, its patient ("" where unknown), and the SHA-256 of the truth's
+    voxels (see ``masks.digest``).
+    """
 
     case: str
     prediction: str
@@ -71,17 +81,22 @@ class Evaluated:
         scores: case x structure x metric.
         pooled: structure -> metric -> value, from the sum of all cases' counts.
         labels: the structures.
-        slices: the scores of every slice of the cases that are volumes; None where every case is a 2-D image.
-        patients: case x structure x metric of every patient, pooled over the patient's cases, where patients have several; None otherwise.
+        slices: the scores of every slice of the cases that are volumes; None where every case is a
+            2-D image.
+        patients: case x structure x metric of every patient, pooled over the patient's cases, where
+            patients have several; None otherwise.
         planar: every case is a 2-D image, so that a case is a slice.
         stacked: every case is a folder of 2-D slices, read as one.
         cases: what was scored.
         unpaired: "prediction without truth" and "truth without prediction" -> names.
         failures: name -> why it could not be scored, predictions without truth included.
         pictures: the files drawn.
-        montages: of the best, the median and the worst case: what it is, case, Dice, file (None where it could not be drawn, and why).
-        generalised_dice: mean over cases of the one figure for all structures (Sudre 2017); NaN where none is defined.
-        calibration: how far probabilities can be believed, where the predictions have them beside them; of all cases together.
+        montages: of the best, the median and the worst case: what it is, case, Dice, file (None
+            where it could not be drawn, and why).
+        generalised_dice: mean over cases of the one figure for all structures (Sudre 2017); NaN
+            where none is defined.
+        calibration: how far probabilities can be believed, where the predictions have them beside
+            them; of all cases together.
         confusion: (structures + 1)² voxels of all cases, truth x prediction, the background first.
         notes: what was assumed.
         chosen: what was measured beside the overlaps.
@@ -111,16 +126,22 @@ class Evaluated:
         return 1 if self.failures else 0
 
     def means(self, metric: str = "dice") -> dict[str, float]:
-        """Every mean of ``metric`` ("dice" or "iou") over the structures, under its full name, such as "dice_mean_per_slice".
+        """Every mean of ``metric`` ("dice" or "iou") over the structures, under its full name, such
+        as "dice_mean_per_slice".
 
-        Pooled, per case and per slice are always there; per patient where the cohort knows its patients.
+        Pooled, per case and per slice are always there; per patient where the cohort knows its
+        patients.
         """
         units = "slices" if self.planar or self.stacked else "cases"
         per_case = self.scores.mean(metric)
         found = {
-            f"{metric}_pooled_over_all_{units}": finite_mean([m[metric] for m in self.pooled.values() if metric in m]),
+            f"{metric}_pooled_over_all_{units}": finite_mean(
+                [m[metric] for m in self.pooled.values() if metric in m]
+            ),
             f"{metric}_mean_per_case": per_case,
-            f"{metric}_mean_per_slice": per_case if self.slices is None else self.slices.mean(metric),
+            f"{metric}_mean_per_slice": per_case
+            if self.slices is None
+            else self.slices.mean(metric),
         }
         if self.patients is not None:
             found[f"{metric}_mean_per_patient"] = self.patients.mean(metric)
@@ -130,22 +151,41 @@ class Evaluated:
 
     @functools.cached_property
     def summary(self) -> list[dict[str, Any]]:
-        """A row a structure and metric: ``core.scores.describe``, the 95 % interval of the mean by patient (``low95``, ``high95``), and the worst."""
+        """A row a structure and metric: ``core.scores.describe``, the 95 % interval of the mean by
+        patient (``low95``, ``high95``), and the worst.
+        """
         return self.scores.summary(self._worth)
 
     def _worth(self, metric: str, cases: Sequence[str], values: Floats) -> dict[str, Any]:
         patients = {c.case: c.patient or c.case for c in self.cases}
         finite = np.flatnonzero(np.isfinite(values))
-        low, high = statistics.interval(values[finite], [patients.get(cases[k], cases[k]) for k in finite.tolist()])
-        badness = {HIGHER: -values, LOWER: values, NEARER_ZERO: np.abs(values)}.get(better_is(metric) or "")
-        worst = [] if badness is None else [cases[k] for k in np.argsort(-badness, kind="stable").tolist() if not np.isnan(values[k])][:WORST]
+        low, high = statistics.interval(
+            values[finite], [patients.get(cases[k], cases[k]) for k in finite.tolist()]
+        )
+        badness = {HIGHER: -values, LOWER: values, NEARER_ZERO: np.abs(values)}.get(
+            better_is(metric) or ""
+        )
+        worst = (
+            []
+            if badness is None
+            else [
+                cases[k]
+                for k in np.argsort(-badness, kind="stable").tolist()
+                if not np.isnan(values[k])
+            ][:WORST]
+        )
         return {"low95": low, "high95": high, "worst": worst}
 
     def to_json(self) -> str:
         """The text of ``scores.json``."""
         more: dict[str, Any] = {}
         if self.slices is not None:
-            more["slices"] = {"definition": AXIS_WORDS, "slices": self.slices.slices, "rows": "slices.csv", "summary": self.slices.summary()}
+            more["slices"] = {
+                "definition": AXIS_WORDS,
+                "slices": self.slices.slices,
+                "rows": "slices.csv",
+                "summary": self.slices.summary(),
+            }
         if self.patients is not None:
             more["patients"] = {"summary": self.patients.summary(), "rows": _plain(self.patients)}
         if self.montages is not None:
@@ -153,22 +193,45 @@ class Evaluated:
         if self.calibration is not None:
             more["calibration"] = _calibration_json(self.calibration, self.labels)
         if self.confusion is not None:
-            more["confusion"] = {"definition": CONFUSION_WORDS, "names": ["background", *self.labels.names], "voxels": self.confusion.voxels.tolist()}
-        means = {k: v for m in ("dice", "iou") for k, v in self.means(m).items()} | {"generalised_dice_mean_per_case": self.generalised_dice}
+            more["confusion"] = {
+                "definition": CONFUSION_WORDS,
+                "names": ["background", *self.labels.names],
+                "voxels": self.confusion.voxels.tolist(),
+            }
+        means = {k: v for m in ("dice", "iou") for k, v in self.means(m).items()} | {
+            "generalised_dice_mean_per_case": self.generalised_dice
+        }
         return self.scores.to_json(
-            summary=self.summary, means=means, pooled=self.pooled, labels=self.labels.to_json(), planar=self.planar,
-            cases=[vars(c) for c in self.cases], unpaired={k: list(v) for k, v in self.unpaired.items()}, failures=self.failures,
-            notes=list(self.notes), pictures=[f"pictures/{Path(p).name}" for p in self.pictures],
-            definitions=definitions(self.chosen), **more)  # fmt: skip
+            summary=self.summary,
+            means=means,
+            pooled=self.pooled,
+            labels=self.labels.to_json(),
+            planar=self.planar,
+            cases=[vars(c) for c in self.cases],
+            unpaired={k: list(v) for k, v in self.unpaired.items()},
+            failures=self.failures,
+            notes=list(self.notes),
+            pictures=[f"pictures/{Path(p).name}" for p in self.pictures],
+            definitions=definitions(self.chosen),
+            **more,
+        )
 
 
-def score(pairing: Pairing, known: LabelSet | None, notes: list[str], chosen: Chosen = STANDARD, *, workers: int | None = None,
-          progress: Callable[..., None] | None = None) -> tuple[Evaluated, Reading | None]:  # fmt: skip
+def score(
+    pairing: Pairing,
+    known: LabelSet | None,
+    notes: list[str],
+    chosen: Chosen = STANDARD,
+    *,
+    workers: int | None = None,
+    progress: Callable[..., None] | None = None,
+) -> tuple[Evaluated, Reading | None]:
     """Count and measure every pair.
 
     Args:
         pairing: which prediction belongs to which truth (``pairing.pair``).
-        known: the structures; None takes every value of the truths (see ``declared.declared_labels``).
+        known: the structures; None takes every value of the truths (see
+            ``declared.declared_labels``).
         notes: what was assumed so far; what is assumed here is added.
         chosen: what is measured beside the overlaps.
         workers, progress: see ``execution.local.run``.
@@ -182,9 +245,17 @@ def score(pairing: Pairing, known: LabelSet | None, notes: list[str], chosen: Ch
     """
     from ..execution.local import run, workers_for
 
-    function = functools.partial(count_pair, values=None if known is None else tuple(known.values), chosen=chosen)
+    function = functools.partial(
+        count_pair, values=None if known is None else tuple(known.values), chosen=chosen
+    )
     count = workers_for(_seconds(pairing), len(pairing.pairs)) if workers is None else workers
-    outcomes = run(function, list(pairing.pairs), names=[p.case for p in pairing.pairs], workers=count, progress=progress)
+    outcomes = run(
+        function,
+        list(pairing.pairs),
+        names=[p.case for p in pairing.pairs],
+        workers=count,
+        progress=progress,
+    )
     failures = {o.name: str(o.error) for o in outcomes if o.error is not None}
     counted = [o.value for o in outcomes if o.value is not None]
     if not counted:
@@ -199,7 +270,10 @@ def surface_choices(elements: str, how: str, tolerance_mm: float) -> Choices | N
     Raises:
         UsageError: other words, or a tolerance that is not positive.
     """
-    for word, allowed in ((elements, ("surfels", "voxels", "inner_voxels", "none")), (how, ("directed", "pooled"))):
+    for word, allowed in (
+        (elements, ("surfels", "voxels", "inner_voxels", "none")),
+        (how, ("directed", "pooled")),
+    ):
         if word not in allowed:
             raise UsageError(f"allowed are {', '.join(allowed)}, not {word!r}")
     if not tolerance_mm > 0:
@@ -209,14 +283,20 @@ def surface_choices(elements: str, how: str, tolerance_mm: float) -> Choices | N
 
 def definitions(chosen: Chosen = STANDARD) -> dict[str, str]:
     """Metric -> its definition in one sentence, as the report prints it."""
-    by_overlap = {name: " ".join((function.__doc__ or "").split()) for name, (_, function) in MEASURES.items()}
+    by_overlap = {
+        name: " ".join((function.__doc__ or "").split()) for name, (_, function) in MEASURES.items()
+    }
     return by_overlap | {name: said for name, (_, said) in chosen.metrics().items()} | CALIBRATED
 
 
 def _seconds(pairing: Pairing) -> float:
-    """Roughly how long reading and counting takes in one process, from the size of the predictions."""
+    """Roughly how long reading and counting takes in one process, from the size of the
+    predictions.
+    """
     files = [Path(p.prediction.path) for p in pairing.pairs]
-    return sum(f.stat().st_size for f in files if f.is_file()) / BYTES_PER_SECOND + 0.01 * len(files)
+    return sum(f.stat().st_size for f in files if f.is_file()) / BYTES_PER_SECOND + 0.01 * len(
+        files
+    )
 
 
 # ---- all cases ----
@@ -224,25 +304,38 @@ def _seconds(pairing: Pairing) -> float:
 
 @dataclass(frozen=True)
 class _Resolved:
-    """The structures, each case's counts of them, its slices', and the reading where masks were taken as one structure."""
+    """The structures, each case's counts of them, its slices', and the reading where masks were
+    taken as one structure.
+    """
 
     labels: LabelSet
     cases: dict[str, Counts]
     slices: dict[str, SliceCounts]
     measured: dict[str, dict[str, Floats]]
-    confusion: Confusion | None = None  # of all cases; of one structure it would say no more than its counts
+    confusion: Confusion | None = (
+        None  # of all cases; of one structure it would say no more than its counts
+    )
     calibration: Calibration | None = None
     reading: Reading | None = None
 
 
-def _gather(counted: list[Counted], pairing: Pairing, found: _Resolved, failures: dict[str, str], notes: list[str],
-            chosen: Chosen) -> Evaluated:  # fmt: skip
+def _gather(
+    counted: list[Counted],
+    pairing: Pairing,
+    found: _Resolved,
+    failures: dict[str, str],
+    notes: list[str],
+    chosen: Chosen,
+) -> Evaluated:
     labels, rows = found.labels, found.cases
     pooled_counts = overlap.pool(rows.values())
     sized = any(not np.isnan(c.truth_ml).any() for c in rows.values())
     metrics = [m for m in MEASURES if sized or MEASURES[m][0] != "ml"]
     if not sized:
-        notes.append("voxel size unknown: no volumes in ml" + ("" if chosen.surfaces is None else " and no distances in mm"))
+        notes.append(
+            "voxel size unknown: no volumes in ml"
+            + ("" if chosen.surfaces is None else " and no distances in mm")
+        )
     patients: dict[str, list[Counts]] = {}
     for c in counted:
         patients.setdefault(c.patient, []).append(rows[c.case])
@@ -251,14 +344,27 @@ def _gather(counted: list[Counted], pairing: Pairing, found: _Resolved, failures
     done = [p for p in pairing.pairs if p.case in by_case]
     return Evaluated(
         scores=_scores(rows, labels, metrics, found.measured, chosen),
-        pooled={name: {m: float(MEASURES[m][1](pooled_counts)[i]) for m in metrics} for i, name in enumerate(labels.names)},
+        pooled={
+            name: {m: float(MEASURES[m][1](pooled_counts)[i]) for m in metrics}
+            for i, name in enumerate(labels.names)
+        },
         labels=labels,
         slices=SliceScores(found.slices, labels) if found.slices else None,
-        patients=_scores({p: overlap.pool(c) for p, c in patients.items()}, labels, metrics) if grouped else None,
+        patients=_scores({p: overlap.pool(c) for p, c in patients.items()}, labels, metrics)
+        if grouped
+        else None,
         planar=all(c.planar for c in counted),
         stacked=all(p.stacked for p in done),
-        cases=tuple(Scored(p.case, p.prediction.path, _truth_path(p), p.patient, by_case[p.case].truth_sha256) for p in done),
-        unpaired={"prediction without truth": pairing.without_truth, "truth without prediction": pairing.without_prediction},
+        cases=tuple(
+            Scored(
+                p.case, p.prediction.path, _truth_path(p), p.patient, by_case[p.case].truth_sha256
+            )
+            for p in done
+        ),
+        unpaired={
+            "prediction without truth": pairing.without_truth,
+            "truth without prediction": pairing.without_prediction,
+        },
         failures=failures | dict.fromkeys(pairing.without_truth, "prediction without truth"),
         notes=(*pairing.notes, *notes, *dict.fromkeys(note for c in counted for note in c.notes)),
         chosen=chosen,
@@ -269,26 +375,50 @@ def _gather(counted: list[Counted], pairing: Pairing, found: _Resolved, failures
 
 
 def _resolve(counted: list[Counted], known: LabelSet | None, notes: list[str]) -> _Resolved:
-    predicted, true = ({v for c in counted for v in getattr(c, side)} for side in ("predicted", "true"))
+    predicted, true = (
+        {v for c in counted for v in getattr(c, side)} for side in ("predicted", "true")
+    )
     soft = is_soft(predicted), is_soft(true)
-    one_each = all(soft_side or len(values) <= 1 for soft_side, values in zip(soft, (predicted, true), strict=True))
+    one_each = all(
+        soft_side or len(values) <= 1
+        for soft_side, values in zip(soft, (predicted, true), strict=True)
+    )
     if known is None and one_each and all(soft in c.foreground for c in counted):
         notes.extend(_foreground_notes(predicted, true, soft))
         slices = {c.case: c.foreground_slices[soft] for c in counted if soft in c.foreground_slices}
         distances = {c.case: c.foreground_measured[soft] for c in counted}
-        return _Resolved(LabelSet.from_names({1: FOREGROUND}), {c.case: c.foreground[soft] for c in counted}, slices, distances, reading=soft)
+        return _Resolved(
+            LabelSet.from_names({1: FOREGROUND}),
+            {c.case: c.foreground[soft] for c in counted},
+            slices,
+            distances,
+            reading=soft,
+        )
     stray = sorted(predicted - true) if known is None else []
     if stray:
         case = next(c.case for c in counted if stray[0] in c.predicted)
-        raise LabelError(f"the predictions hold the values {stray}, which no truth has (the truths have {sorted(true)}); "
-                         "name the structures (labels) if this is meant", case=case)  # fmt: skip
+        raise LabelError(
+            f"the predictions hold the values {stray}, which no truth has (the truths have "
+            f"{sorted(true)}); "
+            "name the structures (labels) if this is meant",
+            case=case,
+        )
     labels = known if known is not None else LabelSet.from_names({v: f"label {v}" for v in true})
     slices = {c.case: c.slices for c in counted if c.slices is not None}
     distances = {c.case: _in_order(c, labels.values) for c in counted}
-    confused = [c.confusion.of(labels.values) for c in counted if c.confusion is not None] if len(labels) <= MOST_CONFUSED else []
+    confused = (
+        [c.confusion.of(labels.values) for c in counted if c.confusion is not None]
+        if len(labels) <= MOST_CONFUSED
+        else []
+    )
     sure = [c.calibration for c in counted if c.calibration is not None]
     return _Resolved(
-        labels, {c.case: c.counts.of(labels.values) for c in counted}, slices, distances, pool(confused) if confused else None, _pooled(sure)
+        labels,
+        {c.case: c.counts.of(labels.values) for c in counted},
+        slices,
+        distances,
+        pool(confused) if confused else None,
+        _pooled(sure),
     )
 
 
@@ -299,42 +429,89 @@ def _pooled(found: list[Calibration]) -> Calibration | None:
 
 
 def _in_order(counted: Counted, values: Sequence[int]) -> dict[str, Floats]:
-    """The surface measures of ``values``, in that order; of one that the case does not have they are undefined."""
+    """The surface measures of ``values``, in that order; of one that the case does not have they
+    are undefined.
+    """
     place = {value: n for n, value in enumerate(counted.counts.values)}
-    return {name: np.array([found[place[v]] if v in place else np.nan for v in values]) for name, found in counted.measured.items()}
+    return {
+        name: np.array([found[place[v]] if v in place else np.nan for v in values])
+        for name, found in counted.measured.items()
+    }
 
 
 def _foreground_notes(predicted: set[int], true: set[int], soft: tuple[bool, bool]) -> list[str]:
-    notes = [f"the {name} have {len(values)} grey values up to 255: read as masks with soft edges, values from {HALF} are {FOREGROUND}"
-             for name, values, is_soft in (("predictions", predicted, soft[0]), ("truths", true, soft[1])) if is_soft]  # fmt: skip
+    notes = [
+        f"the {name} have {len(values)} grey values up to 255: read as masks with soft edges, "
+        f"values from {HALF} are {FOREGROUND}"
+        for name, values, is_soft in (
+            ("predictions", predicted, soft[0]),
+            ("truths", true, soft[1]),
+        )
+        if is_soft
+    ]
     if not any(soft) and predicted and true and predicted != true:
-        notes.append(f"value {min(predicted)} of the predictions and {min(true)} of the truths were compared as one structure, {FOREGROUND}")
+        notes.append(
+            f"value {min(predicted)} of the predictions and {min(true)} of the truths were "
+            f"compared as one structure, {FOREGROUND}"
+        )
     return notes
 
 
 def _calibration_json(found: Calibration, labels: LabelSet) -> dict[str, Any]:
-    """Figures and the table of the reliability diagram, of all classes together and of each structure."""
+    """Figures and the table of the reliability diagram, of all classes together and of each
+    structure.
+    """
 
     def one(part: Reliability) -> dict[str, Any]:
-        return {"ece": part.ece, "brier": part.brier, "voxels": part.voxels, "count": part.count.tolist(),
-                "mean_confidence": part.mean_confidence.tolist(), "right": part.accuracy.tolist()}  # fmt: skip
+        return {
+            "ece": part.ece,
+            "brier": part.brier,
+            "voxels": part.voxels,
+            "count": part.count.tolist(),
+            "mean_confidence": part.mean_confidence.tolist(),
+            "right": part.accuracy.tolist(),
+        }
 
-    return {"definition": CALIBRATION_WORDS, "together": one(found.together),
-            "structures": {name: one(part) for name, part in zip(labels.names, found.structures, strict=True)}}  # fmt: skip
+    return {
+        "definition": CALIBRATION_WORDS,
+        "together": one(found.together),
+        "structures": {
+            name: one(part) for name, part in zip(labels.names, found.structures, strict=True)
+        },
+    }
 
 
-def _scores(rows: dict[str, Counts], labels: LabelSet, metrics: list[str], measured: dict[str, dict[str, Floats]] | None = None,
-            chosen: Chosen = NOTHING) -> Scores:  # fmt: skip
+def _scores(
+    rows: dict[str, Counts],
+    labels: LabelSet,
+    metrics: list[str],
+    measured: dict[str, dict[str, Floats]] | None = None,
+    chosen: Chosen = NOTHING,
+) -> Scores:
     out = []
-    units = {m: MEASURES[m][0] for m in metrics} | {m: unit for m, (unit, _) in chosen.metrics().items()} | dict.fromkeys(CALIBRATED, "")
+    units = (
+        {m: MEASURES[m][0] for m in metrics}
+        | {m: unit for m, (unit, _) in chosen.metrics().items()}
+        | dict.fromkeys(CALIBRATED, "")
+    )
     for case, counts in rows.items():
         values = {m: MEASURES[m][1](counts) for m in metrics} | (measured or {}).get(case, {})
-        out += [Score(case, name, m, float(values[m][i]), units[m]) for i, name in enumerate(labels.names) for m in values]
+        out += [
+            Score(case, name, m, float(values[m][i]), units[m])
+            for i, name in enumerate(labels.names)
+            for m in values
+        ]
     return Scores(tuple(out))
 
 
 def _truth_path(item: Pair) -> str:
-    return item.truth.path if item.truth is not None else ", ".join(s.path for s in item.cohort.cases[0].label) if item.cohort else ""
+    return (
+        item.truth.path
+        if item.truth is not None
+        else ", ".join(s.path for s in item.cohort.cases[0].label)
+        if item.cohort
+        else ""
+    )
 
 
 def _give_up(outcomes: list[Any]) -> None:
@@ -347,4 +524,7 @@ def _give_up(outcomes: list[Any]) -> None:
 
 
 def _plain(scores: Scores) -> list[dict[str, Any]]:
-    return [{"case": r.case, "label": r.label, "metric": r.metric, "value": r.value, "unit": r.unit} for r in scores]
+    return [
+        {"case": r.case, "label": r.label, "metric": r.metric, "value": r.value, "unit": r.unit}
+        for r in scores
+    ]

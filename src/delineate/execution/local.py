@@ -1,8 +1,10 @@
-"""The one door for work over many cases: a top-level function of one item, run in processes, never losing a name.
+"""The one door for work over many cases: a top-level function of one item, run in processes, never
+losing a name.
 
-A process that dies (killed, out of memory, crashed library) becomes an error that names its case; the others go on
-with a fresh process. Results come back in the order of the items, whatever order they finished in. The function
-reads and writes files and can be run again without harm; nothing here is shared between processes.
+A process that dies (killed, out of memory, crashed library) becomes an error that names its case;
+the others go on with a fresh process. Results come back in the order of the items, whatever order
+they finished in. The function reads and writes files and can be run again without harm; nothing
+here is shared between processes.
 """
 
 from __future__ import annotations
@@ -27,7 +29,9 @@ SECONDS_A_START = 2.0  # roughly what a fresh process costs before its first ite
 
 @dataclass(frozen=True)
 class Outcome(Generic[Value]):
-    """What became of one item: ``value``, or ``error`` (then value is None); ``log`` is the traceback of an unforeseen error."""
+    """What became of one item: ``value``, or ``error`` (then value is None); ``log`` is the
+    traceback of an unforeseen error.
+    """
 
     name: str
     value: Value | None
@@ -36,16 +40,26 @@ class Outcome(Generic[Value]):
     log: str = ""
 
 
-def run(function: Callable[[Item], Value], items: Sequence[Item], *, names: Sequence[str], workers: int | None = None,
-        ram_bytes: int | None = None, progress: Callable[[int, int, str], None] | None = None) -> list[Outcome[Value]]:  # fmt: skip
+def run(
+    function: Callable[[Item], Value],
+    items: Sequence[Item],
+    *,
+    names: Sequence[str],
+    workers: int | None = None,
+    ram_bytes: int | None = None,
+    progress: Callable[[int, int, str], None] | None = None,
+) -> list[Outcome[Value]]:
     """Call ``function`` on every item.
 
     Args:
-        function: importable by name (defined at the top of a module); its items and values can be pickled.
+        function: importable by name (defined at the top of a module); its items and values can be
+            pickled.
         items: one a case; an empty list gives an empty list.
         names: of the cases, for errors and progress; as many as items.
-        workers: processes; None decides (one where there are fewer than ``SMALL`` items, else the usable cores); 1 runs in this process.
-        ram_bytes: memory each process may take beyond what it holds at the start, where the system can hold it to that; None sets no limit.
+        workers: processes; None decides (one where there are fewer than ``SMALL`` items, else the
+            usable cores); 1 runs in this process.
+        ram_bytes: memory each process may take beyond what it holds at the start, where the system
+            can hold it to that; None sets no limit.
         progress: called as (done, total, name of the case that ended).
 
     Returns:
@@ -66,7 +80,9 @@ def cores() -> int:
 
 
 def workers_for(seconds: float, items: int) -> int:
-    """How many processes to start for ``items`` that take about ``seconds`` together: 1 unless the start pays."""
+    """How many processes to start for ``items`` that take about ``seconds`` together: 1 unless the
+    start pays.
+    """
     return max(1, min(cores(), items, int(seconds / SECONDS_A_START)))
 
 
@@ -79,7 +95,10 @@ def attempt(function: Callable[[Item], Value], item: Item, name: str) -> Outcome
     except DelineateError as known:
         error = known.of_case(name)
     except MemoryError:
-        error, log = InputError("needs more memory than a process may take; use fewer workers", case=name), traceback.format_exc()
+        error, log = (
+            InputError("needs more memory than a process may take; use fewer workers", case=name),
+            traceback.format_exc(),
+        )
     except Exception as unforeseen:
         error = DelineateError(f"unforeseen {type(unforeseen).__name__}: {unforeseen}", case=name)
         log = traceback.format_exc()
@@ -87,7 +106,10 @@ def attempt(function: Callable[[Item], Value], item: Item, name: str) -> Outcome
 
 
 def _run_here(
-    function: Callable[[Item], Value], items: Sequence[Item], names: Sequence[str], tell: Callable[[int, int, str], None]
+    function: Callable[[Item], Value],
+    items: Sequence[Item],
+    names: Sequence[str],
+    tell: Callable[[int, int, str], None],
 ) -> list[Outcome[Value]]:
     outcomes: list[Outcome[Value]] = []
     for item, name in zip(items, names, strict=True):
@@ -98,7 +120,9 @@ def _run_here(
 
 @contextlib.contextmanager
 def _threads(count: int) -> Iterator[None]:
-    """Processes that start inside compute with ``count`` threads, so that all of them together do not ask for more cores than there are."""
+    """Processes that start inside compute with ``count`` threads, so that all of them together do
+    not ask for more cores than there are.
+    """
     before = os.environ.get("OMP_NUM_THREADS")
     os.environ.setdefault("OMP_NUM_THREADS", str(count))
     try:
@@ -118,8 +142,19 @@ def _serve(pipe: Connection, function: Callable[[Any], Any], ram_bytes: int | No
             outcome = attempt(function, item, name)
             try:
                 pipe.send(outcome)
-            except (TypeError, AttributeError, ValueError) as error:  # a value that cannot be pickled
-                pipe.send(Outcome(name, None, DelineateError(f"its result cannot be sent back ({error})", case=name), outcome.seconds))
+            except (
+                TypeError,
+                AttributeError,
+                ValueError,
+            ) as error:  # a value that cannot be pickled
+                pipe.send(
+                    Outcome(
+                        name,
+                        None,
+                        DelineateError(f"its result cannot be sent back ({error})", case=name),
+                        outcome.seconds,
+                    )
+                )
 
 
 def _limit_memory(ram_bytes: int) -> None:
@@ -132,19 +167,39 @@ def _limit_memory(ram_bytes: int) -> None:
         now = psutil.Process().memory_info().vms
         hard = resource.getrlimit(resource.RLIMIT_AS)[1]
         wanted = now + ram_bytes
-        resource.setrlimit(resource.RLIMIT_AS, (wanted if hard == resource.RLIM_INFINITY else min(wanted, hard), hard))
+        resource.setrlimit(
+            resource.RLIMIT_AS,
+            (wanted if hard == resource.RLIM_INFINITY else min(wanted, hard), hard),
+        )
 
 
 class _Pool:
     """Processes with a pipe each, so that a death is seen at once and its case is known."""
 
-    def __init__(self, function: Callable[[Any], Any], items: Sequence[Any], names: Sequence[str], workers: int, ram_bytes: int | None,
-                 tell: Callable[[int, int, str], None]):  # fmt: skip
-        self.function, self.items, self.names, self.ram_bytes, self.tell = function, items, names, ram_bytes, tell
-        self.context = multiprocessing.get_context("spawn")  # a fork of a process with threads (torch, BLAS) may hang
+    def __init__(
+        self,
+        function: Callable[[Any], Any],
+        items: Sequence[Any],
+        names: Sequence[str],
+        workers: int,
+        ram_bytes: int | None,
+        tell: Callable[[int, int, str], None],
+    ):
+        self.function, self.items, self.names, self.ram_bytes, self.tell = (
+            function,
+            items,
+            names,
+            ram_bytes,
+            tell,
+        )
+        self.context = multiprocessing.get_context(
+            "spawn"
+        )  # a fork of a process with threads (torch, BLAS) may hang
         self.outcomes: dict[int, Outcome[Any]] = {}
         self.waiting = list(reversed(range(len(items))))
-        self.busy: dict[Connection, tuple[Any, int, float]] = {}  # pipe -> process, index, when it began
+        self.busy: dict[
+            Connection, tuple[Any, int, float]
+        ] = {}  # pipe -> process, index, when it began
         self.workers = workers
 
     def run(self) -> list[Outcome[Any]]:
@@ -163,7 +218,9 @@ class _Pool:
 
     def _start(self) -> tuple[Connection, Any]:
         ours, theirs = self.context.Pipe()
-        process = self.context.Process(target=_serve, args=(theirs, self.function, self.ram_bytes), daemon=True)
+        process = self.context.Process(
+            target=_serve, args=(theirs, self.function, self.ram_bytes), daemon=True
+        )
         with _threads(max(1, cores() // self.workers)):
             process.start()
         theirs.close()  # so that a dead worker ends the pipe
@@ -191,7 +248,12 @@ class _Pool:
         except (EOFError, OSError):
             process.join()
             alive = False
-            self.outcomes[index] = Outcome(name, None, DelineateError(_death(process.exitcode), case=name), time.perf_counter() - begun)
+            self.outcomes[index] = Outcome(
+                name,
+                None,
+                DelineateError(_death(process.exitcode), case=name),
+                time.perf_counter() - begun,
+            )
         self.tell(len(self.outcomes), len(self.items), name)
         if alive:
             self._give(pipe, process)
@@ -203,5 +265,8 @@ class _Pool:
 
 def _death(exitcode: int | None) -> str:
     if exitcode is not None and exitcode < 0:
-        return f"its process was killed (signal {-exitcode}); most often the machine ran out of memory: use fewer workers"
+        return (
+            f"its process was killed (signal {-exitcode}); most often the machine ran out of "
+            "memory: use fewer workers"
+        )
     return f"its process ended without a result (exit code {exitcode})"

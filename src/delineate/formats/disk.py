@@ -1,6 +1,8 @@
-"""What every format needs of the disk: opening (gzip or not), names, and libraries' failures told as ours.
+"""What every format needs of the disk: opening (gzip or not), names, and libraries' failures told
+as ours.
 
-Gzip is told by its magic and read by ISA-L, straight into the array that keeps the voxels. It knows no format.
+Gzip is told by its magic and read by ISA-L, straight into the array that keeps the voxels. It knows
+no format.
 """
 
 from __future__ import annotations
@@ -27,8 +29,30 @@ GZIP_MAGIC = b"\x1f\x8b"
 HEAD_BYTES = 4096  # enough of a file to tell its format and to hold a fixed-size header
 GZIP_LEVEL = 1  # of ISA-L's 0..3: near its best speed, and label volumes shrink well already
 # Endings that belong together, so that "scan.nii.gz" is the case "scan" and "a.b.png" is "a.b".
-ENDINGS = (".nii.gz", ".img.gz", ".hdr.gz", ".mgh.gz", ".seg.nrrd", ".nii", ".img", ".hdr", ".mgz", ".mgh", ".nrrd", ".nhdr", ".mha", ".mhd",
-           ".png", ".tiff", ".tif", ".jpeg", ".jpg", ".dcm", ".ima", ".gz")  # fmt: skip
+ENDINGS = (
+    ".nii.gz",
+    ".img.gz",
+    ".hdr.gz",
+    ".mgh.gz",
+    ".seg.nrrd",
+    ".nii",
+    ".img",
+    ".hdr",
+    ".mgz",
+    ".mgh",
+    ".nrrd",
+    ".nhdr",
+    ".mha",
+    ".mhd",
+    ".png",
+    ".tiff",
+    ".tif",
+    ".jpeg",
+    ".jpg",
+    ".dcm",
+    ".ima",
+    ".gz",
+)
 
 
 _gzip: Any = igzip.IGzipFile  # typed as a stream by nobody
@@ -36,7 +60,9 @@ IsalError: type[Exception] = isal_zlib.error  # type: ignore[assignment,unused-i
 
 
 def stem(path: str | Path) -> str:
-    """The file's name without its image ending (``scan.nii.gz`` -> ``scan``); unknown endings stay."""
+    """The file's name without its image ending (``scan.nii.gz`` -> ``scan``); unknown endings
+    stay.
+    """
     name = Path(path).name
     for ending in ENDINGS:
         if name.lower().endswith(ending) and len(name) > len(ending):
@@ -45,15 +71,23 @@ def stem(path: str | Path) -> str:
 
 
 def natural_key(name: str | Path) -> tuple[Any, ...]:
-    """Sorting key in which numbers count as numbers: ``s2.png`` before ``s10.png``; letters' case comes last."""
+    """Sorting key in which numbers count as numbers: ``s2.png`` before ``s10.png``; letters' case
+    comes last.
+    """
     text = str(name)
-    parts = tuple((0, int(part), "") if part.isdigit() else (1, 0, part.lower()) for part in re.split(r"([0-9]+)", text) if part)
+    parts = tuple(
+        (0, int(part), "") if part.isdigit() else (1, 0, part.lower())
+        for part in re.split(r"([0-9]+)", text)
+        if part
+    )
     return (parts, text)
 
 
 @contextlib.contextmanager
 def told(path: str | Path, what: str = "file") -> Iterator[None]:
-    """Turn the failures of libraries and of the disk into a ``FormatError`` that names ``path``; ours get the path they lack."""
+    """Turn the failures of libraries and of the disk into a ``FormatError`` that names ``path``;
+    ours get the path they lack.
+    """
     try:
         yield
     except DelineateError as error:
@@ -67,18 +101,26 @@ def told(path: str | Path, what: str = "file") -> Iterator[None]:
     except EOFError as error:
         raise FormatError("truncated: the compressed data ends early", path=path) from error
     except (zlib.error, IsalError, gzip.BadGzipFile) as error:
-        raise FormatError(f"damaged: the compressed data cannot be unpacked ({error})", path=path) from error
+        raise FormatError(
+            f"damaged: the compressed data cannot be unpacked ({error})", path=path
+        ) from error
     except OSError as error:
         raise FormatError(f"cannot be read ({error.strerror or error})", path=path) from error
     except MemoryError as error:
         raise FormatError("does not fit into memory", path=path) from error
-    except Exception as error:  # a library met something it did not foresee: for the user this is a damaged file
+    except (
+        Exception
+    ) as error:  # a library met something it did not foresee: for the user this is a damaged file
         first = (str(error).strip().splitlines() or [""])[-1][:200]
-        raise FormatError(f"damaged or not a real {what} ({type(error).__name__}: {first})", path=path) from error
+        raise FormatError(
+            f"damaged or not a real {what} ({type(error).__name__}: {first})", path=path
+        ) from error
 
 
 def head_of(path: str | Path) -> bytes:
-    """The first bytes of a file, unpacked where it is gzip; fewer than ``HEAD_BYTES`` where it is short."""
+    """The first bytes of a file, unpacked where it is gzip; fewer than ``HEAD_BYTES`` where it is
+    short.
+    """
     refuse_special(path)
     with Path(path).open("rb") as file:
         head = file.read(HEAD_BYTES)
@@ -104,7 +146,9 @@ def opened(path: str | Path) -> Iterator[IO[bytes]]:
 
 @contextlib.contextmanager
 def packing(path: Path, compressed: bool) -> Iterator[IO[bytes]]:
-    """``path`` for writing, packed by ISA-L where ``compressed``; no time stamp, so equal volumes give equal files."""
+    """``path`` for writing, packed by ISA-L where ``compressed``; no time stamp, so equal volumes
+    give equal files.
+    """
     with path.open("wb") as raw:
         if not compressed:
             yield raw
@@ -114,7 +158,8 @@ def packing(path: Path, compressed: bool) -> Iterator[IO[bytes]]:
 
 
 def read_array(file: IO[bytes], shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
-    """(shape) in Fortran order and native byte order, read from where ``file`` stands; without a second copy in memory.
+    """(shape) in Fortran order and native byte order, read from where ``file`` stands; without a
+    second copy in memory.
 
     Raises:
         FormatError: the file ends before the last voxel.
@@ -138,7 +183,10 @@ def read_array(file: IO[bytes], shape: tuple[int, ...], dtype: np.dtype[Any]) ->
 
 def is_348(head: bytes) -> bool:
     """Whether an Analyze or NIfTI-1 header begins here: its size, 348, in either byte order."""
-    return len(head) >= 348 and 348 in (struct.unpack("<i", head[:4])[0], struct.unpack(">i", head[:4])[0])
+    return len(head) >= 348 and 348 in (
+        struct.unpack("<i", head[:4])[0],
+        struct.unpack(">i", head[:4])[0],
+    )
 
 
 def smallest_labels(volume: Volume) -> NDArray[Any]:
@@ -153,5 +201,8 @@ def smallest_labels(volume: Volume) -> NDArray[Any]:
     array = as_whole_numbers(array, volume.source or None)
     low, high = array.min(), array.max()
     if not (low >= 0 and high < 2**32):
-        raise LabelError(f"label values are whole numbers from 0, found {low} to {high}", path=volume.source or None)
+        raise LabelError(
+            f"label values are whole numbers from 0, found {low} to {high}",
+            path=volume.source or None,
+        )
     return array.astype(np.min_scalar_type(int(high)), copy=False)

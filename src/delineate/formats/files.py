@@ -1,8 +1,9 @@
 """The door to all formats: reading, writing and describing whatever stands at a path.
 
-The format is told by content, never by name alone. A folder is a DICOM series or a stack of 2-D slices in natural order of their names.
-Conventions of axes and units are those of ``core.grid`` and ``core.volume``; how each format gets there stands
-at the head of its own module. It knows no cohort.
+The format is told by content, never by name alone. A folder is a DICOM series or a stack of 2-D
+slices in natural order of their names. Conventions of axes and units are those of ``core.grid`` and
+``core.volume``; how each format gets there stands at the head of its own module. It knows no
+cohort.
 """
 
 from __future__ import annotations
@@ -23,7 +24,19 @@ from ..core.volume import Volume
 from . import dicom, itk, nifti, raster
 from .disk import head_of, natural_key, smallest_labels, stem, told
 
-__all__ = ["companions", "describe", "detect", "is_image", "is_slice", "natural_key", "read", "read_grid", "smallest_labels", "stem", "write"]
+__all__ = [
+    "companions",
+    "describe",
+    "detect",
+    "is_image",
+    "is_slice",
+    "natural_key",
+    "read",
+    "read_grid",
+    "smallest_labels",
+    "stem",
+    "write",
+]
 
 WRITABLE = (".nii", ".nii.gz", ".nrrd", ".mha", ".mhd", ".png")
 RASTER = ("PNG", "JPEG", "TIFF")
@@ -34,7 +47,8 @@ READABLE = "NIfTI, Analyze 7.5, MGH, NRRD, MetaImage, PNG, TIFF, JPEG and DICOM"
 
 
 def detect(path: str | Path) -> str:
-    """The format's name by content, or "": one of ``nifti.KINDS``, "NRRD", "MetaImage", "PNG", "JPEG", "TIFF", "DICOM".
+    """The format's name by content, or "": one of ``nifti.KINDS``, "NRRD", "MetaImage", "PNG",
+    "JPEG", "TIFF", "DICOM".
 
     Raises:
         FormatError: missing, empty or unreadable file.
@@ -43,23 +57,33 @@ def detect(path: str | Path) -> str:
         head = head_of(path)
         if not head:
             raise FormatError("empty file", path=path)
-        kind = "DICOM" if head[128:132] == b"DICM" else nifti.kind_of(head) or itk.kind_of(head) or raster.kind_of(head)
-        if not kind and Path(path).name.lower().endswith((".img", ".img.gz")):  # raw voxels: the header stands beside them
+        kind = (
+            "DICOM"
+            if head[128:132] == b"DICM"
+            else nifti.kind_of(head) or itk.kind_of(head) or raster.kind_of(head)
+        )
+        if not kind and Path(path).name.lower().endswith(
+            (".img", ".img.gz")
+        ):  # raw voxels: the header stands beside them
             kind = nifti.kind_of(head_of(nifti.pair_of(Path(path))[0]))
         return kind or ("DICOM" if dicom.is_dicom(head) else "")
 
 
 def is_image(path: str | Path) -> bool:
-    """Whether the file's beginning is that of a format this program reads; False also for folders and missing files."""
+    """Whether the file's beginning is that of a format this program reads; False also for folders
+    and missing files.
+    """
     with contextlib.suppress(FormatError):
         return Path(path).is_file() and detect(path) != ""
     return False
 
 
 def companions(path: str | Path) -> list[Path]:
-    """The other files that reading ``path`` opens: the voxels of a detached header (.mhd, .nhdr), or the other half of .hdr and .img.
+    """The other files that reading ``path`` opens: the voxels of a detached header (.mhd, .nhdr),
+    or the other half of .hdr and .img.
 
-    What is missing or cannot be understood is left out: this tells which files belong together, not whether they are whole.
+    What is missing or cannot be understood is left out: this tells which files belong together, not
+    whether they are whole.
     """
     where = Path(path)
     name = where.name.lower().removesuffix(".gz")
@@ -72,7 +96,9 @@ def companions(path: str | Path) -> list[Path]:
 
 
 def is_slice(path: str | Path) -> bool:
-    """Whether the file is of a kind that makes a scan together with the others of its folder: DICOM or a picture."""
+    """Whether the file is of a kind that makes a scan together with the others of its folder: DICOM
+    or a picture.
+    """
     return _detect_or_none(Path(path)) in ("DICOM", *RASTER)
 
 
@@ -80,15 +106,18 @@ def is_slice(path: str | Path) -> bool:
 
 
 def read(path: str | Path | Source, *, spacing_mm: Sequence[float] | None = None) -> Volume:
-    """The volume at ``path``: a file, a DICOM folder (``FOLDER#SERIES_UID`` names one series), or a folder of 2-D slices.
+    """The volume at ``path``: a file, a DICOM folder (``FOLDER#SERIES_UID`` names one series), or a
+    folder of 2-D slices.
 
     Args:
-        path: where; a ``Source`` also names the series, a glob of slices, a spacing, the one channel to take, or ``like``, the image whose
-            geometry bare slices take.
-        spacing_mm: (column, row, slice) of pictures that carry none; a file that carries another one is refused.
+        path: where; a ``Source`` also names the series, a glob of slices, a spacing, the one
+            channel to take, or ``like``, the image whose geometry bare slices take.
+        spacing_mm: (column, row, slice) of pictures that carry none; a file that carries another
+            one is refused.
 
     Returns:
-        (I, J, K) or (C, I, J, K) with ``meta`` keys modality, patient, spacing_known, and series, channels where known.
+        (I, J, K) or (C, I, J, K) with ``meta`` keys modality, patient, spacing_known, and series,
+        channels where known.
 
     Raises:
         FormatError: unknown, damaged, empty, or several series where one is needed.
@@ -101,8 +130,14 @@ def read(path: str | Path | Source, *, spacing_mm: Sequence[float] | None = None
 
 def _one_channel(volume: Volume, channel: int) -> Volume:
     if not 0 <= channel < volume.channels:
-        raise FormatError(f"has {volume.channels} channel(s), counted from 0; channel {channel} was asked for", path=volume.source or None)
-    return replace(volume.with_array(volume.channels_array[channel]), meta={k: v for k, v in volume.meta.items() if k != "channels"})
+        raise FormatError(
+            f"has {volume.channels} channel(s), counted from 0; channel {channel} was asked for",
+            path=volume.source or None,
+        )
+    return replace(
+        volume.with_array(volume.channels_array[channel]),
+        meta={k: v for k, v in volume.meta.items() if k != "channels"},
+    )
 
 
 def _read(source: Source) -> Volume:
@@ -124,7 +159,9 @@ def _read(source: Source) -> Volume:
 
 
 def read_grid(source: str | Path | Source) -> Grid:
-    """Where the voxels stand, from headers alone where the format allows. Same arguments and errors as ``read``."""
+    """Where the voxels stand, from headers alone where the format allows. Same arguments and errors
+    as ``read``.
+    """
     source = _source(source, None)
     where = Path(source.path)
     if source.like:
@@ -172,7 +209,9 @@ def _refuse_other_spacing(grid: Grid, source: Source) -> None:
     if len(stated) != 3 or not np.allclose(stated, grid.spacing_mm, rtol=0.01):
         own = " x ".join(f"{v:g}" for v in grid.spacing_mm)
         raise GeometryError(
-            f"a spacing of {stated.tolist()} mm is stated, but the file carries its own, {own} mm; leave the stated one out", path=source.path
+            f"a spacing of {stated.tolist()} mm is stated, but the file carries its own, {own} "
+            "mm; leave the stated one out",
+            path=source.path,
         )
 
 
@@ -204,19 +243,27 @@ def _stack_files(source: Source) -> list[Path] | None:
     others = [path.name for path, kind in kinds.items() if kind not in RASTER]
     if others and not pictures:
         raise FormatError(
-            f"a folder of {len(others)} volumes ({', '.join(others[:3])}{' ...' if len(others) > 3 else ''}), where one is needed; name the file",
+            f"a folder of {len(others)} volumes "
+            f"({', '.join(others[:3])}{' ...' if len(others) > 3 else ''}), where one is needed; "
+            "name the file",
             path=folder,
         )
     if others:
         raise FormatError(
-            f"slices ({pictures[0].name} ...) and volumes ({others[0]} ...) are mixed in one folder; say which files by a glob", path=folder
+            f"slices ({pictures[0].name} ...) and volumes ({others[0]} ...) are mixed in one "
+            "folder; say which files by a glob",
+            path=folder,
         )
     return pictures or None
 
 
 def _members(folder: Path, glob: str) -> list[Path]:
     with told(folder):
-        found = [p for p in (folder.glob(glob) if glob else folder.iterdir()) if p.is_file() and not p.name.startswith(".")]
+        found = [
+            p
+            for p in (folder.glob(glob) if glob else folder.iterdir())
+            if p.is_file() and not p.name.startswith(".")
+        ]
     if glob and not found:
         raise FormatError(f"no file matches {glob!r}", path=folder)
     return sorted(found, key=lambda p: natural_key(p.relative_to(folder)))
@@ -233,7 +280,8 @@ def _detect_or_none(path: Path) -> str:
 def _needed_spacing(source: Source) -> tuple[float, ...]:
     if not source.spacing_mm:
         raise GeometryError(
-            "a folder of slices carries no spacing; state it as column, row and slice distance in mm (such as 0.7 0.7 2.0), "
+            "a folder of slices carries no spacing; state it as column, row and slice distance "
+            "in mm (such as 0.7 0.7 2.0), "
             "or name the image whose geometry the slices take",
             path=source.path,
         )
@@ -246,13 +294,21 @@ def _needed_spacing(source: Source) -> tuple[float, ...]:
 def _bare_files(source: Source) -> list[Path]:
     files = _stack_files(replace(source, series=""))
     if not files:
-        raise FormatError("no pictures here that could take the geometry of another image", path=source.path)
+        raise FormatError(
+            "no pictures here that could take the geometry of another image", path=source.path
+        )
     return files
 
 
 def _like(source: Source, files: Sequence[Path]) -> tuple[Grid, list[int]]:
-    """The grid of ``source.like``, and for each of its slices k the index of the picture that belongs there."""
-    like = Path(source.like.rpartition("#")[0] if "#" in source.like and not Path(source.like).exists() else source.like)
+    """The grid of ``source.like``, and for each of its slices k the index of the picture that
+    belongs there.
+    """
+    like = Path(
+        source.like.rpartition("#")[0]
+        if "#" in source.like and not Path(source.like).exists()
+        else source.like
+    )
     if not like.is_dir() or _stack_files(Source(str(like))) is not None:
         grid, order = read_grid(source.like), list(range(len(files)))
     else:
@@ -263,30 +319,48 @@ def _like(source: Source, files: Sequence[Path]) -> tuple[Grid, list[int]]:
         rank = {path: n for n, path in enumerate(sorted(series.files, key=natural_key))}
         order = [rank[one.path] for one in slices]
     if len(files) != grid.shape[2]:
-        raise GeometryError(f"{len(files)} slices cannot take the geometry of the {grid.shape[2]} slices of {source.like}", path=source.path)
+        raise GeometryError(
+            f"{len(files)} slices cannot take the geometry of the {grid.shape[2]} slices of "
+            f"{source.like}",
+            path=source.path,
+        )
     return grid, order
 
 
 def _read_like(source: Source) -> Volume:
-    if not Path(source.path).is_dir():  # one file: a picture, or a volume whose own geometry is not trusted
+    if not Path(
+        source.path
+    ).is_dir():  # one file: a picture, or a volume whose own geometry is not trusted
         volume, grid = read(replace(source, like="", series="")), read_grid(source.like)
     else:
         files = _bare_files(source)
         grid, order = _like(source, files)
         volume = raster.read_stack([files[n] for n in order], None, source.path)
     if volume.grid.shape != grid.shape:
-        raise GeometryError(f"shape {volume.grid.shape} cannot take the geometry of {source.like}, whose shape is {grid.shape}", path=source.path)
-    return Volume(volume.array, grid, volume.unit, source.path, {**volume.meta, "spacing_known": True, "place_known": True})
+        raise GeometryError(
+            f"shape {volume.grid.shape} cannot take the geometry of {source.like}, whose shape "
+            f"is {grid.shape}",
+            path=source.path,
+        )
+    return Volume(
+        volume.array,
+        grid,
+        volume.unit,
+        source.path,
+        {**volume.meta, "spacing_known": True, "place_known": True},
+    )
 
 
 # ---- writing ----
 
 
 def write(volume: Volume, path: str | Path, *, labels: LabelSet | None = None) -> None:
-    """Write by the path's ending: .nii, .nii.gz, .nrrd, .mha, .mhd, .png (one slice), or a folder of PNG slices where there is no ending.
+    """Write by the path's ending: .nii, .nii.gz, .nrrd, .mha, .mhd, .png (one slice), or a folder
+    of PNG slices where there is no ending.
 
-    A volume of unit "label" is written in the smallest unsigned dtype; ``labels`` are named in the file where the format has a
-    place for it (NIfTI comment, NRRD key/values). What stood under ``path`` before stays until the new file is whole.
+    A volume of unit "label" is written in the smallest unsigned dtype; ``labels`` are named in the
+    file where the format has a place for it (NIfTI comment, NRRD key/values). What stood under
+    ``path`` before stays until the new file is whole.
 
     Raises:
         OutputError: an unknown ending, values the format cannot hold, or the disk says no.
@@ -303,14 +377,19 @@ def write(volume: Volume, path: str | Path, *, labels: LabelSet | None = None) -
         raster.write_slices(volume, path)
     else:
         allowed = ", ".join(WRITABLE)
-        raise OutputError(f"cannot write {Path(path).suffix!r}; allowed endings are {allowed}, or none for a folder of PNG slices", path=path)
+        raise OutputError(
+            f"cannot write {Path(path).suffix!r}; allowed endings are {allowed}, or none for a "
+            "folder of PNG slices",
+            path=path,
+        )
 
 
 # ---- describing ----
 
 
 def describe(path: str | Path) -> dict[str, Any]:
-    """What is at ``path``, as plain data for a person: format, shape, spacing, orientation, dtype; for a DICOM folder its series.
+    """What is at ``path``, as plain data for a person: format, shape, spacing, orientation, dtype;
+    for a DICOM folder its series.
 
     Raises:
         FormatError: unknown or unreadable.
@@ -325,7 +404,12 @@ def describe(path: str | Path) -> dict[str, Any]:
     kind = _known(where)
     if kind in RASTER:
         volume = raster.read(where, kind)
-        facts = {"format": kind, "dtype": str(volume.array.dtype), "channels": volume.channels, "spacing_known": False}
+        facts = {
+            "format": kind,
+            "dtype": str(volume.array.dtype),
+            "channels": volume.channels,
+            "spacing_known": False,
+        }
         return {"path": str(path), **facts, **_facts(volume.grid)}
     facts = itk.describe(where, kind) if kind in itk.READERS else nifti.describe(where)
     return {"path": str(path), **facts, **_facts(read_grid(where))}
@@ -385,4 +469,10 @@ def _describe_series(series: dicom.Series) -> dict[str, Any]:
     if problem:
         return {**facts, "refused": problem}
     grid = dicom.layout(series)[0]
-    return {**facts, **_facts(grid), "unit": "HU" if series.modality == "CT" and all(s.rescaled for s in series.slices) else "a.u."}
+    return {
+        **facts,
+        **_facts(grid),
+        "unit": "HU"
+        if series.modality == "CT" and all(s.rescaled for s in series.slices)
+        else "a.u.",
+    }

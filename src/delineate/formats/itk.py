@@ -1,7 +1,8 @@
 """NRRD and MetaImage through SimpleITK, both ways; never DICOM.
 
-ITK's LPS becomes RAS+ here. Vector pixels and a fourth axis become channels. The reader is chosen by content, so
-the file's name does not matter; a detached NRRD header or an .mhd finds its data file beside it.
+ITK's LPS becomes RAS+ here. Vector pixels and a fourth axis become channels. The reader is chosen
+by content, so the file's name does not matter; a detached NRRD header or an .mhd finds its data
+file beside it.
 """
 
 from __future__ import annotations
@@ -37,7 +38,11 @@ def kind_of(head: bytes) -> str:
     if head.startswith(b"NRRD000"):
         return "NRRD"
     first = head[:2048].lstrip()
-    is_meta = first.startswith((b"ObjectType", b"NDims", b"Comment")) and b"NDims" in first and b"DimSize" in head
+    is_meta = (
+        first.startswith((b"ObjectType", b"NDims", b"Comment"))
+        and b"NDims" in first
+        and b"DimSize" in head
+    )
     return "MetaImage" if is_meta else ""
 
 
@@ -54,15 +59,33 @@ def read(path: str | Path, kind: str) -> Volume:
         components, dimension = image.GetNumberOfComponentsPerPixel(), image.GetDimension()
         array = sitk.GetArrayFromImage(image)  # (..., z, y, x[, component])
         if array.dtype.kind not in "biuf" or dimension > 4 or (dimension == 4 and components > 1):
-            raise FormatError(f"{dimension} axes with {components} components of {array.dtype}; allowed are three of space and one of channels")
-        channels = np.moveaxis(array, -1, 0) if components > 1 else array if dimension == 4 else array[None]
+            raise FormatError(
+                f"{dimension} axes with {components} components of {array.dtype}; allowed are "
+                "three of space and one of channels"
+            )
+        channels = (
+            np.moveaxis(array, -1, 0)
+            if components > 1
+            else array
+            if dimension == 4
+            else array[None]
+        )
         channels = channels.transpose(0, *range(channels.ndim - 1, 0, -1))  # (C, x, y[, z])
         channels = channels[..., None] if channels.ndim == 3 else channels
         meta: dict[str, Any] = {"modality": "", "patient": "", "spacing_known": True}
-        names = {key: image.GetMetaData(key) for key in image.GetMetaDataKeys() if key.startswith("Segment")}
+        names = {
+            key: image.GetMetaData(key)
+            for key in image.GetMetaDataKeys()
+            if key.startswith("Segment")
+        }
         if names:
             meta["segments"] = names
-        return Volume(channels[0] if len(channels) == 1 else channels, _grid(image, dimension), source=str(path), meta=meta)
+        return Volume(
+            channels[0] if len(channels) == 1 else channels,
+            _grid(image, dimension),
+            source=str(path),
+            meta=meta,
+        )
 
 
 def read_grid(path: str | Path, kind: str) -> Grid:
@@ -79,18 +102,27 @@ def describe(path: str | Path, kind: str) -> dict[str, Any]:
         reader, sitk = _reader(path, kind), _simpleitk()
         reader.ReadImageInformation()
         dtype = sitk.GetPixelIDValueAsString(reader.GetPixelID())
-        return {"format": kind, "dtype": dtype, "disk_shape": [*map(int, reader.GetSize())], "components": reader.GetNumberOfComponents()}
+        return {
+            "format": kind,
+            "dtype": dtype,
+            "disk_shape": [*map(int, reader.GetSize())],
+            "components": reader.GetNumberOfComponents(),
+        }
 
 
 def data_files(path: Path) -> list[Path]:
-    """The files that a detached header (.mhd, .nhdr) names as its voxels; [] where they stand in the file itself."""
+    """The files that a detached header (.mhd, .nhdr) names as its voxels; [] where they stand in
+    the file itself.
+    """
     text = head_of(path).decode("latin-1")
     found = re.findall(r"(?im)^\s*(?:ElementDataFile\s*=|data ?file\s*:)\s*(.+?)\s*$", text)
     return [path.parent / name for name in found if name.upper() not in ("LOCAL", "LIST")]
 
 
 def _reader(path: str | Path, kind: str) -> Any:
-    with Path(path).open("rb"):  # so that a missing permission is told as such, not as an exception of the library
+    with Path(path).open(
+        "rb"
+    ):  # so that a missing permission is told as such, not as an exception of the library
         pass
     sitk = _simpleitk()
     sitk.ProcessObject.SetGlobalWarningDisplay(False)
@@ -119,7 +151,8 @@ def _grid(image: Any, dimension: int) -> Grid:
 def write(volume: Volume, path: str | Path, labels: LabelSet | None = None) -> None:
     """Write .nrrd, .mha or .mhd (with a .raw beside it), compressed where one file holds all.
 
-    ``labels`` become NRRD key/value pairs named as in the segmentation files of common viewers (``Segment0_Name`` ...).
+    ``labels`` become NRRD key/value pairs named as in the segmentation files of common viewers
+    (``Segment0_Name`` ...).
     """
     target, sitk = Path(path), _simpleitk()
     image = _image(volume)
@@ -139,13 +172,21 @@ def write(volume: Volume, path: str | Path, labels: LabelSet | None = None) -> N
 def _image(volume: Volume) -> Any:
     sitk = _simpleitk()
     array = smallest_labels(volume) if volume.unit == "label" else volume.array
-    array = array.astype({"bool": np.uint8, "float16": np.float32}.get(array.dtype.name, array.dtype), copy=False)
-    lead: NDArray[Any] = np.moveaxis(array, 0, -1).transpose(2, 1, 0, 3) if array.ndim == 4 else array.transpose(2, 1, 0)
+    array = array.astype(
+        {"bool": np.uint8, "float16": np.float32}.get(array.dtype.name, array.dtype), copy=False
+    )
+    lead: NDArray[Any] = (
+        np.moveaxis(array, 0, -1).transpose(2, 1, 0, 3)
+        if array.ndim == 4
+        else array.transpose(2, 1, 0)
+    )
     image = sitk.GetImageFromArray(np.ascontiguousarray(lead), isVector=array.ndim == 4)
     affine = volume.grid.affine
     image.SetSpacing(volume.grid.spacing_mm)
     image.SetOrigin((LPS_TO_RAS @ affine[:3, 3]).tolist())
-    image.SetDirection((LPS_TO_RAS @ affine[:3, :3] / np.array(volume.grid.spacing_mm)).ravel().tolist())
+    image.SetDirection(
+        (LPS_TO_RAS @ affine[:3, :3] / np.array(volume.grid.spacing_mm)).ravel().tolist()
+    )
     return image
 
 
@@ -164,7 +205,9 @@ def _segments(labels: LabelSet) -> dict[str, str]:
 
 
 def _write_pair(image: Any, target: Path) -> None:
-    """The header names its data file, so both are made elsewhere under their final names, then put in place, data first."""
+    """The header names its data file, so both are made elsewhere under their final names, then put
+    in place, data first.
+    """
     sitk = _simpleitk()
     with tempfile.TemporaryDirectory() as folder:
         made = Path(folder) / target.name

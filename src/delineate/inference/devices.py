@@ -31,7 +31,8 @@ def choose_device(name: str = "auto") -> torch.device:
     """The device called ``name``; "auto" takes the first CUDA GPU where there is one, else the CPU.
 
     Raises:
-        UsageError: an unknown name, or a GPU that this machine (or this build of torch) does not have.
+        UsageError: an unknown name, or a GPU that this machine (or this build of torch) does not
+            have.
     """
     refuse_unknown(name)
     import torch
@@ -41,9 +42,17 @@ def choose_device(name: str = "auto") -> torch.device:
     if name == "cpu":
         return torch.device("cpu")
     if not torch.cuda.is_available():
-        build = "" if torch.version.cuda else f", and torch {torch.__version__} is a build without CUDA"
-        raise UsageError(f"device {name} was asked for, but no CUDA GPU is found{build}; allowed here are auto and cpu")
+        build = (
+            "" if torch.version.cuda else f", and torch {torch.__version__} is a build without CUDA"
+        )
+        raise UsageError(
+            f"device {name} was asked for, but no CUDA GPU is found{build}; allowed here are "
+            "auto and cpu"
+        )
     found = torch.cuda.device_count()
     if int(name.partition(":")[2] or 0) >= found:
-        raise UsageError(f"device {name} was asked for, but there are only {found} CUDA GPU(s); they count from cuda:0")
+        raise UsageError(
+            f"device {name} was asked for, but there are only {found} CUDA GPU(s); they count "
+            "from cuda:0"
+        )
     return torch.device(name)

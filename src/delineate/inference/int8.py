@@ -1,12 +1,16 @@
-"""Networks in 8-bit integers, for who asks for it: sooner on a processor with units for them, at a cost that is measured before it is offered.
+"""Networks in 8-bit integers, for who asks for it: sooner on a processor with units for them, at a
+cost that is measured before it is offered.
 
-A convolution's input is rounded to 256 steps between two bounds, its weights to 255 steps for each feature map that it makes (Jacob 2018), to 127
-where the processor's sums would overflow. Norms, activations, sums and transposed convolutions stay as they were, and so do the convolutions that
-read the image or make the logits: few operations, on which much depends. The bounds hold for all scans and are found on some of the kind: of what
-a layer was shown there, those with the least squared error of rounding and cutting off. A bundle keeps them beside a member's weights; they say
+A convolution's input is rounded to 256 steps between two bounds, its weights to 255 steps for each
+feature map that it makes (Jacob 2018), to 127 where the processor's sums would overflow. Norms,
+activations, sums and transposed convolutions stay as they were, and so do the convolutions that
+read the image or make the logits: few operations, on which much depends. The bounds hold for all
+scans and are found on some of the kind: of what a layer was shown there, those with the least
+squared error of rounding and cutting off. A bundle keeps them beside a member's weights; they say
 nothing unless 8 bits are asked for.
 
-torch computes with the rounded numbers in floats, of which OpenVINO makes integers (see ``compiled``).
+torch computes with the rounded numbers in floats, of which OpenVINO makes integers (see
+``compiled``).
 """
 
 from __future__ import annotations
@@ -30,40 +34,64 @@ Bounds = dict[str, NDArray[np.float32]]
 
 
 class Rounded(nn.Module):
-    """A convolution of inputs and weights that are rounded to 8 bits; ``low`` and ``high`` bound the inputs."""
+    """A convolution of inputs and weights that are rounded to 8 bits; ``low`` and ``high`` bound
+    the inputs.
+    """
 
     def __init__(self, convolution: nn.Conv2d | nn.Conv3d, low: float, high: float):
         super().__init__()
         self.convolution = convolution
         largest = convolution.weight.detach().float().abs().flatten(1).amax(1).clamp_min(1e-12)
-        self.register_buffer("scales", largest / (STEPS // 2 if adds_in_32_bits() else STEPS // 4), persistent=False)
-        self.register_buffer("zeros", torch.zeros(len(largest), dtype=torch.int32), persistent=False)
+        self.register_buffer(
+            "scales", largest / (STEPS // 2 if adds_in_32_bits() else STEPS // 4), persistent=False
+        )
+        self.register_buffer(
+            "zeros", torch.zeros(len(largest), dtype=torch.int32), persistent=False
+        )
         self.scale, self.zero = _steps(low, high)
 
     def forward(self, x: Tensor) -> Tensor:
         own = self.convolution
         x = torch.fake_quantize_per_tensor_affine(x.float(), self.scale, self.zero, 0, STEPS)
-        weight = torch.fake_quantize_per_channel_affine(own.weight, self.scales, self.zeros, 0, -(STEPS // 2), STEPS // 2)  # type: ignore[arg-type]
+        weight = torch.fake_quantize_per_channel_affine(
+            own.weight, self.scales, self.zeros, 0, -(STEPS // 2), STEPS // 2
+        )  # type: ignore[arg-type]
         convolve = functional.conv2d if own.weight.ndim == 4 else functional.conv3d
         return convolve(x, weight, own.bias, own.stride, own.padding, own.dilation, own.groups)
 
 
 def adds_in_32_bits() -> bool:
-    """Whether the processor adds products of 8-bit numbers in 32 bits (VNNI); others add pairs in 16, too few unless weights have one bit less."""
+    """Whether the processor adds products of 8-bit numbers in 32 bits (VNNI); others add pairs in
+    16, too few unless weights have one bit less.
+    """
     told = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
-    return bool(told.get("avx512_vnni") or told.get("avx_vnni") or getattr(torch.cpu, "_is_vnni_supported", lambda: False)())
+    return bool(
+        told.get("avx512_vnni")
+        or told.get("avx_vnni")
+        or getattr(torch.cpu, "_is_vnni_supported", lambda: False)()
+    )
 
 
 def _steps(low: float, high: float) -> tuple[float, int]:
-    """(size of a step, which step is 0) of 256 steps from ``low`` to ``high``; 0 is one of them, so that what pads an image stays nothing."""
+    """(size of a step, which step is 0) of 256 steps from ``low`` to ``high``; 0 is one of them, so
+    that what pads an image stays nothing.
+    """
     scale = max(max(high, 0.0) - min(low, 0.0), 1e-12) / STEPS
     return scale, min(STEPS, round(-min(low, 0.0) / scale))
 
 
 def candidates(module: nn.Module) -> dict[str, nn.Conv2d | nn.Conv3d]:
     """The convolutions of a network that may be rounded, by name."""
-    found = {name: part for name, part in module.named_modules() if isinstance(part, nn.Conv2d | nn.Conv3d) and name.split(".")[0] not in HEADS}
-    return {name: part for name, part in found.items() if part.in_channels >= FEW_INPUTS and part.out_channels >= FEW_OUTPUTS}
+    found = {
+        name: part
+        for name, part in module.named_modules()
+        if isinstance(part, nn.Conv2d | nn.Conv3d) and name.split(".")[0] not in HEADS
+    }
+    return {
+        name: part
+        for name, part in found.items()
+        if part.in_channels >= FEW_INPUTS and part.out_channels >= FEW_OUTPUTS
+    }
 
 
 def rounded(module: nn.Module, bounds: Mapping[str, NDArray[Any]]) -> nn.Module:
@@ -74,7 +102,9 @@ def rounded(module: nn.Module, bounds: Mapping[str, NDArray[Any]]) -> nn.Module:
     """
     known = candidates(module)
     if strange := sorted(set(bounds) - set(known)):
-        raise ValueError(f"bounds of {', '.join(strange[:3])}, which is no convolution that can be rounded")
+        raise ValueError(
+            f"bounds of {', '.join(strange[:3])}, which is no convolution that can be rounded"
+        )
     for name, (low, high) in bounds.items():
         owner, _, last = name.rpartition(".")
         setattr(module.get_submodule(owner), last, Rounded(known[name], float(low), float(high)))
@@ -92,7 +122,11 @@ class Watch:
 
     def __enter__(self) -> Watch:
         for name, layer in self._layers.items():
-            self._handles.append(layer.register_forward_pre_hook(lambda layer, inputs, name=name: self._look(name, inputs[0])))
+            self._handles.append(
+                layer.register_forward_pre_hook(
+                    lambda layer, inputs, name=name: self._look(name, inputs[0])
+                )
+            )
         return self
 
     def __exit__(self, *raised: object) -> None:
@@ -104,11 +138,17 @@ class Watch:
         if x.shape[2:].numel() == 1:
             return  # weights of feature maps, not feature maps: nothing to gain
         flat = x.detach().float().cpu().flatten()
-        self._seen[name].append(flat[torch.randint(len(flat), (min(len(flat), DRAWN),), generator=self._draws)])
+        self._seen[name].append(
+            flat[torch.randint(len(flat), (min(len(flat), DRAWN),), generator=self._draws)]
+        )
 
     def bounds(self) -> Bounds:
-        """(2,) float32 lower and upper bound by the layer's name; layers that saw nothing, or single voxels only, are left out."""
-        return {name: _best(torch.cat(values).numpy()) for name, values in self._seen.items() if values}
+        """(2,) float32 lower and upper bound by the layer's name; layers that saw nothing, or
+        single voxels only, are left out.
+        """
+        return {
+            name: _best(torch.cat(values).numpy()) for name, values in self._seen.items() if values
+        }
 
 
 def _best(values: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -1,13 +1,16 @@
-"""A trained nnU-Net v2 as a bundle (Isensee 2021, Isensee 2024): its plans become a plan, its weights get our names.
+"""A trained nnU-Net v2 as a bundle (Isensee 2021, Isensee 2024): its plans become a plan, its
+weights get our names.
 
-A results folder ``TRAINER__PLANS__CONFIGURATION`` holds ``plans.json``, ``dataset.json`` and ``fold_N/checkpoint_*.pth``. Nothing of nnU-Net is
-run or needed, and of a checkpoint, which is a pickle, only what is data is read: tensors, numbers and text, by torch's loader of
-weights alone; whatever else one holds is refused by name. Every fold becomes a member.
+A results folder ``TRAINER__PLANS__CONFIGURATION`` holds ``plans.json``, ``dataset.json`` and
+``fold_N/checkpoint_*.pth``. Nothing of nnU-Net is run or needed, and of a checkpoint, which is a
+pickle, only what is data is read: tensors, numbers and text, by torch's loader of weights alone;
+whatever else one holds is refused by name. Every fold becomes a member.
 
-nnU-Net does not turn scans: its network sees a file's own axes, backwards (k, j, i), in the order that ``transpose_forward`` says. Plans say that
-as ``orientation``. What it calls z-score, not-zero crop and cubic resampling have their counterparts in plans as well.
-Its regions are classes that overlap, a sigmoid each; a cascade becomes one bundle of both stages. What cannot be said in a plan (networks,
-normalisations, readers of one's own) is refused.
+nnU-Net does not turn scans: its network sees a file's own axes, backwards (k, j, i), in the order
+that ``transpose_forward`` says. Plans say that as ``orientation``. What it calls z-score, not-zero
+crop and cubic resampling have their counterparts in plans as well. Its regions are classes that
+overlap, a sigmoid each; a cascade becomes one bundle of both stages. What cannot be said in a plan
+(networks, normalisations, readers of one's own) is refused.
 """
 
 from __future__ import annotations
@@ -26,14 +29,39 @@ import torch
 from ..core.bundle import Bundle, Member, Weights
 from ..core.errors import BundleError, InputError, UsageError
 from ..core.labels import LabelSet
-from ..core.plan import Augmentation, Channel, Inference, Network, Normalisation, Optimiser, Plan, Schedule, Structure
+from ..core.plan import (
+    Augmentation,
+    Channel,
+    Inference,
+    Network,
+    Normalisation,
+    Optimiser,
+    Plan,
+    Schedule,
+    Structure,
+)
 from ..networks.build import build, load_weights
 
-AXES = {"SimpleITKIO": "kji", "NibabelIO": "kji", "NaturalImage2DIO": "kji", "Tiff3DIO": "kji", "NibabelIOWithReorient": "SAR"}
+AXES = {
+    "SimpleITKIO": "kji",
+    "NibabelIO": "kji",
+    "NaturalImage2DIO": "kji",
+    "Tiff3DIO": "kji",
+    "NibabelIOWithReorient": "SAR",
+}
 NETWORKS = {"PlainConvUNet": "plain", "ResidualEncoderUNet": "resnet"}
-NORMS = {"InstanceNorm2d": "instance", "InstanceNorm3d": "instance", "BatchNorm2d": "batch", "BatchNorm3d": "batch"}
+NORMS = {
+    "InstanceNorm2d": "instance",
+    "InstanceNorm3d": "instance",
+    "BatchNorm2d": "batch",
+    "BatchNorm3d": "batch",
+}
 ACTIVATIONS = {"LeakyReLU": "leaky_relu", "ReLU": "relu", "PReLU": "prelu"}
-RESAMPLERS = {"resample_data_or_seg_to_shape": "spline", "resample_torch_fornnunet": "cubic", "resample_torch_simple": "cubic"}
+RESAMPLERS = {
+    "resample_data_or_seg_to_shape": "spline",
+    "resample_torch_fornnunet": "cubic",
+    "resample_torch_simple": "cubic",
+}
 
 
 @dataclass(frozen=True)
@@ -51,7 +79,11 @@ class _Source:
 
 
 def read_bundle(
-    folder: str | Path, *, checkpoint: str = "checkpoint_final.pth", folds: Sequence[int] = (), say: Callable[[str], None] = lambda text: None
+    folder: str | Path,
+    *,
+    checkpoint: str = "checkpoint_final.pth",
+    folds: Sequence[int] = (),
+    say: Callable[[str], None] = lambda text: None,
 ) -> Bundle:
     """The bundle of a trained nnU-Net.
 
@@ -62,7 +94,8 @@ def read_bundle(
         say: hears what differs from nnU-Net.
 
     Returns:
-        A bundle whose plan mirrors at prediction as the training allowed, as ``nnUNetv2_predict`` does.
+        A bundle whose plan mirrors at prediction as the training allowed, as ``nnUNetv2_predict``
+        does.
 
     Raises:
         InputError: the folder, or a file that it must have, is not there or cannot be read.
@@ -75,26 +108,45 @@ def read_bundle(
     plan, allowed, members = None, None, []
     for fold, path in files.items():
         content = load_data_only(path)
-        state, mirror = content.get("network_weights"), tuple(content.get("inference_allowed_mirroring_axes") or ())
+        state, mirror = (
+            content.get("network_weights"),
+            tuple(content.get("inference_allowed_mirroring_axes") or ()),
+        )
         if not isinstance(state, Mapping):
-            raise BundleError("is no checkpoint of nnU-Net v2: it has no network_weights", path=path)
+            raise BundleError(
+                "is no checkpoint of nnU-Net v2: it has no network_weights", path=path
+            )
         if plan is None:
             try:
                 plan, allowed = _plan(source, first, mirror, say), mirror
             except (KeyError, TypeError, IndexError, ValueError) as error:
-                words = " ".join(str(error).split("\n  For further")[0].split())  # pydantic's are several lines and end in an address
-                raise source.refuse(f"its plans.json or dataset.json is not of nnU-Net v2 ({type(error).__name__}: {words})") from error
+                words = " ".join(
+                    str(error).split("\n  For further")[0].split()
+                )  # pydantic's are several lines and end in an address
+                raise source.refuse(
+                    "its plans.json or dataset.json is not of nnU-Net v2 "
+                    f"({type(error).__name__}: {words})"
+                ) from error
         if mirror != allowed:
             raise BundleError(f"mirrors along {mirror}, another fold along {allowed}", path=path)
         name = "all" if fold is None else f"fold_{fold}"
         members.append(Member(name, renamed(state, plan.network, path), fold))
     assert plan is not None
     if first is not None:
-        members += [replace(member, name=f"first_stage_{member.name}", first_stage=True) for member in first.members]
+        members += [
+            replace(member, name=f"first_stage_{member.name}", first_stage=True)
+            for member in first.members
+        ]
     card: dict[str, Any] = {
-        "imported": "nnU-Net v2", "dataset": source.plans.get("dataset_name", ""), "folder": source.folder.name, "configuration": source.name,
-        "checkpoints": {f"{path.parent.name}/{path.name}": hashlib.sha256(path.read_bytes()).hexdigest() for path in files.values()},
-    }  # fmt: skip
+        "imported": "nnU-Net v2",
+        "dataset": source.plans.get("dataset_name", ""),
+        "folder": source.folder.name,
+        "configuration": source.name,
+        "checkpoints": {
+            f"{path.parent.name}/{path.name}": hashlib.sha256(path.read_bytes()).hexdigest()
+            for path in files.values()
+        },
+    }
     if first is not None:
         card["first_stage"] = first.card
     return Bundle(plan, tuple(members), card)
@@ -109,21 +161,36 @@ def _read(folder: Path) -> _Source:
     if not (folder / "plans.json").is_file():
         inside = sorted(path.parent.name for path in folder.glob("*/plans.json"))
         if inside:
-            raise UsageError(f"{folder} holds {len(inside)} trained networks: give the folder of one of them, such as {inside[0]}")
+            raise UsageError(
+                f"{folder} holds {len(inside)} trained networks: give the folder of one of them, "
+                f"such as {inside[0]}"
+            )
         raise InputError(
-            "holds no plans.json: a trained nnU-Net is a folder TRAINER__PLANS__CONFIGURATION with plans.json, dataset.json and fold_0", path=folder
+            "holds no plans.json: a trained nnU-Net is a folder TRAINER__PLANS__CONFIGURATION "
+            "with plans.json, dataset.json and fold_0",
+            path=folder,
         )
     plans, dataset = _json(folder / "plans.json"), _json(folder / "dataset.json")
     name = folder.resolve().name.rsplit("__", 1)[-1]
     known = plans.get("configurations")
     if not isinstance(known, dict) or not all(isinstance(entry, dict) for entry in known.values()):
-        raise BundleError("its plans.json is not of nnU-Net v2: it has no configurations", path=folder)
+        raise BundleError(
+            "its plans.json is not of nnU-Net v2: it has no configurations", path=folder
+        )
     if name not in known:
-        raise BundleError(f"its name must end with __ and one of its plans' configurations ({', '.join(known)}), found {folder.name!r}", path=folder)
+        raise BundleError(
+            "its name must end with __ and one of its plans' configurations "
+            f"({', '.join(known)}), found {folder.name!r}",
+            path=folder,
+        )
     config, parents = dict(known[name]), [name]
     while (parent := config.pop("inherits_from", None)) is not None:
         if parent not in known or parent in parents:
-            raise BundleError(f"its configuration {parents[-1]} inherits from {parent}, which is not there, or from itself", path=folder)
+            raise BundleError(
+                f"its configuration {parents[-1]} inherits from {parent}, which is not there, or "
+                "from itself",
+                path=folder,
+            )
         parents.append(parent)
         config = {**known[parent], **config}
     return _Source(folder, plans, dataset, name, config)
@@ -144,21 +211,29 @@ def _json(path: Path) -> dict[str, Any]:
 def _checkpoints(folder: Path, name: str, folds: Sequence[int]) -> dict[int | None, Path]:
     """Fold -> file; None is nnU-Net's "all", which is taken only where there is no other."""
     there = {
-        int(m.group(1)): path / name for path in folder.glob("fold_*") if (m := re.fullmatch(r"fold_(\d+)", path.name)) and (path / name).is_file()
+        int(m.group(1)): path / name
+        for path in folder.glob("fold_*")
+        if (m := re.fullmatch(r"fold_(\d+)", path.name)) and (path / name).is_file()
     }
     missing = sorted(set(folds) - set(there))
     if missing:
-        raise UsageError(f"{folder} has no {name} of fold {', '.join(map(str, missing))}; it has {', '.join(map(str, sorted(there))) or 'none'}")
+        raise UsageError(
+            f"{folder} has no {name} of fold {', '.join(map(str, missing))}; it has "
+            f"{', '.join(map(str, sorted(there))) or 'none'}"
+        )
     if there:
         return {fold: there[fold] for fold in sorted(folds or there)}
     if (folder / "fold_all" / name).is_file():
         return {None: folder / "fold_all" / name}
     others = sorted({path.name for path in folder.glob("fold_*/*.pth")})
-    raise InputError(f"no fold has a {name}" + (f"; there is {', '.join(others)}" if others else ""), path=folder)
+    raise InputError(
+        f"no fold has a {name}" + (f"; there is {', '.join(others)}" if others else ""), path=folder
+    )
 
 
 def load_data_only(path: Path) -> dict[str, Any]:
-    """The content of a torch checkpoint, of which nothing can run: tensors, numbers, text, and numpy scalars.
+    """The content of a torch checkpoint, of which nothing can run: tensors, numbers, text, and
+    numpy scalars.
 
     Raises:
         InputError: it cannot be read.
@@ -166,7 +241,9 @@ def load_data_only(path: Path) -> dict[str, Any]:
     """
     import numpy._core.multiarray as multiarray
 
-    scalar = multiarray.scalar  # how numpy writes a number of its own, under its newer and its older address
+    scalar = (
+        multiarray.scalar
+    )  # how numpy writes a number of its own, under its newer and its older address
     allowed: list[Any] = [
         scalar,
         (scalar, "numpy.core.multiarray.scalar"),
@@ -187,7 +264,11 @@ def load_data_only(path: Path) -> dict[str, Any]:
 
 def _why(path: Path, error: Exception) -> str:
     try:
-        unsafe = [name for name in torch.serialization.get_unsafe_globals_in_checkpoint(path) if not name.startswith("numpy")]
+        unsafe = [
+            name
+            for name in torch.serialization.get_unsafe_globals_in_checkpoint(path)
+            if not name.startswith("numpy")
+        ]
     except Exception:
         unsafe = []
     if unsafe:
@@ -198,12 +279,22 @@ def _why(path: Path, error: Exception) -> str:
 # ---- plans to a plan ----
 
 
-def _plan(source: _Source, first: Bundle | None, mirror: tuple[int, ...], say: Callable[[str], None]) -> Plan:
+def _plan(
+    source: _Source, first: Bundle | None, mirror: tuple[int, ...], say: Callable[[str], None]
+) -> Plan:
     config, plans = source.configuration, source.plans
     if config.get("preprocessor_name", "DefaultPreprocessor") != "DefaultPreprocessor":
-        raise source.refuse(f"prepares scans by {config['preprocessor_name']}; only nnU-Net's DefaultPreprocessor can be imported")
+        raise source.refuse(
+            f"prepares scans by {config['preprocessor_name']}; only nnU-Net's "
+            "DefaultPreprocessor can be imported"
+        )
     channels, (structures, overlapping) = _channels(source), _structures(source)
-    network = _network(source, len(channels) + (0 if first is None else len(structures)), len(structures), overlapping)
+    network = _network(
+        source,
+        len(channels) + (0 if first is None else len(structures)),
+        len(structures),
+        overlapping,
+    )
     reader = plans.get("image_reader_writer", "SimpleITKIO")
     if reader not in AXES:
         raise source.refuse(f"reads images by {reader}; known are {', '.join(AXES)}")
@@ -215,7 +306,10 @@ def _plan(source: _Source, first: Bundle | None, mirror: tuple[int, ...], say: C
     if resampler not in RESAMPLERS:
         raise source.refuse(f"resamples by {resampler}; known are {', '.join(RESAMPLERS)}")
     if RESAMPLERS[resampler] != "spline":
-        say(f"it resamples by {resampler}; here that is done by cubic convolution, widened where it shrinks")
+        say(
+            f"it resamples by {resampler}; here that is done by cubic convolution, widened where "
+            "it shrinks"
+        )
     return Plan(
         recipe="nnU-Net v2",
         channels=channels,
@@ -234,48 +328,89 @@ def _plan(source: _Source, first: Bundle | None, mirror: tuple[int, ...], say: C
         inference=Inference(average="logits", mirror=mirror),
         low_resolution=None if first is None else first.plan,
         cascade=first is not None,
-        reasons={"recipe": f"imported from nnU-Net, {plans.get('dataset_name', '')} {source.folder.name}"},
+        reasons={
+            "recipe": f"imported from nnU-Net, {plans.get('dataset_name', '')} {source.folder.name}"
+        },
     )
 
 
 def _first_stage(source: _Source, checkpoint: str) -> Bundle | None:
-    """The first stage of a cascade, which stands beside the second, with all its folds; None where there is none."""
+    """The first stage of a cascade, which stands beside the second, with all its folds; None where
+    there is none.
+    """
     if not source.configuration.get("previous_stage"):
         return None
     folder = source.folder.resolve()
-    folder = folder.with_name(folder.name.removesuffix(source.name) + str(source.configuration["previous_stage"]))
+    folder = folder.with_name(
+        folder.name.removesuffix(source.name) + str(source.configuration["previous_stage"])
+    )
     if not folder.is_dir():
-        raise InputError(f"is the first stage of the cascade {source.folder.name}, and is not there", path=folder)
+        raise InputError(
+            f"is the first stage of the cascade {source.folder.name}, and is not there", path=folder
+        )
     return read_bundle(folder, checkpoint=checkpoint)
 
 
 def _structures(source: _Source) -> tuple[tuple[Structure, ...], bool]:
-    """The structures, and whether they are overlapping regions. None has a side: nnU-Net's mirror does not exchange left and right."""
-    labels = {str(name): value for name, value in source.dataset["labels"].items() if name != "ignore" and value not in (0, [0])}
+    """The structures, and whether they are overlapping regions. None has a side: nnU-Net's mirror
+    does not exchange left and right.
+    """
+    labels = {
+        str(name): value
+        for name, value in source.dataset["labels"].items()
+        if name != "ignore" and value not in (0, [0])
+    }
     overlapping = any(not isinstance(value, int) for value in labels.values())
     if overlapping:  # where a region is found its value overwrites those of earlier ones
         order = source.dataset["regions_class_order"]
         if len(order) != len(labels):
-            raise source.refuse(f"has {len(labels)} regions, and regions_class_order names {len(order)}")
+            raise source.refuse(
+                f"has {len(labels)} regions, and regions_class_order names {len(order)}"
+            )
         labels = dict(zip(labels, order, strict=True))
-    known = {entry["value"]: Structure(**(entry | {"side": None})) for entry in LabelSet.from_names({v: n for n, v in labels.items()}).to_json()}
+    known = {
+        entry["value"]: Structure(**(entry | {"side": None}))
+        for entry in LabelSet.from_names({v: n for n, v in labels.items()}).to_json()
+    }
     return tuple(known[value] for value in labels.values()), overlapping
 
 
 def _channels(source: _Source) -> tuple[Channel, ...]:
     names = source.dataset.get("channel_names", source.dataset.get("modality", {}))
-    schemes, masked = source.configuration["normalization_schemes"], source.configuration["use_mask_for_norm"]
-    seen = source.plans.get("foreground_intensity_properties_per_channel", source.plans.get("foreground_intensity_properties_by_modality", {}))
+    schemes, masked = (
+        source.configuration["normalization_schemes"],
+        source.configuration["use_mask_for_norm"],
+    )
+    seen = source.plans.get(
+        "foreground_intensity_properties_per_channel",
+        source.plans.get("foreground_intensity_properties_by_modality", {}),
+    )
     if len(names) != len(schemes):
         raise source.refuse(f"names {len(names)} channels and normalises {len(schemes)}")
-    rules = [_normalisation(source, scheme, bool(masked[n]), seen.get(str(n), {})) for n, scheme in enumerate(schemes)]
-    unique = [name if list(names.values()).count(name) == 1 else f"{name} {n}" for n, name in enumerate(map(str, names.values()))]
-    return tuple(Channel(name=name, normalise=rule) for name, rule in zip(unique, rules, strict=True))
+    rules = [
+        _normalisation(source, scheme, bool(masked[n]), seen.get(str(n), {}))
+        for n, scheme in enumerate(schemes)
+    ]
+    unique = [
+        name if list(names.values()).count(name) == 1 else f"{name} {n}"
+        for n, name in enumerate(map(str, names.values()))
+    ]
+    return tuple(
+        Channel(name=name, normalise=rule) for name, rule in zip(unique, rules, strict=True)
+    )
 
 
-def _normalisation(source: _Source, scheme: str, masked: bool, seen: Mapping[str, float]) -> Normalisation:
+def _normalisation(
+    source: _Source, scheme: str, masked: bool, seen: Mapping[str, float]
+) -> Normalisation:
     if scheme == "CTNormalization":
-        return Normalisation(kind="window", low=seen["percentile_00_5"], high=seen["percentile_99_5"], mean=seen["mean"], std=max(seen["std"], 1e-8))
+        return Normalisation(
+            kind="window",
+            low=seen["percentile_00_5"],
+            high=seen["percentile_99_5"],
+            mean=seen["mean"],
+            std=max(seen["std"], 1e-8),
+        )
     if scheme == "ZScoreNormalization":
         return Normalisation(kind="standard", inside="nonzero" if masked else "all")
     if scheme == "RescaleTo01Normalization":
@@ -293,14 +428,31 @@ def _network(source: _Source, channels: int, structures: int, overlapping: bool)
     name = str(made["network_class_name"]).rsplit(".", 1)[-1]
     dims = int(str(words["conv_op"])[-2])
     norm, activation = (str(words[key]).rsplit(".", 1)[-1] for key in ("norm_op", "nonlin"))
-    for what, found, known in (("network", name, NETWORKS), ("normalisation", norm, NORMS), ("activation", activation, ACTIVATIONS)):
+    for what, found, known in (
+        ("network", name, NETWORKS),
+        ("normalisation", norm, NORMS),
+        ("activation", activation, ACTIVATIONS),
+    ):
         if found not in known:
-            raise source.refuse(f"has the {what} {found}, which cannot be imported; known are {', '.join(known)}")
+            raise source.refuse(
+                f"has the {what} {found}, which cannot be imported; known are {', '.join(known)}"
+            )
     strange = {
-        key: words[key] for key in ("dropout_op", "nonlin_first", "squeeze_excitation", "bottleneck_channels", "stochastic_depth_p") if words.get(key)
+        key: words[key]
+        for key in (
+            "dropout_op",
+            "nonlin_first",
+            "squeeze_excitation",
+            "bottleneck_channels",
+            "stochastic_depth_p",
+        )
+        if words.get(key)
     }
     if strange:
-        raise source.refuse(f"has {', '.join(f'{key} {value}' for key, value in strange.items())}, which cannot be imported")
+        raise source.refuse(
+            f"has {', '.join(f'{key} {value}' for key, value in strange.items())}, which cannot "
+            "be imported"
+        )
     stages = int(words["n_stages"])
     kernels, strides = (_triples(words[key], stages, dims) for key in ("kernel_sizes", "strides"))
     if strides[0] != (1, 1, 1):
@@ -330,13 +482,22 @@ def _architecture(source: _Source) -> dict[str, Any]:
     if "architecture" in config:
         return dict(config["architecture"])
     stages, dims = len(config["n_conv_per_stage_encoder"]), len(config["patch_size"])
-    widths = [min(config["UNet_base_num_features"] * 2**n, config["unet_max_num_features"]) for n in range(stages)]
+    widths = [
+        min(config["UNet_base_num_features"] * 2**n, config["unet_max_num_features"])
+        for n in range(stages)
+    ]
     words = {
-        "n_stages": stages, "features_per_stage": widths, "conv_op": f"Conv{dims}d", "kernel_sizes": config["conv_kernel_sizes"],
-        "strides": config["pool_op_kernel_sizes"], "n_conv_per_stage": config["n_conv_per_stage_encoder"],
-        "n_blocks_per_stage": config["n_conv_per_stage_encoder"], "n_conv_per_stage_decoder": config["n_conv_per_stage_decoder"],
-        "norm_op": f"InstanceNorm{dims}d", "nonlin": "LeakyReLU",
-    }  # fmt: skip
+        "n_stages": stages,
+        "features_per_stage": widths,
+        "conv_op": f"Conv{dims}d",
+        "kernel_sizes": config["conv_kernel_sizes"],
+        "strides": config["pool_op_kernel_sizes"],
+        "n_conv_per_stage": config["n_conv_per_stage_encoder"],
+        "n_blocks_per_stage": config["n_conv_per_stage_encoder"],
+        "n_conv_per_stage_decoder": config["n_conv_per_stage_decoder"],
+        "norm_op": f"InstanceNorm{dims}d",
+        "nonlin": "LeakyReLU",
+    }
     return {"network_class_name": config["UNet_class_name"], "arch_kwargs": words}
 
 
@@ -345,10 +506,14 @@ def _listed(value: int | Sequence[int], count: int) -> list[int]:
 
 
 def _triples(values: Any, count: int, dims: int) -> tuple[tuple[int, int, int], ...]:
-    """(a, b, c) for each stage, from one number, one a stage or one an axis; 1 along the axis that a 2-D network does not see."""
+    """(a, b, c) for each stage, from one number, one a stage or one an axis; 1 along the axis that
+    a 2-D network does not see.
+    """
     rows = []
     for row in [values] * count if isinstance(values, int) else values:
-        a, b, c = ([row] * dims if isinstance(row, int) else [int(v) for v in row]) + [1] * (3 - dims)
+        a, b, c = ([row] * dims if isinstance(row, int) else [int(v) for v in row]) + [1] * (
+            3 - dims
+        )
         rows.append((a, b, c))
     return tuple(rows)
 
@@ -359,13 +524,16 @@ def _triples(values: Any, count: int, dims: int) -> tuple[tuple[int, int, int], 
 def renamed(state: Mapping[str, torch.Tensor], net: Network, path: str | Path = "") -> Weights:
     """nnU-Net's weights by the names that ``networks.unet`` gives them.
 
-    A convolution's bias before a norm changes nothing, because the norm takes the mean away: it is dropped, or for a batch norm taken from
-    the running mean. Heads for deep supervision are left out. What nnU-Net lists twice (``all_modules``, ``decoder.encoder``) is taken once.
+    A convolution's bias before a norm changes nothing, because the norm takes the mean away: it is
+    dropped, or for a batch norm taken from the running mean. Heads for deep supervision are left
+    out. What nnU-Net lists twice (``all_modules``, ``decoder.encoder``) is taken once.
 
     Raises:
         BundleError: something is missing, or has another shape than the plans say.
     """
-    state = {re.sub(r"^(module\.|_orig_mod\.)+", "", name): tensor for name, tensor in state.items()}
+    state = {
+        re.sub(r"^(module\.|_orig_mod\.)+", "", name): tensor for name, tensor in state.items()
+    }
     used: dict[str, torch.Tensor] = {}
     deepest = len(net.widths) - 2
 
@@ -380,7 +548,9 @@ def renamed(state: Mapping[str, torch.Tensor], net: Network, path: str | Path = 
         for name in ("weight", "bias", "running_mean", "running_var", "num_batches_tracked"):
             if f"{theirs}.norm.{name}" in state:
                 value = state[f"{theirs}.norm.{name}"]
-                used[f"{ours}.1.{name}"] = value - bias if name == "running_mean" and bias is not None else value
+                used[f"{ours}.1.{name}"] = (
+                    value - bias if name == "running_mean" and bias is not None else value
+                )
         if f"{theirs}.nonlin.weight" in state:
             used[f"{ours}.2.weight"] = state[f"{theirs}.nonlin.weight"]
     for level in range(deepest + 1):
@@ -389,7 +559,10 @@ def renamed(state: Mapping[str, torch.Tensor], net: Network, path: str | Path = 
         used[f"up.{level}.bias"] = state.get(f"{up}.bias", torch.zeros(net.widths[level]))
     for name in ("weight", "bias"):
         used[f"heads.0.{name}"] = needed(f"decoder.seg_layers.{deepest}.{name}")
-    weights = {name: tensor.detach().float().numpy() if tensor.is_floating_point() else tensor.numpy() for name, tensor in used.items()}
+    weights = {
+        name: tensor.detach().float().numpy() if tensor.is_floating_point() else tensor.numpy()
+        for name, tensor in used.items()
+    }
     try:
         load_weights(build(net), weights)
     except BundleError as error:
@@ -402,17 +575,29 @@ def _blocks(net: Network) -> list[tuple[str, str]]:
     pairs = []
     for stage in range(len(net.widths)):
         if net.encoder != "resnet":
-            pairs += [(f"encoder.stages.{stage}.0.convs.{n}", f"encoder.{stage}.{n}") for n in range(net.convs_at(stage))]
+            pairs += [
+                (f"encoder.stages.{stage}.0.convs.{n}", f"encoder.{stage}.{n}")
+                for n in range(net.convs_at(stage))
+            ]
             continue
         if stage == 0:
             pairs.append(("encoder.stem.convs.0", "encoder.0.0"))
         for n in range(net.convs_at(stage)):
-            theirs, ours = f"encoder.stages.{stage}.blocks.{n}", f"encoder.{stage}.{n + (stage == 0)}"
-            pairs += [(f"{theirs}.conv1", f"{ours}.convs.0"), (f"{theirs}.conv2", f"{ours}.convs.1")]
+            theirs, ours = (
+                f"encoder.stages.{stage}.blocks.{n}",
+                f"encoder.{stage}.{n + (stage == 0)}",
+            )
+            pairs += [
+                (f"{theirs}.conv1", f"{ours}.convs.0"),
+                (f"{theirs}.conv2", f"{ours}.convs.1"),
+            ]
             if n == 0 and stage and net.widths[stage] != net.widths[stage - 1]:
                 pooled = max(net.strides[stage - 1]) > 1  # then the average comes first
                 pairs.append((f"{theirs}.skip.{int(pooled)}", f"{ours}.project"))
     deepest = len(net.widths) - 2
     for level in range(deepest + 1):
-        pairs += [(f"decoder.stages.{deepest - level}.convs.{n}", f"decoder.{level}.{n}") for n in range(net.decoder_convs_at(level))]
+        pairs += [
+            (f"decoder.stages.{deepest - level}.convs.{n}", f"decoder.{level}.{n}")
+            for n in range(net.decoder_convs_at(level))
+        ]
     return pairs

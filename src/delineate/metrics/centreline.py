@@ -1,19 +1,27 @@
-"""Centrelines of masks by thinning, and clDice, which asks of vessels and airways whether they hang together and not how thick they are.
+"""Centrelines of masks by thinning, and clDice, which asks of vessels and airways whether they hang
+together and not how thick they are.
 
-``skeleton`` takes voxels off a mask from six sides in turn until none can go (Lee, Kashyap & Chu, CVGIP 56, 1994). A voxel can go if
+``skeleton`` takes voxels off a mask from six sides in turn until none can go (Lee, Kashyap & Chu,
+CVGIP 56, 1994). A voxel can go if
 
     it lies on that side's border     the voxel beside it in that direction is outside
     it is no end of a line            it has more than one neighbour over faces, edges and corners
-    it is simple                      without it there are as many components (26), cavities and tunnels (6) as with it
+    it is simple                      without it there are as many components (26), cavities and
+                                      tunnels (6) as with it
 
-All voxels of one side's border are found first and then taken off one after the other, each asked once more whether it is simple. Lee et al. ask
-there only whether its neighbours hang together, which can change a tunnel; here the whole question is asked (Bertrand & Malandain, Pattern
-Recognition Letters 15, 1994), so that the topology is kept: the same components, cavities and tunnels are left, and nothing simple but ends of lines.
-A flat image is thinned from its four sides, its mask hanging together over edges and corners (8) and its background over edges (4).
+All voxels of one side's border are found first and then taken off one after the other, each asked
+once more whether it is simple. Lee et al. ask there only whether its neighbours hang together,
+which can change a tunnel; here the whole question
+is asked (Bertrand & Malandain, Pattern Recognition Letters 15, 1994), so that the topology is kept:
+the same components, cavities and tunnels are left, and nothing simple but ends of lines. A flat
+image is thinned from its four sides, its mask hanging together over edges and corners (8) and its
+background over edges (4).
 
-Thinning counts voxels and not mm: where spacings differ much, the line is not midway in mm. A skeleton has spurs where the mask is rough.
+Thinning counts voxels and not mm: where spacings differ much, the line is not midway in mm. A
+skeleton has spurs where the mask is rough.
 
-It knows no file, no spacing and no name of a structure. Legend: a word holds a voxel and its neighbours as 27 bits, 9 i + 3 j + k, itself bit 13.
+It knows no file, no spacing and no name of a structure. Legend: a word holds a voxel and its
+neighbours as 27 bits, 9 i + 3 j + k, itself bit 13.
 """
 
 from __future__ import annotations
@@ -29,7 +37,14 @@ from numpy.typing import NDArray
 from ..core.errors import GeometryError
 from .overlap import foreground_box
 
-SIDES = ((1, -1), (1, 1), (2, 1), (2, -1), (0, 1), (0, -1))  # (axis, direction); another order leaves another, equally thin line
+SIDES = (
+    (1, -1),
+    (1, 1),
+    (2, 1),
+    (2, -1),
+    (0, 1),
+    (0, -1),
+)  # (axis, direction); another order leaves another, equally thin line
 
 
 @dataclass(frozen=True)
@@ -37,8 +52,10 @@ class ClDice:
     """What ``cl_dice`` found.
 
     Args:
-        precision: share of the prediction's centreline inside the truth; NaN where the prediction is empty.
-        sensitivity: share of the truth's centreline inside the prediction; NaN where the truth is empty.
+        precision: share of the prediction's centreline inside the truth; NaN where the prediction
+            is empty.
+        sensitivity: share of the truth's centreline inside the prediction; NaN where the truth is
+            empty.
         dice: their harmonic mean, clDice; NaN where both are empty, 0 where one is.
     """
 
@@ -50,9 +67,10 @@ class ClDice:
 def cl_dice(prediction: NDArray[Any], truth: NDArray[Any]) -> ClDice:
     """Centreline Dice (Shit et al., CVPR 2021), from the skeletons of ``skeleton``.
 
-    With V the voxels of a mask and S those of its skeleton: precision |S_P n V_T| / |S_P|, sensitivity |S_T n V_P| / |S_T|, dice
-    2 x precision x sensitivity / (precision + sensitivity). Where neither line lies in the other mask it is 0. Other thinnings give other lines and
-    so other figures, though the topology is the same: name the implementation beside the figure.
+    With V the voxels of a mask and S those of its skeleton: precision |S_P n V_T| / |S_P|,
+    sensitivity |S_T n V_P| / |S_T|, dice 2 x precision x sensitivity / (precision + sensitivity).
+    Where neither line lies in the other mask it is 0. Other thinnings give other lines and so other
+    figures, though the topology is the same: name the implementation beside the figure.
 
         truth      prediction   precision   sensitivity   dice
         empty      empty        NaN         NaN           NaN
@@ -66,7 +84,9 @@ def cl_dice(prediction: NDArray[Any], truth: NDArray[Any]) -> ClDice:
         GeometryError: the shapes differ, or there are neither two nor three axes.
     """
     if prediction.shape != truth.shape:
-        raise GeometryError(f"prediction of shape {prediction.shape} against truth of shape {truth.shape}")
+        raise GeometryError(
+            f"prediction of shape {prediction.shape} against truth of shape {truth.shape}"
+        )
     _refuse_other_axes(prediction)
     with ThreadPoolExecutor(2) as pool:
         precision, sensitivity = pool.map(_share_inside, (prediction, truth), (truth, prediction))
@@ -74,16 +94,22 @@ def cl_dice(prediction: NDArray[Any], truth: NDArray[Any]) -> ClDice:
     if not filled:
         return ClDice(precision, sensitivity, float("nan"))
     agree = len(filled) == 2 and sum(filled) > 0
-    return ClDice(precision, sensitivity, 2 * precision * sensitivity / (precision + sensitivity) if agree else 0.0)
+    return ClDice(
+        precision,
+        sensitivity,
+        2 * precision * sensitivity / (precision + sensitivity) if agree else 0.0,
+    )
 
 
 def skeleton(mask: NDArray[Any]) -> NDArray[np.bool_]:
-    """The centreline of a mask; see the head of this file. A flat image may have two axes or a last one of length 1.
+    """The centreline of a mask; see the head of this file. A flat image may have two axes or a last
+    one of length 1.
 
     Memory beyond the result is a few bytes for each voxel of the block that holds the mask.
 
     Args:
-        mask: (I, J, K) or (I, J); anything but zero is inside, and what lies beyond the array is outside.
+        mask: (I, J, K) or (I, J); anything but zero is inside, and what lies beyond the array is
+            outside.
 
     Returns:
         The same shape, bool; empty where the mask is.
@@ -98,7 +124,9 @@ def skeleton(mask: NDArray[Any]) -> NDArray[np.bool_]:
 
 
 def _share_inside(mask: NDArray[Any], other: NDArray[Any]) -> float:
-    """The share of the centreline of ``mask`` that lies inside ``other``; NaN where there is none."""
+    """The share of the centreline of ``mask`` that lies inside ``other``; NaN where there is
+    none.
+    """
     box = foreground_box(mask)
     line = _thinned(mask[box], _is_flat(mask))
     return float((other[box][line] != 0).mean()) if line.any() else float("nan")
@@ -130,9 +158,11 @@ def _thinned(block: NDArray[Any], flat: bool) -> NDArray[np.bool_]:
 
 @njit(cache=True, nogil=True)
 def _thin(solid, beside, step_i, step_j):  # type: ignore[no-untyped-def]
-    """Takes voxels off ``solid`` (flat, with an empty rim), from the side of each of ``beside`` in turn, until none goes.
+    """Takes voxels off ``solid`` (flat, with an empty rim), from the side of each of ``beside`` in
+    turn, until none goes.
 
-    Only voxels with an outside neighbour are looked at: ``border`` holds them in rising order, and grows by those that are laid bare.
+    Only voxels with an outside neighbour are looked at: ``border`` holds them in rising order, and
+    grows by those that are laid bare.
     """
     listed = np.zeros(len(solid), np.uint8)
     border = _bare(solid, beside, listed)
@@ -148,7 +178,9 @@ def _thin(solid, beside, step_i, step_j):  # type: ignore[no-untyped-def]
                         ready[count] = at
                         count += 1
             if count:
-                border = _merged(border, _take_off(solid, ready[:count], beside, step_i, step_j, listed), solid)
+                border = _merged(
+                    border, _take_off(solid, ready[:count], beside, step_i, step_j, listed), solid
+                )
                 changed = True
 
 
@@ -207,11 +239,17 @@ def _merged(border, fresh, solid):  # type: ignore[no-untyped-def]
 
 FULL = (1 << 27) - 1
 CENTRE = 1 << 13
-OFFSETS = [(i, j, k) for i in (-1, 0, 1) for j in (-1, 0, 1) for k in (-1, 0, 1)]  # in the order of a word's bits
+OFFSETS = [
+    (i, j, k) for i in (-1, 0, 1) for j in (-1, 0, 1) for k in (-1, 0, 1)
+]  # in the order of a word's bits
 FACES = sum(1 << n for n, o in enumerate(OFFSETS) if sum(map(abs, o)) == 1)
 FACES_AND_EDGES = sum(1 << n for n, o in enumerate(OFFSETS) if 1 <= sum(map(abs, o)) <= 2)
-NOT_FIRST_J, NOT_LAST_J = (sum(1 << n for n, o in enumerate(OFFSETS) if o[1] != end) for end in (-1, 1))
-NOT_FIRST_K, NOT_LAST_K = (sum(1 << n for n, o in enumerate(OFFSETS) if o[2] != end) for end in (-1, 1))
+NOT_FIRST_J, NOT_LAST_J = (
+    sum(1 << n for n, o in enumerate(OFFSETS) if o[1] != end) for end in (-1, 1)
+)
+NOT_FIRST_K, NOT_LAST_K = (
+    sum(1 << n for n, o in enumerate(OFFSETS) if o[2] != end) for end in (-1, 1)
+)
 
 
 @njit(nogil=True)
@@ -236,8 +274,8 @@ def _is_end(word):  # type: ignore[no-untyped-def]
 def _is_simple(word):  # type: ignore[no-untyped-def]
     """Whether taking a voxel off leaves the topology as it is (Bertrand & Malandain 1994).
 
-    Its neighbours inside are one piece (26); and those outside that it touches over a face are one piece, hanging together over the faces of the
-    neighbours over faces and edges.
+    Its neighbours inside are one piece (26); and those outside that it touches over a face are one
+    piece, hanging together over the faces of the neighbours over faces and edges.
     """
     inside, outside = word & ~CENTRE, ~word & FACES_AND_EDGES
     touched = outside & FACES
@@ -256,7 +294,12 @@ def _is_simple(word):  # type: ignore[no-untyped-def]
     while piece != before:
         before = piece
         piece |= (
-            (piece & NOT_LAST_K) << 1 | (piece & NOT_FIRST_K) >> 1 | (piece & NOT_LAST_J) << 3 | (piece & NOT_FIRST_J) >> 3 | piece << 9 | piece >> 9
+            (piece & NOT_LAST_K) << 1
+            | (piece & NOT_FIRST_K) >> 1
+            | (piece & NOT_LAST_J) << 3
+            | (piece & NOT_FIRST_J) >> 3
+            | piece << 9
+            | piece >> 9
         )
         piece &= outside
     return touched & ~piece == 0

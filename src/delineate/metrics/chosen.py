@@ -1,10 +1,14 @@
-"""Which measures of two masks are taken of every structure, beside the overlaps: distances between surfaces, and groups that are asked for by name.
+"""Which measures of two masks are taken of every structure, beside the overlaps: distances between
+surfaces, and groups that are asked for by name.
 
-    lesions      misses, false alarms, sensitivity, precision, F1 of connected pieces (``lesions.py``)
+    lesions      misses, false alarms, sensitivity, precision, F1 of connected pieces
+                 (``lesions.py``)
     centreline   clDice, for what is long and thin (``centreline.py``)
-    boundary     IoU near the contour, for what is so large that Dice is always high (``boundary.py``)
+    boundary     IoU near the contour, for what is so large that Dice is always high
+                 (``boundary.py``)
 
-They are groups because they cost time and answer questions that most structures do not pose. It knows no file.
+They are groups because they cost time and answer questions that most structures do not pose. It
+knows no file.
 """
 
 from __future__ import annotations
@@ -30,8 +34,13 @@ def _lesions(prediction: Mask, truth: Mask, spacing_mm: Sequence[float]) -> Meas
     from .lesions import lesions
 
     found = lesions(prediction, truth, spacing_mm)
-    return {"lesion_f1": found.f1, "lesion_recall": found.sensitivity, "lesion_precision": found.precision,
-            "lesion_misses": found.misses, "lesion_false_alarms": found.false_alarms}  # fmt: skip
+    return {
+        "lesion_f1": found.f1,
+        "lesion_recall": found.sensitivity,
+        "lesion_precision": found.precision,
+        "lesion_misses": found.misses,
+        "lesion_false_alarms": found.false_alarms,
+    }
 
 
 def _centreline(prediction: Mask, truth: Mask, spacing_mm: Sequence[float]) -> Measured:
@@ -43,7 +52,11 @@ def _centreline(prediction: Mask, truth: Mask, spacing_mm: Sequence[float]) -> M
 def _boundary(prediction: Mask, truth: Mask, spacing_mm: Sequence[float]) -> Measured:
     from .boundary import boundary_iou
 
-    return {f"boundary_iou_{BOUNDARY_MM:g}mm": boundary_iou(prediction, truth, spacing_mm, max(BOUNDARY_MM, *spacing_mm[:2]))}
+    return {
+        f"boundary_iou_{BOUNDARY_MM:g}mm": boundary_iou(
+            prediction, truth, spacing_mm, max(BOUNDARY_MM, *spacing_mm[:2])
+        )
+    }
 
 
 @dataclass(frozen=True)
@@ -65,20 +78,42 @@ GROUPS = {
     "lesions": Group(
         _lesions,
         {
-            "lesion_f1": ("", "F1 of connected pieces: a true one is found where any of it is covered, a predicted one is false if it covers none."),
-            "lesion_recall": ("", "True pieces of which any is covered, over all true pieces. No true piece: undefined."),
-            "lesion_precision": ("", "Predicted pieces that cover any of a true one, over all predicted pieces. No predicted piece: undefined."),
+            "lesion_f1": (
+                "",
+                "F1 of connected pieces: a true one is found where any of it is covered, a "
+                "predicted one is false if it covers none.",
+            ),
+            "lesion_recall": (
+                "",
+                "True pieces of which any is covered, over all true pieces. No true piece: "
+                "undefined.",
+            ),
+            "lesion_precision": (
+                "",
+                "Predicted pieces that cover any of a true one, over all predicted pieces. No "
+                "predicted piece: undefined.",
+            ),
             "lesion_misses": ("count", "True pieces of which nothing is covered."),
             "lesion_false_alarms": ("count", "Predicted pieces that cover nothing of the truth."),
         },
     ),
-    "centreline": Group(_centreline, {"cl_dice": ("", "Centreline Dice: how much of each mask's skeleton lies in the other mask (Shit 2021).")}),
+    "centreline": Group(
+        _centreline,
+        {
+            "cl_dice": (
+                "",
+                "Centreline Dice: how much of each mask's skeleton lies in the other mask (Shit "
+                "2021).",
+            )
+        },
+    ),
     "boundary": Group(
         _boundary,
         {
             f"boundary_iou_{BOUNDARY_MM:g}mm": (
                 "",
-                f"IoU of what lies within {BOUNDARY_MM:g} mm (or a pixel) of each mask's own boundary (Cheng 2021).",
+                f"IoU of what lies within {BOUNDARY_MM:g} mm (or a pixel) of each mask's own "
+                "boundary (Cheng 2021).",
             )
         },
     ),
@@ -87,19 +122,33 @@ GROUPS = {
 
 @dataclass(frozen=True)
 class Chosen:
-    """What is measured: distances as ``surfaces`` says (None measures none), and the groups named in ``also``."""
+    """What is measured: distances as ``surfaces`` says (None measures none), and the groups named
+    in ``also``.
+    """
 
     surfaces: surface.Choices | None = None
     also: tuple[str, ...] = ()
 
     def metrics(self) -> dict[str, tuple[str, str]]:
         """Name -> (unit, definition), in the order in which they are told."""
-        found = {} if self.surfaces is None else {name: (unit, words) for name, (unit, words, _) in self.surfaces.measures().items()}
+        found = (
+            {}
+            if self.surfaces is None
+            else {
+                name: (unit, words) for name, (unit, words, _) in self.surfaces.measures().items()
+            }
+        )
         for name in self.also:
             found |= GROUPS[name].metrics
         return found
 
-    def measure(self, prediction: NDArray[Any], truth: NDArray[Any], values: Sequence[int], spacing_mm: Sequence[float]) -> dict[str, Floats]:
+    def measure(
+        self,
+        prediction: NDArray[Any],
+        truth: NDArray[Any],
+        values: Sequence[int],
+        spacing_mm: Sequence[float],
+    ) -> dict[str, Floats]:
         """Every measure of every structure: name -> (L,), in the order of ``values``.
 
         Args:
@@ -110,10 +159,18 @@ class Chosen:
             LabelError: a value is not a whole number, or lies outside 0..65535.
         """
         prediction, truth = whole_numbers(prediction, "prediction"), whole_numbers(truth, "truth")
-        found = {} if self.surfaces is None else surface.measure(prediction, truth, values, spacing_mm, self.surfaces)
+        found = (
+            {}
+            if self.surfaces is None
+            else surface.measure(prediction, truth, values, spacing_mm, self.surfaces)
+        )
         if not self.also:
             return found
-        found |= {name: np.full(len(values), np.nan) for group in self.also for name in GROUPS[group].metrics}
+        found |= {
+            name: np.full(len(values), np.nan)
+            for group in self.also
+            for name in GROUPS[group].metrics
+        }
         for n, (p, t) in enumerate(_masks(prediction, truth, values)):
             for group in self.also:
                 for name, value in GROUPS[group].measure(p, t, spacing_mm).items():
@@ -124,9 +181,16 @@ class Chosen:
 NOTHING = Chosen()
 
 
-def _masks(prediction: NDArray[Any], truth: NDArray[Any], values: Sequence[int]) -> Iterator[tuple[Mask, Mask]]:
-    """Both masks of each structure, within the block that holds any of them and a voxel more on each side."""
-    box = tuple(slice(max(0, b.start - 1), min(n, b.stop + 1)) for b, n in zip(foreground_box(prediction, truth), truth.shape, strict=True))
+def _masks(
+    prediction: NDArray[Any], truth: NDArray[Any], values: Sequence[int]
+) -> Iterator[tuple[Mask, Mask]]:
+    """Both masks of each structure, within the block that holds any of them and a voxel more on
+    each side.
+    """
+    box = tuple(
+        slice(max(0, b.start - 1), min(n, b.stop + 1))
+        for b, n in zip(foreground_box(prediction, truth), truth.shape, strict=True)
+    )
     p, t = np.ascontiguousarray(prediction[box]), np.ascontiguousarray(truth[box])
     for value in values:
         yield p == value, t == value

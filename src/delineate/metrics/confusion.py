@@ -1,19 +1,27 @@
 """Which structure was taken for which, and the rates of a structure that ``overlap`` does not have.
 
-The confusion matrix counts voxels, truth (rows) by prediction (columns), the background first: what stands beside the diagonal says where a structure
-went, which no measure of one structure can. Sums over its rows and columns are all counts of ``overlap``, those of the background too.
+The confusion matrix counts voxels, truth (rows) by prediction (columns), the background first: what
+stands beside the diagonal says where a structure went, which no measure of one structure can. Sums
+over its rows and columns are all counts of ``overlap``, those of the background too.
 
-The rates are those of a two-class table (structure or not) of TP, FP, FN and TN, as MONAI's ``ConfusionMatrixMetric`` has them. All but the false
-discovery rate, the miss rate and Fowlkes and Mallows' index need TN, and so depend on how much background the scan shows (Metrics Reloaded, Nature
-Methods 21, 2024): they compare models on one set of scans, not sets of scans. Where there is nothing below the line they are NaN, never 0 or 1:
+The rates are those of a two-class table (structure or not) of TP, FP, FN and TN, as MONAI's
+``ConfusionMatrixMetric`` has them. All but the false discovery rate, the miss rate and Fowlkes and
+Mallows' index need TN, and so depend on how much background the scan shows (Metrics Reloaded,
+Nature Methods 21, 2024): they compare models on one set of scans, not sets of scans. Where there is
+nothing below the line they are NaN, never 0 or 1:
 
-    the truth is empty                miss_rate, balanced_accuracy, informedness, prevalence_threshold, fowlkes_mallows, matthews
-    the truth fills the scan          fall_out, balanced_accuracy, informedness, prevalence_threshold, matthews
-    the prediction is empty           false_discovery_rate, markedness, prevalence_threshold, fowlkes_mallows, matthews
-    the prediction fills the scan     negative_predictive_value, false_omission_rate, markedness, matthews
+    the truth is empty                miss_rate, balanced_accuracy, informedness,
+                                      prevalence_threshold, fowlkes_mallows, matthews
+    the truth fills the scan          fall_out, balanced_accuracy, informedness,
+                                      prevalence_threshold, matthews
+    the prediction is empty           false_discovery_rate, markedness, prevalence_threshold,
+                                      fowlkes_mallows, matthews
+    the prediction fills the scan     negative_predictive_value, false_omission_rate, markedness,
+                                      matthews
     the scan's size is unknown        all that need TN
 
-It knows no file, no grid and no name of a structure. Array legend: L structures, in the order of ``Confusion.values``.
+It knows no file, no grid and no name of a structure. Array legend: L structures, in the order of
+``Confusion.values``.
 """
 
 from __future__ import annotations
@@ -27,7 +35,19 @@ from numba import njit
 from numpy.typing import NDArray
 
 from ..core.errors import GeometryError, LabelError
-from .overlap import LARGEST_VALUE, Counts, Floats, Ints, listed, memory_chunks, precision, ratio, recall, specificity, whole_numbers
+from .overlap import (
+    LARGEST_VALUE,
+    Counts,
+    Floats,
+    Ints,
+    listed,
+    memory_chunks,
+    precision,
+    ratio,
+    recall,
+    specificity,
+    whole_numbers,
+)
 
 
 @dataclass(frozen=True)
@@ -43,13 +63,21 @@ class Confusion:
     voxels: Ints
 
     def counts(self, voxel_ml: float = float("nan"), background: bool = False) -> Counts:
-        """The counts of ``overlap.count``; with ``background``, those of the background too, first and with value 0."""
+        """The counts of ``overlap.count``; with ``background``, those of the background too, first
+        and with value 0.
+        """
         first = 0 if background else 1
-        tp, predicted, truth = (a[first:] for a in (np.diagonal(self.voxels), self.voxels.sum(0), self.voxels.sum(1)))
-        return Counts.from_voxels((0, *self.values)[first:], tp, predicted, truth, voxel_ml, float(self.voxels.sum()))
+        tp, predicted, truth = (
+            a[first:] for a in (np.diagonal(self.voxels), self.voxels.sum(0), self.voxels.sum(1))
+        )
+        return Counts.from_voxels(
+            (0, *self.values)[first:], tp, predicted, truth, voxel_ml, float(self.voxels.sum())
+        )
 
     def of(self, values: Sequence[int]) -> Confusion:
-        """The voxels of ``values``, in that order; zeros where a value was not counted. What is not among them is left out."""
+        """The voxels of ``values``, in that order; zeros where a value was not counted. What is not
+        among them is left out.
+        """
         place = {0: 0} | {v: n for n, v in enumerate(self.values, start=1)}
         known = [(n, place[v]) for n, v in enumerate((0, *values)) if v in place]
         voxels = np.zeros((len(values) + 1,) * 2, np.int64)
@@ -58,43 +86,61 @@ class Confusion:
         return Confusion(tuple(values), voxels)
 
     def shares(self) -> Floats:
-        """(L+1, L+1) what share of each true structure went where: rows add up to 1; NaN in the row of one that the truth lacks."""
-        return ratio(self.voxels, np.broadcast_to(self.voxels.sum(1, keepdims=True), self.voxels.shape))
+        """(L+1, L+1) what share of each true structure went where: rows add up to 1; NaN in the row
+        of one that the truth lacks.
+        """
+        return ratio(
+            self.voxels, np.broadcast_to(self.voxels.sum(1, keepdims=True), self.voxels.shape)
+        )
 
 
-def confusion(prediction: NDArray[Any], truth: NDArray[Any], values: Sequence[int] | None = None) -> Confusion:
+def confusion(
+    prediction: NDArray[Any], truth: NDArray[Any], values: Sequence[int] | None = None
+) -> Confusion:
     """The confusion matrix of two label maps, in one compiled pass.
 
-    Label maps are the same over long runs of voxels, so that a run costs one addition. Memory beyond the input does not depend on the scan's size.
+    Label maps are the same over long runs of voxels, so that a run costs one addition. Memory
+    beyond the input does not depend on the scan's size.
 
     Args:
-        prediction, truth: (I, J) or (I, J, K) label values, any real dtype; whole numbers 0..65535. Both may be empty of foreground.
+        prediction, truth: (I, J) or (I, J, K) label values, any real dtype; whole numbers 0..65535.
+            Both may be empty of foreground.
         values: the structures' values; None takes every non-zero value that occurs in either.
 
     Raises:
         GeometryError: the shapes differ.
-        LabelError: a value that is not in ``values``, is not a whole number, or lies outside 0..65535.
+        LabelError: a value that is not in ``values``, is not a whole number, or lies outside
+            0..65535.
     """
     if prediction.shape != truth.shape:
-        raise GeometryError(f"prediction of shape {prediction.shape} against truth of shape {truth.shape}")
+        raise GeometryError(
+            f"prediction of shape {prediction.shape} against truth of shape {truth.shape}"
+        )
     if values is None:
         values = sorted(_found(prediction, "prediction") | _found(truth, "truth"))
-    place = np.full(LARGEST_VALUE + 1, len(values) + 1, np.int64)  # strays are counted after all others
+    place = np.full(
+        LARGEST_VALUE + 1, len(values) + 1, np.int64
+    )  # strays are counted after all others
     place[[0, *values]] = np.arange(len(values) + 1)
     voxels = np.zeros((len(values) + 2,) * 2, np.int64)
     for p, t in memory_chunks(prediction, truth):
         p, t = _narrow(whole_numbers(p, "prediction"), whole_numbers(t, "truth"))
         _add_runs(p, t, place, voxels)
-    for name, strays, array in (("prediction", voxels[:, -1], prediction), ("truth", voxels[-1], truth)):
+    for name, strays, array in (
+        ("prediction", voxels[:, -1], prediction),
+        ("truth", voxels[-1], truth),
+    ):
         if strays.any():
             raise LabelError(
-                f"undeclared label values {listed(sorted(_found(array, name) - {*values}))} in the {name}; declared are {listed(sorted(values))}"
+                f"undeclared label values {listed(sorted(_found(array, name) - {*values}))} in "
+                f"the {name}; declared are {listed(sorted(values))}"
             )
     return Confusion(tuple(values), voxels[:-1, :-1])
 
 
 def pool(found: Iterable[Confusion]) -> Confusion:
-    """The sum of the voxels, as if all cases were one; large structures and finely sampled cases weigh more.
+    """The sum of the voxels, as if all cases were one; large structures and finely sampled cases
+    weigh more.
 
     Raises:
         ValueError: there is nothing to add, or the cases were counted for different structures.
@@ -114,7 +160,9 @@ def _found(array: NDArray[Any], name: str) -> set[int]:
 
 
 def _narrow(*chunks: NDArray[Any]) -> list[NDArray[Any]]:
-    """All as uint8, where all are, else all as uint16: two forms are compiled, not one for each pair of dtypes."""
+    """All as uint8, where all are, else all as uint16: two forms are compiled, not one for each
+    pair of dtypes.
+    """
     dtype = np.uint8 if all(c.dtype == np.uint8 for c in chunks) else np.uint16
     return [c.astype(dtype, copy=False) for c in chunks]
 
@@ -164,17 +212,23 @@ def false_discovery_rate(c: Counts) -> Floats:
 
 
 def false_omission_rate(c: Counts) -> Floats:
-    """False omission rate FN / (FN + TN) = 1 - negative predictive value. Prediction fills the scan: NaN."""
+    """False omission rate FN / (FN + TN) = 1 - negative predictive value. Prediction fills the
+    scan: NaN.
+    """
     return ratio(c.fn, c.fn + c.tn)
 
 
 def accuracy(c: Counts) -> Floats:
-    """Share of voxels that are right, (TP + TN) / scan; of a small structure it is near 1 whatever was predicted."""
+    """Share of voxels that are right, (TP + TN) / scan; of a small structure it is near 1 whatever
+    was predicted.
+    """
     return ratio(c.tp + c.tn, c.tp + c.tn + c.fp + c.fn)
 
 
 def balanced_accuracy(c: Counts) -> Floats:
-    """Mean of recall and specificity (Brodersen et al., ICPR 2010). Truth empty or everywhere: NaN."""
+    """Mean of recall and specificity (Brodersen et al., ICPR 2010). Truth empty or everywhere:
+    NaN.
+    """
     return (recall(c) + specificity(c)) / 2
 
 
@@ -184,13 +238,19 @@ def informedness(c: Counts) -> Floats:
 
 
 def markedness(c: Counts) -> Floats:
-    """Precision + negative predictive value - 1 (Powers 2011). Prediction empty or everywhere: NaN."""
+    """Precision + negative predictive value - 1 (Powers 2011). Prediction empty or everywhere:
+    NaN.
+    """
     return precision(c) + negative_predictive_value(c) - 1
 
 
 def matthews(c: Counts) -> Floats:
-    """Matthews correlation coefficient (TP TN - FP FN) / sqrt((TP+FP)(TP+FN)(TN+FP)(TN+FN)) (1975). One of both empty or everywhere: NaN."""
-    tp, fp, fn = (a.astype(np.float64) for a in (c.tp, c.fp, c.fn))  # the product of four counts passes 2^63
+    """Matthews correlation coefficient (TP TN - FP FN) / sqrt((TP+FP)(TP+FN)(TN+FP)(TN+FN)) (1975).
+    One of both empty or everywhere: NaN.
+    """
+    tp, fp, fn = (
+        a.astype(np.float64) for a in (c.tp, c.fp, c.fn)
+    )  # the product of four counts passes 2^63
     return ratio(tp * c.tn - fp * fn, np.sqrt((tp + fp) * (tp + fn) * (c.tn + fp) * (c.tn + fn)))
 
 
@@ -200,9 +260,11 @@ def fowlkes_mallows(c: Counts) -> Floats:
 
 
 def prevalence_threshold(c: Counts) -> Floats:
-    """Prevalence below which the precision falls fastest, sqrt(fall-out) / (sqrt(recall) + sqrt(fall-out)) (Balayla, PLoS One 15, 2020).
+    """Prevalence below which the precision falls fastest, sqrt(fall-out) / (sqrt(recall) +
+    sqrt(fall-out)) (Balayla, PLoS One 15, 2020).
 
-    It is his quotient with what makes it 0 / 0 at recall = fall-out taken out (MONAI: NaN; here 1/2). Truth empty or everywhere, or both 0: NaN.
+    It is his quotient with what makes it 0 / 0 at recall = fall-out taken out (MONAI: NaN; here
+    1/2). Truth empty or everywhere, or both 0: NaN.
     """
     hit, false = np.sqrt(recall(c)), np.sqrt(fall_out(c))
     return ratio(false, hit + false)
@@ -210,7 +272,9 @@ def prevalence_threshold(c: Counts) -> Floats:
 
 RATES: dict[
     str, Callable[[Counts], Floats]
-] = {  # none has a unit; recall, precision, specificity, dice (F1) and iou (threat score) are in ``overlap``
+    # none has a unit; recall, precision, specificity, dice (F1) and iou (threat score) are in
+    # ``overlap``
+] = {
     "negative_predictive_value": negative_predictive_value,
     "miss_rate": miss_rate,
     "fall_out": fall_out,

@@ -1,23 +1,32 @@
-"""Lesion by lesion: which of the truth's lesions were found, and which of the prediction's are none.
+"""Lesion by lesion: which of the truth's lesions were found, and which of the prediction's are
+none.
 
-A lesion is a connected component: voxels that hang together over faces, edges or corners (26, the default), over faces and edges (18), or over faces
-alone (6); in a flat image 8 or 4. Implementations differ most in what a match is, so each has a name here:
+A lesion is a connected component: voxels that hang together over faces, edges or corners (26, the
+default), over faces and edges (18), or over faces alone (6); in a flat image 8 or 4.
+Implementations differ most in what a match is, so each has a
+name here:
 
-overlap   The default: a lesion matches if the other mask covers some of it, and at least ``threshold`` (0 by default) of its volume. One prediction
-          may so find several lesions, and several may find one. (Lesion-wise sensitivity of the MS and BraTS-METS challenges; FP and FN of autoPET.)
-optimal   One to one, among pairs with IoU >= ``threshold`` (0.5 by default): as many pairs as can be, and of those ways the one with the largest
-          sum of IoU (Kuhn 1955). Above 0.5 there is only one way (Kirillov et al., Panoptic Segmentation, CVPR 2019).
-greedy    One to one, among the same pairs: the pair with the largest IoU first (Metrics Reloaded, Nature Methods 21, 2024).
+overlap   The default: a lesion matches if the other mask covers some of it, and at least
+          ``threshold`` (0 by default) of its volume. One prediction may so find several lesions,
+          and several may find one. (Lesion-wise sensitivity of the MS and BraTS-METS challenges; FP
+          and FN of autoPET.)
+optimal   One to one, among pairs with IoU >= ``threshold`` (0.5 by default): as many pairs as can
+          be, and of those ways the one with the largest sum of IoU (Kuhn 1955). Above 0.5 there is
+          only one way (Kirillov et al., Panoptic Segmentation, CVPR 2019).
+greedy    One to one, among the same pairs: the pair with the largest IoU first (Metrics Reloaded,
+          Nature Methods 21, 2024).
 
-All components are matched, and those of ``least_ml`` or more are counted: a smaller one is neither found nor missed nor a false alarm, but what
-matches it is matched. So the limit cannot turn two shapes that agree, one a little above it and one a little below, into two errors.
+All components are matched, and those of ``least_ml`` or more are counted: a smaller one is neither
+found nor missed nor a false alarm, but what matches it is matched. So the limit cannot turn two
+shapes that agree, one a little above it and one a little below, into two errors.
 
     truth      prediction   sensitivity   precision   f1    false_alarms   misses
     none       none         NaN           NaN         NaN   0              0
     none       m lesions    NaN           0           0     m              0
     n lesions  none         0             NaN         0     0              n
 
-It knows no file and no name of a structure. Legend: n lesions of the truth, m of the prediction, in the order in which they lie in the scan.
+It knows no file and no name of a structure. Legend: n lesions of the truth, m of the prediction, in
+the order in which they lie in the scan.
 """
 
 from __future__ import annotations
@@ -46,7 +55,8 @@ class Side:
     Args:
         ml: volume; NaN where the image is flat and has no thickness.
         covered: the share of its voxels that the other mask covers, by whichever lesions.
-        partner: index of the other mask's lesion that it is matched with, of several (by overlap) the one that shares most; -1 where there is none.
+        partner: index of the other mask's lesion that it is matched with, of several (by overlap)
+            the one that shares most; -1 where there is none.
         iou: IoU with its partner; 0 where it has none.
         counted: whether it is large enough to be counted.
         centre_voxel: (., 3) mean index of its voxels.
@@ -106,37 +116,56 @@ class Lesions:
 
     @property
     def precision(self) -> float:
-        """The prediction's lesions that match one of its own: 1 - false alarms / all that are counted. None in the prediction: NaN."""
+        """The prediction's lesions that match one of its own: 1 - false alarms / all that are
+        counted. None in the prediction: NaN.
+        """
         counted = int(self.prediction.counted.sum())
         return _share(counted - self.false_alarms, counted)
 
     @property
     def f1(self) -> float:
-        """TP / (TP + misses / 2 + false alarms / 2): recognition quality (Kirillov 2019). No lesion in either: NaN."""
-        return _share(self.true_positives, self.true_positives + (self.misses + self.false_alarms) / 2)
+        """TP / (TP + misses / 2 + false alarms / 2): recognition quality (Kirillov 2019). No lesion
+        in either: NaN.
+        """
+        return _share(
+            self.true_positives, self.true_positives + (self.misses + self.false_alarms) / 2
+        )
 
     @property
     def segmentation_quality(self) -> float:
-        """Mean IoU of the found lesions with their partners (Kirillov 2019). None found, or not matched one to one: NaN."""
+        """Mean IoU of the found lesions with their partners (Kirillov 2019). None found, or not
+        matched one to one: NaN.
+        """
         found = self.truth.iou[self.truth.counted & self.truth.matched]
         return float(found.mean()) if len(found) and self.match != "overlap" else float("nan")
 
     @property
     def panoptic_quality(self) -> float:
-        """F1 x segmentation quality; 0 where lesions are there and none is found. No lesion in either, or not matched one to one: NaN."""
-        return 0.0 if self.f1 == 0 and self.match != "overlap" else self.f1 * self.segmentation_quality
+        """F1 x segmentation quality; 0 where lesions are there and none is found. No lesion in
+        either, or not matched one to one: NaN.
+        """
+        return (
+            0.0 if self.f1 == 0 and self.match != "overlap" else self.f1 * self.segmentation_quality
+        )
 
     def rows(self) -> list[dict[str, Any]]:
-        """A row a lesion, the truth's first: of which mask, volume in ml, share covered, partner (None without), IoU, whether counted, centre."""
+        """A row a lesion, the truth's first: of which mask, volume in ml, share covered, partner
+        (None without), IoU, whether counted, centre.
+        """
         return [
             {
-                "of": of, "lesion": n, "volume_ml": float(side.ml[n]), "covered": float(side.covered[n]),
-                "partner": int(side.partner[n]) if side.matched[n] else None, "iou": float(side.iou[n]), "counted": bool(side.counted[n]),
+                "of": of,
+                "lesion": n,
+                "volume_ml": float(side.ml[n]),
+                "covered": float(side.covered[n]),
+                "partner": int(side.partner[n]) if side.matched[n] else None,
+                "iou": float(side.iou[n]),
+                "counted": bool(side.counted[n]),
                 "centre_voxel": tuple(side.centre_voxel[n].tolist()),
             }
             for of, side in (("truth", self.truth), ("prediction", self.prediction))
             for n in range(len(side.ml))
-        ]  # fmt: skip
+        ]
 
 
 def lesions(
@@ -148,10 +177,12 @@ def lesions(
     least_ml: float = 0.0,
     connectivity: Connectivity = 26,
 ) -> Lesions:
-    """Find the lesions of both masks and match them; the work does not grow with their number beyond their own voxels.
+    """Find the lesions of both masks and match them; the work does not grow with their number
+    beyond their own voxels.
 
     Args:
-        prediction, truth: (I, J, K) or (I, J); anything but zero is inside. A flat image with two axes has no volumes in ml.
+        prediction, truth: (I, J, K) or (I, J); anything but zero is inside. A flat image with two
+            axes has no volumes in ml.
         spacing_mm: of each axis.
         match, threshold: see the head of this file; None is 0 for "overlap" and 0.5 for the others.
         least_ml: smaller lesions are matched and not counted.
@@ -159,7 +190,8 @@ def lesions(
 
     Raises:
         GeometryError: shapes differ, or the spacing is not one positive number an axis.
-        UsageError: an unknown way to match, a threshold outside 0..1 (above 0 for IoU), an unknown connectivity, or a volume asked of a flat image.
+        UsageError: an unknown way to match, a threshold outside 0..1 (above 0 for IoU), an unknown
+            connectivity, or a volume asked of a flat image.
     """
     threshold = (0.0 if match == "overlap" else 0.5) if threshold is None else threshold
     _check(prediction, truth, spacing_mm, match, threshold, least_ml, connectivity)
@@ -169,27 +201,51 @@ def lesions(
     for_truth, for_prediction = _matched(pairs, match, threshold)
     voxel_ml = float(np.prod(spacing_mm)) / 1000 if len(spacing_mm) == 3 else float("nan")
     corner = np.array([*(s.start or 0 for s in box), 0][:3])
-    sides = [_side(own, of, for_one, voxel_ml, least_ml, corner) for own, of, for_one in ((t, pairs, for_truth), (p, pairs.turned, for_prediction))]
+    sides = [
+        _side(own, of, for_one, voxel_ml, least_ml, corner)
+        for own, of, for_one in ((t, pairs, for_truth), (p, pairs.turned, for_prediction))
+    ]
     return Lesions(sides[0], sides[1], match, threshold, least_ml)
 
 
 def _check(
-    prediction: NDArray[Any], truth: NDArray[Any], spacing_mm: Sequence[float], match: str, threshold: float, least_ml: float, connectivity: int
+    prediction: NDArray[Any],
+    truth: NDArray[Any],
+    spacing_mm: Sequence[float],
+    match: str,
+    threshold: float,
+    least_ml: float,
+    connectivity: int,
 ) -> None:
     if prediction.shape != truth.shape:
-        raise GeometryError(f"prediction of shape {prediction.shape} against truth of shape {truth.shape}")
-    if prediction.ndim not in (2, 3) or len(spacing_mm) != prediction.ndim or not all(s > 0 for s in spacing_mm):
         raise GeometryError(
-            f"a mask has two or three axes with a positive spacing each, found shape {prediction.shape} and spacing {tuple(spacing_mm)}"
+            f"prediction of shape {prediction.shape} against truth of shape {truth.shape}"
+        )
+    if (
+        prediction.ndim not in (2, 3)
+        or len(spacing_mm) != prediction.ndim
+        or not all(s > 0 for s in spacing_mm)
+    ):
+        raise GeometryError(
+            "a mask has two or three axes with a positive spacing each, found shape "
+            f"{prediction.shape} and spacing {tuple(spacing_mm)}"
         )
     if match not in ("overlap", "optimal", "greedy"):
         raise UsageError(f"lesions match by overlap, optimal or greedy, found {match!r}")
     if not (0 <= threshold <= 1) or (match != "overlap" and threshold == 0):
-        raise UsageError(f"a threshold lies in 0..1, and above 0 for IoU; found {threshold:g} for {match}")
+        raise UsageError(
+            f"a threshold lies in 0..1, and above 0 for IoU; found {threshold:g} for {match}"
+        )
     if connectivity not in (26, 18, 6):
-        raise UsageError(f"connectivity is 26, 18 or 6 (in flat images 26 and 18 are 8, and 6 is 4), found {connectivity}")
+        raise UsageError(
+            "connectivity is 26, 18 or 6 (in flat images 26 and 18 are 8, and 6 is 4), found "
+            f"{connectivity}"
+        )
     if least_ml > 0 and prediction.ndim == 2:
-        raise UsageError(f"a flat image with two axes has no volumes, so none of at least {least_ml:g} ml; give it as (I, J, 1) with three spacings")
+        raise UsageError(
+            f"a flat image with two axes has no volumes, so none of at least {least_ml:g} ml; "
+            "give it as (I, J, 1) with three spacings"
+        )
 
 
 # ---- components and what they share ----
@@ -197,7 +253,9 @@ def _check(
 
 @dataclass(frozen=True)
 class _Components:
-    """Of one mask's block: labels (I, J, K) from 1, 0 is outside; voxels of each (n,); centres in voxels of the block (n, 3)."""
+    """Of one mask's block: labels (I, J, K) from 1, 0 is outside; voxels of each (n,); centres in
+    voxels of the block (n, 3).
+    """
 
     labels: NDArray[Any]  # uint32
     sizes: Ints
@@ -206,7 +264,9 @@ class _Components:
 
 @dataclass(frozen=True)
 class _Pairs:
-    """Every pair of lesions that share a voxel; all arrays (pairs,). ``covered`` is the share of ``own`` that all its pairs hold together."""
+    """Every pair of lesions that share a voxel; all arrays (pairs,). ``covered`` is the share of
+    ``own`` that all its pairs hold together.
+    """
 
     own: Ints
     other: Ints
@@ -226,7 +286,10 @@ class _Pairs:
     @property
     def covered(self) -> Floats:
         """(n,) of each of the own lesions."""
-        return np.bincount(self.own, weights=self.shared, minlength=len(self.own_sizes)) / self.own_sizes
+        return (
+            np.bincount(self.own, weights=self.shared, minlength=len(self.own_sizes))
+            / self.own_sizes
+        )
 
 
 def _components(mask: NDArray[Any], connectivity: Connectivity) -> _Components:
@@ -234,9 +297,18 @@ def _components(mask: NDArray[Any], connectivity: Connectivity) -> _Components:
 
     solid = np.ascontiguousarray((mask if mask.ndim == 3 else mask[..., None]) != 0)
     if not solid.any():
-        return _Components(np.zeros(solid.shape, np.uint32), np.zeros(0, np.int64), np.zeros((0, 3)))
-    small = solid.size < SMALL_VOXELS  # where it makes room for too few labels and fails; a border gives it enough
-    labels, count = cc3d.connected_components(np.pad(solid, 1) if small else solid, connectivity=connectivity, return_N=True, out_dtype=np.uint32)
+        return _Components(
+            np.zeros(solid.shape, np.uint32), np.zeros(0, np.int64), np.zeros((0, 3))
+        )
+    small = (
+        solid.size < SMALL_VOXELS
+    )  # where it makes room for too few labels and fails; a border gives it enough
+    labels, count = cc3d.connected_components(
+        np.pad(solid, 1) if small else solid,
+        connectivity=connectivity,
+        return_N=True,
+        out_dtype=np.uint32,
+    )
     labels = np.ascontiguousarray(labels[1:-1, 1:-1, 1:-1]) if small else labels
     sums = np.zeros((count + 1, 4), np.int64)  # voxels, and their indices along each axis added up
     _add_up(labels, sums)
@@ -267,7 +339,9 @@ def _add_up(labels, sums):  # type: ignore[no-untyped-def]
 
 @njit(cache=True, nogil=True)
 def _runs(own, other, base):  # type: ignore[no-untyped-def]
-    """(runs,) which two lesions, as own x base + other, share a run of voxels one after the other, and how long it is."""
+    """(runs,) which two lesions, as own x base + other, share a run of voxels one after the other,
+    and how long it is.
+    """
     keys, lengths, count, last = np.empty(1 << 10, np.int64), np.empty(1 << 10, np.int64), 0, -1
     for n in range(len(own)):
         if not own[n] or not other[n]:
@@ -278,13 +352,23 @@ def _runs(own, other, base):  # type: ignore[no-untyped-def]
             lengths[count - 1] += 1
             continue
         if count == len(keys):
-            keys, lengths = np.append(keys, np.empty_like(keys)), np.append(lengths, np.empty_like(lengths))
+            keys, lengths = (
+                np.append(keys, np.empty_like(keys)),
+                np.append(lengths, np.empty_like(lengths)),
+            )
         keys[count], lengths[count], last = key, 1, key
         count += 1
     return keys[:count], lengths[:count]
 
 
-def _side(own: _Components, pairs: _Pairs, chosen: NDArray[np.intp], voxel_ml: float, least_ml: float, corner: NDArray[Any]) -> Side:
+def _side(
+    own: _Components,
+    pairs: _Pairs,
+    chosen: NDArray[np.intp],
+    voxel_ml: float,
+    least_ml: float,
+    corner: NDArray[Any],
+) -> Side:
     """One mask's lesions; ``chosen`` are the pairs that are its matches, at most one a lesion."""
     partner, iou = np.full(len(own.sizes), -1, np.int64), np.zeros(len(own.sizes))
     partner[pairs.own[chosen]], iou[pairs.own[chosen]] = pairs.other[chosen], pairs.iou[chosen]
@@ -296,8 +380,12 @@ def _side(own: _Components, pairs: _Pairs, chosen: NDArray[np.intp], voxel_ml: f
 # ---- which pairs are matches ----
 
 
-def _matched(pairs: _Pairs, match: Match, threshold: float) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """The pairs that are matches of the own lesions, and of the other's; at most one for each lesion."""
+def _matched(
+    pairs: _Pairs, match: Match, threshold: float
+) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """The pairs that are matches of the own lesions, and of the other's; at most one for each
+    lesion.
+    """
     if match == "overlap":
         return _largest_share(pairs, threshold), _largest_share(pairs.turned, threshold)
     good = np.flatnonzero(pairs.iou >= threshold)
@@ -306,7 +394,9 @@ def _matched(pairs: _Pairs, match: Match, threshold: float) -> tuple[NDArray[np.
 
 
 def _largest_share(pairs: _Pairs, threshold: float) -> NDArray[np.intp]:
-    """For each own lesion that is covered enough, the pair in which it shares most voxels; the first of equals."""
+    """For each own lesion that is covered enough, the pair in which it shares most voxels; the
+    first of equals.
+    """
     order = np.lexsort((-pairs.shared, pairs.own))
     _, first = np.unique(pairs.own[order], return_index=True)
     best = order[first]
@@ -326,7 +416,9 @@ def _greedy(pairs: _Pairs, good: NDArray[np.intp]) -> NDArray[np.intp]:
 
 
 def _optimal(pairs: _Pairs, good: NDArray[np.intp]) -> NDArray[np.intp]:
-    """Solved for each group of lesions that hang together through such pairs; nearly all groups are a single pair."""
+    """Solved for each group of lesions that hang together through such pairs; nearly all groups are
+    a single pair.
+    """
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
 
@@ -334,7 +426,9 @@ def _optimal(pairs: _Pairs, good: NDArray[np.intp]) -> NDArray[np.intp]:
         return good
     t, p = pairs.own[good], pairs.other[good] + int(pairs.own.max()) + 1
     size = int(p.max()) + 1
-    _, group = connected_components(coo_array((np.ones(len(good)), (t, p)), shape=(size, size)), directed=False)
+    _, group = connected_components(
+        coo_array((np.ones(len(good)), (t, p)), shape=(size, size)), directed=False
+    )
     order = np.argsort(group[t], kind="stable")
     ends = np.flatnonzero(np.diff(group[t][order], append=-1)) + 1
     groups = np.split(good[order], ends[:-1])
@@ -342,7 +436,9 @@ def _optimal(pairs: _Pairs, good: NDArray[np.intp]) -> NDArray[np.intp]:
 
 
 def _assigned(pairs: _Pairs, group: NDArray[np.intp]) -> NDArray[np.intp]:
-    """As many pairs as can be, and of those ways the one with the largest sum of IoU: a pair is worth more than all IoU together."""
+    """As many pairs as can be, and of those ways the one with the largest sum of IoU: a pair is
+    worth more than all IoU together.
+    """
     from scipy.optimize import linear_sum_assignment
 
     (ts, t), (ps, p) = (np.unique(a[group], return_inverse=True) for a in (pairs.own, pairs.other))

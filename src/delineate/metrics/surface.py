@@ -1,22 +1,29 @@
-"""Distances between the surfaces of two masks, from one extraction of each surface and one pair of nearest-neighbour queries.
+"""Distances between the surfaces of two masks, from one extraction of each surface and one pair of
+nearest-neighbour queries.
 
-Implementations differ in what the surface is made of, in how two directions become one figure, and in what an empty mask means, and by more than
-models do: on one pair of masks three of them gave an HD95 of 24, 136 and 227. So each choice has a name here, and the default a reason.
+Implementations differ in what the surface is made of, in how two directions become one figure, and
+in what an empty mask means, and by more than models do: on one pair of masks three of them gave an
+HD95 of 24, 136 and 227. So each choice has a name here, and the default a reason.
 
-elements    "surfels": pieces of the surface between voxels, each as heavy as its area (Nikolov 2021; marching cubes, Lorensen 1987). The default:
-            what they say does not change with the grid's spacing and direction.
-            "voxels": voxels of the mask with a face neighbour outside it, each as heavy as any other; beyond the array is outside (MONAI, medpy).
-            "inner_voxels": the same, but where the scan ends is no surface: a liver that it cuts off has none there (CHAOS).
-percentile  "directed": the larger of the two directions' percentiles. The default: a small structure's misses are not drowned by the other's length.
-            "pooled": the percentile of both directions' distances together.
-mean        "pooled": over all elements of both surfaces (Heimann 2009); the default. "directed": the mean of both directions' means.
+elements    "surfels": pieces of the surface between voxels, each as heavy as its area (Nikolov
+            2021; marching cubes, Lorensen 1987). The default: what they say does not change with
+            the grid's spacing and direction. "voxels": voxels of the mask with a face neighbour
+            outside it, each as heavy as any other; beyond the array is outside (MONAI, medpy).
+            "inner_voxels": the same, but where the scan ends is no surface: a liver that it cuts
+            off has none there (CHAOS).
+percentile  "directed": the larger of the two directions' percentiles. The default: a small
+            structure's misses are not drowned by the other's length. "pooled": the percentile of
+            both directions' distances together.
+mean        "pooled": over all elements of both surfaces (Heimann 2009); the default. "directed":
+            the mean of both directions' means.
 
     truth      prediction   distances   surface_dice
     empty      empty        NaN         NaN
     one of both empty       infinite    0
 
-A flat image, (I, J) or (I, J, 1), has contours: pixels with an edge neighbour outside, or pieces of line with their length. Distances are in mm
-between centres of voxels, or between the corners at which the pieces of surface sit. Legend: n elements of the prediction, m of the truth.
+A flat image, (I, J) or (I, J, 1), has contours: pixels with an edge neighbour outside, or pieces of
+line with their length. Distances are in mm between centres of voxels, or between the corners at
+which the pieces of surface sit. Legend: n elements of the prediction, m of the truth.
 """
 
 from __future__ import annotations
@@ -45,7 +52,8 @@ ROUNDING_MM = 1e-6  # nine times 1.3 less eight times 1.3 is not above 1.3
 
 @dataclass(frozen=True)
 class Distances:
-    """From every element of one surface to the nearest of the other, rising, with the elements' weights (mm2, mm, or 1).
+    """From every element of one surface to the nearest of the other, rising, with the elements'
+    weights (mm2, mm, or 1).
 
     Where one mask is empty, the other's distances are infinite; where both are, there are none.
     """
@@ -66,7 +74,12 @@ class Distances:
         return not len(self.to_truth), not len(self.to_prediction)
 
 
-def distances(prediction: NDArray[Any], truth: NDArray[Any], spacing_mm: Sequence[float], elements: Elements = "surfels") -> Distances:
+def distances(
+    prediction: NDArray[Any],
+    truth: NDArray[Any],
+    spacing_mm: Sequence[float],
+    elements: Elements = "surfels",
+) -> Distances:
     """Distances both ways between the surfaces of two masks.
 
     Args:
@@ -77,12 +90,21 @@ def distances(prediction: NDArray[Any], truth: NDArray[Any], spacing_mm: Sequenc
         GeometryError: shapes differ, or the spacing is not one positive number an axis.
     """
     if prediction.shape != truth.shape:
-        raise GeometryError(f"prediction of shape {prediction.shape} against truth of shape {truth.shape}")
-    if prediction.ndim not in (2, 3) or len(spacing_mm) != prediction.ndim or not all(s > 0 for s in spacing_mm):
         raise GeometryError(
-            f"a mask has two or three axes with a positive spacing each, found shape {prediction.shape} and spacing {tuple(spacing_mm)}"
+            f"prediction of shape {prediction.shape} against truth of shape {truth.shape}"
         )
-    masks, spacing = _in_memory_order([m[..., None] if m.ndim == 2 else m for m in (prediction, truth)], [*spacing_mm, 1.0][:3])
+    if (
+        prediction.ndim not in (2, 3)
+        or len(spacing_mm) != prediction.ndim
+        or not all(s > 0 for s in spacing_mm)
+    ):
+        raise GeometryError(
+            "a mask has two or three axes with a positive spacing each, found shape "
+            f"{prediction.shape} and spacing {tuple(spacing_mm)}"
+        )
+    masks, spacing = _in_memory_order(
+        [m[..., None] if m.ndim == 2 else m for m in (prediction, truth)], [*spacing_mm, 1.0][:3]
+    )
     flat, box = masks[0].shape[2] == 1, _wider(foreground_box(*masks), masks[0].shape)
     with ThreadPoolExecutor(2) as pool:
         found = [pool.submit(_surface, mask[box], spacing, elements, flat) for mask in masks]
@@ -92,8 +114,12 @@ def distances(prediction: NDArray[Any], truth: NDArray[Any], spacing_mm: Sequenc
     return Distances(to_truth[a], to_prediction[b], p_weights[a], t_weights[b], elements)
 
 
-def _in_memory_order(arrays: Sequence[NDArray[Any]], spacing: Sequence[float]) -> tuple[list[NDArray[Any]], Floats]:
-    """Both with their axes turned round where the first lies fastest in memory, as in files; no distance changes."""
+def _in_memory_order(
+    arrays: Sequence[NDArray[Any]], spacing: Sequence[float]
+) -> tuple[list[NDArray[Any]], Floats]:
+    """Both with their axes turned round where the first lies fastest in memory, as in files; no
+    distance changes.
+    """
     turned = arrays[0].shape[2] > 1 and abs(arrays[0].strides[0]) < abs(arrays[0].strides[2])
     step = -1 if turned else 1
     return [a.T if turned else a for a in arrays], np.array(spacing, dtype=np.float64)[::step]
@@ -101,16 +127,22 @@ def _in_memory_order(arrays: Sequence[NDArray[Any]], spacing: Sequence[float]) -
 
 def _wider(box: Sequence[slice], shape: Sequence[int]) -> tuple[slice, ...]:
     """The box with a voxel more on each side that is not the end of the scan."""
-    return tuple(slice(max(0, s.start - 1), min(n, s.stop + 1)) for s, n in zip(box, shape, strict=True))
+    return tuple(
+        slice(max(0, s.start - 1), min(n, s.stop + 1)) for s, n in zip(box, shape, strict=True)
+    )
 
 
 def _nearest(points: Floats, others: Floats) -> Floats:
-    """(n,) distance of each of ``points`` to the nearest of ``others``; infinite where there are none."""
+    """(n,) distance of each of ``points`` to the nearest of ``others``; infinite where there are
+    none.
+    """
     from scipy.spatial import cKDTree
 
     if not len(points) or not len(others):
         return np.full(len(points), np.inf)
-    tree = cKDTree(others, 32, balanced_tree=False, compact_nodes=False)  # compact nodes make far points ten times slower (measured)
+    tree = cKDTree(
+        others, 32, balanced_tree=False, compact_nodes=False
+    )  # compact nodes make far points ten times slower (measured)
     return np.asarray(tree.query(points, workers=-1)[0], dtype=np.float64)
 
 
@@ -118,9 +150,11 @@ def _nearest(points: Floats, others: Floats) -> Floats:
 
 
 def hausdorff(d: Distances, percentile: float = 100.0, how: How = "directed") -> float:
-    """Hausdorff distance in mm, or a percentile of the distances instead of the largest (Huttenlocher 1993).
+    """Hausdorff distance in mm, or a percentile of the distances instead of the largest
+    (Huttenlocher 1993).
 
-    Of edge voxels a percentile is interpolated linearly; of pieces of surface it is the first distance at which their areas reach that share.
+    Of edge voxels a percentile is interpolated linearly; of pieces of surface it is the first
+    distance at which their areas reach that share.
     """
     if all(d.is_empty):
         return float("nan")
@@ -129,8 +163,15 @@ def hausdorff(d: Distances, percentile: float = 100.0, how: How = "directed") ->
     if how == "pooled":
         both = np.concatenate([d.to_truth, d.to_prediction])
         order = np.argsort(both, kind="stable")
-        return _percentile(both[order], np.concatenate([d.prediction_weights, d.truth_weights])[order], percentile, d.elements)
-    return max(_percentile(values, weights, percentile, d.elements) for values, weights in d.directions)
+        return _percentile(
+            both[order],
+            np.concatenate([d.prediction_weights, d.truth_weights])[order],
+            percentile,
+            d.elements,
+        )
+    return max(
+        _percentile(values, weights, percentile, d.elements) for values, weights in d.directions
+    )
 
 
 def hd95(d: Distances, how: How = "directed") -> float:
@@ -149,10 +190,15 @@ def assd(d: Distances, how: How = "pooled") -> float:
 
 
 def surface_dice(d: Distances, tolerance_mm: float) -> float:
-    """Normalised surface distance, or surface Dice: the share of both surfaces within ``tolerance_mm`` of the other (Nikolov 2021)."""
+    """Normalised surface distance, or surface Dice: the share of both surfaces within
+    ``tolerance_mm`` of the other (Nikolov 2021).
+    """
     if any(d.is_empty):
         return float("nan") if all(d.is_empty) else 0.0
-    within = sum(float(weights[values <= tolerance_mm + ROUNDING_MM].sum()) for values, weights in d.directions)
+    within = sum(
+        float(weights[values <= tolerance_mm + ROUNDING_MM].sum())
+        for values, weights in d.directions
+    )
     return within / sum(float(weights.sum()) for _, weights in d.directions)
 
 
@@ -165,21 +211,39 @@ class Choices:
     tolerance_mm: float = 2.0
 
     def measures(self) -> dict[str, tuple[str, str, Callable[[Distances], float]]]:
-        """Name -> (unit, definition, function). What departs from the default is in the name, so that figures of two definitions never meet."""
+        """Name -> (unit, definition, function). What departs from the default is in the name, so
+        that figures of two definitions never meet.
+        """
         of = "" if self.elements == "surfels" else f"_of_{self.elements}"
         how = "" if self.how == "directed" else "_pooled"
-        pieces = {"surfels": "pieces of surface, weighted by area", "voxels": "edge voxels", "inner_voxels": "edge voxels, the scan's ends left out"}[
-            self.elements
-        ]
-        sides = "the larger of both directions" if self.how == "directed" else "both directions together"
+        pieces = {
+            "surfels": "pieces of surface, weighted by area",
+            "voxels": "edge voxels",
+            "inner_voxels": "edge voxels, the scan's ends left out",
+        }[self.elements]
+        sides = (
+            "the larger of both directions"
+            if self.how == "directed"
+            else "both directions together"
+        )
         tolerance = f"{self.tolerance_mm:g}"
         return {
             f"hausdorff{of}_mm": ("mm", f"Hausdorff distance in mm between {pieces}.", hausdorff),
-            f"hd95{how}{of}_mm": ("mm", f"95th percentile of the distances in mm between {pieces}, {sides}.", partial(hd95, how=self.how)),
-            f"assd{of}_mm": ("mm", f"Average symmetric surface distance in mm over the {pieces} of both surfaces (Heimann 2009).", assd),
+            f"hd95{how}{of}_mm": (
+                "mm",
+                f"95th percentile of the distances in mm between {pieces}, {sides}.",
+                partial(hd95, how=self.how),
+            ),
+            f"assd{of}_mm": (
+                "mm",
+                f"Average symmetric surface distance in mm over the {pieces} of both surfaces "
+                "(Heimann 2009).",
+                assd,
+            ),
             f"surface_dice_{tolerance}mm{of}": (
                 "",
-                f"Share of both surfaces ({pieces}) within {tolerance} mm of the other (Nikolov 2021).",
+                f"Share of both surfaces ({pieces}) within {tolerance} mm of the other (Nikolov "
+                "2021).",
                 partial(surface_dice, tolerance_mm=self.tolerance_mm),
             ),
         }
@@ -189,7 +253,13 @@ for _elements, _how in itertools.product(get_args(Elements), get_args(How)):
     judged(Choices(_elements, _how).measures())
 
 
-def measure(prediction: NDArray[Any], truth: NDArray[Any], values: Sequence[int], spacing_mm: Sequence[float], choices: Choices) -> dict[str, Floats]:
+def measure(
+    prediction: NDArray[Any],
+    truth: NDArray[Any],
+    values: Sequence[int],
+    spacing_mm: Sequence[float],
+    choices: Choices,
+) -> dict[str, Floats]:
     """Every measure of every structure: name -> (L,), in the order of ``values``.
 
     Args:
@@ -205,23 +275,35 @@ def measure(prediction: NDArray[Any], truth: NDArray[Any], values: Sequence[int]
     (prediction, truth), along = _in_memory_order([prediction, truth], spacing_mm)
     spacing = along.tolist()
     flat, whole = truth.shape[2] == 1, _wider(foreground_box(prediction, truth), truth.shape)
-    maps = [np.ascontiguousarray(m[whole], dtype=np.uint8 if m.dtype.itemsize == 1 else np.uint16) for m in (prediction, truth)]
+    maps = [
+        np.ascontiguousarray(m[whole], dtype=np.uint8 if m.dtype.itemsize == 1 else np.uint16)
+        for m in (prediction, truth)
+    ]
     for n, (value, box) in enumerate(zip(values, _boxes(maps, values), strict=True)):
         p, t = (m[_wider(box, m.shape)] == value for m in maps)
-        found = distances(p[..., 0], t[..., 0], spacing[:2], choices.elements) if flat else distances(p, t, spacing, choices.elements)
+        found = (
+            distances(p[..., 0], t[..., 0], spacing[:2], choices.elements)
+            if flat
+            else distances(p, t, spacing, choices.elements)
+        )
         for name, (_, _, function) in wanted.items():
             out[name][n] = function(found)
     return out
 
 
 def _boxes(maps: Sequence[NDArray[Any]], values: Sequence[int]) -> list[tuple[slice, slice, slice]]:
-    """The box of each value in all maps, found in one pass over each; an empty one where it is nowhere."""
+    """The box of each value in all maps, found in one pass over each; an empty one where it is
+    nowhere.
+    """
     place = np.full(1 << 16, -1, np.int32)
     place[list(values)] = np.arange(len(values))
     ends = np.tile(np.array([[1 << 30, 1 << 30, 1 << 30, 0, 0, 0]]), (len(values), 1))
     for one in maps:
         _widen(one, place, ends)
-    return [(slice(min(a, d), d), slice(min(b, e), e), slice(min(c, f), f)) for a, b, c, d, e, f in ends.tolist()]
+    return [
+        (slice(min(a, d), d), slice(min(b, e), e), slice(min(c, f), f))
+        for a, b, c, d, e, f in ends.tolist()
+    ]
 
 
 @njit(cache=True, nogil=True)
@@ -232,8 +314,16 @@ def _widen(labels, place, ends):  # type: ignore[no-untyped-def]
             for k in range(size_k):
                 n = place[labels[i, j, k]]
                 if n >= 0:
-                    ends[n, 0], ends[n, 1], ends[n, 2] = min(ends[n, 0], i), min(ends[n, 1], j), min(ends[n, 2], k)
-                    ends[n, 3], ends[n, 4], ends[n, 5] = max(ends[n, 3], i + 1), max(ends[n, 4], j + 1), max(ends[n, 5], k + 1)
+                    ends[n, 0], ends[n, 1], ends[n, 2] = (
+                        min(ends[n, 0], i),
+                        min(ends[n, 1], j),
+                        min(ends[n, 2], k),
+                    )
+                    ends[n, 3], ends[n, 4], ends[n, 5] = (
+                        max(ends[n, 3], i + 1),
+                        max(ends[n, 4], j + 1),
+                        max(ends[n, 5], k + 1),
+                    )
 
 
 def _percentile(values: Floats, weights: Floats, percentile: float, elements: Elements) -> float:
@@ -247,9 +337,17 @@ def _percentile(values: Floats, weights: Floats, percentile: float, elements: El
 # ---- the surface of one mask ----
 
 
-def _surface(mask: NDArray[Any], spacing: Floats, elements: Elements, flat: bool) -> tuple[Floats, Floats]:
-    """(n, 3) places in mm and (n,) weights of a mask's elements; the places of two masks of one shape go together."""
-    inside = np.full([n + 2 * (axis < 2 or not flat) for axis, n in enumerate(mask.shape)], elements == "inner_voxels", np.uint8)
+def _surface(
+    mask: NDArray[Any], spacing: Floats, elements: Elements, flat: bool
+) -> tuple[Floats, Floats]:
+    """(n, 3) places in mm and (n,) weights of a mask's elements; the places of two masks of one
+    shape go together.
+    """
+    inside = np.full(
+        [n + 2 * (axis < 2 or not flat) for axis, n in enumerate(mask.shape)],
+        elements == "inner_voxels",
+        np.uint8,
+    )
     inside[1:-1, 1:-1, slice(None) if flat else slice(1, -1)] = mask != 0
     if elements != "surfels":
         places = _edge_voxels(inside, flat)
@@ -265,21 +363,36 @@ def _room(found, codes, count, more):  # type: ignore[no-untyped-def]
     """Both lists with room for ``more`` elements after ``count``; what they hold stays."""
     if count + more <= len(codes):
         return found, codes
-    wider, longer = np.empty((2 * len(codes) + more, 3), np.int32), np.empty(2 * len(codes) + more, np.uint8)
+    wider, longer = (
+        np.empty((2 * len(codes) + more, 3), np.int32),
+        np.empty(2 * len(codes) + more, np.uint8),
+    )
     wider[:count], longer[:count] = found[:count], codes[:count]
     return wider, longer
 
 
 @njit(cache=True, nogil=True)
 def _edge_voxels(inside, flat):  # type: ignore[no-untyped-def]
-    """(n, 3) voxels of a mask, padded by one but along the last axis of a flat one, that have a face neighbour outside it."""
+    """(n, 3) voxels of a mask, padded by one but along the last axis of a flat one, that have a
+    face neighbour outside it.
+    """
     size_i, size_j, size_k = inside.shape
-    found, codes, edge, count = np.empty((1 << 14, 3), np.int32), np.empty(1 << 14, np.uint8), np.empty(size_k, np.uint8), 0
+    found, codes, edge, count = (
+        np.empty((1 << 14, 3), np.int32),
+        np.empty(1 << 14, np.uint8),
+        np.empty(size_k, np.uint8),
+        0,
+    )
     for i in range(1, size_i - 1):
         for j in range(1, size_j - 1):
             row = inside[i, j]
             for k in range(size_k):
-                edge[k] = row[k] & ~(inside[i - 1, j, k] & inside[i + 1, j, k] & inside[i, j - 1, k] & inside[i, j + 1, k])
+                edge[k] = row[k] & ~(
+                    inside[i - 1, j, k]
+                    & inside[i + 1, j, k]
+                    & inside[i, j - 1, k]
+                    & inside[i, j + 1, k]
+                )
             if not flat:
                 for k in range(1, size_k - 1):
                     edge[k] |= row[k] & ~(row[k - 1] & row[k + 1])
@@ -293,16 +406,26 @@ def _edge_voxels(inside, flat):  # type: ignore[no-untyped-def]
 
 @njit(cache=True, nogil=True)
 def _corners(inside, flat):  # type: ignore[no-untyped-def]
-    """(n, 3) corners of voxels where inside and outside meet, and (n,) which of the eight (four) voxels there are inside: bit 4 i + 2 j + k."""
+    """(n, 3) corners of voxels where inside and outside meet, and (n,) which of the eight (four)
+    voxels there are inside: bit 4 i + 2 j + k.
+    """
     size_i, size_j, size_k = inside.shape
     deep = 1 if flat else size_k - 1
     full = 0b01010101 if flat else 0b11111111
     found, codes, count = np.empty((1 << 14, 3), np.int32), np.empty(1 << 14, np.uint8), 0
-    column, code = np.empty(size_k, np.uint8), np.empty(size_k, np.uint8)  # the four voxels at one k, the eight at two
+    column, code = (
+        np.empty(size_k, np.uint8),
+        np.empty(size_k, np.uint8),
+    )  # the four voxels at one k, the eight at two
     for i in range(size_i - 1):
         for j in range(size_j - 1):
             for k in range(size_k):
-                column[k] = inside[i, j, k] | inside[i, j + 1, k] << 2 | inside[i + 1, j, k] << 4 | inside[i + 1, j + 1, k] << 6
+                column[k] = (
+                    inside[i, j, k]
+                    | inside[i, j + 1, k] << 2
+                    | inside[i + 1, j, k] << 4
+                    | inside[i + 1, j + 1, k] << 6
+                )
             for k in range(deep):
                 code[k] = column[k] if flat else column[k] | column[k + 1] << 1
             found, codes = _room(found, codes, count, deep)
@@ -316,7 +439,9 @@ def _corners(inside, flat):  # type: ignore[no-untyped-def]
 
 # ---- how large the surface is where eight voxels meet ----
 
-CUBE: tuple[Corner, ...] = tuple((i, j, k) for i in (0, 1) for j in (0, 1) for k in (0, 1))  # its corners in the order of a code's bits
+CUBE: tuple[Corner, ...] = tuple(
+    (i, j, k) for i in (0, 1) for j in (0, 1) for k in (0, 1)
+)  # its corners in the order of a code's bits
 
 
 def _areas(spacing: Floats) -> Floats:
@@ -344,14 +469,21 @@ def _lengths(spacing: Floats) -> Floats:
 
 @lru_cache(maxsize=1)
 def _triangles() -> tuple[tuple[tuple[Floats, Floats, Floats], ...], ...]:
-    """Marching cubes' triangles of every code, corners in voxels (Lorensen 1987), derived instead of listed.
+    """Marching cubes' triangles of every code, corners in voxels (Lorensen 1987), derived instead
+    of listed.
 
-    Of inside and outside, what has fewer corners hangs together only along the cube's edges; each piece is bounded by one loop through the middles of
-    the edges that it cuts. Where a loop is not plane, it is filled with the triangles of the largest area, which is what the usual table does.
+    Of inside and outside, what has fewer corners hangs together only along the cube's edges; each
+    piece is bounded by one loop through the middles of the edges that it cuts. Where a loop is not
+    plane, it is filled with the triangles of the largest area, which is what the usual table does.
     """
     return tuple(
         tuple(
-            itertools.chain.from_iterable(_filled(_loop(piece)) for piece in _pieces({c for bit, c in enumerate(CUBE) if _minority(code) >> bit & 1}))
+            itertools.chain.from_iterable(
+                _filled(_loop(piece))
+                for piece in _pieces(
+                    {c for bit, c in enumerate(CUBE) if _minority(code) >> bit & 1}
+                )
+            )
         )
         for code in range(256)
     )
@@ -362,7 +494,11 @@ def _minority(code: int) -> int:
 
 
 def _neighbours(corner: Corner) -> list[Corner]:
-    return [(corner[0] ^ 1, *corner[1:]), (corner[0], corner[1] ^ 1, corner[2]), (*corner[:2], corner[2] ^ 1)]
+    return [
+        (corner[0] ^ 1, *corner[1:]),
+        (corner[0], corner[1] ^ 1, corner[2]),
+        (*corner[:2], corner[2] ^ 1),
+    ]
 
 
 def _pieces(corners: set[Corner]) -> list[set[Corner]]:
@@ -381,8 +517,15 @@ def _pieces(corners: set[Corner]) -> list[set[Corner]]:
 
 
 def _loop(piece: set[Corner]) -> list[Floats]:
-    """The middles of the edges that a piece cuts, in the order in which a path over the cube's faces visits them."""
-    middles = [(np.array(c) + other) / 2 for c in sorted(piece) for other in _neighbours(c) if other not in piece]
+    """The middles of the edges that a piece cuts, in the order in which a path over the cube's
+    faces visits them.
+    """
+    middles = [
+        (np.array(c) + other) / 2
+        for c in sorted(piece)
+        for other in _neighbours(c)
+        if other not in piece
+    ]
     path, rest = [middles[0]], middles[1:]
     while rest:
         here = path[-1]
@@ -403,5 +546,8 @@ def _filled(loop: list[Floats]) -> list[tuple[Floats, Floats, Floats]]:
 
     if len(loop) < 3:
         return []
-    ways = ([*_filled(loop[: k + 1]), (loop[0], loop[k], loop[-1]), *_filled(loop[k:])] for k in range(1, len(loop) - 1))
+    ways = (
+        [*_filled(loop[: k + 1]), (loop[0], loop[k], loop[-1]), *_filled(loop[k:])]
+        for k in range(1, len(loop) - 1)
+    )
     return max(ways, key=area)

@@ -1,7 +1,7 @@
 """The bricks that the networks share, for 2-D and 3-D alike.
 
-Shapes: x (B, C, I, J, K) in 3-D, (B, C, I, J) in 2-D. Kernels and strides come as triples and lose their last
-entry in 2-D. Nothing here knows a plan's other parts.
+Shapes: x (B, C, I, J, K) in 3-D, (B, C, I, J) in 2-D. Kernels and strides come as triples and lose
+their last entry in 2-D. Nothing here knows a plan's other parts.
 """
 
 from __future__ import annotations
@@ -21,16 +21,20 @@ SMALL = 20480  # values of a sample of which torch makes fast convolutions only 
 
 
 def tracing() -> bool:
-    """Whether the network is being read for a compiler, which knows the plain layers better than torch's own faster ways round them."""
+    """Whether the network is being read for a compiler, which knows the plain layers better than
+    torch's own faster ways round them.
+    """
     return bool(torch.jit.is_tracing())  # type: ignore[attr-defined, no-untyped-call]
 
 
 class InstanceNorm(nn.Module):
-    """Zero mean and unit deviation of every channel of every sample (Ulyanov 2016), then a learnt scale and shift.
+    """Zero mean and unit deviation of every channel of every sample (Ulyanov 2016), then a learnt
+    scale and shift.
 
-    A leaky ReLU of ``slope`` may follow in the same operation; 1 is none. Training on a CPU goes through ``fused``. Elsewhere on a CPU it is
-    batch norm over one sample at a time: the same numbers, but the library's batch norm keeps channels-last memory and bf16 as they
-    are, where its instance norm copies to another layout.
+    A leaky ReLU of ``slope`` may follow in the same operation; 1 is none. Training on a CPU goes
+    through ``fused``. Elsewhere on a CPU it is batch norm over one sample at a time: the same
+    numbers, but the library's batch norm keeps channels-last memory and bf16 as they are, where its
+    instance norm copies to another layout.
     """
 
     def __init__(self, channels: int):
@@ -52,18 +56,27 @@ class InstanceNorm(nn.Module):
             return _scaled(x, self.weight, self.bias)
         if x.device.type != "cpu" or tracing():
             return functional.instance_norm(x, weight=self.weight, bias=self.bias, eps=EPSILON)
-        samples = [functional.batch_norm(one, None, None, self.weight, self.bias, training=True, eps=EPSILON) for one in torch.split(x, 1)]
+        samples = [
+            functional.batch_norm(
+                one, None, None, self.weight, self.bias, training=True, eps=EPSILON
+            )
+            for one in torch.split(x, 1)
+        ]
         return samples[0] if len(samples) == 1 else torch.cat(samples)
 
 
 def _scaled(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """What is left of a normalisation where one value has no deviation: it passes, scaled and shifted."""
+    """What is left of a normalisation where one value has no deviation: it passes, scaled and
+    shifted.
+    """
     each = (-1, *(1 for _ in x.shape[2:]))
     return x * weight.view(each) + bias.view(each)
 
 
 class BatchNorm(nn.modules.batchnorm._BatchNorm):
-    """The library's batch norm (Ioffe 2015) for 2-D and 3-D; one value a channel, which has no deviation, is normalised by the running statistics."""
+    """The library's batch norm (Ioffe 2015) for 2-D and 3-D; one value a channel, which has no
+    deviation, is normalised by the running statistics.
+    """
 
     def _check_input_dim(self, x: Tensor) -> None:
         """Any number of axes."""
@@ -71,7 +84,15 @@ class BatchNorm(nn.modules.batchnorm._BatchNorm):
     def forward(self, x: Tensor) -> Tensor:
         if x.shape[0] * x.shape[2:].numel() > 1:
             return super().forward(x)
-        return functional.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, training=False, eps=self.eps)
+        return functional.batch_norm(
+            x,
+            self.running_mean,
+            self.running_var,
+            self.weight,
+            self.bias,
+            training=False,
+            eps=self.eps,
+        )
 
 
 class GroupNorm(nn.GroupNorm):
@@ -81,14 +102,17 @@ class GroupNorm(nn.GroupNorm):
         if x.shape[2:].numel() == 1 and self.num_groups == self.num_channels:
             return _scaled(x, self.weight, self.bias)
         if torch.is_grad_enabled() and not x.requires_grad:
-            x = x.contiguous()  # its backward pass on channels-last memory needs a gradient of x to write to, or crashes (torch 2.13, CPU)
+            # its backward pass on channels-last memory needs a gradient of x to write to, or
+            # crashes (torch 2.13, CPU)
+            x = x.contiguous()
         return super().forward(x)
 
 
 class AveragePool(nn.Module):
     """Means over boxes of ``step`` voxels, side by side.
 
-    On a CPU the library's 3-D version knows no bf16 and leaves channels-last memory; its 2-D version, first over J and K, then over I, does both.
+    On a CPU the library's 3-D version knows no bf16 and leaves channels-last memory; its 2-D
+    version, first over J and K, then over I, does both.
     """
 
     def __init__(self, step: Sequence[int]):
@@ -101,21 +125,31 @@ class AveragePool(nn.Module):
         if x.device.type != "cpu" or tracing():
             return functional.avg_pool3d(x, self.step)
         b, c, i = x.shape[:3]
-        slices = functional.avg_pool2d(x.transpose(1, 2).flatten(0, 1), self.step[1:])  # (B I, C, J', K')
+        slices = functional.avg_pool2d(
+            x.transpose(1, 2).flatten(0, 1), self.step[1:]
+        )  # (B I, C, J', K')
         columns = slices.reshape(b, i, c, -1).transpose(1, 2)  # (B, C, I, J' K')
-        return functional.avg_pool2d(columns, (self.step[0], 1)).reshape(b, c, -1, *slices.shape[2:])
+        return functional.avg_pool2d(columns, (self.step[0], 1)).reshape(
+            b, c, -1, *slices.shape[2:]
+        )
 
 
 class Conv3d(nn.Conv3d):
     """The library's 3-D convolution, and as fast for a single small sample as for several.
 
-    In float32 on a CPU the library takes its fast way only for several samples, or for more than ``SMALL`` values in all planes but the last
-    axis (torch 2.13, ``use_mkldnn``); the slow one takes three to ten times as long, on one core. So a single small sample goes as two:
-    its halves along the first axis.
+    In float32 on a CPU the library takes its fast way only for several samples, or for more than
+    ``SMALL`` values in all planes but the last axis (torch 2.13, ``use_mkldnn``); the slow one
+    takes three to ten times as long, on one core. So a single small sample goes as two: its halves
+    along the first axis.
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        slow = x.shape[0] == 1 and x.device.type == "cpu" and x.dtype == torch.float32 and x.shape[1:-1].numel() <= SMALL
+        slow = (
+            x.shape[0] == 1
+            and x.device.type == "cpu"
+            and x.dtype == torch.float32
+            and x.shape[1:-1].numel() <= SMALL
+        )
         if not slow or tracing() or torch.is_autocast_enabled("cpu"):
             return super().forward(x)
         kernel, stride, reach = (int(n[0]) for n in (self.kernel_size, self.stride, self.padding))
@@ -141,7 +175,9 @@ def transposed_conv(dims: int) -> type[nn.ConvTranspose2d] | type[nn.ConvTranspo
 
 
 def norm(kind: Literal["instance", "batch", "group"], channels: int) -> nn.Module:
-    """The normalisation layer called ``kind``; groups (Wu 2018) are 8, or as many as divide the channels."""
+    """The normalisation layer called ``kind``; groups (Wu 2018) are 8, or as many as divide the
+    channels.
+    """
     if kind == "instance":
         return InstanceNorm(channels)
     if kind == "group":
@@ -154,7 +190,9 @@ def max_pool(dims: int) -> type[nn.MaxPool2d] | type[nn.MaxPool3d]:
 
 
 def dropout(net: Network) -> nn.Module:
-    """Drops single values (Srivastava 2014), in QuickNAT whole feature maps (Tompson 2015), each as its authors do."""
+    """Drops single values (Srivastava 2014), in QuickNAT whole feature maps (Tompson 2015), each as
+    its authors do.
+    """
     if not net.dropout:
         return nn.Identity()
     return nn.Dropout2d(net.dropout) if net.kind == "quicknat" else nn.Dropout(net.dropout)
@@ -176,11 +214,24 @@ def norm_act(x: Tensor, norm: nn.Module, act: nn.Module | None = None) -> Tensor
 
 
 class ConvNormAct(nn.Sequential):
-    """Convolution (same size for stride 1), normalisation, activation; the last two may be left out."""
+    """Convolution (same size for stride 1), normalisation, activation; the last two may be left
+    out.
+    """
 
-    def __init__(self, net: Network, c_in: int, c_out: int, kernel: Sequence[int], stride: Sequence[int] = (1, 1, 1), act: bool = True):
+    def __init__(
+        self,
+        net: Network,
+        c_in: int,
+        c_out: int,
+        kernel: Sequence[int],
+        stride: Sequence[int] = (1, 1, 1),
+        act: bool = True,
+    ):
         size, step = tuple(kernel[: net.dims]), tuple(stride[: net.dims])
-        layers: list[nn.Module] = [conv(net.dims)(c_in, c_out, size, step, tuple(k // 2 for k in size), bias=False), norm(net.norm, c_out)]  # type: ignore[arg-type]
+        layers: list[nn.Module] = [
+            conv(net.dims)(c_in, c_out, size, step, tuple(k // 2 for k in size), bias=False),
+            norm(net.norm, c_out),
+        ]  # type: ignore[arg-type]
         if act:
             layers.append(activation(net.activation, c_out))
         super().__init__(*layers)
@@ -191,11 +242,15 @@ class ConvNormAct(nn.Sequential):
 
 
 class NormActConv(nn.Sequential):
-    """Normalisation, activation, convolution of the same size: the order of dense blocks (Huang 2017), whose layers share their raw inputs."""
+    """Normalisation, activation, convolution of the same size: the order of dense blocks (Huang
+    2017), whose layers share their raw inputs.
+    """
 
     def __init__(self, net: Network, c_in: int, c_out: int, kernel: Sequence[int]):
         size = tuple(kernel[: net.dims])
-        convolution = conv(net.dims)(c_in, c_out, size, padding=tuple(k // 2 for k in size), bias=False)  # type: ignore[arg-type]
+        convolution = conv(net.dims)(
+            c_in, c_out, size, padding=tuple(k // 2 for k in size), bias=False
+        )  # type: ignore[arg-type]
         super().__init__(norm(net.norm, c_in), activation(net.activation, c_in), convolution)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -204,46 +259,94 @@ class NormActConv(nn.Sequential):
 
 
 class ResidualBlock(nn.Module):
-    """Convolutions beside a shortcut (He 2016); the shortcut is projected where size or width change."""
+    """Convolutions beside a shortcut (He 2016); the shortcut is projected where size or width
+    change.
+    """
 
-    def __init__(self, net: Network, c_in: int, c_out: int, kernel: Sequence[int], stride: Sequence[int], convs: int):
+    def __init__(
+        self,
+        net: Network,
+        c_in: int,
+        c_out: int,
+        kernel: Sequence[int],
+        stride: Sequence[int],
+        convs: int,
+    ):
         super().__init__()
         layers = [ConvNormAct(net, c_in, c_out, kernel, stride, act=convs > 1)]
-        layers += [ConvNormAct(net, c_out, c_out, kernel, act=n < convs - 1) for n in range(1, convs)]
+        layers += [
+            ConvNormAct(net, c_out, c_out, kernel, act=n < convs - 1) for n in range(1, convs)
+        ]
         self.convs = nn.Sequential(*layers)
         plain = c_in == c_out and all(s == 1 for s in stride)
-        self.shortcut = nn.Identity() if plain else ConvNormAct(net, c_in, c_out, (1, 1, 1), act=False)
-        self.kept: Any = (..., *(slice(None, None, s) for s in stride[: net.dims]))  # the voxels that the stride keeps
+        self.shortcut = (
+            nn.Identity() if plain else ConvNormAct(net, c_in, c_out, (1, 1, 1), act=False)
+        )
+        self.kept: Any = (
+            ...,
+            *(slice(None, None, s) for s in stride[: net.dims]),
+        )  # the voxels that the stride keeps
         self.act = activation(net.activation, c_out)
 
     def forward(self, x: Tensor) -> Tensor:
-        # not a strided 1x1 convolution: with fewer than 8 channels its backward pass writes outside its memory (torch 2.13, CPU)
+        # not a strided 1x1 convolution: with fewer than 8 channels its backward pass writes outside
+        # its memory (torch 2.13, CPU)
         return self.act(self.convs(x) + self.shortcut(x[self.kept]))  # type: ignore[no-any-return]
 
 
 class ResNetBlock(nn.Module):
-    """Two convolutions beside a shortcut that is average-pooled where the block strides and projected where the width changes (He 2019)."""
+    """Two convolutions beside a shortcut that is average-pooled where the block strides and
+    projected where the width changes (He 2019).
+    """
 
-    def __init__(self, net: Network, c_in: int, c_out: int, kernel: Sequence[int], stride: Sequence[int]):
+    def __init__(
+        self, net: Network, c_in: int, c_out: int, kernel: Sequence[int], stride: Sequence[int]
+    ):
         super().__init__()
-        self.convs = nn.Sequential(ConvNormAct(net, c_in, c_out, kernel, stride), ConvNormAct(net, c_out, c_out, kernel, act=False))
+        self.convs = nn.Sequential(
+            ConvNormAct(net, c_in, c_out, kernel, stride),
+            ConvNormAct(net, c_out, c_out, kernel, act=False),
+        )
         step = tuple(stride[: net.dims])
         self.pool = AveragePool(step) if max(step) > 1 else nn.Identity()
-        self.project = ConvNormAct(net, c_in, c_out, (1, 1, 1), act=False) if c_in != c_out else nn.Identity()
+        self.project = (
+            ConvNormAct(net, c_in, c_out, (1, 1, 1), act=False) if c_in != c_out else nn.Identity()
+        )
         self.act = activation(net.activation, c_out)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.act(self.convs(x) + self.project(self.pool(x)))  # type: ignore[no-any-return]
 
 
-def resnet_stage(net: Network, c_in: int, c_out: int, kernel: Sequence[int], stride: Sequence[int], blocks: int, stem: bool) -> nn.Sequential:
-    """``blocks`` residual blocks, the first with ``stride``; before them, in the first stage, a convolution to its width."""
+def resnet_stage(
+    net: Network,
+    c_in: int,
+    c_out: int,
+    kernel: Sequence[int],
+    stride: Sequence[int],
+    blocks: int,
+    stem: bool,
+) -> nn.Sequential:
+    """``blocks`` residual blocks, the first with ``stride``; before them, in the first stage, a
+    convolution to its width.
+    """
     layers: list[nn.Module] = [ConvNormAct(net, c_in, c_out, kernel)] if stem else []
-    layers += [ResNetBlock(net, c_out if stem or n else c_in, c_out, kernel, (1, 1, 1) if n else stride) for n in range(blocks)]
+    layers += [
+        ResNetBlock(net, c_out if stem or n else c_in, c_out, kernel, (1, 1, 1) if n else stride)
+        for n in range(blocks)
+    ]
     return nn.Sequential(*layers)
 
 
-def stage(net: Network, c_in: int, c_out: int, kernel: Sequence[int], stride: Sequence[int], convs: int, first: bool = False) -> nn.Module:
+def stage(
+    net: Network,
+    c_in: int,
+    c_out: int,
+    kernel: Sequence[int],
+    stride: Sequence[int],
+    convs: int,
+    first: bool = False,
+) -> nn.Module:
     """One encoder stage of ``convs`` convolutions or blocks: plain or residual, as ``net`` says."""
     if net.encoder == "resnet":
         return resnet_stage(net, c_in, c_out, kernel, stride, convs, stem=first)
@@ -252,7 +355,14 @@ def stage(net: Network, c_in: int, c_out: int, kernel: Sequence[int], stride: Se
     return plain_stage(net, c_in, c_out, kernel, stride, convs)
 
 
-def plain_stage(net: Network, c_in: int, c_out: int, kernel: Sequence[int], stride: Sequence[int] = (1, 1, 1), convs: int = 2) -> nn.Sequential:
+def plain_stage(
+    net: Network,
+    c_in: int,
+    c_out: int,
+    kernel: Sequence[int],
+    stride: Sequence[int] = (1, 1, 1),
+    convs: int = 2,
+) -> nn.Sequential:
     """``convs`` convolutions, the first with ``stride``."""
     first = ConvNormAct(net, c_in, c_out, kernel, stride)
     return nn.Sequential(first, *(ConvNormAct(net, c_out, c_out, kernel) for _ in range(convs - 1)))

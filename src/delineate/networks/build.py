@@ -16,11 +16,18 @@ from .quicknat import QuickNAT
 from .unet import UNet
 from .vnet import VNet
 
-FAMILIES: dict[str, Callable[[Network], nn.Module]] = {"unet": UNet, "denseunet": DenseUNet, "vnet": VNet, "quicknat": QuickNAT}
+FAMILIES: dict[str, Callable[[Network], nn.Module]] = {
+    "unet": UNet,
+    "denseunet": DenseUNet,
+    "vnet": VNet,
+    "quicknat": QuickNAT,
+}
 
 
 def build(net: Network, seed: int | None = None) -> nn.Module:
-    """The network that ``net`` describes, with weights drawn from ``seed`` (He 2015), in channels-last memory."""
+    """The network that ``net`` describes, with weights drawn from ``seed`` (He 2015), in
+    channels-last memory.
+    """
     with torch.random.fork_rng(devices=[]):
         if seed is not None:
             torch.manual_seed(seed)
@@ -43,11 +50,15 @@ def _he_initialise(module: nn.Module) -> None:
 
 def weights_of(module: nn.Module) -> Weights:
     """Every parameter and buffer as a numpy array, by name."""
-    return {name: tensor.detach().cpu().contiguous().numpy().copy() for name, tensor in module.state_dict().items()}
+    return {
+        name: tensor.detach().cpu().contiguous().numpy().copy()
+        for name, tensor in module.state_dict().items()
+    }
 
 
 def filled(net: Network, weights: Weights) -> nn.Module:
-    """The network that ``net`` describes with these weights, in evaluation mode; nothing is drawn first.
+    """The network that ``net`` describes with these weights, in evaluation mode; nothing is drawn
+    first.
 
     Raises:
         BundleError: the weights do not fit.
@@ -55,7 +66,9 @@ def filled(net: Network, weights: Weights) -> nn.Module:
     with torch.device("meta"):
         module = FAMILIES[net.kind](net)
     _refuse_misfit(module, weights, _fitting(module, weights))
-    module.load_state_dict({name: torch.from_numpy(np.array(array)) for name, array in weights.items()}, assign=True)
+    module.load_state_dict(
+        {name: torch.from_numpy(np.array(array)) for name, array in weights.items()}, assign=True
+    )
     return module.eval().to(memory_format=memory_format(net.dims))  # type: ignore[call-overload,no-any-return]
 
 
@@ -71,22 +84,31 @@ def load_weights(module: nn.Module, weights: Weights, strict: bool = True) -> li
     fits = _fitting(module, weights)
     if strict:
         _refuse_misfit(module, weights, fits)
-    module.load_state_dict({name: torch.from_numpy(np.array(weights[name])) for name in fits}, strict=False)
+    module.load_state_dict(
+        {name: torch.from_numpy(np.array(weights[name])) for name in fits}, strict=False
+    )
     return [name for name in module.state_dict() if name not in fits]
 
 
 def _fitting(module: nn.Module, weights: Weights) -> set[str]:
     """Names of the weights that fit the module in name and shape."""
     own = module.state_dict()
-    return {name for name, array in weights.items() if name in own and tuple(own[name].shape) == tuple(array.shape)}
+    return {
+        name
+        for name, array in weights.items()
+        if name in own and tuple(own[name].shape) == tuple(array.shape)
+    }
 
 
 def _refuse_misfit(module: nn.Module, weights: Weights, fits: set[str]) -> None:
     """BundleError where a weight is missing, or one is left over."""
-    wrong = [name for name in module.state_dict() if name not in fits] or sorted(set(weights) - fits)
+    wrong = [name for name in module.state_dict() if name not in fits] or sorted(
+        set(weights) - fits
+    )
     if wrong:
         raise BundleError(
-            f"the weights do not fit the plan's network: {', '.join(wrong[:3])}" + (f" and {len(wrong) - 3} more" if len(wrong) > 3 else "")
+            f"the weights do not fit the plan's network: {', '.join(wrong[:3])}"
+            + (f" and {len(wrong) - 3} more" if len(wrong) > 3 else "")
         )
 
 

@@ -1,24 +1,32 @@
-"""DenseUNet (Li 2018): a DenseNet (Huang 2017) as encoder, U-Net skips that are added; the 2-D network of H-DenseUNet, also in 3-D.
+"""DenseUNet (Li 2018): a DenseNet (Huang 2017) as encoder, U-Net skips that are added; the 2-D
+network of H-DenseUNet, also in 3-D.
 
-    x -> stem, stride -> norm, act -- skip ----------------> up -> (+) -> conv 1 -> up -> conv 0 -> head
+    x -> stem, stride -> norm, act -- skip ----------------> up -> (+) -> conv 1 -> up -> conv 0 ->
+    head
            max pool -> dense block --- skip --------> up -> (+) -> conv 2
              transition -> dense block -- skip -> up -> (+) -> conv 3
                ...                               ...
                  transition -> dense block -> norm, act
 
 Shapes: x (B, C, *size) with size divisible by the product of strides -> logits (B, L, *size).
-S strides make S + 1 stages: the stem goes to stage 1, a max pool to stage 2, where the first dense block stands, and transitions (1x1 convolution
-to half the feature maps, average pool) to the others. Upsampling repeats voxels. A skip is added to what comes from below; where their
-widths differ a 1x1 convolution brings it to that width, as the original does for its deepest.
+S strides make S + 1 stages: the stem goes to stage 1, a max pool to stage 2, where the first dense
+block stands, and transitions (1x1 convolution to half the feature maps, average pool) to the
+others. Upsampling repeats voxels. A skip is added to what comes from below; where their widths
+differ a 1x1 convolution brings it to that width, as the original does for its deepest.
 
-``widths`` and ``kernels``: of the decoder's convolutions at stages 0 ... S - 1, and last the stem's. A dense block's layers take the kernel
-of their stage, those of the deepest block that of stage S - 1. ``convs``: layers of each of the S - 1 blocks. Dropout: after every dense
-layer (Huang 2017), and before the head (Li 2018). The networks by name, each with batch norm, ReLU, five strides of 2, kernels 3, the stem's 7:
+``widths`` and ``kernels``: of the decoder's convolutions at stages 0 ... S - 1, and last the
+stem's. A dense block's layers take the kernel of their stage, those of the deepest block that of
+stage S - 1. ``convs``: layers of each of the S - 1 blocks. Dropout: after every dense layer (Huang
+2017), and before the head (Li 2018). The networks by name, each with batch norm, ReLU,
+five strides of 2, kernels 3, the stem's 7:
 
-    DenseUNet-167   convs (6, 12, 36, 24), growth 48 (DenseNet-161), widths (64, 96, 96, 384, 768, 96); 49.5 M parameters in 2-D
-    DenseUNet-65    convs (3, 4, 12, 8), growth 32, widths (64, 96, 192, 224, 504, 96); 6.5 M parameters in 2-D
+    DenseUNet-167   convs (6, 12, 36, 24), growth 48 (DenseNet-161), widths (64, 96, 96, 384, 768,
+                    96); 49.5 M parameters in 2-D
+    DenseUNet-65    convs (3, 4, 12, 8), growth 32, widths (64, 96, 192, 224, 504, 96); 6.5 M
+                    parameters in 2-D
 
-The second is the original's 3-D counterpart: its published code leaves the skips out, whose widths do not fit; here they are projected.
+The second is the original's 3-D counterpart: its published code leaves the skips out, whose widths
+do not fit; here they are projected.
 """
 
 from __future__ import annotations
@@ -31,7 +39,9 @@ from torch import Tensor, nn
 from ..core.plan import Network
 from .blocks import AveragePool, ConvNormAct, NormActConv, activation, conv, dropout, max_pool, norm
 
-BOTTLENECK = 4  # a layer's 1x1 convolution gives this many times ``growth`` (Huang 2017, DenseNet-B)
+BOTTLENECK = (
+    4  # a layer's 1x1 convolution gives this many times ``growth`` (Huang 2017, DenseNet-B)
+)
 COMPRESSION = 2  # a transition leaves one in so many feature maps (DenseNet-C)
 POINT = (1, 1, 1)
 
@@ -44,7 +54,12 @@ class DenseBlock(nn.Module):
         inner = BOTTLENECK * net.growth
         inputs = [c_in + n * net.growth for n in range(layers)]
         self.layers = nn.ModuleList(
-            nn.Sequential(NormActConv(net, c, inner, POINT), NormActConv(net, inner, net.growth, kernel), dropout(net)) for c in inputs
+            nn.Sequential(
+                NormActConv(net, c, inner, POINT),
+                NormActConv(net, inner, net.growth, kernel),
+                dropout(net),
+            )
+            for c in inputs
         )
         self.width = c_in + layers * net.growth
 
@@ -74,14 +89,23 @@ class DenseUNet(nn.Module):
             width = block.width
             if n < len(steps) - 2:
                 skips.append(width)
-                self.transitions.append(nn.Sequential(NormActConv(net, width, width // COMPRESSION, POINT), AveragePool(steps[n + 2])))
+                self.transitions.append(
+                    nn.Sequential(
+                        NormActConv(net, width, width // COMPRESSION, POINT),
+                        AveragePool(steps[n + 2]),
+                    )
+                )
                 width //= COMPRESSION
         self.last = nn.Sequential(norm(net.norm, width), activation(net.activation, width))
         below = [*widths[1:], width]  # what comes from below, at each level of the decoder
         self.up = nn.ModuleList(nn.Upsample(scale_factor=step) for step in steps)
         pairs = zip(skips, below[1:], strict=True)
-        self.project = nn.ModuleList(nn.Identity() if c == b else conv(net.dims)(c, b, 1) for c, b in pairs)
-        self.decoder = nn.ModuleList(ConvNormAct(net, b, w, k) for b, w, k in zip(below, widths, net.kernels, strict=False))
+        self.project = nn.ModuleList(
+            nn.Identity() if c == b else conv(net.dims)(c, b, 1) for c, b in pairs
+        )
+        self.decoder = nn.ModuleList(
+            ConvNormAct(net, b, w, k) for b, w, k in zip(below, widths, net.kernels, strict=False)
+        )
         self.dropout = dropout(net)
         self.head = conv(net.dims)(widths[0], net.classes, 1)
 
@@ -89,11 +113,14 @@ class DenseUNet(nn.Module):
         x = self.stem(x)
         skips = [x]
         x = self.pool(x)
-        for block, transition in zip(self.blocks, self.transitions, strict=False):  # the last block has none
+        for block, transition in zip(
+            self.blocks, self.transitions, strict=False
+        ):  # the last block has none
             x = block(x)
             skips.append(x)
             x = transition(x)
         x = self.last(self.blocks[-1](x))
         for level in reversed(range(1, len(self.decoder))):
             x = self.decoder[level](self.up[level](x) + self.project[level - 1](skips[level - 1]))
-        return self.head(self.dropout(self.decoder[0](self.up[0](x))))  # type: ignore[no-any-return]
+        x = self.decoder[0](self.up[0](x))
+        return self.head(self.dropout(x))  # type: ignore[no-any-return]

@@ -1,11 +1,15 @@
-"""Instance norm and leaky ReLU in one operation on a CPU, forward and backward, over channels-last memory.
+"""Instance norm and leaky ReLU in one operation on a CPU, forward and backward, over channels-last
+memory.
 
-Apart, the two read and write a tensor thirteen times in a training step; together eight times, and narrow tensors as fast as wide ones. Compiled on
-first use and kept in numba's cache. The loops run on the threads of torch's own OpenMP library: a second pool would fight with those for the
-cores, since they go on spinning for milliseconds after each operation. Where that library is not found, ``fits`` says no.
+Apart, the two read and write a tensor thirteen times in a training step; together eight times, and
+narrow tensors as fast as wide ones. Compiled on first use and kept in numba's cache. The loops run
+on the threads of torch's own OpenMP library: a second pool would fight with those for the cores,
+since they go on spinning for milliseconds after each operation. Where that library is not found,
+``fits`` says no.
 
-Shapes: x (B, C, *size) whose memory is (B, V, C), V voxels. Values are float32, or bfloat16 seen as uint16; all sums are float64 in the end.
-A tensor's voxels are walked through in rows of ``ROW`` values or a little more, always whole voxels, whatever C is.
+Shapes: x (B, C, *size) whose memory is (B, V, C), V voxels. Values are float32, or bfloat16 seen as
+uint16; all sums are float64 in the end. A tensor's voxels are walked through in rows of ``ROW``
+values or a little more, always whole voxels, whatever C is.
 """
 
 from __future__ import annotations
@@ -30,7 +34,12 @@ DTYPES = (torch.float32, torch.bfloat16)
 
 def fits(x: Tensor) -> bool:
     """Whether ``norm_act`` can take ``x``."""
-    return x.device.type == "cpu" and x.dtype in DTYPES and x.movedim(1, -1).is_contiguous() and _openmp() is not None
+    return (
+        x.device.type == "cpu"
+        and x.dtype in DTYPES
+        and x.movedim(1, -1).is_contiguous()
+        and _openmp() is not None
+    )
 
 
 def norm_act(x: Tensor, weight: Tensor, bias: Tensor, slope: float, epsilon: float) -> Tensor:
@@ -49,11 +58,20 @@ def norm_act(x: Tensor, weight: Tensor, bias: Tensor, slope: float, epsilon: flo
 
 class _NormAct(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, slope: float, epsilon: float) -> Tensor:
+    def forward(
+        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, slope: float, epsilon: float
+    ) -> Tensor:
         threads = _threads(x)
         sums = np.zeros((threads, x.shape[0], 2, x.shape[1]))
         _run(SUM_FORWARD, threads, x, x, x, sums, sums, slope)
-        table = _forward_table(sums, _shift(x), x[0, 0].numel(), weight.detach().numpy(), bias.detach().numpy(), epsilon)
+        table = _forward_table(
+            sums,
+            _shift(x),
+            x[0, 0].numel(),
+            weight.detach().numpy(),
+            bias.detach().numpy(),
+            epsilon,
+        )
         y = torch.empty_like(x)
         _run(WRITE_FORWARD, threads, x, x, y, table, sums, slope)
         ctx.save_for_backward(x, weight, torch.from_numpy(table))
@@ -70,7 +88,13 @@ class _NormAct(torch.autograd.Function):
         table, d_weight, d_bias = _backward_table(table, sums, x[0, 0].numel())
         dx = torch.empty_like(x)
         _run(WRITE_BACKWARD, threads, x, dy, dx, table, sums, ctx.slope)
-        return dx, torch.from_numpy(d_weight).to(weight.dtype), torch.from_numpy(d_bias).to(weight.dtype), None, None
+        return (
+            dx,
+            torch.from_numpy(d_weight).to(weight.dtype),
+            torch.from_numpy(d_bias).to(weight.dtype),
+            None,
+            None,
+        )
 
 
 def _memory_format(x: Tensor) -> torch.memory_format:
@@ -82,7 +106,9 @@ def _threads(x: Tensor) -> int:
 
 
 def _shift(x: Tensor) -> Any:
-    """(B, C) the first voxel of each sample: sums of what differs from it lose no digits where the mean is far from 0."""
+    """(B, C) the first voxel of each sample: sums of what differs from it lose no digits where the
+    mean is far from 0.
+    """
     return x.detach().movedim(1, -1).flatten(1, -2)[:, 0].float().numpy()
 
 
@@ -109,7 +135,9 @@ def _forward_table(sums, shift, voxels, weight, bias, epsilon):  # type: ignore[
 
 @njit(cache=True)
 def _backward_table(table, sums, voxels):  # type: ignore[no-untyped-def]
-    """The table with what turns x and dy into dx (rows 4 and 5), and the gradients of weight and bias."""
+    """The table with what turns x and dy into dx (rows 4 and 5), and the gradients of weight and
+    bias.
+    """
     _, samples, _, channels = sums.shape
     d_weight, d_bias = np.zeros(channels), np.zeros(channels)
     full = table.copy()
@@ -160,7 +188,9 @@ def _write(values, bits, row):  # type: ignore[no-untyped-def]
     else:
         for i in range(values.size):
             u = bits[i]
-            values[i] = np.uint16((u + np.uint32(0x7FFF) + ((u >> np.uint32(16)) & np.uint32(1))) >> np.uint32(16))
+            values[i] = np.uint16(
+                (u + np.uint32(0x7FFF) + ((u >> np.uint32(16)) & np.uint32(1))) >> np.uint32(16)
+            )
 
 
 @njit
@@ -216,7 +246,11 @@ def _write_forward(x, y, table, slope, begin, end):  # type: ignore[no-untyped-d
     channels = table.shape[2]
     length, flat_slope = _rows(channels), np.float32(slope)
     bits = np.empty(length, np.uint32)
-    row, factor, addend = bits.view(np.float32), np.empty(length, np.float32), np.empty(length, np.float32)
+    row, factor, addend = (
+        bits.view(np.float32),
+        np.empty(length, np.float32),
+        np.empty(length, np.float32),
+    )
     for b in range(x.shape[0]):
         _spread(table, b, 0, factor)
         _spread(table, b, 1, addend)
@@ -291,10 +325,17 @@ _thread_number = types.ExternalFunction("omp_get_thread_num", types.int32())
 def _openmp() -> ctypes.CDLL | None:
     """The OpenMP library that torch itself loaded; None where there is none to be found."""
     folder = Path(torch.__file__).parent / "lib"
-    for path in sorted(p for pattern in ("libgomp*", "libiomp5*", "libomp*") for p in folder.glob(pattern)):
+    for path in sorted(
+        p for pattern in ("libgomp*", "libiomp5*", "libomp*") for p in folder.glob(pattern)
+    ):
         try:
             library = ctypes.CDLL(str(path))
-            library.GOMP_parallel.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_uint, ctypes.c_uint]
+            library.GOMP_parallel.argtypes = [
+                ctypes.c_void_p,
+                ctypes.c_void_p,
+                ctypes.c_uint,
+                ctypes.c_uint,
+            ]
             library.omp_get_thread_num.argtypes = []
         except (OSError, AttributeError):
             continue
@@ -304,12 +345,16 @@ def _openmp() -> ctypes.CDLL | None:
 
 @lru_cache(maxsize=2)
 def _compiled(kept: type) -> Any:
-    """The four loops for values kept as ``kept``, as one C function of a pointer to what ``_run`` lays out."""
+    """The four loops for values kept as ``kept``, as one C function of a pointer to what ``_run``
+    lays out.
+    """
     import llvmlite.binding
 
     library = _openmp()
     assert library is not None
-    llvmlite.binding.add_symbol("omp_get_thread_num", ctypes.cast(library.omp_get_thread_num, ctypes.c_void_p).value)
+    llvmlite.binding.add_symbol(
+        "omp_get_thread_num", ctypes.cast(library.omp_get_thread_num, ctypes.c_void_p).value
+    )
 
     @cfunc("void(voidptr)", cache=True)
     def body(data):  # type: ignore[no-untyped-def]
@@ -317,7 +362,11 @@ def _compiled(kept: type) -> Any:
         threads, samples, voxels, channels, loop = told[5], told[6], told[7], told[8], told[10]
         slope = carray(_pointer(told[9]), (1,), np.float64)[0]  # type: ignore[call-arg]
         flat = (samples, voxels * channels)
-        x, dy, out = carray(_pointer(told[0]), flat, kept), carray(_pointer(told[1]), flat, kept), carray(_pointer(told[2]), flat, kept)
+        x, dy, out = (
+            carray(_pointer(told[0]), flat, kept),
+            carray(_pointer(told[1]), flat, kept),
+            carray(_pointer(told[2]), flat, kept),
+        )
         table = carray(_pointer(told[3]), (samples, 6, channels), np.float32)
         sums = carray(_pointer(told[4]), (threads, samples, 2, channels), np.float64)
         n = _thread_number()
@@ -334,11 +383,27 @@ def _compiled(kept: type) -> Any:
     return body
 
 
-def _run(loop: int, threads: int, x: Tensor, dy: Tensor, out: Tensor, table: Any, sums: Any, slope: float) -> None:
+def _run(
+    loop: int, threads: int, x: Tensor, dy: Tensor, out: Tensor, table: Any, sums: Any, slope: float
+) -> None:
     library = _openmp()
     assert library is not None
-    told = np.array([x.data_ptr(), dy.data_ptr(), out.data_ptr(), table.ctypes.data, sums.ctypes.data, threads, x.shape[0],
-                     x[0, 0].numel(), x.shape[1], 0, loop], np.int64)  # fmt: skip
+    told = np.array(
+        [
+            x.data_ptr(),
+            dy.data_ptr(),
+            out.data_ptr(),
+            table.ctypes.data,
+            sums.ctypes.data,
+            threads,
+            x.shape[0],
+            x[0, 0].numel(),
+            x.shape[1],
+            0,
+            loop,
+        ],
+        np.int64,
+    )
     factor = np.array([slope])
     told[9] = factor.ctypes.data
     body = _compiled(np.float32 if x.dtype == torch.float32 else np.uint16)

@@ -1,19 +1,24 @@
-"""QuickNAT (Roy 2019), with squeeze and excitation (Roy 2018): dense blocks, max pooling, and unpooling by the pooled indices; 2-D only.
+"""QuickNAT (Roy 2019), with squeeze and excitation (Roy 2018): dense blocks, max pooling, and
+unpooling by the pooled indices; 2-D only.
 
-    x -> block 0 ----------------- skip, indices ----------> unpool -> [skip, unpooled] -> block 0 -> head
+    x -> block 0 ----------------- skip, indices ----------> unpool -> [skip, unpooled] -> block 0
+    -> head
            pool -> block 1 ------- skip, indices -> unpool -> [skip, unpooled] -> block 1
              ...                                  ...
                pool -> block N (bottleneck: no excitation, no dropout)
 
 Shapes: x (B, C, I, J) with I and J divisible by the product of strides -> logits (B, L, I, J).
-A block is ``convs`` convolutions of ``kernels``, each of which sees the block's input and all outputs before it, then a 1x1 convolution of
-all of them to ``width`` feature maps; normalisation and activation stand before each. After it come excitation and dropout, in the encoder
-and the decoder: every block but the bottleneck. The paper's setting, 3.5 M parameters for 28 classes: 4 + 1 + 4 blocks, widths 64,
-kernels 5, convs 2, strides 2, batch norm, dropout 0.2; activation "prelu" as in the authors' code. Unlike there, a convolution has no bias, which the
-normalisation after it would take away again, and a PReLU's slope is learnt for each feature map.
+A block is ``convs`` convolutions of ``kernels``, each of which sees the block's input and all
+outputs before it, then a 1x1 convolution of all of them to ``width`` feature maps; normalisation
+and activation stand before each. After it come excitation and dropout, in the encoder and the
+decoder: every block but the bottleneck. The paper's setting, 3.5 M parameters for 28 classes: 4 + 1
++ 4 blocks, widths 64, kernels 5, convs 2, strides 2, batch norm, dropout 0.2; activation "prelu" as
+in the authors' code. Unlike there, a convolution has no bias, which the normalisation after it
+would take away again, and a PReLU's slope is learnt for each feature map.
 
-Excitation "both" takes the larger of the channel's and the spatial one, voxel by voxel: the "max-out" of Roy 2018 (IEEE TMI 38), which also the
-authors' code has; the earlier conference paper summed them.
+Excitation "both" takes the larger of the channel's and the spatial one, voxel by voxel: the
+"max-out" of Roy 2018 (IEEE TMI 38), which also the authors' code has; the earlier conference paper
+summed them.
 """
 
 from __future__ import annotations
@@ -36,7 +41,12 @@ class ChannelExcitation(nn.Module):
     def __init__(self, width: int):
         super().__init__()
         narrow = max(1, width // REDUCTION)
-        self.weigh = nn.Sequential(nn.Conv2d(width, narrow, 1), nn.ReLU(inplace=True), nn.Conv2d(narrow, width, 1), nn.Sigmoid())
+        self.weigh = nn.Sequential(
+            nn.Conv2d(width, narrow, 1),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(narrow, width, 1),
+            nn.Sigmoid(),
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         return x * self.weigh(x.mean(dim=(2, 3), keepdim=True))  # type: ignore[no-any-return]
@@ -74,7 +84,9 @@ class DenseBlock(nn.Module):
     def __init__(self, net: Network, stage: int, c_in: int):
         super().__init__()
         width, convs = net.widths[stage], net.convs_at(stage)
-        self.convs = nn.ModuleList(NormActConv(net, c_in + n * width, width, net.kernels[stage]) for n in range(convs))
+        self.convs = nn.ModuleList(
+            NormActConv(net, c_in + n * width, width, net.kernels[stage]) for n in range(convs)
+        )
         self.gather = NormActConv(net, c_in + convs * width, width, (1, 1, 1))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -85,12 +97,15 @@ class DenseBlock(nn.Module):
 
 def _excited(net: Network, stage: int, c_in: int) -> nn.Sequential:
     """A dense block with what follows it outside the bottleneck."""
-    excitation = nn.Identity() if net.squeeze == "none" else EXCITATIONS[net.squeeze](net.widths[stage])
+    excitation = (
+        nn.Identity() if net.squeeze == "none" else EXCITATIONS[net.squeeze](net.widths[stage])
+    )
     return nn.Sequential(DenseBlock(net, stage, c_in), excitation, dropout(net))
 
 
 def _pooled(x: Tensor, step: tuple[int, int]) -> tuple[Tensor, Tensor]:
-    """The largest of each box of ``step``, and where it stood: torch's indices, or (traced, for compilers that have no unpooling) a mask of ``x``.
+    """The largest of each box of ``step``, and where it stood: torch's indices, or (traced, for
+    compilers that have no unpooling) a mask of ``x``.
 
     Of equal values the first counts, in either way.
     """
@@ -135,6 +150,8 @@ class QuickNAT(nn.Module):
             x, places = _pooled(skip, step)
             skips.append((skip, places))
         x = self.bottleneck(x)
-        for decode, (skip, places), step in reversed(list(zip(self.decoder, skips, self.steps, strict=True))):
+        for decode, (skip, places), step in reversed(
+            list(zip(self.decoder, skips, self.steps, strict=True))
+        ):
             x = decode(torch.cat([skip, _unpooled(x, places, skip, step)], dim=1))
         return self.head(x)  # type: ignore[no-any-return]

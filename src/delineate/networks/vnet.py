@@ -1,4 +1,5 @@
-"""V-Net (Milletari 2016): residual stages of 5x5x5 convolutions, learnt down- and upsampling, PReLU; also in 2-D.
+"""V-Net (Milletari 2016): residual stages of 5x5x5 convolutions, learnt down- and upsampling,
+PReLU; also in 2-D.
 
     x -> stage 0 ----------------- skip ----------------> up 0 -> stage 0 (2 w0) -> head
            down 1 -> stage 1 ----- skip ----> up 1 -> stage 1 (2 w1)
@@ -6,14 +7,17 @@
                down N -> stage N (wN)
 
 Shapes: x (B, C, *size) with size divisible by the product of strides -> logits (B, L, *size).
-A stage adds its input to the output of its last convolution, before that one's activation; the first adds the image itself, its channels
-repeated over the feature maps. Down: a convolution whose kernel is its stride; up: the transpose of one, to half the feature maps, beside
-which the skip stands. So the decoder's stages are twice as wide as the encoder's at the same resolution, as the paper's figure 2 has it.
+A stage adds its input to the output of its last convolution, before that one's activation; the
+first adds the image itself, its channels repeated over the feature maps. Down: a convolution whose
+kernel is its stride; up: the transpose of one, to half the feature maps, beside which the skip
+stands. So the decoder's stages are twice as wide as the encoder's at the same resolution, as the
+paper's figure 2 has it.
 
-The paper's setting, 65.2 M parameters: widths (16, 32, 64, 128, 256), strides 2, kernels 5, convs (1, 2, 3, 3, 3), activation "prelu". It has
-no normalisation; ``net.norm`` is added after every convolution ("batch" in the common implementations), without which training at its
-rates needs luck. Dropout: at the end of every encoder stage below full resolution, as in ``unet``.
-The light variant with doubled 3x3x3 convolutions and max pooling is a ``unet`` with ``down="pool"``.
+The paper's setting, 65.2 M parameters: widths (16, 32, 64, 128, 256), strides 2, kernels 5, convs
+(1, 2, 3, 3, 3), activation "prelu". It has no normalisation; ``net.norm`` is added after every
+convolution ("batch" in the common implementations), without which training at its rates needs luck.
+Dropout: at the end of every encoder stage below full resolution, as in ``unet``. The light variant
+with doubled 3x3x3 convolutions and max pooling is a ``unet`` with ``down="pool"``.
 """
 
 from __future__ import annotations
@@ -36,9 +40,13 @@ class Entry(nn.Module):
         super().__init__()
         width, kernel, convs = net.widths[0], net.kernels[0], net.convs_at(0)
         inputs = (net.channels, *(width for _ in range(convs - 1)))
-        self.convs = nn.Sequential(*(ConvNormAct(net, c, width, kernel, act=n < convs - 1) for n, c in enumerate(inputs)))
+        self.convs = nn.Sequential(
+            *(ConvNormAct(net, c, width, kernel, act=n < convs - 1) for n, c in enumerate(inputs))
+        )
         self.act = activation(net.activation, width)
-        self.repeated = [n % net.channels for n in range(width)]  # which channel of the image each feature map gets
+        self.repeated = [
+            n % net.channels for n in range(width)
+        ]  # which channel of the image each feature map gets
 
     def forward(self, x: Tensor) -> Tensor:
         image = x if x.shape[1] == 1 else x[:, self.repeated]
@@ -47,7 +55,11 @@ class Entry(nn.Module):
 
 def _down(net: Network, c_in: int, c_out: int, stride: Sequence[int]) -> nn.Sequential:
     step = tuple(stride[: net.dims])
-    return nn.Sequential(conv(net.dims)(c_in, c_out, step, step, bias=False), norm(net.norm, c_out), activation(net.activation, c_out))  # type: ignore[arg-type]
+    return nn.Sequential(
+        conv(net.dims)(c_in, c_out, step, step, bias=False),
+        norm(net.norm, c_out),
+        activation(net.activation, c_out),
+    )  # type: ignore[arg-type]
 
 
 def _up(net: Network, c_in: int, c_out: int, stride: Sequence[int]) -> nn.Sequential:
@@ -65,11 +77,22 @@ class VNet(nn.Module):
         widths = net.widths
         levels = range(len(widths) - 1)
         self.entry = Entry(net)
-        self.down = nn.ModuleList(_down(net, widths[n], widths[n + 1], net.strides[n]) for n in levels)
-        self.encoder = nn.ModuleList(ResidualBlock(net, widths[n], widths[n], net.kernels[n], ONE, net.convs_at(n)) for n in range(1, len(widths)))
-        below = [*(2 * w for w in widths[1:-1]), widths[-1]]  # what stands below each level of the decoder
+        self.down = nn.ModuleList(
+            _down(net, widths[n], widths[n + 1], net.strides[n]) for n in levels
+        )
+        self.encoder = nn.ModuleList(
+            ResidualBlock(net, widths[n], widths[n], net.kernels[n], ONE, net.convs_at(n))
+            for n in range(1, len(widths))
+        )
+        below = [
+            *(2 * w for w in widths[1:-1]),
+            widths[-1],
+        ]  # what stands below each level of the decoder
         self.up = nn.ModuleList(_up(net, below[n], widths[n], net.strides[n]) for n in levels)
-        self.decoder = nn.ModuleList(ResidualBlock(net, 2 * widths[n], 2 * widths[n], net.kernels[n], ONE, net.convs_at(n)) for n in levels)
+        self.decoder = nn.ModuleList(
+            ResidualBlock(net, 2 * widths[n], 2 * widths[n], net.kernels[n], ONE, net.convs_at(n))
+            for n in levels
+        )
         self.head = conv(net.dims)(2 * widths[0], net.classes, 1)
         self.dropout = dropout(net)
 

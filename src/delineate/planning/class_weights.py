@@ -1,6 +1,8 @@
-"""Class weights from voxel counts, for cohorts in which structures differ in size by orders of magnitude.
+"""Class weights from voxel counts, for cohorts in which structures differ in size by orders of
+magnitude.
 
-Counts and weights are one number a class, background first. Nothing here knows of losses or networks.
+Counts and weights are one number a class, background first. Nothing here knows of losses or
+networks.
 """
 
 from __future__ import annotations
@@ -12,17 +14,19 @@ Weights = NDArray[np.float64]
 
 
 def median_frequency_weights(counts: ArrayLike) -> Weights:
-    """Median frequency over the class's own (Eigen & Fergus 2015; QuickNAT: Roy 2019): above 1 for what is rarer than the median class.
+    """Median frequency over the class's own (Eigen & Fergus 2015; QuickNAT: Roy 2019): above 1 for
+    what is rarer than the median class.
 
-    A true ratio: with a rounded-down one every class more frequent than the median would weigh 0 and not be learnt. The frequency
-    is that over all voxels counted; the 2015 paper's, over the images that hold the class, is the same where every scan holds every class.
+    A true ratio: with a rounded-down one every class more frequent than the median would weigh 0
+    and not be learnt. The frequency is that over all voxels counted; the 2015 paper's, over the
+    images that hold the class, is the same where every scan holds every class.
 
     Args:
         counts: (L,) voxels of each class, of any real dtype.
 
     Returns:
-        (L,) float64, above 0. The median is over the classes that occur; one that does not gets the largest weight of those that do,
-        so that the weights stay finite.
+        (L,) float64, above 0. The median is over the classes that occur; one that does not gets the
+        largest weight of those that do, so that the weights stay finite.
 
     Raises:
         ValueError: not one finite count of 0 or more a class, or no voxel at all.
@@ -32,7 +36,8 @@ def median_frequency_weights(counts: ArrayLike) -> Weights:
 
 
 def inverse_frequency_weights(counts: ArrayLike) -> Weights:
-    """Weights in inverse proportion to the voxels of each class, scaled so that their mean over the classes is 1.
+    """Weights in inverse proportion to the voxels of each class, scaled so that their mean over the
+    classes is 1.
 
     Args, Returns, Raises: as ``median_frequency_weights``.
     """
@@ -43,7 +48,10 @@ def inverse_frequency_weights(counts: ArrayLike) -> Weights:
 def _counts(counts: ArrayLike) -> Weights:
     numbers = np.asarray(counts, dtype=np.float64)
     if numbers.ndim != 1 or not np.isfinite(numbers).all() or (numbers < 0).any():
-        raise ValueError(f"voxel counts are one number of 0 or more for each class, found {np.asarray(counts).tolist()}")
+        raise ValueError(
+            "voxel counts are one number of 0 or more for each class, found "
+            f"{np.asarray(counts).tolist()}"
+        )
     if not numbers.any():
         raise ValueError("no class has a voxel: there is nothing to weigh")
     return numbers

@@ -1,6 +1,8 @@
-"""What planning needs to know of a cohort: sizes, spacings, intensities inside the structures, class frequencies.
+"""What planning needs to know of a cohort: sizes, spacings, intensities inside the structures,
+class frequencies.
 
-One case is read by ``examine`` (importable, so that it can run in a process of its own); ``Fingerprint`` holds them all. Axes are R, A, S.
+One case is read by ``examine`` (importable, so that it can run in a process of its own);
+``Fingerprint`` holds them all. Axes are R, A, S.
 """
 
 from __future__ import annotations
@@ -30,7 +32,9 @@ class CaseFingerprint:
     modality: str
     inside: tuple[tuple[float, ...], ...]  # intensities inside the labels, a channel each
     voxels: dict[int, int]  # label value -> count, background (0) over the whole scan
-    moments: tuple[tuple[float, float], ...] = ()  # mean and standard deviation over the whole scan, a channel each
+    moments: tuple[
+        tuple[float, float], ...
+    ] = ()  # mean and standard deviation over the whole scan, a channel each
 
 
 @dataclass(frozen=True)
@@ -65,14 +69,25 @@ class Fingerprint:
 
     def to_json(self) -> dict[str, Any]:
         """A summary for the run's folder."""
-        shapes, spacings = np.array([c.shape for c in self.cases]), np.array([c.spacing_mm for c in self.cases])
+        shapes, spacings = (
+            np.array([c.shape for c in self.cases]),
+            np.array([c.spacing_mm for c in self.cases]),
+        )
         return {
             "cases": len(self.cases),
             "channels": list(self.channels),
             "is_ct": self.is_ct,
             "zero_share": round(self.zero_share, 3),
-            "shape": {"min": shapes.min(0).tolist(), "median": np.median(shapes, 0).tolist(), "max": shapes.max(0).tolist()},
-            "spacing_mm": {"min": spacings.min(0).tolist(), "median": np.median(spacings, 0).tolist(), "max": spacings.max(0).tolist()},
+            "shape": {
+                "min": shapes.min(0).tolist(),
+                "median": np.median(shapes, 0).tolist(),
+                "max": shapes.max(0).tolist(),
+            },
+            "spacing_mm": {
+                "min": spacings.min(0).tolist(),
+                "median": np.median(spacings, 0).tolist(),
+                "max": spacings.max(0).tolist(),
+            },
         }
 
 
@@ -93,7 +108,9 @@ def examine(case: Case, manifest: Manifest) -> CaseFingerprint:
     grid, axes = image.grid.reorient("RAS")
     first = axes.apply(values[0])
     unit_hu = image.unit == "HU" or image.meta.get("modality") == "CT"
-    hu_like = unit_hu or (first.size > 0 and float(first.min()) <= -900 and float(first.max()) > 200)
+    hu_like = unit_hu or (
+        first.size > 0 and float(first.min()) <= -900 and float(first.max()) > 200
+    )
     outside = [channel == background_of(channel) for channel in axes.apply(values)]
     body = first > BODY_HU if hu_like else ~np.all(outside, axis=0)
     box = tuple(_span(body, axis) for axis in range(3))
@@ -106,10 +123,15 @@ def examine(case: Case, manifest: Manifest) -> CaseFingerprint:
         str(image.meta.get("modality") or manifest.modality),
         inside,
         {int(v): int(n) for v, n in enumerate(counts) if n},
-        tuple((float(channel.mean(dtype=np.float64)), float(channel.std(dtype=np.float64))) for channel in values),
+        tuple(
+            (float(channel.mean(dtype=np.float64)), float(channel.std(dtype=np.float64)))
+            for channel in values
+        ),
     )
 
 
 def _span(mask: np.ndarray[Any, Any], axis: int) -> int:
-    hit = np.flatnonzero(mask.mean(axis=tuple(a for a in range(3) if a != axis), dtype=np.float32) > 0.01)
+    hit = np.flatnonzero(
+        mask.mean(axis=tuple(a for a in range(3) if a != axis), dtype=np.float32) > 0.01
+    )
     return int(hit[-1] - hit[0] + 1) if len(hit) else int(mask.shape[axis])

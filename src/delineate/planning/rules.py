@@ -1,10 +1,12 @@
-"""Planning: from what the cohort is and what the machine can do to a plan, with the reason for each choice.
+"""Planning: from what the cohort is and what the machine can do to a plan, with the reason for each
+choice.
 
     manifest --fingerprint()--> Fingerprint --make_plan()--> Plan (plan.json)
 
-The rules are few and stand here in the order in which they are applied. Most follow nnU-Net (Isensee 2021); what
-differs is that a time budget is a constraint like memory: one measured training step of a candidate network
-decides how large a network and patch the time allows. It trains nothing.
+The rules are few and stand here in the order in which they are applied. Most follow nnU-Net
+(Isensee 2021); what differs is that a time budget is a constraint like memory: one measured
+training step of a candidate network decides how large a network and patch the time allows. It
+trains nothing.
 """
 
 from __future__ import annotations
@@ -19,20 +21,39 @@ import numpy as np
 
 from ..core.errors import LabelError, PlanError
 from ..core.manifest import Manifest
-from ..core.plan import Augmentation, Channel, Inference, Loss, Network, Normalisation, Optimiser, Plan, Schedule, Structure
+from ..core.plan import (
+    Augmentation,
+    Channel,
+    Inference,
+    Loss,
+    Network,
+    Normalisation,
+    Optimiser,
+    Plan,
+    Schedule,
+    Structure,
+)
 from ..execution import local as batch
 from .fingerprint import Fingerprint, examine
 
 Triple = tuple[int, int, int]
 Choice = tuple[Network, Triple, int]  # network, patch, batch
-DEFAULT_EPOCHS = 1000  # where neither a budget nor epochs are asked for and no recipe says otherwise
+DEFAULT_EPOCHS = (
+    1000  # where neither a budget nor epochs are asked for and no recipe says otherwise
+)
 VALIDATION_FOLDS = 5  # without folds or a split, one fifth of the patients validates
 MOST_CASES = 64  # a fingerprint from more cases would say the same
-STEPS_TO_MIRROR_SIDES = 4000  # after 635 the phantom's kidneys, mirrored and swapped: one never found, mean Dice 0.706; not mirrored: 0.953
-FEWEST_STEPS = 600  # the phantom in 5 minutes: 370 steps on large patches never found a kidney, mean Dice 0.669; 928 on small ones: 0.963
+# after 635 the phantom's kidneys, mirrored and swapped: one never found, mean Dice 0.706; not
+# mirrored: 0.953
+STEPS_TO_MIRROR_SIDES = 4000
+# the phantom in 5 minutes: 370 steps on large patches never found a kidney, mean Dice 0.669; 928 on
+# small ones: 0.963
+FEWEST_STEPS = 600
 FEW_CLASSES = 8  # of which as many feature maps can tell each from all others
 LEARNING_RATE = 3e-3  # Muon's
-FORGETTING = 6.0  # how often a training's decay, at the full rate, could forget all it learnt: 2, 6 and 19 tried with 40 hippocampi, 630 steps
+# how often a training's decay, at the full rate, could forget all it learnt: 2, 6 and 19 tried with
+# 40 hippocampi, 630 steps
+FORGETTING = 6.0
 ANISOTROPY = 3.0
 ORIENTATION_BY_SLICE_AXIS = ("ASR", "RSA", "RAS")  # the sliced axis (x, y or z) last
 
@@ -68,10 +89,18 @@ class Machine:
 
     def __str__(self) -> str:
         gpu = f", GPU with {self.gpu_bytes / 2**30:.0f} GiB" if self.gpu_bytes else ""
-        return f"{self.cores} cores{'' if self.matrix_units else ' without matrix units'}, {self.ram_bytes / 2**30:.0f} GiB{gpu}"
+        return (
+            f"{self.cores} cores{'' if self.matrix_units else ' without matrix units'}, "
+            f"{self.ram_bytes / 2**30:.0f} GiB{gpu}"
+        )
 
 
-def fingerprint(manifest: Manifest, *, workers: int | None = None, progress: Callable[[int, int, str], None] | None = None) -> Fingerprint:
+def fingerprint(
+    manifest: Manifest,
+    *,
+    workers: int | None = None,
+    progress: Callable[[int, int, str], None] | None = None,
+) -> Fingerprint:
     """Read up to ``MOST_CASES`` cases with truth, evenly spread over the cohort.
 
     Raises:
@@ -81,14 +110,25 @@ def fingerprint(manifest: Manifest, *, workers: int | None = None, progress: Cal
     with_truth = manifest.with_truth().cases
     if not with_truth:
         raise LabelError("no case has truth to learn from", path=manifest.root or None)
-    chosen = [with_truth[int(i)] for i in np.unique(np.linspace(0, len(with_truth) - 1, min(MOST_CASES, len(with_truth))))]
+    chosen = [
+        with_truth[int(i)]
+        for i in np.unique(np.linspace(0, len(with_truth) - 1, min(MOST_CASES, len(with_truth))))
+    ]
     one, (first, *others) = partial(examine, manifest=manifest), chosen
     outcomes = [batch.attempt(one, first, first.id)]  # tells how long a case takes
     tell = progress or (lambda done, total, name: None)
     tell(1, len(chosen), first.id)
-    workers = batch.workers_for(outcomes[0].seconds * len(others), len(others)) if workers is None else workers
+    workers = (
+        batch.workers_for(outcomes[0].seconds * len(others), len(others))
+        if workers is None
+        else workers
+    )
     outcomes += batch.run(
-        one, others, names=[c.id for c in others], workers=workers, progress=lambda done, total, name: tell(done + 1, len(chosen), name)
+        one,
+        others,
+        names=[c.id for c in others],
+        workers=workers,
+        progress=lambda done, total, name: tell(done + 1, len(chosen), name),
     )
     for outcome in outcomes:
         if outcome.error is not None:
@@ -97,10 +137,20 @@ def fingerprint(manifest: Manifest, *, workers: int | None = None, progress: Cal
 
 
 class Planner(Protocol):
-    """What makes a plan: ``make_plan`` by rules, or a recipe. With neither budget nor epochs a recipe takes its own full setting."""
+    """What makes a plan: ``make_plan`` by rules, or a recipe. With neither budget nor epochs a
+    recipe takes its own full setting.
+    """
 
     def __call__(
-        self, found: Fingerprint, manifest: Manifest, machine: Machine, *, budget_s: float | None, epochs: int | None, seed: int, dims: int | None
+        self,
+        found: Fingerprint,
+        manifest: Manifest,
+        machine: Machine,
+        *,
+        budget_s: float | None,
+        epochs: int | None,
+        seed: int,
+        dims: int | None,
     ) -> Plan: ...
 
 
@@ -108,7 +158,8 @@ class Planner(Protocol):
 class Recipe:
     """A named planner that reproduces a known system.
 
-    ``adapt`` takes from a cohort what the system takes: its structures, unless the user chose some (second argument), and its channels.
+    ``adapt`` takes from a cohort what the system takes: its structures, unless the user chose some
+    (second argument), and its channels.
     """
 
     name: str
@@ -129,7 +180,8 @@ def plan_with(
     seed: int,
     dims: int | None,
 ) -> Plan:
-    """The plan of ``recipe`` for this machine, or of the rules where it is None; these take ``DEFAULT_EPOCHS`` where no end is asked for.
+    """The plan of ``recipe`` for this machine, or of the rules where it is None; these take
+    ``DEFAULT_EPOCHS`` where no end is asked for.
 
     Raises:
         PlanError: as of ``make_plan`` or the recipe.
@@ -137,12 +189,22 @@ def plan_with(
     if recipe is None and budget_s is None and epochs is None:
         epochs = DEFAULT_EPOCHS
     planner = make_plan if recipe is None else recipe.plan
-    return planner(found, manifest, Machine.here(device), budget_s=budget_s, epochs=epochs, seed=seed, dims=dims)
+    return planner(
+        found,
+        manifest,
+        Machine.here(device),
+        budget_s=budget_s,
+        epochs=epochs,
+        seed=seed,
+        dims=dims,
+    )
 
 
 @dataclass
 class _Draft:
-    """A plan in the making: the rules below fill it in, one after the other, each leaving its reason."""
+    """A plan in the making: the rules below fill it in, one after the other, each leaving its
+    reason.
+    """
 
     found: Fingerprint
     manifest: Manifest
@@ -170,36 +232,53 @@ def make_plan(
     """Derive a plan.
 
     Args:
-        budget_s: seconds that training itself may take; exactly one of this and ``epochs`` is given.
+        budget_s: seconds that training itself may take; exactly one of this and ``epochs`` is
+            given.
         dims: 2 or 3 instead of the rule's choice.
-        probe: (network, patch, batch) -> seconds of one training step; measured on this machine where it is None.
+        probe: (network, patch, batch) -> seconds of one training step; measured on this machine
+            where it is None.
 
     Raises:
         PlanError: neither or both of budget and epochs.
     """
     if (budget_s is None) == (epochs is None):
-        raise PlanError("training ends after a budget or after a number of epochs: give exactly one of the two")
+        raise PlanError(
+            "training ends after a budget or after a number of epochs: give exactly one of the two"
+        )
     draft = _Draft(found, manifest, machine)
     _choose_dims(draft, dims)
     _choose_crop(draft)
     _choose_spacing(draft, budget_s)
     channels = tuple(_channel(draft, index, name) for index, name in enumerate(manifest.channels))
-    network, patch, batch_size, step_s = _choose_network(draft, budget_s, probe or partial(measure_step, device=machine.device))
-    steps_per_epoch = int(np.clip(len(manifest.with_truth()) * max(1.0, np.prod(draft.shape) / np.prod(patch)) / batch_size, 20, 250))
+    network, patch, batch_size, step_s = _choose_network(
+        draft, budget_s, probe or partial(measure_step, device=machine.device)
+    )
+    steps_per_epoch = int(
+        np.clip(
+            len(manifest.with_truth())
+            * max(1.0, np.prod(draft.shape) / np.prod(patch))
+            / batch_size,
+            20,
+            250,
+        )
+    )
     steps = budget_s / step_s if budget_s is not None else float((epochs or 0) * steps_per_epoch)
     decay = float(f"{FORGETTING / (LEARNING_RATE * max(steps, FEWEST_STEPS)):.2g}")
     augmentation = _choose_augmentation(draft, steps)
     draft.reasons["schedule"] = (
-        f"{budget_s:.0f} s of training at about {step_s:.2f} s a step: about {steps:.0f} steps; the rate follows the clock and ends at zero"
+        f"{budget_s:.0f} s of training at about {step_s:.2f} s a step: about {steps:.0f} steps; "
+        "the rate follows the clock and ends at zero"
         if budget_s is not None
         else f"{epochs} epochs of {steps_per_epoch} steps, about {step_s:.2f} s each"
     )
     draft.reasons["optimiser"] = (
-        f"Muon at {LEARNING_RATE:g} with a cosine and averaged weights: after the same steps better than AdamW on every cohort tried; "
+        f"Muon at {LEARNING_RATE:g} with a cosine and averaged weights: after the same steps "
+        "better than AdamW on every cohort tried; "
         "the average needs no tuning"
     )
     draft.reasons["optimiser.weight_decay"] = (
-        f"{decay:g}: at {LEARNING_RATE:g} and about {steps:.0f} steps weights keep what the last sixth of a training said, however long it is"
+        f"{decay:g}: at {LEARNING_RATE:g} and about {steps:.0f} steps weights keep what the last "
+        "sixth of a training said, however long it is"
     )
     plan = Plan(
         channels=channels,
@@ -234,7 +313,10 @@ def _choose_dims(draft: _Draft, wanted: int | None) -> None:
     elif all(c.shape[2] == 1 for c in draft.found.cases):
         draft.dims, slice_axis, why = 2, 2, "every case is a single slice"
     elif depth < 8:
-        draft.dims, slice_axis = 2, int(np.argmin(np.median([c.shape for c in draft.found.cases], axis=0)))
+        draft.dims, slice_axis = (
+            2,
+            int(np.argmin(np.median([c.shape for c in draft.found.cases], axis=0))),
+        )
         why = f"the median case has only {depth:.0f} slices"
     else:
         draft.dims, why = 3, "cases are volumes"
@@ -242,7 +324,9 @@ def _choose_dims(draft: _Draft, wanted: int | None) -> None:
         draft.orientation = ORIENTATION_BY_SLICE_AXIS[slice_axis]
         draft.order = ((1, 2, 0), (0, 2, 1), (0, 1, 2))[slice_axis]
     draft.reasons["network.dims"] = f"{draft.dims}-D: {why}"
-    draft.reasons["orientation"] = f"{draft.orientation}" + (", sliced across its coarsest axis" if draft.dims == 2 else "")
+    draft.reasons["orientation"] = f"{draft.orientation}" + (
+        ", sliced across its coarsest axis" if draft.dims == 2 else ""
+    )
 
 
 def _choose_crop(draft: _Draft) -> None:
@@ -252,31 +336,48 @@ def _choose_crop(draft: _Draft) -> None:
     kept = float(np.median(body.prod(1) / shape.prod(1)))
     if kept < 0.85 and (draft.found.is_ct or draft.found.zero_share > 0.25):
         draft.crop = "body" if draft.found.is_ct else "nonzero"
-        draft.reasons["crop"] = f"{draft.crop}: the box of the {'body' if draft.found.is_ct else 'non-zero voxels'} is {100 * kept:.0f} % of a scan"
+        draft.reasons["crop"] = (
+            f"{draft.crop}: the box of the {'body' if draft.found.is_ct else 'non-zero voxels'} "
+            f"is {100 * kept:.0f} % of a scan"
+        )
     else:
         draft.reasons["crop"] = f"none: a crop would keep {100 * kept:.0f} % of a scan"
 
 
 def _choose_spacing(draft: _Draft, budget_s: float | None) -> None:
-    """The median, but a coarse axis at its 10th percentile (so that thin-slice scans keep their detail); coarser where time or memory asks for it."""
+    """The median, but a coarse axis at its 10th percentile (so that thin-slice scans keep their
+    detail); coarser where time or memory asks for it.
+    """
     spacings = np.array([c.spacing_mm for c in draft.found.cases])[:, draft.order]
     bodies = [c.body_shape if draft.crop != "none" else c.shape for c in draft.found.cases]
-    extents = np.median([np.array(b)[list(draft.order)] * s for b, s in zip(bodies, spacings, strict=True)], axis=0)
+    extents = np.median(
+        [np.array(b)[list(draft.order)] * s for b, s in zip(bodies, spacings, strict=True)], axis=0
+    )
     target = np.median(spacings, axis=0)
     why = "the cohort's median"
     coarse = int(np.argmax(target))
     if target[coarse] > ANISOTROPY * np.delete(target, coarse).max():
-        target[coarse] = max(float(np.percentile(spacings[:, coarse], 10)), float(np.delete(target, coarse).max()))
+        target[coarse] = max(
+            float(np.percentile(spacings[:, coarse], 10)), float(np.delete(target, coarse).max())
+        )
         why += ", the 10th percentile along the coarse axis"
     most = _most_voxels(draft.machine, budget_s, draft.dims)
     free = [0, 1] if draft.dims == 2 else [0, 1, 2]
     voxels = float(np.prod([extents[a] / target[a] for a in free]))
     if voxels > most:
-        while np.prod([extents[a] / target[a] for a in free]) > most:  # the finest axes give way first
+        while (
+            np.prod([extents[a] / target[a] for a in free]) > most
+        ):  # the finest axes give way first
             finest = min(free, key=lambda a: target[a])
             target[finest] *= 1.02
-        why += f"; coarsened so that a median case has {most / 1e6:.1f} instead of {voxels / 1e6:.1f} million voxels, which {draft.machine} can " + (
-            f"work through in {budget_s:.0f} s of training" if budget_s is not None else "hold and learn from"
+        why += (
+            f"; coarsened so that a median case has {most / 1e6:.1f} instead of "
+            f"{voxels / 1e6:.1f} million voxels, which {draft.machine} can "
+            + (
+                f"work through in {budget_s:.0f} s of training"
+                if budget_s is not None
+                else "hold and learn from"
+            )
         )
     spacing: list[float | None] = [round(float(t), 4) for t in target]
     if draft.dims == 2:
@@ -285,7 +386,9 @@ def _choose_spacing(draft: _Draft, budget_s: float | None) -> None:
     shape = np.maximum(1, np.rint(extents / target)).astype(int)
     draft.shape = tuple(int(n) for n in (shape if draft.dims == 3 else (*shape[:2], 1)))
     shown = " x ".join("own" if s is None else f"{s:g}" for s in spacing)
-    draft.reasons["spacing_mm"] = f"{shown} mm: {why}; a median case has {' x '.join(map(str, draft.shape))} voxels"
+    draft.reasons["spacing_mm"] = (
+        f"{shown} mm: {why}; a median case has {' x '.join(map(str, draft.shape))} voxels"
+    )
 
 
 def _most_voxels(machine: Machine, budget_s: float | None, dims: int) -> float:
@@ -299,50 +402,88 @@ def _most_voxels(machine: Machine, budget_s: float | None, dims: int) -> float:
 
 
 def _channel(draft: _Draft, index: int, name: str) -> Channel:
-    """CT: one fixed window from intensities inside the labels. Everything else: each image by itself, robust to extremes."""
+    """CT: one fixed window from intensities inside the labels. Everything else: each image by
+    itself, robust to extremes.
+    """
     key = f"normalise.{name}"
     if draft.found.is_ct:
-        values = np.concatenate([np.asarray(c.inside[index]) for c in draft.found.cases if index < len(c.inside)])
+        values = np.concatenate(
+            [np.asarray(c.inside[index]) for c in draft.found.cases if index < len(c.inside)]
+        )
         if len(values):
             low, high = (float(v) for v in np.percentile(values, (0.5, 99.5)))
             clipped = np.clip(values, low, high)
-            rule = Normalisation(kind="window", low=low, high=max(high, low + 1), mean=float(clipped.mean()), std=max(float(clipped.std()), 1.0))
+            rule = Normalisation(
+                kind="window",
+                low=low,
+                high=max(high, low + 1),
+                mean=float(clipped.mean()),
+                std=max(float(clipped.std()), 1.0),
+            )
             draft.reasons[key] = (
-                f"window {low:.0f}..{high:.0f} HU: the 0.5 and 99.5 percentiles inside the structures; HU mean the same in every scan"
+                f"window {low:.0f}..{high:.0f} HU: the 0.5 and 99.5 percentiles inside the "
+                "structures; HU mean the same in every scan"
             )
             return Channel(name=name, normalise=rule)
     inside: Literal["all", "nonzero"] = "nonzero" if draft.found.zero_share > 0.25 else "all"
     draft.reasons[key] = (
-        f"each image by itself, clipped at its 0.5 and 99.5 percentiles, zero mean, unit deviation over {inside} voxels: "
+        "each image by itself, clipped at its 0.5 and 99.5 percentiles, zero mean, unit "
+        f"deviation over {inside} voxels: "
         "grey values have no fixed meaning here, and a few extreme voxels must not set the scale"
     )
     return Channel(name=name, normalise=Normalisation(kind="robust", inside=inside))
 
 
-def _choose_network(draft: _Draft, budget_s: float | None, probe: Callable[[Network, Triple, int], float]) -> tuple[Network, Triple, int, float]:
-    """The largest U-Net, patch and batch that memory and time allow: shrunk step by step until enough training steps fit."""
+def _choose_network(
+    draft: _Draft, budget_s: float | None, probe: Callable[[Network, Triple, int], float]
+) -> tuple[Network, Triple, int, float]:
+    """The largest U-Net, patch and batch that memory and time allow: shrunk step by step until
+    enough training steps fit.
+    """
     spacing = [1.0 if s is None else s for s in draft.spacing_mm]
     choices: list[Choice] = []
-    for width, voxels, batch_size in _ladder(draft.dims, draft.machine, classes=len(draft.manifest.labels) + 1):
+    for width, voxels, batch_size in _ladder(
+        draft.dims, draft.machine, classes=len(draft.manifest.labels) + 1
+    ):
         patch, strides, kernels = topology(draft.shape, spacing, voxels, draft.dims)
-        choice = (_unet(draft, width, strides, kernels, light=budget_s is not None), patch, batch_size)
+        choice = (
+            _unet(draft, width, strides, kernels, light=budget_s is not None),
+            patch,
+            batch_size,
+        )
         if choice not in choices:  # a small case is whole in several sizes of patch
             choices.append(choice)
-    (network, patch, batch_size), step_s, why = largest_that_fits(choices, budget_s, draft.machine, probe, steps_wanted(budget_s, FEWEST_STEPS))
+    (network, patch, batch_size), step_s, why = largest_that_fits(
+        choices, budget_s, draft.machine, probe, steps_wanted(budget_s, FEWEST_STEPS)
+    )
     covers = min(1.0, float(np.prod(np.minimum(patch, draft.shape)) / np.prod(draft.shape)))
-    draft.reasons["patch"] = f"{' x '.join(map(str, patch))}, batch {batch_size}: covers {100 * covers:.0f} % of a median case"
+    draft.reasons["patch"] = (
+        f"{' x '.join(map(str, patch))}, batch {batch_size}: covers {100 * covers:.0f} % of a "
+        "median case"
+    )
     draft.reasons["network"] = (
-        f"U-Net with {len(network.widths)} stages, {network.widths[0]} to {network.widths[-1]} wide: pooled until about 4 voxels an axis remain"
-        + (", one convolution at full resolution and at each level of the decoder: better after the same time than two" if budget_s else "")
+        f"U-Net with {len(network.widths)} stages, {network.widths[0]} to {network.widths[-1]} "
+        "wide: pooled until about 4 voxels an axis remain"
+        + (
+            ", one convolution at full resolution and at each level of the decoder: better after "
+            "the same time than two"
+            if budget_s
+            else ""
+        )
         + why
     )
     return network, patch, batch_size, step_s
 
 
 def largest_that_fits(
-    choices: Sequence[Choice], budget_s: float | None, machine: Machine, probe: Callable[[Network, Triple, int], float], wanted: float
+    choices: Sequence[Choice],
+    budget_s: float | None,
+    machine: Machine,
+    probe: Callable[[Network, Triple, int], float],
+    wanted: float,
 ) -> tuple[Choice, float, str]:
-    """The first of ``choices`` (network, patch, batch; from large to small) that memory holds and of which enough steps fit into the budget.
+    """The first of ``choices`` (network, patch, batch; from large to small) that memory holds and
+    of which enough steps fit into the budget.
 
     Args:
         wanted: so many steps are enough; without a budget it says nothing.
@@ -355,9 +496,13 @@ def largest_that_fits(
     """
     choices = [choice for choice in choices if _fits_memory(*choice, machine)]
     if not choices:
-        raise PlanError(f"not even the smallest network fits the memory of this machine ({machine})")
+        raise PlanError(
+            f"not even the smallest network fits the memory of this machine ({machine})"
+        )
     tried = []
-    least_s = probe(*choices[-1])  # the smallest is cheap to measure and tells which others are worth measuring
+    least_s = probe(
+        *choices[-1]
+    )  # the smallest is cheap to measure and tells which others are worth measuring
     chosen, step_s = choices[-1], least_s
     for choice in choices:
         guess_s = least_s * _work(*choice) / _work(*choices[-1])
@@ -365,58 +510,98 @@ def largest_that_fits(
             continue
         chosen, step_s = choice, probe(*choice)
         network, patch, batch_size = choice
-        tried.append(f"{network.widths[0]} wide, patch {'x'.join(map(str, patch))}, batch {batch_size}: {step_s:.2f} s a step")
+        tried.append(
+            f"{network.widths[0]} wide, patch {'x'.join(map(str, patch))}, batch {batch_size}: "
+            f"{step_s:.2f} s a step"
+        )
         if budget_s is None or budget_s / step_s >= wanted:
             break
-    return chosen, step_s, "" if budget_s is None else f"; tried: {'; '.join(tried)}; {wanted:.0f} steps were wanted in {budget_s:.0f} s"
+    return (
+        chosen,
+        step_s,
+        ""
+        if budget_s is None
+        else f"; tried: {'; '.join(tried)}; {wanted:.0f} steps were wanted in {budget_s:.0f} s",
+    )
 
 
 def steps_wanted(budget_s: float | None, fewest: float) -> float:
-    """How many steps are enough: a longer training is given more of them and larger networks alike."""
+    """How many steps are enough: a longer training is given more of them and larger networks
+    alike.
+    """
     return fewest + 0.6 * (budget_s or 0.0)
 
 
 def _ladder(dims: int, machine: Machine, classes: int) -> Sequence[tuple[int, int, int]]:
     """(first width, patch voxels, batch), from large to small.
 
-    Matrix units handle less than 16 maps no faster than 16 (measured), so there the patch shrinks; without them time follows the width, and what a
-    patch sees is worth more: 8 wide comes before a smaller patch. Many classes are not told apart by few maps, so there the width is what is kept: a
-    brain's 29 reached a Dice of 0.29 in 6 minutes with 8 maps and a patch of 48³, 0.70 with 16, 0.73 with 24 and 40³, 0.82 with 24 and 32³.
+    Matrix units handle less than 16 maps no faster than 16 (measured), so there the patch shrinks;
+    without them time follows the width, and what a patch sees is worth more: 8 wide comes before a
+    smaller patch. Many classes are not told apart by few maps, so there the width is what is kept:
+    a brain's 29 reached a Dice of 0.29 in 6 minutes with 8 maps and a patch of 48³, 0.70 with 16,
+    0.73 with 24 and 40³, 0.82 with 24 and 32³.
     """
     gpu, narrow, many = bool(machine.gpu_bytes), not machine.matrix_units, classes > FEW_CLASSES
     large: tuple[tuple[int, int, int], ...]
     small: tuple[tuple[int, int, int], ...]
     if dims == 2:
         large = ((32, 512**2, 24), (32, 512**2, 12)) if gpu else ((32, 384**2, 12),)
-        small = ((12, 256**2, 6), (8, 256**2, 6), (8, 192**2, 6)) if narrow else ((16, 192**2, 6), (16, 160**2, 6), (16, 128**2, 4))
+        small = (
+            ((12, 256**2, 6), (8, 256**2, 6), (8, 192**2, 6))
+            if narrow
+            else ((16, 192**2, 6), (16, 160**2, 6), (16, 128**2, 4))
+        )
         return (*large, (32, 320**2, 8), (24, 256**2, 8), (16, 256**2, 6), *small)
     large = ((32, 128**3, 2), (32, 112**3, 2), (32, 96**3, 2)) if gpu else ((32, 96**3, 2),)
     small = ((16, 64**3, 2), (16, 56**3, 2), (16, 48**3, 2), (16, 40**3, 2), (16, 32**3, 2))
     if many:
-        return (*large, *((32, edge**3, 2) for edge in (80, 64, 56, 48, 40, 32)), (24, 32**3, 2), (16, 32**3, 2))
+        return (
+            *large,
+            *((32, edge**3, 2) for edge in (80, 64, 56, 48, 40, 32)),
+            (24, 32**3, 2),
+            (16, 32**3, 2),
+        )
     if narrow:
-        small = ((16, 64**3, 2), (12, 64**3, 2), (8, 64**3, 2), (8, 56**3, 2), (8, 48**3, 2), (8, 40**3, 2))
+        small = (
+            (16, 64**3, 2),
+            (12, 64**3, 2),
+            (8, 64**3, 2),
+            (8, 56**3, 2),
+            (8, 48**3, 2),
+            (8, 40**3, 2),
+        )
     return (*large, (32, 80**3, 2), (32, 64**3, 2), (24, 64**3, 2), (24, 56**3, 2), *small)
 
 
-def topology(shape: Sequence[int], spacing: Sequence[float], voxels: int, dims: int) -> tuple[Triple, tuple[Triple, ...], tuple[Triple, ...]]:
+def topology(
+    shape: Sequence[int], spacing: Sequence[float], voxels: int, dims: int
+) -> tuple[Triple, tuple[Triple, ...], tuple[Triple, ...]]:
     """Patch, strides and kernels for a median shape and a patch of about ``voxels``.
 
-    The patch has the median's proportions in voxels where it must be smaller, never exceeds it by more than divisibility asks. An
-    axis is pooled while at least 8 voxels of it remain and it is not much coarser than the
-    finest (Isensee 2021); a coarse axis has kernel 1 until then.
+    The patch has the median's proportions in voxels where it must be smaller, never exceeds it by
+    more than divisibility asks. An axis is pooled while at least 8 voxels of it remain and it is
+    not much coarser than the finest (Isensee 2021); a coarse axis has kernel 1 until then.
     """
     axes = [0, 1] if dims == 2 else [0, 1, 2]
     extent = {a: float(shape[a] * spacing[a]) for a in axes}
     size = {a: float(shape[a]) for a in axes}
     while np.prod([size[a] for a in axes]) > voxels * 1.1:
-        widest = max(axes, key=lambda a: size[a] * spacing[a] / max(1e-6, min(extent.values())) if size[a] > 16 else 0)
+        widest = max(
+            axes,
+            key=lambda a: (
+                size[a] * spacing[a] / max(1e-6, min(extent.values())) if size[a] > 16 else 0
+            ),
+        )
         size[widest] *= 0.97
     strides, kernels, left, step = [], [], dict(size), {a: float(spacing[a]) for a in axes}
     for _ in range(5 if dims == 3 else 6):
-        finest = min(step[a] for a in axes if left[a] >= 8) if any(left[a] >= 8 for a in axes) else 0
+        finest = (
+            min(step[a] for a in axes if left[a] >= 8) if any(left[a] >= 8 for a in axes) else 0
+        )
         pooled = [a for a in axes if left[a] >= 8 and step[a] < 2 * finest]
-        kernels.append(_triple(3 if a in axes and step[a] < 2 * min(step.values()) else 1 for a in range(3)))
+        kernels.append(
+            _triple(3 if a in axes and step[a] < 2 * min(step.values()) else 1 for a in range(3))
+        )
         if not pooled:
             break
         strides.append(_triple(2 if a in pooled else 1 for a in range(3)))
@@ -426,11 +611,14 @@ def topology(shape: Sequence[int], spacing: Sequence[float], voxels: int, dims: 
         kernels.append(_triple(3 if a in axes else 1 for a in range(3)))
     divisor = np.prod(np.array(strides or [(1, 1, 1)]), axis=0)
     steps = {
-        a: np.ceil(size[a] / divisor[a]) if size[a] >= shape[a] else np.rint(size[a] / divisor[a]) for a in axes
+        a: np.ceil(size[a] / divisor[a]) if size[a] >= shape[a] else np.rint(size[a] / divisor[a])
+        for a in axes
     }  # an axis that is whole stays whole
     patch = _triple(max(1, int(steps[a])) * int(divisor[a]) if a in axes else 1 for a in range(3))
     if not strides:
-        raise PlanError(f"cases of {tuple(shape)} voxels are too small for a U-Net: an axis needs at least 8")
+        raise PlanError(
+            f"cases of {tuple(shape)} voxels are too small for a U-Net: an axis needs at least 8"
+        )
     return patch, tuple(strides), tuple(kernels[: len(strides) + 1])
 
 
@@ -439,8 +627,12 @@ def _triple(values: Any) -> Triple:
     return int(a), int(b), int(c)
 
 
-def _unet(draft: _Draft, width: int, strides: tuple[Triple, ...], kernels: tuple[Triple, ...], light: bool) -> Network:
-    """``light``: one convolution where there were two, at full resolution and at each level of the decoder, where they take half of the time."""
+def _unet(
+    draft: _Draft, width: int, strides: tuple[Triple, ...], kernels: tuple[Triple, ...], light: bool
+) -> Network:
+    """``light``: one convolution where there were two, at full resolution and at each level of the
+    decoder, where they take half of the time.
+    """
     cap = 512 if draft.dims == 2 else 320
     widths = tuple(min(width * 2**n, cap) for n in range(len(strides) + 1))
     return Network(
@@ -456,19 +648,25 @@ def _unet(draft: _Draft, width: int, strides: tuple[Triple, ...], kernels: tuple
 
 
 def _work(network: Network, patch: Triple, batch_size: int) -> float:
-    """Work of a step up to a factor: voxels times width. Too little for wide networks, so that none is ruled out unmeasured that might fit."""
+    """Work of a step up to a factor: voxels times width. Too little for wide networks, so that none
+    is ruled out unmeasured that might fit.
+    """
     return batch_size * float(np.prod(patch)) * network.widths[0]
 
 
 def _fits_memory(network: Network, patch: Triple, batch_size: int, machine: Machine) -> bool:
-    """About 24 feature maps of full resolution are alive in a training step, and the class scores, several times, in float32."""
+    """About 24 feature maps of full resolution are alive in a training step, and the class scores,
+    several times, in float32.
+    """
     voxels = batch_size * float(np.prod(patch))
     need = voxels * (24 * network.widths[0] * 2 + 6 * 4 * network.classes)
     return need < 0.6 * (machine.gpu_bytes or machine.ram_bytes)
 
 
 def measure_step(network: Network, patch: Triple, batch_size: int, device: str = "cpu") -> float:
-    """Seconds of one training step (forward, backward, update) on ``device``: the least of three after a warm-up."""
+    """Seconds of one training step (forward, backward, update) on ``device``: the least of three
+    after a warm-up.
+    """
     import torch
 
     from ..inference.devices import choose_device
@@ -498,7 +696,9 @@ def measure_step(network: Network, patch: Triple, batch_size: int, device: str =
 
 
 def _choose_augmentation(draft: _Draft, steps: float) -> Augmentation:
-    """Rotation in the plane only where slices are thick; mirroring only where anatomy stays plausible, with time to learn sides."""
+    """Rotation in the plane only where slices are thick; mirroring only where anatomy stays
+    plausible, with time to learn sides.
+    """
     labels, spacing = draft.manifest.labels, [s for s in draft.spacing_mm if s is not None]
     flat = draft.dims == 3 and max(spacing) > ANISOTROPY * min(spacing)
     coarse = int(np.argmax(spacing)) if flat else -1
@@ -513,28 +713,45 @@ def _choose_augmentation(draft: _Draft, steps: float) -> Augmentation:
     elif labels.is_sided and not labels.can_mirror_sides:
         mirror, why = (), "none: some structures have a side and no partner to swap with"
     elif labels.is_sided and steps < STEPS_TO_MIRROR_SIDES:
-        mirror, why = (), f"none: which side is which takes longer to learn from mirror images, and about {steps:.0f} steps are few"
+        mirror, why = (
+            (),
+            "none: which side is which takes longer to learn from mirror images, and about "
+            f"{steps:.0f} steps are few",
+        )
     else:
         mirror = (sided_axis,)
-        why = "left to right" + (f", swapping {len(labels.pairs)} pairs of sided structures" if labels.is_sided else ", no structure has a side")
+        why = "left to right" + (
+            f", swapping {len(labels.pairs)} pairs of sided structures"
+            if labels.is_sided
+            else ", no structure has a side"
+        )
     draft.reasons["augmentation.mirror"] = why
     draft.reasons["augmentation"] = (
-        "rotation, scaling and mirroring in one resampling pass; noise, blur, brightness, contrast, gamma, low resolution"
+        "rotation, scaling and mirroring in one resampling pass; noise, blur, brightness, "
+        "contrast, gamma, low resolution"
         + ("; rotation only within the thick slices" if flat else "")
     )
     return Augmentation(rotation_deg=angles, mirror=mirror)  # type: ignore[arg-type]
 
 
 def _with_low_resolution(plan: Plan, draft: _Draft) -> Plan:
-    """Add a first stage at a coarser spacing where a patch sees less than an eighth of a median case (Isensee 2021, cascade)."""
+    """Add a first stage at a coarser spacing where a patch sees less than an eighth of a median
+    case (Isensee 2021, cascade).
+    """
     covers = np.prod(plan.patch) / np.prod(draft.shape)
     if plan.dims == 2 or covers >= 1 / 8:
         plan.reasons["low_resolution"] = "none: a patch sees enough of a case"
         return plan
     factor = float(np.cbrt(1 / (4 * covers)))
     spacing = tuple(round(float(s) * factor, 4) for s in plan.spacing_mm if s is not None)
-    stage = plan.replace(spacing_mm=spacing, reasons={"spacing_mm": f"{factor:.1f} times coarser, so that a patch sees a quarter of a case"})
+    stage = plan.replace(
+        spacing_mm=spacing,
+        reasons={
+            "spacing_mm": f"{factor:.1f} times coarser, so that a patch sees a quarter of a case"
+        },
+    )
     plan.reasons["low_resolution"] = (
-        f"a first stage at {' x '.join(f'{s:g}' for s in spacing)} mm: a patch sees {100 * covers:.0f} % of a median case"
+        f"a first stage at {' x '.join(f'{s:g}' for s in spacing)} mm: a patch sees "
+        f"{100 * covers:.0f} % of a median case"
     )
     return plan.replace(low_resolution=stage)

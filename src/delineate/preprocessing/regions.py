@@ -33,7 +33,9 @@ def keep_largest(labels: NDArray[Any], value: int) -> int:
     box = bounding_box(mask)
     if box is None:
         return 0
-    components, count = cc3d.connected_components(np.ascontiguousarray(mask[box]), connectivity=26, return_N=True)
+    components, count = cc3d.connected_components(
+        np.ascontiguousarray(mask[box]), connectivity=26, return_N=True
+    )
     if count < 2:
         return 0
     sizes = np.bincount(components.ravel())
@@ -43,11 +45,15 @@ def keep_largest(labels: NDArray[Any], value: int) -> int:
     return int(stray.sum())
 
 
-def far_from_body(values: NDArray[Any], threshold: float, spacing_mm: tuple[float, float, float], margin_mm: float) -> NDArray[np.bool_]:
-    """Voxels at least ``margin_mm`` outside the body, to within a coarse grid's step of a few mm on the safe side.
+def far_from_body(
+    values: NDArray[Any], threshold: float, spacing_mm: tuple[float, float, float], margin_mm: float
+) -> NDArray[np.bool_]:
+    """Voxels at least ``margin_mm`` outside the body, to within a coarse grid's step of a few mm on
+    the safe side.
 
-    The body is what is above ``threshold`` and hangs together, with every further piece of a fiftieth of the largest one's size, and
-    all that lies between two voxels of it along at least two axes: lungs and bowel gas are inside, whichever end of the scan cuts them open.
+    The body is what is above ``threshold`` and hangs together, with every further piece of a
+    fiftieth of the largest one's size, and all that lies between two voxels of it along at least
+    two axes: lungs and bowel gas are inside, whichever end of the scan cuts them open.
 
     Args:
         values: (I, J, K), in any unit.
@@ -60,13 +66,21 @@ def far_from_body(values: NDArray[Any], threshold: float, spacing_mm: tuple[floa
 
     steps = [max(1, round(COARSE_MM / s)) for s in spacing_mm]
     tissue = values[:: steps[0], :: steps[1], :: steps[2]] > threshold
-    pieces, count = cc3d.connected_components(np.ascontiguousarray(tissue), connectivity=26, return_N=True)
+    pieces, count = cc3d.connected_components(
+        np.ascontiguousarray(tissue), connectivity=26, return_N=True
+    )
     if not count:
         return np.zeros(values.shape, bool)
     sizes = np.bincount(pieces.ravel())
     sizes[0] = 0
     body = (sizes >= sizes.max() / 50)[pieces]
-    inside = sum((_between(body, axis).astype(np.uint8) for axis in range(3)), np.zeros(body.shape, np.uint8)) >= 2
+    inside = (
+        sum(
+            (_between(body, axis).astype(np.uint8) for axis in range(3)),
+            np.zeros(body.shape, np.uint8),
+        )
+        >= 2
+    )
     near = body | inside
     for axis, (step, spacing) in enumerate(zip(steps, spacing_mm, strict=True)):
         near = _widened(near, axis, 1 + int(np.ceil(margin_mm / (step * spacing))))

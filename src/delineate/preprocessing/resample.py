@@ -1,11 +1,12 @@
 """Resampling between axis-aligned grids, one axis at a time, as small matrix products.
 
-Each axis has a weight matrix (n_out, n_in), so interpolation, anti-aliasing (the kernel is widened by the
-factor of shrinking), edges (replicated) and half-voxel shifts all live in ``axis_weights`` and are exact.
-Fourier's theorem asks for the widening: shrinking without it folds fine detail into false coarse detail.
-The matrix is a narrow band, and ``Bands`` multiplies only with the blocks along it. Volumes are worked through in the
-order in which they lie in memory, whichever way their axes are named.
-Shapes: x (..., n_in, ...) -> (..., n_out, ...). It knows no grids; ``prepare`` does.
+Each axis has a weight matrix (n_out, n_in), so interpolation, anti-aliasing (the kernel is widened
+by the factor of shrinking), edges (replicated) and half-voxel shifts all live in ``axis_weights``
+and are exact. Fourier's theorem asks for the widening: shrinking without it folds fine detail into
+false coarse detail. The matrix is a narrow band, and ``Bands`` multiplies only with the blocks
+along it. Volumes are worked through in the order in which they lie in memory, whichever way their
+axes are named. Shapes: x (..., n_in, ...) -> (..., n_out, ...). It knows no grids; ``prepare``
+does.
 """
 
 from __future__ import annotations
@@ -21,18 +22,27 @@ from torch import Tensor
 Kernel = Literal["cubic", "linear", "nearest", "spline"]
 BLOCK = 64  # outputs in a block of a band: enough for a matrix product to run at full speed
 NEGLIGIBLE = 2.0**-30  # a weight below this is lost in float32 anyway; splines' never quite end
-BLOCK_VOXELS = 1_000_000  # input voxels brought to float32 at once: they stay in the cache until they are resampled
-SPLINE_PAD = 12  # edge values before and after a row, so that where a spline's coefficients end changes nothing (the rest is 0.27 to the 12th)
+# input voxels brought to float32 at once: they stay in the cache until they are resampled
+BLOCK_VOXELS = 1_000_000
+# edge values before and after a row, so that where a spline's coefficients end changes nothing (the
+# rest is 0.27 to the 12th)
+SPLINE_PAD = 12
 
 
-def axis_weights(positions: NDArray[np.float64], n_in: int, kernel: Kernel = "cubic", shrink: float = 1.0) -> NDArray[np.float32]:
-    """(n_out, n_in) weights that sample a row of ``n_in`` values at ``positions``; every row sums to 1.
+def axis_weights(
+    positions: NDArray[np.float64], n_in: int, kernel: Kernel = "cubic", shrink: float = 1.0
+) -> NDArray[np.float32]:
+    """(n_out, n_in) weights that sample a row of ``n_in`` values at ``positions``; every row sums
+    to 1.
 
     Args:
-        positions: (n_out,) fractional indices into the input; outside 0..n_in-1 the edge value is continued.
+        positions: (n_out,) fractional indices into the input; outside 0..n_in-1 the edge value is
+            continued.
         n_in: length of the input.
-        kernel: "cubic" (Catmull-Rom, Keys 1981, a = -0.5), "linear", "nearest", or "spline" (interpolating cubic B-spline, Unser 1999).
-        shrink: distance between neighbouring positions in input voxels; above 1 the kernels "cubic" and "linear" are widened by it.
+        kernel: "cubic" (Catmull-Rom, Keys 1981, a = -0.5), "linear", "nearest", or "spline"
+            (interpolating cubic B-spline, Unser 1999).
+        shrink: distance between neighbouring positions in input voxels; above 1 the kernels "cubic"
+            and "linear" are widened by it.
     """
     if kernel == "spline":
         return _spline_weights(positions, n_in)
@@ -51,14 +61,18 @@ def axis_weights(positions: NDArray[np.float64], n_in: int, kernel: Kernel = "cu
 
 
 def _spline_weights(positions: NDArray[np.float64], n_in: int) -> NDArray[np.float32]:
-    """(n_out, n_in): edge values are repeated, B-spline coefficients solved for, and the spline read at ``positions``."""
+    """(n_out, n_in): edge values are repeated, B-spline coefficients solved for, and the spline
+    read at ``positions``.
+    """
     padded = n_in + 2 * SPLINE_PAD
     repeat = np.eye(n_in)[np.clip(np.arange(padded) - SPLINE_PAD, 0, n_in - 1)]
     knots = np.eye(padded) * 4 + np.eye(padded, k=1) + np.eye(padded, k=-1)
     knots[0, 1] = knots[-1, -2] = 2  # mirrored beyond the ends
     at = np.clip(positions + SPLINE_PAD, 0, padded - 1)
     distance = np.abs(at[:, None] - np.arange(padded)[None])
-    basis = np.where(distance < 1, 4 - 6 * distance**2 + 3 * distance**3, np.clip(2 - distance, 0, None) ** 3)  # times 6, as knots is
+    basis = np.where(
+        distance < 1, 4 - 6 * distance**2 + 3 * distance**3, np.clip(2 - distance, 0, None) ** 3
+    )  # times 6, as knots is
     return np.asarray(basis @ np.linalg.solve(knots, repeat), dtype=np.float32)
 
 
@@ -67,11 +81,15 @@ def _kernel(distance: NDArray[np.float64], kernel: Kernel) -> NDArray[np.float64
         return np.asarray(np.maximum(0.0, 1.0 - distance), dtype=np.float64)
     near = (1.5 * distance - 2.5) * distance**2 + 1
     far = ((-0.5 * distance + 2.5) * distance - 4) * distance + 2
-    return np.asarray(np.where(distance < 1, near, np.where(distance < 2, far, 0.0)), dtype=np.float64)
+    return np.asarray(
+        np.where(distance < 1, near, np.where(distance < 2, far, 0.0)), dtype=np.float64
+    )
 
 
 def scale_positions(n_in: int, n_out: int) -> NDArray[np.float64]:
-    """(n_out,) where the centres of ``n_out`` voxels fall among ``n_in`` voxels over the same extent."""
+    """(n_out,) where the centres of ``n_out`` voxels fall among ``n_in`` voxels over the same
+    extent.
+    """
     return np.asarray((np.arange(n_out) + 0.5) * (n_in / n_out) - 0.5, dtype=np.float64)
 
 
@@ -79,7 +97,8 @@ def scale_positions(n_in: int, n_out: int) -> NDArray[np.float64]:
 class Bands:
     """One axis' weights, whole and as the dense blocks along their diagonal.
 
-    ``dense`` (n_out, n_in) float32; ``blocks`` (first output, first input, (m, k) weights), in order, the outputs without a gap.
+    ``dense`` (n_out, n_in) float32; ``blocks`` (first output, first input, (m, k) weights), in
+    order, the outputs without a gap.
     """
 
     dense: Tensor
@@ -101,16 +120,26 @@ class Bands:
         return self if device == self.dense.device else Bands(self.dense.to(device), self.blocks)
 
     def touching(self, low: int, high: int) -> tuple[Bands, slice, slice]:
-        """The blocks that use an input of low..high (not empty), the outputs that they make and the inputs that they read."""
+        """The blocks that use an input of low..high (not empty), the outputs that they make and the
+        inputs that they read.
+        """
         mine = [b for b in self.blocks if b[1] < high and b[1] + b[2].shape[1] > low]
         first, stop = mine[0][0], mine[-1][0] + len(mine[-1][2])
         begin, end = min(b[1] for b in mine), max(b[1] + b[2].shape[1] for b in mine)
         moved = tuple((b[0] - first, b[1] - begin, b[2]) for b in mine)
-        return Bands(self.dense[first:stop, begin:end], moved), slice(first, stop), slice(begin, end)
+        return (
+            Bands(self.dense[first:stop, begin:end], moved),
+            slice(first, stop),
+            slice(begin, end),
+        )
 
 
-def scale_weights(n_in: int, n_out: int, kernel: Kernel = "cubic", backwards: bool = False) -> Bands | None:
-    """The weights that bring ``n_in`` voxels to ``n_out`` over the same extent, or those for the row read ``backwards``; None for equal lengths."""
+def scale_weights(
+    n_in: int, n_out: int, kernel: Kernel = "cubic", backwards: bool = False
+) -> Bands | None:
+    """The weights that bring ``n_in`` voxels to ``n_out`` over the same extent, or those for the
+    row read ``backwards``; None for equal lengths.
+    """
     if n_in == n_out:
         return None
     weights = axis_weights(scale_positions(n_in, n_out), n_in, kernel, n_in / n_out)
@@ -130,13 +159,17 @@ def apply_axis(x: Tensor, weights: Bands | None, axis: int) -> Tensor:
         rows = x.reshape(-1, n_in)
         out = x.new_empty((len(rows), n_out))
         for start, low, block in weights.blocks:
-            torch.mm(rows[:, low : low + block.shape[1]], block.T, out=out[:, start : start + len(block)])
+            torch.mm(
+                rows[:, low : low + block.shape[1]], block.T, out=out[:, start : start + len(block)]
+            )
     else:
         planes = x.reshape(-1, n_in, rest)
         out = x.new_empty((len(planes), n_out, rest))
         for plane, made in zip(planes, out, strict=True):
             for start, low, block in weights.blocks:
-                torch.mm(block, plane[low : low + block.shape[1]], out=made[start : start + len(block)])
+                torch.mm(
+                    block, plane[low : low + block.shape[1]], out=made[start : start + len(block)]
+                )
     return out.view(*x.shape[:axis], n_out, *x.shape[axis + 1 :])
 
 
@@ -148,12 +181,19 @@ def _dense(x: Tensor, weights: Tensor, axis: int) -> Tensor:
     return torch.tensordot(weights, x, dims=([1], [axis])).movedim(0, axis)  # type: ignore[no-any-return]
 
 
-def resample_image(array: NDArray[Any], shape: tuple[int, int, int], kernels: tuple[Kernel, Kernel, Kernel], transform: Any = None) -> Tensor:
-    """(I, J, K) array, any real dtype and memory order, to ``shape`` over the same extent, as float32; its strides are any.
+def resample_image(
+    array: NDArray[Any],
+    shape: tuple[int, int, int],
+    kernels: tuple[Kernel, Kernel, Kernel],
+    transform: Any = None,
+) -> Tensor:
+    """(I, J, K) array, any real dtype and memory order, to ``shape`` over the same extent, as
+    float32; its strides are any.
 
-    Works through blocks of planes, so that beyond input and output only one array of a partly resampled volume
-    exists; ``transform`` (Tensor -> Tensor, elementwise: a normalisation) is applied to each block before resampling. What splines
-    overshoot beyond the lowest and highest value is clipped: of the volume, or of the slice where one axis takes the nearest of its slices.
+    Works through blocks of planes, so that beyond input and output only one array of a partly
+    resampled volume exists; ``transform`` (Tensor -> Tensor, elementwise: a normalisation) is
+    applied to each block before resampling. What splines overshoot beyond the lowest and highest
+    value is clipped: of the volume, or of the slice where one axis takes the nearest of its slices.
     """
     order = memory_order(array)
     turned = array.transpose(order)
@@ -161,7 +201,9 @@ def resample_image(array: NDArray[Any], shape: tuple[int, int, int], kernels: tu
     if "spline" in kernels and any(backwards):
         turned, backwards = np.ascontiguousarray(turned), [False] * 3
     turned = turned[tuple(slice(None, None, -1) if back else slice(None) for back in backwards)]
-    made = _in_memory_order(turned, [shape[a] for a in order], [kernels[a] for a in order], backwards, transform)
+    made = _in_memory_order(
+        turned, [shape[a] for a in order], [kernels[a] for a in order], backwards, transform
+    )
     return made.permute(*(order.index(a) for a in range(3)))
 
 
@@ -170,15 +212,30 @@ def memory_order(array: NDArray[Any]) -> list[int]:
     return sorted(range(array.ndim), key=lambda axis: -abs(array.strides[axis]))
 
 
-def _in_memory_order(array: NDArray[Any], shape: list[int], kernels: list[Kernel], backwards: list[bool], transform: Any) -> Tensor:
-    """``resample_image`` of an array whose last axis is the nearest in memory; ``backwards``: axes to be read from their end."""
-    w_a, w_b, w_c = (scale_weights(*each) for each in zip(array.shape, shape, kernels, backwards, strict=True))
+def _in_memory_order(
+    array: NDArray[Any],
+    shape: list[int],
+    kernels: list[Kernel],
+    backwards: list[bool],
+    transform: Any,
+) -> Tensor:
+    """``resample_image`` of an array whose last axis is the nearest in memory; ``backwards``: axes
+    to be read from their end.
+    """
+    w_a, w_b, w_c = (
+        scale_weights(*each) for each in zip(array.shape, shape, kernels, backwards, strict=True)
+    )
     planes = max(1, BLOCK_VOXELS // max(1, array.shape[1] * array.shape[2]))
     partly = torch.empty((array.shape[0], shape[1], shape[2]), dtype=torch.float32)
     thick = kernels.index("nearest") if "nearest" in kernels else None
-    ranges: list[tuple[Tensor, Tensor]] = []  # of each block: lowest and highest value, of each of its slices along ``thick`` or of all
+    ranges: list[
+        tuple[Tensor, Tensor]
+        # of each block: lowest and highest value, of each of its slices along ``thick`` or of all
+    ] = []
     for start in range(0, array.shape[0], planes):
-        block = torch.from_numpy(np.array(array[start : start + planes], dtype=np.float32, order="C"))
+        block = torch.from_numpy(
+            np.array(array[start : start + planes], dtype=np.float32, order="C")
+        )
         if transform is not None:
             block = transform(block)
         if "spline" in kernels:
@@ -191,20 +248,34 @@ def _in_memory_order(array: NDArray[Any], shape: list[int], kernels: list[Kernel
     return _clipped(partly, ranges, thick, array.shape) if "spline" in kernels else partly
 
 
-def _clipped(out: Tensor, ranges: list[tuple[Tensor, Tensor]], thick: int | None, shape: tuple[int, ...]) -> Tensor:
-    """``out`` in place, between the lowest and highest value of ``ranges``, or of the slice along ``thick`` that each of its planes came from."""
+def _clipped(
+    out: Tensor, ranges: list[tuple[Tensor, Tensor]], thick: int | None, shape: tuple[int, ...]
+) -> Tensor:
+    """``out`` in place, between the lowest and highest value of ``ranges``, or of the slice along
+    ``thick`` that each of its planes came from.
+    """
     lows, highs = zip(*ranges, strict=True)
-    low, high = (torch.cat(lows), torch.cat(highs)) if thick == 0 else (torch.stack(lows).amin(0), torch.stack(highs).amax(0))
+    low, high = (
+        (torch.cat(lows), torch.cat(highs))
+        if thick == 0
+        else (torch.stack(lows).amin(0), torch.stack(highs).amax(0))
+    )
     if thick is not None and out.shape[thick] != shape[thick]:
-        taken = torch.from_numpy(axis_weights(scale_positions(shape[thick], out.shape[thick]), shape[thick], "nearest").argmax(1))
+        taken = torch.from_numpy(
+            axis_weights(
+                scale_positions(shape[thick], out.shape[thick]), shape[thick], "nearest"
+            ).argmax(1)
+        )
         low, high = low.index_select(thick, taken), high.index_select(thick, taken)
     return out.clamp_(low, high)
 
 
 def resample_labels(array: NDArray[Any], shape: tuple[int, int, int]) -> NDArray[Any]:
-    """(I, J, K) class indices to ``shape``: each voxel takes the class with the largest linear weight.
+    """(I, J, K) class indices to ``shape``: each voxel takes the class with the largest linear
+    weight.
 
-    One class at a time with a running maximum, each only inside its own bounding box: no one-hot volume exists.
+    One class at a time with a running maximum, each only inside its own bounding box: no one-hot
+    volume exists.
     """
     if tuple(array.shape) == tuple(shape):
         return np.ascontiguousarray(array)
@@ -227,14 +298,22 @@ def resample_labels(array: NDArray[Any], shape: tuple[int, int, int]) -> NDArray
 
 
 def _extent(mask: NDArray[Any], axis: int) -> tuple[int, int]:
-    """First and one-past-last index with any voxel of ``mask`` along ``axis``, one voxel wider on both sides."""
+    """First and one-past-last index with any voxel of ``mask`` along ``axis``, one voxel wider on
+    both sides.
+    """
     hit = np.flatnonzero(mask.any(axis=tuple(a for a in range(3) if a != axis)))
     return max(0, int(hit[0]) - 1), min(mask.shape[axis], int(hit[-1]) + 2)
 
 
-def _interpolated(mask: NDArray[Any], shape: tuple[int, int, int], boxes: list[tuple[int, int]]) -> tuple[Tensor, tuple[slice, ...]]:
-    """The linear weight of ``mask`` on the part of the output that its box reaches, and where that part stands."""
-    part = torch.from_numpy(np.ascontiguousarray(mask[tuple(slice(a, b) for a, b in boxes)], dtype=np.float32))
+def _interpolated(
+    mask: NDArray[Any], shape: tuple[int, int, int], boxes: list[tuple[int, int]]
+) -> tuple[Tensor, tuple[slice, ...]]:
+    """The linear weight of ``mask`` on the part of the output that its box reaches, and where that
+    part stands.
+    """
+    part = torch.from_numpy(
+        np.ascontiguousarray(mask[tuple(slice(a, b) for a, b in boxes)], dtype=np.float32)
+    )
     region = []
     for axis, (start, stop) in enumerate(boxes):
         n_in, n_out = mask.shape[axis], shape[axis]

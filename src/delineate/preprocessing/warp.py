@@ -1,8 +1,10 @@
-"""Reading a volume along a moved grid, in one pass: rotate, zoom, shift, mirror, displace, crop and convert at once.
+"""Reading a volume along a moved grid, in one pass: rotate, zoom, shift, mirror, displace, crop and
+convert at once.
 
-Compiled on first use and kept in numba's cache: torch reads the eight neighbours of a 3-D voxel one by one and from float32 alone.
-The interpreter's lock is free meanwhile, so threads run side by side.
-Shapes: image (C, I, J, K), label (I, J, K); where to read is told as a matrix, an origin and a coarse field of displacements.
+Compiled on first use and kept in numba's cache: torch reads the eight neighbours of a 3-D voxel one
+by one and from float32 alone. The interpreter's lock is free meanwhile, so threads run side by
+side. Shapes: image (C, I, J, K), label (I, J, K); where to read is told as a matrix, an origin and
+a coarse field of displacements.
 """
 
 from __future__ import annotations
@@ -26,7 +28,8 @@ def warp(
     part: Sequence[slice] | None = None,
     corner: Sequence[int] = (0, 0, 0),
 ) -> tuple[NDArray[np.float32], NDArray[Any]]:
-    """Image (trilinear) and label (nearest) at the voxels ``origin + matrix @ (a, b, c)`` of a grid of ``shape``; 0 outside the volume.
+    """Image (trilinear) and label (nearest) at the voxels ``origin + matrix @ (a, b, c)`` of a grid
+    of ``shape``; 0 outside the volume.
 
     Args:
         image: (C, I, J, K), any real dtype but float16, any strides.
@@ -35,9 +38,11 @@ def warp(
         matrix: (3, 3) steps of the grid's axes in voxels of the volume.
         origin: (3,) where the grid's first voxel reads.
         shape: (A, B, C) of the grid.
-        field: (3, a, b, c) displacements in voxels at knots that span the grid from its first to its last voxel, interpolated linearly.
+        field: (3, a, b, c) displacements in voxels at knots that span the grid from its first to
+            its last voxel, interpolated linearly.
         part: only this box of the grid.
-        corner: (3,) voxel of the volume that the arrays' first one is, where they are a box of it; the result is bit for bit the same.
+        corner: (3,) voxel of the volume that the arrays' first one is, where they are a box of it;
+            the result is bit for bit the same.
 
     Returns:
         (C, *shape) float32 and (*shape) of the label's dtype; the part's shape where one is given.
@@ -47,9 +52,24 @@ def warp(
         first, size = tuple(s.start for s in part), tuple(s.stop - s.start for s in part)
     moved = np.empty((image.shape[0], *size), np.float32)
     classes = np.empty(size, label.dtype)
-    knots = np.zeros((3, 1, 1, 1), np.float32) if field is None else np.ascontiguousarray(field, dtype=np.float32)
-    _warp(image, label, np.asarray(step, np.float32), np.asarray(matrix, np.float32), np.asarray(origin, np.float32), np.array(corner),
-          np.array(first), np.array(shape), knots, moved, classes)  # fmt: skip
+    knots = (
+        np.zeros((3, 1, 1, 1), np.float32)
+        if field is None
+        else np.ascontiguousarray(field, dtype=np.float32)
+    )
+    _warp(
+        image,
+        label,
+        np.asarray(step, np.float32),
+        np.asarray(matrix, np.float32),
+        np.asarray(origin, np.float32),
+        np.array(corner),
+        np.array(first),
+        np.array(shape),
+        knots,
+        moved,
+        classes,
+    )
     return moved, classes
 
 
@@ -72,7 +92,11 @@ def _warp(image, label, step, matrix, origin, corner, first, shape, knots, moved
             begin_z = origin[2] + matrix[2, 0] * fa + matrix[2, 1] * fb
             for c in range(len_c):
                 fc = np.float32(first[2] + c)
-                x, y, z = begin_x + matrix[0, 2] * fc, begin_y + matrix[1, 2] * fc, begin_z + matrix[2, 2] * fc
+                x, y, z = (
+                    begin_x + matrix[0, 2] * fc,
+                    begin_y + matrix[1, 2] * fc,
+                    begin_z + matrix[2, 2] * fc,
+                )
                 if displaced:
                     at = fc * knots_a_voxel
                     n = min(int(at), max(0, last - 1))
@@ -86,21 +110,49 @@ def _warp(image, label, step, matrix, origin, corner, first, shape, knots, moved
                 p, q, r = i + int(u >= half), j + int(v >= half), k + int(w >= half)
                 i2, j2, k2 = min(i + 1, size_i - 1), min(j + 1, size_j - 1), min(k + 1, size_k - 1)
                 within = i >= 0 and j >= 0 and k >= 0 and i < size_i and j < size_j and k < size_k
-                if within and (i2 > i or u == 0) and (j2 > j or v == 0) and (k2 > k or w == 0):  # a single slice has no next one
+                if (
+                    within and (i2 > i or u == 0) and (j2 > j or v == 0) and (k2 > k or w == 0)
+                ):  # a single slice has no next one
                     for n in range(channels):
-                        low = np.float32(image[n, i, j, k]) * (one - w) + np.float32(image[n, i, j, k2]) * w
-                        beside = np.float32(image[n, i, j2, k]) * (one - w) + np.float32(image[n, i, j2, k2]) * w
-                        above = np.float32(image[n, i2, j, k]) * (one - w) + np.float32(image[n, i2, j, k2]) * w
-                        far = np.float32(image[n, i2, j2, k]) * (one - w) + np.float32(image[n, i2, j2, k2]) * w
-                        moved[n, a, b, c] = step[n] * ((low * (one - v) + beside * v) * (one - u) + (above * (one - v) + far * v) * u)
+                        low = (
+                            np.float32(image[n, i, j, k]) * (one - w)
+                            + np.float32(image[n, i, j, k2]) * w
+                        )
+                        beside = (
+                            np.float32(image[n, i, j2, k]) * (one - w)
+                            + np.float32(image[n, i, j2, k2]) * w
+                        )
+                        above = (
+                            np.float32(image[n, i2, j, k]) * (one - w)
+                            + np.float32(image[n, i2, j, k2]) * w
+                        )
+                        far = (
+                            np.float32(image[n, i2, j2, k]) * (one - w)
+                            + np.float32(image[n, i2, j2, k2]) * w
+                        )
+                        moved[n, a, b, c] = step[n] * (
+                            (low * (one - v) + beside * v) * (one - u)
+                            + (above * (one - v) + far * v) * u
+                        )
                     classes[a, b, c] = label[p, q, r]
                     continue
                 for n in range(channels):  # at an edge: what is outside is 0
                     value = np.float32(0)
                     for near in range(8):
                         ci, cj, ck = i + (near >> 2), j + ((near >> 1) & 1), k + (near & 1)
-                        if ci >= 0 and cj >= 0 and ck >= 0 and ci < size_i and cj < size_j and ck < size_k:
-                            share = (u if near & 4 else one - u) * (v if near & 2 else one - v) * (w if near & 1 else one - w)
+                        if (
+                            ci >= 0
+                            and cj >= 0
+                            and ck >= 0
+                            and ci < size_i
+                            and cj < size_j
+                            and ck < size_k
+                        ):
+                            share = (
+                                (u if near & 4 else one - u)
+                                * (v if near & 2 else one - v)
+                                * (w if near & 1 else one - w)
+                            )
                             value += share * np.float32(image[n, ci, cj, ck])
                     moved[n, a, b, c] = step[n] * value
                 inside = p >= 0 and q >= 0 and r >= 0 and p < size_i and q < size_j and r < size_k

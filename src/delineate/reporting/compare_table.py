@@ -20,14 +20,30 @@ def table(compared: Compared) -> Table:
     from rich.table import Table
 
     many = f"{len(compared.cases)} {compared.per}{'s' * (len(compared.cases) != 1)}"
-    shown = Table(title=f"{metric_words(compared)} of {many} that all runs have", caption="\n".join(_caption(compared)))
+    shown = Table(
+        title=f"{metric_words(compared)} of {many} that all runs have",
+        caption="\n".join(_caption(compared)),
+    )
     shown.add_column("structure")
     shown.add_column("run")
-    columns = ("n", "mean", "median", "quartiles", "min", "max", f"difference to {compared.names[0]}", "better / worse / equal", "p (Holm)", "effect",
-               "rank (first in)")  # fmt: skip
+    columns = (
+        "n",
+        "mean",
+        "median",
+        "quartiles",
+        "min",
+        "max",
+        f"difference to {compared.names[0]}",
+        "better / worse / equal",
+        "p (Holm)",
+        "effect",
+        "rank (first in)",
+    )
     for name in columns:
         shown.add_column(name, justify="right")
-    shown_results = {k: v for k, v in compared.results.items() if k != OVERALL or len(compared.labels) > 1}
+    shown_results = {
+        k: v for k, v in compared.results.items() if k != OVERALL or len(compared.labels) > 1
+    }
     for label, found in shown_results.items():
         shown.add_section()
         for number, run in enumerate(compared.names):
@@ -47,27 +63,61 @@ def _row(found: dict[str, Any], run: str, digits: int | None) -> list[str]:
 
     d = found["runs"][run]
     difference = next((x for x in found["differences"] if x["run"] == run), None)
-    cells = [str(d["n"]), text(d["mean"]), text(d["median"]), f"{text(d['q1'])} to {text(d['q3'])}", text(d["min"]), text(d["max"])]
+    cells = [
+        str(d["n"]),
+        text(d["mean"]),
+        text(d["median"]),
+        f"{text(d['q1'])} to {text(d['q3'])}",
+        text(d["min"]),
+        text(d["max"]),
+    ]
     rank = found.get("ranks", {}).get(run)
-    place = f"{rank['mean_rank']:.2f} ({100 * rank['chance_of_place'][0]:.0f} %)" if rank and found["n"] else ""
+    place = (
+        f"{rank['mean_rank']:.2f} ({100 * rank['chance_of_place'][0]:.0f} %)"
+        if rank and found["n"]
+        else ""
+    )
     if difference is None:
         return [*cells, "", "", "", "", place]
-    interval = f" [{text(difference['low95'], True)}, {text(difference['high95'], True)}]" if np.isfinite(difference["low95"]) else " [one patient]"
-    counts = " / ".join("–" if difference[k] is None else str(difference[k]) for k in ("better", "worse", "equal"))
+    interval = (
+        f" [{text(difference['low95'], True)}, {text(difference['high95'], True)}]"
+        if np.isfinite(difference["low95"])
+        else " [one patient]"
+    )
+    counts = " / ".join(
+        "–" if difference[k] is None else str(difference[k]) for k in ("better", "worse", "equal")
+    )
     test = decimals(difference["p_holm"]) if difference["can_tell"] else "too few"
-    return [*cells, text(difference["mean"], True) + interval, counts, test, decimals(difference["effect"], 2), place]
+    return [
+        *cells,
+        text(difference["mean"], True) + interval,
+        counts,
+        test,
+        decimals(difference["effect"], 2),
+        place,
+    ]
 
 
 def _caption(compared: Compared) -> list[str]:
     better = better_is(compared.metric)
     lines = [
         *compared.sentences,
-        f"differences: mean, 95 % interval from {RESAMPLES} resamplings of patients" + (f"; better is {better}" if better else ""),
+        f"differences: mean, 95 % interval from {RESAMPLES} resamplings of patients"
+        + (f"; better is {better}" if better else ""),
     ]
-    lines.append("p: Wilcoxon's signed-rank test of patients, adjusted by Holm; effect: rank-biserial, -1 to 1; first in: share of those resamplings")
+    lines.append(
+        "p: Wilcoxon's signed-rank test of patients, adjusted by Holm; effect: rank-biserial, -1 "
+        "to 1; first in: share of those resamplings"
+    )
     if compared.left_out:
         lines.append(f"left out, {len(compared.left_out)}: {lacking_words(compared.left_out)}")
-    undefined = {name: sum(v["runs"][name]["undefined"] for k, v in compared.results.items() if k != OVERALL) for name in compared.names}
+    undefined = {
+        name: sum(v["runs"][name]["undefined"] for k, v in compared.results.items() if k != OVERALL)
+        for name in compared.names
+    }
     if any(undefined.values()):
-        lines.append("not defined and left out: " + ", ".join(f"{n} in {name}" for name, n in undefined.items()))
+        lines.append(
+            "not defined and left out: "
+            + ", ".join(f"{n} in {name}" for name, n in undefined.items())
+        )
     return [*lines, *(f"warning: {w}" for w in compared.warnings)]

@@ -1,4 +1,6 @@
-"""Plots of the report as SVG: curves, points, agreement of volumes. Text takes the page's own colour, so that they suit dark and light."""
+"""Plots of the report as SVG: curves, points, agreement of volumes. Text takes the page's own
+colour, so that they suit dark and light.
+"""
 
 from __future__ import annotations
 
@@ -11,12 +13,19 @@ INK = "#123457"  # stands for the page's text colour in a plot, and is replaced 
 COLUMNS = 3  # of small plots
 
 
-def plot_svg(lines: Sequence[tuple[str, list[float], list[float], str, str]], y_name: str, limits: tuple[float, float] | None = None,
-             x_name: str = "step", x_log: bool = False) -> str:  # fmt: skip
-    """An SVG element of (name, x, y, colour, style) lines for an HTML page, in the page's own text colour.
+def plot_svg(
+    lines: Sequence[tuple[str, list[float], list[float], str, str]],
+    y_name: str,
+    limits: tuple[float, float] | None = None,
+    x_name: str = "step",
+    x_log: bool = False,
+) -> str:
+    """An SVG element of (name, x, y, colour, style) lines for an HTML page, in the page's own text
+    colour.
 
-    A style is one of matplotlib's line styles, or "o" for points; the colour ``INK`` becomes the page's. A line with
-    the name "" is not in the legend. ``limits`` are those of y; ``x_log`` spaces x by its logarithm.
+    A style is one of matplotlib's line styles, or "o" for points; the colour ``INK`` becomes the
+    page's. A line with the name "" is not in the legend. ``limits`` are those of y; ``x_log``
+    spaces x by its logarithm.
     """
     import matplotlib
     from matplotlib.figure import Figure
@@ -25,7 +34,11 @@ def plot_svg(lines: Sequence[tuple[str, list[float], list[float], str, str]], y_
         figure = Figure(figsize=(5.4, 3.1), layout="constrained")
         ax = figure.subplots()
         for name, x, y, colour, style in lines:
-            look: dict[str, Any] = {"ls": "none", "marker": "o", "ms": 4, "alpha": 0.75} if style == "o" else {"ls": style, "lw": 1.5}
+            look: dict[str, Any] = (
+                {"ls": "none", "marker": "o", "ms": 4, "alpha": 0.75}
+                if style == "o"
+                else {"ls": style, "lw": 1.5}
+            )
             ax.plot(x, y, color=colour, label=name or "_hidden", **look)
         if x_log:
             ax.set_xscale("log")
@@ -47,7 +60,8 @@ class Agreement:
     Args:
         name, colour: of the structure.
         mean, difference: of each case: the mean of both, and the second less the first.
-        bias: the mean difference; ``low``, ``high``: the limits of agreement, bias -+ 1.96 deviations.
+        bias: the mean difference; ``low``, ``high``: the limits of agreement, bias -+ 1.96
+            deviations.
     """
 
     name: str
@@ -60,7 +74,9 @@ class Agreement:
 
 
 def agreement_svg(panels: Sequence[Agreement], unit: str) -> str:
-    """An SVG element of small Bland-Altman plots, one a structure, each with its own axes: structures differ much in size."""
+    """An SVG element of small Bland-Altman plots, one a structure, each with its own axes:
+    structures differ much in size.
+    """
     import matplotlib
     from matplotlib.figure import Figure
 
@@ -74,7 +90,16 @@ def agreement_svg(panels: Sequence[Agreement], unit: str) -> str:
             ax.axhline(panel.bias, color=INK, lw=1.1)
             for limit in (panel.low, panel.high):
                 ax.axhline(limit, color=INK, lw=0.8, ls="--")
-            ax.plot(panel.mean, panel.difference, ls="none", marker="o", ms=3.2, mew=0, alpha=0.75, color=panel.colour)
+            ax.plot(
+                panel.mean,
+                panel.difference,
+                ls="none",
+                marker="o",
+                ms=3.2,
+                mew=0,
+                alpha=0.75,
+                color=panel.colour,
+            )
             ax.set_title(panel.name, fontsize=8.5)
             ax.spines[["top", "right"]].set_visible(False)
             ax.margins(y=0.15)
@@ -86,12 +111,27 @@ def agreement_svg(panels: Sequence[Agreement], unit: str) -> str:
 
 
 def _settings(salt: str) -> Any:
-    return {"svg.fonttype": "none", "svg.hashsalt": salt, "text.color": INK, "axes.edgecolor": INK, "axes.labelcolor": INK,
-            "axes.titlecolor": INK, "xtick.color": INK, "ytick.color": INK, "font.size": 9, "font.family": "sans-serif"}  # fmt: skip
+    return {
+        "svg.fonttype": "none",
+        "svg.hashsalt": salt,
+        "text.color": INK,
+        "axes.edgecolor": INK,
+        "axes.labelcolor": INK,
+        "axes.titlecolor": INK,
+        "xtick.color": INK,
+        "ytick.color": INK,
+        "font.size": 9,
+        "font.family": "sans-serif",
+    }
 
 
 def _svg(figure: Any) -> str:
     text = io.StringIO()
-    figure.savefig(text, format="svg", transparent=True, metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
+    figure.savefig(
+        text,
+        format="svg",
+        transparent=True,
+        metadata={"Date": None, "Creator": None, "Format": None, "Type": None},
+    )
     svg = text.getvalue()
     return svg[svg.index("<svg") :].replace(INK, "currentColor")

@@ -1,9 +1,12 @@
-"""The report: a run or an evaluation as one page that needs nothing else, to read, print and file away.
+"""The report: a run or an evaluation as one page that needs nothing else, to read, print and file
+away.
 
-It reads what the other steps left on disk (``plan.json``, ``manifest.jsonl``, ``findings.json``, ``fold_K/log.jsonl``, ``card.json``,
-scores, pictures and predictions under ``test`` or else ``validation``) and computes no score of its own. An evaluation's folder has scores and
-pictures alone, and so has its page; what else is absent is said to be absent. The page has inline style and pictures and needs no script; it
-follows the reader's dark or light setting. On request the worst cases are added as volumes to look through (``viewer``), and that part has one.
+It reads what the other steps left on disk (``plan.json``, ``manifest.jsonl``, ``findings.json``,
+``fold_K/log.jsonl``, ``card.json``, scores, pictures and predictions under ``test`` or else
+``validation``) and computes no score of its own. An evaluation's folder has scores and pictures
+alone, and so has its page; what else is absent is said to be absent. The page has inline style and
+pictures and needs no script; it follows the reader's dark or light setting. On request the worst
+cases are added as volumes to look through (``viewer``), and that part has one.
 """
 
 from __future__ import annotations
@@ -35,8 +38,22 @@ SECTIONS = {
     "limits": "Limits of use",
 }
 OF_AN_EVALUATION = ("test", "pictures", "volumes", "confusion", "sizes", "calibration")
-OPTIMISTIC = "No test scores stand in this run: figures of validation data are optimistic, as they chose the checkpoint."
-CHOICES = ("orientation", "spacing_mm", "crop", "patch", "batch", "network", "loss", "optimiser", "schedule", "seed")  # shown without a reason too
+OPTIMISTIC = (
+    "No test scores stand in this run: figures of validation data are optimistic, as "
+    "they chose the checkpoint."
+)
+CHOICES = (
+    "orientation",
+    "spacing_mm",
+    "crop",
+    "patch",
+    "batch",
+    "network",
+    "loss",
+    "optimiser",
+    "schedule",
+    "seed",
+)  # shown without a reason too
 SEVERITIES = ("error", "warning", "note")
 
 
@@ -45,11 +62,17 @@ def render(run: ReportedRun, viewer: str | None = None) -> str:
 
     Args:
         run: what its folder holds, any of whose files may be absent.
-        viewer: a page of the worst cases as volumes to look through, which stands in a frame of its own; None leaves it out.
+        viewer: a page of the worst cases as volumes to look through, which stands in a frame of its
+            own; None leaves it out.
     """
     from jinja2 import Environment, FileSystemLoader
 
-    environment = Environment(loader=FileSystemLoader(Path(__file__).parent / "templates"), autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent / "templates"),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
     return environment.get_template("report.html.jinja").render(**_page(run), viewer=viewer)
 
 
@@ -60,17 +83,37 @@ def _page(run: ReportedRun) -> dict[str, Any]:
     card, details = _card(run.card or {})
     name = run.folder.resolve().name
     judged = calibration(run)
-    shown = [id for id in (OF_AN_EVALUATION if run.scored == "evaluation" else SECTIONS) if id != "calibration" or judged]  # seldom there
+    shown = [
+        id
+        for id in (OF_AN_EVALUATION if run.scored == "evaluation" else SECTIONS)
+        if id != "calibration" or judged
+    ]  # seldom there
     return {
-        "title": f"Segmentation of {joined(run.labels.names, 4)}" if len(run.labels) else name, "subtitle": _subtitle(run, name),
+        "title": f"Segmentation of {joined(run.labels.names, 4)}" if len(run.labels) else name,
+        "subtitle": _subtitle(run, name),
         "sections": {id: SECTIONS[id] for id in shown},
-        "headline": _headline(run), "key_figures": _key_figures(run), "summary_lines": _summary_lines(run),
-        "data": _data(run), "findings": _findings(run.findings), "findings_words": _findings_words(run.findings),
-        "plan": _plan(run.plan), "folds": [fold(key, log, run.labels) for key, log in run.logs.items()], "test": scores(run),
-        "montages": montages, "montage_gaps": gaps, "volumes": volumes(run), "confusion": confusions(run), "sizes": sizes(run),
+        "headline": _headline(run),
+        "key_figures": _key_figures(run),
+        "summary_lines": _summary_lines(run),
+        "data": _data(run),
+        "findings": _findings(run.findings),
+        "findings_words": _findings_words(run.findings),
+        "plan": _plan(run.plan),
+        "folds": [fold(key, log, run.labels) for key, log in run.logs.items()],
+        "test": scores(run),
+        "montages": montages,
+        "montage_gaps": gaps,
+        "volumes": volumes(run),
+        "confusion": confusions(run),
+        "sizes": sizes(run),
         "calibration": judged,
-        "cost": _cost(run), "card": card, "card_details": details, "limits": _limits(run), "version": __version__, "run": name,
-    }  # fmt: skip
+        "cost": _cost(run),
+        "card": card,
+        "card_details": details,
+        "limits": _limits(run),
+        "version": __version__,
+        "run": name,
+    }
 
 
 # ---- reading ----
@@ -85,31 +128,50 @@ def _subtitle(run: ReportedRun, name: str) -> str:
         parts.append(f"{len(run.manifest)} cases of {len(run.manifest.patients)} patients")
         parts.append(", ".join(run.manifest.channels))
     if run.plan and run.plan.get("network"):
-        parts.append(f"{run.plan['network'].get('dims', '?')}-D {run.plan['network'].get('kind', 'network')}")
+        parts.append(
+            f"{run.plan['network'].get('dims', '?')}-D {run.plan['network'].get('kind', 'network')}"
+        )
     return " · ".join(p for p in parts if p)
 
 
 def _headline(run: ReportedRun) -> dict[str, str]:
     means = (run.scores or {}).get("means", {})
     keys = ("dice_mean_per_case", "dice_pooled_over_all_slices")
-    for key in keys if not (run.scores or {}).get("planar") else keys[::-1]:  # of slices the pooled value is the one that papers give
+    for key in (
+        keys if not (run.scores or {}).get("planar") else keys[::-1]
+    ):  # of slices the pooled value is the one that papers give
         if means.get(key) is not None:
-            return {"value": decimals(means[key]), "name": f"{run.which}{spelled(key)}, mean of structures"}
+            return {
+                "value": decimals(means[key]),
+                "name": f"{run.which}{spelled(key)}, mean of structures",
+            }
     best = [max(v) for v in (series(log, "val_dice_mean")[1] for log in run.logs.values()) if v]
     if best:
-        return {"value": decimals(float(np.mean(best))), "name": "best validation Dice, mean of folds (the run was not tested)"}
+        return {
+            "value": decimals(float(np.mean(best))),
+            "name": "best validation Dice, mean of folds (the run was not tested)",
+        }
     return {"value": "–", "name": "not yet scored"}
 
 
 def _key_figures(run: ReportedRun) -> list[tuple[str, str]]:
     out = []
     means = (run.scores or {}).get("means", {})
-    out += [(spelled(k), decimals(v)) for k, v in means.items() if k.startswith("dice") and k != "dice_mean_per_case" and v is not None][:3]
+    out += [
+        (spelled(k), decimals(v))
+        for k, v in means.items()
+        if k.startswith("dice") and k != "dice_mean_per_case" and v is not None
+    ][:3]
     seconds = sum(log[-1].get("seconds", 0.0) for log in run.logs.values() if log)
     if seconds:
         out.append(("training time", duration(seconds)))
     if run.scores:
-        out.append((f"{run.which}{'slices' if run.scores.get('planar') else 'cases'}", str(len(run.scores.get("cases", [])))))
+        out.append(
+            (
+                f"{run.which}{'slices' if run.scores.get('planar') else 'cases'}",
+                str(len(run.scores.get("cases", []))),
+            )
+        )
     return out
 
 
@@ -120,10 +182,16 @@ def _summary_lines(run: ReportedRun) -> list[str]:
     lines = [OPTIMISTIC] if run.scored == "validation" else []
     if len(dice) > 1:
         low, high = min(dice, key=lambda s: s["mean"]), max(dice, key=lambda s: s["mean"])
-        lines.append(f"Best segmented is {high['label']} (mean Dice {decimals(high['mean'])}), worst {low['label']} ({decimals(low['mean'])}).")
+        lines.append(
+            f"Best segmented is {high['label']} (mean Dice {decimals(high['mean'])}), worst "
+            f"{low['label']} ({decimals(low['mean'])})."
+        )
     empty = sum(s["undefined"] for s in run.scores["summary"] if s["metric"] == "dice")
     if empty:
-        lines.append(f"{empty} time(s) a structure was absent from truth and prediction; its Dice is undefined there and counts as neither 0 nor 1.")
+        lines.append(
+            f"{empty} time(s) a structure was absent from truth and prediction; its Dice is "
+            "undefined there and counts as neither 0 nor 1."
+        )
     return lines
 
 
@@ -138,12 +206,26 @@ def _data(run: ReportedRun) -> list[tuple[str, str]]:
     for case in manifest:
         side = case.split or (f"fold {case.fold}" if case.fold is not None else "not assigned")
         splits.setdefault(side, []).append(case.patient)
-    return [(name, value) for name, value in [
-        ("layout", manifest.layout), ("folder", manifest.root), ("modality", manifest.modality), ("channels", ", ".join(manifest.channels)),
-        ("structures", ", ".join(f"{b.value} {b.name}" for b in manifest.labels)),
-        ("cases", str(len(manifest))), ("patients", str(len(manifest.patients))),
-        ("split", "; ".join(f"{side}: {len(who)} cases of {len(set(who))} patients" for side, who in sorted(splits.items()))),
-    ] if value]  # fmt: skip
+    return [
+        (name, value)
+        for name, value in [
+            ("layout", manifest.layout),
+            ("folder", manifest.root),
+            ("modality", manifest.modality),
+            ("channels", ", ".join(manifest.channels)),
+            ("structures", ", ".join(f"{b.value} {b.name}" for b in manifest.labels)),
+            ("cases", str(len(manifest))),
+            ("patients", str(len(manifest.patients))),
+            (
+                "split",
+                "; ".join(
+                    f"{side}: {len(who)} cases of {len(set(who))} patients"
+                    for side, who in sorted(splits.items())
+                ),
+            ),
+        ]
+        if value
+    ]
 
 
 def _findings(findings: list[dict[str, Any]] | None) -> list[dict[str, Any]] | None:
@@ -153,16 +235,27 @@ def _findings(findings: list[dict[str, Any]] | None) -> list[dict[str, Any]] | N
     rows: dict[tuple[str, str], dict[str, Any]] = {}
     for f in findings:
         key = (f.get("severity", "note"), f.get("kind", ""))
-        row = rows.setdefault(key, {"severity": key[0], "kind": key[1], "message": f.get("message", ""), "cases": []})
+        row = rows.setdefault(
+            key, {"severity": key[0], "kind": key[1], "message": f.get("message", ""), "cases": []}
+        )
         if f.get("case"):
             row["cases"].append(f["case"])
-    return sorted(rows.values(), key=lambda r: (SEVERITIES.index(r["severity"]) if r["severity"] in SEVERITIES else 0, -len(r["cases"])))
+    return sorted(
+        rows.values(),
+        key=lambda r: (
+            SEVERITIES.index(r["severity"]) if r["severity"] in SEVERITIES else 0,
+            -len(r["cases"]),
+        ),
+    )
 
 
 def _findings_words(findings: list[dict[str, Any]] | None) -> str:
     counts = Counter(f.get("severity", "note") for f in findings or [])
     cases = {f.get("case") for f in findings or [] if f.get("case")}
-    return f"{', '.join(f'{n} of severity {s}' for s, n in counts.items())}, in {len(cases)} cases. Of each kind the first message is shown."
+    return (
+        f"{', '.join(f'{n} of severity {s}' for s, n in counts.items())}, in {len(cases)} "
+        "cases. Of each kind the first message is shown."
+    )
 
 
 def _plan(plan: dict[str, Any] | None) -> list[tuple[str, str, str]]:
@@ -170,11 +263,21 @@ def _plan(plan: dict[str, Any] | None) -> list[tuple[str, str, str]]:
     if not plan:
         return []
     reasons = dict(plan.get("reasons") or {})
-    flat = {k: v for k, v in flattened(plan).items() if not k.startswith(("reasons", "structures", "low_resolution", "delineate_plan"))}
+    flat = {
+        k: v
+        for k, v in flattened(plan).items()
+        if not k.startswith(("reasons", "structures", "low_resolution", "delineate_plan"))
+    }
     rows = []
     for name, reason in reasons.items():
         inside = [k for k in flat if k == name or k.startswith(f"{name}.")]
-        value = value_text(flat[name]) if name in flat else "; ".join(f"{spelled(k.removeprefix(name + '.'))} {value_text(flat[k])}" for k in inside)
+        value = (
+            value_text(flat[name])
+            if name in flat
+            else "; ".join(
+                f"{spelled(k.removeprefix(name + '.'))} {value_text(flat[k])}" for k in inside
+            )
+        )
         rows.append((spelled(name), value, reason))
         for k in inside:
             del flat[k]
@@ -184,7 +287,9 @@ def _plan(plan: dict[str, Any] | None) -> list[tuple[str, str, str]]:
         if flat[k] is not None:
             groups.setdefault(k.split(".")[0], []).append(k)
     for name, keys in groups.items():
-        value = "; ".join(f"{spelled(k.partition('.')[2])} {value_text(flat[k])}".strip() for k in keys)
+        value = "; ".join(
+            f"{spelled(k.partition('.')[2])} {value_text(flat[k])}".strip() for k in keys
+        )
         rows.append((spelled(name), value, ""))
     return rows
 
@@ -198,17 +303,23 @@ def _montages(run: ReportedRun) -> tuple[list[dict[str, str]], list[str]]:
         return [], ["No case can be shown: the run holds no scores."]
     drawn = run.scores.get("montages")
     if drawn is None:
-        return [], ["No case can be shown: these scores were written without pictures; `evaluate` draws them."]
+        return [], [
+            "No case can be shown: these scores were written without pictures; `evaluate` draws "
+            "them."
+        ]
     out, gaps = [], []
     for entry in drawn:
         words, file = (
-            f"{entry['what'].capitalize()} {run.which}case: {entry['case']}, Dice {decimals(entry['dice'])}",
+            f"{entry['what'].capitalize()} {run.which}case: {entry['case']}, Dice "
+            f"{decimals(entry['dice'])}",
             run.where / str(entry["file"]),
         )
         if entry["file"] and file.is_file():
             out.append({"words": words, "png": base64.b64encode(file.read_bytes()).decode("ascii")})
         else:
-            gaps.append(f"{words}. It cannot be shown: {entry.get('why') or f'{file.name} is gone'}")
+            gaps.append(
+                f"{words}. It cannot be shown: {entry.get('why') or f'{file.name} is gone'}"
+            )
     return out, gaps
 
 
@@ -220,18 +331,31 @@ def _cost(run: ReportedRun) -> list[tuple[str, str]]:
     card, rows = run.card or {}, []
     trained = card.get("training_s")
     if isinstance(trained, dict) and trained:
-        rows.append(("training", duration(sum(trained.values())) + (f" for {len(trained)} networks" if len(trained) > 1 else "")))
+        rows.append(
+            (
+                "training",
+                duration(sum(trained.values()))
+                + (f" for {len(trained)} networks" if len(trained) > 1 else ""),
+            )
+        )
     if isinstance(card.get("seconds"), int | float):
-        rows.append(("the whole run, with checking, preparing and scoring", duration(card["seconds"])))
+        rows.append(
+            ("the whole run, with checking, preparing and scoring", duration(card["seconds"]))
+        )
     if isinstance(card.get("peak_memory_mb"), int | float):
         rows.append(("peak memory of the run", f"{card['peak_memory_mb']:.0f} MB"))
     said = read_json(run.where / "predictions" / "predictions.json") or {}
-    seconds = [c["seconds"]["total"] for c in (said.get("cases") or {}).values() if (c.get("seconds") or {}).get("total") is not None]
+    seconds = [
+        c["seconds"]["total"]
+        for c in (said.get("cases") or {}).values()
+        if (c.get("seconds") or {}).get("total") is not None
+    ]
     if seconds:
         rows.append(
             (
                 "predicting a case",
-                f"{number_text(float(np.median(seconds)))} s (median), {number_text(max(seconds))} s at most, on {said.get('device', '?')}",
+                f"{number_text(float(np.median(seconds)))} s (median), "
+                f"{number_text(max(seconds))} s at most, on {said.get('device', '?')}",
             )
         )
     if card.get("machine"):
@@ -239,11 +363,17 @@ def _cost(run: ReportedRun) -> list[tuple[str, str]]:
     return rows
 
 
-def _card(card: dict[str, Any]) -> tuple[list[tuple[str, str]], list[tuple[str, list[tuple[str, str]]]]]:
+def _card(
+    card: dict[str, Any],
+) -> tuple[list[tuple[str, str]], list[tuple[str, list[tuple[str, str]]]]]:
     """The card's facts, and apart from them the long lists (hashes of many files)."""
     short, long = [], []
     for name, value in card.items():
-        rows = [(k, value_text(v)) for k, v in flattened(value).items()] if isinstance(value, dict) else []
+        rows = (
+            [(k, value_text(v)) for k, v in flattened(value).items()]
+            if isinstance(value, dict)
+            else []
+        )
         if len(rows) > 8:
             long.append((spelled(name), rows))
         elif rows:
@@ -254,21 +384,37 @@ def _card(card: dict[str, Any]) -> tuple[list[tuple[str, str]], list[tuple[str, 
 
 
 def _limits(run: ReportedRun) -> list[str]:
-    lines = ["For research. It is not a medical device, and no result may guide care without a qualified reader's check."]
+    lines = [
+        "For research. It is not a medical device, and no result may guide care without a "
+        "qualified reader's check."
+    ]
     if run.manifest:
         trained = [c for c in run.manifest if c.split != "test"]
-        what = f"{run.manifest.modality or 'modality not stated'}, {', '.join(run.manifest.channels)}"
-        lines.append(f"Learned from {len(trained)} cases of {len({c.patient for c in trained})} patients ({what}) of one source; "
-                     "other scanners, protocols and diseases are untested.")  # fmt: skip
+        what = (
+            f"{run.manifest.modality or 'modality not stated'}, {', '.join(run.manifest.channels)}"
+        )
+        lines.append(
+            f"Learned from {len(trained)} cases of {len({c.patient for c in trained})} patients "
+            f"({what}) of one source; "
+            "other scanners, protocols and diseases are untested."
+        )
     if run.scores and run.scored == "test":
         n = len(run.scores.get("cases", []))
-        lines.append(f"The test set has {n} {'slices' if run.scores.get('planar') else 'cases'} of that same source"
-                     + ("; so few cannot tell how rare failures are." if n < 30 else "."))  # fmt: skip
+        lines.append(
+            f"The test set has {n} {'slices' if run.scores.get('planar') else 'cases'} of that "
+            "same source" + ("; so few cannot tell how rare failures are." if n < 30 else ".")
+        )
     else:
         lines.append("It was not tested on data held back.")
     if len(run.labels):
-        lines.append(f"It knows {joined(run.labels.names, 12)}; all else is background, and it does not tell when a scan shows something else.")
+        lines.append(
+            f"It knows {joined(run.labels.names, 12)}; all else is background, and it does not "
+            "tell when a scan shows something else."
+        )
     grave = sum(f.get("severity") in ("error", "warning") for f in run.findings or [])
     if grave:
-        lines.append(f"{grave} findings of the data check (errors and warnings) stand above; scores are no better than that data.")
+        lines.append(
+            f"{grave} findings of the data check (errors and warnings) stand above; scores are "
+            "no better than that data."
+        )
     return lines

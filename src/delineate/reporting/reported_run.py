@@ -16,8 +16,8 @@ from ..core.manifest import Manifest
 class ReportedRun:
     """What a run's folder holds; None or empty where a file is absent.
 
-    ``scored`` is "test", or "validation" where only those cases, which chose the checkpoint, were scored; "evaluation" where the
-    folder is that of an evaluation alone.
+    ``scored`` is "test", or "validation" where only those cases, which chose the checkpoint, were
+    scored; "evaluation" where the folder is that of an evaluation alone.
     """
 
     folder: Path
@@ -41,12 +41,25 @@ class ReportedRun:
         if (folder / "scores.json").is_file():
             return cls(folder, scores=read_json(folder / "scores.json"), scored="evaluation")
         manifest = folder / "manifest.jsonl"
-        logs = sorted([*folder.glob("fold_*/log.jsonl"), *folder.glob("fold_*/*/log.jsonl")])  # the latter where the plan has views
-        scored = "test" if (folder / "test" / "scores.json").is_file() or not (folder / "validation" / "scores.json").is_file() else "validation"
-        return cls(folder, read_json(folder / "plan.json"),
-                   Manifest.load(manifest) if manifest.is_file() else None, _listed(read_json(folder / "findings.json")),
-                   {"_".join(p.parent.relative_to(folder).parts): _lines(p) for p in logs},
-                   read_json(folder / scored / "scores.json"), read_json(folder / "card.json"), scored)  # fmt: skip
+        logs = sorted(
+            [*folder.glob("fold_*/log.jsonl"), *folder.glob("fold_*/*/log.jsonl")]
+        )  # the latter where the plan has views
+        scored = (
+            "test"
+            if (folder / "test" / "scores.json").is_file()
+            or not (folder / "validation" / "scores.json").is_file()
+            else "validation"
+        )
+        return cls(
+            folder,
+            read_json(folder / "plan.json"),
+            Manifest.load(manifest) if manifest.is_file() else None,
+            _listed(read_json(folder / "findings.json")),
+            {"_".join(p.parent.relative_to(folder).parts): _lines(p) for p in logs},
+            read_json(folder / scored / "scores.json"),
+            read_json(folder / "card.json"),
+            scored,
+        )
 
     @property
     def where(self) -> Path:
@@ -84,7 +97,11 @@ def _listed(findings: Any) -> Any:
 
 def _lines(path: Path) -> list[dict[str, Any]]:
     """The lines of a log; a last line that a killed run left unfinished is dropped."""
-    lines = [line for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
+    lines = [
+        line
+        for line in path.read_text(encoding="utf-8", errors="replace").splitlines()
+        if line.strip()
+    ]
     out = []
     for number, line in enumerate(lines, start=1):
         try:

@@ -1,6 +1,8 @@
-"""The report's part on scores: tables with intervals, every case as a point on its box, volumes, what was taken for what, errors against size.
+"""The report's part on scores: tables with intervals, every case as a point on its box, volumes,
+what was taken for what, errors against size.
 
-It reads ``scores.json``, already parsed, and computes no score of its own: only what a plot needs (limits of agreement, a rank correlation).
+It reads ``scores.json``, already parsed, and computes no score of its own: only what a plot needs
+(limits of agreement, a rank correlation).
 """
 
 from __future__ import annotations
@@ -16,7 +18,17 @@ from .plots import INK, Agreement, agreement_svg, plot_svg
 if TYPE_CHECKING:
     from .reported_run import ReportedRun
 
-BESIDE_DICE = ("iou", "precision", "recall", "hd95", "assd", "surface_dice", "boundary_iou", "cl_dice", "lesion_f1")  # what their names begin with
+BESIDE_DICE = (
+    "iou",
+    "precision",
+    "recall",
+    "hd95",
+    "assd",
+    "surface_dice",
+    "boundary_iou",
+    "cl_dice",
+    "lesion_f1",
+)  # what their names begin with
 MOST_PANELS = 30  # structures with a small plot of their own
 MOST_COLUMNS = 12  # structures of a matrix; of more only the largest entries are told
 MOST_CONFUSIONS = 6
@@ -45,84 +57,172 @@ def scores(run: ReportedRun) -> dict[str, Any] | None:
     pooled = next((v for k, v in means.items() if k.startswith("dice_pooled")), None)
     total = {"mean": decimals(means.get(f"dice_mean_per_{unit}")), "pooled": decimals(pooled)}
     others = [m for m in dict.fromkeys(m for _, m in summary) if m.startswith(BESIDE_DICE)]
-    sets = "; ".join(f"{spelled(k)} {decimals(v)}" for k, v in means.items() if k.startswith("dice") and not (unit == "slice" and k.endswith("case")))
+    sets = "; ".join(
+        f"{spelled(k)} {decimals(v)}"
+        for k, v in means.items()
+        if k.startswith("dice") and not (unit == "slice" and k.endswith("case"))
+    )
     return {
-        "unit": unit, "rows": rows, "floor": max(f for f in FLOORS if f <= lowest), "total": total if len(rows) > 1 else None, "set": run.scored,
-        "words": f"Over {len(found.get('cases', []))} {unit}s, {_unseen(run)}on the original grids. Mean of structures: {sets}.",
-        "other_names": [spelled(m) for m in others], "others": [(n, [_with_interval(summary[n, m]) for m in others]) for n in names],
-        "remarks": [f"{name}: {why}" for name, why in (found.get("failures") or {}).items()] + list(found.get("notes") or []),
+        "unit": unit,
+        "rows": rows,
+        "floor": max(f for f in FLOORS if f <= lowest),
+        "total": total if len(rows) > 1 else None,
+        "set": run.scored,
+        "words": f"Over {len(found.get('cases', []))} {unit}s, {_unseen(run)}on the original "
+        f"grids. Mean of structures: {sets}.",
+        "other_names": [spelled(m) for m in others],
+        "others": [(n, [_with_interval(summary[n, m]) for m in others]) for n in names],
+        "remarks": [f"{name}: {why}" for name, why in (found.get("failures") or {}).items()]
+        + list(found.get("notes") or []),
         "definitions": [(spelled(k), v) for k, v in (found.get("definitions") or {}).items()],
-    }  # fmt: skip
+    }
 
 
 def volumes(run: ReportedRun) -> dict[str, Any] | None:
     """The table of volumes and their Bland-Altman plots; None where no volume in ml is known."""
     summary = _summary(run.scores or {})
-    names = [label for label, metric in summary if metric == "volume_truth_ml" and summary[label, metric]["mean"] is not None]
+    names = [
+        label
+        for label, metric in summary
+        if metric == "volume_truth_ml" and summary[label, metric]["mean"] is not None
+    ]
     if not names:
         return None
-    columns = (("volume_truth_ml", "mean"), ("volume_predicted_ml", "mean"), ("volume_difference_ml", "mean"),
-               ("absolute_volume_difference_ml", "mean"), ("absolute_volume_difference_percent", "mean"))  # fmt: skip
+    columns = (
+        ("volume_truth_ml", "mean"),
+        ("volume_predicted_ml", "mean"),
+        ("volume_difference_ml", "mean"),
+        ("absolute_volume_difference_ml", "mean"),
+        ("absolute_volume_difference_percent", "mean"),
+    )
     value, colours = _values(run.scores or {}), _colours(run)
-    panels = {name: panel for name in names if (panel := _agreement(value, name, colours.get(name, INK))) is not None}
+    panels = {
+        name: panel
+        for name in names
+        if (panel := _agreement(value, name, colours.get(name, INK))) is not None
+    }
     rows = []
     for name in names:
         cells = [number_text(summary[name, metric][key]) for metric, key in columns]
-        limits = f"{number_text(panels[name].low)} to {number_text(panels[name].high)}" if name in panels else "–"
+        limits = (
+            f"{number_text(panels[name].low)} to {number_text(panels[name].high)}"
+            if name in panels
+            else "–"
+        )
         rows.append((name, [*cells[:3], limits, *cells[3:]]))
     shown = list(panels.values())[:MOST_PANELS]
-    left = f" Of {len(panels)} structures the first {MOST_PANELS} are drawn." if len(panels) > MOST_PANELS else ""
-    caption = ("Predicted minus true volume against the mean of both, each scored case (Bland & Altman 1986). Thick line: mean difference; dashed: "
-               f"the limits between which 95 of 100 such differences lie if they are normal.{left}")  # fmt: skip
-    return {"words": "A positive difference means that too much was drawn.", "rows": rows,
-            "plots": [(caption, agreement_svg(shown, "ml"))] if shown else []}  # fmt: skip
+    left = (
+        f" Of {len(panels)} structures the first {MOST_PANELS} are drawn."
+        if len(panels) > MOST_PANELS
+        else ""
+    )
+    caption = (
+        "Predicted minus true volume against the mean of both, each scored case (Bland & Altman "
+        "1986). Thick line: mean difference; dashed: "
+        f"the limits between which 95 of 100 such differences lie if they are normal.{left}"
+    )
+    return {
+        "words": "A positive difference means that too much was drawn.",
+        "rows": rows,
+        "plots": [(caption, agreement_svg(shown, "ml"))] if shown else [],
+    }
 
 
 def confusions(run: ReportedRun) -> dict[str, Any] | None:
-    """What the voxels of each true structure were called, in percent; None where the run does not say."""
+    """What the voxels of each true structure were called, in percent; None where the run does not
+    say.
+    """
     found = (run.scores or {}).get("confusion")
     if not found:
         return None
     names, voxels = found["names"], np.array(found["voxels"], dtype=np.float64)
     true = voxels.sum(axis=1)
-    shares = np.divide(voxels, true[:, None], out=np.full_like(voxels, np.nan), where=true[:, None] > 0)
-    pairs = sorted(((float(shares[t, p]), names[t], names[p]) for t in range(1, len(names)) for p in range(1, len(names))
-                    if t != p and shares[t, p] >= LEAST_CONFUSION), reverse=True)[:MOST_CONFUSIONS]  # fmt: skip
-    words = [f"{100 * share:.1f} % of the true {true_name} was called {name}." for share, true_name, name in pairs]
+    shares = np.divide(
+        voxels, true[:, None], out=np.full_like(voxels, np.nan), where=true[:, None] > 0
+    )
+    pairs = sorted(
+        (
+            (float(shares[t, p]), names[t], names[p])
+            for t in range(1, len(names))
+            for p in range(1, len(names))
+            if t != p and shares[t, p] >= LEAST_CONFUSION
+        ),
+        reverse=True,
+    )[:MOST_CONFUSIONS]
+    words = [
+        f"{100 * share:.1f} % of the true {true_name} was called {name}."
+        for share, true_name, name in pairs
+    ]
     if not words and len(names) > 2:
-        words = [f"No structure was taken for another one in {100 * LEAST_CONFUSION:g} % or more of its volume."]
+        words = [
+            f"No structure was taken for another one in {100 * LEAST_CONFUSION:g} % or more of "
+            "its volume."
+        ]
     order = [*range(1, len(names)), 0]
-    rows = [(names[t], [_cell(float(shares[t, p]), t == p) for p in order]) for t in range(1, len(names))]
-    return {"words": words, "columns": [*names[1:], "background"], "rows": rows if len(names) - 1 <= MOST_COLUMNS else []}
+    rows = [
+        (names[t], [_cell(float(shares[t, p]), t == p) for p in order])
+        for t in range(1, len(names))
+    ]
+    return {
+        "words": words,
+        "columns": [*names[1:], "background"],
+        "rows": rows if len(names) - 1 <= MOST_COLUMNS else [],
+    }
 
 
 def sizes(run: ReportedRun) -> dict[str, Any] | None:
-    """Dice against the true volume of every case and structure; None where no volume in ml is known."""
+    """Dice against the true volume of every case and structure; None where no volume in ml is
+    known.
+    """
     found = run.scores or {}
     value = _values(found)
     colours = _colours(run)
     names = list(dict.fromkeys(s["label"] for s in found.get("summary", [])))
-    points = {name: [(value[c, n, "volume_truth_ml"], v) for (c, n, m), v in value.items() if n == name and m == "dice" and v is not None
-                     and (value.get((c, n, "volume_truth_ml")) or 0) > 0] for name in names}  # fmt: skip
+    points = {
+        name: [
+            (value[c, n, "volume_truth_ml"], v)
+            for (c, n, m), v in value.items()
+            if n == name
+            and m == "dice"
+            and v is not None
+            and (value.get((c, n, "volume_truth_ml")) or 0) > 0
+        ]
+        for name in names
+    }
     points = {name: p for name, p in points.items() if p}
     if not points:
         return None
     few = len(points) <= 8
-    dots = [(name if few else "", [x for x, _ in p], [y for _, y in p], colours.get(name, INK), "o") for name, p in points.items()]
-    words = [f"{name} {_correlation(p):.2f}" for name, p in points.items() if few and len(p) >= LEAST_CASES]
+    dots = [
+        (name if few else "", [x for x, _ in p], [y for _, y in p], colours.get(name, INK), "o")
+        for name, p in points.items()
+    ]
+    words = [
+        f"{name} {_correlation(p):.2f}"
+        for name, p in points.items()
+        if few and len(p) >= LEAST_CASES
+    ]
     every = [pair for p in points.values() for pair in p]
     if not few and len(every) >= LEAST_CASES:
         words = [f"all structures together {_correlation(every):.2f}"]
     said = f"Spearman rank correlation of Dice with size: {joined(words, 9)}. " if words else ""
     lowest = min(y for _, y in every)
     spread = max(x for x, _ in every) > FAR_APART * min(x for x, _ in every)
-    plot = plot_svg(dots, "Dice", (max(-0.02, lowest - 0.05), 1.02), "true volume, ml", x_log=spread)
-    return {"words": said + "The Dice of small structures falls with every voxel of their edge; look at distances there.",
-            "plots": [("Dice against the true volume, each scored case.", plot)]}  # fmt: skip
+    plot = plot_svg(
+        dots, "Dice", (max(-0.02, lowest - 0.05), 1.02), "true volume, ml", x_log=spread
+    )
+    return {
+        "words": said
+        + "The Dice of small structures falls with every voxel of their edge; look at distances "
+        "there.",
+        "plots": [("Dice against the true volume, each scored case.", plot)],
+    }
 
 
 def calibration(run: ReportedRun) -> dict[str, Any] | None:
-    """The reliability diagram and the figures of each structure; None where no probabilities were judged."""
+    """The reliability diagram and the figures of each structure; None where no probabilities were
+    judged.
+    """
     found = (run.scores or {}).get("calibration")
     if not found:
         return None
@@ -131,12 +231,32 @@ def calibration(run: ReportedRun) -> dict[str, Any] | None:
     named = len(parts) <= MOST_COLUMNS
     lines = [("as sure as right", [0.0, 1.0], [0.0, 1.0], INK, ":")]
     for name, part in [*parts.items(), ("most probable class", found["together"])]:
-        bins = [(x, y) for x, y, n in zip(part["mean_confidence"], part["right"], part["count"], strict=True) if n >= LEAST_VOXELS]
-        look = (name, [x for x, _ in bins], [y for _, y in bins], colours.get(name, INK), "-" if name in parts else "--")
+        bins = [
+            (x, y)
+            for x, y, n in zip(part["mean_confidence"], part["right"], part["count"], strict=True)
+            if n >= LEAST_VOXELS
+        ]
+        look = (
+            name,
+            [x for x, _ in bins],
+            [y for _, y in bins],
+            colours.get(name, INK),
+            "-" if name in parts else "--",
+        )
         lines.append(look if named or name not in parts else ("", *look[1:]))
-    rows = [(name, [f"{part[m]:.4f}" for m in ("ece", "brier")]) for name, part in [*parts.items(), ("most probable class", found["together"])]]
-    caption = f"How often a structure was right against how sure the network was of it; bins with fewer than {LEAST_VOXELS} voxels are left out."
-    return {"words": f"Judged {found['definition']}.", "rows": rows, "plots": [(caption, plot_svg(lines, "right", (-0.02, 1.02), "probability"))]}
+    rows = [
+        (name, [f"{part[m]:.4f}" for m in ("ece", "brier")])
+        for name, part in [*parts.items(), ("most probable class", found["together"])]
+    ]
+    caption = (
+        "How often a structure was right against how sure the network was of it; bins "
+        f"with fewer than {LEAST_VOXELS} voxels are left out."
+    )
+    return {
+        "words": f"Judged {found['definition']}.",
+        "rows": rows,
+        "plots": [(caption, plot_svg(lines, "right", (-0.02, 1.02), "probability"))],
+    }
 
 
 # ---- parts ----
@@ -155,33 +275,60 @@ def _colours(run: ReportedRun) -> dict[str, str]:
 
 
 def _unseen(run: ReportedRun) -> str:
-    """What the manifest proves of the scored cases: that they are the split's test cases, or that some are not."""
+    """What the manifest proves of the scored cases: that they are the split's test cases, or that
+    some are not.
+    """
     if run.scored == "validation":
         return "which chose the checkpoint, "
     splits = {c.id: c.split for c in run.manifest} if run.manifest else {}
     scored = [splits.get(c["case"]) for c in (run.scores or {}).get("cases", [])]
     if scored and all(s == "test" for s in scored):
         return "none of which the training saw, "
-    return f"of which {sum(s != 'test' for s in scored)} are not marked as test cases, " if splits else ""
+    return (
+        f"of which {sum(s != 'test' for s in scored)} are not marked as test cases, "
+        if splits
+        else ""
+    )
 
 
 def _row(name: str, dice: dict[str, Any], found: dict[str, Any], colour: str) -> dict[str, Any]:
-    rows = [r for r in found["rows"] if r["label"] == name and r["metric"] == "dice" and r["value"] is not None]
+    rows = [
+        r
+        for r in found["rows"]
+        if r["label"] == name and r["metric"] == "dice" and r["value"] is not None
+    ]
     points = sorted((r["value"], r["case"]) for r in rows)
     empty = f" (+{dice['undefined']} empty)" if dice["undefined"] else ""
     pooled = ((found.get("pooled") or {}).get(name) or {}).get("dice")
-    return {"name": name, "colour": colour, "n": f"{dice['n']}{empty}", **{k: decimals(dice[k]) for k in ("mean", "median", "std", "min")},
-            "interval": _interval(dice), "pooled": decimals(pooled), "points": points, "at": dice["mean"], "box": _box([v for v, _ in points]),
-            "worst": ", ".join(f"{case} {value:.3f}" for value, case in points[:WORST])}  # fmt: skip
+    return {
+        "name": name,
+        "colour": colour,
+        "n": f"{dice['n']}{empty}",
+        **{k: decimals(dice[k]) for k in ("mean", "median", "std", "min")},
+        "interval": _interval(dice),
+        "pooled": decimals(pooled),
+        "points": points,
+        "at": dice["mean"],
+        "box": _box([v for v, _ in points]),
+        "worst": ", ".join(f"{case} {value:.3f}" for value, case in points[:WORST]),
+    }
 
 
 def _box(values: list[float]) -> dict[str, float] | None:
-    """Quartiles, median, and whiskers to the last case within 1.5 times their span (Tukey 1977); None of fewer than four."""
+    """Quartiles, median, and whiskers to the last case within 1.5 times their span (Tukey 1977);
+    None of fewer than four.
+    """
     if len(values) < 4:
         return None
     q1, median, q3 = (float(q) for q in np.percentile(values, (25, 50, 75)))
     reach = 1.5 * (q3 - q1)
-    return {"q1": q1, "median": median, "q3": q3, "low": min(v for v in values if v >= q1 - reach), "high": max(v for v in values if v <= q3 + reach)}
+    return {
+        "q1": q1,
+        "median": median,
+        "q3": q3,
+        "low": min(v for v in values if v >= q1 - reach),
+        "high": max(v for v in values if v <= q3 + reach),
+    }
 
 
 def _interval(summary: dict[str, Any]) -> str:
@@ -196,13 +343,25 @@ def _with_interval(summary: dict[str, Any]) -> tuple[str, str]:
 
 def _agreement(value: dict[tuple[str, str, str], Any], name: str, colour: str) -> Agreement | None:
     """Its Bland-Altman figures; None of fewer than two cases."""
-    both = [(value.get((c, n, "volume_truth_ml")), v) for (c, n, m), v in value.items() if n == name and m == "volume_predicted_ml"]
+    both = [
+        (value.get((c, n, "volume_truth_ml")), v)
+        for (c, n, m), v in value.items()
+        if n == name and m == "volume_predicted_ml"
+    ]
     kept = np.array([(t, p) for t, p in both if t is not None and p is not None])
     if len(kept) < 2:
         return None
     difference = kept[:, 1] - kept[:, 0]
     bias, spread = float(difference.mean()), LIMITS * float(difference.std(ddof=1))
-    return Agreement(name, colour, kept.mean(axis=1).tolist(), difference.tolist(), bias, bias - spread, bias + spread)
+    return Agreement(
+        name,
+        colour,
+        kept.mean(axis=1).tolist(),
+        difference.tolist(),
+        bias,
+        bias - spread,
+        bias + spread,
+    )
 
 
 def _cell(share: float, right: bool) -> dict[str, Any]:

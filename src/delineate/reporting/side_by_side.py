@@ -1,9 +1,11 @@
-"""Pictures of an evaluation: of each case source, truth and prediction side by side, ``pictures/CASE.png``; and of the best, the median and the
-worst case three planes with both outlines, ``montages/WHAT.png``.
+"""Pictures of an evaluation: of each case source, truth and prediction side by side,
+``pictures/CASE.png``; and of the best, the median and the worst case three planes with both
+outlines, ``montages/WHAT.png``.
 
-It finds the scan of each case (the cohort's, that of a folder of images by name, or the one whose geometry a stack of slices
-takes), reads the pair again and draws it, one case at a time in each process. Nothing that goes wrong here is raised: a case
-that cannot be drawn is told in words, as its scores stand already.
+It finds the scan of each case (the cohort's, that of a folder of images by name, or the one whose
+geometry a stack of slices takes), reads the pair again and draws it, one case at a time in each
+process. Nothing that goes wrong here is raised: a case that cannot be drawn is told in words, as
+its scores stand already.
 """
 
 from __future__ import annotations
@@ -45,8 +47,17 @@ class Drawing:
     planes: bool = False  # three planes with both outlines, in the place of slices side by side
 
 
-def draw_cases(pairing: Pairing, evaluated: Evaluated, reading: Reading | None, folder: Path, most: int | None, images: str | Path | None,
-               *, workers: int | None = None, progress: Callable[..., None] | None = None) -> tuple[tuple[str, ...], tuple[str, ...]]:  # fmt: skip
+def draw_cases(
+    pairing: Pairing,
+    evaluated: Evaluated,
+    reading: Reading | None,
+    folder: Path,
+    most: int | None,
+    images: str | Path | None,
+    *,
+    workers: int | None = None,
+    progress: Callable[..., None] | None = None,
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Draw cases of an evaluation.
 
     Args:
@@ -65,56 +76,119 @@ def draw_cases(pairing: Pairing, evaluated: Evaluated, reading: Reading | None, 
         known = _images(pairs, images)
     except DelineateError as error:
         return (), (f"no pictures: {error}",)
-    jobs = [Drawing(p, known.get(p.case), evaluated.labels, reading, _title(p.case, dices[p.case]), str(folder / f"{p.case}.png")) for p in pairs]
+    jobs = [
+        Drawing(
+            p,
+            known.get(p.case),
+            evaluated.labels,
+            reading,
+            _title(p.case, dices[p.case]),
+            str(folder / f"{p.case}.png"),
+        )
+        for p in pairs
+    ]
     count = workers_for(SECONDS_A_PICTURE * len(jobs), len(jobs)) if workers is None else workers
     outcomes = run(draw, jobs, names=[p.case for p in pairs], workers=count, progress=progress)
     gaps = [f"no picture: {o.error}" for o in outcomes if o.error is not None]
     bare = [job.pair.case for job in jobs if job.image is None]
     if bare:
-        gaps.append(f"masks alone are drawn where no image is known: {', '.join(bare[:5])}{' ...' if len(bare) > 5 else ''} (give images)")
+        gaps.append(
+            "masks alone are drawn where no image is known: "
+            f"{', '.join(bare[:5])}{' ...' if len(bare) > 5 else ''} (give images)"
+        )
     return tuple(str(o.value) for o in outcomes if o.value is not None), tuple(gaps)
 
 
-def draw_montages(pairing: Pairing, evaluated: Evaluated, reading: Reading | None, folder: Path, images: str | Path | None,
-                  *, workers: int | None = None, progress: Callable[..., None] | None = None) -> tuple[dict[str, Any], ...]:  # fmt: skip
-    """Draw the best, the median and the worst case by mean Dice; of few cases one may be two of them and is drawn once.
+def draw_montages(
+    pairing: Pairing,
+    evaluated: Evaluated,
+    reading: Reading | None,
+    folder: Path,
+    images: str | Path | None,
+    *,
+    workers: int | None = None,
+    progress: Callable[..., None] | None = None,
+) -> tuple[dict[str, Any], ...]:
+    """Draw the best, the median and the worst case by mean Dice; of few cases one may be two of
+    them and is drawn once.
 
     Returns:
-        Of each: what it is, case, Dice, the file within ``folder``'s parent (None where it could not be drawn) and why not.
+        Of each: what it is, case, Dice, the file within ``folder``'s parent (None where it could
+            not be drawn) and why not.
     """
     dices = _dices(evaluated)
-    ranked = sorted((case for case in dices if np.isfinite(_mean(dices[case]))), key=lambda case: (_mean(dices[case]), case))
+    ranked = sorted(
+        (case for case in dices if np.isfinite(_mean(dices[case]))),
+        key=lambda case: (_mean(dices[case]), case),
+    )
     if not ranked:
         return ()
-    places = {0: WORST} | ({len(ranked) // 2: MEDIAN} if len(ranked) > 2 else {}) | ({len(ranked) - 1: BEST} if len(ranked) > 1 else {})
+    places = (
+        {0: WORST}
+        | ({len(ranked) // 2: MEDIAN} if len(ranked) > 2 else {})
+        | ({len(ranked) - 1: BEST} if len(ranked) > 1 else {})
+    )
     chosen = {what: ranked[k] for k, what in sorted(places.items(), reverse=True)}
     pairs = {p.case: p for p in pairing.pairs}
     try:
         known, lost = _images([pairs[case] for case in chosen.values()], images), None
     except DelineateError as error:
         known, lost = {}, str(error)
-    jobs = [Drawing(pairs[case], known.get(case), evaluated.labels, reading, _title(case, dices[case]), str(folder / f"{what}.png"), planes=True)
-            for what, case in chosen.items()]  # fmt: skip
+    jobs = [
+        Drawing(
+            pairs[case],
+            known.get(case),
+            evaluated.labels,
+            reading,
+            _title(case, dices[case]),
+            str(folder / f"{what}.png"),
+            planes=True,
+        )
+        for what, case in chosen.items()
+    ]
     count = workers_for(SECONDS_A_PICTURE * len(jobs), len(jobs)) if workers is None else workers
     outcomes = run(draw, jobs, names=list(chosen.values()), workers=count, progress=progress)
-    return tuple({"what": what, "case": case, "dice": _mean(dices[case]), "file": None if done.error else f"{folder.name}/{what}.png",
-                  "why": str(done.error) if done.error else lost} for (what, case), done in zip(chosen.items(), outcomes, strict=True))  # fmt: skip
+    return tuple(
+        {
+            "what": what,
+            "case": case,
+            "dice": _mean(dices[case]),
+            "file": None if done.error else f"{folder.name}/{what}.png",
+            "why": str(done.error) if done.error else lost,
+        }
+        for (what, case), done in zip(chosen.items(), outcomes, strict=True)
+    )
 
 
 def draw(job: Drawing) -> str:
     """Read one case and draw it; the file written.
 
     Raises:
-        DelineateError: a file cannot be read, image and masks stand at different places, or the picture cannot be written.
+        DelineateError: a file cannot be read, image and masks stand at different places, or the
+            picture cannot be written.
     """
     from ..formats.files import read
     from .pictures import montage, side_by_side
 
-    masks = read_masks(job.pair, job.labels.values) if job.reading is None else read_masks(job.pair, None).read_as(job.reading)
+    masks = (
+        read_masks(job.pair, job.labels.values)
+        if job.reading is None
+        else read_masks(job.pair, None).read_as(job.reading)
+    )
     image = None if job.image is None else read(job.image)
     if job.planes:
-        return str(montage(image, {"truth": masks.truth, "prediction": masks.prediction}, job.labels, job.path, title=job.title))
-    return str(side_by_side(image, masks.truth, masks.prediction, job.labels, job.path, title=job.title))
+        return str(
+            montage(
+                image,
+                {"truth": masks.truth, "prediction": masks.prediction},
+                job.labels,
+                job.path,
+                title=job.title,
+            )
+        )
+    return str(
+        side_by_side(image, masks.truth, masks.prediction, job.labels, job.path, title=job.title)
+    )
 
 
 def _dices(evaluated: Evaluated) -> dict[str, dict[str, float]]:
@@ -127,7 +201,9 @@ def _dices(evaluated: Evaluated) -> dict[str, dict[str, float]]:
 
 
 def _chosen(dices: dict[str, dict[str, float]], most: int | None) -> set[str]:
-    """The cases to draw: all, or so many evenly over the order of Dice; those without a Dice come first."""
+    """The cases to draw: all, or so many evenly over the order of Dice; those without a Dice come
+    first.
+    """
     ranked = sorted(dices, key=lambda case: (np.nan_to_num(_mean(dices[case]), nan=-1.0), case))
     if most is None or most >= len(ranked):
         return set(ranked)
@@ -141,10 +217,16 @@ def _mean(dice: dict[str, float]) -> float:
 def _title(case: str, dice: dict[str, float]) -> str:
     """The case and its Dice, of each structure where there are few."""
     defined = sum(np.isfinite(v) for v in dice.values())
-    words = f"Dice {decimals(_mean(dice))}" if defined else "Dice undefined (nothing in truth or prediction)"
+    words = (
+        f"Dice {decimals(_mean(dice))}"
+        if defined
+        else "Dice undefined (nothing in truth or prediction)"
+    )
     if len(dice) > 1 and defined:
         each = ", ".join(f"{name} {decimals(v)}" for name, v in dice.items())
-        words = f"mean {words} " + (f"({each})" if len(dice) <= MOST_NAMED else f"of {defined} structures")
+        words = f"mean {words} " + (
+            f"({each})" if len(dice) <= MOST_NAMED else f"of {defined} structures"
+        )
     return f"{case} · {words}"
 
 
@@ -152,7 +234,8 @@ def _title(case: str, dice: dict[str, float]) -> str:
 
 
 def _images(pairs: list[Pair], images: str | Path | None) -> dict[str, Source]:
-    """Case -> its scan, where one is known; the first channel's file where each channel has its own.
+    """Case -> its scan, where one is known; the first channel's file where each channel has its
+    own.
 
     Raises:
         InputError: ``images`` does not exist.
@@ -161,7 +244,11 @@ def _images(pairs: list[Pair], images: str | Path | None) -> dict[str, Source]:
     if images is not None:
         return _named(pairs, Path(images))
     found = {p.case: p.cohort.cases[0].images[0] for p in pairs if p.cohort is not None}
-    return found | {p.case: Source(p.prediction.like) for p in pairs if p.prediction.like and p.case not in found}
+    return found | {
+        p.case: Source(p.prediction.like)
+        for p in pairs
+        if p.prediction.like and p.case not in found
+    }
 
 
 def _named(pairs: list[Pair], path: Path) -> dict[str, Source]:
@@ -172,12 +259,22 @@ def _named(pairs: list[Pair], path: Path) -> dict[str, Source]:
     if path.is_file():
         entries = [path]
     else:
-        entries = [p for p in sorted(path.iterdir()) if not p.name.startswith(".") and (p.is_dir() or is_image(p))]
+        entries = [
+            p
+            for p in sorted(path.iterdir())
+            if not p.name.startswith(".") and (p.is_dir() or is_image(p))
+        ]
     files = {stem(p) if p.is_file() else p.name: p for p in entries}
     match = match_names([p.case for p in pairs], list(files))
     if match:
         return {case: Source(str(files[name])) for case, name in match.items()}
     if len(pairs) == 1:
-        return {pairs[0].case: Source(str(path))}  # one scan, whatever it is called: a file or a DICOM series
-    raise LayoutError(f"no image has the name of a case: found {', '.join(list(files)[:3]) or 'none'}; the cases are "
-                      f"{', '.join(p.case for p in pairs[:3])} ...", path=path)  # fmt: skip
+        return {
+            pairs[0].case: Source(str(path))
+        }  # one scan, whatever it is called: a file or a DICOM series
+    raise LayoutError(
+        f"no image has the name of a case: found {', '.join(list(files)[:3]) or 'none'}; the "
+        "cases are "
+        f"{', '.join(p.case for p in pairs[:3])} ...",
+        path=path,
+    )

@@ -1,4 +1,6 @@
-"""The report's part on training: curves of loss and Dice of every fold and view, and whether it overfitted. It reads logs, already parsed."""
+"""The report's part on training: curves of loss and Dice of every fold and view, and whether it
+overfitted. It reads logs, already parsed.
+"""
 
 from __future__ import annotations
 
@@ -17,48 +19,83 @@ MOST_LINES = 8  # in one plot; more structures are drawn without names
 
 def fold(key: str, log: list[dict[str, Any]], labels: LabelSet) -> dict[str, Any]:
     last = log[-1] if log else {}
-    words = f"{last.get('step', 0)} steps, {last.get('epoch', 0):.3g} epochs, {duration(last.get('seconds', 0.0))}."
+    words = (
+        f"{last.get('step', 0)} steps, {last.get('epoch', 0):.3g} epochs, "
+        f"{duration(last.get('seconds', 0.0))}."
+    )
     epoch_s = series(log, "epoch_s")[1]
     if epoch_s:
         words += f" An epoch took {number_text(float(np.median(epoch_s)))} s (median)."
     steps, means = series(log, "val_dice_mean")
     if means:
         best = int(np.argmax(means))
-        words += f" The best validation Dice, {decimals(means[best])}, was reached at step {steps[best]:g}{_training_dice_at(log, steps[best])}."
+        words += (
+            f" The best validation Dice, {decimals(means[best])}, was reached at step "
+            f"{steps[best]:g}{_training_dice_at(log, steps[best])}."
+        )
     name = key.replace("_", " ").capitalize()
-    return {"name": name, "words": words, "overfitting": overfitting(log), "plots": _training_plots(log, labels)}
+    return {
+        "name": name,
+        "words": words,
+        "overfitting": overfitting(log),
+        "plots": _training_plots(log, labels),
+    }
 
 
 def _training_dice_at(log: list[dict[str, Any]], step: float) -> str:
-    """The training Dice of the epoch that ended nearest to ``step``, in words; "" where none is logged."""
+    """The training Dice of the epoch that ended nearest to ``step``, in words; "" where none is
+    logged.
+    """
     steps, values = series(log, "train_dice_mean")
-    return f"; the training Dice was {decimals(values[int(np.argmin(np.abs(np.array(steps) - step)))])} then" if values else ""
+    return (
+        "; the training Dice was "
+        f"{decimals(values[int(np.argmin(np.abs(np.array(steps) - step)))])} then"
+        if values
+        else ""
+    )
 
 
 def _training_plots(log: list[dict[str, Any]], labels: LabelSet) -> list[tuple[str, str]]:
-    """(caption, SVG) of the loss, of the mean Dice and of each structure's; training and validation in one plot, so that a gap shows."""
+    """(caption, SVG) of the loss, of the mean Dice and of each structure's; training and validation
+    in one plot, so that a gap shows.
+    """
     by = "epoch" if log and all(isinstance(e.get("epoch"), int | float) for e in log) else "step"
-    pairs = [("training", "loss", "train_dice_mean", INK), ("validation", "val_loss", "val_dice_mean", VALIDATION)]
+    pairs = [
+        ("training", "loss", "train_dice_mean", INK),
+        ("validation", "val_loss", "val_dice_mean", VALIDATION),
+    ]
     loss = [(name, *_smooth(*series(log, key, by)), colour, "-") for name, key, _, colour in pairs]
     dice = [(name, *_smooth(*series(log, key, by)), colour, "-") for name, _, key, colour in pairs]
     each = _dice_lines(log, labels, by)
     loss, dice = [line for line in loss if line[1]], [line for line in dice if line[1]]
     plots = []
     if loss:
-        plots.append((f"Loss over {by}s, training and validation.", plot_svg(loss, "loss", x_name=by)))
+        plots.append(
+            (f"Loss over {by}s, training and validation.", plot_svg(loss, "loss", x_name=by))
+        )
     if any(name == "training" for name, *_ in dice):
-        words = f"Mean Dice over {by}s: training, of augmented patches while they were learnt from, and validation, of whole cases."
+        words = (
+            f"Mean Dice over {by}s: training, of augmented patches while they were learnt "
+            "from, and validation, of whole cases."
+        )
         plots.append((words, plot_svg(dice, "mean Dice", (0.0, 1.0), by)))
     if each:
-        plots.append((f"Validation Dice over {by}s, each structure and their mean.", plot_svg(each, "Dice", (0.0, 1.0), by)))
+        plots.append(
+            (
+                f"Validation Dice over {by}s, each structure and their mean.",
+                plot_svg(each, "Dice", (0.0, 1.0), by),
+            )
+        )
     return plots
 
 
 def overfitting(log: list[dict[str, Any]]) -> str | None:
-    """A sentence where the validation loss has long been rising while the training loss went on falling, else None.
+    """A sentence where the validation loss has long been rising while the training loss went on
+    falling, else None.
 
-    "Long" is a third of the training, with the validation loss at its end at least 5 % of its range above its lowest point
-    (means of the last three and of the three around the lowest, so that one noisy value says nothing).
+    "Long" is a third of the training, with the validation loss at its end at least 5 % of its range
+    above its lowest point (means of the last three and of the three around the lowest, so that one
+    noisy value says nothing).
     """
     val_steps, val_loss = series(log, "val_loss")
     steps, loss = series(log, "loss")
@@ -69,34 +106,57 @@ def overfitting(log: list[dict[str, Any]]) -> str | None:
         return None
     around, end = float(np.mean(val_loss[max(0, low - 1) : low + 2])), float(np.mean(val_loss[-3:]))
     after = [v for s, v in zip(steps, loss, strict=True) if s >= val_steps[low]]
-    fell = len(after) >= 4 and np.mean(after[-len(after) // 4 :]) < np.mean(after[: max(1, len(after) // 4)])
+    fell = len(after) >= 4 and np.mean(after[-len(after) // 4 :]) < np.mean(
+        after[: max(1, len(after) // 4)]
+    )
     if not fell or end - around < 0.05 * (max(val_loss) - min(val_loss)):
         return None
-    return (f"Overfitting: the validation loss was lowest at step {val_steps[low]:g} and has risen since (from {around:.3f} to {end:.3f}), "
-            "while the training loss kept falling.")  # fmt: skip
+    return (
+        f"Overfitting: the validation loss was lowest at step {val_steps[low]:g} and has risen "
+        f"since (from {around:.3f} to {end:.3f}), "
+        "while the training loss kept falling."
+    )
 
 
-def series(log: list[dict[str, Any]], key: str, by: str = "step") -> tuple[list[float], list[float]]:
+def series(
+    log: list[dict[str, Any]], key: str, by: str = "step"
+) -> tuple[list[float], list[float]]:
     """Steps (or epochs) and values of ``key`` where it is a finite number."""
-    found = [(float(e.get(by, i)), float(e[key])) for i, e in enumerate(log) if isinstance(e.get(key), int | float) and math.isfinite(e[key])]
+    found = [
+        (float(e.get(by, i)), float(e[key]))
+        for i, e in enumerate(log)
+        if isinstance(e.get(key), int | float) and math.isfinite(e[key])
+    ]
     return [s for s, _ in found], [v for _, v in found]
 
 
-def _smooth(steps: list[float], values: list[float], points: int = 150) -> tuple[list[float], list[float]]:
+def _smooth(
+    steps: list[float], values: list[float], points: int = 150
+) -> tuple[list[float], list[float]]:
     """Means of equal stretches, at most ``points`` of them."""
     size = max(1, len(values) // points)
     starts = range(0, len(values), size)
-    return [float(np.mean(steps[i : i + size])) for i in starts], [float(np.mean(values[i : i + size])) for i in starts]
+    return [float(np.mean(steps[i : i + size])) for i in starts], [
+        float(np.mean(values[i : i + size])) for i in starts
+    ]
 
 
-def _dice_lines(log: list[dict[str, Any]], labels: LabelSet, by: str) -> list[tuple[str, list[float], list[float], str, str]]:
+def _dice_lines(
+    log: list[dict[str, Any]], labels: LabelSet, by: str
+) -> list[tuple[str, list[float], list[float], str, str]]:
     colours = {b.name: hex_colour(b.colour) for b in labels}
-    flat = [(e.get(by, i), e["val_dice"]) for i, e in enumerate(log) if isinstance(e.get("val_dice"), dict)]
+    flat = [
+        (e.get(by, i), e["val_dice"])
+        for i, e in enumerate(log)
+        if isinstance(e.get("val_dice"), dict)
+    ]
     names = list(dict.fromkeys(k for _, dice in flat for k in dice))
     lines = []
     for name in names:
         at, values = series([{by: x, "dice": dice.get(name)} for x, dice in flat], "dice", by)
-        lines.append((name if len(names) <= MOST_LINES else "", at, values, colours.get(name, INK), "-"))
+        lines.append(
+            (name if len(names) <= MOST_LINES else "", at, values, colours.get(name, INK), "-")
+        )
     mean = series(log, "val_dice_mean", by)
     if mean[1] and len(names) != 1:
         lines.append(("mean", *mean, INK, "--"))

@@ -1,11 +1,13 @@
 """Augmentation: one resampling pass for everything spatial, then elementwise changes of intensity.
 
-``draw`` decides what happens to a sample (numpy, from the sample's own random stream), ``sample_patch`` reads it from the
-stored steps in one pass, ``change_intensity`` does the rest. Rotation, tilt and elastic displacement are right in
-millimetres on anisotropic grids. Flipping the left-right axis swaps the indices of sided structures. A probability of 0
-draws no random number where an option is younger than the plans it must not change (``oblique_p``, ``drop_channel_p``).
+``draw`` decides what happens to a sample (numpy, from the sample's own random stream),
+``sample_patch`` reads it from the stored steps in one pass, ``change_intensity`` does the rest.
+Rotation, tilt and elastic displacement are right in millimetres on anisotropic grids. Flipping the
+left-right axis swaps the indices of sided structures. A probability of 0 draws no random number
+where an option is younger than the plans it must not change (``oblique_p``, ``drop_channel_p``).
 
-Shapes: volume (C, I, J, K) and label (I, J, K); patch image (C, *patch) float32, label (*patch) as stored.
+Shapes: volume (C, I, J, K) and label (I, J, K); patch image (C, *patch) float32, label (*patch) as
+stored.
 """
 
 from __future__ import annotations
@@ -26,12 +28,16 @@ from ..core.store import StoredCase
 from ..preprocessing.warp import warp
 
 ELASTIC_KNOTS = 5  # displacement is drawn on this many points an axis and interpolated
-TILE = 64  # voxels along each side of the pieces in which an oblique plane is read: the box around a small piece is thin
+# voxels along each side of the pieces in which an oblique plane is read: the box around a small
+# piece is thin
+TILE = 64
 
 
 @dataclass(frozen=True)
 class Spatial:
-    """``matrix`` (3, 3) maps offsets from the patch's middle to offsets in the volume, in voxels; ``elastic`` (3, *knots) voxels or None."""
+    """``matrix`` (3, 3) maps offsets from the patch's middle to offsets in the volume, in voxels;
+    ``elastic`` (3, *knots) voxels or None.
+    """
 
     matrix: NDArray[np.float64]
     elastic: NDArray[np.float32] | None
@@ -48,11 +54,14 @@ class Spatial:
         return bool(self.matrix[2, :2].any())
 
 
-def draw(plan: Plan, rng: np.random.Generator, spacing_mm: Sequence[float], shape: Sequence[int]) -> Spatial:
+def draw(
+    plan: Plan, rng: np.random.Generator, spacing_mm: Sequence[float], shape: Sequence[int]
+) -> Spatial:
     """What happens in space to one sample.
 
-    A 2-D plan with ``oblique_p`` tilts its plane about the I, then the J axis through the patch's middle, each by an angle drawn evenly
-    from -``oblique_deg`` to ``oblique_deg``; the plane itself is turned and zoomed first. A volume of one slice is never tilted.
+    A 2-D plan with ``oblique_p`` tilts its plane about the I, then the J axis through the patch's
+    middle, each by an angle drawn evenly from -``oblique_deg`` to ``oblique_deg``; the plane itself
+    is turned and zoomed first. A volume of one slice is never tilted.
 
     Args:
         spacing_mm: of the stored volume, along I, J, K.
@@ -67,11 +76,16 @@ def draw(plan: Plan, rng: np.random.Generator, spacing_mm: Sequence[float], shap
     if rng.random() < aug.scale_p:
         matrix = matrix @ np.diag(_zoom(plan, rng))
     if plan.dims == 2 and aug.oblique_p and shape[2] > 1 and rng.random() < aug.oblique_p:
-        matrix = _rotation(np.deg2rad([*rng.uniform(-aug.oblique_deg, aug.oblique_deg, 2), 0.0])) @ matrix
+        matrix = (
+            _rotation(np.deg2rad([*rng.uniform(-aug.oblique_deg, aug.oblique_deg, 2), 0.0]))
+            @ matrix
+        )
     elastic = None
     if rng.random() < aug.elastic_p:
         knots = tuple(1 if p == 1 else ELASTIC_KNOTS for p in plan.patch)
-        elastic = (rng.normal(0, aug.elastic_mm, (3, *knots)) / spacing[:, None, None, None]).astype(np.float32)
+        elastic = (
+            rng.normal(0, aug.elastic_mm, (3, *knots)) / spacing[:, None, None, None]
+        ).astype(np.float32)
         if plan.dims == 2:
             elastic[2] = 0
     flips = tuple(axis for axis in aug.mirror if rng.random() < 0.5)
@@ -96,11 +110,15 @@ def _rotation(angles: NDArray[np.float64]) -> NDArray[np.float64]:
     return out
 
 
-def sample_patch(case: StoredCase, centre: Sequence[int], patch: Sequence[int], spatial: Spatial) -> tuple[Tensor, Tensor]:
-    """The patch around ``centre``, moved as ``spatial`` says, in one pass; zeros and background outside the volume.
+def sample_patch(
+    case: StoredCase, centre: Sequence[int], patch: Sequence[int], spatial: Spatial
+) -> tuple[Tensor, Tensor]:
+    """The patch around ``centre``, moved as ``spatial`` says, in one pass; zeros and background
+    outside the volume.
 
     Args:
-        case: of one on disk only the box that is needed is read, of an oblique plane a small box around each of its pieces.
+        case: of one on disk only the box that is needed is read, of an oblique plane a small box
+            around each of its pieces.
         centre: voxel of the volume that becomes voxel ``patch // 2`` of the patch.
 
     Returns:
@@ -111,7 +129,9 @@ def sample_patch(case: StoredCase, centre: Sequence[int], patch: Sequence[int], 
         image, label = _box(case, low, [a + p for a, p in zip(low, patch, strict=True)])
         flips = tuple(axis for axis in range(3) if axis in spatial.flips)
         values = image * case.steps[:, None, None, None]
-        return torch.from_numpy(np.flip(values, tuple(1 + a for a in flips)).copy()), torch.from_numpy(np.flip(label, flips).copy())
+        return torch.from_numpy(
+            np.flip(values, tuple(1 + a for a in flips)).copy()
+        ), torch.from_numpy(np.flip(label, flips).copy())
     turn = np.diag([-1.0 if axis in spatial.flips else 1.0 for axis in range(3)])
     middle = [p - 1 - p // 2 if axis in spatial.flips else p // 2 for axis, p in enumerate(patch)]
     matrix, field = spatial.matrix @ turn, spatial.elastic
@@ -125,7 +145,9 @@ def sample_patch(case: StoredCase, centre: Sequence[int], patch: Sequence[int], 
     else:
         rows = [slice(a, min(a + TILE, patch[0])) for a in range(0, patch[0], TILE)]
         columns = [slice(b, min(b + TILE, patch[1])) for b in range(0, patch[1], TILE)]
-        tiles = [[_moved(case, grid, (row, column, whole[2])) for column in columns] for row in rows]
+        tiles = [
+            [_moved(case, grid, (row, column, whole[2])) for column in columns] for row in rows
+        ]
         image = np.concatenate([np.concatenate([t[0] for t in row], 2) for row in tiles], 1)
         label = np.concatenate([np.concatenate([t[1] for t in row], 1) for row in tiles], 0)
     return torch.from_numpy(image), torch.from_numpy(label)
@@ -133,7 +155,9 @@ def sample_patch(case: StoredCase, centre: Sequence[int], patch: Sequence[int], 
 
 @dataclass(frozen=True)
 class _Grid:
-    """Where a patch reads: voxel (a, b, c) of it at ``origin + matrix @ (a, b, c)`` of the volume, displaced by ``field``."""
+    """Where a patch reads: voxel (a, b, c) of it at ``origin + matrix @ (a, b, c)`` of the volume,
+    displaced by ``field``.
+    """
 
     matrix: NDArray[np.float64]
     origin: NDArray[np.float64]
@@ -141,21 +165,39 @@ class _Grid:
     field: NDArray[np.float32] | None
 
 
-def _moved(case: StoredCase, grid: _Grid, part: tuple[slice, ...]) -> tuple[NDArray[np.float32], NDArray[Any]]:
+def _moved(
+    case: StoredCase, grid: _Grid, part: tuple[slice, ...]
+) -> tuple[NDArray[np.float32], NDArray[Any]]:
     """A part of the grid, from memory as it lies there, from a disk by way of the box around it."""
     image, label, low = case.image, case.label, [0, 0, 0]
     if not isinstance(image, np.ndarray):
-        ends = np.array(list(itertools.product(*((s.start, s.stop - 1) for s in part)))) @ grid.matrix.T + grid.origin
-        reach = 1.0 + (0.0 if grid.field is None else np.abs(grid.field).max(axis=(1, 2, 3)))  # a voxel more than exact numbers would ask for
-        low = [min(max(0, int(v)), n - 1) for v, n in zip(np.floor(ends.min(axis=0) - reach), case.shape, strict=True)]
-        high = [min(max(a + 1, int(v) + 2), n) for v, a, n in zip(np.floor(ends.max(axis=0) + reach), low, case.shape, strict=True)]
+        ends = (
+            np.array(list(itertools.product(*((s.start, s.stop - 1) for s in part))))
+            @ grid.matrix.T
+            + grid.origin
+        )
+        reach = 1.0 + (
+            0.0 if grid.field is None else np.abs(grid.field).max(axis=(1, 2, 3))
+        )  # a voxel more than exact numbers would ask for
+        low = [
+            min(max(0, int(v)), n - 1)
+            for v, n in zip(np.floor(ends.min(axis=0) - reach), case.shape, strict=True)
+        ]
+        high = [
+            min(max(a + 1, int(v) + 2), n)
+            for v, a, n in zip(np.floor(ends.max(axis=0) + reach), low, case.shape, strict=True)
+        ]
         box = tuple(slice(a, b) for a, b in zip(low, high, strict=True))
         image, label = np.asarray(image[(slice(None), *box)]), np.asarray(label[box])
     image = image.astype(np.float32) if image.dtype == np.float16 else image
-    return warp(image, label, case.steps, grid.matrix, grid.origin, grid.shape, grid.field, part, low)
+    return warp(
+        image, label, case.steps, grid.matrix, grid.origin, grid.shape, grid.field, part, low
+    )
 
 
-def _box(case: StoredCase, low: Sequence[int], high: Sequence[int]) -> tuple[NDArray[Any], NDArray[Any]]:
+def _box(
+    case: StoredCase, low: Sequence[int], high: Sequence[int]
+) -> tuple[NDArray[Any], NDArray[Any]]:
     """The box low..high as stored, filled with zeros where it leaves the volume."""
     inside = [(max(0, a), min(n, b)) for a, b, n in zip(low, high, case.shape, strict=True)]
     if all(a == lo and b == hi for (a, b), lo, hi in zip(inside, low, high, strict=True)):
@@ -173,7 +215,9 @@ def _box(case: StoredCase, low: Sequence[int], high: Sequence[int]) -> tuple[NDA
 
 
 def change_intensity(x: Tensor, aug: Augmentation, dims: int, rng: np.random.Generator) -> Tensor:
-    """(C, *patch) normalised float32, changed as drawn from ``rng``: low resolution, blur, noise, brightness, contrast, gamma, missing channels."""
+    """(C, *patch) normalised float32, changed as drawn from ``rng``: low resolution, blur, noise,
+    brightness, contrast, gamma, missing channels.
+    """
     if rng.random() < aug.low_resolution_p:
         x = _low_resolution(x, rng.uniform(*aug.low_resolution), dims)
     if rng.random() < aug.blur_p:
@@ -194,9 +238,11 @@ def change_intensity(x: Tensor, aug: Augmentation, dims: int, rng: np.random.Gen
 
 
 def _drop_channels(x: Tensor, p: float, rng: np.random.Generator) -> Tensor:
-    """Each channel is 0 with probability ``p``, the value that a missing one gets at prediction; were all to go, a random one stays.
+    """Each channel is 0 with probability ``p``, the value that a missing one gets at prediction;
+    were all to go, a random one stays.
 
-    Modality dropout (Neverova 2016, ModDrop; Havaei 2016, HeMIS): the network learns to do with what it is given.
+    Modality dropout (Neverova 2016, ModDrop; Havaei 2016, HeMIS): the network learns to do with
+    what it is given.
     """
     gone = rng.random(len(x)) < p
     if gone.all():
@@ -207,10 +253,16 @@ def _drop_channels(x: Tensor, p: float, rng: np.random.Generator) -> Tensor:
 def _gamma(x: Tensor, gamma: float, invert: bool) -> Tensor:
     """x within its own range to the power gamma, mean and deviation kept (Isensee 2021)."""
     x = -x if invert else x
-    low, mean, std = x.amin((1, 2, 3), keepdim=True), x.mean((1, 2, 3), keepdim=True), x.std((1, 2, 3), keepdim=True)
+    low, mean, std = (
+        x.amin((1, 2, 3), keepdim=True),
+        x.mean((1, 2, 3), keepdim=True),
+        x.std((1, 2, 3), keepdim=True),
+    )
     span = (x.amax((1, 2, 3), keepdim=True) - low).clamp_min(1e-6)
     x = ((x - low) / span).pow(gamma)
-    x = (x - x.mean((1, 2, 3), keepdim=True)) / x.std((1, 2, 3), keepdim=True).clamp_min(1e-6) * std + mean
+    x = (x - x.mean((1, 2, 3), keepdim=True)) / x.std((1, 2, 3), keepdim=True).clamp_min(
+        1e-6
+    ) * std + mean
     return -x if invert else x
 
 
@@ -229,6 +281,8 @@ def _blur(x: Tensor, sigma: float, dims: int) -> Tensor:
     kernel = kernel / kernel.sum()
     for axis in range(1, 1 + (2 if dims == 2 else 3)):
         lines = x.movedim(axis, -1)
-        flat = functional.pad(lines.reshape(-1, 1, lines.shape[-1]), (reach, reach), mode="replicate")
+        flat = functional.pad(
+            lines.reshape(-1, 1, lines.shape[-1]), (reach, reach), mode="replicate"
+        )
         x = functional.conv1d(flat, kernel[None, None]).view(lines.shape).movedim(-1, axis)
     return x

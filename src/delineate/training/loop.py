@@ -4,10 +4,11 @@
     checkpoint, log                                                             every epoch
     validation of the averaged weights on whole cases, best member kept         now and then
 
-What a run leaves in its folder: ``last.safetensors`` (everything needed to go on, bit for bit), ``best.safetensors`` (the
-averaged weights that did best on validation data), ``epoch_NNNNN.safetensors`` (those of every ``keep_every`` epochs, where the plan
-asks for them), ``log.jsonl``: a line each epoch. Modes (train or eval) are set here and nowhere else:
-the trained module always trains, the averaged one always evaluates. Works on class indices and prepared arrays;
+What a run leaves in its folder: ``last.safetensors`` (everything needed to go on, bit for bit),
+``best.safetensors`` (the averaged weights that did best on validation data),
+``epoch_NNNNN.safetensors`` (those of every ``keep_every`` epochs, where the plan asks for them),
+``log.jsonl``: a line each epoch. Modes (train or eval) are set here and nowhere else: the trained
+module always trains, the averaged one always evaluates. Works on class indices and prepared arrays;
 knows no label names but to log them, and no files but its own.
 """
 
@@ -46,11 +47,16 @@ from .schedule import Clock, rate
 
 VALIDATION_SHARE = 0.08  # of the time may go into validation
 VALIDATIONS = 12  # in a run whose plan does not say how often
-EXTENSION_RATE = 0.5  # of the learning rate: the weights have settled, and a full restart would first undo that
+EXTENSION_RATE = (
+    0.5  # of the learning rate: the weights have settled, and a full restart would first undo that
+)
 CHECKPOINT_EVERY_S = 15.0
-WATCHED = 20  # steps after which the host looks at what they gave; a GPU would stand idle if it did at each
+# steps after which the host looks at what they gave; a GPU would stand idle if it did at each
+WATCHED = 20
 
-logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # what it would say, the run's card says
+logging.getLogger("lightning_fabric").setLevel(
+    logging.WARNING
+)  # what it would say, the run's card says
 
 Listener = Callable[[dict[str, Any]], None]
 Figures = tuple[torch.Tensor, torch.Tensor]  # of one step, on its device: loss (), counts (3, L)
@@ -60,9 +66,10 @@ Figures = tuple[torch.Tensor, torch.Tensor]  # of one step, on its device: loss 
 class Training:
     """One network being trained: what ``fit`` is given.
 
-    ``folder`` receives the run's files; ``deadline`` is a ``time.monotonic`` instant by which training must have ended;
-    ``listener`` hears every log line; ``on_best`` gets weights whenever they are the best so far. ``extension``: how often a training that
-    had ended was given more time; each begins the schedule anew, at ``EXTENSION_RATE`` of the learning rate.
+    ``folder`` receives the run's files; ``deadline`` is a ``time.monotonic`` instant by which
+    training must have ended; ``listener`` hears every log line; ``on_best`` gets weights whenever
+    they are the best so far. ``extension``: how often a training that had ended was given more
+    time; each begins the schedule anew, at ``EXTENSION_RATE`` of the learning rate.
     """
 
     plan: Plan
@@ -105,7 +112,10 @@ def fit(job: Training) -> Weights:
         TrainingError: no case holds a structure, or the loss is not finite.
     """
     if not any(case.points for case in job.train):
-        raise TrainingError("no training case holds any of the structures; there is nothing to learn", path=job.folder)
+        raise TrainingError(
+            "no training case holds any of the structures; there is nothing to learn",
+            path=job.folder,
+        )
     plan, schedule = job.plan, job.plan.schedule
     dtype = infer.fast_dtype(job.device)
     fabric = Fabric(accelerator=job.device.type, devices=1, precision=_precision(dtype))
@@ -116,10 +126,17 @@ def fit(job: Training) -> Weights:
     optimiser = make_optimiser(module, plan.optimiser, dtype)
     state = State()
     if (job.folder / "last.safetensors").is_file():
-        state = State(**checkpoint.load(job.folder / "last.safetensors", module, average, optimiser))
+        state = State(
+            **checkpoint.load(job.folder / "last.safetensors", module, average, optimiser)
+        )
     model, optimiser_ = fabric.setup(module, optimiser)
     if job.extension > state.extension:
-        state.extension, state.origin_s, state.validated_at, state.finished = job.extension, state.spent_s, 0.0, False
+        state.extension, state.origin_s, state.validated_at, state.finished = (
+            job.extension,
+            state.spent_s,
+            0.0,
+            False,
+        )
     clock = Clock(schedule, state.spent_s, job.deadline, state.origin_s)
     peak = plan.optimiser.learning_rate * (EXTENSION_RATE if state.extension else 1.0)
     _forget_after(job, state.step)
@@ -129,18 +146,26 @@ def fit(job: Training) -> Weights:
     model.train()
     saved_at = epoch_began = time.monotonic()
     unread: list[Figures] = []
-    with closing(batches(plan, job.train, job.seed, state.step, job.threads, pinned=job.device.type == "cuda")) as stream:
+    with closing(
+        batches(
+            plan, job.train, job.seed, state.step, job.threads, pinned=job.device.type == "cuda"
+        )
+    ) as stream:
         progress = clock.progress(state.step)
         while progress < 1:
             for group in optimiser_.param_groups:
                 group["lr"] = peak * rate(schedule, progress)
             image, label = (t.to(job.device, non_blocking=True) for t in next(stream))
-            torch.manual_seed(int(np.random.default_rng([job.seed, state.step, 1]).integers(2**31)))  # dropout's stream
+            torch.manual_seed(
+                int(np.random.default_rng([job.seed, state.step, 1]).integers(2**31))
+            )  # dropout's stream
             outputs = model(image)
             loss = losses.deeply_supervised(outputs, label, plan.loss)
             optimiser_.zero_grad(set_to_none=True)
             fabric.backward(loss)
-            fabric.clip_gradients(model, optimiser_, max_norm=plan.optimiser.clip_norm, error_if_nonfinite=False)
+            fabric.clip_gradients(
+                model, optimiser_, max_norm=plan.optimiser.clip_norm, error_if_nonfinite=False
+            )
             optimiser_.step()
             _follow(average, module, min(schedule.ema, (1 + state.step) / (10 + state.step)))
             unread.append(_figures(loss, outputs, label))
@@ -152,28 +177,52 @@ def fit(job: Training) -> Weights:
                 _remember(state, unread)
                 _refuse_infinite(state, job)
             if progress >= 1 or epoch_ends:
-                line = {"learning_rate": optimiser_.param_groups[0]["lr"], "progress": progress, "epoch_s": round(time.monotonic() - epoch_began, 3)}
+                line = {
+                    "learning_rate": optimiser_.param_groups[0]["lr"],
+                    "progress": progress,
+                    "epoch_s": round(time.monotonic() - epoch_began, 3),
+                }
                 if progress >= 1 or _validation_is_due(state, clock, progress):
                     line |= _validate(job, state, clock, average, line)
-                    line["progress"] = progress = clock.progress(state.step)  # validating may have used up the time: then this was the last
+                    line["progress"] = progress = clock.progress(
+                        state.step
+                    )  # validating may have used up the time: then this was the last
                 _log(job, state, clock, line)
-                if epoch_ends and schedule.keep_every and state.step // schedule.steps_per_epoch % schedule.keep_every == 0:
+                if (
+                    epoch_ends
+                    and schedule.keep_every
+                    and state.step // schedule.steps_per_epoch % schedule.keep_every == 0
+                ):
                     _write(average, _kept_file(job, state.step))
-                if progress >= 1 or schedule.epochs is not None or time.monotonic() - saved_at > CHECKPOINT_EVERY_S:
-                    state.finished, state.spent_s, saved_at = progress >= 1, clock.elapsed_s, time.monotonic()
-                    checkpoint.save(job.folder / "last.safetensors", module, average, optimiser, vars(state))
+                if (
+                    progress >= 1
+                    or schedule.epochs is not None
+                    or time.monotonic() - saved_at > CHECKPOINT_EVERY_S
+                ):
+                    state.finished, state.spent_s, saved_at = (
+                        progress >= 1,
+                        clock.elapsed_s,
+                        time.monotonic(),
+                    )
+                    checkpoint.save(
+                        job.folder / "last.safetensors", module, average, optimiser, vars(state)
+                    )
                 epoch_began = time.monotonic()
-    if not (job.folder / "best.safetensors").is_file():  # the deadline had passed before the first step
+    if not (
+        job.folder / "best.safetensors"
+    ).is_file():  # the deadline had passed before the first step
         _keep_best(job, average, {"step": state.step})
     return load_file(job.folder / "best.safetensors")
 
 
 @torch.no_grad()
 def _follow(average: nn.Module, module: nn.Module, decay: float) -> None:
-    """Exponential moving average of the parameters (Polyak 1992) and, alike, of the statistics that batch norm keeps.
+    """Exponential moving average of the parameters (Polyak 1992) and, alike, of the statistics that
+    batch norm keeps.
 
-    Averaged weights need the statistics of what they compute, not those of the last step's weights (Izmailov 2018); to first order
-    these are the averaged statistics. Buffers that are no real numbers are copied. A decay of 0 copies everything.
+    Averaged weights need the statistics of what they compute, not those of the last step's weights
+    (Izmailov 2018); to first order these are the averaged statistics. Buffers that are no real
+    numbers are copied. A decay of 0 copies everything.
     """
     own: list[torch.Tensor] = list(average.parameters())
     other = [p.detach() for p in module.parameters()]
@@ -187,11 +236,15 @@ def _follow(average: nn.Module, module: nn.Module, decay: float) -> None:
 
 
 def _precision(dtype: torch.dtype) -> Any:
-    return {torch.bfloat16: "bf16-mixed", torch.float16: "16-mixed", torch.float32: "32-true"}[dtype]
+    return {torch.bfloat16: "bf16-mixed", torch.float16: "16-mixed", torch.float32: "32-true"}[
+        dtype
+    ]
 
 
 @torch.no_grad()
-def _figures(loss: torch.Tensor, outputs: torch.Tensor | list[torch.Tensor], label: torch.Tensor) -> Figures:
+def _figures(
+    loss: torch.Tensor, outputs: torch.Tensor | list[torch.Tensor], label: torch.Tensor
+) -> Figures:
     logits = outputs[0] if isinstance(outputs, list) else outputs  # full resolution
     return loss.detach(), scoring.counts(label, logits.argmax(1), logits.shape[1])
 
@@ -208,7 +261,8 @@ def _remember(state: State, unread: list[Figures]) -> None:
 def _refuse_infinite(state: State, job: Training) -> None:
     if state.infinite >= WATCHED:
         raise TrainingError(
-            f"the loss has not been finite for {state.infinite} steps (step {state.step}); a lower learning rate in the plan may help",
+            f"the loss has not been finite for {state.infinite} steps (step {state.step}); a "
+            "lower learning rate in the plan may help",
             path=job.folder,
         )
 
@@ -216,8 +270,9 @@ def _refuse_infinite(state: State, job: Training) -> None:
 def _validation_is_due(state: State, clock: Clock, progress: float) -> bool:
     """Every ``validate_every`` epochs, else evenly over the run.
 
-    By the clock never so often that it eats more than its share of the time, and not where it would last to the end: the steps that anneal the
-    rate are worth more, and the end has a validation of its own.
+    By the clock never so often that it eats more than its share of the time, and not where it would
+    last to the end: the steps that anneal the rate are worth more, and the end has a validation of
+    its own.
     """
     schedule = clock.schedule
     every, epoch = schedule.validate_every, state.step // schedule.steps_per_epoch
@@ -225,14 +280,24 @@ def _validation_is_due(state: State, clock: Clock, progress: float) -> bool:
         return epoch % (every or max(1, schedule.epochs // VALIDATIONS)) == 0
     wanted = epoch % every == 0 if every else progress - state.validated_at >= 1 / VALIDATIONS
     ends_s = clock.elapsed_s + state.validation_s / max(1, state.validations)
-    return wanted and state.validation_s <= VALIDATION_SHARE * clock.elapsed_s and ends_s < clock.total_s
+    return (
+        wanted
+        and state.validation_s <= VALIDATION_SHARE * clock.elapsed_s
+        and ends_s < clock.total_s
+    )
 
 
-def _validate(job: Training, state: State, clock: Clock, average: nn.Module, line: dict[str, Any]) -> dict[str, Any]:
+def _validate(
+    job: Training, state: State, clock: Clock, average: nn.Module, line: dict[str, Any]
+) -> dict[str, Any]:
     """What ``scoring.evaluate`` finds; the network is kept where it is the best so far."""
     began, progress = time.monotonic(), line["progress"]
     calibrate(average, job.plan, job.train, job.seed, state.step, job.device)
-    limit = None if clock.schedule.epochs is not None else max(1.0, VALIDATION_SHARE / VALIDATIONS * 1.5 * clock.total_s)
+    limit = (
+        None
+        if clock.schedule.epochs is not None
+        else max(1.0, VALIDATION_SHARE / VALIDATIONS * 1.5 * clock.total_s)
+    )
     found = scoring.evaluate(job.plan, average, job.validate, job.device, limit)
     state.validation_s += time.monotonic() - began
     state.validations += 1
@@ -245,7 +310,9 @@ def _validate(job: Training, state: State, clock: Clock, average: nn.Module, lin
 
 
 def _score(schedule: Schedule, found: dict[str, Any], progress: float) -> float:
-    """What the best network is chosen by, higher is better; where there is nothing to compare by, the latest is the best."""
+    """What the best network is chosen by, higher is better; where there is nothing to compare by,
+    the latest is the best.
+    """
     if not found["val_cases"]:
         return progress
     score = found["val_dice_mean"] if schedule.best_by == "dice" else -found["val_loss"]
@@ -272,16 +339,26 @@ def _kept_file(job: Training, step: int) -> Path:
 def _log(job: Training, state: State, clock: Clock, line: dict[str, Any]) -> None:
     """Write and tell the epoch's line, and begin the next epoch's figures.
 
-    ``loss`` is the mean over the epoch's steps; ``train_dice`` (by name) and its mean ``train_dice_mean`` are of the hard predictions for
-    the augmented patches, pooled over the epoch, each made by the network as it was then. ``epoch_s`` seconds of training went into
-    the epoch, validation not counted. Lines with a validation have what ``scoring.evaluate`` gives.
+    ``loss`` is the mean over the epoch's steps; ``train_dice`` (by name) and its mean
+    ``train_dice_mean`` are of the hard predictions for the augmented patches, pooled over the
+    epoch, each made by the network as it was then. ``epoch_s`` seconds of training went into the
+    epoch, validation not counted. Lines with a validation have what ``scoring.evaluate`` gives.
     """
     mean = float(np.mean(state.losses)) if state.losses else float("nan")
-    named, mean_dice = scoring.dice(np.array(state.counts), job.plan.structures) if state.counts else ({}, float("nan"))
+    named, mean_dice = (
+        scoring.dice(np.array(state.counts), job.plan.structures)
+        if state.counts
+        else ({}, float("nan"))
+    )
     full = {
-        "step": state.step, "epoch": state.step / job.plan.schedule.steps_per_epoch, "seconds": round(clock.elapsed_s, 2), "loss": mean,
-        "train_dice": named, "train_dice_mean": mean_dice, **line,
-    }  # fmt: skip
+        "step": state.step,
+        "epoch": state.step / job.plan.schedule.steps_per_epoch,
+        "seconds": round(clock.elapsed_s, 2),
+        "loss": mean,
+        "train_dice": named,
+        "train_dice_mean": mean_dice,
+        **line,
+    }
     state.losses, state.counts = [], []
     with (job.folder / "log.jsonl").open("a", encoding="utf-8") as file:
         file.write(json.dumps(without_nan(full)) + "\n")
@@ -289,11 +366,17 @@ def _log(job: Training, state: State, clock: Clock, line: dict[str, Any]) -> Non
 
 
 def _forget_after(job: Training, step: int) -> None:
-    """Drop the log's lines and the kept weights that are newer than the checkpoint from which the run goes on."""
+    """Drop the log's lines and the kept weights that are newer than the checkpoint from which the
+    run goes on.
+    """
     path = atomic.make_folder(job.folder) / "log.jsonl"
     if path.is_file():
-        lines = [text for text in path.read_text(encoding="utf-8").splitlines() if text.endswith("}")]
-        atomic.write_text(path, "".join(text + "\n" for text in lines if json.loads(text)["step"] <= step))
+        lines = [
+            text for text in path.read_text(encoding="utf-8").splitlines() if text.endswith("}")
+        ]
+        atomic.write_text(
+            path, "".join(text + "\n" for text in lines if json.loads(text)["step"] <= step)
+        )
     for kept in job.folder.glob(f"epoch_{'[0-9]' * 5}.safetensors"):
         if kept.name > _kept_file(job, step).name:
             kept.unlink()

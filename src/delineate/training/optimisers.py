@@ -1,7 +1,8 @@
-"""What moves the weights: the plan's optimiser as torch has it, and Muon, which torch has for plain matrices only.
+"""What moves the weights: the plan's optimiser as torch has it, and Muon, which torch has for plain
+matrices only.
 
-Weight decay spares norms and biases in all of them, and the heads in Muon. Everything that an optimiser keeps is a tensor, for
-checkpoints to hold.
+Weight decay spares norms and biases in all of them, and the heads in Muon. Everything that an
+optimiser keeps is a tensor, for checkpoints to hold.
 """
 
 from __future__ import annotations
@@ -15,44 +16,72 @@ from torch import Tensor, nn
 from ..core.plan import Optimiser
 
 MUON_MOMENTUM = 0.95
-MUON_SHARE = 0.2  # root mean square of an update at rate 1: what AdamW's usually is, so that both take the same rates (Liu 2025)
+# root mean square of an update at rate 1: what AdamW's usually is, so that both take the same rates
+# (Liu 2025)
+MUON_SHARE = 0.2
 BETAS, EPSILON = (0.9, 0.999), 1e-8
 
 
-def make_optimiser(module: nn.Module, plan: Optimiser, dtype: torch.dtype = torch.float32) -> torch.optim.Optimizer:
-    """The plan's optimiser; weight decay spares norms and biases. ``dtype``: in which large matrices may be multiplied."""
+def make_optimiser(
+    module: nn.Module, plan: Optimiser, dtype: torch.dtype = torch.float32
+) -> torch.optim.Optimizer:
+    """The plan's optimiser; weight decay spares norms and biases. ``dtype``: in which large
+    matrices may be multiplied.
+    """
     decayed = [p for p in module.parameters() if p.ndim > 1]
     spared = [p for p in module.parameters() if p.ndim <= 1]
-    groups = [{"params": decayed, "weight_decay": plan.weight_decay}, {"params": spared, "weight_decay": 0.0}]
+    groups = [
+        {"params": decayed, "weight_decay": plan.weight_decay},
+        {"params": spared, "weight_decay": 0.0},
+    ]
     if plan.kind == "muon":
-        return Muon(module.parameters(), plan.learning_rate, plan.weight_decay, torch.bfloat16 if dtype == torch.bfloat16 else torch.float32)
+        return Muon(
+            module.parameters(),
+            plan.learning_rate,
+            plan.weight_decay,
+            torch.bfloat16 if dtype == torch.bfloat16 else torch.float32,
+        )
     if plan.kind == "sgd":
-        return torch.optim.SGD(groups, lr=plan.learning_rate, momentum=plan.momentum, nesterov=plan.nesterov and plan.momentum > 0)
+        return torch.optim.SGD(
+            groups,
+            lr=plan.learning_rate,
+            momentum=plan.momentum,
+            nesterov=plan.nesterov and plan.momentum > 0,
+        )
     kind = torch.optim.AdamW if plan.kind == "adamw" else torch.optim.Adam
     return kind(groups, lr=plan.learning_rate, amsgrad=plan.amsgrad)
 
 
 class Muon(torch.optim.Optimizer):
-    """Momentum orthogonalised by Newton-Schulz steps (Jordan 2024) for kernels that span neighbours; Adam for everything else.
+    """Momentum orthogonalised by Newton-Schulz steps (Jordan 2024) for kernels that span
+    neighbours; Adam for everything else.
 
-    A kernel (out, in, *size) is taken as the matrix (out, in x size). Its momentum's singular values all become about 1: directions that
-    gradients rarely take are learnt as fast as the common ones. Kernels of one voxel, the heads among them, have no neighbours to mix.
+    A kernel (out, in, *size) is taken as the matrix (out, in x size). Its momentum's singular
+    values all become about 1: directions that gradients rarely take are learnt as fast as the
+    common ones. Kernels of one voxel, the heads among them, have no neighbours to mix.
 
-    Decay is for those kernels alone. What follows them is a norm, so their size says only how far a step turns them, and decay keeps that alike
-    from the first step to the last. A head has no norm behind it: decay would keep its scores small, and rare structures are never found
-    (28 structures of brains, 6 minutes: Dice 0.61 with decay of the heads, 0.83 with the kernels' alone, 0.82 without any).
+    Decay is for those kernels alone. What follows them is a norm, so their size says only how far a
+    step turns them, and decay keeps that alike from the first step to the last. A head has no norm
+    behind it: decay would keep its scores small, and rare structures are never found (28 structures
+    of brains, 6 minutes: Dice 0.61 with decay of the heads, 0.83 with the kernels' alone, 0.82
+    without any).
 
     Args:
         dtype: of the largest matrix product; bfloat16 where the device has units for it.
     """
 
-    def __init__(self, parameters: Any, lr: float, weight_decay: float, dtype: torch.dtype = torch.float32):
+    def __init__(
+        self, parameters: Any, lr: float, weight_decay: float, dtype: torch.dtype = torch.float32
+    ):
         self.dtype = dtype
         own = list(parameters)
         matrices = [p for p in own if p.ndim > 2 and p.shape[2:].numel() > 1]
         taken = set(map(id, matrices))
         others = [p for p in own if id(p) not in taken]
-        groups = [{"params": matrices, "weight_decay": weight_decay, "matrices": True}, {"params": others, "weight_decay": 0.0, "matrices": False}]
+        groups = [
+            {"params": matrices, "weight_decay": weight_decay, "matrices": True},
+            {"params": others, "weight_decay": 0.0, "matrices": False},
+        ]
         super().__init__([group for group in groups if group["params"]], {"lr": lr})
 
     @torch.no_grad()
@@ -75,7 +104,11 @@ class Muon(torch.optim.Optimizer):
         momenta = [self._slots(p, "momentum")["momentum"] for p in moved]
         torch._foreach_lerp_(momenta, grads, 1 - MUON_MOMENTUM)
         ahead = torch._foreach_lerp(grads, momenta, MUON_MOMENTUM)  # Nesterov's
-        return [_with_equal_singular_values(u.flatten(1), self.dtype).view_as(u) * (MUON_SHARE * max(u.shape[0], u[0].numel()) ** 0.5) for u in ahead]
+        return [
+            _with_equal_singular_values(u.flatten(1), self.dtype).view_as(u)
+            * (MUON_SHARE * max(u.shape[0], u[0].numel()) ** 0.5)
+            for u in ahead
+        ]
 
     def _adam(self, moved: Sequence[Tensor]) -> list[Tensor]:
         grads, slots = _gradients(moved), [self._slots(p, "mean", "square") for p in moved]
@@ -103,10 +136,12 @@ def _gradients(parameters: Sequence[Tensor]) -> list[Tensor]:
 
 
 def _with_equal_singular_values(matrix: Tensor, dtype: torch.dtype) -> Tensor:
-    """The nearest matrix whose singular values are all about 1 (0.7 to 1.2), by five steps of a quintic iteration (Jordan 2024).
+    """The nearest matrix whose singular values are all about 1 (0.7 to 1.2), by five steps of a
+    quintic iteration (Jordan 2024).
 
-    Every step multiplies by a polynomial of x x', so all five can be done on that small square matrix, and the large one is read twice
-    instead of ten times. Those two products are made in ``dtype``.
+    Every step multiplies by a polynomial of x x', so all five can be done on that small square
+    matrix, and the large one is read twice instead of ten times. Those two products are made in
+    ``dtype``.
     """
     tall = matrix.shape[0] > matrix.shape[1]
     x = (matrix.mT if tall else matrix).float()

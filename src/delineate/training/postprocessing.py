@@ -1,7 +1,8 @@
-"""Which structures are better for keeping only their largest piece; decided on validation cases, never on test cases.
+"""Which structures are better for keeping only their largest piece; decided on validation cases,
+never on test cases.
 
-A structure is chosen where the mean Dice rises and no case loses more than a little (Isensee 2021, section on postprocessing).
-Works on prepared grids and class indices.
+A structure is chosen where the mean Dice rises and no case loses more than a little (Isensee 2021,
+section on postprocessing). Works on prepared grids and class indices.
 """
 
 from __future__ import annotations
@@ -27,7 +28,8 @@ def choose(engine: infer.Engine, cases: Sequence[StoredCase], limit_s: float) ->
     """Names of the structures whose largest component alone does better.
 
     Args:
-        cases: validation cases; those that can be predicted in ``limit_s`` seconds are asked, at least two, else nothing is chosen.
+        cases: validation cases; those that can be predicted in ``limit_s`` seconds are asked, at
+            least two, else nothing is chosen.
     """
     if len(cases) < 2:
         return ()
@@ -45,7 +47,11 @@ def choose(engine: infer.Engine, cases: Sequence[StoredCase], limit_s: float) ->
                 gain.append(_dice(kept, truth, index) - before)
             elif np.isfinite(before):
                 gain.append(0.0)
-    return tuple(s.name for s, gain in zip(structures, gains, strict=True) if gain and np.mean(gain) > MUST_GAIN and min(gain) > -MAY_LOSE)
+    return tuple(
+        s.name
+        for s, gain in zip(structures, gains, strict=True)
+        if gain and np.mean(gain) > MUST_GAIN and min(gain) > -MAY_LOSE
+    )
 
 
 @torch.inference_mode()

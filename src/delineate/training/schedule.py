@@ -1,7 +1,8 @@
 """How far a run is, and what learning rate that means: by steps, or by the clock.
 
-By the clock the rate has gone all its way exactly at the deadline, however fast the machine is: a schedule that falls to zero
-always ends annealed, one that falls by steps takes all of them. A resumed run goes on with the seconds it had left.
+By the clock the rate has gone all its way exactly at the deadline, however fast the machine is: a
+schedule that falls to zero always ends annealed, one that falls by steps takes all of them. A
+resumed run goes on with the seconds it had left.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ from ..core.plan import Schedule
 
 @dataclass
 class Clock:
-    """``spent_s`` of earlier runs and the seconds since this one began; ``deadline`` is a ``time.monotonic`` instant or None.
+    """``spent_s`` of earlier runs and the seconds since this one began; ``deadline`` is a
+    ``time.monotonic`` instant or None.
 
     ``origin_s``: seconds that had been spent when the schedule began; an extension begins it anew.
     """
@@ -34,7 +36,9 @@ class Clock:
 
     @property
     def total_s(self) -> float:
-        """Seconds that this training may take in all, earlier runs included; infinite where epochs end it."""
+        """Seconds that this training may take in all, earlier runs included; infinite where epochs
+        end it.
+        """
         if self.deadline is not None:
             return self.spent_s + self.deadline - self._began
         return float("inf") if self.schedule.budget_s is None else self.schedule.budget_s
@@ -47,10 +51,12 @@ class Clock:
 
 
 def rate(schedule: Schedule, progress: float) -> float:
-    """Factor of the learning rate at ``progress`` in 0..1: a linear warm-up, then the schedule's shape.
+    """Factor of the learning rate at ``progress`` in 0..1: a linear warm-up, then the schedule's
+    shape.
 
-    ``cosine`` (Loshchilov 2017) and ``poly`` (power 0.9, Chen 2018) fall to 0 at the end; ``constant`` stays 1; ``step`` is multiplied
-    by ``drop_to`` each time another ``drop_every`` of the run, counted from its very start, has passed.
+    ``cosine`` (Loshchilov 2017) and ``poly`` (power 0.9, Chen 2018) fall to 0 at the end;
+    ``constant`` stays 1; ``step`` is multiplied by ``drop_to`` each time another ``drop_every`` of
+    the run, counted from its very start, has passed.
     """
     if progress < schedule.warmup:
         return max(0.02, progress / schedule.warmup)
@@ -60,4 +66,8 @@ def rate(schedule: Schedule, progress: float) -> float:
         drops = int(progress / schedule.drop_every + 1e-9)  # 0.3 / 0.1 is a hair below 3
         return float(schedule.drop_to**drops)
     rest = (progress - schedule.warmup) / max(1 - schedule.warmup, 1e-9)
-    return float(0.5 * (1 + np.cos(np.pi * rest))) if schedule.kind == "cosine" else float((1 - rest) ** 0.9)
+    return (
+        float(0.5 * (1 + np.cos(np.pi * rest)))
+        if schedule.kind == "cosine"
+        else float((1 - rest) ** 0.9)
+    )

@@ -1,12 +1,17 @@
-"""How far samples of one segmentation agree: the spread of each structure's volume, and the overlap of all samples at once.
+"""How far samples of one segmentation agree: the spread of each structure's volume, and the overlap
+of all samples at once.
 
-The measures are those of Roy et al. (Bayesian QuickNAT, NeuroImage 195, 2019, section 2.4) for Monte-Carlo dropout; any set of label maps
-of one scan will do (other networks, other raters). With s_1 ... s_N the voxels that sample 1 ... N gives a structure:
+The measures are those of Roy et al. (Bayesian QuickNAT, NeuroImage 195, 2019, section 2.4) for
+Monte-Carlo dropout; any set of label maps of one scan will do (other networks, other raters). With
+s_1 ... s_N the voxels that sample 1 ... N
+gives a structure:
 
     cv    deviation of the volumes |s_n| over their mean
-    iou   |s_1 n ... n s_N| / |s_1 u ... u s_N|    1 where all agree; low where the segmentation is likely poor
+    iou   |s_1 n ... n s_N| / |s_1 u ... u s_N|    1 where all agree; low where the segmentation is
+                                                   likely poor
 
-Where no sample has the structure both are NaN, "not defined here", and never 0 or 1. It knows no file, no grid and no name of a structure.
+Where no sample has the structure both are NaN, "not defined here", and never 0 or 1. It knows no
+file, no grid and no name of a structure.
 """
 
 from __future__ import annotations
@@ -21,15 +26,18 @@ from numpy.typing import NDArray
 from ..core.errors import GeometryError, LabelError
 from ..core.labels import as_whole_numbers
 
-CHUNK_VOXELS = 1 << 18  # of each sample, compared at a time: the copies stay small whatever the scan's size
+CHUNK_VOXELS = (
+    1 << 18
+)  # of each sample, compared at a time: the copies stay small whatever the scan's size
 
 
 @dataclass(frozen=True)
 class Agreement:
     """What the samples say of the structure ``value``.
 
-    ``samples_ml`` volume in each sample, with ``mean_ml`` and ``std_ml`` (n - 1); NaN where the voxel size is unknown. ``found_in`` counts the
-    samples that have it; where that is 0, ``cv`` and ``iou`` are NaN.
+    ``samples_ml`` volume in each sample, with ``mean_ml`` and ``std_ml`` (n - 1); NaN where the
+    voxel size is unknown. ``found_in`` counts the samples that have it; where that is 0, ``cv`` and
+    ``iou`` are NaN.
     """
 
     value: int
@@ -41,10 +49,13 @@ class Agreement:
     found_in: int
 
 
-def agreement(samples: Sequence[NDArray[Any]], values: Sequence[int], voxel_ml: float = float("nan")) -> list[Agreement]:
+def agreement(
+    samples: Sequence[NDArray[Any]], values: Sequence[int], voxel_ml: float = float("nan")
+) -> list[Agreement]:
     """One row a structure, in the order of ``values``.
 
-    Voxels are compared a chunk at a time; the work grows with the square of the number of samples, and not with the number of structures.
+    Voxels are compared a chunk at a time; the work grows with the square of the number of samples,
+    and not with the number of structures.
 
     Args:
         samples: at least two label maps (I, J, K) of one scan, whole numbers >= 0.
@@ -59,13 +70,19 @@ def agreement(samples: Sequence[NDArray[Any]], values: Sequence[int], voxel_ml: 
     if len(samples) < 2:
         raise ValueError(f"agreement is between at least two samples, found {len(samples)}")
     if len({s.shape for s in samples}) > 1:
-        raise GeometryError(f"samples of one scan have one shape, found {', '.join(str(s.shape) for s in samples)}")
+        raise GeometryError(
+            f"samples of one scan have one shape, found {', '.join(str(s.shape) for s in samples)}"
+        )
     sizes, together, anywhere = _counts([s.reshape(-1) for s in samples], values)
     return [_row(v, sizes[:, v], int(together[v]), int(anywhere[v]), voxel_ml) for v in values]
 
 
-def _counts(flat: list[NDArray[Any]], values: Sequence[int]) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
-    """Voxels of each value in each sample (N, V), in all samples at once (V,), and in any of them (V,); V is the largest value + 1."""
+def _counts(
+    flat: list[NDArray[Any]], values: Sequence[int]
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+    """Voxels of each value in each sample (N, V), in all samples at once (V,), and in any of them
+    (V,); V is the largest value + 1.
+    """
     length = max(values, default=0) + 1
     sizes = np.zeros((len(flat), length), dtype=np.int64)
     together, anywhere = np.zeros(length, dtype=np.int64), np.zeros(length, dtype=np.int64)
@@ -74,7 +91,9 @@ def _counts(flat: list[NDArray[Any]], values: Sequence[int]) -> tuple[NDArray[np
         chunk = chunk[:, chunk.any(axis=0)]  # where all say background there is nothing to count
         _refuse_strangers(chunk, values)
         for n, sample in enumerate(chunk):
-            new = ~(chunk[:n] == sample).any(axis=0)  # no earlier sample gave the voxel this value: it joins the union
+            new = ~(chunk[:n] == sample).any(
+                axis=0
+            )  # no earlier sample gave the voxel this value: it joins the union
             sizes[n] += np.bincount(sample, minlength=length)
             anywhere += np.bincount(sample[new], minlength=length)
         together += np.bincount(chunk[0][(chunk == chunk[0]).all(axis=0)], minlength=length)
@@ -85,11 +104,18 @@ def _refuse_strangers(chunk: NDArray[Any], values: Sequence[int]) -> None:
     known = np.array([0, *values])
     if not np.isin(chunk, known).all():
         strange = sorted(set(np.unique(chunk).tolist()) - set(known.tolist()))
-        raise LabelError(f"undeclared label values {strange[:10]} in the samples; declared are {sorted(values)[:10]}")
+        raise LabelError(
+            f"undeclared label values {strange[:10]} in the samples; declared are "
+            f"{sorted(values)[:10]}"
+        )
 
 
-def _row(value: int, sizes: NDArray[np.int64], together: int, anywhere: int, voxel_ml: float) -> Agreement:
+def _row(
+    value: int, sizes: NDArray[np.int64], together: int, anywhere: int, voxel_ml: float
+) -> Agreement:
     mean, std = float(sizes.mean()), float(sizes.std(ddof=1))
     volumes = tuple(float(size) * voxel_ml for size in sizes)
     cv, iou = (std / mean, together / anywhere) if anywhere else (float("nan"), float("nan"))
-    return Agreement(value, volumes, mean * voxel_ml, std * voxel_ml, cv, iou, int((sizes > 0).sum()))
+    return Agreement(
+        value, volumes, mean * voxel_ml, std * voxel_ml, cv, iou, int((sizes > 0).sum())
+    )

@@ -1,7 +1,9 @@
-"""The viewer's page: served piece by piece, or as one file that holds everything and opens without a server.
+"""The viewer's page: served piece by piece, or as one file that holds everything and opens without
+a server.
 
-What is put into a script element cannot end it: data is JSON without "<", and code has its "</script" broken. The page's own policy
-forbids it to fetch anything from anywhere. It knows no server.
+What is put into a script element cannot end it: data is JSON without "<", and code has its
+"</script" broken. The page's own policy forbids it to fetch anything from anywhere. It knows no
+server.
 """
 
 from __future__ import annotations
@@ -26,11 +28,16 @@ STYLE = "viewer.css"
 WORST = 3  # cases in a self-contained file
 MARGIN_MM = 25.0  # around the structures, of what such a file shows
 FILE_VOXELS = 1_500_000  # of each of its cases
-ALONE = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:; connect-src data: blob:"
+ALONE = (
+    "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src "
+    "data: blob:; connect-src data: blob:"
+)
 
 
 def served_page(title: str, entries: Sequence[tuple[str, str]]) -> str:
-    """The page of a server that has style, scripts and cases beside it; ``entries`` are id and note of each case."""
+    """The page of a server that has style, scripts and cases beside it; ``entries`` are id and note
+    of each case.
+    """
     boot = {"title": title, "cases": [{"id": name, "note": note} for name, note in entries]}
     return _rendered(title, [_json_element("boot", boot)], policy=None)
 
@@ -39,23 +46,31 @@ def interactive_page(cases: Sequence[Scene], labels: LabelSet, title: str) -> st
     """One HTML file with NiiVue and ``cases`` inside, which needs no network and no server.
 
     Args:
-        cases: what to show, in this order; each is cropped to its masks with a margin and made coarser, so that the file stays small.
+        cases: what to show, in this order; each is cropped to its masks with a margin and made
+            coarser, so that the file stays small.
         labels: the structures of masks that do not name their own.
         title: of the page.
     """
-    named = [replace(c, masks=tuple(m if _is_named(m.labels) else replace(m, labels=labels) for m in c.masks)) for c in cases]
+    named = [
+        replace(
+            c, masks=tuple(m if _is_named(m.labels) else replace(m, labels=labels) for m in c.masks)
+        )
+        for c in cases
+    ]
     boot = {"title": title, "cases": [{"id": c.id, "note": c.note} for c in named]}
     data = [_json_element(f"case-{n}", _inlined(scene)) for n, scene in enumerate(named)]
     return _rendered(title, [_json_element("boot", boot), *data], policy=ALONE)
 
 
 def run_page(run_folder: str | Path) -> str:
-    """The self-contained page of a run's worst scored cases, truth and prediction laid over the scan.
+    """The self-contained page of a run's worst scored cases, truth and prediction laid over the
+    scan.
 
     Cases whose files are gone are left out.
 
     Raises:
-        InputError: no run, nothing scored, or none of its worst cases can be read (with the first reason).
+        InputError: no run, nothing scored, or none of its worst cases can be read (with the first
+            reason).
     """
     shelf, scenes, gaps = scored_cases(run_folder), [], []
     for entry in shelf.entries:
@@ -71,7 +86,9 @@ def run_page(run_folder: str | Path) -> str:
 
 
 def script_safe(code: str) -> str:
-    """Code that cannot end, or comment out, the script element it stands in; inside strings it means the same."""
+    """Code that cannot end, or comment out, the script element it stands in; inside strings it
+    means the same.
+    """
     return re.sub(r"<(?=!--|/script)", r"\\x3c", code, flags=re.IGNORECASE)
 
 
@@ -86,12 +103,18 @@ def _is_named(labels: LabelSet) -> bool:
 
 
 def _inlined(scene: Scene) -> dict[str, Any]:
-    """What the page is told of a case, with its voxels; volumes in ml are those of the whole mask."""
+    """What the page is told of a case, with its voxels; volumes in ml are those of the whole
+    mask.
+    """
     small = coarser(cropped(scene, MARGIN_MM), FILE_VOXELS)
     images = [packed(*stepped(channel(small.image, n))) for n in range(small.image.channels)]
     masks = [packed(m.volume.with_array(shown_array(m))) for m in small.masks]
-    return {**described(small), "masks": described(scene)["masks"], "reduced": small.image.grid != scene.image.grid,
-            "files": {"images": [_base64(b) for b in images], "masks": [_base64(b) for b in masks]}}  # fmt: skip
+    return {
+        **described(small),
+        "masks": described(scene)["masks"],
+        "reduced": small.image.grid != scene.image.grid,
+        "files": {"images": [_base64(b) for b in images], "masks": [_base64(b) for b in masks]},
+    }
 
 
 def _base64(data: bytes) -> str:
@@ -106,10 +129,20 @@ def _rendered(title: str, data: Sequence[str], policy: str | None) -> str:
     from jinja2 import Environment, FileSystemLoader
     from markupsafe import Markup
 
-    template = Environment(loader=FileSystemLoader(STATIC), autoescape=True, trim_blocks=True, lstrip_blocks=True).get_template("viewer.html.jinja")
+    template = Environment(
+        loader=FileSystemLoader(STATIC), autoescape=True, trim_blocks=True, lstrip_blocks=True
+    ).get_template("viewer.html.jinja")
     alone = policy is not None
     return template.render(
-        title=title, policy=policy, data=[Markup(part) for part in data], scripts=SCRIPTS, style=STYLE,
+        title=title,
+        policy=policy,
+        data=[Markup(part) for part in data],
+        scripts=SCRIPTS,
+        style=STYLE,
         inline_style=Markup((STATIC / STYLE).read_text(encoding="utf-8")) if alone else None,
-        inline_scripts=[Markup(script_safe((STATIC / name).read_text(encoding="utf-8"))) for name in SCRIPTS] if alone else [],
-    )  # fmt: skip
+        inline_scripts=[
+            Markup(script_safe((STATIC / name).read_text(encoding="utf-8"))) for name in SCRIPTS
+        ]
+        if alone
+        else [],
+    )

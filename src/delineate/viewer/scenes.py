@@ -1,7 +1,8 @@
-"""What the viewer shows of one case: an image, label maps on its grid, their names, and how the page is told of them.
+"""What the viewer shows of one case: an image, label maps on its grid, their names, and how the
+page is told of them.
 
-Shapes: an image is (I, J, K) or (C, I, J, K), a mask (I, J, K). Volumes in ml are counted here, on the mask as it was read,
-whatever is made coarser for showing later. It knows no server and no page.
+Shapes: an image is (I, J, K) or (C, I, J, K), a mask (I, J, K). Volumes in ml are counted here, on
+the mask as it was read, whatever is made coarser for showing later. It knows no server and no page.
 """
 
 from __future__ import annotations
@@ -22,8 +23,15 @@ from ..reporting.pictures import check_place, is_placed
 PERCENTILES = (1.0, 99.0)
 SAMPLE_VOXELS = 1 << 21  # of which percentiles are taken
 ONLY = "structure"  # the name of a lone structure that nothing names
-MOST_INDEX = 2047  # the widest table of colours that every WebGL2 device holds; higher label values are numbered anew
-WINDOWS_HU = {"soft tissue": (-160.0, 240.0), "lung": (-1350.0, 150.0), "bone": (-500.0, 1300.0), "brain": (0.0, 80.0), "liver": (-45.0, 105.0)}
+# the widest table of colours that every WebGL2 device holds; higher label values are numbered anew
+MOST_INDEX = 2047
+WINDOWS_HU = {
+    "soft tissue": (-160.0, 240.0),
+    "lung": (-1350.0, 150.0),
+    "bone": (-500.0, 1300.0),
+    "brain": (0.0, 80.0),
+    "liver": (-45.0, 105.0),
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,7 +57,8 @@ class Scene:
 
     Raises:
         GeometryError: a mask stands elsewhere.
-        LabelError: a mask of several channels, or values that are not whole numbers from 0 to 65535.
+        LabelError: a mask of several channels, or values that are not whole numbers from 0 to
+            65535.
     """
 
     id: str
@@ -58,12 +67,16 @@ class Scene:
     note: str = ""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "masks", _alike([_placed(self.image, mask) for mask in self.masks]))
+        object.__setattr__(
+            self, "masks", _alike([_placed(self.image, mask) for mask in self.masks])
+        )
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A case that can be shown: what the list says of it, and how it is read when its turn comes."""
+    """A case that can be shown: what the list says of it, and how it is read when its turn
+    comes.
+    """
 
     id: str
     load: Callable[[], Scene]
@@ -71,21 +84,35 @@ class Entry:
 
 
 def described(scene: Scene) -> dict[str, Any]:
-    """All the page needs besides voxels, as plain data; ``look`` is where to begin, in fractions along R, A and S."""
+    """All the page needs besides voxels, as plain data; ``look`` is where to begin, in fractions
+    along R, A and S.
+    """
     image = scene.image
     names = [str(n) for n in image.meta.get("channels") or ()]
     channels = [_channel(array, image.unit) for array in image.channels_array]
     return {
-        "id": scene.id, "note": scene.note, "unit": image.unit if image.unit == "HU" else "", "placed": is_placed(image),
-        "shape": list(image.grid.shape), "spacing_mm": [round(s, 4) for s in image.grid.spacing_mm],
-        "channels": [{"name": names[n] if len(names) == len(channels) else f"channel {n + 1}", **one} for n, one in enumerate(channels)],
-        "look": _look(scene), "masks": [_mask(mask) for mask in scene.masks],
-    }  # fmt: skip
+        "id": scene.id,
+        "note": scene.note,
+        "unit": image.unit if image.unit == "HU" else "",
+        "placed": is_placed(image),
+        "shape": list(image.grid.shape),
+        "spacing_mm": [round(s, 4) for s in image.grid.spacing_mm],
+        "channels": [
+            {"name": names[n] if len(names) == len(channels) else f"channel {n + 1}", **one}
+            for n, one in enumerate(channels)
+        ],
+        "look": _look(scene),
+        "masks": [_mask(mask) for mask in scene.masks],
+    }
 
 
 def shown_values(labels: LabelSet) -> dict[int, int]:
-    """Label value -> its value in the mask that the page gets: itself, or its rank where any value is too high for a table of colours."""
-    return {v: n if max(labels.values) > MOST_INDEX else v for n, v in enumerate(labels.values, start=1)}
+    """Label value -> its value in the mask that the page gets: itself, or its rank where any value
+    is too high for a table of colours.
+    """
+    return {
+        v: n if max(labels.values) > MOST_INDEX else v for n, v in enumerate(labels.values, start=1)
+    }
 
 
 def shown_array(mask: Mask) -> NDArray[Any]:
@@ -112,8 +139,12 @@ def _placed(image: Volume, mask: Mask) -> Mask:
             raise LabelError(f"label values lie in 0..65535, found {low} to {high}")
     except LabelError as error:
         raise LabelError(f"{error.message} ({mask.name})", path=volume.source or None) from error
-    array, labels = _named(array.astype(np.uint16 if high > 255 else np.uint8, copy=False), mask.labels)
-    return replace(mask, volume=Volume(array, image.grid, "label", volume.source, volume.meta), labels=labels)
+    array, labels = _named(
+        array.astype(np.uint16 if high > 255 else np.uint8, copy=False), mask.labels
+    )
+    return replace(
+        mask, volume=Volume(array, image.grid, "label", volume.source, volume.meta), labels=labels
+    )
 
 
 def _one_channel(volume: Volume) -> NDArray[Any]:
@@ -125,20 +156,34 @@ def _one_channel(volume: Volume) -> NDArray[Any]:
 
 
 def _named(array: NDArray[Any], labels: LabelSet) -> tuple[NDArray[Any], LabelSet]:
-    """The mask and names of all its values; the only value of a mask is the task's only structure, whatever it is (a 0/255 picture)."""
+    """The mask and names of all its values; the only value of a mask is the task's only structure,
+    whatever it is (a 0/255 picture).
+    """
     found = [v for v in unique_values(array) if v]
     unknown = [v for v in found if v not in labels.values]
     if len(labels) == 1 and len(found) == 1 and unknown:
         return np.where(array != 0, labels.values[0], 0).astype(labels.dtype), labels
-    more = [Label(v, f"value {v}", default_colour(len(labels) + n)) for n, v in enumerate(unknown) if f"value {v}" not in labels.names]
+    more = [
+        Label(v, f"value {v}", default_colour(len(labels) + n))
+        for n, v in enumerate(unknown)
+        if f"value {v}" not in labels.names
+    ]
     return array, LabelSet((*labels.labels, *more))
 
 
 def _alike(masks: list[Mask]) -> tuple[Mask, ...]:
-    """The masks, where each has but one value and nothing names it, as masks of one structure: 0/1, 0/63 and 0/255 mean the same."""
-    if not all(len(mask.labels) == 1 and mask.labels.names == [f"value {mask.labels.values[0]}"] for mask in masks):
+    """The masks, where each has but one value and nothing names it, as masks of one structure: 0/1,
+    0/63 and 0/255 mean the same.
+    """
+    if not all(
+        len(mask.labels) == 1 and mask.labels.names == [f"value {mask.labels.values[0]}"]
+        for mask in masks
+    ):
         return tuple(masks)
-    return tuple(replace(mask, labels=LabelSet((replace(mask.labels.labels[0], name=ONLY),))) for mask in masks)
+    return tuple(
+        replace(mask, labels=LabelSet((replace(mask.labels.labels[0], name=ONLY),)))
+        for mask in masks
+    )
 
 
 def _mask(mask: Mask) -> dict[str, Any]:
@@ -148,9 +193,17 @@ def _mask(mask: Mask) -> dict[str, Any]:
     for label in mask.labels:
         voxels = int(counts[label.value]) if label.value < len(counts) else 0
         dice = mask.dice.get(label.name)
-        rows.append({"value": label.value, "index": shown[label.value], "name": label.name, "colour": list(label.colour), "voxels": voxels,
-                     "ml": round(voxels * voxel_ml, 4) if measured else None,
-                     "dice": dice if dice is not None and math.isfinite(dice) else None})  # fmt: skip
+        rows.append(
+            {
+                "value": label.value,
+                "index": shown[label.value],
+                "name": label.name,
+                "colour": list(label.colour),
+                "voxels": voxels,
+                "ml": round(voxels * voxel_ml, 4) if measured else None,
+                "dice": dice if dice is not None and math.isfinite(dice) else None,
+            }
+        )
     return {"name": mask.name, "structures": rows}
 
 
@@ -160,20 +213,36 @@ def _mask(mask: Mask) -> dict[str, Any]:
 def _channel(array: NDArray[Any], unit: str) -> dict[str, Any]:
     """Lowest and highest value, the window to begin with, and those that can be chosen."""
     step = max(1, math.ceil((array.size / SAMPLE_VOXELS) ** (1 / 3)))
-    sample = array[tuple(slice(None, None, step if n > step else 1) for n in array.shape)].astype(np.float64)
+    sample = array[tuple(slice(None, None, step if n > step else 1) for n in array.shape)].astype(
+        np.float64
+    )
     finite = sample[np.isfinite(sample)]
-    low, high = (float(v) for v in np.percentile(finite, PERCENTILES)) if finite.size else (0.0, 1.0)
+    low, high = (
+        (float(v) for v in np.percentile(finite, PERCENTILES)) if finite.size else (0.0, 1.0)
+    )
     least, most = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 1.0)
-    measured = {"1–99 %": (low, high if high > low else low + 1), "full range": (least, most if most > least else least + 1)}
+    measured = {
+        "1–99 %": (low, high if high > low else low + 1),
+        "full range": (least, most if most > least else least + 1),
+    }
     windows = {**WINDOWS_HU, **measured} if unit == "HU" else measured
-    return {"windows": [{"name": name, "low": low, "high": high} for name, (low, high) in windows.items()]}
+    return {
+        "windows": [
+            {"name": name, "low": low, "high": high} for name, (low, high) in windows.items()
+        ]
+    }
 
 
 def _look(scene: Scene) -> list[float]:
-    """Where the first mask that holds anything is fullest along each of R, A and S; the middle where none does."""
+    """Where the first mask that holds anything is fullest along each of R, A and S; the middle
+    where none does.
+    """
     for mask in scene.masks:
         array = mask.volume.reorient("RAS").array
         if array.any():
-            fullest = [int(np.count_nonzero(array, axis=tuple(a for a in range(3) if a != axis)).argmax()) for axis in range(3)]
+            fullest = [
+                int(np.count_nonzero(array, axis=tuple(a for a in range(3) if a != axis)).argmax())
+                for axis in range(3)
+            ]
             return [(k + 0.5) / n for k, n in zip(fullest, array.shape, strict=True)]
     return [0.5, 0.5, 0.5]

@@ -1,8 +1,10 @@
 """The viewer's server: one page and its cases, for one person on this computer.
 
-It listens on 127.0.0.1 alone. Every address carries a random token, and the Host header must name this server (a foreign name that
-was made to resolve to 127.0.0.1 would send its own); whatever else is asked for is refused with 403. Cases are read when
-the page asks for them, one at a time. It writes nothing but temporary files.
+It listens on 127.0.0.1 alone. Every address carries a random token, and the Host header must name
+this server (a foreign name that was made to resolve to 127.0.0.1 would send its own); whatever else
+is asked for is refused with
+403. Cases are read when the page asks for them, one at a time. It writes nothing but temporary
+files.
 """
 
 from __future__ import annotations
@@ -26,14 +28,24 @@ from .voxels import MOST_VOXELS, channel, coarser, packed
 
 HOST = "127.0.0.1"
 KEPT = 2  # cases in memory: that on the screen and the one before
-POLICY = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; connect-src 'self' data: blob:; frame-ancestors 'none'"
-HEADERS = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff", "Referrer-Policy": "no-referrer",
-           "Cross-Origin-Resource-Policy": "same-origin", "Content-Security-Policy": POLICY}  # fmt: skip
+POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; "
+    "connect-src 'self' data: blob:; frame-ancestors 'none'"
+)
+HEADERS = {
+    "Cache-Control": "no-store",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Content-Security-Policy": POLICY,
+}
 TYPES = {".js": "text/javascript; charset=utf-8", ".css": "text/css; charset=utf-8"}
 
 
 class Cases:
-    """The shelf's cases as bytes, read when they are asked for, one at a time, the last few kept."""
+    """The shelf's cases as bytes, read when they are asked for, one at a time, the last few
+    kept.
+    """
 
     def __init__(self, shelf: Shelf):
         self.shelf = shelf
@@ -71,7 +83,11 @@ class Cases:
     def _read(self, entry: Entry) -> tuple[bytes, Scene]:
         scene = entry.load()
         small = coarser(scene, MOST_VOXELS)
-        facts = {**described(scene), "reduced": small.image.grid != scene.image.grid, "shown_mm": [round(s, 3) for s in small.image.grid.spacing_mm]}
+        facts = {
+            **described(scene),
+            "reduced": small.image.grid != scene.image.grid,
+            "shown_mm": [round(s, 3) for s in small.image.grid.spacing_mm],
+        }
         return json.dumps(facts, allow_nan=False).encode(), small
 
 
@@ -89,7 +105,9 @@ class Server(ThreadingHTTPServer):
         try:
             super().__init__((HOST, port), _Handler)
         except OSError as error:
-            raise UsageError(f"port {port} cannot be used ({error.strerror}); leave --port out to get a free one") from error
+            raise UsageError(
+                f"port {port} cannot be used ({error.strerror}); leave --port out to get a free one"
+            ) from error
         self.hosts = {f"{name}:{self.server_port}" for name in (HOST, "localhost")}
 
     @property
@@ -113,8 +131,15 @@ class _Handler(BaseHTTPRequestHandler):
             self._send(422, "application/json", json.dumps({"error": str(error)}).encode())
         except (BrokenPipeError, ConnectionResetError):
             self.close_connection = True  # the page went on to another case
-        except Exception as error:  # a library met something it did not foresee; the page says so, and the server goes on
-            self._send(500, "application/json", json.dumps({"error": f"cannot be shown ({type(error).__name__}: {error})"}).encode())
+        # a library met something it did not foresee; the page says so, and the server goes on
+        except Exception as error:
+            self._send(
+                500,
+                "application/json",
+                json.dumps(
+                    {"error": f"cannot be shown ({type(error).__name__}: {error})"}
+                ).encode(),
+            )
 
     def do_HEAD(self) -> None:
         self.do_GET()
@@ -128,12 +153,20 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _refuse(self) -> None:
         self.close_connection = True  # a body, if there is one, is not read
-        self._send(403, "text/plain; charset=utf-8", b"This address is not the viewer's: open the one that delineate printed.\n")
+        self._send(
+            403,
+            "text/plain; charset=utf-8",
+            b"This address is not the viewer's: open the one that delineate printed.\n",
+        )
 
     def _own_path(self) -> str | None:
-        """What is asked for below the token; None where the token, the host or the origin is not ours."""
+        """What is asked for below the token; None where the token, the host or the origin is not
+        ours.
+        """
         origin = self.headers.get("Origin")
-        if self.headers.get("Host") not in self.server.hosts or (origin is not None and origin.removeprefix("http://") not in self.server.hosts):
+        if self.headers.get("Host") not in self.server.hosts or (
+            origin is not None and origin.removeprefix("http://") not in self.server.hosts
+        ):
             return None
         token, slash, rest = self.path.removeprefix("/").partition("/")
         own = secrets.compare_digest(token.encode("utf-8", "replace"), self.server.token.encode())
@@ -165,7 +198,11 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _send(self, status: int, kind: str, body: bytes) -> None:
         self.send_response(status)
-        for name, value in {**HEADERS, "Content-Type": kind, "Content-Length": str(len(body))}.items():
+        for name, value in {
+            **HEADERS,
+            "Content-Type": kind,
+            "Content-Length": str(len(body)),
+        }.items():
             self.send_header(name, value)
         if self.close_connection:
             self.send_header("Connection", "close")

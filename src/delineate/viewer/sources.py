@@ -1,6 +1,8 @@
-"""What there is to show: an image with its masks, folders of both paired by name, a manifest, or the scored cases of a run.
+"""What there is to show: an image with its masks, folders of both paired by name, a manifest, or
+the scored cases of a run.
 
-Everything that can be wrong without opening an image is refused here; images are read when a case's turn comes. It knows no server and no page.
+Everything that can be wrong without opening an image is refused here; images are read when a case's
+turn comes. It knows no server and no page.
 """
 
 from __future__ import annotations
@@ -40,9 +42,10 @@ def find(paths: Sequence[str | Path], labels: str | Path | None = None) -> Shelf
     """What ``delineate view`` shows for ``paths``.
 
     Args:
-        paths: one run's folder; one ``manifest.jsonl``, or the folder of a check that holds it; or an image and any number of masks, each a
-            file or a folder. Folders of volumes are cases paired by name; folders of DICOM or of slices are one case, and bare slices take
-            the image's geometry.
+        paths: one run's folder; one ``manifest.jsonl``, or the folder of a check that holds it; or
+            an image and any number of masks, each a file or a folder. Folders of volumes are cases
+            paired by name; folders of DICOM or of slices are one case, and bare slices take the
+            image's geometry.
         labels: file of names for masks that are not said what they mean.
 
     Raises:
@@ -51,20 +54,28 @@ def find(paths: Sequence[str | Path], labels: str | Path | None = None) -> Shelf
     """
     places = [Path(p) for p in paths]
     for place in places:
-        if not place.exists() and not ("#" in place.name and place.with_name(place.name.rpartition("#")[0]).exists()):
+        if not place.exists() and not (
+            "#" in place.name and place.with_name(place.name.rpartition("#")[0]).exists()
+        ):
             raise InputError("does not exist", path=place)
     first, masks = places[0], places[1:]
     run, cohort = is_run(first), first.is_file() and first.suffix == ".jsonl"
     if not run and (first / "manifest.jsonl").is_file():
         first, cohort = first / "manifest.jsonl", True
     if (run or cohort) and masks:
-        raise UsageError(f"a {'run' if run else 'manifest'} knows its masks; give it alone", path=first)
+        raise UsageError(
+            f"a {'run' if run else 'manifest'} knows its masks; give it alone", path=first
+        )
     named = None if labels is None else read_label_names(labels)
     if run:
         return scored_cases(first, named)
     if cohort:
         return _of_manifest(first, named)
-    return _of_folders(first, masks, named) if _holds_volumes(first) else _of_files(first, masks, named)
+    return (
+        _of_folders(first, masks, named)
+        if _holds_volumes(first)
+        else _of_files(first, masks, named)
+    )
 
 
 # ---- files ----
@@ -72,7 +83,13 @@ def find(paths: Sequence[str | Path], labels: str | Path | None = None) -> Shelf
 
 def _of_files(image: Path, masks: Sequence[Path], labels: LabelSet | None) -> Shelf:
     entry = Entry(
-        files.stem(image.resolve()), partial(_read_files, image, list(zip(_names(masks, files.stem(image.resolve())), masks, strict=True)), labels)
+        files.stem(image.resolve()),
+        partial(
+            _read_files,
+            image,
+            list(zip(_names(masks, files.stem(image.resolve())), masks, strict=True)),
+            labels,
+        ),
     )
     return Shelf(entry.id, (entry,))
 
@@ -84,20 +101,29 @@ def _of_folders(images: Path, masks: Sequence[Path], labels: LabelSet | None) ->
     found: dict[str, list[tuple[str, Path]]] = {case: [] for case in scans}
     for name, folder in named:
         if not folder.is_dir():
-            raise UsageError(f"{images} holds several images, so a folder of masks is needed, found a file", path=folder)
+            raise UsageError(
+                f"{images} holds several images, so a folder of masks is needed, found a file",
+                path=folder,
+            )
         drawn = {files.stem(path): path for path in images_in(folder)}
         pairs = match_names(list(scans), list(drawn))
         if not pairs:
             raise LayoutError(f"no mask has the name of an image in {images}", path=folder)
         for case, mask in pairs.items():
             found[case].append((name, drawn[mask]))
-    entries = [Entry(case, partial(_read_files, path, found[case], labels)) for case, path in scans.items() if found[case] or not masks]
+    entries = [
+        Entry(case, partial(_read_files, path, found[case], labels))
+        for case, path in scans.items()
+        if found[case] or not masks
+    ]
     return Shelf(images.resolve().name, tuple(entries))
 
 
 def _read_files(image: Path, masks: Sequence[tuple[str, Path]], labels: LabelSet | None) -> Scene:
     scan = files.read(image)
-    read = [Mask(name, _read_mask(path, image), labels or _said_beside(path)) for name, path in masks]
+    read = [
+        Mask(name, _read_mask(path, image), labels or _said_beside(path)) for name, path in masks
+    ]
     return Scene(files.stem(image.resolve()), scan, tuple(read))
 
 
@@ -113,20 +139,26 @@ def _said_beside(mask: Path) -> LabelSet:
 
 
 def _names(masks: Sequence[Path], image: str = "") -> list[str]:
-    """Names that tell the masks apart: the file's or folder's own, with as much of the folders above as that needs; masks named like the
-    image are called by their folder."""
+    """Names that tell the masks apart: the file's or folder's own, with as much of the folders
+    above as that needs; masks named like the image are called by their folder."""
     parts = [[*p.resolve().parts[1:-1], files.stem(p.resolve())] for p in masks]
     if len(parts) > 1 and all(len(p) > 1 and p[-1] == image for p in parts):
         parts = [p[:-1] for p in parts]
     depth = 1
-    while len({"/".join(p[-depth:]) for p in parts}) < len(parts) and depth < max(map(len, parts), default=0):
+    while len({"/".join(p[-depth:]) for p in parts}) < len(parts) and depth < max(
+        map(len, parts), default=0
+    ):
         depth += 1
     short = ["/".join(p[-depth:]) for p in parts]
-    return [f"{name} ({n})" if short.count(name) > 1 else name for n, name in enumerate(short, start=1)]
+    return [
+        f"{name} ({n})" if short.count(name) > 1 else name for n, name in enumerate(short, start=1)
+    ]
 
 
 def _holds_volumes(path: Path) -> bool:
-    """Whether a folder holds volumes of their own, rather than one DICOM series or one stack of slices."""
+    """Whether a folder holds volumes of their own, rather than one DICOM series or one stack of
+    slices.
+    """
     if not path.is_dir():
         return False
     kinds = {files.detect(p) for p in images_in(path)}
@@ -138,14 +170,19 @@ def _holds_volumes(path: Path) -> bool:
 
 def is_run(path: Path) -> bool:
     """Whether ``path`` is the folder of a training's run, finished or not."""
-    return path.is_dir() and (path / "manifest.jsonl").is_file() and ((path / "request.json").is_file() or _scored(path) is not None)
+    return (
+        path.is_dir()
+        and (path / "manifest.jsonl").is_file()
+        and ((path / "request.json").is_file() or _scored(path) is not None)
+    )
 
 
 def scored_cases(run: str | Path, labels: LabelSet | None = None) -> Shelf:
     """The cases that a run scored, with truth and prediction, the lowest mean Dice first.
 
     Args:
-        run: MODEL.run, with manifest.jsonl and, under test/ or else validation/, scores.json and predictions/.
+        run: MODEL.run, with manifest.jsonl and, under test/ or else validation/, scores.json and
+            predictions/.
         labels: names instead of the manifest's.
 
     Raises:
@@ -156,19 +193,39 @@ def scored_cases(run: str | Path, labels: LabelSet | None = None) -> Shelf:
         raise InputError("is no run: a run's folder, MODEL.run, holds manifest.jsonl", path=folder)
     part = _scored(folder)
     if part is None:
-        raise InputError("holds no scores yet, neither in test/ nor in validation/; they are there when the training has ended", path=folder)
+        raise InputError(
+            "holds no scores yet, neither in test/ nor in validation/; they are there when the "
+            "training has ended",
+            path=folder,
+        )
     manifest, dice = Manifest.load(folder / "manifest.jsonl"), _dice(part / "scores.json")
     known = {case.id for case in manifest}
     ranked = sorted((case for case in dice if case in known), key=lambda case: _mean(dice[case]))
     if not ranked:
         raise InputError("names no case of the run's manifest.jsonl", path=part / "scores.json")
-    entries = [Entry(case, partial(_read_scored, manifest, manifest.named(case), part / "predictions", dice[case], labels), _note(dice[case]))
-               for case in ranked]  # fmt: skip
+    entries = [
+        Entry(
+            case,
+            partial(
+                _read_scored,
+                manifest,
+                manifest.named(case),
+                part / "predictions",
+                dice[case],
+                labels,
+            ),
+            _note(dice[case]),
+        )
+        for case in ranked
+    ]
     return Shelf(f"{folder.resolve().name}, {part.name} cases", tuple(entries))
 
 
 def _scored(run: Path) -> Path | None:
-    return next((run / part for part in ("test", "validation") if (run / part / "scores.json").is_file()), None)
+    return next(
+        (run / part for part in ("test", "validation") if (run / part / "scores.json").is_file()),
+        None,
+    )
 
 
 def _of_manifest(path: Path, labels: LabelSet | None) -> Shelf:
@@ -181,11 +238,21 @@ def _of_manifest(path: Path, labels: LabelSet | None) -> Shelf:
 
 def _read_case(manifest: Manifest, case: Case, labels: LabelSet | None) -> Scene:
     image = _image_of(manifest, case)
-    truth = [Mask("truth", read_label(case, manifest, image.grid), labels or manifest.labels)] if case.label else []
+    truth = (
+        [Mask("truth", read_label(case, manifest, image.grid), labels or manifest.labels)]
+        if case.label
+        else []
+    )
     return Scene(case.id, image, tuple(truth))
 
 
-def _read_scored(manifest: Manifest, case: Case, predictions: Path, dice: dict[str, float], labels: LabelSet | None) -> Scene:
+def _read_scored(
+    manifest: Manifest,
+    case: Case,
+    predictions: Path,
+    dice: dict[str, float],
+    labels: LabelSet | None,
+) -> Scene:
     found = sorted(p for p in predictions.glob("*") if p.is_file() and files.stem(p) == case.id)
     if not found:
         raise FormatError("its prediction is not in the run", path=predictions).of_case(case.id)
@@ -208,11 +275,15 @@ def _dice(path: Path) -> dict[str, dict[str, float]]:
         data: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         for row in data["rows"]:
             if row["metric"] == "dice":
-                out.setdefault(row["case"], {})[row["label"]] = float("nan") if row["value"] is None else float(row["value"])
+                out.setdefault(row["case"], {})[row["label"]] = (
+                    float("nan") if row["value"] is None else float(row["value"])
+                )
     except OSError as error:
         raise InputError(f"cannot be read ({error.strerror})", path=path) from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise InputError(f"is not the scores.json of an evaluation ({type(error).__name__}: {error})", path=path) from error
+        raise InputError(
+            f"is not the scores.json of an evaluation ({type(error).__name__}: {error})", path=path
+        ) from error
     return out
 
 

@@ -1,6 +1,8 @@
-"""Voxels as the page loads them: NIfTI bytes, packed, in dtypes that the graphics device knows, and no more of them than it can hold.
+"""Voxels as the page loads them: NIfTI bytes, packed, in dtypes that the graphics device knows, and
+no more of them than it can hold.
 
-Whatever is made coarser keeps its outer faces, and its masks are resampled with it. It knows no server and no page.
+Whatever is made coarser keeps its outer faces, and its masks are resampled with it. It knows no
+server and no page.
 """
 
 from __future__ import annotations
@@ -38,37 +40,58 @@ def packed(volume: Volume, slope: float = 1.0, intercept: float = 0.0) -> bytes:
 
 
 def channel(image: Volume, number: int) -> Volume:
-    """One channel (I, J, K) in a dtype that the page's device knows: uint8, int16, uint16 or float32; what is not finite is the lowest value."""
+    """One channel (I, J, K) in a dtype that the page's device knows: uint8, int16, uint16 or
+    float32; what is not finite is the lowest value.
+    """
     array = image.channels_array[number]
     if array.dtype.kind == "b":
         array = array.astype(np.uint8)
     if array.dtype.kind in "iu" and array.dtype not in (np.uint8, np.int16, np.uint16):
-        array = array.astype(next((d for d in (np.uint8, np.int16, np.uint16) if _holds(d, array)), np.float32))
+        array = array.astype(
+            next((d for d in (np.uint8, np.int16, np.uint16) if _holds(d, array)), np.float32)
+        )
     if array.dtype.kind == "f":
         array = array.astype(np.float32, copy=False)
         finite = np.isfinite(array)
         if not finite.all():
-            array = np.where(finite, array, array[finite].min() if finite.any() else 0).astype(np.float32)
+            array = np.where(finite, array, array[finite].min() if finite.any() else 0).astype(
+                np.float32
+            )
     return image.with_array(array)
 
 
 def coarser(scene: Scene, most_voxels: int) -> Scene:
-    """The scene with at most ``most_voxels``: its finest axes are made coarser first, up to one spacing for all; itself where it is small enough."""
+    """The scene with at most ``most_voxels``: its finest axes are made coarser first, up to one
+    spacing for all; itself where it is small enough.
+    """
     grid = _coarser_grid(scene.image.grid, most_voxels)
     if grid == scene.image.grid:
         return scene
     from ..preprocessing.resample import resample_image, resample_labels
 
-    arrays = [resample_image(a, grid.shape, ("linear", "linear", "linear")).numpy() for a in scene.image.channels_array]
+    arrays = [
+        resample_image(a, grid.shape, ("linear", "linear", "linear")).numpy()
+        for a in scene.image.channels_array
+    ]
     if scene.image.array.dtype.kind in "iu":
         arrays = [np.rint(a).astype(scene.image.array.dtype) for a in arrays]
-    image = replace(scene.image, array=np.stack(arrays) if scene.image.array.ndim == 4 else arrays[0], grid=grid)
-    masks = [replace(m, volume=replace(m.volume, array=resample_labels(m.volume.array, grid.shape), grid=grid)) for m in scene.masks]
+    image = replace(
+        scene.image, array=np.stack(arrays) if scene.image.array.ndim == 4 else arrays[0], grid=grid
+    )
+    masks = [
+        replace(
+            m,
+            volume=replace(m.volume, array=resample_labels(m.volume.array, grid.shape), grid=grid),
+        )
+        for m in scene.masks
+    ]
     return replace(scene, image=image, masks=tuple(masks))
 
 
 def cropped(scene: Scene, margin_mm: float) -> Scene:
-    """The scene around what its masks hold, ``margin_mm`` wider on every side; itself where they hold nothing."""
+    """The scene around what its masks hold, ``margin_mm`` wider on every side; itself where they
+    hold nothing.
+    """
     grid = scene.image.grid
     held = np.zeros(grid.shape, bool)
     for mask in scene.masks:
@@ -84,12 +107,17 @@ def cropped(scene: Scene, margin_mm: float) -> Scene:
     part = grid.crop(start, stop)
     i, j, k = (slice(a, b) for a, b in zip(start, stop, strict=True))
     image = replace(scene.image, array=scene.image.array[..., i, j, k], grid=part)
-    masks = [replace(m, volume=replace(m.volume, array=m.volume.array[i, j, k], grid=part)) for m in scene.masks]
+    masks = [
+        replace(m, volume=replace(m.volume, array=m.volume.array[i, j, k], grid=part))
+        for m in scene.masks
+    ]
     return replace(scene, image=image, masks=tuple(masks))
 
 
 def stepped(volume: Volume) -> tuple[Volume, float, float]:
-    """``volume`` in steps of int16 where it is float32, with their slope and intercept; other dtypes stay."""
+    """``volume`` in steps of int16 where it is float32, with their slope and intercept; other
+    dtypes stay.
+    """
     array = volume.array
     if array.dtype.kind != "f":
         return volume, 1.0, 0.0
@@ -104,7 +132,12 @@ def _coarser_grid(grid: Grid, most_voxels: int) -> Grid:
     at_least_mm, out = min(grid.spacing_mm), grid
     while np.prod(out.shape, dtype=np.int64) > most_voxels:
         at_least_mm *= 1.05
-        out = grid.respace([s if n == 1 else max(s, at_least_mm) for n, s in zip(grid.shape, grid.spacing_mm, strict=True)])
+        out = grid.respace(
+            [
+                s if n == 1 else max(s, at_least_mm)
+                for n, s in zip(grid.shape, grid.spacing_mm, strict=True)
+            ]
+        )
     return out
 
 

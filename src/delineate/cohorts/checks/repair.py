@@ -1,13 +1,16 @@
-"""Mended copies of a cohort: OUT/images, OUT/labels, OUT/manifest.jsonl and a log of every change. Originals stay untouched.
+"""Mended copies of a cohort: OUT/images, OUT/labels, OUT/manifest.jsonl and a log of every change.
+Originals stay untouched.
 
 What is mended, and by which rule:
-  copy affine   shapes are equal, and the label's affine differs from the image's by less than half a voxel (resampling
-                would return the same array), or it is a bare default (axes along the world's, first voxel at the
-                origin or the block centred on it), which carries no place, while the image's is not
-  resample      otherwise, where at least 90 % of the label's foreground falls inside the image: by nearest neighbour
-                through both affines
+  copy affine   shapes are equal, and the label's affine differs from the image's by less than half
+                a voxel (resampling would return the same array), or it is a bare default (axes
+                along the world's, first voxel at the origin or the block centred on it), which
+                carries no place, while the image's is not
+  resample      otherwise, where at least 90 % of the label's foreground falls inside the image: by
+                nearest neighbour through both affines
   remap         values, ranges, colours or files become the cohort's own values
-Everything else is left to a person. Where values are remapped, every label is written, as a manifest has one mapping.
+Everything else is left to a person. Where values are remapped, every label is written, as a
+manifest has one mapping.
 """
 
 from __future__ import annotations
@@ -32,7 +35,9 @@ from ..discovery.tree import source
 from ..reading import map_label, read_image, read_raw_label
 
 COPY_AFFINE, RESAMPLE, REMAP = "copy affine", "resample", "remap"
-OVERLAP = 0.9  # of the label's foreground that must fall inside the image for resampling to make sense
+OVERLAP = (
+    0.9  # of the label's foreground that must fall inside the image for resampling to make sense
+)
 
 
 @dataclass(frozen=True)
@@ -45,8 +50,12 @@ class Job:
     out: str
 
 
-def way_to_mend(image: Grid, label: Grid, array: NDArray[Any], *, placed: bool = True) -> tuple[str | None, str]:
-    """How a label (I, J, K) on the grid ``label`` gets onto the grid ``image``: one of the ways above or None, and the reason."""
+def way_to_mend(
+    image: Grid, label: Grid, array: NDArray[Any], *, placed: bool = True
+) -> tuple[str | None, str]:
+    """How a label (I, J, K) on the grid ``label`` gets onto the grid ``image``: one of the ways
+    above or None, and the reason.
+    """
     if image.shape == label.shape:
         distance = label.distance_mm(image)
         if distance <= min(image.spacing_mm) / 2:
@@ -60,15 +69,22 @@ def way_to_mend(image: Grid, label: Grid, array: NDArray[Any], *, placed: bool =
 
 
 def is_default(grid: Grid) -> bool:
-    """Whether the affine looks never set: axes along the world's, and the first voxel at the origin or the block centred on it."""
+    """Whether the affine looks never set: axes along the world's, and the first voxel at the origin
+    or the block centred on it.
+    """
     matrix = np.abs(grid.affine[:3, :3])
     if not np.allclose(matrix, np.diag(np.diag(matrix)), atol=1e-4):
         return False
-    return bool(np.allclose(grid.affine[:3, 3], 0, atol=1e-4) or np.allclose(grid.centre_mm, 0, atol=0.51 * max(grid.spacing_mm)))
+    return bool(
+        np.allclose(grid.affine[:3, 3], 0, atol=1e-4)
+        or np.allclose(grid.centre_mm, 0, atol=0.51 * max(grid.spacing_mm))
+    )
 
 
 def share_inside(image: Grid, label: Grid, array: NDArray[Any]) -> float:
-    """Part (0..1) of the label's foreground voxels whose centres fall on the image's grid; 0 where there are none."""
+    """Part (0..1) of the label's foreground voxels whose centres fall on the image's grid; 0 where
+    there are none.
+    """
     points = np.argwhere(array > 0)
     if not len(points):
         return 0.0
@@ -77,12 +93,16 @@ def share_inside(image: Grid, label: Grid, array: NDArray[Any]) -> float:
 
 
 def nearest(array: NDArray[Any], grid: Grid, target: Grid) -> NDArray[Any]:
-    """The label (I, J, K) on ``grid`` brought to ``target``: each voxel takes the nearest one's value, 0 outside; slice by slice."""
+    """The label (I, J, K) on ``grid`` brought to ``target``: each voxel takes the nearest one's
+    value, 0 outside; slice by slice.
+    """
     out = np.zeros(target.shape, dtype=array.dtype)
     i, j = np.meshgrid(np.arange(target.shape[0]), np.arange(target.shape[1]), indexing="ij")
     limit = np.array(grid.shape)
     for k in range(target.shape[2]):
-        index = np.rint(grid.to_index(target.to_mm(np.stack([i, j, np.full_like(i, k)], axis=-1)))).astype(np.int64)
+        index = np.rint(
+            grid.to_index(target.to_mm(np.stack([i, j, np.full_like(i, k)], axis=-1)))
+        ).astype(np.int64)
         inside = ((index >= 0) & (index < limit)).all(axis=-1)
         chosen = index[inside]
         out[..., k][inside] = array[chosen[:, 0], chosen[:, 1], chosen[:, 2]]
@@ -103,14 +123,29 @@ def mend_case(job: Job) -> dict[str, Any]:
     if RESAMPLE in job.ways:
         array = nearest(array, label.grid, image.grid)
     elif array.shape != image.grid.shape:
-        raise GeometryError(f"the label has shape {array.shape}, the image {image.grid.shape}", case=case.id)
-    image_path, label_path = out / "images" / f"{case.id}.nii.gz", out / "labels" / f"{case.id}.nii.gz"
+        raise GeometryError(
+            f"the label has shape {array.shape}, the image {image.grid.shape}", case=case.id
+        )
+    image_path, label_path = (
+        out / "images" / f"{case.id}.nii.gz",
+        out / "labels" / f"{case.id}.nii.gz",
+    )
     files.write(image if image.channels > 1 else image.with_array(image.array[0]), image_path)
-    files.write(Volume(array, image.grid, "label", label.source), label_path, labels=job.manifest.labels)
-    return {"case": case.id, "ways": list(job.ways), "image_from": [s.path for s in case.images], "label_from": [s.path for s in case.label],
-            "image": str(image_path), "label": str(label_path), "label_grid_before": before,
-            "label_grid_after": {"shape": list(image.grid.shape), "affine": image.grid.affine.tolist()},
-            "voxels_before": _counts(label.array), "voxels_after": _counts(array)}  # fmt: skip
+    files.write(
+        Volume(array, image.grid, "label", label.source), label_path, labels=job.manifest.labels
+    )
+    return {
+        "case": case.id,
+        "ways": list(job.ways),
+        "image_from": [s.path for s in case.images],
+        "label_from": [s.path for s in case.label],
+        "image": str(image_path),
+        "label": str(label_path),
+        "label_grid_before": before,
+        "label_grid_after": {"shape": list(image.grid.shape), "affine": image.grid.affine.tolist()},
+        "voxels_before": _counts(label.array),
+        "voxels_after": _counts(array),
+    }
 
 
 def _counts(array: NDArray[Any]) -> dict[str, int]:
@@ -118,8 +153,11 @@ def _counts(array: NDArray[Any]) -> dict[str, int]:
     return {str(v): int(counts[v]) for v in np.flatnonzero(counts) if v}
 
 
-def plan_mending(manifest: Manifest, ways: Mapping[str, Sequence[str]], out: str | Path) -> list[Job]:
-    """The cases to write: those with a way to mend, and all with truth where the cohort's values are remapped.
+def plan_mending(
+    manifest: Manifest, ways: Mapping[str, Sequence[str]], out: str | Path
+) -> list[Job]:
+    """The cases to write: those with a way to mend, and all with truth where the cohort's values
+    are remapped.
 
     Args:
         manifest: of the cases that will be usable.
@@ -154,18 +192,31 @@ def refuse_originals(manifest: Manifest, out: str | Path) -> None:
     for case in manifest:
         for one in (*case.images, *case.label):
             if Path(one.path).resolve().is_relative_to(target):
-                raise OutputError("mended copies go into a folder of their own: originals lie in this one", path=target)
+                raise OutputError(
+                    "mended copies go into a folder of their own: originals lie in this one",
+                    path=target,
+                )
 
 
-def write_mended(manifest: Manifest, changes: Sequence[Mapping[str, Any]], failures: Sequence[DelineateError], out: str | Path) -> Manifest:
-    """Write ``manifest.jsonl`` of the mended cohort (mended cases point to their copies) and ``changes.json``; returns the manifest."""
+def write_mended(
+    manifest: Manifest,
+    changes: Sequence[Mapping[str, Any]],
+    failures: Sequence[DelineateError],
+    out: str | Path,
+) -> Manifest:
+    """Write ``manifest.jsonl`` of the mended cohort (mended cases point to their copies) and
+    ``changes.json``; returns the manifest.
+    """
     target = Path(out).resolve()
     log = {entry["case"]: entry for entry in changes}
     failed = {error.case for error in failures}
     mended = [_mended(case, log.get(case.id)) for case in manifest if case.id not in failed]
     plain = LabelMapping() if any(REMAP in entry["ways"] for entry in changes) else manifest.mapping
     result = replace(manifest, cases=tuple(mended), mapping=plain, root=str(target))
-    atomic.write_text(target / "changes.json", json.dumps({"changes": list(changes), "failed": [str(e) for e in failures]}, indent=1))
+    atomic.write_text(
+        target / "changes.json",
+        json.dumps({"changes": list(changes), "failed": [str(e) for e in failures]}, indent=1),
+    )
     atomic.write_text(target / "manifest.jsonl", result.to_jsonl())
     return result
 
@@ -173,4 +224,6 @@ def write_mended(manifest: Manifest, changes: Sequence[Mapping[str, Any]], failu
 def _mended(case: Case, entry: Mapping[str, Any] | None) -> Case:
     if entry is None:
         return case
-    return replace(case, images=(source(Path(entry["image"])),), label=(source(Path(entry["label"])),))
+    return replace(
+        case, images=(source(Path(entry["image"])),), label=(source(Path(entry["label"])),)
+    )

@@ -1,7 +1,8 @@
 """Layouts without a name of their own: ``(tree, root) -> Draft | None``.
 
-Parallel folders of images and labels, pairs in one folder told by a suffix, plain images without truth. Names of
-files decide; of the pictures themselves only a few are opened, to count channels (``with_channels``).
+Parallel folders of images and labels, pairs in one folder told by a suffix, plain images without
+truth. Names of files decide; of the pictures themselves only a few are opened, to count channels
+(``with_channels``).
 """
 
 from __future__ import annotations
@@ -22,19 +23,39 @@ from ..reading import is_grey
 from .names import read_label_names
 from .tree import Tree, case_ids, group_channels, is_raster, match_names, source
 
-_SPLITS: dict[str, Split] = {"train": "train", "training": "train", "tr": "train", "val": "val", "valid": "val", "validation": "val", "va": "val",
-                             "test": "test", "testing": "test", "ts": "test", "te": "test"}  # fmt: skip
+_SPLITS: dict[str, Split] = {
+    "train": "train",
+    "training": "train",
+    "tr": "train",
+    "val": "val",
+    "valid": "val",
+    "validation": "val",
+    "va": "val",
+    "test": "test",
+    "testing": "test",
+    "ts": "test",
+    "te": "test",
+}
 _AFFIX = "|".join(sorted(_SPLITS, key=len, reverse=True))
 _IMAGES = r"images?|imgs?|data|scans?|volumes?|inputs?|ct|mri?|raw"
-_LABELS = r"labels?|masks?|ground|ground_?truths?|gt|seg|segs|segmentations?|annotations?|truths?|targets?"
-_ROLE = re.compile(rf"(?i)^(?:(?P<before>{_AFFIX})[_-]?)?(?:(?P<image>{_IMAGES})|(?P<label>{_LABELS}))(?:[_-]?(?P<after>{_AFFIX}))?$")
-_LABEL_WORD = re.compile(r"(?i)(?<![a-z])(seg|segs|segmentation|mask|masks|label|labels|gt|truth|ground_?truth|annotation)(?![a-z])")
+_LABELS = (
+    r"labels?|masks?|ground|ground_?truths?|gt|seg|segs|segmentations?|annotations?|truths?"
+    r"|targets?"
+)
+_ROLE = re.compile(
+    rf"(?i)^(?:(?P<before>{_AFFIX})[_-]?)?(?:(?P<image>{_IMAGES})|(?P<label>{_LABELS}))(?:[_-]?(?P<after>{_AFFIX}))?$"
+)
+_LABEL_WORD = re.compile(
+    r"(?i)(?<![a-z])(seg|segs|segmentation|mask|masks|label|labels|gt|truth|ground_?truth|annotation)(?![a-z])"
+)
 _IMAGE_WORD = re.compile(r"(?i)(?<![a-z])(orig|image|img|volume|scan)(?![a-z])")
 
 
 @dataclass(frozen=True)
 class _Half:
-    """A folder of images or of labels, with the part of the cohort its name or its parent's name tells."""
+    """A folder of images or of labels, with the part of the cohort its name or its parent's name
+    tells.
+    """
 
     folder: Path
     is_label: bool
@@ -42,7 +63,9 @@ class _Half:
 
 
 def parallel_folders(tree: Tree, root: Path) -> Draft | None:
-    """``images|imagesTr|Data|TrainVolumes …`` beside ``labels|masks|Ground|TrainSegmentation …``, perhaps under ``train``, ``val``, ``test``."""
+    """``images|imagesTr|Data|TrainVolumes …`` beside ``labels|masks|Ground|TrainSegmentation …``,
+    perhaps under ``train``, ``val``, ``test``.
+    """
     halves = _halves(tree, root)
     images, labels = [h for h in halves if not h.is_label], [h for h in halves if h.is_label]
     if not images or not labels:
@@ -53,26 +76,49 @@ def parallel_folders(tree: Tree, root: Path) -> Draft | None:
         partner = _only([h for h in labels if h.split == half.split], half, root)
         rows += _paired(tree, draft, half, partner)
     ids = case_ids([name for name, *_ in rows], [str(split or "") for _, split, *_ in rows])
-    free = not any(split == "val" for _, split, *_ in rows)  # without a validation part the folds decide
+    free = not any(
+        split == "val" for _, split, *_ in rows
+    )  # without a validation part the folds decide
     for case, (_, split, image, label) in zip(ids, rows, strict=True):
-        draft.cases.append(Case(case, "", image, label, None if split == "train" and free else split))
-    others = [f.name for f in tree.folders(root) if f not in {h.folder for h in halves} | {h.folder.parent for h in halves}]
+        draft.cases.append(
+            Case(case, "", image, label, None if split == "train" and free else split)
+        )
+    others = [
+        f.name
+        for f in tree.folders(root)
+        if f not in {h.folder for h in halves} | {h.folder.parent for h in halves}
+    ]
     if others:
-        draft.note("unused", f"folder {', '.join(others)} was not used; name it in a description to use it", names=others)
+        draft.note(
+            "unused",
+            f"folder {', '.join(others)} was not used; name it in a description to use it",
+            names=others,
+        )
     draft.names = _names_beside(tree, root, draft)
     return draft if draft.cases else None
 
 
 def _halves(tree: Tree, root: Path) -> list[_Half]:
-    """Folders of images and labels in the root and in folders that are called train, val or test."""
+    """Folders of images and labels in the root and in folders that are called train, val or
+    test.
+    """
     found = []
-    places: list[tuple[Path, Split]] = [(root, None), *((f, _SPLITS[f.name.lower()]) for f in tree.folders(root) if f.name.lower() in _SPLITS)]
+    places: list[tuple[Path, Split]] = [
+        (root, None),
+        *((f, _SPLITS[f.name.lower()]) for f in tree.folders(root) if f.name.lower() in _SPLITS),
+    ]
     for place, split in places:
         for folder in tree.folders(place):
             role = _ROLE.match(folder.name)
             if role:
                 affix = role["before"] or role["after"]
-                found.append(_Half(folder, role["label"] is not None, split or _SPLITS.get((affix or "").lower())))
+                found.append(
+                    _Half(
+                        folder,
+                        role["label"] is not None,
+                        split or _SPLITS.get((affix or "").lower()),
+                    )
+                )
     return found
 
 
@@ -80,29 +126,53 @@ def _only(partners: list[_Half], half: _Half, root: Path) -> _Half | None:
     if len(partners) > 1:
         names = ", ".join(p.folder.name for p in partners)
         raise LayoutError(
-            f"several folders could be the truth of {half.folder.name}: {names}; write a description (check --draft) that names one", path=root
+            f"several folders could be the truth of {half.folder.name}: {names}; write a "
+            "description (check --draft) that names one",
+            path=root,
         )
     return partners[0] if partners else None
 
 
-def _paired(tree: Tree, draft: Draft, half: _Half, partner: _Half | None) -> list[tuple[str, Split, tuple[Source, ...], tuple[Source, ...]]]:
+def _paired(
+    tree: Tree, draft: Draft, half: _Half, partner: _Half | None
+) -> list[tuple[str, Split, tuple[Source, ...], tuple[Source, ...]]]:
     """(case, split, images, label) of one folder of images and the folder of its labels."""
     labels = {stem(p): p for p in tree.images(partner.folder)} if partner else {}
     if partner and not labels:
-        labels = {f.name: f for f in tree.folders(partner.folder) if tree.is_dicom(f) or tree.images(f)}
+        labels = {
+            f.name: f for f in tree.folders(partner.folder) if tree.is_dicom(f) or tree.images(f)
+        }
     images = _entries(tree, half.folder, labels)
     match = match_names(list(images), list(labels))
     if labels and images and not match:
-        draft.problem("", "unpaired", f"no label in {partner and partner.folder} belongs by name to an image in {half.folder}")
+        draft.problem(
+            "",
+            "unpaired",
+            f"no label in {partner and partner.folder} belongs by name to an image in "
+            f"{half.folder}",
+        )
     rows = []
     for name, paths in images.items():
         label = labels.get(match.get(name, ""))
         if label is None and half.split != "test":
-            draft.problem(name, "unpaired", f"no label in {partner.folder if partner else 'any folder'} belongs to {paths[0].name}", "warning")
-        rows.append((name, half.split, tuple(source(p) for p in paths), _truth(tree, label, paths[0])))
+            draft.problem(
+                name,
+                "unpaired",
+                f"no label in {partner.folder if partner else 'any folder'} belongs to "
+                f"{paths[0].name}",
+                "warning",
+            )
+        rows.append(
+            (name, half.split, tuple(source(p) for p in paths), _truth(tree, label, paths[0]))
+        )
     for name in labels:
         if name not in set(match.values()):
-            draft.problem(name, "unpaired", f"label {labels[name].name} has no image in {half.folder}", path=str(labels[name]))
+            draft.problem(
+                name,
+                "unpaired",
+                f"label {labels[name].name} has no image in {half.folder}",
+                path=str(labels[name]),
+            )
     counts = {len(r[2]) for r in rows}
     if counts and (most := max(counts)) > 1:
         draft.channels = tuple(f"channel {n}" for n in range(most))
@@ -118,7 +188,9 @@ def _truth(tree: Tree, label: Path | None, image: Path) -> tuple[Source, ...]:
 
 
 def _entries(tree: Tree, folder: Path | None, known: Iterable[str] = ()) -> dict[str, list[Path]]:
-    """Name -> its files (one a channel): image files, or folders that hold slices; ``known`` are names of labels, where there are some."""
+    """Name -> its files (one a channel): image files, or folders that hold slices; ``known`` are
+    names of labels, where there are some.
+    """
     if folder is None:
         return {}
     images = tree.images(folder)
@@ -128,27 +200,46 @@ def _entries(tree: Tree, folder: Path | None, known: Iterable[str] = ()) -> dict
     entries = {stem(p): [p] for p in images}
     if len(entries) < len(images):
         raise LayoutError("two image files have the same name but for the ending", path=folder)
-    return entries or {f.name: [f] for f in tree.folders(folder) if tree.is_dicom(f) or tree.images(f)}
+    return entries or {
+        f.name: [f] for f in tree.folders(folder) if tree.is_dicom(f) or tree.images(f)
+    }
 
 
 def _channel_groups(images: Sequence[Path], known: set[str]) -> dict[str, list[Path]]:
-    """Files ``CASE_0000``, ``CASE_0001`` ... as case -> channels, where the numbers count channels and not cases; else {}.
+    """Files ``CASE_0000``, ``CASE_0001`` ... as case -> channels, where the numbers count channels
+    and not cases; else {}.
 
-    They count channels where every case has the same ones from 0000 on, and labels are called CASE; without labels,
-    where CASE has a number of its own ("case_0000", "case_0001" ... are cases).
+    They count channels where every case has the same ones from 0000 on, and labels are called CASE;
+    without labels, where CASE has a number of its own ("case_0000", "case_0001" ... are cases).
     """
     groups = group_channels(images)
-    alike = len({tuple(g) for g in groups.values()}) == 1 and all("0000" in g for g in groups.values())
-    count_channels = bool(known & set(groups)) if known else all(re.search(r"\d", case) for case in groups)
-    return {case: list(channels.values()) for case, channels in groups.items()} if groups and alike and count_channels else {}
+    alike = len({tuple(g) for g in groups.values()}) == 1 and all(
+        "0000" in g for g in groups.values()
+    )
+    count_channels = (
+        bool(known & set(groups)) if known else all(re.search(r"\d", case) for case in groups)
+    )
+    return (
+        {case: list(channels.values()) for case, channels in groups.items()}
+        if groups and alike and count_channels
+        else {}
+    )
 
 
 def _names_beside(tree: Tree, root: Path, draft: Draft) -> dict[int, str]:
     """Names of values from ``labels.csv`` and the like beside the folders, or {}."""
     for path in tree.files(root):
-        if path.name.lower() in ("labels.csv", "labels.tsv", "labels.yaml", "labels.yml", "labels.json"):
+        if path.name.lower() in (
+            "labels.csv",
+            "labels.tsv",
+            "labels.yaml",
+            "labels.yml",
+            "labels.json",
+        ):
             try:
-                names = {label.value: " ".join(label.name.split()) for label in read_label_names(path)}
+                names = {
+                    label.value: " ".join(label.name.split()) for label in read_label_names(path)
+                }
             except DelineateError as error:
                 draft.problem("", "names", str(error), "warning")
                 continue
@@ -158,11 +249,16 @@ def _names_beside(tree: Tree, root: Path, draft: Draft) -> dict[int, str]:
 
 
 def suffix_pairs(tree: Tree, root: Path) -> Draft | None:
-    """Image and label in one folder, told by a word in the name: ``*orig*``/``*liver*``, ``X`` and ``X_seg``, ``_mask``, ``_label``."""
+    """Image and label in one folder, told by a word in the name: ``*orig*``/``*liver*``, ``X`` and
+    ``X_seg``, ``_mask``, ``_label``.
+    """
     paths = tree.images(root)
     by_orig = any("orig" in stem(p).lower() for p in paths)
     labels = [
-        p for p in paths if (_LABEL_WORD.search(stem(p)) or (by_orig and "liver" in stem(p).lower())) and not (by_orig and "orig" in stem(p).lower())
+        p
+        for p in paths
+        if (_LABEL_WORD.search(stem(p)) or (by_orig and "liver" in stem(p).lower()))
+        and not (by_orig and "orig" in stem(p).lower())
     ]
     images = [p for p in paths if p not in labels and (not by_orig or "orig" in stem(p).lower())]
     if not labels or not images:
@@ -178,10 +274,21 @@ def suffix_pairs(tree: Tree, root: Path) -> Draft | None:
     draft = Draft("suffix-pairs", [])
     for key, path in keyed.items():
         if key not in truth:
-            draft.problem(key or stem(path), "unpaired", f"no label belongs to {path.name}", "warning")
-        draft.cases.append(Case(key or stem(path), "", (source(path),), (source(truth[key]),) if key in truth else ()))
+            draft.problem(
+                key or stem(path), "unpaired", f"no label belongs to {path.name}", "warning"
+            )
+        draft.cases.append(
+            Case(
+                key or stem(path),
+                "",
+                (source(path),),
+                (source(truth[key]),) if key in truth else (),
+            )
+        )
     for key in sorted(set(truth) - set(keyed)):
-        draft.problem(key, "unpaired", f"label {truth[key].name} has no image", path=str(truth[key]))
+        draft.problem(
+            key, "unpaired", f"label {truth[key].name} has no image", path=str(truth[key])
+        )
     return draft
 
 
@@ -193,7 +300,16 @@ def _bare(path: Path) -> str:
     return re.sub(r"[_.-]{2,}", "_", name).strip("_.- ")
 
 
-NAMELESS = {"dicom_anon", "patient_dicom", "dicom", "dcm", "image", "images", "series", "scan"}  # folders called like every other patient's
+NAMELESS = {
+    "dicom_anon",
+    "patient_dicom",
+    "dicom",
+    "dcm",
+    "image",
+    "images",
+    "series",
+    "scan",
+}  # folders called like every other patient's
 
 
 def dicom_folder(tree: Tree, root: Path) -> Draft | None:
@@ -202,7 +318,11 @@ def dicom_folder(tree: Tree, root: Path) -> Draft | None:
         return None
     draft = Draft("dicom", [])
     place = Path(os.path.abspath(root))
-    _series(draft, root, place.parent.name if place.name.lower() in NAMELESS and place.parent.name else place.name)
+    _series(
+        draft,
+        root,
+        place.parent.name if place.name.lower() in NAMELESS and place.parent.name else place.name,
+    )
     return draft if draft.cases else None
 
 
@@ -219,7 +339,9 @@ def plain_images(tree: Tree, root: Path) -> Draft | None:
     if not draft.cases:
         return None
     counts = {len(c.images) for c in draft.cases}
-    draft.channels = tuple(f"channel {n}" for n in range(max(counts))) if max(counts) > 1 else ("image",)
+    draft.channels = (
+        tuple(f"channel {n}" for n in range(max(counts))) if max(counts) > 1 else ("image",)
+    )
     return draft
 
 
@@ -231,23 +353,36 @@ def _series(draft: Draft, folder: Path, name: str) -> None:
     usable = [s for s in found if not dicom.problem_of(s)]
     for series in found:
         if series not in usable:
-            draft.problem(name, "refused", f"series {series.title} cannot be read: {dicom.problem_of(series)}", "warning" if usable else "error")
+            draft.problem(
+                name,
+                "refused",
+                f"series {series.title} cannot be read: {dicom.problem_of(series)}",
+                "warning" if usable else "error",
+            )
     for n, series in enumerate(usable):
         case = name if len(usable) == 1 else f"{name}_{series.number or n + 1}"
         case = case if case not in {c.id for c in draft.cases} else f"{case}_{n + 1}"
         uid = "" if len(found) == 1 else series.uid
-        draft.cases.append(Case(case, series.patient_id, (Source(os.path.abspath(folder), series=uid),)))
-        draft.modality = series.modality if series.modality in ("CT", "MR", "PT") else draft.modality
+        draft.cases.append(
+            Case(case, series.patient_id, (Source(os.path.abspath(folder), series=uid),))
+        )
+        draft.modality = (
+            series.modality if series.modality in ("CT", "MR", "PT") else draft.modality
+        )
 
 
 def with_channels(draft: Draft) -> Draft:
-    """The draft with a channel's name for each channel of a single-file image; the first cases are opened to count them."""
+    """The draft with a channel's name for each channel of a single-file image; the first cases are
+    opened to count them.
+    """
     if not draft.cases or len(draft.channels) > 1:
         return draft
     spread = draft.cases[:: max(1, len(draft.cases) // 4)][:4]
     counted = [names for case in spread if (names := _channels_of(case)) is not None]
     if not counted:  # those can none of them be read, which is found out with each of them
-        counted = list(islice((names for case in draft.cases if (names := _channels_of(case)) is not None), 1))
+        counted = list(
+            islice((names for case in draft.cases if (names := _channels_of(case)) is not None), 1)
+        )
     if not counted:
         return draft
     if is_raster(Path(draft.cases[0].images[0].path)):
@@ -260,7 +395,9 @@ def with_channels(draft: Draft) -> Draft:
 
 
 def _channels_of(case: Case) -> list[str] | None:
-    """Names of the channels in a case's first file, [] where it has one; None where it cannot be read."""
+    """Names of the channels in a case's first file, [] where it has one; None where it cannot be
+    read.
+    """
     path = Path(case.images[0].path)
     try:
         if path.is_dir():
@@ -276,4 +413,8 @@ def _channels_of(case: Case) -> list[str] | None:
 def _colours(path: Path) -> list[str]:
     """Names of the channels of a picture; [] where it is grey, though stored as colours."""
     volume = files.read(path)
-    return [] if volume.channels == 1 or is_grey(volume.array) else list(volume.meta.get("channels", []))
+    return (
+        []
+        if volume.channels == 1 or is_grey(volume.array)
+        else list(volume.meta.get("channels", []))
+    )

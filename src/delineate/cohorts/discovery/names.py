@@ -1,8 +1,8 @@
 """Names of label values from a small file: YAML, JSON or CSV, in the shapes that people have.
 
-Read are: a ``LabelSet`` as JSON; ``{"labels": ...}`` (``predictions.json``, the Decathlon's and nnU-Net's
-``dataset.json``); value -> name or name -> value; and a CSV whose first column is the value and whose second is
-the name, with or without a head line. It knows no image.
+Read are: a ``LabelSet`` as JSON; ``{"labels": ...}`` (``predictions.json``, the Decathlon's and
+nnU-Net's ``dataset.json``); value -> name or name -> value; and a CSV whose first column is the
+value and whose second is the name, with or without a head line. It knows no image.
 """
 
 from __future__ import annotations
@@ -26,13 +26,20 @@ def read_label_names(path: str | Path) -> LabelSet:
     file = Path(path)
     try:
         text = file.read_text(encoding="utf-8-sig")
-        return _from_csv(text) if file.suffix.lower() in (".csv", ".tsv") else _from_data(_parsed(file, text))
+        return (
+            _from_csv(text)
+            if file.suffix.lower() in (".csv", ".tsv")
+            else _from_data(_parsed(file, text))
+        )
     except LabelError as error:
         raise LabelError(error.message, path=path) from error
     except OSError as error:
         raise InputError(f"cannot be read ({error.strerror})", path=path) from error
     except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
-        raise InputError(f"does not name label values (value: name, or a table of value and name): {error}", path=path) from error
+        raise InputError(
+            f"does not name label values (value: name, or a table of value and name): {error}",
+            path=path,
+        ) from error
 
 
 def _parsed(file: Path, text: str) -> Any:
@@ -60,7 +67,13 @@ def _from_data(data: Any) -> LabelSet:
 
 
 def _from_csv(text: str) -> LabelSet:
-    rows = [row for row in csv.reader(text.splitlines(), delimiter="\t" if "\t" in text.split("\n")[0] else ",") if row]
+    rows = [
+        row
+        for row in csv.reader(
+            text.splitlines(), delimiter="\t" if "\t" in text.split("\n")[0] else ","
+        )
+        if row
+    ]
     body = rows if rows[0][0].strip().isdigit() else rows[1:]
     return _unique([(int(row[0]), row[1].strip()) for row in body])
 
@@ -70,5 +83,7 @@ def _unique(pairs: list[tuple[int, str]]) -> LabelSet:
         raise ValueError("no label in it")
     values = [v for v, _ in pairs]
     if len(set(values)) < len(values):
-        raise LabelError(f"label value given twice: {sorted({v for v in values if values.count(v) > 1})}")
+        raise LabelError(
+            f"label value given twice: {sorted({v for v in values if values.count(v) > 1})}"
+        )
     return LabelSet.from_names(dict(pairs))

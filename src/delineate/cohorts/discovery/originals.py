@@ -1,4 +1,6 @@
-"""Which files a command reads that works on a cohort, so that none of its outputs takes the place of one (``core.outputs``)."""
+"""Which files a command reads that works on a cohort, so that none of its outputs takes the place
+of one (``core.outputs``).
+"""
 
 from __future__ import annotations
 
@@ -10,11 +12,22 @@ from ...core.outputs import Originals
 from ...formats.files import companions, is_image, is_slice
 
 # Files beside the scans that layouts read: names of structures, lists of cases, splits.
-_BESIDE = ("manifest.jsonl", "dataset.json", "meta.csv", "labels.csv", "labels.tsv", "labels.yaml", "labels.yml", "labels.json")
+_BESIDE = (
+    "manifest.jsonl",
+    "dataset.json",
+    "meta.csv",
+    "labels.csv",
+    "labels.tsv",
+    "labels.yaml",
+    "labels.yml",
+    "labels.json",
+)
 
 
 def originals(manifests: Iterable[Manifest], more: Iterable[str | Path | None] = ()) -> Originals:
-    """All files of the cases, truth included, what lies beside them in their cohorts' folders, and ``more`` that the command was given."""
+    """All files of the cases, truth included, what lies beside them in their cohorts' folders, and
+    ``more`` that the command was given.
+    """
     paths: set[str] = set()
     for manifest in manifests:
         paths |= set(_of_cohort(manifest))
@@ -22,8 +35,13 @@ def originals(manifests: Iterable[Manifest], more: Iterable[str | Path | None] =
 
 
 def originals_in(data: str | Path, more: Iterable[str | Path | None] = ()) -> Originals:
-    """All scans, masks and lists of cases in a folder whose layout is not known yet, or the one file; and ``more``."""
-    return Originals([data, *(path for path in more if path)], lambda path: path.name.lower() in _BESIDE or is_image(path))
+    """All scans, masks and lists of cases in a folder whose layout is not known yet, or the one
+    file; and ``more``.
+    """
+    return Originals(
+        [data, *(path for path in more if path)],
+        lambda path: path.name.lower() in _BESIDE or is_image(path),
+    )
 
 
 def _of_cohort(manifest: Manifest) -> Iterator[str]:
@@ -43,4 +61,8 @@ def _of_source(source: Source) -> Iterator[str]:
     yield place
     yield from map(str, companions(place))
     if source.like:
-        yield source.like.rpartition("#")[0] if "#" in source.like and not Path(source.like).exists() else source.like
+        yield (
+            source.like.rpartition("#")[0]
+            if "#" in source.like and not Path(source.like).exists()
+            else source.like
+        )

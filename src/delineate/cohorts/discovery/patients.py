@@ -25,14 +25,21 @@ def _compiled(pattern: str) -> re.Pattern[str]:
     try:
         compiled = re.compile(pattern)
     except re.error as error:
-        raise UsageError(f"the patient pattern {pattern!r} is not a regular expression ({error})") from error
+        raise UsageError(
+            f"the patient pattern {pattern!r} is not a regular expression ({error})"
+        ) from error
     if compiled.groups != 1:
-        raise UsageError(f"the patient pattern {pattern!r} has {compiled.groups} groups, it needs exactly one, such as '^(P[0-9]+)_'")
+        raise UsageError(
+            f"the patient pattern {pattern!r} has {compiled.groups} groups, it needs exactly "
+            "one, such as '^(P[0-9]+)_'"
+        )
     return compiled
 
 
 def _patient(case: str, compiled: re.Pattern[str]) -> str:
     found = compiled.search(case)
     if not found or not found.group(1):
-        raise LayoutError(f"the patient pattern {compiled.pattern!r} does not fit this id", case=case)
+        raise LayoutError(
+            f"the patient pattern {compiled.pattern!r} does not fit this id", case=case
+        )
     return found.group(1)

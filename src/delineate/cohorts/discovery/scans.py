@@ -1,7 +1,9 @@
-"""The scans that a model is asked to delineate: from files, folders of any layout, manifests, or channels stated one by one.
+"""The scans that a model is asked to delineate: from files, folders of any layout, manifests, or
+channels stated one by one.
 
-Truth, where there is some, is left out, but never written over. What cannot be used is a failure under its own name, and costs no other scan.
-It opens few files: what is in them is found out when each is read.
+Truth, where there is some, is left out, but never written over. What cannot be used is a failure
+under its own name, and costs no other scan. It opens few files: what is in them is found out when
+each is read.
 """
 
 from __future__ import annotations
@@ -32,7 +34,8 @@ class Scans:
     """What was found.
 
     Args:
-        manifest: the scans, each with a source (or ``ABSENT``) for each of the model's channels, or one file that holds them all.
+        manifest: the scans, each with a source (or ``ABSENT``) for each of the model's channels, or
+            one file that holds them all.
         failures: name of what cannot be used -> why.
         notes: what was skipped, a sentence each.
         originals: every file that must not be written over.
@@ -44,8 +47,15 @@ class Scans:
     originals: Originals
 
 
-def collect(inputs: Sequence[str | Path], wanted: Sequence[str], labels: LabelSet, *, numbered: Numbered = "", only: str | None = None,
-            stated: Mapping[str, str] | None = None) -> Scans:  # fmt: skip
+def collect(
+    inputs: Sequence[str | Path],
+    wanted: Sequence[str],
+    labels: LabelSet,
+    *,
+    numbered: Numbered = "",
+    only: str | None = None,
+    stated: Mapping[str, str] | None = None,
+) -> Scans:
     """All scans of ``inputs``, with their channels in the order of ``wanted``.
 
     Args:
@@ -53,7 +63,8 @@ def collect(inputs: Sequence[str | Path], wanted: Sequence[str], labels: LabelSe
         wanted: the model's channels; labels: its structures.
         numbered: how its training told channels apart that had no names; see ``channels.in_order``.
         only: "train", "val" or "test": that part of a cohort that is split.
-        stated: channel -> the file that holds it (then there are no ``inputs``), or what it is called in the cohort.
+        stated: channel -> the file that holds it (then there are no ``inputs``), or what it is
+            called in the cohort.
 
     Raises:
         InputError: nothing can be used; the first reason is given.
@@ -64,21 +75,33 @@ def collect(inputs: Sequence[str | Path], wanted: Sequence[str], labels: LabelSe
     if not inputs:
         return _of_files(said, wanted, labels)
     if said and any(Path(value).is_file() for value in said.values()):
-        raise UsageError("--channels names files: they are the scan, so give no other input; or name channels of the inputs instead of files")
+        raise UsageError(
+            "--channels names files: they are the scan, so give no other input; or name channels "
+            "of the inputs instead of files"
+        )
     search = _Search(tuple(wanted), only, numbered, said)
     search.look(inputs)
     if not search.cases:
         if search.failures:
             raise next(iter(search.failures.values()))
-        raise LayoutError("; ".join(["no scan found" + (f" in split {only}" if only else ""), *search.notes]), path=str(inputs[0]))
+        raise LayoutError(
+            "; ".join(["no scan found" + (f" in split {only}" if only else ""), *search.notes]),
+            path=str(inputs[0]),
+        )
     manifest = Manifest(tuple(_with_unique_ids(search.cases)), tuple(wanted), labels)
-    kept = originals([manifest, *(found.manifest for found in search.found)], [*search.beside, *(p for p in inputs if Path(p).is_file())])
+    kept = originals(
+        [manifest, *(found.manifest for found in search.found)],
+        [*search.beside, *(p for p in inputs if Path(p).is_file())],
+    )
     return Scans(manifest, search.failures, tuple(search.notes), kept)
 
 
 def _of_files(said: Mapping[int, str], wanted: Sequence[str], labels: LabelSet) -> Scans:
     if not said:
-        raise UsageError("there is nothing to delineate: give scans, or the files of one scan's channels with --channels")
+        raise UsageError(
+            "there is nothing to delineate: give scans, or the files of one scan's channels with "
+            "--channels"
+        )
     manifest = Manifest((channels.of_files(said, wanted),), tuple(wanted), labels)
     return Scans(manifest, {}, (), originals([manifest]))
 
@@ -91,9 +114,13 @@ def _with_unique_ids(cases: Sequence[Case]) -> Iterator[Case]:
 
 
 class _Search:
-    """Looks through inputs one after the other; what one of them lacks is noted and does not stop the others."""
+    """Looks through inputs one after the other; what one of them lacks is noted and does not stop
+    the others.
+    """
 
-    def __init__(self, wanted: tuple[str, ...], only: str | None, numbered: Numbered, said: Mapping[int, str]):
+    def __init__(
+        self, wanted: tuple[str, ...], only: str | None, numbered: Numbered, said: Mapping[int, str]
+    ):
         self.wanted, self.only, self.numbered, self.said = wanted, only, numbered, said
         self.cases: list[Case] = []
         self.found: list[Found] = []
@@ -118,7 +145,12 @@ class _Search:
             self.notes.append(f"{path} is {kind} and was skipped; only regular files are opened")
             return False
         if not path.exists():
-            self._fail(path, InputError("a link to nothing" if path.is_symlink() else "does not exist", path=path))
+            self._fail(
+                path,
+                InputError(
+                    "a link to nothing" if path.is_symlink() else "does not exist", path=path
+                ),
+            )
             return False
         return True
 
@@ -127,10 +159,11 @@ class _Search:
         self.failures[name if name and name not in self.failures else str(path)] = error
 
     def _told_by_name(self, inputs: Sequence[Path]) -> dict[Path, list[Case]]:
-        """Of the inputs, those whose files tell by name which of several channels they are, with their scans.
+        """Of the inputs, those whose files tell by name which of several channels they are, with
+        their scans.
 
-        The files given one by one are looked at together, and their scans stand with the first of them. What the user calls the channels
-        stands above the model's names of them.
+        The files given one by one are looked at together, and their scans stand with the first of
+        them. What the user calls the channels stands above the model's names of them.
         """
         words = list(self.said.values() if self.said else self.wanted)
         if len(self.wanted) < 2 or any(number_of_channel(word) is not None for word in words):
@@ -141,22 +174,43 @@ class _Search:
         mine = [path for path in loose if os.path.abspath(path) in used]
         told = {path: together if path == mine[0] else [] for path in mine}
         for folder in (path for path in inputs if path.is_dir()):
-            described = any((folder / name).is_file() for name in ("manifest.jsonl", "dataset.json"))
+            described = any(
+                (folder / name).is_file() for name in ("manifest.jsonl", "dataset.json")
+            )
             if not described and (found := self._in_place(channels.by_names(folder, words))):
                 told[folder] = found
-                places = {Path(image.path).parent for case in found for image in case.images if image != ABSENT}
-                self.beside += [str(file) for place in places for file in place.iterdir() if file.is_file()]
+                places = {
+                    Path(image.path).parent
+                    for case in found
+                    for image in case.images
+                    if image != ABSENT
+                }
+                self.beside += [
+                    str(file) for place in places for file in place.iterdir() if file.is_file()
+                ]
         return told
 
     def _in_place(self, cases: list[Case]) -> list[Case]:
-        """Cases with a source for each channel that the user named, as cases with one for each of the model's."""
+        """Cases with a source for each channel that the user named, as cases with one for each of
+        the model's.
+        """
         if not self.said:
             return cases
         places = range(len(self.wanted))
-        return [replace(c, images=tuple(dict(zip(self.said, c.images, strict=True)).get(n, ABSENT) for n in places)) for c in cases]
+        return [
+            replace(
+                c,
+                images=tuple(
+                    dict(zip(self.said, c.images, strict=True)).get(n, ABSENT) for n in places
+                ),
+            )
+            for c in cases
+        ]
 
     def _of_layout(self, given: Path) -> list[Case]:
-        """The scans that the layout of ``given`` tells, those that it left out for a lacking channel too."""
+        """The scans that the layout of ``given`` tells, those that it left out for a lacking
+        channel too.
+        """
         found = discover(given, truth=False)
         self.found.append(found)
         lacking = channels.incomplete(found)
@@ -164,9 +218,18 @@ class _Search:
         for finding in found.findings:
             if finding.kind == "skipped":
                 self.notes.append(finding.message)
-            elif finding.kind in _UNUSABLE and finding.severity == "error" and finding.case and finding.case not in known:
+            elif (
+                finding.kind in _UNUSABLE
+                and finding.severity == "error"
+                and finding.case
+                and finding.case not in known
+            ):
                 self.failures[finding.case] = InputError(finding.message, case=finding.case)
-        chosen = [case for case in (*found.manifest, *lacking) if self.only is None or case.split == self.only]
+        chosen = [
+            case
+            for case in (*found.manifest, *lacking)
+            if self.only is None or case.split == self.only
+        ]
         plain = [replace(case, label=(), split=None, fold=None) for case in chosen]
         names = found.manifest.channels
         if self.said:

@@ -1,9 +1,9 @@
 """Looking at folders: what lies in them, which names belong together, and who the patient is.
 
-A ``Tree`` lists each folder once, so that a thousand cases are looked through in one pass over the disk. Names
-starting with "." are not seen, nor the data halves of two-file formats (.raw of MetaImage, .hdr of Analyze). What is neither a file nor a folder
-(a named pipe, a socket, a device) is never opened, and is noted.
-Only ``is_dicom`` opens files, and reads 132 bytes.
+A ``Tree`` lists each folder once, so that a thousand cases are looked through in one pass over the
+disk. Names starting with "." are not seen, nor the data halves of two-file formats (.raw of
+MetaImage, .hdr of Analyze). What is neither a file nor a folder (a named pipe, a socket, a device)
+is never opened, and is noted. Only ``is_dicom`` opens files, and reads 132 bytes.
 """
 
 from __future__ import annotations
@@ -38,14 +38,30 @@ IMAGE_ENDINGS = (
     ".bmp",
 )
 RASTERS = (".png", ".tif", ".tiff", ".jpg", ".jpeg", ".bmp")
-NO_IMAGE = (".txt", ".md", ".json", ".csv", ".yaml", ".yml", ".xml", ".pdf", ".zip", ".log", ".py", ".html", ".jsonl")
+NO_IMAGE = (
+    ".txt",
+    ".md",
+    ".json",
+    ".csv",
+    ".yaml",
+    ".yml",
+    ".xml",
+    ".pdf",
+    ".zip",
+    ".log",
+    ".py",
+    ".html",
+    ".jsonl",
+)
 
 
 class Tree:
     """The folders under a root, each listed once."""
 
     def __init__(self) -> None:
-        self.skipped: dict[str, str] = {}  # path -> what it is, of whatever is neither a file nor a folder
+        self.skipped: dict[
+            str, str
+        ] = {}  # path -> what it is, of whatever is neither a file nor a folder
         self._seen: dict[str, tuple[list[str], list[str]]] = {}
         self._dicom: dict[str, bool] = {}
 
@@ -66,7 +82,9 @@ class Tree:
                         else:  # a link to nothing stays: it fails under its own name
                             files.append(entry.name)
             except OSError as error:
-                raise InputError(f"the folder cannot be read ({error.strerror})", path=folder) from error
+                raise InputError(
+                    f"the folder cannot be read ({error.strerror})", path=folder
+                ) from error
             self._seen[key] = (sorted(files, key=natural_key), sorted(folders, key=natural_key))
         return self._seen[key]
 
@@ -80,7 +98,9 @@ class Tree:
 
     def images(self, folder: Path) -> list[Path]:
         """Image files directly inside, told by their ending; DICOM files are not among them."""
-        return [folder / name for name in self._list(folder)[0] if name.lower().endswith(IMAGE_ENDINGS)]
+        return [
+            folder / name for name in self._list(folder)[0] if name.lower().endswith(IMAGE_ENDINGS)
+        ]
 
     def folder(self, parent: Path, *names: str) -> Path | None:
         """The folder inside ``parent`` with one of ``names``, whatever the case of its letters."""
@@ -91,13 +111,19 @@ class Tree:
         """Whether DICOM files lie directly inside; looks at the first three that could be."""
         key = os.fspath(folder)
         if key not in self._dicom:
-            names = [n for n in self._list(folder)[0] if not n.lower().endswith((*IMAGE_ENDINGS, *NO_IMAGE)) and n.upper() != "DICOMDIR"]
+            names = [
+                n
+                for n in self._list(folder)[0]
+                if not n.lower().endswith((*IMAGE_ENDINGS, *NO_IMAGE)) and n.upper() != "DICOMDIR"
+            ]
             self._dicom[key] = any(has_dicom_mark(folder / name) for name in names[:3])
         return self._dicom[key]
 
 
 def has_dicom_mark(path: Path) -> bool:
-    """Whether the file has the letters DICM at byte 128 (part 10 of the standard, 7.1), or at least ends in .dcm."""
+    """Whether the file has the letters DICM at byte 128 (part 10 of the standard, 7.1), or at least
+    ends in .dcm.
+    """
     try:
         with path.open("rb") as file:
             return file.read(132)[128:] == b"DICM" or path.suffix.lower() == ".dcm"
@@ -107,11 +133,15 @@ def has_dicom_mark(path: Path) -> bool:
 
 def source(path: Path, *, like: Path | str = "", spacing_mm: tuple[float, ...] = ()) -> Source:
     """A source with an absolute path."""
-    return Source(os.path.abspath(path), like=os.path.abspath(like) if like else "", spacing_mm=spacing_mm)
+    return Source(
+        os.path.abspath(path), like=os.path.abspath(like) if like else "", spacing_mm=spacing_mm
+    )
 
 
 def most(tree: Tree, root: Path, folders: list[Path]) -> bool:
-    """Whether these are at least half of the root's folders: one such folder among many others is no cohort."""
+    """Whether these are at least half of the root's folders: one such folder among many others is
+    no cohort.
+    """
     return bool(folders) and 2 * len(folders) >= len(tree.folders(root))
 
 
@@ -121,7 +151,9 @@ def is_raster(path: Path) -> bool:
 
 
 def may_be_image(path: Path) -> bool:
-    """Whether the name or the content is that of an image; one that is empty or damaged stays in sight, to fail under its own name."""
+    """Whether the name or the content is that of an image; one that is empty or damaged stays in
+    sight, to fail under its own name.
+    """
     return path.name.lower().endswith(IMAGE_ENDINGS) or is_image(path)
 
 
@@ -136,9 +168,10 @@ _ENDINGS = re.compile(
 def match_names(images: Sequence[str], labels: Sequence[str]) -> dict[str, str]:
     """Which label name belongs to which image name.
 
-    Tried in order, each only where it leaves every key unique: equal names; equal without endings such as
-    ``_0000``, ``_image``, ``_seg``; equal without the part that all names of a side begin and end with; equal numbers.
-    The first that pairs the whole smaller side wins, else the one that pairs most.
+    Tried in order, each only where it leaves every key unique: equal names; equal without endings
+    such as ``_0000``, ``_image``, ``_seg``; equal without the part that all names of a side begin
+    and end with; equal numbers. The first that pairs the whole smaller side wins, else the one that
+    pairs most.
     """
     best: dict[str, str] = {}
     for key in (lambda names: list(names), _without_endings, _without_common, _numbers):
@@ -168,7 +201,12 @@ def _without_common(names: Sequence[str]) -> list[str]:
 def shared_start(names: Sequence[str]) -> str:
     """What all the names begin with; there is at least one."""
     first, last = min(names), max(names)
-    return first[: next((n for n, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), min(len(first), len(last)))]
+    return first[
+        : next(
+            (n for n, (a, b) in enumerate(zip(first, last, strict=False)) if a != b),
+            min(len(first), len(last)),
+        )
+    ]
 
 
 def _numbers(names: Sequence[str]) -> list[str]:
@@ -176,7 +214,9 @@ def _numbers(names: Sequence[str]) -> list[str]:
 
 
 def group_channels(files: Iterable[Path]) -> dict[str, dict[str, Path]]:
-    """Files named ``CASE_0000``, ``CASE_0001`` ... as case -> channel number -> file; empty where one is named otherwise."""
+    """Files named ``CASE_0000``, ``CASE_0001`` ... as case -> channel number -> file; empty where
+    one is named otherwise.
+    """
     groups: dict[str, dict[str, Path]] = {}
     for path in files:
         found = CHANNEL.match(stem(path))
@@ -187,9 +227,14 @@ def group_channels(files: Iterable[Path]) -> dict[str, dict[str, Path]]:
 
 
 def case_ids(names: Sequence[str], prefixes: Sequence[str]) -> list[str]:
-    """The names as ids: where one occurs twice, its prefix (the split or folder it comes from) goes before it."""
+    """The names as ids: where one occurs twice, its prefix (the split or folder it comes from) goes
+    before it.
+    """
     count = Counter(names)
-    return [f"{prefix}_{name}" if count[name] > 1 and prefix else name for name, prefix in zip(names, prefixes, strict=True)]
+    return [
+        f"{prefix}_{name}" if count[name] > 1 and prefix else name
+        for name, prefix in zip(names, prefixes, strict=True)
+    ]
 
 
 # ---- patients ----
@@ -199,7 +244,9 @@ PATIENTS = (
     re.compile(r"^(sub-[A-Za-z0-9]+)"),  # BIDS
     re.compile(r"^(TCGA-\w{2}-\w{4})"),
     re.compile(r"^(STS_\d+)"),
-    re.compile(r"(?i)^(.*?(?:patient|pat)[_-]?\d+)(?:[_-].+)"),  # brats_2013_pat0003_1, patient001_frame01
+    re.compile(
+        r"(?i)^(.*?(?:patient|pat)[_-]?\d+)(?:[_-].+)"
+    ),  # brats_2013_pat0003_1, patient001_frame01
     re.compile(r"^([Pp]\d+)[_-].+"),  # P13_T1_00028
     re.compile(r"(?i)^(.+?)[_-](?:ses|session|visit|scan|frame|slice|series)[_-]?\d+$"),
 )

@@ -1,10 +1,12 @@
-"""One synthetic abdomen, sampled on any grid: HU and labels of liver, kidneys and spleen among look-alikes.
+"""One synthetic abdomen, sampled on any grid: HU and labels of liver, kidneys and spleen among
+look-alikes.
 
-Anatomy is written in *reference millimetres*: x to the patient's right, y to the front, z to the head (RAS+), with
-the origin in the abdominal cavity's middle at the height of the kidneys; each patient stretches, turns and bends
-that space. A body is painted from back to front (fat, muscle, bone, lungs, bowel, vessels, organs); each
-thing is an approximate signed distance in mm, negative inside, so that its rim can be blurred and its label cut at
-zero. Grey values are Hounsfield units. The module knows no file and no acquisition beyond the grid.
+Anatomy is written in *reference millimetres*: x to the patient's right, y to the front, z to the
+head (RAS+), with the origin in the abdominal cavity's middle at the height of the kidneys; each
+patient stretches, turns and bends that space. A body is painted from back to front (fat, muscle,
+bone, lungs, bowel, vessels, organs); each thing is an approximate signed distance in mm, negative
+inside, so that its rim can be blurred and its label cut at zero. Grey values are Hounsfield units.
+The module knows no file and no acquisition beyond the grid.
 
 Shapes: fields are float32 (I, J, K) or a box of it.
 """
@@ -69,13 +71,16 @@ PHASES = {
     "portal": Phase(112, 122, 185, 165, 60, 150, 155),
     "arterial": Phase(74, 118, 195, 105, 15, 290, 95),
     "late": Phase(96, 98, 150, 150, 330, 115, 118),
-    "weak": Phase(74, 70, 96, 88, 60, 74, 72),  # little agent, or late; wholly native scans would need many patients to be learnt
+    "weak": Phase(
+        74, 70, 96, 88, 60, 74, 72
+    ),  # little agent, or late; wholly native scans would need many patients to be learnt
 }
 PHASE_ODDS = (0.5, 0.2, 0.2, 0.1)
 
 
 class Patient:
-    """The parameters of one patient: everything about the body that does not depend on how it is scanned.
+    """The parameters of one patient: everything about the body that does not depend on how it is
+    scanned.
 
     Args:
         rng: drawn from in a fixed order; the same generator state gives the same patient.
@@ -83,12 +88,20 @@ class Patient:
 
     def __init__(self, rng: np.random.Generator):
         self.fat_mm = float(rng.uniform(7, 26))  # under the skin, at the flank
-        self.stretch = np.array([rng.uniform(0.88, 1.10), rng.uniform(0.88, 1.14), rng.uniform(0.86, 1.08)])
+        self.stretch = np.array(
+            [rng.uniform(0.88, 1.10), rng.uniform(0.88, 1.14), rng.uniform(0.86, 1.08)]
+        )
         self.tilt_deg = rng.normal(0, (1.5, 2.0, 3.0)).clip(-6, 6)  # about x, y, z
         self.offset_mm = rng.uniform((-16, -14, -6), (16, 14, 6))  # of the body in the scanner
         self.phase = PHASES[str(rng.choice(list(PHASES), p=PHASE_ODDS))]
-        self.liver_hu = self.phase.liver + rng.normal(0, 7) - 25 * (rng.random() < 0.12)  # some are fatty
-        self.spleen_hu = self.liver_hu + rng.normal(0, 4) if rng.random() < 0.35 else self.phase.spleen + rng.normal(0, 6)
+        self.liver_hu = (
+            self.phase.liver + rng.normal(0, 7) - 25 * (rng.random() < 0.12)
+        )  # some are fatty
+        self.spleen_hu = (
+            self.liver_hu + rng.normal(0, 4)
+            if rng.random() < 0.35
+            else self.phase.spleen + rng.normal(0, 6)
+        )
         self.seed = int(rng.integers(2**31))
 
     @property
@@ -105,7 +118,8 @@ class Patient:
 def scene(patient: Patient, grid: Grid) -> tuple[Field, NDArray[np.uint8]]:
     """The patient on ``grid`` without noise: HU float32 (I, J, K) and label values uint8 (I, J, K).
 
-    ``grid`` stands in the scanner's RAS+ mm, its origin in the middle of the gantry at the kidneys' height.
+    ``grid`` stands in the scanner's RAS+ mm, its origin in the middle of the gantry at the kidneys'
+    height.
     """
     canvas = Canvas(patient, grid)
     rng = np.random.default_rng(patient.seed)
@@ -130,18 +144,28 @@ class Canvas:
     def __init__(self, patient: Patient, grid: Grid):
         self.shape = grid.shape
         self.spacing_mm = np.array(grid.spacing_mm)
-        self.edge_mm = float(0.5 * (self.spacing_mm[:2].mean() + 2.0))  # width over which a rim is blurred
+        self.edge_mm = float(
+            0.5 * (self.spacing_mm[:2].mean() + 2.0)
+        )  # width over which a rim is blurred
         rng = np.random.default_rng([patient.seed, 1])
         turn = rotation(*patient.tilt_deg)
         scanner = coordinates(grid)
-        body = np.tensordot(turn.T.astype(np.float32), scanner - patient.offset_mm.astype(np.float32)[:, None, None, None], axes=1)
+        body = np.tensordot(
+            turn.T.astype(np.float32),
+            scanner - patient.offset_mm.astype(np.float32)[:, None, None, None],
+            axes=1,
+        )
         for axis, (long_mm, short_mm) in enumerate(((7.0, 1.3), (6.0, 1.3), (6.0, 1.0))):
-            body[axis] += waves(grid, rng, 5, (140, 320), long_mm) + waves(grid, rng, 6, (35, 80), short_mm)
+            body[axis] += waves(grid, rng, 5, (140, 320), long_mm) + waves(
+                grid, rng, 6, (35, 80), short_mm
+            )
         self.x, self.y, self.z = (body[a] / np.float32(patient.stretch[a]) for a in range(3))
         self.table_y = scanner[1] - float(patient.offset_mm[1]), scanner[0]
         self.texture = waves(grid, rng, 6, (15, 45), 1.0)
         self._grid, self._turn, self._patient = grid, turn, patient
-        self._steps = np.abs(np.linalg.inv(grid.affine[:3, :3]) @ turn @ np.diag(patient.stretch))  # indices a reference mm
+        self._steps = np.abs(
+            np.linalg.inv(grid.affine[:3, :3]) @ turn @ np.diag(patient.stretch)
+        )  # indices a reference mm
         self.hu: Field = np.full(grid.shape, AIR, np.float32)
         self.label: NDArray[np.uint8] = np.zeros(grid.shape, np.uint8)
 
@@ -162,7 +186,8 @@ class Canvas:
             shape: signed distance in reference mm.
             hu: one value.
             label: value inside; 0 takes away what was there.
-            centre, reach_mm: half the sides of a box that holds the whole shape: nothing is computed outside.
+            centre, reach_mm: half the sides of a box that holds the whole shape: nothing is
+                computed outside.
             texture_hu: amplitude of a fine variation.
             only: paint inside voxels of this label alone, and keep their label.
         """
@@ -180,8 +205,12 @@ class Canvas:
         self.hu[box] += cover * (value - self.hu[box])
 
     def _box(self, centre: Point, reach_mm: float | Point) -> tuple[slice, slice, slice]:
-        middle = self._grid.to_index(self._turn @ (np.asarray(centre) * self._patient.stretch) + self._patient.offset_mm)
-        reach = self._steps @ np.broadcast_to(np.asarray(reach_mm, float), 3) + 18.0 / self.spacing_mm  # the bend moves a point by less than 18 mm
+        middle = self._grid.to_index(
+            self._turn @ (np.asarray(centre) * self._patient.stretch) + self._patient.offset_mm
+        )
+        reach = (
+            self._steps @ np.broadcast_to(np.asarray(reach_mm, float), 3) + 18.0 / self.spacing_mm
+        )  # the bend moves a point by less than 18 mm
         low = np.clip(np.floor(middle - reach), 0, self.shape).astype(int)
         high = np.clip(np.ceil(middle + reach) + 1, 0, self.shape).astype(int)
         return slice(low[0], high[0]), slice(low[1], high[1]), slice(low[2], high[2])
@@ -196,11 +225,20 @@ def _body(canvas: Canvas, patient: Patient) -> None:
     top = -patient.half_depth_mm - 9 + across**2 * 0.0006
     canvas.paint(lambda x, y, z: np.abs(below - top + 14) - 13, -860.0)
     canvas.paint(lambda x, y, z: np.abs(np.abs(below - top + 14) - 12) - 1.6, 20.0)
-    half_x, half_y = patient.half_width_mm / float(patient.stretch[0]), patient.half_depth_mm / float(patient.stretch[1])
+    half_x, half_y = (
+        patient.half_width_mm / float(patient.stretch[0]),
+        patient.half_depth_mm / float(patient.stretch[1]),
+    )
     canvas.paint(lambda x, y, z: rounded_box(x, y, half_x, half_y, 0.3), 20.0)
-    canvas.paint(lambda x, y, z: rounded_box(x, y, half_x - 2.5, half_y - 2.5, 0.3), FAT, texture_hu=6)
-    canvas.paint(lambda x, y, z: rounded_box(x, y, CAVITY_MM[0] + 10, CAVITY_MM[1] + 8), MUSCLE, texture_hu=9)
-    canvas.paint(lambda x, y, z: np.abs(cavity(x, y, z) - 5) - 0.7, FAT / 3)  # between the muscles' layers
+    canvas.paint(
+        lambda x, y, z: rounded_box(x, y, half_x - 2.5, half_y - 2.5, 0.3), FAT, texture_hu=6
+    )
+    canvas.paint(
+        lambda x, y, z: rounded_box(x, y, CAVITY_MM[0] + 10, CAVITY_MM[1] + 8), MUSCLE, texture_hu=9
+    )
+    canvas.paint(
+        lambda x, y, z: np.abs(cavity(x, y, z) - 5) - 0.7, FAT / 3
+    )  # between the muscles' layers
     canvas.paint(cavity, FAT, texture_hu=10)
     for side in (1, -1):
         canvas.paint(ellipsoid((side * 30, -78, 0), (27, 17, 1e4)), MUSCLE, texture_hu=14)
@@ -219,7 +257,9 @@ def _skeleton(canvas: Canvas, rng: np.random.Generator) -> None:
     cancellous = float(rng.uniform(130, 230))
 
     def level(z: Field) -> Field:
-        return np.asarray(np.abs(np.mod(z + start, height) - height / 2))  # 0 in the middle of a vertebra
+        return np.asarray(
+            np.abs(np.mod(z + start, height) - height / 2)
+        )  # 0 in the middle of a vertebra
 
     def column(x: Field, y: Field) -> Field:
         return ellipsoid_distance((x, y + 52, 0 * x), (24, 18, 1))
@@ -227,11 +267,28 @@ def _skeleton(canvas: Canvas, rng: np.random.Generator) -> None:
     box: dict[str, Any] = {"centre": (0, -70, 0), "reach_mm": (44, 44, 400)}
     canvas.paint(lambda x, y, z: column(x, y), 85.0, **box)
     canvas.paint(lambda x, y, z: np.maximum(column(x, y), level(z) - height * 0.38), 430.0, **box)
-    canvas.paint(lambda x, y, z: np.maximum(column(x, y) + 3.0, level(z) - height * 0.38 + 2), cancellous, texture_hu=25, **box)
+    canvas.paint(
+        lambda x, y, z: np.maximum(column(x, y) + 3.0, level(z) - height * 0.38 + 2),
+        cancellous,
+        texture_hu=25,
+        **box,
+    )
     arch = ellipsoid((0, -79, 0), (19, 13, 1e4))
     canvas.paint(lambda x, y, z: np.maximum(arch(x, y, z), level(z) - height * 0.30), 330.0, **box)
-    canvas.paint(lambda x, y, z: np.maximum(np.abs(x) - 3.2, np.maximum(np.abs(y + 94) - 14, level(z) - height * 0.25)), 300.0, **box)
-    canvas.paint(lambda x, y, z: np.maximum(np.abs(y + 74) - 3, np.maximum(np.abs(x) - 40, level(z) - height * 0.12)), 300.0, **box)
+    canvas.paint(
+        lambda x, y, z: np.maximum(
+            np.abs(x) - 3.2, np.maximum(np.abs(y + 94) - 14, level(z) - height * 0.25)
+        ),
+        300.0,
+        **box,
+    )
+    canvas.paint(
+        lambda x, y, z: np.maximum(
+            np.abs(y + 74) - 3, np.maximum(np.abs(x) - 40, level(z) - height * 0.12)
+        ),
+        300.0,
+        **box,
+    )
     canvas.paint(ellipsoid((0, -76, 0), (9.5, 8, 1e4)), 30.0, **box)
     pitch, shift = float(rng.uniform(24, 29)), float(rng.uniform(0, 25))
 
@@ -239,7 +296,9 @@ def _skeleton(canvas: Canvas, rng: np.random.Generator) -> None:
         angle = np.arctan2(np.abs(x), -y) / np.float32(np.pi)  # 0 at the back, 1 in front
         across = np.abs(np.mod(z + 95 * angle + shift, pitch) - pitch / 2) - 6.5
         there = np.maximum((70 * angle - 18 - z) * 0.5, (angle - 0.8) * 300)
-        return np.asarray(np.maximum(np.maximum(np.abs(cavity(x, y, z) - 5) - 4.5, across * 0.8), there))
+        return np.asarray(
+            np.maximum(np.maximum(np.abs(cavity(x, y, z) - 5) - 4.5, across * 0.8), there)
+        )
 
     canvas.paint(rib, 360.0)
 
@@ -262,10 +321,23 @@ def _chest(canvas: Canvas, rng: np.random.Generator) -> None:
     def below(x: Field, y: Field, z: Field) -> Field:
         return (diaphragm(x, y, z) - z) * np.float32(0.7)
 
-    canvas.paint(lambda x, y, z: np.maximum(np.maximum(below(x, y, z), cavity(x, y, z) + 1), 20 - np.hypot(x, (y + 48) * 0.9)), LUNG, texture_hu=30)
+    canvas.paint(
+        lambda x, y, z: np.maximum(
+            np.maximum(below(x, y, z), cavity(x, y, z) + 1), 20 - np.hypot(x, (y + 48) * 0.9)
+        ),
+        LUNG,
+        texture_hu=30,
+    )
     for _ in range(18):
         x0, y0 = rng.uniform(-95, 95), rng.uniform(-60, 60)
-        vessel = tube(x0, y0, float(rng.uniform(1.4, 3.2)), 4, float(rng.uniform(0, 6)), lean=(-x0 / 260, -y0 / 300))
+        vessel = tube(
+            x0,
+            y0,
+            float(rng.uniform(1.4, 3.2)),
+            4,
+            float(rng.uniform(0, 6)),
+            lean=(-x0 / 260, -y0 / 300),
+        )
         canvas.paint(
             both(vessel, lambda x, y, z: np.maximum(below(x, y, z), cavity(x, y, z)) + 4),
             -60.0,
@@ -274,11 +346,15 @@ def _chest(canvas: Canvas, rng: np.random.Generator) -> None:
         )
     heart = ellipsoid((-18, 26, 138), (58, 44, 40))
     canvas.paint(lambda x, y, z: np.maximum(heart(x, y, z), below(x, y, z) + 1), FAT)
-    canvas.paint(lambda x, y, z: np.maximum(heart(x, y, z) + 5, below(x, y, z) + 2), 95.0, texture_hu=8)
+    canvas.paint(
+        lambda x, y, z: np.maximum(heart(x, y, z) + 5, below(x, y, z) + 2), 95.0, texture_hu=8
+    )
 
 
 def _bowel(canvas: Canvas, rng: np.random.Generator, patient: Patient) -> None:
-    """Stomach, colon, loops of small bowel and pancreas: several of them as bright as an organ, some with air."""
+    """Stomach, colon, loops of small bowel and pancreas: several of them as bright as an organ,
+    some with air.
+    """
     oral = float(rng.choice([15.0, 40.0, 110.0, 240.0], p=[0.4, 0.25, 0.2, 0.15]))  # what was drunk
     bright = max(patient.liver_hu, patient.spleen_hu)
     for _ in range(36):
@@ -286,24 +362,63 @@ def _bowel(canvas: Canvas, rng: np.random.Generator, patient: Patient) -> None:
         radii = rng.uniform((12, 11, 11), (34, 17, 17))
         wall = float(rng.choice([55.0, bright * 0.8, bright]))
         filling = float(rng.choice([WATER, oral, 60.0, bright, FAT / 2]))
-        _loop(canvas, centre, radii, rotation(*rng.uniform(-90, 90, 3)), wall, filling, air=rng.random() < 0.3)
+        _loop(
+            canvas,
+            centre,
+            radii,
+            rotation(*rng.uniform(-90, 90, 3)),
+            wall,
+            filling,
+            air=rng.random() < 0.3,
+        )
     for x0, y0, top in ((92.0, 6.0, -34.0), (-98.0, -14.0, 22.0)):
-        gut = tube(x0 + float(rng.normal(0, 4)), y0 + float(rng.normal(0, 6)), float(rng.uniform(17, 22)), 5, float(rng.uniform(0, 6)), bulge=0.12)
+        gut = tube(
+            x0 + float(rng.normal(0, 4)),
+            y0 + float(rng.normal(0, 6)),
+            float(rng.uniform(17, 22)),
+            5,
+            float(rng.uniform(0, 6)),
+            bulge=0.12,
+        )
 
         def short(x: Field, y: Field, z: Field, wall: Shape = gut, top: float = top) -> Field:
             return smooth_max(np.maximum(wall(x, y, z), cavity(x, y, z) + 2), z - top, 14.0)
 
         box: dict[str, Any] = {"centre": (x0, y0, top - 100), "reach_mm": (42, 42, 115)}
         canvas.paint(short, 60.0, **box)
-        canvas.paint(both(short, short, 3), float(rng.choice([-120.0, 25.0, 70.0])), texture_hu=60, **box)
+        canvas.paint(
+            both(short, short, 3), float(rng.choice([-120.0, 25.0, 70.0])), texture_hu=60, **box
+        )
         canvas.paint(both(short, partial(in_front, level=y0 + 2), 4), -900.0, **box)
     centre = np.array([-50, 24, 62]) + rng.normal(0, (5, 4, 5))
-    _loop(canvas, centre, rng.uniform((34, 30, 38), (48, 42, 52)), rotation(0, 25, -25), bright * 0.75, oral, air=True)
-    canvas.paint(ellipsoid((-22, 6, 22), (52, 11, 12), rotation(0, 18, 8)), bright * 0.85, centre=(-22, 6, 22), reach_mm=54, texture_hu=14)
+    _loop(
+        canvas,
+        centre,
+        rng.uniform((34, 30, 38), (48, 42, 52)),
+        rotation(0, 25, -25),
+        bright * 0.75,
+        oral,
+        air=True,
+    )
+    canvas.paint(
+        ellipsoid((-22, 6, 22), (52, 11, 12), rotation(0, 18, 8)),
+        bright * 0.85,
+        centre=(-22, 6, 22),
+        reach_mm=54,
+        texture_hu=14,
+    )
     _loop(canvas, (34, 2, 0), (13, 13, 34), np.eye(3), 60.0, oral, air=False)
 
 
-def _loop(canvas: Canvas, centre: Point, radii: Point, turn: NDArray[Any], wall: float, filling: float, air: bool) -> None:
+def _loop(
+    canvas: Canvas,
+    centre: Point,
+    radii: Point,
+    turn: NDArray[Any],
+    wall: float,
+    filling: float,
+    air: bool,
+) -> None:
     """One closed piece of gut; air floats to the front of a patient who lies on the back."""
     outer = ellipsoid(centre, radii, turn)
     ball: dict[str, Any] = {"centre": centre, "reach_mm": float(max(radii))}
@@ -315,14 +430,39 @@ def _loop(canvas: Canvas, centre: Point, radii: Point, turn: NDArray[Any], wall:
 
 
 def _vessels(canvas: Canvas, patient: Patient, rng: np.random.Generator) -> None:
-    """Aorta left of the midline, inferior vena cava right of it, their branches to kidneys, liver and gut."""
-    aorta, vein = patient.phase.aorta + float(rng.normal(0, 10)), patient.phase.vein + float(rng.normal(0, 8))
-    canvas.paint(tube(-9, -24, float(rng.uniform(8.5, 11.5)), 2, float(rng.uniform(0, 6))), aorta, centre=(-9, -24, 0), reach_mm=(15, 15, 400))
-    canvas.paint(tube(20, -22, float(rng.uniform(9, 13)), 2, float(rng.uniform(0, 6)), bulge=0.08), vein, centre=(20, -22, 0), reach_mm=(18, 18, 400))
+    """Aorta left of the midline, inferior vena cava right of it, their branches to kidneys, liver
+    and gut.
+    """
+    aorta, vein = (
+        patient.phase.aorta + float(rng.normal(0, 10)),
+        patient.phase.vein + float(rng.normal(0, 8)),
+    )
+    canvas.paint(
+        tube(-9, -24, float(rng.uniform(8.5, 11.5)), 2, float(rng.uniform(0, 6))),
+        aorta,
+        centre=(-9, -24, 0),
+        reach_mm=(15, 15, 400),
+    )
+    canvas.paint(
+        tube(20, -22, float(rng.uniform(9, 13)), 2, float(rng.uniform(0, 6)), bulge=0.08),
+        vein,
+        centre=(20, -22, 0),
+        reach_mm=(18, 18, 400),
+    )
     for side in (1, -1):
-        canvas.paint(ellipsoid((side * 26, -28, 2), (26, 4, 4.5)), vein, centre=(side * 26, -28, 2), reach_mm=27)
+        canvas.paint(
+            ellipsoid((side * 26, -28, 2), (26, 4, 4.5)),
+            vein,
+            centre=(side * 26, -28, 2),
+            reach_mm=27,
+        )
     canvas.paint(ellipsoid((-4, 0, -20), (6, 6, 55)), vein, centre=(-4, 0, -20), reach_mm=56)
-    canvas.paint(ellipsoid((8, -4, 38), (6.5, 7, 26), rotation(0, 45, 0)), vein, centre=(8, -4, 38), reach_mm=27)
+    canvas.paint(
+        ellipsoid((8, -4, 38), (6.5, 7, 26), rotation(0, 45, 0)),
+        vein,
+        centre=(8, -4, 38),
+        reach_mm=27,
+    )
 
 
 def _spleen(canvas: Canvas, patient: Patient, rng: np.random.Generator) -> None:
@@ -334,34 +474,66 @@ def _spleen(canvas: Canvas, patient: Patient, rng: np.random.Generator) -> None:
     bed = ellipsoid(centre + np.array([46 - 7 * grow, 24, -2]), (41, 43, 78))
 
     def spleen(x: Field, y: Field, z: Field) -> Field:
-        inside = smooth_max(np.maximum(cavity(x, y, z) + 3.5, (z - diaphragm(x, y, z)) * 0.7 + 4), outer(x, y, z), 6.0)
+        inside = smooth_max(
+            np.maximum(cavity(x, y, z) + 3.5, (z - diaphragm(x, y, z)) * 0.7 + 4),
+            outer(x, y, z),
+            6.0,
+        )
         return smooth_max(inside, -bed(x, y, z), 7.0)
 
-    canvas.paint(spleen, patient.spleen_hu, SPLEEN, centre=centre, reach_mm=56 * grow, texture_hu=4 + 14 * (patient.phase.aorta > 220))
+    canvas.paint(
+        spleen,
+        patient.spleen_hu,
+        SPLEEN,
+        centre=centre,
+        reach_mm=56 * grow,
+        texture_hu=4 + 14 * (patient.phase.aorta > 220),
+    )
 
 
 def _liver(canvas: Canvas, patient: Patient, rng: np.random.Generator) -> None:
-    """A wedge that fills the right half under the dome and tapers over the midline; with vessels, lesions, gallbladder."""
+    """A wedge that fills the right half under the dome and tapers over the midline; with vessels,
+    lesions, gallbladder.
+    """
     tip, left = float(rng.uniform(-60, -18)), float(rng.uniform(46, 92))
     right_lobe = ellipsoid((70, float(rng.normal(0, 4)), 38), (float(rng.uniform(58, 68)), 82, 88))
-    left_lobe = ellipsoid((38 - left / 2, 44, float(rng.uniform(56, 70))), (28 + left * 0.6, 31, float(rng.uniform(28, 40))), rotation(0, -12, 8))
+    left_lobe = ellipsoid(
+        (38 - left / 2, 44, float(rng.uniform(56, 70))),
+        (28 + left * 0.6, 31, float(rng.uniform(28, 40))),
+        rotation(0, -12, 8),
+    )
 
     def liver(x: Field, y: Field, z: Field) -> Field:
         d = smooth_min(right_lobe(x, y, z), left_lobe(x, y, z), 16.0)
-        d = smooth_max(d, (tip + 58 - 0.62 * x - z) * 0.8, 14.0)  # the lower face falls away to the right
+        d = smooth_max(
+            d, (tip + 58 - 0.62 * x - z) * 0.8, 14.0
+        )  # the lower face falls away to the right
         d = smooth_max(d, 30 - np.hypot(x - 4, y + 38), 8.0)  # clear of spine and great vessels
-        return np.asarray(np.maximum(d, np.maximum(cavity(x, y, z) + 3, (z - diaphragm(x, y, z)) * 0.7 + 4)))
+        return np.asarray(
+            np.maximum(d, np.maximum(cavity(x, y, z) + 3, (z - diaphragm(x, y, z)) * 0.7 + 4))
+        )
 
     box: dict[str, Any] = {"centre": (28, 0, 40), "reach_mm": (108, 86, 88)}
     canvas.paint(lambda x, y, z: liver(x, y, z) - 2.5, FAT * 0.8, **box)
     canvas.paint(liver, patient.liver_hu, LIVER, texture_hu=4, **box)
     vein = patient.liver_hu + 0.55 * (patient.phase.vein - patient.liver_hu) + 8
     for _ in range(7):
-        start, end = np.array([24, -8, 55.0]) + rng.normal(0, 8, 3), rng.uniform((30, -50, 0), (108, 50, 95))
+        start, end = (
+            np.array([24, -8, 55.0]) + rng.normal(0, 8, 3),
+            rng.uniform((30, -50, 0), (108, 50, 95)),
+        )
         middle, axis = (start + end) / 2, end - start
         length = float(np.linalg.norm(axis))
-        canvas.paint(ellipsoid(middle, (4.2, 4.2, length / 2), _towards(axis)), vein, centre=middle, reach_mm=length / 2, only=LIVER)
-    for _ in range(int(rng.choice([0, 1, 2, 4], p=[0.5, 0.25, 0.15, 0.1]))):  # still liver: lesions count as the organ
+        canvas.paint(
+            ellipsoid(middle, (4.2, 4.2, length / 2), _towards(axis)),
+            vein,
+            centre=middle,
+            reach_mm=length / 2,
+            only=LIVER,
+        )
+    for _ in range(
+        int(rng.choice([0, 1, 2, 4], p=[0.5, 0.25, 0.15, 0.1]))
+    ):  # still liver: lesions count as the organ
         centre, radius = rng.uniform((40, -50, 5), (105, 40, 80)), float(rng.uniform(6, 17))
         canvas.paint(
             ellipsoid(centre, (radius, radius, radius * 0.9)),
@@ -371,7 +543,9 @@ def _liver(canvas: Canvas, patient: Patient, rng: np.random.Generator) -> None:
             only=LIVER,
         )
     centre = np.array([44, 40, tip + 42]) + rng.normal(0, 4, 3)
-    canvas.paint(ellipsoid(centre, (13, 14, 25), rotation(-30, 0, 0)), WATER + 4, centre=centre, reach_mm=26)
+    canvas.paint(
+        ellipsoid(centre, (13, 14, 25), rotation(-30, 0, 0)), WATER + 4, centre=centre, reach_mm=26
+    )
 
 
 def _towards(axis: NDArray[Any]) -> NDArray[np.float64]:
@@ -383,11 +557,15 @@ def _towards(axis: NDArray[Any]) -> NDArray[np.float64]:
 
 
 def _kidney(canvas: Canvas, patient: Patient, side: int, rng: np.random.Generator) -> None:
-    """A bean beside the spine (``side`` 1 right, -1 left; the right one lower): cortex, pyramids, sinus and pelvis."""
+    """A bean beside the spine (``side`` 1 right, -1 left; the right one lower): cortex, pyramids,
+    sinus and pelvis.
+    """
     phase, grow = patient.phase, float(rng.uniform(0.86, 1.14))
     centre = np.array([side * 59, -40, -10 if side > 0 else 6]) + rng.normal(0, (3, 3, 6))
     radii = np.array([27, 23, 50]) * grow * rng.uniform(0.93, 1.07, 3)
-    turn = rotation(float(rng.normal(8, 4)), -side * float(rng.normal(13, 4)), side * float(rng.normal(28, 7)))
+    turn = rotation(
+        float(rng.normal(8, 4)), -side * float(rng.normal(13, 4)), side * float(rng.normal(28, 7))
+    )
     ball: dict[str, Any] = {"centre": centre, "reach_mm": float(radii.max()) + 8}
     cortex = phase.cortex + float(rng.normal(0, 0.05 * phase.cortex))
     folds = float(rng.uniform(0, 6))

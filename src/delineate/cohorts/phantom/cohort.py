@@ -1,19 +1,26 @@
-"""A synthetic abdominal CT and MR cohort with liver, spleen and both kidneys: the data that the demo trains on.
+"""A synthetic abdominal CT and MR cohort with liver, spleen and both kidneys: the data that the
+demo trains on.
 
-Owns how each phantom patient is scanned (matrix, spacing, coverage, noise, numbering of slices) and which forms there
-are; the bodies come from ``anatomy``, the trees on disk are written by ``trees``. The cohort is meant to break pipelines
-that are nearly right: the gap is not what SliceThickness says, file names and one patient's instance numbers do not follow the slices, one
-orientation is rotated and one upside down, and both halves of the body look alike enough that a mirrored
-or misordered volume scores badly.
+Owns how each phantom patient is scanned (matrix, spacing, coverage, noise, numbering of slices) and
+which forms there are; the bodies come from ``anatomy``, the trees on disk are written by ``trees``.
+The cohort is meant to break pipelines that are nearly right: the gap is not what SliceThickness
+says, file names and one patient's instance numbers do not follow the slices, one orientation is
+rotated and one upside down, and both halves of the body look alike enough that a mirrored or
+misordered volume scores badly.
 
     form="nifti"     FOLDER/images/PATIENT.nii.gz, FOLDER/labels/PATIENT.nii.gz, FOLDER/labels.csv
-    form="volumes"   FOLDER/{TrainVolumes,TrainSegmentation,TestVolumes,TestSegmentation}/PATIENT.nii.gz, FOLDER/labels.csv
-    form="dicom"     FOLDER/PATIENT/DICOM_anon/*.dcm, FOLDER/PATIENT/Ground/*.png (grey values of CHAOS MR)
-    form="chaos-mr"  FOLDER/PATIENT/T1DUAL/DICOM_anon/{InPhase,OutPhase}/*.dcm, FOLDER/PATIENT/T1DUAL/Ground/*.png
-    form="ircadb"    FOLDER/3Dircadb1.N/PATIENT_DICOM/image_*, FOLDER/3Dircadb1.N/MASKS_DICOM/ORGAN/image_*
+    form="volumes"   FOLDER/{TrainVolumes,TestVolumes}/PATIENT.nii.gz,
+                     FOLDER/{TrainSegmentation,TestSegmentation}/PATIENT.nii.gz, FOLDER/labels.csv
+    form="dicom"     FOLDER/PATIENT/DICOM_anon/*.dcm, FOLDER/PATIENT/Ground/*.png (grey values of
+                     CHAOS MR)
+    form="chaos-mr"  FOLDER/PATIENT/T1DUAL/DICOM_anon/{InPhase,OutPhase}/*.dcm,
+                     FOLDER/PATIENT/T1DUAL/Ground/*.png
+    form="ircadb"    FOLDER/3Dircadb1.N/PATIENT_DICOM/image_*,
+                     FOLDER/3Dircadb1.N/MASKS_DICOM/ORGAN/image_*
 
-All forms hold the same labels at the same places, and all but chaos-mr the same voxels. Everything follows from the seed; patient n of a
-cohort is the same whatever the cohort's size (in "volumes" the last quarter of the patients is the test part).
+All forms hold the same labels at the same places, and all but chaos-mr the same voxels. Everything
+follows from the seed; patient n of a cohort is the same whatever the cohort's size (in "volumes"
+the last quarter of the patients is the test part).
 """
 
 from __future__ import annotations
@@ -43,11 +50,25 @@ GREY_VALUES = phantom_dicom.GREY_VALUES
 Form = Literal["dicom", "nifti", "volumes", "chaos-mr", "ircadb"]
 FORMS: tuple[str, ...] = get_args(Form)
 # Of every ten patients five (counted from 0) are numbered, turned or stored in an unusual way.
-_UNUSUAL = {1: "misleading numbers", 3: "turned", 5: "upside down", 6: "half steps", 7: "numbered upwards"}
+_UNUSUAL = {
+    1: "misleading numbers",
+    3: "turned",
+    5: "upside down",
+    6: "half steps",
+    7: "numbered upwards",
+}
 
 
-def make_cohort(folder: str | Path, *, patients: int = 20, seed: int = 0, form: Form = "dicom", organs: Sequence[str] = (),
-                size: tuple[int, int] | None = None, progress: Callable[[int, int, str], None] | None = None) -> Path:  # fmt: skip
+def make_cohort(
+    folder: str | Path,
+    *,
+    patients: int = 20,
+    seed: int = 0,
+    form: Form = "dicom",
+    organs: Sequence[str] = (),
+    size: tuple[int, int] | None = None,
+    progress: Callable[[int, int, str], None] | None = None,
+) -> Path:
     """Make a cohort in ``folder``, which must be empty or missing.
 
     Args:
@@ -55,8 +76,10 @@ def make_cohort(folder: str | Path, *, patients: int = 20, seed: int = 0, form: 
         patients: how many, at least 1; one scan each.
         seed: all that is random follows from it.
         form: one of ``FORMS`` (see the head of this module).
-        organs: names of ``LABELS`` that the masks hold, with their usual values; () for all four. The images never change.
-        size: (matrix, slices) of every scan over the same field of view; None: 112 to 144, 30 to 46, differing by patient.
+        organs: names of ``LABELS`` that the masks hold, with their usual values; () for all four.
+            The images never change.
+        size: (matrix, slices) of every scan over the same field of view; None: 112 to 144, 30 to
+            46, differing by patient.
         progress: called as (done, total, patient).
 
     Returns:
@@ -69,12 +92,24 @@ def make_cohort(folder: str | Path, *, patients: int = 20, seed: int = 0, form: 
     folder = Path(folder)
     _refuse_bad_arguments(patients, form, organs, size)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise OutputError("is not empty: a phantom cohort is made in a new or empty folder", path=folder)
+        raise OutputError(
+            "is not empty: a phantom cohort is made in a new or empty folder", path=folder
+        )
     atomic.make_folder(folder)
     labels = LabelSet(tuple(label for label in LABELS if not organs or label.name in organs))
     phantom_trees.write_head(folder, form, labels)
-    make = partial(_make_and_write, folder=folder, seed=seed, form=form, size=size, labels=labels, patients=patients)
-    with ThreadPoolExecutor(max_workers=2) as pool:  # numpy lets go of the lock; two keep memory below 0.2 GB
+    make = partial(
+        _make_and_write,
+        folder=folder,
+        seed=seed,
+        form=form,
+        size=size,
+        labels=labels,
+        patients=patients,
+    )
+    with ThreadPoolExecutor(
+        max_workers=2
+    ) as pool:  # numpy lets go of the lock; two keep memory below 0.2 GB
         for done, patient in enumerate(pool.map(make, range(patients)), start=1):
             if progress is not None:
                 progress(done, patients, patient)
@@ -82,35 +117,66 @@ def make_cohort(folder: str | Path, *, patients: int = 20, seed: int = 0, form: 
 
 
 def make_scan(index: int, *, seed: int = 0, size: tuple[int, int] | None = None) -> Scan:
-    """Patient ``index`` (from 0) of the cohort of ``seed``, in memory. Arguments as for ``make_cohort``."""
+    """Patient ``index`` (from 0) of the cohort of ``seed``, in memory. Arguments as for
+    ``make_cohort``.
+    """
     rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(index,)))
     patient = Patient(rng)
     unusual = _UNUSUAL.get(index % 10, "")
     grid = _scan_grid(patient, rng, size, turned=unusual == "turned")
     clean_hu, label = scene(patient, grid)
     hu = clean_hu + _noise(grid.shape, rng, float(rng.uniform(6, 17)))
-    name, (offset, step) = f"phantom_{index + 1:03d}", (rng.uniform(-600, 200), rng.choice([-0.5, 0.75, 1.0]))
+    name, (offset, step) = (
+        f"phantom_{index + 1:03d}",
+        (rng.uniform(-600, 200), rng.choice([-0.5, 0.75, 1.0])),
+    )
     shifted = grid.affine.copy()
     shifted[2, 3] += np.round(offset, 1)  # scanners count the table's height from anywhere
     placed = Grid(grid.shape, shifted)
     meta = {"modality": "CT", "patient": name}
     image = Volume(np.rint(hu).clip(-1024, 3071).astype(np.int16), placed, "HU", meta=meta)
     thickness_mm, own_seed = round(grid.spacing_mm[2] + float(step), 2), int(rng.integers(2**31))
-    return Scan(name, image, Volume(label, placed, "label", meta=meta), unusual, thickness_mm, own_seed, clean_hu)
+    return Scan(
+        name,
+        image,
+        Volume(label, placed, "label", meta=meta),
+        unusual,
+        thickness_mm,
+        own_seed,
+        clean_hu,
+    )
 
 
-def _refuse_bad_arguments(patients: int, form: str, organs: Sequence[str], size: tuple[int, int] | None) -> None:
+def _refuse_bad_arguments(
+    patients: int, form: str, organs: Sequence[str], size: tuple[int, int] | None
+) -> None:
     if form not in FORMS:
-        raise UsageError(f"a phantom cohort has the form {', '.join(FORMS[:-1])} or {FORMS[-1]}, found {form!r}")
+        raise UsageError(
+            f"a phantom cohort has the form {', '.join(FORMS[:-1])} or {FORMS[-1]}, found {form!r}"
+        )
     if unknown := [name for name in organs if name not in LABELS.names]:
-        raise UsageError(f"the phantom has the organs {', '.join(LABELS.names)}, found {', '.join(map(repr, unknown))}")
+        raise UsageError(
+            f"the phantom has the organs {', '.join(LABELS.names)}, found "
+            f"{', '.join(map(repr, unknown))}"
+        )
     if patients < 1:
         raise UsageError(f"a phantom cohort has at least one patient, found {patients}")
     if size is not None and (size[0] < 16 or size[1] < 4):
-        raise UsageError(f"a phantom scan has a matrix of at least 16 and at least 4 slices, found {size}")
+        raise UsageError(
+            f"a phantom scan has a matrix of at least 16 and at least 4 slices, found {size}"
+        )
 
 
-def _make_and_write(index: int, *, folder: Path, seed: int, form: Form, size: tuple[int, int] | None, labels: LabelSet, patients: int) -> str:
+def _make_and_write(
+    index: int,
+    *,
+    folder: Path,
+    seed: int,
+    form: Form,
+    size: tuple[int, int] | None,
+    labels: LabelSet,
+    patients: int,
+) -> str:
     scan = make_scan(index, seed=seed, size=size)
     test = patients > 1 and index >= patients - max(1, round(patients / 4))
     phantom_trees.WRITERS[form](folder, scan, labels, index, test)
@@ -120,12 +186,17 @@ def _make_and_write(index: int, *, folder: Path, seed: int, form: Form, size: tu
 # ---- the scanner ----
 
 
-def _scan_grid(patient: Patient, rng: np.random.Generator, size: tuple[int, int] | None, *, turned: bool) -> Grid:
+def _scan_grid(
+    patient: Patient, rng: np.random.Generator, size: tuple[int, int] | None, *, turned: bool
+) -> Grid:
     """Columns to the left, rows to the back, slices upwards; the field of view just holds the body.
 
     Every number has few decimals, so that DICOM's decimal strings hold it exactly.
     """
-    matrix, gap = int(rng.choice([112, 120, 128, 136, 144])), float(rng.choice([3.0, 4.0, 4.5, 5.0, 5.0, 6.0]))
+    matrix, gap = (
+        int(rng.choice([112, 120, 128, 136, 144])),
+        float(rng.choice([3.0, 4.0, 4.5, 5.0, 5.0, 6.0])),
+    )
     reach = 2 * max(patient.half_width_mm, patient.half_depth_mm)
     spacing = float(np.clip(reach * rng.uniform(1.06, 1.2) / matrix, 2.0, 3.0))
     middle, extent = float(rng.uniform(8, 34)) * patient.stretch[2], float(rng.uniform(150, 215))
@@ -146,7 +217,9 @@ def _scan_grid(patient: Patient, rng: np.random.Generator, size: tuple[int, int]
     return Grid((matrix, matrix, slices), affine)
 
 
-def _noise(shape: tuple[int, int, int], rng: np.random.Generator, deviation_hu: float) -> NDArray[np.float32]:
+def _noise(
+    shape: tuple[int, int, int], rng: np.random.Generator, deviation_hu: float
+) -> NDArray[np.float32]:
     """Noise that is correlated between neighbouring voxels, as after reconstruction."""
     noise = rng.standard_normal(shape, dtype=np.float32)
     for axis, weight in ((0, 0.55), (1, 0.55), (2, 0.15)):

@@ -1,7 +1,9 @@
-"""Phantom scans as DICOM: valid CT and MR Image Storage series, with masks as PNG beside them (CHAOS) or as series (3D-IRCADb).
+"""Phantom scans as DICOM: valid CT and MR Image Storage series, with masks as PNG beside them
+(CHAOS) or as series (3D-IRCADb).
 
-Owns the modules of PS3.3 A.3 and A.4 (CT and MR Image IOD) that a phantom fills, deterministic UIDs and the shuffled file names.
-A volume's axes are (column, row, slice) in RAS+ mm and become DICOM's LPS here. It knows no anatomy.
+Owns the modules of PS3.3 A.3 and A.4 (CT and MR Image IOD) that a phantom fills, deterministic UIDs
+and the shuffled file names. A volume's axes are (column, row, slice) in RAS+ mm and become DICOM's
+LPS here. It knows no anatomy.
 """
 
 from __future__ import annotations
@@ -24,7 +26,12 @@ if TYPE_CHECKING:
     from pydicom.dataset import Dataset, FileDataset
     from pydicom.uid import UID
 
-GREY_VALUES = {LIVER: 63, RIGHT_KIDNEY: 126, LEFT_KIDNEY: 189, SPLEEN: 252}  # label value -> grey value of a mask's PNG, as in CHAOS MR
+GREY_VALUES = {
+    LIVER: 63,
+    RIGHT_KIDNEY: 126,
+    LEFT_KIDNEY: 189,
+    SPLEEN: 252,
+}  # label value -> grey value of a mask's PNG, as in CHAOS MR
 _LPS = np.diag([-1.0, -1.0, 1.0])
 
 
@@ -46,7 +53,8 @@ class Storage:
 
 
 def write_patient(folder: Path, image: Volume, label: Volume, storage: Storage) -> None:
-    """Write ``folder``/DICOM_anon/*.dcm and ``folder``/Ground/*.png; a slice and its mask have the same stem.
+    """Write ``folder``/DICOM_anon/*.dcm and ``folder``/Ground/*.png; a slice and its mask have the
+    same stem.
 
     Args:
         folder: of the patient.
@@ -62,13 +70,20 @@ def write_patient(folder: Path, image: Volume, label: Volume, storage: Storage) 
     stems = [f"IMG-0001-{n:05d}" for n in rng.permutation(image.grid.shape[2]) + 1]
     numbers = _instance_numbers(image.grid, storage.unusual, rng)
     steps = 2 if storage.unusual == "half steps" else 1
-    dataset = _template(_common(storage, image.grid) | CT, steps=steps, signed=storage.seed % 2 == 0)
-    _write_series(folder / "DICOM_anon", dataset, image, [f"{stem}.dcm" for stem in stems], numbers, storage)
+    dataset = _template(
+        _common(storage, image.grid) | CT, steps=steps, signed=storage.seed % 2 == 0
+    )
+    _write_series(
+        folder / "DICOM_anon", dataset, image, [f"{stem}.dcm" for stem in stems], numbers, storage
+    )
     _write_masks(folder / "Ground", label, stems)
 
 
-def write_dual_echo(folder: Path, phases: dict[str, Volume], label: Volume, storage: Storage) -> None:
-    """Write ``folder``/DICOM_anon/PHASE/*.dcm for each phase and ``folder``/Ground/*.png, whose names are those of the first phase.
+def write_dual_echo(
+    folder: Path, phases: dict[str, Volume], label: Volume, storage: Storage
+) -> None:
+    """Write ``folder``/DICOM_anon/PHASE/*.dcm for each phase and ``folder``/Ground/*.png, whose
+    names are those of the first phase.
 
     Args:
         folder: of the sequence (T1DUAL).
@@ -84,16 +99,34 @@ def write_dual_echo(folder: Path, phases: dict[str, Volume], label: Volume, stor
     order = rng.permutation(label.grid.shape[2]) + 1
     numbers = _instance_numbers(label.grid, storage.unusual, rng)
     for n, (name, volume) in enumerate(phases.items()):
-        words = {**_common(storage, label.grid, n), **MR, "EchoTime": ("4.6", "2.3")[n % 2], "SeriesDescription": f"T1 dual echo {name}"}
-        stems = [f"IMG-0004-{2 * m - n % 2:05d}" for m in order]  # the echoes of a slice have neighbouring numbers
+        words = {
+            **_common(storage, label.grid, n),
+            **MR,
+            "EchoTime": ("4.6", "2.3")[n % 2],
+            "SeriesDescription": f"T1 dual echo {name}",
+        }
+        stems = [
+            f"IMG-0004-{2 * m - n % 2:05d}" for m in order
+        ]  # the echoes of a slice have neighbouring numbers
         dataset = _template(words, steps=0, signed=False)
-        _write_series(folder / "DICOM_anon" / name, dataset, _turned(volume, storage), [f"{s}.dcm" for s in stems], numbers, storage, n)
+        _write_series(
+            folder / "DICOM_anon" / name,
+            dataset,
+            _turned(volume, storage),
+            [f"{s}.dcm" for s in stems],
+            numbers,
+            storage,
+            n,
+        )
         if n == 0:
             _write_masks(folder / "Ground", label, stems)
 
 
-def write_with_mask_series(folder: Path, image: Volume, masks: dict[str, Volume], storage: Storage) -> None:
-    """Write ``folder``/PATIENT_DICOM/image_N and ``folder``/MASKS_DICOM/NAME/image_N: every mask is a series of 0 and 255 (3D-IRCADb).
+def write_with_mask_series(
+    folder: Path, image: Volume, masks: dict[str, Volume], storage: Storage
+) -> None:
+    """Write ``folder``/PATIENT_DICOM/image_N and ``folder``/MASKS_DICOM/NAME/image_N: every mask is
+    a series of 0 and 255 (3D-IRCADb).
 
     Args:
         folder: of the patient.
@@ -110,10 +143,29 @@ def write_with_mask_series(folder: Path, image: Volume, masks: dict[str, Volume]
     numbers = _instance_numbers(image.grid, storage.unusual, rng)
     words = _common(storage, image.grid)
     steps = 2 if storage.unusual == "half steps" else 1
-    _write_series(folder / "PATIENT_DICOM", _template(words | CT, steps=steps, signed=storage.seed % 2 == 0), image, names, numbers, storage)
+    _write_series(
+        folder / "PATIENT_DICOM",
+        _template(words | CT, steps=steps, signed=storage.seed % 2 == 0),
+        image,
+        names,
+        numbers,
+        storage,
+    )
     for n, (structure, mask) in enumerate(masks.items(), start=1):
-        dataset = _template({**_common(storage, image.grid, n), **CT, "SeriesDescription": f"mask {structure}"}, steps=1, signed=True)
-        _write_series(folder / "MASKS_DICOM" / structure, dataset, _turned(mask, storage), names, numbers, storage, n)
+        dataset = _template(
+            {**_common(storage, image.grid, n), **CT, "SeriesDescription": f"mask {structure}"},
+            steps=1,
+            signed=True,
+        )
+        _write_series(
+            folder / "MASKS_DICOM" / structure,
+            dataset,
+            _turned(mask, storage),
+            names,
+            numbers,
+            storage,
+            n,
+        )
 
 
 def _turned(volume: Volume, storage: Storage) -> Volume:
@@ -121,12 +173,25 @@ def _turned(volume: Volume, storage: Storage) -> Volume:
     return volume.reorient("LAI") if storage.unusual == "upside down" else volume
 
 
-def _write_series(folder: Path, dataset: FileDataset, volume: Volume, names: Sequence[str], numbers: NDArray[np.intp], storage: Storage,
-                  series: int = 0) -> None:  # fmt: skip
+def _write_series(
+    folder: Path,
+    dataset: FileDataset,
+    volume: Volume,
+    names: Sequence[str],
+    numbers: NDArray[np.intp],
+    storage: Storage,
+    series: int = 0,
+) -> None:
     atomic.make_folder(folder)
     for k, name in enumerate(names):
         uid = _uid(storage.patient, storage.seed, _of("instance", series), k)
-        _fill(dataset, volume.array[:, :, k], _LPS @ volume.grid.to_mm((0, 0, k)), int(numbers[k]), uid)
+        _fill(
+            dataset,
+            volume.array[:, :, k],
+            _LPS @ volume.grid.to_mm((0, 0, k)),
+            int(numbers[k]),
+            uid,
+        )
         atomic.write_bytes(folder / name, _bytes(dataset))
 
 
@@ -156,39 +221,90 @@ def _of(word: str, series: int) -> str:
 
 
 def _common(storage: Storage, grid: Grid, series: int = 0) -> dict[str, Any]:
-    """Attributes that all slices share: Patient, Study, Series, Frame of Reference, Equipment, and the acquisition."""
+    """Attributes that all slices share: Patient, Study, Series, Frame of Reference, Equipment, and
+    the acquisition.
+    """
     rotation = _LPS @ grid.affine[:3, :3] / np.array(grid.spacing_mm)
     patient, seed = storage.patient, storage.seed
     return {
-        "SpecificCharacterSet": "ISO_IR 100", "InstanceCreationDate": "20240101", "InstanceCreationTime": "120000",
-        "StudyDate": "20240101", "SeriesDate": "20240101", "AcquisitionDate": "20240101", "ContentDate": "20240101",
-        "StudyTime": "120000", "SeriesTime": "120000", "AcquisitionTime": "120000", "ContentTime": "120000",
-        "AccessionNumber": "", "Manufacturer": "delineate", "ManufacturerModelName": "phantom", "SoftwareVersions": "1",
-        "DeviceSerialNumber": "1", "ReferringPhysicianName": "", "StudyDescription": "Synthetic abdomen", "SeriesDescription": "Abdomen phantom",
-        "PatientName": patient.replace("_", "^"), "PatientID": patient, "PatientBirthDate": "", "PatientSex": "O",
-        "PatientIdentityRemoved": "YES", "DeidentificationMethod": "synthetic: there is no person", "BurnedInAnnotation": "NO",
-        "BodyPartExamined": "ABDOMEN", "PatientPosition": "HFS",
-        "SliceThickness": _number(storage.thickness_mm), "StudyInstanceUID": _uid(patient, seed, "study"),
-        "SeriesInstanceUID": _uid(patient, seed, _of("series", series)), "FrameOfReferenceUID": _uid(patient, seed, "frame"),
+        "SpecificCharacterSet": "ISO_IR 100",
+        "InstanceCreationDate": "20240101",
+        "InstanceCreationTime": "120000",
+        "StudyDate": "20240101",
+        "SeriesDate": "20240101",
+        "AcquisitionDate": "20240101",
+        "ContentDate": "20240101",
+        "StudyTime": "120000",
+        "SeriesTime": "120000",
+        "AcquisitionTime": "120000",
+        "ContentTime": "120000",
+        "AccessionNumber": "",
+        "Manufacturer": "delineate",
+        "ManufacturerModelName": "phantom",
+        "SoftwareVersions": "1",
+        "DeviceSerialNumber": "1",
+        "ReferringPhysicianName": "",
+        "StudyDescription": "Synthetic abdomen",
+        "SeriesDescription": "Abdomen phantom",
+        "PatientName": patient.replace("_", "^"),
+        "PatientID": patient,
+        "PatientBirthDate": "",
+        "PatientSex": "O",
+        "PatientIdentityRemoved": "YES",
+        "DeidentificationMethod": "synthetic: there is no person",
+        "BurnedInAnnotation": "NO",
+        "BodyPartExamined": "ABDOMEN",
+        "PatientPosition": "HFS",
+        "SliceThickness": _number(storage.thickness_mm),
+        "StudyInstanceUID": _uid(patient, seed, "study"),
+        "SeriesInstanceUID": _uid(patient, seed, _of("series", series)),
+        "FrameOfReferenceUID": _uid(patient, seed, "frame"),
         "PositionReferenceIndicator": "",
-        "StudyID": "1", "SeriesNumber": series + 1, "AcquisitionNumber": 1, "SamplesPerPixel": 1, "PhotometricInterpretation": "MONOCHROME2",
-        "Rows": grid.shape[1], "Columns": grid.shape[0], "PixelSpacing": [_number(grid.spacing_mm[1]), _number(grid.spacing_mm[0])],
+        "StudyID": "1",
+        "SeriesNumber": series + 1,
+        "AcquisitionNumber": 1,
+        "SamplesPerPixel": 1,
+        "PhotometricInterpretation": "MONOCHROME2",
+        "Rows": grid.shape[1],
+        "Columns": grid.shape[0],
+        "PixelSpacing": [_number(grid.spacing_mm[1]), _number(grid.spacing_mm[0])],
         "ImageOrientationPatient": [_number(v) for v in (*rotation[:, 0], *rotation[:, 1])],
-        "BitsAllocated": 16, "BitsStored": 16, "HighBit": 15,
-    }  # fmt: skip
+        "BitsAllocated": 16,
+        "BitsStored": 16,
+        "HighBit": 15,
+    }
 
 
-CT: dict[str, Any] = {"Modality": "CT", "ImageType": ["ORIGINAL", "PRIMARY", "AXIAL"], "KVP": "120", "ConvolutionKernel": "STANDARD",
-                      "WindowCenter": "40", "WindowWidth": "400", "RescaleType": "HU"}  # fmt: skip
-MR: dict[str, Any] = {"Modality": "MR", "ImageType": ["ORIGINAL", "PRIMARY", "M", "FFE"], "ScanningSequence": "GR", "SequenceVariant": "SP",
-                      "ScanOptions": "", "MRAcquisitionType": "2D", "RepetitionTime": "110", "EchoTrainLength": "1", "FlipAngle": "80",
-                      "MagneticFieldStrength": "1.5", "BitsStored": 12, "HighBit": 11}  # fmt: skip
+CT: dict[str, Any] = {
+    "Modality": "CT",
+    "ImageType": ["ORIGINAL", "PRIMARY", "AXIAL"],
+    "KVP": "120",
+    "ConvolutionKernel": "STANDARD",
+    "WindowCenter": "40",
+    "WindowWidth": "400",
+    "RescaleType": "HU",
+}
+MR: dict[str, Any] = {
+    "Modality": "MR",
+    "ImageType": ["ORIGINAL", "PRIMARY", "M", "FFE"],
+    "ScanningSequence": "GR",
+    "SequenceVariant": "SP",
+    "ScanOptions": "",
+    "MRAcquisitionType": "2D",
+    "RepetitionTime": "110",
+    "EchoTrainLength": "1",
+    "FlipAngle": "80",
+    "MagneticFieldStrength": "1.5",
+    "BitsStored": 12,
+    "HighBit": 11,
+}
 
 
 def _template(common: dict[str, Any], *, steps: int, signed: bool) -> FileDataset:
     """An image without place and pixels, to be filled for each slice.
 
-    It is read back from memory: what pydicom has not decoded it writes again as it stands, in a third of the time.
+    It is read back from memory: what pydicom has not decoded it writes again as it stands, in a
+    third of the time.
 
     ``steps`` of the stored values make one unit; 0 writes no rescaling at all, as in MR.
     """
@@ -205,19 +321,39 @@ def _template(common: dict[str, Any], *, steps: int, signed: bool) -> FileDatase
         setattr(dataset, name, value)
     dataset.SOPClassUID, dataset.PixelRepresentation = kind, int(signed)
     if steps:
-        dataset.RescaleSlope, dataset.RescaleIntercept = _number(1 / steps), _number(0 if signed else -1024)
+        dataset.RescaleSlope, dataset.RescaleIntercept = (
+            _number(1 / steps),
+            _number(0 if signed else -1024),
+        )
     dataset.SOPInstanceUID = meta.MediaStorageSOPInstanceUID = _uid("template")
     return dcmread(io.BytesIO(_bytes(dataset)))
 
 
-def _fill(dataset: FileDataset, values: NDArray[Any], position_lps_mm: NDArray[np.float64], number: int, uid: UID) -> None:
-    """Place, number and pixels of one slice; ``values`` (I, J) are stored by the dataset's own slope and intercept, if it has them."""
-    slope, intercept = float(dataset.get("RescaleSlope", 1)), int(dataset.get("RescaleIntercept", 0))
+def _fill(
+    dataset: FileDataset,
+    values: NDArray[Any],
+    position_lps_mm: NDArray[np.float64],
+    number: int,
+    uid: UID,
+) -> None:
+    """Place, number and pixels of one slice; ``values`` (I, J) are stored by the dataset's own
+    slope and intercept, if it has them.
+    """
+    slope, intercept = (
+        float(dataset.get("RescaleSlope", 1)),
+        int(dataset.get("RescaleIntercept", 0)),
+    )
     stored = (values.astype(np.int32) - intercept) * round(1 / slope)
     dataset.SOPInstanceUID = dataset.file_meta.MediaStorageSOPInstanceUID = uid
     dataset.InstanceNumber = number
     dataset.ImagePositionPatient = [_number(v) for v in position_lps_mm]
-    dataset.add_new("PixelData", "OW", np.ascontiguousarray(stored.T).astype("<i2" if dataset.PixelRepresentation else "<u2").tobytes())
+    dataset.add_new(
+        "PixelData",
+        "OW",
+        np.ascontiguousarray(stored.T)
+        .astype("<i2" if dataset.PixelRepresentation else "<u2")
+        .tobytes(),
+    )
 
 
 def _number(value: float) -> str:

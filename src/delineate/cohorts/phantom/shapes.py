@@ -1,7 +1,8 @@
-"""Shapes for phantoms: signed distances in mm, smooth random fields, and the coordinates they are evaluated at.
+"""Shapes for phantoms: signed distances in mm, smooth random fields, and the coordinates they are
+evaluated at.
 
-A shape is a function of three coordinate arrays that returns about the distance to its surface, negative inside.
-It knows neither bodies nor grey values.
+A shape is a function of three coordinate arrays that returns about the distance to its surface,
+negative inside. It knows neither bodies nor grey values.
 """
 
 from __future__ import annotations
@@ -19,18 +20,36 @@ Point = Sequence[float] | NDArray[Any]  # three numbers
 Shape = Callable[[Field, Field, Field], Field]  # x, y, z -> signed distance in mm
 
 
-def waves(grid: Grid, rng: np.random.Generator, count: int, wavelength_mm: tuple[float, float], amplitude: float) -> Field:
-    """A smooth random field on ``grid`` as a sum of ``count`` plane waves; about 95 % lies within +-``amplitude``.
+def waves(
+    grid: Grid,
+    rng: np.random.Generator,
+    count: int,
+    wavelength_mm: tuple[float, float],
+    amplitude: float,
+) -> Field:
+    """A smooth random field on ``grid`` as a sum of ``count`` plane waves; about 95 % lies within
+    +-``amplitude``.
 
-    Each wave is the real part of a product of three 1-D factors, so a field costs one multiplication a voxel and wave.
+    Each wave is the real part of a product of three 1-D factors, so a field costs one
+    multiplication a voxel and wave.
     """
     out = np.zeros(grid.shape, np.float32)
     origin = np.array(grid.shape) / 2
     for _ in range(count):
         direction = rng.normal(size=3)
-        k = 2 * np.pi / rng.uniform(*wavelength_mm) * direction / np.linalg.norm(direction) * np.array(grid.spacing_mm)
+        k = (
+            2
+            * np.pi
+            / rng.uniform(*wavelength_mm)
+            * direction
+            / np.linalg.norm(direction)
+            * np.array(grid.spacing_mm)
+        )
         phase = rng.uniform(0, 2 * np.pi)
-        i, j, m = (np.exp(1j * k[a] * (np.arange(grid.shape[a]) - origin[a])).astype(np.complex64) for a in range(3))
+        i, j, m = (
+            np.exp(1j * k[a] * (np.arange(grid.shape[a]) - origin[a])).astype(np.complex64)
+            for a in range(3)
+        )
         plane = (np.exp(1j * phase).astype(np.complex64) * i)[:, None] * j
         out += plane.real[:, :, None] * m.real - plane.imag[:, :, None] * m.imag
     return np.asarray(out * np.float32(amplitude / np.sqrt(2 * count)))
@@ -53,8 +72,18 @@ def ellipsoid_distance(p: Sequence[Field], radii: Point) -> Field:
     return np.asarray(length * (length - 1) / np.maximum(gradient, 1e-4))
 
 
-def tube(x0: float, y0: float, radius_mm: float, sway_mm: float, phase: float, bulge: float = 0.0, lean: tuple[float, float] = (0, 0)) -> Shape:
-    """An upright tube that sways; ``bulge`` is the share by which its radius changes (haustra); ``lean`` in mm per mm of z."""
+def tube(
+    x0: float,
+    y0: float,
+    radius_mm: float,
+    sway_mm: float,
+    phase: float,
+    bulge: float = 0.0,
+    lean: tuple[float, float] = (0, 0),
+) -> Shape:
+    """An upright tube that sways; ``bulge`` is the share by which its radius changes (haustra);
+    ``lean`` in mm per mm of z.
+    """
 
     def distance(x: Field, y: Field, z: Field) -> Field:
         cx = x0 + lean[0] * z + sway_mm * np.sin(z / 34 + phase)
@@ -66,7 +95,9 @@ def tube(x0: float, y0: float, radius_mm: float, sway_mm: float, phase: float, b
 
 
 def rounded_box(x: Field, y: Field, half_x: float, half_y: float, square: float = 0.45) -> Field:
-    """Between an ellipse (``square`` 0) and a superellipse of power 4 (1); powers that are roots of squares cost little."""
+    """Between an ellipse (``square`` 0) and a superellipse of power 4 (1); powers that are roots of
+    squares cost little.
+    """
     a, b = (x / half_x) ** 2, (y / half_y) ** 2
     ellipse = np.sqrt(a + b)
     r = (1 - square) * ellipse + square * np.sqrt(np.sqrt(a * a + b * b))
@@ -99,7 +130,12 @@ def coordinates(grid: Grid) -> Field:
     """(3, I, J, K) RAS+ mm of every voxel."""
     i, j, k = (np.arange(n, dtype=np.float32) for n in grid.shape)
     a = grid.affine.astype(np.float32)
-    return np.stack([(a[r, 0] * i)[:, None, None] + (a[r, 1] * j)[:, None] + a[r, 2] * k + a[r, 3] for r in range(3)])
+    return np.stack(
+        [
+            (a[r, 0] * i)[:, None, None] + (a[r, 1] * j)[:, None] + a[r, 2] * k + a[r, 3]
+            for r in range(3)
+        ]
+    )
 
 
 def rotation(about_x: float, about_y: float, about_z: float) -> NDArray[np.float64]:

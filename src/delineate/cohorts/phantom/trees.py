@@ -1,7 +1,9 @@
-"""The phantom cohort as trees on disk, each in the shape of a known collection: one small function a form.
+"""The phantom cohort as trees on disk, each in the shape of a known collection: one small function
+a form.
 
-A writer takes (folder of the cohort, scan, structures the masks hold, number of the patient from 0, whether it is a test patient). It knows no
-anatomy and no scanner; DICOM itself is written by ``phantom_dicom``.
+A writer takes (folder of the cohort, scan, structures the masks hold, number of the patient from 0,
+whether it is a test patient). It knows no anatomy and no scanner; DICOM itself is written by
+``phantom_dicom``.
 """
 
 from __future__ import annotations
@@ -25,9 +27,13 @@ Writer = Callable[[Path, "Scan", LabelSet, int, bool], None]
 
 
 def write_head(folder: Path, form: str, labels: LabelSet) -> None:
-    """What stands in a cohort once: the names of the values, where the form has no other place for them."""
+    """What stands in a cohort once: the names of the values, where the form has no other place for
+    them.
+    """
     if form in ("nifti", "volumes"):
-        atomic.write_text(folder / "labels.csv", "value,name\n" + "".join(f"{b.value},{b.name}\n" for b in labels))
+        atomic.write_text(
+            folder / "labels.csv", "value,name\n" + "".join(f"{b.value},{b.name}\n" for b in labels)
+        )
 
 
 def nifti(folder: Path, scan: Scan, labels: LabelSet, index: int, test: bool) -> None:
@@ -36,7 +42,9 @@ def nifti(folder: Path, scan: Scan, labels: LabelSet, index: int, test: bool) ->
 
 
 def volumes(folder: Path, scan: Scan, labels: LabelSet, index: int, test: bool) -> None:
-    """``TrainVolumes``, ``TrainSegmentation``, ``TestVolumes`` and ``TestSegmentation``: the tree of the 3-D U-Net liver tutorial."""
+    """``TrainVolumes``, ``TrainSegmentation``, ``TestVolumes`` and ``TestSegmentation``: the tree
+    of the 3-D U-Net liver tutorial.
+    """
     part = "Test" if test else "Train"
     _pair(scan, labels, folder / f"{part}Volumes", folder / f"{part}Segmentation")
 
@@ -51,26 +59,53 @@ def _pair(scan: Scan, labels: LabelSet, images: Path, truths: Path) -> None:
 def _truth(scan: Scan, labels: LabelSet) -> Volume:
     """The scan's label with the chosen structures alone."""
     array = scan.label.array
-    return scan.label.with_array(np.where(np.isin(array, labels.values), array, 0).astype(array.dtype))
+    return scan.label.with_array(
+        np.where(np.isin(array, labels.values), array, 0).astype(array.dtype)
+    )
 
 
 def chaos_ct(folder: Path, scan: Scan, labels: LabelSet, index: int, test: bool) -> None:
     """``PATIENT/DICOM_anon`` and ``PATIENT/Ground``."""
-    phantom_dicom.write_patient(folder / scan.patient, scan.image, _truth(scan, labels), scan.storage)
+    phantom_dicom.write_patient(
+        folder / scan.patient, scan.image, _truth(scan, labels), scan.storage
+    )
 
 
 def chaos_mr(folder: Path, scan: Scan, labels: LabelSet, index: int, test: bool) -> None:
-    """``PATIENT/T1DUAL/DICOM_anon/{InPhase,OutPhase}`` and ``PATIENT/T1DUAL/Ground``: the body of the CT cohort under another scanner."""
-    inside, outside = t1_dual(scan.clean_hu, scan.label.array, np.random.default_rng([scan.seed, 1]))
-    phases = {name: Volume(array, scan.image.grid, "a.u.") for name, array in (("InPhase", inside), ("OutPhase", outside))}
-    phantom_dicom.write_dual_echo(folder / scan.patient / "T1DUAL", phases, _truth(scan, labels), scan.storage)
+    """``PATIENT/T1DUAL/DICOM_anon/{InPhase,OutPhase}`` and ``PATIENT/T1DUAL/Ground``: the body of
+    the CT cohort under another scanner.
+    """
+    inside, outside = t1_dual(
+        scan.clean_hu, scan.label.array, np.random.default_rng([scan.seed, 1])
+    )
+    phases = {
+        name: Volume(array, scan.image.grid, "a.u.")
+        for name, array in (("InPhase", inside), ("OutPhase", outside))
+    }
+    phantom_dicom.write_dual_echo(
+        folder / scan.patient / "T1DUAL", phases, _truth(scan, labels), scan.storage
+    )
 
 
 def ircadb(folder: Path, scan: Scan, labels: LabelSet, index: int, test: bool) -> None:
-    """``3Dircadb1.N/PATIENT_DICOM`` and ``3Dircadb1.N/MASKS_DICOM/leftkidney``: a structure the patient lacks has no folder."""
+    """``3Dircadb1.N/PATIENT_DICOM`` and ``3Dircadb1.N/MASKS_DICOM/leftkidney``: a structure the
+    patient lacks has no folder.
+    """
     inside = {"".join(label.name.split()): scan.label.array == label.value for label in labels}
-    masks = {name: scan.label.with_array(mask.astype(np.uint8) * np.uint8(255), "a.u.") for name, mask in inside.items() if mask.any()}
-    phantom_dicom.write_with_mask_series(folder / f"3Dircadb1.{index + 1}", scan.image, masks, scan.storage)
+    masks = {
+        name: scan.label.with_array(mask.astype(np.uint8) * np.uint8(255), "a.u.")
+        for name, mask in inside.items()
+        if mask.any()
+    }
+    phantom_dicom.write_with_mask_series(
+        folder / f"3Dircadb1.{index + 1}", scan.image, masks, scan.storage
+    )
 
 
-WRITERS: dict[str, Writer] = {"nifti": nifti, "volumes": volumes, "dicom": chaos_ct, "chaos-mr": chaos_mr, "ircadb": ircadb}
+WRITERS: dict[str, Writer] = {
+    "nifti": nifti,
+    "volumes": volumes,
+    "dicom": chaos_ct,
+    "chaos-mr": chaos_mr,
+    "ircadb": ircadb,
+}

@@ -1,11 +1,15 @@
-"""Bringing a public data set: each archive transferred (and gone on with after a cut), compared with its checksum, unpacked.
+"""Bringing a public data set: each archive transferred (and gone on with after a cut), compared
+with its checksum, unpacked.
 
-In the folder stand afterwards the unpacked folders and ``checksums.json``; while a transfer is under way ``NAME.part`` and ``NAME.part.json`` (whose
-bytes these are). A file gets its own name only when it is whole and right. Where a checksum is published it is compared; where none
-is, the SHA-256 of the first download is recorded and every later one compared with it, which tells a change but not a fault at first.
+In the folder stand afterwards the unpacked folders and ``checksums.json``; while a transfer is
+under way ``NAME.part`` and ``NAME.part.json`` (whose bytes these are). A file gets its own name
+only when it is whole and right. Where a checksum is published it is compared; where none is, the
+SHA-256 of the first download is recorded and every later one compared with it, which tells a change
+but not a fault at first.
 
-pooch compares and moves files, requests speaks HTTP; going on with a part (RFC 9110, section 14: Range and If-Range) is here, as pooch cannot.
-The module does not know what a data set means; which there are is in ``public_data.py``.
+pooch compares and moves files, requests speaks HTTP; going on with a part (RFC 9110, section 14:
+Range and If-Range) is here, as pooch cannot. The module does not know what a data set means; which
+there are is in ``public_data.py``.
 """
 
 from __future__ import annotations
@@ -30,7 +34,9 @@ from ...core import atomic
 from ...core.errors import FormatError, InputError, OutputError, UsageError
 from .catalogue import DATA_SETS, DataSet, Remote
 
-Progress = Callable[[str, int, int], None]  # name, bytes here, bytes in all (0: not told by the server)
+Progress = Callable[
+    [str, int, int], None
+]  # name, bytes here, bytes in all (0: not told by the server)
 Say = Callable[[str], None]
 RECORD = "checksums.json"
 CHUNK_BYTES = 1 << 20
@@ -48,30 +54,49 @@ def find(name: str) -> DataSet:
     if name in DATA_SETS:
         return DATA_SETS[name]
     near = difflib.get_close_matches(name.lower(), DATA_SETS, n=3, cutoff=0.4)
-    raise UsageError(f"no data set is called {name!r}; {'did you mean ' + ', '.join(near) + '?' if near else 'known are ' + ', '.join(DATA_SETS)}")
+    hint = f"did you mean {', '.join(near)}?" if near else f"known are {', '.join(DATA_SETS)}"
+    raise UsageError(f"no data set is called {name!r}; {hint}")
 
 
 def table() -> Any:
-    """The data sets for a person to read, as a rich table: name, size, checksum, licence and title."""
+    """The data sets for a person to read, as a rich table: name, size, checksum, licence and
+    title.
+    """
     from rich.table import Table
 
     shown = Table("name", "MB", "checksum", "licence", "title")
     for one in DATA_SETS.values():
         known = sum(bool(f.checksum) for f in one.files)
-        checked = "published" if known == len(one.files) else f"{known} of {len(one.files)} published" if known else "none published"
+        checked = (
+            "published"
+            if known == len(one.files)
+            else f"{known} of {len(one.files)} published"
+            if known
+            else "none published"
+        )
         shown.add_row(one.name, str(one.size_mb or "not told"), checked, one.licence, one.title)
     return shown
 
 
-def download(dataset: DataSet, folder: str | Path, *, only: Sequence[str] = (), mirror: str = "", keep_archives: bool = False,
-             say: Say = lambda text: None, progress: Progress = lambda name, done, total: None, wait_s: float = 1.0) -> list[Path]:  # fmt: skip
+def download(
+    dataset: DataSet,
+    folder: str | Path,
+    *,
+    only: Sequence[str] = (),
+    mirror: str = "",
+    keep_archives: bool = False,
+    say: Say = lambda text: None,
+    progress: Progress = lambda name, done, total: None,
+    wait_s: float = 1.0,
+) -> list[Path]:
     """Bring ``dataset`` to ``folder``; what is there already is not brought again.
 
     Args:
         dataset: which.
         folder: where; made if missing.
         only: words of file names between "_", "-" and "." ("disc1"): those files alone.
-        mirror: http(s) address of a folder that holds the same files under the same names, instead of the publisher's.
+        mirror: http(s) address of a folder that holds the same files under the same names, instead
+            of the publisher's.
         keep_archives: leave the archives beside what was unpacked from them.
         say: told in sentences what is done, the licence first.
         progress: told how far a file is.
@@ -82,18 +107,33 @@ def download(dataset: DataSet, folder: str | Path, *, only: Sequence[str] = (), 
 
     Raises:
         UsageError: ``only`` fits no file, or ``mirror`` is no address.
-        InputError: the server cannot be reached or has no such file; the part that came stays for the next time.
-        FormatError: a wrong checksum, or an archive that is damaged or writes outside its folder; the file is removed.
+        InputError: the server cannot be reached or has no such file; the part that came stays for
+            the next time.
+        FormatError: a wrong checksum, or an archive that is damaged or writes outside its folder;
+            the file is removed.
         OutputError: the disk is full (the part stays) or cannot be written.
     """
     if mirror and not re.match(r"https?://[^/]+", mirror):
         raise UsageError(f"a mirror is an address such as https://host/folder, found {mirror!r}")
-    chosen = [remote for remote in dataset.files if not only or set(only) & set(re.split(r"[_.-]", remote.name))]
+    chosen = [
+        remote
+        for remote in dataset.files
+        if not only or set(only) & set(re.split(r"[_.-]", remote.name))
+    ]
     if not chosen:
-        raise UsageError(f"no file of {dataset.name} fits {', '.join(only)}; there are {', '.join(remote.name for remote in dataset.files)}")
-    say(f"{dataset.title}\nlicence: {dataset.licence}\nplease cite: {dataset.citation}\nhome: {dataset.home}")
+        raise UsageError(
+            f"no file of {dataset.name} fits {', '.join(only)}; there are "
+            f"{', '.join(remote.name for remote in dataset.files)}"
+        )
+    say(
+        f"{dataset.title}\nlicence: {dataset.licence}\nplease cite: {dataset.citation}\nhome: "
+        f"{dataset.home}"
+    )
     place = _Place(atomic.make_folder(folder), keep_archives, say, progress, wait_s)
-    return [_bring(remote, f"{mirror.rstrip('/')}/{remote.name}" if mirror else remote.url, place) for remote in chosen]
+    return [
+        _bring(remote, f"{mirror.rstrip('/')}/{remote.name}" if mirror else remote.url, place)
+        for remote in chosen
+    ]
 
 
 @dataclass(frozen=True)
@@ -111,7 +151,10 @@ class _Place:
         try:
             return dict(json.loads(path.read_text(encoding="utf-8"))) if path.exists() else {}
         except (OSError, ValueError) as error:
-            raise InputError(f"cannot be read ({error}); it tells which files are right, so mend or remove it", path=path) from error
+            raise InputError(
+                f"cannot be read ({error}); it tells which files are right, so mend or remove it",
+                path=path,
+            ) from error
 
     def record(self, name: str, **facts: Any) -> None:
         known = self.recorded()
@@ -127,17 +170,32 @@ def _bring(remote: Remote, url: str, place: _Place) -> Path:
         place.say(f"{remote.name}: unpacked already in {unpacked}")
         return unpacked
     archive = place.folder / remote.name
-    expected = remote.checksum or ("" if remote.packed_anew else f"sha256:{record['sha256']}" if record.get("sha256") else "")
+    expected = remote.checksum or (
+        "" if remote.packed_anew else f"sha256:{record['sha256']}" if record.get("sha256") else ""
+    )
     _fetch(url, archive, expected, bool(remote.checksum), place)
     size, sha256 = archive.stat().st_size, _sha256(archive)
     with _removed_where_unusable(archive):
         target = _unpack(archive, place.folder, remote.nested)
-    place.record(remote.name, url=url, bytes=size, sha256=sha256, published=remote.checksum, unpacked=target.name)
+    place.record(
+        remote.name,
+        url=url,
+        bytes=size,
+        sha256=sha256,
+        published=remote.checksum,
+        unpacked=target.name,
+    )
     if not remote.checksum:
-        place.say(f"{remote.name}: no checksum is published" + (
-            f"; it was compared with the one of the first download, SHA-256 {sha256}" if expected
-            else "; the server packs it anew each time, so none can be compared" if remote.packed_anew
-            else f"; SHA-256 {sha256} was recorded in {RECORD} and will be compared from now on"))  # fmt: skip
+        place.say(
+            f"{remote.name}: no checksum is published"
+            + (
+                f"; it was compared with the one of the first download, SHA-256 {sha256}"
+                if expected
+                else "; the server packs it anew each time, so none can be compared"
+                if remote.packed_anew
+                else f"; SHA-256 {sha256} was recorded in {RECORD} and will be compared from now on"
+            )
+        )
     if not place.keep_archives:
         archive.unlink()
     place.say(f"{remote.name}: unpacked in {target}")
@@ -148,7 +206,9 @@ def _bring(remote: Remote, url: str, place: _Place) -> Path:
 
 
 def _fetch(url: str, archive: Path, expected: str, published: bool, place: _Place) -> None:
-    """``archive`` whole and, where ``expected`` says what it is, right. An archive that stands there and is right is kept."""
+    """``archive`` whole and, where ``expected`` says what it is, right. An archive that stands
+    there and is right is kept.
+    """
     import pooch
 
     def bring(source: str, output_file: str, _: Any) -> None:
@@ -161,12 +221,15 @@ def _fetch(url: str, archive: Path, expected: str, published: bool, place: _Plac
     if archive.exists() and not expected:
         place.say(f"{archive.name} stands here already and is taken as it is")
     try:
-        pooch.retrieve(url, expected or None, fname=archive.name, path=archive.parent, downloader=bring)
+        pooch.retrieve(
+            url, expected or None, fname=archive.name, path=archive.parent, downloader=bring
+        )
     except ValueError as error:
         found = re.search(r"but got ([0-9a-f]+)", str(error))
         origin = "is published" if published else "was recorded at the first download"
         raise FormatError(
-            f"{url} has the checksum {found[1] if found else 'of another file'}, but {expected.split(':')[1]} {origin}; what came was removed",
+            f"{url} has the checksum {found[1] if found else 'of another file'}, but "
+            f"{expected.split(':')[1]} {origin}; what came was removed",
             path=archive,
         ) from error
     except OSError as error:
@@ -174,7 +237,9 @@ def _fetch(url: str, archive: Path, expected: str, published: bool, place: _Plac
 
 
 def _transfer(url: str, part: Path, place: _Place) -> None:
-    """Fill ``part`` to its end, going on after cuts until ``ATTEMPTS`` of them in a row brought nothing."""
+    """Fill ``part`` to its end, going on after cuts until ``ATTEMPTS`` of them in a row brought
+    nothing.
+    """
     import requests
 
     fruitless, before = 0, -1
@@ -183,41 +248,68 @@ def _transfer(url: str, part: Path, place: _Place) -> None:
             if _stream(url, part, place):
                 return
             reason = "the connection was cut"
-        except (requests.ConnectionError, requests.Timeout, requests.exceptions.ChunkedEncodingError) as error:
+        except (
+            requests.ConnectionError,
+            requests.Timeout,
+            requests.exceptions.ChunkedEncodingError,
+        ) as error:
             reason = _plain(error)
         except requests.RequestException as error:
             raise InputError(f"{url} cannot be fetched ({_plain(error)})") from error
         here = part.stat().st_size if part.exists() else 0
         fruitless = 1 if here > before else fruitless + 1
         if fruitless >= ATTEMPTS:
-            kept = f"; {here / 1e6:.1f} MB are here and kept, the same command goes on from there" if here else ""
+            kept = (
+                f"; {here / 1e6:.1f} MB are here and kept, the same command goes on from there"
+                if here
+                else ""
+            )
             raise InputError(f"{url} cannot be reached ({reason}){kept}")
         before = max(here, before)
         time.sleep(place.wait_s * 2 ** (fruitless - 1))
 
 
 def _stream(url: str, part: Path, place: _Place) -> bool:
-    """One transfer, from where ``part`` ends where the server still has the same file. Whether the file is whole now."""
+    """One transfer, from where ``part`` ends where the server still has the same file. Whether the
+    file is whole now.
+    """
     import requests
 
     notes = _read_notes(part)
     have = part.stat().st_size if part.exists() and (notes.get("same") or notes.get("total")) else 0
     head = {"Accept-Encoding": "identity"}
     if have:
-        head |= {"Range": f"bytes={have}-"} | ({"If-Range": notes["same"]} if notes.get("same") else {})
+        head |= {"Range": f"bytes={have}-"} | (
+            {"If-Range": notes["same"]} if notes.get("same") else {}
+        )
     with requests.get(url, headers=head, stream=True, timeout=TIMEOUT_S) as answer:
-        if answer.status_code == 416 and have:  # nothing after what is here: whole, or of another file
+        if (
+            answer.status_code == 416 and have
+        ):  # nothing after what is here: whole, or of another file
             whole = bool(_after_slash(answer) == have == notes.get("total", have))
             if not whole:
                 part.unlink()
             return whole
         if answer.status_code in TRANSIENT:
-            raise requests.ConnectionError(f"the server answered {answer.status_code} {answer.reason}")
+            raise requests.ConnectionError(
+                f"the server answered {answer.status_code} {answer.reason}"
+            )
         if answer.status_code not in (200, 206):
-            raise InputError(f"{url} cannot be fetched: the server answered {answer.status_code} {answer.reason}")
+            raise InputError(
+                f"{url} cannot be fetched: the server answered {answer.status_code} {answer.reason}"
+            )
         if "text/html" in answer.headers.get("Content-Type", ""):
-            raise InputError(f"{url} answered with a web page instead of a file; it may ask for a login, or the file has moved")
-        start = have if answer.status_code == 206 and _begins(answer) == have and _after_slash(answer) in (None, notes.get("total")) else 0
+            raise InputError(
+                f"{url} answered with a web page instead of a file; it may ask for a login, or "
+                "the file has moved"
+            )
+        start = (
+            have
+            if answer.status_code == 206
+            and _begins(answer) == have
+            and _after_slash(answer) in (None, notes.get("total"))
+            else 0
+        )
         if answer.status_code == 206 and start == 0:
             part.unlink(missing_ok=True)  # a piece of something else
             return False
@@ -225,9 +317,15 @@ def _stream(url: str, part: Path, place: _Place) -> bool:
         total = start + int(length) if length and length.isdigit() else 0
         if start == 0:
             same = answer.headers.get("ETag", "")
-            same = answer.headers.get("Last-Modified", "") if not same or same.startswith("W/") else same  # If-Range wants a strong one
+            same = (
+                answer.headers.get("Last-Modified", "")
+                if not same or same.startswith("W/")
+                else same
+            )  # If-Range wants a strong one
             _refuse_full_disk(part, total)
-            atomic.write_text(_notes_of(part), json.dumps({"url": url, "same": same, "total": total}))
+            atomic.write_text(
+                _notes_of(part), json.dumps({"url": url, "same": same, "total": total})
+            )
         _append(answer.iter_content(CHUNK_BYTES), part, start, total, place)
     return total == 0 or part.stat().st_size == total
 
@@ -242,14 +340,21 @@ def _append(chunks: Iterator[bytes], part: Path, start: int, total: int, place: 
                 place.progress(name, file.tell(), total)
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise OutputError("the disk is full; what came so far is kept, and the same command goes on from there", path=part) from error
+            raise OutputError(
+                "the disk is full; what came so far is kept, and the same command goes on from "
+                "there",
+                path=part,
+            ) from error
         raise
 
 
 def _refuse_full_disk(part: Path, total: int) -> None:
     free = shutil.disk_usage(part.parent).free
     if total > free:
-        raise OutputError(f"{total / 1e6:.0f} MB are to come and only {free / 1e6:.0f} MB are free", path=part.parent)
+        raise OutputError(
+            f"{total / 1e6:.0f} MB are to come and only {free / 1e6:.0f} MB are free",
+            path=part.parent,
+        )
 
 
 def _notes_of(part: Path) -> Path:
@@ -257,7 +362,9 @@ def _notes_of(part: Path) -> Path:
 
 
 def _read_notes(part: Path) -> dict[str, Any]:
-    """What is known of the file that ``part`` is the beginning of; {} where nothing is, and then it is begun anew."""
+    """What is known of the file that ``part`` is the beginning of; {} where nothing is, and then it
+    is begun anew.
+    """
     try:
         return dict(json.loads(_notes_of(part).read_text(encoding="utf-8")))
     except (OSError, ValueError):
@@ -278,12 +385,23 @@ def _after_slash(answer: Any) -> int | None:
 def _plain(error: Exception) -> str:
     """The innermost reason of a failed connection, without the library's objects."""
     cause: BaseException = error
-    while isinstance(cause.args[0] if cause.args else None, BaseException) or getattr(cause, "reason", None):
-        inner = cause.args[0] if cause.args and isinstance(cause.args[0], BaseException) else getattr(cause, "reason", None)
+    while isinstance(cause.args[0] if cause.args else None, BaseException) or getattr(
+        cause, "reason", None
+    ):
+        inner = (
+            cause.args[0]
+            if cause.args and isinstance(cause.args[0], BaseException)
+            else getattr(cause, "reason", None)
+        )
         if not isinstance(inner, BaseException):
             break
         cause = inner
-    return re.sub(r"<[^>]*>:? ?|HTTPS?Connection(Pool)?\([^)]*\):? ?", "", str(cause)).split("(Caused by")[0].strip() or type(error).__name__
+    return (
+        re.sub(r"<[^>]*>:? ?|HTTPS?Connection(Pool)?\([^)]*\):? ?", "", str(cause))
+        .split("(Caused by")[0]
+        .strip()
+        or type(error).__name__
+    )
 
 
 # ---- unpacking ----
@@ -297,25 +415,39 @@ def _sha256(path: Path) -> str:
 
 @contextlib.contextmanager
 def _removed_where_unusable(archive: Path) -> Iterator[None]:
-    """An archive that cannot be unpacked is removed, so that the next command brings it again; a full disk leaves it."""
+    """An archive that cannot be unpacked is removed, so that the next command brings it again; a
+    full disk leaves it.
+    """
     try:
         yield
     except FormatError:
         archive.unlink(missing_ok=True)
         raise
-    except (tarfile.TarError, zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, NotImplementedError) as error:
+    except (
+        tarfile.TarError,
+        zipfile.BadZipFile,
+        zlib.error,
+        EOFError,
+        RuntimeError,
+        NotImplementedError,
+    ) as error:
         archive.unlink(missing_ok=True)
         raise FormatError(
-            f"the archive is damaged or of an unknown kind ({error}); it was removed, the same command brings it again", path=archive
+            f"the archive is damaged or of an unknown kind ({error}); it was removed, the same "
+            "command brings it again",
+            path=archive,
         ) from error
     except OSError as error:
         full = error.errno in (errno.ENOSPC, errno.EDQUOT)
         reason = "the disk is full" if full else f"cannot be unpacked ({error.strerror or error})"
-        raise OutputError(f"{reason}; the archive is kept, the same command unpacks it", path=archive) from error
+        raise OutputError(
+            f"{reason}; the archive is kept, the same command unpacks it", path=archive
+        ) from error
 
 
 def _unpack(archive: Path, folder: Path, nested: bool) -> Path:
-    """Unpack in a folder aside, then rename in one step: the archive's own single folder, or one called like the archive.
+    """Unpack in a folder aside, then rename in one step: the archive's own single folder, or one
+    called like the archive.
 
     Raises:
         FormatError: a member that would stand outside.
@@ -331,10 +463,14 @@ def _unpack(archive: Path, folder: Path, nested: bool) -> Path:
                 inner.unlink()
         tops = sorted(aside.iterdir())
         alone = len(tops) == 1 and tops[0].is_dir()
-        target = folder / (tops[0].name if alone else re.sub(r"\.(zip|tar|tgz|tar\.gz)$", "", archive.name))
+        target = folder / (
+            tops[0].name if alone else re.sub(r"\.(zip|tar|tgz|tar\.gz)$", "", archive.name)
+        )
         if target.exists():
             raise OutputError(
-                f"stands here already and was not unpacked by this program; move it away, or choose another folder than {folder}", path=target
+                "stands here already and was not unpacked by this program; move it away, or "
+                f"choose another folder than {folder}",
+                path=target,
             )
         os.replace(tops[0] if alone else aside, target)
         return target
@@ -343,14 +479,23 @@ def _unpack(archive: Path, folder: Path, nested: bool) -> Path:
 
 
 def _extract(archive: Path, into: Path) -> None:
-    """All members but the shadow files of macOS. pooch's own unpackers are not used: on Python 3.11 they follow paths out of the folder."""
+    """All members but the shadow files of macOS. pooch's own unpackers are not used: on Python 3.11
+    they follow paths out of the folder.
+    """
     into.mkdir(parents=True, exist_ok=True)
     if zipfile.is_zipfile(archive):
         with zipfile.ZipFile(archive) as packed:
             members = [m for m in packed.namelist() if not _shadow(m)]
             for name in members:  # zipfile would bend these to inside without a word
-                if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name.replace("\\", "/")).parts:
-                    raise FormatError(f"the archive holds {name!r}, which would stand outside its folder; refused", path=archive)
+                if (
+                    PurePosixPath(name).is_absolute()
+                    or ".." in PurePosixPath(name.replace("\\", "/")).parts
+                ):
+                    raise FormatError(
+                        f"the archive holds {name!r}, which would stand outside its folder; "
+                        "refused",
+                        path=archive,
+                    )
             packed.extractall(into, members)
         return
     if not hasattr(tarfile, "data_filter"):
@@ -360,7 +505,9 @@ def _extract(archive: Path, into: Path) -> None:
             tape.extractall(into, members=(m for m in tape if not _shadow(m.name)), filter="data")
         except tarfile.FilterError as error:
             raise FormatError(
-                f"the archive holds a member that would stand outside its folder or is no plain file ({error}); refused", path=archive
+                "the archive holds a member that would stand outside its folder or is no plain "
+                f"file ({error}); refused",
+                path=archive,
             ) from error
 
 

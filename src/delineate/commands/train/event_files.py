@@ -1,4 +1,5 @@
-"""A training's figures for TensorBoard, where somebody asked for it: the same that stand in ``log.jsonl``, one event file a network.
+"""A training's figures for TensorBoard, where somebody asked for it: the same that stand in
+``log.jsonl``, one event file a network.
 
 ``log.jsonl`` is always written and is what the report reads; nothing here is read back.
 """
@@ -24,11 +25,16 @@ def refuse_unless_installed() -> None:
     from importlib.util import find_spec
 
     if find_spec("tensorboard") is None:
-        raise UsageError("--tensorboard needs the package tensorboard: pip install 'delineate[tensorboard]'; log.jsonl is written without it")
+        raise UsageError(
+            "--tensorboard needs the package tensorboard: pip install 'delineate[tensorboard]'; "
+            "log.jsonl is written without it"
+        )
 
 
 class EventFile:
-    """What one network's log lines say, in an event file of ``folder``. A run that goes on replaces what is newer than where it goes on from."""
+    """What one network's log lines say, in an event file of ``folder``. A run that goes on replaces
+    what is newer than where it goes on from.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -46,9 +52,16 @@ class EventFile:
 
 
 def figures(line: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, float]]:
-    """(tag, value) of every finite figure of a log line; a structure's stands below its measure, as ``val_dice/liver``."""
+    """(tag, value) of every finite figure of a log line; a structure's stands below its measure, as
+    ``val_dice/liver``.
+    """
     for key, value in line.items():
         if isinstance(value, dict):
             yield from figures(value, f"{prefix}{key}/")
-        elif isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value) and key not in NOT_FIGURES:
+        elif (
+            isinstance(value, int | float)
+            and not isinstance(value, bool)
+            and math.isfinite(value)
+            and key not in NOT_FIGURES
+        ):
             yield f"{prefix}{key}", float(value)

@@ -1,6 +1,7 @@
 """Preparing a cohort: every case with truth into the store, once.
 
-A case that is already complete in the store is left as it is, so a killed preparation goes on where it stopped.
+A case that is already complete in the store is left as it is, so a killed preparation goes on where
+it stopped.
 """
 
 from __future__ import annotations
@@ -21,7 +22,12 @@ OBLIQUE_DEPTH = 8  # slices in a chunk where tilted planes cross several
 
 
 def prepare_cohort(
-    manifest: Manifest, plan: Plan, store: Store, *, workers: int | None = 1, progress: Callable[[int, int, str], None] | None = None
+    manifest: Manifest,
+    plan: Plan,
+    store: Store,
+    *,
+    workers: int | None = 1,
+    progress: Callable[[int, int, str], None] | None = None,
 ) -> Sequence[batch.Outcome[None]]:
     """Prepare every case of ``manifest`` that has truth.
 
@@ -33,7 +39,11 @@ def prepare_cohort(
     """
     cases = manifest.with_truth().cases
     return batch.run(
-        partial(prepare_case, manifest=manifest, plan=plan, store=store), cases, names=[c.id for c in cases], workers=workers, progress=progress
+        partial(prepare_case, manifest=manifest, plan=plan, store=store),
+        cases,
+        names=[c.id for c in cases],
+        workers=workers,
+        progress=progress,
     )
 
 
@@ -46,7 +56,15 @@ def prepare_case(case: Case, manifest: Manifest, plan: Plan, store: Store) -> No
     array, trail = prepare(image, plan)
     classes = prepare_label(label, trail, plan.labels.compact())
     seed = int.from_bytes(hashlib.sha256(case.id.encode()).digest()[:4], "little")
-    store.add(case.id, array.numpy(), classes, plan.network.classes, chunk=_chunk(plan), seed=seed, spacing_mm=trail.prepared.spacing_mm)
+    store.add(
+        case.id,
+        array.numpy(),
+        classes,
+        plan.network.classes,
+        chunk=_chunk(plan),
+        seed=seed,
+        spacing_mm=trail.prepared.spacing_mm,
+    )
 
 
 def _chunk(plan: Plan) -> tuple[int, int, int]:

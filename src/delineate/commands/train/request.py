@@ -1,4 +1,6 @@
-"""What a training was asked for: data, time, who trains and who tests. It fixes a run beside its plan; a run goes on only under the same request."""
+"""What a training was asked for: data, time, who trains and who tests. It fixes a run beside its
+plan; a run goes on only under the same request.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +37,11 @@ class Request:
     @property
     def files(self) -> list[str]:
         """The files beside the data that the training reads."""
-        return [path for path in (self.plan, self.split, self.init, self.labels, self.description) if path]
+        return [
+            path
+            for path in (self.plan, self.split, self.init, self.labels, self.description)
+            if path
+        ]
 
     def validated(self) -> Request:
         """This request, refused where its words exclude each other.
@@ -50,18 +56,26 @@ class Request:
         if self.budget_s is not None and self.epochs is not None:
             raise UsageError("--budget and --epochs exclude each other")
         if self.budget_s is not None and self.budget_s < 30:
-            raise UsageError(f"a budget of {self.budget_s:g} s is too short for a model; the least is 30s")
+            raise UsageError(
+                f"a budget of {self.budget_s:g} s is too short for a model; the least is 30s"
+            )
         if self.fold is not None and not 0 <= self.fold < (self.folds or VALIDATION_FOLDS):
-            raise UsageError(f"--fold counts from 0 to {(self.folds or VALIDATION_FOLDS) - 1}, found {self.fold}")
+            raise UsageError(
+                f"--fold counts from 0 to {(self.folds or VALIDATION_FOLDS) - 1}, found {self.fold}"
+            )
         if self.folds is not None and self.folds < 2:
             raise UsageError(f"--folds takes at least 2, found {self.folds}")
         if self.split and (self.folds or self.fold is not None):
-            raise UsageError("--split says who trains and who validates; --fold and --folds do the same: give one of them")
+            raise UsageError(
+                "--split says who trains and who validates; --fold and --folds do the same: give "
+                "one of them"
+            )
         return self
 
 
 def read_split(path: str) -> dict[str, Split]:
-    """A split file: JSON with ``train``, ``val`` and ``test``, each a list of case or patient ids, any of them absent.
+    """A split file: JSON with ``train``, ``val`` and ``test``, each a list of case or patient ids,
+    any of them absent.
 
     Raises:
         InputError: not such a file, or one id on two sides.
@@ -73,8 +87,16 @@ def read_split(path: str) -> dict[str, Split]:
     except ValueError as error:
         raise InputError(f"is not JSON ({error})", path=path) from error
     sides: tuple[Split, ...] = ("train", "val", "test")
-    if not isinstance(data, dict) or not data or set(data) - set(sides) or not all(isinstance(v, list) for v in data.values()):
-        raise InputError('a split file is {"train": [ids], "val": [ids], "test": [ids]}, any of them absent', path=path)
+    if (
+        not isinstance(data, dict)
+        or not data
+        or set(data) - set(sides)
+        or not all(isinstance(v, list) for v in data.values())
+    ):
+        raise InputError(
+            'a split file is {"train": [ids], "val": [ids], "test": [ids]}, any of them absent',
+            path=path,
+        )
     split_of: dict[str, Split] = {}
     for side in sides:
         for name in map(str, data.get(str(side), [])):

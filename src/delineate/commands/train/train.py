@@ -1,15 +1,17 @@
 """Training, the whole verb: check, plan, prepare, train, evaluate, bundle, report.
 
-``MODEL`` is the bundle, one file; ``MODEL.run/`` beside it keeps how it came about and all that is needed to go on (see ``run.py``), and
+``MODEL`` is the bundle, one file; ``MODEL.run/`` beside it keeps how it came about and all that is
+needed to go on (see ``run.py``), and
 
     store/                         prepared cases
-    fold_K/                        log.jsonl, last.safetensors, best.safetensors; fold_K/VIEW/ where the plan has views
+    fold_K/                        log.jsonl, last.safetensors, best.safetensors; fold_K/VIEW/ where
+                                   the plan has views
     test/ or validation/           predictions and scores on original grids
     card.json  report.html
 
-The bundle is rewritten whenever a better network is found, so a valid model exists from the first validation on.
-The same command after a kill goes on where it stopped; a different one is refused until ``--overwrite``.
-Only this step imports ``learn``.
+The bundle is rewritten whenever a better network is found, so a valid model exists from the first
+validation on. The same command after a kill goes on where it stopped; a different one is refused
+until ``--overwrite``. Only this step imports ``learn``.
 """
 
 from __future__ import annotations
@@ -54,18 +56,28 @@ class Trained:
     failures: list[str] = field(default_factory=list)
 
 
-def train(request: Request, model: str | Path, *, recipe: plan_step.Recipe | None = None, overwrite: bool = False,
-          extend_s: float | None = None, tensorboard: bool = False, say: Say = lambda text: None,
-          progress: Progress = lambda stage, done, total, note: None) -> Trained:  # fmt: skip
+def train(
+    request: Request,
+    model: str | Path,
+    *,
+    recipe: plan_step.Recipe | None = None,
+    overwrite: bool = False,
+    extend_s: float | None = None,
+    tensorboard: bool = False,
+    say: Say = lambda text: None,
+    progress: Progress = lambda stage, done, total, note: None,
+) -> Trained:
     """Train a model, or go on with one.
 
     Args:
         request: data and settings.
-        recipe: who plans, where ``request.recipe`` names one; the rules of ``planning.rules`` otherwise.
+        recipe: who plans, where ``request.recipe`` names one; the rules of ``planning.rules``
+            otherwise.
         model: the bundle to write; its run's folder is ``model`` + ".run".
         extend_s: so many more seconds for a run with a budget that has ended.
         tensorboard: write event files beside each network's log too.
-        overwrite: start anew where a run or model stands already; the old model stays until a new one replaces it.
+        overwrite: start anew where a run or model stands already; the old model stays until a new
+            one replaces it.
 
     Raises:
         UsageError, InputError, PlanError, TrainingError, OutputError: see their sentences.
@@ -81,8 +93,15 @@ def train(request: Request, model: str | Path, *, recipe: plan_step.Recipe | Non
     if extend_s is not None:
         run.extend(extend_s)
     if run.is_finished:
-        say(f"this run is finished: {run.model}; to train on, add --extend 30m; to train anew, --overwrite")
-        return Trained(run.model, run.folder, json.loads((run.folder / "card.json").read_text(encoding="utf-8")).get("scores", {}))
+        say(
+            f"this run is finished: {run.model}; to train on, add --extend 30m; to train anew, "
+            "--overwrite"
+        )
+        return Trained(
+            run.model,
+            run.folder,
+            json.loads((run.folder / "card.json").read_text(encoding="utf-8")).get("scores", {}),
+        )
     run_step.save_json(run, "request.json", vars(request) | {"delineate": __version__})
     run_step.settle_cohort(run)
     with originals([run.manifest], request.files).kept([run.model]):
@@ -97,7 +116,11 @@ def _train(run: Run) -> Trained:
     run.tick()
     evaluation = held_out.cases_to_score(run)
     reserve = held_out.reserve(run, evaluation)
-    jobs = [Job(fold, view) for fold in run_step.folds_of(run) for view in run_step.views_of(run.planned())]
+    jobs = [
+        Job(fold, view)
+        for fold in run_step.folds_of(run)
+        for view in run_step.views_of(run.planned())
+    ]
     _recall(run, jobs)
     for number, job in enumerate(jobs):
         share = (run.remaining_s() - reserve.total_s) / (len(jobs) - number)
@@ -110,7 +133,10 @@ def _train(run: Run) -> Trained:
 
 def _prepare(run: Run) -> None:
     outcomes = prepare_step.prepare_cohort(
-        run_step.to_learn_from(run.manifest), run.planned(), run.store, progress=lambda done, total, name: run.progress("prepare", done, total, name)
+        run_step.to_learn_from(run.manifest),
+        run.planned(),
+        run.store,
+        progress=lambda done, total, name: run.progress("prepare", done, total, name),
     )
     broken = [o for o in outcomes if o.error is not None]
     if broken and len(broken) == len(outcomes):
@@ -122,7 +148,9 @@ def _prepare(run: Run) -> None:
 
 
 def _recall(run: Run, jobs: Sequence[Job]) -> None:
-    """The members that earlier starts of this run left, so that a model on disk is never replaced by one with fewer of them."""
+    """The members that earlier starts of this run left, so that a model on disk is never replaced
+    by one with fewer of them.
+    """
     from safetensors.numpy import load_file
 
     for job in jobs:
@@ -157,14 +185,20 @@ def _fit(run: Run, job: Job, deadline: float | None) -> None:
 
     def keep(weights: Weights, line: dict[str, Any]) -> None:
         run.members[job.key] = job.member(run.planned(), weights)
-        run.card.setdefault("validation", {})[job.name] = without_nan({k: v for k, v in line.items() if k.startswith("val") or k == "step"})
+        run.card.setdefault("validation", {})[job.name] = without_nan(
+            {k: v for k, v in line.items() if k.startswith("val") or k == "step"}
+        )
         _bundle(run)
 
     begun = (folder / "last.safetensors").is_file()
-    init, start = (None, "goes on from its own checkpoint") if begun else run_step.starting_weights(run, job)
+    init, start = (
+        (None, "goes on from its own checkpoint") if begun else run_step.starting_weights(run, job)
+    )
     run.say(f"{words}: {len(training)} cases train, {len(validating)} validate; {start}")
     device = choose_device(run.request.device)
-    threads = 1 if device.type == "cpu" else max(2, plan_step.Machine.here("cpu").cores - 2)  # on a CPU the cores are busy training
+    threads = (
+        1 if device.type == "cpu" else max(2, plan_step.Machine.here("cpu").cores - 2)
+    )  # on a CPU the cores are busy training
     weights = loop.fit(
         loop.Training(
             job.plan(run.planned()),
@@ -189,7 +223,9 @@ def _fit(run: Run, job: Job, deadline: float | None) -> None:
 
 
 def _postprocess(run: Run, limit_s: float) -> None:
-    """Choose, on the validation cases of the first fold, which structures keep only their largest piece."""
+    """Choose, on the validation cases of the first fold, which structures keep only their largest
+    piece.
+    """
     from ...inference.devices import choose_device
     from ...inference.engine import Engine
     from ...training import postprocessing as postprocess
@@ -197,11 +233,18 @@ def _postprocess(run: Run, limit_s: float) -> None:
     if not run.members or not held_out.chooses_postprocessing(run):
         return
     first = run.made()[0]
-    engine = Engine.from_bundle(Bundle(run.planned(), (first,)), choose_device(run.request.device), graphs=graphs_beside(run.model))
+    engine = Engine.from_bundle(
+        Bundle(run.planned(), (first,)),
+        choose_device(run.request.device),
+        graphs=graphs_beside(run.model),
+    )
     names = postprocess.choose(engine, _opened(run, run_step.sides(run, first.fold)[1]), limit_s)
     if names:
         run.plan = run.planned().replace(postprocessing={"keep_largest": names})
-        run.say(f"postprocessing: only the largest piece of {', '.join(names)} is kept: better on the validation cases")
+        run.say(
+            f"postprocessing: only the largest piece of {', '.join(names)} is kept: better on "
+            "the validation cases"
+        )
         atomic.write_text(run.folder / "plan.json", run.plan.to_json())
         _bundle(run)
 
@@ -246,7 +289,11 @@ def _provenance(run: Run) -> dict[str, Any]:
 
 
 def _finish(run: Run, scores: dict[str, Any]) -> None:
-    run.card |= {"scores": without_nan(scores), "seconds": round(run.elapsed_s, 1), "peak_memory_mb": predict_step.peak_memory_mb()}
+    run.card |= {
+        "scores": without_nan(scores),
+        "seconds": round(run.elapsed_s, 1),
+        "peak_memory_mb": predict_step.peak_memory_mb(),
+    }
     _bundle(run)
     bundle = Bundle.load(run.model)
     run_step.save_json(run, "card.json", bundle.card | {"id": bundle.id})

@@ -10,4 +10,16 @@ from .geometry import layout, tolerance_mm
 from .headers import DAMAGED, Series, Slice, is_dicom
 from .values import read_series
 
-__all__ = ["DAMAGED", "Series", "Slice", "choose", "find", "find_series", "is_dicom", "layout", "problem_of", "read_series", "tolerance_mm"]
+__all__ = [
+    "DAMAGED",
+    "Series",
+    "Slice",
+    "choose",
+    "find",
+    "find_series",
+    "is_dicom",
+    "layout",
+    "problem_of",
+    "read_series",
+    "tolerance_mm",
+]

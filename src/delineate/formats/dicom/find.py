@@ -13,7 +13,9 @@ from .headers import DAMAGED, Series, Slice, not_an_image, read_header, series_o
 
 
 def find(folder: str | Path, recursive: bool = True) -> tuple[list[Series], list[tuple[Path, str]]]:
-    """All image series in a folder (or of one file), and the DICOM files that hold no image, each with what it is (or ``DAMAGED``)."""
+    """All image series in a folder (or of one file), and the DICOM files that hold no image, each
+    with what it is (or ``DAMAGED``).
+    """
     series: dict[str, list[tuple[Slice, Any]]] = {}
     others: list[tuple[Path, str]] = []
     for path in _files(Path(folder), recursive):
@@ -38,7 +40,9 @@ def find(folder: str | Path, recursive: bool = True) -> tuple[list[Series], list
 
 
 def find_series(folder: str | Path, recursive: bool = True) -> list[Series]:
-    """All image series in a folder, in the order met; empty where there is none. Non-image objects are left out."""
+    """All image series in a folder, in the order met; empty where there is none. Non-image objects
+    are left out.
+    """
     return find(folder, recursive)[0]
 
 
@@ -50,8 +54,13 @@ def choose(folder: str | Path, uid: str = "") -> Series:
     """
     series, others = find(folder)
     damaged = [path.name for path, what in others if what == DAMAGED]
-    if damaged:  # it may be a slice of any series here, the last one even, whose absence would leave no gap
-        raise FormatError(f"{len(damaged)} DICOM file(s) are damaged or truncated ({', '.join(damaged[:3])})", path=folder)
+    if (
+        damaged
+    ):  # it may be a slice of any series here, the last one even, whose absence would leave no gap
+        raise FormatError(
+            f"{len(damaged)} DICOM file(s) are damaged or truncated ({', '.join(damaged[:3])})",
+            path=folder,
+        )
     if uid:
         chosen = [s for s in series if s.uid == uid]
         if not chosen:
@@ -59,14 +68,23 @@ def choose(folder: str | Path, uid: str = "") -> Series:
         return chosen[0]
     if not series:
         kinds = sorted({what for _, what in others})
-        found = f"only DICOM objects without images ({', '.join(kinds)})" if kinds else "no image that can be read"
+        found = (
+            f"only DICOM objects without images ({', '.join(kinds)})"
+            if kinds
+            else "no image that can be read"
+        )
         raise FormatError(f"{found} in this folder", path=folder)
     usable = [s for s in series if not problem_of(s)]
     if len(series) == 1 or len(usable) == 1:
         return (usable or series)[0]
     if not usable:
-        raise FormatError(f"none of {len(series)} series can be read: {_listed(series)}", path=folder)
-    raise FormatError(f"{len(series)} series in one folder, choose one as FOLDER#SERIES_UID: {_listed(series)}", path=folder)
+        raise FormatError(
+            f"none of {len(series)} series can be read: {_listed(series)}", path=folder
+        )
+    raise FormatError(
+        f"{len(series)} series in one folder, choose one as FOLDER#SERIES_UID: {_listed(series)}",
+        path=folder,
+    )
 
 
 def problem_of(series: Series) -> str:
@@ -79,7 +97,12 @@ def problem_of(series: Series) -> str:
 
 
 def _listed(series: Iterable[Series]) -> str:
-    return "; ".join(s.title + (f" - refused: {why}" if (why := problem_of(s)) else "") for s in series) or "none"
+    return (
+        "; ".join(
+            s.title + (f" - refused: {why}" if (why := problem_of(s)) else "") for s in series
+        )
+        or "none"
+    )
 
 
 def _files(folder: Path, recursive: bool) -> Iterator[Path]:

@@ -1,11 +1,14 @@
 """Where the slices of a DICOM series stand: one even grid, or a refusal with its reason.
 
-Geometry follows PS3.3 C.7.6.2.1.1: a pixel stands where ImagePositionPatient, ImageOrientationPatient and PixelSpacing
-(row spacing first) put it. Slices are sorted along the normal of their plane; the gap is measured between positions and
-SliceThickness is ignored. After that every slice's corners must lie within 0.05 mm (1 % of gaps above 5 mm) of the grid, or the
-series is refused: nothing is interpolated, dropped or guessed. Arrays are (column, row, slice); LPS becomes RAS+ here.
+Geometry follows PS3.3 C.7.6.2.1.1: a pixel stands where ImagePositionPatient,
+ImageOrientationPatient and PixelSpacing (row spacing first) put it. Slices are sorted along the
+normal of their plane; the gap is measured between positions and SliceThickness is ignored. After
+that every slice's corners must lie within 0.05 mm (1 % of gaps above 5 mm) of the grid, or the
+series is refused: nothing is interpolated, dropped or guessed. Arrays are (column, row, slice); LPS
+becomes RAS+ here.
 
-Left to a later version: multi-frame (enhanced) objects, mosaics, several time points, tilted gantry, colour.
+Left to a later version: multi-frame (enhanced) objects, mosaics, several time points, tilted
+gantry, colour.
 """
 
 from __future__ import annotations
@@ -28,7 +31,8 @@ def layout(series: Series) -> tuple[Grid, list[Slice]]:
     """The grid of a series and its slices in the order of k.
 
     Raises:
-        FormatError: objects this version does not read (multi-frame, mosaic, colour, localiser, mixed kinds, lookup table).
+        FormatError: objects this version does not read (multi-frame, mosaic, colour, localiser,
+            mixed kinds, lookup table).
         GeometryError: missing, mixed, uneven, doubled or tilted positions.
     """
     slices = series.slices
@@ -36,8 +40,15 @@ def layout(series: Series) -> tuple[Grid, list[Slice]]:
     _refuse_mixtures(slices)
     first = slices[0]
     across, down = np.array(first.orientation[:3]), np.array(first.orientation[3:])
-    if abs(np.linalg.norm(across) - 1) > 1e-3 or abs(np.linalg.norm(down) - 1) > 1e-3 or abs(across @ down) > SHEAR_TOLERANCE:
-        raise GeometryError(f"ImageOrientationPatient {list(first.orientation)} is not two unit vectors at right angles")
+    if (
+        abs(np.linalg.norm(across) - 1) > 1e-3
+        or abs(np.linalg.norm(down) - 1) > 1e-3
+        or abs(across @ down) > SHEAR_TOLERANCE
+    ):
+        raise GeometryError(
+            f"ImageOrientationPatient {list(first.orientation)} is not two unit vectors at right "
+            "angles"
+        )
     normal = np.cross(across, down)
     ordered = sorted(slices, key=lambda one: float(np.array(one.position) @ normal))
     step = _step(ordered, normal)
@@ -53,9 +64,15 @@ def _refuse_kinds(slices: Sequence[Slice]) -> None:
         return "" if all(chosen) else f" ({sum(chosen)} of {len(chosen)} files)"
 
     reasons = {
-        "multi-frame (enhanced) objects are read by a later version": [s.frames > 1 or s.sop_class in ENHANCED for s in slices],
-        "mosaics (many slices in one picture) are refused": ["MOSAIC" in s.kind or "VFRAME" in s.kind for s in slices],
-        "colour pictures (secondary captures, reports) are no scan": [s.samples != 1 for s in slices],
+        "multi-frame (enhanced) objects are read by a later version": [
+            s.frames > 1 or s.sop_class in ENHANCED for s in slices
+        ],
+        "mosaics (many slices in one picture) are refused": [
+            "MOSAIC" in s.kind or "VFRAME" in s.kind for s in slices
+        ],
+        "colour pictures (secondary captures, reports) are no scan": [
+            s.samples != 1 for s in slices
+        ],
         "localisers (scout views) are no volume": ["LOCALIZER" in s.kind for s in slices],
         "a modality lookup table is not supported": [s.lookup for s in slices],
     }
@@ -72,17 +89,24 @@ def _refuse_mixtures(slices: Sequence[Slice]) -> None:
     ):
         missing = [s.path.name for s, value in zip(slices, values, strict=True) if not value]
         if missing:
-            raise GeometryError(f"{name} is missing or unreadable in {len(missing)} of {len(slices)} files ({missing[0]} ...)")
+            raise GeometryError(
+                f"{name} is missing or unreadable in {len(missing)} of {len(slices)} files "
+                f"({missing[0]} ...)"
+            )
     sizes = sorted({(s.columns, s.rows) for s in slices})
     if len(sizes) > 1:
-        raise GeometryError(f"mixed: slices of {' and '.join(f'{c}x{r}' for c, r in sizes)} pixels in one series")
+        raise GeometryError(
+            f"mixed: slices of {' and '.join(f'{c}x{r}' for c, r in sizes)} pixels in one series"
+        )
     for name, table, tolerance in (
         ("orientations", np.array([s.orientation for s in slices]), SAME_DIRECTION),
         ("pixel spacings", np.array([s.spacing for s in slices]), 1e-3),
     ):
         if np.abs(table - table[0]).max() > tolerance:
             kinds = len({tuple(np.round(row, 2)) for row in table})
-            raise GeometryError(f"mixed: slices with {max(kinds, 2)} different {name} in one series")
+            raise GeometryError(
+                f"mixed: slices with {max(kinds, 2)} different {name} in one series"
+            )
     if min(slices[0].spacing) <= 0:
         raise GeometryError(f"PixelSpacing {list(slices[0].spacing)} is not positive")
 
@@ -99,17 +123,30 @@ def _step(ordered: Sequence[Slice], normal: NDArray[np.float64]) -> NDArray[np.f
     allowed = tolerance_mm(gap)
     uneven = [n for n, value in enumerate(gaps) if abs(value - gap) > max(2 * allowed, 0.02 * gap)]
     if uneven:
-        where = "; ".join(f"{gaps[n]:.2f} mm between {ordered[n].path.name} and {ordered[n + 1].path.name}" for n in uneven[:3])
-        missing = f", {round(gaps[uneven[0]] / gap) - 1} slice(s) missing?" if gaps[uneven[0]] > 1.5 * gap else ""
+        where = "; ".join(
+            f"{gaps[n]:.2f} mm between {ordered[n].path.name} and {ordered[n + 1].path.name}"
+            for n in uneven[:3]
+        )
+        missing = (
+            f", {round(gaps[uneven[0]] / gap) - 1} slice(s) missing?"
+            if gaps[uneven[0]] > 1.5 * gap
+            else ""
+        )
         more = " ..." if len(uneven) > 3 else ""
-        raise GeometryError(f"uneven gaps: {len(uneven)} of {len(gaps)} differ from {gap:.2f} mm: {where}{more}{missing}")
+        raise GeometryError(
+            f"uneven gaps: {len(uneven)} of {len(gaps)} differ from {gap:.2f} mm: "
+            f"{where}{more}{missing}"
+        )
     whole = positions[-1] - positions[0]
     drift = whole - (whole @ normal) * normal
     if np.linalg.norm(drift) <= TOLERANCE_MM:
         return np.asarray(normal * (whole @ normal) / (len(ordered) - 1))
     if np.linalg.norm(drift) / np.linalg.norm(whole) > SHEAR_TOLERANCE:
         degrees = np.degrees(np.arctan2(np.linalg.norm(drift), abs(whole @ normal)))
-        raise GeometryError(f"tilted gantry: the slices are stacked {degrees:.2f} degrees off the normal of their planes")
+        raise GeometryError(
+            f"tilted gantry: the slices are stacked {degrees:.2f} degrees off the normal of "
+            "their planes"
+        )
     return np.asarray(whole / (len(ordered) - 1))
 
 
@@ -119,11 +156,15 @@ def _refuse_doubles(ordered: Sequence[Slice], gaps: NDArray[np.float64]) -> None
         return
     names = f"{ordered[doubled[0]].path.name} and {ordered[doubled[0] + 1].path.name}"
     if len({s.instance for s in ordered}) < len(ordered):
-        raise GeometryError(f"duplicate slices: {len(doubled)} files are copies of others or stand where another does ({names})")
+        raise GeometryError(
+            f"duplicate slices: {len(doubled)} files are copies of others or stand where another "
+            f"does ({names})"
+        )
     places = len(ordered) - len(doubled)
     count = str(len(ordered) // places) if len(ordered) % places == 0 else "several"
     raise GeometryError(
-        f"duplicate slices: {len(ordered)} slices at {places} positions ({names} stand at the same place); "
+        f"duplicate slices: {len(ordered)} slices at {places} positions ({names} stand at the "
+        "same place); "
         f"{count} time points, echoes or phases in one series?"
     )
 
@@ -138,10 +179,18 @@ def _prove(ordered: Sequence[Slice], affine: NDArray[np.float64]) -> None:
     columns, rows = ordered[0].columns, ordered[0].rows
     allowed = tolerance_mm(float(np.linalg.norm(affine[:3, 2])))
     for k, one in enumerate(ordered):
-        across, down = np.array(one.orientation[:3]) * one.spacing[1], np.array(one.orientation[3:]) * one.spacing[0]
+        across, down = (
+            np.array(one.orientation[:3]) * one.spacing[1],
+            np.array(one.orientation[3:]) * one.spacing[0],
+        )
         for i, j in ((0, 0), (columns - 1, 0), (0, rows - 1), (columns - 1, rows - 1)):
-            distance = float(np.linalg.norm(np.array(one.position) + i * across + j * down - (affine @ (i, j, k, 1))[:3]))
+            distance = float(
+                np.linalg.norm(
+                    np.array(one.position) + i * across + j * down - (affine @ (i, j, k, 1))[:3]
+                )
+            )
             if distance > allowed:
                 raise GeometryError(
-                    f"uneven positions: {one.path.name} stands {distance:.2f} mm from its place in an even stack (allowed {allowed:.2f} mm)"
+                    f"uneven positions: {one.path.name} stands {distance:.2f} mm from its place "
+                    f"in an even stack (allowed {allowed:.2f} mm)"
                 )

@@ -13,21 +13,53 @@ import numpy as np
 
 from ..disk import head_of, natural_key, told
 
-TAGS = ["SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID", "Modality", "SeriesDescription", "SeriesNumber", "PatientID",
-        "Rows", "Columns", "NumberOfFrames", "SamplesPerPixel", "ImageType", "BitsStored", "PixelRepresentation", "ImagePositionPatient",
-        "ImageOrientationPatient", "PixelSpacing", "SliceThickness", "SpacingBetweenSlices", "RescaleSlope", "RescaleIntercept",
-        "ModalityLUTSequence"]  # fmt: skip
+TAGS = [
+    "SOPClassUID",
+    "SOPInstanceUID",
+    "SeriesInstanceUID",
+    "StudyInstanceUID",
+    "Modality",
+    "SeriesDescription",
+    "SeriesNumber",
+    "PatientID",
+    "Rows",
+    "Columns",
+    "NumberOfFrames",
+    "SamplesPerPixel",
+    "ImageType",
+    "BitsStored",
+    "PixelRepresentation",
+    "ImagePositionPatient",
+    "ImageOrientationPatient",
+    "PixelSpacing",
+    "SliceThickness",
+    "SpacingBetweenSlices",
+    "RescaleSlope",
+    "RescaleIntercept",
+    "ModalityLUTSequence",
+]
 DICOMDIR = "1.2.840.10008.1.3.10"
 DAMAGED = "damaged"
-# Enhanced and legacy-converted CT, MR and PET: their geometry stands frame by frame, even where there is one frame.
-ENHANCED = tuple(f"1.2.840.10008.5.1.4.1.1.{n}" for n in ("2.1", "2.2", "4.1", "4.4", "130", "128.1"))
-IMAGES = (*ENHANCED, *(f"1.2.840.10008.5.1.4.1.1.{n}" for n in ("2", "4", "128", "20", "7")))  # CT, MR, PET, NM, secondary capture
-VRS = b"AE AS AT CS DA DS DT FL FD IS LO LT OB OD OF OL OV OW PN SH SL SQ SS ST SV TM UC UI UL UN UR US UT UV".split()
+# Enhanced and legacy-converted CT, MR and PET: their geometry stands frame by frame, even where
+# there is one frame.
+ENHANCED = tuple(
+    f"1.2.840.10008.5.1.4.1.1.{n}" for n in ("2.1", "2.2", "4.1", "4.4", "130", "128.1")
+)
+IMAGES = (
+    *ENHANCED,
+    *(f"1.2.840.10008.5.1.4.1.1.{n}" for n in ("2", "4", "128", "20", "7")),
+)  # CT, MR, PET, NM, secondary capture
+VRS = (
+    b"AE AS AT CS DA DS DT FL FD IS LO LT OB OD OF OL OV OW PN SH SL SQ SS ST SV TM UC UI UL UN UR "
+    b"US UT UV"
+).split()
 
 
 @dataclass(frozen=True)
 class Slice:
-    """One file's header, as plain data; lengths are 0 where an attribute is missing. Positions are LPS mm, as on disk."""
+    """One file's header, as plain data; lengths are 0 where an attribute is missing. Positions are
+    LPS mm, as on disk.
+    """
 
     path: Path
     instance: str
@@ -66,11 +98,16 @@ class Series:
     def title(self) -> str:
         """One line for a person: number, description, modality, files, uid."""
         words = " ".join(word for word in (self.modality, self.number, self.description) if word)
-        return f"{words or 'series'} ({len(self.files)} file{'s' if len(self.files) != 1 else ''}, {self.uid})"
+        return (
+            f"{words or 'series'} ({len(self.files)} "
+            f"file{'s' if len(self.files) != 1 else ''}, {self.uid})"
+        )
 
 
 def is_dicom(head: bytes) -> bool:
-    """Whether a file begins as DICOM does: "DICM" after the preamble, or, without one, a data element of group 2 or 8."""
+    """Whether a file begins as DICOM does: "DICM" after the preamble, or, without one, a data
+    element of group 2 or 8.
+    """
     if head[128:132] == b"DICM":
         return True
     if len(head) < 16:
@@ -91,7 +128,9 @@ def read_header(path: Path) -> Any | None:
             return None
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            return pydicom.dcmread(path, stop_before_pixels=True, force=head[128:132] != b"DICM", specific_tags=TAGS)
+            return pydicom.dcmread(
+                path, stop_before_pixels=True, force=head[128:132] != b"DICM", specific_tags=TAGS
+            )
 
 
 def not_an_image(dataset: Any) -> str:
@@ -100,7 +139,10 @@ def not_an_image(dataset: Any) -> str:
     if name in ("SEG", "RTSTRUCT", "RTDOSE", "RTPLAN", "PR", "SR", "KO", "REG"):
         return name
     if not dataset.get("Rows") or not dataset.get("Columns"):
-        kind = str(dataset.get("SOPClassUID", "") or getattr(dataset, "file_meta", {}).get("MediaStorageSOPClassUID", ""))
+        kind = str(
+            dataset.get("SOPClassUID", "")
+            or getattr(dataset, "file_meta", {}).get("MediaStorageSOPClassUID", "")
+        )
         if not kind or kind in IMAGES:
             return DAMAGED
         return "DICOMDIR" if kind == DICOMDIR else name or "no image"
@@ -111,13 +153,25 @@ def slice_of(path: Path, dataset: Any) -> Slice:
     with told(path, "DICOM file"):
         kind = dataset.get("ImageType") or ()
         return Slice(
-            path, str(dataset.get("SOPInstanceUID", "")), str(dataset.get("SOPClassUID", "")), int(dataset.Rows), int(dataset.Columns),
-            int(_number(dataset, "NumberOfFrames", 1)), int(_number(dataset, "SamplesPerPixel", 1)),
-            (kind,) if isinstance(kind, str) else tuple(map(str, kind)), _numbers(dataset, "ImagePositionPatient", 3),
-            _numbers(dataset, "ImageOrientationPatient", 6), _numbers(dataset, "PixelSpacing", 2),
-            _number(dataset, "SpacingBetweenSlices", 0) or _number(dataset, "SliceThickness", 0), _number(dataset, "RescaleSlope", 1) or 1.0,
-            _number(dataset, "RescaleIntercept", 0), "RescaleSlope" in dataset, int(_number(dataset, "BitsStored", 16)),
-            bool(dataset.get("PixelRepresentation", 0)), "ModalityLUTSequence" in dataset)  # fmt: skip
+            path,
+            str(dataset.get("SOPInstanceUID", "")),
+            str(dataset.get("SOPClassUID", "")),
+            int(dataset.Rows),
+            int(dataset.Columns),
+            int(_number(dataset, "NumberOfFrames", 1)),
+            int(_number(dataset, "SamplesPerPixel", 1)),
+            (kind,) if isinstance(kind, str) else tuple(map(str, kind)),
+            _numbers(dataset, "ImagePositionPatient", 3),
+            _numbers(dataset, "ImageOrientationPatient", 6),
+            _numbers(dataset, "PixelSpacing", 2),
+            _number(dataset, "SpacingBetweenSlices", 0) or _number(dataset, "SliceThickness", 0),
+            _number(dataset, "RescaleSlope", 1) or 1.0,
+            _number(dataset, "RescaleIntercept", 0),
+            "RescaleSlope" in dataset,
+            int(_number(dataset, "BitsStored", 16)),
+            bool(dataset.get("PixelRepresentation", 0)),
+            "ModalityLUTSequence" in dataset,
+        )
 
 
 def series_of(uid: str, members: Sequence[tuple[Slice, Any]]) -> Series:

@@ -17,9 +17,11 @@ from .headers import Series, Slice
 
 
 def read_series(series: Series) -> Volume:
-    """The volume (I, J, K) = (column, row, slice): int16 where rescaled values are whole and fit (else uint16, int32), or float32.
+    """The volume (I, J, K) = (column, row, slice): int16 where rescaled values are whole and fit
+    (else uint16, int32), or float32.
 
-    Unit "HU" for CT with a rescale, else "a.u."; meta has modality, patient, series, study and description.
+    Unit "HU" for CT with a rescale, else "a.u."; meta has modality, patient, series, study and
+    description.
 
     Raises:
         FormatError: an object that is refused, or pixels that cannot be decoded.
@@ -27,7 +29,9 @@ def read_series(series: Series) -> Volume:
     """
     with told(series.files[0].parent, "DICOM series"):
         grid, ordered = layout(series)
-    array = np.empty((grid.shape[2], grid.shape[1], grid.shape[0]), _dtype(ordered))  # (slice, row, column): each file is one block of memory
+    array = np.empty(
+        (grid.shape[2], grid.shape[1], grid.shape[0]), _dtype(ordered)
+    )  # (slice, row, column): each file is one block of memory
     for k, one in enumerate(ordered):
         array[k] = _pixels(one, array.dtype)
     volume = _shrunk(array).transpose(2, 1, 0)
@@ -41,7 +45,11 @@ def read_series(series: Series) -> Volume:
         "spacing_known": True,
         "place_known": True,
     }
-    source = series.files[0].parent if len({p.parent for p in series.files}) == 1 else series.files[0].parents[1]
+    source = (
+        series.files[0].parent
+        if len({p.parent for p in series.files}) == 1
+        else series.files[0].parents[1]
+    )
     return Volume(volume, grid, unit, str(source), meta)
 
 
@@ -51,7 +59,11 @@ def _dtype(ordered: Sequence[Slice]) -> type[np.generic]:
     for one in ordered:
         if one.slope != round(one.slope) or one.intercept != round(one.intercept):
             return np.float32
-        ends = (-(2 ** (one.bits - 1)), 2 ** (one.bits - 1) - 1) if one.signed else (0, 2**one.bits - 1)
+        ends = (
+            (-(2 ** (one.bits - 1)), 2 ** (one.bits - 1) - 1)
+            if one.signed
+            else (0, 2**one.bits - 1)
+        )
         low = min(low, *(e * one.slope + one.intercept for e in ends))
         high = max(high, *(e * one.slope + one.intercept for e in ends))
     if low >= -32768 and high <= 32767:
@@ -69,18 +81,28 @@ def _pixels(one: Slice, dtype: np.dtype[Any]) -> NDArray[Any]:
         if "PixelData" not in dataset:
             raise FormatError("a DICOM image without pixel data")
         if not hasattr(dataset.file_meta, "TransferSyntaxUID"):
-            dataset.file_meta.TransferSyntaxUID = pydicom.uid.ImplicitVRLittleEndian  # PS3.5 10.1: the default where none is stated
+            dataset.file_meta.TransferSyntaxUID = (
+                pydicom.uid.ImplicitVRLittleEndian
+            )  # PS3.5 10.1: the default where none is stated
         try:
             pixels = dataset.pixel_array
         except Exception as error:
             name = dataset.file_meta.TransferSyntaxUID.name
-            raise FormatError(f"the pixels cannot be decoded ({name}): {str(error).strip().splitlines()[0][:150]}") from error
+            raise FormatError(
+                f"the pixels cannot be decoded ({name}): {str(error).strip().splitlines()[0][:150]}"
+            ) from error
     if pixels.shape[-2:] != (one.rows, one.columns) or pixels.size != one.rows * one.columns:
-        raise FormatError(f"pixels of shape {pixels.shape} where the header says {one.rows} rows and {one.columns} columns", path=one.path)
+        raise FormatError(
+            f"pixels of shape {pixels.shape} where the header says {one.rows} rows and "
+            f"{one.columns} columns",
+            path=one.path,
+        )
     pixels = pixels.reshape(one.rows, one.columns)
     if dtype.kind == "f":
         return (pixels * one.slope + one.intercept).astype(dtype)
-    return pixels.astype(np.int64 if dtype.itemsize > 2 else np.int32) * int(one.slope) + int(one.intercept)
+    return pixels.astype(np.int64 if dtype.itemsize > 2 else np.int32) * int(one.slope) + int(
+        one.intercept
+    )
 
 
 def _shrunk(array: NDArray[Any]) -> NDArray[Any]:

@@ -1,7 +1,8 @@
 """Recipes: plans that reproduce a known system, one file each, chosen with ``train --recipe NAME``.
 
-A recipe is a ``planning.rules.Recipe``: a planner with the system's own setting, and the structures it delineates. It goes the
-same road as every other plan. ``--budget`` shrinks network and patch to the time (``scaling``); without it the setting is the original's.
+A recipe is a ``planning.rules.Recipe``: a planner with the system's own setting, and the structures
+it delineates. It goes the same road as every other plan. ``--budget`` shrinks network and patch to
+the time (``scaling``); without it the setting is the original's.
 """
 
 from __future__ import annotations
@@ -13,7 +14,9 @@ from ..rules import Recipe
 from . import brain_quicknat, brats_vnet, liver_ct_unet2d, liver_ct_unet3d, liver_mr_unet2d
 
 RECIPES: dict[str, Recipe] = {
-    recipe.name: recipe for module in (liver_ct_unet3d, brain_quicknat, liver_mr_unet2d, liver_ct_unet2d, brats_vnet) for recipe in module.RECIPES
+    recipe.name: recipe
+    for module in (liver_ct_unet3d, brain_quicknat, liver_mr_unet2d, liver_ct_unet2d, brats_vnet)
+    for recipe in module.RECIPES
 }
 
 
@@ -25,5 +28,8 @@ def find_recipe(name: str) -> Recipe:
     """
     if name not in RECIPES:
         near = difflib.get_close_matches(name, RECIPES, n=1)
-        raise UsageError(f"no recipe is called {name!r}{f'; did you mean {near[0]}?' if near else ''}; there are {', '.join(RECIPES)}")
+        raise UsageError(
+            f"no recipe is called {name!r}{f'; did you mean {near[0]}?' if near else ''}; there "
+            f"are {', '.join(RECIPES)}"
+        )
     return RECIPES[name]

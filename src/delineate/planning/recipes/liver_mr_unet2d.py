@@ -1,7 +1,9 @@
-"""``liver-mr-unet2d``: 2-D networks on T1 in-phase liver MR of the CHAOS challenge: a U-Net 64 to 1024 wide, DenseUNet-65 and DenseUNet-167.
+"""``liver-mr-unet2d``: 2-D networks on T1 in-phase liver MR of the CHAOS challenge: a U-Net 64 to
+1024 wide, DenseUNet-65 and DenseUNet-167.
 
-The original: slices as 8- or 16-bit grey values, the liver by its grey range, patients split 16 to 4; binary cross-entropy with logits,
-Adam, batch 4, rotation by 10 degrees, flips and zooms. See ``docs/recipes/liver-mr-unet2d.md``.
+The original: slices as 8- or 16-bit grey values, the liver by its grey range, patients split 16 to
+4; binary cross-entropy with logits, Adam, batch 4, rotation by 10 degrees, flips and zooms. See
+``docs/recipes/liver-mr-unet2d.md``.
 """
 
 from __future__ import annotations
@@ -23,7 +25,9 @@ BATCH = 4
 EPOCHS = 100
 KEEP_EVERY = 20
 DROPOUT = 0.2
-DENSE = {  # layers of each dense block, growth, widths of the decoder from full resolution down, the stem's last
+# layers of each dense block, growth, widths of the decoder from full resolution down, the stem's
+# last
+DENSE = {
     "liver-mr-denseunet65": ((3, 4, 12, 8), 32, (64, 96, 192, 224, 504, 96)),
     "liver-mr-denseunet167": ((6, 12, 36, 24), 48, (64, 96, 96, 384, 768, 96)),
 }
@@ -31,8 +35,16 @@ DENSE = {  # layers of each dense block, growth, widths of the decoder from full
 
 def in_phase_liver(manifest: Manifest, has_choice: bool) -> Manifest:
     """The in-phase images alone where both phases are channels, and the liver alone."""
-    phases = [n for n, name in enumerate(manifest.channels) if "inphase" in name.lower().replace(" ", "").replace("-", "")]
-    if len(phases) == 1 and len(manifest.channels) > 1 and all(len(c.images) == len(manifest.channels) for c in manifest):
+    phases = [
+        n
+        for n, name in enumerate(manifest.channels)
+        if "inphase" in name.lower().replace(" ", "").replace("-", "")
+    ]
+    if (
+        len(phases) == 1
+        and len(manifest.channels) > 1
+        and all(len(c.images) == len(manifest.channels) for c in manifest)
+    ):
         cases = tuple(replace(c, images=(c.images[phases[0]],)) for c in manifest)
         manifest = replace(manifest, cases=cases, channels=(manifest.channels[phases[0]],))
     return parts.only_liver(manifest, has_choice)
@@ -61,15 +73,24 @@ def network(manifest: Manifest, dense: str = "") -> Network:
 
 
 def plan(
-    found: Fingerprint, manifest: Manifest, machine: Machine, *,
-    budget_s: float | None, epochs: int | None, seed: int, dims: int | None = None, dense: str = "",
-) -> Plan:  # fmt: skip
+    found: Fingerprint,
+    manifest: Manifest,
+    machine: Machine,
+    *,
+    budget_s: float | None,
+    epochs: int | None,
+    seed: int,
+    dims: int | None = None,
+    dense: str = "",
+) -> Plan:
     """The plan for whole slices."""
     net = network(manifest, dense)
     in_plane = found.median_spacing()
     spacing = (round(float(in_plane[0]), 4), round(float(in_plane[1]), 4), None)
     divisor = (net.divisor[0], net.divisor[1], 1)
-    patch = parts.patch_over(found, spacing, (LARGEST_SLICE, LARGEST_SLICE, 1), divisor, cropped=False)
+    patch = parts.patch_over(
+        found, spacing, (LARGEST_SLICE, LARGEST_SLICE, 1), divisor, cropped=False
+    )
     name = dense or NAME
     full = Plan(
         recipe=name,
@@ -82,23 +103,33 @@ def plan(
         loss=Loss(dice=0, cross_entropy=0, binary_cross_entropy=1),
         optimiser=Optimiser(kind="adam", learning_rate=1e-3, weight_decay=0),
         schedule=Schedule(
-            kind="constant", epochs=EPOCHS, steps_per_epoch=parts.epoch_steps(found, manifest, BATCH, slices=True), warmup=0, ema=0,
-            best_by="loss", validate_every=1, keep_every=KEEP_EVERY,
+            kind="constant",
+            epochs=EPOCHS,
+            steps_per_epoch=parts.epoch_steps(found, manifest, BATCH, slices=True),
+            warmup=0,
+            ema=0,
+            best_by="loss",
+            validate_every=1,
+            keep_every=KEEP_EVERY,
         ),
         augmentation=augmentation(manifest),
         seed=seed,
         reasons={
             "recipe": f"{name}: {EPOCHS} epochs in full, the weights kept every {KEEP_EVERY}",
-            "normalise": "each scan by itself, clipped at its 0.5 and 99.5 percentiles, zero mean, unit deviation: so 16 bits are as good as 8",
+            "normalise": "each scan by itself, clipped at its 0.5 and 99.5 percentiles, zero "
+            "mean, unit deviation: so 16 bits are as good as 8",
             "spacing_mm": "in the plane the cohort's median, across it each scan's own",
-            "loss": "binary cross-entropy of each structure against the rest; for one structure that of the two logits' difference",
+            "loss": "binary cross-entropy of each structure against the rest; for one structure "
+            "that of the two logits' difference",
         },
-    )  # fmt: skip
+    )
     return scaled(full, machine, budget_s=budget_s, epochs=epochs)
 
 
 def augmentation(manifest: Manifest) -> Augmentation:
-    """Rotation by up to 10 degrees in four of five samples, flips in half, and in three of ten a zoom into 85 % of the side."""
+    """Rotation by up to 10 degrees in four of five samples, flips in half, and in three of ten a
+    zoom into 85 % of the side.
+    """
     spatial = {
         "rotation_p": 0.8,
         "rotation_deg": (0.0, 0.0, 10.0),
@@ -111,5 +142,10 @@ def augmentation(manifest: Manifest) -> Augmentation:
 
 RECIPES = (
     Recipe(NAME, "2-D U-Net for liver MR", plan, in_phase_liver),
-    *(Recipe(name, f"DenseUNet-{name[18:]} for liver MR", partial(plan, dense=name), in_phase_liver) for name in DENSE),
+    *(
+        Recipe(
+            name, f"DenseUNet-{name[18:]} for liver MR", partial(plan, dense=name), in_phase_liver
+        )
+        for name in DENSE
+    ),
 )

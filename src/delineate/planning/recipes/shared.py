@@ -1,4 +1,6 @@
-"""What the recipes share: the parts of a plan that follow from the cohort, and the choice of structures by name."""
+"""What the recipes share: the parts of a plan that follow from the cohort, and the choice of
+structures by name.
+"""
 
 from __future__ import annotations
 
@@ -29,12 +31,18 @@ def channels(manifest: Manifest, rule: Normalisation) -> tuple[Channel, ...]:
 
 
 def same_in_all(dims: int, stages: int, size: int) -> tuple[Triple, ...]:
-    """``stages`` kernels or strides of ``size`` along every axis that a network of ``dims`` sees."""
+    """``stages`` kernels or strides of ``size`` along every axis that a network of ``dims``
+    sees.
+    """
     return ((size, size, 1 if dims == 2 else size),) * stages
 
 
-def unet(dims: Literal[2, 3], manifest: Manifest, widths: Sequence[int], **changes: object) -> Network:
-    """A classic U-Net: kernels of 3, halving at every stage, max pooling, batch norm, ReLU, one output."""
+def unet(
+    dims: Literal[2, 3], manifest: Manifest, widths: Sequence[int], **changes: object
+) -> Network:
+    """A classic U-Net: kernels of 3, halving at every stage, max pooling, batch norm, ReLU, one
+    output.
+    """
     given: dict[str, object] = {
         "dims": dims,
         "channels": len(manifest.channels),
@@ -50,8 +58,16 @@ def unet(dims: Literal[2, 3], manifest: Manifest, widths: Sequence[int], **chang
     return Network.model_validate(given | changes)
 
 
-def patch_over(found: Fingerprint, plan_like: Sequence[float | None], most: Triple, divisor: Triple, *, cropped: bool) -> Triple:
-    """A patch that holds the largest case at the plan's spacing where ``most`` allows it; divisible by ``divisor``; ``most`` 1 stays 1.
+def patch_over(
+    found: Fingerprint,
+    plan_like: Sequence[float | None],
+    most: Triple,
+    divisor: Triple,
+    *,
+    cropped: bool,
+) -> Triple:
+    """A patch that holds the largest case at the plan's spacing where ``most`` allows it; divisible
+    by ``divisor``; ``most`` 1 stays 1.
 
     Args:
         plan_like: the plan's spacing along R, A, S; None keeps each case's own.
@@ -60,21 +76,35 @@ def patch_over(found: Fingerprint, plan_like: Sequence[float | None], most: Trip
     sizes = []
     for case in found.cases:
         shape = case.body_shape if cropped else case.shape
-        sizes.append([n * own / (own if wanted is None else wanted) for n, own, wanted in zip(shape, case.spacing_mm, plan_like, strict=True)])
-    largest = np.max(sizes, axis=0) + (4 if cropped else 0)  # the crop keeps two voxels on each side
-    a, b, c = (m if m == 1 else min(m, int(np.ceil(n / d)) * d) for n, m, d in zip(largest, most, divisor, strict=True))
+        sizes.append(
+            [
+                n * own / (own if wanted is None else wanted)
+                for n, own, wanted in zip(shape, case.spacing_mm, plan_like, strict=True)
+            ]
+        )
+    largest = np.max(sizes, axis=0) + (
+        4 if cropped else 0
+    )  # the crop keeps two voxels on each side
+    a, b, c = (
+        m if m == 1 else min(m, int(np.ceil(n / d)) * d)
+        for n, m, d in zip(largest, most, divisor, strict=True)
+    )
     return a, b, c
 
 
 def class_counts(found: Fingerprint, manifest: Manifest, *, cropped: bool) -> list[int]:
-    """Voxels of each class over the cohort, background first; with ``cropped`` only the background inside the bodies."""
+    """Voxels of each class over the cohort, background first; with ``cropped`` only the background
+    inside the bodies.
+    """
     inside = [found.voxels(value) for value in manifest.labels.values]
     total = sum(int(np.prod(c.body_shape if cropped else c.shape)) for c in found.cases)
     return [max(1, total - sum(inside)), *inside]
 
 
 def epoch_steps(found: Fingerprint, manifest: Manifest, batch: int, slices: bool = False) -> int:
-    """Steps in which every case, or every slice (by the mean of the examined cases' sides along S), is drawn about once."""
+    """Steps in which every case, or every slice (by the mean of the examined cases' sides along S),
+    is drawn about once.
+    """
     each = float(np.mean([c.shape[2] for c in found.cases])) if slices else 1.0
     return max(1, round(each * len(manifest.with_truth()) / batch))
 
@@ -90,12 +120,21 @@ def refuse_other_than_ct(found: Fingerprint, recipe: str) -> None:
     """Raises PlanError where the scans are not CT: a window in HU means nothing elsewhere."""
     if not found.is_ct:
         modalities = sorted({c.modality for c in found.cases if c.modality})
-        shown = f"found {', '.join(modalities)}" if modalities else "these intensities are no Hounsfield units"
-        raise PlanError(f"{recipe} is for CT, whose window is in HU; {shown}; `delineate train` without a recipe plans for any modality")
+        shown = (
+            f"found {', '.join(modalities)}"
+            if modalities
+            else "these intensities are no Hounsfield units"
+        )
+        raise PlanError(
+            f"{recipe} is for CT, whose window is in HU; {shown}; `delineate train` without a "
+            "recipe plans for any modality"
+        )
 
 
 def only_liver(manifest: Manifest, has_choice: bool) -> Manifest:
-    """The liver with its tumours as the one structure; a cohort that names no liver, or nothing else, or whose structures were chosen, stays."""
+    """The liver with its tumours as the one structure; a cohort that names no liver, or nothing
+    else, or whose structures were chosen, stays.
+    """
     names = [n for n in manifest.labels.names if "liver" in n.lower() or n.lower() in _TUMOURS]
     if not any("liver" in n.lower() for n in names) or len(manifest.labels) == 1 or has_choice:
         return manifest
