@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from imitate import box, dicom_series, nifti, noise, png, slices
+from tests.cohorts.imitate import box, dicom_series, nifti, noise, png, slices
 
 from delineate.cohorts.discovery import description
 from delineate.cohorts.discovery.layouts import discover, find

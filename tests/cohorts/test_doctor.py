@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from imitate import AFFINE, SHAPE, box, dicom_series, nifti, noise
+from tests.cohorts.imitate import AFFINE, SHAPE, box, dicom_series, nifti, noise
 
 from delineate.cohorts.checks import doctor
 from delineate.cohorts.checks.cohort import check_absent, compare

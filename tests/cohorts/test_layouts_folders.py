@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from imitate import AFFINE, box, dicom_series, nifti, noise, png, slices
+from tests.cohorts.imitate import AFFINE, box, dicom_series, nifti, noise, png, slices
 
 from delineate.cohorts.discovery.layouts import discover, find
 from delineate.cohorts.discovery.tree import match_names, patient_from_id

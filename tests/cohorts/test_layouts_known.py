@@ -7,7 +7,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from imitate import SHAPE, analyze_big_endian_4d, box, dicom_series, nifti, noise, slices
+from tests.cohorts.imitate import (
+    SHAPE,
+    analyze_big_endian_4d,
+    box,
+    dicom_series,
+    nifti,
+    noise,
+    slices,
+)
 
 from delineate.cohorts.discovery.layouts import NAMES, discover, find
 from delineate.cohorts.reading import read_image, read_label

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from imitate import AFFINE, SHAPE, box
+from tests.cohorts.imitate import AFFINE, SHAPE, box
 
 from delineate.cohorts.checks.repair import (
     COPY_AFFINE,

@@ -15,7 +15,7 @@ import pytest
 from rich.console import Console
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "cohort"))
-from imitate import AFFINE, SHAPE, box, nifti, noise, png
+from tests.cohorts.imitate import AFFINE, SHAPE, box, nifti, noise, png
 
 from delineate.cohorts.discovery.layouts import find
 from delineate.cohorts.reading import read_image, read_label
