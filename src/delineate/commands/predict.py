@@ -23,6 +23,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .. import __version__
 from ..cohorts.discovery import channels
 from ..cohorts.discovery.originals import originals
 from ..cohorts.discovery.scans import Scans, collect
@@ -34,6 +35,7 @@ from ..core.manifest import ABSENT, Case, Manifest, Source
 from ..core.outputs import Originals
 from ..core.plan import Inference
 from ..core.prediction import Prediction
+from ..core.schema import SCHEMAS, migrate
 from ..core.scores import without_nan
 from ..core.volume import Volume
 from ..execution import local as batch
@@ -681,8 +683,6 @@ def _write_seg(
 
 
 def _algorithm(bundle_id: str) -> dict[str, Any]:
-    from .. import __version__
-
     return {"algorithm_name": f"delineate model {bundle_id}", "algorithm_version": __version__}
 
 
@@ -727,7 +727,11 @@ def _record(
         cases[outcome.name] = (
             {"error": str(outcome.error)} if outcome.value is None else outcome.value
         )
-    record = {key: value for key, value in head.items() if key != "options"} | {
+    record = {
+        "delineate_predictions": SCHEMAS["delineate_predictions"],
+        "delineate": __version__,
+    }
+    record |= {key: value for key, value in head.items() if key != "options"} | {
         "bundle": bundle.id,
         "labels": bundle.labels.to_json(),
         "peak_memory_mb": peak_memory_mb(),
@@ -772,16 +776,17 @@ def _earlier(path: Path) -> dict[str, Any]:
     if not path.is_file():
         return {}
     try:
-        cases = json.loads(path.read_text(encoding="utf-8"))["cases"]
-        if not isinstance(cases, dict):
+        record = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(record, dict) or not isinstance(record.get("cases"), dict):
             raise TypeError("cases")
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, TypeError) as error:
         raise OutputError(
             "is no record of earlier predictions, and would be written over; move it, or choose "
             "another folder",
             path=path,
         ) from error
-    return cases
+    kept = migrate("delineate_predictions", record, path=str(path), error=OutputError)
+    return dict(kept["cases"])
 
 
 def _csv(cases: dict[str, Any]) -> str:

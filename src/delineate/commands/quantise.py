@@ -99,6 +99,7 @@ def quantise(
     if truth is not None and not Path(truth).exists():
         raise InputError("does not exist", path=truth)
     scans.originals.plus([model, *([truth] if truth is not None else [])]).refuse([out])
+    former = bundle.known_ids
     looked_at, measured_on = _parted(manifest, cases, seed)
     bundle, unread = _bounded(bundle, looked_at, seed, progress)
     rounded, seen = (
@@ -119,7 +120,8 @@ def quantise(
         "seed": seed,
         "machine": machine(),
     }
-    bundle = replace(bundle, card={**bundle.card, "int8": without_nan(cost)})
+    card = {**bundle.card, "former_ids": list(former), "int8": without_nan(cost)}
+    bundle = replace(bundle, card=card)
     bundle.save(out)
     return Quantised(
         bundle, cost, tuple(dict.fromkeys([*map(str, scans.failures.values()), *unread, *failed]))

@@ -21,13 +21,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .. import __version__
 from . import atomic
 from .errors import BundleError, InputError
 from .inputs import refuse_special, special_kind
 from .labels import LabelSet
 from .plan import Plan
+from .schema import SCHEMAS, migrate
 
-VERSION = 1
 Weights = Mapping[str, NDArray[Any]]
 _DIGEST = len(hashlib.sha256().hexdigest())
 
@@ -64,8 +65,11 @@ class Bundle:
     plan: Plan
     members: tuple[Member, ...]
     card: dict[str, Any] = field(default_factory=dict, repr=False)
+    plan_text: str = field(default="", repr=False, compare=False)
 
     def __post_init__(self) -> None:
+        if not self.plan_text or Plan.from_json(self.plan_text) != self.plan:
+            object.__setattr__(self, "plan_text", self.plan.to_json())
         names = [m.name for m in self.members]
         if not names or len(set(names)) != len(names):
             raise BundleError(f"a bundle has members with unique names, found {names}")
@@ -85,10 +89,19 @@ class Bundle:
     def labels(self) -> LabelSet:
         return self.plan.labels
 
+    @property
+    def known_ids(self) -> tuple[str, ...]:
+        """Its id, and those under which it was known before it was written again."""
+        return (self.id, *self.card.get("former_ids", ()))
+
     @cached_property
     def id(self) -> str:
-        """16 hex digits from plan, weights and bounds."""
-        digest = hashlib.sha256(self.plan.to_json().encode())
+        """16 hex digits of the SHA-256 of what is stored: the plan's text, weights and bounds.
+
+        The text is the one in the file, so a field that a later version adds to plans changes no
+        model's id.
+        """
+        digest = hashlib.sha256(self.plan_text.encode())
         for member in self.members:
             view = f"{member.view} first stage" if member.first_stage else member.view
             digest.update(
@@ -112,7 +125,7 @@ class Bundle:
             )  # scalars stay scalars
 
         files = {
-            "plan.json": self.plan.to_json().encode(),
+            "plan.json": self.plan_text.encode(),
             "card.json": json.dumps(self.card, indent=1).encode(),
         }
         members = []
@@ -125,7 +138,8 @@ class Bundle:
                 | ({"first_stage": True} if m.first_stage else {})
             )
         head = {
-            "delineate_bundle": VERSION,
+            "delineate_bundle": SCHEMAS["delineate_bundle"],
+            "delineate": __version__,
             "id": self.id,
             "members": members,
             "sha256": {name: hashlib.sha256(data).hexdigest() for name, data in files.items()},
@@ -165,13 +179,11 @@ class Bundle:
         try:
             with zipfile.ZipFile(io.BytesIO(raw)) as archive:
                 head = json.loads(archive.read("bundle.json"))
-                if head["delineate_bundle"] != VERSION:
-                    raise BundleError(
-                        f"is a bundle of version {head['delineate_bundle']}, this program reads "
-                        f"{VERSION}",
-                        path=path,
-                    )
-                plan = Plan.from_json(archive.read("plan.json").decode(), f"{path}: plan.json")
+                if "delineate_bundle" not in head:
+                    raise KeyError("delineate_bundle")
+                head = migrate("delineate_bundle", head, path=str(path), error=BundleError)
+                plan_text = archive.read("plan.json").decode()
+                plan = Plan.from_json(plan_text, f"{path}: plan.json")
                 members = tuple(
                     Member(
                         m["name"],
@@ -186,7 +198,14 @@ class Bundle:
                     )
                     for m in head["members"]
                 )
-                return cls(plan, members, json.loads(archive.read("card.json")))
+                found = cls(plan, members, json.loads(archive.read("card.json")), plan_text)
+                if found.id != head["id"]:
+                    raise BundleError(
+                        f"is called {head['id']} in its head, and its content is {found.id}: it "
+                        "was put together from parts of different models",
+                        path=path,
+                    )
+                return found
         except (zipfile.BadZipFile, KeyError, ValueError) as error:
             raise BundleError(
                 f"is not a delineate model ({type(error).__name__}: {error})", path=path

@@ -15,11 +15,12 @@ from typing import Any, Literal
 
 import numpy as np
 
+from .. import __version__
 from .errors import InputError, LayoutError
 from .labels import LabelMapping, LabelSet
+from .schema import SCHEMAS, migrate
 
 Split = Literal["train", "val", "test", None]
-VERSION = 1
 
 
 @dataclass(frozen=True)
@@ -270,7 +271,8 @@ class Manifest:
     def to_jsonl(self) -> str:
         """The text of ``manifest.jsonl``: a header line, then a line a case."""
         header = {
-            "delineate_manifest": VERSION,
+            "delineate_manifest": SCHEMAS["delineate_manifest"],
+            "delineate": __version__,
             "channels": list(self.channels),
             "labels": self.labels.to_json(),
             "mapping": self.mapping.to_json(),
@@ -293,11 +295,9 @@ class Manifest:
         number = 0
         try:
             head = json.loads(lines[0])
-            if head["delineate_manifest"] != VERSION:
-                raise InputError(
-                    f"manifest version {head['delineate_manifest']}, this program reads {VERSION}",
-                    path=path,
-                )
+            if "delineate_manifest" not in head:
+                raise KeyError("delineate_manifest")
+            head = migrate("delineate_manifest", head, path=path)
             cases = []
             # The error below names the line by ``number``.
             for number, line in enumerate(lines[1:], start=1):  # noqa: B007

@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from .errors import InputError, PlanError
 from .labels import LabelSet
+from .schema import migrate
 
 Triple = tuple[int, int, int]
 Positive = Annotated[float, Field(gt=0)]
@@ -631,7 +632,13 @@ class Plan(Part):
                 its own.
         """
         try:
-            return cls.model_validate_json(text)
+            data = json.loads(text)
+        except ValueError as error:
+            raise PlanError(f"is not JSON ({error})", path=path or None) from error
+        if isinstance(data, dict):
+            data = migrate("delineate_plan", data, path=path or None, error=PlanError)
+        try:
+            return cls.model_validate(data)
         except ValidationError as error:
             faults = "; ".join(
                 f"{'.'.join(map(str, e['loc'])) or 'plan'}: "

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from . import atomic
 from .errors import InputError
+from .schema import SCHEMAS, migrate
 
 FINEST = (
     2.0**-10
@@ -164,9 +165,8 @@ class Store:
         atomic.make_folder(self.folder)
         final, building = self.folder / case, self.folder / f".{case}.building"
         shutil.rmtree(building, ignore_errors=True)
-        with atomic.replacing(
-            building / "case.npz"
-        ) as temporary:  # also turns a full disk into our own error
+        # Also turns a full disk into an error of ours.
+        with atomic.replacing(building / "case.npz") as temporary:
             solid = min(chunk) >= BLOCK
             chunks = tuple(
                 min(int(n), int(c), CHUNK if solid else int(c))
@@ -203,6 +203,7 @@ class Store:
                     file,
                     spacing_mm=np.array(spacing_mm, dtype=np.float64),
                     step=step,
+                    delineate_store=np.int64(SCHEMAS["delineate_store"]),
                     **{str(c): p for c, p in points.items()},
                 )  # type: ignore[arg-type]
         shutil.rmtree(final, ignore_errors=True)
@@ -225,6 +226,9 @@ class Store:
                 blosc2.open(str(folder / f"{name}.b2nd"), **how) for name in ("image", "label")
             )
             with np.load(folder / "case.npz", allow_pickle=False) as kept:
+                if "delineate_store" in kept.files:
+                    number = int(kept["delineate_store"])
+                    migrate("delineate_store", {"delineate_store": number}, path=str(folder))
                 a, b, c = (float(v) for v in kept["spacing_mm"])
                 step = tuple(float(v) for v in kept["step"]) if "step" in kept.files else ()
                 return StoredCase(

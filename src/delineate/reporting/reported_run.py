@@ -75,9 +75,9 @@ class ReportedRun:
     def labels(self) -> LabelSet:
         """The structures, from the scores, the plan or the manifest, whichever is there first."""
         if self.scores and self.scores.get("labels"):
-            return LabelSet.fromread_json(self.scores["labels"])
+            return LabelSet.from_json(self.scores["labels"])
         if self.plan and self.plan.get("structures"):
-            return LabelSet.fromread_json(self.plan["structures"])
+            return LabelSet.from_json(self.plan["structures"])
         return self.manifest.labels if self.manifest else LabelSet(())
 
 

@@ -27,6 +27,7 @@ from ...core.errors import LayoutError, OutputError, PlanError, UsageError
 from ...core.manifest import Case, Manifest
 from ...core.outputs import Originals
 from ...core.plan import Plan
+from ...core.schema import migrate
 from ...core.scores import without_nan
 from ...core.store import Store
 from ...core.terms import contradictions, may_be
@@ -194,17 +195,14 @@ def open_run(request: Request, model: Path, overwrite: bool, say: Say, progress:
     if model.is_dir():
         raise OutputError("is a folder; a model is one file, name it so", path=model)
     earlier = folder / "request.json"
-    if overwrite or (
-        earlier.is_file() and not (folder / "plan.json").is_file()
-    ):  # a run that never got a plan has nothing to go on with
+    # A run that never got a plan has nothing to go on with.
+    if overwrite or (earlier.is_file() and not (folder / "plan.json").is_file()):
         Originals([request.data, *request.files]).refuse_removing(folder)
         shutil.rmtree(folder, ignore_errors=True)
     if earlier.is_file():
-        asked = {
-            k: v
-            for k, v in json.loads(earlier.read_text(encoding="utf-8")).items()
-            if k != "delineate"
-        }
+        asked = migrate(
+            "delineate_run", json.loads(earlier.read_text(encoding="utf-8")), path=str(folder)
+        )
         wanted = json.loads(json.dumps(vars(request)))
         changed = [key for key in wanted if asked.get(key) != wanted[key]]
         if changed:

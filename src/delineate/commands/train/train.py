@@ -31,6 +31,7 @@ from ...core import atomic
 from ...core.bundle import Bundle, Weights, graphs_beside
 from ...core.errors import DelineateError, OutputError
 from ...core.manifest import Case
+from ...core.schema import SCHEMAS
 from ...core.scores import without_nan
 from ...core.store import StoredCase
 from ...planning import rules as plan_step
@@ -102,7 +103,11 @@ def train(
             run.folder,
             json.loads((run.folder / "card.json").read_text(encoding="utf-8")).get("scores", {}),
         )
-    run_step.save_json(run, "request.json", vars(request) | {"delineate": __version__})
+    run_step.save_json(
+        run,
+        "request.json",
+        {"delineate_run": SCHEMAS["delineate_run"], "delineate": __version__, **vars(request)},
+    )
     run_step.settle_cohort(run)
     with originals([run.manifest], request.files).kept([run.model]):
         return _train(run)
