@@ -16,9 +16,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-DATA = Path(
-    os.environ.get("DELINEATE_DATA", Path(__file__).parents[2] / "shared" / "data")
-)  # the real scans
+# The real scans.
+DATA = Path(os.environ.get("DELINEATE_DATA", Path(__file__).parents[2] / "shared" / "data"))
 
 
 PEAK = """

@@ -34,10 +34,11 @@ from measure import child, keep
 
 Array = np.ndarray[Any, Any]
 Pair = tuple[Array, Array, tuple[float, ...]]  # prediction, truth, spacing in mm
+# Squares of distances on these grids have four decimals, so that rounding cannot decide.
 TOLERANCES = (
     1.0507,
     2.3003,
-)  # squares of distances on these grids have four decimals, so that rounding cannot decide
+)
 STRUCTURES = (1, 2, 3)
 
 PEERS = """

@@ -78,11 +78,12 @@ import torch, torchio as tio
 change = tio.Resample(target)
 report(lambda a: change(tio.ScalarImage(tensor=torch.from_numpy(a[None]), affine=np.diag([*spacing, 1.0]))).data[0].numpy())
 """
+# The others put the first voxel elsewhere, so their error would be a shift.
 SAME_VOXELS = (
     "delineate",
     "SimpleITK linear",
     "nnU-Net",
-)  # the others put the first voxel elsewhere, so their error would be a shift
+)
 OTHERS = {"nnU-Net": NNUNET, "MONAI trilinear": MONAI, "TorchIO linear": TORCHIO}
 
 

@@ -67,9 +67,8 @@ def main() -> None:
     steps = []
     for patch, batch, widths in CASES:
         peer = as_nnunet_does(widths, patch, batch, runs)
-        ours = (
-            measure_step(nnunet_3d(widths=widths), patch, batch, "cpu") / 1.1
-        )  # which adds a tenth for reading
+        # Which adds a tenth for reading.
+        ours = measure_step(nnunet_3d(widths=widths), patch, batch, "cpu") / 1.1
         steps.append(
             {
                 "patch": "x".join(map(str, patch)),

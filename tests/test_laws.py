@@ -180,9 +180,8 @@ def test_plans_and_bundles_name_no_code():
 def test_no_pickle_is_loaded_anywhere():
     for path in SOURCE.rglob("*.py"):
         text = path.read_text()
-        if (
-            path.name == "nnunet.py"
-        ):  # nnU-Net's checkpoints are pickles: of them, only data is read
+        # NnU-Net's checkpoints are pickles: of them, only data is read.
+        if path.name == "nnunet.py":
             assert text.count("torch.load(") == text.count("weights_only=True") == 1
             text = text.replace("torch.load(", "")
         assert (

@@ -318,9 +318,8 @@ def test_an_archive_that_writes_outside_is_refused(tmp_path, server, name, kind)
     members = {"disc1/fine.txt": b"fine", name: b"evil"}
     data = tape(members) if kind == "tar.gz" else packed(members)
     folder = tmp_path / "in" / "here"
-    if kind == "tar.gz" and name.startswith(
-        "/"
-    ):  # tar's own filter makes an absolute name a relative one
+    # Tar's own filter makes an absolute name a relative one.
+    if kind == "tar.gz" and name.startswith("/"):
         quick(dataset(server, f"disc1.{kind}", data), folder)
         assert not Path(name).exists()
         return

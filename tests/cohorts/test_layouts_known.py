@@ -253,9 +253,8 @@ def test_chaos_ct_real(real_data):
     assert image.grid.spacing_mm[2] == pytest.approx(2.0)  # the gap, not SliceThickness 3.2
     assert label.grid == image.grid
     inside = image.array[0][label.array == 1]
-    assert (
-        60 < np.median(inside) < 160
-    )  # enhanced liver in HU: fails when the slices stand in the wrong order
+    # Enhanced liver in HU: fails when the slices stand in the wrong order.
+    assert 60 < np.median(inside) < 160
 
 
 def chaos_mr(root, patients=("1", "2")):

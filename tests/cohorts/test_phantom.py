@@ -219,10 +219,11 @@ def test_the_validator_finds_no_error(dicom_cohort: Path) -> None:
 
 # ---- the trees of known collections ----
 
+# Five patients: one is turned, one numbered misleadingly.
 FEW, MANY = (
     5,
     ("chaos-mr", "ircadb", "volumes", "nifti"),
-)  # five patients: one is turned, one numbered misleadingly
+)
 
 
 @pytest.fixture(scope="module")
@@ -360,9 +361,10 @@ def test_ircadb_holds_a_mask_series_an_organ(trees: dict[str, Path]) -> None:
 def test_masks_can_hold_the_liver_alone(trees: dict[str, Path], tmp_path: Path) -> None:
     for form in ("volumes", "chaos-mr", "ircadb"):
         folder = make_cohort(tmp_path / form, patients=2, size=SIZE, form=form, organs=["liver"])  # type: ignore[arg-type]
+        # Its grey ranges are fixed.
         assert discover(folder).manifest.labels.names == (
             LABELS.names if form == "chaos-mr" else ["liver"]
-        )  # its grey ranges are fixed
+        )
         for name, (image, label) in found_in(folder).items():
             whole = found_in(trees[form])[name]
             np.testing.assert_array_equal(label.array, np.where(whole[1].array == LIVER, LIVER, 0))

@@ -62,9 +62,8 @@ def test_ways():
     assert is_default(default)
     assert not is_default(image)
     assert way_to_mend(image, default, box(1))[0] == COPY_AFFINE
-    assert (
-        way_to_mend(default, image, box(1))[0] is None
-    )  # the image's own place is the one that is missing
+    # The image's own place is the one that is missing.
+    assert way_to_mend(default, image, box(1))[0] is None
     bigger = Grid((12, 10, 9), image.crop((0, 0, -2), (12, 10, 7)).affine)
     assert way_to_mend(image, bigger, box(1, (12, 10, 9), (2, 2, 4)))[0] == RESAMPLE
     assert way_to_mend(image, bigger, box(1, (12, 10, 9), (2, 2, 0)))[0] is None

@@ -146,9 +146,10 @@ def test_a_real_mask_survives_cutting_and_merging(tmp_path, real_data):
 def test_any_grid_is_put_together_as_it_was(tmp_path, grid, asymmetric, slices, ending):
     written = cut(tmp_path, grid, asymmetric, slices, ending)
     assert len(written) == -(-grid.shape[2] // slices)
+    # Geometry decides, not names.
     renamed = [
         p.rename(tmp_path / "parts" / f"{'zyxwvuts'[n]}{n}.nii.gz") for n, p in enumerate(written)
-    ]  # geometry decides, not names
+    ]
     merge([tmp_path / "parts"], tmp_path / "again.mha")
     back = files.read(tmp_path / "again.mha")
     np.testing.assert_array_equal(back.array, asymmetric)

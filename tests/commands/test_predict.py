@@ -104,9 +104,8 @@ def test_samples_are_measured_as_by_hand(one_channel, tmp_path):
     engine = Engine.from_bundle(bundle, torch.device("cpu"))
     image = dl.read(one_channel / "scans/a.nii.gz")
     drawn = predictor.predict(image, engine, samples=predictor.Samples(4, "0 a"))
-    assert np.array_equal(
-        drawn.labels.array, dl.read(tmp_path / "plain/a.nii.gz").array
-    )  # asking changes nothing
+    # Asking changes nothing.
+    assert np.array_equal(drawn.labels.array, dl.read(tmp_path / "plain/a.nii.gz").array)
     assert np.array_equal(drawn.labels.array, dl.read(tmp_path / "o/a.nii.gz").array)
     assert len({s.tobytes() for s in drawn.samples}) == 4
     for label in bundle.labels:
@@ -394,12 +393,10 @@ def test_names_that_tell_a_channel(tmp_path):
             for c in grouped([scan(tmp_path / f"{n}.nii.gz") for n in names], wanted)
         ]
 
-    assert cases("a_t1", "a_t1_gd", "a_T2") == [
-        ("a", ["a_t1", "a_t1_gd", "a_T2"])
-    ]  # the longer name first
-    assert (
-        cases("b_t11", "b_flat1", "b_t1_seg", "b_t1_to_t2") == []
-    )  # parts of words, masks, and names of two channels
+    # The longer name first.
+    assert cases("a_t1", "a_t1_gd", "a_T2") == [("a", ["a_t1", "a_t1_gd", "a_T2"])]
+    # Parts of words, masks, and names of two channels.
+    assert cases("b_t11", "b_flat1", "b_t1_seg", "b_t1_to_t2") == []
     assert cases("t1_7", "t2_7", "t1_8") == [("7", ["t1_7", "", "t2_7"]), ("8", ["t1_8", "", ""])]
     assert cases("sub/t1_x", "sub/t2_y") == [("sub", ["t1_x", "", "t2_y"])]
     with pytest.raises(LayoutError, match="could both be its channel T1"):
@@ -564,9 +561,8 @@ def test_memory_is_refused_with_the_least_that_works_and_then_kept(many_labels, 
     assert record["peak_memory_mb"] * 1e6 <= (float(least[1]) + 0.1) * 2**30
     free = run_predict(many_labels, tmp_path / "f")
     a, b = (np.asarray(dl.read(tmp_path / name / "scan.nii.gz").array) for name in ("k", "f"))
-    assert (
-        free.returncode == 0 and (a == b).mean() > 0.98
-    )  # an untrained network is sure of nothing: half-precision sums move some voxels
+    # An untrained network is sure of nothing: half-precision sums move some voxels.
+    assert free.returncode == 0 and (a == b).mean() > 0.98
 
 
 def test_need_is_counted_along_the_scan_s_own_axes():

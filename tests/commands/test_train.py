@@ -195,9 +195,8 @@ def test_a_plan_for_other_structures_is_refused(plan_file, cohort, tmp_path):
     with pytest.raises(UsageError, match=r"\[1, 5\]"):
         train(Request(data=str(cohort), epochs=1, plan=str(tmp_path / "plan.json")), tmp_path / "m")
     assert not (tmp_path / "m").exists()
-    done = train(
-        Request(data=str(cohort), epochs=1, plan=str(plan_file)), tmp_path / "m"
-    )  # the mended command needs no --overwrite
+    # The mended command needs no --overwrite.
+    done = train(Request(data=str(cohort), epochs=1, plan=str(plan_file)), tmp_path / "m")
     assert done.model.is_file()
 
 
@@ -363,9 +362,8 @@ def test_only_what_was_scored_is_counted(cohort, plan_file, tmp_path, monkeypatc
     (line,) = [text for text in told if text.startswith("test Dice on")]
     assert line.startswith("test Dice on 2 of 3 cases (not scored: c5): ")
     assert done.scores["cases"] == 2 and done.scores["not_scored"] == ["c5"]
-    assert (
-        len(done.failures) == 1 and "c5" in done.failures[0] and "empty file" in done.failures[0]
-    )  # so that the command ends with 1
+    # So that the command ends with 1.
+    assert len(done.failures) == 1 and "c5" in done.failures[0] and "empty file" in done.failures[0]
     card = json.loads((done.run / "card.json").read_text())
     assert card["scores"]["cases"] == 2 and (done.run / "report.html").is_file()
 

@@ -115,11 +115,12 @@ def test_there_is_a_network_for_every_view(trained):
         ("fold_0_sagittal", "sagittal", 0.2),
     ]
     heads = {m.view: m.weights["heads.0.bias"].shape for m in bundle.members}
+    # The sagittal network learns both sides as one.
     assert heads == {
         "axial": (3,),
         "coronal": (3,),
         "sagittal": (2,),
-    }  # the sagittal network learns both sides as one
+    }
     run = trained / "m.model.run"
     assert sorted(p.parent.name for p in run.glob("fold_0/*/log.jsonl")) == [
         "axial",
@@ -215,9 +216,8 @@ def test_folds_and_views_and_starting_weights(trained, cohort, tmp_path):
     ]
     assert done.scores["what"] == "cross-validation" and done.scores["cases"] == 5
     record = json.loads((done.run / "validation/predictions/predictions.json").read_text())
-    assert (
-        len({entry["bundle"] for entry in record["cases"].values()}) == 2
-    )  # for each case the three views of one fold
+    # For each case the three views of one fold.
+    assert len({entry["bundle"] for entry in record["cases"].values()}) == 2
     starts = [line for line in said if "starts from" in line]
     assert (
         len(starts) == 6

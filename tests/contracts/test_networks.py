@@ -408,12 +408,13 @@ def test_denseunet_65_has_the_stated_layers():
     module = without_memory(dense((3, 4, 12, 8), 32, (64, 96, 192, 224, 504, 96)))
     assert convolutions(module) == 65 + 3
     assert [m.out_channels for m in module.project] == [192, 224, 504, 504]
+    # The widths in the authors' code.
     assert [block.width for block in module.blocks] == [
         192,
         224,
         496,
         504,
-    ]  # the widths in the authors' code
+    ]
     assert 6.4e6 < parameters(module) < 6.5e6
 
 
@@ -482,9 +483,8 @@ def test_quicknat_has_the_parameters_of_the_reference():
         parameters(without_memory(small_network(2, activation="relu", **setting)))
         == 3_516_971 - 9 - 27 * 64
     )
-    extra = (
-        64 * 32 + 32 + 32 * 64 + 64 + 64 + 1
-    )  # csSE of 64 feature maps, in four encoders and four decoders
+    # CsSE of 64 feature maps, in four encoders and four decoders.
+    extra = 64 * 32 + 32 + 32 * 64 + 64 + 64 + 1
     assert (
         parameters(without_memory(small_network(2, activation="relu", squeeze="both", **setting)))
         == 3_516_971 - 9 - 27 * 64 + 8 * extra
@@ -538,12 +538,13 @@ def test_a_network_says_only_what_happens(changes, why):
 # ---- compiled for a CPU ----
 
 CLOSE = 1e-3  # in float32, of every logit, in standard deviations of the logits
+# In bfloat16, root mean square; a hundred layers and unpooling lose more.
 ROUGH = {
     "unet": 0.05,
     "vnet": 0.05,
     "denseunet": 0.2,
     "quicknat": 0.2,
-}  # in bfloat16, root mean square; a hundred layers and unpooling lose more
+}
 needs_openvino = pytest.mark.skipif(
     not compiled.available(), reason="OpenVINO is not installed, or not made for this processor"
 )
@@ -570,9 +571,8 @@ def test_a_compiled_network_gives_the_same_logits(name):
             if dtype == torch.float32
             else 0 < error.square().mean().sqrt() < ROUGH[given.kind]
         )
-        assert torch.equal(
-            graph(x[1:2]), out[1:2]
-        )  # a window's logits do not depend on its companions
+        # A window's logits do not depend on its companions.
+        assert torch.equal(graph(x[1:2]), out[1:2])
 
 
 @needs_openvino

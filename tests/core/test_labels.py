@@ -29,12 +29,13 @@ def test_pairs_and_swap_table():
     labels = LabelSet.from_names({0: "background", 3: "Left kidney", 7: "Right kidney", 5: "liver"})
     assert labels.pairs == [(3, 7)]
     assert labels.can_mirror_sides
+    # Classes: 1 left kidney, 2 liver, 3 right kidney.
     assert labels.swap_table().tolist() == [
         0,
         3,
         2,
         1,
-    ]  # classes: 1 left kidney, 2 liver, 3 right kidney
+    ]
     assert not LabelSet.from_names({1: "left lung"}).can_mirror_sides
 
 

@@ -91,9 +91,8 @@ def test_a_view_s_plan_says_everything_in_the_view_s_axes():
     assert [p.sided_axis for p in (axial, coronal, sagittal)] == [0, 0, 2]
     assert [p.network.classes for p in (axial, coronal, sagittal)] == [5, 5, 4]
     assert axial.loss.class_weights == weights
-    assert sagittal.loss.class_weights == pytest.approx(
-        (0.5, 1.0, 1.0, 4.0)
-    )  # median / frequency: two frequencies of 2 add up to 1
+    # Median / frequency: two frequencies of 2 add up to 1.
+    assert sagittal.loss.class_weights == pytest.approx((0.5, 1.0, 1.0, 4.0))
     assert (
         all(not p.views for p in (axial, coronal, sagittal))
         and Plan.from_json(sagittal.to_json()) == sagittal

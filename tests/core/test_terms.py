@@ -69,9 +69,8 @@ def test_names_of_files_tell_the_longest_channel():
     assert told("case_t1_gd", "t1") == ["T1 post-contrast"]  # not T1, which the name also holds
     assert told("sub-01_ce-gadolinium_T1w", "T1") == ["T1 post-contrast"]
     assert told("p_T2_FLAIR", "flair") == ["FLAIR"]
-    assert told("pt_001", "CT") == [] and told("patient_ct", "PET", "CT") == [
-        "CT"
-    ]  # short words only where a model has them
+    # Short words only where a model has them.
+    assert told("pt_001", "CT") == [] and told("patient_ct", "PET", "CT") == ["CT"]
     assert told("art1st", "t1") == []
 
 

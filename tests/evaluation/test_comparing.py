@@ -105,9 +105,8 @@ def test_paired_differences_by_hand(two, tmp_path):
     )
     assert d["mean"] == pytest.approx((0.05 - 0.1 + 0) / 3)
     assert d["median"] == pytest.approx(0)
-    assert d["low95"] == pytest.approx(
-        -0.1
-    )  # one resample of three cases in 27 draws the worst one alone
+    # One resample of three cases in 27 draws the worst one alone.
+    assert d["low95"] == pytest.approx(-0.1)
     assert d["high95"] == pytest.approx(0.05)
     # the spleen of b is not defined in the first run: it enters no figure of any run
     assert (
@@ -177,9 +176,8 @@ def test_the_interval_is_that_of_every_possible_resampling():
         np.array([d for d, g in zip(differences, groups, strict=True) if g == name])
         for name in "ABCDE"
     ]
-    every = [
-        np.concatenate(drawn).mean() for drawn in itertools.product(members, repeat=5)
-    ]  # patients with more cases weigh more
+    # Patients with more cases weigh more.
+    every = [np.concatenate(drawn).mean() for drawn in itertools.product(members, repeat=5)]
     assert interval(differences, groups) == pytest.approx(
         np.percentile(every, (2.5, 97.5)), abs=0.01
     )
@@ -280,9 +278,8 @@ def test_many_structures_are_one_family(tmp_path):
     each = [found[name]["differences"][0] for name in gains]
     assert all(d["p_holm"] >= d["p"] for d in each)
     assert min(d["p_holm"] for d in each) == pytest.approx(20 * min(d["p"] for d in each))
-    assert sum(d["p"] < 0.05 for d in each) > sum(
-        d["verdict"] == "better" for d in each
-    )  # not all of these would be found again
+    # Not all of these would be found again.
+    assert sum(d["p"] < 0.05 for d in each) > sum(d["verdict"] == "better" for d in each)
 
 
 def test_of_few_patients_it_is_said_that_no_test_can_tell(two, tmp_path):
@@ -296,11 +293,12 @@ def test_of_few_patients_it_is_said_that_no_test_can_tell(two, tmp_path):
         for n, v in (("x", 0.0), ("y", 0.1))
     ]
     d = compare(many_cases).results["liver"]["differences"][0]
+    # Thirty cases of three patients are three.
     assert (d["n"], d["better"], d["can_tell"]) == (
         30,
         30,
         False,
-    )  # thirty cases of three patients are three
+    )
     same = [
         scores_json(tmp_path / n, {(f"c{k}", "liver"): 0.5 for k in range(30)}) for n in ("u", "v")
     ]
@@ -529,11 +527,12 @@ def evaluated(tmp_path) -> list[Path]:
 def test_slices_pair_and_those_defined_in_one_run_alone_are_left_out(evaluated):
     found = compare(evaluated, per="slice")
     liver = found.results["liver"]
+    # C1#0003 is empty in truth and in the first run.
     assert (liver["n"], liver["patients"], liver["runs"]["half"]["undefined"]) == (
         6,
         2,
         1,
-    )  # c1#0003 is empty in truth and in the first run
+    )
     assert liver["differences"][0]["mean"] == pytest.approx(1 - 2 / 3)
     assert found.left_out == {}
     assert found.warnings == ()
@@ -557,9 +556,8 @@ def test_plots_have_boxes_and_points_in_the_runs_colours(two, tmp_path):
         places = np.argwhere(np.abs(pixels - np.array(colour)).sum(axis=-1) < 40)
         found[name] = places[places[:, 0] > 0.25 * pixels.shape[0]]  # without the legend
         assert len(found[name]) > 100
-    assert (
-        found["plain"][:, 1].min() < found["better"][:, 1].min()
-    )  # the first run stands on the left
+    # The first run stands on the left.
+    assert found["plain"][:, 1].min() < found["better"][:, 1].min()
     svg = (tmp_path / "out" / "boxplot.svg").read_text()
     for words in ("liver", "spleen", OVERALL, "n = 3", "n = 2", "plain", "better", "Dice"):
         assert f">{words}<" in svg

@@ -88,14 +88,14 @@ def test_a_user_states_what_the_values_mean(tmp_path):
         "oedema": 1,
         "enhancing tumour": 1,
     }
+    # In another order.
     (tmp_path / "wrong.yaml").write_text(
         "oedema: edema\nnecrosis: necrotic core\nenhancing tumour: enhancing tumor\n"
-    )  # in another order
+    )
     with pytest.raises(LabelError, match="contradict the values"):
         evaluate(pred, truth, labels=tmp_path / "wrong.yaml")
-    (tmp_path / "by_value.yaml").write_text(
-        "1: a\n2: b\n3: c\n"
-    )  # for both sides: by value, as the user says
+    # For both sides: by value, as the user says.
+    (tmp_path / "by_value.yaml").write_text("1: a\n2: b\n3: c\n")
     assert dices(evaluate(pred, truth, labels=tmp_path / "by_value.yaml")) == {
         "a": 0,
         "b": 0,

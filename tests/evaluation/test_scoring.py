@@ -78,9 +78,8 @@ def test_chaos_slices_in_the_right_order_give_the_published_scores(real_data, tm
     assert dice["dice"] == pytest.approx(0.978, abs=5e-4)
     assert dice["absolute_volume_difference_percent"] == pytest.approx(0.665, abs=1e-3)
     assert dice["volume_difference_percent"] < 0
-    assert dice["volume_truth_ml"] == pytest.approx(
-        1417.5, abs=0.1
-    )  # 1,342,595 voxels of 0.7266 x 0.7266 x 2.0 mm, not x 3.2
+    # 1,342,595 voxels of 0.7266 x 0.7266 x 2.0 mm, not x 3.2.
+    assert dice["volume_truth_ml"] == pytest.approx(1417.5, abs=0.1)
     assert found.exit_code == 0
     assert any("DICOM_anon" in note for note in found.notes)
     assert any("63" in note and "foreground" in note for note in found.notes)
@@ -266,9 +265,8 @@ def test_probabilities_beside_predictions_are_judged(tmp_path):
     names = LabelSet.from_names({1: "liver", 4: "spleen"})
     found = evaluate(tmp_path / "p", tmp_path / "t", tmp_path / "out", labels=names)
     of = {(r.case, r.label, r.metric): r.value for r in found.scores}
-    assert of["a", "liver", "ece"] == pytest.approx(
-        0.5 * 0.25
-    )  # half of the voxels are wrong by a quarter
+    # Half of the voxels are wrong by a quarter.
+    assert of["a", "liver", "ece"] == pytest.approx(0.5 * 0.25)
     assert of["b", "liver", "brier"] == pytest.approx(0.5 * (0.5 * 0.25**2 + 0.5 * 0.75**2))
     kept = json.loads((tmp_path / "out" / "scores.json").read_text())["calibration"]
     assert kept["structures"]["liver"]["voxels"] == 2 * 512
@@ -284,12 +282,14 @@ def test_probabilities_beside_predictions_are_judged(tmp_path):
 
 
 def test_further_groups_of_measures_are_taken_where_asked_for(tmp_path):
+    # Two pieces.
     truth = block((20, 12, 10), 3, (1, 1, 1), (6, 5, 5)) + block(
         (20, 12, 10), 3, (12, 6, 6), (15, 9, 9)
-    )  # two pieces
+    )
+    # One found, one missed, one false.
     wrong = block((20, 12, 10), 3, (2, 1, 1), (6, 5, 5)) + block(
         (20, 12, 10), 3, (17, 1, 1), (18, 2, 2)
-    )  # one found, one missed, one false
+    )
     for name, mask in (("t", truth), ("p", wrong)):
         save(mask, tmp_path / name / "a.nii.gz")
     names = LabelSet.from_names({3: "lesion"})
@@ -350,9 +350,8 @@ def test_confusion_is_pooled_over_cases_in_the_order_of_the_structures(tmp_path)
         at["background", "five"],
     ) == (12, 2, 2, 2)
     assert sum(at.values()) == 2 * 64
-    assert found.generalised_dice == pytest.approx(
-        2 * 6 / (6 + 8 + 2)
-    )  # the structure that is nowhere true weighs as the other: 2 voxels of it are false
+    # The structure that is nowhere true weighs as the other: 2 voxels of it are false.
+    assert found.generalised_dice == pytest.approx(2 * 6 / (6 + 8 + 2))
 
 
 def test_very_many_structures_are_counted_without_their_square(tmp_path, monkeypatch):
@@ -697,9 +696,8 @@ def test_a_stack_of_slices_is_drawn_on_the_scan_whose_geometry_it_takes(real_dat
     assert per_column[0] == 0
     assert min(per_column[1:]) > 1000
     inside = drawn[:, 1] % (picture.width / 3)
-    assert (
-        inside.mean() < picture.width / 6
-    )  # the liver is on the patient's right: the left of each panel
+    # The liver is on the patient's right: the left of each panel.
+    assert inside.mean() < picture.width / 6
 
 
 def test_a_yaml_file_chooses_structures_of_a_cohort(real_data, tmp_path):

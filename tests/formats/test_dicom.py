@@ -113,9 +113,8 @@ def test_every_voxel_stands_where_its_slice_says(tmp_path, grid, asymmetric):
         "place_known": True,
     }
     assert files.read_grid(tmp_path) == volume.grid
-    assert volume.grid.spacing_mm[2] == pytest.approx(
-        grid.spacing_mm[2], abs=1e-5
-    )  # measured: SliceThickness says 9.9
+    # Measured: SliceThickness says 9.9.
+    assert volume.grid.spacing_mm[2] == pytest.approx(grid.spacing_mm[2], abs=1e-5)
 
 
 def test_rescale_is_applied_slice_by_slice(tmp_path, upright, numbered):

@@ -85,9 +85,8 @@ def test_scaling_gives_float32_as_nibabel_would(tmp_path, grid, asymmetric):
     image = nib.Nifti1Image(asymmetric, grid.affine)
     image.header.set_slope_inter(0.25, -1000)
     nib.save(image, tmp_path / "a.nii")
-    raw = bytearray(
-        (tmp_path / "a.nii").read_bytes()
-    )  # nibabel undoes the slope on writing, so it is put in by hand
+    # Nibabel undoes the slope on writing, so it is put in by hand.
+    raw = bytearray((tmp_path / "a.nii").read_bytes())
     header = nib.Nifti1Header(bytes(raw[:348]))
     header["scl_slope"], header["scl_inter"] = 0.25, -1000
     raw[:348] = header.binaryblock

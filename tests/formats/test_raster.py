@@ -166,6 +166,5 @@ def test_real_membranes(real_data):
     assert set(np.unique(labels.array)) <= {0, 255}
     tenth = np.array(Image.open(real_data / "em_membrane/image/10.png"))
     np.testing.assert_array_equal(images.array[:, :, 10], tenth.T)
-    assert (
-        images.array[labels.array == 0].mean() < images.array[labels.array == 255].mean()
-    )  # membranes are drawn dark, in 0
+    # Membranes are drawn dark, in 0.
+    assert images.array[labels.array == 0].mean() < images.array[labels.array == 255].mean()

@@ -187,9 +187,8 @@ def by_hand(scan, bundle, inference) -> np.ndarray:
         array = out.movedim(1, 3).double().numpy()  # (L', *order)
         back = array.transpose(0, *(1 + view.order.index(a) for a in range(3)))
         if view.merge_sides:
-            back = np.stack(
-                [back[0], back[1], back[2], back[1]]
-            )  # the kidney's whole probability for either side
+            # The kidney's whole probability for either side.
+            back = np.stack([back[0], back[1], back[2], back[1]])
         folds = sum(m.view == member.view for m in bundle.members)
         total = total + back * view.weight / folds
     return total / total.sum(0)
@@ -208,9 +207,8 @@ def test_views_and_folds_average_as_by_hand(shape, mirror):
     found = averaged(scan, bundle, inference)
     assert found.shape == (4, *shape) and np.abs(found.sum(0) - 1).max() < 1e-5
     assert np.abs(found - expected).max() < 2e-3  # half precision
-    assert (
-        expected.std() > 0.01 and np.abs(expected - expected[:, ::-1]).max() > 0.05
-    )  # there was something to get wrong
+    # There was something to get wrong.
+    assert expected.std() > 0.01 and np.abs(expected - expected[:, ::-1]).max() > 0.05
 
 
 def test_a_missing_fold_of_a_view_does_not_shift_the_views_weights():
@@ -339,18 +337,16 @@ def test_sampling_wakes_dropout_alone_and_leaves_no_trace():
     for seed in (1, 1, 2):
         with sampling(engine, seed):
             drawn.append(scores())
-    assert torch.equal(
-        torch.rand(3), expected
-    )  # the stream outside went on as if nothing had been drawn
+    # The stream outside went on as if nothing had been drawn.
+    assert torch.equal(torch.rand(3), expected)
     assert (
         torch.equal(drawn[0], drawn[1])
         and not torch.equal(drawn[0], drawn[2])
         and not torch.equal(drawn[0], plain)
     )
     assert not any(m.training for m in module.modules())
-    assert all(
-        torch.equal(v, before[k]) for k, v in module.state_dict().items()
-    )  # batch norm learnt nothing
+    # Batch norm learnt nothing.
+    assert all(torch.equal(v, before[k]) for k, v in module.state_dict().items())
     assert torch.equal(scores(), plain)
 
 
@@ -395,9 +391,8 @@ def test_views_and_samples_on_a_gpu(monkeypatch):
             drawn.append(torch.cat(list(slabs(scan, engine)), 1))
     assert torch.equal(drawn[0], drawn[1]) and not torch.equal(drawn[0], drawn[2])
     assert torch.equal(torch.cuda.get_rng_state(), before)
-    monkeypatch.setattr(
-        torch.cuda, "mem_get_info", lambda device: (0, 0)
-    )  # a GPU without room: the average lies in a file
+    # A GPU without room: the average lies in a file.
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (0, 0))
     assert (
         np.abs(torch.cat(list(slabs(scan, engine)), 1).movedim(1, 3).cpu().numpy() - expected).max()
         < 2e-3

@@ -62,17 +62,15 @@ def test_nothing_stays_nothing(low, high):
     scale, zero = int8._steps(low, high)
     x = torch.tensor([0.0, low, high])
     found = torch.fake_quantize_per_tensor_affine(x, scale, zero, 0, int8.STEPS)
-    assert (
-        found[0] == 0 and (found - x).abs().max() <= scale
-    )  # the bounds move by up to half a step, so that 0 is one
+    # The bounds move by up to half a step, so that 0 is one.
+    assert found[0] == 0 and (found - x).abs().max() <= scale
 
 
 def test_bounds_lose_least():
     values = np.random.default_rng(0).exponential(size=1_000_000).astype(np.float32)
     low, high = int8._best(np.append(values, np.float32(40)))
-    assert (
-        low == 0 and 8 < high < 20
-    )  # one value of a million is cut off, the others are told apart
+    # One value of a million is cut off, the others are told apart.
+    assert low == 0 and 8 < high < 20
 
     def error(top: float) -> float:
         scale, _ = int8._steps(0, top)
@@ -160,9 +158,8 @@ def test_every_network_becomes_integers(name, monkeypatch):
         to_rounded, to_plain = (
             (found - other).square().mean().sqrt() / expected.std() for other in (rounded, expected)
         )
-        many = (
-            3 if given.kind in ("denseunet", "quicknat") else 1
-        )  # a hundred layers add up; a maximum that moves, moves what is unpooled
+        # A hundred layers add up; a maximum that moves, moves what is unpooled.
+        many = 3 if given.kind in ("denseunet", "quicknat") else 1
         assert to_rounded < 0.1 * many and 0 < to_plain < 0.15 * many
 
 
@@ -180,9 +177,8 @@ def test_the_engine_needs_bounds_and_openvino(monkeypatch):
     ((graph, _),) = engine.members
     assert isinstance(graph, compiled.Graph) and integers(graph) == len(bounds)
     ((plain, _),) = Engine.from_bundle(ready, CPU, torch.float32).members
-    assert (
-        isinstance(plain, compiled.Graph) and integers(plain) == 0
-    )  # bounds say nothing unless asked for
+    # Bounds say nothing unless asked for.
+    assert isinstance(plain, compiled.Graph) and integers(plain) == 0
     with pytest.raises(UsageError, match="torch has no fast ones"):
         Engine.from_bundle(ready, CPU, torch.int8, backend="torch")
     monkeypatch.setattr(compiled, "available", lambda: False)
@@ -246,14 +242,12 @@ def test_a_model_is_made_ready_and_says_what_it_costs(wide):
         and len(cost["seconds"]) == 2
         and set(cost["agreement"]) == set(new.labels.names)
     )
-    assert all(
-        0.8 < value < 1 for value in cost["agreement"].values()
-    )  # a random network wavers; nothing rounded would agree wholly
+    # A random network wavers; nothing rounded would agree wholly.
+    assert all(0.8 < value < 1 for value in cost["agreement"].values())
 
     plain = dl.load(wide / "m.model").predict(scan(7)).labels.array
-    assert np.array_equal(
-        dl.load(wide / "new.model").predict(scan(7)).labels.array, plain
-    )  # nothing changes for who does not ask
+    # Nothing changes for who does not ask.
+    assert np.array_equal(dl.load(wide / "new.model").predict(scan(7)).labels.array, plain)
     rounded = dl.load(wide / "new.model", precision="int8").predict(scan(7)).labels.array
     assert 0.8 < (rounded == plain).mean() < 1
     assert len(list((wide / "new.model.graphs").glob("*-int8-*.graph"))) == 1
@@ -371,9 +365,10 @@ def test_every_member_of_views_and_of_a_cascade_gets_bounds(tmp_path, monkeypatc
         assert [m.name for m in again.members] == [m.name for m in bundle.members] and all(
             m.bounds for m in again.members
         )
+        # Each its own.
         assert len({tuple(np.concatenate(list(m.bounds.values()))) for m in again.members}) == len(
             again.members
-        )  # each its own
+        )
         assert done.cost["measured_on"] == 1 and min(done.cost["agreement"].values()) > 0.5
 
 

@@ -304,18 +304,20 @@ def test_plans_say_what_nnunet_does(tmp_path):
         pet.kind,
         pet.inside,
     ) == ("standard", "nonzero")
+    # The ignore label is none of them.
     assert plan.labels.names == ["liver", "tumour"] and plan.labels.values == [
         1,
         2,
-    ]  # the ignore label is none of them
+    ]
     flat = read_bundle(
         results(tmp_path / "b", name="2d", dims=2, plans_transpose_forward=[1, 0, 2])
     ).plan
+    # NnU-Net slices j first, a plan last.
     assert (
         flat.orientation == "kij"
         and flat.patch == (16, 8, 1)
         and flat.spacing_mm == (1.0, 1.5, None)
-    )  # nnU-Net slices j first, a plan last
+    )
     turned = read_bundle(
         results(tmp_path / "c", plans_image_reader_writer="NibabelIOWithReorient")
     ).plan
@@ -335,15 +337,15 @@ def test_regions_overwrite_each_other_in_their_order(tmp_path):
         spacing=[1.0, 1.0, 1.0],
         patch_size=[12, 16, 8],
     )
-    scan = (
-        np.random.default_rng(0).normal(size=(2, 8, 16, 12)).astype(np.float32)
-    )  # i, j, k: the file's axes
+    # I, j, k: the file's axes.
+    scan = np.random.default_rng(0).normal(size=(2, 8, 16, 12)).astype(np.float32)
     path = folder / "fold_0" / "checkpoint_final.pth"
     content = torch.load(path, weights_only=False)
     state, x = content["network_weights"], torch.from_numpy(scan.transpose(0, 3, 2, 1).copy())[None]
+    # Each region is half of the voxels.
     state["decoder.seg_layers.1.bias"] -= (
         reference(state, x, resnet=False)[0].flatten(1).median(1).values
-    )  # each region is half of the voxels
+    )
     torch.save(content, path)
     bundle = read_bundle(folder, folds=[0])
     assert bundle.plan.network.overlapping and bundle.plan.network.classes == 3
@@ -363,9 +365,8 @@ def test_regions_overwrite_each_other_in_their_order(tmp_path):
     for value, scores in zip((1, 3, 2), logits, strict=True):
         expected[scores.numpy() > 0] = value
     assert all((expected == v).sum() > 50 for v in range(4))
-    clear = (
-        np.abs(logits.numpy()).min(0).transpose(2, 1, 0) > 1e-4
-    )  # the medians were put at 0, where rounding decides
+    # The medians were put at 0, where rounding decides.
+    clear = np.abs(logits.numpy()).min(0).transpose(2, 1, 0) > 1e-4
     assert clear.mean() > 0.99 and np.array_equal(
         found.labels.array[clear], expected.transpose(2, 1, 0)[clear]
     )
@@ -398,9 +399,8 @@ def test_a_cascade_is_one_model_of_both_stages(tmp_path):
         torch.load(f / "checkpoint_final.pth", weights_only=False)["network_weights"]
         for f in (first / "fold_0", first / "fold_1", second / "fold_1")
     ]
-    before = sum(reference(state, x, resnet=False) for state in states[:2]).argmax(
-        1
-    )  # folds' logits are averaged
+    # Folds' logits are averaged.
+    before = sum(reference(state, x, resnet=False) for state in states[:2]).argmax(1)
     assert all((before == v).sum() > 20 for v in range(3))
     seen = torch.cat([x, torch.stack([before == 1, before == 2], 1).float()], 1)
     expected = reference(states[2], seen, resnet=False).argmax(1)[0].numpy()

@@ -94,9 +94,8 @@ def test_counted_by_hand():
     box = np.zeros((12, 14, 9), bool)
     box[3:9, 3:11, 3:6] = True
     assert near_boundary(box, (1, 2, 5), 2.0).sum() == 3 * 36
-    assert (
-        near_boundary(box, (1, 2, 5), 5.0).sum() == 3 * 48
-    )  # the ends along the third axis, and of the middle slice all is within 3 rows
+    # The ends along the third axis, and of the middle slice all is within 3 rows.
+    assert near_boundary(box, (1, 2, 5), 5.0).sum() == 3 * 48
     assert near_boundary(box, (2, 4, 5), 5.0).sum() == 2 * 48 + 36
     moved = np.roll(box, 1, 0)  # its rows 4, 5, 8 and 9 are near, of the box rows 3, 4, 7 and 8
     shared = 8 + 2 + 2 + 2 + 8  # rows 4 to 8
@@ -111,9 +110,10 @@ def test_it_sees_what_a_large_body_hides():
         smaller, ball, (1, 1, 2), 2.0
     ) < 0.6
     assert boundary_iou(ball, ball, (1, 1, 2), 2.0) == 1
+    # All is near: plain IoU.
     assert boundary_iou(smaller, ball, (1, 1, 2), 100.0) == pytest.approx(
         (smaller & ball).sum() / (smaller | ball).sum()
-    )  # all is near: plain IoU
+    )
 
 
 def test_where_the_scan_ends_is_a_boundary():

@@ -24,9 +24,8 @@ def topology(mask):
     components = ndimage.label(solid, ALL)[1]
     cavities = ndimage.label(~solid)[1] - 1
     euler = 0
-    for kind in itertools.product(
-        (False, True), repeat=3
-    ):  # along which axes a cell is a boundary between voxels
+    # Along which axes a cell is a boundary between voxels.
+    for kind in itertools.product((False, True), repeat=3):
         cells = solid
         for axis, between in enumerate(kind):
             if between:

@@ -175,6 +175,5 @@ def test_where_a_rate_is_not_defined(counts, undefined):
 
 def test_the_product_of_large_counts_does_not_overflow():
     assert RATES["matthews"](table(10**8, 0, 0, 10**8))[0] == pytest.approx(1)
-    assert RATES["prevalence_threshold"](table(2, 2, 2, 2))[0] == pytest.approx(
-        0.5
-    )  # recall equals fall-out
+    # Recall equals fall-out.
+    assert RATES["prevalence_threshold"](table(2, 2, 2, 2))[0] == pytest.approx(0.5)

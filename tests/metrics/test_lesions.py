@@ -94,9 +94,8 @@ def test_every_way_to_match_is_what_the_definition_says(masks, connectivity, thr
     )
     assert best.misses == len(ts) - pairs and best.false_alarms == len(ps) - pairs
     greedy = lesions(p, t, spacing, "greedy", threshold, connectivity=connectivity)
-    assert (
-        0 <= pairs - greedy.true_positives <= pairs / 2
-    )  # a maximal matching has at least half of the largest one's pairs
+    # A maximal matching has at least half of the largest one's pairs.
+    assert 0 <= pairs - greedy.true_positives <= pairs / 2
     for one in (best, greedy):
         partners = one.truth.partner[one.truth.matched]
         assert len(set(partners.tolist())) == len(partners)
@@ -208,20 +207,19 @@ def test_small_lesions_are_matched_and_not_counted():
     )
     found = lesions(prediction, truth, (10, 10, 10), least_ml=4)  # a voxel is 1 ml
     assert found.truth.counted.tolist() == [True, False, False, True]
+    # Found by predictions of 2 ml, which are not counted.
     assert (found.true_positives, found.misses) == (
         2,
         0,
-    )  # found by predictions of 2 ml, which are not counted
-    assert (
-        found.false_alarms == 0 and found.precision == 1
-    )  # those of 4 ml match small lesions; the one of 2 ml is too small to be one
+    )
+    # Those of 4 ml match small lesions; the one of 2 ml is too small to be one.
+    assert found.false_alarms == 0 and found.precision == 1
     assert (
         lesions(row(), truth, (10, 10, 10), least_ml=4).misses,
         lesions(truth, row(), (10, 10, 10), least_ml=4).false_alarms,
     ) == (2, 2)
-    assert (
-        lesions(row(), row((0, 30)), (1, 1, 1), least_ml=0.03).misses == 1
-    )  # 30 times 0.001 is not less than 0.03
+    # 30 times 0.001 is not less than 0.03.
+    assert lesions(row(), row((0, 30)), (1, 1, 1), least_ml=0.03).misses == 1
 
 
 @pytest.mark.parametrize("shape", [(4, 5, 6), (4, 5, 1), (4, 5)])
@@ -322,7 +320,6 @@ def test_two_voxels_of_a_row_of_three_are_two_lesions():
     row = np.array([1, 0, 1], np.uint8).reshape(1, 3, 1)
     found = lesions(row, row, (1, 1, 1))
     assert (found.true_positives, found.misses, found.false_alarms, found.f1) == (2, 0, 0, 1.0)
-    every_other = (np.indices((3, 3, 3)).sum(axis=0) % 2 == 0).astype(
-        np.uint8
-    )  # as many as there can be
+    # As many as there can be.
+    every_other = (np.indices((3, 3, 3)).sum(axis=0) % 2 == 0).astype(np.uint8)
     assert lesions(every_other, every_other, (1, 1, 1), connectivity=6).true_positives == 14

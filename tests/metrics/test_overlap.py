@@ -303,9 +303,8 @@ def test_generalised_dice_where_the_truth_lacks_a_structure():
     prediction[0, 2, :3] = 2
     counts = count(prediction, truth, [1, 2])
     assert overlap.generalised_dice(counts) == pytest.approx((2 * 4 / 16) / (8 / 16 + 3 / 16))
-    assert (
-        overlap.generalised_dice(count(truth, truth, [1, 2])) == 1.0
-    )  # a structure in neither says nothing
+    # A structure in neither says nothing.
+    assert overlap.generalised_dice(count(truth, truth, [1, 2])) == 1.0
     assert overlap.generalised_dice(counts.of([2])) == 0.0 and np.isnan(
         overlap.generalised_dice(count(EMPTY, EMPTY, [1, 2]))
     )

@@ -141,9 +141,10 @@ def test_areas_that_are_known():
     )
     at = np.ogrid[:60, :60, :60]
     ball = sum((x - 29.3) ** 2 for x in at) <= 24**2
+    # Steps make it a little rougher.
     assert distances(ball, ball, (1, 1, 1)).truth_weights.sum() == pytest.approx(
         4 * np.pi * 24**2, rel=0.1
-    )  # steps make it a little rougher
+    )
 
 
 def test_a_flat_image_has_contours():

@@ -42,9 +42,8 @@ def test_shapes_and_deep_supervision(dims, encoder, norm):
     net = small_network(dims, encoder=encoder, norm=norm, channels=3, classes=5)
     module, x = build(net, seed=0), example(dims, channels=3)
     outputs = module.train()(x)
-    assert [tuple(o.shape) for o in outputs] == [
-        (2, 5, *x.shape[2:])
-    ]  # two levels: the coarser one teaches nothing
+    # Two levels: the coarser one teaches nothing.
+    assert [tuple(o.shape) for o in outputs] == [(2, 5, *x.shape[2:])]
     assert tuple(module.eval()(x).shape) == (2, 5, *x.shape[2:])
 
 

@@ -76,12 +76,13 @@ def planned(
 
 def test_liver_ct_unet3d_is_the_original() -> None:
     plan = planned("liver-ct-unet3d")
+    # The body is smaller than 128.
     assert (plan.orientation, plan.spacing_mm, plan.patch, plan.batch) == (
         "RAS",
         (1.5, 1.5, 1.0),
         (96, 80, 64),
         1,
-    )  # the body is smaller than 128
+    )
     rule = plan.channels[0].normalise
     assert ((-200 - rule.mean) / rule.std, (200 - rule.mean) / rule.std, rule.low, rule.high) == (
         0,
@@ -131,9 +132,8 @@ def test_brain_quicknat_is_the_original() -> None:
         plan.optimiser.weight_decay,
     ) == ("sgd", 0.1, 0.95, 1e-4)
     assert plan.schedule.kind == "step" and plan.schedule.drop_every * plan.schedule.epochs == 10  # type: ignore[operator]
-    assert plan.loss.boundary == 2 and plan.loss.class_weights[1] == pytest.approx(
-        2500 / 1000
-    )  # the median of 4 classes over its own
+    # The median of 4 classes over its own.
+    assert plan.loss.boundary == 2 and plan.loss.class_weights[1] == pytest.approx(2500 / 1000)
     sagittal = plan.seen(plan.views[2])
     assert [s.name for s in sagittal.structures] == [
         "hippocampus",
@@ -306,11 +306,12 @@ def test_scaling_shrinks_until_enough_steps_fit_and_lengthens_adams_steps() -> N
         and min(asked) >= 16
     )
     seen = [[n * s for n, s in zip(p.patch, p.spacing_mm, strict=True)] for p in (short, full)]  # type: ignore[operator]
+    # As much of the patient, with fewer voxels.
     assert np.all(np.array(seen[0]) >= np.array(seen[1])) and short.spacing_mm == (
         3.0,
         3.0,
         2.0,
-    )  # as much of the patient, with fewer voxels
+    )
     assert short.optimiser.learning_rate == pytest.approx(min(FASTEST_ADAM, 1e-5 * 600 * 20 / 2000))
     with pytest.raises(PlanError, match="memory"):
         scaled(full, Machine("cpu", 2, 1 << 20), budget_s=200.0, epochs=None, probe=probe)
@@ -401,9 +402,8 @@ def test_train_and_predict(recipe: str, cohort: Callable[[Path], Path], tmp_path
     data = cohort(tmp_path / "data")
     run("plan", data, "--recipe", recipe, "--epochs", "1", "-o", tmp_path / "plan.json")
     plan = json.loads((tmp_path / "plan.json").read_text())
-    plan["network"]["widths"] = [8] * len(
-        plan["network"]["widths"]
-    )  # the full widths are for another machine than a test's
+    # The full widths are for another machine than a test's.
+    plan["network"]["widths"] = [8] * len(plan["network"]["widths"])
     if plan["network"]["kind"] == "denseunet":
         plan["network"]["growth"] = 8
     plan["schedule"]["steps_per_epoch"] = 2
@@ -436,6 +436,7 @@ def test_the_recipe_by_name_trains_on_the_phantom_in_the_tutorials_tree(tmp_path
     )
     card = json.loads((tmp_path / "m.model.run" / "card.json").read_text())
     assert card["scores"]["what"] == "test" and set(card["scores"]["dice"]) == {"liver"}
+    # Finished: nothing to do.
     run(
         "train",
         tmp_path / "p",
@@ -445,7 +446,7 @@ def test_the_recipe_by_name_trains_on_the_phantom_in_the_tutorials_tree(tmp_path
         "30s",
         "-o",
         tmp_path / "m.model",
-    )  # finished: nothing to do
+    )
 
 
 def test_a_second_stage_keeps_the_network_of_the_first(tmp_path: Path) -> None:

@@ -70,12 +70,12 @@ def test_restore_undoes_prepare_on_every_grid(name, spacing, orientation, crop):
         results.append(
             restore(torch.split(scores, depth, dim=1), trail, axis, np.array([0, 1, 2], np.uint8))
         )
-    assert all(
-        np.array_equal(r, results[0]) for r in results
-    )  # slabs and their axis change nothing
+    # Slabs and their axis change nothing.
+    assert all(np.array_equal(r, results[0]) for r in results)
+    # A flip or swap would leave next to nothing.
     assert min(dice(results[0], truth, v) for v in (1, 2)) > (
         0.8 if trail.nearest is None else 0.65
-    )  # a flip or swap would leave next to nothing
+    )
 
 
 def test_nothing_changes_where_nothing_is_asked():
@@ -200,9 +200,8 @@ def test_splines_take_the_nearest_of_thick_slices():
     values = np.random.default_rng(1).normal(size=(10, 10, 4)).astype(np.float32)
     x, _ = prepare(Volume(values, Grid.from_spacing((10, 10, 4), (1, 1, 4))), plan)
     assert np.allclose(x[0].numpy(), np.repeat(values, 4, axis=2), atol=1e-5)
-    x, _ = prepare(
-        Volume(values, Grid.from_spacing((10, 10, 4), (4, 1, 4))), plan
-    )  # thick along two axes: neither is left out
+    # Thick along two axes: neither is left out.
+    x, _ = prepare(Volume(values, Grid.from_spacing((10, 10, 4), (4, 1, 4))), plan)
     assert not np.allclose(x[0].numpy()[::4], np.repeat(values, 4, axis=2), atol=1e-2)
 
 
@@ -221,9 +220,8 @@ def test_thick_slices_are_restored_from_the_nearest_along_any_marching_axis():
         for a in range(3)
     ]
     assert all(np.array_equal(r, results[0]) for r in results)
-    planes = np.clip(np.floor((np.arange(4) + 0.5) * 3 / 4), 0, 2).astype(
-        int
-    )  # the nearest of 3 to each of 4
+    # The nearest of 3 to each of 4.
+    planes = np.clip(np.floor((np.arange(4) + 0.5) * 3 / 4), 0, 2).astype(int)
     for k, plane in enumerate(planes):
         alone = restore(
             torch.split(scores[..., [plane]], 1, dim=1),
@@ -241,9 +239,8 @@ def _one_plane(trail):
 
 
 def test_overlapping_classes_take_the_last_that_is_above():
-    scores = torch.tensor([[0.9, 0.1, 0.6], [0.6, 0.4, 0.2], [0.1, 0.2, 0.8]])[
-        :, :, None, None
-    ]  # (class, plane, 1, 1)
+    # (class, plane, 1, 1)
+    scores = torch.tensor([[0.9, 0.1, 0.6], [0.6, 0.4, 0.2], [0.1, 0.2, 0.8]])[:, :, None, None]
     image = Volume(np.zeros((3, 1, 1), np.float32), Grid.from_spacing((3, 1, 1), (1, 1, 1)))
     _, trail = prepare(image, small_plan())
     assert restore(

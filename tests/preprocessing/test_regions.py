@@ -24,9 +24,8 @@ def test_lungs_are_inside_and_what_is_beyond_the_margin_is_not(spacing):
 
     hu = np.random.default_rng(0).normal(-1000, 20, shape)
     body = ellipsoid(shape, scaled((150, 120, 150)), scaled((90, 60, 400)))
-    lungs = ellipsoid(
-        shape, scaled((150, 120, 290)), scaled((60, 40, 100))
-    )  # cut open by the end of the scan
+    # Cut open by the end of the scan.
+    lungs = ellipsoid(shape, scaled((150, 120, 290)), scaled((60, 40, 100)))
     hu[body], hu[lungs] = 40, -850
     far = far_from_body(hu, -300, spacing, 30)
     assert not far[body | lungs].any()

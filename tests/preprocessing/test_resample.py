@@ -54,9 +54,8 @@ def test_splines_are_those_of_an_independent_library_and_pass_through_the_values
     import SimpleITK
 
     rng = np.random.default_rng(3)
-    row = np.concatenate(
-        [np.full(20, 0.7), rng.normal(size=31), np.full(20, -0.4)]
-    )  # constant ends: there the two treat edges alike
+    # Constant ends: there the two treat edges alike.
+    row = np.concatenate([np.full(20, 0.7), rng.normal(size=31), np.full(20, -0.4)])
     assert np.allclose(axis_weights(np.arange(71.0), 71, "spline"), np.eye(71), atol=1e-6)
     image = SimpleITK.GetImageFromArray(np.tile(row, (5, 5, 1)))
     for n_out in (120, 40):

@@ -48,9 +48,8 @@ def colour_columns(path, colour) -> np.ndarray:
 @pytest.mark.parametrize("codes", ["RAS", "LPS", "SAR", "PIR"])
 def test_the_patients_left_is_on_the_right_of_the_picture(codes, tmp_path):
     grid = patient(codes, (2.0, 2.0, 2.0))
-    left = bright_at(
-        grid, (-8, 20, 40), 4.5
-    )  # RAS+: x grows towards the right, and this block spans -12..34
+    # RAS+: x grows towards the right, and this block spans -12..34.
+    left = bright_at(grid, (-8, 20, 40), 4.5)
     scan = Volume(np.where(left, 100, 0).astype(np.int16), grid)
     montage(
         scan, {"truth": scan.with_array(left.astype(np.uint8), "label")}, LABELS, tmp_path / "m.png"
@@ -94,13 +93,11 @@ def test_the_picture_is_as_wide_and_high_as_the_body(tmp_path):
         Grid.from_spacing((100, 10, 1), (1.0, 10.0, 5.0)),
     )
     montage(flat, {}, LABELS, tmp_path / "m.png")
-    lit = np.asarray(Image.open(tmp_path / "m.png").convert("L"))[
-        :-40
-    ]  # without the line of words below
+    # Without the line of words below.
+    lit = np.asarray(Image.open(tmp_path / "m.png").convert("L"))[:-40]
     rows, columns = (np.flatnonzero((lit > 20).mean(axis=axis) > 0.3) for axis in (1, 0))
-    assert (rows[-1] - rows[0]) / (columns[-1] - columns[0]) == pytest.approx(
-        1.0, abs=0.05
-    )  # 100 mm by 100 mm
+    # 100 mm by 100 mm.
+    assert (rows[-1] - rows[0]) / (columns[-1] - columns[0]) == pytest.approx(1.0, abs=0.05)
 
 
 def test_truth_chooses_the_planes_and_prediction_where_there_is_none(tmp_path):
@@ -142,13 +139,11 @@ def test_structures_are_filled_on_request_and_masks_can_stand_alone(tmp_path):
             filled=filled,
         )
         pixels = np.asarray(Image.open(tmp_path / f"{name}.png").convert("RGB")).astype(float)
-        mixed = 0.4 * colour + 0.6 * (
-            127 if image is not None else 0.4 * 255
-        )  # half-transparent over what lies below
+        # Half-transparent over what lies below.
+        mixed = 0.4 * colour + 0.6 * (127 if image is not None else 0.4 * 255)
         tinted[name] = int((np.abs(pixels - mixed).sum(axis=-1) < 12).sum())
-    assert (
-        min(tinted["filled"], tinted["alone"]) > tinted["outlined"] + 1000
-    )  # of which a few are the outline's soft edge
+    # Of which a few are the outline's soft edge.
+    assert min(tinted["filled"], tinted["alone"]) > tinted["outlined"] + 1000
 
 
 def test_a_plain_picture_stands_as_it_is_stored(tmp_path):
@@ -157,9 +152,8 @@ def test_a_plain_picture_stands_as_it_is_stored(tmp_path):
     known = Grid((40, 30, 1), np.diag([-1.0, -1.0, 1.0, 1.0]))
     meta = {"spacing_known": False, "place_known": False}
     scan = Volume(array, known, meta=meta)
-    other_place = Grid.from_spacing(
-        (40, 30, 1), (1, 1, 1)
-    )  # means nothing for pictures, so it is no reason to refuse
+    # Means nothing for pictures, so it is no reason to refuse.
+    other_place = Grid.from_spacing((40, 30, 1), (1, 1, 1))
     montage(
         scan,
         {"truth": Volume((array > 0).astype(np.uint8), other_place, "label", meta=meta)},
@@ -251,9 +245,8 @@ def test_boundaries_stand_on_the_masks_edge_at_true_aspect(codes, tmp_path):
     grid = Grid.from_spacing((40, 20, 1), (1.0, 2.0, 6.0)).reorient("LPS")[0]
     mask = np.zeros(grid.shape, np.uint8)
     mask[10:30, 5:15] = 1  # the middle half of 40 mm by 40 mm
-    scan = Volume(np.zeros(grid.shape, np.float32), grid, "HU").reorient(
-        codes
-    )  # 0 HU is grey in the window
+    # 0 HU is grey in the window.
+    scan = Volume(np.zeros(grid.shape, np.float32), grid, "HU").reorient(codes)
     truth = Volume(mask, grid, "label").reorient(codes)
     side_by_side(scan, truth, truth.with_array(np.zeros_like(truth.array)), ONE, tmp_path / "m.png")
     pixels = np.asarray(Image.open(tmp_path / "m.png").convert("RGB")).astype(int)
@@ -261,9 +254,8 @@ def test_boundaries_stand_on_the_masks_edge_at_true_aspect(codes, tmp_path):
     width = pixels.shape[1]
     grey = np.abs(pixels - 102).max(axis=-1) < 4
     grey[:, : width // 3], grey[:, 2 * width // 3 :] = False, False
-    rows, columns = (
-        np.flatnonzero(grey.sum(axis=axis) > 50) for axis in (1, 0)
-    )  # titles have fewer grey pixels than the panel
+    # Titles have fewer grey pixels than the panel.
+    rows, columns = (np.flatnonzero(grey.sum(axis=axis) > 50) for axis in (1, 0))
     top, bottom, left, right = rows[0], rows[-1], columns[0], columns[-1]
     assert (bottom - top) / (right - left) == pytest.approx(1.0, abs=0.02)
     assert drawn[:, 1].min() > width / 3

@@ -210,9 +210,8 @@ def test_a_whole_run(run, tmp_path):
     assert "<script>" in page.text["data"]  # told, not run
     assert "Overfitting" in page.text["training"]
     assert page.row("provenance", "versions: torch")[1] == "2.13.0"
-    assert (
-        page.row("volumes", "liver")[1] == f"{10 * 12 * 8 * 3.03 / 1000:.3g}"
-    )  # a voxel of this affine has 3.03 cubic mm
+    # A voxel of this affine has 3.03 cubic mm.
+    assert page.row("volumes", "liver")[1] == f"{10 * 12 * 8 * 3.03 / 1000:.3g}"
     assert "4 cases of that same source" in page.text["limits"]
 
 
@@ -390,9 +389,8 @@ def test_an_interactive_report_holds_the_worst_cases_in_a_frame(run, tmp_path):
         c["id"] for c in json.loads(re.search(r'id="boot">(.*?)</script>', inside)[1])["cases"]
     ] == ["c2", "c1", "c0"]
     with pytest.raises(InputError):
-        report(
-            run / "test", tmp_path / "no.html", interactive=True
-        )  # an evaluation alone does not know its scans
+        # An evaluation alone does not know its scans.
+        report(run / "test", tmp_path / "no.html", interactive=True)
     assert not (tmp_path / "no.html").exists()
 
 

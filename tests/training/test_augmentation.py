@@ -62,9 +62,8 @@ def analytic_volume() -> tuple[np.ndarray, np.ndarray]:
 @pytest.mark.parametrize("turned", [False, True])
 @pytest.mark.parametrize("tile", [12, 64])
 def test_an_oblique_plane_shows_what_stands_at_its_millimetres(turned, tile, monkeypatch):
-    monkeypatch.setattr(
-        augment, "TILE", tile
-    )  # one piece, or many that do not divide the plane evenly
+    # One piece, or many that do not divide the plane evenly.
+    monkeypatch.setattr(augment, "TILE", tile)
     image, label = analytic_volume()
     plan = oblique_plan(
         **(
@@ -96,9 +95,8 @@ def test_an_oblique_plane_shows_what_stands_at_its_millimetres(turned, tile, mon
         off_centre = np.abs(mm / SPACING - nearest)
         sure = inside & (np.abs(off_centre - 0.5) > 1e-3).all(-1)
         assert np.array_equal(y.numpy()[sure], label[tuple(nearest[sure].T)])
-        clear = inside & (
-            np.abs(ellipsoid(mm) - 1) > 0.15
-        )  # further from the surface than half a voxel
+        # Further from the surface than half a voxel.
+        clear = inside & (np.abs(ellipsoid(mm) - 1) > 0.15)
         assert (
             np.array_equal(y.numpy()[clear], ellipsoid(mm)[clear] < 1)
             and 0.1 < y.float().mean() < 0.9
@@ -243,9 +241,8 @@ def test_channels_are_dropped_as_often_as_asked_and_never_all():
         gone.append(empty.numpy())
     share = np.mean(gone, axis=0)
     assert np.allclose(share, 0.4 - 0.4**3 / 3, atol=0.03)  # where all would go, one of three stays
-    assert (
-        np.ptp(np.sum(gone, axis=1)) == 2 and x.flatten(1).any(1).all()
-    )  # none, one or two at once; the sample itself is left alone
+    # None, one or two at once; the sample itself is left alone.
+    assert np.ptp(np.sum(gone, axis=1)) == 2 and x.flatten(1).any(1).all()
 
 
 def test_one_channel_is_never_dropped():

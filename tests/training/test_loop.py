@@ -242,9 +242,8 @@ def test_training_dice_is_that_of_the_epoch_s_patches(tmp_path, cases, monkeypat
     """With a learning rate too small to change a weight, the epoch's Dice can be counted again from
     its batches.
     """
-    monkeypatch.setattr(
-        loop.infer, "fast_dtype", lambda device: torch.float32
-    )  # as they are counted again
+    # As they are counted again.
+    monkeypatch.setattr(loop.infer, "fast_dtype", lambda device: torch.float32)
     lines: list[dict[str, Any]] = []
     still = Optimiser(learning_rate=1e-30, weight_decay=0.0)
     training = job(
@@ -412,10 +411,11 @@ def test_weights_are_kept_every_so_many_epochs_also_by_a_killed_run(tmp_path, ca
     assert sorted(p.name for p in (tmp_path / "whole").glob("epoch_*")) == names
     with pytest.raises(KilledError):
         fit(job(tmp_path / "killed", cases, die_at=6, schedule=schedule))
+    # As epochs after the last checkpoint might have left them.
     for lost in (
         "epoch_00004.safetensors",
         "epoch_00006.safetensors",
-    ):  # as epochs after the last checkpoint might have left them
+    ):
         (tmp_path / "killed" / lost).write_bytes(b"of a branch that was cut")
     with pytest.raises(KilledError):
         fit(job(tmp_path / "killed", cases, die_at=8, schedule=schedule))
@@ -426,9 +426,8 @@ def test_weights_are_kept_every_so_many_epochs_also_by_a_killed_run(tmp_path, ca
         for n in names
     )
     assert len({(tmp_path / "whole" / n).read_bytes() for n in names}) == 3
-    load_weights(
-        build(small_network(2)), load_file(tmp_path / "whole" / names[0])
-    )  # as strictly as any model's
+    # As strictly as any model's.
+    load_weights(build(small_network(2)), load_file(tmp_path / "whole" / names[0]))
 
 
 # ---- the schedule as the loop follows it ----
@@ -536,9 +535,8 @@ def test_an_extension_goes_on_with_half_the_rate_and_ends_annealed(tmp_path, cas
         return load_file(tmp_path / "best.safetensors")
 
     for step in range(4):
-        draw_batch(
-            job(tmp_path, cases).plan, cases, 0, step
-        )  # what is compiled on first use is compiled
+        # What is compiled on first use is compiled.
+        draw_batch(job(tmp_path, cases).plan, cases, 0, step)
     train(0)
     last, rates = lines[-1], [line["learning_rate"] for line in lines]
     assert max(rates) > 0.015 and rates[-1] < 0.004 and last["progress"] > 0.95

@@ -321,9 +321,8 @@ def test_generalised_dice_with_absent_classes_is_finite_and_blames_finding_them(
     found[:, :, 0, 0] = torch.tensor([0.0, 0.0, 1.0, 0.0])  # class 2, which is not there
     nothing = torch.zeros(2, 2, 5, dtype=torch.int64)
     assert losses.generalised_dice(right, target, batch) == pytest.approx(0, abs=1e-5)
-    assert losses.generalised_dice(found, target, batch) == pytest.approx(
-        1 - 12 / 13, abs=1e-5
-    )  # as the smallest present class would
+    # As the smallest present class would.
+    assert losses.generalised_dice(found, target, batch) == pytest.approx(1 - 12 / 13, abs=1e-5)
     assert losses.generalised_dice(one_hot(nothing, 4).float(), nothing, batch) == pytest.approx(
         0, abs=1e-5
     )
@@ -368,9 +367,8 @@ def test_focal_with_gamma_zero_is_cross_entropy():
 
 def test_binary_cross_entropy_of_one_structure_is_that_of_the_difference():
     x, target = scene((2, 2, 4, 2, 3))
-    x = (
-        x * torch.tensor([1.0, 40.0])[:, None, None, None, None]
-    )  # the second sample is sure, and often wrong
+    # The second sample is sure, and often wrong.
+    x = x * torch.tensor([1.0, 40.0])[:, None, None, None, None]
     x.requires_grad_()
     mine = losses.binary_cross_entropy(x, target)
     theirs = functional.binary_cross_entropy_with_logits(x[:, 1] - x[:, 0], target.double())

@@ -262,6 +262,5 @@ def test_memory_does_not_grow_with_the_scan():
         calibration(p, truth)
         peaks.append(tracemalloc.get_traced_memory()[1] / 1e6)
         tracemalloc.stop()
-    assert peaks[1] < 1.2 * peaks[0] + 1 and peaks[1] < 12, (
-        peaks
-    )  # a float32 copy of the larger would be 12.6 MB
+    # A float32 copy of the larger would be 12.6 MB.
+    assert peaks[1] < 1.2 * peaks[0] + 1 and peaks[1] < 12, peaks

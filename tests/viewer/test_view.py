@@ -453,13 +453,14 @@ def command(*words: str | Path) -> list[str]:
 
 
 def test_the_command_prints_the_address_and_ends_well_on_ctrl_c(pair):
+    # Whoever starts tests in the background has them ignore it.
     running = subprocess.Popen(
         command(*pair),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-    )  # whoever starts tests in the background has them ignore it
+    )
     try:
         line = running.stdout.readline()
         address = re.search(r"http://127\.0\.0\.1:(\d+)(/[\w-]{32,}/)", line)
@@ -782,9 +783,8 @@ def check_sides(image: np.ndarray) -> None:
         (sagittal, ("right", "left")),
     ):
         assert all(len(pixels_like(tile, colour[name])) < 30 for name in hidden)
-    assert (
-        sum(len(pixels_like(stage[rows:, columns:], colour[name])) > 30 for name in colour) >= 4
-    )  # 3-D shows most of them
+    # 3-D shows most of them.
+    assert sum(len(pixels_like(stage[rows:, columns:], colour[name])) > 30 for name in colour) >= 4
 
 
 @pytest.mark.slow
@@ -858,7 +858,8 @@ def test_keys_do_what_they_say(browser, tmp_path):
     assert (seen["window"], seen["view"], seen["hidden"]) == ("full range", "axial", 1)
     up, down = (float(re.search(r"[SI] ([\d.]+) mm", seen[key])[1]) for key in ("up", "down"))
     assert up - down == pytest.approx(2.0)  # the slices' distance, towards the head
+    # What was chosen goes along to other cases.
     assert seen["back"] == [
         "c1",
         [[True, "fill"], [True, "outline"]],
-    ]  # what was chosen goes along to other cases
+    ]

@@ -35,10 +35,11 @@ from ..planning.rules import measure_step
 from ..preprocessing.prepare import prepare, restore
 from ..preprocessing.warp import warp
 
+# Of the CT; a quarter of a usual one, so that nobody waits long.
 SHAPE, SPACING = (
     (256, 256, 150),
     (1.6, 1.6, 2.0),
-)  # of the CT; a quarter of a usual one, so that nobody waits long
+)
 WINDOW = (64, 64, 64)
 RUNS = 3
 

@@ -334,9 +334,8 @@ def _with_axes(volume: Volume, axes: str) -> Volume:
             "is for files that cannot"
         )
     plain = Grid.from_spacing(volume.grid.shape, volume.grid.spacing_mm)
-    _, there = plain.reorient(
-        axes
-    )  # refuses what is no orientation; tells which world axis each stored axis runs along
+    # Refuses what is no orientation; tells which world axis each stored axis runs along.
+    _, there = plain.reorient(axes)
     matrix = np.zeros((4, 4))
     matrix[3, 3] = 1
     for stored, (world, flip) in enumerate(zip(there.order, there.flips, strict=True)):

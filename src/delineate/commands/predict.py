@@ -51,6 +51,7 @@ FORMATS = ("nii.gz", "nii", "nrrd", "mha", "png")
 BACKENDS = ("auto", "openvino", "torch")
 MONTAGES = ("outlined", "filled")
 PRECISIONS = ("auto", "float32", "int8")
+# Columns of uncertainty.csv.
 UNCERTAINTY = (
     "case",
     "structure",
@@ -60,12 +61,11 @@ UNCERTAINTY = (
     "cv",
     "iou",
     "found_in",
-)  # columns of uncertainty.csv
+)
 
 Say = Callable[[str], None]
-Progress = Callable[
-    [float, float, str], None
-]  # cases done (with the share of the running one), cases in all, note
+# Cases done (with the share of the running one), cases in all, note.
+Progress = Callable[[float, float, str], None]
 
 
 @dataclass(frozen=True)
@@ -255,9 +255,8 @@ def predict_cases(
     at = _Place(progress or (lambda done, total, note: None), len(manifest))
     with guarded.kept():
         atomic.make_folder(folder)
-        _record(
-            folder, bundle, head, []
-        )  # from now on the folder is ours, whatever becomes of this call
+        # From now on the folder is ours, whatever becomes of this call.
+        _record(folder, bundle, head, [])
         with (
             contextlib.closing(_Ahead(manifest, bundle, asked)) as ahead,
             contextlib.closing(_Behind(asked)) as behind,
@@ -331,9 +330,8 @@ class _Ahead:
         )
         self._waiting: dict[str, Future[_Scan]] = {}
         self._threads = torch.get_num_threads()
-        self._pool = ThreadPoolExecutor(
-            1, "ahead", torch.set_num_threads, (1,)
-        )  # the others are at work on the scan before
+        # The others are at work on the scan before.
+        self._pool = ThreadPoolExecutor(1, "ahead", torch.set_num_threads, (1,))
 
     def __call__(self, case: Case) -> _Scan:
         waiting = self._waiting.pop(case.id, None)
@@ -404,9 +402,8 @@ class _Behind:
         if self._pool is None:
             return write()
         if self._last is not None:
-            wait(
-                [self._last]
-            )  # so that no more than one result is held beside the one that is made
+            # So that no more than one result is held beside the one that is made.
+            wait([self._last])
         self._last = self._pool.submit(write)
         return self._last
 

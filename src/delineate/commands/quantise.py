@@ -177,9 +177,8 @@ def sentence(done: Quantised) -> str:
 
 
 def _signed(difference: float) -> str:
-    return (
-        f"{round(difference, 4) + 0.0:+.4f}" if np.isfinite(difference) else "–"
-    )  # a sum: -0.0 is no loss
+    # A sum: -0.0 is no loss.
+    return f"{round(difference, 4) + 0.0:+.4f}" if np.isfinite(difference) else "–"
 
 
 def _parted(manifest: Manifest, cases: int, seed: int) -> tuple[Manifest, Manifest]:
@@ -215,9 +214,8 @@ def _bounded(
         *(module for module, _ in engine.members),
         *(() if engine.first is None else (module for module, _ in engine.first.members)),
     ]
-    ordered = sorted(
-        bundle.members, key=lambda member: member.first_stage
-    )  # stable: as the engines have them
+    # Stable: as the engines have them.
+    ordered = sorted(bundle.members, key=lambda member: member.first_stage)
     draws = np.random.default_rng(seed)
 
     def look(case: Case) -> None:

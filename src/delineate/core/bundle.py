@@ -120,9 +120,8 @@ class Bundle:
         from safetensors.numpy import save
 
         def packed(arrays: Weights) -> bytes:
-            return save(
-                {k: np.asarray(v, order="C") for k, v in arrays.items()}
-            )  # scalars stay scalars
+            # Scalars stay scalars.
+            return save({k: np.asarray(v, order="C") for k, v in arrays.items()})
 
         files = {
             "plan.json": self.plan_text.encode(),

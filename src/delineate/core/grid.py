@@ -19,11 +19,12 @@ from numpy.typing import NDArray
 
 from .errors import GeometryError
 
+# (towards minus, towards plus) of the x, y, z axes in RAS+.
 CODES = (
     ("L", "R"),
     ("P", "A"),
     ("I", "S"),
-)  # (towards minus, towards plus) of the x, y, z axes in RAS+
+)
 COARSER = (
     1.1  # an axis this much coarser than both others is the one along which slices were stacked
 )

@@ -68,9 +68,8 @@ class Source:
         )
 
 
-ABSENT = Source(
-    ""
-)  # stands where a case lacks a channel that the others have; only predicting can do without
+# Stands where a case lacks a channel that the others have; only predicting can do without.
+ABSENT = Source("")
 
 
 @dataclass(frozen=True)

@@ -456,9 +456,8 @@ class Plan(Part):
     channels: Annotated[tuple[Channel, ...], Field(min_length=1)]
     structures: Annotated[tuple[Structure, ...], Field(min_length=1)]
     orientation: Annotated[str, Field(pattern="^([LRAPSI]{3}|[ijk]{3})$")] = "RAS"
-    spacing_mm: tuple[
-        Positive | None, Positive | None, Positive | None
-    ]  # None keeps each scan's own
+    # None keeps each scan's own.
+    spacing_mm: tuple[Positive | None, Positive | None, Positive | None]
     crop: Literal["none", "nonzero", "not_zero", "body"] = "none"
     resampling: Literal["cubic", "spline"] = "cubic"
     patch: Triple
@@ -594,9 +593,8 @@ class Plan(Part):
             )
             for index in range(len(merged) + 1)
         )
-        own = {
-            old: new for new, old in enumerate(order[:2])
-        }  # a flip along the sliced axis changes no slice
+        # A flip along the sliced axis changes no slice.
+        own = {old: new for new, old in enumerate(order[:2])}
         augmentation, inference = self.augmentation.model_dump(), self.inference.model_dump()
         augmentation |= {"rotation_deg": [self.augmentation.rotation_deg[a] for a in order]}
         for part, mirror in (

@@ -220,9 +220,8 @@ def describe(values: np.ndarray[Any, Any]) -> dict[str, float | int]:
         return base | dict.fromkeys(
             ("mean", "std", "median", "q1", "q3", "min", "max"), float("nan")
         )
-    ranked = np.percentile(
-        np.where(np.isinf(kept), np.sign(kept) * FAR, kept), (25, 50, 75)
-    )  # infinity itself times nothing would be NaN
+    # Infinity itself times nothing would be NaN.
+    ranked = np.percentile(np.where(np.isinf(kept), np.sign(kept) * FAR, kept), (25, 50, 75))
     q1, median, q3 = (
         float(q) if abs(q) < FAR / 1e9 else math.copysign(math.inf, q) for q in ranked
     )

@@ -174,10 +174,11 @@ class Store:
             )
             blocks = tuple(min(n, BLOCK) for n in chunks) if solid else chunks
             params: dict[str, Any] = {"codec": blosc2.Codec.LZ4, "clevel": 3, "nthreads": 1}
+            # Shuffled, one-byte labels take four times as long to unpack.
             plain = params | {
                 "filters": [blosc2.Filter.NOFILTER],
                 "filters_meta": [0],
-            }  # shuffled, one-byte labels take four times as long to unpack
+            }
             stored, step = _in_steps(np.asarray(image))
             blosc2.asarray(
                 stored,

@@ -264,9 +264,8 @@ def _pair(runs: tuple[ScoredRun, ...], metric: str, labels: tuple[str, ...], per
     ]
 
     def lacking(one: str) -> tuple[str, ...]:
-        key = (
-            one if per != "slice" else one.rpartition("#")[0] or one
-        )  # a slice without a row is not defined there, its volume was scored
+        # A slice without a row is not defined there, its volume was scored.
+        key = one if per != "slice" else one.rpartition("#")[0] or one
         return tuple(run.name for run, cases in zip(runs, covered, strict=True) if key not in cases)
 
     left_out = {one: names for one in everything if (names := lacking(one))}

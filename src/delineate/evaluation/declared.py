@@ -120,8 +120,7 @@ def _beside(place: Path) -> Iterator[Path]:
         return
     yield folder / "dataset.json"  # nnU-Net leaves it among its predictions
     yield from (folder / f"labels{ending}" for ending in _SUFFIXES)
-    if folder.name.lower().startswith(
-        "labels"
-    ):  # beside labelsTr, in the layouts of the Decathlon and of nnU-Net
+    # Beside labelsTr, in the layouts of the Decathlon and of nnU-Net.
+    if folder.name.lower().startswith("labels"):
         yield folder.parent / "dataset.json"
         yield from (folder.parent / f"labels{ending}" for ending in _SUFFIXES)

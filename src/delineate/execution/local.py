@@ -192,9 +192,8 @@ class _Pool:
             ram_bytes,
             tell,
         )
-        self.context = multiprocessing.get_context(
-            "spawn"
-        )  # a fork of a process with threads (torch, BLAS) may hang
+        # A fork of a process with threads (torch, BLAS) may hang.
+        self.context = multiprocessing.get_context("spawn")
         self.outcomes: dict[int, Outcome[Any]] = {}
         self.waiting = list(reversed(range(len(items))))
         self.busy: dict[

@@ -62,9 +62,8 @@ def detect(path: str | Path) -> str:
             if head[128:132] == b"DICM"
             else nifti.kind_of(head) or itk.kind_of(head) or raster.kind_of(head)
         )
-        if not kind and Path(path).name.lower().endswith(
-            (".img", ".img.gz")
-        ):  # raw voxels: the header stands beside them
+        # Raw voxels: the header stands beside them.
+        if not kind and Path(path).name.lower().endswith((".img", ".img.gz")):
             kind = nifti.kind_of(head_of(nifti.pair_of(Path(path))[0]))
         return kind or ("DICOM" if dicom.is_dicom(head) else "")
 

@@ -120,9 +120,8 @@ def data_files(path: Path) -> list[Path]:
 
 
 def _reader(path: str | Path, kind: str) -> Any:
-    with Path(path).open(
-        "rb"
-    ):  # so that a missing permission is told as such, not as an exception of the library
+    # So that a missing permission is told as such, not as an exception of the library.
+    with Path(path).open("rb"):
         pass
     sitk = _simpleitk()
     sitk.ProcessObject.SetGlobalWarningDisplay(False)

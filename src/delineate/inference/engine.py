@@ -39,17 +39,17 @@ from .planes import Planes, planes
 Triple = tuple[int, int, int]
 Forward = Callable[[Tensor], Tensor]  # a module in evaluation mode, or a compiled graph
 Backend = Literal["auto", "openvino", "torch"]
+# What ``from_bundle`` takes for each precision that can be asked for.
 DTYPES = {
     "auto": None,
     "float32": torch.float32,
     "int8": torch.int8,
-}  # what ``from_bundle`` takes for each precision that can be asked for
+}
 Activation = Literal["softmax", "sigmoid", "none"]
 EMPTY_BYTES = 2**28  # logits of windows without contrast that are kept
 WORK_BYTES = 2**25  # float32 scores that are blended at once on a CPU
-WINDOW_VOXELS = (
-    2**21
-)  # voxels of input that one forward pass takes on a CPU; more gains nothing there
+# Voxels of input that one forward pass takes on a CPU; more gains nothing there.
+WINDOW_VOXELS = 2**21
 LEAST_DRAWN, MOST_DRAWN, DRAWN_VOXELS = 2, 32, 2**22  # windows of a scan where some stand for all
 SCORES_BYTES = 2**28  # of one forward pass on a CPU: many classes mean fewer windows at once
 
@@ -502,9 +502,8 @@ def _add_windows(
         )
 
     filled_ones = [n for n, value in enumerate(values) if value is None]
-    together = max(
-        1, windows_at_once(engine) // max(1, len(filled_ones))
-    )  # mirror images that go through the network side by side
+    # Mirror images that go through the network side by side.
+    together = max(1, windows_at_once(engine) // max(1, len(filled_ones)))
     x = torch.stack([windows[n] for n in filled_ones]) if filled_ones else None
     for member, (module, weight) in enumerate(engine.members):
         for start in range(0, len(flips) if x is not None else 0, together):

@@ -21,12 +21,10 @@ from torch import Tensor
 
 from ..core.errors import OutputError
 
-HALF_ABOVE_BYTES = (
-    2**30
-)  # sums beyond this in float32 are kept in half precision: an error of 1e-3 of a probability
-MEMORY_BYTES = (
-    2**31
-)  # sums beyond this in half precision lie in a temporary file, where nothing else is asked for
+# Sums beyond this in float32 are kept in half precision: an error of 1e-3 of a probability.
+HALF_ABOVE_BYTES = 2**30
+# Sums beyond this in half precision lie in a temporary file, where nothing else is asked for.
+MEMORY_BYTES = 2**31
 SLAB_BYTES = 2**27  # of sums handed over at once
 
 

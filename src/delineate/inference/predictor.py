@@ -317,9 +317,8 @@ def _labels(
     way (see ``prepare.restore``).
     """
     plan, structures = engine.plan, engine.plan.labels
-    ordered = (
-        [s.value for s in plan.structures] if plan.network.overlapping else structures.values
-    )  # which one comes later matters to the former
+    # Which one comes later matters to the former.
+    ordered = [s.value for s in plan.structures] if plan.network.overlapping else structures.values
     values = np.array([0, *ordered], dtype=structures.dtype)
     average = (inference or plan.inference).average
     above = (0.0 if average == "logits" else 0.5) if plan.network.overlapping else None

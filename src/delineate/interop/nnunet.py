@@ -120,9 +120,8 @@ def read_bundle(
             try:
                 plan, allowed = _plan(source, first, mirror, say), mirror
             except (KeyError, TypeError, IndexError, ValueError) as error:
-                words = " ".join(
-                    str(error).split("\n  For further")[0].split()
-                )  # pydantic's are several lines and end in an address
+                # Pydantic's are several lines and end in an address.
+                words = " ".join(str(error).split("\n  For further")[0].split())
                 raise source.refuse(
                     "its plans.json or dataset.json is not of nnU-Net v2 "
                     f"({type(error).__name__}: {words})"
@@ -241,9 +240,8 @@ def load_data_only(path: Path) -> dict[str, Any]:
     """
     import numpy._core.multiarray as multiarray
 
-    scalar = (
-        multiarray.scalar
-    )  # how numpy writes a number of its own, under its newer and its older address
+    # How numpy writes a number of its own, under its newer and its older address.
+    scalar = multiarray.scalar
     allowed: list[Any] = [
         scalar,
         (scalar, "numpy.core.multiarray.scalar"),

@@ -37,6 +37,7 @@ from numpy.typing import NDArray
 from ..core.errors import GeometryError
 from .overlap import foreground_box
 
+# (axis, direction); another order leaves another, equally thin line.
 SIDES = (
     (1, -1),
     (1, 1),
@@ -44,7 +45,7 @@ SIDES = (
     (2, -1),
     (0, 1),
     (0, -1),
-)  # (axis, direction); another order leaves another, equally thin line
+)
 
 
 @dataclass(frozen=True)
@@ -239,9 +240,8 @@ def _merged(border, fresh, solid):  # type: ignore[no-untyped-def]
 
 FULL = (1 << 27) - 1
 CENTRE = 1 << 13
-OFFSETS = [
-    (i, j, k) for i in (-1, 0, 1) for j in (-1, 0, 1) for k in (-1, 0, 1)
-]  # in the order of a word's bits
+# In the order of a word's bits.
+OFFSETS = [(i, j, k) for i in (-1, 0, 1) for j in (-1, 0, 1) for k in (-1, 0, 1)]
 FACES = sum(1 << n for n, o in enumerate(OFFSETS) if sum(map(abs, o)) == 1)
 FACES_AND_EDGES = sum(1 << n for n, o in enumerate(OFFSETS) if 1 <= sum(map(abs, o)) <= 2)
 NOT_FIRST_J, NOT_LAST_J = (

@@ -118,9 +118,8 @@ def confusion(
         )
     if values is None:
         values = sorted(_found(prediction, "prediction") | _found(truth, "truth"))
-    place = np.full(
-        LARGEST_VALUE + 1, len(values) + 1, np.int64
-    )  # strays are counted after all others
+    # Strays are counted after all others.
+    place = np.full(LARGEST_VALUE + 1, len(values) + 1, np.int64)
     place[[0, *values]] = np.arange(len(values) + 1)
     voxels = np.zeros((len(values) + 2,) * 2, np.int64)
     for p, t in memory_chunks(prediction, truth):
@@ -248,9 +247,8 @@ def matthews(c: Counts) -> Floats:
     """Matthews correlation coefficient (TP TN - FP FN) / sqrt((TP+FP)(TP+FN)(TN+FP)(TN+FN)) (1975).
     One of both empty or everywhere: NaN.
     """
-    tp, fp, fn = (
-        a.astype(np.float64) for a in (c.tp, c.fp, c.fn)
-    )  # the product of four counts passes 2^63
+    # The product of four counts passes 2^63.
+    tp, fp, fn = (a.astype(np.float64) for a in (c.tp, c.fp, c.fn))
     return ratio(tp * c.tn - fp * fn, np.sqrt((tp + fp) * (tp + fn) * (c.tn + fp) * (c.tn + fn)))
 
 

@@ -300,9 +300,8 @@ def _components(mask: NDArray[Any], connectivity: Connectivity) -> _Components:
         return _Components(
             np.zeros(solid.shape, np.uint32), np.zeros(0, np.int64), np.zeros((0, 3))
         )
-    small = (
-        solid.size < SMALL_VOXELS
-    )  # where it makes room for too few labels and fails; a border gives it enough
+    # Where it makes room for too few labels and fails; a border gives it enough.
+    small = solid.size < SMALL_VOXELS
     labels, count = cc3d.connected_components(
         np.pad(solid, 1) if small else solid,
         connectivity=connectivity,

@@ -35,9 +35,8 @@ from ..core.labels import as_whole_numbers
 from ..core.scores import judged
 
 LARGEST_VALUE = 65535
-CHUNK_VOXELS = (
-    1 << 20
-)  # counted at a time: the copies below stay near 20 MB whatever the scan's size
+# Counted at a time: the copies below stay near 20 MB whatever the scan's size.
+CHUNK_VOXELS = 1 << 20
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -355,9 +354,8 @@ def foreground_box(*arrays: NDArray[Any]) -> tuple[slice, ...]:
     everywhere.
     """
     box = [slice(None)] * arrays[0].ndim
-    by_stride = np.argsort(
-        [-abs(s) for s in arrays[0].strides]
-    )  # the slowest axis first: the later ones see a smaller block
+    # The slowest axis first: the later ones see a smaller block.
+    by_stride = np.argsort([-abs(s) for s in arrays[0].strides])
     for axis in by_stride.tolist():
         others = tuple(a for a in range(arrays[0].ndim) if a != axis)
         used = np.flatnonzero(

@@ -251,9 +251,8 @@ def rank(values: Floats) -> Ranking:
         return Ranking(
             np.full(runs, np.nan), np.zeros(runs, np.int64), np.full((runs, runs), np.nan)
         )
-    better = (values[None] > values[:, None] + EQUAL).sum(
-        axis=1
-    )  # (R, P) than each; equal runs share the mean of their ranks
+    # (R, P) than each; equal runs share the mean of their ranks.
+    better = (values[None] > values[:, None] + EQUAL).sum(axis=1)
     worse = (values[None] < values[:, None] - EQUAL).sum(axis=1)
     ranks = 1 + (better + (runs - 1 - worse)) / 2
     means = ranks.mean(axis=1)

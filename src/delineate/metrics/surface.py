@@ -140,9 +140,8 @@ def _nearest(points: Floats, others: Floats) -> Floats:
 
     if not len(points) or not len(others):
         return np.full(len(points), np.inf)
-    tree = cKDTree(
-        others, 32, balanced_tree=False, compact_nodes=False
-    )  # compact nodes make far points ten times slower (measured)
+    # Compact nodes make far points ten times slower (measured)
+    tree = cKDTree(others, 32, balanced_tree=False, compact_nodes=False)
     return np.asarray(tree.query(points, workers=-1)[0], dtype=np.float64)
 
 
@@ -413,10 +412,11 @@ def _corners(inside, flat):  # type: ignore[no-untyped-def]
     deep = 1 if flat else size_k - 1
     full = 0b01010101 if flat else 0b11111111
     found, codes, count = np.empty((1 << 14, 3), np.int32), np.empty(1 << 14, np.uint8), 0
+    # The four voxels at one k, the eight at two.
     column, code = (
         np.empty(size_k, np.uint8),
         np.empty(size_k, np.uint8),
-    )  # the four voxels at one k, the eight at two
+    )
     for i in range(size_i - 1):
         for j in range(size_j - 1):
             for k in range(size_k):
@@ -439,9 +439,8 @@ def _corners(inside, flat):  # type: ignore[no-untyped-def]
 
 # ---- how large the surface is where eight voxels meet ----
 
-CUBE: tuple[Corner, ...] = tuple(
-    (i, j, k) for i in (0, 1) for j in (0, 1) for k in (0, 1)
-)  # its corners in the order of a code's bits
+# Its corners in the order of a code's bits.
+CUBE: tuple[Corner, ...] = tuple((i, j, k) for i in (0, 1) for j in (0, 1) for k in (0, 1))
 
 
 def _areas(spacing: Floats) -> Floats:

@@ -125,9 +125,8 @@ class AveragePool(nn.Module):
         if x.device.type != "cpu" or tracing():
             return functional.avg_pool3d(x, self.step)
         b, c, i = x.shape[:3]
-        slices = functional.avg_pool2d(
-            x.transpose(1, 2).flatten(0, 1), self.step[1:]
-        )  # (B I, C, J', K')
+        # (B I, C, J', K')
+        slices = functional.avg_pool2d(x.transpose(1, 2).flatten(0, 1), self.step[1:])
         columns = slices.reshape(b, i, c, -1).transpose(1, 2)  # (B, C, I, J' K')
         return functional.avg_pool2d(columns, (self.step[0], 1)).reshape(
             b, c, -1, *slices.shape[2:]
@@ -282,10 +281,11 @@ class ResidualBlock(nn.Module):
         self.shortcut = (
             nn.Identity() if plain else ConvNormAct(net, c_in, c_out, (1, 1, 1), act=False)
         )
+        # The voxels that the stride keeps.
         self.kept: Any = (
             ...,
             *(slice(None, None, s) for s in stride[: net.dims]),
-        )  # the voxels that the stride keeps
+        )
         self.act = activation(net.activation, c_out)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -113,9 +113,8 @@ class DenseUNet(nn.Module):
         x = self.stem(x)
         skips = [x]
         x = self.pool(x)
-        for block, transition in zip(
-            self.blocks, self.transitions, strict=False
-        ):  # the last block has none
+        # The last block has none.
+        for block, transition in zip(self.blocks, self.transitions, strict=False):
             x = block(x)
             skips.append(x)
             x = transition(x)

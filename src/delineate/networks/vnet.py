@@ -44,9 +44,8 @@ class Entry(nn.Module):
             *(ConvNormAct(net, c, width, kernel, act=n < convs - 1) for n, c in enumerate(inputs))
         )
         self.act = activation(net.activation, width)
-        self.repeated = [
-            n % net.channels for n in range(width)
-        ]  # which channel of the image each feature map gets
+        # Which channel of the image each feature map gets.
+        self.repeated = [n % net.channels for n in range(width)]
 
     def forward(self, x: Tensor) -> Tensor:
         image = x if x.shape[1] == 1 else x[:, self.repeated]
@@ -84,10 +83,11 @@ class VNet(nn.Module):
             ResidualBlock(net, widths[n], widths[n], net.kernels[n], ONE, net.convs_at(n))
             for n in range(1, len(widths))
         )
+        # What stands below each level of the decoder.
         below = [
             *(2 * w for w in widths[1:-1]),
             widths[-1],
-        ]  # what stands below each level of the decoder
+        ]
         self.up = nn.ModuleList(_up(net, below[n], widths[n], net.strides[n]) for n in levels)
         self.decoder = nn.ModuleList(
             ResidualBlock(net, 2 * widths[n], 2 * widths[n], net.kernels[n], ONE, net.convs_at(n))

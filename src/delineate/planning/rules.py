@@ -365,9 +365,8 @@ def _choose_spacing(draft: _Draft, budget_s: float | None) -> None:
     free = [0, 1] if draft.dims == 2 else [0, 1, 2]
     voxels = float(np.prod([extents[a] / target[a] for a in free]))
     if voxels > most:
-        while (
-            np.prod([extents[a] / target[a] for a in free]) > most
-        ):  # the finest axes give way first
+        # The finest axes give way first.
+        while np.prod([extents[a] / target[a] for a in free]) > most:
             finest = min(free, key=lambda a: target[a])
             target[finest] *= 1.02
         why += (
@@ -500,9 +499,8 @@ def largest_that_fits(
             f"not even the smallest network fits the memory of this machine ({machine})"
         )
     tried = []
-    least_s = probe(
-        *choices[-1]
-    )  # the smallest is cheap to measure and tells which others are worth measuring
+    # The smallest is cheap to measure and tells which others are worth measuring.
+    least_s = probe(*choices[-1])
     chosen, step_s = choices[-1], least_s
     for choice in choices:
         guess_s = least_s * _work(*choice) / _work(*choices[-1])
@@ -610,10 +608,11 @@ def topology(
     else:
         kernels.append(_triple(3 if a in axes else 1 for a in range(3)))
     divisor = np.prod(np.array(strides or [(1, 1, 1)]), axis=0)
+    # An axis that is whole stays whole.
     steps = {
         a: np.ceil(size[a] / divisor[a]) if size[a] >= shape[a] else np.rint(size[a] / divisor[a])
         for a in axes
-    }  # an axis that is whole stays whole
+    }
     patch = _triple(max(1, int(steps[a])) * int(divisor[a]) if a in axes else 1 for a in range(3))
     if not strides:
         raise PlanError(

@@ -64,9 +64,8 @@ def measure(array: NDArray[Any], rule: Normalisation) -> Scaling:
         float(v) for v in np.percentile(values, (rule.low_percentile, rule.high_percentile))
     )
     if rule.inside == "nonzero":
-        low = min(
-            low, background_of(array)
-        )  # what is outside stays outside, below or at the lowest tissue
+        # What is outside stays outside, below or at the lowest tissue.
+        low = min(low, background_of(array))
     clipped = np.clip(values, low, high)
     std = float(clipped.std(dtype=np.float64))
     return Scaling(

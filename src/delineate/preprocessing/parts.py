@@ -62,9 +62,8 @@ def merged(parts: Sequence[Volume]) -> Volume:
         )
     for other in parts[1:]:
         _refuse_another_grid(first, other)
-    starts = np.array(
-        [first.grid.to_index(p.grid.affine[:3, 3]) for p in parts]
-    )  # (part, axis): where each begins in the first one's indices
+    # (part, axis): where each begins in the first one's indices.
+    starts = np.array([first.grid.to_index(p.grid.affine[:3, 3]) for p in parts])
     axis = int(np.argmax(np.abs(starts).max(axis=0)))
     order = np.argsort(starts[:, axis], kind="stable")
     ordered, begins = [parts[n] for n in order], starts[order]

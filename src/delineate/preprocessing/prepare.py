@@ -47,9 +47,8 @@ TIE = 1e-6  # of a score: equal ones go to the class that comes first, however t
 PROBABILITY_ONE = 65535  # what 1 is written as
 MASK_PLANES = 16  # planes in which the crop is looked for at once
 
-InPlane = Sequence[
-    Bands | None
-]  # weights along the two axes of a plane; None where an axis is as it was
+# Weights along the two axes of a plane; None where an axis is as it was.
+InPlane = Sequence[Bands | None]
 Planes = TypeVar("Planes")
 
 
@@ -227,9 +226,8 @@ def restore(
         outside the kept box.
     """
     out = np.zeros(trail.source.shape, dtype=values.dtype, order="F")
-    box = np.moveaxis(
-        _boxed(trail.axes.apply(out), trail), axis, 0
-    )  # a view: writing into it fills the volume
+    # A view: writing into it fills the volume.
+    box = np.moveaxis(_boxed(trail.axes.apply(out), trail), axis, 0)
     as_they_are = np.array_equal(values, np.arange(len(values)))
     if probabilities is not None:
         probabilities[:] = 0
@@ -287,9 +285,8 @@ def _by_plane(
         pieces.append(slab)
         last = first + sum(piece.shape[1] for piece in pieces) - 1
         final = last == prepared[0] - 1
-        ready = (
-            source[0] if final else int(np.searchsorted(positions, last, side="right"))
-        )  # planes that need nothing beyond ``last``
+        # Planes that need nothing beyond ``last``.
+        ready = source[0] if final else int(np.searchsorted(positions, last, side="right"))
         step = max(1, CHUNK_VOXELS // (source[1] * source[2]))
         for begin in range(done, ready, step):
             here = positions[begin : min(begin + step, ready)] - first
@@ -302,9 +299,8 @@ def _by_plane(
             del made
         done = max(done, ready)
         keep_from = last if done >= source[0] else min(last, int(np.floor(positions[done])))
-        pieces = [
-            torch.cat(list(_between(pieces, keep_from - first, last + 1 - first)), dim=1)
-        ]  # a copy: the slab's memory is let go
+        # A copy: the slab's memory is let go.
+        pieces = [torch.cat(list(_between(pieces, keep_from - first, last + 1 - first)), dim=1)]
         first = keep_from
         del slab
     if done < source[0]:
@@ -363,9 +359,8 @@ def _largest(near: list[Tensor], along: Bands, in_plane: InPlane, sum_to_one: bo
         ).sub_(index * TIE)
         score, top = _interpolated(planes, along, w_a, w_b), best[:, out_a, out_b]
         wins, so_far = (score > top).view(torch.uint8).to(winner.dtype), winner[:, out_a, out_b]
-        torch.maximum(
-            so_far, wins.mul_(index), out=so_far
-        )  # later classes have larger numbers; several times as fast as filling where it wins
+        # Later classes have larger numbers; several times as fast as filling where it wins.
+        torch.maximum(so_far, wins.mul_(index), out=so_far)
         torch.maximum(top, score, out=top)
     return winner
 
@@ -485,8 +480,7 @@ def _filled(channels: NDArray[Any], rule: str) -> list[NDArray[np.float64]]:
                 stands_out, channel > value if rule == "body" else channel != value, out=stands_out
             )
         by_plane[planes] = [np.count_nonzero(plane) for plane in stands_out]
-        across += stands_out.view(np.uint8).sum(
-            axis=0, dtype=np.uint8
-        )  # at most MASK_PLANES: no overflow
+        # At most MASK_PLANES: no overflow.
+        across += stands_out.view(np.uint8).sum(axis=0, dtype=np.uint8)
     counts = by_plane / (b * c), across.sum(axis=1) / (a * c), across.sum(axis=0) / (a * b)
     return [counts[order.index(axis)] for axis in range(3)]

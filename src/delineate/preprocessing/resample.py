@@ -70,9 +70,10 @@ def _spline_weights(positions: NDArray[np.float64], n_in: int) -> NDArray[np.flo
     knots[0, 1] = knots[-1, -2] = 2  # mirrored beyond the ends
     at = np.clip(positions + SPLINE_PAD, 0, padded - 1)
     distance = np.abs(at[:, None] - np.arange(padded)[None])
+    # Times 6, as knots is.
     basis = np.where(
         distance < 1, 4 - 6 * distance**2 + 3 * distance**3, np.clip(2 - distance, 0, None) ** 3
-    )  # times 6, as knots is
+    )
     return np.asarray(basis @ np.linalg.solve(knots, repeat), dtype=np.float32)
 
 

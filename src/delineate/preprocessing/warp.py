@@ -110,9 +110,8 @@ def _warp(image, label, step, matrix, origin, corner, first, shape, knots, moved
                 p, q, r = i + int(u >= half), j + int(v >= half), k + int(w >= half)
                 i2, j2, k2 = min(i + 1, size_i - 1), min(j + 1, size_j - 1), min(k + 1, size_k - 1)
                 within = i >= 0 and j >= 0 and k >= 0 and i < size_i and j < size_j and k < size_k
-                if (
-                    within and (i2 > i or u == 0) and (j2 > j or v == 0) and (k2 > k or w == 0)
-                ):  # a single slice has no next one
+                # A single slice has no next one.
+                if within and (i2 > i or u == 0) and (j2 > j or v == 0) and (k2 > k or w == 0):
                     for n in range(channels):
                         low = (
                             np.float32(image[n, i, j, k]) * (one - w)

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from ..core.atomic import replacing
 
+# Okabe & Ito 2008.
 COLOURS = (
     "#0072b2",
     "#e69f00",
@@ -26,7 +27,7 @@ COLOURS = (
     "#d55e00",
     "#f0e442",
     "#000000",
-)  # Okabe & Ito 2008
+)
 MOST_LINES = 40  # paired cases that are joined; more would be a grey wall
 MOST_POINTS = 400  # of a box; the rest is drawn thinner
 BOXES_A_ROW = 24

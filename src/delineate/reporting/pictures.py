@@ -319,9 +319,8 @@ def _draw(
         *(plane.extent_mm(cut, spacing_mm) for plane, cut in zip(planes, cuts, strict=True)),
         strict=True,
     )
-    inches_per_mm = min(
-        11.0 / sum(widths), 6.0 / max(heights)
-    )  # one scale for all planes, so that sizes can be compared
+    # One scale for all planes, so that sizes can be compared.
+    inches_per_mm = min(11.0 / sum(widths), 6.0 / max(heights))
     height = max(heights) * inches_per_mm
     figure = Figure(
         figsize=(max(4.5, sum(widths) * inches_per_mm), height + 0.8), dpi=110, facecolor="black"
@@ -532,9 +531,8 @@ def _rgb(label: Label) -> tuple[float, float, float]:
 def _letters(ax: Any, plane: Plane) -> None:
     from matplotlib.patheffects import withStroke
 
-    outlined = [
-        withStroke(linewidth=2, foreground="black")
-    ]  # letters stay readable on bright tissue
+    # Letters stay readable on bright tissue.
+    outlined = [withStroke(linewidth=2, foreground="black")]
     ax.set_axis_off()
     places = (
         (0.015, 0.5, "left", "center"),

@@ -42,6 +42,7 @@ OPTIMISTIC = (
     "No test scores stand in this run: figures of validation data are optimistic, as "
     "they chose the checkpoint."
 )
+# Shown without a reason too.
 CHOICES = (
     "orientation",
     "spacing_mm",
@@ -53,7 +54,7 @@ CHOICES = (
     "optimiser",
     "schedule",
     "seed",
-)  # shown without a reason too
+)
 SEVERITIES = ("error", "warning", "note")
 
 
@@ -83,11 +84,12 @@ def _page(run: ReportedRun) -> dict[str, Any]:
     card, details = _card(run.card or {})
     name = run.folder.resolve().name
     judged = calibration(run)
+    # Seldom there.
     shown = [
         id
         for id in (OF_AN_EVALUATION if run.scored == "evaluation" else SECTIONS)
         if id != "calibration" or judged
-    ]  # seldom there
+    ]
     return {
         "title": f"Segmentation of {joined(run.labels.names, 4)}" if len(run.labels) else name,
         "subtitle": _subtitle(run, name),
@@ -137,9 +139,8 @@ def _subtitle(run: ReportedRun, name: str) -> str:
 def _headline(run: ReportedRun) -> dict[str, str]:
     means = (run.scores or {}).get("means", {})
     keys = ("dice_mean_per_case", "dice_pooled_over_all_slices")
-    for key in (
-        keys if not (run.scores or {}).get("planar") else keys[::-1]
-    ):  # of slices the pooled value is the one that papers give
+    # Of slices the pooled value is the one that papers give.
+    for key in keys if not (run.scores or {}).get("planar") else keys[::-1]:
         if means.get(key) is not None:
             return {
                 "value": decimals(means[key]),

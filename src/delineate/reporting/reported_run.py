@@ -41,9 +41,8 @@ class ReportedRun:
         if (folder / "scores.json").is_file():
             return cls(folder, scores=read_json(folder / "scores.json"), scored="evaluation")
         manifest = folder / "manifest.jsonl"
-        logs = sorted(
-            [*folder.glob("fold_*/log.jsonl"), *folder.glob("fold_*/*/log.jsonl")]
-        )  # the latter where the plan has views
+        # The latter where the plan has views.
+        logs = sorted([*folder.glob("fold_*/log.jsonl"), *folder.glob("fold_*/*/log.jsonl")])
         scored = (
             "test"
             if (folder / "test" / "scores.json").is_file()

@@ -18,6 +18,7 @@ from .plots import INK, Agreement, agreement_svg, plot_svg
 if TYPE_CHECKING:
     from .reported_run import ReportedRun
 
+# What their names begin with.
 BESIDE_DICE = (
     "iou",
     "precision",
@@ -28,7 +29,7 @@ BESIDE_DICE = (
     "boundary_iou",
     "cl_dice",
     "lesion_f1",
-)  # what their names begin with
+)
 MOST_PANELS = 30  # structures with a small plot of their own
 MOST_COLUMNS = 12  # structures of a matrix; of more only the largest entries are told
 MOST_CONFUSIONS = 6

@@ -269,9 +269,8 @@ def _named(pairs: list[Pair], path: Path) -> dict[str, Source]:
     if match:
         return {case: Source(str(files[name])) for case, name in match.items()}
     if len(pairs) == 1:
-        return {
-            pairs[0].case: Source(str(path))
-        }  # one scan, whatever it is called: a file or a DICOM series
+        # One scan, whatever it is called: a file or a DICOM series.
+        return {pairs[0].case: Source(str(path))}
     raise LayoutError(
         f"no image has the name of a case: found {', '.join(list(files)[:3]) or 'none'}; the "
         "cases are "

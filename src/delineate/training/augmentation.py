@@ -176,9 +176,8 @@ def _moved(
             @ grid.matrix.T
             + grid.origin
         )
-        reach = 1.0 + (
-            0.0 if grid.field is None else np.abs(grid.field).max(axis=(1, 2, 3))
-        )  # a voxel more than exact numbers would ask for
+        # A voxel more than exact numbers would ask for.
+        reach = 1.0 + (0.0 if grid.field is None else np.abs(grid.field).max(axis=(1, 2, 3)))
         low = [
             min(max(0, int(v)), n - 1)
             for v, n in zip(np.floor(ends.min(axis=0) - reach), case.shape, strict=True)

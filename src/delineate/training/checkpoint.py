@@ -70,12 +70,11 @@ def load(
     optimiser.load_state_dict(
         {"state": slots, "param_groups": optimiser.state_dict()["param_groups"]}
     )
+    # As the parameter lies in memory: other kernels would round otherwise.
     for (
         parameter,
         kept,
-    ) in (
-        optimiser.state.items()
-    ):  # as the parameter lies in memory: other kernels would round otherwise
+    ) in optimiser.state.items():
         kept |= {
             k: torch.empty_like(parameter).copy_(v)
             for k, v in kept.items()

@@ -54,9 +54,8 @@ CHECKPOINT_EVERY_S = 15.0
 # steps after which the host looks at what they gave; a GPU would stand idle if it did at each
 WATCHED = 20
 
-logging.getLogger("lightning_fabric").setLevel(
-    logging.WARNING
-)  # what it would say, the run's card says
+# What it would say, the run's card says.
+logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
 
 Listener = Callable[[dict[str, Any]], None]
 Figures = tuple[torch.Tensor, torch.Tensor]  # of one step, on its device: loss (), counts (3, L)
@@ -156,9 +155,8 @@ def fit(job: Training) -> Weights:
             for group in optimiser_.param_groups:
                 group["lr"] = peak * rate(schedule, progress)
             image, label = (t.to(job.device, non_blocking=True) for t in next(stream))
-            torch.manual_seed(
-                int(np.random.default_rng([job.seed, state.step, 1]).integers(2**31))
-            )  # dropout's stream
+            # Dropout's stream.
+            torch.manual_seed(int(np.random.default_rng([job.seed, state.step, 1]).integers(2**31)))
             outputs = model(image)
             loss = losses.deeply_supervised(outputs, label, plan.loss)
             optimiser_.zero_grad(set_to_none=True)
@@ -184,9 +182,8 @@ def fit(job: Training) -> Weights:
                 }
                 if progress >= 1 or _validation_is_due(state, clock, progress):
                     line |= _validate(job, state, clock, average, line)
-                    line["progress"] = progress = clock.progress(
-                        state.step
-                    )  # validating may have used up the time: then this was the last
+                    # Validating may have used up the time: then this was the last.
+                    line["progress"] = progress = clock.progress(state.step)
                 _log(job, state, clock, line)
                 if (
                     epoch_ends

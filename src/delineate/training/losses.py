@@ -174,9 +174,8 @@ class _DiceAndCrossEntropy(torch.autograd.Function):
             * (1 if weights is None else weights.flatten(1))
         )
         p, true = p.flatten(1, -2), target.flatten(1)  # (B, V, L), (B, V)
-        along = (
-            b.gather(1, true) * p.gather(2, true[..., None])[..., 0]
-        )  # where the true class is, its share of the sum
+        # Where the true class is, its share of the sum.
+        along = b.gather(1, true) * p.gather(2, true[..., None])[..., 0]
         mean = torch.matmul(p, a[..., None])[..., 0] + along
         dz = (grad * a)[:, None] - (grad * mean - w)[..., None]
         dz.mul_(p).scatter_add_(2, true[..., None], (grad * along - w)[..., None])
@@ -375,9 +374,8 @@ def _generalised_dice(groups: list[Sums]) -> Tensor:
     dice = []
     for both, found, true in groups:
         smallest = true.where(true > 0, true.max()).min().clamp(min=1)
-        weights = (
-            (smallest / true.where(true > 0, smallest)).square().to(both.dtype)
-        )  # 1 at most, so that SMOOTH stays small beside them
+        # 1 at most, so that SMOOTH stays small beside them.
+        weights = (smallest / true.where(true > 0, smallest)).square().to(both.dtype)
         dice.append(
             (2 * (weights * both).sum() + SMOOTH) / ((weights * (found + true)).sum() + SMOOTH)
         )
@@ -571,9 +569,8 @@ def _cross_entropy(logs: Tensor, target: Tensor, weights: Tensor | None) -> Tens
 
 def _binary_cross_entropy(logs: Tensor, target: Tensor, weights: Tensor | None) -> Tensor:
     true = target[:, None]
-    right = _log_of_the_rest(logs).scatter(
-        1, true, logs.gather(1, true)
-    )  # log p where a class is true, log(1 - p) where it is not
+    # Log p where a class is true, log(1 - p) where it is not.
+    right = _log_of_the_rest(logs).scatter(1, true, logs.gather(1, true))
     return _weighted_mean(-right[:, 1:].mean(1), weights)
 
 
@@ -585,9 +582,8 @@ def _log_of_the_rest(logs: Tensor) -> Tensor:
     """
     if logs.shape[1] == 2:
         return logs.flip(1)
-    likeliest = (
-        logs.detach().max(1, keepdim=True).indices
-    )  # argmax is several times slower on a CPU
+    # Argmax is several times slower on a CPU.
+    likeliest = logs.detach().max(1, keepdim=True).indices
     rest = logs.scatter(1, likeliest, -torch.inf).logsumexp(1, keepdim=True)
     return torch.log1p(-logs.exp().scatter(1, likeliest, 0)).scatter(1, likeliest, rest)
 

@@ -22,9 +22,8 @@ from . import augmentation as augment
 
 AHEAD = 3  # batches kept ready
 
-Batch = tuple[
-    Tensor, Tensor
-]  # image (B, C, *patch) float32, label (B, *patch) int64; patch has two axes in 2-D
+# Image (B, C, *patch) float32, label (B, *patch) int64; patch has two axes in 2-D.
+Batch = tuple[Tensor, Tensor]
 
 
 def draw_batch(plan: Plan, cases: Sequence[StoredCase], seed: int, step: int) -> Batch:

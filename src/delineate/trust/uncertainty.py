@@ -26,9 +26,8 @@ from numpy.typing import NDArray
 from ..core.errors import GeometryError, LabelError
 from ..core.labels import as_whole_numbers
 
-CHUNK_VOXELS = (
-    1 << 18
-)  # of each sample, compared at a time: the copies stay small whatever the scan's size
+# Of each sample, compared at a time: the copies stay small whatever the scan's size.
+CHUNK_VOXELS = 1 << 18
 
 
 @dataclass(frozen=True)
@@ -91,9 +90,8 @@ def _counts(
         chunk = chunk[:, chunk.any(axis=0)]  # where all say background there is nothing to count
         _refuse_strangers(chunk, values)
         for n, sample in enumerate(chunk):
-            new = ~(chunk[:n] == sample).any(
-                axis=0
-            )  # no earlier sample gave the voxel this value: it joins the union
+            # No earlier sample gave the voxel this value: it joins the union.
+            new = ~(chunk[:n] == sample).any(axis=0)
             sizes[n] += np.bincount(sample, minlength=length)
             anywhere += np.bincount(sample[new], minlength=length)
         together += np.bincount(chunk[0][(chunk == chunk[0]).all(axis=0)], minlength=length)

@@ -196,9 +196,8 @@ def _outliers(kind: str, values: Mapping[str, NDArray[np.float64]]) -> list[Find
         return []
     logs = np.log(list(values.values()))
     middle = np.median(logs, axis=0)
-    spread = np.maximum(
-        1.4826 * np.median(np.abs(logs - middle), axis=0), 0.05
-    )  # a floor of 5 %, so that equal spacings forgive rounding
+    # A floor of 5 %, so that equal spacings forgive rounding.
+    spread = np.maximum(1.4826 * np.median(np.abs(logs - middle), axis=0), 0.05)
     usual = np.exp(middle)
     findings = []
     for (case, value), z in zip(

@@ -24,9 +24,8 @@ from ...formats.files import stem
 from ..findings import Found
 from .tree import Tree, may_be_image, shared_start, source
 
-Numbered = Literal[
-    "", "files", "one file"
-]  # how the channels of a training were told apart where they had no names
+# How the channels of a training were told apart where they had no names.
+Numbered = Literal["", "files", "one file"]
 _TRUTH = re.compile(
     r"(?i)(?<![a-z0-9])(seg|segmentation|mask|masks|label|labels|gt|truth|ground_?truth|pred|prediction)(?![a-z0-9])"
 )
@@ -255,9 +254,8 @@ def _common_name(names: Sequence[str]) -> str:
     shared = shared_start(names)
     if shared in names and len(set(names)) == 1:
         return shared
-    words = re.match(
-        r"(.*)[_.-]", shared
-    )  # up to the last separator: what follows differs, or is the beginning of a channel's name
+    # Up to the last separator: what follows differs, or is the beginning of a channel's name.
+    words = re.match(r"(.*)[_.-]", shared)
     return words[1].strip("_.- ") if words else ""
 
 

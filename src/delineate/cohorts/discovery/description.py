@@ -226,9 +226,8 @@ def _regex(pattern: str) -> str:
 
 def _set_labels(draft: Draft, described: Description, truth: list[_Hit]) -> None:
     stems = sorted({stem(h.path): h.structure for h in truth if h.structure}.items())
-    if (
-        stems
-    ):  # files of one structure may have the id in their name, so several stems mean one structure
+    # Files of one structure may have the id in their name, so several stems mean one structure.
+    if stems:
         names = sorted({structure for _, structure in stems})
         draft.labels = LabelSet.from_names(dict(enumerate(names, start=1)))
         draft.mapping = LabelMapping(

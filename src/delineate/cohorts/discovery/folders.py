@@ -76,9 +76,8 @@ def parallel_folders(tree: Tree, root: Path) -> Draft | None:
         partner = _only([h for h in labels if h.split == half.split], half, root)
         rows += _paired(tree, draft, half, partner)
     ids = case_ids([name for name, *_ in rows], [str(split or "") for _, split, *_ in rows])
-    free = not any(
-        split == "val" for _, split, *_ in rows
-    )  # without a validation part the folds decide
+    # Without a validation part the folds decide.
+    free = not any(split == "val" for _, split, *_ in rows)
     for case, (_, split, image, label) in zip(ids, rows, strict=True):
         draft.cases.append(
             Case(case, "", image, label, None if split == "train" and free else split)
@@ -300,6 +299,7 @@ def _bare(path: Path) -> str:
     return re.sub(r"[_.-]{2,}", "_", name).strip("_.- ")
 
 
+# Folders called like every other patient's.
 NAMELESS = {
     "dicom_anon",
     "patient_dicom",
@@ -309,7 +309,7 @@ NAMELESS = {
     "images",
     "series",
     "scan",
-}  # folders called like every other patient's
+}
 
 
 def dicom_folder(tree: Tree, root: Path) -> Draft | None:

@@ -264,9 +264,8 @@ def _finish(
 def _settle_labels(draft: Draft, root: Path, choice: Choice | None) -> None:
     """The structures as the user chose them, as the layout says, or as the files' values tell."""
     if draft.labels is None and choice is not None and draft.names:
-        draft.labels = named(
-            sorted(draft.names), draft.names
-        )  # the choice may use these names; values decide nothing then
+        # The choice may use these names; values decide nothing then.
+        draft.labels = named(sorted(draft.names), draft.names)
     if draft.labels is None and (choice is None or choice.needs_names()) and not draft.refusal:
         derive(draft)
     if choice is not None:

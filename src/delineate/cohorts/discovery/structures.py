@@ -157,9 +157,8 @@ def _declared(draft: Draft, seen: _Seen) -> tuple[LabelSet, LabelMapping]:
         return LabelSet.from_names({1: draft.names.get(255, "foreground")}), LabelMapping(
             ranges=(Range(128, 255, 1),), rest="background"
         )
-    declared = [
-        v for v in values if v in draft.names
-    ]  # a file that names values declares them: others are for the doctor to report
+    # A file that names values declares them: others are for the doctor to report.
+    declared = [v for v in values if v in draft.names]
     return named(declared or values, draft.names), LabelMapping()
 
 

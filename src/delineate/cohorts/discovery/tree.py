@@ -239,14 +239,13 @@ def case_ids(names: Sequence[str], prefixes: Sequence[str]) -> list[str]:
 
 # ---- patients ----
 
+# brats_2013_pat0003_1, patient001_frame01
 PATIENTS = (
     re.compile(r"^(OAS\d_\d+)"),  # OASIS: OAS1_0001_MR1 and _MR2 are one person
     re.compile(r"^(sub-[A-Za-z0-9]+)"),  # BIDS
     re.compile(r"^(TCGA-\w{2}-\w{4})"),
     re.compile(r"^(STS_\d+)"),
-    re.compile(
-        r"(?i)^(.*?(?:patient|pat)[_-]?\d+)(?:[_-].+)"
-    ),  # brats_2013_pat0003_1, patient001_frame01
+    re.compile(r"(?i)^(.*?(?:patient|pat)[_-]?\d+)(?:[_-].+)"),
     re.compile(r"^([Pp]\d+)[_-].+"),  # P13_T1_00028
     re.compile(r"(?i)^(.+?)[_-](?:ses|session|visit|scan|frame|slice|series)[_-]?\d+$"),
 )

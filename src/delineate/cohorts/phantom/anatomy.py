@@ -67,13 +67,12 @@ class Phase:
     vein: float
 
 
+# Little agent, or late; wholly native scans would need many patients to be learnt.
 PHASES = {
     "portal": Phase(112, 122, 185, 165, 60, 150, 155),
     "arterial": Phase(74, 118, 195, 105, 15, 290, 95),
     "late": Phase(96, 98, 150, 150, 330, 115, 118),
-    "weak": Phase(
-        74, 70, 96, 88, 60, 74, 72
-    ),  # little agent, or late; wholly native scans would need many patients to be learnt
+    "weak": Phase(74, 70, 96, 88, 60, 74, 72),
 }
 PHASE_ODDS = (0.5, 0.2, 0.2, 0.1)
 
@@ -94,9 +93,8 @@ class Patient:
         self.tilt_deg = rng.normal(0, (1.5, 2.0, 3.0)).clip(-6, 6)  # about x, y, z
         self.offset_mm = rng.uniform((-16, -14, -6), (16, 14, 6))  # of the body in the scanner
         self.phase = PHASES[str(rng.choice(list(PHASES), p=PHASE_ODDS))]
-        self.liver_hu = (
-            self.phase.liver + rng.normal(0, 7) - 25 * (rng.random() < 0.12)
-        )  # some are fatty
+        # Some are fatty.
+        self.liver_hu = self.phase.liver + rng.normal(0, 7) - 25 * (rng.random() < 0.12)
         self.spleen_hu = (
             self.liver_hu + rng.normal(0, 4)
             if rng.random() < 0.35
@@ -144,9 +142,8 @@ class Canvas:
     def __init__(self, patient: Patient, grid: Grid):
         self.shape = grid.shape
         self.spacing_mm = np.array(grid.spacing_mm)
-        self.edge_mm = float(
-            0.5 * (self.spacing_mm[:2].mean() + 2.0)
-        )  # width over which a rim is blurred
+        # Width over which a rim is blurred.
+        self.edge_mm = float(0.5 * (self.spacing_mm[:2].mean() + 2.0))
         rng = np.random.default_rng([patient.seed, 1])
         turn = rotation(*patient.tilt_deg)
         scanner = coordinates(grid)
@@ -163,9 +160,8 @@ class Canvas:
         self.table_y = scanner[1] - float(patient.offset_mm[1]), scanner[0]
         self.texture = waves(grid, rng, 6, (15, 45), 1.0)
         self._grid, self._turn, self._patient = grid, turn, patient
-        self._steps = np.abs(
-            np.linalg.inv(grid.affine[:3, :3]) @ turn @ np.diag(patient.stretch)
-        )  # indices a reference mm
+        # Indices a reference mm.
+        self._steps = np.abs(np.linalg.inv(grid.affine[:3, :3]) @ turn @ np.diag(patient.stretch))
         self.hu: Field = np.full(grid.shape, AIR, np.float32)
         self.label: NDArray[np.uint8] = np.zeros(grid.shape, np.uint8)
 
@@ -208,9 +204,10 @@ class Canvas:
         middle = self._grid.to_index(
             self._turn @ (np.asarray(centre) * self._patient.stretch) + self._patient.offset_mm
         )
+        # The bend moves a point by less than 18 mm.
         reach = (
             self._steps @ np.broadcast_to(np.asarray(reach_mm, float), 3) + 18.0 / self.spacing_mm
-        )  # the bend moves a point by less than 18 mm
+        )
         low = np.clip(np.floor(middle - reach), 0, self.shape).astype(int)
         high = np.clip(np.ceil(middle + reach) + 1, 0, self.shape).astype(int)
         return slice(low[0], high[0]), slice(low[1], high[1]), slice(low[2], high[2])
@@ -236,9 +233,8 @@ def _body(canvas: Canvas, patient: Patient) -> None:
     canvas.paint(
         lambda x, y, z: rounded_box(x, y, CAVITY_MM[0] + 10, CAVITY_MM[1] + 8), MUSCLE, texture_hu=9
     )
-    canvas.paint(
-        lambda x, y, z: np.abs(cavity(x, y, z) - 5) - 0.7, FAT / 3
-    )  # between the muscles' layers
+    # Between the muscles' layers.
+    canvas.paint(lambda x, y, z: np.abs(cavity(x, y, z) - 5) - 0.7, FAT / 3)
     canvas.paint(cavity, FAT, texture_hu=10)
     for side in (1, -1):
         canvas.paint(ellipsoid((side * 30, -78, 0), (27, 17, 1e4)), MUSCLE, texture_hu=14)
@@ -257,9 +253,8 @@ def _skeleton(canvas: Canvas, rng: np.random.Generator) -> None:
     cancellous = float(rng.uniform(130, 230))
 
     def level(z: Field) -> Field:
-        return np.asarray(
-            np.abs(np.mod(z + start, height) - height / 2)
-        )  # 0 in the middle of a vertebra
+        # 0 in the middle of a vertebra.
+        return np.asarray(np.abs(np.mod(z + start, height) - height / 2))
 
     def column(x: Field, y: Field) -> Field:
         return ellipsoid_distance((x, y + 52, 0 * x), (24, 18, 1))
@@ -505,9 +500,8 @@ def _liver(canvas: Canvas, patient: Patient, rng: np.random.Generator) -> None:
 
     def liver(x: Field, y: Field, z: Field) -> Field:
         d = smooth_min(right_lobe(x, y, z), left_lobe(x, y, z), 16.0)
-        d = smooth_max(
-            d, (tip + 58 - 0.62 * x - z) * 0.8, 14.0
-        )  # the lower face falls away to the right
+        # The lower face falls away to the right.
+        d = smooth_max(d, (tip + 58 - 0.62 * x - z) * 0.8, 14.0)
         d = smooth_max(d, 30 - np.hypot(x - 4, y + 38), 8.0)  # clear of spine and great vessels
         return np.asarray(
             np.maximum(d, np.maximum(cavity(x, y, z) + 3, (z - diaphragm(x, y, z)) * 0.7 + 4))
@@ -531,9 +525,8 @@ def _liver(canvas: Canvas, patient: Patient, rng: np.random.Generator) -> None:
             reach_mm=length / 2,
             only=LIVER,
         )
-    for _ in range(
-        int(rng.choice([0, 1, 2, 4], p=[0.5, 0.25, 0.15, 0.1]))
-    ):  # still liver: lesions count as the organ
+    # Still liver: lesions count as the organ.
+    for _ in range(int(rng.choice([0, 1, 2, 4], p=[0.5, 0.25, 0.15, 0.1]))):
         centre, radius = rng.uniform((40, -50, 5), (105, 40, 80)), float(rng.uniform(6, 17))
         canvas.paint(
             ellipsoid(centre, (radius, radius, radius * 0.9)),

@@ -107,9 +107,8 @@ def make_cohort(
         labels=labels,
         patients=patients,
     )
-    with ThreadPoolExecutor(
-        max_workers=2
-    ) as pool:  # numpy lets go of the lock; two keep memory below 0.2 GB
+    # Numpy lets go of the lock; two keep memory below 0.2 GB.
+    with ThreadPoolExecutor(max_workers=2) as pool:
         for done, patient in enumerate(pool.map(make, range(patients)), start=1):
             if progress is not None:
                 progress(done, patients, patient)

@@ -26,12 +26,13 @@ if TYPE_CHECKING:
     from pydicom.dataset import Dataset, FileDataset
     from pydicom.uid import UID
 
+# Label value -> grey value of a mask's PNG, as in CHAOS MR.
 GREY_VALUES = {
     LIVER: 63,
     RIGHT_KIDNEY: 126,
     LEFT_KIDNEY: 189,
     SPLEEN: 252,
-}  # label value -> grey value of a mask's PNG, as in CHAOS MR
+}
 _LPS = np.diag([-1.0, -1.0, 1.0])
 
 
@@ -105,9 +106,8 @@ def write_dual_echo(
             "EchoTime": ("4.6", "2.3")[n % 2],
             "SeriesDescription": f"T1 dual echo {name}",
         }
-        stems = [
-            f"IMG-0004-{2 * m - n % 2:05d}" for m in order
-        ]  # the echoes of a slice have neighbouring numbers
+        # The echoes of a slice have neighbouring numbers.
+        stems = [f"IMG-0004-{2 * m - n % 2:05d}" for m in order]
         dataset = _template(words, steps=0, signed=False)
         _write_series(
             folder / "DICOM_anon" / name,

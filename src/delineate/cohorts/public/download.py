@@ -34,9 +34,8 @@ from ...core import atomic
 from ...core.errors import FormatError, InputError, OutputError, UsageError
 from .catalogue import DATA_SETS, DataSet, Remote
 
-Progress = Callable[
-    [str, int, int], None
-]  # name, bytes here, bytes in all (0: not told by the server)
+# Name, bytes here, bytes in all (0: not told by the server)
+Progress = Callable[[str, int, int], None]
 Say = Callable[[str], None]
 RECORD = "checksums.json"
 CHUNK_BYTES = 1 << 20
@@ -283,9 +282,8 @@ def _stream(url: str, part: Path, place: _Place) -> bool:
             {"If-Range": notes["same"]} if notes.get("same") else {}
         )
     with requests.get(url, headers=head, stream=True, timeout=TIMEOUT_S) as answer:
-        if (
-            answer.status_code == 416 and have
-        ):  # nothing after what is here: whole, or of another file
+        # Nothing after what is here: whole, or of another file.
+        if answer.status_code == 416 and have:
             whole = bool(_after_slash(answer) == have == notes.get("total", have))
             if not whole:
                 part.unlink()
@@ -317,11 +315,12 @@ def _stream(url: str, part: Path, place: _Place) -> bool:
         total = start + int(length) if length and length.isdigit() else 0
         if start == 0:
             same = answer.headers.get("ETag", "")
+            # If-Range wants a strong one.
             same = (
                 answer.headers.get("Last-Modified", "")
                 if not same or same.startswith("W/")
                 else same
-            )  # If-Range wants a strong one
+            )
             _refuse_full_disk(part, total)
             atomic.write_text(
                 _notes_of(part), json.dumps({"url": url, "same": same, "total": total})

@@ -177,9 +177,8 @@ def evaluate(run: Run, evaluation: Manifest) -> dict[str, Any]:
             for fold, mine in of_fold.items()
         ]
     for part, cases in groups:
-        whole = len(part.members) == len(
-            run.made()
-        )  # what is compiled of it serves the model's first user
+        # What is compiled of it serves the model's first user.
+        whole = len(part.members) == len(run.made())
         outcomes = predict_step.predict_cases(
             part,
             cases,

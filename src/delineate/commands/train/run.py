@@ -65,9 +65,8 @@ class Run:
     tensorboard: bool = False  # event files beside the logs
     card: dict[str, Any] = field(default_factory=dict)
     failures: list[str] = field(default_factory=list)
-    extensions: list[float] = field(
-        default_factory=list
-    )  # seconds that the run was given after it had ended
+    # Seconds that the run was given after it had ended.
+    extensions: list[float] = field(default_factory=list)
 
     @property
     def store(self) -> Store:
@@ -130,9 +129,8 @@ class Run:
                 path=self.folder,
             )
         self.extensions.append(seconds)
-        self.spent_s = max(
-            self.spent_s, self.request.budget_s + sum(self.extensions[:-1])
-        )  # what was left over is not given twice
+        # What was left over is not given twice.
+        self.spent_s = max(self.spent_s, self.request.budget_s + sum(self.extensions[:-1]))
         self.tick()
         (self.folder / "card.json").unlink()
 
@@ -295,9 +293,8 @@ def _with_sides(manifest: Manifest, request: Request, folds: int) -> Manifest:
             path=request.data,
         )
     tested = any(c.split == "test" and c.label for c in manifest)
-    if (
-        tested and not request.folds and request.fold is None
-    ):  # validation then has one use, choosing a checkpoint
+    # Validation then has one use, choosing a checkpoint.
+    if tested and not request.folds and request.fold is None:
         folds = max(folds, patients // ENOUGH_TO_VALIDATE)
     return manifest.with_folds(min(request.folds or folds, patients), request.seed)
 
@@ -344,9 +341,8 @@ def settle_plan(run: Run) -> None:
     for key, reason in run.plan.reasons.items():
         run.say(f"plan: {key}: {reason}")
     for view in views_of(run.plan):
-        starting_weights(
-            run, Job(None, view)
-        )  # starting weights that fit nowhere are refused before anything is kept
+        # Starting weights that fit nowhere are refused before anything is kept.
+        starting_weights(run, Job(None, view))
     atomic.write_text(kept, run.plan.to_json())
 
 

@@ -201,9 +201,8 @@ def _fit(run: Run, job: Job, deadline: float | None) -> None:
     )
     run.say(f"{words}: {len(training)} cases train, {len(validating)} validate; {start}")
     device = choose_device(run.request.device)
-    threads = (
-        1 if device.type == "cpu" else max(2, plan_step.Machine.here("cpu").cores - 2)
-    )  # on a CPU the cores are busy training
+    # On a CPU the cores are busy training.
+    threads = 1 if device.type == "cpu" else max(2, plan_step.Machine.here("cpu").cores - 2)
     weights = loop.fit(
         loop.Training(
             job.plan(run.planned()),

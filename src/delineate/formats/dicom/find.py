@@ -54,9 +54,8 @@ def choose(folder: str | Path, uid: str = "") -> Series:
     """
     series, others = find(folder)
     damaged = [path.name for path, what in others if what == DAMAGED]
-    if (
-        damaged
-    ):  # it may be a slice of any series here, the last one even, whose absence would leave no gap
+    # It may be a slice of any series here, the last one even, whose absence would leave no gap.
+    if damaged:
         raise FormatError(
             f"{len(damaged)} DICOM file(s) are damaged or truncated ({', '.join(damaged[:3])})",
             path=folder,

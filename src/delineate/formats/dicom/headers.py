@@ -45,10 +45,11 @@ DAMAGED = "damaged"
 ENHANCED = tuple(
     f"1.2.840.10008.5.1.4.1.1.{n}" for n in ("2.1", "2.2", "4.1", "4.4", "130", "128.1")
 )
+# CT, MR, PET, NM, secondary capture.
 IMAGES = (
     *ENHANCED,
     *(f"1.2.840.10008.5.1.4.1.1.{n}" for n in ("2", "4", "128", "20", "7")),
-)  # CT, MR, PET, NM, secondary capture
+)
 VRS = (
     b"AE AS AT CS DA DS DT FL FD IS LO LT OB OD OF OL OV OW PN SH SL SQ SS ST SV TM UC UI UL UN UR "
     b"US UT UV"

@@ -262,9 +262,8 @@ def _segmentation(
         spacing_between_slices=gap,
     )
     with warnings.catch_warnings():
-        warnings.simplefilter(
-            "ignore"
-        )  # about values of the source series, which are not ours to mend
+        # About values of the source series, which are not ours to mend.
+        warnings.simplefilter("ignore")
         try:
             seg = hd.seg.Segmentation(
                 source_images=sources,

@@ -29,9 +29,8 @@ def read_series(series: Series) -> Volume:
     """
     with told(series.files[0].parent, "DICOM series"):
         grid, ordered = layout(series)
-    array = np.empty(
-        (grid.shape[2], grid.shape[1], grid.shape[0]), _dtype(ordered)
-    )  # (slice, row, column): each file is one block of memory
+    # (slice, row, column): each file is one block of memory.
+    array = np.empty((grid.shape[2], grid.shape[1], grid.shape[0]), _dtype(ordered))
     for k, one in enumerate(ordered):
         array[k] = _pixels(one, array.dtype)
     volume = _shrunk(array).transpose(2, 1, 0)
@@ -81,9 +80,8 @@ def _pixels(one: Slice, dtype: np.dtype[Any]) -> NDArray[Any]:
         if "PixelData" not in dataset:
             raise FormatError("a DICOM image without pixel data")
         if not hasattr(dataset.file_meta, "TransferSyntaxUID"):
-            dataset.file_meta.TransferSyntaxUID = (
-                pydicom.uid.ImplicitVRLittleEndian
-            )  # PS3.5 10.1: the default where none is stated
+            # PS3.5 10.1: the default where none is stated.
+            dataset.file_meta.TransferSyntaxUID = pydicom.uid.ImplicitVRLittleEndian
         try:
             pixels = dataset.pixel_array
         except Exception as error:

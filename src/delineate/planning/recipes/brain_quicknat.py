@@ -25,11 +25,12 @@ from . import shared as parts
 from .scaling import scaled
 
 NAME = "brain-quicknat"
+# Axis of RAS that is sliced, weight: axial, coronal, sagittal.
 VIEWS = (
     (2, 0.4),
     (1, 0.4),
     (0, 0.2),
-)  # axis of RAS that is sliced, weight: axial, coronal, sagittal
+)
 LARGEST_SLICE = 256
 BATCH = 5
 EPOCHS, DROP_EPOCHS = 30, 10

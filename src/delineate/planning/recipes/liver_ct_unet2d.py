@@ -21,10 +21,11 @@ from .scaling import scaled
 NAME = "liver-ct-unet2d"
 WIDTHS = (32, 64, 128, 256, 512)
 LARGEST_SLICE = 256
+# What twelve bits hold; padding outside the scanner's circle lies below.
 RANGE_HU = (
     -1024.0,
     3071.0,
-)  # what twelve bits hold; padding outside the scanner's circle lies below
+)
 BATCH = 10
 EPOCHS = 20
 OBLIQUE_P, OBLIQUE_DEG = 0.5, 30.0

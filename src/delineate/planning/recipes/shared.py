@@ -82,9 +82,8 @@ def patch_over(
                 for n, own, wanted in zip(shape, case.spacing_mm, plan_like, strict=True)
             ]
         )
-    largest = np.max(sizes, axis=0) + (
-        4 if cropped else 0
-    )  # the crop keeps two voxels on each side
+    # The crop keeps two voxels on each side.
+    largest = np.max(sizes, axis=0) + (4 if cropped else 0)
     a, b, c = (
         m if m == 1 else min(m, int(np.ceil(n / d)) * d)
         for n, m, d in zip(largest, most, divisor, strict=True)
