@@ -20,8 +20,8 @@ from tests.scans import scan
 import delineate as dl
 from delineate.cli.command_line import parse_bytes
 from delineate.cohorts.discovery.channels import grouped
-from delineate.commands import predict as predict_step
-from delineate.commands.predict import gather, predict
+from delineate.commands.predict import gather, predict, results, session
+from delineate.commands.predict.options import Options
 from delineate.core.bundle import Bundle, Member
 from delineate.core.errors import InputError, LayoutError, OutputError, UsageError
 from delineate.core.grid import Grid
@@ -438,7 +438,7 @@ def test_the_next_scan_is_read_while_one_is_delineated(tmp_path, monkeypatch):
             raise InputError("broken")
         return case.id
 
-    monkeypatch.setattr(predict_step, "read_image", slow)
+    monkeypatch.setattr(results, "read_image", slow)
     monkeypatch.setattr(
         predictor, "make_ready", lambda volume, plan, present, skip_air: f"{volume} ready"
     )
@@ -447,7 +447,7 @@ def test_the_next_scan_is_read_while_one_is_delineated(tmp_path, monkeypatch):
         torch.get_num_threads(),
     )
     bundle = Bundle.load(model(tmp_path / "m.model", ("MR",), drop_channel_p=0))
-    ahead = predict_step._Ahead(manifest, bundle, predict_step.Options())
+    ahead = session.Ahead(manifest, bundle, Options())
     assert ahead(cases[0]).ready == "a ready" and ahead(cases[1]).ready == "b ready"
     with pytest.raises(InputError, match="broken"):
         ahead(cases[2])
@@ -455,7 +455,7 @@ def test_the_next_scan_is_read_while_one_is_delineated(tmp_path, monkeypatch):
     ahead.close()
     assert read == names and torch.get_num_threads() == threads
     read.clear()
-    alone = predict_step._Ahead(manifest, bundle, predict_step.Options(ram_bytes=1))
+    alone = session.Ahead(manifest, bundle, Options(ram_bytes=1))
     assert alone(cases[1]).ready == "b ready"
     alone.close()
     assert read == ["b"]
@@ -474,22 +474,20 @@ def test_results_are_written_behind_one_at_a_time():
     def broken():
         raise OutputError("disk full")
 
-    behind = predict_step._Behind(predict_step.Options())
+    behind = session.Behind(Options())
     first = behind(slow)
     assert not first.done()
     threading.Timer(0.05, go.set).start()
     second = behind(broken)  # waits for the first
     assert first.done()
     kept, lost = (
-        predict_step._written(batch.Outcome(name, future, None, 1.0))
+        session.written(batch.Outcome(name, future, None, 1.0))
         for name, future in (("a", first), ("b", second))
     )
     behind.close()
     assert kept.value == {"file": "slow"} and kept.error is None and kept.seconds >= 1
     assert lost.value is None and isinstance(lost.error, OutputError) and lost.error.case == "b"
-    assert predict_step._Behind(predict_step.Options(ram_bytes=1))(lambda: {"file": "c"}) == {
-        "file": "c"
-    }
+    assert session.Behind(Options(ram_bytes=1))(lambda: {"file": "c"}) == {"file": "c"}
 
 
 @pytest.mark.parametrize(

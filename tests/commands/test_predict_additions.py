@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,8 +16,7 @@ from tests.plans import small_plan
 from tests.scans import scan
 
 import delineate as dl
-from delineate.commands import predict as predict_step
-from delineate.commands.predict import predict
+from delineate.commands.predict import predict, session
 from delineate.core.bundle import Bundle, Member
 from delineate.core.plan import Augmentation, Inference
 from delineate.core.volume import Volume
@@ -105,16 +105,16 @@ def test_a_seg_is_written_where_it_can_be(model, series, tmp_path):
 
 def test_an_empty_prediction_keeps_its_mask_and_record(model, series, tmp_path, monkeypatch):
     """A SEG needs a voxel; that none was found is a result all the same."""
-    was = predict_step._write
+    was = session.write_result
 
     def nothing_found(case, manifest, prediction, *rest):
         labels = prediction.labels
         empty = Volume(
             np.zeros_like(labels.array), labels.grid, "label", labels.source, labels.meta
         )
-        return was(case, manifest, predict_step.replace(prediction, labels=empty), *rest)
+        return was(case, manifest, replace(prediction, labels=empty), *rest)
 
-    monkeypatch.setattr(predict_step, "_write", nothing_found)
+    monkeypatch.setattr(session, "write_result", nothing_found)
     done = predict(
         model, [series], tmp_path / "out", device="cpu", dicom_seg=True, ram_bytes=8 << 30
     )

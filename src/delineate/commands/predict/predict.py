@@ -1,0 +1,176 @@
+"""Predict: scans in, structures out, each on exactly its scan's grid.
+
+Cases are segmented one at a time (``session``); one that fails is listed and the others are still
+done. Nothing is written over a scan (``results`` says what is written).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ...cohorts.discovery import channels
+from ...cohorts.discovery.originals import originals
+from ...cohorts.discovery.scans import Scans, collect
+from ...core import atomic
+from ...core.bundle import Bundle, graphs_beside
+from ...core.errors import DelineateError
+from ...core.manifest import Manifest
+from ...core.outputs import Originals
+from ...execution import local as batch
+from ...inference.devices import choose_device
+from .options import Options, refuse_unfit
+from .results import refuse_foreign, targets_of, write_record
+from .session import Progress, Say, Session
+
+
+@dataclass(frozen=True)
+class Predicted:
+    """What came out: one outcome a case, its value the entry of ``predictions.json``.
+
+    An outcome with a value and an error is a mask that was written without something that was asked
+    for beside it.
+    """
+
+    out: Path
+    outcomes: Sequence[batch.Outcome[dict[str, Any]]]
+
+    @property
+    def failures(self) -> list[batch.Outcome[dict[str, Any]]]:
+        return [o for o in self.outcomes if o.error is not None]
+
+    @property
+    def written(self) -> list[batch.Outcome[dict[str, Any]]]:
+        """Those whose mask was written."""
+        return [o for o in self.outcomes if o.value is not None]
+
+
+def predict(
+    model: str | Path,
+    inputs: Sequence[str | Path],
+    out: str | Path,
+    *,
+    only: str | None = None,
+    stated: Mapping[str, str] | None = None,
+    say: Say = lambda text: None,
+    progress: Progress | None = None,
+    **options: Any,
+) -> Predicted:
+    """Delineate every scan of ``inputs``.
+
+    Args:
+        model: a bundle.
+        inputs: files, DICOM folders, folders of cases, or manifests.
+        out: folder for the results; made where missing.
+        only: "train", "val" or "test": that part of a cohort that is split.
+        stated: channel of the model -> the file that holds it (then without ``inputs``), or what
+            the inputs call it.
+        say: is given a sentence about each thing that was skipped or cannot be written.
+        options: the fields of ``Options``.
+
+    Returns:
+        An outcome for each scan, those that could not be used included.
+
+    Raises:
+        InputError, BundleError, UsageError: nothing could be done at all.
+        OutputError: an output would take the place of a file that is read; nothing was done.
+    """
+    choose_device(str(options.get("device", Options.device)))  # refused before anything is read
+    bundle = Bundle.load(model)
+    scans = gather(inputs, bundle, only, stated)
+    for note in scans.notes:
+        say(note)
+    outcomes = predict_cases(
+        bundle,
+        scans.manifest,
+        out,
+        model=model,
+        kept=scans.originals,
+        unusable=scans.failures,
+        say=say,
+        progress=progress,
+        **options,
+    )
+    return Predicted(Path(out), outcomes)
+
+
+def predict_cases(
+    bundle: Bundle,
+    manifest: Manifest,
+    out: str | Path,
+    *,
+    model: str | Path = "",
+    kept: Originals | None = None,
+    unusable: Mapping[str, DelineateError] | None = None,
+    say: Say = lambda text: None,
+    progress: Progress | None = None,
+    **options: Any,
+) -> Sequence[batch.Outcome[dict[str, Any]]]:
+    """Delineate the cases of ``manifest`` with a bundle in memory; arguments as for ``predict``.
+    Compiled networks are kept beside ``model``.
+
+    Args:
+        kept: files that nothing is written over; those of ``manifest`` where not given.
+        unusable: name -> why, of scans that were found and cannot be used; they are recorded as
+            failures.
+    """
+    from ...inference import memory_limits
+    from ...inference.engine import DTYPES, Engine
+
+    asked = Options(**options)
+    refuse_unfit(asked, bundle.plan)
+    folder = Path(out)
+    guarded = (originals([manifest]) if kept is None else kept).plus([model] if model else [])
+    guarded.refuse(targets_of(manifest, folder, asked))
+    refuse_foreign(manifest, folder, asked)
+    engine = Engine.from_bundle(
+        bundle,
+        choose_device(asked.device),
+        DTYPES[asked.precision],
+        asked.views,
+        backend=asked.backend,  # type: ignore[arg-type]
+        graphs=graphs_beside(model) if model else None,
+    )
+    if asked.ram_bytes is not None or asked.vram_bytes is not None:
+        memory_limits.warm_up(engine)
+    head = {"model": Path(model).name, "device": engine.device.type, "options": asked}
+    with guarded.kept():
+        atomic.make_folder(folder)
+        # From now on the folder is ours, whatever becomes of this call.
+        write_record(folder, bundle, head, [])
+        with Session(bundle, engine, manifest, folder, asked, say, progress) as session:
+            outcomes = session.run()
+        lost = (unusable or {}).items()
+        outcomes += [batch.Outcome(name, None, error, 0.0) for name, error in lost]
+        write_record(folder, bundle, head, outcomes)
+    return outcomes
+
+
+def gather(
+    inputs: Sequence[str | Path],
+    bundle: Bundle,
+    only: str | None = None,
+    stated: Mapping[str, str] | None = None,
+) -> Scans:
+    """All scans of ``inputs`` with the model's channels; arguments and errors as of
+    ``cohorts.discovery.scans.collect``.
+
+    A scan that lacks some of several channels is kept, with ``ABSENT`` in their place.
+    """
+    wanted = [c.name for c in bundle.plan.channels]
+    return collect(
+        inputs, wanted, bundle.labels, numbered=_numbered(bundle.card), only=only, stated=stated
+    )
+
+
+def _numbered(card: Mapping[str, Any]) -> channels.Numbered:
+    """How the training of a model told channels apart that had no names of their own; cards that do
+    not say it name the layout.
+    """
+    if "channels_numbered" in card:
+        return card["channels_numbered"]  # type: ignore[no-any-return]
+    if card.get("imported") or card.get("layout") == "nnunet-raw":
+        return "files"
+    return "one file" if card.get("layout") == "decathlon" else ""

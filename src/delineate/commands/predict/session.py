@@ -1,0 +1,278 @@
+"""One call of predict: a loaded model on a cohort, from the first scan to the last result.
+
+A scan is read and prepared while the one before is at the network, and the result before that is
+written; one at a time where memory is limited. The network stays in the main thread, where Ctrl-C
+reaches it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from itertools import pairwise
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from ...cohorts.discovery import channels
+from ...core.bundle import Bundle
+from ...core.errors import DelineateError, InputError, OutputError
+from ...core.manifest import ABSENT, Case, Manifest
+from ...core.prediction import Prediction
+from ...execution import local as batch
+from ...formats import files
+from ...trust.uncertainty import agreement
+from .options import Options
+from .results import read_scan, seg_source_of, write_result
+
+if TYPE_CHECKING:
+    from ...formats.dicom.seg import SegSource
+    from ...inference.engine import Engine
+    from ...inference.predictor import Ready
+
+Say = Callable[[str], None]
+# Cases done (with the share of the running one), cases in all, note.
+Progress = Callable[[float, float, str], None]
+
+
+class Session:
+    """A model at work on a cohort; a context, inside which ``run`` may be called once.
+
+    Args:
+        bundle: the model.
+        engine: its networks on a device.
+        manifest: the scans, in the order in which they are read.
+        out: the folder of the results.
+        options: how.
+        say: is given a sentence about what cannot be written, before the network runs.
+        progress: is given (cases done with the share of the running one, cases in all, note).
+    """
+
+    def __init__(
+        self,
+        bundle: Bundle,
+        engine: Engine,
+        manifest: Manifest,
+        out: Path,
+        options: Options,
+        say: Say = lambda text: None,
+        progress: Progress | None = None,
+    ):
+        self._bundle, self._engine, self._manifest = bundle, engine, manifest
+        self._out, self._options, self._say = out, options, say
+        self._progress = progress or (lambda done, total, note: None)
+        self._done = 0
+        self._ahead = Ahead(manifest, bundle, options)
+        self._behind = Behind(options)
+
+    def __enter__(self) -> Session:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._ahead.close()
+        self._behind.close()
+
+    def run(self) -> list[batch.Outcome[dict[str, Any]]]:
+        """Every case's outcome, in the manifest's order: its entry of ``predictions.json``."""
+        names = [case.id for case in self._manifest]
+        begun = batch.run(
+            self._case, self._manifest.cases, names=names, workers=1, progress=self._ended
+        )
+        return [written(outcome) for outcome in begun]
+
+    def _case(self, case: Case) -> Any:
+        """Segment one case; its entry, or a future of it while it is written behind."""
+        from ...inference.predictor import Samples, delineate, with_mirroring
+
+        memory_bytes = self._memory(case)
+        scan = self._ahead(case)
+        if scan.why_no_seg is not None:
+            self._say(
+                f"no DICOM SEG can be written: {scan.why_no_seg}; the mask is written without it"
+            )
+        prediction = measured(
+            delineate(
+                scan.ready,
+                self._engine,
+                self._bundle.id,
+                with_mirroring(self._bundle.plan, self._options.mirror),
+                samples=Samples(self._options.samples, f"{self._options.seed} {case.id}"),
+                memory_bytes=memory_bytes,
+                probabilities=self._options.probabilities,
+                tell=lambda share, note: self._progress(
+                    self._done + share, len(self._manifest), f"{case.id}, {note}"
+                ),
+            )
+        )
+        seg = scan.seg if scan.why_no_seg is None else scan.why_no_seg
+        # The scan's memory is free for what follows.
+        del scan
+        return self._behind(
+            partial(write_result, case, self._manifest, prediction, self._out, self._options, seg)
+        )
+
+    def _ended(self, done: int, total: int, name: str) -> None:
+        self._done = done
+        self._progress(done, total, name)
+
+    def _memory(self, case: Case) -> int | None:
+        """What sums of scores may take under the limits; a case that cannot be done under them is
+        refused before it is read.
+        """
+        from ...inference.memory_limits import Limits, memory_for_sums, need_of
+
+        limits = Limits(self._options.ram_bytes, self._options.vram_bytes)
+        if limits == Limits():
+            return None
+        source = next(image for image in case.images if image != ABSENT)
+        need = need_of(files.read_grid(source), self._engine.plan, self._engine)
+        return memory_for_sums(limits, need, self._engine, case.id)
+
+
+@dataclass(frozen=True, eq=False)
+class Scan:
+    """A scan made ready, and the series that its DICOM SEG refers to, or why there can be none."""
+
+    ready: Ready
+    seg: SegSource | None = None
+    why_no_seg: DelineateError | None = None
+
+
+class Ahead:
+    """The scans of a cohort in their order, the next one read and prepared while this one is
+    delineated; one at a time where memory is limited.
+    """
+
+    def __init__(self, manifest: Manifest, bundle: Bundle, options: Options):
+        import torch
+
+        self._manifest, self._bundle, self._options = manifest, bundle, options
+        self._next = (
+            {}
+            if options.ram_bytes is not None
+            else {case.id: following for case, following in pairwise(manifest)}
+        )
+        self._waiting: dict[str, Future[Scan]] = {}
+        self._threads = torch.get_num_threads()
+        # The others are at work on the scan before.
+        self._pool = ThreadPoolExecutor(1, "ahead", torch.set_num_threads, (1,))
+
+    def __call__(self, case: Case) -> Scan:
+        waiting = self._waiting.pop(case.id, None)
+        try:
+            return self._make(case) if waiting is None else waiting.result()
+        finally:
+            if case.id in self._next:
+                following = self._next[case.id]
+                self._waiting[following.id] = self._pool.submit(self._make, following)
+
+    def _make(self, case: Case) -> Scan:
+        from ...inference.predictor import make_ready
+
+        lacking = channels.missing(case, self._manifest)
+        if lacking and not self._options.allow_missing:
+            raise _refusal(case, self._manifest, lacking)
+        present = [n for n, image in enumerate(case.images) if image != ABSENT] if lacking else None
+        volume = read_scan(case, self._manifest)
+        if self._options.form == "png" and volume.grid.shape[2] != 1:
+            raise OutputError(
+                f"a PNG holds one slice, the scan has {volume.grid.shape[2]}; choose another "
+                "--format",
+                case=case.id,
+                path=case.path,
+            )
+        seg, why_no_seg = None, None
+        if self._options.dicom_seg:
+            try:
+                seg = seg_source_of(case, self._bundle)
+            except DelineateError as error:
+                why_no_seg = error.of_case(case.id)
+        return Scan(
+            make_ready(volume, self._bundle.plan, present, self._options.skip_air), seg, why_no_seg
+        )
+
+    def close(self) -> None:
+        import torch
+
+        self._pool.shutdown(cancel_futures=True)
+        torch.set_num_threads(self._threads)  # what threads to come begin with
+
+
+class Behind:
+    """Results written while the next case is delineated, one at a time; at once where memory is
+    limited.
+    """
+
+    def __init__(self, options: Options):
+        self._last: Future[Any] | None = None
+        self._pool = (
+            None
+            if options.ram_bytes is not None
+            else ThreadPoolExecutor(1, thread_name_prefix="behind")
+        )
+
+    def __call__(
+        self, write: Callable[[], dict[str, Any]]
+    ) -> Future[dict[str, Any]] | dict[str, Any]:
+        if self._pool is None:
+            return write()
+        if self._last is not None:
+            # So that no more than one result is held beside the one that is made.
+            wait([self._last])
+        self._last = self._pool.submit(write)
+        return self._last
+
+    def close(self) -> None:
+        if self._pool is not None:
+            self._pool.shutdown()
+
+
+def written(begun: batch.Outcome[Any]) -> batch.Outcome[dict[str, Any]]:
+    """The outcome of a case once its result is written; with an error too where something beside
+    the mask is not.
+    """
+    ended = begun
+    if isinstance(begun.value, Future):
+        ended = batch.attempt(Future.result, begun.value, begun.name)
+        ended = replace(ended, seconds=begun.seconds + ended.seconds)
+    lacking = {} if ended.value is None else ended.value.get("not_written", {})
+    if not lacking:
+        return ended
+    words = "; ".join(f"no {what} was written: {why}" for what, why in lacking.items())
+    return replace(ended, error=OutputError(f"{words} (its mask is written)", case=begun.name))
+
+
+def _refusal(case: Case, manifest: Manifest, lacking: Sequence[str]) -> InputError:
+    there = ", ".join(
+        f"{name} ({image.path})"
+        for name, image in zip(manifest.channels, case.images, strict=True)
+        if image != ABSENT
+    )
+    return InputError(
+        f"channel {', '.join(lacking)} is missing; the model takes "
+        f"{', '.join(manifest.channels)}, found {there}; "
+        "a model that was trained for it delineates such a scan with --allow-missing",
+        case=case.id,
+    )
+
+
+def measured(prediction: Prediction) -> Prediction:
+    """The prediction with what its samples say of each structure in the place of the samples;
+    unchanged where it has none.
+    """
+    if not prediction.samples:
+        return prediction
+    names, values = prediction.structures.names, prediction.structures.values
+    rows = agreement(prediction.samples, values, prediction.labels.grid.voxel_ml)
+    found = {
+        name: {k: v for k, v in asdict(row).items() if k != "value"}
+        for name, row in zip(names, rows, strict=True)
+    }
+    return replace(prediction, uncertainty=found, samples=())
