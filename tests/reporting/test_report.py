@@ -15,6 +15,7 @@ import pytest
 from PIL import Image
 
 from delineate.commands.evaluate import evaluate
+from delineate.commands.report import report
 from delineate.core.errors import InputError
 from delineate.core.grid import Grid
 from delineate.core.labels import LabelSet
@@ -23,7 +24,6 @@ from delineate.core.plan import Channel, Network, Plan, Schedule, Structure
 from delineate.core.volume import Volume
 from delineate.formats.files import read, write
 from delineate.metrics.statistics import interval
-from delineate.reporting.report import report
 from delineate.reporting.training_section import overfitting
 from delineate.viewer.page import run_page
 

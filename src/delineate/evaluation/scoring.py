@@ -306,17 +306,36 @@ def _seconds(pairing: Pairing) -> float:
 class _Resolved:
     """The structures, each case's counts of them, its slices', and the reading where masks were
     taken as one structure.
+
+    ``confusion`` is of all cases; of one structure it would say no more than its counts.
     """
 
     labels: LabelSet
     cases: dict[str, Counts]
     slices: dict[str, SliceCounts]
     measured: dict[str, dict[str, Floats]]
-    confusion: Confusion | None = (
-        None  # of all cases; of one structure it would say no more than its counts
-    )
+    confusion: Confusion | None = None
     calibration: Calibration | None = None
     reading: Reading | None = None
+
+    @property
+    def is_sized(self) -> bool:
+        """Whether the voxel size of any case is known."""
+        return any(not np.isnan(c.truth_ml).any() for c in self.cases.values())
+
+    @property
+    def metrics(self) -> list[str]:
+        """The measures of overlap that are defined."""
+        return [m for m in MEASURES if self.is_sized or MEASURES[m][0] != "ml"]
+
+    def pooled(self) -> dict[str, dict[str, float]]:
+        """Structure -> metric -> value, from the counts of all cases together."""
+        counts = overlap.pool(self.cases.values())
+        values = {m: MEASURES[m][1](counts) for m in self.metrics}
+        return {
+            name: {m: float(values[m][i]) for m in values}
+            for i, name in enumerate(self.labels.names)
+        }
 
 
 def _gather(
@@ -327,38 +346,23 @@ def _gather(
     notes: list[str],
     chosen: Chosen,
 ) -> Evaluated:
-    labels, rows = found.labels, found.cases
-    pooled_counts = overlap.pool(rows.values())
-    sized = any(not np.isnan(c.truth_ml).any() for c in rows.values())
-    metrics = [m for m in MEASURES if sized or MEASURES[m][0] != "ml"]
-    if not sized:
-        notes.append(
-            "voxel size unknown: no volumes in ml"
-            + ("" if chosen.surfaces is None else " and no distances in mm")
-        )
-    patients: dict[str, list[Counts]] = {}
-    for c in counted:
-        patients.setdefault(c.patient, []).append(rows[c.case])
-    grouped = "" not in patients and len(patients) < len(counted)
-    by_case = {c.case: c for c in counted}
-    done = [p for p in pairing.pairs if p.case in by_case]
+    """What was counted, with what was paired and assumed, as one evaluation."""
+    if not found.is_sized:
+        distances = "" if chosen.surfaces is None else " and no distances in mm"
+        notes.append(f"voxel size unknown: no volumes in ml{distances}")
+    digests = {c.case: c.truth_sha256 for c in counted}
+    done = [p for p in pairing.pairs if p.case in digests]
+    of_cases = dict.fromkeys(note for c in counted for note in c.notes)
     return Evaluated(
-        scores=_scores(rows, labels, metrics, found.measured, chosen),
-        pooled={
-            name: {m: float(MEASURES[m][1](pooled_counts)[i]) for m in metrics}
-            for i, name in enumerate(labels.names)
-        },
-        labels=labels,
-        slices=SliceScores(found.slices, labels) if found.slices else None,
-        patients=_scores({p: overlap.pool(c) for p, c in patients.items()}, labels, metrics)
-        if grouped
-        else None,
+        scores=_scores(found.cases, found.labels, found.metrics, found.measured, chosen),
+        pooled=found.pooled(),
+        labels=found.labels,
+        slices=SliceScores(found.slices, found.labels) if found.slices else None,
+        patients=_by_patient(counted, found),
         planar=all(c.planar for c in counted),
         stacked=all(p.stacked for p in done),
         cases=tuple(
-            Scored(
-                p.case, p.prediction.path, _truth_path(p), p.patient, by_case[p.case].truth_sha256
-            )
+            Scored(p.case, p.prediction.path, _truth_path(p), p.patient, digests[p.case])
             for p in done
         ),
         unpaired={
@@ -366,60 +370,85 @@ def _gather(
             "truth without prediction": pairing.without_prediction,
         },
         failures=failures | dict.fromkeys(pairing.without_truth, "prediction without truth"),
-        notes=(*pairing.notes, *notes, *dict.fromkeys(note for c in counted for note in c.notes)),
+        notes=(*pairing.notes, *notes, *of_cases),
         chosen=chosen,
         calibration=found.calibration,
-        generalised_dice=finite_mean([overlap.generalised_dice(c) for c in rows.values()]),
+        generalised_dice=finite_mean(overlap.generalised_dice(c) for c in found.cases.values()),
         confusion=found.confusion,
     )
 
 
+def _by_patient(counted: list[Counted], found: _Resolved) -> Scores | None:
+    """The scores of each patient's cases together; None where no patient has several, or one is
+    unknown.
+    """
+    patients: dict[str, list[Counts]] = {}
+    for c in counted:
+        patients.setdefault(c.patient, []).append(found.cases[c.case])
+    if "" in patients or len(patients) == len(counted):
+        return None
+    pooled = {patient: overlap.pool(counts) for patient, counts in patients.items()}
+    return _scores(pooled, found.labels, found.metrics)
+
+
 def _resolve(counted: list[Counted], known: LabelSet | None, notes: list[str]) -> _Resolved:
-    predicted, true = (
-        {v for c in counted for v in getattr(c, side)} for side in ("predicted", "true")
-    )
+    """What the values of all cases together mean: the declared structures, one structure of masks,
+    or every value a structure.
+    """
+    predicted = {v for c in counted for v in c.predicted}
+    true = {v for c in counted for v in c.true}
     soft = is_soft(predicted), is_soft(true)
-    one_each = all(
-        soft_side or len(values) <= 1
-        for soft_side, values in zip(soft, (predicted, true), strict=True)
-    )
-    if known is None and one_each and all(soft in c.foreground for c in counted):
+    if known is None and _is_one_structure(counted, predicted, true, soft):
         notes.extend(_foreground_notes(predicted, true, soft))
-        slices = {c.case: c.foreground_slices[soft] for c in counted if soft in c.foreground_slices}
-        distances = {c.case: c.foreground_measured[soft] for c in counted}
-        return _Resolved(
-            LabelSet.from_names({1: FOREGROUND}),
-            {c.case: c.foreground[soft] for c in counted},
-            slices,
-            distances,
-            reading=soft,
-        )
-    stray = sorted(predicted - true) if known is None else []
-    if stray:
-        case = next(c.case for c in counted if stray[0] in c.predicted)
-        raise LabelError(
-            f"the predictions hold the values {stray}, which no truth has (the truths have "
-            f"{sorted(true)}); "
-            "name the structures (labels) if this is meant",
-            case=case,
-        )
+        return _as_foreground(counted, soft)
+    if known is None:
+        _refuse_stray(counted, predicted, true)
     labels = known if known is not None else LabelSet.from_names({v: f"label {v}" for v in true})
-    slices = {c.case: c.slices for c in counted if c.slices is not None}
-    distances = {c.case: _in_order(c, labels.values) for c in counted}
-    confused = (
-        [c.confusion.of(labels.values) for c in counted if c.confusion is not None]
-        if len(labels) <= MOST_CONFUSED
-        else []
-    )
-    sure = [c.calibration for c in counted if c.calibration is not None]
     return _Resolved(
         labels,
         {c.case: c.counts.of(labels.values) for c in counted},
-        slices,
-        distances,
-        pool(confused) if confused else None,
-        _pooled(sure),
+        {c.case: c.slices for c in counted if c.slices is not None},
+        {c.case: _in_order(c, labels.values) for c in counted},
+        _confused(counted, labels),
+        _pooled([c.calibration for c in counted if c.calibration is not None]),
     )
+
+
+def _is_one_structure(
+    counted: list[Counted], predicted: set[int], true: set[int], soft: Reading
+) -> bool:
+    """Whether each side has at most one value, or the greys of one mask with smoothed edges."""
+    sides = zip(soft, (predicted, true), strict=True)
+    one_each = all(is_one or len(values) <= 1 for is_one, values in sides)
+    return one_each and all(soft in c.foreground for c in counted)
+
+
+def _as_foreground(counted: list[Counted], soft: Reading) -> _Resolved:
+    return _Resolved(
+        LabelSet.from_names({1: FOREGROUND}),
+        {c.case: c.foreground[soft] for c in counted},
+        {c.case: c.foreground_slices[soft] for c in counted if soft in c.foreground_slices},
+        {c.case: c.foreground_measured[soft] for c in counted},
+        reading=soft,
+    )
+
+
+def _refuse_stray(counted: list[Counted], predicted: set[int], true: set[int]) -> None:
+    """LabelError where the predictions hold values that no truth has, and nothing names them."""
+    stray = sorted(predicted - true)
+    if stray:
+        raise LabelError(
+            f"the predictions hold the values {stray}, which no truth has (the truths have "
+            f"{sorted(true)}); name the structures (labels) if this is meant",
+            case=next(c.case for c in counted if stray[0] in c.predicted),
+        )
+
+
+def _confused(counted: list[Counted], labels: LabelSet) -> Confusion | None:
+    if len(labels) > MOST_CONFUSED:
+        return None
+    found = [c.confusion.of(labels.values) for c in counted if c.confusion is not None]
+    return pool(found) if found else None
 
 
 def _pooled(found: list[Calibration]) -> Calibration | None:

@@ -12,7 +12,7 @@ trains nothing.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Literal, Protocol
@@ -579,27 +579,58 @@ def topology(
     The patch has the median's proportions in voxels where it must be smaller, never exceeds it by
     more than divisibility asks. An axis is pooled while at least 8 voxels of it remain and it is
     not much coarser than the finest (Isensee 2021); a coarse axis has kernel 1 until then.
+
+    Raises:
+        PlanError: no axis can be pooled even once.
     """
     axes = [0, 1] if dims == 2 else [0, 1, 2]
-    extent = {a: float(shape[a] * spacing[a]) for a in axes}
+    size = _patch_size(axes, shape, spacing, voxels)
+    strides, kernels = _stages(axes, size, spacing, most=5 if dims == 3 else 6)
+    if not strides:
+        raise PlanError(
+            f"cases of {tuple(shape)} voxels are too small for a U-Net: an axis needs at least 8"
+        )
+    divisor = np.prod(np.array(strides), axis=0)
+    patch = [1, 1, 1]
+    for a in axes:
+        # An axis that is whole stays whole; others are rounded to the nearest size that divides.
+        whole = size[a] >= shape[a]
+        steps = np.ceil(size[a] / divisor[a]) if whole else np.rint(size[a] / divisor[a])
+        patch[a] = max(1, int(steps)) * int(divisor[a])
+    return _triple(patch), strides, kernels
+
+
+def _patch_size(
+    axes: Sequence[int], shape: Sequence[int], spacing: Sequence[float], voxels: int
+) -> dict[int, float]:
+    """Axis -> voxels of a patch of about ``voxels``: the median shape, its widest axis (in mm)
+    shrunk again and again.
+    """
     size = {a: float(shape[a]) for a in axes}
+    narrowest = max(1e-6, min(float(shape[a] * spacing[a]) for a in axes))
+
+    def width(a: int) -> float:
+        return size[a] * spacing[a] / narrowest if size[a] > 16 else 0.0
+
     while np.prod([size[a] for a in axes]) > voxels * 1.1:
-        widest = max(
-            axes,
-            key=lambda a: (
-                size[a] * spacing[a] / max(1e-6, min(extent.values())) if size[a] > 16 else 0
-            ),
-        )
-        size[widest] *= 0.97
-    strides, kernels, left, step = [], [], dict(size), {a: float(spacing[a]) for a in axes}
-    for _ in range(5 if dims == 3 else 6):
-        finest = (
-            min(step[a] for a in axes if left[a] >= 8) if any(left[a] >= 8 for a in axes) else 0
-        )
-        pooled = [a for a in axes if left[a] >= 8 and step[a] < 2 * finest]
-        kernels.append(
-            _triple(3 if a in axes and step[a] < 2 * min(step.values()) else 1 for a in range(3))
-        )
+        size[max(axes, key=width)] *= 0.97
+    return size
+
+
+def _stages(
+    axes: Sequence[int], size: Mapping[int, float], spacing: Sequence[float], most: int
+) -> tuple[tuple[Triple, ...], tuple[Triple, ...]]:
+    """Strides into each later stage, and the kernels of every stage: at most ``most`` strides."""
+    left, step = dict(size), {a: float(spacing[a]) for a in axes}
+    strides: list[Triple] = []
+    kernels: list[Triple] = []
+    while len(strides) < most:
+        # A coarse axis is neither pooled nor convolved until the others are as coarse.
+        wide = [a for a in axes if left[a] >= 8]
+        finest = min((step[a] for a in wide), default=0.0)
+        pooled = [a for a in wide if step[a] < 2 * finest]
+        near = [a for a in axes if step[a] < 2 * min(step.values())]
+        kernels.append(_triple(3 if a in near else 1 for a in range(3)))
         if not pooled:
             break
         strides.append(_triple(2 if a in pooled else 1 for a in range(3)))
@@ -607,18 +638,7 @@ def topology(
             left[a], step[a] = left[a] / 2, step[a] * 2
     else:
         kernels.append(_triple(3 if a in axes else 1 for a in range(3)))
-    divisor = np.prod(np.array(strides or [(1, 1, 1)]), axis=0)
-    # An axis that is whole stays whole.
-    steps = {
-        a: np.ceil(size[a] / divisor[a]) if size[a] >= shape[a] else np.rint(size[a] / divisor[a])
-        for a in axes
-    }
-    patch = _triple(max(1, int(steps[a])) * int(divisor[a]) if a in axes else 1 for a in range(3))
-    if not strides:
-        raise PlanError(
-            f"cases of {tuple(shape)} voxels are too small for a U-Net: an axis needs at least 8"
-        )
-    return patch, tuple(strides), tuple(kernels[: len(strides) + 1])
+    return tuple(strides), tuple(kernels[: len(strides) + 1])
 
 
 def _triple(values: Any) -> Triple:

@@ -175,49 +175,47 @@ def sizes(run: ReportedRun) -> dict[str, Any] | None:
     """Dice against the true volume of every case and structure; None where no volume in ml is
     known.
     """
-    found = run.scores or {}
-    value = _values(found)
-    colours = _colours(run)
-    names = list(dict.fromkeys(s["label"] for s in found.get("summary", [])))
-    points = {
-        name: [
-            (value[c, n, "volume_truth_ml"], v)
-            for (c, n, m), v in value.items()
-            if n == name
-            and m == "dice"
-            and v is not None
-            and (value.get((c, n, "volume_truth_ml")) or 0) > 0
-        ]
-        for name in names
-    }
-    points = {name: p for name, p in points.items() if p}
+    points = _dice_by_volume(run.scores or {})
     if not points:
         return None
-    few = len(points) <= 8
+    colours, few = _colours(run), len(points) <= 8
     dots = [
         (name if few else "", [x for x, _ in p], [y for _, y in p], colours.get(name, INK), "o")
         for name, p in points.items()
     ]
-    words = [
-        f"{name} {_correlation(p):.2f}"
-        for name, p in points.items()
-        if few and len(p) >= LEAST_CASES
-    ]
     every = [pair for p in points.values() for pair in p]
-    if not few and len(every) >= LEAST_CASES:
-        words = [f"all structures together {_correlation(every):.2f}"]
-    said = f"Spearman rank correlation of Dice with size: {joined(words, 9)}. " if words else ""
-    lowest = min(y for _, y in every)
-    spread = max(x for x, _ in every) > FAR_APART * min(x for x, _ in every)
-    plot = plot_svg(
-        dots, "Dice", (max(-0.02, lowest - 0.05), 1.02), "true volume, ml", x_log=spread
-    )
+    volumes_ml, dices = zip(*every, strict=True)
+    spread = max(volumes_ml) > FAR_APART * min(volumes_ml)
+    limits = (max(-0.02, min(dices) - 0.05), 1.02)
+    plot = plot_svg(dots, "Dice", limits, "true volume, ml", x_log=spread)
     return {
-        "words": said
-        + "The Dice of small structures falls with every voxel of their edge; look at distances "
-        "there.",
+        "words": f"{_correlations(points, few)}The Dice of small structures falls with every "
+        "voxel of their edge; look at distances there.",
         "plots": [("Dice against the true volume, each scored case.", plot)],
     }
+
+
+def _dice_by_volume(scores: dict[str, Any]) -> dict[str, list[tuple[float, float]]]:
+    """Structure -> (true volume in ml, Dice) of each case that has both; structures without any
+    are left out.
+    """
+    value = _values(scores)
+    found: dict[str, list[tuple[float, float]]] = {
+        summary["label"]: [] for summary in scores.get("summary", [])
+    }
+    for (case, name, metric), dice in value.items():
+        volume = value.get((case, name, "volume_truth_ml")) or 0
+        if metric == "dice" and dice is not None and volume > 0 and name in found:
+            found[name].append((volume, dice))
+    return {name: points for name, points in found.items() if points}
+
+
+def _correlations(points: dict[str, list[tuple[float, float]]], few: bool) -> str:
+    """A sentence on how Dice goes with size: structure by structure where they are few."""
+    every = [pair for p in points.values() for pair in p]
+    groups = points if few else {"all structures together": every}
+    words = [f"{name} {_correlation(p):.2f}" for name, p in groups.items() if len(p) >= LEAST_CASES]
+    return f"Spearman rank correlation of Dice with size: {joined(words, 9)}. " if words else ""
 
 
 def calibration(run: ReportedRun) -> dict[str, Any] | None:
