@@ -264,6 +264,6 @@ def _files(device: str) -> Iterator[Row]:
         yield Row("writing it as .nii.gz", own, "nibabel", theirs)
         own, theirs = (
             _median(lambda: files.read(path)),
-            _median(lambda: np.asarray(nib.load(path).dataobj)),
-        )  # type: ignore[attr-defined]
+            _median(lambda: np.asarray(nib.load(path).dataobj)),  # type: ignore[attr-defined]
+        )
         yield Row("reading it again", own, "nibabel", theirs)

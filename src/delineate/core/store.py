@@ -205,8 +205,8 @@ class Store:
                     spacing_mm=np.array(spacing_mm, dtype=np.float64),
                     step=step,
                     delineate_store=np.int64(SCHEMAS["delineate_store"]),
-                    **{str(c): p for c, p in points.items()},
-                )  # type: ignore[arg-type]
+                    **{str(c): p for c, p in points.items()},  # type: ignore[arg-type]
+                )
         shutil.rmtree(final, ignore_errors=True)
         os.replace(building, final)
 

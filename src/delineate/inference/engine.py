@@ -510,10 +510,10 @@ def _add_windows(
             group = flips[start : start + together]
             logits = logits_of(
                 module,
-                torch.cat([x.flip([2 + a for a in axes]) for axes in group]),
+                torch.cat([x.flip([2 + a for a in axes]) for axes in group]),  # type: ignore[union-attr]
                 engine.plan.dims,
                 engine.dtype,
-            )  # type: ignore[union-attr]
+            )
             for (axes, n), one in zip(itertools.product(group, filled_ones), logits, strict=True):
                 add(one, axes, corners[n], weight)
         for n, value in enumerate(values):

@@ -54,8 +54,13 @@ class Rounded(nn.Module):
         own = self.convolution
         x = torch.fake_quantize_per_tensor_affine(x.float(), self.scale, self.zero, 0, STEPS)
         weight = torch.fake_quantize_per_channel_affine(
-            own.weight, self.scales, self.zeros, 0, -(STEPS // 2), STEPS // 2
-        )  # type: ignore[arg-type]
+            own.weight,
+            self.scales,  # type: ignore[arg-type]
+            self.zeros,  # type: ignore[arg-type]
+            0,
+            -(STEPS // 2),
+            STEPS // 2,
+        )
         convolve = functional.conv2d if own.weight.ndim == 4 else functional.conv3d
         return convolve(x, weight, own.bias, own.stride, own.padding, own.dilation, own.groups)
 

@@ -133,8 +133,8 @@ def _converted(module: nn.Module, shape: Sequence[int]) -> Any:
         warnings.simplefilter("ignore")
         try:
             decoder = TorchScriptPythonDecoder(
-                torch.jit.trace(module, torch.zeros(*shape), check_trace=False)
-            )  # type: ignore[no-untyped-call]
+                torch.jit.trace(module, torch.zeros(*shape), check_trace=False)  # type: ignore[no-untyped-call]
+            )
             frontend = FrontEndManager().load_by_framework("pytorch")
             model = frontend.convert(frontend.load(decoder))
             model.reshape(list(shape))

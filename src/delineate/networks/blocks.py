@@ -228,9 +228,9 @@ class ConvNormAct(nn.Sequential):
     ):
         size, step = tuple(kernel[: net.dims]), tuple(stride[: net.dims])
         layers: list[nn.Module] = [
-            conv(net.dims)(c_in, c_out, size, step, tuple(k // 2 for k in size), bias=False),
+            conv(net.dims)(c_in, c_out, size, step, tuple(k // 2 for k in size), bias=False),  # type: ignore[arg-type]
             norm(net.norm, c_out),
-        ]  # type: ignore[arg-type]
+        ]
         if act:
             layers.append(activation(net.activation, c_out))
         super().__init__(*layers)
@@ -248,8 +248,12 @@ class NormActConv(nn.Sequential):
     def __init__(self, net: Network, c_in: int, c_out: int, kernel: Sequence[int]):
         size = tuple(kernel[: net.dims])
         convolution = conv(net.dims)(
-            c_in, c_out, size, padding=tuple(k // 2 for k in size), bias=False
-        )  # type: ignore[arg-type]
+            c_in,
+            c_out,
+            size,  # type: ignore[arg-type]
+            padding=tuple(k // 2 for k in size),  # type: ignore[arg-type]
+            bias=False,
+        )
         super().__init__(norm(net.norm, c_in), activation(net.activation, c_in), convolution)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -55,10 +55,10 @@ class Entry(nn.Module):
 def _down(net: Network, c_in: int, c_out: int, stride: Sequence[int]) -> nn.Sequential:
     step = tuple(stride[: net.dims])
     return nn.Sequential(
-        conv(net.dims)(c_in, c_out, step, step, bias=False),
+        conv(net.dims)(c_in, c_out, step, step, bias=False),  # type: ignore[arg-type]
         norm(net.norm, c_out),
         activation(net.activation, c_out),
-    )  # type: ignore[arg-type]
+    )
 
 
 def _up(net: Network, c_in: int, c_out: int, stride: Sequence[int]) -> nn.Sequential:

@@ -350,8 +350,8 @@ def _largest(near: list[Tensor], along: Bands, in_plane: InPlane, sum_to_one: bo
         if boxes is not None and boxes[index] is None:
             continue
         (w_a, out_a, in_a), (w_b, out_b, in_b) = (
-            _touching(w, None if boxes is None else boxes[index][n])
-            for n, w in enumerate(in_plane)  # type: ignore[index]
+            _touching(w, None if boxes is None else boxes[index][n])  # type: ignore[index]
+            for n, w in enumerate(in_plane)
         )
         planes = (
             torch.cat([part[index, :, in_a, in_b] for part in near]).float()

@@ -123,8 +123,8 @@ def plan(
             axis=axis,
             weight=weight,
             merge_sides=axis == 0,
-            patch=tuple(1 if a == axis else n for a, n in enumerate(whole)),
-        )  # type: ignore[arg-type]
+            patch=tuple(1 if a == axis else n for a, n in enumerate(whole)),  # type: ignore[arg-type]
+        )
         for axis, weight in VIEWS
     ]
     weights = median_frequency_weights(np.array(parts.class_counts(found, manifest, cropped=True)))
