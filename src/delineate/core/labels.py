@@ -397,7 +397,8 @@ def as_whole_numbers(array: NDArray[Any], path: str | None = None) -> NDArray[An
         )
         raise LabelError(message, path=path)
     high = float(np.abs(whole).max(initial=0))
-    return whole.astype(np.int32 if high < 2**31 else np.int64)
+    integers: NDArray[Any] = whole.astype(np.int32 if high < 2**31 else np.int64)
+    return integers
 
 
 def unique_values(array: NDArray[Any]) -> list[int]:

@@ -114,7 +114,8 @@ class _Turned:
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        return np.dtype(self.array.dtype)
+        found: np.dtype[Any] = np.dtype(self.array.dtype)
+        return found
 
     def __getitem__(self, slices: slice | tuple[slice, ...]) -> NDArray[Any]:
         asked = slices if isinstance(slices, tuple) else (slices,)
