@@ -42,7 +42,7 @@ def test_what_cannot_be_read_is_told_with_the_path(tmp_path):
     (tmp_path / "folder").mkdir()
     for name, reason in (
         ("empty.nii", "empty file"),
-        ("text.nii.gz", "of no known format"),
+        ("text.nii.gz", "unrecognised format"),
         ("missing.png", "no such file"),
         ("folder", "no image that can be read"),
     ):

@@ -172,8 +172,8 @@ def test_a_step_never_waits_for_its_device(loss, kind):
             module.parameters(), plan.optimiser.clip_norm, error_if_nonfinite=False
         )
         optimiser.step()
-        loop._follow(average, module, 0.9)
-        figures = loop._figures(value, outputs, label)
+        loop._update_ema(average, module, 0.9)
+        figures = loop._step_stats(value, outputs, label)
     assert [f.device.type for f in figures] == ["meta", "meta"] and figures[1].shape == (
         3,
         plan.network.classes,
@@ -202,7 +202,7 @@ def test_the_statistics_of_batch_norm_are_averaged_as_the_weights_are():
         module(
             torch.randn(2, 1, 16, 16, generator=torch.Generator().manual_seed(step)) * (1 + step)
         )
-        loop._follow(average, module, 0.9)
+        loop._update_ema(average, module, 0.9)
         expected = {k: 0.9 * v + 0.1 * module.state_dict()[k].double() for k, v in expected.items()}
     found, other = average.state_dict(), module.state_dict()
     moved = [k for k in found if "running" in k]

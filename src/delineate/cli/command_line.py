@@ -61,7 +61,7 @@ def options(
         ),
     ] = False,
 ) -> None:
-    """What stands before a command."""
+    """Global options."""
 
 
 @app.command()
@@ -247,8 +247,8 @@ def train(
     extend: Annotated[
         str | None,
         typer.Option(
-            help="Train a finished run with a budget for so much longer, such as 30m; its "
-            "command beside this."
+            help="Continue a finished run for this long, such as 30m (repeat the original command "
+            "with this option)."
         ),
     ] = None,
     tensorboard: Annotated[
@@ -383,11 +383,9 @@ def predict(
     ] = "auto",
     ram: Annotated[
         str | None,
-        typer.Option(
-            help="Memory that all of it may take, such as 4G; a case that needs more is refused."
-        ),
+        typer.Option(help="Peak RAM limit, such as 4G; a case that needs more is refused."),
     ] = None,
-    vram: Annotated[str | None, typer.Option(help="The same of a GPU's memory.")] = None,
+    vram: Annotated[str | None, typer.Option(help="Peak GPU memory limit.")] = None,
     skip_air: Annotated[
         bool,
         typer.Option(
@@ -490,7 +488,7 @@ def evaluate(
         ),
     ] = "directed",
     tolerance: Annotated[
-        float, typer.Option(help="Of the surface Dice, in mm.", metavar="MM")
+        float, typer.Option(help="Tolerance of the surface Dice (NSD), in mm.", metavar="MM")
     ] = 2.0,
     also: Annotated[
         list[str] | None,
@@ -591,7 +589,7 @@ def compare(
         bool,
         typer.Option(
             "--common",
-            help="Compare the cases that all runs have; else one that not all have is refused.",
+            help="Use only cases present in every run (default: error if a run lacks a case).",
         ),
     ] = False,
 ) -> None:
@@ -712,7 +710,7 @@ def convert(
 
 @app.command("import")
 def import_model(
-    kind: Annotated[str, typer.Argument(help="Whose model it is: nnunet.", metavar="KIND")],
+    kind: Annotated[str, typer.Argument(help="Source framework: nnunet.", metavar="KIND")],
     folder: Annotated[
         Path,
         typer.Argument(
@@ -772,10 +770,11 @@ def quantise(
     cases: Annotated[
         int,
         typer.Option(
-            help="Scans on which bounds are found; the others tell what 8 bits cost.", metavar="N"
+            help="Number of calibration scans; the others measure the loss of accuracy.",
+            metavar="N",
         ),
     ] = 8,
-    seed: Annotated[int, typer.Option(help="Seed of which these are.")] = 0,
+    seed: Annotated[int, typer.Option(help="Random seed for choosing the calibration scans.")] = 0,
 ) -> None:
     """Make a model ready for 8-bit integers, faster on many CPUs, and measure what they cost. Only
     `predict --precision int8` uses them.
@@ -1028,7 +1027,7 @@ def download(
         ),
     ] = False,
 ) -> None:
-    """Bring a public data set: resumed after a cut, compared with its checksum, unpacked.
+    """Download a public data set (resumable), check it and unpack it.
 
     Example: `delineate download decathlon-hippocampus -o data/`
     """

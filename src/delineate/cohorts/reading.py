@@ -70,7 +70,7 @@ def read_label(case: Case, manifest: Manifest, grid: Grid | None = None) -> Volu
             return volume
         if not volume.grid.matches(grid, TOLERANCE_MM):
             raise GeometryError(
-                f"the label does not stand on the image's grid: {difference(volume.grid, grid)}",
+                f"label and image geometry differ: {difference(volume.grid, grid)}",
                 path=case.label[0].path,
             )
         return replace(volume, grid=grid)

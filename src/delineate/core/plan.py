@@ -416,8 +416,8 @@ class View(Part):
     2019).
 
     ``axis`` of the prepared grid is the one it slices; ``patch`` is in the prepared grid's axes, 1
-    along ``axis``; ``weight`` is its say in the average. ``merge_sides``: it learns "left X" and
-    "right X" as one X (a sagittal slice cannot tell them apart) and votes for both.
+    along ``axis``; ``weight`` is its weight in the ensemble. ``merge_sides``: it learns "left X"
+    and "right X" as one X (a sagittal slice cannot tell them apart) and votes for both.
     """
 
     axis: Annotated[int, Field(ge=0, le=2)]

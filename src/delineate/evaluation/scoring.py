@@ -41,8 +41,8 @@ FOREGROUND = "foreground"
 SURFACES = Choices()
 STANDARD = Chosen(SURFACES)
 CALIBRATED = {
-    "ece": "Expected calibration error of the structure's probability: mean over 15 bins of |how "
-    "often right - how sure|, within "
+    "ece": "Expected calibration error of the structure's probability: mean absolute gap between "
+    "accuracy and confidence (15 bins), within "
     f"{NEAR_MM:g} mm of the true structures' box (Guo 2017).",
     "brier": "Mean squared difference of the structure's probability to 0 or 1, within "
     f"{NEAR_MM:g} mm of the true structures' box (Brier 1950).",
@@ -53,8 +53,8 @@ CALIBRATION_WORDS = (
     "structures; together: of the most probable class; 15 bins of equal width"
 )
 CONFUSION_WORDS = (
-    "voxels of all cases together; a row is a true structure, a column what its "
-    "voxels were called, the background first in both"
+    "voxels of all cases together; rows: reference labels; columns: predicted labels; the "
+    "background first in both"
 )
 WORST = 3  # cases of a structure that its summary names
 BYTES_PER_SECOND = 3e5  # of compressed label maps, read and counted on one core

@@ -199,7 +199,7 @@ def _source(path: str | Path | Source, spacing_mm: Sequence[float] | None) -> So
 def _known(path: Path) -> str:
     kind = detect(path)
     if not kind:
-        raise FormatError(f"of no known format; read are {READABLE}", path=path)
+        raise FormatError(f"unrecognised format; supported formats: {READABLE}", path=path)
     return kind
 
 

@@ -1,4 +1,4 @@
-"""Networks in 8-bit integers, for who asks for it: sooner on a processor with units for them, at a
+"""Networks in 8-bit integers (optional): faster on a processor with units for them, at a
 cost that is measured before it is offered.
 
 A convolution's input is rounded to 256 steps between two bounds, its weights to 255 steps for each

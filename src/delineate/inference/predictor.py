@@ -51,7 +51,7 @@ class Samples:
     def refuse_unless_fit(self, plan: Plan) -> None:
         """UsageError where a model of ``plan`` cannot be sampled so."""
         if self.count < 0 or self.count == 1:
-            raise UsageError(f"a spread needs at least 2 samples, found {self.count}")
+            raise UsageError(f"--samples must be 0 or at least 2, found {self.count}")
         if self.count and not plan.network.dropout:
             raise UsageError(
                 "samples differ by dropout, and this model was trained without; there is nothing "
@@ -81,10 +81,8 @@ def refuse_missing(plan: Plan) -> None:
     """UsageError where a model of ``plan`` must not be given a scan that lacks channels."""
     if not plan.augmentation.drop_channel_p:
         raise UsageError(
-            "this model was never shown a scan without one of its channels, so what it makes of "
-            "one means nothing; "
-            "a model that may be given such scans is trained with augmentation.drop_channel_p "
-            "above 0 in its plan"
+            "the model was not trained with missing channels (modality dropout); train one with "
+            "augmentation.drop_channel_p above 0 in its plan"
         )
 
 

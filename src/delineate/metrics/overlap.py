@@ -296,7 +296,7 @@ def generalised_dice(c: Counts, weights: Weights = "square") -> float:
     prediction says of it lowers the figure. The background is no structure, unless it was counted
     as one (``confusion.Confusion.counts``).
 
-    Nothing in truth and prediction: NaN. Of pooled counts it is the figure of all cases together,
+    Both masks empty: NaN. Of pooled counts it is the figure of all cases together,
     which is not the mean of theirs.
     """
     size = (c.tp + c.fn).astype(np.float64)

@@ -53,7 +53,7 @@ FEW_CLASSES = 8  # of which as many feature maps can tell each from all others
 LEARNING_RATE = 3e-3  # Muon's
 # how often a training's decay, at the full rate, could forget all it learnt: 2, 6 and 19 tried with
 # 40 hippocampi, 630 steps
-FORGETTING = 6.0
+TOTAL_DECAY = 6.0
 ANISOTROPY = 3.0
 ORIENTATION_BY_SLICE_AXIS = ("ASR", "RSA", "RAS")  # the sliced axis (x, y or z) last
 
@@ -263,7 +263,7 @@ def make_plan(
         )
     )
     steps = budget_s / step_s if budget_s is not None else float((epochs or 0) * steps_per_epoch)
-    decay = float(f"{FORGETTING / (LEARNING_RATE * max(steps, FEWEST_STEPS)):.2g}")
+    decay = float(f"{TOTAL_DECAY / (LEARNING_RATE * max(steps, FEWEST_STEPS)):.2g}")
     augmentation = _choose_augmentation(draft, steps)
     draft.reasons["schedule"] = (
         f"{budget_s:.0f} s of training at about {step_s:.2f} s a step: about {steps:.0f} steps; "
@@ -428,7 +428,7 @@ def _channel(draft: _Draft, index: int, name: str) -> Channel:
     draft.reasons[key] = (
         "each image by itself, clipped at its 0.5 and 99.5 percentiles, zero mean, unit "
         f"deviation over {inside} voxels: "
-        "grey values have no fixed meaning here, and a few extreme voxels must not set the scale"
+        "intensities are not quantitative (no HU), and a few extreme voxels must not set the scale"
     )
     return Channel(name=name, normalise=Normalisation(kind="robust", inside=inside))
 

@@ -138,7 +138,7 @@ def fit(job: Training) -> Weights:
         )
     clock = Clock(schedule, state.spent_s, job.deadline, state.origin_s)
     peak = plan.optimiser.learning_rate * (EXTENSION_RATE if state.extension else 1.0)
-    _forget_after(job, state.step)
+    _truncate_log(job, state.step)
     if state.finished:
         return load_file(job.folder / "best.safetensors")
 
@@ -165,14 +165,14 @@ def fit(job: Training) -> Weights:
                 model, optimiser_, max_norm=plan.optimiser.clip_norm, error_if_nonfinite=False
             )
             optimiser_.step()
-            _follow(average, module, min(schedule.ema, (1 + state.step) / (10 + state.step)))
-            unread.append(_figures(loss, outputs, label))
+            _update_ema(average, module, min(schedule.ema, (1 + state.step) / (10 + state.step)))
+            unread.append(_step_stats(loss, outputs, label))
             state.step += 1
 
             progress = clock.progress(state.step)
             epoch_ends = state.step % schedule.steps_per_epoch == 0
             if progress >= 1 or epoch_ends or len(unread) == WATCHED:
-                _remember(state, unread)
+                _flush_step_stats(state, unread)
                 _refuse_infinite(state, job)
             if progress >= 1 or epoch_ends:
                 line = {
@@ -213,7 +213,7 @@ def fit(job: Training) -> Weights:
 
 
 @torch.no_grad()
-def _follow(average: nn.Module, module: nn.Module, decay: float) -> None:
+def _update_ema(average: nn.Module, module: nn.Module, decay: float) -> None:
     """Exponential moving average of the parameters (Polyak 1992) and, alike, of the statistics that
     batch norm keeps.
 
@@ -239,14 +239,14 @@ def _precision(dtype: torch.dtype) -> Any:
 
 
 @torch.no_grad()
-def _figures(
+def _step_stats(
     loss: torch.Tensor, outputs: torch.Tensor | list[torch.Tensor], label: torch.Tensor
 ) -> Figures:
     logits = outputs[0] if isinstance(outputs, list) else outputs  # full resolution
     return loss.detach(), scoring.counts(label, logits.argmax(1), logits.shape[1])
 
 
-def _remember(state: State, unread: list[Figures]) -> None:
+def _flush_step_stats(state: State, unread: list[Figures]) -> None:
     """Add the steps whose figures still lie on the device to the running epoch."""
     losses, counts = (torch.stack(figures) for figures in zip(*unread, strict=True))
     unread.clear()
@@ -362,7 +362,7 @@ def _log(job: Training, state: State, clock: Clock, line: dict[str, Any]) -> Non
     job.listener(full)
 
 
-def _forget_after(job: Training, step: int) -> None:
+def _truncate_log(job: Training, step: int) -> None:
     """Drop the log's lines and the kept weights that are newer than the checkpoint from which the
     run goes on.
     """

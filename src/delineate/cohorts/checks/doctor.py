@@ -268,8 +268,7 @@ def check_place(found: Examination, label: NDArray[Any]) -> list[Finding]:
             found.case,
             "geometry",
             severity,
-            f"the label does not stand on the image's grid: {difference(other, grid)}; {words} "
-            f"({why})",
+            f"label and image geometry differ: {difference(other, grid)}; {words} ({why})",
             data,
             mend,
         )

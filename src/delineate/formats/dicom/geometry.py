@@ -70,7 +70,7 @@ def _refuse_kinds(slices: Sequence[Slice]) -> None:
         "mosaics (many slices in one picture) are refused": [
             "MOSAIC" in s.kind or "VFRAME" in s.kind for s in slices
         ],
-        "colour pictures (secondary captures, reports) are no scan": [
+        "colour images (such as secondary captures) cannot be read as a volume": [
             s.samples != 1 for s in slices
         ],
         "localisers (scout views) are no volume": ["LOCALIZER" in s.kind for s in slices],
