@@ -632,7 +632,9 @@ class Plan(Part):
         try:
             data = json.loads(text)
         except ValueError as error:
-            raise PlanError(f"is not JSON ({error})", path=path or None) from error
+            raise PlanError(
+                f"{'' if path else 'the plan '}is not JSON ({error})", path=path or None
+            ) from error
         if isinstance(data, dict):
             data = migrate("delineate_plan", data, path=path or None, error=PlanError)
         try:
