@@ -323,3 +323,41 @@ def test_a_chaos_tree_keeps_its_ranges(tmp_path):
         "left kidney",
         "spleen",
     ]
+
+
+def test_contrast_words_elsewhere_in_a_name_count(tmp_path):
+    for name in ("p1_T1_axial_gd", "p1_T1_axial", "p1_T2_axial", "p1_FLAIR_axial"):
+        scan(tmp_path / "in" / "p1" / f"{name}.nii.gz")
+    told = next(iter(names_of(found(tmp_path / "in")).values()))
+    assert told == [
+        f"p1_{name}.nii.gz" for name in ("FLAIR_axial", "T1_axial", "T1_axial_gd", "T2_axial")
+    ]
+
+
+def test_two_files_for_one_channel_cost_that_scan_alone(tmp_path):
+    for name in ("a_t1", "a_t2", "a_flair", "a_t1ce", "b_t1", "b_t1w", "b_t2", "b_t1ce"):
+        scan(tmp_path / "in" / f"{name}.nii.gz")
+    scans = found(tmp_path / "in")
+    assert [case.id for case in scans.manifest] == ["a"]
+    assert "could both be" in str(scans.failures["b"])
+
+
+def test_a_name_that_tells_another_sequence_is_refused(tmp_path):
+    for name in ("a_T1", "b_T2", "c"):
+        scan(tmp_path / "in" / f"{name}.nii.gz")
+    scans = found(tmp_path / "in", wanted=("T1",))
+    assert {case.id for case in scans.manifest} == {"a_T1", "c"}
+    assert "tells T2, and the model takes T1" in str(scans.failures["b_T2"])
+
+
+def test_a_channel_too_many_under_numbers_is_refused(tmp_path):
+    for number in range(3):
+        scan(tmp_path / "in" / f"a_{number:04d}.nii.gz")
+    with pytest.raises(InputError, match="the names do not tell"):
+        found(tmp_path / "in", wanted=("channel 0", "channel 1"), numbered="files")
+
+
+def test_a_link_that_leads_to_itself_costs_no_other_scan(tmp_path):
+    scan(tmp_path / "in" / "a.nii.gz")
+    (tmp_path / "in" / "b.nii.gz").symlink_to(tmp_path / "in" / "b.nii.gz")
+    assert [case.id for case in found(tmp_path / "in", wanted=("image",)).manifest][:1] == ["a"]

@@ -55,7 +55,7 @@ def test_what_is_no_original_is_allowed(scan, tmp_path):
         [other, tmp_path / "new.nii.gz", tmp_path / "gone.nii.gz", scan.parent]
     )
     # A folder of slices holds other files too.
-    Originals([scan.parent], lambda path: path.suffix == ".dcm").refuse([other])
+    Originals([scan.parent], lambda path, folder: path.suffix == ".dcm").refuse([other])
 
 
 def test_no_file_is_put_over_an_original_while_it_is_kept(scan, tmp_path):

@@ -147,7 +147,9 @@ def _seconds(cases: Sequence[Case]) -> float:
 
 
 def _files(path: Path) -> list[Path]:
-    return [path] if path.is_file() else [p for p in path.iterdir() if p.is_file()]
+    if not path.is_dir():  # a link to nothing is found when it is read
+        return [path] if path.is_file() else []
+    return [p for p in path.iterdir() if p.is_file()]
 
 
 def _without(manifest: Manifest, findings: Sequence[Finding]) -> Manifest:

@@ -107,7 +107,7 @@ def _originals(inputs: Sequence[str | Path]) -> Originals:
         for one in inputs
     ]
     beside = [path for place in places if place.is_file() for path in files.companions(place)]
-    return Originals([*places, *beside], files.is_slice)
+    return Originals([*places, *beside], files.is_slice_of)
 
 
 def merge(inputs: Sequence[str | Path], output: str | Path, *, overwrite: bool = True) -> Converted:
@@ -143,7 +143,7 @@ def merge(inputs: Sequence[str | Path], output: str | Path, *, overwrite: bool =
         )
     with _originals(paths).kept(_with_data(target)):
         whole = merged([files.read(path) for path in paths])
-        if len(paths) < len(found) and files.read_grid(target) != whole.grid:
+        if len(paths) < len(found) and not _holds(target, whole):
             raise OutputError(
                 "lies among the volumes and is not what they make: it may be one of them; choose "
                 "another output",
@@ -151,6 +151,13 @@ def merge(inputs: Sequence[str | Path], output: str | Path, *, overwrite: bool =
             )
         files.write(whole, target)
     return Converted((target,), notes=_merge_notes(paths))
+
+
+def _holds(target: Path, whole: Volume) -> bool:
+    """Whether the file is this volume: an earlier result of the same parts."""
+    if files.read_grid(target) != whole.grid:
+        return False
+    return np.array_equal(files.read(target).array, whole.array)
 
 
 def _is_same(path: Path, other: Path) -> bool:

@@ -42,7 +42,7 @@ def import_model(
         raise UsageError(f"models can be imported from {', '.join(KINDS)}, found {kind!r}")
     from ..interop import nnunet
 
-    Originals([folder]).refuse([out])
+    Originals([folder], lambda path, folder: path.suffix in (".json", ".pth", ".pkl")).refuse([out])
     bundle = nnunet.read_bundle(folder, checkpoint=checkpoint, folds=folds, say=say)
     bundle.save(out)
     return bundle

@@ -22,6 +22,7 @@ import numpy as np
 
 from ..cohorts.discovery import channels
 from ..cohorts.discovery.layouts import discover
+from ..cohorts.discovery.originals import originals_in
 from ..core.bundle import Bundle
 from ..core.errors import DelineateError, InputError, UsageError
 from ..core.manifest import Case, Manifest
@@ -98,7 +99,9 @@ def quantise(
         raise InputError(f"no scan has all channels of the model: {', '.join(manifest.channels)}")
     if truth is not None and not Path(truth).exists():
         raise InputError("does not exist", path=truth)
-    scans.originals.plus([model, *([truth] if truth is not None else [])]).refuse([out])
+    scans.originals.plus([model]).refuse([out])
+    if truth is not None:
+        originals_in(truth).refuse([out])
     former = bundle.known_ids
     looked_at, measured_on = _parted(manifest, cases, seed)
     bundle, unread = _bounded(bundle, looked_at, seed, progress)

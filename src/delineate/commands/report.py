@@ -8,9 +8,12 @@ from pathlib import Path
 
 from ..cohorts.discovery.originals import originals
 from ..core.atomic import write_text
+from ..core.errors import UsageError
 from ..core.outputs import Originals
 from ..reporting.report import render
 from ..reporting.reported_run import ReportedRun
+
+PAGES = (".html", ".htm")
 
 
 def report(run: str | Path, out: str | Path | None = None, *, interactive: bool = False) -> Path:
@@ -27,12 +30,15 @@ def report(run: str | Path, out: str | Path | None = None, *, interactive: bool 
 
     Raises:
         InputError: no such folder, a file in it is damaged, or there are no cases to look through.
+        UsageError: ``out`` is not named as a page.
         OutputError: the page cannot be written.
     """
     from ..viewer.page import run_page
 
     found = ReportedRun.load(Path(run))
     target = Path(out) if out is not None else found.folder / "report.html"
+    if target.suffix.lower() not in PAGES:
+        raise UsageError(f"a report is a page; its name ends in {' or '.join(PAGES)}", path=target)
     for read in _originals(found):
         read.refuse([target])
     write_text(target, render(found, run_page(found.folder) if interactive else None))
@@ -46,4 +52,4 @@ def _originals(run: ReportedRun) -> tuple[Originals, Originals]:
     cases = (run.scores or {}).get("cases", [])
     named = [case[side] for case in cases for side in ("prediction", "truth") if case.get(side)]
     scans = originals([] if run.manifest is None else [run.manifest], named)
-    return scans, Originals([run.folder], lambda path: path.suffix.lower() not in (".html", ".htm"))
+    return scans, Originals([run.folder], lambda path, folder: path.suffix.lower() not in PAGES)

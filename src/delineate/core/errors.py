@@ -18,6 +18,7 @@ It knows nothing of how errors are shown.
 
 from __future__ import annotations
 
+import re
 from os import PathLike, fspath
 
 
@@ -40,7 +41,7 @@ class DelineateError(Exception):
 
     def __str__(self) -> str:
         where = [] if self.case is None else [f"case {self.case}"]
-        if self.path is not None and self.path not in self.message:
+        if self.path is not None and not _stands_in(self.path, self.message):
             where.append(self.path)
         return f"{': '.join(where)}: {self.message}" if where else self.message
 
@@ -52,6 +53,11 @@ class DelineateError(Exception):
 
     def __reduce__(self):  # type: ignore[no-untyped-def]  # keyword fields survive the way back from a worker process
         return _rebuild, (type(self), self.message, self.case, self.path)
+
+
+def _stands_in(path: str, message: str) -> bool:
+    """Whether the message names the path itself, not a longer path or word that holds it."""
+    return re.search(rf"(?<![\w./-]){re.escape(path)}(?![\w/-]|\.\w)", message) is not None
 
 
 def _rebuild(

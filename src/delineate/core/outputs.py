@@ -25,14 +25,14 @@ class Originals:
 
     Args:
         paths: files, and folders that are read as one scan; what does not exist is left out.
-        read_in_folder: whether a file inside one of the folders is read too; all of them are where
-            it is not given.
+        read_in_folder: whether a file inside one of the folders is read too, given the file and
+            that folder; all of them are where it is not given.
     """
 
     def __init__(
         self,
         paths: Iterable[str | Path],
-        read_in_folder: Callable[[Path], bool] = lambda path: True,
+        read_in_folder: Callable[[Path, Path], bool] = lambda path, folder: True,
     ):
         self._read_in_folder = read_in_folder
         self._files: set[Path] = set()
@@ -96,28 +96,32 @@ class Originals:
         place = _resolved(output)
         if output.is_dir():
             return False
-        if place in self._files or (found.st_dev, found.st_ino) in self._identities:
+        identity = (found.st_dev, found.st_ino)
+        # An original that is gone has left its inode to others, so it is looked at again.
+        if place in self._files or identity == _identity(self._identities.get(identity)):
             return True
-        if any(folder in place.parents for folder in self._folders):
-            return self._read_in_folder(place)
-        return found.st_nlink > 1 and (found.st_dev, found.st_ino) in self._identities_in_folders
+        around = [folder for folder in self._folders if folder in place.parents]
+        if around:
+            return any(self._read_in_folder(place, folder) for folder in around)
+        return found.st_nlink > 1 and identity == _identity(
+            self._identities_in_folders.get(identity)
+        )
 
     @cached_property
-    def _identities(self) -> set[Identity]:
-        return {identity for path in self._files if (identity := _identity(path)) is not None}
+    def _identities(self) -> dict[Identity, Path]:
+        return _by_identity(self._files)
 
     @cached_property
-    def _identities_in_folders(self) -> set[Identity]:
+    def _identities_in_folders(self) -> dict[Identity, Path]:
         """Of every file in the folders; only asked for where an output has several names, as
         folders of slices are large.
         """
-        files = (
+        return _by_identity(
             Path(place, name)
             for folder in self._folders
             for place, _, names in os.walk(folder)
             for name in names
         )
-        return {identity for path in files if (identity := _identity(path)) is not None}
 
 
 def refuse_originals(output: str | Path) -> None:
@@ -130,10 +134,16 @@ def refuse_originals(output: str | Path) -> None:
         originals.refuse([output])
 
 
-def _identity(path: Path) -> Identity | None:
+def _by_identity(paths: Iterable[Path]) -> dict[Identity, Path]:
+    return {identity: path for path in paths if (identity := _identity(path)) is not None}
+
+
+def _identity(path: Path | None) -> Identity | None:
     try:
-        found = path.stat()
+        found = None if path is None else path.stat()
     except (OSError, ValueError):
+        found = None
+    if found is None:
         return None
     return found.st_dev, found.st_ino
 

@@ -88,7 +88,7 @@ ANY_IMAGE = {
     "modality",
 }
 ANY_MR = {"mr", "mri", "magneticresonance"}
-_NOT_MR = {"CT", "PET"}
+NOT_MR = {"CT", "PET"}
 # Tokens that stand in names of files for other things too (a patient, a disk): no evidence of a
 # channel there.
 _NOT_IN_FILES = {"fl", "pt", "pd", "pd w", "ct"}
@@ -97,7 +97,14 @@ _NUMBERED = re.compile(r"(?:channel|modality|image)?\s*_?0*(\d+)")
 # Names of one structure in several collections, beside the spellings that ``structure_of`` levels
 # by rule.
 STRUCTURES: tuple[tuple[str, ...], ...] = (
-    ("edema", "ed", "peritumoral edema", "vasogenic edema"),
+    (
+        "edema",
+        "ed",
+        "peritumoral edema",
+        "vasogenic edema",
+        "snfh",
+        "surrounding non enhancing flair hyperintensity",
+    ),
     (
         "enhancing tumor",
         "et",
@@ -107,7 +114,17 @@ STRUCTURES: tuple[tuple[str, ...], ...] = (
         "active tumor",
     ),
     ("necrosis", "ncr", "necrotic core", "necrotic tumor core", "necrotic"),
-    ("nonenhancing tumor", "net", "non enhancing", "non enhancing tumor core"),
+    ("nonenhancing tumor", "net", "netc", "non enhancing", "non enhancing tumor core"),
+    (
+        "necrotic and non enhancing tumor core",
+        "ncr net",
+        "ncr and net",
+        "necrotic and non enhancing tumor",
+        "necrotic non enhancing tumor core",
+    ),
+    ("resection cavity", "rc"),
+    ("myocardium", "myo"),
+    ("vertebra", "vertebrae"),
     ("gray matter", "gm"),
     ("white matter", "wm"),
     ("cerebrospinal fluid", "csf"),
@@ -116,6 +133,16 @@ STRUCTURES: tuple[tuple[str, ...], ...] = (
     ("portal vein and splenic vein", "portal vein and spleen vein", "veins"),
     ("adrenal gland", "suprarenal gland", "adrenal"),
 )
+# Short names that hold their side.
+_WHOLE = {
+    "lv": "left ventricle",
+    "rv": "right ventricle",
+    "la": "left atrium",
+    "ra": "right atrium",
+    "lvcavity": "left ventricle",
+    "rvcavity": "right ventricle",
+}
+_SIDE_IN_WORD = re.compile(r"(?i)^(left|right)(?=[a-z]{4})")  # leftkidney
 _NAMELESS = re.compile(
     r"(?i)(label|class|value|structure|segment|region|mask|foreground|object)?[\s_.-]*\d*"
 )
@@ -155,18 +182,36 @@ def may_be(given: str, wanted: str) -> bool:
     for a, b in ((one, other), (other, one)):
         if a in ANY_IMAGE or number_of_channel(a) is not None:
             return True
-        if a in ANY_MR and b not in _NOT_MR:
+        if a in ANY_MR and b not in NOT_MR:
             return True
     return False
+
+
+def contradicts_modality(modality: str, channel: str) -> bool:
+    """Whether a scan of the DICOM ``modality`` ("CT", "MR", "PT") cannot be the ``channel``; False
+    where either says nothing.
+    """
+    identity = channel_of(channel)
+    kind = identity if identity in NOT_MR else "MR"
+    known = identity in CHANNELS or identity in ANY_MR
+    return known and {"CT": "CT", "PT": "PET", "MR": "MR"}.get(modality, kind) != kind
 
 
 def match_channels(given: Sequence[str], wanted: Sequence[str]) -> list[int | None]:
     """For each of ``wanted`` the index in ``given`` of the channel of the same name, else of the
     same identity; None where there is none.
 
-    An identity that occurs twice on either side decides nothing: only equal names do then.
+    A name that occurs twice on either side decides nothing, unless both sides are equal throughout;
+    nor does such an identity, where names differ.
     """
-    exact = {name.lower(): n for n, name in reversed(list(enumerate(given)))}
+    names, asked_names = [n.lower() for n in given], [n.lower() for n in wanted]
+    if names == asked_names:
+        return list(range(len(given)))
+    exact = {
+        name: n
+        for n, name in enumerate(names)
+        if names.count(name) == 1 and asked_names.count(name) == 1
+    }
     have, asked = [channel_of(name) for name in given], [channel_of(name) for name in wanted]
     taken = {exact[name.lower()] for name in wanted if name.lower() in exact}
     found: list[int | None] = []
@@ -195,8 +240,21 @@ def channel_spans(text: str, wanted: Sequence[str]) -> list[tuple[int, int, str]
     return spans
 
 
+def read_with_rest(identity: str, rest: str) -> str:
+    """What the channel ``identity`` of a file is, given the rest of the file's name: "T1" and
+    "axial_gd" are T1 post-contrast; "" where the rest says that it is no such image (a map, a
+    difference), or another one that has no name here.
+    """
+    rest = _WITHOUT_CONTRAST.sub(" ", rest.lower())
+    if _DERIVED.search(rest):
+        return ""
+    if _CONTRAST.search(rest):
+        return {"T1": "T1 post-contrast", "T1 post-contrast": "T1 post-contrast"}.get(identity, "")
+    return identity
+
+
 def _compact(name: str) -> str:
-    return re.sub(r"[^a-z0-9*+]", "", name.lower())
+    return re.sub(r"[^\w*+]|_", "", name.lower())
 
 
 def _pattern(name: str) -> re.Pattern[str]:
@@ -206,6 +264,15 @@ def _pattern(name: str) -> re.Pattern[str]:
     return _PATTERNS[name]
 
 
+_AGENT = r"contrast|ce|gd|gado[a-z]*|km"
+_WITHOUT_CONTRAST = re.compile(rf"(?<![a-z0-9])(pre|non?|without|wo)[\W_]*({_AGENT})(?![a-z])")
+# Not followed by a number: that is a patient ("CE_001_t1").
+_CONTRAST = re.compile(
+    rf"(?<![a-z0-9])({_AGENT}|postcontrast|post(?![\W_]*op))(?![a-z0-9])(?![\W_]*\d)"
+)
+_DERIVED = re.compile(
+    r"(?<![a-z0-9])(map|subtraction|diff|difference|sub(?![\W_]*[a-z]*\d))(?![a-z0-9])"
+)
 _PATTERNS: dict[str, re.Pattern[str]] = {}
 _CHANNELS = {
     _compact(name): identity for identity, names in CHANNELS.items() for name in (identity, *names)
@@ -225,8 +292,11 @@ def structure_of(name: str) -> str:
     """The identity of a structure's name: its side, then its name in one spelling ("Left_Kidney",
     "kidney left" -> "left kidney").
     """
-    side, rest = side_of(name)
-    words = re.sub(r"[^a-z0-9]+", " ", rest.lower()).split()
+    whole = _WHOLE.get(_compact(name))
+    if whole is not None:
+        return whole
+    side, rest = side_of(_SIDE_IN_WORD.sub(r"\1 ", name))
+    words = re.sub(r"[\W_]+", " ", rest.lower()).split()
     return f"{side or ''} {_STRUCTURES.get(_levelled(words), _levelled(words))}".strip()
 
 

@@ -8,6 +8,7 @@ Spelling, case and the order of words make no difference (``core.terms``).
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,6 +20,11 @@ from ..core.terms import contradictions, names_structure
 from .pairing import Pairing
 
 _SUFFIXES = (".csv", ".tsv", ".yaml", ".yml", ".json")
+_OF_MASKS = re.compile(
+    r"(?i)(labels?|masks?|seg(mentation)?s?|truths?|gts?|ground([ _-]?truths?)?|annotations?"
+    r"|manual)"
+    r"([ _-]?(tr|ts|train|test|val|\d+))?"
+)
 _STATE = (
     "say what the values mean on both sides with --labels FILE (lines such as '1: liver'), or "
     "number the truth's structures as the "
@@ -65,8 +71,7 @@ def declared_labels(
         if set(said.values) != set(mine.values):
             raise LabelError(
                 f"the predictions hold the values {said.values} ({', '.join(said.names)}), the "
-                f"truth's are {mine.values} "
-                f"({', '.join(mine.names)})",
+                f"truth's are {mine.values} ({', '.join(mine.names)}); {_STATE}",
                 path=said_in,
             )
         refuse_contradiction(said, said_in, mine, true)
@@ -116,11 +121,9 @@ def _named_beside(place: Path) -> tuple[LabelSet | None, Path]:
 def _beside(place: Path) -> Iterator[Path]:
     folder = place if place.is_dir() else place.parent
     yield folder / "predictions.json"
-    if not place.is_dir():
-        return
     yield folder / "dataset.json"  # nnU-Net leaves it among its predictions
     yield from (folder / f"labels{ending}" for ending in _SUFFIXES)
-    # Beside labelsTr, in the layouts of the Decathlon and of nnU-Net.
-    if folder.name.lower().startswith("labels"):
+    # Beside labelsTr, masks, Ground: in the folder of the cohort.
+    if _OF_MASKS.fullmatch(folder.resolve().name):
         yield folder.parent / "dataset.json"
         yield from (folder.parent / f"labels{ending}" for ending in _SUFFIXES)

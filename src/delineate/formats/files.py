@@ -29,7 +29,7 @@ __all__ = [
     "describe",
     "detect",
     "is_image",
-    "is_slice",
+    "is_slice_of",
     "natural_key",
     "read",
     "read_grid",
@@ -78,27 +78,30 @@ def is_image(path: str | Path) -> bool:
 
 
 def companions(path: str | Path) -> list[Path]:
-    """The other files that reading ``path`` opens: the voxels of a detached header (.mhd, .nhdr),
-    or the other half of .hdr and .img.
+    """The other files that reading ``path`` opens: the voxels of a header that names them apart
+    (.mhd, .nhdr), or the other half of .hdr and .img.
 
     What is missing or cannot be understood is left out: this tells which files belong together, not
     whether they are whole.
     """
     where = Path(path)
     name = where.name.lower().removesuffix(".gz")
-    with contextlib.suppress(FormatError, OSError):
+    with contextlib.suppress(FormatError, OSError, ValueError, TypeError):
         if name.endswith((".hdr", ".img")):
             return [p for p in nifti.pair_of(where) if p != where]
-        if name.endswith((".mhd", ".nhdr")):
+        if name.endswith((".mhd", ".nhdr", ".mha", ".nrrd")):
             return [p for p in itk.data_files(where) if p.is_file()]
     return []
 
 
-def is_slice(path: str | Path) -> bool:
-    """Whether the file is of a kind that makes a scan together with the others of its folder: DICOM
-    or a picture.
+def is_slice_of(path: str | Path, folder: str | Path) -> bool:
+    """Whether the file makes a scan together with others in ``folder``: a DICOM image there or
+    further below, or a picture directly in it.
     """
-    return _detect_or_none(Path(path)) in ("DICOM", *RASTER)
+    kind = _detect_or_none(Path(path))
+    if kind == "DICOM":
+        return dicom.is_image(Path(path))
+    return kind in RASTER and Path(path).parent == Path(folder)
 
 
 # ---- reading ----

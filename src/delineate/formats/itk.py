@@ -20,9 +20,13 @@ from ..core.errors import FormatError
 from ..core.grid import Grid
 from ..core.labels import LabelSet
 from ..core.volume import Volume
-from .disk import head_of, smallest_labels, told
+from .disk import smallest_labels, told
 
 LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0])
+MOST_OF_HEADER = 1 << 20  # bytes; lists of slices are long
+_DATA_FILE = re.compile(
+    r"(?im)^[ \t]*(?:ElementDataFile[ \t]*=|data ?file[ \t]*:)[ \t]*(.+?)[ \t]*\r?$"
+)
 READERS = {"NRRD": "NrrdImageIO", "MetaImage": "MetaImageIO"}
 
 
@@ -111,12 +115,23 @@ def describe(path: str | Path, kind: str) -> dict[str, Any]:
 
 
 def data_files(path: Path) -> list[Path]:
-    """The files that a detached header (.mhd, .nhdr) names as its voxels; [] where they stand in
-    the file itself.
+    """The files that a header names as its voxels: one, a list, or a pattern with numbers; [] where
+    they stand in the file itself, or cannot be understood.
     """
-    text = head_of(path).decode("latin-1")
-    found = re.findall(r"(?im)^\s*(?:ElementDataFile\s*=|data ?file\s*:)\s*(.+?)\s*$", text)
-    return [path.parent / name for name in found if name.upper() not in ("LOCAL", "LIST")]
+    with path.open("rb") as file:
+        text = file.read(MOST_OF_HEADER).decode("latin-1")
+    found = _DATA_FILE.search(text)
+    if found is None or found[1].upper() == "LOCAL":
+        return []
+    words = found[1].split()
+    if words[0].upper() == "LIST":
+        names = [line.strip() for line in text[found.end() :].splitlines() if line.strip()]
+    elif "%" in words[0] and len(words) >= 4:
+        first, last, step = (int(word) for word in words[1:4])
+        names = [words[0] % number for number in range(first, last + 1, step or 1)]
+    else:
+        names = [found[1]]
+    return [path.parent / name for name in names]
 
 
 def _reader(path: str | Path, kind: str) -> Any:

@@ -17,9 +17,18 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
-from ...core.errors import InputError, LayoutError, UsageError
+from ...core.errors import DelineateError, InputError, LayoutError, UsageError
 from ...core.manifest import ABSENT, Case, Manifest, Source
-from ...core.terms import channel_of, channel_spans, match_channels, may_be, number_of_channel
+from ...core.terms import (
+    CHANNELS,
+    NOT_MR,
+    channel_of,
+    channel_spans,
+    match_channels,
+    may_be,
+    number_of_channel,
+    read_with_rest,
+)
 from ...formats.files import stem
 from ..findings import Found
 from .tree import Tree, may_be_image, shared_start, source
@@ -31,17 +40,21 @@ _TRUTH = re.compile(
 )
 
 
-def by_names(root: Path, wanted: Sequence[str]) -> list[Case]:
+def by_names(root: Path, wanted: Sequence[str], failures: dict[str, DelineateError]) -> list[Case]:
     """The scans in a folder, and in the folders in it, whose files tell by name which of the
-    channels ``wanted`` they hold; [] where none does.
+    channels ``wanted`` they hold; [] where none does. ``failures`` as of ``grouped``.
     """
     tree = Tree()
     return grouped(
-        [path for folder in (root, *tree.folders(root)) for path in tree.images(folder)], wanted
+        [path for folder in (root, *tree.folders(root)) for path in tree.images(folder)],
+        wanted,
+        failures,
     )
 
 
-def grouped(paths: Iterable[Path], wanted: Sequence[str]) -> list[Case]:
+def grouped(
+    paths: Iterable[Path], wanted: Sequence[str], failures: dict[str, DelineateError]
+) -> list[Case]:
     """These files as scans with ``ABSENT`` for the channels that a scan lacks; files that tell no
     channel, or several, are left out.
 
@@ -50,8 +63,8 @@ def grouped(paths: Iterable[Path], wanted: Sequence[str]) -> list[Case]:
     name (``c1/flair_x``, ``c1/t1_y``), or several where a channel occurs more than once, told by
     what stands after it (``flair_1``, ``t1_1``, ``flair_2``).
 
-    Raises:
-        LayoutError: two files for one channel of one scan.
+    Args:
+        failures: is given each scan of which two files could be one channel; it is left out.
     """
     told = [
         (Path(os.path.abspath(path)), found)
@@ -66,9 +79,10 @@ def grouped(paths: Iterable[Path], wanted: Sequence[str]) -> list[Case]:
             (path.parent, before or (after if path.parent in several else "")), {}
         )
         if index in held:
-            raise LayoutError(
+            name = before or path.parent.name
+            failures[name] = LayoutError(
                 f"{held[index].name} and {path.name} could both be its channel {wanted[index]}",
-                case=before or None,
+                case=name,
                 path=path.parent,
             )
         held[index] = path
@@ -79,6 +93,7 @@ def grouped(paths: Iterable[Path], wanted: Sequence[str]) -> list[Case]:
             tuple(source(held[n]) if n in held else ABSENT for n in range(len(wanted))),
         )
         for (folder, name), held in scans.items()
+        if (name or folder.name) not in failures
     ]
 
 
@@ -93,6 +108,9 @@ def _channel_of(name: str, wanted: Sequence[str]) -> tuple[int, str, str] | None
     if len({identity for _, _, identity in spans}) != 1:
         return None
     start, stop, identity = max(spans)
+    identity = read_with_rest(identity, f"{name[:start]} {name[stop:]}")
+    if identities.count(identity) != 1:
+        return None
     return identities.index(identity), name[:start].strip("_.- "), name[stop:].strip("_.- ")
 
 
@@ -131,7 +149,18 @@ def in_order(
         InputError: the channels cannot be told; both sides are listed.
     """
     a_file_each = len(case.images) == len(channels) and len(channels) > 1
+    kind = "files" if a_file_each else "one file"
+    numbers = [number_of_channel(name) for name in (*channels, *wanted)]
+    if (
+        None not in numbers
+        and len(wanted) > 1
+        and numbered
+        and (numbered != kind or not set(numbers[: len(channels)]) <= set(numbers[len(channels) :]))
+    ):
+        raise InputError(_both_sides(channels, wanted), case=case.id, path=case.path)
     at = match_channels(channels, wanted)
+    if len(wanted) == 1:
+        _refuse_other_sequence(case, channels, wanted[0])
     if None not in at:
         if at == list(range(len(channels))):
             return case
@@ -143,13 +172,32 @@ def in_order(
     if len(channels) == len(wanted) == 1 and may_be(channels[0], wanted[0]):
         return case
     by_number = [number_of_channel(name) for name in channels] == list(range(len(channels)))
-    if (
-        by_number
-        and len(channels) == len(wanted)
-        and numbered == ("files" if a_file_each else "one file")
-    ):
+    if by_number and len(channels) == len(wanted) and numbered == kind:
         return case
     raise InputError(_both_sides(channels, wanted), case=case.id, path=case.path)
+
+
+def _refuse_other_sequence(case: Case, channels: Sequence[str], wanted: str) -> None:
+    """Refuse the one file of a case whose name tells another MR sequence than the one that the
+    model takes; a name that tells several, or none, is no evidence.
+    """
+    identity = channel_of(wanted)
+    is_mr = identity in CHANNELS and identity not in NOT_MR
+    if len(channels) != 1 or not is_mr or channel_of(channels[0]) == identity:
+        return
+    name = stem(case.path)
+    spans = channel_spans(name, ())
+    if len({span[2] for span in spans}) != 1:
+        return
+    start, stop, told = max(spans)
+    told = read_with_rest(told, f"{name[:start]} {name[stop:]}")
+    if told and told != identity:
+        raise InputError(
+            f"its name tells {told}, and the model takes {wanted}; if it is that all the same, "
+            f"state it: --channels {wanted}={channels[0]}",
+            case=case.id,
+            path=case.path,
+        )
 
 
 def _channel_at(case: Case, channels: Sequence[str], index: int) -> Source:

@@ -9,11 +9,12 @@ from pathlib import Path
 
 from ...core.manifest import ABSENT, Manifest, Source
 from ...core.outputs import Originals
-from ...formats.files import companions, is_image, is_slice
+from ...formats.files import companions, is_image, is_slice_of
 
 # Files beside the scans that layouts read: names of structures, lists of cases, splits.
+MANIFEST = "manifest.jsonl"
 _BESIDE = (
-    "manifest.jsonl",
+    MANIFEST,
     "dataset.json",
     "meta.csv",
     "labels.csv",
@@ -30,8 +31,8 @@ def originals(manifests: Iterable[Manifest], more: Iterable[str | Path | None] =
     """
     paths: set[str] = set()
     for manifest in manifests:
-        paths |= set(_of_cohort(manifest))
-    return Originals([*paths, *(path for path in more if path)], is_slice)
+        paths |= files_of(manifest)
+    return Originals([*paths, *(path for path in more if path)], is_slice_of)
 
 
 def originals_in(data: str | Path, more: Iterable[str | Path | None] = ()) -> Originals:
@@ -40,18 +41,26 @@ def originals_in(data: str | Path, more: Iterable[str | Path | None] = ()) -> Or
     """
     return Originals(
         [data, *(path for path in more if path)],
-        lambda path: path.name.lower() in _BESIDE or is_image(path),
+        lambda path, folder: path.name.lower() in _BESIDE or is_image(path),
     )
 
 
-def _of_cohort(manifest: Manifest) -> Iterator[str]:
+def files_of(manifest: Manifest) -> set[str]:
+    """The files and folders of a cohort: its images and masks with what they are read with, and
+    the lists of cases and names beside them.
+    """
+    sources = {
+        source for case in manifest for source in (*case.images, *case.label) if source != ABSENT
+    }
+    found = {path for source in sources for path in _of_source(source)}
+    # A cohort may be reached by a manifest or by one of its folders; what its layout reads then
+    # stands beside the scans or one folder above them.
+    near = {folder for path in found for folder in list(Path(path).parents)[:2]}
+    found |= {str(folder / name) for folder in near for name in _BESIDE if name != MANIFEST}
     if manifest.root:
         root = Path(manifest.root)
-        yield from (str(root / name) for name in _BESIDE) if root.is_dir() else (manifest.root,)
-    for case in manifest:
-        for source in (*case.images, *case.label):
-            if source != ABSENT:
-                yield from _of_source(source)
+        found |= {str(root / name) for name in _BESIDE} if root.is_dir() else {manifest.root}
+    return found
 
 
 def _of_source(source: Source) -> Iterator[str]:

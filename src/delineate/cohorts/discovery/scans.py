@@ -169,7 +169,7 @@ class _Search:
         if len(self.wanted) < 2 or any(number_of_channel(word) is not None for word in words):
             return {}
         loose = [path for path in inputs if path.is_file() and path.suffix != ".jsonl"]
-        together = self._in_place(channels.grouped(loose, words))
+        together = self._in_place(channels.grouped(loose, words, self.failures))
         used = {image.path for case in together for image in case.images}
         mine = [path for path in loose if os.path.abspath(path) in used]
         told = {path: together if path == mine[0] else [] for path in mine}
@@ -177,7 +177,8 @@ class _Search:
             described = any(
                 (folder / name).is_file() for name in ("manifest.jsonl", "dataset.json")
             )
-            if not described and (found := self._in_place(channels.by_names(folder, words))):
+            named = [] if described else channels.by_names(folder, words, self.failures)
+            if found := self._in_place(named):
                 told[folder] = found
                 places = {
                     Path(image.path).parent
@@ -234,4 +235,10 @@ class _Search:
         names = found.manifest.channels
         if self.said:
             return [channels.as_stated(case, names, self.wanted, self.said) for case in plain]
-        return [channels.in_order(case, names, self.wanted, self.numbered) for case in plain]
+        ordered = []
+        for case in plain:
+            try:
+                ordered.append(channels.in_order(case, names, self.wanted, self.numbered))
+            except DelineateError as error:
+                self.failures[case.id] = error
+        return ordered

@@ -83,7 +83,7 @@ def _sample(cases: Sequence[Case]) -> Iterator[Case]:
         spent += (
             path.stat().st_size
             if path.is_file()
-            else sum(p.stat().st_size for p in path.iterdir() if p.is_file())
+            else sum(p.stat().st_size for p in path.glob("*") if p.is_file())
         )
         if spent > MOST_BYTES:
             return

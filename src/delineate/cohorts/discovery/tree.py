@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from ...core.errors import InputError
@@ -75,9 +75,9 @@ class Tree:
                     for entry in entries:
                         if entry.name.startswith("."):
                             continue
-                        if entry.is_dir():
+                        if _is(entry.is_dir):
                             folders.append(entry.name)
-                        elif not entry.is_file() and (kind := special_kind(entry.path)):
+                        elif not _is(entry.is_file) and (kind := special_kind(entry.path)):
                             self.skipped[entry.path] = kind
                         else:  # a link to nothing stays: it fails under its own name
                             files.append(entry.name)
@@ -118,6 +118,13 @@ class Tree:
             ]
             self._dicom[key] = any(has_dicom_mark(folder / name) for name in names[:3])
         return self._dicom[key]
+
+
+def _is(question: Callable[[], bool]) -> bool:
+    try:
+        return question()
+    except OSError:  # a link that leads round to itself
+        return False
 
 
 def has_dicom_mark(path: Path) -> bool:

@@ -139,7 +139,7 @@ def predict_cases(
     with guarded.kept():
         atomic.make_folder(folder)
         # From now on the folder is ours, whatever becomes of this call.
-        write_record(folder, bundle, head, [])
+        write_record(folder, bundle, head, [], writing=[case.id for case in manifest])
         with Session(bundle, engine, manifest, folder, asked, say, progress) as session:
             outcomes = session.run()
         lost = (unusable or {}).items()

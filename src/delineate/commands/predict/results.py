@@ -26,6 +26,7 @@ from ...core.manifest import ABSENT, Case, Manifest, Source
 from ...core.prediction import Prediction
 from ...core.schema import SCHEMAS, migrate
 from ...core.scores import without_nan
+from ...core.terms import contradicts_modality
 from ...core.volume import Volume
 from ...execution import local as batch
 from ...formats import files
@@ -49,7 +50,15 @@ UNCERTAINTY = (
 
 def targets_of(manifest: Manifest, out: Path, options: Options) -> Iterator[Path]:
     """Every file that may be written."""
-    yield from (out / name for name in ("predictions.json", "uncertainty.csv"))
+    yield from _about_all(out)
+    yield from _of_cases(manifest, out, options)
+
+
+def _about_all(out: Path) -> tuple[Path, ...]:
+    return out / "predictions.json", out / "uncertainty.csv"
+
+
+def _of_cases(manifest: Manifest, out: Path, options: Options) -> Iterator[Path]:
     for case in manifest:
         yield out / f"{case.id}.{options.form}"
         if options.dicom_seg:
@@ -61,8 +70,18 @@ def targets_of(manifest: Manifest, out: Path, options: Options) -> Iterator[Path
 
 
 def read_scan(case: Case, manifest: Manifest) -> Volume:
-    """The scan of a case, of the channels that it has."""
-    return read_image(*channels.only_present(case, manifest))
+    """The scan of a case, of the channels that it has.
+
+    Raises:
+        InputError: it is of another modality than the model's channel is.
+    """
+    scan = read_image(*channels.only_present(case, manifest))
+    modality = str(scan.meta.get("modality", ""))
+    if len(manifest.channels) == 1 and contradicts_modality(modality, manifest.channels[0]):
+        raise InputError(
+            f"is a {modality} series, and the model takes {manifest.channels[0]}", path=case.path
+        )
+    return scan
 
 
 def write_result(
@@ -231,9 +250,14 @@ def write_record(
     bundle: Bundle,
     head: dict[str, Any],
     outcomes: Sequence[batch.Outcome[dict[str, Any]]],
+    writing: Sequence[str] = (),
 ) -> None:
     """Write ``predictions.json``, and ``uncertainty.csv`` where cases were sampled; entries of
     earlier calls into the same folder stay.
+
+    Args:
+        writing: the cases that are about to be written, so that what a killed call leaves is known
+            as its own.
     """
     path, asked = folder / "predictions.json", head["options"]
     cases = earlier_entries(path)
@@ -253,6 +277,8 @@ def write_record(
     record |= {"precision": asked.precision} if asked.precision != "auto" else {}
     record |= {"views": list(asked.views)} if asked.views else {}
     record |= {"samples": asked.samples, "seed": asked.seed} if asked.samples else {}
+    begun = sorted({*writing, *_begun(path)} - set(cases))
+    record |= {"writing": begun} if begun else {}
     cases = without_nan(cases)
     atomic.write_text(path, json.dumps(without_nan(record | {"cases": cases}), indent=1))
     if any("uncertainty" in entry for entry in cases.values()):
@@ -267,18 +293,24 @@ def refuse_foreign(manifest: Manifest, out: Path, options: Options) -> None:
         OutputError: such a file, or one called predictions.json that is no record of predictions.
     """
     record = out / "predictions.json"
-    earlier_entries(record)
-    foreign = (
-        []
-        if record.is_file()
-        else [path for path in targets_of(manifest, out, options) if path.exists()]
-    )
-    if foreign:
-        raise OutputError(
-            "stands there already, and no predictions.json beside it says that predict wrote it; "
-            "choose another folder",
-            path=foreign[0],
-        )
+    ours = {*earlier_entries(record), *_begun(record)}
+    strangers = Manifest(tuple(case for case in manifest if case.id not in ours), manifest.channels)
+    about_all = () if record.is_file() else _about_all(out)
+    for path in (*about_all, *_of_cases(strangers, out, options)):
+        if path.exists():
+            raise OutputError(
+                "stands there already, and no predictions.json beside it says that predict wrote "
+                "it; choose another folder",
+                path=path,
+            )
+
+
+def _begun(path: Path) -> list[str]:
+    """The cases that earlier calls had begun to write when they ended."""
+    if not path.is_file():
+        return []
+    found = json.loads(path.read_text(encoding="utf-8")).get("writing", [])
+    return [str(name) for name in found] if isinstance(found, list) else []
 
 
 def earlier_entries(path: Path) -> dict[str, Any]:

@@ -11,19 +11,22 @@ networks but which starting weights fit.
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from numpy.typing import NDArray
 
+from ...cohorts.discovery.originals import files_of
 from ...core import atomic
 from ...core.bundle import Bundle, Member, Weights
-from ...core.errors import LayoutError, OutputError, PlanError, UsageError
+from ...core.errors import DelineateError, LayoutError, OutputError, PlanError, UsageError
 from ...core.manifest import Case, Manifest
 from ...core.outputs import Originals
 from ...core.plan import Plan
@@ -182,6 +185,33 @@ def views_of(plan: Plan) -> list[str]:
     return list(plan.named_views()) or [""]
 
 
+def _reached(request: Request) -> set[str]:
+    """What the training reads, as far as can be told without knowing its layout: the data, where
+    the links in it lead, and what manifests in it name.
+    """
+    found = {request.data, *request.files}
+    for given in tuple(found):
+        for path in (Path(given), *_below(Path(given))):
+            if path.is_symlink():
+                found.add(os.path.realpath(path))
+            if path.suffix == ".jsonl" and path.is_file():
+                with contextlib.suppress(DelineateError):
+                    found.update(files_of(Manifest.load(path)))
+    return found
+
+
+def _below(folder: Path) -> Iterator[Path]:
+    """Everything in a folder and the folders in it, links to folders followed once."""
+    walked: set[str] = set()
+    for place, folders, names in os.walk(folder, followlinks=True):
+        real = os.path.realpath(place)
+        if real in walked:
+            folders.clear()
+            continue
+        walked.add(real)
+        yield from (Path(place, name) for name in (*folders, *names))
+
+
 def open_run(request: Request, model: Path, overwrite: bool, say: Say, progress: Progress) -> Run:
     """The run of ``model``: a new one, or the one that stands there under the same request.
 
@@ -195,7 +225,7 @@ def open_run(request: Request, model: Path, overwrite: bool, say: Say, progress:
     earlier = folder / "request.json"
     # A run that never got a plan has nothing to go on with.
     if overwrite or (earlier.is_file() and not (folder / "plan.json").is_file()):
-        Originals([request.data, *request.files]).refuse_removing(folder)
+        Originals(_reached(request)).refuse_removing(folder)
         shutil.rmtree(folder, ignore_errors=True)
     if earlier.is_file():
         asked = migrate(

@@ -7,7 +7,7 @@ seg.py       label volumes to DICOM Segmentation objects
 
 from .find import choose, find, find_series, problem_of
 from .geometry import layout, tolerance_mm
-from .headers import DAMAGED, Series, Slice, is_dicom
+from .headers import DAMAGED, Series, Slice, is_dicom, is_image
 from .values import read_series
 
 __all__ = [
@@ -18,6 +18,7 @@ __all__ = [
     "find",
     "find_series",
     "is_dicom",
+    "is_image",
     "layout",
     "problem_of",
     "read_series",

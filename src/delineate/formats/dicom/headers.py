@@ -134,6 +134,14 @@ def read_header(path: Path) -> Any | None:
             )
 
 
+def is_image(path: Path) -> bool:
+    """Whether the DICOM file holds an image that series are made of; segmentations, reports and
+    what cannot be read do not.
+    """
+    dataset = read_header(path)
+    return dataset is not None and not not_an_image(dataset)
+
+
 def not_an_image(dataset: Any) -> str:
     """What an object without slices of a scan is called, "" for an image."""
     name = str(dataset.get("Modality", ""))
