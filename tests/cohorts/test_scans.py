@@ -361,3 +361,11 @@ def test_a_link_that_leads_to_itself_costs_no_other_scan(tmp_path):
     scan(tmp_path / "in" / "a.nii.gz")
     (tmp_path / "in" / "b.nii.gz").symlink_to(tmp_path / "in" / "b.nii.gz")
     assert [case.id for case in found(tmp_path / "in", wanted=("image",)).manifest][:1] == ["a"]
+
+
+def test_a_folder_named_as_an_image_is_a_failure(tmp_path):
+    scan(tmp_path / "in" / "a.nii.gz")
+    (tmp_path / "in" / "b.nii.gz").mkdir()
+    scans = found(tmp_path / "in", wanted=("image",))
+    assert [case.id for case in scans.manifest] == ["a"]
+    assert "is a folder" in str(scans.failures["b"])

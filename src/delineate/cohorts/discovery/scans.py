@@ -25,6 +25,7 @@ from . import channels
 from .channels import Numbered
 from .layouts import discover
 from .originals import originals
+from .tree import IMAGE_ENDINGS, Tree
 
 _UNUSABLE = ("refused", "missing")  # kinds of findings that cost a scan; others are about its truth
 
@@ -208,6 +209,17 @@ class _Search:
             for c in cases
         ]
 
+    def _note_folders_named_as_images(self, given: Path, used: Sequence[str]) -> None:
+        """Folders called as a scan's file would be, in which no scan was found, are failures."""
+        folders = [given, *(given / name for name in ("images", "imagesTr", "imagesTs"))]
+        for folder in (folder for folder in folders if folder.is_dir()):
+            for path in Tree().folders(folder):
+                place = os.path.abspath(path) + os.sep
+                if path.name.lower().endswith(IMAGE_ENDINGS) and not any(
+                    f"{one}{os.sep}".startswith(place) for one in used
+                ):
+                    self._fail(path, InputError("is a folder, named as a file is", path=path))
+
     def _of_layout(self, given: Path) -> list[Case]:
         """The scans that the layout of ``given`` tells, those that it left out for a lacking
         channel too.
@@ -226,6 +238,7 @@ class _Search:
                 and finding.case not in known
             ):
                 self.failures[finding.case] = InputError(finding.message, case=finding.case)
+        self._note_folders_named_as_images(given, [c.path for c in (*found.manifest, *lacking)])
         chosen = [
             case
             for case in (*found.manifest, *lacking)
