@@ -10,6 +10,7 @@ from typing import get_args
 import numpy as np
 import pytest
 
+from delineate.commands.evaluate import evaluate
 from delineate.core import scores
 from delineate.core.grid import Grid
 from delineate.core.labels import LabelSet
@@ -129,7 +130,7 @@ def test_what_an_evaluation_emits_has_a_direction_and_worst_cases(choices, tmp_p
     write(Volume(sure, grid), tmp_path / "p" / "probabilities" / "a.nii.gz")
     names = LabelSet.from_names({1: "liver"})
     folders = tmp_path / "p", tmp_path / "t"
-    found = step.evaluate(*folders, labels=names, surfaces=choices, also=tuple(GROUPS), workers=1)
+    found = evaluate(*folders, labels=names, surfaces=choices, also=tuple(GROUPS), workers=1)
     emitted = found.scores.metrics
     expected = {*overlap.MEASURES, *choices.measures(), *step.CALIBRATED}
     assert {*emitted} == expected.union(*(group.metrics for group in GROUPS.values()))

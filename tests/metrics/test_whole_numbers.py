@@ -133,3 +133,11 @@ def test_one_mask_a_structure_is_no_probability(tmp_path):
         and "0.3" in wrong[0].message
     )
     assert [c.id for c in checked.usable] == ["s0", "s1"]
+
+
+@pytest.mark.parametrize("scale", [255, 65535])
+def test_a_scaled_mask_is_no_empty_mask(scale):
+    with pytest.raises(LabelError, match="look scaled"):
+        as_whole_numbers(mask().astype(np.float64) / scale)
+    assert not as_whole_numbers(mask() * 1e-9).any()
+    assert as_whole_numbers(np.zeros((0, 3), np.float32)).size == 0

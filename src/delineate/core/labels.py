@@ -20,6 +20,7 @@ from .errors import LabelError
 Side = Literal["left", "right", None]
 BACKGROUND = 0
 WHOLE_TOLERANCE = 0.01  # of label values stored as floats: how far one may be from a whole number
+NOISE = 1e-6  # what arithmetic leaves of a 0
 # Okabe & Ito's eight colours (distinguishable for colour-blind readers) first, then a golden-angle
 # walk of hues.
 _OKABE_ITO = (
@@ -372,7 +373,7 @@ def as_whole_numbers(array: NDArray[Any], path: str | None = None) -> NDArray[An
 
     Raises:
         LabelError: a value that is not finite, or is further from a whole number; the value that is
-            furthest is named.
+            furthest is named. Or values that would all become 0 and are more than noise.
     """
     if array.dtype.kind in "iu":
         return array
@@ -397,6 +398,13 @@ def as_whole_numbers(array: NDArray[Any], path: str | None = None) -> NDArray[An
         )
         raise LabelError(message, path=path)
     high = float(np.abs(whole).max(initial=0))
+    # Values divided by 255 or 65535: within the tolerance of 0, and no background.
+    if not high and (most := float(off.max(initial=0))) > NOISE:
+        raise LabelError(
+            f"no label value reaches 1, and the highest is {most:.6g}: label values are whole "
+            "numbers, these look scaled",
+            path=path,
+        )
     integers: NDArray[Any] = whole.astype(np.int32 if high < 2**31 else np.int64)
     return integers
 
