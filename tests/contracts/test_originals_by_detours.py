@@ -141,3 +141,13 @@ def test_a_report_is_a_page(tmp_path):
 def test_a_path_is_named_unless_the_message_names_it(path, message, shown):
     text = str(DelineateError(message, path=path))
     assert text.startswith(f"{path}: ") is shown
+
+
+def test_a_run_among_the_data_is_started_anew(tmp_path):
+    data = write_cohort(tmp_path / "coh", 2)
+    run = data / "m.model.run"
+    run.mkdir()
+    cases = (Case("a", "a", (Source(str(run / "mended.nii.gz")),)),)
+    (run / "manifest.jsonl").write_text(Manifest(cases, ("image",)).to_jsonl())
+    open_run(Request(data=str(data), epochs=1), data / "m.model", True, print, lambda *words: None)
+    assert not (run / "manifest.jsonl").exists() and len(list(data.rglob("*.nii.gz"))) == 4

@@ -185,13 +185,13 @@ def views_of(plan: Plan) -> list[str]:
     return list(plan.named_views()) or [""]
 
 
-def _reached(request: Request) -> set[str]:
+def _reached(request: Request, run: Path) -> set[str]:
     """What the training reads, as far as can be told without knowing its layout: the data, where
-    the links in it lead, and what manifests in it name.
+    the links in it lead, and what manifests in it name. The run's own files do not count.
     """
     found = {request.data, *request.files}
     for given in tuple(found):
-        for path in (Path(given), *_below(Path(given))):
+        for path in (Path(given), *_below(Path(given), run)):
             if path.is_symlink():
                 found.add(os.path.realpath(path))
             if path.suffix == ".jsonl" and path.is_file():
@@ -200,9 +200,9 @@ def _reached(request: Request) -> set[str]:
     return found
 
 
-def _below(folder: Path) -> Iterator[Path]:
-    """Everything in a folder and the folders in it, links to folders followed once."""
-    walked: set[str] = set()
+def _below(folder: Path, but: Path) -> Iterator[Path]:
+    """Everything in a folder and the folders in it but one, links to folders followed once."""
+    walked = {os.path.realpath(but)}
     for place, folders, names in os.walk(folder, followlinks=True):
         real = os.path.realpath(place)
         if real in walked:
@@ -225,7 +225,7 @@ def open_run(request: Request, model: Path, overwrite: bool, say: Say, progress:
     earlier = folder / "request.json"
     # A run that never got a plan has nothing to go on with.
     if overwrite or (earlier.is_file() and not (folder / "plan.json").is_file()):
-        Originals(_reached(request)).refuse_removing(folder)
+        Originals(_reached(request, folder)).refuse_removing(folder)
         shutil.rmtree(folder, ignore_errors=True)
     if earlier.is_file():
         asked = migrate(
