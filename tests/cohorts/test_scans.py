@@ -369,3 +369,12 @@ def test_a_folder_named_as_an_image_is_a_failure(tmp_path):
     scans = found(tmp_path / "in", wanted=("image",))
     assert [case.id for case in scans.manifest] == ["a"]
     assert "is a folder" in str(scans.failures["b"])
+
+
+def test_an_unclear_scan_costs_none_of_its_name_in_another_folder(tmp_path):
+    for folder, names in (("x", ("a_t1", "a_t1w", "a_t2")), ("y", ("a_t1", "a_t2", "a_flair"))):
+        for name in names:
+            scan(tmp_path / folder / f"{name}.nii.gz")
+    scans = found([tmp_path / "x", tmp_path / "y"])
+    assert "could both be" in str(scans.failures["a"])
+    assert [Path(case.images[0].path).parent.name for case in scans.manifest] == ["y"]

@@ -100,12 +100,7 @@ def convert(
 
 def _originals(inputs: Sequence[str | Path]) -> Originals:
     """What a conversion reads: files with those that belong to them, and folders of slices."""
-    places = [
-        Path(str(one).rpartition("#")[0])
-        if "#" in str(one) and not Path(one).exists()
-        else Path(one)
-        for one in inputs
-    ]
+    places = [files.place_of(one) for one in inputs]
     beside = [path for place in places if place.is_file() for path in files.companions(place)]
     return Originals([*places, *beside], files.is_slice_of)
 

@@ -67,7 +67,7 @@ class Originals:
         """
         place = _resolved(Path(folder))
         for original in sorted((*self._files, *self._folders)):
-            if original.is_relative_to(place):
+            if original.is_relative_to(place) and original.exists():
                 raise OutputError(
                     f"holds {original}, which this command reads; it is not removed: choose "
                     "another output",

@@ -31,6 +31,7 @@ __all__ = [
     "is_image",
     "is_slice_of",
     "natural_key",
+    "place_of",
     "read",
     "read_grid",
     "smallest_labels",
@@ -75,6 +76,12 @@ def is_image(path: str | Path) -> bool:
     with contextlib.suppress(FormatError):
         return Path(path).is_file() and detect(path) != ""
     return False
+
+
+def place_of(path: str | Path) -> Path:
+    """The file or folder itself, without the series of ``FOLDER#SERIES_UID``."""
+    whole = str(path)
+    return Path(whole.rpartition("#")[0] if "#" in whole and not Path(whole).exists() else whole)
 
 
 def companions(path: str | Path) -> list[Path]:
@@ -306,11 +313,7 @@ def _like(source: Source, files: Sequence[Path]) -> tuple[Grid, list[int]]:
     """The grid of ``source.like``, and for each of its slices k the index of the picture that
     belongs there.
     """
-    like = Path(
-        source.like.rpartition("#")[0]
-        if "#" in source.like and not Path(source.like).exists()
-        else source.like
-    )
+    like = place_of(source.like)
     if not like.is_dir() or _stack_files(Source(str(like))) is not None:
         grid, order = read_grid(source.like), list(range(len(files)))
     else:

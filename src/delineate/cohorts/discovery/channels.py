@@ -74,12 +74,13 @@ def grouped(
     bare = Counter((path.parent, index) for path, (index, before, _) in told if not before)
     several = {folder for (folder, _), count in bare.items() if count > 1}
     scans: dict[tuple[Path, str], dict[int, Path]] = {}
+    unclear: set[tuple[Path, str]] = set()
     for path, (index, before, after) in told:
-        held = scans.setdefault(
-            (path.parent, before or (after if path.parent in several else "")), {}
-        )
+        key = path.parent, before or (after if path.parent in several else "")
+        held = scans.setdefault(key, {})
         if index in held:
-            name = before or path.parent.name
+            unclear.add(key)
+            name = key[1] or path.parent.name
             failures[name] = LayoutError(
                 f"{held[index].name} and {path.name} could both be its channel {wanted[index]}",
                 case=name,
@@ -93,25 +94,35 @@ def grouped(
             tuple(source(held[n]) if n in held else ABSENT for n in range(len(wanted))),
         )
         for (folder, name), held in scans.items()
-        if (name or folder.name) not in failures
+        if (folder, name) not in unclear
     ]
 
 
 def _channel_of(name: str, wanted: Sequence[str]) -> tuple[int, str, str] | None:
-    """(index of the channel that ``name`` tells, what stands before it, and after); None for a
-    mask, or where it tells none or several.
+    """The index of the channel that a file's name gives, and the parts of the name before and
+    after it; None for a mask, or where the name gives no channel or several.
     """
     if _TRUTH.search(name):
         return None
     identities = [channel_of(channel) for channel in wanted]
-    spans = [span for span in channel_spans(name, wanted) if identities.count(span[2]) == 1]
+    found = _only_channel(
+        name, [span for span in channel_spans(name, wanted) if identities.count(span[2]) == 1]
+    )
+    if found is None or identities.count(found[0]) != 1:
+        return None
+    identity, before, after = found
+    return identities.index(identity), before.strip("_.- "), after.strip("_.- ")
+
+
+def _only_channel(name: str, spans: Sequence[tuple[int, int, str]]) -> tuple[str, str, str] | None:
+    """The one identity that ``spans`` of a file's name give, as the whole name says it ("" for a
+    map), and the parts of the name before and after it; None where they give none or several.
+    """
     if len({identity for _, _, identity in spans}) != 1:
         return None
     start, stop, identity = max(spans)
-    identity = read_with_rest(identity, f"{name[:start]} {name[stop:]}")
-    if identities.count(identity) != 1:
-        return None
-    return identities.index(identity), name[:start].strip("_.- "), name[stop:].strip("_.- ")
+    before, after = name[:start], name[stop:]
+    return read_with_rest(identity, f"{before} {after}"), before, after
 
 
 def incomplete(found: Found) -> list[Case]:
@@ -186,14 +197,10 @@ def _refuse_other_sequence(case: Case, channels: Sequence[str], wanted: str) -> 
     if len(channels) != 1 or not is_mr or channel_of(channels[0]) == identity:
         return
     name = stem(case.path)
-    spans = channel_spans(name, ())
-    if len({span[2] for span in spans}) != 1:
-        return
-    start, stop, told = max(spans)
-    told = read_with_rest(told, f"{name[:start]} {name[stop:]}")
-    if told and told != identity:
+    found = _only_channel(name, channel_spans(name, ()))
+    if found is not None and found[0] not in ("", identity):
         raise InputError(
-            f"its name tells {told}, and the model takes {wanted}; if it is that all the same, "
+            f"its name tells {found[0]}, and the model takes {wanted}; if it is that all the same, "
             f"state it: --channels {wanted}={channels[0]}",
             case=case.id,
             path=case.path,

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ...core.manifest import ABSENT, Manifest, Source
 from ...core.outputs import Originals
-from ...formats.files import companions, is_image, is_slice_of
+from ...formats.files import companions, is_image, is_slice_of, place_of
 
 # Files beside the scans that layouts read: names of structures, lists of cases, splits.
 MANIFEST = "manifest.jsonl"
@@ -64,14 +64,8 @@ def files_of(manifest: Manifest) -> set[str]:
 
 
 def _of_source(source: Source) -> Iterator[str]:
-    place = source.path
-    if "#" in place and not Path(place).exists():
-        place = place.rpartition("#")[0]
-    yield place
+    place = place_of(source.path)
+    yield str(place)
     yield from map(str, companions(place))
     if source.like:
-        yield (
-            source.like.rpartition("#")[0]
-            if "#" in source.like and not Path(source.like).exists()
-            else source.like
-        )
+        yield str(place_of(source.like))

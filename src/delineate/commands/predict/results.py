@@ -260,7 +260,7 @@ def write_record(
             as its own.
     """
     path, asked = folder / "predictions.json", head["options"]
-    cases = earlier_entries(path)
+    cases, begun = _earlier(path)
     for outcome in outcomes:
         cases[outcome.name] = (
             {"error": str(outcome.error)} if outcome.value is None else outcome.value
@@ -277,8 +277,8 @@ def write_record(
     record |= {"precision": asked.precision} if asked.precision != "auto" else {}
     record |= {"views": list(asked.views)} if asked.views else {}
     record |= {"samples": asked.samples, "seed": asked.seed} if asked.samples else {}
-    begun = sorted({*writing, *_begun(path)} - set(cases))
-    record |= {"writing": begun} if begun else {}
+    begun = {*writing, *begun} - set(cases)
+    record |= {"writing": sorted(begun)} if begun else {}
     cases = without_nan(cases)
     atomic.write_text(path, json.dumps(without_nan(record | {"cases": cases}), indent=1))
     if any("uncertainty" in entry for entry in cases.values()):
@@ -293,8 +293,9 @@ def refuse_foreign(manifest: Manifest, out: Path, options: Options) -> None:
         OutputError: such a file, or one called predictions.json that is no record of predictions.
     """
     record = out / "predictions.json"
-    ours = {*earlier_entries(record), *_begun(record)}
-    strangers = Manifest(tuple(case for case in manifest if case.id not in ours), manifest.channels)
+    written, begun = _earlier(record)
+    others = tuple(case for case in manifest if case.id not in {*written, *begun})
+    strangers = Manifest(others, manifest.channels)
     about_all = () if record.is_file() else _about_all(out)
     for path in (*about_all, *_of_cases(strangers, out, options)):
         if path.exists():
@@ -305,22 +306,15 @@ def refuse_foreign(manifest: Manifest, out: Path, options: Options) -> None:
             )
 
 
-def _begun(path: Path) -> list[str]:
-    """The cases that earlier calls had begun to write when they ended."""
-    if not path.is_file():
-        return []
-    found = json.loads(path.read_text(encoding="utf-8")).get("writing", [])
-    return [str(name) for name in found] if isinstance(found, list) else []
-
-
-def earlier_entries(path: Path) -> dict[str, Any]:
-    """The entries of earlier calls into the same folder.
+def _earlier(path: Path) -> tuple[dict[str, Any], set[str]]:
+    """Of earlier calls into the same folder: the entries, and the cases that they had begun to
+    write.
 
     Raises:
         OutputError: a file stands there that this program did not write.
     """
     if not path.is_file():
-        return {}
+        return {}, set()
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
         if not isinstance(record, dict) or not isinstance(record.get("cases"), dict):
@@ -332,7 +326,7 @@ def earlier_entries(path: Path) -> dict[str, Any]:
             path=path,
         ) from error
     kept = migrate("delineate_predictions", record, path=str(path), error=OutputError)
-    return dict(kept["cases"])
+    return dict(kept["cases"]), set(kept.get("writing", ()))
 
 
 def _csv(cases: dict[str, Any]) -> str:
