@@ -64,7 +64,7 @@ def main() -> None:
             assert graph is not None
             ways[f"OpenVINO {name}"] = lambda graph=graph, dtype=dtype: forward(graph, x, 3, dtype)
     if compiled.available():
-        with int8.Watch(module) as watch:
+        with int8.RangeObserver(module) as watch:
             forward(module, x, 3, torch.float32)
         bounds = watch.bounds()
         graph = compiled.compiled(

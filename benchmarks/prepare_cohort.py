@@ -30,7 +30,7 @@ if __name__ == "__main__":
     manifest = discover(sys.argv[1]).manifest
     found = plan_step.fingerprint(manifest)
     plan = plan_step.make_plan(found, manifest, plan_step.Machine.here("cpu"), epochs=1, probe=lambda *_: 0.1)
-    outcomes = prepare_cohort(manifest, plan, Store(Path(sys.argv[2])), progress=None)
+    outcomes = prepare_cohort(manifest, plan, Store(Path(sys.argv[2])))
     assert not [o for o in outcomes if o.error], outcomes
     print('{"cases": %d}' % len(outcomes))
 """

@@ -145,16 +145,16 @@ def round_trip() -> dict[str, float]:
         zip(radii_mm, ((20, 20, 20), (50, 20, 30), (120, 30, 50), (75, 100, 50)), strict=True), 1
     ):
         truth[((mm - centre) ** 2).sum(-1) < radius**2] = value
-    trail = trace(
+    record = trace(
         Volume(np.zeros(grid.shape, np.float32), grid, "HU"), model_plan(4).replace(crop="none")
     )
-    classes = prepare_label(Volume(truth, grid, "label"), trail, {v: v for v in range(5)})
+    classes = prepare_label(Volume(truth, grid, "label"), record, {v: v for v in range(5)})
     scores = (
         torch.nn.functional.one_hot(torch.from_numpy(classes.astype(np.int64)), 5)
         .movedim(-1, 0)
         .float()
     )
-    back = restore([scores], trail, 0, np.arange(5, dtype=np.uint8))
+    back = restore([scores], record, 0, np.arange(5, dtype=np.uint8))
     dice = {
         r: float(2 * ((back == v) & (truth == v)).sum() / ((back == v).sum() + (truth == v).sum()))
         for v, r in enumerate(radii_mm, 1)

@@ -21,12 +21,12 @@ RESTORE = """
 import json, sys, time, resource
 import numpy as np, torch
 from delineate.core.grid import Grid
-from delineate.preprocessing.prepare import Trail, restore
+from delineate.preprocessing.prepare import PreprocessingRecord, restore
 labels = int(sys.argv[1])
 source = Grid.from_spacing((512, 512, 300), (0.8, 0.8, 1.0))
 oriented, axes = source.reorient("RAS")
-trail = Trail(source, oriented, axes, (0, 0, 0), source.shape, source.respace((1.5, 1.5, 1.5)))
-i, j, k = trail.prepared.shape
+record = PreprocessingRecord(source, oriented, axes, (0, 0, 0), source.shape, source.respace((1.5, 1.5, 1.5)))
+i, j, k = record.prepared.shape
 def slabs(depth=16):
     rng = torch.Generator().manual_seed(0)
     for start in range(0, k, depth):
@@ -40,7 +40,7 @@ for slab in slabs(): pass
 making = time.perf_counter() - began
 held = peak_mb()
 began = time.perf_counter()
-out = restore(slabs(), trail, 2, values)
+out = restore(slabs(), record, 2, values)
 taken = time.perf_counter() - began - making
 peak = peak_mb()
 print(json.dumps({"restore_s": taken, "slab_mb": one, "beyond_input_mb": peak - held - out.nbytes / 1e6}))

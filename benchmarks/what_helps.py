@@ -35,7 +35,7 @@ from delineate.commands.train.request import Request
 from delineate.core.plan import Plan
 from delineate.networks.build import build, load_weights
 from delineate.training import validation as scoring
-from delineate.training.loop import Training, fit
+from delineate.training.loop import TrainingJob, fit
 from measure import DATA, processor
 from train_real import FOLDERS, malc_labels
 
@@ -175,7 +175,7 @@ def score(
     device, lines = torch.device("cpu"), []
     with tempfile.TemporaryDirectory() as folder:
         deadline = None if seconds is None else time.monotonic() + seconds
-        job = Training(
+        job = TrainingJob(
             plan,
             learnt,
             [],

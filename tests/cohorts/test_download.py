@@ -156,7 +156,7 @@ def quick(one: DataSet, folder: Path, **more: object) -> list[Path]:
 )
 def test_an_archive_is_brought_compared_and_unpacked(tmp_path, server, name, data):
     told: list[str] = []
-    steps: list[tuple[str, int, int]] = []
+    steps: list[tuple[str, float, float, str]] = []
     one = dataset(server, name, data)
     assert quick(
         one, tmp_path / "d", say=told.append, progress=lambda *step: steps.append(step)
@@ -168,7 +168,7 @@ def test_an_archive_is_brought_compared_and_unpacked(tmp_path, server, name, dat
     ]
     assert (tmp_path / "d/disc1/OAS1_0001_MR1/a.img").read_bytes() == NOISE
     assert "licence: CC BY 4.0" in told[0] and "Nobody 2024" in told[0]
-    assert steps[-1] == (name, len(data), len(data)) and len(steps) > 3
+    assert steps[-1] == (name, len(data) / 1e6, len(data) / 1e6, "MB") and len(steps) > 3
     record = json.loads((tmp_path / "d/checksums.json").read_text())[name]
     assert (
         record["sha256"] == hashlib.sha256(data).hexdigest()

@@ -187,7 +187,7 @@ def test_arguments_that_do_not_fit_are_refused(tmp_path: Path) -> None:
 
 
 def test_nifti_names_its_labels_and_progress_is_told(tmp_path: Path) -> None:
-    told: list[tuple[int, int, str]] = []
+    told: list[tuple[str, float, float, str]] = []
     folder = make_cohort(
         tmp_path / "n",
         patients=2,
@@ -195,7 +195,7 @@ def test_nifti_names_its_labels_and_progress_is_told(tmp_path: Path) -> None:
         form="nifti",
         progress=lambda *words: told.append(words),
     )
-    assert told == [(1, 2, "phantom_001"), (2, 2, "phantom_002")]
+    assert told == [("phantom", 1, 2, "phantom_001"), ("phantom", 2, 2, "phantom_002")]
     assert (folder / "labels.csv").read_text().splitlines() == [
         "value,name",
         "1,liver",

@@ -17,7 +17,7 @@ def test_every_measurement_gives_figures(tmp_path, monkeypatch):
         benchmark, "_ct", lambda: benchmark.np.zeros((32, 32, 20), benchmark.np.int16)
     )
     monkeypatch.setattr(benchmark, "measure_step", lambda net, patch, batch, device: 0.25)
-    told: list[tuple[int, int, str]] = []
+    told: list[tuple[str, float, float, str]] = []
     rows = benchmark.benchmark(
         tmp_path / "figures.json", device="cpu", progress=lambda *a: told.append(a)
     )
@@ -30,7 +30,7 @@ def test_every_measurement_gives_figures(tmp_path, monkeypatch):
         "writing",
         "reading",
     ]
-    assert all(row.seconds > 0 for row in rows) and told[-1][:2] == (6, 6)
+    assert all(row.seconds > 0 for row in rows) and told[-1] == ("benchmark", 6, 6, "done")
     kept = json.loads((tmp_path / "figures.json").read_text())
     assert kept["machine"]["cores"] >= 1 and len(kept["rows"]) == 7
     for row, said in zip(rows, kept["rows"], strict=True):

@@ -55,7 +55,7 @@ def test_files_table_and_usable_cases(tmp_path):
     written = json.loads((tmp_path / "out/findings.json").read_text())
     assert (written["cases"], written["usable"], written["count"]["error"]) == (4, 3, 1)
     assert Manifest.load(tmp_path / "out/manifest.jsonl") == checked.usable
-    assert told[-1] == (4, 4, "c3")
+    assert told[-1] == ("check", 4, 4, "c3")
     text = shown(checked)
     assert "parallel-folders: 4 cases (4 with truth) of 4 patients; 3 usable" in text
     assert "c1: all voxels of channel 0 have the value 0" in text

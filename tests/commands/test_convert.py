@@ -27,8 +27,11 @@ def test_a_dicom_folder_becomes_one_file(tmp_path, real_data):
 
 
 def test_every_series_of_a_study_gets_a_file(tmp_path, real_data):
-    told: list[str] = []
-    result = convert(real_data / "sarcoma/dicom/STS_008", tmp_path / "out", progress=told.append)
+    told: list[tuple[str, float, float, str]] = []
+    result = convert(
+        real_data / "sarcoma/dicom/STS_008", tmp_path / "out", progress=lambda *at: told.append(at)
+    )
+    assert [at[:3] for at in told] == [("convert", n, 3) for n in range(3)]
     assert len(result.written) == len(told) == 3
     assert not result.refused
     assert all(path.name.endswith(".nii.gz") and "sts_008" in path.name for path in result.written)

@@ -84,7 +84,7 @@ def test_samples_are_measured_as_by_hand(one_channel, tmp_path):
         tmp_path / "o",
         device="cpu",
         samples=4,
-        progress=lambda n, _, note: told.append((n, note)),
+        progress=lambda stage, n, _, note: told.append((n, note)),
     )
     record = json.loads((tmp_path / "o/predictions.json").read_text())
     assert (record["samples"], record["seed"]) == (4, 0)
@@ -103,7 +103,7 @@ def test_samples_are_measured_as_by_hand(one_channel, tmp_path):
 
     engine = Engine.from_bundle(bundle, torch.device("cpu"))
     image = dl.read(one_channel / "scans/a.nii.gz")
-    drawn = predictor.predict(image, engine, samples=predictor.Samples(4, "0 a"))
+    drawn = predictor.predict(image, engine, samples=predictor.DropoutSamples(4, "0 a"))
     # Asking changes nothing.
     assert np.array_equal(drawn.labels.array, dl.read(tmp_path / "plain/a.nii.gz").array)
     assert np.array_equal(drawn.labels.array, dl.read(tmp_path / "o/a.nii.gz").array)
@@ -453,7 +453,7 @@ def test_the_next_scan_is_read_while_one_is_delineated(tmp_path, monkeypatch):
         torch.get_num_threads(),
     )
     bundle = Bundle.load(model(tmp_path / "m.model", ("MR",), drop_channel_p=0))
-    ahead = session.Ahead(manifest, bundle, Options())
+    ahead = session.Prefetcher(manifest, bundle, Options())
     assert ahead(cases[0]).ready == "a ready" and ahead(cases[1]).ready == "b ready"
     with pytest.raises(InputError, match="broken"):
         ahead(cases[2])
@@ -461,7 +461,7 @@ def test_the_next_scan_is_read_while_one_is_delineated(tmp_path, monkeypatch):
     ahead.close()
     assert read == names and torch.get_num_threads() == threads
     read.clear()
-    alone = session.Ahead(manifest, bundle, Options(ram_bytes=1))
+    alone = session.Prefetcher(manifest, bundle, Options(ram_bytes=1))
     assert alone(cases[1]).ready == "b ready"
     alone.close()
     assert read == ["b"]
@@ -480,7 +480,7 @@ def test_results_are_written_behind_one_at_a_time():
     def broken():
         raise OutputError("disk full")
 
-    behind = session.Behind(Options())
+    behind = session.BackgroundWriter(Options())
     first = behind(slow)
     assert not first.done()
     threading.Timer(0.05, go.set).start()
@@ -493,7 +493,7 @@ def test_results_are_written_behind_one_at_a_time():
     behind.close()
     assert kept.value == {"file": "slow"} and kept.error is None and kept.seconds >= 1
     assert lost.value is None and isinstance(lost.error, OutputError) and lost.error.case == "b"
-    assert session.Behind(Options(ram_bytes=1))(lambda: {"file": "c"}) == {"file": "c"}
+    assert session.BackgroundWriter(Options(ram_bytes=1))(lambda: {"file": "c"}) == {"file": "c"}
 
 
 @pytest.mark.parametrize(

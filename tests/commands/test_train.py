@@ -244,7 +244,7 @@ def test_a_budget_is_kept_and_the_api_predicts(cohort, tmp_path):
 def test_what_follows_training_is_measured_not_a_share_of_a_long_budget(
     cohort, plan_file, tmp_path
 ):
-    def reserved(budget_s: float | None, plan: str | None = None) -> held_out.Reserve:
+    def reserved(budget_s: float | None, plan: str | None = None) -> held_out.TimeReserve:
         request = Request(
             data=str(cohort),
             budget_s=budget_s,

@@ -32,7 +32,7 @@ from delineate.networks.build import (
     weights_of,
 )
 from delineate.networks.quicknat import QuickNAT
-from delineate.networks.vnet import Entry
+from delineate.networks.vnet import InputBlock
 
 NORMS = ("instance", "batch", "group")
 STRIDES_3D = ((2, 2, 1), (2, 2, 2), (1, 2, 2))  # divisor 4 8 4
@@ -309,7 +309,7 @@ def test_excitation_both_is_the_larger_of_the_two():
 
 def test_the_first_stage_of_a_v_net_adds_the_image():
     given = net(3, (5, 8), 5, kind="vnet", convs=1, activation="prelu")
-    entry, x = Entry(given), torch.rand(1, 2, 4, 6, 8)
+    entry, x = InputBlock(given), torch.rand(1, 2, 4, 6, 8)
     nn.init.zeros_(entry.convs[0][0].weight)
     assert torch.allclose(entry(x), x[:, [0, 1, 0, 1, 0]], atol=1e-5)
 

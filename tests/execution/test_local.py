@@ -61,7 +61,10 @@ def test_order_and_errors_with_names(workers):
     assert "ZeroDivisionError" in str(outcomes[4].error)
     assert "case case_4" in str(outcomes[4].error)
     assert "in double" in outcomes[4].log
-    assert sorted(done for done, _, _ in told) == [1, 2, 3, 4, 5, 6]
+    assert sorted(told) == [
+        ("cases", done, 6, note) for done, note in sorted(at[1::2] for at in told)
+    ]
+    assert [at[1] for at in told] == [1, 2, 3, 4, 5, 6]
 
 
 def test_results_keep_the_order_of_items_and_come_from_several_processes():

@@ -11,7 +11,7 @@ import pydicom
 import pytest
 
 from delineate.cohorts.phantom import dicom as phantom_dicom
-from delineate.cohorts.phantom.cohort import LABELS, Scan, make_scan
+from delineate.cohorts.phantom.cohort import LABELS, PhantomScan, make_scan
 from delineate.core.errors import FormatError, GeometryError, LabelError, OutputError
 from delineate.core.grid import Grid
 from delineate.core.labels import Label, LabelSet
@@ -23,7 +23,7 @@ from delineate.formats.dicom.seg import STRUCTURE, TUMOUR, coded, write_seg
 ALGORITHM = {"algorithm_name": "test network", "algorithm_version": "1.0"}
 
 
-def patient(folder: Path, index: int) -> tuple[Scan, list[Path]]:
+def patient(folder: Path, index: int) -> tuple[PhantomScan, list[Path]]:
     """A small phantom patient as DICOM, its files in an order that means nothing."""
     scan = make_scan(index, seed=3, size=(48, 10))
     phantom_dicom.write_patient(folder, scan.image, scan.label, scan.storage)

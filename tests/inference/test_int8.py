@@ -97,7 +97,7 @@ def test_heads_the_image_and_thin_layers_stay():
 
 def test_what_is_watched_and_what_is_not():
     module = build(small_network(2, **WIDE), 0).eval()
-    with int8.Watch(module) as watch, torch.inference_mode():
+    with int8.RangeObserver(module) as watch, torch.inference_mode():
         assert watch.bounds() == {}
         module(torch.randn(1, 1, 16, 16, generator=torch.Generator().manual_seed(0)))
     found = watch.bounds()
@@ -106,7 +106,7 @@ def test_what_is_watched_and_what_is_not():
     )
     module(torch.full((1, 1, 16, 16), 1e6))  # no longer listened to
     assert all(np.array_equal(watch.bounds()[name], pair) for name, pair in found.items())
-    with int8.Watch(module) as single, torch.inference_mode():
+    with int8.RangeObserver(module) as single, torch.inference_mode():
         module(torch.randn(1, 1, 4, 4))  # one pixel at the coarsest stage
     assert set(found) - set(single.bounds()) == {
         name for name in found if name.startswith("encoder.2.") and not name.endswith("0.0")
@@ -143,7 +143,7 @@ def test_every_network_becomes_integers(name, monkeypatch):
     given = NETWORKS[name]
     weights, x = weights_of(build(given, seed=0)), example(given, batch=1)
     plain = filled(given, weights)
-    with int8.Watch(plain) as watch, torch.inference_mode():
+    with int8.RangeObserver(plain) as watch, torch.inference_mode():
         expected = plain(x)
     bounds = watch.bounds()
     assert len(bounds) > 3

@@ -18,7 +18,7 @@ from delineate.core.grid import Grid
 from delineate.core.volume import Volume
 from delineate.inference import openvino as compiled
 from delineate.inference.engine import Engine
-from delineate.inference.predictor import Samples, predict
+from delineate.inference.predictor import DropoutSamples, predict
 from delineate.networks.build import build, filled, weights_of
 
 pytestmark = pytest.mark.skipif(
@@ -113,7 +113,7 @@ def test_a_layer_that_cannot_be_converted_is_told_as_none():
 def test_samples_are_drawn_in_modules_and_the_answer_stays():
     bundle = model(network=small_network(3, dropout=0.4))
     one = engine(bundle)
-    plain, sampled = predict(scan(), one), predict(scan(), one, samples=Samples(2))
+    plain, sampled = predict(scan(), one), predict(scan(), one, samples=DropoutSamples(2))
     assert np.array_equal(plain.labels.array, sampled.labels.array)
     assert not np.array_equal(sampled.samples[0], sampled.samples[1])
     assert ways(one) == [compiled.Graph] and compiled.Graph not in ways(one.uncompiled())

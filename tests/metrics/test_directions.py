@@ -18,9 +18,9 @@ from delineate.core.scores import HIGHER, LOWER, NEARER_ZERO, better_is, judged
 from delineate.core.volume import Volume
 from delineate.evaluation import scoring as step
 from delineate.formats.files import write
-from delineate.metrics import chosen, overlap, surface
-from delineate.metrics.chosen import GROUPS, Group
-from delineate.metrics.surface import Choices
+from delineate.metrics import overlap, surface
+from delineate.metrics.selection import GROUPS, MetricGroup
+from delineate.metrics.surface import SurfaceSettings
 
 # Written out, so that a direction cannot change unseen.
 KNOWN = {
@@ -61,7 +61,7 @@ KNOWN = {
     "brier": LOWER,
 }
 EVERY_WORD = itertools.product(get_args(surface.Elements), get_args(surface.How))
-EVERY_CHOICE = [Choices(*words) for words in EVERY_WORD]
+EVERY_CHOICE = [SurfaceSettings(*words) for words in EVERY_WORD]
 
 
 def imported_anew(module, monkeypatch):
@@ -82,7 +82,7 @@ def test_every_metric_that_there_is_has_its_direction():
 
 @pytest.mark.parametrize("tolerance_mm", [1e-5, 0.5, 2.0, 12.5, 1e7])
 def test_a_surface_dice_of_any_tolerance_has_a_direction(tolerance_mm):
-    judged(Choices("voxels", "pooled", tolerance_mm).measures())
+    judged(SurfaceSettings("voxels", "pooled", tolerance_mm).measures())
 
 
 @pytest.mark.parametrize(
@@ -93,8 +93,8 @@ def test_a_surface_dice_of_any_tolerance_has_a_direction(tolerance_mm):
         (overlap, "absolute_volume_difference", "absolute_volume_difference_ml"),
         (surface, "assd", "assd_mm"),
         (surface, "surface_dice", "surface_dice_2mm"),
-        (chosen, "cl_dice", "cl_dice"),
-        (chosen, "boundary_iou", "boundary_iou_2mm"),
+        (selection, "cl_dice", "cl_dice"),
+        (selection, "boundary_iou", "boundary_iou_2mm"),
         (step, "brier", "brier"),
     ],
 )
@@ -115,7 +115,7 @@ def test_a_name_that_only_one_choice_of_surfaces_gives_is_asked_for_too(monkeypa
 
 def test_a_group_with_a_metric_without_a_direction_cannot_be_made():
     with pytest.raises(TypeError, match=r"says nothing of dicey$"):
-        Group(lambda *_: {}, {"cl_dice": ("", "Known."), "dicey": ("", "Of unknown worth.")})
+        MetricGroup(lambda *_: {}, {"cl_dice": ("", "Known."), "dicey": ("", "Of unknown worth.")})
 
 
 @pytest.mark.parametrize("choices", EVERY_CHOICE)

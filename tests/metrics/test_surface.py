@@ -12,7 +12,7 @@ from delineate.core.errors import GeometryError, UsageError
 from delineate.evaluation.scoring import surface_choices
 from delineate.metrics import surface
 from delineate.metrics.surface import (
-    Choices,
+    SurfaceSettings,
     assd,
     distances,
     hausdorff,
@@ -213,7 +213,7 @@ def test_several_structures_in_either_order_of_memory(dtype):
         for s in (0, 10)
     )
     p[t > 300], t[p > 300] = 0, 0
-    values, choices = [2, 1, 77], Choices("voxels", "pooled", 1.5)
+    values, choices = [2, 1, 77], SurfaceSettings("voxels", "pooled", 1.5)
     p, t = p.astype(dtype), t.astype(dtype)
     p[p > 2], t[t > 2] = 0, 0
     found = measure(p, t, values, SPACING, choices)
@@ -241,7 +241,7 @@ def test_the_published_scores_of_a_real_liver(real_data):
         case / "Segmentation",
         case / "Ground",
         like=case / "DICOM_anon",
-        surfaces=Choices("inner_voxels"),
+        surfaces=SurfaceSettings("inner_voxels"),
     )
     said = {row.metric: row.value for row in found.scores}
     assert said["dice"] == pytest.approx(0.978, abs=5e-4) and said[

@@ -15,7 +15,7 @@ from delineate.commands.evaluate import evaluate
 from delineate.core.errors import LabelError
 from delineate.core.labels import as_whole_numbers
 from delineate.metrics import confusion, overlap, surface
-from delineate.metrics.chosen import GROUPS, Chosen
+from delineate.metrics.selection import GROUPS, MetricSelection
 
 BELOW = 1 - 1e-3  # what a program that scales masks may leave of 1
 
@@ -55,14 +55,16 @@ def test_every_metric_counts_the_same_voxels_of_floats():
     truth, prediction = mask(0), mask(1)
     soft = prediction.astype(np.float32) * BELOW
     spacing = (1.0, 1.5, 2.0)
-    whole = Chosen(surface.Choices(), tuple(GROUPS)).measure(prediction, truth, [1, 2], spacing)
-    floats = Chosen(surface.Choices(), tuple(GROUPS)).measure(
+    whole = MetricSelection(surface.SurfaceSettings(), tuple(GROUPS)).measure(
+        prediction, truth, [1, 2], spacing
+    )
+    floats = MetricSelection(surface.SurfaceSettings(), tuple(GROUPS)).measure(
         soft, truth.astype(np.float64), [1, 2], spacing
     )
     assert set(whole) == set(floats) and len(whole) > 8
     for name, values in whole.items():
         np.testing.assert_array_equal(floats[name], values, err_msg=name)
-    direct = surface.measure(soft, truth, [1, 2], spacing, surface.Choices())
+    direct = surface.measure(soft, truth, [1, 2], spacing, surface.SurfaceSettings())
     np.testing.assert_array_equal(direct["hd95_mm"], whole["hd95_mm"])
     np.testing.assert_array_equal(
         overlap.dice(overlap.count(soft, truth)), overlap.dice(overlap.count(prediction, truth))
@@ -71,7 +73,7 @@ def test_every_metric_counts_the_same_voxels_of_floats():
         confusion.confusion(soft, truth).voxels, confusion.confusion(prediction, truth).voxels
     )
     with pytest.raises(LabelError, match=r"0\.6"):
-        surface.measure(prediction * 0.6, truth, [1, 2], spacing, surface.Choices())
+        surface.measure(prediction * 0.6, truth, [1, 2], spacing, surface.SurfaceSettings())
 
 
 def test_an_evaluation_of_floats_is_that_of_whole_numbers(tmp_path):

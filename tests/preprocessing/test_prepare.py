@@ -60,21 +60,21 @@ def test_restore_undoes_prepare_on_every_grid(name, spacing, orientation, crop):
         crop=crop,
         resampling="spline" if crop == "not_zero" else "cubic",
     )
-    x, trail = prepare(image, plan)
-    assert x.shape == (1, *trail.prepared.shape)
-    assert trail.prepared.codes == (orientation if plan.is_oriented else grid.codes[::-1])
-    classes = prepare_label(Volume(truth, grid, "label"), trail, {1: 1, 2: 2})
+    x, record = prepare(image, plan)
+    assert x.shape == (1, *record.prepared.shape)
+    assert record.prepared.codes == (orientation if plan.is_oriented else grid.codes[::-1])
+    classes = prepare_label(Volume(truth, grid, "label"), record, {1: 1, 2: 2})
     results = []
     for axis, depth in itertools.product(range(3), (1, 5, 1000)):
         scores = one_hot(classes, 3).movedim(axis + 1, 1)
         results.append(
-            restore(torch.split(scores, depth, dim=1), trail, axis, np.array([0, 1, 2], np.uint8))
+            restore(torch.split(scores, depth, dim=1), record, axis, np.array([0, 1, 2], np.uint8))
         )
     # Slabs and their axis change nothing.
     assert all(np.array_equal(r, results[0]) for r in results)
     # A flip or swap would leave next to nothing.
     assert min(dice(results[0], truth, v) for v in (1, 2)) > (
-        0.8 if trail.nearest is None else 0.65
+        0.8 if record.nearest is None else 0.65
     )
 
 
@@ -89,8 +89,8 @@ def test_the_image_and_its_label_stay_together():
     grid = BIG["oblique"]
     truth = blobs(grid)
     plan = small_plan(spacing_mm=(1.3, 1.1, 1.7))
-    x, trail = prepare(Volume((truth == 1).astype(np.float32), grid), plan)
-    classes = prepare_label(Volume(truth, grid, "label"), trail, {1: 1, 2: 2})
+    x, record = prepare(Volume((truth == 1).astype(np.float32), grid), plan)
+    classes = prepare_label(Volume(truth, grid, "label"), record, {1: 1, 2: 2})
     assert (
         np.array_equal(x[0].numpy() > 0.5, classes == 1)
         or ((x[0].numpy() > 0.5) != (classes == 1)).mean() < 0.005
@@ -102,29 +102,29 @@ def test_label_values_become_class_indices():
     label = np.zeros(grid.shape, np.uint8)
     label[2:6] = 7
     plan = small_plan(names={4: "a", 7: "b"})
-    _, trail = prepare(Volume(label.astype(np.float32), grid), plan)
+    _, record = prepare(Volume(label.astype(np.float32), grid), plan)
     assert set(
-        np.unique(prepare_label(Volume(label, grid, "label"), trail, plan.labels.compact()))
+        np.unique(prepare_label(Volume(label, grid, "label"), record, plan.labels.compact()))
     ) == {0, 2}
 
 
 def test_ties_and_values_of_restore():
     grid = Grid((4, 4, 4), np.eye(4))
-    _, trail = prepare(Volume(np.ones(grid.shape, np.float32), grid), small_plan())
-    out = restore([torch.zeros(3, 4, 4, 4)], trail, 0, np.array([0, 5, 9], np.uint8))
+    _, record = prepare(Volume(np.ones(grid.shape, np.float32), grid), small_plan())
+    out = restore([torch.zeros(3, 4, 4, 4)], record, 0, np.array([0, 5, 9], np.uint8))
     assert not out.any()  # equal scores are background
     with pytest.raises(ValueError, match="ended"):
-        restore([torch.zeros(3, 2, 4, 4)], trail, 0, np.array([0, 5, 9], np.uint8))
+        restore([torch.zeros(3, 2, 4, 4)], record, 0, np.array([0, 5, 9], np.uint8))
 
 
 def test_wrong_channels_and_places_are_refused():
     grid = Grid((8, 8, 8), np.eye(4))
     with pytest.raises(InputError, match=r"2 channel\(s\), the plan takes 1"):
         prepare(Volume(np.zeros((2, 8, 8, 8), np.float32), grid), small_plan())
-    _, trail = prepare(Volume(np.zeros(grid.shape, np.float32), grid), small_plan())
+    _, record = prepare(Volume(np.zeros(grid.shape, np.float32), grid), small_plan())
     moved = Grid(grid.shape, affine((1, 1, 1), origin=(3, 0, 0)))
     with pytest.raises(GeometryError, match="mm"):
-        prepare_label(Volume(np.zeros(grid.shape, np.uint8), moved, "label"), trail, {1: 1})
+        prepare_label(Volume(np.zeros(grid.shape, np.uint8), moved, "label"), record, {1: 1})
 
 
 def test_robust_normalisation_ignores_a_few_extreme_voxels():
@@ -176,8 +176,8 @@ def test_standard_and_range_normalisation_look_at_every_voxel():
         plan = small_plan(
             channels=(Channel(name="MR", normalise=Normalisation(**rule)),), crop="not_zero"
         )
-        x, trail = prepare(image, plan)
-        assert trail.start == (3, 4, 2) and trail.stop == (15, 20, 16)  # tight
+        x, record = prepare(image, plan)
+        assert record.start == (3, 4, 2) and record.stop == (15, 20, 16)  # tight
         return x[0].numpy(), head[3:15, 4:20, 2:16].astype(float)
 
     found, box = prepared(kind="standard")
@@ -210,12 +210,15 @@ def test_thick_slices_are_restored_from_the_nearest_along_any_marching_axis():
         np.random.default_rng(2).normal(size=(10, 8, 4)).astype(np.float32),
         Grid.from_spacing((10, 8, 4), (1, 1, 4)),
     )
-    trail = trace(image, small_plan(spacing_mm=(1.25, 1.0, 5.3), resampling="spline"))
-    assert trail.nearest == 2 and trail.prepared.shape == (8, 8, 3)
+    record = trace(image, small_plan(spacing_mm=(1.25, 1.0, 5.3), resampling="spline"))
+    assert record.nearest == 2 and record.prepared.shape == (8, 8, 3)
     scores = one_hot(np.random.default_rng(3).integers(0, 3, (8, 8, 3)), 3)
     results = [
         restore(
-            torch.split(scores.movedim(a + 1, 1), 1, dim=1), trail, a, np.array([0, 1, 2], np.uint8)
+            torch.split(scores.movedim(a + 1, 1), 1, dim=1),
+            record,
+            a,
+            np.array([0, 1, 2], np.uint8),
         )
         for a in range(3)
     ]
@@ -225,26 +228,26 @@ def test_thick_slices_are_restored_from_the_nearest_along_any_marching_axis():
     for k, plane in enumerate(planes):
         alone = restore(
             torch.split(scores[..., [plane]], 1, dim=1),
-            _one_plane(trail),
+            _one_plane(record),
             0,
             np.array([0, 1, 2], np.uint8),
         )
         assert np.array_equal(results[0][..., k], alone[..., 0])
 
 
-def _one_plane(trail):
-    """The trail of a single slice of the same scan."""
-    source, prepared = (Grid((*g.shape[:2], 1), g.affine) for g in (trail.source, trail.prepared))
-    return replace(trail, source=source, oriented=source, stop=(10, 8, 1), prepared=prepared)
+def _one_plane(record):
+    """The record of a single slice of the same scan."""
+    source, prepared = (Grid((*g.shape[:2], 1), g.affine) for g in (record.source, record.prepared))
+    return replace(record, source=source, oriented=source, stop=(10, 8, 1), prepared=prepared)
 
 
 def test_overlapping_classes_take_the_last_that_is_above():
     # (class, plane, 1, 1)
     scores = torch.tensor([[0.9, 0.1, 0.6], [0.6, 0.4, 0.2], [0.1, 0.2, 0.8]])[:, :, None, None]
     image = Volume(np.zeros((3, 1, 1), np.float32), Grid.from_spacing((3, 1, 1), (1, 1, 1)))
-    _, trail = prepare(image, small_plan())
+    _, record = prepare(image, small_plan())
     assert restore(
-        [scores], trail, 0, np.array([0, 7, 5, 6], np.uint8), above=0.5
+        [scores], record, 0, np.array([0, 7, 5, 6], np.uint8), above=0.5
     ).ravel().tolist() == [5, 0, 6]
 
 
@@ -253,8 +256,8 @@ def test_body_crop_keeps_the_body():
     array = np.full(grid.shape, -1000, np.int16)
     array[10:30, 12:31, 5:36] = 40
     array[5, :2, :6] = 100  # a cable
-    trail = trace(Volume(array, grid, "HU"), small_plan(crop="body"))
-    assert trail.start == (8, 10, 3) and trail.stop == (32, 33, 38)
+    record = trace(Volume(array, grid, "HU"), small_plan(crop="body"))
+    assert record.start == (8, 10, 3) and record.stop == (32, 33, 38)
 
 
 @pytest.mark.parametrize("axis", [0, 1, 2])
@@ -263,10 +266,10 @@ def test_looking_only_where_a_class_could_win_changes_nothing(axis):
     wins.
     """
     grid = Grid.from_spacing((90, 150, 80), (0.8, 0.8, 0.9))
-    trail = trace(
+    record = trace(
         Volume(np.zeros(grid.shape, np.float32), grid), small_plan(spacing_mm=(1.7, 1.5, 0.9))
     )
-    i, j, k = trail.prepared.shape
+    i, j, k = record.prepared.shape
     rng = np.random.default_rng(4)
     logits = torch.full((40, i, j, k), -4.0)
     logits[0] = 3
@@ -277,7 +280,7 @@ def test_looking_only_where_a_class_could_win_changes_nothing(axis):
     scores = logits.softmax(0).half().movedim(axis + 1, 1)
     values = np.array([*range(39), 200], np.uint8)
     plain, quick = (
-        restore(torch.split(scores, 16, dim=1), trail, axis, values, sum_to_one=quick)
+        restore(torch.split(scores, 16, dim=1), record, axis, values, sum_to_one=quick)
         for quick in (False, True)
     )
     assert np.array_equal(plain, quick) and len(np.unique(plain)) > 30 and 200 not in plain

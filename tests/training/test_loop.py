@@ -18,7 +18,7 @@ from delineate.core.store import Store, StoredCase
 from delineate.networks.build import build, load_weights
 from delineate.training import loop, losses
 from delineate.training import validation as scoring
-from delineate.training.loop import Training, fit
+from delineate.training.loop import TrainingJob, fit
 from delineate.training.optimisers import make_optimiser
 from delineate.training.patches import draw_batch
 from delineate.training.schedule import Clock
@@ -65,7 +65,7 @@ def job(
     die_at: int | None = None,
     lines: list[dict[str, Any]] | None = None,
     **changes: Any,
-) -> Training:
+) -> TrainingJob:
     """A small 2-D training; its listener raises at step ``die_at``, before that epoch's checkpoint,
     as a kill might.
     """
@@ -77,7 +77,7 @@ def job(
             raise KilledError
 
     plan = small_plan(2, **{"schedule": Schedule(epochs=6, steps_per_epoch=2), **changes})
-    return Training(
+    return TrainingJob(
         plan, cases[:2], cases[2:], folder, torch.device("cpu"), seed=3, listener=listen
     )
 
@@ -307,7 +307,7 @@ def test_each_epoch_has_its_line_and_is_validated_when_asked(tmp_path, cases):
 def test_when_a_validation_is_due(schedule, expected):
     due = []
     for epoch in range(1, 13):
-        state, clock = loop.State(step=10 * epoch), Clock(schedule, spent_s=30)
+        state, clock = loop.TrainingState(step=10 * epoch), Clock(schedule, spent_s=30)
         if loop._validation_is_due(state, clock, epoch / 24):
             due.append(epoch)
     assert due == expected
@@ -316,20 +316,20 @@ def test_when_a_validation_is_due(schedule, expected):
 def test_by_the_clock_validation_keeps_to_its_share_of_the_time():
     asked = Schedule(budget_s=100, steps_per_epoch=10, validate_every=1)
     assert loop._validation_is_due(
-        loop.State(step=10, validation_s=2), Clock(asked, spent_s=30), 0.3
+        loop.TrainingState(step=10, validation_s=2), Clock(asked, spent_s=30), 0.3
     )
     assert not loop._validation_is_due(
-        loop.State(step=10, validation_s=4), Clock(asked, spent_s=30), 0.3
+        loop.TrainingState(step=10, validation_s=4), Clock(asked, spent_s=30), 0.3
     )
     in_epochs = Schedule(epochs=5, steps_per_epoch=10, validate_every=1)
     assert loop._validation_is_due(
-        loop.State(step=10, validation_s=4), Clock(in_epochs, spent_s=5), 0.3
+        loop.TrainingState(step=10, validation_s=4), Clock(in_epochs, spent_s=5), 0.3
     )
 
 
 def test_no_validation_is_begun_that_would_last_to_the_end():
     asked = Schedule(budget_s=100, steps_per_epoch=10, validate_every=1)
-    state = loop.State(step=10, validation_s=6, validations=2)  # three seconds each
+    state = loop.TrainingState(step=10, validation_s=6, validations=2)  # three seconds each
     assert loop._validation_is_due(state, Clock(asked, spent_s=96), 0.96)
     assert not loop._validation_is_due(state, Clock(asked, spent_s=98), 0.98)
 

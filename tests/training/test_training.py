@@ -20,7 +20,7 @@ from delineate.core.plan import Augmentation, Schedule
 from delineate.core.store import Store, StoredCase
 from delineate.inference import engine as infer
 from delineate.training import augmentation as augment
-from delineate.training.loop import Training, fit
+from delineate.training.loop import TrainingJob, fit
 from delineate.training.patches import batches, draw_batch
 from delineate.training.schedule import Clock, rate
 
@@ -197,9 +197,9 @@ def test_the_clock_counts_earlier_runs():
 # ---- the loop ----
 
 
-def job(folder: Path, cases, **changes) -> Training:
+def job(folder: Path, cases, **changes) -> TrainingJob:
     plan = small_plan(schedule=changes.pop("schedule", Schedule(epochs=6, steps_per_epoch=4)))
-    return Training(plan, cases[:2], cases[2:], folder, torch.device("cpu"), seed=3, **changes)
+    return TrainingJob(plan, cases[:2], cases[2:], folder, torch.device("cpu"), seed=3, **changes)
 
 
 def test_training_learns_and_leaves_its_files(tmp_path, cases):

@@ -112,7 +112,7 @@ class Model:
         from ..inference import predictor
 
         inference = predictor.with_mirroring(self.bundle.plan, mirror)
-        drawn = predictor.Samples(samples, str(seed))
+        drawn = predictor.DropoutSamples(samples, str(seed))
         present = None if channels is None else self._present(channels)
         if channels is None:
             volume = self._ordered(volume)

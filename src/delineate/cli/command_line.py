@@ -10,12 +10,14 @@ from __future__ import annotations
 import os
 import re
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+
+from ..core.progress import Progress
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -123,7 +125,7 @@ def check(
             patient=patient,
             fix=fix,
             workers=workers,
-            progress=lambda done, total, name: tell("check", done, total, name),
+            progress=tell,
         )
     _print(step.table(checked))
     typer.echo(
@@ -176,9 +178,7 @@ def plan(
         originals([manifest], [data if data.is_file() else None, description, labels]).refuse([out])
         if chosen is not None:
             manifest = chosen.adapt(manifest, labels is not None)
-        found = step.fingerprint(
-            manifest, progress=lambda done, total, name: tell("read", done, total, name)
-        )
+        found = step.fingerprint(manifest, progress=tell)
     seconds = None if budget is None else parse_duration(budget)
     made = step.plan_with(
         chosen, found, manifest, device, budget_s=seconds, epochs=epochs, seed=seed, dims=dims
@@ -442,7 +442,7 @@ def predict(
             skip_air=skip_air,
             montage=montage,
             probabilities=probabilities,
-            progress=lambda n, total, name: tell("predict", n, total, name),
+            progress=tell,
         )
     typer.echo(f"{len(done.written)} of {len(done.outcomes)} cases written to {done.out}")
     _report_failures([str(o.error) for o in done.failures])
@@ -543,7 +543,7 @@ def evaluate(
             montages=report and out is not None,
             images=images,
             workers=workers,
-            progress=lambda n, total, name: tell("evaluate", n, total, name),
+            progress=tell,
         )
     _print(table(done))
     if done.pictures:
@@ -949,7 +949,7 @@ def phantom(
             seed=seed,
             form=form,  # type: ignore[arg-type]  # refused by name where it is none of them
             organs=chosen,
-            progress=lambda done, total, name: tell("phantom", done, total, name),
+            progress=tell,
         )
     typer.echo(f"{patients} patients written to {out}")
 
@@ -974,7 +974,7 @@ def benchmark(
         rows = step.benchmark(
             out,
             device=device,
-            progress=lambda done, total, name: tell("benchmark", done, total, name),
+            progress=tell,
         )
     table = Table(
         title=", ".join(
@@ -1051,9 +1051,7 @@ def download(
             mirror=mirror or "",
             keep_archives=keep_archives,
             say=_say,
-            progress=lambda file, done, total: tell(
-                file, round(done / 1e6, 1), round(total / 1e6, 1), "MB"
-            ),
+            progress=tell,
         )
 
 
@@ -1180,16 +1178,16 @@ _console: Any = None
 
 
 @contextmanager
-def _bar() -> Iterator[Callable[..., None]]:
+def _bar() -> Iterator[Progress]:
     """A progress bar with the time left on a terminal; plain lines at every tenth elsewhere."""
     global _console
     if not sys.stderr.isatty():
         yield _plain_progress()
         return
+    import rich.progress
     from rich.console import Console
     from rich.progress import (
         BarColumn,
-        Progress,
         TextColumn,
         TimeElapsedColumn,
         TimeRemainingColumn,
@@ -1204,10 +1202,10 @@ def _bar() -> Iterator[Callable[..., None]]:
         TextColumn("left"),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=_console) as bar:
+    with rich.progress.Progress(*columns, console=_console) as bar:
         tasks: dict[str, Any] = {}
 
-        def tell(stage: str, done: float, total: float, note: str = "") -> None:
+        def tell(stage: str, done: float, total: float, note: str) -> None:
             if stage not in tasks:
                 tasks[stage] = bar.add_task(stage, total=total, note=note)
             bar.update(tasks[stage], completed=done, total=total, note=str(note)[:40])
@@ -1218,10 +1216,10 @@ def _bar() -> Iterator[Callable[..., None]]:
             _console = None
 
 
-def _plain_progress() -> Callable[..., None]:
+def _plain_progress() -> Progress:
     shown: dict[str, int] = {}
 
-    def tell(stage: str, done: float, total: float, note: str = "") -> None:
+    def tell(stage: str, done: float, total: float, note: str) -> None:
         tenth = int(10 * done / total) if total else 10
         if tenth > shown.get(stage, -1):
             shown[stage] = tenth

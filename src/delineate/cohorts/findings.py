@@ -90,7 +90,7 @@ class Draft:
 
 
 @dataclass(frozen=True)
-class Found:
+class DiscoveredCohort:
     """A manifest and what was noticed while finding it."""
 
     manifest: Manifest

@@ -22,8 +22,6 @@ from ..core.manifest import Case, Manifest, Source
 from ..core.volume import Volume, stack_channels
 from ..formats import files
 
-TOLERANCE_MM = 0.1  # image and label stand on one grid where no corner is farther away than this
-
 
 def read_image(case: Case, manifest: Manifest) -> Volume:
     """The case's channels as one volume (C, I, J, K), C as many as ``manifest.channels``.
@@ -55,8 +53,8 @@ def read_label(case: Case, manifest: Manifest, grid: Grid | None = None) -> Volu
     Args:
         case: has at least one label source.
         manifest: its structures and mapping.
-        grid: the image's; the truth must stand on it within ``TOLERANCE_MM``, and then gets exactly
-            this grid.
+        grid: the image's; the truth must be on it within ``GRID_TOLERANCE_MM``, and then gets
+            exactly this grid.
 
     Raises:
         InputError: the case has no truth, or a file that cannot be read.
@@ -68,7 +66,7 @@ def read_label(case: Case, manifest: Manifest, grid: Grid | None = None) -> Volu
         volume = map_label(raw, manifest)
         if grid is None:
             return volume
-        if not volume.grid.matches(grid, TOLERANCE_MM):
+        if not volume.grid.matches(grid):
             raise GeometryError(
                 f"label and image geometry differ: {difference(volume.grid, grid)}",
                 path=case.label[0].path,
@@ -117,7 +115,7 @@ def _merged(raw: list[tuple[Source, Volume]], manifest: Manifest) -> NDArray[Any
     for name, value in manifest.mapping.files:
         if name in masks:
             source, volume = masks[name]
-            if not volume.grid.matches(first.grid, TOLERANCE_MM):
+            if not volume.grid.matches(first.grid):
                 raise GeometryError(
                     f"masks do not stand on one grid: {difference(volume.grid, first.grid)}",
                     path=source.path,

@@ -24,6 +24,7 @@ from ..core import atomic
 from ..core.grid import Grid
 from ..core.labels import LabelSet
 from ..core.plan import Channel, Network, Normalisation, Plan, Schedule, Structure
+from ..core.progress import Progress, silent
 from ..core.volume import Volume
 from ..execution.local import cores
 from ..formats import files
@@ -43,11 +44,9 @@ SHAPE, SPACING = (
 WINDOW = (64, 64, 64)
 RUNS = 3
 
-Progress = Callable[[int, int, str], None]
-
 
 @dataclass(frozen=True)
-class Row:
+class Measurement:
     """One measurement: seconds of ours, and of ``other`` where there is one."""
 
     what: str
@@ -65,8 +64,8 @@ def benchmark(
     out: str | Path | None = None,
     *,
     device: str = "auto",
-    progress: Progress = lambda done, total, name: None,
-) -> list[Row]:
+    progress: Progress = silent,
+) -> list[Measurement]:
     """Measure everything.
 
     Args:
@@ -77,12 +76,12 @@ def benchmark(
         UsageError: no such device here. OutputError: ``out`` cannot be written.
     """
     choose_device(device)  # refused before anything is measured
-    rows: list[Row] = []
+    rows: list[Measurement] = []
     measurements = (_window, _step, _preparing, _restoring, _patches, _files)
     for n, measure in enumerate(measurements):
-        progress(n, len(measurements), measure.__name__.strip("_"))
+        progress("benchmark", n, len(measurements), measure.__name__.strip("_"))
         rows += measure(device)
-    progress(len(measurements), len(measurements), "done")
+    progress("benchmark", len(measurements), len(measurements), "done")
     if out is not None:
         record = {
             "machine": machine(),
@@ -153,7 +152,7 @@ def _ct() -> NDArray[np.int16]:
     return np.asfortranarray((smooth + rng.normal(0, 12, SHAPE)).astype(np.int16))
 
 
-def _window(device: str) -> Iterator[Row]:
+def _window(device: str) -> Iterator[Measurement]:
     import torch
 
     net, where = _nnunet_3d(), choose_device(device)
@@ -174,17 +173,19 @@ def _window(device: str) -> Iterator[Row]:
 
     size = "x".join(map(str, WINDOW))
     own, other = _median(lambda: run(quick, dtype)), _median(lambda: run(plain, torch.float32))
-    yield Row(f"3-D U-Net (32 to 256 wide), one window of {size}", own, "torch in float32", other)
+    yield Measurement(
+        f"3-D U-Net (32 to 256 wide), one window of {size}", own, "torch in float32", other
+    )
 
 
-def _step(device: str) -> Iterator[Row]:
-    yield Row(
+def _step(device: str) -> Iterator[Measurement]:
+    yield Measurement(
         "training step of the same network, 2 patches of 40x56x40",
         measure_step(_nnunet_3d(), (40, 56, 40), 2, device),
     )
 
 
-def _preparing(device: str) -> Iterator[Row]:
+def _preparing(device: str) -> Iterator[Measurement]:
     import SimpleITK
 
     sitk: Any = SimpleITK  # its functions are not typed
@@ -204,7 +205,7 @@ def _preparing(device: str) -> Iterator[Row]:
         sitk.sitkFloat32,
     )
     name = "CT of {}x{}x{} to half its resolution: crop, window, cubic resampling".format(*SHAPE)
-    yield Row(
+    yield Measurement(
         name,
         _median(lambda: prepare(volume, plan)),
         "SimpleITK, linear resampling alone",
@@ -212,7 +213,7 @@ def _preparing(device: str) -> Iterator[Row]:
     )
 
 
-def _restoring(device: str) -> Iterator[Row]:
+def _restoring(device: str) -> Iterator[Measurement]:
     import torch
     from torch.nn import functional
 
@@ -227,7 +228,7 @@ def _restoring(device: str) -> Iterator[Row]:
         )
 
     name = "scores of 4 structures back to {}x{}x{} as labels".format(*SHAPE)
-    yield Row(
+    yield Measurement(
         name,
         _median(lambda: restore([scores], trail, 0, values)),
         "torch: interpolate, argmax",
@@ -235,7 +236,7 @@ def _restoring(device: str) -> Iterator[Row]:
     )
 
 
-def _patches(device: str) -> Iterator[Row]:
+def _patches(device: str) -> Iterator[Measurement]:
     image, label = (
         np.random.default_rng(0).integers(-3000, 3000, (1, 200, 200, 200)).astype(np.int16),
         np.zeros((200, 200, 200), np.uint8),
@@ -243,13 +244,13 @@ def _patches(device: str) -> Iterator[Row]:
     turn = np.array([[0.97, -0.24, 0.0], [0.24, 0.97, 0.0], [0.0, 0.0, 1.1]])
     field = np.random.default_rng(1).normal(0, 2, (3, 5, 5, 5)).astype(np.float32)
     one = np.ones(1, np.float32)
-    yield Row(
+    yield Measurement(
         "a patch of 128x128x128: turned, zoomed, displaced, one core",
         _median(lambda: warp(image, label, one, turn, (30.0, 20.0, 25.0), (128, 128, 128), field)),
     )
 
 
-def _files(device: str) -> Iterator[Row]:
+def _files(device: str) -> Iterator[Measurement]:
     import nibabel as nib
 
     array = _ct()
@@ -261,9 +262,9 @@ def _files(device: str) -> Iterator[Row]:
             _median(lambda: files.write(volume, path)),
             _median(lambda: nib.save(image, other)),
         )
-        yield Row("writing it as .nii.gz", own, "nibabel", theirs)
+        yield Measurement("writing it as .nii.gz", own, "nibabel", theirs)
         own, theirs = (
             _median(lambda: files.read(path)),
             _median(lambda: np.asarray(nib.load(path).dataobj)),  # type: ignore[attr-defined]
         )
-        yield Row("reading it again", own, "nibabel", theirs)
+        yield Measurement("reading it again", own, "nibabel", theirs)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from ..cohorts.discovery.originals import originals
 from ..cohorts.findings import SEVERITIES, Finding
 from ..core import atomic
 from ..core.manifest import Case, Manifest
+from ..core.progress import Progress, silent
 from ..core.scores import without_nan
 from ..execution import local as batch
 
@@ -32,7 +33,7 @@ SHOWN = 3  # cases named in the table for each kind of finding
 
 
 @dataclass(frozen=True)
-class Checked:
+class CheckReport:
     """What a check found.
 
     Args:
@@ -58,8 +59,8 @@ def check(
     patient: str | None = None,
     fix: str | Path | None = None,
     workers: int | None = None,
-    progress: Callable[[int, int, str], None] | None = None,
-) -> Checked:
+    progress: Progress = silent,
+) -> CheckReport:
     """Find and examine the cases at ``data``.
 
     Args:
@@ -67,7 +68,7 @@ def check(
         out: folder for ``manifest.jsonl`` (the usable cases) and ``findings.json``.
         fix: folder for mended copies, their manifest and ``changes.json``.
         workers: processes; decided by the work where None.
-        progress: called as (done, total, case).
+        progress: see ``core.progress``.
 
     Raises:
         InputError, LayoutError, LabelError, UsageError: no cohort can be made of ``data``.
@@ -90,7 +91,7 @@ def check(
         *compare(examinations),
         *check_absent(examinations, manifest.labels),
     ]
-    checked = Checked(manifest, _sorted(findings), _without(manifest, findings))
+    checked = CheckReport(manifest, _sorted(findings), _without(manifest, findings))
     with kept.kept():
         if fix is not None:
             checked = _fix(checked, fix, workers)
@@ -100,13 +101,18 @@ def check(
 
 
 def _examine(
-    manifest: Manifest, workers: int | None, progress: Callable[[int, int, str], None] | None
+    manifest: Manifest, workers: int | None, progress: Progress
 ) -> tuple[list[doctor.Examination], list[Finding]]:
     header = replace(manifest, cases=())
     jobs = [(case, header) for case in manifest]
     count = batch.workers_for(_seconds(manifest.cases), len(jobs)) if workers is None else workers
     outcomes = batch.run(
-        doctor.examine, jobs, names=[c.id for c in manifest], workers=count, progress=progress
+        doctor.examine,
+        jobs,
+        names=[c.id for c in manifest],
+        workers=count,
+        stage="check",
+        progress=progress,
     )
     failures = [
         Finding(o.name, "failed", "error", str(o.error), {"log": o.log})
@@ -164,7 +170,7 @@ def _sorted(findings: Sequence[Finding]) -> tuple[Finding, ...]:
 # ---- mending ----
 
 
-def _fix(checked: Checked, out: str | Path, workers: int | None) -> Checked:
+def _fix(checked: CheckReport, out: str | Path, workers: int | None) -> CheckReport:
     errors = [f for f in checked.findings if f.severity == "error"]
     hopeless = [f for f in errors if f.mend is None]
     curable = _without(checked.manifest, hopeless)
@@ -189,7 +195,7 @@ def _fix(checked: Checked, out: str | Path, workers: int | None) -> Checked:
 # ---- telling ----
 
 
-def _write(checked: Checked, out: str | Path) -> None:
+def _write(checked: CheckReport, out: str | Path) -> None:
     folder = atomic.make_folder(out)
     findings, manifest = (folder / name for name in WRITTEN)
     data = {
@@ -205,7 +211,7 @@ def _write(checked: Checked, out: str | Path) -> None:
     atomic.write_text(manifest, checked.usable.to_jsonl())
 
 
-def table(checked: Checked) -> Any:
+def table(checked: CheckReport) -> Any:
     """A rich renderable: a line on the cohort and a table with a row a kind of finding."""
     from rich.console import Group
     from rich.markup import escape
@@ -227,7 +233,7 @@ def table(checked: Checked) -> Any:
     return Group(escape(summary(checked)), rows)
 
 
-def summary(checked: Checked) -> str:
+def summary(checked: CheckReport) -> str:
     """The cohort in two lines."""
     m = checked.manifest
     truth = sum(bool(c.label) for c in m)

@@ -10,7 +10,7 @@ from typing import Any
 
 from ..core.atomic import make_folder, write_text
 from ..core.outputs import Originals
-from ..evaluation.comparing import OVERALL, Compared, compare_runs, metric_words
+from ..evaluation.comparing import OVERALL, Comparison, compare_runs, metric_words
 from ..reporting.box_plot import box_plot, difference_plot
 
 WRITTEN = (
@@ -23,7 +23,7 @@ WRITTEN = (
 )
 
 
-def compare(runs: Sequence[str | Path], out: str | Path | None = None, **how: Any) -> Compared:
+def compare(runs: Sequence[str | Path], out: str | Path | None = None, **how: Any) -> Comparison:
     """Compare runs and write what was found.
 
     Args:
@@ -48,7 +48,7 @@ def compare(runs: Sequence[str | Path], out: str | Path | None = None, **how: An
     return compared
 
 
-def write(compared: Compared, out: str | Path) -> None:
+def write(compared: Comparison, out: str | Path) -> None:
     """Write the tables and the box plots into the folder ``out``.
 
     Raises:

@@ -9,7 +9,7 @@ stand (``preprocessing/parts.py``), never by their names. It knows no labels and
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,15 +21,14 @@ from ..core.errors import DelineateError, FormatError, OutputError, UsageError
 from ..core.grid import Grid
 from ..core.manifest import Source
 from ..core.outputs import Originals
+from ..core.progress import Progress, silent
 from ..core.volume import Volume
 from ..formats import dicom, files
 from ..preprocessing.parts import merged, split
 
-Progress = Callable[[str], None]
-
 
 @dataclass(frozen=True)
-class Converted:
+class ConversionReport:
     """What was written, what was refused (title of the series, reason), and what a person should
     know.
     """
@@ -49,8 +48,8 @@ def convert(
     series: str | None = None,
     split_slices: int | None = None,
     overwrite: bool = True,
-    progress: Progress | None = None,
-) -> Converted:
+    progress: Progress = silent,
+) -> ConversionReport:
     """Write ``input`` (a file, a DICOM folder, a folder of slices) as ``output``, whose ending
     names the format.
 
@@ -95,7 +94,7 @@ def convert(
         volume = files.read(
             Source(str(input), series=series or "", spacing_mm=tuple(spacing_mm or ()))
         )
-        return Converted(tuple(write(volume, names[0])), notes=_notes(volume, axes))
+        return ConversionReport(tuple(write(volume, names[0])), notes=_notes(volume, axes))
 
 
 def _originals(inputs: Sequence[str | Path]) -> Originals:
@@ -105,7 +104,9 @@ def _originals(inputs: Sequence[str | Path]) -> Originals:
     return Originals([*places, *beside], files.is_slice_of)
 
 
-def merge(inputs: Sequence[str | Path], output: str | Path, *, overwrite: bool = True) -> Converted:
+def merge(
+    inputs: Sequence[str | Path], output: str | Path, *, overwrite: bool = True
+) -> ConversionReport:
     """Put consecutive volumes together as one file; the opposite of ``split_slices``.
 
     Order and axis are found from where the voxels stand; see ``parts.merged`` for what is refused.
@@ -145,7 +146,7 @@ def merge(inputs: Sequence[str | Path], output: str | Path, *, overwrite: bool =
                 path=target,
             )
         files.write(whole, target)
-    return Converted((target,), notes=_merge_notes(paths))
+    return ConversionReport((target,), notes=_merge_notes(paths))
 
 
 def _holds(target: Path, whole: Volume) -> bool:
@@ -368,13 +369,12 @@ def _notes(volume: Volume, axes: str | None) -> tuple[str, ...]:
 
 
 def _convert_series(
-    many: Sequence[dicom.Series], write: _Writer, progress: Progress | None, source: str
-) -> Converted:
+    many: Sequence[dicom.Series], write: _Writer, progress: Progress, source: str
+) -> ConversionReport:
     written: list[Path] = []
     refused: list[tuple[str, str]] = []
-    for one in many:
-        if progress:
-            progress(one.title)
+    for done, one in enumerate(many):
+        progress("convert", done, len(many), one.title)
         try:
             volume = dicom.read_series(one)
         except DelineateError as error:
@@ -384,7 +384,7 @@ def _convert_series(
     if not written:
         reasons = "; ".join(f"{title}: {reason}" for title, reason in refused)
         raise FormatError(f"none of {len(many)} series can be converted: {reasons}", path=source)
-    return Converted(tuple(written), tuple(refused))
+    return ConversionReport(tuple(written), tuple(refused))
 
 
 def _name(one: dicom.Series, all_series: Sequence[dicom.Series]) -> str:

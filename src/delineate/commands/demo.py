@@ -8,7 +8,6 @@ again, it goes on with what is there.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -16,6 +15,7 @@ import numpy as np
 
 from ..cohorts.phantom.cohort import make_cohort
 from ..core import atomic
+from ..core.progress import Progress, Say, silent, unsaid
 from ..inference.devices import choose_device
 from . import predict as predict_step
 from .train import train as train_step
@@ -23,7 +23,7 @@ from .train.request import Request
 
 
 @dataclass
-class Demonstrated:
+class DemoResult:
     """Where things are, and how well it went."""
 
     model: Path
@@ -39,9 +39,9 @@ def demo(
     patients: int = 20,
     seed: int = 0,
     device: str = "auto",
-    say: Callable[[str], None] = lambda text: None,
-    progress: Callable[[str, float, float, str], None] = lambda stage, done, total, note: None,
-) -> Demonstrated:
+    say: Say = unsaid,
+    progress: Progress = silent,
+) -> DemoResult:
     """Make the cohort, train on three quarters of it, test on the rest, and write one patient's
     DICOM SEG.
 
@@ -58,7 +58,7 @@ def demo(
             patients=patients,
             seed=seed,
             form="dicom",
-            progress=lambda done, total, name: progress("phantom", done, total, name),
+            progress=progress,
         )
         atomic.write_text(split, json.dumps(_split(cohort, seed), indent=1))
     sides = json.loads(split.read_text(encoding="utf-8"))
@@ -84,7 +84,7 @@ def demo(
         f"mean test Dice {dice:.3f} over {len(trained.scores.get('dice', {}))} organs; "
         f"a DICOM SEG of patient {sides['test'][0]} is in {folder / 'example'}"
     )
-    return Demonstrated(model, trained.run / "report.html", dice, failures)
+    return DemoResult(model, trained.run / "report.html", dice, failures)
 
 
 def _split(cohort: Path, seed: int) -> dict[str, list[str]]:

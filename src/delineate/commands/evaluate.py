@@ -7,7 +7,7 @@ out) and, of volumes, ``slices.csv``. On request cases are drawn (``reporting.si
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,11 +16,12 @@ from ..core.atomic import make_folder, write_text
 from ..core.errors import UsageError
 from ..core.labels import LabelSet
 from ..core.outputs import Originals
+from ..core.progress import Progress, silent
 from ..evaluation.declared import chooses_structures, declared_labels
 from ..evaluation.pairing import Pairing, pair
-from ..evaluation.scoring import SURFACES, Evaluated, score
-from ..metrics.chosen import GROUPS, Chosen
-from ..metrics.surface import Choices
+from ..evaluation.scoring import SURFACES, EvaluationResult, score
+from ..metrics.selection import GROUPS, MetricSelection
+from ..metrics.surface import SurfaceSettings
 from ..reporting.side_by_side import BEST, MEDIAN, WORST, draw_cases, draw_montages
 
 
@@ -32,14 +33,14 @@ def evaluate(
     labels: str | Path | LabelSet | None = None,
     like: str | Path | None = None,
     as_stack: bool | None = None,
-    surfaces: Choices | None = SURFACES,
+    surfaces: SurfaceSettings | None = SURFACES,
     also: Sequence[str] = (),
     pictures: bool | int = False,
     montages: bool = False,
     images: str | Path | None = None,
     workers: int | None = None,
-    progress: Callable[..., None] | None = None,
-) -> Evaluated:
+    progress: Progress = silent,
+) -> EvaluationResult:
     """Score predictions against truths, paired by name.
 
     Args:
@@ -57,7 +58,7 @@ def evaluate(
         surfaces: which distances between surfaces to measure of each case (see
             ``metrics.surface``); None measures none.
         also: further groups of measures: "lesions", "centreline", "boundary" (see
-            ``metrics.chosen``).
+            ``metrics.selection``).
         pictures: also draw source, truth and prediction of every case (True), or of at most so
             many, from the worst to the best, into ``out``/pictures. A case that cannot be drawn is
             told in the notes.
@@ -82,7 +83,7 @@ def evaluate(
     unknown = sorted(set(also) - set(GROUPS))
     if unknown:
         raise UsageError(f"there are the groups {', '.join(GROUPS)}, not {', '.join(unknown)}")
-    chosen = Chosen(surfaces, tuple(dict.fromkeys(also)))
+    chosen = MetricSelection(surfaces, tuple(dict.fromkeys(also)))
     given = None if isinstance(labels, LabelSet) else labels
     chooses = (
         Path(labels) if isinstance(labels, str | Path) and chooses_structures(labels) else None
@@ -152,7 +153,7 @@ def _targets(pairing: Pairing, out: Path) -> Iterator[Path]:
     yield from (out / "pictures" / f"{p.case}.png" for p in pairing.pairs)
 
 
-def write(evaluated: Evaluated, out: str | Path) -> None:
+def write(evaluated: EvaluationResult, out: str | Path) -> None:
     """Write ``scores.csv``, ``scores.json`` and, of volumes, ``slices.csv`` into the folder
     ``out``.
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from ..core.bundle import Bundle
 from ..core.errors import UsageError
 from ..core.outputs import Originals
+from ..core.progress import Say, unsaid
 
 KINDS = ("nnunet",)
 
@@ -19,7 +20,7 @@ def import_model(
     *,
     checkpoint: str = "checkpoint_final.pth",
     folds: Sequence[int] = (),
-    say: Callable[[str], None] = lambda text: None,
+    say: Say = unsaid,
 ) -> Bundle:
     """Write the model that ``folder`` describes to ``out``.
 

@@ -11,9 +11,8 @@ card says too.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
@@ -26,6 +25,7 @@ from ..cohorts.discovery.originals import originals_in
 from ..core.bundle import Bundle
 from ..core.errors import DelineateError, InputError, UsageError
 from ..core.manifest import Case, Manifest
+from ..core.progress import Progress, Say, silent, under, unsaid
 from ..core.scores import finite_mean, without_nan
 from ..core.words import decimals
 from ..execution import local as batch
@@ -39,12 +39,9 @@ if TYPE_CHECKING:
 CASES = 8  # scans on which bounds are found, where there are as many again to measure on
 PLAIN, ROUNDED = "auto", "int8"  # the precisions that are compared
 
-Say = Callable[[str], None]
-Progress = Callable[[str, float, float, str], None]
-
 
 @dataclass(frozen=True)
-class Quantised:
+class QuantisationResult:
     """A model with bounds, and what 8-bit integers cost it.
 
     Args:
@@ -70,9 +67,9 @@ def quantise(
     only: str | None = None,
     cases: int = CASES,
     seed: int = 0,
-    say: Say = lambda text: None,
-    progress: Progress = lambda what, done, total, name: None,
-) -> Quantised:
+    say: Say = unsaid,
+    progress: Progress = silent,
+) -> QuantisationResult:
     """Write ``model`` with bounds for 8-bit integers to ``out``.
 
     Args:
@@ -126,12 +123,12 @@ def quantise(
     card = {**bundle.card, "former_ids": list(former), "int8": without_nan(cost)}
     bundle = replace(bundle, card=card)
     bundle.save(out)
-    return Quantised(
+    return QuantisationResult(
         bundle, cost, tuple(dict.fromkeys([*map(str, scans.failures.values()), *unread, *failed]))
     )
 
 
-def table(done: Quantised) -> Table:
+def table(done: QuantisationResult) -> Table:
     """A table for the terminal: a row a structure, then the mean over structures."""
     from rich.table import Table
 
@@ -163,7 +160,7 @@ def table(done: Quantised) -> Table:
     return shown
 
 
-def sentence(done: Quantised) -> str:
+def sentence(done: QuantisationResult) -> str:
     """What it comes to, in words."""
     plain, rounded = done.cost["seconds"]
     of = (
@@ -229,13 +226,18 @@ def _bounded(
 
     with ExitStack() as stack:
         watches = [
-            stack.enter_context(int8.Watch(module, seed))
+            stack.enter_context(int8.RangeObserver(module, seed))
             for module in modules
             if isinstance(module, nn.Module)
         ]
         names = [case.id for case in looked_at]
         outcomes = batch.run(
-            look, looked_at.cases, names=names, workers=1, progress=partial(progress, "look")
+            look,
+            looked_at.cases,
+            names=names,
+            workers=1,
+            stage="calibrate",
+            progress=progress,
         )
     unread = [str(o.error) for o in outcomes if o.error is not None]
     if len(unread) == len(names):
@@ -266,7 +268,7 @@ def _measured(
             model=folder / "model",
             device="cpu",
             precision=precision,
-            progress=partial(progress, f"delineate, {precision}"),
+            progress=under(f"predict, {precision}", progress),
         )
         failures += [str(o.error) for o in outcomes if o.error is not None]
         spent = [o.value["seconds"]["infer_and_restore"] for o in outcomes if o.value is not None]

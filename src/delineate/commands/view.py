@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import threading
 import webbrowser
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
+from ..core.progress import Say
 from ..viewer.server import Server
 from ..viewer.sources import find
 
@@ -20,7 +21,7 @@ def view(
     labels: str | Path | None = None,
     port: int = 0,
     browser: bool = True,
-    say: Callable[[str], None] = print,
+    say: Say = print,
 ) -> None:
     """Serve ``paths`` on 127.0.0.1 until Ctrl-C.
 

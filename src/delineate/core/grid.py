@@ -25,12 +25,15 @@ CODES = (
     ("P", "A"),
     ("I", "S"),
 )
-COARSER = (
-    1.1  # an axis this much coarser than both others is the one along which slices were stacked
-)
-SHEAR_TOLERANCE = (
-    1e-3  # largest |cosine| between two axes of an unsheared grid; rounding in headers is below
-)
+# an axis this much coarser than both others is the one along which slices were stacked
+COARSER = 1.1
+# largest |cosine| between two axes of an unsheared grid; rounding in headers is below
+SHEAR_TOLERANCE = 1e-3
+# two grids are the same where no corner of one is farther than this from the other's
+GRID_TOLERANCE_MM = 0.1
+# an axis whose spacing is more than this many times the finest is anisotropic: between such
+# slices cubic interpolation rings, and one slice predicts little of the next
+ANISOTROPY = 3.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -153,7 +156,7 @@ class Grid:
             return float("inf")
         return float(np.linalg.norm(self.corners_mm() - other.corners_mm(), axis=1).max())
 
-    def matches(self, other: Grid, tolerance_mm: float = 0.01) -> bool:
+    def matches(self, other: Grid, tolerance_mm: float = GRID_TOLERANCE_MM) -> bool:
         """Whether every voxel of both stands at the same place within ``tolerance_mm``."""
         return self.distance_mm(other) <= tolerance_mm
 

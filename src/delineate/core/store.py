@@ -91,15 +91,15 @@ class StoredCase:
             to = int(table[index])
             points[to] = np.concatenate([points[to], mine]) if to in points else mine
         channels_first = (0, *(1 + axis for axis in order))
-        image: Any = _Turned(self.image, channels_first)
-        label: Any = _Turned(self.label, tuple(order), table.astype(self.label.dtype))
+        image: Any = _ReorientedCase(self.image, channels_first)
+        label: Any = _ReorientedCase(self.label, tuple(order), table.astype(self.label.dtype))
         if isinstance(self.image, np.ndarray) and isinstance(self.label, np.ndarray):
             image, label = image[:], label[:]
         return StoredCase(self.id, image, label, points, (a, b, c), self.step)
 
 
 @dataclass(frozen=True)
-class _Turned:
+class _ReorientedCase:
     """A stored array with its axes in another order and its values through ``table``; sliceable as
     the array is.
     """

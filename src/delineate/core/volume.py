@@ -89,7 +89,7 @@ def stack_channels(volumes: list[Volume], names: list[str]) -> Volume:
         raise GeometryError("no channels to stack")
     first = volumes[0]
     for name, volume in zip(names, volumes, strict=True):
-        if not volume.grid.matches(first.grid, tolerance_mm=0.1):
+        if not volume.grid.matches(first.grid):
             distance = volume.grid.distance_mm(first.grid)
             found = (
                 f"shape {volume.grid.shape} against {first.grid.shape}"

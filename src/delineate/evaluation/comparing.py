@@ -33,7 +33,7 @@ MOST_NAMED = 5  # cases of a list
 
 
 @dataclass(frozen=True)
-class Compared:
+class Comparison:
     """What a comparison found.
 
     Args:
@@ -170,7 +170,7 @@ def compare_runs(
     labels: Sequence[str] | None = None,
     per: str = "case",
     common: bool = False,
-) -> Compared:
+) -> Comparison:
     """Compare runs case by case.
 
     Args:
@@ -253,7 +253,9 @@ def _common_labels(runs: Sequence[ScoredRun], wanted: Sequence[str] | None) -> t
     return first.labels
 
 
-def _pair(runs: tuple[ScoredRun, ...], metric: str, labels: tuple[str, ...], per: str) -> Compared:
+def _pair(
+    runs: tuple[ScoredRun, ...], metric: str, labels: tuple[str, ...], per: str
+) -> Comparison:
     unit = _unit(runs, metric)
     looked_up = [_lookup(run, metric) for run in runs]
     ids = [_ids(run, per) for run in runs]
@@ -281,7 +283,7 @@ def _pair(runs: tuple[ScoredRun, ...], metric: str, labels: tuple[str, ...], per
         for label in labels
     }
     groups = tuple(_group_of(runs, one, per) for one in common)
-    return Compared(
+    return Comparison(
         runs,
         metric,
         unit,
@@ -378,7 +380,7 @@ def _differ(one: tuple[str, str], other: tuple[str, str]) -> bool:
 # ---- words ----
 
 
-def metric_words(compared: Compared) -> str:
+def metric_words(compared: Comparison) -> str:
     """The metric and its unit, as a title has them."""
     name = spelled(compared.metric.removesuffix("_ml").removesuffix("_percent"))
     return f"{name[0].upper()}{name[1:]}" + (f", {compared.unit}" if compared.unit else "")

@@ -19,10 +19,10 @@ from numpy.typing import NDArray
 from ..core.errors import DelineateError, GeometryError
 from ..metrics import overlap
 from ..metrics.by_slice import SliceCounts, count_slices
-from ..metrics.chosen import NOTHING, Chosen
 from ..metrics.confusion import Confusion, confusion
 from ..metrics.overlap import Counts, Floats
-from .masks import GRID_TOLERANCE_MM, Masks, Reading, digest, read_masks
+from ..metrics.selection import NOTHING, MetricSelection
+from .masks import Masks, Reading, digest, read_masks
 from .pairing import Pair
 
 if TYPE_CHECKING:
@@ -38,13 +38,13 @@ NEAR_MM = 20.0
 
 
 @dataclass(frozen=True)
-class Counted:
+class CaseCounts:
     """One pair, counted.
 
     ``foreground`` holds the counts of one structure for each way to read prediction and truth:
     which is right, only the whole cohort's values tell. ``slices`` is None of a 2-D image, which is
-    a slice itself. ``measured`` are those of ``metrics.chosen`` for ``counts.values``, none where
-    the voxel size is unknown.
+    a slice itself. ``measured`` are those of ``metrics.selection`` for ``counts.values``, none
+    where the voxel size is unknown.
     """
 
     case: str
@@ -64,7 +64,9 @@ class Counted:
     notes: tuple[str, ...] = ()
 
 
-def count_pair(item: Pair, values: tuple[int, ...] | None, chosen: Chosen = NOTHING) -> Counted:
+def count_pair(
+    item: Pair, values: tuple[int, ...] | None, chosen: MetricSelection = NOTHING
+) -> CaseCounts:
     """Read one pair, count it and measure what is chosen; ``values`` None counts whatever occurs.
 
     Raises:
@@ -77,7 +79,7 @@ def count_pair(item: Pair, values: tuple[int, ...] | None, chosen: Chosen = NOTH
         raise error.of_case(item.case) from error
 
 
-def _count_pair(item: Pair, values: tuple[int, ...] | None, chosen: Chosen) -> Counted:
+def _count_pair(item: Pair, values: tuple[int, ...] | None, chosen: MetricSelection) -> CaseCounts:
     masks = read_masks(item, values)
     p, t = masks.arrays
     grid = masks.truth.grid
@@ -93,7 +95,7 @@ def _count_pair(item: Pair, values: tuple[int, ...] | None, chosen: Chosen) -> C
     def measured(a: NDArray[Any], b: NDArray[Any], of: Sequence[int]) -> dict[str, Floats]:
         return chosen.measure(a, b, of, grid.spacing_mm) if known_size else {}
 
-    found = Counted(
+    found = CaseCounts(
         item.case,
         item.patient,
         counts,
@@ -157,7 +159,7 @@ def calibrated(item: Pair, masks: Masks, values: tuple[int, ...]) -> Calibration
     if item.stacked or not beside.is_file():
         return None
     found, truth = read(beside), masks.truth
-    if not found.grid.matches(truth.grid, GRID_TOLERANCE_MM):
+    if not found.grid.matches(truth.grid):
         raise GeometryError("the probabilities do not stand on the truth's grid", path=beside)
     return calibration(
         found.channels_array,

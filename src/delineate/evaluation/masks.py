@@ -16,12 +16,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..core.errors import GeometryError, LabelError
+from ..core.grid import GRID_TOLERANCE_MM
 from ..core.labels import as_whole_numbers
 from ..core.volume import Volume
 from ..metrics import overlap
 from .pairing import Pair
 
-GRID_TOLERANCE_MM = 0.1
 HALF = 128  # of 255: where the smoothed edge of a mask lies
 SOFT_VALUES = 8  # more greys than this, up to 255, are no label values
 Reading = tuple[

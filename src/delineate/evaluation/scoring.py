@@ -13,7 +13,7 @@ case's, slice's and patient's own value.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,14 +22,15 @@ import numpy as np
 
 from ..core.errors import DelineateError, InputError, LabelError, UsageError
 from ..core.labels import LabelSet
+from ..core.progress import Progress, silent
 from ..core.scores import HIGHER, LOWER, NEARER_ZERO, Score, Scores, better_is, finite_mean, judged
 from ..metrics import overlap, statistics
 from ..metrics.by_slice import SliceCounts
-from ..metrics.chosen import NOTHING, Chosen
 from ..metrics.confusion import Confusion, pool
 from ..metrics.overlap import MEASURES, Counts, Floats
-from ..metrics.surface import Choices
-from .counting import MOST_CONFUSED, NEAR_MM, Counted, count_pair
+from ..metrics.selection import NOTHING, MetricSelection
+from ..metrics.surface import SurfaceSettings
+from .counting import MOST_CONFUSED, NEAR_MM, CaseCounts, count_pair
 from .masks import HALF, Reading, is_soft
 from .pairing import Pair, Pairing
 from .slice_scores import AXIS_WORDS, SliceScores
@@ -38,8 +39,8 @@ if TYPE_CHECKING:
     from ..trust.calibration import Calibration, Reliability
 
 FOREGROUND = "foreground"
-SURFACES = Choices()
-STANDARD = Chosen(SURFACES)
+SURFACES = SurfaceSettings()
+STANDARD = MetricSelection(SURFACES)
 CALIBRATED = {
     "ece": "Expected calibration error of the structure's probability: mean absolute gap between "
     "accuracy and confidence (15 bins), within "
@@ -61,7 +62,7 @@ BYTES_PER_SECOND = 3e5  # of compressed label maps, read and counted on one core
 
 
 @dataclass(frozen=True)
-class Scored:
+class CaseScores:
     """One scored case: its files, its patient ("" where unknown), and the SHA-256 of the truth's
     voxels (see ``masks.digest``).
     """
@@ -74,7 +75,7 @@ class Scored:
 
 
 @dataclass(frozen=True)
-class Evaluated:
+class EvaluationResult:
     """What an evaluation found.
 
     Args:
@@ -109,7 +110,7 @@ class Evaluated:
     patients: Scores | None = None
     planar: bool = False
     stacked: bool = False
-    cases: tuple[Scored, ...] = ()
+    cases: tuple[CaseScores, ...] = ()
     unpaired: dict[str, tuple[str, ...]] = field(default_factory=dict)
     failures: dict[str, str] = field(default_factory=dict)
     pictures: tuple[str, ...] = ()
@@ -118,7 +119,7 @@ class Evaluated:
     calibration: Calibration | None = None
     confusion: Confusion | None = None
     notes: tuple[str, ...] = ()
-    chosen: Chosen = NOTHING
+    chosen: MetricSelection = NOTHING
 
     @property
     def exit_code(self) -> int:
@@ -221,11 +222,11 @@ def score(
     pairing: Pairing,
     known: LabelSet | None,
     notes: list[str],
-    chosen: Chosen = STANDARD,
+    chosen: MetricSelection = STANDARD,
     *,
     workers: int | None = None,
-    progress: Callable[..., None] | None = None,
-) -> tuple[Evaluated, Reading | None]:
+    progress: Progress = silent,
+) -> tuple[EvaluationResult, Reading | None]:
     """Count and measure every pair.
 
     Args:
@@ -254,6 +255,7 @@ def score(
         list(pairing.pairs),
         names=[p.case for p in pairing.pairs],
         workers=count,
+        stage="evaluate",
         progress=progress,
     )
     failures = {o.name: str(o.error) for o in outcomes if o.error is not None}
@@ -264,7 +266,7 @@ def score(
     return _gather(counted, pairing, resolved, failures, notes, chosen), resolved.reading
 
 
-def surface_choices(elements: str, how: str, tolerance_mm: float) -> Choices | None:
+def surface_choices(elements: str, how: str, tolerance_mm: float) -> SurfaceSettings | None:
     """What the words of the command line choose; None for no distances.
 
     Raises:
@@ -278,10 +280,10 @@ def surface_choices(elements: str, how: str, tolerance_mm: float) -> Choices | N
             raise UsageError(f"allowed are {', '.join(allowed)}, not {word!r}")
     if not tolerance_mm > 0:
         raise UsageError(f"a tolerance is a positive number of mm, not {tolerance_mm:g}")
-    return None if elements == "none" else Choices(elements, how, tolerance_mm)  # type: ignore[arg-type]
+    return None if elements == "none" else SurfaceSettings(elements, how, tolerance_mm)  # type: ignore[arg-type]
 
 
-def definitions(chosen: Chosen = STANDARD) -> dict[str, str]:
+def definitions(chosen: MetricSelection = STANDARD) -> dict[str, str]:
     """Metric -> its definition in one sentence, as the report prints it."""
     by_overlap = {
         name: " ".join((function.__doc__ or "").split()) for name, (_, function) in MEASURES.items()
@@ -303,7 +305,7 @@ def _seconds(pairing: Pairing) -> float:
 
 
 @dataclass(frozen=True)
-class _Resolved:
+class _ResolvedCases:
     """The structures, each case's counts of them, its slices', and the reading where masks were
     taken as one structure.
 
@@ -339,13 +341,13 @@ class _Resolved:
 
 
 def _gather(
-    counted: list[Counted],
+    counted: list[CaseCounts],
     pairing: Pairing,
-    found: _Resolved,
+    found: _ResolvedCases,
     failures: dict[str, str],
     notes: list[str],
-    chosen: Chosen,
-) -> Evaluated:
+    chosen: MetricSelection,
+) -> EvaluationResult:
     """What was counted, with what was paired and assumed, as one evaluation."""
     if not found.is_sized:
         distances = "" if chosen.surfaces is None else " and no distances in mm"
@@ -353,7 +355,7 @@ def _gather(
     digests = {c.case: c.truth_sha256 for c in counted}
     done = [p for p in pairing.pairs if p.case in digests]
     of_cases = dict.fromkeys(note for c in counted for note in c.notes)
-    return Evaluated(
+    return EvaluationResult(
         scores=_scores(found.cases, found.labels, found.metrics, found.measured, chosen),
         pooled=found.pooled(),
         labels=found.labels,
@@ -362,7 +364,7 @@ def _gather(
         planar=all(c.planar for c in counted),
         stacked=all(p.stacked for p in done),
         cases=tuple(
-            Scored(p.case, p.prediction.path, _truth_path(p), p.patient, digests[p.case])
+            CaseScores(p.case, p.prediction.path, _truth_path(p), p.patient, digests[p.case])
             for p in done
         ),
         unpaired={
@@ -378,7 +380,7 @@ def _gather(
     )
 
 
-def _by_patient(counted: list[Counted], found: _Resolved) -> Scores | None:
+def _by_patient(counted: list[CaseCounts], found: _ResolvedCases) -> Scores | None:
     """The scores of each patient's cases together; None where no patient has several, or one is
     unknown.
     """
@@ -391,7 +393,7 @@ def _by_patient(counted: list[Counted], found: _Resolved) -> Scores | None:
     return _scores(pooled, found.labels, found.metrics)
 
 
-def _resolve(counted: list[Counted], known: LabelSet | None, notes: list[str]) -> _Resolved:
+def _resolve(counted: list[CaseCounts], known: LabelSet | None, notes: list[str]) -> _ResolvedCases:
     """What the values of all cases together mean: the declared structures, one structure of masks,
     or every value a structure.
     """
@@ -404,7 +406,7 @@ def _resolve(counted: list[Counted], known: LabelSet | None, notes: list[str]) -
     if known is None:
         _refuse_stray(counted, predicted, true)
     labels = known if known is not None else LabelSet.from_names({v: f"label {v}" for v in true})
-    return _Resolved(
+    return _ResolvedCases(
         labels,
         {c.case: c.counts.of(labels.values) for c in counted},
         {c.case: c.slices for c in counted if c.slices is not None},
@@ -415,7 +417,7 @@ def _resolve(counted: list[Counted], known: LabelSet | None, notes: list[str]) -
 
 
 def _is_one_structure(
-    counted: list[Counted], predicted: set[int], true: set[int], soft: Reading
+    counted: list[CaseCounts], predicted: set[int], true: set[int], soft: Reading
 ) -> bool:
     """Whether each side has at most one value, or the greys of one mask with smoothed edges."""
     sides = zip(soft, (predicted, true), strict=True)
@@ -423,8 +425,8 @@ def _is_one_structure(
     return one_each and all(soft in c.foreground for c in counted)
 
 
-def _as_foreground(counted: list[Counted], soft: Reading) -> _Resolved:
-    return _Resolved(
+def _as_foreground(counted: list[CaseCounts], soft: Reading) -> _ResolvedCases:
+    return _ResolvedCases(
         LabelSet.from_names({1: FOREGROUND}),
         {c.case: c.foreground[soft] for c in counted},
         {c.case: c.foreground_slices[soft] for c in counted if soft in c.foreground_slices},
@@ -433,7 +435,7 @@ def _as_foreground(counted: list[Counted], soft: Reading) -> _Resolved:
     )
 
 
-def _refuse_stray(counted: list[Counted], predicted: set[int], true: set[int]) -> None:
+def _refuse_stray(counted: list[CaseCounts], predicted: set[int], true: set[int]) -> None:
     """LabelError where the predictions hold values that no truth has, and nothing names them."""
     stray = sorted(predicted - true)
     if stray:
@@ -444,7 +446,7 @@ def _refuse_stray(counted: list[Counted], predicted: set[int], true: set[int]) -
         )
 
 
-def _confused(counted: list[Counted], labels: LabelSet) -> Confusion | None:
+def _confused(counted: list[CaseCounts], labels: LabelSet) -> Confusion | None:
     if len(labels) > MOST_CONFUSED:
         return None
     found = [c.confusion.of(labels.values) for c in counted if c.confusion is not None]
@@ -457,7 +459,7 @@ def _pooled(found: list[Calibration]) -> Calibration | None:
     return pool(found) if found else None
 
 
-def _in_order(counted: Counted, values: Sequence[int]) -> dict[str, Floats]:
+def _in_order(counted: CaseCounts, values: Sequence[int]) -> dict[str, Floats]:
     """The surface measures of ``values``, in that order; of one that the case does not have they
     are undefined.
     """
@@ -515,7 +517,7 @@ def _scores(
     labels: LabelSet,
     metrics: list[str],
     measured: dict[str, dict[str, Floats]] | None = None,
-    chosen: Chosen = NOTHING,
+    chosen: MetricSelection = NOTHING,
 ) -> Scores:
     out = []
     units = (

@@ -20,6 +20,7 @@ from multiprocessing.connection import Connection, wait
 from typing import Any, Generic, TypeVar
 
 from ..core.errors import DelineateError, InputError
+from ..core.progress import Progress, silent, under
 
 Item = TypeVar("Item")
 Value = TypeVar("Value")
@@ -47,7 +48,8 @@ def run(
     names: Sequence[str],
     workers: int | None = None,
     ram_bytes: int | None = None,
-    progress: Callable[[int, int, str], None] | None = None,
+    stage: str = "cases",
+    progress: Progress = silent,
 ) -> list[Outcome[Value]]:
     """Call ``function`` on every item.
 
@@ -60,7 +62,8 @@ def run(
             usable cores); 1 runs in this process.
         ram_bytes: memory each process may take beyond what it holds at the start, where the system
             can hold it to that; None sets no limit.
-        progress: called as (done, total, name of the case that ended).
+        stage: what ``progress`` is called with.
+        progress: called after each case with (stage, done, total, name of the case that ended).
 
     Returns:
         One outcome an item, in the order of the items. Errors are kept in them, not raised.
@@ -68,7 +71,7 @@ def run(
     if len(names) != len(items):
         raise ValueError(f"{len(items)} items have {len(names)} names")
     count = (1 if len(items) < SMALL else cores()) if workers is None else workers
-    tell = progress or (lambda done, total, name: None)
+    tell = under(stage, progress)
     if min(count, len(items)) <= 1:
         return _run_here(function, items, names, tell)
     return _Pool(function, items, names, min(count, len(items)), ram_bytes, tell).run()
@@ -109,12 +112,12 @@ def _run_here(
     function: Callable[[Item], Value],
     items: Sequence[Item],
     names: Sequence[str],
-    tell: Callable[[int, int, str], None],
+    tell: Progress,
 ) -> list[Outcome[Value]]:
     outcomes: list[Outcome[Value]] = []
     for item, name in zip(items, names, strict=True):
         outcomes.append(attempt(function, item, name))
-        tell(len(outcomes), len(items), name)
+        tell("", len(outcomes), len(items), name)
     return outcomes
 
 
@@ -183,7 +186,7 @@ class _Pool:
         names: Sequence[str],
         workers: int,
         ram_bytes: int | None,
-        tell: Callable[[int, int, str], None],
+        tell: Progress,
     ):
         self.function, self.items, self.names, self.ram_bytes, self.tell = (
             function,
@@ -253,7 +256,7 @@ class _Pool:
                 DelineateError(_death(process.exitcode), case=name),
                 time.perf_counter() - begun,
             )
-        self.tell(len(self.outcomes), len(self.items), name)
+        self.tell("", len(self.outcomes), len(self.items), name)
         if alive:
             self._give(pipe, process)
         else:

@@ -33,7 +33,7 @@ SHARES = np.linspace(0.2, 1, 41)  # of the values' whole range, tried as bounds
 Bounds = dict[str, NDArray[np.float32]]
 
 
-class Rounded(nn.Module):
+class QuantisedConvolution(nn.Module):
     """A convolution of inputs and weights that are rounded to 8 bits; ``low`` and ``high`` bound
     the inputs.
     """
@@ -112,11 +112,15 @@ def rounded(module: nn.Module, bounds: Mapping[str, NDArray[Any]]) -> nn.Module:
         )
     for name, (low, high) in bounds.items():
         owner, _, last = name.rpartition(".")
-        setattr(module.get_submodule(owner), last, Rounded(known[name], float(low), float(high)))
+        setattr(
+            module.get_submodule(owner),
+            last,
+            QuantisedConvolution(known[name], float(low), float(high)),
+        )
     return module
 
 
-class Watch:
+class RangeObserver:
     """Looks at what the convolutions of a module are shown while it is used inside a ``with``."""
 
     def __init__(self, module: nn.Module, seed: int = 0):
@@ -125,7 +129,7 @@ class Watch:
         self._seen: dict[str, list[Tensor]] = {name: [] for name in self._layers}
         self._handles: list[Any] = []
 
-    def __enter__(self) -> Watch:
+    def __enter__(self) -> RangeObserver:
         for name, layer in self._layers.items():
             self._handles.append(
                 layer.register_forward_pre_hook(

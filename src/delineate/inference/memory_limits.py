@@ -34,7 +34,7 @@ RESTORE_COPIES = 6
 
 
 @dataclass(frozen=True)
-class Limits:
+class MemoryLimits:
     """What may be used, in bytes; None is no limit."""
 
     ram_bytes: int | None = None
@@ -42,7 +42,7 @@ class Limits:
 
 
 @dataclass(frozen=True)
-class Need:
+class MemoryEstimate:
     """Bytes of the phases of one scan, without the sums of scores; ``on_gpu`` those of the
     device.
     """
@@ -52,7 +52,7 @@ class Need:
     on_gpu: int
 
 
-def need_of(grid: Grid, plan: Plan, engine: infer.Engine) -> Need:
+def need_of(grid: Grid, plan: Plan, engine: infer.Engine) -> MemoryEstimate:
     """What a scan on ``grid`` will need; before cropping, which only makes it less."""
     spacing = [
         own if wanted is None else wanted
@@ -74,7 +74,7 @@ def need_of(grid: Grid, plan: Plan, engine: infer.Engine) -> Need:
     labels = int(np.prod(grid.shape)) * (1 if plan.network.classes <= 256 else 2)
     work = 3 * infer.WORK_BYTES + RESTORE_COPIES * 4 * CHUNK_VOXELS
     gpu = engine.device.type != "cpu"
-    return Need(
+    return MemoryEstimate(
         int(MARGIN * (scan + partly + ready)) + SLACK_BYTES,
         int(MARGIN * (ready + labels + work + (0 if gpu else 2 * logits + slabs))) + SLACK_BYTES,
         int(MARGIN * (ready + 2 * logits + slabs + work + 4 * len(plan.channels) * window))
@@ -96,7 +96,9 @@ def _along(grid: Grid, plan: Plan) -> Sequence[float | None]:
     return back
 
 
-def memory_for_sums(limits: Limits, need: Need, engine: infer.Engine, case: str = "") -> int | None:
+def memory_for_sums(
+    limits: MemoryLimits, need: MemoryEstimate, engine: infer.Engine, case: str = ""
+) -> int | None:
     """Bytes that sums of scores may take; None where nothing is limited.
 
     Raises:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
@@ -27,20 +27,19 @@ from ..core.errors import UsageError
 from ..core.grid import Grid
 from ..core.plan import Inference, Plan
 from ..core.prediction import Prediction
-from ..core.volume import Volume
-from ..preprocessing.prepare import Trail, prepare, prepare_label, restore
+from ..core.progress import Progress, silent
+from ..core.volume import BODY_HU, Volume
+from ..preprocessing.prepare import PreprocessingRecord, prepare, prepare_label, restore
 from ..preprocessing.regions import far_from_body, keep_largest
 from . import engine as infer
 from .engine import Engine, marching_axis, sampling, slabs
 
-AIR_HU, BODY_HU = -1000.0, -300.0
+AIR_HU = -1000.0
 AIR_MARGIN_MM = 30.0  # that a network is still shown of what surrounds a body
-
-Tell = Callable[[float, str], None]  # share of the scan that is done, what is being done
 
 
 @dataclass(frozen=True)
-class Samples:
+class DropoutSamples:
     """How many Monte-Carlo dropout samples, and ``key``, from which each one's seed follows: equal
     keys give equal samples.
     """
@@ -109,21 +108,21 @@ def refuse_overlapping(plan: Plan) -> None:
         )
 
 
-def _leave_air_out(scan: Tensor, trail: Trail, plan: Plan) -> None:
+def _leave_air_out(scan: Tensor, record: PreprocessingRecord, plan: Plan) -> None:
     """Make what is far outside the body plain air, in place: windows of nothing else are then
     computed once for all (see ``infer``).
     """
     rules = [channel.normalise for channel in plan.channels]
     threshold = (max(BODY_HU, rules[0].low) - rules[0].mean) / rules[0].std
     beyond = torch.from_numpy(
-        far_from_body(scan[0].numpy(), threshold, trail.prepared.spacing_mm, AIR_MARGIN_MM)
+        far_from_body(scan[0].numpy(), threshold, record.prepared.spacing_mm, AIR_MARGIN_MM)
     )
     for channel, rule in zip(scan, rules, strict=True):
         channel[beyond] = (max(AIR_HU, rule.low) - rule.mean) / rule.std
 
 
 @dataclass(frozen=True, eq=False)
-class Ready:
+class PreparedScan:
     """A scan as a model's networks take it, and the way back.
 
     ``scan`` (C, I, J, K) float32 on the prepared grid; ``first``: the same for the first stage of a
@@ -132,18 +131,18 @@ class Ready:
     """
 
     scan: Tensor
-    trail: Trail
+    record: PreprocessingRecord
     grid: Grid
     source: str
     meta: dict[str, Any]
     missing: tuple[str, ...]
-    first: Ready | None
+    first: PreparedScan | None
     seconds: float
 
 
 def make_ready(
     volume: Volume, plan: Plan, present: Sequence[int] | None = None, skip_air: bool = False
-) -> Ready:
+) -> PreparedScan:
     """Prepare one scan for a model of ``plan``; arguments and errors as for ``predict``."""
     began = time.perf_counter()
     missing = (
@@ -155,9 +154,9 @@ def make_ready(
         refuse_missing(plan)
     if skip_air:
         refuse_unless_ct(plan)
-    scan, trail = prepare(volume, plan, present)
+    scan, record = prepare(volume, plan, present)
     if skip_air:
-        _leave_air_out(scan, trail, plan)
+        _leave_air_out(scan, record, plan)
     first = (
         make_ready(volume, plan.low_resolution, present)
         if plan.cascade and plan.low_resolution is not None
@@ -166,8 +165,8 @@ def make_ready(
     meta: dict[str, Any] = {
         key: volume.meta[key] for key in ("modality", "spacing_known") if key in volume.meta
     }
-    return Ready(
-        scan, trail, volume.grid, volume.source, meta, missing, first, time.perf_counter() - began
+    return PreparedScan(
+        scan, record, volume.grid, volume.source, meta, missing, first, time.perf_counter() - began
     )
 
 
@@ -177,7 +176,7 @@ def predict(
     bundle_id: str = "",
     inference: Inference | None = None,
     *,
-    samples: Samples = Samples(),
+    samples: DropoutSamples = DropoutSamples(),
     present: Sequence[int] | None = None,
     skip_air: bool = False,
     **how: Any,
@@ -204,15 +203,15 @@ def predict(
 
 
 def delineate(
-    ready: Ready,
+    ready: PreparedScan,
     engine: Engine,
     bundle_id: str = "",
     inference: Inference | None = None,
     *,
-    samples: Samples = Samples(),
+    samples: DropoutSamples = DropoutSamples(),
     memory_bytes: int | None = None,
     probabilities: bool = False,
-    tell: Tell = lambda share, what: None,
+    progress: Progress = silent,
 ) -> Prediction:
     """Delineate one scan that was made ready for the engine's plan.
 
@@ -227,7 +226,7 @@ def delineate(
             the scan's grid.
         memory_bytes: that sums of class scores may take; see ``limits``.
         probabilities: give the probability of each structure at each voxel too, two bytes each.
-        tell: hears how far the work is.
+        progress: gets the share of this scan that is done.
 
     Returns:
         Labels on exactly ``ready.grid``.
@@ -240,20 +239,20 @@ def delineate(
     samples.refuse_unless_fit(plan)
     if probabilities:
         refuse_overlapping(plan)
-    scan, trail = ready.scan, ready.trail
+    scan, record = ready.scan, ready.record
     if ready.first is not None and engine.first is not None:
         scan = torch.cat(
-            [scan, _found_before(ready.first, engine.first, trail, inference, memory_bytes)]
+            [scan, _found_before(ready.first, engine.first, record, inference, memory_bytes)]
         )
     shares = (
-        np.empty((len(plan.structures) + 1, *trail.source.shape), np.uint16, order="F")
+        np.empty((len(plan.structures) + 1, *record.source.shape), np.uint16, order="F")
         if probabilities
         else None
     )
-    array = _labels(scan, trail, engine, inference, memory_bytes, shares)
+    array = _labels(scan, record, engine, inference, memory_bytes, shares)
     ended = time.perf_counter()
     timing = {"prepare": ready.seconds, "infer_and_restore": ended - began}
-    drawn = _draw(samples, scan, trail, engine, inference, memory_bytes, tell)
+    drawn = _draw(samples, scan, record, engine, inference, memory_bytes, progress)
     if drawn:
         timing["samples"] = time.perf_counter() - ended
     timing["total"] = sum(timing.values())
@@ -270,7 +269,7 @@ def delineate(
 
 
 def drawn_windows(
-    ready: Ready, engine: Engine, draws: np.random.Generator
+    ready: PreparedScan, engine: Engine, draws: np.random.Generator
 ) -> Iterator[tuple[Engine, Tensor]]:
     """Some of the windows that ``delineate`` would show the networks of ``engine``, those of a
     cascade's first stage included; see ``infer``.
@@ -278,23 +277,29 @@ def drawn_windows(
     scan = ready.scan
     if ready.first is not None and engine.first is not None:
         yield from drawn_windows(ready.first, engine.first, draws)
-        scan = torch.cat([scan, _found_before(ready.first, engine.first, ready.trail, None, None)])
+        scan = torch.cat([scan, _found_before(ready.first, engine.first, ready.record, None, None)])
     yield from infer.drawn_windows(scan, engine, draws)
 
 
 def _found_before(
-    ready: Ready, first: Engine, trail: Trail, inference: Inference | None, memory_bytes: int | None
+    ready: PreparedScan,
+    first: Engine,
+    record: PreprocessingRecord,
+    inference: Inference | None,
+    memory_bytes: int | None,
 ) -> Tensor:
-    """(structures, I, J, K) of 0 and 1 on the prepared grid of ``trail``: what the first stage of a
-    cascade finds in the scan.
+    """(structures, I, J, K) of 0 and 1 on the prepared grid of ``record``: what the first stage of
+    a cascade finds in the scan.
     """
     how = (
         first.plan.inference
         if inference is None or inference.mirror
         else first.plan.inference.model_copy(update={"mirror": ()})
     )
-    labels = Volume(_labels(ready.scan, ready.trail, first, how, memory_bytes), ready.grid, "label")
-    classes = prepare_label(labels, trail, first.plan.labels.compact())
+    labels = Volume(
+        _labels(ready.scan, ready.record, first, how, memory_bytes), ready.grid, "label"
+    )
+    classes = prepare_label(labels, record, first.plan.labels.compact())
     return torch.stack(
         [
             torch.from_numpy(classes == index).float()
@@ -305,7 +310,7 @@ def _found_before(
 
 def _labels(
     scan: Tensor,
-    trail: Trail,
+    record: PreprocessingRecord,
     engine: Engine,
     inference: Inference | None,
     memory_bytes: int | None,
@@ -324,7 +329,7 @@ def _labels(
         sum_to_one = above is None and average == "probabilities"
         array = restore(
             stream,
-            trail,
+            record,
             marching_axis(scan.shape[1:], plan),
             values,
             above,
@@ -337,18 +342,18 @@ def _labels(
 
 
 def _draw(
-    samples: Samples,
+    samples: DropoutSamples,
     scan: Tensor,
-    trail: Trail,
+    record: PreprocessingRecord,
     engine: Engine,
     inference: Inference | None,
     memory_bytes: int | None,
-    tell: Tell,
+    progress: Progress,
 ) -> list[NDArray[Any]]:
     drawn = []
     engine = engine.uncompiled() if samples.count else engine  # dropout is reached in modules alone
     for index in range(samples.count):
-        tell((1 + index) / (1 + samples.count), f"sample {index + 1} of {samples.count}")
+        progress("predict", 1 + index, 1 + samples.count, f"sample {index + 1} of {samples.count}")
         with sampling(engine, samples.seed(index)):
-            drawn.append(_labels(scan, trail, engine, inference, memory_bytes))
+            drawn.append(_labels(scan, record, engine, inference, memory_bytes))
     return drawn

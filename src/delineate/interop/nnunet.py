@@ -18,7 +18,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -40,6 +40,7 @@ from ..core.plan import (
     Schedule,
     Structure,
 )
+from ..core.progress import Say, unsaid
 from ..networks.build import build, load_weights
 
 AXES = {
@@ -65,7 +66,7 @@ RESAMPLERS = {
 
 
 @dataclass(frozen=True)
-class _Source:
+class _ModelFolder:
     """What the folder says, once read."""
 
     folder: Path
@@ -83,7 +84,7 @@ def read_bundle(
     *,
     checkpoint: str = "checkpoint_final.pth",
     folds: Sequence[int] = (),
-    say: Callable[[str], None] = lambda text: None,
+    say: Say = unsaid,
 ) -> Bundle:
     """The bundle of a trained nnU-Net.
 
@@ -154,7 +155,7 @@ def read_bundle(
 # ---- reading the folder ----
 
 
-def _read(folder: Path) -> _Source:
+def _read(folder: Path) -> _ModelFolder:
     if not folder.is_dir():
         raise InputError("is not a folder", path=folder)
     if not (folder / "plans.json").is_file():
@@ -192,7 +193,7 @@ def _read(folder: Path) -> _Source:
             )
         parents.append(parent)
         config = {**known[parent], **config}
-    return _Source(folder, plans, dataset, name, config)
+    return _ModelFolder(folder, plans, dataset, name, config)
 
 
 def _json(path: Path) -> dict[str, Any]:
@@ -277,9 +278,7 @@ def _why(path: Path, error: Exception) -> str:
 # ---- plans to a plan ----
 
 
-def _plan(
-    source: _Source, first: Bundle | None, mirror: tuple[int, ...], say: Callable[[str], None]
-) -> Plan:
+def _plan(source: _ModelFolder, first: Bundle | None, mirror: tuple[int, ...], say: Say) -> Plan:
     config, plans = source.configuration, source.plans
     if config.get("preprocessor_name", "DefaultPreprocessor") != "DefaultPreprocessor":
         raise source.refuse(
@@ -332,7 +331,7 @@ def _plan(
     )
 
 
-def _first_stage(source: _Source, checkpoint: str) -> Bundle | None:
+def _first_stage(source: _ModelFolder, checkpoint: str) -> Bundle | None:
     """The first stage of a cascade, which stands beside the second, with all its folds; None where
     there is none.
     """
@@ -349,7 +348,7 @@ def _first_stage(source: _Source, checkpoint: str) -> Bundle | None:
     return read_bundle(folder, checkpoint=checkpoint)
 
 
-def _structures(source: _Source) -> tuple[tuple[Structure, ...], bool]:
+def _structures(source: _ModelFolder) -> tuple[tuple[Structure, ...], bool]:
     """The structures, and whether they are overlapping regions. None has a side: nnU-Net's mirror
     does not exchange left and right.
     """
@@ -373,7 +372,7 @@ def _structures(source: _Source) -> tuple[tuple[Structure, ...], bool]:
     return tuple(known[value] for value in labels.values()), overlapping
 
 
-def _channels(source: _Source) -> tuple[Channel, ...]:
+def _channels(source: _ModelFolder) -> tuple[Channel, ...]:
     names = source.dataset.get("channel_names", source.dataset.get("modality", {}))
     schemes, masked = (
         source.configuration["normalization_schemes"],
@@ -399,7 +398,7 @@ def _channels(source: _Source) -> tuple[Channel, ...]:
 
 
 def _normalisation(
-    source: _Source, scheme: str, masked: bool, seen: Mapping[str, float]
+    source: _ModelFolder, scheme: str, masked: bool, seen: Mapping[str, float]
 ) -> Normalisation:
     if scheme == "CTNormalization":
         return Normalisation(
@@ -420,7 +419,7 @@ def _normalisation(
     raise source.refuse(f"normalises by {scheme}, which is not one of nnU-Net's own")
 
 
-def _network(source: _Source, channels: int, structures: int, overlapping: bool) -> Network:
+def _network(source: _ModelFolder, channels: int, structures: int, overlapping: bool) -> Network:
     made = _architecture(source)
     words = made["arch_kwargs"]
     name = str(made["network_class_name"]).rsplit(".", 1)[-1]
@@ -474,7 +473,7 @@ def _network(source: _Source, channels: int, structures: int, overlapping: bool)
     )
 
 
-def _architecture(source: _Source) -> dict[str, Any]:
+def _architecture(source: _ModelFolder) -> dict[str, Any]:
     """The network as plans have it since 2.3; from older plans derived as nnU-Net derives it."""
     config = source.configuration
     if "architecture" in config:

@@ -32,9 +32,9 @@ from numpy.typing import NDArray
 
 from ..core.errors import GeometryError, UsageError
 from .overlap import foreground_box
+from .surface import ROUNDING_MM
 
 FAR_MM = 1e9  # between slices where there is but one
-ROUNDING_MM = 1e-6  # as in ``surface``
 
 
 def boundary_iou(

@@ -49,7 +49,7 @@ ROUNDING = 1e-9  # 30 voxels of 0.001 ml are not less than 0.03 ml
 
 
 @dataclass(frozen=True)
-class Side:
+class LesionTable:
     """The lesions of one mask; all arrays have one entry for each.
 
     Args:
@@ -78,8 +78,8 @@ class Side:
 class Lesions:
     """What was found lesion by lesion; see the head of this file for how they are matched."""
 
-    truth: Side
-    prediction: Side
+    truth: LesionTable
+    prediction: LesionTable
     match: Match
     threshold: float
     least_ml: float
@@ -367,13 +367,13 @@ def _side(
     voxel_ml: float,
     least_ml: float,
     corner: NDArray[Any],
-) -> Side:
+) -> LesionTable:
     """One mask's lesions; ``chosen`` are the pairs that are its matches, at most one a lesion."""
     partner, iou = np.full(len(own.sizes), -1, np.int64), np.zeros(len(own.sizes))
     partner[pairs.own[chosen]], iou[pairs.own[chosen]] = pairs.other[chosen], pairs.iou[chosen]
     ml = own.sizes * np.float64(voxel_ml)
     counted = ~(ml < least_ml * (1 - ROUNDING))  # NaN is counted
-    return Side(ml, pairs.covered, partner, iou, counted, own.centres + corner)
+    return LesionTable(ml, pairs.covered, partner, iou, counted, own.centres + corner)
 
 
 # ---- which pairs are matches ----

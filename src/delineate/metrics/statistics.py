@@ -98,7 +98,7 @@ def _patients(groups: Sequence[str]) -> tuple[NDArray[np.intp], int]:
 
 
 @dataclass(frozen=True)
-class Test:
+class PairedTest:
     """A two-sided Wilcoxon signed-rank test (Wilcoxon 1945).
 
     Args:
@@ -129,7 +129,7 @@ class Test:
         return 2.0 ** (1 - self.n) < LEVEL
 
 
-def signed_rank(differences: Floats) -> Test:
+def signed_rank(differences: Floats) -> PairedTest:
     """Whether differences lie around zero.
 
     Up to ``MOST_EXACT`` differences the distribution of the sum of ranks over all choices of signs
@@ -142,13 +142,13 @@ def signed_rank(differences: Floats) -> Test:
     """
     kept = differences[~np.isnan(differences) & (np.abs(differences) > EQUAL)]
     if not len(kept):
-        return Test(1.0 if len(differences) else float("nan"), 0.0, 0, True, 0.0)
+        return PairedTest(1.0 if len(differences) else float("nan"), 0.0, 0, True, 0.0)
     ranks = midranks(np.abs(kept))
     total, above = float(ranks.sum()), float(ranks[kept > 0].sum())
     smaller = min(above, total - above)
     exact = len(kept) <= MOST_EXACT
     p = _exact(ranks, smaller) if exact else _normal(ranks, smaller)
-    return Test(p, smaller, len(kept), exact, (2 * above - total) / total)
+    return PairedTest(p, smaller, len(kept), exact, (2 * above - total) / total)
 
 
 def midranks(values: Floats) -> Floats:

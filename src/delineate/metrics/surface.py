@@ -202,7 +202,7 @@ def surface_dice(d: Distances, tolerance_mm: float) -> float:
 
 
 @dataclass(frozen=True)
-class Choices:
+class SurfaceSettings:
     """What of the above is measured; see the head of this file."""
 
     elements: Elements = "surfels"
@@ -249,7 +249,7 @@ class Choices:
 
 
 for _elements, _how in itertools.product(get_args(Elements), get_args(How)):
-    judged(Choices(_elements, _how).measures())
+    judged(SurfaceSettings(_elements, _how).measures())
 
 
 def measure(
@@ -257,7 +257,7 @@ def measure(
     truth: NDArray[Any],
     values: Sequence[int],
     spacing_mm: Sequence[float],
-    choices: Choices,
+    choices: SurfaceSettings,
 ) -> dict[str, Floats]:
     """Every measure of every structure: name -> (L,), in the order of ``values``.
 

@@ -78,7 +78,7 @@ class BothExcitations(nn.Module):
 EXCITATIONS = {"channel": ChannelExcitation, "spatial": SpatialExcitation, "both": BothExcitations}
 
 
-class DenseBlock(nn.Module):
+class CompetitiveBlock(nn.Module):
     """Convolutions that each see all that came before, then one of kernel 1 that gathers them."""
 
     def __init__(self, net: Network, stage: int, c_in: int):
@@ -100,7 +100,7 @@ def _excited(net: Network, stage: int, c_in: int) -> nn.Sequential:
     excitation = (
         nn.Identity() if net.squeeze == "none" else EXCITATIONS[net.squeeze](net.widths[stage])
     )
-    return nn.Sequential(DenseBlock(net, stage, c_in), excitation, dropout(net))
+    return nn.Sequential(CompetitiveBlock(net, stage, c_in), excitation, dropout(net))
 
 
 def _pooled(x: Tensor, step: tuple[int, int]) -> tuple[Tensor, Tensor]:
@@ -139,7 +139,7 @@ class QuickNAT(nn.Module):
         width, levels = net.widths[0], range(len(net.widths) - 1)
         self.steps = [stride[:2] for stride in net.strides]
         self.encoder = nn.ModuleList(_excited(net, n, width if n else net.channels) for n in levels)
-        self.bottleneck = DenseBlock(net, len(net.widths) - 1, width)
+        self.bottleneck = CompetitiveBlock(net, len(net.widths) - 1, width)
         self.decoder = nn.ModuleList(_excited(net, n, 2 * width) for n in levels)
         self.head = nn.Conv2d(width, net.classes, 1)
 

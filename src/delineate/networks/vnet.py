@@ -33,7 +33,7 @@ from .blocks import ConvNormAct, ResidualBlock, activation, conv, dropout, norm,
 ONE = (1, 1, 1)
 
 
-class Entry(nn.Module):
+class InputBlock(nn.Module):
     """The first stage: convolutions of the image, to which the image is added."""
 
     def __init__(self, net: Network):
@@ -75,7 +75,7 @@ class VNet(nn.Module):
         self.net = net
         widths = net.widths
         levels = range(len(widths) - 1)
-        self.entry = Entry(net)
+        self.entry = InputBlock(net)
         self.down = nn.ModuleList(
             _down(net, widths[n], widths[n + 1], net.strides[n]) for n in levels
         )

@@ -20,6 +20,7 @@ from typing import Any, Literal, Protocol
 import numpy as np
 
 from ..core.errors import LabelError, PlanError
+from ..core.grid import ANISOTROPY
 from ..core.manifest import Manifest
 from ..core.plan import (
     Augmentation,
@@ -33,11 +34,12 @@ from ..core.plan import (
     Schedule,
     Structure,
 )
+from ..core.progress import Progress, silent
 from ..execution import local as batch
 from .fingerprint import Fingerprint, examine
 
 Triple = tuple[int, int, int]
-Choice = tuple[Network, Triple, int]  # network, patch, batch
+NetworkChoice = tuple[Network, Triple, int]  # network, patch, batch
 DEFAULT_EPOCHS = (
     1000  # where neither a budget nor epochs are asked for and no recipe says otherwise
 )
@@ -54,7 +56,6 @@ LEARNING_RATE = 3e-3  # Muon's
 # how often a training's decay, at the full rate, could forget all it learnt: 2, 6 and 19 tried with
 # 40 hippocampi, 630 steps
 TOTAL_DECAY = 6.0
-ANISOTROPY = 3.0
 ORIENTATION_BY_SLICE_AXIS = ("ASR", "RSA", "RAS")  # the sliced axis (x, y or z) last
 
 
@@ -99,7 +100,7 @@ def fingerprint(
     manifest: Manifest,
     *,
     workers: int | None = None,
-    progress: Callable[[int, int, str], None] | None = None,
+    progress: Progress = silent,
 ) -> Fingerprint:
     """Read up to ``MOST_CASES`` cases with truth, evenly spread over the cohort.
 
@@ -116,8 +117,7 @@ def fingerprint(
     ]
     one, (first, *others) = partial(examine, manifest=manifest), chosen
     outcomes = [batch.attempt(one, first, first.id)]  # tells how long a case takes
-    tell = progress or (lambda done, total, name: None)
-    tell(1, len(chosen), first.id)
+    progress("read", 1, len(chosen), first.id)
     workers = (
         batch.workers_for(outcomes[0].seconds * len(others), len(others))
         if workers is None
@@ -128,7 +128,8 @@ def fingerprint(
         others,
         names=[c.id for c in others],
         workers=workers,
-        progress=lambda done, total, name: tell(done + 1, len(chosen), name),
+        stage="read",
+        progress=lambda stage, done, _, name: progress(stage, done + 1, len(chosen), name),
     )
     for outcome in outcomes:
         if outcome.error is not None:
@@ -440,7 +441,7 @@ def _choose_network(
     enough training steps fit.
     """
     spacing = [1.0 if s is None else s for s in draft.spacing_mm]
-    choices: list[Choice] = []
+    choices: list[NetworkChoice] = []
     for width, voxels, batch_size in _ladder(
         draft.dims, draft.machine, classes=len(draft.manifest.labels) + 1
     ):
@@ -475,12 +476,12 @@ def _choose_network(
 
 
 def largest_that_fits(
-    choices: Sequence[Choice],
+    choices: Sequence[NetworkChoice],
     budget_s: float | None,
     machine: Machine,
     probe: Callable[[Network, Triple, int], float],
     wanted: float,
-) -> tuple[Choice, float, str]:
+) -> tuple[NetworkChoice, float, str]:
     """The first of ``choices`` (network, patch, batch; from large to small) that memory holds and
     of which enough steps fit into the budget.
 

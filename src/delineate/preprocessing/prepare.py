@@ -4,11 +4,11 @@ scan's grid.
     scan  --reorient-->  --crop-->  --normalise, resample-->  prepared grid       prepare()
     scan  <--reorient--  <--uncrop--  <--resample, argmax---  class scores        restore()
 
-Both stand here side by side because each must undo the other exactly; the ``Trail`` carries what
-happened. ``restore`` takes class scores in slabs, in order along one axis, and keeps one slab and
-one label volume: its memory does not depend on the number of classes. Shapes: image (C, I, J, K),
-slabs (L, d, A, B) with the marching axis first after the classes. It knows plans and grids, no
-files and no networks.
+Both are in this module because each must undo the other exactly; the ``PreprocessingRecord``
+carries what happened. ``restore`` takes class scores in slabs, in order along one axis, and keeps
+one slab and one label volume: its memory does not depend on the number of classes. Shapes: image
+(C, I, J, K), slabs (L, d, A, B) with the marching axis first after the classes. It knows plans and
+grids, no files and no networks.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..core.errors import GeometryError, InputError
-from ..core.grid import AxisMap, Grid
+from ..core.grid import ANISOTROPY, AxisMap, Grid
 from ..core.plan import Plan
 from ..core.volume import BODY_HU, Volume, background_of
 from .intensity import measure
@@ -38,9 +38,6 @@ from .resample import (
     scale_positions,
 )
 
-# an axis this much coarser than the finest is interpolated linearly: a cubic rings between thick
-# slices
-ANISOTROPIC = 3.0
 # output voxels of one class that restore() works on at a time: each copy of them is 10 MB
 CHUNK_VOXELS = 2_400_000
 TIE = 1e-6  # of a score: equal ones go to the class that comes first, however they are rounded
@@ -53,7 +50,7 @@ Planes = TypeVar("Planes")
 
 
 @dataclass(frozen=True)
-class Trail:
+class PreprocessingRecord:
     """What prepare() did, enough to undo it.
 
     ``source`` is the scan's grid, ``axes`` moved its arrays to ``oriented``, of which the box
@@ -78,7 +75,7 @@ class Trail:
 
 def prepare(
     volume: Volume, plan: Plan, present: Sequence[int] | None = None
-) -> tuple[Tensor, Trail]:
+) -> tuple[Tensor, PreprocessingRecord]:
     """A scan as the network sees it.
 
     Args:
@@ -87,7 +84,7 @@ def prepare(
             become 0, which is what training's ``drop_channel_p`` gives for them.
 
     Returns:
-        (C, I, J, K) float32 on ``trail.prepared``, C the plan's, and the trail.
+        (C, I, J, K) float32 on ``record.prepared``, C the plan's, and the record.
 
     Raises:
         InputError: another number of channels than the plan has, or than are ``present``.
@@ -99,26 +96,28 @@ def prepare(
             f"found {volume.channels} channel(s), the plan takes {len(here)} ({names})",
             path=volume.source or None,
         )
-    trail = trace(volume, plan)
-    kernels = kernels_for(trail, plan.resampling)
-    shape = (len(plan.channels), *trail.prepared.shape)
+    record = trace(volume, plan)
+    kernels = kernels_for(record, plan.resampling)
+    shape = (len(plan.channels), *record.prepared.shape)
     out = (
         torch.empty(shape, dtype=torch.float32)
         if present is None
         else torch.zeros(shape, dtype=torch.float32)
     )
     for index, channel in zip(here, volume.channels_array, strict=True):
-        box = _boxed(trail.axes.apply(channel), trail)
+        box = _boxed(record.axes.apply(channel), record)
         out[index] = resample_image(
             box,
-            trail.prepared.shape,
+            record.prepared.shape,
             kernels,
             transform=measure(box, plan.channels[index].normalise),
         )
-    return out, trail
+    return out, record
 
 
-def prepare_label(label: Volume, trail: Trail, table: dict[int, int]) -> NDArray[Any]:
+def prepare_label(
+    label: Volume, record: PreprocessingRecord, table: dict[int, int]
+) -> NDArray[Any]:
     """The truth on the prepared grid, as class indices.
 
     Args:
@@ -131,9 +130,9 @@ def prepare_label(label: Volume, trail: Trail, table: dict[int, int]) -> NDArray
     Raises:
         GeometryError: the truth does not stand on the scan's grid.
     """
-    if not label.grid.matches(trail.source, tolerance_mm=0.1):
+    if not label.grid.matches(record.source):
         raise GeometryError(
-            f"the truth stands {label.grid.distance_mm(trail.source):.2f} mm from the scan's grid",
+            f"the truth stands {label.grid.distance_mm(record.source):.2f} mm from the scan's grid",
             path=label.source or None,
         )
     lookup = np.zeros(
@@ -143,11 +142,11 @@ def prepare_label(label: Volume, trail: Trail, table: dict[int, int]) -> NDArray
     for value, index in table.items():
         lookup[value] = index
     return resample_labels(
-        lookup[_boxed(trail.axes.apply(label.array), trail)], trail.prepared.shape
+        lookup[_boxed(record.axes.apply(label.array), record)], record.prepared.shape
     )
 
 
-def trace(volume: Volume, plan: Plan) -> Trail:
+def trace(volume: Volume, plan: Plan) -> PreprocessingRecord:
     """Where the scan will stand after preparing; reads voxels only to find the crop."""
     oriented, axes = volume.grid.reorient(plan.orientation)
     start, stop = _crop_box(axes.apply(volume.channels_array), plan.crop)
@@ -166,22 +165,24 @@ def trace(volume: Volume, plan: Plan) -> Trail:
     nearest = (
         thick_axis(prepared.spacing_mm, kept.spacing_mm) if plan.resampling == "spline" else None
     )
-    return Trail(volume.grid, oriented, axes, start, stop, prepared, nearest)
+    return PreprocessingRecord(volume.grid, oriented, axes, start, stop, prepared, nearest)
 
 
-def kernels_for(trail: Trail, resampling: str = "cubic") -> tuple[Kernel, Kernel, Kernel]:
+def kernels_for(
+    record: PreprocessingRecord, resampling: str = "cubic"
+) -> tuple[Kernel, Kernel, Kernel]:
     """Cubic along fine axes, linear along an axis much coarser than the finest; with "spline"
     splines, and the nearest slice there.
 
     As in nnU-Net the slices of a "spline" are thick if they are so before or else after resampling,
     and along one axis only.
     """
-    spacing = trail.oriented.spacing_mm
+    spacing = record.oriented.spacing_mm
     if resampling == "spline":
-        thick = thick_axis(spacing, trail.prepared.spacing_mm)
+        thick = thick_axis(spacing, record.prepared.spacing_mm)
         i, j, k = ("nearest" if n == thick else "spline" for n in range(3))
         return i, j, k  # type: ignore[return-value]
-    a, b, c = ("linear" if s > ANISOTROPIC * min(spacing) else "cubic" for s in spacing)
+    a, b, c = ("linear" if s > ANISOTROPY * min(spacing) else "cubic" for s in spacing)
     return a, b, c  # type: ignore[return-value]
 
 
@@ -190,14 +191,14 @@ def thick_axis(*spacings: tuple[float, float, float]) -> int | None:
     finest; None where there is none, or several.
     """
     for step in spacings:
-        if max(step) > ANISOTROPIC * min(step):
+        if max(step) > ANISOTROPY * min(step):
             return step.index(max(step)) if step.count(max(step)) == 1 else None
     return None
 
 
 def restore(
     slabs: Iterable[Tensor],
-    trail: Trail,
+    record: PreprocessingRecord,
     axis: int,
     values: NDArray[Any],
     above: float | None = None,
@@ -210,29 +211,29 @@ def restore(
         slabs: (L, d, A, B) scores (probabilities or logits, any float dtype, any device), in order
             along prepared axis ``axis``; the depths d add up to that axis' length. A and B are the
             other two axes in their order.
-        trail: from ``prepare``.
+        record: from ``prepare``.
         axis: 0, 1 or 2, the marching axis.
         values: (L,) label value of each class; values[0] is the background's, 0.
         above: classes that may overlap, without a background among them: values is then (L + 1,),
             and a voxel gets the last class whose score is above this.
         sum_to_one: the scores of a voxel are probabilities that add up to 1. Then a class is looked
             at only where it could win, which changes nothing but the time.
-        probabilities: (L, I, J, K) on ``trail.source``, to be filled with the classes'
+        probabilities: (L, I, J, K) on ``record.source``, to be filled with the classes'
             probabilities in steps of 1 / ``PROBABILITY_ONE``; outside the kept box all is
             background. Logits become probabilities at each voxel. Not for classes that may overlap.
 
     Returns:
-        (I, J, K) of ``values.dtype`` on ``trail.source``, in Fortran order, as most scans lie; 0
+        (I, J, K) of ``values.dtype`` on ``record.source``, in Fortran order, as most scans lie; 0
         outside the kept box.
     """
-    out = np.zeros(trail.source.shape, dtype=values.dtype, order="F")
+    out = np.zeros(record.source.shape, dtype=values.dtype, order="F")
     # A view: writing into it fills the volume.
-    box = np.moveaxis(_boxed(trail.axes.apply(out), trail), axis, 0)
+    box = np.moveaxis(_boxed(record.axes.apply(out), record), axis, 0)
     as_they_are = np.array_equal(values, np.arange(len(values)))
     if probabilities is not None:
         probabilities[:] = 0
         probabilities[0] = PROBABILITY_ONE
-        shares = np.moveaxis(_boxed(trail.axes.apply(probabilities), trail), 1 + axis, 1)
+        shares = np.moveaxis(_boxed(record.axes.apply(probabilities), record), 1 + axis, 1)
 
     def planes(near: list[Tensor], along: Bands, in_plane: InPlane) -> tuple[Tensor, Tensor | None]:
         winner = (
@@ -244,7 +245,7 @@ def restore(
             near, along, in_plane, logits=not sum_to_one
         )
 
-    for start, (winners, share) in _by_plane(slabs, trail, axis, planes):
+    for start, (winners, share) in _by_plane(slabs, record, axis, planes):
         found = winners.cpu().numpy()
         box[start : start + len(found)] = found if as_they_are else values[found]
         if share is not None:
@@ -254,7 +255,7 @@ def restore(
 
 def _by_plane(
     slabs: Iterable[Tensor],
-    trail: Trail,
+    record: PreprocessingRecord,
     axis: int,
     planes: Callable[[list[Tensor], Bands, InPlane], Planes],
 ) -> Iterator[tuple[int, Planes]]:
@@ -262,13 +263,13 @@ def _by_plane(
     the prepared planes around them.
     """
     source, prepared = (
-        _axis_first(shape, axis) for shape in (trail.cropped_shape, trail.prepared.shape)
+        _axis_first(shape, axis) for shape in (record.cropped_shape, record.prepared.shape)
     )
     positions = np.clip(scale_positions(prepared[0], source[0]), 0, prepared[0] - 1)
-    if trail.nearest == axis:
+    if record.nearest == axis:
         positions = np.floor(positions + 0.5)
     kernels: list[Kernel] = [
-        "nearest" if trail.nearest == a else "linear" for a in range(3) if a != axis
+        "nearest" if record.nearest == a else "linear" for a in range(3) if a != axis
     ]
     in_plane = [
         _interpolation(n_in, n_out, kernel)
@@ -432,8 +433,8 @@ def _axis_first(shape: tuple[int, int, int], axis: int) -> tuple[int, ...]:
     return (shape[axis], *(n for a, n in enumerate(shape) if a != axis))
 
 
-def _boxed(array: NDArray[Any], trail: Trail) -> NDArray[Any]:
-    i, j, k = (slice(a, b) for a, b in zip(trail.start, trail.stop, strict=True))
+def _boxed(array: NDArray[Any], record: PreprocessingRecord) -> NDArray[Any]:
+    i, j, k = (slice(a, b) for a, b in zip(record.start, record.stop, strict=True))
     return array[..., i, j, k]
 
 

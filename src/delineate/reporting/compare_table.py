@@ -8,14 +8,14 @@ import numpy as np
 
 from ..core.scores import better_is
 from ..core.words import decimals, number_text
-from ..evaluation.comparing import OVERALL, Compared, lacking_words, metric_words
+from ..evaluation.comparing import OVERALL, Comparison, lacking_words, metric_words
 from ..metrics.statistics import RESAMPLES
 
 if TYPE_CHECKING:
     from rich.table import Table
 
 
-def table(compared: Compared) -> Table:
+def table(compared: Comparison) -> Table:
     """A table for the terminal: of each structure a row a run, with its difference to the first."""
     from rich.table import Table
 
@@ -51,7 +51,7 @@ def table(compared: Compared) -> Table:
     return shown
 
 
-def _digits(compared: Compared) -> int | None:
+def _digits(compared: Comparison) -> int | None:
     """Digits after the point of a ratio; None writes three that matter."""
     return None if compared.unit else 3
 
@@ -98,7 +98,7 @@ def _row(found: dict[str, Any], run: str, digits: int | None) -> list[str]:
     ]
 
 
-def _caption(compared: Compared) -> list[str]:
+def _caption(compared: Comparison) -> list[str]:
     better = better_is(compared.metric)
     lines = [
         *compared.sentences,

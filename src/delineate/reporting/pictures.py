@@ -35,7 +35,6 @@ YELLOW = (255, 255, 0)
 RIGHT_ON_LEFT = "patient's right on the left"
 FILL = 0.4  # opacity
 STYLES = ("solid", "dashed", "dotted", "dashdot")
-GRID_TOLERANCE_MM = 0.1
 # i runs to the patient's left, j to the back, k upwards: the picture's right, down and up
 _SHOWN_AS = "LPS"
 
@@ -208,11 +207,7 @@ def check_place(image: Volume, name: str, mask: Volume) -> None:
         GeometryError: it does not, with the distance.
     """
     both = is_placed(image) and is_placed(mask)
-    same = (
-        image.grid.matches(mask.grid, GRID_TOLERANCE_MM)
-        if both
-        else image.grid.shape == mask.grid.shape
-    )
+    same = image.grid.matches(mask.grid) if both else image.grid.shape == mask.grid.shape
     if not same:
         distance = image.grid.distance_mm(mask.grid)
         found = (

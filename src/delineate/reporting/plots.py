@@ -54,7 +54,7 @@ def plot_svg(
 
 
 @dataclass(frozen=True)
-class Agreement:
+class BlandAltman:
     """What two ways of measuring the same cases differ by (Bland & Altman, Lancet 1986).
 
     Args:
@@ -73,7 +73,7 @@ class Agreement:
     high: float
 
 
-def agreement_svg(panels: Sequence[Agreement], unit: str) -> str:
+def agreement_svg(panels: Sequence[BlandAltman], unit: str) -> str:
     """An SVG element of small Bland-Altman plots, one a structure, each with its own axes:
     structures differ much in size.
     """

@@ -13,7 +13,7 @@ import numpy as np
 
 from ..core.words import decimals, hex_colour, joined, mean_distance, number_text, spelled
 from ..metrics.statistics import midranks
-from .plots import INK, Agreement, agreement_svg, plot_svg
+from .plots import INK, BlandAltman, agreement_svg, plot_svg
 
 if TYPE_CHECKING:
     from .reported_run import ReportedRun
@@ -340,7 +340,9 @@ def _with_interval(summary: dict[str, Any]) -> tuple[str, str]:
     return mean_distance(summary), "" if interval == "–" else interval
 
 
-def _agreement(value: dict[tuple[str, str, str], Any], name: str, colour: str) -> Agreement | None:
+def _agreement(
+    value: dict[tuple[str, str, str], Any], name: str, colour: str
+) -> BlandAltman | None:
     """Its Bland-Altman figures; None of fewer than two cases."""
     both = [
         (value.get((c, n, "volume_truth_ml")), v)
@@ -352,7 +354,7 @@ def _agreement(value: dict[tuple[str, str, str], Any], name: str, colour: str) -
         return None
     difference = kept[:, 1] - kept[:, 0]
     bias, spread = float(difference.mean()), LIMITS * float(difference.std(ddof=1))
-    return Agreement(
+    return BlandAltman(
         name,
         colour,
         kept.mean(axis=1).tolist(),

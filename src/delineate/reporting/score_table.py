@@ -10,10 +10,10 @@ from ..metrics.overlap import MEASURES
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from ..evaluation.scoring import Evaluated
+    from ..evaluation.scoring import EvaluationResult
 
 
-def table(evaluated: Evaluated) -> Table:
+def table(evaluated: EvaluationResult) -> Table:
     """A table for the terminal: a row a structure, then the mean over structures."""
     from rich.table import Table
 
@@ -80,7 +80,7 @@ def table(evaluated: Evaluated) -> Table:
     return shown
 
 
-def _caption(evaluated: Evaluated) -> str:
+def _caption(evaluated: EvaluationResult) -> str:
     hidden = "per_case" if evaluated.planar else ""  # it is the mean per slice
     lines = [
         f"{name.replace('_', ' ')}: {decimals(value)}"

@@ -10,7 +10,6 @@ its scores stand already.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,14 +19,15 @@ import numpy as np
 from ..core.errors import DelineateError, InputError, LayoutError
 from ..core.labels import LabelSet
 from ..core.manifest import Source
+from ..core.progress import Progress, silent
 from ..core.scores import finite_mean
 from ..core.words import decimals
 from ..evaluation.masks import Reading, read_masks
 from ..evaluation.pairing import Pair, Pairing, match_names
-from ..execution.local import run, workers_for
+from ..execution.local import Outcome, run, workers_for
 
 if TYPE_CHECKING:
-    from ..evaluation.scoring import Evaluated
+    from ..evaluation.scoring import EvaluationResult
 
 SECONDS_A_PICTURE = 0.7
 BEST, MEDIAN, WORST = "best", "median", "worst"
@@ -35,7 +35,7 @@ MOST_NAMED = 4  # structures in a title
 
 
 @dataclass(frozen=True)
-class Drawing:
+class ComparisonPicture:
     """One case to draw; ``image`` None draws masks alone."""
 
     pair: Pair
@@ -49,14 +49,14 @@ class Drawing:
 
 def draw_cases(
     pairing: Pairing,
-    evaluated: Evaluated,
+    evaluated: EvaluationResult,
     reading: Reading | None,
     folder: Path,
     most: int | None,
     images: str | Path | None,
     *,
     workers: int | None = None,
-    progress: Callable[..., None] | None = None,
+    progress: Progress = silent,
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Draw cases of an evaluation.
 
@@ -77,7 +77,7 @@ def draw_cases(
     except DelineateError as error:
         return (), (f"no pictures: {error}",)
     jobs = [
-        Drawing(
+        ComparisonPicture(
             p,
             known.get(p.case),
             evaluated.labels,
@@ -87,8 +87,7 @@ def draw_cases(
         )
         for p in pairs
     ]
-    count = workers_for(SECONDS_A_PICTURE * len(jobs), len(jobs)) if workers is None else workers
-    outcomes = run(draw, jobs, names=[p.case for p in pairs], workers=count, progress=progress)
+    outcomes = _drawn(jobs, [p.case for p in pairs], workers, progress)
     gaps = [f"no picture: {o.error}" for o in outcomes if o.error is not None]
     bare = [job.pair.case for job in jobs if job.image is None]
     if bare:
@@ -101,13 +100,13 @@ def draw_cases(
 
 def draw_montages(
     pairing: Pairing,
-    evaluated: Evaluated,
+    evaluated: EvaluationResult,
     reading: Reading | None,
     folder: Path,
     images: str | Path | None,
     *,
     workers: int | None = None,
-    progress: Callable[..., None] | None = None,
+    progress: Progress = silent,
 ) -> tuple[dict[str, Any], ...]:
     """Draw the best, the median and the worst case by mean Dice; of few cases one may be two of
     them and is drawn once.
@@ -135,7 +134,7 @@ def draw_montages(
     except DelineateError as error:
         known, lost = {}, str(error)
     jobs = [
-        Drawing(
+        ComparisonPicture(
             pairs[case],
             known.get(case),
             evaluated.labels,
@@ -146,8 +145,7 @@ def draw_montages(
         )
         for what, case in chosen.items()
     ]
-    count = workers_for(SECONDS_A_PICTURE * len(jobs), len(jobs)) if workers is None else workers
-    outcomes = run(draw, jobs, names=list(chosen.values()), workers=count, progress=progress)
+    outcomes = _drawn(jobs, list(chosen.values()), workers, progress)
     return tuple(
         {
             "what": what,
@@ -160,7 +158,14 @@ def draw_montages(
     )
 
 
-def draw(job: Drawing) -> str:
+def _drawn(
+    jobs: list[ComparisonPicture], names: list[str], workers: int | None, progress: Progress
+) -> list[Outcome[str]]:
+    count = workers_for(SECONDS_A_PICTURE * len(jobs), len(jobs)) if workers is None else workers
+    return run(draw, jobs, names=names, workers=count, stage="pictures", progress=progress)
+
+
+def draw(job: ComparisonPicture) -> str:
     """Read one case and draw it; the file written.
 
     Raises:
@@ -191,7 +196,7 @@ def draw(job: Drawing) -> str:
     )
 
 
-def _dices(evaluated: Evaluated) -> dict[str, dict[str, float]]:
+def _dices(evaluated: EvaluationResult) -> dict[str, dict[str, float]]:
     """Case -> structure -> Dice."""
     found: dict[str, dict[str, float]] = {c.case: {} for c in evaluated.cases}
     for row in evaluated.scores:

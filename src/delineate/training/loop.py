@@ -62,7 +62,7 @@ Figures = tuple[torch.Tensor, torch.Tensor]  # of one step, on its device: loss 
 
 
 @dataclass
-class Training:
+class TrainingJob:
     """One network being trained: what ``fit`` is given.
 
     ``folder`` receives the run's files; ``deadline`` is a ``time.monotonic`` instant by which
@@ -86,7 +86,7 @@ class Training:
 
 
 @dataclass
-class State:
+class TrainingState:
     """What a checkpoint keeps beside tensors."""
 
     step: int = 0
@@ -104,7 +104,7 @@ class State:
     counts: list[list[int]] = field(default_factory=list)  # of the running epoch, see ``scoring``
 
 
-def fit(job: Training) -> Weights:
+def fit(job: TrainingJob) -> Weights:
     """Train, or go on where a killed run stopped; gives the best averaged weights.
 
     Raises:
@@ -123,9 +123,9 @@ def fit(job: Training) -> Weights:
         load_weights(module, job.init, strict=False)
     average = copy.deepcopy(module).to(job.device).eval()
     optimiser = make_optimiser(module, plan.optimiser, dtype)
-    state = State()
+    state = TrainingState()
     if (job.folder / "last.safetensors").is_file():
-        state = State(
+        state = TrainingState(
             **checkpoint.load(job.folder / "last.safetensors", module, average, optimiser)
         )
     model, optimiser_ = fabric.setup(module, optimiser)
@@ -246,7 +246,7 @@ def _step_stats(
     return loss.detach(), scoring.counts(label, logits.argmax(1), logits.shape[1])
 
 
-def _flush_step_stats(state: State, unread: list[Figures]) -> None:
+def _flush_step_stats(state: TrainingState, unread: list[Figures]) -> None:
     """Add the steps whose figures still lie on the device to the running epoch."""
     losses, counts = (torch.stack(figures) for figures in zip(*unread, strict=True))
     unread.clear()
@@ -255,7 +255,7 @@ def _flush_step_stats(state: State, unread: list[Figures]) -> None:
     state.infinite = 0 if losses.isfinite().any() else state.infinite + len(losses)
 
 
-def _refuse_infinite(state: State, job: Training) -> None:
+def _refuse_infinite(state: TrainingState, job: TrainingJob) -> None:
     if state.infinite >= WATCHED:
         raise TrainingError(
             f"the loss has not been finite for {state.infinite} steps (step {state.step}); a "
@@ -264,7 +264,7 @@ def _refuse_infinite(state: State, job: Training) -> None:
         )
 
 
-def _validation_is_due(state: State, clock: Clock, progress: float) -> bool:
+def _validation_is_due(state: TrainingState, clock: Clock, progress: float) -> bool:
     """Every ``validate_every`` epochs, else evenly over the run.
 
     By the clock never so often that it eats more than its share of the time, and not where it would
@@ -285,7 +285,7 @@ def _validation_is_due(state: State, clock: Clock, progress: float) -> bool:
 
 
 def _validate(
-    job: Training, state: State, clock: Clock, average: nn.Module, line: dict[str, Any]
+    job: TrainingJob, state: TrainingState, clock: Clock, average: nn.Module, line: dict[str, Any]
 ) -> dict[str, Any]:
     """What ``scoring.evaluate`` finds; the network is kept where it is the best so far."""
     began, progress = time.monotonic(), line["progress"]
@@ -317,7 +317,7 @@ def _score(schedule: Schedule, found: dict[str, Any], progress: float) -> float:
     return float(score) if np.isfinite(score) else worst + progress * 1e-3
 
 
-def _keep_best(job: Training, average: nn.Module, line: dict[str, Any]) -> None:
+def _keep_best(job: TrainingJob, average: nn.Module, line: dict[str, Any]) -> None:
     job.on_best(_write(average, job.folder / "best.safetensors"), line)
 
 
@@ -329,11 +329,11 @@ def _write(average: nn.Module, path: Path) -> Weights:
     return weights
 
 
-def _kept_file(job: Training, step: int) -> Path:
+def _kept_file(job: TrainingJob, step: int) -> Path:
     return job.folder / f"epoch_{step // job.plan.schedule.steps_per_epoch:05d}.safetensors"
 
 
-def _log(job: Training, state: State, clock: Clock, line: dict[str, Any]) -> None:
+def _log(job: TrainingJob, state: TrainingState, clock: Clock, line: dict[str, Any]) -> None:
     """Write and tell the epoch's line, and begin the next epoch's figures.
 
     ``loss`` is the mean over the epoch's steps; ``train_dice`` (by name) and its mean
@@ -362,7 +362,7 @@ def _log(job: Training, state: State, clock: Clock, line: dict[str, Any]) -> Non
     job.listener(full)
 
 
-def _truncate_log(job: Training, step: int) -> None:
+def _truncate_log(job: TrainingJob, step: int) -> None:
     """Drop the log's lines and the kept weights that are newer than the checkpoint from which the
     run goes on.
     """

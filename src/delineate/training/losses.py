@@ -33,14 +33,14 @@ Sums = tuple[Tensor, Tensor, Tensor]  # per class, (L,) each: sum(p g), sum(p), 
 
 
 @dataclass(frozen=True)
-class OverVoxels:
+class VoxelTerm:
     """A mean over voxels: its cost of log-probabilities, target, voxels' weights and ``Loss``."""
 
     cost: Callable[[Tensor, Tensor, Tensor | None, Loss], Tensor]
 
 
 @dataclass(frozen=True)
-class OverStructures:
+class StructureTerm:
     """A comparison of structures: its cost of their sums and ``Loss``.
 
     ``Loss.squared`` is only for a term that ``squares``.
@@ -50,15 +50,15 @@ class OverStructures:
     squares: bool = False
 
 
-Term = OverVoxels | OverStructures
+Term = VoxelTerm | StructureTerm
 # How each term of ``Loss`` is computed, in the order in which terms of a kind are added up.
 TERMS: dict[str, Term] = {
-    "cross_entropy": OverVoxels(lambda logs, t, w, loss: _cross_entropy(logs, t, w)),
-    "binary_cross_entropy": OverVoxels(lambda logs, t, w, loss: _binary_cross_entropy(logs, t, w)),
-    "focal": OverVoxels(lambda logs, t, w, loss: _focal(logs, t, w, loss.focal_gamma)),
-    "dice": OverStructures(lambda sums, loss: _dice(sums), squares=True),
-    "generalised_dice": OverStructures(lambda sums, loss: _generalised_dice(sums)),
-    "tversky": OverStructures(
+    "cross_entropy": VoxelTerm(lambda logs, t, w, loss: _cross_entropy(logs, t, w)),
+    "binary_cross_entropy": VoxelTerm(lambda logs, t, w, loss: _binary_cross_entropy(logs, t, w)),
+    "focal": VoxelTerm(lambda logs, t, w, loss: _focal(logs, t, w, loss.focal_gamma)),
+    "dice": StructureTerm(lambda sums, loss: _dice(sums), squares=True),
+    "generalised_dice": StructureTerm(lambda sums, loss: _generalised_dice(sums)),
+    "tversky": StructureTerm(
         lambda sums, loss: _tversky(
             sums,
             loss.tversky_false_positives,
@@ -102,8 +102,8 @@ def _combined(logits: Tensor, target: Tensor, loss: Loss) -> Tensor:
         return _DiceAndCrossEntropy.apply(logits, target, loss)  # type: ignore[no-any-return, no-untyped-call]
     logs = _log_probabilities(logits)
     total = logs.new_zeros(())
-    over_voxels = [(w, t) for w, t in active.values() if isinstance(t, OverVoxels)]
-    over_structures = [(w, t) for w, t in active.values() if isinstance(t, OverStructures)]
+    over_voxels = [(w, t) for w, t in active.values() if isinstance(t, VoxelTerm)]
+    over_structures = [(w, t) for w, t in active.values() if isinstance(t, StructureTerm)]
     if over_voxels:
         total = total + _over_voxels(over_voxels, logs, target, loss)
     if over_structures:
@@ -194,7 +194,7 @@ def _log_probabilities_last(z: Tensor) -> Tensor:
 
 
 def _over_voxels(
-    terms: list[tuple[float, OverVoxels]],
+    terms: list[tuple[float, VoxelTerm]],
     logs: Tensor,
     target: Tensor,
     loss: Loss,
@@ -207,7 +207,7 @@ def _over_voxels(
 
 
 def _over_structures(
-    terms: list[tuple[float, OverStructures]],
+    terms: list[tuple[float, StructureTerm]],
     p: Tensor,
     target: Tensor,
     loss: Loss,

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from ..core.plan import Inference, Loss, Plan, Structure
 from ..core.store import StoredCase
 from ..inference import engine as infer
-from .losses import TERMS, OverStructures, OverVoxels, class_after_class
+from .losses import TERMS, StructureTerm, VoxelTerm, class_after_class
 
 Counts = NDArray[np.int64]
 VALIDATION_OVERLAP = 0.25  # of windows, at most: more changes a score little and takes much longer
@@ -108,10 +108,10 @@ def evaluate(
 
 def _weights(loss: Loss) -> tuple[float, float]:
     """How heavy the loss' terms are that are sums over voxels, and those that compare regions."""
-    weights = dict.fromkeys((OverVoxels, OverStructures), 0.0)
+    weights = dict.fromkeys((VoxelTerm, StructureTerm), 0.0)
     for name, term in TERMS.items():
         weights[type(term)] += getattr(loss, name)
-    return weights[OverVoxels], weights[OverStructures]
+    return weights[VoxelTerm], weights[StructureTerm]
 
 
 def march(

@@ -163,7 +163,7 @@ def calibration(
         probabilities, truth = probabilities[(slice(None), *region)], truth[region]
     place = np.full(1 << 16, -1, np.int64)
     place[[0, *values]] = np.arange(len(values) + 1)
-    sums = _Sums(
+    sums = _CalibrationSums(
         np.zeros((len(values) + 1, bins), np.int64),
         np.zeros((len(values) + 1, bins)),
         np.zeros((len(values) + 1, bins), np.int64),
@@ -232,7 +232,7 @@ def near_foreground(
 
 
 @dataclass(frozen=True)
-class _Sums:
+class _CalibrationSums:
     """(C, B) and (C,): row 0 of all classes together, then of each structure."""
 
     count: Ints
@@ -260,7 +260,7 @@ def _check(
 
 
 def _add_slab(
-    sums: _Sums,
+    sums: _CalibrationSums,
     probabilities: NDArray[Any],
     truth: NDArray[Any],
     mask: NDArray[Any] | None,

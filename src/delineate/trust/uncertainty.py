@@ -31,7 +31,7 @@ CHUNK_VOXELS = 1 << 18
 
 
 @dataclass(frozen=True)
-class Agreement:
+class SampleAgreement:
     """What the samples say of the structure ``value``.
 
     ``samples_ml`` volume in each sample, with ``mean_ml`` and ``std_ml`` (n - 1); NaN where the
@@ -50,7 +50,7 @@ class Agreement:
 
 def agreement(
     samples: Sequence[NDArray[Any]], values: Sequence[int], voxel_ml: float = float("nan")
-) -> list[Agreement]:
+) -> list[SampleAgreement]:
     """One row a structure, in the order of ``values``.
 
     Voxels are compared a chunk at a time; the work grows with the square of the number of samples,
@@ -110,10 +110,10 @@ def _refuse_strangers(chunk: NDArray[Any], values: Sequence[int]) -> None:
 
 def _row(
     value: int, sizes: NDArray[np.int64], together: int, anywhere: int, voxel_ml: float
-) -> Agreement:
+) -> SampleAgreement:
     mean, std = float(sizes.mean()), float(sizes.std(ddof=1))
     volumes = tuple(float(size) * voxel_ml for size in sizes)
     cv, iou = (std / mean, together / anywhere) if anywhere else (float("nan"), float("nan"))
-    return Agreement(
+    return SampleAgreement(
         value, volumes, mean * voxel_ml, std * voxel_ml, cv, iou, int((sizes > 0).sum())
     )

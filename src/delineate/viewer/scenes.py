@@ -73,7 +73,7 @@ class Scene:
 
 
 @dataclass(frozen=True)
-class Entry:
+class ViewerCase:
     """A case that can be shown: what the list says of it, and how it is read when its turn
     comes.
     """

@@ -22,8 +22,8 @@ from typing import Any
 
 from ..core.errors import DelineateError, UsageError
 from .page import SCRIPTS, STATIC, STYLE, served_page
-from .scenes import Entry, Scene, described, shown_array
-from .sources import Shelf
+from .scenes import Scene, ViewerCase, described, shown_array
+from .sources import CaseList
 from .voxels import MOST_VOXELS, channel, coarser, packed
 
 HOST = "127.0.0.1"
@@ -42,12 +42,12 @@ HEADERS = {
 TYPES = {".js": "text/javascript; charset=utf-8", ".css": "text/css; charset=utf-8"}
 
 
-class Cases:
+class CaseReader:
     """The shelf's cases as bytes, read when they are asked for, one at a time, the last few
     kept.
     """
 
-    def __init__(self, shelf: Shelf):
+    def __init__(self, shelf: CaseList):
         self.shelf = shelf
         self._lock = threading.Lock()
         self._kept: OrderedDict[int, tuple[bytes, Scene]] = OrderedDict()
@@ -80,7 +80,7 @@ class Cases:
         self._kept.move_to_end(index)
         return self._kept[index]
 
-    def _read(self, entry: Entry) -> tuple[bytes, Scene]:
+    def _read(self, entry: ViewerCase) -> tuple[bytes, Scene]:
         scene = entry.load()
         small = coarser(scene, MOST_VOXELS)
         facts = {
@@ -100,8 +100,8 @@ class Server(ThreadingHTTPServer):
 
     daemon_threads = True
 
-    def __init__(self, shelf: Shelf, port: int = 0):
-        self.cases, self.token = Cases(shelf), secrets.token_urlsafe(24)
+    def __init__(self, shelf: CaseList, port: int = 0):
+        self.cases, self.token = CaseReader(shelf), secrets.token_urlsafe(24)
         try:
             super().__init__((HOST, port), _Handler)
         except OSError as error:

@@ -24,21 +24,21 @@ from ..core.manifest import Case, Manifest, Source
 from ..core.volume import Volume
 from ..evaluation.pairing import images_in, match_names
 from ..formats import files
-from .scenes import Entry, Mask, Scene
+from .scenes import Mask, Scene, ViewerCase
 
 NAMES = "predictions.json"  # beside predictions, says what their values mean
 NOTHING = LabelSet(())
 
 
 @dataclass(frozen=True)
-class Shelf:
+class CaseList:
     """The cases that can be shown, in the order in which they come, under one title."""
 
     title: str
-    entries: tuple[Entry, ...]
+    entries: tuple[ViewerCase, ...]
 
 
-def find(paths: Sequence[str | Path], labels: str | Path | None = None) -> Shelf:
+def find(paths: Sequence[str | Path], labels: str | Path | None = None) -> CaseList:
     """What ``delineate view`` shows for ``paths``.
 
     Args:
@@ -81,8 +81,8 @@ def find(paths: Sequence[str | Path], labels: str | Path | None = None) -> Shelf
 # ---- files ----
 
 
-def _of_files(image: Path, masks: Sequence[Path], labels: LabelSet | None) -> Shelf:
-    entry = Entry(
+def _of_files(image: Path, masks: Sequence[Path], labels: LabelSet | None) -> CaseList:
+    entry = ViewerCase(
         files.stem(image.resolve()),
         partial(
             _read_files,
@@ -91,10 +91,10 @@ def _of_files(image: Path, masks: Sequence[Path], labels: LabelSet | None) -> Sh
             labels,
         ),
     )
-    return Shelf(entry.id, (entry,))
+    return CaseList(entry.id, (entry,))
 
 
-def _of_folders(images: Path, masks: Sequence[Path], labels: LabelSet | None) -> Shelf:
+def _of_folders(images: Path, masks: Sequence[Path], labels: LabelSet | None) -> CaseList:
     """One case an image; a mask's folder gives it the file of its name."""
     scans = {files.stem(path): path for path in images_in(images)}
     named = list(zip(_names(masks), masks, strict=True))
@@ -112,11 +112,11 @@ def _of_folders(images: Path, masks: Sequence[Path], labels: LabelSet | None) ->
         for case, mask in pairs.items():
             found[case].append((name, drawn[mask]))
     entries = [
-        Entry(case, partial(_read_files, path, found[case], labels))
+        ViewerCase(case, partial(_read_files, path, found[case], labels))
         for case, path in scans.items()
         if found[case] or not masks
     ]
-    return Shelf(images.resolve().name, tuple(entries))
+    return CaseList(images.resolve().name, tuple(entries))
 
 
 def _read_files(image: Path, masks: Sequence[tuple[str, Path]], labels: LabelSet | None) -> Scene:
@@ -177,7 +177,7 @@ def is_run(path: Path) -> bool:
     )
 
 
-def scored_cases(run: str | Path, labels: LabelSet | None = None) -> Shelf:
+def scored_cases(run: str | Path, labels: LabelSet | None = None) -> CaseList:
     """The cases that a run scored, with truth and prediction, the lowest mean Dice first.
 
     Args:
@@ -204,7 +204,7 @@ def scored_cases(run: str | Path, labels: LabelSet | None = None) -> Shelf:
     if not ranked:
         raise InputError("names no case of the run's manifest.jsonl", path=part / "scores.json")
     entries = [
-        Entry(
+        ViewerCase(
             case,
             partial(
                 _read_scored,
@@ -218,7 +218,7 @@ def scored_cases(run: str | Path, labels: LabelSet | None = None) -> Shelf:
         )
         for case in ranked
     ]
-    return Shelf(f"{folder.resolve().name}, {part.name} cases", tuple(entries))
+    return CaseList(f"{folder.resolve().name}, {part.name} cases", tuple(entries))
 
 
 def _scored(run: Path) -> Path | None:
@@ -228,12 +228,14 @@ def _scored(run: Path) -> Path | None:
     )
 
 
-def _of_manifest(path: Path, labels: LabelSet | None) -> Shelf:
+def _of_manifest(path: Path, labels: LabelSet | None) -> CaseList:
     manifest = Manifest.load(path)
     if not manifest.cases:
         raise InputError("holds no case", path=path)
-    entries = [Entry(case.id, partial(_read_case, manifest, case, labels)) for case in manifest]
-    return Shelf(Path(manifest.root).name or path.resolve().parent.name, tuple(entries))
+    entries = [
+        ViewerCase(case.id, partial(_read_case, manifest, case, labels)) for case in manifest
+    ]
+    return CaseList(Path(manifest.root).name or path.resolve().parent.name, tuple(entries))
 
 
 def _read_case(manifest: Manifest, case: Case, labels: LabelSet | None) -> Scene:

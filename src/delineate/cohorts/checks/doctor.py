@@ -19,12 +19,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...core.errors import DelineateError, LabelError
-from ...core.grid import Grid
+from ...core.grid import GRID_TOLERANCE_MM, Grid
 from ...core.labels import LabelSet, as_whole_numbers, unique_values
 from ...core.manifest import Case, Manifest, Source
 from ...core.volume import Volume
 from ..findings import Finding, Severity
-from ..reading import TOLERANCE_MM, difference, map_label, read_image, read_raw_label
+from ..reading import difference, map_label, read_image, read_raw_label
 from .repair import COPY_AFFINE, RESAMPLE, way_to_mend
 
 ROUNDING_MM = 0.01  # grids nearer than this are the same
@@ -35,7 +35,7 @@ HU_LIMITS = (-10_000.0, 70_000.0)  # beyond these no CT value is real
 
 
 @dataclass(frozen=True)
-class Channel:
+class ChannelStatistics:
     """Facts of one channel; ``p99`` is the 99th percentile of at most some 100,000 voxels."""
 
     dtype: str
@@ -71,7 +71,7 @@ class Examination:
     grid: Grid | None = None
     placed: bool = True
     spaced: bool = True
-    channels: tuple[Channel, ...] = ()
+    channels: tuple[ChannelStatistics, ...] = ()
     unit: str = ""
     sha256: str = ""
     dicom_patient: str = ""
@@ -120,7 +120,7 @@ def _summary(found: Examination, image: Volume) -> Examination:
     )
 
 
-def _channel(array: NDArray[Any]) -> Channel:
+def _channel(array: NDArray[Any]) -> ChannelStatistics:
     flat = array.reshape(-1) if array.flags.c_contiguous else array.ravel(order="K")
     low, high = float(flat.min()), float(flat.max())
     lost = 0
@@ -129,7 +129,7 @@ def _channel(array: NDArray[Any]) -> Channel:
         lost = int(flat.size - fine.sum())
         flat = flat[fine] if fine.any() else np.zeros(1, flat.dtype)
         low, high = float(flat.min()), float(flat.max())
-    return Channel(
+    return ChannelStatistics(
         str(array.dtype),
         low,
         high,
@@ -175,7 +175,7 @@ def _examine_label(
         *check_empty(found),
         *check_values(found, raw[0][1], manifest),
     ]
-    if image is not None and image.grid.matches(label.grid, TOLERANCE_MM):
+    if image is not None and image.grid.matches(label.grid):
         checks += check_sides(found, label, image, manifest.labels)
     return _with(found, checks)
 
@@ -258,7 +258,7 @@ def check_place(found: Examination, label: NDArray[Any]) -> list[Finding]:
         "distance_mm": None if np.isinf(distance) else distance,
     }
     mend, why = way_to_mend(grid, other, label, placed=found.placed)
-    severity: Severity = "note" if distance <= TOLERANCE_MM else "error"
+    severity: Severity = "note" if distance <= GRID_TOLERANCE_MM else "error"
     words = {
         COPY_AFFINE: "--fix gives it the image's affine",
         RESAMPLE: "--fix resamples it onto the image's grid",

@@ -41,7 +41,7 @@ OVERLAP = (
 
 
 @dataclass(frozen=True)
-class Job:
+class RepairJob:
     """One case to mend: what to do and where to."""
 
     case: Case
@@ -109,7 +109,7 @@ def nearest(array: NDArray[Any], grid: Grid, target: Grid) -> NDArray[Any]:
     return out
 
 
-def mend_case(job: Job) -> dict[str, Any]:
+def mend_case(job: RepairJob) -> dict[str, Any]:
     """Write one case's mended copy and return its log entry; can be run again without harm.
 
     Raises:
@@ -155,7 +155,7 @@ def _counts(array: NDArray[Any]) -> dict[str, int]:
 
 def plan_mending(
     manifest: Manifest, ways: Mapping[str, Sequence[str]], out: str | Path
-) -> list[Job]:
+) -> list[RepairJob]:
     """The cases to write: those with a way to mend, and all with truth where the cohort's values
     are remapped.
 
@@ -170,7 +170,7 @@ def plan_mending(
     for case in manifest:
         chosen = (*ways.get(case.id, ()), *((REMAP,) if remapped and case.label else ()))
         if chosen:
-            jobs.append(Job(case, header, chosen, str(Path(out).resolve())))
+            jobs.append(RepairJob(case, header, chosen, str(Path(out).resolve())))
     return jobs
 
 

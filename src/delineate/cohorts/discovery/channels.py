@@ -30,7 +30,7 @@ from ...core.terms import (
     read_with_rest,
 )
 from ...formats.files import stem
-from ..findings import Found
+from ..findings import DiscoveredCohort
 from .tree import Tree, may_be_image, shared_start, source
 
 # How the channels of a training were told apart where they had no names.
@@ -125,7 +125,7 @@ def _only_channel(name: str, spans: Sequence[tuple[int, int, str]]) -> tuple[str
     return read_with_rest(identity, f"{before} {after}"), before, after
 
 
-def incomplete(found: Found) -> list[Case]:
+def incomplete(found: DiscoveredCohort) -> list[Case]:
     """The cases that a layout left out because they lack channels, with ``ABSENT`` where a channel
     is missing.
     """

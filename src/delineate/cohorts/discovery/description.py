@@ -32,7 +32,7 @@ from ...core.manifest import Case, Split
 from ...formats.files import natural_key, stem
 from ..findings import Draft
 from .patients import by_pattern
-from .structures import Choice, read_yaml
+from .structures import StructureSelection, read_yaml
 from .tree import Tree, source
 
 _HOLES = {
@@ -57,7 +57,7 @@ class Description(BaseModel):
 
 
 @dataclass(frozen=True)
-class _Hit:
+class _Match:
     """A path that a pattern fits, and what stood at its placeholders."""
 
     path: Path
@@ -120,11 +120,11 @@ def apply(described: Description, root: str | Path) -> Draft:
     return draft
 
 
-def _of(hits: dict[str, list[_Hit]], split: str, case: str) -> dict[str, list[_Hit]]:
+def _of(hits: dict[str, list[_Match]], split: str, case: str) -> dict[str, list[_Match]]:
     return {name: [h for h in found if _key(h) == (split, case)] for name, found in hits.items()}
 
 
-def _key(hit: _Hit) -> tuple[str, str]:
+def _key(hit: _Match) -> tuple[str, str]:
     return hit.split or "", hit.id
 
 
@@ -132,8 +132,8 @@ def _add(
     draft: Draft,
     described: Description,
     case: str,
-    images: dict[str, list[_Hit]],
-    labels: list[_Hit],
+    images: dict[str, list[_Match]],
+    labels: list[_Match],
 ) -> None:
     lacking = [name for name, found in images.items() if not found]
     if lacking:
@@ -181,7 +181,7 @@ def _add(
     )
 
 
-def _fitting(root: Path, pattern: str) -> list[_Hit]:
+def _fitting(root: Path, pattern: str) -> list[_Match]:
     """Everything below ``root`` that the pattern fits, in natural order."""
     if "{id}" not in pattern:
         raise LayoutError(
@@ -198,7 +198,7 @@ def _fitting(root: Path, pattern: str) -> list[_Hit]:
         if found and not path.name.startswith("."):
             named = found.groupdict()
             split: Any = named.get("split")
-            hits.append(_Hit(path, named["id"], split, named.get("structure") or ""))
+            hits.append(_Match(path, named["id"], split, named.get("structure") or ""))
     if not hits:
         raise LayoutError(f"nothing fits the pattern {pattern!r}", path=root)
     return hits
@@ -224,7 +224,7 @@ def _regex(pattern: str) -> str:
     return out
 
 
-def _set_labels(draft: Draft, described: Description, truth: list[_Hit]) -> None:
+def _set_labels(draft: Draft, described: Description, truth: list[_Match]) -> None:
     stems = sorted({stem(h.path): h.structure for h in truth if h.structure}.items())
     # Files of one structure may have the id in their name, so several stems mean one structure.
     if stems:
@@ -234,7 +234,7 @@ def _set_labels(draft: Draft, described: Description, truth: list[_Hit]) -> None
             files=tuple((name, names.index(structure) + 1) for name, structure in stems)
         )
     if described.labels is not None:
-        choice = Choice.from_data({"labels": described.labels, "rest": described.rest})
+        choice = StructureSelection.from_data({"labels": described.labels, "rest": described.rest})
         draft.labels, draft.mapping = choice.apply(draft.labels or LabelSet(()), draft.mapping)
 
 

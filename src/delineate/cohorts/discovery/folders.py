@@ -52,7 +52,7 @@ _IMAGE_WORD = re.compile(r"(?i)(?<![a-z])(orig|image|img|volume|scan)(?![a-z])")
 
 
 @dataclass(frozen=True)
-class _Half:
+class _SideFolder:
     """A folder of images or of labels, with the part of the cohort its name or its parent's name
     tells.
     """
@@ -97,7 +97,7 @@ def parallel_folders(tree: Tree, root: Path) -> Draft | None:
     return draft if draft.cases else None
 
 
-def _halves(tree: Tree, root: Path) -> list[_Half]:
+def _halves(tree: Tree, root: Path) -> list[_SideFolder]:
     """Folders of images and labels in the root and in folders that are called train, val or
     test.
     """
@@ -112,7 +112,7 @@ def _halves(tree: Tree, root: Path) -> list[_Half]:
             if role:
                 affix = role["before"] or role["after"]
                 found.append(
-                    _Half(
+                    _SideFolder(
                         folder,
                         role["label"] is not None,
                         split or _SPLITS.get((affix or "").lower()),
@@ -121,7 +121,7 @@ def _halves(tree: Tree, root: Path) -> list[_Half]:
     return found
 
 
-def _only(partners: list[_Half], half: _Half, root: Path) -> _Half | None:
+def _only(partners: list[_SideFolder], half: _SideFolder, root: Path) -> _SideFolder | None:
     if len(partners) > 1:
         names = ", ".join(p.folder.name for p in partners)
         raise LayoutError(
@@ -133,7 +133,7 @@ def _only(partners: list[_Half], half: _Half, root: Path) -> _Half | None:
 
 
 def _paired(
-    tree: Tree, draft: Draft, half: _Half, partner: _Half | None
+    tree: Tree, draft: Draft, half: _SideFolder, partner: _SideFolder | None
 ) -> list[tuple[str, Split, tuple[Source, ...], tuple[Source, ...]]]:
     """(case, split, images, label) of one folder of images and the folder of its labels."""
     labels = {stem(p): p for p in tree.images(partner.folder)} if partner else {}

@@ -20,10 +20,10 @@ from ...core.errors import DelineateError, InputError, LayoutError, UsageError
 from ...core.inputs import refuse_special
 from ...core.manifest import Case, Manifest
 from ...formats import dicom, files
-from ..findings import Draft, Finding, Found
+from ..findings import DiscoveredCohort, Draft, Finding
 from . import challenges, chaos, folders
 from .patients import by_pattern
-from .structures import Choice, derive, named
+from .structures import StructureSelection, derive, named
 from .tree import Tree, patient_from_id, source
 
 Layout = Callable[[Tree, Path], Draft | None]
@@ -75,7 +75,7 @@ def discover(
     labels: str | Path | None = None,
     patient: str | None = None,
     truth: bool = True,
-) -> Found:
+) -> DiscoveredCohort:
     """The cohort at ``root`` and what was noticed while finding it.
 
     Args:
@@ -101,7 +101,7 @@ def discover(
     if not root.exists():
         raise InputError("no such file or folder", path=root)
     refuse_special(root)
-    choice = Choice.load(labels) if labels else None
+    choice = StructureSelection.load(labels) if labels else None
     if description:
         from . import description as described
 
@@ -222,8 +222,8 @@ def _seen(tree: Tree, root: Path) -> str:
 
 
 def _finish(
-    draft: Draft, root: Path, choice: Choice | None, patient: str | None, truth: bool
-) -> Found:
+    draft: Draft, root: Path, choice: StructureSelection | None, patient: str | None, truth: bool
+) -> DiscoveredCohort:
     if not draft.cases:
         first = next(
             (f.message for f in draft.findings if f.severity == "error"), "no case was found"
@@ -258,10 +258,10 @@ def _finish(
             case=error.case,
             path=root,
         ) from error
-    return Found(manifest, tuple(draft.findings))
+    return DiscoveredCohort(manifest, tuple(draft.findings))
 
 
-def _settle_labels(draft: Draft, root: Path, choice: Choice | None) -> None:
+def _settle_labels(draft: Draft, root: Path, choice: StructureSelection | None) -> None:
     """The structures as the user chose them, as the layout says, or as the files' values tell."""
     if draft.labels is None and choice is not None and draft.names:
         # The choice may use these names; values decide nothing then.
@@ -324,7 +324,9 @@ def _dicom_fact(case: Case, name: str) -> str:
     return str(getattr(series[0], name)) if series else ""
 
 
-def _from_manifest(path: Path, choice: Choice | None, patient: str | None) -> Found:
+def _from_manifest(
+    path: Path, choice: StructureSelection | None, patient: str | None
+) -> DiscoveredCohort:
     manifest = Manifest.load(path)
     for case in manifest:
         for one in (*case.images, *case.label):
@@ -337,4 +339,6 @@ def _from_manifest(path: Path, choice: Choice | None, patient: str | None) -> Fo
     if choice is not None:
         labels, mapping = choice.apply(manifest.labels, manifest.mapping)
         manifest = replace(manifest, labels=labels, mapping=mapping)
-    return Found(manifest, (Finding("", "manifest", "note", f"the cases are those of {path}"),))
+    return DiscoveredCohort(
+        manifest, (Finding("", "manifest", "note", f"the cases are those of {path}"),)
+    )

@@ -20,7 +20,7 @@ from ...core.manifest import ABSENT, Case, Manifest
 from ...core.outputs import Originals
 from ...core.terms import number_of_channel
 from ...formats.files import stem
-from ..findings import Found
+from ..findings import DiscoveredCohort
 from . import channels
 from .channels import Numbered
 from .layouts import discover
@@ -124,7 +124,7 @@ class _Search:
     ):
         self.wanted, self.only, self.numbered, self.said = wanted, only, numbered, said
         self.cases: list[Case] = []
-        self.found: list[Found] = []
+        self.found: list[DiscoveredCohort] = []
         self.beside: list[str] = []  # files that lie among the scans and may be their masks
         self.failures: dict[str, DelineateError] = {}
         self.notes: list[str] = []

@@ -1,9 +1,9 @@
-"""What the masks of a cohort mean: told by the files' own values, or chosen by the user.
+"""The structures of a cohort's masks: from the values in the files, or selected by the user.
 
-``derive`` reads some label files and declares the values in them. ``Choice`` is the ``labels``
-section of a description or of a ``--labels`` file: structures by name, each from values, grey
-ranges, colours, file stems or structures of the cohort, one or several; they are numbered 1, 2, ...
-in the order written.
+``derive`` reads some label files and declares the values in them. ``StructureSelection`` is the
+``labels`` section of a description or of a ``--labels`` file: structures by name, each from
+values, grey ranges, colours, file stems or structures of the cohort, one or several; they are
+numbered 1, 2, ... in the order written.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ Item = int | str
 
 
 @dataclass
-class _Seen:
+class _MaskValues:
     """Non-zero values and how often they occur, or colours, over the files read."""
 
     values: dict[int, int] = field(default_factory=dict)
@@ -89,8 +89,10 @@ def _sample(cases: Sequence[Case]) -> Iterator[Case]:
             return
 
 
-def _look(cases: Sequence[Case], draft: Draft) -> _Seen:
-    seen = _Seen(raster=is_raster(Path(cases[0].label[0].path)) or bool(cases[0].label[0].like))
+def _look(cases: Sequence[Case], draft: Draft) -> _MaskValues:
+    seen = _MaskValues(
+        raster=is_raster(Path(cases[0].label[0].path)) or bool(cases[0].label[0].like)
+    )
     manifest = Manifest((), draft.channels)
     for case in cases:
         try:
@@ -115,7 +117,7 @@ def _look(cases: Sequence[Case], draft: Draft) -> _Seen:
     return seen
 
 
-def _declared(draft: Draft, seen: _Seen) -> tuple[LabelSet, LabelMapping]:
+def _declared(draft: Draft, seen: _MaskValues) -> tuple[LabelSet, LabelMapping]:
     if seen.colours:
         if len(seen.colours) > MOST_COLOURS:
             raise LabelError(
@@ -177,7 +179,7 @@ def named(values: Sequence[int], names: dict[int, str]) -> LabelSet:
 
 
 @dataclass(frozen=True)
-class Choice:
+class StructureSelection:
     """Structures by name, in the order in which they are numbered; ``rest`` is what becomes of
     other values.
     """
@@ -186,7 +188,7 @@ class Choice:
     rest: Literal["refuse", "background"] = "background"
 
     @classmethod
-    def from_data(cls, data: Any, path: str | Path = "") -> Choice:
+    def from_data(cls, data: Any, path: str | Path = "") -> StructureSelection:
         """From YAML: ``{labels: {name: item or [items]}, rest: background|refuse}``, or the inner
         mapping alone.
 
@@ -227,7 +229,7 @@ class Choice:
         return cls(structures, rest)
 
     @classmethod
-    def load(cls, path: str | Path) -> Choice:
+    def load(cls, path: str | Path) -> StructureSelection:
         """Read a YAML file.
 
         Raises:

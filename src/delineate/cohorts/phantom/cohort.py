@@ -25,7 +25,7 @@ the last quarter of the patients is the test part).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -38,13 +38,14 @@ from ...core import atomic
 from ...core.errors import OutputError, UsageError
 from ...core.grid import Grid
 from ...core.labels import LabelSet
+from ...core.progress import Progress, silent
 from ...core.volume import Volume
 from . import dicom as phantom_dicom
 from . import trees as phantom_trees
 from .anatomy import LABELS, Patient, scene
-from .scan import Scan
+from .scan import PhantomScan
 
-__all__ = ["FORMS", "GREY_VALUES", "LABELS", "Form", "Scan", "make_cohort", "make_scan"]
+__all__ = ["FORMS", "GREY_VALUES", "LABELS", "Form", "PhantomScan", "make_cohort", "make_scan"]
 
 GREY_VALUES = phantom_dicom.GREY_VALUES
 Form = Literal["dicom", "nifti", "volumes", "chaos-mr", "ircadb"]
@@ -67,7 +68,7 @@ def make_cohort(
     form: Form = "dicom",
     organs: Sequence[str] = (),
     size: tuple[int, int] | None = None,
-    progress: Callable[[int, int, str], None] | None = None,
+    progress: Progress = silent,
 ) -> Path:
     """Make a cohort in ``folder``, which must be empty or missing.
 
@@ -80,7 +81,7 @@ def make_cohort(
             The images never change.
         size: (matrix, slices) of every scan over the same field of view; None: 112 to 144, 30 to
             46, differing by patient.
-        progress: called as (done, total, patient).
+        progress: see ``core.progress``.
 
     Returns:
         The folder.
@@ -110,12 +111,11 @@ def make_cohort(
     # Numpy lets go of the lock; two keep memory below 0.2 GB.
     with ThreadPoolExecutor(max_workers=2) as pool:
         for done, patient in enumerate(pool.map(make, range(patients)), start=1):
-            if progress is not None:
-                progress(done, patients, patient)
+            progress("phantom", done, patients, patient)
     return folder
 
 
-def make_scan(index: int, *, seed: int = 0, size: tuple[int, int] | None = None) -> Scan:
+def make_scan(index: int, *, seed: int = 0, size: tuple[int, int] | None = None) -> PhantomScan:
     """Patient ``index`` (from 0) of the cohort of ``seed``, in memory. Arguments as for
     ``make_cohort``.
     """
@@ -135,7 +135,7 @@ def make_scan(index: int, *, seed: int = 0, size: tuple[int, int] | None = None)
     meta = {"modality": "CT", "patient": name}
     image = Volume(np.rint(hu).clip(-1024, 3071).astype(np.int16), placed, "HU", meta=meta)
     thickness_mm, own_seed = round(grid.spacing_mm[2] + float(step), 2), int(rng.integers(2**31))
-    return Scan(
+    return PhantomScan(
         name,
         image,
         Volume(label, placed, "label", meta=meta),

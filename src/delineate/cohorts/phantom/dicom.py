@@ -37,12 +37,12 @@ _LPS = np.diag([-1.0, -1.0, 1.0])
 
 
 @dataclass(frozen=True)
-class Storage:
+class SeriesStyle:
     """How one patient's series are stored; all of it is chance or habit of a scanner.
 
     Args:
         patient: PatientID.
-        unusual: see ``phantom.Scan``.
+        unusual: see ``phantom.PhantomScan``.
         thickness_mm: what SliceThickness says.
         seed: of the file names and UIDs.
     """
@@ -53,7 +53,7 @@ class Storage:
     seed: int
 
 
-def write_patient(folder: Path, image: Volume, label: Volume, storage: Storage) -> None:
+def write_patient(folder: Path, image: Volume, label: Volume, storage: SeriesStyle) -> None:
     """Write ``folder``/DICOM_anon/*.dcm and ``folder``/Ground/*.png; a slice and its mask have the
     same stem.
 
@@ -81,7 +81,7 @@ def write_patient(folder: Path, image: Volume, label: Volume, storage: Storage) 
 
 
 def write_dual_echo(
-    folder: Path, phases: dict[str, Volume], label: Volume, storage: Storage
+    folder: Path, phases: dict[str, Volume], label: Volume, storage: SeriesStyle
 ) -> None:
     """Write ``folder``/DICOM_anon/PHASE/*.dcm for each phase and ``folder``/Ground/*.png, whose
     names are those of the first phase.
@@ -123,7 +123,7 @@ def write_dual_echo(
 
 
 def write_with_mask_series(
-    folder: Path, image: Volume, masks: dict[str, Volume], storage: Storage
+    folder: Path, image: Volume, masks: dict[str, Volume], storage: SeriesStyle
 ) -> None:
     """Write ``folder``/PATIENT_DICOM/image_N and ``folder``/MASKS_DICOM/NAME/image_N: every mask is
     a series of 0 and 255 (3D-IRCADb).
@@ -168,7 +168,7 @@ def write_with_mask_series(
         )
 
 
-def _turned(volume: Volume, storage: Storage) -> Volume:
+def _turned(volume: Volume, storage: SeriesStyle) -> Volume:
     """Upside down, rows run to the front and the normal points to the feet: the same voxels."""
     return volume.reorient("LAI") if storage.unusual == "upside down" else volume
 
@@ -179,7 +179,7 @@ def _write_series(
     volume: Volume,
     names: Sequence[str],
     numbers: NDArray[np.intp],
-    storage: Storage,
+    storage: SeriesStyle,
     series: int = 0,
 ) -> None:
     atomic.make_folder(folder)
@@ -220,7 +220,7 @@ def _of(word: str, series: int) -> str:
     return word if series == 0 else f"{word} {series}"
 
 
-def _common(storage: Storage, grid: Grid, series: int = 0) -> dict[str, Any]:
+def _common(storage: SeriesStyle, grid: Grid, series: int = 0) -> dict[str, Any]:
     """Attributes that all slices share: Patient, Study, Series, Frame of Reference, Equipment, and
     the acquisition.
     """

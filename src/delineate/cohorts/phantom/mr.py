@@ -17,6 +17,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from ...core.volume import BODY_HU
 from .anatomy import FAT, LEFT_KIDNEY, LIVER, RIGHT_KIDNEY, SPLEEN, WATER
 from .shapes import Field
 
@@ -61,7 +62,7 @@ def t1_dual(
 def _parts(hu: Field, label: NDArray[np.uint8], fatty: float) -> tuple[Field, Field]:
     """The signals of water and of fat in each voxel, blurred in plane as a scan does."""
     signal = np.interp(hu, _HU, _SIGNAL).astype(np.float32)
-    share = np.clip((WATER - hu) / (WATER - FAT), 0, 1).astype(np.float32) * (hu > -400)
+    share = np.clip((WATER - hu) / (WATER - FAT), 0, 1).astype(np.float32) * (hu > BODY_HU)
     for value, level in _ORGAN.items():
         inside = label == value
         if inside.any():

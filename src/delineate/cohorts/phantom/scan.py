@@ -12,7 +12,7 @@ from . import dicom as phantom_dicom
 
 
 @dataclass(frozen=True)
-class Scan:
+class PhantomScan:
     """One phantom patient as scanned.
 
     Args:
@@ -37,6 +37,6 @@ class Scan:
     clean_hu: NDArray[np.float32] = field(repr=False)
 
     @property
-    def storage(self) -> phantom_dicom.Storage:
+    def storage(self) -> phantom_dicom.SeriesStyle:
         """How its DICOM series are stored."""
-        return phantom_dicom.Storage(self.patient, self.unusual, self.thickness_mm, self.seed)
+        return phantom_dicom.SeriesStyle(self.patient, self.unusual, self.thickness_mm, self.seed)

@@ -21,9 +21,9 @@ from . import dicom as phantom_dicom
 from .mr import t1_dual
 
 if TYPE_CHECKING:
-    from .scan import Scan
+    from .scan import PhantomScan
 
-Writer = Callable[[Path, "Scan", LabelSet, int, bool], None]
+Writer = Callable[[Path, "PhantomScan", LabelSet, int, bool], None]
 
 
 def write_head(folder: Path, form: str, labels: LabelSet) -> None:
@@ -36,12 +36,12 @@ def write_head(folder: Path, form: str, labels: LabelSet) -> None:
         )
 
 
-def nifti(folder: Path, scan: Scan, labels: LabelSet, index: int, test: bool) -> None:
+def nifti(folder: Path, scan: PhantomScan, labels: LabelSet, index: int, test: bool) -> None:
     """``images/PATIENT.nii.gz`` and ``labels/PATIENT.nii.gz``."""
     _pair(scan, labels, folder / "images", folder / "labels")
 
 
-def volumes(folder: Path, scan: Scan, labels: LabelSet, index: int, test: bool) -> None:
+def volumes(folder: Path, scan: PhantomScan, labels: LabelSet, index: int, test: bool) -> None:
     """``TrainVolumes``, ``TrainSegmentation``, ``TestVolumes`` and ``TestSegmentation``: the tree
     of the 3-D U-Net liver tutorial.
     """
@@ -49,14 +49,14 @@ def volumes(folder: Path, scan: Scan, labels: LabelSet, index: int, test: bool) 
     _pair(scan, labels, folder / f"{part}Volumes", folder / f"{part}Segmentation")
 
 
-def _pair(scan: Scan, labels: LabelSet, images: Path, truths: Path) -> None:
+def _pair(scan: PhantomScan, labels: LabelSet, images: Path, truths: Path) -> None:
     from ...formats import files
 
     files.write(scan.image, images / f"{scan.patient}.nii.gz")
     files.write(_truth(scan, labels), truths / f"{scan.patient}.nii.gz", labels=labels)
 
 
-def _truth(scan: Scan, labels: LabelSet) -> Volume:
+def _truth(scan: PhantomScan, labels: LabelSet) -> Volume:
     """The scan's label with the chosen structures alone."""
     array = scan.label.array
     return scan.label.with_array(
@@ -64,14 +64,14 @@ def _truth(scan: Scan, labels: LabelSet) -> Volume:
     )
 
 
-def chaos_ct(folder: Path, scan: Scan, labels: LabelSet, index: int, test: bool) -> None:
+def chaos_ct(folder: Path, scan: PhantomScan, labels: LabelSet, index: int, test: bool) -> None:
     """``PATIENT/DICOM_anon`` and ``PATIENT/Ground``."""
     phantom_dicom.write_patient(
         folder / scan.patient, scan.image, _truth(scan, labels), scan.storage
     )
 
 
-def chaos_mr(folder: Path, scan: Scan, labels: LabelSet, index: int, test: bool) -> None:
+def chaos_mr(folder: Path, scan: PhantomScan, labels: LabelSet, index: int, test: bool) -> None:
     """``PATIENT/T1DUAL/DICOM_anon/{InPhase,OutPhase}`` and ``PATIENT/T1DUAL/Ground``: the body of
     the CT cohort under another scanner.
     """
@@ -87,7 +87,7 @@ def chaos_mr(folder: Path, scan: Scan, labels: LabelSet, index: int, test: bool)
     )
 
 
-def ircadb(folder: Path, scan: Scan, labels: LabelSet, index: int, test: bool) -> None:
+def ircadb(folder: Path, scan: PhantomScan, labels: LabelSet, index: int, test: bool) -> None:
     """``3Dircadb1.N/PATIENT_DICOM`` and ``3Dircadb1.N/MASKS_DICOM/leftkidney``: a structure the
     patient lacks has no folder.
     """

@@ -25,18 +25,17 @@ import tarfile
 import time
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from ...core import atomic
 from ...core.errors import FormatError, InputError, OutputError, UsageError
+from ...core.progress import Progress, Say, silent, unsaid
 from .catalogue import DATA_SETS, DataSet, Remote
 
 # Name, bytes here, bytes in all (0: not told by the server)
-Progress = Callable[[str, int, int], None]
-Say = Callable[[str], None]
 RECORD = "checksums.json"
 CHUNK_BYTES = 1 << 20
 ATTEMPTS = 4  # transfers in a row that bring nothing new
@@ -84,8 +83,8 @@ def download(
     only: Sequence[str] = (),
     mirror: str = "",
     keep_archives: bool = False,
-    say: Say = lambda text: None,
-    progress: Progress = lambda name, done, total: None,
+    say: Say = unsaid,
+    progress: Progress = silent,
     wait_s: float = 1.0,
 ) -> list[Path]:
     """Bring ``dataset`` to ``folder``; what is there already is not brought again.
@@ -98,7 +97,7 @@ def download(
             of the publisher's.
         keep_archives: leave the archives beside what was unpacked from them.
         say: told in sentences what is done, the licence first.
-        progress: told how far a file is.
+        progress: gets the MB of a file that are there; its stage is the file's name.
         wait_s: before the first new attempt after a cut; doubled each time.
 
     Returns:
@@ -128,7 +127,7 @@ def download(
         f"{dataset.title}\nlicence: {dataset.licence}\nplease cite: {dataset.citation}\nhome: "
         f"{dataset.home}"
     )
-    place = _Place(atomic.make_folder(folder), keep_archives, say, progress, wait_s)
+    place = _Destination(atomic.make_folder(folder), keep_archives, say, progress, wait_s)
     return [
         _bring(remote, f"{mirror.rstrip('/')}/{remote.name}" if mirror else remote.url, place)
         for remote in chosen
@@ -136,7 +135,7 @@ def download(
 
 
 @dataclass(frozen=True)
-class _Place:
+class _Destination:
     """The folder, and how to go about it."""
 
     folder: Path
@@ -161,7 +160,7 @@ class _Place:
         atomic.write_text(self.folder / RECORD, json.dumps(known, indent=1, sort_keys=True) + "\n")
 
 
-def _bring(remote: Remote, url: str, place: _Place) -> Path:
+def _bring(remote: Remote, url: str, place: _Destination) -> Path:
     """Transfer, compare, unpack and record one file."""
     record = place.recorded().get(remote.name, {})
     unpacked = place.folder / str(record["unpacked"]) if record.get("unpacked") else None
@@ -204,7 +203,7 @@ def _bring(remote: Remote, url: str, place: _Place) -> Path:
 # ---- transfer ----
 
 
-def _fetch(url: str, archive: Path, expected: str, published: bool, place: _Place) -> None:
+def _fetch(url: str, archive: Path, expected: str, published: bool, place: _Destination) -> None:
     """``archive`` whole and, where ``expected`` says what it is, right. An archive that stands
     there and is right is kept.
     """
@@ -235,7 +234,7 @@ def _fetch(url: str, archive: Path, expected: str, published: bool, place: _Plac
         raise OutputError(f"cannot be written ({error.strerror or error})", path=archive) from error
 
 
-def _transfer(url: str, part: Path, place: _Place) -> None:
+def _transfer(url: str, part: Path, place: _Destination) -> None:
     """Fill ``part`` to its end, going on after cuts until ``ATTEMPTS`` of them in a row brought
     nothing.
     """
@@ -268,7 +267,7 @@ def _transfer(url: str, part: Path, place: _Place) -> None:
         time.sleep(place.wait_s * 2 ** (fruitless - 1))
 
 
-def _stream(url: str, part: Path, place: _Place) -> bool:
+def _stream(url: str, part: Path, place: _Destination) -> bool:
     """One transfer, from where ``part`` ends where the server still has the same file. Whether the
     file is whole now.
     """
@@ -329,14 +328,16 @@ def _stream(url: str, part: Path, place: _Place) -> bool:
     return total == 0 or part.stat().st_size == total
 
 
-def _append(chunks: Iterator[bytes], part: Path, start: int, total: int, place: _Place) -> None:
+def _append(
+    chunks: Iterator[bytes], part: Path, start: int, total: int, place: _Destination
+) -> None:
     name = part.name.removesuffix(".part")
     try:
         with part.open("r+b" if start else "wb") as file:
             file.seek(start)
             for chunk in chunks:
                 file.write(chunk)
-                place.progress(name, file.tell(), total)
+                place.progress(name, file.tell() / 1e6, total / 1e6, "MB")
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise OutputError(

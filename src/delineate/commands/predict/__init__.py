@@ -5,7 +5,7 @@ session.py  one scan after the other    results.py  what is written
 """
 
 from .options import BACKENDS, FORMATS, MONTAGES, PRECISIONS, Options
-from .predict import Predicted, gather, predict, predict_cases
+from .predict import PredictionReport, gather, predict, predict_cases
 from .results import peak_memory_mb, read_scan
 from .session import measured
 
@@ -15,7 +15,7 @@ __all__ = [
     "MONTAGES",
     "PRECISIONS",
     "Options",
-    "Predicted",
+    "PredictionReport",
     "gather",
     "measured",
     "peak_memory_mb",

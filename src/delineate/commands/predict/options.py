@@ -66,7 +66,7 @@ def refuse_unfit(asked: Options, plan: Plan) -> None:
         UsageError: they do.
     """
     from ...inference.predictor import (
-        Samples,
+        DropoutSamples,
         refuse_missing,
         refuse_overlapping,
         refuse_unless_ct,
@@ -74,7 +74,7 @@ def refuse_unfit(asked: Options, plan: Plan) -> None:
 
     if asked.form not in FORMATS:
         raise UsageError(f"results are written as {', '.join(FORMATS)}, not {asked.form!r}")
-    Samples(asked.samples).refuse_unless_fit(plan)
+    DropoutSamples(asked.samples).refuse_unless_fit(plan)
     if asked.allow_missing:
         refuse_missing(plan)
     if asked.skip_air:

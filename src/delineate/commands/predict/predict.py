@@ -19,15 +19,16 @@ from ...core.bundle import Bundle, graphs_beside
 from ...core.errors import DelineateError
 from ...core.manifest import Manifest
 from ...core.outputs import Originals
+from ...core.progress import Progress, Say, silent, unsaid
 from ...execution import local as batch
 from ...inference.devices import choose_device
 from .options import Options, refuse_unfit
 from .results import refuse_foreign, targets_of, write_record
-from .session import Progress, Say, Session
+from .session import Session
 
 
 @dataclass(frozen=True)
-class Predicted:
+class PredictionReport:
     """What came out: one outcome a case, its value the entry of ``predictions.json``.
 
     An outcome with a value and an error is a mask that was written without something that was asked
@@ -54,10 +55,10 @@ def predict(
     *,
     only: str | None = None,
     stated: Mapping[str, str] | None = None,
-    say: Say = lambda text: None,
-    progress: Progress | None = None,
+    say: Say = unsaid,
+    progress: Progress = silent,
     **options: Any,
-) -> Predicted:
+) -> PredictionReport:
     """Delineate every scan of ``inputs``.
 
     Args:
@@ -93,7 +94,7 @@ def predict(
         progress=progress,
         **options,
     )
-    return Predicted(Path(out), outcomes)
+    return PredictionReport(Path(out), outcomes)
 
 
 def predict_cases(
@@ -104,8 +105,8 @@ def predict_cases(
     model: str | Path = "",
     kept: Originals | None = None,
     unusable: Mapping[str, DelineateError] | None = None,
-    say: Say = lambda text: None,
-    progress: Progress | None = None,
+    say: Say = unsaid,
+    progress: Progress = silent,
     **options: Any,
 ) -> Sequence[batch.Outcome[dict[str, Any]]]:
     """Delineate the cases of ``manifest`` with a bundle in memory; arguments as for ``predict``.

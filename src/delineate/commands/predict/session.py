@@ -21,6 +21,7 @@ from ...core.bundle import Bundle
 from ...core.errors import DelineateError, InputError, OutputError
 from ...core.manifest import ABSENT, Case, Manifest
 from ...core.prediction import Prediction
+from ...core.progress import Progress, Say, silent, unsaid
 from ...execution import local as batch
 from ...formats import files
 from ...trust.uncertainty import agreement
@@ -30,11 +31,7 @@ from .results import read_scan, seg_source_of, write_result
 if TYPE_CHECKING:
     from ...formats.dicom.seg import SegSource
     from ...inference.engine import Engine
-    from ...inference.predictor import Ready
-
-Say = Callable[[str], None]
-# Cases done (with the share of the running one), cases in all, note.
-Progress = Callable[[float, float, str], None]
+    from ...inference.predictor import PreparedScan
 
 
 class Session:
@@ -47,7 +44,7 @@ class Session:
         out: the folder of the results.
         options: how.
         say: is given a sentence about what cannot be written, before the network runs.
-        progress: is given (cases done with the share of the running one, cases in all, note).
+        progress: gets the cases done with the share of the running one, and the cases in all.
     """
 
     def __init__(
@@ -57,15 +54,15 @@ class Session:
         manifest: Manifest,
         out: Path,
         options: Options,
-        say: Say = lambda text: None,
-        progress: Progress | None = None,
+        say: Say = unsaid,
+        progress: Progress = silent,
     ):
         self._bundle, self._engine, self._manifest = bundle, engine, manifest
         self._out, self._options, self._say = out, options, say
-        self._progress = progress or (lambda done, total, note: None)
+        self._progress = progress
         self._done = 0
-        self._ahead = Ahead(manifest, bundle, options)
-        self._behind = Behind(options)
+        self._ahead = Prefetcher(manifest, bundle, options)
+        self._behind = BackgroundWriter(options)
 
     def __enter__(self) -> Session:
         return self
@@ -83,13 +80,18 @@ class Session:
         """Every case's outcome, in the manifest's order: its entry of ``predictions.json``."""
         names = [case.id for case in self._manifest]
         begun = batch.run(
-            self._case, self._manifest.cases, names=names, workers=1, progress=self._ended
+            self._case,
+            self._manifest.cases,
+            names=names,
+            workers=1,
+            stage="predict",
+            progress=self._ended,
         )
         return [written(outcome) for outcome in begun]
 
     def _case(self, case: Case) -> Any:
         """Segment one case; its entry, or a future of it while it is written behind."""
-        from ...inference.predictor import Samples, delineate, with_mirroring
+        from ...inference.predictor import DropoutSamples, delineate, with_mirroring
 
         memory_bytes = self._memory(case)
         scan = self._ahead(case)
@@ -103,11 +105,11 @@ class Session:
                 self._engine,
                 self._bundle.id,
                 with_mirroring(self._bundle.plan, self._options.mirror),
-                samples=Samples(self._options.samples, f"{self._options.seed} {case.id}"),
+                samples=DropoutSamples(self._options.samples, f"{self._options.seed} {case.id}"),
                 memory_bytes=memory_bytes,
                 probabilities=self._options.probabilities,
-                tell=lambda share, note: self._progress(
-                    self._done + share, len(self._manifest), f"{case.id}, {note}"
+                progress=lambda stage, done, total, note: self._progress(
+                    stage, self._done + done / total, len(self._manifest), f"{case.id}, {note}"
                 ),
             )
         )
@@ -118,18 +120,18 @@ class Session:
             partial(write_result, case, self._manifest, prediction, self._out, self._options, seg)
         )
 
-    def _ended(self, done: int, total: int, name: str) -> None:
-        self._done = done
-        self._progress(done, total, name)
+    def _ended(self, stage: str, done: float, total: float, note: str) -> None:
+        self._done = int(done)
+        self._progress(stage, done, total, note)
 
     def _memory(self, case: Case) -> int | None:
         """What sums of scores may take under the limits; a case that cannot be done under them is
         refused before it is read.
         """
-        from ...inference.memory_limits import Limits, memory_for_sums, need_of
+        from ...inference.memory_limits import MemoryLimits, memory_for_sums, need_of
 
-        limits = Limits(self._options.ram_bytes, self._options.vram_bytes)
-        if limits == Limits():
+        limits = MemoryLimits(self._options.ram_bytes, self._options.vram_bytes)
+        if limits == MemoryLimits():
             return None
         source = next(image for image in case.images if image != ABSENT)
         need = need_of(files.read_grid(source), self._engine.plan, self._engine)
@@ -140,12 +142,12 @@ class Session:
 class Scan:
     """A scan made ready, and the series that its DICOM SEG refers to, or why there can be none."""
 
-    ready: Ready
+    ready: PreparedScan
     seg: SegSource | None = None
     why_no_seg: DelineateError | None = None
 
 
-class Ahead:
+class Prefetcher:
     """The scans of a cohort in their order, the next one read and prepared while this one is
     delineated; one at a time where memory is limited.
     """
@@ -205,7 +207,7 @@ class Ahead:
         torch.set_num_threads(self._threads)  # what threads to come begin with
 
 
-class Behind:
+class BackgroundWriter:
     """Results written while the next case is delineated, one at a time; at once where memory is
     limited.
     """

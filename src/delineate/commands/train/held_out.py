@@ -15,12 +15,13 @@ from ...core import atomic
 from ...core.bundle import Bundle
 from ...core.errors import InputError
 from ...core.manifest import Case, Manifest
+from ...core.progress import under
 from ...core.scores import describe
-from ...evaluation.scoring import SURFACES, Evaluated
+from ...evaluation.scoring import SURFACES, EvaluationResult
 from .. import evaluate as evaluate_step
 from .. import predict as predict_step
 from . import run as run_step
-from .run import Job, Run
+from .run import NetworkJob, Run
 
 RESERVE_SHARE = (
     0.012  # of a budget, beside ``run.RESERVE_S``: the last validation may take a hundredth
@@ -54,7 +55,7 @@ def cases_to_score(run: Run) -> Manifest:
 
 
 @dataclass(frozen=True)
-class Reserve:
+class TimeReserve:
     """What is kept of a budget for what follows training, ``postprocess_s`` of it for choosing
     postprocessing; and the cases to score in it.
     """
@@ -64,7 +65,7 @@ class Reserve:
     postprocess_s: float = POSTPROCESS_S
 
 
-def reserve(run: Run, evaluation: Manifest) -> Reserve:
+def reserve(run: Run, evaluation: Manifest) -> TimeReserve:
     """Time for what follows training, from one rehearsed prediction; fewer cases are scored where
     all would take too long.
 
@@ -73,7 +74,7 @@ def reserve(run: Run, evaluation: Manifest) -> Reserve:
     """
     budget_s = run.stretch_s
     if budget_s is None or not evaluation.cases:
-        return Reserve(evaluation)
+        return TimeReserve(evaluation)
     middle = evaluation.cases[len(evaluation) // 2]
     predict_s, folds = _rehearse(run, middle), run_step.folds_of(run)
     validating = len(run_step.sides(run, folds[0])[1])
@@ -96,7 +97,7 @@ def reserve(run: Run, evaluation: Manifest) -> Reserve:
             "s each); `predict` and `evaluate` score all"
         )
         evaluation = evaluation.only(evaluation.cases[:most])
-    return Reserve(evaluation, base + each * len(evaluation), postprocess_s)
+    return TimeReserve(evaluation, base + each * len(evaluation), postprocess_s)
 
 
 def chooses_postprocessing(run: Run) -> bool:
@@ -128,7 +129,10 @@ def _rehearse(run: Run, case: Case) -> float:
     from ...inference.predictor import predict
     from ...networks.build import build, weights_of
 
-    plan, jobs = run.planned(), [Job(None, view) for view in run_step.views_of(run.planned())]
+    plan, jobs = (
+        run.planned(),
+        [NetworkJob(None, view) for view in run_step.views_of(run.planned())],
+    )
     members = tuple(job.member(plan, weights_of(build(job.plan(plan).network, 0))) for job in jobs)
     engine = Engine.from_bundle(Bundle(plan, members), choose_device(run.request.device))
     seconds = []
@@ -185,7 +189,7 @@ def evaluate(run: Run, evaluation: Manifest) -> dict[str, Any]:
             folder / "predictions",
             device=run.request.device,
             model=run.model if whole else "",
-            progress=lambda done, total, name: run.progress("evaluate", done, total, name),
+            progress=under("evaluate", run.progress),
         )
         run.failures += [str(o.error) for o in outcomes if o.error is not None]
     atomic.write_text(folder / "manifest.jsonl", evaluation.to_jsonl())
@@ -204,7 +208,9 @@ def evaluate(run: Run, evaluation: Manifest) -> dict[str, Any]:
     return _scored(run, what, evaluation, evaluated)
 
 
-def _scored(run: Run, what: str, evaluation: Manifest, evaluated: Evaluated) -> dict[str, Any]:
+def _scored(
+    run: Run, what: str, evaluation: Manifest, evaluated: EvaluationResult
+) -> dict[str, Any]:
     """What the card keeps; the count is of the cases that were scored, and each that was not is a
     failure of the run.
     """

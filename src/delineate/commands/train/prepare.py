@@ -7,12 +7,13 @@ it stopped.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 
 from ...cohorts.reading import read_image, read_label
 from ...core.manifest import Case, Manifest
 from ...core.plan import Plan
+from ...core.progress import Progress, silent
 from ...core.store import Store
 from ...execution import local as batch
 from ...preprocessing.prepare import prepare, prepare_label
@@ -27,7 +28,7 @@ def prepare_cohort(
     store: Store,
     *,
     workers: int | None = 1,
-    progress: Callable[[int, int, str], None] | None = None,
+    progress: Progress = silent,
 ) -> Sequence[batch.Outcome[None]]:
     """Prepare every case of ``manifest`` that has truth.
 
@@ -43,6 +44,7 @@ def prepare_cohort(
         cases,
         names=[c.id for c in cases],
         workers=workers,
+        stage="prepare",
         progress=progress,
     )
 
@@ -53,8 +55,8 @@ def prepare_case(case: Case, manifest: Manifest, plan: Plan, store: Store) -> No
         return
     image = read_image(case, manifest)
     label = read_label(case, manifest, image.grid)
-    array, trail = prepare(image, plan)
-    classes = prepare_label(label, trail, plan.labels.compact())
+    array, record = prepare(image, plan)
+    classes = prepare_label(label, record, plan.labels.compact())
     seed = int.from_bytes(hashlib.sha256(case.id.encode()).digest()[:4], "little")
     store.add(
         case.id,
@@ -63,7 +65,7 @@ def prepare_case(case: Case, manifest: Manifest, plan: Plan, store: Store) -> No
         plan.network.classes,
         chunk=_chunk(plan),
         seed=seed,
-        spacing_mm=trail.prepared.spacing_mm,
+        spacing_mm=record.prepared.spacing_mm,
     )
 
 

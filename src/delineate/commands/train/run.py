@@ -16,7 +16,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,7 @@ from ...core.errors import DelineateError, LayoutError, OutputError, PlanError, 
 from ...core.manifest import Case, Manifest
 from ...core.outputs import Originals
 from ...core.plan import Plan
+from ...core.progress import Progress, Say
 from ...core.schema import migrate
 from ...core.scores import without_nan
 from ...core.store import Store
@@ -45,9 +46,6 @@ OTHER_TASK = 0.5
 # checkpoint
 ENOUGH_TO_VALIDATE = 16
 RESERVE_S = 12.0  # of a budget, for bundling, the report and leaving
-
-Say = Callable[[str], None]
-Progress = Callable[[str, float, float, str], None]  # stage, done, total, note
 
 
 @dataclass
@@ -139,7 +137,7 @@ class Run:
 
 
 @dataclass(frozen=True)
-class Job:
+class NetworkJob:
     """One network to train: of a fold (None where the cohort itself says who validates) and, where
     the plan has views, of a view.
     """
@@ -279,7 +277,7 @@ def settle_cohort(run: Run) -> None:
         description=r.description or None,
         labels=r.labels or None,
         patient=r.patient or None,
-        progress=lambda done, total, name: run.progress("check", done, total, name),
+        progress=run.progress,
     )
     run.failures += sorted(
         {f"{f.case or 'cohort'}: {f.message}" for f in checked.findings if f.severity == "error"}
@@ -340,9 +338,7 @@ def settle_plan(run: Run) -> None:
         run.plan = _own_plan(run, Plan.load(r.plan))
     else:
         learning = to_learn_from(run.manifest)
-        found = plan_step.fingerprint(
-            learning, progress=lambda done, total, name: run.progress("plan", done, total, name)
-        )
+        found = plan_step.fingerprint(learning, progress=run.progress)
         save_json(run, "fingerprint.json", found.to_json())
         budget_s = (
             None
@@ -372,7 +368,7 @@ def settle_plan(run: Run) -> None:
         run.say(f"plan: {key}: {reason}")
     for view in views_of(run.plan):
         # Starting weights that fit nowhere are refused before anything is kept.
-        starting_weights(run, Job(None, view))
+        starting_weights(run, NetworkJob(None, view))
     atomic.write_text(kept, run.plan.to_json())
 
 
@@ -444,7 +440,7 @@ def _like_its_start(plan: Plan, init: str) -> Plan:
     return plan.replace(**changes, reasons=reasons)
 
 
-def starting_weights(run: Run, job: Job) -> tuple[Weights | None, str]:
+def starting_weights(run: Run, job: NetworkJob) -> tuple[Weights | None, str]:
     """What of ``--init`` fits the network of ``job``, of the member of the same view, else of the
     first; and what that is, in words.
 

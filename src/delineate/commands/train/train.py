@@ -31,6 +31,7 @@ from ...core import atomic
 from ...core.bundle import Bundle, Weights, graphs_beside
 from ...core.errors import DelineateError, OutputError
 from ...core.manifest import Case
+from ...core.progress import Progress, Say, silent, unsaid
 from ...core.schema import SCHEMAS
 from ...core.scores import without_nan
 from ...core.store import StoredCase
@@ -42,13 +43,13 @@ from . import held_out
 from . import prepare as prepare_step
 from . import run as run_step
 from .request import Request
-from .run import Job, Progress, Run, Say
+from .run import NetworkJob, Run
 
 RAM_SHARE = 0.35  # prepared cases are held in memory up to this share of it
 
 
 @dataclass
-class Trained:
+class TrainingResult:
     """What came out."""
 
     model: Path
@@ -65,9 +66,9 @@ def train(
     overwrite: bool = False,
     extend_s: float | None = None,
     tensorboard: bool = False,
-    say: Say = lambda text: None,
-    progress: Progress = lambda stage, done, total, note: None,
-) -> Trained:
+    say: Say = unsaid,
+    progress: Progress = silent,
+) -> TrainingResult:
     """Train a model, or go on with one.
 
     Args:
@@ -98,7 +99,7 @@ def train(
             f"this run is finished: {run.model}; to train on, add --extend 30m; to train anew, "
             "--overwrite"
         )
-        return Trained(
+        return TrainingResult(
             run.model,
             run.folder,
             json.loads((run.folder / "card.json").read_text(encoding="utf-8")).get("scores", {}),
@@ -113,7 +114,7 @@ def train(
         return _train(run)
 
 
-def _train(run: Run) -> Trained:
+def _train(run: Run) -> TrainingResult:
     """From the cohort to the report."""
     for station in (run_step.settle_plan, _prepare):
         run.tick()
@@ -122,7 +123,7 @@ def _train(run: Run) -> Trained:
     evaluation = held_out.cases_to_score(run)
     reserve = held_out.reserve(run, evaluation)
     jobs = [
-        Job(fold, view)
+        NetworkJob(fold, view)
         for fold in run_step.folds_of(run)
         for view in run_step.views_of(run.planned())
     ]
@@ -133,7 +134,7 @@ def _train(run: Run) -> Trained:
     _postprocess(run, reserve.postprocess_s)
     scores = held_out.evaluate(run, reserve.evaluation)
     _finish(run, scores)
-    return Trained(run.model, run.folder, scores, run.failures)
+    return TrainingResult(run.model, run.folder, scores, run.failures)
 
 
 def _prepare(run: Run) -> None:
@@ -141,7 +142,7 @@ def _prepare(run: Run) -> None:
         run_step.to_learn_from(run.manifest),
         run.planned(),
         run.store,
-        progress=lambda done, total, name: run.progress("prepare", done, total, name),
+        progress=run.progress,
     )
     broken = [o for o in outcomes if o.error is not None]
     if broken and len(broken) == len(outcomes):
@@ -152,7 +153,7 @@ def _prepare(run: Run) -> None:
         run.failures.append(str(outcome.error))
 
 
-def _recall(run: Run, jobs: Sequence[Job]) -> None:
+def _recall(run: Run, jobs: Sequence[NetworkJob]) -> None:
     """The members that earlier starts of this run left, so that a model on disk is never replaced
     by one with fewer of them.
     """
@@ -167,7 +168,7 @@ def _recall(run: Run, jobs: Sequence[Job]) -> None:
         run.card = {key: card[key] for key in ("validation", "training_s") if key in card}
 
 
-def _fit(run: Run, job: Job, deadline: float | None) -> None:
+def _fit(run: Run, job: NetworkJob, deadline: float | None) -> None:
     import torch
 
     from ...inference.devices import choose_device
@@ -204,7 +205,7 @@ def _fit(run: Run, job: Job, deadline: float | None) -> None:
     # On a CPU the cores are busy training.
     threads = 1 if device.type == "cpu" else max(2, plan_step.Machine.here("cpu").cores - 2)
     weights = loop.fit(
-        loop.Training(
+        loop.TrainingJob(
             job.plan(run.planned()),
             _opened(run, training, job.view),
             _opened(run, validating, job.view),

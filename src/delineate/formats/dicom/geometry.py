@@ -23,7 +23,7 @@ from ...core.grid import SHEAR_TOLERANCE, Grid
 from .headers import ENHANCED, Series, Slice
 
 LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
-TOLERANCE_MM = 0.05
+SLICE_TOLERANCE_MM = 0.05
 SAME_DIRECTION = 1e-3  # largest difference of direction cosines within one series
 
 
@@ -139,7 +139,7 @@ def _step(ordered: Sequence[Slice], normal: NDArray[np.float64]) -> NDArray[np.f
         )
     whole = positions[-1] - positions[0]
     drift = whole - (whole @ normal) * normal
-    if np.linalg.norm(drift) <= TOLERANCE_MM:
+    if np.linalg.norm(drift) <= SLICE_TOLERANCE_MM:
         return np.asarray(normal * (whole @ normal) / (len(ordered) - 1))
     if np.linalg.norm(drift) / np.linalg.norm(whole) > SHEAR_TOLERANCE:
         degrees = np.degrees(np.arctan2(np.linalg.norm(drift), abs(whole @ normal)))
@@ -171,7 +171,7 @@ def _refuse_doubles(ordered: Sequence[Slice], gaps: NDArray[np.float64]) -> None
 
 def tolerance_mm(gap_mm: float) -> float:
     """How far a slice may stand from its place on the grid."""
-    return max(TOLERANCE_MM, 0.01 * gap_mm)
+    return max(SLICE_TOLERANCE_MM, 0.01 * gap_mm)
 
 
 def _prove(ordered: Sequence[Slice], affine: NDArray[np.float64]) -> None:

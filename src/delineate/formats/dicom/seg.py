@@ -19,14 +19,12 @@ from numpy.typing import NDArray
 
 from ...core import atomic
 from ...core.errors import FormatError, GeometryError, LabelError, OutputError
-from ...core.grid import Grid
+from ...core.grid import GRID_TOLERANCE_MM, Grid
 from ...core.labels import Label, LabelMapping, LabelSet, side_of
 from ...core.volume import Volume
 from ..disk import told
 from .find import find_series
 from .geometry import layout
-
-TOLERANCE_MM = 0.1
 
 
 @dataclass(frozen=True)
@@ -215,7 +213,7 @@ def _on_series(volume: Volume, grid: Grid, labels: LabelSet) -> NDArray[Any]:
             path=volume.source or None,
         )
     moved = volume.reorient(grid.codes)
-    if not moved.grid.matches(grid, TOLERANCE_MM):
+    if not moved.grid.matches(grid):
         distance = moved.grid.distance_mm(grid)
         found = (
             f"shape {moved.grid.shape} against {grid.shape}"
@@ -223,7 +221,7 @@ def _on_series(volume: Volume, grid: Grid, labels: LabelSet) -> NDArray[Any]:
             else f"voxels up to {distance:.2f} mm away"
         )
         raise GeometryError(
-            f"the masks do not stand on the series' slices: {found}; allowed are {TOLERANCE_MM} mm",
+            f"the masks are not on the series' slices: {found}; allowed: {GRID_TOLERANCE_MM} mm",
             path=volume.source or None,
         )
     return LabelMapping().apply(moved.array, labels)

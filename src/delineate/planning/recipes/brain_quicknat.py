@@ -14,7 +14,7 @@ from typing import Literal
 
 import numpy as np
 
-from ...cohorts.discovery.structures import Choice
+from ...cohorts.discovery.structures import StructureSelection
 from ...core.errors import PlanError
 from ...core.manifest import Manifest
 from ...core.plan import Augmentation, Loss, Network, Normalisation, Optimiser, Plan, Schedule, View
@@ -72,7 +72,9 @@ def structures(manifest: Manifest, has_choice: bool) -> Manifest:
     }
     if has_choice or not names.issuperset(wanted) or not all(gyri.values()):
         return manifest
-    return parts.with_choice(manifest, Choice({name: (name,) for name in wanted} | gyri))
+    return parts.with_choice(
+        manifest, StructureSelection({name: (name,) for name in wanted} | gyri)
+    )
 
 
 def network(manifest: Manifest, squeeze: Squeeze = "both", width: int = 64) -> Network:

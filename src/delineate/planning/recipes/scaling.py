@@ -15,7 +15,14 @@ from collections.abc import Callable, Iterator
 from functools import partial
 
 from ...core.plan import Network, Optimiser, Plan
-from ..rules import Choice, Machine, Triple, largest_that_fits, measure_step, steps_wanted
+from ..rules import (
+    Machine,
+    NetworkChoice,
+    Triple,
+    largest_that_fits,
+    measure_step,
+    steps_wanted,
+)
 
 LEAST_WIDTH = 16  # narrower networks are no faster on matrix units (measured)
 # and two to three times as fast without, in 3-D (V-Net on 64³: 3.2 s a step 16 wide, 1.0 s 8 wide)
@@ -80,11 +87,11 @@ def scaled(
     )
 
 
-def _versions(plan: Plan, machine: Machine) -> Iterator[tuple[Choice, float]]:
+def _versions(plan: Plan, machine: Machine) -> Iterator[tuple[NetworkChoice, float]]:
     """(network, patch, batch) from the full setting down, each with its resolution as a share of
     the full one.
     """
-    seen: list[Choice] = []
+    seen: list[NetworkChoice] = []
     shrinks = [
         (width, share, LEAST_WIDTH)
         for width, share in (SHRINKS_2D if plan.dims == 2 else SHRINKS_3D)
@@ -108,7 +115,7 @@ def _versions(plan: Plan, machine: Machine) -> Iterator[tuple[Choice, float]]:
                 yield choice, share
 
 
-def _in_size(plan: Plan, choice: Choice, share: float, why: str) -> Plan:
+def _in_size(plan: Plan, choice: NetworkChoice, share: float, why: str) -> Plan:
     """The plan with another network, patch and batch, at ``share`` of its resolution; with the
     reason where anything changed.
     """

@@ -10,7 +10,7 @@ from typing import Literal
 
 import numpy as np
 
-from ...cohorts.discovery.structures import Choice
+from ...cohorts.discovery.structures import StructureSelection
 from ...core.errors import PlanError
 from ...core.manifest import Manifest
 from ...core.plan import Channel, Network, Normalisation, Structure
@@ -137,10 +137,10 @@ def only_liver(manifest: Manifest, has_choice: bool) -> Manifest:
     names = [n for n in manifest.labels.names if "liver" in n.lower() or n.lower() in _TUMOURS]
     if not any("liver" in n.lower() for n in names) or len(manifest.labels) == 1 or has_choice:
         return manifest
-    return with_choice(manifest, Choice({"liver": tuple(names)}))
+    return with_choice(manifest, StructureSelection({"liver": tuple(names)}))
 
 
-def with_choice(manifest: Manifest, choice: Choice) -> Manifest:
+def with_choice(manifest: Manifest, choice: StructureSelection) -> Manifest:
     """The manifest with the chosen structures."""
     labels, mapping = choice.apply(manifest.labels, manifest.mapping)
     return replace(manifest, labels=labels, mapping=mapping)

@@ -60,7 +60,7 @@ def _boundary(prediction: Mask, truth: Mask, spacing_mm: Sequence[float]) -> Mea
 
 
 @dataclass(frozen=True)
-class Group:
+class MetricGroup:
     """How a group is measured, and unit and definition of each of its metrics.
 
     Raises:
@@ -75,7 +75,7 @@ class Group:
 
 
 GROUPS = {
-    "lesions": Group(
+    "lesions": MetricGroup(
         _lesions,
         {
             "lesion_f1": (
@@ -97,7 +97,7 @@ GROUPS = {
             "lesion_false_alarms": ("count", "Predicted pieces that cover nothing of the truth."),
         },
     ),
-    "centreline": Group(
+    "centreline": MetricGroup(
         _centreline,
         {
             "cl_dice": (
@@ -107,7 +107,7 @@ GROUPS = {
             )
         },
     ),
-    "boundary": Group(
+    "boundary": MetricGroup(
         _boundary,
         {
             f"boundary_iou_{BOUNDARY_MM:g}mm": (
@@ -121,12 +121,12 @@ GROUPS = {
 
 
 @dataclass(frozen=True)
-class Chosen:
+class MetricSelection:
     """What is measured: distances as ``surfaces`` says (None measures none), and the groups named
     in ``also``.
     """
 
-    surfaces: surface.Choices | None = None
+    surfaces: surface.SurfaceSettings | None = None
     also: tuple[str, ...] = ()
 
     def metrics(self) -> dict[str, tuple[str, str]]:
@@ -178,7 +178,7 @@ class Chosen:
         return found
 
 
-NOTHING = Chosen()
+NOTHING = MetricSelection()
 
 
 def _masks(
