@@ -18,7 +18,7 @@ from delineate.core.scores import HIGHER, LOWER, NEARER_ZERO, better_is, judged
 from delineate.core.volume import Volume
 from delineate.evaluation import scoring as step
 from delineate.formats.files import write
-from delineate.metrics import overlap, surface
+from delineate.metrics import overlap, selection, surface
 from delineate.metrics.selection import GROUPS, MetricGroup
 from delineate.metrics.surface import SurfaceSettings
 
