@@ -28,7 +28,7 @@ import json, sys
 from pathlib import Path
 from what_helps import prepared, score
 run = prepared("hippocampus", 600.0, 1, Path(sys.argv[1]), None)
-print(json.dumps({"steps": score(run, run.planned(), 1, 60 * float(sys.argv[2]), None)["steps"]}))
+print(json.dumps({"steps": score(run, run.plan, 1, 60 * float(sys.argv[2]), None)["steps"]}))
 """
 
 

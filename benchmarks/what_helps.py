@@ -29,9 +29,11 @@ from typing import Any
 
 import torch
 
-from delineate.commands.train import prepare as prepare_step
-from delineate.commands.train import run as run_step
+from delineate.commands.train.cohort import settle_cohort
+from delineate.commands.train.planned import PlannedRun, settle_plan
+from delineate.commands.train.prepare import prepare_cohort
 from delineate.commands.train.request import Request
+from delineate.commands.train.run import open_run
 from delineate.core.plan import Plan
 from delineate.networks.build import build, load_weights
 from delineate.training import validation as scoring
@@ -133,7 +135,7 @@ def widths(first: int | list[int], planned: list[int]) -> list[int]:
     return [first[0], *(max(first[1], w * first[1] // planned[1]) for w in planned[1:])]
 
 
-def prepared(name: str, budget_s: float, seed: int, work: Path, dims: int | None) -> run_step.Run:
+def prepared(name: str, budget_s: float, seed: int, work: Path, dims: int | None) -> PlannedRun:
     """A cohort read, planned for the time and prepared as ``train`` does it; the store is kept from
     seed to seed.
     """
@@ -148,30 +150,23 @@ def prepared(name: str, budget_s: float, seed: int, work: Path, dims: int | None
         labels=labels,
         dims=dims,
     )
-    run = run_step.open_run(
-        request.validated(),
-        work / f"{name}_{seed}_{dims or 'own'}.model",
-        True,
-        lambda text: None,
-        lambda *words: None,
-    )
-    run_step.settle_cohort(run)
-    run_step.settle_plan(run)
-    prepare_step.prepare_cohort(run_step.to_learn_from(run.manifest), run.planned(), run.store)
-    return run
+    run = open_run(request.validated(), work / f"{name}_{seed}_{dims or 'own'}.model", True)
+    planned = settle_plan(run, settle_cohort(run)[0])
+    prepare_cohort(planned.learning, planned.plan, run.store)
+    return planned
 
 
 def score(
-    run: run_step.Run, plan: Plan, seed: int, seconds: float | None, patients: int | None
+    planned: PlannedRun, plan: Plan, seed: int, seconds: float | None, patients: int | None
 ) -> dict[str, Any]:
     """Train on all folds but one, or on so many patients of these, and score on all others."""
-    training, held_out = run_step.sides(run, seed % FOLDS)
+    training, held_out = planned.sides(seed % FOLDS)
     if patients is not None:
         drawn = sorted({case.patient for case in training})
         random.Random(seed).shuffle(drawn)
         held_out = [*held_out, *(case for case in training if case.patient not in drawn[:patients])]
         training = [case for case in training if case.patient in drawn[:patients]]
-    learnt = [run.store.open(case.id).loaded() for case in training]
+    learnt = [planned.run.store.open(case.id).loaded() for case in training]
     device, lines = torch.device("cpu"), []
     with tempfile.TemporaryDirectory() as folder:
         deadline = None if seconds is None else time.monotonic() + seconds
@@ -188,7 +183,9 @@ def score(
         weights = fit(job)
     module = build(plan.network, seed=0).eval()
     load_weights(module, weights)
-    found = scoring.evaluate(plan, module, [run.store.open(case.id) for case in held_out], device)
+    found = scoring.evaluate(
+        plan, module, [planned.run.store.open(case.id) for case in held_out], device
+    )
     named = {name: round(value, 4) for name, value in found["val_dice"].items()}
     return {
         "steps": lines[-1]["step"],
@@ -291,7 +288,7 @@ def main() -> None:
         )
         for seed in a.seeds:
             for setting in a.settings:
-                plan = changed(run.planned(), changes_of(setting))
+                plan = changed(run.plan, changes_of(setting))
                 if a.steps is not None:
                     each = min(plan.schedule.steps_per_epoch, a.steps)
                     plan = changed(

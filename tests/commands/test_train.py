@@ -13,9 +13,12 @@ from tests.scans import write_cohort
 
 from delineate.commands.predict import predict
 from delineate.commands.train import held_out
-from delineate.commands.train import run as run_step
+from delineate.commands.train.cohort import settle_cohort
+from delineate.commands.train.planned import NetworkJob, PlannedRun
 from delineate.commands.train.prepare import prepare_cohort
 from delineate.commands.train.request import Request, read_split
+from delineate.commands.train.run import TrainingRun, open_run
+from delineate.commands.train.start import starting_weights
 from delineate.commands.train.train import train
 from delineate.core.bundle import Bundle
 from delineate.core.errors import InputError, LayoutError, UsageError
@@ -150,7 +153,7 @@ def test_the_same_command_again_is_finished_and_another_is_refused(trained):
     assert "finished" in said[-1] and again.scores["dice_mean"] == pytest.approx(
         done.scores["dice_mean"]
     )
-    with pytest.raises(UsageError, match="epochs: 8 then, 9 now"):
+    with pytest.raises(UsageError, match="epochs: 8 before, 9 now"):
         train(Request(**{**vars(request), "epochs": 9}), done.model)
 
 
@@ -252,13 +255,10 @@ def test_what_follows_training_is_measured_not_a_share_of_a_long_budget(
             plan=plan,
             device="cpu",
         )
-        run = run_step.open_run(
-            request, tmp_path / "m.model", False, lambda text: None, lambda *_: None
-        )
-        run_step.settle_cohort(run)
-        run.plan = Plan.load(plan_file)
-        prepare_cohort(run_step.to_learn_from(run.manifest), run.plan, run.store)
-        return held_out.reserve(run, held_out.cases_to_score(run))
+        run = open_run(request, tmp_path / "m.model")
+        planned = PlannedRun(run, settle_cohort(run)[0], Plan.load(plan_file))
+        prepare_cohort(planned.learning, planned.plan, run.store)
+        return held_out.reserve(planned, held_out.cases_to_score(planned))
 
     day, short, given, epochs = (
         reserved(86400.0),
@@ -275,25 +275,16 @@ def test_what_follows_training_is_measured_not_a_share_of_a_long_budget(
 def test_starting_weights_of_other_structures_are_mixed_with_drawn_ones(
     trained, plan_file, tmp_path
 ):
-    request, done = trained
+    done = trained[1]
     plan = Plan.load(plan_file)
+    job = NetworkJob(0)
     other = tmp_path / "other.model"
     given = Bundle.load(done.model)
     renamed = json.loads(given.plan.to_json().replace('"name": "label 2"', '"name": "cyst"'))
     Bundle(Plan.model_validate(renamed), given.members).save(other)
     starts = {}
     for model in (done.model, other):
-        run = run_step.Run(
-            Request(**{**vars(request), "init": str(model)}),
-            tmp_path / "m",
-            tmp_path,
-            print,
-            lambda *_: None,
-            0.0,
-            plan=plan,
-        )
-        starts[model] = run_step.starting_weights(run, run_step.Job(0))
-    job = run_step.Job(0)
+        starts[model] = starting_weights(str(model), plan, plan.network, "", job.seed(plan))
     drawn, full = weights_of(build(plan.network, seed=job.seed(plan))), given.members[0].weights
     assert "half and half" in starts[other][1] and "half and half" not in starts[done.model][1]
     kernels = [name for name in full if full[name].ndim > 1]
@@ -305,32 +296,32 @@ def test_starting_weights_of_other_structures_are_mixed_with_drawn_ones(
 
 
 def test_only_a_finished_run_with_a_budget_is_extended(tmp_path):
-    def opened(budget_s: float | None = 60.0) -> run_step.Run:
+    def opened(budget_s: float | None = 60.0) -> TrainingRun:
         request = Request(data=str(tmp_path), budget_s=budget_s, epochs=None if budget_s else 3)
-        return run_step.open_run(request, tmp_path / "m.model", False, print, lambda *_: None)
+        return open_run(request, tmp_path / "m.model")
 
     with pytest.raises(UsageError, match="by epochs"):
-        opened(None).extend(30.0)
+        opened(None).extended(30.0)
     run = opened()
     with pytest.raises(UsageError, match="no finished run"):
-        run.extend(30.0)
-    run_step.save_json(run, "request.json", vars(run.request))
+        run.extended(30.0)
+    run.save_json("request.json", vars(run.request))
     for name in ("plan.json", "card.json"):
         (run.folder / name).write_text("{}")
     run.model.write_bytes(b"")
     assert run.is_finished
-    run.extend(30.0)
-    assert not run.is_finished and run.stretch_s == 30.0 and 25 < run.remaining_s() <= 30
+    run = run.extended(30.0)
+    assert not run.is_finished and run.clock.stretch_s == 30.0
+    assert 25 < run.clock.remaining_s() <= 30
     killed = opened()
-    assert killed.extensions == [30.0]
-    killed.extend(30.0)  # the same command after a kill goes on
-    assert killed.extensions == [30.0] and killed.remaining_s() <= 30
+    assert killed.clock.extensions == (30.0,)
+    killed = killed.extended(30.0)  # the same command after a kill continues
+    assert killed.clock.extensions == (30.0,) and killed.clock.remaining_s() <= 30
     with pytest.raises(UsageError, match="no finished run"):
-        killed.extend(50.0)
+        killed.extended(50.0)
     (run.folder / "card.json").write_text("{}")
-    again = opened()
-    again.extend(30.0)
-    assert again.extensions == [30.0, 30.0] and 25 < again.remaining_s() <= 30
+    again = opened().extended(30.0)
+    assert again.clock.extensions == (30.0, 30.0) and 25 < again.clock.remaining_s() <= 30
 
 
 def test_only_what_was_scored_is_counted(cohort, plan_file, tmp_path, monkeypatch):
@@ -352,9 +343,9 @@ def test_only_what_was_scored_is_counted(cohort, plan_file, tmp_path, monkeypatc
     )
     was = held_out.evaluate
 
-    def spoilt(run, evaluation):
+    def spoilt(planned, model, evaluation):
         (data / "labels" / "c5.nii.gz").write_bytes(b"")
-        return was(run, evaluation)
+        return was(planned, model, evaluation)
 
     monkeypatch.setattr(held_out, "evaluate", spoilt)
     told: list[str] = []
@@ -384,10 +375,10 @@ def test_a_run_whose_truth_is_all_gone_keeps_its_model(cohort, plan_file, tmp_pa
     )
     was = held_out.evaluate
 
-    def spoilt(run, evaluation):
+    def spoilt(planned, model, evaluation):
         for name in ("c4", "c5"):
             (data / "labels" / f"{name}.nii.gz").write_bytes(b"")
-        return was(run, evaluation)
+        return was(planned, model, evaluation)
 
     monkeypatch.setattr(held_out, "evaluate", spoilt)
     done = train(request, tmp_path / "m.model")

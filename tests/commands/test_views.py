@@ -224,7 +224,7 @@ def test_folds_and_views_and_starting_weights(trained, cohort, tmp_path):
         and "fold 1 sagittal" in starts[-1]
         and "starts from fold_0_sagittal" in starts[-1]
     )
-    assert all("left as drawn" not in line for line in starts)
+    assert all("not replaced" not in line for line in starts)
 
 
 def test_other_classes_leave_the_classifier_and_another_network_is_refused(
@@ -242,10 +242,10 @@ def test_other_classes_leave_the_classifier_and_another_network_is_refused(
     line = next(line for line in said if "starts from fold_0_sagittal" in line)
     own = len(Bundle.load(tmp_path / "m").members[0].weights)
     assert f"{own - 2} of {own} tensors fit" in line and line.endswith(
-        "left as drawn: heads.0.weight, heads.0.bias"
+        "not replaced: heads.0.weight, heads.0.bias"
     )
     wide = plain.replace(network=small_network(2, **SMALL | {"widths": (6, 10)}).model_dump())
-    with pytest.raises(UsageError, match="nothing of the 2-D unet"):
+    with pytest.raises(UsageError, match="no weights of its 2-D unet"):
         train(
             request_for(
                 cohort, wide, tmp_path / "wide", epochs=1, init=str(tmp_path / "sagittal.model")

@@ -45,7 +45,7 @@ def test_training_anew_removes_no_cohort_that_lies_in_the_runs_folder(tmp_path, 
     (tmp_path / "m.model.run" / "request.json").write_text(json.dumps(vars(request)))
     for overwrite in (True, False):  # without a plan, the run is started anew too
         with pytest.raises(OutputError, match="which this command reads"):
-            open_run(request, model, overwrite, print, lambda *words: None)
+            open_run(request, model, overwrite)
     assert all(path.is_file() for path in images)
 
 
@@ -149,5 +149,5 @@ def test_a_run_among_the_data_is_started_anew(tmp_path):
     run.mkdir()
     cases = (Case("a", "a", (Source(str(run / "mended.nii.gz")),)),)
     (run / "manifest.jsonl").write_text(Manifest(cases, ("image",)).to_jsonl())
-    open_run(Request(data=str(data), epochs=1), data / "m.model", True, print, lambda *words: None)
+    open_run(Request(data=str(data), epochs=1), data / "m.model", True)
     assert not (run / "manifest.jsonl").exists() and len(list(data.rglob("*.nii.gz"))) == 4

@@ -87,7 +87,7 @@ def test_a_killed_run_goes_on(tmp_path):
         told: list[str] = []
         done = train(request(place), model, say=told.append)
         after = [json.loads(line) for line in (place / "m.model.run/fold_0/log.jsonl").open()]
-        assert "going on with the run" in told[0] and not done.failures
+        assert "continuing the run" in told[0] and not done.failures
         # It was killed after its second epoch had a line in the log and before it had a checkpoint.
         assert [line["step"] for line in after] == [3, 6, 9, 12] and after[0] == before[0]
         assert after[1]["loss"] == pytest.approx(before[1]["loss"], rel=1e-4)
@@ -172,7 +172,7 @@ def test_newer_files_are_refused_with_their_writer(tmp_path):
 def test_a_bundle_of_parts_is_refused(tmp_path):
     """The id in the head is that of the content."""
     head = json.loads(parts_of(FIRST / "small.model")["bundle.json"]) | {"id": "0123456789abcdef"}
-    with pytest.raises(BundleError, match="is called 0123456789abcdef in its head"):
+    with pytest.raises(BundleError, match="has the id 0123456789abcdef in its header"):
         Bundle.load(put_together(tmp_path / "mixed.model", head))
 
 

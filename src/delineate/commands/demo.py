@@ -78,7 +78,7 @@ def demo(
     done = predict_step.predict(
         model, [example / "DICOM_anon"], folder / "example", device=device, dicom_seg=True
     )
-    failures = trained.failures + [str(o.error) for o in done.failures]
+    failures = [*trained.failures, *(str(o.error) for o in done.failures)]
     dice = float(trained.scores.get("dice_mean", float("nan")))
     say(
         f"mean test Dice {dice:.3f} over {len(trained.scores.get('dice', {}))} organs; "

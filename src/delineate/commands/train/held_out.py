@@ -20,44 +20,38 @@ from ...core.scores import describe
 from ...evaluation.scoring import SURFACES, EvaluationResult
 from .. import evaluate as evaluate_step
 from .. import predict as predict_step
-from . import run as run_step
-from .run import NetworkJob, Run
+from .model_file import ModelFile
+from .planned import RESERVE_S, NetworkJob, PlannedRun, views_of
 
-RESERVE_SHARE = (
-    0.012  # of a budget, beside ``run.RESERVE_S``: the last validation may take a hundredth
-)
-POSTPROCESS_SHARE = (
-    0.03  # of a budget, at most, goes into choosing postprocessing; ``POSTPROCESS_S`` without one
-)
+# Of a budget, in addition to ``planned.RESERVE_S``: the last validation may take a hundredth.
+RESERVE_SHARE = 0.012
+# Of a budget, at most, for choosing postprocessing; ``POSTPROCESS_S`` without a budget.
+POSTPROCESS_SHARE = 0.03
 POSTPROCESS_S = 60.0
-PICTURES = 12  # cases drawn side by side with their truth, where the budget has time for it
+# Cases drawn next to their truth, if the budget has time for it.
+PICTURES = 12
 PICTURE_S = 1.0
-WARM_UP_S, SLOWER = (
-    4.0,
-    2.0,
-    # of a network, and a case beyond what was rehearsed: what is kept of each structure is counted
-    # too
-)
-FARTHER = 3.0  # times as long as for surfaces that coincide
 PICTURES_SHARE = 0.03
+# The first use of a network, and how much slower than rehearsed a case may be: the components of
+# each structure are counted too.
+WARM_UP_S, SLOWER = 4.0, 2.0
+# Distances of real surfaces take this many times as long as those of surfaces that coincide.
+FARTHER = 3.0
 
 
-def cases_to_score(run: Run) -> Manifest:
-    """Test cases with truth where there are any, else the validation cases of the folds that
-    train.
-    """
-    test = tuple(c for c in run.manifest.with_truth() if c.split == "test")
+def cases_to_score(planned: PlannedRun) -> Manifest:
+    """Test cases with truth if there are any, else the validation cases of the trained folds."""
+    manifest = planned.manifest
+    test = tuple(c for c in manifest.with_truth() if c.split == "test")
     if test:
-        return run.manifest.only(test)
-    return run.manifest.only(
-        case for fold in run_step.folds_of(run) for case in run_step.sides(run, fold)[1]
-    )
+        return manifest.only(test)
+    return manifest.only(case for fold in planned.folds for case in planned.sides(fold)[1])
 
 
 @dataclass(frozen=True)
 class TimeReserve:
-    """What is kept of a budget for what follows training, ``postprocess_s`` of it for choosing
-    postprocessing; and the cases to score in it.
+    """The part of a budget that is kept for what follows training, ``postprocess_s`` of it for
+    choosing postprocessing; and the cases that can be scored in it.
     """
 
     evaluation: Manifest
@@ -65,31 +59,32 @@ class TimeReserve:
     postprocess_s: float = POSTPROCESS_S
 
 
-def reserve(run: Run, evaluation: Manifest) -> TimeReserve:
-    """Time for what follows training, from one rehearsed prediction; fewer cases are scored where
+def reserve(planned: PlannedRun, evaluation: Manifest) -> TimeReserve:
+    """The time for what follows training, from one rehearsed prediction; fewer cases are scored if
     all would take too long.
 
-    Every second of it that is not needed in the end is one that training lacked: a share of the
-    budget alone would be an hour of a day.
+    Training loses every second that is reserved and not needed, so the time is measured: a fixed
+    share would be an hour of a day.
     """
-    budget_s = run.stretch_s
+    run = planned.run
+    budget_s = run.clock.stretch_s
     if budget_s is None or not evaluation.cases:
         return TimeReserve(evaluation)
-    middle = evaluation.cases[len(evaluation) // 2]
-    predict_s, folds = _rehearse(run, middle), run_step.folds_of(run)
-    validating = len(run_step.sides(run, folds[0])[1])
-    postprocess_s = (
-        min(POSTPROCESS_SHARE * budget_s, WARM_UP_S + SLOWER * predict_s * validating)
-        if chooses_postprocessing(run)
-        else 0.0
-    )
+    middle, folds = evaluation.cases[len(evaluation) // 2], planned.folds
+    predict_s = _rehearse(planned, middle)
+    postprocess_s = 0.0
+    if chooses_postprocessing(planned):
+        validating = len(planned.sides(folds[0])[1])
+        postprocess_s = min(
+            POSTPROCESS_SHARE * budget_s, WARM_UP_S + SLOWER * predict_s * validating
+        )
     base = (
-        run_step.RESERVE_S
+        RESERVE_S
         + RESERVE_SHARE * budget_s
         + postprocess_s
-        + PICTURE_S * min(_pictures(run), len(evaluation))
+        + PICTURE_S * min(_pictures(planned), len(evaluation))
     )
-    each = predict_s * len(folds) * 1.3 + _distances_s(run, middle) + 0.05
+    each = predict_s * len(folds) * 1.3 + _distances_s(planned, middle) + 0.05
     most = max(1, int(0.3 * budget_s / each))
     if len(evaluation) > most:
         run.say(
@@ -100,27 +95,24 @@ def reserve(run: Run, evaluation: Manifest) -> TimeReserve:
     return TimeReserve(evaluation, base + each * len(evaluation), postprocess_s)
 
 
-def chooses_postprocessing(run: Run) -> bool:
-    """Whether postprocessing is chosen once training is done: a plan that was given is followed as
-    it is, and so are 2-D networks.
+def chooses_postprocessing(planned: PlannedRun) -> bool:
+    """Whether postprocessing is chosen after training. A given plan, a recipe's plan and 2-D plans
+    are used as they are.
     """
-    return not (
-        run.request.plan or run.recipe is not None or run.planned().views or run.planned().dims == 2
-    )
+    run, plan = planned.run, planned.plan
+    return not (run.request.plan or run.recipe is not None or plan.views or plan.dims == 2)
 
 
-def _pictures(run: Run) -> int:
-    """How many cases are drawn."""
-    budget_s = run.stretch_s
-    return (
-        PICTURES if budget_s is None else min(PICTURES, int(PICTURES_SHARE * budget_s / PICTURE_S))
-    )
+def _pictures(planned: PlannedRun) -> int:
+    """The number of cases to draw."""
+    budget_s = planned.run.clock.stretch_s
+    if budget_s is None:
+        return PICTURES
+    return min(PICTURES, int(PICTURES_SHARE * budget_s / PICTURE_S))
 
 
-def _rehearse(run: Run, case: Case) -> float:
-    """Seconds that predicting ``case`` with one fold's networks takes, measured with untrained
-    weights.
-    """
+def _rehearse(planned: PlannedRun, case: Case) -> float:
+    """Seconds to predict ``case`` with one fold's networks, measured with untrained weights."""
     import numpy as np
 
     from ...cohorts.reading import read_image
@@ -129,60 +121,55 @@ def _rehearse(run: Run, case: Case) -> float:
     from ...inference.predictor import predict
     from ...networks.build import build, weights_of
 
-    plan, jobs = (
-        run.planned(),
-        [NetworkJob(None, view) for view in run_step.views_of(run.planned())],
-    )
+    plan = planned.plan
+    jobs = [NetworkJob(None, view) for view in views_of(plan)]
     members = tuple(job.member(plan, weights_of(build(job.plan(plan).network, 0))) for job in jobs)
-    engine = Engine.from_bundle(Bundle(plan, members), choose_device(run.request.device))
+    engine = Engine.from_bundle(Bundle(plan, members), choose_device(planned.run.request.device))
     seconds = []
+    # The first prediction compiles; the second is measured, unless the first took long.
     for _ in range(2):
         began = time.monotonic()
-        predict(read_image(case, run.manifest), engine)
+        predict(read_image(case, planned.manifest), engine)
         seconds.append(time.monotonic() - began)
         if seconds[0] > 5:
             break
     return float(np.min(seconds))
 
 
-def _distances_s(run: Run, case: Case) -> float:
-    """Seconds that measuring distances between surfaces may take: those of the truth to itself,
-    which are found soonest, several times over.
+def _distances_s(planned: PlannedRun, case: Case) -> float:
+    """Seconds that distances between surfaces may take: a multiple of the time for the truth
+    against itself, which is the fastest case.
     """
     from ...cohorts.reading import read_label
     from ...metrics import surface
 
-    truth = read_label(case, run.manifest)
-    for _ in range(2):  # the first time something has to be imported, and may have to be compiled
+    labels = planned.manifest.labels
+    truth = read_label(case, planned.manifest)
+    # The first time imports and compiles.
+    for _ in range(2):
         began = time.monotonic()
-        surface.measure(
-            truth.array, truth.array, run.manifest.labels.values, truth.grid.spacing_mm, SURFACES
-        )
+        surface.measure(truth.array, truth.array, labels.values, truth.grid.spacing_mm, SURFACES)
     return FARTHER * (time.monotonic() - began)
 
 
-def evaluate(run: Run, evaluation: Manifest) -> dict[str, Any]:
-    """Predict and score on original grids: test cases by the whole bundle, validation cases each by
-    the members that never saw it.
+def evaluate(
+    planned: PlannedRun, model: ModelFile, evaluation: Manifest
+) -> tuple[dict[str, Any], list[str]]:
+    """Predict and score on original grids: test cases with all members, validation cases each with
+    the members that were not trained on it.
+
+    Returns:
+        The scores for the card, and the failures.
     """
     if not evaluation.cases:
-        return {}
-    is_test = evaluation.cases[0].split == "test"
+        return {}, []
+    run, is_test = planned.run, evaluation.cases[0].split == "test"
     folder = atomic.make_folder(run.folder / ("test" if is_test else "validation"))
-    groups: list[tuple[Bundle, Manifest]] = [(Bundle(run.planned(), run.made(), {}), evaluation)]
-    folds = list(dict.fromkeys(m.fold for m in run.made()))
-    if not is_test and len(folds) > 1:
-        of_fold = {fold: tuple(m for m in run.made() if m.fold == fold) for fold in folds}
-        groups = [
-            (
-                Bundle(run.planned(), mine, {}),
-                evaluation.only(c for c in evaluation if c.fold == fold),
-            )
-            for fold, mine in of_fold.items()
-        ]
+    failures: list[str] = []
+    groups = _groups(model, evaluation, is_test)
     for part, cases in groups:
-        # What is compiled of it serves the model's first user.
-        whole = len(part.members) == len(run.made())
+        # Graphs compiled for all members are kept for the model's first user.
+        whole = len(part.members) == len(model.members)
         outcomes = predict_step.predict_cases(
             part,
             cases,
@@ -191,7 +178,7 @@ def evaluate(run: Run, evaluation: Manifest) -> dict[str, Any]:
             model=run.model if whole else "",
             progress=under("evaluate", run.progress),
         )
-        run.failures += [str(o.error) for o in outcomes if o.error is not None]
+        failures += [str(o.error) for o in outcomes if o.error is not None]
     atomic.write_text(folder / "manifest.jsonl", evaluation.to_jsonl())
     what = "test" if is_test else ("cross-validation" if len(groups) > 1 else "validation")
     try:
@@ -199,24 +186,40 @@ def evaluate(run: Run, evaluation: Manifest) -> dict[str, Any]:
             folder / "predictions",
             folder / "manifest.jsonl",
             folder,
-            pictures=_pictures(run),
+            pictures=_pictures(planned),
             montages=True,
         )
-    except InputError as error:  # not one of them: the model is there all the same
-        run.failures.append(f"no {what} case could be scored: {error}")
-        return {"what": what, "cases": 0, "not_scored": [case.id for case in evaluation]}
-    return _scored(run, what, evaluation, evaluated)
-
-
-def _scored(
-    run: Run, what: str, evaluation: Manifest, evaluated: EvaluationResult
-) -> dict[str, Any]:
-    """What the card keeps; the count is of the cases that were scored, and each that was not is a
-    failure of the run.
-    """
-    run.failures += [
+    except InputError as error:  # no case could be scored; the model exists all the same
+        failures.append(f"no {what} case could be scored: {error}")
+        return {
+            "what": what,
+            "cases": 0,
+            "not_scored": [case.id for case in evaluation],
+        }, failures
+    failures += [
         f"{what} case {name} could not be scored: {why}" for name, why in evaluated.failures.items()
     ]
+    return _summary(planned, what, evaluation, evaluated), failures
+
+
+def _groups(model: ModelFile, evaluation: Manifest, is_test: bool) -> list[tuple[Bundle, Manifest]]:
+    """Which members predict which cases."""
+    folds = list(dict.fromkeys(m.fold for m in model.members))
+    if is_test or len(folds) < 2:
+        return [(Bundle(model.plan, model.members, {}), evaluation)]
+    return [
+        (
+            Bundle(model.plan, tuple(m for m in model.members if m.fold == fold), {}),
+            evaluation.only(c for c in evaluation if c.fold == fold),
+        )
+        for fold in folds
+    ]
+
+
+def _summary(
+    planned: PlannedRun, what: str, evaluation: Manifest, evaluated: EvaluationResult
+) -> dict[str, Any]:
+    """The scores for the card, which are printed too; cases without scores are named."""
     done = {c.case for c in evaluated.cases}
     lost = [case.id for case in evaluation if case.id not in done]
     figures = {
@@ -226,12 +229,12 @@ def _scored(
         f"{k} {f['mean']:.3f}" + (f" ({f['n']} of {len(done)})" if f["n"] < len(done) else "")
         for k, f in figures.items()
     ]
-    of = (
+    count = (
         f"{len(done)} of {len(evaluation)} cases (not scored: {', '.join(lost)})"
         if lost
         else f"{len(done)} cases"
     )
-    run.say(f"{what} Dice on {of}: {', '.join(words)}")
+    planned.run.say(f"{what} Dice on {count}: {', '.join(words)}")
     scores: dict[str, Any] = {
         "what": what,
         "cases": len(done),

@@ -1,0 +1,94 @@
+"""The cohort of a training run: found and checked once, with its training, validation and test
+cases fixed in ``manifest.jsonl``.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+
+from ...core import atomic
+from ...core.errors import LayoutError
+from ...core.manifest import Manifest
+from ...planning.rules import VALIDATION_FOLDS
+from .. import check as check_step
+from .request import Request, read_split
+from .run import TrainingRun
+
+# Patients, if test patients are held out too: more would be lost to training, and validation then
+# only chooses a checkpoint.
+ENOUGH_TO_VALIDATE = 16
+
+
+def settle_cohort(run: TrainingRun) -> tuple[Manifest, Sequence[str]]:
+    """The cases of the run with their sides, and what is wrong with the others; a run that
+    continues reads the manifest it began with.
+
+    Raises:
+        LayoutError: no usable case with truth, or fewer than two patients.
+    """
+    kept = run.folder / "manifest.jsonl"
+    if kept.is_file():
+        return Manifest.load(kept), ()
+    request, recipe = run.request, run.recipe
+    checked = check_step.check(
+        request.data,
+        out=run.folder / "check",
+        layout=request.layout or None,
+        description=request.description or None,
+        labels=request.labels or None,
+        patient=request.patient or None,
+        progress=run.progress,
+    )
+    failures = sorted(
+        {f"{f.case or 'cohort'}: {f.message}" for f in checked.findings if f.severity == "error"}
+    )
+    manifest = checked.usable
+    if not manifest.with_truth().cases:
+        raise LayoutError(
+            "no usable case with truth to train on"
+            + (f"; first problem: {failures[0]}" if failures else ""),
+            path=request.data,
+        )
+    if recipe is not None:
+        manifest = recipe.adapt(manifest, bool(request.labels))
+    manifest = with_sides(manifest, request, VALIDATION_FOLDS if recipe is None else recipe.folds)
+    shutil.copyfile(run.folder / "check" / "findings.json", run.folder / "findings.json")
+    atomic.write_text(kept, manifest.to_jsonl())
+    tested = sum(case.split == "test" for case in manifest)
+    run.say(
+        f"{len(manifest)} cases of {len(manifest.patients)} patients ({checked.usable.layout}): "
+        f"{tested} for testing, the others for training and validation"
+    )
+    return manifest, failures
+
+
+def with_sides(manifest: Manifest, request: Request, folds: int) -> Manifest:
+    """The manifest with test cases by the request's split or the layout, and with folds grouped by
+    patient over the others if no validation cases are given.
+
+    Raises:
+        LayoutError: fewer than two patients to train on.
+    """
+    if request.split:
+        manifest = manifest.with_split(read_split(request.split))
+    by_request = request.folds or request.fold is not None
+    if not by_request and any(c.split == "val" and c.label for c in manifest):
+        return manifest
+    patients = len({c.patient for c in to_learn_from(manifest)})
+    if patients < 2:
+        raise LayoutError(
+            f"found {patients} patient(s) to train on; at least 2 are needed, one to train and "
+            "one to validate",
+            path=request.data,
+        )
+    tested = any(c.split == "test" and c.label for c in manifest)
+    # Validation then only chooses a checkpoint: fewer patients are enough.
+    if tested and not by_request:
+        folds = max(folds, patients // ENOUGH_TO_VALIDATE)
+    return manifest.with_folds(min(request.folds or folds, patients), request.seed)
+
+
+def to_learn_from(manifest: Manifest) -> Manifest:
+    """Cases with truth that are not test cases: no test case may influence the plan."""
+    return manifest.only(c for c in manifest.with_truth() if c.split != "test")

@@ -1,0 +1,81 @@
+"""The model of a training run on disk, rewritten whenever a network or its card changes."""
+
+from __future__ import annotations
+
+import hashlib
+import platform
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ... import __version__
+from ...cohorts.discovery.channels import numbered
+from ...core.bundle import Bundle, Member, Weights
+from ...core.plan import Plan
+from .planned import NetworkJob, PlannedRun
+
+
+class ModelFile:
+    """A bundle that grows: the members trained so far, and its card.
+
+    Args:
+        planned: the run; its plan is the bundle's until ``replan``.
+        jobs: the networks of the run. Members that earlier starts left on disk are read, so that a
+            model is never replaced by one with fewer members.
+    """
+
+    def __init__(self, planned: PlannedRun, jobs: Sequence[NetworkJob]):
+        from safetensors.numpy import load_file
+
+        run = planned.run
+        self.path: Path = run.model
+        self.plan = planned.plan
+        self.card: dict[str, Any] = {}
+        self._provenance = _provenance(planned)
+        self._members: dict[tuple[int, str], Member] = {}
+        for job in jobs:
+            best = job.folder(run.folder) / "best.safetensors"
+            if best.is_file():
+                self._members[job.key] = job.member(self.plan, load_file(best))
+        if self._members and self.path.is_file():
+            card = Bundle.load(self.path).card
+            self.card = {key: card[key] for key in ("validation", "training_s") if key in card}
+
+    @property
+    def members(self) -> tuple[Member, ...]:
+        """The members trained so far, by fold, then view."""
+        return tuple(self._members[key] for key in sorted(self._members))
+
+    def add(self, job: NetworkJob, weights: Weights) -> None:
+        """Add the network of ``job``, or replace its weights; ``save`` writes them."""
+        self._members[job.key] = job.member(self.plan, weights)
+
+    def note(self, key: str, name: str, value: Any) -> None:
+        """Record a value of one network in the card, such as ``validation`` of ``fold_0``."""
+        self.card.setdefault(key, {})[name] = value
+
+    def replan(self, plan: Plan) -> None:
+        """Use a plan that differs from the run's in postprocessing alone."""
+        self.plan = plan
+
+    def save(self) -> None:
+        """Write the model as it is now."""
+        Bundle(self.plan, self.members, self.card | self._provenance).save(self.path)
+
+
+def _provenance(planned: PlannedRun) -> dict[str, Any]:
+    manifest, learning = planned.manifest, planned.learning
+    return {
+        "delineate": __version__,
+        "python": platform.python_version(),
+        "machine": f"{platform.machine()} {platform.system()}",
+        "data": manifest.root,
+        "layout": manifest.layout,
+        "channels_numbered": numbered(manifest),
+        "cases": len(learning),
+        "patients": len(learning.patients),
+        "manifest_sha256": hashlib.sha256(manifest.to_jsonl().encode()).hexdigest(),
+        "seed": planned.run.request.seed,
+        "licence": "of the weights: not stated; of the data: see its source",
+        "limits": "For research. Not a medical device.",
+    }

@@ -1,0 +1,215 @@
+"""A run with its cohort and its plan, and the networks that it trains.
+
+A run trains one network for each fold and, if the plan has several views, for each view.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from ...core import atomic
+from ...core.bundle import Member, Weights
+from ...core.errors import PlanError, UsageError
+from ...core.manifest import Case, Manifest
+from ...core.plan import Plan
+from ...core.terms import contradictions, may_be
+from ...planning import rules
+from .cohort import to_learn_from
+from .run import TrainingRun
+from .start import like_its_start, starting_weights
+
+RESERVE_S = 12.0  # of a budget, for the bundle, the report and the end of the process
+
+
+@dataclass(frozen=True)
+class NetworkJob:
+    """One network to train.
+
+    Args:
+        fold: None if the cohort itself names its validation cases.
+        view: "" for a plan without views.
+    """
+
+    fold: int | None
+    view: str = ""
+
+    @property
+    def number(self) -> int:
+        return 0 if self.fold is None else self.fold
+
+    @property
+    def key(self) -> tuple[int, str]:
+        """Fold and view; members are sorted by it."""
+        return self.number, self.view
+
+    @property
+    def name(self) -> str:
+        """The name of its member: fold_0, or fold_0_axial."""
+        return f"fold_{self.number}" + (f"_{self.view}" if self.view else "")
+
+    def folder(self, run: Path) -> Path:
+        return run / f"fold_{self.number}" / self.view
+
+    def plan(self, plan: Plan) -> Plan:
+        """The plan of its network."""
+        return plan.seen(plan.named_views()[self.view]) if self.view else plan
+
+    def seed(self, plan: Plan) -> int:
+        return plan.seed + 1000 * self.number + 100 * (views_of(plan).index(self.view))
+
+    def member(self, plan: Plan, weights: Weights) -> Member:
+        return Member(
+            self.name,
+            weights,
+            self.fold,
+            plan.named_views()[self.view].weight if self.view else 1.0,
+            self.view,
+        )
+
+
+def views_of(plan: Plan) -> list[str]:
+    """Names of the plan's views; one empty name if it has none."""
+    return list(plan.named_views()) or [""]
+
+
+@dataclass(frozen=True)
+class PlannedRun:
+    """A run whose cohort and plan are settled."""
+
+    run: TrainingRun
+    manifest: Manifest
+    plan: Plan
+
+    @property
+    def learning(self) -> Manifest:
+        """Cases with truth that are not test cases."""
+        return to_learn_from(self.manifest)
+
+    @property
+    def folds(self) -> list[int | None]:
+        """The folds to train; [None] if the cohort itself names its validation cases."""
+        return folds_of(self.run, self.manifest)
+
+    @property
+    def jobs(self) -> list[NetworkJob]:
+        return [NetworkJob(fold, view) for fold in self.folds for view in views_of(self.plan)]
+
+    def sides(self, fold: int | None) -> tuple[list[Case], list[Case]]:
+        """(training cases, validation cases) of ``fold`` that are in the store."""
+        store = self.run.store
+        cases = [c for c in self.learning if store.has(c.id)]
+        if fold is None:
+            return [c for c in cases if c.split != "val"], [c for c in cases if c.split == "val"]
+        return [c for c in cases if c.fold != fold], [c for c in cases if c.fold == fold]
+
+    def starting_weights(self, job: NetworkJob) -> tuple[Weights | None, str]:
+        """The weights of ``--init`` that fit the network of ``job``, and a sentence about them.
+
+        Raises:
+            UsageError: see ``start.starting_weights``.
+        """
+        if not self.run.request.init:
+            return None, "weights are drawn"
+        network = job.plan(self.plan).network
+        return starting_weights(
+            self.run.request.init, self.plan, network, job.view, job.seed(self.plan)
+        )
+
+
+def folds_of(run: TrainingRun, manifest: Manifest) -> list[int | None]:
+    """See ``PlannedRun.folds``."""
+    if run.request.folds and run.request.fold is None:
+        return list(range(run.request.folds))
+    if any(c.fold is not None for c in manifest):
+        return [run.request.fold or 0]
+    return [None]
+
+
+def settle_plan(run: TrainingRun, manifest: Manifest) -> PlannedRun:
+    """The run with its plan; a run that continues keeps the plan it began with.
+
+    Raises:
+        UsageError: a given plan does not fit the cohort, or ``--init`` fits no network.
+        PlanError: the plan cannot be trained.
+    """
+    kept = run.folder / "plan.json"
+    if kept.is_file():
+        return PlannedRun(run, manifest, Plan.load(kept))
+    request = run.request
+    plan = (
+        _given_plan(run, manifest, Plan.load(request.plan))
+        if request.plan
+        else _derived_plan(run, manifest)
+    )
+    for is_so, what in (
+        (plan.network.overlapping, "structures that overlap (network.overlapping)"),
+        (plan.cascade, "a cascade"),
+    ):
+        if is_so:
+            raise PlanError(
+                f"a plan of {what} can be imported and used to predict, but not be trained"
+            )
+    for key, reason in plan.reasons.items():
+        run.say(f"plan: {key}: {reason}")
+    planned = PlannedRun(run, manifest, plan)
+    # Starting weights that fit no network are refused before anything is written.
+    for view in views_of(plan):
+        planned.starting_weights(NetworkJob(None, view))
+    atomic.write_text(kept, plan.to_json())
+    return planned
+
+
+def _derived_plan(run: TrainingRun, manifest: Manifest) -> Plan:
+    """The plan that the rules, or the recipe, make of the training cases."""
+    request, learning = run.request, to_learn_from(manifest)
+    found = rules.fingerprint(learning, progress=run.progress)
+    run.save_json("fingerprint.json", found.to_json())
+    budget_s = None
+    if request.budget_s is not None:
+        # A tenth of the time is for everything but training.
+        left_s = max(5.0, 0.9 * run.clock.remaining_s() - RESERVE_S)
+        budget_s = left_s / len(folds_of(run, manifest))
+    plan = rules.plan_with(
+        run.recipe,
+        found,
+        learning,
+        request.device,
+        budget_s=budget_s,
+        epochs=request.epochs,
+        seed=request.seed,
+        dims=request.dims,
+    )
+    return like_its_start(plan, request.init)
+
+
+def _given_plan(run: TrainingRun, manifest: Manifest, plan: Plan) -> Plan:
+    """A plan from a file, checked against the cohort; time and seed of the request replace those
+    of the file.
+    """
+    request, labels = run.request, manifest.labels
+    names, own = [c.name for c in plan.channels], manifest.channels
+    if plan.labels.values != labels.values:
+        raise _unfit_plan(
+            run, f"the plan has the label values {plan.labels.values}, the cohort {labels.values}"
+        )
+    if wrong := contradictions(plan.labels, labels, "the plan", "the cohort"):
+        raise _unfit_plan(
+            run, f"the plan's structures differ from the cohort's: {'; '.join(wrong[:3])}"
+        )
+    if len(names) != len(own):
+        raise _unfit_plan(run, f"the plan has {len(names)} channel(s), the cohort has {len(own)}")
+    if not all(may_be(there, wanted) for there, wanted in zip(own, names, strict=True)):
+        raise _unfit_plan(
+            run,
+            f"the plan's channels are, in this order, {', '.join(names)}, the cohort's are "
+            f"{', '.join(own)}; write them in the cohort's order",
+        )
+    if request.budget_s is not None or request.epochs is not None:
+        time = {"budget_s": request.budget_s, "epochs": request.epochs}
+        plan = plan.replace(schedule=plan.schedule.model_dump() | time)
+    return plan.replace(seed=request.seed)
+
+
+def _unfit_plan(run: TrainingRun, message: str) -> UsageError:
+    return UsageError(message, path=run.request.plan)
