@@ -1,15 +1,15 @@
-# ruff: noqa: E501  (programs in strings)
-"""What each augmentation does to a patch: ours and nnU-Net's, one effect at a time, in numbers and
-as a picture.
+"""The effect of each augmentation on a patch, ours compared with nnU-Net's, one effect at a time,
+as figures and as a picture.
 
-    python benchmarks/augmentation_effects.py --peer FOLDER_OF_A_VENV [--draws 200] [--picture
-    ../docs/images/augmentation.png]
+    python benchmarks/augmentation_effects.py --peer FOLDER_OF_A_VENV [--draws 200]
+        [--picture ../docs/images/augmentation.png]
 
-A phantom's abdominal CT, windowed and normalised, is read ``--draws`` times as a patch of 96 x 96 x
-64 around its middle, each effect alone and always, at our default ranges. Printed are the 10th,
-50th and 90th percentile over the draws of: the patch's mean (less that of the unchanged one), its
-deviation and its sharpness (mean absolute difference of neighbours), as shares of the unchanged
-patch's, and the structures' share of the voxels, likewise.
+The abdominal CT of a phantom is windowed and normalised. A patch of 96 x 96 x 64 around its middle
+is drawn ``--draws`` times for each effect, with this effect alone at probability 1 and our default
+ranges. The results are the 10th, 50th and 90th percentile over the draws of four measures: the mean
+(minus the mean of the unchanged patch); and the standard deviation, the sharpness (mean absolute
+difference of neighbouring voxels) and the structures' share of the voxels, each relative to the
+unchanged patch.
 """
 
 from __future__ import annotations
@@ -43,62 +43,105 @@ EFFECTS = (
     "gamma",
     "low_resolution",
 )
-LEAST_SPAN = 0.05
-MEASURES = ("mean", "deviation", "sharpness", "structures")
+LEAST_SPAN = 0.05  # of the x axis, so that a measure that does not change is not magnified
+MEASURES = ("mean", "deviation", "sharpness", "structures")  # as in the results
+NAMES = dict(zip(MEASURES, MEASURES, strict=True)) | {"deviation": "standard deviation"}
 OURS = """
 import sys
 import numpy as np
 from delineate.core.plan import Augmentation
 from delineate.core.store import StoredCase
-from delineate.learn import augment
-volume, label, draws, effects, patch = np.load(sys.argv[1]), np.load(sys.argv[2]), int(sys.argv[3]), sys.argv[4].split(","), tuple(map(int, sys.argv[5].split(",")))
+from delineate.training import augmentation
+
+volume, label, draws, effects, patch = (
+    np.load(sys.argv[1]),
+    np.load(sys.argv[2]),
+    int(sys.argv[3]),
+    sys.argv[4].split(","),
+    tuple(map(int, sys.argv[5].split(","))),
+)
 case = StoredCase("a", volume[None], label, {}, (1.0, 1.0, 1.0), (1.0,))
 none = {name + "_p": 0.0 for name in effects if name != "mirror"}
 found = {}
 for effect in effects:
-    aug = Augmentation(mirror=(0,) if effect == "mirror" else ()).model_copy(update=none | ({} if effect == "mirror" else {effect + "_p": 1.0}))
-    class Plan: augmentation, dims = aug, 3
+    aug = Augmentation(mirror=(0,) if effect == "mirror" else ()).model_copy(
+        update=none | ({} if effect == "mirror" else {effect + "_p": 1.0})
+    )
+
+    class Plan:
+        augmentation, dims = aug, 3
+
     Plan.patch = patch
     for seed in range(draws):
         rng = np.random.default_rng(seed)
-        image, classes = augment.sample_patch(case, [n // 2 for n in label.shape], patch, augment.draw(Plan, rng, (1.0, 1.0, 1.0), label.shape))
-        found.setdefault(effect, []).append((augment.change_intensity(image, aug, 3, rng)[0].numpy(), classes.numpy()))
+        image, classes = augmentation.sample_patch(
+            case,
+            [n // 2 for n in label.shape],
+            patch,
+            augmentation.draw(Plan, rng, (1.0, 1.0, 1.0), label.shape),
+        )
+        found.setdefault(effect, []).append(
+            (augmentation.change_intensity(image, aug, 3, rng)[0].numpy(), classes.numpy())
+        )
 """
 THEIRS = (
     NNUNET.replace("(128, 128, 128)", "PATCH")
     + """
 import sys, random
 import numpy as np, torch
-volume, label, draws, effects, patch = np.load(sys.argv[1]), np.load(sys.argv[2]), int(sys.argv[3]), sys.argv[4].split(","), tuple(map(int, sys.argv[5].split(",")))
+
+volume, label, draws, effects, patch = (
+    np.load(sys.argv[1]),
+    np.load(sys.argv[2]),
+    int(sys.argv[3]),
+    sys.argv[4].split(","),
+    tuple(map(int, sys.argv[5].split(","))),
+)
 PATCH = patch
-ORDER = ("rotation", "noise", "blur", "brightness", "contrast", "low_resolution", "gamma", "mirror")  # of nnU-Net's transforms
+# The effects in the order of nnU-Net's transforms.
+ORDER = ("rotation", "noise", "blur", "brightness", "contrast", "low_resolution", "gamma", "mirror")
 volume, label = torch.from_numpy(volume[None]).float(), torch.from_numpy(label[None])
 found = {}
 for effect in effects:
     everything = make(torch, lambda p: 1.0).transforms
     spatial = everything[0]
     spatial.p_rotation, spatial.p_scaling = float(effect == "rotation"), float(effect == "scale")
-    chosen = [spatial] if effect in ("rotation", "scale") else [spatial, everything[ORDER.index(effect)]]
+    chosen = (
+        [spatial] if effect in ("rotation", "scale") else [spatial, everything[ORDER.index(effect)]]
+    )
     for seed in range(draws):
-        np.random.seed(seed); torch.manual_seed(seed); random.seed(seed)
+        np.random.seed(seed)
+        torch.manual_seed(seed)
+        random.seed(seed)
         pair = {"image": volume.clone(), "segmentation": label.clone()}
         for one in chosen:
             pair = one(**pair)
-        found.setdefault(effect, []).append((pair["image"][0].numpy(), pair["segmentation"][0].numpy()))
+        found.setdefault(effect, []).append(
+            (pair["image"][0].numpy(), pair["segmentation"][0].numpy())
+        )
 """
 )
 MEASURE = """
 def sharpness(x):
     return float(np.mean([np.abs(np.diff(x, axis=a)).mean() for a in range(3)]))
-rows = {e: np.array([(x.mean(), x.std(), sharpness(x), (c > 0).mean()) for x, c in of]) for e, of in found.items()}
-shown = {e + "_slices": np.stack([x[:, :, x.shape[2] // 2] for x, _ in of[:4]]) for e, of in found.items()}
+
+
+rows = {
+    e: np.array([(x.mean(), x.std(), sharpness(x), (c > 0).mean()) for x, c in of])
+    for e, of in found.items()
+}
+shown = {
+    e + "_slices": np.stack([x[:, :, x.shape[2] // 2] for x, _ in of[:4]])
+    for e, of in found.items()
+}
 np.savez(sys.argv[6], **rows, **shown)
 """
 
 
 def volume_of_a_phantom() -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
-    """CT between -160 and 240 HU, zero mean and unit deviation, about isotropic; and its label."""
+    """A CT (-160..240 HU, zero mean, unit standard deviation, nearly isotropic) and its label."""
     scan = make_scan(0)
+    # Linear interpolation along the slice axis to 72 slices; the label takes the nearest slice.
     at = np.linspace(0, scan.image.array.shape[2] - 1, 72)
     low, share = np.floor(at).astype(int), (at % 1).astype(np.float32)
     hu = np.clip(scan.image.array, -160, 240).astype(np.float32)
@@ -110,16 +153,16 @@ def volume_of_a_phantom() -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
 
 
 def measured(table: NDArray[Any], plain: NDArray[Any]) -> dict[str, list[float]]:
-    """Percentiles of what the draws are beside the unchanged patch."""
-    beside = np.column_stack([table[:, 0] - plain[0], table[:, 1:] / plain[1:]])
+    """Percentiles over the draws, relative to the unchanged patch."""
+    relative = np.column_stack([table[:, 0] - plain[0], table[:, 1:] / plain[1:]])
     return {
-        name: [round(float(v), 3) for v in np.percentile(beside[:, n], (10, 50, 90))]
+        name: [round(float(v), 3) for v in np.percentile(relative[:, n], (10, 50, 90))]
         for n, name in enumerate(MEASURES)
     }
 
 
 def draw(rows: dict[str, Any], plain: NDArray[Any], out: Path) -> None:
-    """A line for each effect: slices of ours, slices of theirs, and how the draws spread."""
+    """A row for each effect: slices of ours, slices of theirs, distributions over the draws."""
     names = list(rows)
     figure, axes = plt.subplots(
         len(EFFECTS),
@@ -149,11 +192,11 @@ def draw(rows: dict[str, Any], plain: NDArray[Any], out: Path) -> None:
                     label=name,
                 )
             axis.set_title(
-                f"{MEASURES[measure]}, {'change' if measure == 0 else 'share of before'}",
+                f"{NAMES[MEASURES[measure]]}, {'change' if measure == 0 else 'relative'}",
                 fontsize=8,
             )
             low, high = axis.get_xlim()
-            if high - low < LEAST_SPAN:  # what does not change is not blown up
+            if high - low < LEAST_SPAN:
                 axis.set_xlim((low + high - LEAST_SPAN) / 2, (low + high + LEAST_SPAN) / 2)
             axis.set_ylim(0, 1)
             axis.tick_params(labelsize=7)
@@ -168,7 +211,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--peer", type=Path, required=True, help="an environment with nnunetv2")
+    parser.add_argument(
+        "--peer", type=Path, required=True, help="virtual environment with nnunetv2"
+    )
     parser.add_argument("--draws", type=int, default=200)
     parser.add_argument("--picture", type=Path)
     a = parser.parse_args()

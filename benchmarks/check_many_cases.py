@@ -2,9 +2,9 @@
 
     python benchmarks/check_many_cases.py [--cases 1000] [--size 48] [--workers N]
 
-Makes synthetic NIfTI cases (an int16 image, a label of two structures) in a temporary folder,
-checks them in a child process, and prints seconds, the peak resident memory of the largest process,
-and the findings by kind.
+The script writes synthetic NIfTI cases (an int16 image and a label with two structures) to a
+temporary folder and checks them in a child process. It prints the seconds, the peak resident memory
+of the largest process, and the number of findings of each kind.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from measure import keep
 CHILD = """
 import json, sys
 from delineate.commands.check import check
+
 if __name__ == "__main__":
     checked = check(sys.argv[1], out=sys.argv[2], workers=int(sys.argv[3]) or None)
     kinds = {}
@@ -40,7 +41,7 @@ if __name__ == "__main__":
 
 
 def make_cohort(root: Path, cases: int, size: int) -> int:
-    """Write the cases; returns their bytes on disk."""
+    """Write the cases and return their size on disk in bytes."""
     labels = LabelSet.from_names({1: "liver", 2: "spleen"})
     affine = np.diag([-1.0, 1.0, 1.5, 1.0])
     for n in range(cases):
@@ -62,9 +63,11 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--cases", type=int, default=1000)
-    parser.add_argument("--size", type=int, default=48, help="voxels along each axis, about")
     parser.add_argument(
-        "--workers", type=int, default=0, help="processes; 0 leaves it to the program"
+        "--size", type=int, default=48, help="approximate number of voxels along each axis"
+    )
+    parser.add_argument(
+        "--workers", type=int, default=0, help="number of processes; 0 lets the program choose"
     )
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
@@ -72,7 +75,7 @@ def main() -> None:
         size_bytes = make_cohort(root / "cohort", given.cases, given.size)
         script = root / "child.py"
         script.write_text(CHILD)
-        begun = time.perf_counter()
+        began = time.perf_counter()
         done = subprocess.run(
             [
                 sys.executable,
@@ -85,11 +88,12 @@ def main() -> None:
             text=True,
             check=True,
         )
-        seconds = time.perf_counter() - begun
+        seconds = time.perf_counter() - began
+        # ru_maxrss is in bytes on macOS and in kB on Linux.
         peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / (
             1 if sys.platform == "darwin" else 1024
         )
-        told = json.loads(done.stdout)
+        printed = json.loads(done.stdout)
         figures = {
             "voxels": f"about {given.size}^3",
             "disk_mb": round(size_bytes / 1e6),
@@ -98,7 +102,7 @@ def main() -> None:
         }
         keep(
             "check_many_cases",
-            {**figures, "peak_mb_of_the_largest_process": round(peak, 1), **told},
+            {**figures, "peak_mb_of_the_largest_process": round(peak, 1), **printed},
         )
 
 

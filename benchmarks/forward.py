@@ -1,11 +1,11 @@
 """One window through nnU-Net's plain 3-D U-Net (31 M parameters, 128 x 128 x 128): torch as nnU-Net
-runs it, and our engine's backends.
+runs it, compared with the backends of our engine.
 
     python benchmarks/forward.py [--runs 3] [--patch 128]
 
-Also printed: how far the probabilities of each are from torch's in float32, and in how many voxels
-the largest class is the same. The weights are drawn, which is harder on agreement than trained ones
-are: nowhere is the network sure.
+For each backend, the script also prints the largest difference of a probability from torch in
+float32, and the share of voxels whose most probable class is the same. The weights are random, so
+the network is uncertain everywhere and agreement is lower than with trained weights.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ WIDTHS = (32, 64, 128, 256, 320, 320)
 
 
 def nnunet_3d(classes: int = 3, widths: tuple[int, ...] = WIDTHS) -> Network:
-    """The network that nnU-Net plans for 128³ patches."""
+    """The network that nnU-Net plans for patches of 128 x 128 x 128."""
     stages = len(widths)
     return Network(
         dims=3,
@@ -64,9 +64,10 @@ def main() -> None:
             assert graph is not None
             ways[f"OpenVINO {name}"] = lambda graph=graph, dtype=dtype: forward(graph, x, 3, dtype)
     if compiled.available():
-        with int8.RangeObserver(module) as watch:
+        # INT8 needs the range of every layer's input, observed here on the same window.
+        with int8.RangeObserver(module) as observer:
             forward(module, x, 3, torch.float32)
-        bounds = watch.bounds()
+        bounds = observer.bounds()
         graph = compiled.compiled(
             lambda: int8.rounded(filled(net, weights), bounds), (1, *size), fast
         )

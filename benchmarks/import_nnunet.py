@@ -1,11 +1,11 @@
-"""A trained nnU-Net, imported: its masks against nnU-Net's own, and the seconds that both take on
-the same scans, whole processes.
+"""An imported nnU-Net: its masks compared with nnU-Net's own, and the seconds that both take on the
+same scans, measured for whole processes.
 
     python benchmarks/import_nnunet.py [--peer FOLDER_OF_A_VENV] [--data ../shared/data] [--runs 3]
 
-Without ``--peer`` the masks are compared with those that nnU-Net 2.8.1 left beside the data, and
-only ours is timed. The peer's environment is made by ``python -m venv FOLDER`` and ``FOLDER/bin/pip
-install torch==2.13.0 nnunetv2``; nothing of it is used here.
+Without ``--peer`` the masks are compared with those that nnU-Net 2.8.1 left next to the data, and
+only ours is timed. Create the environment for ``--peer`` with ``python -m venv FOLDER`` and
+``FOLDER/bin/pip install torch==2.13.0 nnunetv2``. No code of it is used here.
 """
 
 from __future__ import annotations
@@ -23,9 +23,11 @@ import numpy as np
 from measure import DATA, keep, timed
 from nnunet_peer import TRAINED, link_scans, predict
 
+DELINEATE = (sys.executable, "-m", "delineate.cli")
+
 
 def dice(ours: Path, theirs: Path) -> dict[str, float]:
-    """Mean Dice over cases and both structures, the least, and the share of equal voxels."""
+    """Mean and lowest Dice over cases and both structures, and the share of equal voxels."""
     scores, equal = [], []
     for path in sorted(theirs.glob("*.nii.gz")):
         a, b = (np.asarray(nib.load(folder / path.name).dataobj) for folder in (ours, theirs))
@@ -42,69 +44,57 @@ def dice(ours: Path, theirs: Path) -> dict[str, float]:
 
 
 def arguments(description: str | None) -> argparse.Namespace:
-    """What is asked of a comparison with nnU-Net: --peer, --data, --runs."""
+    """The options of a comparison with nnU-Net: --peer, --data, --runs."""
     parser = argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--peer", type=Path, help="an environment with nnunetv2")
+    parser.add_argument("--peer", type=Path, help="virtual environment with nnunetv2")
     parser.add_argument("--data", type=Path, default=DATA)
     parser.add_argument("--runs", type=int, default=3)
     return parser.parse_args()
+
+
+def side_by_side(
+    a: argparse.Namespace, work: Path, trained: Path, name: str, flag: str
+) -> tuple[list[float], list[float]]:
+    """Seconds of each run, ours and nnU-Net's in turns; masks go to NAME_ours and NAME_peer."""
+    model, scans, out = work / "hippocampus.model", work / "scans", work / f"{name}_ours"
+    line = [*DELINEATE, "predict", str(model), str(scans), "-o", str(out), flag]
+    ours: list[float] = []
+    peer: list[float] = []
+    for _ in range(a.runs):
+        ours.append(timed(line))
+        if a.peer:
+            theirs = work / f"{name}_peer"
+            peer.append(timed(*predict(a.peer, trained, scans, theirs, mirror=name == "mirrored")))
+    # Remove nnU-Net's channel suffix, so that masks have the names of the cases.
+    for path in out.glob("*_0000.nii.gz"):
+        path.rename(path.with_name(path.name.replace("_0000", "")))
+    return ours, peer
 
 
 def main() -> None:
     a = arguments(__doc__)
     found: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as temporary:
-        work, trained = Path(temporary), a.data / "nnunet_hippocampus" / TRAINED
-        delineate = [sys.executable, "-m", "delineate.cli"]
-        timed([*delineate, "import", "nnunet", str(trained), "-o", str(work / "hippocampus.model")])
-        kept = a.data / "nnunet_hippocampus"
+        work, kept = Path(temporary), a.data / "nnunet_hippocampus"
+        trained = kept / TRAINED
+        model = work / "hippocampus.model"
+        timed([*DELINEATE, "import", "nnunet", str(trained), "-o", str(model)])
+        # The scans are those for which nnU-Net left its own masks.
         predicted = sorted((kept / "predictions_plain").glob("*.nii.gz"))
-        link_scans(
-            {
-                p.name.removesuffix(".nii.gz"): next(
-                    (a.data / "hippocampus").rglob(f"images*/{p.name}")
-                )
-                for p in predicted
-            },
-            work / "scans",
-        )
+        images = {
+            p.name.removesuffix(".nii.gz"): next(
+                (a.data / "hippocampus").rglob(f"images*/{p.name}")
+            )
+            for p in predicted
+        }
+        link_scans(images, work / "scans")
         for name, flag, theirs in (
             ("plain", "--no-mirror", "predictions_plain"),
             ("mirrored", "--mirror", "predictions_tta"),
         ):
-            ours: list[float] = []
-            peer: list[float] = []
-            for _ in range(a.runs):  # side by side
-                out = work / f"{name}_ours"
-                ours.append(
-                    timed(
-                        [
-                            *delineate,
-                            "predict",
-                            str(work / "hippocampus.model"),
-                            str(work / "scans"),
-                            "-o",
-                            str(out),
-                            flag,
-                        ]
-                    )
-                )
-                if a.peer:
-                    peer.append(
-                        timed(
-                            *predict(
-                                a.peer,
-                                trained,
-                                work / "scans",
-                                work / f"{name}_peer",
-                                mirror=name == "mirrored",
-                            )
-                        )
-                    )
-            for path in (work / f"{name}_ours").glob("*_0000.nii.gz"):
-                path.rename(path.with_name(path.name.replace("_0000", "")))
+            ours, peer = side_by_side(a, work, trained, name, flag)
             found[name] = {
                 "ours_s": round(statistics.median(ours), 2),
                 "against the masks it left": dice(work / f"{name}_ours", kept / theirs),

@@ -1,11 +1,24 @@
-"""Seconds of `import delineate` (and of `delineate --help`), whole process less an empty one.
+"""Seconds of `import delineate` and of `delineate --help`: whole processes, compared with an empty
+Python process.
 
-python benchmarks/import_time.py
+    python benchmarks/import_time.py
 """
 
 from __future__ import annotations
 
 from measure import child, keep, medians
+
+HELP = """
+import sys
+
+sys.argv = ["delineate", "--help"]
+try:
+    from delineate.cli import app
+
+    app()
+except SystemExit:
+    pass
+"""
 
 
 def main() -> None:
@@ -13,9 +26,7 @@ def main() -> None:
         "empty": "pass",
         "import": "import delineate",
         "names": "import delineate as dl; dl.Volume, dl.Grid, dl.LabelSet, dl.load",
-        "help": "import sys; sys.argv = ['delineate', '--help']\ntry:\n from delineate.cli "
-        "import app\n app()\n"
-        "except SystemExit: pass",
+        "help": HELP,
     }
     found = {
         name: medians([child(code) for _ in range(5)])["seconds"] for name, code in codes.items()

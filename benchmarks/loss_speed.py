@@ -1,14 +1,13 @@
-# ruff: noqa: E501  (programs in strings)
-"""The usual training loss (Dice and cross-entropy), forward and backward, beside nnU-Net's and
-MONAI's: milliseconds and agreement.
+"""Time of the usual training loss (Dice and cross-entropy), forward and backward, compared with
+nnU-Net's and MONAI's, and agreement of ours with its textbook form.
 
     python benchmarks/loss_speed.py [--peer FOLDER] [--runs 5]
 
-The same class scores and truth go to each, the peers in a process of their own environment; scores
-lie with classes last, as a channels-last network leaves them, for ours, and plane by plane, as they
-like it best, for the peers. Ours and theirs differ in details (smoothing, what an absent class
-costs), so the agreement shown is that of ours with its textbook form, term by term through
-autograd.
+All losses receive the same logits and truth; the peers run in a process of their own environment.
+For ours the logits are in channels-last memory, as a channels-last network leaves them; for the
+peers they are in contiguous memory, which is fastest for them. Ours and theirs differ in details
+(smoothing, the cost of an absent class). The agreement is therefore that of ours with its textbook
+form, computed term by term with autograd.
 """
 
 from __future__ import annotations
@@ -29,6 +28,7 @@ CASES = ((3, 2, (40, 56, 40)), (29, 2, (48, 48, 48)), (104, 1, (64, 64, 64)), (2
 
 PEERS = """
 import json, sys, time, statistics, torch
+
 runs, (classes, batch, *size) = int(sys.argv[1]), (int(n) for n in sys.argv[2].split(","))
 generator = torch.Generator().manual_seed(0)
 z = torch.randn(batch, classes, *size, generator=generator).requires_grad_()
@@ -36,29 +36,52 @@ y = torch.randint(0, classes, (batch, 1, *size), generator=generator)
 from nnunetv2.training.loss.compound_losses import DC_and_CE_loss
 from nnunetv2.training.loss.dice import MemoryEfficientSoftDiceLoss
 from monai.losses import DiceCELoss
+
+
 def seconds(loss):
     def one():
         z.grad = None
         loss(z, y).backward()
+
     one()
     taken = []
     for _ in range(runs):
-        began = time.perf_counter(); one(); taken.append(time.perf_counter() - began)
+        began = time.perf_counter()
+        one()
+        taken.append(time.perf_counter() - began)
     return statistics.median(taken)
-nnunet = DC_and_CE_loss({"batch_dice": True, "smooth": 1e-5, "do_bg": False, "ddp": False}, {}, dice_class=MemoryEfficientSoftDiceLoss)
-print(json.dumps({"nnunet_s": seconds(nnunet), "monai_s": seconds(DiceCELoss(include_background=False, to_onehot_y=True, softmax=True, batch=True))}))
+
+
+nnunet = DC_and_CE_loss(
+    {"batch_dice": True, "smooth": 1e-5, "do_bg": False, "ddp": False},
+    {},
+    dice_class=MemoryEfficientSoftDiceLoss,
+)
+print(
+    json.dumps(
+        {
+            "nnunet_s": seconds(nnunet),
+            "monai_s": seconds(
+                DiceCELoss(include_background=False, to_onehot_y=True, softmax=True, batch=True)
+            ),
+        }
+    )
+)
 """
 
 
 def ours(z: Tensor, y: Tensor) -> Tensor:
+    """The loss of training, with its own gradient."""
     return losses.deeply_supervised(z, y, Loss())
 
 
 def textbook(z: Tensor, y: Tensor) -> Tensor:
+    """The same loss as the sum of its terms, through autograd."""
     return losses.soft_dice(z.softmax(1), y) + losses.cross_entropy(z, y)
 
 
 def measured(classes: int, batch: int, size: tuple[int, ...], runs: int) -> dict[str, Any]:
+    """Seconds of both forms, and the largest difference of their gradients (relative)."""
     generator = torch.Generator().manual_seed(0)
     scores = torch.randn(batch, classes, *size, generator=generator)
     y = torch.randint(0, classes, (batch, *size), generator=generator)
@@ -84,7 +107,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--peer", type=Path, help="environment with nnunetv2 and monai")
+    parser.add_argument("--peer", type=Path, help="virtual environment with nnunetv2 and monai")
     parser.add_argument("--runs", type=int, default=5)
     a = parser.parse_args()
     rows = []
@@ -94,13 +117,13 @@ def main() -> None:
             **measured(classes, batch, size, a.runs),
         }
         if a.peer is not None:
-            told = child(
+            printed = child(
                 PEERS,
                 str(a.runs),
                 ",".join(map(str, (classes, batch, *size))),
                 python=a.peer / "bin" / "python",
             )
-            row |= {name: told[name] for name in ("nnunet_s", "monai_s")}
+            row |= {name: printed[name] for name in ("nnunet_s", "monai_s")}
         rows.append(
             {
                 k: round(v, 9 if k == "largest_difference" else 4) if isinstance(v, float) else v

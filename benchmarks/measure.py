@@ -1,6 +1,4 @@
-"""What the benchmarks share: a child process measured from outside, medians, and one JSON line a
-result.
-"""
+"""Shared by the benchmarks: a measured child process, medians, and the result files."""
 
 from __future__ import annotations
 
@@ -16,21 +14,25 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-# The real scans.
+# The folder of the real scans.
 DATA = Path(os.environ.get("DELINEATE_DATA", Path(__file__).parents[2] / "shared" / "data"))
 
 
+# Put before the code of every measured child process: it leaves the peak memory in PEAK_FILE.
 PEAK = """
 def peak_mb():
     import resource, sys
-    # Linux has a figure of its own: ru_maxrss begins at the peak of whoever started the process.
+
+    # On Linux, ru_maxrss starts at the peak of the parent process, so VmHWM is used instead.
     if sys.platform == "linux":
         lines = [line for line in open("/proc/self/status") if line.startswith("VmHWM")]
         return int(lines[0].split()[1]) / 1e3
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / (1e6 if sys.platform == "darwin" else 1e3)
 
+
 import atexit, os
+
 atexit.register(lambda: open(os.environ["PEAK_FILE"], "w").write(str(peak_mb())))
 """
 
@@ -41,11 +43,21 @@ def child(
     python: Path | None = None,
     environment: dict[str, str] | None = None,
 ) -> dict[str, float]:
-    """Run ``code`` in a fresh Python (another environment's, if given); seconds of wall clock and
-    peak resident memory in MB of that process alone.
+    """Run ``code`` in a new Python process and measure it.
 
-    In ``code`` the function ``peak_mb()`` tells the peak so far. A last line of JSON that it prints
-    is added.
+    In ``code``, ``peak_mb()`` returns the peak memory so far.
+
+    Args:
+        code: the program; ``arguments`` are its ``sys.argv[1:]``.
+        python: the Python of another environment; None is this one.
+        environment: additional environment variables.
+
+    Returns:
+        "seconds" (wall clock), "peak_mb" (resident memory of that process alone), and the entries
+        of the JSON object in the last line that the program prints, if there is one.
+
+    Raises:
+        SystemExit: the process failed.
     """
     with tempfile.NamedTemporaryFile() as file:
         began = time.perf_counter()
@@ -70,7 +82,11 @@ def child(
 
 
 def timed(line: Sequence[str | Path], environment: dict[str, str] | None = None) -> float:
-    """Run a command to its end, what it says going to stderr; seconds."""
+    """Seconds of a command; what it prints goes to stderr.
+
+    Raises:
+        CalledProcessError: the command failed.
+    """
     began = time.perf_counter()
     subprocess.run(
         [str(word) for word in line],
@@ -98,18 +114,18 @@ def seconds(function: Callable[[], Any], runs: int = 5) -> float:
 
 
 def processor() -> str:
-    """What it calls itself, and the units that matter here."""
+    """The processor's name and its two most relevant vector or matrix extensions."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
         return platform.machine()
-    said = {
+    info = {
         key.strip(): value.strip()
         for key, _, value in (line.partition(":") for line in lines)
         if value
     }
-    flags = set(said.get("flags", "").split())
-    units = [
+    flags = set(info.get("flags", "").split())
+    extensions = [
         name
         for flag, name in (
             ("amx_bf16", "AMX"),
@@ -119,11 +135,11 @@ def processor() -> str:
         )
         if flag in flags
     ]
-    return f"{said.get('model name', platform.machine())} ({', '.join(units[:2])})"
+    return f"{info.get('model name', platform.machine())} ({', '.join(extensions[:2])})"
 
 
 def keep(name: str, result: dict[str, Any], folder: Path | None = None) -> None:
-    """Print a result and write it to ``results/NAME.json`` with machine and command."""
+    """Print a result, and write it to ``results/NAME.json`` together with machine and command."""
     machine = {
         "processor": processor(),
         "cores": len(os.sched_getaffinity(0)),

@@ -1,16 +1,16 @@
-# ruff: noqa: E501  (programs in strings)
-"""Seconds and memory of the metrics for one pair of 512 x 512 x 300: overlap of all structures,
-confusion, lesions, boundary IoU and clDice.
+"""Seconds and memory of the metrics on pairs of masks of 512 x 512 x 300: overlap of all
+structures, confusion matrix, lesions, boundary IoU and clDice.
 
     python benchmarks/metric_speed.py [--peer FOLDER_OF_A_VENV] [--runs 3] [--without NAME ...]
 
-The pairs: one, three and forty-one structures (a body of about 17 litres cut into pieces) against
-themselves displaced by a voxel or two; a liver-like body; the same with 3,000 small lesions, of
-which the prediction has half, and as many of its own; a tree of vessels, whose prediction lacks
-every fifth branch. The environment has monai, scikit-image and SimpleITK. Each figure is of a
-process of its own: seconds without imports and compiling, and the peak of memory beyond the two
-masks. What the peers compute is the same: Dice of every structure; the distance transform and the
-thinning that the original implementations of boundary IoU in space and of clDice are made of.
+The pairs are: 1, 3 and 41 structures (a body of about 17 litres, divided into boxes) against the
+same body displaced by a voxel or two; a liver-like body; the same with 3,000 small lesions, of
+which the prediction has half, and as many false lesions; and a tree of vessels, whose prediction
+lacks every fifth branch. The peers' environment needs monai, scikit-image and SimpleITK. Each
+figure is measured in a process of its own: seconds without imports and compilation, and peak memory
+in addition to the two masks. The peers compute the same quantity: Dice of every structure; the
+distance transform and the thinning on which the original implementations of boundary IoU (in 3-D)
+and clDice are based.
 """
 
 from __future__ import annotations
@@ -27,95 +27,141 @@ from surface_distances import liver
 
 Array = np.ndarray[Any, Any]
 SHAPE = (512, 512, 300)
+# A measured program is START + imports and a first call + MIDDLE + the measured code + END.
 START = """
 import json, sys, time, warnings
 import numpy as np
+
 warnings.simplefilter("ignore")
 a, b, spacing = np.load(sys.argv[1]), np.load(sys.argv[2]), (0.75, 0.75, 1.0)
 values = list(range(1, int(b.max()) + 1))
-small = np.zeros((6, 6, 6), a.dtype); small[1:4, 1:4, 1:5] = 1
+small = np.zeros((6, 6, 6), a.dtype)
+small[1:4, 1:4, 1:5] = 1
 """
 MIDDLE = """
 before, began = peak_mb(), time.perf_counter()
 """
 END = """
-print(json.dumps({"work_s": time.perf_counter() - began, "beyond_input_mb": peak_mb() - before, "figure": float(figure)}))
+print(
+    json.dumps(
+        {
+            "work_s": time.perf_counter() - began,
+            "beyond_input_mb": peak_mb() - before,
+            "figure": float(figure),
+        }
+    )
+)
+"""
+BOUNDARY = """
+from delineate.metrics.boundary import boundary_iou
+
+boundary_iou(small, small, spacing)
 """
 LINES = """
 from skimage.morphology import skeletonize
+
+
 def cl(p, t):
     sp, st = (skeletonize(m > 0, method="lee") > 0 for m in (p, t))
     precision, sensitivity = (sp & (t > 0)).sum() / sp.sum(), (st & (p > 0)).sum() / st.sum()
     return 2 * precision * sensitivity / (precision + sensitivity)
 """
-WAYS: dict[
-    str, tuple[str, str, bool]
-    # name -> (imports and a first call, what is measured, whether it runs in the peer's
-    # environment)
-] = {
+# name -> (imports and a first call, the measured code, whether it runs in the peers' environment)
+WAYS: dict[str, tuple[str, str, bool]] = {
     "overlap, delineate": (
         "from delineate.metrics import overlap",
         "figure = overlap.dice(overlap.count(a, b, values)).mean()",
         False,
     ),
     "overlap, MONAI": (
-        "import torch\nfrom monai.metrics import compute_dice",
-        "figure = compute_dice(torch.from_numpy(a)[None, None], torch.from_numpy(b)[None, None], "
-        "include_background=False, num_classes=len(values) + 1).mean()",
+        """
+import torch
+from monai.metrics import compute_dice
+""",
+        """
+p, t = (torch.from_numpy(m)[None, None] for m in (a, b))
+figure = compute_dice(p, t, include_background=False, num_classes=len(values) + 1).mean()
+""",
         True,
     ),
     "overlap, SimpleITK": (
         "import SimpleITK as sitk",
-        "f = sitk.LabelOverlapMeasuresImageFilter(); f.Execute(sitk.GetImageFromArray(a), "
-        "sitk.GetImageFromArray(b)); figure = np.mean([f.GetDiceCoefficient(v) for v in values])",
+        """
+f = sitk.LabelOverlapMeasuresImageFilter()
+f.Execute(sitk.GetImageFromArray(a), sitk.GetImageFromArray(b))
+figure = np.mean([f.GetDiceCoefficient(v) for v in values])
+""",
         True,
     ),
     "confusion, delineate": (
-        "from delineate.metrics import confusion, overlap\nconfusion.confusion(small, small, "
-        "values)",
+        """
+from delineate.metrics import confusion, overlap
+
+confusion.confusion(small, small, values)
+""",
         "figure = overlap.dice(confusion.confusion(a, b, values).counts()).mean()",
         False,
     ),
     "confusion, values not told, delineate": (
-        "from delineate.metrics import confusion, overlap\nconfusion.confusion(small, small)",
+        """
+from delineate.metrics import confusion, overlap
+
+confusion.confusion(small, small)
+""",
         "figure = overlap.dice(confusion.confusion(a, b).counts()).mean()",
         False,
     ),
     "lesions by overlap, delineate": (
-        "from delineate.metrics.lesions import lesions\nlesions(small, small, spacing)",
+        """
+from delineate.metrics.lesions import lesions
+
+lesions(small, small, spacing)
+""",
         "figure = lesions(a, b, spacing).f1",
         False,
     ),
     "lesions by IoU, delineate": (
-        "from delineate.metrics.lesions import lesions\nlesions(small, small, spacing, 'optimal')",
-        "figure = lesions(a, b, spacing, 'optimal', 0.25).f1",
+        """
+from delineate.metrics.lesions import lesions
+
+lesions(small, small, spacing, "optimal")
+""",
+        """figure = lesions(a, b, spacing, "optimal", 0.25).f1""",
         False,
     ),
-    "boundary IoU, 2 mm, delineate": (
-        "from delineate.metrics.boundary import boundary_iou\nboundary_iou(small, small, spacing)",
-        "figure = boundary_iou(a, b, spacing, 2.0)",
-        False,
-    ),
+    "boundary IoU, 2 mm, delineate": (BOUNDARY, "figure = boundary_iou(a, b, spacing, 2.0)", False),
     "boundary IoU, 12 mm, delineate": (
-        "from delineate.metrics.boundary import boundary_iou\nboundary_iou(small, small, spacing)",
+        BOUNDARY,
         "figure = boundary_iou(a, b, spacing, 12.0)",
         False,
     ),
     "boundary IoU, 2 mm, SciPy's distance transform in the same box": (
         "from scipy.ndimage import distance_transform_edt, find_objects",
-        "box = find_objects(a | b)[0]\nnear = [m & (distance_transform_edt(np.pad(m, 1), "
-        "spacing)[1:-1, 1:-1, 1:-1] <= 2 + 1e-6) for m in (a[box] > 0, b[box] > 0)]\nfigure = "
-        "(near[0] & near[1]).sum() / (near[0] | near[1]).sum()",
+        """
+box = find_objects(a | b)[0]
+near = []
+for m in (a[box] > 0, b[box] > 0):
+    inside_mm = distance_transform_edt(np.pad(m, 1), spacing)[1:-1, 1:-1, 1:-1]
+    near.append(m & (inside_mm <= 2 + 1e-6))
+figure = (near[0] & near[1]).sum() / (near[0] | near[1]).sum()
+""",
         True,
     ),
     "clDice, delineate": (
-        "from delineate.metrics.centreline import cl_dice\ncl_dice(small, small)",
+        """
+from delineate.metrics.centreline import cl_dice
+
+cl_dice(small, small)
+""",
         "figure = cl_dice(a, b).dice",
         False,
     ),
     "clDice, scikit-image in the box": (
         LINES + "from scipy.ndimage import find_objects",
-        "box = find_objects(a | b)[0]\nfigure = cl(a[box], b[box])",
+        """
+box = find_objects(a | b)[0]
+figure = cl(a[box], b[box])
+""",
         True,
     ),
 }
@@ -124,7 +170,7 @@ OF_MASKS = [w for w in WAYS if w.startswith(("boundary", "clDice"))]
 
 
 def pieces(structures: int) -> tuple[Array, Array]:
-    """Prediction and truth, uint8: an uneven body cut into boxes, whose values go round."""
+    """Prediction and truth, uint8: an uneven body divided into boxes with cyclic label values."""
     i, j, k = np.ogrid[tuple(slice(0, n) for n in SHAPE)]
     body = ((i - 256) / 240) ** 2 + ((j - 256) / 200) ** 2 + (
         (k - 150) / 148
@@ -134,8 +180,9 @@ def pieces(structures: int) -> tuple[Array, Array]:
 
 
 def lesions() -> tuple[Array, Array]:
-    """The liver-like pair with small boxes all over the scan: 3,000 of the truth, half of them and
-    1,500 others in the prediction.
+    """The liver-like pair with small boxes all over the scan.
+
+    The truth has 3,000 boxes; the prediction has half of them and 1,500 others.
     """
     prediction, truth = liver(SHAPE)
     rng = np.random.default_rng(0)
@@ -146,8 +193,9 @@ def lesions() -> tuple[Array, Array]:
 
 
 def vessels() -> tuple[Array, Array]:
-    """A tree that branches in two nine times, its tubes of 7 to 1.2 voxels; the prediction lacks
-    every fifth branch and is a voxel off.
+    """A tree with nine generations of bifurcations and tubes with a radius of 7 to 1.2 voxels.
+
+    The prediction lacks every fifth branch, is shifted by one voxel and slightly thinner.
     """
     rng, truth, prediction = (
         np.random.default_rng(0),
@@ -165,6 +213,7 @@ def vessels() -> tuple[Array, Array]:
                 ball(truth, at, radius)
                 if count % 5:
                     ball(prediction, at + np.array([1, 0, 0]), radius * 0.9)
+            # Each branch ends in two thinner ones that turn off at random.
             for _ in range(2):
                 turned = along + rng.normal(0, 0.45, 3)
                 grown.append(
@@ -179,6 +228,7 @@ def vessels() -> tuple[Array, Array]:
 
 
 def ball(mask: Array, at: Array, radius: float) -> None:
+    """Set the voxels of ``mask`` within ``radius`` voxels of ``at``."""
     low = np.maximum(np.floor(at - radius), 0).astype(int)
     high = np.minimum(np.ceil(at + radius) + 1, mask.shape).astype(int)
     if (low < high).all():
@@ -193,16 +243,16 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
-        "--peer", type=Path, help="an environment with monai, scikit-image and SimpleITK"
+        "--peer", type=Path, help="virtual environment with monai, scikit-image and SimpleITK"
     )
-    parser.add_argument("--runs", type=int, default=3, help="of ours; a peer's runs once")
+    parser.add_argument("--runs", type=int, default=3, help="runs of ours; peers run once")
     parser.add_argument(
         "--without",
         nargs="+",
         default=[],
         choices=list(WAYS),
         metavar="NAME",
-        help="leave out slow ones",
+        help="measurements to leave out",
     )
     a = parser.parse_args()
     cases = {
@@ -229,6 +279,7 @@ def main() -> None:
 
 
 def measured(way: str, paths: list[str], a: argparse.Namespace) -> dict[str, float]:
+    """Median figures of one way on the saved pair."""
     first, work, is_peer = WAYS[way]
     code = START + first + MIDDLE + work + END
     runs = [

@@ -1,17 +1,16 @@
-# ruff: noqa: E501  (programs in strings)
-"""Whether our measures agree with those of MONAI, surface-distance, medpy, scikit-image and
-scikit-learn on the same masks; where not, in which cases.
+"""Agreement of our metrics with those of MONAI, surface-distance, medpy, scikit-image and
+scikit-learn on the same masks, and the cases in which they differ.
 
     python benchmarks/metrics_agree.py --peer FOLDER_OF_A_VENV [--masks 60]
 
-The environment has monai, medpy, surface-distance-based-measures, scikit-image and scikit-learn.
-The masks: random blobs and noise of several shares in two and three dimensions with uneven spacing,
-and what breaks implementations: thin sheets and lines, single voxels, holes, masks that touch or
-fill the border, structures that are absent from one of both or from both. Each measure is set
-beside the one of ours with the same definition. Printed and kept of each: how many pairs were
-compared, the largest difference (absolute, and as a share of the larger figure), how many of the
-pairs one of both calls NaN or infinite and the other does not, and which. Of a definition that is
-known to differ, ``why`` says how.
+The peers' environment needs monai, medpy, surface-distance-based-measures, scikit-image and
+scikit-learn. The masks are random blobs and noise with several volume shares, in 2-D and 3-D with
+anisotropic spacing, and special cases that implementations often get wrong: thin sheets and lines,
+single voxels, holes, masks that touch or fill the border, and structures that are absent from one
+or both masks. Each measure is compared with the measure of ours that has the same definition. For
+each, the result holds the number of pairs, the largest difference (absolute and relative to the
+larger figure), and the number of pairs in which only one of the two is finite, with these cases. If
+a definition is known to differ, ``why`` explains how.
 """
 
 from __future__ import annotations
@@ -34,18 +33,18 @@ from measure import child, keep
 
 Array = np.ndarray[Any, Any]
 Pair = tuple[Array, Array, tuple[float, ...]]  # prediction, truth, spacing in mm
-# Squares of distances on these grids have four decimals, so that rounding cannot decide.
-TOLERANCES = (
-    1.0507,
-    2.3003,
-)
+# Squared distances on these grids have at most four decimals, so no distance equals a tolerance and
+# rounding cannot decide whether it is within.
+TOLERANCES = (1.0507, 2.3003)
 STRUCTURES = (1, 2, 3)
 
+# The peers' figures, in a process of their environment. MONAI's quantile is also called in float64.
 PEERS = """
 import json, sys, warnings
 import numpy as np
+
 warnings.simplefilter("ignore")
-np.Inf, np.NaN = np.inf, np.nan  # surface-distance was written for an older numpy
+np.Inf, np.NaN = np.inf, np.nan  # surface-distance was written for numpy 1
 import monai.metrics as mm, torch
 from monai.metrics.confusion_matrix import compute_confusion_matrix_metric
 from medpy.metric import binary
@@ -54,131 +53,236 @@ from skimage.measure import euler_number, label
 from skimage.morphology import skeletonize
 from sklearn.calibration import calibration_curve
 from sklearn.metrics import brier_score_loss
+
 in_float32 = mm.hausdorff_distance._compute_percentile_hausdorff_distance
 in_float64 = lambda d, percentile: in_float32(d.double(), percentile)
 given, target, tolerances = np.load(sys.argv[1]), sys.argv[2], json.loads(sys.argv[3])
-RATES = ["sensitivity", "specificity", "precision", "negative predictive value", "miss rate", "fall out", "false discovery rate", "false omission rate",
-         "prevalence threshold", "threat score", "accuracy", "balanced accuracy", "f1 score", "matthews correlation coefficient", "fowlkes mallows index",
-         "informedness", "markedness"]
+RATES = [
+    "sensitivity",
+    "specificity",
+    "precision",
+    "negative predictive value",
+    "miss rate",
+    "fall out",
+    "false discovery rate",
+    "false omission rate",
+    "prevalence threshold",
+    "threat score",
+    "accuracy",
+    "balanced accuracy",
+    "f1 score",
+    "matthews correlation coefficient",
+    "fowlkes mallows index",
+    "informedness",
+    "markedness",
+]
+
+
 def precise(call):
     mm.hausdorff_distance._compute_percentile_hausdorff_distance = in_float64
     try:
         return call()
     finally:
         mm.hausdorff_distance._compute_percentile_hausdorff_distance = in_float32
+
+
 def attempt(call):
     try:
         return float(call())
     except (RuntimeError, ValueError, IndexError, ZeroDivisionError) as error:
         return "refused"
+
+
 def of_masks(p, t, spacing):
     tp, tt = (torch.from_numpy(m[None, None].astype(np.float32)) for m in (p, t))
     more = {"include_background": True, "spacing": spacing}
     calls = {
-        "MONAI dice": lambda: mm.compute_dice(tp, tt), "MONAI iou": lambda: mm.compute_iou(tp, tt),
+        "MONAI dice": lambda: mm.compute_dice(tp, tt),
+        "MONAI iou": lambda: mm.compute_iou(tp, tt),
         "MONAI dice, ignore_empty=False": lambda: mm.compute_dice(tp, tt, ignore_empty=False),
         "MONAI hausdorff": lambda: mm.compute_hausdorff_distance(tp, tt, **more),
-        "MONAI hausdorff, directed": lambda: mm.compute_hausdorff_distance(tp, tt, directed=True, **more),
+        "MONAI hausdorff, directed": lambda: mm.compute_hausdorff_distance(
+            tp, tt, directed=True, **more
+        ),
         "MONAI hd95": lambda: mm.compute_hausdorff_distance(tp, tt, percentile=95, **more),
-        "MONAI hd95, directed": lambda: mm.compute_hausdorff_distance(tp, tt, percentile=95, directed=True, **more),
-        "MONAI hd95, its quantile in float64": lambda: precise(lambda: mm.compute_hausdorff_distance(tp, tt, percentile=95, **more)),
+        "MONAI hd95, directed": lambda: mm.compute_hausdorff_distance(
+            tp, tt, percentile=95, directed=True, **more
+        ),
+        "MONAI hd95, its quantile in float64": lambda: precise(
+            lambda: mm.compute_hausdorff_distance(tp, tt, percentile=95, **more)
+        ),
         "MONAI hd50": lambda: mm.compute_hausdorff_distance(tp, tt, percentile=50, **more),
         "MONAI asd": lambda: mm.compute_average_surface_distance(tp, tt, **more),
         "MONAI assd": lambda: mm.compute_average_surface_distance(tp, tt, symmetric=True, **more),
-        "medpy dice": lambda: binary.dc(p, t), "medpy iou": lambda: binary.jc(p, t), "medpy precision": lambda: binary.precision(p, t),
-        "medpy recall": lambda: binary.recall(p, t), "medpy specificity": lambda: binary.specificity(p, t),
-        "medpy hausdorff": lambda: binary.hd(p, t, spacing), "medpy hd95": lambda: binary.hd95(p, t, spacing),
-        "medpy asd": lambda: binary.asd(p, t, spacing), "medpy assd": lambda: binary.assd(p, t, spacing),
+        "medpy dice": lambda: binary.dc(p, t),
+        "medpy iou": lambda: binary.jc(p, t),
+        "medpy precision": lambda: binary.precision(p, t),
+        "medpy recall": lambda: binary.recall(p, t),
+        "medpy specificity": lambda: binary.specificity(p, t),
+        "medpy hausdorff": lambda: binary.hd(p, t, spacing),
+        "medpy hd95": lambda: binary.hd95(p, t, spacing),
+        "medpy asd": lambda: binary.asd(p, t, spacing),
+        "medpy assd": lambda: binary.assd(p, t, spacing),
     }
     for tolerance in tolerances:
-        calls[f"MONAI surface dice {tolerance}"] = lambda tolerance=tolerance: mm.compute_surface_dice(tp, tt, [tolerance], **more)
-        calls[f"MONAI surface dice {tolerance}, subvoxels"] = lambda tolerance=tolerance: mm.compute_surface_dice(tp, tt, [tolerance], use_subvoxels=True, **more)
+        calls[f"MONAI surface dice {tolerance}"] = lambda tolerance=tolerance: (
+            mm.compute_surface_dice(tp, tt, [tolerance], **more)
+        )
+        calls[f"MONAI surface dice {tolerance}, subvoxels"] = lambda tolerance=tolerance: (
+            mm.compute_surface_dice(tp, tt, [tolerance], use_subvoxels=True, **more)
+        )
     found = {name: attempt(call) for name, call in calls.items()}
     matrix = mm.get_confusion_matrix(tp, tt)
     found |= {f"MONAI {name}": float(v) for name, v in zip(("tp", "fp", "tn", "fn"), matrix[0, 0])}
-    found |= {f"MONAI {rate}": float(compute_confusion_matrix_metric(rate, matrix)[0, 0]) for rate in RATES}
-    found["MONAI prevalence threshold, in float64"] = float(compute_confusion_matrix_metric("prevalence threshold", matrix.double())[0, 0])
+    found |= {
+        f"MONAI {rate}": float(compute_confusion_matrix_metric(rate, matrix)[0, 0])
+        for rate in RATES
+    }
+    found["MONAI prevalence threshold, in float64"] = float(
+        compute_confusion_matrix_metric("prevalence threshold", matrix.double())[0, 0]
+    )
     return found | of_surfels(p, t, spacing) | of_lines(p, t)
+
+
 def of_surfels(p, t, spacing):
     d = sd.compute_surface_distances(t, p, spacing)
-    calls = {f"surface-distance hd{q}": (lambda q=q: sd.compute_robust_hausdorff(d, q)) for q in (100, 95, 50)}
-    calls |= {f"surface-distance surface dice {x}": (lambda x=x: sd.compute_surface_dice_at_tolerance(d, x)) for x in tolerances}
-    calls |= {"surface-distance average, truth": lambda: sd.compute_average_surface_distance(d)[0],
-              "surface-distance average, prediction": lambda: sd.compute_average_surface_distance(d)[1]}
+    calls = {
+        f"surface-distance hd{q}": (lambda q=q: sd.compute_robust_hausdorff(d, q))
+        for q in (100, 95, 50)
+    }
+    calls |= {
+        f"surface-distance surface dice {x}": (
+            lambda x=x: sd.compute_surface_dice_at_tolerance(d, x)
+        )
+        for x in tolerances
+    }
+    calls |= {
+        "surface-distance average, truth": lambda: sd.compute_average_surface_distance(d)[0],
+        "surface-distance average, prediction": lambda: sd.compute_average_surface_distance(d)[1],
+    }
     return {name: attempt(call) for name, call in calls.items()}
+
+
 def kept(m, line):
-    topology = lambda a: (label(a).max(), label(~np.pad(a, 1), connectivity=1).max(), euler_number(a, connectivity=a.ndim) if a.any() else 0)
+    # Topology: numbers of components and of background components, and the Euler number.
+    topology = lambda a: (
+        label(a).max(),
+        label(~np.pad(a, 1), connectivity=1).max(),
+        euler_number(a, connectivity=a.ndim) if a.any() else 0,
+    )
     return topology(m) == topology(line)
+
+
 def of_lines(p, t):
     def cl(method):
         sp, st = (skeletonize(m, method=method) > 0 for m in (p, t))
         precision, recall = (sp & t).sum() / sp.sum(), (st & p).sum() / st.sum()
         return 2 * precision * recall / (precision + recall)
+
     found = {"scikit-image clDice, lee": attempt(lambda: cl("lee"))}
     if all(kept(m, skeletonize(m, method="lee") > 0) for m in (p, t)):
-        found["scikit-image clDice, lee, where it keeps the topology of both"] = found["scikit-image clDice, lee"]
-    return found | ({"scikit-image clDice, zhang": attempt(lambda: cl("zhang"))} if p.ndim == 2 else {})
+        found["scikit-image clDice, lee, where it keeps the topology of both"] = found[
+            "scikit-image clDice, lee"
+        ]
+    return found | (
+        {"scikit-image clDice, zhang": attempt(lambda: cl("zhang"))} if p.ndim == 2 else {}
+    )
+
+
 def of_labels(p, t):
     one = lambda m: torch.from_numpy(np.stack([m == v for v in range(4)])[None].astype(np.float32))
-    return {f"MONAI generalised dice, {weight}{also}": float(mm.compute_generalized_dice(one(p), one(t), include_background=bool(also), weight_type=weight, sum_over_classes=True))
-            for weight in ("square", "simple", "uniform") for also in ("", ", with background")}
+    return {
+        f"MONAI generalised dice, {weight}{also}": float(
+            mm.compute_generalized_dice(
+                one(p),
+                one(t),
+                include_background=bool(also),
+                weight_type=weight,
+                sum_over_classes=True,
+            )
+        )
+        for weight in ("square", "simple", "uniform")
+        for also in ("", ", with background")
+    }
+
+
 def of_probabilities(p, t):
     p, t = p.reshape(len(p), -1).astype(np.float64), t.ravel()
+
     def errors(confidence, right):
         accuracy, mean = calibration_curve(right, confidence, n_bins=15, strategy="uniform")
         count = np.bincount(np.searchsorted(np.linspace(0, 1, 16)[1:-1], confidence))
-        return float((np.abs(accuracy - mean) * count[count > 0]).sum() / len(right)), float(np.abs(accuracy - mean).max())
+        return float((np.abs(accuracy - mean) * count[count > 0]).sum() / len(right)), float(
+            np.abs(accuracy - mean).max()
+        )
+
     together, one = errors(p.max(0), p.argmax(0) == t), errors(p[1], t == 1)
-    return {"scikit-learn ece": together[0], "scikit-learn mce": together[1], "scikit-learn ece of a structure": one[0], "scikit-learn mce of a structure": one[1],
-            "scikit-learn brier": float(brier_score_loss(t, p.T, labels=list(range(len(p))), scale_by_half=False)), "scikit-learn brier of a structure": float(brier_score_loss(t == 1, p[1]))}
-found, lines = {}, {"masks": 0, "theirs_keep_the_topology": 0, "ours_keep_the_topology": 0, "the_same": 0, "the_same_where_theirs_keep_the_topology": 0}
+    return {
+        "scikit-learn ece": together[0],
+        "scikit-learn mce": together[1],
+        "scikit-learn ece of a structure": one[0],
+        "scikit-learn mce of a structure": one[1],
+        "scikit-learn brier": float(
+            brier_score_loss(t, p.T, labels=list(range(len(p))), scale_by_half=False)
+        ),
+        "scikit-learn brier of a structure": float(brier_score_loss(t == 1, p[1])),
+    }
+
+
+found = {}
+lines = {
+    "masks": 0,
+    "theirs_keep_the_topology": 0,
+    "ours_keep_the_topology": 0,
+    "the_same": 0,
+    "the_same_where_theirs_keep_the_topology": 0,
+}
 for n in range(int(given["masks"])):
     p, t, spacing = (given[f"{n}_{part}"] for part in "pts")
     found[n] = of_masks(p, t, tuple(spacing.tolist()))
     for m, ours in ((p, given[f"{n}_p_line"]), (t, given[f"{n}_t_line"])):
         theirs = skeletonize(m, method="lee") > 0
         same, good = np.array_equal(ours, theirs), kept(m, theirs)
-        for name, said in zip(lines, (True, good, kept(m, ours), same, same and good)):
-            lines[name] += int(said)
+        for name, holds in zip(lines, (True, good, kept(m, ours), same, same and good)):
+            lines[name] += int(holds)
 labels = {n: of_labels(given[f"{n}_lp"], given[f"{n}_lt"]) for n in range(int(given["labels"]))}
 sure = {n: of_probabilities(given[f"{n}_cp"], given[f"{n}_ct"]) for n in range(int(given["sure"]))}
 json.dump({"masks": found, "labels": labels, "sure": sure, "lines": lines}, open(target, "w"))
 print(json.dumps({"done": 1}))
 """
 
+# Known differences of definition; "there" is the peer, "here" is ours.
 QUANTILE = (
-    "a quantile of infinities is NaN there; its rank is rounded to float32, which tells "
-    "where it falls between two distances"
+    "a quantile of infinite values is NaN there; its rank is rounded to float32, which shifts the "
+    "interpolation between two distances"
 )
 WHY = {
-    "MONAI dice": "an empty truth is NaN there, whatever the prediction; here only where both "
-    "are empty, else 0",
+    "MONAI dice": "an empty truth is NaN there, whatever the prediction is; here it is NaN only if "
+    "both are empty, else 0",
     "MONAI iou": "as MONAI dice",
-    "MONAI dice, ignore_empty=False": "both empty is 1 there",
+    "MONAI dice, ignore_empty=False": "if both are empty: 1 there",
     "MONAI hd95": QUANTILE,
     "MONAI hd95, directed": QUANTILE,
-    "MONAI hd95, its quantile in float64": "a quantile of infinities is NaN there",
-    "MONAI hd50": "a quantile of infinities is NaN there",
-    "MONAI prevalence threshold": "recall + specificity - 1 cancels in float32 there; where it "
-    "is 0, the original's quotient is 0 / 0: NaN there, 1/2 here",
+    "MONAI hd95, its quantile in float64": "a quantile of infinite values is NaN there",
+    "MONAI hd50": "a quantile of infinite values is NaN there",
+    "MONAI prevalence threshold": "recall + specificity - 1 suffers cancellation in float32 there; "
+    "if it is 0, the original quotient is 0 / 0: NaN there, 1/2 here",
     "MONAI prevalence threshold, in float64": "recall + specificity = 1: NaN there, 1/2 here",
-    "medpy iou": "both empty is 1 there",
+    "medpy iou": "if both are empty: 1 there",
     **{
-        f"medpy {name}": "an empty mask is refused there"
+        f"medpy {name}": "an empty mask is an error there"
         for name in ("hausdorff", "hd95", "asd", "assd")
     },
-    **{f"surface-distance hd{q}": "both empty is infinite there" for q in (100, 95, 50)},
-    "scikit-image clDice, lee": "its thinning takes away some bodies whole (every box with even "
-    "sides) and changes a tunnel now and then, ours keeps the "
-    "topology; "
-    "0 / 0 (one of both empty, or no line in the other mask) is NaN there, 0 here",
-    "scikit-image clDice, lee, where it keeps the topology of both": "0 / 0 (no line in the "
-    "other mask, or one empty) "
-    "is NaN there, 0 here",
-    "scikit-image clDice, zhang": "another thinning of flat images (Zhang & Suen 1984), so "
-    "another line: what the choice of a skeleton means for clDice",
+    **{f"surface-distance hd{q}": "if both are empty: infinite there" for q in (100, 95, 50)},
+    "scikit-image clDice, lee": "its thinning deletes some bodies completely (every box with even "
+    "sides) and sometimes changes a tunnel, while ours keeps the topology; 0 / 0 (one mask empty, "
+    "or no line in the other mask) is NaN there, 0 here",
+    "scikit-image clDice, lee, where it keeps the topology of both": "0 / 0 (no line in the other "
+    "mask, or one mask empty) is NaN there, 0 here",
+    "scikit-image clDice, zhang": "another thinning algorithm for 2-D images (Zhang & Suen 1984), "
+    "so another line; the difference shows how much clDice depends on the skeleton",
     **{
-        f"MONAI generalised dice, {weights}": "nothing in truth and prediction is 1 there"
+        f"MONAI generalised dice, {weights}": "if truth and prediction are empty: 1 there"
         for weights in ("square", "simple", "uniform")
     },
 }
@@ -207,6 +311,7 @@ MONAI_RATES = {
 
 
 def blob(rng: np.random.Generator, shape: tuple[int, ...], share: float, smooth: int) -> Array:
+    """Smoothed noise, thresholded so that ``share`` of the voxels are inside."""
     field = rng.random(shape)
     for axis in list(range(len(shape))) * smooth:
         field = field + np.roll(field, 1, axis)
@@ -214,6 +319,7 @@ def blob(rng: np.random.Generator, shape: tuple[int, ...], share: float, smooth:
 
 
 def random_pairs(masks: int) -> Iterator[Pair]:
+    """Every third pair is 2-D; every second prediction is the shifted truth with noise."""
     for n in range(masks):
         rng = np.random.default_rng(n)
         shape = tuple(rng.integers(5, 22, 2 if n % 3 == 2 else 3).tolist())
@@ -229,8 +335,9 @@ def random_pairs(masks: int) -> Iterator[Pair]:
 
 
 def special_pairs() -> Iterator[Pair]:
-    """Single voxels, thin sheets and lines, holes, what touches or fills the scan: against each
-    other, themselves, themselves moved, and nothing.
+    """Single voxels, thin sheets and lines, holes, masks that touch or fill the border.
+
+    Each is compared with another one, with itself, with itself shifted, and with an empty mask.
     """
     shape, spacing = (11, 14, 9), (0.8, 1.3, 4.0)
     nothing, all_of_it = np.zeros(shape, bool), np.ones(shape, bool)
@@ -269,7 +376,7 @@ def special_pairs() -> Iterator[Pair]:
 
 
 def label_pairs() -> Iterator[tuple[Array, Array]]:
-    """Several structures, some absent from one of both or from both."""
+    """Several structures, some absent from one mask or from both."""
     for n in range(24):
         rng = np.random.default_rng(100 + n)
         shape = tuple(rng.integers(4, 15, 2 if n % 3 == 2 else 3).tolist())
@@ -288,7 +395,7 @@ def label_pairs() -> Iterator[tuple[Array, Array]]:
 
 
 def probability_pairs() -> Iterator[tuple[Array, Array]]:
-    """Probabilities (4, ...) and a truth that they know something of."""
+    """Probabilities (4, ...) and a truth with which they agree partly."""
     for n in range(12):
         rng = np.random.default_rng(200 + n)
         truth = rng.choice(4, (9, 8, 7), p=[0.6, 0.2, 0.15, 0.05])
@@ -302,7 +409,7 @@ def probability_pairs() -> Iterator[tuple[Array, Array]]:
 
 
 def ours(p: Array, t: Array, spacing: tuple[float, ...]) -> dict[str, float]:
-    """The figure of ours with the same definition, under the peer's name of it."""
+    """Our figures with the same definitions, under the peers' names."""
     counts = overlap.count_foreground(p, t)
     values = {name: float(function(counts)[0]) for name, (_, function) in overlap.MEASURES.items()}
     values |= {name: float(function(counts)[0]) for name, function in confusion.RATES.items()}
@@ -331,6 +438,7 @@ def ours(p: Array, t: Array, spacing: tuple[float, ...]) -> dict[str, float]:
 
 
 def of_voxels(d: surface.Distances) -> dict[str, float]:
+    """Figures that the peers compute from edge voxels."""
     one_way = d.to_truth if len(d.to_truth) else np.array([np.nan if all(d.is_empty) else np.inf])
     found = {
         "MONAI hausdorff": surface.hausdorff(d),
@@ -358,6 +466,7 @@ def of_voxels(d: surface.Distances) -> dict[str, float]:
 
 
 def of_surfels(d: surface.Distances) -> dict[str, float]:
+    """Figures that the peers compute from surface elements."""
     found = {f"surface-distance hd{q}": surface.hausdorff(d, q) for q in (100, 95, 50)}
     found |= {f"surface-distance surface dice {x}": surface.surface_dice(d, x) for x in TOLERANCES}
     found |= {f"MONAI surface dice {x}, subvoxels": surface.surface_dice(d, x) for x in TOLERANCES}
@@ -392,13 +501,13 @@ def of_probabilities(p: Array, t: Array) -> dict[str, float]:
     }
 
 
-# ---- side by side ----
+# ---- comparison ----
 
 
 def compared(
     kinds: list[str], mine: list[dict[str, float]], theirs: list[dict[str, Any]]
 ) -> dict[str, Any]:
-    """Of each measure: pairs, largest differences, and where only one of both has a figure."""
+    """For each measure: pairs, largest differences, and cases in which only one has a figure."""
     out: dict[str, Any] = {}
     for measure in dict.fromkeys(m for row in theirs for m in row):
         rows = [
@@ -426,10 +535,12 @@ def compared(
 
 
 def same(a: float, b: float) -> bool:
+    """Equal, or both NaN."""
     return a == b or (math.isnan(a) and math.isnan(b))
 
 
 def kind(p: Array, t: Array) -> str:
+    """Which of prediction and truth is empty."""
     if p.any() and t.any():
         return "both filled"
     return (
@@ -441,45 +552,40 @@ def kind(p: Array, t: Array) -> str:
     )
 
 
+def saved(
+    path: Path,
+    pairs: list[Pair],
+    labels: list[tuple[Array, Array]],
+    probabilities: list[tuple[Array, Array]],
+) -> None:
+    """Write all pairs, and our skeletons, for the peers' process to read."""
+    arrays: dict[str, Any] = {}
+    for n, pair in enumerate(pairs):
+        arrays |= {f"{n}_{part}": value for part, value in zip("pts", pair, strict=True)}
+        arrays |= {f"{n}_{part}_line": skeleton(m) for part, m in zip("pt", pair[:2], strict=True)}
+    for n, (p, t) in enumerate(labels):
+        arrays |= {f"{n}_lp": p, f"{n}_lt": t}
+    for n, (p, t) in enumerate(probabilities):
+        arrays |= {f"{n}_cp": p, f"{n}_ct": t}
+    np.savez(path, masks=len(pairs), labels=len(labels), sure=len(probabilities), **arrays)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
-        "--peer", type=Path, required=True, help="an environment with the packages above"
+        "--peer", type=Path, required=True, help="virtual environment with the packages above"
     )
     parser.add_argument(
-        "--masks", type=int, default=60, help="random pairs beside the special ones"
+        "--masks", type=int, default=60, help="random pairs, in addition to the special cases"
     )
     a = parser.parse_args()
-    pairs, labels, sure = (
-        [*random_pairs(a.masks), *special_pairs()],
-        list(label_pairs()),
-        list(probability_pairs()),
-    )
+    pairs = [*random_pairs(a.masks), *special_pairs()]
+    labels, probabilities = list(label_pairs()), list(probability_pairs())
     with tempfile.TemporaryDirectory() as temporary:
         given, target = Path(temporary) / "masks.npz", Path(temporary) / "found.json"
-        arrays = {
-            f"{n}_{part}": value
-            for n, of in enumerate(pairs)
-            for part, value in zip("pts", of, strict=True)
-        }
-        arrays |= {
-            f"{n}_{part}": value
-            for n, of in enumerate(labels)
-            for part, value in zip(("lp", "lt"), of, strict=True)
-        }
-        arrays |= {
-            f"{n}_{part}_line": skeleton(m)
-            for n, pair in enumerate(pairs)
-            for part, m in zip("pt", pair[:2], strict=True)
-        }
-        arrays |= {
-            f"{n}_{part}": value
-            for n, of in enumerate(sure)
-            for part, value in zip(("cp", "ct"), of, strict=True)
-        }
-        np.savez(given, masks=len(pairs), labels=len(labels), sure=len(sure), **arrays)
+        saved(given, pairs, labels, probabilities)
         child(
             PEERS, str(given), str(target), json.dumps(TOLERANCES), python=a.peer / "bin" / "python"
         )
@@ -491,8 +597,8 @@ def main() -> None:
         [kind(*p) for p in labels], [of_labels(*p) for p in labels], list(theirs["labels"].values())
     )
     found |= compared(
-        ["probabilities"] * len(sure),
-        [of_probabilities(*p) for p in sure],
+        ["probabilities"] * len(probabilities),
+        [of_probabilities(*p) for p in probabilities],
         list(theirs["sure"].values()),
     )
     keep(

@@ -1,5 +1,5 @@
-"""Plans and untrained models of stated size for benchmarks: speed and memory do not depend on what
-a network has learnt.
+"""Plans and untrained models of a given size for benchmarks. Speed and memory do not depend on the
+trained weights.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from delineate.core.plan import Channel, Network, Normalisation, Plan, Schedule,
 
 
 def model_plan(labels: int, spacing_mm: float = 1.5, width: int = 16, patch: int = 96) -> Plan:
-    """A 3-D plan for CT with ``labels`` structures."""
+    """A 3-D plan for CT with ``labels`` structures; ``width`` is the number of base channels."""
     network = Network(
         dims=3,
         channels=1,

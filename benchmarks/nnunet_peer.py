@@ -1,5 +1,5 @@
-"""nnU-Net as a peer, installed in an environment of its own: its commands with what they want
-around them, and data as it wants them.
+"""nnU-Net as a peer, installed in an environment of its own: its commands with their environment
+variables, and data in its layout.
 """
 
 from __future__ import annotations
@@ -11,18 +11,18 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 
-TRAINED = "nnUNetTrainer__nnUNetPlans__3d_fullres"  # what it calls a trained folder
-Command = tuple[list[str], dict[str, str]]  # and the environment it wants
+TRAINED = "nnUNetTrainer__nnUNetPlans__3d_fullres"  # its name of the folder of a trained model
+Command = tuple[list[str], dict[str, str]]  # the command line and its environment variables
 
 
 def command(peer: Path, work: Path, program: str, *words: str | Path) -> Command:
-    """A program of the environment ``peer``, with nnU-Net's three folders under ``work``."""
+    """A program of the virtual environment ``peer``; nnU-Net's three folders are in ``work``."""
     folders = {f"nnUNet_{name}": str(work / name) for name in ("raw", "preprocessed", "results")}
     return [str(peer / "bin" / program), *map(str, words)], folders
 
 
 def prepare(peer: Path, work: Path, number: int) -> Command:
-    """Fingerprint, plan and preprocess for ``3d_fullres`` with a process a core."""
+    """Fingerprint, plan and preprocess for ``3d_fullres``, with one process per core."""
     cores = str(os.cpu_count())
     return command(
         peer,
@@ -42,7 +42,7 @@ def prepare(peer: Path, work: Path, number: int) -> Command:
 def predict(
     peer: Path, trained: Path, scans: Path, out: Path, *, fold: str = "0", mirror: bool = False
 ) -> Command:
-    """Masks of ``scans`` (``CASE_0000.nii.gz``) on the CPU, with a trained folder."""
+    """Segment ``scans`` (``CASE_0000.nii.gz``) on the CPU with a trained model folder."""
     words = (
         "-i",
         scans,
@@ -62,8 +62,14 @@ def predict(
 def raw_dataset(
     work: Path, number: int, name: str, cases: dict[str, tuple[Path, Path]], labels: dict[str, int]
 ) -> None:
-    """Raw images (linked) and labels of the cases to train on; nnU-Net counts its labels 1, 2, ...,
-    so other values are written anew.
+    """Write a raw data set of the training cases: images as links, labels, ``dataset.json``.
+
+    nnU-Net needs the label values 1, 2, ..., so masks with other values are converted.
+
+    Args:
+        number, name: of the data set, in nnU-Net's folder names.
+        cases: case -> (image, label).
+        labels: structure -> label value.
     """
     raw = work / "raw" / f"Dataset{number:03d}_{name}"
     truths = raw / "labelsTr"
@@ -90,7 +96,7 @@ def raw_dataset(
 
 
 def link_scans(images: dict[str, Path], folder: Path) -> Path:
-    """A folder of scans under the names that nnU-Net wants."""
+    """Link scans into ``folder`` under nnU-Net's names (``CASE_0000.nii.gz``)."""
     folder.mkdir(parents=True, exist_ok=True)
     for case, image in images.items():
         link = folder / f"{case}_0000.nii.gz"
@@ -100,13 +106,13 @@ def link_scans(images: dict[str, Path], folder: Path) -> Path:
 
 
 def counted_back(folder: Path, labels: dict[str, int]) -> None:
-    """Give masks that count 1, 2, ... the values of ``labels``."""
+    """Replace the values 1, 2, ... of the masks in ``folder`` by the values of ``labels``."""
     for path in sorted(folder.glob("*.nii.gz")):
         mapped(path, path, dict(enumerate(labels.values(), start=1)))
 
 
 def mapped(source: Path, target: Path, values: dict[int, int]) -> None:
-    """A mask with its values replaced; a value not named becomes background."""
+    """Write a mask with its values replaced; values not in ``values`` become background."""
     mask = nib.load(source)
     found = np.asarray(mask.dataobj).astype(np.int64)
     table = np.zeros(max(int(found.max()), *values) + 1, np.uint16)

@@ -1,11 +1,11 @@
-# ruff: noqa: E501  (programs in strings)
-"""Random patches from a prepared case on disk: our store, and nnU-Net's blosc2 files.
+"""Time to read random patches from a preprocessed case on disk: our store compared with nnU-Net's
+blosc2 files.
 
     python benchmarks/patch_reads.py [--peer FOLDER_OF_A_VENV] [--reads 30]
 
-The case is 340 x 340 x 300 smooth voxels with noise; each reads image and label of the same random
-boxes, one thread, the files in the page cache. nnU-Net's file is written by its own functions, with
-the block and chunk sizes it chooses for the patch, in float32 as it does.
+The case has 340 x 340 x 300 smooth voxels with noise. Both read image and label of the same random
+boxes, in one thread, with the files in the page cache. nnU-Net's file is written in float32 by its
+own functions, with the block and chunk sizes that it chooses for the patch.
 """
 
 from __future__ import annotations
@@ -28,12 +28,22 @@ import json, sys, time
 from pathlib import Path
 import numpy as np
 from nnunetv2.training.dataloading.nnunet_dataset import comp_blosc2_params, nnUNetDatasetBlosc2
+
 folder, patch, boxes = Path(sys.argv[1]), tuple(json.loads(sys.argv[2])), json.loads(sys.argv[3])
 image, label = np.load(folder / "image.npy"), np.load(folder / "label.npy")
 blocks, chunks = comp_blosc2_params(image.shape, patch)
 blocks_seg, chunks_seg = comp_blosc2_params(image.shape, patch)
 target = folder / f"case_{patch[0]}"
-nnUNetDatasetBlosc2.save_case(image, label[None].astype(np.int16), {}, str(target), chunks=chunks, blocks=blocks, chunks_seg=chunks_seg, blocks_seg=blocks_seg)
+nnUNetDatasetBlosc2.save_case(
+    image,
+    label[None].astype(np.int16),
+    {},
+    str(target),
+    chunks=chunks,
+    blocks=blocks,
+    chunks_seg=chunks_seg,
+    blocks_seg=blocks_seg,
+)
 data = nnUNetDatasetBlosc2(str(folder), [target.name])
 times = []
 for low in boxes:
@@ -50,7 +60,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--peer", type=Path, help="an environment with nnunetv2")
+    parser.add_argument("--peer", type=Path, help="virtual environment with nnunetv2")
     parser.add_argument("--reads", type=int, default=30)
     a = parser.parse_args()
     rng, reads = np.random.default_rng(0), []

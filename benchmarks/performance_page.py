@@ -1,8 +1,7 @@
-# ruff: noqa: E501  (programs in strings)
-"""docs/performance.md, from what the benchmarks left in ``results/``: each line of it is one
-record's figure, its peer's, the ratio, command and machine.
+"""Writes docs/performance.md from the records in ``results/``: for each line our figure, the peer's
+and their ratio; for each section the command and the machine.
 
-python benchmarks/performance_page.py
+    python benchmarks/performance_page.py
 """
 
 from __future__ import annotations
@@ -16,14 +15,28 @@ RESULTS = Path(__file__).parent / "results"
 PAGE = Path(__file__).parents[1] / "docs" / "performance.md"
 Line = tuple[str, str, str, str]  # what, ours, the peer's, ratio
 
-HEAD = """# Performance
-
-Written by `python benchmarks/performance_page.py` from `benchmarks/results/*.json`; do not edit it by hand. Every line was measured side by side in one run of
-the script named below it, in whole processes where it says so. Machines differ, so read the ratios. `delineate benchmark` measures the quick ones on yours.
-"""
+HEAD = (
+    "# Performance\n\n"
+    "Written by `python benchmarks/performance_page.py` from `benchmarks/results/*.json`. Do\n"
+    "not edit it by hand. The figures of a line were measured side by side in one run of the\n"
+    "script named below the heading, for whole processes where the line says so. Machines\n"
+    "differ, so compare the ratios. `delineate benchmark` measures the quick ones on your\n"
+    "machine.\n"
+)
+TITLES = {
+    "forward": "Forward pass",
+    "start_up": "Start-up",
+    "predict_memory": "Memory of a prediction",
+    "restore_memory": "Memory of resampling back",
+    "preparing": "Preprocessing of a scan",
+    "prepare_cohort": "Preprocessing of a cohort",
+    "eight_bits_hippocampus": "INT8 inference, nnU-Net's hippocampus model",
+    "eight_bits_own": "INT8 inference, our hippocampus model",
+}
 
 
 def forward(r: dict[str, Any]) -> Iterator[Line]:
+    """One line per backend, with the share of voxels of the same class as torch in float32."""
     ways = r["ways"]
     peer = ways["torch float32, as nnU-Net"]
     for name, way in ways.items():
@@ -47,15 +60,16 @@ def eight_bits(r: dict[str, Any]) -> Iterator[Line]:
     whose = (
         "nnU-Net's trained hippocampus fold"
         if r["name"] == "hippocampus"
-        else "ours of 20 minutes on the hippocampus, held-out scans,"
+        else "our model, trained for 20 minutes on the hippocampus cases (held-out scans)"
     )
     what = (
-        f"{whose} in 8-bit integers, {r['measured_on']} scans: masks agree at a mean Dice of "
-        f"{agree:.4f}; to the truth {dice[1]:.4f} ({r['precision_beside']}: {dice[0]:.4f})"
+        f"{whose}, INT8, {r['measured_on']} scans: mean Dice {agree:.4f} between INT8 and "
+        f"{r['precision_beside']} masks; Dice with the truth {dice[1]:.4f} "
+        f"({r['precision_beside']}: {dice[0]:.4f})"
     )
     yield (
         what,
-        f"{rounded:.2f} s a scan",
+        f"{rounded:.2f} s per scan",
         f"ours in {r['precision_beside']}: {plain:.2f} s",
         _ratio(plain / rounded),
     )
@@ -64,9 +78,10 @@ def eight_bits(r: dict[str, Any]) -> Iterator[Line]:
 def wait_policy(r: dict[str, Any]) -> Iterator[Line]:
     ways = dict(r["ways"])
     ours = ways.pop("as OpenMP does")
+    what = f"training steps in {60 * r['minutes']:.0f} s, hippocampus, OpenMP's default wait policy"
     for name, way in ways.items():
         yield (
-            f"training steps in {60 * r['minutes']:.0f} s, hippocampus",
+            what,
             f"{ours['median']:.0f}",
             f"ours with {name}: {way['median']:.0f}",
             _ratio(ours["median"] / way["median"]),
@@ -98,8 +113,8 @@ def restore_memory(r: dict[str, Any]) -> Iterator[Line]:
             else "–"
         )
         what = (
-            f"class scores of {labels} labels back to 512x512x300: seconds, memory beyond the "
-            "input and the result"
+            f"class scores of {labels} labels resampled back to 512x512x300: seconds, memory in "
+            "addition to input and result"
         )
         ratio = peer["restore_s"] / row["restore_s"] if peer and labels == "4" else None
         yield (
@@ -120,7 +135,7 @@ def preparing(r: dict[str, Any]) -> Iterator[Line]:
                 else ""
             )
             yield (
-                f"a CT of 512x512x300 to 1.5 mm{error}",
+                f"a CT of 512x512x300 resampled to 1.5 mm{error}",
                 f"{ours['work_s']:.2f} s, {ours['beyond_input_mb'] / 1e3:.2f} GB",
                 f"{name}: {way['work_s']:.2f} s, {way['beyond_input_mb'] / 1e3:.2f} GB",
                 _ratio(way["ours_times_as_fast"]),
@@ -128,15 +143,15 @@ def preparing(r: dict[str, Any]) -> Iterator[Line]:
     dice = ", ".join(
         f"{name} {value:.3f}" for name, value in r["labels there and back, Dice"].items()
     )
-    yield f"labels to 1.5 mm and back, Dice: {dice}", "–", "–", "–"
+    yield f"labels resampled to 1.5 mm and back, Dice: {dice}", "–", "–", "–"
 
 
 def volume_files(r: dict[str, Any]) -> Iterator[Line]:
     for what in ("read", "write"):
         for peer in ("nibabel", "SimpleITK"):
-            verb = "reading" if what == "read" else "writing"
+            work = "reading" if what == "read" else "writing"
             yield (
-                f"{verb} a .nii.gz of {r['file']}",
+                f"{work} a .nii.gz of {r['file']}",
                 f"{r[what]['delineate']:.2f} s",
                 f"{peer}: {r[what][peer]:.2f} s",
                 _ratio(r[what][f"times as fast as {peer}"]),
@@ -148,8 +163,8 @@ def augmentation(r: dict[str, Any]) -> Iterator[Line]:
         for name, row in r[how].items():
             if name != "delineate":
                 what = (
-                    "augmented patches of 128x128x128 a second, two cores, "
-                    f"{'default probabilities' if how == 'default' else 'every effect always'}"
+                    "augmented patches of 128x128x128 per second, two cores, "
+                    f"{'default probabilities' if how == 'default' else 'all probabilities 1'}"
                 )
                 yield (
                     what,
@@ -160,10 +175,8 @@ def augmentation(r: dict[str, Any]) -> Iterator[Line]:
 
 
 def augmentation_effects(r: dict[str, Any]) -> Iterator[Line]:
-    """What is measured of each effect where it says most; medians, with the 10th and 90th
-    percentile.
-    """
-    says_most = {
+    """For each effect the measure that changes most: median, 10th and 90th percentile."""
+    changes_most = {
         "rotation": "deviation",
         "scale": "structures",
         "noise": "sharpness",
@@ -172,14 +185,16 @@ def augmentation_effects(r: dict[str, Any]) -> Iterator[Line]:
         "gamma": "sharpness",
         "low_resolution": "sharpness",
     }
-    for effect, measure in says_most.items():
+    names = {"deviation": "standard deviation", "structures": "share of structure voxels"}
+    for effect, measure in changes_most.items():
         found = {name: row[measure] for name, row in r["effects"][effect].items()}
         shown = {
             name: f"{middle:.2f} ({low:.2f} to {high:.2f})"
             for name, (low, middle, high) in found.items()
         }
         what = (
-            f"{effect.replace('_', ' ')} alone, {measure} as a share of before, {r['draws']} draws"
+            f"{effect.replace('_', ' ')} alone: {names.get(measure, measure)} relative to the "
+            f"unchanged patch, {r['draws']} draws"
         )
         yield what, shown["delineate"], f"nnU-Net: {shown['nnU-Net']}", "–"
 
@@ -187,7 +202,7 @@ def augmentation_effects(r: dict[str, Any]) -> Iterator[Line]:
 def patch_reads(r: dict[str, Any]) -> Iterator[Line]:
     for row in r["reads"]:
         yield (
-            f"a random patch of {row['patch']} from the store",
+            f"reading a random patch of {row['patch']} from the store",
             f"{row['ours_ms']:.1f} ms",
             f"nnU-Net's blosc2 store: {row['peer_ms']:.1f} ms",
             _ratio(row["ratio"]),
@@ -197,7 +212,7 @@ def patch_reads(r: dict[str, Any]) -> Iterator[Line]:
 def prepare_cohort(r: dict[str, Any]) -> Iterator[Line]:
     peer = f"nnU-Net's preprocessing: {r['peer_s']:.1f} s" if "peer_s" in r else "–"
     yield (
-        f"preparing {r['cases']} hippocampus cases, whole process",
+        f"preprocessing of {r['cases']} hippocampus cases, whole process",
         f"{r['ours_s']:.1f} s",
         peer,
         _ratio(r.get("ratio")),
@@ -207,7 +222,7 @@ def prepare_cohort(r: dict[str, Any]) -> Iterator[Line]:
 def step_time(r: dict[str, Any]) -> Iterator[Line]:
     for row in r["steps"]:
         yield (
-            f"a training step of nnU-Net's 3-D network, patch {row['patch']}, batch {row['batch']}",
+            f"training step of nnU-Net's 3-D network, patch {row['patch']}, batch {row['batch']}",
             f"{row['ours_s']:.2f} s",
             f"torch float32, as nnU-Net: {row['peer_s']:.2f} s",
             _ratio(row["ratio"]),
@@ -219,7 +234,7 @@ def loss_speed(r: dict[str, Any]) -> Iterator[Line]:
         for peer, name in (("nnunet_s", "nnU-Net"), ("monai_s", "MONAI")):
             if peer in row:
                 yield (
-                    f"Dice and cross-entropy with its gradient, scores {row['scores']}",
+                    f"Dice and cross-entropy loss with its gradient, logits {row['scores']}",
                     f"{1e3 * row['ours_s']:.0f} ms",
                     f"{name}: {1e3 * row[peer]:.0f} ms",
                     _ratio(row[peer] / row["ours_s"]),
@@ -234,13 +249,13 @@ def surface_distances(r: dict[str, Any]) -> Iterator[Line]:
                     "delineate, surfels" if name == "surface-distance" else "delineate, voxels"
                 ]
                 what = (
-                    f"HD95, ASSD, surface Dice of a pair of {r['shape']} ({pair}), same "
-                    f"definition; largest difference {row['largest_difference']:g}"
+                    f"HD95, ASSD and surface Dice of two masks of {r['shape']} ({pair}), same "
+                    f"definitions; largest difference {row['largest_difference']:g}"
                 )
                 mine, theirs = (
                     f"{w['beyond_input_mb'] / 1e3:.2f} GB"
                     if w["beyond_input_mb"]
-                    else "memory within the peak of start-up"
+                    else "no memory above the peak of start-up"
                     for w in (ours, row)
                 )
                 yield (
@@ -261,7 +276,7 @@ def metric_speed(r: dict[str, Any]) -> Iterator[Line]:
     for count in ("3 structures", "41 structures"):
         for name in ("SimpleITK", "MONAI"):
             yield line(
-                f"Dice of {count}, {r['shape']}, as `evaluate` counts it",
+                f"Dice of {count}, {r['shape']}, computed as in `evaluate`",
                 r[count]["confusion, delineate"],
                 name,
                 r[count][f"overlap, {name}"],
@@ -293,11 +308,12 @@ def predict_memory(r: dict[str, Any]) -> Iterator[Line]:
 
 
 def accuracy() -> str:
-    """Dice of cases that a training never saw, after so many minutes; trainings of different days
-    and machines, nnU-Net's beside ours where it was run.
+    """The section on Dice of held-out cases after a given training time.
+
+    Trainings are from different days and machines.
     """
     rows = [
-        "| cohort and time | mean Dice of a case | beside it | command, machine |",
+        "| cohort and time | mean Dice per case | compared with | command, machine |",
         "|---|---|---|---|",
     ]
     for path in sorted(RESULTS.glob("train_*.json")):
@@ -308,41 +324,47 @@ def accuracy() -> str:
         of = (
             f"{r['folds']} folds, {r['cases']} cases"
             if "folds" in r
-            else f"{r['cases']} {'slices' if what == 'chaos' else 'held out'}"
+            else f"{r['cases']} {_unit(what)}{'s' * (r['cases'] != 1)}"
         )
         dice = _dice(r, what == "chaos")
         if "mirrored" in r:
             dice += f" plain, {_dice(r['mirrored'], what == 'chaos')} mirrored"
-        peer, beside = RESULTS / f"train_nnunet_{what}_{r['budget']}.json", "–"
-        p = json.loads(peer.read_text(encoding="utf-8")) if peer.is_file() else None
-        if p is not None and p["machine"]["processor"] == r["machine"]["processor"]:
-            ways = [
-                f"{p[way]['means']['dice_mean_per_case']:.3f} {way}"
-                for way in ("plain", "mirrored")
-                if way in p
-            ]
-            steps = (
-                f"{p['steps']} steps of {p['training_s'] / p['steps']:.1f} s, patch "
-                f"{'x'.join(map(str, p['patch']))}"
-            )
-            beside = (
-                f"nnU-Net as it plans for itself, {p['plain']['cases']} held out: "
-                f"{', '.join(ways)} ({steps})"
-            )
         if r.get("validation_by_minutes"):
             dice += "; validation " + ", ".join(
                 f"{value:.3f} after {minutes:.0f} min"
                 for minutes, value in _few(r["validation_by_minutes"], 5)
             )
         rows.append(
-            f"| {what}, {r['budget']}, {of} | {dice} | {beside} | `{r['command']}`, "
+            f"| {what}, {r['budget']}, {of} | {dice} | {_nnunet(what, r)} | `{r['command']}`, "
             f"{r['machine']['processor']} |"
         )
-    return "## Accuracy by the clock\n\n" + "\n".join(rows) + "\n"
+    return "## Accuracy after a given training time\n\n" + "\n".join(rows) + "\n"
+
+
+def _unit(what: str) -> str:
+    return "slice" if what == "chaos" else "held-out case"
+
+
+def _nnunet(what: str, ours: dict[str, Any]) -> str:
+    """nnU-Net's Dice after the same time; "–" without a result from the same processor."""
+    path = RESULTS / f"train_nnunet_{what}_{ours['budget']}.json"
+    theirs = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+    if theirs is None or theirs["machine"]["processor"] != ours["machine"]["processor"]:
+        return "–"
+    ways = [
+        f"{theirs[way]['means']['dice_mean_per_case']:.3f} {way}"
+        for way in ("plain", "mirrored")
+        if way in theirs
+    ]
+    return (
+        f"nnU-Net with its own plan, {theirs['plain']['cases']} held-out cases: {', '.join(ways)} "
+        f"({theirs['steps']} steps of {theirs['training_s'] / theirs['steps']:.1f} s, patch "
+        f"{'x'.join(map(str, theirs['patch']))})"
+    )
 
 
 def _dice(scores: dict[str, Any], by_slice: bool) -> str:
-    """Of folds, of single slices or of cases."""
+    """The mean Dice over folds or cases; for slices, the mean per slice and the pooled Dice."""
     if "mean" in scores:
         return f"{scores['mean']:.3f}"
     means = scores["means"]
@@ -353,7 +375,7 @@ def _dice(scores: dict[str, Any], by_slice: bool) -> str:
 
 
 def _few(points: list[Any], count: int) -> list[Any]:
-    """At most so many of them, evenly spread, the last one among them."""
+    """At most ``count`` of the points, evenly spaced and including the last one."""
     return points[:: -max(1, -(-len(points) // count))][::-1]
 
 
@@ -361,6 +383,7 @@ def _ratio(value: float | None) -> str:
     return "–" if value is None else f"**{value:.1f}**"
 
 
+# Record -> the function that yields its lines; sections follow this order.
 LINES: dict[str, Callable[[dict[str, Any]], Iterator[Line]]] = {
     one.__name__: one
     for one in (
@@ -384,6 +407,7 @@ LINES: dict[str, Callable[[dict[str, Any]], Iterator[Line]]] = {
 
 
 def page() -> str:
+    """The whole page; records that are not in ``results/`` have no section."""
     parts = [HEAD]
     for name, lines in LINES.items():
         path = RESULTS / f"{name}.json"
@@ -391,12 +415,13 @@ def page() -> str:
             continue
         record = json.loads(path.read_text(encoding="utf-8"))
         machine = record["machine"]
+        title = TITLES.get(name, name.replace("_", " ").capitalize())
         parts.append(
-            f"## {name.replace('_', ' ').capitalize()}\n\n`{record['command']}` on "
+            f"## {title}\n\n`{record['command']}` on "
             f"{machine['processor']}, {machine['cores']} cores\n"
         )
         rows = [
-            "| what | delineate | beside it | ratio |",
+            "| what | delineate | compared with | ratio |",
             "|---|---|---|---|",
             *(f"| {' | '.join(line)} |" for line in lines(record)),
         ]

@@ -3,8 +3,8 @@ number of labels.
 
     python benchmarks/predict_memory.py
 
-The volume is a synthetic CT of smooth noise, the network untrained (its size is what counts): 16 to
-256 wide, patch 96, 1.5 mm.
+The volume is a synthetic CT of smooth noise. The network is untrained, because only its size
+matters: 16 base channels, 256 at the lowest resolution, patch 96, 1.5 mm.
 """
 
 from __future__ import annotations
@@ -23,8 +23,10 @@ from model import model_plan, untrained
 
 PREDICT = """
 import sys
+
 sys.argv = ["delineate", "predict", sys.argv[1], sys.argv[2], "-o", sys.argv[3], "--device", "cpu"]
 from delineate.cli import app
+
 app(standalone_mode=False)
 """
 

@@ -1,12 +1,11 @@
-# ruff: noqa: E501  (programs in strings)
-"""Preparing the hippocampus cases for training: ours from their folder to the store, nnU-Net's from
-its fingerprint to its store, whole processes.
+"""Preprocessing of the hippocampus cases for training, whole processes: ours from the folder to the
+store, compared with nnU-Net's from the fingerprint to its store.
 
     python benchmarks/prepare_cohort.py [--peer FOLDER_OF_A_VENV] [--data ../shared/data]
 
-Ours is what `train` does before it trains: fingerprint, plan, store, in one process where others
-would take longer to start; nnU-Net's is ``nnUNetv2_plan_and_preprocess -c 3d_fullres`` with as many
-processes as there are cores.
+Ours does what `train` does before training (fingerprint, plan, store), in one process, because more
+processes would take longer to start. nnU-Net's is ``nnUNetv2_plan_and_preprocess -c 3d_fullres``
+with one process per core.
 """
 
 from __future__ import annotations
@@ -24,12 +23,15 @@ import sys
 from pathlib import Path
 from delineate.cohorts.discovery.layouts import discover
 from delineate.core.store import Store
-from delineate.steps import plan as plan_step
+from delineate.planning import rules
 from delineate.commands.train.prepare import prepare_cohort
+
 if __name__ == "__main__":
     manifest = discover(sys.argv[1]).manifest
-    found = plan_step.fingerprint(manifest)
-    plan = plan_step.make_plan(found, manifest, plan_step.Machine.here("cpu"), epochs=1, probe=lambda *_: 0.1)
+    found = rules.fingerprint(manifest)
+    plan = rules.make_plan(
+        found, manifest, rules.Machine.here("cpu"), epochs=1, probe=lambda *_: 0.1
+    )
     outcomes = prepare_cohort(manifest, plan, Store(Path(sys.argv[2])))
     assert not [o for o in outcomes if o.error], outcomes
     print('{"cases": %d}' % len(outcomes))
@@ -40,13 +42,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--peer", type=Path, help="an environment with nnunetv2")
+    parser.add_argument("--peer", type=Path, help="virtual environment with nnunetv2")
     parser.add_argument("--data", type=Path, default=DATA)
     a = parser.parse_args()
     cohort = (a.data / "hippocampus").resolve()
     with tempfile.TemporaryDirectory() as temporary:
         work = Path(temporary)
-        script = work / "ours.py"  # workers import it
+        script = work / "ours.py"  # a file, because worker processes import it
         script.write_text(OURS)
         run = child(
             f"import runpy, sys; sys.argv[0] = {str(script)!r}; runpy.run_path({str(script)!r}, "

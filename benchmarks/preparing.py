@@ -1,16 +1,17 @@
-# ruff: noqa: E501  (programs in strings)
-"""A 512 x 512 x 300 int16 CT of 0.8 x 0.8 x 1.0 mm brought to 1.5 mm, by ours and by others:
-seconds, memory beyond the input, error.
+"""A 512 x 512 x 300 int16 CT of 0.8 x 0.8 x 1.0 mm resampled to 1.5 mm, ours compared with nnU-Net,
+MONAI, TorchIO and SimpleITK: seconds, memory in addition to the input, error.
 
     python benchmarks/preparing.py [--peer FOLDER_OF_A_VENV] [--runs 3]
 
-Each way runs in a process of its own, after a small warm-up. Ours is the whole of ``prepare()``:
-crop to the body, window, resampling; the others only resample.
-The error is measured on a volume with the spectrum of tissue (amplitude falling with frequency):
-root mean square against the ideal result, which keeps just the frequencies that the coarser grid
-can hold, relative to the signal. Labels go to 1.5 mm and back: Dice of balls. Without ``--peer``
-(an environment with nnunetv2, monai and torchio) ours is compared with SimpleITK alone, which both
-have.
+Each library runs in a process of its own, after a small warm-up. Ours is the whole of
+``prepare()``: crop to the body, windowing and resampling; the others only resample.
+
+The error is measured on a volume whose spectrum is similar to that of tissue (amplitude decreases
+with frequency). It is the root mean square difference from the ideal result, relative to the
+standard deviation of the signal; the ideal result keeps exactly the frequencies that the coarser
+grid can represent. Labels are resampled to 1.5 mm and back; the result is the Dice of balls.
+Without ``--peer`` (an environment with nnunetv2, monai and torchio), ours is only compared with
+SimpleITK, which is installed in both environments.
 """
 
 from __future__ import annotations
@@ -28,12 +29,21 @@ from measure import child, keep, medians
 HEAD = """
 import json, sys, time
 import numpy as np
+
 array, shape = np.load(sys.argv[1]), tuple(json.loads(sys.argv[2]))
 spacing, target = (0.8, 0.8, 1.0), 1.5
-def memory(what): return next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith(what)) / 1e3
+
+
+def memory(what):
+    return (
+        next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith(what))
+        / 1e3
+    )
+
+
 def report(work):
     work(np.ascontiguousarray(array[:32, :32, :32]))
-    open("/proc/self/clear_refs", "w").write("5")  # the peak is counted from here
+    open("/proc/self/clear_refs", "w").write("5")  # reset the peak
     before, began = memory("VmRSS"), time.perf_counter()
     out = work(array)
     taken, most = time.perf_counter() - began, memory("VmHWM")
@@ -45,51 +55,90 @@ from delineate.core.grid import Grid
 from delineate.core.volume import Volume
 from delineate.preprocessing.prepare import prepare
 from model import model_plan
-plan = model_plan(4).replace(crop="body") if array.dtype == np.int16 else model_plan(4).replace(
-    channels=[{"name": "CT", "normalise": {"kind": "none"}}], crop="none")
+
+plan = (
+    model_plan(4).replace(crop="body")
+    if array.dtype == np.int16
+    else model_plan(4).replace(
+        channels=[{"name": "CT", "normalise": {"kind": "none"}}], crop="none"
+    )
+)
 report(lambda a: prepare(Volume(a, Grid.from_spacing(a.shape, spacing), "HU"), plan)[0][0].numpy())
 """
 SITK = """
 import SimpleITK as sitk
+
+
 def work(a):
     image = sitk.GetImageFromArray(a.transpose())
     image.SetSpacing(spacing)
     size = [max(1, round(n * s / target)) for n, s in zip(a.shape, spacing)]
-    out = sitk.Resample(image, size, sitk.Transform(), sitk.sitkLinear, [(target - s) / 2 for s in spacing], (target,) * 3, image.GetDirection(), 0.0, sitk.sitkFloat32)
+    out = sitk.Resample(
+        image,
+        size,
+        sitk.Transform(),
+        sitk.sitkLinear,
+        [(target - s) / 2 for s in spacing],
+        (target,) * 3,
+        image.GetDirection(),
+        0.0,
+        sitk.sitkFloat32,
+    )
     return sitk.GetArrayFromImage(out).transpose()
+
+
 report(work)
 """
 NNUNET = """
 from nnunetv2.preprocessing.resampling.default_resampling import resample_data_or_seg_to_shape
+
+
 def work(a):
     size = [max(1, round(n * s / target)) for n, s in zip(a.shape, spacing)]
-    return resample_data_or_seg_to_shape(a[None].astype(np.float32), size, spacing, (target,) * 3, is_seg=False, order=3, order_z=0)[0]
+    return resample_data_or_seg_to_shape(
+        a[None].astype(np.float32), size, spacing, (target,) * 3, is_seg=False, order=3, order_z=0
+    )[0]
+
+
 report(work)
 """
 MONAI = """
 import torch
 from monai.data import MetaTensor
 from monai.transforms import Spacing
+
 change = Spacing(pixdim=(target,) * 3, mode="bilinear", padding_mode="border")
-report(lambda a: change(MetaTensor(torch.from_numpy(a[None].astype(np.float32)), affine=torch.diag(torch.tensor([*spacing, 1.0]))))[0].numpy())
+report(
+    lambda a: change(
+        MetaTensor(
+            torch.from_numpy(a[None].astype(np.float32)),
+            affine=torch.diag(torch.tensor([*spacing, 1.0])),
+        )
+    )[0].numpy()
+)
 """
 TORCHIO = """
 import torch, torchio as tio
+
 change = tio.Resample(target)
-report(lambda a: change(tio.ScalarImage(tensor=torch.from_numpy(a[None]), affine=np.diag([*spacing, 1.0]))).data[0].numpy())
-"""
-# The others put the first voxel elsewhere, so their error would be a shift.
-SAME_VOXELS = (
-    "delineate",
-    "SimpleITK linear",
-    "nnU-Net",
+report(
+    lambda a: (
+        change(tio.ScalarImage(tensor=torch.from_numpy(a[None]), affine=np.diag([*spacing, 1.0])))
+        .data[0]
+        .numpy()
+    )
 )
+"""
+# Libraries whose voxel centres are those of the ideal result; the others place the first voxel
+# elsewhere, so their error would only measure a shift.
+SAME_VOXELS = ("delineate", "SimpleITK linear", "nnU-Net")
 OTHERS = {"nnU-Net": NNUNET, "MONAI trilinear": MONAI, "TorchIO linear": TORCHIO}
 
 
 def tissue_like(shape: tuple[int, ...], seed: int = 0) -> np.ndarray:
-    """Noise whose amplitude falls as frequency to the power 1.5, zero mean, unit deviation,
-    periodic.
+    """Periodic noise with zero mean and unit standard deviation.
+
+    Its amplitude decreases as the frequency to the power of 1.5.
     """
     rng = np.random.default_rng(seed)
     spectrum = np.fft.rfftn(rng.normal(size=shape).astype(np.float32))
@@ -101,14 +150,15 @@ def tissue_like(shape: tuple[int, ...], seed: int = 0) -> np.ndarray:
 
 
 def ideal(array: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    """Fourier resampling to ``shape`` over the same extent, centres half a voxel from its
-    border.
+    """Fourier resampling to ``shape`` over the same extent.
+
+    Voxel centres are half a voxel from the border of the extent.
     """
     for axis, (n, m) in enumerate(zip(array.shape, shape, strict=True)):
         spectrum = np.fft.rfft(array, axis=axis)
-        kept = (m + 1) // 2  # below the coarser grid's limit
+        kept = (m + 1) // 2  # frequencies below the Nyquist limit of the coarser grid
         spectrum = np.take(spectrum, np.arange(kept), axis=axis)
-        shift = (n / m - 1) / 2  # in voxels of the input
+        shift = (n / m - 1) / 2  # of the first voxel centre, in voxels of the input
         phase = np.exp(2j * np.pi * np.arange(kept) * shift / n)
         spectrum = spectrum * phase.reshape([-1 if a == axis else 1 for a in range(3)])
         array = np.fft.irfft(spectrum, n=m, axis=axis) * (m / n)
@@ -116,7 +166,7 @@ def ideal(array: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
 
 
 def error(found: np.ndarray, reference: np.ndarray) -> float:
-    """Relative root mean square, away from the border."""
+    """Relative root mean square difference, without the 6 outer voxels."""
     inner = tuple(slice(6, n - 6) for n in reference.shape)
     return round(
         float(np.sqrt(np.mean((found[inner] - reference[inner]) ** 2)) / reference[inner].std()), 4
@@ -124,7 +174,7 @@ def error(found: np.ndarray, reference: np.ndarray) -> float:
 
 
 def round_trip() -> dict[str, float]:
-    """Dice of balls of some radii on the CT's grid, after 1.5 mm and back."""
+    """Dice of balls of several radii on the CT's grid, after resampling to 1.5 mm and back."""
     import torch
 
     from delineate.core.grid import Grid
@@ -182,12 +232,12 @@ def main() -> None:
         coarse = np.random.default_rng(0).normal(40, 80, (64, 64, 60))
         array = coarse.repeat(8, 0).repeat(8, 1).repeat(5, 2).astype(np.int16)
         array[:40], array[-40:], array[:, :60], array[:, -60:] = -1000, -1000, -1000, -1000
-        np.save(ct, np.asfortranarray(array))  # as a NIfTI reader gives it
+        np.save(ct, np.asfortranarray(array))  # the memory layout of NIfTI readers
         noise = tissue_like((240, 240, 150))
         np.save(tissue, noise)
         reference = ideal(noise, (128, 128, 100))
         runs: dict[str, list[dict[str, float]]] = {name: [] for name in ways}
-        for _ in range(a.runs):  # side by side
+        for _ in range(a.runs):  # in turns, so that all share the same conditions
             for name, (code, python) in ways.items():
                 runs[name].append(child(code, str(ct), "[]", str(out), python=python))
         for name, (code, python) in ways.items():

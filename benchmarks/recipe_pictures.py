@@ -1,10 +1,11 @@
-"""The pictures of the recipes' pages, drawn from what ``train_recipe.py --keep FOLDER`` left.
+"""Draws the pictures of the recipes' pages from the files that ``train_recipe.py --keep FOLDER``
+kept.
 
     python benchmarks/recipe_pictures.py FOLDER... --out ../docs/images/recipes
 
-Phantom scans are shown with truth and prediction side by side, as training drew them. Of real
-scans, which are not the project's to pass on, only the predicted structures are drawn, without a
-grey value of the scan.
+For phantom scans, the picture is the one with source, truth and prediction side by side that the
+training drew. Real scans may not be redistributed by this project, so for them only the predicted
+structures are drawn, without any intensities of the scan.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from matplotlib import pyplot as plt
 
 
 def side_by_side(run: Path, out: Path) -> None:
-    """The case of median Dice, as training drew it."""
+    """Copy the picture of the case whose Dice is closest to the median."""
     for part in ("test", "validation"):
         scores = run / part / "scores.json"
         if scores.is_file():
@@ -45,7 +46,7 @@ def side_by_side(run: Path, out: Path) -> None:
 def structures(
     prediction: Path, labels: list[dict[str, Any]], out: Path, dice: dict[str, float]
 ) -> None:
-    """Three planes of a label map through its structures, and Dice by structure."""
+    """Draw three planes through the centre of a label map, and the Dice of each structure."""
     image = nib.as_closest_canonical(nib.load(prediction))
     array, spacing = (
         np.asarray(image.dataobj).astype(int),
@@ -54,6 +55,7 @@ def structures(
     table = np.zeros((max(int(array.max()), *(b["value"] for b in labels)) + 1, 3))
     for label in labels:
         table[label["value"]] = np.array(label["colour"]) / 255
+    # Planes go through the median voxel and are cropped to the structures with a margin.
     filled = np.array(np.nonzero(array))
     middle, low, high = np.median(filled, axis=1).astype(int), filled.min(1) - 5, filled.max(1) + 6
     box = tuple(slice(max(0, a), b) for a, b in zip(low, high, strict=True))
@@ -72,7 +74,7 @@ def structures(
             aspect=spacing[b] / spacing[a],
         )
         if a == 0:
-            axis.invert_xaxis()  # the patient's right on the picture's left
+            axis.invert_xaxis()  # the patient's right is on the left of the picture
         axis.set_title(name, fontsize=10)
         axis.axis("off")
     if dice:

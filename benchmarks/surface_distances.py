@@ -1,14 +1,14 @@
-# ruff: noqa: E501  (programs in strings)
-"""Surface distances of one pair of masks of 512 x 512 x 300: HD95, ASSD and surface Dice together,
-ours beside MONAI's, DeepMind's and medpy's; and how well they agree.
+"""Surface distances of two masks of 512 x 512 x 300: HD95, ASSD and surface Dice together, ours
+compared with MONAI, DeepMind's surface-distance and medpy; and their agreement.
 
     python benchmarks/surface_distances.py [--peer FOLDER_OF_A_VENV] [--runs 3]
 
-The pairs: a liver-like body against itself displaced and eaten at ("liver"), and the same with 400
-small false positives all over the scan ("scattered"). The environment has monai, medpy and
-surface-distance-based-measures. Each figure is of a process of its own: seconds without imports and
-compiling, and the peak of memory beyond the two masks. Agreement is that of the definitions that
-are the same: edge voxels for MONAI and medpy, pieces of surface for surface-distance.
+The pairs are: a liver-like body against itself, displaced and with a part removed ("liver"); and
+the same with 400 small false positives all over the scan ("scattered"). The peers' environment
+needs monai, medpy and surface-distance-based-measures. Each figure is measured in a process of its
+own: seconds without imports and compilation, and peak memory in addition to the two masks.
+Agreement is measured for equal definitions: edge voxels for MONAI and medpy, surface elements for
+surface-distance.
 """
 
 from __future__ import annotations
@@ -25,20 +25,32 @@ from measure import child, keep, medians
 START = """
 import json, sys, time
 import numpy as np
+
 a, b, spacing = np.load(sys.argv[1]), np.load(sys.argv[2]), (0.75, 0.75, 1.0)
 """
 END = """
-print(json.dumps({"work_s": time.perf_counter() - began, "beyond_input_mb": peak_mb() - before, **found}))
+print(
+    json.dumps(
+        {"work_s": time.perf_counter() - began, "beyond_input_mb": peak_mb() - before, **found}
+    )
+)
 """
 OURS = (
     START
     + """
 from delineate.metrics import surface
-small = np.zeros((4, 4, 4), np.uint8); small[1:3, 1:3, 1:3] = 1
+
+small = np.zeros((4, 4, 4), np.uint8)
+small[1:3, 1:3, 1:3] = 1
 surface.assd(surface.distances(small, small, (1, 1, 1), ELEMENTS))
 before, began = peak_mb(), time.perf_counter()
 d = surface.distances(a, b, spacing, ELEMENTS)
-found = {"hd95": surface.hd95(d), "hd95_pooled": surface.hd95(d, "pooled"), "assd": surface.assd(d), "nsd": surface.surface_dice(d, 2.0)}
+found = {
+    "hd95": surface.hd95(d),
+    "hd95_pooled": surface.hd95(d, "pooled"),
+    "assd": surface.assd(d),
+    "nsd": surface.surface_dice(d, 2.0),
+}
 """
     + END
 )
@@ -46,13 +58,22 @@ MONAI = (
     START
     + """
 import torch, warnings
+
 warnings.simplefilter("ignore")
-from monai.metrics import compute_average_surface_distance, compute_hausdorff_distance, compute_surface_dice
+from monai.metrics import (
+    compute_average_surface_distance,
+    compute_hausdorff_distance,
+    compute_surface_dice,
+)
+
 before, began = peak_mb(), time.perf_counter()
 p, t = (torch.from_numpy(m)[None, None] for m in (a, b))
 more = {"include_background": True, "spacing": spacing}
-found = {"hd95": float(compute_hausdorff_distance(p, t, percentile=95, **more)), "assd": float(compute_average_surface_distance(p, t, symmetric=True, **more)),
-         "nsd": float(compute_surface_dice(p, t, [2.0], **more))}
+found = {
+    "hd95": float(compute_hausdorff_distance(p, t, percentile=95, **more)),
+    "assd": float(compute_average_surface_distance(p, t, symmetric=True, **more)),
+    "nsd": float(compute_surface_dice(p, t, [2.0], **more)),
+}
 """
     + END
 )
@@ -60,10 +81,14 @@ DEEPMIND = (
     START
     + """
 import surface_distance as sd
+
 before, began = peak_mb(), time.perf_counter()
 d = sd.compute_surface_distances(b.astype(bool), a.astype(bool), spacing)
 means = sd.compute_average_surface_distance(d)
-found = {"hd95": sd.compute_robust_hausdorff(d, 95), "nsd": sd.compute_surface_dice_at_tolerance(d, 2.0)}
+found = {
+    "hd95": sd.compute_robust_hausdorff(d, 95),
+    "nsd": sd.compute_surface_dice_at_tolerance(d, 2.0),
+}
 """
     + END
 )
@@ -71,13 +96,13 @@ MEDPY = (
     START
     + """
 from medpy.metric import binary
+
 before, began = peak_mb(), time.perf_counter()
 found = {"hd95_pooled": binary.hd95(a, b, spacing), "assd": binary.assd(a, b, spacing)}
 """
     + END
 )
-# name -> (program, whether it runs in the peer's environment, whose elements ours are compared
-# with)
+# name -> (program, whether it runs in the peers' environment, ours with the same definition)
 WAYS = {
     "delineate, surfels": (OURS.replace("ELEMENTS", "'surfels'"), False, ""),
     "delineate, voxels": (OURS.replace("ELEMENTS", "'voxels'"), False, ""),
@@ -90,8 +115,10 @@ WAYS = {
 def liver(
     shape: tuple[int, int, int] = (512, 512, 300),
 ) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
-    """Prediction and truth, uint8: an uneven body of about 1.5 litres, and the same moved by a
-    voxel or two with a bite out of it.
+    """Prediction and truth, uint8.
+
+    The truth is an uneven body of about 1.5 litres; the prediction is shifted by a voxel or two and
+    lacks a part.
     """
     at = np.ogrid[tuple(slice(0, n) for n in shape)]
     i, j, k = ((a - c) / r for a, c, r in zip(at, (200, 250, 160), (130, 105, 75), strict=True))
@@ -103,6 +130,7 @@ def liver(
 
 
 def scattered(prediction: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """Add 400 small cubes to ``prediction``, in place."""
     rng = np.random.default_rng(0)
     for i, j, k in rng.integers(0, np.array(prediction.shape) - 5, (400, 3)):
         prediction[i : i + 4, j : j + 4, k : k + 3] = 1
@@ -116,7 +144,7 @@ def main() -> None:
     parser.add_argument(
         "--peer",
         type=Path,
-        help="an environment with monai, medpy and surface-distance-based-measures",
+        help="virtual environment with monai, medpy and surface-distance-based-measures",
     )
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument(
@@ -125,7 +153,7 @@ def main() -> None:
         default=[],
         choices=list(WAYS),
         metavar="NAME",
-        help="leave out slow ones, such as medpy",
+        help="libraries to leave out, such as medpy, which is slow",
     )
     a = parser.parse_args()
     found: dict[str, Any] = {}
@@ -148,6 +176,7 @@ def main() -> None:
                 rows[way] = {
                     k: v for k, v in medians(runs).items() if k not in ("seconds", "peak_mb")
                 }
+            # Compare each peer with ours of the same definition.
             for way, (_, is_peer, same) in WAYS.items():
                 if is_peer and way in rows:
                     rows[way]["ours_times_as_fast"] = round(

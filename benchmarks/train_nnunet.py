@@ -1,14 +1,14 @@
-"""nnU-Net trained for the same minutes on the same patients as `train_real.py`, on this machine,
-and scored by the same `evaluate`.
+"""nnU-Net trained for the same time on the same patients as `train_real.py`, on this machine, and
+scored by the same `evaluate`.
 
     python benchmarks/train_nnunet.py hippocampus --peer FOLDER_OF_A_VENV --budget 20m [--seed 1]
-    [--keep FOLDER]
+        [--keep FOLDER]
 
-Its own planner, network, augmentation and training step (`3d_fullres`), without validation, with
-the learning rate following the clock down to
-nothing, so that the training ends annealed as ours does. Its minutes are those of training alone:
-preparing, starting and predicting come on top and are told, while ours hold everything up to the
-model on disk. The patients to test are those of `train_real.py` with the same seed.
+nnU-Net uses its own planner, network, augmentation and training step (`3d_fullres`), without
+validation. Its learning rate follows the clock and decreases to 0 at the end of the budget, so that
+the training ends annealed as ours does. The budget is for its training steps alone; preprocessing,
+start-up and prediction are not counted but reported, while our budget includes everything until the
+model is on disk. The test patients are those of `train_real.py` with the same seed.
 """
 
 from __future__ import annotations
@@ -16,12 +16,13 @@ from __future__ import annotations
 import argparse
 import json
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from delineate.cli.command_line import parse_duration
+from delineate.commands.parsing import parse_duration
 from measure import DATA, keep, timed
 from nnunet_peer import (
     TRAINED,
@@ -35,6 +36,23 @@ from nnunet_peer import (
 )
 from train_real import delineate, malc_labels, split_of, summed_up
 
+
+@dataclass(frozen=True)
+class Cohort:
+    """Cases of a data set: files by case, names of training and test cases, structures.
+
+    ``names`` is the YAML file that maps the structures to label values, as ``labels`` does.
+    """
+
+    images: dict[str, Path]
+    truths: dict[str, Path]
+    train: list[str]
+    test: list[str]
+    labels: dict[str, int]
+    names: Path
+
+
+# Runs in nnU-Net's environment: its own training steps until the time is up.
 BY_THE_CLOCK = """
 import json, os, sys, time
 import torch
@@ -45,140 +63,130 @@ if __name__ == "__main__":
     trainer = get_trainer_from_args(sys.argv[1], "3d_fullres", "all", device=torch.device("cpu"))
     trainer.on_train_start()
     trainer.network.train()
-    budget, began, steps, losses, told = float(sys.argv[2]), time.monotonic(), 0, [], 0
+    budget, began, steps, losses, printed = float(sys.argv[2]), time.monotonic(), 0, [], 0
     while (taken := time.monotonic() - began) < budget:
         for group in trainer.optimizer.param_groups:
             group["lr"] = trainer.initial_lr * (1 - taken / budget) ** 0.9
         losses.append(float(trainer.train_step(next(trainer.dataloader_train))["loss"]))
         steps += 1
-        if taken - told > 60:
-            told = taken
+        if taken - printed > 60:
+            printed = taken
             print(f"{taken / 60:.0f} min, step {steps}, loss {losses[-1]:.3f}", flush=True)
     taken = time.monotonic() - began
     trainer.on_train_end()
     with open(sys.argv[3], "w") as file:
         last = losses[-20:]
-        json.dump({"steps": steps, "training_s": round(taken, 1),
-                   "last_loss": round(sum(last) / len(last), 3),
-                   "patch": list(trainer.configuration_manager.patch_size),
-                   "batch": trainer.batch_size,
-                   "parameters": sum(p.numel() for p in trainer.network.parameters())}, file)
+        json.dump(
+            {
+                "steps": steps,
+                "training_s": round(taken, 1),
+                "last_loss": round(sum(last) / len(last), 3),
+                "patch": list(trainer.configuration_manager.patch_size),
+                "batch": trainer.batch_size,
+                "parameters": sum(p.numel() for p in trainer.network.parameters()),
+            },
+            file,
+        )
 """
-NUMBER = 900  # of the dataset, which nnU-Net wants
+NUMBER = 900  # nnU-Net's number of the data set
 
 
-def main() -> None:
+def options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("what", choices=["hippocampus", "malc"])
-    parser.add_argument("--peer", type=Path, required=True, help="an environment with nnunetv2")
-    parser.add_argument("--budget", default="20m", help="of training alone")
+    parser.add_argument(
+        "--peer", type=Path, required=True, help="virtual environment with nnunetv2"
+    )
+    parser.add_argument("--budget", default="20m", help="time of the training steps alone")
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--mirror", action="store_true", help="predict with mirroring too")
+    parser.add_argument("--mirror", action="store_true", help="also predict with mirroring")
     parser.add_argument("--data", type=Path, default=DATA)
     parser.add_argument(
         "--keep",
         type=Path,
-        help="folder in which to leave model and predictions; what stands there already is taken "
-        "as it is",
+        help="folder in which model and predictions are kept; results that are already there are "
+        "used again",
     )
-    a = parser.parse_args()
+    return parser.parse_args()
+
+
+def cohort_of(a: argparse.Namespace, work: Path) -> Cohort:
+    """The cases of the data set, split as in `train_real.py`, with the structures to train."""
+    folder = a.data / a.what
+    truths = {p.name.removesuffix(".nii.gz"): p for p in sorted(folder.glob("labels*/*.nii.gz"))}
+    images = {case: next(folder.glob(f"images*/{case}.nii.gz")) for case in truths}
+    test = {"hippocampus": len(truths) // 5, "malc": 3}[a.what]
+    split_of(sorted(truths), test, a.seed, work / "split.json")
+    split = json.loads((work / "split.json").read_text())
+    names = work / "labels.yaml"
+    if a.what == "malc":
+        malc_labels(names)
+    else:
+        names.write_text("labels: {Anterior: 1, Posterior: 2}\n")
+    labels: dict[str, int] = yaml.safe_load(names.read_text())["labels"]
+    return Cohort(images, truths, split["train"], split["test"], labels, names)
+
+
+def trained(a: argparse.Namespace, work: Path, cohort: Cohort) -> dict[str, Any]:
+    """Preprocess and train; the figures of both. A finished training is not repeated."""
+    report = work / "told.json"
+    if not report.is_file():
+        cases = {case: (cohort.images[case], cohort.truths[case]) for case in cohort.train}
+        raw_dataset(work, NUMBER, a.what, cases, cohort.labels)
+        prepare_s = round(timed(*prepare(a.peer, work, NUMBER)), 1)
+        program = work / "by_the_clock.py"
+        program.write_text(BY_THE_CLOCK)
+        words = (program, str(NUMBER), str(parse_duration(a.budget)), report)
+        whole_s = round(timed(*command(a.peer, work, "python", *words)), 1)
+        # The program has written its figures; add the times measured here.
+        figures = json.loads(report.read_text())
+        report.write_text(
+            json.dumps({"prepare_s": prepare_s, "whole_training_s": whole_s, **figures})
+        )
+    return dict(json.loads(report.read_text()))
+
+
+def scored(
+    a: argparse.Namespace, work: Path, cohort: Cohort, way: str, scans: Path, truth: Path
+) -> dict[str, Any]:
+    """Predict the test scans and score them; a finished prediction is not repeated."""
+    model = work / "results" / f"Dataset{NUMBER:03d}_{a.what}" / TRAINED
+    out, seconds = work / way, work / f"{way}_s.json"
+    if not seconds.is_file():
+        mirror = way == "mirrored"
+        predict_s = timed(*predict(a.peer, model, scans, out, fold="all", mirror=mirror))
+        counted_back(out, cohort.labels)
+        seconds.write_text(json.dumps(predict_s))
+    predict_s = json.loads(seconds.read_text())
+    found = work / f"{way}_scores"
+    delineate("evaluate", out, truth, "-o", found, "--labels", cohort.names, "--no-report")
+    scores = json.loads((found / "scores.json").read_text())
+    return summed_up(scores | {"predict_s": round(predict_s, 1)})
+
+
+def main() -> None:
+    a = options()
     with tempfile.TemporaryDirectory() as name:
         work = a.keep or Path(name)
         work.mkdir(parents=True, exist_ok=True)
-        cohort = a.data / a.what
-        truths = {
-            p.name.removesuffix(".nii.gz"): p for p in sorted(cohort.glob("labels*/*.nii.gz"))
-        }
-        images = {case: next(cohort.glob(f"images*/{case}.nii.gz")) for case in truths}
-        split_of(
-            sorted(truths),
-            {"hippocampus": len(truths) // 5, "malc": 3}[a.what],
-            a.seed,
-            work / "split.json",
-        )
-        split = json.loads((work / "split.json").read_text())
-        names = work / "labels.yaml"
-        if a.what == "malc":
-            malc_labels(names)
-        else:
-            names.write_text("labels: {Anterior: 1, Posterior: 2}\n")
-        labels: dict[str, int] = yaml.safe_load(names.read_text())["labels"]
-
+        cohort = cohort_of(a, work)
         found: dict[str, Any] = {
             "budget": a.budget,
             "seed": a.seed,
-            "train_cases": len(split["train"]),
+            "train_cases": len(cohort.train),
+            **trained(a, work, cohort),
         }
-        program, told, trained = (
-            work / "by_the_clock.py",
-            work / "told.json",
-            work / "results" / f"Dataset{NUMBER:03d}_{a.what}" / TRAINED,
-        )
-        if not told.is_file():
-            raw_dataset(
-                work,
-                NUMBER,
-                a.what,
-                {case: (images[case], truths[case]) for case in split["train"]},
-                labels,
-            )
-            prepare_s = round(timed(*prepare(a.peer, work, NUMBER)), 1)
-            program.write_text(BY_THE_CLOCK)
-            whole_s = round(
-                timed(
-                    *command(
-                        a.peer,
-                        work,
-                        "python",
-                        program,
-                        str(NUMBER),
-                        str(parse_duration(a.budget)),
-                        told,
-                    )
-                ),
-                1,
-            )
-            told.write_text(
-                json.dumps(
-                    {
-                        "prepare_s": prepare_s,
-                        "whole_training_s": whole_s,
-                        **json.loads(told.read_text()),
-                    }
-                )
-            )
-        found |= json.loads(told.read_text())
-
-        scans = link_scans({case: images[case] for case in split["test"]}, work / "scans")
+        scans = link_scans({case: cohort.images[case] for case in cohort.test}, work / "scans")
         truth = work / "truth"
         truth.mkdir(exist_ok=True)
-        for case in split["test"]:  # without what has no name here, which `evaluate` would refuse
-            mapped(
-                truths[case], truth / f"{case}.nii.gz", {value: value for value in labels.values()}
-            )
+        # Structures without a name here are removed, because `evaluate` would refuse them.
+        same = {value: value for value in cohort.labels.values()}
+        for case in cohort.test:
+            mapped(cohort.truths[case], truth / f"{case}.nii.gz", same)
         for way in ("plain", "mirrored") if a.mirror else ("plain",):
-            out, seconds = work / way, work / f"{way}_s.json"
-            if not seconds.is_file():
-                predict_s = timed(
-                    *predict(a.peer, trained, scans, out, fold="all", mirror=way == "mirrored")
-                )
-                counted_back(out, labels)
-                seconds.write_text(json.dumps(predict_s))
-            predict_s = json.loads(seconds.read_text())
-            delineate(
-                "evaluate",
-                out,
-                truth,
-                "-o",
-                work / f"{way}_scores",
-                "--labels",
-                names,
-                "--no-report",
-            )
-            scores = json.loads((work / f"{way}_scores" / "scores.json").read_text())
-            found[way] = summed_up(scores | {"predict_s": round(predict_s, 1)})
+            found[way] = scored(a, work, cohort, way, scans, truth)
         keep(f"train_nnunet_{a.what}_{a.budget}", found)
 
 

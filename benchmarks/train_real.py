@@ -1,14 +1,15 @@
-"""Whole training commands on the real data sets, as a user would type them: seconds, and Dice on
+"""Whole training commands on the real data sets, as a user would type them: seconds, and Dice of
 held-out cases by `evaluate`.
 
     python benchmarks/train_real.py hippocampus [--budget 10m] [--data ../shared/data]
 
-hippocampus  a fifth of the patients to test, drawn by --seed; mean Dice per case of both.
-             With --folds 5 five trainings, each case tested once by the one that never saw it;
-             --keep takes up an interrupted series at the fold it was in.
-chaos        2-D slices; pooled over the 31 `val` pairs, and the mean per slice
-malc         28 structures of both hemispheres, 3 patients to test
-brats        two modalities, four classes, 1 patient to test
+hippocampus  a fifth of the patients for testing, drawn by --seed; mean Dice per case of both
+             structures. With --folds 5, five trainings, so that each case is tested once by the
+             model that was not trained on it; with --keep, an interrupted series continues at the
+             fold that was running.
+chaos        2-D slices; Dice pooled over the 31 `val` pairs, and the mean per slice
+malc         29 structures, 3 patients for testing
+brats        two modalities, four classes, 1 patient for testing
 """
 
 from __future__ import annotations
@@ -23,8 +24,11 @@ from typing import Any
 
 from measure import DATA, keep, timed
 
-FOLDERS = {"chaos": "chaos_t1_png", "brats": "brats2013"}  # where they are not called as here
-PAIRS = {  # values of the MICCAI 2012 labels: right, left
+FOLDERS = {
+    "chaos": "chaos_t1_png",
+    "brats": "brats2013",
+}  # names of folders that differ from those here
+PAIRS = {  # MICCAI 2012 labels: values on the right and left side
     "Accumbens Area": (23, 30),
     "Amygdala": (31, 32),
     "Caudate": (36, 37),
@@ -43,7 +47,7 @@ MIDLINE = {"3rd Ventricle": 4, "4th Ventricle": 11, "Brain Stem": 35}
 
 
 def malc_labels(path: Path) -> Path:
-    """A YAML file of 29 structures: 13 on both sides and 3 in the middle."""
+    """Write a YAML file of 29 structures: 13 on each side and 3 on the midline."""
     lines = [
         f"{side} {name}: {values[side == 'Left']}"
         for name, values in PAIRS.items()
@@ -55,13 +59,14 @@ def malc_labels(path: Path) -> Path:
 
 
 def delineate(*words: str | Path) -> float:
-    """Run one of ours; seconds."""
+    """Run a command of delineate; returns the seconds."""
     return timed([sys.executable, "-m", "delineate.cli", *words])
 
 
 def split_of(names: list[str], test: int, seed: int, path: Path, part: int = 0) -> Path:
-    """The drawn names ``part * test`` to ``(part + 1) * test`` to test (the last part takes what is
-    left over), the others to train.
+    """Write a split file: shuffled names ``part * test`` to ``(part + 1) * test`` are for testing.
+
+    All others are for training. The last part also receives the remainder.
     """
     drawn = list(names)
     random.Random(seed).shuffle(drawn)
@@ -74,8 +79,9 @@ def split_of(names: list[str], test: int, seed: int, path: Path, part: int = 0) 
 def scored(
     model: Path, truth: Path, work: Path, only: str = "test", mirror: bool = False
 ) -> dict[str, Any]:
-    """What `evaluate` makes of the held-out cases, with the seconds of predicting them; what stands
-    in ``work`` already is taken as it is.
+    """The scores of the held-out cases by `evaluate`, with the seconds of the prediction.
+
+    Results that are already in ``work`` are used again.
     """
     way = "mirrored_" if mirror else ""
     found, seconds = work / f"{way}scores" / "scores.json", work / f"{way}predict_s.json"
@@ -98,14 +104,14 @@ def scored(
 
 
 def dice_of(scores: dict[str, Any]) -> dict[str, float]:
-    """Mean Dice over cases of each structure."""
+    """Structure -> mean Dice over cases."""
     return {row["label"]: row["mean"] for row in scores["summary"] if row["metric"] == "dice"}
 
 
 def cross_validated(
     a: argparse.Namespace, work: Path, cohort: Path, names: list[str]
 ) -> dict[str, Any]:
-    """Every case scored by the fold that did not see it: means over all cases, and of each fold."""
+    """Train all folds; means over all cases, each scored by the fold not trained on it."""
     train_s: list[float] = []
     folds: dict[str, list[dict[str, Any]]] = {"plain": [], "mirrored": []}
     for fold in range(a.folds):
@@ -143,7 +149,7 @@ def cross_validated(
 
 
 def over_folds(folds: list[dict[str, Any]]) -> dict[str, Any]:
-    """Means over the cases of all folds."""
+    """Means over the cases of all folds: each fold counts by its number of cases."""
     counts, tables = [len(fold["cases"]) for fold in folds], [dice_of(fold) for fold in folds]
     dice = {
         label: round(
@@ -169,10 +175,10 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--data", type=Path, default=DATA)
     parser.add_argument(
-        "--folds", type=int, default=0, help="hippocampus: cross-validate with so many folds"
+        "--folds", type=int, default=0, help="hippocampus: number of folds of a cross-validation"
     )
-    parser.add_argument("--mirror", action="store_true", help="predict with mirroring too")
-    parser.add_argument("--keep", type=Path, help="folder in which to leave model and predictions")
+    parser.add_argument("--mirror", action="store_true", help="also predict with mirroring")
+    parser.add_argument("--keep", type=Path, help="folder in which model and predictions are kept")
     a = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         work = a.keep or Path(name)
@@ -223,7 +229,7 @@ def main() -> None:
 
 
 def curve(log: Path) -> list[tuple[float, float]]:
-    """Minutes of training, and the mean Dice of the validation cases then."""
+    """(minutes of training, mean Dice of the validation cases) of each validation."""
     lines = map(json.loads, log.read_text().splitlines())
     return [
         (round(line["seconds"] / 60, 1), round(line["val_dice_mean"], 4))
@@ -233,7 +239,7 @@ def curve(log: Path) -> list[tuple[float, float]]:
 
 
 def summed_up(scores: dict[str, Any]) -> dict[str, Any]:
-    """What a result keeps of a scoring."""
+    """The part of the scores that is kept in a result."""
     dice = {label: round(mean, 4) for label, mean in dice_of(scores).items()}
     return {
         "predict_s": scores["predict_s"],

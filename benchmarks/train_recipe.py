@@ -1,18 +1,19 @@
-"""Every recipe as a user would type it, scaled to a budget: Dice on held-out cases, seconds an
-epoch.
+"""Every recipe as a user would type it, scaled to a time budget: Dice of held-out cases, seconds
+per epoch.
 
-    python benchmarks/train_recipe.py liver-ct-unet3d [--budget 10m] [--data ../shared/data] [--keep
-    FOLDER]
+    python benchmarks/train_recipe.py liver-ct-unet3d [--budget 10m] [--data ../shared/data]
+        [--keep FOLDER]
 
-liver-ct-unet3d   phantom in the tutorial's tree, 5 of 20 patients to test; then the real chaos_ct
-                  (a domain it has never seen)
-liver-ct-unet2d   the same, with oblique planes and without
-brain-quicknat    malc, 27 structures, 3 patients to test: from scratch, pre-trained on tissues and
-                  fine-tuned, each view alone, dropout sampling
+liver-ct-unet3d   phantoms in the tutorial's folder layout, 5 of 20 patients for testing; then the
+                  real chaos_ct, a domain that the model was not trained on
+liver-ct-unet2d   the same, with and without oblique planes
+brain-quicknat    malc, 27 structures, 3 patients for testing: trained from scratch; pre-trained on
+                  tissues and fine-tuned; each view alone; dropout sampling
 liver-mr-unet2d   chaos_t1_png, scored on its `val` pairs
-liver-mr-16bit    CHAOS-shaped phantom MR: 16 against 8 bits, with and without augmentation and
-                  dropout, through `compare`
-brats-vnet        brats2013, 2 patients train, 1 validates, 1 tests; then with a modality missing
+liver-mr-16bit    phantom MR in the CHAOS layout: 16 bits compared with 8 bits, with and without
+                  augmentation and dropout, by `compare`
+brats-vnet        brats2013, 2 patients for training, 1 for validation, 1 for testing; then with a
+                  missing modality
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ from train_real import delineate, split_of
 
 
 def trained(data: Path, model: Path, *words: str | Path) -> dict[str, Any]:
-    """Train; what the card and the log say."""
+    """Train, and return figures from the model card and the logs."""
     delineate("train", data, "-o", model, *words)
     run = model.with_name(model.name + ".run")
     card, plan = (
@@ -61,7 +62,7 @@ def trained(data: Path, model: Path, *words: str | Path) -> dict[str, Any]:
 
 
 def scored(prediction: Path, truth: Path, out: Path, *words: str | Path) -> dict[str, float]:
-    """Means of Dice by evaluate."""
+    """The means of Dice by `evaluate`."""
     delineate("evaluate", prediction, truth, "-o", out, *words)
     return {
         key: round(value, 4)
@@ -81,6 +82,7 @@ def liver_ct_unet2d(a: argparse.Namespace, work: Path) -> dict[str, Any]:
 
 
 def _on_phantom(a: argparse.Namespace, work: Path, recipe: str) -> dict[str, Any]:
+    """Train a recipe on phantoms; score the test phantoms and the real CT."""
     tree, model = work / "phantom", work / f"{recipe}.model"
     if not tree.is_dir():
         delineate("phantom", tree, "--format", "volumes", "--organs", "liver", "--patients", "20")
@@ -107,11 +109,11 @@ def liver_mr_unet2d(a: argparse.Namespace, work: Path) -> dict[str, Any]:
 
 
 def liver_mr_16bit(a: argparse.Namespace, work: Path) -> dict[str, Any]:
-    """The same patients as 16 and as 8 bits (scaled by the cohort's maximum, as the original did),
-    and without augmentation and dropout.
+    """The same patients with 16 and with 8 bits, and without augmentation or dropout.
 
-    All four learn by one plan for the same number of steps, because a clock would give the busier
-    minutes fewer.
+    The 8-bit images are scaled by the maximum of the cohort, as in the original work. All four runs
+    have the same plan and number of steps, because a time limit would give fewer steps to a run
+    that shares the machine with other work.
     """
     tree = work / "chaos-mr"
     if not tree.is_dir():
@@ -167,7 +169,7 @@ def liver_mr_16bit(a: argparse.Namespace, work: Path) -> dict[str, Any]:
 
 
 def _in_8_bits(work: Path, channel: str) -> Path:
-    """The cohort that the first run read, as NIfTI of 8 bits."""
+    """Write the cohort of the first run as 8-bit NIfTI."""
     import nibabel as nib
 
     from delineate.cohorts.reading import read_image, read_label
@@ -198,6 +200,7 @@ def _liver(work: Path) -> Path:
 
 
 def brain_quicknat(a: argparse.Namespace, work: Path) -> dict[str, Any]:
+    """Pre-training, fine-tuning, training from scratch; single views; dropout samples."""
     cohort = a.data / "malc"
     names = sorted(p.name.removesuffix(".nii.gz") for p in (cohort / "labels").glob("*.nii.gz"))
     split = split_of(names, 3, a.seed, work / "split.json")
@@ -238,8 +241,9 @@ def brain_quicknat(a: argparse.Namespace, work: Path) -> dict[str, Any]:
 
 
 def _experts(cohort: Path, split: Path, count: int, work: Path) -> tuple[Path, Path]:
-    """A cohort of which only ``count`` brains beside the test brains have expert labels, one of
-    them to validate, and its split.
+    """A cohort with ``count`` brains for training and validation, plus the test brains; its split.
+
+    One of the ``count`` brains is for validation.
     """
     sides = json.loads(split.read_text())
     chosen = sides["train"][:count]
@@ -257,8 +261,9 @@ def _experts(cohort: Path, split: Path, count: int, work: Path) -> tuple[Path, P
 
 
 def rank_correlation(work: Path) -> dict[str, float]:
-    """Spearman's, over structures and cases and over structures' means, between the IoU of dropout
-    samples and Dice.
+    """Spearman's rank correlation between the IoU of dropout samples and Dice.
+
+    It is computed over all pairs of structure and case, and over the means of the structures.
     """
     cases = json.loads((work / "mc" / "predictions.json").read_text())["cases"]
     iou = {
@@ -349,24 +354,24 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("what", choices=WHAT)
-    parser.add_argument("--budget", default="10m", help="of each training")
-    parser.add_argument("--first", default="8m", help="of the pre-training on tissues")
+    parser.add_argument("--budget", default="10m", help="time of each training")
+    parser.add_argument("--first", default="8m", help="time of the pre-training on tissues")
     parser.add_argument(
         "--experts",
         type=int,
         default=0,
-        help="brains whose expert labels the second stage has; 0: all that do not test",
+        help="number of brains with expert labels in the second stage; 0: all except test brains",
     )
     parser.add_argument("--samples", type=int, default=8)
     parser.add_argument(
         "--steps",
         type=int,
         default=600,
-        help="of each training that is compared by steps instead of minutes",
+        help="steps of each training of liver-mr-16bit",
     )
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--data", type=Path, default=DATA)
-    parser.add_argument("--keep", type=Path, help="folder in which to leave models and predictions")
+    parser.add_argument("--keep", type=Path, help="folder in which models and predictions are kept")
     a = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         work = a.keep or Path(name)

@@ -1,8 +1,9 @@
-"""Reading and writing a packed NIfTI of 512 x 512 x 300 int16, by ours, nibabel and SimpleITK.
+"""Reading and writing a compressed NIfTI of 512 x 512 x 300 int16: ours compared with nibabel and
+SimpleITK.
 
     python benchmarks/volume_files.py [--runs 5]
 
-The voxels are a smooth CT with noise of a few HU, so that the file has the size of a real one.
+The voxels are a smooth CT with noise of a few HU, so that the compressed file has a realistic size.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import Any
 
 import nibabel as nib
 import numpy as np
-import SimpleITK as sitk  # noqa: N813
+import SimpleITK
 
 from delineate.core.grid import Grid
 from delineate.core.volume import Volume
@@ -23,6 +24,7 @@ from measure import keep, seconds
 
 
 def ct() -> np.ndarray:
+    """A synthetic CT, in the memory layout of NIfTI readers."""
     rng = np.random.default_rng(0)
     coarse = rng.normal(40, 80, (64, 64, 60)).astype(np.float32)
     out = coarse.repeat(8, 0).repeat(8, 1).repeat(5, 2) + rng.normal(0, 12, (512, 512, 300)).astype(
@@ -42,13 +44,13 @@ def main() -> None:
         path, array = folder / "ct.nii.gz", ct()
         volume = Volume(array, Grid.from_spacing(array.shape, (0.8, 0.8, 1.0)), "HU")
         nib.save(nib.Nifti1Image(array, volume.grid.affine), path)
-        image = sitk.ReadImage(str(path))
+        image = SimpleITK.ReadImage(str(path))
         found: dict[str, Any] = {
             "read": {
                 "delineate": seconds(lambda: files.read(path), runs),
                 "nibabel": seconds(lambda: np.asarray(nib.load(path).dataobj), runs),
                 "SimpleITK": seconds(
-                    lambda: sitk.GetArrayFromImage(sitk.ReadImage(str(path))), runs
+                    lambda: SimpleITK.GetArrayFromImage(SimpleITK.ReadImage(str(path))), runs
                 ),
             },
             "write": {
@@ -60,7 +62,7 @@ def main() -> None:
                     runs,
                 ),
                 "SimpleITK": seconds(
-                    lambda: sitk.WriteImage(
+                    lambda: SimpleITK.WriteImage(
                         image, str(folder / "sitk.nii.gz"), useCompression=True
                     ),
                     runs,

@@ -1,10 +1,10 @@
-"""Training steps in a given time by how torch's threads wait for one another: OpenMP's own way,
-OMP_WAIT_POLICY=PASSIVE, and shorter spinning.
+"""Number of training steps in a given time, depending on how torch's threads wait for each other:
+OpenMP's default, OMP_WAIT_POLICY=PASSIVE, and shorter spinning.
 
     python benchmarks/wait_policy.py [--data ../shared/data] [--minutes 0.5] [--runs 3]
 
-Whole trainings on the hippocampus cases, patches drawn by threads beside the network's, one after
-the other in turns; median steps of each.
+Complete trainings on the hippocampus cases, in which threads draw patches next to those of the
+network. The policies are run in turns; the result is the median number of steps of each.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ CODE = """
 import json, sys
 from pathlib import Path
 from what_helps import prepared, score
+
 run = prepared("hippocampus", 600.0, 1, Path(sys.argv[1]), None)
 print(json.dumps({"steps": score(run, run.plan, 1, 60 * float(sys.argv[2]), None)["steps"]}))
 """

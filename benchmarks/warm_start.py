@@ -1,11 +1,11 @@
-"""How quickly a network learns from drawn weights, from those of a first stage, and from a mixture
-of both (Ash & Adams 2020).
+"""How fast a network learns from random weights, from those of a first stage, and from a mixture of
+both (Ash & Adams 2020).
 
     python benchmarks/warm_start.py FIRST.model SECOND.model.run [--view coronal] [--steps 150]
 
-``train_recipe.py brain-quicknat --keep FOLDER`` leaves both: FOLDER/tissues.model and
-FOLDER/fine.model.run. Every start sees the same batches of the second stage's training cases;
-printed is the training Dice of each fifth of the steps.
+``train_recipe.py brain-quicknat --keep FOLDER`` creates both: FOLDER/tissues.model and
+FOLDER/fine.model.run. Every start uses the same batches of the second stage's training cases. The
+result is the training Dice in each fifth of the steps.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ PARTS = 5
 
 
 def learn(module: nn.Module, plan: Plan, cases: list[StoredCase], steps: int) -> list[float]:
-    """Mean training Dice of each part of the run."""
+    """Train; the mean training Dice of each of ``PARTS`` parts of the steps."""
     optimiser, found, total = make_optimiser(module, plan.optimiser), [], None
     module.train()
     stream = batches(plan, cases, seed=1, first=0)
@@ -58,8 +58,9 @@ def learn(module: nn.Module, plan: Plan, cases: list[StoredCase], steps: int) ->
 
 
 def mixed(share: float, given: dict[str, np.ndarray]) -> Callable[[nn.Module], None]:
-    """Weights of the first stage times ``share`` plus the drawn ones times the rest; what does not
-    fit stays drawn.
+    """A start with ``share`` of the first stage's weights plus 1 - ``share`` of random weights.
+
+    Weights that do not fit stay random.
     """
 
     def start(module: nn.Module) -> None:

@@ -1,18 +1,18 @@
-# ruff: noqa: E501  (programs in strings)
-"""What helps a training of a given length: settings of a plan against each other, on several data
-sets, with several seeds.
+"""Settings of a plan compared for trainings of a given length, on several data sets and with
+several seeds.
 
     python benchmarks/what_helps.py hippocampus --minutes 4 --seeds 1 2 3 --settings "as planned"
-    "rate 3e-3" [--work FOLDER] python benchmarks/what_helps.py --page
+        "rate 3e-3" [--work FOLDER]
+    python benchmarks/what_helps.py --page
 
-Each run trains on four fifths of the patients, without validation, until the time is up, and the
-averaged weights are then scored on the fifth that nobody looked at (Dice pooled over prepared
-cases, mean over structures, no mirroring). A seed draws weights, batches and the fifth alike, so
-that settings are compared pair by pair. With ``--patients`` a training sees that few and is scored
-on all others: what a long training needs against learning its cases by heart shows in minutes, on
-many cases. ``--steps`` ends runs after so many steps instead, for settings that cost the same and
-machines that are busy. Rows are added to ``results/what_helps.json``; ``--page`` writes them to
-docs/experiments.md. Run it with nothing else on the machine.
+Each run trains on four fifths of the patients, without validation, until the time is up. The
+averaged weights are then scored on the held-out fifth (Dice pooled over preprocessed cases, mean
+over structures, no mirroring). A seed decides the initial weights, the batches and the fifth, so
+that settings are compared pair by pair. With ``--patients``, a training uses only that number of
+patients and is scored on all others: this shows in minutes, and on many cases, what helps a long
+training against overfitting. ``--steps`` ends runs after a number of steps instead, for settings
+with the same cost and for busy machines. Rows are added to ``results/what_helps.json``; ``--page``
+writes them to docs/experiments.md. Run it with nothing else on the machine.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ RESULTS = Path(__file__).parent / "results" / "what_helps.json"
 PAGE = Path(__file__).parents[1] / "docs" / "experiments.md"
 FOLDS = 5
 INTENSITY = ("noise", "blur", "brightness", "contrast", "gamma", "low_resolution")
-SETTINGS: dict[str, dict[str, Any]] = {  # changes of the plan, by where they stand in it
+SETTINGS: dict[str, dict[str, Any]] = {  # name -> changes of the plan, by dotted path
     "as planned": {},
     "rate 2e-3": {"optimiser.learning_rate": 2e-3},
     "rate 3e-3": {"optimiser.learning_rate": 3e-3},
@@ -96,8 +96,9 @@ SETTINGS: dict[str, dict[str, Any]] = {  # changes of the plan, by where they st
 
 
 def changes_of(setting: str) -> dict[str, Any]:
-    """The changes that a setting, or several joined by " + ", makes; besides those listed "patch
-    96x112x96".
+    """The changes of a setting, or of several joined by " + ".
+
+    In addition to ``SETTINGS``, a patch size can be given, such as "patch 96x112x96".
     """
     changes: dict[str, Any] = {}
     for name in setting.split(" + "):
@@ -110,13 +111,14 @@ def changes_of(setting: str) -> dict[str, Any]:
 
 
 def changed(plan: Plan, changes: dict[str, Any]) -> Plan:
-    """The plan with ``changes``."""
+    """The plan with ``changes``, validated."""
     data = plan.model_dump(mode="json")
     for where, value in changes.items():
         *parts, name = where.split(".")
         part = data
         for key in parts:
             part = part[key]
+        # Widths and "shallow" depend on the number of levels of the plan.
         if name == "widths":
             value = widths(value, part["widths"])
         if name == "convs" and value == "shallow":
@@ -127,8 +129,10 @@ def changed(plan: Plan, changes: dict[str, Any]) -> Plan:
 
 
 def widths(first: int | list[int], planned: list[int]) -> list[int]:
-    """A single width is that of the first stage, and the others keep their proportion; of two, the
-    others keep theirs to the second.
+    """Channels per level, from the base channels ``first``; the others keep their proportion.
+
+    If ``first`` is a pair, it gives the channels of the first two levels, and the others keep their
+    proportion to the second.
     """
     if isinstance(first, int):
         return [max(first, w * first // planned[0]) for w in planned]
@@ -136,8 +140,9 @@ def widths(first: int | list[int], planned: list[int]) -> list[int]:
 
 
 def prepared(name: str, budget_s: float, seed: int, work: Path, dims: int | None) -> PlannedRun:
-    """A cohort read, planned for the time and prepared as ``train`` does it; the store is kept from
-    seed to seed.
+    """A cohort, read, planned for the budget and preprocessed as ``train`` does it.
+
+    The store is used for all seeds.
     """
     cohort = DATA / FOLDERS.get(name, name)
     labels = str(malc_labels(work / "malc.yaml")) if name == "malc" else ""
@@ -159,7 +164,12 @@ def prepared(name: str, budget_s: float, seed: int, work: Path, dims: int | None
 def score(
     planned: PlannedRun, plan: Plan, seed: int, seconds: float | None, patients: int | None
 ) -> dict[str, Any]:
-    """Train on all folds but one, or on so many patients of these, and score on all others."""
+    """Train on all folds except one, or on some patients of these, and score on all others.
+
+    Args:
+        seconds: length of the training; None uses the plan's schedule.
+        patients: number of training patients; None uses all.
+    """
     training, held_out = planned.sides(seed % FOLDS)
     if patients is not None:
         drawn = sorted({case.patient for case in training})
@@ -196,12 +206,17 @@ def score(
 
 
 def rows() -> list[dict[str, Any]]:
-    return json.loads(RESULTS.read_text())["runs"] if RESULTS.is_file() else []  # type: ignore[no-any-return]
+    """All runs that were kept so far."""
+    if not RESULTS.is_file():
+        return []
+    kept: list[dict[str, Any]] = json.loads(RESULTS.read_text())["runs"]
+    return kept
 
 
 def add(row: dict[str, Any]) -> None:
-    """Keep a run, in the place of an earlier one of the same name; written at once, since the whole
-    takes hours.
+    """Keep a run; it replaces an earlier one with the same data, length, setting and seed.
+
+    The file is written after every run, because a series takes hours.
     """
     key = ("data", "length", "setting", "seed")
     kept = [r for r in rows() if any(r[k] != row[k] for k in key)] + [row]
@@ -211,18 +226,33 @@ def add(row: dict[str, Any]) -> None:
     )
 
 
-HEAD = """# Experiments: what helps a training
+HEAD = (
+    "# Experiments: what helps a training\n\n"
+    "Written by `python benchmarks/what_helps.py --page` from\n"
+    "`benchmarks/results/what_helps.json`. Do not edit it by hand. Each run trains on four\n"
+    "fifths of a cohort's patients and is scored on the held-out fifth (Dice pooled over\n"
+    "preprocessed cases, mean over structures, averaged weights, no mirroring). A seed\n"
+    "decides the initial weights, the batches and the fifth, so a difference is between two\n"
+    "runs that differ only in the setting. Settings are changes of the plan that the rules\n"
+    "made on that day. If a number of patients is given, only these were used for training\n"
+    "and all others for scoring. Decay *of the heads too* is what the optimiser did before.\n"
+    "*8 channels* is the number of base channels; in the option `--settings` it is `8 wide`.\n"
+)
+# Names of settings as the page writes them.
+WORDS = {" wide": " channels", " a decoder level": " per decoder level", " a level": " per level"}
 
-Written by `python benchmarks/what_helps.py --page` from `benchmarks/results/what_helps.json`; do not edit it by hand. Each run trains on four fifths of a cohort's patients
-and is scored on the fifth that nobody looked at (Dice pooled over prepared cases, mean over structures, averaged weights, no mirroring). A seed draws weights, batches
-and the fifth alike, so a difference is between two runs that differ in the setting alone. Settings are changes of the plan that the rules of that day made.
-Where a number of patients is named, only so many were learnt from and all others scored. Decay "of the heads too" is what the optimiser did before.
-"""
+
+def _words(setting: str) -> str:
+    for name, words in WORDS.items():
+        setting = setting.replace(name, words)
+    return setting
 
 
 def page() -> str:
-    """A table for each data set and length: mean, deviation, and the difference from the first
-    setting, seed by seed.
+    """The page: a table for each data set and length.
+
+    It has mean and standard deviation over seeds, and the difference from the first setting of the
+    table, seed by seed.
     """
     found, parts = rows(), [HEAD]
     for data, length in sorted({(r["data"], r["length"]) for r in found}):
@@ -230,24 +260,53 @@ def page() -> str:
         base = {r["seed"]: r["dice"] for r in here if r["setting"] == here[0]["setting"]}
         lines = [
             f"## {data}, {length}\n",
-            "| setting | steps | Dice, mean (deviation) of seeds | difference, seed by seed |",
+            "| setting | steps | Dice: mean (standard deviation) | difference, seed by seed |",
             "|---|---|---|---|",
         ]
         for setting in dict.fromkeys(r["setting"] for r in here):
             of = sorted((r for r in here if r["setting"] == setting), key=lambda r: r["seed"])
             dice = [r["dice"] for r in of]
-            spread = f"({statistics.stdev(dice):.4f}) of {len(dice)}" if len(dice) > 1 else "of 1"
+            spread = (
+                f" ({statistics.stdev(dice):.4f}), {len(dice)} seeds"
+                if len(dice) > 1
+                else ", 1 seed"
+            )
             differences = " ".join(
                 f"{r['dice'] - base[r['seed']]:+.4f}"
                 for r in of
                 if r["seed"] in base and setting != here[0]["setting"]
             )
             lines.append(
-                f"| {setting} | {statistics.mean(r['steps'] for r in of):.0f} | "
-                f"{statistics.mean(dice):.4f} {spread} | {differences} |"
+                f"| {_words(setting)} | {statistics.mean(r['steps'] for r in of):.0f} | "
+                f"{statistics.mean(dice):.4f}{spread} | {differences} |"
             )
         parts.append("\n".join(lines) + "\n")
     return "\n".join(parts)
+
+
+def compare(a: argparse.Namespace, planned: PlannedRun, setting: str, seed: int) -> None:
+    """Train and score one setting with one seed, and keep the result."""
+    plan = changed(planned.plan, changes_of(setting))
+    if a.steps is not None:
+        each = min(plan.schedule.steps_per_epoch, a.steps)
+        schedule = {
+            "schedule.budget_s": None,
+            "schedule.epochs": a.steps // each,
+            "schedule.steps_per_epoch": each,
+        }
+        plan = changed(plan, schedule)
+    began = time.perf_counter()
+    found = score(planned, plan, seed, None if a.minutes is None else 60 * a.minutes, a.patients)
+    length = f"{a.minutes:g} min" if a.steps is None else f"{a.steps} steps"
+    length += f", {a.patients} patients" if a.patients else ""
+    row = {
+        "data": a.data,
+        "length": length,
+        "setting": setting + (f" + {a.dims}-D" if a.dims else ""),
+        "seed": seed,
+    }
+    add(row | found | {"seconds": round(time.perf_counter() - began), "machine": processor()})
+    print(row | found, file=sys.stderr, flush=True)
 
 
 def main() -> None:
@@ -264,59 +323,33 @@ def main() -> None:
         nargs="+",
         default=["as planned"],
         metavar="SETTING",
-        help="; ".join(SETTINGS) + "; several at once with +",
+        help="; ".join(SETTINGS) + "; join several with +",
     )
     parser.add_argument(
         "--patients",
         type=int,
-        help="train on so few, and score on all others: a long training of many, in little",
+        help="train on this number of patients and score on all others; a quick substitute "
+        "for a long training on many patients",
     )
-    parser.add_argument("--dims", type=int, choices=[2, 3], help="instead of the rules' choice")
-    parser.add_argument("--work", type=Path, help="folder that keeps the prepared cases")
+    parser.add_argument(
+        "--dims", type=int, choices=[2, 3], help="2-D or 3-D, instead of the choice of the rules"
+    )
+    parser.add_argument("--work", type=Path, help="folder in which the preprocessed cases are kept")
     parser.add_argument("--page", action="store_true", help="write docs/experiments.md")
     a = parser.parse_args()
     if a.page:
         PAGE.write_text(page(), encoding="utf-8")
         return
     if a.data is None or (a.minutes is None) == (a.steps is None):
-        parser.error("name a data set, and --minutes or --steps")
+        parser.error("give a data set, and --minutes or --steps")
     with tempfile.TemporaryDirectory() as name:
         work = a.work or Path(name)
         work.mkdir(parents=True, exist_ok=True)
-        run = prepared(
-            a.data, 600.0 if a.minutes is None else 60 * a.minutes, a.seeds[0], work, a.dims
-        )
+        budget_s = 600.0 if a.minutes is None else 60 * a.minutes
+        planned = prepared(a.data, budget_s, a.seeds[0], work, a.dims)
         for seed in a.seeds:
             for setting in a.settings:
-                plan = changed(run.plan, changes_of(setting))
-                if a.steps is not None:
-                    each = min(plan.schedule.steps_per_epoch, a.steps)
-                    plan = changed(
-                        plan,
-                        {
-                            "schedule.budget_s": None,
-                            "schedule.epochs": a.steps // each,
-                            "schedule.steps_per_epoch": each,
-                        },
-                    )
-                began = time.perf_counter()
-                found = score(
-                    run, plan, seed, None if a.minutes is None else 60 * a.minutes, a.patients
-                )
-                length = f"{a.minutes:g} min" if a.steps is None else f"{a.steps} steps"
-                length += f", {a.patients} patients" if a.patients else ""
-                row = {
-                    "data": a.data,
-                    "length": length,
-                    "setting": setting + (f" + {a.dims}-D" if a.dims else ""),
-                    "seed": seed,
-                }
-                add(
-                    row
-                    | found
-                    | {"seconds": round(time.perf_counter() - began), "machine": processor()}
-                )
-                print(row | found, file=sys.stderr, flush=True)
+                compare(a, planned, setting, seed)
 
 
 if __name__ == "__main__":

@@ -1,10 +1,9 @@
-"""The laws of the package: who may import whom, what a start costs, and that every option is
-documented.
-"""
+"""The laws of the package: import order, cost of a start, size of functions, length of lines."""
 
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 import time
@@ -189,3 +188,70 @@ def test_no_pickle_is_loaded_anywhere():
             and "torch.load(" not in text
             and "allow_pickle=True" not in text
         ), path
+
+
+# ---- size ----
+
+ROOT = SOURCE.parents[1]
+WRITTEN = [
+    path
+    for folder in ("src", "tests", "benchmarks")
+    for path in sorted((ROOT / folder).rglob("*.py"))
+    if not any(part.startswith("schema_") for part in path.parts)  # scripts for older versions
+]
+MOST_LINES = 60
+MOST_BRANCHES = 20
+# A network is one thing, read from top to bottom; so is the training loop.
+LONG_BY_NATURE = ("networks.", "training.loop")
+BRANCHES = (ast.If, ast.IfExp, ast.For, ast.AsyncFor, ast.While, ast.ExceptHandler, ast.Assert)
+
+
+def functions(text: str) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]:
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            yield node
+
+
+def length(function: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
+    return (function.end_lineno or 0) - function.lineno + 1
+
+
+def complexity(function: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
+    """1, and 1 for each branch, each further operand of "and" and "or", and each comprehension."""
+    count = 1
+    for node in ast.walk(function):
+        count += isinstance(node, BRANCHES)
+        if isinstance(node, ast.BoolOp):
+            count += len(node.values) - 1
+        elif isinstance(node, ast.comprehension):
+            count += 1 + len(node.ifs)
+        elif isinstance(node, ast.match_case):
+            count += 1
+    return count
+
+
+def test_functions_are_short_and_simple():
+    found = [
+        f"{name}.{one.name}: {length(one)} lines, complexity {complexity(one)}"
+        for name, path in MODULES.items()
+        for one in functions(path.read_text())
+        if (length(one) > MOST_LINES and not name.startswith(LONG_BY_NATURE))
+        or complexity(one) > MOST_BRANCHES
+    ]
+    assert not found, "\n".join(found)
+
+
+def test_a_long_and_a_winding_function_are_found():
+    long = "def f():\n" + "    g()\n" * MOST_LINES
+    winding = "def f(a):\n" + "    if a and a:\n        g()\n" * 10
+    (first,), (second,) = functions(long), functions(winding)
+    assert (length(first), complexity(first)) == (MOST_LINES + 1, 1)
+    assert (length(second), complexity(second)) == (21, 21)
+
+
+@pytest.mark.parametrize("path", WRITTEN, ids=lambda path: str(path.relative_to(ROOT)))
+def test_lines_are_at_most_100_characters_and_no_formatter_is_switched_off(path):
+    lines = path.read_text(encoding="utf-8").splitlines()
+    assert not [number for number, line in enumerate(lines, 1) if len(line) > 100]
+    switched_off = re.compile(r"#\s*(fmt:\s*(skip|off)|ruff:\s*noqa|yapf)")
+    assert not [number for number, line in enumerate(lines, 1) if switched_off.search(line)]

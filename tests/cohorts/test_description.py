@@ -124,9 +124,9 @@ def test_dicom_with_a_stack_of_masks(tmp_path):
         ("label: x\n", InputError, "channels: field required"),
         ("[1, 2\n", InputError, "is not YAML"),
         ("channels: {A: 'x/*.nii.gz'}\n", LayoutError, "has no {id}"),
-        ("channels: {A: 'x/{id}.nii.gz'}\n", LayoutError, "nothing fits"),
-        ("channels: {A: '../{id}.nii.gz'}\n", LayoutError, "leaves the cohort"),
-        ("channels: {A: 'in/{id}/*.nii.gz'}\n", LayoutError, "case pat1: 2 files fit A"),
+        ("channels: {A: 'x/{id}.nii.gz'}\n", LayoutError, "no file matches"),
+        ("channels: {A: '../{id}.nii.gz'}\n", LayoutError, "outside the cohort"),
+        ("channels: {A: 'in/{id}/*.nii.gz'}\n", LayoutError, "case pat1: 2 files match A"),
         ("channels: {A: 'in/{id}/{what}.nii.gz'}\n", LayoutError, "unknown placeholder {what}"),
     ],
 )

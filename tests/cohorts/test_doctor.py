@@ -90,7 +90,7 @@ def test_label_without_affine_and_label_of_another_shape(tmp_path):
         ("c00", "copy affine"),
         ("c02", "resample"),
     ]
-    assert "(6, 5, 6) against (12, 10, 6)" in told(all_of, "geometry")[1].message
+    assert "(6, 5, 6) instead of (12, 10, 6)" in told(all_of, "geometry")[1].message
 
 
 def test_empty_labels_and_undeclared_values(tmp_path):

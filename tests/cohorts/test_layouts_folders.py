@@ -188,7 +188,7 @@ def test_images_without_truth(tmp_path):
         nifti(tmp_path / f"liver_{n}.nii.gz", noise(n))
     manifest = find(tmp_path)
     assert (manifest.layout, len(manifest), len(manifest.with_truth())) == ("plain-images", 3, 0)
-    with pytest.raises(InputError, match=r"has no truth"):
+    with pytest.raises(InputError, match=r"has no ground truth"):
         read_label(manifest.cases[0], manifest)
 
 
@@ -255,7 +255,7 @@ def test_choosing_and_merging_on_malc(real_data, tmp_path):
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        ("x: Liver Left\n", "no structure of the cohort"),
+        ("x: Liver Left\n", "cohort has no structure"),
         ("- 1\n", "expected 'labels:'"),
         ("labels: {a: 1}\nrest: drop\n", "expected"),
         ("labels: {a: 1}\nwhat: 1\n", "unknown key what"),
@@ -312,7 +312,7 @@ def test_patient_pattern(tmp_path):
     nifti(tmp_path / "images" / "P0_2.nii.gz", noise(8))
     assert len(find(tmp_path, patient=r"^(P\d)").patients) == 3
     assert len(find(tmp_path, patient=r"(.+)").patients) == 4
-    with pytest.raises(LayoutError, match=r"case P0_1: .*does not fit"):
+    with pytest.raises(LayoutError, match=r"case P0_1: .*does not match"):
         find(tmp_path, patient=r"^(Q\d)")
     with pytest.raises(UsageError, match=r"exactly one"):
         find(tmp_path, patient=r"P\d")
@@ -324,7 +324,7 @@ def test_a_patient_on_both_sides_of_a_split_is_refused_with_a_hint(tmp_path):
     pairs(tmp_path / "train", count=1)
     nifti(tmp_path / "val" / "images" / "P0_2.nii.gz", noise(5))
     nifti(tmp_path / "val" / "labels" / "P0_2.nii.gz", box())
-    with pytest.raises(LayoutError, match=r"patient P0 stands in split .*--patient"):
+    with pytest.raises(LayoutError, match=r"patient P0 is in split .*--patient"):
         find(tmp_path)
     assert [c.split for c in find(tmp_path, patient="(.+)")] == ["train", "val"]
 
@@ -349,9 +349,9 @@ def test_the_one_cohort_below_is_found_with_a_note_and_several_are_refused(tmp_p
     assert len(found.manifest) == 3
     assert any(f.kind == "descended" and "download/set" in f.message for f in found.findings)
     pairs(tmp_path / "download" / "other")
-    with pytest.raises(LayoutError, match=r"several cohorts lie here"):
+    with pytest.raises(LayoutError, match=r"several cohorts were found"):
         find(tmp_path)
-    with pytest.raises(LayoutError, match=r"several cohorts lie here"):
+    with pytest.raises(LayoutError, match=r"several cohorts were found"):
         find(real_data)
 
 
@@ -380,7 +380,7 @@ def test_wrong_channel_count_and_wrong_place_name_the_case(tmp_path):
         read_image(manifest.named("P1_1"), manifest)
     for case, told in (
         ("P2_1", r"case P2_1: .*7\.00 mm"),
-        ("P0_1", r"case P0_1: .*\(9, 10, 6\) against \(12, 10, 6\)"),
+        ("P0_1", r"case P0_1: .*\(9, 10, 6\) instead of \(12, 10, 6\)"),
     ):
         image = read_image(manifest.named(case), manifest)
         with pytest.raises(InputError, match=told):

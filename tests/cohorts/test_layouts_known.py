@@ -158,7 +158,7 @@ def test_nnunet_raw_missing_channel_and_unpaired(tmp_path):
 
 def test_nnunet_regions_are_refused_unless_plain_values_are_chosen(tmp_path):
     nnunet(tmp_path, labels={"background": 0, "whole": [1, 2], "core": [2]})
-    with pytest.raises(LayoutError, match=r"regions that overlap"):
+    with pytest.raises(LayoutError, match=r"overlapping regions"):
         find(tmp_path)
     (tmp_path / "l.yaml").write_text("core: 2\n")
     assert counts(*(lambda m: (m.cases[1], m))(find(tmp_path, labels=tmp_path / "l.yaml"))) == {

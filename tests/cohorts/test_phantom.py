@@ -14,7 +14,14 @@ import pydicom
 import pytest
 
 from delineate.cohorts.discovery.layouts import discover
-from delineate.cohorts.phantom.cohort import FORMS, GREY_VALUES, LABELS, make_cohort, make_scan
+from delineate.cohorts.phantom.cohort import (
+    FORMS,
+    GREY_VALUES,
+    LABELS,
+    Form,
+    make_cohort,
+    make_scan,
+)
 from delineate.cohorts.reading import read_image, read_label
 from delineate.core.errors import OutputError, UsageError
 from delineate.core.labels import LabelMapping, Range
@@ -359,8 +366,9 @@ def test_ircadb_holds_a_mask_series_an_organ(trees: dict[str, Path]) -> None:
 
 
 def test_masks_can_hold_the_liver_alone(trees: dict[str, Path], tmp_path: Path) -> None:
-    for form in ("volumes", "chaos-mr", "ircadb"):
-        folder = make_cohort(tmp_path / form, patients=2, size=SIZE, form=form, organs=["liver"])  # type: ignore[arg-type]
+    forms: tuple[Form, ...] = ("volumes", "chaos-mr", "ircadb")
+    for form in forms:
+        folder = make_cohort(tmp_path / form, patients=2, size=SIZE, form=form, organs=["liver"])
         # Its grey ranges are fixed.
         assert discover(folder).manifest.labels.names == (
             LABELS.names if form == "chaos-mr" else ["liver"]

@@ -159,9 +159,9 @@ def test_a_user_states_the_channels(tmp_path):
         and one.manifest.cases[0].images[1] == ABSENT
     )
     for stated, why in (
-        ({"pet": "aaa"}, "names no channel"),
+        ({"pet": "aaa"}, "is not a channel"),
         ({"flair": "aaa", "t2f": "bbb"}, "twice"),
-        ({}, "nothing to delineate"),
+        ({}, "nothing to segment"),
     ):
         with pytest.raises(UsageError, match=why):
             collect([] if not stated else [odd], MODEL, LABELS, stated=stated)
@@ -347,13 +347,13 @@ def test_a_name_that_tells_another_sequence_is_refused(tmp_path):
         scan(tmp_path / "in" / f"{name}.nii.gz")
     scans = found(tmp_path / "in", wanted=("T1",))
     assert {case.id for case in scans.manifest} == {"a_T1", "c"}
-    assert "tells T2, and the model takes T1" in str(scans.failures["b_T2"])
+    assert "suggests T2, but the model needs T1" in str(scans.failures["b_T2"])
 
 
 def test_a_channel_too_many_under_numbers_is_refused(tmp_path):
     for number in range(3):
         scan(tmp_path / "in" / f"a_{number:04d}.nii.gz")
-    with pytest.raises(InputError, match="the names do not tell"):
+    with pytest.raises(InputError, match="the names do not match"):
         found(tmp_path / "in", wanted=("channel 0", "channel 1"), numbered="files")
 
 

@@ -145,7 +145,7 @@ def test_fix_remaps_values_of_every_label(tmp_path):
 def test_fix_refuses_the_originals_own_folder(tmp_path):
     broken(tmp_path / "d")
     before = hashes(tmp_path / "d")
-    with pytest.raises(OutputError, match="originals lie in this one"):
+    with pytest.raises(OutputError, match="this one contains originals"):
         check(tmp_path / "d", fix=tmp_path / "d")
     assert hashes(tmp_path / "d") == before
 

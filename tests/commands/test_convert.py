@@ -9,7 +9,8 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from delineate.commands.convert import convert, info, merge
+from delineate.commands.convert import convert, merge
+from delineate.commands.info import info
 from delineate.core.errors import FormatError, GeometryError, InputError, OutputError, UsageError
 from delineate.core.grid import Grid
 from delineate.core.volume import Volume
@@ -186,7 +187,7 @@ def test_names_of_parts_follow_the_output(tmp_path, grid, asymmetric):
         grid.shape[2] > 6
     )
     assert files.detect(tmp_path / "o/knee_00.nrrd") == "NRRD"
-    with pytest.raises(OutputError, match=r"knee_0\d.nrrd of another cutting"):
+    with pytest.raises(OutputError, match=r"knee_0\d.nrrd from another split"):
         convert(tmp_path / "a.nii", tmp_path / "o/knee.nrrd", split_slices=100)
     with pytest.raises(OutputError, match="exists already"):
         convert(tmp_path / "a.nii", tmp_path / "o/knee.nrrd", split_slices=3, overwrite=False)
@@ -289,7 +290,7 @@ def test_parts_of_another_size_orientation_or_place_are_refused(tmp_path, grid, 
         merged([a, b.reorient(flipped[grid.codes[0]] + grid.codes[1:])])
     with pytest.raises(GeometryError, match="differ in channels"):
         merged([a, Volume(np.stack([b.array, b.array]), b.grid)])
-    with pytest.raises(GeometryError, match="does not say where its voxels stand"):
+    with pytest.raises(GeometryError, match="does not state the position of its voxels"):
         merged([a, Volume(b.array, b.grid, source="x.img", meta={"place_known": False})])
 
 
@@ -370,7 +371,7 @@ def test_oasis_raw_scans_are_turned_by_saying_where_their_axes_point(tmp_path, s
 
 def test_axes_are_for_files_that_do_not_know_theirs(tmp_path, grid, asymmetric):
     files.write(Volume(asymmetric, grid), tmp_path / "a.nii")
-    with pytest.raises(UsageError, match=f"says itself where its axes point to \\({grid.codes}\\)"):
+    with pytest.raises(UsageError, match=f"stores the directions of its axes \\({grid.codes}\\)"):
         convert(tmp_path / "a.nii", tmp_path / "b.nii", axes="RAS")
     oasis_analyze(tmp_path / "c.img", asymmetric, (1, 1, 1))
     with pytest.raises(GeometryError, match="an orientation is three letters"):

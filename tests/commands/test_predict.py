@@ -18,10 +18,10 @@ from tests.plans import small_network, small_plan
 from tests.scans import scan
 
 import delineate as dl
-from delineate.cli.command_line import parse_bytes
 from delineate.cohorts.discovery.channels import grouped
+from delineate.commands.options import PredictOptions
+from delineate.commands.parsing import parse_bytes
 from delineate.commands.predict import gather, predict, results, session
-from delineate.commands.predict.options import Options
 from delineate.core.bundle import Bundle, Member
 from delineate.core.errors import InputError, OutputError, UsageError
 from delineate.core.grid import Grid
@@ -290,7 +290,7 @@ def test_a_lacking_channel_is_refused_by_name_or_allowed(tmp_path, files):
     )
     refused = predict(path, [data], tmp_path / "o", device="cpu")
     assert [o.name for o in refused.failures] == ["p2"]
-    assert "case p2: channel T1c is missing; the model takes Flair, T1c, found Flair (" in str(
+    assert "case p2: channel T1c is missing; the model needs Flair, T1c, found Flair (" in str(
         refused.failures[0].error
     )
     done = predict(path, [data], tmp_path / "o", device="cpu", allow_missing=True)
@@ -364,7 +364,7 @@ def test_a_model_that_never_missed_a_channel_is_not_asked(tmp_path):
         dl.load(path, device="cpu").predict(dl.read(data / "p1_flair.nii.gz"), channels=["Flair"])
     with pytest.raises(InputError, match="takes 2"):
         dl.load(path, device="cpu").predict(dl.read(data / "p1_flair.nii.gz"))
-    with pytest.raises(UsageError, match="no channel PD; it takes Flair, T1c"):
+    with pytest.raises(UsageError, match="no channel PD; its channels are Flair, T1c"):
         dl.load(path, device="cpu").predict(dl.read(data / "p1_flair.nii.gz"), channels=["PD"])
 
 
@@ -382,7 +382,7 @@ def test_absent_channels_are_zero_and_present_ones_as_ever():
     part, trail = prepare(volume.with_array(volume.array[[2, 0]]), plan, present=[2, 0])
     assert part.shape == whole.shape and trail.source == volume.grid
     assert torch.equal(part[0], whole[0]) and torch.equal(part[2], whole[2]) and not part[1].any()
-    with pytest.raises(InputError, match=r"found 3 channel\(s\), the plan takes 1 \(Flair\)"):
+    with pytest.raises(InputError, match=r"found 3 channel\(s\), the plan needs 1 \(Flair\)"):
         prepare(volume, plan, present=[1])
 
 
@@ -446,14 +446,16 @@ def test_the_next_scan_is_read_while_one_is_delineated(tmp_path, monkeypatch):
 
     monkeypatch.setattr(results, "read_image", slow)
     monkeypatch.setattr(
-        predictor, "make_ready", lambda volume, plan, present, skip_air: f"{volume.source} ready"
+        predictor,
+        "preprocess_scan",
+        lambda volume, plan, present, skip_air: f"{volume.source} ready",
     )
     manifest, threads = (
         Manifest(cases, ("MR",), LabelSet.from_names({1: "x"})),
         torch.get_num_threads(),
     )
     bundle = Bundle.load(model(tmp_path / "m.model", ("MR",), drop_channel_p=0))
-    ahead = session.Prefetcher(manifest, bundle, Options())
+    ahead = session.Prefetcher(manifest, bundle, PredictOptions())
     assert ahead(cases[0]).ready == "a ready" and ahead(cases[1]).ready == "b ready"
     with pytest.raises(InputError, match="broken"):
         ahead(cases[2])
@@ -461,7 +463,7 @@ def test_the_next_scan_is_read_while_one_is_delineated(tmp_path, monkeypatch):
     ahead.close()
     assert read == names and torch.get_num_threads() == threads
     read.clear()
-    alone = session.Prefetcher(manifest, bundle, Options(ram_bytes=1))
+    alone = session.Prefetcher(manifest, bundle, PredictOptions(ram_bytes=1))
     assert alone(cases[1]).ready == "b ready"
     alone.close()
     assert read == ["b"]
@@ -480,7 +482,7 @@ def test_results_are_written_behind_one_at_a_time():
     def broken():
         raise OutputError("disk full")
 
-    behind = session.BackgroundWriter(Options())
+    behind = session.BackgroundWriter(PredictOptions())
     first = behind(slow)
     assert not first.done()
     threading.Timer(0.05, go.set).start()
@@ -493,7 +495,8 @@ def test_results_are_written_behind_one_at_a_time():
     behind.close()
     assert kept.value == {"file": "slow"} and kept.error is None and kept.seconds >= 1
     assert lost.value is None and isinstance(lost.error, OutputError) and lost.error.case == "b"
-    assert session.BackgroundWriter(Options(ram_bytes=1))(lambda: {"file": "c"}) == {"file": "c"}
+    writer = session.BackgroundWriter(PredictOptions(ram_bytes=1))
+    assert writer(lambda: {"file": "c"}) == {"file": "c"}
 
 
 @pytest.mark.parametrize(
@@ -555,7 +558,7 @@ def test_memory_is_refused_with_the_least_that_works_and_then_kept(many_labels, 
     refused = run_predict(many_labels, tmp_path / "r", "--ram", "300M")
     assert refused.returncode == 1 and "Traceback" not in refused.stderr
     least = re.search(
-        r"smallest that works is\s+--ram\s+([0-9.]+)G",
+        r"smallest limit that works is\s+--ram\s+([0-9.]+)G",
         " ".join((refused.stdout + refused.stderr).split()),
     )
     assert least is not None, refused.stderr

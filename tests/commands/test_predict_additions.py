@@ -58,8 +58,8 @@ def test_a_series_that_takes_no_seg_is_known_before_inference(
     told, order = [], []
     monkeypatch.setattr(
         predictor,
-        "delineate",
-        lambda *a, was=predictor.delineate, **k: order.append("delineate") or was(*a, **k),
+        "segment",
+        lambda *a, was=predictor.segment, **k: order.append("segment") or was(*a, **k),
     )
 
     def say(text: str) -> None:
@@ -70,7 +70,7 @@ def test_a_series_that_takes_no_seg_is_known_before_inference(
         model, [without(series, lacking)], tmp_path / "out", device="cpu", dicom_seg=True, say=say
     )
     assert (
-        order == ["say", "delineate"]
+        order == ["say", "segment"]
         and lacking in told[0]
         and "mask is written without it" in told[0]
     )
@@ -142,7 +142,7 @@ def test_a_picture_that_cannot_be_drawn_costs_no_mask(model, tmp_path):
 def test_a_format_that_cannot_hold_the_mask_is_refused_before_inference(
     model, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(predictor, "delineate", lambda *a, **k: pytest.fail("a network ran"))
+    monkeypatch.setattr(predictor, "segment", lambda *a, **k: pytest.fail("a network ran"))
     done = predict(model, [scan(tmp_path / "a.nii.gz")], tmp_path / "out", device="cpu", form="png")
     assert "a PNG holds one slice, the scan has 16" in str(done.failures[0].error)
 

@@ -523,7 +523,7 @@ def test_quicknat_has_the_parameters_of_the_reference():
             },
             "2 dense blocks",
         ),
-        ({"kind": "quicknat"}, "widths are equal"),
+        ({"kind": "quicknat"}, "widths must be equal"),
         ({"kind": "quicknat", "widths": (8, 8, 8), "dims": 3}, "2-D network"),
         ({"convs": (2, 2)}, "3 stages"),
         ({"kernels": every(2, 3, 4)}, "odd"),

@@ -247,7 +247,7 @@ def test_mended_copies_never_take_an_originals_place(world, monkeypatch, capsys)
         code, printed = run(
             monkeypatch, capsys, "check", world / "cohort", "-o", world / "c", "--fix", place
         )
-        assert code == 2 and "originals lie in this one" in printed and hashes(world) == before
+        assert code == 2 and "this one contains originals" in printed and hashes(world) == before
 
 
 def test_a_training_never_removes_its_data(world, monkeypatch, capsys):
@@ -352,6 +352,6 @@ def test_predict_writes_over_its_own_results_alone(world, monkeypatch, capsys):
     )
     assert (
         code == 2
-        and "no record of earlier predictions" in printed
+        and "not a record of predictions" in printed
         and (world / "notes" / "predictions.json").read_text() == '{"mine": 1}'
     )

@@ -141,7 +141,7 @@ def test_which_way_is_better_goes_by_the_words_with_which_a_name_begins(metric, 
 )
 def test_a_name_that_only_looks_like_a_metrics_is_unknown(metric):
     assert better_is(metric) is None
-    with pytest.raises(TypeError, match=f"it says nothing of {metric}$"):
+    with pytest.raises(TypeError, match=f"missing: {metric}$"):
         judged(["dice", metric])
 
 

@@ -13,7 +13,7 @@ from delineate.core.volume import Volume, stack_channels
 def test_a_volume_stands_on_its_grid(grid, asymmetric):
     volume = Volume(asymmetric, grid)
     assert volume.channels == 1 and volume.channels_array.shape == (1, *grid.shape)
-    with pytest.raises(GeometryError, match="does not stand"):
+    with pytest.raises(GeometryError, match="does not fit"):
         Volume(asymmetric[:-1], grid)
     with pytest.raises(GeometryError, match="unit"):
         Volume(asymmetric, grid, "mm")

@@ -276,7 +276,7 @@ def test_probabilities_beside_predictions_are_judged(tmp_path):
     assert evaluate(tmp_path / "p", tmp_path / "t", labels=names).calibration.together.voxels == 512
     write(Volume(sure[:2], grid), tmp_path / "p" / "probabilities" / "b.nii.gz")
     assert (
-        "2 structures and a background"
+        "2 structures with background"
         in evaluate(tmp_path / "p", tmp_path / "t", labels=names).failures["b"]
     )
 
@@ -323,7 +323,7 @@ def test_further_groups_of_measures_are_taken_where_asked_for(tmp_path):
     )
     said = json.loads((tmp_path / "out" / "scores.json").read_text())["definitions"]
     assert "Shit 2021" in said["cl_dice"]
-    with pytest.raises(UsageError, match="lesions, centreline, boundary, not beauty"):
+    with pytest.raises(UsageError, match="lesions, centreline, boundary; found beauty"):
         evaluate(tmp_path / "p", tmp_path / "t", also=("beauty",))
 
 
@@ -384,7 +384,7 @@ def test_without_names_every_value_of_the_truths_is_a_structure(folders):
 
 def test_values_no_truth_has_are_refused_with_the_case(folders):
     save(block((10, 8, 6), 7, (0, 0, 0), (2, 2, 2)), folders[0] / "b.nii.gz")
-    with pytest.raises(LabelError, match=r"case b: the predictions hold the values \[7\]"):
+    with pytest.raises(LabelError, match=r"case b: the predictions have the values \[7\]"):
         evaluate(*folders)
     found = evaluate(*folders, labels=LABELS)  # with names it is that case's fault alone
     assert "undeclared label values 7 in the prediction" in found.failures["b"]
@@ -420,7 +420,7 @@ def test_grids_that_differ_are_an_error_with_the_distance(folders):
     save(block((10, 8, 6), 1, (0, 0, 0), (2, 4, 4)), folders[0] / "b.nii.gz", shift_mm=5.0)
     found = evaluate(*folders, labels=LABELS)
     assert "case b" in found.failures["b"]
-    assert "5.00 mm apart" in found.failures["b"]
+    assert "differ by 5.00 mm" in found.failures["b"]
     save(block((10, 8, 6), 1, (0, 0, 0), (2, 4, 4)), folders[0] / "b.nii.gz", shift_mm=0.05)
     assert not evaluate(*folders, labels=LABELS).failures
 
@@ -630,14 +630,14 @@ def test_a_cohorts_images_are_known_and_a_few_cases_can_be_asked_for(tmp_path):
     found = evaluate(pred, manifest, tmp_path / "out", pictures=2)
     assert {Path(p).stem for p in found.pictures} >= {"c4"}  # the worst is among them
     assert len(found.pictures) == len(list((tmp_path / "out" / "pictures").iterdir())) == 2
-    assert not any("masks alone" in note for note in found.notes)
+    assert not any("only the masks are drawn" in note for note in found.notes)
 
 
 def test_without_images_masks_alone_are_drawn_and_it_is_said(tmp_path):
     pred, truth, _ = one_structure(tmp_path)
     found = evaluate(pred, truth, tmp_path / "out", pictures=True)
     assert len(found.pictures) == 2
-    assert any("masks alone" in note and "a, b" in note for note in found.notes)
+    assert any("only the masks are drawn" in note and "a, b" in note for note in found.notes)
     assert len(yellow(Path(found.pictures[0]))) > 200
 
 

@@ -215,7 +215,7 @@ def test_a_slice_slightly_off_its_place(tmp_path, upright, numbered):
     paths = write_series(tmp_path, numbered, upright)
     x, y, z = pydicom.dcmread(paths[3]).ImagePositionPatient
     change(paths[3], ImagePositionPatient=[x + 0.2, y, z])
-    refused(tmp_path, GeometryError, f"uneven positions: {paths[3].name} stands 0.20 mm")
+    refused(tmp_path, GeometryError, f"uneven positions: {paths[3].name} is 0.20 mm")
 
 
 def test_duplicate_slices_and_time_points(tmp_path, upright, numbered):

@@ -116,7 +116,7 @@ def test_slices_of_two_sizes_or_kinds_are_refused(tmp_path):
     with pytest.raises(GeometryError, match="one size"):
         files.read(tmp_path, spacing_mm=(1, 1, 1))
     Image.fromarray(np.dstack([ROWS_BY_COLUMNS] * 3)).save(tmp_path / "2.png")
-    with pytest.raises(FormatError, match="alike"):
+    with pytest.raises(FormatError, match="same channels and dtype"):
         files.read(tmp_path, spacing_mm=(1, 1, 1))
 
 

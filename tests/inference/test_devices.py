@@ -33,7 +33,7 @@ def test_a_gpu_that_is_not_here(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     for name in ("cuda", "cuda:1"):
         with pytest.raises(
-            UsageError, match=f"device {name} was asked for, but no CUDA GPU is found"
+            UsageError, match=f"device {name} was requested, but no CUDA GPU was found"
         ):
             choose_device(name)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)

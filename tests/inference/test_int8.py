@@ -179,10 +179,10 @@ def test_the_engine_needs_bounds_and_openvino(monkeypatch):
     ((plain, _),) = Engine.from_bundle(ready, CPU, torch.float32).members
     # Bounds say nothing unless asked for.
     assert isinstance(plain, compiled.Graph) and integers(plain) == 0
-    with pytest.raises(UsageError, match="torch has no fast ones"):
+    with pytest.raises(UsageError, match="torch has no fast INT8"):
         Engine.from_bundle(ready, CPU, torch.int8, backend="torch")
     monkeypatch.setattr(compiled, "available", lambda: False)
-    with pytest.raises(UsageError, match="where it is installed"):
+    with pytest.raises(UsageError, match="the package openvino"):
         Engine.from_bundle(ready, CPU, torch.int8)
 
 
@@ -306,7 +306,7 @@ def test_a_scan_that_cannot_be_read_is_told_and_nothing_is_overwritten(wide):
     assert (wide / "m.model").read_bytes() == before
     cost = Bundle.load(wide / "new.model").card["int8"]  # the others are done
     assert cost["bounds_of"] + cost["measured_on"] == 5
-    with pytest.raises(InputError, match="could be looked at"):
+    with pytest.raises(InputError, match=r"none of \d scans could be read"):
         quantise(wide / "m.model", [wide / "scans" / "s9.nii.gz"], wide / "no.model")
     with pytest.raises(InputError, match="does not exist"):
         quantise(wide / "m.model", [wide / "scans"], wide / "no.model", truth=wide / "nowhere")

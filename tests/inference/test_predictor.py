@@ -53,5 +53,5 @@ def test_air_far_from_the_body_is_not_looked_at_and_nothing_else_changes():
 
 def test_only_a_ct_has_air_to_leave_out():
     engine = Engine(small_plan(), ((Brighter(), 1.0),), torch.device("cpu"), torch.float32)
-    with pytest.raises(UsageError, match="left out of CT"):
+    with pytest.raises(UsageError, match="skipped in CT"):
         predict(scan(), engine, skip_air=True)

@@ -448,7 +448,9 @@ def test_folds_and_checkpoints_are_chosen(tmp_path):
     assert [m.fold for m in read_bundle(folder).members] == [0, 1] and [
         m.fold for m in read_bundle(folder, folds=[1]).members
     ] == [1]
-    with pytest.raises(UsageError, match=r"no checkpoint_final\.pth of fold 4; it has 0, 1"):
+    with pytest.raises(
+        UsageError, match=r"no checkpoint_final\.pth for fold 4; folds that have it: 0, 1"
+    ):
         read_bundle(folder, folds=[1, 4])
     with pytest.raises(
         InputError, match=r"no fold has a checkpoint_best\.pth; there is checkpoint_final\.pth"
@@ -480,9 +482,9 @@ def test_folds_and_checkpoints_are_chosen(tmp_path):
         ({"plans_foreground_intensity_properties_per_channel": {}}, "percentile_00_5"),
         ({"network": "MyNet"}, "MyNet"),
         ({"inherits_from": "nowhere"}, "inherits from nowhere"),
-        ({"inherits_from": "3d_fullres"}, "or from itself"),
+        ({"inherits_from": "3d_fullres"}, "or inherits from itself"),
         ({"plans_configurations": [1]}, "no configurations"),
-        ({"spacing": [1.0, -2.0, 1.0]}, "not of nnU-Net v2"),
+        ({"spacing": [1.0, -2.0, 1.0]}, "not from nnU-Net v2"),
     ],
 )
 def test_what_has_no_counterpart_is_refused_by_name(tmp_path, changes, word):

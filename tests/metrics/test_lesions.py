@@ -295,7 +295,7 @@ def test_what_does_not_fit_is_refused():
     ):
         with pytest.raises(UsageError):
             lesions(mask, mask, SPACING, **more)
-    with pytest.raises(UsageError, match="flat"):
+    with pytest.raises(UsageError, match="2-D image with two axes has no volumes"):
         lesions(mask[0], mask[0], (1, 1), least_ml=0.1)
 
 

@@ -6,8 +6,10 @@ import pytest
 from delineate.core.errors import PlanError
 from delineate.core.labels import LabelSet
 from delineate.core.manifest import Case, Manifest, Source
+from delineate.planning.candidates import topology
+from delineate.planning.capacity import Machine
 from delineate.planning.fingerprint import CaseFingerprint, Fingerprint
-from delineate.planning.rules import Machine, make_plan, topology
+from delineate.planning.rules import make_plan
 
 HERE = Machine("cpu", 2, 16 << 30)
 
@@ -123,7 +125,7 @@ def test_weights_are_forgotten_as_often_however_long_the_training():
 
 
 def test_many_classes_are_told_apart_by_many_maps():
-    """There the patch shrinks before the width, however slow a machine without matrix units is."""
+    """The patch shrinks before the width, however slow a machine without AMX or AVX512-BF16 is."""
     slow = Machine("cpu", 2, 16 << 30, matrix_units=False)
     several = {value: f"structure {value}" for value in range(1, 29)}
     widths = {

@@ -119,7 +119,7 @@ def test_ties_and_values_of_restore():
 
 def test_wrong_channels_and_places_are_refused():
     grid = Grid((8, 8, 8), np.eye(4))
-    with pytest.raises(InputError, match=r"2 channel\(s\), the plan takes 1"):
+    with pytest.raises(InputError, match=r"2 channel\(s\), the plan needs 1"):
         prepare(Volume(np.zeros((2, 8, 8, 8), np.float32), grid), small_plan())
     _, record = prepare(Volume(np.zeros(grid.shape, np.float32), grid), small_plan())
     moved = Grid(grid.shape, affine((1, 1, 1), origin=(3, 0, 0)))

@@ -173,9 +173,7 @@ def test_what_does_not_fit_is_refused(tmp_path):
     scan = Volume(np.zeros(grid.shape, np.int16), grid)
     moved = np.array(grid.affine)
     moved[0, 3] += 2
-    with pytest.raises(
-        GeometryError, match=r"truth does not stand on the image's grid: 2\.00 mm away"
-    ):
+    with pytest.raises(GeometryError, match=r"truth is not on the image's grid: 2\.00 mm away"):
         montage(
             scan,
             {"truth": Volume(np.zeros(grid.shape, np.uint8), Grid(grid.shape, moved), "label")},
@@ -311,7 +309,7 @@ def test_masks_alone_and_what_does_not_fit(tmp_path):
     columns = yellow(tmp_path / "m.png")[:, 1]
     assert np.sum(columns < half) == pytest.approx(np.sum(columns > half), rel=0.1)
     other = Volume(np.zeros((24, 20, 10), np.int16), Grid.from_spacing((24, 20, 10), (1, 1, 1)))
-    with pytest.raises(GeometryError, match="truth does not stand"):
+    with pytest.raises(GeometryError, match="truth is not on the image's grid"):
         side_by_side(other, mask, mask, ONE, tmp_path / "n.png")
     assert not (tmp_path / "n.png").exists()
 

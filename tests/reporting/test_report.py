@@ -202,7 +202,7 @@ def test_a_whole_run(run, tmp_path):
         f"{min(dices):.3f}",
     ]
     assert liver[8].startswith(f"c2 {min(dices):.3f}, c1")
-    assert "4 cases, none of which the training saw" in page.text["test"]
+    assert "4 cases, none of which was used for training" in page.text["test"]
     assert page.row("test", "right kidney")[1] == "3 (+1 empty)"
     assert page.row("plan", "spacing (mm)")[1:] == ["1 × 1 × 3", "the median of the cohort"]
     assert page.row("plan", "patch")[2] == "fits <2 GB> of memory"
@@ -212,7 +212,7 @@ def test_a_whole_run(run, tmp_path):
     assert page.row("provenance", "versions: torch")[1] == "2.13.0"
     # A voxel of this affine has 3.03 cubic mm.
     assert page.row("volumes", "liver")[1] == f"{10 * 12 * 8 * 3.03 / 1000:.3g}"
-    assert "4 cases of that same source" in page.text["limits"]
+    assert "4 cases from the same source" in page.text["limits"]
 
 
 def test_pictures_are_of_the_best_median_and_worst_case_and_can_be_opened(run):
@@ -267,7 +267,7 @@ def test_lost_scans_are_named_and_the_rest_stands(run):
     page = Page(report(run))
     assert len(page.images) == 2
     assert re.search(
-        r"Worst test case: c2, Dice 0\.\d+\. It cannot be shown: worst\.png is gone",
+        r"Worst test case: c2, Dice 0\.\d+\. It cannot be shown: worst\.png is missing",
         page.text["pictures"],
     )
 
@@ -279,7 +279,7 @@ def test_validation_scores_are_not_called_test_scores(run):
     assert "optimistic" in page.text["summary"]
     assert "Validation scores" in page.text["test"]
     assert "Worst validation case: c2" in page.text["pictures"]
-    assert "It was not tested on data held back." in page.text["limits"]
+    assert "The model was not tested on held-out data." in page.text["limits"]
 
 
 def test_volumes_are_compared_as_bland_and_altman_did(run):
@@ -309,7 +309,7 @@ def test_what_was_taken_for_what_is_told(run, tmp_path):
         write(truth.with_array(wrong, "label"), file)
     evaluate(run / "test" / "predictions", run / "manifest.jsonl", run / "test")
     page = Page(report(run))
-    assert "10.0 % of the true liver was called right kidney." in page.text["confusion"]
+    assert "10.0 % of the true liver was labelled right kidney." in page.text["confusion"]
     assert page.row("confusion", "liver")[1:] == ["90.0", "10.0", "0.0"]
     assert page.row("confusion", "right kidney")[1:] == ["0.0", "100.0", "0.0"]
 
@@ -342,7 +342,7 @@ def test_time_and_memory_are_told(run):
     page = Page(report(run))
     assert page.row("cost", "training")[1] == "10 min for 2 networks"
     assert page.row("cost", "peak memory of the run")[1] == "924 MB"
-    assert page.row("cost", "predicting a case")[1] == "2 s (median), 2.5 s at most, on cpu"
+    assert page.row("cost", "prediction of a case")[1] == "2 s (median), 2.5 s maximum, on cpu"
 
 
 def test_an_evaluation_has_a_page_of_its_own(run):
@@ -369,7 +369,7 @@ def test_probabilities_have_a_diagram_where_they_were_judged(run, tmp_path):
         )
     evaluate(run / "test" / "predictions", run / "manifest.jsonl", run / "test")
     page = Page(report(run))
-    svg = svg_lines((run / "report.html").read_text(), "How often a structure was right")
+    svg = svg_lines((run / "report.html").read_text(), "Reliability diagram")
     assert ">most probable class<" in svg and ">liver<" in svg
     kept = json.loads((run / "test" / "scores.json").read_text())["calibration"]["structures"][
         "liver"
@@ -436,7 +436,7 @@ def test_training_and_validation_stand_in_one_plot_over_epochs(run):
         assert ">epoch<" in svg
         assert "#d55e00" in svg
     assert "An epoch took 12.5 s" in text
-    assert "reached at step 99; the training Dice was 0.880 then" in text
+    assert "reached at step 99; the training Dice was then 0.880" in text
 
 
 def test_logs_without_training_dice_or_epochs_are_drawn_with_what_they_have(run):

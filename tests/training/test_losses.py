@@ -213,7 +213,7 @@ def test_deep_supervision_refuses_them_too(kind):
     ],
 )
 def test_what_are_no_logits_is_refused(wrong):
-    with pytest.raises(ValueError, match="logits are"):
+    with pytest.raises(ValueError, match="logits must be"):
         losses.cross_entropy(wrong, torch.zeros(wrong[:, 0].shape, dtype=torch.int64))
 
 
@@ -225,7 +225,7 @@ def test_class_weights_are_one_a_class(term):
 
 
 def test_a_tversky_loss_that_counts_nothing_is_refused():
-    with pytest.raises(ValueError, match="found 0 for each"):
+    with pytest.raises(ValueError, match="found 0 for both"):
         Loss(tversky=1, tversky_false_positives=0, tversky_false_negatives=0)
 
 
@@ -599,7 +599,8 @@ def imported_anew(monkeypatch):
 
 
 def test_a_field_of_a_loss_that_is_neither_term_nor_setting_is_refused_at_once():
-    with pytest.raises(TypeError, match=r"Hinged names each field once, .* found 'hinge' 0 times"):
+    once = r"Hinged must name each field once, .* found 'hinge' 0 times"
+    with pytest.raises(TypeError, match=once):
 
         class Hinged(Loss):
             hinge: float = 0.0

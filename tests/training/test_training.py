@@ -256,13 +256,13 @@ def test_killed_three_times_it_ends_bit_for_bit_the_same(tmp_path, cases):
         sys.path.insert(0, sys.argv[1])
         from delineate.core.plan import Schedule
         from delineate.core.store import Store, StoredCase
-        from delineate.training.loop import Training, fit
+        from delineate.training.loop import TrainingJob, fit
         from tests.plans import small_plan
         torch.set_num_threads(2)
         store = Store(sys.argv[2])
         cases = [store.open(f"c{n}").loaded() for n in range(3)]
         plan = small_plan(schedule=Schedule(epochs=30, steps_per_epoch=8))
-        fit(Training(plan, cases[:2], cases[2:], Path(sys.argv[3]), torch.device("cpu"), seed=3))
+        fit(TrainingJob(plan, cases[:2], cases[2:], Path(sys.argv[3]), torch.device("cpu"), seed=3))
     """)
     command = [
         sys.executable,
@@ -340,6 +340,6 @@ def test_a_prepared_case_with_more_classes_than_the_plan_is_named():
         (1.0,),
     )
     with pytest.raises(
-        TrainingError, match="odd: the prepared case has class 3, the plan has 0 to 2"
+        TrainingError, match="odd: the preprocessed case has class 3, the plan has 0 to 2"
     ):
         draw_batch(plan, [case], 0, 0)

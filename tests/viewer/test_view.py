@@ -427,8 +427,8 @@ def test_what_cannot_be_shown_is_refused(pair, tmp_path):
     for paths, kind, words in (
         ([tmp_path / "absent.nii.gz"], InputError, "does not exist"),
         ([image, tmp_path / "absent.nii.gz"], InputError, "does not exist"),
-        ([run, drawn], UsageError, "knows its masks"),
-        ([tmp_path / "data", drawn], UsageError, "a folder of masks is needed"),
+        ([run, drawn], UsageError, "already names its masks"),
+        ([tmp_path / "data", drawn], UsageError, "masks must be a folder too"),
         ([tmp_path / "data", tmp_path / "empty"], LayoutError, "no mask has the name"),
     ):
         with pytest.raises(kind, match=words):
@@ -470,7 +470,7 @@ def test_the_command_prints_the_address_and_ends_well_on_ctrl_c(pair):
         assert json.loads(connection.getresponse().read())["id"] == "scan"
         running.send_signal(signal.SIGINT)
         out, err = running.communicate(timeout=30)
-        assert (running.returncode, err) == (0, "") and "ended" in out
+        assert (running.returncode, err) == (0, "") and "stopped" in out
     finally:
         running.kill()
 
@@ -486,7 +486,7 @@ def test_the_command_refuses_bad_input_in_one_sentence(wrong, pair, tmp_path):
     else:
         words, hint = (
             (image, scan(tmp_path / "small.nii.gz", mask()[:-1])),
-            "does not stand on the image's grid",
+            "is not on the image's grid",
         )
     done = subprocess.run(command(*words), capture_output=True, text=True, timeout=60)
     assert (

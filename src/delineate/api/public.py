@@ -1,4 +1,4 @@
-"""The Python door: ``load`` a model, ``read`` a scan, ``predict``, ``save``.
+"""The Python interface: ``load`` a model, ``read`` a scan, ``predict``, ``save``.
 
 import delineate as dl
 model = dl.load("liver.model")
@@ -33,7 +33,7 @@ class Prediction(core_prediction.Prediction):
 
 
 class Model:
-    """A bundle and, once asked to predict, its networks on a device."""
+    """A bundle and, from the first prediction on, its networks on a device."""
 
     def __init__(
         self,
@@ -47,15 +47,17 @@ class Model:
 
         refuse_unknown(device)
         if precision not in PRECISIONS:
-            raise UsageError(f"allowed are {', '.join(PRECISIONS)}, not {precision!r}")
+            raise UsageError(
+                f"precision must be one of {', '.join(PRECISIONS)}, found {precision!r}"
+            )
         self.bundle = bundle
         self._device, self._precision = device, precision
-        self._graphs = graphs  # folder where compiled networks are kept
+        self._graphs = graphs  # folder of compiled networks
         self._engines: dict[tuple[str, ...], Any] = {}
 
     @property
     def labels(self) -> LabelSet:
-        """The structures it delineates."""
+        """The structures that it segments."""
         return self.bundle.labels
 
     @property
@@ -88,25 +90,26 @@ class Model:
         channels: Sequence[str] | None = None,
         probabilities: bool = False,
     ) -> Prediction:
-        """Delineate one scan, on exactly its grid.
+        """Segment one scan, on exactly its grid.
 
         Args:
             volume: (I, J, K) or (C, I, J, K) with the model's channels; see ``read``.
             mirror: True averages over mirror images along the axes that training mirrored (slower,
-                often a little better), False never does, None does what the model's plan says.
-            views: only these views ("axial", "coronal", "sagittal") of a model that has several;
-                all where empty.
-            samples: so many Monte-Carlo dropout samples; ``uncertainty`` of the result says how far
-                they agree, structure by structure.
+                often a little better), False does not, None follows the model's plan.
+            views: only these views ("axial", "coronal", "sagittal") of a model with several; ()
+                uses all.
+            samples: number of Monte-Carlo dropout samples; ``uncertainty`` of the result gives
+                their agreement for each structure.
             seed: of the samples.
-            channels: names of the channels that ``volume`` has, in its order, where it lacks some
-                of the model's.
-            probabilities: of the result are each structure's at each voxel; see ``Prediction``.
+            channels: names of the channels of ``volume``, in its order, if it lacks some of the
+                model's.
+            probabilities: also give the probability of each structure in each voxel; see
+                ``Prediction``.
 
         Raises:
-            InputError: another number of channels than the model takes.
+            InputError: the number of channels differs from the model's.
             UsageError: unknown views or channels; samples of a model without dropout; missing
-                channels where it was not trained for them.
+                channels for a model that was not trained with missing channels.
         """
         from ..commands.predict import measured
         from ..inference import predictor
@@ -138,11 +141,11 @@ class Model:
         )
 
     def _ordered(self, volume: Volume) -> Volume:
-        """The volume with its channels in the model's order, where it names them; without names
-        they are in that order by contract.
+        """The volume with its channels in the model's order, if it names them; without names they
+        must be in that order already.
 
         Raises:
-            InputError: it names channels that are not the model's.
+            InputError: it names channels that the model does not have.
         """
         wanted = [c.name for c in self.bundle.plan.channels]
         names = volume.meta.get("channels", [])
@@ -155,7 +158,7 @@ class Model:
         at = match_channels(names, wanted)
         if None in at:
             raise InputError(
-                f"the scan has the channels {', '.join(names)}, the model takes "
+                f"the scan has the channels {', '.join(names)}, the model needs "
                 f"{', '.join(wanted)}",
                 path=volume.source or None,
             )
@@ -173,29 +176,28 @@ class Model:
         unknown = [name for name, n in zip(channels, at, strict=True) if n is None]
         if unknown or not channels:
             given = (
-                f"knows no channel {', '.join(unknown)}"
-                if unknown
-                else "needs at least one channel"
+                f"has no channel {', '.join(unknown)}" if unknown else "needs at least one channel"
             )
             raise UsageError(
-                f"the model {given}; it takes "
+                f"the model {given}; its channels are "
                 f"{', '.join(c.name for c in self.bundle.plan.channels)}"
             )
         return [n for n in at if n is not None]
 
 
 def load(path: str | Path, device: str = "auto", precision: str = "auto") -> Model:
-    """Load and verify a model; no code in it is run, and no network is built before the first
+    """Load and verify a model. No code in it is run, and networks are built at the first
     prediction.
 
     Args:
         device: "auto", "cpu", "cuda" or "cuda:N".
-        precision: "auto" (half where the device has units for it), "float32", or "int8" of a model
-            that ``quantise`` made ready for it.
+        precision: "auto" (half precision if the device has units for it), "float32", or "int8" for
+            a model that ``quantise`` has calibrated.
 
     Raises:
-        InputError: no such file. BundleError: damaged, changed, or not a model. UsageError: another
-            device or precision.
+        InputError: no such file.
+        BundleError: damaged, changed, or not a model.
+        UsageError: an unknown device or precision.
     """
     return Model(Bundle.load(path), device, graphs_beside(path), precision)
 

@@ -1,8 +1,8 @@
-"""What was noticed about a cohort: one ``Finding`` a fact, and what a layout hands over before it
-becomes a manifest.
+"""Findings about a cohort, and the draft that a layout returns before it becomes a manifest.
 
-A finding of severity "error" means the case cannot be used as it stands, "warning" that a person
-should look, "note" that something was decided or left out. It opens no file.
+Each ``Finding`` reports one fact. Severity "error" means that the case cannot be used as it is,
+"warning" that a person should look at it, and "note" that the program made a decision or left
+something out. This module opens no file.
 """
 
 from __future__ import annotations
@@ -14,20 +14,21 @@ from ..core.labels import LabelMapping, LabelSet
 from ..core.manifest import Case, Manifest
 
 Severity = Literal["error", "warning", "note"]
+# In the order in which a report lists them.
 SEVERITIES: tuple[Severity, ...] = ("error", "warning", "note")
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One fact about a case, or about the cohort where ``case`` is "".
+    """One fact about a case, or about the whole cohort if ``case`` is "".
 
     Args:
         case: id of the case.
-        kind: what kind of fact, such as "missing", "geometry", "values", "duplicate".
+        kind: kind of fact, such as "missing", "geometry", "values" or "duplicate".
         severity: "error", "warning" or "note".
         message: one sentence.
-        data: the figures behind the sentence, as plain data.
-        mend: what ``--fix`` would do, None where only a person can.
+        data: the numbers behind the sentence, as plain data.
+        mend: the repair that ``--fix`` would apply; None if only a person can repair the case.
     """
 
     case: str
@@ -50,21 +51,21 @@ class Finding:
 
 @dataclass
 class Draft:
-    """What a layout found; ``layouts.find`` fills in patients and labels and makes the
+    """The cases that a layout found; ``layouts.find`` adds patients and labels and builds the
     ``Manifest``.
 
     Args:
-        layout: its name.
-        cases: with patient "" where the layout does not tell it.
-        channels: their names.
-        labels: the structures; None asks to derive them from the values in the label files.
-        mapping: how label files become structures.
-        modality: "" where unknown.
-        names: value -> name for values that are derived.
-        ranges: the structures and grey ranges that the layout's masks may have (CHAOS MR); None for
-            every other layout, since grey values alone say nothing of what they mean.
-        findings: what was noticed on the way.
-        refusal: why the labels cannot be used unless the user chooses some; "" where they can.
+        layout: name of the layout.
+        cases: the cases; ``patient`` is "" if the layout does not define it.
+        channels: names of the channels.
+        labels: the structures; None means that they are derived from the values in the label files.
+        mapping: how values in label files become structures.
+        modality: "" if unknown.
+        names: value -> name, for derived values.
+        ranges: the structures and value ranges that the masks of this layout may use (CHAOS MR);
+            None for every other layout, because mask values alone do not identify an organ.
+        findings: the findings so far.
+        refusal: why the labels cannot be used unless the user selects some; "" if they can be used.
     """
 
     layout: str
@@ -91,7 +92,7 @@ class Draft:
 
 @dataclass(frozen=True)
 class DiscoveredCohort:
-    """A manifest and what was noticed while finding it."""
+    """A manifest and the findings made while the cohort was searched."""
 
     manifest: Manifest
     findings: tuple[Finding, ...] = ()

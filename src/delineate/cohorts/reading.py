@@ -1,8 +1,8 @@
-"""Reading a case: its channels as one volume, its truth as values of the cohort's structures.
+"""Read a case: its channels as one volume, its labels as values of the cohort's structures.
 
-Arrays are (C, I, J, K) and (I, J, K). Where the truth is one mask a structure, the later structure
-(the higher value in the mapping) wins where masks overlap. Every error names its case. It writes
-nothing and judges nothing.
+Image arrays have the shape (C, I, J, K), label arrays (I, J, K). If the ground truth has one mask
+per structure, masks may overlap: the later structure (the higher value in the mapping) then wins.
+Every error names its case. This module writes no file and checks nothing beyond the geometry.
 """
 
 from __future__ import annotations
@@ -24,14 +24,15 @@ from ..formats import files
 
 
 def read_image(case: Case, manifest: Manifest) -> Volume:
-    """The case's channels as one volume (C, I, J, K), C as many as ``manifest.channels``.
+    """The case's channels as one volume (C, I, J, K) with ``C = len(manifest.channels)``.
 
     Raises:
-        InputError: a file that cannot be read, or another number of channels than the cohort has.
-        GeometryError: channels that do not stand on one grid.
+        InputError: a file cannot be read, or the number of channels differs from the cohort's.
+        GeometryError: the channels are not on the same grid.
     """
-    with _of(case):
+    with _naming(case):
         volumes = [files.read(source) for source in case.images]
+        # If each channel has its own file, a grey image stored as RGB counts as one channel.
         if len(manifest.channels) == len(volumes):
             volumes = [_one_channel(v) for v in volumes]
         found = sum(v.channels for v in volumes)
@@ -41,31 +42,34 @@ def read_image(case: Case, manifest: Manifest) -> Volume:
                 f"({', '.join(manifest.channels)})",
                 path=case.images[0].path,
             )
+        # A single file that holds all channels is one volume, so it has one name here.
         names = list(manifest.channels) if len(volumes) > 1 else [manifest.channels[0]]
+        # All channels must be on one grid; the result always has a channel axis.
         stacked = stack_channels(volumes, names)
         return stacked.with_array(stacked.channels_array)
 
 
 def read_label(case: Case, manifest: Manifest, grid: Grid | None = None) -> Volume:
-    """The case's truth (I, J, K) of ``manifest.labels.dtype``, unit "label", with the cohort's
-    mapping applied.
+    """The case's ground truth (I, J, K) with dtype ``manifest.labels.dtype`` and unit "label",
+    after the cohort's mapping.
 
     Args:
         case: has at least one label source.
-        manifest: its structures and mapping.
-        grid: the image's; the truth must be on it within ``GRID_TOLERANCE_MM``, and then gets
-            exactly this grid.
+        manifest: gives the structures and the mapping.
+        grid: the image's grid. The labels must match it within ``GRID_TOLERANCE_MM``; the result
+            then has exactly this grid.
 
     Raises:
-        InputError: the case has no truth, or a file that cannot be read.
-        LabelError: values that were not declared.
-        GeometryError: the truth stands elsewhere than ``grid`` (with the distance or the shapes).
+        InputError: the case has no ground truth, or a file cannot be read.
+        LabelError: undeclared label values.
+        GeometryError: the labels are not on ``grid`` (with the distance or the shapes).
     """
-    with _of(case):
+    with _naming(case):
         raw = read_raw_label(case, manifest)
         volume = map_label(raw, manifest)
         if grid is None:
             return volume
+        # Small differences come from rounding in the file headers; the image is the reference.
         if not volume.grid.matches(grid):
             raise GeometryError(
                 f"label and image geometry differ: {difference(volume.grid, grid)}",
@@ -75,12 +79,13 @@ def read_label(case: Case, manifest: Manifest, grid: Grid | None = None) -> Volu
 
 
 def read_raw_label(case: Case, manifest: Manifest) -> list[tuple[Source, Volume]]:
-    """The label sources as they are on disk; a picture that is grey but stored as colours has one
-    channel, unless colours have meaning.
+    """The label sources as stored on disk.
+
+    A grey image that is stored as RGB is reduced to one channel, unless the mapping uses colours.
     """
     if not case.label:
-        raise InputError("has no truth").of_case(case.id)
-    with _of(case):
+        raise InputError("has no ground truth").of_case(case.id)
+    with _naming(case):
         volumes = [files.read(source) for source in case.label]
         return [
             (s, v if manifest.mapping.rgb else _one_channel(v))
@@ -89,7 +94,7 @@ def read_raw_label(case: Case, manifest: Manifest) -> list[tuple[Source, Volume]
 
 
 def map_label(raw: list[tuple[Source, Volume]], manifest: Manifest) -> Volume:
-    """The values on disk as values of the cohort's structures, (I, J, K)."""
+    """Convert the values on disk to the cohort's label values, (I, J, K)."""
     source, first = raw[0]
     try:
         if manifest.mapping.files:
@@ -97,27 +102,30 @@ def map_label(raw: list[tuple[Source, Volume]], manifest: Manifest) -> Volume:
         else:
             array = manifest.mapping.apply(first.array, manifest.labels)
     except LabelError as error:
+        # Name the file if the error does not yet.
         raise LabelError(error.message, case=error.case, path=error.path or source.path) from error
     return Volume(array, first.grid, "label", source.path, first.meta)
 
 
 def _merged(raw: list[tuple[Source, Volume]], manifest: Manifest) -> NDArray[Any]:
-    """One mask a structure into one array; in the order of the mapping, so that the later wins."""
+    """Merge one mask per structure into one label array (I, J, K)."""
     first = raw[0][1]
     masks = {files.stem(source.path): (source, volume) for source, volume in raw}
     out = np.zeros(first.grid.shape, dtype=manifest.labels.dtype)
+    # A mask that the mapping does not name is an error unless other masks count as background.
     unknown = sorted(set(masks) - {name for name, _ in manifest.mapping.files})
     if unknown and manifest.mapping.rest == "refuse":
         raise LabelError(
-            f"masks {', '.join(unknown)} are not declared; declared are "
+            f"undeclared masks {', '.join(unknown)}; declared are "
             f"{', '.join(n for n, _ in manifest.mapping.files)}"
         )
+    # Masks are written in the order of the mapping, so the later structure wins in an overlap.
     for name, value in manifest.mapping.files:
         if name in masks:
             source, volume = masks[name]
             if not volume.grid.matches(first.grid):
                 raise GeometryError(
-                    f"masks do not stand on one grid: {difference(volume.grid, first.grid)}",
+                    f"the masks are not on the same grid: {difference(volume.grid, first.grid)}",
                     path=source.path,
                 )
             out[as_whole_numbers(volume.array, source.path) > 0] = value
@@ -125,14 +133,17 @@ def _merged(raw: list[tuple[Source, Volume]], manifest: Manifest) -> NDArray[Any
 
 
 def difference(one: Grid, other: Grid) -> str:
-    """How two grids differ, in words."""
+    """Describe the difference between two grids: the shapes, or the largest distance in mm."""
     if one.shape != other.shape:
-        return f"shape {one.shape} against {other.shape}"
-    return f"it stands up to {one.distance_mm(other):.2f} mm away"
+        return f"shape {one.shape} instead of {other.shape}"
+    return f"corners differ by up to {one.distance_mm(other):.2f} mm"
 
 
 def is_grey(array: NDArray[Any]) -> bool:
-    """Whether (3 or 4, I, J, K) are equal red, green and blue: a grey picture stored as colours."""
+    """Whether red, green and blue of a (3 or 4, I, J, K) array are equal: a grey image stored as
+    RGB or RGBA.
+    """
+    # A fourth channel is transparency and is not compared.
     return (
         array.ndim == 4
         and len(array) in (3, 4)
@@ -141,7 +152,7 @@ def is_grey(array: NDArray[Any]) -> bool:
 
 
 def _one_channel(volume: Volume) -> Volume:
-    """The volume with a single channel where all it has are equal colours."""
+    """The volume reduced to one channel if it has one channel or equal colours."""
     return (
         volume.with_array(volume.array[0])
         if volume.array.ndim == 4 and (len(volume.array) == 1 or is_grey(volume.array))
@@ -150,10 +161,10 @@ def _one_channel(volume: Volume) -> Volume:
 
 
 @contextmanager
-def _of(case: Case) -> Iterator[None]:
-    """Errors inside name the case."""
+def _naming(case: Case) -> Iterator[None]:
+    """Add the case to every error raised inside."""
     try:
         yield
     except DelineateError as error:
-        # The same error, now with its case.
+        # The same error is raised again, now with its case.
         raise error.of_case(case.id)  # noqa: B904

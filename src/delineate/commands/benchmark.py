@@ -1,8 +1,8 @@
-"""How fast this machine is at what delineate does: a few quick measurements, each beside another
-way of doing the same where one is installed.
+"""Benchmark: how fast this machine is, in a few quick measurements, each compared with another
+library's way if that library is installed.
 
-Every figure is the median of several runs after a warm-up, on volumes made here. The long
-comparisons, with peers in environments of their own, are scripts in the project's ``benchmarks/``.
+Every figure is the median of several runs after a warm-up, on synthetic volumes. The long
+comparisons, with peers in their own environments, are scripts in the project's ``benchmarks/``.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import platform
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -32,22 +32,19 @@ from ..inference import engine as infer
 from ..inference import openvino as compiled
 from ..inference.devices import choose_device
 from ..networks.build import build, filled, weights_of
-from ..planning.rules import measure_step
+from ..planning.capacity import measure_step
 from ..preprocessing.prepare import prepare, restore
 from ..preprocessing.warp import warp
 
-# Of the CT; a quarter of a usual one, so that nobody waits long.
-SHAPE, SPACING = (
-    (256, 256, 150),
-    (1.6, 1.6, 2.0),
-)
+# Of the CT: a quarter of the usual size, to keep the benchmark short.
+SHAPE, SPACING = (256, 256, 150), (1.6, 1.6, 2.0)
 WINDOW = (64, 64, 64)
 RUNS = 3
 
 
 @dataclass(frozen=True)
 class Measurement:
-    """One measurement: seconds of ours, and of ``other`` where there is one."""
+    """One measurement: our seconds, and those of ``other`` if there is one."""
 
     what: str
     seconds: float
@@ -56,7 +53,7 @@ class Measurement:
 
     @property
     def ratio(self) -> float | None:
-        """How many times as fast ours is."""
+        """Their seconds divided by ours; None without another."""
         return None if self.other_s is None else self.other_s / self.seconds
 
 
@@ -66,14 +63,15 @@ def benchmark(
     device: str = "auto",
     progress: Progress = silent,
 ) -> list[Measurement]:
-    """Measure everything.
+    """Measure this machine, in about a minute.
 
     Args:
-        out: JSON file for the figures, with the machine they were measured on.
-        device: of the networks.
+        out: JSON file for the figures and the machine; None writes nothing.
+        device: for the networks.
+        progress: see ``core.progress``.
 
     Raises:
-        UsageError: no such device here. OutputError: ``out`` cannot be written.
+        UsageError: the device is not available. OutputError: ``out`` cannot be written.
     """
     choose_device(device)  # refused before anything is measured
     rows: list[Measurement] = []
@@ -91,8 +89,24 @@ def benchmark(
     return rows
 
 
+def table(rows: Sequence[Measurement]) -> Any:
+    """The measurements, for a terminal."""
+    from rich.table import Table
+
+    facts = (f"{k.replace('_', ' ')} {v}" for k, v in machine().items() if v is not None)
+    drawn = Table(title=", ".join(facts))
+    for column in ("what", "seconds", "compared with", "seconds", "ratio"):
+        drawn.add_column(column, justify="right" if column in ("seconds", "ratio") else "left")
+    for row in rows:
+        other_s, ratio = ("–", "–")
+        if row.other_s is not None and row.ratio is not None:
+            other_s, ratio = f"{row.other_s:.3f}", f"{row.ratio:.1f}"
+        drawn.add_row(row.what, f"{row.seconds:.3f}", row.other, other_s, ratio)
+    return drawn
+
+
 def machine() -> dict[str, Any]:
-    """What is measured on."""
+    """The machine, for records of measurements."""
     import torch
 
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
@@ -117,7 +131,7 @@ def _median(function: Callable[[], Any]) -> float:
 
 
 def _nnunet_3d() -> Network:
-    """nnU-Net's plain network for small patches."""
+    """nnU-Net's plain convolutional network for small patches."""
     widths = (32, 64, 128, 256)
     return Network(
         dims=3,
@@ -158,7 +172,8 @@ def _window(device: str) -> Iterator[Measurement]:
     net, where = _nnunet_3d(), choose_device(device)
     weights, dtype = weights_of(build(net, 0)), infer.fast_dtype(where)
     x = torch.randn(1, 1, *WINDOW, device=where)
-    plain = filled(net, weights).to(where).to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+    plain: Any = filled(net, weights).to(where)
+    plain = plain.to(memory_format=torch.contiguous_format)
     graph = (
         compiled.compiled(lambda: filled(net, weights), (1, *WINDOW), dtype)
         if where.type == "cpu" and compiled.available()
@@ -174,7 +189,7 @@ def _window(device: str) -> Iterator[Measurement]:
     size = "x".join(map(str, WINDOW))
     own, other = _median(lambda: run(quick, dtype)), _median(lambda: run(plain, torch.float32))
     yield Measurement(
-        f"3-D U-Net (32 to 256 wide), one window of {size}", own, "torch in float32", other
+        f"3-D U-Net (32 to 256 channels), one window of {size}", own, "torch in float32", other
     )
 
 
@@ -218,21 +233,21 @@ def _restoring(device: str) -> Iterator[Measurement]:
     from torch.nn import functional
 
     plan = _plan()
-    scan, trail = prepare(Volume(_ct(), Grid.from_spacing(SHAPE, SPACING), "HU"), plan)
+    scan, record = prepare(Volume(_ct(), Grid.from_spacing(SHAPE, SPACING), "HU"), plan)
     scores = torch.rand(5, *scan.shape[1:])
     values = np.arange(5, dtype=np.uint8)
 
-    def plainly() -> None:
-        functional.interpolate(scores[None], size=trail.cropped_shape, mode="trilinear")[0].argmax(
+    def in_torch() -> None:
+        functional.interpolate(scores[None], size=record.cropped_shape, mode="trilinear")[0].argmax(
             0
         )
 
     name = "scores of 4 structures back to {}x{}x{} as labels".format(*SHAPE)
     yield Measurement(
         name,
-        _median(lambda: restore([scores], trail, 0, values)),
+        _median(lambda: restore([scores], record, 0, values)),
         "torch: interpolate, argmax",
-        _median(plainly),
+        _median(in_torch),
     )
 
 
@@ -245,7 +260,7 @@ def _patches(device: str) -> Iterator[Measurement]:
     field = np.random.default_rng(1).normal(0, 2, (3, 5, 5, 5)).astype(np.float32)
     one = np.ones(1, np.float32)
     yield Measurement(
-        "a patch of 128x128x128: turned, zoomed, displaced, one core",
+        "a patch of 128x128x128: rotated, scaled, displaced, one core",
         _median(lambda: warp(image, label, one, turn, (30.0, 20.0, 25.0), (128, 128, 128), field)),
     )
 

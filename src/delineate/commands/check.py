@@ -1,9 +1,8 @@
-"""The first verb: what is here, what is wrong with it, what can be mended.
+"""Check: what a folder contains, what is wrong with it, and what can be repaired.
 
-Finds the cases (``cohorts.discovery.layouts``), examines each once (``cohorts.checks.doctor``,
-through ``batch``), compares them, writes ``manifest.jsonl`` and ``findings.json``, and mended
-copies where asked (``cohorts.checks.repair``). Findings are data; only ``table`` knows how they
-look.
+Finds the cases (``cohorts.discovery.layouts``), examines each once (``cohorts.checks.doctor``),
+compares them, and writes ``manifest.jsonl``, ``findings.json`` and, on request, repaired copies
+(``cohorts.checks.repair``). Findings are data; only ``table`` knows how they are shown.
 """
 
 from __future__ import annotations
@@ -17,8 +16,9 @@ from typing import Any
 
 from ..cohorts.checks import doctor, repair
 from ..cohorts.checks.cohort import check_absent, compare, looks_like_ct
+from ..cohorts.discovery.description import draft
 from ..cohorts.discovery.layouts import discover
-from ..cohorts.discovery.originals import originals
+from ..cohorts.discovery.originals import originals, originals_in
 from ..cohorts.findings import SEVERITIES, Finding
 from ..core import atomic
 from ..core.manifest import Case, Manifest
@@ -26,21 +26,21 @@ from ..core.progress import Progress, silent
 from ..core.scores import without_nan
 from ..execution import local as batch
 
-BYTES_A_SECOND = 20e6  # about what one process reads and examines of compressed files
+BYTES_A_SECOND = 20e6  # of compressed files that one process reads and examines, about
 SECONDS_A_FILE = 0.002
 WRITTEN = ("findings.json", "manifest.jsonl")
-SHOWN = 3  # cases named in the table for each kind of finding
+SHOWN = 3  # cases that the table names for each kind of finding
 
 
 @dataclass(frozen=True)
 class CheckReport:
-    """What a check found.
+    """The result of a check.
 
     Args:
-        manifest: all cases that were found.
+        manifest: all cases found.
         findings: errors first, then warnings, then notes.
-        usable: the cases without an error; after ``fix`` those of the mended cohort.
-        mended: how many cases were written to the folder of mended copies.
+        usable: the cases without an error; after ``fix`` those of the repaired cohort.
+        mended: number of repaired copies.
     """
 
     manifest: Manifest
@@ -66,8 +66,8 @@ def check(
     Args:
         data, layout, description, labels, patient: see ``cohorts.discovery.layouts.discover``.
         out: folder for ``manifest.jsonl`` (the usable cases) and ``findings.json``.
-        fix: folder for mended copies, their manifest and ``changes.json``.
-        workers: processes; decided by the work where None.
+        fix: folder for repaired copies, their manifest and ``changes.json``.
+        workers: number of processes; None chooses by the amount of work.
         progress: see ``core.progress``.
 
     Raises:
@@ -82,10 +82,10 @@ def check(
         repair.refuse_originals(manifest, fix)
         kept.refuse(repair.targets(manifest, fix))
     examinations, failures = _examine(manifest, workers, progress)
-    manifest, told = _with_modality(manifest, examinations)
+    manifest, assumed = _with_modality(manifest, examinations)
     findings = [
         *found.findings,
-        *told,
+        *assumed,
         *failures,
         *(f for e in examinations for f in e.findings),
         *compare(examinations),
@@ -98,6 +98,16 @@ def check(
         if out is not None:
             _write(checked, out)
     return checked
+
+
+def write_draft(data: str | Path, out: str | Path) -> None:
+    """Write a first YAML description of the folder ``data`` to ``out``.
+
+    Raises:
+        InputError: ``data`` cannot be read. OutputError: ``out`` cannot be written.
+    """
+    originals_in(data).refuse([out])
+    atomic.write_text(Path(out), draft(data))
 
 
 def _examine(
@@ -125,20 +135,20 @@ def _examine(
 def _with_modality(
     manifest: Manifest, examinations: Sequence[doctor.Examination]
 ) -> tuple[Manifest, list[Finding]]:
-    """Files that name no modality, but hold what can only be CT, are called CT, and the finding
-    says so.
+    """The manifest with modality CT if its files name none and their values can only be CT, and a
+    note about it.
     """
     if manifest.modality or not looks_like_ct(examinations):
         return manifest, []
     message = (
-        "no file names the modality; all values have the range of CT in HU, so the cohort "
-        "is taken for CT (a description can say otherwise)"
+        "no file names the modality; all values are in the range of CT in HU, so the cohort is "
+        "treated as CT (a description can state another modality)"
     )
     return replace(manifest, modality="CT"), [Finding("", "modality", "note", message)]
 
 
 def _seconds(cases: Sequence[Case]) -> float:
-    """About how long one process needs, from the sizes of every tenth case's files."""
+    """The seconds that one process needs, estimated from the file sizes of every tenth case."""
     chosen = cases[:: max(1, len(cases) // 10)]
     paths = [
         path
@@ -153,7 +163,7 @@ def _seconds(cases: Sequence[Case]) -> float:
 
 
 def _files(path: Path) -> list[Path]:
-    if not path.is_dir():  # a link to nothing is found when it is read
+    if not path.is_dir():  # a dangling link is reported when it is read
         return [path] if path.is_file() else []
     return [p for p in path.iterdir() if p.is_file()]
 
@@ -167,24 +177,24 @@ def _sorted(findings: Sequence[Finding]) -> tuple[Finding, ...]:
     return tuple(sorted(findings, key=lambda f: (SEVERITIES.index(f.severity), f.kind, f.case)))
 
 
-# ---- mending ----
+# ---- repair ----
 
 
 def _fix(checked: CheckReport, out: str | Path, workers: int | None) -> CheckReport:
     errors = [f for f in checked.findings if f.severity == "error"]
-    hopeless = [f for f in errors if f.mend is None]
-    curable = _without(checked.manifest, hopeless)
+    unrepairable = [f for f in errors if f.mend is None]
+    repairable = _without(checked.manifest, unrepairable)
     ways: dict[str, list[str]] = defaultdict(list)
     for finding in checked.findings:
         if finding.mend is not None:
             ways[finding.case].append(finding.mend)
-    jobs = repair.plan_mending(curable, ways, out)
+    jobs = repair.plan_mending(repairable, ways, out)
     outcomes = batch.run(
         repair.mend_case, jobs, names=[job.case.id for job in jobs], workers=workers
     )
     failures = [o.error for o in outcomes if o.error is not None]
     changes = [o.value for o in outcomes if o.value is not None]
-    usable = repair.write_mended(curable, changes, failures, out)
+    usable = repair.write_mended(repairable, changes, failures, out)
     findings = [
         *checked.findings,
         *(Finding(e.case or "", "mending", "error", str(e)) for e in failures),
@@ -192,7 +202,7 @@ def _fix(checked: CheckReport, out: str | Path, workers: int | None) -> CheckRep
     return replace(checked, findings=_sorted(findings), usable=usable, mended=len(changes))
 
 
-# ---- telling ----
+# ---- output ----
 
 
 def _write(checked: CheckReport, out: str | Path) -> None:
@@ -212,7 +222,7 @@ def _write(checked: CheckReport, out: str | Path) -> None:
 
 
 def table(checked: CheckReport) -> Any:
-    """A rich renderable: a line on the cohort and a table with a row a kind of finding."""
+    """For a terminal: the cohort in two lines, and a table with one row per kind of finding."""
     from rich.console import Group
     from rich.markup import escape
     from rich.table import Table
@@ -246,7 +256,8 @@ def summary(checked: CheckReport) -> str:
     lines = [
         f"{m.layout}: {len(m)} cases ({truth} with truth{'; ' + splits if splits else ''}) of "
         f"{len(m.patients)} patients; "
-        f"{len(checked.usable)} usable" + (f", {checked.mended} mended" if checked.mended else ""),
+        f"{len(checked.usable)} usable"
+        + (f", {checked.mended} repaired" if checked.mended else ""),
         f"channels: {', '.join(m.channels)}{' (' + m.modality + ')' if m.modality else ''}; "
         f"structures: {names or 'none'}",
     ]

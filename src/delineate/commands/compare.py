@@ -1,6 +1,4 @@
-"""Compare: runs case by case (``evaluation.comparing``), as tables, JSON and box plots in a
-folder.
-"""
+"""Compare: runs case by case (``evaluation.comparing``), written as tables, JSON and plots."""
 
 from __future__ import annotations
 
@@ -24,15 +22,15 @@ WRITTEN = (
 
 
 def compare(runs: Sequence[str | Path], out: str | Path | None = None, **how: Any) -> Comparison:
-    """Compare runs and write what was found.
+    """Compare runs and write the result.
 
     Args:
-        runs, how: as for ``evaluation.comparing.compare_runs``, whose errors are not listed again.
+        runs, how: see ``evaluation.comparing.compare_runs``, also for its errors.
         out: folder for ``compare.csv``, ``compare.json``, and ``boxplot`` and ``differences`` as
             .png and .svg; None writes nothing.
 
     Raises:
-        OutputError: ``out`` cannot be written, or one of these is a file that was read.
+        OutputError: ``out`` cannot be written, or an output is a file that was read.
     """
     compared = compare_runs(runs, **how)
     if out is not None:
@@ -49,7 +47,7 @@ def compare(runs: Sequence[str | Path], out: str | Path | None = None, **how: An
 
 
 def write(compared: Comparison, out: str | Path) -> None:
-    """Write the tables and the box plots into the folder ``out``.
+    """Write the tables and the plots to the folder ``out``.
 
     Raises:
         OutputError: it cannot be written.

@@ -1,9 +1,8 @@
-"""convert and info: one image or DICOM folder from one format to another, cut into parts or put
-together, and what stands at a path.
+"""Convert: an image or DICOM folder from one format to another, cut into parts or merged.
 
-Conversion keeps every voxel where it is and every value as it is: nothing is resampled.
-``orientation`` only transposes and flips the axes. Parts are put together by where their voxels
-stand (``preprocessing/parts.py``), never by their names. It knows no labels and no models.
+Conversion keeps the position and the value of every voxel: nothing is resampled. ``orientation``
+only transposes and flips the axes. Parts are merged by their positions
+(``preprocessing/parts.py``), never by their names. This module knows no labels and no models.
 """
 
 from __future__ import annotations
@@ -12,7 +11,6 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -29,9 +27,7 @@ from ..preprocessing.parts import merged, split
 
 @dataclass(frozen=True)
 class ConversionReport:
-    """What was written, what was refused (title of the series, reason), and what a person should
-    know.
-    """
+    """The files written, the series refused (title, reason), and notes for the user."""
 
     written: tuple[Path, ...]
     refused: tuple[tuple[str, str], ...] = ()
@@ -53,31 +49,32 @@ def convert(
     """Write ``input`` (a file, a DICOM folder, a folder of slices) as ``output``, whose ending
     names the format.
 
-    An ``output`` without an ending is a folder: a DICOM folder of several series gives one
-    ``.nii.gz`` a series there, and series that cannot be read are refused with their reason while
-    the others are written; any other input gives PNG slices. With ``split_slices`` each volume
-    becomes ``NAME_00``, ``NAME_01`` ...: in a folder ``output`` as ``.nii.gz`` under the input's
-    name, or beside a file name ``output`` with its stem and ending.
+    An ``output`` without an ending is a folder. A DICOM folder of several series gives one
+    ``.nii.gz`` file per series there; series that cannot be read are refused with the reason, and
+    the others are written. Any other input gives PNG slices. With ``split_slices`` each volume
+    becomes ``NAME_00``, ``NAME_01`` ...: ``.nii.gz`` files with the input's name if ``output`` is
+    a folder, else files with the stem and ending of ``output``.
 
     Args:
-        spacing_mm: stated (column, row, slice) spacing of pictures that carry none.
-        axes: where the stored axes really point to ("ASL"), for files that carry no place (Analyze
+        spacing_mm: (column, row, slice) spacing of pictures, which store none.
+        axes: true directions of the stored axes ("ASL"), for files that do not store them (Analyze
             7.5, pictures).
-        orientation: three letters such as "RAS"; the axes are permuted and flipped, voxels stay
-            where they are.
-        series: the one series of a DICOM folder to convert.
+        orientation: three letters such as "RAS"; axes are permuted and flipped, voxels keep their
+            positions.
+        series: SeriesInstanceUID of the series to convert.
         split_slices: cut each volume into consecutive groups of this many slices along its last
             axis; the last group may be shorter.
-        overwrite: False refuses to replace what exists.
+        overwrite: False refuses to replace existing files.
+        progress: see ``core.progress``.
 
     Raises:
-        InputError: the input cannot be read; with several series only where none can.
-        UsageError: ``split_slices`` below 1, or ``axes`` for a file that knows its own place.
+        InputError: the input cannot be read; of several series, none can.
+        UsageError: ``split_slices`` below 1, or ``axes`` for a file that stores its axes.
         OutputError: an output is a file that is read; it exists and ``overwrite`` is False; the
             folder holds other parts of the same name; or it cannot be written.
     """
     if split_slices is not None and split_slices < 1:
-        raise UsageError(f"a volume is cut into groups of at least 1 slice, found {split_slices}")
+        raise UsageError(f"--split-slices must be at least 1, found {split_slices}")
     write = _Writer(Path(output), axes, orientation, split_slices, overwrite)
     many = _many(input, output, series)
     several = len(many) > 1 or (bool(many) and split_slices is None)
@@ -98,7 +95,7 @@ def convert(
 
 
 def _originals(inputs: Sequence[str | Path]) -> Originals:
-    """What a conversion reads: files with those that belong to them, and folders of slices."""
+    """The files that a conversion reads, with their companions, and folders of slices."""
     places = [files.place_of(one) for one in inputs]
     beside = [path for place in places if place.is_file() for path in files.companions(place)]
     return Originals([*places, *beside], files.is_slice_of)
@@ -107,25 +104,23 @@ def _originals(inputs: Sequence[str | Path]) -> Originals:
 def merge(
     inputs: Sequence[str | Path], output: str | Path, *, overwrite: bool = True
 ) -> ConversionReport:
-    """Put consecutive volumes together as one file; the opposite of ``split_slices``.
+    """Merge consecutive volumes into one file; the inverse of ``split_slices``.
 
-    Order and axis are found from where the voxels stand; see ``parts.merged`` for what is refused.
-    A part that is missing at either end cannot be noticed: what remains is a volume like any other.
+    Order and axis follow from the positions of the voxels; see ``parts.merged`` for what is
+    refused. A part that is missing at either end cannot be detected.
 
     Args:
-        inputs: image files, and folders whose image files are taken (an earlier result that lies
-            among them is left out).
+        inputs: image files, and folders of image files (an earlier result among them is left out).
 
     Raises:
-        InputError: nothing there, or a file that cannot be read.
-        GeometryError: the volumes do not follow one another; the files and the distance in mm are
-            named.
-        OutputError: as of ``convert``, or ``output`` has no ending, or is one of the volumes.
+        InputError: no volumes, or a file that cannot be read.
+        GeometryError: the volumes are not consecutive; names the files and the distance in mm.
+        OutputError: as for ``convert``; or ``output`` has no ending, or is one of the volumes.
     """
     target = Path(output)
     if "." not in target.name:
         raise OutputError(
-            "a merged volume is one file; give it an ending, one of "
+            "a merged volume is one file; its name needs an ending, one of "
             f"{', '.join(files.WRITABLE[:5])}",
             path=target,
         )
@@ -135,14 +130,15 @@ def merge(
     paths = [path for path in found if not _is_same(path, target)]
     if not paths:
         raise FormatError(
-            f"no volumes here; read are {files.READABLE}", path=inputs[0] if inputs else None
+            f"no volumes here; supported formats: {files.READABLE}",
+            path=inputs[0] if inputs else None,
         )
     with _originals(paths).kept(_with_data(target)):
         whole = merged([files.read(path) for path in paths])
         if len(paths) < len(found) and not _holds(target, whole):
             raise OutputError(
-                "lies among the volumes and is not what they make: it may be one of them; choose "
-                "another output",
+                "is in the folder of the volumes and differs from the merged volume, so it may be "
+                "one of them; choose another output",
                 path=target,
             )
         files.write(whole, target)
@@ -161,27 +157,27 @@ def _is_same(path: Path, other: Path) -> bool:
 
 
 def _with_data(target: Path) -> tuple[Path, ...]:
-    """The file, and the one that its format keeps the voxels in."""
+    """The file, and the file with the voxels if the format has a separate one."""
     return (target, target.with_suffix(".raw")) if target.suffix.lower() == ".mhd" else (target,)
 
 
 def _merge_notes(paths: Sequence[Path]) -> tuple[str, ...]:
-    """What geometry cannot tell: a part that may be missing before the first one."""
+    """What geometry cannot show: a part may be missing before the first one."""
     if len(paths) == 1:
-        return (f"{paths[0]} is the only volume: nothing was put together",)
+        return (f"{paths[0]} is the only volume: nothing was merged",)
     numbers = [re.search(r"_(\d+)$", files.stem(path)) for path in paths]
     lowest = min((int(found[1]) for found in numbers if found), default=0)
     if all(numbers) and lowest > 1:
         return (
-            f"the names of the parts begin at number {lowest}; a part that is missing at an end "
-            "leaves no gap",
+            f"the names of the parts begin at number {lowest}; a part missing at an end leaves no "
+            "gap, so check that none is",
         )
     return ()
 
 
 def _volumes_in(path: Path) -> Iterator[Path]:
-    """The file itself, or the image files of a folder in natural order of their names; of a pair of
-    files the header alone.
+    """The file itself, or the image files of a folder in natural order of their names; only the
+    header of a pair of files.
     """
     if not path.is_dir():
         yield path
@@ -192,8 +188,7 @@ def _volumes_in(path: Path) -> Iterator[Path]:
     )
     if found and files.detect(found[0]) == "DICOM":
         raise FormatError(
-            "these are slices of DICOM series; convert puts them together without being told to "
-            "merge",
+            "these are slices of DICOM series; convert joins them without --merge",
             path=path,
         )
     yield from (
@@ -206,19 +201,9 @@ def _volumes_in(path: Path) -> Iterator[Path]:
     )
 
 
-def info(path: str | Path) -> dict[str, Any]:
-    """What is at ``path``: format, shape, spacing, orientation, dtype, unit; for a DICOM folder its
-    series and other objects.
-
-    Raises:
-        InputError: nothing here that can be read.
-    """
-    return files.describe(path)
-
-
 def _many(source: str | Path, output: str | Path, series: str | None) -> list[dicom.Series]:
-    """The series of a DICOM folder that go to a folder of files each; empty where one volume goes
-    to one place.
+    """The series of a DICOM folder that become files of a folder; empty if one volume becomes one
+    file.
     """
     if series or "." in Path(output).name or not Path(source).is_dir():
         return []
@@ -234,8 +219,8 @@ def _many(source: str | Path, output: str | Path, series: str | None) -> list[di
 
 @dataclass(frozen=True)
 class _Writer:
-    """Where and how the volumes of one conversion are written; called with a volume and its name in
-    a folder ("": ``output`` is the file).
+    """Writes the volumes of one conversion; called with a volume and its name in a folder ("" if
+    ``output`` is the file).
     """
 
     output: Path
@@ -255,8 +240,8 @@ class _Writer:
         return sorted(target.glob("slice_*.png")) if target.is_dir() else [target]
 
     def existing(self, name: str) -> list[Path]:
-        """What stands where the volume called ``name`` in a folder would be written, before
-        anything is read.
+        """Existing files that writing the volume ``name`` may replace, known before anything is
+        read.
         """
         if self.split_slices:
             stem, folder, ending = self._parts(name)
@@ -300,10 +285,11 @@ class _Writer:
         others = sorted(
             p.name for p in _entries(folder) if pattern.fullmatch(p.name) and p.name not in names
         )
-        if others:  # left from smaller groups: together they would be a volume that overlaps itself
+        # Files of smaller groups: read together, the volume would overlap itself.
+        if others:
             raise OutputError(
-                f"{len(targets)} parts would stand beside {others[0]} of another cutting; remove "
-                "that or choose another folder",
+                f"{len(targets)} parts would be ambiguous next to {others[0]} from another split; "
+                "remove that file or choose another folder",
                 path=folder,
             )
 
@@ -313,8 +299,8 @@ def _entries(folder: Path) -> list[Path]:
 
 
 def _named(path: str | Path) -> str:
-    """The name of the input as a person knows it: folders called like every other patient's take
-    their parent's.
+    """The name of the input as the user knows it: for folders with the same name in every patient
+    (such as DICOM_anon), the name of their parent.
     """
     place = Path(path).resolve()
     return (
@@ -325,19 +311,19 @@ def _named(path: str | Path) -> str:
 
 
 def _with_axes(volume: Volume, axes: str) -> Volume:
-    """``volume`` with its stored axes pointing to ``axes``, around the origin.
+    """``volume`` with its stored axes in the directions ``axes``, centred at the origin.
 
     Raises:
-        UsageError: the file carries its own place.
+        UsageError: the file stores its axes.
         GeometryError: ``axes`` is no orientation.
     """
     if volume.meta.get("place_known", True):
         raise UsageError(
-            f"{volume.source} says itself where its axes point to ({volume.grid.codes}); --axes "
-            "is for files that cannot"
+            f"{volume.source} stores the directions of its axes ({volume.grid.codes}); --axes is "
+            "for files that do not"
         )
     plain = Grid.from_spacing(volume.grid.shape, volume.grid.spacing_mm)
-    # Refuses what is no orientation; tells which world axis each stored axis runs along.
+    # Refuses invalid codes; gives the world axis along which each stored axis runs.
     _, there = plain.reorient(axes)
     matrix = np.zeros((4, 4))
     matrix[3, 3] = 1
@@ -354,7 +340,7 @@ def _with_axes(volume: Volume, axes: str) -> Volume:
 
 
 def _notes(volume: Volume, axes: str | None) -> tuple[str, ...]:
-    """What conversion had to assume."""
+    """What the conversion had to assume."""
     if (
         axes
         or volume.meta.get("place_known", True)
@@ -363,8 +349,8 @@ def _notes(volume: Volume, axes: str | None) -> tuple[str, ...]:
     ):
         return ()
     return (
-        f"{volume.source} does not say where its axes point to; they were taken as "
-        f"{volume.grid.codes} around the origin; state others with --axes",
+        f"{volume.source} does not store the directions of its axes; {volume.grid.codes}, centred "
+        "at the origin, is assumed; give others with --axes",
     )
 
 
@@ -388,9 +374,7 @@ def _convert_series(
 
 
 def _name(one: dicom.Series, all_series: Sequence[dicom.Series]) -> str:
-    """A file name a person recognises: number, modality, description; with the end of the uid where
-    that is not unique.
-    """
+    """A readable file name: number, modality, description; the UID too if it is not unique."""
 
     def plain(series: dicom.Series) -> str:
         words = "_".join(
@@ -404,4 +388,4 @@ def _name(one: dicom.Series, all_series: Sequence[dicom.Series]) -> str:
 
 def _refuse_existing(path: Path, overwrite: bool) -> None:
     if not overwrite and path.exists():
-        raise OutputError("exists already; say overwrite to replace it", path=path)
+        raise OutputError("exists already; pass overwrite=True to replace it", path=path)

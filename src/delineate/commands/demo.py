@@ -1,14 +1,15 @@
-"""The demo: every verb on a phantom cohort that it makes itself. DICOM in; a model, scores, a
-report and a DICOM SEG out.
+"""Demo: the whole pipeline on a phantom cohort. DICOM in; a model, scores, a report and a DICOM SEG
+out.
 
-A quarter of the patients is kept for testing and never seen in training. Nothing is downloaded. Run
-again, it goes on with what is there.
+A quarter of the patients is kept for testing and not used in training. Nothing is downloaded. The
+same command again continues where it stopped.
 """
 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -22,14 +23,14 @@ from .train import train as train_step
 from .train.request import Request
 
 
-@dataclass
+@dataclass(frozen=True)
 class DemoResult:
-    """Where things are, and how well it went."""
+    """The files, the mean Dice on the test patients, and the failures."""
 
     model: Path
     report: Path
     dice_mean: float
-    failures: list[str] = field(default_factory=list)
+    failures: Sequence[str] = ()
 
 
 def demo(

@@ -1,8 +1,14 @@
-"""Evaluate: predictions against truths, scored, drawn and written.
+"""Evaluate: score predictions against reference masks, draw and write the results.
 
-It pairs files and scores them (``evaluation``), and writes ``scores.csv`` (a row a case, structure
-and metric), ``scores.json`` (summary, means under their full names, pooled values, what was left
-out) and, of volumes, ``slices.csv``. On request cases are drawn (``reporting.side_by_side``).
+Files are paired and scored in ``evaluation``. This command writes ``scores.csv`` (one row per case,
+structure and metric), ``scores.json`` (summary, means under their full names, pooled values, what
+was left out) and, for volumes, ``slices.csv``. On request cases are drawn
+(``reporting.side_by_side``).
+
+Names of the label values come from ``labels``, else from the cohort, else from the
+``predictions.json`` next to the predictions. Without any, every value of the truths is a structure;
+masks with one value on each side (0/63 against 0/255) are compared as one structure "foreground",
+and so are pictures whose 0/255 masks have soft edges (cut at 128). The notes report it.
 """
 
 from __future__ import annotations
@@ -18,6 +24,7 @@ from ..core.labels import LabelSet
 from ..core.outputs import Originals
 from ..core.progress import Progress, silent
 from ..evaluation.declared import chooses_structures, declared_labels
+from ..evaluation.masks import Reading
 from ..evaluation.pairing import Pairing, pair
 from ..evaluation.scoring import SURFACES, EvaluationResult, score
 from ..metrics.selection import GROUPS, MetricSelection
@@ -41,97 +48,116 @@ def evaluate(
     workers: int | None = None,
     progress: Progress = silent,
 ) -> EvaluationResult:
-    """Score predictions against truths, paired by name.
+    """Score predictions against reference masks, paired by name.
 
     Args:
         prediction: a file, or a folder of files (or of slices).
-        truth: a file, a folder, a ``manifest.jsonl`` or a cohort's folder, whose label mapping then
-            applies.
-        out: folder for ``scores.csv`` and ``scores.json``; None writes nothing.
-        labels: names of the values (see ``read_label_names``); a YAML file chooses structures where
-            ``truth`` is a cohort's folder. Else names are those of the cohort, or of
-            ``predictions.json`` beside the predictions. Without any, every value of the truths is a
-            structure; masks with one value on each side (0/63 against 0/255) are compared as the
-            one structure "foreground", and so are pictures whose 0/255 masks have soft edges (cut
-            at 128); the notes say so.
+        truth: a file, a folder, or a cohort or its manifest, whose label mapping then applies.
+        out: folder for the results; None writes nothing.
+        labels: names of the values (see above, and ``read_label_names``); a YAML file selects
+            structures if ``truth`` is the folder of a cohort.
         like, as_stack: see ``evaluation.pairing.pair``.
-        surfaces: which distances between surfaces to measure of each case (see
-            ``metrics.surface``); None measures none.
-        also: further groups of measures: "lesions", "centreline", "boundary" (see
-            ``metrics.selection``).
-        pictures: also draw source, truth and prediction of every case (True), or of at most so
-            many, from the worst to the best, into ``out``/pictures. A case that cannot be drawn is
-            told in the notes.
-        montages: also draw the best, the median and the worst case in three planes into
-            ``out``/montages, for the report.
-        images: the scans to draw, a folder of files or of folders with the names of the cases, or
-            one scan; None takes those of the cohort, and draws masks alone where there are none.
+        surfaces: the distances to measure (see ``metrics.surface``); None measures none.
+        also: further groups of metrics, see ``metrics.selection``.
+        pictures: draw source, truth and prediction of every case (True), or of at most so many,
+            from the worst to the best. The notes name cases that cannot be drawn.
+        montages: draw the best, the median and the worst case in three planes, for the report.
+        images: the scans to draw, by case name; None uses those of the cohort, or draws only masks.
         workers, progress: see ``execution.local.run``.
 
     Raises:
-        UsageError: pictures are wanted without ``out``, or ``images`` without pictures; a group of
-            measures that there is not.
+        UsageError: options that exclude each other, or an unknown group.
         InputError: a path does not exist, or no case could be scored (with the first reason).
-        LayoutError: nothing pairs.
-        LabelError: the values of predictions and truths do not agree and no names say more.
+        LayoutError: no prediction has a truth.
+        LabelError: the values of predictions and truths do not agree, and no names are known.
         OutputError: ``out`` cannot be written.
     """
-    if (pictures or montages) and out is None:
-        raise UsageError("pictures need a folder to stand in: give out (-o)")
-    if images is not None and not (pictures or montages):
-        raise UsageError("images are only drawn: give pictures (--pictures) too")
-    unknown = sorted(set(also) - set(GROUPS))
-    if unknown:
-        raise UsageError(f"there are the groups {', '.join(GROUPS)}, not {', '.join(unknown)}")
-    chosen = MetricSelection(surfaces, tuple(dict.fromkeys(also)))
-    given = None if isinstance(labels, LabelSet) else labels
-    chooses = (
-        Path(labels) if isinstance(labels, str | Path) and chooses_structures(labels) else None
-    )
-    pairing = pair(prediction, truth, like=like, as_stack=as_stack, labels=chooses)
-    if chooses is not None and pairing.manifest is not None and Path(truth).is_dir():
-        # the file chose structures of the cohort, which numbered them anew: the manifest has them
-        labels = None
-    kept = _originals(pairing, [prediction, truth, given, like], images)
+    draws = bool(pictures or montages)
+    _refuse_unfit(out, also, draws, images)
+    pairing, to_apply = _pairing(prediction, truth, labels, like, as_stack)
+    label_file = None if isinstance(labels, LabelSet) else labels
+    kept = _originals(pairing, [prediction, truth, label_file, like], images)
     if out is not None:
         kept.refuse(_targets(pairing, Path(out)))
-    known, label_notes = declared_labels(labels, pairing, Path(prediction), Path(truth))
-    evaluated, reading = score(
-        pairing, known, label_notes, chosen, workers=workers, progress=progress
-    )
+    known, notes = declared_labels(to_apply, pairing, Path(prediction), Path(truth))
+    chosen, how = MetricSelection(surfaces, tuple(dict.fromkeys(also))), (workers, progress)
+    result, reading = score(pairing, known, notes, chosen, workers=workers, progress=progress)
     if out is None:
-        return evaluated
+        return result
     with kept.kept():
-        write(evaluated, out)  # before anything is drawn: a picture never costs the scores
-        if pictures or montages:
-            about = (pairing, evaluated, reading)
-            if pictures:
-                drawn, gaps = draw_cases(
-                    *about,
-                    Path(out) / "pictures",
-                    None if pictures is True else pictures,
-                    images,
-                    workers=workers,
-                    progress=progress,
-                )
-                evaluated = replace(evaluated, pictures=drawn, notes=(*evaluated.notes, *gaps))
-            if montages:
-                evaluated = replace(
-                    evaluated,
-                    montages=draw_montages(
-                        *about, Path(out) / "montages", images, workers=workers, progress=progress
-                    ),
-                )
-            write(evaluated, out)
-    return evaluated
+        # Scores are written before anything is drawn: a picture that fails costs no scores.
+        write(result, out)
+        if draws:
+            about = (pairing, reading, Path(out), images)
+            result = _drawn(result, about, pictures, montages, how)
+            write(result, out)
+    return result
+
+
+def _refuse_unfit(
+    out: str | Path | None, also: Sequence[str], draws: bool, images: str | Path | None
+) -> None:
+    if draws and out is None:
+        raise UsageError("pictures need a folder for the results: give out (-o)")
+    if images is not None and not draws:
+        raise UsageError("images are used for pictures alone: give pictures (--pictures) too")
+    unknown = sorted(set(also) - set(GROUPS))
+    if unknown:
+        raise UsageError(f"the groups are {', '.join(GROUPS)}; found {', '.join(unknown)}")
+
+
+def _pairing(
+    prediction: str | Path,
+    truth: str | Path,
+    labels: str | Path | LabelSet | None,
+    like: str | Path | None,
+    as_stack: bool | None,
+) -> tuple[Pairing, str | Path | LabelSet | None]:
+    """The pairs, and the names of the values that still have to be applied to them."""
+    selects = isinstance(labels, str | Path) and chooses_structures(labels)
+    selection = Path(labels) if selects and isinstance(labels, str | Path) else None
+    pairing = pair(prediction, truth, like=like, as_stack=as_stack, labels=selection)
+    if selects and pairing.manifest is not None and Path(truth).is_dir():
+        # The file selected structures of the cohort, whose manifest now has the new numbers.
+        return pairing, None
+    return pairing, labels
+
+
+def _drawn(
+    result: EvaluationResult,
+    about: tuple[Pairing, Reading | None, Path, str | Path | None],
+    pictures: bool | int,
+    montages: bool,
+    how: tuple[int | None, Progress],
+) -> EvaluationResult:
+    """The result with its pictures and montages, and notes on those that could not be drawn."""
+    pairing, reading, out, images = about
+    workers, progress = how
+    if pictures:
+        most = None if pictures is True else pictures
+        drawn, gaps = draw_cases(
+            pairing,
+            result,
+            reading,
+            out / "pictures",
+            most,
+            images,
+            workers=workers,
+            progress=progress,
+        )
+        result = replace(result, pictures=drawn, notes=(*result.notes, *gaps))
+    if not montages:
+        return result
+    shown = draw_montages(
+        pairing, result, reading, out / "montages", images, workers=workers, progress=progress
+    )
+    return replace(result, montages=shown)
 
 
 def _originals(
     pairing: Pairing, given: Sequence[str | Path | None], images: str | Path | None
 ) -> Originals:
-    """Every file that an evaluation reads; folders of masks stand for the files that were paired of
-    them.
-    """
+    """Every file that an evaluation reads; of folders of masks, those that were paired."""
     sources = [
         source.path
         for p in pairing.pairs
@@ -154,7 +180,7 @@ def _targets(pairing: Pairing, out: Path) -> Iterator[Path]:
 
 
 def write(evaluated: EvaluationResult, out: str | Path) -> None:
-    """Write ``scores.csv``, ``scores.json`` and, of volumes, ``slices.csv`` into the folder
+    """Write ``scores.csv``, ``scores.json`` and, for volumes, ``slices.csv`` to the folder
     ``out``.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Importing: a network that another program trained becomes a model like any other."""
+"""Import: convert a model that another framework trained into a bundle."""
 
 from __future__ import annotations
 
@@ -25,19 +25,22 @@ def import_model(
     """Write the model that ``folder`` describes to ``out``.
 
     Args:
-        kind: whose it is, one of ``KINDS``; "nnunet" is a results folder of nnU-Net v2 (see
-            ``interop.nnunet``).
-        checkpoint, folds: which of nnU-Net's files; all folds where empty.
+        kind: the source framework, one of ``KINDS``; "nnunet" reads a results folder of nnU-Net v2
+            (see ``interop.nnunet``).
+        folder: its files.
+        out: the bundle to write.
+        checkpoint, folds: nnU-Net's files to use; () uses all folds.
+        say: see ``core.progress``.
 
     Returns:
         The bundle as written.
 
     Raises:
-        UsageError: an unknown kind, or a choice that the folder does not have.
+        UsageError: an unknown kind, or a fold or checkpoint that the folder does not have.
         InputError: the folder, or a file in it, cannot be read.
-        BundleError: something in it has no counterpart here, or is not data.
-        OutputError: ``out`` cannot be written, or is one of the files that are read; what stood
-            there is unchanged.
+        BundleError: a setting has no counterpart here, or a file holds more than data.
+        OutputError: ``out`` cannot be written, or is one of the files that are read; an existing
+            file is unchanged.
     """
     if kind not in KINDS:
         raise UsageError(f"models can be imported from {', '.join(KINDS)}, found {kind!r}")

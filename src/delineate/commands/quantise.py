@@ -1,23 +1,24 @@
-"""Making a model ready for 8-bit integers: bounds found on some scans, and on others measured what
-rounding costs and gains.
+"""Quantise: calibrate a model for INT8 inference on some scans, and measure on others what it
+costs and gains.
 
-The new model is the old one with bounds beside its weights: it delineates as before, and with
-``predict --precision int8`` in 8-bit integers. Masks differ then; by how much, in Dice, is what
-this step measures, says, and writes into the model's card: of both masks of each scan to each other
-and, where there is truth, of either to it. Where scans are few, all are used for both, which the
-card says too.
+The new model is the old one with ranges of activations next to its weights. It predicts as before,
+and with ``predict --precision int8`` in 8-bit integers. The masks then differ slightly. This
+command measures the difference in Dice, prints it, and writes it into the model's card: between
+the two masks of each scan and, if there are reference masks, of both to the reference. If there are
+few scans, all are used for both, which the card states.
 """
 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..cohorts.discovery import channels
 from ..cohorts.discovery.layouts import discover
@@ -25,6 +26,7 @@ from ..cohorts.discovery.originals import originals_in
 from ..core.bundle import Bundle
 from ..core.errors import DelineateError, InputError, UsageError
 from ..core.manifest import Case, Manifest
+from ..core.plan import Plan
 from ..core.progress import Progress, Say, silent, under, unsaid
 from ..core.scores import finite_mean, without_nan
 from ..core.words import decimals
@@ -36,20 +38,22 @@ from .benchmark import machine
 if TYPE_CHECKING:
     from rich.table import Table
 
-CASES = 8  # scans on which bounds are found, where there are as many again to measure on
-PLAIN, ROUNDED = "auto", "int8"  # the precisions that are compared
+    from ..inference.engine import Engine
+
+CASES = 8  # calibration scans, if there are as many others to measure on
+PLAIN, ROUNDED = "auto", "int8"  # the precisions compared
 
 
 @dataclass(frozen=True)
 class QuantisationResult:
-    """A model with bounds, and what 8-bit integers cost it.
+    """A calibrated model, and the cost of INT8.
 
     Args:
         bundle: the model as written.
-        cost: as in the card: ``agreement`` (structure -> mean Dice of the rounded mask to the plain
-            one), ``dice`` (structure -> mean Dice to the truth, plain and rounded; empty without
-            truth), ``seconds`` (median of a scan, plain and rounded), scans and machine.
-        failures: scans that could not be looked at or delineated, and truth that could not be
+        cost: as in the card: ``agreement`` (structure -> mean Dice of the INT8 mask to the plain
+            one), ``dice`` (structure -> mean Dice to the reference, plain and INT8; empty without
+            reference masks), ``seconds`` (median of a scan, plain and INT8), scans and machine.
+        failures: scans that could not be read or segmented, and reference masks that could not be
             scored.
     """
 
@@ -70,22 +74,24 @@ def quantise(
     say: Say = unsaid,
     progress: Progress = silent,
 ) -> QuantisationResult:
-    """Write ``model`` with bounds for 8-bit integers to ``out``.
+    """Write ``model``, calibrated for INT8 inference, to ``out``.
 
     Args:
-        inputs, only: scans of the kind that the model is for, as for ``predict``.
-        truth: of them, as for ``evaluate``; None takes that of the one cohort that was given, where
-            it has some.
-        cases: scans on which bounds are found, drawn by ``seed``; costs are measured on all others,
-            or on the same ones where others are fewer.
+        model: a bundle.
+        inputs, only: scans like those the model will segment, as for ``predict``.
+        out: the new bundle.
+        truth: their reference masks, as for ``evaluate``; None uses those of ``inputs`` if it is
+            one cohort.
+        cases: number of calibration scans, drawn by ``seed``; the cost is measured on all others,
+            or on the same scans if there are fewer others.
+        say, progress: see ``core.progress``.
 
     Raises:
-        InputError, BundleError, UsageError: nothing could be done at all; a machine without
-            OpenVINO is one such.
-        OutputError: ``out`` cannot be written; what stood there is unchanged.
+        InputError, BundleError, UsageError: nothing could be done; also without OpenVINO.
+        OutputError: ``out`` cannot be written; an existing file is unchanged.
     """
     if cases < 1:
-        raise UsageError(f"bounds are found on at least 1 scan, found {cases}")
+        raise UsageError(f"at least 1 calibration scan is needed, found {cases}")
     bundle = Bundle.load(model)
     scans = predict_step.gather(inputs, bundle, only)
     for note in scans.notes:
@@ -99,48 +105,57 @@ def quantise(
     scans.originals.plus([model]).refuse([out])
     if truth is not None:
         originals_in(truth).refuse([out])
-    former = bundle.known_ids
-    looked_at, measured_on = _parted(manifest, cases, seed)
-    bundle, unread = _bounded(bundle, looked_at, seed, progress)
-    rounded, seen = (
-        sum(len(member.bounds) for member in bundle.members),
-        len(looked_at) - len(unread),
+    new, cost, failures = _calibrated(
+        bundle, manifest, _truth_of(inputs, truth), cases, seed, say, progress
     )
-    say(f"{rounded} convolutions can be rounded; their bounds are those of {seen} scan(s)")
+    card = {**bundle.card, "former_ids": list(bundle.known_ids), "int8": without_nan(cost)}
+    new = replace(new, card=card)
+    new.save(out)
+    failures = list(dict.fromkeys([*map(str, scans.failures.values()), *failures]))
+    return QuantisationResult(new, cost, tuple(failures))
+
+
+def _calibrated(
+    bundle: Bundle,
+    manifest: Manifest,
+    truth: Path | None,
+    cases: int,
+    seed: int,
+    say: Say,
+    progress: Progress,
+) -> tuple[Bundle, dict[str, Any], list[str]]:
+    """The bundle with ranges of activations, what INT8 costs it, and the failures."""
+    calibration, measured_on = _parted(manifest, cases, seed)
+    bundle, unread = _bounded(bundle, calibration, seed, progress)
+    layers = sum(len(member.bounds) for member in bundle.members)
+    read = len(calibration) - len(unread)
+    say(f"{layers} convolutions can run in INT8; calibrated on {read} scan(s)")
     with tempfile.TemporaryDirectory(prefix="delineate-") as folder:
-        cost, failed = _measured(
-            bundle, measured_on, _truth_of(inputs, truth), Path(folder), progress
-        )
-    apart = not {case.id for case in looked_at} & {case.id for case in measured_on}
+        cost, failed = _measured(bundle, measured_on, truth, Path(folder), progress)
+    apart = not {case.id for case in calibration} & {case.id for case in measured_on}
     cost = {
-        "layers": rounded,
-        "bounds_of": seen,
+        "layers": layers,
+        "bounds_of": read,
         "measured_on_others": apart,
         **cost,
         "seed": seed,
         "machine": machine(),
     }
-    card = {**bundle.card, "former_ids": list(former), "int8": without_nan(cost)}
-    bundle = replace(bundle, card=card)
-    bundle.save(out)
-    return QuantisationResult(
-        bundle, cost, tuple(dict.fromkeys([*map(str, scans.failures.values()), *unread, *failed]))
-    )
+    return bundle, cost, [*unread, *failed]
 
 
 def table(done: QuantisationResult) -> Table:
-    """A table for the terminal: a row a structure, then the mean over structures."""
+    """A table for the terminal: one row per structure, then the mean over structures."""
     from rich.table import Table
 
     agreement, dice = done.cost["agreement"], done.cost["dice"]
     shown = Table(
-        title=f"8-bit integers beside the plain model, {done.cost['measured_on']} scan(s): mean "
-        "Dice"
+        title=f"INT8 compared with the plain model, {done.cost['measured_on']} scan(s): mean Dice"
     )
     shown.add_column("structure")
     for column in (
-        "of both masks",
-        *(("plain to truth", "8 bits to truth", "difference") if dice else ()),
+        "between both masks",
+        *(("plain to reference", "INT8 to reference", "difference") if dice else ()),
     ):
         shown.add_column(column, justify="right")
 
@@ -153,7 +168,7 @@ def table(done: QuantisationResult) -> Table:
     if len(agreement) > 1:
         shown.add_section()
         add(
-            "mean of structures",
+            "mean over structures",
             finite_mean(agreement.values()),
             [finite_mean(pair[n] for pair in dice.values()) for n in range(2)] if dice else (),
         )
@@ -161,79 +176,104 @@ def table(done: QuantisationResult) -> Table:
 
 
 def sentence(done: QuantisationResult) -> str:
-    """What it comes to, in words."""
+    """The result in words."""
     plain, rounded = done.cost["seconds"]
-    of = (
-        "others than the bounds were found on"
+    which = (
+        "not used for calibration"
         if done.cost["measured_on_others"]
-        else "the bounds were found on the same ones"
+        else "the same as used for calibration"
     )
     return (
-        f"{rounded:.2f} s a scan instead of {plain:.2f} s ({plain / max(rounded, 1e-9):.1f} "
+        f"{rounded:.2f} s per scan instead of {plain:.2f} s ({plain / max(rounded, 1e-9):.1f} "
         "times as fast); masks agree at a mean Dice of "
         f"{decimals(finite_mean(done.cost['agreement'].values()), 4)} "
-        f"({done.cost['measured_on']} scans, {of})"
+        f"({done.cost['measured_on']} scans, {which})"
     )
 
 
 def _signed(difference: float) -> str:
-    # A sum: -0.0 is no loss.
+    # Adding 0.0 turns -0.0, which is no loss, into 0.0.
     return f"{round(difference, 4) + 0.0:+.4f}" if np.isfinite(difference) else "–"
 
 
 def _parted(manifest: Manifest, cases: int, seed: int) -> tuple[Manifest, Manifest]:
-    """The scans on which bounds are found, and those on which costs are measured."""
+    """The calibration scans, and the scans on which the cost is measured."""
     order = np.random.default_rng(seed).permutation(len(manifest)).tolist()
     drawn = {manifest.cases[k].id for k in order[:cases]}
-    looked_at, others = (
+    calibration, others = (
         manifest.only(case for case in manifest if (case.id in drawn) == wanted)
         for wanted in (True, False)
     )
-    return looked_at, others if len(others) >= len(looked_at) else manifest
+    return calibration, others if len(others) >= len(calibration) else manifest
 
 
 def _bounded(
-    bundle: Bundle, looked_at: Manifest, seed: int, progress: Progress
+    bundle: Bundle, calibration: Manifest, seed: int, progress: Progress
 ) -> tuple[Bundle, list[str]]:
-    """The bundle with bounds of every member, and the scans that could not be looked at."""
-    from contextlib import ExitStack
-
+    """The bundle with ranges of activations for every member, and the scans that failed."""
     import torch
-    from torch import nn
 
     from ..inference import engine as infer
-    from ..inference import int8, predictor
+    from ..inference import int8
     from ..inference import openvino as compiled
 
     if not compiled.available():
         raise UsageError(
-            "8-bit integers need OpenVINO, which runs on a CPU (x86-64) where it is installed"
+            "INT8 inference needs OpenVINO, which is not installed (it runs on x86-64 processors)"
         )
     engine = infer.Engine.from_bundle(bundle, torch.device("cpu"), backend="torch")
-    modules = [
-        *(module for module, _ in engine.members),
-        *(() if engine.first is None else (module for module, _ in engine.first.members)),
-    ]
-    # Stable: as the engines have them.
+    # The sort is stable, so members are in the order of the engines.
     ordered = sorted(bundle.members, key=lambda member: member.first_stage)
+    found, unread = _observed(engine, bundle.plan, calibration, seed, progress)
+    if not all(found):
+        raise UsageError(
+            f"this model has no convolution of at least {int8.FEW_INPUTS} feature maps: INT8 would "
+            "not make it faster"
+        )
+    bounds = {member.name: own for member, own in zip(ordered, found, strict=True)}
+    members = tuple(replace(member, bounds=bounds[member.name]) for member in bundle.members)
+    return replace(bundle, members=members), unread
+
+
+def _observed(
+    engine: Engine, plan: Plan, calibration: Manifest, seed: int, progress: Progress
+) -> tuple[list[Mapping[str, NDArray[np.float32]]], list[str]]:
+    """The ranges of activations of each network on some windows of the scans, and the scans that
+    failed.
+
+    Raises:
+        InputError: no scan can be read.
+    """
+    from contextlib import ExitStack
+
+    from torch import nn
+
+    from ..inference import engine as infer
+    from ..inference import int8, predictor
+
     draws = np.random.default_rng(seed)
 
-    def look(case: Case) -> None:
-        ready = predictor.make_ready(predict_step.read_scan(case, looked_at), bundle.plan)
-        for own, window in predictor.drawn_windows(ready, engine, draws):
+    def observe(case: Case) -> None:
+        scan = predictor.preprocess_scan(predict_step.read_scan(case, calibration), plan)
+        for own, window in predictor.drawn_windows(scan, engine, draws):
             for module, _ in own.members:
                 infer.logits_of(module, window, own.plan.dims, own.dtype)
 
+    modules = [
+        module
+        for stage in (engine, engine.first)
+        for module, _ in (() if stage is None else stage.members)
+    ]
     with ExitStack() as stack:
-        watches = [
+        observers = [
             stack.enter_context(int8.RangeObserver(module, seed))
             for module in modules
             if isinstance(module, nn.Module)
         ]
-        names = [case.id for case in looked_at]
+        names = [case.id for case in calibration]
         outcomes = batch.run(
-            look,
-            looked_at.cases,
+            observe,
+            calibration.cases,
             names=names,
             workers=1,
             stage="calibrate",
@@ -241,23 +281,14 @@ def _bounded(
         )
     unread = [str(o.error) for o in outcomes if o.error is not None]
     if len(unread) == len(names):
-        raise InputError(f"none of {len(names)} scans could be looked at; the first: {unread[0]}")
-    found = {member.name: watch.bounds() for member, watch in zip(ordered, watches, strict=True)}
-    if not all(found.values()):
-        raise UsageError(
-            f"this model has no convolution of at least {int8.FEW_INPUTS} feature maps: 8-bit "
-            "integers would gain nothing"
-        )
-    return replace(
-        bundle,
-        members=tuple(replace(member, bounds=found[member.name]) for member in bundle.members),
-    ), unread
+        raise InputError(f"none of {len(names)} scans could be read; first problem: {unread[0]}")
+    return [observer.bounds() for observer in observers], unread
 
 
 def _measured(
     bundle: Bundle, manifest: Manifest, truth: Path | None, folder: Path, progress: Progress
 ) -> tuple[dict[str, Any], list[str]]:
-    """What rounding costs and gains, and what failed."""
+    """The cost and gain of INT8, and the failures."""
     seconds: dict[str, float] = {}
     failures: list[str] = []
     for precision in (PLAIN, ROUNDED):
@@ -274,7 +305,7 @@ def _measured(
         spent = [o.value["seconds"]["infer_and_restore"] for o in outcomes if o.value is not None]
         if not spent:
             raise InputError(
-                f"none of {len(manifest)} scans could be delineated; the first: {failures[0]}"
+                f"none of {len(manifest)} scans could be segmented; first problem: {failures[0]}"
             )
         seconds[precision] = round(median(spent), 4)
     agreement, to_truth = _dice(bundle, folder / ROUNDED, folder / PLAIN), {}
@@ -284,7 +315,7 @@ def _measured(
                 _dice(bundle, folder / precision, truth) for precision in (PLAIN, ROUNDED)
             )
             to_truth = {name: [plain[name], rounded[name]] for name in agreement if name in plain}
-        except DelineateError as error:  # masks of other scans: that must not cost the model
+        except DelineateError as error:  # such as masks of other scans; the model is kept
             failures.append(str(error))
     return {
         "measured_on": len(spent),
@@ -295,9 +326,9 @@ def _measured(
 
 
 def _dice(bundle: Bundle, prediction: Path, truth: Path) -> dict[str, float]:
-    """Mean Dice over cases by structure."""
+    """Structure -> mean Dice over the cases."""
     scored = evaluate_step.evaluate(prediction, truth, surfaces=None)
-    names = {label.value: label.name for label in scored.labels}  # a cohort may call them otherwise
+    names = {label.value: label.name for label in scored.labels}  # a cohort may use other names
     return {
         label.name: finite_mean(scored.scores.values(names[label.value], "dice"))
         for label in bundle.labels
@@ -306,7 +337,7 @@ def _dice(bundle: Bundle, prediction: Path, truth: Path) -> dict[str, float]:
 
 
 def _truth_of(inputs: Sequence[str | Path], given: str | Path | None) -> Path | None:
-    """Where the truth of the scans is: as given, else in the one cohort that they are."""
+    """The reference masks of the scans: as given, else those of the cohort if there is one."""
     if given is not None:
         return Path(given)
     if len(inputs) != 1 or not (Path(inputs[0]).is_dir() or Path(inputs[0]).suffix == ".jsonl"):

@@ -1,6 +1,4 @@
-"""Report: a run or an evaluation as one page, to read, print and file away
-(``reporting.report``).
-"""
+"""Report: a run or an evaluation as one page to read, print and archive (``reporting.report``)."""
 
 from __future__ import annotations
 
@@ -20,17 +18,17 @@ def report(run: str | Path, out: str | Path | None = None, *, interactive: bool 
     """Write the report of ``run``.
 
     Args:
-        run: the folder of a training run, any of whose files may be absent, or of an evaluation.
-        out: the HTML file; None is ``report.html`` in that folder.
-        interactive: add the worst cases as volumes to look through, which makes a page of some
-            megabytes with a script in it.
+        run: the folder of a training run, with any of its files missing, or of an evaluation.
+        out: the HTML file; None writes ``report.html`` to that folder.
+        interactive: add the worst cases as volumes to scroll through, which makes the page some
+            megabytes large, with a script in it.
 
     Returns:
         The file written.
 
     Raises:
-        InputError: no such folder, a file in it is damaged, or there are no cases to look through.
-        UsageError: ``out`` is not named as a page.
+        InputError: no such folder, a damaged file in it, or no cases for ``interactive``.
+        UsageError: ``out`` has another ending than a page.
         OutputError: the page cannot be written.
     """
     from ..viewer.page import run_page
@@ -38,7 +36,9 @@ def report(run: str | Path, out: str | Path | None = None, *, interactive: bool 
     found = ReportedRun.load(Path(run))
     target = Path(out) if out is not None else found.folder / "report.html"
     if target.suffix.lower() not in PAGES:
-        raise UsageError(f"a report is a page; its name ends in {' or '.join(PAGES)}", path=target)
+        raise UsageError(
+            f"a report is an HTML page; its name must end in {' or '.join(PAGES)}", path=target
+        )
     for read in _originals(found):
         read.refuse([target])
     write_text(target, render(found, run_page(found.folder) if interactive else None))
@@ -46,8 +46,8 @@ def report(run: str | Path, out: str | Path | None = None, *, interactive: bool 
 
 
 def _originals(run: ReportedRun) -> tuple[Originals, Originals]:
-    """What a report is made of: the scans and masks that its cases name, and the run's files but
-    for pages.
+    """The files that a report reads: the scans and masks of its cases, and the run's files except
+    pages.
     """
     cases = (run.scores or {}).get("cases", [])
     named = [case[side] for case in cases for side in ("prediction", "truth") if case.get(side)]

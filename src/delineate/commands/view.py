@@ -1,7 +1,4 @@
-"""The view step: scans with their structures on a local page, until it is stopped.
-
-What is shown and how is in ``viewer``; this opens the page and keeps it open.
-"""
+"""View: serve scans with their structures as a local page until Ctrl-C (``viewer`` makes it)."""
 
 from __future__ import annotations
 
@@ -27,27 +24,27 @@ def view(
 
     Args:
         paths: a run's folder, a manifest, or an image and its masks (see ``viewer.sources.find``).
-        labels: file of names for masks.
-        port: 0 takes a free one.
+        labels: file with the names of mask values.
+        port: 0 chooses a free one.
         browser: open the page in the browser.
-        say: gets the address.
+        say: receives the address.
 
     Raises:
         UsageError: paths that do not belong together, or a port that cannot be used.
-        InputError: nothing that can be shown; a case of its own is read before the page opens, so
-            that what is wrong is said here.
+        InputError: nothing that can be shown. A single case is read before the page opens, so that
+            its errors are raised here.
     """
-    shelf = find(paths, labels)
+    cases = find(paths, labels)
     try:
-        with Server(shelf, port) as server:
-            if len(shelf.entries) == 1:
+        with Server(cases, port) as server:
+            if len(cases.entries) == 1:
                 server.cases.description(0)
-            say(f"{shelf.title}: {server.address}")
-            say("Ctrl-C ends it")
+            say(f"{cases.title}: {server.address}")
+            say("press Ctrl-C to stop")
             if browser:
                 threading.Thread(
                     target=webbrowser.open, args=(server.address,), daemon=True
                 ).start()
             server.serve_forever()
     except KeyboardInterrupt:
-        say("ended")
+        say("stopped")

@@ -1,9 +1,10 @@
-"""Bundle: one file that is a model: plan, labels, weights and card; loading it runs no code.
+"""Bundle: a model in one file (plan, labels, weights and card); loading it runs no code.
 
 The file is an uncompressed zip of ``bundle.json``, ``plan.json``, ``card.json`` and one safetensors
-file a member. Its archive comment is the SHA-256 of everything before it, so a single changed byte
-anywhere is seen. ``id`` depends on plan and weights alone: two trainings that gave the same network
-give the same id. It knows neither torch nor how a network is built; tensors are numpy arrays here.
+file per member. The zip comment is the SHA-256 of all bytes before it, so any changed byte is
+detected. ``id`` depends only on plan, weights and bounds: two training runs with the same result
+have the same id. This module knows neither torch nor how a network is built; tensors are numpy
+arrays here.
 """
 
 from __future__ import annotations
@@ -37,9 +38,10 @@ _DIGEST = len(hashlib.sha256().hexdigest())
 class Member:
     """One trained network of a bundle; members are averaged by ``weight`` on the prepared grid.
 
-    ``view`` names one of the plan's views; ``first_stage``: of a cascade's low-resolution plan.
-    ``bounds``: of layers that can be rounded to 8 bits, (2,) float32 by name (see
-    ``inference.int8``); empty where none were found.
+    ``view`` names one of the plan's views. ``first_stage`` marks a network of a cascade's
+    low-resolution plan. ``bounds`` has the lower and upper bound, (2,) float32, of the
+    input of each layer that can be quantised to 8 bits, by layer name (see ``inference.int8``); it
+    is empty if no bounds were chosen.
     """
 
     name: str
@@ -56,10 +58,15 @@ class Bundle:
     """A model.
 
     Args:
-        plan: how scans are prepared and the network is built.
-        members: at least one; unique names.
+        plan: how scans are preprocessed and how the network is built.
+        members: at least one, with unique names.
         card: provenance as plain data: data hashes, scores, licence, measured time and memory,
             versions.
+        plan_text: the text of ``plan.json`` in the file; written from ``plan`` if it does not
+            describe the same plan.
+
+    Raises:
+        BundleError: no members, repeated names, views that the plan lacks, or the wrong stages.
     """
 
     plan: Plan
@@ -68,21 +75,23 @@ class Bundle:
     plan_text: str = field(default="", repr=False, compare=False)
 
     def __post_init__(self) -> None:
+        # The text of the file is kept if it describes the plan, because the id depends on it.
         if not self.plan_text or Plan.from_json(self.plan_text) != self.plan:
             object.__setattr__(self, "plan_text", self.plan.to_json())
+        # Members must be distinct, and of the views and stages of the plan.
         names = [m.name for m in self.members]
         if not names or len(set(names)) != len(names):
-            raise BundleError(f"a bundle has members with unique names, found {names}")
+            raise BundleError(f"a bundle needs members with unique names, found {names}")
         known = set(self.plan.named_views()) or {""}
-        strange = {m.view for m in self.members} - known
+        unknown = {m.view for m in self.members} - known
         stages = {m.first_stage for m in self.members}
         if stages != ({False, True} if self.plan.cascade else {False}):
             raise BundleError(
-                "a cascade has members of both stages, and no other bundle of a first"
+                "a cascade needs members of both stages; other bundles have no first-stage members"
             )
-        if strange:
+        if unknown:
             raise BundleError(
-                f"members of the views {sorted(strange)}, the plan has {sorted(known)}"
+                f"members of unknown views {sorted(unknown)}; the plan has {sorted(known)}"
             )
 
     @property
@@ -91,15 +100,15 @@ class Bundle:
 
     @property
     def known_ids(self) -> tuple[str, ...]:
-        """Its id, and those under which it was known before it was written again."""
+        """The bundle's id and all former ids, from before it was rewritten."""
         return (self.id, *self.card.get("former_ids", ()))
 
     @cached_property
     def id(self) -> str:
-        """16 hex digits of the SHA-256 of what is stored: the plan's text, weights and bounds.
+        """16 hex digits of the SHA-256 of the stored plan text, weights and bounds.
 
-        The text is the one in the file, so a field that a later version adds to plans changes no
-        model's id.
+        The plan text is the one in the file, so a field that a later version adds to plans changes
+        no model's id.
         """
         digest = hashlib.sha256(self.plan_text.encode())
         for member in self.members:
@@ -115,14 +124,15 @@ class Bundle:
         """Write the file in one step.
 
         Raises:
-            OutputError: it cannot be written; what stood there before is unchanged.
+            OutputError: it cannot be written; an existing file is unchanged.
         """
         from safetensors.numpy import save
 
         def packed(arrays: Weights) -> bytes:
-            # Scalars stay scalars.
+            # np.ascontiguousarray would turn scalars into arrays of one value.
             return save({k: np.asarray(v, order="C") for k, v in arrays.items()})
 
+        # Files of the zip, and the entry of each member in bundle.json.
         files = {
             "plan.json": self.plan_text.encode(),
             "card.json": json.dumps(self.card, indent=1).encode(),
@@ -154,54 +164,25 @@ class Bundle:
             InputError: there is no such file.
             BundleError: not a bundle, of another version, or changed since it was written.
         """
-        from safetensors.numpy import load
-
         path = Path(path)
-        if path.is_dir():
-            raise BundleError("is a folder, a model is one file", path=path)
-        refuse_special(path)
-        try:
-            raw = path.read_bytes()
-        except OSError as error:
-            raise InputError(f"cannot be read ({error.strerror})", path=path) from error
-        if not raw.startswith(b"PK\x03\x04"):
-            raise BundleError(
-                "is not a delineate model (expected the file that `delineate train -o` wrote)",
-                path=path,
-            )
-        if hashlib.sha256(raw[:-_DIGEST]).hexdigest().encode() != raw[-_DIGEST:]:
-            raise BundleError(
-                "has been changed or damaged since it was written: its SHA-256 does not match; "
-                "copy it anew",
-                path=path,
-            )
+        raw = _verified_bytes(path)
         try:
             with zipfile.ZipFile(io.BytesIO(raw)) as archive:
+                # The header first: a newer schema must be refused before its parts are read.
                 head = json.loads(archive.read("bundle.json"))
                 if "delineate_bundle" not in head:
                     raise KeyError("delineate_bundle")
                 head = migrate("delineate_bundle", head, path=str(path), error=BundleError)
                 plan_text = archive.read("plan.json").decode()
                 plan = Plan.from_json(plan_text, f"{path}: plan.json")
-                members = tuple(
-                    Member(
-                        m["name"],
-                        load(archive.read(f"weights/{m['name']}.safetensors")),
-                        m["fold"],
-                        m["weight"],
-                        m.get("view", ""),
-                        m.get("first_stage", False),
-                        load(archive.read(bounds))
-                        if (bounds := f"bounds/{m['name']}.safetensors") in archive.namelist()
-                        else {},
-                    )
-                    for m in head["members"]
-                )
+                members = tuple(_read_member(archive, entry) for entry in head["members"])
                 found = cls(plan, members, json.loads(archive.read("card.json")), plan_text)
+                # The checksum proves that the file is as written, the id that its parts belong
+                # together.
                 if found.id != head["id"]:
                     raise BundleError(
-                        f"is called {head['id']} in its head, and its content is {found.id}: it "
-                        "was put together from parts of different models",
+                        f"has the id {head['id']} in its header, but its content has the id "
+                        f"{found.id}: it was assembled from parts of different models",
                         path=path,
                     )
                 return found
@@ -212,25 +193,24 @@ class Bundle:
 
     @staticmethod
     def is_bundle(path: str | Path) -> bool:
-        """Whether the file looks like a bundle; cheap, does not verify it."""
+        """Whether the file looks like a bundle; fast, does not verify it."""
         if special_kind(path):
             return False
         try:
             with Path(path).open("rb") as file:
+                # The name of the first file in a zip follows its 30-byte header.
                 return file.read(64)[30:41] == b"bundle.json"
         except OSError:
             return False
 
 
 def graphs_beside(model: str | Path) -> Path:
-    """The folder where what is compiled of a model's file is kept; it may be deleted at any
-    time.
-    """
+    """The folder for graphs compiled from a model file; it may be deleted at any time."""
     return Path(f"{model}.graphs")
 
 
 def weights_sha256(weights: Weights) -> str:
-    """SHA-256 over names, dtypes, shapes and bytes in order of name."""
+    """SHA-256 over the names, dtypes, shapes and bytes of all arrays, in order of name."""
     digest = hashlib.sha256()
     for name in sorted(weights):
         array = np.ascontiguousarray(weights[name])
@@ -239,14 +219,61 @@ def weights_sha256(weights: Weights) -> str:
     return digest.hexdigest()
 
 
+def _verified_bytes(path: Path) -> bytes:
+    """The content of a bundle file whose checksum is correct.
+
+    Raises:
+        InputError: it cannot be read.
+        BundleError: a folder, another kind of file, or changed since it was written.
+    """
+    if path.is_dir():
+        raise BundleError("is a folder; a model is a single file", path=path)
+    refuse_special(path)
+    try:
+        raw = path.read_bytes()
+    except OSError as error:
+        raise InputError(f"cannot be read ({error.strerror})", path=path) from error
+    # The signature distinguishes another kind of file from a damaged bundle.
+    if not raw.startswith(b"PK\x03\x04"):
+        raise BundleError(
+            "is not a delineate model (expected a file written by `delineate train -o`)",
+            path=path,
+        )
+    if hashlib.sha256(raw[:-_DIGEST]).hexdigest().encode() != raw[-_DIGEST:]:
+        raise BundleError(
+            "has been changed or damaged since it was written: its SHA-256 does not match; "
+            "copy it again",
+            path=path,
+        )
+    return raw
+
+
+def _read_member(archive: zipfile.ZipFile, entry: dict[str, Any]) -> Member:
+    """The member that ``entry`` of ``bundle.json`` describes, with its arrays."""
+    from safetensors.numpy import load
+
+    bounds = f"bounds/{entry['name']}.safetensors"
+    return Member(
+        entry["name"],
+        load(archive.read(f"weights/{entry['name']}.safetensors")),
+        entry["fold"],
+        entry["weight"],
+        entry.get("view", ""),
+        entry.get("first_stage", False),
+        load(archive.read(bounds)) if bounds in archive.namelist() else {},
+    )
+
+
 def _zip(files: dict[str, bytes]) -> bytes:
-    """An uncompressed zip with fixed dates (equal content, equal bytes) whose comment is the
-    SHA-256 of all before it.
+    """An uncompressed zip whose comment is the SHA-256 of all bytes before it.
+
+    Dates are fixed, so equal content gives equal bytes.
     """
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
         for name, data in files.items():
             archive.writestr(zipfile.ZipInfo(name), data)
+        # The comment must have its final length before the digest is computed.
         archive.comment = b"0" * _DIGEST
     raw = buffer.getvalue()
     return raw[:-_DIGEST] + hashlib.sha256(raw[:-_DIGEST]).hexdigest().encode()

@@ -1,19 +1,19 @@
-"""The error tree: every failure a user can cause, each told in one sentence.
+"""The error tree: every failure that a user can cause, each reported in one sentence.
 
     DelineateError            exit code 2 at the command line, never a traceback
-    ├── UsageError            the words of the call do not fit together
+    ├── UsageError            arguments or options that cannot be combined
     ├── InputError            a file or folder that cannot be used
-    │   ├── FormatError       unknown, truncated, unreadable, or of a kind that is refused
-    │   ├── GeometryError     where the voxels stand is unknown, contradictory or refused
-    │   ├── LabelError        label values or names that were not declared, or do not fit
-    │   └── LayoutError       no cases, unpaired files, a layout that cannot be told
-    ├── PlanError             a plan with an unknown key or values that exclude each other
+    │   ├── FormatError       unknown, truncated or unreadable format, or one that is refused
+    │   ├── GeometryError     unknown, contradictory or refused image geometry
+    │   ├── LabelError        undeclared or unsuitable label values or names
+    │   └── LayoutError       no cases, unpaired files, or an unrecognised layout
+    ├── PlanError             a plan with an unknown key, or with values that exclude each other
     ├── BundleError           a model file that is damaged, changed or of another version
     ├── OutputError           nothing could be written (full disk, no permission, exists already)
-    └── TrainingError         training cannot go on (no foreground, loss not finite)
+    └── TrainingError         training cannot continue (no foreground, loss not finite)
 
-Each says what was found and what is allowed, and names the case and the file where there is one.
-It knows nothing of how errors are shown.
+Each message says what was found and what is allowed, and names the case and the file if there is
+one. This module does not know how errors are displayed.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from os import PathLike, fspath
 
 
 class DelineateError(Exception):
-    """Base of all; ``str()`` is one sentence that names the case and the file.
+    """Base of all errors; ``str()`` is one sentence that names the case and the file.
 
     Args:
         message: what was found and what is allowed.
@@ -41,22 +41,26 @@ class DelineateError(Exception):
 
     def __str__(self) -> str:
         where = [] if self.case is None else [f"case {self.case}"]
-        if self.path is not None and not _stands_in(self.path, self.message):
+        if self.path is not None and not _is_named_in(self.path, self.message):
             where.append(self.path)
         return f"{': '.join(where)}: {self.message}" if where else self.message
 
     def of_case(self, case: str) -> DelineateError:
-        """This error, naming ``case`` where it named none yet; for the door that knows the case."""
+        """Return this error with ``case`` set, unless it already names a case.
+
+        For a caller that knows the case when the code that raised the error does not.
+        """
         if self.case is None:
             self.case = case
         return self
 
-    def __reduce__(self):  # type: ignore[no-untyped-def]  # keyword fields survive the way back from a worker process
+    # Keyword fields must survive pickling, when an error returns from a worker process.
+    def __reduce__(self):  # type: ignore[no-untyped-def]
         return _rebuild, (type(self), self.message, self.case, self.path)
 
 
-def _stands_in(path: str, message: str) -> bool:
-    """Whether the message names the path itself, not a longer path or word that holds it."""
+def _is_named_in(path: str, message: str) -> bool:
+    """Whether the message names the path itself, not a longer path or word that contains it."""
     return re.search(rf"(?<![\w./-]){re.escape(path)}(?![\w/-]|\.\w)", message) is not None
 
 
@@ -67,7 +71,7 @@ def _rebuild(
 
 
 class UsageError(DelineateError):
-    """The words of the call do not fit together."""
+    """Arguments or options that cannot be combined."""
 
 
 class InputError(DelineateError):
@@ -75,23 +79,23 @@ class InputError(DelineateError):
 
 
 class FormatError(InputError):
-    """Unknown, truncated, unreadable, or of a kind that is refused."""
+    """Unknown, truncated or unreadable format, or one that is refused."""
 
 
 class GeometryError(InputError):
-    """Where the voxels stand is unknown, contradictory or refused."""
+    """Unknown, contradictory or refused image geometry."""
 
 
 class LabelError(InputError):
-    """Label values or names that were not declared, or do not fit."""
+    """Undeclared or unsuitable label values or names."""
 
 
 class LayoutError(InputError):
-    """No cases, unpaired files, or a layout that cannot be told."""
+    """No cases, unpaired files, or an unrecognised layout."""
 
 
 class PlanError(DelineateError):
-    """A plan with an unknown key or values that exclude each other."""
+    """A plan with an unknown key, or with values that exclude each other."""
 
 
 class BundleError(DelineateError):
@@ -103,4 +107,4 @@ class OutputError(DelineateError):
 
 
 class TrainingError(DelineateError):
-    """Training cannot go on: no foreground, or a loss that is not finite."""
+    """Training cannot continue: no foreground, or a loss that is not finite."""

@@ -1,11 +1,12 @@
-"""Where voxels stand: shape and affine, and every change of them that loses nothing.
+"""Grid: shape and affine of a voxel array, and all changes of them that need no resampling.
 
 The affine maps voxel indices (i, j, k) to RAS+ millimetres at voxel centres (the NIfTI convention):
-x grows towards the patient's right, y towards the front, z towards the head. Only ``formats`` knows
-other conventions (DICOM's LPS). A 2-D image is a grid with k = 1.
+x increases towards the patient's right, y towards the front, z towards the head. Only ``formats``
+knows other conventions (DICOM's LPS). A 2-D image is a grid with k = 1.
 
-An axis code says where an axis points *to*: "RAS" means i runs to the right, j to the front, k
-upwards. Nothing here resamples; ``AxisMap`` only transposes and flips arrays (views, no copies).
+An axis code says where an axis points *to*: "RAS" means that i runs to the right, j to the front
+and k upwards. Nothing here resamples; ``AxisMap`` only transposes and flips arrays (views, no
+copies).
 """
 
 from __future__ import annotations
@@ -19,35 +20,35 @@ from numpy.typing import NDArray
 
 from .errors import GeometryError
 
-# (towards minus, towards plus) of the x, y, z axes in RAS+.
+# (negative direction, positive direction) of the x, y, z axes in RAS+.
 CODES = (
     ("L", "R"),
     ("P", "A"),
     ("I", "S"),
 )
-# an axis this much coarser than both others is the one along which slices were stacked
+# The slice axis is coarser than both others by at least this factor.
 COARSER = 1.1
-# largest |cosine| between two axes of an unsheared grid; rounding in headers is below
+# Largest |cosine| between two axes of an unsheared grid; rounding errors in headers are smaller.
 SHEAR_TOLERANCE = 1e-3
-# two grids are the same where no corner of one is farther than this from the other's
+# Two grids are the same if none of their corresponding corners are farther apart than this.
 GRID_TOLERANCE_MM = 0.1
-# an axis whose spacing is more than this many times the finest is anisotropic: between such
-# slices cubic interpolation rings, and one slice predicts little of the next
+# An axis is anisotropic if its spacing is more than this many times the finest. Across such slices
+# cubic interpolation rings, and one slice predicts little of the next.
 ANISOTROPY = 3.0
 
 
 @dataclass(frozen=True, eq=False)
 class Grid:
-    """Shape and place of a block of voxels; frozen, valid once constructed.
+    """Shape and position of a block of voxels; frozen, valid once constructed.
 
     Args:
-        shape: (I, J, K), each at least 1. An empty grid does not exist.
+        shape: (I, J, K), each at least 1; there is no empty grid.
         affine: (4, 4) float64, voxel index to RAS+ mm at voxel centres; finite and invertible.
-        allow_shear: only a reader that knows of a tilted gantry says so; otherwise shear is
-            refused.
+        allow_shear: accept axes that are not at right angles. Only a reader that knows of a tilted
+            gantry sets it; otherwise shear is refused.
 
     Raises:
-        GeometryError: the shape or affine is not one of a real grid.
+        GeometryError: the shape or the affine is not valid.
     """
 
     shape: tuple[int, int, int]
@@ -67,6 +68,7 @@ class Grid:
             raise GeometryError("the affine has values that are not finite (NaN or infinite)")
         if not np.allclose(affine[3], (0, 0, 0, 1)):
             raise GeometryError(f"the last row of an affine is 0 0 0 1, found {affine[3].tolist()}")
+        # The determinant of the unit axes is 0 if two are parallel, whatever the spacing.
         steps = np.linalg.norm(affine[:3, :3], axis=0)
         if (
             steps.min() <= 0
@@ -89,7 +91,7 @@ class Grid:
         """A grid with axes along R, A, S and its first voxel at the origin."""
         return cls((shape[0], shape[1], shape[2]), np.diag([*map(float, spacing_mm), 1.0]))
 
-    # ---- what it is ----
+    # ---- properties and coordinates ----
 
     @property
     def spacing_mm(self) -> tuple[float, float, float]:
@@ -99,9 +101,10 @@ class Grid:
 
     @property
     def slice_axis(self) -> int:
-        """The axis along which slices are stacked: one at least 10 % coarser than both others, else
-        the last (2).
+        """The axis along which slices are stacked: one that is at least 10 % coarser than both
+        others, else the last (2).
         """
+        # Axes from the finest to the coarsest.
         order = np.argsort(self.spacing_mm)
         return (
             int(order[2]) if self.spacing_mm[order[2]] >= COARSER * self.spacing_mm[order[1]] else 2
@@ -109,33 +112,33 @@ class Grid:
 
     @property
     def shear(self) -> float:
-        """Largest |cosine| between two voxel axes; 0 for right angles."""
+        """Largest |cosine| between two voxel axes; 0 if all are at right angles."""
         unit = self.affine[:3, :3] / np.linalg.norm(self.affine[:3, :3], axis=0)
         return float(np.abs(unit.T @ unit - np.eye(3)).max())
 
     @property
     def voxel_ml(self) -> float:
-        """Volume of one voxel in ml (the determinant, so also right under shear)."""
+        """Volume of one voxel in ml (by the determinant, so also correct under shear)."""
         return abs(float(np.linalg.det(self.affine[:3, :3]))) / 1000.0
 
     @property
     def codes(self) -> str:
         """Nearest anatomical code of each voxel axis, such as "RAS" or "LPS"; always a permutation
-        of the three.
+        of the three directions.
         """
         return "".join(CODES[world][sign > 0] for world, sign in self._nearest_axes())
 
     @property
     def centre_mm(self) -> NDArray[np.float64]:
-        """(3,) RAS+ mm of the middle of the block."""
+        """(3,) RAS+ mm of the centre of the block."""
         return self.to_mm((np.array(self.shape) - 1) / 2)
 
     def to_mm(self, index: Any) -> NDArray[np.float64]:
-        """Indices (..., 3), fractional allowed, to RAS+ mm."""
+        """RAS+ mm (..., 3) of voxel indices (..., 3), which may be fractional."""
         return np.asarray(np.asarray(index, float) @ self.affine[:3, :3].T + self.affine[:3, 3])
 
     def to_index(self, point_mm: Any) -> NDArray[np.float64]:
-        """RAS+ mm (..., 3) to fractional indices."""
+        """Fractional voxel indices (..., 3) of points (..., 3) in RAS+ mm."""
         inverse = np.linalg.inv(self.affine)
         return np.asarray(np.asarray(point_mm, float) @ inverse[:3, :3].T + inverse[:3, 3])
 
@@ -149,7 +152,7 @@ class Grid:
     # ---- comparison ----
 
     def distance_mm(self, other: Grid) -> float:
-        """Largest distance between the two grids' corresponding corner voxels; infinite where
+        """Largest distance between corresponding corner voxels of the two grids; infinite if the
         shapes differ.
         """
         if self.shape != other.shape:
@@ -157,7 +160,7 @@ class Grid:
         return float(np.linalg.norm(self.corners_mm() - other.corners_mm(), axis=1).max())
 
     def matches(self, other: Grid, tolerance_mm: float = GRID_TOLERANCE_MM) -> bool:
-        """Whether every voxel of both stands at the same place within ``tolerance_mm``."""
+        """Whether corresponding voxels of both grids are within ``tolerance_mm``."""
         return self.distance_mm(other) <= tolerance_mm
 
     def __eq__(self, other: object) -> bool:
@@ -170,18 +173,19 @@ class Grid:
     def __hash__(self) -> int:
         return hash((self.shape, self.affine.tobytes()))
 
-    # ---- changes that lose nothing ----
+    # ---- changes without resampling ----
 
     def reorient(self, codes: str) -> tuple[Grid, AxisMap]:
-        """The same voxels in the axis order and directions nearest to ``codes``, and the map that
-        moves arrays there.
+        """The same voxels with axis order and directions nearest to ``codes``, and the map that
+        moves arrays to them.
 
-        ``codes`` may also name this grid's own axes, such as "kji", which changes their order and
+        ``codes`` may also name this grid's own axes, such as "kji". This changes their order, but
         no direction.
 
         Raises:
             GeometryError: ``codes`` is not a permutation of R/L, A/P, S/I or of i, j, k.
         """
+        # The grid's own axes: only their order changes.
         if sorted(codes) == ["i", "j", "k"]:
             return self._mapped(
                 AxisMap(
@@ -189,24 +193,27 @@ class Grid:
                     (False, False, False),
                 )
             )
+        # Anatomical codes: the world axis (0 x, 1 y, 2 z) of each letter, -1 if unknown.
         names = ["".join(pair) for pair in CODES]
-        wanted = [
+        targets = [
             next((w for w, pair in enumerate(names) if code in pair), -1) for code in codes.upper()
         ]
-        if sorted(wanted) != [0, 1, 2]:
+        if sorted(targets) != [0, 1, 2]:
             raise GeometryError(
                 f"an orientation is three letters, one each of R/L, A/P and S/I, found {codes!r}"
             )
+        # Which old axis becomes each new one, and whether it is reversed.
         axes = self._nearest_axes()
-        order = tuple([world for world, _ in axes].index(w) for w in wanted)
+        order = tuple([world for world, _ in axes].index(w) for w in targets)
         flips = tuple(
             CODES[w][1] != code if axes[o][1] > 0 else CODES[w][0] != code
-            for w, code, o in zip(wanted, codes.upper(), order, strict=True)
+            for w, code, o in zip(targets, codes.upper(), order, strict=True)
         )
         return self._mapped(AxisMap((order[0], order[1], order[2]), (flips[0], flips[1], flips[2])))
 
     def _mapped(self, mapping: AxisMap) -> tuple[Grid, AxisMap]:
-        """The grid of an array that ``mapping`` moved, and ``mapping``."""
+        """The grid of an array that ``mapping`` has moved, and ``mapping``."""
+        # New voxel index to old voxel index, as an affine.
         matrix = np.zeros((4, 4))
         matrix[3, 3] = 1
         for new, (old, flip) in enumerate(zip(mapping.order, mapping.flips, strict=True)):
@@ -220,22 +227,24 @@ class Grid:
         ), mapping
 
     def crop(self, start: Sequence[int], stop: Sequence[int]) -> Grid:
-        """The block from ``start`` up to (without) ``stop``; both may lie outside, which pads."""
+        """The block from ``start`` up to (excluding) ``stop``; bounds outside the grid pad."""
         shape = tuple(int(b) - int(a) for a, b in zip(start, stop, strict=True))
         affine = self.affine.copy()
         affine[:3, 3] = self.to_mm(start)
         return Grid((shape[0], shape[1], shape[2]), affine, allow_shear=self.allow_shear)
 
     def respace(self, spacing_mm: Sequence[float]) -> Grid:
-        """A grid over the same extent (outer faces of the voxels) at about ``spacing_mm``.
+        """A grid over the same extent (to the outer faces of the voxels) at about ``spacing_mm``.
 
-        The number of voxels is rounded and at least 1; the spacing is then adjusted so that the
-        outer faces stay exactly where they were, so nothing shifts by half a voxel.
+        The number of voxels is rounded and is at least 1. The spacing is then adjusted so that the
+        outer faces keep their exact position; nothing shifts by half a voxel.
         """
+        # Round the number of voxels, then derive the spacing from it.
         old = np.array(self.spacing_mm)
         extent = old * self.shape
         shape = np.maximum(1, np.rint(extent / np.array(spacing_mm, float))).astype(int)
         scale = extent / shape / old
+        # Scale about the outer face, not about the centre of the first voxel.
         matrix = np.diag([*scale, 1.0])
         matrix[:3, 3] = (scale - 1) / 2
         return Grid(
@@ -244,7 +253,7 @@ class Grid:
             allow_shear=self.allow_shear,
         )
 
-    # ---- as data ----
+    # ---- JSON ----
 
     def to_json(self) -> dict[str, Any]:
         """Plain data that ``from_json`` turns into an equal grid."""
@@ -263,12 +272,13 @@ class Grid:
         )
 
     def _nearest_axes(self) -> list[tuple[int, float]]:
-        """For each voxel axis the world axis (0 x, 1 y, 2 z) it runs along most, and the
-        direction's sign.
+        """For each voxel axis, the nearest world axis (0 x, 1 y, 2 z) and the sign of the
+        direction.
 
-        The assignment that keeps the most of all three cosines, so that no world axis is taken
-        twice even at 45 degrees.
+        The assignment with the largest sum of the three |cosines| is used, so that no world axis is
+        assigned twice, even at 45 degrees.
         """
+        # (world axis, voxel axis) cosines; all six assignments are compared.
         unit = self.affine[:3, :3] / np.linalg.norm(self.affine[:3, :3], axis=0)
         orders = ((0, 1, 2), (0, 2, 1), (1, 0, 2), (1, 2, 0), (2, 0, 1), (2, 1, 0))
         best = max(orders, key=lambda order: sum(abs(unit[w, a]) for a, w in enumerate(order)))
@@ -281,11 +291,12 @@ class AxisMap:
     exactly.
     """
 
-    order: tuple[int, int, int]  # new axis n is old axis order[n] ...
-    flips: tuple[bool, bool, bool]  # ... run backwards where flips[n]
+    order: tuple[int, int, int]  # new axis n is old axis order[n]
+    flips: tuple[bool, bool, bool]  # new axis n runs backwards if flips[n]
 
     def apply(self, array: NDArray[Any]) -> NDArray[Any]:
         """A view of ``array`` (..., I, J, K) with its last three axes moved; leading axes stay."""
+        # Transpose first: ``flips`` are in the order of the new axes.
         lead = array.ndim - 3
         moved = array.transpose(*range(lead), *(lead + o for o in self.order))
         return moved[
@@ -293,7 +304,8 @@ class AxisMap:
         ]
 
     def inverse(self) -> AxisMap:
-        """The map back."""
+        """The inverse map."""
+        # The inverse permutation, with each flip at the axis that it comes from.
         order = [self.order.index(axis) for axis in range(3)]
         flips = [self.flips[o] for o in order]
         return AxisMap((order[0], order[1], order[2]), (flips[0], flips[1], flips[2]))

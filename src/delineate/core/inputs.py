@@ -1,4 +1,4 @@
-"""What may be opened: regular files. A named pipe, a socket or a device would hang a reader, or
+"""What may be opened: regular files. A named pipe, a socket or a device would block a reader or
 never end.
 """
 
@@ -19,8 +19,8 @@ _KINDS = (
 
 
 def special_kind(path: str | Path) -> str:
-    """What ``path`` is where it is neither a file nor a folder ("a named pipe", "a socket", "a
-    device"); "" otherwise, or where nothing is there.
+    """The kind of a special file ("a named pipe", "a socket", "a device"); "" for a regular file, a
+    folder or a path that does not exist.
     """
     try:
         mode = os.stat(path).st_mode
@@ -30,7 +30,7 @@ def special_kind(path: str | Path) -> str:
 
 
 def refuse_special(path: str | Path) -> None:
-    """Refuse what is no regular file, before it is opened.
+    """Refuse a special file before it is opened.
 
     Raises:
         InputError: ``path`` is a named pipe, a socket or a device.

@@ -1,8 +1,9 @@
-"""What the voxel values of a mask mean, and how the values found on disk become them.
+"""Label values: what they mean, and how the values in a file are converted to them.
 
-``LabelSet`` names the values a model knows: value, name, colour, code, side. ``LabelMapping`` says
-how one source (grey ranges, RGB colours, 0/255 masks, one file a structure, or a subset and merging
-of values) becomes values of a set. Background is 0 and always there. It knows no file.
+``LabelSet`` describes the values that a model knows: value, name, colour, code, side.
+``LabelMapping`` describes how the values of one source become values of a set: by intensity ranges,
+RGB colours, 0/255 masks, one file per structure, or by selecting and merging values. Background is
+always 0. This module knows no files.
 """
 
 from __future__ import annotations
@@ -19,10 +20,10 @@ from .errors import LabelError
 
 Side = Literal["left", "right", None]
 BACKGROUND = 0
-WHOLE_TOLERANCE = 0.01  # of label values stored as floats: how far one may be from a whole number
-NOISE = 1e-6  # what arithmetic leaves of a 0
-# Okabe & Ito's eight colours (distinguishable for colour-blind readers) first, then a golden-angle
-# walk of hues.
+WHOLE_TOLERANCE = 0.01  # largest distance of a label value stored as float from a whole number
+NOISE = 1e-6  # rounding errors leave values up to this where 0 is meant
+# The colours of Okabe & Ito, which colour-blind readers can distinguish. After these, hues follow
+# at steps of the golden angle.
 _OKABE_ITO = (
     (230, 159, 0),
     (86, 180, 233),
@@ -32,6 +33,7 @@ _OKABE_ITO = (
     (213, 94, 0),
     (204, 121, 167),
 )
+# A side as a separate word, and its forms that mean left.
 _SIDED = re.compile(r"(?i)(?<![a-z])(left|right|lh|rh|l|r)(?![a-z])")
 _LEFT = {"left", "lh", "l"}
 
@@ -48,11 +50,16 @@ class Label:
 
 
 def side_of(name: str) -> tuple[Side, str]:
-    """The side that ``name`` tells, and the name without it ("Left kidney" -> left, "kidney")."""
+    """The side in ``name``, and the name without it ("Left kidney" -> left, "kidney").
+
+    The name is in lower case with single spaces; the side is None if ``name`` has none.
+    """
+    # "LeftKidney" and "left_kidney" become separate words.
     words = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name)
     found = _SIDED.search(words.replace("_", " "))
     if found is None:
         return None, " ".join(words.replace("_", " ").replace("-", " ").lower().split())
+    # Remove only the first side.
     rest = _SIDED.sub(" ", words.replace("_", " "), count=1)
     return ("left" if found.group(1).lower() in _LEFT else "right"), " ".join(
         re.sub(r"[-.]", " ", rest).lower().split()
@@ -65,6 +72,7 @@ def default_colour(index: int) -> tuple[int, int, int]:
         return _OKABE_ITO[index]
     import colorsys
 
+    # Steps of the golden angle keep hues far apart; saturation and brightness alternate.
     hue = (index * 0.61803398875) % 1.0
     red, green, blue = colorsys.hsv_to_rgb(
         hue, 0.55 + 0.4 * (index % 2), 0.95 - 0.25 * (index % 3) / 2
@@ -74,10 +82,10 @@ def default_colour(index: int) -> tuple[int, int, int]:
 
 @dataclass(frozen=True)
 class LabelSet:
-    """The structures of a task, in order of value; 0 is background and not listed.
+    """The structures of a task in order of value; background (0) is not listed.
 
     Raises:
-        LabelError: a value that is not positive, or a value or name given twice.
+        LabelError: a value outside 1..65535, or a value or name given twice.
     """
 
     labels: tuple[Label, ...]
@@ -88,7 +96,7 @@ class LabelSet:
         )
         values, names = self.values, self.names
         if any(v <= 0 or v > 65535 for v in values):
-            raise LabelError(f"label values lie in 1..65535 (0 is background), found {values}")
+            raise LabelError(f"label values must be 1..65535 (0 is background), found {values}")
         for kind, given in (("value", [str(v) for v in values]), ("name", names)):
             twice = sorted({item for item in given if given.count(item) > 1})
             if twice:
@@ -96,7 +104,7 @@ class LabelSet:
 
     @classmethod
     def from_names(cls, names: dict[int, str]) -> LabelSet:
-        """A set from value -> name; 0 is left out; colours and sides are derived."""
+        """A set from value -> name; 0 is ignored; colours and sides are derived."""
         pairs = sorted((int(v), str(n)) for v, n in names.items() if int(v) != BACKGROUND)
         return cls(
             tuple(
@@ -114,7 +122,7 @@ class LabelSet:
 
     @property
     def dtype(self) -> type[np.unsignedinteger[Any]]:
-        """Smallest unsigned dtype that holds every value."""
+        """The smallest unsigned dtype that holds all values."""
         return np.uint8 if max(self.values, default=0) < 256 else np.uint16
 
     def __len__(self) -> int:
@@ -136,32 +144,31 @@ class LabelSet:
 
     @property
     def pairs(self) -> list[tuple[int, int]]:
-        """(left value, right value) of every structure that is named on both sides."""
+        """(left value, right value) of every structure that exists on both sides."""
+        # Partners have the same name without the side.
         lefts = {side_of(label.name)[1]: label.value for label in self if label.side == "left"}
         rights = {side_of(label.name)[1]: label.value for label in self if label.side == "right"}
         return [(value, rights[stem]) for stem, value in lefts.items() if stem in rights]
 
     @property
     def is_sided(self) -> bool:
-        """Whether any structure has a side: then mirroring left to right changes what it is
-        called.
-        """
+        """Whether any structure has a side, so that a left-right flip changes its name."""
         return any(label.side is not None for label in self)
 
     @property
     def can_mirror_sides(self) -> bool:
-        """Whether a left-right flip can be mended by swapping values: every sided structure has its
+        """Whether swapping values corrects a left-right flip: every structure with a side has its
         partner.
         """
         paired = {value for pair in self.pairs for value in pair}
         return all(label.value in paired for label in self if label.side is not None)
 
     def compact(self) -> dict[int, int]:
-        """Value -> class index 1..N of a network's output, in order of value."""
+        """Value -> class index 1..N of the network output, in order of value."""
         return {value: index for index, value in enumerate(self.values, start=1)}
 
     def swap_table(self) -> NDArray[np.intp]:
-        """(N + 1,) class index -> class index after a left-right flip (0 is background)."""
+        """(N + 1,) the class index of each class after a left-right flip (0 is background)."""
         index = self.compact()
         table = np.arange(len(self) + 1)
         for left, right in self.pairs:
@@ -169,17 +176,19 @@ class LabelSet:
         return table
 
     def merged(self) -> LabelSet:
-        """The set with both sides of each pair as one structure: the smaller value of the two, the
+        """The set with both sides of each pair as one structure: the smaller of the two values, the
         name without the side, no code.
 
-        Where that name is empty or another structure's, both names stand in it ("left kidney +
+        If that name is empty or belongs to another structure, both names are joined ("left kidney +
         right kidney").
         """
+        # Of each pair the smaller value is kept; names of all unpaired structures are taken.
         pairs = {min(pair): max(pair) for pair in self.pairs}
         gone, by_value = set(pairs.values()), {label.value: label for label in self}
         taken = {
             label.name for label in self if label.value not in gone and label.value not in pairs
         }
+        # Paired structures lose their side, the larger value of each pair disappears.
         kept = []
         for label in self:
             if label.value in pairs:
@@ -195,7 +204,7 @@ class LabelSet:
         return LabelSet(tuple(kept))
 
     def merge_table(self) -> NDArray[np.intp]:
-        """(N + 1,) class index -> class index of ``merged`` (0 is background)."""
+        """(N + 1,) the class index in ``merged`` of each class (0 is background)."""
         index, partner = self.merged().compact(), {max(pair): min(pair) for pair in self.pairs}
         return np.array([0, *(index[partner.get(value, value)] for value in self.values)])
 
@@ -229,7 +238,7 @@ class LabelSet:
 
 @dataclass(frozen=True)
 class Range:
-    """Values from ``low`` to ``high`` (both inside) become ``value``."""
+    """Values from ``low`` to ``high`` (both included) become ``value``."""
 
     low: float
     high: float
@@ -240,15 +249,18 @@ class Range:
 class LabelMapping:
     """How the values of one source become values of a ``LabelSet``.
 
-    Exactly one kind is meant by a mapping:
-      ``values``  value on disk -> value (several may merge into one)
-      ``ranges``  grey ranges, both ends inside (CHAOS MR: liver 55-70); used too for 0/255 masks
+    A mapping has exactly one kind:
+      ``values``  value on disk -> value (several may be merged into one)
+      ``ranges``  intensity ranges, both ends included (CHAOS MR: liver 55-70); also for 0/255 masks
       ``rgb``     colour -> value; the source has three channels
-      ``files``   one mask a structure: file stem -> value; any voxel above zero belongs to it
-    An empty mapping means: the values on disk are the values of the set.
+      ``files``   one mask per structure: file stem -> value; voxels above zero belong to it
+    An empty mapping means that the values on disk are already the values of the set.
 
-    ``rest`` says what becomes of other non-zero values: "refuse" (an error that lists them), or
+    ``rest`` decides what happens to other non-zero values: "refuse" (an error that lists them) or
     "background".
+
+    Raises:
+        LabelError: more than one kind.
     """
 
     values: tuple[tuple[int, int], ...] = ()
@@ -260,10 +272,10 @@ class LabelMapping:
     def __post_init__(self) -> None:
         kinds = [name for name in ("values", "ranges", "rgb", "files") if getattr(self, name)]
         if len(kinds) > 1:
-            raise LabelError(f"a label mapping is of one kind, found {' and '.join(kinds)}")
+            raise LabelError(f"a label mapping has only one kind, found {' and '.join(kinds)}")
 
     def apply(self, array: NDArray[Any], labels: LabelSet) -> NDArray[Any]:
-        """Values on disk to values of ``labels``.
+        """Convert values on disk to values of ``labels``.
 
         Args:
             array: (I, J, K), any real dtype, or (3 or 4, I, J, K) for ``rgb``.
@@ -272,14 +284,14 @@ class LabelMapping:
             (I, J, K) of ``labels.dtype``.
 
         Raises:
-            LabelError: values that were not declared, where ``rest`` is "refuse"; non-integer or
-                NaN values.
+            LabelError: undeclared values if ``rest`` is "refuse"; non-integer or NaN values; or
+                another number of channels than the mapping needs.
         """
         if self.rgb:
             return self._apply_rgb(array, labels)
         if array.ndim == 4:
             raise LabelError(
-                f"a mask has one channel, found {array.shape[0]}; colours need an rgb mapping"
+                f"a mask has one channel, found {array.shape[0]}; colours need an RGB mapping"
             )
         if self.ranges:
             return self._apply_ranges(array, labels)
@@ -296,6 +308,8 @@ class LabelMapping:
             raise LabelError(
                 f"undeclared label values {_listed(unknown)}; declared are {_listed(sorted(pairs))}"
             )
+        # Look values up in a table, which is far faster than one comparison per value. Negative
+        # values shift its start.
         low = min(found[0], 0) if found else 0
         table = np.zeros((found[-1] if found else 0) - low + 1, dtype=labels.dtype)
         for v in found:
@@ -305,6 +319,7 @@ class LabelMapping:
         return np.asarray(table[whole.astype(np.int64) - low])
 
     def _apply_ranges(self, array: NDArray[Any], labels: LabelSet) -> NDArray[Any]:
+        # Later ranges overwrite earlier ones; 0 is background unless a range includes it.
         out = np.zeros(array.shape, dtype=labels.dtype)
         known = array == 0
         for r in self.ranges:
@@ -315,15 +330,17 @@ class LabelMapping:
             stray = np.unique(array[~known])
             spans = ", ".join(f"{r.low:g}..{r.high:g}" for r in self.ranges)
             raise LabelError(
-                f"grey values {_listed(stray.tolist())} lie in none of the declared ranges {spans}"
+                f"intensities {_listed(stray.tolist())} are outside the declared ranges {spans}"
             )
         return out
 
     def _apply_rgb(self, array: NDArray[Any], labels: LabelSet) -> NDArray[Any]:
         if array.ndim != 4 or array.shape[0] not in (3, 4):
             raise LabelError(
-                f"an rgb mapping needs an image of three colour channels, found shape {array.shape}"
+                f"an RGB mapping needs an image with 3 or 4 channels, found shape {array.shape}"
             )
+        # Pack each colour into one number, so that a comparison reads one array. Black is
+        # background.
         colours = array[:3].astype(np.int64)
         code = (colours[0] << 16) | (colours[1] << 8) | colours[2]
         out = np.zeros(code.shape, dtype=labels.dtype)
@@ -334,7 +351,7 @@ class LabelMapping:
             known |= inside
         if self.rest == "refuse" and not known.all():
             stray = [f"#{c:06x}" for c in np.unique(code[~known])[:8]]
-            raise LabelError(f"colours {', '.join(stray)} are not declared")
+            raise LabelError(f"undeclared colours {', '.join(stray)}")
         return out
 
     def to_json(self) -> dict[str, Any]:
@@ -361,47 +378,50 @@ class LabelMapping:
 
 
 def as_whole_numbers(array: NDArray[Any], path: str | None = None) -> NDArray[Any]:
-    """The same label values with an integer dtype (no copy where they have one).
+    """The same label values with an integer dtype (no copy if they already have one).
 
-    Every reader and every metric converts here, so that none rounds what another truncates.
-    Programs that resample or scale masks leave values such as 0.9999; a value is taken for the
-    nearest whole number within ``WHOLE_TOLERANCE``.
+    All readers and metrics convert label values here, so that all of them round the same way.
+    Programs that resample or scale masks leave values such as 0.9999: a value within
+    ``WHOLE_TOLERANCE`` of a whole number becomes that number.
 
     Args:
-        array: any shape and real dtype; empty is allowed.
-        path: the file they come from, for the error.
+        array: any shape and real dtype; may be empty.
+        path: the file that the values come from, for the error message.
 
     Raises:
-        LabelError: a value that is not finite, or is further from a whole number; the value that is
-            furthest is named. Or values that would all become 0 and are more than noise.
+        LabelError: a value that is not finite or is too far from a whole number (the error names
+            the value that is farthest); or an array whose values would all become 0, although they
+            are larger than rounding errors.
     """
     if array.dtype.kind in "iu":
         return array
     if array.dtype.kind == "b":
         return array.astype(np.uint8)
     if array.dtype.kind != "f":
-        raise LabelError(f"label values are whole numbers, found {array.dtype}", path=path)
+        raise LabelError(f"label values must be whole numbers, found {array.dtype}", path=path)
+    # Floats: all must be finite and close to a whole number.
     finite = np.isfinite(array)
     if not finite.all():
         bad = int(array.size - np.count_nonzero(finite))
         raise LabelError(
-            f"label values are whole numbers, found {bad} voxel(s) that are NaN or infinite",
+            f"label values must be whole numbers, found {bad} voxel(s) that are NaN or infinite",
             path=path,
         )
+    # The error names the worst voxel.
     whole = np.rint(array)
     off = np.abs(whole - array)
     if off.size and (worst := float(off.max())) > WHOLE_TOLERANCE:
         value = float(array.flat[int(off.argmax())])
         message = (
-            f"label values are whole numbers, found {value:.6g}, which is {worst:.3g} from "
-            f"one (allowed is {WHOLE_TOLERANCE:g})"
+            f"label values must be whole numbers, found {value:.6g}, which is {worst:.3g} from "
+            f"the nearest (at most {WHOLE_TOLERANCE:g} is allowed)"
         )
         raise LabelError(message, path=path)
     high = float(np.abs(whole).max(initial=0))
-    # Values divided by 255 or 65535: within the tolerance of 0, and no background.
+    # A mask divided by 255 or 65535 is within the tolerance of 0, but it is not all background.
     if not high and (most := float(off.max(initial=0))) > NOISE:
         raise LabelError(
-            f"no label value reaches 1, and the highest is {most:.6g}: label values are whole "
+            f"no label value reaches 1, the highest is {most:.6g}: label values must be whole "
             "numbers, these look scaled",
             path=path,
         )
@@ -410,8 +430,9 @@ def as_whole_numbers(array: NDArray[Any], path: str | None = None) -> NDArray[An
 
 
 def unique_values(array: NDArray[Any]) -> list[int]:
-    """Distinct values in rising order; by counting where the values are small, which is far faster
-    than sorting.
+    """Distinct values in ascending order.
+
+    Small non-negative values are counted, which is far faster than sorting.
     """
     if array.size == 0:
         return []

@@ -1,8 +1,8 @@
-"""Which files make a case, who the patient is, and which fold the patient belongs to.
+"""Manifest: the files and the patient of each case, and the fold of each patient.
 
-A ``Manifest`` is what finding cases ends with and everything else starts from: JSON Lines on disk,
-one header line and one line a case, so that a person can read it and ``grep`` works. Folds are
-grouped by patient, always. It opens no image.
+Case discovery returns a ``Manifest``, and all other work starts from it. On disk it is JSON Lines,
+one header line and one line per case, so a person can read it and ``grep`` works. Folds are always
+grouped by patient. This module opens no image.
 """
 
 from __future__ import annotations
@@ -25,17 +25,16 @@ Split = Literal["train", "val", "test", None]
 
 @dataclass(frozen=True)
 class Source:
-    """One thing on disk that a reader turns into a volume.
+    """One file or folder that a reader turns into a volume.
 
     Args:
         path: a file, or a folder (a DICOM series, or a stack of 2-D slices).
-        series: the SeriesInstanceUID where the folder holds more than one series, else "".
-        like: path of the image whose geometry a stack of bare slices (PNG masks of a DICOM series)
-            takes; the slices correspond in natural order of the file names.
-        spacing_mm: stated spacing of a file that has none, or ().
-        glob: pattern of the files of a stack inside the folder, "" for all.
-        channel: the one channel to take of a file that holds several, from 0; None takes all of
-            them.
+        series: the SeriesInstanceUID if the folder holds more than one series, else "".
+        like: path of the image that gives the geometry of a stack of plain slices (PNG masks of a
+            DICOM series); slices correspond in natural order of their file names.
+        spacing_mm: the spacing of a file that states none, or ().
+        glob: pattern of the file names of a stack in the folder, "" for all.
+        channel: the channel to read from a file with several, from 0; None reads all of them.
     """
 
     path: str
@@ -68,24 +67,27 @@ class Source:
         )
 
 
-# Stands where a case lacks a channel that the others have; only predicting can do without.
+# The source of a channel that a case lacks and others have; only prediction accepts it.
 ABSENT = Source("")
 
 
 @dataclass(frozen=True)
 class Case:
-    """One scan: its channels, its truth and its patient.
+    """One scan: its channels, its reference segmentation and its patient.
 
     Args:
-        id: unique in the manifest; also the name of output files, so free of "/" and white space at
-            its ends.
-        patient: whose scan it is; cases of one patient never stand on both sides of a split.
-        images: one source a channel, in the manifest's channel order (``ABSENT`` for one that the
-            case lacks); or a single source that holds all channels (a 4-D NIfTI file, a colour
-            image).
-        label: the sources of the truth; one, or one a structure; empty where there is no truth.
-        split: "train", "val" or "test" where the layout says so; None leaves it to the folds.
+        id: unique in the manifest. Output files are named after it, so it contains no "/" and has
+            no white space at its ends.
+        patient: the id of the patient; all cases of a patient are on one side of a split.
+        images: one source per channel, in the channel order of the manifest (``ABSENT`` for a
+            missing one); or a single source with all channels (a 4-D NIfTI file, a colour image).
+        label: the sources of the reference segmentation: one file, or one per structure; empty if
+            there is none.
+        split: "train", "val" or "test" if the layout states it; None leaves it to the folds.
         fold: set by ``Manifest.with_folds``.
+
+    Raises:
+        LayoutError: an id that cannot be a file name, or no image.
     """
 
     id: str
@@ -96,6 +98,7 @@ class Case:
     fold: int | None = None
 
     def __post_init__(self) -> None:
+        # The id becomes the stem of output files, on all systems.
         if (
             not self.id
             or self.id != self.id.strip()
@@ -103,13 +106,13 @@ class Case:
             or "\\" in self.id
             or self.id in (".", "..")
         ):
-            raise LayoutError(f"a case id names a file, {self.id!r} cannot")
+            raise LayoutError(f"a case id must be usable as a file name, {self.id!r} is not")
         if not self.images or all(s == ABSENT for s in self.images):
-            raise LayoutError("a case has at least one image", case=self.id)
+            raise LayoutError("a case needs at least one image", case=self.id)
 
     @property
     def path(self) -> str:
-        """Where its first image is: what a message names."""
+        """The path of its first image, for messages."""
         return next(s.path for s in self.images if s != ABSENT)
 
     def to_json(self) -> dict[str, Any]:
@@ -139,18 +142,18 @@ class Manifest:
     """The cohort.
 
     Args:
-        cases: unique ids, each with one source a channel, or one source that holds them all.
+        cases: unique ids, each with one source per channel, or one source with all of them.
         channels: name of each channel ("CT", "Flair" ...).
-        labels: the structures; empty where no case has truth.
-        mapping: how the label sources' values become the structures' values.
-        layout: name of the layout that was recognised.
-        root: the folder it was found in.
-        modality: "CT", "MR", "PT", "EM", "photo" ... or "" where unknown; what a plan's
-            normalisation asks.
+        labels: the structures; empty if no case has a reference segmentation.
+        mapping: how the values of the label sources become the values of the structures.
+        layout: name of the recognised layout.
+        root: the folder of the data set.
+        modality: "CT", "MR", "PT", "EM", "photo" ... or "" if unknown; it decides the plan's
+            normalisation.
 
     Raises:
-        LayoutError: ids repeat, channel counts differ, or one patient stands on both sides of a
-            split or in two folds.
+        LayoutError: ids repeat, channel counts differ, or a patient is on both sides of a split or
+            in two folds.
     """
 
     cases: tuple[Case, ...]
@@ -165,7 +168,7 @@ class Manifest:
         seen: set[str] = set()
         for case in self.cases:
             if case.id in seen:
-                raise LayoutError("two cases have this id", case=case.id)
+                raise LayoutError("two cases have the same id", case=case.id)
             seen.add(case.id)
             if len(case.images) not in (1, len(self.channels)):
                 raise LayoutError(
@@ -176,18 +179,20 @@ class Manifest:
         self._refuse_leaks()
 
     def _refuse_leaks(self) -> None:
+        """Raise if a patient is in two splits or in two folds."""
         for what in ("split", "fold"):
             sides: dict[str, tuple[Any, str]] = {}
             for case in self.cases:
                 side = getattr(case, what)
                 if side is None:
                     continue
+                # The patient's first case decides the side; all others must agree.
                 other, first = sides.setdefault(case.patient, (side, case.id))
                 if other != side:
                     raise LayoutError(
-                        f"patient {case.patient} stands in {what} {other} (case {first}) and "
+                        f"patient {case.patient} is in {what} {other} (case {first}) and in "
                         f"{what} {side}; "
-                        "all cases of a patient belong on one side",
+                        "all cases of a patient must be on one side",
                         case=case.id,
                     )
 
@@ -202,13 +207,18 @@ class Manifest:
         return sorted({case.patient for case in self.cases})
 
     def named(self, case_id: str) -> Case:
+        """The case with this id.
+
+        Raises:
+            LayoutError: there is none.
+        """
         for case in self.cases:
             if case.id == case_id:
                 return case
-        raise LayoutError("no such case in the manifest", case=case_id)
+        raise LayoutError("the manifest has no such case", case=case_id)
 
     def only(self, cases: Iterable[Case]) -> Manifest:
-        """The same cohort with these cases alone."""
+        """The same cohort with only these cases."""
         return replace(self, cases=tuple(cases))
 
     def where(self, split: Split) -> Manifest:
@@ -216,16 +226,18 @@ class Manifest:
         return self.only(c for c in self.cases if c.split == split)
 
     def with_truth(self) -> Manifest:
-        """Only the cases that have truth."""
+        """Only the cases with a reference segmentation."""
         return self.only(c for c in self.cases if c.label)
 
     def with_folds(self, folds: int, seed: int = 0) -> Manifest:
-        """Every case that is not test gets a fold 0..folds-1, grouped by patient, sizes as even as
-        patients allow.
+        """The same cohort with a fold 0..folds-1 for each case that is not test.
+
+        Folds are grouped by patient, and their sizes are as even as the patients allow.
 
         Raises:
             LayoutError: fewer patients than folds.
         """
+        # Number of cases per patient; sorted ids make the folds independent of the case order.
         free = [c for c in self.cases if c.split != "test"]
         sizes = {p: sum(c.patient == p for c in free) for p in sorted({c.patient for c in free})}
         if len(sizes) < folds:
@@ -233,8 +245,10 @@ class Manifest:
                 f"{folds} folds need at least {folds} patients, found {len(sizes)}",
                 path=self.root or None,
             )
+        # Patients in random order, then (stably) the ones with most cases first; each goes to the
+        # smallest fold so far, so that the sizes even out.
         shuffled = [list(sizes)[i] for i in np.random.default_rng(seed).permutation(len(sizes))]
-        shuffled.sort(key=lambda p: -sizes[p])  # large patients first, so that the folds even out
+        shuffled.sort(key=lambda p: -sizes[p])
         counts, fold_of = [0] * folds, {}
         for patient in shuffled:
             fold_of[patient] = int(np.argmin(counts))
@@ -244,18 +258,19 @@ class Manifest:
         )
 
     def with_split(self, split_of: dict[str, Split]) -> Manifest:
-        """The cases named in ``split_of`` (case id or patient -> split), with their split; the
-        others are left out.
+        """Only the cases named in ``split_of`` (case id or patient -> split), with that split and
+        no fold.
 
         Raises:
             LayoutError: a name that is neither a case nor a patient.
         """
+        # A split may name cases or patients; the entry of a case comes before that of its patient.
         known = {c.id for c in self.cases} | {c.patient for c in self.cases}
         unknown = sorted(set(split_of) - known)
         if unknown:
             raise LayoutError(
                 f"the split names {', '.join(unknown[:5])}, which is neither a case nor a "
-                "patient here",
+                "patient of this cohort",
                 path=self.root or None,
             )
         chosen = [
@@ -265,10 +280,10 @@ class Manifest:
         ]
         return replace(self, cases=tuple(replace(c, split=s, fold=None) for c, s in chosen))
 
-    # ---- on disk ----
+    # ---- JSON Lines ----
 
     def to_jsonl(self) -> str:
-        """The text of ``manifest.jsonl``: a header line, then a line a case."""
+        """The text of ``manifest.jsonl``: a header line, then one line per case."""
         header = {
             "delineate_manifest": SCHEMAS["delineate_manifest"],
             "delineate": __version__,
@@ -288,7 +303,7 @@ class Manifest:
         """The inverse of ``to_jsonl``.
 
         Raises:
-            InputError: not a manifest, or a damaged line (named by its number).
+            InputError: not a manifest, of a newer schema, or a damaged line (named by its number).
         """
         lines = text.splitlines()
         number = 0
@@ -298,7 +313,7 @@ class Manifest:
                 raise KeyError("delineate_manifest")
             head = migrate("delineate_manifest", head, path=path)
             cases = []
-            # The error below names the line by ``number``.
+            # The error message below uses ``number``.
             for number, line in enumerate(lines[1:], start=1):  # noqa: B007
                 if line.strip():
                     cases.append(Case.from_json(json.loads(line)))
@@ -313,14 +328,18 @@ class Manifest:
             )
         except (ValueError, KeyError, IndexError, TypeError) as error:
             raise InputError(
-                f"line {number + 1} is not one of a delineate manifest ({type(error).__name__}: "
+                f"line {number + 1} is not valid in a delineate manifest ({type(error).__name__}: "
                 f"{error})",
                 path=path,
             ) from error
 
     @classmethod
     def load(cls, path: str | Path) -> Manifest:
-        """Read ``manifest.jsonl``."""
+        """Read ``manifest.jsonl``.
+
+        Raises:
+            InputError: it cannot be read, or as ``from_jsonl``.
+        """
         try:
             return cls.from_jsonl(Path(path).read_text(encoding="utf-8"), str(path))
         except OSError as error:

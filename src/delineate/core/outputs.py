@@ -1,9 +1,10 @@
-"""What a command may write: never over a file that it reads.
+"""Originals: the input files of a command, which its output must never overwrite.
 
-A command names what it reads as ``Originals``, and has them refuse its outputs before it begins.
-While it works (``kept``), every file that is put in place (``core.atomic``) is held against them
-once more, so that an output which nobody named is refused too. Files are the same where they are at
-one place (links resolved) or share an inode (hard links, file systems that ignore case).
+A command lists its input files as ``Originals`` and checks its outputs against them before it
+starts. While it runs (``kept``), every file that is moved into place (``core.atomic``) is checked
+once more, so that an output which nobody listed is refused too. Two paths are the same file if they
+resolve to the same place (through links) or share an inode (hard links, file systems that ignore
+case).
 """
 
 from __future__ import annotations
@@ -17,16 +18,16 @@ from pathlib import Path
 from .errors import OutputError
 
 Identity = tuple[int, int]  # device and inode
-_ACTIVE: list[Originals] = []  # of the commands that run in this process
+_ACTIVE: list[Originals] = []  # of the commands that run in this process now
 
 
 class Originals:
     """The files that a command reads.
 
     Args:
-        paths: files, and folders that are read as one scan; what does not exist is left out.
-        read_in_folder: whether a file inside one of the folders is read too, given the file and
-            that folder; all of them are where it is not given.
+        paths: files, and folders that are read as one scan; paths that do not exist are ignored.
+        read_in_folder: called with a file and one of the folders that contains it; whether the
+            command reads that file. By default it reads all files of the folders.
     """
 
     def __init__(
@@ -42,28 +43,28 @@ class Originals:
             (self._folders if resolved.is_dir() else self._files).add(resolved)
 
     def plus(self, paths: Iterable[str | Path]) -> Originals:
-        """These and ``paths``."""
+        """These originals and ``paths``."""
         return Originals([*self._files, *self._folders, *paths], self._read_in_folder)
 
     def refuse(self, outputs: Iterable[str | Path]) -> None:
         """Refuse outputs that are originals.
 
         Raises:
-            OutputError: one is; the original is named.
+            OutputError: an output is an original; the output is named.
         """
         for output in outputs:
             if self._has(Path(output)):
                 raise OutputError(
-                    "is read by this command and would be written over; nothing was done: choose "
+                    "is read by this command and would be overwritten; nothing was done: choose "
                     "another output",
                     path=output,
                 )
 
     def refuse_removing(self, folder: str | Path) -> None:
-        """Refuse to remove a folder in which an original lies.
+        """Refuse to remove a folder that contains an original.
 
         Raises:
-            OutputError: one does.
+            OutputError: it contains one, which is named.
         """
         place = _resolved(Path(folder))
         for original in sorted((*self._files, *self._folders)):
@@ -76,10 +77,10 @@ class Originals:
 
     @contextlib.contextmanager
     def kept(self, outputs: Iterable[str | Path] = ()) -> Iterator[None]:
-        """Refuse ``outputs`` that are originals; inside, nothing is written over an original.
+        """Refuse ``outputs`` that are originals; inside the block, no original is overwritten.
 
         Raises:
-            OutputError: as of ``refuse``.
+            OutputError: as ``refuse``.
         """
         self.refuse(outputs)
         _ACTIVE.append(self)
@@ -92,17 +93,20 @@ class Originals:
         try:
             found = output.stat()
         except (OSError, ValueError):
-            return False  # nothing is there that could be lost
+            return False  # nothing exists there, so nothing can be lost
         place = _resolved(output)
         if output.is_dir():
             return False
+        # A file that the command names itself, by path or by inode.
         identity = (found.st_dev, found.st_ino)
-        # An original that is gone has left its inode to others, so it is looked at again.
+        # A deleted original may have left its inode to another file, so its identity is read again.
         if place in self._files or identity == _identity(self._identities.get(identity)):
             return True
+        # A file inside a folder that the command reads.
         around = [folder for folder in self._folders if folder in place.parents]
         if around:
             return any(self._read_in_folder(place, folder) for folder in around)
+        # A hard link to such a file from elsewhere.
         return found.st_nlink > 1 and identity == _identity(
             self._identities_in_folders.get(identity)
         )
@@ -113,8 +117,10 @@ class Originals:
 
     @cached_property
     def _identities_in_folders(self) -> dict[Identity, Path]:
-        """Of every file in the folders; only asked for where an output has several names, as
-        folders of slices are large.
+        """Identities of all files in the folders.
+
+        Computed only if an output has several names (hard links), because folders of slices are
+        large.
         """
         return _by_identity(
             Path(place, name)
@@ -128,7 +134,7 @@ def refuse_originals(output: str | Path) -> None:
     """Refuse a file that a running command of this process reads.
 
     Raises:
-        OutputError: it is one.
+        OutputError: the file is an original of that command.
     """
     for originals in tuple(_ACTIVE):
         originals.refuse([output])
@@ -151,5 +157,5 @@ def _identity(path: Path | None) -> Identity | None:
 def _resolved(path: Path) -> Path:
     try:
         return path.resolve()
-    except (OSError, RuntimeError, ValueError):  # a loop of links
+    except (OSError, RuntimeError, ValueError):  # such as a loop of links
         return Path(os.path.abspath(path))

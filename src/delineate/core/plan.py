@@ -1,9 +1,9 @@
-"""Plan: everything that fixes a run, as typed data a person can read, edit and pass back.
+"""Plan: all settings that determine a run, as typed data a person can read, edit and pass back.
 
-One JSON file. Unknown keys are refused, values are checked, and nothing in it names code to import.
-A plan rebuilds the network without data. Axis order of every triple is that of the prepared array
-(I, J, K), which runs along ``orientation``. A 2-D plan slices the last axis, K: its patch is (I, J,
-1) and its spacing along K is kept.
+A plan is one JSON file. Unknown keys are refused, values are checked, and nothing in it names code
+to import. A network can be rebuilt from its plan without data. The axis order of every triple is
+that of the preprocessed array (I, J, K), which runs along ``orientation``. A 2-D plan uses slices
+along the last axis, K: its patch is (I, J, 1), and its spacing along K is not changed.
 """
 
 from __future__ import annotations
@@ -39,16 +39,17 @@ class Part(BaseModel):
 
 
 class Normalisation(Part):
-    """How raw values become the network's input; the rule is the same for training and prediction.
+    """How raw values become the network's input; training and prediction use the same rule.
 
     ``window``: clip to low..high, then (x - mean) / std with the stated mean and std (CT: one scale
-    for all). ``robust``: per image, clip to two percentiles of the voxels ``inside``, then zero
-    mean and unit deviation there. ``standard``: per image, zero mean and unit deviation of the
-    voxels ``inside``, unclipped; what is outside becomes 0 (Isensee 2021). ``range``: per image,
-    the lowest value to 0 and the highest to 1. ``none``: values as they are.
+    for all images). ``robust``: per image, clip to two percentiles of the voxels ``inside``, then
+    zero mean and unit standard deviation there. ``standard``: per image, zero mean and unit
+    standard deviation of the voxels ``inside``, without clipping; voxels outside become 0 (Isensee
+    2021). ``range``: per image, the lowest value becomes 0 and the highest 1. ``none``: values are
+    not changed.
 
-    ``inside`` "nonzero" means voxels unlike the background: the value that all corners share, 0
-    where they differ.
+    ``inside`` "nonzero" means voxels that differ from the background. The background is the value
+    that all corners share, or 0 if they differ.
     """
 
     kind: Literal["window", "robust", "standard", "range", "none"] = "robust"
@@ -85,29 +86,32 @@ class Structure(Part):
 
 
 class Network(Part):
-    """Which network, and its sizes; stage 0 has full resolution, ``strides`` are those into each
-    later stage.
+    """The kind of network and its size. Stage 0 has full resolution; each of ``strides`` leads to
+    the next stage.
 
-    The families, each described in its own file of ``nets``:
-    ``unet`` (Ronneberger 2015; Çiçek 2016; Isensee 2021), plain or residual encoder, strided or
-    pooled; the encoder ``resnet`` (Isensee 2024) has a stem and ``convs`` residual blocks of two
-    convolutions a stage; its decoder has ``decoder_convs`` where that is not ``convs``;
-    ``denseunet`` (Li 2018): dense blocks (Huang 2017) of ``convs`` layers with ``growth``, from
-    stage 2 on; ``widths`` and ``kernels`` are the decoder's from stage 0 on and, last, those of the
-    stem, the first convolution; ``vnet`` (Milletari 2016): residual stages of ``convs``
-    convolutions, as many down as up; ``quicknat`` (Roy 2019): dense blocks of ``convs``
-    convolutions, unpooling by index, ``squeeze`` and excitation (Roy 2018).
+    Each kind is described in its own file of ``networks``:
+    ``unet`` (Ronneberger 2015; Çiçek 2016; Isensee 2021) has a plain or residual encoder, with
+    strided convolutions or pooling. Its encoder ``resnet`` (Isensee 2024) has a stem and ``convs``
+    residual blocks of two convolutions per stage. The decoder has ``decoder_convs`` convolutions
+    per stage, if this differs from ``convs``.
+    ``denseunet`` (Li 2018) has dense blocks (Huang 2017) of ``convs`` layers with ``growth``, from
+    stage 2 on. ``widths`` and ``kernels`` are those of the decoder from stage 0 on and, as the last
+    value, those of the stem, which is the first convolution.
+    ``vnet`` (Milletari 2016) has residual stages of ``convs`` convolutions, the same on the way
+    down and up.
+    ``quicknat`` (Roy 2019) has dense blocks of ``convs`` convolutions, unpooling by index, and
+    ``squeeze`` and excitation (Roy 2018).
 
-    ``convs`` is stated once, or for each stage (``denseunet``: for each dense block). ``dropout``
-    drops values, in ``quicknat`` whole feature maps. What a family has no use for must be left at
-    its default, so that a plan never says what does not happen; only a ``unet`` is deeply
-    supervised.
+    ``convs`` is one number, or one per stage (``denseunet``: per dense block). ``dropout`` drops
+    single values, in ``quicknat`` whole feature maps. A setting that a kind does not use must keep
+    its default, so that a plan never states what does not happen. Only a ``unet`` has deep
+    supervision.
     """
 
     kind: Literal["unet", "denseunet", "vnet", "quicknat"] = "unet"
     dims: Literal[2, 3]
     channels: Annotated[int, Field(ge=1)]
-    classes: Annotated[int, Field(ge=1)]  # background included, unless they are overlapping
+    classes: Annotated[int, Field(ge=1)]  # includes background, unless classes are overlapping
     widths: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=2)]
     strides: tuple[Triple, ...]
     kernels: tuple[Triple, ...]
@@ -117,15 +121,13 @@ class Network(Part):
     ) = None  # from stage 0 on
     encoder: Literal["plain", "residual", "resnet"] = "plain"
     down: Literal["stride", "pool"] = "stride"  # how a unet reaches its next stage
-    growth: Annotated[int, Field(ge=1)] = 32  # feature maps that a dense layer adds
+    growth: Annotated[int, Field(ge=1)] = 32  # feature maps added by each dense layer
     squeeze: Literal["none", "channel", "spatial", "both"] = "none"
     norm: Literal["instance", "batch", "group"] = "instance"
     activation: Literal["leaky_relu", "relu", "prelu"] = "leaky_relu"
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    overlapping: bool = (
-        False  # every class by itself (a sigmoid each), without a background among them
-    )
-    deep_supervision: bool = True  # False where left out for another family than unet
+    overlapping: bool = False  # a sigmoid for each class by itself, and no background class
+    deep_supervision: bool = True  # False by default for every kind but unet
 
     @model_validator(mode="before")
     @classmethod
@@ -136,6 +138,7 @@ class Network(Part):
 
     @model_validator(mode="after")
     def _stages_agree(self) -> Network:
+        """Check that widths, strides, kernels and convolutions describe the same stages."""
         if len(self.strides) != len(self.widths) - 1 or len(self.kernels) != len(self.widths):
             raise ValueError(
                 f"{len(self.widths)} widths need {len(self.widths) - 1} strides and "
@@ -146,20 +149,25 @@ class Network(Part):
             n < 1 or n % 2 == 0 for k in self.kernels for n in k
         ):
             raise ValueError(
-                f"strides are 1 or more and kernels are odd, found {self.strides} and "
+                f"strides must be 1 or more and kernels odd, found {self.strides} and "
                 f"{self.kernels}"
             )
         if self.dims == 2 and any(s[2] != 1 for s in (*self.strides, *self.kernels)):
-            raise ValueError("a 2-D network has stride 1 and kernel 1 along the last axis")
+            raise ValueError("a 2-D network needs stride 1 and kernel 1 along the last axis")
         if self.kind == "denseunet" and len(self.widths) < 4:
             raise ValueError(
-                "a denseunet has at least 4 widths: two of the decoder, one beside a dense "
-                f"block, the stem's; found {self.widths}"
+                "a denseunet needs at least 4 widths: two of the decoder, one next to a dense "
+                f"block, and the stem's; found {self.widths}"
             )
+        self._check_convs()
+        return self
+
+    def _check_convs(self) -> None:
+        # A denseunet has no dense block at stages 0 and 1.
         blocks = len(self.widths) - (2 if self.kind == "denseunet" else 0)
         if isinstance(self.convs, tuple) and len(self.convs) != blocks:
             raise ValueError(
-                f"convs are stated once, or for each of {blocks} "
+                f"convs must be one number, or one for each of {blocks} "
                 f"{'dense blocks' if blocks < len(self.widths) else 'stages'}, found {self.convs}"
             )
         if (
@@ -167,21 +175,22 @@ class Network(Part):
             and len(self.decoder_convs) != len(self.widths) - 1
         ):
             raise ValueError(
-                f"decoder_convs are stated once, or for each of {len(self.widths) - 1} stages, "
-                f"found {self.decoder_convs}"
+                f"decoder_convs must be one number, or one for each of {len(self.widths) - 1} "
+                f"stages, found {self.decoder_convs}"
             )
-        return self
 
     @model_validator(mode="after")
     def _has_classes(self) -> Network:
         if self.classes < 2 and not self.overlapping:
             raise ValueError(
-                f"background and a structure are two classes at least, found {self.classes}"
+                f"background and one structure need at least two classes, found {self.classes}"
             )
         return self
 
     @model_validator(mode="after")
-    def _says_only_what_happens(self) -> Network:
+    def _unused_settings_are_default(self) -> Network:
+        # Setting -> the only kind that uses it. The default of deep supervision depends on the
+        # kind, see ``_only_a_unet_is_deeply_supervised``.
         only = dict.fromkeys(("encoder", "decoder_convs", "down", "deep_supervision"), "unet") | {
             "growth": "denseunet",
             "squeeze": "quicknat",
@@ -190,26 +199,26 @@ class Network(Part):
             default = False if name == "deep_supervision" else type(self).model_fields[name].default
             if self.kind != kind and getattr(self, name) != default:
                 raise ValueError(
-                    f"a {self.kind} has no {name} (only a {kind} has), found "
+                    f"a {self.kind} has no {name} (only a {kind} has it), found "
                     f"{getattr(self, name)!r}: leave it out"
                 )
         if self.kind == "quicknat" and self.dims == 3:
-            raise ValueError("quicknat is a 2-D network")
+            raise ValueError("a quicknat is a 2-D network")
         if self.kind == "quicknat" and len(set(self.widths)) > 1:
             raise ValueError(
-                "quicknat puts values back where the encoder took them, so all its widths are "
-                f"equal, found {self.widths}"
+                "a quicknat unpools values to the positions they were pooled from, so all its "
+                f"widths must be equal, found {self.widths}"
             )
         return self
 
     def convs_at(self, stage: int) -> int:
-        """How many convolutions stage ``stage`` has; for a denseunet, how many layers dense block
-        ``stage`` has.
+        """Number of convolutions of stage ``stage``; for a denseunet, number of layers of dense
+        block ``stage``.
         """
         return self.convs if isinstance(self.convs, int) else self.convs[stage]
 
     def decoder_convs_at(self, stage: int) -> int:
-        """How many convolutions the decoder of a unet has on its way up at ``stage``."""
+        """Number of convolutions of a unet's decoder at ``stage``."""
         if self.decoder_convs is None:
             return self.convs_at(stage)
         return (
@@ -218,7 +227,7 @@ class Network(Part):
 
     @property
     def divisor(self) -> Triple:
-        """What a patch must be divisible by, along each axis."""
+        """The number that a patch must be divisible by, along each axis."""
         total = [1, 1, 1]
         for stride in self.strides:
             total = [t * s for t, s in zip(total, stride, strict=True)]
@@ -226,18 +235,18 @@ class Network(Part):
 
 
 class Loss(Part):
-    """Weighted sum of terms, each explained with its paper in ``training/losses.py``; a term of
+    """Weighted sum of terms, each explained with its paper in ``training/losses.py``; a term with
     weight 0 is not computed.
 
-    ``dice``, ``generalised_dice`` and ``tversky`` compare structures: ``batch_dice`` adds up over
-    the batch before dividing, and ``background`` lets class 0 count as well; ``squared`` is for
-    ``dice`` alone and squares the denominator's terms (Milletari 2016). The other terms are means
-    over voxels, each weighing that of its true class in ``class_weights`` (background first; empty:
-    all 1) and ``boundary`` more where a neighbour has another class. Cross-entropy so weighted is
-    the weighted logistic loss (Roy 2019).
+    ``dice``, ``generalised_dice`` and ``tversky`` compare structures: ``batch_dice`` sums over the
+    batch before dividing, and ``background`` includes class 0. ``squared`` applies only to ``dice``
+    and squares the terms of the denominator (Milletari 2016). The other terms are means over
+    voxels. Each voxel has the weight of its reference class in ``class_weights`` (background first;
+    empty: all 1), plus ``boundary`` if a neighbour has another class. Cross-entropy with these
+    weights is the weighted logistic loss (Roy 2019).
     """
 
-    # The fields that are weights of terms, and the others; see ``_check_fields``.
+    # All fields are either weights of terms or other settings; see ``_check_fields``.
     TERMS: ClassVar[tuple[str, ...]] = (
         "dice",
         "generalised_dice",
@@ -283,33 +292,37 @@ class Loss(Part):
             raise ValueError("all loss weights are zero")
         if self.tversky and not self.tversky_false_positives + self.tversky_false_negatives:
             raise ValueError(
-                "a tversky loss counts false positives, false negatives or both, found 0 for each"
+                "a tversky loss needs a weight of false positives or false negatives above 0, "
+                "found 0 for both"
             )
         return self
 
 
 def _check_fields(loss: type[Loss]) -> None:
-    """Every field of ``loss`` is a term or a setting: a forgotten term would never be computed.
+    """Check that each field of ``loss`` is a term or a setting; a forgotten term would never be
+    computed.
 
     Raises:
-        TypeError: a field is neither or both, or what ``TERMS`` or ``SETTINGS`` name is no field.
+        TypeError: a field is neither or both, or ``TERMS`` or ``SETTINGS`` name an unknown field.
     """
     declared, fields = (*loss.TERMS, *loss.SETTINGS), loss.model_fields
     for name in dict.fromkeys((*fields, *declared)):
         if name not in fields:
             raise TypeError(f"{loss.__name__} has no field {name!r}, named in TERMS or SETTINGS")
         if (times := declared.count(name)) != 1:
-            rule = f"{loss.__name__} names each field once, in TERMS or in SETTINGS"
+            rule = f"{loss.__name__} must name each field once, in TERMS or in SETTINGS"
             raise TypeError(f"{rule}; found {name!r} {times} times")
 
 
-_check_fields(Loss)  # pydantic asks it of subclasses alone
+_check_fields(Loss)  # pydantic calls the hook only for subclasses
 
 
 class Optimiser(Part):
-    """SGD with momentum (Nesterov's unless told otherwise), AdamW (Loshchilov 2019) or Adam (Kingma
-    2015), whose weight decay is L2; ``amsgrad`` (Reddi 2018) for the latter two; or Muon (Jordan
-    2024), see ``training.optimisers``. ``clip_norm`` bounds the gradient."""
+    """SGD with momentum (Nesterov's by default), AdamW (Loshchilov 2019), Adam (Kingma 2015; its
+    weight decay is an L2 term), or Muon (Jordan 2024, see ``training.optimisers``).
+
+    ``amsgrad`` (Reddi 2018) is for AdamW and Adam. ``clip_norm`` limits the norm of the gradient.
+    """
 
     kind: Literal["sgd", "adamw", "adam", "muon"] = "adamw"
     learning_rate: Positive = 1e-3
@@ -321,14 +334,14 @@ class Optimiser(Part):
 
 
 class Schedule(Part):
-    """How long, and how the learning rate falls: by steps when ``epochs`` is set, by the clock when
-    ``budget_s`` is.
+    """Length of the training and course of the learning rate: by steps if ``epochs`` is set, by
+    wall-clock time if ``budget_s`` is.
 
     ``step`` multiplies the rate by ``drop_to`` after every ``drop_every`` of the run. The network
-    that is kept does best on the validation cases by ``best_by``; they are scored every
-    ``validate_every`` epochs (None: evenly, a dozen times). ``ema`` 0 keeps the trained weights
-    themselves, not their average. Every ``keep_every`` epochs the weights are kept in a file of
-    their own.
+    with the best result on the validation cases, by ``best_by``, is kept; it is validated every
+    ``validate_every`` epochs (None: about twelve times, evenly spaced). With ``ema`` 0 the trained
+    weights themselves are kept, not their moving average. Every ``keep_every`` epochs a copy of the
+    weights is kept in a separate file.
     """
 
     kind: Literal["cosine", "poly", "constant", "step"] = "cosine"
@@ -347,18 +360,19 @@ class Schedule(Part):
     def _one_end(self) -> Schedule:
         if (self.epochs is None) == (self.budget_s is None):
             raise ValueError(
-                "a schedule ends after epochs or at budget_s: exactly one of the two is set"
+                "a schedule ends after epochs or at budget_s: set exactly one of the two"
             )
         return self
 
 
 class Augmentation(Part):
-    """Probabilities and ranges, per sample; all spatial changes happen in one resampling pass.
+    """Probabilities and ranges per sample; all spatial changes are one resampling step.
 
-    ``rotation_deg`` about the I, J, K axes; ``scale`` about 1; ``mirror`` the axes that may be
-    flipped (flipping the left-right axis swaps the values of sided structures); ``elastic_mm`` the
-    deviation of a smooth displacement. ``oblique_deg`` tilts the plane of a 2-D plan out of its
-    axis; ``drop_channel_p`` blanks each channel, never all of them.
+    ``rotation_deg`` is about the I, J, K axes and ``scale`` is relative to 1. ``mirror`` lists the
+    axes that may be flipped (a flip of the left-right axis swaps the values of left and right
+    structures). ``elastic_mm`` is the standard deviation of a smooth displacement. ``oblique_deg``
+    tilts the plane of a 2-D plan out of its axis. ``drop_channel_p`` blanks each channel with this
+    probability, but never all of them.
     """
 
     rotation_p: Fraction = 0.3
@@ -386,16 +400,15 @@ class Augmentation(Part):
 
     @classmethod
     def none(cls) -> Augmentation:
-        """Nothing happens to a sample."""
+        """No augmentation: all probabilities are 0."""
         return cls.model_validate({name: 0.0 for name in cls.model_fields if name.endswith("_p")})
 
 
 class Inference(Part):
-    """Windows: ``overlap`` of neighbours as a fraction; Gaussian blending; test-time mirroring
-    along ``mirror``.
+    """Sliding windows with Gaussian blending: ``overlap`` is the fraction that neighbours share.
 
-    What is averaged over mirror images, members and windows, the ``probabilities`` or the
-    ``logits``.
+    ``mirror`` lists the axes of test-time mirroring. ``average`` decides whether mirrored copies,
+    members and windows are averaged as ``probabilities`` or as ``logits``.
     """
 
     average: Literal["probabilities", "logits"] = "probabilities"
@@ -404,20 +417,21 @@ class Inference(Part):
 
 
 class Postprocessing(Part):
-    """Structures of which only the largest connected component is kept (chosen on validation
-    data).
+    """``keep_largest``: structures that keep only their largest connected component (chosen on
+    validation data).
     """
 
     keep_largest: tuple[str, ...] = ()
 
 
 class View(Part):
-    """One of several 2-D networks that look at the same prepared grid along different axes (Roy
-    2019).
+    """One of several 2-D networks that use slices of the same preprocessed grid along different
+    axes (Roy 2019).
 
-    ``axis`` of the prepared grid is the one it slices; ``patch`` is in the prepared grid's axes, 1
-    along ``axis``; ``weight`` is its weight in the ensemble. ``merge_sides``: it learns "left X"
-    and "right X" as one X (a sagittal slice cannot tell them apart) and votes for both.
+    ``axis`` is the axis of the preprocessed grid along which it is sliced. ``patch`` is in the axes
+    of that grid, 1 along ``axis``. ``weight`` is its weight in the ensemble. With ``merge_sides``
+    the network learns "left X" and "right X" as one structure X, because a sagittal slice cannot
+    distinguish them, and its vote counts for both.
     """
 
     axis: Annotated[int, Field(ge=0, le=2)]
@@ -427,28 +441,30 @@ class View(Part):
 
     @property
     def order(self) -> Triple:
-        """Axes of the prepared grid in the order in which this view's own arrays have them, the
-        sliced one last.
+        """Axes of the preprocessed grid in the order of this view's own arrays, the sliced axis
+        last.
         """
         a, b = (n for n in range(3) if n != self.axis)
         return a, b, self.axis
 
 
 class Plan(Part):
-    """Everything that fixes a run; see the module's head for conventions.
+    """All settings that determine a run; see the module docstring for conventions.
 
-    ``orientation``: where the prepared axes point to, such as RAS; or, such as "kji", the scan's
-    own axes in that order, whatever they point to. ``crop``: to the box of what differs from the
-    background ("nonzero", as for ``Normalisation``), of values other than 0 without any margin
-    ("not_zero"), or of the body in CT ("body"). With ``network.overlapping`` a voxel gets the last
-    structure, in the plan's order, that is likelier there than not. ``resampling``: "cubic" (Keys
-    1981, widened where it shrinks; linear across thick slices) or "spline" (cubic B-splines, never
-    widened; the nearest slice across thick ones), which is nnU-Net's way. ``reasons`` says why each
-    choice was made; ``low_resolution`` is the plan of a first stage at a coarser spacing, present
-    where a volume is far larger than a patch. In a ``cascade`` what that stage found stands among
-    the network's inputs, one channel of 0 and 1 for each structure, after the scan's own.
-    ``views``: several 2-D networks instead of one, each trained by the plan that ``seen`` gives,
-    with the view's own patch; ``patch`` is then that of no network.
+    ``orientation``: the direction of each preprocessed axis, such as RAS; or the scan's own axes in
+    a given order, such as "kji", whatever their directions. ``crop``: to the bounding box of all
+    voxels that differ from the background ("nonzero", as for ``Normalisation``), of all values
+    other than 0, without a margin ("not_zero"), or of the body in CT ("body"). ``resampling``:
+    "cubic" (Keys 1981, widened for downsampling; linear across thick slices) or "spline" (cubic
+    B-splines, never widened; nearest slice across thick ones), as in nnU-Net.
+
+    ``foreground`` is the fraction of patches centred on a structure. With ``network.overlapping``,
+    each voxel gets the last structure, in the plan's order, with a probability above 0.5.
+    ``reasons`` states why each choice was made. ``low_resolution`` is the plan of a first stage at
+    a coarser spacing, used if a volume is far larger than a patch. In a ``cascade`` the result of
+    that stage is part of the network's input: one channel of 0 and 1 for each structure, after the
+    channels of the scan. ``views``: several 2-D networks instead of one, each trained by the plan
+    that ``seen`` returns, with the patch of the view; ``patch`` then belongs to no network.
     """
 
     delineate_plan: Literal[1] = 1
@@ -456,13 +472,13 @@ class Plan(Part):
     channels: Annotated[tuple[Channel, ...], Field(min_length=1)]
     structures: Annotated[tuple[Structure, ...], Field(min_length=1)]
     orientation: Annotated[str, Field(pattern="^([LRAPSI]{3}|[ijk]{3})$")] = "RAS"
-    # None keeps each scan's own.
+    # None keeps the spacing of each scan.
     spacing_mm: tuple[Positive | None, Positive | None, Positive | None]
     crop: Literal["none", "nonzero", "not_zero", "body"] = "none"
     resampling: Literal["cubic", "spline"] = "cubic"
     patch: Triple
     batch: Annotated[int, Field(ge=1)] = 2
-    foreground: Fraction = 0.5  # share of patches centred on a structure
+    foreground: Fraction = 0.5
     network: Network
     views: tuple[View, ...] = ()
     loss: Loss = Loss()
@@ -478,33 +494,9 @@ class Plan(Part):
 
     @model_validator(mode="after")
     def _parts_agree(self) -> Plan:
-        inputs = len(self.channels) + (len(self.structures) if self.cascade else 0)
-        if self.network.channels != inputs:
-            raise ValueError(
-                f"the network takes {self.network.channels} channels, the plan names {inputs}"
-            )
-        if self.cascade and (
-            self.low_resolution is None
-            or self.low_resolution.labels.values != self.labels.values
-            or self.views
-        ):
-            raise ValueError(
-                "a cascade needs a low_resolution plan of the same structures, and has no views"
-            )
-        needed = len(self.structures) + (0 if self.network.overlapping else 1)
-        if self.network.classes != needed:
-            background = "" if self.network.overlapping else " and background"
-            raise ValueError(
-                f"the network gives {self.network.classes} classes, {len(self.structures)} "
-                f"structures{background} need {needed}"
-            )
-        if any(p < 1 or p % d for p, d in zip(self.patch, self.network.divisor, strict=True)):
-            raise ValueError(
-                f"patch {self.patch} is not divisible by the network's strides "
-                f"{self.network.divisor}"
-            )
-        if self.dims == 2 and self.patch[2] != 1:
-            raise ValueError(f"a 2-D patch has one voxel along the last axis, found {self.patch}")
+        """Check what no part can check alone; the first fault is reported."""
+        self._check_network()
+        self._check_patch()
         known = {s.name for s in self.structures}
         if not set(self.postprocessing.keep_largest) <= known:
             raise ValueError(
@@ -516,7 +508,7 @@ class Plan(Part):
             for pair in (("LR", "AP", "SI") if self.is_oriented else "ijk")
         ):
             raise ValueError(
-                "an orientation has one letter each of L/R, A/P, S/I, or of i, j, k, found "
+                "an orientation needs one letter each of L/R, A/P, S/I, or of i, j, k, found "
                 f"{self.orientation}"
             )
         if self.loss.class_weights and len(self.loss.class_weights) != self.network.classes:
@@ -527,18 +519,55 @@ class Plan(Part):
         self._check_views()
         return self
 
+    def _check_network(self) -> None:
+        """Channels and classes of the network fit the scan's channels, the structures and the
+        cascade.
+        """
+        # A cascade adds the result of its first stage, one channel per structure.
+        inputs = len(self.channels) + (len(self.structures) if self.cascade else 0)
+        if self.network.channels != inputs:
+            raise ValueError(
+                f"the network has {self.network.channels} input channels, the plan needs {inputs}"
+            )
+        if self.cascade and (
+            self.low_resolution is None
+            or self.low_resolution.labels.values != self.labels.values
+            or self.views
+        ):
+            raise ValueError(
+                "a cascade needs a low_resolution plan of the same structures, and has no views"
+            )
+        # Classes that exclude each other include the background.
+        needed = len(self.structures) + (0 if self.network.overlapping else 1)
+        if self.network.classes != needed:
+            background = "" if self.network.overlapping else " and background"
+            raise ValueError(
+                f"the network has {self.network.classes} classes, {len(self.structures)} "
+                f"structures{background} need {needed}"
+            )
+
+    def _check_patch(self) -> None:
+        if any(p < 1 or p % d for p, d in zip(self.patch, self.network.divisor, strict=True)):
+            raise ValueError(
+                f"patch {self.patch} is not divisible by the network's strides "
+                f"{self.network.divisor}"
+            )
+        if self.dims == 2 and self.patch[2] != 1:
+            raise ValueError(f"a 2-D patch has one voxel along the last axis, found {self.patch}")
+
     def _check_views(self) -> None:
         if self.views and self.network.overlapping:
-            raise ValueError("views are for classes that exclude each other")
+            raise ValueError("views need classes that exclude each other, not overlapping ones")
         if self.views and self.inference.average == "logits":
-            raise ValueError("views are averaged by their probabilities, not logits")
+            raise ValueError("views average their probabilities, not logits")
         if self.views and self.dims == 3:
-            raise ValueError("views are for 2-D plans")
+            raise ValueError("views need a 2-D plan")
         if self.views and not self.is_oriented:
             raise ValueError(
-                "views are told apart by where axes point to, so they need an orientation such "
+                "views are identified by anatomical direction, so they need an orientation such "
                 "as RAS"
             )
+        # Each view slices its own axis, with a patch that fits its network.
         if len({v.axis for v in self.views}) != len(self.views):
             raise ValueError("two views slice the same axis")
         for view in self.views:
@@ -561,31 +590,33 @@ class Plan(Part):
 
     @property
     def is_oriented(self) -> bool:
-        """Whether the prepared axes point the same way for every scan."""
+        """Whether each preprocessed axis has the same anatomical direction in all scans."""
         return self.orientation.isupper()
 
     @property
     def sided_axis(self) -> int | None:
-        """Which axis of the prepared array runs between left and right; None where that differs
-        from scan to scan.
+        """The axis of the preprocessed array that runs between left and right; None if it differs
+        between scans.
         """
         return next((axis for axis, letter in enumerate(self.orientation) if letter in "LR"), None)
 
     def named_views(self) -> dict[str, View]:
-        """The views by the name of their planes: axial, coronal, sagittal."""
+        """The views by the name of their plane: axial, coronal, sagittal."""
         return {_PLANES[self.orientation[view.axis]]: view for view in self.views}
 
     def seen(self, view: View) -> Plan:
-        """The plan of one view's network: a 2-D plan of its own whose last axis is the one that
-        ``view`` slices.
+        """The plan for the network of one view: a 2-D plan whose last axis is the one that ``view``
+        slices.
 
-        Everything that is said by axis is put in the view's order; with ``merge_sides`` pairs of
-        sided structures become one, and the weight of a merged class is what twice as frequent a
-        class would have.
+        All settings per axis are put in the order of the view. With ``merge_sides`` each pair of
+        left and right structures becomes one; the weight of the merged class corresponds to the sum
+        of both frequencies.
         """
+        # New class index of each class, and the structures after merging.
         order = view.order
         table = self.labels.merge_table() if view.merge_sides else np.arange(self.network.classes)
         merged = self.labels.merged() if view.merge_sides else self.labels
+        # Class weights are inverse frequencies; the frequencies of merged classes add up.
         weights = self.loss.class_weights and tuple(
             1
             / sum(
@@ -593,7 +624,7 @@ class Plan(Part):
             )
             for index in range(len(merged) + 1)
         )
-        # A flip along the sliced axis changes no slice.
+        # A flip along the sliced axis would not change any slice, so it is dropped.
         own = {old: new for new, old in enumerate(order[:2])}
         augmentation, inference = self.augmentation.model_dump(), self.inference.model_dump()
         augmentation |= {"rotation_deg": [self.augmentation.rotation_deg[a] for a in order]}
@@ -626,8 +657,8 @@ class Plan(Part):
         """The inverse of ``to_json``.
 
         Raises:
-            PlanError: not JSON, an unknown key, or values that exclude each other; each fault on
-                its own.
+            PlanError: not JSON, of a newer schema, an unknown key, or values that exclude each
+                other; up to five faults are listed.
         """
         try:
             data = json.loads(text)
@@ -635,11 +666,13 @@ class Plan(Part):
             raise PlanError(
                 f"{'' if path else 'the plan '}is not JSON ({error})", path=path or None
             ) from error
+        # Migrate before validation, because validation knows only the current schema.
         if isinstance(data, dict):
             data = migrate("delineate_plan", data, path=path or None, error=PlanError)
         try:
             return cls.model_validate(data)
         except ValidationError as error:
+            # One line for the user: the location of each fault and pydantic's message.
             faults = "; ".join(
                 f"{'.'.join(map(str, e['loc'])) or 'plan'}: "
                 f"{e['msg'].removeprefix('Value error, ')}"
@@ -649,12 +682,21 @@ class Plan(Part):
 
     @classmethod
     def load(cls, path: str | Path) -> Plan:
-        """Read ``plan.json``."""
+        """Read ``plan.json``.
+
+        Raises:
+            InputError: it cannot be read.
+            PlanError: as ``from_json``.
+        """
         try:
             return cls.from_json(Path(path).read_text(encoding="utf-8"), str(path))
         except OSError as error:
             raise InputError(f"cannot be read ({error.strerror})", path=path) from error
 
     def replace(self, **changes: Any) -> Plan:
-        """A plan with ``changes``, checked anew."""
+        """The plan with ``changes``; the result is checked again.
+
+        Raises:
+            pydantic.ValidationError: the changed plan is not valid.
+        """
         return Plan.model_validate({**self.model_dump(), **changes})

@@ -1,4 +1,4 @@
-"""Prediction: delineated structures on exactly the input's grid, with how they came about."""
+"""Prediction: segmented structures on exactly the grid of the input, and how they were computed."""
 
 from __future__ import annotations
 
@@ -15,25 +15,25 @@ from .volume import Volume
 
 @dataclass(frozen=True, eq=False)
 class Prediction:
-    """What a model says of one scan.
+    """The segmentation of one scan by a model.
 
     Args:
-        labels: (I, J, K) label volume on the input's grid; its values are 0 and those of
+        labels: (I, J, K) label volume on the grid of the input; its values are 0 and those of
             ``structures``.
-        structures: what the values mean.
-        bundle_id: which model said so.
-        timing: seconds of each station ("prepare", "infer", "total").
-        uncertainty: structure -> what its Monte-Carlo dropout samples say (see
-            ``trust.uncertainty``); empty where none were asked for.
+        structures: the meaning of the label values.
+        bundle_id: id of the model.
+        timing: seconds of each stage ("prepare", "infer", "total").
+        uncertainty: structure -> summary of its Monte-Carlo dropout samples (see
+            ``trust.uncertainty``); empty if none were requested.
         missing: channels of the model that the scan lacks.
-        probabilities: (structures + 1, I, J, K) uint16, of the background first and then of each
-            structure in the order of ``structures``, in steps of 1 / 65535; None where they were
-            not asked for. They are the network's, before any postprocessing of the labels.
-        samples: (I, J, K) label values of each Monte-Carlo dropout sample, until ``uncertainty``
-            has been taken from them.
+        probabilities: (structures + 1, I, J, K) uint16 in steps of 1 / 65535, first of the
+            background and then of each structure in the order of ``structures``; None if not
+            requested. They are the network's, before any postprocessing of the labels.
+        samples: (I, J, K) label values of each Monte-Carlo dropout sample, kept until
+            ``uncertainty`` has been computed from them.
 
     Raises:
-        LabelError: a value that no structure has.
+        LabelError: a label value that no structure has.
     """
 
     labels: Volume
@@ -48,11 +48,11 @@ class Prediction:
     def __post_init__(self) -> None:
         unknown = set(unique_values(self.labels.array)) - {0, *self.structures.values}
         if unknown:
-            raise LabelError(f"a prediction holds values {sorted(unknown)} that no structure has")
+            raise LabelError(f"label values {sorted(unknown)} of a prediction have no structure")
 
     @property
     def volumes_ml(self) -> dict[str, float]:
-        """Volume of each structure in ml; 0 where it was not found."""
+        """Volume of each structure in ml; 0 if it was not found."""
         counts = np.bincount(
             self.labels.array.ravel(order="K"), minlength=max(self.structures.values) + 1
         )
@@ -62,7 +62,7 @@ class Prediction:
         }
 
     def to_json(self) -> dict[str, Any]:
-        """What ``predictions.json`` keeps of it."""
+        """The entry in ``predictions.json``."""
         entry: dict[str, Any] = {
             "volumes_ml": {k: round(v, 4) for k, v in self.volumes_ml.items()},
             "bundle": self.bundle_id,

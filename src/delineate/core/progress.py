@@ -1,7 +1,7 @@
-"""How long work reports to its caller: one protocol for progress, one type for messages.
+"""Progress reports of long work to its caller: one protocol for progress, one type for messages.
 
-Every function that takes a while has ``progress=`` and names its own stage, so that a command
-passes the same object to all of its stations. Knows nothing of terminals.
+Every function that takes long has the parameter ``progress=`` and names its own stage, so that a
+command passes the same object to all of its stages. This module knows nothing of terminals.
 """
 
 from __future__ import annotations
@@ -9,14 +9,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol
 
-Say = Callable[[str], None]  # one line of text for the person who waits
+Say = Callable[[str], None]  # called with one line of text for the user
 
 
 class Progress(Protocol):
     """Called whenever a part of the work is done.
 
-    ``stage`` is what is being done ("check"), ``done`` of ``total`` in any unit, ``note`` what was
-    done last (a case, a loss). Calls of different stages may alternate.
+    ``stage`` names the current work ("check"), ``done`` of ``total`` is in any unit, and ``note``
+    names the last finished item (a case, a loss). Calls of different stages may alternate.
     """
 
     def __call__(self, stage: str, done: float, total: float, note: str, /) -> None: ...

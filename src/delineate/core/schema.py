@@ -1,9 +1,8 @@
-"""The formats of this program's own files: their numbers, and the way from every older one.
+"""Schemas of this program's own files: their numbers, and the migration from all older ones.
 
-Each kind of file carries a schema number that rises with every change of what is written. A file
-with an older number is migrated in memory, step by step; what stands on disk is never changed. A
-newer file is refused, naming the version that wrote it. ``docs/formats.md`` states what may change
-when.
+Each kind of file has a schema number, which increases with every change of its content. A file with
+an older number is migrated in memory, step by step; the file on disk is never changed. A newer file
+is refused with the version that wrote it. ``docs/formats.md`` states what may change and when.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ from typing import Any
 from .errors import DelineateError, InputError
 
 Data = dict[str, Any]
-# Kind -> the number that this version writes. The number stands in the file under its kind.
+# Kind -> the number that this version writes. In a file, the kind is the key of its number.
 SCHEMAS = {
     "delineate_plan": 1,
     "delineate_bundle": 1,
@@ -25,25 +24,29 @@ SCHEMAS = {
 }
 
 
-def _as_it_is(data: Data) -> Data:
-    """A step whose newer form only allows more: 2 of a manifest lets a source name one channel of
-    its file, 2 of predictions lists the inputs of each channel.
+def _unchanged(data: Data) -> Data:
+    """A step whose newer schema only allows more. Manifest 2: a source may name one channel of its
+    file. Predictions 2: the inputs of each channel are listed.
     """
     return data
 
 
-# Kind -> old number -> what makes data of the next number of it.
+# Kind -> old number -> function that converts data to the next number.
 STEPS: dict[str, dict[int, Callable[[Data], Data]]] = {
-    "delineate_manifest": {1: _as_it_is},
-    "delineate_predictions": {1: _as_it_is},
+    "delineate_manifest": {1: _unchanged},
+    "delineate_predictions": {1: _unchanged},
 }
 for _kind, _number in SCHEMAS.items():
     if sorted(STEPS.get(_kind, {})) != list(range(1, _number)):
-        raise TypeError(f"{_kind} has schema {_number}, and needs a step from each older one")
+        raise TypeError(f"{_kind} has schema {_number} and needs a step from each older one")
 
 
 def number_of(kind: str, data: Data) -> int:
-    """The schema number in a file of ``kind``; 1 where it has none, as files had before numbers."""
+    """The schema number in a file of ``kind``.
+
+    Returns:
+        1 if there is none (files had no numbers at first), 0 if it is not an integer.
+    """
     found = data.get(kind, 1)
     return found if isinstance(found, int) and not isinstance(found, bool) else 0
 
@@ -51,17 +54,17 @@ def number_of(kind: str, data: Data) -> int:
 def migrate(
     kind: str, data: Data, *, path: str | None = None, error: type[DelineateError] = InputError
 ) -> Data:
-    """Data of an older schema as data of today's; other data are returned as they are.
+    """Convert data of an older schema to the current one; current data are returned unchanged.
 
     Args:
         kind: a key of ``SCHEMAS``.
         data: the content of the file; it is not changed.
-        path: of the file, for the error.
-        error: what is raised.
+        path: the file, for the error message.
+        error: the type of error to raise.
 
     Raises:
-        DelineateError: of the type ``error``: the file is newer than this program, or its number
-            is none.
+        DelineateError: of the type ``error``; the file is newer than this program, or its schema
+            number is not valid.
     """
     found, known = number_of(kind, data), SCHEMAS[kind]
     if found > known:
@@ -71,7 +74,7 @@ def migrate(
             f"was written by {by} (schema {found}); this version reads up to {known}", path=path
         )
     if found < 1:
-        raise error(f"has the schema {data.get(kind)!r}, which is no number from 1", path=path)
+        raise error(f"has the schema {data.get(kind)!r}, expected a number from 1", path=path)
     for number in range(found, known):
         data = STEPS[kind][number](data)
     return {**data, kind: known} if found < known else data

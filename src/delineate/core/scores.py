@@ -1,8 +1,7 @@
-"""Scores: rows of case x label x metric with units, and the summary that can be recomputed from
-them.
+"""Scores: rows of case x label x metric with units, and the summary computed from them.
 
-NaN means "not defined here" (an empty structure against an empty one) and is counted apart, never
-taken as 0 or 1.
+NaN means that a metric is not defined (both structures are empty). It is counted separately and
+never treated as 0 or 1.
 """
 
 from __future__ import annotations
@@ -19,12 +18,12 @@ import numpy as np
 
 from .errors import InputError
 
-FAR = 1e300  # stands for infinity where values are interpolated
+FAR = 1e300  # replaces infinity when values are interpolated
 Values = np.ndarray[Any, np.dtype[np.float64]]
 COLUMNS = ("case", "label", "metric", "value", "unit")
 HIGHER, LOWER, NEARER_ZERO, NO_JUDGEMENT = "higher", "lower", "nearer to zero", "no judgement"
-# Which way a metric is better, by its name or by the words with which its name begins; the longest
-# entry counts. Every metric that the package measures is here: ``judged`` refuses others at import.
+# Which values of a metric are better, by its name or by the leading words of its name; the longest
+# entry decides. All metrics of the package are listed: ``judged`` refuses others at import.
 DIRECTIONS: dict[str, str] = {
     "dice": HIGHER,
     "iou": HIGHER,
@@ -53,8 +52,8 @@ DIRECTIONS: dict[str, str] = {
 
 @dataclass(frozen=True)
 class Score:
-    """One figure: ``value`` of ``metric`` for structure ``label`` of ``case``, in ``unit`` ("" for
-    a ratio).
+    """One measured value: ``value`` of ``metric`` for structure ``label`` of ``case``, in ``unit``
+    ("" for a ratio).
     """
 
     case: str
@@ -66,7 +65,7 @@ class Score:
 
 @dataclass(frozen=True)
 class Scores:
-    """All figures of an evaluation; rows are unique in (case, label, metric)."""
+    """All values of an evaluation; rows are unique in (case, label, metric)."""
 
     rows: tuple[Score, ...]
 
@@ -79,7 +78,7 @@ class Scores:
         return iter(self.rows)
 
     def values(self, label: str, metric: str) -> Values:
-        """Every case's value, in row order, NaN included."""
+        """The values of all cases in row order, NaN included."""
         return np.array(
             [r.value for r in self.rows if r.label == label and r.metric == metric],
             dtype=np.float64,
@@ -96,11 +95,12 @@ class Scores:
     def summary(
         self, more: Callable[[str, Sequence[str], Values], dict[str, Any]] | None = None
     ) -> list[dict[str, Any]]:
-        """For each label and metric: n, undefined (NaN), infinite, mean, deviation, median,
-        quartiles, range.
+        """For each label and metric: n, undefined (NaN), infinite, mean, standard deviation,
+        median, quartiles, range.
 
-        ``more`` adds figures of its own from (metric, cases, values).
+        ``more`` is called with (metric, cases, values); its result is added.
         """
+        # Group the rows once: a search per label and metric would be quadratic.
         found: dict[tuple[str, str], list[Score]] = {}
         for row in self.rows:
             found.setdefault((row.label, row.metric), []).append(row)
@@ -123,11 +123,11 @@ class Scores:
         return out
 
     def mean(self, metric: str) -> float:
-        """Mean over labels of each label's mean over cases; NaN where nothing is defined."""
+        """Mean over labels of each label's mean over cases; NaN if nothing is defined."""
         return finite_mean(_nanmean(self.values(label, metric)) for label in self.labels)
 
     def to_csv(self) -> str:
-        """One row a score; full precision, so that the summary can be recomputed."""
+        """One row per score, in full precision, so that the summary can be recomputed."""
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
         writer.writerow(COLUMNS)
@@ -136,12 +136,16 @@ class Scores:
 
     @classmethod
     def from_csv(cls, text: str) -> Scores:
-        """The inverse of ``to_csv``."""
+        """The inverse of ``to_csv``.
+
+        Raises:
+            InputError: other columns, or two rows for the same case, label and metric.
+        """
         rows: Iterable[list[str]] = csv.reader(io.StringIO(text))
         head, *body = list(rows) or [[]]
         if tuple(head) != COLUMNS:
             raise InputError(
-                f"a scores file has the columns {', '.join(COLUMNS)}, found {', '.join(head)}"
+                f"a scores file needs the columns {', '.join(COLUMNS)}, found {', '.join(head)}"
             )
         return cls(
             tuple(
@@ -151,8 +155,9 @@ class Scores:
         )
 
     def to_json(self, **more: Any) -> str:
-        """Rows, summary and whatever else is worth keeping. NaN becomes null, and so does infinity
-        but in a row, where it is "inf".
+        """Summary, rows and the entries of ``more`` as JSON text.
+
+        NaN becomes null. Infinity becomes "inf" in a row and null elsewhere.
         """
         rows = [
             {
@@ -173,29 +178,31 @@ class Scores:
 
 
 def better_is(metric: str) -> str | None:
-    """Which way ``metric`` is better; None of one that is no judgement, such as a volume.
+    """Which values of ``metric`` are better; None if neither direction is, such as for a volume.
 
-    Metrics whose names say how they were measured (``hd95_pooled_of_voxels_mm``) go by how they
-    begin. Files that others wrote may hold metrics that are unknown here: None of those too.
+    A metric whose name states how it was measured (``hd95_pooled_of_voxels_mm``) has the direction
+    of the longest known beginning of its name. The result is also None for an unknown metric, which
+    files from other software may contain.
     """
     direction = _direction(metric)
     return None if direction == NO_JUDGEMENT else direction
 
 
 def judged(metrics: Iterable[str]) -> None:
-    """Call this where a table of metrics is made, so that none is forgotten in ``DIRECTIONS``.
+    """Check that ``DIRECTIONS`` has all ``metrics``; call this where a table of metrics is defined.
 
     Raises:
         TypeError: a metric has no direction.
     """
     forgotten = [metric for metric in metrics if _direction(metric) is None]
     if forgotten:
-        rule = "core.scores.DIRECTIONS says of every metric which way is better, or NO_JUDGEMENT"
-        raise TypeError(f"{rule}; it says nothing of {', '.join(forgotten)}")
+        rule = "core.scores.DIRECTIONS needs a direction or NO_JUDGEMENT for every metric"
+        raise TypeError(f"{rule}; missing: {', '.join(forgotten)}")
 
 
 def _direction(metric: str) -> str | None:
-    """The entry for ``metric``: its own, else that of the most leading words that have one."""
+    """The direction of ``metric``: its own entry, else that of its longest leading words."""
+    # Remove trailing words until an entry matches.
     name = metric
     while name and name not in DIRECTIONS:
         name = name.rpartition("_")[0]
@@ -205,10 +212,11 @@ def _direction(metric: str) -> str | None:
 def describe(values: np.ndarray[Any, Any]) -> dict[str, float | int]:
     """n, undefined, infinite, mean, std (n - 1), median, q1, q3, min, max of ``values``.
 
-    NaN is counted in ``undefined`` only. Infinite distances, of structures that one side lacks, are
-    counted in n and in ``infinite``; they have their rank in median, quartiles and maximum, and
-    have no part in mean and deviation.
+    NaN is counted only in ``undefined``. Infinite distances (a structure is missing on one side)
+    are counted in n and in ``infinite``. They have a rank in the median, quartiles and maximum, but
+    are not part of mean and standard deviation. Without values, all but the counts are NaN.
     """
+    # ``kept`` includes infinite values, ``finite`` does not.
     kept = values[~np.isnan(values)]
     finite = kept[np.isfinite(kept)]
     base: dict[str, float | int] = {
@@ -220,7 +228,7 @@ def describe(values: np.ndarray[Any, Any]) -> dict[str, float | int]:
         return base | dict.fromkeys(
             ("mean", "std", "median", "q1", "q3", "min", "max"), float("nan")
         )
-    # Infinity itself times nothing would be NaN.
+    # Interpolation would multiply infinity by 0 and return NaN, so a huge number replaces it.
     ranked = np.percentile(np.where(np.isinf(kept), np.sign(kept) * FAR, kept), (25, 50, 75))
     q1, median, q3 = (
         float(q) if abs(q) < FAR / 1e9 else math.copysign(math.inf, q) for q in ranked
@@ -239,7 +247,7 @@ def describe(values: np.ndarray[Any, Any]) -> dict[str, float | int]:
 
 
 def without_nan(data: Any) -> Any:
-    """The same plain data with every NaN and infinity as None, as strict JSON wants it."""
+    """The same plain data with every NaN and infinity as None, as strict JSON requires."""
     if isinstance(data, dict):
         return {k: without_nan(v) for k, v in data.items()}
     if isinstance(data, list | tuple):
@@ -250,7 +258,7 @@ def without_nan(data: Any) -> Any:
 
 
 def finite_mean(values: Iterable[float]) -> float:
-    """Mean of the values that are finite; NaN where none is."""
+    """Mean of the finite values; NaN if there are none."""
     kept = [v for v in values if np.isfinite(v)]
     return float(np.mean(kept)) if kept else float("nan")
 

@@ -1,9 +1,10 @@
-"""Prepared arrays on disk, chunked so that a patch is read without its whole volume.
+"""Store: preprocessed arrays on disk, in chunks, so that a patch is read without its whole volume.
 
-One folder a case: ``image.b2nd`` (C, I, J, K) int16 steps of each channel, ``label.b2nd`` (I, J, K)
-class indices, both blosc2, and ``case.npz`` with the height of a step and voxels of each class,
-from which patches are centred. A case stands under its final name only when it is complete, so a
-killed preparation goes on where it stopped. Writing knows nothing of plans.
+Each case has a folder: ``image.b2nd`` (C, I, J, K) with quantised intensities (int16, in steps per
+channel), ``label.b2nd`` (I, J, K) with class indices, both in blosc2 format, and ``case.npz`` with
+the step sizes and with voxels of each class, on which patches are centred. A case gets its final
+name only when it is complete, so preprocessing that was killed continues where it stopped. This
+module knows no plans.
 """
 
 from __future__ import annotations
@@ -22,29 +23,24 @@ from . import atomic
 from .errors import InputError
 from .schema import SCHEMAS, migrate
 
-FINEST = (
-    2.0**-10
-    # a step as float16 has between 1 and 2; an image that would need coarser ones of int16 is kept
-    # as
-    # float32
-)
-CHUNK, BLOCK = (
-    96,
-    32,
-    # along each axis of a solid patch's chunk, which is found at once, and of its blocks, which are
-    # unpacked alone (measured)
-)
-POINTS = 512  # voxels kept of each class and case, enough to centre patches on
+# The largest step: that of float16 between 1 and 2. An image that would need larger steps in int16
+# is stored as float32.
+FINEST = 2.0**-10
+# Largest size along each axis, for 3-D patches, of a chunk (located in one read) and of a block
+# (decompressed by itself); measured.
+CHUNK, BLOCK = 96, 32
+POINTS = 512  # voxels kept per class and case, enough to centre patches on
 
 
 @dataclass(frozen=True)
 class StoredCase:
-    """One prepared case; ``image`` (C, I, J, K) and ``label`` (I, J, K) uint8/uint16 are sliceable
-    like numpy arrays.
+    """One preprocessed case; ``image`` (C, I, J, K) and ``label`` (I, J, K) uint8/uint16 can be
+    sliced like numpy arrays.
 
-    A voxel's value is ``image`` times ``step`` of its channel: int16 and float32, or values as they
-    are and 1. ``points`` maps class index -> (n, 3) voxels of that class, n at most ``POINTS``;
-    classes without a voxel are absent. ``spacing_mm`` along I, J, K.
+    The value of a voxel is ``image`` times the ``step`` of its channel: either int16 values and a
+    float32 step, or unchanged values and a step of 1. ``points`` maps class index -> (n, 3) voxels
+    of that class, n at most ``POINTS``; classes without a voxel are absent. ``spacing_mm`` is along
+    I, J, K.
     """
 
     id: str
@@ -56,17 +52,14 @@ class StoredCase:
 
     @property
     def steps(self) -> NDArray[np.float32]:
-        """(C,) height of a step of each channel."""
+        """(C,) step size of each channel."""
         return np.array(self.step or [1.0] * int(self.image.shape[0]), dtype=np.float32)
 
     def values(self, *box: slice) -> NDArray[np.float32]:
-        """(C, i, j, k) float32 voxels of a box, of the whole case without one; a copy."""
+        """(C, i, j, k) float32 values of a box, or of the whole case if none is given; a copy."""
         found: NDArray[np.float32] = np.asarray(self.image[(slice(None), *box)]).astype(np.float32)
-        found *= self.steps[
-            :, None, None, None
-            # after converting: a product of both types goes through a small buffer, three times as
-            # slow
-        ]
+        # Multiply after the conversion: a product of mixed types is three times as slow.
+        found *= self.steps[:, None, None, None]
         return found
 
     @property
@@ -79,12 +72,13 @@ class StoredCase:
         return replace(self, image=np.asarray(self.image[:]), label=np.asarray(self.label[:]))
 
     def seen(self, order: Sequence[int], table: NDArray[np.intp]) -> StoredCase:
-        """The case with its axes in ``order`` and its class indices through ``table``.
+        """The case with its axes in ``order`` and its class indices mapped by ``table``.
 
-        Nothing is copied but a label in memory whose classes change; arrays on disk stay there and
-        are turned slice by slice.
+        Arrays on disk stay there, and each slice is reordered when it is read. Of arrays in memory,
+        only a label whose classes change is copied.
         """
         a, b, c = (self.spacing_mm[axis] for axis in order)
+        # Classes that are merged share their points.
         points: dict[int, NDArray[np.int32]] = {}
         for index, voxels in self.points.items():
             mine = voxels[:, list(order)]
@@ -100,8 +94,8 @@ class StoredCase:
 
 @dataclass(frozen=True)
 class _ReorientedCase:
-    """A stored array with its axes in another order and its values through ``table``; sliceable as
-    the array is.
+    """A stored array with its axes in another order and its values mapped by ``table``; can be
+    sliced like the array itself.
     """
 
     array: Any
@@ -118,23 +112,24 @@ class _ReorientedCase:
         return found
 
     def __getitem__(self, slices: slice | tuple[slice, ...]) -> NDArray[Any]:
-        asked = slices if isinstance(slices, tuple) else (slices,)
-        wanted = [slice(None)] * len(self.order)
-        for axis, part in zip(self.order, asked, strict=False):
-            wanted[axis] = part
-        found = np.asarray(self.array[tuple(wanted)]).transpose(self.order)
+        requested = slices if isinstance(slices, tuple) else (slices,)
+        # Slice in the order of the stored axes first, so that only this part is read.
+        stored = [slice(None)] * len(self.order)
+        for axis, part in zip(self.order, requested, strict=False):
+            stored[axis] = part
+        found = np.asarray(self.array[tuple(stored)]).transpose(self.order)
         same = self.table is None or np.array_equal(self.table, np.arange(len(self.table)))
         return found if same else self.table[found]  # type: ignore[index]
 
 
 class Store:
-    """A folder of prepared cases."""
+    """A folder of preprocessed cases."""
 
     def __init__(self, folder: str | Path):
         self.folder = Path(folder)
 
     def has(self, case: str) -> bool:
-        """Whether ``case`` is complete."""
+        """Whether ``case`` is stored completely."""
         return (self.folder / case / "case.npz").is_file()
 
     def add(
@@ -153,52 +148,22 @@ class Store:
             case: its id.
             image: (C, I, J, K) real.
             label: (I, J, K) class indices 0..classes-1.
-            classes: how many, background included.
-            chunk: a patch's shape (I, J, K): the unit of reading, or cut smaller where it is solid.
-            seed: of the choice of points.
+            classes: number of classes, background included.
+            chunk: shape of a patch (I, J, K), which is the unit of reading; for 3-D patches the
+                chunks are at most ``CHUNK`` along each axis.
+            seed: random seed of the choice of points.
             spacing_mm: along I, J, K.
 
         Raises:
             OutputError: the disk is full or cannot be written.
         """
-        import blosc2
-
         atomic.make_folder(self.folder)
+        # All files go to a temporary folder, which is renamed only when it is complete.
         final, building = self.folder / case, self.folder / f".{case}.building"
         shutil.rmtree(building, ignore_errors=True)
-        # Also turns a full disk into an error of ours.
+        # The block also turns a full disk into an OutputError.
         with atomic.replacing(building / "case.npz") as temporary:
-            solid = min(chunk) >= BLOCK
-            chunks = tuple(
-                min(int(n), int(c), CHUNK if solid else int(c))
-                for n, c in zip(label.shape, chunk, strict=True)
-            )
-            blocks = tuple(min(n, BLOCK) for n in chunks) if solid else chunks
-            params: dict[str, Any] = {"codec": blosc2.Codec.LZ4, "clevel": 3, "nthreads": 1}
-            # Shuffled, one-byte labels take four times as long to unpack.
-            plain = params | {
-                "filters": [blosc2.Filter.NOFILTER],
-                "filters_meta": [0],
-            }
-            stored, step = _in_steps(np.asarray(image))
-            blosc2.asarray(
-                stored,
-                urlpath=str(building / "image.b2nd"),
-                mode="w",
-                chunks=(1, *chunks),
-                blocks=(1, *blocks),
-                cparams=params,
-            )
-            dtype = np.uint8 if classes <= 256 else np.uint16
-            indices = np.ascontiguousarray(label, dtype=dtype)
-            blosc2.asarray(
-                indices,
-                urlpath=str(building / "label.b2nd"),
-                mode="w",
-                chunks=chunks,
-                blocks=blocks,
-                cparams=plain,
-            )
+            step = _write_arrays(building, image, label, classes, chunk)
             points = class_points(label, classes, np.random.default_rng(seed))
             with temporary.open("wb") as file:
                 np.savez(
@@ -212,15 +177,16 @@ class Store:
         os.replace(building, final)
 
     def open(self, case: str) -> StoredCase:
-        """One case with its arrays still on disk.
+        """One case whose arrays are still on disk.
 
         Raises:
-            InputError: it is not here, or damaged.
+            InputError: it is missing or damaged.
         """
         import blosc2
 
         folder = self.folder / case
         try:
+            # Memory mapping, except on Windows.
             how: dict[str, Any] = {"mode": "r", "dparams": {"nthreads": 1}} | (
                 {} if os.name == "nt" else {"mmap_mode": "r"}
             )
@@ -243,11 +209,13 @@ class Store:
                 )
         except (OSError, ValueError, RuntimeError, KeyError) as error:
             raise InputError(
-                "the prepared case is missing or damaged; prepare it anew", case=case, path=folder
+                "the preprocessed case is missing or damaged; preprocess it again",
+                case=case,
+                path=folder,
             ) from error
 
     def nbytes(self, cases: Sequence[str]) -> int:
-        """Bytes of these cases' arrays in memory."""
+        """Bytes that the arrays of these cases need in memory."""
         stored = [self.open(case) for case in cases]
         return sum(
             int(np.prod(c.image.shape)) * c.image.dtype.itemsize
@@ -256,16 +224,69 @@ class Store:
         )
 
 
-def _in_steps(image: NDArray[Any]) -> tuple[NDArray[Any], NDArray[np.float32]]:
-    """(C, I, J, K) as int16 and the (C,) height of a step, such that 0 stays 0; as float32 and 1
-    where steps would lose more than float16 does.
+def _write_arrays(
+    folder: Path, image: NDArray[Any], label: NDArray[Any], classes: int, chunk: Sequence[int]
+) -> NDArray[np.float32]:
+    """Write ``image.b2nd`` and ``label.b2nd`` to ``folder``; returns the (C,) step sizes."""
+    import blosc2
+
+    chunks, blocks = _chunks_and_blocks(label.shape, chunk)
+    params: dict[str, Any] = {"codec": blosc2.Codec.LZ4, "clevel": 3, "nthreads": 1}
+    # With blosc2's shuffle filter, one-byte labels take four times as long to decompress.
+    plain = params | {
+        "filters": [blosc2.Filter.NOFILTER],
+        "filters_meta": [0],
+    }
+    stored, step = _in_steps(np.asarray(image))
+    blosc2.asarray(
+        stored,
+        urlpath=str(folder / "image.b2nd"),
+        mode="w",
+        chunks=(1, *chunks),
+        blocks=(1, *blocks),
+        cparams=params,
+    )
+    dtype = np.uint8 if classes <= 256 else np.uint16
+    indices = np.ascontiguousarray(label, dtype=dtype)
+    blosc2.asarray(
+        indices,
+        urlpath=str(folder / "label.b2nd"),
+        mode="w",
+        chunks=chunks,
+        blocks=blocks,
+        cparams=plain,
+    )
+    return step
+
+
+def _chunks_and_blocks(
+    shape: Sequence[int], patch: Sequence[int]
+) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Shapes of chunks and of blocks for an array (I, J, K) that is read in patches.
+
+    Chunks of a 3-D patch are limited in size and divided into blocks. A thin patch (a slice) is one
+    chunk and one block.
     """
+    solid = min(patch) >= BLOCK
+    chunks = tuple(
+        min(int(n), int(c), CHUNK if solid else int(c)) for n, c in zip(shape, patch, strict=True)
+    )
+    return chunks, tuple(min(n, BLOCK) for n in chunks) if solid else chunks
+
+
+def _in_steps(image: NDArray[Any]) -> tuple[NDArray[Any], NDArray[np.float32]]:
+    """(C, I, J, K) quantised to int16 and the (C,) step sizes, such that 0 stays 0.
+
+    As float32 and steps of 1 if quantisation would lose more than float16 does.
+    """
+    # The largest magnitude of each channel becomes the largest int16.
     reach = np.array(
         [max(abs(float(channel.max())), abs(float(channel.min()))) for channel in image]
     )
     step = np.where(reach > 0, reach / np.iinfo(np.int16).max, 1.0).astype(np.float32)
     if not np.isfinite(reach).all() or (step > np.where(reach > 0, FINEST, 1.0)).any():
         return np.ascontiguousarray(image, dtype=np.float32), np.ones(len(image), np.float32)
+    # Round to the nearest step.
     out = np.empty(image.shape, np.int16)
     for channel, target, one in zip(image, out, step, strict=True):
         np.rint(channel * (1 / one), out=target, casting="unsafe")
@@ -275,9 +296,10 @@ def _in_steps(image: NDArray[Any]) -> tuple[NDArray[Any], NDArray[np.float32]]:
 def class_points(
     label: NDArray[Any], classes: int, rng: np.random.Generator
 ) -> dict[int, NDArray[np.int32]]:
-    """Up to ``POINTS`` random voxels (n, 3) of every class but background; classes without a voxel
-    are absent.
+    """Up to ``POINTS`` random voxels (n, 3) of each class except background; classes without a
+    voxel are absent.
     """
+    # Sort the foreground voxels by class, so that each class is one range.
     flat = np.ascontiguousarray(label).ravel()
     where = np.flatnonzero(flat)
     values = flat[where]

@@ -1,9 +1,9 @@
-"""What a channel or a structure is, whatever a file calls it: names to identities.
+"""Terms: names of channels and structures in files, matched to identities.
 
-A first table: MR sequences with their names in BraTS 2013-2023, BIDS, the Decathlon and hospitals,
-CT and PET, and spellings of structures. Two names mean the same where their identities are equal; a
-name that is not in the tables is its own identity, written without case and separators. It never
-guesses from a position or a value.
+This is a first table: MR sequences with their names in BraTS 2013-2023, BIDS, the Decathlon and
+hospitals, CT and PET, and spellings of structures. Two names mean the same if their identities are
+equal. A name that is not in the tables is its own identity, without case and separators. Nothing is
+guessed from a position or a value.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ CHANNELS: dict[str, tuple[str, ...]] = {
     "CT": ("ct",),
     "PET": ("pet", "pt"),
 }
-# Names that say no more than "an image", and those that say no more than "MR".
+# Names that mean only "an image", and names that mean only "MR".
 ANY_IMAGE = {
     "image",
     "img",
@@ -89,13 +89,13 @@ ANY_IMAGE = {
 }
 ANY_MR = {"mr", "mri", "magneticresonance"}
 NOT_MR = {"CT", "PET"}
-# Tokens that stand in names of files for other things too (a patient, a disk): no evidence of a
-# channel there.
+# Tokens that have other meanings in file names (a patient, a disk): there they are no evidence of a
+# channel.
 _NOT_IN_FILES = {"fl", "pt", "pd", "pd w", "ct"}
 _NUMBERED = re.compile(r"(?:channel|modality|image)?\s*_?0*(\d+)")
 
-# Names of one structure in several collections, beside the spellings that ``structure_of`` levels
-# by rule.
+# Names of one structure in several collections, in addition to the spellings that ``structure_of``
+# unifies by rule.
 STRUCTURES: tuple[tuple[str, ...], ...] = (
     (
         "edema",
@@ -133,7 +133,7 @@ STRUCTURES: tuple[tuple[str, ...], ...] = (
     ("portal vein and splenic vein", "portal vein and spleen vein", "veins"),
     ("adrenal gland", "suprarenal gland", "adrenal"),
 )
-# Short names that hold their side.
+# Short names that include their side.
 _WHOLE = {
     "lv": "left ventricle",
     "rv": "right ventricle",
@@ -142,7 +142,7 @@ _WHOLE = {
     "lvcavity": "left ventricle",
     "rvcavity": "right ventricle",
 }
-_SIDE_IN_WORD = re.compile(r"(?i)^(left|right)(?=[a-z]{4})")  # leftkidney
+_SIDE_IN_WORD = re.compile(r"(?i)^(left|right)(?=[a-z]{4})")  # such as leftkidney
 _NAMELESS = re.compile(
     r"(?i)(label|class|value|structure|segment|region|mask|foreground|object)?[\s_.-]*\d*"
 )
@@ -152,7 +152,7 @@ _NAMELESS = re.compile(
 
 
 def channel_of(name: str) -> str:
-    """The identity of a channel's name: a key of ``CHANNELS``, else the name without case and
+    """The identity of a channel name: a key of ``CHANNELS``, else the name without case and
     separators.
     """
     compact = _compact(name)
@@ -160,25 +160,24 @@ def channel_of(name: str) -> str:
 
 
 def is_known_channel(name: str) -> bool:
-    """Whether the tables know the sequence or modality that ``name`` is."""
+    """Whether ``name`` is a sequence or modality in the tables."""
     return _compact(name) in _CHANNELS
 
 
 def number_of_channel(name: str) -> int | None:
-    """The number in a name that is nothing but a number ("channel 2", "0002"); None for any
-    other.
-    """
+    """The number in a name that is only a number ("channel 2", "0002"); None for any other name."""
     found = _NUMBERED.fullmatch(name.strip().lower())
     return None if found is None else int(found[1])
 
 
 def may_be(given: str, wanted: str) -> bool:
-    """Whether the only channel of a scan, called ``given``, may be what a model calls ``wanted``:
-    equal, or one of them says less.
+    """Whether the only channel of a scan, named ``given``, can be the one that a model names
+    ``wanted``: their identities are equal, or one name is less specific ("image", "MR").
     """
     one, other = channel_of(given), channel_of(wanted)
     if one == other:
         return True
+    # The less specific name may be on either side.
     for a, b in ((one, other), (other, one)):
         if a in ANY_IMAGE or number_of_channel(a) is not None:
             return True
@@ -189,7 +188,7 @@ def may_be(given: str, wanted: str) -> bool:
 
 def contradicts_modality(modality: str, channel: str) -> bool:
     """Whether a scan of the DICOM ``modality`` ("CT", "MR", "PT") cannot be the ``channel``; False
-    where either says nothing.
+    if either is unknown.
     """
     identity = channel_of(channel)
     kind = identity if identity in NOT_MR else "MR"
@@ -198,38 +197,44 @@ def contradicts_modality(modality: str, channel: str) -> bool:
 
 
 def match_channels(given: Sequence[str], wanted: Sequence[str]) -> list[int | None]:
-    """For each of ``wanted`` the index in ``given`` of the channel of the same name, else of the
-    same identity; None where there is none.
+    """For each name in ``wanted``, the index in ``given`` of the channel with the same name, else
+    with the same identity; None if there is none.
 
-    A name that occurs twice on either side decides nothing, unless both sides are equal throughout;
-    nor does such an identity, where names differ.
+    A name that occurs twice on either side is not matched, unless both lists are equal. Nor is an
+    identity that occurs twice, unless the names are equal.
     """
-    names, asked_names = [n.lower() for n in given], [n.lower() for n in wanted]
-    if names == asked_names:
+    given_names, wanted_names = [n.lower() for n in given], [n.lower() for n in wanted]
+    if given_names == wanted_names:
         return list(range(len(given)))
+    # First by name, if it is unique on both sides.
     exact = {
         name: n
-        for n, name in enumerate(names)
-        if names.count(name) == 1 and asked_names.count(name) == 1
+        for n, name in enumerate(given_names)
+        if given_names.count(name) == 1 and wanted_names.count(name) == 1
     }
-    have, asked = [channel_of(name) for name in given], [channel_of(name) for name in wanted]
-    taken = {exact[name.lower()] for name in wanted if name.lower() in exact}
+    # Then by identity, among the channels that are left.
+    given_identities = [channel_of(name) for name in given]
+    wanted_identities = [channel_of(name) for name in wanted]
+    used = {exact[name.lower()] for name in wanted if name.lower() in exact}
     found: list[int | None] = []
-    for name, identity in zip(wanted, asked, strict=True):
+    for name, identity in zip(wanted, wanted_identities, strict=True):
         if name.lower() in exact:
             found.append(exact[name.lower()])
             continue
-        places = [n for n, other in enumerate(have) if other == identity and n not in taken]
-        found.append(places[0] if len(places) == 1 and asked.count(identity) == 1 else None)
+        places = [
+            n for n, other in enumerate(given_identities) if other == identity and n not in used
+        ]
+        unique = len(places) == 1 and wanted_identities.count(identity) == 1
+        found.append(places[0] if unique else None)
     return found
 
 
 def channel_spans(text: str, wanted: Sequence[str]) -> list[tuple[int, int, str]]:
-    """Where ``text``, the name of a file, names a channel: (start, stop, identity), the longest
-    name first; none overlap.
+    """All channel names in the file name ``text``: (start, stop, identity), the longest name first,
+    without overlaps.
 
-    Names of ``wanted`` count as they are written; so do all names of the table but those that mean
-    other things too.
+    Names in ``wanted`` are searched as they are written, and so are all names in the tables that
+    have no other meaning in file names.
     """
     spans: list[tuple[int, int, str]] = []
     words = [(name, channel_of(name)) for name in wanted] + _IN_FILES
@@ -241,9 +246,10 @@ def channel_spans(text: str, wanted: Sequence[str]) -> list[tuple[int, int, str]
 
 
 def read_with_rest(identity: str, rest: str) -> str:
-    """What the channel ``identity`` of a file is, given the rest of the file's name: "T1" and
-    "axial_gd" are T1 post-contrast; "" where the rest says that it is no such image (a map, a
-    difference), or another one that has no name here.
+    """The channel of a file whose name has the channel ``identity`` and the text ``rest``.
+
+    "T1" and "axial_gd" are T1 post-contrast. The result is "" if the rest names a derived image (a
+    map, a difference) or a channel that is not in the tables.
     """
     rest = _WITHOUT_CONTRAST.sub(" ", rest.lower())
     if _DERIVED.search(rest):
@@ -266,7 +272,7 @@ def _pattern(name: str) -> re.Pattern[str]:
 
 _AGENT = r"contrast|ce|gd|gado[a-z]*|km"
 _WITHOUT_CONTRAST = re.compile(rf"(?<![a-z0-9])(pre|non?|without|wo)[\W_]*({_AGENT})(?![a-z])")
-# Not followed by a number: that is a patient ("CE_001_t1").
+# Not followed by a number, which would be a patient ("CE_001_t1").
 _CONTRAST = re.compile(
     rf"(?<![a-z0-9])({_AGENT}|postcontrast|post(?![\W_]*op))(?![a-z0-9])(?![\W_]*\d)"
 )
@@ -289,28 +295,30 @@ _IN_FILES = [
 
 
 def structure_of(name: str) -> str:
-    """The identity of a structure's name: its side, then its name in one spelling ("Left_Kidney",
+    """The identity of a structure name: its side, then its name in one spelling ("Left_Kidney",
     "kidney left" -> "left kidney").
     """
+    # Abbreviations whose letters include the side, such as "LV", before the general rule.
     whole = _WHOLE.get(_compact(name))
     if whole is not None:
         return whole
     side, rest = side_of(_SIDE_IN_WORD.sub(r"\1 ", name))
     words = re.sub(r"[\W_]+", " ", rest.lower()).split()
-    return f"{side or ''} {_STRUCTURES.get(_levelled(words), _levelled(words))}".strip()
+    return f"{side or ''} {_STRUCTURES.get(_unified(words), _unified(words))}".strip()
 
 
 def names_structure(name: str) -> bool:
-    """Whether ``name`` says what a structure is; "label 3", "foreground" and numbers do not."""
+    """Whether ``name`` describes a structure; "label 3", "foreground" and numbers do not."""
     return _NAMELESS.fullmatch(name.strip()) is None
 
 
 def contradictions(one: LabelSet, other: LabelSet, of_one: str, of_other: str) -> list[str]:
-    """Where the names of two tables contradict the values, a sentence each: a value with two names,
-    or a structure with two values.
+    """Contradictions between the names and values of two tables, one sentence each: a value with
+    two names, or a structure with two values.
 
-    Names that do not say what a structure is ("label 3") contradict nothing.
+    Names that do not describe a structure ("label 3") contradict nothing.
     """
+    # Compare by value (two names) and by structure (two values).
     mine = {label.value: label.name for label in one if names_structure(label.name)}
     theirs = {label.value: label.name for label in other if names_structure(label.name)}
     places = {structure_of(name): value for value, name in theirs.items()}
@@ -324,21 +332,20 @@ def contradictions(one: LabelSet, other: LabelSet, of_one: str, of_other: str) -
     return found
 
 
-def _levelled(words: Sequence[str]) -> str:
-    """The words as one, British spellings as American ones, without the plural; only ever compared,
-    never shown.
-    """
-    joined = [
+def _unified(words: Sequence[str]) -> str:
+    """The words as one, in American spelling and without plural; only for comparison."""
+    spelled = [
         _AMERICAN_END.sub(
             lambda m: {"our": "or", "re": "er"}[m[0]], word.replace("oe", "e").replace("ae", "e")
         )
         for word in words
     ]
-    text = "".join("gray" if word == "grey" else word for word in joined)
+    # A final "s" is a plural, except in short words and after another "s".
+    text = "".join("gray" if word == "grey" else word for word in spelled)
     return text[:-1] if len(text) > 4 and text.endswith("s") and not text.endswith("ss") else text
 
 
 _AMERICAN_END = re.compile(r"(?<=tum)our$|(?<=col)our$|(?<=[nbt])re$")
 _STRUCTURES = {
-    _levelled(name.split()): _levelled(names[0].split()) for names in STRUCTURES for name in names
+    _unified(name.split()): _unified(names[0].split()) for names in STRUCTURES for name in names
 }

@@ -1,7 +1,7 @@
-"""An array on a grid, with its unit and where it came from.
+"""Volume: an array on a grid, with its unit and its source.
 
-Axis order is (I, J, K) or, for several channels, (C, I, J, K); a 2-D image has K = 1. It knows no
-file.
+The axis order is (I, J, K) or, for several channels, (C, I, J, K); a 2-D image has K = 1. This
+module knows no files.
 """
 
 from __future__ import annotations
@@ -15,25 +15,26 @@ from numpy.typing import NDArray
 from .errors import GeometryError
 from .grid import Grid
 
-BODY_HU = -400.0  # in CT anything denser than lung and air is body
+BODY_HU = -400.0  # CT threshold: the body is denser, lung and air are less dense
 UNITS = ("HU", "a.u.", "label")  # Hounsfield units, arbitrary units, label values
 
 
 @dataclass(frozen=True, eq=False)
 class Volume:
-    """Voxel values on a grid; frozen. The array is not copied: whoever passes it hands it over.
+    """Voxel values on a grid; frozen. The array is not copied, so the caller must not change it.
 
     Args:
-        array: (I, J, K) or (C, I, J, K), any real dtype; its last three axes equal the grid's
-            shape.
-        grid: where the voxels stand.
+        array: (I, J, K) or (C, I, J, K), any real dtype; its last three axes have the shape of the
+            grid.
+        grid: the position of the voxels.
         unit: "HU", "a.u." or "label".
-        source: the file or folder it was read from, "" where it was computed.
-        meta: what the reader learned and others may use (``modality``, ``patient``, ``channels``,
+        source: the file or folder that it was read from, "" if it was computed.
+        meta: other information from the reader (``modality``, ``patient``, ``channels``,
             ``series``, ``spacing_known`` ...); plain data.
 
     Raises:
-        GeometryError: the array's shape does not equal the grid's.
+        GeometryError: the shapes of array and grid differ; the unit is unknown; or the array is not
+            real.
     """
 
     array: NDArray[Any]
@@ -45,22 +46,22 @@ class Volume:
     def __post_init__(self) -> None:
         if self.array.ndim not in (3, 4) or tuple(self.array.shape[-3:]) != self.grid.shape:
             raise GeometryError(
-                f"array of shape {self.array.shape} does not stand on a grid of shape "
-                f"{self.grid.shape}",
+                f"array of shape {self.array.shape} does not fit a grid of shape {self.grid.shape}",
                 path=self.source or None,
             )
         if self.unit not in UNITS:
             raise GeometryError(
-                f"unit {self.unit!r} is none of {', '.join(UNITS)}", path=self.source or None
+                f"unit {self.unit!r} is not one of {', '.join(UNITS)}", path=self.source or None
             )
         if self.array.dtype.kind not in "biuf":
             raise GeometryError(
-                f"voxels are real numbers, found dtype {self.array.dtype}", path=self.source or None
+                f"voxels must be real numbers, found dtype {self.array.dtype}",
+                path=self.source or None,
             )
 
     @property
     def channels(self) -> int:
-        """How many channels; 1 for an array without a channel axis."""
+        """Number of channels; 1 for an array without a channel axis."""
         return 1 if self.array.ndim == 3 else int(self.array.shape[0])
 
     @property
@@ -79,11 +80,10 @@ class Volume:
 
 
 def stack_channels(volumes: list[Volume], names: list[str]) -> Volume:
-    """One volume of all channels, (C, I, J, K); all must stand on the first one's grid within 0.1
-    mm.
+    """One volume of all channels, (C, I, J, K); all must be on the grid of the first within 0.1 mm.
 
     Raises:
-        GeometryError: no volume, or one that stands elsewhere (with the distance in mm).
+        GeometryError: no volume, or one on another grid (the distance in mm is stated).
     """
     if not volumes:
         raise GeometryError("no channels to stack")
@@ -97,7 +97,7 @@ def stack_channels(volumes: list[Volume], names: list[str]) -> Volume:
                 else f"{distance:.2f} mm away"
             )
             raise GeometryError(
-                f"channel {name} does not stand on the grid of channel {names[0]}: {found}",
+                f"channel {name} is not on the grid of channel {names[0]}: {found}",
                 path=volume.source,
             )
     if len(volumes) == 1:
@@ -107,11 +107,12 @@ def stack_channels(volumes: list[Volume], names: list[str]) -> Volume:
 
 
 def background_of(channel: NDArray[Any]) -> float:
-    """The value that all eight corners of (I, J, K) share, else 0.
+    """The value that all eight corners of (I, J, K) share, or 0 if they differ.
 
-    Skull-stripped and masked scans are constant outside; after somebody's normalisation that
-    constant is rarely 0.
+    Skull-stripped and masked scans are constant outside; after a normalisation by other software
+    this constant is rarely 0.
     """
+    # The first and the last index of each axis; a view of (2, 2, 2) or less.
     corners = channel[
         :: max(1, channel.shape[0] - 1),
         :: max(1, channel.shape[1] - 1),

@@ -1,5 +1,6 @@
-"""Plain data as a person reads it: figures with the digits that matter, durations, names. Reports,
-tables and plots use it.
+"""Plain data as text for people: numbers with their significant digits, durations, names.
+
+Reports, tables and plots use it.
 """
 
 from __future__ import annotations
@@ -10,7 +11,10 @@ from typing import Any
 
 
 def flattened(data: Any, prefix: str = "") -> dict[str, Any]:
-    """Nested plain data as dotted keys; lists of several dicts are numbered, other lists stay."""
+    """Nested plain data as one dict with dotted keys.
+
+    Lists of several dicts are numbered from 1, a list of one dict is not; other lists are kept.
+    """
     items: Iterable[tuple[Any, Any]] = (
         data.items() if isinstance(data, dict) else enumerate(data, start=1)
     )
@@ -31,6 +35,7 @@ def flattened(data: Any, prefix: str = "") -> dict[str, Any]:
 
 
 def value_text(value: Any) -> str:
+    """A value of a file as text: "yes", six digits, "1 × 2 × 3" for short lists, "–" for None."""
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, float):
@@ -47,6 +52,7 @@ def value_text(value: Any) -> str:
     return "–" if value is None else str(value)
 
 
+# Replacements in this order; the unit endings must come before the single underscore.
 _SPELLED = (
     ("_percentile", " percentile"),
     ("_mm", " (mm)"),
@@ -60,13 +66,14 @@ _SPELLED = (
 
 
 def spelled(name: str) -> str:
-    """A key of the files as words."""
+    """A key of a file as words: "volume_ml" -> "volume (ml)"."""
     for written, words in _SPELLED:
         name = name.replace(written, words)
     return name
 
 
 def joined(names: list[str], most: int) -> str:
+    """The names as an English list, with at most ``most`` items."""
     shown = (
         names
         if len(names) <= most
@@ -76,11 +83,12 @@ def joined(names: list[str], most: int) -> str:
 
 
 def decimals(value: Any, digits: int = 3) -> str:
+    """A finite number with ``digits`` decimals, else "–"."""
     return f"{value:.{digits}f}" if isinstance(value, int | float) and math.isfinite(value) else "–"
 
 
 def number_text(value: Any) -> str:
-    """Three or four digits that matter."""
+    """A finite number with three or four significant digits, else "–"."""
     if not isinstance(value, int | float) or not math.isfinite(value):
         return "–"
     return (
@@ -93,6 +101,7 @@ def number_text(value: Any) -> str:
 
 
 def duration(seconds: float) -> str:
+    """Seconds as text in s, min or h."""
     if seconds < 90:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
@@ -103,6 +112,6 @@ def hex_colour(colour: Sequence[int]) -> str:
 
 
 def mean_distance(summary: Mapping[str, Any]) -> str:
-    """The mean of a metric, and how often it was infinite: "1.250 (2 infinite)"."""
+    """The mean of a metric and its number of infinite values: "1.250 (2 infinite)"."""
     infinite = summary.get("infinite") or 0
     return decimals(summary["mean"]) + (f" ({infinite} infinite)" if infinite else "")

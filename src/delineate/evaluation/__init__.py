@@ -1,1 +1,1 @@
-"""Predictions against truths, and runs against each other."""
+"""Evaluation of predictions against truths, and comparison of runs."""

@@ -1,10 +1,10 @@
-"""Comparing: two or more runs on the same cases, side by side and as differences.
+"""Comparison of two or more runs on the same cases, side by side and as differences.
 
-A run is a folder of a training (MODEL.run), a model with that folder beside it, the folder of an
-evaluation, or its ``scores.json`` or ``scores.csv``. Cases pair by id and structure. A case that
-not every run has is refused by name, or, where only the common ones are asked for, listed and left
-out of every figure, so that all figures of a table speak of the same cases. Differences are to the
-first run, case by case; ``verdicts.py`` says what they are worth. It scores nothing itself.
+A run is a training folder (MODEL.run), a model with that folder next to it, an evaluation folder,
+or its ``scores.json`` or ``scores.csv``. Cases are paired by id and structure. If a run lacks a
+case, an error names it; if only the common cases are requested, such cases are listed and left out,
+so that all values of a table are of the same cases. Differences are to the first run, case by case;
+``verdicts.py`` interprets them. The module computes no scores itself.
 """
 
 from __future__ import annotations
@@ -29,23 +29,22 @@ from .verdicts import adjust, figures, sentences
 
 OVERALL = "mean of structures"
 UNITS = ("case", "slice", "patient")
-MOST_NAMED = 5  # cases of a list
+MOST_NAMED = 5  # cases that a message lists by name
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """What a comparison found.
+    """The result of a comparison.
 
     Args:
-        runs: in the order given; the first is what the others are compared with.
-        metric, unit, per: what is compared, its unit ("" of a ratio), and whether of cases, slices
-            or patients.
+        runs: in the order given; the others are compared with the first.
+        metric, unit, per: the metric, its unit ("" for a ratio), and "case", "slice" or "patient".
         labels: the structures.
-        cases: paired ids, C of them.
-        groups: (C,) the patient of each, by which cases are resampled.
+        cases: the C paired ids.
+        groups: (C,) the patient of each case, for resampling by patient.
         values: structure -> (runs, C), NaN where not defined.
-        left_out: id -> the runs that do not have it.
-        warnings: what makes the comparison less than fair.
+        left_out: id -> the runs that lack it.
+        warnings: what limits the fairness of the comparison.
     """
 
     runs: tuple[ScoredRun, ...]
@@ -61,12 +60,13 @@ class Comparison:
 
     @property
     def names(self) -> list[str]:
+        """The names of the runs, in order."""
         return [run.name for run in self.runs]
 
     @functools.cached_property
     def overall(self) -> Floats:
-        """(runs, C) each case's mean over the structures that are defined in every run; NaN where
-        none is, infinite where one of them is.
+        """(runs, C) each case's mean over the structures that are defined in every run; NaN if no
+        structure is, infinite if a value is infinite.
         """
         every = np.stack(
             [np.where(np.isnan(v).any(axis=0), np.nan, v) for v in self.values.values()]
@@ -76,8 +76,8 @@ class Comparison:
 
     @functools.cached_property
     def results(self) -> dict[str, dict[str, Any]]:
-        """Structure (and ``OVERALL``) -> figures, see ``verdicts.figures``. All structures are one
-        family of tests, their mean another.
+        """Structure (and ``OVERALL``) -> figures (see ``verdicts.figures``). For the Holm
+        adjustment all structures are one family of tests, and their mean is another.
         """
         found = {
             name: figures(v, self.names, self.groups, self.metric)
@@ -90,13 +90,13 @@ class Comparison:
 
     @property
     def sentences(self) -> list[str]:
-        """What was found, a plain sentence a later run."""
+        """The result in words, one sentence per run after the first."""
         shown = {k: v for k, v in self.results.items() if k != OVERALL}
         return sentences(shown, self.names, self.metric, self.unit, self.per)
 
     def to_csv(self) -> str:
-        """A row a case and structure, a column a run; "nan" where not defined, nothing where the
-        run lacks the case.
+        """The text of ``compare.csv``: one row per case and structure, one column per run; "nan" if
+        not defined, empty if the run lacks the case.
         """
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
@@ -113,6 +113,7 @@ class Comparison:
                         *(repr(float(v)) for v in values[:, k]),
                     ]
                 )
+        # Left-out cases come last, with the values of the runs that have them.
         looked_up = [_lookup(run, self.metric) for run in self.runs]
         for case, lacking in self.left_out.items():
             group = _group_of(self.runs, case, self.per)
@@ -150,10 +151,10 @@ class Comparison:
                         "interval": "percentiles 2.5 to 97.5 of the mean difference",
                         "over": "patients",
                     },
-                    "tests": "Wilcoxon signed-rank, two-sided, of each patient's mean gain; "
-                    "p_holm over all structures and runs, and over runs for the mean; "
-                    "effect: matched-pairs rank-biserial correlation; ranks: of each patient, "
-                    "then averaged",
+                    "tests": "Wilcoxon signed-rank test, two-sided, of each patient's mean gain; "
+                    "p_holm: adjusted over all structures and runs, for the mean over runs; "
+                    "effect: matched-pairs rank-biserial correlation; ranks: within each "
+                    "patient, then averaged",
                     "labels": results,
                     "overall": overall,
                 }
@@ -174,24 +175,24 @@ def compare_runs(
     """Compare runs case by case.
 
     Args:
-        runs: two or more; the first is what the others are compared with.
-        names: of the runs; None takes them from the paths.
+        runs: two or more; the others are compared with the first.
+        names: of the runs; None derives them from the paths.
         metric: a metric of the scores.
-        labels: the structures; None takes all, which must be the same in all runs.
+        labels: the structures; None uses all, which must be the same in all runs.
         per: "case", "slice" or "patient".
-        common: compare the cases that all runs have, and leave the others out.
+        common: compare only the cases that all runs have.
 
     Raises:
-        UsageError: fewer than two runs, names that do not fit, an unknown metric or unit of
-            comparison.
-        InputError: a run without scores, units that differ, no common case, or (without ``common``)
-            one that not every run has.
+        UsageError: fewer than two runs, an invalid list of names, or an unknown ``metric`` or
+            ``per``.
+        InputError: a run has no scores, units differ, no case is common to all runs, or (without
+            ``common``) a run lacks a case.
         LabelError: the runs do not have the same structures.
     """
     if len(runs) < 2:
         raise UsageError(f"a comparison needs at least two runs, found {len(runs)}")
     if per not in UNITS:
-        raise UsageError(f"runs are compared per {', '.join(UNITS)}, not per {per!r}")
+        raise UsageError(f"runs can be compared per {', '.join(UNITS)}, not per {per!r}")
     found = tuple(
         load_run(Path(path), name, per)
         for path, name in zip(runs, name_runs(runs, names), strict=True)
@@ -199,9 +200,8 @@ def compare_runs(
     compared = _pair(found, metric, _common_labels(found, labels), per)
     if compared.left_out and not common:
         raise InputError(
-            f"not every run has every {per}: {lacking_words(compared.left_out)}; score them too, "
-            "or compare the "
-            f"{len(compared.cases)} that all runs have (--common)"
+            f"not every run has every {per}: {lacking_words(compared.left_out)}; evaluate the "
+            f"missing ones, or compare only the {len(compared.cases)} that all runs have (--common)"
         )
     return compared
 
@@ -210,7 +210,7 @@ def compare_runs(
 
 
 def lacking_words(left_out: dict[str, tuple[str, ...]]) -> str:
-    """Each lacking case with the runs that lack it, the first few by name."""
+    """The left-out cases, each with the runs that lack it; the first few by name."""
     words = [
         f"{one} (not in {joined(list(names), 4)})"
         for one, names in list(left_out.items())[:MOST_NAMED]
@@ -220,22 +220,23 @@ def lacking_words(left_out: dict[str, tuple[str, ...]]) -> str:
     )
 
 
-def _common_labels(runs: Sequence[ScoredRun], wanted: Sequence[str] | None) -> tuple[str, ...]:
+def _common_labels(runs: Sequence[ScoredRun], requested: Sequence[str] | None) -> tuple[str, ...]:
     """The structures to compare.
 
     Raises:
-        LabelError: a run lacks one that is wanted, or the runs do not have the same ones.
+        LabelError: a run lacks a requested structure, or the runs do not have the same ones.
     """
     for run in runs:
-        lacking = [label for label in wanted or () if label not in run.labels]
+        lacking = [label for label in requested or () if label not in run.labels]
         if lacking:
             raise LabelError(
                 f"run {run.name} has no structure {joined(lacking, 4)}; it has "
                 f"{joined(list(run.labels), 8)}",
                 path=run.path,
             )
-    if wanted:
-        return tuple(dict.fromkeys(wanted))
+    if requested:
+        return tuple(dict.fromkeys(requested))
+    # None requested: every run must have the structures of the first.
     first = runs[0]
     for run in runs[1:]:
         only = [[x for x in a.labels if x not in b.labels] for a, b in ((first, run), (run, first))]
@@ -246,8 +247,8 @@ def _common_labels(runs: Sequence[ScoredRun], wanted: Sequence[str] | None) -> t
                 if names
             ]
             raise LabelError(
-                f"the runs do not have the same structures: {' and '.join(words)}; choose common "
-                "ones with --label",
+                f"the runs do not have the same structures: {' and '.join(words)}; choose "
+                "common ones with --label",
                 path=run.path,
             )
     return first.labels
@@ -256,29 +257,23 @@ def _common_labels(runs: Sequence[ScoredRun], wanted: Sequence[str] | None) -> t
 def _pair(
     runs: tuple[ScoredRun, ...], metric: str, labels: tuple[str, ...], per: str
 ) -> Comparison:
+    """The comparison of the cases that all runs have; the other cases are in ``left_out``.
+
+    Raises:
+        UsageError: a run does not have the metric.
+        InputError: the units differ, or no case is common to all runs.
+    """
     unit = _unit(runs, metric)
     looked_up = [_lookup(run, metric) for run in runs]
     ids = [_ids(run, per) for run in runs]
-    everything = dict.fromkeys(i for found in ids for i in found)
-    covered = [
-        set(found) if per != "slice" else set(run.cases)
-        for found, run in zip(ids, runs, strict=True)
-    ]
-
-    def lacking(one: str) -> tuple[str, ...]:
-        # A slice without a row is not defined there, its volume was scored.
-        key = one if per != "slice" else one.rpartition("#")[0] or one
-        return tuple(run.name for run, cases in zip(runs, covered, strict=True) if key not in cases)
-
-    left_out = {one: names for one in everything if (names := lacking(one))}
-    common = tuple(one for one in everything if one not in left_out)
+    common, left_out = _in_common(runs, ids, per)
     if not common:
         each = [f"{r.name} has {joined(list(i)[:6], 4)}" for r, i in zip(runs, ids, strict=True)]
         raise InputError(f"the runs have no {per} in common: {'; '.join(each)}")
-    nothing = float("nan")
+    undefined = float("nan")
     values = {
         label: np.array(
-            [[found.get((one, label), nothing) for one in common] for found in looked_up]
+            [[found.get((one, label), undefined) for one in common] for found in looked_up]
         )
         for label in labels
     }
@@ -297,8 +292,28 @@ def _pair(
     )
 
 
+def _in_common(
+    runs: tuple[ScoredRun, ...], ids: Sequence[Sequence[str]], per: str
+) -> tuple[tuple[str, ...], dict[str, tuple[str, ...]]]:
+    """The ids that all runs have, and of the others the runs that lack them."""
+    covered = [
+        set(found) if per != "slice" else set(run.cases)
+        for found, run in zip(ids, runs, strict=True)
+    ]
+
+    def lacking(one: str) -> tuple[str, ...]:
+        # A slice without a row is "not defined" and not missing if its volume was scored.
+        key = one if per != "slice" else one.rpartition("#")[0] or one
+        return tuple(run.name for run, cases in zip(runs, covered, strict=True) if key not in cases)
+
+    # All ids in the order in which the runs first have them.
+    all_ids = dict.fromkeys(i for found in ids for i in found)
+    left_out = {one: names for one in all_ids if (names := lacking(one))}
+    return tuple(one for one in all_ids if one not in left_out), left_out
+
+
 def _ids(run: ScoredRun, per: str) -> list[str]:
-    """Of cases all that were scored; of slices and patients those with a row."""
+    """The ids of a run: all scored cases, or the slices or patients with a row."""
     return list(
         dict.fromkeys(
             [*run.cases, *(r.case for r in run.scores)]
@@ -321,55 +336,58 @@ def _unit(runs: Sequence[ScoredRun], metric: str) -> str:
         if unit is None:
             raise UsageError(
                 f"run {run.name} has no {metric!r}; it has "
-                f"{', '.join(run.scores.metrics) or 'no metric at all'}",
+                f"{', '.join(run.scores.metrics) or 'no metrics'}",
                 path=run.path,
             )
         units[run.name] = unit
     if len(set(units.values())) > 1:
         raise InputError(
-            f"{metric} has not one unit: "
+            f"the unit of {metric} differs between runs: "
             f"{', '.join(f'{u or chr(39) * 2} in {n}' for n, u in units.items())}"
         )
     return next(iter(units.values()))
 
 
 def _lookup(run: ScoredRun, metric: str) -> dict[tuple[str, str], float]:
+    """(case, structure) -> the run's value of the metric."""
     return {(r.case, r.label): r.value for r in run.scores if r.metric == metric}
 
 
 def _group_of(runs: Sequence[ScoredRun], one: str, per: str) -> str:
-    """The patient of a case or slice, or the case where nobody knows."""
+    """The patient of a case or slice; the case itself if the patient is unknown."""
     case = one.rpartition("#")[0] or one if per == "slice" else one
     return next((run.patients[case] for run in runs if case in run.patients), case)
 
 
 def _warnings(runs: Sequence[ScoredRun], per: str) -> list[str]:
+    """Warnings about optimistic scores, different truths and unknown patients."""
     out = [
-        f"{run.name} shows {run.what} scores: these cases chose its checkpoint, so its figures "
-        "are optimistic"
+        f"the scores of {run.name} are {run.what} scores: its checkpoint was chosen on these "
+        "cases, so they are optimistic"
         for run in runs
         if run.what in CHOSEN_ON
     ]
     first = runs[0]
     for run in runs[1:]:
+        # Masks are compared by hash, so a moved folder of truths gives no warning.
         both = [c for c in first.truths if c in run.truths]
         other = [c for c in both if _differ(first.truths[c], run.truths[c])]
         if other:
             out.append(
-                f"{run.name} was scored against other truths than {first.name} in {len(other)} "
-                f"of {len(both)} cases, such as {other[0]}"
+                f"{run.name} and {first.name} were scored against different truths in "
+                f"{len(other)} of {len(both)} cases, such as {other[0]}"
             )
     common = set(first.cases).intersection(*(run.cases for run in runs[1:]))
     if per != "patient" and not any(c in run.patients for run in runs for c in common):
         out.append(
-            "whose the cases are is not known: intervals take each case as a patient of its own, "
-            "too narrow where patients have several"
+            "the patients of the cases are not known: intervals treat each case as a separate "
+            "patient, and are too narrow if a patient has several cases"
         )
     return out
 
 
 def _differ(one: tuple[str, str], other: tuple[str, str]) -> bool:
-    """Whether two (file, SHA-256) are known to be of different truths; by the file alone where a
+    """Whether two (file, SHA-256) pairs are known to be different truths; compared by file if a
     hash is missing.
     """
     if one[1] and other[1]:
@@ -381,6 +399,6 @@ def _differ(one: tuple[str, str], other: tuple[str, str]) -> bool:
 
 
 def metric_words(compared: Comparison) -> str:
-    """The metric and its unit, as a title has them."""
+    """The metric and its unit, as the title of a plot or table."""
     name = spelled(compared.metric.removesuffix("_ml").removesuffix("_percent"))
     return f"{name[0].upper()}{name[1:]}" + (f", {compared.unit}" if compared.unit else "")

@@ -1,9 +1,9 @@
-"""One case of an evaluation: its pair of masks read once, counted and measured, and its
-probabilities judged where they lie beside the prediction.
+"""One case of an evaluation: read its pair of masks once, count and measure it, and compute the
+calibration if probabilities are next to the prediction.
 
-A top-level function of one case that can run in any process. It knows nothing of other cases: how
-masks of one structure are to be read, only the whole cohort's values tell, so every way is counted
-and ``evaluate`` chooses.
+``count_pair`` handles one case and can run in any process. It knows no other cases. How masks of
+one structure must be read depends on the values of the whole cohort, so every reading is counted
+here and ``scoring`` chooses one.
 """
 
 from __future__ import annotations
@@ -28,23 +28,32 @@ from .pairing import Pair
 if TYPE_CHECKING:
     from ..trust.calibration import Calibration
 
-PROBABILITIES = (
-    "probabilities"  # the folder beside predictions that holds them, by the predictions' names
-)
-MOST_CONFUSED = 1000  # structures of a confusion matrix: eight megabytes a case
-# around the true structures, where probabilities are judged: of all the air in a scan everybody is
-# sure
+PROBABILITIES = "probabilities"  # folder next to the predictions; its files have the same names
+MOST_CONFUSED = 1000  # largest number of structures of a confusion matrix: 8 MB per case
+# Margin around the true structures for the calibration: the air in a scan is predicted with high
+# confidence and would hide errors near the structures.
 NEAR_MM = 20.0
 
 
 @dataclass(frozen=True)
 class CaseCounts:
-    """One pair, counted.
+    """The counts and measures of one case.
 
-    ``foreground`` holds the counts of one structure for each way to read prediction and truth:
-    which is right, only the whole cohort's values tell. ``slices`` is None of a 2-D image, which is
-    a slice itself. ``measured`` are those of ``metrics.selection`` for ``counts.values``, none
-    where the voxel size is unknown.
+    Args:
+        case, patient: their ids; the patient is "" if unknown.
+        counts: of all structures.
+        predicted, true: the label values that occur on each side.
+        foreground: counts of one structure for each reading of prediction and truth; the values of
+            the whole cohort decide which reading is correct.
+        slices, foreground_slices: counts per slice; None and {} for a 2-D image, which is itself a
+            slice.
+        measured, foreground_measured: the measures of ``metrics.selection``, for ``counts.values``
+            and for each reading; empty if the voxel size is unknown.
+        confusion: None if there are more than ``MOST_CONFUSED`` structures.
+        calibration: None without probabilities.
+        planar: whether the case is a 2-D image.
+        truth_sha256: see ``masks.digest``.
+        notes: what was assumed while reading.
     """
 
     case: str
@@ -67,11 +76,16 @@ class CaseCounts:
 def count_pair(
     item: Pair, values: tuple[int, ...] | None, chosen: MetricSelection = NOTHING
 ) -> CaseCounts:
-    """Read one pair, count it and measure what is chosen; ``values`` None counts whatever occurs.
+    """Read one pair, count it and compute the chosen measures.
+
+    Args:
+        item: prediction and truth.
+        values: the declared label values; None counts every value that occurs.
+        chosen: what is measured in addition to the overlap.
 
     Raises:
-        GeometryError: the two do not stand at the same place within 0.1 mm.
-        LabelError: values that were not declared.
+        GeometryError: the two grids differ by more than 0.1 mm.
+        LabelError: a mask has undeclared values.
     """
     try:
         return _count_pair(item, values, chosen)
@@ -86,6 +100,7 @@ def _count_pair(item: Pair, values: tuple[int, ...] | None, chosen: MetricSelect
     known_size = item.spacing_known and masks.truth.meta.get("spacing_known", True)
     voxel_ml = grid.voxel_ml if known_size else float("nan")
     counts, matrix = _counted(p, t, values, voxel_ml)
+    # A value occurs on one side if it has true positives or errors of that side.
     predicted, true = (
         [v for v, n in zip(counts.values, counts.tp + wrong, strict=True) if n]
         for wrong in (counts.fp, counts.fn)
@@ -109,14 +124,18 @@ def _count_pair(item: Pair, values: tuple[int, ...] | None, chosen: MetricSelect
         notes=masks.notes,
     )
     if values is not None:
-        beside = calibrated(item, masks, values)
+        calibration = calibrated(item, masks, values)
         return (
             found
-            if beside is None
+            if calibration is None
             else replace(
-                found, calibration=beside, measured=found.measured | _calibration_rows(beside)
+                found,
+                calibration=calibration,
+                measured=found.measured | _calibration_rows(calibration),
             )
         )
+    # Nothing declares the structures: also count both masks as one structure. The values of a
+    # picture may be the grey levels of a mask with smoothed edges, so it has two readings.
     both = (False, True) if masks.is_picture or item.stacked else (False,)
     as_one = {(a, b): masks.read_as((a, b)).arrays for a in both for b in both}
     return replace(
@@ -132,8 +151,8 @@ def _count_pair(item: Pair, values: tuple[int, ...] | None, chosen: MetricSelect
 def _counted(
     p: NDArray[Any], t: NDArray[Any], values: tuple[int, ...] | None, voxel_ml: float
 ) -> tuple[Counts, Confusion | None]:
-    """Both from one compiled pass, where there are not so many structures that their square would
-    be a matter of memory.
+    """The counts and the confusion matrix from one compiled pass; without the matrix if there are
+    so many structures that it would take much memory.
     """
     if values is None:
         values = tuple(sorted({*overlap.found_values(p), *overlap.found_values(t)}))
@@ -144,23 +163,23 @@ def _counted(
 
 
 def calibrated(item: Pair, masks: Masks, values: tuple[int, ...]) -> Calibration | None:
-    """How far the probabilities beside a prediction, ``probabilities/CASE.nii.gz``, agree with the
-    truth around its structures; None without them.
+    """The calibration of the probabilities next to a prediction, ``probabilities/CASE.nii.gz``,
+    within ``NEAR_MM`` of the true structures; None without such a file.
 
     Raises:
-        GeometryError: they do not stand on the truth's grid, or are not of these structures.
-        InputError: they are no probabilities.
+        GeometryError: they are not on the truth's grid, or not of these structures.
+        InputError: the values are not probabilities.
     """
     from ..formats.files import read
     from ..trust.calibration import calibration, near_foreground
 
     path = Path(item.prediction.path)
-    beside = path.parent / PROBABILITIES / path.name
-    if item.stacked or not beside.is_file():
+    file = path.parent / PROBABILITIES / path.name
+    if item.stacked or not file.is_file():
         return None
-    found, truth = read(beside), masks.truth
+    found, truth = read(file), masks.truth
     if not found.grid.matches(truth.grid):
-        raise GeometryError("the probabilities do not stand on the truth's grid", path=beside)
+        raise GeometryError("the probabilities are not on the truth's grid", path=file)
     return calibration(
         found.channels_array,
         masks.arrays[1],
@@ -170,6 +189,7 @@ def calibrated(item: Pair, masks: Masks, values: tuple[int, ...]) -> Calibration
 
 
 def _calibration_rows(found: Calibration) -> dict[str, Floats]:
+    """ECE and Brier score as measures of the structures, (L,) each."""
     return {
         "ece": np.array([s.ece for s in found.structures]),
         "brier": np.array([s.brier for s in found.structures]),

@@ -1,9 +1,9 @@
-"""What the values of predictions and truths mean, from the names on both sides; names that
-contradict the values are refused.
+"""What the label values of predictions and truths mean, from the names on both sides; names that
+contradict the values are an error.
 
-Masks hold values, people mean structures. Where both sides name their values and one value has two
-names, or one structure two values, comparing by value would score one structure as another.
-Spelling, case and the order of words make no difference (``core.terms``).
+Masks store values, but users mean structures. If both sides name their values, and one value has
+two names or one structure two values, a comparison by value would score one structure as another.
+Spelling, case and word order make no difference (``core.terms``).
 """
 
 from __future__ import annotations
@@ -20,22 +20,21 @@ from ..core.terms import contradictions, names_structure
 from .pairing import Pairing
 
 _SUFFIXES = (".csv", ".tsv", ".yaml", ".yml", ".json")
-_OF_MASKS = re.compile(
+_MASK_FOLDER = re.compile(
     r"(?i)(labels?|masks?|seg(mentation)?s?|truths?|gts?|ground([ _-]?truths?)?|annotations?"
     r"|manual)"
     r"([ _-]?(tr|ts|train|test|val|\d+))?"
 )
-_STATE = (
-    "say what the values mean on both sides with --labels FILE (lines such as '1: liver'), or "
-    "number the truth's structures as the "
-    "predictions have them with a YAML file of lines such as 'liver: NAME IN THE TRUTH', in the "
-    "order of the predictions' values"
+_HOW_TO_STATE_NAMES = (
+    "name the values of both sides with --labels FILE (lines such as '1: liver'), or give the "
+    "truth's structures the values of the predictions with a YAML file of lines such as "
+    "'liver: NAME IN THE TRUTH', in the order of the predictions' values"
 )
 
 
 def chooses_structures(path: str | Path) -> bool:
-    """Whether a ``--labels`` file is YAML that chooses structures by name, rather than one that
-    names values.
+    """Whether a ``--labels`` file is YAML that chooses structures by name, and not one that names
+    label values.
     """
     if Path(path).suffix.lower() not in (".yaml", ".yml"):
         return False
@@ -47,49 +46,57 @@ def chooses_structures(path: str | Path) -> bool:
 def declared_labels(
     stated: str | Path | LabelSet | None, pairing: Pairing, pred: Path, true: Path
 ) -> tuple[LabelSet | None, list[str]]:
-    """The structures that something declares, and where their names come from; None where nothing
-    does.
+    """The declared structures, and notes on the source of their names; None if nothing declares
+    them.
 
     Args:
-        stated: what the user says of both sides: it stands above all names. None, or what was
-            chosen of the truth, is held against the predictions'.
-        pairing: what pairs; its manifest declares the truth's structures.
+        stated: the names that the user states for both sides; they override all other names. With
+            None, the names of both sides are compared.
+        pairing: the pairs; its manifest declares the truth's structures.
         pred, true: the two sides, a file or a folder each.
 
     Raises:
-        LabelError: the names of both sides contradict the values; both tables are in the message.
+        LabelError: the names of both sides contradict the values; the message has both tables.
     """
     if isinstance(stated, LabelSet):
         return stated, []
     if stated is not None:
         return read_label_names(stated), [f"structure names from {stated}"]
-    said, said_in = _named_beside(pred)
+    predicted, predicted_in = _names_next_to(pred)
+    # The truth is a cohort: its manifest declares the structures.
     if pairing.manifest is not None and len(pairing.manifest.labels):
-        mine = pairing.manifest.labels
-        if said is None:
-            return mine, []
-        if set(said.values) != set(mine.values):
+        declared = pairing.manifest.labels
+        if predicted is None:
+            return declared, []
+        if set(predicted.values) != set(declared.values):
             raise LabelError(
-                f"the predictions hold the values {said.values} ({', '.join(said.names)}), the "
-                f"truth's are {mine.values} ({', '.join(mine.names)}); {_STATE}",
-                path=said_in,
+                f"the predictions have the values {predicted.values} "
+                f"({', '.join(predicted.names)}), the truth has {declared.values} "
+                f"({', '.join(declared.names)}); {_HOW_TO_STATE_NAMES}",
+                path=predicted_in,
             )
-        refuse_contradiction(said, said_in, mine, true)
+        refuse_contradiction(predicted, predicted_in, declared, true)
+        # Generic names such as "label 1" name no structure: use those of the predictions.
         return (
-            (mine, [])
-            if any(names_structure(name) for name in mine.names)
-            else (said, [f"structure names from {said_in}"])
+            (declared, [])
+            if any(names_structure(name) for name in declared.names)
+            else (predicted, [f"structure names from {predicted_in}"])
         )
-    known, known_in = _named_beside(true)
-    if said is not None and known is not None:
-        refuse_contradiction(said, said_in, known, known_in)
-    if said is not None:
-        return said, [f"structure names from {said_in}"]
+    # The truth is a file or a folder: names may be next to either side.
+    known, known_in = _names_next_to(true)
+    if predicted is not None and known is not None:
+        refuse_contradiction(predicted, predicted_in, known, known_in)
+    if predicted is not None:
+        return predicted, [f"structure names from {predicted_in}"]
     return known, [f"structure names from {known_in}"] if known is not None else []
 
 
 def refuse_contradiction(said: LabelSet, said_in: Path, known: LabelSet, known_in: Path) -> None:
-    """Refuse two tables in which a value means two structures, or a structure has two values.
+    """Refuse two tables of names if a value means two structures, or a structure has two values.
+
+    Args:
+        said, said_in: the names of the predictions, and their file.
+        known, known_in: the names of the truth, and their file.
 
     Raises:
         LabelError: they contradict each other.
@@ -100,7 +107,8 @@ def refuse_contradiction(said: LabelSet, said_in: Path, known: LabelSet, known_i
         raise LabelError(
             "the names of predictions and truth contradict the values: "
             f"{'; '.join(problems[:3])}{more}. Predictions ({said_in}): {_table(said)}. "
-            f"Truth ({known_in}): {_table(known)}. Structures are compared by value, so {_STATE}"
+            f"Truth ({known_in}): {_table(known)}. Structures are compared by value: "
+            f"{_HOW_TO_STATE_NAMES}"
         )
 
 
@@ -108,22 +116,23 @@ def _table(labels: LabelSet) -> str:
     return ", ".join(f"{label.value} {label.name}" for label in labels)
 
 
-def _named_beside(place: Path) -> tuple[LabelSet | None, Path]:
-    """The names of the values in a file or folder of masks, from the first file beside them that
-    has some, and that file.
+def _names_next_to(place: Path) -> tuple[LabelSet | None, Path]:
+    """The names of the values in a file or folder of masks, from the first file next to them that
+    has names, and that file.
     """
-    for path in _beside(place):
+    for path in _files_with_names(place):
         if path.is_file():
             return read_label_names(path), path
     return None, place
 
 
-def _beside(place: Path) -> Iterator[Path]:
+def _files_with_names(place: Path) -> Iterator[Path]:
+    """Where names may be, in order of preference."""
     folder = place if place.is_dir() else place.parent
     yield folder / "predictions.json"
-    yield folder / "dataset.json"  # nnU-Net leaves it among its predictions
+    yield folder / "dataset.json"  # nnU-Net writes it into the folder of its predictions
     yield from (folder / f"labels{ending}" for ending in _SUFFIXES)
-    # Beside labelsTr, masks, Ground: in the folder of the cohort.
-    if _OF_MASKS.fullmatch(folder.resolve().name):
+    # Next to labelsTr, masks or Ground, that is, in the cohort's folder.
+    if _MASK_FOLDER.fullmatch(folder.resolve().name):
         yield folder.parent / "dataset.json"
         yield from (folder.parent / f"labels{ending}" for ending in _SUFFIXES)

@@ -1,8 +1,10 @@
-"""One pair of label maps, read and brought to the same values: what counting and drawing share.
+"""One pair of label maps, read and given common label values: the part that counting and drawing
+share.
 
-Prediction and truth must stand at the same place within ``GRID_TOLERANCE_MM``. A mask whose only
-value is not that of the task's only structure is taken as that structure, and pictures of 0/255
-masks with smoothed edges are cut at half; both are told. It counts nothing and writes nothing.
+The grids of prediction and truth must agree within ``GRID_TOLERANCE_MM``. If the task has one
+structure and a mask has one other value, the mask is treated as that structure; pictures of 0/255
+masks with smoothed edges are thresholded at half. Notes report both. The module counts nothing and
+writes nothing.
 """
 
 from __future__ import annotations
@@ -22,20 +24,21 @@ from ..core.volume import Volume
 from ..metrics import overlap
 from .pairing import Pair
 
-HALF = 128  # of 255: where the smoothed edge of a mask lies
-SOFT_VALUES = 8  # more greys than this, up to 255, are no label values
-Reading = tuple[
-    bool, bool
-    # prediction and truth as one structure: each "at least half of 255" (True) or "above zero"
-    # (False)
-]
+HALF = 128  # half of 255: the threshold for masks with smoothed edges
+SOFT_VALUES = 8  # more values than this, up to 255, are grey levels and not labels
+# How prediction and truth are read as one structure, each: values of at least ``HALF`` (True) or
+# all non-zero values (False).
+Reading = tuple[bool, bool]
 
 
 @dataclass(frozen=True)
 class Masks:
-    """A pair, read: two label maps (I, J, K) at one place, and what was assumed on the way.
+    """A pair that was read: two label maps (I, J, K) on one grid.
 
-    ``is_picture``: one of them has no place in a patient, as plain 2-D pictures have none.
+    Args:
+        prediction, truth: the label maps.
+        is_picture: whether one of them has no position in a patient, such as a plain 2-D picture.
+        notes: what was assumed while reading.
     """
 
     prediction: Volume
@@ -49,7 +52,7 @@ class Masks:
         return self.prediction.array, self.truth.array
 
     def read_as(self, reading: Reading) -> Masks:
-        """Both as one structure of value 1."""
+        """Both masks as one structure with value 1."""
         p, t = (as_foreground(a, soft) for a, soft in zip(self.arrays, reading, strict=True))
         return Masks(
             self.prediction.with_array(p, "label"),
@@ -60,16 +63,18 @@ class Masks:
 
 
 def read_masks(item: Pair, values: Collection[int] | None) -> Masks:
-    """Read one pair; ``values`` are the task's, None where they are not known.
+    """Read one pair; ``values`` are the task's label values, None if unknown.
 
     Raises:
-        GeometryError: the two do not stand at the same place.
-        LabelError: a mask of several channels that differ.
-        InputError: a file that cannot be read.
+        GeometryError: the grids of the two differ.
+        LabelError: a mask has several different channels, or values that are not whole numbers.
+        InputError: a file cannot be read.
     """
     prediction, truth = _read(item)
-    _check_place(prediction, truth)
+    _check_grids(prediction, truth)
     p, t = _one_channel(prediction), _one_channel(truth)
+    # With one structure in the task, a mask with another value (255) means that structure. A
+    # cohort's truth is exempt, because its label mapping has already been applied.
     notes: list[str] = []
     if values is not None and len(values) == 1:
         only = next(iter(values))
@@ -80,22 +85,22 @@ def read_masks(item: Pair, values: Collection[int] | None) -> Masks:
 
 
 def as_foreground(array: NDArray[Any], soft: bool) -> NDArray[np.uint8]:
-    """A mask as one structure of value 1: values from ``HALF`` where its edges are soft, else
-    whatever is not zero.
+    """A mask as one structure with value 1: values of at least ``HALF`` if its edges are soft,
+    otherwise all non-zero values.
     """
     return (array >= HALF if soft else array != 0).astype(np.uint8)
 
 
 def is_soft(values: Collection[int]) -> bool:
-    """Whether these are the greys of a 0/255 mask whose edges were smoothed, rather than label
+    """Whether these are the grey levels of a 0/255 mask with smoothed edges, and not label
     values.
     """
     return len(values) > SOFT_VALUES and max(values) == 255
 
 
 def digest(array: NDArray[Any]) -> str:
-    """SHA-256 of a label map (I, J, K): its shape, and each slice along K that holds anything; the
-    same whatever its dtype and order.
+    """SHA-256 of a label map (I, J, K): of its shape and each non-empty slice along K; independent
+    of dtype and memory order.
     """
     found = hashlib.sha256(str(array.shape).encode())
     for k in range(array.shape[2]):
@@ -108,6 +113,7 @@ def digest(array: NDArray[Any]) -> str:
 
 
 def _read(item: Pair) -> tuple[Volume, Volume]:
+    """Prediction and truth; a cohort's truth with its label mapping applied."""
     from ..formats.files import read
 
     prediction = read(item.prediction)
@@ -119,25 +125,31 @@ def _read(item: Pair) -> tuple[Volume, Volume]:
     return prediction, read(item.truth)
 
 
-def _check_place(prediction: Volume, truth: Volume) -> None:
+def _check_grids(prediction: Volume, truth: Volume) -> None:
+    """Refuse grids of different shapes, or more than ``GRID_TOLERANCE_MM`` apart.
+
+    Raises:
+        GeometryError: the grids differ.
+    """
     if prediction.grid.shape != truth.grid.shape:
         raise GeometryError(
-            f"the prediction has {prediction.grid.shape} voxels, the truth {truth.grid.shape}",
+            f"the prediction has {prediction.grid.shape} voxels, the truth {truth.grid.shape}; "
+            "the prediction must be on the truth's grid",
             path=prediction.source or None,
         )
     if not (_is_placed(prediction) and _is_placed(truth)):
-        return  # plain pictures have no place: the number of pixels is all that can be compared
+        return  # plain pictures have no position: only the number of pixels can be compared
     distance = prediction.grid.distance_mm(truth.grid)
     if distance > GRID_TOLERANCE_MM:
         raise GeometryError(
-            f"prediction and truth stand {distance:.2f} mm apart, allowed are "
-            f"{GRID_TOLERANCE_MM} mm; "
-            "the prediction must be on the truth's grid",
+            f"the grids of prediction and truth differ by {distance:.2f} mm, allowed are "
+            f"{GRID_TOLERANCE_MM} mm; the prediction must be on the truth's grid",
             path=prediction.source or None,
         )
 
 
 def _is_placed(volume: Volume) -> bool:
+    """Whether the position in the patient is known."""
     return bool(volume.meta.get("place_known", volume.meta.get("spacing_known", True)))
 
 
@@ -145,14 +157,15 @@ def _one_channel(volume: Volume) -> NDArray[Any]:
     """The mask (I, J, K) as whole numbers, so that every metric counts the same voxels.
 
     Raises:
-        LabelError: several channels that differ, or values that are no whole numbers; the file is
-            named.
+        LabelError: several different channels, or values that are not whole numbers; the message
+            names the file.
     """
     array = volume.array
     if array.ndim == 4:
+        # Pictures store a mask as three equal colour channels.
         if array.shape[0] > 1 and not all(np.array_equal(array[0], c) for c in array[1:3]):
             raise LabelError(
-                f"a mask has one channel, found {array.shape[0]} that differ",
+                f"a mask must have one channel, found {array.shape[0]} different channels",
                 path=volume.source or None,
             )
         array = array[0]
@@ -160,17 +173,19 @@ def _one_channel(volume: Volume) -> NDArray[Any]:
 
 
 def _as_structure(array: NDArray[Any], value: int, name: str, notes: list[str]) -> NDArray[Any]:
-    """A mask whose only value is another one than that of the task's only structure, as that
-    structure.
+    """The mask with ``value`` for the task's only structure, if it has one other value or soft
+    edges; else unchanged. ``notes`` gets what was assumed.
     """
     found = overlap.found_values(array)
     if is_soft(found):
         notes.append(
-            f"the {name} has {len(found)} grey values up to 255; values from {HALF} were taken "
-            f"as the only structure (value {value})"
+            f"the {name} has {len(found)} grey levels up to 255; values of at least {HALF} were "
+            f"treated as the only structure (value {value})"
         )
         return np.where(array >= HALF, value, 0).astype(np.uint16)
     if len(found) != 1 or found[0] == value:
         return array
-    notes.append(f"value {found[0]} of the {name} was taken as the only structure (value {value})")
+    notes.append(
+        f"value {found[0]} of the {name} was treated as the only structure (value {value})"
+    )
     return np.where(array != 0, value, 0).astype(np.uint16)

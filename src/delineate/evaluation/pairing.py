@@ -1,9 +1,9 @@
-"""Which prediction belongs to which truth: pairing by name, or slice folder against slice folder.
+"""Which prediction belongs to which truth: pairing by name, or slice folder with slice folder.
 
 PRED is a file or a folder of files. TRUTH is a file, a folder of files, a ``manifest.jsonl``, or
-any cohort that ``layouts.find`` recognises (then its label mapping applies). Names pair exactly
-first; what is left over pairs after endings such as ``_0000`` or ``_seg`` are taken off, and only
-where that leaves no doubt. It opens no image.
+any cohort that ``layouts.find`` recognises (then its label mapping applies). Equal names pair
+first. Remaining names pair after endings such as ``_0000`` or ``_seg`` are removed, but only if the
+result is unambiguous. The module opens no images.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from ..core.manifest import Case, Manifest, Source
 from ..formats.files import natural_key, stem
 
 RASTERS = (".png", ".tif", ".tiff", ".jpg", ".jpeg", ".bmp")
-GEOMETRY_FOLDER = "DICOM_anon"  # where CHAOS keeps the series beside its folders of PNG masks
+GEOMETRY_FOLDER = "DICOM_anon"  # CHAOS stores the series here, next to the folder of PNG masks
 _ENDING = re.compile(
     r"(?i)([_-](0000|seg|segmentation|mask|labels?|pred|prediction|gt|truth|ground))+$"
 )
@@ -33,11 +33,11 @@ class Pair:
     Args:
         case: its id.
         prediction: one label map.
-        truth: one label map, or None where ``cohort`` has it.
+        truth: one label map; None if it is in ``cohort``.
         cohort: a manifest of this one case, whose label mapping applies to the truth.
-        patient: "" where unknown.
-        stacked: both are folders of slices, read as one case.
-        spacing_known: False where a stack has no geometry.
+        patient: "" if unknown.
+        stacked: whether both are folders of slices, read as one case.
+        spacing_known: False if a stack has no geometry.
     """
 
     case: str
@@ -51,7 +51,14 @@ class Pair:
 
 @dataclass(frozen=True)
 class Pairing:
-    """What pairs, and the names of what does not; ``manifest`` where TRUTH was a cohort."""
+    """The pairs, and the names without a partner on either side.
+
+    Args:
+        pairs: the cases to score.
+        without_truth, without_prediction: names of unpaired files or cases.
+        manifest: of the truth, if TRUTH is a cohort.
+        notes: what was assumed while pairing.
+    """
 
     pairs: tuple[Pair, ...]
     without_truth: tuple[str, ...] = ()
@@ -73,16 +80,16 @@ def pair(
     Args:
         prediction: a file, or a folder of files (or of slices).
         truth: a file, a folder, a ``manifest.jsonl`` or a cohort's folder.
-        like: an image whose geometry stacks of bare slices take.
-        as_stack: True reads both folders as one stack of slices, False never does; None does where
-            no names match, both hold numbered 2-D slices and equally many.
-        labels: YAML file by which ``layouts.find`` chooses structures, where TRUTH is a cohort's
+        like: an image that gives its geometry to stacks of slices without one.
+        as_stack: True reads both folders as one stack of slices, False never does. None does if no
+            names match and both folders have the same number of numbered 2-D slices.
+        labels: YAML file with the structures that ``layouts.find`` chooses, if TRUTH is a cohort's
             folder.
 
     Raises:
         InputError: a path does not exist.
-        LayoutError: no image in PRED, two files of one name, or no pair at all (with what was
-            found).
+        LayoutError: no image in PRED, two files with one name, or no pair (the message lists what
+            was found).
     """
     pred, true = Path(prediction), Path(truth)
     for path in (pred, true):
@@ -92,11 +99,13 @@ def pair(
         return _with_manifest(pred, Manifest.load(true), like)
     predicted, known = images_in(pred), images_in(true)
     if not predicted:
-        raise LayoutError("no image found here to evaluate", path=pred)
+        raise LayoutError("contains no image to evaluate", path=pred)
+    # Two single files pair even if their names differ.
     if pred.is_file() and true.is_file():
         return Pairing((Pair(stem(pred), Source(str(pred)), Source(str(true))),))
     if as_stack:
         return _stack(pred, true, predicted, known, like)
+    # By name first; then numbered slices as a stack; then TRUTH as a cohort.
     if known:
         found = _by_name(predicted, known)
         if found.pairs:
@@ -112,13 +121,13 @@ def pair(
 
 
 def images_in(path: Path) -> list[Path]:
-    """The image files of a folder (not of those below it) in natural order, or the one file.
+    """The image files of a folder, without its subfolders, in natural order; for a file, that file.
 
-    A file that is named as an image stays though it is empty or damaged, or a link to nothing, so
-    that its case fails under its own name.
+    A file with an image's name is kept even if it is empty, damaged or a broken link, so that its
+    case is reported as failed under its own name.
 
     Raises:
-        InputError: neither a file nor a folder.
+        InputError: the path is neither a file nor a folder.
     """
     refuse_special(path)
     if path.is_file():
@@ -132,8 +141,8 @@ def images_in(path: Path) -> list[Path]:
 
 
 def match_names(left: Sequence[str], right: Sequence[str]) -> dict[str, str]:
-    """``left`` name -> ``right`` name: equal ones, then those equal without endings, where only one
-    of each side is left.
+    """``left`` name -> ``right`` name: equal names first, then names that are equal without their
+    endings, if each side has only one such name left.
     """
     found = {name: name for name in left if name in set(right)}
     rest_left, rest_right = (
@@ -141,15 +150,17 @@ def match_names(left: Sequence[str], right: Sequence[str]) -> dict[str, str]:
         [n for n in right if n not in set(found.values())],
     )
     for name in rest_left:
-        bare = _ENDING.sub("", name)
-        mine = [n for n in rest_left if _ENDING.sub("", n) == bare]
-        theirs = [n for n in rest_right if _ENDING.sub("", n) == bare]
-        if len(mine) == len(theirs) == 1:
-            found[name] = theirs[0]
+        # Pair only if the name without its ending is unique on both sides.
+        stripped = _ENDING.sub("", name)
+        same_left = [n for n in rest_left if _ENDING.sub("", n) == stripped]
+        same_right = [n for n in rest_right if _ENDING.sub("", n) == stripped]
+        if len(same_left) == len(same_right) == 1:
+            found[name] = same_right[0]
     return found
 
 
 def _by_name(predicted: list[Path], known: list[Path]) -> Pairing:
+    """Two lists of files paired by name; the case has the shorter of the two names."""
     left, right = _unique_stems(predicted), _unique_stems(known)
     match = match_names(list(left), list(right))
     pairs = [
@@ -166,6 +177,11 @@ def _by_name(predicted: list[Path], known: list[Path]) -> Pairing:
 
 
 def _unique_stems(files: list[Path]) -> dict[str, Path]:
+    """Name without extension -> file.
+
+    Raises:
+        LayoutError: two files have the same name.
+    """
     names: dict[str, Path] = {}
     for path in files:
         if stem(path) in names:
@@ -185,6 +201,7 @@ def _with_found_cohort(
     like: str | Path | None,
     labels: Path | None,
 ) -> Pairing:
+    """Predictions paired with the cases of the cohort in the folder ``true``."""
     from ..cohorts.discovery.layouts import find
 
     try:
@@ -195,24 +212,30 @@ def _with_found_cohort(
         raise LayoutError(
             f"no prediction pairs with a truth by name: found {_some(predicted)} in {pred} and "
             f"{_some(known)} in {true}; "
-            "give both the same names, or read folders of slices as one stack (as_stack)"
+            "rename the files to match, or read folders of slices as one stack (--as-stack)"
         ) from error
 
 
 def _with_manifest(pred: Path, manifest: Manifest, like: str | Path | None) -> Pairing:
+    """Predictions paired with the cases of a manifest.
+
+    Raises:
+        LayoutError: no name matches a case with a truth.
+    """
     predicted = images_in(pred)
     names = _unique_stems(predicted)
     match = match_names(list(names), [c.id for c in manifest])
-    only = [c for c in manifest if c.label]
-    if not match and len(only) == 1 and pred.is_dir() and _are_slices(predicted):
-        return _slices_of_one_case(pred, only[0], manifest, like)
-    pairs, bare = [], []
+    labelled = [c for c in manifest if c.label]
+    # A cohort of one case, and a folder of slices: the slices are that case.
+    if not match and len(labelled) == 1 and pred.is_dir() and _are_slices(predicted):
+        return _slices_of_one_case(pred, labelled[0], manifest, like)
+    pairs, without_truth = [], []
     for name, case_id in match.items():
         case = manifest.named(case_id)
         if case.label:
             pairs.append(_pair_of_case(Source(str(names[name])), case, manifest))
         else:
-            bare.append(name)
+            without_truth.append(name)
     if not pairs:
         raise LayoutError(
             f"no prediction pairs with a case of the cohort by name: found {_some(predicted)}; "
@@ -222,13 +245,14 @@ def _with_manifest(pred: Path, manifest: Manifest, like: str | Path | None) -> P
     matched = set(match.values())
     return Pairing(
         tuple(pairs),
-        (*(n for n in names if n not in match), *bare),
-        tuple(c.id for c in only if c.id not in matched),
+        (*(n for n in names if n not in match), *without_truth),
+        tuple(c.id for c in labelled if c.id not in matched),
         manifest,
     )
 
 
 def _pair_of_case(prediction: Source, case: Case, manifest: Manifest) -> Pair:
+    """A prediction with the truth of a case, in a manifest of that case only."""
     return Pair(
         case.id,
         prediction,
@@ -240,6 +264,7 @@ def _pair_of_case(prediction: Source, case: Case, manifest: Manifest) -> Pair:
 def _slices_of_one_case(
     pred: Path, case: Case, manifest: Manifest, like: str | Path | None
 ) -> Pairing:
+    """A folder of slices as the prediction of one case, on the grid of ``like`` or of its image."""
     geometry = str(like or case.images[0].path)
     found = replace(_pair_of_case(Source(str(pred), like=geometry), case, manifest), stacked=True)
     return Pairing(
@@ -252,13 +277,18 @@ def _slices_of_one_case(
 def _stack(
     pred: Path, true: Path, predicted: list[Path], known: list[Path], like: str | Path | None
 ) -> Pairing:
+    """Two folders of slices as one case, paired slice by slice in natural order of their names.
+
+    Raises:
+        LayoutError: a folder does not contain numbered 2-D slices, or their numbers differ.
+    """
     if not (_are_slices(predicted) and _are_slices(known)):
         raise LayoutError(
-            "a stack is a folder of numbered 2-D slices (PNG, TIFF, JPEG) on both sides", path=pred
+            "both folders of a stack must contain numbered 2-D slices (PNG, TIFF, JPEG)", path=pred
         )
     if len(predicted) != len(known):
         raise LayoutError(
-            f"{len(predicted)} slices against {len(known)} of the truth in {true}", path=pred
+            f"has {len(predicted)} slices, but the truth in {true} has {len(known)}", path=pred
         )
     geometry, notes = (
         like,
@@ -267,6 +297,7 @@ def _stack(
             f"({predicted[0].name} with {known[0].name})"
         ],
     )
+    # Without ``like`` the geometry is that of a CHAOS series next to either folder.
     if geometry is None:
         geometry = next(
             (
@@ -277,9 +308,9 @@ def _stack(
             None,
         )
     notes.append(
-        f"spacing taken from {geometry}"
+        f"the spacing is that of {geometry}"
         if geometry
-        else "spacing unknown: give an image with the same geometry (like) for volumes in ml"
+        else "spacing unknown: give an image with the same geometry (--like) for volumes in ml"
     )
 
     def slices(folder: Path) -> Source:
@@ -289,6 +320,7 @@ def _stack(
             else Source(str(folder), spacing_mm=(1.0, 1.0, 1.0))
         )
 
+    # CHAOS keeps each case's masks in CASE/Ground: the case has the name of the parent folder.
     name = true.parent.name if true.parent.name not in ("", ".", "..") else true.name
     return Pairing(
         (Pair(name, slices(pred), slices(true), stacked=True, spacing_known=geometry is not None),),
@@ -297,10 +329,12 @@ def _stack(
 
 
 def _are_slices(files: list[Path]) -> bool:
+    """Whether these are several 2-D images with a number in each name."""
     return len(files) > 1 and all(
         p.suffix.lower() in RASTERS and re.search(r"\d", p.stem) for p in files
     )
 
 
 def _some(files: list[Path]) -> str:
+    """The first two names, for a message."""
     return ", ".join(p.name for p in files[:2]) + (" ..." if len(files) > 2 else "")

@@ -1,9 +1,9 @@
-"""The scores of a run, wherever they are: a training's folder, a model beside it, an evaluation's
-folder or its files.
+"""The scores of a run, read from a training folder, a model next to it, an evaluation folder or the
+files of an evaluation.
 
-It reads what ``commands.evaluate`` wrote (``scores.json``, ``scores.csv``, ``slices.csv``) and says
-which cases they are of, as the run around them tells. Scores of a table alone (``scores.csv``) know
-no patients. It judges nothing.
+The module reads the files that ``commands.evaluate`` wrote (``scores.json``, ``scores.csv``,
+``slices.csv``) and finds out from the run's folder which cases they are of. A ``scores.csv`` alone
+has no patients. The module does not compare or interpret scores.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from ..core.errors import InputError, UsageError
 from ..core.scores import Score, Scores
 from ..core.words import joined
 
-CHOSEN_ON = ("validation", "cross-validation")  # scores of cases that chose the checkpoint
+CHOSEN_ON = ("validation", "cross-validation")  # the checkpoint was chosen on these cases
 
 
 @dataclass(frozen=True)
@@ -26,14 +26,14 @@ class ScoredRun:
     """One run's scores.
 
     Args:
-        name: as in tables.
-        path: of the file they were read from.
+        name: for tables and plots.
+        path: the file that was read.
         scores: rows of cases, slices (CASE#0012) or patients.
         labels: the structures.
-        cases: the scored cases (of slices, the volumes).
-        patients: case -> patient, where known.
-        truths: case -> (file, SHA-256 or "") of its truth, where known.
-        what: "test", "validation", "cross-validation", or "" where nothing says.
+        cases: the scored cases (for slices, the volumes).
+        patients: case -> patient, if known.
+        truths: case -> (file, SHA-256 or "") of its truth, if known.
+        what: "test", "validation", "cross-validation", or "" if unknown.
     """
 
     name: str
@@ -47,12 +47,13 @@ class ScoredRun:
 
 
 def name_runs(runs: Sequence[str | Path], names: Sequence[str] | None) -> list[str]:
-    """One name a run: those given, else the shortest ends of the paths that tell them apart.
+    """One name per run: the given names, or else the shortest ends of the paths that differ.
 
     Raises:
-        UsageError: as many names as runs are needed, each another.
+        UsageError: the number of names is not that of the runs, or two names are equal.
     """
     if names is None:
+        # Lengthen all names by one folder at a time until they differ.
         parts = [_parts(Path(os_path).absolute()) for os_path in runs]
         found = ["/".join(p[-1:]) for p in parts]
         for length in range(2, max(map(len, parts)) + 1):
@@ -66,15 +67,15 @@ def name_runs(runs: Sequence[str | Path], names: Sequence[str] | None) -> list[s
     twice = sorted({n for n in names if names.count(n) > 1})
     if twice:
         raise UsageError(
-            "a run is compared with others, and each has a name of its own (--names a,b); found "
-            f"{', '.join(twice)} twice"
+            f"every run needs a different name (--names a,b); found {', '.join(twice)} more than "
+            "once"
         )
     return names
 
 
 def _parts(path: Path) -> list[str]:
-    """The parts of a path that may name a run: without endings, and without what every evaluation
-    is called.
+    """The parts of a path that can name a run, without file extensions and without the file names
+    that all evaluations share.
     """
     if path.name in ("scores.json", "scores.csv", "slices.csv"):
         path = path.parent
@@ -96,17 +97,22 @@ def _parts(path: Path) -> list[str]:
 def load_run(path: Path, name: str, per: str) -> ScoredRun:
     """The scores of one run.
 
+    Args:
+        path: a training or evaluation folder, a model, or a file of scores.
+        name: of the run.
+        per: "case", "slice" or "patient".
+
     Raises:
-        InputError: there are none, they are damaged, or they say nothing of slices or patients
-            where those are asked for.
+        InputError: there are no scores, they are damaged, or they have no slices or patients
+            although ``per`` needs them.
     """
     file, what = _scores_file(path)
-    beside = file.parent / "scores.json"
-    if file.suffix == ".csv" and not beside.is_file():
+    json_file = file.parent / "scores.json"
+    # A table without its JSON file has only cases and structures.
+    if file.suffix == ".csv" and not json_file.is_file():
         if per != "case":
             raise InputError(
-                f"a table alone does not say which {per} is whose; give the scores.json of the "
-                "evaluation",
+                f"a table alone has no scores per {per}; give the scores.json of the evaluation",
                 path=file,
             )
         scores = _from_csv(file)
@@ -118,7 +124,7 @@ def load_run(path: Path, name: str, per: str) -> ScoredRun:
             tuple(dict.fromkeys(r.case for r in scores)),
             what=what,
         )
-    data = _json(beside if file.suffix == ".csv" else file)
+    data = _json(json_file if file.suffix == ".csv" else file)
     try:
         cases = {c["case"]: c for c in data["cases"]}
         patients = {case: c["patient"] for case, c in cases.items() if c.get("patient")}
@@ -135,8 +141,10 @@ def load_run(path: Path, name: str, per: str) -> ScoredRun:
 
 
 def _scores_file(path: Path) -> tuple[Path, str]:
-    """The file of scores that ``path`` means, and which cases they are of ("test", "validation" ...
-    or "").
+    """The file of scores for ``path``, and which cases it is of ("test", "validation", ... or "").
+
+    Raises:
+        InputError: there is no such file.
     """
     from ..core.bundle import Bundle
 
@@ -146,66 +154,76 @@ def _scores_file(path: Path) -> tuple[Path, str]:
     if path.is_file():
         if not Bundle.is_bundle(path):
             raise InputError(
-                "is no run: give a run's folder, a model, an evaluation's folder, or its "
+                "is not a run: give a training folder, a model, an evaluation folder, or its "
                 "scores.json or scores.csv",
                 path=path,
             )
         folder = path.with_name(path.name + ".run")
         if not folder.is_dir():
             raise InputError(
-                f"a model does not hold the scores of single cases, and its run {folder.name} is "
-                "not beside it; "
-                "evaluate its predictions and give that folder",
+                "a model file does not contain the scores of its cases, and the training folder "
+                f"{folder.name} is not next to it; evaluate the model's predictions and give the "
+                "folder of that evaluation",
                 path=path,
             )
     if not folder.exists():
         raise InputError("does not exist", path=path)
+    # Of a training, the test scores come before the validation scores.
     for part in (folder, folder / "test", folder / "validation"):
         for name in ("scores.json", "scores.csv"):
             if (part / name).is_file():
                 return part / name, _what(part)
     raise InputError(
-        "holds no scores: neither scores.json nor scores.csv, here or in test/ or validation/",
+        "contains no scores: neither scores.json nor scores.csv, here or in test/ or validation/",
         path=folder,
     )
 
 
 def _what(folder: Path) -> str:
-    """Which cases an evaluation's folder is of, as the run around it says."""
+    """Which cases an evaluation folder is of, from its name and the training's ``card.json``."""
     card = folder.absolute().parent / "card.json"
     if folder.absolute().name not in ("test", "validation"):
         return ""
     if folder.absolute().name == "validation" and card.is_file():
-        said = (_json(card).get("scores") or {}).get("what", "")
-        return said if said in CHOSEN_ON else "validation"
+        what = (_json(card).get("scores") or {}).get("what", "")
+        return what if what in CHOSEN_ON else "validation"
     return folder.absolute().name
 
 
 def _rows(data: dict[str, Any], file: Path, per: str, patients: dict[str, str]) -> Scores:
-    """The rows of cases, slices or patients."""
+    """The rows of cases, slices or patients.
+
+    Raises:
+        InputError: there are no rows of slices, or the patients are unknown.
+    """
     if per == "slice" and not data.get("planar"):
         slices = file.parent / "slices.csv"
         if not slices.is_file():
-            raise InputError("says nothing of slices; evaluate its predictions again", path=file)
+            raise InputError(
+                "has no slices.csv next to it; evaluate the predictions again", path=file
+            )
         return _from_csv(slices)
+    # The slices of 2-D images are the cases themselves.
     if per != "patient":
         return (
             _scores(data["rows"]) if file.suffix == ".json" or per == "slice" else _from_csv(file)
         )
+    # Without pooled rows each patient has one case, if the patients are known at all.
     if "patients" in data:
         return _scores(data["patients"]["rows"])
     rows = data["rows"]
     unknown = sorted({r["case"] for r in rows} - set(patients))
     if unknown:
         raise InputError(
-            f"does not say whose the cases are ({joined(unknown, 4)}); evaluate against a cohort "
-            "that knows its patients",
+            f"has no patients for the cases {joined(unknown, 4)}; evaluate against a cohort with "
+            "known patients",
             path=file,
         )
     return _scores([r | {"case": patients[r["case"]]} for r in rows])
 
 
 def _scores(rows: list[dict[str, Any]]) -> Scores:
+    """The rows of ``scores.json`` as scores; null is NaN."""
     return Scores(
         tuple(
             Score(
@@ -221,6 +239,7 @@ def _scores(rows: list[dict[str, Any]]) -> Scores:
 
 
 def _from_csv(file: Path) -> Scores:
+    """The rows of ``scores.csv`` or ``slices.csv``."""
     try:
         return Scores.from_csv(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -230,6 +249,7 @@ def _from_csv(file: Path) -> Scores:
 
 
 def _json(path: Path) -> dict[str, Any]:
+    """The object in a JSON file."""
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:

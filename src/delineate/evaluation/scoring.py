@@ -1,13 +1,14 @@
-"""The evaluate step: predictions against truths, every figure with its definition.
+"""Scoring of predictions against truths: every metric with its definition.
 
-It pairs files (``evaluation.pairing``), counts each pair once (``metrics.overlap``), and writes
-``scores.csv`` (a row a case, structure and metric), ``scores.json`` (summary, means under their
-full names, pooled values, what was left out) and, of volumes, ``slices.csv``. On request
-``reporting.side_by_side`` draws cases.
+``score`` counts and measures each pair once (``counting.count_pair``), decides what the label
+values of all cases mean, and gathers the result: one row per case, structure and metric, a summary,
+means under their full names, pooled values, and everything that was left out.
+``EvaluationResult.to_json`` is the text of ``scores.json``. ``commands.evaluate`` pairs the files
+and writes the results.
 
 The means of one cohort can differ much, so each is always named: *pooled* is computed from the
-voxels of all cases together; *mean per case*, *per slice* and *per patient* are averages of every
-case's, slice's and patient's own value.
+voxels of all cases together; *mean per case*, *per slice* and *per patient* are averages of the
+values of all cases, slices and patients.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import functools
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -29,7 +30,7 @@ from ..metrics.by_slice import SliceCounts
 from ..metrics.confusion import Confusion, pool
 from ..metrics.overlap import MEASURES, Counts, Floats
 from ..metrics.selection import NOTHING, MetricSelection
-from ..metrics.surface import SurfaceSettings
+from ..metrics.surface import Elements, How, SurfaceSettings
 from .counting import MOST_CONFUSED, NEAR_MM, CaseCounts, count_pair
 from .masks import HALF, Reading, is_soft
 from .pairing import Pair, Pairing
@@ -42,28 +43,29 @@ FOREGROUND = "foreground"
 SURFACES = SurfaceSettings()
 STANDARD = MetricSelection(SURFACES)
 CALIBRATED = {
-    "ece": "Expected calibration error of the structure's probability: mean absolute gap between "
-    "accuracy and confidence (15 bins), within "
-    f"{NEAR_MM:g} mm of the true structures' box (Guo 2017).",
-    "brier": "Mean squared difference of the structure's probability to 0 or 1, within "
-    f"{NEAR_MM:g} mm of the true structures' box (Brier 1950).",
+    "ece": "Expected calibration error (ECE) of the structure's probability: mean absolute gap "
+    "between accuracy and confidence (15 bins), within "
+    f"{NEAR_MM:g} mm of the bounding box of the true structures (Guo 2017).",
+    "brier": "Brier score: mean squared difference between the structure's probability and the "
+    f"truth (0 or 1), within {NEAR_MM:g} mm of the bounding box of the true structures "
+    "(Brier 1950).",
 }
 judged(CALIBRATED)
 CALIBRATION_WORDS = (
-    f"over voxels of all cases within {NEAR_MM:g} mm of the box of the true "
-    "structures; together: of the most probable class; 15 bins of equal width"
+    f"over the voxels of all cases within {NEAR_MM:g} mm of the bounding box of the true "
+    "structures; together: for the most probable class; 15 bins of equal width"
 )
 CONFUSION_WORDS = (
-    "voxels of all cases together; rows: reference labels; columns: predicted labels; the "
-    "background first in both"
+    "number of voxels of all cases together; rows: reference labels; columns: predicted labels; "
+    "the background comes first in both"
 )
-WORST = 3  # cases of a structure that its summary names
-BYTES_PER_SECOND = 3e5  # of compressed label maps, read and counted on one core
+WORST = 3  # worst cases that the summary of a structure names
+BYTES_PER_SECOND = 3e5  # compressed label maps that one core reads and counts
 
 
 @dataclass(frozen=True)
 class CaseScores:
-    """One scored case: its files, its patient ("" where unknown), and the SHA-256 of the truth's
+    """One scored case: its files, its patient ("" if unknown), and the SHA-256 of the truth's
     voxels (see ``masks.digest``).
     """
 
@@ -76,31 +78,32 @@ class CaseScores:
 
 @dataclass(frozen=True)
 class EvaluationResult:
-    """What an evaluation found.
+    """The result of an evaluation.
 
     Args:
         scores: case x structure x metric.
-        pooled: structure -> metric -> value, from the sum of all cases' counts.
+        pooled: structure -> metric -> value, from the summed counts of all cases.
         labels: the structures.
-        slices: the scores of every slice of the cases that are volumes; None where every case is a
-            2-D image.
-        patients: case x structure x metric of every patient, pooled over the patient's cases, where
-            patients have several; None otherwise.
-        planar: every case is a 2-D image, so that a case is a slice.
-        stacked: every case is a folder of 2-D slices, read as one.
-        cases: what was scored.
+        slices: the scores per slice of the cases that are volumes; None if every case is a 2-D
+            image.
+        patients: patient x structure x metric, pooled over each patient's cases; None if no patient
+            has several cases, or a patient is unknown.
+        planar: whether every case is a 2-D image, so that each case is a slice.
+        stacked: whether every case is a folder of 2-D slices, read as one volume.
+        cases: the scored cases.
         unpaired: "prediction without truth" and "truth without prediction" -> names.
-        failures: name -> why it could not be scored, predictions without truth included.
-        pictures: the files drawn.
-        montages: of the best, the median and the worst case: what it is, case, Dice, file (None
-            where it could not be drawn, and why).
-        generalised_dice: mean over cases of the one figure for all structures (Sudre 2017); NaN
-            where none is defined.
-        calibration: how far probabilities can be believed, where the predictions have them beside
-            them; of all cases together.
-        confusion: (structures + 1)² voxels of all cases, truth x prediction, the background first.
+        failures: name -> why it could not be scored, including predictions without truth.
+        pictures: the files that were drawn.
+        montages: for the best, the median and the worst case: which of them, case, Dice, and file
+            (None with the reason if it could not be drawn).
+        generalised_dice: mean over cases of the generalised Dice (Sudre 2017); NaN if it is defined
+            for none.
+        calibration: of the probabilities next to the predictions, for all cases together; None
+            without probabilities.
+        confusion: the confusion matrix of all cases: (structures + 1)² voxels, truth x prediction,
+            the background first.
         notes: what was assumed.
-        chosen: what was measured beside the overlaps.
+        chosen: what was measured in addition to the overlap.
     """
 
     scores: Scores
@@ -123,15 +126,15 @@ class EvaluationResult:
 
     @property
     def exit_code(self) -> int:
-        """0 where every prediction was scored, else 1."""
+        """0 if every prediction was scored, else 1."""
         return 1 if self.failures else 0
 
     def means(self, metric: str = "dice") -> dict[str, float]:
         """Every mean of ``metric`` ("dice" or "iou") over the structures, under its full name, such
         as "dice_mean_per_slice".
 
-        Pooled, per case and per slice are always there; per patient where the cohort knows its
-        patients.
+        The pooled mean and the means per case and per slice are always included, the mean per
+        patient only if the patients are known.
         """
         units = "slices" if self.planar or self.stacked else "cases"
         per_case = self.scores.mean(metric)
@@ -146,23 +149,27 @@ class EvaluationResult:
         }
         if self.patients is not None:
             found[f"{metric}_mean_per_patient"] = self.patients.mean(metric)
-        elif all(c.patient for c in self.cases):  # each has one case
+        elif all(c.patient for c in self.cases):  # each patient has one case
             found[f"{metric}_mean_per_patient"] = per_case
         return found
 
     @functools.cached_property
     def summary(self) -> list[dict[str, Any]]:
-        """A row a structure and metric: ``core.scores.describe``, the 95 % interval of the mean by
-        patient (``low95``, ``high95``), and the worst.
+        """One row per structure and metric: ``core.scores.describe``, the 95 % interval of the mean
+        by patient (``low95``, ``high95``), and the worst cases.
         """
-        return self.scores.summary(self._worth)
+        return self.scores.summary(self._interval_and_worst)
 
-    def _worth(self, metric: str, cases: Sequence[str], values: Floats) -> dict[str, Any]:
+    def _interval_and_worst(
+        self, metric: str, cases: Sequence[str], values: Floats
+    ) -> dict[str, Any]:
+        """What ``summary`` adds to the statistics of one structure and metric."""
         patients = {c.case: c.patient or c.case for c in self.cases}
         finite = np.flatnonzero(np.isfinite(values))
         low, high = statistics.interval(
             values[finite], [patients.get(cases[k], cases[k]) for k in finite.tolist()]
         )
+        # NaN has no rank: a case without a value is never among the worst.
         badness = {HIGHER: -values, LOWER: values, NEARER_ZERO: np.abs(values)}.get(
             better_is(metric) or ""
         )
@@ -231,18 +238,18 @@ def score(
 
     Args:
         pairing: which prediction belongs to which truth (``pairing.pair``).
-        known: the structures; None takes every value of the truths (see
-            ``declared.declared_labels``).
-        notes: what was assumed so far; what is assumed here is added.
-        chosen: what is measured beside the overlaps.
+        known: the structures (see ``declared.declared_labels``); None uses every value of the
+            truths.
+        notes: what was assumed so far; further assumptions are appended.
+        chosen: what is measured in addition to the overlap.
         workers, progress: see ``execution.local.run``.
 
     Returns:
-        What was found, and how masks of one structure were read.
+        The result, and how the masks were read if they are masks of one structure (else None).
 
     Raises:
         InputError: no case could be scored (with the first reason).
-        LabelError: the values of predictions and truths do not agree and no names say more.
+        LabelError: the predictions have values that no truth has, and no names declare them.
     """
     from ..execution.local import run, workers_for
 
@@ -258,6 +265,7 @@ def score(
         stage="evaluate",
         progress=progress,
     )
+    # A failed case does not stop the others; only if all fail is the first error raised.
     failures = {o.name: str(o.error) for o in outcomes if o.error is not None}
     counted = [o.value for o in outcomes if o.value is not None]
     if not counted:
@@ -267,33 +275,36 @@ def score(
 
 
 def surface_choices(elements: str, how: str, tolerance_mm: float) -> SurfaceSettings | None:
-    """What the words of the command line choose; None for no distances.
+    """The surface settings for the options of the command line; None for no distances.
 
     Raises:
-        UsageError: other words, or a tolerance that is not positive.
+        UsageError: an unknown choice, or a tolerance that is not positive.
     """
     for word, allowed in (
         (elements, ("surfels", "voxels", "inner_voxels", "none")),
         (how, ("directed", "pooled")),
     ):
         if word not in allowed:
-            raise UsageError(f"allowed are {', '.join(allowed)}, not {word!r}")
+            raise UsageError(f"found {word!r}, allowed are {', '.join(allowed)}")
     if not tolerance_mm > 0:
-        raise UsageError(f"a tolerance is a positive number of mm, not {tolerance_mm:g}")
-    return None if elements == "none" else SurfaceSettings(elements, how, tolerance_mm)  # type: ignore[arg-type]
+        raise UsageError(f"the tolerance must be positive, found {tolerance_mm:g} mm")
+    if elements == "none":
+        return None
+    return SurfaceSettings(cast(Elements, elements), cast(How, how), tolerance_mm)
 
 
 def definitions(chosen: MetricSelection = STANDARD) -> dict[str, str]:
-    """Metric -> its definition in one sentence, as the report prints it."""
+    """Metric -> its definition, as the report prints it."""
     by_overlap = {
         name: " ".join((function.__doc__ or "").split()) for name, (_, function) in MEASURES.items()
     }
-    return by_overlap | {name: said for name, (_, said) in chosen.metrics().items()} | CALIBRATED
+    by_choice = {name: definition for name, (_, definition) in chosen.metrics().items()}
+    return by_overlap | by_choice | CALIBRATED
 
 
 def _seconds(pairing: Pairing) -> float:
-    """Roughly how long reading and counting takes in one process, from the size of the
-    predictions.
+    """The approximate time of reading and counting in one process, from the predictions' file
+    sizes.
     """
     files = [Path(p.prediction.path) for p in pairing.pairs]
     return sum(f.stat().st_size for f in files if f.is_file()) / BYTES_PER_SECOND + 0.01 * len(
@@ -301,15 +312,22 @@ def _seconds(pairing: Pairing) -> float:
     )
 
 
-# ---- all cases ----
+# ---- all cases together ----
 
 
 @dataclass(frozen=True)
 class _ResolvedCases:
-    """The structures, each case's counts of them, its slices', and the reading where masks were
-    taken as one structure.
+    """The structures, and the counts and measures of each case for them.
 
-    ``confusion`` is of all cases; of one structure it would say no more than its counts.
+    Args:
+        labels: the structures.
+        cases: case -> counts.
+        slices: case -> counts per slice, for volumes.
+        measured: case -> measure -> values, in the order of ``labels``.
+        confusion: of all cases; None for masks of one structure, where the counts say the same, or
+            if there are too many structures.
+        calibration: of all cases; None without probabilities.
+        reading: how masks of one structure were read; None for labels.
     """
 
     labels: LabelSet
@@ -322,16 +340,16 @@ class _ResolvedCases:
 
     @property
     def is_sized(self) -> bool:
-        """Whether the voxel size of any case is known."""
+        """Whether the voxel size is known for any case."""
         return any(not np.isnan(c.truth_ml).any() for c in self.cases.values())
 
     @property
     def metrics(self) -> list[str]:
-        """The measures of overlap that are defined."""
+        """The overlap measures; without volumes in ml if no voxel size is known."""
         return [m for m in MEASURES if self.is_sized or MEASURES[m][0] != "ml"]
 
     def pooled(self) -> dict[str, dict[str, float]]:
-        """Structure -> metric -> value, from the counts of all cases together."""
+        """Structure -> metric -> value, from the summed counts of all cases."""
         counts = overlap.pool(self.cases.values())
         values = {m: MEASURES[m][1](counts) for m in self.metrics}
         return {
@@ -348,13 +366,14 @@ def _gather(
     notes: list[str],
     chosen: MetricSelection,
 ) -> EvaluationResult:
-    """What was counted, with what was paired and assumed, as one evaluation."""
+    """The result of the evaluation, from the counts, the pairing and the assumptions."""
     if not found.is_sized:
         distances = "" if chosen.surfaces is None else " and no distances in mm"
-        notes.append(f"voxel size unknown: no volumes in ml{distances}")
+        notes.append(f"the voxel size is unknown: no volumes in ml{distances}")
+    # Only cases that could be counted are in the result, in the order of the pairing.
     digests = {c.case: c.truth_sha256 for c in counted}
     done = [p for p in pairing.pairs if p.case in digests]
-    of_cases = dict.fromkeys(note for c in counted for note in c.notes)
+    case_notes = dict.fromkeys(note for c in counted for note in c.notes)
     return EvaluationResult(
         scores=_scores(found.cases, found.labels, found.metrics, found.measured, chosen),
         pooled=found.pooled(),
@@ -372,7 +391,7 @@ def _gather(
             "truth without prediction": pairing.without_prediction,
         },
         failures=failures | dict.fromkeys(pairing.without_truth, "prediction without truth"),
-        notes=(*pairing.notes, *notes, *of_cases),
+        notes=(*pairing.notes, *notes, *case_notes),
         chosen=chosen,
         calibration=found.calibration,
         generalised_dice=finite_mean(overlap.generalised_dice(c) for c in found.cases.values()),
@@ -381,8 +400,8 @@ def _gather(
 
 
 def _by_patient(counted: list[CaseCounts], found: _ResolvedCases) -> Scores | None:
-    """The scores of each patient's cases together; None where no patient has several, or one is
-    unknown.
+    """The scores of each patient's cases together; None if no patient has several cases, or a
+    patient is unknown.
     """
     patients: dict[str, list[Counts]] = {}
     for c in counted:
@@ -394,38 +413,46 @@ def _by_patient(counted: list[CaseCounts], found: _ResolvedCases) -> Scores | No
 
 
 def _resolve(counted: list[CaseCounts], known: LabelSet | None, notes: list[str]) -> _ResolvedCases:
-    """What the values of all cases together mean: the declared structures, one structure of masks,
-    or every value a structure.
+    """Decide what the values of all cases mean: the declared structures, masks of one structure, or
+    one structure per value.
+
+    Raises:
+        LabelError: nothing declares the structures, and the predictions have values that no truth
+            has.
     """
     predicted = {v for c in counted for v in c.predicted}
     true = {v for c in counted for v in c.true}
+    # Without declared structures, one value per side (0/63 and 0/255) or soft edges mean one mask.
     soft = is_soft(predicted), is_soft(true)
     if known is None and _is_one_structure(counted, predicted, true, soft):
         notes.extend(_foreground_notes(predicted, true, soft))
         return _as_foreground(counted, soft)
     if known is None:
-        _refuse_stray(counted, predicted, true)
+        _refuse_unknown_values(counted, predicted, true)
+    # Every case gets the same structures in the same order; a structure it lacks counts as empty.
     labels = known if known is not None else LabelSet.from_names({v: f"label {v}" for v in true})
     return _ResolvedCases(
         labels,
         {c.case: c.counts.of(labels.values) for c in counted},
         {c.case: c.slices for c in counted if c.slices is not None},
         {c.case: _in_order(c, labels.values) for c in counted},
-        _confused(counted, labels),
-        _pooled([c.calibration for c in counted if c.calibration is not None]),
+        _pooled_confusion(counted, labels),
+        _pooled_calibration([c.calibration for c in counted if c.calibration is not None]),
     )
 
 
 def _is_one_structure(
     counted: list[CaseCounts], predicted: set[int], true: set[int], soft: Reading
 ) -> bool:
-    """Whether each side has at most one value, or the greys of one mask with smoothed edges."""
+    """Whether each side has at most one value, or the grey levels of a mask with smoothed edges."""
     sides = zip(soft, (predicted, true), strict=True)
+    # The whole cohort must have counts for this reading: a 3-D mask has no soft reading.
     one_each = all(is_one or len(values) <= 1 for is_one, values in sides)
     return one_each and all(soft in c.foreground for c in counted)
 
 
 def _as_foreground(counted: list[CaseCounts], soft: Reading) -> _ResolvedCases:
+    """The counts of the chosen reading, with ``FOREGROUND`` as the only structure."""
     return _ResolvedCases(
         LabelSet.from_names({1: FOREGROUND}),
         {c.case: c.foreground[soft] for c in counted},
@@ -435,33 +462,38 @@ def _as_foreground(counted: list[CaseCounts], soft: Reading) -> _ResolvedCases:
     )
 
 
-def _refuse_stray(counted: list[CaseCounts], predicted: set[int], true: set[int]) -> None:
-    """LabelError where the predictions hold values that no truth has, and nothing names them."""
-    stray = sorted(predicted - true)
-    if stray:
+def _refuse_unknown_values(counted: list[CaseCounts], predicted: set[int], true: set[int]) -> None:
+    """Refuse predictions with values that no truth has, if nothing names the structures.
+
+    Raises:
+        LabelError: there are such values.
+    """
+    unknown = sorted(predicted - true)
+    if unknown:
         raise LabelError(
-            f"the predictions hold the values {stray}, which no truth has (the truths have "
-            f"{sorted(true)}); name the structures (labels) if this is meant",
-            case=next(c.case for c in counted if stray[0] in c.predicted),
+            f"the predictions have the values {unknown}, which no truth has (the truths have "
+            f"{sorted(true)}); name the structures (--labels) if this is intended",
+            case=next(c.case for c in counted if unknown[0] in c.predicted),
         )
 
 
-def _confused(counted: list[CaseCounts], labels: LabelSet) -> Confusion | None:
+def _pooled_confusion(counted: list[CaseCounts], labels: LabelSet) -> Confusion | None:
+    """The confusion matrix of all cases; None if there are too many structures."""
     if len(labels) > MOST_CONFUSED:
         return None
     found = [c.confusion.of(labels.values) for c in counted if c.confusion is not None]
     return pool(found) if found else None
 
 
-def _pooled(found: list[Calibration]) -> Calibration | None:
+def _pooled_calibration(found: list[Calibration]) -> Calibration | None:
     from ..trust.calibration import pool
 
     return pool(found) if found else None
 
 
 def _in_order(counted: CaseCounts, values: Sequence[int]) -> dict[str, Floats]:
-    """The surface measures of ``values``, in that order; of one that the case does not have they
-    are undefined.
+    """The case's measures of ``values``, in that order; NaN for a value that the case does not
+    have.
     """
     place = {value: n for n, value in enumerate(counted.counts.values)}
     return {
@@ -471,9 +503,10 @@ def _in_order(counted: CaseCounts, values: Sequence[int]) -> dict[str, Floats]:
 
 
 def _foreground_notes(predicted: set[int], true: set[int], soft: tuple[bool, bool]) -> list[str]:
+    """What was assumed to read both sides as masks of one structure."""
     notes = [
-        f"the {name} have {len(values)} grey values up to 255: read as masks with soft edges, "
-        f"values from {HALF} are {FOREGROUND}"
+        f"the {name} have {len(values)} grey levels up to 255: read as masks with soft edges, "
+        f"values of at least {HALF} are {FOREGROUND}"
         for name, values, is_soft in (
             ("predictions", predicted, soft[0]),
             ("truths", true, soft[1]),
@@ -489,7 +522,7 @@ def _foreground_notes(predicted: set[int], true: set[int], soft: tuple[bool, boo
 
 
 def _calibration_json(found: Calibration, labels: LabelSet) -> dict[str, Any]:
-    """Figures and the table of the reliability diagram, of all classes together and of each
+    """The figures and the table of the reliability diagram, for all classes together and for each
     structure.
     """
 
@@ -519,6 +552,7 @@ def _scores(
     measured: dict[str, dict[str, Floats]] | None = None,
     chosen: MetricSelection = NOTHING,
 ) -> Scores:
+    """Counts and measures as rows of case x structure x metric; a row may be a patient."""
     out = []
     units = (
         {m: MEASURES[m][0] for m in metrics}
@@ -536,6 +570,7 @@ def _scores(
 
 
 def _truth_path(item: Pair) -> str:
+    """The file or files of the truth, as text."""
     return (
         item.truth.path
         if item.truth is not None
@@ -546,6 +581,7 @@ def _truth_path(item: Pair) -> str:
 
 
 def _give_up(outcomes: list[Any]) -> None:
+    """Raise the first case's error, with the number of further failures."""
     first = outcomes[0]
     more = f" (and {len(outcomes) - 1} more cases failed)" if len(outcomes) > 1 else ""
     if isinstance(first.error, DelineateError):
@@ -555,6 +591,7 @@ def _give_up(outcomes: list[Any]) -> None:
 
 
 def _plain(scores: Scores) -> list[dict[str, Any]]:
+    """The rows as plain data for JSON."""
     return [
         {"case": r.case, "label": r.label, "metric": r.metric, "value": r.value, "unit": r.unit}
         for r in scores

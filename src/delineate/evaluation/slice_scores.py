@@ -1,9 +1,9 @@
-"""Scores of every slice of a cohort of volumes: case -> what was counted in its slices, and the
-figures that follow.
+"""Scores per slice of a cohort of volumes: the counts of each case's slices, and the measures that
+follow.
 
-The slices are those along the axis by which the truth's slices are stacked (``Grid.slice_axis``). A
-structure that neither truth nor prediction has in a slice is not defined there: such slices are
-counted in ``undefined`` and enter no mean.
+The slices are those along the axis in which the truth's slices are stacked (``Grid.slice_axis``).
+If neither truth nor prediction has a structure in a slice, its measures are not defined there: such
+slices are counted in ``undefined`` and are not part of any mean.
 """
 
 from __future__ import annotations
@@ -21,32 +21,37 @@ from ..metrics.overlap import Floats
 
 METRICS = ("dice", "iou")
 AXIS_WORDS = (
-    "slices along the truth's axis that is at least 10 % coarser than both others, else "
-    "along its last axis"
+    "slices along the truth's axis whose spacing is at least 10 % coarser than that of both "
+    "others, else along its last axis"
 )
 
 
 @dataclass(frozen=True)
 class SliceScores:
-    """Case -> the counts of its slices, and the structures."""
+    """The counts of the slices of each case.
+
+    Args:
+        cases: case -> counts of its slices.
+        labels: the structures.
+    """
 
     cases: dict[str, SliceCounts]
     labels: LabelSet
 
     @property
     def slices(self) -> int:
-        """How many slices all cases have."""
+        """Number of slices of all cases together."""
         return sum(c.slices for c in self.cases.values())
 
     def values(self, label: str, metric: str) -> Floats:
-        """(n,) the metric in every slice of every case where the structure is in truth or
-        prediction.
+        """(n,) the metric in every slice of every case in which the truth or the prediction has
+        the structure.
         """
         value = self.labels.named(label).value
         return np.concatenate([c.of([value]).measure(metric) for c in self.cases.values()])
 
     def mean(self, metric: str) -> float:
-        """Mean over structures of each one's mean over slices; NaN where nothing is defined."""
+        """Mean over structures of each structure's mean over slices; NaN if nothing is defined."""
         means = [
             float(v.mean())
             for v in (self.values(name, metric) for name in self.labels.names)
@@ -55,8 +60,8 @@ class SliceScores:
         return float(np.mean(means)) if means else float("nan")
 
     def summary(self) -> list[dict[str, Any]]:
-        """As ``Scores.summary``; ``undefined`` are the slices without the structure in truth and
-        prediction.
+        """As ``Scores.summary``; ``undefined`` counts the slices in which neither truth nor
+        prediction has the structure.
         """
         out = []
         for name in self.labels.names:
@@ -74,8 +79,8 @@ class SliceScores:
         return out
 
     def __iter__(self) -> Iterator[Score]:
-        """A row a slice, structure and metric where it is defined; the case is CASE#0012, counted
-        from 0.
+        """One row per slice, structure and metric, if defined; the case is CASE#0012, with slices
+        counted from 0.
         """
         names = {label.value: label.name for label in self.labels}
         for case, counts in self.cases.items():

@@ -1,1 +1,1 @@
-"""Many cases."""
+"""Work over many cases in several processes."""

@@ -1,10 +1,10 @@
-"""The one door for work over many cases: a top-level function of one item, run in processes, never
-losing a name.
+"""Running a function over many cases in several processes. No other module starts processes.
 
 A process that dies (killed, out of memory, crashed library) becomes an error that names its case;
-the others go on with a fresh process. Results come back in the order of the items, whatever order
-they finished in. The function reads and writes files and can be run again without harm; nothing
-here is shared between processes.
+the other cases continue with a new process. Results are in the order of the items, whatever order
+they finished in. The function must be at the top level of a module and have one item as its
+argument. It reads and writes files and can be repeated without harm; nothing here is shared between
+processes.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ from ..core.progress import Progress, silent, under
 Item = TypeVar("Item")
 Value = TypeVar("Value")
 SMALL = 8  # fewer items than this run in this process: starting others costs more than it saves
-SECONDS_A_START = 2.0  # roughly what a fresh process costs before its first item
+SECONDS_A_START = 2.0  # approximate time that a new process needs before its first item
 
 
 @dataclass(frozen=True)
 class Outcome(Generic[Value]):
-    """What became of one item: ``value``, or ``error`` (then value is None); ``log`` is the
-    traceback of an unforeseen error.
+    """The result of one item: ``value``, or ``error`` (then value is None). ``log`` is the
+    traceback of an unexpected error.
     """
 
     name: str
@@ -54,37 +54,37 @@ def run(
     """Call ``function`` on every item.
 
     Args:
-        function: importable by name (defined at the top of a module); its items and values can be
-            pickled.
-        items: one a case; an empty list gives an empty list.
+        function: importable by name (defined at the top level of a module); its items and values
+            can be pickled.
+        items: one per case; an empty list gives an empty list.
         names: of the cases, for errors and progress; as many as items.
-        workers: processes; None decides (one where there are fewer than ``SMALL`` items, else the
+        workers: number of processes. None chooses it (1 for fewer than ``SMALL`` items, else the
             usable cores); 1 runs in this process.
-        ram_bytes: memory each process may take beyond what it holds at the start, where the system
-            can hold it to that; None sets no limit.
-        stage: what ``progress`` is called with.
-        progress: called after each case with (stage, done, total, name of the case that ended).
+        ram_bytes: memory that each process may allocate in addition to what it holds at the start,
+            if the system can enforce it; None sets no limit.
+        stage: the stage for ``progress``.
+        progress: called after each case with (stage, done, total, name of the finished case).
 
     Returns:
-        One outcome an item, in the order of the items. Errors are kept in them, not raised.
+        One outcome per item, in the order of the items. Errors are stored in them, not raised.
     """
     if len(names) != len(items):
-        raise ValueError(f"{len(items)} items have {len(names)} names")
+        raise ValueError(f"{len(items)} items but {len(names)} names")
     count = (1 if len(items) < SMALL else cores()) if workers is None else workers
-    tell = under(stage, progress)
+    report = under(stage, progress)
     if min(count, len(items)) <= 1:
-        return _run_here(function, items, names, tell)
-    return _Pool(function, items, names, min(count, len(items)), ram_bytes, tell).run()
+        return _run_here(function, items, names, report)
+    return _Pool(function, items, names, min(count, len(items)), ram_bytes, report).run()
 
 
 def cores() -> int:
-    """How many cores this process may use."""
+    """Return how many cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def workers_for(seconds: float, items: int) -> int:
-    """How many processes to start for ``items`` that take about ``seconds`` together: 1 unless the
-    start pays.
+    """Return the number of processes for ``items`` that take about ``seconds`` together; 1 unless
+    starting more saves time.
     """
     return max(1, min(cores(), items, int(seconds / SECONDS_A_START)))
 
@@ -92,18 +92,19 @@ def workers_for(seconds: float, items: int) -> int:
 def attempt(function: Callable[[Item], Value], item: Item, name: str) -> Outcome[Value]:
     """Call ``function`` once; any exception becomes an error that names the case."""
     start = time.perf_counter()
+    # Errors of this package have a message for the user; all others also keep their traceback.
     value, error, log = None, None, ""
     try:
         value = function(item)
-    except DelineateError as known:
-        error = known.of_case(name)
+    except DelineateError as expected:
+        error = expected.of_case(name)
     except MemoryError:
         error, log = (
-            InputError("needs more memory than a process may take; use fewer workers", case=name),
+            InputError("needs more memory than a process may use; use fewer workers", case=name),
             traceback.format_exc(),
         )
-    except Exception as unforeseen:
-        error = DelineateError(f"unforeseen {type(unforeseen).__name__}: {unforeseen}", case=name)
+    except Exception as unexpected:
+        error = DelineateError(f"unexpected {type(unexpected).__name__}: {unexpected}", case=name)
         log = traceback.format_exc()
     return Outcome(name, value, error, time.perf_counter() - start, log)
 
@@ -112,20 +113,22 @@ def _run_here(
     function: Callable[[Item], Value],
     items: Sequence[Item],
     names: Sequence[str],
-    tell: Progress,
+    report: Progress,
 ) -> list[Outcome[Value]]:
+    """Run all items in this process."""
     outcomes: list[Outcome[Value]] = []
     for item, name in zip(items, names, strict=True):
         outcomes.append(attempt(function, item, name))
-        tell("", len(outcomes), len(items), name)
+        report("", len(outcomes), len(items), name)
     return outcomes
 
 
 @contextlib.contextmanager
 def _threads(count: int) -> Iterator[None]:
-    """Processes that start inside compute with ``count`` threads, so that all of them together do
-    not ask for more cores than there are.
+    """Limit processes that are started inside to ``count`` threads each, so that together they do
+    not use more threads than there are cores.
     """
+    # Libraries read the variable when a process starts. A value that the user has set wins.
     before = os.environ.get("OMP_NUM_THREADS")
     os.environ.setdefault("OMP_NUM_THREADS", str(count))
     try:
@@ -136,7 +139,7 @@ def _threads(count: int) -> Iterator[None]:
 
 
 def _serve(pipe: Connection, function: Callable[[Any], Any], ram_bytes: int | None) -> None:
-    """A worker's life: items in, outcomes out, until the pipe says None."""
+    """Main loop of a worker: receive items and send outcomes until None arrives."""
     if ram_bytes is not None:
         _limit_memory(ram_bytes)
     with contextlib.suppress(EOFError, KeyboardInterrupt):
@@ -145,11 +148,8 @@ def _serve(pipe: Connection, function: Callable[[Any], Any], ram_bytes: int | No
             outcome = attempt(function, item, name)
             try:
                 pipe.send(outcome)
-            except (
-                TypeError,
-                AttributeError,
-                ValueError,
-            ) as error:  # a value that cannot be pickled
+            except (TypeError, AttributeError, ValueError) as error:
+                # The value cannot be pickled.
                 pipe.send(
                     Outcome(
                         name,
@@ -161,23 +161,28 @@ def _serve(pipe: Connection, function: Callable[[Any], Any], ram_bytes: int | No
 
 
 def _limit_memory(ram_bytes: int) -> None:
-    """Hold this process's address space to what it has now plus ``ram_bytes``; best effort."""
+    """Limit the address space of this process to its current size plus ``ram_bytes``, if the system
+    allows it.
+    """
     with contextlib.suppress(ImportError, OSError, ValueError):
         import resource
 
         import psutil
 
         now = psutil.Process().memory_info().vms
+        # A limit above the hard one would be refused, so the smaller of the two is set.
         hard = resource.getrlimit(resource.RLIMIT_AS)[1]
-        wanted = now + ram_bytes
+        allowed = now + ram_bytes
         resource.setrlimit(
             resource.RLIMIT_AS,
-            (wanted if hard == resource.RLIM_INFINITY else min(wanted, hard), hard),
+            (allowed if hard == resource.RLIM_INFINITY else min(allowed, hard), hard),
         )
 
 
 class _Pool:
-    """Processes with a pipe each, so that a death is seen at once and its case is known."""
+    """Worker processes with one pipe each, so that a death is noticed at once and its case is
+    known.
+    """
 
     def __init__(
         self,
@@ -186,32 +191,35 @@ class _Pool:
         names: Sequence[str],
         workers: int,
         ram_bytes: int | None,
-        tell: Progress,
+        report: Progress,
     ):
-        self.function, self.items, self.names, self.ram_bytes, self.tell = (
+        self.function, self.items, self.names, self.ram_bytes, self.report = (
             function,
             items,
             names,
             ram_bytes,
-            tell,
+            report,
         )
-        # A fork of a process with threads (torch, BLAS) may hang.
+        # A forked copy of a process with threads (torch, BLAS) may hang.
         self.context = multiprocessing.get_context("spawn")
         self.outcomes: dict[int, Outcome[Any]] = {}
+        # The list is reversed because items are popped from its end.
         self.waiting = list(reversed(range(len(items))))
-        self.busy: dict[
-            Connection, tuple[Any, int, float]
-        ] = {}  # pipe -> process, index, when it began
+        # pipe -> process, index of its item, start time
+        self.busy: dict[Connection, tuple[Any, int, float]] = {}
         self.workers = workers
 
     def run(self) -> list[Outcome[Any]]:
+        """Run all items and return their outcomes in the order of the items."""
         try:
+            # Every worker gets a first item; each outcome is answered with the next item.
             for _ in range(self.workers):
-                self._give(*self._start())
+                self._send_next(*self._start())
             while self.busy:
                 for pipe in wait(list(self.busy)):
-                    self._take(pipe)  # type: ignore[arg-type]
+                    self._receive(pipe)  # type: ignore[arg-type]
         finally:
+            # Reached with busy workers only after an exception, such as a stop from the keyboard.
             for pipe, (process, _, _) in self.busy.items():
                 process.terminate()
                 process.join()
@@ -219,17 +227,19 @@ class _Pool:
         return [self.outcomes[index] for index in range(len(self.items))]
 
     def _start(self) -> tuple[Connection, Any]:
+        """Start a worker; return the pipe to it and the process."""
         ours, theirs = self.context.Pipe()
         process = self.context.Process(
             target=_serve, args=(theirs, self.function, self.ram_bytes), daemon=True
         )
         with _threads(max(1, cores() // self.workers)):
             process.start()
-        theirs.close()  # so that a dead worker ends the pipe
+        # With this end closed here, the death of the worker closes the pipe.
+        theirs.close()
         return ours, process
 
-    def _give(self, pipe: Connection, process: Any) -> None:
-        """The next item to this worker, or its leave."""
+    def _send_next(self, pipe: Connection, process: Any) -> None:
+        """Send the next item to this worker, or shut it down if none is left."""
         if not self.waiting:
             with contextlib.suppress(OSError):
                 pipe.send(None)
@@ -238,12 +248,17 @@ class _Pool:
             return
         index = self.waiting.pop()
         self.busy[pipe] = (process, index, time.perf_counter())
-        with contextlib.suppress(BrokenPipeError):  # it died: _take sees the end of the pipe
+        # If the worker has died, _receive notices the end of the pipe.
+        with contextlib.suppress(BrokenPipeError):
             pipe.send((self.items[index], self.names[index]))
 
-    def _take(self, pipe: Connection) -> None:
+    def _receive(self, pipe: Connection) -> None:
+        """Store the outcome of a worker, or its death as an error of its case; then send the next
+        item.
+        """
         process, index, begun = self.busy.pop(pipe)
         name = self.names[index]
+        # A pipe that ends without an outcome means that the worker has died.
         try:
             self.outcomes[index] = pipe.recv()
             alive = True
@@ -256,16 +271,18 @@ class _Pool:
                 DelineateError(_death(process.exitcode), case=name),
                 time.perf_counter() - begun,
             )
-        self.tell("", len(self.outcomes), len(self.items), name)
+        self.report("", len(self.outcomes), len(self.items), name)
+        # A dead worker is replaced only if items are left.
         if alive:
-            self._give(pipe, process)
+            self._send_next(pipe, process)
         else:
             pipe.close()
             if self.waiting:
-                self._give(*self._start())
+                self._send_next(*self._start())
 
 
 def _death(exitcode: int | None) -> str:
+    """Describe why a process ended without a result."""
     if exitcode is not None and exitcode < 0:
         return (
             f"its process was killed (signal {-exitcode}); most often the machine ran out of "

@@ -1,3 +1,3 @@
-"""Disk to ``Volume`` and back; the only place where DICOM's and ITK's LPS becomes RAS+. ``files``
-is the door.
+"""Reading and writing of image files: disk to ``Volume`` and back. Callers use ``files``. Only this
+package converts the LPS coordinates of DICOM and ITK to RAS+.
 """

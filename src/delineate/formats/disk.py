@@ -1,8 +1,8 @@
-"""What every format needs of the disk: opening (gzip or not), names, and libraries' failures told
-as ours.
+"""File access shared by all formats: opening (gzip or not), names, and library failures as errors
+of this package.
 
-Gzip is told by its magic and read by ISA-L, straight into the array that keeps the voxels. It knows
-no format.
+Gzip is recognised by its first bytes and read by ISA-L, directly into the array that keeps the
+voxels. This module knows no format.
 """
 
 from __future__ import annotations
@@ -26,9 +26,10 @@ from ..core.labels import as_whole_numbers
 from ..core.volume import Volume
 
 GZIP_MAGIC = b"\x1f\x8b"
-HEAD_BYTES = 4096  # enough of a file to tell its format and to hold a fixed-size header
-GZIP_LEVEL = 1  # of ISA-L's 0..3: near its best speed, and label volumes shrink well already
-# Endings that belong together, so that "scan.nii.gz" is the case "scan" and "a.b.png" is "a.b".
+HEAD_BYTES = 4096  # enough to recognise the format and to hold a fixed-size header
+GZIP_LEVEL = 1  # of ISA-L's 0..3: close to its best speed, and label volumes already shrink well
+# Compound endings come before their last part, so that "scan.nii.gz" is the case "scan"; "a.b.png"
+# is the case "a.b".
 ENDINGS = (
     ".nii.gz",
     ".img.gz",
@@ -55,15 +56,16 @@ ENDINGS = (
 )
 
 
-_gzip: Any = igzip.IGzipFile  # typed as a stream by nobody
+_gzip: Any = igzip.IGzipFile  # no library types it as a stream
 IsalError: type[Exception] = isal_zlib.error  # type: ignore[assignment,unused-ignore]
 
 
 def stem(path: str | Path) -> str:
-    """The file's name without its image ending (``scan.nii.gz`` -> ``scan``); unknown endings
+    """Return the file name without its image ending (``scan.nii.gz`` -> ``scan``); unknown endings
     stay.
     """
     name = Path(path).name
+    # A name that consists of nothing but the ending is kept.
     for ending in ENDINGS:
         if name.lower().endswith(ending) and len(name) > len(ending):
             return name[: -len(ending)]
@@ -71,10 +73,11 @@ def stem(path: str | Path) -> str:
 
 
 def natural_key(name: str | Path) -> tuple[Any, ...]:
-    """Sorting key in which numbers count as numbers: ``s2.png`` before ``s10.png``; letters' case
-    comes last.
+    """Make a sorting key in which numbers are compared as numbers (``s2.png`` before ``s10.png``);
+    letter case is compared last.
     """
     text = str(name)
+    # Digits sort before letters, as numbers; the text itself breaks ties.
     parts = tuple(
         (0, int(part), "") if part.isdigit() else (1, 0, part.lower())
         for part in re.split(r"([0-9]+)", text)
@@ -85,8 +88,8 @@ def natural_key(name: str | Path) -> tuple[Any, ...]:
 
 @contextlib.contextmanager
 def told(path: str | Path, what: str = "file") -> Iterator[None]:
-    """Turn the failures of libraries and of the disk into a ``FormatError`` that names ``path``;
-    ours get the path they lack.
+    """Turn failures of libraries and of the disk into a ``FormatError`` that names ``path``; errors
+    of this package get the path if they have none.
     """
     try:
         yield
@@ -94,10 +97,11 @@ def told(path: str | Path, what: str = "file") -> Iterator[None]:
         if error.path is None:
             error.path = str(path)
         raise
+    # The order matters: subclasses of OSError come before it.
     except FileNotFoundError as error:
         raise FormatError("no such file or folder", path=path) from error
     except IsADirectoryError as error:
-        raise FormatError("a folder stands where a file is needed", path=path) from error
+        raise FormatError("is a folder, but a file is needed", path=path) from error
     except EOFError as error:
         raise FormatError("truncated: the compressed data ends early", path=path) from error
     except (zlib.error, IsalError, gzip.BadGzipFile) as error:
@@ -108,9 +112,8 @@ def told(path: str | Path, what: str = "file") -> Iterator[None]:
         raise FormatError(f"cannot be read ({error.strerror or error})", path=path) from error
     except MemoryError as error:
         raise FormatError("does not fit into memory", path=path) from error
-    except (
-        Exception
-    ) as error:  # a library met something it did not foresee: for the user this is a damaged file
+    # Any other exception of a library is an input it did not expect: for the user, a damaged file.
+    except Exception as error:
         first = (str(error).strip().splitlines() or [""])[-1][:200]
         raise FormatError(
             f"damaged or not a real {what} ({type(error).__name__}: {first})", path=path
@@ -118,21 +121,22 @@ def told(path: str | Path, what: str = "file") -> Iterator[None]:
 
 
 def head_of(path: str | Path) -> bytes:
-    """The first bytes of a file, unpacked where it is gzip; fewer than ``HEAD_BYTES`` where it is
-    short.
+    """Read the first bytes of a file, unpacked if it is gzip: ``HEAD_BYTES``, or fewer if the file
+    is shorter.
     """
     refuse_special(path)
     with Path(path).open("rb") as file:
         head = file.read(HEAD_BYTES)
         if head[:2] != GZIP_MAGIC:
             return head
+        # Compressed data is rarely longer than what it unpacks to, so this is more than enough.
         raw = head + file.read(8 * HEAD_BYTES)
     return bytes(isal_zlib.decompressobj(wbits=31).decompress(raw, HEAD_BYTES))
 
 
 @contextlib.contextmanager
 def opened(path: str | Path) -> Iterator[IO[bytes]]:
-    """The file for reading, unpacked where it is gzip."""
+    """Open a file for reading, unpacked if it is gzip."""
     refuse_special(path)
     with Path(path).open("rb") as raw:
         magic = raw.read(2)
@@ -146,8 +150,8 @@ def opened(path: str | Path) -> Iterator[IO[bytes]]:
 
 @contextlib.contextmanager
 def packing(path: Path, compressed: bool) -> Iterator[IO[bytes]]:
-    """``path`` for writing, packed by ISA-L where ``compressed``; no time stamp, so equal volumes
-    give equal files.
+    """Open ``path`` for writing, compressed by ISA-L if ``compressed``. There is no time stamp, so
+    equal volumes give equal files.
     """
     with path.open("wb") as raw:
         if not compressed:
@@ -158,13 +162,14 @@ def packing(path: Path, compressed: bool) -> Iterator[IO[bytes]]:
 
 
 def read_array(file: IO[bytes], shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
-    """(shape) in Fortran order and native byte order, read from where ``file`` stands; without a
-    second copy in memory.
+    """Read an array of ``shape`` in Fortran order and native byte order from the current position
+    of ``file``, without a second copy in memory.
 
     Raises:
         FormatError: the file ends before the last voxel.
     """
     needed = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
+    # Read in steps of 16 MB straight into the memory of the result.
     flat = np.empty(needed, np.uint8)
     view, done = memoryview(flat.data), 0
     while done < needed:
@@ -173,16 +178,20 @@ def read_array(file: IO[bytes], shape: tuple[int, ...], dtype: np.dtype[Any]) ->
         except EOFError:
             got = 0
         if not got:
-            raise FormatError(f"truncated: {done} of {needed} bytes of voxels are there")
+            raise FormatError(f"truncated: the file holds {done} of {needed} bytes of voxels")
         done += got
-    while file.read(1 << 20):  # to the end, so that gzip's checksum is compared
+    # gzip compares its checksum at the end of the data.
+    while file.read(1 << 20):
         pass
+    # A foreign byte order costs a copy; the usual case costs none.
     array = flat.view(dtype).reshape(shape, order="F")
     return array if dtype.isnative else array.astype(dtype.newbyteorder("="), order="F")
 
 
 def is_348(head: bytes) -> bool:
-    """Whether an Analyze or NIfTI-1 header begins here: its size, 348, in either byte order."""
+    """Return whether an Analyze or NIfTI-1 header begins here: its size, 348, in either byte
+    order.
+    """
     return len(head) >= 348 and 348 in (
         struct.unpack("<i", head[:4])[0],
         struct.unpack(">i", head[:4])[0],
@@ -190,7 +199,7 @@ def is_348(head: bytes) -> bool:
 
 
 def smallest_labels(volume: Volume) -> NDArray[Any]:
-    """The label volume's array in the smallest unsigned integer dtype that holds its values.
+    """Convert a label volume's array to the smallest unsigned integer dtype that holds its values.
 
     Raises:
         LabelError: values that are negative, above 2**32 - 1 or not whole.
@@ -198,11 +207,12 @@ def smallest_labels(volume: Volume) -> NDArray[Any]:
     array = volume.array
     if array.dtype.kind == "b":
         return array.astype(np.uint8)
+    # Float values are accepted if they are whole, as some tools store masks as float.
     array = as_whole_numbers(array, volume.source or None)
     low, high = array.min(), array.max()
     if not (low >= 0 and high < 2**32):
         raise LabelError(
-            f"label values are whole numbers from 0, found {low} to {high}",
+            f"label values must be whole numbers from 0, found {low} to {high}",
             path=volume.source or None,
         )
     return array.astype(np.min_scalar_type(int(high)), copy=False)

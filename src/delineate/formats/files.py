@@ -1,9 +1,9 @@
-"""The door to all formats: reading, writing and describing whatever stands at a path.
+"""The interface to all formats: reading, writing and describing the file or folder at a path.
 
-The format is told by content, never by name alone. A folder is a DICOM series or a stack of 2-D
-slices in natural order of their names. Conventions of axes and units are those of ``core.grid`` and
-``core.volume``; how each format gets there stands at the head of its own module. It knows no
-cohort.
+The format is recognised by content, never by name alone. A folder is a DICOM series or a stack of
+2-D slices in natural order of their names. Axes and units follow the conventions of ``core.grid``
+and ``core.volume``; the docstring of each format's module says how they are reached from that
+format. This module knows no cohort.
 """
 
 from __future__ import annotations
@@ -44,12 +44,12 @@ RASTER = ("PNG", "JPEG", "TIFF")
 READABLE = "NIfTI, Analyze 7.5, MGH, NRRD, MetaImage, PNG, TIFF, JPEG and DICOM"
 
 
-# ---- telling ----
+# ---- recognising ----
 
 
 def detect(path: str | Path) -> str:
-    """The format's name by content, or "": one of ``nifti.KINDS``, "NRRD", "MetaImage", "PNG",
-    "JPEG", "TIFF", "DICOM".
+    """Recognise the format by content: one of ``nifti.KINDS``, "NRRD", "MetaImage", "PNG", "JPEG",
+    "TIFF", "DICOM", or "" if it is none of them.
 
     Raises:
         FormatError: missing, empty or unreadable file.
@@ -58,20 +58,22 @@ def detect(path: str | Path) -> str:
         head = head_of(path)
         if not head:
             raise FormatError("empty file", path=path)
+        # Formats with clear signatures come first; DICOM without a preamble is the weakest sign and
+        # comes last.
         kind = (
             "DICOM"
             if head[128:132] == b"DICM"
             else nifti.kind_of(head) or itk.kind_of(head) or raster.kind_of(head)
         )
-        # Raw voxels: the header stands beside them.
+        # An .img file of raw voxels has its header in the .hdr file.
         if not kind and Path(path).name.lower().endswith((".img", ".img.gz")):
             kind = nifti.kind_of(head_of(nifti.pair_of(Path(path))[0]))
         return kind or ("DICOM" if dicom.is_dicom(head) else "")
 
 
 def is_image(path: str | Path) -> bool:
-    """Whether the file's beginning is that of a format this program reads; False also for folders
-    and missing files.
+    """Return whether the file starts like a format that is supported; False also for folders and
+    missing files.
     """
     with contextlib.suppress(FormatError):
         return Path(path).is_file() and detect(path) != ""
@@ -79,17 +81,18 @@ def is_image(path: str | Path) -> bool:
 
 
 def place_of(path: str | Path) -> Path:
-    """The file or folder itself, without the series of ``FOLDER#SERIES_UID``."""
+    """Return the file or folder itself, without the series of ``FOLDER#SERIES_UID``."""
+    # "#" may be part of a real name, so the path is split only if it does not exist as it is.
     whole = str(path)
     return Path(whole.rpartition("#")[0] if "#" in whole and not Path(whole).exists() else whole)
 
 
 def companions(path: str | Path) -> list[Path]:
-    """The other files that reading ``path`` opens: the voxels of a header that names them apart
-    (.mhd, .nhdr), or the other half of .hdr and .img.
+    """List the other files that reading ``path`` opens: a separate data file (.mhd, .nhdr), or the
+    other half of .hdr and .img.
 
-    What is missing or cannot be understood is left out: this tells which files belong together, not
-    whether they are whole.
+    Missing files and headers that cannot be understood are left out: the list shows which files
+    belong together, not whether they are complete.
     """
     where = Path(path)
     name = where.name.lower().removesuffix(".gz")
@@ -102,8 +105,8 @@ def companions(path: str | Path) -> list[Path]:
 
 
 def is_slice_of(path: str | Path, folder: str | Path) -> bool:
-    """Whether the file makes a scan together with others in ``folder``: a DICOM image there or
-    further below, or a picture directly in it.
+    """Return whether the file forms a scan together with others in ``folder``: a DICOM image there
+    or in a subfolder, or an image file directly in it.
     """
     kind = _detect_or_none(Path(path))
     if kind == "DICOM":
@@ -115,22 +118,22 @@ def is_slice_of(path: str | Path, folder: str | Path) -> bool:
 
 
 def read(path: str | Path | Source, *, spacing_mm: Sequence[float] | None = None) -> Volume:
-    """The volume at ``path``: a file, a DICOM folder (``FOLDER#SERIES_UID`` names one series), or a
-    folder of 2-D slices.
+    """Read the volume at ``path``: a file, a DICOM folder (``FOLDER#SERIES_UID`` names one series),
+    or a folder of 2-D slices.
 
     Args:
-        path: where; a ``Source`` also names the series, a glob of slices, a spacing, the one
-            channel to take, or ``like``, the image whose geometry bare slices take.
-        spacing_mm: (column, row, slice) of pictures that carry none; a file that carries another
+        path: the file or folder. A ``Source`` may also name the series, a glob of slices, a
+            spacing, a single channel to read, or ``like``, the image whose geometry the slices get.
+        spacing_mm: (column, row, slice) of images that store none. A file that stores a different
             one is refused.
 
     Returns:
-        (I, J, K) or (C, I, J, K) with ``meta`` keys modality, patient, spacing_known, and series,
-        channels where known.
+        (I, J, K) or (C, I, J, K), with the ``meta`` keys modality, patient, spacing_known, and
+        series and channels if known.
 
     Raises:
-        FormatError: unknown, damaged, empty, or several series where one is needed.
-        GeometryError: where the voxels stand is unknown, contradictory or refused.
+        FormatError: an unknown, damaged or empty file, or several series if one is needed.
+        GeometryError: the geometry is unknown, contradictory or not supported.
     """
     source = _source(path, spacing_mm)
     volume = _read(source)
@@ -138,9 +141,10 @@ def read(path: str | Path | Source, *, spacing_mm: Sequence[float] | None = None
 
 
 def _one_channel(volume: Volume, channel: int) -> Volume:
+    """Pick one channel; the channel names are removed."""
     if not 0 <= channel < volume.channels:
         raise FormatError(
-            f"has {volume.channels} channel(s), counted from 0; channel {channel} was asked for",
+            f"has {volume.channels} channel(s), counted from 0; channel {channel} was requested",
             path=volume.source or None,
         )
     return replace(
@@ -150,7 +154,7 @@ def _one_channel(volume: Volume, channel: int) -> Volume:
 
 
 def _read(source: Source) -> Volume:
-    """The whole volume, all channels of it."""
+    """Read the whole volume with all its channels."""
     where = Path(source.path)
     if source.like:
         return _read_like(source)
@@ -163,18 +167,21 @@ def _read(source: Source) -> Volume:
         return raster.read(where, kind, source.spacing_mm or None)
     else:
         volume = itk.read(where, kind) if kind in itk.READERS else nifti.read(where)
+    # Formats that store a spacing must agree with a stated one.
     _refuse_other_spacing(volume.grid, source)
     return replace(volume, source=str(where))
 
 
 def read_grid(source: str | Path | Source) -> Grid:
-    """Where the voxels stand, from headers alone where the format allows. Same arguments and errors
-    as ``read``.
+    """Read only the grid, from headers alone if the format allows it. Arguments and errors are
+    those of ``read``.
     """
     source = _source(source, None)
     where = Path(source.path)
     if source.like:
         return _like(source, _bare_files(source))[0] if where.is_dir() else read_grid(source.like)
+    # A folder is a DICOM series, or a stack whose size follows from its first image and the number
+    # of files.
     if where.is_dir():
         files = _stack_files(source)
         if files is None:
@@ -194,10 +201,14 @@ def read_grid(source: str | Path | Source) -> Grid:
 
 
 def _source(path: str | Path | Source, spacing_mm: Sequence[float] | None) -> Source:
+    """Normalise the path to a ``Source``: split ``FOLDER#SERIES_UID`` and check that the path
+    exists.
+    """
     source = path if isinstance(path, Source) else Source(str(path))
     if spacing_mm is not None:
         source = replace(source, spacing_mm=tuple(float(v) for v in spacing_mm))
-    with told(source.path):  # a folder on the way may not be ours to enter
+    # A parent folder may be closed to this user: that error is reported with the path.
+    with told(source.path):
         if "#" in source.path and not Path(source.path).exists():
             folder, _, series = source.path.rpartition("#")
             source = replace(source, path=folder, series=series)
@@ -207,6 +218,7 @@ def _source(path: str | Path | Source, spacing_mm: Sequence[float] | None) -> So
 
 
 def _known(path: Path) -> str:
+    """Recognise the format, or raise ``FormatError`` with the supported ones."""
     kind = detect(path)
     if not kind:
         raise FormatError(f"unrecognised format; supported formats: {READABLE}", path=path)
@@ -214,12 +226,14 @@ def _known(path: Path) -> str:
 
 
 def _refuse_other_spacing(grid: Grid, source: Source) -> None:
+    """Raise ``GeometryError`` if a stated spacing differs from the file's own by over 1 %."""
+    # Without a stated spacing the comparison is with itself and passes.
     stated = np.array(source.spacing_mm or grid.spacing_mm)
     if len(stated) != 3 or not np.allclose(stated, grid.spacing_mm, rtol=0.01):
         own = " x ".join(f"{v:g}" for v in grid.spacing_mm)
         raise GeometryError(
             f"a spacing of {stated.tolist()} mm is stated, but the file carries its own, {own} "
-            "mm; leave the stated one out",
+            "mm; omit the stated one",
             path=source.path,
         )
 
@@ -228,6 +242,7 @@ def _refuse_other_spacing(grid: Grid, source: Source) -> None:
 
 
 def _read_folder(source: Source) -> Volume:
+    """Read a folder: one DICOM series, or a stack of slices."""
     files = _stack_files(source)
     if files is None:
         volume = dicom.read_series(dicom.choose(source.path, source.series))
@@ -237,37 +252,41 @@ def _read_folder(source: Source) -> Volume:
 
 
 def _stack_files(source: Source) -> list[Path] | None:
-    """The pictures of a folder in natural order, or None where it holds DICOM."""
+    """List the 2-D images of a folder in natural order; None if it holds DICOM or no images."""
     folder = Path(source.path)
     if source.series:
         return None
     kinds: dict[Path, str] = {}
     for path in _members(folder, source.glob):
         kind = _detect_or_none(path)
-        if kind == "DICOM":  # pictures beside a series are previews
+        # Images next to a DICOM series are previews.
+        if kind == "DICOM":
             return None
         if kind:
             kinds[path] = kind
-    pictures = [path for path, kind in kinds.items() if kind in RASTER]
+    # Several volumes, or volumes mixed with slices, are ambiguous: the user must choose.
+    flat_images = [path for path, kind in kinds.items() if kind in RASTER]
     others = [path.name for path, kind in kinds.items() if kind not in RASTER]
-    if others and not pictures:
+    if others and not flat_images:
         raise FormatError(
             f"a folder of {len(others)} volumes "
-            f"({', '.join(others[:3])}{' ...' if len(others) > 3 else ''}), where one is needed; "
+            f"({', '.join(others[:3])}{' ...' if len(others) > 3 else ''}), but one is needed; "
             "name the file",
             path=folder,
         )
     if others:
         raise FormatError(
-            f"slices ({pictures[0].name} ...) and volumes ({others[0]} ...) are mixed in one "
-            "folder; say which files by a glob",
+            f"slices ({flat_images[0].name} ...) and volumes ({others[0]} ...) are mixed in one "
+            "folder; select the files with a glob",
             path=folder,
         )
-    return pictures or None
+    return flat_images or None
 
 
 def _members(folder: Path, glob: str) -> list[Path]:
+    """List the visible files of a folder (or those that match ``glob``) in natural order."""
     with told(folder):
+        # Hidden files, such as .DS_Store, are not data.
         found = [
             p
             for p in (folder.glob(glob) if glob else folder.iterdir())
@@ -279,7 +298,7 @@ def _members(folder: Path, glob: str) -> list[Path]:
 
 
 def _detect_or_none(path: Path) -> str:
-    """``detect``, with "" for empty and unreadable files: a folder may hold anything."""
+    """Recognise the format, with "" for empty and unreadable files: a folder may hold anything."""
     try:
         return detect(path)
     except FormatError:
@@ -287,11 +306,11 @@ def _detect_or_none(path: Path) -> str:
 
 
 def _needed_spacing(source: Source) -> tuple[float, ...]:
+    """Return the stated spacing, or raise ``GeometryError`` with the ways to state it."""
     if not source.spacing_mm:
         raise GeometryError(
             "a folder of slices carries no spacing; state it as column, row and slice distance "
-            "in mm (such as 0.7 0.7 2.0), "
-            "or name the image whose geometry the slices take",
+            "in mm (such as 0.7 0.7 2.0), or name the image whose geometry the slices have",
             path=source.path,
         )
     return source.spacing_mm
@@ -301,26 +320,31 @@ def _needed_spacing(source: Source) -> tuple[float, ...]:
 
 
 def _bare_files(source: Source) -> list[Path]:
+    """List the slices that get the geometry of another image."""
     files = _stack_files(replace(source, series=""))
     if not files:
         raise FormatError(
-            "no pictures here that could take the geometry of another image", path=source.path
+            "no 2-D images here that could take the geometry of another image", path=source.path
         )
     return files
 
 
 def _like(source: Source, files: Sequence[Path]) -> tuple[Grid, list[int]]:
-    """The grid of ``source.like``, and for each of its slices k the index of the picture that
-    belongs there.
+    """Read the grid of ``source.like`` and match the slices to it.
+
+    Returns:
+        The grid, and for each of its slices k the index of the file that belongs there.
     """
     like = place_of(source.like)
     if not like.is_dir() or _stack_files(Source(str(like))) is not None:
+        # A volume or a stack: the slices are in the order of k.
         grid, order = read_grid(source.like), list(range(len(files)))
     else:
         uid = source.series or (source.like.rpartition("#")[2] if str(like) != source.like else "")
         with told(like):
             series = dicom.choose(like, uid)
             grid, slices = dicom.layout(series)
+        # The n-th file by name belongs to the n-th DICOM file by name, wherever that is in space.
         rank = {path: n for n, path in enumerate(sorted(series.files, key=natural_key))}
         order = [rank[one.path] for one in slices]
     if len(files) != grid.shape[2]:
@@ -333,9 +357,9 @@ def _like(source: Source, files: Sequence[Path]) -> tuple[Grid, list[int]]:
 
 
 def _read_like(source: Source) -> Volume:
-    if not Path(
-        source.path
-    ).is_dir():  # one file: a picture, or a volume whose own geometry is not trusted
+    """Read slices or a volume, and give it the grid of ``source.like``."""
+    # A single file is a 2-D image, or a volume whose own geometry is not trusted.
+    if not Path(source.path).is_dir():
         volume, grid = read(replace(source, like="", series="")), read_grid(source.like)
     else:
         files = _bare_files(source)
@@ -360,15 +384,15 @@ def _read_like(source: Source) -> Volume:
 
 
 def write(volume: Volume, path: str | Path, *, labels: LabelSet | None = None) -> None:
-    """Write by the path's ending: .nii, .nii.gz, .nrrd, .mha, .mhd, .png (one slice), or a folder
-    of PNG slices where there is no ending.
+    """Write in the format of the path's ending: .nii, .nii.gz, .nrrd, .mha, .mhd, .png (one slice),
+    or a folder of PNG slices if there is no ending.
 
-    A volume of unit "label" is written in the smallest unsigned dtype; ``labels`` are named in the
-    file where the format has a place for it (NIfTI comment, NRRD key/values). What stood under
-    ``path`` before stays until the new file is whole.
+    A volume of unit "label" is written in the smallest unsigned dtype. ``labels`` are stored in the
+    file if the format has a field for them (NIfTI comment, NRRD key/values). An existing file at
+    ``path`` stays until the new one is complete.
 
     Raises:
-        OutputError: an unknown ending, values the format cannot hold, or the disk says no.
+        OutputError: an unknown ending, values that the format cannot store, or a write error.
         LabelError: label values that are not whole numbers from 0.
     """
     name = Path(path).name.lower()
@@ -393,17 +417,18 @@ def write(volume: Volume, path: str | Path, *, labels: LabelSet | None = None) -
 
 
 def describe(path: str | Path) -> dict[str, Any]:
-    """What is at ``path``, as plain data for a person: format, shape, spacing, orientation, dtype;
-    for a DICOM folder its series.
+    """Describe the file or folder at ``path`` as plain data: format, shape, spacing, orientation,
+    dtype; for a DICOM folder its series.
 
     Raises:
         FormatError: unknown or unreadable.
-        GeometryError: where the voxels stand is unknown or refused.
+        GeometryError: the geometry is unknown or not supported.
     """
     where = Path(path)
     if where.is_dir():
         return _describe_folder(where)
     source = _source(path, None)
+    # A folder was handled above; this is a single file, or FOLDER#SERIES_UID.
     if source.series or _known(where) == "DICOM":
         return _describe_dicom(Path(source.path), source.series)
     kind = _known(where)
@@ -416,11 +441,13 @@ def describe(path: str | Path) -> dict[str, Any]:
             "spacing_known": False,
         }
         return {"path": str(path), **facts, **_facts(volume.grid)}
+    # The header is enough: no voxels are read.
     facts = itk.describe(where, kind) if kind in itk.READERS else nifti.describe(where)
     return {"path": str(path), **facts, **_facts(read_grid(where))}
 
 
 def _facts(grid: Grid) -> dict[str, Any]:
+    """List the geometry of a grid as plain data."""
     return {
         "shape": list(grid.shape),
         "spacing_mm": [round(v, 4) for v in grid.spacing_mm],
@@ -431,6 +458,7 @@ def _facts(grid: Grid) -> dict[str, Any]:
 
 
 def _describe_folder(folder: Path) -> dict[str, Any]:
+    """Describe a folder of slices by its first image, or its DICOM series."""
     files = _stack_files(Source(str(folder)))
     if files is None:
         return _describe_dicom(folder, "")
@@ -449,9 +477,12 @@ def _describe_folder(folder: Path) -> dict[str, Any]:
 
 
 def _describe_dicom(path: Path, uid: str) -> dict[str, Any]:
+    """Describe the series of a folder (or only ``uid``) and its other DICOM objects."""
     series, others = dicom.find(path)
     if not series and not others:
-        raise FormatError(f"nothing here that can be read; read are {READABLE}", path=path)
+        raise FormatError(
+            f"nothing here that can be read; supported formats: {READABLE}", path=path
+        )
     chosen = [s for s in series if not uid or s.uid == uid]
     return {
         "path": str(path),
@@ -462,6 +493,7 @@ def _describe_dicom(path: Path, uid: str) -> dict[str, Any]:
 
 
 def _describe_series(series: dicom.Series) -> dict[str, Any]:
+    """Describe one series, or give the reason why it cannot be read."""
     facts = {
         "uid": series.uid,
         "modality": series.modality,

@@ -1,8 +1,8 @@
-"""NRRD and MetaImage through SimpleITK, both ways; never DICOM.
+"""NRRD and MetaImage through SimpleITK, reading and writing; never DICOM.
 
 ITK's LPS becomes RAS+ here. Vector pixels and a fourth axis become channels. The reader is chosen
-by content, so the file's name does not matter; a detached NRRD header or an .mhd finds its data
-file beside it.
+by content, so the file's name does not matter. A detached NRRD header or an .mhd finds its data
+file in the same folder.
 """
 
 from __future__ import annotations
@@ -31,16 +31,17 @@ READERS = {"NRRD": "NrrdImageIO", "MetaImage": "MetaImageIO"}
 
 
 def _simpleitk() -> Any:
-    """SimpleITK, loaded when first needed; its functions are not typed."""
+    """Import SimpleITK on first use; its functions have no types."""
     import SimpleITK
 
     return SimpleITK
 
 
 def kind_of(head: bytes) -> str:
-    """ "NRRD", "MetaImage" or ""."""
+    """Return the format from a file's first bytes: "NRRD", "MetaImage" or "" (neither)."""
     if head.startswith(b"NRRD000"):
         return "NRRD"
+    # MetaImage has no magic number: the header is text that starts with one of a few keys.
     first = head[:2048].lstrip()
     is_meta = (
         first.startswith((b"ObjectType", b"NDims", b"Comment"))
@@ -51,7 +52,7 @@ def kind_of(head: bytes) -> str:
 
 
 def read(path: str | Path, kind: str) -> Volume:
-    """The volume in ``path``; unit "a.u.", modality "".
+    """Read the volume in ``path``; unit "a.u.", modality "".
 
     Raises:
         FormatError: truncated, damaged, complex values, or more than four axes.
@@ -64,9 +65,10 @@ def read(path: str | Path, kind: str) -> Volume:
         array = sitk.GetArrayFromImage(image)  # (..., z, y, x[, component])
         if array.dtype.kind not in "biuf" or dimension > 4 or (dimension == 4 and components > 1):
             raise FormatError(
-                f"{dimension} axes with {components} components of {array.dtype}; allowed are "
-                "three of space and one of channels"
+                f"{dimension} axes with {components} components of {array.dtype}; allowed: three "
+                "spatial axes and one of channels"
             )
+        # Components (last axis) or the fourth dimension (first axis) become the channel axis.
         channels = (
             np.moveaxis(array, -1, 0)
             if components > 1
@@ -74,9 +76,11 @@ def read(path: str | Path, kind: str) -> Volume:
             if dimension == 4
             else array[None]
         )
+        # SimpleITK arrays are (z, y, x): reverse the spatial axes.
         channels = channels.transpose(0, *range(channels.ndim - 1, 0, -1))  # (C, x, y[, z])
         channels = channels[..., None] if channels.ndim == 3 else channels
         meta: dict[str, Any] = {"modality": "", "patient": "", "spacing_known": True}
+        # Names and colours of segments, as other viewers write them, are kept as they are.
         names = {
             key: image.GetMetaData(key)
             for key in image.GetMetaDataKeys()
@@ -93,7 +97,7 @@ def read(path: str | Path, kind: str) -> Volume:
 
 
 def read_grid(path: str | Path, kind: str) -> Grid:
-    """The grid alone, from the header."""
+    """Read only the grid, from the header."""
     with told(path, f"{kind} file"):
         reader = _reader(path, kind)
         reader.ReadImageInformation()
@@ -101,7 +105,7 @@ def read_grid(path: str | Path, kind: str) -> Grid:
 
 
 def describe(path: str | Path, kind: str) -> dict[str, Any]:
-    """Kind, dtype and number of components from the header."""
+    """Read format, dtype, size and number of components from the header."""
     with told(path, f"{kind} file"):
         reader, sitk = _reader(path, kind), _simpleitk()
         reader.ReadImageInformation()
@@ -115,14 +119,17 @@ def describe(path: str | Path, kind: str) -> dict[str, Any]:
 
 
 def data_files(path: Path) -> list[Path]:
-    """The files that a header names as its voxels: one, a list, or a pattern with numbers; [] where
-    they stand in the file itself, or cannot be understood.
+    """List the data files that a header names: one, a list, or a numbered pattern.
+
+    [] if the voxels are in the file itself, or if the header cannot be understood.
     """
     with path.open("rb") as file:
         text = file.read(MOST_OF_HEADER).decode("latin-1")
     found = _DATA_FILE.search(text)
     if found is None or found[1].upper() == "LOCAL":
         return []
+    # MetaImage has three forms: LIST with one name per line, a printf pattern with first, last and
+    # step, or a plain name.
     words = found[1].split()
     if words[0].upper() == "LIST":
         names = [line.strip() for line in text[found.end() :].splitlines() if line.strip()]
@@ -135,7 +142,9 @@ def data_files(path: Path) -> list[Path]:
 
 
 def _reader(path: str | Path, kind: str) -> Any:
-    # So that a missing permission is told as such, not as an exception of the library.
+    # Open the file first, so that a missing permission is reported as such and not as an
+    # exception of the library.
+    """Prepare SimpleITK's reader for one format."""
     with Path(path).open("rb"):
         pass
     sitk = _simpleitk()
@@ -147,7 +156,10 @@ def _reader(path: str | Path, kind: str) -> Any:
 
 
 def _grid(image: Any, dimension: int) -> Grid:
+    """Convert ITK's origin, spacing and directions (LPS) into a grid (RAS+)."""
     space = min(dimension, 3)
+    # A 2-D image becomes one slice, with the third axis along z; a fourth axis is channels and has
+    # no geometry.
     shape = [*map(int, image.GetSize()[:space]), 1, 1][:3]
     matrix = np.eye(3)
     directions = np.array(image.GetDirection(), float).reshape(dimension, dimension)[:space, :space]
@@ -163,9 +175,9 @@ def _grid(image: Any, dimension: int) -> Grid:
 
 
 def write(volume: Volume, path: str | Path, labels: LabelSet | None = None) -> None:
-    """Write .nrrd, .mha or .mhd (with a .raw beside it), compressed where one file holds all.
+    """Write .nrrd, .mha or .mhd (with a .raw next to it); compressed if all is in one file.
 
-    ``labels`` become NRRD key/value pairs named as in the segmentation files of common viewers
+    ``labels`` become NRRD key/value pairs, named as in the segmentation files of common viewers
     (``Segment0_Name`` ...).
     """
     target, sitk = Path(path), _simpleitk()
@@ -184,17 +196,20 @@ def write(volume: Volume, path: str | Path, labels: LabelSet | None = None) -> N
 
 
 def _image(volume: Volume) -> Any:
+    """Convert a volume to a SimpleITK image; channels become vector components."""
     sitk = _simpleitk()
     array = smallest_labels(volume) if volume.unit == "label" else volume.array
+    # ITK has no boolean and no half-precision pixels.
     array = array.astype(
         {"bool": np.uint8, "float16": np.float32}.get(array.dtype.name, array.dtype), copy=False
     )
-    lead: NDArray[Any] = (
+    # SimpleITK expects (z, y, x[, component]).
+    zyx: NDArray[Any] = (
         np.moveaxis(array, 0, -1).transpose(2, 1, 0, 3)
         if array.ndim == 4
         else array.transpose(2, 1, 0)
     )
-    image = sitk.GetImageFromArray(np.ascontiguousarray(lead), isVector=array.ndim == 4)
+    image = sitk.GetImageFromArray(np.ascontiguousarray(zyx), isVector=array.ndim == 4)
     affine = volume.grid.affine
     image.SetSpacing(volume.grid.spacing_mm)
     image.SetOrigin((LPS_TO_RAS @ affine[:3, 3]).tolist())
@@ -205,6 +220,7 @@ def _image(volume: Volume) -> Any:
 
 
 def _segments(labels: LabelSet) -> dict[str, str]:
+    """Make the key/value pairs that describe the labels, as 3D Slicer reads them."""
     out: dict[str, str] = {}
     for n, label in enumerate(labels):
         colour = " ".join(f"{c / 255:.4f}" for c in label.colour)
@@ -219,8 +235,8 @@ def _segments(labels: LabelSet) -> dict[str, str]:
 
 
 def _write_pair(image: Any, target: Path) -> None:
-    """The header names its data file, so both are made elsewhere under their final names, then put
-    in place, data first.
+    """Write .mhd and .raw. The header names its data file, so both are first written to a temporary
+    folder under their final names and then put in place, the data first.
     """
     sitk = _simpleitk()
     with tempfile.TemporaryDirectory() as folder:

@@ -1,11 +1,12 @@
-"""NIfTI-1 and -2, Analyze 7.5 and MGH/MGZ, read through nibabel's headers; NIfTI written.
+"""NIfTI-1 and -2, Analyze 7.5 and MGH/MGZ, read through nibabel's headers; NIfTI is also written.
 
-Geometry: the sform where its code is above 0, else the qform where its code is above 0 (NIfTI-1
-standard, "method 3" before "method 2"). Both codes with the same value must put every corner within
-half a voxel and 1 mm of each other; with different codes (scanner against standard space) the sform
-is taken and the distance recorded. Units of metres and micrometres become mm. Analyze 7.5 and NIfTI
-with both codes 0 have a spacing but no place: they get nibabel's convention (first axis towards the
-left, radiological; centred, or SPM's origin) and ``meta["place_known"] = False``.
+Geometry: the sform if its code is above 0, else the qform if its code is above 0 (NIfTI-1 standard,
+"method 3" before "method 2"). If both codes have the same value, the two must place every corner
+within half a voxel and within 1 mm of each other. If the codes differ (scanner and standard space)
+the sform is used and the distance is recorded. Metres and micrometres are converted to mm. Analyze
+7.5, and NIfTI with both codes 0, have a spacing but no position: they get nibabel's convention
+(first axis towards the left, radiological; centred, or SPM's origin) and ``meta["place_known"] =
+False``.
 
 Values: slope 1 and intercept 0 keep the dtype on disk; any other scaling gives float32. The fourth
 axis on disk becomes channels.
@@ -35,28 +36,29 @@ KINDS = ("NIfTI", "NIfTI-2", "NIfTI pair", "Analyze 7.5", "MGH")
 
 
 def _nibabel() -> Any:
-    """nibabel, loaded when first needed; its functions are not typed."""
+    """Import nibabel on first use; its functions have no types."""
     import nibabel
 
     return nibabel
 
 
 def kind_of(head: bytes) -> str:
-    """Which of ``KINDS`` a file with this (unpacked) beginning is, or ""."""
+    """Return the format (one of ``KINDS``) from a file's first bytes after unpacking, or ""."""
     if is_348(head):
         return {b"n+1": "NIfTI", b"ni1": "NIfTI pair"}.get(head[344:347], "Analyze 7.5")
     if head[4:7] in (b"n+2", b"ni2"):
         return "NIfTI-2"
+    # MGH has no magic number: version 1, positive dimensions and a known type, all big-endian.
     dims = np.frombuffer(head[:24], ">i4") if len(head) >= 284 else np.zeros(6, int)
     return "MGH" if dims[0] == 1 and dims[1:5].min() > 0 and dims[5] in MGH_TYPES else ""
 
 
 def read(path: str | Path) -> Volume:
-    """The volume in ``path``; unit "a.u.", modality "".
+    """Read the volume in ``path``; unit "a.u.", modality "".
 
     Raises:
         FormatError: truncated, damaged, complex values, or more than four axes.
-        GeometryError: unusable, contradicting or sheared geometry.
+        GeometryError: unusable, contradictory or sheared geometry.
     """
     with told(path, "NIfTI, Analyze or MGH file"):
         header, kind, voxels = _header(Path(path))
@@ -67,14 +69,14 @@ def read(path: str | Path) -> Volume:
 
 
 def read_grid(path: str | Path) -> Grid:
-    """The grid alone; of a packed file only the beginning is unpacked."""
+    """Read only the grid; only the beginning of a compressed file is unpacked."""
     with told(path, "NIfTI, Analyze or MGH file"):
         header, kind, _ = _header(Path(path))
         return _geometry(header, kind)[0]
 
 
 def describe(path: str | Path) -> dict[str, Any]:
-    """Kind, disk dtype, disk shape, scaling and the codes of sform and qform."""
+    """Read format, dtype, shape on disk, and the codes of sform and qform."""
     with told(path, "NIfTI, Analyze or MGH file"):
         header, kind, _ = _header(Path(path))
         out: dict[str, Any] = {
@@ -91,11 +93,12 @@ def describe(path: str | Path) -> dict[str, Any]:
 
 
 def _header(path: Path) -> tuple[Any, str, Path]:
-    """nibabel's header, the kind, and the file that holds the voxels (another one for .hdr/.img
-    pairs).
+    """Return nibabel's header, the format, and the file that holds the voxels (another file for
+    .hdr/.img pairs).
     """
     kind = kind_of(head_of(path))
     holder, voxels = path, path
+    # The header of a pair is in the .hdr file, whichever of the two was given.
     if not kind or kind in ("NIfTI pair", "Analyze 7.5"):
         holder, voxels = pair_of(path)
         kind = kind_of(head_of(holder))
@@ -114,31 +117,40 @@ def _header(path: Path) -> tuple[Any, str, Path]:
 
 
 def pair_of(path: Path) -> tuple[Path, Path]:
-    """The .hdr and the .img that belong to either of them."""
+    """Find the .hdr and the .img file of a pair from either of them.
+
+    Raises:
+        FormatError: the other file is missing, or the name does not end in .hdr or .img.
+    """
     name = path.name
+    # Both letter cases and both forms of compression: the two files need not agree in the latter.
     for one, other in ((".img", ".hdr"), (".IMG", ".HDR")):
         for ending, twin in ((one, other), (other, one)):
             for packed in ("", ".gz"):
                 if name.endswith(ending + packed):
-                    stump = name[: -len(ending + packed)]
+                    base = name[: -len(ending + packed)]
                     found = [
-                        path.with_name(stump + twin + gz)
+                        path.with_name(base + twin + gz)
                         for gz in ("", ".gz")
-                        if path.with_name(stump + twin + gz).exists()
+                        if path.with_name(base + twin + gz).exists()
                     ]
                     if not found:
                         raise FormatError(
-                            f"a pair of files is needed, but {stump + twin} is missing beside it",
+                            f"a pair of files is needed, but {base + twin} is missing",
                             path=path,
                         )
                     return (path, found[0]) if ending.lower() == ".hdr" else (found[0], path)
-    raise FormatError("a header of a pair of files (.hdr and .img) under another ending", path=path)
+    raise FormatError(
+        "the header of a .hdr/.img pair in a file whose name does not end in .hdr or .img",
+        path=path,
+    )
 
 
 # ---- geometry ----
 
 
 def _geometry(header: Any, kind: str) -> tuple[Grid, dict[str, Any]]:
+    """Build the grid and the metadata of a header."""
     disk = [int(n) for n in header.get_data_shape()]
     shape = tuple([*disk, 1, 1, 1][:3])
     meta: dict[str, Any] = {
@@ -157,22 +169,25 @@ def _geometry(header: Any, kind: str) -> tuple[Grid, dict[str, Any]]:
 
 
 def _nifti_affine(header: Any, shape: tuple[int, ...], meta: dict[str, Any]) -> NDArray[np.float64]:
+    """Choose sform or qform (see the module docstring), in mm; sets ``place_known`` in ``meta``."""
     scale = np.diag([MM.get(_units(header), 1.0)] * 3 + [1.0])
     sform = np.asarray(header.get_sform(), float) if int(header["sform_code"]) > 0 else None
     qform = _qform(header) if int(header["qform_code"]) > 0 else None
+    # Neither is valid: only the voxel sizes are known.
     if sform is None and qform is None:
         meta["place_known"] = False
         return scale @ _spacing_only(header)
     if sform is None:
         return scale @ _finite(qform, "qform")
+    # Both are valid: the sform is used, and the qform must not contradict it.
     if qform is not None and np.isfinite(qform).all():
         _compare(scale @ _finite(sform, "sform"), scale @ qform, shape, header, meta)
     return scale @ _finite(sform, "sform")
 
 
 def _qform(header: Any) -> NDArray[np.float64]:
-    """The qform's affine; NaN where its quaternion or spacing is impossible, so that it never
-    counts.
+    """Compute the qform's affine. It is NaN if its quaternion or spacing is impossible, so that it
+    is never used.
     """
     try:
         return np.asarray(header.get_qform(), float)
@@ -181,10 +196,11 @@ def _qform(header: Any) -> NDArray[np.float64]:
 
 
 def _finite(affine: NDArray[np.float64] | None, name: str) -> NDArray[np.float64]:
+    """Return the affine, or refuse it if a value is NaN or infinite."""
     if affine is None or not np.isfinite(affine).all():
         raise GeometryError(
-            f"the {name} has values that are not finite (NaN or infinite), so nobody knows where "
-            "the voxels stand"
+            f"the {name} has values that are not finite (NaN or infinite), so the position of the "
+            "voxels is unknown"
         )
     return affine
 
@@ -196,26 +212,30 @@ def _compare(
     header: Any,
     meta: dict[str, Any],
 ) -> None:
-    """Record how far the qform stands from the sform; refuse where both claim the same kind of
-    space.
+    """Record the distance between sform and qform in ``meta``; refuse a large one if both claim the
+    same space.
     """
-    ends = np.array(np.meshgrid(*[(0, n - 1) for n in shape], indexing="ij")).reshape(3, 8).T
+    # The difference of two affine maps is largest at a corner of the volume.
+    corners = np.array(np.meshgrid(*[(0, n - 1) for n in shape], indexing="ij")).reshape(3, 8).T
     difference = sform - qform
     distance_mm = float(
-        np.linalg.norm(ends @ difference[:3, :3].T + difference[:3, 3], axis=1).max()
+        np.linalg.norm(corners @ difference[:3, :3].T + difference[:3, 3], axis=1).max()
     )
     if distance_mm > 1e-3:
         meta["qform_distance_mm"] = round(distance_mm, 3)
+    # The limit is the smaller of 1 mm and half the shortest voxel edge.
     allowed_mm = min(SAME_PLACE_MM, 0.5 * float(np.linalg.norm(sform[:3, :3], axis=0).min()))
     if distance_mm > allowed_mm and int(header["sform_code"]) == int(header["qform_code"]):
         raise GeometryError(
-            f"sform and qform contradict: both have code {int(header['sform_code'])}, but put a "
-            "corner voxel "
-            f"{distance_mm:.1f} mm apart; set one of the codes to 0 to say which one is right"
+            f"sform and qform contradict each other: both have code {int(header['sform_code'])}, "
+            f"but they place a corner voxel {distance_mm:.1f} mm apart; set the code of the wrong "
+            "one to 0"
         )
 
 
 def _spacing_only(header: Any) -> NDArray[np.float64]:
+    """Make nibabel's affine for a header without position; refuse impossible voxel sizes."""
+    # A header of fewer than three axes has fewer voxel sizes.
     zooms = np.array([*header.get_zooms(), 1.0, 1.0, 1.0][:3], float)
     if not np.isfinite(zooms).all() or zooms.min() <= 0:
         raise GeometryError(
@@ -225,9 +245,10 @@ def _spacing_only(header: Any) -> NDArray[np.float64]:
 
 
 def _units(header: Any) -> str:
+    """Return the spatial unit by nibabel's name."""
     try:
         return str(header.get_xyzt_units()[0])
-    except KeyError:  # an undefined code says nothing
+    except KeyError:  # the code is not defined by the standard
         return "unknown"
 
 
@@ -235,20 +256,25 @@ def _units(header: Any) -> str:
 
 
 def _array(file: IO[bytes], header: Any, kind: str) -> NDArray[Any]:
-    """(I, J, K) or (C, I, J, K): voxels in native byte order, scaled."""
+    """Read (I, J, K) or (C, I, J, K): voxels in native byte order, scaled."""
     shape = tuple(int(n) for n in header.get_data_shape())
-    if len(shape) > 4:  # an axis of one voxel says nothing; the first three are always space
+    # Further axes of length 1 carry no information. The first three are always spatial.
+    if len(shape) > 4:
         shape = shape[:3] + tuple(n for n in shape[3:] if n > 1)
     if len(shape) > 4:
         raise FormatError(
-            f"{len(shape)} axes of shape {shape}; at most three of space and one of channels are "
-            "allowed"
+            f"{len(shape)} axes of shape {shape}; allowed: at most three spatial axes and one of "
+            "channels"
         )
     dtype = header.get_data_dtype()
     if dtype.kind not in "biufV" or (dtype.kind == "V" and not dtype.names):
-        raise FormatError(f"voxels of type {dtype} are refused; real numbers and RGB are allowed")
+        raise FormatError(
+            f"voxels of type {dtype} are not supported; allowed: real numbers and RGB"
+        )
+    # The stream may be compressed and unable to seek: read up to the first voxel.
     file.read(MGH_OFFSET if kind == "MGH" else int(header["vox_offset"]))
     array = read_array(file, shape, dtype)
+    # RGB is a structured dtype: each of its fields becomes a channel.
     if array.dtype.names:
         return np.stack([_cube(array[name]) for name in array.dtype.names])
     array = _scaled(_cube(array), header, kind)
@@ -258,10 +284,13 @@ def _array(file: IO[bytes], header: Any, kind: str) -> NDArray[Any]:
 
 
 def _cube(array: NDArray[Any]) -> NDArray[Any]:
+    """Append axes of length 1 up to three axes."""
     return array.reshape((*array.shape, 1, 1, 1)[:3]) if array.ndim < 3 else array
 
 
 def _scaled(array: NDArray[Any], header: Any, kind: str) -> NDArray[Any]:
+    """Apply slope and intercept; the dtype is kept if they are 1 and 0."""
+    # nibabel gives None for "no scaling" (slope 0 or NaN in the file). MGH has no scaling.
     slope, intercept = (None, None) if kind == "MGH" else header.get_slope_inter()
     slope, intercept = (
         (1.0 if slope is None else float(slope)),
@@ -269,7 +298,8 @@ def _scaled(array: NDArray[Any], header: Any, kind: str) -> NDArray[Any]:
     )
     if (slope, intercept) == (1.0, 0.0):
         return array
-    precise = array.dtype.itemsize > 2  # two bytes survive float32, four do not
+    # float32 holds integers of two bytes exactly, but not of four: these are scaled in float64.
+    precise = array.dtype.itemsize > 2
     scaled: NDArray[Any] = array.astype(np.float64 if precise else np.float32)
     np.multiply(scaled, slope, out=scaled)
     np.add(scaled, intercept, out=scaled)
@@ -282,13 +312,19 @@ def _scaled(array: NDArray[Any], header: Any, kind: str) -> NDArray[Any]:
 def write(
     volume: Volume, path: str | Path, labels: LabelSet | None = None, step: float = 1.0
 ) -> None:
-    """Write NIfTI-1 (NIfTI-2 where an axis exceeds 32767 voxels), packed where the name ends in
-    .gz.
+    """Write NIfTI-1 (NIfTI-2 if an axis exceeds 32767 voxels), compressed if the name ends in .gz.
 
-    sform and qform are both written with code 1; the dtype stays (bool becomes uint8, float16
-    float32, labels the smallest unsigned one). ``labels`` go into a comment extension as JSON.
-    ``step`` is what a 1 in the file stands for; readers multiply by it.
+    sform and qform are both written with code 1. The dtype is kept, except that bool becomes uint8,
+    float16 becomes float32, and labels get the smallest unsigned dtype. ``labels`` go into a
+    comment extension as JSON.
+
+    Args:
+        volume: (I, J, K) or (C, I, J, K).
+        path: of the new file.
+        labels: names and colours of the values.
+        step: the value of one stored unit, written as the slope; readers multiply by it.
     """
+    # NIfTI stores channels as the fourth axis.
     array = np.moveaxis(volume.array, 0, 3) if volume.array.ndim == 4 else volume.array
     if volume.unit == "label":
         array = (
@@ -305,6 +341,7 @@ def write(
         if max(array.shape) <= 32767
         else (nib.Nifti2Image, nib.Nifti2Header)
     )
+    # sform and qform get the same affine, so that readers that use either of them agree.
     header = head()
     header.set_data_dtype(array.dtype)
     image = maker(array, volume.grid.affine, header, dtype=array.dtype)
@@ -312,9 +349,11 @@ def write(
     image.header.set_slope_inter(step, 0)
     image.set_sform(volume.grid.affine, code=1)
     image.set_qform(volume.grid.affine, code=1, strip_shears=True)
+    # NIfTI has no field for label names, so they go into an extension.
     if labels is not None and len(labels):
         text = json.dumps({"delineate_labels": labels.to_json()})
         image.header.extensions.append(nib.nifti1.Nifti1Extension("comment", text.encode()))
+    # Compression is done by ISA-L, not by nibabel: it is faster, and the bytes have no time stamp.
     with (
         replacing(path) as temporary,
         packing(temporary, str(path).lower().endswith(".gz")) as file,

@@ -1,11 +1,11 @@
-"""PNG, JPEG and TIFF: 2-D pictures, stacks of them, multi-page TIFF. Colour becomes channels.
+"""PNG, JPEG and TIFF: 2-D images, stacks of them, and multi-page TIFF. Colours become channels.
 
-Axes: i is the column (to the right in the picture), j the row (downwards), k the page. Pictures
-carry no place: the grid is given the radiological reading, i to the patient's left and j to the
-back (codes "LPS"), so its affine is diag(-sx, -sy, sz). Without a stated spacing it is 1 mm and
-``meta["spacing_known"]`` is False: resolution tags speak of screens and paper, so they are not
-used. A mask keeps its values (0/255 stays 0/255); colours are never collapsed; an alpha channel
-that is opaque everywhere is dropped.
+Axes: i is the column (rightwards in the image), j the row (downwards), k the page. These formats
+store no position in space. The grid follows the radiological convention, with i towards the
+patient's left and j towards the back (codes "LPS"), so its affine is diag(-sx, -sy, sz). If no
+spacing is stated it is 1 mm and ``meta["spacing_known"]`` is False; resolution tags are ignored
+because they refer to screens and paper. Mask values are kept (0/255 stays 0/255). Colours are never
+collapsed; an alpha channel that is opaque everywhere is dropped.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ CHANNEL_NAMES = {
     4: ("red", "green", "blue", "alpha"),
 }
 TIFF_MAGICS = (b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+")
+# Pillow mode of the file -> mode in which it is read.
 MODES = {
     "1": "1",
     "L": "L",
@@ -48,7 +49,7 @@ MODES = {
 
 
 def kind_of(head: bytes) -> str:
-    """ "PNG", "JPEG", "TIFF" or ""."""
+    """Return the format from a file's first bytes: "PNG", "JPEG", "TIFF" or "" (none of them)."""
     if head.startswith(b"\x89PNG\r\n\x1a\n"):
         return "PNG"
     if head.startswith(b"\xff\xd8\xff"):
@@ -57,31 +58,36 @@ def kind_of(head: bytes) -> str:
 
 
 def grid_of(shape: Sequence[int], spacing_mm: Sequence[float] | None) -> Grid:
-    """The grid of a picture or stack of (I, J, K) voxels; two values of spacing are those of a
-    single slice.
+    """Build the grid of an image or stack of (I, J, K) voxels.
+
+    Args:
+        shape: (I, J, K).
+        spacing_mm: (column, row, slice); a single slice may have two values. None: 1 mm.
 
     Raises:
-        GeometryError: not two or three positive values, or two for a stack.
+        GeometryError: the spacing is not three positive values, or it is two values for a stack.
     """
     values = [float(v) for v in spacing_mm or (1.0, 1.0, 1.0)]
     values = [*values, 1.0] if len(values) == 2 and shape[2] == 1 else values
     if len(values) != 3 or not np.isfinite(values).all() or min(values) <= 0:
         raise GeometryError(
-            f"a spacing is three positive values in mm (column, row, slice), found {values}"
+            f"a spacing must be three positive values in mm (column, row, slice), found {values}"
         )
     return Grid((shape[0], shape[1], shape[2]), np.diag([-values[0], -values[1], values[2], 1.0]))
 
 
 def read(path: str | Path, kind: str, spacing_mm: Sequence[float] | None = None) -> Volume:
-    """The picture (I, J, 1), the colours (C, I, J, 1), or a multi-page TIFF (I, J, K); unit "a.u.".
+    """Read one file: (I, J, 1), colours as (C, I, J, 1), or a multi-page TIFF as (I, J, K); unit
+    "a.u.".
+
+    A multi-page TIFF without a stated spacing gets 1 mm.
 
     Raises:
-        FormatError: damaged, or pixels that cannot be kept without loss.
-        GeometryError: a multi-page TIFF without a stated spacing is read with 1 mm; an impossible
-            spacing is refused.
+        FormatError: the file is damaged, or its pixels cannot be kept without loss.
+        GeometryError: the stated spacing is not valid.
     """
     with told(path, f"{kind} file"):
-        array, names = _tiff(Path(path)) if kind == "TIFF" else _picture(Path(path), kind)
+        array, names = _tiff(Path(path)) if kind == "TIFF" else _png_or_jpeg(Path(path), kind)
         meta: dict[str, Any] = {
             "modality": "",
             "patient": "",
@@ -94,37 +100,40 @@ def read(path: str | Path, kind: str, spacing_mm: Sequence[float] | None = None)
 
 
 def size_of(path: str | Path, kind: str) -> tuple[int, int, int]:
-    """(I, J, K) from the header."""
+    """Read (I, J, K); from the header alone for PNG and JPEG."""
     with told(path, f"{kind} file"):
         if kind == "TIFF":
             i, j, k = _tiff(Path(path))[0].shape[-3:]
             return int(i), int(j), int(k)
         from PIL import Image
 
-        with Image.open(path) as picture:
-            return picture.width, picture.height, 1
+        with Image.open(path) as image:
+            return image.width, image.height, 1
 
 
 def read_stack(files: Sequence[Path], spacing_mm: Sequence[float] | None, source: str) -> Volume:
-    """Pictures of one size as the slices of a volume, in the order given: (I, J, K) or (C, I, J,
-    K).
+    """Read images of one size as the slices of a volume, in the order given.
+
+    Returns:
+        (I, J, K), or (C, I, J, K) for colours.
 
     Raises:
-        GeometryError: sizes differ.
-        FormatError: grey and colour are mixed.
+        GeometryError: the sizes differ.
+        FormatError: grey-level and colour images are mixed.
     """
     first = read(files[0], kind_of(_head(files[0])))
     shape = first.channels_array.shape
     stack = np.empty((*shape[:3], len(files)), first.array.dtype)
+    # Every slice must have the size, channels and dtype of the first one.
     for k, path in enumerate(files):
         one = read(path, kind_of(_head(path)))
         if one.grid.shape != first.grid.shape or one.grid.shape[2] != 1:
-            sizes = f"{one.grid.shape[:2]} beside {first.grid.shape[:2]} in {files[0].name}"
-            raise GeometryError(f"slices of a stack have one size, found {sizes}", path=path)
+            sizes = f"{one.grid.shape[:2]}, but {first.grid.shape[:2]} in {files[0].name}"
+            raise GeometryError(f"slices of a stack must have one size, found {sizes}", path=path)
         if one.channels != first.channels or one.array.dtype != first.array.dtype:
             raise FormatError(
-                f"slices of a stack are alike, found {one.channels} channel(s) of "
-                f"{one.array.dtype} beside {first.channels} of "
+                "slices of a stack must have the same channels and dtype, found "
+                f"{one.channels} channel(s) of {one.array.dtype}, but {first.channels} of "
                 f"{first.array.dtype} in {files[0].name}",
                 path=path,
             )
@@ -139,39 +148,46 @@ def _head(path: Path) -> bytes:
         return file.read(16)
 
 
-def _picture(path: Path, kind: str) -> tuple[NDArray[Any], tuple[str, ...]]:
+def _png_or_jpeg(path: Path, kind: str) -> tuple[NDArray[Any], tuple[str, ...]]:
+    """Read a PNG or JPEG file with its channel names; refuse what Pillow would reduce."""
     from PIL import Image
 
     if kind == "PNG":
+        # Pillow reduces 16-bit colours to 8 bits without a warning.
         depth, colour = _png_depth(path)
         if depth == 16 and colour in (2, 4, 6):
             raise FormatError(
-                "16-bit colour PNG is refused, as half of its bits would be lost; allowed are "
-                "8-bit colour and grey of up to 16 bits"
+                "16-bit colour PNG is not supported, as half of its bits would be lost; allowed: "
+                "8-bit colour and grey levels of up to 16 bits"
             )
     with warnings.catch_warnings():
+        # Whole-slide images and large masks are legitimate, so the size warning is not shown.
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-        with Image.open(path) as picture:
-            return _pixels(picture)
+        with Image.open(path) as image:
+            return _pixels(image)
 
 
-def _pixels(picture: Any) -> tuple[NDArray[Any], tuple[str, ...]]:
-    if picture.mode not in MODES:
+def _pixels(image: Any) -> tuple[NDArray[Any], tuple[str, ...]]:
+    """Convert an open image to an array with its channel names."""
+    if image.mode not in MODES:
         raise FormatError(
-            f"pixels of kind {picture.mode} are refused; allowed are grey, palette, RGB and RGBA"
+            f"pixel mode {image.mode} is not supported; allowed: grey levels, palette, RGB, RGBA"
         )
-    mode = MODES[picture.mode]
-    if picture.mode == "P" and "transparency" in picture.info:
+    mode = MODES[image.mode]
+    # A palette may hold transparency; then the colours need an alpha channel.
+    if image.mode == "P" and "transparency" in image.info:
         mode = "RGBA"
-    array = np.array(picture if mode == picture.mode else picture.convert(mode))
+    array = np.array(image if mode == image.mode else image.convert(mode))
+    # 16-bit images may be stored big-endian; arrays are always in native byte order.
     array = array.astype(array.dtype.newbyteorder("="), copy=False)
     return _oriented(array.astype(np.uint8) if array.dtype == bool else array)
 
 
 def _oriented(array: NDArray[Any]) -> tuple[NDArray[Any], tuple[str, ...]]:
-    """(rows, columns[, samples]) to (I, J, 1) or (C, I, J, 1), with the channels' names."""
+    """Turn (rows, columns[, samples]) into (I, J, 1) or (C, I, J, 1), with the channel names."""
     if array.ndim == 2:
         return np.ascontiguousarray(array.T)[..., None], ()
+    # An alpha channel that is opaque everywhere carries no information.
     if array.shape[2] in (2, 4) and (array[..., -1] == np.iinfo(array.dtype).max).all():
         array = array[..., :-1]
     channels = np.ascontiguousarray(array.transpose(2, 1, 0))[..., None]
@@ -179,6 +195,7 @@ def _oriented(array: NDArray[Any]) -> tuple[NDArray[Any], tuple[str, ...]]:
 
 
 def _png_depth(path: Path) -> tuple[int, int]:
+    """Read bit depth and colour type from the IHDR chunk."""
     with path.open("rb") as file:
         head = file.read(26)
     if len(head) < 26:
@@ -187,43 +204,64 @@ def _png_depth(path: Path) -> tuple[int, int]:
 
 
 def _tiff(path: Path) -> tuple[NDArray[Any], tuple[str, ...]]:
-    """(I, J, K) or (C, I, J, K) of the first image series; pages become k."""
+    """Read (I, J, K) or (C, I, J, K) with the channel names; pages become k."""
+    array, axes, shape = _tiff_series(path)
+    samples, pages = _tiff_roles(axes, shape)
+    if len(samples) > 1 or len(pages) > 1 or array.dtype.kind not in "biuf":
+        raise FormatError(
+            f"a TIFF with axes {axes} of shape {shape} and {array.dtype}; allowed: rows, "
+            "columns, one axis of pages, one of colours"
+        )
+    # Order the axes as (colours, columns, rows, pages); all others have length 1 and are dropped.
+    order = [*samples, axes.index("X"), axes.index("Y"), *pages]
+    rest = [a for a in range(len(axes)) if a not in order]
+    array = array.transpose(*rest, *order).reshape([shape[a] for a in order])
+    array = array if pages else array[..., None]
+    # Bilevel images become uint8; all others get the native byte order.
+    array = (
+        array.astype(np.uint8)
+        if array.dtype == bool
+        else array.astype(array.dtype.newbyteorder("="))
+    )
+    return _tiff_channels(array) if samples else (np.ascontiguousarray(array), ())
+
+
+def _tiff_series(path: Path) -> tuple[NDArray[Any], str, tuple[int, ...]]:
+    """Read the pixels of the only image series, its axis letters and its shape."""
     import tifffile
 
     with tifffile.TiffFile(path) as file:
         if len(file.series) != 1:
             raise FormatError(
-                f"a TIFF with {len(file.series)} images of different shapes; allowed is one "
-                "image or pages of one size"
+                f"a TIFF with {len(file.series)} images of different shapes; allowed: one "
+                "image, or pages of one size"
             )
         series = file.series[0]
-        axes, shape = series.axes, series.shape
         try:
-            array = series.asarray()
-        except ValueError:  # a compression tifffile has no codec for here; Pillow has its own
-            array, axes, shape = _tiff_by_pillow(path)
+            return series.asarray(), series.axes, series.shape
+        except ValueError:  # tifffile has no codec for this compression; Pillow has its own
+            return _tiff_by_pillow(path)
+
+
+def _tiff_roles(axes: str, shape: Sequence[int]) -> tuple[list[int], list[int]]:
+    """Find the colour axes and the page axes.
+
+    Samples ("S") are colours. A channel axis ("C") counts as colours if it has 2 to 4 entries, else
+    as pages.
+    """
     samples = [
         a for a, name in enumerate(axes) if name in "SC" and (name == "S" or shape[a] in (2, 3, 4))
     ]
     pages = [
         a for a, name in enumerate(axes) if a not in samples and name not in "YX" and shape[a] > 1
     ]
-    if len(samples) > 1 or len(pages) > 1 or array.dtype.kind not in "biuf":
-        raise FormatError(
-            f"a TIFF with axes {axes} of shape {shape} and {array.dtype}; allowed: rows, "
-            "columns, one axis of pages, one of colours"
-        )
-    order = [*samples, axes.index("X"), axes.index("Y"), *pages]
-    rest = [a for a in range(len(axes)) if a not in order]
-    array = array.transpose(*rest, *order).reshape([shape[a] for a in order])
-    array = array if pages else array[..., None]
-    array = (
-        array.astype(np.uint8)
-        if array.dtype == bool
-        else array.astype(array.dtype.newbyteorder("="))
-    )
-    if not samples:
-        return np.ascontiguousarray(array), ()
+    return samples, pages
+
+
+def _tiff_channels(array: NDArray[Any]) -> tuple[NDArray[Any], tuple[str, ...]]:
+    """(C, I, J, K) without an opaque alpha channel, with the channel names; (I, J, K) if one
+    channel remains.
+    """
     if (
         len(array) in (2, 4)
         and array.dtype.kind == "u"
@@ -238,10 +276,11 @@ def _tiff(path: Path) -> tuple[NDArray[Any], tuple[str, ...]]:
 
 
 def _tiff_by_pillow(path: Path) -> tuple[NDArray[Any], str, tuple[int, ...]]:
+    """Read all pages with Pillow, in the form of ``_tiff_series``."""
     from PIL import Image, ImageSequence
 
-    with Image.open(path) as picture:
-        pages = [np.array(page) for page in ImageSequence.Iterator(picture)]
+    with Image.open(path) as image:
+        pages = [np.array(page) for page in ImageSequence.Iterator(image)]
     array = np.stack(pages)
     return array, "IYXS"[: array.ndim], array.shape
 
@@ -250,35 +289,37 @@ def _tiff_by_pillow(path: Path) -> tuple[NDArray[Any], str, tuple[int, ...]]:
 
 
 def write_png(volume: Volume, path: str | Path) -> None:
-    """One slice as PNG: uint8 or uint16 grey, or uint8 colours; place and spacing are lost, as PNG
-    has none.
+    """Write one slice as PNG: uint8 or uint16 grey levels, or uint8 colours. PNG stores no position
+    and no spacing, so both are lost.
 
     Raises:
-        OutputError: more than one slice, or values PNG cannot hold.
+        OutputError: the volume has more than one slice, or values that PNG cannot store.
     """
     if volume.grid.shape[2] != 1:
         raise OutputError(
-            f"a PNG holds one slice, found {volume.grid.shape[2]}; name a folder (no ending) to "
-            "write one PNG a slice",
+            f"a PNG holds one slice, found {volume.grid.shape[2]}; give a folder (a name without "
+            "extension) to write one PNG per slice",
             path=path,
         )
     _save(_writable(volume, path)[..., 0], path)
 
 
 def write_slices(volume: Volume, folder: str | Path) -> list[Path]:
-    """One ``slice_0000.png`` a slice, k upwards.
+    """Write one ``slice_0000.png`` per slice, in the order of k.
 
     Raises:
-        OutputError: the folder holds other files, which would mix with the slices.
+        OutputError: the folder holds other files, which would be mixed with the slices.
     """
     array = _writable(volume, folder)
     names = [f"slice_{k:04d}.png" for k in range(array.shape[-1])]
     target = make_folder(folder)
+    # Slices of an earlier, longer volume count as other files: mixed in they would be read as
+    # slices of this one.
     others = sorted((p.name for p in target.iterdir() if p.name not in names), key=natural_key)
     if others:
         shown = ", ".join(others[:3]) + (" ..." if len(others) > 3 else "")
         raise OutputError(
-            f"the folder holds other files ({shown}), slices go into an empty one", path=folder
+            f"the folder holds other files ({shown}); slices need an empty folder", path=folder
         )
     for k, name in enumerate(names):
         _save(array[..., k], target / name)
@@ -286,9 +327,15 @@ def write_slices(volume: Volume, folder: str | Path) -> list[Path]:
 
 
 def _writable(volume: Volume, path: str | Path) -> NDArray[Any]:
+    """Convert the array to a dtype that PNG can store.
+
+    Raises:
+        OutputError: no such dtype holds the values.
+    """
     array = smallest_labels(volume) if volume.unit == "label" else volume.array
     if array.dtype == bool:
         array = array.astype(np.uint8)
+    # PNG has no signed type: signed values from 0 to 65535 become unsigned.
     if array.dtype.kind == "i" and array.min() >= 0 and array.max() <= 65535:
         array = array.astype(np.min_scalar_type(int(array.max())))
     grey, colour = (
@@ -297,7 +344,7 @@ def _writable(volume: Volume, path: str | Path) -> NDArray[Any]:
     )
     if not grey and not colour:
         raise OutputError(
-            f"PNG holds whole numbers from 0 to 65535, or 8-bit RGB; found {array.dtype} in "
+            f"PNG stores whole numbers from 0 to 65535, or 8-bit RGB; found {array.dtype} in "
             f"{volume.channels} channel(s); write NIfTI instead",
             path=path,
         )
@@ -305,7 +352,7 @@ def _writable(volume: Volume, path: str | Path) -> NDArray[Any]:
 
 
 def _save(pixels: NDArray[Any], path: str | Path) -> None:
-    """(I, J) or (C, I, J) to a file."""
+    """Write pixels (I, J) or (C, I, J) to a file."""
     from PIL import Image
 
     with replacing(path) as temporary:

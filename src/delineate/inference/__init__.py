@@ -1,1 +1,1 @@
-"""A model on scans."""
+"""Inference: apply a model to scans."""

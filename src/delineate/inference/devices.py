@@ -1,6 +1,6 @@
-"""Which device networks run on: the words a user may give, and what this machine has.
+"""The device that networks run on: the names a user may give, and what this machine has.
 
-``refuse_unknown`` needs no torch, so that a wrong word is refused before anything slow is loaded.
+``refuse_unknown`` does not import torch, so that a wrong name is refused before slow imports.
 """
 
 from __future__ import annotations
@@ -18,22 +18,22 @@ _NAMES = re.compile(r"auto|cpu|cuda(:\d+)?")
 
 
 def refuse_unknown(name: str) -> None:
-    """Refuse what names no device that this program runs on.
+    """Refuse a name that is not a supported device.
 
     Raises:
         UsageError: ``name`` is not one of ``ALLOWED``.
     """
     if not _NAMES.fullmatch(name):
-        raise UsageError(f"no device is called {name!r}; allowed are {ALLOWED}")
+        raise UsageError(f"unknown device {name!r}; allowed are {ALLOWED}")
 
 
 def choose_device(name: str = "auto") -> torch.device:
-    """The device called ``name``; "auto" takes the first CUDA GPU where there is one, else the CPU.
+    """The device named ``name``; "auto" is the first CUDA GPU if there is one, else the CPU.
 
     Raises:
-        UsageError: an unknown name, or a GPU that this machine (or this build of torch) does not
-            have.
+        UsageError: the name is unknown, or this machine (or this build of torch) has no such GPU.
     """
+    # Check the name first: importing torch is slow.
     refuse_unknown(name)
     import torch
 
@@ -46,13 +46,14 @@ def choose_device(name: str = "auto") -> torch.device:
             "" if torch.version.cuda else f", and torch {torch.__version__} is a build without CUDA"
         )
         raise UsageError(
-            f"device {name} was asked for, but no CUDA GPU is found{build}; allowed here are "
+            f"device {name} was requested, but no CUDA GPU was found{build}; allowed here are "
             "auto and cpu"
         )
+    # Of the name "cuda:N", N must exist; "cuda" alone means cuda:0.
     found = torch.cuda.device_count()
     if int(name.partition(":")[2] or 0) >= found:
         raise UsageError(
-            f"device {name} was asked for, but there are only {found} CUDA GPU(s); they count "
-            "from cuda:0"
+            f"device {name} was requested, but there are only {found} CUDA GPU(s), numbered from "
+            "cuda:0"
         )
     return torch.device(name)

@@ -1,18 +1,18 @@
-"""From a prepared scan to class scores, window by window, handed over in finished slabs.
+"""Sliding-window inference: from a preprocessed scan to class scores, yielded in finished slabs.
 
-Windows of the plan's patch size march along one axis of the prepared grid. Only as many planes of
-scores as a window is deep are held; as soon as no later window touches a plane it is divided by its
-blending weight and yielded, so that restoring runs while later windows are still to come and no
-full-size float volume of every class ever exists. Blending weights are Gaussian and separable, so
-their sum is a product of three 1-D sums.
+Windows of the plan's patch size advance along one axis of the preprocessed grid (the marching
+axis). Only as many planes of scores as a window is deep are kept. As soon as no later window
+overlaps a plane, the plane is divided by its blending weight and yielded. Restoring therefore runs
+during inference, and no full-size float volume of all classes ever exists. Blending weights are
+Gaussian and separable, so their sum is a product of three 1-D sums.
 
-Several views (2-D networks along several axes, Roy 2019) finish their planes along different axes,
-so their average is the one thing that is held whole. Sums of scores live in ``planes``, in memory
-or, beyond a bound, in a temporary file.
+Several views (2-D networks along several axes, Roy 2019) finish their planes along different axes.
+Their average is therefore kept for the whole scan. Sums of scores are stored in ``planes``: in
+memory or, above a limit, in a temporary file.
 
 Shapes: scan (C, I, J, K); windows (B, C, *patch); slabs (L, d, A, B') with the marching axis first
-after the classes. In 2-D the patch is (I, J, 1): windows march along K and a batch holds several
-slices.
+after the classes. In 2-D the patch is (I, J, 1): windows advance along K and a batch holds several
+slices. It knows no file and no grid.
 """
 
 from __future__ import annotations
@@ -39,35 +39,37 @@ from .planes import Planes, planes
 Triple = tuple[int, int, int]
 Forward = Callable[[Tensor], Tensor]  # a module in evaluation mode, or a compiled graph
 Backend = Literal["auto", "openvino", "torch"]
-# What ``from_bundle`` takes for each precision that can be asked for.
+# The ``dtype`` argument of ``from_bundle`` for each precision that a user can choose.
 DTYPES = {
     "auto": None,
     "float32": torch.float32,
     "int8": torch.int8,
 }
 Activation = Literal["softmax", "sigmoid", "none"]
-EMPTY_BYTES = 2**28  # logits of windows without contrast that are kept
+EMPTY_BYTES = 2**28  # cache of the logits of windows without contrast
 WORK_BYTES = 2**25  # float32 scores that are blended at once on a CPU
-# Voxels of input that one forward pass takes on a CPU; more gains nothing there.
+# Input voxels of one forward pass on a CPU; more are no faster there.
 WINDOW_VOXELS = 2**21
-LEAST_DRAWN, MOST_DRAWN, DRAWN_VOXELS = 2, 32, 2**22  # windows of a scan where some stand for all
-SCORES_BYTES = 2**28  # of one forward pass on a CPU: many classes mean fewer windows at once
+# Limits of ``drawn_windows``: windows at least and at most, voxels in all.
+LEAST_DRAWN, MOST_DRAWN, DRAWN_VOXELS = 2, 32, 2**22
+SCORES_BYTES = 2**28  # of one forward pass on a CPU: with many classes, fewer windows at once
 
 
 @dataclass(frozen=True)
 class Engine:
-    """Networks ready to run: the members of a bundle on a device.
+    """The networks of a bundle, loaded on a device.
 
-    ``members`` are (network, weight), modules in evaluation mode or compiled graphs; their
-    probabilities are averaged. ``views`` names the view of each, where the plan has views; then the
-    members of one view are averaged first, and the views by their members' mean weight. ``first``
-    is the first stage of a cascade, an engine of its own.
+    ``members`` are (network, weight) pairs; a network is a module in evaluation mode or a compiled
+    graph. Their probabilities (or logits, if the plan says so) are averaged. If the plan has views,
+    ``views`` names the view of each member; the members of a view are averaged first, then the
+    views, weighted by the mean weight of their members. ``first`` is the engine of a cascade's
+    first stage.
     """
 
     plan: Plan
     members: tuple[tuple[Forward, float], ...]
     device: torch.device
-    dtype: torch.dtype  # autocast to this; float32 runs as it is
+    dtype: torch.dtype  # for autocast; float32 means no autocast
     views: tuple[str, ...] = ()
     first: Engine | None = None
 
@@ -82,53 +84,46 @@ class Engine:
         backend: Backend = "auto",
         graphs: Path | None = None,
     ) -> Engine:
-        """Rebuild every member's network and fill in its weights.
+        """Build every member's network and load its weights.
 
         Args:
-            dtype: to compute in; None takes the fastest of floats that the device has units for,
-                int8 rounds the layers that have bounds to 8-bit integers (see ``int8``) and
-                computes the rest so.
-            views: only the members of these views; all of them where empty.
-            backend: "auto" compiles for a CPU where OpenVINO is installed and knows the network's
-                layers, and takes torch otherwise.
-            graphs: folder where compiled networks are kept.
+            dtype: for the computation. None selects the fastest float type that the device
+                supports. int8 rounds the layers that have bounds to 8-bit integers (see ``int8``)
+                and uses that float type for the rest.
+            views: use only the members of these views; all of them if empty.
+            backend: "auto" compiles for a CPU if OpenVINO is installed and supports the network's
+                layers, and uses torch otherwise.
+            graphs: folder that caches compiled networks.
 
         Raises:
-            UsageError: a view that the model does not have; a backend that is not here, or does not
-                know the network; 8 bits of a model without bounds, or not by OpenVINO.
+            UsageError: the model lacks a requested view; the backend is not installed or does not
+                support the network; INT8 of a model without bounds, or without OpenVINO.
         """
-        known = list(dict.fromkeys(member.view for member in bundle.members if member.view))
-        unknown = [name for name in views if name not in known]
-        if unknown:
-            has = f"it has {', '.join(known)}" if known else "it is one network, without views"
-            raise UsageError(f"the model has no view {', '.join(unknown)}; {has}")
+        known = _known_views(bundle, views)
         eight_bits = dtype == torch.int8
         if eight_bits:
-            backend = _backend_of_eight_bits(bundle, backend)
-        by_name, members, used = bundle.plan.named_views(), [], []
-        first = None
-        if bundle.plan.cascade and bundle.plan.low_resolution is not None:
-            stage = Bundle(
-                bundle.plan.low_resolution,
-                tuple(replace(m, first_stage=False) for m in bundle.members if m.first_stage),
-            )
-            first = cls.from_bundle(stage, device, dtype, backend=backend, graphs=graphs)
+            backend = _int8_backend(bundle, backend)
+        # The first stage of a cascade is an engine of its own, with the same options.
+        stage = _first_stage(bundle)
+        first = (
+            None
+            if stage is None
+            else cls.from_bundle(stage, device, dtype, backend=backend, graphs=graphs)
+        )
+        # With INT8, the layers that are not rounded compute in the fastest float type.
         dtype = fast_dtype(device) if dtype is None or eight_bits else dtype
+        by_name, members, used = bundle.plan.named_views(), [], []
         for member in bundle.members:
             if not member.first_stage and (not views or member.view in views):
                 plan = bundle.plan.seen(by_name[member.view]) if member.view else bundle.plan
-                kept = f"{bundle.id}-{member.name}{'-int8' if eight_bits else ''}"
-                members.append(
-                    (
-                        _ready(plan, member, device, dtype, backend, graphs, kept, eight_bits),
-                        member.weight,
-                    )
-                )
+                name = f"{bundle.id}-{member.name}{'-int8' if eight_bits else ''}"
+                network = _network(plan, member, device, dtype, backend, graphs, name, eight_bits)
+                members.append((network, member.weight))
                 used.append(member.view)
         return cls(bundle.plan, tuple(members), device, dtype, tuple(used) if known else (), first)
 
     def uncompiled(self) -> Engine:
-        """The same engine of modules alone, whose layers can be reached."""
+        """The same engine with modules only, whose layers are accessible."""
         members = tuple(
             (m.module() if isinstance(m, compiled.Graph) else m, weight)
             for m, weight in self.members
@@ -138,37 +133,60 @@ class Engine:
         )
 
     def by_view(self, inference: Inference) -> list[tuple[View, float, Engine]]:
-        """Each view with its share of the average (they add up to 1) and the engine of its own
-        members, which sees the view's plan.
+        """(view, weight, engine) for each view. The weights add up to 1; the engine has the view's
+        members and its plan.
         """
         plan = self.plan.replace(inference=inference.model_dump())
         parts = []
         for name, view in plan.named_views().items():
-            mine = tuple(m for m, of in zip(self.members, self.views, strict=True) if of == name)
-            if mine:
-                weight = sum(w for _, w in mine) / len(mine)
+            own = tuple(m for m, of in zip(self.members, self.views, strict=True) if of == name)
+            if own:
+                # A view with many members must not outweigh one with few.
+                weight = sum(w for _, w in own) / len(own)
                 parts.append(
-                    (view, weight, replace(self, plan=plan.seen(view), members=mine, views=()))
+                    (view, weight, replace(self, plan=plan.seen(view), members=own, views=()))
                 )
         total = sum(weight for _, weight, _ in parts)
         return [(view, weight / total, engine) for view, weight, engine in parts]
 
 
-def _backend_of_eight_bits(bundle: Bundle, backend: Backend) -> Backend:
-    """OpenVINO, which alone makes integers of rounded numbers; UsageError where the model cannot be
-    rounded, or another one was asked for.
+def _known_views(bundle: Bundle, views: Sequence[str]) -> list[str]:
+    """The views of the model; UsageError if it lacks one of ``views``."""
+    known = list(dict.fromkeys(member.view for member in bundle.members if member.view))
+    unknown = [name for name in views if name not in known]
+    if unknown:
+        has = f"it has {', '.join(known)}" if known else "it is one network, without views"
+        raise UsageError(f"the model has no view {', '.join(unknown)}; {has}")
+    return known
+
+
+def _first_stage(bundle: Bundle) -> Bundle | None:
+    """The first stage of a cascade as a bundle of its own; None if the model is no cascade."""
+    if not bundle.plan.cascade or bundle.plan.low_resolution is None:
+        return None
+    return Bundle(
+        bundle.plan.low_resolution,
+        tuple(replace(m, first_stage=False) for m in bundle.members if m.first_stage),
+    )
+
+
+def _int8_backend(bundle: Bundle, backend: Backend) -> Backend:
+    """OpenVINO, the only backend with fast INT8 convolutions.
+
+    Raises:
+        UsageError: a member has no bounds, or torch was requested.
     """
     if not all(member.bounds for member in bundle.members):
         raise UsageError(
-            "this model was not made ready for 8-bit integers: `delineate quantise MODEL SCANS "
-            "-o NEW` does it, and measures what they cost"
+            "this model is not quantised: `delineate quantise MODEL SCANS -o NEW` prepares it for "
+            "INT8 inference and measures the loss of accuracy"
         )
     if backend == "torch":
-        raise UsageError("8-bit integers need OpenVINO, torch has no fast ones")
+        raise UsageError("INT8 inference needs OpenVINO; torch has no fast INT8 convolutions")
     return "openvino"
 
 
-def _ready(
+def _network(
     plan: Plan,
     member: Member,
     device: torch.device,
@@ -178,14 +196,15 @@ def _ready(
     name: str,
     eight_bits: bool,
 ) -> Forward:
-    """One member's network, compiled or as a module."""
+    """One member's network: compiled if possible, else as a module on ``device``."""
 
     def make() -> nn.Module:
         module = filled(plan.network, member.weights)
         return int8.rounded(module, member.bounds) if eight_bits else module
 
-    may = device.type == "cpu" and compiled.available()
-    if may and backend != "torch":
+    # Prefer a compiled graph; None means that OpenVINO does not support a layer.
+    can_compile = device.type == "cpu" and compiled.available()
+    if can_compile and backend != "torch":
         graph = compiled.compiled(
             make, (plan.network.channels, *plan.patch[: plan.dims]), dtype, graphs, name
         )
@@ -193,24 +212,25 @@ def _ready(
             return graph
     if backend == "openvino":
         raise UsageError(
-            "OpenVINO does not know a layer of this network"
-            if may
-            else "OpenVINO runs on a CPU (x86-64) where it is installed"
+            "OpenVINO does not support a layer of this network"
+            if can_compile
+            else "the OpenVINO backend needs a CPU (x86-64) and the package openvino"
         )
     return make().to(device)
 
 
 @contextlib.contextmanager
 def sampling(engine: Engine, seed: int) -> Iterator[None]:
-    """Inside, dropout is at work and draws from ``seed``, and everything else evaluates as before
-    (Gal 2016).
+    """Inside this context, dropout is active with random numbers from ``seed``; all other layers
+    stay in evaluation mode (Gal 2016).
 
-    Only dropout layers are put into training mode, so that no norm sees the batch or learns from
-    it. The random streams outside are as they were afterwards.
+    Only dropout layers are put into training mode, so that no norm uses or learns the statistics of
+    the batch. Afterwards torch's random state is as before.
 
     Raises:
         ValueError: a member has no dropout layer, or is compiled.
     """
+    # Every member must be a module with dropout; a compiled graph has no layers to switch on.
     modules = [module for module, _ in engine.members if isinstance(module, nn.Module)]
     layers = [
         [m for m in module.modules() if isinstance(m, nn.modules.dropout._DropoutNd)]
@@ -218,6 +238,7 @@ def sampling(engine: Engine, seed: int) -> Iterator[None]:
     ]
     if not all(layers) or len(layers) < len(engine.members):
         raise ValueError("sampling needs networks with dropout layers")
+    # Save the random state of the CPU and of the engine's GPU, and seed both.
     on_gpu = engine.device.type == "cuda"
     gpu = (
         engine.device.index
@@ -238,24 +259,28 @@ def sampling(engine: Engine, seed: int) -> Iterator[None]:
 
 
 def fast_dtype(device: torch.device) -> torch.dtype:
-    """bf16 where the device has units for it, float32 elsewhere."""
+    """The fastest float type of the device: bf16 if it has hardware for it; otherwise float16 on a
+    GPU, float32 on a CPU.
+    """
     if device.type == "cuda":
         return (
             torch.bfloat16
             if torch.cuda.is_bf16_supported(including_emulation=False)
             else torch.float16
         )
+    # A CPU computes bf16 fast only with AMX or AVX512-BF16.
     amx = getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)()
     bf16 = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)()
     return torch.bfloat16 if device.type == "cpu" and (amx or bf16) else torch.float32
 
 
 def marching_axis(shape: Sequence[int], plan: Plan) -> int:
-    """The axis along which the fewest scores must be held: a window's depth times the plane across
-    it.
+    """The axis along which the fewest scores must be kept: a window's depth times the plane
+    perpendicular to it. In 2-D always the last axis.
     """
     if plan.dims == 2:
         return 2
+    # Scores to keep for each choice of the axis.
     held = [
         min(plan.patch[a], shape[a]) * np.prod([n for b, n in enumerate(shape) if b != a])
         for a in range(3)
@@ -269,21 +294,22 @@ def slabs(
     inference: Inference | None = None,
     memory_bytes: int | None = None,
 ) -> Generator[Tensor, None, None]:
-    """Class scores of a prepared scan in order along ``marching_axis``: probabilities, or logits
-    where these are what the plan averages.
+    """Yield the class scores of a preprocessed scan, in order along ``marching_axis``.
+
+    Scores are probabilities, or logits if the plan averages logits.
 
     Args:
-        scan: (C, I, J, K) float32, any size; smaller than a patch is padded with zeros.
-        inference: instead of the plan's (to switch mirroring on or off).
-        memory_bytes: that sums of scores may take; beyond, they lie in a temporary file. None: see
-            ``planes``.
+        scan: (C, I, J, K) float32, any size; padded with zeros if smaller than a patch.
+        inference: replaces the plan's settings (to switch mirroring on or off).
+        memory_bytes: memory for the sums of scores; above it they are kept in a temporary file.
+            None: see ``planes``.
 
     Yields:
         (L, d, A, B) on the engine's device, d planes at a time; the depths add up to the axis'
         length.
 
     Raises:
-        OutputError: no room for the temporary file that sums of scores need where memory has none.
+        OutputError: the disk has no room for the temporary file.
     """
     inference = inference or engine.plan.inference
     if engine.views:
@@ -291,9 +317,11 @@ def slabs(
         return
     axis = marching_axis(scan.shape[1:], engine.plan)
     padded, before = _padded(scan, engine.plan.patch)
+    # The scan's extent within the padded scan, along the marching axis and across it.
     kept = [(b, b + n) for b, n in zip(before, scan.shape[1:], strict=True)]
     along, across_a, across_b = kept[axis], *(kept[a] for a in range(3) if a != axis)
     for position, scores in _finished_planes(padded, engine, inference, axis, memory_bytes):
+        # Yield only the planes and voxels that are not padding.
         low, high = max(position, along[0]), min(position + scores.shape[1], along[1])
         if high > low:
             yield scores[:, low - position : high - position, slice(*across_a), slice(*across_b)]
@@ -302,10 +330,10 @@ def slabs(
 def drawn_windows(
     scan: Tensor, engine: Engine, draws: np.random.Generator
 ) -> Iterator[tuple[Engine, Tensor]]:
-    """Some of the windows that ``slabs`` would show the networks of ``scan`` (C, I, J, K), drawn
-    without repetition: (engine, (1, C, *patch)).
+    """Random windows among those that ``slabs`` would read of ``scan`` (C, I, J, K), drawn without
+    repetition: (engine, (1, C, *patch)).
 
-    The engine is the given one or, where that has views, the one of the view that the window is of.
+    If the engine has views, windows are drawn for each view and come with the view's own engine.
     """
     if engine.views:
         for view, _, own in engine.by_view(engine.plan.inference):
@@ -315,6 +343,7 @@ def drawn_windows(
         return
     patch = engine.plan.patch
     padded, _ = _padded(scan, patch)
+    # The corners of all windows that ``slabs`` would read.
     corners = list(
         itertools.product(
             *(
@@ -323,6 +352,7 @@ def drawn_windows(
             )
         )
     )
+    # Fewer windows if the patch is large.
     most = min(MOST_DRAWN, max(LEAST_DRAWN, DRAWN_VOXELS // int(np.prod(patch))))
     for number in draws.permutation(len(corners))[:most]:
         yield (
@@ -345,32 +375,35 @@ def _slabs_of_views(
     """(L, d, I, J) probabilities along K: the weighted average of the views (Roy 2019, section
     2.5).
 
-    A view that merged both sides of a structure votes with the full probability of the merged class
-    for either side. It says that the voxel is one or the other, and leaves it to the other views
-    which; half a vote for each would instead favour the background, which would lose nothing by the
-    merging. What the classes then add up to is divided out.
+    A view that merged both sides of a structure contributes the full probability of the merged
+    class to each side. Such a view knows that the voxel belongs to one of the sides, and the other
+    views decide which one. Half the probability for each would favour the background, which loses
+    nothing by the merging. The result is divided by its sum over the classes.
     """
     i, j, k = scan.shape[1:]
     with planes(k, engine.plan.network.classes, (i, j), engine.device, memory_bytes) as average:
         for view, share, own in engine.by_view(inference):
+            # The view's class for each class of the model.
             table = (
                 engine.plan.labels.merge_table()
                 if view.merge_sides
                 else np.arange(engine.plan.network.classes)
             )
+            # Segment the scan with its axes in the view's order.
             start = 0
             for slab in slabs(
                 scan.permute(0, *(1 + axis for axis in view.order)), own, memory_bytes=memory_bytes
             ):
-                _add(slab, share, view, table, start, average)
+                _add_view(slab, share, view, table, start, average)
                 start += slab.shape[1]
-                del slab  # so that it is gone before the next one is made
+                del slab  # free its memory before the next one is computed
+        # Merged sides count twice, so the sum over the classes can exceed 1.
         for _, held in average.walk(0, k):
             scores = held.to(engine.device).movedim(1, 0).float()
             yield scores / scores.sum(0, keepdim=True)
 
 
-def _add(
+def _add_view(
     slab: Tensor,
     share: float,
     view: View,
@@ -379,17 +412,19 @@ def _add(
     average: Planes,
 ) -> None:
     """Add ``share`` of a view's slab (L', d, A, B), whose first plane is ``start`` along the view's
-    axis, to the average.
+    axis, to the average. ``table`` (L,) maps each class of the model to a class of the view.
     """
-    stands = (view.axis, *view.order[:2])
-    turned = slab.permute(0, *(1 + stands.index(axis) for axis in (2, 0, 1)))  # (L', K, I, J)
+    # Bring the slab's axes into the order of the average, (L', K, I, J).
+    slab_axes = (view.axis, *view.order[:2])
+    turned = slab.permute(0, *(1 + slab_axes.index(axis) for axis in (2, 0, 1)))
+    # The part of the average that the slab covers.
     stop = start + slab.shape[1]
     i, j = (slice(start, stop) if axis == view.axis else slice(None) for axis in (0, 1))
     low, high = (start, stop) if view.axis == 2 else (0, turned.shape[1])
     for first, held in average.walk(low, high):
         part = turned[:, first - low : first - low + len(held)].to(held.device)
-        for index, seen_as in enumerate(table.tolist()):
-            held[:, index, i, j].add_(part[seen_as], alpha=share)
+        for index, view_class in enumerate(table.tolist()):
+            held[:, index, i, j].add_(part[view_class], alpha=share)
 
 
 # ---- one network, window by window ----
@@ -398,38 +433,43 @@ def _add(
 def _finished_planes(
     scan: Tensor, engine: Engine, inference: Inference, axis: int, memory_bytes: int | None
 ) -> Iterator[tuple[int, Tensor]]:
-    """(first plane, scores (L, d, A, B)) of the padded scan, in order, each as soon as no later
-    window touches it.
+    """(first plane, scores (L, d, A, B)) of the padded scan, in order; planes are yielded as soon
+    as no later window overlaps them.
     """
-    shown = scan.to(engine.device)  # once: windows overlap, and a GPU would wait for each
+    # Copy the scan once: windows overlap, and a GPU would wait for each.
+    on_device = scan.to(engine.device)
+    # Sizes, starts and weights are in marching order: the marching axis, then the other two.
     patch, order = engine.plan.patch, (axis, *(a for a in range(3) if a != axis))
     size = [scan.shape[1 + a] for a in order]
     starts = [_starts(scan.shape[1 + a], patch[a], inference.overlap) for a in order]
+    # Blending weights of one window, and along each axis the sum over all windows.
     profiles = [_gaussian(patch[a]) for a in order]
     totals = [
         _sum_of(p, s, n).to(engine.device) for p, s, n in zip(profiles, starts, size, strict=True)
     ]
     blend = _outer(profiles).to(engine.device)
     at_once = windows_at_once(engine)
+    # Planes kept at once: the depth of a window, or in 2-D the slices of a batch.
     depth = min(size[0], max(patch[axis], at_once if engine.plan.dims == 2 else 1))
-    done = 0
+    done = 0  # planes yielded so far
     empty: dict[Any, Tensor] = {}
     with planes(
         depth, engine.plan.network.classes, (size[1], size[2]), engine.device, memory_bytes
     ) as sums:
         for batch in _batches(starts, at_once, together=engine.plan.dims == 2):
+            # If the batch reaches beyond the kept planes, those before it are finished.
             if batch[-1][0] + patch[axis] > done + depth:
                 yield from _divided(sums, done, batch[0][0], totals)
                 done = batch[0][0]
-            _add_windows(sums, scan, shown, batch, order, blend, engine, inference, empty)
+            _add_windows(sums, scan, on_device, batch, order, blend, engine, inference, empty)
         yield from _divided(sums, done, size[0], totals)
 
 
 def _divided(
     sums: Planes, low: int, high: int, totals: list[Tensor]
 ) -> Iterator[tuple[int, Tensor]]:
-    """(first plane, scores (L, d, A, B)) of the planes low..high, divided by the blending weights
-    that met there; then they are zero.
+    """(first plane, scores (L, d, A, B)) of the planes low..high, divided by the sum of their
+    blending weights. The sums are then reset to zero.
     """
     for first, held in sums.walk(low, high):
         weight = _outer([totals[0][first : first + len(held)], totals[1], totals[2]])[:, None]
@@ -438,9 +478,10 @@ def _divided(
 
 
 def windows_at_once(engine: Engine) -> int:
-    """As many windows as make a forward pass worth its while, and whose scores stay within
-    ``SCORES_BYTES``.
+    """The number of windows in one forward pass: enough for full speed, with scores within
+    ``SCORES_BYTES`` on a CPU.
     """
+    # The limit is in voxels: by input, and on a CPU also by the scores of all classes.
     most = WINDOW_VOXELS if engine.device.type == "cpu" else 8 * WINDOW_VOXELS
     most = (
         min(most, SCORES_BYTES // (4 * engine.plan.network.classes))
@@ -451,8 +492,9 @@ def windows_at_once(engine: Engine) -> int:
 
 
 def _batches(starts: list[list[int]], at_once: int, together: bool) -> Iterator[list[Triple]]:
-    """Corners of all windows, marching axis slowest, a few at a time: of one place along that axis,
-    or of several ``together``.
+    """Corners of all windows in batches of at most ``at_once``, marching axis slowest.
+
+    A batch has windows of one position along that axis, or of several if ``together``.
     """
     for group in [starts[0]] if together else [[first] for first in starts[0]]:
         corners = itertools.product(group, *starts[1:])
@@ -463,7 +505,7 @@ def _batches(starts: list[list[int]], at_once: int, together: bool) -> Iterator[
 def _add_windows(
     sums: Planes,
     scan: Tensor,
-    shown: Tensor,
+    on_device: Tensor,
     corners: list[Triple],
     order: Sequence[int],
     blend: Tensor,
@@ -471,28 +513,20 @@ def _add_windows(
     inference: Inference,
     empty: dict[Any, Tensor],
 ) -> None:
-    """Add the blended scores of the windows at ``corners``, over members and mirror images;
-    ``shown`` is ``scan`` on the engine's device.
+    """Add the blended scores of the windows at ``corners``, over all members and mirror images.
 
-    Windows without any contrast, air around a patient, say the same wherever they are: the logits
-    of each such value are computed once and kept in ``empty``, which changes nothing at all.
+    ``on_device`` is ``scan`` on the engine's device. A window without contrast, such as air around
+    a patient, has the same logits at any position. The logits of each such value are computed once
+    and kept in ``empty``; the result is exactly the same.
     """
-    patch = engine.plan.patch
-    windows, values = [], []
-    for corner in corners:
-        at = dict(zip(order, corner, strict=True))
-        here = (slice(None), *(slice(at[a], at[a] + patch[a]) for a in range(3)))
-        windows.append(shown[here])
-        low, high = (
-            torch.stack(ends)
-            for ends in zip(*(channel.aminmax() for channel in scan[here]), strict=True)
-        )
-        values.append(tuple(low.tolist()) if torch.equal(low, high) else None)
+    windows, values = _cut_windows(scan, on_device, corners, order, engine.plan.patch)
+    # All combinations of the mirrored axes, the plain window first.
     flips = [
         c
         for n in range(len(inference.mirror) + 1)
         for c in itertools.combinations(inference.mirror, n)
     ]
+    # Scores are averaged over members by weight, and over mirror images equally.
     share = 1 / (sum(weight for _, weight in engine.members) * len(flips))
 
     def add(logits: Tensor, axes: Sequence[int], corner: Triple, weight: float) -> None:
@@ -501,42 +535,83 @@ def _add_windows(
             sums, turned, corner, blend * (weight * share), activation_of(engine.plan, inference)
         )
 
-    filled_ones = [n for n, value in enumerate(values) if value is None]
-    # Mirror images that go through the network side by side.
-    together = max(1, windows_at_once(engine) // max(1, len(filled_ones)))
-    x = torch.stack([windows[n] for n in filled_ones]) if filled_ones else None
-    for member, (module, weight) in enumerate(engine.members):
-        for start in range(0, len(flips) if x is not None else 0, together):
-            group = flips[start : start + together]
-            logits = logits_of(
-                module,
-                torch.cat([x.flip([2 + a for a in axes]) for axes in group]),  # type: ignore[union-attr]
-                engine.plan.dims,
-                engine.dtype,
-            )
-            for (axes, n), one in zip(itertools.product(group, filled_ones), logits, strict=True):
-                add(one, axes, corners[n], weight)
+    # Run the network on windows with contrast in batches; reuse cached logits for the others.
+    with_contrast = [n for n, value in enumerate(values) if value is None]
+    x = torch.stack([windows[n] for n in with_contrast]) if with_contrast else None
+    for member, (network, weight) in enumerate(engine.members):
+        if x is not None:
+            for axes, n, logits in _mirrored_logits(network, x, flips, engine):
+                add(logits, axes, corners[with_contrast[n]], weight)
         for n, value in enumerate(values):
             if value is not None:
-                if (member, value) not in empty:
-                    if sum(kept.numel() for kept in empty.values()) * 4 > EMPTY_BYTES:
-                        empty.clear()
-                    empty[member, value] = logits_of(
-                        module, windows[n][None], engine.plan.dims, engine.dtype
-                    )[0]
+                logits = _empty_logits(member, value, windows[n], engine, empty)
                 for axes in flips:
-                    add(empty[member, value], axes, corners[n], weight)
+                    add(logits, axes, corners[n], weight)
+
+
+def _cut_windows(
+    scan: Tensor, on_device: Tensor, corners: list[Triple], order: Sequence[int], patch: Triple
+) -> tuple[list[Tensor], list[tuple[float, ...] | None]]:
+    """The windows (C, *patch) at ``corners`` on the engine's device, and for each one without
+    contrast its value in every channel, else None.
+    """
+    windows, values = [], []
+    for corner in corners:
+        at = dict(zip(order, corner, strict=True))
+        here = (slice(None), *(slice(at[a], at[a] + patch[a]) for a in range(3)))
+        windows.append(on_device[here])
+        # Constant in every channel: minimum and maximum are equal.
+        low, high = (
+            torch.stack(ends)
+            for ends in zip(*(channel.aminmax() for channel in scan[here]), strict=True)
+        )
+        values.append(tuple(low.tolist()) if torch.equal(low, high) else None)
+    return windows, values
+
+
+def _mirrored_logits(
+    network: Forward, x: Tensor, flips: list[tuple[int, ...]], engine: Engine
+) -> Iterator[tuple[tuple[int, ...], int, Tensor]]:
+    """(mirrored axes, index of the window, logits (L, *patch)) for every mirror image of the
+    windows x (B, C, *patch), still mirrored.
+    """
+    # Several mirror images share a forward pass if there is room for them.
+    together = max(1, windows_at_once(engine) // max(1, len(x)))
+    for start in range(0, len(flips), together):
+        group = flips[start : start + together]
+        images = torch.cat([x.flip([2 + a for a in axes]) for axes in group])
+        logits = logits_of(network, images, engine.plan.dims, engine.dtype)
+        for (axes, n), one in zip(itertools.product(group, range(len(x))), logits, strict=True):
+            yield axes, n, one
+
+
+def _empty_logits(
+    member: int,
+    value: tuple[float, ...],
+    window: Tensor,
+    engine: Engine,
+    empty: dict[Any, Tensor],
+) -> Tensor:
+    """Logits (L, *patch) of a window that has ``value`` everywhere, cached in ``empty``."""
+    if (member, value) not in empty:
+        if sum(kept.numel() for kept in empty.values()) * 4 > EMPTY_BYTES:
+            empty.clear()
+        network, _ = engine.members[member]
+        empty[member, value] = logits_of(network, window[None], engine.plan.dims, engine.dtype)[0]
+    return empty[member, value]
 
 
 def _add_scores(
     sums: Planes, logits: Tensor, corner: Triple, weight: Tensor, activation: Activation
 ) -> None:
-    """Add activation of ``logits`` (L, d, A, B) times ``weight`` (d, A, B) at ``corner``, a few
-    planes at a time.
+    """Add activation(``logits`` (L, d, A, B)) * ``weight`` (d, A, B) to ``sums`` at ``corner``, a
+    few planes at a time.
     """
+    # The window's extent across the marching axis.
     region = tuple(
         slice(start, start + n) for start, n in zip(corner[1:], logits.shape[2:], strict=True)
     )
+    # On a CPU, few planes at a time: the float32 copies stay within WORK_BYTES.
     most = (
         None
         if logits.device.type != "cpu"
@@ -549,8 +624,8 @@ def _add_scores(
 
 
 def _mirrored_back(logits: Tensor, axes: Sequence[int], engine: Engine) -> Tensor:
-    """Logits (L, *patch) of a window that was mirrored along ``axes``, as it stands; left and right
-    change names where their axis was flipped.
+    """Logits (L, *patch) of a window that was mirrored along ``axes``, mirrored back. If the
+    left-right axis was flipped, left and right classes are exchanged.
     """
     out = logits.flip([1 + a for a in axes]) if axes else logits
     swapped = engine.plan.sided_axis in axes and engine.plan.labels.is_sided
@@ -558,7 +633,7 @@ def _mirrored_back(logits: Tensor, axes: Sequence[int], engine: Engine) -> Tenso
 
 
 def activation_of(plan: Plan, inference: Inference) -> Activation:
-    """What makes of logits the scores that are averaged."""
+    """The function that turns logits into the scores to average."""
     return (
         "none"
         if inference.average == "logits"
@@ -581,13 +656,13 @@ def _activated(logits: Tensor, activation: Activation, dim: int) -> Tensor:
 def forward(
     module: Forward, x: Tensor, dims: int, dtype: torch.dtype, activation: Activation = "softmax"
 ) -> Tensor:
-    """(B, C, I, J, K) -> (B, L, I, J, K) float32 scores; K is 1 in 2-D."""
+    """Scores of a network: (B, C, I, J, K) -> (B, L, I, J, K) float32; K is 1 in 2-D."""
     return _activated(logits_of(module, x, dims, dtype).float(), activation, 1)
 
 
 @torch.inference_mode()
 def logits_of(module: Forward, x: Tensor, dims: int, dtype: torch.dtype) -> Tensor:
-    """(B, C, I, J, K) -> (B, L, I, J, K) logits of any float dtype; K is 1 in 2-D."""
+    """Logits of a network: (B, C, I, J, K) -> (B, L, I, J, K), any float dtype; K is 1 in 2-D."""
     flat = x[..., 0] if dims == 2 else x
     with (
         torch.autocast(x.device.type, dtype) if dtype != torch.float32 else contextlib.nullcontext()
@@ -601,36 +676,41 @@ def logits_of(module: Forward, x: Tensor, dims: int, dtype: torch.dtype) -> Tens
 
 
 def _padded(scan: Tensor, patch: Triple) -> tuple[Tensor, list[int]]:
-    """The scan with zeros on both sides where it is smaller than a patch, and how many stand before
-    it.
+    """The scan, padded with zeros on both sides along axes that are shorter than a patch, and the
+    number of zeros before it along each axis.
     """
     missing = [max(0, p - n) for p, n in zip(patch, scan.shape[1:], strict=True)]
     before = [m // 2 for m in missing]
     if not any(missing):
         return scan, before
+    # torch expects the last axis first.
     pads = [n for m, b in reversed(list(zip(missing, before, strict=True))) for n in (b, m - b)]
     return nn.functional.pad(scan, pads), before
 
 
 def _starts(length: int, patch: int, overlap: float) -> list[int]:
-    """Evenly spread first voxels of windows that cover ``length`` and overlap by at least
-    ``overlap``.
+    """First voxels of evenly spaced windows that cover ``length`` and overlap by at least the
+    fraction ``overlap``.
     """
     if length <= patch:
         return [0]
+    # The overlap limits the step; the windows are then spread evenly over the length.
     count = int(np.ceil((length - patch) / max(1.0, patch * (1 - overlap)))) + 1
     return [int(v) for v in np.rint(np.linspace(0, length - patch, count))]
 
 
 def _gaussian(length: int) -> Tensor:
-    """(length,) weights of a window along one axis: deviation an eighth of it, never below 0.03 of
-    the middle (with a floor, half-precision sums at a window's corners stay exact enough)."""
+    """(length,) blending weights of a window along one axis, 1 at the centre.
+
+    The standard deviation is an eighth of the length. No weight is below 0.03: with this floor,
+    half-precision sums at a window's corners are accurate enough.
+    """
     x = torch.arange(length, dtype=torch.float32) - (length - 1) / 2
     return torch.exp(-0.5 * (x / (length / 8)) ** 2).clamp_min(0.03)
 
 
 def _sum_of(profile: Tensor, starts: list[int], length: int) -> Tensor:
-    """(length,) sum of the profiles of all windows along one axis."""
+    """(length,) sum of all windows' blending weights along one axis."""
     total = torch.zeros(length)
     for start in starts:
         total[start : start + len(profile)] += profile

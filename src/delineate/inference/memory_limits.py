@@ -1,15 +1,15 @@
-"""Whether a scan can be delineated within a stated memory, and how much of it sums of class scores
-may take.
+"""Estimate whether a scan can be segmented within a memory limit, and how much memory is left for
+the sums of class scores.
 
-Counted are the arrays that are alive together, beside what the process holds once its networks have
-run (measured, not guessed):
+The estimate counts the arrays that exist at the same time. They are added to the memory that the
+process holds once its networks have run (measured, not estimated):
 
-    reading, preparing   the scan, the same partly resampled, prepared
-    inferring, restoring prepared; sums of scores (or one piece of them, in a file); a window's
-    logits, plain and mirrored; slabs; labels
+    reading, preprocessing   the scan; a partly resampled copy; the preprocessed scan
+    inference, restoring     the preprocessed scan; the sums of scores (or, in a file, one part of
+                             them); the logits of a batch, plain and mirrored; slabs; labels
 
-On a GPU: the prepared scan, windows, logits, sums and slabs there. Bytes everywhere; 4 bytes a
-voxel for a scan of any kind.
+On a GPU: the preprocessed scan, windows, logits, sums and slabs. All figures are in bytes; a scan
+of any dtype counts 4 bytes a voxel.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ from . import engine as infer
 from .planes import SLAB_BYTES
 
 MARGIN = 1.1  # allocators round up
-SLACK_BYTES = 2**27  # file formats, interpreter
-# of CHUNK_VOXELS float32: a class interpolated along one axis after the other, the best so far
+SLACK_BYTES = 2**27  # for file formats and the interpreter
+# Arrays of CHUNK_VOXELS float32: a class interpolated along each axis in turn, the best so far.
 RESTORE_COPIES = 6
 
 
 @dataclass(frozen=True)
 class MemoryLimits:
-    """What may be used, in bytes; None is no limit."""
+    """The memory that may be used, in bytes; None means no limit."""
 
     ram_bytes: int | None = None
     vram_bytes: int | None = None
@@ -43,8 +43,8 @@ class MemoryLimits:
 
 @dataclass(frozen=True)
 class MemoryEstimate:
-    """Bytes of the phases of one scan, without the sums of scores; ``on_gpu`` those of the
-    device.
+    """Bytes needed in each phase of one scan, without the sums of scores; ``on_gpu`` is GPU
+    memory.
     """
 
     reading: int
@@ -53,57 +53,65 @@ class MemoryEstimate:
 
 
 def need_of(grid: Grid, plan: Plan, engine: infer.Engine) -> MemoryEstimate:
-    """What a scan on ``grid`` will need; before cropping, which only makes it less."""
+    """The memory that a scan on ``grid`` needs. Cropping is ignored; it only reduces the need."""
     spacing = [
-        own if wanted is None else wanted
-        for own, wanted in zip(grid.spacing_mm, _along(grid, plan), strict=True)
+        own if target is None else target
+        for own, target in zip(grid.spacing_mm, _spacing_along(grid, plan), strict=True)
     ]
+    # Arrays of reading and preprocessing.
     prepared = grid.respace(spacing).shape
     scan = 4 * len(plan.channels) * int(np.prod(grid.shape))
-    ready = (
+    preprocessed = (
         4
         * len(plan.channels)
         * int(np.prod(np.maximum(prepared, sorted(plan.patch)[-1] if plan.views else 1)))
     )
+    # While resampling, some axes have the old length and some the new one.
     partly = max(
         4 * int(np.prod(prepared)) * n // m for n, m in zip(grid.shape, prepared, strict=True)
     )
+    # Arrays of inference and restoring.
     window = int(np.prod(plan.patch)) * infer.windows_at_once(engine)
     logits = 4 * plan.network.classes * window
     slabs = 3 * SLAB_BYTES
     labels = int(np.prod(grid.shape)) * (1 if plan.network.classes <= 256 else 2)
     work = 3 * infer.WORK_BYTES + RESTORE_COPIES * 4 * CHUNK_VOXELS
+    # On a GPU, logits and slabs are in its memory, not in RAM.
     gpu = engine.device.type != "cpu"
     return MemoryEstimate(
-        int(MARGIN * (scan + partly + ready)) + SLACK_BYTES,
-        int(MARGIN * (ready + labels + work + (0 if gpu else 2 * logits + slabs))) + SLACK_BYTES,
-        int(MARGIN * (ready + 2 * logits + slabs + work + 4 * len(plan.channels) * window))
+        int(MARGIN * (scan + partly + preprocessed)) + SLACK_BYTES,
+        int(MARGIN * (preprocessed + labels + work + (0 if gpu else 2 * logits + slabs)))
+        + SLACK_BYTES,
+        int(MARGIN * (preprocessed + 2 * logits + slabs + work + 4 * len(plan.channels) * window))
         if gpu
         else 0,
     )
 
 
-def _along(grid: Grid, plan: Plan) -> Sequence[float | None]:
-    """The plan's spacing along the grid's own axes."""
+def _spacing_along(grid: Grid, plan: Plan) -> Sequence[float | None]:
+    """The plan's spacing in the order of the grid's axes; None along an axis that keeps its own."""
+    # The letters by which a plan's orientation may name each of the grid's axes.
     own = (
         [next(pair for pair in ("LR", "AP", "SI") if code in pair) for code in grid.codes]
         if plan.is_oriented
         else list("ijk")
     )
     back: list[float | None] = [None, None, None]
-    for letter, wanted in zip(plan.orientation, plan.spacing_mm, strict=True):
-        back[next(n for n, axis in enumerate(own) if letter in axis)] = wanted
+    for letter, target in zip(plan.orientation, plan.spacing_mm, strict=True):
+        back[next(n for n, axis in enumerate(own) if letter in axis)] = target
     return back
 
 
 def memory_for_sums(
     limits: MemoryLimits, need: MemoryEstimate, engine: infer.Engine, case: str = ""
 ) -> int | None:
-    """Bytes that sums of scores may take; None where nothing is limited.
+    """Bytes available for the sums of scores, where the network runs; None if there is no limit.
 
     Raises:
-        InputError: the limit cannot be kept; says with which it could.
+        InputError: the scan needs more than the limit; the message gives the smallest limit that
+            works.
     """
+    # GPU memory: the limit less what is held and what the scan needs.
     if engine.device.type != "cpu" and limits.vram_bytes is not None:
         held = torch.cuda.memory_allocated(engine.device)
         _refuse(limits.vram_bytes, held + need.on_gpu, "--vram", case)
@@ -112,6 +120,7 @@ def memory_for_sums(
         most = None
     if limits.ram_bytes is None:
         return most
+    # RAM: what is left of its limit bounds the sums, unless a GPU limit does.
     base = resident_bytes()
     _refuse(limits.ram_bytes, base + max(need.reading, need.inferring), "--ram", case)
     left = limits.ram_bytes - base - need.inferring
@@ -122,14 +131,14 @@ def _refuse(limit: int, least: int, option: str, case: str) -> None:
     if least > limit:
         raise InputError(
             f"needs {least / 2**30:.2f}G of memory, {option} allows {limit / 2**30:.2f}G; the "
-            "smallest that works is "
+            "smallest limit that works is "
             f"{option} {np.ceil(least / 2**30 * 20) / 20:.2f}G",
             case=case or None,
         )
 
 
 def warm_up(engine: infer.Engine) -> None:
-    """Run every network once, so that what it holds is there to be measured."""
+    """Run every network once, so that the memory it holds can be measured."""
     for one in (
         [own for _, _, own in engine.by_view(engine.plan.inference)] if engine.views else [engine]
     ):
@@ -139,7 +148,7 @@ def warm_up(engine: infer.Engine) -> None:
 
 
 def resident_bytes() -> int:
-    """Memory of this process that is in RAM now."""
+    """RAM that this process uses now, in bytes."""
     import psutil
 
     return int(psutil.Process().memory_info().rss)

@@ -1,11 +1,11 @@
-"""Networks compiled for this machine's processor by OpenVINO: the same logits, several times sooner
-than torch's.
+"""Networks compiled by OpenVINO for this machine's processor: the same logits as torch, several
+times faster.
 
-A network is traced once with the shape of its windows, converted and compiled. What the compiler
-made is kept in a folder beside the model, under a name that says all it depends on, so that the
-next process neither builds the network nor converts it; a file that is damaged, or that another
-version made, is made anew. Shapes: x (B, C, *patch) -> logits (B, L, *patch); a graph takes one
-window, so B is any.
+A network is traced once with the shape of its windows, converted and compiled. The compiled graph
+is cached in a folder next to the model. Its file name depends on everything that determines the
+graph, so that the next process neither builds nor converts the network. A file that is damaged or
+from another version is replaced. Shapes: x (B, C, *patch) -> logits (B, L, *patch); a graph runs
+one window at a time, so B is any number. It knows no plan.
 """
 
 from __future__ import annotations
@@ -26,17 +26,14 @@ from torch import Tensor, nn
 from ..core import atomic
 from ..core.errors import OutputError
 
-SMALL_VOXELS = (
-    2**19
-    # windows up to this run side by side, one core each; larger ones share all cores, which holds
-    # the
-    # memory of one
-)
-_DIGEST = 32
+# Windows up to this size run in parallel, one core each. A larger window uses all cores, so that
+# only one needs memory at a time.
+SMALL_VOXELS = 2**19
+_DIGEST = 32  # bytes of the SHA-256 digest at the start of a cached file
 
 
 def available() -> bool:
-    """Whether OpenVINO is installed and made for this processor."""
+    """Whether OpenVINO is installed and supports this processor."""
     return (
         platform.machine().lower() in ("x86_64", "amd64")
         and importlib.util.find_spec("openvino") is not None
@@ -44,8 +41,8 @@ def available() -> bool:
 
 
 class Graph:
-    """A compiled network; called like a module in evaluation mode. ``module`` makes that module,
-    where a layer must be reached.
+    """A compiled network, called like a module in evaluation mode: (B, C, *patch) -> (B, L, *patch)
+    float32. ``module`` builds that module, for a caller that needs its layers.
     """
 
     def __init__(self, compiled: Any, module: Callable[[], nn.Module]):
@@ -58,6 +55,7 @@ class Graph:
     def __call__(self, x: Tensor) -> Tensor:
         import openvino
 
+        # Several windows are in flight at once; a request is reused when its window is finished.
         x = x.contiguous()
         out = torch.empty((len(x), *self._shape))
         for n in range(len(x)):
@@ -78,19 +76,20 @@ def compiled(
     kept: Path | None = None,
     name: str = "",
 ) -> Graph | None:
-    """The graph of a network, from the folder ``kept`` where it is there; None where OpenVINO does
-    not know one of its layers.
+    """The graph of a network, from the cache ``kept`` if it is there; None if OpenVINO does not
+    support one of its layers.
 
     Args:
-        make: builds the module with its weights, in evaluation mode; called only where nothing is
-            kept.
+        make: builds the module with its weights, in evaluation mode; called only if the graph is
+            not in the cache.
         shape: (C, *patch) of a window.
-        dtype: float32, or bfloat16 where the processor has units for it.
-        kept: folder for the graphs of one model; one that cannot be written is done without.
-        name: says which network and weights these are.
+        dtype: float32, or bfloat16 if the processor has hardware for it.
+        kept: folder for the graphs of one model; if it cannot be written, nothing is cached.
+        name: identifies the network and its weights.
     """
     import openvino
 
+    # Small windows run in parallel streams, a large one on all cores.
     core = openvino.Core()
     side_by_side = torch.Size(shape[1:]).numel() <= SMALL_VOXELS
     settings = {
@@ -98,32 +97,34 @@ def compiled(
         "NUM_STREAMS": str(torch.get_num_threads() if side_by_side else 1),
         "INFERENCE_NUM_THREADS": str(torch.get_num_threads()),
     }
-    words = (
+    # The file name holds a digest of all that the graph depends on.
+    key = (
         f"{name} {tuple(shape)} {sorted(settings.items())} {openvino.__version__} "
         f"{core.get_property('CPU', 'FULL_DEVICE_NAME')}"
     )
     file = (
         None
         if kept is None or not name
-        else kept / f"{name}-{hashlib.sha256(words.encode()).hexdigest()[:16]}.graph"
+        else kept / f"{name}-{hashlib.sha256(key.encode()).hexdigest()[:16]}.graph"
     )
+    # Use the cached graph, or compile the network and cache it.
     if file is not None and (found := _read(file)) is not None:
         try:
             return Graph(core.import_model(io.BytesIO(found), "CPU", settings), make)
         except RuntimeError:
-            logging.getLogger(__name__).debug("%s is not of this OpenVINO; made anew", file)
+            logging.getLogger(__name__).debug("%s is from another OpenVINO; replaced", file)
     model = _converted(make(), (1, *shape))
     if model is None:
         return None
-    made = core.compile_model(model, "CPU", settings)
+    graph = core.compile_model(model, "CPU", settings)
     if file is not None:
-        _write(file, made.export_model())
-    return Graph(made, make)
+        _write(file, graph.export_model())
+    return Graph(graph, make)
 
 
 def _converted(module: nn.Module, shape: Sequence[int]) -> Any:
-    """The module as an OpenVINO model of this one shape; None where it has a layer that cannot be
-    converted.
+    """The module as an OpenVINO model for inputs of ``shape``; None if it has a layer that cannot
+    be converted.
     """
     from openvino.frontend import FrontEndManager
     from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
@@ -132,30 +133,27 @@ def _converted(module: nn.Module, shape: Sequence[int]) -> Any:
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            decoder = TorchScriptPythonDecoder(
-                torch.jit.trace(module, torch.zeros(*shape), check_trace=False)  # type: ignore[no-untyped-call]
-            )
+            trace: Any = torch.jit.trace
+            traced = trace(module, torch.zeros(*shape), check_trace=False)
+            decoder = TorchScriptPythonDecoder(traced)
             frontend = FrontEndManager().load_by_framework("pytorch")
             model = frontend.convert(frontend.load(decoder))
             model.reshape(list(shape))
+            # Fold constants: otherwise the bounds of 8-bit layers count as computed values, and the
+            # layers stay in floats.
             passes = Manager()
-            passes.register_pass(
-                ConstantFolding()
-                # the bounds of 8-bit layers are else taken for what is computed, and the layers
-                # stay
-                # floats
-            )
+            passes.register_pass(ConstantFolding())
             passes.run_passes(model)
         except Exception as error:  # the frontend raises many kinds
             logging.getLogger(__name__).debug(
-                "OpenVINO cannot take %s: %s", type(module).__name__, error
+                "OpenVINO cannot convert %s: %s", type(module).__name__, error
             )
             return None
     return model
 
 
 def _read(file: Path) -> bytes | None:
-    """What was kept, where it is whole."""
+    """The cached graph; None if the file is missing or damaged."""
     try:
         raw = file.read_bytes()
     except OSError:
@@ -164,14 +162,15 @@ def _read(file: Path) -> bytes | None:
 
 
 def _write(file: Path, blob: Any) -> None:
-    """Keep a graph; those of other models under this name are gone."""
+    """Cache a graph, and delete those of other models in the folder."""
     data = bytes(blob.getvalue() if hasattr(blob, "getvalue") else blob)
     try:
         atomic.make_folder(file.parent)
         atomic.write_bytes(file, hashlib.sha256(data).digest() + data)
     except OutputError:
-        logging.getLogger(__name__).debug("%s cannot be written; nothing is kept", file)
+        logging.getLogger(__name__).debug("%s cannot be written; nothing is cached", file)
         return
+    # File names start with the model's id.
     model = file.name.split("-")[0]
     for other in file.parent.glob("*.graph"):
         if other.name.split("-")[0] != model:

@@ -1,9 +1,10 @@
-"""Sums of class scores, plane by plane: what windows and views add to, in memory or, where that has
-no room, in a file.
+"""Sums of class scores, plane by plane. Windows and views add to them, in memory or, if there is
+not enough, in a temporary file.
 
-Planes are counted along the marching axis and stored first, (P, L, A, B), so that a run of planes
-is one piece of a file. Of a long axis only as many as are still being added to are held: plane p
-stands at p modulo P. It knows nothing of windows and networks.
+Shapes: planes (P, L, A, B). Planes are counted along the marching axis, which comes first, so that
+consecutive planes are contiguous in a file. Along a long axis, only the P planes that are still
+being added to are kept: plane p is stored at p modulo P. This module knows no windows and no
+networks.
 """
 
 from __future__ import annotations
@@ -21,17 +22,17 @@ from torch import Tensor
 
 from ..core.errors import OutputError
 
-# Sums beyond this in float32 are kept in half precision: an error of 1e-3 of a probability.
+# If float32 sums need more, half precision is used; the error of a probability is 1e-3.
 HALF_ABOVE_BYTES = 2**30
-# Sums beyond this in half precision lie in a temporary file, where nothing else is asked for.
+# If half-precision sums need more, a temporary file is used (the default limit).
 MEMORY_BYTES = 2**31
-SLAB_BYTES = 2**27  # of sums handed over at once
+SLAB_BYTES = 2**27  # sums that are processed at once
 
 
 @dataclass(frozen=True)
 class Planes:
-    """``count`` planes of sums; ``mapped`` gives the tensor (n, L, A, B) of stored planes
-    low..high, to be worked on in place.
+    """``count`` planes of sums. ``mapped(low, high)`` returns the stored planes low..high as a
+    tensor (n, L, A, B) to modify in place.
     """
 
     count: int
@@ -42,11 +43,12 @@ class Planes:
     def walk(
         self, low: int, high: int, most_bytes: int | None = None
     ) -> Iterator[tuple[int, Tensor]]:
-        """Planes low..high in pieces of at most ``most_bytes`` (``SLAB_BYTES``): (first plane, (n,
-        L, A, B) to work on in place).
+        """Planes low..high in parts of at most ``most_bytes`` (default ``SLAB_BYTES``): (first
+        plane, tensor (n, L, A, B) to modify in place).
         """
         step = max(1, (SLAB_BYTES if most_bytes is None else most_bytes) // self.plane_bytes)
         while low < high:
+            # A part ends where the storage wraps around.
             at = low % self.count
             stop = min(low + step, high, low + self.count - at)
             yield low, self.mapped(at, at + stop - low)
@@ -61,29 +63,32 @@ def planes(
     device: torch.device,
     memory_bytes: int | None = None,
 ) -> Iterator[Planes]:
-    """``count`` planes of zeros; gone at the end, on errors too.
+    """``count`` planes of zeros; freed at the end, also after an error.
 
-    They are held where the network runs, in float32, in half precision where that is more than
-    ``HALF_ABOVE_BYTES`` or than may be used, and in a temporary file (in TMPDIR) beyond: it is
-    mapped a piece at a time, so that resident memory stays as it is.
+    They are kept on the network's device in float32. If that needs more than ``HALF_ABOVE_BYTES``
+    or ``memory_bytes``, half precision is used. If that also needs more than ``memory_bytes``, they
+    are in a temporary file (in TMPDIR), mapped a part at a time, so that they use no resident
+    memory.
 
     Args:
-        memory_bytes: that may be used; None: ``MEMORY_BYTES``, on a GPU half of what is free.
+        memory_bytes: the memory limit. None: ``MEMORY_BYTES``, or on a GPU half of the free memory.
 
     Raises:
-        OutputError: no room for the file.
+        OutputError: the disk has no room for the file.
     """
     values = count * classes * plane[0] * plane[1]
     if memory_bytes is None:
         memory_bytes = (
             MEMORY_BYTES if device.type == "cpu" else torch.cuda.mem_get_info(device)[0] // 2
         )
+    # Float32 if it fits, else half precision; then memory if that fits, else a file.
     dtype = torch.float32 if 4 * values <= min(memory_bytes, HALF_ABOVE_BYTES) else torch.float16
     plane_bytes = dtype.itemsize * classes * plane[0] * plane[1]
     if plane_bytes * count <= memory_bytes:
         sums = torch.zeros((count, classes, *plane), dtype=dtype, device=device)
         yield Planes(count, plane_bytes, dtype, lambda low, high: sums[low:high])
         return
+    # On Windows a mapped file cannot be deleted; leaving it behind is not an error.
     with tempfile.TemporaryDirectory(prefix="delineate_", ignore_cleanup_errors=True) as folder:
         path = Path(folder) / "scores"
         _reserve(path, plane_bytes * count)
@@ -97,8 +102,8 @@ def planes(
 
 
 def _reserve(path: Path, nbytes: int) -> None:
-    """A file of zeros whose room on the disk is certain: writing through a map into a full disk
-    would end the process.
+    """Create a file of zeros with its disk space reserved: writing through a memory map to a full
+    disk would kill the process.
     """
     try:
         with path.open("wb") as file:
@@ -107,7 +112,7 @@ def _reserve(path: Path, nbytes: int) -> None:
                 os.posix_fallocate(file.fileno(), 0, nbytes)
     except OSError as error:
         raise OutputError(
-            f"class scores need {nbytes / 2**30:.1f} GiB there ({error.strerror}); set TMPDIR to "
-            "a folder with room",
+            f"class scores need {nbytes / 2**30:.1f} GiB of space here ({error.strerror}); set "
+            "TMPDIR to a folder on a larger disk",
             path=path.parent.parent,
         ) from error

@@ -1,12 +1,12 @@
-"""One scan through a model: prepare, windows, restore, postprocess; nothing of files.
+"""Segment one scan with a model: preprocess, infer, restore, postprocess. It knows no files.
 
-Volume --make_ready--> (C, I, J, K) --windows--> slabs of class scores --restore--> labels on the
-scan's own grid
+    Volume --preprocess_scan--> (C, I, J, K) --windows--> slabs of class scores (L, d, A, B)
+           --restore--> labels (I, J, K) on the scan's own grid
 
-The first part needs no network, so that one scan can be made ready while another is delineated.
+The first step needs no network, so that one scan can be preprocessed while another is segmented.
 
-Asked for samples, the road from the windows on is gone again for each of them, with dropout at work
-(Gal 2016; Roy 2019).
+Monte-Carlo dropout repeats the steps from the windows on for each sample, with dropout active (Gal
+2016; Roy 2019).
 """
 
 from __future__ import annotations
@@ -35,26 +35,25 @@ from . import engine as infer
 from .engine import Engine, marching_axis, sampling, slabs
 
 AIR_HU = -1000.0
-AIR_MARGIN_MM = 30.0  # that a network is still shown of what surrounds a body
+AIR_MARGIN_MM = 30.0  # surroundings of the body that the network still reads
 
 
 @dataclass(frozen=True)
 class DropoutSamples:
-    """How many Monte-Carlo dropout samples, and ``key``, from which each one's seed follows: equal
-    keys give equal samples.
+    """The number of Monte-Carlo dropout samples, and the ``key`` from which their seeds are
+    derived: equal keys give equal samples.
     """
 
     count: int = 0
     key: str = "0"
 
     def refuse_unless_fit(self, plan: Plan) -> None:
-        """UsageError where a model of ``plan`` cannot be sampled so."""
+        """Raise UsageError if a model of ``plan`` cannot be sampled like this."""
         if self.count < 0 or self.count == 1:
             raise UsageError(f"--samples must be 0 or at least 2, found {self.count}")
         if self.count and not plan.network.dropout:
             raise UsageError(
-                "samples differ by dropout, and this model was trained without; there is nothing "
-                "to sample"
+                "--samples needs a model with dropout, and this one was trained without it"
             )
 
     def seed(self, index: int) -> int:
@@ -63,21 +62,22 @@ class DropoutSamples:
 
 
 def with_mirroring(plan: Plan, mirror: bool | None) -> Inference:
-    """How a model of ``plan`` predicts: True averages over mirror images, False never does, None
-    does what the plan says.
+    """The inference settings of ``plan`` with mirroring on (True), off (False) or as planned
+    (None).
 
-    True takes the axes that training mirrored; those of the plan's own inference where training
-    mirrored none.
+    True mirrors along the axes that training mirrored; if training mirrored none, along those of
+    the plan's own inference settings.
     """
     inference = plan.inference
     if mirror is None:
         return inference
+    # Mirroring helps only along axes that training mirrored.
     axes = (plan.augmentation.mirror or inference.mirror) if mirror else ()
     return inference.model_copy(update={"mirror": axes})
 
 
 def refuse_missing(plan: Plan) -> None:
-    """UsageError where a model of ``plan`` must not be given a scan that lacks channels."""
+    """Raise UsageError if a model of ``plan`` cannot segment scans that lack channels."""
     if not plan.augmentation.drop_channel_p:
         raise UsageError(
             "the model was not trained with missing channels (modality dropout); train one with "
@@ -86,48 +86,49 @@ def refuse_missing(plan: Plan) -> None:
 
 
 def refuse_unless_ct(plan: Plan) -> None:
-    """UsageError where ``plan`` is not one of CT alone, whose grey values tell air from tissue."""
+    """Raise UsageError if ``plan`` has channels other than CT: only HU separate air from tissue."""
     other = [
         f"{c.name} ({c.normalise.kind})" for c in plan.channels if c.normalise.kind != "window"
     ]
     if other:
         raise UsageError(
-            "air is only left out of CT, which a plan normalises by a window in HU; this model "
-            f"takes {', '.join(other)}"
+            "air can only be skipped in CT, which a plan normalises by a window in HU; this model "
+            f"has {', '.join(other)}"
         )
 
 
 def refuse_overlapping(plan: Plan) -> None:
-    """UsageError where structures of ``plan`` may overlap, so that their probabilities do not add
-    up to 1.
+    """Raise UsageError if structures of ``plan`` may overlap, because their probabilities do not
+    add up to 1 then.
     """
     if plan.network.overlapping:
         raise UsageError(
-            "this model's structures may overlap: their probabilities do not add up to 1, and "
-            "are not given"
+            "this model's structures may overlap, so their probabilities do not add up to 1 and "
+            "are not available"
         )
 
 
-def _leave_air_out(scan: Tensor, record: PreprocessingRecord, plan: Plan) -> None:
-    """Make what is far outside the body plain air, in place: windows of nothing else are then
-    computed once for all (see ``infer``).
+def _blank_air(scan: Tensor, record: PreprocessingRecord, plan: Plan) -> None:
+    """Set voxels far outside the body of ``scan`` (C, I, J, K) to air, in place. Windows that hold
+    only air are then computed once for all (see ``engine``).
     """
+    # Thresholds and air are in HU; the scan is already normalised.
     rules = [channel.normalise for channel in plan.channels]
     threshold = (max(BODY_HU, rules[0].low) - rules[0].mean) / rules[0].std
-    beyond = torch.from_numpy(
+    outside = torch.from_numpy(
         far_from_body(scan[0].numpy(), threshold, record.prepared.spacing_mm, AIR_MARGIN_MM)
     )
     for channel, rule in zip(scan, rules, strict=True):
-        channel[beyond] = (max(AIR_HU, rule.low) - rule.mean) / rule.std
+        channel[outside] = (max(AIR_HU, rule.low) - rule.mean) / rule.std
 
 
 @dataclass(frozen=True, eq=False)
 class PreparedScan:
-    """A scan as a model's networks take it, and the way back.
+    """A scan preprocessed for a model's networks, with the record that restores its grid.
 
-    ``scan`` (C, I, J, K) float32 on the prepared grid; ``first``: the same for the first stage of a
-    cascade; ``missing``: the names of the channels it lacks; ``grid``, ``source`` and ``meta`` are
-    the volume's; ``seconds`` it took.
+    ``scan`` (C, I, J, K) float32 on the preprocessed grid; ``first``: the same for the first stage
+    of a cascade; ``missing``: the names of the channels it lacks; ``grid``, ``source`` and ``meta``
+    are the volume's; ``seconds``: the time preprocessing took.
     """
 
     scan: Tensor
@@ -140,25 +141,27 @@ class PreparedScan:
     seconds: float
 
 
-def make_ready(
+def preprocess_scan(
     volume: Volume, plan: Plan, present: Sequence[int] | None = None, skip_air: bool = False
 ) -> PreparedScan:
-    """Prepare one scan for a model of ``plan``; arguments and errors as for ``predict``."""
+    """Preprocess one scan for a model of ``plan``; arguments and errors as in ``predict``."""
     began = time.perf_counter()
     missing = (
         ()
         if present is None
         else tuple(c.name for n, c in enumerate(plan.channels) if n not in present)
     )
+    # Refuse what the model cannot do before the slow part.
     if missing:
         refuse_missing(plan)
     if skip_air:
         refuse_unless_ct(plan)
     scan, record = prepare(volume, plan, present)
     if skip_air:
-        _leave_air_out(scan, record, plan)
+        _blank_air(scan, record, plan)
+    # The first stage of a cascade reads the same scan at its own resolution.
     first = (
-        make_ready(volume, plan.low_resolution, present)
+        preprocess_scan(volume, plan.low_resolution, present)
         if plan.cascade and plan.low_resolution is not None
         else None
     )
@@ -181,28 +184,28 @@ def predict(
     skip_air: bool = False,
     **how: Any,
 ) -> Prediction:
-    """Delineate one scan: ``make_ready`` and ``delineate``, whose arguments and errors are not said
-    again here.
+    """Segment one scan: ``preprocess_scan``, then ``segment``. The arguments and errors of
+    ``segment`` are documented there.
 
     Args:
-        volume: (I, J, K) or (C, I, J, K) with the plan's channels, any orientation and spacing; let
-            go of once it is prepared.
-        present: which of the plan's channels the volume has, in order, where it lacks some; the
-            others are 0 after normalisation.
-        skip_air: do not ask the network about what is more than 3 cm outside the body of a CT.
+        volume: (I, J, K) or (C, I, J, K) with the plan's channels, any orientation and spacing; its
+            memory is released after preprocessing.
+        present: if the volume lacks channels, the indices of the plan's channels that it has, in
+            order. The others are 0 after normalisation.
+        skip_air: do not run the network on air more than 3 cm outside the body (CT only).
 
     Raises:
-        InputError: another number of channels than the plan takes (or than are ``present``).
-        UsageError: missing channels where the model was not trained for them; ``skip_air`` of no
-            CT.
+        InputError: the number of channels is not the plan's (or not that of ``present``).
+        UsageError: channels are missing and the model was not trained for that; ``skip_air`` for a
+            model of other images than CT.
     """
     samples.refuse_unless_fit(engine.plan)
-    ready = make_ready(volume, engine.plan, present, skip_air)
+    prepared = preprocess_scan(volume, engine.plan, present, skip_air)
     del volume
-    return delineate(ready, engine, bundle_id, inference, samples=samples, **how)
+    return segment(prepared, engine, bundle_id, inference, samples=samples, **how)
 
 
-def delineate(
+def segment(
     ready: PreparedScan,
     engine: Engine,
     bundle_id: str = "",
@@ -213,20 +216,20 @@ def delineate(
     probabilities: bool = False,
     progress: Progress = silent,
 ) -> Prediction:
-    """Delineate one scan that was made ready for the engine's plan.
+    """Segment one scan that was preprocessed for the engine's plan.
 
-    The labels are those of the deterministic pass, dropout off, whether samples are asked for or
-    not: asking how sure a model is must not change what it says, and it is that map whose Dice was
-    measured when the model was validated. (Roy 2019 delivers the mean of the samples, which is
-    within noise of it.) The samples are prepared, restored and postprocessed as it is.
+    The labels always come from the deterministic pass without dropout. Drawing samples must not
+    change the segmentation, and this is the segmentation whose Dice was measured in validation.
+    (Roy 2019 uses the mean of the samples, which differs from it only by noise.) The samples are
+    preprocessed, restored and postprocessed in the same way.
 
     Args:
-        inference: instead of the plan's, to switch mirroring.
-        samples: Monte-Carlo dropout; the result holds each as a label volume (uint8 or uint16) on
-            the scan's grid.
-        memory_bytes: that sums of class scores may take; see ``limits``.
-        probabilities: give the probability of each structure at each voxel too, two bytes each.
-        progress: gets the share of this scan that is done.
+        inference: replaces the plan's settings, to switch mirroring.
+        samples: Monte-Carlo dropout; the result has each sample as a label volume (uint8 or uint16)
+            on the scan's grid.
+        memory_bytes: memory for the sums of class scores; see ``memory_limits``.
+        probabilities: also return the probability of each structure at each voxel, as uint16.
+        progress: called with the fraction of this scan that is done.
 
     Returns:
         Labels on exactly ``ready.grid``.
@@ -239,11 +242,7 @@ def delineate(
     samples.refuse_unless_fit(plan)
     if probabilities:
         refuse_overlapping(plan)
-    scan, record = ready.scan, ready.record
-    if ready.first is not None and engine.first is not None:
-        scan = torch.cat(
-            [scan, _found_before(ready.first, engine.first, record, inference, memory_bytes)]
-        )
+    scan, record = _network_input(ready, engine, inference, memory_bytes), ready.record
     shares = (
         np.empty((len(plan.structures) + 1, *record.source.shape), np.uint16, order="F")
         if probabilities
@@ -252,7 +251,7 @@ def delineate(
     array = _labels(scan, record, engine, inference, memory_bytes, shares)
     ended = time.perf_counter()
     timing = {"prepare": ready.seconds, "infer_and_restore": ended - began}
-    drawn = _draw(samples, scan, record, engine, inference, memory_bytes, progress)
+    drawn = _draw_samples(samples, scan, record, engine, inference, memory_bytes, progress)
     if drawn:
         timing["samples"] = time.perf_counter() - ended
     timing["total"] = sum(timing.values())
@@ -271,34 +270,50 @@ def delineate(
 def drawn_windows(
     ready: PreparedScan, engine: Engine, draws: np.random.Generator
 ) -> Iterator[tuple[Engine, Tensor]]:
-    """Some of the windows that ``delineate`` would show the networks of ``engine``, those of a
-    cascade's first stage included; see ``infer``.
+    """Random windows among those that ``segment`` would read, including those of a cascade's first
+    stage; see ``engine.drawn_windows``.
     """
-    scan = ready.scan
     if ready.first is not None and engine.first is not None:
         yield from drawn_windows(ready.first, engine.first, draws)
-        scan = torch.cat([scan, _found_before(ready.first, engine.first, ready.record, None, None)])
-    yield from infer.drawn_windows(scan, engine, draws)
+    yield from infer.drawn_windows(_network_input(ready, engine, None, None), engine, draws)
 
 
-def _found_before(
-    ready: PreparedScan,
+def _network_input(
+    prepared: PreparedScan, engine: Engine, inference: Inference | None, memory_bytes: int | None
+) -> Tensor:
+    """The scan (C, I, J, K) that the networks read: in a cascade, with the structures of the first
+    stage as further channels.
+    """
+    if prepared.first is None or engine.first is None:
+        return prepared.scan
+    masks = _first_stage_masks(
+        prepared.first, engine.first, prepared.record, inference, memory_bytes
+    )
+    return torch.cat([prepared.scan, masks])
+
+
+def _first_stage_masks(
+    prepared: PreparedScan,
     first: Engine,
     record: PreprocessingRecord,
     inference: Inference | None,
     memory_bytes: int | None,
 ) -> Tensor:
-    """(structures, I, J, K) of 0 and 1 on the prepared grid of ``record``: what the first stage of
-    a cascade finds in the scan.
+    """(structures, I, J, K) of 0 and 1 on the preprocessed grid of ``record``: the segmentation by
+    the first stage of a cascade.
     """
-    how = (
+    # The first stage has its own settings; only mirroring can be switched off for both.
+    settings = (
         first.plan.inference
         if inference is None or inference.mirror
         else first.plan.inference.model_copy(update={"mirror": ()})
     )
     labels = Volume(
-        _labels(ready.scan, ready.record, first, how, memory_bytes), ready.grid, "label"
+        _labels(prepared.scan, prepared.record, first, settings, memory_bytes),
+        prepared.grid,
+        "label",
     )
+    # Labels on the scan's own grid become classes on the second stage's grid.
     classes = prepare_label(labels, record, first.plan.labels.compact())
     return torch.stack(
         [
@@ -316,13 +331,15 @@ def _labels(
     memory_bytes: int | None,
     probabilities: NDArray[np.uint16] | None = None,
 ) -> NDArray[Any]:
-    """(I, J, K) label values on the scan's grid, postprocessed; ``probabilities`` are filled on the
-    way (see ``prepare.restore``).
+    """(I, J, K) label values on the scan's grid, postprocessed. ``probabilities`` (L, I, J, K) are
+    filled in if given (see ``prepare.restore``).
     """
     plan, structures = engine.plan, engine.plan.labels
-    # Which one comes later matters to the former.
+    # Label values in the order of the network's classes; of overlapping structures, in the plan's
+    # order, because later ones overwrite earlier ones.
     ordered = [s.value for s in plan.structures] if plan.network.overlapping else structures.values
     values = np.array([0, *ordered], dtype=structures.dtype)
+    # Overlapping structures are thresholded; others compete for the largest score.
     average = (inference or plan.inference).average
     above = (0.0 if average == "logits" else 0.5) if plan.network.overlapping else None
     with torch.inference_mode(), closing(slabs(scan, engine, inference, memory_bytes)) as stream:
@@ -341,7 +358,7 @@ def _labels(
     return array
 
 
-def _draw(
+def _draw_samples(
     samples: DropoutSamples,
     scan: Tensor,
     record: PreprocessingRecord,
@@ -350,8 +367,10 @@ def _draw(
     memory_bytes: int | None,
     progress: Progress,
 ) -> list[NDArray[Any]]:
+    """The Monte-Carlo dropout samples, each (I, J, K) label values on the scan's grid."""
     drawn = []
-    engine = engine.uncompiled() if samples.count else engine  # dropout is reached in modules alone
+    # Compiled graphs have no dropout layers to activate.
+    engine = engine.uncompiled() if samples.count else engine
     for index in range(samples.count):
         progress("predict", 1 + index, 1 + samples.count, f"sample {index + 1} of {samples.count}")
         with sampling(engine, samples.seed(index)):

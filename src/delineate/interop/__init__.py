@@ -1,1 +1,1 @@
-"""Models of other programs."""
+"""Import of models from other frameworks."""

@@ -1,16 +1,19 @@
-"""A trained nnU-Net v2 as a bundle (Isensee 2021, Isensee 2024): its plans become a plan, its
-weights get our names.
+"""Import a trained nnU-Net v2 as a bundle (Isensee 2021, Isensee 2024): its plans become a plan,
+and its weights are renamed.
 
-A results folder ``TRAINER__PLANS__CONFIGURATION`` holds ``plans.json``, ``dataset.json`` and
-``fold_N/checkpoint_*.pth``. Nothing of nnU-Net is run or needed, and of a checkpoint, which is a
-pickle, only what is data is read: tensors, numbers and text, by torch's loader of weights alone;
-whatever else one holds is refused by name. Every fold becomes a member.
+A results folder ``TRAINER__PLANS__CONFIGURATION`` contains ``plans.json``, ``dataset.json`` and
+``fold_N/checkpoint_*.pth``. nnU-Net itself is neither needed nor run. A checkpoint is a pickle;
+torch's weights-only loader reads only data from it: tensors, numbers and text. Anything else is
+refused by name. Every fold becomes a member.
 
-nnU-Net does not turn scans: its network sees a file's own axes, backwards (k, j, i), in the order
-that ``transpose_forward`` says. Plans say that as ``orientation``. What it calls z-score, not-zero
-crop and cubic resampling have their counterparts in plans as well. Its regions are classes that
-overlap, a sigmoid each; a cascade becomes one bundle of both stages. What cannot be said in a plan
-(networks, normalisations, readers of one's own) is refused.
+nnU-Net does not reorient scans. Its network reads a file's own axes in reverse (k, j, i), in the
+order that ``transpose_forward`` sets; a plan expresses this as ``orientation``. nnU-Net's z-score,
+nonzero crop and cubic resampling have counterparts in a plan. Its regions become overlapping
+classes, with a sigmoid for each. A cascade becomes one bundle of both stages. Networks,
+normalisations and readers that a plan cannot express (custom ones) are refused.
+
+Shapes: weights keep nnU-Net's shapes; kernels and strides become triples, with 1 along the axis
+that a 2-D network lacks.
 """
 
 from __future__ import annotations
@@ -43,6 +46,7 @@ from ..core.plan import (
 from ..core.progress import Say, unsaid
 from ..networks.build import build, load_weights
 
+# The axes of the arrays that each of nnU-Net's readers returns, as orientation letters.
 AXES = {
     "SimpleITKIO": "kji",
     "NibabelIO": "kji",
@@ -50,6 +54,7 @@ AXES = {
     "Tiff3DIO": "kji",
     "NibabelIOWithReorient": "SAR",
 }
+# nnU-Net's names -> ours.
 NETWORKS = {"PlainConvUNet": "plain", "ResidualEncoderUNet": "resnet"}
 NORMS = {
     "InstanceNorm2d": "instance",
@@ -67,7 +72,7 @@ RESAMPLERS = {
 
 @dataclass(frozen=True)
 class _ModelFolder:
-    """What the folder says, once read."""
+    """The content of a model folder."""
 
     folder: Path
     plans: Mapping[str, Any]
@@ -75,8 +80,9 @@ class _ModelFolder:
     name: str  # of the configuration
     configuration: Mapping[str, Any]
 
-    def refuse(self, what: str) -> BundleError:
-        return BundleError(what, path=self.folder)
+    def refuse(self, reason: str) -> BundleError:
+        """An error about this folder."""
+        return BundleError(reason, path=self.folder)
 
 
 def read_bundle(
@@ -86,26 +92,39 @@ def read_bundle(
     folds: Sequence[int] = (),
     say: Say = unsaid,
 ) -> Bundle:
-    """The bundle of a trained nnU-Net.
+    """Read a trained nnU-Net as a bundle.
 
     Args:
         folder: ``.../DATASET/TRAINER__PLANS__CONFIGURATION``.
-        checkpoint: which file of each fold.
-        folds: only these; all that have that file where empty.
-        say: hears what differs from nnU-Net.
+        checkpoint: name of the file to read in each fold.
+        folds: only these folds; if empty, all that have the file.
+        say: called with a line of text for each difference from nnU-Net.
 
     Returns:
-        A bundle whose plan mirrors at prediction as the training allowed, as ``nnUNetv2_predict``
-        does.
+        A bundle whose plan mirrors at prediction along the axes that the training allowed, as
+        ``nnUNetv2_predict`` does.
 
     Raises:
-        InputError: the folder, or a file that it must have, is not there or cannot be read.
-        UsageError: the folder holds several trained networks, or lacks a fold that was asked for.
+        InputError: the folder, or a file that it must have, is missing or cannot be read.
+        UsageError: the folder contains several trained networks, or lacks a requested fold.
         BundleError: something in it has no counterpart here, or its weights do not fit its plans.
     """
     source = _read(Path(folder))
     first = _first_stage(source, checkpoint)
     files = _checkpoints(source.folder, checkpoint, folds)
+    plan, members = _plan_and_members(source, files, first, say)
+    if first is not None:
+        members += [
+            replace(member, name=f"first_stage_{member.name}", first_stage=True)
+            for member in first.members
+        ]
+    return Bundle(plan, tuple(members), _card(source, files, first))
+
+
+def _plan_and_members(
+    source: _ModelFolder, files: Mapping[int | None, Path], first: Bundle | None, say: Say
+) -> tuple[Plan, list[Member]]:
+    """The plan, and one member for each fold. All folds must agree on the mirrored axes."""
     plan, allowed, members = None, None, []
     for fold, path in files.items():
         content = load_data_only(path)
@@ -115,28 +134,33 @@ def read_bundle(
         )
         if not isinstance(state, Mapping):
             raise BundleError(
-                "is no checkpoint of nnU-Net v2: it has no network_weights", path=path
+                "is not a checkpoint of nnU-Net v2: it has no network_weights", path=path
             )
+        # The plan needs the mirrored axes, which only a checkpoint records.
         if plan is None:
             try:
                 plan, allowed = _plan(source, first, mirror, say), mirror
             except (KeyError, TypeError, IndexError, ValueError) as error:
-                # Pydantic's are several lines and end in an address.
+                # Pydantic's messages have several lines and end in a URL.
                 words = " ".join(str(error).split("\n  For further")[0].split())
                 raise source.refuse(
-                    "its plans.json or dataset.json is not of nnU-Net v2 "
+                    "its plans.json or dataset.json is not from nnU-Net v2 "
                     f"({type(error).__name__}: {words})"
                 ) from error
         if mirror != allowed:
-            raise BundleError(f"mirrors along {mirror}, another fold along {allowed}", path=path)
+            raise BundleError(
+                f"allows mirroring along {mirror}, another fold along {allowed}", path=path
+            )
         name = "all" if fold is None else f"fold_{fold}"
         members.append(Member(name, renamed(state, plan.network, path), fold))
     assert plan is not None
-    if first is not None:
-        members += [
-            replace(member, name=f"first_stage_{member.name}", first_stage=True)
-            for member in first.members
-        ]
+    return plan, members
+
+
+def _card(
+    source: _ModelFolder, files: Mapping[int | None, Path], first: Bundle | None
+) -> dict[str, Any]:
+    """The bundle's card: where the model comes from, with the SHA-256 of each checkpoint."""
     card: dict[str, Any] = {
         "imported": "nnU-Net v2",
         "dataset": source.plans.get("dataset_name", ""),
@@ -149,46 +173,50 @@ def read_bundle(
     }
     if first is not None:
         card["first_stage"] = first.card
-    return Bundle(plan, tuple(members), card)
+    return card
 
 
 # ---- reading the folder ----
 
 
 def _read(folder: Path) -> _ModelFolder:
+    """Read the folder's JSON files, and resolve its configuration."""
     if not folder.is_dir():
         raise InputError("is not a folder", path=folder)
+    # A folder of several models is a common mistake; name the folders inside.
     if not (folder / "plans.json").is_file():
         inside = sorted(path.parent.name for path in folder.glob("*/plans.json"))
         if inside:
             raise UsageError(
-                f"{folder} holds {len(inside)} trained networks: give the folder of one of them, "
-                f"such as {inside[0]}"
+                f"{folder} contains {len(inside)} trained networks; give the folder of one of "
+                f"them, such as {inside[0]}"
             )
         raise InputError(
-            "holds no plans.json: a trained nnU-Net is a folder TRAINER__PLANS__CONFIGURATION "
+            "contains no plans.json; a trained nnU-Net is a folder TRAINER__PLANS__CONFIGURATION "
             "with plans.json, dataset.json and fold_0",
             path=folder,
         )
+    # The folder's name ends with the name of the configuration.
     plans, dataset = _json(folder / "plans.json"), _json(folder / "dataset.json")
     name = folder.resolve().name.rsplit("__", 1)[-1]
     known = plans.get("configurations")
     if not isinstance(known, dict) or not all(isinstance(entry, dict) for entry in known.values()):
         raise BundleError(
-            "its plans.json is not of nnU-Net v2: it has no configurations", path=folder
+            "its plans.json is not from nnU-Net v2: it has no configurations", path=folder
         )
     if name not in known:
         raise BundleError(
-            "its name must end with __ and one of its plans' configurations "
+            "the folder's name must end with __ and a configuration of its plans "
             f"({', '.join(known)}), found {folder.name!r}",
             path=folder,
         )
+    # A configuration may inherit from another; its own values take precedence.
     config, parents = dict(known[name]), [name]
     while (parent := config.pop("inherits_from", None)) is not None:
         if parent not in known or parent in parents:
             raise BundleError(
-                f"its configuration {parents[-1]} inherits from {parent}, which is not there, or "
-                "from itself",
+                f"its configuration {parents[-1]} inherits from {parent}, which is missing or "
+                "inherits from itself",
                 path=folder,
             )
         parents.append(parent)
@@ -209,22 +237,23 @@ def _json(path: Path) -> dict[str, Any]:
 
 
 def _checkpoints(folder: Path, name: str, folds: Sequence[int]) -> dict[int | None, Path]:
-    """Fold -> file; None is nnU-Net's "all", which is taken only where there is no other."""
-    there = {
+    """Fold -> file. None is nnU-Net's fold "all", which is used only if there is no other."""
+    found = {
         int(m.group(1)): path / name
         for path in folder.glob("fold_*")
         if (m := re.fullmatch(r"fold_(\d+)", path.name)) and (path / name).is_file()
     }
-    missing = sorted(set(folds) - set(there))
+    missing = sorted(set(folds) - set(found))
     if missing:
         raise UsageError(
-            f"{folder} has no {name} of fold {', '.join(map(str, missing))}; it has "
-            f"{', '.join(map(str, sorted(there))) or 'none'}"
+            f"{folder} has no {name} for fold {', '.join(map(str, missing))}; folds that have it: "
+            f"{', '.join(map(str, sorted(found))) or 'none'}"
         )
-    if there:
-        return {fold: there[fold] for fold in sorted(folds or there)}
+    if found:
+        return {fold: found[fold] for fold in sorted(folds or found)}
     if (folder / "fold_all" / name).is_file():
         return {None: folder / "fold_all" / name}
+    # Nothing found: name the checkpoints that exist.
     others = sorted({path.name for path in folder.glob("fold_*/*.pth")})
     raise InputError(
         f"no fold has a {name}" + (f"; there is {', '.join(others)}" if others else ""), path=folder
@@ -232,16 +261,16 @@ def _checkpoints(folder: Path, name: str, folds: Sequence[int]) -> dict[int | No
 
 
 def load_data_only(path: Path) -> dict[str, Any]:
-    """The content of a torch checkpoint, of which nothing can run: tensors, numbers, text, and
-    numpy scalars.
+    """The content of a torch checkpoint, loaded without running code from it: tensors, numbers,
+    text and numpy scalars.
 
     Raises:
         InputError: it cannot be read.
-        BundleError: it is damaged, or holds anything else.
+        BundleError: it is damaged, or contains anything else.
     """
     import numpy._core.multiarray as multiarray
 
-    # How numpy writes a number of its own, under its newer and its older address.
+    # The constructor in a pickled numpy scalar, by its current and its older module name.
     scalar = multiarray.scalar
     allowed: list[Any] = [
         scalar,
@@ -255,13 +284,14 @@ def load_data_only(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise InputError(f"cannot be read ({error.strerror})", path=path) from error
     except Exception as error:  # torch raises many kinds for a file that is no checkpoint
-        raise BundleError(f"cannot be read safely: {_why(path, error)}", path=path) from error
+        raise BundleError(f"cannot be read safely: {_reason(path, error)}", path=path) from error
     if not isinstance(content, dict):
-        raise BundleError("is no checkpoint: it holds no dictionary", path=path)
+        raise BundleError("is not a checkpoint: it contains no dictionary", path=path)
     return content
 
 
-def _why(path: Path, error: Exception) -> str:
+def _reason(path: Path, error: Exception) -> str:
+    """Why a checkpoint was refused: the names of what it would run, or that it is damaged."""
     try:
         unsafe = [
             name
@@ -271,20 +301,22 @@ def _why(path: Path, error: Exception) -> str:
     except Exception:
         unsafe = []
     if unsafe:
-        return f"it wants to run {', '.join(sorted(unsafe)[:3])}, and a model is data"
-    return f"damaged, or no checkpoint ({type(error).__name__})"
+        return f"it would run {', '.join(sorted(unsafe)[:3])}, but a model must contain only data"
+    return f"damaged, or not a checkpoint ({type(error).__name__})"
 
 
-# ---- plans to a plan ----
+# ---- from nnU-Net's plans to a plan ----
 
 
 def _plan(source: _ModelFolder, first: Bundle | None, mirror: tuple[int, ...], say: Say) -> Plan:
+    """The plan with the same preprocessing, network and prediction as the model folder's."""
     config, plans = source.configuration, source.plans
     if config.get("preprocessor_name", "DefaultPreprocessor") != "DefaultPreprocessor":
         raise source.refuse(
-            f"prepares scans by {config['preprocessor_name']}; only nnU-Net's "
+            f"preprocesses scans with {config['preprocessor_name']}; only nnU-Net's "
             "DefaultPreprocessor can be imported"
         )
+    # The second stage of a cascade has a further input channel for each structure.
     channels, (structures, overlapping) = _channels(source), _structures(source)
     network = _network(
         source,
@@ -294,18 +326,19 @@ def _plan(source: _ModelFolder, first: Bundle | None, mirror: tuple[int, ...], s
     )
     reader = plans.get("image_reader_writer", "SimpleITKIO")
     if reader not in AXES:
-        raise source.refuse(f"reads images by {reader}; known are {', '.join(AXES)}")
+        raise source.refuse(f"reads images with {reader}; supported are {', '.join(AXES)}")
+    # Axes, patch and spacing are in nnU-Net's order, as in the network.
     axes = "".join(AXES[reader][n] for n in plans["transpose_forward"])
     patch, spacing = list(config["patch_size"]), list(config["spacing"])
     if network.dims == 2:  # nnU-Net slices the first axis, a plan the last
         axes, patch, spacing = axes[1:] + axes[0], [*patch, 1], [*spacing[-2:], None]
     resampler = config.get("resampling_fn_data", "resample_data_or_seg_to_shape")
     if resampler not in RESAMPLERS:
-        raise source.refuse(f"resamples by {resampler}; known are {', '.join(RESAMPLERS)}")
+        raise source.refuse(f"resamples with {resampler}; supported are {', '.join(RESAMPLERS)}")
     if RESAMPLERS[resampler] != "spline":
         say(
-            f"it resamples by {resampler}; here that is done by cubic convolution, widened where "
-            "it shrinks"
+            f"the model resamples with {resampler}; here cubic convolution is used, with a wider "
+            "kernel for downsampling"
         )
     return Plan(
         recipe="nnU-Net v2",
@@ -332,25 +365,27 @@ def _plan(source: _ModelFolder, first: Bundle | None, mirror: tuple[int, ...], s
 
 
 def _first_stage(source: _ModelFolder, checkpoint: str) -> Bundle | None:
-    """The first stage of a cascade, which stands beside the second, with all its folds; None where
-    there is none.
+    """The first stage of a cascade with all its folds, from the folder next to that of the second;
+    None if the model is no cascade.
     """
     if not source.configuration.get("previous_stage"):
         return None
     folder = source.folder.resolve()
+    # Its folder has the same name but for the configuration.
     folder = folder.with_name(
         folder.name.removesuffix(source.name) + str(source.configuration["previous_stage"])
     )
     if not folder.is_dir():
         raise InputError(
-            f"is the first stage of the cascade {source.folder.name}, and is not there", path=folder
+            f"the first stage of the cascade {source.folder.name} is missing", path=folder
         )
     return read_bundle(folder, checkpoint=checkpoint)
 
 
 def _structures(source: _ModelFolder) -> tuple[tuple[Structure, ...], bool]:
-    """The structures, and whether they are overlapping regions. None has a side: nnU-Net's mirror
-    does not exchange left and right.
+    """The structures, and whether they are overlapping regions.
+
+    No structure has a side, because nnU-Net's mirroring does not exchange left and right.
     """
     labels = {
         str(name): value
@@ -358,11 +393,12 @@ def _structures(source: _ModelFolder) -> tuple[tuple[Structure, ...], bool]:
         if name != "ignore" and value not in (0, [0])
     }
     overlapping = any(not isinstance(value, int) for value in labels.values())
-    if overlapping:  # where a region is found its value overwrites those of earlier ones
+    if overlapping:
+        # The label value of each region; where regions overlap, the last one overwrites the others.
         order = source.dataset["regions_class_order"]
         if len(order) != len(labels):
             raise source.refuse(
-                f"has {len(labels)} regions, and regions_class_order names {len(order)}"
+                f"has {len(labels)} regions, but regions_class_order names {len(order)}"
             )
         labels = dict(zip(labels, order, strict=True))
     known = {
@@ -373,21 +409,24 @@ def _structures(source: _ModelFolder) -> tuple[tuple[Structure, ...], bool]:
 
 
 def _channels(source: _ModelFolder) -> tuple[Channel, ...]:
+    """The channels with their normalisation; repeated names get a number."""
     names = source.dataset.get("channel_names", source.dataset.get("modality", {}))
     schemes, masked = (
         source.configuration["normalization_schemes"],
         source.configuration["use_mask_for_norm"],
     )
-    seen = source.plans.get(
+    # The name of this entry in newer and in older plans.
+    intensities = source.plans.get(
         "foreground_intensity_properties_per_channel",
         source.plans.get("foreground_intensity_properties_by_modality", {}),
     )
     if len(names) != len(schemes):
-        raise source.refuse(f"names {len(names)} channels and normalises {len(schemes)}")
+        raise source.refuse(f"names {len(names)} channels but normalises {len(schemes)}")
     rules = [
-        _normalisation(source, scheme, bool(masked[n]), seen.get(str(n), {}))
+        _normalisation(source, scheme, bool(masked[n]), intensities.get(str(n), {}))
         for n, scheme in enumerate(schemes)
     ]
+    # Channels of a plan need distinct names.
     unique = [
         name if list(names.values()).count(name) == 1 else f"{name} {n}"
         for n, name in enumerate(map(str, names.values()))
@@ -398,15 +437,18 @@ def _channels(source: _ModelFolder) -> tuple[Channel, ...]:
 
 
 def _normalisation(
-    source: _ModelFolder, scheme: str, masked: bool, seen: Mapping[str, float]
+    source: _ModelFolder, scheme: str, masked: bool, intensities: Mapping[str, float]
 ) -> Normalisation:
+    """The normalisation that equals nnU-Net's ``scheme``; ``intensities`` are the training set's
+    statistics.
+    """
     if scheme == "CTNormalization":
         return Normalisation(
             kind="window",
-            low=seen["percentile_00_5"],
-            high=seen["percentile_99_5"],
-            mean=seen["mean"],
-            std=max(seen["std"], 1e-8),
+            low=intensities["percentile_00_5"],
+            high=intensities["percentile_99_5"],
+            mean=intensities["mean"],
+            std=max(intensities["std"], 1e-8),
         )
     if scheme == "ZScoreNormalization":
         return Normalisation(kind="standard", inside="nonzero" if masked else "all")
@@ -416,15 +458,17 @@ def _normalisation(
         return Normalisation(kind="window", low=0, high=255, mean=0, std=255)
     if scheme == "NoNormalization":
         return Normalisation(kind="none")
-    raise source.refuse(f"normalises by {scheme}, which is not one of nnU-Net's own")
+    raise source.refuse(f"normalises with {scheme}, which is not part of nnU-Net")
 
 
 def _network(source: _ModelFolder, channels: int, structures: int, overlapping: bool) -> Network:
-    made = _architecture(source)
-    words = made["arch_kwargs"]
-    name = str(made["network_class_name"]).rsplit(".", 1)[-1]
-    dims = int(str(words["conv_op"])[-2])
-    norm, activation = (str(words[key]).rsplit(".", 1)[-1] for key in ("norm_op", "nonlin"))
+    """The network of the plans; anything that a plan cannot express is refused."""
+    architecture = _architecture(source)
+    kwargs = architecture["arch_kwargs"]
+    name = str(architecture["network_class_name"]).rsplit(".", 1)[-1]
+    dims = int(str(kwargs["conv_op"])[-2])
+    norm, activation = (str(kwargs[key]).rsplit(".", 1)[-1] for key in ("norm_op", "nonlin"))
+    # The parts that must be among those known here.
     for what, found, known in (
         ("network", name, NETWORKS),
         ("normalisation", norm, NORMS),
@@ -432,10 +476,12 @@ def _network(source: _ModelFolder, channels: int, structures: int, overlapping: 
     ):
         if found not in known:
             raise source.refuse(
-                f"has the {what} {found}, which cannot be imported; known are {', '.join(known)}"
+                f"has the {what} {found}, which cannot be imported; supported are "
+                f"{', '.join(known)}"
             )
-    strange = {
-        key: words[key]
+    # Options that change the network and have no counterpart; None or False means unused.
+    unsupported = {
+        key: kwargs[key]
         for key in (
             "dropout_op",
             "nonlin_first",
@@ -443,28 +489,31 @@ def _network(source: _ModelFolder, channels: int, structures: int, overlapping: 
             "bottleneck_channels",
             "stochastic_depth_p",
         )
-        if words.get(key)
+        if kwargs.get(key)
     }
-    if strange:
+    if unsupported:
         raise source.refuse(
-            f"has {', '.join(f'{key} {value}' for key, value in strange.items())}, which cannot "
-            "be imported"
+            f"has {', '.join(f'{key} {value}' for key, value in unsupported.items())}, which "
+            "cannot be imported"
         )
-    stages = int(words["n_stages"])
-    kernels, strides = (_triples(words[key], stages, dims) for key in ("kernel_sizes", "strides"))
+    stages = int(kwargs["n_stages"])
+    kernels, strides = (_triples(kwargs[key], stages, dims) for key in ("kernel_sizes", "strides"))
     if strides[0] != (1, 1, 1):
-        raise source.refuse(f"strides by {strides[0]} in its first stage, which cannot be imported")
+        raise source.refuse(
+            f"has the stride {strides[0]} in its first stage, which cannot be imported"
+        )
     encoder = "n_blocks_per_stage" if NETWORKS[name] == "resnet" else "n_conv_per_stage"
-    decoder = _listed(words["n_conv_per_stage_decoder"], stages - 1)
+    # nnU-Net lists the decoder from the bottleneck upwards, a plan from full resolution downwards.
+    decoder = _listed(kwargs["n_conv_per_stage_decoder"], stages - 1)
     return Network(
         dims=dims,  # type: ignore[arg-type]
         channels=channels,
         classes=structures + (0 if overlapping else 1),
         overlapping=overlapping,
-        widths=tuple(words["features_per_stage"]),
+        widths=tuple(kwargs["features_per_stage"]),
         strides=strides[1:],
         kernels=kernels,
-        convs=tuple(_listed(words[encoder], stages)),
+        convs=tuple(_listed(kwargs[encoder], stages)),
         decoder_convs=tuple(reversed(decoder)),
         encoder=NETWORKS[name],  # type: ignore[arg-type]
         norm=NORMS[norm],  # type: ignore[arg-type]
@@ -474,7 +523,9 @@ def _network(source: _ModelFolder, channels: int, structures: int, overlapping: 
 
 
 def _architecture(source: _ModelFolder) -> dict[str, Any]:
-    """The network as plans have it since 2.3; from older plans derived as nnU-Net derives it."""
+    """The network's description as in plans since nnU-Net 2.3; for older plans, derived in the same
+    way as nnU-Net does.
+    """
     config = source.configuration
     if "architecture" in config:
         return dict(config["architecture"])
@@ -483,7 +534,7 @@ def _architecture(source: _ModelFolder) -> dict[str, Any]:
         min(config["UNet_base_num_features"] * 2**n, config["unet_max_num_features"])
         for n in range(stages)
     ]
-    words = {
+    kwargs = {
         "n_stages": stages,
         "features_per_stage": widths,
         "conv_op": f"Conv{dims}d",
@@ -495,16 +546,17 @@ def _architecture(source: _ModelFolder) -> dict[str, Any]:
         "norm_op": f"InstanceNorm{dims}d",
         "nonlin": "LeakyReLU",
     }
-    return {"network_class_name": config["UNet_class_name"], "arch_kwargs": words}
+    return {"network_class_name": config["UNet_class_name"], "arch_kwargs": kwargs}
 
 
 def _listed(value: int | Sequence[int], count: int) -> list[int]:
+    """A value for each of ``count`` stages, from one number or a list."""
     return [value] * count if isinstance(value, int) else [int(v) for v in value]
 
 
 def _triples(values: Any, count: int, dims: int) -> tuple[tuple[int, int, int], ...]:
-    """(a, b, c) for each stage, from one number, one a stage or one an axis; 1 along the axis that
-    a 2-D network does not see.
+    """(a, b, c) for each stage, from one number, one per stage, or one per stage and axis. The
+    third entry is 1 in 2-D.
     """
     rows = []
     for row in [values] * count if isinstance(values, int) else values:
@@ -515,19 +567,21 @@ def _triples(values: Any, count: int, dims: int) -> tuple[tuple[int, int, int], 
     return tuple(rows)
 
 
-# ---- weights to our names ----
+# ---- renaming weights ----
 
 
 def renamed(state: Mapping[str, torch.Tensor], net: Network, path: str | Path = "") -> Weights:
-    """nnU-Net's weights by the names that ``networks.unet`` gives them.
+    """nnU-Net's weights with the names of ``networks.unet``.
 
-    A convolution's bias before a norm changes nothing, because the norm takes the mean away: it is
-    dropped, or for a batch norm taken from the running mean. Heads for deep supervision are left
-    out. What nnU-Net lists twice (``all_modules``, ``decoder.encoder``) is taken once.
+    A convolution's bias before a norm has no effect, because the norm subtracts the mean. The bias
+    is dropped; for a batch norm it is subtracted from the running mean. Heads for deep supervision
+    are dropped. Weights that nnU-Net lists twice (``all_modules``, ``decoder.encoder``) are used
+    once.
 
     Raises:
-        BundleError: something is missing, or has another shape than the plans say.
+        BundleError: a weight is missing, or its shape differs from the plans'.
     """
+    # Remove the prefixes of data-parallel and compiled modules.
     state = {
         re.sub(r"^(module\.|_orig_mod\.)+", "", name): tensor for name, tensor in state.items()
     }
@@ -539,6 +593,7 @@ def renamed(state: Mapping[str, torch.Tensor], net: Network, path: str | Path = 
             raise BundleError(f"has no {name}, which the plans' network has", path=path or None)
         return state[name]
 
+    # Convolutions with their norms and, if it is learnt, the activation.
     for theirs, ours in _blocks(net):
         used[f"{ours}.0.weight"] = needed(f"{theirs}.conv.weight")
         bias = state.get(f"{theirs}.conv.bias")
@@ -550,16 +605,19 @@ def renamed(state: Mapping[str, torch.Tensor], net: Network, path: str | Path = 
                 )
         if f"{theirs}.nonlin.weight" in state:
             used[f"{ours}.2.weight"] = state[f"{theirs}.nonlin.weight"]
+    # Upsampling and the head at full resolution; nnU-Net counts decoder levels from the bottleneck.
     for level in range(deepest + 1):
         up = f"decoder.transpconvs.{deepest - level}"
         used[f"up.{level}.weight"] = needed(f"{up}.weight")
         used[f"up.{level}.bias"] = state.get(f"{up}.bias", torch.zeros(net.widths[level]))
     for name in ("weight", "bias"):
         used[f"heads.0.{name}"] = needed(f"decoder.seg_layers.{deepest}.{name}")
+    # Weights in half precision become float32; counters stay integers.
     weights = {
         name: tensor.detach().float().numpy() if tensor.is_floating_point() else tensor.numpy()
         for name, tensor in used.items()
     }
+    # Check names and shapes now, with the path at hand.
     try:
         load_weights(build(net), weights)
     except BundleError as error:
@@ -568,8 +626,9 @@ def renamed(state: Mapping[str, torch.Tensor], net: Network, path: str | Path = 
 
 
 def _blocks(net: Network) -> list[tuple[str, str]]:
-    """(theirs, ours) of every convolution with its norm."""
+    """(nnU-Net's name, ours) of every convolution with its norm."""
     pairs = []
+    # Encoder.
     for stage in range(len(net.widths)):
         if net.encoder != "resnet":
             pairs += [
@@ -577,6 +636,7 @@ def _blocks(net: Network) -> list[tuple[str, str]]:
                 for n in range(net.convs_at(stage))
             ]
             continue
+        # Residual blocks; our first stage counts the stem as its layer 0.
         if stage == 0:
             pairs.append(("encoder.stem.convs.0", "encoder.0.0"))
         for n in range(net.convs_at(stage)):
@@ -589,8 +649,9 @@ def _blocks(net: Network) -> list[tuple[str, str]]:
                 (f"{theirs}.conv2", f"{ours}.convs.1"),
             ]
             if n == 0 and stage and net.widths[stage] != net.widths[stage - 1]:
-                pooled = max(net.strides[stage - 1]) > 1  # then the average comes first
+                pooled = max(net.strides[stage - 1]) > 1  # then the average pool is skip.0
                 pairs.append((f"{theirs}.skip.{int(pooled)}", f"{ours}.project"))
+    # Decoder; nnU-Net counts its levels from the bottleneck.
     deepest = len(net.widths) - 2
     for level in range(deepest + 1):
         pairs += [

@@ -1,3 +1,3 @@
-"""Measures of a segmentation against a truth: plain arrays and voxel sizes in, numbers out. It
-knows no file.
+"""Metrics of a segmentation against a truth: plain arrays and voxel sizes in, numbers out. It reads
+no files.
 """

@@ -1,9 +1,9 @@
-"""Overlap slice by slice: what two volumes share in each slice along one axis.
+"""Overlap per slice: voxel counts of two label maps in each slice along one axis.
 
-Kept sparse, because most structures stand in few slices: only what is in the truth or the
-prediction of a slice has an entry, and a structure that is in neither is not defined there (see
-``overlap``), so that it can be counted as the slices without an entry. It knows no file, no grid
-and no name of a structure.
+The counts are sparse, because most structures occur in few slices: a structure has an entry for a
+slice only if it is in the truth or the prediction there. In the other slices its measures are not
+defined (see ``overlap``); they can be counted as the slices without an entry. The module reads no
+files and knows no grid and no structure names.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ from ..core.errors import GeometryError
 from . import overlap
 from .overlap import Counts, Floats, Ints
 
-# slices copied at once: where they lie scattered in memory, one at a time takes ten times as long
+# Slices copied at once: if a slice is scattered in memory, one at a time takes ten times as long.
 TOGETHER = 16
 
 
 @dataclass(frozen=True)
 class SliceCounts:
-    """What was counted, slice by slice; arrays (n,) with an entry for each structure of each slice
-    that holds it.
+    """Counts per slice and structure; all arrays are (n,), with one entry for each structure
+    present in a slice.
 
     Args:
-        slices: how many slices the volume has, empty ones included.
-        index: which slice, from 0.
+        slices: number of slices of the volume, empty ones included.
+        index: the slice, from 0.
         value: the structure's label value.
         tp, fp, fn: pixels.
     """
@@ -43,14 +43,14 @@ class SliceCounts:
     fn: Ints
 
     def of(self, values: Iterable[int]) -> SliceCounts:
-        """Only the entries of these structures."""
+        """Only the entries of these label values."""
         kept = np.isin(self.value, list(values))
         return SliceCounts(
             self.slices, *(a[kept] for a in (self.index, self.value, self.tp, self.fp, self.fn))
         )
 
     def measure(self, name: str) -> Floats:
-        """(n,) the measure ``name`` of ``overlap.MEASURES`` (one that is a ratio) of every
+        """(n,) the measure ``name`` of ``overlap.MEASURES``, which must be a ratio, for every
         entry.
         """
         unknown = np.full(len(self.tp), np.nan)
@@ -58,16 +58,16 @@ class SliceCounts:
 
 
 def count_slices(prediction: NDArray[Any], truth: NDArray[Any], axis: int = 2) -> SliceCounts:
-    """Count every slice along ``axis``.
+    """Count TP, FP and FN in every slice along ``axis``.
 
     Args:
         prediction, truth: (I, J, K) label values, any real dtype; whole numbers 0..65535. Both may
-            be empty of foreground.
+            have no foreground; then there are no entries.
         axis: 0, 1 or 2.
 
     Raises:
         GeometryError: the shapes differ.
-        LabelError: a value that is not a whole number or lies outside 0..65535.
+        LabelError: a value is not a whole number or is outside 0..65535.
     """
     if prediction.shape != truth.shape:
         raise GeometryError(
@@ -78,8 +78,9 @@ def count_slices(prediction: NDArray[Any], truth: NDArray[Any], axis: int = 2) -
     found = [
         (start + k, overlap.count(*pair))
         for start in range(0, len(p), TOGETHER)
-        for k, pair in _filled(p, t, start)
+        for k, pair in _non_empty_slices(p, t, start)
     ]
+    # One entry per slice and structure; slice numbers count from the start of the whole volume.
     index = (box[axis].start or 0) + np.repeat(
         [k for k, _ in found], [len(c.values) for _, c in found]
     ).astype(np.int64)
@@ -94,10 +95,12 @@ def count_slices(prediction: NDArray[Any], truth: NDArray[Any], axis: int = 2) -
     )
 
 
-def _filled(
+def _non_empty_slices(
     p: NDArray[Any], t: NDArray[Any], start: int
 ) -> Iterator[tuple[int, tuple[NDArray[Any], NDArray[Any]]]]:
-    """Those of the next ``TOGETHER`` slices that hold anything, each with its place among them."""
+    """The non-empty slices among the ``TOGETHER`` slices from ``start``, each with its position in
+    that block.
+    """
     block_p, block_t = (np.ascontiguousarray(a[start : start + TOGETHER]) for a in (p, t))
     yield from (
         (k, (a, b))

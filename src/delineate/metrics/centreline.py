@@ -1,27 +1,27 @@
-"""Centrelines of masks by thinning, and clDice, which asks of vessels and airways whether they hang
-together and not how thick they are.
+"""Centrelines of masks by thinning, and clDice, which measures whether the connections of vessels
+and airways are preserved, and not how thick they are.
 
-``skeleton`` takes voxels off a mask from six sides in turn until none can go (Lee, Kashyap & Chu,
-CVGIP 56, 1994). A voxel can go if
+``skeleton`` removes voxels from a mask from six sides in turn until none can be removed (Lee,
+Kashyap & Chu, CVGIP 56, 1994). A voxel can be removed if
 
-    it lies on that side's border     the voxel beside it in that direction is outside
-    it is no end of a line            it has more than one neighbour over faces, edges and corners
-    it is simple                      without it there are as many components (26), cavities and
-                                      tunnels (6) as with it
+    it is on the border of that side  its neighbour in that direction is outside
+    it is not the end of a line       more than one of its 26 neighbours is inside
+    it is simple                      its removal keeps the number of components (26-connected),
+                                      and of cavities and tunnels (6-connected background)
 
-All voxels of one side's border are found first and then taken off one after the other, each asked
-once more whether it is simple. Lee et al. ask there only whether its neighbours hang together,
-which can change a tunnel; here the whole question
-is asked (Bertrand & Malandain, Pattern Recognition Letters 15, 1994), so that the topology is kept:
-the same components, cavities and tunnels are left, and nothing simple but ends of lines. A flat
-image is thinned from its four sides, its mask hanging together over edges and corners (8) and its
-background over edges (4).
+All candidates of one side are found first and then removed one after the other, each after a second
+test that it is still simple. Lee et al. only test at this point whether its neighbours are still
+connected, which can change a tunnel. Here the full test is repeated (Bertrand & Malandain, Pattern
+Recognition Letters 15, 1994), so the topology is preserved: the skeleton has the same components,
+cavities and tunnels as the mask, and its only simple voxels are the ends of lines. A 2-D image is
+thinned from its four sides, with an 8-connected mask and a 4-connected background.
 
-Thinning counts voxels and not mm: where spacings differ much, the line is not midway in mm. A
-skeleton has spurs where the mask is rough.
+Thinning counts voxels, not mm: if the spacing is very uneven, the line is not midway in mm. The
+skeleton of a mask with a rough surface has spurs.
 
-It knows no file, no spacing and no name of a structure. Legend: a word holds a voxel and its
-neighbours as 27 bits, 9 i + 3 j + k, itself bit 13.
+The module reads no files and knows no spacing and no structure names. Legend: a word holds a voxel
+and its neighbours as 27 bits; the bit of a neighbour is 9 i + 3 j + k, and bit 13 is the voxel
+itself.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from numpy.typing import NDArray
 from ..core.errors import GeometryError
 from .overlap import foreground_box
 
-# (axis, direction); another order leaves another, equally thin line.
+# (axis, direction); another order gives another, equally thin line.
 SIDES = (
     (1, -1),
     (1, 1),
@@ -50,14 +50,14 @@ SIDES = (
 
 @dataclass(frozen=True)
 class ClDice:
-    """What ``cl_dice`` found.
+    """The result of ``cl_dice``.
 
     Args:
-        precision: share of the prediction's centreline inside the truth; NaN where the prediction
-            is empty.
-        sensitivity: share of the truth's centreline inside the prediction; NaN where the truth is
+        precision: share of the prediction's centreline inside the truth; NaN if the prediction is
             empty.
-        dice: their harmonic mean, clDice; NaN where both are empty, 0 where one is.
+        sensitivity: share of the truth's centreline inside the prediction; NaN if the truth is
+            empty.
+        dice: clDice, their harmonic mean; NaN if both masks are empty, 0 if exactly one is.
     """
 
     precision: float
@@ -66,12 +66,13 @@ class ClDice:
 
 
 def cl_dice(prediction: NDArray[Any], truth: NDArray[Any]) -> ClDice:
-    """Centreline Dice (Shit et al., CVPR 2021), from the skeletons of ``skeleton``.
+    """Centreline Dice (Shit et al., CVPR 2021), computed with ``skeleton``.
 
-    With V the voxels of a mask and S those of its skeleton: precision |S_P n V_T| / |S_P|,
-    sensitivity |S_T n V_P| / |S_T|, dice 2 x precision x sensitivity / (precision + sensitivity).
-    Where neither line lies in the other mask it is 0. Other thinnings give other lines and so other
-    figures, though the topology is the same: name the implementation beside the figure.
+    With V the voxels of a mask and S those of its skeleton: precision (topology precision) =
+    |S_P n V_T| / |S_P|, sensitivity (topology sensitivity) = |S_T n V_P| / |S_T|, and dice =
+    2 x precision x sensitivity / (precision + sensitivity). If neither skeleton meets the other
+    mask, dice is 0. Other thinning algorithms give other skeletons and so other values, even with
+    the same topology: report the implementation together with the value.
 
         truth      prediction   precision   sensitivity   dice
         empty      empty        NaN         NaN           NaN
@@ -79,22 +80,24 @@ def cl_dice(prediction: NDArray[Any], truth: NDArray[Any]) -> ClDice:
         something  empty        NaN         0             0
 
     Args:
-        prediction, truth: (I, J, K) or (I, J); anything but zero is inside.
+        prediction, truth: (I, J, K) or (I, J); non-zero is inside.
 
     Raises:
-        GeometryError: the shapes differ, or there are neither two nor three axes.
+        GeometryError: the shapes differ, or the arrays do not have two or three axes.
     """
     if prediction.shape != truth.shape:
         raise GeometryError(
             f"prediction of shape {prediction.shape} against truth of shape {truth.shape}"
         )
-    _refuse_other_axes(prediction)
+    _check_axes(prediction)
     with ThreadPoolExecutor(2) as pool:
-        precision, sensitivity = pool.map(_share_inside, (prediction, truth), (truth, prediction))
-    filled = [share for share in (precision, sensitivity) if not np.isnan(share)]
-    if not filled:
+        precision, sensitivity = pool.map(
+            _share_of_skeleton_inside, (prediction, truth), (truth, prediction)
+        )
+    defined = [share for share in (precision, sensitivity) if not np.isnan(share)]
+    if not defined:
         return ClDice(precision, sensitivity, float("nan"))
-    agree = len(filled) == 2 and sum(filled) > 0
+    agree = len(defined) == 2 and sum(defined) > 0
     return ClDice(
         precision,
         sensitivity,
@@ -103,37 +106,34 @@ def cl_dice(prediction: NDArray[Any], truth: NDArray[Any]) -> ClDice:
 
 
 def skeleton(mask: NDArray[Any]) -> NDArray[np.bool_]:
-    """The centreline of a mask; see the head of this file. A flat image may have two axes or a last
-    one of length 1.
+    """The skeleton (centreline) of a mask; the algorithm is in the module docstring. A 2-D image
+    may have two axes or a last axis of length 1.
 
-    Memory beyond the result is a few bytes for each voxel of the block that holds the mask.
+    Memory beyond the result is a few bytes per voxel of the mask's bounding box.
 
     Args:
-        mask: (I, J, K) or (I, J); anything but zero is inside, and what lies beyond the array is
-            outside.
+        mask: (I, J, K) or (I, J); non-zero is inside, and everything beyond the array is outside.
 
     Returns:
-        The same shape, bool; empty where the mask is.
+        The shape of the mask, bool; all False if the mask is empty.
 
     Raises:
-        GeometryError: there are neither two nor three axes.
+        GeometryError: the array does not have two or three axes.
     """
-    _refuse_other_axes(mask)
+    _check_axes(mask)
     out, box = np.zeros(mask.shape, np.bool_), foreground_box(mask)
-    out[box] = _thinned(mask[box], _is_flat(mask))
+    out[box] = _skeleton_of_block(mask[box], _is_flat(mask))
     return out
 
 
-def _share_inside(mask: NDArray[Any], other: NDArray[Any]) -> float:
-    """The share of the centreline of ``mask`` that lies inside ``other``; NaN where there is
-    none.
-    """
+def _share_of_skeleton_inside(mask: NDArray[Any], other: NDArray[Any]) -> float:
+    """The share of the skeleton of ``mask`` inside ``other``; NaN if ``mask`` is empty."""
     box = foreground_box(mask)
-    line = _thinned(mask[box], _is_flat(mask))
+    line = _skeleton_of_block(mask[box], _is_flat(mask))
     return float((other[box][line] != 0).mean()) if line.any() else float("nan")
 
 
-def _refuse_other_axes(mask: NDArray[Any]) -> None:
+def _check_axes(mask: NDArray[Any]) -> None:
     if mask.ndim not in (2, 3):
         raise GeometryError(f"a mask has two or three axes, found shape {mask.shape}")
 
@@ -142,15 +142,17 @@ def _is_flat(mask: NDArray[Any]) -> bool:
     return mask.ndim == 2 or mask.shape[2] == 1
 
 
-def _thinned(block: NDArray[Any], flat: bool) -> NDArray[np.bool_]:
-    """The skeleton of a block outside which there is nothing."""
-    deep = block.reshape((1, *block.shape[:2])) if flat else block
-    solid = np.zeros([n + 2 for n in deep.shape], np.uint8)
+def _skeleton_of_block(block: NDArray[Any], flat: bool) -> NDArray[np.bool_]:
+    """The skeleton of the mask in a block; everything beyond the block is outside."""
+    volume = block.reshape((1, *block.shape[:2])) if flat else block
+    # An empty rim, so that the 26 neighbours of every voxel exist.
+    solid = np.zeros([n + 2 for n in volume.shape], np.uint8)
     inner = solid[1:-1, 1:-1, 1:-1]
-    inner[...] = deep != 0
+    inner[...] = volume != 0
+    # Neighbours as offsets into the flattened array.
     steps = [s // solid.itemsize for s in solid.strides]
-    beside = np.array([steps[axis] * direction for axis, direction in SIDES if axis or not flat])
-    _thin(solid.reshape(-1), beside, steps[0], steps[1])
+    sides = np.array([steps[axis] * direction for axis, direction in SIDES if axis or not flat])
+    _thin(solid.reshape(-1), sides, steps[0], steps[1])
     return inner.astype(np.bool_).reshape(block.shape)
 
 
@@ -158,40 +160,45 @@ def _thinned(block: NDArray[Any], flat: bool) -> NDArray[np.bool_]:
 
 
 @njit(cache=True, nogil=True)
-def _thin(solid, beside, step_i, step_j):  # type: ignore[no-untyped-def]
-    """Takes voxels off ``solid`` (flat, with an empty rim), from the side of each of ``beside`` in
-    turn, until none goes.
+def _thin(solid, sides, step_i, step_j):  # type: ignore[no-untyped-def]
+    """Remove voxels from ``solid`` (flattened, with an empty rim) in place, from each of ``sides``
+    in turn, until none can be removed.
 
-    Only voxels with an outside neighbour are looked at: ``border`` holds them in rising order, and
-    grows by those that are laid bare.
+    Only voxels with an outside neighbour are examined: ``border`` holds their positions in rising
+    order, and voxels that a removal exposes are added to it.
     """
     listed = np.zeros(len(solid), np.uint8)
-    border = _bare(solid, beside, listed)
+    border = _border_voxels(solid, sides, listed)
     changed = True
     while changed:
         changed = False
-        for side in beside:
-            ready, count = np.empty(len(border), np.int64), 0
+        for side in sides:
+            # Find all candidates of this side before any is removed: the line stays in the middle.
+            candidates, count = np.empty(len(border), np.int64), 0
             for at in border:
                 if not solid[at + side]:
                     word = _word(solid, at, step_i, step_j)
                     if not _is_end(word) and _is_simple(word):
-                        ready[count] = at
+                        candidates[count] = at
                         count += 1
             if count:
                 border = _merged(
-                    border, _take_off(solid, ready[:count], beside, step_i, step_j, listed), solid
+                    border,
+                    _remove_simple(solid, candidates[:count], sides, step_i, step_j, listed),
+                    solid,
                 )
                 changed = True
 
 
 @njit(nogil=True)
-def _bare(solid, beside, listed):  # type: ignore[no-untyped-def]
-    """(n,) voxels inside with a neighbour outside, in rising order; marked in ``listed``."""
+def _border_voxels(solid, sides, listed):  # type: ignore[no-untyped-def]
+    """(n,) positions of voxels inside with a neighbour outside, in rising order; marked in
+    ``listed``.
+    """
     count = 0
     for at in range(len(solid)):
         if solid[at]:
-            for step in beside:
+            for step in sides:
                 if not solid[at + step]:
                     listed[at] = 1
                     count += 1
@@ -205,45 +212,51 @@ def _bare(solid, beside, listed):  # type: ignore[no-untyped-def]
 
 
 @njit(nogil=True)
-def _take_off(solid, ready, beside, step_i, step_j, listed):  # type: ignore[no-untyped-def]
-    """Takes off what is simple still; returns what is laid bare, in rising order."""
-    fresh, bare = np.empty(len(ready) * len(beside), np.int64), 0
-    for at in ready:
+def _remove_simple(  # type: ignore[no-untyped-def]
+    solid, candidates, sides, step_i, step_j, listed
+):
+    """Remove the candidates that are still simple; return the positions of the voxels that this
+    exposes, in rising order.
+    """
+    exposed, count = np.empty(len(candidates) * len(sides), np.int64), 0
+    for at in candidates:
+        # An earlier removal may have made this voxel necessary for the topology.
         if _is_simple(_word(solid, at, step_i, step_j)):
             solid[at] = 0
-            for step in beside:
+            for step in sides:
                 if solid[at + step] and not listed[at + step]:
                     listed[at + step] = 1
-                    fresh[bare] = at + step
-                    bare += 1
-    return np.sort(fresh[:bare])
+                    exposed[count] = at + step
+                    count += 1
+    return np.sort(exposed[:count])
 
 
 @njit(nogil=True)
-def _merged(border, fresh, solid):  # type: ignore[no-untyped-def]
-    """Both in rising order, without what is outside by now."""
-    out, n, next_fresh = np.empty(len(border) + len(fresh), np.int64), 0, 0
+def _merged(border, exposed, solid):  # type: ignore[no-untyped-def]
+    """Both lists of positions as one in rising order, without the voxels that were removed."""
+    out, n, next_exposed = np.empty(len(border) + len(exposed), np.int64), 0, 0
     for at in border:
-        while next_fresh < len(fresh) and fresh[next_fresh] < at:
-            out[n] = fresh[next_fresh]
+        while next_exposed < len(exposed) and exposed[next_exposed] < at:
+            out[n] = exposed[next_exposed]
             n += 1
-            next_fresh += 1
+            next_exposed += 1
         if solid[at]:
             out[n] = at
             n += 1
-    rest = len(fresh) - next_fresh
-    out[n : n + rest] = fresh[next_fresh:]
+    rest = len(exposed) - next_exposed
+    out[n : n + rest] = exposed[next_exposed:]
     return out[: n + rest]
 
 
-# ---- a voxel among its neighbours ----
+# ---- the 26 neighbours of a voxel ----
 
 FULL = (1 << 27) - 1
 CENTRE = 1 << 13
-# In the order of a word's bits.
+# Offsets of the neighbours, in the order of a word's bits.
 OFFSETS = [(i, j, k) for i in (-1, 0, 1) for j in (-1, 0, 1) for k in (-1, 0, 1)]
 FACES = sum(1 << n for n, o in enumerate(OFFSETS) if sum(map(abs, o)) == 1)
 FACES_AND_EDGES = sum(1 << n for n, o in enumerate(OFFSETS) if 1 <= sum(map(abs, o)) <= 2)
+# Masks that keep a shift by one row or one voxel from running over the edge of the 3 x 3 x 3 block.
 NOT_FIRST_J, NOT_LAST_J = (
     sum(1 << n for n, o in enumerate(OFFSETS) if o[1] != end) for end in (-1, 1)
 )
@@ -272,34 +285,36 @@ def _is_end(word):  # type: ignore[no-untyped-def]
 
 @njit(nogil=True)
 def _is_simple(word):  # type: ignore[no-untyped-def]
-    """Whether taking a voxel off leaves the topology as it is (Bertrand & Malandain 1994).
+    """Whether the removal of a voxel preserves the topology (Bertrand & Malandain 1994).
 
-    Its neighbours inside are one piece (26); and those outside that it touches over a face are one
-    piece, hanging together over the faces of the neighbours over faces and edges.
+    Two conditions: its neighbours inside are one component (26-connected); and its face neighbours
+    outside are one component, connected over faces within the 18 face and edge neighbours.
     """
     inside, outside = word & ~CENTRE, ~word & FACES_AND_EDGES
     touched = outside & FACES
     if inside == 0 or touched == 0:
         return False
-    piece, before = inside & -inside, 0
-    while piece != before:
-        before = piece
-        piece |= (piece & NOT_LAST_K) << 1 | (piece & NOT_FIRST_K) >> 1
-        piece |= (piece & NOT_LAST_J) << 3 | (piece & NOT_FIRST_J) >> 3
-        piece |= piece << 9 | piece >> 9
-        piece &= inside
-    if piece != inside:
+    # Grow one component of the inside by all 26 neighbours: one axis after the other.
+    part, before = inside & -inside, 0
+    while part != before:
+        before = part
+        part |= (part & NOT_LAST_K) << 1 | (part & NOT_FIRST_K) >> 1
+        part |= (part & NOT_LAST_J) << 3 | (part & NOT_FIRST_J) >> 3
+        part |= part << 9 | part >> 9
+        part &= inside
+    if part != inside:
         return False
-    piece, before = touched & -touched, 0
-    while piece != before:
-        before = piece
-        piece |= (
-            (piece & NOT_LAST_K) << 1
-            | (piece & NOT_FIRST_K) >> 1
-            | (piece & NOT_LAST_J) << 3
-            | (piece & NOT_FIRST_J) >> 3
-            | piece << 9
-            | piece >> 9
+    # Grow one component of the outside over faces: all axes from the same state.
+    part, before = touched & -touched, 0
+    while part != before:
+        before = part
+        part |= (
+            (part & NOT_LAST_K) << 1
+            | (part & NOT_FIRST_K) >> 1
+            | (part & NOT_LAST_J) << 3
+            | (part & NOT_FIRST_J) >> 3
+            | part << 9
+            | part >> 9
         )
-        piece &= outside
-    return touched & ~piece == 0
+        part &= outside
+    return touched & ~part == 0

@@ -1,14 +1,13 @@
-"""Which measures of two masks are taken of every structure, beside the overlaps: distances between
-surfaces, and groups that are asked for by name.
+"""Which measures are computed for every structure in addition to the overlap: surface distances,
+and optional groups.
 
-    lesions      misses, false alarms, sensitivity, precision, F1 of connected pieces
-                 (``lesions.py``)
-    centreline   clDice, for what is long and thin (``centreline.py``)
-    boundary     IoU near the contour, for what is so large that Dice is always high
-                 (``boundary.py``)
+    lesions      lesion-wise sensitivity, precision, F1, misses and false alarms, with connected
+                 components as lesions (``lesions.py``)
+    centreline   clDice, for tubular structures (``centreline.py``)
+    boundary     boundary IoU, for structures so large that Dice is always high (``boundary.py``)
 
-They are groups because they cost time and answer questions that most structures do not pose. It
-knows no file.
+The groups are optional because they take time and suit only some structures. The module reads no
+files.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ Mask = NDArray[np.bool_]
 Measured = dict[str, float]
 
 
-def _lesions(prediction: Mask, truth: Mask, spacing_mm: Sequence[float]) -> Measured:
+def _lesion_measures(prediction: Mask, truth: Mask, spacing_mm: Sequence[float]) -> Measured:
     from .lesions import lesions
 
     found = lesions(prediction, truth, spacing_mm)
@@ -43,13 +42,13 @@ def _lesions(prediction: Mask, truth: Mask, spacing_mm: Sequence[float]) -> Meas
     }
 
 
-def _centreline(prediction: Mask, truth: Mask, spacing_mm: Sequence[float]) -> Measured:
+def _centreline_measures(prediction: Mask, truth: Mask, spacing_mm: Sequence[float]) -> Measured:
     from .centreline import cl_dice
 
     return {"cl_dice": cl_dice(prediction, truth).dice}
 
 
-def _boundary(prediction: Mask, truth: Mask, spacing_mm: Sequence[float]) -> Measured:
+def _boundary_measures(prediction: Mask, truth: Mask, spacing_mm: Sequence[float]) -> Measured:
     from .boundary import boundary_iou
 
     return {
@@ -61,10 +60,10 @@ def _boundary(prediction: Mask, truth: Mask, spacing_mm: Sequence[float]) -> Mea
 
 @dataclass(frozen=True)
 class MetricGroup:
-    """How a group is measured, and unit and definition of each of its metrics.
+    """The function that measures a group, and the unit and definition of each of its metrics.
 
     Raises:
-        TypeError: ``core.scores`` does not say which way one of them is better.
+        TypeError: ``core.scores`` has no direction (higher or lower is better) for a metric.
     """
 
     measure: Callable[[Mask, Mask, Sequence[float]], Measured]
@@ -76,44 +75,47 @@ class MetricGroup:
 
 GROUPS = {
     "lesions": MetricGroup(
-        _lesions,
+        _lesion_measures,
         {
             "lesion_f1": (
                 "",
-                "F1 of connected pieces: a true one is found where any of it is covered, a "
-                "predicted one is false if it covers none.",
+                "Lesion-wise F1, with connected components (26-connectivity) as lesions: a true "
+                "component is detected if any of its voxels is in the prediction; a predicted "
+                "component is a false alarm if it has no voxel in the truth. No component in "
+                "either: undefined.",
             ),
             "lesion_recall": (
                 "",
-                "True pieces of which any is covered, over all true pieces. No true piece: "
-                "undefined.",
+                "Lesion-wise sensitivity: detected true components / all true components. No true "
+                "component: undefined.",
             ),
             "lesion_precision": (
                 "",
-                "Predicted pieces that cover any of a true one, over all predicted pieces. No "
-                "predicted piece: undefined.",
+                "Lesion-wise precision: predicted components with a voxel in the truth / all "
+                "predicted components. No predicted component: undefined.",
             ),
-            "lesion_misses": ("count", "True pieces of which nothing is covered."),
-            "lesion_false_alarms": ("count", "Predicted pieces that cover nothing of the truth."),
+            "lesion_misses": ("count", "True components without a voxel in the prediction."),
+            "lesion_false_alarms": ("count", "Predicted components without a voxel in the truth."),
         },
     ),
     "centreline": MetricGroup(
-        _centreline,
+        _centreline_measures,
         {
             "cl_dice": (
                 "",
-                "Centreline Dice: how much of each mask's skeleton lies in the other mask (Shit "
-                "2021).",
+                "Centreline Dice (clDice): harmonic mean of the shares of each mask's skeleton "
+                "inside the other mask (Shit 2021). Both empty: undefined; one empty: 0.",
             )
         },
     ),
     "boundary": MetricGroup(
-        _boundary,
+        _boundary_measures,
         {
             f"boundary_iou_{BOUNDARY_MM:g}mm": (
                 "",
-                f"IoU of what lies within {BOUNDARY_MM:g} mm (or a pixel) of each mask's own "
-                "boundary (Cheng 2021).",
+                "Boundary IoU: IoU of the voxels of each mask within "
+                f"{BOUNDARY_MM:g} mm of its own boundary, or within one pixel if that is more "
+                "(Cheng 2021). Both empty: undefined; one empty: 0.",
             )
         },
     ),
@@ -122,20 +124,24 @@ GROUPS = {
 
 @dataclass(frozen=True)
 class MetricSelection:
-    """What is measured: distances as ``surfaces`` says (None measures none), and the groups named
-    in ``also``.
+    """What is measured in addition to the overlap.
+
+    Args:
+        surfaces: the definition of the surface distances; None measures none.
+        also: names of the ``GROUPS`` to measure.
     """
 
     surfaces: surface.SurfaceSettings | None = None
     also: tuple[str, ...] = ()
 
     def metrics(self) -> dict[str, tuple[str, str]]:
-        """Name -> (unit, definition), in the order in which they are told."""
+        """Name -> (unit, definition), in the order in which they are reported."""
         found = (
             {}
             if self.surfaces is None
             else {
-                name: (unit, words) for name, (unit, words, _) in self.surfaces.measures().items()
+                name: (unit, definition)
+                for name, (unit, definition, _) in self.surfaces.measures().items()
             }
         )
         for name in self.also:
@@ -149,14 +155,15 @@ class MetricSelection:
         values: Sequence[int],
         spacing_mm: Sequence[float],
     ) -> dict[str, Floats]:
-        """Every measure of every structure: name -> (L,), in the order of ``values``.
+        """Every chosen measure of every structure: name -> (L,), in the order of ``values``.
 
         Args:
             prediction, truth: (I, J, K) label values, any real dtype; whole numbers 0..65535.
-            spacing_mm: of each axis.
+            values: the structures' label values.
+            spacing_mm: voxel size along each axis.
 
         Raises:
-            LabelError: a value is not a whole number, or lies outside 0..65535.
+            LabelError: a value is not a whole number or is outside 0..65535.
         """
         prediction, truth = whole_numbers(prediction, "prediction"), whole_numbers(truth, "truth")
         found = (
@@ -166,6 +173,7 @@ class MetricSelection:
         )
         if not self.also:
             return found
+        # The groups measure one structure at a time, as a pair of masks.
         found |= {
             name: np.full(len(values), np.nan)
             for group in self.also
@@ -184,8 +192,8 @@ NOTHING = MetricSelection()
 def _masks(
     prediction: NDArray[Any], truth: NDArray[Any], values: Sequence[int]
 ) -> Iterator[tuple[Mask, Mask]]:
-    """Both masks of each structure, within the block that holds any of them and a voxel more on
-    each side.
+    """The two masks of each structure, cropped to the bounding box of all foreground and one voxel
+    more on each side.
     """
     box = tuple(
         slice(max(0, b.start - 1), min(n, b.stop + 1))

@@ -1,29 +1,31 @@
-"""Distances between the surfaces of two masks, from one extraction of each surface and one pair of
-nearest-neighbour queries.
+"""Distances between the surfaces of two masks: each surface is extracted once, and one pair of
+nearest-neighbour queries gives all measures.
 
-Implementations differ in what the surface is made of, in how two directions become one figure, and
-in what an empty mask means, and by more than models do: on one pair of masks three of them gave an
-HD95 of 24, 136 and 227. So each choice has a name here, and the default a reason.
+Implementations differ in the elements of a surface, in how the two directions are combined, and in
+the value for an empty mask, and these differences can exceed those between models: on one pair of
+masks three packages gave an HD95 of 24, 136 and 227. So each choice has a name here, and each
+default a reason.
 
-elements    "surfels": pieces of the surface between voxels, each as heavy as its area (Nikolov
-            2021; marching cubes, Lorensen 1987). The default: what they say does not change with
-            the grid's spacing and direction. "voxels": voxels of the mask with a face neighbour
-            outside it, each as heavy as any other; beyond the array is outside (MONAI, medpy).
-            "inner_voxels": the same, but where the scan ends is no surface: a liver that it cuts
-            off has none there (CHAOS).
-percentile  "directed": the larger of the two directions' percentiles. The default: a small
-            structure's misses are not drowned by the other's length. "pooled": the percentile of
-            both directions' distances together.
+elements    "surfels": surface elements between voxels, weighted by area (Nikolov 2021; marching
+            cubes, Lorensen 1987). The default, because results do not depend on the spacing and
+            orientation of the grid. "voxels": boundary voxels, which are in the mask and have a
+            face neighbour outside it, all with the same weight; everything beyond the array is
+            outside (MONAI, medpy). "inner_voxels": the same, but the edge of the scan is not a
+            surface: a liver that is cut off there has no surface at the cut (CHAOS).
+percentile  "directed": the larger of the percentiles of the two directions. The default, because
+            errors at a small surface are not hidden by the many elements of a larger one.
+            "pooled": the percentile of the distances of both directions together.
 mean        "pooled": over all elements of both surfaces (Heimann 2009); the default. "directed":
-            the mean of both directions' means.
+            the mean of the means of the two directions.
 
     truth      prediction   distances   surface_dice
     empty      empty        NaN         NaN
-    one of both empty       infinite    0
+    one of the two empty    infinite    0
 
-A flat image, (I, J) or (I, J, 1), has contours: pixels with an edge neighbour outside, or pieces of
-line with their length. Distances are in mm between centres of voxels, or between the corners at
-which the pieces of surface sit. Legend: n elements of the prediction, m of the truth.
+A 2-D image, (I, J) or (I, J, 1), has contours: pixels with an edge neighbour outside, or line
+elements weighted by length. Distances are in mm, between voxel centres or, for surfels, between the
+voxel corners at which the surfels are located. Legend: n elements of the prediction, m of the
+truth.
 """
 
 from __future__ import annotations
@@ -47,15 +49,15 @@ Elements = Literal["surfels", "voxels", "inner_voxels"]
 How = Literal["directed", "pooled"]
 Floats = NDArray[np.float64]
 Corner = tuple[int, int, int]
-ROUNDING_MM = 1e-6  # nine times 1.3 less eight times 1.3 is not above 1.3
+ROUNDING_MM = 1e-6  # so that 9 x 1.3 - 8 x 1.3 is not above 1.3
 
 
 @dataclass(frozen=True)
 class Distances:
-    """From every element of one surface to the nearest of the other, rising, with the elements'
-    weights (mm2, mm, or 1).
+    """Distances from every element of each surface to the nearest element of the other, in rising
+    order, with the weights of the elements (areas in mm2, lengths in mm, or 1).
 
-    Where one mask is empty, the other's distances are infinite; where both are, there are none.
+    If one mask is empty, the distances of the other are infinite; if both are, there are none.
     """
 
     to_truth: Floats  # (n,) mm
@@ -66,11 +68,14 @@ class Distances:
 
     @property
     def directions(self) -> tuple[tuple[Floats, Floats], tuple[Floats, Floats]]:
+        """(distances, weights) from the prediction to the truth, and from the truth to the
+        prediction.
+        """
         return (self.to_truth, self.prediction_weights), (self.to_prediction, self.truth_weights)
 
     @property
     def is_empty(self) -> tuple[bool, bool]:
-        """Whether the prediction and the truth have no surface."""
+        """Whether the prediction has no surface, and whether the truth has none."""
         return not len(self.to_truth), not len(self.to_prediction)
 
 
@@ -80,14 +85,15 @@ def distances(
     spacing_mm: Sequence[float],
     elements: Elements = "surfels",
 ) -> Distances:
-    """Distances both ways between the surfaces of two masks.
+    """Distances in both directions between the surfaces of two masks.
 
     Args:
-        prediction, truth: (I, J, K) or (I, J); anything but zero is inside.
-        spacing_mm: of each axis.
+        prediction, truth: (I, J, K) or (I, J); non-zero is inside.
+        spacing_mm: voxel size along each axis.
+        elements: see the module docstring.
 
     Raises:
-        GeometryError: shapes differ, or the spacing is not one positive number an axis.
+        GeometryError: the shapes differ, or the spacing is not one positive number per axis.
     """
     if prediction.shape != truth.shape:
         raise GeometryError(
@@ -99,17 +105,19 @@ def distances(
         or not all(s > 0 for s in spacing_mm)
     ):
         raise GeometryError(
-            "a mask has two or three axes with a positive spacing each, found shape "
+            "a mask has two or three axes with one positive spacing each, found shape "
             f"{prediction.shape} and spacing {tuple(spacing_mm)}"
         )
     masks, spacing = _in_memory_order(
         [m[..., None] if m.ndim == 2 else m for m in (prediction, truth)], [*spacing_mm, 1.0][:3]
     )
-    flat, box = masks[0].shape[2] == 1, _wider(foreground_box(*masks), masks[0].shape)
+    # Extract both surfaces in parallel, cropped to one box so that positions have one origin.
+    flat, box = masks[0].shape[2] == 1, _padded(foreground_box(*masks), masks[0].shape)
     with ThreadPoolExecutor(2) as pool:
         found = [pool.submit(_surface, mask[box], spacing, elements, flat) for mask in masks]
         (p, p_weights), (t, t_weights) = (one.result() for one in found)
     to_truth, to_prediction = _nearest(p, t), _nearest(t, p)
+    # Percentiles need rising distances; the weights follow their elements.
     a, b = np.argsort(to_truth, kind="stable"), np.argsort(to_prediction, kind="stable")
     return Distances(to_truth[a], to_prediction[b], p_weights[a], t_weights[b], elements)
 
@@ -117,43 +125,43 @@ def distances(
 def _in_memory_order(
     arrays: Sequence[NDArray[Any]], spacing: Sequence[float]
 ) -> tuple[list[NDArray[Any]], Floats]:
-    """Both with their axes turned round where the first lies fastest in memory, as in files; no
-    distance changes.
+    """The arrays and the spacing with their axes reversed if the first axis is the fastest in
+    memory, as in NIfTI files. Distances do not change.
     """
     turned = arrays[0].shape[2] > 1 and abs(arrays[0].strides[0]) < abs(arrays[0].strides[2])
     step = -1 if turned else 1
     return [a.T if turned else a for a in arrays], np.array(spacing, dtype=np.float64)[::step]
 
 
-def _wider(box: Sequence[slice], shape: Sequence[int]) -> tuple[slice, ...]:
-    """The box with a voxel more on each side that is not the end of the scan."""
+def _padded(box: Sequence[slice], shape: Sequence[int]) -> tuple[slice, ...]:
+    """The box with one more voxel on each side, clipped at the edge of the scan."""
     return tuple(
         slice(max(0, s.start - 1), min(n, s.stop + 1)) for s, n in zip(box, shape, strict=True)
     )
 
 
 def _nearest(points: Floats, others: Floats) -> Floats:
-    """(n,) distance of each of ``points`` to the nearest of ``others``; infinite where there are
-    none.
+    """(n,) distance in mm of each of ``points`` to the nearest of ``others``; infinite if there are
+    no others.
     """
     from scipy.spatial import cKDTree
 
     if not len(points) or not len(others):
         return np.full(len(points), np.inf)
-    # Compact nodes make far points ten times slower (measured)
+    # With compact nodes, queries of distant points are ten times slower (measured).
     tree = cKDTree(others, 32, balanced_tree=False, compact_nodes=False)
     return np.asarray(tree.query(points, workers=-1)[0], dtype=np.float64)
 
 
-# ---- the measures, each of Distances ----
+# ---- the measures, each computed from Distances ----
 
 
 def hausdorff(d: Distances, percentile: float = 100.0, how: How = "directed") -> float:
-    """Hausdorff distance in mm, or a percentile of the distances instead of the largest
-    (Huttenlocher 1993).
+    """Hausdorff distance in mm, or a percentile of the distances instead of the maximum
+    (Huttenlocher 1993). Both masks empty: NaN; one empty: infinite.
 
-    Of edge voxels a percentile is interpolated linearly; of pieces of surface it is the first
-    distance at which their areas reach that share.
+    For boundary voxels a percentile is interpolated linearly; for surfels it is the first distance
+    at which the cumulative area reaches that share of the total area.
     """
     if all(d.is_empty):
         return float("nan")
@@ -174,12 +182,16 @@ def hausdorff(d: Distances, percentile: float = 100.0, how: How = "directed") ->
 
 
 def hd95(d: Distances, how: How = "directed") -> float:
-    """95th percentile of the Hausdorff distance in mm."""
+    """95th percentile of the Hausdorff distance (HD95) in mm. Both masks empty: NaN; one empty:
+    infinite.
+    """
     return hausdorff(d, 95.0, how)
 
 
 def assd(d: Distances, how: How = "pooled") -> float:
-    """Average symmetric surface distance in mm (Heimann 2009)."""
+    """Average symmetric surface distance (ASSD) in mm (Heimann 2009). Both masks empty: NaN; one
+    empty: infinite.
+    """
     if any(d.is_empty):
         return float("nan") if all(d.is_empty) else float("inf")
     sums = [(float(values @ weights), float(weights.sum())) for values, weights in d.directions]
@@ -189,8 +201,9 @@ def assd(d: Distances, how: How = "pooled") -> float:
 
 
 def surface_dice(d: Distances, tolerance_mm: float) -> float:
-    """Normalised surface distance, or surface Dice: the share of both surfaces within
-    ``tolerance_mm`` of the other (Nikolov 2021).
+    """Surface Dice, also called normalised surface distance (NSD): the share of both surfaces
+    within ``tolerance_mm`` of the other surface (Nikolov 2021). Both masks empty: NaN; one empty:
+    0.
     """
     if any(d.is_empty):
         return float("nan") if all(d.is_empty) else 0.0
@@ -203,46 +216,58 @@ def surface_dice(d: Distances, tolerance_mm: float) -> float:
 
 @dataclass(frozen=True)
 class SurfaceSettings:
-    """What of the above is measured; see the head of this file."""
+    """Which definitions are measured; see the module docstring.
+
+    Args:
+        elements: "surfels", "voxels" or "inner_voxels".
+        how: how HD95 combines the two directions, "directed" or "pooled".
+        tolerance_mm: of the surface Dice.
+    """
 
     elements: Elements = "surfels"
     how: How = "directed"
     tolerance_mm: float = 2.0
 
     def measures(self) -> dict[str, tuple[str, str, Callable[[Distances], float]]]:
-        """Name -> (unit, definition, function). What departs from the default is in the name, so
-        that figures of two definitions never meet.
+        """Name -> (unit, definition, function). A choice other than the default is part of the
+        name, so that values of two definitions are never mixed.
         """
         of = "" if self.elements == "surfels" else f"_of_{self.elements}"
         how = "" if self.how == "directed" else "_pooled"
-        pieces = {
-            "surfels": "pieces of surface, weighted by area",
-            "voxels": "edge voxels",
-            "inner_voxels": "edge voxels, the scan's ends left out",
+        surface_elements = {
+            "surfels": "surface elements (surfels), weighted by area",
+            "voxels": "boundary voxels",
+            "inner_voxels": "boundary voxels, without a surface at the edge of the scan",
         }[self.elements]
-        sides = (
-            "the larger of both directions"
+        combined = (
+            "the larger of the two directed percentiles"
             if self.how == "directed"
-            else "both directions together"
+            else "over the distances of both directions together"
         )
         tolerance = f"{self.tolerance_mm:g}"
         return {
-            f"hausdorff{of}_mm": ("mm", f"Hausdorff distance in mm between {pieces}.", hausdorff),
+            f"hausdorff{of}_mm": (
+                "mm",
+                "Hausdorff distance in mm, the largest distance from either surface to the other; "
+                f"between {surface_elements}.",
+                hausdorff,
+            ),
             f"hd95{how}{of}_mm": (
                 "mm",
-                f"95th percentile of the distances in mm between {pieces}, {sides}.",
+                f"95th percentile of the Hausdorff distance (HD95) in mm, {combined}; "
+                f"between {surface_elements}.",
                 partial(hd95, how=self.how),
             ),
             f"assd{of}_mm": (
                 "mm",
-                f"Average symmetric surface distance in mm over the {pieces} of both surfaces "
-                "(Heimann 2009).",
+                "Average symmetric surface distance (ASSD) in mm, the mean over the elements of "
+                f"both surfaces (Heimann 2009); between {surface_elements}.",
                 assd,
             ),
             f"surface_dice_{tolerance}mm{of}": (
                 "",
-                f"Share of both surfaces ({pieces}) within {tolerance} mm of the other (Nikolov "
-                "2021).",
+                "Surface Dice (normalised surface distance, NSD): share of both surfaces within "
+                f"{tolerance} mm of the other (Nikolov 2021); {surface_elements}.",
                 partial(surface_dice, tolerance_mm=self.tolerance_mm),
             ),
         }
@@ -259,46 +284,49 @@ def measure(
     spacing_mm: Sequence[float],
     choices: SurfaceSettings,
 ) -> dict[str, Floats]:
-    """Every measure of every structure: name -> (L,), in the order of ``values``.
+    """Every chosen measure of every structure: name -> (L,), in the order of ``values``.
 
     Args:
         prediction, truth: (I, J, K) label values, any real dtype; whole numbers 0..65535.
-        spacing_mm: of each axis.
+        values: the structures' label values.
+        spacing_mm: voxel size along each axis.
+        choices: which definitions are measured.
 
     Raises:
-        LabelError: a value is not a whole number, or lies outside 0..65535.
+        LabelError: a value is not a whole number or is outside 0..65535.
     """
-    wanted = choices.measures()
+    measures = choices.measures()
     prediction, truth = whole_numbers(prediction, "prediction"), whole_numbers(truth, "truth")
-    out = {name: np.full(len(values), np.nan) for name in wanted}
-    (prediction, truth), along = _in_memory_order([prediction, truth], spacing_mm)
-    spacing = along.tolist()
-    flat, whole = truth.shape[2] == 1, _wider(foreground_box(prediction, truth), truth.shape)
+    out = {name: np.full(len(values), np.nan) for name in measures}
+    (prediction, truth), ordered_spacing = _in_memory_order([prediction, truth], spacing_mm)
+    spacing = ordered_spacing.tolist()
+    # Two steps of cropping: to the foreground of all structures, then to each structure.
+    flat, whole = truth.shape[2] == 1, _padded(foreground_box(prediction, truth), truth.shape)
     maps = [
         np.ascontiguousarray(m[whole], dtype=np.uint8 if m.dtype.itemsize == 1 else np.uint16)
         for m in (prediction, truth)
     ]
     for n, (value, box) in enumerate(zip(values, _boxes(maps, values), strict=True)):
-        p, t = (m[_wider(box, m.shape)] == value for m in maps)
+        p, t = (m[_padded(box, m.shape)] == value for m in maps)
         found = (
             distances(p[..., 0], t[..., 0], spacing[:2], choices.elements)
             if flat
             else distances(p, t, spacing, choices.elements)
         )
-        for name, (_, _, function) in wanted.items():
+        for name, (_, _, function) in measures.items():
             out[name][n] = function(found)
     return out
 
 
 def _boxes(maps: Sequence[NDArray[Any]], values: Sequence[int]) -> list[tuple[slice, slice, slice]]:
-    """The box of each value in all maps, found in one pass over each; an empty one where it is
-    nowhere.
+    """The bounding box of each value over all maps, found in one pass over each map; an empty box
+    for a value that does not occur.
     """
     place = np.full(1 << 16, -1, np.int32)
     place[list(values)] = np.arange(len(values))
     ends = np.tile(np.array([[1 << 30, 1 << 30, 1 << 30, 0, 0, 0]]), (len(values), 1))
-    for one in maps:
-        _widen(one, place, ends)
+    for labels in maps:
+        _extend_boxes(labels, place, ends)
     return [
         (slice(min(a, d), d), slice(min(b, e), e), slice(min(c, f), f))
         for a, b, c, d, e, f in ends.tolist()
@@ -306,7 +334,10 @@ def _boxes(maps: Sequence[NDArray[Any]], values: Sequence[int]) -> list[tuple[sl
 
 
 @njit(cache=True, nogil=True)
-def _widen(labels, place, ends):  # type: ignore[no-untyped-def]
+def _extend_boxes(labels, place, ends):  # type: ignore[no-untyped-def]
+    """Extend the boxes in ``ends`` (L, 6), three starts and three stops each, by the voxels of
+    ``labels``; ``place`` maps a label value to its row, or to -1.
+    """
     size_i, size_j, size_k = labels.shape
     for i in range(size_i):
         for j in range(size_j):
@@ -326,7 +357,7 @@ def _widen(labels, place, ends):  # type: ignore[no-untyped-def]
 
 
 def _percentile(values: Floats, weights: Floats, percentile: float, elements: Elements) -> float:
-    """Of rising ``values``."""
+    """The percentile of distances in rising order; see ``hausdorff``."""
     if elements != "surfels":
         return float(np.percentile(values, percentile))
     share = np.cumsum(weights) / weights.sum()
@@ -339,9 +370,11 @@ def _percentile(values: Floats, weights: Floats, percentile: float, elements: El
 def _surface(
     mask: NDArray[Any], spacing: Floats, elements: Elements, flat: bool
 ) -> tuple[Floats, Floats]:
-    """(n, 3) places in mm and (n,) weights of a mask's elements; the places of two masks of one
-    shape go together.
+    """(n, 3) positions in mm and (n,) weights of the surface elements of a mask. The positions of
+    two masks of the same shape have the same origin.
     """
+    # The value of the rim decides whether the edge of the scan is a surface: an empty rim makes it
+    # one, a filled rim does not. A 2-D image has no rim along K.
     inside = np.full(
         [n + 2 * (axis < 2 or not flat) for axis, n in enumerate(mask.shape)],
         elements == "inner_voxels",
@@ -349,17 +382,17 @@ def _surface(
     )
     inside[1:-1, 1:-1, slice(None) if flat else slice(1, -1)] = mask != 0
     if elements != "surfels":
-        places = _edge_voxels(inside, flat)
-        return places * spacing, np.ones(len(places))
-    places, codes = _corners(inside, flat)
+        positions = _boundary_voxels(inside, flat)
+        return positions * spacing, np.ones(len(positions))
+    positions, codes = _corners(inside, flat)
     table = _lengths(spacing) if flat else _areas(spacing)
     weights = table[codes]
-    return places * spacing, weights
+    return positions * spacing, weights
 
 
 @njit(nogil=True)
-def _room(found, codes, count, more):  # type: ignore[no-untyped-def]
-    """Both lists with room for ``more`` elements after ``count``; what they hold stays."""
+def _with_capacity(found, codes, count, more):  # type: ignore[no-untyped-def]
+    """Both arrays with space for ``more`` elements after the first ``count``, which are kept."""
     if count + more <= len(codes):
         return found, codes
     wider, longer = (
@@ -371,9 +404,9 @@ def _room(found, codes, count, more):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
-def _edge_voxels(inside, flat):  # type: ignore[no-untyped-def]
-    """(n, 3) voxels of a mask, padded by one but along the last axis of a flat one, that have a
-    face neighbour outside it.
+def _boundary_voxels(inside, flat):  # type: ignore[no-untyped-def]
+    """(n, 3) indices of the voxels of a mask that have a face neighbour outside it. The mask has a
+    rim of one voxel, in 2-D not along the last axis.
     """
     size_i, size_j, size_k = inside.shape
     found, codes, edge, count = (
@@ -385,6 +418,7 @@ def _edge_voxels(inside, flat):  # type: ignore[no-untyped-def]
     for i in range(1, size_i - 1):
         for j in range(1, size_j - 1):
             row = inside[i, j]
+            # Neighbours along i and j, then along k.
             for k in range(size_k):
                 edge[k] = row[k] & ~(
                     inside[i - 1, j, k]
@@ -395,7 +429,7 @@ def _edge_voxels(inside, flat):  # type: ignore[no-untyped-def]
             if not flat:
                 for k in range(1, size_k - 1):
                     edge[k] |= row[k] & ~(row[k - 1] & row[k + 1])
-            found, codes = _room(found, codes, count, size_k)
+            found, codes = _with_capacity(found, codes, count, size_k)
             for k in range(size_k):
                 if edge[k]:
                     found[count, 0], found[count, 1], found[count, 2] = i, j, k
@@ -405,14 +439,15 @@ def _edge_voxels(inside, flat):  # type: ignore[no-untyped-def]
 
 @njit(cache=True, nogil=True)
 def _corners(inside, flat):  # type: ignore[no-untyped-def]
-    """(n, 3) corners of voxels where inside and outside meet, and (n,) which of the eight (four)
-    voxels there are inside: bit 4 i + 2 j + k.
+    """(n, 3) indices of the voxel corners where inside and outside meet, and (n,) codes. A code
+    has one bit, 4 i + 2 j + k, for each of the eight voxels (four pixels) at the corner: set if
+    the voxel is inside.
     """
     size_i, size_j, size_k = inside.shape
-    deep = 1 if flat else size_k - 1
+    depth = 1 if flat else size_k - 1
     full = 0b01010101 if flat else 0b11111111
     found, codes, count = np.empty((1 << 14, 3), np.int32), np.empty(1 << 14, np.uint8), 0
-    # The four voxels at one k, the eight at two.
+    # Bits of the four voxels at one k, and of the eight voxels at k and k + 1.
     column, code = (
         np.empty(size_k, np.uint8),
         np.empty(size_k, np.uint8),
@@ -426,10 +461,10 @@ def _corners(inside, flat):  # type: ignore[no-untyped-def]
                     | inside[i + 1, j, k] << 4
                     | inside[i + 1, j + 1, k] << 6
                 )
-            for k in range(deep):
+            for k in range(depth):
                 code[k] = column[k] if flat else column[k] | column[k + 1] << 1
-            found, codes = _room(found, codes, count, deep)
-            for k in range(deep):
+            found, codes = _with_capacity(found, codes, count, depth)
+            for k in range(depth):
                 if code[k] != 0 and code[k] != full:
                     found[count, 0], found[count, 1], found[count, 2] = i, j, k
                     codes[count] = code[k]
@@ -437,14 +472,14 @@ def _corners(inside, flat):  # type: ignore[no-untyped-def]
     return found[:count], codes[:count]
 
 
-# ---- how large the surface is where eight voxels meet ----
+# ---- the area of the surface at a corner where eight voxels meet ----
 
-# Its corners in the order of a code's bits.
+# The eight voxels, corners of a cube, in the order of a code's bits.
 CUBE: tuple[Corner, ...] = tuple((i, j, k) for i in (0, 1) for j in (0, 1) for k in (0, 1))
 
 
 def _areas(spacing: Floats) -> Floats:
-    """(256,) mm2 of surface around the corner of eight voxels, by code."""
+    """(256,) area in mm2 of the surface at a corner of eight voxels, by code."""
     out = np.zeros(256)
     for code, triangles in enumerate(_triangles()):
         for a, b, c in triangles:
@@ -453,13 +488,16 @@ def _areas(spacing: Floats) -> Floats:
 
 
 def _lengths(spacing: Floats) -> Floats:
-    """(256,) mm of contour around the corner of four pixels; only codes without odd bits occur."""
+    """(256,) length in mm of the contour at a corner of four pixels, by code; only codes without
+    odd bits occur.
+    """
     i, j = spacing[:2] / 2
     single, out = float(np.hypot(i, j)), np.zeros(256)
     for code in range(256):
         inside = [corner for bit, corner in enumerate(CUBE) if code >> bit & 1 and corner[2] == 0]
         if len(inside) in (1, 3):
             out[code] = single
+        # Two pixels: on a diagonal two corners are cut off, side by side the contour is straight.
         elif len(inside) == 2:
             (a, b, _), (c, d, _) = inside
             out[code] = 2 * single if a != c and b != d else (2 * j if a == c else 2 * i)
@@ -468,18 +506,18 @@ def _lengths(spacing: Floats) -> Floats:
 
 @lru_cache(maxsize=1)
 def _triangles() -> tuple[tuple[tuple[Floats, Floats, Floats], ...], ...]:
-    """Marching cubes' triangles of every code, corners in voxels (Lorensen 1987), derived instead
-    of listed.
+    """The marching-cubes triangles of every code, vertices in voxels (Lorensen 1987), derived
+    instead of tabulated.
 
-    Of inside and outside, what has fewer corners hangs together only along the cube's edges; each
-    piece is bounded by one loop through the middles of the edges that it cuts. Where a loop is not
-    plane, it is filled with the triangles of the largest area, which is what the usual table does.
+    The corners of the minority (inside or outside) are connected only along the cube's edges. Each
+    connected component is bounded by one loop through the midpoints of the edges that it cuts. A
+    loop that is not planar gets the triangulation with the largest area, as in the usual table.
     """
     return tuple(
         tuple(
             itertools.chain.from_iterable(
-                _filled(_loop(piece))
-                for piece in _pieces(
+                _triangulated(_loop(component))
+                for component in _components(
                     {c for bit, c in enumerate(CUBE) if _minority(code) >> bit & 1}
                 )
             )
@@ -489,10 +527,12 @@ def _triangles() -> tuple[tuple[tuple[Floats, Floats, Floats], ...], ...]:
 
 
 def _minority(code: int) -> int:
+    """The code of the minority: with more than four corners inside, that of the corners outside."""
     return code if code.bit_count() <= 4 else 255 - code
 
 
 def _neighbours(corner: Corner) -> list[Corner]:
+    """The three corners that share an edge of the cube with this one."""
     return [
         (corner[0] ^ 1, *corner[1:]),
         (corner[0], corner[1] ^ 1, corner[2]),
@@ -500,30 +540,30 @@ def _neighbours(corner: Corner) -> list[Corner]:
     ]
 
 
-def _pieces(corners: set[Corner]) -> list[set[Corner]]:
-    """Corners of a cube, in pieces that hang together along its edges."""
-    left, pieces = set(corners), []
+def _components(corners: set[Corner]) -> list[set[Corner]]:
+    """The components of a set of corners, connected along the edges of the cube."""
+    left, components = set(corners), []
     while left:
-        piece, waiting = set(), [min(left)]
+        component, waiting = set(), [min(left)]
         while waiting:
             corner = waiting.pop()
             if corner in left:
                 left.remove(corner)
-                piece.add(corner)
+                component.add(corner)
                 waiting += _neighbours(corner)
-        pieces.append(piece)
-    return pieces
+        components.append(component)
+    return components
 
 
-def _loop(piece: set[Corner]) -> list[Floats]:
-    """The middles of the edges that a piece cuts, in the order in which a path over the cube's
-    faces visits them.
+def _loop(component: set[Corner]) -> list[Floats]:
+    """The midpoints of the edges that a component cuts, in the order in which a path over the
+    cube's faces visits them.
     """
     middles = [
         (np.array(c) + other) / 2
-        for c in sorted(piece)
+        for c in sorted(component)
         for other in _neighbours(c)
-        if other not in piece
+        if other not in component
     ]
     path, rest = [middles[0]], middles[1:]
     while rest:
@@ -534,19 +574,21 @@ def _loop(piece: set[Corner]) -> list[Floats]:
 
 
 def _share_a_face(a: Floats, b: Floats) -> bool:
+    """Whether the midpoints of two edges lie on a common face of the cube."""
     return bool(((a == b) & (a != 0.5)).any())
 
 
-def _filled(loop: list[Floats]) -> list[tuple[Floats, Floats, Floats]]:
-    """The triangulation of largest area."""
+def _triangulated(loop: list[Floats]) -> list[tuple[Floats, Floats, Floats]]:
+    """The triangulation of a loop with the largest area, found by recursion over all of them."""
 
     def area(triangles: list[tuple[Floats, Floats, Floats]]) -> float:
         return sum(float(np.linalg.norm(np.cross(b - a, c - a))) for a, b, c in triangles)
 
     if len(loop) < 3:
         return []
+    # The edge from first to last belongs to one triangle; its third vertex splits the loop in two.
     ways = (
-        [*_filled(loop[: k + 1]), (loop[0], loop[k], loop[-1]), *_filled(loop[k:])]
+        [*_triangulated(loop[: k + 1]), (loop[0], loop[k], loop[-1]), *_triangulated(loop[k:])]
         for k in range(1, len(loop) - 1)
     )
     return max(ways, key=area)

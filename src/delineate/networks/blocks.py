@@ -1,7 +1,7 @@
-"""The bricks that the networks share, for 2-D and 3-D alike.
+"""Building blocks that the networks share, in 2-D and 3-D: convolutions, norms, pooling, stages.
 
-Shapes: x (B, C, I, J, K) in 3-D, (B, C, I, J) in 2-D. Kernels and strides come as triples and lose
-their last entry in 2-D. Nothing here knows a plan's other parts.
+Shapes: x (B, C, I, J, K) in 3-D, (B, C, I, J) in 2-D. Kernels and strides are given as triples; in
+2-D the last entry is dropped. Of a plan, this module knows only the network's part.
 """
 
 from __future__ import annotations
@@ -17,24 +17,24 @@ from ..core.plan import Network
 
 GROUPS = 8
 EPSILON = 1e-5
-SMALL = 20480  # values of a sample of which torch makes fast convolutions only together with others
+SMALL = 20480  # C * I * J up to which torch convolves a single sample by its slow implementation
 
 
 def tracing() -> bool:
-    """Whether the network is being read for a compiler, which knows the plain layers better than
-    torch's own faster ways round them.
+    """Whether the network is being traced for a compiler. Plain layers are used then: a compiler
+    handles them better than the substitutes that are faster in torch.
     """
     return bool(torch.jit.is_tracing())  # type: ignore[attr-defined, no-untyped-call]
 
 
 class InstanceNorm(nn.Module):
-    """Zero mean and unit deviation of every channel of every sample (Ulyanov 2016), then a learnt
-    scale and shift.
+    """Normalise each channel of each sample to zero mean and unit standard deviation (Ulyanov
+    2016), then apply a learnt scale and shift.
 
-    A leaky ReLU of ``slope`` may follow in the same operation; 1 is none. Training on a CPU goes
-    through ``fused``. Elsewhere on a CPU it is batch norm over one sample at a time: the same
-    numbers, but the library's batch norm keeps channels-last memory and bf16 as they are, where its
-    instance norm copies to another layout.
+    A leaky ReLU of ``slope`` can follow in the same operation; slope 1 means no activation.
+    Training on a CPU uses ``fused``. Otherwise, on a CPU, batch norm is applied to one sample at a
+    time: the result is the same, but torch's batch norm keeps channels-last memory and bf16, while
+    its instance norm copies to another layout.
     """
 
     def __init__(self, channels: int):
@@ -44,7 +44,7 @@ class InstanceNorm(nn.Module):
 
     def forward(self, x: Tensor, slope: float = 1.0) -> Tensor:
         if x.shape[2:].numel() > 1 and torch.is_grad_enabled() and not tracing():
-            from . import fused  # loads a compiler, which predicting does without
+            from . import fused  # loads a compiler, which prediction does not need
 
             if fused.fits(x):
                 return fused.norm_act(x, self.weight, self.bias, slope, EPSILON)
@@ -53,9 +53,10 @@ class InstanceNorm(nn.Module):
 
     def _norm(self, x: Tensor) -> Tensor:
         if x.shape[2:].numel() == 1:
-            return _scaled(x, self.weight, self.bias)
+            return _scale_and_shift(x, self.weight, self.bias)
         if x.device.type != "cpu" or tracing():
             return functional.instance_norm(x, weight=self.weight, bias=self.bias, eps=EPSILON)
+        # Batch norm of a single sample is instance norm.
         samples = [
             functional.batch_norm(
                 one, None, None, self.weight, self.bias, training=True, eps=EPSILON
@@ -65,8 +66,8 @@ class InstanceNorm(nn.Module):
         return samples[0] if len(samples) == 1 else torch.cat(samples)
 
 
-def _scaled(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """What is left of a normalisation where one value has no deviation: it passes, scaled and
+def _scale_and_shift(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """The norm of one value per channel: with no standard deviation, it is only scaled and
     shifted.
     """
     each = (-1, *(1 for _ in x.shape[2:]))
@@ -74,12 +75,12 @@ def _scaled(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
 
 
 class BatchNorm(nn.modules.batchnorm._BatchNorm):
-    """The library's batch norm (Ioffe 2015) for 2-D and 3-D; one value a channel, which has no
-    deviation, is normalised by the running statistics.
+    """torch's batch norm (Ioffe 2015) for 2-D and 3-D. A single value per channel has no standard
+    deviation and is normalised by the running statistics.
     """
 
     def _check_input_dim(self, x: Tensor) -> None:
-        """Any number of axes."""
+        """Accept any number of axes."""
 
     def forward(self, x: Tensor) -> Tensor:
         if x.shape[0] * x.shape[2:].numel() > 1:
@@ -96,23 +97,23 @@ class BatchNorm(nn.modules.batchnorm._BatchNorm):
 
 
 class GroupNorm(nn.GroupNorm):
-    """The library's group norm (Wu 2018), which may also come first, on the image itself."""
+    """torch's group norm (Wu 2018); it can also be the first layer, on the image itself."""
 
     def forward(self, x: Tensor) -> Tensor:
         if x.shape[2:].numel() == 1 and self.num_groups == self.num_channels:
-            return _scaled(x, self.weight, self.bias)
+            return _scale_and_shift(x, self.weight, self.bias)
         if torch.is_grad_enabled() and not x.requires_grad:
-            # its backward pass on channels-last memory needs a gradient of x to write to, or
-            # crashes (torch 2.13, CPU)
+            # On channels-last memory the backward pass always writes a gradient of x, and crashes
+            # if x requires none (torch 2.13, CPU).
             x = x.contiguous()
         return super().forward(x)
 
 
 class AveragePool(nn.Module):
-    """Means over boxes of ``step`` voxels, side by side.
+    """Average pooling over adjacent boxes of ``step`` voxels.
 
-    On a CPU the library's 3-D version knows no bf16 and leaves channels-last memory; its 2-D
-    version, first over J and K, then over I, does both.
+    On a CPU, torch's 3-D version has no bf16 and does not keep channels-last memory. Its 2-D
+    version does both, so it is applied twice: first over J and K, then over I.
     """
 
     def __init__(self, step: Sequence[int]):
@@ -125,24 +126,26 @@ class AveragePool(nn.Module):
         if x.device.type != "cpu" or tracing():
             return functional.avg_pool3d(x, self.step)
         b, c, i = x.shape[:3]
-        # (B I, C, J', K')
+        # Pool J and K of each slice: (B I, C, J', K').
         slices = functional.avg_pool2d(x.transpose(1, 2).flatten(0, 1), self.step[1:])
-        columns = slices.reshape(b, i, c, -1).transpose(1, 2)  # (B, C, I, J' K')
+        # Pool I with the other two axes as one: (B, C, I, J' K').
+        columns = slices.reshape(b, i, c, -1).transpose(1, 2)
         return functional.avg_pool2d(columns, (self.step[0], 1)).reshape(
             b, c, -1, *slices.shape[2:]
         )
 
 
 class Conv3d(nn.Conv3d):
-    """The library's 3-D convolution, and as fast for a single small sample as for several.
+    """torch's 3-D convolution, made as fast for a single small sample as for several.
 
-    In float32 on a CPU the library takes its fast way only for several samples, or for more than
-    ``SMALL`` values in all planes but the last axis (torch 2.13, ``use_mkldnn``); the slow one
-    takes three to ten times as long, on one core. So a single small sample goes as two: its halves
-    along the first axis.
+    In float32 on a CPU, torch uses its fast implementation only for several samples, or if channels
+    times all axes but the last exceed ``SMALL`` (torch 2.13, ``use_mkldnn``). The slow one takes
+    three to ten times as long, on one core. A single small sample is therefore computed as a batch
+    of two: its halves along the first axis.
     """
 
     def forward(self, x: Tensor) -> Tensor:
+        # The cases for which torch would use its slow implementation.
         slow = (
             x.shape[0] == 1
             and x.device.type == "cpu"
@@ -151,31 +154,36 @@ class Conv3d(nn.Conv3d):
         )
         if not slow or tracing() or torch.is_autocast_enabled("cpu"):
             return super().forward(x)
-        kernel, stride, reach = (int(n[0]) for n in (self.kernel_size, self.stride, self.padding))
-        planes = (x.shape[2] + 2 * reach - kernel) // stride + 1  # of the result
+        kernel, stride, padding = (int(n[0]) for n in (self.kernel_size, self.stride, self.padding))
+        planes = (x.shape[2] + 2 * padding - kernel) // stride + 1  # of the result
         if planes < 2:
             return super().forward(x)
-        half = -(-planes // 2)  # of an odd number the middle plane is computed twice
-        begins, deep = (planes - half) * stride, (half - 1) * stride + kernel
-        padded = functional.pad(x, (0, 0, 0, 0, reach, reach))
-        halves = torch.cat([padded[:, :, :deep], padded[:, :, begins : begins + deep]])
+        # Halve the result; if the number of planes is odd, both halves compute the middle one.
+        half = -(-planes // 2)
+        # The input planes of each half overlap by the kernel's reach.
+        begin, depth = (planes - half) * stride, (half - 1) * stride + kernel
+        padded = functional.pad(x, (0, 0, 0, 0, padding, padding))
+        halves = torch.cat([padded[:, :, :depth], padded[:, :, begin : begin + depth]])
         y = functional.conv3d(halves, self.weight, self.bias, self.stride, (0, *self.padding[1:]))
-        if 2 * half == planes:  # of channels-last memory a view
+        # Join the halves along the first axis; in channels-last memory the even case is a view.
+        if 2 * half == planes:
             return y.movedim(1, -1).flatten(0, 1)[None].movedim(-1, 1)
         return torch.cat([y[:1], y[1:, :, 1:]], dim=2)
 
 
 def conv(dims: int) -> type[nn.Conv2d] | type[nn.Conv3d]:
+    """The convolution class for 2 or 3 dimensions."""
     return nn.Conv2d if dims == 2 else Conv3d
 
 
 def transposed_conv(dims: int) -> type[nn.ConvTranspose2d] | type[nn.ConvTranspose3d]:
+    """The transposed convolution class for 2 or 3 dimensions."""
     return nn.ConvTranspose2d if dims == 2 else nn.ConvTranspose3d
 
 
 def norm(kind: Literal["instance", "batch", "group"], channels: int) -> nn.Module:
-    """The normalisation layer called ``kind``; groups (Wu 2018) are 8, or as many as divide the
-    channels.
+    """The normalisation layer named ``kind``. Group norm (Wu 2018) has 8 groups, or the next
+    smaller number that divides the channels.
     """
     if kind == "instance":
         return InstanceNorm(channels)
@@ -185,12 +193,15 @@ def norm(kind: Literal["instance", "batch", "group"], channels: int) -> nn.Modul
 
 
 def max_pool(dims: int) -> type[nn.MaxPool2d] | type[nn.MaxPool3d]:
+    """The max pooling class for 2 or 3 dimensions."""
     return nn.MaxPool2d if dims == 2 else nn.MaxPool3d
 
 
 def dropout(net: Network) -> nn.Module:
-    """Drops single values (Srivastava 2014), in QuickNAT whole feature maps (Tompson 2015), each as
-    its authors do.
+    """The dropout layer of ``net``; the identity if its rate is 0.
+
+    It drops single values (Srivastava 2014), or in QuickNAT whole feature maps (Tompson 2015), as
+    the authors of each network do.
     """
     if not net.dropout:
         return nn.Identity()
@@ -198,14 +209,14 @@ def dropout(net: Network) -> nn.Module:
 
 
 def activation(kind: Literal["leaky_relu", "relu", "prelu"], channels: int) -> nn.Module:
-    """The activation called ``kind``."""
+    """The activation layer named ``kind``."""
     if kind == "leaky_relu":
         return nn.LeakyReLU(0.01, inplace=True)
     return nn.ReLU(inplace=True) if kind == "relu" else nn.PReLU(channels)
 
 
 def norm_act(x: Tensor, norm: nn.Module, act: nn.Module | None = None) -> Tensor:
-    """Both layers one after the other, in one operation where they can be."""
+    """Apply the norm, then the activation, in one operation if possible."""
     if isinstance(norm, InstanceNorm) and isinstance(act, nn.LeakyReLU | nn.ReLU):
         return norm(x, getattr(act, "negative_slope", 0.0))  # type: ignore[no-any-return]
     x = norm(x)
@@ -213,9 +224,7 @@ def norm_act(x: Tensor, norm: nn.Module, act: nn.Module | None = None) -> Tensor
 
 
 class ConvNormAct(nn.Sequential):
-    """Convolution (same size for stride 1), normalisation, activation; the last two may be left
-    out.
-    """
+    """Convolution (of the same size at stride 1), normalisation and, optionally, activation."""
 
     def __init__(
         self,
@@ -227,8 +236,9 @@ class ConvNormAct(nn.Sequential):
         act: bool = True,
     ):
         size, step = tuple(kernel[: net.dims]), tuple(stride[: net.dims])
+        convolution: Any = conv(net.dims)
         layers: list[nn.Module] = [
-            conv(net.dims)(c_in, c_out, size, step, tuple(k // 2 for k in size), bias=False),  # type: ignore[arg-type]
+            convolution(c_in, c_out, size, step, tuple(k // 2 for k in size), bias=False),
             norm(net.norm, c_out),
         ]
         if act:
@@ -241,8 +251,8 @@ class ConvNormAct(nn.Sequential):
 
 
 class NormActConv(nn.Sequential):
-    """Normalisation, activation, convolution of the same size: the order of dense blocks (Huang
-    2017), whose layers share their raw inputs.
+    """Normalisation, activation, convolution of the same size: the order in dense blocks (Huang
+    2017), whose layers share their inputs before normalisation.
     """
 
     def __init__(self, net: Network, c_in: int, c_out: int, kernel: Sequence[int]):
@@ -262,8 +272,8 @@ class NormActConv(nn.Sequential):
 
 
 class ResidualBlock(nn.Module):
-    """Convolutions beside a shortcut (He 2016); the shortcut is projected where size or width
-    change.
+    """Convolutions with a shortcut (He 2016). The shortcut is projected if the size or the number
+    of channels changes.
     """
 
     def __init__(
@@ -293,14 +303,14 @@ class ResidualBlock(nn.Module):
         self.act = activation(net.activation, c_out)
 
     def forward(self, x: Tensor) -> Tensor:
-        # not a strided 1x1 convolution: with fewer than 8 channels its backward pass writes outside
-        # its memory (torch 2.13, CPU)
+        # The shortcut selects voxels by slicing, not by a strided 1x1 convolution: with fewer than
+        # 8 channels the backward pass of that one writes outside its memory (torch 2.13, CPU).
         return self.act(self.convs(x) + self.shortcut(x[self.kept]))  # type: ignore[no-any-return]
 
 
 class ResNetBlock(nn.Module):
-    """Two convolutions beside a shortcut that is average-pooled where the block strides and
-    projected where the width changes (He 2019).
+    """Two convolutions with a shortcut (He 2019). The shortcut is average-pooled if the block has a
+    stride, and projected if the number of channels changes.
     """
 
     def __init__(
@@ -311,6 +321,7 @@ class ResNetBlock(nn.Module):
             ConvNormAct(net, c_in, c_out, kernel, stride),
             ConvNormAct(net, c_out, c_out, kernel, act=False),
         )
+        # The shortcut: average pool for the size, 1x1 convolution for the channels.
         step = tuple(stride[: net.dims])
         self.pool = AveragePool(step) if max(step) > 1 else nn.Identity()
         self.project = (
@@ -331,8 +342,8 @@ def resnet_stage(
     blocks: int,
     stem: bool,
 ) -> nn.Sequential:
-    """``blocks`` residual blocks, the first with ``stride``; before them, in the first stage, a
-    convolution to its width.
+    """``blocks`` residual blocks, the first with ``stride``. With ``stem`` (the first stage), a
+    convolution to ``c_out`` channels comes before them.
     """
     layers: list[nn.Module] = [ConvNormAct(net, c_in, c_out, kernel)] if stem else []
     layers += [
@@ -351,7 +362,9 @@ def stage(
     convs: int,
     first: bool = False,
 ) -> nn.Module:
-    """One encoder stage of ``convs`` convolutions or blocks: plain or residual, as ``net`` says."""
+    """One encoder stage of ``convs`` convolutions or blocks, plain or residual by
+    ``net.encoder``.
+    """
     if net.encoder == "resnet":
         return resnet_stage(net, c_in, c_out, kernel, stride, convs, stem=first)
     if net.encoder == "residual":

@@ -1,8 +1,13 @@
-"""From a plan to a module, and weights in and out of it as plain arrays."""
+"""Build a network from a plan, and read or write its weights as numpy arrays.
+
+Owns the table of network families, the initialisation and the memory layout. Shapes are those of
+the networks. It knows no file format.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -25,19 +30,21 @@ FAMILIES: dict[str, Callable[[Network], nn.Module]] = {
 
 
 def build(net: Network, seed: int | None = None) -> nn.Module:
-    """The network that ``net`` describes, with weights drawn from ``seed`` (He 2015), in
-    channels-last memory.
+    """Build the network of ``net`` with random weights (He 2015), in channels-last memory.
+
+    With a ``seed`` the weights are reproducible; torch's random state stays unchanged either way.
     """
+    # Draw the weights without disturbing the caller's random state.
     with torch.random.fork_rng(devices=[]):
         if seed is not None:
             torch.manual_seed(seed)
         module = FAMILIES[net.kind](net)
         module.apply(_he_initialise)
-    return module.to(memory_format=memory_format(net.dims))  # type: ignore[call-overload,no-any-return]
+    return _in_memory_format(module, net)
 
 
 def memory_format(dims: int) -> torch.memory_format:
-    """Channels last: what matrix units (AMX, tensor cores) want."""
+    """Channels last, the layout for which AMX and tensor cores are fastest."""
     return torch.channels_last if dims == 2 else torch.channels_last_3d
 
 
@@ -49,7 +56,7 @@ def _he_initialise(module: nn.Module) -> None:
 
 
 def weights_of(module: nn.Module) -> Weights:
-    """Every parameter and buffer as a numpy array, by name."""
+    """A copy of every parameter and buffer as a numpy array, by name."""
     return {
         name: tensor.detach().cpu().contiguous().numpy().copy()
         for name, tensor in module.state_dict().items()
@@ -57,26 +64,32 @@ def weights_of(module: nn.Module) -> Weights:
 
 
 def filled(net: Network, weights: Weights) -> nn.Module:
-    """The network that ``net`` describes with these weights, in evaluation mode; nothing is drawn
-    first.
+    """Build the network of ``net`` with the given weights, in evaluation mode.
 
     Raises:
         BundleError: the weights do not fit.
     """
+    # On the meta device no memory is allocated and no random weights are drawn.
     with torch.device("meta"):
         module = FAMILIES[net.kind](net)
     _refuse_misfit(module, weights, _fitting(module, weights))
     module.load_state_dict(
         {name: torch.from_numpy(np.array(array)) for name, array in weights.items()}, assign=True
     )
-    return module.eval().to(memory_format=memory_format(net.dims))  # type: ignore[call-overload,no-any-return]
+    return _in_memory_format(module.eval(), net)
+
+
+def _in_memory_format(module: nn.Module, net: Network) -> nn.Module:
+    # torch's types know no memory format for 3-D networks.
+    moved: nn.Module = cast(Any, module).to(memory_format=memory_format(net.dims))
+    return moved
 
 
 def load_weights(module: nn.Module, weights: Weights, strict: bool = True) -> list[str]:
-    """Fill ``module`` from arrays; with ``strict=False`` only those whose name and shape fit.
+    """Load arrays into ``module``; with ``strict=False`` only those whose name and shape fit.
 
     Returns:
-        Names that were left as they were.
+        Names of the module's parameters and buffers that were not loaded.
 
     Raises:
         BundleError: names or shapes differ and ``strict`` is set.
@@ -91,7 +104,7 @@ def load_weights(module: nn.Module, weights: Weights, strict: bool = True) -> li
 
 
 def _fitting(module: nn.Module, weights: Weights) -> set[str]:
-    """Names of the weights that fit the module in name and shape."""
+    """Names of the weights that match the module in name and shape."""
     own = module.state_dict()
     return {
         name
@@ -101,7 +114,8 @@ def _fitting(module: nn.Module, weights: Weights) -> set[str]:
 
 
 def _refuse_misfit(module: nn.Module, weights: Weights, fits: set[str]) -> None:
-    """BundleError where a weight is missing, or one is left over."""
+    """Raise BundleError if the module lacks a weight, or a weight has no place in it."""
+    # Missing or misshapen weights first, then superfluous ones.
     wrong = [name for name in module.state_dict() if name not in fits] or sorted(
         set(weights) - fits
     )
@@ -113,5 +127,5 @@ def _refuse_misfit(module: nn.Module, weights: Weights, fits: set[str]) -> None:
 
 
 def parameters(module: nn.Module) -> int:
-    """How many learnt numbers."""
+    """The number of learnt parameters."""
     return sum(p.numel() for p in module.parameters())

@@ -1,24 +1,24 @@
-"""QuickNAT (Roy 2019), with squeeze and excitation (Roy 2018): dense blocks, max pooling, and
-unpooling by the pooled indices; 2-D only.
+"""QuickNAT (Roy 2019) with squeeze and excitation (Roy 2018): dense blocks, max pooling, and
+unpooling at the pooled indices. 2-D only.
 
-    x -> block 0 ----------------- skip, indices ----------> unpool -> [skip, unpooled] -> block 0
-    -> head
-           pool -> block 1 ------- skip, indices -> unpool -> [skip, unpooled] -> block 1
-             ...                                  ...
+    x -> block 0 -------------- skip, indices -----> unpool -> [skip, unpooled] -> block 0 -> head
+           pool -> block 1 ---- skip, indices -> unpool -> [skip, unpooled] -> block 1
+             ...                                ...
                pool -> block N (bottleneck: no excitation, no dropout)
 
 Shapes: x (B, C, I, J) with I and J divisible by the product of strides -> logits (B, L, I, J).
-A block is ``convs`` convolutions of ``kernels``, each of which sees the block's input and all
-outputs before it, then a 1x1 convolution of all of them to ``width`` feature maps; normalisation
-and activation stand before each. After it come excitation and dropout, in the encoder and the
-decoder: every block but the bottleneck. The paper's setting, 3.5 M parameters for 28 classes: 4 + 1
-+ 4 blocks, widths 64, kernels 5, convs 2, strides 2, batch norm, dropout 0.2; activation "prelu" as
-in the authors' code. Unlike there, a convolution has no bias, which the normalisation after it
-would take away again, and a PReLU's slope is learnt for each feature map.
+A block has ``convs`` convolutions of ``kernels``. The input of each is the block's input with all
+earlier outputs. A 1x1 convolution then reduces all of them to ``width`` feature maps. Each
+convolution is preceded by normalisation and activation. Every block of the encoder and the decoder
+is followed by excitation and dropout; the bottleneck is not.
 
-Excitation "both" takes the larger of the channel's and the spatial one, voxel by voxel: the
-"max-out" of Roy 2018 (IEEE TMI 38), which also the authors' code has; the earlier conference paper
-summed them.
+The paper's setting (3.5 M parameters for 28 classes): 4 + 1 + 4 blocks, widths 64, kernels 5, convs
+2, strides 2, batch norm, dropout 0.2. The activation "prelu" is that of the authors' code. Unlike
+there, the convolutions have no bias, which the next normalisation would remove, and the slope of a
+PReLU is learnt for each feature map.
+
+Excitation "both" is the voxelwise maximum of the channel and the spatial excitation: the "max-out"
+of Roy 2018 (IEEE TMI 38) and of the authors' code. The earlier conference paper summed them.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ from torch.nn import functional
 from ..core.plan import Network
 from .blocks import NormActConv, dropout, tracing
 
-REDUCTION = 2  # of feature maps in the channels' excitation (Roy 2018)
+REDUCTION = 2  # factor between the feature maps and the hidden units of cSE (Roy 2018)
 
 
 class ChannelExcitation(nn.Module):
-    """Each feature map weighted by what the means of all say (cSE; Hu 2018)."""
+    """Channel excitation (cSE; Hu 2018): weights each feature map, by the means of all of them."""
 
     def __init__(self, width: int):
         super().__init__()
@@ -53,7 +53,7 @@ class ChannelExcitation(nn.Module):
 
 
 class SpatialExcitation(nn.Module):
-    """Each pixel weighted by what all its features say (sSE)."""
+    """Spatial excitation (sSE): weights each pixel, by all its features."""
 
     def __init__(self, width: int):
         super().__init__()
@@ -64,7 +64,7 @@ class SpatialExcitation(nn.Module):
 
 
 class BothExcitations(nn.Module):
-    """The larger of the two (csSE)."""
+    """The maximum of channel and spatial excitation (csSE)."""
 
     def __init__(self, width: int):
         super().__init__()
@@ -79,7 +79,9 @@ EXCITATIONS = {"channel": ChannelExcitation, "spatial": SpatialExcitation, "both
 
 
 class CompetitiveBlock(nn.Module):
-    """Convolutions that each see all that came before, then one of kernel 1 that gathers them."""
+    """A dense block: convolutions of all earlier feature maps, then a 1x1 convolution of the
+    whole.
+    """
 
     def __init__(self, net: Network, stage: int, c_in: int):
         super().__init__()
@@ -95,8 +97,8 @@ class CompetitiveBlock(nn.Module):
         return self.gather(x)  # type: ignore[no-any-return]
 
 
-def _excited(net: Network, stage: int, c_in: int) -> nn.Sequential:
-    """A dense block with what follows it outside the bottleneck."""
+def _excited_block(net: Network, stage: int, c_in: int) -> nn.Sequential:
+    """A dense block with excitation and dropout, as outside the bottleneck."""
     excitation = (
         nn.Identity() if net.squeeze == "none" else EXCITATIONS[net.squeeze](net.widths[stage])
     )
@@ -104,51 +106,60 @@ def _excited(net: Network, stage: int, c_in: int) -> nn.Sequential:
 
 
 def _pooled(x: Tensor, step: tuple[int, int]) -> tuple[Tensor, Tensor]:
-    """The largest of each box of ``step``, and where it stood: torch's indices, or (traced, for
-    compilers that have no unpooling) a mask of ``x``.
+    """Max pooling over boxes of ``step``: (maxima (B, C, I, J), their places).
 
-    Of equal values the first counts, in either way.
+    The places are torch's indices. While tracing they are a mask (B, C, a * b, I, J) over the a * b
+    pixels of each box, because compilers have no unpooling. If values are equal, both mark the
+    first.
     """
     if not tracing():
         return functional.max_pool2d(x, step, step, return_indices=True)
     pooled = functional.max_pool2d(x, step, step)
-    free, parts = torch.ones_like(pooled), []
+    # ``free`` is 1 for boxes whose maximum has not been found yet.
+    free, masks = torch.ones_like(pooled), []
     for a, b in itertools.product(range(step[0]), range(step[1])):
         here = (x[..., a :: step[0], b :: step[1]] == pooled).to(x.dtype) * free
         free = free - here
-        parts.append(here)
-    return pooled, torch.stack(parts, dim=2)
+        masks.append(here)
+    return pooled, torch.stack(masks, dim=2)
 
 
 def _unpooled(x: Tensor, places: Tensor, like: Tensor, step: tuple[int, int]) -> Tensor:
-    """Each value of ``x`` where ``places`` say, zeros elsewhere, of the size of ``like``."""
+    """Each value of ``x`` at its place (see ``_pooled``), zeros elsewhere, in the size of
+    ``like``.
+    """
     if not tracing():
         return functional.max_unpool2d(x, places, step, step, output_size=list(like.shape[2:]))
     spread = x[:, :, None] * places  # (B, C, a * b, I, J)
+    # Interleave the boxes' pixels: (B, C, a, b, I, J) -> (B, C, I, a, J, b) -> (B, C, I a, J b).
     batch, channels, _, rows, columns = spread.shape
     boxes = spread.reshape(batch, channels, *step, rows, columns).permute(0, 1, 4, 2, 5, 3)
     return boxes.reshape(batch, channels, rows * step[0], columns * step[1])
 
 
 class QuickNAT(nn.Module):
-    """A QuickNAT as ``net`` says; ``forward`` gives the logits."""
+    """The QuickNAT that ``net`` describes; ``forward`` returns the logits (B, L, I, J)."""
 
     def __init__(self, net: Network):
         super().__init__()
         self.net = net
         width, levels = net.widths[0], range(len(net.widths) - 1)
         self.steps = [stride[:2] for stride in net.strides]
-        self.encoder = nn.ModuleList(_excited(net, n, width if n else net.channels) for n in levels)
+        self.encoder = nn.ModuleList(
+            _excited_block(net, n, width if n else net.channels) for n in levels
+        )
         self.bottleneck = CompetitiveBlock(net, len(net.widths) - 1, width)
-        self.decoder = nn.ModuleList(_excited(net, n, 2 * width) for n in levels)
+        self.decoder = nn.ModuleList(_excited_block(net, n, 2 * width) for n in levels)
         self.head = nn.Conv2d(width, net.classes, 1)
 
     def forward(self, x: Tensor) -> Tensor:
+        # Down: keep the output of each block and the places of its maxima.
         skips = []
         for encode, step in zip(self.encoder, self.steps, strict=True):
             skip = encode(x)
             x, places = _pooled(skip, step)
             skips.append((skip, places))
+        # Up: unpool to those places, and join the skip.
         x = self.bottleneck(x)
         for decode, (skip, places), step in reversed(
             list(zip(self.decoder, skips, self.steps, strict=True))

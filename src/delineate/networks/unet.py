@@ -1,9 +1,8 @@
-"""U-Net, 2-D and 3-D, plain or residual encoder or a ResNet's, strided or pooled, with deep
+"""U-Net in 2-D and 3-D: with a plain, residual or ResNet encoder, strided or pooled, with deep
 supervision.
 
-Ronneberger 2015 (2-D, ``down="pool"``), Çiçek 2016 (3-D); strided convolutions instead of pooling,
-instance norm, leaky ReLU and
-deep supervision as in nnU-Net (Isensee 2021), which is the default. Reads top to bottom:
+Ronneberger 2015 (2-D, ``down="pool"``) and Çiçek 2016 (3-D). The default follows nnU-Net (Isensee
+2021): strided convolutions instead of pooling, instance norm, leaky ReLU and deep supervision.
 
     x -> stage 0 ---------------- skip --------------> up 0 -> head 0   full resolution
            stage 1 -------------- skip ------> up 1 -> head 1           1/2 (training only)
@@ -11,15 +10,17 @@ deep supervision as in nnU-Net (Isensee 2021), which is the default. Reads top t
                stage N (bottleneck)
 
 Shapes: x (B, C, *size) with size divisible by the product of strides -> logits (B, L, *size), L
-classes with background.
+classes including the background.
 
-Dropout stands at the end of every encoder stage below full resolution, the bottleneck included.
-Ronneberger 2015 has it "at the end of the contracting path", common 2-D versions in every block:
-here the skips carry it into the decoder as well, so that samples of it (Gal 2016) differ at fine
-scales too, and the input's own resolution is left whole.
+Dropout is at the end of every encoder stage below full resolution, the bottleneck included.
+Ronneberger 2015 has it "at the end of the contracting path", common 2-D versions in every block.
+Here the skips carry it into the decoder as well, so that Monte-Carlo samples (Gal 2016) also differ
+at fine scales. Features at full resolution are not dropped.
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -29,11 +30,11 @@ from .blocks import conv, dropout, max_pool, plain_stage, stage, transposed_conv
 
 
 class UNet(nn.Module):
-    """A U-Net as ``net`` says.
+    """The U-Net that ``net`` describes.
 
-    ``forward`` gives the logits; in training mode with deep supervision a list of them, full
-    resolution first, each next one smaller by a stride. The coarsest decoder level has no head: its
-    output is too small to teach anything.
+    ``forward`` returns the logits (B, L, *size). In training mode with deep supervision it returns
+    a list of them: full resolution first, each next one smaller by a stride. The coarsest decoder
+    level has no head, because its output is too small to be of use.
     """
 
     def __init__(self, net: Network):
@@ -43,6 +44,7 @@ class UNet(nn.Module):
         inputs = (net.channels, *widths[:-1])
         pooled = net.down == "pool"
         steps = [tuple(stride[: net.dims]) for stride in net.strides]
+        # Encoder: each stage after the first reduces the size, by its stride or by pooling.
         shapes = enumerate(zip(inputs, widths, net.kernels, (one, *net.strides), strict=True))
         self.encoder = nn.ModuleList(
             stage(net, c, w, k, one if pooled else s, net.convs_at(n), n == 0)
@@ -51,12 +53,15 @@ class UNet(nn.Module):
         self.pool = nn.ModuleList(
             max_pool(net.dims)(step) if pooled else nn.Identity() for step in steps
         )
+        # Decoder: level n upsamples to the resolution of stage n and joins that stage's skip.
         self.up = nn.ModuleList()
         self.decoder = nn.ModuleList()
         self.heads = nn.ModuleList()
+        # Heads: at full resolution and, for deep supervision, at all others but the coarsest.
         levels = len(widths) - 1
         for level, step in enumerate(steps):
-            self.up.append(transposed_conv(net.dims)(widths[level + 1], widths[level], step, step))  # type: ignore[arg-type]
+            up: Any = transposed_conv(net.dims)
+            self.up.append(up(widths[level + 1], widths[level], step, step))
             self.decoder.append(
                 plain_stage(
                     net,
@@ -73,19 +78,21 @@ class UNet(nn.Module):
         self.dropout = dropout(net)
 
     def forward(self, x: Tensor) -> Tensor | list[Tensor]:
+        # Down: keep the output of each stage as a skip.
         x = self.encoder[0](x)
         skips = [x]
         for pool, encode in zip(self.pool, self.encoder[1:], strict=True):
             x = self.dropout(encode(pool(x)))
             skips.append(x)
-        skips.pop()
+        skips.pop()  # the bottleneck's own output
+        # Up: join each skip, and collect the logits of the levels with a head.
         outputs: list[Tensor] = []
         for level in reversed(range(len(skips))):
             x = torch.cat([self.up[level](x), skips[level]], dim=1)
             x = self.decoder[level](x)
-            wanted = level == 0 or (
+            has_output = level == 0 or (
                 self.training and not isinstance(self.heads[level], nn.Identity)
             )
-            if wanted:
+            if has_output:
                 outputs.insert(0, self.heads[level](x))
         return outputs if self.training and self.net.deep_supervision else outputs[0]

@@ -1,1 +1,1 @@
-"""What a cohort and a machine make of a training."""
+"""From a cohort and a machine to a training plan."""

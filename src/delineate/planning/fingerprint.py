@@ -1,8 +1,8 @@
-"""What planning needs to know of a cohort: sizes, spacings, intensities inside the structures,
-class frequencies.
+"""The properties of a cohort that planning uses: sizes, spacings, intensities inside the
+structures, class frequencies.
 
-One case is read by ``examine`` (importable, so that it can run in a process of its own);
-``Fingerprint`` holds them all. Axes are R, A, S.
+``examine`` reads one case. It is importable, so that it can run in a separate process.
+``Fingerprint`` holds the results of all cases. Axes are R, A, S.
 """
 
 from __future__ import annotations
@@ -17,47 +17,52 @@ from ..core.manifest import Case, Manifest
 from ..core.volume import BODY_HU, background_of
 
 Triple = tuple[int, int, int]
-SAMPLE = 4000  # intensities kept inside the labels of a case and channel
+SAMPLE = 4000  # intensities kept per case and channel, from voxels inside the labels
 
 
 @dataclass(frozen=True)
 class CaseFingerprint:
-    """What planning needs of one case; axes are R, A, S."""
+    """The properties of one case; axes are R, A, S."""
 
     shape: Triple
     spacing_mm: tuple[float, float, float]
-    body_shape: Triple  # of the box of non-zero (or, in CT, dense) voxels
-    zero_share: float  # share of voxels that are background, constant outside the subject
+    body_shape: Triple  # size of the box around the non-zero (in CT: dense) voxels
+    zero_share: float  # fraction of voxels in the constant background outside the subject
     looks_like_hu: bool
     modality: str
-    inside: tuple[tuple[float, ...], ...]  # intensities inside the labels, a channel each
-    voxels: dict[int, int]  # label value -> count, background (0) over the whole scan
+    inside: tuple[tuple[float, ...], ...]  # intensities inside the labels, per channel
+    voxels: dict[int, int]  # label value -> count; background (0) is counted over the whole scan
     moments: tuple[
         tuple[float, float], ...
-    ] = ()  # mean and standard deviation over the whole scan, a channel each
+    ] = ()  # mean and standard deviation over the whole scan, per channel
 
 
 @dataclass(frozen=True)
 class Fingerprint:
-    """The cohort: medians and ranges that the rules read."""
+    """The cohort: the cases and the medians and ranges that the rules use."""
 
     cases: tuple[CaseFingerprint, ...]
     channels: tuple[str, ...]
 
     def median_spacing(self) -> np.ndarray[Any, Any]:
+        """(3,) median over the cases along R, A, S, in mm."""
         return np.median([c.spacing_mm for c in self.cases], axis=0)
 
     @property
     def is_ct(self) -> bool:
+        """Whether all stated modalities are CT; if none is stated, whether all cases look like
+        HU.
+        """
         known = [c.modality for c in self.cases if c.modality]
         return all(m == "CT" for m in known) if known else all(c.looks_like_hu for c in self.cases)
 
     @property
     def zero_share(self) -> float:
+        """Median over the cases of the fraction of background voxels."""
         return float(np.median([c.zero_share for c in self.cases]))
 
     def voxels(self, value: int) -> int:
-        """How many voxels of a label value all cases hold together."""
+        """Number of voxels with a label value, summed over all cases."""
         return sum(c.voxels.get(value, 0) for c in self.cases)
 
     def moments(self, channel: int) -> tuple[float, float]:
@@ -65,10 +70,11 @@ class Fingerprint:
         sizes = np.array([float(np.prod(c.shape)) for c in self.cases])
         means, stds = np.array([c.moments[channel] for c in self.cases]).T
         mean = float((sizes * means).sum() / sizes.sum())
+        # Pooled variance: within the cases plus between their means.
         return mean, float(np.sqrt((sizes * (stds**2 + (means - mean) ** 2)).sum() / sizes.sum()))
 
     def to_json(self) -> dict[str, Any]:
-        """A summary for the run's folder."""
+        """A summary for the run folder."""
         shapes, spacings = (
             np.array([c.shape for c in self.cases]),
             np.array([c.spacing_mm for c in self.cases]),
@@ -92,25 +98,34 @@ class Fingerprint:
 
 
 def examine(case: Case, manifest: Manifest) -> CaseFingerprint:
-    """Read one case with truth.
+    """Read one case with a reference segmentation.
 
     Raises:
-        DelineateError: it cannot be read, or image and truth do not fit.
+        DelineateError: it cannot be read, or image and label do not have the same grid.
     """
     image = read_image(case, manifest)
     label = read_label(case, manifest, image.grid)
     values, rng = image.channels_array, np.random.default_rng(0)
+    # Count in memory order: this avoids a copy of a Fortran-ordered array.
     flat = label.array.ravel(order="K") if label.array.flags.forc else label.array.ravel()
     counts = np.bincount(flat)
-    where = np.flatnonzero(label.array.ravel())
-    picked = rng.choice(where, min(SAMPLE, len(where)), replace=False) if len(where) else where
+    # Sample labelled voxels with a fixed seed, the same voxels in every channel.
+    labelled = np.flatnonzero(label.array.ravel())
+    picked = (
+        rng.choice(labelled, min(SAMPLE, len(labelled)), replace=False)
+        if len(labelled)
+        else labelled
+    )
     inside = tuple(tuple(float(v) for v in channel.ravel()[picked]) for channel in values)
+    # From here on the array is in the axes R, A, S.
     grid, axes = image.grid.reorient("RAS")
     first = axes.apply(values[0])
+    # A scan without unit and modality counts as HU if its range is that of CT.
     unit_hu = image.unit == "HU" or image.meta.get("modality") == "CT"
     hu_like = unit_hu or (
         first.size > 0 and float(first.min()) <= -900 and float(first.max()) > 200
     )
+    # The body: dense voxels in CT, else voxels that are not background in at least one channel.
     outside = [channel == background_of(channel) for channel in axes.apply(values)]
     body = first > BODY_HU if hu_like else ~np.all(outside, axis=0)
     box = tuple(_span(body, axis) for axis in range(3))
@@ -131,6 +146,10 @@ def examine(case: Case, manifest: Manifest) -> CaseFingerprint:
 
 
 def _span(mask: np.ndarray[Any, Any], axis: int) -> int:
+    """Extent of the mask along ``axis`` in voxels; slices with at most 1 % of it set are left
+    out.
+    """
+    # The fraction of each slice that is set; single bright voxels do not extend the box.
     hit = np.flatnonzero(
         mask.mean(axis=tuple(a for a in range(3) if a != axis), dtype=np.float32) > 0.01
     )

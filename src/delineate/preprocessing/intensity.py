@@ -1,8 +1,8 @@
-"""Raw values to the network's input, by the rule that the plan states.
+"""Normalisation: raw values to the network's input, by the rule in the plan.
 
-``measure`` reads what a rule needs from one image (robust rules) or from the plan (fixed windows)
-and gives ``Scaling``: clip, subtract, divide. Everything is elementwise, so it can run block by
-block.
+``measure`` computes what a rule needs, from one image (robust rules) or from the plan (fixed
+windows), and returns a ``Scaling``: clip, subtract, divide. All of it is elementwise, so it can be
+applied block by block.
 """
 
 from __future__ import annotations
@@ -17,15 +17,14 @@ from numpy.typing import NDArray
 from ..core.plan import Normalisation
 from ..core.volume import background_of
 
-SAMPLE = (
-    2_000_000  # voxels that percentiles are taken from; more changes them by less than a grey value
-)
+SAMPLE = 2_000_000  # voxels for percentiles; more change them by less than one intensity unit
 
 
 @dataclass(frozen=True)
 class Scaling:
-    """clip to low..high, then (x - mean) / std; infinite bounds do not clip. Values equal to
-    ``outside`` become 0.
+    """Clip to low..high, then (x - mean) / std; infinite bounds do not clip.
+
+    Values equal to ``outside`` become 0.
     """
 
     low: float
@@ -35,8 +34,9 @@ class Scaling:
     outside: float | None = None
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
-        """In place on a float tensor of any shape; values that are not finite become the lower
-        bound.
+        """Scale a float tensor of any shape in place.
+
+        If there are bounds, infinite values become the bounds and NaN becomes the lower one.
         """
         outside = None if self.outside is None else x == self.outside
         if not (np.isinf(self.low) and np.isinf(self.high)):
@@ -48,8 +48,10 @@ class Scaling:
 
 
 def measure(array: NDArray[Any], rule: Normalisation) -> Scaling:
-    """The scaling of one channel (I, J, K) by ``rule``; a constant image gets deviation 1, so it
-    becomes zero.
+    """The scaling of one channel (I, J, K) by ``rule``.
+
+    A constant image gets the standard deviation 1, so it becomes zero. An image without finite
+    values is not scaled.
     """
     if rule.kind == "none":
         return Scaling(-np.inf, np.inf, 0.0, 1.0)
@@ -57,6 +59,7 @@ def measure(array: NDArray[Any], rule: Normalisation) -> Scaling:
         return Scaling(rule.low, rule.high, rule.mean, rule.std)
     if rule.kind in ("standard", "range"):
         return _of_every_voxel(array, rule)
+    # Robust: percentiles, then mean and standard deviation of the clipped sample.
     values = sample(array, nonzero=rule.inside == "nonzero")
     if not len(values):
         return Scaling(-np.inf, np.inf, 0.0, 1.0)
@@ -64,8 +67,9 @@ def measure(array: NDArray[Any], rule: Normalisation) -> Scaling:
         float(v) for v in np.percentile(values, (rule.low_percentile, rule.high_percentile))
     )
     if rule.inside == "nonzero":
-        # What is outside stays outside, below or at the lowest tissue.
+        # The background must stay at or below the lowest tissue after clipping.
         low = min(low, background_of(array))
+    # A standard deviation within rounding errors means a constant image, which is divided by 1.
     clipped = np.clip(values, low, high)
     std = float(clipped.std(dtype=np.float64))
     return Scaling(
@@ -77,8 +81,12 @@ def measure(array: NDArray[Any], rule: Normalisation) -> Scaling:
 
 
 def _of_every_voxel(array: NDArray[Any], rule: Normalisation) -> Scaling:
-    """Mean and deviation, or lowest and highest, without sampling; a plane at a time."""
+    """Mean and standard deviation, or lowest and highest value, of all voxels.
+
+    Without sampling; one plane at a time, to limit memory.
+    """
     outside = background_of(array) if rule.kind == "standard" and rule.inside == "nonzero" else None
+    # Sums in float64, so that one pass is exact enough.
     count, total, squares, low, high = 0, 0.0, 0.0, np.inf, -np.inf
     for plane in array:
         values = plane[np.isfinite(plane)].astype(np.float64)
@@ -100,13 +108,15 @@ def _of_every_voxel(array: NDArray[Any], rule: Normalisation) -> Scaling:
 
 
 def sample(array: NDArray[Any], nonzero: bool = False) -> NDArray[np.float64]:
-    """Finite values of ``array`` as float64, at most about ``SAMPLE``, evenly spaced over the
-    whole; only those unlike the background if asked.
+    """Finite values of ``array`` as float64, about ``SAMPLE`` at most, evenly spaced.
+
+    With ``nonzero``, only values that differ from the background.
     """
+    # In memory order; a copy only if the array has gaps.
     flat = array.reshape(-1) if array.flags.c_contiguous else array.ravel(order="K")
     step = max(1, len(flat) // SAMPLE)
     if step > 1 and step % 2 == 0:
-        step += 1  # an odd step does not walk along columns of even sizes
+        step += 1  # an odd step does not stay in the same columns of even-sized axes
     values = flat[::step].astype(np.float64)
     values = values[np.isfinite(values)]
     return values[values != background_of(array)] if nonzero else values

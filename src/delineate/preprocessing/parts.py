@@ -1,8 +1,7 @@
-"""A volume cut into consecutive groups of slices, and such groups put together again by where their
-voxels stand.
+"""Splitting a volume into consecutive groups of slices, and merging such groups by their geometry.
 
-Nothing is resampled; arrays are (I, J, K) or (C, I, J, K). It knows no files: volumes name theirs
-by ``source``.
+Nothing is resampled; arrays are (I, J, K) or (C, I, J, K). This module knows no files; messages
+name a volume by its ``source``.
 """
 
 from __future__ import annotations
@@ -16,7 +15,8 @@ from ..core.errors import GeometryError
 from ..core.grid import Grid
 from ..core.volume import Volume
 
-# of the smallest spacing: how far two grids may differ and still be one; headers round below that
+# Two grids are the same if they differ by at most this fraction of the smallest spacing; rounding
+# errors in headers are smaller.
 SAME_PLACE = 0.05
 SAME_ANGLE_DEG = 0.05
 
@@ -29,7 +29,7 @@ def split(volume: Volume, slices: int) -> list[Volume]:
         ValueError: ``slices`` is below 1.
     """
     if slices < 1:
-        raise ValueError(f"groups of at least 1 slice, found {slices}")
+        raise ValueError(f"groups need at least 1 slice, found {slices}")
     i, j, k = volume.grid.shape
     parts = []
     for start in range(0, k, slices):
@@ -42,36 +42,37 @@ def split(volume: Volume, slices: int) -> list[Volume]:
 
 
 def merged(parts: Sequence[Volume]) -> Volume:
-    """The one volume that ``parts`` (in any order) make along one of their axes; one part is given
-    back as it is.
+    """Merge ``parts``, in any order, along one of their axes; a single part is returned unchanged.
 
     The dtype is that of the parts, or the smallest that holds all of theirs.
 
     Raises:
-        GeometryError: no part, a part without a place, another orientation, spacing or extent, a
-            gap, or an overlap; with the files' names and the distance in mm.
+        GeometryError: no part, a part of unknown position, different orientation, spacing or
+            extent, a gap, or an overlap; with the names of the files and the distance in mm.
     """
     if not parts:
         raise GeometryError("no volumes to merge")
     first = parts[0]
-    placeless = [p.source for p in parts if len(parts) > 1 and not p.meta.get("place_known", True)]
-    if placeless:
+    unplaced = [p.source for p in parts if len(parts) > 1 and not p.meta.get("place_known", True)]
+    if unplaced:
         raise GeometryError(
-            f"{placeless[0]} does not say where its voxels stand, so it cannot be merged by "
+            f"{unplaced[0]} does not state the position of its voxels, so it cannot be merged by "
             "geometry"
         )
     for other in parts[1:]:
-        _refuse_another_grid(first, other)
-    # (part, axis): where each begins in the first one's indices.
+        _check_same_grid(first, other)
+    # (part, axis): the first voxel of each part, as an index of the first part.
     starts = np.array([first.grid.to_index(p.grid.affine[:3, 3]) for p in parts])
+    # The parts follow one another along the axis with the largest offsets.
     axis = int(np.argmax(np.abs(starts).max(axis=0)))
     order = np.argsort(starts[:, axis], kind="stable")
     ordered, begins = [parts[n] for n in order], starts[order]
     for n in range(1, len(ordered)):
-        _refuse_aside(ordered[0], ordered[n], begins[n] - begins[0], axis)
-        _refuse_not_next(
+        _check_aligned(ordered[0], ordered[n], begins[n] - begins[0], axis)
+        _check_adjacent(
             ordered[n - 1], ordered[n], float(begins[n, axis] - begins[n - 1, axis]), axis
         )
+    # The merged grid starts at the first part.
     array = (
         np.concatenate([p.array for p in ordered], axis=axis - 3)
         if len(ordered) > 1
@@ -86,10 +87,8 @@ def merged(parts: Sequence[Volume]) -> Volume:
     return Volume(array, grid, first.unit, ordered[0].source, ordered[0].meta)
 
 
-def _refuse_another_grid(first: Volume, other: Volume) -> None:
-    """Orientation, spacing, channels: what all parts share whichever axis they follow one another
-    along.
-    """
+def _check_same_grid(first: Volume, other: Volume) -> None:
+    """Raise if two parts differ in channels, unit, orientation or spacing."""
     pair = _pair(first, other)
     if first.channels != other.channels or first.unit != other.unit:
         raise GeometryError(
@@ -103,6 +102,7 @@ def _refuse_another_grid(first: Volume, other: Volume) -> None:
     a, b = np.array(first.grid.spacing_mm), np.array(other.grid.spacing_mm)
     if not np.allclose(a, b, rtol=1e-3, atol=0):
         raise GeometryError(f"{pair} differ in spacing: {_mm(a)} and {_mm(b)} mm")
+    # Axes with equal codes may still differ by a small angle.
     cosines = np.clip(
         np.sum(first.grid.affine[:3, :3] / a * (other.grid.affine[:3, :3] / b), axis=0), -1, 1
     )
@@ -113,26 +113,29 @@ def _refuse_another_grid(first: Volume, other: Volume) -> None:
         )
 
 
-def _refuse_aside(first: Volume, other: Volume, offset: NDArray[np.float64], axis: int) -> None:
-    """Across the axis both begin and end at the same place."""
+def _check_aligned(first: Volume, other: Volume, offset: NDArray[np.float64], axis: int) -> None:
+    """Raise unless both parts start and end at the same place across the merging axis."""
     across = [a for a in range(3) if a != axis]
     spacing_mm = np.array(first.grid.spacing_mm)
     aside_mm = float(np.linalg.norm((offset * spacing_mm)[across]))
     if aside_mm > SAME_PLACE * spacing_mm.min():
         raise GeometryError(
-            f"{_pair(first, other)} do not stand in line: {aside_mm:.3g} mm apart across the "
-            "axis they follow one another along"
+            f"{_pair(first, other)} are not aligned: {aside_mm:.3g} mm apart across the axis along "
+            "which they are merged"
         )
     sizes = [tuple(v.grid.shape[a] for a in across) for v in (first, other)]
     if sizes[0] != sizes[1]:
         raise GeometryError(
-            f"{_pair(first, other)} differ in size across the axis they follow one another "
-            f"along: {sizes[0]} and {sizes[1]} voxels"
+            f"{_pair(first, other)} differ in size across the axis along which they are merged: "
+            f"{sizes[0]} and {sizes[1]} voxels"
         )
 
 
-def _refuse_not_next(before: Volume, after: Volume, step: float, axis: int) -> None:
-    """``after`` begins where ``before`` ends; ``step`` is from start to start in voxels."""
+def _check_adjacent(before: Volume, after: Volume, step: float, axis: int) -> None:
+    """Raise unless ``after`` starts where ``before`` ends; ``step`` is from start to start in
+    voxels.
+    """
+    # Positive: a gap; negative: an overlap.
     spacing_mm = before.grid.spacing_mm[axis]
     missing_mm = (step - before.grid.shape[axis]) * spacing_mm
     if abs(missing_mm) <= SAME_PLACE * min(before.grid.spacing_mm):
@@ -141,7 +144,7 @@ def _refuse_not_next(before: Volume, after: Volume, step: float, axis: int) -> N
     if missing_mm > 0:
         raise GeometryError(
             f"a gap of {missing_mm:.3g} mm ({slices:.3g} slices) between {_pair(before, after)}: "
-            "a part is missing, or does not belong"
+            "a part is missing, or one does not belong here"
         )
     raise GeometryError(
         f"{_pair(before, after)} overlap by {-missing_mm:.3g} mm ({slices:.3g} slices)"

@@ -1,14 +1,14 @@
-"""prepare() and restore(): from a scan to the network's input, and from its output back onto the
-scan's grid.
+"""prepare() and restore(): from a scan to the network's input, and from the network's output to the
+grid of the scan.
 
     scan  --reorient-->  --crop-->  --normalise, resample-->  prepared grid       prepare()
     scan  <--reorient--  <--uncrop--  <--resample, argmax---  class scores        restore()
 
-Both are in this module because each must undo the other exactly; the ``PreprocessingRecord``
-carries what happened. ``restore`` takes class scores in slabs, in order along one axis, and keeps
-one slab and one label volume: its memory does not depend on the number of classes. Shapes: image
-(C, I, J, K), slabs (L, d, A, B) with the marching axis first after the classes. It knows plans and
-grids, no files and no networks.
+Both are in this module because ``restore`` must undo exactly what ``prepare`` did, which is stored
+in a ``PreprocessingRecord``. ``restore`` receives class scores in slabs, in order along one axis,
+and keeps one slab and one label volume, so its memory does not depend on the number of classes.
+Shapes: image (C, I, J, K); slabs (L, d, A, B), where the marching axis follows the classes. This
+module knows plans and grids, but no files and no networks.
 """
 
 from __future__ import annotations
@@ -38,24 +38,24 @@ from .resample import (
     scale_positions,
 )
 
-# output voxels of one class that restore() works on at a time: each copy of them is 10 MB
+# Output voxels of one class that restore() processes at once; each copy of them has 10 MB.
 CHUNK_VOXELS = 2_400_000
-TIE = 1e-6  # of a score: equal ones go to the class that comes first, however they are rounded
-PROBABILITY_ONE = 65535  # what 1 is written as
-MASK_PLANES = 16  # planes in which the crop is looked for at once
+TIE = 1e-6  # scores closer than this are equal: the class that comes first wins, despite rounding
+PROBABILITY_ONE = 65535  # the integer that represents probability 1
+MASK_PLANES = 16  # planes that are searched for the crop at once
 
-# Weights along the two axes of a plane; None where an axis is as it was.
+# Weights along the two axes of a plane; None for an axis that is not resampled.
 InPlane = Sequence[Bands | None]
 Planes = TypeVar("Planes")
 
 
 @dataclass(frozen=True)
 class PreprocessingRecord:
-    """What prepare() did, enough to undo it.
+    """The steps of ``prepare``, with all that is needed to undo them.
 
-    ``source`` is the scan's grid, ``axes`` moved its arrays to ``oriented``, of which the box
-    ``start``..``stop`` was kept and resampled to ``prepared``. ``nearest`` is the axis of thick
-    slices, if any, along which ``restore`` takes the nearest one.
+    ``source`` is the grid of the scan. ``axes`` moved its arrays to the grid ``oriented``; the box
+    ``start``..``stop`` of that grid was kept and resampled to the grid ``prepared``. ``nearest`` is
+    the axis of thick slices, if any, along which ``restore`` uses the nearest slice.
     """
 
     source: Grid
@@ -68,7 +68,7 @@ class PreprocessingRecord:
 
     @property
     def cropped_shape(self) -> tuple[int, int, int]:
-        """Shape of the kept box."""
+        """The shape of the box that was kept."""
         a, b, c = (stop - start for start, stop in zip(self.start, self.stop, strict=True))
         return a, b, c
 
@@ -76,26 +76,28 @@ class PreprocessingRecord:
 def prepare(
     volume: Volume, plan: Plan, present: Sequence[int] | None = None
 ) -> tuple[Tensor, PreprocessingRecord]:
-    """A scan as the network sees it.
+    """Preprocess a scan: reorient, crop, normalise and resample it.
 
     Args:
         volume: any orientation; (I, J, K) or (C, I, J, K) with the plan's number of channels.
-        present: which of the plan's channels the volume has, in its order; None: all. The others
-            become 0, which is what training's ``drop_channel_p`` gives for them.
+        present: indices of the plan's channels that the volume has, in the order of the volume;
+            None means all. The others become 0, as with ``drop_channel_p`` in training.
 
     Returns:
-        (C, I, J, K) float32 on ``record.prepared``, C the plan's, and the record.
+        (C, I, J, K) float32 on ``record.prepared``, with all channels of the plan, and the record.
 
     Raises:
-        InputError: another number of channels than the plan has, or than are ``present``.
+        InputError: the number of channels differs from the plan, or from ``present``; or the scan
+            is too large at the plan's spacing.
     """
     here = range(len(plan.channels)) if present is None else present
     if volume.channels != len(here):
         names = ", ".join(plan.channels[n].name for n in here)
         raise InputError(
-            f"found {volume.channels} channel(s), the plan takes {len(here)} ({names})",
+            f"found {volume.channels} channel(s), the plan needs {len(here)} ({names})",
             path=volume.source or None,
         )
+    # Geometry first, then the voxels of the kept box.
     record = trace(volume, plan)
     kernels = kernels_for(record, plan.resampling)
     shape = (len(plan.channels), *record.prepared.shape)
@@ -104,6 +106,7 @@ def prepare(
         if present is None
         else torch.zeros(shape, dtype=torch.float32)
     )
+    # Channel by channel, so that only one channel at a time is partly resampled.
     for index, channel in zip(here, volume.channels_array, strict=True):
         box = _boxed(record.axes.apply(channel), record)
         out[index] = resample_image(
@@ -118,23 +121,26 @@ def prepare(
 def prepare_label(
     label: Volume, record: PreprocessingRecord, table: dict[int, int]
 ) -> NDArray[Any]:
-    """The truth on the prepared grid, as class indices.
+    """The reference segmentation on the prepared grid, as class indices.
 
     Args:
-        label: (I, J, K) values on the scan's grid.
+        label: (I, J, K) values on the grid of the scan.
+        record: of the scan, from ``prepare``.
         table: value -> class index (``LabelSet.compact``).
 
     Returns:
         (I, J, K) uint8 or uint16.
 
     Raises:
-        GeometryError: the truth does not stand on the scan's grid.
+        GeometryError: the label volume is not on the grid of the scan.
     """
     if not label.grid.matches(record.source):
         raise GeometryError(
-            f"the truth stands {label.grid.distance_mm(record.source):.2f} mm from the scan's grid",
+            "the label volume is not on the grid of the scan: "
+            f"{label.grid.distance_mm(record.source):.2f} mm away",
             path=label.source or None,
         )
+    # A table from label value to class index; undeclared values become background.
     lookup = np.zeros(
         max([*table, int(label.array.max(initial=0))]) + 1,
         dtype=np.uint8 if len(table) < 256 else np.uint16,
@@ -147,18 +153,23 @@ def prepare_label(
 
 
 def trace(volume: Volume, plan: Plan) -> PreprocessingRecord:
-    """Where the scan will stand after preparing; reads voxels only to find the crop."""
+    """The record of preprocessing ``volume``; reads voxels only to find the crop.
+
+    Raises:
+        InputError: the scan would have more than 2**31 voxels at the plan's spacing.
+    """
+    # Orientation, crop and spacing, in this order: the spacing is that of the oriented axes.
     oriented, axes = volume.grid.reorient(plan.orientation)
     start, stop = _crop_box(axes.apply(volume.channels_array), plan.crop)
     kept = oriented.crop(start, stop)
     spacing = [
-        own if wanted is None else wanted
-        for own, wanted in zip(kept.spacing_mm, plan.spacing_mm, strict=True)
+        own if planned is None else planned
+        for own, planned in zip(kept.spacing_mm, plan.spacing_mm, strict=True)
     ]
     prepared = kept.respace(spacing)
     if np.prod(prepared.shape) > 2**31:
         raise InputError(
-            f"would become {prepared.shape} voxels at the plan's spacing; the scan spans "
+            f"would have the shape {prepared.shape} at the plan's spacing; the scan has "
             f"{kept.shape} voxels of {kept.spacing_mm} mm",
             path=volume.source or None,
         )
@@ -171,11 +182,11 @@ def trace(volume: Volume, plan: Plan) -> PreprocessingRecord:
 def kernels_for(
     record: PreprocessingRecord, resampling: str = "cubic"
 ) -> tuple[Kernel, Kernel, Kernel]:
-    """Cubic along fine axes, linear along an axis much coarser than the finest; with "spline"
-    splines, and the nearest slice there.
+    """The kernel of each axis: cubic, or linear along axes much coarser than the finest.
 
-    As in nnU-Net the slices of a "spline" are thick if they are so before or else after resampling,
-    and along one axis only.
+    With "spline": splines, and the nearest slice along a thick axis. As in nnU-Net, slices count as
+    thick if they are thick before resampling or, if those are isotropic, after it, and along one
+    axis only.
     """
     spacing = record.oriented.spacing_mm
     if resampling == "spline":
@@ -187,8 +198,9 @@ def kernels_for(
 
 
 def thick_axis(*spacings: tuple[float, float, float]) -> int | None:
-    """The one axis that the first anisotropic of ``spacings`` is much coarser along than its
-    finest; None where there is none, or several.
+    """The axis along which the first anisotropic one of ``spacings`` is much coarser.
+
+    None if all are isotropic, or if the largest spacing is that of several axes.
     """
     for step in spacings:
         if max(step) > ANISOTROPY * min(step):
@@ -205,31 +217,36 @@ def restore(
     sum_to_one: bool = False,
     probabilities: NDArray[np.uint16] | None = None,
 ) -> NDArray[Any]:
-    """Class scores on the prepared grid to label values on the scan's own grid, slab by slab.
+    """Convert class scores on the prepared grid to label values on the grid of the scan, slab by
+    slab.
 
     Args:
         slabs: (L, d, A, B) scores (probabilities or logits, any float dtype, any device), in order
-            along prepared axis ``axis``; the depths d add up to that axis' length. A and B are the
-            other two axes in their order.
+            along prepared axis ``axis``; the depths d add up to the length of that axis. A and B
+            are the other two axes in their order.
         record: from ``prepare``.
         axis: 0, 1 or 2, the marching axis.
-        values: (L,) label value of each class; values[0] is the background's, 0.
-        above: classes that may overlap, without a background among them: values is then (L + 1,),
-            and a voxel gets the last class whose score is above this.
-        sum_to_one: the scores of a voxel are probabilities that add up to 1. Then a class is looked
-            at only where it could win, which changes nothing but the time.
-        probabilities: (L, I, J, K) on ``record.source``, to be filled with the classes'
-            probabilities in steps of 1 / ``PROBABILITY_ONE``; outside the kept box all is
-            background. Logits become probabilities at each voxel. Not for classes that may overlap.
+        values: (L,) label value of each class; values[0] is the background, 0.
+        above: threshold for classes that may overlap and have no background class. ``values`` is
+            then (L + 1,), and a voxel gets the last class with a score above the threshold.
+        sum_to_one: the scores of a voxel are probabilities that add up to 1. Then a class is
+            evaluated only where it could win, which changes only the time.
+        probabilities: (L, I, J, K) on ``record.source``, filled with the probabilities of the
+            classes in steps of 1 / ``PROBABILITY_ONE``; outside the kept box all is background.
+            Logits are converted at each voxel. Not for classes that may overlap.
 
     Returns:
-        (I, J, K) of ``values.dtype`` on ``record.source``, in Fortran order, as most scans lie; 0
+        (I, J, K) of ``values.dtype`` on ``record.source``, in Fortran order, like most scans; 0
         outside the kept box.
+
+    Raises:
+        ValueError: the slabs end before the last plane.
     """
     out = np.zeros(record.source.shape, dtype=values.dtype, order="F")
-    # A view: writing into it fills the volume.
+    # A view with the marching axis first: writing to it fills the volume.
     box = np.moveaxis(_boxed(record.axes.apply(out), record), axis, 0)
-    as_they_are = np.array_equal(values, np.arange(len(values)))
+    same_values = np.array_equal(values, np.arange(len(values)))
+    # Outside the kept box all is background.
     if probabilities is not None:
         probabilities[:] = 0
         probabilities[0] = PROBABILITY_ONE
@@ -247,7 +264,7 @@ def restore(
 
     for start, (winners, share) in _by_plane(slabs, record, axis, planes):
         found = winners.cpu().numpy()
-        box[start : start + len(found)] = found if as_they_are else values[found]
+        box[start : start + len(found)] = found if same_values else values[found]
         if share is not None:
             shares[:, start : start + len(found)] = share.cpu().numpy()
     return out
@@ -259,9 +276,12 @@ def _by_plane(
     axis: int,
     planes: Callable[[list[Tensor], Bands, InPlane], Planes],
 ) -> Iterator[tuple[int, Planes]]:
-    """For consecutive planes of the kept box: the first one's index, and what ``planes`` makes of
-    the prepared planes around them.
+    """For consecutive planes of the kept box: the index of the first plane, and the result of
+    ``planes`` for the prepared planes around them.
+
+    Only the current slab, and the few planes of earlier slabs that it still needs, are in memory.
     """
+    # The position of each output plane among the prepared planes, and the weights in a plane.
     source, prepared = (
         _axis_first(shape, axis) for shape in (record.cropped_shape, record.prepared.shape)
     )
@@ -275,49 +295,48 @@ def _by_plane(
         _interpolation(n_in, n_out, kernel)
         for n_in, n_out, kernel in zip(prepared[1:], source[1:], kernels, strict=True)
     ]
-    done, first = 0, 0  # planes written; prepared index of the first plane at hand
-    pieces: list[
-        Tensor
-        # the planes at hand: what an earlier slab left, and the slab; never joined, which would
-        # copy
-        # the slab
-    ] = []
+    done, first = 0, 0  # output planes that are done; prepared index of the first available plane
+    # The available planes: the rest of earlier slabs, and the current slab. They are never joined,
+    # which would copy the slab.
+    parts: list[Tensor] = []
     for slab in slabs:
-        pieces.append(slab)
-        last = first + sum(piece.shape[1] for piece in pieces) - 1
+        parts.append(slab)
+        last = first + sum(part.shape[1] for part in parts) - 1
         final = last == prepared[0] - 1
-        # Planes that need nothing beyond ``last``.
+        # Output planes that need no prepared plane beyond ``last``.
         ready = source[0] if final else int(np.searchsorted(positions, last, side="right"))
         step = max(1, CHUNK_VOXELS // (source[1] * source[2]))
         for begin in range(done, ready, step):
+            # The prepared planes around this chunk, and its weights along the marching axis.
             here = positions[begin : min(begin + step, ready)] - first
             low, high = int(np.floor(here[0])), min(last - first + 1, int(np.floor(here[-1])) + 2)
             along = Bands.of(axis_weights(here - low, high - low, "linear"))
-            near = list(_between(pieces, low, high))
-            made = planes(near, along, in_plane)
-            del near  # views: the slab must be gone before the next one is made
-            yield begin, made
-            del made
+            near = list(_between(parts, low, high))
+            result = planes(near, along, in_plane)
+            del near  # views: the slab must be freed before the next one is computed
+            yield begin, result
+            del result
+        # Keep only the planes that the next output plane needs.
         done = max(done, ready)
         keep_from = last if done >= source[0] else min(last, int(np.floor(positions[done])))
-        # A copy: the slab's memory is let go.
-        pieces = [torch.cat(list(_between(pieces, keep_from - first, last + 1 - first)), dim=1)]
+        # A copy, so that the memory of the slab is freed.
+        parts = [torch.cat(list(_between(parts, keep_from - first, last + 1 - first)), dim=1)]
         first = keep_from
         del slab
     if done < source[0]:
         raise ValueError(f"slabs ended at plane {done} of {source[0]}")
 
 
-def _between(pieces: list[Tensor], low: int, high: int) -> Iterator[Tensor]:
-    """Of each piece the planes among low..high, counted from the first piece's first plane;
-    views.
+def _between(parts: list[Tensor], low: int, high: int) -> Iterator[Tensor]:
+    """The planes low..high of consecutive ``parts``, counted from the first plane of the first
+    part, as one view per part.
     """
     offset = 0
-    for piece in pieces:
-        a, b = max(low - offset, 0), min(high - offset, piece.shape[1])
+    for part in parts:
+        a, b = max(low - offset, 0), min(high - offset, part.shape[1])
         if b > a:
-            yield piece[:, a:b]
-        offset += piece.shape[1]
+            yield part[:, a:b]
+        offset += part.shape[1]
 
 
 def _shares(near: list[Tensor], along: Bands, in_plane: InPlane, logits: bool) -> Tensor:
@@ -333,14 +352,16 @@ def _shares(near: list[Tensor], along: Bands, in_plane: InPlane, logits: bool) -
 
 
 def _largest(near: list[Tensor], along: Bands, in_plane: InPlane, sum_to_one: bool) -> Tensor:
-    """(d', A', B') class with the largest score, one class after the other with a running maximum.
+    """(d', A', B') class with the largest score, found class by class with a running maximum.
 
-    The background's scores are taken off the others', so that it need not be interpolated. Of
-    probabilities the largest of L is at least 1 / L, and interpolating exceeds nothing that it
-    interpolates: a class is looked at only in the box where it reaches half of that.
+    The background score is subtracted from all others, so that it need not be interpolated. With
+    ``sum_to_one``, the largest of L probabilities is at least 1 / L, and interpolated values never
+    exceed the values around them. So a class is evaluated only in the box where it reaches half of
+    1 / L.
     """
     classes, device = near[0].shape[0], near[0].device
     size = [near[0].shape[n + 2] if w is None else len(w.dense) for n, w in enumerate(in_plane)]
+    # The background has score 0 after subtraction, so the maximum starts there.
     best = torch.zeros((len(along.dense), *size), device=device)
     winner = torch.zeros(
         best.shape, dtype=torch.uint8 if classes <= 256 else torch.int16, device=device
@@ -350,17 +371,21 @@ def _largest(near: list[Tensor], along: Bands, in_plane: InPlane, sum_to_one: bo
     for index in range(1, classes):
         if boxes is not None and boxes[index] is None:
             continue
+        # Restrict weights, outputs and inputs to the box of this class.
         (w_a, out_a, in_a), (w_b, out_b, in_b) = (
             _touching(w, None if boxes is None else boxes[index][n])  # type: ignore[index]
             for n, w in enumerate(in_plane)
         )
+        # Lower each class by a small amount, so that on equal scores the first class wins.
         planes = (
             torch.cat([part[index, :, in_a, in_b] for part in near]).float()
             - background[:, in_a, in_b]
         ).sub_(index * TIE)
+        # Interpolate, and compare with the best score so far in the box.
         score, top = _interpolated(planes, along, w_a, w_b), best[:, out_a, out_b]
         wins, so_far = (score > top).view(torch.uint8).to(winner.dtype), winner[:, out_a, out_b]
-        # Later classes have larger numbers; several times as fast as filling where it wins.
+        # Later classes have larger numbers, so a maximum sets the winners; this is several times
+        # faster than a masked fill.
         torch.maximum(so_far, wins.mul_(index), out=so_far)
         torch.maximum(top, score, out=top)
     return winner
@@ -368,6 +393,7 @@ def _largest(near: list[Tensor], along: Bands, in_plane: InPlane, sum_to_one: bo
 
 def _last_above(near: list[Tensor], along: Bands, in_plane: InPlane, above: float) -> Tensor:
     """(d', A', B') 1 + the last class whose score is above ``above``, or 0."""
+    # Later classes overwrite earlier ones.
     winner = None
     for index in range(near[0].shape[0]):
         score = _interpolated(torch.cat([part[index] for part in near]).float(), along, *in_plane)
@@ -382,8 +408,11 @@ def _last_above(near: list[Tensor], along: Bands, in_plane: InPlane, above: floa
 
 
 def _interpolated(planes: Tensor, along: Bands, w_a: Bands | None, w_b: Bands | None) -> Tensor:
-    """(d, A, B) to (d', A', B'); along the marching axis first where that leaves fewer planes."""
-    along, w_a, w_b = (None if w is None else w.to(planes.device) for w in (along, w_a, w_b))  # type: ignore[assignment]
+    """(d, A, B) to (d', A', B'); along the marching axis first if that leaves fewer planes."""
+    along, w_a, w_b = (  # type: ignore[assignment]
+        None if w is None else w.to(planes.device) for w in (along, w_a, w_b)
+    )
+    # Both orders give the same result up to rounding; the first axis should leave fewer planes.
     if len(along.dense) < len(planes):
         return apply_axis(apply_axis(apply_axis(planes, along, 0), w_b, 2), w_a, 1)
     return apply_axis(apply_axis(apply_axis(planes, w_b, 2), w_a, 1), along, 0)
@@ -392,9 +421,10 @@ def _interpolated(planes: Tensor, along: Bands, w_a: Bands | None, w_b: Bands | 
 def _boxes(
     near: list[Tensor], floor: float
 ) -> list[tuple[tuple[int, int], tuple[int, int]] | None]:
-    """Of each class the box in the plane, low and high along A and B, around all scores above
-    ``floor``; None where there is none.
+    """For each class, the box in the plane (low and high along A and B) around all scores above
+    ``floor``; None if there are none.
     """
+    # The largest score of each column along the marching axis, then of each row and column.
     peak = torch.stack([part.amax(dim=1) for part in near]).amax(dim=0) > floor  # (L, A, B)
     hits = [peak.any(dim=axis).cpu().numpy() for axis in (2, 1)]
     return [_span(a, b) for a, b in zip(*hits, strict=True)]
@@ -412,8 +442,8 @@ def _span(
 def _touching(
     weights: Bands | None, span: tuple[int, int] | None
 ) -> tuple[Bands | None, slice, slice]:
-    """Weights, outputs and inputs that have to do with the inputs of ``span``; everything where it
-    is None.
+    """The weights, outputs and inputs that are affected by the inputs in ``span``; all of them if
+    it is None.
     """
     if span is None:
         return weights, slice(None), slice(None)
@@ -421,7 +451,7 @@ def _touching(
 
 
 def _interpolation(n_in: int, n_out: int, kernel: Kernel) -> Bands | None:
-    """Weights without widening: scores are smooth, and a label is asked for at a point."""
+    """Weights without widening, because scores are smooth and a label belongs to a point."""
     return (
         None
         if n_in == n_out
@@ -441,14 +471,15 @@ def _boxed(array: NDArray[Any], record: PreprocessingRecord) -> NDArray[Any]:
 def _crop_box(
     channels: NDArray[Any], rule: str
 ) -> tuple[tuple[int, int, int], tuple[int, int, int]]:
-    """The box to keep of (C, I, J, K); the whole where nothing stands out."""
+    """The box of (C, I, J, K) that is kept; the whole array if there is no foreground."""
     shape = channels.shape[1:]
     whole = (0, 0, 0), (shape[0], shape[1], shape[2])
     if rule == "none":
         return whole
     start, stop = [0, 0, 0], list(shape)
-    share = 0.01 if rule == "body" else 0.0  # a table's or a cable's thin plane is no body
+    share = 0.01 if rule == "body" else 0.0  # ignores planes with only a table or a cable
     margin = 0 if rule == "not_zero" else 2
+    # Along each axis: from the first to the last plane with foreground, with a margin.
     for axis, filled in enumerate(_filled(channels, rule)):
         hit = np.flatnonzero(filled > share)
         if not len(hit):
@@ -461,27 +492,32 @@ def _crop_box(
 
 
 def _filled(channels: NDArray[Any], rule: str) -> list[NDArray[np.float64]]:
-    """For each axis, each plane's share of voxels that stand out; a few planes at a time, in the
-    order in which they lie in memory.
+    """For each axis, the fraction of foreground voxels in each plane.
+
+    Foreground is what differs from the background, by ``rule``, in any used channel. A few planes
+    are processed at a time, in memory order.
     """
+    # The body is searched in the first channel (CT); the background value differs by channel.
     used = channels[:1] if rule == "body" else channels
     empty = [
         BODY_HU if rule == "body" else background_of(channel) if rule == "nonzero" else 0.0
         for channel in used
     ]
+    # Count per plane along the slowest axis, and per line along it for the other two axes.
     order = memory_order(channels[0])
     turned = used.transpose(0, *(1 + axis for axis in order))
     a, b, c = turned.shape[1:]
     by_plane, across = np.zeros(a), np.zeros((b, c), np.int64)
     for first in range(0, a, MASK_PLANES):
         planes = slice(first, first + MASK_PLANES)
-        stands_out = np.zeros((min(MASK_PLANES, a - first), b, c), bool)
+        foreground = np.zeros((min(MASK_PLANES, a - first), b, c), bool)
         for channel, value in zip(turned[:, planes], empty, strict=True):
             np.logical_or(
-                stands_out, channel > value if rule == "body" else channel != value, out=stands_out
+                foreground, channel > value if rule == "body" else channel != value, out=foreground
             )
-        by_plane[planes] = [np.count_nonzero(plane) for plane in stands_out]
-        # At most MASK_PLANES: no overflow.
-        across += stands_out.view(np.uint8).sum(axis=0, dtype=np.uint8)
+        by_plane[planes] = [np.count_nonzero(plane) for plane in foreground]
+        # The sum is at most MASK_PLANES, so uint8 does not overflow.
+        across += foreground.view(np.uint8).sum(axis=0, dtype=np.uint8)
+    # Fractions along the axes in memory order, then in the order of the array.
     counts = by_plane / (b * c), across.sum(axis=1) / (a * c), across.sum(axis=0) / (a * b)
     return [counts[order.index(axis)] for axis in range(3)]

@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-COARSE_MM = 5.0  # of the grid on which a body is looked for
+COARSE_MM = 5.0  # spacing of the grid on which the body is searched
 
 
 def bounding_box(mask: NDArray[Any]) -> tuple[slice, slice, slice] | None:
-    """The smallest box that holds every true voxel of (I, J, K); None where there is none."""
+    """The smallest box that contains all true voxels of (I, J, K); None if there are none."""
     box = []
     for axis in range(3):
         hit = np.flatnonzero(mask.any(axis=tuple(a for a in range(3) if a != axis)))
@@ -25,7 +25,7 @@ def keep_largest(labels: NDArray[Any], value: int) -> int:
     """Set all but the largest 26-connected component of ``value`` to background, in place.
 
     Returns:
-        How many voxels were removed; 0 where the structure is absent or in one piece.
+        The number of removed voxels; 0 if the structure is absent or one connected component.
     """
     import cc3d
 
@@ -33,6 +33,7 @@ def keep_largest(labels: NDArray[Any], value: int) -> int:
     box = bounding_box(mask)
     if box is None:
         return 0
+    # Only the bounding box of the structure is searched.
     components, count = cc3d.connected_components(
         np.ascontiguousarray(mask[box]), connectivity=26, return_N=True
     )
@@ -48,32 +49,37 @@ def keep_largest(labels: NDArray[Any], value: int) -> int:
 def far_from_body(
     values: NDArray[Any], threshold: float, spacing_mm: tuple[float, float, float], margin_mm: float
 ) -> NDArray[np.bool_]:
-    """Voxels at least ``margin_mm`` outside the body, to within a coarse grid's step of a few mm on
-    the safe side.
+    """Voxels at least ``margin_mm`` outside the body.
 
-    The body is what is above ``threshold`` and hangs together, with every further piece of a
-    fiftieth of the largest one's size, and all that lies between two voxels of it along at least
-    two axes: lungs and bowel gas are inside, whichever end of the scan cuts them open.
+    The body is found on a coarse grid with steps of a few mm, and the margin is rounded up. It
+    consists of the largest connected component above ``threshold``, all other components of at
+    least a fiftieth of its size, and all voxels between two of these along at least two axes. So
+    lungs and bowel gas are inside, even if the end of the scan cuts them open.
 
     Args:
         values: (I, J, K), in any unit.
-        threshold: in that unit, between air and soft tissue.
+        threshold: a value of this unit between air and soft tissue.
+        spacing_mm: along I, J, K.
+        margin_mm: distance from the body.
 
     Returns:
-        (I, J, K) bool; all False where nothing is above the threshold.
+        (I, J, K) bool; all False if no value is above the threshold.
     """
     import cc3d
 
+    # Tissue on the coarse grid.
     steps = [max(1, round(COARSE_MM / s)) for s in spacing_mm]
     tissue = values[:: steps[0], :: steps[1], :: steps[2]] > threshold
-    pieces, count = cc3d.connected_components(
+    components, count = cc3d.connected_components(
         np.ascontiguousarray(tissue), connectivity=26, return_N=True
     )
     if not count:
         return np.zeros(values.shape, bool)
-    sizes = np.bincount(pieces.ravel())
+    # Ignore small components, such as noise and cables.
+    sizes = np.bincount(components.ravel())
     sizes[0] = 0
-    body = (sizes >= sizes.max() / 50)[pieces]
+    body = (sizes >= sizes.max() / 50)[components]
+    # Fill cavities: voxels between body voxels along at least two of the three axes.
     inside = (
         sum(
             (_between(body, axis).astype(np.uint8) for axis in range(3)),
@@ -81,6 +87,7 @@ def far_from_body(
         )
         >= 2
     )
+    # Widen by the margin, rounded up, and repeat each coarse voxel over the fine ones.
     near = body | inside
     for axis, (step, spacing) in enumerate(zip(steps, spacing_mm, strict=True)):
         near = _widened(near, axis, 1 + int(np.ceil(margin_mm / (step * spacing))))
@@ -90,7 +97,7 @@ def far_from_body(
 
 
 def _between(mask: NDArray[np.bool_], axis: int) -> NDArray[np.bool_]:
-    """Between the first and the last true voxel of each line along ``axis``, these included."""
+    """True from the first to the last true voxel of each line along ``axis``."""
     behind = np.logical_or.accumulate(mask, axis)
     ahead = np.flip(np.logical_or.accumulate(np.flip(mask, axis), axis), axis)
     return behind & ahead
@@ -99,6 +106,7 @@ def _between(mask: NDArray[np.bool_], axis: int) -> NDArray[np.bool_]:
 def _widened(mask: NDArray[np.bool_], axis: int, reach: int) -> NDArray[np.bool_]:
     """True within ``reach`` voxels of a true voxel along ``axis``."""
     lines = np.moveaxis(mask, axis, -1)
+    # A window contains a true voxel if the running sum increases across it.
     total = np.zeros((*lines.shape[:-1], lines.shape[-1] + 1), np.int32)
     np.cumsum(lines, axis=-1, out=total[..., 1:])
     at, last = np.arange(lines.shape[-1]), lines.shape[-1]

@@ -1,11 +1,11 @@
 """Resampling between axis-aligned grids, one axis at a time, as small matrix products.
 
 Each axis has a weight matrix (n_out, n_in), so interpolation, anti-aliasing (the kernel is widened
-by the factor of shrinking), edges (replicated) and half-voxel shifts all live in ``axis_weights``
-and are exact. Fourier's theorem asks for the widening: shrinking without it folds fine detail into
-false coarse detail. The matrix is a narrow band, and ``Bands`` multiplies only with the blocks
-along it. Volumes are worked through in the order in which they lie in memory, whichever way their
-axes are named. Shapes: x (..., n_in, ...) -> (..., n_out, ...). It knows no grids; ``prepare``
+by the downsampling factor), edges (replicated) and half-voxel shifts are all in ``axis_weights``
+and are exact. The sampling theorem requires the widening: without it, downsampling turns fine
+detail into false coarse detail (aliasing). The matrix is a narrow band, and ``Bands`` multiplies
+only with the blocks along it. Volumes are processed in memory order, independent of the order of
+their axes. Shapes: x (..., n_in, ...) -> (..., n_out, ...). This module knows no grids; ``prepare``
 does.
 """
 
@@ -20,12 +20,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 Kernel = Literal["cubic", "linear", "nearest", "spline"]
-BLOCK = 64  # outputs in a block of a band: enough for a matrix product to run at full speed
-NEGLIGIBLE = 2.0**-30  # a weight below this is lost in float32 anyway; splines' never quite end
-# input voxels brought to float32 at once: they stay in the cache until they are resampled
+BLOCK = 64  # outputs per block of a band: enough for a matrix product at full speed
+# Smaller weights are lost in float32. Spline weights never become exactly 0.
+NEGLIGIBLE = 2.0**-30
+# Input voxels converted to float32 at once: they stay in the cache until they are resampled.
 BLOCK_VOXELS = 1_000_000
-# edge values before and after a row, so that where a spline's coefficients end changes nothing (the
-# rest is 0.27 to the 12th)
+# Edge values before and after a row, so that the end of the spline coefficients has no effect (its
+# influence falls to 0.27 to the 12th).
 SPLINE_PAD = 12
 
 
@@ -36,13 +37,13 @@ def axis_weights(
     to 1.
 
     Args:
-        positions: (n_out,) fractional indices into the input; outside 0..n_in-1 the edge value is
-            continued.
+        positions: (n_out,) fractional indices of the input; outside 0..n_in-1 the edge value is
+            repeated.
         n_in: length of the input.
         kernel: "cubic" (Catmull-Rom, Keys 1981, a = -0.5), "linear", "nearest", or "spline"
             (interpolating cubic B-spline, Unser 1999).
-        shrink: distance between neighbouring positions in input voxels; above 1 the kernels "cubic"
-            and "linear" are widened by it.
+        shrink: distance between neighbouring positions in input voxels; if it is above 1, the
+            kernels "cubic" and "linear" are widened by it.
     """
     if kernel == "spline":
         return _spline_weights(positions, n_in)
@@ -51,26 +52,29 @@ def axis_weights(
         out = np.zeros((len(positions), n_in), np.float32)
         out[np.arange(len(positions)), nearest] = 1
         return out
+    # Distances from each position to all inputs within reach of the (widened) kernel.
     width = max(1.0, shrink)
     reach = int(np.ceil((2 if kernel == "cubic" else 1) * width))
     taps = np.floor(positions)[:, None].astype(int) + np.arange(-reach + 1, reach + 1)[None]
     weights = _kernel(np.abs(positions[:, None] - taps) / width, kernel)
+    # Inputs beyond the edge add their weight to the edge value.
     out64 = np.zeros((len(positions), n_in))
     np.add.at(out64, (np.arange(len(positions))[:, None], np.clip(taps, 0, n_in - 1)), weights)
     return np.asarray(out64 / out64.sum(axis=1, keepdims=True), dtype=np.float32)
 
 
 def _spline_weights(positions: NDArray[np.float64], n_in: int) -> NDArray[np.float32]:
-    """(n_out, n_in): edge values are repeated, B-spline coefficients solved for, and the spline
-    read at ``positions``.
+    """(n_out, n_in) weights: repeat the edge values, solve for the B-spline coefficients, evaluate
+    the spline at ``positions``.
     """
+    # (padded, n_in) repeats the edge values; (padded, padded) maps coefficients to values.
     padded = n_in + 2 * SPLINE_PAD
     repeat = np.eye(n_in)[np.clip(np.arange(padded) - SPLINE_PAD, 0, n_in - 1)]
     knots = np.eye(padded) * 4 + np.eye(padded, k=1) + np.eye(padded, k=-1)
-    knots[0, 1] = knots[-1, -2] = 2  # mirrored beyond the ends
+    knots[0, 1] = knots[-1, -2] = 2  # mirrored at the ends
     at = np.clip(positions + SPLINE_PAD, 0, padded - 1)
     distance = np.abs(at[:, None] - np.arange(padded)[None])
-    # Times 6, as knots is.
+    # The factor 6 of the basis is in ``knots`` too and cancels.
     basis = np.where(
         distance < 1, 4 - 6 * distance**2 + 3 * distance**3, np.clip(2 - distance, 0, None) ** 3
     )
@@ -80,6 +84,7 @@ def _spline_weights(positions: NDArray[np.float64], n_in: int) -> NDArray[np.flo
 def _kernel(distance: NDArray[np.float64], kernel: Kernel) -> NDArray[np.float64]:
     if kernel == "linear":
         return np.asarray(np.maximum(0.0, 1.0 - distance), dtype=np.float64)
+    # Keys' two polynomials with a = -0.5, for distances below 1 and from 1 to 2.
     near = (1.5 * distance - 2.5) * distance**2 + 1
     far = ((-0.5 * distance + 2.5) * distance - 4) * distance + 2
     return np.asarray(
@@ -88,18 +93,18 @@ def _kernel(distance: NDArray[np.float64], kernel: Kernel) -> NDArray[np.float64
 
 
 def scale_positions(n_in: int, n_out: int) -> NDArray[np.float64]:
-    """(n_out,) where the centres of ``n_out`` voxels fall among ``n_in`` voxels over the same
-    extent.
+    """(n_out,) positions of the centres of ``n_out`` voxels, as indices of ``n_in`` voxels over the
+    same extent.
     """
     return np.asarray((np.arange(n_out) + 0.5) * (n_in / n_out) - 0.5, dtype=np.float64)
 
 
 @dataclass(frozen=True)
 class Bands:
-    """One axis' weights, whole and as the dense blocks along their diagonal.
+    """The weights of one axis, as a full matrix and as dense blocks along its diagonal.
 
-    ``dense`` (n_out, n_in) float32; ``blocks`` (first output, first input, (m, k) weights), in
-    order, the outputs without a gap.
+    ``dense`` is (n_out, n_in) float32. ``blocks`` are (first output, first input, (m, k) weights),
+    in order; together they contain all outputs.
     """
 
     dense: Tensor
@@ -107,9 +112,10 @@ class Bands:
 
     @classmethod
     def of(cls, weights: NDArray[np.float32]) -> Bands:
-        """From (n_out, n_in) weights, of which no row is empty."""
+        """From (n_out, n_in) weights, without an empty row."""
         blocks = []
         for start in range(0, len(weights), BLOCK):
+            # The inputs that the rows of this block need.
             rows = weights[start : start + BLOCK]
             used = np.flatnonzero((np.abs(rows) > NEGLIGIBLE).any(axis=0))
             low, high = int(used[0]), int(used[-1]) + 1
@@ -117,13 +123,14 @@ class Bands:
         return cls(torch.from_numpy(np.ascontiguousarray(weights)), tuple(blocks))
 
     def to(self, device: torch.device) -> Bands:
-        """The same weights there."""
+        """The same weights on ``device``; blocks stay on the CPU, where alone they are used."""
         return self if device == self.dense.device else Bands(self.dense.to(device), self.blocks)
 
     def touching(self, low: int, high: int) -> tuple[Bands, slice, slice]:
-        """The blocks that use an input of low..high (not empty), the outputs that they make and the
-        inputs that they read.
+        """The blocks that read an input in low..high (at least one block must), with the ranges of
+        their outputs and inputs.
         """
+        # Outputs and inputs of the remaining blocks are counted from their first ones.
         mine = [b for b in self.blocks if b[1] < high and b[1] + b[2].shape[1] > low]
         first, stop = mine[0][0], mine[-1][0] + len(mine[-1][2])
         begin, end = min(b[1] for b in mine), max(b[1] + b[2].shape[1] for b in mine)
@@ -138,8 +145,10 @@ class Bands:
 def scale_weights(
     n_in: int, n_out: int, kernel: Kernel = "cubic", backwards: bool = False
 ) -> Bands | None:
-    """The weights that bring ``n_in`` voxels to ``n_out`` over the same extent, or those for the
-    row read ``backwards``; None for equal lengths.
+    """Weights that resample ``n_in`` voxels to ``n_out`` over the same extent; None for equal
+    lengths.
+
+    With ``backwards``, the weights for a row whose values are in reverse order.
     """
     if n_in == n_out:
         return None
@@ -148,14 +157,16 @@ def scale_weights(
 
 
 def apply_axis(x: Tensor, weights: Bands | None, axis: int) -> Tensor:
-    """``weights`` along ``axis`` of float32 ``x``; x itself where weights is None."""
+    """Apply ``weights`` along ``axis`` of float32 ``x``; returns x itself if weights is None."""
     if weights is None:
         return x
     axis = axis % x.ndim
     n_out, n_in = weights.dense.shape
     rest = int(np.prod(x.shape[axis + 1 :]))
+    # Blocks pay off only on a CPU, for several blocks, and for products that are not too thin.
     if x.device.type != "cpu" or len(weights.blocks) == 1 or 1 < rest < BLOCK:
         return _dense(x, weights.dense, axis)
+    # Along the last axis rows are multiplied from the right, else planes from the left.
     if rest == 1:
         rows = x.reshape(-1, n_in)
         out = x.new_empty((len(rows), n_out))
@@ -179,7 +190,8 @@ def _dense(x: Tensor, weights: Tensor, axis: int) -> Tensor:
         return x @ weights.T
     if axis == x.ndim - 2:
         return weights @ x
-    return torch.tensordot(weights, x, dims=([1], [axis])).movedim(0, axis)  # type: ignore[no-any-return]
+    moved: Tensor = torch.tensordot(weights, x, dims=([1], [axis])).movedim(0, axis)
+    return moved
 
 
 def resample_image(
@@ -188,14 +200,24 @@ def resample_image(
     kernels: tuple[Kernel, Kernel, Kernel],
     transform: Any = None,
 ) -> Tensor:
-    """(I, J, K) array, any real dtype and memory order, to ``shape`` over the same extent, as
-    float32; its strides are any.
+    """Resample an (I, J, K) array to ``shape`` over the same extent.
 
-    Works through blocks of planes, so that beyond input and output only one array of a partly
-    resampled volume exists; ``transform`` (Tensor -> Tensor, elementwise: a normalisation) is
-    applied to each block before resampling. What splines overshoot beyond the lowest and highest
-    value is clipped: of the volume, or of the slice where one axis takes the nearest of its slices.
+    The volume is processed in blocks of planes, so that in addition to input and output only one
+    partly resampled volume exists. Splines overshoot: their result is clipped to the lowest and
+    highest value of the volume, or of the slice if one axis uses the nearest slice.
+
+    Args:
+        array: (I, J, K), any real dtype and memory order.
+        shape: of the output.
+        kernels: the kernel along each axis.
+        transform: applied to each block before resampling (Tensor -> Tensor, elementwise, such as a
+            normalisation).
+
+    Returns:
+        float32 of ``shape``, with any strides.
     """
+    # Process the axes from the slowest to the fastest in memory. Flipped axes (negative strides)
+    # are read in memory order too, with reversed weights; splines use a copy instead.
     order = memory_order(array)
     turned = array.transpose(order)
     backwards = [stride < 0 for stride in turned.strides]
@@ -209,7 +231,7 @@ def resample_image(
 
 
 def memory_order(array: NDArray[Any]) -> list[int]:
-    """The axes from the one with the farthest neighbours to the one with the nearest."""
+    """The axes of an array from the largest stride to the smallest."""
     return sorted(range(array.ndim), key=lambda axis: -abs(array.strides[axis]))
 
 
@@ -220,8 +242,8 @@ def _in_memory_order(
     backwards: list[bool],
     transform: Any,
 ) -> Tensor:
-    """``resample_image`` of an array whose last axis is the nearest in memory; ``backwards``: axes
-    to be read from their end.
+    """``resample_image`` of an array in memory order; axes marked in ``backwards`` are to be
+    reversed.
     """
     w_a, w_b, w_c = (
         scale_weights(*each) for each in zip(array.shape, shape, kernels, backwards, strict=True)
@@ -229,10 +251,9 @@ def _in_memory_order(
     planes = max(1, BLOCK_VOXELS // max(1, array.shape[1] * array.shape[2]))
     partly = torch.empty((array.shape[0], shape[1], shape[2]), dtype=torch.float32)
     thick = kernels.index("nearest") if "nearest" in kernels else None
-    ranges: list[
-        tuple[Tensor, Tensor]
-        # of each block: lowest and highest value, of each of its slices along ``thick`` or of all
-    ] = []
+    # Lowest and highest value of each block, or of each of its slices along ``thick``.
+    ranges: list[tuple[Tensor, Tensor]] = []
+    # Resample within the planes, block by block.
     for start in range(0, array.shape[0], planes):
         block = torch.from_numpy(
             np.array(array[start : start + planes], dtype=np.float32, order="C")
@@ -243,47 +264,52 @@ def _in_memory_order(
             rest = tuple(a for a in range(3) if a != thick)
             ranges.append((block.amin(rest, keepdim=True), block.amax(rest, keepdim=True)))
         partly[start : start + planes] = apply_axis(apply_axis(block, w_c, 2), w_b, 1)
+    # Then resample across the planes.
     partly = apply_axis(partly, w_a, 0)
-    as_it_was = [a for a in range(3) if backwards[a] and array.shape[a] == shape[a]]
-    partly = partly.flip(as_it_was) if as_it_was else partly
+    # Axes of unchanged length have no weights that could reverse them.
+    not_reversed = [a for a in range(3) if backwards[a] and array.shape[a] == shape[a]]
+    partly = partly.flip(not_reversed) if not_reversed else partly
     return _clipped(partly, ranges, thick, array.shape) if "spline" in kernels else partly
 
 
 def _clipped(
     out: Tensor, ranges: list[tuple[Tensor, Tensor]], thick: int | None, shape: tuple[int, ...]
 ) -> Tensor:
-    """``out`` in place, between the lowest and highest value of ``ranges``, or of the slice along
-    ``thick`` that each of its planes came from.
+    """Clip ``out`` in place to the lowest and highest value in ``ranges``, or to those of the slice
+    along ``thick`` from which each plane comes.
     """
+    # Blocks divide the first axis: their ranges are joined if that is the thick axis, else merged.
     lows, highs = zip(*ranges, strict=True)
     low, high = (
         (torch.cat(lows), torch.cat(highs))
         if thick == 0
         else (torch.stack(lows).amin(0), torch.stack(highs).amax(0))
     )
+    # Each output plane takes the range of the slice that is nearest to it.
     if thick is not None and out.shape[thick] != shape[thick]:
-        taken = torch.from_numpy(
+        nearest = torch.from_numpy(
             axis_weights(
                 scale_positions(shape[thick], out.shape[thick]), shape[thick], "nearest"
             ).argmax(1)
         )
-        low, high = low.index_select(thick, taken), high.index_select(thick, taken)
+        low, high = low.index_select(thick, nearest), high.index_select(thick, nearest)
     return out.clamp_(low, high)
 
 
 def resample_labels(array: NDArray[Any], shape: tuple[int, int, int]) -> NDArray[Any]:
-    """(I, J, K) class indices to ``shape``: each voxel takes the class with the largest linear
-    weight.
+    """Resample (I, J, K) class indices to ``shape``: each voxel gets the class with the largest
+    linear weight.
 
-    One class at a time with a running maximum, each only inside its own bounding box: no one-hot
-    volume exists.
+    Classes are compared one by one with a running maximum, each only inside its bounding box, so no
+    one-hot volume is needed. The result has the dtype of ``array``.
     """
     if tuple(array.shape) == tuple(shape):
         return np.ascontiguousarray(array)
     out = np.zeros(shape, dtype=array.dtype)
     best = torch.zeros(shape, dtype=torch.float32)
+    # The background starts as the best class, with the weight that the foreground leaves.
     foreground = _interpolated(array > 0, shape, [(0, n) for n in array.shape])[0]
-    best.copy_(1.0 - foreground)  # the background's own weight
+    best.copy_(1.0 - foreground)
     target = torch.from_numpy(out)
     for value in np.unique(array):
         if value == 0:
@@ -291,6 +317,7 @@ def resample_labels(array: NDArray[Any], shape: tuple[int, int, int]) -> NDArray
         mask = array == value
         boxes = [_extent(mask, axis) for axis in range(3)]
         weight, region = _interpolated(mask, shape, boxes)
+        # On equal weights the smaller class keeps the voxel.
         here = best[region]
         wins = weight > here
         here[wins] = weight[wins]
@@ -299,8 +326,8 @@ def resample_labels(array: NDArray[Any], shape: tuple[int, int, int]) -> NDArray
 
 
 def _extent(mask: NDArray[Any], axis: int) -> tuple[int, int]:
-    """First and one-past-last index with any voxel of ``mask`` along ``axis``, one voxel wider on
-    both sides.
+    """First and one-past-last index of ``mask`` along ``axis``, widened by one voxel on both
+    sides.
     """
     hit = np.flatnonzero(mask.any(axis=tuple(a for a in range(3) if a != axis)))
     return max(0, int(hit[0]) - 1), min(mask.shape[axis], int(hit[-1]) + 2)
@@ -309,8 +336,8 @@ def _extent(mask: NDArray[Any], axis: int) -> tuple[int, int]:
 def _interpolated(
     mask: NDArray[Any], shape: tuple[int, int, int], boxes: list[tuple[int, int]]
 ) -> tuple[Tensor, tuple[slice, ...]]:
-    """The linear weight of ``mask`` on the part of the output that its box reaches, and where that
-    part stands.
+    """The linear weight of ``mask`` in the part of the output that its box reaches, and the slices
+    of that part.
     """
     part = torch.from_numpy(
         np.ascontiguousarray(mask[tuple(slice(a, b) for a, b in boxes)], dtype=np.float32)
@@ -320,6 +347,7 @@ def _interpolated(
         n_in, n_out = mask.shape[axis], shape[axis]
         positions = scale_positions(n_in, n_out)
         reach = max(1.0, n_in / n_out)
+        # Outputs farther away than the kernel's reach get no weight from the box.
         hit = np.flatnonzero((positions > start - reach) & (positions < stop - 1 + reach))
         weights = axis_weights(positions[hit], n_in, "linear", n_in / n_out)[:, start:stop]
         part = apply_axis(part, Bands.of(weights), axis)

@@ -1,3 +1,4 @@
-"""What a person looks at: pictures of scans, plots, figures in words. It knows arrays, labels and
-plain data, and no step.
+"""Output for people: pictures of scans, plots, tables and the HTML report.
+
+It knows arrays, labels and plain data, and no command.
 """

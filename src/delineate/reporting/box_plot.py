@@ -1,9 +1,9 @@
-"""Plots of runs side by side: of each structure a box a run, the single cases as points, paired
-cases joined where they are few; and of differences.
+"""Plots that compare runs: box plots with one box per structure and run, and plots of differences.
 
-The box spans the quartiles with the median as a line; whiskers reach the last case within 1.5 times
-that span (Tukey 1977); every case is drawn, so nothing hides outside. It knows values and names,
-and no file but the ones it writes.
+A box spans the quartiles, with the median as a line. Whiskers reach the last case within 1.5 times
+the interquartile range (Tukey 1977). Every case is drawn as a point, so no outlier is hidden. The
+same case of several runs is joined by a line if there are few cases. The module knows values and
+names, and no file except those it writes.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ COLOURS = (
     "#f0e442",
     "#000000",
 )
-MOST_LINES = 40  # paired cases that are joined; more would be a grey wall
-MOST_POINTS = 400  # of a box; the rest is drawn thinner
+MOST_LINES = 40  # paired cases joined by lines; more lines would hide the boxes
+MOST_POINTS = 400  # per box; above this number, points are drawn smaller and as an image
 BOXES_A_ROW = 24
 MOST_ROWS = 12
 MOST_ROWS_OF_DIFFERENCES = 60
@@ -42,22 +42,23 @@ def box_plot(
     per: str,
     paths: Sequence[Path],
 ) -> None:
-    """Draw and write.
+    """Draw the box plots and write them to files.
 
     Args:
-        groups: structure -> (runs, n) values; columns with a NaN are left out.
-        runs: their names.
-        words: the metric, with its unit.
-        per: what a point is ("case", "slice", "patient").
-        paths: one figure in each of these, in the format of the ending (.png, .svg).
+        groups: structure -> (runs, n) values; columns with a value that is not finite are left out.
+        runs: names of the runs, in the order of the rows of ``groups``.
+        words: name of the metric, with its unit.
+        per: what one point stands for ("case", "slice", "patient").
+        paths: files to write; the suffix (.png, .svg) decides the format.
 
     Raises:
-        OutputError: it cannot be written.
+        OutputError: a file cannot be written.
     """
     import matplotlib
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
+    # A row holds as many structures as fit; those beyond the last row are only in compare.csv.
     each = max(1, BOXES_A_ROW // len(runs))
     names = list(groups)
     shown = names[: each * MOST_ROWS]
@@ -83,17 +84,19 @@ def difference_plot(
     per: str,
     paths: Sequence[Path],
 ) -> None:
-    """Draw what each later run has more than the first: a row a structure, a point a case, the mean
-    with its interval, and a line at zero.
+    """Draw the difference of each later run to the first run, and write the figure to files.
+
+    Each structure has one row per later run: a point per case, the mean with its interval, and a
+    line at zero.
 
     Args:
-        groups: structure -> (runs, n) values; columns with one that is not finite are left out.
-        intervals: structure -> of each later run (mean, lower end, upper end); ends that are NaN
+        groups: structure -> (runs, n) values; columns with a value that is not finite are left out.
+        intervals: structure -> (mean, lower end, upper end) of each later run; ends that are NaN
             are not drawn.
         runs, words, per, paths: as for ``box_plot``.
 
     Raises:
-        OutputError: it cannot be written.
+        OutputError: a file cannot be written.
     """
     import matplotlib
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -112,20 +115,7 @@ def difference_plot(
         FigureCanvasAgg(figure)
         ax = figure.subplots()
         ax.axvline(0, color="#555555", lw=0.9, zorder=1)
-        at, ticks = 0.0, []
-        for name in names:
-            ticks.append(at + (len(later) - 1) / 2)
-            for k in range(len(later)):
-                _difference_row(
-                    ax,
-                    at + k,
-                    groups[name][[0, k + 1]],
-                    intervals[name][k],
-                    COLOURS[(k + 1) % len(COLOURS)],
-                )
-            at += len(later) + 0.6
-        ax.set_yticks(ticks, names)
-        ax.set_ylim(at - 0.5, -0.9)
+        _difference_rows(ax, {name: groups[name] for name in names}, intervals, len(later))
         ax.set_xlabel(f"{words}: difference to {runs[0]}, each {per}, mean and 95 % interval")
         ax.spines[["top", "right", "left"]].set_visible(False)
         ax.tick_params(axis="y", length=0)
@@ -135,11 +125,32 @@ def difference_plot(
         _save(figure, paths)
 
 
+def _difference_rows(
+    ax: Any,
+    groups: dict[str, NDArray[np.float64]],
+    intervals: dict[str, list[tuple[float, float, float]]],
+    later: int,
+) -> None:
+    """The rows of all structures, each with one row per later run."""
+    # ``at`` is the vertical position of the structure's first row.
+    at, ticks = 0.0, []
+    for name, values in groups.items():
+        ticks.append(at + (later - 1) / 2)
+        for k in range(later):
+            colour = COLOURS[(k + 1) % len(COLOURS)]
+            _difference_row(ax, at + k, values[[0, k + 1]], intervals[name][k], colour)
+        at += later + 0.6
+    ax.set_yticks(ticks, list(groups))
+    ax.set_ylim(at - 0.5, -0.9)  # reversed: the first structure is on top
+
+
 def _difference_row(
     ax: Any, y: float, both: NDArray[np.float64], interval: tuple[float, float, float], colour: str
 ) -> None:
+    """Draw one run's differences at height ``y``: ``both`` is (2, n), the first and this run."""
     first, other = both[:, np.isfinite(both).all(axis=0)]
     kept = other - first
+    # Vertical jitter with a fixed seed keeps equal differences apart and the file reproducible.
     shift = np.random.default_rng(0).uniform(-0.22, 0.22, len(kept))
     ax.plot(
         kept,
@@ -179,7 +190,7 @@ def _difference_legend(figure: Any, later: Sequence[str], hidden: int) -> None:
         )
         for k, name in enumerate(later)
     ]
-    title = f"{hidden} more structures are in compare.csv" if hidden else None
+    title = f"{hidden} more structures in compare.csv" if hidden else None
     figure.legend(
         handles=marks,
         loc="outside upper center",
@@ -193,15 +204,17 @@ def _difference_legend(figure: Any, later: Sequence[str], hidden: int) -> None:
 def _save(figure: Any, paths: Sequence[Path]) -> None:
     for path in paths:
         with replacing(path) as temporary:
+            # Without a date, equal figures give equal SVG files.
             metadata = {"Date": None, "Creator": None} if Path(path).suffix == ".svg" else None
             figure.savefig(temporary, format=Path(path).suffix[1:], metadata=metadata)
 
 
 def _draw_row(ax: Any, groups: dict[str, NDArray[np.float64]], runs: Sequence[str]) -> None:
-    """One axes: a group of boxes a structure."""
+    """Draw one row of structures on ``ax``, with a group of boxes for each structure."""
     step = len(runs) + 0.8
     for number, values in enumerate(groups.values()):
         kept = values[:, np.isfinite(values).all(axis=0)]
+        # Boxes of one structure are 1 apart; 0.8 is added between structures.
         at = number * step + np.arange(len(runs))
         if kept.shape[1] and kept.shape[1] <= MOST_LINES:
             ax.plot(at, kept, color="#9a9a9a", lw=0.6, alpha=0.7, zorder=1)
@@ -218,7 +231,7 @@ def _draw_row(ax: Any, groups: dict[str, NDArray[np.float64]], runs: Sequence[st
 
 
 def _box(ax: Any, x: float, values: NDArray[np.float64], colour: str, jitter: bool) -> None:
-    """One run's box and points at ``x``; nothing where there are no values."""
+    """Draw one run's box and points at ``x``; without values, nothing is drawn."""
     if not len(values):
         return
     line = {"color": colour, "lw": 1.2}
@@ -261,8 +274,8 @@ def _legend(figure: Any, runs: Sequence[str], per: str, hidden: int) -> None:
         )
         for k, name in enumerate(runs)
     ]
-    title = f"a point is a {per}; box: quartiles and median" + (
-        f"; {hidden} more structures are in compare.csv" if hidden else ""
+    title = f"one point per {per}; box: quartiles and median" + (
+        f"; {hidden} more structures in compare.csv" if hidden else ""
     )
     figure.legend(
         handles=boxes,

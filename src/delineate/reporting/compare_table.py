@@ -1,4 +1,8 @@
-"""A comparison on a terminal: of each structure a row a run, with its difference to the first."""
+"""The comparison of runs as a table for the terminal.
+
+Each structure has one row per run, with the difference of that run to the first run. The module
+formats numbers that ``evaluation.comparing`` computed, and computes no statistic of its own.
+"""
 
 from __future__ import annotations
 
@@ -16,12 +20,12 @@ if TYPE_CHECKING:
 
 
 def table(compared: Comparison) -> Table:
-    """A table for the terminal: of each structure a row a run, with its difference to the first."""
+    """A table with one row per structure and run, and each run's difference to the first run."""
     from rich.table import Table
 
     many = f"{len(compared.cases)} {compared.per}{'s' * (len(compared.cases) != 1)}"
     shown = Table(
-        title=f"{metric_words(compared)} of {many} that all runs have",
+        title=f"{metric_words(compared)} of {many} present in all runs",
         caption="\n".join(_caption(compared)),
     )
     shown.add_column("structure")
@@ -41,6 +45,7 @@ def table(compared: Comparison) -> Table:
     )
     for name in columns:
         shown.add_column(name, justify="right")
+    # The mean over structures repeats the only structure if there is just one.
     shown_results = {
         k: v for k, v in compared.results.items() if k != OVERALL or len(compared.labels) > 1
     }
@@ -52,11 +57,13 @@ def table(compared: Comparison) -> Table:
 
 
 def _digits(compared: Comparison) -> int | None:
-    """Digits after the point of a ratio; None writes three that matter."""
+    """Decimals of a ratio; None, for a metric with a unit, means three significant digits."""
     return None if compared.unit else 3
 
 
 def _row(found: dict[str, Any], run: str, digits: int | None) -> list[str]:
+    """The cells of one structure and one run; the first run has no difference."""
+
     def text(value: Any, sign: bool = False) -> str:
         words = number_text(value) if digits is None else decimals(value, digits)
         return f"+{words}" if sign and words[0].isdigit() else words
@@ -102,12 +109,12 @@ def _caption(compared: Comparison) -> list[str]:
     better = better_is(compared.metric)
     lines = [
         *compared.sentences,
-        f"differences: mean, 95 % interval from {RESAMPLES} resamplings of patients"
-        + (f"; better is {better}" if better else ""),
+        f"differences: mean, 95 % interval from {RESAMPLES} bootstrap resamples of patients"
+        + (f"; {better} is better" if better else ""),
     ]
     lines.append(
-        "p: Wilcoxon's signed-rank test of patients, adjusted by Holm; effect: rank-biserial, -1 "
-        "to 1; first in: share of those resamplings"
+        "p: Wilcoxon signed-rank test over patients, Holm-adjusted; effect: rank-biserial "
+        "correlation, -1 to 1; first in: share of resamples in which the run ranks first"
     )
     if compared.left_out:
         lines.append(f"left out, {len(compared.left_out)}: {lacking_words(compared.left_out)}")
@@ -117,7 +124,7 @@ def _caption(compared: Comparison) -> list[str]:
     }
     if any(undefined.values()):
         lines.append(
-            "not defined and left out: "
+            "undefined and left out: "
             + ", ".join(f"{n} in {name}" for name, n in undefined.items())
         )
     return [*lines, *(f"warning: {w}" for w in compared.warnings)]

@@ -1,12 +1,14 @@
-"""Pictures of a scan with outlines: three planes of a volume, or source, truth and prediction of
-some slices side by side.
+"""Pictures of a scan with mask outlines.
 
-Shown is the radiological convention: the patient's right is on the left of the picture, seen from
-the feet in axial planes and from the front in coronal ones; sagittal planes look to the patient's
-left with the front on the left side. Letters on every plane say where its edges point, its aspect
-is that of the voxels in mm, and the window is stated. Oblique scans are shown along the axes
-nearest to the anatomical ones. A plain 2-D picture, whose place in a patient is unknown, is shown
-as it is stored and without letters.
+``montage`` draws three planes of a volume; ``side_by_side`` draws source, truth and prediction of
+some slices next to each other.
+
+Pictures follow the radiological convention: the patient's right is on the left of the picture.
+Axial planes are seen from the feet and coronal planes from the front; sagittal planes have the
+front on the left side. Letters at the edges of every plane give its directions, pixels have the
+aspect ratio of the voxels in mm, and the intensity window is printed. Oblique scans are shown along
+the axes nearest to the anatomical ones. A plain 2-D picture, whose position in a patient is
+unknown, is shown as it is stored and without letters.
 """
 
 from __future__ import annotations
@@ -29,23 +31,23 @@ from ..metrics import overlap
 
 SOFT_TISSUE_HU = (-160.0, 240.0)  # window 400 at level 40
 PERCENTILES = (1.0, 99.0)
-SAMPLE_VOXELS = 1 << 21  # of which the percentiles are taken: sorting a whole scan takes seconds
-TITLE_INCHES = 0.24  # above each panel
+SAMPLE_VOXELS = 1 << 21  # voxels used for the percentiles: sorting a whole scan takes seconds
+TITLE_INCHES = 0.24  # height of the title above each panel
 YELLOW = (255, 255, 0)
 RIGHT_ON_LEFT = "patient's right on the left"
-FILL = 0.4  # opacity
+FILL = 0.4  # opacity of filled structures
 STYLES = ("solid", "dashed", "dotted", "dashdot")
-# i runs to the patient's left, j to the back, k upwards: the picture's right, down and up
+# i runs to the patient's left, j to the back and k upwards: right, down and up in the pictures
 _SHOWN_AS = "LPS"
 
 
 @dataclass(frozen=True)
 class Plane:
-    """One plane through the volume as an image: rows run downwards."""
+    """One plane through the volume, drawn as an image whose rows run downwards."""
 
     name: str
-    axis: int  # the voxel axis that is looked along
-    edges: str  # letters of left, right, top, bottom; "" where unknown
+    axis: int  # the voxel axis perpendicular to the plane
+    edges: str  # letters at the left, right, top and bottom edge; "" if unknown
     flip_rows: bool = False
 
     def cut(self, array: NDArray[Any], index: int) -> NDArray[Any]:
@@ -54,7 +56,7 @@ class Plane:
         return image[::-1] if self.flip_rows else image
 
     def place(self, index: int, shape: Sequence[int]) -> str:
-        """Which slice it is, in words; "" of a single one."""
+        """The slice number as text ("axial 12 of 40"); "" for a volume of one slice."""
         length = shape[self.axis]
         return f"{self.name or 'slice'} {index + 1} of {length}" if length > 1 else ""
 
@@ -73,7 +75,7 @@ AXIAL = Plane("axial", 2, "RLAP")
 CORONAL = Plane("coronal", 1, "RLSI", flip_rows=True)
 SAGITTAL = Plane("sagittal", 0, "APSI", flip_rows=True)
 AS_STORED = Plane("", 2, "")
-PLANES = (SAGITTAL, CORONAL, AXIAL)  # by the axis that is looked along
+PLANES = (SAGITTAL, CORONAL, AXIAL)  # by the axis perpendicular to the plane
 
 
 def montage(
@@ -85,57 +87,38 @@ def montage(
     title: str = "",
     filled: bool = False,
 ) -> Path:
-    """Write a PNG of the planes that show most of the first mask, with every mask's contours.
+    """Write a PNG of the planes that show most of the first mask, with the contours of every mask.
 
     Args:
-        image: (I, J, K) or (C, I, J, K); the first channel is shown. None shows the masks alone, of
-            which there must be one then.
-        masks: name -> label map on the image's grid, drawn in this order as solid, dashed, dotted
-            lines; where the first is empty the next one chooses the planes, and the middle is shown
-            where all are.
-        labels: whose colours are used; other values are not drawn.
+        image: (I, J, K) or (C, I, J, K); the first channel is shown. None shows the masks alone;
+            then at least one mask is needed.
+        masks: name -> label map on the image's grid. In this order they are drawn as solid, dashed
+            and dotted lines. The first mask that is not empty decides the planes; if all are empty,
+            the middle is shown.
+        labels: the structures with their colours; other values are not drawn.
         path: the PNG file.
-        window: lowest and highest shown value; None is -160..240 HU for CT, else the 1st to 99th
-            percentile.
-        filled: fill the first mask's structures with their colour too, half transparent.
+        window: lowest and highest intensity shown; None means -160..240 HU for CT and the 1st to
+            99th percentile otherwise.
+        filled: also fill the first mask's structures with their colour, half transparent.
 
     Raises:
-        GeometryError: a mask does not stand on the image's grid.
-        OutputError: it cannot be written.
+        GeometryError: a mask is not on the image's grid.
+        OutputError: the file cannot be written.
     """
     base = image if image is not None else next(iter(masks.values()))
     for name, mask in masks.items():
         check_place(base, name, mask)
     placed = is_placed(base)
-    shown = base.reorient(_SHOWN_AS) if placed else base
-    drawn = {
-        name: (mask.reorient(_SHOWN_AS) if placed else mask).channels_array[0]
-        for name, mask in masks.items()
-    }
+    shown = _as_shown(base, placed)
+    drawn = {name: _as_shown(mask, placed).channels_array[0] for name, mask in masks.items()}
     array = shown.channels_array[0]
-    planes = _planes(array.shape, placed)
-    low_high, words = (
-        ((0.0, 2.5), "masks alone") if image is None else _window(array, image.unit, window)
-    )
+    low_high, words = _window(None if image is None else array, base.unit, window)
     if image is None:
         array = np.isin(array, labels.values)
-    indices = [
-        _fullest(list(drawn.values()), labels, plane.axis, array.shape[plane.axis])
-        for plane in planes
-    ]
+    cuts = _cuts(list(drawn.values()), labels, array.shape, placed)
+    spacing_mm = shown.grid.spacing_mm
     with replacing(path) as temporary:
-        _draw(
-            array,
-            drawn,
-            labels,
-            planes,
-            indices,
-            shown.grid.spacing_mm,
-            low_high,
-            (words, title),
-            temporary,
-            filled,
-        )
+        _draw(array, drawn, labels, cuts, spacing_mm, low_high, (words, title), temporary, filled)
     return Path(path)
 
 
@@ -150,12 +133,12 @@ def side_by_side(
     slices: int = 3,
     window: tuple[float, float] | None = None,
 ) -> Path:
-    """Write a PNG of source, truth and prediction side by side, a row a slice, with the Dice of
-    each slice.
+    """Write a PNG of source, truth and prediction next to each other, one row per slice.
 
-    Shown are slices along the axis by which the scan's are stacked, spread evenly over the
-    structures' voxels (of truth and prediction), so that none is empty and the ends are not missed.
-    A single structure is outlined in yellow, several in their colours.
+    The slices are perpendicular to the scan's slice axis. They are spread evenly over the
+    structures' voxels (truth and prediction together), so that no slice is empty and the ends are
+    not missed. Each slice has its Dice in its title. A single structure is outlined in yellow,
+    several structures in their own colours.
 
     Args:
         image: (I, J, K) or (C, I, J, K), the first channel is shown; None shows the masks alone.
@@ -163,27 +146,26 @@ def side_by_side(
         labels: the structures; other values are not drawn.
         path: the PNG file.
         title: the line above, such as the case and its Dice.
-        slices: most rows.
+        slices: maximum number of rows.
         window: as in ``montage``.
 
     Raises:
-        GeometryError: a mask does not stand on the image's grid.
-        OutputError: it cannot be written.
+        GeometryError: a mask is not on the image's grid.
+        OutputError: the file cannot be written.
     """
     base = truth if image is None else image
     for name, mask in (("truth", truth), ("prediction", prediction)):
         check_place(base, name, mask)
+    # The slice axis is that of the stored scan: find it again after reorienting.
     placed, axis = is_placed(base), base.grid.slice_axis
     if placed:
         axis = base.grid.reorient(_SHOWN_AS)[1].order.index(axis)
-    shown, t, p = (v.reorient(_SHOWN_AS) if placed else v for v in (base, truth, prediction))
+    shown, t, p = (_as_shown(v, placed) for v in (base, truth, prediction))
     true, predicted = t.channels_array[0], p.channels_array[0]
     plane = PLANES[axis] if placed else Plane("", axis, "")
     chosen = spread(_amounts(true, labels, axis) + _amounts(predicted, labels, axis), slices)
     array = None if image is None else shown.channels_array[0]
-    low_high, words = (
-        ((0.0, 2.5), "masks alone") if array is None else _window(array, base.unit, window)
-    )
+    low_high, words = _window(array, base.unit, window)
     rows = [
         _Row(
             plane.place(k, true.shape),
@@ -200,11 +182,12 @@ def side_by_side(
 
 
 def check_place(image: Volume, name: str, mask: Volume) -> None:
-    """Whether a mask called ``name`` stands where the image does; of plain pictures only the shapes
-    are compared.
+    """Check that a mask called ``name`` is on the image's grid.
+
+    For plain pictures, whose position is unknown, only the shapes are compared.
 
     Raises:
-        GeometryError: it does not, with the distance.
+        GeometryError: the grids differ; the message gives the shapes or the distance.
     """
     both = is_placed(image) and is_placed(mask)
     same = image.grid.matches(mask.grid) if both else image.grid.shape == mask.grid.shape
@@ -216,18 +199,24 @@ def check_place(image: Volume, name: str, mask: Volume) -> None:
             else f"{distance:.2f} mm away"
         )
         raise GeometryError(
-            f"the {name} does not stand on the image's grid: {found}", path=mask.source or None
+            f"the {name} is not on the image's grid: {found}", path=mask.source or None
         )
 
 
 def is_placed(volume: Volume) -> bool:
-    """Whether its axes mean directions in a patient; those of plain pictures do not."""
+    """Whether the axes have known directions in the patient; those of plain pictures have not."""
     return bool(volume.meta.get("place_known", volume.meta.get("spacing_known", True)))
 
 
+def _as_shown(volume: Volume, placed: bool) -> Volume:
+    """The volume in the pictures' orientation; as it is stored if its directions are unknown."""
+    return volume.reorient(_SHOWN_AS) if placed else volume
+
+
 def _planes(shape: Sequence[int], placed: bool) -> list[Plane]:
-    """All three planes of a volume, the stored one of pictures without a place; of a single slice
-    the one that holds it.
+    """The planes to show: all three of a volume, and the only one of a single slice.
+
+    A picture without a position is shown in its stored plane.
     """
     if not placed:
         return [AS_STORED]
@@ -235,14 +224,31 @@ def _planes(shape: Sequence[int], placed: bool) -> list[Plane]:
     return thin[:1] or [AXIAL, CORONAL, SAGITTAL]
 
 
+def _cuts(
+    masks: list[NDArray[Any]], labels: LabelSet, shape: Sequence[int], placed: bool
+) -> list[tuple[Plane, int]]:
+    """The planes to show, each with the slice that shows most of the structures."""
+    return [
+        (plane, _fullest(masks, labels, plane.axis, shape[plane.axis]))
+        for plane in _planes(shape, placed)
+    ]
+
+
 def _window(
-    array: NDArray[Any], unit: str, window: tuple[float, float] | None
+    array: NDArray[Any] | None, unit: str, window: tuple[float, float] | None
 ) -> tuple[tuple[float, float], str]:
+    """Lowest and highest intensity shown, and a description of the window for the picture.
+
+    ``array`` is None if masks are shown alone; they have values 0 and 1, drawn as black and grey.
+    """
+    if array is None:
+        return (0.0, 2.5), "masks alone"
     if window is None and unit == "HU":
         window = SOFT_TISSUE_HU
     if window is not None:
         low, high = window
         return (low, high), f"window {low:g} to {high:g}{' HU' if unit == 'HU' else ''}"
+    # Without a fixed window, percentiles of a regular subsample are used.
     step = max(1, math.ceil((array.size / SAMPLE_VOXELS) ** (1 / 3)))
     sample = array[tuple(slice(None, None, step if n > step else 1) for n in array.shape)]
     finite = sample[np.isfinite(sample)] if array.dtype.kind == "f" else sample
@@ -256,7 +262,8 @@ def _window(
 
 
 def _amounts(mask: NDArray[Any], labels: LabelSet, axis: int) -> NDArray[np.int64]:
-    """(slices,) voxels of any of the structures in every slice along ``axis``."""
+    """(slices,) number of structure voxels in every slice along ``axis``."""
+    # A lookup table over all 16-bit values is faster than comparing with each label.
     table = np.zeros(65536, dtype=bool)
     table[labels.values] = True
     return np.array(
@@ -269,8 +276,9 @@ def _amounts(mask: NDArray[Any], labels: LabelSet, axis: int) -> NDArray[np.int6
 
 
 def _fullest(masks: list[NDArray[Any]], labels: LabelSet, axis: int, length: int) -> int:
-    """The index along ``axis`` with most foreground of the first mask that has any; the middle
-    where none has.
+    """The slice along ``axis`` with most foreground, in the first mask that has any.
+
+    If all masks are empty, it is the middle slice.
     """
     for mask in masks:
         amounts = _amounts(mask, labels, axis)
@@ -280,16 +288,19 @@ def _fullest(masks: list[NDArray[Any]], labels: LabelSet, axis: int, length: int
 
 
 def spread(amounts: NDArray[np.int64], most: int) -> list[int]:
-    """At most ``most`` slices that hold something, in rising order, which part the structure into
-    equal amounts; of one, the fullest.
+    """At most ``most`` slices, in ascending order, that divide the structure into equal amounts.
+
+    No slice is empty. If ``most`` is 1, the slice with the largest amount is returned.
 
     Args:
-        amounts: (slices,) how much each holds; where none holds anything, the middle one is taken.
+        amounts: (slices,) number of structure voxels per slice; if all are 0, the middle slice is
+            returned.
     """
     if not amounts.any():
         return [len(amounts) // 2]
     if most == 1:
         return [int(amounts.argmax())]
+    # The cumulative share of voxels reaches 1/(2n), 3/(2n), ... in the chosen slices.
     below = np.cumsum(amounts) / amounts.sum()
     return [int(k) for k in np.unique(np.searchsorted(below, (np.arange(most) + 0.5) / most))]
 
@@ -298,20 +309,20 @@ def _draw(
     array: NDArray[Any],
     masks: dict[str, NDArray[Any]],
     labels: LabelSet,
-    planes: list[Plane],
-    indices: list[int],
+    cuts: list[tuple[Plane, int]],
     spacing_mm: Sequence[float],
     low_high: tuple[float, float],
     words: tuple[str, str],
     path: Path,
     filled: bool,
 ) -> None:
+    """Draw the planes in one row and save the figure; ``words`` are the window and the title."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    cuts = [plane.cut(array, index) for plane, index in zip(planes, indices, strict=True)]
+    slices = [plane.cut(array, index) for plane, index in cuts]
     widths, heights = zip(
-        *(plane.extent_mm(cut, spacing_mm) for plane, cut in zip(planes, cuts, strict=True)),
+        *(plane.extent_mm(one, spacing_mm) for (plane, _), one in zip(cuts, slices, strict=True)),
         strict=True,
     )
     # One scale for all planes, so that sizes can be compared.
@@ -321,7 +332,7 @@ def _draw(
         figsize=(max(4.5, sum(widths) * inches_per_mm), height + 0.8), dpi=110, facecolor="black"
     )
     FigureCanvasAgg(figure)
-    axes = np.atleast_1d(figure.subplots(1, len(planes), width_ratios=widths))
+    axes = np.atleast_1d(figure.subplots(1, len(cuts), width_ratios=widths))
     figure.subplots_adjust(
         left=0.005,
         right=0.995,
@@ -330,8 +341,8 @@ def _draw(
         wspace=0.02,
     )
     used: set[int] = set()
-    for ax, plane, index, cut in zip(axes, planes, indices, cuts, strict=True):
-        _show(ax, plane, cut, spacing_mm, low_high, plane.place(index, array.shape))
+    for ax, (plane, index), one in zip(axes, cuts, slices, strict=True):
+        _show(ax, plane, one, spacing_mm, low_high, plane.place(index, array.shape))
         if filled and masks:
             _fill(ax, plane.cut(next(iter(masks.values())), index), labels)
         for style, mask in zip(STYLES, masks.values(), strict=False):
@@ -343,8 +354,9 @@ def _draw(
 
 @dataclass(frozen=True)
 class _Row:
-    """One slice of a case: where it lies, and its pixels; ``source`` is None where only masks are
-    known.
+    """One slice of a case: its place as text, and its pixels.
+
+    ``source`` is None if only the masks are known.
     """
 
     place: str
@@ -362,12 +374,16 @@ def _draw_rows(
     words: tuple[str, str],
     path: Path,
 ) -> None:
-    """A row of panels each, the title above and the words below."""
+    """Draw one row of panels per slice and save the figure.
+
+    ``words`` are the title, above the panels, and the window, below them.
+    """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     columns = 2 if rows[0].source is None else 3
     width_mm, height_mm = plane.extent_mm(rows[0].true, spacing_mm)
+    # The figure is at most 11 inches wide and 11 inches high (without titles and legend).
     inches_per_mm = min(11.0 / (columns * width_mm), 11.0 / (len(rows) * height_mm))
     row_inches = height_mm * inches_per_mm + TITLE_INCHES
     height = len(rows) * row_inches + 0.82
@@ -413,8 +429,9 @@ def _draw_row(
     spacing_mm: Sequence[float],
     low_high: tuple[float, float],
 ) -> set[int]:
-    """Source, truth and prediction of one slice; the label values that were drawn."""
+    """Draw source, truth and prediction of one slice; returns the label values that were drawn."""
     dice = f"Dice {_dice_of(row.predicted, row.true, labels)}" + " in this slice" * bool(row.place)
+    # Without a source there are two panels, so the first title and mask are cut off.
     titles, masks = (
         ["source", "truth", f"prediction, {dice}"][-len(axes) :],
         [None, row.true, row.predicted][-len(axes) :],
@@ -422,6 +439,7 @@ def _draw_row(
     titles[0] += f", {row.place}" if row.place else ""
     used: set[int] = set()
     for ax, title, mask in zip(axes, titles, masks, strict=True):
+        # Masks without a source are drawn on their own foreground.
         below = (
             row.source
             if row.source is not None
@@ -433,7 +451,7 @@ def _draw_row(
 
 
 def _dice_of(predicted: NDArray[Any], true: NDArray[Any], labels: LabelSet) -> str:
-    """Mean Dice of the structures that are in either, in words."""
+    """Mean Dice of the structures that are in either mask, as text."""
     found = overlap.dice(overlap.count(predicted[..., None], true[..., None]).of(labels.values))
     return decimals(float(np.nanmean(found))) if np.isfinite(found).any() else "undefined"
 
@@ -446,7 +464,7 @@ def _show(
     low_high: tuple[float, float],
     title: str,
 ) -> None:
-    """One slice in grey, with the letters of its edges and a title."""
+    """Draw one slice in grey, with the letters of its edges and a title."""
     ax.imshow(
         cut,
         cmap="gray",
@@ -462,8 +480,9 @@ def _show(
 
 
 def _contours(ax: Any, cut: NDArray[Any], labels: LabelSet, style: str) -> set[int]:
-    """Draw the outline of every structure in ``cut``, through the middle between a pixel inside and
-    one outside; the values drawn.
+    """Draw the outline of every structure in ``cut``; returns the label values that were drawn.
+
+    An outline runs midway between a pixel inside and a pixel outside.
     """
     from matplotlib.collections import LineCollection
 
@@ -485,9 +504,7 @@ def _contours(ax: Any, cut: NDArray[Any], labels: LabelSet, style: str) -> set[i
 
 
 def _fill(ax: Any, cut: NDArray[Any], labels: LabelSet) -> None:
-    """Every structure in its colour, half transparent; drawn pixel by pixel, so nothing is
-    smoothed.
-    """
+    """Fill every structure with its colour, half transparent and without smoothing."""
     colours = np.zeros((int(cut.max(initial=0)) + 1, 4))
     for label in labels:
         if label.value < len(colours):
@@ -501,17 +518,18 @@ def _fill(ax: Any, cut: NDArray[Any], labels: LabelSet) -> None:
 
 
 def outline(mask: NDArray[np.bool_]) -> list[NDArray[np.float64]]:
-    """Closed lines around ``mask`` (rows, columns): each (n, 2) of x (column) and y (row), pixel
-    centres at whole numbers.
+    """Closed lines around ``mask`` (rows, columns).
 
-    They cross from pixel to pixel half way, so they stand on the mask's edge, and they close at the
-    picture's edge too. Empty: no line.
+    Each line is (n, 2): x (column) and y (row), with pixel centres at whole numbers. The lines run
+    midway between pixels inside and outside, so they are on the mask's edge, and they also close at
+    the border of the picture. An empty mask has no line.
     """
     from contourpy import contour_generator
 
     rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
     if not len(rows):
         return []
+    # Trace only the mask's bounding box, padded by one pixel so that lines close at its border.
     top, left = int(rows[0]), int(columns[0])
     part = np.pad(mask[top : rows[-1] + 1, left : columns[-1] + 1].astype(np.float32), 1)
     lines = contour_generator(z=part).lines(0.5)
@@ -524,9 +542,10 @@ def _rgb(label: Label) -> tuple[float, float, float]:
 
 
 def _letters(ax: Any, plane: Plane) -> None:
+    """Write the letters of the plane's directions at its edges."""
     from matplotlib.patheffects import withStroke
 
-    # Letters stay readable on bright tissue.
+    # A black outline keeps letters readable on bright tissue.
     outlined = [withStroke(linewidth=2, foreground="black")]
     ax.set_axis_off()
     places = (
@@ -551,6 +570,7 @@ def _letters(ax: Any, plane: Plane) -> None:
 
 
 def _legend(figure: Any, names: list[str], labels: LabelSet, used: set[int]) -> None:
+    """A legend of the structures in ``used`` (at most 8 entries) and of the masks' line styles."""
     from matplotlib.lines import Line2D
 
     lines = [
@@ -580,7 +600,7 @@ def _legend(figure: Any, names: list[str], labels: LabelSet, used: set[int]) -> 
 
 
 def _words(figure: Any, words: Sequence[str]) -> None:
-    """The line at the foot of a picture."""
+    """Write the line at the foot of a picture."""
     figure.text(
         0.5,
         0.008,

@@ -1,5 +1,7 @@
-"""Plots of the report as SVG: curves, points, agreement of volumes. Text takes the page's own
-colour, so that they suit dark and light.
+"""The report's plots as SVG: curves, points and Bland-Altman plots of volumes.
+
+Text and axes take the text colour of the page, so that plots suit a dark and a light page. The
+module knows plain lists of numbers, and no run.
 """
 
 from __future__ import annotations
@@ -9,8 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-INK = "#123457"  # stands for the page's text colour in a plot, and is replaced by it
-COLUMNS = 3  # of small plots
+INK = "#123457"  # placeholder that is replaced by the page's text colour
+COLUMNS = 3  # number of small plots side by side
 
 
 def plot_svg(
@@ -20,12 +22,15 @@ def plot_svg(
     x_name: str = "step",
     x_log: bool = False,
 ) -> str:
-    """An SVG element of (name, x, y, colour, style) lines for an HTML page, in the page's own text
-    colour.
+    """An SVG element with lines or points, for an HTML page.
 
-    A style is one of matplotlib's line styles, or "o" for points; the colour ``INK`` becomes the
-    page's. A line with the name "" is not in the legend. ``limits`` are those of y; ``x_log``
-    spaces x by its logarithm.
+    Args:
+        lines: (name, x, y, colour, style) of each line. The style is a line style of matplotlib, or
+            "o" for points; the colour ``INK`` becomes the page's text colour; a line with the name
+            "" is not in the legend.
+        y_name, x_name: labels of the axes.
+        limits: lowest and highest y; None fits the data.
+        x_log: whether the x axis is logarithmic.
     """
     import matplotlib
     from matplotlib.figure import Figure
@@ -55,13 +60,14 @@ def plot_svg(
 
 @dataclass(frozen=True)
 class BlandAltman:
-    """What two ways of measuring the same cases differ by (Bland & Altman, Lancet 1986).
+    """Agreement of two measurements of the same cases (Bland & Altman, Lancet 1986).
 
     Args:
-        name, colour: of the structure.
-        mean, difference: of each case: the mean of both, and the second less the first.
-        bias: the mean difference; ``low``, ``high``: the limits of agreement, bias -+ 1.96
-            deviations.
+        name, colour: name and colour of the structure.
+        mean: of each case, the mean of both measurements.
+        difference: of each case, the second measurement minus the first.
+        bias: the mean difference.
+        low, high: the limits of agreement, bias ± 1.96 standard deviations.
     """
 
     name: str
@@ -74,8 +80,9 @@ class BlandAltman:
 
 
 def agreement_svg(panels: Sequence[BlandAltman], unit: str) -> str:
-    """An SVG element of small Bland-Altman plots, one a structure, each with its own axes:
-    structures differ much in size.
+    """An SVG element of small Bland-Altman plots, one per structure.
+
+    Each plot has its own axes, because structures differ much in size.
     """
     import matplotlib
     from matplotlib.figure import Figure
@@ -86,6 +93,7 @@ def agreement_svg(panels: Sequence[BlandAltman], unit: str) -> str:
         figure = Figure(figsize=(3.1 * columns, 2.3 * rows), layout="constrained")
         axes = figure.subplots(rows, columns, squeeze=False).ravel()
         for ax, panel in zip(axes, panels, strict=False):
+            # Thin line: no difference. Thick line: the bias. Dashed lines: the limits of agreement.
             ax.axhline(0, color=INK, lw=0.5)
             ax.axhline(panel.bias, color=INK, lw=1.1)
             for limit in (panel.low, panel.high):
@@ -111,6 +119,7 @@ def agreement_svg(panels: Sequence[BlandAltman], unit: str) -> str:
 
 
 def _settings(salt: str) -> Any:
+    """matplotlib's settings; ``salt`` makes the identifiers in the SVG reproducible."""
     return {
         "svg.fonttype": "none",
         "svg.hashsalt": salt,
@@ -126,6 +135,7 @@ def _settings(salt: str) -> Any:
 
 
 def _svg(figure: Any) -> str:
+    """The figure's <svg> element, without the XML header, in the page's text colour."""
     text = io.StringIO()
     figure.savefig(
         text,

@@ -1,12 +1,12 @@
-"""The report: a run or an evaluation as one page that needs nothing else, to read, print and file
-away.
+"""The HTML report of a run or an evaluation: one self-contained page to read, print and archive.
 
-It reads what the other steps left on disk (``plan.json``, ``manifest.jsonl``, ``findings.json``,
-``fold_K/log.jsonl``, ``card.json``, scores, pictures and predictions under ``test`` or else
-``validation``) and computes no score of its own. An evaluation's folder has scores and pictures
-alone, and so has its page; what else is absent is said to be absent. The page has inline style and
-pictures and needs no script; it follows the reader's dark or light setting. On request the worst
-cases are added as volumes to look through (``viewer``), and that part has one.
+The report reads files that other steps left on disk: ``plan.json``, ``manifest.jsonl``,
+``findings.json``, ``fold_K/log.jsonl``, ``card.json``, and the scores, pictures and predictions in
+``test`` (or in ``validation`` if there is no ``test``). It computes no score of its own. The folder
+of an evaluation has only scores and pictures, so its page has only those sections. On the page of a
+run, a section whose file is missing states this. Style and pictures are inline, the page needs no
+script, and it follows the reader's dark or light setting. On request, the worst cases are added as
+volumes to look through (``viewer``); only that part has a script.
 """
 
 from __future__ import annotations
@@ -39,10 +39,10 @@ SECTIONS = {
 }
 OF_AN_EVALUATION = ("test", "pictures", "volumes", "confusion", "sizes", "calibration")
 OPTIMISTIC = (
-    "No test scores stand in this run: figures of validation data are optimistic, as "
-    "they chose the checkpoint."
+    "This run has no test scores. Validation scores are optimistic, because the checkpoint "
+    "was chosen on the same cases."
 )
-# Shown without a reason too.
+# Entries of the plan that are listed even if they have no reason.
 CHOICES = (
     "orientation",
     "spacing_mm",
@@ -59,12 +59,12 @@ SEVERITIES = ("error", "warning", "note")
 
 
 def render(run: ReportedRun, viewer: str | None = None) -> str:
-    """The page of ``run`` as HTML that needs nothing beside it.
+    """The page of ``run`` as self-contained HTML.
 
     Args:
-        run: what its folder holds, any of whose files may be absent.
-        viewer: a page of the worst cases as volumes to look through, which stands in a frame of its
-            own; None leaves it out.
+        run: the contents of its folder; any file may be absent.
+        viewer: an HTML page that shows the worst cases as volumes, put into a frame of its own;
+            None leaves it out.
     """
     from jinja2 import Environment, FileSystemLoader
 
@@ -78,13 +78,14 @@ def render(run: ReportedRun, viewer: str | None = None) -> str:
 
 
 def _page(run: ReportedRun) -> dict[str, Any]:
+    """The template's variables, a part for each section."""
     from .. import __version__
 
     montages, gaps = _montages(run)
     card, details = _card(run.card or {})
     name = run.folder.resolve().name
     judged = calibration(run)
-    # Seldom there.
+    # Few runs have saved probabilities: without them the calibration section is left out.
     shown = [
         id
         for id in (OF_AN_EVALUATION if run.scored == "evaluation" else SECTIONS)
@@ -118,13 +119,11 @@ def _page(run: ReportedRun) -> dict[str, Any]:
     }
 
 
-# ---- reading ----
-
-
 # ---- summary ----
 
 
 def _subtitle(run: ReportedRun, name: str) -> str:
+    """The run's name, its cohort and its network, as far as they are known."""
     parts = [name]
     if run.manifest:
         parts.append(f"{len(run.manifest)} cases of {len(run.manifest.patients)} patients")
@@ -137,25 +136,28 @@ def _subtitle(run: ReportedRun, name: str) -> str:
 
 
 def _headline(run: ReportedRun) -> dict[str, str]:
+    """The figure at the top of the page, and its name."""
     means = (run.scores or {}).get("means", {})
     keys = ("dice_mean_per_case", "dice_pooled_over_all_slices")
-    # Of slices the pooled value is the one that papers give.
+    # For single slices, papers report the pooled value.
     for key in keys if not (run.scores or {}).get("planar") else keys[::-1]:
         if means.get(key) is not None:
             return {
                 "value": decimals(means[key]),
-                "name": f"{run.which}{spelled(key)}, mean of structures",
+                "name": f"{run.which}{spelled(key)}, mean over structures",
             }
+    # Without scores, the best validation Dice of the training log is shown.
     best = [max(v) for v in (series(log, "val_dice_mean")[1] for log in run.logs.values()) if v]
     if best:
         return {
             "value": decimals(float(np.mean(best))),
-            "name": "best validation Dice, mean of folds (the run was not tested)",
+            "name": "best validation Dice, mean over folds (the run was not tested)",
         }
     return {"value": "–", "name": "not yet scored"}
 
 
 def _key_figures(run: ReportedRun) -> list[tuple[str, str]]:
+    """The figures next to the headline: other means of Dice, training time, number of cases."""
     out = []
     means = (run.scores or {}).get("means", {})
     out += [
@@ -177,6 +179,7 @@ def _key_figures(run: ReportedRun) -> list[tuple[str, str]]:
 
 
 def _summary_lines(run: ReportedRun) -> list[str]:
+    """Sentences on the best and worst structure, and on what limits the scores."""
     if not run.scores:
         return [OPTIMISTIC] if run.logs else []
     dice = [s for s in run.scores["summary"] if s["metric"] == "dice" and s["mean"] is not None]
@@ -184,14 +187,14 @@ def _summary_lines(run: ReportedRun) -> list[str]:
     if len(dice) > 1:
         low, high = min(dice, key=lambda s: s["mean"]), max(dice, key=lambda s: s["mean"])
         lines.append(
-            f"Best segmented is {high['label']} (mean Dice {decimals(high['mean'])}), worst "
+            f"Best structure: {high['label']} (mean Dice {decimals(high['mean'])}); worst: "
             f"{low['label']} ({decimals(low['mean'])})."
         )
     empty = sum(s["undefined"] for s in run.scores["summary"] if s["metric"] == "dice")
     if empty:
         lines.append(
-            f"{empty} time(s) a structure was absent from truth and prediction; its Dice is "
-            "undefined there and counts as neither 0 nor 1."
+            f"{empty} time(s) a structure was absent from both truth and prediction. Its Dice is "
+            "then undefined and is left out of the mean."
         )
     return lines
 
@@ -200,6 +203,7 @@ def _summary_lines(run: ReportedRun) -> list[str]:
 
 
 def _data(run: ReportedRun) -> list[tuple[str, str]]:
+    """Name and value of each fact that the manifest holds; entries without a value are left out."""
     manifest = run.manifest
     if manifest is None:
         return []
@@ -230,7 +234,10 @@ def _data(run: ReportedRun) -> list[tuple[str, str]]:
 
 
 def _findings(findings: list[dict[str, Any]] | None) -> list[dict[str, Any]] | None:
-    """One row a kind and severity, gravest first, with the cases it names."""
+    """One row per kind and severity, most severe first, with the cases concerned.
+
+    Only the first message of a kind is kept.
+    """
     if findings is None:
         return None
     rows: dict[tuple[str, str], dict[str, Any]] = {}
@@ -251,16 +258,18 @@ def _findings(findings: list[dict[str, Any]] | None) -> list[dict[str, Any]] | N
 
 
 def _findings_words(findings: list[dict[str, Any]] | None) -> str:
-    counts = Counter(f.get("severity", "note") for f in findings or [])
-    cases = {f.get("case") for f in findings or [] if f.get("case")}
-    return (
-        f"{', '.join(f'{n} of severity {s}' for s, n in counts.items())}, in {len(cases)} "
-        "cases. Of each kind the first message is shown."
-    )
+    """How many findings of each severity there are, and in how many cases."""
+    if not findings:
+        return ""
+    counts = Counter(f.get("severity", "note") for f in findings)
+    cases = {f.get("case") for f in findings if f.get("case")}
+    counted = joined([f"{n} {s}{'s' * (n != 1)}" for s, n in counts.items()], len(counts))
+    where = f" in {len(cases)} case{'s' * (len(cases) != 1)}" if cases else ""
+    return f"{counted}{where}. For each kind, the first message is shown."
 
 
 def _plan(plan: dict[str, Any] | None) -> list[tuple[str, str, str]]:
-    """Choice, value, reason: first what has a reason, then the rest of the plan's choices."""
+    """(choice, value, reason) of the plan: first the entries with a reason, then other choices."""
     if not plan:
         return []
     reasons = dict(plan.get("reasons") or {})
@@ -269,6 +278,7 @@ def _plan(plan: dict[str, Any] | None) -> list[tuple[str, str, str]]:
         for k, v in flattened(plan).items()
         if not k.startswith(("reasons", "structures", "low_resolution", "delineate_plan"))
     }
+    # A reason may belong to one entry or to a group of entries with the same prefix.
     rows = []
     for name, reason in reasons.items():
         inside = [k for k in flat if k == name or k.startswith(f"{name}.")]
@@ -282,6 +292,7 @@ def _plan(plan: dict[str, Any] | None) -> list[tuple[str, str, str]]:
         rows.append((spelled(name), value, reason))
         for k in inside:
             del flat[k]
+    # The remaining choices are grouped by their first word, one row per group.
     chosen = [k for k in flat if k.split(".")[0] in CHOICES]
     groups: dict[str, list[str]] = {}
     for k in chosen:
@@ -299,14 +310,14 @@ def _plan(plan: dict[str, Any] | None) -> list[tuple[str, str, str]]:
 
 
 def _montages(run: ReportedRun) -> tuple[list[dict[str, str]], list[str]]:
-    """The pictures that the evaluation drew, and why any is missing."""
+    """The pictures that the evaluation drew, and a sentence for each that is missing."""
     if not run.scores:
         return [], ["No case can be shown: the run holds no scores."]
     drawn = run.scores.get("montages")
     if drawn is None:
         return [], [
-            "No case can be shown: these scores were written without pictures; `evaluate` draws "
-            "them."
+            "No case can be shown: these scores were written without pictures. Run `evaluate` to "
+            "draw them."
         ]
     out, gaps = [], []
     for entry in drawn:
@@ -319,7 +330,7 @@ def _montages(run: ReportedRun) -> tuple[list[dict[str, str]], list[str]]:
             out.append({"words": words, "png": base64.b64encode(file.read_bytes()).decode("ascii")})
         else:
             gaps.append(
-                f"{words}. It cannot be shown: {entry.get('why') or f'{file.name} is gone'}"
+                f"{words}. It cannot be shown: {entry.get('why') or f'{file.name} is missing'}"
             )
     return out, gaps
 
@@ -328,7 +339,7 @@ def _montages(run: ReportedRun) -> tuple[list[dict[str, str]], list[str]]:
 
 
 def _cost(run: ReportedRun) -> list[tuple[str, str]]:
-    """What training and predicting took."""
+    """Time and memory of training and prediction, as far as they were recorded."""
     card, rows = run.card or {}, []
     trained = card.get("training_s")
     if isinstance(trained, dict) and trained:
@@ -341,22 +352,22 @@ def _cost(run: ReportedRun) -> list[tuple[str, str]]:
         )
     if isinstance(card.get("seconds"), int | float):
         rows.append(
-            ("the whole run, with checking, preparing and scoring", duration(card["seconds"]))
+            ("whole run, including checks, preprocessing and scoring", duration(card["seconds"]))
         )
     if isinstance(card.get("peak_memory_mb"), int | float):
         rows.append(("peak memory of the run", f"{card['peak_memory_mb']:.0f} MB"))
-    said = read_json(run.where / "predictions" / "predictions.json") or {}
+    predicted = read_json(run.where / "predictions" / "predictions.json") or {}
     seconds = [
         c["seconds"]["total"]
-        for c in (said.get("cases") or {}).values()
+        for c in (predicted.get("cases") or {}).values()
         if (c.get("seconds") or {}).get("total") is not None
     ]
     if seconds:
         rows.append(
             (
-                "predicting a case",
+                "prediction of a case",
                 f"{number_text(float(np.median(seconds)))} s (median), "
-                f"{number_text(max(seconds))} s at most, on {said.get('device', '?')}",
+                f"{number_text(max(seconds))} s maximum, on {predicted.get('device', '?')}",
             )
         )
     if card.get("machine"):
@@ -367,7 +378,7 @@ def _cost(run: ReportedRun) -> list[tuple[str, str]]:
 def _card(
     card: dict[str, Any],
 ) -> tuple[list[tuple[str, str]], list[tuple[str, list[tuple[str, str]]]]]:
-    """The card's facts, and apart from them the long lists (hashes of many files)."""
+    """The facts of the model card, and separately its long lists (such as file hashes)."""
     short, long = [], []
     for name, value in card.items():
         rows = (
@@ -385,9 +396,10 @@ def _card(
 
 
 def _limits(run: ReportedRun) -> list[str]:
+    """Sentences on what the model may be used for and what was not tested."""
     lines = [
-        "For research. It is not a medical device, and no result may guide care without a "
-        "qualified reader's check."
+        "For research only. This is not a medical device. No result may guide patient care unless "
+        "a qualified reader has checked it."
     ]
     if run.manifest:
         trained = [c for c in run.manifest if c.split != "test"]
@@ -395,27 +407,27 @@ def _limits(run: ReportedRun) -> list[str]:
             f"{run.manifest.modality or 'modality not stated'}, {', '.join(run.manifest.channels)}"
         )
         lines.append(
-            f"Learned from {len(trained)} cases of {len({c.patient for c in trained})} patients "
-            f"({what}) of one source; "
-            "other scanners, protocols and diseases are untested."
+            f"Trained on {len(trained)} cases of {len({c.patient for c in trained})} patients "
+            f"({what}) from one source. Other scanners, protocols and diseases are untested."
         )
     if run.scores and run.scored == "test":
         n = len(run.scores.get("cases", []))
         lines.append(
-            f"The test set has {n} {'slices' if run.scores.get('planar') else 'cases'} of that "
-            "same source" + ("; so few cannot tell how rare failures are." if n < 30 else ".")
+            f"The test set has {n} {'slices' if run.scores.get('planar') else 'cases'} from the "
+            "same source"
+            + ("; this is too few to estimate how often rare failures occur." if n < 30 else ".")
         )
     else:
-        lines.append("It was not tested on data held back.")
+        lines.append("The model was not tested on held-out data.")
     if len(run.labels):
         lines.append(
-            f"It knows {joined(run.labels.names, 12)}; all else is background, and it does not "
-            "tell when a scan shows something else."
+            f"The model segments {joined(run.labels.names, 12)}. Everything else is background. It "
+            "does not report if a scan shows something that it was not trained on."
         )
     grave = sum(f.get("severity") in ("error", "warning") for f in run.findings or [])
     if grave:
         lines.append(
-            f"{grave} findings of the data check (errors and warnings) stand above; scores are "
-            "no better than that data."
+            f"The data check has {grave} errors and warnings, listed above. Scores are only as "
+            "good as the data."
         )
     return lines

@@ -1,4 +1,8 @@
-"""What a training or an evaluation left on disk, as a report reads it."""
+"""Reads the files of a training run or an evaluation from its folder, for the report.
+
+Any file may be absent; a damaged file is an error. The module checks no content beyond JSON syntax
+and the manifest's format, and knows no page.
+"""
 
 from __future__ import annotations
 
@@ -14,10 +18,10 @@ from ..core.manifest import Manifest
 
 @dataclass(frozen=True)
 class ReportedRun:
-    """What a run's folder holds; None or empty where a file is absent.
+    """The contents of a run's folder; None or empty if a file is absent.
 
-    ``scored`` is "test", or "validation" where only those cases, which chose the checkpoint, were
-    scored; "evaluation" where the folder is that of an evaluation alone.
+    ``scored`` is "test"; or "validation" if only the validation cases, on which the checkpoint was
+    chosen, were scored; or "evaluation" if the folder holds an evaluation alone.
     """
 
     folder: Path
@@ -31,17 +35,19 @@ class ReportedRun:
 
     @classmethod
     def load(cls, folder: Path) -> ReportedRun:
-        """Read the folder.
+        """Read the folder of a run or of an evaluation.
 
         Raises:
-            InputError: no such folder, or a file in it is damaged.
+            InputError: the folder does not exist, or a file in it is damaged.
         """
         if not folder.is_dir():
-            raise InputError("a run is a folder, found none here", path=folder)
+            raise InputError(
+                "is not a folder; expected the folder of a run or an evaluation", path=folder
+            )
         if (folder / "scores.json").is_file():
             return cls(folder, scores=read_json(folder / "scores.json"), scored="evaluation")
         manifest = folder / "manifest.jsonl"
-        # The latter where the plan has views.
+        # A plan with views has one folder per view within each fold.
         logs = sorted([*folder.glob("fold_*/log.jsonl"), *folder.glob("fold_*/*/log.jsonl")])
         scored = (
             "test"
@@ -62,17 +68,17 @@ class ReportedRun:
 
     @property
     def where(self) -> Path:
-        """The folder of its scores."""
+        """The folder that holds the scores."""
         return self.folder if self.scored == "evaluation" else self.folder / self.scored
 
     @property
     def which(self) -> str:
-        """Of which cases its scores are, as a word before them."""
+        """The word put before "case" in texts: "test ", "validation ", or "" for an evaluation."""
         return "" if self.scored == "evaluation" else f"{self.scored} "
 
     @property
     def labels(self) -> LabelSet:
-        """The structures, from the scores, the plan or the manifest, whichever is there first."""
+        """The structures: from the scores, else from the plan, else from the manifest."""
         if self.scores and self.scores.get("labels"):
             return LabelSet.from_json(self.scores["labels"])
         if self.plan and self.plan.get("structures"):
@@ -81,6 +87,11 @@ class ReportedRun:
 
 
 def read_json(path: Path) -> Any:
+    """The parsed content of a JSON file; None if there is no such file.
+
+    Raises:
+        InputError: the file cannot be read or is not JSON.
+    """
     if not path.is_file():
         return None
     try:
@@ -90,12 +101,12 @@ def read_json(path: Path) -> Any:
 
 
 def _listed(findings: Any) -> Any:
-    """The list in ``findings.json``, which keeps it under "findings" beside counts."""
+    """The list of findings; ``findings.json`` holds it under "findings", next to counts."""
     return findings.get("findings", []) if isinstance(findings, dict) else findings
 
 
 def _lines(path: Path) -> list[dict[str, Any]]:
-    """The lines of a log; a last line that a killed run left unfinished is dropped."""
+    """The lines of a log; an incomplete last line, left by a killed run, is dropped."""
     lines = [
         line
         for line in path.read_text(encoding="utf-8", errors="replace").splitlines()

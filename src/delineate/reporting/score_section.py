@@ -1,8 +1,9 @@
-"""The report's part on scores: tables with intervals, every case as a point on its box, volumes,
-what was taken for what, errors against size.
+"""The report's sections on scores: tables with intervals, box plots, volumes, confusion matrix,
+Dice against size, calibration.
 
-It reads ``scores.json``, already parsed, and computes no score of its own: only what a plot needs
-(limits of agreement, a rank correlation).
+It reads ``scores.json``, already parsed, and computes no score of its own, only what a plot needs:
+quartiles, limits of agreement and a rank correlation. Every function returns None if the run has no
+data for its section.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from .plots import INK, BlandAltman, agreement_svg, plot_svg
 if TYPE_CHECKING:
     from .reported_run import ReportedRun
 
-# What their names begin with.
+# The metrics next to Dice in the second table, by the beginning of their names.
 BESIDE_DICE = (
     "iou",
     "precision",
@@ -30,57 +31,73 @@ BESIDE_DICE = (
     "cl_dice",
     "lesion_f1",
 )
-MOST_PANELS = 30  # structures with a small plot of their own
-MOST_COLUMNS = 12  # structures of a matrix; of more only the largest entries are told
-MOST_CONFUSIONS = 6
-LEAST_CONFUSION = 0.005  # of the true structure; less is not worth a sentence
-FAR_APART = 5.0  # times as large: volumes are shown by their logarithm
-LEAST_VOXELS = 50  # of a bin that is drawn
+MOST_PANELS = 30  # structures with a Bland-Altman plot
+MOST_COLUMNS = 12  # structures in the confusion matrix; with more, only sentences are shown
+MOST_CONFUSIONS = 6  # sentences on confused structures
+LEAST_CONFUSION = 0.005  # share of the true structure; a smaller confusion gets no sentence
+FAR_APART = 5.0  # ratio of largest to smallest volume above which the axis is logarithmic
+LEAST_VOXELS = 50  # of a calibration bin that is drawn
 LEAST_CASES = 8  # for a correlation
-LIMITS = 1.96  # deviations of the limits of agreement
-FLOORS = (0.0, 0.5, 0.8)  # where the line of cases may begin: at the last below all
-WORST = 2  # cases named in a row
+LIMITS = 1.96  # standard deviations between bias and limit of agreement
+FLOORS = (0.0, 0.5, 0.8)  # possible lower ends of the Dice axis; the highest one below all cases
+WORST = 2  # worst cases named per structure
 GREY = "#888888"
 
 
 def scores(run: ReportedRun) -> dict[str, Any] | None:
-    """Tables and words of the section on scores; None where there are none."""
+    """Tables and texts of the section on scores; None if the run has no scores."""
     found = run.scores
     if not found:
         return None
     unit = "slice" if found.get("planar") else "case"
-    summary = _summary(found)
+    summary, colours, means = _summary(found), _colours(run), found.get("means", {})
     names = list(dict.fromkeys(s["label"] for s in found["summary"]))
-    colours = _colours(run)
     rows = [_row(name, summary[name, "dice"], found, colours.get(name, GREY)) for name in names]
-    lowest = min((value for row in rows for value, _ in row["points"]), default=0.0)
-    means = found.get("means", {})
-    pooled = next((v for k, v in means.items() if k.startswith("dice_pooled")), None)
-    total = {"mean": decimals(means.get(f"dice_mean_per_{unit}")), "pooled": decimals(pooled)}
     others = [m for m in dict.fromkeys(m for _, m in summary) if m.startswith(BESIDE_DICE)]
-    sets = "; ".join(
-        f"{spelled(k)} {decimals(v)}"
-        for k, v in means.items()
-        if k.startswith("dice") and not (unit == "slice" and k.endswith("case"))
-    )
     return {
         "unit": unit,
         "rows": rows,
-        "floor": max(f for f in FLOORS if f <= lowest),
-        "total": total if len(rows) > 1 else None,
+        "floor": _floor(rows),
+        "total": _total(means, unit) if len(rows) > 1 else None,
         "set": run.scored,
         "words": f"Over {len(found.get('cases', []))} {unit}s, {_unseen(run)}on the original "
-        f"grids. Mean of structures: {sets}.",
+        f"grids. Mean over structures: {_dice_means(means, unit)}.",
         "other_names": [spelled(m) for m in others],
         "others": [(n, [_with_interval(summary[n, m]) for m in others]) for n in names],
-        "remarks": [f"{name}: {why}" for name, why in (found.get("failures") or {}).items()]
-        + list(found.get("notes") or []),
+        "remarks": _remarks(found),
         "definitions": [(spelled(k), v) for k, v in (found.get("definitions") or {}).items()],
     }
 
 
+def _floor(rows: list[dict[str, Any]]) -> float:
+    """The lower end of the Dice axis: the highest of ``FLOORS`` that is below all cases."""
+    lowest = min((value for row in rows for value, _ in row["points"]), default=0.0)
+    return max(f for f in FLOORS if f <= lowest)
+
+
+def _total(means: dict[str, Any], unit: str) -> dict[str, str]:
+    """The last row of the table: means over structures."""
+    pooled = next((v for k, v in means.items() if k.startswith("dice_pooled")), None)
+    return {"mean": decimals(means.get(f"dice_mean_per_{unit}")), "pooled": decimals(pooled)}
+
+
+def _dice_means(means: dict[str, Any], unit: str) -> str:
+    """Each mean of Dice with its full name; for slices without the mean per case."""
+    return "; ".join(
+        f"{spelled(k)} {decimals(v)}"
+        for k, v in means.items()
+        if k.startswith("dice") and not (unit == "slice" and k.endswith("case"))
+    )
+
+
+def _remarks(found: dict[str, Any]) -> list[str]:
+    """Failed cases with their reasons, then the notes of the evaluation."""
+    failures = [f"{name}: {why}" for name, why in (found.get("failures") or {}).items()]
+    return failures + list(found.get("notes") or [])
+
+
 def volumes(run: ReportedRun) -> dict[str, Any] | None:
-    """The table of volumes and their Bland-Altman plots; None where no volume in ml is known."""
+    """The table of volumes and their Bland-Altman plots; None if no volume in ml is known."""
     summary = _summary(run.scores or {})
     names = [
         label
@@ -113,34 +130,37 @@ def volumes(run: ReportedRun) -> dict[str, Any] | None:
         rows.append((name, [*cells[:3], limits, *cells[3:]]))
     shown = list(panels.values())[:MOST_PANELS]
     left = (
-        f" Of {len(panels)} structures the first {MOST_PANELS} are drawn."
+        f" The first {MOST_PANELS} of {len(panels)} structures are drawn."
         if len(panels) > MOST_PANELS
         else ""
     )
     caption = (
-        "Predicted minus true volume against the mean of both, each scored case (Bland & Altman "
-        "1986). Thick line: mean difference; dashed: "
-        f"the limits between which 95 of 100 such differences lie if they are normal.{left}"
+        "Predicted minus true volume against the mean of both, one point per scored case (Bland & "
+        "Altman 1986). Thick line: mean difference. Dashed lines: limits of agreement, which "
+        f"include 95 % of such differences if they are normally distributed.{left}"
     )
     return {
-        "words": "A positive difference means that too much was drawn.",
+        "words": "A positive difference means that the predicted volume is too large.",
         "rows": rows,
         "plots": [(caption, agreement_svg(shown, "ml"))] if shown else [],
     }
 
 
 def confusions(run: ReportedRun) -> dict[str, Any] | None:
-    """What the voxels of each true structure were called, in percent; None where the run does not
-    say.
+    """The confusion matrix in percent of each true structure, and its largest entries as sentences.
+
+    None if the run has no confusion matrix.
     """
     found = (run.scores or {}).get("confusion")
     if not found:
         return None
     names, voxels = found["names"], np.array(found["voxels"], dtype=np.float64)
+    # Each row is divided by the voxels of its true structure; an absent structure has NaN.
     true = voxels.sum(axis=1)
     shares = np.divide(
         voxels, true[:, None], out=np.full_like(voxels, np.nan), where=true[:, None] > 0
     )
+    # The largest confusions between two structures; index 0, the background, is left out.
     pairs = sorted(
         (
             (float(shares[t, p]), names[t], names[p])
@@ -151,14 +171,15 @@ def confusions(run: ReportedRun) -> dict[str, Any] | None:
         reverse=True,
     )[:MOST_CONFUSIONS]
     words = [
-        f"{100 * share:.1f} % of the true {true_name} was called {name}."
+        f"{100 * share:.1f} % of the true {true_name} was labelled {name}."
         for share, true_name, name in pairs
     ]
     if not words and len(names) > 2:
         words = [
-            f"No structure was taken for another one in {100 * LEAST_CONFUSION:g} % or more of "
-            "its volume."
+            f"No structure was labelled as another structure in {100 * LEAST_CONFUSION:g} % or "
+            "more of its volume."
         ]
+    # The background column comes last.
     order = [*range(1, len(names)), 0]
     rows = [
         (names[t], [_cell(float(shares[t, p]), t == p) for p in order])
@@ -172,9 +193,7 @@ def confusions(run: ReportedRun) -> dict[str, Any] | None:
 
 
 def sizes(run: ReportedRun) -> dict[str, Any] | None:
-    """Dice against the true volume of every case and structure; None where no volume in ml is
-    known.
-    """
+    """Dice against true volume, for all cases and structures; None if no volume in ml is known."""
     points = _dice_by_volume(run.scores or {})
     if not points:
         return None
@@ -189,15 +208,16 @@ def sizes(run: ReportedRun) -> dict[str, Any] | None:
     limits = (max(-0.02, min(dices) - 0.05), 1.02)
     plot = plot_svg(dots, "Dice", limits, "true volume, ml", x_log=spread)
     return {
-        "words": f"{_correlations(points, few)}The Dice of small structures falls with every "
-        "voxel of their edge; look at distances there.",
-        "plots": [("Dice against the true volume, each scored case.", plot)],
+        "words": f"{_correlations(points, few)}A wrong edge voxel lowers the Dice of a small "
+        "structure more than that of a large one. For small structures, see the distances.",
+        "plots": [("Dice against the true volume, one point per scored case.", plot)],
     }
 
 
 def _dice_by_volume(scores: dict[str, Any]) -> dict[str, list[tuple[float, float]]]:
-    """Structure -> (true volume in ml, Dice) of each case that has both; structures without any
-    are left out.
+    """Structure -> (true volume in ml, Dice) of each case that has both.
+
+    Structures without such a case are left out.
     """
     value = _values(scores)
     found: dict[str, list[tuple[float, float]]] = {
@@ -211,7 +231,10 @@ def _dice_by_volume(scores: dict[str, Any]) -> dict[str, list[tuple[float, float
 
 
 def _correlations(points: dict[str, list[tuple[float, float]]], few: bool) -> str:
-    """A sentence on how Dice goes with size: structure by structure where they are few."""
+    """A sentence on the correlation of Dice with size.
+
+    If there are few structures, each has its own figure; otherwise all are taken together.
+    """
     every = [pair for p in points.values() for pair in p]
     groups = points if few else {"all structures together": every}
     words = [f"{name} {_correlation(p):.2f}" for name, p in groups.items() if len(p) >= LEAST_CASES]
@@ -219,8 +242,9 @@ def _correlations(points: dict[str, list[tuple[float, float]]], few: bool) -> st
 
 
 def calibration(run: ReportedRun) -> dict[str, Any] | None:
-    """The reliability diagram and the figures of each structure; None where no probabilities were
-    judged.
+    """The reliability diagram, and ECE and Brier score of each structure.
+
+    None if the run has no calibration figures.
     """
     found = (run.scores or {}).get("calibration")
     if not found:
@@ -228,7 +252,9 @@ def calibration(run: ReportedRun) -> dict[str, Any] | None:
     colours = _colours(run)
     parts = {name: part for name, part in found["structures"].items() if part["voxels"]}
     named = len(parts) <= MOST_COLUMNS
-    lines = [("as sure as right", [0.0, 1.0], [0.0, 1.0], INK, ":")]
+    # One line per structure, and a dashed one for the most probable class of every voxel. Bins with
+    # few voxels are not drawn; with many structures, only the dashed line is in the legend.
+    lines = [("perfect calibration", [0.0, 1.0], [0.0, 1.0], INK, ":")]
     for name, part in [*parts.items(), ("most probable class", found["together"])]:
         bins = [
             (x, y)
@@ -248,13 +274,13 @@ def calibration(run: ReportedRun) -> dict[str, Any] | None:
         for name, part in [*parts.items(), ("most probable class", found["together"])]
     ]
     caption = (
-        "How often a structure was right against how sure the network was of it; bins "
-        f"with fewer than {LEAST_VOXELS} voxels are left out."
+        "Reliability diagram: accuracy against confidence (predicted probability) of each "
+        f"structure. Bins with fewer than {LEAST_VOXELS} voxels are left out."
     )
     return {
-        "words": f"Judged {found['definition']}.",
+        "words": f"Computed {found['definition']}.",
         "rows": rows,
-        "plots": [(caption, plot_svg(lines, "right", (-0.02, 1.02), "probability"))],
+        "plots": [(caption, plot_svg(lines, "accuracy", (-0.02, 1.02), "confidence"))],
     }
 
 
@@ -262,27 +288,28 @@ def calibration(run: ReportedRun) -> dict[str, Any] | None:
 
 
 def _summary(found: dict[str, Any]) -> dict[tuple[str, str], dict[str, Any]]:
+    """(structure, metric) -> its summary over cases."""
     return {(s["label"], s["metric"]): s for s in found.get("summary", [])}
 
 
 def _values(found: dict[str, Any]) -> dict[tuple[str, str, str], Any]:
+    """(case, structure, metric) -> its value."""
     return {(r["case"], r["label"], r["metric"]): r["value"] for r in found.get("rows", [])}
 
 
 def _colours(run: ReportedRun) -> dict[str, str]:
+    """Structure -> its colour, as "#rrggbb"."""
     return {b.name: hex_colour(b.colour) for b in run.labels}
 
 
 def _unseen(run: ReportedRun) -> str:
-    """What the manifest proves of the scored cases: that they are the split's test cases, or that
-    some are not.
-    """
+    """A clause on the scored cases: test cases of the split, or not; "" without a manifest."""
     if run.scored == "validation":
-        return "which chose the checkpoint, "
+        return "which were used to choose the checkpoint, "
     splits = {c.id: c.split for c in run.manifest} if run.manifest else {}
     scored = [splits.get(c["case"]) for c in (run.scores or {}).get("cases", [])]
     if scored and all(s == "test" for s in scored):
-        return "none of which the training saw, "
+        return "none of which was used for training, "
     return (
         f"of which {sum(s != 'test' for s in scored)} are not marked as test cases, "
         if splits
@@ -291,6 +318,7 @@ def _unseen(run: ReportedRun) -> str:
 
 
 def _row(name: str, dice: dict[str, Any], found: dict[str, Any], colour: str) -> dict[str, Any]:
+    """The row of one structure in the table of Dice, with its box plot."""
     rows = [
         r
         for r in found["rows"]
@@ -314,8 +342,8 @@ def _row(name: str, dice: dict[str, Any], found: dict[str, Any], colour: str) ->
 
 
 def _box(values: list[float]) -> dict[str, float] | None:
-    """Quartiles, median, and whiskers to the last case within 1.5 times their span (Tukey 1977);
-    None of fewer than four.
+    """Quartiles, median and whiskers, which reach the last case within 1.5 times the interquartile
+    range (Tukey 1977); None for fewer than four values.
     """
     if len(values) < 4:
         return None
@@ -331,11 +359,13 @@ def _box(values: list[float]) -> dict[str, float] | None:
 
 
 def _interval(summary: dict[str, Any]) -> str:
+    """The 95 % interval as text, "–" if there is none."""
     low, high = summary.get("low95"), summary.get("high95")
     return "–" if low is None or high is None else f"{decimals(low)} to {decimals(high)}"
 
 
 def _with_interval(summary: dict[str, Any]) -> tuple[str, str]:
+    """Mean and 95 % interval as text, "" for an interval that is not known."""
     interval = _interval(summary)
     return mean_distance(summary), "" if interval == "–" else interval
 
@@ -343,7 +373,7 @@ def _with_interval(summary: dict[str, Any]) -> tuple[str, str]:
 def _agreement(
     value: dict[tuple[str, str, str], Any], name: str, colour: str
 ) -> BlandAltman | None:
-    """Its Bland-Altman figures; None of fewer than two cases."""
+    """The Bland-Altman figures of the structure ``name``; None for fewer than two cases."""
     both = [
         (value.get((c, n, "volume_truth_ml")), v)
         for (c, n, m), v in value.items()
@@ -366,7 +396,10 @@ def _agreement(
 
 
 def _cell(share: float, right: bool) -> dict[str, Any]:
-    """A share as text and how strongly its cell is tinted, 0..1."""
+    """A share as text, and the strength of its cell's tint, 0..1.
+
+    Shares of wrong labels are tinted four times as strongly, so that small errors are visible.
+    """
     known = share == share
     return {
         "text": f"{100 * share:.1f}" if known else "–",
@@ -376,6 +409,6 @@ def _cell(share: float, right: bool) -> dict[str, Any]:
 
 
 def _correlation(points: list[tuple[float, float]]) -> float:
-    """Spearman's rank correlation; 0 where one of both is the same everywhere."""
+    """Spearman's rank correlation; 0 if all volumes or all Dice values are equal."""
     x, y = (midranks(np.array(side, dtype=np.float64)) for side in zip(*points, strict=True))
     return float(np.corrcoef(x, y)[0, 1]) if x.std() > 0 and y.std() > 0 else 0.0

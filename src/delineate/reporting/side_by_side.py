@@ -1,11 +1,13 @@
-"""Pictures of an evaluation: of each case source, truth and prediction side by side,
-``pictures/CASE.png``; and of the best, the median and the worst case three planes with both
-outlines, ``montages/WHAT.png``.
+"""The pictures of an evaluation.
 
-It finds the scan of each case (the cohort's, that of a folder of images by name, or the one whose
-geometry a stack of slices takes), reads the pair again and draws it, one case at a time in each
-process. Nothing that goes wrong here is raised: a case that cannot be drawn is told in words, as
-its scores stand already.
+Each case is drawn with source, truth and prediction side by side, in ``pictures/CASE.png``. The
+best, the median and the worst case are also drawn as three planes with both outlines, in
+``montages/WHAT.png``.
+
+The module finds the scan of each case: the one of the cohort, the one with the case's name in a
+folder of images, or the one whose geometry a stack of slices uses. It reads truth and prediction
+again and draws them, one case at a time in each process. Nothing that fails here is raised, because
+the scores are already complete: a case that cannot be drawn is reported in words.
 """
 
 from __future__ import annotations
@@ -29,14 +31,14 @@ from ..execution.local import Outcome, run, workers_for
 if TYPE_CHECKING:
     from ..evaluation.scoring import EvaluationResult
 
-SECONDS_A_PICTURE = 0.7
+SECONDS_A_PICTURE = 0.7  # typical time of a picture, which decides the number of processes
 BEST, MEDIAN, WORST = "best", "median", "worst"
-MOST_NAMED = 4  # structures in a title
+MOST_NAMED = 4  # structures whose Dice is in a title
 
 
 @dataclass(frozen=True)
 class ComparisonPicture:
-    """One case to draw; ``image`` None draws masks alone."""
+    """One case to draw; without an ``image``, the masks alone are drawn."""
 
     pair: Pair
     image: Source | None
@@ -44,7 +46,7 @@ class ComparisonPicture:
     reading: Reading | None
     title: str
     path: str
-    planes: bool = False  # three planes with both outlines, in the place of slices side by side
+    planes: bool = False  # three planes with both outlines, instead of slices side by side
 
 
 def draw_cases(
@@ -61,13 +63,16 @@ def draw_cases(
     """Draw cases of an evaluation.
 
     Args:
-        pairing, evaluated, reading: what was scored, and how masks of one structure were read.
-        folder: of the pictures.
-        most: how many cases, spread from the worst Dice to the best; None draws all.
+        pairing, evaluated, reading: the scored pairs, their scores, and how masks of one structure
+            were read.
+        folder: where the pictures are written.
+        most: the number of cases, spread evenly from the worst Dice to the best; None draws all.
         images: see ``commands.evaluate.evaluate``.
+        workers: number of processes; None derives it from the number of cases.
+        progress: called after each picture.
 
     Returns:
-        The files written, and why others were not.
+        The files written, and a sentence for each picture that is missing.
     """
     dices = _dices(evaluated)
     chosen = _chosen(dices, most)
@@ -92,8 +97,9 @@ def draw_cases(
     bare = [job.pair.case for job in jobs if job.image is None]
     if bare:
         gaps.append(
-            "masks alone are drawn where no image is known: "
-            f"{', '.join(bare[:5])}{' ...' if len(bare) > 5 else ''} (give images)"
+            "no image is known for "
+            f"{', '.join(bare[:5])}{' ...' if len(bare) > 5 else ''}: only the masks are drawn "
+            "(specify images)"
         )
     return tuple(str(o.value) for o in outcomes if o.value is not None), tuple(gaps)
 
@@ -108,27 +114,21 @@ def draw_montages(
     workers: int | None = None,
     progress: Progress = silent,
 ) -> tuple[dict[str, Any], ...]:
-    """Draw the best, the median and the worst case by mean Dice; of few cases one may be two of
-    them and is drawn once.
+    """Draw the best, the median and the worst case by mean Dice.
+
+    With one case, only the worst is drawn; with two cases, there is no median.
 
     Returns:
-        Of each: what it is, case, Dice, the file within ``folder``'s parent (None where it could
-            not be drawn) and why not.
+        A dict for each picture: "what" ("best", "median" or "worst"), "case", "dice", "file"
+            (relative to ``folder``'s parent; None if it could not be drawn), and "why" (the reason
+            for that, or None).
     """
     dices = _dices(evaluated)
-    ranked = sorted(
-        (case for case in dices if np.isfinite(_mean(dices[case]))),
-        key=lambda case: (_mean(dices[case]), case),
-    )
-    if not ranked:
+    chosen = _extremes(dices)
+    if not chosen:
         return ()
-    places = (
-        {0: WORST}
-        | ({len(ranked) // 2: MEDIAN} if len(ranked) > 2 else {})
-        | ({len(ranked) - 1: BEST} if len(ranked) > 1 else {})
-    )
-    chosen = {what: ranked[k] for k, what in sorted(places.items(), reverse=True)}
     pairs = {p.case: p for p in pairing.pairs}
+    # If the scans cannot be found, the masks are drawn alone and the reason is kept.
     try:
         known, lost = _images([pairs[case] for case in chosen.values()], images), None
     except DelineateError as error:
@@ -158,18 +158,36 @@ def draw_montages(
     )
 
 
+def _extremes(dices: dict[str, dict[str, float]]) -> dict[str, str]:
+    """BEST, MEDIAN and WORST -> the case, by mean Dice; {} if no case has one."""
+    ranked = sorted(
+        (case for case in dices if np.isfinite(_mean(dices[case]))),
+        key=lambda case: (_mean(dices[case]), case),
+    )
+    if not ranked:
+        return {}
+    # Rank -> what the case is. Reversed, so that the best case comes first.
+    places = (
+        {0: WORST}
+        | ({len(ranked) // 2: MEDIAN} if len(ranked) > 2 else {})
+        | ({len(ranked) - 1: BEST} if len(ranked) > 1 else {})
+    )
+    return {what: ranked[k] for k, what in sorted(places.items(), reverse=True)}
+
+
 def _drawn(
     jobs: list[ComparisonPicture], names: list[str], workers: int | None, progress: Progress
 ) -> list[Outcome[str]]:
+    """Draw all ``jobs`` in several processes; a failed job has an error instead of a file."""
     count = workers_for(SECONDS_A_PICTURE * len(jobs), len(jobs)) if workers is None else workers
     return run(draw, jobs, names=names, workers=count, stage="pictures", progress=progress)
 
 
 def draw(job: ComparisonPicture) -> str:
-    """Read one case and draw it; the file written.
+    """Read one case, draw it and return the file written.
 
     Raises:
-        DelineateError: a file cannot be read, image and masks stand at different places, or the
+        DelineateError: a file cannot be read, image and masks have different geometry, or the
             picture cannot be written.
     """
     from ..formats.files import read
@@ -206,8 +224,9 @@ def _dices(evaluated: EvaluationResult) -> dict[str, dict[str, float]]:
 
 
 def _chosen(dices: dict[str, dict[str, float]], most: int | None) -> set[str]:
-    """The cases to draw: all, or so many evenly over the order of Dice; those without a Dice come
-    first.
+    """The cases to draw: all, or ``most`` of them spread evenly over the ranking by Dice.
+
+    Cases without a Dice rank below the worst.
     """
     ranked = sorted(dices, key=lambda case: (np.nan_to_num(_mean(dices[case]), nan=-1.0), case))
     if most is None or most >= len(ranked):
@@ -220,12 +239,12 @@ def _mean(dice: dict[str, float]) -> float:
 
 
 def _title(case: str, dice: dict[str, float]) -> str:
-    """The case and its Dice, of each structure where there are few."""
+    """The case and its mean Dice; with few structures, also the Dice of each."""
     defined = sum(np.isfinite(v) for v in dice.values())
     words = (
         f"Dice {decimals(_mean(dice))}"
         if defined
-        else "Dice undefined (nothing in truth or prediction)"
+        else "Dice undefined (truth and prediction are empty)"
     )
     if len(dice) > 1 and defined:
         each = ", ".join(f"{name} {decimals(v)}" for name, v in dice.items())
@@ -235,16 +254,17 @@ def _title(case: str, dice: dict[str, float]) -> str:
     return f"{case} · {words}"
 
 
-# ---- whose image ----
+# ---- the scan of each case ----
 
 
 def _images(pairs: list[Pair], images: str | Path | None) -> dict[str, Source]:
-    """Case -> its scan, where one is known; the first channel's file where each channel has its
-    own.
+    """Case -> its scan, for cases whose scan is known.
+
+    If each channel has its own file, it is the file of the first channel.
 
     Raises:
         InputError: ``images`` does not exist.
-        LayoutError: it holds no image of any case.
+        LayoutError: ``images`` holds no image of any case.
     """
     if images is not None:
         return _named(pairs, Path(images))
@@ -257,6 +277,7 @@ def _images(pairs: list[Pair], images: str | Path | None) -> dict[str, Source]:
 
 
 def _named(pairs: list[Pair], path: Path) -> dict[str, Source]:
+    """Case -> the image at ``path`` (a file or a folder) that has the case's name."""
     from ..formats.files import is_image, stem
 
     if not path.exists():
@@ -274,11 +295,10 @@ def _named(pairs: list[Pair], path: Path) -> dict[str, Source]:
     if match:
         return {case: Source(str(files[name])) for case, name in match.items()}
     if len(pairs) == 1:
-        # One scan, whatever it is called: a file or a DICOM series.
+        # For a single case the name does not matter; ``path`` is a file or a DICOM series.
         return {pairs[0].case: Source(str(path))}
     raise LayoutError(
-        f"no image has the name of a case: found {', '.join(list(files)[:3]) or 'none'}; the "
-        "cases are "
-        f"{', '.join(p.case for p in pairs[:3])} ...",
+        f"no image has the name of a case: the images are {', '.join(list(files)[:3]) or 'none'}, "
+        f"the cases {', '.join(p.case for p in pairs[:3])} ...",
         path=path,
     )

@@ -1,5 +1,7 @@
-"""The report's part on training: curves of loss and Dice of every fold and view, and whether it
-overfitted. It reads logs, already parsed.
+"""The report's section on training: curves of loss and Dice of every fold and view, and a warning
+if the training overfitted.
+
+It reads training logs, already parsed: a list with one dict per line of ``log.jsonl``.
 """
 
 from __future__ import annotations
@@ -13,11 +15,12 @@ from ..core.labels import LabelSet
 from ..core.words import decimals, duration, hex_colour, number_text
 from .plots import INK, plot_svg
 
-VALIDATION = "#d55e00"  # its colour beside the training's, which has the page's own
-MOST_LINES = 8  # in one plot; more structures are drawn without names
+VALIDATION = "#d55e00"  # colour of validation curves; training curves have the text colour
+MOST_LINES = 8  # structures named in the legend; with more structures, none is named
 
 
 def fold(key: str, log: list[dict[str, Any]], labels: LabelSet) -> dict[str, Any]:
+    """Texts and plots of one fold (``key`` "fold_0") or of one view of a fold ("fold_0_axial")."""
     last = log[-1] if log else {}
     words = (
         f"{last.get('step', 0)} steps, {last.get('epoch', 0):.3g} epochs, "
@@ -43,22 +46,25 @@ def fold(key: str, log: list[dict[str, Any]], labels: LabelSet) -> dict[str, Any
 
 
 def _training_dice_at(log: list[dict[str, Any]], step: float) -> str:
-    """The training Dice of the epoch that ended nearest to ``step``, in words; "" where none is
-    logged.
+    """A clause on the training Dice of the epoch that ended nearest to ``step``.
+
+    It is "" if the log has no training Dice.
     """
     steps, values = series(log, "train_dice_mean")
     return (
-        "; the training Dice was "
-        f"{decimals(values[int(np.argmin(np.abs(np.array(steps) - step)))])} then"
+        "; the training Dice was then "
+        f"{decimals(values[int(np.argmin(np.abs(np.array(steps) - step)))])}"
         if values
         else ""
     )
 
 
 def _training_plots(log: list[dict[str, Any]], labels: LabelSet) -> list[tuple[str, str]]:
-    """(caption, SVG) of the loss, of the mean Dice and of each structure's; training and validation
-    in one plot, so that a gap shows.
+    """(caption, SVG) of the loss, of the mean Dice, and of the Dice of each structure.
+
+    Training and validation are in one plot, so that a gap between them is visible.
     """
+    # Older logs have no epochs; their curves are drawn over steps.
     by = "epoch" if log and all(isinstance(e.get("epoch"), int | float) for e in log) else "step"
     pairs = [
         ("training", "loss", "train_dice_mean", INK),
@@ -75,8 +81,8 @@ def _training_plots(log: list[dict[str, Any]], labels: LabelSet) -> list[tuple[s
         )
     if any(name == "training" for name, *_ in dice):
         words = (
-            f"Mean Dice over {by}s: training, of augmented patches while they were learnt "
-            "from, and validation, of whole cases."
+            f"Mean Dice over {by}s: training (augmented patches, during the training steps) and "
+            "validation (whole cases)."
         )
         plots.append((words, plot_svg(dice, "mean Dice", (0.0, 1.0), by)))
     if each:
@@ -90,12 +96,12 @@ def _training_plots(log: list[dict[str, Any]], labels: LabelSet) -> list[tuple[s
 
 
 def overfitting(log: list[dict[str, Any]]) -> str | None:
-    """A sentence where the validation loss has long been rising while the training loss went on
-    falling, else None.
+    """A warning if the validation loss rose for long while the training loss kept falling.
 
-    "Long" is a third of the training, with the validation loss at its end at least 5 % of its range
-    above its lowest point (means of the last three and of the three around the lowest, so that one
-    noisy value says nothing).
+    The conditions are: the validation loss was lowest in the first two thirds of the training; at
+    the end it is above that minimum by at least 5 % of its range; and the training loss has fallen
+    since the minimum. The minimum and the end are means of three values each, so that one noisy
+    value does not decide. If a condition is not met, the result is None.
     """
     val_steps, val_loss = series(log, "val_loss")
     steps, loss = series(log, "loss")
@@ -104,7 +110,9 @@ def overfitting(log: list[dict[str, Any]]) -> str | None:
     low = int(np.argmin(val_loss))
     if val_steps[low] > val_steps[0] + (val_steps[-1] - val_steps[0]) * 2 / 3:
         return None
+    # Means of three values: around the minimum, and at the end.
     around, end = float(np.mean(val_loss[max(0, low - 1) : low + 2])), float(np.mean(val_loss[-3:]))
+    # The training loss since then: its last quarter is compared with its first.
     after = [v for s, v in zip(steps, loss, strict=True) if s >= val_steps[low]]
     fell = len(after) >= 4 and np.mean(after[-len(after) // 4 :]) < np.mean(
         after[: max(1, len(after) // 4)]
@@ -112,16 +120,15 @@ def overfitting(log: list[dict[str, Any]]) -> str | None:
     if not fell or end - around < 0.05 * (max(val_loss) - min(val_loss)):
         return None
     return (
-        f"Overfitting: the validation loss was lowest at step {val_steps[low]:g} and has risen "
-        f"since (from {around:.3f} to {end:.3f}), "
-        "while the training loss kept falling."
+        f"Overfitting: the validation loss was lowest at step {val_steps[low]:g} and then rose "
+        f"(from {around:.3f} to {end:.3f}), while the training loss kept falling."
     )
 
 
 def series(
     log: list[dict[str, Any]], key: str, by: str = "step"
 ) -> tuple[list[float], list[float]]:
-    """Steps (or epochs) and values of ``key`` where it is a finite number."""
+    """Steps (or epochs) and values of ``key``, for the lines that have a finite number."""
     found = [
         (float(e.get(by, i)), float(e[key]))
         for i, e in enumerate(log)
@@ -133,7 +140,7 @@ def series(
 def _smooth(
     steps: list[float], values: list[float], points: int = 150
 ) -> tuple[list[float], list[float]]:
-    """Means of equal stretches, at most ``points`` of them."""
+    """The curve averaged over blocks of equal length, about ``points`` of them."""
     size = max(1, len(values) // points)
     starts = range(0, len(values), size)
     return [float(np.mean(steps[i : i + size])) for i in starts], [
@@ -144,6 +151,7 @@ def _smooth(
 def _dice_lines(
     log: list[dict[str, Any]], labels: LabelSet, by: str
 ) -> list[tuple[str, list[float], list[float], str, str]]:
+    """The validation Dice of each structure as lines for ``plot_svg``; their mean is dashed."""
     colours = {b.name: hex_colour(b.colour) for b in labels}
     flat = [
         (e.get(by, i), e["val_dice"])

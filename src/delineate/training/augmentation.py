@@ -1,10 +1,11 @@
-"""Augmentation: one resampling pass for everything spatial, then elementwise changes of intensity.
+"""Augmentation: all spatial changes in one resampling pass, then changes of intensity.
 
-``draw`` decides what happens to a sample (numpy, from the sample's own random stream),
-``sample_patch`` reads it from the stored steps in one pass, ``change_intensity`` does the rest.
-Rotation, tilt and elastic displacement are right in millimetres on anisotropic grids. Flipping the
-left-right axis swaps the indices of sided structures. A probability of 0 draws no random number
-where an option is younger than the plans it must not change (``oblique_p``, ``drop_channel_p``).
+``draw`` chooses the spatial changes of a sample (numpy, from the sample's own random stream),
+``sample_patch`` reads the patch from the stored case in one pass, ``change_intensity`` does the
+rest. Rotation, tilt and elastic displacement are correct in millimetres on anisotropic grids. If
+the left-right axis is flipped, the caller swaps the indices of sided structures. The newer options
+(``oblique_p``, ``drop_channel_p``) draw no random number if their probability is 0, so that older
+plans give the same samples as before.
 
 Shapes: volume (C, I, J, K) and label (I, J, K); patch image (C, *patch) float32, label (*patch) as
 stored.
@@ -27,16 +28,17 @@ from ..core.plan import Augmentation, Plan
 from ..core.store import StoredCase
 from ..preprocessing.warp import warp
 
-ELASTIC_KNOTS = 5  # displacement is drawn on this many points an axis and interpolated
-# voxels along each side of the pieces in which an oblique plane is read: the box around a small
-# piece is thin
+ELASTIC_KNOTS = 5  # displacements are drawn on this many points per axis and interpolated
+# Side length in voxels of the tiles in which an oblique plane is read from disk. The box around a
+# small tile is thin.
 TILE = 64
 
 
 @dataclass(frozen=True)
 class Spatial:
-    """``matrix`` (3, 3) maps offsets from the patch's middle to offsets in the volume, in voxels;
-    ``elastic`` (3, *knots) voxels or None.
+    """The spatial changes of a sample: ``matrix`` (3, 3) maps offsets from the centre of the patch
+    to offsets in the volume, in voxels; ``elastic`` (3, *knots) displacements in voxels, or None;
+    ``flips`` the flipped axes of the patch.
     """
 
     matrix: NDArray[np.float64]
@@ -45,23 +47,23 @@ class Spatial:
 
     @property
     def is_plain(self) -> bool:
-        """Whether a mere slice does."""
+        """Whether the patch is a box of the volume, up to flips."""
         return self.elastic is None and np.array_equal(self.matrix, np.eye(3))
 
     @property
     def is_oblique(self) -> bool:
-        """Whether the patch's first two axes leave the plane of the volume's."""
+        """Whether the first two axes of the patch leave the I-J plane of the volume."""
         return bool(self.matrix[2, :2].any())
 
 
 def draw(
     plan: Plan, rng: np.random.Generator, spacing_mm: Sequence[float], shape: Sequence[int]
 ) -> Spatial:
-    """What happens in space to one sample.
+    """Draw the spatial changes of one sample.
 
-    A 2-D plan with ``oblique_p`` tilts its plane about the I, then the J axis through the patch's
-    middle, each by an angle drawn evenly from -``oblique_deg`` to ``oblique_deg``; the plane itself
-    is turned and zoomed first. A volume of one slice is never tilted.
+    A 2-D plan with ``oblique_p`` tilts its plane about the I, then the J axis through the centre of
+    the patch, each by an angle drawn uniformly from -``oblique_deg`` to ``oblique_deg``; rotation
+    and zoom within the plane come first. A volume with one slice is never tilted.
 
     Args:
         spacing_mm: of the stored volume, along I, J, K.
@@ -69,17 +71,20 @@ def draw(
     """
     aug = plan.augmentation
     spacing = np.array(spacing_mm, dtype=np.float64)
+    # The matrix is in millimetres until the end. The order of the draws fixes every sample.
     matrix = np.eye(3)
     if rng.random() < aug.rotation_p:
         limits = np.array(aug.rotation_deg) * ((0, 0, 1) if plan.dims == 2 else (1, 1, 1))
         matrix = _rotation(np.deg2rad(rng.uniform(-limits, limits)))
     if rng.random() < aug.scale_p:
         matrix = matrix @ np.diag(_zoom(plan, rng))
+    # The tilt is applied last, so it acts on the rotated and zoomed plane.
     if plan.dims == 2 and aug.oblique_p and shape[2] > 1 and rng.random() < aug.oblique_p:
         matrix = (
             _rotation(np.deg2rad([*rng.uniform(-aug.oblique_deg, aug.oblique_deg, 2), 0.0]))
             @ matrix
         )
+    # Displacements in mm, converted to voxels along each axis.
     elastic = None
     if rng.random() < aug.elastic_p:
         knots = tuple(1 if p == 1 else ELASTIC_KNOTS for p in plan.patch)
@@ -94,12 +99,13 @@ def draw(
 
 def _zoom(plan: Plan, rng: np.random.Generator) -> list[float]:
     low, high = plan.augmentation.scale
-    zoom = float(np.exp(rng.uniform(np.log(low), np.log(high))))  # as often smaller as larger
+    # Uniform in the logarithm: enlarging and shrinking are equally likely.
+    zoom = float(np.exp(rng.uniform(np.log(low), np.log(high))))
     return [zoom, zoom, 1.0 if plan.dims == 2 else zoom]
 
 
 def _rotation(angles: NDArray[np.float64]) -> NDArray[np.float64]:
-    """(3, 3) about the I, then J, then K axis."""
+    """(3, 3) rotation about the I, then J, then K axis; angles in radians."""
     out = np.eye(3)
     for axis, angle in enumerate(angles):
         a, b = [n for n in range(3) if n != axis]
@@ -113,50 +119,46 @@ def _rotation(angles: NDArray[np.float64]) -> NDArray[np.float64]:
 def sample_patch(
     case: StoredCase, centre: Sequence[int], patch: Sequence[int], spatial: Spatial
 ) -> tuple[Tensor, Tensor]:
-    """The patch around ``centre``, moved as ``spatial`` says, in one pass; zeros and background
-    outside the volume.
+    """The patch around ``centre`` with the changes ``spatial``, read in one pass; zeros and
+    background outside the volume.
 
     Args:
-        case: of one on disk only the box that is needed is read, of an oblique plane a small box
-            around each of its pieces.
-        centre: voxel of the volume that becomes voxel ``patch // 2`` of the patch.
+        case: if it is on disk, only the required box is read; for an oblique plane, a small box
+            around each of its tiles.
+        centre: voxel of the volume that becomes voxel ``patch // 2`` of the patch, before flips.
 
     Returns:
         (C, *patch) float32 and (*patch) of the label's dtype.
     """
+    # Without interpolation a box is enough, and its values are exact.
     if spatial.is_plain:
-        low = [c - p // 2 for c, p in zip(centre, patch, strict=True)]
-        image, label = _box(case, low, [a + p for a, p in zip(low, patch, strict=True)])
-        flips = tuple(axis for axis in range(3) if axis in spatial.flips)
-        values = image * case.steps[:, None, None, None]
-        return torch.from_numpy(
-            np.flip(values, tuple(1 + a for a in flips)).copy()
-        ), torch.from_numpy(np.flip(label, flips).copy())
-    turn = np.diag([-1.0 if axis in spatial.flips else 1.0 for axis in range(3)])
-    middle = [p - 1 - p // 2 if axis in spatial.flips else p // 2 for axis, p in enumerate(patch)]
-    matrix, field = spatial.matrix @ turn, spatial.elastic
-    if field is not None:
-        field = np.flip(field, tuple(1 + axis for axis in spatial.flips))
-    origin = np.array(centre, dtype=np.float64) - matrix @ middle
-    grid = _Grid(matrix, origin, tuple(patch), field)
+        return _plain_patch(case, centre, patch, spatial.flips)
+    grid = _moved_grid(centre, patch, spatial)
     whole = tuple(slice(0, p) for p in patch)
+    # One box around an oblique plane could be the whole volume, so on disk it is read in tiles.
     if isinstance(case.image, np.ndarray) or not spatial.is_oblique or patch[2] > 1:
-        image, label = _moved(case, grid, whole)
+        image, label = _resampled(case, grid, whole)
     else:
-        rows = [slice(a, min(a + TILE, patch[0])) for a in range(0, patch[0], TILE)]
-        columns = [slice(b, min(b + TILE, patch[1])) for b in range(0, patch[1], TILE)]
-        tiles = [
-            [_moved(case, grid, (row, column, whole[2])) for column in columns] for row in rows
-        ]
-        image = np.concatenate([np.concatenate([t[0] for t in row], 2) for row in tiles], 1)
-        label = np.concatenate([np.concatenate([t[1] for t in row], 1) for row in tiles], 0)
+        image, label = _resampled_in_tiles(case, grid, whole)
     return torch.from_numpy(image), torch.from_numpy(label)
+
+
+def _plain_patch(
+    case: StoredCase, centre: Sequence[int], patch: Sequence[int], flips: tuple[int, ...]
+) -> tuple[Tensor, Tensor]:
+    """The patch as a flipped box of the volume, without interpolation."""
+    low = [c - p // 2 for c, p in zip(centre, patch, strict=True)]
+    image, label = _box(case, low, [a + p for a, p in zip(low, patch, strict=True)])
+    flips = tuple(axis for axis in range(3) if axis in flips)
+    values = image * case.steps[:, None, None, None]
+    image = np.flip(values, tuple(1 + a for a in flips)).copy()
+    return torch.from_numpy(image), torch.from_numpy(np.flip(label, flips).copy())
 
 
 @dataclass(frozen=True)
 class _Grid:
-    """Where a patch reads: voxel (a, b, c) of it at ``origin + matrix @ (a, b, c)`` of the volume,
-    displaced by ``field``.
+    """The positions that a patch reads: its voxel (a, b, c) is read at ``origin + matrix @ (a, b,
+    c)`` of the volume, displaced by ``field``.
     """
 
     matrix: NDArray[np.float64]
@@ -165,19 +167,49 @@ class _Grid:
     field: NDArray[np.float32] | None
 
 
-def _moved(
+def _moved_grid(centre: Sequence[int], patch: Sequence[int], spatial: Spatial) -> _Grid:
+    """The grid of a patch, with the flips as part of its matrix."""
+    turn = np.diag([-1.0 if axis in spatial.flips else 1.0 for axis in range(3)])
+    # The voxel of the patch that reads ``centre``, after the flips.
+    middle = [p - 1 - p // 2 if axis in spatial.flips else p // 2 for axis, p in enumerate(patch)]
+    matrix, field = spatial.matrix @ turn, spatial.elastic
+    if field is not None:
+        field = np.flip(field, tuple(1 + axis for axis in spatial.flips))
+    origin = np.array(centre, dtype=np.float64) - matrix @ middle
+    return _Grid(matrix, origin, tuple(patch), field)
+
+
+def _resampled_in_tiles(
+    case: StoredCase, grid: _Grid, whole: tuple[slice, ...]
+) -> tuple[NDArray[np.float32], NDArray[Any]]:
+    """``_resampled`` of a plane, tile by tile; the result is the same."""
+    rows = [slice(a, min(a + TILE, grid.shape[0])) for a in range(0, grid.shape[0], TILE)]
+    columns = [slice(b, min(b + TILE, grid.shape[1])) for b in range(0, grid.shape[1], TILE)]
+    tiles = [
+        [_resampled(case, grid, (row, column, whole[2])) for column in columns] for row in rows
+    ]
+    image = np.concatenate([np.concatenate([t[0] for t in row], 2) for row in tiles], 1)
+    label = np.concatenate([np.concatenate([t[1] for t in row], 1) for row in tiles], 0)
+    return image, label
+
+
+def _resampled(
     case: StoredCase, grid: _Grid, part: tuple[slice, ...]
 ) -> tuple[NDArray[np.float32], NDArray[Any]]:
-    """A part of the grid, from memory as it lies there, from a disk by way of the box around it."""
+    """A part of the grid. A case in memory is used as it is; from disk, the box around the part is
+    read.
+    """
     image, label, low = case.image, case.label, [0, 0, 0]
     if not isinstance(image, np.ndarray):
+        # The corners of the part, in voxels of the volume.
         ends = (
             np.array(list(itertools.product(*((s.start, s.stop - 1) for s in part))))
             @ grid.matrix.T
             + grid.origin
         )
-        # A voxel more than exact numbers would ask for.
+        # A margin of one voxel for rounding, plus the largest displacement.
         reach = 1.0 + (0.0 if grid.field is None else np.abs(grid.field).max(axis=(1, 2, 3)))
+        # Clip the box to the volume; it keeps at least one voxel.
         low = [
             min(max(0, int(v)), n - 1)
             for v, n in zip(np.floor(ends.min(axis=0) - reach), case.shape, strict=True)
@@ -188,6 +220,7 @@ def _moved(
         ]
         box = tuple(slice(a, b) for a, b in zip(low, high, strict=True))
         image, label = np.asarray(image[(slice(None), *box)]), np.asarray(label[box])
+    # ``warp`` does not accept float16.
     image = image.astype(np.float32) if image.dtype == np.float16 else image
     return warp(
         image, label, case.steps, grid.matrix, grid.origin, grid.shape, grid.field, part, low
@@ -197,11 +230,13 @@ def _moved(
 def _box(
     case: StoredCase, low: Sequence[int], high: Sequence[int]
 ) -> tuple[NDArray[Any], NDArray[Any]]:
-    """The box low..high as stored, filled with zeros where it leaves the volume."""
+    """The box low..high as stored, with zeros outside the volume."""
+    # The usual case, a box inside the volume, needs no copy here.
     inside = [(max(0, a), min(n, b)) for a, b, n in zip(low, high, case.shape, strict=True)]
     if all(a == lo and b == hi for (a, b), lo, hi in zip(inside, low, high, strict=True)):
         region = tuple(slice(a, b) for a, b in inside)
         return np.asarray(case.image[(slice(None), *region)]), np.asarray(case.label[region])
+    # Copy the part inside the volume into zeros; the box may also lie outside completely.
     size = [b - a for a, b in zip(low, high, strict=True)]
     image = np.zeros((case.image.shape[0], *size), dtype=case.image.dtype)
     label = np.zeros(size, dtype=case.label.dtype)
@@ -214,14 +249,16 @@ def _box(
 
 
 def change_intensity(x: Tensor, aug: Augmentation, dims: int, rng: np.random.Generator) -> Tensor:
-    """(C, *patch) normalised float32, changed as drawn from ``rng``: low resolution, blur, noise,
-    brightness, contrast, gamma, missing channels.
+    """Change the intensities of a patch, (C, *patch) normalised float32, at random: low resolution,
+    blur, noise, brightness, contrast, gamma, missing channels.
     """
+    # The order of the draws fixes every sample; a new change is added at the end.
     if rng.random() < aug.low_resolution_p:
         x = _low_resolution(x, rng.uniform(*aug.low_resolution), dims)
     if rng.random() < aug.blur_p:
         x = _blur(x, rng.uniform(*aug.blur_voxels), dims)
     if rng.random() < aug.noise_p:
+        # Noise by torch, with a seed from the stream of the sample.
         generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
         x = x + torch.randn(x.shape, generator=generator) * float(rng.uniform(0, aug.noise_std))
     if rng.random() < aug.brightness_p:
@@ -237,11 +274,11 @@ def change_intensity(x: Tensor, aug: Augmentation, dims: int, rng: np.random.Gen
 
 
 def _drop_channels(x: Tensor, p: float, rng: np.random.Generator) -> Tensor:
-    """Each channel is 0 with probability ``p``, the value that a missing one gets at prediction;
-    were all to go, a random one stays.
+    """Set each channel to 0 with probability ``p``; at prediction a missing channel has the same
+    value. If all channels were drawn, a random one is kept.
 
-    Modality dropout (Neverova 2016, ModDrop; Havaei 2016, HeMIS): the network learns to do with
-    what it is given.
+    Modality dropout (Neverova 2016, ModDrop; Havaei 2016, HeMIS): the network learns to segment
+    with the channels it has.
     """
     gone = rng.random(len(x)) < p
     if gone.all():
@@ -250,8 +287,11 @@ def _drop_channels(x: Tensor, p: float, rng: np.random.Generator) -> Tensor:
 
 
 def _gamma(x: Tensor, gamma: float, invert: bool) -> Tensor:
-    """x within its own range to the power gamma, mean and deviation kept (Isensee 2021)."""
+    """x, scaled to 0..1 by its own range, to the power gamma; mean and standard deviation of each
+    channel are kept (Isensee 2021). ``invert`` applies gamma to the inverted intensities.
+    """
     x = -x if invert else x
+    # Range, mean and standard deviation of each channel before the change.
     low, mean, std = (
         x.amin((1, 2, 3), keepdim=True),
         x.mean((1, 2, 3), keepdim=True),
@@ -259,6 +299,7 @@ def _gamma(x: Tensor, gamma: float, invert: bool) -> Tensor:
     )
     span = (x.amax((1, 2, 3), keepdim=True) - low).clamp_min(1e-6)
     x = ((x - low) / span).pow(gamma)
+    # Back to the mean and standard deviation of before.
     x = (x - x.mean((1, 2, 3), keepdim=True)) / x.std((1, 2, 3), keepdim=True).clamp_min(
         1e-6
     ) * std + mean
@@ -266,8 +307,10 @@ def _gamma(x: Tensor, gamma: float, invert: bool) -> Tensor:
 
 
 def _low_resolution(x: Tensor, factor: float, dims: int) -> Tensor:
+    """x sampled down by ``factor`` (nearest) and back up (linear): a scan of lower resolution."""
     size = tuple(x.shape[1:])
     small = [max(1, round(n * factor)) if n > 1 else 1 for n in size]
+    # Slices of a 2-D plan are not resampled across.
     if dims == 2:
         small[2] = size[2]
     coarse = functional.interpolate(x[None], size=tuple(small), mode="nearest")
@@ -275,9 +318,11 @@ def _low_resolution(x: Tensor, factor: float, dims: int) -> Tensor:
 
 
 def _blur(x: Tensor, sigma: float, dims: int) -> Tensor:
+    """x convolved with a Gaussian of ``sigma`` voxels, one axis after the other."""
     reach = max(1, round(2.5 * sigma))
     kernel = torch.exp(-0.5 * (torch.arange(-reach, reach + 1, dtype=torch.float32) / sigma) ** 2)
     kernel = kernel / kernel.sum()
+    # All lines along an axis form one batch of a 1-D convolution; edges are repeated.
     for axis in range(1, 1 + (2 if dims == 2 else 3)):
         lines = x.movedim(axis, -1)
         flat = functional.pad(

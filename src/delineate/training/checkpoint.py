@@ -1,8 +1,8 @@
-"""The whole state of a training in one safetensors file, written in one step; no pickle.
+"""The complete state of a training in one safetensors file, replaced atomically; no pickle.
 
-Tensors: ``model.*`` and ``ema.*`` (parameters and buffers) and ``optimiser.INDEX.KEY``, whatever
-the optimiser keeps (momentum, both moments, AMSGrad's maximum). Everything else is JSON in the
-file's metadata. Random streams need no saving: every step draws its own (see ``patches``).
+Tensors: ``model.*`` and ``ema.*`` (parameters and buffers), and ``optimiser.INDEX.KEY``, the state
+of the optimiser (momentum, both moments, AMSGrad's maximum). Everything else is JSON in the
+metadata of the file. Random streams are not saved: every step draws its own (see ``patches``).
 """
 
 from __future__ import annotations
@@ -27,14 +27,15 @@ def save(
     optimiser: torch.optim.Optimizer,
     state: dict[str, Any],
 ) -> None:
-    """Write everything; ``state`` is plain data.
+    """Write a checkpoint; ``state`` is JSON data.
 
     Raises:
-        OutputError: it cannot be written; the checkpoint before stays.
+        OutputError: it cannot be written; the previous checkpoint is kept.
     """
     tensors = {f"model.{k}": v for k, v in model.state_dict().items()} | {
         f"ema.{k}": v for k, v in ema.state_dict().items()
     }
+    # torch numbers the parameters of an optimiser in their order in its groups.
     for index, slots in optimiser.state_dict()["state"].items():
         tensors |= {f"optimiser.{index}.{key}": value for key, value in slots.items()}
     own = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
@@ -45,24 +46,25 @@ def save(
 def load(
     path: Path, model: nn.Module, ema: nn.Module, optimiser: torch.optim.Optimizer
 ) -> dict[str, Any]:
-    """Fill all three and give the state back.
+    """Load a checkpoint into model, average and optimiser; returns ``state``.
 
     Raises:
-        InputError: damaged, or of another network.
+        InputError: the file is damaged or belongs to another network.
     """
     try:
         with safe_open(path, framework="pt") as file:
-            # The file is no mapping.
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            names = file.keys()
+            tensors = {name: file.get_tensor(name) for name in names}
             state: dict[str, Any] = json.loads(file.metadata()["state"])
         model.load_state_dict(_below(tensors, "model."))
         ema.load_state_dict(_below(tensors, "ema."))
     except (SafetensorError, RuntimeError, OSError, KeyError, ValueError) as error:
         raise InputError(
-            f"the checkpoint is damaged or of another network ({error}); start anew with "
+            f"the checkpoint is damaged or belongs to another network ({error}); start again with "
             "--overwrite",
             path=path,
         ) from error
+    # The groups are those of the new optimiser; the file has only the state of each parameter.
     slots: dict[int, dict[str, Tensor]] = {}
     for name, tensor in _below(tensors, "optimiser.").items():
         index, key = name.split(".", 1)
@@ -70,11 +72,9 @@ def load(
     optimiser.load_state_dict(
         {"state": slots, "param_groups": optimiser.state_dict()["param_groups"]}
     )
-    # As the parameter lies in memory: other kernels would round otherwise.
-    for (
-        parameter,
-        kept,
-    ) in optimiser.state.items():
+    # Give each tensor the memory layout of its parameter. With another layout torch would choose
+    # other kernels, which round differently.
+    for parameter, kept in optimiser.state.items():
         kept |= {
             k: torch.empty_like(parameter).copy_(v)
             for k, v in kept.items()

@@ -1,15 +1,15 @@
 """The training loop, top to bottom.
 
     batches -> forward -> loss -> backward -> clip -> step -> moving average     every step
-    checkpoint, log                                                             every epoch
-    validation of the averaged weights on whole cases, best member kept         now and then
+    log, checkpoint                                                             every epoch
+    validation of the averaged weights on whole cases, best weights kept        regularly
 
-What a run leaves in its folder: ``last.safetensors`` (everything needed to go on, bit for bit),
-``best.safetensors`` (the averaged weights that did best on validation data),
-``epoch_NNNNN.safetensors`` (those of every ``keep_every`` epochs, where the plan asks for them),
-``log.jsonl``: a line each epoch. Modes (train or eval) are set here and nowhere else: the trained
-module always trains, the averaged one always evaluates. Works on class indices and prepared arrays;
-knows no label names but to log them, and no files but its own.
+Files in the run folder: ``last.safetensors`` (everything needed to resume exactly),
+``best.safetensors`` (the averaged weights with the best validation score),
+``epoch_NNNNN.safetensors`` (the weights of every ``keep_every`` epochs, if set in the plan),
+``log.jsonl`` (one line per epoch). Modes (train or eval) are set only here: the trained module is
+always in training mode, the averaged one in evaluation mode. The module works on class indices and
+preprocessed arrays; it uses label names only for the log, and accesses no files but its own.
 """
 
 from __future__ import annotations
@@ -45,30 +45,32 @@ from .optimisers import make_optimiser
 from .patches import batches
 from .schedule import Clock, rate
 
-VALIDATION_SHARE = 0.08  # of the time may go into validation
-VALIDATIONS = 12  # in a run whose plan does not say how often
-EXTENSION_RATE = (
-    0.5  # of the learning rate: the weights have settled, and a full restart would first undo that
-)
+VALIDATION_SHARE = 0.08  # largest fraction of the time for validation
+VALIDATIONS = 12  # per run, if the plan does not set their interval
+# Fraction of the learning rate in an extension. The weights have converged, and the full learning
+# rate would undo this first.
+EXTENSION_RATE = 0.5
 CHECKPOINT_EVERY_S = 15.0
-# steps after which the host looks at what they gave; a GPU would stand idle if it did at each
+# Number of steps after which the host reads their loss and counts. Reading them after every step
+# would leave a GPU idle.
 WATCHED = 20
 
-# What it would say, the run's card says.
+# Its messages about the device are in the run's card.
 logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
 
 Listener = Callable[[dict[str, Any]], None]
-Figures = tuple[torch.Tensor, torch.Tensor]  # of one step, on its device: loss (), counts (3, L)
+Figures = tuple[torch.Tensor, torch.Tensor]  # of one step, on the device: loss (), counts (3, L)
 
 
 @dataclass
 class TrainingJob:
-    """One network being trained: what ``fit`` is given.
+    """The training of one network: the input of ``fit``.
 
-    ``folder`` receives the run's files; ``deadline`` is a ``time.monotonic`` instant by which
-    training must have ended; ``listener`` hears every log line; ``on_best`` gets weights whenever
-    they are the best so far. ``extension``: how often a training that had ended was given more
-    time; each begins the schedule anew, at ``EXTENSION_RATE`` of the learning rate.
+    ``folder`` receives the files of the run; ``deadline`` is a ``time.monotonic`` instant at which
+    training must have ended; ``listener`` is called with every log line, ``on_best`` with the
+    weights and log line whenever they are the best so far. ``extension`` is the number of times
+    that a finished training was extended; each extension starts the schedule again, at
+    ``EXTENSION_RATE`` times the learning rate.
     """
 
     plan: Plan
@@ -87,34 +89,35 @@ class TrainingJob:
 
 @dataclass
 class TrainingState:
-    """What a checkpoint keeps beside tensors."""
+    """The part of a checkpoint that is not tensors."""
 
     step: int = 0
     spent_s: float = 0.0
-    best: float | None = None  # of the best validation, higher is better; none yet
+    best: float | None = None  # best validation score, higher is better; None before the first
     best_step: int = -1
     validated_at: float = 0.0  # progress of the last validation
     validation_s: float = 0.0
     validations: int = 0
     finished: bool = False
     extension: int = 0
-    origin_s: float = 0.0  # spent when the last extension began
-    infinite: int = 0  # steps in a row whose loss was not finite, as far as was looked
-    losses: list[float] = field(default_factory=list)  # of the running epoch
-    counts: list[list[int]] = field(default_factory=list)  # of the running epoch, see ``scoring``
+    origin_s: float = 0.0  # ``spent_s`` at the start of the last extension
+    infinite: int = 0  # latest consecutive steps with a loss that is not finite, of those read
+    losses: list[float] = field(default_factory=list)  # of the current epoch
+    counts: list[list[int]] = field(default_factory=list)  # of the current epoch, see ``scoring``
 
 
 def fit(job: TrainingJob) -> Weights:
-    """Train, or go on where a killed run stopped; gives the best averaged weights.
+    """Train, or resume an interrupted run; returns the best averaged weights.
 
     Raises:
-        TrainingError: no case holds a structure, or the loss is not finite.
+        TrainingError: no training case contains a structure, or the loss is not finite.
     """
     if not any(case.points for case in job.train):
         raise TrainingError(
-            "no training case holds any of the structures; there is nothing to learn",
+            "no training case contains any of the structures: there is nothing to learn",
             path=job.folder,
         )
+    # Build the network and its average; load the checkpoint of an earlier run.
     plan, schedule = job.plan, job.plan.schedule
     dtype = infer.fast_dtype(job.device)
     fabric = Fabric(accelerator=job.device.type, devices=1, precision=_precision(dtype))
@@ -123,19 +126,8 @@ def fit(job: TrainingJob) -> Weights:
         load_weights(module, job.init, strict=False)
     average = copy.deepcopy(module).to(job.device).eval()
     optimiser = make_optimiser(module, plan.optimiser, dtype)
-    state = TrainingState()
-    if (job.folder / "last.safetensors").is_file():
-        state = TrainingState(
-            **checkpoint.load(job.folder / "last.safetensors", module, average, optimiser)
-        )
+    state = _resume(job, module, average, optimiser)
     model, optimiser_ = fabric.setup(module, optimiser)
-    if job.extension > state.extension:
-        state.extension, state.origin_s, state.validated_at, state.finished = (
-            job.extension,
-            state.spent_s,
-            0.0,
-            False,
-        )
     clock = Clock(schedule, state.spent_s, job.deadline, state.origin_s)
     peak = plan.optimiser.learning_rate * (EXTENSION_RATE if state.extension else 1.0)
     _truncate_log(job, state.step)
@@ -152,10 +144,11 @@ def fit(job: TrainingJob) -> Weights:
     ) as stream:
         progress = clock.progress(state.step)
         while progress < 1:
+            # One training step.
             for group in optimiser_.param_groups:
                 group["lr"] = peak * rate(schedule, progress)
             image, label = (t.to(job.device, non_blocking=True) for t in next(stream))
-            # Dropout's stream.
+            # The random stream of dropout depends only on seed and step, as the batch does.
             torch.manual_seed(int(np.random.default_rng([job.seed, state.step, 1]).integers(2**31)))
             outputs = model(image)
             loss = losses.deeply_supervised(outputs, label, plan.loss)
@@ -165,69 +158,77 @@ def fit(job: TrainingJob) -> Weights:
                 model, optimiser_, max_norm=plan.optimiser.clip_norm, error_if_nonfinite=False
             )
             optimiser_.step()
+            # The average is short at the start, so that it forgets the initial weights.
             _update_ema(average, module, min(schedule.ema, (1 + state.step) / (10 + state.step)))
             unread.append(_step_stats(loss, outputs, label))
             state.step += 1
 
+            # Read the statistics of several steps at once.
             progress = clock.progress(state.step)
             epoch_ends = state.step % schedule.steps_per_epoch == 0
             if progress >= 1 or epoch_ends or len(unread) == WATCHED:
                 _flush_step_stats(state, unread)
                 _refuse_infinite(state, job)
-            if progress >= 1 or epoch_ends:
-                line = {
-                    "learning_rate": optimiser_.param_groups[0]["lr"],
-                    "progress": progress,
-                    "epoch_s": round(time.monotonic() - epoch_began, 3),
-                }
-                if progress >= 1 or _validation_is_due(state, clock, progress):
-                    line |= _validate(job, state, clock, average, line)
-                    # Validating may have used up the time: then this was the last.
-                    line["progress"] = progress = clock.progress(state.step)
-                _log(job, state, clock, line)
-                if (
-                    epoch_ends
-                    and schedule.keep_every
-                    and state.step // schedule.steps_per_epoch % schedule.keep_every == 0
-                ):
-                    _write(average, _kept_file(job, state.step))
-                if (
-                    progress >= 1
-                    or schedule.epochs is not None
-                    or time.monotonic() - saved_at > CHECKPOINT_EVERY_S
-                ):
-                    state.finished, state.spent_s, saved_at = (
-                        progress >= 1,
-                        clock.elapsed_s,
-                        time.monotonic(),
-                    )
-                    checkpoint.save(
-                        job.folder / "last.safetensors", module, average, optimiser, vars(state)
-                    )
-                epoch_began = time.monotonic()
-    if not (
-        job.folder / "best.safetensors"
-    ).is_file():  # the deadline had passed before the first step
+            if progress < 1 and not epoch_ends:
+                continue
+
+            # The end of an epoch, or of the training: validate, log, save.
+            line = {
+                "learning_rate": optimiser_.param_groups[0]["lr"],
+                "progress": progress,
+                "epoch_s": round(time.monotonic() - epoch_began, 3),
+            }
+            if progress >= 1 or _validation_is_due(state, clock, progress):
+                line |= _validate(job, state, clock, average, line)
+                # Validation may have used up the time: then this step was the last.
+                line["progress"] = progress = clock.progress(state.step)
+            _log(job, state, clock, line)
+            if epoch_ends and _keeps_weights(job, state.step):
+                _write(average, _kept_file(job, state.step))
+            if _checkpoint_is_due(schedule, progress, saved_at):
+                state.finished, state.spent_s = progress >= 1, clock.elapsed_s
+                saved_at = time.monotonic()
+                checkpoint.save(
+                    job.folder / "last.safetensors", module, average, optimiser, vars(state)
+                )
+            epoch_began = time.monotonic()
+    # If the deadline had passed before the first step, there are no best weights yet.
+    if not (job.folder / "best.safetensors").is_file():
         _keep_best(job, average, {"step": state.step})
     return load_file(job.folder / "best.safetensors")
 
 
+def _resume(
+    job: TrainingJob, module: nn.Module, average: nn.Module, optimiser: torch.optim.Optimizer
+) -> TrainingState:
+    """The state of the checkpoint, with its tensors loaded into the arguments; a new state if there
+    is no checkpoint. A new extension starts the schedule again.
+    """
+    state, path = TrainingState(), job.folder / "last.safetensors"
+    if path.is_file():
+        state = TrainingState(**checkpoint.load(path, module, average, optimiser))
+    if job.extension > state.extension:
+        state.extension, state.origin_s = job.extension, state.spent_s
+        state.validated_at, state.finished = 0.0, False
+    return state
+
+
 @torch.no_grad()
 def _update_ema(average: nn.Module, module: nn.Module, decay: float) -> None:
-    """Exponential moving average of the parameters (Polyak 1992) and, alike, of the statistics that
-    batch norm keeps.
+    """Exponential moving average of the parameters (Polyak 1992) and of the batch norm statistics.
 
-    Averaged weights need the statistics of what they compute, not those of the last step's weights
-    (Izmailov 2018); to first order these are the averaged statistics. Buffers that are no real
-    numbers are copied. A decay of 0 copies everything.
+    Averaged weights need the statistics of their own activations, not of those of the last weights
+    (Izmailov 2018); to first order these are the averaged statistics. Buffers that are not floating
+    point are copied. A decay of 0 copies everything.
     """
     own: list[torch.Tensor] = list(average.parameters())
     other = [p.detach() for p in module.parameters()]
+    # All parameters in two calls: average = decay * average + (1 - decay) * module.
     torch._foreach_mul_(own, decay)
     torch._foreach_add_(own, other, alpha=1 - decay)
     for mine, theirs in zip(average.buffers(), module.buffers(), strict=True):
         if mine.is_floating_point():
-            mine.lerp_(theirs, 1 - decay)  # leaves constants as they are, to the last bit
+            mine.lerp_(theirs, 1 - decay)  # lerp leaves equal values exactly as they are
         else:
             mine.copy_(theirs)
 
@@ -242,20 +243,23 @@ def _precision(dtype: torch.dtype) -> Any:
 def _step_stats(
     loss: torch.Tensor, outputs: torch.Tensor | list[torch.Tensor], label: torch.Tensor
 ) -> Figures:
+    """Loss and voxel counts of a step, still on the device."""
     logits = outputs[0] if isinstance(outputs, list) else outputs  # full resolution
     return loss.detach(), scoring.counts(label, logits.argmax(1), logits.shape[1])
 
 
 def _flush_step_stats(state: TrainingState, unread: list[Figures]) -> None:
-    """Add the steps whose figures still lie on the device to the running epoch."""
+    """Read the statistics of the unread steps from the device and add them to the current epoch."""
     losses, counts = (torch.stack(figures) for figures in zip(*unread, strict=True))
     unread.clear()
     state.losses += losses.tolist()
     state.counts = (counts.sum(0).cpu().numpy() + (state.counts or 0)).tolist()
+    # A single loss that is not finite is tolerated; only an unbroken series is an error.
     state.infinite = 0 if losses.isfinite().any() else state.infinite + len(losses)
 
 
 def _refuse_infinite(state: TrainingState, job: TrainingJob) -> None:
+    """Stop a training whose loss has not been finite for ``WATCHED`` steps."""
     if state.infinite >= WATCHED:
         raise TrainingError(
             f"the loss has not been finite for {state.infinite} steps (step {state.step}); a "
@@ -267,29 +271,29 @@ def _refuse_infinite(state: TrainingState, job: TrainingJob) -> None:
 def _validation_is_due(state: TrainingState, clock: Clock, progress: float) -> bool:
     """Every ``validate_every`` epochs, else evenly over the run.
 
-    By the clock never so often that it eats more than its share of the time, and not where it would
-    last to the end: the steps that anneal the rate are worth more, and the end has a validation of
-    its own.
+    Under a time budget validation never exceeds its share of the time. It is skipped if it would
+    last until the end of the run: the steps that anneal the learning rate are worth more, and there
+    is a validation at the end.
     """
     schedule = clock.schedule
     every, epoch = schedule.validate_every, state.step // schedule.steps_per_epoch
     if schedule.epochs is not None:
         return epoch % (every or max(1, schedule.epochs // VALIDATIONS)) == 0
-    wanted = epoch % every == 0 if every else progress - state.validated_at >= 1 / VALIDATIONS
+    due = epoch % every == 0 if every else progress - state.validated_at >= 1 / VALIDATIONS
+    # The expected end of a validation, from the mean duration of those before.
     ends_s = clock.elapsed_s + state.validation_s / max(1, state.validations)
     return (
-        wanted
-        and state.validation_s <= VALIDATION_SHARE * clock.elapsed_s
-        and ends_s < clock.total_s
+        due and state.validation_s <= VALIDATION_SHARE * clock.elapsed_s and ends_s < clock.total_s
     )
 
 
 def _validate(
     job: TrainingJob, state: TrainingState, clock: Clock, average: nn.Module, line: dict[str, Any]
 ) -> dict[str, Any]:
-    """What ``scoring.evaluate`` finds; the network is kept where it is the best so far."""
+    """The result of ``scoring.evaluate``; the weights are kept if they are the best so far."""
     began, progress = time.monotonic(), line["progress"]
     calibrate(average, job.plan, job.train, job.seed, state.step, job.device)
+    # Under a time budget, one validation may take 1.5 times its even share.
     limit = (
         None
         if clock.schedule.epochs is not None
@@ -299,6 +303,7 @@ def _validate(
     state.validation_s += time.monotonic() - began
     state.validations += 1
     state.validated_at = progress
+    # On a tie the later weights are kept.
     score = _score(job.plan.schedule, found, progress)
     if state.best is None or score >= state.best:
         state.best, state.best_step = score, state.step
@@ -307,11 +312,12 @@ def _validate(
 
 
 def _score(schedule: Schedule, found: dict[str, Any], progress: float) -> float:
-    """What the best network is chosen by, higher is better; where there is nothing to compare by,
-    the latest is the best.
+    """The score that selects the best weights, higher is better. Without validation cases the
+    latest weights are the best; an undefined score ranks lowest.
     """
     if not found["val_cases"]:
         return progress
+    # The worst score plus a little for progress: of several undefined scores the latest is best.
     score = found["val_dice_mean"] if schedule.best_by == "dice" else -found["val_loss"]
     worst = 0.0 if schedule.best_by == "dice" else -1e9
     return float(score) if np.isfinite(score) else worst + progress * 1e-3
@@ -322,11 +328,26 @@ def _keep_best(job: TrainingJob, average: nn.Module, line: dict[str, Any]) -> No
 
 
 def _write(average: nn.Module, path: Path) -> Weights:
-    """The weights, which now stand in ``path`` as well."""
+    """Write the averaged weights to ``path``, and return them."""
     weights = weights_of(average)
     with atomic.replacing(path) as temporary:
         save_file({k: np.asarray(v, order="C") for k, v in weights.items()}, temporary)
     return weights
+
+
+def _keeps_weights(job: TrainingJob, step: int) -> bool:
+    """Whether the plan keeps the weights of the epoch that ends at ``step``."""
+    every = job.plan.schedule.keep_every
+    return every is not None and step // job.plan.schedule.steps_per_epoch % every == 0
+
+
+def _checkpoint_is_due(schedule: Schedule, progress: float, saved_at: float) -> bool:
+    """At the end; else after every epoch, or by the clock at most every ``CHECKPOINT_EVERY_S``."""
+    return (
+        progress >= 1
+        or schedule.epochs is not None
+        or time.monotonic() - saved_at > CHECKPOINT_EVERY_S
+    )
 
 
 def _kept_file(job: TrainingJob, step: int) -> Path:
@@ -334,13 +355,15 @@ def _kept_file(job: TrainingJob, step: int) -> Path:
 
 
 def _log(job: TrainingJob, state: TrainingState, clock: Clock, line: dict[str, Any]) -> None:
-    """Write and tell the epoch's line, and begin the next epoch's figures.
+    """Write the log line of the epoch, pass it to the listener, and reset the epoch's statistics.
 
-    ``loss`` is the mean over the epoch's steps; ``train_dice`` (by name) and its mean
-    ``train_dice_mean`` are of the hard predictions for the augmented patches, pooled over the
-    epoch, each made by the network as it was then. ``epoch_s`` seconds of training went into the
-    epoch, validation not counted. Lines with a validation have what ``scoring.evaluate`` gives.
+    ``loss`` is the mean over the steps of the epoch. ``train_dice`` (by name) and its mean
+    ``train_dice_mean`` are those of the hard predictions for the augmented patches, pooled over the
+    epoch, each with the weights of its step. ``epoch_s`` is the training time of the epoch in
+    seconds, without validation. A line with a validation contains the result of
+    ``scoring.evaluate``.
     """
+    # The statistics of all steps since the last line.
     mean = float(np.mean(state.losses)) if state.losses else float("nan")
     named, mean_dice = (
         scoring.dice(np.array(state.counts), job.plan.structures)
@@ -363,17 +386,19 @@ def _log(job: TrainingJob, state: TrainingState, clock: Clock, line: dict[str, A
 
 
 def _truncate_log(job: TrainingJob, step: int) -> None:
-    """Drop the log's lines and the kept weights that are newer than the checkpoint from which the
-    run goes on.
+    """Remove the log lines and the kept weights that are newer than the checkpoint from which the
+    run resumes.
     """
     path = atomic.make_folder(job.folder) / "log.jsonl"
     if path.is_file():
+        # The last line is incomplete if the run was killed while writing it.
         lines = [
             text for text in path.read_text(encoding="utf-8").splitlines() if text.endswith("}")
         ]
         atomic.write_text(
             path, "".join(text + "\n" for text in lines if json.loads(text)["step"] <= step)
         )
+    # The number in the name has a fixed width, so names are ordered by epoch.
     for kept in job.folder.glob(f"epoch_{'[0-9]' * 5}.safetensors"):
         if kept.name > _kept_file(job, step).name:
             kept.unlink()

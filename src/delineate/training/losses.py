@@ -1,14 +1,14 @@
-"""Losses, each with its paper. This file knows logits, truth and a ``Loss``; nothing of networks,
-scans or training.
+"""Losses, each with its paper. The module knows logits, targets and a ``Loss``; it does not know
+networks, scans or training.
 
 Shapes: logits (B, L, *space) of any float dtype, *space 2-D or 3-D, L classes with 0 for
 background. Probabilities are (B, L, *space) and sum to 1 over L. A target is class indices (B,
 *space) int64, or one-hot (B, L, *space) of any dtype; ``as_indices`` refuses anything else with a
 ValueError. A loss is a scalar, computed in float32; of float64 in float64.
 
-There are two kinds. Overlaps (Dice, generalised Dice, Tversky) compare whole structures; they take
-probabilities. The others are means over voxels; they take logits, and weigh each voxel by its true
-class and by whether it lies at a boundary.
+There are two kinds of terms. Overlaps (Dice, generalised Dice, Tversky) compare whole structures
+and are computed from probabilities. The others are means over voxels, computed from logits; the
+weight of a voxel depends on its true class and on whether it is at a boundary.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from torch.nn import functional
 
 from ..core.plan import Loss
 
-SMOOTH = 1e-5  # voxels added above and below, so that the overlap of nothing with nothing is 1
-FEW = 8  # classes
+SMOOTH = 1e-5  # added to numerator and denominator: the overlap of two empty structures is 1
+FEW = 8  # classes; below this number another memory order is faster
 
 Sums = tuple[Tensor, Tensor, Tensor]  # per class, (L,) each: sum(p g), sum(p), sum(g)
 
@@ -34,16 +34,16 @@ Sums = tuple[Tensor, Tensor, Tensor]  # per class, (L,) each: sum(p g), sum(p), 
 
 @dataclass(frozen=True)
 class VoxelTerm:
-    """A mean over voxels: its cost of log-probabilities, target, voxels' weights and ``Loss``."""
+    """A mean over voxels. ``cost``: (log-probabilities, target, voxel weights, loss) -> scalar."""
 
     cost: Callable[[Tensor, Tensor, Tensor | None, Loss], Tensor]
 
 
 @dataclass(frozen=True)
 class StructureTerm:
-    """A comparison of structures: its cost of their sums and ``Loss``.
+    """A comparison of structures. ``cost``: (sums of each group, loss) -> scalar.
 
-    ``Loss.squared`` is only for a term that ``squares``.
+    ``Loss.squared`` applies only to a term with ``squares``.
     """
 
     cost: Callable[[list[Sums], Loss], Tensor]
@@ -51,7 +51,7 @@ class StructureTerm:
 
 
 Term = VoxelTerm | StructureTerm
-# How each term of ``Loss`` is computed, in the order in which terms of a kind are added up.
+# The computation of each term of ``Loss``. Terms of the same kind are added in this order.
 TERMS: dict[str, Term] = {
     "cross_entropy": VoxelTerm(lambda logs, t, w, loss: _cross_entropy(logs, t, w)),
     "binary_cross_entropy": VoxelTerm(lambda logs, t, w, loss: _binary_cross_entropy(logs, t, w)),
@@ -66,7 +66,7 @@ TERMS: dict[str, Term] = {
         )
     ),
 }
-FUSED = {"dice", "cross_entropy"}  # alone they have a faster way, ``_DiceAndCrossEntropy``
+FUSED = {"dice", "cross_entropy"}  # a loss of only these is computed by ``_DiceAndCrossEntropy``
 if _lacking := ", ".join(sorted(TERMS.keys() ^ set(Loss.TERMS))):
     raise ImportError(f"core.plan.Loss.TERMS or training.losses.TERMS lacks the term {_lacking}")
 
@@ -75,10 +75,12 @@ if _lacking := ", ".join(sorted(TERMS.keys() ^ set(Loss.TERMS))):
 
 
 def deeply_supervised(outputs: Tensor | list[Tensor], target: Tensor, loss: Loss) -> Tensor:
-    """The loss at every resolution, each half as heavy as the one above it (Lee 2015; Isensee
-    2021); targets by nearest neighbour.
+    """The loss summed over all output resolutions, finest first; each has half the weight of the
+    one before, and the weights sum to 1 (Lee 2015; Isensee 2021). Targets are resampled by nearest
+    neighbour.
     """
     outputs = outputs if isinstance(outputs, list) else [outputs]
+    # The target is checked once, at full resolution.
     indices = as_indices(target, outputs[0])
     weights = [0.5**n for n in range(len(outputs))]
     total = _as_float(outputs[0]).new_zeros(())
@@ -90,8 +92,8 @@ def deeply_supervised(outputs: Tensor | list[Tensor], target: Tensor, loss: Loss
 
 
 def combined(logits: Tensor, target: Tensor, loss: Loss) -> Tensor:
-    """The sum of the terms of ``loss``, each times its weight; Dice + cross-entropy is the default
-    (Isensee 2021). One softmax serves all.
+    """The weighted sum of the terms of ``loss``; the default is Dice + cross-entropy (Isensee
+    2021). All terms share one softmax.
     """
     return _combined(logits, as_indices(target, logits), loss)
 
@@ -99,7 +101,10 @@ def combined(logits: Tensor, target: Tensor, loss: Loss) -> Tensor:
 def _combined(logits: Tensor, target: Tensor, loss: Loss) -> Tensor:
     active = _active(loss)
     if active.keys() <= FUSED and not loss.squared:
-        return _DiceAndCrossEntropy.apply(logits, target, loss)  # type: ignore[no-any-return, no-untyped-call]
+        apply: Any = _DiceAndCrossEntropy.apply
+        fused: Tensor = apply(logits, target, loss)
+        return fused
+    # The general form: one softmax, then the terms of each kind.
     logs = _log_probabilities(logits)
     total = logs.new_zeros(())
     over_voxels = [(w, t) for w, t in active.values() if isinstance(t, VoxelTerm)]
@@ -112,10 +117,10 @@ def _combined(logits: Tensor, target: Tensor, loss: Loss) -> Tensor:
 
 
 def _active(loss: Loss) -> dict[str, tuple[float, Term]]:
-    """Weight and term by name, in the order of ``TERMS``; those of weight 0 are left out.
+    """Weight and term by name, in the order of ``TERMS``; terms with weight 0 are left out.
 
     Raises:
-        ValueError: a class made from ``Loss`` declares a term that is not in ``TERMS``.
+        ValueError: a subclass of ``Loss`` declares a term that is not in ``TERMS``.
     """
     unknown = [name for name in loss.TERMS if name not in TERMS]
     if unknown:
@@ -125,12 +130,12 @@ def _active(loss: Loss) -> dict[str, tuple[float, Term]]:
 
 
 class _DiceAndCrossEntropy(torch.autograd.Function):
-    """The loss of most plans, its gradient in closed form: a few passes over the class scores,
-    classes last in memory, where autograd takes thirty.
+    """The loss of most plans, with its gradient in closed form: a few passes over the class scores,
+    classes last in memory, instead of about thirty with autograd.
 
-    With p = softmax(z), a + b [c is true] the derivative of the Dice term by p, and w the weight of
-    a voxel in the cross-entropy, the gradient is p (a + b [c is true] - sum(p (a + b [c is true])))
-    + w (p - [c is true]).
+    Let p = softmax(z), t = 1 for the true class and 0 for the others, a + b t the derivative of the
+    Dice term with respect to p, and w the weight of a voxel in the cross-entropy. The gradient with
+    respect to z is p (a + b t - sum(p (a + b t))) + w (p - t).
     """
 
     @staticmethod
@@ -142,12 +147,15 @@ class _DiceAndCrossEntropy(torch.autograd.Function):
             if loss.cross_entropy
             else None
         )
+        # Cross-entropy from log-probabilities; then probabilities in the same memory.
         p = _log_probabilities_last(z)
         costs = -p.gather(-1, target[..., None])[..., 0]
         total = loss.cross_entropy * _weighted_mean(costs, weights)
         p.exp_()
+        # The Dice term, and its derivative by p per sample and class: a, and b for the true class.
         a, b = z.new_zeros((2, samples, classes))
         if loss.dice:
+            # The probability of the true class, in the memory of the costs, which are used up.
             chosen = costs.neg_().exp_().flatten(1)
             true, both = (
                 _by_class(target.flatten(1), each, classes).to(p.dtype) for each in (None, chosen)
@@ -156,6 +164,7 @@ class _DiceAndCrossEntropy(torch.autograd.Function):
             if loss.batch_dice:
                 true, both, found = (sums.sum(0, keepdim=True) for sums in (true, both, found))
             first = 0 if loss.background else 1
+            # Dice = above / below per class; its derivative by p follows from the quotient rule.
             above, below = (2 * both + SMOOTH)[:, first:], (true + found + SMOOTH)[:, first:]
             total = total + loss.dice * (1 - (above / below).mean())
             a[:, first:] = loss.dice / above.numel() * above / below.square()
@@ -174,17 +183,18 @@ class _DiceAndCrossEntropy(torch.autograd.Function):
             * (1 if weights is None else weights.flatten(1))
         )
         p, true = p.flatten(1, -2), target.flatten(1)  # (B, V, L), (B, V)
-        # Where the true class is, its share of the sum.
+        # The part of the sum over the classes that belongs to the true class.
         along = b.gather(1, true) * p.gather(2, true[..., None])[..., 0]
         mean = torch.matmul(p, a[..., None])[..., 0] + along
+        # All classes as if none were true; then add the part of the true class.
         dz = (grad * a)[:, None] - (grad * mean - w)[..., None]
         dz.mul_(p).scatter_add_(2, true[..., None], (grad * along - w)[..., None])
         return dz.reshape(*target.shape, -1).movedim(-1, 1).to(ctx.dtype), None, None
 
 
 def _log_probabilities_last(z: Tensor) -> Tensor:
-    """(B, *space, L) in that memory order. Of a few values the library does a softmax of the last
-    axis slower than copies and one of the first.
+    """(B, *space, L) in that memory order. If the classes are few, torch's softmax over the last
+    axis is slower than a softmax over axis 1 with two copies.
     """
     return (
         z.contiguous().log_softmax(1).movedim(1, -1).contiguous()
@@ -199,6 +209,7 @@ def _over_voxels(
     target: Tensor,
     loss: Loss,
 ) -> Tensor:
+    """Weighted sum of the voxel terms."""
     weights = _voxel_weights(logs, target, loss.class_weights, loss.boundary)
     total = logs.new_zeros(())
     for weight, term in terms:
@@ -212,6 +223,7 @@ def _over_structures(
     target: Tensor,
     loss: Loss,
 ) -> Tensor:
+    """Weighted sum of the structure terms."""
     total = p.new_zeros(())
     for weight, term in terms:
         squared = loss.squared and term.squares
@@ -221,14 +233,15 @@ def _over_structures(
 
 
 def _shrunk(target: Tensor, size: tuple[int, ...]) -> Tensor:
+    """Class indices (B, *size), by nearest neighbour."""
     if tuple(target.shape[1:]) == size:
         return target
     return functional.interpolate(target[:, None].float(), size=size, mode="nearest")[:, 0].long()
 
 
 def _as_float(x: Tensor) -> Tensor:
-    """float32, but float64 as it is: half precision cannot add up a volume, and gradients are
-    checked in double.
+    """float32, or float64 unchanged: half precision is too coarse for sums over a volume, and
+    gradient checks need double precision.
     """
     return x if x.dtype == torch.float64 else x.float()
 
@@ -237,23 +250,23 @@ def _log_probabilities(logits: Tensor) -> Tensor:
     return _as_float(logits).log_softmax(1)
 
 
-# ---- what a target may be ----
+# ---- targets ----
 
 
 def as_indices(target: Tensor, like: Tensor) -> Tensor:
-    """The target as class indices (B, *space) int64, whichever of its two forms it has.
+    """The target as class indices (B, *space) int64, from either of its two forms.
 
-    Indices on a GPU are not looked at one by one: the host would have to wait for the device, at
-    every step. Who sends them there has done so.
+    The values of indices on a GPU are not checked, because the host would have to wait for the
+    device at every step. The caller checks them before they are sent there.
 
     Args:
         target: class indices (B, *space) int64, or one-hot (B, L, *space) of any dtype.
-        like: the logits or probabilities (B, L, *space) it belongs to.
+        like: the corresponding logits or probabilities (B, L, *space).
 
     Raises:
-        ValueError: ``target`` is neither (soft masks, 0 and 255, float indices, indices out of
-            range, no or two classes at a voxel, another shape); or ``like`` has fewer than two
-            classes, is no batch of images, or is empty.
+        ValueError: ``target`` has neither form (soft masks, 0 and 255, float indices, indices out
+            of range, no class or two classes at a voxel, another shape); or ``like`` has fewer than
+            two classes, is not a batch of images, or is empty.
     """
     if (
         like.ndim not in (4, 5)
@@ -262,35 +275,37 @@ def as_indices(target: Tensor, like: Tensor) -> Tensor:
         or not like.is_floating_point()
     ):
         raise ValueError(
-            "logits are floats (B, L, *space) with two classes or more and 2 or 3 axes of "
-            f"space, not empty; found {_shown(like)}"
+            "logits must be floats (B, L, *space) with at least two classes and 2 or 3 spatial "
+            f"axes, not empty; found {_shown(like)}"
         )
+    # The shape decides which of the two forms it is.
     if target.shape == like.shape:
         return _from_one_hot(target)
     if target.shape != like[:, 0].shape or target.dtype != torch.int64:
         allowed = f"class indices {tuple(like[:, 0].shape)} of int64 or one-hot {tuple(like.shape)}"
-        raise ValueError(f"a target is {allowed}, found {_shown(target)}")
+        raise ValueError(f"a target must be {allowed}, found {_shown(target)}")
     if target.device.type == "cpu":
         low, high = (int(v) for v in torch.aminmax(target))
         if low < 0 or high >= like.shape[1]:
-            raise ValueError(f"class indices lie in 0..{like.shape[1] - 1}, found {low}..{high}")
+            raise ValueError(f"class indices must be 0..{like.shape[1] - 1}, found {low}..{high}")
     return target
 
 
 def _from_one_hot(target: Tensor) -> Tensor:
+    # Only 0 and 1, and exactly one 1 per voxel.
     on = target == 1
     strange = target[~on & (target != 0)]
     if strange.numel():
         values = ", ".join(f"{v:g}" for v in sorted(set(strange[:1000].tolist()))[:3])
         raise ValueError(
-            f"a target of the logits' shape is one-hot and holds 0 and 1 alone, found {values} "
-            f"in {_shown(target)}"
+            "a target with the shape of the logits must be one-hot, with only 0 and 1; found "
+            f"{values} in {_shown(target)}"
         )
     low, high = (int(v) for v in torch.aminmax(on.sum(1)))
     if (low, high) != (1, 1):
         raise ValueError(
-            f"a one-hot target has one class at every voxel, found {low}..{high} of them in "
-            f"{_shown(target)}; class indices lack axis 1"
+            f"a one-hot target must have one class at every voxel, found {low}..{high} classes in "
+            f"{_shown(target)}; class indices have no axis 1"
         )
     return on.to(torch.uint8).max(1).indices
 
@@ -299,7 +314,7 @@ def _shown(x: Tensor) -> str:
     return f"{tuple(x.shape)} of {x.dtype}"
 
 
-# ---- overlaps, of probabilities ----
+# ---- overlaps, from probabilities ----
 
 
 def soft_dice(
@@ -313,12 +328,13 @@ def soft_dice(
     squares, Milletari 2016).
 
     Args:
-        batch: add up over the batch before dividing, which keeps classes that one sample lacks well
-            behaved; otherwise every sample has a Dice of its own, and their mean counts.
-        squared: sum(p^2) + sum(g^2) below, as in V-Net.
-        background: class 0 counts among the classes.
+        batch: sum over the batch before dividing, which keeps the Dice stable for classes that are
+            missing in a sample; otherwise the mean of the Dice of each sample.
+        squared: sum(p^2) + sum(g^2) in the denominator, as in V-Net.
+        background: include class 0 in the mean.
 
-    A class that is neither there nor found has Dice 1; one that is found but not there, near 0.
+    A class that is in neither target nor prediction has Dice 1; one that is only in the prediction
+    has a Dice near 0.
     """
     return _dice(
         _sums(
@@ -333,10 +349,10 @@ def generalised_dice(
     """1 - 2 sum_l w_l sum(p g) / sum_l w_l (sum(p) + sum(g)) with w_l = 1 / volume_l^2: generalised
     Dice (Sudre 2017).
 
-    The volume is that in the batch; with ``batch`` False that in each sample, and their mean
-    counts. An absent class would weigh infinitely much. It weighs as the smallest class present, so
-    that finding it still costs. The paper counts the background too, as ``background`` does; one
-    structure without it gives the soft Dice.
+    The volume is that in the batch; with ``batch`` False, that in each sample, followed by the mean
+    over the samples. An absent class would have infinite weight. It gets the weight of the smallest
+    class present, so that false positives still have a cost. The paper includes the background, as
+    ``background`` does; one structure without background gives the soft Dice.
     """
     return _generalised_dice(
         _sums(_as_float(probabilities), as_indices(target, probabilities), batch, background)
@@ -351,10 +367,10 @@ def tversky(
     batch: bool = True,
     background: bool = False,
 ) -> Tensor:
-    """1 - mean over the classes of TP / (TP + a FP + b FN): Tversky loss (Salehi 2017, who found a
-    = 0.3, b = 0.7 the best).
+    """1 - mean over the classes of TP / (TP + a FP + b FN): Tversky loss (Salehi 2017, whose best
+    values were a = 0.3, b = 0.7).
 
-    With both 0.5 it is the soft Dice, with both 1 the soft Jaccard index. ``batch`` and
+    If both are 0.5 it is the soft Dice, if both are 1 the soft Jaccard index. ``batch`` and
     ``background`` as for ``soft_dice``.
     """
     sums = _sums(_as_float(probabilities), as_indices(target, probabilities), batch, background)
@@ -373,8 +389,10 @@ def _dice(groups: list[Sums]) -> Tensor:
 def _generalised_dice(groups: list[Sums]) -> Tensor:
     dice = []
     for both, found, true in groups:
+        # The smallest class that is present; absent classes get its weight.
         smallest = true.where(true > 0, true.max()).min().clamp(min=1)
-        # 1 at most, so that SMOOTH stays small beside them.
+        # Weights relative to the smallest class: at most 1, so that SMOOTH is small compared with
+        # the terms.
         weights = (smallest / true.where(true > 0, smallest)).square().to(both.dtype)
         dice.append(
             (2 * (weights * both).sum() + SMOOTH) / ((weights * (found + true)).sum() + SMOOTH)
@@ -383,7 +401,7 @@ def _generalised_dice(groups: list[Sums]) -> Tensor:
 
 
 def _tversky(groups: list[Sums], false_positives: float, false_negatives: float) -> Tensor:
-    smooth = SMOOTH / 2  # so that it is Dice to the last digit where it should be
+    smooth = SMOOTH / 2  # the result is exactly the soft Dice for 0.5 and 0.5
     index = [
         (both + smooth)
         / (both + false_positives * (found - both) + false_negatives * (true - both) + smooth)
@@ -395,9 +413,10 @@ def _tversky(groups: list[Sums], false_positives: float, false_negatives: float)
 def _sums(
     p: Tensor, target: Tensor, batch: bool, background: bool, squared: bool = False
 ) -> list[Sums]:
-    """Per class the sums that overlaps are made of, for the batch or for each of its samples; with
-    ``squared`` the second is sum(p^2).
+    """The sums per class for the overlaps, one group for the batch or one per sample; with
+    ``squared`` the second sum is sum(p^2).
     """
+    # Each group holds (sum(p g), sum(p) or sum(p^2), sum(g)), without background unless included.
     first = 0 if background else 1
     groups = []
     for q, t in (
@@ -411,16 +430,17 @@ def _sums(
 
 
 def _by_class(target: Tensor, values: Tensor | None, classes: int) -> Tensor:
-    """(N, L) per class the sum of ``values`` (N, V) over the voxels that ``target`` (N, V) says are
-    of it; their number without values.
+    """(N, L): for each class, the sum of ``values`` (N, V) over the voxels of that class in
+    ``target`` (N, V); without values, the number of these voxels.
     """
     return (_counted if target.device.type == "cpu" else class_after_class)(target, values, classes)
 
 
 def _counted(target: Tensor, values: Tensor | None, classes: int) -> Tensor:
-    """By far the fastest on a CPU. On a GPU it would ask for the largest index first, for which the
-    host waits, and leave the device idle.
+    """``_by_class`` by counting, by far the fastest on a CPU. On a GPU, ``bincount`` first reads
+    the largest index; the host waits for it, and the device is idle.
     """
+    # A separate range of indices for each row.
     index = target + classes * torch.arange(len(target), device=target.device)[:, None]
     return torch.bincount(
         index.flatten(), None if values is None else values.flatten(), len(target) * classes
@@ -428,18 +448,18 @@ def _counted(target: Tensor, values: Tensor | None, classes: int) -> Tensor:
 
 
 def class_after_class(target: Tensor, values: Tensor | None, classes: int) -> Tensor:
-    """The same (N, L) without making the host wait for a GPU."""
+    """``_by_class`` one class at a time, which does not make the host wait for a GPU."""
     hits = (target == index for index in range(classes))
     return torch.stack([(hit if values is None else values * hit).sum(1) for hit in hits], 1)
 
 
 class _SumOverTruth(torch.autograd.Function):
-    """Per class the sum of its probabilities over the voxels that truly are of it: (L,) from (B, L,
-    *space) and (B, *space).
+    """For each class, the sum of its probabilities over the voxels where it is the true class: (L,)
+    from (B, L, *space) and (B, *space).
 
-    The one-hot tensor of the textbook form is as large as the probabilities, for each of several
-    passes; here the forward pass is a gather and a count, and the gradient a scatter, whatever the
-    number of classes.
+    The textbook form needs several passes over a one-hot tensor as large as the probabilities. Here
+    the forward pass is a gather and a count, and the gradient a scatter, whatever the number of
+    classes.
     """
 
     @staticmethod
@@ -460,22 +480,21 @@ class _SumOverTruth(torch.autograd.Function):
         ), None
 
 
-# ---- means over voxels, of logits ----
+# ---- means over voxels, from logits ----
 
 
 def cross_entropy(
     logits: Tensor, target: Tensor, class_weights: Sequence[float] = (), boundary: float = 0.0
 ) -> Tensor:
-    """Mean over voxels of -w log p, p that of the true class: cross-entropy, and with weights the
-    weighted logistic loss (Roy 2019).
+    """Mean over voxels of -w log p, with p the probability of the true class: cross-entropy, and
+    with weights the weighted logistic loss (Roy 2019).
 
     Args:
-        class_weights: one for each class, background first; none: 1 for all.
-        boundary: what a voxel weighs more for lying at a boundary; see ``boundary_weights``. Roy's
-            code adds 2.
+        class_weights: one per class, background first; empty: 1 for all.
+        boundary: weight added at boundaries, see ``boundary_weights``; 2 in Roy's code.
 
-    The weights are not divided by their sum: a batch of rare classes is a heavy one, as in the
-    paper.
+    The weights are not divided by their sum: as in the paper, a batch with many voxels of rare
+    classes has a larger loss.
     """
     logs, target = _log_probabilities(logits), as_indices(target, logits)
     return _cross_entropy(logs, target, _voxel_weights(logs, target, class_weights, boundary))
@@ -485,11 +504,11 @@ def binary_cross_entropy(
     logits: Tensor, target: Tensor, class_weights: Sequence[float] = (), boundary: float = 0.0
 ) -> Tensor:
     """Mean over voxels and structures of -w (y log p + (1 - y) log(1 - p)), each structure against
-    all the rest; p by softmax.
+    the rest; p by softmax.
 
-    With one structure it is the binary cross-entropy with the difference of the two logits for its
-    logit (Ronneberger's U-Net as most tutorials train it). The background has no term of its own:
-    it is what no structure claims. Weights as in ``cross_entropy``.
+    With one structure it is the binary cross-entropy whose logit is the difference of the two
+    logits (Ronneberger's U-Net as trained in most tutorials). The background has no term of its
+    own. Weights as in ``cross_entropy``.
     """
     logs, target = _log_probabilities(logits), as_indices(target, logits)
     return _binary_cross_entropy(
@@ -504,54 +523,55 @@ def focal(
     class_weights: Sequence[float] = (),
     boundary: float = 0.0,
 ) -> Tensor:
-    """Mean over voxels of -w (1 - p)^gamma log p, p that of the true class: focal loss (Lin 2017)
-    for several classes.
+    """Mean over voxels of -w (1 - p)^gamma log p, with p the probability of the true class: focal
+    loss (Lin 2017) for several classes.
 
-    ``class_weights`` are the paper's alpha; its division by the number of objects has no meaning
-    for voxels. ``gamma`` 0 is ``cross_entropy``.
+    ``class_weights`` are alpha in the paper; its division by the number of objects does not apply
+    to voxels. With ``gamma`` 0 it is ``cross_entropy``.
     """
     logs, target = _log_probabilities(logits), as_indices(target, logits)
     return _focal(logs, target, _voxel_weights(logs, target, class_weights, boundary), gamma)
 
 
 def boundary_weights(target: Tensor, weight: float = 1.0) -> Tensor:
-    """``weight`` where a neighbour along any axis has another class, 0 elsewhere (Roy 2019): both
-    sides of every boundary.
+    """``weight`` at voxels with a neighbour of another class along any axis, 0 elsewhere (Roy
+    2019); both sides of a boundary get it.
 
-    The original's code asks for a central difference across slices or rows: it sees no boundary
-    between columns, and none of a structure one voxel thick.
+    The original code uses central differences across slices or rows. It misses boundaries between
+    columns, and those of structures one voxel thick.
 
     Args:
         target: (B, *space) int64 class indices, 2-D or 3-D; samples are not neighbours, and the
-            edge of the array is no boundary.
+            edge of the array is not a boundary.
 
     Returns:
         (B, *space) float32.
 
     Raises:
-        ValueError: ``target`` is something else.
+        ValueError: ``target`` has another dtype or number of axes.
     """
     if target.dtype != torch.int64 or target.ndim not in (3, 4):
         raise ValueError(
-            "boundaries are those of class indices (B, *space) of int64, 2-D or 3-D; found "
+            "boundary weights need class indices (B, *space) of int64, 2-D or 3-D; found "
             f"{_shown(target)}"
         )
-    beside = torch.zeros_like(target, dtype=torch.bool)
+    at_boundary = torch.zeros_like(target, dtype=torch.bool)
+    # A difference between two neighbours marks both.
     for axis in range(1, target.ndim):
         differs, last = target.diff(dim=axis) != 0, target.shape[axis] - 1
-        beside.narrow(axis, 0, last).logical_or_(differs)
-        beside.narrow(axis, 1, last).logical_or_(differs)
-    return beside.float() * weight
+        at_boundary.narrow(axis, 0, last).logical_or_(differs)
+        at_boundary.narrow(axis, 1, last).logical_or_(differs)
+    return at_boundary.float() * weight
 
 
 def _voxel_weights(
     logs: Tensor, target: Tensor, class_weights: Sequence[float], boundary: float
 ) -> Tensor | None:
-    """(B, *space) of the logits' dtype; None where all voxels weigh 1."""
+    """(B, *space) in the dtype of the logits; None if all weights are 1."""
     if class_weights and len(class_weights) != logs.shape[1]:
         raise ValueError(
-            f"{logs.shape[1]} classes have as many class weights, background first, or none; "
-            f"found {len(class_weights)}"
+            f"{logs.shape[1]} classes need {logs.shape[1]} class weights, background first, or "
+            f"none; found {len(class_weights)}"
         )
     if not class_weights and not boundary:
         return None
@@ -569,20 +589,21 @@ def _cross_entropy(logs: Tensor, target: Tensor, weights: Tensor | None) -> Tens
 
 def _binary_cross_entropy(logs: Tensor, target: Tensor, weights: Tensor | None) -> Tensor:
     true = target[:, None]
-    # Log p where a class is true, log(1 - p) where it is not.
+    # log p for the true class, log(1 - p) for the others.
     right = _log_of_the_rest(logs).scatter(1, true, logs.gather(1, true))
     return _weighted_mean(-right[:, 1:].mean(1), weights)
 
 
 def _log_of_the_rest(logs: Tensor) -> Tensor:
-    """log(1 - p) of every class, (B, L, *space), exact also where p rounds to 1.
+    """log(1 - p) of every class, (B, L, *space), accurate even if p rounds to 1.
 
-    Only the likeliest class can come near 1: its rest is added up from the others' logarithms. Of
-    two classes each is the other's.
+    Only the most probable class can be near 1: its 1 - p is summed from the logarithms of the other
+    classes. With two classes, the 1 - p of each is the p of the other.
     """
     if logs.shape[1] == 2:
         return logs.flip(1)
-    # Argmax is several times slower on a CPU.
+    # The most probable class uses the sum of the others; for the others, log1p(-p) is accurate.
+    # (``argmax`` is several times slower than ``max`` on a CPU.)
     likeliest = logs.detach().max(1, keepdim=True).indices
     rest = logs.scatter(1, likeliest, -torch.inf).logsumexp(1, keepdim=True)
     return torch.log1p(-logs.exp().scatter(1, likeliest, 0)).scatter(1, likeliest, rest)
@@ -591,7 +612,7 @@ def _log_of_the_rest(logs: Tensor) -> Tensor:
 def _focal(logs: Tensor, target: Tensor, weights: Tensor | None, gamma: float) -> Tensor:
     log = logs.gather(1, target[:, None])[:, 0]
     doubt = -torch.expm1(log)
-    # A voxel without any doubt would have an infinite slope for gamma below 1.
+    # Without the lower limit, the gradient is infinite at p = 1 if gamma is below 1.
     return _weighted_mean(doubt.clamp(min=torch.finfo(log.dtype).eps) ** gamma * -log, weights)
 
 

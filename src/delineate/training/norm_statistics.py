@@ -1,11 +1,12 @@
-"""Batch norm's statistics, measured anew for the weights that are to be judged.
+"""Batch norm statistics, measured again for the averaged weights before they are validated.
 
-What batch norm gathers while training belongs to other weights than the averaged ones, is as noisy
-as the batches are small, and was taken with dropout at work, which changes the variance that the
-next layer sees (Li 2019, "Understanding the disharmony between dropout and batch normalization").
-So before the averaged weights are validated or kept, training batches go through them with
-everything but the statistics in evaluation mode (Izmailov 2018, "Averaging weights", section 3.2;
-Wu 2021, "Rethinking batch in batch normalization"). Without batch norm nothing happens.
+The running statistics of a training do not fit the averaged weights: they belong to other weights,
+they are noisy if the batches are small, and they were measured with dropout active, which changes
+the variance of the next layer's input (Li 2019, "Understanding the disharmony between dropout and
+batch normalization"). So before the averaged weights are validated or kept, they process training
+batches with everything except the statistics in evaluation mode (Izmailov 2018, "Averaging
+weights", section 3.2; Wu 2021, "Rethinking batch in batch normalization"). Networks without batch
+norm are not changed.
 """
 
 from __future__ import annotations
@@ -22,10 +23,9 @@ from ..core.store import StoredCase
 from ..inference import engine as infer
 from .patches import batches
 
-SAMPLES = 64  # patches that the statistics are taken from, in batches of the plan's size
-STREAM = (
-    1_000_003  # added to a training's seed: its calibration draws other batches than it learns from
-)
+SAMPLES = 64  # patches from which the statistics are computed, in batches of the plan's size
+# Added to the seed of the training: the calibration draws other batches than the training.
+STREAM = 1_000_003
 
 
 def calibrate(
@@ -36,24 +36,27 @@ def calibrate(
     step: int,
     device: torch.device,
 ) -> None:
-    """Replace the running statistics of ``module``, which is and stays in evaluation mode.
+    """Replace the running statistics of ``module``, which is in evaluation mode before and after.
 
     Args:
-        seed, step: of the training; the batches are a pure function of both, so that a resumed run
-            calibrates alike.
+        seed, step: of the training. The batches are a pure function of both, so that a resumed run
+            has the same statistics.
     """
     layers = [m for m in module.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
     if not layers:
         return
+    # Only the batch norm layers are in training mode, with empty statistics.
     momenta = [layer.momentum for layer in layers]
     for layer in layers:
         layer.reset_running_stats()
-        layer.momentum = None  # the plain mean over all batches
+        layer.momentum = None  # equal weight of all batches
         layer.train()
+    # Forward passes alone update the statistics.
     with closing(batches(plan, cases, seed + STREAM, step)) as stream:
         for image, _ in islice(stream, -(-SAMPLES // plan.batch)):
             shaped = image.to(device)[..., None] if plan.dims == 2 else image.to(device)
             infer.forward(module, shaped, plan.dims, infer.fast_dtype(device))
+    # Back to evaluation mode, with the momentum of the training.
     for layer, momentum in zip(layers, momenta, strict=True):
         layer.momentum = momentum
         layer.eval()

@@ -1,8 +1,7 @@
-"""What moves the weights: the plan's optimiser as torch has it, and Muon, which torch has for plain
-matrices only.
+"""Optimisers: those of torch, and Muon, which torch has only for 2-D matrices.
 
-Weight decay spares norms and biases in all of them, and the heads in Muon. Everything that an
-optimiser keeps is a tensor, for checkpoints to hold.
+Norms and biases have no weight decay; with Muon, the heads have none either. The state of an
+optimiser consists of tensors, so that checkpoints can store it.
 """
 
 from __future__ import annotations
@@ -16,8 +15,8 @@ from torch import Tensor, nn
 from ..core.plan import Optimiser
 
 MUON_MOMENTUM = 0.95
-# root mean square of an update at rate 1: what AdamW's usually is, so that both take the same rates
-# (Liu 2025)
+# Root mean square of an update at learning rate 1. It is the usual value of AdamW, so that both use
+# the same learning rates (Liu 2025).
 MUON_SHARE = 0.2
 BETAS, EPSILON = (0.9, 0.999), 1e-8
 
@@ -25,9 +24,10 @@ BETAS, EPSILON = (0.9, 0.999), 1e-8
 def make_optimiser(
     module: nn.Module, plan: Optimiser, dtype: torch.dtype = torch.float32
 ) -> torch.optim.Optimizer:
-    """The plan's optimiser; weight decay spares norms and biases. ``dtype``: in which large
-    matrices may be multiplied.
+    """The optimiser of the plan; norms and biases have no weight decay. ``dtype``: the type in
+    which large matrices may be multiplied.
     """
+    # Norms and biases are vectors; kernels have more axes.
     decayed = [p for p in module.parameters() if p.ndim > 1]
     spared = [p for p in module.parameters() if p.ndim <= 1]
     groups = [
@@ -53,21 +53,21 @@ def make_optimiser(
 
 
 class Muon(torch.optim.Optimizer):
-    """Momentum orthogonalised by Newton-Schulz steps (Jordan 2024) for kernels that span
-    neighbours; Adam for everything else.
+    """Momentum orthogonalised by Newton-Schulz steps (Jordan 2024) for kernels larger than one
+    voxel; Adam for everything else.
 
-    A kernel (out, in, *size) is taken as the matrix (out, in x size). Its momentum's singular
-    values all become about 1: directions that gradients rarely take are learnt as fast as the
-    common ones. Kernels of one voxel, the heads among them, have no neighbours to mix.
+    A kernel (out, in, *size) is treated as the matrix (out, in x size). All singular values of its
+    momentum become about 1: directions that are rare in the gradients are learnt as fast as common
+    ones. Kernels of one voxel, including the heads, have no neighbours to mix.
 
-    Decay is for those kernels alone. What follows them is a norm, so their size says only how far a
-    step turns them, and decay keeps that alike from the first step to the last. A head has no norm
-    behind it: decay would keep its scores small, and rare structures are never found (28 structures
-    of brains, 6 minutes: Dice 0.61 with decay of the heads, 0.83 with the kernels' alone, 0.82
-    without any).
+    Weight decay applies only to the kernels larger than one voxel. A norm follows them, so their
+    scale only determines by what angle a step rotates them; decay keeps this angle constant over
+    the training. No norm follows a head: decay would keep its scores small, and rare structures
+    would never be found (28 brain structures, 6 minutes: Dice 0.61 with decay of the heads, 0.83
+    with decay of the kernels only, 0.82 without any).
 
     Args:
-        dtype: of the largest matrix product; bfloat16 where the device has units for it.
+        dtype: of the largest matrix product; bfloat16 if the device has hardware for it.
     """
 
     def __init__(
@@ -86,7 +86,7 @@ class Muon(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        """One update; ``closure`` computes the loss anew, as torch's interface has it."""
+        """One update; ``closure`` computes the loss again, as in torch's interface."""
         loss = None
         if closure is not None:
             with torch.enable_grad():
@@ -94,16 +94,19 @@ class Muon(torch.optim.Optimizer):
         for group in self.param_groups:
             moved = [p for p in group["params"] if p.grad is not None]
             if moved:
+                # Decoupled weight decay (Loshchilov 2019), then the update.
                 torch._foreach_mul_(moved, 1 - group["lr"] * group["weight_decay"])
                 updates = self._orthogonal(moved) if group["matrices"] else self._adam(moved)
                 torch._foreach_add_(moved, updates, alpha=-group["lr"])
         return loss
 
     def _orthogonal(self, moved: Sequence[Tensor]) -> list[Tensor]:
+        """Updates of Muon; advances the momentum."""
         grads = _gradients(moved)
         momenta = [self._slots(p, "momentum")["momentum"] for p in moved]
         torch._foreach_lerp_(momenta, grads, 1 - MUON_MOMENTUM)
-        ahead = torch._foreach_lerp(grads, momenta, MUON_MOMENTUM)  # Nesterov's
+        ahead = torch._foreach_lerp(grads, momenta, MUON_MOMENTUM)  # Nesterov momentum
+        # The factor makes the root mean square of the update MUON_SHARE for every shape.
         return [
             _with_equal_singular_values(u.flatten(1), self.dtype).view_as(u)
             * (MUON_SHARE * max(u.shape[0], u[0].numel()) ** 0.5)
@@ -111,6 +114,7 @@ class Muon(torch.optim.Optimizer):
         ]
 
     def _adam(self, moved: Sequence[Tensor]) -> list[Tensor]:
+        """Updates of Adam (Kingma 2015) with bias correction; advances the moments."""
         grads, slots = _gradients(moved), [self._slots(p, "mean", "square") for p in moved]
         means, squares = [s["mean"] for s in slots], [s["square"] for s in slots]
         torch._foreach_lerp_(means, grads, 1 - BETAS[0])
@@ -124,7 +128,7 @@ class Muon(torch.optim.Optimizer):
         return updates
 
     def _slots(self, parameter: Tensor, *names: str) -> dict[str, Tensor]:
-        """What is kept for ``parameter``; zeros at first."""
+        """The state of ``parameter``; zeros before its first step."""
         kept = self.state[parameter]
         if not kept:
             kept.update({name: torch.zeros_like(parameter) for name in names}, step=torch.zeros(()))
@@ -139,14 +143,16 @@ def _with_equal_singular_values(matrix: Tensor, dtype: torch.dtype) -> Tensor:
     """The nearest matrix whose singular values are all about 1 (0.7 to 1.2), by five steps of a
     quintic iteration (Jordan 2024).
 
-    Every step multiplies by a polynomial of x x', so all five can be done on that small square
-    matrix, and the large one is read twice instead of ten times. Those two products are made in
+    Every step multiplies by a polynomial of x x', so all five are computed on this small square
+    matrix, and the large matrix is read twice instead of ten times. The last product is computed in
     ``dtype``.
     """
+    # Make the square matrix as small as possible, and all singular values at most 1.
     tall = matrix.shape[0] > matrix.shape[1]
     x = (matrix.mT if tall else matrix).float()
     x = x / x.norm().clamp_min(1e-12)
     square = x @ x.mT
+    # Accumulate the product of the polynomials; ``square`` is x x' after each step.
     unit = torch.eye(len(square), device=square.device)
     factor = unit
     for _ in range(5):

@@ -1,8 +1,8 @@
-"""Batches of patches. A batch is a pure function of (plan, cases, seed, step): nothing to save,
-nothing to replay.
+"""Batches of patches. A batch is a pure function of (plan, cases, seed, step).
 
-That is what makes resuming exact: after a kill, step n draws what step n would have drawn. Reading
-runs in threads ahead of the training step; an error there names its case and is raised in the loop.
+This makes resuming exact: after a killed run, step n draws the same batch as it would have drawn,
+and no random state is saved. Threads read ahead of the training step. An error in a thread names
+its case and is raised in the training loop.
 """
 
 from __future__ import annotations
@@ -20,14 +20,17 @@ from ..core.plan import Plan
 from ..core.store import StoredCase
 from . import augmentation as augment
 
-AHEAD = 3  # batches kept ready
+AHEAD = 3  # batches prepared in advance, plus one per thread
 
 # Image (B, C, *patch) float32, label (B, *patch) int64; patch has two axes in 2-D.
 Batch = tuple[Tensor, Tensor]
 
 
 def draw_batch(plan: Plan, cases: Sequence[StoredCase], seed: int, step: int) -> Batch:
-    """The batch of ``step``."""
+    """The batch of ``step``. ``plan.foreground`` is the fraction of its samples that are centred on
+    a structure.
+    """
+    # One random stream per step, used by its samples in order.
     rng = np.random.default_rng([seed, step])
     pairs = [
         _draw_sample(plan, cases, rng, forced=n < round(plan.foreground * plan.batch))
@@ -47,6 +50,7 @@ def _draw_sample(
 ) -> Batch:
     case = cases[int(rng.integers(len(cases)))]
     try:
+        # A batch of one sample cannot hold a fraction of foreground samples: draw instead.
         if plan.batch == 1:
             forced = bool(rng.random() < plan.foreground)
         centre = _centre(case, plan, rng, forced)
@@ -54,10 +58,11 @@ def _draw_sample(
         image, label = augment.sample_patch(case, centre, plan.patch, spatial)
         if int(label.max()) >= plan.network.classes:
             raise TrainingError(
-                f"the prepared case has class {int(label.max())}, the plan has 0 to "
-                f"{plan.network.classes - 1}; prepare it anew",
+                f"the preprocessed case has class {int(label.max())}, the plan has 0 to "
+                f"{plan.network.classes - 1}; preprocess it again",
                 case=case.id,
             )
+        # After a left-right flip a left structure is a right one.
         if plan.sided_axis in spatial.flips and plan.labels.is_sided:
             label = torch.from_numpy(plan.labels.swap_table()[label.numpy()])
         return augment.change_intensity(image, plan.augmentation, plan.dims, rng), label.long()
@@ -70,17 +75,19 @@ def _draw_sample(
 
 
 def _centre(case: StoredCase, plan: Plan, rng: np.random.Generator, forced: bool) -> list[int]:
-    """A voxel of a class chosen evenly among those present, or any; moved so that the patch stays
-    inside where it fits.
+    """The centre of a patch: if ``forced``, a voxel of a class drawn uniformly from those present,
+    else any voxel. It is moved so that the patch is inside the volume if it fits, and is the
+    middle of the volume along an axis that is too short.
     """
+    # Any voxel; if forced, a voxel of a random class replaces it.
     shape = case.shape
-    wanted = [int(rng.integers(n)) for n in shape]
+    voxel = [int(rng.integers(n)) for n in shape]
     if forced and case.points:
         points = case.points[sorted(case.points)[int(rng.integers(len(case.points)))]]
-        wanted = [int(v) for v in points[int(rng.integers(len(points)))]]
+        voxel = [int(v) for v in points[int(rng.integers(len(points)))]]
     return [
-        min(max(w, p // 2), n - p + p // 2) if n >= p else n // 2
-        for w, n, p in zip(wanted, shape, plan.patch, strict=True)
+        min(max(v, p // 2), n - p + p // 2) if n >= p else n // 2
+        for v, n, p in zip(voxel, shape, plan.patch, strict=True)
     ]
 
 
@@ -92,16 +99,15 @@ def batches(
     threads: int = 1,
     pinned: bool = False,
 ) -> Generator[Batch, None, None]:
-    """Endless batches from step ``first`` on, drawn ahead in ``threads``; close the iterator to
-    stop them.
+    """Endless batches from step ``first`` on, drawn ahead in ``threads``. Close the iterator to
+    stop the threads.
 
-    ``pinned`` ones go to a GPU while it computes.
+    ``pinned`` batches can be copied to a GPU while it computes.
     """
     own = torch.get_num_threads()
-    # A patch is many small operations: one thread each, since handing them to several costs more
-    # than it saves (measured:
-    # 9 ms a batch against up to 260 ms where the cores are busy). The number is each thread's own;
-    # the training step keeps its.
+    # A patch is many small operations. Each runs on one thread, because distributing it costs more
+    # than it saves (measured: 9 ms per batch, against up to 260 ms if the cores are busy). The
+    # setting is local to each reading thread; the training step keeps its own number of threads.
     pool = ThreadPoolExecutor(
         threads, thread_name_prefix="patches", initializer=torch.set_num_threads, initargs=(1,)
     )
@@ -109,6 +115,7 @@ def batches(
     step = first
     try:
         while True:
+            # Keep the queue full; batches leave it in the order of their steps.
             while len(waiting) < AHEAD + threads:
                 waiting.append(
                     pool.submit(_pinned if pinned else draw_batch, plan, cases, seed, step)

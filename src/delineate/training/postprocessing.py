@@ -1,8 +1,8 @@
-"""Which structures are better for keeping only their largest piece; decided on validation cases,
-never on test cases.
+"""Selects the structures of which only the largest connected component is kept; decided on
+validation cases, never on test cases.
 
-A structure is chosen where the mean Dice rises and no case loses more than a little (Isensee 2021,
-section on postprocessing). Works on prepared grids and class indices.
+A structure is chosen if its mean Dice increases and no case loses more than a small amount (Isensee
+2021, section on postprocessing). Works on preprocessed grids and class indices.
 """
 
 from __future__ import annotations
@@ -20,16 +20,17 @@ from ..inference import engine as infer
 from ..preprocessing.regions import keep_largest
 from . import validation as scoring
 
-MAY_LOSE = 0.01  # Dice that a single case may lose
-MUST_GAIN = 0.0005  # mean Dice that it must bring
+MAY_LOSE = 0.01  # largest loss of Dice allowed in a single case
+MUST_GAIN = 0.0005  # smallest gain of mean Dice required
 
 
 def choose(engine: infer.Engine, cases: Sequence[StoredCase], limit_s: float) -> tuple[str, ...]:
-    """Names of the structures whose largest component alone does better.
+    """Names of the structures that should keep only their largest component.
 
     Args:
-        cases: validation cases; those that can be predicted in ``limit_s`` seconds are asked, at
-            least two, else nothing is chosen.
+        cases: validation cases. With fewer than two, nothing is chosen.
+        limit_s: seconds for predicting the cases; at least two are predicted, and those that do not
+            fit the limit are left out.
     """
     if len(cases) < 2:
         return ()
@@ -37,9 +38,12 @@ def choose(engine: infer.Engine, cases: Sequence[StoredCase], limit_s: float) ->
     gains: list[list[float]] = [[] for _ in structures]
     began = time.monotonic()
     for done, case in enumerate(cases):
+        # Stop if another case, as slow as the mean of those so far, would exceed the limit.
         if done >= 2 and time.monotonic() - began > limit_s * done / (done + 1):
             break
         found, truth = _predicted(engine, case)
+        # The change of each structure's Dice by removing its smaller components; a Dice that is
+        # undefined (no voxel in prediction and reference) does not count.
         for index, gain in enumerate(gains, start=1):
             before = _dice(found, truth, index)
             kept = found.copy()
@@ -56,7 +60,7 @@ def choose(engine: infer.Engine, cases: Sequence[StoredCase], limit_s: float) ->
 
 @torch.inference_mode()
 def _predicted(engine: infer.Engine, case: StoredCase) -> tuple[NDArray[Any], NDArray[Any]]:
-    """(prediction, truth) as class indices uint16, both with the marching axis first."""
+    """(prediction, reference) as class indices uint16, both with the marching axis first."""
     pairs = [
         (slab.argmax(0).cpu().numpy().astype(np.uint16), truth.cpu().numpy().astype(np.uint16))
         for slab, truth in scoring.march(engine, case, engine.plan.inference.overlap)

@@ -1,9 +1,9 @@
-"""How well a network does while it trains: counts of voxels, the Dice from them, whole prepared
-cases slab by slab.
+"""Scores of a network during training: voxel counts, the Dice computed from them, and validation
+on whole preprocessed cases, slab by slab.
 
-Works on class indices (0 background) and prepared arrays; knows no files. ``counts`` are (3, L)
-int64: how many voxels of each class the truth has, the prediction has, and both have at the same
-place. Counts of several batches or cases are simply added.
+Works on class indices (0 background) and preprocessed arrays; knows no files. ``counts`` are (3, L)
+int64: the number of voxels of each class in the reference, in the prediction, and in both at the
+same position. Counts of several batches or cases are added.
 """
 
 from __future__ import annotations
@@ -23,26 +23,27 @@ from ..inference import engine as infer
 from .losses import TERMS, StructureTerm, VoxelTerm, class_after_class
 
 Counts = NDArray[np.int64]
-VALIDATION_OVERLAP = 0.25  # of windows, at most: more changes a score little and takes much longer
+VALIDATION_OVERLAP = 0.25  # maximum overlap of windows: more is much slower, with similar scores
 
 
 @torch.no_grad()
 def counts(truth: Tensor, predicted: Tensor, classes: int) -> Tensor:
-    """(3, L) int64 from two tensors of class indices of one shape, on their device, which the host
-    does not wait for.
+    """(3, L) int64 from two tensors of class indices with the same shape, on their device, without
+    making the host wait for it.
 
-    On a CPU it is one pass of counting, whatever the number of classes; ``losses`` says why not
-    elsewhere.
+    On a CPU this is one counting pass, whatever the number of classes. A GPU counts class by class:
+    see ``losses``.
     """
     if truth.device.type == "cpu":
         table = torch.bincount(
             (truth * classes + predicted).flatten(), minlength=classes * classes
-        ).reshape(classes, classes)  # truth x prediction
+        ).reshape(classes, classes)  # reference x prediction
         return torch.stack([table.sum(1), table.sum(0), table.diag()])
     return _class_after_class(truth, predicted, classes)
 
 
 def _class_after_class(truth: Tensor, predicted: Tensor, classes: int) -> Tensor:
+    # Reference and prediction in one pass, then the voxels where they agree.
     pair = torch.stack([truth.flatten(), predicted.flatten()])
     return torch.cat(
         [
@@ -53,8 +54,8 @@ def _class_after_class(truth: Tensor, predicted: Tensor, classes: int) -> Tensor
 
 
 def dice(found: Counts, structures: Sequence[Structure]) -> tuple[dict[str, float], float]:
-    """Dice of each structure by name, and their mean; NaN where neither truth nor prediction has a
-    voxel, which the mean leaves out.
+    """Dice of each structure by name, and their mean. A Dice is NaN if neither reference nor
+    prediction has a voxel; the mean leaves it out.
     """
     truth, predicted, both = found[:, 1:]
     total = truth + predicted
@@ -70,17 +71,18 @@ def evaluate(
     device: torch.device,
     limit_s: float | None = None,
 ) -> dict[str, Any]:
-    """Dice of each structure pooled over whole prepared cases, and the loss there.
+    """Dice of each structure, pooled over whole preprocessed cases, and a validation loss.
 
     Args:
-        limit_s: stop after the case during which this many seconds have passed (at least one case
-            is done).
+        limit_s: stop after the case during which this limit is reached (at least one case is
+            evaluated).
 
     Returns:
-        ``val_dice`` name -> Dice (NaN where neither truth nor prediction has a voxel),
-        ``val_dice_mean``, ``val_loss``, ``val_cases``. The loss is the cross-entropy and 1 - mean
-        Dice, each as heavy as its kind of terms is in the plan's loss: the training loss itself
-        cannot be had from averaged windows. A Dice that is undefined costs nothing.
+        ``val_dice`` name -> Dice (NaN if neither reference nor prediction has a voxel),
+        ``val_dice_mean``, ``val_loss``, ``val_cases``. The loss is a weighted sum of cross-entropy
+        and 1 - mean Dice: the weight of the first is that of all voxel terms in the plan's loss,
+        the weight of the second that of all structure terms. The training loss itself cannot be
+        computed from averaged windows. An undefined mean Dice adds nothing to the loss.
     """
     engine = infer.Engine(plan, ((module, 1.0),), device, infer.fast_dtype(device))
     classes, began = plan.network.classes, time.monotonic()
@@ -90,6 +92,7 @@ def evaluate(
         0,
         0,
     )
+    # Accumulate on the device; the results are read once, at the end.
     for case in cases:
         for slab, truth in march(engine, case, min(plan.inference.overlap, VALIDATION_OVERLAP)):
             total += counts(truth, slab.argmax(0), classes)
@@ -98,6 +101,7 @@ def evaluate(
         done += 1
         if limit_s is not None and time.monotonic() - began > limit_s:
             break
+    # The plan's weights of both kinds of terms, applied to what can be computed here.
     named, mean = dice(total.cpu().numpy(), plan.structures)
     by_voxel, by_region = _weights(plan.loss)
     loss = by_voxel * float(nats) / max(voxels, 1) + (
@@ -107,7 +111,7 @@ def evaluate(
 
 
 def _weights(loss: Loss) -> tuple[float, float]:
-    """How heavy the loss' terms are that are sums over voxels, and those that compare regions."""
+    """Total weights in the loss of the voxel terms and of the structure terms."""
     weights = dict.fromkeys((VoxelTerm, StructureTerm), 0.0)
     for name, term in TERMS.items():
         weights[type(term)] += getattr(loss, name)
@@ -117,11 +121,12 @@ def _weights(loss: Loss) -> tuple[float, float]:
 def march(
     engine: infer.Engine, case: StoredCase, overlap: float
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Probabilities (L, d, A, B) of a stored case in finished slabs, and the truth (d, A, B) int64
-    there, without test-time mirroring.
+    """Probabilities (L, d, A, B) of a stored case in finished slabs, each with its reference (d, A,
+    B) int64, without test-time mirroring.
 
-    The marching axis comes first in both, and the depths add up to its length.
+    The marching axis comes first in both, and the depths d add up to its length.
     """
+    # Slabs arrive in order along the marching axis; cut the reference to the same slices.
     axis = infer.marching_axis(case.shape, engine.plan)
     scan = torch.from_numpy(case.values())
     truth, start = np.moveaxis(np.asarray(case.label[:]), axis, 0), 0

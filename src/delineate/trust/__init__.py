@@ -1,1 +1,1 @@
-"""How far a prediction can be relied on."""
+"""Reliability of a prediction: calibration of its probabilities, agreement of its samples."""

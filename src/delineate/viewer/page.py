@@ -1,9 +1,9 @@
-"""The viewer's page: served piece by piece, or as one file that holds everything and opens without
-a server.
+"""The viewer's HTML page: either for a server that delivers its parts, or as one self-contained
+file that opens without a server.
 
-What is put into a script element cannot end it: data is JSON without "<", and code has its
-"</script" broken. The page's own policy forbids it to fetch anything from anywhere. It knows no
-server.
+Content of a script element cannot end that element: data is JSON without "<", and "</script" in
+code is escaped. The content security policy of the self-contained page forbids all network
+requests. The module knows no server.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ STATIC = Path(__file__).parent / "static"
 SCRIPTS = ("niivue.umd.js", "viewer.js")
 STYLE = "viewer.css"
 WORST = 3  # cases in a self-contained file
-MARGIN_MM = 25.0  # around the structures, of what such a file shows
-FILE_VOXELS = 1_500_000  # of each of its cases
+MARGIN_MM = 25.0  # around the structures; the rest of the scan is cropped in such a file
+FILE_VOXELS = 1_500_000  # maximum per case in such a file
 ALONE = (
     "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src "
     "data: blob:; connect-src data: blob:"
@@ -35,21 +35,22 @@ ALONE = (
 
 
 def served_page(title: str, entries: Sequence[tuple[str, str]]) -> str:
-    """The page of a server that has style, scripts and cases beside it; ``entries`` are id and note
-    of each case.
+    """The page for a server, which delivers style, scripts and cases at addresses next to it.
+
+    ``entries`` are (id, note) of each case.
     """
     boot = {"title": title, "cases": [{"id": name, "note": note} for name, note in entries]}
     return _rendered(title, [_json_element("boot", boot)], policy=None)
 
 
 def interactive_page(cases: Sequence[Scene], labels: LabelSet, title: str) -> str:
-    """One HTML file with NiiVue and ``cases`` inside, which needs no network and no server.
+    """One self-contained HTML file with NiiVue and ``cases``; it needs no network and no server.
 
     Args:
-        cases: what to show, in this order; each is cropped to its masks with a margin and made
-            coarser, so that the file stays small.
-        labels: the structures of masks that do not name their own.
-        title: of the page.
+        cases: the cases to show, in this order. Each is cropped to its masks with a margin and
+            resampled to a coarser grid if it is large, so that the file stays small.
+        labels: names of the structures, for masks without names of their own.
+        title: title of the page.
     """
     named = [
         replace(
@@ -63,15 +64,15 @@ def interactive_page(cases: Sequence[Scene], labels: LabelSet, title: str) -> st
 
 
 def run_page(run_folder: str | Path) -> str:
-    """The self-contained page of a run's worst scored cases, truth and prediction laid over the
-    scan.
+    """The self-contained page of a run's worst scored cases: scan, truth and prediction.
 
-    Cases whose files are gone are left out.
+    Cases whose files are missing are left out; the next worst case takes their place.
 
     Raises:
-        InputError: no run, nothing scored, or none of its worst cases can be read (with the first
-            reason).
+        InputError: the folder is not a run, the run has no scores, or none of its worst cases can
+            be read (with the first reason).
     """
+    # Give up after WORST unreadable cases: the data has probably been moved.
     shelf, scenes, gaps = scored_cases(run_folder), [], []
     for entry in shelf.entries:
         try:
@@ -86,25 +87,28 @@ def run_page(run_folder: str | Path) -> str:
 
 
 def script_safe(code: str) -> str:
-    """Code that cannot end, or comment out, the script element it stands in; inside strings it
-    means the same.
+    """Code that can neither end its script element nor start an HTML comment in it.
+
+    "<" is escaped, so strings in the code keep their value.
     """
     return re.sub(r"<(?=!--|/script)", r"\\x3c", code, flags=re.IGNORECASE)
 
 
 def json_safe(data: Any) -> str:
-    """JSON for a script element: no character of it can be taken for markup."""
+    """JSON for a script element, without any character that could be read as markup."""
     text = json.dumps(data, allow_nan=False)
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
 
 def _is_named(labels: LabelSet) -> bool:
+    """Whether any structure has a name other than the automatic ones."""
     return any(label.name not in (f"value {label.value}", ONLY) for label in labels)
 
 
 def _inlined(scene: Scene) -> dict[str, Any]:
-    """What the page is told of a case, with its voxels; volumes in ml are those of the whole
-    mask.
+    """The data of one case for the page, including its voxels.
+
+    Volumes in ml are those of the original mask, not of the cropped and coarser one.
     """
     small = coarser(cropped(scene, MARGIN_MM), FILE_VOXELS)
     images = [packed(*stepped(channel(small.image, n))) for n in range(small.image.channels)]
@@ -126,6 +130,7 @@ def _json_element(name: str, data: Any) -> str:
 
 
 def _rendered(title: str, data: Sequence[str], policy: str | None) -> str:
+    """The filled template; with a ``policy``, style and scripts are inline."""
     from jinja2 import Environment, FileSystemLoader
     from markupsafe import Markup
 

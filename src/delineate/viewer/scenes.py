@@ -1,8 +1,9 @@
-"""What the viewer shows of one case: an image, label maps on its grid, their names, and how the
-page is told of them.
+"""One case in the viewer: an image, label maps on its grid with their names, and its description
+for the page.
 
-Shapes: an image is (I, J, K) or (C, I, J, K), a mask (I, J, K). Volumes in ml are counted here, on
-the mask as it was read, whatever is made coarser for showing later. It knows no server and no page.
+Shapes: an image is (I, J, K) or (C, I, J, K), a mask is (I, J, K). Volumes in ml are counted here,
+on the mask as it was read, before any resampling for display. The module knows no server and no
+page.
 """
 
 from __future__ import annotations
@@ -21,9 +22,10 @@ from ..core.volume import Volume
 from ..reporting.pictures import check_place, is_placed
 
 PERCENTILES = (1.0, 99.0)
-SAMPLE_VOXELS = 1 << 21  # of which percentiles are taken
-ONLY = "structure"  # the name of a lone structure that nothing names
-# the widest table of colours that every WebGL2 device holds; higher label values are numbered anew
+SAMPLE_VOXELS = 1 << 21  # voxels used for the percentiles
+ONLY = "structure"  # name of a mask's only structure if it has no other name
+# Size of the largest colour table that every WebGL2 device supports, less 1; masks with a higher
+# label value are renumbered for the page.
 MOST_INDEX = 2047
 WINDOWS_HU = {
     "soft tissue": (-160.0, 240.0),
@@ -36,13 +38,13 @@ WINDOWS_HU = {
 
 @dataclass(frozen=True, eq=False)
 class Mask:
-    """A label map to lay over an image.
+    """A label map to show over an image.
 
     Args:
-        name: what the page calls it ("truth").
+        name: its name on the page, such as "truth".
         volume: (I, J, K) whole numbers from 0.
-        labels: what its values mean; values that it does not name are shown as "value 7".
-        dice: structure -> its Dice, where the mask was scored.
+        labels: names of the values; a value without a name is shown as "value 7".
+        dice: structure -> its Dice, if the mask was scored.
     """
 
     name: str
@@ -53,12 +55,12 @@ class Mask:
 
 @dataclass(frozen=True, eq=False)
 class Scene:
-    """One case in memory, masks on exactly the image's grid.
+    """One case in memory, with all masks on exactly the image's grid.
 
     Raises:
-        GeometryError: a mask stands elsewhere.
-        LabelError: a mask of several channels, or values that are not whole numbers from 0 to
-            65535.
+        GeometryError: a mask has another geometry.
+        LabelError: a mask has several different channels, or values that are not whole numbers from
+            0 to 65535.
     """
 
     id: str
@@ -74,9 +76,7 @@ class Scene:
 
 @dataclass(frozen=True)
 class ViewerCase:
-    """A case that can be shown: what the list says of it, and how it is read when its turn
-    comes.
-    """
+    """A case in the list: its id and note, and a function that reads it when it is shown."""
 
     id: str
     load: Callable[[], Scene]
@@ -84,8 +84,9 @@ class ViewerCase:
 
 
 def described(scene: Scene) -> dict[str, Any]:
-    """All the page needs besides voxels, as plain data; ``look`` is where to begin, in fractions
-    along R, A and S.
+    """Everything the page needs except the voxels, as plain data.
+
+    ``look`` is the initial crosshair position, as fractions along R, A and S.
     """
     image = scene.image
     names = [str(n) for n in image.meta.get("channels") or ()]
@@ -107,8 +108,10 @@ def described(scene: Scene) -> dict[str, Any]:
 
 
 def shown_values(labels: LabelSet) -> dict[int, int]:
-    """Label value -> its value in the mask that the page gets: itself, or its rank where any value
-    is too high for a table of colours.
+    """Label value -> its value in the mask that the page receives.
+
+    The values stay the same, unless the highest one exceeds ``MOST_INDEX``: then each value is
+    replaced by its rank.
     """
     return {
         v: n if max(labels.values) > MOST_INDEX else v for n, v in enumerate(labels.values, start=1)
@@ -116,7 +119,7 @@ def shown_values(labels: LabelSet) -> dict[int, int]:
 
 
 def shown_array(mask: Mask) -> NDArray[Any]:
-    """(I, J, K) of the values that the page gets, in the smallest unsigned dtype."""
+    """(I, J, K) mask with the values that the page receives, in the smallest unsigned dtype."""
     table = shown_values(mask.labels)
     if all(v == shown for v, shown in table.items()):
         return mask.volume.array.astype(mask.labels.dtype, copy=False)
@@ -129,14 +132,14 @@ def shown_array(mask: Mask) -> NDArray[Any]:
 
 
 def _placed(image: Volume, mask: Mask) -> Mask:
-    """The mask on exactly the image's grid, as unsigned whole numbers, with every value named."""
+    """The mask on exactly the image's grid, as unsigned integers, with a name for every value."""
     volume = mask.volume
     check_place(image, f"mask {mask.name}", volume)
     try:
         array = as_whole_numbers(_one_channel(volume), volume.source or None)
         low, high = int(array.min()), int(array.max())
         if low < 0 or high > 65535:
-            raise LabelError(f"label values lie in 0..65535, found {low} to {high}")
+            raise LabelError(f"label values must be in 0..65535, found {low} to {high}")
     except LabelError as error:
         raise LabelError(f"{error.message} ({mask.name})", path=volume.source or None) from error
     array, labels = _named(
@@ -148,16 +151,19 @@ def _placed(image: Volume, mask: Mask) -> Mask:
 
 
 def _one_channel(volume: Volume) -> NDArray[Any]:
+    """(I, J, K) of a mask; a colour picture whose channels are equal counts as one channel."""
     channels = volume.channels_array
     if not all(np.array_equal(channels[0], other) for other in channels[1:3]):
-        raise LabelError(f"a mask has one channel, found {len(channels)} that differ")
+        raise LabelError(f"a mask must have one channel, found {len(channels)} different channels")
     first: NDArray[Any] = channels[0]
     return first
 
 
 def _named(array: NDArray[Any], labels: LabelSet) -> tuple[NDArray[Any], LabelSet]:
-    """The mask and names of all its values; the only value of a mask is the task's only structure,
-    whatever it is (a 0/255 picture).
+    """The mask, and labels that name all its values.
+
+    If mask and ``labels`` have only one value each, they mean the same structure, whatever the
+    values are (for example in a 0/255 picture).
     """
     found = [v for v in unique_values(array) if v]
     unknown = [v for v in found if v not in labels.values]
@@ -172,8 +178,9 @@ def _named(array: NDArray[Any], labels: LabelSet) -> tuple[NDArray[Any], LabelSe
 
 
 def _alike(masks: list[Mask]) -> tuple[Mask, ...]:
-    """The masks, where each has but one value and nothing names it, as masks of one structure: 0/1,
-    0/63 and 0/255 mean the same.
+    """Give the masks one common structure if each has a single value without a name.
+
+    Masks with the values 0/1, 0/63 and 0/255 then count as masks of the same structure.
     """
     if not all(
         len(mask.labels) == 1 and mask.labels.names == [f"value {mask.labels.values[0]}"]
@@ -187,6 +194,10 @@ def _alike(masks: list[Mask]) -> tuple[Mask, ...]:
 
 
 def _mask(mask: Mask) -> dict[str, Any]:
+    """Name and structures of a mask, with voxel counts, volumes and Dice.
+
+    The volume is None if the voxel size is unknown.
+    """
     counts = np.bincount(mask.volume.array.ravel(order="K"), minlength=1)
     measured, voxel_ml = mask.volume.meta.get("spacing_known", True), mask.volume.grid.voxel_ml
     shown, rows = shown_values(mask.labels), []
@@ -211,7 +222,7 @@ def _mask(mask: Mask) -> dict[str, Any]:
 
 
 def _channel(array: NDArray[Any], unit: str) -> dict[str, Any]:
-    """Lowest and highest value, the window to begin with, and those that can be chosen."""
+    """The intensity windows that can be chosen; the page starts with the first."""
     step = max(1, math.ceil((array.size / SAMPLE_VOXELS) ** (1 / 3)))
     sample = array[tuple(slice(None, None, step if n > step else 1) for n in array.shape)].astype(
         np.float64
@@ -234,8 +245,9 @@ def _channel(array: NDArray[Any], unit: str) -> dict[str, Any]:
 
 
 def _look(scene: Scene) -> list[float]:
-    """Where the first mask that holds anything is fullest along each of R, A and S; the middle
-    where none does.
+    """The initial crosshair position: the fullest slice of the first mask that is not empty.
+
+    Fractions along R, A and S; the middle if all masks are empty.
     """
     for mask in scene.masks:
         array = mask.volume.reorient("RAS").array

@@ -1,10 +1,9 @@
 """The viewer's server: one page and its cases, for one person on this computer.
 
-It listens on 127.0.0.1 alone. Every address carries a random token, and the Host header must name
-this server (a foreign name that was made to resolve to 127.0.0.1 would send its own); whatever else
-is asked for is refused with
-403. Cases are read when the page asks for them, one at a time. It writes nothing but temporary
-files.
+The server is bound to 127.0.0.1 only. Every address contains a random token, and the Host header
+must name this server, which stops DNS rebinding (a foreign host name that resolves to 127.0.0.1).
+All other requests are refused with status 403. A case is read when the page requests it, one at a
+time. The server writes only temporary files.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ from .sources import CaseList
 from .voxels import MOST_VOXELS, channel, coarser, packed
 
 HOST = "127.0.0.1"
-KEPT = 2  # cases in memory: that on the screen and the one before
+KEPT = 2  # cases kept in memory: the one on the screen and the previous one
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; "
     "connect-src 'self' data: blob:; frame-ancestors 'none'"
@@ -43,8 +42,10 @@ TYPES = {".js": "text/javascript; charset=utf-8", ".css": "text/css; charset=utf
 
 
 class CaseReader:
-    """The shelf's cases as bytes, read when they are asked for, one at a time, the last few
-    kept.
+    """The cases of ``shelf`` as bytes.
+
+    A case is read when it is first requested, one at a time; the last ``KEPT`` cases stay in
+    memory. A lock makes it safe for several request threads.
     """
 
     def __init__(self, shelf: CaseList):
@@ -53,7 +54,7 @@ class CaseReader:
         self._kept: OrderedDict[int, tuple[bytes, Scene]] = OrderedDict()
 
     def description(self, index: int) -> bytes:
-        """What the page needs to know of a case, as JSON.
+        """The description of a case, as JSON.
 
         Raises:
             DelineateError: the case cannot be read.
@@ -73,6 +74,7 @@ class CaseReader:
             return packed(mask.volume.with_array(shown_array(mask)))
 
     def _case(self, index: int) -> tuple[bytes, Scene]:
+        """Description and scene of a case; reading it drops the case used longest ago."""
         if index not in self._kept:
             while len(self._kept) >= KEPT:
                 self._kept.popitem(last=False)
@@ -81,6 +83,7 @@ class CaseReader:
         return self._kept[index]
 
     def _read(self, entry: ViewerCase) -> tuple[bytes, Scene]:
+        """Read a case; volumes are counted on the original masks, voxels may be made coarser."""
         scene = entry.load()
         small = coarser(scene, MOST_VOXELS)
         facts = {
@@ -92,10 +95,10 @@ class CaseReader:
 
 
 class Server(ThreadingHTTPServer):
-    """Serves ``shelf`` until it is shut down; ``address`` is what to open.
+    """Serves ``shelf`` until it is shut down; open ``address`` in a browser.
 
     Raises:
-        UsageError: the port is taken or may not be used.
+        UsageError: the port is in use or not allowed.
     """
 
     daemon_threads = True
@@ -106,7 +109,7 @@ class Server(ThreadingHTTPServer):
             super().__init__((HOST, port), _Handler)
         except OSError as error:
             raise UsageError(
-                f"port {port} cannot be used ({error.strerror}); leave --port out to get a free one"
+                f"port {port} cannot be used ({error.strerror}); omit --port to get a free one"
             ) from error
         self.hosts = {f"{name}:{self.server_port}" for name in (HOST, "localhost")}
 
@@ -118,7 +121,7 @@ class Server(ThreadingHTTPServer):
 class _Handler(BaseHTTPRequestHandler):
     server: Server
     protocol_version = "HTTP/1.1"
-    timeout = 60  # seconds that an idle connection may stay
+    timeout = 60  # seconds after which an idle connection is closed
 
     def do_GET(self) -> None:
         path = self._own_path()
@@ -130,8 +133,8 @@ class _Handler(BaseHTTPRequestHandler):
         except DelineateError as error:
             self._send(422, "application/json", json.dumps({"error": str(error)}).encode())
         except (BrokenPipeError, ConnectionResetError):
-            self.close_connection = True  # the page went on to another case
-        # a library met something it did not foresee; the page says so, and the server goes on
+            self.close_connection = True  # the page has moved on to another case
+        # An unexpected error in a library: the page shows it, and the server continues.
         except Exception as error:
             self._send(
                 500,
@@ -145,24 +148,22 @@ class _Handler(BaseHTTPRequestHandler):
         self.do_GET()
 
     def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
-        """Other methods are refused like other addresses."""
+        """Refuse other methods in the same way as other addresses."""
         if code == HTTPStatus.NOT_IMPLEMENTED:
             self._refuse()
         else:
             super().send_error(code, message, explain)
 
     def _refuse(self) -> None:
-        self.close_connection = True  # a body, if there is one, is not read
+        self.close_connection = True  # a request body, if there is one, is not read
         self._send(
             403,
             "text/plain; charset=utf-8",
-            b"This address is not the viewer's: open the one that delineate printed.\n",
+            b"This is not an address of the viewer. Open the address that delineate printed.\n",
         )
 
     def _own_path(self) -> str | None:
-        """What is asked for below the token; None where the token, the host or the origin is not
-        ours.
-        """
+        """The requested path below the token; None if token, host or origin is wrong."""
         origin = self.headers.get("Origin")
         if self.headers.get("Host") not in self.server.hosts or (
             origin is not None and origin.removeprefix("http://") not in self.server.hosts
@@ -173,6 +174,7 @@ class _Handler(BaseHTTPRequestHandler):
         return rest.partition("?")[0] if own and slash and self.path.startswith("/") else None
 
     def _answer(self, path: str) -> None:
+        """Send the page, one of its files, or a part of a case; refuse any other path."""
         shelf, cases = self.server.cases.shelf, self.server.cases
         if path == "":
             page = served_page(shelf.title, [(entry.id, entry.note) for entry in shelf.entries])
@@ -188,7 +190,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._refuse()
 
     def _numbered(self, make: Callable[[], bytes], kind: str) -> None:
-        """Send what ``make`` gives; a number that no case, channel or mask has is refused."""
+        """Send the bytes that ``make`` returns; refuse a number without a case, channel or mask."""
         try:
             data = make()
         except IndexError:
@@ -214,4 +216,4 @@ class _Handler(BaseHTTPRequestHandler):
         return "delineate"
 
     def log_message(self, format: str, *args: Any) -> None:
-        """Say nothing: the terminal belongs to the address."""
+        """Print nothing, so that the address stays visible in the terminal."""

@@ -1,8 +1,8 @@
-"""What there is to show: an image with its masks, folders of both paired by name, a manifest, or
-the scored cases of a run.
+"""Finds the cases to show: an image with its masks, folders of images and masks paired by name, a
+manifest, or the scored cases of a run.
 
-Everything that can be wrong without opening an image is refused here; images are read when a case's
-turn comes. It knows no server and no page.
+Errors that are visible without opening an image are raised here. Images are read later, when their
+case is shown. The module knows no server and no page.
 """
 
 from __future__ import annotations
@@ -26,34 +26,35 @@ from ..evaluation.pairing import images_in, match_names
 from ..formats import files
 from .scenes import Mask, Scene, ViewerCase
 
-NAMES = "predictions.json"  # beside predictions, says what their values mean
+NAMES = "predictions.json"  # file next to predictions that names their label values
 NOTHING = LabelSet(())
 
 
 @dataclass(frozen=True)
 class CaseList:
-    """The cases that can be shown, in the order in which they come, under one title."""
+    """The cases to show, in order, and the title of the page."""
 
     title: str
     entries: tuple[ViewerCase, ...]
 
 
 def find(paths: Sequence[str | Path], labels: str | Path | None = None) -> CaseList:
-    """What ``delineate view`` shows for ``paths``.
+    """The cases that ``delineate view`` shows for ``paths``.
 
     Args:
-        paths: one run's folder; one ``manifest.jsonl``, or the folder of a check that holds it; or
-            an image and any number of masks, each a file or a folder. Folders of volumes are cases
-            paired by name; folders of DICOM or of slices are one case, and bare slices take the
-            image's geometry.
-        labels: file of names for masks that are not said what they mean.
+        paths: the folder of one run; one ``manifest.jsonl``, or the folder of a check that holds
+            it; or an image and any number of masks, each a file or a folder. In folders of volumes,
+            images and masks are paired by name. A folder of DICOM files or of slices is one case;
+            slices without geometry take that of the image.
+        labels: a file with names for the label values; None uses the names stored with the masks.
 
     Raises:
-        UsageError: masks given with a run or manifest.
+        UsageError: masks are given in addition to a run or manifest.
         InputError: a path does not exist, or holds nothing that can be shown.
     """
     places = [Path(p) for p in paths]
     for place in places:
+        # "FILE#PART" names a part of a file, so the file itself must exist.
         if not place.exists() and not (
             "#" in place.name and place.with_name(place.name.rpartition("#")[0]).exists()
         ):
@@ -64,7 +65,8 @@ def find(paths: Sequence[str | Path], labels: str | Path | None = None) -> CaseL
         first, cohort = first / "manifest.jsonl", True
     if (run or cohort) and masks:
         raise UsageError(
-            f"a {'run' if run else 'manifest'} knows its masks; give it alone", path=first
+            f"a {'run' if run else 'manifest'} already names its masks; give no other masks",
+            path=first,
         )
     named = None if labels is None else read_label_names(labels)
     if run:
@@ -82,6 +84,7 @@ def find(paths: Sequence[str | Path], labels: str | Path | None = None) -> CaseL
 
 
 def _of_files(image: Path, masks: Sequence[Path], labels: LabelSet | None) -> CaseList:
+    """A list of one case: an image and its masks."""
     entry = ViewerCase(
         files.stem(image.resolve()),
         partial(
@@ -95,14 +98,17 @@ def _of_files(image: Path, masks: Sequence[Path], labels: LabelSet | None) -> Ca
 
 
 def _of_folders(images: Path, masks: Sequence[Path], labels: LabelSet | None) -> CaseList:
-    """One case an image; a mask's folder gives it the file of its name."""
+    """One case per image; each folder of masks contributes the file with the image's name.
+
+    Images without any mask are left out, unless no masks are given at all.
+    """
     scans = {files.stem(path): path for path in images_in(images)}
     named = list(zip(_names(masks), masks, strict=True))
     found: dict[str, list[tuple[str, Path]]] = {case: [] for case in scans}
     for name, folder in named:
         if not folder.is_dir():
             raise UsageError(
-                f"{images} holds several images, so a folder of masks is needed, found a file",
+                f"{images} is a folder of images, so masks must be a folder too; found a file",
                 path=folder,
             )
         drawn = {files.stem(path): path for path in images_in(folder)}
@@ -120,6 +126,7 @@ def _of_folders(images: Path, masks: Sequence[Path], labels: LabelSet | None) ->
 
 
 def _read_files(image: Path, masks: Sequence[tuple[str, Path]], labels: LabelSet | None) -> Scene:
+    """Read an image and its (name, path) masks."""
     scan = files.read(image)
     read = [
         Mask(name, _read_mask(path, image), labels or _said_beside(path)) for name, path in masks
@@ -128,19 +135,23 @@ def _read_files(image: Path, masks: Sequence[tuple[str, Path]], labels: LabelSet
 
 
 def _read_mask(path: Path, image: Path) -> Volume:
-    """The mask; a folder of bare slices takes the image's geometry."""
+    """Read a mask; a folder of slices without geometry takes that of the image."""
     bare = path.is_dir() and all(files.detect(p) in files.RASTER for p in images_in(path))
     return files.read(Source(str(path), like=str(image)) if bare else path)
 
 
 def _said_beside(mask: Path) -> LabelSet:
+    """The labels in the file ``NAMES`` next to ``mask``; none if there is no such file."""
     beside = mask.parent / NAMES
     return read_label_names(beside) if beside.is_file() else NOTHING
 
 
 def _names(masks: Sequence[Path], image: str = "") -> list[str]:
-    """Names that tell the masks apart: the file's or folder's own, with as much of the folders
-    above as that needs; masks named like the image are called by their folder."""
+    """A different name for each mask.
+
+    It is the name of the file or folder, with as many parent folders as are needed to make it
+    unique. Masks that have the image's name are named after their folder.
+    """
     parts = [[*p.resolve().parts[1:-1], files.stem(p.resolve())] for p in masks]
     if len(parts) > 1 and all(len(p) > 1 and p[-1] == image for p in parts):
         parts = [p[:-1] for p in parts]
@@ -149,6 +160,7 @@ def _names(masks: Sequence[Path], image: str = "") -> list[str]:
         map(len, parts), default=0
     ):
         depth += 1
+    # Identical paths cannot be made unique: they are numbered.
     short = ["/".join(p[-depth:]) for p in parts]
     return [
         f"{name} ({n})" if short.count(name) > 1 else name for n, name in enumerate(short, start=1)
@@ -156,9 +168,7 @@ def _names(masks: Sequence[Path], image: str = "") -> list[str]:
 
 
 def _holds_volumes(path: Path) -> bool:
-    """Whether a folder holds volumes of their own, rather than one DICOM series or one stack of
-    slices.
-    """
+    """Whether a folder holds separate volumes, not one DICOM series or one stack of slices."""
     if not path.is_dir():
         return False
     kinds = {files.detect(p) for p in images_in(path)}
@@ -169,7 +179,7 @@ def _holds_volumes(path: Path) -> bool:
 
 
 def is_run(path: Path) -> bool:
-    """Whether ``path`` is the folder of a training's run, finished or not."""
+    """Whether ``path`` is the folder of a training run, finished or not."""
     return (
         path.is_dir()
         and (path / "manifest.jsonl").is_file()
@@ -178,31 +188,33 @@ def is_run(path: Path) -> bool:
 
 
 def scored_cases(run: str | Path, labels: LabelSet | None = None) -> CaseList:
-    """The cases that a run scored, with truth and prediction, the lowest mean Dice first.
+    """The scored cases of a run, with truth and prediction, lowest mean Dice first.
 
     Args:
-        run: MODEL.run, with manifest.jsonl and, under test/ or else validation/, scores.json and
+        run: MODEL.run, with manifest.jsonl and, in test/ or else in validation/, scores.json and
             predictions/.
-        labels: names instead of the manifest's.
+        labels: names used instead of those in the manifest.
 
     Raises:
-        InputError: no run, nothing scored yet, or a damaged file.
+        InputError: the folder is not a run, it has no scores yet, or a file is damaged.
     """
     folder = Path(run)
     if not (folder / "manifest.jsonl").is_file():
-        raise InputError("is no run: a run's folder, MODEL.run, holds manifest.jsonl", path=folder)
+        raise InputError(
+            "is not a run: the folder of a run, MODEL.run, holds manifest.jsonl", path=folder
+        )
     part = _scored(folder)
     if part is None:
         raise InputError(
-            "holds no scores yet, neither in test/ nor in validation/; they are there when the "
-            "training has ended",
+            "holds no scores yet, neither in test/ nor in validation/; they are written at the end "
+            "of the training",
             path=folder,
         )
     manifest, dice = Manifest.load(folder / "manifest.jsonl"), _dice(part / "scores.json")
     known = {case.id for case in manifest}
     ranked = sorted((case for case in dice if case in known), key=lambda case: _mean(dice[case]))
     if not ranked:
-        raise InputError("names no case of the run's manifest.jsonl", path=part / "scores.json")
+        raise InputError("has no case of the run's manifest.jsonl", path=part / "scores.json")
     entries = [
         ViewerCase(
             case,
@@ -222,6 +234,7 @@ def scored_cases(run: str | Path, labels: LabelSet | None = None) -> CaseList:
 
 
 def _scored(run: Path) -> Path | None:
+    """The folder with the run's scores: test/, else validation/; None if there are none."""
     return next(
         (run / part for part in ("test", "validation") if (run / part / "scores.json").is_file()),
         None,
@@ -229,6 +242,7 @@ def _scored(run: Path) -> Path | None:
 
 
 def _of_manifest(path: Path, labels: LabelSet | None) -> CaseList:
+    """All cases of a manifest, with their truth."""
     manifest = Manifest.load(path)
     if not manifest.cases:
         raise InputError("holds no case", path=path)
@@ -239,6 +253,7 @@ def _of_manifest(path: Path, labels: LabelSet | None) -> CaseList:
 
 
 def _read_case(manifest: Manifest, case: Case, labels: LabelSet | None) -> Scene:
+    """Read a case of a manifest, with its truth if it has one."""
     image = _image_of(manifest, case)
     truth = (
         [Mask("truth", read_label(case, manifest, image.grid), labels or manifest.labels)]
@@ -255,6 +270,11 @@ def _read_scored(
     dice: dict[str, float],
     labels: LabelSet | None,
 ) -> Scene:
+    """Read a case of a run, with truth and prediction.
+
+    Raises:
+        FormatError: the prediction is missing.
+    """
     found = sorted(p for p in predictions.glob("*") if p.is_file() and files.stem(p) == case.id)
     if not found:
         raise FormatError("its prediction is not in the run", path=predictions).of_case(case.id)
@@ -264,14 +284,14 @@ def _read_scored(
 
 
 def _image_of(manifest: Manifest, case: Case) -> Volume:
-    """The scan; of a CT whose format states no unit the manifest does."""
+    """Read the scan; a CT whose format has no unit gets HU from the manifest's modality."""
     image = read_image(case, manifest)
     unit = "HU" if manifest.modality == "CT" and len(manifest.channels) == 1 else image.unit
     return replace(image, unit=unit, meta={**image.meta, "channels": manifest.channels})
 
 
 def _dice(path: Path) -> dict[str, dict[str, float]]:
-    """Case -> structure -> Dice, NaN where it is not defined."""
+    """Case -> structure -> Dice, NaN if it is undefined."""
     out: dict[str, dict[str, float]] = {}
     try:
         data: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
@@ -290,7 +310,7 @@ def _dice(path: Path) -> dict[str, dict[str, float]]:
 
 
 def _mean(dice: dict[str, float]) -> float:
-    """Mean of the structures where it is defined; cases without any come last."""
+    """Mean Dice over the structures with a defined Dice; infinite (ranked last) without any."""
     values = [v for v in dice.values() if np.isfinite(v)]
     return float(np.mean(values)) if values else float("inf")
 

@@ -1,8 +1,8 @@
-"""Voxels as the page loads them: NIfTI bytes, packed, in dtypes that the graphics device knows, and
-no more of them than it can hold.
+"""Voxels for the page: compressed NIfTI bytes in dtypes that a graphics device supports, with no
+more voxels than it can hold.
 
-Whatever is made coarser keeps its outer faces, and its masks are resampled with it. It knows no
-server and no page.
+Resampling to a coarser grid keeps the outer faces of the volume; masks are resampled to the same
+grid. The module knows no server and no page.
 """
 
 from __future__ import annotations
@@ -22,26 +22,28 @@ from ..core.volume import Volume
 from ..formats import nifti
 from .scenes import Scene
 
-MOST_VOXELS = 100_000_000  # a device keeps several copies of 4 bytes each
-SCALE_AT = 112  # byte of a NIfTI-1 header where slope and intercept stand
+MOST_VOXELS = 100_000_000  # a graphics device keeps several copies of 4 bytes per voxel
+SCALE_AT = 112  # byte offset of slope and intercept in a NIfTI-1 header
 
 
 def packed(volume: Volume, slope: float = 1.0, intercept: float = 0.0) -> bytes:
-    """The bytes of a .nii.gz of ``volume``, whose voxels mean ``slope`` * voxel + ``intercept``."""
+    """``volume`` as the bytes of a .nii.gz; its values are ``slope`` * voxel + ``intercept``."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "volume.nii.gz"
         nifti.write(volume, path)
         data = path.read_bytes()
     if (slope, intercept) == (1.0, 0.0):
         return data
+    # Write slope and intercept into the header, then compress again.
     raw = bytearray(isal_zlib.decompress(data, wbits=31))
     struct.pack_into("<ff", raw, SCALE_AT, slope, intercept)
     return bytes(igzip.compress(bytes(raw), 1))
 
 
 def channel(image: Volume, number: int) -> Volume:
-    """One channel (I, J, K) in a dtype that the page's device knows: uint8, int16, uint16 or
-    float32; what is not finite is the lowest value.
+    """One channel (I, J, K) in a dtype that the page supports: uint8, int16, uint16 or float32.
+
+    Values that are not finite become the lowest finite value, or 0 if there is none.
     """
     array = image.channels_array[number]
     if array.dtype.kind == "b":
@@ -61,8 +63,9 @@ def channel(image: Volume, number: int) -> Volume:
 
 
 def coarser(scene: Scene, most_voxels: int) -> Scene:
-    """The scene with at most ``most_voxels``: its finest axes are made coarser first, up to one
-    spacing for all; itself where it is small enough.
+    """The scene on a grid of at most ``most_voxels``, itself if it is small enough.
+
+    The axes with the finest spacing are made coarser first.
     """
     grid = _coarser_grid(scene.image.grid, most_voxels)
     if grid == scene.image.grid:
@@ -89,9 +92,7 @@ def coarser(scene: Scene, most_voxels: int) -> Scene:
 
 
 def cropped(scene: Scene, margin_mm: float) -> Scene:
-    """The scene around what its masks hold, ``margin_mm`` wider on every side; itself where they
-    hold nothing.
-    """
+    """The scene cropped to its masks, with ``margin_mm`` on every side; itself if all are empty."""
     grid = scene.image.grid
     held = np.zeros(grid.shape, bool)
     for mask in scene.masks:
@@ -115,8 +116,9 @@ def cropped(scene: Scene, margin_mm: float) -> Scene:
 
 
 def stepped(volume: Volume) -> tuple[Volume, float, float]:
-    """``volume`` in steps of int16 where it is float32, with their slope and intercept; other
-    dtypes stay.
+    """A float32 volume as int16 steps, with their slope and intercept; other dtypes stay.
+
+    Raw values -32767..32767 cover the range of the volume.
     """
     array = volume.array
     if array.dtype.kind != "f":
@@ -129,6 +131,7 @@ def stepped(volume: Volume) -> tuple[Volume, float, float]:
 
 
 def _coarser_grid(grid: Grid, most_voxels: int) -> Grid:
+    """The grid with its finest axes respaced, in steps of 5 %, until it is small enough."""
     at_least_mm, out = min(grid.spacing_mm), grid
     while np.prod(out.shape, dtype=np.int64) > most_voxels:
         at_least_mm *= 1.05
@@ -142,5 +145,6 @@ def _coarser_grid(grid: Grid, most_voxels: int) -> Grid:
 
 
 def _holds(dtype: Any, array: NDArray[Any]) -> bool:
+    """Whether the integer ``dtype`` can hold all values of ``array``."""
     limits = np.iinfo(dtype)
     return bool(limits.min <= array.min() and array.max() <= limits.max)

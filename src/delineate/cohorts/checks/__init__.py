@@ -1,1 +1,1 @@
-"""Examining a cohort: what is wrong, what can be repaired."""
+"""Checks of a cohort: what is wrong with it and what can be repaired."""

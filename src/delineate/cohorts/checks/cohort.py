@@ -1,8 +1,7 @@
-"""What is wrong with a cohort: checks that look across the examinations of all its cases, one small
-function each.
+"""Checks of a whole cohort: each function compares the examinations of all cases.
 
-It opens no file: everything it needs is in the ``Examination`` that ``doctor.examine`` made of each
-case.
+This module opens no file. Everything it needs is in the ``Examination`` that ``doctor.examine``
+made of each case.
 """
 
 from __future__ import annotations
@@ -17,30 +16,33 @@ from ...core.labels import LabelSet
 from ..findings import Finding
 from .doctor import Examination
 
-RANGE_RATIO = 20.0  # intensities of one cohort differ by at most this factor, or are called extreme
+RANGE_RATIO = 20.0  # largest plausible ratio between the intensities of two cases
 OUTLIER_Z = 6.0  # robust z score beyond which a spacing or size is an outlier
-FEW = 8  # fewer cases than this have no outliers
+FEW = 8  # outliers are not searched in cohorts with fewer cases
+# DICOM PatientID values that anonymisation leaves behind; they do not identify a patient.
+_ANONYMOUS_IDS = ("anonymous", "anonymized", "anonymised", "anon", "0", "unknown", "none")
 
 
 def compare(examinations: Sequence[Examination]) -> list[Finding]:
-    """The findings that only several cases together can tell."""
+    """The findings that need several cases, from all ``COHORT_CHECKS``."""
     return [f for check in COHORT_CHECKS for f in check(examinations)]
 
 
 def check_dtypes(all_of: Sequence[Examination]) -> list[Finding]:
-    """Images of one cohort stored in different data types, often a sign of different scaling; CT in
-    HU is comparable whatever its type.
+    """Warn if images are stored in different data types, often a sign of different scaling.
+
+    CT in HU is comparable whatever its data type, so it is left out.
     """
     held = Counter(c.dtype for e in all_of if e.unit != "HU" for c in e.channels)
     if len(held) < 2:
         return []
-    told = ", ".join(f"{n} {dtype}" for dtype, n in held.most_common())
+    listed = ", ".join(f"{n} {dtype}" for dtype, n in held.most_common())
     return [
         Finding(
             "",
             "dtype",
             "warning",
-            f"images are stored in different data types ({told}); intensities may not be "
+            f"images are stored in different data types ({listed}); intensities may not be "
             "comparable",
             {"count": dict(held)},
         )
@@ -48,11 +50,14 @@ def check_dtypes(all_of: Sequence[Examination]) -> list[Finding]:
 
 
 def check_ranges(all_of: Sequence[Examination]) -> list[Finding]:
-    """Images (not CT) whose brightness differs by more than ``RANGE_RATIO`` within the cohort, and
-    those far beyond the median.
+    """Warn if the intensities of a channel (not CT) differ by more than ``RANGE_RATIO`` within the
+    cohort, and name the cases far from the median.
+
+    The 99th percentile represents the intensity of a case.
     """
     findings = []
     for n in range(max((len(e.channels) for e in all_of), default=0)):
+        # Compare the same channel of all cases. Channels without positive values are left out.
         held = {
             e.case: e.channels[n]
             for e in all_of
@@ -64,6 +69,7 @@ def check_ranges(all_of: Sequence[Examination]) -> list[Finding]:
         low, high = min(p99.values()), max(p99.values())
         if high <= RANGE_RATIO * low:
             continue
+        # Cases far from the median are named, the most intense first.
         maxima = [c.high for c in held.values()]
         middle = float(np.median(list(p99.values())))
         far = sorted(
@@ -83,35 +89,39 @@ def check_ranges(all_of: Sequence[Examination]) -> list[Finding]:
             "far_from_median": far,
         }
         message = (
-            f"intensities differ extremely: maxima from {min(maxima):.6g} to {max(maxima):.6g}, "
-            f"99th percentiles from {low:.4g} to {high:.4g}; "
-            f"{len(far)} cases are {RANGE_RATIO:g} times off the median. A plan normalises each "
-            "image"
+            f"intensities differ strongly: maxima from {min(maxima):.6g} to {max(maxima):.6g}, "
+            f"99th percentiles from {low:.4g} to {high:.4g}; {len(far)} cases differ from the "
+            f"median by more than a factor of {RANGE_RATIO:g}. A plan normalises each image"
         )
         findings.append(Finding("", "intensity", "warning", message, data))
     return findings
 
 
 def check_side_pattern(all_of: Sequence[Examination]) -> list[Finding]:
-    """Where most cases have left and right exchanged, the names or the reading are at fault rather
-    than single cases.
+    """Warn if left and right seem exchanged in at least half of the labelled cases.
+
+    The cause is then the label names or the geometry of all files, not a single case.
     """
+    # The single cases were checked before; here they are only counted.
     suspect = [e.case for e in all_of if any(f.kind == "side" for f in e.findings)]
     labelled = [e for e in all_of if e.labelled]
     if len(suspect) < 2 or 2 * len(suspect) < len(labelled):
         return []
     message = (
-        f"left and right seem exchanged in {len(suspect)} of {len(labelled)} cases: look "
-        "at the names of the labels first"
+        f"left and right seem exchanged in {len(suspect)} of {len(labelled)} cases; check the "
+        "label names first"
     )
     return [Finding("", "side", "warning", message, {"cases": suspect})]
 
 
 def check_duplicates(all_of: Sequence[Examination]) -> list[Finding]:
-    """Images with exactly the same voxels; where their patients differ, one patient stands under
-    two ids.
+    """Warn about images with identical voxels.
+
+    If the cases belong to different patients, one patient probably has two ids: a second warning
+    says so, because folds grouped by patient would then leak.
     """
     groups: dict[str, list[Examination]] = defaultdict(list)
+    # Constant images are equal by definition and are reported by their own check.
     for e in all_of:
         if e.sha256 and not any(c.low == c.high for c in e.channels):
             groups[e.sha256].append(e)
@@ -126,7 +136,7 @@ def check_duplicates(all_of: Sequence[Examination]) -> list[Finding]:
                 cases[1],
                 "duplicate",
                 "warning",
-                f"has exactly the voxels of {cases[0]}" + _more(cases[2:]),
+                f"has the same voxels as {cases[0]}" + _more(cases[2:]),
                 data,
             )
         )
@@ -136,8 +146,8 @@ def check_duplicates(all_of: Sequence[Examination]) -> list[Finding]:
                     cases[1],
                     "patient",
                     "warning",
-                    f"patients {', '.join(patients[:4])} are one: their images are the same; "
-                    "folds would leak",
+                    f"patients {', '.join(patients[:4])} have identical images and are probably "
+                    "the same person; folds would leak",
                     data,
                 )
             )
@@ -145,30 +155,23 @@ def check_duplicates(all_of: Sequence[Examination]) -> list[Finding]:
 
 
 def _more(cases: Sequence[str]) -> str:
-    return f" (as have {', '.join(cases[:5])})" if cases else ""
+    return f" (also {', '.join(cases[:5])})" if cases else ""
 
 
 def check_patient_ids(all_of: Sequence[Examination]) -> list[Finding]:
-    """One DICOM PatientID in cases that the manifest gives to different patients."""
+    """Warn if one DICOM PatientID occurs in cases that the manifest gives to different patients."""
+    # PatientID -> patient in the manifest -> cases.
     held: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
     for e in all_of:
-        if e.dicom_patient and e.dicom_patient.strip().lower() not in (
-            "anonymous",
-            "anonymized",
-            "anonymised",
-            "anon",
-            "0",
-            "unknown",
-            "none",
-        ):
+        if e.dicom_patient and e.dicom_patient.strip().lower() not in _ANONYMOUS_IDS:
             held[e.dicom_patient][e.patient].append(e.case)
     findings = []
     for dicom, patients in held.items():
         if len(patients) > 1:
             names = ", ".join(list(patients)[:4])
             message = (
-                f"PatientID {dicom} stands in cases of {len(patients)} patients ({names}): "
-                "one under two ids? Say who is who with --patient"
+                f"PatientID {dicom} occurs in cases of {len(patients)} patients ({names}), which "
+                "may be the same person; define the patients with --patient"
             )
             data = {"patient_id": dicom, "patients": {p: list(c) for p, c in patients.items()}}
             findings.append(
@@ -178,9 +181,12 @@ def check_patient_ids(all_of: Sequence[Examination]) -> list[Finding]:
 
 
 def check_outliers(all_of: Sequence[Examination]) -> list[Finding]:
-    """Spacings and extents (mm) far from the cohort's, by a robust z score of their logarithms,
-    axes ordered R, A, S.
+    """Warn about spacings and extents (mm, axes in the order R, A, S) far from the cohort's median.
+
+    The criterion is a robust z score of the logarithms. Spacings that the file does not store are
+    left out.
     """
+    # Axes in one order, so that coronal and axial scans can be compared.
     grids = {e.case: e.grid.reorient("RAS")[0] for e in all_of if e.grid is not None}
     spacings = {case: np.array(grid.spacing_mm) for case, grid in grids.items()}
     sizes = {case: spacings[case] * grid.shape for case, grid in grids.items()}
@@ -191,15 +197,18 @@ def check_outliers(all_of: Sequence[Examination]) -> list[Finding]:
 
 
 def _outliers(kind: str, values: Mapping[str, NDArray[np.float64]]) -> list[Finding]:
-    """``values`` (3,) in mm by case, each judged against the median of all."""
+    """Findings for the cases whose ``values`` (3,) in mm are far from the median of all cases."""
     if len(values) < FEW:
         return []
+    # Logarithms make half and double the spacing equally far from the median.
     logs = np.log(list(values.values()))
     middle = np.median(logs, axis=0)
-    # A floor of 5 %, so that equal spacings forgive rounding.
+    # Robust standard deviation (1.4826 MAD) of each axis. The floor of 5 % avoids outliers caused
+    # by rounding if almost all spacings are equal.
     spread = np.maximum(1.4826 * np.median(np.abs(logs - middle), axis=0), 0.05)
     usual = np.exp(middle)
     findings = []
+    # The axis with the largest deviation decides.
     for (case, value), z in zip(
         values.items(), (np.abs(logs - middle) / spread).max(axis=1), strict=True
     ):
@@ -222,9 +231,10 @@ def _by(values: NDArray[np.float64]) -> str:
 
 
 def check_absent(all_of: Sequence[Examination], labels: LabelSet) -> list[Finding]:
-    """Structures that no case has, and those that few have."""
+    """Warn about structures that no labelled case contains."""
     labelled = [e for e in all_of if e.labelled]
     count = {b.name: sum(b.value in e.voxels for e in labelled) for b in labels}
+    # Only structures that are missing in every case are reported; single absences are normal.
     never = [name for name, n in count.items() if n == 0]
     if not labelled or not never:
         return []
@@ -233,18 +243,18 @@ def check_absent(all_of: Sequence[Examination], labels: LabelSet) -> list[Findin
             "",
             "absent",
             "warning",
-            f"no case holds {', '.join(never[:8])}{' ...' if len(never) > 8 else ''}",
+            f"no case contains {', '.join(never[:8])}{' ...' if len(never) > 8 else ''}",
             {"names": never},
         )
     ]
 
 
 def looks_like_ct(all_of: Sequence[Examination]) -> bool:
-    """Whether every image has the range of CT in HU: air or padding near -1000, nothing below
-    -3100, 99 % below 3100.
+    """Whether every image has the range of CT in HU: air or padding near -1000, no value below
+    -3100, and the 99th percentile below 3100.
 
-    For files without a modality (NIfTI); no MR or photograph has such negative values in every
-    image.
+    This is used for files without a modality (NIfTI). No MR image or photograph has such negative
+    values in every image.
     """
     channels = [c for e in all_of for c in e.channels]
     return bool(channels) and all(

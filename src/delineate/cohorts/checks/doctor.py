@@ -1,17 +1,17 @@
-"""What is wrong with a case: one small function a check, each returning findings.
+"""Checks of a single case: one small function per check, each returning findings.
 
-``examine`` opens a case's files once and keeps a small summary (an ``Examination``) with the
-findings that the case alone can tell; ``compare.py`` looks across all summaries. Nothing is changed
-here; ``repair.py`` mends what ``mend`` names.
+``examine`` opens a case's files once and keeps a small summary (an ``Examination``) together with
+the findings of that case; ``cohort.py`` compares the summaries of all cases. This module changes no
+file; ``repair.py`` applies the repair that a finding names in ``mend``.
 
-Left and right are judged in RAS+ mm, where x grows towards the patient's right, and only where a
-file carries a place.
+Left and right are checked in RAS+ mm, where x grows towards the patient's right, and only if the
+file stores a position.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -20,23 +20,29 @@ from numpy.typing import NDArray
 
 from ...core.errors import DelineateError, LabelError
 from ...core.grid import GRID_TOLERANCE_MM, Grid
-from ...core.labels import LabelSet, as_whole_numbers, unique_values
+from ...core.labels import Label, LabelSet, as_whole_numbers, unique_values
 from ...core.manifest import Case, Manifest, Source
 from ...core.volume import Volume
 from ..findings import Finding, Severity
 from ..reading import difference, map_label, read_image, read_raw_label
 from .repair import COPY_AFFINE, RESAMPLE, way_to_mend
 
-ROUNDING_MM = 0.01  # grids nearer than this are the same
-SIDE_MM = (
-    3.0  # a structure must stand at least this far on the wrong side of its partner to be suspect
-)
-HU_LIMITS = (-10_000.0, 70_000.0)  # beyond these no CT value is real
+ROUNDING_MM = 0.01  # grids that differ by at most this are equal
+# A structure is suspect if it is farther than this on the wrong side.
+SIDE_MM = 3.0
+HU_LIMITS = (-10_000.0, 70_000.0)  # values outside are not real CT values
 
 
 @dataclass(frozen=True)
 class ChannelStatistics:
-    """Facts of one channel; ``p99`` is the 99th percentile of at most some 100,000 voxels."""
+    """Intensity statistics of one channel.
+
+    Args:
+        dtype: data type of the voxels.
+        low, high: smallest and largest finite value.
+        p99: 99th percentile of about 100,000 evenly spaced voxels (of all voxels if fewer).
+        not_finite: number of voxels that are NaN or infinite.
+    """
 
     dtype: str
     low: float
@@ -47,23 +53,22 @@ class ChannelStatistics:
 
 @dataclass(frozen=True)
 class Examination:
-    """What is kept of a case after its files were read once; parts that could not be read are
-    empty.
+    """Summary of a case after its files were read once; parts that could not be read are empty.
 
     Args:
-        case: its id.
-        patient: as the manifest has it.
-        grid: the image's.
-        placed: whether the image's file carries a place in the patient.
-        spaced: whether it carries a spacing.
-        channels: facts of each.
-        unit: of the image.
-        sha256: of the image's voxels and shape.
-        dicom_patient: PatientID in the files, "" where there is none.
-        labelled: whether the truth could be read.
-        voxels: value -> voxels of the truth after the mapping.
-        label_grid: the truth's grid.
-        findings: what the case alone tells.
+        case: id of the case.
+        patient: patient id in the manifest.
+        grid: the image's grid.
+        placed: whether the image's file stores a position in the patient.
+        spaced: whether the image's file stores a spacing.
+        channels: statistics of each channel.
+        unit: unit of the image.
+        sha256: hash of the image's voxels and shape.
+        dicom_patient: PatientID in the files; "" if there is none.
+        labelled: whether the ground truth could be read.
+        voxels: label value -> number of voxels, after the mapping; background is left out.
+        label_grid: the grid of the ground truth.
+        findings: the findings of this case.
     """
 
     case: str
@@ -85,14 +90,16 @@ class Examination:
 
 
 def examine(job: tuple[Case, Manifest]) -> Examination:
-    """Read a case's image and truth once and summarise them; unreadable files become findings, not
-    exceptions.
+    """Read a case's image and ground truth once and summarise them.
+
+    An unreadable file becomes a finding, not an exception.
 
     Args:
-        job: the case, and the cohort's manifest (its cases are not used, so it may have none).
+        job: the case and the cohort's manifest (its cases are not used, so it may be empty).
     """
     case, manifest = job
     found = Examination(case.id, case.patient)
+    # An unreadable image does not prevent the check of the labels.
     image: Volume | None = None
     try:
         image = read_image(case, manifest)
@@ -105,9 +112,11 @@ def examine(job: tuple[Case, Manifest]) -> Examination:
 
 
 def _summary(found: Examination, image: Volume) -> Examination:
+    # The shape is part of the hash, so that equal bytes of another shape are no duplicate.
     digest = hashlib.sha256(str(image.array.shape).encode())
     digest.update(np.ascontiguousarray(image.array).data)
     meta = image.meta
+    # Only formats without geometry set "place_known" and "spacing_known", hence the defaults.
     return replace(
         found,
         grid=image.grid,
@@ -124,11 +133,13 @@ def _channel(array: NDArray[Any]) -> ChannelStatistics:
     flat = array.reshape(-1) if array.flags.c_contiguous else array.ravel(order="K")
     low, high = float(flat.min()), float(flat.max())
     lost = 0
+    # NaN and infinity propagate to the minimum or maximum, so the slow path is rarely needed.
     if not np.isfinite(low) or not np.isfinite(high):
         fine = np.isfinite(flat)
         lost = int(flat.size - fine.sum())
         flat = flat[fine] if fine.any() else np.zeros(1, flat.dtype)
         low, high = float(flat.min()), float(flat.max())
+    # The percentile uses every n-th voxel, because sorting all voxels would be slow.
     return ChannelStatistics(
         str(array.dtype),
         low,
@@ -139,7 +150,7 @@ def _channel(array: NDArray[Any]) -> ChannelStatistics:
 
 
 def _are_whole(raw: list[tuple[Source, Volume]]) -> bool:
-    """Whether all label values are whole numbers, so that they could be named or merged."""
+    """Whether all label values are whole numbers, so that ``--labels`` could name or merge them."""
     try:
         return all(as_whole_numbers(volume.array) is not None for _, volume in raw)
     except LabelError:
@@ -153,12 +164,14 @@ def _examine_label(
         raw = read_raw_label(case, manifest)
     except DelineateError as error:
         return _with(found, [Finding(case.id, "unreadable", "error", str(error))])
+    # The grid is known even if the values cannot be used.
     found = replace(found, label_grid=raw[0][1].grid)
     try:
         label = map_label(raw, manifest)
     except LabelError as error:
+        # Only whole numbers can be repaired with --labels. The file is named if it is not obvious.
         whole = _are_whole(raw)
-        hint = "; name, merge or leave out values with --labels" if whole else ""
+        hint = "; name, merge or drop values with --labels" if whole else ""
         where = "" if error.path is None or (whole and len(raw) == 1) else f"{error.path}: "
         data = {"values": _values(raw[0][1].array)}
         return _with(
@@ -166,6 +179,7 @@ def _examine_label(
         )
     except DelineateError as error:
         return _with(found, [Finding(case.id, "geometry", "error", str(error))])
+    # The labels are usable: count the voxels per structure and run the checks.
     counts = np.bincount(label.array.ravel(order="K"), minlength=1)
     found = replace(
         found, labelled=True, voxels={int(v): int(counts[v]) for v in np.flatnonzero(counts) if v}
@@ -175,6 +189,7 @@ def _examine_label(
         *check_empty(found),
         *check_values(found, raw[0][1], manifest),
     ]
+    # Sides are compared with the image, so the grids must match.
     if image is not None and image.grid.matches(label.grid):
         checks += check_sides(found, label, image, manifest.labels)
     return _with(found, checks)
@@ -189,7 +204,7 @@ def _values(array: NDArray[Any]) -> list[float]:
 
 
 def check_constant(found: Examination) -> list[Finding]:
-    """A channel whose voxels all have one value."""
+    """Report each channel in which all voxels have the same value."""
     return [
         Finding(
             found.case,
@@ -204,7 +219,7 @@ def check_constant(found: Examination) -> list[Finding]:
 
 
 def check_finite(found: Examination) -> list[Finding]:
-    """Voxels that are NaN or infinite."""
+    """Report voxels that are NaN or infinite."""
     findings = []
     for n, c in enumerate(found.channels):
         if c.not_finite:
@@ -222,14 +237,14 @@ def check_finite(found: Examination) -> list[Finding]:
 
 
 def check_hu(found: Examination) -> list[Finding]:
-    """CT values that no scanner gives."""
+    """Report CT values that no scanner produces."""
     low, high = HU_LIMITS
     findings = []
     for c in found.channels:
         if found.unit == "HU" and (c.low < low or c.high > high):
             message = (
-                f"CT values from {c.low:g} to {c.high:g} HU; metal and padding stay within "
-                f"{low:g} to {high:g}"
+                f"CT values from {c.low:g} to {c.high:g} HU; even metal and padding are within "
+                f"{low:g} to {high:g} HU"
             )
             findings.append(
                 Finding(found.case, "intensity", "warning", message, {"low": c.low, "high": c.high})
@@ -245,8 +260,9 @@ IMAGE_CHECKS: tuple[Callable[[Examination], list[Finding]], ...] = (
 
 
 def check_place(found: Examination, label: NDArray[Any]) -> list[Finding]:
-    """A truth that does not stand on the image's grid; the distance is that of the farthest corner,
-    in mm.
+    """Report labels that are not on the image's grid, with the possible repair.
+
+    The distance is the largest distance between corresponding corners, in mm.
     """
     grid, other = found.grid, found.label_grid
     if grid is None or other is None or grid.matches(other, ROUNDING_MM):
@@ -257,18 +273,19 @@ def check_place(found: Examination, label: NDArray[Any]) -> list[Finding]:
         "label_shape": list(other.shape),
         "distance_mm": None if np.isinf(distance) else distance,
     }
+    # Small differences are only a note, but the repair is offered for them too.
     mend, why = way_to_mend(grid, other, label, placed=found.placed)
     severity: Severity = "note" if distance <= GRID_TOLERANCE_MM else "error"
-    words = {
-        COPY_AFFINE: "--fix gives it the image's affine",
-        RESAMPLE: "--fix resamples it onto the image's grid",
-    }.get(mend or "", "it cannot be mended")
+    repair = {
+        COPY_AFFINE: "--fix copies the image's affine",
+        RESAMPLE: "--fix resamples the label to the image's grid",
+    }.get(mend or "", "it cannot be repaired automatically")
     return [
         Finding(
             found.case,
             "geometry",
             severity,
-            f"label and image geometry differ: {difference(other, grid)}; {words} ({why})",
+            f"label and image geometry differ: {difference(other, grid)}; {repair} ({why})",
             data,
             mend,
         )
@@ -276,7 +293,9 @@ def check_place(found: Examination, label: NDArray[Any]) -> list[Finding]:
 
 
 def check_empty(found: Examination) -> list[Finding]:
-    """A truth without any structure; common among single slices, rare among volumes."""
+    """Report ground truth without any structure: a note for a single slice, where this is common,
+    else a warning.
+    """
     if found.voxels:
         return []
     flat = found.label_grid is not None and found.label_grid.shape[2] == 1
@@ -285,16 +304,17 @@ def check_empty(found: Examination) -> list[Finding]:
             found.case,
             "empty",
             "note" if flat else "warning",
-            "the label holds no structure at all",
+            "the label is empty: it contains no structure",
         )
     ]
 
 
 def check_values(found: Examination, raw: Volume, manifest: Manifest) -> list[Finding]:
-    """Values that a mapping turned into background, and label values stored as fractions."""
+    """Report label values that the mapping turned into background."""
     mapping = manifest.mapping
     if mapping.rest != "background" or not mapping.values or raw.array.ndim != 3:
         return []
+    # Values without a rule, except background.
     known = {source for source, _ in mapping.values} | {0}
     others = sorted(set(unique_values(as_whole_numbers(raw.array))) - known)
     return (
@@ -315,38 +335,31 @@ def check_values(found: Examination, raw: Volume, manifest: Manifest) -> list[Fi
 def check_sides(
     found: Examination, label: Volume, image: Volume, labels: LabelSet
 ) -> list[Finding]:
-    """Sided structures on the wrong side: of their partner, or of the middle of what the image
-    shows where they have none.
+    """Report sided structures on the wrong side.
+
+    A structure with a partner is compared with that partner. A structure without one is compared
+    with the middle of the body in the image.
     """
+    # Without a position, or in a single slice, x does not mean left and right.
     if not found.placed or label.grid.shape[2] == 1:
         return []
     sided = [b for b in labels if b.side and found.voxels.get(b.value)]
     if not sided:
         return []
+    # Structures with a partner are compared with it, the others with the middle of the body.
     x = _centroids_x(label, [b.value for b in sided])
     pairs = [(left, right) for left, right in labels.pairs if left in x and right in x]
-    wrong = {
-        v: x[left] - x[right]
-        for left, right in pairs
-        if x[left] - x[right] > SIDE_MM
-        for v in (left, right)
-    }
     paired = {v for pair in pairs for v in pair}
     alone = [b for b in sided if b.value not in paired]
-    if alone:
-        middle, width = _body_x(image)
-        for b in alone:
-            beyond = (x[b.value] - middle) * (1 if b.side == "left" else -1)
-            if beyond > max(SIDE_MM, 0.1 * width):
-                wrong[b.value] = beyond
+    wrong = _exchanged_pairs(x, pairs) | _beyond_middle(x, alone, image)
     if not wrong:
         return []
     names = [b.name for b in sided if b.value in wrong]
     most = max(wrong.values())
     shown = ", ".join(names[:6]) + (" ..." if len(names) > 6 else "")
     message = (
-        f"{shown} stand up to {most:.0f} mm on the wrong side; left and right may be "
-        "exchanged, in the labels or in the affine"
+        f"{shown}: up to {most:.0f} mm on the wrong side; left and right may be exchanged in the "
+        "labels or in the affine"
     )
     return [
         Finding(
@@ -355,24 +368,60 @@ def check_sides(
     ]
 
 
+def _exchanged_pairs(x: Mapping[int, float], pairs: Sequence[tuple[int, int]]) -> dict[int, float]:
+    """Value -> distance in mm by which the left partner is to the right of the right one, for both
+    structures of each suspect pair.
+    """
+    return {
+        v: x[left] - x[right]
+        for left, right in pairs
+        if x[left] - x[right] > SIDE_MM
+        for v in (left, right)
+    }
+
+
+def _beyond_middle(
+    x: Mapping[int, float], structures: Sequence[Label], image: Volume
+) -> dict[int, float]:
+    """Value -> distance in mm by which a structure is beyond the middle of the body.
+
+    The tolerance is ``SIDE_MM`` or 10 % of the body's width, because organs may cross the middle.
+    """
+    if not structures:
+        return {}
+    middle, width = _body_x(image)
+    wrong = {}
+    # In RAS+, the patient's left is at small x: a left structure is wrong at larger x.
+    for b in structures:
+        beyond = (x[b.value] - middle) * (1 if b.side == "left" else -1)
+        if beyond > max(SIDE_MM, 0.1 * width):
+            wrong[b.value] = beyond
+    return wrong
+
+
 def _centroids_x(label: Volume, values: Sequence[int]) -> dict[int, float]:
-    """Value -> x of its centroid in RAS+ mm; one pass over the voxels."""
+    """Value -> x of the centroid in RAS+ mm, in one pass over the voxels."""
     where = np.nonzero(label.array)
     held = label.array[where]
+    # Only the first row of the affine is needed for x.
     row = label.grid.affine[0]
     x = sum(row[axis] * index for axis, index in enumerate(where)) + row[3]
+    # Sum and number of voxels per label value.
     total, count = np.bincount(held, weights=x), np.bincount(held)
     return {v: float(total[v] / count[v]) for v in values if v < len(count) and count[v]}
 
 
 def _body_x(image: Volume) -> tuple[float, float]:
-    """Middle and width in mm, along x, of the voxels brighter than the mean (of every fourth
-    voxel).
+    """Middle and width of the body along x, in mm.
+
+    The body is estimated from the voxels brighter than the mean, on every fourth voxel per axis.
     """
+    # Every fourth voxel is enough for an estimate in mm.
     array = image.channels_array[0][::4, ::4, ::4]
     bright = np.argwhere(array > array.mean()) * 4
     if not len(bright):
         return float(image.grid.centre_mm[0]), 0.0
     x = image.grid.to_mm(bright)[:, 0]
+    # Percentiles instead of extremes ignore single stray voxels.
     low, high = np.percentile(x, (1, 99))
     return float(low + high) / 2, float(high - low)

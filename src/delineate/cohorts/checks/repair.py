@@ -1,16 +1,17 @@
-"""Mended copies of a cohort: OUT/images, OUT/labels, OUT/manifest.jsonl and a log of every change.
-Originals stay untouched.
+"""Write a repaired copy of a cohort: OUT/images, OUT/labels, OUT/manifest.jsonl and a log of every
+change. The originals are never changed.
 
-What is mended, and by which rule:
-  copy affine   shapes are equal, and the label's affine differs from the image's by less than half
-                a voxel (resampling would return the same array), or it is a bare default (axes
-                along the world's, first voxel at the origin or the block centred on it), which
-                carries no place, while the image's is not
-  resample      otherwise, where at least 90 % of the label's foreground falls inside the image: by
-                nearest neighbour through both affines
-  remap         values, ranges, colours or files become the cohort's own values
-Everything else is left to a person. Where values are remapped, every label is written, as a
-manifest has one mapping.
+Repairs and their rules:
+  copy affine   The shapes are equal, and the label's affine either differs from the image's by at
+                most half a voxel (resampling would return the same array), or is a bare default
+                (axes parallel to the world axes, and the first voxel or the centre of the volume
+                at the origin). A bare default stores no position; the image's affine must then not
+                be one, unless the image stores no position either.
+  resample      In all other cases, if at least 90 % of the label's foreground is inside the image:
+                nearest neighbour through both affines.
+  remap         Values, ranges, colours or files become the cohort's own label values.
+Everything else is left to a person. If values are remapped, every label is written, because a
+manifest has only one mapping.
 """
 
 from __future__ import annotations
@@ -35,14 +36,12 @@ from ..discovery.tree import source
 from ..reading import map_label, read_image, read_raw_label
 
 COPY_AFFINE, RESAMPLE, REMAP = "copy affine", "resample", "remap"
-OVERLAP = (
-    0.9  # of the label's foreground that must fall inside the image for resampling to make sense
-)
+OVERLAP = 0.9  # smallest part of the label's foreground inside the image that allows resampling
 
 
 @dataclass(frozen=True)
 class RepairJob:
-    """One case to mend: what to do and where to."""
+    """One case to repair: the case, the repairs to apply and the output folder."""
 
     case: Case
     manifest: Manifest
@@ -53,25 +52,36 @@ class RepairJob:
 def way_to_mend(
     image: Grid, label: Grid, array: NDArray[Any], *, placed: bool = True
 ) -> tuple[str | None, str]:
-    """How a label (I, J, K) on the grid ``label`` gets onto the grid ``image``: one of the ways
-    above or None, and the reason.
+    """How to move a label (I, J, K) from the grid ``label`` to the grid ``image``.
+
+    Args:
+        image: the image's grid.
+        label: the label's grid.
+        array: the label's values (I, J, K).
+        placed: whether the image's file stores a position in the patient.
+
+    Returns:
+        One of the repairs above, or None if there is none, and the reason.
     """
+    # With equal shapes, copying the affine changes no voxel, so it is tried first.
     if image.shape == label.shape:
         distance = label.distance_mm(image)
         if distance <= min(image.spacing_mm) / 2:
-            return COPY_AFFINE, "less than half a voxel"
+            return COPY_AFFINE, "the difference is at most half a voxel"
         if is_default(label) and (not is_default(image) or not placed):
-            return COPY_AFFINE, "its affine is a bare default, which carries no place"
+            return COPY_AFFINE, "its affine is a bare default, which stores no position"
+    # Otherwise resample, provided that the label belongs to this image at all.
     inside = share_inside(image, label, array)
     if inside >= OVERLAP:
-        return RESAMPLE, f"{100 * inside:.0f} % of its foreground falls inside the image"
-    return None, f"only {100 * inside:.0f} % of its foreground falls inside the image"
+        return RESAMPLE, f"{100 * inside:.0f} % of its foreground is inside the image"
+    return None, f"only {100 * inside:.0f} % of its foreground is inside the image"
 
 
 def is_default(grid: Grid) -> bool:
-    """Whether the affine looks never set: axes along the world's, and the first voxel at the origin
-    or the block centred on it.
+    """Whether the affine looks as if it was never set: axes parallel to the world axes, and the
+    first voxel or the centre of the volume at the origin.
     """
+    # The rotation part must be diagonal; flips are allowed.
     matrix = np.abs(grid.affine[:3, :3])
     if not np.allclose(matrix, np.diag(np.diag(matrix)), atol=1e-4):
         return False
@@ -82,27 +92,32 @@ def is_default(grid: Grid) -> bool:
 
 
 def share_inside(image: Grid, label: Grid, array: NDArray[Any]) -> float:
-    """Part (0..1) of the label's foreground voxels whose centres fall on the image's grid; 0 where
-    there are none.
+    """Fraction (0..1) of the label's foreground voxels whose centres are inside the image; 0 if
+    there is no foreground.
     """
     points = np.argwhere(array > 0)
     if not len(points):
         return 0.0
+    # About 100,000 evenly spaced voxels are enough for a fraction.
     index = image.to_index(label.to_mm(points[:: max(1, len(points) // 100_000)]))
     return float(((index > -0.5) & (index < np.array(image.shape) - 0.5)).all(axis=1).mean())
 
 
 def nearest(array: NDArray[Any], grid: Grid, target: Grid) -> NDArray[Any]:
-    """The label (I, J, K) on ``grid`` brought to ``target``: each voxel takes the nearest one's
-    value, 0 outside; slice by slice.
+    """Resample a label (I, J, K) from ``grid`` to ``target`` by nearest neighbour; voxels outside
+    ``grid`` are 0.
+
+    Works slice by slice to limit the memory.
     """
     out = np.zeros(target.shape, dtype=array.dtype)
     i, j = np.meshgrid(np.arange(target.shape[0]), np.arange(target.shape[1]), indexing="ij")
     limit = np.array(grid.shape)
     for k in range(target.shape[2]):
+        # Index of the nearest source voxel for every voxel of this target slice, (I, J, 3).
         index = np.rint(
             grid.to_index(target.to_mm(np.stack([i, j, np.full_like(i, k)], axis=-1)))
         ).astype(np.int64)
+        # Only target voxels inside the source are filled.
         inside = ((index >= 0) & (index < limit)).all(axis=-1)
         chosen = index[inside]
         out[..., k][inside] = array[chosen[:, 0], chosen[:, 1], chosen[:, 2]]
@@ -110,15 +125,19 @@ def nearest(array: NDArray[Any], grid: Grid, target: Grid) -> NDArray[Any]:
 
 
 def mend_case(job: RepairJob) -> dict[str, Any]:
-    """Write one case's mended copy and return its log entry; can be run again without harm.
+    """Write the repaired copy of one case and return its log entry.
+
+    Running it again writes the same files.
 
     Raises:
         DelineateError: the case cannot be read or written.
     """
     case, out = job.case, Path(job.out)
+    # Read the case and convert the labels to the cohort's values.
     image = read_image(case, job.manifest)
     label = map_label(read_raw_label(case, job.manifest), job.manifest)
     before = {"shape": list(label.grid.shape), "affine": label.grid.affine.tolist()}
+    # Both repairs end on the image's grid; copying the affine keeps the array.
     array = label.array
     if RESAMPLE in job.ways:
         array = nearest(array, label.grid, image.grid)
@@ -126,6 +145,7 @@ def mend_case(job: RepairJob) -> dict[str, Any]:
         raise GeometryError(
             f"the label has shape {array.shape}, the image {image.grid.shape}", case=case.id
         )
+    # The image is written again too, so that both files have the same geometry.
     image_path, label_path = (
         out / "images" / f"{case.id}.nii.gz",
         out / "labels" / f"{case.id}.nii.gz",
@@ -134,6 +154,7 @@ def mend_case(job: RepairJob) -> dict[str, Any]:
     files.write(
         Volume(array, image.grid, "label", label.source), label_path, labels=job.manifest.labels
     )
+    # The log entry shows the change: grids and voxel counts before and after.
     return {
         "case": case.id,
         "ways": list(job.ways),
@@ -156,14 +177,15 @@ def _counts(array: NDArray[Any]) -> dict[str, int]:
 def plan_mending(
     manifest: Manifest, ways: Mapping[str, Sequence[str]], out: str | Path
 ) -> list[RepairJob]:
-    """The cases to write: those with a way to mend, and all with truth where the cohort's values
-    are remapped.
+    """The cases to write: every case that needs a repair, and every case with ground truth if the
+    cohort's values are remapped.
 
     Args:
-        manifest: of the cases that will be usable.
-        ways: case -> ways that the doctor named.
-        out: the folder to write to.
+        manifest: the cases that will be usable.
+        ways: case -> the repairs that the checks proposed.
+        out: the output folder.
     """
+    # A manifest has one mapping, so remapped and original labels cannot be mixed.
     remapped = manifest.mapping != LabelMapping()
     header = replace(manifest, cases=())
     jobs = []
@@ -175,7 +197,7 @@ def plan_mending(
 
 
 def targets(manifest: Manifest, out: str | Path) -> Iterator[Path]:
-    """Every file that mending may write."""
+    """Every file that a repair may write."""
     folder = Path(out)
     yield from (folder / name for name in ("changes.json", "manifest.jsonl"))
     for case in manifest:
@@ -183,17 +205,17 @@ def targets(manifest: Manifest, out: str | Path) -> Iterator[Path]:
 
 
 def refuse_originals(manifest: Manifest, out: str | Path) -> None:
-    """Refuse a folder for copies that is, holds, or lies in the place of the originals.
+    """Refuse an output folder that contains original files.
 
     Raises:
-        OutputError: it does.
+        OutputError: an original is in ``out`` or in a folder below it.
     """
     target = Path(out).resolve()
     for case in manifest:
         for one in (*case.images, *case.label):
             if Path(one.path).resolve().is_relative_to(target):
                 raise OutputError(
-                    "mended copies go into a folder of their own: originals lie in this one",
+                    "repaired copies need their own folder; this one contains originals",
                     path=target,
                 )
 
@@ -204,13 +226,23 @@ def write_mended(
     failures: Sequence[DelineateError],
     out: str | Path,
 ) -> Manifest:
-    """Write ``manifest.jsonl`` of the mended cohort (mended cases point to their copies) and
-    ``changes.json``; returns the manifest.
+    """Write the repaired cohort's ``manifest.jsonl`` and ``changes.json``.
+
+    Args:
+        manifest: the cases that should be usable.
+        changes: log entries of ``mend_case``.
+        failures: errors of the cases that could not be repaired; these cases are left out.
+        out: the output folder.
+
+    Returns:
+        The manifest that was written; repaired cases point to their copies.
     """
     target = Path(out).resolve()
+    # Repaired cases point to their copies, the others to their originals; failed ones are left out.
     log = {entry["case"]: entry for entry in changes}
     failed = {error.case for error in failures}
     mended = [_mended(case, log.get(case.id)) for case in manifest if case.id not in failed]
+    # Remapped labels already have the cohort's values, so they need no mapping any more.
     plain = LabelMapping() if any(REMAP in entry["ways"] for entry in changes) else manifest.mapping
     result = replace(manifest, cases=tuple(mended), mapping=plain, root=str(target))
     atomic.write_text(

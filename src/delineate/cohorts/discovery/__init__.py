@@ -1,1 +1,1 @@
-"""Finding the cases of a cohort."""
+"""Find the cases of a cohort."""

@@ -1,10 +1,10 @@
-"""Which channels of a model a scan has: by the channels' names and what they mean (``core.terms``),
-or as a user states it.
+"""Match the channels of a scan to those of a model, by name and meaning (``core.terms``) or as the
+user states them.
 
-Cohorts of several modalities keep a file each: ``CASE/flair.nii.gz``, ``CASE/CASE_t1c.nii.gz``, or
-flat ``CASE_flair.nii.gz``. What a cohort's layout drops as incomplete must be seen here, so that a
-scan that lacks a channel is refused by its name, or delineated without it. It goes by names and
-opens no file.
+Cohorts with several modalities have one file per channel: ``CASE/flair.nii.gz``,
+``CASE/CASE_t1c.nii.gz``, or ``CASE_flair.nii.gz`` in one folder. A layout drops a scan that lacks a
+channel. This module still returns it, so that it is either reported by name or segmented without
+the channel. It uses names only and opens no file.
 """
 
 from __future__ import annotations
@@ -33,16 +33,19 @@ from ...formats.files import stem
 from ..findings import DiscoveredCohort
 from .tree import Tree, may_be_image, shared_start, source
 
-# How the channels of a training were told apart where they had no names.
+# How the training data identified its channels if they had no names.
 Numbered = Literal["", "files", "one file"]
 _TRUTH = re.compile(
-    r"(?i)(?<![a-z0-9])(seg|segmentation|mask|masks|label|labels|gt|truth|ground_?truth|pred|prediction)(?![a-z0-9])"
+    r"(?i)(?<![a-z0-9])(seg|segmentation|mask|masks|label|labels|gt|truth|ground_?truth"
+    r"|pred|prediction)(?![a-z0-9])"
 )
 
 
 def by_names(root: Path, wanted: Sequence[str], failures: dict[str, DelineateError]) -> list[Case]:
-    """The scans in a folder, and in the folders in it, whose files tell by name which of the
-    channels ``wanted`` they hold; [] where none does. ``failures`` as of ``grouped``.
+    """The scans in ``root`` and in its subfolders whose file names give a channel of ``wanted``; []
+    if there are none.
+
+    The other arguments are those of ``grouped``.
     """
     tree = Tree()
     return grouped(
@@ -55,29 +58,36 @@ def by_names(root: Path, wanted: Sequence[str], failures: dict[str, DelineateErr
 def grouped(
     paths: Iterable[Path], wanted: Sequence[str], failures: dict[str, DelineateError]
 ) -> list[Case]:
-    """These files as scans with ``ABSENT`` for the channels that a scan lacks; files that tell no
-    channel, or several, are left out.
+    """Group files into scans, with ``ABSENT`` for each channel that a scan lacks.
 
-    Files of one scan stand in one folder and have the same name up to the channel's (``c1_flair``,
-    ``c1_t1``). Where nothing stands before it, the files of a folder are one scan with the folder's
-    name (``c1/flair_x``, ``c1/t1_y``), or several where a channel occurs more than once, told by
-    what stands after it (``flair_1``, ``t1_1``, ``flair_2``).
+    Files whose name gives no channel, or several, are left out. The files of one scan are in one
+    folder and have the same text before the channel (``c1_flair``, ``c1_t1``). If there is no text
+    before it, the files of a folder are one scan with the folder's name (``c1/flair_x``,
+    ``c1/t1_y``). If a channel then occurs more than once, the text after it separates the scans
+    (``flair_1``, ``t1_1``, ``flair_2``).
 
     Args:
-        failures: is given each scan of which two files could be one channel; it is left out.
+        paths: the files.
+        wanted: names of the model's channels.
+        failures: receives an error for each scan in which two files could be the same channel; such
+            a scan is left out.
     """
-    told = [
+    # Files whose name gives exactly one channel: (path, (channel, text before, text after)).
+    named = [
         (Path(os.path.abspath(path)), found)
         for path in paths
         if (found := _channel_of(stem(path), wanted)) and may_be_image(path)
     ]
-    bare = Counter((path.parent, index) for path, (index, before, _) in told if not before)
+    # Folders with several scans whose names begin with the channel ("flair_1", "flair_2").
+    bare = Counter((path.parent, index) for path, (index, before, _) in named if not before)
     several = {folder for (folder, _), count in bare.items() if count > 1}
     scans: dict[tuple[Path, str], dict[int, Path]] = {}
     unclear: set[tuple[Path, str]] = set()
-    for path, (index, before, after) in told:
+    for path, (index, before, after) in named:
+        # The text before the channel names the scan, else the text after it, else the folder.
         key = path.parent, before or (after if path.parent in several else "")
         held = scans.setdefault(key, {})
+        # Two files for one channel: it is not known which one counts, so the scan is refused.
         if index in held:
             unclear.add(key)
             name = key[1] or path.parent.name
@@ -99,11 +109,13 @@ def grouped(
 
 
 def _channel_of(name: str, wanted: Sequence[str]) -> tuple[int, str, str] | None:
-    """The index of the channel that a file's name gives, and the parts of the name before and
-    after it; None for a mask, or where the name gives no channel or several.
+    """The index of the channel in a file's name, and the text before and after it.
+
+    None for a mask, or if the name gives no channel or several.
     """
     if _TRUTH.search(name):
         return None
+    # Two of the model's channels with the same identity (T1 twice) cannot be separated by name.
     identities = [channel_of(channel) for channel in wanted]
     found = _only_channel(
         name, [span for span in channel_spans(name, wanted) if identities.count(span[2]) == 1]
@@ -115,23 +127,25 @@ def _channel_of(name: str, wanted: Sequence[str]) -> tuple[int, str, str] | None
 
 
 def _only_channel(name: str, spans: Sequence[tuple[int, int, str]]) -> tuple[str, str, str] | None:
-    """The one identity that ``spans`` of a file's name give, as the whole name says it ("" for a
-    map), and the parts of the name before and after it; None where they give none or several.
+    """The only channel identity in a file's name, and the text before and after it.
+
+    Words in the rest of the name can change the identity (T1 with "gd" is T1 post-contrast); it is
+    "" for a map or another derived image. None if ``spans`` give no identity or several.
     """
     if len({identity for _, _, identity in spans}) != 1:
         return None
+    # The last mention is cut out; the rest of the name may modify the identity.
     start, stop, identity = max(spans)
     before, after = name[:start], name[stop:]
     return read_with_rest(identity, f"{before} {after}"), before, after
 
 
 def incomplete(found: DiscoveredCohort) -> list[Case]:
-    """The cases that a layout left out because they lack channels, with ``ABSENT`` where a channel
-    is missing.
-    """
+    """The cases that a layout left out for a missing channel, with ``ABSENT`` in its place."""
     cases = []
     for finding in found.findings:
         have: Mapping[str, str] = finding.data.get("have", {})
+        # A layout records the files that it found in the data of the finding "missing".
         if finding.kind == "missing" and set(have) & set(found.manifest.channels):
             images = tuple(
                 Source(have[name]) if name in have else ABSENT for name in found.manifest.channels
@@ -143,55 +157,78 @@ def incomplete(found: DiscoveredCohort) -> list[Case]:
 def in_order(
     case: Case, channels: Sequence[str], wanted: Sequence[str], numbered: Numbered = ""
 ) -> Case:
-    """The case with its channels, called ``channels``, in the order of ``wanted``.
+    """The case with its channels in the order of the model's.
 
-    A channel is found by its name, else by its identity (``core.terms``); order alone is no
-    evidence. Where the cohort's channels have numbers instead of names (``CASE_0000``, or places in
-    one file), they are taken in order by a model that was trained on such.
+    A channel is found by its name, else by its identity (``core.terms``); the order alone is no
+    evidence. If the cohort's channels have numbers instead of names (``CASE_0000``, or channels of
+    one file), their order is used, but only for a model that was trained on such data.
 
     Args:
-        numbered: how the channels of the model's training were told apart, where by numbers.
+        case: the case.
+        channels: names of the case's channels.
+        wanted: names of the model's channels.
+        numbered: how the training data identified its channels, if by numbers.
 
     Returns:
-        The case with a source for each channel. Of files with a channel each, one that the cohort
-        does not have at all becomes ``ABSENT`` where others agree.
+        The case with a source for each channel. If each channel has its own file and some match, a
+        channel that the cohort does not have becomes ``ABSENT``.
 
     Raises:
-        InputError: the channels cannot be told; both sides are listed.
+        InputError: the channels cannot be matched; the message lists both sides.
     """
     a_file_each = len(case.images) == len(channels) and len(channels) > 1
-    kind = "files" if a_file_each else "one file"
-    numbers = [number_of_channel(name) for name in (*channels, *wanted)]
-    if (
-        None not in numbers
-        and len(wanted) > 1
-        and numbered
-        and (numbered != kind or not set(numbers[: len(channels)]) <= set(numbers[len(channels) :]))
-    ):
+    kind: Numbered = "files" if a_file_each else "one file"
+    if _numbers_differ(channels, wanted, numbered, kind):
         raise InputError(_both_sides(channels, wanted), case=case.id, path=case.path)
     at = match_channels(channels, wanted)
     if len(wanted) == 1:
         _refuse_other_sequence(case, channels, wanted[0])
+    # Every channel was found by name or identity.
     if None not in at:
         if at == list(range(len(channels))):
             return case
         return replace(
             case, images=tuple(_channel_at(case, channels, n) for n in at if n is not None)
         )
+    # Some were found: the others are absent. This needs one file per channel.
     if a_file_each and any(n is not None for n in at):
         return replace(case, images=tuple(ABSENT if n is None else case.images[n] for n in at))
+    # A general name such as "image", or numbers, may still stand for the model's channels.
     if len(channels) == len(wanted) == 1 and may_be(channels[0], wanted[0]):
         return case
-    by_number = [number_of_channel(name) for name in channels] == list(range(len(channels)))
-    if by_number and len(channels) == len(wanted) and numbered == kind:
+    if numbered == kind and len(channels) == len(wanted) and _counts_up(channels):
         return case
     raise InputError(_both_sides(channels, wanted), case=case.id, path=case.path)
 
 
-def _refuse_other_sequence(case: Case, channels: Sequence[str], wanted: str) -> None:
-    """Refuse the one file of a case whose name tells another MR sequence than the one that the
-    model takes; a name that tells several, or none, is no evidence.
+def _numbers_differ(
+    channels: Sequence[str], wanted: Sequence[str], numbered: Numbered, kind: Numbered
+) -> bool:
+    """Whether case and model both have numbered channels that do not correspond: files and channels
+    of one file are mixed, or the case has a number that the model does not have.
     """
+    have = [number_of_channel(name) for name in channels]
+    needed = [number_of_channel(name) for name in wanted]
+    if None in have or None in needed or len(wanted) < 2 or not numbered:
+        return False
+    # A case may lack a channel, but must not have one that the model does not know.
+    return numbered != kind or not set(have) <= set(needed)
+
+
+def _counts_up(channels: Sequence[str]) -> bool:
+    """Whether the channels are numbered 0, 1, 2, ... in this order."""
+    return [number_of_channel(name) for name in channels] == list(range(len(channels)))
+
+
+def _refuse_other_sequence(case: Case, channels: Sequence[str], wanted: str) -> None:
+    """Refuse a single file whose name gives another MR sequence than the model needs.
+
+    A name that gives several sequences, or none, is no evidence.
+
+    Raises:
+        InputError: the name gives another sequence.
+    """
+    # Only MR sequences are checked, and only if the channel itself has no telling name.
     identity = channel_of(wanted)
     is_mr = identity in CHANNELS and identity not in NOT_MR
     if len(channels) != 1 or not is_mr or channel_of(channels[0]) == identity:
@@ -200,17 +237,15 @@ def _refuse_other_sequence(case: Case, channels: Sequence[str], wanted: str) -> 
     found = _only_channel(name, channel_spans(name, ()))
     if found is not None and found[0] not in ("", identity):
         raise InputError(
-            f"its name tells {found[0]}, and the model takes {wanted}; if it is that all the same, "
-            f"state it: --channels {wanted}={channels[0]}",
+            f"the file name suggests {found[0]}, but the model needs {wanted}; if it really is "
+            f"{wanted}, state it with --channels {wanted}={channels[0]}",
             case=case.id,
             path=case.path,
         )
 
 
 def _channel_at(case: Case, channels: Sequence[str], index: int) -> Source:
-    """Where the channel number ``index`` of the cohort is: a file of its own, or a place in the one
-    file.
-    """
+    """The source of the cohort's channel ``index``: its own file, or a part of the only file."""
     return (
         case.images[index]
         if len(case.images) == len(channels)
@@ -219,39 +254,42 @@ def _channel_at(case: Case, channels: Sequence[str], index: int) -> Source:
 
 
 def _both_sides(channels: Sequence[str], wanted: Sequence[str]) -> str:
+    """The error message for channels that cannot be matched, with both lists of names."""
     example = ",".join(f"{name}=..." for name in wanted[:2]) + (",..." if len(wanted) > 2 else "")
     return (
         f"found {len(channels)} channel(s) ({', '.join(channels)}), the model takes "
-        f"{len(wanted)} ({', '.join(wanted)}), and the names do not tell "
-        f"which is which; state it: --channels {example} with a file, or one of the names found, "
-        "for each"
+        f"{len(wanted)} ({', '.join(wanted)}), and the names do not match; state the channels with "
+        f"--channels {example}, giving a file or one of the names found for each"
     )
 
 
 def numbered(manifest: Manifest) -> Numbered:
-    """How the cohort tells its channels apart, where that is by numbers; models keep it, since only
-    they may be given numbers again.
+    """How the cohort identifies its channels, if by numbers; "" for named channels.
+
+    A model stores this, because only a model trained on numbered channels accepts numbers again.
     """
     if len(manifest.channels) < 2:
         return ""
     if all(len(case.images) == 1 for case in manifest):
         return "one file"
+    # nnU-Net has names in dataset.json, but its files are numbered.
     numbers = all(number_of_channel(name) is not None for name in manifest.channels)
     return "files" if numbers or manifest.layout == "nnunet-raw" else ""
 
 
 def stated(pairs: Mapping[str, str], wanted: Sequence[str]) -> Mapping[int, str]:
-    """Index of the model's channel -> what the user says it is, from ``--channels NAME=VALUE,...``.
+    """Index of the model's channel -> VALUE, from ``--channels NAME=VALUE,...``.
 
     Raises:
-        UsageError: a name that is none of the model's, or one given twice.
+        UsageError: a name is not a channel of the model, or is given twice.
     """
     found: dict[int, str] = {}
     for name, value in pairs.items():
+        # A name is accepted in any spelling that means the same channel.
         index = match_channels(wanted, [name])[0]
         if index is None or index in found:
-            problem = "names no channel of the model" if index is None else "is given twice"
-            raise UsageError(f"--channels: {name!r} {problem}; it takes {', '.join(wanted)}")
+            problem = "is not a channel of the model" if index is None else "is given twice"
+            raise UsageError(f"--channels: {name!r} {problem}; the model takes {', '.join(wanted)}")
         found[index] = value
     return found
 
@@ -259,17 +297,24 @@ def stated(pairs: Mapping[str, str], wanted: Sequence[str]) -> Mapping[int, str]
 def as_stated(
     case: Case, channels: Sequence[str], wanted: Sequence[str], said: Mapping[int, str]
 ) -> Case:
-    """The case with its channels, called ``channels``, as the user says; ``ABSENT`` for one of
-    ``wanted`` that is not said.
+    """The case with its channels in the order that the user stated.
+
+    Args:
+        case: the case.
+        channels: names of the case's channels.
+        wanted: names of the model's channels.
+        said: index of the model's channel -> name or number of the case's channel; a channel that
+            is not in it becomes ``ABSENT``.
 
     Raises:
-        UsageError: what is said is none of ``channels``.
+        UsageError: a value of ``said`` is not one of ``channels``.
     """
     images = []
     for index in range(len(wanted)):
         if index not in said:
             images.append(ABSENT)
             continue
+        # A channel is found by its name, else by its number ("1" is channel "0001").
         place = match_channels(channels, [said[index]])[0]
         number = number_of_channel(said[index])
         if place is None and number is not None:
@@ -279,23 +324,28 @@ def as_stated(
         if place is None:
             raise UsageError(
                 f"--channels: {wanted[index]}={said[index]} is neither a file nor a channel of "
-                f"{case.id}, which has {', '.join(channels)}"
+                f"{case.id}; its channels are {', '.join(channels)}"
             )
+        # The only channel is the whole file; one of several may be a part of it.
         images.append(_channel_at(case, channels, place) if len(channels) > 1 else case.images[0])
     return replace(case, images=tuple(images))
 
 
 def of_files(said: Mapping[int, str], wanted: Sequence[str]) -> Case:
-    """The one scan whose files the user names, called as its files are but for the channels.
+    """The scan whose files the user gave with ``--channels``.
+
+    Its id is the common start of the file names, else the name of the folder.
 
     Raises:
-        InputError: a file that does not exist.
+        InputError: a file does not exist.
     """
     paths = {index: Path(value) for index, value in said.items()}
     for path in paths.values():
+        # "FOLDER#SERIES" is one DICOM series of a folder, so the path itself does not exist.
         if not path.exists() and "#" not in path.name:
             raise InputError("does not exist", path=path)
     images = tuple(source(paths[n]) if n in paths else ABSENT for n in range(len(wanted)))
+    # If the file names contain only the channel, the folder gives the name.
     name = (
         _common_name([stem(path) for path in paths.values()])
         or next(iter(paths.values())).resolve().parent.name
@@ -305,25 +355,25 @@ def of_files(said: Mapping[int, str], wanted: Sequence[str]) -> Case:
 
 
 def _common_name(names: Sequence[str]) -> str:
-    """What the names begin with, in whole words; "" where that is nothing."""
+    """The common start of the names, cut to whole words; "" if there is none."""
     shared = shared_start(names)
     if shared in names and len(set(names)) == 1:
         return shared
-    # Up to the last separator: what follows differs, or is the beginning of a channel's name.
+    # Cut at the last separator: the text after it differs or is the start of a channel name.
     words = re.match(r"(.*)[_.-]", shared)
     return words[1].strip("_.- ") if words else ""
 
 
 def missing(case: Case, manifest: Manifest) -> tuple[str, ...]:
-    """Names of the channels that the case lacks."""
+    """Names of the channels that the case lacks, in the order of the manifest."""
     return tuple(
         name for name, image in zip(manifest.channels, case.images, strict=False) if image == ABSENT
     )
 
 
 def only_present(case: Case, manifest: Manifest) -> tuple[Case, Manifest]:
-    """The case without its absent channels, and a manifest that knows no others: what can be
-    read.
+    """The case without its absent channels, and a manifest of this case with the remaining ones,
+    so that the image can be read.
     """
     lacking = missing(case, manifest)
     if not lacking:

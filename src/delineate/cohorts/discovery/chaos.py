@@ -1,8 +1,7 @@
-"""The CHAOS challenge's folders, CT and MR: DICOM series with PNG truth, ``(tree, root) -> Draft |
-None``.
+"""Layouts of the CHAOS challenge, CT and MR: DICOM series with ground truth in PNG slices.
 
-The slices of the truth have no place of their own: they take that of the series, in natural order
-of the file names.
+Each layout is a function ``(tree, root) -> Draft | None``. The PNG slices store no position. They
+get the geometry of the series, in natural order of the file names.
 """
 
 from __future__ import annotations
@@ -15,6 +14,7 @@ from ...core.manifest import Case, Source
 from ..findings import Draft
 from .tree import Tree, most, source
 
+# Lowest value, highest value and structure of CHAOS MR masks, as the challenge defines them.
 CHAOS_MR = (
     (55, 70, "liver"),
     (110, 135, "right kidney"),
@@ -24,10 +24,11 @@ CHAOS_MR = (
 
 
 def chaos(tree: Tree, root: Path) -> Draft | None:
-    """``PATIENT/DICOM_anon`` with ``PATIENT/Ground/*.png``; the root itself may be the one patient.
+    """CHAOS CT: ``PATIENT/DICOM_anon`` with ``PATIENT/Ground/*.png``; the root itself may be the
+    only patient.
 
-    A truth of one value is the liver (CHAOS CT); values that all lie in the grey ranges of CHAOS MR
-    have its meaning.
+    A mask with a single value is the liver (CHAOS CT). If all values are in the value ranges of
+    CHAOS MR, they have the meaning defined there.
     """
     alone = _is_chaos_patient(tree, root)
     folders = [root] if alone else [f for f in tree.folders(root) if _is_chaos_patient(tree, f)]
@@ -43,6 +44,7 @@ def chaos(tree: Tree, root: Path) -> Draft | None:
     for folder in folders:
         series, truth = tree.folder(folder, "DICOM_anon"), tree.folder(folder, "Ground")
         name = Path(os.path.abspath(folder)).name
+        # Other folders of a patient may contain further series.
         extra = [f.name for f in tree.folders(folder) if f not in (series, truth)]
         if extra:
             draft.problem(name, "unused", f"folder {', '.join(extra)} was not used", "note")
@@ -52,6 +54,7 @@ def chaos(tree: Tree, root: Path) -> Draft | None:
 
 
 def _is_chaos_patient(tree: Tree, folder: Path) -> bool:
+    """Whether ``folder`` has a folder ``DICOM_anon`` with DICOM files."""
     series = tree.folder(folder, "DICOM_anon")
     return series is not None and tree.is_dicom(series)
 
@@ -59,32 +62,42 @@ def _is_chaos_patient(tree: Tree, folder: Path) -> bool:
 def _png_stack(
     tree: Tree, draft: Draft, case: str, truth: Path | None, series: Path | None
 ) -> tuple[Source, ...]:
+    """The source of the PNG slices in ``truth``, with the geometry of ``series``; () if missing."""
     if truth is None or series is None or not tree.images(truth):
-        draft.problem(case, "unpaired", "no folder Ground with the slices of the truth", "warning")
+        draft.problem(case, "unpaired", "no folder Ground with slices of the masks", "warning")
         return ()
     return (source(truth, like=series),)
 
 
 def chaos_mr(tree: Tree, root: Path) -> Draft | None:
     """CHAOS MR, T1DUAL: in phase and out of phase are two channels of one case (they are registered
-    and share their truth).
+    and share their masks).
     """
     return _chaos_mr(tree, root, "chaos-mr", "T1DUAL", ("InPhase", "OutPhase"))
 
 
 def chaos_mr_inphase(tree: Tree, root: Path) -> Draft | None:
-    """CHAOS MR, T1DUAL in phase alone; only where asked for."""
+    """CHAOS MR, T1DUAL in phase only; used only on request (``--layout``)."""
     return _chaos_mr(tree, root, "chaos-mr-inphase", "T1DUAL", ("InPhase",))
 
 
 def chaos_mr_t2(tree: Tree, root: Path) -> Draft | None:
-    """CHAOS MR, T2SPIR; only where asked for."""
+    """CHAOS MR, T2SPIR; used only on request (``--layout``)."""
     return _chaos_mr(tree, root, "chaos-mr-t2", "T2SPIR", ("",))
 
 
 def _chaos_mr(
     tree: Tree, root: Path, layout: str, sequence: str, phases: tuple[str, ...]
 ) -> Draft | None:
+    """The cases with the folder ``sequence``, one channel per phase.
+
+    Args:
+        tree, root: as in every layout.
+        layout: name of the layout.
+        sequence: folder of the MR sequence inside a patient's folder.
+        phases: folders inside ``DICOM_anon``; "" stands for ``DICOM_anon`` itself.
+    """
+    # One patient per folder, or the patient in the root itself.
     alone = tree.folder(root, sequence) is not None
     folders = [f for f in ([root] if alone else tree.folders(root)) if tree.folder(f, sequence)]
     if not (alone or most(tree, root, folders)):
@@ -96,40 +109,49 @@ def _chaos_mr(
         *chaos_mr_labels(),
         modality="MR",
     )
+    # The other sequences have another grid, so they form another cohort.
     others = sorted({other.name for f in folders for other in tree.folders(f)} - {sequence})
     if others:
         draft.note(
             "unused",
-            f"{', '.join(others)} was not used; choose with --layout chaos-mr, chaos-mr-inphase "
-            "or chaos-mr-t2",
+            f"{', '.join(others)} was not used; select it with --layout chaos-mr, "
+            "chaos-mr-inphase or chaos-mr-t2",
             names=others,
         )
     for folder in folders:
-        name = Path(os.path.abspath(folder)).name
-        base = tree.folder(folder, sequence) or folder
-        series = tree.folder(base, "DICOM_anon")
-        found = [tree.folder(series, p) if p else series for p in phases] if series else [None]
-        if series is None or any(f is None or not tree.is_dicom(f) for f in found):
-            draft.problem(
-                name,
-                "missing",
-                f"no DICOM files under {base / 'DICOM_anon'} {' and '.join(phases)}".rstrip(),
-            )
-            continue
-        kept = [f for f in found if f]
-        draft.cases.append(
-            Case(
-                name,
-                name,
-                tuple(source(f) for f in kept),
-                _png_stack(tree, draft, name, tree.folder(base, "Ground"), kept[0]),
-            )
-        )
+        _add_mr_case(tree, draft, folder, sequence, phases)
     return draft
 
 
+def _add_mr_case(
+    tree: Tree, draft: Draft, folder: Path, sequence: str, phases: tuple[str, ...]
+) -> None:
+    """Add the patient in ``folder``, or a problem if a phase has no DICOM files."""
+    name = Path(os.path.abspath(folder)).name
+    base = tree.folder(folder, sequence) or folder
+    series = tree.folder(base, "DICOM_anon")
+    # One series per phase; all of them must exist, because they are the channels of one case.
+    found = [tree.folder(series, p) if p else series for p in phases] if series else [None]
+    if series is None or any(f is None or not tree.is_dicom(f) for f in found):
+        draft.problem(
+            name,
+            "missing",
+            f"no DICOM files under {base / 'DICOM_anon'} {' and '.join(phases)}".rstrip(),
+        )
+        return
+    kept = [f for f in found if f]
+    draft.cases.append(
+        Case(
+            name,
+            name,
+            tuple(source(f) for f in kept),
+            _png_stack(tree, draft, name, tree.folder(base, "Ground"), kept[0]),
+        )
+    )
+
+
 def chaos_mr_labels() -> tuple[LabelSet, LabelMapping]:
-    """The four organs and their grey ranges, as the challenge states them."""
+    """The four organs and their value ranges, as the challenge defines them."""
     names = {v: name for v, (_, _, name) in enumerate(CHAOS_MR, start=1)}
     ranges = tuple(Range(low, high, v) for v, (low, high, _) in enumerate(CHAOS_MR, start=1))
     return LabelSet.from_names(names), LabelMapping(ranges=ranges)

@@ -1,11 +1,10 @@
-"""Finding the cases of a cohort: which layout a folder has, whose scans they are, what their labels
-mean.
+"""Find the cases of a cohort: recognise the layout of a folder, and derive patients and structures.
 
-``LAYOUTS`` is the ordered table: each layout is one small function ``(tree, root) -> Draft | None``
-in ``challenges.py``, ``chaos.py`` or ``folders.py``. Layouts stand in tiers, the specific before
-the general; the first tier in which one fits wins, and where two of a tier find different cases the
-choice is left to the user. Anything else is described by a YAML file (``description.py``). Files
-are told by their names; few are opened.
+``LAYOUTS`` is the ordered table. Each layout is one function ``(tree, root) -> Draft | None`` in
+``challenges.py``, ``chaos.py`` or ``folders.py``. Layouts are grouped in tiers, from specific to
+general. The first tier with a match wins. If two layouts of one tier find different cases, the user
+must choose. Any other layout is described by a YAML file (``description.py``). Files are recognised
+by their names; few are opened.
 """
 
 from __future__ import annotations
@@ -46,9 +45,9 @@ ON_REQUEST: dict[str, Layout] = {
     "chaos-mr-t2": chaos.chaos_mr_t2,
 }
 NAMES = (*(name for tier in LAYOUTS for name in tier), *ON_REQUEST)
-# cases that are asked for a fact that all share; the first may be the one that cannot be read
+# Number of cases read for a property that all share; the first one may be unreadable.
 FEW = 3
-DEEPEST = 2  # folders below the root that are looked into for one recognisable cohort
+DEEPEST = 2  # number of folder levels below the root that are searched for a cohort
 
 
 def find(
@@ -59,9 +58,7 @@ def find(
     labels: str | Path | None = None,
     patient: str | None = None,
 ) -> Manifest:
-    """The cohort at ``root``; arguments and errors as of ``discover``, whose findings are left out
-    here.
-    """
+    """The cohort at ``root`` without the findings; arguments and errors as for ``discover``."""
     return discover(
         root, layout=layout, description=description, labels=labels, patient=patient
     ).manifest
@@ -76,68 +73,77 @@ def discover(
     patient: str | None = None,
     truth: bool = True,
 ) -> DiscoveredCohort:
-    """The cohort at ``root`` and what was noticed while finding it.
+    """The cohort at ``root`` and the findings made while it was searched.
 
     Args:
-        root: a folder, a ``manifest.jsonl`` (or a folder that holds one), or one image file.
-        layout: name of a layout (``NAMES``) where several fit.
+        root: a folder, a ``manifest.jsonl`` (or a folder that contains one), or one image file.
+        layout: name of a layout (one of ``NAMES``), if several match.
         description: YAML file that describes another layout.
         labels: YAML file that names, merges or selects structures.
         patient: regular expression with one group that finds the patient in a case's id.
-        truth: False where only the scans matter: masks are found, but nothing is asked of what they
-            mean.
+        truth: False if only the scans are needed: masks are found, but their structures are not
+            determined.
 
     Raises:
         InputError: ``root`` does not exist.
-        UsageError: arguments that exclude each other, or an unknown layout.
-        LayoutError: nothing was recognised, or more than one thing.
-        LabelError: the structures cannot be told, or the chosen ones do not exist.
+        UsageError: arguments exclude each other, or the layout is unknown.
+        LayoutError: no layout was recognised, or more than one.
+        LabelError: the structures cannot be determined, or the selected ones do not exist.
     """
     root = Path(root)
+    # Check the arguments before any folder is read.
     if layout and description:
-        raise UsageError("a layout's name and a description exclude each other")
+        raise UsageError("a layout and a description exclude each other; give only one")
     if layout and layout not in NAMES:
-        raise UsageError(f"no layout is called {layout!r}; there are {', '.join(NAMES)}")
+        raise UsageError(f"no layout is called {layout!r}; known layouts are {', '.join(NAMES)}")
     if not root.exists():
         raise InputError("no such file or folder", path=root)
     refuse_special(root)
     choice = StructureSelection.load(labels) if labels else None
+    # A description replaces the search for a layout.
     if description:
         from . import description as described
 
-        return _finish(
-            described.apply(described.load(description), root), root, choice, patient, truth
-        )
+        draft = described.apply(described.load(description), root)
+        return _finish(draft, root, choice, patient, truth)
+    # A manifest lists its cases itself, so no layout is needed.
     written = root if root.suffix == ".jsonl" else root / "manifest.jsonl"
     if not layout and written.is_file():
         return _from_manifest(written, choice, patient)
-    if root.is_file():
-        return _finish(
-            folders.with_channels(Draft("file", [Case(files.stem(root), "", (source(root),))])),
-            root,
-            choice,
-            patient,
-            truth,
-        )
+    draft = _draft_of_file(root) if root.is_file() else _draft_of_folder(root, layout)
+    return _finish(draft, root, choice, patient, truth)
+
+
+def _draft_of_file(path: Path) -> Draft:
+    """A single image file as a cohort of one case."""
+    return folders.with_channels(Draft("file", [Case(files.stem(path), "", (source(path),))]))
+
+
+def _draft_of_folder(root: Path, layout: str | None) -> Draft:
+    """The cases of a folder; entries that are not regular files are reported as skipped."""
     tree = Tree()
     draft = folders.with_channels(_recognise(tree, root, layout))
     for path, kind in tree.skipped.items():
         draft.note(
             "skipped", f"{path} is {kind} and was skipped; only regular files are opened", path=path
         )
-    return _finish(draft, root, choice, patient, truth)
+    return draft
 
 
-# ---- recognising ----
+# ---- recognising the layout ----
 
 
 def _recognise(tree: Tree, root: Path, layout: str | None) -> Draft:
+    """The draft of the given layout, else of the first tier that matches in or below ``root``."""
     if layout:
         table = {name: f for tier in LAYOUTS for name, f in tier.items()} | ON_REQUEST
         draft = table[layout](tree, root)
         if draft is None:
-            raise LayoutError(f"does not have the layout {layout}; {_seen(tree, root)}", path=root)
+            raise LayoutError(
+                f"the folder does not have the layout {layout}; {_content(tree, root)}", path=root
+            )
         return draft
+    # The specific tiers come first; folders below are searched only if nothing matches here.
     for tier in LAYOUTS:
         if draft := _of_tier(tree, root, tier):
             return draft
@@ -145,12 +151,18 @@ def _recognise(tree: Tree, root: Path, layout: str | None) -> Draft:
 
 
 def _of_tier(tree: Tree, root: Path, tier: dict[str, Layout]) -> Draft | None:
+    """The draft of the first layout in ``tier`` that matches; None if none matches.
+
+    Raises:
+        LayoutError: two layouts match and find different images.
+    """
     drafts = [draft for function in tier.values() if (draft := function(tree, root)) is not None]
+    # Two layouts that find the same images agree, and the first one is used.
     held = {frozenset(s.path for c in draft.cases for s in c.images) for draft in drafts}
     if len(held) > 1:
         fits = "; ".join(f"{draft.layout} ({len(draft.cases)} cases)" for draft in drafts)
         raise LayoutError(
-            f"more than one layout fits: {fits}; choose with --layout NAME, or write a "
+            f"more than one layout matches: {fits}; choose one with --layout NAME, or write a "
             "description (check --draft FILE)",
             path=root,
         )
@@ -158,15 +170,22 @@ def _of_tier(tree: Tree, root: Path, tier: dict[str, Layout]) -> Draft | None:
 
 
 def _descend(tree: Tree, root: Path) -> Draft:
-    """The one recognisable folder below the root, at the least depth at which there is one."""
+    """The draft of the only recognised folder below the root, at the smallest depth that has one.
+
+    Raises:
+        LayoutError: no folder is recognised, or several at the same depth.
+    """
     level = [root]
     for _ in range(DEEPEST):
+        # One level deeper; the limit bounds the time in large trees.
         level = [f for folder in level for f in tree.folders(folder)][:200]
         found: list[tuple[Path, Draft]] = []
         for folder in level:
+            # The last tier is left out: images or DICOM files in some subfolder are no cohort.
             draft = next((d for tier in LAYOUTS[:-1] if (d := _of_tier(tree, folder, tier))), None)
             if draft:
                 found.append((folder, draft))
+        # Exactly one cohort: use it. Several: the user must choose.
         if len(found) == 1:
             folder, draft = found[0]
             draft.note(
@@ -178,20 +197,20 @@ def _descend(tree: Tree, root: Path) -> Draft:
                 f"{folder.relative_to(root)} ({draft.layout})" for folder, draft in found[:6]
             ) + (" ..." if len(found) > 6 else "")
             raise LayoutError(
-                f"several cohorts lie here: {names}; name one of these folders, or describe them "
-                "together (check --draft FILE)",
+                f"several cohorts were found: {names}; give one of these folders, or describe "
+                "them together (check --draft FILE)",
                 path=root,
             )
     raise LayoutError(
-        f"no layout that is known; {_seen(tree, root)}. Describe it in a short YAML file: "
-        f"`delineate check {root} --draft FILE` "
-        "writes a first one; docs/layouts.md lists what is recognised",
+        f"the layout was not recognised; {_content(tree, root)}. Describe it in a short YAML file: "
+        f"`delineate check {root} --draft FILE` writes a first one; docs/layouts.md lists the "
+        "known layouts",
         path=root,
     )
 
 
-def _seen(tree: Tree, root: Path) -> str:
-    """What lies in the folder, in words, for errors that teach."""
+def _content(tree: Tree, root: Path) -> str:
+    """A sentence on the content of the folder, for error messages."""
     inner, names = tree.folders(root), tree.files(root)
     if not inner and not names:
         return "the folder is empty"
@@ -215,20 +234,31 @@ def _seen(tree: Tree, root: Path) -> str:
         if names
         else []
     )
-    return "seen were " + " and ".join(parts)
+    return "the folder contains " + " and ".join(parts)
 
 
-# ---- making the manifest ----
+# ---- building the manifest ----
 
 
 def _finish(
     draft: Draft, root: Path, choice: StructureSelection | None, patient: str | None, truth: bool
 ) -> DiscoveredCohort:
+    """Complete a draft (modality, structures, patients) and build the manifest.
+
+    Args:
+        draft: the result of a layout or a description.
+        root: the cohort's folder.
+        choice: the structures that the user selected, if any.
+        patient: the user's pattern for patients, if any.
+        truth: see ``discover``.
+    """
+    # The first error usually explains why there is no usable case.
     if not draft.cases:
         first = next(
             (f.message for f in draft.findings if f.severity == "error"), "no case was found"
         )
         raise LayoutError(f"no usable case ({draft.layout}): {first}", path=root)
+    # If the layout has no modality, it is read from the first DICOM files.
     if not draft.modality:
         draft.modality = next(
             (fact for case in draft.cases[:FEW] if (fact := _dicom_fact(case, "modality"))), ""
@@ -250,11 +280,12 @@ def _finish(
         hint = (
             ""
             if patient
-            else "; if these are different patients, name them with --patient, such as --patient "
-            "'(.+)' for one a case"
+            else "; if these are different patients, define them with --patient, such as --patient "
+            "'(.+)' for one patient per case"
         )
+        # The hint helps if a patient is in two splits ("patient P is in split ...").
         raise LayoutError(
-            error.message + (hint if "stands in" in error.message else ""),
+            error.message + (hint if error.message.startswith("patient ") else ""),
             case=error.case,
             path=root,
         ) from error
@@ -262,12 +293,19 @@ def _finish(
 
 
 def _settle_labels(draft: Draft, root: Path, choice: StructureSelection | None) -> None:
-    """The structures as the user chose them, as the layout says, or as the files' values tell."""
+    """Set the structures: those the user selected, those of the layout, or those derived from the
+    values in the files.
+
+    Raises:
+        LayoutError: the labels cannot be used unless the user selects some.
+    """
     if draft.labels is None and choice is not None and draft.names:
-        # The choice may use these names; values decide nothing then.
+        # The selection may use the names of the layout, so the values need not be read.
         draft.labels = named(sorted(draft.names), draft.names)
+    # Reading label files is slow, so it is done only if the structures are needed.
     if draft.labels is None and (choice is None or choice.needs_names()) and not draft.refusal:
         derive(draft)
+    # A selection also overcomes a refusal, because it states what the values mean.
     if choice is not None:
         draft.labels, draft.mapping = choice.apply(draft.labels or named([], {}), draft.mapping)
     elif draft.refusal:
@@ -275,14 +313,15 @@ def _settle_labels(draft: Draft, root: Path, choice: StructureSelection | None) 
 
 
 def _with_patients(draft: Draft, pattern: str | None) -> tuple[Case, ...]:
-    """Every case with its patient: by the user's pattern, else the layout, the DICOM PatientID, a
-    common form of id, or the id itself.
+    """The cases with their patients: from the user's pattern, else from the layout, the DICOM
+    PatientID, a common form of id, or the id itself.
     """
     if pattern is not None:
         return by_pattern(draft.cases, pattern)
     rules: Counter[str] = Counter()
     cases = []
     for case in draft.cases:
+        # The first rule that gives a name wins; the rules used are counted for the finding.
         known = "DICOM PatientID" if draft.layout in LAYOUTS[-1] else "the layout"
         for rule, name in (
             (known, case.patient),
@@ -294,13 +333,13 @@ def _with_patients(draft: Draft, pattern: str | None) -> tuple[Case, ...]:
                 rules[rule] += 1
                 cases.append(replace(case, patient=name))
                 break
-    told = ", ".join(f"{rule} ({count} cases)" for rule, count in rules.items())
+    sources = ", ".join(f"{rule} ({count} cases)" for rule, count in rules.items())
     draft.findings.append(
         Finding(
             "",
             "patient",
             "note",
-            f"{len({c.patient for c in cases})} patients, told by {told}",
+            f"{len({c.patient for c in cases})} patients, from {sources}",
             {"rules": dict(rules)},
         )
     )
@@ -308,18 +347,18 @@ def _with_patients(draft: Draft, pattern: str | None) -> tuple[Case, ...]:
 
 
 def _dicom_fact(case: Case, name: str) -> str:
-    """``modality`` or ``patient_id`` of the case's first image where it is DICOM, else ""."""
+    """``modality`` or ``patient_id`` of the case's first image if it is DICOM, else ""."""
     image = case.images[0]
     path = Path(image.path)
     try:
+        # Only DICOM stores these properties.
         if path.is_file() and files.detect(path) != "DICOM":
             return ""
         if not path.exists() or (path.is_dir() and not Tree().is_dicom(path)):
             return ""
         series = [s for s in dicom.find_series(path) if not image.series or s.uid == image.series]
-    except (
-        DelineateError
-    ):  # one file that cannot be read is found out with its own case, and ends nobody else's
+    # An unreadable file is reported with its own case and must not stop the others.
+    except DelineateError:
         return ""
     return str(getattr(series[0], name)) if series else ""
 
@@ -327,12 +366,18 @@ def _dicom_fact(case: Case, name: str) -> str:
 def _from_manifest(
     path: Path, choice: StructureSelection | None, patient: str | None
 ) -> DiscoveredCohort:
+    """The cohort of a ``manifest.jsonl``, with the user's patients and structures applied.
+
+    Raises:
+        InputError: a file that the manifest lists does not exist.
+    """
     manifest = Manifest.load(path)
+    # A manifest may be older than its files, so check that all of them exist.
     for case in manifest:
         for one in (*case.images, *case.label):
             if not Path(one.path).exists():
                 raise InputError(
-                    f"the manifest names {one.path}, which does not exist", case=case.id, path=path
+                    f"the manifest lists {one.path}, which does not exist", case=case.id, path=path
                 )
     if patient is not None:
         manifest = replace(manifest, cases=by_pattern(manifest.cases, patient))
@@ -340,5 +385,5 @@ def _from_manifest(
         labels, mapping = choice.apply(manifest.labels, manifest.mapping)
         manifest = replace(manifest, labels=labels, mapping=mapping)
     return DiscoveredCohort(
-        manifest, (Finding("", "manifest", "note", f"the cases are those of {path}"),)
+        manifest, (Finding("", "manifest", "note", f"the cases come from {path}"),)
     )

@@ -1,8 +1,9 @@
-"""Names of label values from a small file: YAML, JSON or CSV, in the shapes that people have.
+"""Read the names of label values from a small YAML, JSON or CSV file.
 
-Read are: a ``LabelSet`` as JSON; ``{"labels": ...}`` (``predictions.json``, the Decathlon's and
-nnU-Net's ``dataset.json``); value -> name or name -> value; and a CSV whose first column is the
-value and whose second is the name, with or without a head line. It knows no image.
+Accepted forms: a ``LabelSet`` as JSON; ``{"labels": ...}`` (``predictions.json``, and
+``dataset.json`` of the Decathlon and of nnU-Net); value -> name or name -> value; and a CSV with
+the value in the first column and the name in the second, with or without a header line. This module
+reads no image.
 """
 
 from __future__ import annotations
@@ -17,13 +18,14 @@ from ...core.labels import LabelSet
 
 
 def read_label_names(path: str | Path) -> LabelSet:
-    """The structures that ``path`` names; 0 is background and left out.
+    """The structures named in ``path``; 0 is background and is left out.
 
     Raises:
-        InputError: it cannot be read, or is of none of the shapes above.
-        LabelError: a value or a name is given twice, or lies outside 1..65535.
+        InputError: the file cannot be read, or has none of the forms above.
+        LabelError: a value or a name is given twice, or a value is outside 1..65535.
     """
     file = Path(path)
+    # The extension decides between a table and structured data.
     try:
         text = file.read_text(encoding="utf-8-sig")
         return (
@@ -35,9 +37,11 @@ def read_label_names(path: str | Path) -> LabelSet:
         raise LabelError(error.message, path=path) from error
     except OSError as error:
         raise InputError(f"cannot be read ({error.strerror})", path=path) from error
+    # Any other shape of data ends in one of these errors.
     except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
         raise InputError(
-            f"does not name label values (value: name, or a table of value and name): {error}",
+            "does not name label values; expected lines 'value: name' or a table of value and "
+            f"name: {error}",
             path=path,
         ) from error
 
@@ -54,14 +58,17 @@ def _parsed(file: Path, text: str) -> Any:
 
 
 def _from_data(data: Any) -> LabelSet:
+    # The names may be inside the key "labels", next to other data.
     if isinstance(data, dict) and isinstance(data.get("labels"), list | dict):
         data = data["labels"]
     if not data:
-        raise ValueError("no label in it")
+        raise ValueError("no label found")
+    # A list of entries: a LabelSet as JSON has colours, other lists have only value and name.
     if isinstance(data, list):
         if all("colour" in entry for entry in data):
             return LabelSet.from_json(data)
         return LabelSet.from_names({int(entry["value"]): entry["name"] for entry in data})
+    # A mapping may be value -> name or name -> value; the numeric side is the value.
     pairs = [(k, v) if str(k).strip().lstrip("-").isdigit() else (v, k) for k, v in data.items()]
     return _unique([(int(value), str(name)) for value, name in pairs])
 
@@ -74,13 +81,15 @@ def _from_csv(text: str) -> LabelSet:
         )
         if row
     ]
+    # A first row without a number is a header line.
     body = rows if rows[0][0].strip().isdigit() else rows[1:]
     return _unique([(int(row[0]), row[1].strip()) for row in body])
 
 
 def _unique(pairs: list[tuple[int, str]]) -> LabelSet:
     if not pairs:
-        raise ValueError("no label in it")
+        raise ValueError("no label found")
+    # A value with two names is an error; equal names are refused by LabelSet.
     values = [v for v, _ in pairs]
     if len(set(values)) < len(values):
         raise LabelError(

@@ -1,5 +1,6 @@
-"""Which files a command reads that works on a cohort, so that none of its outputs takes the place
-of one (``core.outputs``).
+"""List the files that a command on a cohort reads, so that no output overwrites one of them.
+
+The check itself is in ``core.outputs``.
 """
 
 from __future__ import annotations
@@ -11,9 +12,9 @@ from ...core.manifest import ABSENT, Manifest, Source
 from ...core.outputs import Originals
 from ...formats.files import companions, is_image, is_slice_of, place_of
 
-# Files beside the scans that layouts read: names of structures, lists of cases, splits.
+# Files next to the scans that layouts read: names of structures, lists of cases, splits.
 MANIFEST = "manifest.jsonl"
-_BESIDE = (
+_LISTS = (
     MANIFEST,
     "dataset.json",
     "meta.csv",
@@ -26,8 +27,12 @@ _BESIDE = (
 
 
 def originals(manifests: Iterable[Manifest], more: Iterable[str | Path | None] = ()) -> Originals:
-    """All files of the cases, truth included, what lies beside them in their cohorts' folders, and
-    ``more`` that the command was given.
+    """All files of the cases (images and ground truth), the lists of names and cases next to them,
+    and the files in ``more``.
+
+    Args:
+        manifests: the cohorts that the command reads.
+        more: further input files of the command; None is ignored.
     """
     paths: set[str] = set()
     for manifest in manifests:
@@ -36,34 +41,39 @@ def originals(manifests: Iterable[Manifest], more: Iterable[str | Path | None] =
 
 
 def originals_in(data: str | Path, more: Iterable[str | Path | None] = ()) -> Originals:
-    """All scans, masks and lists of cases in a folder whose layout is not known yet, or the one
-    file; and ``more``.
+    """All scans, masks and lists of cases in a folder whose layout is not known yet.
+
+    Args:
+        data: the folder, or a single file.
+        more: further input files of the command; None is ignored.
     """
     return Originals(
         [data, *(path for path in more if path)],
-        lambda path, folder: path.name.lower() in _BESIDE or is_image(path),
+        lambda path, folder: path.name.lower() in _LISTS or is_image(path),
     )
 
 
 def files_of(manifest: Manifest) -> set[str]:
-    """The files and folders of a cohort: its images and masks with what they are read with, and
-    the lists of cases and names beside them.
+    """The files and folders of a cohort: images and masks with their companion files, and the
+    lists of cases and names next to them.
     """
     sources = {
         source for case in manifest for source in (*case.images, *case.label) if source != ABSENT
     }
+    # Scans and masks, with the second file of two-file formats.
     found = {path for source in sources for path in _of_source(source)}
-    # A cohort may be reached by a manifest or by one of its folders; what its layout reads then
-    # stands beside the scans or one folder above them.
+    # The input may be a manifest or one of the cohort's folders. The files that the layout reads
+    # are then next to the scans or one folder above them.
     near = {folder for path in found for folder in list(Path(path).parents)[:2]}
-    found |= {str(folder / name) for folder in near for name in _BESIDE if name != MANIFEST}
+    found |= {str(folder / name) for folder in near for name in _LISTS if name != MANIFEST}
     if manifest.root:
         root = Path(manifest.root)
-        found |= {str(root / name) for name in _BESIDE} if root.is_dir() else {manifest.root}
+        found |= {str(root / name) for name in _LISTS} if root.is_dir() else {manifest.root}
     return found
 
 
 def _of_source(source: Source) -> Iterator[str]:
+    # A path may name one series of a folder; the folder is what must be kept.
     place = place_of(source.path)
     yield str(place)
     yield from map(str, companions(place))

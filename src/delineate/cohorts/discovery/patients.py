@@ -1,4 +1,4 @@
-"""Whose scan it is, told from a case's id by a pattern."""
+"""Derive the patient from the id of a case with a regular expression."""
 
 from __future__ import annotations
 
@@ -11,11 +11,13 @@ from ...core.manifest import Case
 
 
 def by_pattern(cases: Iterable[Case], pattern: str) -> tuple[Case, ...]:
-    """The cases with the patient that the one group of ``pattern`` finds in each id.
+    """The cases with the patient set to the text that the group of ``pattern`` matches in the id.
+
+    The pattern is searched anywhere in the id.
 
     Raises:
-        UsageError: not a regular expression, or not exactly one group.
-        LayoutError: it does not fit an id.
+        UsageError: ``pattern`` is not a regular expression, or does not have exactly one group.
+        LayoutError: ``pattern`` does not match an id, or its group is empty.
     """
     compiled = _compiled(pattern)
     return tuple(replace(case, patient=_patient(case.id, compiled)) for case in cases)
@@ -30,7 +32,7 @@ def _compiled(pattern: str) -> re.Pattern[str]:
         ) from error
     if compiled.groups != 1:
         raise UsageError(
-            f"the patient pattern {pattern!r} has {compiled.groups} groups, it needs exactly "
+            f"the patient pattern {pattern!r} has {compiled.groups} groups but needs exactly "
             "one, such as '^(P[0-9]+)_'"
         )
     return compiled
@@ -40,6 +42,6 @@ def _patient(case: str, compiled: re.Pattern[str]) -> str:
     found = compiled.search(case)
     if not found or not found.group(1):
         raise LayoutError(
-            f"the patient pattern {compiled.pattern!r} does not fit this id", case=case
+            f"the patient pattern {compiled.pattern!r} does not match this id", case=case
         )
     return found.group(1)

@@ -1,9 +1,8 @@
-"""The scans that a model is asked to delineate: from files, folders of any layout, manifests, or
-channels stated one by one.
+"""Find the scans to segment: from files, folders of any layout, manifests, or stated channels.
 
-Truth, where there is some, is left out, but never written over. What cannot be used is a failure
-under its own name, and costs no other scan. It opens few files: what is in them is found out when
-each is read.
+Ground truth, if present, is not used, but it is protected from being overwritten. A scan that
+cannot be used is reported as a failure under its name and does not affect the others. This module
+opens few files; errors in their content appear when each file is read.
 """
 
 from __future__ import annotations
@@ -27,19 +26,19 @@ from .layouts import discover
 from .originals import originals
 from .tree import IMAGE_ENDINGS, Tree
 
-_UNUSABLE = ("refused", "missing")  # kinds of findings that cost a scan; others are about its truth
+_UNUSABLE = ("refused", "missing")  # kinds of findings that exclude a scan; others concern labels
 
 
 @dataclass(frozen=True)
 class Scans:
-    """What was found.
+    """The scans that were found.
 
     Args:
-        manifest: the scans, each with a source (or ``ABSENT``) for each of the model's channels, or
-            one file that holds them all.
-        failures: name of what cannot be used -> why.
-        notes: what was skipped, a sentence each.
-        originals: every file that must not be written over.
+        manifest: the scans, each with a source (or ``ABSENT``) per channel of the model, or with
+            one file that contains all channels.
+        failures: name of a scan or file that cannot be used -> its error.
+        notes: one sentence per skipped entry.
+        originals: every file that must not be overwritten.
     """
 
     manifest: Manifest
@@ -61,25 +60,29 @@ def collect(
 
     Args:
         inputs: files, DICOM folders, folders of cases, manifests.
-        wanted: the model's channels; labels: its structures.
-        numbered: how its training told channels apart that had no names; see ``channels.in_order``.
-        only: "train", "val" or "test": that part of a cohort that is split.
-        stated: channel -> the file that holds it (then there are no ``inputs``), or what it is
-            called in the cohort.
+        wanted: names of the model's channels.
+        labels: the model's structures.
+        numbered: how the training data identified channels without names; see
+            ``channels.in_order``.
+        only: "train", "val" or "test", to use only this split of a cohort.
+        stated: channel of the model -> its file (then ``inputs`` is empty), or its name in the
+            cohort.
 
     Raises:
-        InputError: nothing can be used; the first reason is given.
-        LayoutError: no scan is there.
-        UsageError: neither inputs nor files of channels, or both.
+        InputError: no input can be used; the message gives the first reason.
+        LayoutError: there is no scan.
+        UsageError: neither inputs nor channel files are given, or both.
     """
     said = channels.stated(stated or {}, wanted)
+    # Without inputs, the stated files are the scan.
     if not inputs:
-        return _of_files(said, wanted, labels)
+        return _scan_of_files(said, wanted, labels)
     if said and any(Path(value).is_file() for value in said.values()):
         raise UsageError(
-            "--channels names files: they are the scan, so give no other input; or name channels "
-            "of the inputs instead of files"
+            "--channels names the files of the scan, so give no other input; for other inputs, "
+            "name their channels instead of files"
         )
+    # Search all inputs; if nothing was found, raise the first failure or list what was skipped.
     search = _Search(tuple(wanted), only, numbered, said)
     search.look(inputs)
     if not search.cases:
@@ -90,34 +93,34 @@ def collect(
             path=str(inputs[0]),
         )
     manifest = Manifest(tuple(_with_unique_ids(search.cases)), tuple(wanted), labels)
+    # Ground truth and files next to the scans are protected too, though they are not used.
     kept = originals(
         [manifest, *(found.manifest for found in search.found)],
-        [*search.beside, *(p for p in inputs if Path(p).is_file())],
+        [*search.neighbours, *(p for p in inputs if Path(p).is_file())],
     )
     return Scans(manifest, search.failures, tuple(search.notes), kept)
 
 
-def _of_files(said: Mapping[int, str], wanted: Sequence[str], labels: LabelSet) -> Scans:
+def _scan_of_files(said: Mapping[int, str], wanted: Sequence[str], labels: LabelSet) -> Scans:
+    """The one scan whose channels were all given as files."""
     if not said:
         raise UsageError(
-            "there is nothing to delineate: give scans, or the files of one scan's channels with "
-            "--channels"
+            "nothing to segment: give scans, or the files of one scan's channels with --channels"
         )
     manifest = Manifest((channels.of_files(said, wanted),), tuple(wanted), labels)
     return Scans(manifest, {}, (), originals([manifest]))
 
 
 def _with_unique_ids(cases: Sequence[Case]) -> Iterator[Case]:
+    """The cases, with a number after each repeated id: two inputs may contain equal file names."""
     seen: dict[str, int] = {}
-    for case in cases:  # two inputs may hold files of one name
+    for case in cases:
         seen[case.id] = seen.get(case.id, 0) + 1
         yield case if seen[case.id] == 1 else replace(case, id=f"{case.id}_{seen[case.id]}")
 
 
 class _Search:
-    """Looks through inputs one after the other; what one of them lacks is noted and does not stop
-    the others.
-    """
+    """Searches the inputs one after the other; a problem in one input does not stop the others."""
 
     def __init__(
         self, wanted: tuple[str, ...], only: str | None, numbered: Numbered, said: Mapping[int, str]
@@ -125,16 +128,18 @@ class _Search:
         self.wanted, self.only, self.numbered, self.said = wanted, only, numbered, said
         self.cases: list[Case] = []
         self.found: list[DiscoveredCohort] = []
-        self.beside: list[str] = []  # files that lie among the scans and may be their masks
+        self.neighbours: list[str] = []  # files next to the scans, which may be their masks
         self.failures: dict[str, DelineateError] = {}
         self.notes: list[str] = []
 
     def look(self, inputs: Sequence[str | Path]) -> None:
+        """Add the scans of ``inputs``, in this order, to ``cases``."""
         usable = [path for path in map(Path, inputs) if self._is_usable(path)]
-        told = {} if self.only else self._told_by_name(usable)
+        # A split is known only from the layout, so names are not used then.
+        named = {} if self.only else self._scans_by_name(usable)
         for path in usable:
-            if path in told:
-                self.cases += told[path]
+            if path in named:
+                self.cases += named[path]
                 continue
             try:
                 self.cases += self._of_layout(path)
@@ -142,14 +147,16 @@ class _Search:
                 self._fail(path, error)
 
     def _is_usable(self, path: Path) -> bool:
+        """Whether the input exists and can be opened; otherwise it is noted or a failure."""
         if kind := special_kind(path):
             self.notes.append(f"{path} is {kind} and was skipped; only regular files are opened")
             return False
+        # A missing input is a failure, and the other inputs are still used.
         if not path.exists():
             self._fail(
                 path,
                 InputError(
-                    "a link to nothing" if path.is_symlink() else "does not exist", path=path
+                    "is a broken link" if path.is_symlink() else "does not exist", path=path
                 ),
             )
             return False
@@ -157,44 +164,51 @@ class _Search:
 
     def _fail(self, path: Path, error: DelineateError) -> None:
         name = error.case or stem(path)
+        # Two failures may have the same name; the second is stored under its whole path.
         self.failures[name if name and name not in self.failures else str(path)] = error
 
-    def _told_by_name(self, inputs: Sequence[Path]) -> dict[Path, list[Case]]:
-        """Of the inputs, those whose files tell by name which of several channels they are, with
-        their scans.
+    def _scans_by_name(self, inputs: Sequence[Path]) -> dict[Path, list[Case]]:
+        """Input -> scans, for the inputs whose file names give one of several channels.
 
-        The files given one by one are looked at together, and their scans stand with the first of
-        them. What the user calls the channels stands above the model's names of them.
+        Files given one by one are grouped together, and all their scans are stored with the first
+        of them. The names that the user gave to the channels replace the model's.
         """
+        # Numbered channels are no names, and a single channel needs none.
         words = list(self.said.values() if self.said else self.wanted)
         if len(self.wanted) < 2 or any(number_of_channel(word) is not None for word in words):
             return {}
+        # Single files: the channels of one scan may be given as separate inputs.
         loose = [path for path in inputs if path.is_file() and path.suffix != ".jsonl"]
         together = self._in_place(channels.grouped(loose, words, self.failures))
         used = {image.path for case in together for image in case.images}
         mine = [path for path in loose if os.path.abspath(path) in used]
-        told = {path: together if path == mine[0] else [] for path in mine}
+        scans = {path: together if path == mine[0] else [] for path in mine}
+        # Folders: each is searched by itself.
         for folder in (path for path in inputs if path.is_dir()):
-            described = any(
-                (folder / name).is_file() for name in ("manifest.jsonl", "dataset.json")
-            )
-            named = [] if described else channels.by_names(folder, words, self.failures)
-            if found := self._in_place(named):
-                told[folder] = found
-                places = {
-                    Path(image.path).parent
-                    for case in found
-                    for image in case.images
-                    if image != ABSENT
-                }
-                self.beside += [
-                    str(file) for place in places for file in place.iterdir() if file.is_file()
-                ]
-        return told
+            if found := self._scans_in_folder(folder, words):
+                scans[folder] = found
+        return scans
+
+    def _scans_in_folder(self, folder: Path, words: Sequence[str]) -> list[Case]:
+        """The scans in ``folder`` whose file names give a channel of ``words``.
+
+        A folder with a list of its cases is left to its layout. All files next to the scans are
+        recorded in ``neighbours``.
+        """
+        if any((folder / name).is_file() for name in ("manifest.jsonl", "dataset.json")):
+            return []
+        found = self._in_place(channels.by_names(folder, words, self.failures))
+        places = {
+            Path(image.path).parent for case in found for image in case.images if image != ABSENT
+        }
+        self.neighbours += [
+            str(file) for place in places for file in place.iterdir() if file.is_file()
+        ]
+        return found
 
     def _in_place(self, cases: list[Case]) -> list[Case]:
-        """Cases with a source for each channel that the user named, as cases with one for each of
-        the model's.
+        """Cases with a source per channel of the model, from cases with a source per channel that
+        the user stated.
         """
         if not self.said:
             return cases
@@ -210,7 +224,13 @@ class _Search:
         ]
 
     def _note_folders_named_as_images(self, given: Path, used: Sequence[str]) -> None:
-        """Folders called as a scan's file would be, in which no scan was found, are failures."""
+        """Report folders that are named like an image file and contain no scan.
+
+        Args:
+            given: the input folder.
+            used: the paths of the scans that were found in it.
+        """
+        # Search the input and the usual folders of images in it.
         folders = [given, *(given / name for name in ("images", "imagesTr", "imagesTs"))]
         for folder in (folder for folder in folders if folder.is_dir()):
             for path in Tree().folders(folder):
@@ -218,16 +238,19 @@ class _Search:
                 if path.name.lower().endswith(IMAGE_ENDINGS) and not any(
                     f"{one}{os.sep}".startswith(place) for one in used
                 ):
-                    self._fail(path, InputError("is a folder, named as a file is", path=path))
+                    self._fail(
+                        path,
+                        InputError("is a folder, but its name ends like an image file", path=path),
+                    )
 
     def _of_layout(self, given: Path) -> list[Case]:
-        """The scans that the layout of ``given`` tells, those that it left out for a lacking
-        channel too.
-        """
+        """The scans in ``given`` according to its layout, including those with missing channels."""
         found = discover(given, truth=False)
         self.found.append(found)
+        # A layout drops cases with a missing channel, but the model may accept them.
         lacking = channels.incomplete(found)
         known = {case.id for case in (*found.manifest, *lacking)}
+        # Findings become notes, or failures of scans that would otherwise be lost silently.
         for finding in found.findings:
             if finding.kind == "skipped":
                 self.notes.append(finding.message)
@@ -239,15 +262,19 @@ class _Search:
             ):
                 self.failures[finding.case] = InputError(finding.message, case=finding.case)
         self._note_folders_named_as_images(given, [c.path for c in (*found.manifest, *lacking)])
+        # Restrict to one split, if requested.
         chosen = [
             case
             for case in (*found.manifest, *lacking)
             if self.only is None or case.split == self.only
         ]
+        # Labels, split and fold are not needed for prediction.
         plain = [replace(case, label=(), split=None, fold=None) for case in chosen]
         names = found.manifest.channels
+        # Stated channels apply to all scans, so an error in them fails the whole input.
         if self.said:
             return [channels.as_stated(case, names, self.wanted, self.said) for case in plain]
+        # Otherwise each scan is matched by itself, and an error costs only that scan.
         ordered = []
         for case in plain:
             try:

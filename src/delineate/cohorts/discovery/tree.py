@@ -1,9 +1,9 @@
-"""Looking at folders: what lies in them, which names belong together, and who the patient is.
+"""Read folders: list their content, match names that belong together, and find the patient.
 
-A ``Tree`` lists each folder once, so that a thousand cases are looked through in one pass over the
-disk. Names starting with "." are not seen, nor the data halves of two-file formats (.raw of
-MetaImage, .hdr of Analyze). What is neither a file nor a folder (a named pipe, a socket, a device)
-is never opened, and is noted. Only ``is_dicom`` opens files, and reads 132 bytes.
+A ``Tree`` lists each folder once, so that a thousand cases need one pass over the disk. Names that
+start with "." are ignored, and so are the second files of two-file formats (.raw of MetaImage, .hdr
+of Analyze). An entry that is neither a file nor a folder (a named pipe, a socket, a device) is
+never opened; it is recorded in ``skipped``. Only ``is_dicom`` opens files, and it reads 132 bytes.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from ...core.inputs import special_kind
 from ...core.manifest import Source
 from ...formats.files import is_image, natural_key, stem
 
+# File extensions of images. DICOM files often have none, so they are recognised by content.
 IMAGE_ENDINGS = (
     ".nii.gz",
     ".nii",
@@ -37,7 +38,9 @@ IMAGE_ENDINGS = (
     ".jpeg",
     ".bmp",
 )
+# Extensions of 2-D images without geometry.
 RASTERS = (".png", ".tif", ".tiff", ".jpg", ".jpeg", ".bmp")
+# Extensions that are never opened to look for DICOM.
 NO_IMAGE = (
     ".txt",
     ".md",
@@ -56,16 +59,16 @@ NO_IMAGE = (
 
 
 class Tree:
-    """The folders under a root, each listed once."""
+    """The folders under a root; each is read from the disk once."""
 
     def __init__(self) -> None:
-        self.skipped: dict[
-            str, str
-        ] = {}  # path -> what it is, of whatever is neither a file nor a folder
+        # Path -> kind, for entries that are neither a file nor a folder.
+        self.skipped: dict[str, str] = {}
         self._seen: dict[str, tuple[list[str], list[str]]] = {}
         self._dicom: dict[str, bool] = {}
 
     def _list(self, folder: Path) -> tuple[list[str], list[str]]:
+        # Each folder is read once and sorted in natural order ("case2" before "case10").
         key = os.fspath(folder)
         if key not in self._seen:
             files: list[str] = []
@@ -77,9 +80,10 @@ class Tree:
                             continue
                         if _is(entry.is_dir):
                             folders.append(entry.name)
+                        # Opening a pipe or a device could block, so it is only recorded.
                         elif not _is(entry.is_file) and (kind := special_kind(entry.path)):
                             self.skipped[entry.path] = kind
-                        else:  # a link to nothing stays: it fails under its own name
+                        else:  # a broken link is kept, so that it is reported by name
                             files.append(entry.name)
             except OSError as error:
                 raise InputError(
@@ -97,20 +101,21 @@ class Tree:
         return [folder / name for name in self._list(folder)[0]]
 
     def images(self, folder: Path) -> list[Path]:
-        """Image files directly inside, told by their ending; DICOM files are not among them."""
+        """Image files directly inside, by file extension, in natural order; without DICOM files."""
         return [
             folder / name for name in self._list(folder)[0] if name.lower().endswith(IMAGE_ENDINGS)
         ]
 
     def folder(self, parent: Path, *names: str) -> Path | None:
-        """The folder inside ``parent`` with one of ``names``, whatever the case of its letters."""
+        """The first folder in ``parent`` with one of ``names``, ignoring case; None if none."""
         wanted = {name.lower() for name in names}
         return next((f for f in self.folders(parent) if f.name.lower() in wanted), None)
 
     def is_dicom(self, folder: Path) -> bool:
-        """Whether DICOM files lie directly inside; looks at the first three that could be."""
+        """Whether DICOM files are directly inside; reads the first three candidates."""
         key = os.fspath(folder)
         if key not in self._dicom:
+            # Candidates are files without a known extension; DICOMDIR is an index, not an image.
             names = [
                 n
                 for n in self._list(folder)[0]
@@ -123,13 +128,13 @@ class Tree:
 def _is(question: Callable[[], bool]) -> bool:
     try:
         return question()
-    except OSError:  # a link that leads round to itself
+    except OSError:  # a link that points to itself
         return False
 
 
 def has_dicom_mark(path: Path) -> bool:
-    """Whether the file has the letters DICM at byte 128 (part 10 of the standard, 7.1), or at least
-    ends in .dcm.
+    """Whether the file has the letters DICM at byte 128 (DICOM PS3.10, section 7.1) or the
+    extension .dcm; False if it cannot be read.
     """
     try:
         with path.open("rb") as file:
@@ -139,27 +144,29 @@ def has_dicom_mark(path: Path) -> bool:
 
 
 def source(path: Path, *, like: Path | str = "", spacing_mm: tuple[float, ...] = ()) -> Source:
-    """A source with an absolute path."""
+    """A ``Source`` with absolute paths."""
     return Source(
         os.path.abspath(path), like=os.path.abspath(like) if like else "", spacing_mm=spacing_mm
     )
 
 
 def most(tree: Tree, root: Path, folders: list[Path]) -> bool:
-    """Whether these are at least half of the root's folders: one such folder among many others is
-    no cohort.
+    """Whether ``folders`` are at least half of the folders in ``root``.
+
+    A single matching folder among many others is not a cohort.
     """
     return bool(folders) and 2 * len(folders) >= len(tree.folders(root))
 
 
 def is_raster(path: Path) -> bool:
-    """Whether the name ends as a 2-D picture's does."""
+    """Whether the file extension is that of a 2-D image (PNG, TIFF, JPEG, BMP)."""
     return path.name.lower().endswith(RASTERS)
 
 
 def may_be_image(path: Path) -> bool:
-    """Whether the name or the content is that of an image; one that is empty or damaged stays in
-    sight, to fail under its own name.
+    """Whether the file extension or the content is that of an image.
+
+    An empty or damaged file with an image extension counts, so that it is reported by name.
     """
     return path.name.lower().endswith(IMAGE_ENDINGS) or is_image(path)
 
@@ -167,26 +174,31 @@ def may_be_image(path: Path) -> bool:
 # ---- names that belong together ----
 
 CHANNEL = re.compile(r"^(?P<case>.+)_(?P<channel>\d{4})$")
+# Words at the end of a name that mark its role, possibly several ("_0000", "_img_gt").
 _ENDINGS = re.compile(
-    r"(?i)([_.-](0000|seg|segmentation|mask|masks|labels?|gt|truth|ground_?truth|manual|annotation|image|img|orig|scan|volume|data))+$"
+    r"(?i)([_.-](0000|seg|segmentation|mask|masks|labels?|gt|truth|ground_?truth|manual|annotation"
+    r"|image|img|orig|scan|volume|data))+$"
 )
 
 
 def match_names(images: Sequence[str], labels: Sequence[str]) -> dict[str, str]:
-    """Which label name belongs to which image name.
+    """Match label names to image names: image name -> label name.
 
-    Tried in order, each only where it leaves every key unique: equal names; equal without endings
-    such as ``_0000``, ``_image``, ``_seg``; equal without the part that all names of a side begin
-    and end with; equal numbers. The first that pairs the whole smaller side wins, else the one that
-    pairs most.
+    Four comparisons are tried in this order: equal names; equal names without endings such as
+    ``_0000``, ``_image``, ``_seg``; equal names without the prefix and suffix that all names of one
+    side share; equal numbers. A comparison is used only if all keys on each side are unique. The
+    first one that matches every name of the smaller side wins; otherwise the one with most matches.
     """
+    # Each key function turns the names of one side into comparable keys.
     best: dict[str, str] = {}
     for key in (lambda names: list(names), _without_endings, _without_common, _numbers):
         left, right = key(images), key(labels)
+        # A key that occurs twice on one side is ambiguous.
         if len(set(left)) < len(left) or len(set(right)) < len(right):
             continue
         by_key = dict(zip(right, labels, strict=True))
         found = {name: by_key[k] for name, k in zip(images, left, strict=True) if k and k in by_key}
+        # Every name of the smaller side has a partner: no weaker comparison is needed.
         if len(found) == min(len(images), len(labels)):
             return found
         best = max(best, found, key=len)
@@ -200,13 +212,16 @@ def _without_endings(names: Sequence[str]) -> list[str]:
 def _without_common(names: Sequence[str]) -> list[str]:
     if len(names) < 2:
         return list(names)
+    # Digits at the edge of the shared text belong to the case number, as in "case10", "case12".
     head = re.sub(r"\d+$", "", shared_start(names))
+    # The suffix is found by reversing the names.
     tail = re.sub(r"^\d+", "", shared_start([n[::-1] for n in names])[::-1])
     return [name[len(head) : len(name) - len(tail)] for name in names]
 
 
 def shared_start(names: Sequence[str]) -> str:
-    """What all the names begin with; there is at least one."""
+    """The longest common prefix of ``names``, which must not be empty."""
+    # Only the smallest and the largest name in sort order need to be compared.
     first, last = min(names), max(names)
     return first[
         : next(
@@ -221,12 +236,13 @@ def _numbers(names: Sequence[str]) -> list[str]:
 
 
 def group_channels(files: Iterable[Path]) -> dict[str, dict[str, Path]]:
-    """Files named ``CASE_0000``, ``CASE_0001`` ... as case -> channel number -> file; empty where
-    one is named otherwise.
+    """Files named ``CASE_0000``, ``CASE_0001`` ... as case -> channel number -> file; empty if
+    any file has another form of name.
     """
     groups: dict[str, dict[str, Path]] = {}
     for path in files:
         found = CHANNEL.match(stem(path))
+        # One other name shows that the numbers do not count channels.
         if found is None:
             return {}
         groups.setdefault(found["case"], {})[found["channel"]] = path
@@ -234,8 +250,8 @@ def group_channels(files: Iterable[Path]) -> dict[str, dict[str, Path]]:
 
 
 def case_ids(names: Sequence[str], prefixes: Sequence[str]) -> list[str]:
-    """The names as ids: where one occurs twice, its prefix (the split or folder it comes from) goes
-    before it.
+    """Case ids from names: a name that occurs more than once gets its prefix (the split or folder
+    it comes from).
     """
     count = Counter(names)
     return [
@@ -246,12 +262,13 @@ def case_ids(names: Sequence[str], prefixes: Sequence[str]) -> list[str]:
 
 # ---- patients ----
 
-# brats_2013_pat0003_1, patient001_frame01
+# Forms of case ids whose group is the patient; the first match counts.
 PATIENTS = (
-    re.compile(r"^(OAS\d_\d+)"),  # OASIS: OAS1_0001_MR1 and _MR2 are one person
+    re.compile(r"^(OAS\d_\d+)"),  # OASIS: _MR1 and _MR2 are one person
     re.compile(r"^(sub-[A-Za-z0-9]+)"),  # BIDS
     re.compile(r"^(TCGA-\w{2}-\w{4})"),
     re.compile(r"^(STS_\d+)"),
+    # brats_2013_pat0003_1, patient001_frame01
     re.compile(r"(?i)^(.*?(?:patient|pat)[_-]?\d+)(?:[_-].+)"),
     re.compile(r"^([Pp]\d+)[_-].+"),  # P13_T1_00028
     re.compile(r"(?i)^(.+?)[_-](?:ses|session|visit|scan|frame|slice|series)[_-]?\d+$"),
@@ -259,5 +276,5 @@ PATIENTS = (
 
 
 def patient_from_id(case: str) -> str:
-    """The patient that a case id of a common form names, "" where it has none of these forms."""
+    """The patient in a case id of one of the forms ``PATIENTS``; "" if no form matches."""
     return next((found.group(1) for pattern in PATIENTS if (found := pattern.match(case))), "")

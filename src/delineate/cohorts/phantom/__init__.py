@@ -1,1 +1,1 @@
-"""A synthetic cohort."""
+"""A synthetic abdominal cohort."""

@@ -1,9 +1,9 @@
-"""Phantom scans as DICOM: valid CT and MR Image Storage series, with masks as PNG beside them
-(CHAOS) or as series (3D-IRCADb).
+"""Phantom scans as DICOM: valid CT and MR Image Storage series, with masks as PNG in a folder next
+to them (CHAOS) or as series (3D-IRCADb).
 
-Owns the modules of PS3.3 A.3 and A.4 (CT and MR Image IOD) that a phantom fills, deterministic UIDs
-and the shuffled file names. A volume's axes are (column, row, slice) in RAS+ mm and become DICOM's
-LPS here. It knows no anatomy.
+This module owns the modules of PS3.3 A.3 and A.4 (CT and MR Image IOD) that a phantom fills, the
+deterministic UIDs and the shuffled file names. The axes of a volume are (column, row, slice) in
+RAS+ mm and become DICOM's LPS here. It knows no anatomy.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from pydicom.dataset import Dataset, FileDataset
     from pydicom.uid import UID
 
-# Label value -> grey value of a mask's PNG, as in CHAOS MR.
+# Label value -> grey level in the PNG of a mask, as in CHAOS MR.
 GREY_VALUES = {
     LIVER: 63,
     RIGHT_KIDNEY: 126,
@@ -38,12 +38,12 @@ _LPS = np.diag([-1.0, -1.0, 1.0])
 
 @dataclass(frozen=True)
 class SeriesStyle:
-    """How one patient's series are stored; all of it is chance or habit of a scanner.
+    """How the series of one patient are stored; all of this is random or a habit of the scanner.
 
     Args:
         patient: PatientID.
-        unusual: see ``phantom.PhantomScan``.
-        thickness_mm: what SliceThickness says.
+        unusual: see ``PhantomScan``.
+        thickness_mm: the value of SliceThickness.
         seed: of the file names and UIDs.
     """
 
@@ -61,15 +61,18 @@ def write_patient(folder: Path, image: Volume, label: Volume, storage: SeriesSty
         folder: of the patient.
         image: HU, int16 (I, J, K).
         label: label values on the same grid.
-        storage: how.
+        storage: how the series is stored.
 
     Raises:
         OutputError: it cannot be written.
     """
-    image, label = _turned(image, storage), _turned(label, storage)
+    image, label = _reoriented(image, storage), _reoriented(label, storage)
     rng = np.random.default_rng(storage.seed)
+    # The file names are shuffled: they give no hint of the order of the slices.
     stems = [f"IMG-0001-{n:05d}" for n in rng.permutation(image.grid.shape[2]) + 1]
     numbers = _instance_numbers(image.grid, storage.unusual, rng)
+    # In "half steps" one stored unit is half an HU. Even seeds store signed values, odd seeds
+    # unsigned ones with an intercept of -1024.
     steps = 2 if storage.unusual == "half steps" else 1
     dataset = _template(
         _common(storage, image.grid) | CT, steps=steps, signed=storage.seed % 2 == 0
@@ -83,19 +86,19 @@ def write_patient(folder: Path, image: Volume, label: Volume, storage: SeriesSty
 def write_dual_echo(
     folder: Path, phases: dict[str, Volume], label: Volume, storage: SeriesStyle
 ) -> None:
-    """Write ``folder``/DICOM_anon/PHASE/*.dcm for each phase and ``folder``/Ground/*.png, whose
-    names are those of the first phase.
+    """Write ``folder``/DICOM_anon/PHASE/*.dcm for each phase, and ``folder``/Ground/*.png with the
+    names of the first phase.
 
     Args:
         folder: of the sequence (T1DUAL).
         phases: name -> uint16 (I, J, K), arbitrary units.
         label: label values on the same grid.
-        storage: how; "half steps" is a matter of CT alone.
+        storage: how the series are stored; "half steps" applies only to CT.
 
     Raises:
         OutputError: it cannot be written.
     """
-    label = _turned(label, storage)
+    label = _reoriented(label, storage)
     rng = np.random.default_rng(storage.seed)
     order = rng.permutation(label.grid.shape[2]) + 1
     numbers = _instance_numbers(label.grid, storage.unusual, rng)
@@ -106,13 +109,13 @@ def write_dual_echo(
             "EchoTime": ("4.6", "2.3")[n % 2],
             "SeriesDescription": f"T1 dual echo {name}",
         }
-        # The echoes of a slice have neighbouring numbers.
+        # The two echoes of a slice have consecutive numbers.
         stems = [f"IMG-0004-{2 * m - n % 2:05d}" for m in order]
         dataset = _template(words, steps=0, signed=False)
         _write_series(
             folder / "DICOM_anon" / name,
             dataset,
-            _turned(volume, storage),
+            _reoriented(volume, storage),
             [f"{s}.dcm" for s in stems],
             numbers,
             storage,
@@ -132,12 +135,12 @@ def write_with_mask_series(
         folder: of the patient.
         image: HU, int16 (I, J, K).
         masks: structure -> uint8 (I, J, K), 0 or 255, on the same grid.
-        storage: how.
+        storage: how the series are stored.
 
     Raises:
         OutputError: it cannot be written.
     """
-    image = _turned(image, storage)
+    image = _reoriented(image, storage)
     rng = np.random.default_rng(storage.seed)
     names = [f"image_{n}" for n in rng.permutation(image.grid.shape[2])]
     numbers = _instance_numbers(image.grid, storage.unusual, rng)
@@ -151,6 +154,7 @@ def write_with_mask_series(
         numbers,
         storage,
     )
+    # Every mask is a series of its own in the same frame of reference.
     for n, (structure, mask) in enumerate(masks.items(), start=1):
         dataset = _template(
             {**_common(storage, image.grid, n), **CT, "SeriesDescription": f"mask {structure}"},
@@ -160,7 +164,7 @@ def write_with_mask_series(
         _write_series(
             folder / "MASKS_DICOM" / structure,
             dataset,
-            _turned(mask, storage),
+            _reoriented(mask, storage),
             names,
             numbers,
             storage,
@@ -168,8 +172,10 @@ def write_with_mask_series(
         )
 
 
-def _turned(volume: Volume, storage: SeriesStyle) -> Volume:
-    """Upside down, rows run to the front and the normal points to the feet: the same voxels."""
+def _reoriented(volume: Volume, storage: SeriesStyle) -> Volume:
+    """Turn the volume if it is stored upside down: rows run to the front and the normal points to
+    the feet. The voxels are the same.
+    """
     return volume.reorient("LAI") if storage.unusual == "upside down" else volume
 
 
@@ -182,9 +188,10 @@ def _write_series(
     storage: SeriesStyle,
     series: int = 0,
 ) -> None:
+    """Write one file per slice, from one dataset that is filled again for each."""
     atomic.make_folder(folder)
     for k, name in enumerate(names):
-        uid = _uid(storage.patient, storage.seed, _of("instance", series), k)
+        uid = _uid(storage.patient, storage.seed, _suffixed("instance", series), k)
         _fill(
             dataset,
             volume.array[:, :, k],
@@ -196,13 +203,16 @@ def _write_series(
 
 
 def _write_masks(folder: Path, label: Volume, stems: Sequence[str]) -> None:
+    """Write one PNG per slice."""
     atomic.make_folder(folder)
     for k, stem in enumerate(stems):
         atomic.write_bytes(folder / f"{stem}.png", _png(label.array[:, :, k]))
 
 
 def _instance_numbers(grid: Grid, unusual: str, rng: np.random.Generator) -> NDArray[np.intp]:
-    """From the head downwards, as scanners count; else upwards, or in no order at all."""
+    """Number the slices from the head downwards, as scanners do; upwards or in random order if the
+    patient is unusual in this way.
+    """
     count = grid.shape[2]
     if unusual == "misleading numbers":
         return rng.permutation(count) + 1
@@ -211,12 +221,14 @@ def _instance_numbers(grid: Grid, unusual: str, rng: np.random.Generator) -> NDA
 
 
 def _uid(*words: object) -> UID:
+    """Make a UID that depends only on the words."""
     from pydicom.uid import generate_uid
 
     return generate_uid(entropy_srcs=["delineate phantom", *map(str, words)])
 
 
-def _of(word: str, series: int) -> str:
+def _suffixed(word: str, series: int) -> str:
+    """Append the number of the series, except for the first."""
     return word if series == 0 else f"{word} {series}"
 
 
@@ -224,7 +236,9 @@ def _common(storage: SeriesStyle, grid: Grid, series: int = 0) -> dict[str, Any]
     """Attributes that all slices share: Patient, Study, Series, Frame of Reference, Equipment, and
     the acquisition.
     """
+    # Direction cosines of rows and columns, in LPS.
     rotation = _LPS @ grid.affine[:3, :3] / np.array(grid.spacing_mm)
+    # All dates and UIDs are fixed, so that equal seeds give equal files.
     patient, seed = storage.patient, storage.seed
     return {
         "SpecificCharacterSet": "ISO_IR 100",
@@ -257,7 +271,7 @@ def _common(storage: SeriesStyle, grid: Grid, series: int = 0) -> dict[str, Any]
         "PatientPosition": "HFS",
         "SliceThickness": _number(storage.thickness_mm),
         "StudyInstanceUID": _uid(patient, seed, "study"),
-        "SeriesInstanceUID": _uid(patient, seed, _of("series", series)),
+        "SeriesInstanceUID": _uid(patient, seed, _suffixed("series", series)),
         "FrameOfReferenceUID": _uid(patient, seed, "frame"),
         "PositionReferenceIndicator": "",
         "StudyID": "1",
@@ -301,9 +315,9 @@ MR: dict[str, Any] = {
 
 
 def _template(common: dict[str, Any], *, steps: int, signed: bool) -> FileDataset:
-    """An image without place and pixels, to be filled for each slice.
+    """Make an image without position and pixels, to be filled for each slice.
 
-    It is read back from memory: what pydicom has not decoded it writes again as it stands, in a
+    It is read back from memory: pydicom writes elements that it has not decoded as they are, in a
     third of the time.
 
     ``steps`` of the stored values make one unit; 0 writes no rescaling at all, as in MR.
@@ -312,6 +326,7 @@ def _template(common: dict[str, Any], *, steps: int, signed: bool) -> FileDatase
     from pydicom.dataset import FileDataset, FileMetaDataset
     from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, MRImageStorage
 
+    # File meta information (PS3.10 7.1), then the dataset.
     kind = CTImageStorage if common["Modality"] == "CT" else MRImageStorage
     meta = FileMetaDataset()
     meta.MediaStorageSOPClassUID, meta.TransferSyntaxUID = kind, ExplicitVRLittleEndian
@@ -336,17 +351,19 @@ def _fill(
     number: int,
     uid: UID,
 ) -> None:
-    """Place, number and pixels of one slice; ``values`` (I, J) are stored by the dataset's own
-    slope and intercept, if it has them.
+    """Set position, number and pixels of one slice. ``values`` (I, J) are stored with the dataset's
+    own slope and intercept, if it has them.
     """
     slope, intercept = (
         float(dataset.get("RescaleSlope", 1)),
         int(dataset.get("RescaleIntercept", 0)),
     )
+    # The slope is 1 or 1/2, so its inverse is a whole number and nothing is rounded.
     stored = (values.astype(np.int32) - intercept) * round(1 / slope)
     dataset.SOPInstanceUID = dataset.file_meta.MediaStorageSOPInstanceUID = uid
     dataset.InstanceNumber = number
     dataset.ImagePositionPatient = [_number(v) for v in position_lps_mm]
+    # DICOM stores rows one after the other: the array is transposed.
     dataset.add_new(
         "PixelData",
         "OW",
@@ -357,19 +374,21 @@ def _fill(
 
 
 def _number(value: float) -> str:
-    """A decimal string of at most 16 characters."""
+    """Format a decimal string (DS) of at most 16 characters."""
+    # Adding 0.0 turns -0.0 into 0.0.
     text = f"{round(float(value), 9) + 0.0:.9f}".rstrip("0").rstrip(".")
     return text if len(text) <= 16 else f"{float(value):.8g}"
 
 
 def _bytes(dataset: Dataset) -> bytes:
+    """Encode the dataset as a DICOM file."""
     buffer = io.BytesIO()
     dataset.save_as(buffer, enforce_file_format=True)
     return buffer.getvalue()
 
 
 def _png(label: NDArray[np.uint8]) -> bytes:
-    """(I, J) label values as a grey picture, rows downwards."""
+    """Encode (I, J) label values as a grey-level image, rows downwards."""
     from PIL import Image
 
     table = np.zeros(256, np.uint8)

@@ -17,15 +17,15 @@ class PhantomScan:
 
     Args:
         patient: id.
-        image: int16 HU (I, J, K) on a grid of codes "LPS" or near (columns to the left, rows to the
-            back, slices upwards).
+        image: int16 HU (I, J, K) on a grid with codes "LPS" or close to it (columns to the left,
+            rows to the back, slices upwards).
         label: uint8 on the same grid, values of ``LABELS``.
         unusual: how its DICOM series is stored: "", "misleading numbers", "turned", "upside down",
             "half steps", "numbered upwards".
-        thickness_mm: what SliceThickness says; never the gap.
-        seed: of what is left to chance when it is written.
-        clean_hu: the body without noise, float32 on the same grid: what other modalities are
-            computed from.
+        thickness_mm: the value of SliceThickness; it always differs from the gap.
+        seed: of everything that is random when the scan is written.
+        clean_hu: the noise-free body, float32 on the same grid, from which other modalities are
+            computed.
     """
 
     patient: str

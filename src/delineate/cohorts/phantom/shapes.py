@@ -1,8 +1,8 @@
-"""Shapes for phantoms: signed distances in mm, smooth random fields, and the coordinates they are
-evaluated at.
+"""Shapes for phantoms: signed distances in mm, smooth random fields, and the coordinates at which
+they are evaluated.
 
-A shape is a function of three coordinate arrays that returns about the distance to its surface,
-negative inside. It knows neither bodies nor grey values.
+A shape is a function of three coordinate arrays. It returns the approximate distance to its
+surface, negative inside. This module knows neither bodies nor intensities.
 """
 
 from __future__ import annotations
@@ -27,16 +27,17 @@ def waves(
     wavelength_mm: tuple[float, float],
     amplitude: float,
 ) -> Field:
-    """A smooth random field on ``grid`` as a sum of ``count`` plane waves; about 95 % lies within
-    +-``amplitude``.
+    """Make a smooth random field on ``grid`` as a sum of ``count`` plane waves; about 95 % of it
+    lies within +-``amplitude``.
 
     Each wave is the real part of a product of three 1-D factors, so a field costs one
-    multiplication a voxel and wave.
+    multiplication per voxel and wave.
     """
     out = np.zeros(grid.shape, np.float32)
     origin = np.array(grid.shape) / 2
     for _ in range(count):
         direction = rng.normal(size=3)
+        # Wave vector in radians per voxel, of random direction and wavelength.
         k = (
             2
             * np.pi
@@ -50,13 +51,17 @@ def waves(
             np.exp(1j * k[a] * (np.arange(grid.shape[a]) - origin[a])).astype(np.complex64)
             for a in range(3)
         )
+        # The real part of (i j) m, without a complex volume in memory.
         plane = (np.exp(1j * phase).astype(np.complex64) * i)[:, None] * j
         out += plane.real[:, :, None] * m.real - plane.imag[:, :, None] * m.imag
+    # The standard deviation of the sum is sqrt(count / 2), so this makes it half the amplitude.
     return np.asarray(out * np.float32(amplitude / np.sqrt(2 * count)))
 
 
 def ellipsoid(centre: Point, radii: Point, turn: NDArray[Any] | None = None) -> Shape:
-    """About exact near the surface: r (r - 1) / |gradient|."""
+    """Shape of an ellipsoid; the distance is nearly exact close to the surface (r (r - 1) /
+    |gradient|).
+    """
     turned = np.eye(3) if turn is None else turn
 
     def distance(x: Field, y: Field, z: Field) -> Field:
@@ -66,6 +71,8 @@ def ellipsoid(centre: Point, radii: Point, turn: NDArray[Any] | None = None) -> 
 
 
 def ellipsoid_distance(p: Sequence[Field], radii: Point) -> Field:
+    """Distance to an ellipsoid at the origin, from coordinates along its axes."""
+    # Relative radius times the distance to 1, divided by its gradient: a first-order distance.
     scaled = [q / np.float32(r) for q, r in zip(p, radii, strict=True)]
     length = np.sqrt(sum(s * s for s in scaled))
     gradient = np.sqrt(sum((s / np.float32(r)) ** 2 for s, r in zip(scaled, radii, strict=True)))
@@ -81,11 +88,18 @@ def tube(
     bulge: float = 0.0,
     lean: tuple[float, float] = (0, 0),
 ) -> Shape:
-    """An upright tube that sways; ``bulge`` is the share by which its radius changes (haustra);
-    ``lean`` in mm per mm of z.
+    """Shape of an upright, winding tube.
+
+    Args:
+        x0, y0: centre at z = 0.
+        radius_mm: mean radius.
+        sway_mm, phase: amplitude and phase of the windings.
+        bulge: fraction by which the radius changes (haustra).
+        lean: slope of the axis, in mm per mm of z.
     """
 
     def distance(x: Field, y: Field, z: Field) -> Field:
+        # The axis sways in x and y with different wavelengths; the radius pulsates along z.
         cx = x0 + lean[0] * z + sway_mm * np.sin(z / 34 + phase)
         cy = y0 + lean[1] * z + sway_mm * np.cos(z / 41 + 2 * phase)
         radius = radius_mm * (1 + bulge * np.sin(z / 5.5 + phase))
@@ -95,39 +109,42 @@ def tube(
 
 
 def rounded_box(x: Field, y: Field, half_x: float, half_y: float, square: float = 0.45) -> Field:
-    """Between an ellipse (``square`` 0) and a superellipse of power 4 (1); powers that are roots of
-    squares cost little.
+    """Distance to a cross-section between an ellipse (``square`` 0) and a superellipse of power 4
+    (1). Repeated square roots are cheap to compute.
     """
     a, b = (x / half_x) ** 2, (y / half_y) ** 2
     ellipse = np.sqrt(a + b)
     r = (1 - square) * ellipse + square * np.sqrt(np.sqrt(a * a + b * b))
+    # The gradient of the ellipse converts the relative radius to mm.
     slope = np.sqrt(a / half_x**2 + b / half_y**2) / np.maximum(ellipse, 1e-3)
     return np.asarray((r - 1) / np.maximum(slope, 1e-3))
 
 
 def smooth_min(a: Field, b: Field, width_mm: float) -> Field:
     """Union of two shapes with a fillet."""
+    # h blends from b (0) to a (1) within the width; the last term rounds the corner.
     h = np.clip(0.5 + 0.5 * (b - a) / width_mm, 0, 1)
     return np.asarray(b + (a - b) * h - width_mm * h * (1 - h))
 
 
 def smooth_max(a: Field, b: Field, width_mm: float) -> Field:
-    """What two shapes share, with rounded edges."""
+    """Intersection of two shapes with rounded edges."""
     return np.asarray(-smooth_min(-a, -b, width_mm))
 
 
 def both(a: Shape, b: Shape, shrink_mm: float = 0) -> Shape:
-    """What two shapes share, less a rim of ``shrink_mm``."""
+    """Intersection of two shapes, less a rim of ``shrink_mm``."""
     return lambda x, y, z: np.maximum(a(x, y, z), b(x, y, z)) + shrink_mm
 
 
 def in_front(x: Field, y: Field, z: Field, level: float) -> Field:
-    """The half space in front of ``level``, where air gathers."""
+    """Half space in front of ``level``, where air gathers."""
     return level - y
 
 
 def coordinates(grid: Grid) -> Field:
-    """(3, I, J, K) RAS+ mm of every voxel."""
+    """Compute the RAS+ position in mm of every voxel: (3, I, J, K) float32."""
+    # A sum of three 1-D products: there is no matrix product per voxel.
     i, j, k = (np.arange(n, dtype=np.float32) for n in grid.shape)
     a = grid.affine.astype(np.float32)
     return np.stack(
@@ -139,7 +156,7 @@ def coordinates(grid: Grid) -> Field:
 
 
 def rotation(about_x: float, about_y: float, about_z: float) -> NDArray[np.float64]:
-    """(3, 3), degrees, applied in that order."""
+    """Rotation matrix (3, 3) from angles in degrees, applied about x, then y, then z."""
     x, y, z = np.deg2rad([about_x, about_y, about_z])
     rx = np.array([[1, 0, 0], [0, np.cos(x), -np.sin(x)], [0, np.sin(x), np.cos(x)]])
     ry = np.array([[np.cos(y), 0, np.sin(y)], [0, 1, 0], [-np.sin(y), 0, np.cos(y)]])
@@ -148,6 +165,7 @@ def rotation(about_x: float, about_y: float, about_z: float) -> NDArray[np.float
 
 
 def local(x: Field, y: Field, z: Field, centre: Point, turn: NDArray[Any]) -> list[Field]:
+    """Coordinates relative to ``centre`` along the columns of ``turn``."""
     r = turn.T.astype(np.float32)
     dx, dy, dz = x - np.float32(centre[0]), y - np.float32(centre[1]), z - np.float32(centre[2])
     return [r[a, 0] * dx + r[a, 1] * dy + r[a, 2] * dz for a in range(3)]

@@ -1,9 +1,9 @@
-"""The phantom cohort as trees on disk, each in the shape of a known collection: one small function
-a form.
+"""The phantom cohort as folders on disk, each in the layout of a known collection: one small
+function per form.
 
-A writer takes (folder of the cohort, scan, structures the masks hold, number of the patient from 0,
-whether it is a test patient). It knows no anatomy and no scanner; DICOM itself is written by
-``phantom_dicom``.
+A writer is called with (folder of the cohort, scan, structures in the masks, number of the patient
+from 0, whether it is a test patient). This module knows no anatomy and no scanner; DICOM itself is
+written by ``phantom.dicom``.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ Writer = Callable[[Path, "PhantomScan", LabelSet, int, bool], None]
 
 
 def write_head(folder: Path, form: str, labels: LabelSet) -> None:
-    """What stands in a cohort once: the names of the values, where the form has no other place for
-    them.
+    """Write the files that a cohort has once: the names of the label values, if the form has no
+    other place for them.
     """
     if form in ("nifti", "volumes"):
         atomic.write_text(
@@ -37,19 +37,20 @@ def write_head(folder: Path, form: str, labels: LabelSet) -> None:
 
 
 def nifti(folder: Path, scan: PhantomScan, labels: LabelSet, index: int, test: bool) -> None:
-    """``images/PATIENT.nii.gz`` and ``labels/PATIENT.nii.gz``."""
+    """Write ``images/PATIENT.nii.gz`` and ``labels/PATIENT.nii.gz``."""
     _pair(scan, labels, folder / "images", folder / "labels")
 
 
 def volumes(folder: Path, scan: PhantomScan, labels: LabelSet, index: int, test: bool) -> None:
-    """``TrainVolumes``, ``TrainSegmentation``, ``TestVolumes`` and ``TestSegmentation``: the tree
-    of the 3-D U-Net liver tutorial.
+    """Write ``TrainVolumes``, ``TrainSegmentation``, ``TestVolumes`` and ``TestSegmentation``: the
+    layout of the 3-D U-Net liver tutorial.
     """
     part = "Test" if test else "Train"
     _pair(scan, labels, folder / f"{part}Volumes", folder / f"{part}Segmentation")
 
 
 def _pair(scan: PhantomScan, labels: LabelSet, images: Path, truths: Path) -> None:
+    """Write an image and its label volume."""
     from ...formats import files
 
     files.write(scan.image, images / f"{scan.patient}.nii.gz")
@@ -57,7 +58,7 @@ def _pair(scan: PhantomScan, labels: LabelSet, images: Path, truths: Path) -> No
 
 
 def _truth(scan: PhantomScan, labels: LabelSet) -> Volume:
-    """The scan's label with the chosen structures alone."""
+    """Return the scan's label volume with only the chosen structures."""
     array = scan.label.array
     return scan.label.with_array(
         np.where(np.isin(array, labels.values), array, 0).astype(array.dtype)
@@ -65,16 +66,18 @@ def _truth(scan: PhantomScan, labels: LabelSet) -> Volume:
 
 
 def chaos_ct(folder: Path, scan: PhantomScan, labels: LabelSet, index: int, test: bool) -> None:
-    """``PATIENT/DICOM_anon`` and ``PATIENT/Ground``."""
+    """Write ``PATIENT/DICOM_anon`` and ``PATIENT/Ground``."""
     phantom_dicom.write_patient(
         folder / scan.patient, scan.image, _truth(scan, labels), scan.storage
     )
 
 
 def chaos_mr(folder: Path, scan: PhantomScan, labels: LabelSet, index: int, test: bool) -> None:
-    """``PATIENT/T1DUAL/DICOM_anon/{InPhase,OutPhase}`` and ``PATIENT/T1DUAL/Ground``: the body of
-    the CT cohort under another scanner.
+    """Write ``PATIENT/T1DUAL/DICOM_anon/{InPhase,OutPhase}`` and ``PATIENT/T1DUAL/Ground``: the
+    bodies of the CT cohort in an MR scanner.
     """
+    # The scan itself is CT; the MR is computed from its noise-free body with random numbers of its
+    # own.
     inside, outside = t1_dual(
         scan.clean_hu, scan.label.array, np.random.default_rng([scan.seed, 1])
     )
@@ -88,9 +91,10 @@ def chaos_mr(folder: Path, scan: PhantomScan, labels: LabelSet, index: int, test
 
 
 def ircadb(folder: Path, scan: PhantomScan, labels: LabelSet, index: int, test: bool) -> None:
-    """``3Dircadb1.N/PATIENT_DICOM`` and ``3Dircadb1.N/MASKS_DICOM/leftkidney``: a structure the
-    patient lacks has no folder.
+    """Write ``3Dircadb1.N/PATIENT_DICOM`` and ``3Dircadb1.N/MASKS_DICOM/leftkidney``. A structure
+    that the patient lacks has no folder.
     """
+    # 3D-IRCADb names its mask folders without spaces.
     inside = {"".join(label.name.split()): scan.label.array == label.value for label in labels}
     masks = {
         name: scan.label.with_array(mask.astype(np.uint8) * np.uint8(255), "a.u.")

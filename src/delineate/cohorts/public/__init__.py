@@ -1,1 +1,1 @@
-"""Public data sets."""
+"""Public data sets: a catalogue and the download."""

@@ -1,10 +1,10 @@
-"""Which public data sets ``download`` knows: where they are, under which licence, and by what their
-files are known.
+"""The public data sets that ``download`` knows: their addresses, licences and checksums.
 
-Checksums are those that the publishers or the libraries that serve the files state: the Decathlon's
-MD5 as in MONAI's ``DecathlonDataset``, the first OASIS-1 disc's MD5 as in MONAI's tutorials, the
-MD5 of CHAOS as in its Zenodo record. Where none is stated the field is empty, and ``download``
-records what it got. Nothing here is redistributed by the project. It opens no connection.
+Checksums are those stated by the publishers or by the libraries that serve the files: MD5 of the
+Decathlon as in MONAI's ``DecathlonDataset``, MD5 of the first OASIS-1 disc as in MONAI's tutorials,
+MD5 of CHAOS as in its Zenodo record. If none is stated the field is empty, and ``download`` records
+the checksum of what it receives. The project redistributes none of these files. This module opens
+no connection.
 """
 
 from __future__ import annotations
@@ -18,12 +18,13 @@ class Remote:
     """One file of a data set.
 
     Args:
-        url: where it is.
+        url: its address.
         checksum: "md5:..." or "sha256:..." as published, or "".
-        size_mb: about how large it is (10^6 bytes); 0 where nobody says.
-        file_name: under which it is kept; the end of the url where "".
-        nested: the archive holds further archives, which are unpacked in their places.
-        packed_anew: the server packs the archive for each download, so its bytes differ every time.
+        size_mb: approximate size (10^6 bytes); 0 if it is not published.
+        file_name: the local name; if "", the end of the url.
+        nested: the archive holds further archives, which are unpacked where they are.
+        packed_anew: the server builds the archive for each download, so its bytes differ every
+            time.
     """
 
     url: str
@@ -35,12 +36,13 @@ class Remote:
 
     @property
     def name(self) -> str:
+        """The name of the local file."""
         return self.file_name or unquote(urlsplit(self.url).path.rsplit("/", 1)[-1])
 
 
 @dataclass(frozen=True)
 class DataSet:
-    """A public data set: what it is, its terms, and its files."""
+    """A public data set: its description, terms, and files."""
 
     name: str
     title: str
@@ -51,10 +53,11 @@ class DataSet:
 
     @property
     def size_mb(self) -> int:
-        """About how much is transferred; 0 where that is not known of every file."""
+        """Approximate size of the download; 0 if the size of any file is unknown."""
         return sum(f.size_mb for f in self.files) if all(f.size_mb for f in self.files) else 0
 
 
+# Name, task, MD5, MB and content of the Decathlon tasks.
 _TASKS = (
     (
         "brain-tumour",
@@ -132,6 +135,7 @@ _LISTED = (
         tuple(
             Remote(
                 f"https://download.nrg.wustl.edu/data/oasis_cross-sectional_disc{n}.tar.gz",
+                # The publisher states no checksums; only the first disc has one from elsewhere.
                 _OASIS_DISC_1 if n == 1 else "",
             )
             for n in range(1, 13)
@@ -162,6 +166,7 @@ _LISTED = (
             Remote(
                 "https://cloud.ircad.fr/index.php/s/JN3z7EynBiwYyjy/download",
                 file_name="3Dircadb1.zip",
+                # The share sends a zip archive of zip archives, built for each download.
                 nested=True,
                 packed_anew=True,
             ),

@@ -1,15 +1,15 @@
-"""Bringing a public data set: each archive transferred (and gone on with after a cut), compared
-with its checksum, unpacked.
+"""Download of a public data set: each archive is transferred (and resumed after a cut), compared
+with its checksum, and unpacked.
 
-In the folder stand afterwards the unpacked folders and ``checksums.json``; while a transfer is
-under way ``NAME.part`` and ``NAME.part.json`` (whose bytes these are). A file gets its own name
-only when it is whole and right. Where a checksum is published it is compared; where none is, the
-SHA-256 of the first download is recorded and every later one compared with it, which tells a change
-but not a fault at first.
+Afterwards the folder holds the unpacked folders and ``checksums.json``. During a transfer it also
+holds ``NAME.part`` and ``NAME.part.json`` (which file the bytes belong to). A file gets its final
+name only when it is complete and correct. A published checksum is compared. If there is none, the
+SHA-256 of the first download is recorded and every later one is compared with it; this detects a
+change, but not a fault in the first download.
 
-pooch compares and moves files, requests speaks HTTP; going on with a part (RFC 9110, section 14:
-Range and If-Range) is here, as pooch cannot. The module does not know what a data set means; which
-there are is in ``public_data.py``.
+pooch compares and moves files, requests does HTTP. Resuming (RFC 9110, section 14: Range and
+If-Range) is implemented here, as pooch cannot do it. This module does not know the content of a
+data set; the list of data sets is in ``catalogue``.
 """
 
 from __future__ import annotations
@@ -35,31 +35,30 @@ from ...core.errors import FormatError, InputError, OutputError, UsageError
 from ...core.progress import Progress, Say, silent, unsaid
 from .catalogue import DATA_SETS, DataSet, Remote
 
-# Name, bytes here, bytes in all (0: not told by the server)
 RECORD = "checksums.json"
 CHUNK_BYTES = 1 << 20
-ATTEMPTS = 4  # transfers in a row that bring nothing new
+ATTEMPTS = 4  # transfers in a row without any new byte
 TIMEOUT_S = (20, 60)  # to connect; between two packets
+# HTTP states after which the same request may succeed.
 TRANSIENT = (408, 425, 429, 500, 502, 503, 504)
 
 
 def find(name: str) -> DataSet:
-    """The data set called ``name``.
+    """Return the data set called ``name``.
 
     Raises:
-        UsageError: there is none; near names are told.
+        UsageError: there is none; similar names are suggested.
     """
     if name in DATA_SETS:
         return DATA_SETS[name]
+    # Close names are suggested; without one, all are listed.
     near = difflib.get_close_matches(name.lower(), DATA_SETS, n=3, cutoff=0.4)
-    hint = f"did you mean {', '.join(near)}?" if near else f"known are {', '.join(DATA_SETS)}"
+    hint = f"did you mean {', '.join(near)}?" if near else f"available: {', '.join(DATA_SETS)}"
     raise UsageError(f"no data set is called {name!r}; {hint}")
 
 
 def table() -> Any:
-    """The data sets for a person to read, as a rich table: name, size, checksum, licence and
-    title.
-    """
+    """List the data sets as a rich table: name, size, checksum, licence and title."""
     from rich.table import Table
 
     shown = Table("name", "MB", "checksum", "licence", "title")
@@ -72,7 +71,7 @@ def table() -> Any:
             if known
             else "none published"
         )
-        shown.add_row(one.name, str(one.size_mb or "not told"), checked, one.licence, one.title)
+        shown.add_row(one.name, str(one.size_mb or "unknown"), checked, one.licence, one.title)
     return shown
 
 
@@ -87,32 +86,51 @@ def download(
     progress: Progress = silent,
     wait_s: float = 1.0,
 ) -> list[Path]:
-    """Bring ``dataset`` to ``folder``; what is there already is not brought again.
+    """Download ``dataset`` to ``folder``; existing parts are not downloaded again.
 
     Args:
-        dataset: which.
-        folder: where; made if missing.
-        only: words of file names between "_", "-" and "." ("disc1"): those files alone.
-        mirror: http(s) address of a folder that holds the same files under the same names, instead
-            of the publisher's.
-        keep_archives: leave the archives beside what was unpacked from them.
-        say: told in sentences what is done, the licence first.
-        progress: gets the MB of a file that are there; its stage is the file's name.
+        dataset: the data set.
+        folder: the target; made if missing.
+        only: words of file names between "_", "-" and "." ("disc1"): only files with one of them.
+        mirror: http(s) address of a folder that holds the same files under the same names, used
+            instead of the publisher's.
+        keep_archives: keep the archives next to the unpacked folders.
+        say: called with sentences that report each step, the licence first.
+        progress: called with the MB of the file so far; the stage is the name of the file.
         wait_s: before the first new attempt after a cut; doubled each time.
 
     Returns:
         The unpacked folders.
 
     Raises:
-        UsageError: ``only`` fits no file, or ``mirror`` is no address.
-        InputError: the server cannot be reached or has no such file; the part that came stays for
-            the next time.
+        UsageError: ``only`` matches no file, or ``mirror`` is not an address.
+        InputError: the server cannot be reached or does not have the file; the received part is
+            kept for the next time.
         FormatError: a wrong checksum, or an archive that is damaged or writes outside its folder;
             the file is removed.
-        OutputError: the disk is full (the part stays) or cannot be written.
+        OutputError: the disk is full (the part is kept) or cannot be written.
     """
     if mirror and not re.match(r"https?://[^/]+", mirror):
-        raise UsageError(f"a mirror is an address such as https://host/folder, found {mirror!r}")
+        raise UsageError(
+            f"a mirror must be an address such as https://host/folder, found {mirror!r}"
+        )
+    chosen = _matching_files(dataset, only)
+    # The licence is shown before anything is transferred.
+    say(
+        f"{dataset.title}\nlicence: {dataset.licence}\nplease cite: {dataset.citation}\nhome: "
+        f"{dataset.home}"
+    )
+    place = _Destination(atomic.make_folder(folder), keep_archives, say, progress, wait_s)
+    return [
+        _download_file(
+            remote, f"{mirror.rstrip('/')}/{remote.name}" if mirror else remote.url, place
+        )
+        for remote in chosen
+    ]
+
+
+def _matching_files(dataset: DataSet, only: Sequence[str]) -> list[Remote]:
+    """List the files whose names contain one of the words, or all files if there are no words."""
     chosen = [
         remote
         for remote in dataset.files
@@ -120,23 +138,15 @@ def download(
     ]
     if not chosen:
         raise UsageError(
-            f"no file of {dataset.name} fits {', '.join(only)}; there are "
+            f"no file of {dataset.name} matches {', '.join(only)}; available: "
             f"{', '.join(remote.name for remote in dataset.files)}"
         )
-    say(
-        f"{dataset.title}\nlicence: {dataset.licence}\nplease cite: {dataset.citation}\nhome: "
-        f"{dataset.home}"
-    )
-    place = _Destination(atomic.make_folder(folder), keep_archives, say, progress, wait_s)
-    return [
-        _bring(remote, f"{mirror.rstrip('/')}/{remote.name}" if mirror else remote.url, place)
-        for remote in chosen
-    ]
+    return chosen
 
 
 @dataclass(frozen=True)
 class _Destination:
-    """The folder, and how to go about it."""
+    """The target folder and the options of one call."""
 
     folder: Path
     keep_archives: bool
@@ -145,35 +155,40 @@ class _Destination:
     wait_s: float
 
     def recorded(self) -> dict[str, dict[str, Any]]:
+        """Read the facts of earlier downloads: file name -> checksum, size, unpacked folder."""
         path = self.folder / RECORD
         try:
             return dict(json.loads(path.read_text(encoding="utf-8"))) if path.exists() else {}
         except (OSError, ValueError) as error:
             raise InputError(
-                f"cannot be read ({error}); it tells which files are right, so mend or remove it",
+                f"cannot be read ({error}); it records the checksums, so repair or remove it",
                 path=path,
             ) from error
 
     def record(self, name: str, **facts: Any) -> None:
+        """Add facts about one file."""
         known = self.recorded()
         known[name] = {**known.get(name, {}), **facts}
         atomic.write_text(self.folder / RECORD, json.dumps(known, indent=1, sort_keys=True) + "\n")
 
 
-def _bring(remote: Remote, url: str, place: _Destination) -> Path:
-    """Transfer, compare, unpack and record one file."""
+def _download_file(remote: Remote, url: str, place: _Destination) -> Path:
+    """Transfer, compare, unpack and record one file; return the unpacked folder."""
     record = place.recorded().get(remote.name, {})
+    # The result of an earlier call is used as it is.
     unpacked = place.folder / str(record["unpacked"]) if record.get("unpacked") else None
     if unpacked is not None and unpacked.exists():
-        place.say(f"{remote.name}: unpacked already in {unpacked}")
+        place.say(f"{remote.name}: already unpacked in {unpacked}")
         return unpacked
     archive = place.folder / remote.name
+    # A published checksum has priority, then the recorded one.
     expected = remote.checksum or (
         "" if remote.packed_anew else f"sha256:{record['sha256']}" if record.get("sha256") else ""
     )
     _fetch(url, archive, expected, bool(remote.checksum), place)
+    # Size and checksum are taken before the archive may be removed.
     size, sha256 = archive.stat().st_size, _sha256(archive)
-    with _removed_where_unusable(archive):
+    with _remove_if_unusable(archive):
         target = _unpack(archive, place.folder, remote.nested)
     place.record(
         remote.name,
@@ -187,9 +202,9 @@ def _bring(remote: Remote, url: str, place: _Destination) -> Path:
         place.say(
             f"{remote.name}: no checksum is published"
             + (
-                f"; it was compared with the one of the first download, SHA-256 {sha256}"
+                f"; it was compared with that of the first download, SHA-256 {sha256}"
                 if expected
-                else "; the server packs it anew each time, so none can be compared"
+                else "; the server builds the archive for each download, so none can be compared"
                 if remote.packed_anew
                 else f"; SHA-256 {sha256} was recorded in {RECORD} and will be compared from now on"
             )
@@ -204,30 +219,32 @@ def _bring(remote: Remote, url: str, place: _Destination) -> Path:
 
 
 def _fetch(url: str, archive: Path, expected: str, published: bool, place: _Destination) -> None:
-    """``archive`` whole and, where ``expected`` says what it is, right. An archive that stands
-    there and is right is kept.
+    """Transfer ``archive`` completely and compare it with ``expected``, if given. An existing
+    correct archive is kept.
     """
     import pooch
 
-    def bring(source: str, output_file: str, _: Any) -> None:
+    def transfer(source: str, output_file: str, _: Any) -> None:
         part = archive.with_name(archive.name + ".part")
         _transfer(source, part, place)
+        # pooch compares this file with the checksum and only then gives it its final name.
         os.replace(part, output_file)
-        _notes_of(part).unlink(missing_ok=True)
+        _notes_path(part).unlink(missing_ok=True)
 
     pooch.get_logger().setLevel("ERROR")
     if archive.exists() and not expected:
-        place.say(f"{archive.name} stands here already and is taken as it is")
+        place.say(f"{archive.name} is already here and is used as it is")
     try:
         pooch.retrieve(
-            url, expected or None, fname=archive.name, path=archive.parent, downloader=bring
+            url, expected or None, fname=archive.name, path=archive.parent, downloader=transfer
         )
     except ValueError as error:
+        # pooch reports a wrong checksum as ValueError and removes the file.
         found = re.search(r"but got ([0-9a-f]+)", str(error))
         origin = "is published" if published else "was recorded at the first download"
         raise FormatError(
             f"{url} has the checksum {found[1] if found else 'of another file'}, but "
-            f"{expected.split(':')[1]} {origin}; what came was removed",
+            f"{expected.split(':')[1]} {origin}; the downloaded file was removed",
             path=archive,
         ) from error
     except OSError as error:
@@ -235,8 +252,8 @@ def _fetch(url: str, archive: Path, expected: str, published: bool, place: _Dest
 
 
 def _transfer(url: str, part: Path, place: _Destination) -> None:
-    """Fill ``part`` to its end, going on after cuts until ``ATTEMPTS`` of them in a row brought
-    nothing.
+    """Fill ``part`` to its end, resuming after cuts until ``ATTEMPTS`` of them in a row brought no
+    new byte.
     """
     import requests
 
@@ -251,86 +268,109 @@ def _transfer(url: str, part: Path, place: _Destination) -> None:
             requests.Timeout,
             requests.exceptions.ChunkedEncodingError,
         ) as error:
-            reason = _plain(error)
+            reason = _innermost_reason(error)
         except requests.RequestException as error:
-            raise InputError(f"{url} cannot be fetched ({_plain(error)})") from error
+            raise InputError(f"{url} cannot be downloaded ({_innermost_reason(error)})") from error
+        # Only attempts without progress count: a poor line that still gains bytes is not given up.
         here = part.stat().st_size if part.exists() else 0
         fruitless = 1 if here > before else fruitless + 1
         if fruitless >= ATTEMPTS:
             kept = (
-                f"; {here / 1e6:.1f} MB are here and kept, the same command goes on from there"
+                f"; the first {here / 1e6:.1f} MB are kept, the same command continues from there"
                 if here
                 else ""
             )
             raise InputError(f"{url} cannot be reached ({reason}){kept}")
         before = max(here, before)
+        # The wait doubles with every attempt without progress.
         time.sleep(place.wait_s * 2 ** (fruitless - 1))
 
 
 def _stream(url: str, part: Path, place: _Destination) -> bool:
-    """One transfer, from where ``part`` ends where the server still has the same file. Whether the
-    file is whole now.
+    """Do one transfer, from the end of ``part`` if the server still has the same file.
+
+    Returns:
+        Whether the file is complete now.
     """
     import requests
 
+    # Without a validator or a length nothing proves that the part belongs to the server's file.
     notes = _read_notes(part)
     have = part.stat().st_size if part.exists() and (notes.get("same") or notes.get("total")) else 0
-    head = {"Accept-Encoding": "identity"}
-    if have:
-        head |= {"Range": f"bytes={have}-"} | (
-            {"If-Range": notes["same"]} if notes.get("same") else {}
-        )
-    with requests.get(url, headers=head, stream=True, timeout=TIMEOUT_S) as answer:
-        # Nothing after what is here: whole, or of another file.
+    headers = _request_headers(have, notes)
+    with requests.get(url, headers=headers, stream=True, timeout=TIMEOUT_S) as answer:
+        # 416: nothing follows the part. It is complete, or it belongs to another file.
         if answer.status_code == 416 and have:
-            whole = bool(_after_slash(answer) == have == notes.get("total", have))
+            whole = bool(_total_length(answer) == have == notes.get("total", have))
             if not whole:
                 part.unlink()
             return whole
-        if answer.status_code in TRANSIENT:
-            raise requests.ConnectionError(
-                f"the server answered {answer.status_code} {answer.reason}"
-            )
-        if answer.status_code not in (200, 206):
-            raise InputError(
-                f"{url} cannot be fetched: the server answered {answer.status_code} {answer.reason}"
-            )
-        if "text/html" in answer.headers.get("Content-Type", ""):
-            raise InputError(
-                f"{url} answered with a web page instead of a file; it may ask for a login, or "
-                "the file has moved"
-            )
-        start = (
-            have
-            if answer.status_code == 206
-            and _begins(answer) == have
-            and _after_slash(answer) in (None, notes.get("total"))
-            else 0
-        )
+        _refuse_answer(answer, url)
+        start = _start_of(answer, have, notes)
+        # A partial answer that does not continue this part: the part is of another file.
         if answer.status_code == 206 and start == 0:
-            part.unlink(missing_ok=True)  # a piece of something else
+            part.unlink(missing_ok=True)
             return False
+        # Content-Length is the length of this answer, not of the file.
         length = answer.headers.get("Content-Length")
         total = start + int(length) if length and length.isdigit() else 0
         if start == 0:
-            same = answer.headers.get("ETag", "")
-            # If-Range wants a strong one.
-            same = (
-                answer.headers.get("Last-Modified", "")
-                if not same or same.startswith("W/")
-                else same
-            )
-            _refuse_full_disk(part, total)
-            atomic.write_text(
-                _notes_of(part), json.dumps({"url": url, "same": same, "total": total})
-            )
+            _begin_part(answer, part, url, total)
         _append(answer.iter_content(CHUNK_BYTES), part, start, total, place)
     return total == 0 or part.stat().st_size == total
+
+
+def _request_headers(have: int, notes: dict[str, Any]) -> dict[str, str]:
+    """Make the headers that request the bytes after ``have``, if the file is unchanged."""
+    headers = {"Accept-Encoding": "identity"}
+    if have:
+        headers |= {"Range": f"bytes={have}-"} | (
+            {"If-Range": notes["same"]} if notes.get("same") else {}
+        )
+    return headers
+
+
+def _refuse_answer(answer: Any, url: str) -> None:
+    """Raise if the answer is not the file; ``ConnectionError`` if a new attempt may help."""
+    import requests
+
+    if answer.status_code in TRANSIENT:
+        raise requests.ConnectionError(f"the server answered {answer.status_code} {answer.reason}")
+    if answer.status_code not in (200, 206):
+        raise InputError(
+            f"{url} cannot be downloaded: the server answered {answer.status_code} {answer.reason}"
+        )
+    if "text/html" in answer.headers.get("Content-Type", ""):
+        raise InputError(
+            f"{url} answered with a web page instead of a file; it may require a login, or the "
+            "file has moved"
+        )
+
+
+def _start_of(answer: Any, have: int, notes: dict[str, Any]) -> int:
+    """Return the position of the answer's first byte: ``have`` if it continues the part, else 0."""
+    return (
+        have
+        if answer.status_code == 206
+        and _range_start(answer) == have
+        and _total_length(answer) in (None, notes.get("total"))
+        else 0
+    )
+
+
+def _begin_part(answer: Any, part: Path, url: str, total: int) -> None:
+    """Check the free space and note which file the new part belongs to."""
+    same = answer.headers.get("ETag", "")
+    # If-Range needs a strong validator (RFC 9110, 13.1.5); a weak ETag starts with W/.
+    same = answer.headers.get("Last-Modified", "") if not same or same.startswith("W/") else same
+    _refuse_full_disk(part, total)
+    atomic.write_text(_notes_path(part), json.dumps({"url": url, "same": same, "total": total}))
 
 
 def _append(
     chunks: Iterator[bytes], part: Path, start: int, total: int, place: _Destination
 ) -> None:
+    """Write the chunks into ``part`` from ``start`` on."""
     name = part.name.removesuffix(".part")
     try:
         with part.open("r+b" if start else "wb") as file:
@@ -339,9 +379,10 @@ def _append(
                 file.write(chunk)
                 place.progress(name, file.tell() / 1e6, total / 1e6, "MB")
     except OSError as error:
+        # requests raises subclasses of OSError too, so only a full disk is translated here.
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise OutputError(
-                "the disk is full; what came so far is kept, and the same command goes on from "
+                "the disk is full; the received part is kept, and the same command continues from "
                 "there",
                 path=part,
             ) from error
@@ -349,42 +390,46 @@ def _append(
 
 
 def _refuse_full_disk(part: Path, total: int) -> None:
+    """Raise ``OutputError`` if the file is larger than the free space."""
     free = shutil.disk_usage(part.parent).free
     if total > free:
         raise OutputError(
-            f"{total / 1e6:.0f} MB are to come and only {free / 1e6:.0f} MB are free",
+            f"the file has {total / 1e6:.0f} MB, but only {free / 1e6:.0f} MB are free",
             path=part.parent,
         )
 
 
-def _notes_of(part: Path) -> Path:
+def _notes_path(part: Path) -> Path:
+    """The file that records which file ``part`` belongs to."""
     return part.with_name(part.name + ".json")
 
 
 def _read_notes(part: Path) -> dict[str, Any]:
-    """What is known of the file that ``part`` is the beginning of; {} where nothing is, and then it
-    is begun anew.
+    """Read which file ``part`` is the beginning of; {} if that is unknown, and then the transfer
+    starts from scratch.
     """
     try:
-        return dict(json.loads(_notes_of(part).read_text(encoding="utf-8")))
+        return dict(json.loads(_notes_path(part).read_text(encoding="utf-8")))
     except (OSError, ValueError):
         return {}
 
 
-def _begins(answer: Any) -> int:
+def _range_start(answer: Any) -> int:
+    """Read the first position of Content-Range; -1 if there is none."""
     found = re.match(r"bytes (\d+)-", answer.headers.get("Content-Range", ""))
     return int(found[1]) if found else -1
 
 
-def _after_slash(answer: Any) -> int | None:
-    """The whole file's length as Content-Range tells it, or None."""
+def _total_length(answer: Any) -> int | None:
+    """Read the length of the whole file from Content-Range; None if it is not stated."""
     found = re.search(r"/(\d+)$", answer.headers.get("Content-Range", ""))
     return int(found[1]) if found else None
 
 
-def _plain(error: Exception) -> str:
-    """The innermost reason of a failed connection, without the library's objects."""
+def _innermost_reason(error: Exception) -> str:
+    """Return the innermost reason of a failed connection, without the library's objects."""
     cause: BaseException = error
+    # The exceptions are nested through their first argument or the attribute ``reason``.
     while isinstance(cause.args[0] if cause.args else None, BaseException) or getattr(
         cause, "reason", None
     ):
@@ -396,6 +441,7 @@ def _plain(error: Exception) -> str:
         if not isinstance(inner, BaseException):
             break
         cause = inner
+    # Remove object addresses and class names from the message.
     return (
         re.sub(r"<[^>]*>:? ?|HTTPS?Connection(Pool)?\([^)]*\):? ?", "", str(cause))
         .split("(Caused by")[0]
@@ -414,9 +460,9 @@ def _sha256(path: Path) -> str:
 
 
 @contextlib.contextmanager
-def _removed_where_unusable(archive: Path) -> Iterator[None]:
-    """An archive that cannot be unpacked is removed, so that the next command brings it again; a
-    full disk leaves it.
+def _remove_if_unusable(archive: Path) -> Iterator[None]:
+    """Remove an archive that cannot be unpacked, so that the next command downloads it again; it is
+    kept if the disk is full.
     """
     try:
         yield
@@ -434,7 +480,7 @@ def _removed_where_unusable(archive: Path) -> Iterator[None]:
         archive.unlink(missing_ok=True)
         raise FormatError(
             f"the archive is damaged or of an unknown kind ({error}); it was removed, the same "
-            "command brings it again",
+            "command downloads it again",
             path=archive,
         ) from error
     except OSError as error:
@@ -446,21 +492,24 @@ def _removed_where_unusable(archive: Path) -> Iterator[None]:
 
 
 def _unpack(archive: Path, folder: Path, nested: bool) -> Path:
-    """Unpack in a folder aside, then rename in one step: the archive's own single folder, or one
-    called like the archive.
+    """Unpack to a temporary folder, then rename in one step: the archive's only top-level folder,
+    or a folder named after the archive.
 
     Raises:
-        FormatError: a member that would stand outside.
-        OutputError: the folder stands there already.
+        FormatError: a member that would be written outside.
+        OutputError: the folder already exists.
     """
     aside = folder / f".unpacking-{archive.name}"
-    shutil.rmtree(aside, ignore_errors=True)  # left by a killed command
+    # A killed command may have left the folder.
+    shutil.rmtree(aside, ignore_errors=True)
     try:
         _extract(archive, aside)
         if nested:
+            # Inner archives are unpacked in the folder that holds them, and then removed.
             for inner in sorted(p for p in aside.rglob("*.zip") if not p.name.startswith("._")):
                 _extract(inner, inner.parent)
                 inner.unlink()
+        # An archive with one top-level folder is unpacked as that folder.
         tops = sorted(aside.iterdir())
         alone = len(tops) == 1 and tops[0].is_dir()
         target = folder / (
@@ -468,7 +517,7 @@ def _unpack(archive: Path, folder: Path, nested: bool) -> Path:
         )
         if target.exists():
             raise OutputError(
-                "stands here already and was not unpacked by this program; move it away, or "
+                "already exists and was not unpacked by this program; move it away, or "
                 f"choose another folder than {folder}",
                 path=target,
             )
@@ -479,38 +528,44 @@ def _unpack(archive: Path, folder: Path, nested: bool) -> Path:
 
 
 def _extract(archive: Path, into: Path) -> None:
-    """All members but the shadow files of macOS. pooch's own unpackers are not used: on Python 3.11
-    they follow paths out of the folder.
+    """Extract all members except the shadow files of macOS.
+
+    pooch's own unpackers are not used, because on Python 3.11 they follow paths out of the folder.
     """
     into.mkdir(parents=True, exist_ok=True)
     if zipfile.is_zipfile(archive):
         with zipfile.ZipFile(archive) as packed:
-            members = [m for m in packed.namelist() if not _shadow(m)]
-            for name in members:  # zipfile would bend these to inside without a word
+            members = [m for m in packed.namelist() if not _is_shadow_file(m)]
+            # zipfile would silently move such members to the inside.
+            for name in members:
                 if (
                     PurePosixPath(name).is_absolute()
                     or ".." in PurePosixPath(name.replace("\\", "/")).parts
                 ):
                     raise FormatError(
-                        f"the archive holds {name!r}, which would stand outside its folder; "
+                        f"the archive holds {name!r}, which would be written outside its folder; "
                         "refused",
                         path=archive,
                     )
             packed.extractall(into, members)
         return
     if not hasattr(tarfile, "data_filter"):
-        raise UsageError("unpacking safely needs Python 3.11.4 or newer")
+        raise UsageError("safe unpacking needs Python 3.11.4 or newer")
+    # The filter "data" refuses absolute paths, links that leave the folder and devices.
     with tarfile.open(archive) as tape:
         try:
-            tape.extractall(into, members=(m for m in tape if not _shadow(m.name)), filter="data")
+            tape.extractall(
+                into, members=(m for m in tape if not _is_shadow_file(m.name)), filter="data"
+            )
         except tarfile.FilterError as error:
             raise FormatError(
-                "the archive holds a member that would stand outside its folder or is no plain "
-                f"file ({error}); refused",
+                "the archive holds a member that would be written outside its folder or is not a "
+                f"plain file ({error}); refused",
                 path=archive,
             ) from error
 
 
-def _shadow(name: str) -> bool:
+def _is_shadow_file(name: str) -> bool:
+    """Return whether the member is metadata of macOS."""
     parts = PurePosixPath(name).parts
     return "__MACOSX" in parts or (bool(parts) and parts[-1].startswith("._"))

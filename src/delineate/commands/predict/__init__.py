@@ -1,10 +1,10 @@
-"""Predict: a model on scans.
+"""Predict: apply a model to scans.
 
-options.py  how                         predict.py  the command
-session.py  one scan after the other    results.py  what is written
+predict.py   the command               session.py  one scan after another
+refusals.py  options that do not fit   results.py  the files written
 """
 
-from .options import BACKENDS, FORMATS, MONTAGES, PRECISIONS, Options
+from ..options import BACKENDS, FORMATS, MONTAGES, PRECISIONS
 from .predict import PredictionReport, gather, predict, predict_cases
 from .results import peak_memory_mb, read_scan
 from .session import measured
@@ -14,7 +14,6 @@ __all__ = [
     "FORMATS",
     "MONTAGES",
     "PRECISIONS",
-    "Options",
     "PredictionReport",
     "gather",
     "measured",

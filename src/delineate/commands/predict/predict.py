@@ -1,7 +1,7 @@
-"""Predict: scans in, structures out, each on exactly its scan's grid.
+"""Predict: segment scans, each on exactly its own grid.
 
-Cases are segmented one at a time (``session``); one that fails is listed and the others are still
-done. Nothing is written over a scan (``results`` says what is written).
+Cases are segmented one at a time (``session``). A case that fails is listed, and the others are
+done. No scan is replaced (see ``results`` for the output).
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ from ...core.outputs import Originals
 from ...core.progress import Progress, Say, silent, unsaid
 from ...execution import local as batch
 from ...inference.devices import choose_device
-from .options import Options, refuse_unfit
+from ..options import PredictOptions
+from .refusals import refuse_unfit
 from .results import refuse_foreign, targets_of, write_record
 from .session import Session
 
 
 @dataclass(frozen=True)
 class PredictionReport:
-    """What came out: one outcome a case, its value the entry of ``predictions.json``.
+    """One outcome per case; its value is the entry of ``predictions.json``.
 
-    An outcome with a value and an error is a mask that was written without something that was asked
-    for beside it.
+    An outcome with a value and an error is a mask without one of the requested additions.
     """
 
     out: Path
@@ -44,7 +44,7 @@ class PredictionReport:
 
     @property
     def written(self) -> list[batch.Outcome[dict[str, Any]]]:
-        """Those whose mask was written."""
+        """Outcomes with a mask."""
         return [o for o in self.outcomes if o.value is not None]
 
 
@@ -59,26 +59,27 @@ def predict(
     progress: Progress = silent,
     **options: Any,
 ) -> PredictionReport:
-    """Delineate every scan of ``inputs``.
+    """Segment every scan of ``inputs``.
 
     Args:
         model: a bundle.
         inputs: files, DICOM folders, folders of cases, or manifests.
-        out: folder for the results; made where missing.
-        only: "train", "val" or "test": that part of a cohort that is split.
-        stated: channel of the model -> the file that holds it (then without ``inputs``), or what
-            the inputs call it.
-        say: is given a sentence about each thing that was skipped or cannot be written.
-        options: the fields of ``Options``.
+        out: folder for the results, made if missing.
+        only: "train", "val" or "test": only this part of a cohort with a split.
+        stated: channel of the model -> its file (then without ``inputs``), or its name in the
+            inputs.
+        say: receives a sentence about everything that is skipped or cannot be written.
+        progress: see ``core.progress``.
+        options: the fields of ``PredictOptions``.
 
     Returns:
-        An outcome for each scan, those that could not be used included.
+        An outcome for each scan, including scans that cannot be used.
 
     Raises:
-        InputError, BundleError, UsageError: nothing could be done at all.
-        OutputError: an output would take the place of a file that is read; nothing was done.
+        InputError, BundleError, UsageError: nothing can be done.
+        OutputError: an output would replace a file that is read; nothing was done.
     """
-    choose_device(str(options.get("device", Options.device)))  # refused before anything is read
+    choose_device(PredictOptions(**options).device)  # refused before anything is read
     bundle = Bundle.load(model)
     scans = gather(inputs, bundle, only, stated)
     for note in scans.notes:
@@ -109,18 +110,17 @@ def predict_cases(
     progress: Progress = silent,
     **options: Any,
 ) -> Sequence[batch.Outcome[dict[str, Any]]]:
-    """Delineate the cases of ``manifest`` with a bundle in memory; arguments as for ``predict``.
-    Compiled networks are kept beside ``model``.
+    """Segment the cases of ``manifest`` with a bundle in memory; arguments as for ``predict``.
 
     Args:
-        kept: files that nothing is written over; those of ``manifest`` where not given.
-        unusable: name -> why, of scans that were found and cannot be used; they are recorded as
-            failures.
+        model: the bundle's file, next to which compiled networks are kept; "" keeps none.
+        kept: files that must not be replaced; by default those of ``manifest``.
+        unusable: scan -> why it cannot be used; recorded as failures.
     """
     from ...inference import memory_limits
     from ...inference.engine import DTYPES, Engine
 
-    asked = Options(**options)
+    asked = PredictOptions(**options)
     refuse_unfit(asked, bundle.plan)
     folder = Path(out)
     guarded = (originals([manifest]) if kept is None else kept).plus([model] if model else [])
@@ -139,7 +139,7 @@ def predict_cases(
     head = {"model": Path(model).name, "device": engine.device.type, "options": asked}
     with guarded.kept():
         atomic.make_folder(folder)
-        # From now on the folder is ours, whatever becomes of this call.
+        # From now on the folder is known as ours, even if this call is killed.
         write_record(folder, bundle, head, [], writing=[case.id for case in manifest])
         with Session(bundle, engine, manifest, folder, asked, say, progress) as session:
             outcomes = session.run()
@@ -155,7 +155,7 @@ def gather(
     only: str | None = None,
     stated: Mapping[str, str] | None = None,
 ) -> Scans:
-    """All scans of ``inputs`` with the model's channels; arguments and errors as of
+    """All scans of ``inputs`` with the model's channels; arguments and errors as for
     ``cohorts.discovery.scans.collect``.
 
     A scan that lacks some of several channels is kept, with ``ABSENT`` in their place.
@@ -167,8 +167,8 @@ def gather(
 
 
 def _numbered(card: Mapping[str, Any]) -> channels.Numbered:
-    """How the training of a model told channels apart that had no names of their own; cards that do
-    not say it name the layout.
+    """How the training of a model identified channels without names; older cards give the layout
+    instead.
     """
     if "channels_numbered" in card:
         return card["channels_numbered"]  # type: ignore[no-any-return]

@@ -1,8 +1,8 @@
-"""What predicting writes: masks, what is asked for beside them, and the record of all of it.
+"""The output of predict: masks, optional additions to them, and the record.
 
 ``OUT/CASE.nii.gz`` (or another format), ``OUT/predictions.json`` with every input file, volumes in
-ml, seconds, peak memory and the model's id; with samples ``OUT/uncertainty.csv``. What an addition
-to the mask (a DICOM SEG, probabilities, a picture) cannot do costs neither the mask nor its record.
+ml, seconds, peak memory and the model's id; with samples ``OUT/uncertainty.csv``. If an addition (a
+DICOM SEG, probabilities, a picture) fails, the mask and its record are kept.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from ...core.terms import contradicts_modality
 from ...core.volume import Volume
 from ...execution import local as batch
 from ...formats import files
-from .options import MONTAGES, Options
+from ..options import MONTAGES, PredictOptions
 
 if TYPE_CHECKING:
     from ...formats.dicom.seg import SegSource
@@ -48,8 +48,8 @@ UNCERTAINTY = (
 )
 
 
-def targets_of(manifest: Manifest, out: Path, options: Options) -> Iterator[Path]:
-    """Every file that may be written."""
+def targets_of(manifest: Manifest, out: Path, options: PredictOptions) -> Iterator[Path]:
+    """All files that may be written."""
     yield from _about_all(out)
     yield from _of_cases(manifest, out, options)
 
@@ -58,7 +58,7 @@ def _about_all(out: Path) -> tuple[Path, ...]:
     return out / "predictions.json", out / "uncertainty.csv"
 
 
-def _of_cases(manifest: Manifest, out: Path, options: Options) -> Iterator[Path]:
+def _of_cases(manifest: Manifest, out: Path, options: PredictOptions) -> Iterator[Path]:
     for case in manifest:
         yield out / f"{case.id}.{options.form}"
         if options.dicom_seg:
@@ -70,16 +70,16 @@ def _of_cases(manifest: Manifest, out: Path, options: Options) -> Iterator[Path]
 
 
 def read_scan(case: Case, manifest: Manifest) -> Volume:
-    """The scan of a case, of the channels that it has.
+    """The scan of a case, with the channels that the case has.
 
     Raises:
-        InputError: it is of another modality than the model's channel is.
+        InputError: its modality differs from that of the model's channel.
     """
     scan = read_image(*channels.only_present(case, manifest))
     modality = str(scan.meta.get("modality", ""))
     if len(manifest.channels) == 1 and contradicts_modality(modality, manifest.channels[0]):
         raise InputError(
-            f"is a {modality} series, and the model takes {manifest.channels[0]}", path=case.path
+            f"is a {modality} series; the model needs {manifest.channels[0]}", path=case.path
         )
     return scan
 
@@ -89,13 +89,14 @@ def write_result(
     manifest: Manifest,
     prediction: Prediction,
     out: Path,
-    options: Options,
+    options: PredictOptions,
     seg: SegSource | DelineateError | None,
 ) -> dict[str, Any]:
-    """Write the mask, then what was asked for beside it; gives the case's entry of
-    ``predictions.json``.
+    """Write the mask, then the requested additions.
 
-    What cannot be written beside the mask stands in the entry under "not_written", with its reason.
+    Returns:
+        The case's entry of ``predictions.json``. Additions that cannot be written are listed under
+        "not_written", with the reason.
     """
     target = out / f"{case.id}.{options.form}"
     files.write(prediction.labels, target, labels=prediction.structures)
@@ -124,8 +125,8 @@ def write_result(
 
 
 def _inputs(case: Case, manifest: Manifest) -> dict[str, str | None]:
-    """Channel -> the file or folder it was read from, ``FOLDER#SERIES`` of a series among several;
-    None for one that the scan lacks.
+    """Channel -> its file or folder, ``FOLDER#SERIES`` for one series among several; None for a
+    channel that the scan lacks.
     """
     images = (
         case.images
@@ -148,7 +149,9 @@ def _write_montage(
 ) -> str:
     from ...reporting.pictures import montage
 
-    image = read_scan(case, manifest)  # again: so far its memory was free for the sums
+    image = read_scan(
+        case, manifest
+    )  # read again: meanwhile its memory was free for the class scores
     target = out / "montages" / f"{case.id}.png"
     montage(
         image,
@@ -165,7 +168,7 @@ def _write_probabilities(case: Case, prediction: Prediction, out: Path) -> str:
     from ...formats import nifti
     from ...preprocessing.prepare import PROBABILITY_ONE
 
-    assert prediction.probabilities is not None  # they were asked for
+    assert prediction.probabilities is not None  # because the option asks for them
     target = out / "probabilities" / f"{case.id}.nii.gz"
     nifti.write(
         Volume(prediction.probabilities, prediction.labels.grid), target, step=1 / PROBABILITY_ONE
@@ -174,11 +177,11 @@ def _write_probabilities(case: Case, prediction: Prediction, out: Path) -> str:
 
 
 def seg_source_of(case: Case, bundle: Bundle) -> SegSource:
-    """The series that the case's DICOM SEG will refer to, proved to take one before anything is
-    delineated.
+    """The series that the case's DICOM SEG will refer to, checked before inference.
 
     Raises:
-        InputError: the scan is not one DICOM series, or the series lacks what a SEG must repeat.
+        InputError: the scan is not one DICOM series, or the series lacks attributes that a SEG must
+            repeat.
     """
     from ...formats.dicom import find_series
     from ...formats.dicom.seg import seg_source
@@ -222,8 +225,8 @@ def _algorithm(bundle_id: str) -> dict[str, Any]:
 def peak_memory_mb() -> float:
     """Largest resident memory of this process so far, in MB.
 
-    Linux's own count of the process: the one of ``getrusage`` begins with that of whoever started
-    it. Windows has no ``getrusage``.
+    On Linux from /proc, since ``getrusage`` includes the memory of the parent process. Windows has
+    no ``getrusage``.
     """
     if sys.platform == "linux":
         with contextlib.suppress(OSError, StopIteration):
@@ -252,12 +255,11 @@ def write_record(
     outcomes: Sequence[batch.Outcome[dict[str, Any]]],
     writing: Sequence[str] = (),
 ) -> None:
-    """Write ``predictions.json``, and ``uncertainty.csv`` where cases were sampled; entries of
-    earlier calls into the same folder stay.
+    """Write ``predictions.json``, and ``uncertainty.csv`` if there are samples; entries of earlier
+    calls into the same folder are kept.
 
     Args:
-        writing: the cases that are about to be written, so that what a killed call leaves is known
-            as its own.
+        writing: the cases about to be written, so that files of a killed call can be recognised.
     """
     path, asked = folder / "predictions.json", head["options"]
     cases, begun = _earlier(path)
@@ -285,12 +287,11 @@ def write_record(
         atomic.write_text(folder / "uncertainty.csv", _csv(cases))
 
 
-def refuse_foreign(manifest: Manifest, out: Path, options: Options) -> None:
-    """Refuse results where files of their names stand that are no results: predict writes over its
-    own alone.
+def refuse_foreign(manifest: Manifest, out: Path, options: PredictOptions) -> None:
+    """Refuse to replace files that predict did not write.
 
     Raises:
-        OutputError: such a file, or one called predictions.json that is no record of predictions.
+        OutputError: there is such a file, or a predictions.json of another program.
     """
     record = out / "predictions.json"
     written, begun = _earlier(record)
@@ -300,18 +301,18 @@ def refuse_foreign(manifest: Manifest, out: Path, options: Options) -> None:
     for path in (*about_all, *_of_cases(strangers, out, options)):
         if path.exists():
             raise OutputError(
-                "stands there already, and no predictions.json beside it says that predict wrote "
-                "it; choose another folder",
+                "exists already, and no predictions.json in its folder names it as a result of "
+                "predict; choose another folder",
                 path=path,
             )
 
 
 def _earlier(path: Path) -> tuple[dict[str, Any], set[str]]:
-    """Of earlier calls into the same folder: the entries, and the cases that they had begun to
+    """The entries of earlier calls into the same folder, and the cases that they had begun to
     write.
 
     Raises:
-        OutputError: a file stands there that this program did not write.
+        OutputError: the file was not written by this program.
     """
     if not path.is_file():
         return {}, set()
@@ -321,8 +322,8 @@ def _earlier(path: Path) -> tuple[dict[str, Any], set[str]]:
             raise TypeError("cases")
     except (OSError, ValueError, TypeError) as error:
         raise OutputError(
-            "is no record of earlier predictions, and would be written over; move it, or choose "
-            "another folder",
+            "is not a record of predictions and would be replaced; move it, or choose another "
+            "folder",
             path=path,
         ) from error
     kept = migrate("delineate_predictions", record, path=str(path), error=OutputError)
@@ -330,8 +331,8 @@ def _earlier(path: Path) -> tuple[dict[str, Any], set[str]]:
 
 
 def _csv(cases: dict[str, Any]) -> str:
-    """One row a case and structure, ``UNCERTAINTY`` its columns; an empty field is "not defined
-    here": no sample has the structure.
+    """One row per case and structure with the columns ``UNCERTAINTY``; a field is empty if no
+    sample has the structure.
     """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")

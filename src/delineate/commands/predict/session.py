@@ -1,8 +1,8 @@
 """One call of predict: a loaded model on a cohort, from the first scan to the last result.
 
-A scan is read and prepared while the one before is at the network, and the result before that is
-written; one at a time where memory is limited. The network stays in the main thread, where Ctrl-C
-reaches it.
+While the network runs on one scan, the next one is read and preprocessed, and the last result is
+written. If memory is limited, one scan is processed at a time. The network runs in the main thread,
+which Ctrl-C can interrupt.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from ...core.progress import Progress, Say, silent, unsaid
 from ...execution import local as batch
 from ...formats import files
 from ...trust.uncertainty import agreement
-from .options import Options
+from ..options import PredictOptions
 from .results import read_scan, seg_source_of, write_result
 
 if TYPE_CHECKING:
@@ -35,16 +35,16 @@ if TYPE_CHECKING:
 
 
 class Session:
-    """A model at work on a cohort; a context, inside which ``run`` may be called once.
+    """Applies a model to a cohort; a context manager, in which ``run`` is called once.
 
     Args:
         bundle: the model.
         engine: its networks on a device.
         manifest: the scans, in the order in which they are read.
         out: the folder of the results.
-        options: how.
-        say: is given a sentence about what cannot be written, before the network runs.
-        progress: gets the cases done with the share of the running one, and the cases in all.
+        options: see ``commands.options``.
+        say: receives a sentence about what cannot be written, before the network runs.
+        progress: receives the number of cases done, with the share of the current one.
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class Session:
         engine: Engine,
         manifest: Manifest,
         out: Path,
-        options: Options,
+        options: PredictOptions,
         say: Say = unsaid,
         progress: Progress = silent,
     ):
@@ -61,8 +61,8 @@ class Session:
         self._out, self._options, self._say = out, options, say
         self._progress = progress
         self._done = 0
-        self._ahead = Prefetcher(manifest, bundle, options)
-        self._behind = BackgroundWriter(options)
+        self._prefetcher = Prefetcher(manifest, bundle, options)
+        self._writer = BackgroundWriter(options)
 
     def __enter__(self) -> Session:
         return self
@@ -73,8 +73,8 @@ class Session:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._ahead.close()
-        self._behind.close()
+        self._prefetcher.close()
+        self._writer.close()
 
     def run(self) -> list[batch.Outcome[dict[str, Any]]]:
         """Every case's outcome, in the manifest's order: its entry of ``predictions.json``."""
@@ -90,17 +90,17 @@ class Session:
         return [written(outcome) for outcome in begun]
 
     def _case(self, case: Case) -> Any:
-        """Segment one case; its entry, or a future of it while it is written behind."""
-        from ...inference.predictor import DropoutSamples, delineate, with_mirroring
+        """Segment one case; gives its entry, or a future of it while it is being written."""
+        from ...inference.predictor import DropoutSamples, segment, with_mirroring
 
         memory_bytes = self._memory(case)
-        scan = self._ahead(case)
+        scan = self._prefetcher(case)
         if scan.why_no_seg is not None:
             self._say(
                 f"no DICOM SEG can be written: {scan.why_no_seg}; the mask is written without it"
             )
         prediction = measured(
-            delineate(
+            segment(
                 scan.ready,
                 self._engine,
                 self._bundle.id,
@@ -114,9 +114,9 @@ class Session:
             )
         )
         seg = scan.seg if scan.why_no_seg is None else scan.why_no_seg
-        # The scan's memory is free for what follows.
+        # Frees the scan's memory for the next one.
         del scan
-        return self._behind(
+        return self._writer(
             partial(write_result, case, self._manifest, prediction, self._out, self._options, seg)
         )
 
@@ -125,8 +125,8 @@ class Session:
         self._progress(stage, done, total, note)
 
     def _memory(self, case: Case) -> int | None:
-        """What sums of scores may take under the limits; a case that cannot be done under them is
-        refused before it is read.
+        """Bytes that sums of class scores may take under the limits; None without a limit. A case
+        that needs more memory is refused before it is read.
         """
         from ...inference.memory_limits import MemoryLimits, memory_for_sums, need_of
 
@@ -140,7 +140,7 @@ class Session:
 
 @dataclass(frozen=True, eq=False)
 class Scan:
-    """A scan made ready, and the series that its DICOM SEG refers to, or why there can be none."""
+    """A preprocessed scan, and the series of its DICOM SEG, or why there can be no SEG."""
 
     ready: PreparedScan
     seg: SegSource | None = None
@@ -148,11 +148,11 @@ class Scan:
 
 
 class Prefetcher:
-    """The scans of a cohort in their order, the next one read and prepared while this one is
-    delineated; one at a time where memory is limited.
+    """Reads and preprocesses the scans of a cohort in order, each while the network runs on the one
+    before; one at a time if memory is limited.
     """
 
-    def __init__(self, manifest: Manifest, bundle: Bundle, options: Options):
+    def __init__(self, manifest: Manifest, bundle: Bundle, options: PredictOptions):
         import torch
 
         self._manifest, self._bundle, self._options = manifest, bundle, options
@@ -163,7 +163,7 @@ class Prefetcher:
         )
         self._waiting: dict[str, Future[Scan]] = {}
         self._threads = torch.get_num_threads()
-        # The others are at work on the scan before.
+        # One thread: the other cores run the network.
         self._pool = ThreadPoolExecutor(1, "ahead", torch.set_num_threads, (1,))
 
     def __call__(self, case: Case) -> Scan:
@@ -176,7 +176,7 @@ class Prefetcher:
                 self._waiting[following.id] = self._pool.submit(self._make, following)
 
     def _make(self, case: Case) -> Scan:
-        from ...inference.predictor import make_ready
+        from ...inference.predictor import preprocess_scan
 
         lacking = channels.missing(case, self._manifest)
         if lacking and not self._options.allow_missing:
@@ -197,22 +197,24 @@ class Prefetcher:
             except DelineateError as error:
                 why_no_seg = error.of_case(case.id)
         return Scan(
-            make_ready(volume, self._bundle.plan, present, self._options.skip_air), seg, why_no_seg
+            preprocess_scan(volume, self._bundle.plan, present, self._options.skip_air),
+            seg,
+            why_no_seg,
         )
 
     def close(self) -> None:
         import torch
 
         self._pool.shutdown(cancel_futures=True)
-        torch.set_num_threads(self._threads)  # what threads to come begin with
+        torch.set_num_threads(self._threads)  # the default of threads to come
 
 
 class BackgroundWriter:
-    """Results written while the next case is delineated, one at a time; at once where memory is
+    """Writes each result while the network runs on the next case; immediately if memory is
     limited.
     """
 
-    def __init__(self, options: Options):
+    def __init__(self, options: PredictOptions):
         self._last: Future[Any] | None = None
         self._pool = (
             None
@@ -226,7 +228,7 @@ class BackgroundWriter:
         if self._pool is None:
             return write()
         if self._last is not None:
-            # So that no more than one result is held beside the one that is made.
+            # At most one finished result is kept in memory.
             wait([self._last])
         self._last = self._pool.submit(write)
         return self._last
@@ -237,8 +239,8 @@ class BackgroundWriter:
 
 
 def written(begun: batch.Outcome[Any]) -> batch.Outcome[dict[str, Any]]:
-    """The outcome of a case once its result is written; with an error too where something beside
-    the mask is not.
+    """The outcome of a case after its result is written; with an error too if an addition to the
+    mask could not be written.
     """
     ended = begun
     if isinstance(begun.value, Future):
@@ -258,16 +260,16 @@ def _refusal(case: Case, manifest: Manifest, lacking: Sequence[str]) -> InputErr
         if image != ABSENT
     )
     return InputError(
-        f"channel {', '.join(lacking)} is missing; the model takes "
+        f"channel {', '.join(lacking)} is missing; the model needs "
         f"{', '.join(manifest.channels)}, found {there}; "
-        "a model that was trained for it delineates such a scan with --allow-missing",
+        "with --allow-missing a model trained with missing channels can segment such a scan",
         case=case.id,
     )
 
 
 def measured(prediction: Prediction) -> Prediction:
-    """The prediction with what its samples say of each structure in the place of the samples;
-    unchanged where it has none.
+    """The prediction with statistics of its samples for each structure, instead of the samples;
+    unchanged if it has none.
     """
     if not prediction.samples:
         return prediction

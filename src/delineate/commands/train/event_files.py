@@ -1,7 +1,6 @@
-"""A training's figures for TensorBoard, where somebody asked for it: the same that stand in
-``log.jsonl``, one event file a network.
+"""The figures of ``log.jsonl`` as TensorBoard event files, one per network (``--tensorboard``).
 
-``log.jsonl`` is always written and is what the report reads; nothing here is read back.
+``log.jsonl`` is always written, and the report reads it; event files are never read back.
 """
 
 from __future__ import annotations
@@ -13,14 +12,14 @@ from typing import Any
 
 from ...core.errors import UsageError
 
-NOT_FIGURES = ("step", "epoch", "progress")  # where a line stands, not what it says
+NOT_FIGURES = ("step", "epoch", "progress")  # the position of a line, not its figures
 
 
 def refuse_unless_installed() -> None:
-    """Before anything begins.
+    """Check for the package before any work.
 
     Raises:
-        UsageError: the package tensorboard is not there.
+        UsageError: the package tensorboard is not installed.
     """
     from importlib.util import find_spec
 
@@ -32,8 +31,8 @@ def refuse_unless_installed() -> None:
 
 
 class EventFile:
-    """What one network's log lines say, in an event file of ``folder``. A run that goes on replaces
-    what is newer than where it goes on from.
+    """The log lines of one network as an event file in ``folder``. A run that continues from a
+    checkpoint replaces later lines.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -41,7 +40,7 @@ class EventFile:
         self._writer: Any = None
 
     def add(self, line: dict[str, Any]) -> None:
-        """Add one line of the log, at its step; what is undefined is left out."""
+        """Add one line of the log at its step; undefined figures are left out."""
         if self._writer is None:
             from torch.utils.tensorboard import SummaryWriter
 
@@ -52,7 +51,7 @@ class EventFile:
 
 
 def figures(line: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, float]]:
-    """(tag, value) of every finite figure of a log line; a structure's stands below its measure, as
+    """(tag, value) of every finite figure of a log line; the tag of a structure's figure is
     ``val_dice/liver``.
     """
     for key, value in line.items():

@@ -1,7 +1,7 @@
-"""Preparing a cohort: every case with truth into the store, once.
+"""Prepare: preprocess every case with truth into the store, once.
 
-A case that is already complete in the store is left as it is, so a killed preparation goes on where
-it stopped.
+A case that is complete in the store is not touched, so a killed preparation continues where it
+stopped.
 """
 
 from __future__ import annotations

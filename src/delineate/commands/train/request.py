@@ -1,21 +1,24 @@
-"""What a training was asked for: data, time, who trains and who tests. It fixes a run beside its
-plan; a run goes on only under the same request.
+"""The request of a training: data, time, and the split of the cases.
+
+Request and plan define a run; a run continues only with the same request.
 """
 
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
 from ...core.errors import InputError, UsageError
 from ...core.manifest import Split
 from ...planning.rules import VALIDATION_FOLDS
+from ..options import TrainOptions
 
 
 @dataclass(frozen=True)
 class Request:
-    """What was asked for; a run goes on only under the same request."""
+    """Data and settings of a training; texts are empty and numbers None if they are not given."""
 
     data: str
     budget_s: float | None = None
@@ -36,7 +39,7 @@ class Request:
 
     @property
     def files(self) -> list[str]:
-        """The files beside the data that the training reads."""
+        """The files that the training reads in addition to the data."""
         return [
             path
             for path in (self.plan, self.split, self.init, self.labels, self.description)
@@ -44,11 +47,11 @@ class Request:
         ]
 
     def validated(self) -> Request:
-        """This request, refused where its words exclude each other.
+        """This request, if its settings agree.
 
         Raises:
-            InputError: a path that does not exist.
-            UsageError: with what excludes what.
+            InputError: a path does not exist.
+            UsageError: settings that exclude each other, or are out of range.
         """
         for given in (self.data, *self.files):
             if not Path(given).exists():
@@ -57,28 +60,60 @@ class Request:
             raise UsageError("--budget and --epochs exclude each other")
         if self.budget_s is not None and self.budget_s < 30:
             raise UsageError(
-                f"a budget of {self.budget_s:g} s is too short for a model; the least is 30s"
+                f"a budget of {self.budget_s:g} s is too short for a model; at least 30s are needed"
             )
         if self.fold is not None and not 0 <= self.fold < (self.folds or VALIDATION_FOLDS):
             raise UsageError(
-                f"--fold counts from 0 to {(self.folds or VALIDATION_FOLDS) - 1}, found {self.fold}"
+                f"--fold must be 0 to {(self.folds or VALIDATION_FOLDS) - 1}, found {self.fold}"
             )
         if self.folds is not None and self.folds < 2:
-            raise UsageError(f"--folds takes at least 2, found {self.folds}")
+            raise UsageError(f"--folds must be at least 2, found {self.folds}")
         if self.split and (self.folds or self.fold is not None):
             raise UsageError(
-                "--split says who trains and who validates; --fold and --folds do the same: give "
-                "one of them"
+                "--split and --fold or --folds exclude each other: each defines the training and "
+                "validation cases"
             )
         return self
 
 
-def read_split(path: str) -> dict[str, Split]:
-    """A split file: JSON with ``train``, ``val`` and ``test``, each a list of case or patient ids,
-    any of them absent.
+def request_of(data: str | Path, options: TrainOptions) -> Request:
+    """The request of a command line.
 
     Raises:
-        InputError: not such a file, or one id on two sides.
+        UsageError: options that exclude each other.
+    """
+    if options.recipe is not None and (options.plan is not None or options.dims is not None):
+        raise UsageError("--recipe makes the plan: it excludes --plan and --dims")
+    return Request(
+        data=os.path.abspath(data),
+        budget_s=options.budget_s,
+        epochs=options.epochs,
+        plan=_absolute(options.plan),
+        recipe=options.recipe or "",
+        fold=options.fold,
+        folds=options.folds,
+        split=_absolute(options.split),
+        init=_absolute(options.init),
+        seed=options.seed,
+        device=options.device,
+        layout=options.layout or "",
+        description=_absolute(options.description),
+        labels=_absolute(options.labels),
+        patient=options.patient or "",
+        dims=options.dims,
+    )
+
+
+def _absolute(path: Path | None) -> str:
+    return "" if path is None else os.path.abspath(path)
+
+
+def read_split(path: str) -> dict[str, Split]:
+    """A split file: JSON with ``train``, ``val`` and ``test``, each a list of case or patient ids;
+    each may be missing.
+
+    Raises:
+        InputError: not such a file, or an id in two lists.
     """
     try:
         data = json.loads(Path(path).read_text(encoding="utf-8"))
@@ -94,12 +129,13 @@ def read_split(path: str) -> dict[str, Split]:
         or not all(isinstance(v, list) for v in data.values())
     ):
         raise InputError(
-            'a split file is {"train": [ids], "val": [ids], "test": [ids]}, any of them absent',
+            'a split file has the form {"train": [ids], "val": [ids], "test": [ids]}; each may be '
+            "missing",
             path=path,
         )
     split_of: dict[str, Split] = {}
     for side in sides:
         for name in map(str, data.get(str(side), [])):
             if split_of.setdefault(name, side) != side:
-                raise InputError(f"{name} stands in {split_of[name]} and in {side}", path=path)
+                raise InputError(f"{name} is in {split_of[name]} and in {side}", path=path)
     return split_of

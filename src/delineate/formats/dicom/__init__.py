@@ -1,8 +1,8 @@
-"""DICOM: series of single-frame CT, MR and PET slices in, segmentations out.
+"""DICOM: reading series of single-frame CT, MR and PET slices, writing segmentations.
 
-headers.py   one file's header as plain data        find.py    series in folders, and choosing one
-geometry.py  where a series' slices stand           values.py  their voxels
-seg.py       label volumes to DICOM Segmentation objects
+headers.py   one file's header as plain data        find.py    series in folders; choosing one
+geometry.py  positions of a series' slices          values.py  their voxels
+seg.py       label volumes as DICOM Segmentation objects
 """
 
 from .find import choose, find, find_series, problem_of

@@ -1,4 +1,4 @@
-"""Finding DICOM series in folders, and choosing one."""
+"""Finding the DICOM series in a folder, and choosing one."""
 
 from __future__ import annotations
 
@@ -13,12 +13,15 @@ from .headers import DAMAGED, Series, Slice, not_an_image, read_header, series_o
 
 
 def find(folder: str | Path, recursive: bool = True) -> tuple[list[Series], list[tuple[Path, str]]]:
-    """All image series in a folder (or of one file), and the DICOM files that hold no image, each
-    with what it is (or ``DAMAGED``).
+    """Find all image series in a folder (or of one file).
+
+    Returns:
+        The series, and the DICOM files that hold no image, each with its kind (or ``DAMAGED``).
     """
     series: dict[str, list[tuple[Slice, Any]]] = {}
     others: list[tuple[Path, str]] = []
     for path in _files(Path(folder), recursive):
+        # A file with a damaged header is listed, not raised: the folder may hold other series.
         try:
             dataset = read_header(path)
         except FormatError:
@@ -40,21 +43,23 @@ def find(folder: str | Path, recursive: bool = True) -> tuple[list[Series], list
 
 
 def find_series(folder: str | Path, recursive: bool = True) -> list[Series]:
-    """All image series in a folder, in the order met; empty where there is none. Non-image objects
-    are left out.
+    """Find all image series in a folder, in the order of their first files; empty if there is none.
+    Objects without images are left out.
     """
     return find(folder, recursive)[0]
 
 
 def choose(folder: str | Path, uid: str = "") -> Series:
-    """The series ``uid`` of a folder, or its only usable one.
+    """Choose the series ``uid`` of a folder, or its only usable one.
 
     Raises:
-        FormatError: none, no such one, or several, which are then listed with how to choose.
+        FormatError: there is no series, no such series, or there are several; the error lists them
+            and how to choose one.
     """
     series, others = find(folder)
     damaged = [path.name for path, what in others if what == DAMAGED]
-    # It may be a slice of any series here, the last one even, whose absence would leave no gap.
+    # A damaged file may be a slice of any series here. If it is the first or last one, its absence
+    # leaves no gap that would be noticed.
     if damaged:
         raise FormatError(
             f"{len(damaged)} DICOM file(s) are damaged or truncated ({', '.join(damaged[:3])})",
@@ -63,7 +68,7 @@ def choose(folder: str | Path, uid: str = "") -> Series:
     if uid:
         chosen = [s for s in series if s.uid == uid]
         if not chosen:
-            raise FormatError(f"no series {uid} here; there are: {_listed(series)}", path=folder)
+            raise FormatError(f"no series {uid} here; found: {_listed(series)}", path=folder)
         return chosen[0]
     if not series:
         kinds = sorted({what for _, what in others})
@@ -73,12 +78,13 @@ def choose(folder: str | Path, uid: str = "") -> Series:
             else "no image that can be read"
         )
         raise FormatError(f"{found} in this folder", path=folder)
+    # Localisers and the like often share the folder: a single readable series needs no choice.
     usable = [s for s in series if not problem_of(s)]
     if len(series) == 1 or len(usable) == 1:
         return (usable or series)[0]
     if not usable:
         raise FormatError(
-            f"none of {len(series)} series can be read: {_listed(series)}", path=folder
+            f"none of the {len(series)} series can be read: {_listed(series)}", path=folder
         )
     raise FormatError(
         f"{len(series)} series in one folder, choose one as FOLDER#SERIES_UID: {_listed(series)}",
@@ -87,7 +93,7 @@ def choose(folder: str | Path, uid: str = "") -> Series:
 
 
 def problem_of(series: Series) -> str:
-    """Why the series cannot be read as one volume, judged by its headers; "" where it can."""
+    """Return why the headers of the series do not allow reading it as one volume; "" if they do."""
     try:
         layout(series)
     except InputError as error:
@@ -96,6 +102,7 @@ def problem_of(series: Series) -> str:
 
 
 def _listed(series: Iterable[Series]) -> str:
+    """List series in one line, with the reason for each that is refused."""
     return (
         "; ".join(
             s.title + (f" - refused: {why}" if (why := problem_of(s)) else "") for s in series
@@ -105,6 +112,7 @@ def _listed(series: Iterable[Series]) -> str:
 
 
 def _files(folder: Path, recursive: bool) -> Iterator[Path]:
+    """Yield the visible files of a folder in natural order, or the file itself."""
     if folder.is_file():
         yield folder
         return

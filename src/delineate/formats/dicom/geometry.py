@@ -1,14 +1,13 @@
-"""Where the slices of a DICOM series stand: one even grid, or a refusal with its reason.
+"""The geometry of a DICOM series: one evenly spaced grid, or a refusal with its reason.
 
-Geometry follows PS3.3 C.7.6.2.1.1: a pixel stands where ImagePositionPatient,
-ImageOrientationPatient and PixelSpacing (row spacing first) put it. Slices are sorted along the
-normal of their plane; the gap is measured between positions and SliceThickness is ignored. After
-that every slice's corners must lie within 0.05 mm (1 % of gaps above 5 mm) of the grid, or the
-series is refused: nothing is interpolated, dropped or guessed. Arrays are (column, row, slice); LPS
-becomes RAS+ here.
+It follows PS3.3 C.7.6.2.1.1: ImagePositionPatient, ImageOrientationPatient and PixelSpacing (row
+spacing first) give the position of a pixel. Slices are sorted along the normal of their plane. The
+gap is measured between positions; SliceThickness is ignored. Then the corners of every slice must
+lie within 0.05 mm (1 % of the gap for gaps above 5 mm) of the grid, or the series is refused:
+nothing is interpolated, dropped or guessed. Arrays are (column, row, slice). LPS becomes RAS+ here.
 
-Left to a later version: multi-frame (enhanced) objects, mosaics, several time points, tilted
-gantry, colour.
+Not supported yet: multi-frame (enhanced) objects, mosaics, several time points, tilted gantry,
+colour.
 """
 
 from __future__ import annotations
@@ -28,16 +27,17 @@ SAME_DIRECTION = 1e-3  # largest difference of direction cosines within one seri
 
 
 def layout(series: Series) -> tuple[Grid, list[Slice]]:
-    """The grid of a series and its slices in the order of k.
+    """Compute the grid of a series and sort its slices in the order of k.
 
     Raises:
-        FormatError: objects this version does not read (multi-frame, mosaic, colour, localiser,
-            mixed kinds, lookup table).
-        GeometryError: missing, mixed, uneven, doubled or tilted positions.
+        FormatError: objects that this version does not read (multi-frame, mosaic, colour,
+            localiser, mixed kinds, lookup table).
+        GeometryError: missing, mixed, uneven, duplicate or tilted positions.
     """
     slices = series.slices
     _refuse_kinds(slices)
     _refuse_mixtures(slices)
+    # The direction cosines must be orthonormal.
     first = slices[0]
     across, down = np.array(first.orientation[:3]), np.array(first.orientation[3:])
     if (
@@ -49,31 +49,38 @@ def layout(series: Series) -> tuple[Grid, list[Slice]]:
             f"ImageOrientationPatient {list(first.orientation)} is not two unit vectors at right "
             "angles"
         )
+    # Sort by position along the normal: file names and instance numbers prove nothing.
     normal = np.cross(across, down)
     ordered = sorted(slices, key=lambda one: float(np.array(one.position) @ normal))
     step = _step(ordered, normal)
+    # Column i is one step along a row, so it uses the column spacing (PixelSpacing[1]).
     affine = np.eye(4)
     affine[:3, :3] = np.stack([across * first.spacing[1], down * first.spacing[0], step], axis=1)
     affine[:3, 3] = ordered[0].position
-    _prove(ordered, affine)
+    # The grid comes from a few headers; now every slice is checked against it.
+    _check_corners(ordered, affine)
     return Grid((first.columns, first.rows, len(ordered)), LPS_TO_RAS @ affine), ordered
 
 
 def _refuse_kinds(slices: Sequence[Slice]) -> None:
+    """Refuse objects of a kind that is not read as a stack of slices."""
+
     def count(chosen: Sequence[bool]) -> str:
         return "" if all(chosen) else f" ({sum(chosen)} of {len(chosen)} files)"
 
     reasons = {
-        "multi-frame (enhanced) objects are read by a later version": [
+        "multi-frame (enhanced) objects are not supported yet": [
             s.frames > 1 or s.sop_class in ENHANCED for s in slices
         ],
-        "mosaics (many slices in one picture) are refused": [
+        "mosaics (many slices in one image) are not supported": [
             "MOSAIC" in s.kind or "VFRAME" in s.kind for s in slices
         ],
         "colour images (such as secondary captures) cannot be read as a volume": [
             s.samples != 1 for s in slices
         ],
-        "localisers (scout views) are no volume": ["LOCALIZER" in s.kind for s in slices],
+        "localisers (scout views) cannot be read as a volume": [
+            "LOCALIZER" in s.kind for s in slices
+        ],
         "a modality lookup table is not supported": [s.lookup for s in slices],
     }
     for reason, chosen in reasons.items():
@@ -82,6 +89,10 @@ def _refuse_kinds(slices: Sequence[Slice]) -> None:
 
 
 def _refuse_mixtures(slices: Sequence[Slice]) -> None:
+    """Refuse slices without geometry, and slices that differ in size, orientation or pixel
+    spacing.
+    """
+    # Every slice needs the three attributes that define its position.
     for name, values in (
         ("ImagePositionPatient", [s.position for s in slices]),
         ("ImageOrientationPatient", [s.orientation for s in slices]),
@@ -93,6 +104,7 @@ def _refuse_mixtures(slices: Sequence[Slice]) -> None:
                 f"{name} is missing or unreadable in {len(missing)} of {len(slices)} files "
                 f"({missing[0]} ...)"
             )
+    # All slices must share one image size, one orientation and one pixel spacing.
     sizes = sorted({(s.columns, s.rows) for s in slices})
     if len(sizes) > 1:
         raise GeometryError(
@@ -112,15 +124,20 @@ def _refuse_mixtures(slices: Sequence[Slice]) -> None:
 
 
 def _step(ordered: Sequence[Slice], normal: NDArray[np.float64]) -> NDArray[np.float64]:
-    """(3,) LPS mm from one slice to the next; refused where there is no single one."""
+    """Compute the vector (3,) in LPS mm from one slice to the next; refuse the series if it is not
+    constant.
+    """
+    # A single slice has no gap; only then is the stated spacing or thickness used.
     if len(ordered) == 1:
         return normal * (ordered[0].thickness if ordered[0].thickness > 0 else 1.0)
     positions = np.array([s.position for s in ordered])
     heights = positions @ normal
     gaps = np.diff(heights)
     _refuse_doubles(ordered, gaps)
+    # The median gap is not changed by a few missing slices.
     gap = float(np.median(gaps))
     allowed = tolerance_mm(gap)
+    # Two neighbours may each be off by the tolerance, so a gap may differ by twice as much.
     uneven = [n for n, value in enumerate(gaps) if abs(value - gap) > max(2 * allowed, 0.02 * gap)]
     if uneven:
         where = "; ".join(
@@ -137,45 +154,53 @@ def _step(ordered: Sequence[Slice], normal: NDArray[np.float64]) -> NDArray[np.f
             f"uneven gaps: {len(uneven)} of {len(gaps)} differ from {gap:.2f} mm: "
             f"{where}{more}{missing}"
         )
-    whole = positions[-1] - positions[0]
-    drift = whole - (whole @ normal) * normal
+    extent = positions[-1] - positions[0]
+    # A tiny sideways drift is rounding of positions: the step then follows the normal. A larger one
+    # is kept up to the shear tolerance of Grid; beyond it the gantry was tilted.
+    drift = extent - (extent @ normal) * normal
     if np.linalg.norm(drift) <= SLICE_TOLERANCE_MM:
-        return np.asarray(normal * (whole @ normal) / (len(ordered) - 1))
-    if np.linalg.norm(drift) / np.linalg.norm(whole) > SHEAR_TOLERANCE:
-        degrees = np.degrees(np.arctan2(np.linalg.norm(drift), abs(whole @ normal)))
+        return np.asarray(normal * (extent @ normal) / (len(ordered) - 1))
+    if np.linalg.norm(drift) / np.linalg.norm(extent) > SHEAR_TOLERANCE:
+        degrees = np.degrees(np.arctan2(np.linalg.norm(drift), abs(extent @ normal)))
         raise GeometryError(
             f"tilted gantry: the slices are stacked {degrees:.2f} degrees off the normal of "
             "their planes"
         )
-    return np.asarray(whole / (len(ordered) - 1))
+    return np.asarray(extent / (len(ordered) - 1))
 
 
 def _refuse_doubles(ordered: Sequence[Slice], gaps: NDArray[np.float64]) -> None:
+    """Refuse slices at the same position, and report whether they are copies or several time
+    points.
+    """
     doubled = [n for n, gap in enumerate(gaps) if gap < 0.01]
     if not doubled:
         return
     names = f"{ordered[doubled[0]].path.name} and {ordered[doubled[0] + 1].path.name}"
     if len({s.instance for s in ordered}) < len(ordered):
         raise GeometryError(
-            f"duplicate slices: {len(doubled)} files are copies of others or stand where another "
-            f"does ({names})"
+            f"duplicate slices: {len(doubled)} files are copies of others or have the same "
+            f"position ({names})"
         )
+    # All instances differ: equally many slices at each position point to time points, echoes or
+    # phases.
     places = len(ordered) - len(doubled)
     count = str(len(ordered) // places) if len(ordered) % places == 0 else "several"
     raise GeometryError(
-        f"duplicate slices: {len(ordered)} slices at {places} positions ({names} stand at the "
-        "same place); "
-        f"{count} time points, echoes or phases in one series?"
+        f"duplicate slices: {len(ordered)} slices at {places} positions ({names} have the same "
+        f"position); {count} time points, echoes or phases in one series?"
     )
 
 
 def tolerance_mm(gap_mm: float) -> float:
-    """How far a slice may stand from its place on the grid."""
+    """Return the largest allowed distance of a slice from its position on the grid."""
     return max(SLICE_TOLERANCE_MM, 0.01 * gap_mm)
 
 
-def _prove(ordered: Sequence[Slice], affine: NDArray[np.float64]) -> None:
-    """Every slice's four corners, by its own header, must stand where the grid puts them."""
+def _check_corners(ordered: Sequence[Slice], affine: NDArray[np.float64]) -> None:
+    """Check that the four corners of every slice, from its own header, are where the grid puts
+    them.
+    """
     columns, rows = ordered[0].columns, ordered[0].rows
     allowed = tolerance_mm(float(np.linalg.norm(affine[:3, 2])))
     for k, one in enumerate(ordered):
@@ -183,6 +208,7 @@ def _prove(ordered: Sequence[Slice], affine: NDArray[np.float64]) -> None:
             np.array(one.orientation[:3]) * one.spacing[1],
             np.array(one.orientation[3:]) * one.spacing[0],
         )
+        # The position of a corner by the slice's own header, compared with the grid.
         for i, j in ((0, 0), (columns - 1, 0), (0, rows - 1), (columns - 1, rows - 1)):
             distance = float(
                 np.linalg.norm(
@@ -191,6 +217,6 @@ def _prove(ordered: Sequence[Slice], affine: NDArray[np.float64]) -> None:
             )
             if distance > allowed:
                 raise GeometryError(
-                    f"uneven positions: {one.path.name} stands {distance:.2f} mm from its place "
-                    f"in an even stack (allowed {allowed:.2f} mm)"
+                    f"uneven positions: {one.path.name} is {distance:.2f} mm from its place in an "
+                    f"evenly spaced stack (allowed: {allowed:.2f} mm)"
                 )

@@ -1,4 +1,6 @@
-"""One DICOM file's header as plain data, and what a file without slices of a scan is called."""
+"""The header of one DICOM file as plain data, and the names of objects that hold no image
+slices.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +15,7 @@ import numpy as np
 
 from ..disk import head_of, natural_key, told
 
+# Only these attributes are read; the rest of a header can be large.
 TAGS = [
     "SOPClassUID",
     "SOPInstanceUID",
@@ -40,8 +43,8 @@ TAGS = [
 ]
 DICOMDIR = "1.2.840.10008.1.3.10"
 DAMAGED = "damaged"
-# Enhanced and legacy-converted CT, MR and PET: their geometry stands frame by frame, even where
-# there is one frame.
+# Enhanced and legacy-converted CT, MR and PET: their geometry is stored per frame, even if there is
+# only one frame.
 ENHANCED = tuple(
     f"1.2.840.10008.5.1.4.1.1.{n}" for n in ("2.1", "2.2", "4.1", "4.4", "130", "128.1")
 )
@@ -50,6 +53,7 @@ IMAGES = (
     *ENHANCED,
     *(f"1.2.840.10008.5.1.4.1.1.{n}" for n in ("2", "4", "128", "20", "7")),
 )
+# All value representations of PS3.5 6.2, to recognise explicit VR in files without a preamble.
 VRS = (
     b"AE AS AT CS DA DS DT FL FD IS LO LT OB OD OF OL OV OW PN SH SL SQ SS ST SV TM UC UI UL UN UR "
     b"US UT UV"
@@ -58,8 +62,8 @@ VRS = (
 
 @dataclass(frozen=True)
 class Slice:
-    """One file's header, as plain data; lengths are 0 where an attribute is missing. Positions are
-    LPS mm, as on disk.
+    """The header of one file as plain data. Lengths are 0 if the attribute is missing; vectors are
+    empty. Positions are in LPS mm, as on disk.
     """
 
     path: Path
@@ -97,7 +101,7 @@ class Series:
 
     @property
     def title(self) -> str:
-        """One line for a person: number, description, modality, files, uid."""
+        """One line for a person: modality, number, description, number of files, UID."""
         words = " ".join(word for word in (self.modality, self.number, self.description) if word)
         return (
             f"{words or 'series'} ({len(self.files)} "
@@ -106,13 +110,15 @@ class Series:
 
 
 def is_dicom(head: bytes) -> bool:
-    """Whether a file begins as DICOM does: "DICM" after the preamble, or, without one, a data
-    element of group 2 or 8.
+    """Return whether a file starts as DICOM does: "DICM" after the preamble or, without a preamble,
+    a data element of group 2 or 8.
     """
     if head[128:132] == b"DICM":
         return True
     if len(head) < 16:
         return False
+    # Old files lack the preamble and begin with an element, in explicit VR (two letters) or
+    # implicit VR (a small length).
     group, element, length = struct.unpack("<HHI", head[:8])
     if group not in (2, 8) or element > 0x100:
         return False
@@ -120,13 +126,14 @@ def is_dicom(head: bytes) -> bool:
 
 
 def read_header(path: Path) -> Any | None:
-    """The dataset without pixels, or None where the file is no DICOM."""
+    """Read the dataset without pixels, or return None if the file is not DICOM."""
     import pydicom
 
     with told(path, "DICOM file"):
         head = head_of(path)
         if not is_dicom(head):
             return None
+        # pydicom warns about values that violate the standard; what matters is checked later.
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             return pydicom.dcmread(
@@ -135,18 +142,21 @@ def read_header(path: Path) -> Any | None:
 
 
 def is_image(path: Path) -> bool:
-    """Whether the DICOM file holds an image that series are made of; segmentations, reports and
-    what cannot be read do not.
+    """Return whether the DICOM file is an image of a series; False for segmentations, reports and
+    unreadable files.
     """
     dataset = read_header(path)
     return dataset is not None and not not_an_image(dataset)
 
 
 def not_an_image(dataset: Any) -> str:
-    """What an object without slices of a scan is called, "" for an image."""
+    """Return the name of an object without image slices; "" for an image."""
     name = str(dataset.get("Modality", ""))
+    # These classes may have Rows and Columns, but they are not slices of a scan.
     if name in ("SEG", "RTSTRUCT", "RTDOSE", "RTPLAN", "PR", "SR", "KO", "REG"):
         return name
+    # An image class without Rows and Columns is damaged; any other class without them is not an
+    # image.
     if not dataset.get("Rows") or not dataset.get("Columns"):
         kind = str(
             dataset.get("SOPClassUID", "")
@@ -159,6 +169,7 @@ def not_an_image(dataset: Any) -> str:
 
 
 def slice_of(path: Path, dataset: Any) -> Slice:
+    """Convert the header of an image file; missing attributes get their defaults."""
     with told(path, "DICOM file"):
         kind = dataset.get("ImageType") or ()
         return Slice(
@@ -184,6 +195,10 @@ def slice_of(path: Path, dataset: Any) -> Slice:
 
 
 def series_of(uid: str, members: Sequence[tuple[Slice, Any]]) -> Series:
+    """Collect the slices of one series; the attributes of the series are those of its first
+    file.
+    """
+    # The files are sorted by name; their order in space is found in ``geometry``.
     ordered = tuple(sorted((one for one, _ in members), key=lambda one: natural_key(one.path)))
     first = members[0][1]
 
@@ -204,6 +219,7 @@ def series_of(uid: str, members: Sequence[tuple[Slice, Any]]) -> Series:
 
 
 def _numbers(dataset: Any, name: str, count: int) -> tuple[float, ...]:
+    """Return ``count`` finite numbers, or () if the attribute does not hold exactly these."""
     try:
         values = tuple(float(v) for v in dataset.get(name) or ())
     except (TypeError, ValueError):
@@ -212,6 +228,7 @@ def _numbers(dataset: Any, name: str, count: int) -> tuple[float, ...]:
 
 
 def _number(dataset: Any, name: str, default: float) -> float:
+    """Return a number, or ``default`` if the attribute is missing, empty or not a number."""
     value = dataset.get(name)
     try:
         return default if value in (None, "") else float(value)

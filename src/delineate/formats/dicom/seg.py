@@ -1,9 +1,9 @@
-"""Label volumes to DICOM Segmentation objects (PS3.3 A.51), written by highdicom.
+"""Label volumes as DICOM Segmentation objects (PS3.3 A.51), written by highdicom.
 
-Owns how a structure's name becomes a coded segment, and the proof that every mask slice stands on
-its source slice. Type BINARY, as it is the most widely read; frames without a voxel are left out.
-Reading SEG is left to a later version. The mask's own thickness is the measured gap between slices:
-what SliceThickness says of the scan need not fill the space.
+This module owns the coding of structures as segments, and the check that every mask slice coincides
+with its source slice. The type is BINARY, the most widely supported one; frames without a voxel are
+omitted. Reading SEG is not supported yet. The slice thickness of the masks is the measured gap
+between slices, because the scan's SliceThickness need not fill the space.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from .geometry import layout
 
 @dataclass(frozen=True)
 class _Code:
-    """A SNOMED CT concept: its number and meaning."""
+    """A SNOMED CT concept: its code value and meaning."""
 
     value: str
     meaning: str
@@ -38,8 +38,8 @@ class _Code:
 STRUCTURE = _Code("91723000", "Anatomical Structure")
 ABNORMAL = _Code("49755003", "Morphologically Abnormal Structure")
 SIDES = {"left": _Code("7771000", "Left"), "right": _Code("24028007", "Right")}
-# Structure's name without its side -> type of PS3.16 CID 7192 and others; names that are not here
-# are "Anatomical Structure".
+# Name of a structure without its side -> property type of PS3.16 CID 7192 and others; all other
+# names are coded as "Anatomical Structure".
 TYPES = {
     "liver": _Code("10200004", "Liver"),
     "spleen": _Code("78961009", "Spleen"),
@@ -59,7 +59,7 @@ TYPES = {
 }
 TUMOUR = _Code("108369006", "Neoplasm")
 TUMOURS = ("tumour", "tumor", "neoplasm", "lesion", "metastasis", "cancer")
-# Attributes of type 2 (may be empty, must be there) that anonymised series often lack.
+# Attributes of type 2 (must be present, may be empty) that anonymised series often lack.
 _MAY_BE_EMPTY = (
     "PatientID",
     "PatientName",
@@ -93,20 +93,22 @@ def seg_source(
     algorithm_name: str,
     algorithm_version: str,
 ) -> SegSource:
-    """Read what a SEG needs of a series, and make one of a single voxel, so that a series without
-    what it takes is known before any work.
+    """Read what a SEG needs from a series, and test it with a SEG of one voxel.
+
+    A series that lacks a required attribute is so found before any work is done.
 
     Args:
         series_files: all files of one DICOM series, in any order.
         labels, algorithm_name, algorithm_version: as for ``write_seg``.
 
     Raises:
-        GeometryError, FormatError: no SEG can refer to this series; the file and what it lacks are
-            named.
+        GeometryError, FormatError: no SEG can refer to this series; the message names the file and
+            the missing attribute.
     """
-    grid, files = _series_of(series_files)
-    source = SegSource(grid, tuple(files), tuple(_source(file) for file in files))
-    frames = np.zeros((grid.shape[2], grid.shape[1], grid.shape[0]), np.uint8)
+    source = _source_of(series_files)
+    # highdicom checks the headers when it builds the object, so one voxel is enough.
+    columns, rows, slices = source.grid.shape
+    frames = np.zeros((slices, rows, columns), np.uint8)
     frames[0, 0, 0] = 1
     _segmentation(
         frames, list(labels)[:1], source, (algorithm_name, algorithm_version), 900, "Segmentation"
@@ -125,41 +127,36 @@ def write_seg(
     series_number: int = 900,
     series_description: str = "Segmentation",
 ) -> list[str]:
-    """Write one SEG object that refers to every slice of its series, one segment a structure.
+    """Write one SEG object that refers to every slice of its series, with one segment per
+    structure.
 
     Args:
-        labels_volume: (I, J, K) label values; its grid is the series' own, or that one flipped and
+        labels_volume: (I, J, K) label values on the grid of the series, or on that grid flipped and
             permuted.
-        labels: names, colours, sides and codes ("10200004" or "SCT:10200004"); values of the volume
-            must be in it.
-        series: all files of one DICOM series, in any order; or what ``seg_source`` made of them.
+        labels: names, colours, sides and codes ("10200004" or "SCT:10200004"); every value of the
+            volume must be in it.
+        series: all files of one DICOM series, in any order; or the result of ``seg_source``.
         path: of the new file.
-        algorithm_name, algorithm_version: what drew the masks, written into every segment.
+        algorithm_name, algorithm_version: the algorithm that made the masks, written into every
+            segment.
         series_number, series_description: of the new series.
 
     Returns:
-        One sentence for each structure that has no voxel and is therefore left out.
+        One sentence for each structure that has no voxel and is therefore omitted.
 
     Raises:
-        GeometryError: the volume does not stand on the series within 0.1 mm, or the series is not
-            one even stack.
-        FormatError: a file is no image, the files are of several series, or lack what a SEG must
-            repeat.
+        GeometryError: the volume differs from the grid of the series by more than 0.1 mm, or the
+            series is not an evenly spaced stack.
+        FormatError: a file is not an image, the files belong to several series, or they lack an
+            attribute that a SEG must repeat.
         LabelError: values that ``labels`` does not have.
         OutputError: no structure has a voxel (a SEG has at least one segment and frame), or the
-            disk says no.
+            file cannot be written.
     """
     if not isinstance(series, SegSource):
-        grid, files = _series_of(series)
-        series = SegSource(grid, tuple(files), tuple(_source(file) for file in files))
+        series = _source_of(series)
     array = _on_series(labels_volume, series.grid, labels)
-    present = [label for label in labels if (array == label.value).any()]
-    if not present:
-        raise OutputError(
-            f"none of {', '.join(labels.names) or 'no structures'} has a voxel; a DICOM SEG "
-            "needs at least one",
-            path=path,
-        )
+    present = _present_labels(array, labels, path)
     frames = _segment_numbers(array, present)
     segmentation = _segmentation(
         frames,
@@ -178,25 +175,49 @@ def write_seg(
     ]
 
 
+def _source_of(series_files: Sequence[str | Path]) -> SegSource:
+    """Read the grid and the headers of a series."""
+    grid, files = _series_of(series_files)
+    return SegSource(grid, tuple(files), tuple(_source(file) for file in files))
+
+
+def _present_labels(array: NDArray[Any], labels: LabelSet, path: str | Path) -> list[Label]:
+    """List the structures that have a voxel.
+
+    Raises:
+        OutputError: none has one.
+    """
+    present = [label for label in labels if (array == label.value).any()]
+    if not present:
+        raise OutputError(
+            f"no structure has a voxel ({', '.join(labels.names) or 'none declared'}); a DICOM SEG "
+            "needs at least one",
+            path=path,
+        )
+    return present
+
+
 # ---- geometry ----
 
 
 def _series_of(series_files: Sequence[str | Path]) -> tuple[Grid, list[Path]]:
-    """The grid of the series and its files in the order of k."""
+    """Read the grid of the series and its files in the order of k."""
     if not series_files:
-        raise FormatError("a DICOM SEG refers to the slices of a series, no file was given")
+        raise FormatError("a DICOM SEG refers to the slices of a series, but no file was given")
     found = []
+    # Read each file on its own: a folder may hold files that were not given.
     for file in series_files:
         series = find_series(file)
         if not series or not Path(file).is_file():
-            raise FormatError("is not a DICOM image that a SEG could refer to", path=file)
+            raise FormatError("is not a DICOM image, so a SEG cannot refer to it", path=file)
         found.append(series[0])
     uids = {one.uid for one in found}
     if len(uids) > 1:
         raise FormatError(
-            f"the files are of {len(uids)} series, a SEG is written for one",
+            f"the files belong to {len(uids)} series; a SEG refers to one",
             path=Path(series_files[0]).parent,
         )
+    # Put the slices back together, so that they are checked and sorted as one series.
     first = found[0]
     slices = tuple(one for series in found for one in series.slices)
     whole = replace(first, files=tuple(one.path for one in slices), slices=slices)
@@ -206,29 +227,32 @@ def _series_of(series_files: Sequence[str | Path]) -> tuple[Grid, list[Path]]:
 
 
 def _on_series(volume: Volume, grid: Grid, labels: LabelSet) -> NDArray[Any]:
-    """The label values on the series' own grid, only flipped and permuted."""
+    """Move the label values to the grid of the series, by flips and permutations only."""
     if volume.array.ndim != 3:
         raise LabelError(
-            f"a SEG is written from one label volume, found {volume.channels} channels",
+            f"a SEG is written from a single label volume, found {volume.channels} channels",
             path=volume.source or None,
         )
+    # Flips and permutations do not change a voxel. Masks are never resampled here.
     moved = volume.reorient(grid.codes)
     if not moved.grid.matches(grid):
         distance = moved.grid.distance_mm(grid)
         found = (
-            f"shape {moved.grid.shape} against {grid.shape}"
+            f"shape {moved.grid.shape} instead of {grid.shape}"
             if np.isinf(distance)
             else f"voxels up to {distance:.2f} mm away"
         )
         raise GeometryError(
-            f"the masks are not on the series' slices: {found}; allowed: {GRID_TOLERANCE_MM} mm",
+            f"the masks are not on the slices of the series: {found}; allowed: "
+            f"{GRID_TOLERANCE_MM} mm",
             path=volume.source or None,
         )
     return LabelMapping().apply(moved.array, labels)
 
 
 def _segment_numbers(array: NDArray[Any], present: Sequence[Label]) -> NDArray[Any]:
-    """(K, rows, columns): segment number 1..N of every pixel, 0 for none."""
+    """Convert label values to segment numbers 1..N, 0 for none: (K, rows, columns)."""
+    # Segment numbers have no gaps, whatever the label values are.
     table = np.zeros(int(array.max()) + 1, np.uint8 if len(present) < 256 else np.uint16)
     for number, label in enumerate(present, start=1):
         table[label.value] = number
@@ -246,30 +270,38 @@ def _segmentation(
     series_number: int,
     series_description: str,
 ) -> Any:
+    """Build the SEG object.
+
+    Args:
+        frames: (K, rows, columns) segment numbers.
+        present: the structures, in the order of the segment numbers.
+        series: the series it refers to.
+        algorithm: name and version.
+        series_number, series_description: of the new series.
+
+    Raises:
+        FormatError: highdicom rejects the headers of the series.
+    """
     import highdicom as hd
 
-    sources = list(series.headers)
     family = _concept(_Code("123110", "Artificial Intelligence"), "DCM")
+    # DICOM limits these strings (LO) to 64 characters.
     identity = hd.AlgorithmIdentificationSequence(
         name=algorithm[0][:64], version=algorithm[1][:64], family=family
     )
-    column, row, gap = series.grid.spacing_mm
-    measures = hd.PixelMeasuresSequence(
-        pixel_spacing=_spacing(sources[0], row, column),
-        slice_thickness=gap,
-        spacing_between_slices=gap,
-    )
+    measures = _pixel_measures(series)
     with warnings.catch_warnings():
-        # About values of the source series, which are not ours to mend.
+        # The warnings are about values of the source series, which cannot be changed here.
         warnings.simplefilter("ignore")
         try:
             seg = hd.seg.Segmentation(
-                source_images=sources,
+                source_images=list(series.headers),
                 pixel_array=frames,
                 segmentation_type=hd.seg.SegmentationTypeValues.BINARY,
                 segment_descriptions=[
                     _description(n, label, identity) for n, label in enumerate(present, start=1)
                 ],
+                # Each SEG is a new series.
                 series_instance_uid=hd.UID(),
                 series_number=series_number,
                 sop_instance_uid=hd.UID(),
@@ -293,7 +325,7 @@ def _segmentation(
 
 
 def _source(file: Path) -> Any:
-    """The header of a source slice, with the attributes that must be there though empty."""
+    """Read the header of a source slice; attributes of type 2 that are missing are added empty."""
     import pydicom
 
     with told(file, "DICOM image"), warnings.catch_warnings():
@@ -314,13 +346,27 @@ def _source(file: Path) -> Any:
     return dataset
 
 
+def _pixel_measures(series: SegSource) -> Any:
+    """State the pixel spacing of the scan and the measured gap between its slices."""
+    import highdicom as hd
+
+    column, row, gap = series.grid.spacing_mm
+    return hd.PixelMeasuresSequence(
+        pixel_spacing=_spacing(series.headers[0], row, column),
+        slice_thickness=gap,
+        spacing_between_slices=gap,
+    )
+
+
 def _spacing(source: Any, row_mm: float, column_mm: float) -> tuple[float, float]:
-    """The source's own PixelSpacing, digit by digit."""
+    """Return PixelSpacing exactly as in the source header."""
+    # Viewers compare it with the scan, and computed spacings differ in the last digit.
     given = source.get("PixelSpacing")
     return (float(given[0]), float(given[1])) if given else (row_mm, column_mm)
 
 
 def _description(number: int, label: Label, identity: Any) -> Any:
+    """Describe one segment: its codes, colour and algorithm."""
     import highdicom as hd
 
     category, kind = coded(label)
@@ -335,6 +381,7 @@ def _description(number: int, label: Label, identity: Any) -> Any:
         tracking_id=label.name[:64],
         display_color=hd.color.CIELabColor.from_rgb(*label.colour),
     )
+    # The side is a modifier of the property type (laterality).
     if label.side is not None:
         description.SegmentedPropertyTypeCodeSequence[
             0
@@ -343,12 +390,14 @@ def _description(number: int, label: Label, identity: Any) -> Any:
 
 
 def coded(label: Label) -> tuple[_Code, _Code]:
-    """Category and type of a structure: its own code, else by its name without the side, else
-    "Anatomical Structure".
+    """Return category and type of a structure: its own code, else a code by its name without the
+    side, else "Anatomical Structure". Tumours are coded as neoplasms whatever their own code.
     """
     name = side_of(label.name)[1]
+    # Tumours belong to another category than anatomy.
     if any(word in TUMOURS for word in name.split()):
         return ABNORMAL, TUMOUR
+    # Only SNOMED CT numbers are accepted; other schemes fall back to the name.
     own = label.code.removeprefix("SCT:").strip()
     if own.isdigit():
         return STRUCTURE, _Code(own, label.name[:64])
@@ -356,6 +405,7 @@ def coded(label: Label) -> tuple[_Code, _Code]:
 
 
 def _concept(code: _Code, scheme: str = "SCT") -> Any:
+    """Make highdicom's coded concept."""
     import highdicom as hd
 
     return hd.sr.CodedConcept(code.value, scheme, code.meaning)

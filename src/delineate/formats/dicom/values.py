@@ -1,4 +1,4 @@
-"""The voxels of a DICOM series, rescaled as its slices say."""
+"""The voxels of a DICOM series, rescaled with the slope and intercept of each slice."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ from .headers import Series, Slice
 
 
 def read_series(series: Series) -> Volume:
-    """The volume (I, J, K) = (column, row, slice): int16 where rescaled values are whole and fit
-    (else uint16, int32), or float32.
+    """Read the volume (I, J, K) = (column, row, slice).
 
-    Unit "HU" for CT with a rescale, else "a.u."; meta has modality, patient, series, study and
-    description.
+    The dtype is int16 if the rescaled values are whole and fit (else uint16 or int32), or float32.
+    The unit is "HU" for CT with a rescale, else "a.u."; ``meta`` has modality, patient, series,
+    study and description.
 
     Raises:
-        FormatError: an object that is refused, or pixels that cannot be decoded.
-        GeometryError: positions that do not make an even stack.
+        FormatError: an object that is not supported, or pixels that cannot be decoded.
+        GeometryError: positions that do not form an evenly spaced stack.
     """
     with told(series.files[0].parent, "DICOM series"):
         grid, ordered = layout(series)
-    # (slice, row, column): each file is one block of memory.
+    # (slice, row, column) in memory, so that each file fills one contiguous block.
     array = np.empty((grid.shape[2], grid.shape[1], grid.shape[0]), _dtype(ordered))
     for k, one in enumerate(ordered):
         array[k] = _pixels(one, array.dtype)
-    volume = _shrunk(array).transpose(2, 1, 0)
+    volume = _narrowed(array).transpose(2, 1, 0)
     unit = "HU" if series.modality == "CT" and all(s.rescaled for s in ordered) else "a.u."
     meta = {
         "modality": series.modality,
@@ -44,6 +44,7 @@ def read_series(series: Series) -> Volume:
         "spacing_known": True,
         "place_known": True,
     }
+    # The source is the folder of the series, or the folder above if it is spread over several.
     source = (
         series.files[0].parent
         if len({p.parent for p in series.files}) == 1
@@ -53,11 +54,12 @@ def read_series(series: Series) -> Volume:
 
 
 def _dtype(ordered: Sequence[Slice]) -> type[np.generic]:
-    """int16 or int32 where every rescaled value is whole, else float32."""
+    """Choose int16 or int32 if every rescaled value is whole and fits, else float32."""
     low = high = 0.0
     for one in ordered:
         if one.slope != round(one.slope) or one.intercept != round(one.intercept):
             return np.float32
+        # The range follows from BitsStored, not from the pixels, so no file is decoded for it.
         ends = (
             (-(2 ** (one.bits - 1)), 2 ** (one.bits - 1) - 1)
             if one.signed
@@ -71,7 +73,7 @@ def _dtype(ordered: Sequence[Slice]) -> type[np.generic]:
 
 
 def _pixels(one: Slice, dtype: np.dtype[Any]) -> NDArray[Any]:
-    """(rows, columns) rescaled."""
+    """Decode and rescale one slice: (rows, columns)."""
     import pydicom
 
     with told(one.path, "DICOM image"), warnings.catch_warnings():
@@ -80,8 +82,9 @@ def _pixels(one: Slice, dtype: np.dtype[Any]) -> NDArray[Any]:
         if "PixelData" not in dataset:
             raise FormatError("a DICOM image without pixel data")
         if not hasattr(dataset.file_meta, "TransferSyntaxUID"):
-            # PS3.5 10.1: the default where none is stated.
+            # The default transfer syntax if none is stated (PS3.5 10.1).
             dataset.file_meta.TransferSyntaxUID = pydicom.uid.ImplicitVRLittleEndian
+        # The decoders are plug-ins with exceptions of their own.
         try:
             pixels = dataset.pixel_array
         except Exception as error:
@@ -91,20 +94,21 @@ def _pixels(one: Slice, dtype: np.dtype[Any]) -> NDArray[Any]:
             ) from error
     if pixels.shape[-2:] != (one.rows, one.columns) or pixels.size != one.rows * one.columns:
         raise FormatError(
-            f"pixels of shape {pixels.shape} where the header says {one.rows} rows and "
+            f"pixels of shape {pixels.shape}, but the header states {one.rows} rows and "
             f"{one.columns} columns",
             path=one.path,
         )
     pixels = pixels.reshape(one.rows, one.columns)
     if dtype.kind == "f":
         return (pixels * one.slope + one.intercept).astype(dtype)
+    # Integers are rescaled in a wider type, so that nothing overflows before it is stored.
     return pixels.astype(np.int64 if dtype.itemsize > 2 else np.int32) * int(one.slope) + int(
         one.intercept
     )
 
 
-def _shrunk(array: NDArray[Any]) -> NDArray[Any]:
-    """int32 in the two bytes that hold it, where any do."""
+def _narrowed(array: NDArray[Any]) -> NDArray[Any]:
+    """Convert int32 to int16 or uint16 if the values fit."""
     if array.dtype != np.int32:
         return array
     low, high = int(array.min()), int(array.max())

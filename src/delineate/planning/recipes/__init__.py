@@ -1,8 +1,8 @@
 """Recipes: plans that reproduce a known system, one file each, chosen with ``train --recipe NAME``.
 
-A recipe is a ``planning.rules.Recipe``: a planner with the system's own setting, and the structures
-it delineates. It goes the same road as every other plan. ``--budget`` shrinks network and patch to
-the time (``scaling``); without it the setting is the original's.
+A recipe is a ``planning.rules.Recipe``: a planner with the settings of the original system, and the
+structures it segments. Its plan is used like any other plan. ``--budget`` reduces network and patch
+to what the time allows (``scaling``); without it the settings are those of the original.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ RECIPES: dict[str, Recipe] = {
 
 
 def find_recipe(name: str) -> Recipe:
-    """The recipe called ``name``.
+    """The recipe with this name.
 
     Raises:
         UsageError: there is none.
@@ -29,7 +29,7 @@ def find_recipe(name: str) -> Recipe:
     if name not in RECIPES:
         near = difflib.get_close_matches(name, RECIPES, n=1)
         raise UsageError(
-            f"no recipe is called {name!r}{f'; did you mean {near[0]}?' if near else ''}; there "
-            f"are {', '.join(RECIPES)}"
+            f"unknown recipe {name!r}{f' (did you mean {near[0]}?)' if near else ''}; available "
+            f"recipes: {', '.join(RECIPES)}"
         )
     return RECIPES[name]

@@ -1,10 +1,10 @@
-"""``brain-quicknat``: QuickNAT (Roy 2019) on T1 brain MR: three 2-D networks, one for each
-direction of slicing, and their weighted average.
+"""``brain-quicknat``: QuickNAT (Roy 2019) on T1 brain MR: three 2-D networks, one for each slicing
+direction, and their weighted average.
 
-The original: dense blocks of 5 x 5 convolutions 64 wide, unpooling by index, squeeze and
+The original: dense blocks of 5 x 5 convolutions with 64 channels, unpooling by index, squeeze and
 excitation, dropout 0.2; logistic loss weighted by median frequency and at boundaries, plus Dice;
-SGD at 0.1, a tenth of it every ten epochs; trained on automatic labels, then on experts' (here:
-``train --init``). See ``docs/recipes/brain-quicknat.md``.
+SGD at 0.1, divided by ten every ten epochs; trained on automatic labels, then on labels by experts
+(here: ``train --init``). See ``docs/recipes/brain-quicknat.md``.
 """
 
 from __future__ import annotations
@@ -17,15 +17,16 @@ import numpy as np
 from ...cohorts.discovery.structures import StructureSelection
 from ...core.errors import PlanError
 from ...core.manifest import Manifest
-from ...core.plan import Augmentation, Loss, Network, Normalisation, Optimiser, Plan, Schedule, View
+from ...core.plan import Augmentation, Loss, Network, Normalisation, Optimiser, Plan, View
+from ..capacity import Triple
 from ..class_weights import median_frequency_weights
 from ..fingerprint import Fingerprint
-from ..rules import Machine, Recipe
+from ..rules import Recipe
 from . import shared as parts
-from .scaling import scaled
+from .scaling import planner
 
 NAME = "brain-quicknat"
-# Axis of RAS that is sliced, weight: axial, coronal, sagittal.
+# Slicing axis in RAS and weight: axial, coronal, sagittal.
 VIEWS = (
     (2, 0.4),
     (1, 0.4),
@@ -36,9 +37,9 @@ BATCH = 5
 EPOCHS, DROP_EPOCHS = 30, 10
 BOUNDARY_WEIGHT = 2.0
 
-# The structures of the 28-class network, background being the first: twelve on both sides and three
-# in the middle, by their names in
-# the MICCAI 2012 protocol. The cortex is the sum of its gyri, which the protocol numbers from 100.
+# The structures of the network with 28 classes including background: twelve on both sides and three
+# in the middle, with their names in the MICCAI 2012 protocol. The twelfth on both sides is the
+# cortex: the sum of its gyri, whose label values start at 100 in the protocol.
 BOTH_SIDES = (
     "Cerebral White Matter",
     "Lateral Ventricle",
@@ -59,11 +60,12 @@ Squeeze = Literal["none", "channel", "spatial", "both"]
 
 
 def structures(manifest: Manifest, has_choice: bool) -> Manifest:
-    """The 27 structures where the cohort is labelled by the MICCAI 2012 protocol; any other cohort
-    keeps its own.
+    """The 27 structures if the cohort is labelled by the MICCAI 2012 protocol. Any other cohort,
+    and one with chosen structures, is unchanged.
     """
     names = set(manifest.labels.names)
     wanted = [f"{side} {name}" for name in BOTH_SIDES for side in ("Left", "Right")] + list(MIDDLE)
+    # The cortex of each side: all labels of that side from the first gyrus on.
     gyri: dict[str, tuple[int | str, ...]] = {
         f"{side} Cerebral Cortex": tuple(
             b.value for b in manifest.labels if b.value >= FIRST_GYRUS and b.side == side.lower()
@@ -95,51 +97,53 @@ def network(manifest: Manifest, squeeze: Squeeze = "both", width: int = 64) -> N
     )
 
 
-def plan(
-    found: Fingerprint,
-    manifest: Manifest,
-    machine: Machine,
-    *,
-    budget_s: float | None,
-    epochs: int | None,
-    seed: int,
-    dims: int | None = None,
-    squeeze: Squeeze = "both",
-) -> Plan:
-    """The plan, with the three views.
+def views(found: Fingerprint, spacing_mm: tuple[float, float, float], divisor: int) -> list[View]:
+    """The three views. Their patches hold whole slices of the largest case, up to
+    ``LARGEST_SLICE``.
+    """
+    whole = parts.patch_over(found, spacing_mm, (LARGEST_SLICE,) * 3, (divisor,) * 3, cropped=True)
+    return [
+        View(
+            axis=axis,
+            weight=weight,
+            merge_sides=axis == 0,
+            patch=_slice_of(whole, axis),
+        )
+        for axis, weight in VIEWS
+    ]
+
+
+def _slice_of(patch: Triple, axis: int) -> Triple:
+    """The patch reduced to one slice along ``axis``."""
+    a, b, c = (1 if n == axis else size for n, size in enumerate(patch))
+    return a, b, c
+
+
+def full_plan(found: Fingerprint, manifest: Manifest, seed: int, squeeze: Squeeze = "both") -> Plan:
+    """The full setting, with the three views.
 
     Raises:
         PlanError: the cases are single slices.
     """
     if all(min(c.shape) == 1 for c in found.cases):
         raise PlanError(
-            f"{NAME} looks at volumes from three directions; these cases are single slices"
+            f"{NAME} segments volumes along three slicing directions; these cases are single slices"
         )
     net = network(manifest, squeeze)
     spacing = (1.0, 1.0, 1.0)
-    whole = parts.patch_over(
-        found, spacing, (LARGEST_SLICE,) * 3, (net.divisor[0],) * 3, cropped=True
-    )
-    views = [
-        View(
-            axis=axis,
-            weight=weight,
-            merge_sides=axis == 0,
-            patch=tuple(1 if a == axis else n for a, n in enumerate(whole)),  # type: ignore[arg-type]
-        )
-        for axis, weight in VIEWS
-    ]
+    # The plan's own patch is that of the first view; each view has its own.
+    three = views(found, spacing, net.divisor[0])
     weights = median_frequency_weights(np.array(parts.class_counts(found, manifest, cropped=True)))
-    full = Plan(
+    return Plan(
         recipe=NAME,
         channels=parts.channels(manifest, Normalisation(kind="robust", inside="nonzero")),
         structures=parts.structures(manifest),
         spacing_mm=spacing,
         crop="nonzero",
-        patch=views[0].patch,
+        patch=three[0].patch,
         batch=BATCH,
         network=net,
-        views=tuple(views),
+        views=tuple(three),
         loss=Loss(
             dice=1,
             cross_entropy=1,
@@ -150,49 +154,47 @@ def plan(
         optimiser=Optimiser(
             kind="sgd", learning_rate=0.1, momentum=0.95, nesterov=False, weight_decay=1e-4
         ),
-        schedule=Schedule(
+        schedule=parts.schedule(
+            found,
+            manifest,
+            BATCH,
+            slices=True,
             kind="step",
             epochs=EPOCHS,
-            steps_per_epoch=parts.epoch_steps(found, manifest, BATCH, slices=True),
             drop_every=DROP_EPOCHS / EPOCHS,
-            warmup=0,
-            ema=0,
-            validate_every=1,
         ),
         augmentation=Augmentation.none(),
         seed=seed,
         reasons={
-            "recipe": f"{NAME}: three QuickNATs, {EPOCHS} epochs each in full, the rate a tenth "
-            f"every {DROP_EPOCHS}",
-            "views": "axial 0.4, coronal 0.4, sagittal 0.2; a sagittal slice cannot tell left "
-            "from right, so its network learns both as one",
-            "normalise": "each scan by itself inside the brain; the original's minimum and "
-            "maximum hang on single voxels",
-            "loss.class_weights": "median frequency over the voxels of the whole cohort, as true "
-            "ratios",
+            "recipe": f"{NAME}: three QuickNATs; full setting: {EPOCHS} epochs each, learning rate "
+            f"divided by 10 every {DROP_EPOCHS} epochs",
+            "views": "axial 0.4, coronal 0.4, sagittal 0.2; left and right look the same in a "
+            "sagittal slice, so the sagittal network learns both as one structure",
+            "normalise": "each scan separately, inside the brain; the original's minimum and "
+            "maximum depend on single voxels",
+            "loss.class_weights": "median frequency over all voxels of the cohort, as exact ratios",
         },
     )
-    return scaled(full, machine, budget_s=budget_s, epochs=epochs)
 
 
 RECIPES = (
-    Recipe(NAME, "QuickNAT for whole-brain MR: three views, csSE", plan, structures),
+    Recipe(NAME, "QuickNAT for whole-brain MR: three views, csSE", planner(full_plan), structures),
     Recipe(
         f"{NAME}-cse",
-        "the same with channel squeeze and excitation alone",
-        partial(plan, squeeze="channel"),
+        "the same with channel squeeze and excitation only",
+        planner(partial(full_plan, squeeze="channel")),
         structures,
     ),
     Recipe(
         f"{NAME}-sse",
-        "the same with spatial squeeze and excitation alone",
-        partial(plan, squeeze="spatial"),
+        "the same with spatial squeeze and excitation only",
+        planner(partial(full_plan, squeeze="spatial")),
         structures,
     ),
     Recipe(
         f"{NAME}-plain",
         "the same without squeeze and excitation",
-        partial(plan, squeeze="none"),
+        planner(partial(full_plan, squeeze="none")),
         structures,
     ),
 )

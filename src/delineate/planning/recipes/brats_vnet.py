@@ -2,8 +2,8 @@
 
 The original: four modalities as channels, four classes, 5 x 5 x 5 convolutions in residual stages,
 PReLU, strided down- and transposed up-convolutions, softmax cross-entropy or Dice, Adam at 1e-4,
-patches of 128 cubed, the best by validation loss. Ours learns to do without a modality as well. See
-``docs/recipes/brats-vnet.md``.
+patches of 128 cubed, the best checkpoint by validation loss. In addition, our network learns to
+segment without one of the modalities. See ``docs/recipes/brats-vnet.md``.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ from __future__ import annotations
 from functools import partial
 
 from ...core.manifest import Manifest
-from ...core.plan import Augmentation, Loss, Network, Normalisation, Optimiser, Plan, Schedule
+from ...core.plan import Augmentation, Loss, Network, Normalisation, Optimiser, Plan
 from ..fingerprint import Fingerprint
-from ..rules import Machine, Recipe
+from ..rules import Recipe
 from . import shared as parts
-from .scaling import scaled
+from .scaling import planner
 
 NAME = "brats-vnet"
 WIDTHS = (16, 32, 64, 128, 256)
@@ -44,18 +44,8 @@ def network(manifest: Manifest, light: bool) -> Network:
     )
 
 
-def plan(
-    found: Fingerprint,
-    manifest: Manifest,
-    machine: Machine,
-    *,
-    budget_s: float | None,
-    epochs: int | None,
-    seed: int,
-    dims: int | None = None,
-    light: bool = False,
-) -> Plan:
-    """The plan for any number of modalities."""
+def full_plan(found: Fingerprint, manifest: Manifest, seed: int, light: bool = False) -> Plan:
+    """The full setting, for any number of modalities."""
     net = network(manifest, light)
     name, spacing = f"{NAME}-light" if light else NAME, (1.0, 1.0, 1.0)
     several = len(manifest.channels) > 1
@@ -63,7 +53,7 @@ def plan(
         "mirror": parts.mirror_axes(manifest, "RAS"),
         "drop_channel_p": DROP_CHANNEL_P if several else 0.0,
     }
-    full = Plan(
+    return Plan(
         recipe=name,
         channels=parts.channels(manifest, Normalisation(kind="robust", inside="nonzero")),
         structures=parts.structures(manifest),
@@ -72,42 +62,33 @@ def plan(
         patch=parts.patch_over(found, spacing, PATCH, net.divisor, cropped=True),
         batch=1,
         network=net,
-        # With several classes Dice alone has dead ends: a voxel given to a class whose own Dice is
-        # near 0 costs next to nothing, and once the
-        # softmax is sure nothing pulls it back. A short run filled all that is outside the head so
-        # (seen); cross-entropy pulls.
+        # With several classes, Dice alone can get stuck: a false positive of a class whose Dice is
+        # near 0 costs almost nothing, and once the softmax is saturated its gradient vanishes. A
+        # short run filled everything outside the head in this way; cross-entropy corrects it.
         loss=Loss(dice=0, cross_entropy=1)
         if light
         else Loss(dice=1, cross_entropy=1, squared=True),
         optimiser=Optimiser(kind="adam", learning_rate=1e-4, weight_decay=0),
-        schedule=Schedule(
-            kind="constant",
-            epochs=EPOCHS,
-            steps_per_epoch=parts.epoch_steps(found, manifest, 1),
-            warmup=0,
-            ema=0,
-            best_by="loss",
-            validate_every=1,
-        ),
+        schedule=parts.schedule(found, manifest, 1, epochs=EPOCHS, best_by="loss"),
         augmentation=Augmentation.model_validate(Augmentation.none().model_dump() | mirror),
         seed=seed,
         reasons={
-            "recipe": f"{name}: {EPOCHS} epochs in full, best by validation loss",
-            "normalise": "each modality of each patient by itself, inside the head",
-            "augmentation": f"flips; each modality is blanked in {100 * DROP_CHANNEL_P:.0f} % of "
-            "the samples: one may be missing at prediction"
+            "recipe": f"{name}: full setting: {EPOCHS} epochs, best checkpoint by validation loss",
+            "normalise": "each modality of each patient separately, inside the head",
+            "augmentation": "mirroring; each modality is set to zero in "
+            f"{100 * DROP_CHANNEL_P:.0f} % of the samples, because one may be missing at "
+            "prediction"
             if several
-            else "flips",
+            else "mirroring",
         },
     )
-    return scaled(full, machine, budget_s=budget_s, epochs=epochs)
 
 
 RECIPES = (
-    Recipe(NAME, "V-Net for multi-modal brain tumours", plan),
+    Recipe(NAME, "V-Net for multi-modal brain tumours", planner(full_plan)),
     Recipe(
         f"{NAME}-light",
         "a light V-Net: double 3x3x3 convolutions, pooling, cross-entropy",
-        partial(plan, light=True),
+        planner(partial(full_plan, light=True)),
     ),
 )

@@ -1,9 +1,9 @@
-"""``liver-mr-unet2d``: 2-D networks on T1 in-phase liver MR of the CHAOS challenge: a U-Net 64 to
-1024 wide, DenseUNet-65 and DenseUNet-167.
+"""``liver-mr-unet2d``: 2-D networks on T1 in-phase liver MR of the CHAOS challenge: a U-Net with 64
+to 1024 channels, DenseUNet-65 and DenseUNet-167.
 
-The original: slices as 8- or 16-bit grey values, the liver by its grey range, patients split 16 to
-4; binary cross-entropy with logits, Adam, batch 4, rotation by 10 degrees, flips and zooms. See
-``docs/recipes/liver-mr-unet2d.md``.
+The original: slices as 8- or 16-bit intensities, the liver by its intensity range, patients split
+16 to 4; binary cross-entropy with logits, Adam, batch 4, rotation by 10 degrees, flips and zooms.
+See ``docs/recipes/liver-mr-unet2d.md``.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from dataclasses import replace
 from functools import partial
 
 from ...core.manifest import Manifest
-from ...core.plan import Augmentation, Loss, Network, Normalisation, Optimiser, Plan, Schedule
+from ...core.plan import Augmentation, Loss, Network, Normalisation, Optimiser, Plan
 from ..fingerprint import Fingerprint
-from ..rules import Machine, Recipe
+from ..rules import Recipe
 from . import shared as parts
-from .scaling import scaled
+from .scaling import planner
 
 NAME = "liver-mr-unet2d"
 WIDTHS = (64, 128, 256, 512, 1024)
@@ -25,8 +25,8 @@ BATCH = 4
 EPOCHS = 100
 KEEP_EVERY = 20
 DROPOUT = 0.2
-# layers of each dense block, growth, widths of the decoder from full resolution down, the stem's
-# last
+# Layers of each dense block; growth; channels of the decoder from full resolution down, then those
+# of the stem.
 DENSE = {
     "liver-mr-denseunet65": ((3, 4, 12, 8), 32, (64, 96, 192, 224, 504, 96)),
     "liver-mr-denseunet167": ((6, 12, 36, 24), 48, (64, 96, 96, 384, 768, 96)),
@@ -34,12 +34,13 @@ DENSE = {
 
 
 def in_phase_liver(manifest: Manifest, has_choice: bool) -> Manifest:
-    """The in-phase images alone where both phases are channels, and the liver alone."""
+    """Only the in-phase images if both phases are channels, and only the liver."""
     phases = [
         n
         for n, name in enumerate(manifest.channels)
         if "inphase" in name.lower().replace(" ", "").replace("-", "")
     ]
+    # A case without all of its images cannot be indexed by channel.
     if (
         len(phases) == 1
         and len(manifest.channels) > 1
@@ -51,7 +52,7 @@ def in_phase_liver(manifest: Manifest, has_choice: bool) -> Manifest:
 
 
 def network(manifest: Manifest, dense: str = "") -> Network:
-    """The U-Net, or the DenseUNet called ``dense``."""
+    """The U-Net, or the DenseUNet named ``dense``."""
     if not dense:
         return parts.unet(2, manifest, WIDTHS, dropout=DROPOUT)
     layers, growth, widths = DENSE[dense]
@@ -72,63 +73,48 @@ def network(manifest: Manifest, dense: str = "") -> Network:
     )
 
 
-def plan(
-    found: Fingerprint,
-    manifest: Manifest,
-    machine: Machine,
-    *,
-    budget_s: float | None,
-    epochs: int | None,
-    seed: int,
-    dims: int | None = None,
-    dense: str = "",
-) -> Plan:
-    """The plan for whole slices."""
+def full_plan(found: Fingerprint, manifest: Manifest, seed: int, dense: str = "") -> Plan:
+    """The full setting, for whole slices."""
     net = network(manifest, dense)
+    # The median resolution in the plane; across it, each scan keeps its slices.
     in_plane = found.median_spacing()
     spacing = (round(float(in_plane[0]), 4), round(float(in_plane[1]), 4), None)
-    divisor = (net.divisor[0], net.divisor[1], 1)
-    patch = parts.patch_over(
-        found, spacing, (LARGEST_SLICE, LARGEST_SLICE, 1), divisor, cropped=False
-    )
     name = dense or NAME
-    full = Plan(
+    return Plan(
         recipe=name,
         channels=parts.channels(manifest, Normalisation(kind="robust")),
         structures=parts.structures(manifest),
         spacing_mm=spacing,
-        patch=patch,
+        patch=parts.slice_over(found, spacing, LARGEST_SLICE, net),
         batch=BATCH,
         network=net,
         loss=Loss(dice=0, cross_entropy=0, binary_cross_entropy=1),
         optimiser=Optimiser(kind="adam", learning_rate=1e-3, weight_decay=0),
-        schedule=Schedule(
-            kind="constant",
+        schedule=parts.schedule(
+            found,
+            manifest,
+            BATCH,
+            slices=True,
             epochs=EPOCHS,
-            steps_per_epoch=parts.epoch_steps(found, manifest, BATCH, slices=True),
-            warmup=0,
-            ema=0,
             best_by="loss",
-            validate_every=1,
             keep_every=KEEP_EVERY,
         ),
         augmentation=augmentation(manifest),
         seed=seed,
         reasons={
-            "recipe": f"{name}: {EPOCHS} epochs in full, the weights kept every {KEEP_EVERY}",
-            "normalise": "each scan by itself, clipped at its 0.5 and 99.5 percentiles, zero "
-            "mean, unit deviation: so 16 bits are as good as 8",
-            "spacing_mm": "in the plane the cohort's median, across it each scan's own",
-            "loss": "binary cross-entropy of each structure against the rest; for one structure "
-            "that of the two logits' difference",
+            "recipe": f"{name}: full setting: {EPOCHS} epochs, weights kept every {KEEP_EVERY}",
+            "normalise": "each scan separately: clipped at its 0.5 and 99.5 percentiles, then zero "
+            "mean and unit standard deviation, so that 8-bit and 16-bit images are equivalent",
+            "spacing_mm": "median of the cohort in the plane, the scan's own spacing across it",
+            "loss": "binary cross-entropy of each structure against the rest; for one structure, "
+            "that of the difference of the two logits",
         },
     )
-    return scaled(full, machine, budget_s=budget_s, epochs=epochs)
 
 
 def augmentation(manifest: Manifest) -> Augmentation:
-    """Rotation by up to 10 degrees in four of five samples, flips in half, and in three of ten a
-    zoom into 85 % of the side.
+    """Rotation by up to 10 degrees in 80 % of the samples, flips in 50 %, and a zoom to 85 % of the
+    side length in 30 %.
     """
     spatial = {
         "rotation_p": 0.8,
@@ -141,10 +127,13 @@ def augmentation(manifest: Manifest) -> Augmentation:
 
 
 RECIPES = (
-    Recipe(NAME, "2-D U-Net for liver MR", plan, in_phase_liver),
+    Recipe(NAME, "2-D U-Net for liver MR", planner(full_plan), in_phase_liver),
     *(
         Recipe(
-            name, f"DenseUNet-{name[18:]} for liver MR", partial(plan, dense=name), in_phase_liver
+            name,
+            f"DenseUNet-{name.removeprefix('liver-mr-denseunet')} for liver MR",
+            planner(partial(full_plan, dense=name)),
+            in_phase_liver,
         )
         for name in DENSE
     ),

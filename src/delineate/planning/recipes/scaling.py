@@ -1,12 +1,13 @@
-"""From a recipe's full setting to what a machine can do in a given time: one option, ``--budget``,
-decides.
+"""From the full setting of a recipe to what a machine can do in a given time. One option,
+``--budget``, decides.
 
-What shrinks, step by step, until memory holds it and enough steps fit: the widths of the network,
-the resolution (a patch sees as much of the patient with fewer voxels; a smaller patch at full
-resolution would see a detail without its place), the batch. What changes with the number of steps:
-the learning rate of Adam, which moves a weight by about the rate a step, so that fewer steps need
-longer ones; and the end of the run, which a budget always anneals. Structure, loss, preparing and
-augmentation stay the recipe's. Every change leaves its reason.
+The setting is reduced step by step until it fits the memory and enough training steps fit the
+budget: first the channels of the network, then the resolution (a patch covers the same part of the
+patient with fewer voxels; a smaller patch at full resolution would show details without their
+surroundings), last the batch. Two settings change with the number of steps. The learning rate of
+Adam grows when there are fewer steps, because an Adam step moves a weight by about the learning
+rate. The end of a run with a budget is always annealed. Network family, loss, preprocessing and
+augmentation are not changed. Every change adds its reason to the plan.
 """
 
 from __future__ import annotations
@@ -14,8 +15,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from functools import partial
 
+from ...core.manifest import Manifest
 from ...core.plan import Network, Optimiser, Plan
-from ..rules import (
+from ..capacity import (
     Machine,
     NetworkChoice,
     Triple,
@@ -23,26 +25,54 @@ from ..rules import (
     measure_step,
     steps_wanted,
 )
+from ..fingerprint import Fingerprint
+from ..rules import Planner
 
-LEAST_WIDTH = 16  # narrower networks are no faster on matrix units (measured)
-# and two to three times as fast without, in 3-D (V-Net on 64³: 3.2 s a step 16 wide, 1.0 s 8 wide)
+LEAST_WIDTH = 16  # fewer base channels are no faster with AMX, AVX512-BF16 or a GPU (measured)
+# Without them they are two to three times as fast in 3-D (V-Net on 64³: 3.2 s per step with 16 base
+# channels, 1.0 s with 8).
 LEAST_WIDTH_WITHOUT = 8
 FASTEST_ADAM = 1e-3
-# of SGD's rate (training Dice of QuickNAT's coronal view after 120 steps: 0.29 at a tenth, 0.38 at
-# a fifth)
+# Learning rate of AdamW as a fraction of SGD's (training Dice of QuickNAT's coronal view after 120
+# steps: 0.29 at a tenth, 0.38 at a fifth).
 ADAM_FOR_SGD = 0.2
-# of the full number of steps; with fewer SGD learns only the large structures (measured on 27 brain
-# structures)
+# Fraction of the full number of steps. With fewer steps SGD learns only the large structures
+# (measured on 27 brain structures).
 SGD_SHARE = 0.3
 AVERAGED = 0.99  # decay of the averaged weights in a short run
 LEAST_EPOCHS = 20
-LEAST_BATCH = 4  # batch norm learns from the batch
+LEAST_BATCH = 4  # batch norm needs several samples
 FEWEST_STEPS = 900
-PATIENCE_2D = 1.25  # a slice teaches less than a patch of a volume
-SHRINKS_2D = ((1, 1), (0.5, 1), (0.25, 1), (0.25, 0.75), (0.25, 0.5))  # of widths, of resolution
+PATIENCE_2D = 1.25  # more steps in 2-D: a slice contains less information than a 3-D patch
+# Factors of the channels and of the resolution, in the order in which they are tried.
+SHRINKS_2D = ((1, 1), (0.5, 1), (0.25, 1), (0.25, 0.75), (0.25, 0.5))
 SHRINKS_3D = ((1, 1), (1, 0.75), (1, 0.5), (0.5, 0.75), (0.5, 0.5), (0.25, 0.5))
 
 Probe = Callable[[Network, Triple, int], float]
+
+
+def planner(full_plan: Callable[[Fingerprint, Manifest, int], Plan]) -> Planner:
+    """The planner of a recipe: its full setting, scaled to machine, budget and epochs.
+
+    Args:
+        full_plan: (fingerprint, manifest, seed) -> the full setting, which ends after epochs. It
+            decides whether the network is 2-D or 3-D; ``dims`` of the planner has no effect.
+    """
+
+    def plan(
+        found: Fingerprint,
+        manifest: Manifest,
+        machine: Machine,
+        *,
+        budget_s: float | None,
+        epochs: int | None,
+        seed: int,
+        dims: int | None = None,
+    ) -> Plan:
+        full = full_plan(found, manifest, seed)
+        return scaled(full, machine, budget_s=budget_s, epochs=epochs)
+
+    return plan
 
 
 def scaled(
@@ -53,18 +83,21 @@ def scaled(
     epochs: int | None,
     probe: Probe | None = None,
 ) -> Plan:
-    """The full setting ``plan`` (which ends after epochs) as this machine can run it.
+    """The full setting ``plan`` (which ends after epochs), reduced to what this machine can run.
 
     Args:
-        budget_s: seconds of training for all views together; None keeps the full network wherever
-            memory holds it.
+        budget_s: seconds of training, all views together; None keeps the full network if it fits
+            the memory.
         epochs: instead of the full number.
+        probe: (network, patch, batch) -> seconds of one training step; if None, the step is
+            measured on this machine.
 
     Raises:
         PlanError: not even the smallest version fits the memory.
     """
     if plan.schedule.epochs is None:
         raise ValueError("a full setting ends after epochs")
+    # The views train one after the other and share the budget.
     each_s = None if budget_s is None else budget_s / max(1, len(plan.views))
     versions = list(_versions(plan, machine))
     patience = PATIENCE_2D if plan.dims == 2 else 1.0
@@ -76,10 +109,11 @@ def scaled(
         measure,
         patience * steps_wanted(each_s, FEWEST_STEPS),
     )
+    # Apply the chosen version, then its schedule.
     share = next(share for choice, share in versions if choice == chosen)
-    plan = _in_size(plan, chosen, share, f"what {machine} can do{why}")
+    plan = _resized(plan, chosen, share, f"the largest version for {machine}{why}")
     if each_s is not None:
-        return _by_the_clock(plan, each_s, step_s)
+        return _with_budget(plan, each_s, step_s)
     return (
         plan
         if epochs is None
@@ -88,8 +122,8 @@ def scaled(
 
 
 def _versions(plan: Plan, machine: Machine) -> Iterator[tuple[NetworkChoice, float]]:
-    """(network, patch, batch) from the full setting down, each with its resolution as a share of
-    the full one.
+    """(network, patch, batch) from large to small, each with its resolution as a fraction of the
+    full one.
     """
     seen: list[NetworkChoice] = []
     shrinks = [
@@ -99,6 +133,7 @@ def _versions(plan: Plan, machine: Machine) -> Iterator[tuple[NetworkChoice, flo
     if plan.dims == 3 and not machine.matrix_units:
         shrinks.append((0.125, 0.5, LEAST_WIDTH_WITHOUT))
     for width, share, least in shrinks:
+        # Only the smallest versions also halve the batch.
         small = width * share < 0.2
         for batch in (
             (plan.batch, max(LEAST_BATCH, plan.batch // 2))
@@ -115,21 +150,22 @@ def _versions(plan: Plan, machine: Machine) -> Iterator[tuple[NetworkChoice, flo
                 yield choice, share
 
 
-def _in_size(plan: Plan, choice: NetworkChoice, share: float, why: str) -> Plan:
-    """The plan with another network, patch and batch, at ``share`` of its resolution; with the
-    reason where anything changed.
+def _resized(plan: Plan, choice: NetworkChoice, share: float, why: str) -> Plan:
+    """The plan with another network, patch and batch, at the fraction ``share`` of its resolution;
+    with the reason ``why`` if anything changed.
     """
     network, patch, batch = choice
     now_and_full = (
-        ("width", network.widths[0], plan.network.widths[0]),
+        ("base channels", network.widths[0], plan.network.widths[0]),
         ("resolution", f"{100 * share:.0f} %", "100 %"),
         ("batch", batch, plan.batch),
     )
     changes = [f"{what} {now} instead of {full}" for what, now, full in now_and_full if now != full]
+    # A lower resolution means a larger spacing and a smaller patch, for each view as well.
     spacing = [None if s is None else round(s / share, 4) for s in plan.spacing_mm]
     views = [
         view.model_dump()
-        | {"patch": _coarser(view.patch, share, _along(plan.network.divisor, view.axis))}
+        | {"patch": _coarser(view.patch, share, _view_divisor(plan.network.divisor, view.axis))}
         for view in plan.views
     ]
     reasons = plan.reasons | ({"scaling": f"{', '.join(changes)}: {why}"} if changes else {})
@@ -143,21 +179,22 @@ def _in_size(plan: Plan, choice: NetworkChoice, share: float, why: str) -> Plan:
     )
 
 
-def _along(divisor: Triple, axis: int) -> Triple:
-    """The divisor of a view's patch in the prepared grid's axes: 1 along the axis it slices."""
+def _view_divisor(divisor: Triple, axis: int) -> Triple:
+    """The divisor of a view's patch on the preprocessed grid: 1 along its slice axis."""
     a, b = divisor[:2]
     return ((1, a, b), (a, 1, b), (a, b, 1))[axis]
 
 
 def _narrower(network: Network, factor: float, least: int = LEAST_WIDTH) -> Network:
-    """All widths times ``factor``, in eights, none below ``least`` unless it was; dropout in
-    proportion.
+    """The network with its channels times ``factor``, in multiples of 8, not below ``least`` unless
+    they already were; dropout is scaled by the same factor.
 
-    A share of few feature maps is most of what a network knows: at 16 instead of 64, QuickNAT with
-    its 0.2 learnt nothing small (measured).
+    With few feature maps, dropout removes most of what a network has learnt: with 16 instead of 64
+    channels and dropout 0.2, QuickNAT learnt no small structure (measured).
     """
     if factor == 1:
         return network
+    # A dense network also has a growth rate, which shrinks with the channels.
     dense = network.kind == "denseunet"
     least = min(least, *network.widths, *((network.growth,) if dense else ()))
     widths = tuple(max(least, round(w * factor / 8) * 8) for w in network.widths)
@@ -168,9 +205,10 @@ def _narrower(network: Network, factor: float, least: int = LEAST_WIDTH) -> Netw
 
 
 def _coarser(patch: Triple, share: float, divisor: Triple) -> Triple:
-    """The patch that sees as much at ``share`` of the resolution."""
+    """The patch that covers the same region at the fraction ``share`` of the resolution."""
     if share == 1:
         return patch
+    # Round up to a divisible size; the slice axis stays 1.
     a, b, c = (
         n if n == 1 else max(1, -int(-n * share // d)) * d
         for n, d in zip(patch, divisor, strict=True)
@@ -178,9 +216,9 @@ def _coarser(patch: Triple, share: float, divisor: Triple) -> Triple:
     return a, b, c
 
 
-def _by_the_clock(plan: Plan, budget_s: float, step_s: float) -> Plan:
-    """The schedule of a run that ends at ``budget_s``: epochs as many as the full setting where
-    they stay long enough, annealed at the end.
+def _with_budget(plan: Plan, budget_s: float, step_s: float) -> Plan:
+    """The plan with a schedule that ends after ``budget_s``, annealed at the end. The epochs are
+    shorter if a run would otherwise have fewer than ``LEAST_EPOCHS``.
     """
     full = plan.schedule
     assert full.epochs is not None
@@ -196,10 +234,11 @@ def _by_the_clock(plan: Plan, budget_s: float, step_s: float) -> Plan:
     }
     reasons = dict(plan.reasons)
     reasons["schedule"] = (
-        f"{budget_s:.0f} s a network at about {step_s:.2f} s a step: about {steps:.0f} of the "
-        f"full setting's {full_steps} steps; "
-        "annealed, and the weights averaged, because a run by the clock has no time to settle"
+        f"{budget_s:.0f} s per network at about {step_s:.2f} s per step: about {steps:.0f} of the "
+        f"{full_steps} steps of the full setting; the learning rate is annealed and the weights "
+        "are averaged, because a run with a time budget has no time to settle"
     )
+    # A change from SGD to AdamW also replaces a stepped schedule.
     optimiser, words = _optimiser(plan.optimiser, steps / full_steps)
     if words:
         reasons["optimiser"] = words
@@ -209,20 +248,19 @@ def _by_the_clock(plan: Plan, budget_s: float, step_s: float) -> Plan:
 
 
 def _optimiser(full: Optimiser, share: float) -> tuple[Optimiser, str]:
-    """The optimiser of a run of ``share`` of the full number of steps, and why it is another; ""
-    where it is the same.
+    """The optimiser of a run with the fraction ``share`` of the full number of steps, and the
+    reason for a change; "" if nothing changes.
     """
     if full.kind == "sgd":
         if share > SGD_SHARE:
             return full, ""
         words = (
             f"AdamW instead of SGD: {100 * share:.0f} % of the steps are too few for SGD at "
-            "any rate that is safe"
+            "any safe learning rate"
         )
-        # Decay of its own (Loshchilov 2019), as much a step as SGD's: as a part of the gradient,
-        # which Adam brings to one length, it shrank
-        # the layers that the task at hand does not need, to a tenth within 600 steps, and a second
-        # stage then found nothing to start from.
+        # Decoupled weight decay (Loshchilov 2019), as much per step as with SGD. As part of the
+        # gradient, which Adam normalises, it reduced the layers that the current task does not need
+        # to a tenth within 600 steps, and a second stage could not start from them.
         decay = full.weight_decay / ADAM_FOR_SGD
         return Optimiser(
             kind="adamw",
@@ -230,11 +268,12 @@ def _optimiser(full: Optimiser, share: float) -> tuple[Optimiser, str]:
             weight_decay=decay,
             clip_norm=full.clip_norm,
         ), words
+    # Adam: the learning rate grows as the number of steps falls, up to a limit.
     rate = max(full.learning_rate, min(FASTEST_ADAM, full.learning_rate / share))
     if rate == full.learning_rate:
         return full, ""
     words = (
-        f"rate {rate:.1e} instead of {full.learning_rate:.0e}: Adam's steps are about as "
-        "long as its rate, and there are fewer"
+        f"learning rate {rate:.1e} instead of {full.learning_rate:.0e}: there are fewer steps, and "
+        "a step of Adam moves a weight by about the learning rate"
     )
     return full.model_copy(update={"learning_rate": rate}), words

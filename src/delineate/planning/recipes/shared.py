@@ -1,5 +1,5 @@
-"""What the recipes share: the parts of a plan that follow from the cohort, and the choice of
-structures by name.
+"""Parts that several recipes share: the fields of a plan that follow from the cohort, and the
+selection of structures by name.
 """
 
 from __future__ import annotations
@@ -13,35 +13,33 @@ import numpy as np
 from ...cohorts.discovery.structures import StructureSelection
 from ...core.errors import PlanError
 from ...core.manifest import Manifest
-from ...core.plan import Channel, Network, Normalisation, Structure
+from ...core.plan import Channel, Network, Normalisation, Schedule, Structure
+from ..capacity import Triple
 from ..fingerprint import Fingerprint
-from ..rules import Triple
 
 _TUMOURS = ("cancer", "tumour", "tumor", "lesion")
 
 
 def structures(manifest: Manifest) -> tuple[Structure, ...]:
-    """The cohort's structures as a plan holds them."""
+    """The structures of the cohort in the form of a plan."""
     return tuple(Structure(**d) for d in manifest.labels.to_json())
 
 
 def channels(manifest: Manifest, rule: Normalisation) -> tuple[Channel, ...]:
-    """Every channel by the same rule."""
+    """All channels, with the same normalisation."""
     return tuple(Channel(name=name, normalise=rule) for name in manifest.channels)
 
 
 def same_in_all(dims: int, stages: int, size: int) -> tuple[Triple, ...]:
-    """``stages`` kernels or strides of ``size`` along every axis that a network of ``dims``
-    sees.
-    """
+    """``stages`` equal kernels or strides of ``size``; 1 along the slice axis of a 2-D network."""
     return ((size, size, 1 if dims == 2 else size),) * stages
 
 
 def unet(
     dims: Literal[2, 3], manifest: Manifest, widths: Sequence[int], **changes: object
 ) -> Network:
-    """A classic U-Net: kernels of 3, halving at every stage, max pooling, batch norm, ReLU, one
-    output.
+    """A classic U-Net: kernels of 3, resolution halved at every stage, max pooling, batch norm,
+    ReLU, one output; ``changes`` replace fields of the network.
     """
     given: dict[str, object] = {
         "dims": dims,
@@ -58,6 +56,23 @@ def unet(
     return Network.model_validate(given | changes)
 
 
+def schedule(
+    found: Fingerprint, manifest: Manifest, batch: int, *, slices: bool = False, **changes: object
+) -> Schedule:
+    """The schedule of the originals: constant learning rate without warm-up, no weight averaging,
+    validation after every epoch; ``changes`` replace fields of the schedule. An epoch has
+    ``epoch_steps`` steps.
+    """
+    given: dict[str, object] = {
+        "kind": "constant",
+        "steps_per_epoch": epoch_steps(found, manifest, batch, slices),
+        "warmup": 0,
+        "ema": 0,
+        "validate_every": 1,
+    }
+    return Schedule.model_validate(given | changes)
+
+
 def patch_over(
     found: Fingerprint,
     plan_like: Sequence[float | None],
@@ -66,23 +81,24 @@ def patch_over(
     *,
     cropped: bool,
 ) -> Triple:
-    """A patch that holds the largest case at the plan's spacing where ``most`` allows it; divisible
-    by ``divisor``; ``most`` 1 stays 1.
+    """A patch that holds the largest case at the spacing of the plan, up to ``most``; divisible by
+    ``divisor``. An axis with ``most`` 1 stays 1.
 
     Args:
-        plan_like: the plan's spacing along R, A, S; None keeps each case's own.
-        cropped: whether the plan cuts cases to their bodies.
+        plan_like: the spacing of the plan along R, A, S; None: the spacing of each case.
+        cropped: whether the plan crops cases to their bodies.
     """
+    # The size of each case in voxels of the plan's spacing.
     sizes = []
     for case in found.cases:
         shape = case.body_shape if cropped else case.shape
         sizes.append(
             [
-                n * own / (own if wanted is None else wanted)
-                for n, own, wanted in zip(shape, case.spacing_mm, plan_like, strict=True)
+                n * own / (own if target is None else target)
+                for n, own, target in zip(shape, case.spacing_mm, plan_like, strict=True)
             ]
         )
-    # The crop keeps two voxels on each side.
+    # The crop keeps a margin of two voxels on each side.
     largest = np.max(sizes, axis=0) + (4 if cropped else 0)
     a, b, c = (
         m if m == 1 else min(m, int(np.ceil(n / d)) * d)
@@ -91,48 +107,66 @@ def patch_over(
     return a, b, c
 
 
-def class_counts(found: Fingerprint, manifest: Manifest, *, cropped: bool) -> list[int]:
-    """Voxels of each class over the cohort, background first; with ``cropped`` only the background
-    inside the bodies.
+def slice_over(
+    found: Fingerprint, spacing_mm: Sequence[float | None], most: int, network: Network
+) -> Triple:
+    """The patch of a 2-D network that holds the largest uncropped axial slice, up to ``most`` per
+    axis.
     """
+    divisor = (network.divisor[0], network.divisor[1], 1)
+    return patch_over(found, spacing_mm, (most, most, 1), divisor, cropped=False)
+
+
+def class_counts(found: Fingerprint, manifest: Manifest, *, cropped: bool) -> list[int]:
+    """Voxels of each class over the cohort, background first; with ``cropped`` only background
+    inside the bodies is counted.
+    """
+    # The remaining voxels are background; at least 1, even if the labels fill the boxes.
     inside = [found.voxels(value) for value in manifest.labels.values]
     total = sum(int(np.prod(c.body_shape if cropped else c.shape)) for c in found.cases)
     return [max(1, total - sum(inside)), *inside]
 
 
 def epoch_steps(found: Fingerprint, manifest: Manifest, batch: int, slices: bool = False) -> int:
-    """Steps in which every case, or every slice (by the mean of the examined cases' sides along S),
-    is drawn about once.
+    """Steps in which every case is drawn about once; with ``slices`` every slice, whose number per
+    case is estimated by the mean size along S of the examined cases.
     """
     each = float(np.mean([c.shape[2] for c in found.cases])) if slices else 1.0
     return max(1, round(each * len(manifest.with_truth()) / batch))
 
 
 def mirror_axes(manifest: Manifest, orientation: str) -> tuple[int, ...]:
-    """The left-right axis, where a flip keeps every structure's meaning."""
+    """The left-right axis if it may be flipped: no structure has a side, or all sides can be
+    swapped.
+    """
+    # A flipped left structure without a right counterpart would have a wrong label.
     if manifest.labels.is_sided and not manifest.labels.can_mirror_sides:
         return ()
     return (next(axis for axis, letter in enumerate(orientation) if letter in "LR"),)
 
 
 def refuse_other_than_ct(found: Fingerprint, recipe: str) -> None:
-    """Raises PlanError where the scans are not CT: a window in HU means nothing elsewhere."""
+    """Require CT: a window in HU has no meaning for other modalities.
+
+    Raises:
+        PlanError: the scans are not CT.
+    """
     if not found.is_ct:
         modalities = sorted({c.modality for c in found.cases if c.modality})
         shown = (
             f"found {', '.join(modalities)}"
             if modalities
-            else "these intensities are no Hounsfield units"
+            else "these intensities are not Hounsfield units"
         )
         raise PlanError(
-            f"{recipe} is for CT, whose window is in HU; {shown}; `delineate train` without a "
-            "recipe plans for any modality"
+            f"{recipe} needs CT, because its intensity window is in HU; {shown}; `delineate train` "
+            "without a recipe plans for any modality"
         )
 
 
 def only_liver(manifest: Manifest, has_choice: bool) -> Manifest:
-    """The liver with its tumours as the one structure; a cohort that names no liver, or nothing
-    else, or whose structures were chosen, stays.
+    """The liver including its tumours as the only structure. The cohort is unchanged if no
+    structure is named liver, if it has one structure, or if the user chose structures.
     """
     names = [n for n in manifest.labels.names if "liver" in n.lower() or n.lower() in _TUMOURS]
     if not any("liver" in n.lower() for n in names) or len(manifest.labels) == 1 or has_choice:

@@ -1,0 +1,47 @@
+"""Info: what a file, a folder of scans or a model is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from ..core.bundle import Bundle, weights_sha256
+from ..formats import files
+
+
+def info(path: str | Path) -> dict[str, Any]:
+    """Describe ``path``, in values that JSON can hold.
+
+    Returns:
+        Of a scan its format, shape, spacing, orientation, dtype and unit; of a DICOM folder its
+        series and other objects; of a model its structures, channels, network, members and card.
+
+    Raises:
+        InputError: there is nothing that can be read.
+    """
+    return _of_model(Bundle.load(path)) if Bundle.is_bundle(path) else files.describe(path)
+
+
+def _of_model(bundle: Bundle) -> dict[str, Any]:
+    plan = bundle.plan
+    widths = plan.network.widths
+    return {
+        "kind": "delineate model",
+        "id": bundle.id,
+        "structures": {label.value: label.name for label in bundle.labels},
+        "channels": [c.name for c in plan.channels],
+        "network": f"{plan.dims}-D {plan.network.kind}, {widths[0]} to {widths[-1]} channels",
+        "spacing_mm": plan.spacing_mm,
+        "patch": plan.patch,
+        "members": [
+            {
+                "name": m.name,
+                "fold": m.fold,
+                "weight": m.weight,
+                "parameters": sum(int(a.size) for a in m.weights.values()),
+                "weights_sha256": weights_sha256(m.weights),
+            }
+            for m in bundle.members
+        ],
+        "card": bundle.card,
+    }

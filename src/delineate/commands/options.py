@@ -1,0 +1,384 @@
+"""The options of every command as frozen dataclasses; the command line is generated from them.
+
+A field is one option: its type, its default and its help text are in one place. Options are
+plain values: paths, numbers, words. Nothing is imported here that takes time, so that ``--help`` is
+quick.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from . import parsing
+
+
+@dataclass(frozen=True)
+class Spelling:
+    """How an option is written on the command line.
+
+    Args:
+        help: one or two sentences.
+        flags: such as ("-o", "--out"); () derives ``--dicom-seg`` from the field ``dicom_seg``.
+        metavar: the placeholder of its value in the help.
+        parse: makes the field's value of the text given; None if typer converts it.
+        repeated: the option may be given several times.
+    """
+
+    help: str
+    flags: tuple[str, ...] = ()
+    metavar: str | None = None
+    parse: Callable[[Any], Any] | None = None
+    repeated: bool = False
+
+
+def option(default: Any, help: str, *flags: str, **more: Any) -> Any:
+    """A dataclass field with its spelling; the other arguments are those of ``Spelling``."""
+    return field(default=default, metadata={"spelling": Spelling(help, flags, **more)})
+
+
+FORMATS = ("nii.gz", "nii", "nrrd", "mha", "png")  # of predictions
+BACKENDS = ("auto", "openvino", "torch")
+MONTAGES = ("outlined", "filled")
+PRECISIONS = ("auto", "float32", "int8")
+DEVICE = "auto, cpu, cuda or cuda:N."
+SEED = "Seed of everything random."
+WORKERS = "Number of processes; chosen for the machine by default."
+ONLY = "train, val or test: only this part of a cohort with a split."
+DIMS = "2 or 3, instead of the choice of the rules."
+
+
+@dataclass(frozen=True)
+class CohortOptions:
+    """How the cases of a folder are found."""
+
+    layout: str | None = option(None, "Name of the layout, if several fit (see docs/layouts.md).")
+    description: Path | None = option(
+        None, "YAML file that describes your own layout (draft one with `check --draft`)."
+    )
+    labels: Path | None = option(None, "YAML file that names, merges or selects structures.")
+    patient: str | None = option(
+        None, "Regular expression with one group that finds the patient in a case id."
+    )
+
+
+@dataclass(frozen=True)
+class CheckOptions(CohortOptions):
+    """``delineate check``."""
+
+    out: Path | None = option(
+        None,
+        "Folder for manifest.jsonl and findings.json; by default NAME.check/ in the current "
+        "folder.",
+        "-o",
+        "--out",
+    )
+    fix: Path | None = option(
+        None,
+        "Write repaired copies of the cohort to this folder, with changes.json; originals are "
+        "never changed.",
+    )
+    workers: int | None = option(None, WORKERS)
+
+
+@dataclass(frozen=True)
+class PlanOptions(CohortOptions):
+    """``delineate plan``."""
+
+    budget_s: float | None = option(
+        None,
+        "Time for training, such as 10m or 2h.",
+        "--budget",
+        parse=parsing.parse_duration,
+    )
+    epochs: int | None = option(None, "Number of epochs, instead of a budget.")
+    dims: int | None = option(None, DIMS)
+    recipe: str | None = option(
+        None,
+        "A published system to reproduce: liver-ct-unet3d, brain-quicknat, liver-mr-unet2d, "
+        "liver-ct-unet2d or brats-vnet.",
+    )
+    device: str = option("auto", DEVICE)
+    seed: int = option(0, SEED)
+
+
+@dataclass(frozen=True)
+class TrainOptions(PlanOptions):
+    """``delineate train``."""
+
+    budget_s: float | None = option(
+        None,
+        "Time for everything, such as 10m or 2h: network, patch and schedule are chosen to fit.",
+        "--budget",
+        parse=parsing.parse_duration,
+    )
+    epochs: int | None = option(
+        None,
+        "Number of epochs, instead of a budget (a resumed run is bit-exact); 1000 without either.",
+    )
+    plan: Path | None = option(None, "A plan to use, instead of a derived one.")
+    fold: int | None = option(None, "Train only this fold (from 0).")
+    folds: int | None = option(
+        None,
+        "Number of folds, by patient; all are trained and averaged, unless --fold selects one.",
+    )
+    split: Path | None = option(
+        None, 'JSON file {"train": [...], "val": [...], "test": [...]} of case or patient ids.'
+    )
+    init: Path | None = option(None, "A model to start from: all its weights that fit are used.")
+    overwrite: bool = option(
+        False, "Start from scratch if there is a run or a model already.", "--overwrite"
+    )
+    extend_s: float | None = option(
+        None,
+        "Continue a finished run for this long, such as 30m (repeat the original command with "
+        "this option).",
+        "--extend",
+        parse=parsing.parse_duration,
+    )
+    tensorboard: bool = option(
+        False, "Also write event files to MODEL.run/fold_K/tensorboard.", "--tensorboard"
+    )
+
+
+@dataclass(frozen=True)
+class PredictOptions:
+    """``delineate predict``; each field differs from what the model's plan says.
+
+    Args:
+        mirror: None mirrors if the plan says so.
+        form: one of ``FORMATS``.
+        views: names; () uses all views of the model.
+        samples: the seed of each one follows from ``seed``, the case id and the sample's number.
+        ram_bytes, vram_bytes: for the process and its GPU, from reading to the written file; None
+            sets no limit.
+        probabilities: (I, J, K, structures + 1), the background first.
+    """
+
+    device: str = option("auto", DEVICE)
+    mirror: bool | None = option(
+        None,
+        "Average over mirror images (test-time augmentation): slower, often a little better.",
+        "--mirror/--no-mirror",
+    )
+    form: str = option("nii.gz", "nii.gz, nii, nrrd, mha or png.", "--format")
+    dicom_seg: bool = option(False, "Also write a DICOM SEG for each DICOM series.", "--dicom-seg")
+    views: tuple[str, ...] = option(
+        (),
+        "Use only these views of a model that averages several, such as axial or axial,coronal.",
+        parse=parsing.parse_lower_names,
+    )
+    samples: int = option(
+        0,
+        "Number of Monte-Carlo dropout samples per case; their agreement is written to "
+        "OUT/uncertainty.csv.",
+        metavar="N",
+    )
+    seed: int = option(0, "Seed of the samples.")
+    allow_missing: bool = option(
+        False,
+        "Segment scans that lack a channel too, with a model that was trained with missing "
+        "channels.",
+        "--allow-missing",
+    )
+    backend: str = option("auto", "auto (the fastest one available), openvino or torch.")
+    precision: str = option(
+        "auto",
+        "auto (half precision if the device has units for it), float32, or int8 with a model "
+        "that `quantise` has calibrated.",
+    )
+    ram_bytes: int | None = option(
+        None,
+        "Peak RAM limit, such as 4G; a case that needs more is refused.",
+        "--ram",
+        parse=parsing.parse_bytes,
+    )
+    vram_bytes: int | None = option(
+        None, "Peak GPU memory limit.", "--vram", parse=parsing.parse_bytes
+    )
+    skip_air: bool = option(
+        False,
+        "CT only: do not run the network on air more than 3 cm outside the body.",
+        "--skip-air",
+    )
+    montage: str | None = option(
+        None,
+        "outlined or filled: also draw OUT/montages/CASE.png, three planes with the structures.",
+        metavar="STYLE",
+    )
+    probabilities: bool = option(
+        False,
+        "Also write OUT/probabilities/CASE.nii.gz, the probability of each structure in each "
+        "voxel; evaluate then reports their calibration.",
+        "--probabilities",
+    )
+
+
+@dataclass(frozen=True)
+class EvaluateOptions:
+    """``delineate evaluate``."""
+
+    labels: Path | None = option(None, "Names of the label values: YAML, JSON or CSV.")
+    like: Path | None = option(
+        None, "A scan whose geometry is used for folders of slices without geometry."
+    )
+    as_stack: bool | None = option(
+        None,
+        "Whether a folder of slices is one volume, or each slice is a case.",
+        "--as-stack/--as-images",
+    )
+    surface: str = option(
+        "surfels",
+        "Distances between surfels (surface elements, weighted by area), voxels (of the edge), "
+        "inner_voxels (without the scan's ends), or none.",
+    )
+    percentile: str = option(
+        "directed",
+        "HD95: directed (the larger of both directions) or pooled (both together).",
+    )
+    tolerance_mm: float = option(
+        2.0, "Tolerance of the surface Dice (NSD), in mm.", "--tolerance", metavar="MM"
+    )
+    also: tuple[str, ...] = option(
+        (),
+        "Further metrics: lesions, centreline (clDice) or boundary (IoU near the contour); may be "
+        "repeated.",
+        repeated=True,
+    )
+    pictures: bool = option(
+        False,
+        "Draw each case: source, truth and prediction side by side, OUT/pictures/CASE.png.",
+        "--pictures",
+    )
+    images: Path | None = option(
+        None, "The scans to draw, by case name, if TRUTH does not name them."
+    )
+    report: bool = option(
+        True,
+        "Also write OUT/report.html, with pictures of three cases.",
+        "--report/--no-report",
+    )
+    workers: int | None = option(None, WORKERS)
+
+
+@dataclass(frozen=True)
+class CompareOptions:
+    """``delineate compare``."""
+
+    names: tuple[str, ...] = option(
+        (),
+        "Names of the runs, such as a,b,c; by default from their paths.",
+        parse=parsing.parse_names,
+    )
+    metric: str = option("dice", "A metric of the scores.")
+    labels: tuple[str, ...] = option(
+        (), "A structure to compare; may be repeated; by default all.", "--label", repeated=True
+    )
+    per: str = option("case", "case, slice or patient.")
+    common: bool = option(
+        False,
+        "Use only cases present in every run (default: error if a run lacks a case).",
+        "--common",
+    )
+
+
+@dataclass(frozen=True)
+class ConvertOptions:
+    """``delineate convert``."""
+
+    spacing_mm: tuple[float, ...] = option(
+        (),
+        "Spacing in mm of slices without geometry, such as 0.5,0.5,2.",
+        "--spacing",
+        parse=parsing.parse_spacing,
+    )
+    axes: str | None = option(
+        None,
+        "True directions of the stored axes, such as ASL, for files that do not state them "
+        "(Analyze 7.5, slices).",
+    )
+    orientation: str | None = option(
+        None, "Axis codes of the result, such as RAS; by default as stored."
+    )
+    series: str | None = option(None, "SeriesInstanceUID, if the folder has several series.")
+    split_slices: int | None = option(
+        None,
+        "Cut the volume into NAME_00, NAME_01 ... of this many slices; the last may be shorter.",
+    )
+
+
+@dataclass(frozen=True)
+class QuantiseOptions:
+    """``delineate quantise``."""
+
+    truth: Path | None = option(
+        None,
+        "Reference masks of the scans, as for evaluate; by default those of INPUT if it is one "
+        "cohort.",
+    )
+    only: str | None = option(None, ONLY)
+    cases: int = option(
+        8,
+        "Number of calibration scans; the others measure the loss of accuracy.",
+        metavar="N",
+    )
+    seed: int = option(0, "Random seed for choosing the calibration scans.")
+
+
+@dataclass(frozen=True)
+class DownloadOptions:
+    """``delineate download``."""
+
+    only: tuple[str, ...] = option(
+        (),
+        "Part of a data set of several files, such as disc1 or disc1,disc2.",
+        parse=parsing.parse_names,
+    )
+    mirror: str = option(
+        "",
+        "Address of a folder with the same files, to use instead of the publisher's.",
+        "--from",
+        metavar="URL",
+    )
+    keep_archives: bool = option(
+        False, "Keep the archives next to their unpacked files.", "--keep-archives"
+    )
+
+
+@dataclass(frozen=True)
+class PhantomOptions:
+    """``delineate phantom``."""
+
+    patients: int = option(20, "Number of patients.")
+    form: str = option(
+        "dicom",
+        "dicom (CT series and PNG masks), nifti, volumes (TrainVolumes, TrainSegmentation, "
+        "TestVolumes, TestSegmentation), chaos-mr (T1 in and out of phase, PNG masks) or ircadb "
+        "(CT and one mask series per organ).",
+        "--format",
+    )
+    organs: tuple[str, ...] = option(
+        (),
+        "Organs in the masks, such as liver or liver,spleen; by default all four.",
+        parse=parsing.parse_names,
+    )
+    seed: int = option(0, SEED)
+
+
+@dataclass(frozen=True)
+class DemoOptions:
+    """``delineate demo``."""
+
+    budget_s: float = option(
+        300.0,
+        "Time for everything except making the phantom, such as 5m (the default).",
+        "--budget",
+        parse=parsing.parse_duration,
+    )
+    patients: int = option(
+        20, "Number of patients of the phantom cohort; a quarter is kept for testing."
+    )
+    seed: int = option(0, SEED)
+    device: str = option("auto", DEVICE)

@@ -1,0 +1,59 @@
+"""Plan: the choices of a training, derived from a cohort and this machine, without training."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ..cohorts.discovery.layouts import find
+from ..cohorts.discovery.originals import originals
+from ..core import atomic
+from ..core.plan import Plan
+from ..core.progress import Progress, silent
+from ..inference.devices import choose_device
+from ..planning import rules
+from ..planning.recipes import find_recipe
+from .options import PlanOptions
+
+
+def plan(
+    data: str | Path,
+    out: str | Path,
+    options: PlanOptions = PlanOptions(),
+    *,
+    progress: Progress = silent,
+) -> Plan:
+    """Derive a plan and write it to ``out``, to be edited and passed to ``train --plan``.
+
+    Args:
+        data: a folder of scans with masks, or a manifest.
+        out: a JSON file.
+
+    Raises:
+        InputError, LayoutError, LabelError, UsageError: no plan can be made for ``data``.
+        OutputError: ``out`` cannot be written, or is a file that is read.
+    """
+    choose_device(options.device)  # refused before the cohort is read
+    recipe = None if options.recipe is None else find_recipe(options.recipe)
+    manifest = find(
+        data,
+        layout=options.layout,
+        description=options.description,
+        labels=options.labels,
+        patient=options.patient,
+    )
+    given = [data if Path(data).is_file() else None, options.description, options.labels]
+    originals([manifest], given).refuse([out])
+    if recipe is not None:
+        manifest = recipe.adapt(manifest, options.labels is not None)
+    made = rules.plan_with(
+        recipe,
+        rules.fingerprint(manifest, progress=progress),
+        manifest,
+        options.device,
+        budget_s=options.budget_s,
+        epochs=options.epochs,
+        seed=options.seed,
+        dims=options.dims,
+    )
+    atomic.write_text(Path(out), made.to_json())
+    return made

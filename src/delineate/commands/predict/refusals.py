@@ -1,0 +1,43 @@
+"""Which options of predict exclude each other, or do not fit a model."""
+
+from __future__ import annotations
+
+from ...core.errors import UsageError
+from ...core.plan import Plan
+from ..options import BACKENDS, FORMATS, MONTAGES, PRECISIONS, PredictOptions
+
+
+def refuse_unfit(asked: PredictOptions, plan: Plan) -> None:
+    """Refuse options that exclude each other, or that do not fit a model with ``plan``.
+
+    Raises:
+        UsageError: names the options and what is allowed.
+    """
+    from ...inference.predictor import (
+        DropoutSamples,
+        refuse_missing,
+        refuse_overlapping,
+        refuse_unless_ct,
+    )
+
+    if asked.form not in FORMATS:
+        raise UsageError(f"--format must be one of {', '.join(FORMATS)}, found {asked.form!r}")
+    DropoutSamples(asked.samples).refuse_unless_fit(plan)
+    if asked.allow_missing:
+        refuse_missing(plan)
+    if asked.skip_air:
+        refuse_unless_ct(plan)
+    if asked.probabilities:
+        refuse_overlapping(plan)
+        if asked.ram_bytes is not None:
+            raise UsageError(
+                "--probabilities and --ram exclude each other: probabilities take two bytes per "
+                "voxel and structure, which the limit does not include"
+            )
+    for given, allowed in (
+        (asked.backend, BACKENDS),
+        (asked.precision, PRECISIONS),
+        (asked.montage or MONTAGES[0], MONTAGES),
+    ):
+        if given not in allowed:
+            raise UsageError(f"must be one of {', '.join(allowed)}, found {given!r}")
