@@ -24,7 +24,7 @@ from pathlib import Path
 from delineate.cohorts.discovery.layouts import discover
 from delineate.core.store import Store
 from delineate.planning import rules
-from delineate.commands.train.prepare import prepare_cohort
+from delineate.commands.train.preparation import prepare_cohort
 
 if __name__ == "__main__":
     manifest = discover(sys.argv[1]).manifest

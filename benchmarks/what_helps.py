@@ -29,11 +29,11 @@ from typing import Any
 
 import torch
 
-from delineate.commands.train.cohort import settle_cohort
 from delineate.commands.train.planned import PlannedRun, settle_plan
-from delineate.commands.train.prepare import prepare_cohort
+from delineate.commands.train.preparation import prepare_cohort
 from delineate.commands.train.request import Request
 from delineate.commands.train.run import open_run
+from delineate.commands.train.sides import settle_cohort
 from delineate.core.plan import Plan
 from delineate.networks.build import build, load_weights
 from delineate.training import validation as scoring

@@ -117,16 +117,16 @@ def test_imports_only_run_down_the_list(name):
 @pytest.mark.parametrize(
     "how",
     [
-        "from ..api.public import load",
-        "def f():\n    from ..api import public",
-        "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from ..api.public import Model",
-        "import delineate.api.public",
-        "from delineate.api import public",
+        "from ..api.model import load",
+        "def f():\n    from ..api import model",
+        "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from ..api.model import Model",
+        "import delineate.api.model",
+        "from delineate.api import model",
     ],
 )
 def test_an_import_upwards_is_found_wherever_it_is_planted(layer, how):
     name = next(name for name in MODULES if name.startswith(f"{layer}.") and name.count(".") == 1)
-    assert upward(name, f"{MODULES[name].read_text()}\n{how}\n") == {"api.public"}
+    assert upward(name, f"{MODULES[name].read_text()}\n{how}\n") == {"api.model"}
 
 
 def test_no_module_reaches_itself():

@@ -9,7 +9,7 @@ import pytest
 from tests.cohorts.imitate import AFFINE, SHAPE, box, dicom_series, nifti, noise
 
 from delineate.cohorts.checks import doctor
-from delineate.cohorts.checks.cohort import check_absent, compare
+from delineate.cohorts.checks.across_cases import check_absent, compare
 from delineate.cohorts.discovery.layouts import find
 
 SIDED = "labels:\n  left kidney: 1\n  right kidney: 2\n  left lung: 3\n"

@@ -13,11 +13,11 @@ from tests.scans import write_cohort
 
 from delineate.commands.predict import predict
 from delineate.commands.train import held_out
-from delineate.commands.train.cohort import settle_cohort
 from delineate.commands.train.planned import NetworkJob, PlannedRun
-from delineate.commands.train.prepare import prepare_cohort
+from delineate.commands.train.preparation import prepare_cohort
 from delineate.commands.train.request import Request, read_split
 from delineate.commands.train.run import TrainingRun, open_run
+from delineate.commands.train.sides import settle_cohort
 from delineate.commands.train.start import starting_weights
 from delineate.commands.train.train import train
 from delineate.core.bundle import Bundle

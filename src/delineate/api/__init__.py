@@ -1,5 +1,8 @@
-"""The Python interface: ``load`` a model, ``read`` a scan, ``predict``, ``save``."""
+"""The Python interface: typed classes and functions, re-exported by ``delineate``."""
 
-from .public import Model, Prediction, load, read, write
+from .functions import read, write
+from .model import Model, load
+from .prediction import Prediction
+from .volume import ImageLike, Volume
 
-__all__ = ["Model", "Prediction", "load", "read", "write"]
+__all__ = ["ImageLike", "Model", "Prediction", "Volume", "load", "read", "write"]

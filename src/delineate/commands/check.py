@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ..cohorts.checks import doctor, repair
-from ..cohorts.checks.cohort import check_absent, compare, looks_like_ct
+from ..cohorts.checks.across_cases import check_absent, compare, looks_like_ct
 from ..cohorts.discovery.description import draft
 from ..cohorts.discovery.layouts import discover
 from ..cohorts.discovery.originals import originals, originals_in

@@ -1,4 +1,4 @@
-"""Report: a run or an evaluation as one page to read, print and archive (``reporting.report``)."""
+"""Report: a run or an evaluation as one page to read, print and archive."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from ..cohorts.discovery.originals import originals
 from ..core.atomic import write_text
 from ..core.errors import UsageError
 from ..core.outputs import Originals
-from ..reporting.report import render
+from ..reporting.html_report import render
 from ..reporting.reported_run import ReportedRun
 
 PAGES = (".html", ".htm")

@@ -6,8 +6,8 @@ module knows no files.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +19,7 @@ BODY_HU = -400.0  # CT threshold: the body is denser, lung and air are less dens
 UNITS = ("HU", "a.u.", "label")  # Hounsfield units, arbitrary units, label values
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Volume:
     """Voxel values on a grid; frozen. The array is not copied, so the caller must not change it.
 
@@ -60,6 +60,38 @@ class Volume:
             )
 
     @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of the array, (I, J, K) or (C, I, J, K)."""
+        return tuple(self.array.shape)
+
+    @property
+    def affine(self) -> NDArray[np.float64]:
+        """(4, 4): voxel index to RAS+ mm at voxel centres."""
+        return self.grid.affine
+
+    @property
+    def spacing_mm(self) -> tuple[float, float, float]:
+        """Voxel size along I, J and K."""
+        return self.grid.spacing_mm
+
+    def numpy(self) -> NDArray[Any]:
+        """The array itself, without a copy."""
+        return self.array
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
+        """The array for NumPy, so that ``np.asarray(volume)`` gives its voxels."""
+        if copy is False and dtype is not None and np.dtype(dtype) != self.array.dtype:
+            raise ValueError(f"{self.array.dtype} cannot become {dtype} without a copy")
+        return np.array(self.array, dtype=dtype, copy=None if copy is None else copy)
+
+    def __repr__(self) -> str:
+        where = f", {self.source}" if self.source else ""
+        spacing = "x".join(f"{s:.3g}" for s in self.spacing_mm)
+        shape = "x".join(map(str, self.shape))
+        kind = f"{self.array.dtype} {self.unit}, {spacing} mm, {self.grid.codes}"
+        return f"{type(self).__name__}({shape} {kind}{where})"
+
+    @property
     def channels(self) -> int:
         """Number of channels; 1 for an array without a channel axis."""
         return 1 if self.array.ndim == 3 else int(self.array.shape[0])
@@ -69,14 +101,18 @@ class Volume:
         """The array with its channel axis, (C, I, J, K); a view."""
         return self.array if self.array.ndim == 4 else self.array[None]
 
-    def reorient(self, codes: str) -> Volume:
+    def reorient(self, codes: str) -> Self:
         """The same voxels with axes nearest to ``codes`` (a view)."""
         grid, axes = self.grid.reorient(codes)
-        return Volume(axes.apply(self.array), grid, self.unit, self.source, self.meta)
+        return replace(self, array=axes.apply(self.array), grid=grid)
 
-    def with_array(self, array: NDArray[Any], unit: str | None = None) -> Volume:
+    def with_array(self, array: NDArray[Any], unit: str | None = None) -> Self:
         """Other values on the same grid."""
-        return Volume(array, self.grid, self.unit if unit is None else unit, self.source, self.meta)
+        return replace(self, array=array, unit=self.unit if unit is None else unit)
+
+    def with_unit(self, unit: str) -> Self:
+        """The same values with another unit."""
+        return replace(self, unit=unit)
 
 
 def stack_channels(volumes: list[Volume], names: list[str]) -> Volume:

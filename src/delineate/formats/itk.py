@@ -59,41 +59,47 @@ def read(path: str | Path, kind: str) -> Volume:
         GeometryError: sheared or impossible directions.
     """
     with told(path, f"{kind} file"):
-        reader, sitk = _reader(path, kind), _simpleitk()
-        image = reader.Execute()
-        components, dimension = image.GetNumberOfComponentsPerPixel(), image.GetDimension()
-        array = sitk.GetArrayFromImage(image)  # (..., z, y, x[, component])
-        if array.dtype.kind not in "biuf" or dimension > 4 or (dimension == 4 and components > 1):
-            raise FormatError(
-                f"{dimension} axes with {components} components of {array.dtype}; allowed: three "
-                "spatial axes and one of channels"
-            )
-        # Components (last axis) or the fourth dimension (first axis) become the channel axis.
-        channels = (
-            np.moveaxis(array, -1, 0)
-            if components > 1
-            else array
-            if dimension == 4
-            else array[None]
+        return from_image(_reader(path, kind).Execute(), str(path))
+
+
+def from_image(image: Any, source: str = "") -> Volume:
+    """The volume of a SimpleITK image; unit "a.u.", modality "".
+
+    Args:
+        image: two or three spatial axes, and channels as components or as a fourth axis.
+
+    Raises:
+        FormatError: complex values, or more than four axes.
+        GeometryError: sheared or impossible directions.
+    """
+    sitk = _simpleitk()
+    components, dimension = image.GetNumberOfComponentsPerPixel(), image.GetDimension()
+    array = sitk.GetArrayFromImage(image)  # (..., z, y, x[, component])
+    if array.dtype.kind not in "biuf" or dimension > 4 or (dimension == 4 and components > 1):
+        raise FormatError(
+            f"{dimension} axes with {components} components of {array.dtype}; allowed: three "
+            "spatial axes and one of channels"
         )
-        # SimpleITK arrays are (z, y, x): reverse the spatial axes.
-        channels = channels.transpose(0, *range(channels.ndim - 1, 0, -1))  # (C, x, y[, z])
-        channels = channels[..., None] if channels.ndim == 3 else channels
-        meta: dict[str, Any] = {"modality": "", "patient": "", "spacing_known": True}
-        # Names and colours of segments, as other viewers write them, are kept as they are.
-        names = {
-            key: image.GetMetaData(key)
-            for key in image.GetMetaDataKeys()
-            if key.startswith("Segment")
-        }
-        if names:
-            meta["segments"] = names
-        return Volume(
-            channels[0] if len(channels) == 1 else channels,
-            _grid(image, dimension),
-            source=str(path),
-            meta=meta,
-        )
+    # Components (last axis) or the fourth dimension (first axis) become the channel axis.
+    channels = (
+        np.moveaxis(array, -1, 0) if components > 1 else array if dimension == 4 else array[None]
+    )
+    # SimpleITK arrays are (z, y, x): reverse the spatial axes.
+    channels = channels.transpose(0, *range(channels.ndim - 1, 0, -1))  # (C, x, y[, z])
+    channels = channels[..., None] if channels.ndim == 3 else channels
+    meta: dict[str, Any] = {"modality": "", "patient": "", "spacing_known": True}
+    # Names and colours of segments, as other viewers write them, are kept as they are.
+    names = {
+        key: image.GetMetaData(key) for key in image.GetMetaDataKeys() if key.startswith("Segment")
+    }
+    if names:
+        meta["segments"] = names
+    return Volume(
+        channels[0] if len(channels) == 1 else channels,
+        _grid(image, dimension),
+        source=source,
+        meta=meta,
+    )
 
 
 def read_grid(path: str | Path, kind: str) -> Grid:
@@ -181,7 +187,7 @@ def write(volume: Volume, path: str | Path, labels: LabelSet | None = None) -> N
     (``Segment0_Name`` ...).
     """
     target, sitk = Path(path), _simpleitk()
-    image = _image(volume)
+    image = to_image(volume)
     if labels is not None and target.suffix.lower() == ".nrrd":
         for key, value in _segments(labels).items():
             image.SetMetaData(key, value)
@@ -195,8 +201,8 @@ def write(volume: Volume, path: str | Path, labels: LabelSet | None = None) -> N
             raise OSError(str(error).strip().splitlines()[-1]) from error
 
 
-def _image(volume: Volume) -> Any:
-    """Convert a volume to a SimpleITK image; channels become vector components."""
+def to_image(volume: Volume) -> Any:
+    """The volume as a SimpleITK image (LPS); channels become vector components."""
     sitk = _simpleitk()
     array = smallest_labels(volume) if volume.unit == "label" else volume.array
     # ITK has no boolean and no half-precision pixels.

@@ -324,6 +324,24 @@ def write(
         labels: names and colours of the values.
         step: the value of one stored unit, written as the slope; readers multiply by it.
     """
+    nib, image = _nibabel(), to_image(volume, labels, step)
+    # Compression is done by ISA-L, not by nibabel: it is faster, and the bytes have no time stamp.
+    with (
+        replacing(path) as temporary,
+        packing(temporary, str(path).lower().endswith(".gz")) as file,
+    ):
+        image.to_file_map({"image": nib.fileholders.FileHolder(fileobj=file)})
+
+
+def to_image(volume: Volume, labels: LabelSet | None = None, step: float = 1.0) -> Any:
+    """The volume as a nibabel image, as ``write`` stores it.
+
+    Args:
+        volume, labels, step: see ``write``.
+
+    Returns:
+        A ``Nifti1Image``, or a ``Nifti2Image`` if an axis exceeds 32767 voxels.
+    """
     # NIfTI stores channels as the fourth axis.
     array = np.moveaxis(volume.array, 0, 3) if volume.array.ndim == 4 else volume.array
     if volume.unit == "label":
@@ -353,9 +371,31 @@ def write(
     if labels is not None and len(labels):
         text = json.dumps({"delineate_labels": labels.to_json()})
         image.header.extensions.append(nib.nifti1.Nifti1Extension("comment", text.encode()))
-    # Compression is done by ISA-L, not by nibabel: it is faster, and the bytes have no time stamp.
-    with (
-        replacing(path) as temporary,
-        packing(temporary, str(path).lower().endswith(".gz")) as file,
-    ):
-        image.to_file_map({"image": nib.fileholders.FileHolder(fileobj=file)})
+    return image
+
+
+def from_image(image: Any) -> Volume:
+    """The volume of a nibabel image; unit "a.u.".
+
+    Args:
+        image: any spatial image of nibabel, in memory or on disk; scaling is applied.
+
+    Raises:
+        FormatError: more than four axes, or values that are not real.
+        GeometryError: sheared or impossible affine.
+    """
+    array = _cube(np.asanyarray(image.dataobj))
+    source = str(image.get_filename() or "")
+    # A fifth axis of vectors follows an empty time axis.
+    if array.ndim == 5 and array.shape[3] == 1:
+        array = array[:, :, :, 0]
+    if array.ndim > 4 or array.dtype.kind not in "biuf":
+        raise FormatError(
+            f"{array.ndim} axes of {array.dtype}; allowed: three spatial axes of real numbers and "
+            "one of channels",
+            path=source or None,
+        )
+    grid = Grid(array.shape[:3], np.asarray(image.affine, np.float64))
+    channels = np.moveaxis(array, 3, 0) if array.ndim == 4 else array
+    meta = {"modality": "", "patient": "", "spacing_known": True}
+    return Volume(channels, grid, source=source, meta=meta)

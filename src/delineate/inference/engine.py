@@ -579,8 +579,12 @@ def _mirrored_logits(
     together = max(1, windows_at_once(engine) // max(1, len(x)))
     for start in range(0, len(flips), together):
         group = flips[start : start + together]
-        images = torch.cat([x.flip([2 + a for a in axes]) for axes in group])
-        logits = logits_of(network, images, engine.plan.dims, engine.dtype)
+        logits = logits_of(
+            network,
+            torch.cat([x.flip([2 + a for a in axes]) for axes in group]),
+            engine.plan.dims,
+            engine.dtype,
+        )
         for (axes, n), one in zip(itertools.product(group, range(len(x))), logits, strict=True):
             yield axes, n, one
 

@@ -13,11 +13,12 @@ unknown, is shown as it is stored and without letters.
 
 from __future__ import annotations
 
+import io
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,6 +29,9 @@ from ..core.labels import Label, LabelSet
 from ..core.volume import Volume
 from ..core.words import decimals
 from ..metrics import overlap
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 SOFT_TISSUE_HU = (-160.0, 240.0)  # window 400 at level 40
 PERCENTILES = (1.0, 99.0)
@@ -105,6 +109,23 @@ def montage(
         GeometryError: a mask is not on the image's grid.
         OutputError: the file cannot be written.
     """
+    figure = montage_figure(image, masks, labels, window, title, filled)
+    with replacing(path) as temporary:
+        temporary.write_bytes(figure_png(figure))
+    return Path(path)
+
+
+def montage_figure(
+    image: Volume | None,
+    masks: dict[str, Volume],
+    labels: LabelSet,
+    window: tuple[float, float] | None = None,
+    title: str = "",
+    filled: bool = False,
+) -> Figure:
+    """The planes that show most of the first mask, as a Matplotlib figure; arguments and errors as
+    for ``montage``.
+    """
     base = image if image is not None else next(iter(masks.values()))
     for name, mask in masks.items():
         check_place(base, name, mask)
@@ -117,9 +138,14 @@ def montage(
         array = np.isin(array, labels.values)
     cuts = _cuts(list(drawn.values()), labels, array.shape, placed)
     spacing_mm = shown.grid.spacing_mm
-    with replacing(path) as temporary:
-        _draw(array, drawn, labels, cuts, spacing_mm, low_high, (words, title), temporary, filled)
-    return Path(path)
+    return _planes_figure(array, drawn, labels, cuts, spacing_mm, low_high, (words, title), filled)
+
+
+def figure_png(figure: Figure) -> bytes:
+    """The bytes of a PNG file."""
+    file = io.BytesIO()
+    figure.savefig(file, facecolor=figure.get_facecolor(), format="png")
+    return file.getvalue()
 
 
 def side_by_side(
@@ -305,7 +331,7 @@ def spread(amounts: NDArray[np.int64], most: int) -> list[int]:
     return [int(k) for k in np.unique(np.searchsorted(below, (np.arange(most) + 0.5) / most))]
 
 
-def _draw(
+def _planes_figure(
     array: NDArray[Any],
     masks: dict[str, NDArray[Any]],
     labels: LabelSet,
@@ -313,10 +339,9 @@ def _draw(
     spacing_mm: Sequence[float],
     low_high: tuple[float, float],
     words: tuple[str, str],
-    path: Path,
     filled: bool,
-) -> None:
-    """Draw the planes in one row and save the figure; ``words`` are the window and the title."""
+) -> Figure:
+    """Draw the planes in one row; ``words`` are the window and the title."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -349,7 +374,7 @@ def _draw(
             used |= _contours(ax, plane.cut(mask, index), labels, style)
     _legend(figure, list(masks), labels, used)
     _words(figure, (words[1], words[0], RIGHT_ON_LEFT if figure.axes[0].texts else ""))
-    figure.savefig(path, facecolor="black", format="png")
+    return figure
 
 
 @dataclass(frozen=True)

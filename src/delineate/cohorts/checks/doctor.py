@@ -1,8 +1,8 @@
 """Checks of a single case: one small function per check, each returning findings.
 
 ``examine`` opens a case's files once and keeps a small summary (an ``Examination``) together with
-the findings of that case; ``cohort.py`` compares the summaries of all cases. This module changes no
-file; ``repair.py`` applies the repair that a finding names in ``mend``.
+the findings of that case; ``across_cases.py`` compares the summaries of all cases. This module
+changes no file; ``repair.py`` applies the repair that a finding names in ``mend``.
 
 Left and right are checked in RAS+ mm, where x grows towards the patient's right, and only if the
 file stores a position.

@@ -15,8 +15,8 @@ from ...core.manifest import Case, Manifest
 from ...core.plan import Plan
 from ...core.terms import contradictions, may_be
 from ...planning import rules
-from .cohort import to_learn_from
 from .run import TrainingRun
+from .sides import to_learn_from
 from .start import like_its_start, starting_weights
 
 RESERVE_S = 12.0  # of a budget, for the bundle, the report and the end of the process

@@ -37,13 +37,12 @@ from ...planning import rules as plan_step
 from .. import predict as predict_step
 from .. import report as report_step
 from . import event_files as scalars
-from . import held_out
-from . import prepare as prepare_step
-from .cohort import settle_cohort
+from . import held_out, preparation
 from .model_file import ModelFile
 from .planned import NetworkJob, PlannedRun, settle_plan
 from .request import Request
 from .run import TrainingRun, open_run
+from .sides import settle_cohort
 
 # Prepared cases are held in memory if they need at most this share of what is free.
 RAM_SHARE = 0.35
@@ -149,7 +148,7 @@ def _prepare(planned: PlannedRun) -> list[str]:
         DelineateError: no case can be prepared.
     """
     run = planned.run
-    outcomes = prepare_step.prepare_cohort(
+    outcomes = preparation.prepare_cohort(
         planned.learning, planned.plan, run.store, progress=run.progress
     )
     errors = [o.error for o in outcomes if o.error is not None]

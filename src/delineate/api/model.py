@@ -1,39 +1,29 @@
-"""The Python interface: ``load`` a model, ``read`` a scan, ``predict``, ``save``.
-
-import delineate as dl
-model = dl.load("liver.model")
-prediction = model.predict(dl.read("CT/"))
-prediction.save("liver.nii.gz")
-"""
+"""Model: a trained model for use in Python."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from ..core import prediction as core_prediction
-from ..core.bundle import Bundle, graphs_beside
+from ..core.bundle import Bundle, Member, graphs_beside
 from ..core.errors import InputError, UsageError
 from ..core.labels import LabelSet
 from ..core.terms import is_known_channel, match_channels
-from ..core.volume import Volume
-from ..formats import files
+from .prediction import Prediction
+from .volume import ImageLike, Volume
 
+if TYPE_CHECKING:
+    import torch
 
-class Prediction(core_prediction.Prediction):
-    """A prediction that can be saved."""
-
-    def save(self, path: str | Path) -> None:
-        """Write the label volume; the format follows the ending (.nii.gz, .nii, .nrrd, .mha,
-        .png).
-        """
-        files.write(self.labels, path, labels=self.structures)
+    from ..core.plan import Network, Plan
 
 
 class Model:
-    """A bundle and, from the first prediction on, its networks on a device."""
+    """A bundle and, from the first prediction on, its networks on a device. It can be pickled; the
+    copy builds its networks again on the device that was requested.
+    """
 
     def __init__(
         self,
@@ -65,6 +55,46 @@ class Model:
         """16 hex digits from plan and weights."""
         return self.bundle.id
 
+    @property
+    def plan(self) -> Plan:
+        """All settings of the training and of the prediction."""
+        return self.bundle.plan
+
+    @property
+    def card(self) -> dict[str, Any]:
+        """How the model was trained and how well it did, as plain data."""
+        return dict(self.bundle.card)
+
+    @property
+    def module(self) -> torch.nn.Module:
+        """The torch network of the model's only member, on the CPU, in evaluation mode.
+
+        Raises:
+            UsageError: the model averages several networks; see ``modules``.
+        """
+        if len(self.bundle.members) != 1:
+            names = ", ".join(member.name for member in self.bundle.members)
+            raise UsageError(f"the model averages several networks ({names}): use modules")
+        return next(iter(self.modules.values()))
+
+    @property
+    def modules(self) -> dict[str, torch.nn.Module]:
+        """Name of each member -> its torch network, on the CPU, in evaluation mode."""
+        from ..networks.build import filled
+
+        return {
+            member.name: filled(_network_of(self.bundle.plan, member), member.weights)
+            for member in self.bundle.members
+        }
+
+    def __repr__(self) -> str:
+        plan = self.bundle.plan
+        kind = f"{plan.dims}-D {plan.network.kind}"
+        return f"Model({self.id}, {kind}: {', '.join(self.labels.names)})"
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "_engines": {}}
+
     def _engine(self, views: tuple[str, ...] = ()) -> Any:
         from ..inference.devices import choose_device
         from ..inference.engine import DTYPES, Engine
@@ -81,7 +111,7 @@ class Model:
 
     def predict(
         self,
-        volume: Volume,
+        image: ImageLike,
         *,
         mirror: bool | None = None,
         views: Sequence[str] = (),
@@ -93,7 +123,8 @@ class Model:
         """Segment one scan, on exactly its grid.
 
         Args:
-            volume: (I, J, K) or (C, I, J, K) with the model's channels; see ``read``.
+            image: the scan with the model's channels: a path, a ``Volume``, an image of nibabel or
+                SimpleITK, or a pair (array, affine); (I, J, K) or (C, I, J, K).
             mirror: True averages over mirror images along the axes that training mirrored (slower,
                 often a little better), False does not, None follows the model's plan.
             views: only these views ("axial", "coronal", "sagittal") of a model with several; ()
@@ -101,7 +132,7 @@ class Model:
             samples: number of Monte-Carlo dropout samples; ``uncertainty`` of the result gives
                 their agreement for each structure.
             seed: of the samples.
-            channels: names of the channels of ``volume``, in its order, if it lacks some of the
+            channels: names of the channels of ``image``, in its order, if it lacks some of the
                 model's.
             probabilities: also give the probability of each structure in each voxel; see
                 ``Prediction``.
@@ -116,6 +147,7 @@ class Model:
 
         inference = predictor.with_mirroring(self.bundle.plan, mirror)
         drawn = predictor.DropoutSamples(samples, str(seed))
+        volume = Volume.of(image)
         present = None if channels is None else self._present(channels)
         if channels is None:
             volume = self._ordered(volume)
@@ -130,15 +162,7 @@ class Model:
                 probabilities=probabilities,
             )
         )
-        return Prediction(
-            found.labels,
-            found.structures,
-            found.bundle_id,
-            found.timing,
-            found.uncertainty,
-            found.missing,
-            found.probabilities,
-        )
+        return Prediction.of(found)
 
     def _ordered(self, volume: Volume) -> Volume:
         """The volume with its channels in the model's order, if it names them; without names they
@@ -185,6 +209,13 @@ class Model:
         return [n for n in at if n is not None]
 
 
+def _network_of(plan: Plan, member: Member) -> Network:
+    """The architecture of one member: of a cascade's first stage, of a view, or the plan's own."""
+    if member.first_stage and plan.low_resolution is not None:
+        return plan.low_resolution.network
+    return plan.seen(plan.named_views()[member.view]).network if member.view else plan.network
+
+
 def load(path: str | Path, device: str = "auto", precision: str = "auto") -> Model:
     """Load and verify a model. No code in it is run, and networks are built at the first
     prediction.
@@ -200,13 +231,3 @@ def load(path: str | Path, device: str = "auto", precision: str = "auto") -> Mod
         UsageError: an unknown device or precision.
     """
     return Model(Bundle.load(path), device, graphs_beside(path), precision)
-
-
-def read(path: str | Path, *, spacing_mm: tuple[float, ...] | None = None) -> Volume:
-    """Read a file, a DICOM folder, or a folder of slices; see ``formats.files.read``."""
-    return files.read(path, spacing_mm=spacing_mm)
-
-
-def write(volume: Volume, path: str | Path) -> None:
-    """Write a volume; the format follows the ending."""
-    files.write(volume, path)

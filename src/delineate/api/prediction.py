@@ -1,0 +1,155 @@
+"""Prediction: a segmented scan for use in Python."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..core import prediction as core
+from .volume import Volume, _package
+
+if TYPE_CHECKING:
+    import nibabel
+    import pandas
+    import SimpleITK
+    from matplotlib.figure import Figure
+
+
+class Prediction(core.Prediction):
+    """The segmentation of one scan; see ``core.prediction.Prediction`` for its fields.
+
+    ``prediction["liver"]`` is the mask of one structure, ``np.asarray(prediction)`` the label map.
+
+    >>> from delineate import LabelSet
+    >>> labels = Volume.from_numpy(np.ones((4, 4, 2), np.uint8), np.eye(4), unit="label")
+    >>> prediction = Prediction(labels, LabelSet.from_names({1: "liver", 2: "spleen"}))
+    >>> prediction["liver"].sum(), prediction.volumes_ml["spleen"]
+    (np.int64(32), 0.0)
+    """
+
+    @classmethod
+    def of(cls, found: core.Prediction) -> Prediction:
+        """The same prediction with the methods of this class."""
+        return cls(
+            Volume.of(found.labels),
+            found.structures,
+            found.bundle_id,
+            found.timing,
+            found.uncertainty,
+            found.missing,
+            found.probabilities,
+            found.samples,
+        )
+
+    @property
+    def volume(self) -> Volume:
+        """The label map with its grid."""
+        return Volume.of(self.labels)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of the label map, (I, J, K): that of the scan."""
+        return self.labels.shape
+
+    @property
+    def affine(self) -> NDArray[np.float64]:
+        """(4, 4): voxel index to RAS+ mm, as of the scan."""
+        return self.labels.affine
+
+    @property
+    def spacing_mm(self) -> tuple[float, float, float]:
+        """Voxel size along I, J and K."""
+        return self.labels.spacing_mm
+
+    def numpy(self) -> NDArray[Any]:
+        """The label map, (I, J, K) whole numbers, without a copy."""
+        return self.labels.array
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
+        """The label map for NumPy."""
+        return self.labels.__array__(dtype, copy)
+
+    def __getitem__(self, structure: str) -> NDArray[np.bool_]:
+        """The mask of one structure, (I, J, K) bool; all False if it was not found.
+
+        Raises:
+            KeyError: no structure has this name.
+        """
+        if structure not in self.structures.names:
+            raise KeyError(f"{structure!r}; the structures are {', '.join(self.structures.names)}")
+        mask: NDArray[np.bool_] = self.labels.array == self.structures.named(structure).value
+        return mask
+
+    def __iter__(self) -> Iterator[str]:
+        """The names of the structures."""
+        return iter(self.structures.names)
+
+    def __repr__(self) -> str:
+        found = (f"{name} {ml:.4g} ml" for name, ml in self.volumes_ml.items())
+        return f"Prediction({'x'.join(map(str, self.shape))}, {', '.join(found)})"
+
+    def to_nibabel(self) -> nibabel.nifti1.Nifti1Image:
+        """The label map as a NIfTI image of nibabel."""
+        return self.volume.to_nibabel()
+
+    def to_sitk(self) -> SimpleITK.Image:
+        """The label map as an image of SimpleITK."""
+        return self.volume.to_sitk()
+
+    def to_torchio(self) -> Any:
+        """The label map as a ``torchio.LabelMap``."""
+        return self.volume.to_torchio()
+
+    def to_monai(self) -> Any:
+        """The label map as a ``monai.data.MetaTensor``."""
+        return self.volume.to_monai()
+
+    def to_frame(self) -> pandas.DataFrame:
+        """One row per structure: value, name and volume in ml, with columns of its uncertainty if
+        there are samples.
+
+        Raises:
+            UsageError: pandas is not installed.
+        """
+        volumes = self.volumes_ml
+        rows = [
+            {
+                "value": label.value,
+                "structure": label.name,
+                "volume_ml": volumes[label.name],
+                **self.uncertainty.get(label.name, {}),
+            }
+            for label in self.structures
+        ]
+        return cast("pandas.DataFrame", _package("pandas").DataFrame(rows))
+
+    def save(self, path: str | Path) -> None:
+        """Write the label map; the ending names the format (.nii.gz, .nii, .nrrd, .mha, .png).
+
+        Raises:
+            OutputError: an unknown ending, or the file cannot be written.
+        """
+        self.volume.save(path, self.structures)
+
+    def plot(self, scan: Volume | None = None) -> Figure:
+        """Three planes as a Matplotlib figure: the scan with the structures as contours, or only
+        the structures.
+
+        Raises:
+            GeometryError: ``scan`` is not the segmented scan, but one on another grid.
+        """
+        from ..reporting.pictures import montage_figure
+
+        return montage_figure(scan, {"prediction": self.labels}, self.structures)
+
+    def _repr_html_(self) -> str:
+        """Three planes for a notebook."""
+        from ..reporting.pictures import figure_png
+
+        data = base64.b64encode(figure_png(self.plot())).decode("ascii")
+        return f'<div>{self!r}</div><img src="data:image/png;base64,{data}" alt="structures">'
