@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pickle
+import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -151,3 +153,13 @@ def test_a_scientists_file_is_typed(tmp_path):
     assert done.returncode == 0, done.stdout
     done = subprocess.run([*check, "wrong.py"], cwd=tmp_path, capture_output=True, text=True)
     assert done.stdout.count("error:") == 3, done.stdout
+
+
+def test_the_page_of_the_python_interface_runs(scan, tmp_path, monkeypatch):
+    page = (Path(__file__).parents[2] / "docs" / "python.md").read_text(encoding="utf-8")
+    shutil.copyfile(GOLDEN, tmp_path / "liver.model")
+    scan.save(tmp_path / "scan.nii.gz")
+    monkeypatch.chdir(tmp_path)
+    code = "\n".join(re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL))
+    exec(compile(code, "docs/python.md", "exec"), {})
+    assert (tmp_path / "mask.nii.gz").is_file() and (tmp_path / "planes.png").is_file()
