@@ -362,7 +362,7 @@ def test_a_model_that_never_missed_a_channel_is_not_asked(tmp_path):
     )
     with pytest.raises(UsageError, match="modality dropout"):
         dl.load(path, device="cpu").predict(dl.read(data / "p1_flair.nii.gz"), channels=["Flair"])
-    with pytest.raises(InputError, match="takes 2"):
+    with pytest.raises(InputError, match="needs 2"):
         dl.load(path, device="cpu").predict(dl.read(data / "p1_flair.nii.gz"))
     with pytest.raises(UsageError, match="no channel PD; its channels are Flair, T1c"):
         dl.load(path, device="cpu").predict(dl.read(data / "p1_flair.nii.gz"), channels=["PD"])

@@ -32,13 +32,14 @@ from ..commands.options import (
 )
 from ..commands.parsing import parse_channels, parse_folds
 from .expansion import with_options
-from .terminal import end_with, progress_bar, say, show
+from .terminal import end_with, progress_bar, say, show, show_facts, show_json
 
 app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
     help="From a folder of scans with masks to a validated segmentation model, and from a scan "
     "to its structures.",
 )
@@ -49,6 +50,7 @@ Data = Annotated[
         help="A folder of scans (with masks), a manifest.jsonl, or one scan.", metavar="DATA"
     ),
 ]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 ModelPath = Annotated[Path, typer.Argument(help="The model.", metavar="MODEL")]
 
 
@@ -86,6 +88,7 @@ def check(
         Path | None,
         typer.Option(help="Only write a first YAML description of this folder to this file."),
     ] = None,
+    as_json: AsJson = False,
 ) -> None:
     """Report what is in DATA, what is wrong with it, and what can be repaired.
 
@@ -100,11 +103,14 @@ def check(
     target = options.out or Path(f"{data.resolve().name}.check")
     with progress_bar() as progress:
         report = step.check(data, **vars(replace(options, out=target)), progress=progress)
-    show(step.table(report))
-    typer.echo(
-        f"written: {target / 'manifest.jsonl'}, {target / 'findings.json'}"
-        + (f"; repaired copies in {options.fix}" if options.fix else "")
-    )
+    if as_json:
+        show_json(step.to_json(report))
+    else:
+        show(step.table(report))
+        typer.echo(
+            f"written: {target / 'manifest.jsonl'}, {target / 'findings.json'}"
+            + (f"; repaired copies in {options.fix}" if options.fix else "")
+        )
     if any(finding.severity == "error" for finding in report.findings):
         raise typer.Exit(1)
 
@@ -226,6 +232,7 @@ def evaluate(
     target: Annotated[
         Path | None, out("Folder for scores.csv, scores.json and slices.csv.")
     ] = None,
+    as_json: AsJson = False,
 ) -> None:
     """Score predictions against reference masks, paired by name: per case, slice and patient, and
     pooled; and write a report.
@@ -236,6 +243,7 @@ def evaluate(
     from ..evaluation.scoring import surface_choices
     from ..reporting.score_table import table
 
+    page: Path | None = None
     with progress_bar() as progress:
         done = step.evaluate(
             prediction,
@@ -252,14 +260,19 @@ def evaluate(
             workers=options.workers,
             progress=progress,
         )
-    show(table(done))
-    if done.pictures:
-        count = f"{len(done.pictures)} picture{'s' * (len(done.pictures) != 1)}"
-        typer.echo(f"{count} in {Path(done.pictures[0]).parent}")
     if options.report and target is not None:
         from ..commands.report import report as write_report
 
-        typer.echo(f"report: {write_report(target)}")
+        page = write_report(target)
+    if as_json:
+        show_json(done.to_json())
+    else:
+        show(table(done))
+        if done.pictures:
+            count = f"{len(done.pictures)} picture{'s' * (len(done.pictures) != 1)}"
+            typer.echo(f"{count} in {Path(done.pictures[0]).parent}")
+        if page is not None:
+            typer.echo(f"report: {page}")
     end_with([f"{name}: {why}" for name, why in done.failures.items()])
 
 
@@ -275,6 +288,7 @@ def compare(
     ],
     target: Annotated[Path, out("Folder for compare.csv, compare.json and the plots.")],
     options: CompareOptions,
+    as_json: AsJson = False,
 ) -> None:
     """Compare runs case by case: differences to the first run with confidence interval, test and
     effect size; ranks, plots, and a conclusion in words.
@@ -293,6 +307,9 @@ def compare(
         per=options.per,
         common=options.common,
     )
+    if as_json:
+        show_json(done.to_json())
+        return
     show(table(done))
     for sentence in done.sentences:
         typer.echo(sentence)
@@ -407,6 +424,7 @@ def quantise(
     ],
     target: Annotated[Path, out("The new model to write.")],
     options: QuantiseOptions,
+    as_json: AsJson = False,
 ) -> None:
     """Calibrate a model for INT8 inference, which is faster on many CPUs, and measure the loss of
     accuracy. Only `predict --precision int8` uses it.
@@ -420,9 +438,12 @@ def quantise(
         done = step.quantise(
             model, list(inputs), target, **vars(options), say=say, progress=progress
         )
-    show(step.table(done))
-    typer.echo(step.sentence(done))
-    typer.echo(f"model {done.bundle.id} in {target}")
+    if as_json:
+        show_json({"model": done.bundle.id, **done.cost})
+    else:
+        show(step.table(done))
+        typer.echo(step.sentence(done))
+        typer.echo(f"model {done.bundle.id} in {target}")
     end_with(done.failures)
 
 
@@ -431,13 +452,17 @@ def info(
     path: Annotated[
         Path, typer.Argument(help="A file, a folder or a model.", metavar="FILE|FOLDER|MODEL")
     ],
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Describe a file, a folder of scans or a model, as JSON."""
-    import json
+    """Describe a file, a folder of scans or a model."""
 
     from ..commands import info as step
 
-    typer.echo(json.dumps(step.info(path), indent=1, default=str))
+    facts = step.info(path)
+    if as_json:
+        show_json(facts)
+    else:
+        show_facts(facts)
 
 
 @app.command()
@@ -541,6 +566,7 @@ def phantom(
 def benchmark(
     target: Annotated[Path | None, out("JSON file for the figures.")] = None,
     device: Annotated[str, typer.Option(help=DEVICE)] = "auto",
+    as_json: AsJson = False,
 ) -> None:
     """Measure this machine: networks, a training step, preparing, restoring, patches and files, in
     about a minute.
@@ -551,7 +577,21 @@ def benchmark(
 
     with progress_bar() as progress:
         rows = step.benchmark(target, device=device, progress=progress)
-    show(step.table(rows))
+    if as_json:
+        show_json(step.record(rows))
+    else:
+        show(step.table(rows))
+
+
+@app.command()
+def recipes(as_json: AsJson = False) -> None:
+    """List the published systems that `train --recipe` reproduces."""
+    from ..commands import recipes as step
+
+    if as_json:
+        show_json(step.recipes())
+    else:
+        show(step.table())
 
 
 @app.command()
@@ -566,6 +606,7 @@ def download(
     listed: Annotated[
         bool, typer.Option("--list", help="Only list the data sets with their licences.")
     ] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Download a public data set (resumable), check it and unpack it.
 
@@ -575,7 +616,10 @@ def download(
     from ..core.errors import UsageError
 
     if listed:
-        show(step.table())
+        if as_json:
+            show_json(step.listed())
+        else:
+            show(step.table())
         return
     if name is None or target is None:
         raise UsageError(

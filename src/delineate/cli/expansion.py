@@ -25,7 +25,7 @@ def with_options(kind: type[Any]) -> Callable[[Callable[..., None]], Callable[..
     """
 
     def decorate(function: Callable[..., None]) -> Callable[..., None]:
-        hints = get_type_hints(function, include_extras=True)
+        hints = get_type_hints(function, localns={kind.__name__: kind}, include_extras=True)
         own = [
             parameter.replace(annotation=hints[parameter.name], kind=inspect.Parameter.KEYWORD_ONLY)
             for parameter in inspect.signature(function).parameters.values()

@@ -29,6 +29,34 @@ def show(renderable: Any) -> None:
     Console(width=None if sys.stdout.isatty() else 140).print(renderable)
 
 
+def show_json(data: Any) -> None:
+    """Print JSON: text as it is, other data indented; NaN becomes null."""
+    if not isinstance(data, str):
+        import json
+
+        from ..core.scores import without_nan
+
+        data = json.dumps(without_nan(data), indent=1, default=str)
+    typer.echo(data)
+
+
+def show_facts(facts: dict[str, Any], indent: int = 0) -> None:
+    """Print plain data for people: one fact per line, nested facts indented."""
+    for key, value in facts.items():
+        name = f"{'  ' * indent}{str(key).replace('_', ' ')}"
+        if isinstance(value, dict) and value:
+            typer.echo(f"{name}:")
+            show_facts(value, indent + 1)
+        elif isinstance(value, list | tuple) and any(isinstance(one, dict) for one in value):
+            for number, one in enumerate(value, 1):
+                typer.echo(f"{name} {number}:")
+                show_facts(one if isinstance(one, dict) else {"": one}, indent + 1)
+        elif isinstance(value, list | tuple):
+            typer.echo(f"{name}: {', '.join(map(str, value))}")
+        elif value not in (None, "", {}):
+            typer.echo(f"{name}: {value}")
+
+
 def end_with(failures: Sequence[str]) -> None:
     """List failed cases; exit code 1 if there are any."""
     if failures:

@@ -81,12 +81,16 @@ def benchmark(
         rows += measure(device)
     progress("benchmark", len(measurements), len(measurements), "done")
     if out is not None:
-        record = {
-            "machine": machine(),
-            "rows": [asdict(row) | {"ratio": row.ratio} for row in rows],
-        }
-        atomic.write_text(Path(out), json.dumps(record, indent=1))
+        atomic.write_text(Path(out), json.dumps(record(rows), indent=1))
     return rows
+
+
+def record(rows: Sequence[Measurement]) -> dict[str, Any]:
+    """The measurements with the machine, as plain data."""
+    return {
+        "machine": machine(),
+        "rows": [asdict(row) | {"ratio": row.ratio} for row in rows],
+    }
 
 
 def table(rows: Sequence[Measurement]) -> Any:

@@ -208,7 +208,13 @@ def _fix(checked: CheckReport, out: str | Path, workers: int | None) -> CheckRep
 def _write(checked: CheckReport, out: str | Path) -> None:
     folder = atomic.make_folder(out)
     findings, manifest = (folder / name for name in WRITTEN)
-    data = {
+    atomic.write_text(findings, json.dumps(without_nan(to_json(checked)), indent=1))
+    atomic.write_text(manifest, checked.usable.to_jsonl())
+
+
+def to_json(checked: CheckReport) -> dict[str, Any]:
+    """The content of ``findings.json``."""
+    return {
         "root": checked.manifest.root,
         "layout": checked.manifest.layout,
         "cases": len(checked.manifest),
@@ -217,8 +223,6 @@ def _write(checked: CheckReport, out: str | Path) -> None:
         "count": {s: sum(f.severity == s for f in checked.findings) for s in SEVERITIES},
         "findings": [f.to_json() for f in checked.findings],
     }
-    atomic.write_text(findings, json.dumps(without_nan(data), indent=1))
-    atomic.write_text(manifest, checked.usable.to_jsonl())
 
 
 def table(checked: CheckReport) -> Any:

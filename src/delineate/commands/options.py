@@ -97,8 +97,7 @@ class PlanOptions(CohortOptions):
     dims: int | None = option(None, DIMS)
     recipe: str | None = option(
         None,
-        "A published system to reproduce: liver-ct-unet3d, brain-quicknat, liver-mr-unet2d, "
-        "liver-ct-unet2d or brats-vnet.",
+        "A published system to reproduce, such as liver-ct-unet3d (`delineate recipes` lists all).",
     )
     device: str = option("auto", DEVICE)
     seed: int = option(0, SEED)

@@ -57,6 +57,21 @@ def find(name: str) -> DataSet:
     raise UsageError(f"no data set is called {name!r}; {hint}")
 
 
+def listed() -> list[dict[str, Any]]:
+    """The data sets as plain data."""
+    return [
+        {
+            "name": one.name,
+            "title": one.title,
+            "size_mb": one.size_mb,
+            "licence": one.licence,
+            "home": one.home,
+            "files": [remote.name for remote in one.files],
+        }
+        for one in DATA_SETS.values()
+    ]
+
+
 def table() -> Any:
     """List the data sets as a rich table: name, size, checksum, licence and title."""
     from rich.table import Table
