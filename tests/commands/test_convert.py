@@ -192,7 +192,7 @@ def test_names_of_parts_follow_the_output(tmp_path, grid, asymmetric):
     with pytest.raises(OutputError, match="exists already"):
         convert(tmp_path / "a.nii", tmp_path / "o/knee.nrrd", split_slices=3, overwrite=False)
     for wrong in (0, -64):
-        with pytest.raises(UsageError, match=f"at least 1 slice, found {wrong}"):
+        with pytest.raises(UsageError, match=f"must be at least 1, found {wrong}"):
             convert(tmp_path / "a.nii", tmp_path / "o", split_slices=wrong)
 
 
@@ -217,7 +217,7 @@ def test_a_missing_part_is_a_gap_in_mm(tmp_path, grid, asymmetric):
 def test_a_part_missing_at_an_end_leaves_no_gap_but_a_note(tmp_path, grid, asymmetric):
     parts = cut(tmp_path, grid, asymmetric, 1)
     assert (
-        "begin at number 2; a part that is missing"
+        "begin at number 2; a part missing at an end"
         in merge(parts[2:], tmp_path / "again.nii.gz").notes[0]
     )
     assert "only volume" in merge(parts[:1], tmp_path / "again.nii.gz").notes[0]
@@ -301,7 +301,7 @@ def test_only_volumes_are_merged_into_one_file(tmp_path, real_data, grid, asymme
     with pytest.raises(FormatError, match="no volumes here"):
         merge([tmp_path / "empty"], tmp_path / "a.nii.gz")
     parts = cut(tmp_path, grid, asymmetric, 2)
-    with pytest.raises(OutputError, match="give it an ending"):
+    with pytest.raises(OutputError, match="its name needs an ending"):
         merge(parts, tmp_path / "folder")
     for _ in range(2):  # again, though the result now stands among the parts
         merge([tmp_path / "parts"], tmp_path / "parts/whole.nii.gz")
@@ -347,7 +347,9 @@ def test_oasis_t88_becomes_nifti_the_right_way_round(tmp_path):
     right_mm = image.affine @ (1, 11, 7, 1)
     assert left_mm[0] < 0 < right_mm[0], "x grows to the right"
     np.testing.assert_allclose(image.affine @ (5, 6, 4, 1), (0, 0, 0, 1))
-    assert "taken as LAS" in result.notes[0] and "--axes" in result.notes[0]
+    assert (
+        "LAS, centred at the origin, is assumed" in result.notes[0] and "--axes" in result.notes[0]
+    )
 
 
 @pytest.mark.parametrize("suffix", [".img", ".hdr"])

@@ -149,7 +149,7 @@ def test_a_montage_is_drawn_of_each_case_on_request(one_channel, tmp_path):
     ]
     assert both[0].shape == both[1].shape
     assert (np.abs(both[0] - both[1]).sum(axis=-1) > 30).sum() > 500
-    with pytest.raises(UsageError, match="outlined, filled, not 'dotted'"):
+    with pytest.raises(UsageError, match="outlined, filled, found 'dotted'"):
         predict(
             one_channel / "m.model",
             [one_channel / "scans"],
@@ -193,7 +193,7 @@ def test_probabilities_stand_beside_the_labels_and_agree_with_them(one_channel, 
         json.loads((out / "predictions.json").read_text())["cases"]["a"]["probabilities"]
         == "probabilities/a.nii.gz"
     )
-    with pytest.raises(UsageError, match="--ram does not count"):
+    with pytest.raises(UsageError, match="which the limit does not include"):
         predict(
             one_channel / "m.model",
             [one_channel / "scans"],
@@ -575,8 +575,8 @@ def test_memory_is_refused_with_the_least_that_works_and_then_kept(many_labels, 
 def test_need_is_counted_along_the_scan_s_own_axes():
     plan = small_plan(3, spacing_mm=(1.0, 2.0, 4.0), orientation="ASR")
     grid = Grid.from_spacing((10, 20, 30), (1.0, 1.0, 1.0))
-    assert limits._along(grid, plan) == [4.0, 1.0, 2.0]
-    assert limits._along(grid, plan.replace(orientation="kji", resampling="spline")) == [
+    assert limits._spacing_along(grid, plan) == [4.0, 1.0, 2.0]
+    assert limits._spacing_along(grid, plan.replace(orientation="kji", resampling="spline")) == [
         4.0,
         2.0,
         1.0,

@@ -61,7 +61,7 @@ def test_merging_keeps_a_part_of_the_same_grid_but_other_voxels(tmp_path):
     other = files.read(whole)
     files.write(other.with_array(other.array + 5), whole)
     before = whole.read_bytes()
-    with pytest.raises(OutputError, match="is not what they make"):
+    with pytest.raises(OutputError, match="differs from the merged volume"):
         convert.merge([tmp_path], whole)
     assert whole.read_bytes() == before
 
@@ -124,7 +124,7 @@ def test_a_report_is_a_page(tmp_path):
     (tmp_path / "run" / "clock.json").write_text("{}")
     scan(tmp_path / "precious.nii.gz")
     before = (tmp_path / "precious.nii.gz").read_bytes()
-    with pytest.raises(UsageError, match="ends in"):
+    with pytest.raises(UsageError, match="must end in"):
         report.report(tmp_path / "run", tmp_path / "precious.nii.gz")
     assert (tmp_path / "precious.nii.gz").read_bytes() == before
 
