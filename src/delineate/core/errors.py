@@ -7,6 +7,7 @@
     │   ├── GeometryError     unknown, contradictory or refused image geometry
     │   ├── LabelError        undeclared or unsuitable label values or names
     │   └── LayoutError       no cases, unpaired files, or an unrecognised layout
+    │       └── LeakError     a patient on two sides of a split
     ├── PlanError             a plan with an unknown key, or with values that exclude each other
     ├── BundleError           a model file that is damaged, changed or of another version
     ├── OutputError           nothing could be written (full disk, no permission, exists already)
@@ -92,6 +93,10 @@ class LabelError(InputError):
 
 class LayoutError(InputError):
     """No cases, unpaired files, or an unrecognised layout."""
+
+
+class LeakError(LayoutError):
+    """A patient with cases on two sides of a split."""
 
 
 class PlanError(DelineateError):

@@ -16,7 +16,7 @@ from typing import Any, Literal
 import numpy as np
 
 from .. import __version__
-from .errors import InputError, LayoutError
+from .errors import InputError, LayoutError, LeakError
 from .labels import LabelMapping, LabelSet
 from .schema import SCHEMAS, migrate
 
@@ -189,7 +189,7 @@ class Manifest:
                 # The patient's first case decides the side; all others must agree.
                 other, first = sides.setdefault(case.patient, (side, case.id))
                 if other != side:
-                    raise LayoutError(
+                    raise LeakError(
                         f"patient {case.patient} is in {what} {other} (case {first}) and in "
                         f"{what} {side}; "
                         "all cases of a patient must be on one side",

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from ...core.errors import DelineateError, InputError, LayoutError, UsageError
+from ...core.errors import DelineateError, InputError, LayoutError, LeakError, UsageError
 from ...core.inputs import refuse_special
 from ...core.manifest import Case, Manifest
 from ...formats import dicom, files
@@ -277,18 +277,13 @@ def _finish(
             draft.modality,
         )
     except LayoutError as error:
-        hint = (
-            ""
-            if patient
-            else "; if these are different patients, define them with --patient, such as --patient "
-            "'(.+)' for one patient per case"
-        )
-        # The hint helps if a patient is in two splits ("patient P is in split ...").
-        raise LayoutError(
-            error.message + (hint if error.message.startswith("patient ") else ""),
-            case=error.case,
-            path=root,
-        ) from error
+        hint = ""
+        if isinstance(error, LeakError) and not patient:
+            hint = (
+                "; if these are different patients, define them with --patient, such as --patient "
+                "'(.+)' for one patient per case"
+            )
+        raise LayoutError(error.message + hint, case=error.case, path=root) from error
     return DiscoveredCohort(manifest, tuple(draft.findings))
 
 
