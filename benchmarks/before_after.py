@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import json
 import os
 import shutil
 import statistics
@@ -49,7 +50,10 @@ def cohort(data: Path, folder: Path) -> Path:
         (folder / side).mkdir(parents=True)
         for path in sorted((data / "hippocampus" / side).glob("*.nii.gz"))[:CASES]:
             (folder / side / path.name).symlink_to(path.resolve())
-    shutil.copyfile(data / "hippocampus" / "dataset.json", folder / "dataset.json")
+    kept = {path.name for path in (folder / "imagesTr").iterdir()}
+    facts = json.loads((data / "hippocampus" / "dataset.json").read_text())
+    facts["training"] = [one for one in facts["training"] if Path(one["image"]).name in kept]
+    (folder / "dataset.json").write_text(json.dumps(facts))
     return folder
 
 
@@ -112,7 +116,9 @@ def main() -> None:
         predicted = alternated(sides, work, a.runs, "predict", [model, data])
         masks = {side: digests(work / side / "predict", "*.nii.gz") for side in sides}
     found = {
-        "before": a.before.name,
+        "before": subprocess.check_output(
+            ["git", "-C", str(a.before), "rev-parse", "--short", "HEAD"], text=True
+        ).strip(),
         "cases": CASES,
         "train": row(trained, weights["before"] == weights["after"]),
         "predict": row(predicted, masks["before"] == masks["after"] and len(masks["after"]) > 0),
