@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -11,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..core import prediction as core
-from .volume import Volume, _package
+from .volume import Volume, captioned, optional_package
 
 if TYPE_CHECKING:
     import nibabel
@@ -126,7 +125,7 @@ class Prediction(core.Prediction):
             }
             for label in self.structures
         ]
-        return cast("pandas.DataFrame", _package("pandas").DataFrame(rows))
+        return cast("pandas.DataFrame", optional_package("pandas").DataFrame(rows))
 
     def save(self, path: str | Path) -> None:
         """Write the label map; the ending names the format (.nii.gz, .nii, .nrrd, .mha, .png).
@@ -149,7 +148,4 @@ class Prediction(core.Prediction):
 
     def _repr_html_(self) -> str:
         """Three planes for a notebook."""
-        from ..reporting.pictures import figure_png
-
-        data = base64.b64encode(figure_png(self.plot())).decode("ascii")
-        return f'<div>{self!r}</div><img src="data:image/png;base64,{data}" alt="structures">'
+        return captioned(self.plot(), repr(self))

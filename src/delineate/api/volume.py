@@ -8,6 +8,7 @@ change them to the conventions of the other library and back.
 from __future__ import annotations
 
 import base64
+import html
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, cast
@@ -148,7 +149,7 @@ class Volume(core.Volume):
         Raises:
             UsageError: torchio is not installed.
         """
-        torchio = _package("torchio")
+        torchio = optional_package("torchio")
         kind = torchio.LabelMap if self.unit == "label" else torchio.ScalarImage
         return kind(tensor=np.ascontiguousarray(self.channels_array), affine=self.affine)
 
@@ -158,7 +159,7 @@ class Volume(core.Volume):
         Raises:
             UsageError: monai is not installed.
         """
-        monai = _package("monai.data")
+        monai = optional_package("monai.data")
         return monai.MetaTensor(np.ascontiguousarray(self.channels_array), affine=self.affine)
 
     def save(self, path: str | Path, labels: LabelSet | None = None) -> None:
@@ -193,13 +194,19 @@ class Volume(core.Volume):
 
     def _repr_html_(self) -> str:
         """Three planes for a notebook."""
-        from ..reporting.pictures import figure_png
-
-        data = base64.b64encode(figure_png(self.plot())).decode("ascii")
-        return f'<div>{self!r}</div><img src="data:image/png;base64,{data}" alt="{self!r}">'
+        return captioned(self.plot(), repr(self))
 
 
-def _package(name: str) -> Any:
+def captioned(figure: Figure, caption: str) -> str:
+    """HTML of a figure with a line above it."""
+    from ..reporting.pictures import figure_png
+
+    data = base64.b64encode(figure_png(figure)).decode("ascii")
+    text = html.escape(caption)
+    return f'<div>{text}</div><img src="data:image/png;base64,{data}" alt="{text}">'
+
+
+def optional_package(name: str) -> Any:
     """An optional package.
 
     Raises:
