@@ -32,7 +32,7 @@ class Model:
         graphs: Path | None = None,
         precision: str = "auto",
     ):
-        from ..commands.predict import PRECISIONS
+        from ..commands.options import PRECISIONS
         from ..inference.devices import refuse_unknown
 
         refuse_unknown(device)

@@ -14,7 +14,7 @@ and so are pictures whose 0/255 masks have soft edges (cut at 128). The notes re
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ..cohorts.discovery.originals import originals
@@ -80,7 +80,7 @@ def evaluate(
     if out is not None:
         kept.refuse(_targets(pairing, Path(out)))
     known, notes = declared_labels(to_apply, pairing, Path(prediction), Path(truth))
-    chosen, how = MetricSelection(surfaces, tuple(dict.fromkeys(also))), (workers, progress)
+    chosen = MetricSelection(surfaces, tuple(dict.fromkeys(also)))
     result, reading = score(pairing, known, notes, chosen, workers=workers, progress=progress)
     if out is None:
         return result
@@ -88,8 +88,8 @@ def evaluate(
         # Scores are written before anything is drawn: a picture that fails costs no scores.
         write(result, out)
         if draws:
-            about = (pairing, reading, Path(out), images)
-            result = _drawn(result, about, pictures, montages, how)
+            drawing = _Drawing(pairing, reading, Path(out), images, workers, progress)
+            result = drawing.added_to(result, pictures, montages)
             write(result, out)
     return result
 
@@ -123,35 +123,45 @@ def _pairing(
     return pairing, labels
 
 
-def _drawn(
-    result: EvaluationResult,
-    about: tuple[Pairing, Reading | None, Path, str | Path | None],
-    pictures: bool | int,
-    montages: bool,
-    how: tuple[int | None, Progress],
-) -> EvaluationResult:
-    """The result with its pictures and montages, and notes on those that could not be drawn."""
-    pairing, reading, out, images = about
-    workers, progress = how
-    if pictures:
-        most = None if pictures is True else pictures
-        drawn, gaps = draw_cases(
-            pairing,
-            result,
-            reading,
-            out / "pictures",
-            most,
-            images,
-            workers=workers,
-            progress=progress,
-        )
-        result = replace(result, pictures=drawn, notes=(*result.notes, *gaps))
-    if not montages:
+@dataclass(frozen=True)
+class _Drawing:
+    """How the cases of an evaluation are drawn; see the arguments of ``evaluate``."""
+
+    pairing: Pairing
+    reading: Reading | None
+    out: Path
+    images: str | Path | None
+    workers: int | None
+    progress: Progress
+
+    def added_to(
+        self, result: EvaluationResult, pictures: bool | int, montages: bool
+    ) -> EvaluationResult:
+        """The result with its pictures and montages, and notes on those that could not be drawn."""
+        if pictures:
+            drawn, gaps = draw_cases(
+                self.pairing,
+                result,
+                self.reading,
+                self.out / "pictures",
+                None if pictures is True else pictures,
+                self.images,
+                workers=self.workers,
+                progress=self.progress,
+            )
+            result = replace(result, pictures=drawn, notes=(*result.notes, *gaps))
+        if montages:
+            shown = draw_montages(
+                self.pairing,
+                result,
+                self.reading,
+                self.out / "montages",
+                self.images,
+                workers=self.workers,
+                progress=self.progress,
+            )
+            result = replace(result, montages=shown)
         return result
-    shown = draw_montages(
-        pairing, result, reading, out / "montages", images, workers=workers, progress=progress
-    )
-    return replace(result, montages=shown)
 
 
 def _originals(

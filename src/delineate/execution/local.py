@@ -16,14 +16,16 @@ import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from multiprocessing.connection import Connection, wait
 from typing import Any, Generic, TypeVar
 
 from ..core.errors import DelineateError, InputError
-from ..core.progress import Progress, silent, under
+from ..core.progress import Progress, silent
 
 Item = TypeVar("Item")
 Value = TypeVar("Value")
+Report = Callable[[float, float, str], None]  # a Progress whose stage is fixed
 SMALL = 8  # fewer items than this run in this process: starting others costs more than it saves
 SECONDS_A_START = 2.0  # approximate time that a new process needs before its first item
 
@@ -71,7 +73,7 @@ def run(
     if len(names) != len(items):
         raise ValueError(f"{len(items)} items but {len(names)} names")
     count = (1 if len(items) < SMALL else cores()) if workers is None else workers
-    report = under(stage, progress)
+    report = partial(progress, stage)
     if min(count, len(items)) <= 1:
         return _run_here(function, items, names, report)
     return _Pool(function, items, names, min(count, len(items)), ram_bytes, report).run()
@@ -113,13 +115,13 @@ def _run_here(
     function: Callable[[Item], Value],
     items: Sequence[Item],
     names: Sequence[str],
-    report: Progress,
+    report: Report,
 ) -> list[Outcome[Value]]:
     """Run all items in this process."""
     outcomes: list[Outcome[Value]] = []
     for item, name in zip(items, names, strict=True):
         outcomes.append(attempt(function, item, name))
-        report("", len(outcomes), len(items), name)
+        report(len(outcomes), len(items), name)
     return outcomes
 
 
@@ -191,7 +193,7 @@ class _Pool:
         names: Sequence[str],
         workers: int,
         ram_bytes: int | None,
-        report: Progress,
+        report: Report,
     ):
         self.function, self.items, self.names, self.ram_bytes, self.report = (
             function,
@@ -271,7 +273,7 @@ class _Pool:
                 DelineateError(_death(process.exitcode), case=name),
                 time.perf_counter() - begun,
             )
-        self.report("", len(self.outcomes), len(self.items), name)
+        self.report(len(self.outcomes), len(self.items), name)
         # A dead worker is replaced only if items are left.
         if alive:
             self._send_next(pipe, process)

@@ -4,16 +4,11 @@ predict.py   the command               session.py  one scan after another
 refusals.py  options that do not fit   results.py  the files written
 """
 
-from ..options import BACKENDS, FORMATS, MONTAGES, PRECISIONS
 from .predict import PredictionReport, gather, predict, predict_cases
 from .results import peak_memory_mb, read_scan
 from .session import measured
 
 __all__ = [
-    "BACKENDS",
-    "FORMATS",
-    "MONTAGES",
-    "PRECISIONS",
     "PredictionReport",
     "gather",
     "measured",
