@@ -1,5 +1,5 @@
-"""Writes docs/performance.md from the records in ``results/``: for each line our figure, the peer's
-and their ratio; for each section the command and the machine.
+"""Writes docs/reference/performance.md from the records in ``results/``: for each line our figure,
+the peer's and their ratio; for each section the command and the machine.
 
     python benchmarks/performance_page.py
 """
@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 RESULTS = Path(__file__).parent / "results"
-PAGE = Path(__file__).parents[1] / "docs" / "performance.md"
+PAGE = Path(__file__).parents[1] / "docs" / "reference" / "performance.md"
 Line = tuple[str, str, str, str]  # what, ours, the peer's, ratio
 
 HEAD = (

@@ -12,7 +12,7 @@ that settings are compared pair by pair. With ``--patients``, a training uses on
 patients and is scored on all others: this shows in minutes, and on many cases, what helps a long
 training against overfitting. ``--steps`` ends runs after a number of steps instead, for settings
 with the same cost and for busy machines. Rows are added to ``results/what_helps.json``; ``--page``
-writes them to docs/experiments.md. Run it with nothing else on the machine.
+writes them to docs/reference/experiments.md. Run it with nothing else on the machine.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ from measure import DATA, processor
 from train_real import FOLDERS, malc_labels
 
 RESULTS = Path(__file__).parent / "results" / "what_helps.json"
-PAGE = Path(__file__).parents[1] / "docs" / "experiments.md"
+PAGE = Path(__file__).parents[1] / "docs" / "reference" / "experiments.md"
 FOLDS = 5
 INTENSITY = ("noise", "blur", "brightness", "contrast", "gamma", "low_resolution")
 SETTINGS: dict[str, dict[str, Any]] = {  # name -> changes of the plan, by dotted path
@@ -335,7 +335,7 @@ def main() -> None:
         "--dims", type=int, choices=[2, 3], help="2-D or 3-D, instead of the choice of the rules"
     )
     parser.add_argument("--work", type=Path, help="folder in which the preprocessed cases are kept")
-    parser.add_argument("--page", action="store_true", help="write docs/experiments.md")
+    parser.add_argument("--page", action="store_true", help="write docs/reference/experiments.md")
     a = parser.parse_args()
     if a.page:
         PAGE.write_text(page(), encoding="utf-8")

@@ -24,7 +24,7 @@ def blocks(path: Path) -> list[tuple[str, str]]:
 
 @pytest.mark.slow
 def test_the_tutorial_runs_from_top_to_bottom(tmp_path):
-    for language, text in blocks(ROOT / "docs" / "tutorial.md"):
+    for language, text in blocks(ROOT / "docs" / "tutorials" / "first-model.md"):
         lines = (
             [text] if language == "python" else [line for line in text.splitlines() if line.strip()]
         )

@@ -14,7 +14,7 @@ import pytest
 
 SOURCE = Path(__file__).parents[1] / "src" / "delineate"
 # From the ground up: a package may import only what stands before it. The order is that of
-# docs/architecture.md.
+# docs/concepts/architecture.md.
 LAYERS = (
     "core",
     "extend",

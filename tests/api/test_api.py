@@ -162,10 +162,12 @@ def test_a_scientists_file_is_typed(tmp_path):
 
 
 def test_the_page_of_the_python_interface_runs(scan, tmp_path, monkeypatch):
-    page = (Path(__file__).parents[2] / "docs" / "python.md").read_text(encoding="utf-8")
+    page = (Path(__file__).parents[2] / "docs" / "tutorials" / "python.md").read_text(
+        encoding="utf-8"
+    )
     shutil.copyfile(GOLDEN, tmp_path / "liver.model")
     scan.save(tmp_path / "scan.nii.gz")
     monkeypatch.chdir(tmp_path)
     code = "\n".join(re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL))
-    exec(compile(code, "docs/python.md", "exec"), {})
+    exec(compile(code, "docs/tutorials/python.md", "exec"), {})
     assert (tmp_path / "mask.nii.gz").is_file() and (tmp_path / "planes.png").is_file()

@@ -404,8 +404,10 @@ def test_an_unknown_layout_name_lists_what_there_is(tmp_path):
         find(tmp_path, layout="oasis-1")
 
 
-def test_every_layout_stands_in_the_documentation():
-    text = (Path(__file__).parents[2] / "docs" / "layouts.md").read_text(encoding="utf-8")
+def test_every_layout_is_in_the_documentation():
+    text = (Path(__file__).parents[2] / "docs" / "reference" / "layouts.md").read_text(
+        encoding="utf-8"
+    )
     assert [
         name for name in NAMES if f"`{name}`" not in text and f"--layout {name}`" not in text
     ] == []

@@ -54,7 +54,9 @@ DIMS = "2 or 3, instead of the choice of the rules."
 class CohortOptions:
     """How the cases of a folder are found."""
 
-    layout: str | None = option(None, "Name of the layout, if several fit (see docs/layouts.md).")
+    layout: str | None = option(
+        None, "Name of the layout, if several fit (see docs/reference/layouts.md)."
+    )
     description: Path | None = option(
         None, "YAML file that describes your own layout (draft one with `check --draft`)."
     )

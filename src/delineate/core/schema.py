@@ -2,7 +2,8 @@
 
 Each kind of file has a schema number, which increases with every change of its content. A file with
 an older number is migrated in memory, step by step; the file on disk is never changed. A newer file
-is refused with the version that wrote it. ``docs/formats.md`` states what may change and when.
+is refused with the version that wrote it. ``docs/reference/formats.md`` states what may change and
+when.
 """
 
 from __future__ import annotations

@@ -203,8 +203,8 @@ def _descend(tree: Tree, root: Path) -> Draft:
             )
     raise LayoutError(
         f"the layout was not recognised; {_content(tree, root)}. Describe it in a short YAML file: "
-        f"`delineate check {root} --draft FILE` writes a first one; docs/layouts.md lists the "
-        "known layouts",
+        f"`delineate check {root} --draft FILE` writes a first one; "
+        "docs/reference/layouts.md lists the known layouts",
         path=root,
     )
 

@@ -4,7 +4,7 @@ direction, and their weighted average.
 The original: dense blocks of 5 x 5 convolutions with 64 channels, unpooling by index, squeeze and
 excitation, dropout 0.2; logistic loss weighted by median frequency and at boundaries, plus Dice;
 SGD at 0.1, divided by ten every ten epochs; trained on automatic labels, then on labels by experts
-(here: ``train --init``). See ``docs/recipes/brain-quicknat.md``.
+(here: ``train --init``). See ``docs/how-to/recipes/brain-quicknat.md``.
 """
 
 from __future__ import annotations

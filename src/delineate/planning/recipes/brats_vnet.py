@@ -3,7 +3,7 @@
 The original: four modalities as channels, four classes, 5 x 5 x 5 convolutions in residual stages,
 PReLU, strided down- and transposed up-convolutions, softmax cross-entropy or Dice, Adam at 1e-4,
 patches of 128 cubed, the best checkpoint by validation loss. In addition, our network learns to
-segment without one of the modalities. See ``docs/recipes/brats-vnet.md``.
+segment without one of the modalities. See ``docs/how-to/recipes/brats-vnet.md``.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ into volumes and evaluated in 3-D.
 The original: slices at half resolution, only those with liver, mean and standard deviation of the
 cohort; soft Dice, Adam at 1e-3, batch 10, 20 epochs. Ours adds what its author left open:
 predictions are on the original grid of the scan, and training slices are also cut along oblique
-planes. See ``docs/recipes/liver-ct-unet2d.md``.
+planes. See ``docs/how-to/recipes/liver-ct-unet2d.md``.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ the Decathlon liver task.
 The original: RAS, 1.5 x 1.5 x 1.0 mm, -200..200 HU to 0..1, foreground crop, every volume resized
 to 128 x 128 x 64; residual units with 16 to 256 channels, batch norm, Dice loss (or Dice with
 class-weighted cross-entropy), Adam at 1e-5 with AMSGrad, 600 epochs. Ours uses patches of that size
-instead of resizing the patient. See ``docs/recipes/liver-ct-unet3d.md``.
+instead of resizing the patient. See ``docs/how-to/recipes/liver-ct-unet3d.md``.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@ to 1024 channels, DenseUNet-65 and DenseUNet-167.
 
 The original: slices as 8- or 16-bit intensities, the liver by its intensity range, patients split
 16 to 4; binary cross-entropy with logits, Adam, batch 4, rotation by 10 degrees, flips and zooms.
-See ``docs/recipes/liver-mr-unet2d.md``.
+See ``docs/how-to/recipes/liver-mr-unet2d.md``.
 """
 
 from __future__ import annotations
