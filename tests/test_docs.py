@@ -1,4 +1,4 @@
-"""The documentation is true: the tutorial's commands run, and every option is told of."""
+"""The documentation is true: its commands run and exist, its links lead somewhere."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from delineate import __version__
 from delineate.cli import app
 
 ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 
 def blocks(path: Path) -> list[tuple[str, str]]:
@@ -62,15 +63,26 @@ def test_the_version_is_told():
 
 def test_the_readme_names_only_verbs_that_exist():
     verbs = set(get_command(app).commands)
-    for path in [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]:
+    for path in PAGES:
         for language, text in blocks(path):
             if language == "sh":
                 for verb in re.findall(r"^delineate (\w+)", text, flags=re.MULTILINE):
                     assert verb in verbs, f"{path.name}: {verb}"
 
 
-def test_links_in_the_docs_lead_somewhere():
-    for path in [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]:
-        for target in re.findall(r"\]\(([^)#]+)\)", path.read_text(encoding="utf-8")):
-            if "://" not in target:
-                assert (path.parent / target).exists(), f"{path.name}: {target}"
+def anchors(path: Path) -> set[str]:
+    """The anchors of a page's headings, as GitHub and the site make them."""
+    text = re.sub(r"```.*?```", "", path.read_text(encoding="utf-8"), flags=re.DOTALL)
+    headings = re.findall(r"^#+ (.*)$", text, flags=re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_every_link_leads_somewhere(path):
+    """Links to pages, pictures and headings; links to other hosts are not fetched."""
+    text = re.sub(r"`[^`\n]*`", "", path.read_text(encoding="utf-8"))
+    for target, anchor in re.findall(r"\]\(([^)#\s]*)(?:#([^)\s]*))?\)", text):
+        if "://" not in target:
+            page = path.parent / target if target else path
+            assert page.exists(), target
+            assert not anchor or anchor in anchors(page), f"{target}#{anchor}"

@@ -1,0 +1,147 @@
+"""What the site generates from the code at each build: the pages of the command line and of the
+Python interface, and the lists of pages in the navigation.
+
+A page contains a marker, such as ``<!-- generated: commands -->``, which is replaced here. MkDocs
+calls the functions whose names begin with ``on_``.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from typer.main import get_command
+
+DOCS = Path(__file__).parent
+
+
+def on_config(config: Any) -> Any:
+    """Replace the entries of the navigation that contain a star."""
+    config["nav"] = list(expanded(config["nav"]))
+    return config
+
+
+def expanded(entries: list[Any]) -> Iterator[Any]:
+    """The navigation with each pattern replaced by the pages that it matches; a section without a
+    page is left out.
+    """
+    for entry in entries:
+        if isinstance(entry, dict):
+            for title, inner in entry.items():
+                if isinstance(inner, str):
+                    yield entry
+                elif pages := list(expanded(inner)):
+                    yield {title: pages}
+        elif "*" in entry:
+            pages = sorted(path.relative_to(DOCS).as_posix() for path in DOCS.glob(entry))
+            yield from sorted(pages, key=lambda page: not page.endswith("index.md"))
+        else:
+            yield entry
+
+
+def on_page_markdown(markdown: str, **_: Any) -> str:
+    """Replace the markers of a page."""
+    for marker, write in GENERATED.items():
+        line = f"<!-- generated: {marker} -->"
+        if line in markdown:
+            markdown = markdown.replace(line, write())
+    return markdown
+
+
+def commands() -> str:
+    """Every command with its help, its arguments and its options, from the command line itself."""
+    from delineate.cli import app
+
+    return "\n\n".join(_command((), name, command) for name, command in _commands(get_command(app)))
+
+
+def _commands(group: Any) -> list[tuple[str, Any]]:
+    return sorted((name, one) for name, one in group.commands.items() if not one.hidden)
+
+
+def _command(above: tuple[str, ...], name: str, command: Any) -> str:
+    path = (*above, name)
+    title = f"{'#' * (len(above) + 2)} `delineate {' '.join(path)}`"
+    parts = [title, inspect.cleandoc(command.help or "")]
+    if getattr(command, "commands", None):
+        return "\n\n".join([*parts, *(_command(path, *inner) for inner in _commands(command))])
+    arguments = [p for p in command.params if p.param_type_name == "argument"]
+    options = [p for p in command.params if p.param_type_name == "option" and not p.hidden]
+    usage = ["delineate", *path, *(["[OPTIONS]"] if options else []), *map(_placeholder, arguments)]
+    rows = [(f"`{_placeholder(p)}`", p.help, "") for p in arguments]
+    rows += [(_spelling(p), p.help, _default(p)) for p in options]
+    table = ["| argument or option | meaning | default |", "|---|---|---|"]
+    table += [f"| {' | '.join(_cell(text or '') for text in row)} |" for row in rows]
+    return "\n\n".join([*parts, f"```text\n{' '.join(usage)}\n```", "\n".join(table)])
+
+
+def _placeholder(argument: Any) -> str:
+    name = argument.metavar or argument.name.upper()
+    return name if argument.required or name.startswith("[") else f"[{name}]"
+
+
+def _spelling(option: Any) -> str:
+    value = option.metavar or option.opts[-1].strip("-").replace("-", "_").upper()
+    names = [f"`{name}`" for name in (*option.opts, *option.secondary_opts)]
+    if not option.is_flag:
+        names[-1] = f"{names[-1][:-1]} {value}`"
+    return ", ".join(names) + (" (required)" if option.required else "")
+
+
+def _default(option: Any) -> str:
+    if option.default is True and option.secondary_opts:
+        return f"`{option.opts[0]}`"
+    if option.default is None or option.default is False or option.default in ((), [], ""):
+        return ""
+    return f"`{option.default}`"
+
+
+def _cell(text: str) -> str:
+    return " ".join(text.split()).replace("|", "\\|")
+
+
+def python() -> str:
+    """Every public name: functions, then classes, in the order of their ``__all__``."""
+    import delineate
+
+    parts = []
+    functions, classes, others = by_kind(delineate)
+    for title, names in (("Functions", functions), ("Classes", classes), ("Other names", others)):
+        if names:
+            parts += [f"## {title}", *(f"::: delineate.{name}" for name in names)]
+    if extend := extensions():
+        parts += ["## Extensions", *(f"::: delineate.extend.{name}" for name in extend.__all__)]
+    return "\n\n".join(parts)
+
+
+def by_kind(module: ModuleType) -> tuple[list[str], list[str], list[str]]:
+    """The public names of the module: functions, classes, and the rest."""
+    found = {name: getattr(module, name) for name in module.__all__}
+    functions = [name for name, value in found.items() if inspect.isfunction(value)]
+    classes = [name for name, value in found.items() if inspect.isclass(value)]
+    return functions, classes, [name for name in found if name not in {*functions, *classes}]
+
+
+def extensions() -> ModuleType | None:
+    """``delineate.extend``, if this version has it."""
+    try:
+        return importlib.import_module("delineate.extend")
+    except ModuleNotFoundError:
+        return None
+
+
+def errors() -> str:
+    """The tree of errors, from the docstring of its module."""
+    from delineate.core import errors
+
+    tree = re.search(r"( {4}DelineateError.*?\n)\n", errors.__doc__ or "", flags=re.DOTALL)
+    assert tree, "the docstring of core.errors has no tree"
+    return f"```text\n{inspect.cleandoc(tree[1])}\n```"
+
+
+GENERATED = {"commands": commands, "python": python, "errors": errors}
