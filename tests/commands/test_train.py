@@ -4,6 +4,7 @@ benchmarks.
 
 from __future__ import annotations
 
+import importlib.util
 import json
 from pathlib import Path
 
@@ -98,8 +99,11 @@ def test_event_files_say_what_the_log_says(trained):
 def test_without_the_package_event_files_are_refused_before_anything_begins(
     cohort, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(UsageError, match=r"pip install 'delineate\[tensorboard\]'"):
+    find_spec = importlib.util.find_spec
+    monkeypatch.setattr(
+        "importlib.util.find_spec", lambda name: None if name == "tensorboard" else find_spec(name)
+    )
+    with pytest.raises(UsageError, match=r"pip install \"delineate-imaging\[tensorboard\]\""):
         train(Request(data=str(cohort)), tmp_path / "m.model", tensorboard=True)
     assert not list(tmp_path.iterdir())
 

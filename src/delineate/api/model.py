@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..core.bundle import Bundle, Member, graphs_beside
 from ..core.errors import InputError, UsageError
+from ..core.extras import require_extra
 from ..core.labels import LabelSet
 from ..core.terms import is_known_channel, match_channels
 from .prediction import Prediction
@@ -80,6 +81,7 @@ class Model:
     @property
     def modules(self) -> dict[str, torch.nn.Module]:
         """Name of each member -> its torch network, on the CPU, in evaluation mode."""
+        require_extra("predict", "a torch network")
         from ..networks.build import filled
 
         return {
@@ -142,6 +144,7 @@ class Model:
             UsageError: unknown views or channels; samples of a model without dropout; missing
                 channels for a model that was not trained with missing channels.
         """
+        require_extra("predict", "Model.predict")
         from ..commands.predict import measured
         from ..inference import predictor
 

@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..core import prediction as core
-from .volume import Volume, captioned, optional_package
+from ..core.extras import optional_package
+from .volume import Volume, captioned
 
 if TYPE_CHECKING:
     import nibabel
@@ -125,7 +126,7 @@ class Prediction(core.Prediction):
             }
             for label in self.structures
         ]
-        return cast("pandas.DataFrame", optional_package("pandas").DataFrame(rows))
+        return cast("pandas.DataFrame", optional_package("pandas", "to_frame").DataFrame(rows))
 
     def save(self, path: str | Path) -> None:
         """Write the label map; the ending names the format (.nii.gz, .nii, .nrrd, .mha, .png).

@@ -18,6 +18,7 @@ from numpy.typing import ArrayLike
 
 from ..core import volume as core
 from ..core.errors import UsageError
+from ..core.extras import optional_package
 from ..core.grid import Grid
 from ..core.labels import LabelSet, unique_values
 from ..formats import files
@@ -149,7 +150,7 @@ class Volume(core.Volume):
         Raises:
             UsageError: torchio is not installed.
         """
-        torchio = optional_package("torchio")
+        torchio = optional_package("torchio", "to_torchio")
         kind = torchio.LabelMap if self.unit == "label" else torchio.ScalarImage
         return kind(tensor=np.ascontiguousarray(self.channels_array), affine=self.affine)
 
@@ -159,7 +160,7 @@ class Volume(core.Volume):
         Raises:
             UsageError: monai is not installed.
         """
-        monai = optional_package("monai.data")
+        monai = optional_package("monai.data", "to_monai")
         return monai.MetaTensor(np.ascontiguousarray(self.channels_array), affine=self.affine)
 
     def save(self, path: str | Path, labels: LabelSet | None = None) -> None:
@@ -204,18 +205,3 @@ def captioned(figure: Figure, caption: str) -> str:
     data = base64.b64encode(figure_png(figure)).decode("ascii")
     text = html.escape(caption)
     return f'<div>{text}</div><img src="data:image/png;base64,{data}" alt="{text}">'
-
-
-def optional_package(name: str) -> Any:
-    """An optional package.
-
-    Raises:
-        UsageError: it is not installed.
-    """
-    import importlib
-
-    try:
-        return importlib.import_module(name)
-    except ImportError as error:
-        top = name.partition(".")[0]
-        raise UsageError(f"this needs the package {top}: pip install {top}") from error

@@ -573,6 +573,9 @@ def benchmark(
 
     Example: `delineate benchmark`
     """
+    from ..core.extras import require_extra
+
+    require_extra("train", "benchmark")
     from ..commands import benchmark as step
 
     with progress_bar() as progress:

@@ -7,6 +7,7 @@ comparisons, with peers in their own environments, are scripts in the project's 
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import platform
 import statistics
@@ -205,12 +206,17 @@ def _step(device: str) -> Iterator[Measurement]:
 
 
 def _preparing(device: str) -> Iterator[Measurement]:
+    volume = Volume(_ct(), Grid.from_spacing(SHAPE, SPACING), "HU")
+    plan = _plan()
+    name = "CT of {}x{}x{} to half its resolution: crop, window, cubic resampling".format(*SHAPE)
+    own = _median(lambda: prepare(volume, plan))
+    if importlib.util.find_spec("SimpleITK") is None:
+        yield Measurement(name, own)
+        return
     import SimpleITK
 
     sitk: Any = SimpleITK  # its functions are not typed
-    array, plan = _ct(), _plan()
-    volume = Volume(array, Grid.from_spacing(SHAPE, SPACING), "HU")
-    image = sitk.GetImageFromArray(array.transpose())
+    image = sitk.GetImageFromArray(volume.array.transpose())
     image.SetSpacing(SPACING)
     size = [round(n * s / 3) for n, s in zip(SHAPE, SPACING, strict=True)]
     linear = (
@@ -223,10 +229,9 @@ def _preparing(device: str) -> Iterator[Measurement]:
         0.0,
         sitk.sitkFloat32,
     )
-    name = "CT of {}x{}x{} to half its resolution: crop, window, cubic resampling".format(*SHAPE)
     yield Measurement(
         name,
-        _median(lambda: prepare(volume, plan)),
+        own,
         "SimpleITK, linear resampling alone",
         _median(lambda: sitk.Resample(image, *linear)),
     )

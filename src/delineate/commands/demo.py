@@ -16,6 +16,7 @@ import numpy as np
 
 from ..cohorts.phantom.cohort import make_cohort
 from ..core import atomic
+from ..core.extras import require_extra
 from ..core.progress import Progress, Say, silent, unsaid
 from ..inference.devices import choose_device
 from . import predict as predict_step
@@ -50,7 +51,10 @@ def demo(
         UsageError: ``out`` holds a demo with other settings, or there is no such device here.
         OutputError: nothing can be written there.
     """
-    choose_device(device)  # refused before the cohort is made
+    # Missing packages and devices are refused before the cohort is made.
+    require_extra("train", "demo")
+    require_extra("dicom", "demo")
+    choose_device(device)
     folder = atomic.make_folder(out)
     cohort, split = folder / "cohort", folder / "split.json"
     if not split.is_file():

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from ..core.bundle import Bundle
 from ..core.errors import UsageError
+from ..core.extras import require_extra
 from ..core.outputs import Originals
 from ..core.progress import Say, unsaid
 
@@ -44,6 +45,7 @@ def import_model(
     """
     if kind not in KINDS:
         raise UsageError(f"models can be imported from {', '.join(KINDS)}, found {kind!r}")
+    require_extra("predict", "import")
     from ..interop import nnunet
 
     Originals([folder], lambda path, folder: path.suffix in (".json", ".pth", ".pkl")).refuse([out])

@@ -25,6 +25,7 @@ from ..cohorts.discovery.layouts import discover
 from ..cohorts.discovery.originals import originals_in
 from ..core.bundle import Bundle
 from ..core.errors import DelineateError, InputError, UsageError
+from ..core.extras import require_extra
 from ..core.manifest import Case, Manifest
 from ..core.plan import Plan
 from ..core.progress import Progress, Say, silent, under, unsaid
@@ -33,7 +34,6 @@ from ..core.words import decimals
 from ..execution import local as batch
 from . import evaluate as evaluate_step
 from . import predict as predict_step
-from .benchmark import machine
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -90,6 +90,7 @@ def quantise(
         InputError, BundleError, UsageError: nothing could be done; also without OpenVINO.
         OutputError: ``out`` cannot be written; an existing file is unchanged.
     """
+    require_extra("predict", "quantise")
     if cases < 1:
         raise UsageError(f"at least 1 calibration scan is needed, found {cases}")
     bundle = Bundle.load(model)
@@ -125,6 +126,8 @@ def _calibrated(
     progress: Progress,
 ) -> tuple[Bundle, dict[str, Any], list[str]]:
     """The bundle with ranges of activations, what INT8 costs it, and the failures."""
+    from .benchmark import machine
+
     calibration, measured_on = _parted(manifest, cases, seed)
     bundle, unread = _bounded(bundle, calibration, seed, progress)
     layers = sum(len(member.bounds) for member in bundle.members)

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from ..core.atomic import replacing, write_bytes
 from ..core.errors import FormatError
+from ..core.extras import require_extra
 from ..core.grid import Grid
 from ..core.labels import LabelSet
 from ..core.volume import Volume
@@ -32,6 +33,7 @@ READERS = {"NRRD": "NrrdImageIO", "MetaImage": "MetaImageIO"}
 
 def _simpleitk() -> Any:
     """Import SimpleITK on first use; its functions have no types."""
+    require_extra("itk", "a file or image of ITK")
     import SimpleITK
 
     return SimpleITK

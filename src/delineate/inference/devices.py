@@ -9,6 +9,7 @@ import re
 from typing import TYPE_CHECKING
 
 from ..core.errors import UsageError
+from ..core.extras import require_extra
 
 if TYPE_CHECKING:
     import torch
@@ -31,10 +32,12 @@ def choose_device(name: str = "auto") -> torch.device:
     """The device named ``name``; "auto" is the first CUDA GPU if there is one, else the CPU.
 
     Raises:
-        UsageError: the name is unknown, or this machine (or this build of torch) has no such GPU.
+        UsageError: the name is unknown, torch is not installed, or this machine (or this
+            build of torch) has no such GPU.
     """
     # Check the name first: importing torch is slow.
     refuse_unknown(name)
+    require_extra("predict", "a network")
     import torch
 
     if name == "auto":

@@ -17,6 +17,7 @@ import numpy as np
 from isal import igzip, isal_zlib
 from numpy.typing import NDArray
 
+from ..core.extras import require_extra
 from ..core.grid import Grid
 from ..core.volume import Volume
 from ..formats import nifti
@@ -70,6 +71,7 @@ def coarser(scene: Scene, most_voxels: int) -> Scene:
     grid = _coarser_grid(scene.image.grid, most_voxels)
     if grid == scene.image.grid:
         return scene
+    require_extra("predict", "showing a volume of this size")
     from ..preprocessing.resample import resample_image, resample_labels
 
     arrays = [

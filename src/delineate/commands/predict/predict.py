@@ -17,6 +17,7 @@ from ...cohorts.discovery.scans import Scans, collect
 from ...core import atomic
 from ...core.bundle import Bundle, graphs_beside
 from ...core.errors import DelineateError
+from ...core.extras import require_extra
 from ...core.manifest import Manifest
 from ...core.outputs import Originals
 from ...core.progress import Progress, Say, silent, unsaid
@@ -79,7 +80,11 @@ def predict(
         InputError, BundleError, UsageError: nothing can be done.
         OutputError: an output would replace a file that is read; nothing was done.
     """
-    choose_device(PredictOptions(**options).device)  # refused before anything is read
+    # Missing packages and devices are refused before anything is read.
+    asked = PredictOptions(**options)
+    if asked.dicom_seg:
+        require_extra("dicom", "--dicom-seg")
+    choose_device(asked.device)
     bundle = Bundle.load(model)
     scans = gather(inputs, bundle, only, stated)
     for note in scans.notes:

@@ -10,24 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from ...core.errors import UsageError
-
 NOT_FIGURES = ("step", "epoch", "progress")  # the position of a line, not its figures
-
-
-def refuse_unless_installed() -> None:
-    """Check for the package before any work.
-
-    Raises:
-        UsageError: the package tensorboard is not installed.
-    """
-    from importlib.util import find_spec
-
-    if find_spec("tensorboard") is None:
-        raise UsageError(
-            "--tensorboard needs the package tensorboard: pip install 'delineate[tensorboard]'; "
-            "log.jsonl is written without it"
-        )
 
 
 class EventFile:

@@ -16,7 +16,6 @@ from ...core.plan import Plan
 from ...core.progress import Progress, silent
 from ...core.store import Store
 from ...execution import local as batch
-from ...preprocessing.prepare import prepare, prepare_label
 
 VIEWS_CHUNK = (32, 32, 32)  # views slice along every axis: a chunk as wide along each
 OBLIQUE_DEPTH = 8  # slices in a chunk where tilted planes cross several
@@ -51,6 +50,8 @@ def prepare_cohort(
 
 def prepare_case(case: Case, manifest: Manifest, plan: Plan, store: Store) -> None:
     """Read, prepare and store one case; does nothing where it is stored already."""
+    from ...preprocessing.prepare import prepare, prepare_label
+
     if store.has(case.id):
         return
     image = read_image(case, manifest)

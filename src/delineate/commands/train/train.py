@@ -28,6 +28,7 @@ from ...cohorts.discovery.originals import originals, originals_in
 from ...core import atomic
 from ...core.bundle import Bundle, Weights, graphs_beside
 from ...core.errors import DelineateError, OutputError
+from ...core.extras import require_extra
 from ...core.manifest import Case, Manifest
 from ...core.progress import Progress, Say, silent, unsaid
 from ...core.schema import SCHEMAS
@@ -86,9 +87,11 @@ def train(
     """
     from ...inference.devices import choose_device
 
-    choose_device(request.device)  # refused before anything is written
+    # Missing packages and devices are refused before anything is written.
+    require_extra("train", "train")
     if tensorboard:
-        scalars.refuse_unless_installed()
+        require_extra("tensorboard", "--tensorboard")
+    choose_device(request.device)
     originals_in(request.data, request.files).refuse([model])
     run = open_run(
         request.validated(),
