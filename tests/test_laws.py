@@ -17,6 +17,7 @@ SOURCE = Path(__file__).parents[1] / "src" / "delineate"
 # docs/concepts/architecture.md.
 LAYERS = (
     "core",
+    "extras",
     "extend",
     "preprocessing",
     "formats",

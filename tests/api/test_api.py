@@ -83,7 +83,7 @@ def test_anything_that_holds_a_scan_can_be_read(scan, tmp_path):
 
 def test_a_missing_package_is_one_sentence(scan, monkeypatch):
     monkeypatch.setitem(sys.modules, "torchio", None)
-    with pytest.raises(UsageError, match="needs the package torchio, .* pip install torchio"):
+    with pytest.raises(UsageError, match=r"needs the package torchio, .* pip install torchio"):
         scan.to_torchio()
 
 

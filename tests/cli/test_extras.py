@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from tests.scans import write_cohort
 
-from delineate.core import extras
+from delineate import extras
 from delineate.core.errors import UsageError
 
 ROOT = Path(__file__).parents[2]

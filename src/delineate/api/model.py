@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from ..core.bundle import Bundle, Member, graphs_beside
 from ..core.errors import InputError, UsageError
-from ..core.extras import require_extra
 from ..core.labels import LabelSet
 from ..core.terms import is_known_channel, match_channels
+from ..extras import require_extra
 from .prediction import Prediction
 from .volume import ImageLike, Volume
 

@@ -18,9 +18,9 @@ from numpy.typing import ArrayLike
 
 from ..core import volume as core
 from ..core.errors import UsageError
-from ..core.extras import optional_package
 from ..core.grid import Grid
 from ..core.labels import LabelSet, unique_values
+from ..extras import optional_package
 from ..formats import files
 
 if TYPE_CHECKING:

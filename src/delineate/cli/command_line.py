@@ -573,7 +573,7 @@ def benchmark(
 
     Example: `delineate benchmark`
     """
-    from ..core.extras import require_extra
+    from ..extras import require_extra
 
     require_extra("train", "benchmark")
     from ..commands import benchmark as step

@@ -16,8 +16,8 @@ import numpy as np
 
 from ..cohorts.phantom.cohort import make_cohort
 from ..core import atomic
-from ..core.extras import require_extra
 from ..core.progress import Progress, Say, silent, unsaid
+from ..extras import require_extra
 from ..inference.devices import choose_device
 from . import predict as predict_step
 from .train import train as train_step

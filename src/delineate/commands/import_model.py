@@ -7,9 +7,9 @@ from pathlib import Path
 
 from ..core.bundle import Bundle
 from ..core.errors import UsageError
-from ..core.extras import require_extra
 from ..core.outputs import Originals
 from ..core.progress import Say, unsaid
+from ..extras import require_extra
 
 KINDS = ("nnunet",)
 

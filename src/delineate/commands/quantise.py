@@ -25,13 +25,13 @@ from ..cohorts.discovery.layouts import discover
 from ..cohorts.discovery.originals import originals_in
 from ..core.bundle import Bundle
 from ..core.errors import DelineateError, InputError, UsageError
-from ..core.extras import require_extra
 from ..core.manifest import Case, Manifest
 from ..core.plan import Plan
 from ..core.progress import Progress, Say, silent, under, unsaid
 from ..core.scores import finite_mean, without_nan
 from ..core.words import decimals
 from ..execution import local as batch
+from ..extras import require_extra
 from . import evaluate as evaluate_step
 from . import predict as predict_step
 

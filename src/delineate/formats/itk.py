@@ -17,10 +17,10 @@ from numpy.typing import NDArray
 
 from ..core.atomic import replacing, write_bytes
 from ..core.errors import FormatError
-from ..core.extras import require_extra
 from ..core.grid import Grid
 from ..core.labels import LabelSet
 from ..core.volume import Volume
+from ..extras import require_extra
 from .disk import smallest_labels, told
 
 LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0])

@@ -9,7 +9,7 @@ import re
 from typing import TYPE_CHECKING
 
 from ..core.errors import UsageError
-from ..core.extras import require_extra
+from ..extras import require_extra
 
 if TYPE_CHECKING:
     import torch

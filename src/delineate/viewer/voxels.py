@@ -17,9 +17,9 @@ import numpy as np
 from isal import igzip, isal_zlib
 from numpy.typing import NDArray
 
-from ..core.extras import require_extra
 from ..core.grid import Grid
 from ..core.volume import Volume
+from ..extras import require_extra
 from ..formats import nifti
 from .scenes import Scene
 

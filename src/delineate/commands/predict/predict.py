@@ -17,11 +17,11 @@ from ...cohorts.discovery.scans import Scans, collect
 from ...core import atomic
 from ...core.bundle import Bundle, graphs_beside
 from ...core.errors import DelineateError
-from ...core.extras import require_extra
 from ...core.manifest import Manifest
 from ...core.outputs import Originals
 from ...core.progress import Progress, Say, silent, unsaid
 from ...execution import local as batch
+from ...extras import require_extra
 from ...inference.devices import choose_device
 from ..options import PredictOptions
 from .refusals import refuse_unfit

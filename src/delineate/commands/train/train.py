@@ -28,12 +28,12 @@ from ...cohorts.discovery.originals import originals, originals_in
 from ...core import atomic
 from ...core.bundle import Bundle, Weights, graphs_beside
 from ...core.errors import DelineateError, OutputError
-from ...core.extras import require_extra
 from ...core.manifest import Case, Manifest
 from ...core.progress import Progress, Say, silent, unsaid
 from ...core.schema import SCHEMAS
 from ...core.scores import without_nan
 from ...core.store import StoredCase
+from ...extras import require_extra
 from ...planning import rules as plan_step
 from .. import predict as predict_step
 from .. import report as report_step

@@ -10,7 +10,7 @@ import importlib
 import importlib.util
 from typing import Any
 
-from .errors import UsageError
+from .core.errors import UsageError
 
 DISTRIBUTION = "delineate-imaging"  # the name in package indexes; the import name is delineate
 # Extra -> the packages, by import name, that the code of this extra imports.
