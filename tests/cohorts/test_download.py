@@ -518,12 +518,12 @@ def test_the_command_lists_brings_and_fails_in_one_sentence(tmp_path, server):
         and "df21053002a1cc86df918a87da3b2c19 is published" in wrong.stderr
         and "Traceback" not in wrong.stderr
     )
-    assert "licence: CC BY-NC-SA 4.0" in wrong.stdout
+    assert "licence: CC BY-NC-SA 4.0" in wrong.stderr
     server.files["oasis_cross-sectional_disc2.tar.gz"] = tape({"disc2/x": b"2"})
     done = command("oasis-1", "-o", str(tmp_path / "o"), "--only", "disc2", "--from", server.url)
     assert (
         done.returncode == 0
-        and "was recorded in checksums.json" in done.stdout
+        and "was recorded in checksums.json" in done.stderr
         and (tmp_path / "o/disc2/x").exists()
     )
     assert command("chaos").returncode == 2

@@ -1,17 +1,16 @@
 """The command line: one function per command. Each parses nothing itself, calls the command and
 prints what it returns; its options are the fields of its dataclass in ``commands.options``.
 
-Exit codes: 0 done; 1 some cases of a batch failed (the others are done, the failures are listed); 2
-unusable input or usage; 130 stopped by Ctrl-C. A user's mistake gives one sentence, no traceback.
-Commands are imported when they run, so that ``--help`` is quick.
+Exit codes are those of ``exits``. A user's mistake gives one sentence, no traceback. Commands are
+imported when they run, so that ``--help`` is quick.
 """
 
 from __future__ import annotations
 
-import sys
+import logging
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -24,19 +23,25 @@ from ..commands.options import (
     DemoOptions,
     DownloadOptions,
     EvaluateOptions,
+    GlobalOptions,
     PhantomOptions,
     PlanOptions,
     PredictOptions,
     QuantiseOptions,
     TrainOptions,
+    data_set_names,
 )
 from ..commands.parsing import parse_channels, parse_folds
-from .expansion import with_options
+from ..core.errors import UsageError
+from . import terminal
+from .exits import Commands, exit_codes
+from .expansion import completion, with_options
 from .terminal import end_with, progress_bar, say, show, show_facts, show_json
 
+log = logging.getLogger(__name__)
 app = typer.Typer(
+    cls=Commands,
     no_args_is_help=True,
-    add_completion=False,
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -68,7 +73,10 @@ def _print_version(asked: bool) -> None:
 
 
 @app.callback()
-def options(
+@with_options(GlobalOptions)
+def global_options(
+    context: typer.Context,
+    options: GlobalOptions,
     version: Annotated[
         bool,
         typer.Option(
@@ -77,6 +85,26 @@ def options(
     ] = False,
 ) -> None:
     """Global options."""
+    terminal.set_up(quiet=options.quiet, verbose=options.verbose, log=options.log)
+    if options.config is not None and options.no_config:
+        raise UsageError("--config and --no-config exclude each other")
+    if not options.no_config:
+        _use_defaults(context, options.config)
+
+
+def _use_defaults(context: typer.Context, given: Path | None) -> None:
+    """Use the defaults of a configuration file for the command that was called."""
+    from . import configuration
+
+    path = given or configuration.find()
+    if path is None:
+        return
+    commands: dict[str, Any] = context.command.commands  # type: ignore[attr-defined]
+    found = configuration.defaults(path, commands, context)
+    context.default_map = found
+    context.obj = path
+    for name, value in found.get(context.invoked_subcommand or "", {}).items():
+        log.debug("default from %s: %s = %s", path, name, value)
 
 
 @app.command()
@@ -351,7 +379,6 @@ def convert(
     --split-slices 64`, `delineate convert parts/ scan.nii.gz --merge`
     """
     from ..commands import convert as step
-    from ..core.errors import UsageError
 
     if merge and options != ConvertOptions():
         raise UsageError(
@@ -603,7 +630,11 @@ def download(
     options: DownloadOptions,
     name: Annotated[
         str | None,
-        typer.Argument(help="Name of the data set; --list shows all.", metavar="NAME"),
+        typer.Argument(
+            help="Name of the data set; --list shows all.",
+            metavar="NAME",
+            autocompletion=completion(data_set_names),
+        ),
     ] = None,
     target: Annotated[Path | None, out("Folder for the unpacked files and checksums.json.")] = None,
     listed: Annotated[
@@ -616,7 +647,6 @@ def download(
     Example: `delineate download decathlon-hippocampus -o data/`
     """
     from ..cohorts.public import download as step
-    from ..core.errors import UsageError
 
     if listed:
         if as_json:
@@ -634,16 +664,6 @@ def download(
 
 
 def main() -> None:
-    """Entry point: runs the app; our own errors become one sentence and exit code 2."""
-    from ..core.errors import DelineateError
-
-    try:
+    """Entry point: runs the app; an error becomes one sentence and an exit code."""
+    with exit_codes():
         app()
-    except DelineateError as error:
-        typer.echo(f"error: {error}", err=True)
-        sys.exit(2)
-    except KeyboardInterrupt:
-        typer.echo("stopped; finished work is kept", err=True)
-        sys.exit(130)
-    except BrokenPipeError:
-        sys.exit(0)

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import Field, fields
 from typing import Annotated, Any, get_type_hints
 
 import typer
 
 from ..commands.options import Spelling
+from ..core.errors import UsageError
+
+CONTEXT = "typer_context"  # the parameter by which typer passes its context
 
 
 def with_options(kind: type[Any]) -> Callable[[Callable[..., None]], Callable[..., None]]:
@@ -36,16 +39,28 @@ def with_options(kind: type[Any]) -> Callable[[Callable[..., None]], Callable[..
 
         @functools.wraps(function)
         def command(**given: Any) -> None:
-            values = {one.name: _value(one, given.pop(one.name)) for one in fields(kind)}
+            context = given.pop(CONTEXT)
+            values = {one.name: _value(one, given.pop(one.name), context) for one in fields(kind)}
             function(**given, options=kind(**values))
 
         # Typer reads both.
-        signature = inspect.Signature([*own, *expanded])
+        how = inspect.Parameter.KEYWORD_ONLY
+        context = inspect.Parameter(CONTEXT, how, annotation=typer.Context)
+        signature = inspect.Signature([context, *own, *expanded])
         command.__signature__ = signature  # type: ignore[attr-defined]
         command.__annotations__ = {p.name: p.annotation for p in signature.parameters.values()}
         return command
 
     return decorate
+
+
+def completion(choices: Callable[[], Iterable[str]]) -> Callable[[str], list[str]]:
+    """Completes a word in a shell by the choices that begin with it."""
+
+    def complete(incomplete: str) -> list[str]:
+        return [one for one in choices() if one.startswith(incomplete)]
+
+    return complete
 
 
 def _spelling(one: Field[Any]) -> Spelling:
@@ -64,16 +79,31 @@ def _parameter(one: Field[Any], hint: Any) -> inspect.Parameter:
         hint, default = list[str] | None, None
     elif spelling.parse is not None:
         hint, default = str | None, None
-    how = typer.Option(*spelling.flags, help=spelling.help, metavar=spelling.metavar)
+    how = typer.Option(
+        *spelling.flags,
+        help=spelling.help,
+        metavar=spelling.metavar,
+        autocompletion=None if spelling.choices is None else completion(spelling.choices),
+    )
     return inspect.Parameter(
         one.name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[hint, how]
     )
 
 
-def _value(one: Field[Any], given: Any) -> Any:
+def _value(one: Field[Any], given: Any, context: typer.Context) -> Any:
+    """The value of the field; an error names the option, and the file if its value is from one."""
     spelling = _spelling(one)
     if given is None or (spelling.repeated and not given):
         return one.default
-    if spelling.parse is not None:
-        return spelling.parse(given)
-    return tuple(given) if spelling.repeated else given
+    try:
+        if spelling.repeated:
+            parse = spelling.parse or str
+            return tuple(parse(text) for text in given)
+        return given if spelling.parse is None else spelling.parse(given)
+    except UsageError as error:
+        source = context.get_parameter_source(one.name)
+        is_default = source is not None and source.name == "DEFAULT_MAP"
+        flag = (spelling.flags or (f"--{one.name.replace('_', '-')}",))[-1]
+        error.path = str(context.obj) if is_default else error.path
+        error.message = error.message if flag in error.message else f"{flag}: {error.message}"
+        raise

@@ -1,32 +1,163 @@
-"""What a command shows: a progress bar with the time left on a terminal, plain lines elsewhere."""
+"""What a command prints: results on standard output; comments, warnings and progress on standard
+error.
+
+``set_up`` applies the global options: ``--quiet`` prints only results and errors, ``--verbose``
+also prints the debug lines that the package's modules send to their loggers, and ``--log FILE``
+appends everything with its time to a file, printed or not. Colours follow ``NO_COLOR`` and
+``FORCE_COLOR`` (rich reads both).
+"""
 
 from __future__ import annotations
 
+import logging
+import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import typer
 
+from ..core.errors import OutputError, UsageError
 from ..core.progress import Progress
 
+PIPED_WIDTH = 100  # columns of a table that no terminal shows
+STAGE_WIDTH = 24  # columns of the name of a stage in front of its bar
+_REST_WIDTH = 32  # columns of a bar, the time left and the spaces around them
+_package = logging.getLogger("delineate")  # the parent of the loggers of all modules
+_package.addHandler(logging.NullHandler())  # without it, logging prints errors a second time
+_log = logging.getLogger("delineate.cli")
+
 _console: Any = None  # of the progress bar that is running; None without one
+_quiet = False
+_handlers: list[logging.Handler] = []  # of this call's global options
+
+
+# ---- global options ----
+
+
+def set_up(*, quiet: bool = False, verbose: bool = False, log: Path | None = None) -> None:
+    """Apply the global options of one call; ``reset`` undoes it.
+
+    Raises:
+        UsageError: both quiet and verbose.
+        OutputError: the log file cannot be written.
+    """
+    global _quiet
+    if quiet and verbose:
+        raise UsageError("--quiet and --verbose exclude each other")
+    reset()
+    _quiet = quiet
+    if verbose:
+        _add_handler(_DebugLines(), "debug: %(message)s")
+    if log is not None:
+        try:
+            log.parent.mkdir(parents=True, exist_ok=True)
+            handler = logging.FileHandler(log, mode="a", encoding="utf-8")
+        except OSError as error:
+            raise OutputError(f"cannot be written ({error.strerror})", path=log) from error
+        _add_handler(handler, "%(asctime)s %(levelname)s %(message)s")
+
+
+def reset() -> None:
+    """Close the log file and print as without global options."""
+    global _quiet
+    _quiet = False
+    _package.setLevel(logging.NOTSET)
+    while _handlers:
+        handler = _handlers.pop()
+        _package.removeHandler(handler)
+        handler.close()
+
+
+def log_file() -> Path | None:
+    """The file of ``--log``; None without it."""
+    files = (h for h in _handlers if isinstance(h, logging.FileHandler))
+    return next((Path(handler.baseFilename) for handler in files), None)
+
+
+def is_verbose() -> bool:
+    """Whether debug lines are printed."""
+    return any(isinstance(handler, _DebugLines) for handler in _handlers)
+
+
+def _add_handler(handler: logging.Handler, form: str) -> None:
+    handler.setFormatter(logging.Formatter(form))
+    _package.addHandler(handler)
+    _handlers.append(handler)
+    _package.setLevel(logging.DEBUG)
+
+
+class _DebugLines(logging.Handler):
+    """Prints the debug lines of the package; everything else is printed by ``say`` and others."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if record.levelno <= logging.DEBUG:
+            _print(self.format(record))
+
+
+# ---- lines ----
 
 
 def say(text: str) -> None:
-    """Print one line, above the progress bar if there is one."""
+    """Print a comment on standard error, above the progress bar if there is one."""
+    _log.info(text)
+    if not _quiet:
+        _print(text)
+
+
+def fail(text: str) -> None:
+    """Print an error on standard error, whatever the global options."""
+    _log.error(text)
+    _print(text)
+
+
+def debug(text: str) -> None:
+    """Print a line only with ``--verbose``."""
+    _log.debug(text)
+
+
+def _print(text: str) -> None:
     if _console is not None:
         _console.print(text, highlight=False, markup=False)
     else:
-        typer.echo(text)
+        typer.echo(text, err=True)
+
+
+def end_with(failures: Sequence[str]) -> None:
+    """List failed cases; exit code 1 if there are any."""
+    if failures:
+        for text in failures:
+            fail(f"failed: {text}")
+        raise typer.Exit(1)
+
+
+# ---- results ----
+
+
+def result(text: str) -> None:
+    """Print a line of the result on standard output."""
+    _log.info(text)
+    typer.echo(text)
 
 
 def show(renderable: Any) -> None:
-    """Print a table."""
+    """Print a table, as wide as the terminal; ``PIPED_WIDTH`` or the variable COLUMNS elsewhere."""
     from rich.console import Console
 
-    Console(width=None if sys.stdout.isatty() else 140).print(renderable)
+    def text(**how: Any) -> str:
+        console = Console(**how)
+        with console.capture() as printed:
+            console.print(renderable)
+        return printed.get()
+
+    wide = sys.stdout.isatty() or "COLUMNS" in os.environ
+    # Not printed by rich, which would end the process if the reader of a pipe has ended.
+    sys.stdout.write(text(width=None if wide else PIPED_WIDTH))
+    if log_file() is not None:
+        plain = text(width=PIPED_WIDTH, no_color=True, force_terminal=False)
+        _log.info("\n%s", plain.rstrip())
 
 
 def show_json(data: Any) -> None:
@@ -37,7 +168,7 @@ def show_json(data: Any) -> None:
         from ..core.scores import without_nan
 
         data = json.dumps(without_nan(data), indent=1, default=str)
-    typer.echo(data)
+    result(data)
 
 
 def show_facts(facts: dict[str, Any], indent: int = 0) -> None:
@@ -45,52 +176,54 @@ def show_facts(facts: dict[str, Any], indent: int = 0) -> None:
     for key, value in facts.items():
         name = f"{'  ' * indent}{str(key).replace('_', ' ')}"
         if isinstance(value, dict) and value:
-            typer.echo(f"{name}:")
+            result(f"{name}:")
             show_facts(value, indent + 1)
         elif isinstance(value, list | tuple) and any(isinstance(one, dict) for one in value):
             for number, one in enumerate(value, 1):
-                typer.echo(f"{name} {number}:")
+                result(f"{name} {number}:")
                 show_facts(one if isinstance(one, dict) else {"": one}, indent + 1)
         elif isinstance(value, list | tuple):
-            typer.echo(f"{name}: {', '.join(map(str, value))}")
+            result(f"{name}: {', '.join(map(str, value))}")
         elif value not in (None, "", {}):
-            typer.echo(f"{name}: {value}")
+            result(f"{name}: {value}")
 
 
-def end_with(failures: Sequence[str]) -> None:
-    """List failed cases; exit code 1 if there are any."""
-    if failures:
-        for text in failures:
-            typer.echo(f"failed: {text}", err=True)
-        raise typer.Exit(1)
+# ---- progress ----
 
 
 @contextmanager
 def progress_bar() -> Iterator[Progress]:
-    """A ``Progress`` that draws a bar on a terminal, and prints every tenth elsewhere."""
+    """A ``Progress`` that draws a bar on a terminal, and prints every tenth elsewhere; the log file
+    has every tenth too.
+    """
     global _console
-    if not sys.stderr.isatty():
-        yield _plain_progress()
+    if _quiet or not sys.stderr.isatty():
+        yield _tenths(_log.info if _quiet else say)
         return
     import rich.progress as bars
     from rich.console import Console
 
     _console = Console(stderr=True)
     columns = (
-        bars.TextColumn("{task.description:12}"),
-        bars.BarColumn(),
+        bars.TextColumn("{task.description}"),
+        bars.BarColumn(bar_width=None),
         bars.TextColumn("{task.fields[note]}"),
-        bars.TimeElapsedColumn(),
-        bars.TextColumn("left"),
-        bars.TimeRemainingColumn(),
+        bars.TimeRemainingColumn(elapsed_when_finished=True),
+        bars.TextColumn("{task.fields[time]}"),
     )
-    with bars.Progress(*columns, console=_console) as bar:
+    logged = _tenths(_log.info)
+    with bars.Progress(*columns, console=_console, expand=True) as bar:
         tasks: dict[str, bars.TaskID] = {}
 
         def report(stage: str, done: float, total: float, note: str) -> None:
+            logged(stage, done, total, note)
+            name = _shortened(stage, STAGE_WIDTH)
+            longest = max(min(len(one), STAGE_WIDTH) for one in (*tasks, stage))
+            room = _console.width - _REST_WIDTH - longest
+            words, time = _shortened(str(note), room), "left" if done < total else ""
             if stage not in tasks:
-                tasks[stage] = bar.add_task(stage, total=total, note=note)
-            bar.update(tasks[stage], completed=done, total=total, note=str(note)[:40])
+                tasks[stage] = bar.add_task(name, total=total, note=words, time=time)
+            bar.update(tasks[stage], completed=done, total=total, note=words, time=time)
 
         try:
             yield report
@@ -98,7 +231,17 @@ def progress_bar() -> Iterator[Progress]:
             _console = None
 
 
-def _plain_progress() -> Progress:
+def _shortened(text: str, most: int) -> str:
+    """The text with at most ``most`` characters, the last one "…" if it is cut.
+
+    >>> _shortened("validation", 6)
+    'valid…'
+    """
+    return text if len(text) <= most else f"{text[: max(0, most - 1)]}…"
+
+
+def _tenths(write: Callable[[str], None]) -> Progress:
+    """A ``Progress`` that writes a line at the start and after every tenth of a stage."""
     shown: dict[str, int] = {}
 
     def report(stage: str, done: float, total: float, note: str) -> None:
@@ -106,6 +249,6 @@ def _plain_progress() -> Progress:
         if tenth > shown.get(stage, -1):
             shown[stage] = tenth
             amount = f"{done:g} of {total:g}" if total > 1 else f"{100 * done:.0f} %"
-            print(f"{stage}: {amount} {note}".rstrip(), file=sys.stderr, flush=True)
+            write(f"{stage}: {amount} {note}".rstrip())
 
     return report

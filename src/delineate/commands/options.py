@@ -7,7 +7,7 @@ quick.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ class Spelling:
         metavar: the placeholder of its value in the help.
         parse: makes the field's value of the text given; None if typer converts it.
         repeated: the option may be given several times.
+        choices: the values that shell completion offers; called only then.
     """
 
     help: str
@@ -32,6 +33,7 @@ class Spelling:
     metavar: str | None = None
     parse: Callable[[Any], Any] | None = None
     repeated: bool = False
+    choices: Callable[[], Iterable[str]] | None = None
 
 
 def option(default: Any, help: str, *flags: str, **more: Any) -> Any:
@@ -43,6 +45,8 @@ FORMATS = ("nii.gz", "nii", "nrrd", "mha", "png")  # of predictions
 BACKENDS = ("auto", "openvino", "torch")
 MONTAGES = ("outlined", "filled")
 PRECISIONS = ("auto", "float32", "int8")
+DEVICES = ("auto", "cpu", "cuda")
+SPLITS = ("train", "val", "test")
 DEVICE = "auto, cpu, cuda or cuda:N."
 SEED = "Seed of everything random."
 WORKERS = "Number of processes; chosen for the machine by default."
@@ -50,12 +54,67 @@ ONLY = "train, val or test: only this part of a cohort with a split."
 DIMS = "2 or 3, instead of the choice of the rules."
 
 
+# ---- the values that shell completion offers ----
+
+
+def layout_names() -> Iterable[str]:
+    """Names for ``--layout``."""
+    from ..cohorts.discovery.layouts import NAMES
+
+    return NAMES
+
+
+def recipe_names() -> Iterable[str]:
+    """Names for ``--recipe``."""
+    from ..planning.recipes import RECIPES
+
+    return RECIPES
+
+
+def data_set_names() -> Iterable[str]:
+    """Names for ``download``."""
+    from ..cohorts.public.catalogue import DATA_SETS
+
+    return DATA_SETS
+
+
+def metric_groups() -> Iterable[str]:
+    """Names for ``evaluate --also``."""
+    from ..metrics.selection import GROUPS
+
+    return GROUPS
+
+
+# ---- the options ----
+
+
+@dataclass(frozen=True)
+class GlobalOptions:
+    """Options before the command, of every command."""
+
+    quiet: bool = option(False, "Print only results and errors.", "-q", "--quiet")
+    verbose: bool = option(
+        False, "Also print which files and settings are used.", "-v", "--verbose"
+    )
+    log: Path | None = option(
+        None, "Append everything to this file, with times, also what is not printed."
+    )
+    config: Path | None = option(
+        None,
+        "File with defaults of options, instead of the delineate.toml of this folder, of a parent "
+        "or of the user.",
+    )
+    no_config: bool = option(False, "Use no file with defaults.", "--no-config")
+
+
 @dataclass(frozen=True)
 class CohortOptions:
     """How the cases of a folder are found."""
 
     layout: str | None = option(
-        None, "Name of the layout, if several fit (see docs/reference/layouts.md)."
+        None,
+        "Name of the layout, if several fit (see docs/reference/layouts.md).",
+        choices=layout_names,
     )
     description: Path | None = option(
         None, "YAML file that describes your own layout (draft one with `check --draft`)."
@@ -100,8 +159,9 @@ class PlanOptions(CohortOptions):
     recipe: str | None = option(
         None,
         "A published system to reproduce, such as liver-ct-unet3d (`delineate recipes` lists all).",
+        choices=recipe_names,
     )
-    device: str = option("auto", DEVICE)
+    device: str = option("auto", DEVICE, choices=lambda: DEVICES)
     seed: int = option(0, SEED)
 
 
@@ -158,13 +218,15 @@ class PredictOptions:
         probabilities: (I, J, K, structures + 1), the background first.
     """
 
-    device: str = option("auto", DEVICE)
+    device: str = option("auto", DEVICE, choices=lambda: DEVICES)
     mirror: bool | None = option(
         None,
         "Average over mirror images (test-time augmentation): slower, often a little better.",
         "--mirror/--no-mirror",
     )
-    form: str = option("nii.gz", "nii.gz, nii, nrrd, mha or png.", "--format")
+    form: str = option(
+        "nii.gz", "nii.gz, nii, nrrd, mha or png.", "--format", choices=lambda: FORMATS
+    )
     dicom_seg: bool = option(False, "Also write a DICOM SEG for each DICOM series.", "--dicom-seg")
     views: tuple[str, ...] = option(
         (),
@@ -184,11 +246,14 @@ class PredictOptions:
         "channels.",
         "--allow-missing",
     )
-    backend: str = option("auto", "auto (the fastest one available), openvino or torch.")
+    backend: str = option(
+        "auto", "auto (the fastest one available), openvino or torch.", choices=lambda: BACKENDS
+    )
     precision: str = option(
         "auto",
         "auto (half precision if the device has units for it), float32, or int8 with a model "
         "that `quantise` has calibrated.",
+        choices=lambda: PRECISIONS,
     )
     ram_bytes: int | None = option(
         None,
@@ -208,6 +273,7 @@ class PredictOptions:
         None,
         "outlined or filled: also draw OUT/montages/CASE.png, three planes with the structures.",
         metavar="STYLE",
+        choices=lambda: MONTAGES,
     )
     probabilities: bool = option(
         False,
@@ -234,10 +300,12 @@ class EvaluateOptions:
         "surfels",
         "Distances between surfels (surface elements, weighted by area), voxels (of the edge), "
         "inner_voxels (without the scan's ends), or none.",
+        choices=lambda: ("surfels", "voxels", "inner_voxels", "none"),
     )
     percentile: str = option(
         "directed",
         "HD95: directed (the larger of both directions) or pooled (both together).",
+        choices=lambda: ("directed", "pooled"),
     )
     tolerance_mm: float = option(
         2.0, "Tolerance of the surface Dice (NSD), in mm.", "--tolerance", metavar="MM"
@@ -247,6 +315,7 @@ class EvaluateOptions:
         "Further metrics: lesions, centreline (clDice) or boundary (IoU near the contour); may be "
         "repeated.",
         repeated=True,
+        choices=metric_groups,
     )
     pictures: bool = option(
         False,
@@ -277,7 +346,9 @@ class CompareOptions:
     labels: tuple[str, ...] = option(
         (), "A structure to compare; may be repeated; by default all.", "--label", repeated=True
     )
-    per: str = option("case", "case, slice or patient.")
+    per: str = option(
+        "case", "case, slice or patient.", choices=lambda: ("case", "slice", "patient")
+    )
     common: bool = option(
         False,
         "Use only cases present in every run (default: error if a run lacks a case).",
@@ -319,7 +390,7 @@ class QuantiseOptions:
         "Reference masks of the scans, as for evaluate; by default those of INPUT if it is one "
         "cohort.",
     )
-    only: str | None = option(None, ONLY)
+    only: str | None = option(None, ONLY, choices=lambda: SPLITS)
     cases: int = option(
         8,
         "Number of calibration scans; the others measure the loss of accuracy.",
@@ -359,6 +430,7 @@ class PhantomOptions:
         "TestVolumes, TestSegmentation), chaos-mr (T1 in and out of phase, PNG masks) or ircadb "
         "(CT and one mask series per organ).",
         "--format",
+        choices=lambda: ("dicom", "nifti", "volumes", "chaos-mr", "ircadb"),
     )
     organs: tuple[str, ...] = option(
         (),
@@ -382,4 +454,4 @@ class DemoOptions:
         20, "Number of patients of the phantom cohort; a quarter is kept for testing."
     )
     seed: int = option(0, SEED)
-    device: str = option("auto", DEVICE)
+    device: str = option("auto", DEVICE, choices=lambda: DEVICES)
