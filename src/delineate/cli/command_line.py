@@ -18,6 +18,7 @@ from ..commands.options import (
     DEVICE,
     ONLY,
     CheckOptions,
+    CleanOptions,
     CompareOptions,
     ConvertOptions,
     DemoOptions,
@@ -36,7 +37,7 @@ from ..core.errors import UsageError
 from . import terminal
 from .exits import Commands, exit_codes
 from .expansion import completion, with_options
-from .terminal import end_with, progress_bar, say, show, show_facts, show_json
+from .terminal import ask, end_with, progress_bar, say, show, show_facts, show_json
 
 log = logging.getLogger(__name__)
 app = typer.Typer(
@@ -477,11 +478,11 @@ def quantise(
 @app.command()
 def info(
     path: Annotated[
-        Path, typer.Argument(help="A file, a folder or a model.", metavar="FILE|FOLDER|MODEL")
+        Path, typer.Argument(help="A file, a folder, a model or a run.", metavar="PATH")
     ],
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Describe a file, a folder of scans or a model."""
+    """Describe a file, a folder of scans, a model or a run (MODEL.run)."""
 
     from ..commands import info as step
 
@@ -497,8 +498,8 @@ def view(
     paths: Annotated[
         list[Path],
         typer.Argument(
-            help="An image and its masks, each a file or folder; or a run (MODEL.run); or a "
-            "manifest.jsonl.",
+            help="An image and its masks, each a file or folder; or a run (MODEL.run) or its "
+            "model; or a manifest.jsonl.",
             metavar="IMAGE [MASK...]",
         ),
     ],
@@ -622,6 +623,64 @@ def recipes(as_json: AsJson = False) -> None:
         show_json(step.recipes())
     else:
         show(step.table())
+
+
+@app.command()
+def runs(
+    folder: Annotated[
+        Path, typer.Argument(help="Folder with runs in it and below it.", metavar="[FOLDER]")
+    ] = Path("."),
+    as_json: AsJson = False,
+) -> None:
+    """List the training runs below a folder: state, epochs, Dice, age and size on disk.
+
+    Example: `delineate runs models/`
+    """
+    from ..commands import runs as step
+
+    found = step.runs(folder)
+    if as_json:
+        show_json([run.to_json() for run in found])
+    elif found:
+        show(step.table(found, folder))
+    else:
+        say(f"no runs (folders MODEL.run) in {folder} and below it")
+
+
+@app.command()
+@with_options(CleanOptions)
+def clean(
+    options: CleanOptions,
+    paths: Annotated[
+        list[Path] | None,
+        typer.Argument(
+            help="Folders with runs in them and below them, runs, or models; by default this "
+            "folder.",
+            metavar="[FOLDER|MODEL|MODEL.run...]",
+        ),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Delete the prepared cases of finished runs, which only `train --extend` needs, and would make
+    again. Model, scores and report stay.
+
+    Example: `delineate clean models/`
+    """
+    from ..commands import runs as step
+    from ..core.words import data_size
+
+    chosen, kept = step.cleanable(paths or [Path(".")])
+    for sentence in kept:
+        say(sentence)
+    for run in chosen:
+        say(f"{run.folder / step.STORE}: {data_size(run.store_bytes)}")
+    size = data_size(sum(run.store_bytes for run in chosen))
+    if chosen and not options.yes and not ask(f"delete {size} of {len(chosen)} finished runs?"):
+        raise UsageError("nothing was deleted; --yes deletes without asking")
+    cleaned = step.clean(chosen)
+    say(f"{data_size(sum(run.store_bytes for run in cleaned))} freed in {len(cleaned)} runs")
+    if as_json:
+        show_json([run.to_json() for run in cleaned])
 
 
 @app.command()

@@ -125,6 +125,11 @@ def _print(text: str) -> None:
         typer.echo(text, err=True)
 
 
+def ask(question: str) -> bool:
+    """The answer to a question on a terminal; no elsewhere."""
+    return sys.stdin.isatty() and typer.confirm(question, err=True)
+
+
 def end_with(failures: Sequence[str]) -> None:
     """List failed cases; exit code 1 if there are any."""
     if failures:

@@ -1,4 +1,4 @@
-"""Info: what a file, a folder of scans or a model is."""
+"""Info: what a file, a folder of scans, a model or a run is."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from typing import Any
 
 from ..core.bundle import Bundle, weights_sha256
 from ..formats import files
+from ..reporting.reported_run import read_json
+from .runs import is_run, summarise
 
 
 def info(path: str | Path) -> dict[str, Any]:
@@ -14,12 +16,25 @@ def info(path: str | Path) -> dict[str, Any]:
 
     Returns:
         Of a scan its format, shape, spacing, orientation, dtype and unit; of a DICOM folder its
-        series and other objects; of a model its structures, channels, network, members and card.
+        series and other objects; of a model its structures, channels, network, members and card;
+        of a run its state, steps, Dice and size on disk, its request and its plan's reasons.
 
     Raises:
         InputError: there is nothing that can be read.
     """
-    return _of_model(Bundle.load(path)) if Bundle.is_bundle(path) else files.describe(path)
+    if Bundle.is_bundle(path):
+        return _of_model(Bundle.load(path))
+    return _of_run(Path(path)) if is_run(path) else files.describe(path)
+
+
+def _of_run(folder: Path) -> dict[str, Any]:
+    found, plan = summarise(folder), read_json(folder / "plan.json") or {}
+    return {
+        "kind": "delineate run",
+        **found.to_json(),
+        "request": read_json(folder / "request.json"),
+        "reasons": plan.get("reasons", {}),
+    }
 
 
 def _of_model(bundle: Bundle) -> dict[str, Any]:

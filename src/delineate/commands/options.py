@@ -455,3 +455,10 @@ class DemoOptions:
     )
     seed: int = option(0, SEED)
     device: str = option("auto", DEVICE, choices=lambda: DEVICES)
+
+
+@dataclass(frozen=True)
+class CleanOptions:
+    """``delineate clean``."""
+
+    yes: bool = option(False, "Delete without asking; needed if no terminal can ask.", "--yes")

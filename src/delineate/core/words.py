@@ -107,6 +107,17 @@ def duration(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
+def data_size(size_bytes: float) -> str:
+    """Bytes as text in kB, MB or GB (powers of 1000).
+
+    >>> data_size(1_234_567_890)
+    '1.2 GB'
+    """
+    if size_bytes >= 1e9:
+        return f"{size_bytes / 1e9:.1f} GB"
+    return f"{size_bytes / 1e6:.0f} MB" if size_bytes >= 1e6 else f"{size_bytes / 1e3:.0f} kB"
+
+
 def hex_colour(colour: Sequence[int]) -> str:
     return "#" + "".join(f"{c:02x}" for c in colour)
 

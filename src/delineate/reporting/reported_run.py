@@ -60,7 +60,7 @@ class ReportedRun:
             read_json(folder / "plan.json"),
             Manifest.load(manifest) if manifest.is_file() else None,
             _listed(read_json(folder / "findings.json")),
-            {"_".join(p.parent.relative_to(folder).parts): _lines(p) for p in logs},
+            {"_".join(p.parent.relative_to(folder).parts): read_log(p) for p in logs},
             read_json(folder / scored / "scores.json"),
             read_json(folder / "card.json"),
             scored,
@@ -105,8 +105,12 @@ def _listed(findings: Any) -> Any:
     return findings.get("findings", []) if isinstance(findings, dict) else findings
 
 
-def _lines(path: Path) -> list[dict[str, Any]]:
-    """The lines of a log; an incomplete last line, left by a killed run, is dropped."""
+def read_log(path: Path) -> list[dict[str, Any]]:
+    """The lines of a ``log.jsonl``; an incomplete last line, left by a killed run, is dropped.
+
+    Raises:
+        InputError: another line is not JSON.
+    """
     lines = [
         line
         for line in path.read_text(encoding="utf-8", errors="replace").splitlines()

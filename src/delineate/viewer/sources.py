@@ -18,6 +18,7 @@ import numpy as np
 
 from ..cohorts.discovery.names import read_label_names
 from ..cohorts.reading import read_image, read_label
+from ..core.bundle import Bundle
 from ..core.errors import FormatError, InputError, LayoutError, UsageError
 from ..core.labels import LabelSet
 from ..core.manifest import Case, Manifest, Source
@@ -42,15 +43,16 @@ def find(paths: Sequence[str | Path], labels: str | Path | None = None) -> CaseL
     """The cases that ``delineate view`` shows for ``paths``.
 
     Args:
-        paths: the folder of one run; one ``manifest.jsonl``, or the folder of a check that holds
-            it; or an image and any number of masks, each a file or a folder. In folders of volumes,
-            images and masks are paired by name. A folder of DICOM files or of slices is one case;
-            slices without geometry take that of the image.
+        paths: the folder of one run, or its model; one ``manifest.jsonl``, or the folder of a check
+            that holds it; or an image and any number of masks, each a file or a folder. In folders
+            of volumes, images and masks are paired by name. A folder of DICOM files or of slices is
+            one case; slices without geometry take that of the image.
         labels: a file with names for the label values; None uses the names stored with the masks.
 
     Raises:
         UsageError: masks are given in addition to a run or manifest.
-        InputError: a path does not exist, or holds nothing that can be shown.
+        InputError: a path does not exist, holds nothing that can be shown, or is a model without
+            its run.
     """
     places = [Path(p) for p in paths]
     for place in places:
@@ -59,7 +61,7 @@ def find(paths: Sequence[str | Path], labels: str | Path | None = None) -> CaseL
             "#" in place.name and place.with_name(place.name.rpartition("#")[0]).exists()
         ):
             raise InputError("does not exist", path=place)
-    first, masks = places[0], places[1:]
+    first, masks = _run_of_model(places[0]), places[1:]
     run, cohort = is_run(first), first.is_file() and first.suffix == ".jsonl"
     if not run and (first / "manifest.jsonl").is_file():
         first, cohort = first / "manifest.jsonl", True
@@ -78,6 +80,20 @@ def find(paths: Sequence[str | Path], labels: str | Path | None = None) -> CaseL
         if _holds_volumes(first)
         else _of_files(first, masks, named)
     )
+
+
+def _run_of_model(path: Path) -> Path:
+    """The folder of the run next to a model; another path is returned as it is."""
+    if not Bundle.is_bundle(path):
+        return path
+    run = path.with_name(f"{path.name}.run")
+    if not is_run(run):
+        raise InputError(
+            f"is a model; its scored cases are shown from its run {run.name}, which is not next "
+            "to it; give a scan and its masks instead",
+            path=path,
+        )
+    return run
 
 
 # ---- files ----
