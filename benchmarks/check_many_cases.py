@@ -29,9 +29,11 @@ from measure import keep
 CHILD = """
 import json, sys
 from delineate.commands.check import check
+from delineate.commands.options import CheckOptions
 
 if __name__ == "__main__":
-    checked = check(sys.argv[1], out=sys.argv[2], workers=int(sys.argv[3]) or None)
+    options = CheckOptions(workers=int(sys.argv[3]) or None)
+    checked = check(sys.argv[1], sys.argv[2], options)
     kinds = {}
     for finding in checked.findings:
         kinds[finding.kind] = kinds.get(finding.kind, 0) + 1

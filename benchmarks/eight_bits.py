@@ -16,6 +16,7 @@ import argparse
 import tempfile
 from pathlib import Path
 
+from delineate.commands.options import QuantiseOptions
 from delineate.commands.quantise import quantise
 from delineate.core.bundle import Bundle
 from delineate.interop.nnunet import read_bundle
@@ -47,7 +48,9 @@ def main() -> None:
                 sorted((a.data / "hippocampus" / "imagesTr").glob("*.nii.gz"))[: a.scans],
                 a.data / "hippocampus" / "labelsTr",
             )
-        done = quantise(model, inputs, Path(folder) / "int8.model", truth=truth, say=print)
+        done = quantise(
+            model, inputs, Path(folder) / "int8.model", QuantiseOptions(truth=truth), say=print
+        )
     cost = {key: value for key, value in done.cost.items() if key != "machine"}
     keep(
         f"eight_bits_{a.name}",

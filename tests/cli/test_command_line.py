@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import importlib
 import inspect
 import json
 from dataclasses import dataclass, fields
 from pathlib import Path
+from types import ModuleType
 
 import nibabel as nib
 import numpy as np
@@ -14,13 +16,15 @@ import typer
 from typer.main import get_command
 from typer.testing import CliRunner
 
+import delineate
 from delineate.cli import app
 from delineate.cli.expansion import with_options
-from delineate.commands import check, convert, demo, options, quantise
+from delineate.commands import options
 from delineate.commands.options import PredictOptions, option
 from delineate.commands.parsing import parse_bytes, parse_duration
 from delineate.core.errors import UsageError
 
+SOURCE = Path(delineate.__file__).parent
 GOLDEN = Path(__file__).parents[1] / "golden" / "schema_1" / "finished" / "m.model"
 
 
@@ -52,22 +56,37 @@ def test_every_command_has_short_and_long_help(name):
         assert code == 0 and "Usage" in text
 
 
-@pytest.mark.parametrize(
-    ("function", "kind"),
-    [
-        (check.check, options.CheckOptions),
-        (convert.convert, options.ConvertOptions),
-        (demo.demo, options.DemoOptions),
-        (quantise.quantise, options.QuantiseOptions),
-    ],
-)
-def test_options_and_arguments_of_a_command_have_one_default(function, kind):
-    own = inspect.signature(function).parameters
-    for one in fields(kind):
-        assert one.name in own, f"{one.name} is no argument of {function.__name__}"
-        default = own[one.name].default
-        # an empty tuple means the same as None where a sequence is optional
-        assert default == one.default or (one.default == () and default is None), one.name
+KINDS = [
+    kind
+    for name, kind in vars(options).items()
+    if name.endswith("Options")
+    # What only the command line has, and what several commands share.
+    and name not in ("GlobalOptions", "CleanOptions", "CohortOptions")
+]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_command_is_one_function_that_takes_its_options(kind):
+    """The functions of ``commands`` and the command line have no options of their own."""
+    functions = [
+        function
+        for path in sorted((SOURCE / "commands").rglob("*.py"))
+        for function in vars(module_of(path)).values()
+        if inspect.isfunction(function)
+        and function.__module__ == module_of(path).__name__
+        and not function.__name__.startswith("_")
+        and inspect.signature(function).parameters.get("options")
+        and inspect.signature(function).parameters["options"].default == kind()
+    ]
+    assert len(functions) == 1
+    own = set(inspect.signature(functions[0]).parameters)
+    assert not own & {one.name for one in fields(kind)}
+
+
+def module_of(path: Path) -> ModuleType:
+    return importlib.import_module(
+        ".".join(("delineate", *path.relative_to(SOURCE).with_suffix("").parts))
+    )
 
 
 @dataclass(frozen=True)

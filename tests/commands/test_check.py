@@ -20,6 +20,7 @@ from tests.cohorts.imitate import AFFINE, SHAPE, box, nifti, noise, png
 from delineate.cohorts.discovery.layouts import find
 from delineate.cohorts.reading import read_image, read_label
 from delineate.commands.check import check, table
+from delineate.commands.options import CheckOptions
 from delineate.core.errors import LayoutError, OutputError
 from delineate.core.manifest import Manifest
 
@@ -48,7 +49,7 @@ def test_files_table_and_usable_cases(tmp_path):
     cohort(tmp_path / "d")
     nifti(tmp_path / "d/images/c1.nii.gz", np.zeros(SHAPE, np.float32))
     told = []
-    checked = check(tmp_path / "d", out=tmp_path / "out", progress=lambda *at: told.append(at))
+    checked = check(tmp_path / "d", tmp_path / "out", progress=lambda *at: told.append(at))
     assert [c.id for c in checked.usable] == ["c0", "c2", "c3"]
     assert len(checked.manifest) == 4
     assert checked.findings[0].kind == "constant"
@@ -75,7 +76,10 @@ def test_hippocampus_is_flagged_quickly_and_goes_on(real_data):
 def test_processes_give_the_same_as_one(tmp_path):
     cohort(tmp_path / "d", 10)
     (tmp_path / "d/images/c3.nii.gz").write_bytes(gzip.compress(b"no image"))
-    one, two = check(tmp_path / "d", workers=1), check(tmp_path / "d", workers=2)
+    one, two = (
+        check(tmp_path / "d", options=CheckOptions(workers=1)),
+        check(tmp_path / "d", options=CheckOptions(workers=2)),
+    )
     assert one.findings == two.findings
     assert any(f.case == "c3" and f.severity == "error" for f in two.findings)
 
@@ -102,7 +106,7 @@ def broken(root):
 def test_fix_writes_mended_copies_and_leaves_originals(tmp_path):
     broken(tmp_path / "d")
     before = hashes(tmp_path / "d")
-    checked = check(tmp_path / "d", out=tmp_path / "out", fix=tmp_path / "fixed")
+    checked = check(tmp_path / "d", tmp_path / "out", CheckOptions(fix=tmp_path / "fixed"))
     assert hashes(tmp_path / "d") == before
     assert checked.mended == 3
     assert [c.id for c in checked.usable] == ["c0", "c1", "c2", "c3"]
@@ -133,7 +137,7 @@ def test_fix_remaps_values_of_every_label(tmp_path):
     for n in range(3):
         png(tmp_path / "d/images" / f"{n}.png", noise(n, (8, 6), np.uint8))
         png(tmp_path / "d/labels" / f"{n}.png", box(255, (8, 6, 1), (1, 1, 0))[..., 0])
-    checked = check(tmp_path / "d", fix=tmp_path / "fixed")
+    checked = check(tmp_path / "d", options=CheckOptions(fix=tmp_path / "fixed"))
     assert checked.mended == 3
     assert checked.usable.mapping.to_json() == {"rest": "refuse"}
     label = read_label(checked.usable.cases[0], checked.usable)
@@ -146,7 +150,7 @@ def test_fix_refuses_the_originals_own_folder(tmp_path):
     broken(tmp_path / "d")
     before = hashes(tmp_path / "d")
     with pytest.raises(OutputError, match="this one contains originals"):
-        check(tmp_path / "d", fix=tmp_path / "d")
+        check(tmp_path / "d", options=CheckOptions(fix=tmp_path / "d"))
     assert hashes(tmp_path / "d") == before
 
 

@@ -9,8 +9,9 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from delineate.commands.convert import convert, merge
+from delineate.commands.convert import convert
 from delineate.commands.info import info
+from delineate.commands.options import ConvertOptions
 from delineate.core.errors import FormatError, GeometryError, InputError, OutputError, UsageError
 from delineate.core.grid import Grid
 from delineate.core.volume import Volume
@@ -19,7 +20,7 @@ from delineate.preprocessing.parts import merged, split
 
 
 def test_a_dicom_folder_becomes_one_file(tmp_path, real_data):
-    result = convert(real_data / "hippocampus_dicom", tmp_path / "h.nii.gz")
+    result = convert([real_data / "hippocampus_dicom"], tmp_path / "h.nii.gz")
     assert result.written == (tmp_path / "h.nii.gz",)
     source, back = files.read(real_data / "hippocampus_dicom"), files.read(tmp_path / "h.nii.gz")
     np.testing.assert_array_equal(back.array, source.array)
@@ -30,7 +31,9 @@ def test_a_dicom_folder_becomes_one_file(tmp_path, real_data):
 def test_every_series_of_a_study_gets_a_file(tmp_path, real_data):
     told: list[tuple[str, float, float, str]] = []
     result = convert(
-        real_data / "sarcoma/dicom/STS_008", tmp_path / "out", progress=lambda *at: told.append(at)
+        [real_data / "sarcoma/dicom/STS_008"],
+        tmp_path / "out",
+        progress=lambda *at: told.append(at),
     )
     assert [at[:3] for at in told] == [("convert", n, 3) for n in range(3)]
     assert len(result.written) == len(told) == 3
@@ -41,19 +44,19 @@ def test_every_series_of_a_study_gets_a_file(tmp_path, real_data):
 
 
 def test_refused_series_do_not_stop_the_others(tmp_path, real_data):
-    result = convert(real_data / "dicom_seg", tmp_path / "out")
+    result = convert([real_data / "dicom_seg"], tmp_path / "out")
     assert len(result.written) == 3
     assert [reason.split(" objects")[0] for _, reason in result.refused] == [
         "multi-frame (enhanced)"
     ] * 2
     with pytest.raises(FormatError, match=r"none of 1 series can be converted.*mosaics"):
-        convert(real_data / "dicom/vendors/siemens/fmri", tmp_path / "none")
+        convert([real_data / "dicom/vendors/siemens/fmri"], tmp_path / "none")
     assert not (tmp_path / "none").exists()
 
 
 def test_orientation_moves_axes_and_no_voxel(tmp_path, grid, asymmetric):
     files.write(Volume(asymmetric, grid), tmp_path / "a.nii")
-    convert(tmp_path / "a.nii", tmp_path / "b.nrrd", orientation="LPS")
+    convert([tmp_path / "a.nii"], tmp_path / "b.nrrd", ConvertOptions(orientation="LPS"))
     back = files.read(tmp_path / "b.nrrd")
     assert back.grid.codes == "LPS"
     index = (2, 3, 1)
@@ -64,19 +67,19 @@ def test_orientation_moves_axes_and_no_voxel(tmp_path, grid, asymmetric):
 def test_one_series_can_be_chosen(tmp_path, real_data):
     folder = real_data / "sarcoma/dicom/STS_008"
     uid = next(s["uid"] for s in info(folder)["series"] if s["modality"] == "PT")
-    convert(folder, tmp_path / "pet.mha", series=uid)
+    convert([folder], tmp_path / "pet.mha", ConvertOptions(series=uid))
     assert files.read_grid(tmp_path / "pet.mha").shape == (30, 29, 51)
     with pytest.raises(FormatError, match="choose one"):
-        convert(folder, tmp_path / "which.nii.gz")
+        convert([folder], tmp_path / "which.nii.gz")
 
 
 def test_slices_need_a_spacing_and_get_the_stated_one(tmp_path, real_data):
     source = real_data / "em_membrane/label"
     with pytest.raises(InputError, match="carries no spacing"):
-        convert(source, tmp_path / "em.nii.gz")
-    convert(source, tmp_path / "em.nii.gz", spacing_mm=(0.004, 0.004, 0.05))
+        convert([source], tmp_path / "em.nii.gz")
+    convert([source], tmp_path / "em.nii.gz", ConvertOptions(spacing_mm=(0.004, 0.004, 0.05)))
     assert files.read_grid(tmp_path / "em.nii.gz").spacing_mm == pytest.approx((0.004, 0.004, 0.05))
-    result = convert(tmp_path / "em.nii.gz", tmp_path / "slices")
+    result = convert([tmp_path / "em.nii.gz"], tmp_path / "slices")
     assert len(result.written) == 30
     np.testing.assert_array_equal(
         files.read(tmp_path / "slices", spacing_mm=(1, 1, 1)).array,
@@ -88,9 +91,9 @@ def test_what_exists_is_kept_when_told_so(tmp_path, grid, asymmetric):
     files.write(Volume(asymmetric, grid), tmp_path / "a.nii")
     (tmp_path / "b.nii").write_text("mine")
     with pytest.raises(OutputError, match="exists already"):
-        convert(tmp_path / "a.nii", tmp_path / "b.nii", overwrite=False)
+        convert([tmp_path / "a.nii"], tmp_path / "b.nii", ConvertOptions(overwrite=False))
     assert (tmp_path / "b.nii").read_text() == "mine"
-    convert(tmp_path / "a.nii", tmp_path / "b.nii")
+    convert([tmp_path / "a.nii"], tmp_path / "b.nii")
     assert files.read_grid(tmp_path / "b.nii").matches(grid, 1e-3)
 
 
@@ -113,12 +116,16 @@ def cut(
 ) -> list[Path]:
     files.write(Volume(array, grid), tmp_path / f"whole{ending}")
     return list(
-        convert(tmp_path / f"whole{ending}", tmp_path / "parts", split_slices=slices).written
+        convert(
+            [tmp_path / f"whole{ending}"], tmp_path / "parts", ConvertOptions(split_slices=slices)
+        ).written
     )
 
 
 def test_a_ct_is_cut_into_64_and_14_slices_and_put_together_again(tmp_path, real_data):
-    result = convert(real_data / "chaos_ct/DICOM_anon", tmp_path / "parts", split_slices=64)
+    result = convert(
+        [real_data / "chaos_ct/DICOM_anon"], tmp_path / "parts", ConvertOptions(split_slices=64)
+    )
     assert [p.name for p in result.written] == ["chaos_ct_00.nii.gz", "chaos_ct_01.nii.gz"]
     source = files.read(real_data / "chaos_ct/DICOM_anon")
     first, second = (files.read(p) for p in result.written)
@@ -127,7 +134,7 @@ def test_a_ct_is_cut_into_64_and_14_slices_and_put_together_again(tmp_path, real
     np.testing.assert_allclose(
         second.grid.to_mm((0, 0, 0)), source.grid.to_mm((0, 0, 64)), atol=1e-3
     )
-    merge([tmp_path / "parts"], tmp_path / "whole.nii.gz")
+    convert([tmp_path / "parts"], tmp_path / "whole.nii.gz", ConvertOptions(merge=True))
     back = files.read(tmp_path / "whole.nii.gz")
     np.testing.assert_array_equal(back.array, source.array)
     assert back.array.dtype == source.array.dtype == np.int16
@@ -136,8 +143,8 @@ def test_a_ct_is_cut_into_64_and_14_slices_and_put_together_again(tmp_path, real
 
 def test_a_real_mask_survives_cutting_and_merging(tmp_path, real_data):
     path = real_data / "ct_small/example_seg.nii.gz"
-    parts = convert(path, tmp_path / "parts", split_slices=12).written
-    merge(list(parts), tmp_path / "whole.nii.gz")
+    parts = convert([path], tmp_path / "parts", ConvertOptions(split_slices=12)).written
+    convert(list(parts), tmp_path / "whole.nii.gz", ConvertOptions(merge=True))
     source, back = files.read(path), files.read(tmp_path / "whole.nii.gz")
     assert len(parts) == -(-source.grid.shape[2] // 12) == 3
     np.testing.assert_array_equal(back.array, source.array)
@@ -154,7 +161,7 @@ def test_any_grid_is_put_together_as_it_was(tmp_path, grid, asymmetric, slices, 
     renamed = [
         p.rename(tmp_path / "parts" / f"{'zyxwvuts'[n]}{n}.nii.gz") for n, p in enumerate(written)
     ]
-    merge([tmp_path / "parts"], tmp_path / "again.mha")
+    convert([tmp_path / "parts"], tmp_path / "again.mha", ConvertOptions(merge=True))
     back = files.read(tmp_path / "again.mha")
     np.testing.assert_array_equal(back.array, asymmetric)
     assert back.array.dtype == asymmetric.dtype
@@ -174,7 +181,7 @@ def test_channels_stay_together(tmp_path, grid, asymmetric):
     two = np.stack([asymmetric, -asymmetric])
     parts = cut(tmp_path, grid, two, 2)
     assert files.read(parts[0]).array.shape == (2, *grid.shape[:2], 2)
-    merge([tmp_path / "parts"], tmp_path / "again.nii.gz")
+    convert([tmp_path / "parts"], tmp_path / "again.nii.gz", ConvertOptions(merge=True))
     np.testing.assert_array_equal(files.read(tmp_path / "again.nii.gz").array, two)
 
 
@@ -182,22 +189,30 @@ def test_names_of_parts_follow_the_output(tmp_path, grid, asymmetric):
     files.write(Volume(asymmetric, grid), tmp_path / "a.nii")
     assert [
         p.name
-        for p in convert(tmp_path / "a.nii", tmp_path / "o/knee.nrrd", split_slices=3).written
+        for p in convert(
+            [tmp_path / "a.nii"], tmp_path / "o/knee.nrrd", ConvertOptions(split_slices=3)
+        ).written
     ] == ["knee_00.nrrd", "knee_01.nrrd"][: -(-grid.shape[2] // 3)] + ["knee_02.nrrd"] * (
         grid.shape[2] > 6
     )
     assert files.detect(tmp_path / "o/knee_00.nrrd") == "NRRD"
     with pytest.raises(OutputError, match=r"knee_0\d.nrrd from another split"):
-        convert(tmp_path / "a.nii", tmp_path / "o/knee.nrrd", split_slices=100)
+        convert([tmp_path / "a.nii"], tmp_path / "o/knee.nrrd", ConvertOptions(split_slices=100))
     with pytest.raises(OutputError, match="exists already"):
-        convert(tmp_path / "a.nii", tmp_path / "o/knee.nrrd", split_slices=3, overwrite=False)
+        convert(
+            [tmp_path / "a.nii"],
+            tmp_path / "o/knee.nrrd",
+            ConvertOptions(split_slices=3, overwrite=False),
+        )
     for wrong in (0, -64):
         with pytest.raises(UsageError, match=f"must be at least 1, found {wrong}"):
-            convert(tmp_path / "a.nii", tmp_path / "o", split_slices=wrong)
+            convert([tmp_path / "a.nii"], tmp_path / "o", ConvertOptions(split_slices=wrong))
 
 
 def test_every_series_of_a_study_is_cut(tmp_path, real_data):
-    result = convert(real_data / "sarcoma/dicom/STS_008", tmp_path / "out", split_slices=40)
+    result = convert(
+        [real_data / "sarcoma/dicom/STS_008"], tmp_path / "out", ConvertOptions(split_slices=40)
+    )
     assert sorted(files.read_grid(p).shape[2] for p in result.written) == [11, 11, 28, 40, 40]
     assert sum(p.name.endswith("_01.nii.gz") for p in result.written) == 2
 
@@ -210,7 +225,7 @@ def test_a_missing_part_is_a_gap_in_mm(tmp_path, grid, asymmetric):
         match=rf"gap of {grid.spacing_mm[2]:.3g} mm \(1 slices\) between .*whole_01.nii.gz and "
         r".*whole_03.nii.gz",
     ):
-        merge([tmp_path / "parts"], tmp_path / "again.nii.gz")
+        convert([tmp_path / "parts"], tmp_path / "again.nii.gz", ConvertOptions(merge=True))
     assert not (tmp_path / "again.nii.gz").exists()
 
 
@@ -218,10 +233,13 @@ def test_a_part_missing_at_an_end_leaves_no_gap_but_a_note(tmp_path, grid, asymm
     parts = cut(tmp_path, grid, asymmetric, 1)
     assert (
         "begin at number 2; a part missing at an end"
-        in merge(parts[2:], tmp_path / "again.nii.gz").notes[0]
+        in convert(parts[2:], tmp_path / "again.nii.gz", ConvertOptions(merge=True)).notes[0]
     )
-    assert "only volume" in merge(parts[:1], tmp_path / "again.nii.gz").notes[0]
-    assert merge(parts, tmp_path / "again.nii.gz").notes == ()
+    assert (
+        "only volume"
+        in convert(parts[:1], tmp_path / "again.nii.gz", ConvertOptions(merge=True)).notes[0]
+    )
+    assert convert(parts, tmp_path / "again.nii.gz", ConvertOptions(merge=True)).notes == ()
 
 
 def test_an_overlap_and_a_part_given_twice_are_refused(tmp_path, grid, asymmetric):
@@ -229,7 +247,7 @@ def test_an_overlap_and_a_part_given_twice_are_refused(tmp_path, grid, asymmetri
     with pytest.raises(
         GeometryError, match=rf"overlap by {2 * grid.spacing_mm[2]:.3g} mm \(2 slices\)"
     ):
-        merge([parts[0], *parts], tmp_path / "again.nii.gz")
+        convert([parts[0], *parts], tmp_path / "again.nii.gz", ConvertOptions(merge=True))
     files.write(
         Volume(asymmetric[..., 1:3], grid.crop((0, 0, 1), (*grid.shape[:2], 3))),
         tmp_path / "between.nii.gz",
@@ -237,7 +255,11 @@ def test_an_overlap_and_a_part_given_twice_are_refused(tmp_path, grid, asymmetri
     with pytest.raises(
         GeometryError, match=rf"overlap by {grid.spacing_mm[2]:.3g} mm \(1 slices\)"
     ):
-        merge([parts[0], tmp_path / "between.nii.gz"], tmp_path / "again.nii.gz")
+        convert(
+            [parts[0], tmp_path / "between.nii.gz"],
+            tmp_path / "again.nii.gz",
+            ConvertOptions(merge=True),
+        )
 
 
 def altered(grid: Grid, **change) -> Grid:
@@ -269,7 +291,11 @@ def test_what_does_not_fit_is_refused_and_named(tmp_path, grid, asymmetric, chan
     )
     files.write(Volume(asymmetric[..., 2:], altered(grid, **change)), tmp_path / "b.nii.gz")
     with pytest.raises(GeometryError, match=told) as error:
-        merge([tmp_path / "a.nii.gz", tmp_path / "b.nii.gz"], tmp_path / "again.nii.gz")
+        convert(
+            [tmp_path / "a.nii.gz", tmp_path / "b.nii.gz"],
+            tmp_path / "again.nii.gz",
+            ConvertOptions(merge=True),
+        )
     assert "a.nii.gz" in str(error.value) and "b.nii.gz" in str(error.value)
 
 
@@ -296,15 +322,17 @@ def test_parts_of_another_size_orientation_or_place_are_refused(tmp_path, grid, 
 
 def test_only_volumes_are_merged_into_one_file(tmp_path, real_data, grid, asymmetric):
     with pytest.raises(FormatError, match="slices of DICOM series"):
-        merge([real_data / "chaos_ct/DICOM_anon"], tmp_path / "a.nii.gz")
+        convert(
+            [real_data / "chaos_ct/DICOM_anon"], tmp_path / "a.nii.gz", ConvertOptions(merge=True)
+        )
     (tmp_path / "empty").mkdir()
     with pytest.raises(FormatError, match="no volumes here"):
-        merge([tmp_path / "empty"], tmp_path / "a.nii.gz")
+        convert([tmp_path / "empty"], tmp_path / "a.nii.gz", ConvertOptions(merge=True))
     parts = cut(tmp_path, grid, asymmetric, 2)
     with pytest.raises(OutputError, match="its name needs an ending"):
-        merge(parts, tmp_path / "folder")
+        convert(parts, tmp_path / "folder", ConvertOptions(merge=True))
     for _ in range(2):  # again, though the result now stands among the parts
-        merge([tmp_path / "parts"], tmp_path / "parts/whole.nii.gz")
+        convert([tmp_path / "parts"], tmp_path / "parts/whole.nii.gz", ConvertOptions(merge=True))
     np.testing.assert_array_equal(files.read(tmp_path / "parts/whole.nii.gz").array, asymmetric)
 
 
@@ -336,7 +364,7 @@ def test_oasis_t88_becomes_nifti_the_right_way_round(tmp_path):
     array[9, 4, 2], array[1, 11, 7] = 1000, 2000  # far along i is the patient's left
     oasis_analyze(tmp_path / "OAS1_0001_MR1_mpr_n4_anon_111_t88_masked_gfc.img", array, (1, 1, 1))
     result = convert(
-        tmp_path / "OAS1_0001_MR1_mpr_n4_anon_111_t88_masked_gfc.img", tmp_path / "t88.nii.gz"
+        [tmp_path / "OAS1_0001_MR1_mpr_n4_anon_111_t88_masked_gfc.img"], tmp_path / "t88.nii.gz"
     )
     image = nib.load(tmp_path / "t88.nii.gz")
     assert image.shape == (11, 13, 9) and image.header.endianness == "<"
@@ -360,12 +388,12 @@ def test_oasis_raw_scans_are_turned_by_saying_where_their_axes_point(tmp_path, s
     array = (np.arange(8 * 7 * 5).reshape(8, 7, 5) - 100).astype(np.int16)
     oasis_analyze(tmp_path / "OAS1_0001_MR1_mpr-1_anon.img", array, (1.0, 1.0, 1.25))
     source = tmp_path / f"OAS1_0001_MR1_mpr-1_anon{suffix}"
-    result = convert(source, tmp_path / "raw.nii.gz", axes="ASL")
+    result = convert([source], tmp_path / "raw.nii.gz", ConvertOptions(axes="ASL"))
     assert result.notes == ()
     image = nib.load(tmp_path / "raw.nii.gz")
     np.testing.assert_allclose(image.affine[:3, :3], [[0, 0, -1.25], [1, 0, 0], [0, 1, 0]])
     np.testing.assert_array_equal(np.asarray(image.dataobj), array)
-    convert(source, tmp_path / "ras.nii.gz", axes="ASL", orientation="RAS")
+    convert([source], tmp_path / "ras.nii.gz", ConvertOptions(axes="ASL", orientation="RAS"))
     turned = nib.load(tmp_path / "ras.nii.gz")
     np.testing.assert_array_equal(np.asarray(turned.dataobj), array.transpose(2, 0, 1)[::-1])
     np.testing.assert_allclose(turned.affine @ (2, 4, 3, 1), image.affine @ (4, 3, 2, 1), atol=1e-5)
@@ -374,8 +402,8 @@ def test_oasis_raw_scans_are_turned_by_saying_where_their_axes_point(tmp_path, s
 def test_axes_are_for_files_that_do_not_know_theirs(tmp_path, grid, asymmetric):
     files.write(Volume(asymmetric, grid), tmp_path / "a.nii")
     with pytest.raises(UsageError, match=f"stores the directions of its axes \\({grid.codes}\\)"):
-        convert(tmp_path / "a.nii", tmp_path / "b.nii", axes="RAS")
+        convert([tmp_path / "a.nii"], tmp_path / "b.nii", ConvertOptions(axes="RAS"))
     oasis_analyze(tmp_path / "c.img", asymmetric, (1, 1, 1))
     with pytest.raises(GeometryError, match="an orientation is three letters"):
-        convert(tmp_path / "c.img", tmp_path / "c.nii", axes="RRS")
+        convert([tmp_path / "c.img"], tmp_path / "c.nii", ConvertOptions(axes="RRS"))
     assert not (tmp_path / "c.nii").exists()

@@ -82,8 +82,7 @@ def test_samples_are_measured_as_by_hand(one_channel, tmp_path):
         one_channel / "m.model",
         [one_channel / "scans"],
         tmp_path / "o",
-        device="cpu",
-        samples=4,
+        PredictOptions(device="cpu", samples=4),
         progress=lambda stage, n, _, note: told.append((n, note)),
     )
     record = json.loads((tmp_path / "o/predictions.json").read_text())
@@ -92,7 +91,12 @@ def test_samples_are_measured_as_by_hand(one_channel, tmp_path):
         n for n, _ in told
     ] == sorted(n for n, _ in told)
     plain = (
-        predict(one_channel / "m.model", [one_channel / "scans"], tmp_path / "plain", device="cpu")
+        predict(
+            one_channel / "m.model",
+            [one_channel / "scans"],
+            tmp_path / "plain",
+            PredictOptions(device="cpu"),
+        )
         .outcomes[0]
         .value
     )
@@ -135,8 +139,7 @@ def test_a_montage_is_drawn_of_each_case_on_request(one_channel, tmp_path):
             one_channel / "m.model",
             [one_channel / "scans"],
             tmp_path / style,
-            device="cpu",
-            montage=style,
+            PredictOptions(device="cpu", montage=style),
         )
         cases = json.loads((tmp_path / style / "predictions.json").read_text())["cases"]
         assert [entry["montage"] for entry in cases.values()] == [
@@ -154,15 +157,17 @@ def test_a_montage_is_drawn_of_each_case_on_request(one_channel, tmp_path):
             one_channel / "m.model",
             [one_channel / "scans"],
             tmp_path / "no",
-            device="cpu",
-            montage="dotted",
+            PredictOptions(device="cpu", montage="dotted"),
         )
 
 
 def test_probabilities_stand_beside_the_labels_and_agree_with_them(one_channel, tmp_path):
     out = tmp_path / "o"
     done = predict(
-        one_channel / "m.model", [one_channel / "scans"], out, device="cpu", probabilities=True
+        one_channel / "m.model",
+        [one_channel / "scans"],
+        out,
+        PredictOptions(device="cpu", probabilities=True),
     )
     assert not [o.error for o in done.failures]
     labels, found = dl.read(out / "a.nii.gz"), dl.read(out / "probabilities" / "a.nii.gz")
@@ -198,9 +203,7 @@ def test_probabilities_stand_beside_the_labels_and_agree_with_them(one_channel, 
             one_channel / "m.model",
             [one_channel / "scans"],
             tmp_path / "no",
-            device="cpu",
-            probabilities=True,
-            ram_bytes=1 << 40,
+            PredictOptions(device="cpu", probabilities=True, ram_bytes=1 << 40),
         )
 
 
@@ -211,9 +214,7 @@ def test_samples_repeat_and_follow_the_seed(one_channel, tmp_path):
             one_channel / "m.model",
             [one_channel / "scans/a.nii.gz"],
             tmp_path / name,
-            device="cpu",
-            samples=2,
-            seed=seed,
+            PredictOptions(device="cpu", samples=2, seed=seed),
         )
         found.append((tmp_path / name / "uncertainty.csv").read_text())
     assert found[0] == found[1] != found[2]
@@ -228,7 +229,12 @@ def test_a_structure_in_no_sample_is_null(tmp_path):
     plan = small_plan(3, network=network)
     Bundle(plan, (Member("fold_0", weights, 0),)).save(tmp_path / "m.model")
     scan(tmp_path / "a.nii.gz")
-    predict(tmp_path / "m.model", [tmp_path / "a.nii.gz"], tmp_path / "o", device="cpu", samples=2)
+    predict(
+        tmp_path / "m.model",
+        [tmp_path / "a.nii.gz"],
+        tmp_path / "o",
+        PredictOptions(device="cpu", samples=2),
+    )
     rows = json.loads((tmp_path / "o/predictions.json").read_text())["cases"]["a"]["uncertainty"]
     assert (
         rows["right part"]["iou"] is None
@@ -252,10 +258,20 @@ def test_python_gives_the_uncertainty_too(one_channel):
 
 def test_what_cannot_be_sampled_is_refused(one_channel, tmp_path):
     with pytest.raises(UsageError, match="at least 2"):
-        predict(one_channel / "m.model", [one_channel / "scans"], tmp_path / "o", samples=1)
+        predict(
+            one_channel / "m.model",
+            [one_channel / "scans"],
+            tmp_path / "o",
+            PredictOptions(samples=1),
+        )
     model(tmp_path / "sure.model", ("MR",), dropout=0)
     with pytest.raises(UsageError, match="without"):
-        predict(tmp_path / "sure.model", [one_channel / "scans"], tmp_path / "o", samples=5)
+        predict(
+            tmp_path / "sure.model",
+            [one_channel / "scans"],
+            tmp_path / "o",
+            PredictOptions(samples=5),
+        )
     assert not (tmp_path / "o").exists()
 
 
@@ -288,12 +304,12 @@ def test_a_lacking_channel_is_refused_by_name_or_allowed(tmp_path, files):
         "flair" in Path(manifest.cases[0].images[0].path).name.lower()
         and "t1c" in Path(manifest.cases[0].images[1].path).name.lower()
     )
-    refused = predict(path, [data], tmp_path / "o", device="cpu")
+    refused = predict(path, [data], tmp_path / "o", PredictOptions(device="cpu"))
     assert [o.name for o in refused.failures] == ["p2"]
     assert "case p2: channel T1c is missing; the model needs Flair, T1c, found Flair (" in str(
         refused.failures[0].error
     )
-    done = predict(path, [data], tmp_path / "o", device="cpu", allow_missing=True)
+    done = predict(path, [data], tmp_path / "o", PredictOptions(device="cpu", allow_missing=True))
     assert not done.failures
     record = json.loads((tmp_path / "o/predictions.json").read_text())
     assert record["cases"]["p2"]["missing"] == ["T1c"] and "missing" not in record["cases"]["p1"]

@@ -16,6 +16,7 @@ from tests.plans import small_plan
 from tests.scans import scan
 
 import delineate as dl
+from delineate.commands.options import PredictOptions
 from delineate.commands.predict import predict, session
 from delineate.core.bundle import Bundle, Member
 from delineate.core.plan import Augmentation, Inference
@@ -67,7 +68,11 @@ def test_a_series_that_takes_no_seg_is_known_before_inference(
         told.append(text)
 
     done = predict(
-        model, [without(series, lacking)], tmp_path / "out", device="cpu", dicom_seg=True, say=say
+        model,
+        [without(series, lacking)],
+        tmp_path / "out",
+        PredictOptions(device="cpu", dicom_seg=True),
+        say=say,
     )
     assert (
         order == ["say", "segment"]
@@ -93,7 +98,10 @@ def test_a_series_that_takes_no_seg_is_known_before_inference(
 def test_a_seg_is_written_where_it_can_be(model, series, tmp_path):
     scan(tmp_path / "plain.nii.gz")
     done = predict(
-        model, [series, tmp_path / "plain.nii.gz"], tmp_path / "out", device="cpu", dicom_seg=True
+        model,
+        [series, tmp_path / "plain.nii.gz"],
+        tmp_path / "out",
+        PredictOptions(device="cpu", dicom_seg=True),
     )
     cases = record(tmp_path / "out")
     assert cases["p1"]["dicom_seg"] == "p1.seg.dcm" and (tmp_path / "out" / "p1.seg.dcm").is_file()
@@ -116,7 +124,10 @@ def test_an_empty_prediction_keeps_its_mask_and_record(model, series, tmp_path, 
 
     monkeypatch.setattr(session, "write_result", nothing_found)
     done = predict(
-        model, [series], tmp_path / "out", device="cpu", dicom_seg=True, ram_bytes=8 << 30
+        model,
+        [series],
+        tmp_path / "out",
+        PredictOptions(device="cpu", dicom_seg=True, ram_bytes=8 << 30),
     )
     entry = record(tmp_path / "out")["p1"]
     assert "has a voxel" in entry["not_written"]["dicom_seg"] and entry["volumes_ml"] == {
@@ -131,7 +142,10 @@ def test_a_picture_that_cannot_be_drawn_costs_no_mask(model, tmp_path):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "montages").write_text("a file where a folder is needed")
     done = predict(
-        model, [tmp_path / "a.nii.gz"], tmp_path / "out", device="cpu", montage="outlined"
+        model,
+        [tmp_path / "a.nii.gz"],
+        tmp_path / "out",
+        PredictOptions(device="cpu", montage="outlined"),
     )
     assert (
         list(record(tmp_path / "out")["a"]["not_written"]) == ["montage"]
@@ -143,7 +157,12 @@ def test_a_format_that_cannot_hold_the_mask_is_refused_before_inference(
     model, tmp_path, monkeypatch
 ):
     monkeypatch.setattr(predictor, "segment", lambda *a, **k: pytest.fail("a network ran"))
-    done = predict(model, [scan(tmp_path / "a.nii.gz")], tmp_path / "out", device="cpu", form="png")
+    done = predict(
+        model,
+        [scan(tmp_path / "a.nii.gz")],
+        tmp_path / "out",
+        PredictOptions(device="cpu", form="png"),
+    )
     assert "a PNG holds one slice, the scan has 16" in str(done.failures[0].error)
 
 
@@ -152,7 +171,12 @@ def test_every_input_of_every_channel_is_recorded(tmp_path):
 
     for name in ("t1c", "flair"):
         scan(tmp_path / "in" / "p1" / f"p1-{name}.nii.gz")
-    predict(make(tmp_path / "m.model"), [tmp_path / "in"], tmp_path / "out", device="cpu")
+    predict(
+        make(tmp_path / "m.model"),
+        [tmp_path / "in"],
+        tmp_path / "out",
+        PredictOptions(device="cpu"),
+    )
     inputs = record(tmp_path / "out")["p1"]["inputs"]
     assert inputs == {
         "Flair": str(tmp_path / "in/p1/p1-flair.nii.gz"),
@@ -160,7 +184,10 @@ def test_every_input_of_every_channel_is_recorded(tmp_path):
     }
     (tmp_path / "in/p1/p1-t1c.nii.gz").unlink()
     predict(
-        tmp_path / "m.model", [tmp_path / "in"], tmp_path / "part", device="cpu", allow_missing=True
+        tmp_path / "m.model",
+        [tmp_path / "in"],
+        tmp_path / "part",
+        PredictOptions(device="cpu", allow_missing=True),
     )
     assert record(tmp_path / "part")["p1"]["inputs"] == {
         "Flair": str(tmp_path / "in/p1/p1-flair.nii.gz"),

@@ -6,12 +6,14 @@ from __future__ import annotations
 
 import importlib.util
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from tests.scans import write_cohort
 
+from delineate.commands.options import PredictOptions, TrainOptions
 from delineate.commands.predict import predict
 from delineate.commands.train import held_out
 from delineate.commands.train.planned import NetworkJob, PlannedRun
@@ -65,14 +67,10 @@ def trained(cohort, plan_file, tmp_path_factory):
     (folder / "split.json").write_text(
         json.dumps({"train": [f"c{n}" for n in range(5)], "val": ["c5"], "test": ["c6", "c7"]})
     )
-    request = Request(
-        data=str(cohort),
-        epochs=8,
-        plan=str(plan_file),
-        split=str(folder / "split.json"),
-        device="cpu",
+    options = TrainOptions(
+        epochs=8, plan=plan_file, split=folder / "split.json", device="cpu", tensorboard=True
     )
-    return request, train(request, folder / "m.model", tensorboard=True)
+    return options, train(cohort, folder / "m.model", options)
 
 
 def test_event_files_say_what_the_log_says(trained):
@@ -104,7 +102,7 @@ def test_without_the_package_event_files_are_refused_before_anything_begins(
         "importlib.util.find_spec", lambda name: None if name == "tensorboard" else find_spec(name)
     )
     with pytest.raises(UsageError, match=r"pip install \"delineate-imaging\[tensorboard\]\""):
-        train(Request(data=str(cohort)), tmp_path / "m.model", tensorboard=True)
+        train(cohort, tmp_path / "m.model", TrainOptions(tensorboard=True))
     assert not list(tmp_path.iterdir())
 
 
@@ -135,7 +133,12 @@ def test_no_test_case_is_prepared_or_shapes_anything(trained):
 
 def test_predictions_stand_on_the_input_s_grid(trained, cohort, tmp_path):
     _, done = trained
-    result = predict(done.model, [cohort / "images" / "c6.nii.gz"], tmp_path / "out", device="cpu")
+    result = predict(
+        done.model,
+        [cohort / "images" / "c6.nii.gz"],
+        tmp_path / "out",
+        PredictOptions(device="cpu"),
+    )
     source, mask = (
         files.read(cohort / "images" / "c6.nii.gz"),
         files.read(tmp_path / "out" / "c6.nii.gz"),
@@ -150,23 +153,22 @@ def test_predictions_stand_on_the_input_s_grid(trained, cohort, tmp_path):
     assert np.array_equal(mask.array, files.read(done.run / "test/predictions/c6.nii.gz").array)
 
 
-def test_the_same_command_again_is_finished_and_another_is_refused(trained):
-    request, done = trained
+def test_the_same_command_again_is_finished_and_another_is_refused(trained, cohort):
+    options, done = trained
     said: list[str] = []
-    again = train(request, done.model, say=said.append)
+    again = train(cohort, done.model, options, say=said.append)
     assert "finished" in said[-1] and again.scores["dice_mean"] == pytest.approx(
         done.scores["dice_mean"]
     )
     with pytest.raises(UsageError, match="epochs: 8 before, 9 now"):
-        train(Request(**{**vars(request), "epochs": 9}), done.model)
+        train(cohort, done.model, replace(options, epochs=9))
 
 
 def test_folds_become_members_and_each_case_is_scored_by_who_never_saw_it(
     cohort, plan_file, tmp_path
 ):
     done = train(
-        Request(data=str(cohort), epochs=1, plan=str(plan_file), folds=3, device="cpu"),
-        tmp_path / "m",
+        cohort, tmp_path / "m", TrainOptions(epochs=1, plan=plan_file, folds=3, device="cpu")
     )
     bundle = Bundle.load(tmp_path / "m")
     assert [m.fold for m in bundle.members] == [0, 1, 2]
@@ -179,16 +181,8 @@ def test_folds_become_members_and_each_case_is_scored_by_who_never_saw_it(
 
 def test_one_fold_and_starting_weights(trained, cohort, plan_file, tmp_path):
     _, done = trained
-    request = Request(
-        data=str(cohort),
-        epochs=1,
-        plan=str(plan_file),
-        folds=4,
-        fold=2,
-        init=str(done.model),
-        device="cpu",
-    )
-    second = train(request, tmp_path / "m")
+    options = TrainOptions(epochs=1, plan=plan_file, folds=4, fold=2, init=done.model, device="cpu")
+    second = train(cohort, tmp_path / "m", options)
     assert [m.fold for m in Bundle.load(second.model).members] == [2]
     assert second.scores["what"] == "validation" and second.scores["cases"] == 2
     first = json.loads((second.run / "fold_2/log.jsonl").read_text().splitlines()[0])["loss"]
@@ -200,18 +194,18 @@ def test_a_plan_for_other_structures_is_refused(plan_file, cohort, tmp_path):
     text = Plan.load(plan_file).to_json().replace('"value": 2', '"value": 5')
     (tmp_path / "plan.json").write_text(text)
     with pytest.raises(UsageError, match=r"\[1, 5\]"):
-        train(Request(data=str(cohort), epochs=1, plan=str(tmp_path / "plan.json")), tmp_path / "m")
+        train(cohort, tmp_path / "m", TrainOptions(epochs=1, plan=tmp_path / "plan.json"))
     assert not (tmp_path / "m").exists()
     # The mended command needs no --overwrite.
-    done = train(Request(data=str(cohort), epochs=1, plan=str(plan_file)), tmp_path / "m")
+    done = train(cohort, tmp_path / "m", TrainOptions(epochs=1, plan=plan_file))
     assert done.model.is_file()
 
 
 def test_overwrite_keeps_the_old_run_when_the_new_words_are_wrong(trained):
-    request, done = trained
+    options, done = trained
     before = done.model.read_bytes()
     with pytest.raises(InputError, match="does not exist"):
-        train(Request(**{**vars(request), "data": "/nowhere"}), done.model, overwrite=True)
+        train("/nowhere", done.model, replace(options, overwrite=True))
     assert done.model.read_bytes() == before and (done.run / "card.json").is_file()
 
 
@@ -227,7 +221,7 @@ def test_wrong_split_files(tmp_path, text):
 def test_too_few_patients(tmp_path):
     folder = write_cohort(tmp_path / "one", 1)
     with pytest.raises(LayoutError, match="at least 2"):
-        train(Request(data=str(folder), epochs=1), tmp_path / "m")
+        train(folder, tmp_path / "m", TrainOptions(epochs=1))
 
 
 def test_a_budget_is_kept_and_the_api_predicts(cohort, tmp_path):
@@ -236,7 +230,7 @@ def test_a_budget_is_kept_and_the_api_predicts(cohort, tmp_path):
     import delineate as dl
 
     began = time.monotonic()
-    done = train(Request(data=str(cohort), budget_s=35, device="cpu"), tmp_path / "m.model")
+    done = train(cohort, tmp_path / "m.model", TrainOptions(budget_s=35, device="cpu"))
     assert time.monotonic() - began < 45
     model = dl.load(done.model)
     prediction = model.predict(dl.read(cohort / "images" / "c0.nii.gz"))
@@ -338,13 +332,7 @@ def test_only_what_was_scored_is_counted(cohort, plan_file, tmp_path, monkeypatc
     (tmp_path / "split.json").write_text(
         json.dumps({"train": ["c0", "c1", "c2"], "val": ["c3"], "test": ["c4", "c5", "c6"]})
     )
-    request = Request(
-        data=str(data),
-        epochs=1,
-        plan=str(plan_file),
-        split=str(tmp_path / "split.json"),
-        device="cpu",
-    )
+    options = TrainOptions(epochs=1, plan=plan_file, split=tmp_path / "split.json", device="cpu")
     was = held_out.evaluate
 
     def spoilt(planned, model, evaluation):
@@ -353,7 +341,7 @@ def test_only_what_was_scored_is_counted(cohort, plan_file, tmp_path, monkeypatc
 
     monkeypatch.setattr(held_out, "evaluate", spoilt)
     told: list[str] = []
-    done = train(request, tmp_path / "m.model", say=told.append)
+    done = train(data, tmp_path / "m.model", options, say=told.append)
     (line,) = [text for text in told if text.startswith("test Dice on")]
     assert line.startswith("test Dice on 2 of 3 cases (not scored: c5): ")
     assert done.scores["cases"] == 2 and done.scores["not_scored"] == ["c5"]
@@ -370,13 +358,7 @@ def test_a_run_whose_truth_is_all_gone_keeps_its_model(cohort, plan_file, tmp_pa
     (tmp_path / "split.json").write_text(
         json.dumps({"train": ["c0", "c1", "c2"], "val": ["c3"], "test": ["c4", "c5"]})
     )
-    request = Request(
-        data=str(data),
-        epochs=1,
-        plan=str(plan_file),
-        split=str(tmp_path / "split.json"),
-        device="cpu",
-    )
+    options = TrainOptions(epochs=1, plan=plan_file, split=tmp_path / "split.json", device="cpu")
     was = held_out.evaluate
 
     def spoilt(planned, model, evaluation):
@@ -385,7 +367,7 @@ def test_a_run_whose_truth_is_all_gone_keeps_its_model(cohort, plan_file, tmp_pa
         return was(planned, model, evaluation)
 
     monkeypatch.setattr(held_out, "evaluate", spoilt)
-    done = train(request, tmp_path / "m.model")
+    done = train(data, tmp_path / "m.model", options)
     assert (
         done.scores == {"what": "test", "cases": 0, "not_scored": ["c4", "c5"]}
         and Bundle.load(done.model).members
@@ -398,10 +380,8 @@ def test_a_plan_of_other_channels_or_structures_is_refused(cohort, plan_file, tm
         path = tmp_path / "other.json"
         path.write_text(Plan.load(plan_file).replace(**changes).to_json())
         with pytest.raises(UsageError, match=why):
-            train(
-                Request(data=str(cohort), epochs=1, plan=str(path), device="cpu"),
-                tmp_path / f"{len(why)}.model",
-            )
+            options = TrainOptions(epochs=1, plan=path, device="cpu")
+            train(cohort, tmp_path / f"{len(why)}.model", options)
 
     plan = Plan.load(plan_file)
     (cohort / "labels.csv").write_text("value,name\n1,liver\n2,spleen\n")

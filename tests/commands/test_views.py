@@ -17,7 +17,7 @@ import pytest
 from tests.plans import small_network, small_plan
 from tests.scans import write_cohort
 
-from delineate.commands.train.request import Request
+from delineate.commands.options import TrainOptions
 from delineate.commands.train.train import train
 from delineate.core.bundle import Bundle
 from delineate.core.errors import UsageError
@@ -60,20 +60,12 @@ def cohort(tmp_path_factory) -> Path:
     return folder
 
 
-def request_for(cohort: Path, plan: Plan, folder: Path, **more) -> Request:
+def options_for(cohort: Path, plan: Plan, folder: Path, **more) -> TrainOptions:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "plan.json").write_text(plan.to_json())
     split = {} if "folds" in more else {"split": str(cohort.parent / "split.json")}
-    return Request(
-        **{
-            "data": str(cohort),
-            "plan": str(folder / "plan.json"),
-            "device": "cpu",
-            "epochs": 3,
-            **split,
-            **more,
-        }
-    )
+    given = {"plan": str(folder / "plan.json"), "device": "cpu", "epochs": 3, **split, **more}
+    return TrainOptions(**given)
 
 
 @pytest.fixture(scope="module")
@@ -164,16 +156,16 @@ def test_predicting_with_one_view_and_with_all(trained, cohort):
 
 
 def test_a_killed_run_goes_on_bit_for_bit_and_never_loses_a_view(trained, cohort, tmp_path):
-    asked = json.dumps(vars(request_for(cohort, plan_of(), tmp_path)))
+    asked = json.dumps(vars(options_for(cohort, plan_of(), tmp_path)))
     code = textwrap.dedent(f"""
         import json, os, signal
-        from delineate.commands.train.request import Request
+        from delineate.commands.options import TrainOptions
         from delineate.commands.train.train import train
         def tell(stage, done, total, note):
             if stage == "train fold 0 coronal" and done > 0.5:
                 os.kill(os.getpid(), signal.SIGKILL)
-        asked = Request(**json.loads('''{asked}'''))
-        train(asked, {str(tmp_path / "m.model")!r}, progress=tell)
+        asked = TrainOptions(**json.loads('''{asked}'''))
+        train({str(cohort)!r}, {str(tmp_path / "m.model")!r}, asked, progress=tell)
     """)
     killed = subprocess.run(
         [sys.executable, "-c", code],
@@ -187,8 +179,9 @@ def test_a_killed_run_goes_on_bit_for_bit_and_never_loses_a_view(trained, cohort
     assert {"axial"} <= {m.view for m in early.members} < {"axial", "coronal", "sagittal"}
     counts = []
     train(
-        request_for(cohort, plan_of(), tmp_path),
+        cohort,
         tmp_path / "m.model",
+        options_for(cohort, plan_of(), tmp_path),
         progress=lambda stage, done, total, note: counts.append(
             len(Bundle.load(tmp_path / "m.model").members)
         ),
@@ -201,7 +194,7 @@ def test_a_killed_run_goes_on_bit_for_bit_and_never_loses_a_view(trained, cohort
 
 def test_folds_and_views_and_starting_weights(trained, cohort, tmp_path):
     said: list[str] = []
-    request = request_for(
+    options = options_for(
         cohort,
         plan_of(schedule=Schedule(epochs=1, steps_per_epoch=2)),
         tmp_path,
@@ -209,7 +202,7 @@ def test_folds_and_views_and_starting_weights(trained, cohort, tmp_path):
         epochs=1,
         init=str(trained / "m.model"),
     )
-    done = train(request, tmp_path / "m", say=said.append)
+    done = train(cohort, tmp_path / "m", options, say=said.append)
     bundle = Bundle.load(tmp_path / "m")
     assert [(m.fold, m.view) for m in bundle.members] == [
         (f, v) for f in (0, 1) for v in ("axial", "coronal", "sagittal")
@@ -235,8 +228,9 @@ def test_other_classes_leave_the_classifier_and_another_network_is_refused(
     Bundle(from_sagittal.plan, from_sagittal.members[2:]).save(tmp_path / "sagittal.model")
     said: list[str] = []
     train(
-        request_for(cohort, plain, tmp_path, epochs=1, init=str(tmp_path / "sagittal.model")),
+        cohort,
         tmp_path / "m",
+        options_for(cohort, plain, tmp_path, epochs=1, init=str(tmp_path / "sagittal.model")),
         say=said.append,
     )
     line = next(line for line in said if "starts from fold_0_sagittal" in line)
@@ -247,10 +241,11 @@ def test_other_classes_leave_the_classifier_and_another_network_is_refused(
     wide = plain.replace(network=small_network(2, **SMALL | {"widths": (6, 10)}).model_dump())
     with pytest.raises(UsageError, match="no weights of its 2-D unet"):
         train(
-            request_for(
+            cohort,
+            tmp_path / "w",
+            options_for(
                 cohort, wide, tmp_path / "wide", epochs=1, init=str(tmp_path / "sagittal.model")
             ),
-            tmp_path / "w",
         )
     assert not (
         tmp_path / "w.run" / "plan.json"

@@ -13,6 +13,7 @@ from tests.scans import scan, write_cohort
 
 from delineate.cohorts.discovery.originals import originals
 from delineate.commands import convert, report
+from delineate.commands.options import ConvertOptions
 from delineate.commands.train.request import Request
 from delineate.commands.train.run import open_run
 from delineate.core.errors import DelineateError, OutputError, UsageError
@@ -56,13 +57,17 @@ def test_merging_keeps_a_part_of_the_same_grid_but_other_voxels(tmp_path):
     for name, value, affine in (("a", 1, np.eye(4)), ("b", 2, upper)):
         array = np.full(grid.shape, value, np.int16)
         files.write(Volume(array, Grid((4, 4, 2), affine)), tmp_path / f"{name}.nii.gz")
-    whole = convert.merge([tmp_path], tmp_path / "whole.nii.gz").written[0]
-    assert convert.merge([tmp_path], whole).written == (whole,)  # its own result
+    whole = convert.convert(
+        [tmp_path], tmp_path / "whole.nii.gz", ConvertOptions(merge=True)
+    ).written[0]
+    assert convert.convert([tmp_path], whole, ConvertOptions(merge=True)).written == (
+        whole,
+    )  # its own result
     other = files.read(whole)
     files.write(other.with_array(other.array + 5), whole)
     before = whole.read_bytes()
     with pytest.raises(OutputError, match="differs from the merged volume"):
-        convert.merge([tmp_path], whole)
+        convert.convert([tmp_path], whole, ConvertOptions(merge=True))
     assert whole.read_bytes() == before
 
 

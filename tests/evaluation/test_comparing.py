@@ -19,6 +19,7 @@ from tests.plans import small_plan
 
 from delineate.commands.compare import compare
 from delineate.commands.evaluate import evaluate
+from delineate.commands.options import CompareOptions, EvaluateOptions
 from delineate.core.bundle import Bundle, Member
 from delineate.core.errors import InputError, LabelError, UsageError
 from delineate.core.grid import Grid
@@ -133,7 +134,7 @@ def test_the_table_on_disk_has_a_row_a_case_and_structure_and_a_column_a_run(two
     ):
         compare(two, tmp_path / "out")
     assert not (tmp_path / "out").exists()
-    compared = compare(two, tmp_path / "out", common=True)
+    compared = compare(two, tmp_path / "out", CompareOptions(common=True))
     rows = list(csv.DictReader((tmp_path / "out" / "compare.csv").open()))
     assert len(rows) == 8
     at = {(r["case"], r["label"]): r for r in rows}
@@ -196,7 +197,9 @@ def test_what_is_better_depends_on_the_metric(tmp_path, metric, better, worse):
     unit = "ml" if metric.endswith("ml") else ""
     one = scores_json(tmp_path / "one", {("a", "liver"): 1.0}, metric=metric, unit=unit)
     two = scores_json(tmp_path / "two", {("a", "liver"): 2.0}, metric=metric, unit=unit)
-    found = compare([one, two], metric=metric).results["liver"]["differences"][0]
+    found = compare([one, two], options=CompareOptions(metric=metric)).results["liver"][
+        "differences"
+    ][0]
     assert (found["better"], found["worse"], found["equal"], found["mean"]) == (
         better,
         worse,
@@ -209,9 +212,9 @@ def test_a_difference_nearer_to_zero_is_better_on_either_side(tmp_path):
     names = {"metric": "volume_difference_percent", "unit": "%"}
     one = scores_json(tmp_path / "one", {("a", "liver"): -8.0, ("b", "liver"): 3.0}, **names)
     two = scores_json(tmp_path / "two", {("a", "liver"): 4.0, ("b", "liver"): -3.0}, **names)
-    found = compare([one, two], metric="volume_difference_percent").results["liver"]["differences"][
-        0
-    ]
+    found = compare([one, two], options=CompareOptions(metric="volume_difference_percent")).results[
+        "liver"
+    ]["differences"][0]
     assert (found["better"], found["worse"], found["equal"]) == (1, 0, 1)
 
 
@@ -265,7 +268,8 @@ def test_a_plain_sentence_says_where_it_is_better_and_where_nothing_was_found(tm
     ]
     assert json.loads((tmp_path / "out" / "compare.json").read_text())["sentences"] == [said]
     lower = compare(
-        forty(tmp_path / "mm", {"liver": -rng.uniform(1, 2, 40)}, "hd95_mm", "mm"), metric="hd95_mm"
+        forty(tmp_path / "mm", {"liver": -rng.uniform(1, 2, 40)}, "hd95_mm", "mm"),
+        options=CompareOptions(metric="hd95_mm"),
     )
     assert lower.sentences[0].startswith("B is better than A on liver by 1.")
     assert " mm (95 % interval 1." in lower.sentences[0]
@@ -321,7 +325,7 @@ def test_infinite_distances_are_compared_and_counted(tmp_path):
         metric="hd95_mm",
         unit="mm",
     )
-    found = compare([one, two], tmp_path / "out", metric="hd95_mm").results["liver"]
+    found = compare([one, two], tmp_path / "out", CompareOptions(metric="hd95_mm")).results["liver"]
     d = found["differences"][0]
     assert (found["n"], d["infinite"], d["better"], d["worse"], d["equal"]) == (4, 2, 2, 1, 1)
     assert d["mean"] == pytest.approx(-0.5)  # of the two finite ones: 0 and -1
@@ -366,11 +370,14 @@ def test_runs_models_folders_and_files_mean_the_same(two, tmp_path):
     (tmp_path / "moved").rename(run / "test")
     expected = compare([two[0], run]).results
     for form in (run / "test", run / "test" / "scores.json"):
-        found = compare([two[0], form], names=["plain", "m"])
+        found = compare([two[0], form], options=CompareOptions(names=("plain", "m")))
         assert found.results == expected
         assert found.runs[1].what == "test"
     assert compare([two[0], run]).names == ["plain", "m"]
-    by_table = compare([two[0] / "scores.csv", run / "test" / "scores.csv"], names=["plain", "m"])
+    by_table = compare(
+        [two[0] / "scores.csv", run / "test" / "scores.csv"],
+        options=CompareOptions(names=("plain", "m")),
+    )
     assert by_table.results["liver"]["differences"] == expected["liver"]["differences"]
 
 
@@ -381,7 +388,7 @@ def test_a_bare_table_knows_no_patients_and_that_is_said(two, tmp_path):
     assert any("not known" in w for w in found.warnings)
     assert found.results["liver"]["differences"][0]["mean"] == pytest.approx(-0.05 / 3)
     with pytest.raises(InputError, match=r"scores\.json"):
-        compare([folder / "scores.csv" for folder in two], per="patient")
+        compare([folder / "scores.csv" for folder in two], options=CompareOptions(per="patient"))
 
 
 def test_a_model_leads_to_its_run_and_alone_it_is_refused(two, tmp_path):
@@ -402,10 +409,13 @@ def test_names_are_told_apart_by_their_folders_or_given(tmp_path):
         scores_json(tmp_path / "two" / "scores", OTHER),
     ]
     assert compare(runs).names == ["one/scores", "two/scores"]
-    assert compare(runs, names=["8 bit", "16 bit"]).names == ["8 bit", "16 bit"]
+    assert compare(runs, options=CompareOptions(names=("8 bit", "16 bit"))).names == [
+        "8 bit",
+        "16 bit",
+    ]
     for names in (["x"], ["x", "x"], ["x", " "]):
         with pytest.raises(UsageError, match="name"):
-            compare(runs, names=names)
+            compare(runs, options=CompareOptions(names=names))
     with pytest.raises(UsageError, match="every run needs a different name"):
         compare([runs[0], runs[0]])
 
@@ -461,21 +471,23 @@ def test_what_cannot_be_compared_is_refused(two, change, error, words):
 
 def test_structures_can_be_chosen(two):
     scores_json(two[1], {("a", "liver"): 0.5, ("a", "kidney"): 0.5})
-    assert list(compare(two, labels=["liver"], common=True).values) == ["liver"]
+    assert list(compare(two, options=CompareOptions(labels=("liver",), common=True)).values) == [
+        "liver"
+    ]
     with pytest.raises(LabelError, match="better has no structure spleen; it has liver and kidney"):
-        compare(two, labels=["spleen"])
+        compare(two, options=CompareOptions(labels=("spleen",)))
 
 
 def test_units_and_metrics_that_differ_are_refused(two):
     with pytest.raises(UsageError, match="no 'hd95'; it has dice"):
-        compare(two, metric="hd95")
+        compare(two, options=CompareOptions(metric="hd95"))
     scores_json(two[1], OTHER, unit="%")
     with pytest.raises(InputError, match="the unit of dice differs between runs"):
         compare(two)
     with pytest.raises(UsageError, match="two runs"):
         compare(two[:1])
     with pytest.raises(UsageError, match="per 'voxel'"):
-        compare(two, per="voxel")
+        compare(two, options=CompareOptions(per="voxel"))
 
 
 def test_damaged_files_are_refused(two, tmp_path):
@@ -524,12 +536,12 @@ def evaluated(tmp_path) -> list[Path]:
         Manifest(tuple(entries), ("MR",), LabelSet.from_names({1: "liver"})).to_jsonl()
     )
     for run in ("half", "more"):
-        evaluate(tmp_path / run, manifest, tmp_path / "scores" / run)
+        evaluate(tmp_path / run, manifest, tmp_path / "scores" / run, EvaluateOptions(report=False))
     return [tmp_path / "scores" / run for run in ("half", "more")]
 
 
 def test_slices_pair_and_those_defined_in_one_run_alone_are_left_out(evaluated):
-    found = compare(evaluated, per="slice")
+    found = compare(evaluated, options=CompareOptions(per="slice"))
     liver = found.results["liver"]
     # C1#0003 is empty in truth and in the first run.
     assert (liver["n"], liver["patients"], liver["runs"]["half"]["undefined"]) == (
@@ -543,7 +555,7 @@ def test_slices_pair_and_those_defined_in_one_run_alone_are_left_out(evaluated):
 
 
 def test_patients_pair(evaluated):
-    found = compare(evaluated, per="patient")
+    found = compare(evaluated, options=CompareOptions(per="patient"))
     assert found.cases == ("P1", "P2")
     more = 2 * 64 / (64 + 64 + 16)  # both volumes of P1 pooled: 32 voxels each, 16 too many in one
     assert found.values["liver"] == pytest.approx(np.array([[2 / 3, 2 / 3], [more, 1.0]]))
@@ -606,7 +618,7 @@ def test_the_table_in_the_terminal(two):
 
     scores_json(two[1], OTHER | {("d", "liver"): 0.4, ("d", "spleen"): 0.3})
     console = Console(width=260, record=True, file=io.StringIO())
-    console.print(table(compare(two, common=True)))
+    console.print(table(compare(two, options=CompareOptions(common=True))))
     text = console.export_text()
     row = next(line for line in text.splitlines() if "better" in line and "0.783" in line)
     assert [c.strip() for c in row.split("│")[1:-1]] == [

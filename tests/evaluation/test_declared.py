@@ -12,8 +12,8 @@ import pytest
 from tests.scans import scan
 
 from delineate.commands.evaluate import evaluate
+from delineate.commands.options import EvaluateOptions
 from delineate.core.errors import LabelError
-from delineate.core.labels import LabelSet
 from delineate.evaluation.declared import chooses_structures
 
 PREDICTED = {1: "necrosis", 2: "oedema", 3: "enhancing tumour"}
@@ -68,7 +68,12 @@ def test_names_that_contradict_the_values_are_refused_with_both_tables(tmp_path,
     pred = predictions(tmp_path / "pred", PREDICTED)
     truth = decathlon(tmp_path / "truth", DECATHLON, values=(2, 1, 3))
     with pytest.raises(LabelError, match="contradict the values") as refused:
-        evaluate(pred, truth if side == "the cohort" else truth / "labelsTr", tmp_path / "out")
+        evaluate(
+            pred,
+            truth if side == "the cohort" else truth / "labelsTr",
+            tmp_path / "out",
+            EvaluateOptions(report=False),
+        )
     said = str(refused.value)
     assert (
         "1 necrosis, 2 oedema, 3 enhancing tumour" in said
@@ -83,7 +88,9 @@ def test_a_user_states_what_the_values_mean(tmp_path):
     (tmp_path / "choice.yaml").write_text(
         "necrosis: necrotic core\noedema: edema\nenhancing tumour: enhancing tumor\n"
     )
-    assert dices(evaluate(pred, truth, labels=tmp_path / "choice.yaml")) == {
+    assert dices(
+        evaluate(pred, truth, options=EvaluateOptions(labels=tmp_path / "choice.yaml"))
+    ) == {
         "necrosis": 1,
         "oedema": 1,
         "enhancing tumour": 1,
@@ -93,16 +100,19 @@ def test_a_user_states_what_the_values_mean(tmp_path):
         "oedema: edema\nnecrosis: necrotic core\nenhancing tumour: enhancing tumor\n"
     )
     with pytest.raises(LabelError, match="contradict the values"):
-        evaluate(pred, truth, labels=tmp_path / "wrong.yaml")
+        evaluate(pred, truth, options=EvaluateOptions(labels=tmp_path / "wrong.yaml"))
     # For both sides: by value, as the user says.
     (tmp_path / "by_value.yaml").write_text("1: a\n2: b\n3: c\n")
-    assert dices(evaluate(pred, truth, labels=tmp_path / "by_value.yaml")) == {
+    assert dices(
+        evaluate(pred, truth, options=EvaluateOptions(labels=tmp_path / "by_value.yaml"))
+    ) == {
         "a": 0,
         "b": 0,
         "c": 1,
     }
     assert (
-        dices(evaluate(pred, truth, labels=LabelSet.from_names({1: "a", 2: "b", 3: "c"})))["c"] == 1
+        dices(evaluate(pred, truth, options=EvaluateOptions(labels={1: "a", 2: "b", 3: "c"})))["c"]
+        == 1
     )
 
 

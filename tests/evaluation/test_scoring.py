@@ -13,7 +13,8 @@ import pytest
 from PIL import Image
 
 from delineate.commands.compare import compare
-from delineate.commands.evaluate import evaluate
+from delineate.commands.evaluate import evaluate, evaluate_cases
+from delineate.commands.options import CompareOptions, EvaluateOptions
 from delineate.core.errors import (
     DelineateError,
     GeometryError,
@@ -30,7 +31,7 @@ from delineate.core.volume import Volume
 from delineate.formats.files import read, write
 from delineate.reporting.score_table import table
 
-LABELS = LabelSet.from_names({1: "liver", 2: "spleen"})
+LABELS = {1: "liver", 2: "spleen"}
 
 
 def block(shape, value, start, stop) -> np.ndarray:
@@ -72,7 +73,10 @@ def value(scores: Scores, case: str, label: str, metric: str) -> float:
 
 def test_chaos_slices_in_the_right_order_give_the_published_scores(real_data, tmp_path):
     found = evaluate(
-        real_data / "chaos_ct" / "Segmentation", real_data / "chaos_ct" / "Ground", tmp_path
+        real_data / "chaos_ct" / "Segmentation",
+        real_data / "chaos_ct" / "Ground",
+        tmp_path,
+        EvaluateOptions(report=False),
     )
     dice = found.pooled["foreground"]
     assert dice["dice"] == pytest.approx(0.978, abs=5e-4)
@@ -128,7 +132,7 @@ def test_decathlon_truth_gives_names_and_lists_what_was_not_predicted(real_data)
 
 
 def test_scores_and_summary_stand_on_disk(folders, tmp_path):
-    found = evaluate(*folders, tmp_path / "out", labels=LABELS)
+    found = evaluate(*folders, tmp_path / "out", EvaluateOptions(labels=LABELS, report=False))
     scores = Scores.from_csv((tmp_path / "out" / "scores.csv").read_text())
     assert value(scores, "a", "liver", "dice") == 1.0
     assert value(scores, "b", "liver", "dice") == pytest.approx(2 * 32 / (32 + 64))
@@ -150,7 +154,7 @@ def test_scores_and_summary_stand_on_disk(folders, tmp_path):
 
 
 def test_slices_of_volumes_by_hand_with_empty_ones_apart(folders, tmp_path):
-    found = evaluate(*folders, tmp_path / "out", labels=LABELS)
+    found = evaluate(*folders, tmp_path / "out", EvaluateOptions(labels=LABELS, report=False))
     dice = {(d["label"], d["metric"]): d for d in found.slices.summary()}
     # along the coarsest axis (6 slices a case) the liver is in 4 of each case: four of Dice 1, four
     # of 2 * 8 / (8 + 16)
@@ -200,7 +204,7 @@ def test_the_table_has_a_row_a_structure_and_their_mean(folders):
     from rich.console import Console
 
     console = Console(width=200, record=True, file=io.StringIO())
-    console.print(table(evaluate(*folders, labels=LABELS)))
+    console.print(table(evaluate(*folders, options=EvaluateOptions(labels=LABELS))))
     text = console.export_text()
     rows = {
         line.split("│")[1].strip(): [c.strip() for c in line.split("│")[2:-1]]
@@ -214,7 +218,7 @@ def test_the_table_has_a_row_a_structure_and_their_mean(folders):
 
 
 def test_summaries_have_intervals_by_patient_and_name_the_worst(folders, tmp_path):
-    evaluate(*folders, tmp_path / "out", labels=LABELS)
+    evaluate(*folders, tmp_path / "out", EvaluateOptions(labels=LABELS, report=False))
     rows = json.loads((tmp_path / "out" / "scores.json").read_text())
     summary = {(s["label"], s["metric"]): s for s in rows["summary"]}
     dice = summary["liver", "dice"]
@@ -233,7 +237,10 @@ def test_an_infinite_distance_is_kept_and_counted(tmp_path):
     save(truth, tmp_path / "t" / "a.nii.gz")
     save(np.zeros_like(truth), tmp_path / "p" / "a.nii.gz")
     evaluate(
-        tmp_path / "p", tmp_path / "t", tmp_path / "out", labels=LabelSet.from_names({1: "liver"})
+        tmp_path / "p",
+        tmp_path / "t",
+        tmp_path / "out",
+        EvaluateOptions(labels={1: "liver"}, report=False),
     )
     found = json.loads((tmp_path / "out" / "scores.json").read_text())
     hd95 = next(r for r in found["rows"] if r["metric"] == "hd95_mm")
@@ -242,7 +249,8 @@ def test_an_infinite_distance_is_kept_and_counted(tmp_path):
         "liver", "hd95_mm"
     ).tolist() == [np.inf]
     again = compare(
-        [tmp_path / "out", tmp_path / "out" / "scores.csv"], names=["json", "csv"], metric="hd95_mm"
+        [tmp_path / "out", tmp_path / "out" / "scores.csv"],
+        options=CompareOptions(names=("json", "csv"), metric="hd95_mm"),
     ).results["liver"]
     assert [again["runs"][n]["infinite"] for n in ("json", "csv")] == [1, 1]
 
@@ -262,8 +270,13 @@ def test_probabilities_beside_predictions_are_judged(tmp_path):
         write(Volume(truth, grid, "label"), tmp_path / "t" / f"{name}.nii.gz")
         write(Volume(said, grid, "label"), tmp_path / "p" / f"{name}.nii.gz")
         write(Volume(sure, grid), tmp_path / "p" / "probabilities" / f"{name}.nii.gz")
-    names = LabelSet.from_names({1: "liver", 4: "spleen"})
-    found = evaluate(tmp_path / "p", tmp_path / "t", tmp_path / "out", labels=names)
+    names = {1: "liver", 4: "spleen"}
+    found = evaluate(
+        tmp_path / "p",
+        tmp_path / "t",
+        tmp_path / "out",
+        EvaluateOptions(labels=names, report=False),
+    )
     of = {(r.case, r.label, r.metric): r.value for r in found.scores}
     # Half of the voxels are wrong by a quarter.
     assert of["a", "liver", "ece"] == pytest.approx(0.5 * 0.25)
@@ -273,11 +286,18 @@ def test_probabilities_beside_predictions_are_judged(tmp_path):
     assert kept["structures"]["spleen"]["ece"] == pytest.approx(0.5 * 0.25)
     assert sum(kept["together"]["count"]) == 2 * 512
     (tmp_path / "p" / "probabilities" / "b.nii.gz").unlink()
-    assert evaluate(tmp_path / "p", tmp_path / "t", labels=names).calibration.together.voxels == 512
+    assert (
+        evaluate(
+            tmp_path / "p", tmp_path / "t", options=EvaluateOptions(labels=names)
+        ).calibration.together.voxels
+        == 512
+    )
     write(Volume(sure[:2], grid), tmp_path / "p" / "probabilities" / "b.nii.gz")
     assert (
         "2 structures with background"
-        in evaluate(tmp_path / "p", tmp_path / "t", labels=names).failures["b"]
+        in evaluate(tmp_path / "p", tmp_path / "t", options=EvaluateOptions(labels=names)).failures[
+            "b"
+        ]
     )
 
 
@@ -292,15 +312,14 @@ def test_further_groups_of_measures_are_taken_where_asked_for(tmp_path):
     )
     for name, mask in (("t", truth), ("p", wrong)):
         save(mask, tmp_path / name / "a.nii.gz")
-    names = LabelSet.from_names({3: "lesion"})
-    plain = evaluate(tmp_path / "p", tmp_path / "t", labels=names)
+    names = {3: "lesion"}
+    plain = evaluate(tmp_path / "p", tmp_path / "t", options=EvaluateOptions(labels=names))
     assert not [m for m in plain.scores.metrics if m.startswith(("lesion", "cl_", "boundary"))]
     found = evaluate(
         tmp_path / "p",
         tmp_path / "t",
         tmp_path / "out",
-        labels=names,
-        also=("lesions", "centreline", "boundary"),
+        EvaluateOptions(labels=names, also=("lesions", "centreline", "boundary"), report=False),
     )
     of = {r.metric: r.value for r in found.scores}
     assert [
@@ -324,7 +343,7 @@ def test_further_groups_of_measures_are_taken_where_asked_for(tmp_path):
     said = json.loads((tmp_path / "out" / "scores.json").read_text())["definitions"]
     assert "Shit 2021" in said["cl_dice"]
     with pytest.raises(UsageError, match="lesions, centreline, boundary; found beauty"):
-        evaluate(tmp_path / "p", tmp_path / "t", also=("beauty",))
+        evaluate(tmp_path / "p", tmp_path / "t", options=EvaluateOptions(also=("beauty",)))
 
 
 def test_confusion_is_pooled_over_cases_in_the_order_of_the_structures(tmp_path):
@@ -335,7 +354,7 @@ def test_confusion_is_pooled_over_cases_in_the_order_of_the_structures(tmp_path)
         save(truth, tmp_path / "t" / f"c{k}.nii.gz")
         save(wrong, tmp_path / "p" / f"c{k}.nii.gz")
     found = evaluate(
-        tmp_path / "p", tmp_path / "t", labels=LabelSet.from_names({5: "five", 2: "two"})
+        tmp_path / "p", tmp_path / "t", options=EvaluateOptions(labels={5: "five", 2: "two"})
     )
     names = ["background", *found.labels.names]
     at = {
@@ -364,7 +383,7 @@ def test_very_many_structures_are_counted_without_their_square(tmp_path, monkeyp
     few = evaluate(tmp_path / "p", tmp_path / "t")
     for module in (count_case, step):
         monkeypatch.setattr(module, "MOST_CONFUSED", 50)
-    many = evaluate(tmp_path / "p", tmp_path / "t", workers=1)
+    many = evaluate(tmp_path / "p", tmp_path / "t", options=EvaluateOptions(workers=1))
     assert few.confusion is not None and many.confusion is None
     assert [(r.label, r.metric, r.value) for r in few.scores if r.metric == "dice"] == [
         (r.label, r.metric, r.value) for r in many.scores if r.metric == "dice"
@@ -373,9 +392,9 @@ def test_very_many_structures_are_counted_without_their_square(tmp_path, monkeyp
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_processes_make_no_difference(folders, workers):
-    assert evaluate(*folders, labels=LABELS, workers=workers).scores.mean("dice") == pytest.approx(
-        0.9167, abs=1e-4
-    )
+    assert evaluate(*folders, options=EvaluateOptions(labels=LABELS, workers=workers)).scores.mean(
+        "dice"
+    ) == pytest.approx(0.9167, abs=1e-4)
 
 
 def test_without_names_every_value_of_the_truths_is_a_structure(folders):
@@ -386,7 +405,9 @@ def test_values_no_truth_has_are_refused_with_the_case(folders):
     save(block((10, 8, 6), 7, (0, 0, 0), (2, 2, 2)), folders[0] / "b.nii.gz")
     with pytest.raises(LabelError, match=r"case b: the predictions have the values \[7\]"):
         evaluate(*folders)
-    found = evaluate(*folders, labels=LABELS)  # with names it is that case's fault alone
+    found = evaluate(
+        *folders, options=EvaluateOptions(labels=LABELS)
+    )  # with names it is that case's fault alone
     assert "undeclared label values 7 in the prediction" in found.failures["b"]
     assert found.exit_code == 1
     assert [c.case for c in found.cases] == ["a"]
@@ -395,7 +416,7 @@ def test_values_no_truth_has_are_refused_with_the_case(folders):
 def test_predictions_without_truth_fail_and_truths_without_prediction_are_listed(folders):
     save(np.zeros((3, 3, 3), np.uint8), folders[0] / "extra.nii.gz")
     save(np.zeros((3, 3, 3), np.uint8), folders[1] / "unseen.nii.gz")
-    found = evaluate(*folders, labels=LABELS)
+    found = evaluate(*folders, options=EvaluateOptions(labels=LABELS))
     assert found.failures == {"extra": "prediction without truth"}
     assert found.unpaired["truth without prediction"] == ("unseen",)
     assert found.exit_code == 1
@@ -405,7 +426,7 @@ def test_predictions_without_truth_fail_and_truths_without_prediction_are_listed
 @pytest.mark.parametrize(("ending", "pairs"), [("_0000", True), ("_seg", True), ("_x", False)])
 def test_endings_are_taken_off_only_where_known(folders, ending, pairs):
     (folders[0] / "b.nii.gz").rename(folders[0] / f"b{ending}.nii.gz")
-    found = evaluate(*folders, labels=LABELS)
+    found = evaluate(*folders, options=EvaluateOptions(labels=LABELS))
     assert ("b" in {c.case for c in found.cases}) is pairs
     assert bool(found.failures) is not pairs
 
@@ -413,16 +434,19 @@ def test_endings_are_taken_off_only_where_known(folders, ending, pairs):
 def test_an_ambiguous_ending_is_not_guessed(folders):
     (folders[0] / "b.nii.gz").rename(folders[0] / "b_seg.nii.gz")
     save(np.zeros((10, 8, 6), np.uint8), folders[0] / "b_mask.nii.gz")
-    assert set(evaluate(*folders, labels=LABELS).failures) == {"b_seg", "b_mask"}
+    assert set(evaluate(*folders, options=EvaluateOptions(labels=LABELS)).failures) == {
+        "b_seg",
+        "b_mask",
+    }
 
 
 def test_grids_that_differ_are_an_error_with_the_distance(folders):
     save(block((10, 8, 6), 1, (0, 0, 0), (2, 4, 4)), folders[0] / "b.nii.gz", shift_mm=5.0)
-    found = evaluate(*folders, labels=LABELS)
+    found = evaluate(*folders, options=EvaluateOptions(labels=LABELS))
     assert "case b" in found.failures["b"]
     assert "differ by 5.00 mm" in found.failures["b"]
     save(block((10, 8, 6), 1, (0, 0, 0), (2, 4, 4)), folders[0] / "b.nii.gz", shift_mm=0.05)
-    assert not evaluate(*folders, labels=LABELS).failures
+    assert not evaluate(*folders, options=EvaluateOptions(labels=LABELS)).failures
 
 
 def test_when_nothing_can_be_scored_the_first_reason_is_raised(tmp_path):
@@ -467,12 +491,12 @@ def test_a_stack_without_geometry_has_no_ml_and_says_so(tmp_path):
     assert "volume_truth_ml" not in found.pooled["foreground"]
     assert any("spacing unknown" in note for note in found.notes)
     with pytest.raises(LayoutError):
-        evaluate(tmp_path / "pred", tmp_path / "truth", as_stack=False)
+        evaluate(tmp_path / "pred", tmp_path / "truth", options=EvaluateOptions(as_stack=False))
 
 
 def test_names_come_from_predictions_json_beside_the_predictions(folders):
     (folders[0] / "predictions.json").write_text(
-        json.dumps({"labels": LABELS.to_json(), "cases": {}})
+        json.dumps({"labels": LabelSet.from_names(LABELS).to_json(), "cases": {}})
     )
     assert evaluate(*folders).labels.names == ["liver", "spleen"]
 
@@ -489,7 +513,10 @@ def test_names_come_from_predictions_json_beside_the_predictions(folders):
 )
 def test_names_come_from_files_of_several_shapes(folders, tmp_path, name, text):
     (tmp_path / name).write_text(text)
-    assert evaluate(*folders, labels=tmp_path / name).labels.names == ["liver", "spleen"]
+    assert evaluate(*folders, options=EvaluateOptions(labels=tmp_path / name)).labels.names == [
+        "liver",
+        "spleen",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -499,7 +526,7 @@ def test_names_come_from_files_of_several_shapes(folders, tmp_path, name, text):
 def test_a_file_that_names_nothing_is_refused(folders, tmp_path, name, text):
     (tmp_path / name).write_text(text)
     with pytest.raises(InputError, match=name):
-        evaluate(*folders, labels=tmp_path / name)
+        evaluate(*folders, options=EvaluateOptions(labels=tmp_path / name))
 
 
 def manifest_of(folder: Path, cases: list[tuple[str, str]]) -> Path:
@@ -593,7 +620,9 @@ def one_structure(folder: Path, names=("a", "b")) -> tuple[Path, Path, Path]:
 
 def test_pictures_show_source_truth_and_prediction_with_yellow_boundaries(tmp_path):
     pred, truth, images = one_structure(tmp_path)
-    found = evaluate(pred, truth, tmp_path / "out", pictures=True, images=images)
+    found = evaluate(
+        pred, truth, tmp_path / "out", EvaluateOptions(pictures=True, images=images, report=False)
+    )
     assert [Path(p).name for p in found.pictures] == ["a.png", "b.png"]
     assert found.exit_code == 0
     thirds = {}
@@ -627,7 +656,13 @@ def test_a_cohorts_images_are_known_and_a_few_cases_can_be_asked_for(tmp_path):
     manifest.write_text(
         Manifest(tuple(entries), ("CT",), LabelSet.from_names({1: "liver"})).to_jsonl()
     )
-    found = evaluate(pred, manifest, tmp_path / "out", pictures=2)
+    found = evaluate_cases(
+        pred,
+        manifest,
+        tmp_path / "out",
+        EvaluateOptions(pictures=True, report=False),
+        most_pictures=2,
+    )
     assert {Path(p).stem for p in found.pictures} >= {"c4"}  # the worst is among them
     assert len(found.pictures) == len(list((tmp_path / "out" / "pictures").iterdir())) == 2
     assert not any("only the masks are drawn" in note for note in found.notes)
@@ -635,7 +670,7 @@ def test_a_cohorts_images_are_known_and_a_few_cases_can_be_asked_for(tmp_path):
 
 def test_without_images_masks_alone_are_drawn_and_it_is_said(tmp_path):
     pred, truth, _ = one_structure(tmp_path)
-    found = evaluate(pred, truth, tmp_path / "out", pictures=True)
+    found = evaluate(pred, truth, tmp_path / "out", EvaluateOptions(pictures=True, report=False))
     assert len(found.pictures) == 2
     assert any("only the masks are drawn" in note and "a, b" in note for note in found.notes)
     assert len(yellow(Path(found.pictures[0]))) > 200
@@ -645,7 +680,9 @@ def test_what_cannot_be_drawn_never_costs_a_score(tmp_path):
     pred, truth, images = one_structure(tmp_path)
     save(np.zeros((30, 24, 8), np.uint8), images / "b_0000.nii.gz", shift_mm=40.0)
     (images / "a_0000.nii.gz").write_bytes((images / "a_0000.nii.gz").read_bytes()[:2000])
-    found = evaluate(pred, truth, tmp_path / "out", pictures=True, images=images)
+    found = evaluate(
+        pred, truth, tmp_path / "out", EvaluateOptions(pictures=True, images=images, report=False)
+    )
     assert found.pictures == ()
     assert found.exit_code == 0
     told = json.loads((tmp_path / "out" / "scores.json").read_text())["notes"]
@@ -661,22 +698,29 @@ def test_what_cannot_be_drawn_never_costs_a_score(tmp_path):
     )
     (tmp_path / "blocked").mkdir()
     (tmp_path / "blocked" / "pictures").write_text("in the way")
-    assert evaluate(pred, truth, tmp_path / "blocked", pictures=True).pictures == ()
+    assert (
+        evaluate(
+            pred, truth, tmp_path / "blocked", EvaluateOptions(pictures=True, report=False)
+        ).pictures
+        == ()
+    )
     assert (tmp_path / "blocked" / "scores.json").is_file()
 
 
 def test_pictures_without_a_folder_are_refused(folders):
     with pytest.raises(UsageError, match="-o"):
-        evaluate(*folders, labels=LABELS, pictures=True)
+        evaluate(*folders, options=EvaluateOptions(labels=LABELS, pictures=True))
     with pytest.raises(UsageError, match="--pictures"):
-        evaluate(*folders, labels=LABELS, images=folders[1])
+        evaluate(*folders, options=EvaluateOptions(labels=LABELS, images=folders[1]))
 
 
 def test_images_of_other_names_are_told(tmp_path):
     pred, truth, images = one_structure(tmp_path)
     for path in list(images.iterdir()):
         path.rename(images / f"scan-{path.name}")
-    found = evaluate(pred, truth, tmp_path / "out", pictures=True, images=images)
+    found = evaluate(
+        pred, truth, tmp_path / "out", EvaluateOptions(pictures=True, images=images, report=False)
+    )
     assert any("no image has the name of a case" in note for note in found.notes)
 
 
@@ -685,7 +729,7 @@ def test_a_stack_of_slices_is_drawn_on_the_scan_whose_geometry_it_takes(real_dat
         real_data / "chaos_ct" / "Segmentation",
         real_data / "chaos_ct" / "Ground",
         tmp_path,
-        pictures=True,
+        EvaluateOptions(pictures=True, report=False),
     )
     drawn = yellow(Path(found.pictures[0]))
     picture = Image.open(found.pictures[0])
@@ -708,7 +752,11 @@ def test_a_yaml_file_chooses_structures_of_a_cohort(real_data, tmp_path):
             truth.with_array((truth.array > 0).astype(np.uint8), "label"),
             tmp_path / "pred" / path.name,
         )
-    found = evaluate(tmp_path / "pred", real_data / "hippocampus", labels=tmp_path / "labels.yaml")
+    found = evaluate(
+        tmp_path / "pred",
+        real_data / "hippocampus",
+        options=EvaluateOptions(labels=tmp_path / "labels.yaml"),
+    )
     assert found.labels.names == ["hippocampus"]
     assert found.means()["dice_mean_per_case"] == 1.0
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import shutil
 import zipfile
+from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
@@ -17,8 +18,8 @@ import pytest
 from pydantic import Field
 from safetensors.numpy import load_file
 
+from delineate.commands.options import PredictOptions, TrainOptions
 from delineate.commands.predict import predict
-from delineate.commands.train.request import Request
 from delineate.commands.train.train import train
 from delineate.core import bundle as bundle_module
 from delineate.core import schema
@@ -45,9 +46,12 @@ def laid_out(name: str, place: Path) -> Path:
     return place / "m.model"
 
 
-def request(place: Path) -> Request:
+def command(place: Path) -> tuple[str, Path, TrainOptions]:
+    """The arguments of the training that wrote the run."""
     asked = json.loads((place / "m.model.run" / "request.json").read_text())
-    return Request(**{key: asked[key] for key in Request.__dataclass_fields__ if key in asked})
+    names = [one.name for one in fields(TrainOptions) if one.name in asked]
+    options = {name: None if asked[name] == "" else asked[name] for name in names}
+    return asked["data"], place / "m.model", TrainOptions(**options)
 
 
 def test_a_model_keeps_its_id_and_its_masks(tmp_path):
@@ -56,8 +60,8 @@ def test_a_model_keeps_its_id_and_its_masks(tmp_path):
     bundle.save(tmp_path / "again.model")
     assert Bundle.load(tmp_path / "again.model").id == EXPECTED["small_id"]
     scan = FIRST / "cohort/images/c4.nii.gz"
-    how = {"device": "cpu", "backend": "torch", "precision": "float32"}
-    assert not predict(FIRST / "small.model", [scan], tmp_path / "out", **how).failures
+    options = PredictOptions(device="cpu", backend="torch", precision="float32")
+    assert not predict(FIRST / "small.model", [scan], tmp_path / "out", options).failures
     found, was = (
         files.read(p).array for p in (tmp_path / "out/c4.nii.gz", FIRST / "c4_small.nii.gz")
     )
@@ -70,7 +74,7 @@ def test_a_finished_run_is_read_and_reported(tmp_path):
     assert bundle.id == EXPECTED["finished_id"]
     assert weights_sha256(bundle.members[0].weights) == EXPECTED["weights_sha256"]
     told: list[str] = []
-    done = train(request(tmp_path), model, say=told.append)
+    done = train(*command(tmp_path), say=told.append)
     assert "is finished" in told[-1] and done.scores["cases"] == 1
     from delineate.commands.report import report
 
@@ -85,7 +89,7 @@ def test_a_killed_run_goes_on(tmp_path):
         assert Bundle.load(model).id == EXPECTED["killed_id"]
         before = [json.loads(line) for line in (place / "m.model.run/fold_0/log.jsonl").open()]
         told: list[str] = []
-        done = train(request(place), model, say=told.append)
+        done = train(*command(place), say=told.append)
         after = [json.loads(line) for line in (place / "m.model.run/fold_0/log.jsonl").open()]
         assert "continuing the run" in told[0] and not done.failures
         # It was killed after its second epoch had a line in the log and before it had a checkpoint.

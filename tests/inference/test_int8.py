@@ -17,6 +17,7 @@ from typer.testing import CliRunner
 
 import delineate as dl
 from delineate.cli import app
+from delineate.commands.options import PredictOptions, QuantiseOptions
 from delineate.commands.predict import predict
 from delineate.commands.quantise import quantise
 from delineate.core.bundle import Bundle, Member
@@ -262,7 +263,7 @@ def test_a_model_is_made_ready_and_says_what_it_costs(wide):
     assert CliRunner().invoke(app, words).exit_code == 0
     assert json.loads((wide / "out" / "predictions.json").read_text())["precision"] == "int8"
     with pytest.raises(UsageError, match="delineate quantise"):
-        predict(wide / "m.model", [wide / "scans"], wide / "no", precision="int8")
+        predict(wide / "m.model", [wide / "scans"], wide / "no", PredictOptions(precision="int8"))
     with pytest.raises(UsageError, match="auto, float32, int8"):
         dl.load(wide / "new.model", precision="int4")
 
@@ -274,13 +275,16 @@ def test_few_scans_serve_for_both_and_truth_is_scored(wide):
         source = dl.load(wide / "m.model").predict(scan(n))
         source.save(wide / "truth" / f"s{n}.nii.gz")
     done = quantise(
-        wide / "m.model", [wide / "scans"], wide / "new.model", truth=wide / "truth", cases=4
+        wide / "m.model",
+        [wide / "scans"],
+        wide / "new.model",
+        QuantiseOptions(truth=wide / "truth", cases=4),
     )
     assert not done.cost["measured_on_others"] and done.cost["measured_on"] == 5
     for plain, rounded in done.cost["dice"].values():
         assert plain > 0.99 > rounded > 0.8  # the truth is the plain model's own
     with pytest.raises(UsageError, match="at least 1"):
-        quantise(wide / "m.model", [wide / "scans"], wide / "other.model", cases=0)
+        quantise(wide / "m.model", [wide / "scans"], wide / "other.model", QuantiseOptions(cases=0))
     assert not (wide / "other.model").exists()
 
 
@@ -307,7 +311,12 @@ def test_a_scan_that_cannot_be_read_is_told_and_nothing_is_overwritten(wide):
     with pytest.raises(InputError, match=r"none of \d scans could be read"):
         quantise(wide / "m.model", [wide / "scans" / "s9.nii.gz"], wide / "no.model")
     with pytest.raises(InputError, match="does not exist"):
-        quantise(wide / "m.model", [wide / "scans"], wide / "no.model", truth=wide / "nowhere")
+        quantise(
+            wide / "m.model",
+            [wide / "scans"],
+            wide / "no.model",
+            QuantiseOptions(truth=wide / "nowhere"),
+        )
     assert not (wide / "no.model").exists()
 
 
@@ -316,7 +325,10 @@ def test_truth_of_other_scans_does_not_cost_the_model(wide):
     (wide / "truth").mkdir()
     dl.load(wide / "m.model").predict(scan(0)).save(wide / "truth" / "other.nii.gz")
     done = quantise(
-        wide / "m.model", [wide / "scans"], wide / "new.model", truth=wide / "truth", cases=2
+        wide / "m.model",
+        [wide / "scans"],
+        wide / "new.model",
+        QuantiseOptions(truth=wide / "truth", cases=2),
     )
     assert (
         done.failures
@@ -357,7 +369,10 @@ def test_every_member_of_views_and_of_a_cascade_gets_bounds(tmp_path, monkeypatc
         for n in range(2):
             files.write(scan(n), tmp_path / name / f"s{n}.nii.gz")
         done = quantise(
-            tmp_path / f"{name}.model", [tmp_path / name], tmp_path / f"{name}8.model", cases=1
+            tmp_path / f"{name}.model",
+            [tmp_path / name],
+            tmp_path / f"{name}8.model",
+            QuantiseOptions(cases=1),
         )
         again = Bundle.load(tmp_path / f"{name}8.model")
         assert [m.name for m in again.members] == [m.name for m in bundle.members] and all(
@@ -388,8 +403,7 @@ def test_a_real_trained_network_loses_nothing_to_speak_of(real_data, tmp_path):
         tmp_path / "m.model",
         scans,
         tmp_path / "new.model",
-        truth=real_data / "hippocampus" / "labelsTr",
-        cases=2,
+        QuantiseOptions(truth=real_data / "hippocampus" / "labelsTr", cases=2),
     )
     assert done.cost["measured_on"] == 2 and min(done.cost["agreement"].values()) > 0.98
     for before, after in done.cost["dice"].values():

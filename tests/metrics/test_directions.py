@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from delineate.commands.evaluate import evaluate
+from delineate.commands.options import EvaluateOptions
 from delineate.core import scores
 from delineate.core.grid import Grid
-from delineate.core.labels import LabelSet
 from delineate.core.scores import HIGHER, LOWER, NEARER_ZERO, better_is, judged
 from delineate.core.volume import Volume
 from delineate.evaluation import scoring as step
@@ -128,9 +128,17 @@ def test_what_an_evaluation_emits_has_a_direction_and_worst_cases(choices, tmp_p
     write(Volume(truth, grid, "label"), tmp_path / "t" / "a.nii.gz")
     write(Volume(said, grid, "label"), tmp_path / "p" / "a.nii.gz")
     write(Volume(sure, grid), tmp_path / "p" / "probabilities" / "a.nii.gz")
-    names = LabelSet.from_names({1: "liver"})
     folders = tmp_path / "p", tmp_path / "t"
-    found = evaluate(*folders, labels=names, surfaces=choices, also=tuple(GROUPS), workers=1)
+    found = evaluate(
+        *folders,
+        options=EvaluateOptions(
+            labels={1: "liver"},
+            surface=choices.elements,
+            percentile=choices.how,
+            also=tuple(GROUPS),
+            workers=1,
+        ),
+    )
     emitted = found.scores.metrics
     expected = {*overlap.MEASURES, *choices.measures(), *step.CALIBRATED}
     assert {*emitted} == expected.union(*(group.metrics for group in GROUPS.values()))

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from delineate.commands.evaluate import evaluate
+from delineate.commands.options import EvaluateOptions
 from delineate.core.errors import GeometryError, UsageError
 from delineate.evaluation.scoring import surface_choices
 from delineate.metrics import surface
@@ -240,8 +241,7 @@ def test_the_published_scores_of_a_real_liver(real_data):
     found = evaluate(
         case / "Segmentation",
         case / "Ground",
-        like=case / "DICOM_anon",
-        surfaces=SurfaceSettings("inner_voxels"),
+        options=EvaluateOptions(like=case / "DICOM_anon", surface="inner_voxels"),
     )
     said = {row.metric: row.value for row in found.scores}
     assert said["dice"] == pytest.approx(0.978, abs=5e-4) and said[

@@ -12,6 +12,7 @@ from tests.scans import AFFINE, mask, scan
 from delineate.cohorts.discovery.layouts import find
 from delineate.commands.check import check
 from delineate.commands.evaluate import evaluate
+from delineate.commands.options import EvaluateOptions
 from delineate.core.errors import LabelError
 from delineate.core.labels import as_whole_numbers
 from delineate.metrics import confusion, overlap, surface
@@ -82,7 +83,11 @@ def test_an_evaluation_of_floats_is_that_of_whole_numbers(tmp_path):
         scan(tmp_path / "whole" / f"c{n}.nii.gz", mask(n + 1))
         scan(tmp_path / "floats" / f"c{n}.nii.gz", mask(n + 1).astype(np.float32) * BELOW)
     whole, floats = (
-        evaluate(tmp_path / name, tmp_path / "truth", also=("lesions", "centreline", "boundary"))
+        evaluate(
+            tmp_path / name,
+            tmp_path / "truth",
+            options=EvaluateOptions(also=("lesions", "centreline", "boundary")),
+        )
         for name in ("whole", "floats")
     )
     assert (

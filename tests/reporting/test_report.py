@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from delineate.commands.evaluate import evaluate
+from delineate.commands.evaluate import evaluate, evaluate_cases
+from delineate.commands.options import EvaluateOptions, ReportOptions
 from delineate.commands.report import report
 from delineate.core.errors import InputError
 from delineate.core.grid import Grid
@@ -179,8 +180,11 @@ def run(tmp_path) -> Path:
             }
         )
     )
-    evaluate(
-        folder / "test" / "predictions", folder / "manifest.jsonl", folder / "test", montages=True
+    evaluate_cases(
+        folder / "test" / "predictions",
+        folder / "manifest.jsonl",
+        folder / "test",
+        EvaluateOptions(),
     )
     return folder
 
@@ -307,7 +311,12 @@ def test_what_was_taken_for_what_is_told(run, tmp_path):
         wrong = truth.array.copy()
         wrong[4:5][wrong[4:5] == 1] = 2
         write(truth.with_array(wrong, "label"), file)
-    evaluate(run / "test" / "predictions", run / "manifest.jsonl", run / "test")
+    evaluate(
+        run / "test" / "predictions",
+        run / "manifest.jsonl",
+        run / "test",
+        EvaluateOptions(report=False),
+    )
     page = Page(report(run))
     assert "10.0 % of the true liver was labelled right kidney." in page.text["confusion"]
     assert page.row("confusion", "liver")[1:] == ["90.0", "10.0", "0.0"]
@@ -367,7 +376,12 @@ def test_probabilities_have_a_diagram_where_they_were_judged(run, tmp_path):
             Volume(shares, labels.grid),
             run / "test" / "predictions" / "probabilities" / f"{name}.nii.gz",
         )
-    evaluate(run / "test" / "predictions", run / "manifest.jsonl", run / "test")
+    evaluate(
+        run / "test" / "predictions",
+        run / "manifest.jsonl",
+        run / "test",
+        EvaluateOptions(report=False),
+    )
     page = Page(report(run))
     svg = svg_lines((run / "report.html").read_text(), "Reliability diagram")
     assert ">most probable class<" in svg and ">liver<" in svg
@@ -379,7 +393,7 @@ def test_probabilities_have_a_diagram_where_they_were_judged(run, tmp_path):
 
 
 def test_an_interactive_report_holds_the_worst_cases_in_a_frame(run, tmp_path):
-    plain, whole = report(run), report(run, tmp_path / "look.html", interactive=True)
+    plain, whole = report(run), report(run, tmp_path / "look.html", ReportOptions(interactive=True))
     assert "<iframe" not in plain.read_text() and "<script" not in plain.read_text()
     text = whole.read_text()
     assert text.count("<iframe") == 1 and "<script" not in text[: text.index("<iframe")]
@@ -390,7 +404,7 @@ def test_an_interactive_report_holds_the_worst_cases_in_a_frame(run, tmp_path):
     ] == ["c2", "c1", "c0"]
     with pytest.raises(InputError):
         # An evaluation alone does not know its scans.
-        report(run / "test", tmp_path / "no.html", interactive=True)
+        report(run / "test", tmp_path / "no.html", ReportOptions(interactive=True))
     assert not (tmp_path / "no.html").exists()
 
 

@@ -8,15 +8,13 @@ imported when they run, so that ``--help`` is quick.
 from __future__ import annotations
 
 import logging
-from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from ..commands.options import (
-    DEVICE,
-    ONLY,
+    BenchmarkOptions,
     CheckOptions,
     CleanOptions,
     CompareOptions,
@@ -25,14 +23,16 @@ from ..commands.options import (
     DownloadOptions,
     EvaluateOptions,
     GlobalOptions,
+    ImportOptions,
     PhantomOptions,
     PlanOptions,
     PredictOptions,
     QuantiseOptions,
+    ReportOptions,
     TrainOptions,
+    ViewOptions,
     data_set_names,
 )
-from ..commands.parsing import parse_channels, parse_folds
 from ..core.errors import UsageError
 from . import terminal
 from .exits import Commands, exit_codes
@@ -113,6 +113,13 @@ def _use_defaults(context: typer.Context, given: Path | None) -> None:
 def check(
     data: Data,
     options: CheckOptions,
+    target: Annotated[
+        Path | None,
+        out(
+            "Folder for manifest.jsonl and findings.json; by default NAME.check/ in the current "
+            "folder."
+        ),
+    ] = None,
     draft: Annotated[
         Path | None,
         typer.Option(help="Only write a first YAML description of this folder to this file."),
@@ -129,9 +136,9 @@ def check(
         step.write_draft(data, draft)
         typer.echo(f"a first description is in {draft}; edit it and pass it with --description")
         return
-    target = options.out or Path(f"{data.resolve().name}.check")
+    target = target or Path(f"{data.resolve().name}.check")
     with progress_bar() as progress:
-        report = step.check(data, **vars(replace(options, out=target)), progress=progress)
+        report = step.check(data, target, options, progress=progress)
     if as_json:
         show_json(step.to_json(report))
     else:
@@ -180,21 +187,9 @@ def train(
     Example: `delineate train hippocampus/ -o hippocampus.model --budget 10m`
     """
     from ..commands.train import train as step
-    from ..commands.train.request import request_of
-    from ..planning.recipes import find_recipe
 
-    request = request_of(data, options)
     with progress_bar() as progress:
-        done = step.train(
-            request,
-            model,
-            recipe=find_recipe(request.recipe) if request.recipe else None,
-            overwrite=options.overwrite,
-            extend_s=options.extend_s,
-            tensorboard=options.tensorboard,
-            say=say,
-            progress=progress,
-        )
+        done = step.train(data, model, options, say=say, progress=progress)
     end_with(done.failures)
 
 
@@ -212,16 +207,6 @@ def predict(
             metavar="[INPUT...]",
         ),
     ] = None,
-    channels: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--channels",
-            help="The file of each channel of the model, such as flair=a.nii.gz,t1=b.nii.gz; with "
-            "INPUT the name of each channel there, such as flair=t2f.",
-            metavar="NAME=FILE,...",
-        ),
-    ] = None,
-    only: Annotated[str | None, typer.Option(help=ONLY)] = None,
 ) -> None:
     """Segment scans: OUT/CASE.nii.gz on exactly each scan's grid, and OUT/predictions.json with
     volumes in ml.
@@ -231,16 +216,7 @@ def predict(
     from ..commands import predict as step
 
     with progress_bar() as progress:
-        done = step.predict(
-            model,
-            inputs or [],
-            target,
-            stated=parse_channels(channels or []),
-            only=only,
-            say=say,
-            progress=progress,
-            **vars(options),
-        )
+        done = step.predict(model, inputs or [], target, options, say=say, progress=progress)
     typer.echo(f"{len(done.written)} of {len(done.outcomes)} cases written to {done.out}")
     end_with([str(outcome.error) for outcome in done.failures])
 
@@ -269,30 +245,10 @@ def evaluate(
     Example: `delineate evaluate out/ labels/ -o scores/ --pictures --images images/`
     """
     from ..commands import evaluate as step
-    from ..evaluation.scoring import surface_choices
     from ..reporting.score_table import table
 
-    page: Path | None = None
     with progress_bar() as progress:
-        done = step.evaluate(
-            prediction,
-            truth,
-            target,
-            labels=options.labels,
-            like=options.like,
-            as_stack=options.as_stack,
-            surfaces=surface_choices(options.surface, options.percentile, options.tolerance_mm),
-            also=options.also,
-            pictures=options.pictures,
-            montages=options.report and target is not None,
-            images=options.images,
-            workers=options.workers,
-            progress=progress,
-        )
-    if options.report and target is not None:
-        from ..commands.report import report as write_report
-
-        page = write_report(target)
+        done = step.evaluate(prediction, truth, target, options, progress=progress)
     if as_json:
         show_json(done.to_json())
     else:
@@ -300,8 +256,8 @@ def evaluate(
         if done.pictures:
             count = f"{len(done.pictures)} picture{'s' * (len(done.pictures) != 1)}"
             typer.echo(f"{count} in {Path(done.pictures[0]).parent}")
-        if page is not None:
-            typer.echo(f"report: {page}")
+        if options.report and target is not None:
+            typer.echo(f"report: {target / 'report.html'}")
     end_with([f"{name}: {why}" for name, why in done.failures.items()])
 
 
@@ -327,15 +283,7 @@ def compare(
     from ..commands import compare as step
     from ..reporting.compare_table import table
 
-    done = step.compare(
-        runs,
-        target,
-        names=options.names or None,
-        metric=options.metric,
-        labels=options.labels or None,
-        per=options.per,
-        common=options.common,
-    )
+    done = step.compare(runs, target, options)
     if as_json:
         show_json(done.to_json())
         return
@@ -365,13 +313,6 @@ def convert(
         ),
     ],
     options: ConvertOptions,
-    merge: Annotated[
-        bool,
-        typer.Option(
-            "--merge",
-            help="Join consecutive volumes (files, or a folder of files) by their positions.",
-        ),
-    ] = False,
 ) -> None:
     """Convert one scan to another format; a folder with several DICOM series gives one file per
     series.
@@ -381,21 +322,8 @@ def convert(
     """
     from ..commands import convert as step
 
-    if merge and options != ConvertOptions():
-        raise UsageError(
-            "--merge joins volumes as they are and takes none of --spacing, --axes, "
-            "--orientation, --series and --split-slices"
-        )
-    if not merge and len(sources) > 1:
-        raise UsageError(
-            f"one input is converted at a time, found {len(sources)}; --merge joins several"
-        )
     with progress_bar() as progress:
-        done = (
-            step.merge(sources, target)
-            if merge
-            else step.convert(sources[0], target, **vars(options), progress=progress)
-        )
+        done = step.convert(sources, target, options, progress=progress)
     for path in done.written:
         typer.echo(f"written: {path}")
     for note in done.notes:
@@ -404,6 +332,7 @@ def convert(
 
 
 @app.command("import")
+@with_options(ImportOptions)
 def import_model(
     kind: Annotated[str, typer.Argument(help="Source framework: nnunet.", metavar="KIND")],
     folder: Annotated[
@@ -413,12 +342,7 @@ def import_model(
         ),
     ],
     target: Annotated[Path, out("The model to write.")],
-    checkpoint: Annotated[
-        str, typer.Option(help="Checkpoint file of each fold.")
-    ] = "checkpoint_final.pth",
-    folds: Annotated[
-        str | None, typer.Option(help="Only these folds, such as 0,1; by default all.")
-    ] = None,
+    options: ImportOptions,
 ) -> None:
     """Convert a model that another framework trained. No code in its files is run.
 
@@ -428,10 +352,7 @@ def import_model(
     """
     from ..commands import import_model as step
 
-    wanted = () if folds is None else parse_folds(folds)
-    bundle = step.import_model(
-        kind, folder, target, checkpoint=checkpoint, folds=list(wanted), say=say
-    )
+    bundle = step.import_model(kind, folder, target, options, say=say)
     typer.echo(
         f"model {bundle.id} of {len(bundle.members)} network(s) in {target}: "
         f"{', '.join(bundle.labels.names)}"
@@ -463,9 +384,7 @@ def quantise(
     from ..commands import quantise as step
 
     with progress_bar() as progress:
-        done = step.quantise(
-            model, list(inputs), target, **vars(options), say=say, progress=progress
-        )
+        done = step.quantise(model, inputs, target, options, say=say, progress=progress)
     if as_json:
         show_json({"model": done.bundle.id, **done.cost})
     else:
@@ -494,6 +413,7 @@ def info(
 
 
 @app.command()
+@with_options(ViewOptions)
 def view(
     paths: Annotated[
         list[Path],
@@ -503,20 +423,7 @@ def view(
             metavar="IMAGE [MASK...]",
         ),
     ],
-    labels: Annotated[
-        Path | None,
-        typer.Option(
-            help="Names of the masks' values: YAML, JSON or CSV; by default from the "
-            "predictions.json next to them."
-        ),
-    ] = None,
-    port: Annotated[
-        int, typer.Option(help="Port on 127.0.0.1; by default a free one.", min=0, max=65535)
-    ] = 0,
-    browser: Annotated[
-        bool,
-        typer.Option("--browser/--no-browser", help="Open the page, or only print its address."),
-    ] = True,
+    options: ViewOptions,
 ) -> None:
     """Show scans with their structures in three planes and 3-D, on a page that only this computer
     can open.
@@ -528,24 +435,18 @@ def view(
     """
     from ..commands import view as step
 
-    step.view(
-        paths, labels=labels, port=port, browser=browser, say=lambda text: print(text, flush=True)
-    )
+    step.view(paths, options, say=lambda text: print(text, flush=True))
 
 
 @app.command()
+@with_options(ReportOptions)
 def report(
     run: Annotated[
         Path,
         typer.Argument(help="The folder of a run, MODEL.run, or of an evaluation.", metavar="RUN"),
     ],
+    options: ReportOptions,
     target: Annotated[Path | None, out("The HTML file to write.")] = None,
-    interactive: Annotated[
-        bool,
-        typer.Option(
-            "--interactive", help="Add the worst cases as volumes to scroll through (some MB)."
-        ),
-    ] = False,
 ) -> None:
     """Write the report of a run or an evaluation: one HTML file that needs no other file.
 
@@ -554,7 +455,7 @@ def report(
     """
     from ..commands import report as step
 
-    typer.echo(f"written: {step.report(run, target, interactive=interactive)}")
+    typer.echo(f"written: {step.report(run, target, options)}")
 
 
 @app.command()
@@ -569,7 +470,7 @@ def demo(
     from ..commands import demo as step
 
     with progress_bar() as progress:
-        done = step.demo(target, **vars(options), say=say, progress=progress)
+        done = step.demo(target, options, say=say, progress=progress)
     end_with(done.failures)
 
 
@@ -583,17 +484,18 @@ def phantom(
 
     Example: `delineate phantom cohort/ --patients 6`
     """
-    from ..cohorts.phantom.cohort import make_cohort
+    from ..commands import trial_data as step
 
     with progress_bar() as progress:
-        make_cohort(target, **vars(options), progress=progress)
+        step.phantom(target, options, progress=progress)
     typer.echo(f"{options.patients} patients written to {target}")
 
 
 @app.command()
+@with_options(BenchmarkOptions)
 def benchmark(
+    options: BenchmarkOptions,
     target: Annotated[Path | None, out("JSON file for the figures.")] = None,
-    device: Annotated[str, typer.Option(help=DEVICE)] = "auto",
     as_json: AsJson = False,
 ) -> None:
     """Measure this machine: networks, a training step, preparing, restoring, patches and files, in
@@ -607,7 +509,7 @@ def benchmark(
     from ..commands import benchmark as step
 
     with progress_bar() as progress:
-        rows = step.benchmark(target, device=device, progress=progress)
+        rows = step.benchmark(target, options, progress=progress)
     if as_json:
         show_json(step.record(rows))
     else:
@@ -705,13 +607,14 @@ def download(
 
     Example: `delineate download decathlon-hippocampus -o data/`
     """
-    from ..cohorts.public import download as step
+    from ..cohorts.public import download as public
+    from ..commands import trial_data as step
 
     if listed:
         if as_json:
-            show_json(step.listed())
+            show_json(public.listed())
         else:
-            show(step.table())
+            show(public.table())
         return
     if name is None or target is None:
         raise UsageError(
@@ -719,7 +622,7 @@ def download(
             "decathlon-hippocampus -o data/ (delineate download --list shows all)"
         )
     with progress_bar() as progress:
-        step.download(step.find(name), target, **vars(options), say=say, progress=progress)
+        step.download(name, target, options, say=say, progress=progress)
 
 
 def main() -> None:

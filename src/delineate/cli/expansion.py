@@ -6,11 +6,12 @@ import functools
 import inspect
 from collections.abc import Callable, Iterable
 from dataclasses import Field, fields
+from pathlib import Path
 from typing import Annotated, Any, get_type_hints
 
 import typer
 
-from ..commands.options import Spelling
+from ..commands.options import AnyPath, Spelling
 from ..core.errors import UsageError
 
 CONTEXT = "typer_context"  # the parameter by which typer passes its context
@@ -79,10 +80,14 @@ def _parameter(one: Field[Any], hint: Any) -> inspect.Parameter:
         hint, default = list[str] | None, None
     elif spelling.parse is not None:
         hint, default = str | None, None
+    elif hint == AnyPath | None:
+        hint = Path | None
     how = typer.Option(
         *spelling.flags,
         help=spelling.help,
         metavar=spelling.metavar,
+        min=spelling.low,
+        max=spelling.high,
         autocompletion=None if spelling.choices is None else completion(spelling.choices),
     )
     return inspect.Parameter(
@@ -96,10 +101,9 @@ def _value(one: Field[Any], given: Any, context: typer.Context) -> Any:
     if given is None or (spelling.repeated and not given):
         return one.default
     try:
-        if spelling.repeated:
-            parse = spelling.parse or str
-            return tuple(parse(text) for text in given)
-        return given if spelling.parse is None else spelling.parse(given)
+        if spelling.parse is not None:
+            return spelling.parse(given)
+        return tuple(given) if spelling.repeated else given
     except UsageError as error:
         source = context.get_parameter_source(one.name)
         is_default = source is not None and source.name == "DEFAULT_MAP"

@@ -36,6 +36,7 @@ from ..networks.build import build, filled, weights_of
 from ..planning.capacity import measure_step
 from ..preprocessing.prepare import prepare, restore
 from ..preprocessing.warp import warp
+from .options import BenchmarkOptions
 
 # Of the CT: a quarter of the usual size, to keep the benchmark short.
 SHAPE, SPACING = (256, 256, 150), (1.6, 1.6, 2.0)
@@ -60,26 +61,26 @@ class Measurement:
 
 def benchmark(
     out: str | Path | None = None,
+    options: BenchmarkOptions = BenchmarkOptions(),
     *,
-    device: str = "auto",
     progress: Progress = silent,
 ) -> list[Measurement]:
     """Measure this machine, in about a minute.
 
     Args:
         out: JSON file for the figures and the machine; None writes nothing.
-        device: for the networks.
+        options: the device is that of the networks.
         progress: see ``core.progress``.
 
     Raises:
         UsageError: the device is not available. OutputError: ``out`` cannot be written.
     """
-    choose_device(device)  # refused before anything is measured
+    choose_device(options.device)  # refused before anything is measured
     rows: list[Measurement] = []
     measurements = (_window, _step, _preparing, _restoring, _patches, _files)
     for n, measure in enumerate(measurements):
         progress("benchmark", n, len(measurements), measure.__name__.strip("_"))
-        rows += measure(device)
+        rows += measure(options.device)
     progress("benchmark", len(measurements), len(measurements), "done")
     if out is not None:
         atomic.write_text(Path(out), json.dumps(record(rows), indent=1))

@@ -25,6 +25,7 @@ from ..core.manifest import Case, Manifest
 from ..core.progress import Progress, silent
 from ..core.scores import without_nan
 from ..execution import local as batch
+from .options import CheckOptions, found_by
 
 BYTES_A_SECOND = 20e6  # of compressed files that one process reads and examines, about
 SECONDS_A_FILE = 0.002
@@ -51,32 +52,29 @@ class CheckReport:
 
 def check(
     data: str | Path,
-    *,
     out: str | Path | None = None,
-    layout: str | None = None,
-    description: str | Path | None = None,
-    labels: str | Path | None = None,
-    patient: str | None = None,
-    fix: str | Path | None = None,
-    workers: int | None = None,
+    options: CheckOptions = CheckOptions(),
+    *,
     progress: Progress = silent,
 ) -> CheckReport:
     """Find and examine the cases at ``data``.
 
     Args:
-        data, layout, description, labels, patient: see ``cohorts.discovery.layouts.discover``.
-        out: folder for ``manifest.jsonl`` (the usable cases) and ``findings.json``.
-        fix: folder for repaired copies, their manifest and ``changes.json``.
-        workers: number of processes; None chooses by the amount of work.
+        data: see ``cohorts.discovery.layouts.discover``.
+        out: folder for ``manifest.jsonl`` (the usable cases) and ``findings.json``; None writes
+            nothing.
+        options: see ``commands.options``; repaired copies have a manifest and ``changes.json``.
         progress: see ``core.progress``.
 
     Raises:
         InputError, LayoutError, LabelError, UsageError: no cohort can be made of ``data``.
         OutputError: ``out`` or ``fix`` cannot be written, or an output is a file that is read.
     """
-    found = discover(data, layout=layout, description=description, labels=labels, patient=patient)
+    fix, workers = options.fix, options.workers
+    found = discover(data, **found_by(options))
     manifest = found.manifest
-    kept = originals([manifest], [description, labels, data if Path(data).is_file() else None])
+    given = [options.description, options.labels, data if Path(data).is_file() else None]
+    kept = originals([manifest], given)
     kept.refuse(Path(out) / name for name in WRITTEN if out is not None)
     if fix is not None:
         repair.refuse_originals(manifest, fix)

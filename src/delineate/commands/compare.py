@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from ..core.atomic import make_folder, write_text
 from ..core.outputs import Originals
 from ..evaluation.comparing import OVERALL, Comparison, compare_runs, metric_words
 from ..reporting.box_plot import box_plot, difference_plot
+from .options import CompareOptions
 
 WRITTEN = (
     "compare.csv",
@@ -21,18 +21,22 @@ WRITTEN = (
 )
 
 
-def compare(runs: Sequence[str | Path], out: str | Path | None = None, **how: Any) -> Comparison:
+def compare(
+    runs: Sequence[str | Path],
+    out: str | Path | None = None,
+    options: CompareOptions = CompareOptions(),
+) -> Comparison:
     """Compare runs and write the result.
 
     Args:
-        runs, how: see ``evaluation.comparing.compare_runs``, also for its errors.
+        runs, options: see ``evaluation.comparing.compare_runs``, also for its errors.
         out: folder for ``compare.csv``, ``compare.json``, and ``boxplot`` and ``differences`` as
             .png and .svg; None writes nothing.
 
     Raises:
         OutputError: ``out`` cannot be written, or an output is a file that was read.
     """
-    compared = compare_runs(runs, **how)
+    compared = compare_runs(runs, **vars(options))
     if out is not None:
         read = [
             run.path.parent / name

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +23,7 @@ from ..core.progress import Progress, silent
 from ..core.volume import Volume
 from ..formats import dicom, files
 from ..preprocessing.parts import merged, split
+from .options import ConvertOptions
 
 
 @dataclass(frozen=True)
@@ -35,19 +36,13 @@ class ConversionReport:
 
 
 def convert(
-    input: str | Path,
+    inputs: Sequence[str | Path],
     output: str | Path,
+    options: ConvertOptions = ConvertOptions(),
     *,
-    spacing_mm: Sequence[float] | None = None,
-    axes: str | None = None,
-    orientation: str | None = None,
-    series: str | None = None,
-    split_slices: int | None = None,
-    overwrite: bool = True,
     progress: Progress = silent,
 ) -> ConversionReport:
-    """Write ``input`` (a file, a DICOM folder, a folder of slices) as ``output``, whose ending
-    names the format.
+    """Write a scan as ``output``, whose ending names the format.
 
     An ``output`` without an ending is a folder. A DICOM folder of several series gives one
     ``.nii.gz`` file per series there; series that cannot be read are refused with the reason, and
@@ -56,27 +51,46 @@ def convert(
     a folder, else files with the stem and ending of ``output``.
 
     Args:
-        spacing_mm: (column, row, slice) spacing of pictures, which store none.
-        axes: true directions of the stored axes ("ASL"), for files that do not store them (Analyze
-            7.5, pictures).
-        orientation: three letters such as "RAS"; axes are permuted and flipped, voxels keep their
-            positions.
-        series: SeriesInstanceUID of the series to convert.
-        split_slices: cut each volume into consecutive groups of this many slices along its last
-            axis; the last group may be shorter.
-        overwrite: False refuses to replace existing files.
+        inputs: one file, DICOM folder or folder of slices; to merge, several files or folders of
+            volumes.
+        output: a file or a folder.
+        options: see ``commands.options``.
         progress: see ``core.progress``.
 
     Raises:
         InputError: the input cannot be read; of several series, none can.
-        UsageError: ``split_slices`` below 1, or ``axes`` for a file that stores its axes.
+        UsageError: several inputs that are not to be merged, or options that exclude each other;
+            ``split_slices`` below 1, or ``axes`` for a file that stores its axes.
         OutputError: an output is a file that is read; it exists and ``overwrite`` is False; the
             folder holds other parts of the same name; or it cannot be written.
     """
-    if split_slices is not None and split_slices < 1:
-        raise UsageError(f"--split-slices must be at least 1, found {split_slices}")
-    write = _Writer(Path(output), axes, orientation, split_slices, overwrite)
-    many = _many(input, output, series)
+    _refuse_unfit(inputs, options)
+    if options.merge:
+        return _merge(inputs, Path(output), options.overwrite)
+    return _convert(inputs[0], output, options, progress)
+
+
+def _refuse_unfit(inputs: Sequence[str | Path], options: ConvertOptions) -> None:
+    if options.merge:
+        if replace(options, merge=False, overwrite=True) != ConvertOptions():
+            raise UsageError(
+                "--merge joins volumes as they are and takes none of --spacing, --axes, "
+                "--orientation, --series and --split-slices"
+            )
+    elif len(inputs) != 1:
+        raise UsageError(
+            f"one input is converted at a time, found {len(inputs)}; --merge joins several"
+        )
+    if options.split_slices is not None and options.split_slices < 1:
+        raise UsageError(f"--split-slices must be at least 1, found {options.split_slices}")
+
+
+def _convert(
+    input: str | Path, output: str | Path, options: ConvertOptions, progress: Progress
+) -> ConversionReport:
+    split_slices = options.split_slices
+    write = _Writer(Path(output), options)
+    many = _many(input, output, options.series)
     several = len(many) > 1 or (bool(many) and split_slices is None)
     names = (
         [_name(one, many) for one in many]
@@ -87,11 +101,11 @@ def convert(
         if several:
             return _convert_series(many, write, progress, str(input))
         if split_slices is None:
-            _refuse_existing(Path(output), overwrite)
+            _refuse_existing(Path(output), options.overwrite)
         volume = files.read(
-            Source(str(input), series=series or "", spacing_mm=tuple(spacing_mm or ()))
+            Source(str(input), series=options.series or "", spacing_mm=options.spacing_mm)
         )
-        return ConversionReport(tuple(write(volume, names[0])), notes=_notes(volume, axes))
+        return ConversionReport(tuple(write(volume, names[0])), notes=_notes(volume, options.axes))
 
 
 def _originals(inputs: Sequence[str | Path]) -> Originals:
@@ -101,23 +115,18 @@ def _originals(inputs: Sequence[str | Path]) -> Originals:
     return Originals([*places, *beside], files.is_slice_of)
 
 
-def merge(
-    inputs: Sequence[str | Path], output: str | Path, *, overwrite: bool = True
-) -> ConversionReport:
+def _merge(inputs: Sequence[str | Path], target: Path, overwrite: bool) -> ConversionReport:
     """Merge consecutive volumes into one file; the inverse of ``split_slices``.
 
     Order and axis follow from the positions of the voxels; see ``parts.merged`` for what is
-    refused. A part that is missing at either end cannot be detected.
-
-    Args:
-        inputs: image files, and folders of image files (an earlier result among them is left out).
+    refused. A part that is missing at either end cannot be detected. An earlier result among the
+    inputs is left out.
 
     Raises:
         InputError: no volumes, or a file that cannot be read.
         GeometryError: the volumes are not consecutive; names the files and the distance in mm.
-        OutputError: as for ``convert``; or ``output`` has no ending, or is one of the volumes.
+        OutputError: as for ``convert``; or ``target`` has no ending, or is one of the volumes.
     """
-    target = Path(output)
     if "." not in target.name:
         raise OutputError(
             "a merged volume is one file; its name needs an ending, one of "
@@ -224,18 +233,16 @@ class _Writer:
     """
 
     output: Path
-    axes: str | None
-    orientation: str | None
-    split_slices: int | None
-    overwrite: bool
+    options: ConvertOptions
 
     def __call__(self, volume: Volume, name: str) -> list[Path]:
-        volume = _with_axes(volume, self.axes) if self.axes else volume
-        volume = volume.reorient(self.orientation) if self.orientation else volume
-        if self.split_slices:
+        axes, orientation = self.options.axes, self.options.orientation
+        volume = _with_axes(volume, axes) if axes else volume
+        volume = volume.reorient(orientation) if orientation else volume
+        if self.options.split_slices:
             return self._write_parts(volume, name)
         target = self.output / f"{name}.nii.gz" if name else self.output
-        _refuse_existing(target, self.overwrite)
+        _refuse_existing(target, self.options.overwrite)
         files.write(volume, target)
         return sorted(target.glob("slice_*.png")) if target.is_dir() else [target]
 
@@ -243,7 +250,7 @@ class _Writer:
         """Existing files that writing the volume ``name`` may replace, known before anything is
         read.
         """
-        if self.split_slices:
+        if self.options.split_slices:
             stem, folder, ending = self._parts(name)
             pattern = re.compile(rf"{re.escape(stem)}_\d+{re.escape(ending)}")
             return [path for path in _entries(folder) if pattern.fullmatch(path.name)]
@@ -267,14 +274,14 @@ class _Writer:
 
     def _write_parts(self, volume: Volume, name: str) -> list[Path]:
         stem, folder, ending = self._parts(name)
-        parts = split(volume, self.split_slices or volume.grid.shape[2])
+        parts = split(volume, self.options.split_slices or volume.grid.shape[2])
         digits = max(2, len(str(len(parts) - 1)))
         targets = [folder / f"{stem}_{n:0{digits}d}{ending}" for n in range(len(parts))]
         self._refuse_other_parts(
             folder, re.compile(rf"{re.escape(stem)}_\d+{re.escape(ending)}"), targets
         )
         for target, part in zip(targets, parts, strict=True):
-            _refuse_existing(target, self.overwrite)
+            _refuse_existing(target, self.options.overwrite)
             files.write(part, target)
         return targets
 
@@ -388,4 +395,4 @@ def _name(one: dicom.Series, all_series: Sequence[dicom.Series]) -> str:
 
 def _refuse_existing(path: Path, overwrite: bool) -> None:
     if not overwrite and path.exists():
-        raise OutputError("exists already; pass overwrite=True to replace it", path=path)
+        raise OutputError("exists already, and --no-overwrite keeps it", path=path)

@@ -14,14 +14,14 @@ from pathlib import Path
 
 import numpy as np
 
-from ..cohorts.phantom.cohort import make_cohort
 from ..core import atomic
 from ..core.progress import Progress, Say, silent, unsaid
 from ..extras import require_extra
 from ..inference.devices import choose_device
 from . import predict as predict_step
+from .options import DemoOptions, PhantomOptions, PredictOptions, TrainOptions
 from .train import train as train_step
-from .train.request import Request
+from .trial_data import phantom
 
 
 @dataclass(frozen=True)
@@ -36,11 +36,8 @@ class DemoResult:
 
 def demo(
     out: str | Path,
+    options: DemoOptions = DemoOptions(),
     *,
-    budget_s: float = 300.0,
-    patients: int = 20,
-    seed: int = 0,
-    device: str = "auto",
     say: Say = unsaid,
     progress: Progress = silent,
 ) -> DemoResult:
@@ -54,18 +51,13 @@ def demo(
     # Missing packages and devices are refused before the cohort is made.
     require_extra("train", "demo")
     require_extra("dicom", "demo")
-    choose_device(device)
+    choose_device(options.device)
     folder = atomic.make_folder(out)
     cohort, split = folder / "cohort", folder / "split.json"
     if not split.is_file():
-        make_cohort(
-            cohort,
-            patients=patients,
-            seed=seed,
-            form="dicom",
-            progress=progress,
-        )
-        atomic.write_text(split, json.dumps(_split(cohort, seed), indent=1))
+        made = PhantomOptions(patients=options.patients, seed=options.seed, form="dicom")
+        phantom(cohort, made, progress=progress)
+        atomic.write_text(split, json.dumps(_split(cohort, options.seed), indent=1))
     sides = json.loads(split.read_text(encoding="utf-8"))
     say(
         f"phantom cohort of {len(sides['train']) + len(sides['test'])} patients as DICOM series "
@@ -74,14 +66,20 @@ def demo(
     )
     model = folder / "phantom.model"
     trained = train_step.train(
-        Request(data=str(cohort), budget_s=budget_s, split=str(split), seed=seed, device=device),
+        cohort,
         model,
+        TrainOptions(
+            budget_s=options.budget_s, split=split, seed=options.seed, device=options.device
+        ),
         say=say,
         progress=progress,
     )
     example = cohort / sides["test"][0]
     done = predict_step.predict(
-        model, [example / "DICOM_anon"], folder / "example", device=device, dicom_seg=True
+        model,
+        [example / "DICOM_anon"],
+        folder / "example",
+        PredictOptions(device=options.device, dicom_seg=True),
     )
     failures = [*trained.failures, *(str(o.error) for o in done.failures)]
     dice = float(trained.scores.get("dice_mean", float("nan")))

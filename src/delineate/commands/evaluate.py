@@ -13,7 +13,7 @@ and so are pictures whose 0/255 masks have soft edges (cut at 128). The notes re
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -26,26 +26,19 @@ from ..core.progress import Progress, silent
 from ..evaluation.declared import chooses_structures, declared_labels
 from ..evaluation.masks import Reading
 from ..evaluation.pairing import Pairing, pair
-from ..evaluation.scoring import SURFACES, EvaluationResult, score
+from ..evaluation.scoring import EvaluationResult, score, surface_choices
 from ..metrics.selection import GROUPS, MetricSelection
-from ..metrics.surface import SurfaceSettings
 from ..reporting.side_by_side import BEST, MEDIAN, WORST, draw_cases, draw_montages
+from .options import EvaluateOptions
+from .report import report
 
 
 def evaluate(
     prediction: str | Path,
     truth: str | Path,
     out: str | Path | None = None,
+    options: EvaluateOptions = EvaluateOptions(),
     *,
-    labels: str | Path | LabelSet | None = None,
-    like: str | Path | None = None,
-    as_stack: bool | None = None,
-    surfaces: SurfaceSettings | None = SURFACES,
-    also: Sequence[str] = (),
-    pictures: bool | int = False,
-    montages: bool = False,
-    images: str | Path | None = None,
-    workers: int | None = None,
     progress: Progress = silent,
 ) -> EvaluationResult:
     """Score predictions against reference masks, paired by name.
@@ -53,17 +46,9 @@ def evaluate(
     Args:
         prediction: a file, or a folder of files (or of slices).
         truth: a file, a folder, or a cohort or its manifest, whose label mapping then applies.
-        out: folder for the results; None writes nothing.
-        labels: names of the values (see above, and ``read_label_names``); a YAML file selects
-            structures if ``truth`` is the folder of a cohort.
-        like, as_stack: see ``evaluation.pairing.pair``.
-        surfaces: the distances to measure (see ``metrics.surface``); None measures none.
-        also: further groups of metrics, see ``metrics.selection``.
-        pictures: draw source, truth and prediction of every case (True), or of at most so many,
-            from the worst to the best. The notes name cases that cannot be drawn.
-        montages: draw the best, the median and the worst case in three planes, for the report.
-        images: the scans to draw, by case name; None uses those of the cohort, or draws only masks.
-        workers, progress: see ``execution.local.run``.
+        out: folder for the results and the report; None writes nothing.
+        options: see ``commands.options``. The notes name cases that cannot be drawn.
+        progress: see ``core.progress``.
 
     Raises:
         UsageError: options that exclude each other, or an unknown group.
@@ -72,51 +57,73 @@ def evaluate(
         LabelError: the values of predictions and truths do not agree, and no names are known.
         OutputError: ``out`` cannot be written.
     """
-    draws = bool(pictures or montages)
-    _refuse_unfit(out, also, draws, images)
-    pairing, to_apply = _pairing(prediction, truth, labels, like, as_stack)
-    label_file = None if isinstance(labels, LabelSet) else labels
-    kept = _originals(pairing, [prediction, truth, label_file, like], images)
+    result = evaluate_cases(prediction, truth, out, options, progress=progress)
+    if out is not None and options.report:
+        report(out)
+    return result
+
+
+def evaluate_cases(
+    prediction: str | Path,
+    truth: str | Path,
+    out: str | Path | None,
+    options: EvaluateOptions,
+    *,
+    most_pictures: int | None = None,
+    progress: Progress = silent,
+) -> EvaluationResult:
+    """``evaluate`` without the page of the report; its three pictures are drawn.
+
+    Args:
+        most_pictures: draw at most so many cases, from the worst to the best.
+    """
+    chosen = MetricSelection(
+        surface_choices(options.surface, options.percentile, options.tolerance_mm),
+        tuple(dict.fromkeys(options.also)),
+    )
+    _refuse_unfit(out, options)
+    pairing, to_apply = _pairing(prediction, truth, options)
+    label_file = None if isinstance(options.labels, Mapping) else options.labels
+    kept = _originals(pairing, [prediction, truth, label_file, options.like], options.images)
     if out is not None:
         kept.refuse(_targets(pairing, Path(out)))
     known, notes = declared_labels(to_apply, pairing, Path(prediction), Path(truth))
-    chosen = MetricSelection(surfaces, tuple(dict.fromkeys(also)))
-    result, reading = score(pairing, known, notes, chosen, workers=workers, progress=progress)
+    result, reading = score(
+        pairing, known, notes, chosen, workers=options.workers, progress=progress
+    )
     if out is None:
         return result
     with kept.kept():
         # Scores are written before anything is drawn: a picture that fails costs no scores.
         write(result, out)
-        if draws:
-            drawing = _Drawing(pairing, reading, Path(out), images, workers, progress)
-            result = drawing.added_to(result, pictures, montages)
+        if options.pictures or options.report:
+            drawing = _Drawing(pairing, reading, Path(out), options, most_pictures, progress)
+            result = drawing.added_to(result)
             write(result, out)
     return result
 
 
-def _refuse_unfit(
-    out: str | Path | None, also: Sequence[str], draws: bool, images: str | Path | None
-) -> None:
-    if draws and out is None:
+def _refuse_unfit(out: str | Path | None, options: EvaluateOptions) -> None:
+    if options.pictures and out is None:
         raise UsageError("pictures need a folder for the results: give out (-o)")
-    if images is not None and not draws:
+    if options.images is not None and (out is None or not (options.pictures or options.report)):
         raise UsageError("images are used for pictures alone: give pictures (--pictures) too")
-    unknown = sorted(set(also) - set(GROUPS))
+    unknown = sorted(set(options.also) - set(GROUPS))
     if unknown:
         raise UsageError(f"the groups are {', '.join(GROUPS)}; found {', '.join(unknown)}")
 
 
 def _pairing(
-    prediction: str | Path,
-    truth: str | Path,
-    labels: str | Path | LabelSet | None,
-    like: str | Path | None,
-    as_stack: bool | None,
+    prediction: str | Path, truth: str | Path, options: EvaluateOptions
 ) -> tuple[Pairing, str | Path | LabelSet | None]:
     """The pairs, and the names of the values that still have to be applied to them."""
+    given = options.labels
+    labels = LabelSet.from_names(dict(given)) if isinstance(given, Mapping) else given
     selects = isinstance(labels, str | Path) and chooses_structures(labels)
     selection = Path(labels) if selects and isinstance(labels, str | Path) else None
-    pairing = pair(prediction, truth, like=like, as_stack=as_stack, labels=selection)
+    pairing = pair(
+        prediction, truth, like=options.like, as_stack=options.as_stack, labels=selection
+    )
     if selects and pairing.manifest is not None and Path(truth).is_dir():
         # The file selected structures of the cohort, whose manifest now has the new numbers.
         return pairing, None
@@ -125,39 +132,38 @@ def _pairing(
 
 @dataclass(frozen=True)
 class _Drawing:
-    """How the cases of an evaluation are drawn; see the arguments of ``evaluate``."""
+    """How the cases of an evaluation are drawn; see the arguments of ``evaluate_cases``."""
 
     pairing: Pairing
     reading: Reading | None
     out: Path
-    images: str | Path | None
-    workers: int | None
+    options: EvaluateOptions
+    most_pictures: int | None
     progress: Progress
 
-    def added_to(
-        self, result: EvaluationResult, pictures: bool | int, montages: bool
-    ) -> EvaluationResult:
+    def added_to(self, result: EvaluationResult) -> EvaluationResult:
         """The result with its pictures and montages, and notes on those that could not be drawn."""
-        if pictures:
+        images, workers = self.options.images, self.options.workers
+        if self.options.pictures:
             drawn, gaps = draw_cases(
                 self.pairing,
                 result,
                 self.reading,
                 self.out / "pictures",
-                None if pictures is True else pictures,
-                self.images,
-                workers=self.workers,
+                self.most_pictures,
+                images,
+                workers=workers,
                 progress=self.progress,
             )
             result = replace(result, pictures=drawn, notes=(*result.notes, *gaps))
-        if montages:
+        if self.options.report:
             shown = draw_montages(
                 self.pairing,
                 result,
                 self.reading,
                 self.out / "montages",
-                self.images,
-                workers=self.workers,
+                images,
+                workers=workers,
                 progress=self.progress,
             )
             result = replace(result, montages=shown)

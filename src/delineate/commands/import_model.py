@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
 from ..core.bundle import Bundle
@@ -10,6 +9,7 @@ from ..core.errors import UsageError
 from ..core.outputs import Originals
 from ..core.progress import Say, unsaid
 from ..extras import require_extra
+from .options import ImportOptions
 
 KINDS = ("nnunet",)
 
@@ -18,9 +18,8 @@ def import_model(
     kind: str,
     folder: str | Path,
     out: str | Path,
+    options: ImportOptions = ImportOptions(),
     *,
-    checkpoint: str = "checkpoint_final.pth",
-    folds: Sequence[int] = (),
     say: Say = unsaid,
 ) -> Bundle:
     """Write the model that ``folder`` describes to ``out``.
@@ -30,7 +29,7 @@ def import_model(
             (see ``interop.nnunet``).
         folder: its files.
         out: the bundle to write.
-        checkpoint, folds: nnU-Net's files to use; () uses all folds.
+        options: nnU-Net's files to use.
         say: see ``core.progress``.
 
     Returns:
@@ -49,6 +48,6 @@ def import_model(
     from ..interop import nnunet
 
     Originals([folder], lambda path, folder: path.suffix in (".json", ".pth", ".pkl")).refuse([out])
-    bundle = nnunet.read_bundle(folder, checkpoint=checkpoint, folds=folds, say=say)
+    bundle = nnunet.read_bundle(folder, **vars(options), say=say)
     bundle.save(out)
     return bundle

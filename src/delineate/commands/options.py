@@ -1,18 +1,22 @@
-"""The options of every command as frozen dataclasses; the command line is generated from them.
+"""The options of every command as frozen dataclasses. A command is one function that takes its
+dataclass; the command line is generated from it.
 
 A field is one option: its type, its default and its help text are in one place. Options are
-plain values: paths, numbers, words. Nothing is imported here that takes time, so that ``--help`` is
-quick.
+plain values: paths, numbers, words. What a command reads and the file or folder that it writes are
+not options, but arguments of its function. Nothing is imported here that takes time, so that
+``--help`` is quick.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 from . import parsing
+
+AnyPath = str | Path
 
 
 @dataclass(frozen=True)
@@ -24,7 +28,8 @@ class Spelling:
         flags: such as ("-o", "--out"); () derives ``--dicom-seg`` from the field ``dicom_seg``.
         metavar: the placeholder of its value in the help.
         parse: makes the field's value of the text given; None if typer converts it.
-        repeated: the option may be given several times.
+        repeated: the option may be given several times; ``parse`` then receives all texts.
+        low, high: the smallest and the largest number allowed.
         choices: the values that shell completion offers; called only then.
     """
 
@@ -33,6 +38,8 @@ class Spelling:
     metavar: str | None = None
     parse: Callable[[Any], Any] | None = None
     repeated: bool = False
+    low: int | None = None
+    high: int | None = None
     choices: Callable[[], Iterable[str]] | None = None
 
 
@@ -88,7 +95,7 @@ def metric_groups() -> Iterable[str]:
 # ---- the options ----
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class GlobalOptions:
     """Options before the command, of every command."""
 
@@ -107,7 +114,7 @@ class GlobalOptions:
     no_config: bool = option(False, "Use no file with defaults.", "--no-config")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class CohortOptions:
     """How the cases of a folder are found."""
 
@@ -116,27 +123,25 @@ class CohortOptions:
         "Name of the layout, if several fit (see docs/reference/layouts.md).",
         choices=layout_names,
     )
-    description: Path | None = option(
+    description: AnyPath | None = option(
         None, "YAML file that describes your own layout (draft one with `check --draft`)."
     )
-    labels: Path | None = option(None, "YAML file that names, merges or selects structures.")
+    labels: AnyPath | None = option(None, "YAML file that names, merges or selects structures.")
     patient: str | None = option(
         None, "Regular expression with one group that finds the patient in a case id."
     )
 
 
-@dataclass(frozen=True)
+def found_by(options: CohortOptions) -> dict[str, Any]:
+    """The arguments of ``cohorts.discovery.layouts.discover``."""
+    return {one.name: getattr(options, one.name) for one in fields(CohortOptions)}
+
+
+@dataclass(frozen=True, kw_only=True)
 class CheckOptions(CohortOptions):
     """``delineate check``."""
 
-    out: Path | None = option(
-        None,
-        "Folder for manifest.jsonl and findings.json; by default NAME.check/ in the current "
-        "folder.",
-        "-o",
-        "--out",
-    )
-    fix: Path | None = option(
+    fix: AnyPath | None = option(
         None,
         "Write repaired copies of the cohort to this folder, with changes.json; originals are "
         "never changed.",
@@ -144,7 +149,7 @@ class CheckOptions(CohortOptions):
     workers: int | None = option(None, WORKERS)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class PlanOptions(CohortOptions):
     """``delineate plan``."""
 
@@ -165,7 +170,7 @@ class PlanOptions(CohortOptions):
     seed: int = option(0, SEED)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class TrainOptions(PlanOptions):
     """``delineate train``."""
 
@@ -179,16 +184,16 @@ class TrainOptions(PlanOptions):
         None,
         "Number of epochs, instead of a budget (a resumed run is bit-exact); 1000 without either.",
     )
-    plan: Path | None = option(None, "A plan to use, instead of a derived one.")
+    plan: AnyPath | None = option(None, "A plan to use, instead of a derived one.")
     fold: int | None = option(None, "Train only this fold (from 0).")
     folds: int | None = option(
         None,
         "Number of folds, by patient; all are trained and averaged, unless --fold selects one.",
     )
-    split: Path | None = option(
+    split: AnyPath | None = option(
         None, 'JSON file {"train": [...], "val": [...], "test": [...]} of case or patient ids.'
     )
-    init: Path | None = option(None, "A model to start from: all its weights that fit are used.")
+    init: AnyPath | None = option(None, "A model to start from: all its weights that fit are used.")
     overwrite: bool = option(
         False, "Start from scratch if there is a run or a model already.", "--overwrite"
     )
@@ -204,7 +209,7 @@ class TrainOptions(PlanOptions):
     )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class PredictOptions:
     """``delineate predict``; each field differs from what the model's plan says.
 
@@ -216,6 +221,9 @@ class PredictOptions:
         ram_bytes, vram_bytes: for the process and its GPU, from reading to the written file; None
             sets no limit.
         probabilities: (I, J, K, structures + 1), the background first.
+        channels: channel of the model -> its file (then without other inputs), or its name in the
+            inputs.
+        only: "train", "val" or "test": only this part of a cohort with a split.
     """
 
     device: str = option("auto", DEVICE, choices=lambda: DEVICES)
@@ -281,14 +289,35 @@ class PredictOptions:
         "voxel; evaluate then reports their calibration.",
         "--probabilities",
     )
+    channels: Mapping[str, str] | None = option(
+        None,
+        "The file of each channel of the model, such as flair=a.nii.gz,t1=b.nii.gz; with INPUT "
+        "the name of each channel there, such as flair=t2f.",
+        metavar="NAME=FILE,...",
+        parse=parsing.parse_channels,
+        repeated=True,
+    )
+    only: str | None = option(None, ONLY, choices=lambda: SPLITS)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class EvaluateOptions:
-    """``delineate evaluate``."""
+    """``delineate evaluate``.
 
-    labels: Path | None = option(None, "Names of the label values: YAML, JSON or CSV.")
-    like: Path | None = option(
+    Args:
+        labels: names of the values: a file (see ``cohorts.discovery.names.read_label_names``), or
+            value -> name; a YAML file selects structures if the truth is the folder of a cohort.
+        like, as_stack: see ``evaluation.pairing.pair``.
+        surface, percentile, tolerance_mm: see ``metrics.surface``.
+        also: groups of metrics, see ``metrics.selection``.
+        images: None draws the scans of the cohort, or only masks.
+        workers: see ``execution.local.run``.
+    """
+
+    labels: AnyPath | Mapping[int, str] | None = option(
+        None, "Names of the label values: YAML, JSON or CSV.", metavar="PATH", parse=Path
+    )
+    like: AnyPath | None = option(
         None, "A scan whose geometry is used for folders of slices without geometry."
     )
     as_stack: bool | None = option(
@@ -322,7 +351,7 @@ class EvaluateOptions:
         "Draw each case: source, truth and prediction side by side, OUT/pictures/CASE.png.",
         "--pictures",
     )
-    images: Path | None = option(
+    images: AnyPath | None = option(
         None, "The scans to draw, by case name, if TRUTH does not name them."
     )
     report: bool = option(
@@ -333,7 +362,7 @@ class EvaluateOptions:
     workers: int | None = option(None, WORKERS)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class CompareOptions:
     """``delineate compare``."""
 
@@ -356,9 +385,17 @@ class CompareOptions:
     )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ConvertOptions:
-    """``delineate convert``."""
+    """``delineate convert``.
+
+    Args:
+        spacing_mm: (column, row, slice).
+        axes: see ``orientation``; the true directions of the stored axes.
+        orientation: three letters such as "RAS"; axes are permuted and flipped, voxels keep their
+            positions.
+        split_slices: consecutive groups along the last axis.
+    """
 
     spacing_mm: tuple[float, ...] = option(
         (),
@@ -379,27 +416,50 @@ class ConvertOptions:
         None,
         "Cut the volume into NAME_00, NAME_01 ... of this many slices; the last may be shorter.",
     )
+    merge: bool = option(
+        False,
+        "Join consecutive volumes (files, or a folder of files) by their positions.",
+        "--merge",
+    )
+    overwrite: bool = option(
+        True, "Replace existing files, or refuse to.", "--overwrite/--no-overwrite"
+    )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
+class ImportOptions:
+    """``delineate import``."""
+
+    checkpoint: str = option("checkpoint_final.pth", "Checkpoint file of each fold.")
+    folds: tuple[int, ...] = option(
+        (), "Only these folds, such as 0,1; by default all.", parse=parsing.parse_folds
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
 class QuantiseOptions:
-    """``delineate quantise``."""
+    """``delineate quantise``.
 
-    truth: Path | None = option(
+    Args:
+        cases: drawn by ``seed``; the cost is measured on all others, or on the same scans if there
+            are fewer others.
+    """
+
+    truth: AnyPath | None = option(
         None,
         "Reference masks of the scans, as for evaluate; by default those of INPUT if it is one "
         "cohort.",
     )
     only: str | None = option(None, ONLY, choices=lambda: SPLITS)
     cases: int = option(
-        8,
+        8,  # if there are as many others to measure on
         "Number of calibration scans; the others measure the loss of accuracy.",
         metavar="N",
     )
     seed: int = option(0, "Random seed for choosing the calibration scans.")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class DownloadOptions:
     """``delineate download``."""
 
@@ -419,7 +479,7 @@ class DownloadOptions:
     )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class PhantomOptions:
     """``delineate phantom``."""
 
@@ -440,7 +500,7 @@ class PhantomOptions:
     seed: int = option(0, SEED)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class DemoOptions:
     """``delineate demo``."""
 
@@ -457,8 +517,41 @@ class DemoOptions:
     device: str = option("auto", DEVICE, choices=lambda: DEVICES)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class CleanOptions:
     """``delineate clean``."""
 
     yes: bool = option(False, "Delete without asking; needed if no terminal can ask.", "--yes")
+
+
+@dataclass(frozen=True, kw_only=True)
+class BenchmarkOptions:
+    """``delineate benchmark``."""
+
+    device: str = option("auto", DEVICE, choices=lambda: DEVICES)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReportOptions:
+    """``delineate report``."""
+
+    interactive: bool = option(
+        False,
+        "Add the worst cases as volumes to scroll through (some MB).",
+        "--interactive",
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ViewOptions:
+    """``delineate view``."""
+
+    labels: AnyPath | None = option(
+        None,
+        "Names of the masks' values: YAML, JSON or CSV; by default from the predictions.json next "
+        "to them.",
+    )
+    port: int = option(0, "Port on 127.0.0.1; by default a free one.", low=0, high=65535)
+    browser: bool = option(
+        True, "Open the page, or only print its address.", "--browser/--no-browser"
+    )

@@ -12,21 +12,23 @@ from ..core.progress import Progress, silent
 from ..inference.devices import choose_device
 from ..planning import rules
 from ..planning.recipes import find_recipe
-from .options import PlanOptions
+from .options import PlanOptions, found_by
 
 
 def plan(
     data: str | Path,
-    out: str | Path,
+    out: str | Path | None = None,
     options: PlanOptions = PlanOptions(),
     *,
     progress: Progress = silent,
 ) -> Plan:
-    """Derive a plan and write it to ``out``, to be edited and passed to ``train --plan``.
+    """Derive a plan, and write it to ``out`` to be edited and passed to ``train --plan``.
 
     Args:
         data: a folder of scans with masks, or a manifest.
-        out: a JSON file.
+        out: a JSON file; None writes nothing.
+        options: see ``commands.options``.
+        progress: see ``core.progress``.
 
     Raises:
         InputError, LayoutError, LabelError, UsageError: no plan can be made for ``data``.
@@ -34,15 +36,10 @@ def plan(
     """
     choose_device(options.device)  # refused before the cohort is read
     recipe = None if options.recipe is None else find_recipe(options.recipe)
-    manifest = find(
-        data,
-        layout=options.layout,
-        description=options.description,
-        labels=options.labels,
-        patient=options.patient,
-    )
+    manifest = find(data, **found_by(options))
     given = [data if Path(data).is_file() else None, options.description, options.labels]
-    originals([manifest], given).refuse([out])
+    if out is not None:
+        originals([manifest], given).refuse([out])
     if recipe is not None:
         manifest = recipe.adapt(manifest, options.labels is not None)
     made = rules.plan_with(
@@ -55,5 +52,6 @@ def plan(
         seed=options.seed,
         dims=options.dims,
     )
-    atomic.write_text(Path(out), made.to_json())
+    if out is not None:
+        atomic.write_text(Path(out), made.to_json())
     return made

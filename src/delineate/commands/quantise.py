@@ -34,13 +34,13 @@ from ..execution import local as batch
 from ..extras import require_extra
 from . import evaluate as evaluate_step
 from . import predict as predict_step
+from .options import EvaluateOptions, PredictOptions, QuantiseOptions
 
 if TYPE_CHECKING:
     from rich.table import Table
 
     from ..inference.engine import Engine
 
-CASES = 8  # calibration scans, if there are as many others to measure on
 PLAIN, ROUNDED = "auto", "int8"  # the precisions compared
 
 
@@ -66,11 +66,8 @@ def quantise(
     model: str | Path,
     inputs: Sequence[str | Path],
     out: str | Path,
+    options: QuantiseOptions = QuantiseOptions(),
     *,
-    truth: str | Path | None = None,
-    only: str | None = None,
-    cases: int = CASES,
-    seed: int = 0,
     say: Say = unsaid,
     progress: Progress = silent,
 ) -> QuantisationResult:
@@ -78,12 +75,9 @@ def quantise(
 
     Args:
         model: a bundle.
-        inputs, only: scans like those the model will segment, as for ``predict``.
+        inputs: scans like those the model will segment, as for ``predict``.
         out: the new bundle.
-        truth: their reference masks, as for ``evaluate``; None uses those of ``inputs`` if it is
-            one cohort.
-        cases: number of calibration scans, drawn by ``seed``; the cost is measured on all others,
-            or on the same scans if there are fewer others.
+        options: see ``commands.options``.
         say, progress: see ``core.progress``.
 
     Raises:
@@ -91,10 +85,11 @@ def quantise(
         OutputError: ``out`` cannot be written; an existing file is unchanged.
     """
     require_extra("predict", "quantise")
-    if cases < 1:
-        raise UsageError(f"at least 1 calibration scan is needed, found {cases}")
+    truth = options.truth
+    if options.cases < 1:
+        raise UsageError(f"at least 1 calibration scan is needed, found {options.cases}")
     bundle = Bundle.load(model)
-    scans = predict_step.gather(inputs, bundle, only)
+    scans = predict_step.gather(inputs, bundle, options.only)
     for note in scans.notes:
         say(note)
     manifest = scans.manifest
@@ -107,7 +102,7 @@ def quantise(
     if truth is not None:
         originals_in(truth).refuse([out])
     new, cost, failures = _calibrated(
-        bundle, manifest, _truth_of(inputs, truth), cases, seed, say, progress
+        bundle, manifest, _truth_of(inputs, truth), options, say, progress
     )
     card = {**bundle.card, "former_ids": list(bundle.known_ids), "int8": without_nan(cost)}
     new = replace(new, card=card)
@@ -120,16 +115,15 @@ def _calibrated(
     bundle: Bundle,
     manifest: Manifest,
     truth: Path | None,
-    cases: int,
-    seed: int,
+    options: QuantiseOptions,
     say: Say,
     progress: Progress,
 ) -> tuple[Bundle, dict[str, Any], list[str]]:
     """The bundle with ranges of activations, what INT8 costs it, and the failures."""
     from .benchmark import machine
 
-    calibration, measured_on = _parted(manifest, cases, seed)
-    bundle, unread = _bounded(bundle, calibration, seed, progress)
+    calibration, measured_on = _parted(manifest, options.cases, options.seed)
+    bundle, unread = _bounded(bundle, calibration, options.seed, progress)
     layers = sum(len(member.bounds) for member in bundle.members)
     read = len(calibration) - len(unread)
     say(f"{layers} convolutions can run in INT8; calibrated on {read} scan(s)")
@@ -141,7 +135,7 @@ def _calibrated(
         "bounds_of": read,
         "measured_on_others": apart,
         **cost,
-        "seed": seed,
+        "seed": options.seed,
         "machine": machine(),
     }
     return bundle, cost, [*unread, *failed]
@@ -299,9 +293,8 @@ def _measured(
             bundle,
             manifest,
             folder / precision,
+            PredictOptions(device="cpu", precision=precision),
             model=folder / "model",
-            device="cpu",
-            precision=precision,
             progress=under(f"predict, {precision}", progress),
         )
         failures += [str(o.error) for o in outcomes if o.error is not None]
@@ -330,7 +323,7 @@ def _measured(
 
 def _dice(bundle: Bundle, prediction: Path, truth: Path) -> dict[str, float]:
     """Structure -> mean Dice over the cases."""
-    scored = evaluate_step.evaluate(prediction, truth, surfaces=None)
+    scored = evaluate_step.evaluate(prediction, truth, options=EvaluateOptions(surface="none"))
     names = {label.value: label.name for label in scored.labels}  # a cohort may use other names
     return {
         label.name: finite_mean(scored.scores.values(names[label.value], "dice"))

@@ -10,18 +10,20 @@ from ..core.errors import UsageError
 from ..core.outputs import Originals
 from ..reporting.html_report import render
 from ..reporting.reported_run import ReportedRun
+from .options import ReportOptions
 
 PAGES = (".html", ".htm")
 
 
-def report(run: str | Path, out: str | Path | None = None, *, interactive: bool = False) -> Path:
+def report(
+    run: str | Path, out: str | Path | None = None, options: ReportOptions = ReportOptions()
+) -> Path:
     """Write the report of ``run``.
 
     Args:
         run: the folder of a training run, with any of its files missing, or of an evaluation.
         out: the HTML file; None writes ``report.html`` to that folder.
-        interactive: add the worst cases as volumes to scroll through, which makes the page some
-            megabytes large, with a script in it.
+        options: an interactive report is some megabytes large, with a script in it.
 
     Returns:
         The file written.
@@ -41,7 +43,7 @@ def report(run: str | Path, out: str | Path | None = None, *, interactive: bool 
         )
     for read in _originals(found):
         read.refuse([target])
-    write_text(target, render(found, run_page(found.folder) if interactive else None))
+    write_text(target, render(found, run_page(found.folder) if options.interactive else None))
     return target
 
 

@@ -10,23 +10,20 @@ from pathlib import Path
 from ..core.progress import Say
 from ..viewer.server import Server
 from ..viewer.sources import find
+from .options import ViewOptions
 
 
 def view(
     paths: Sequence[str | Path],
+    options: ViewOptions = ViewOptions(),
     *,
-    labels: str | Path | None = None,
-    port: int = 0,
-    browser: bool = True,
     say: Say = print,
 ) -> None:
     """Serve ``paths`` on 127.0.0.1 until Ctrl-C.
 
     Args:
         paths: a run's folder, a manifest, or an image and its masks (see ``viewer.sources.find``).
-        labels: file with the names of mask values.
-        port: 0 chooses a free one.
-        browser: open the page in the browser.
+        options: see ``commands.options``; port 0 chooses a free one.
         say: receives the address.
 
     Raises:
@@ -34,14 +31,14 @@ def view(
         InputError: nothing that can be shown. A single case is read before the page opens, so that
             its errors are raised here.
     """
-    cases = find(paths, labels)
+    cases = find(paths, options.labels)
     try:
-        with Server(cases, port) as server:
+        with Server(cases, options.port) as server:
             if len(cases.entries) == 1:
                 server.cases.description(0)
             say(f"{cases.title}: {server.address}")
             say("press Ctrl-C to stop")
-            if browser:
+            if options.browser:
                 threading.Thread(
                     target=webbrowser.open, args=(server.address,), daemon=True
                 ).start()

@@ -166,9 +166,9 @@ class Comparison:
 def compare_runs(
     runs: Sequence[str | Path],
     *,
-    names: Sequence[str] | None = None,
+    names: Sequence[str] = (),
     metric: str = "dice",
-    labels: Sequence[str] | None = None,
+    labels: Sequence[str] = (),
     per: str = "case",
     common: bool = False,
 ) -> Comparison:
@@ -176,9 +176,9 @@ def compare_runs(
 
     Args:
         runs: two or more; the others are compared with the first.
-        names: of the runs; None derives them from the paths.
+        names: of the runs; () derives them from the paths.
         metric: a metric of the scores.
-        labels: the structures; None uses all, which must be the same in all runs.
+        labels: the structures; () uses all, which must be the same in all runs.
         per: "case", "slice" or "patient".
         common: compare only the cases that all runs have.
 
@@ -220,14 +220,14 @@ def lacking_words(left_out: dict[str, tuple[str, ...]]) -> str:
     )
 
 
-def _common_labels(runs: Sequence[ScoredRun], requested: Sequence[str] | None) -> tuple[str, ...]:
+def _common_labels(runs: Sequence[ScoredRun], requested: Sequence[str]) -> tuple[str, ...]:
     """The structures to compare.
 
     Raises:
         LabelError: a run lacks a requested structure, or the runs do not have the same ones.
     """
     for run in runs:
-        lacking = [label for label in requested or () if label not in run.labels]
+        lacking = [label for label in requested if label not in run.labels]
         if lacking:
             raise LabelError(
                 f"run {run.name} has no structure {joined(lacking, 4)}; it has "

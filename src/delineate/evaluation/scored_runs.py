@@ -46,13 +46,13 @@ class ScoredRun:
     what: str = ""
 
 
-def name_runs(runs: Sequence[str | Path], names: Sequence[str] | None) -> list[str]:
+def name_runs(runs: Sequence[str | Path], names: Sequence[str]) -> list[str]:
     """One name per run: the given names, or else the shortest ends of the paths that differ.
 
     Raises:
         UsageError: the number of names is not that of the runs, or two names are equal.
     """
-    if names is None:
+    if not names:
         # Lengthen all names by one folder at a time until they differ.
         parts = [_parts(Path(os_path).absolute()) for os_path in runs]
         found = ["/".join(p[-1:]) for p in parts]

@@ -53,12 +53,10 @@ def predict(
     model: str | Path,
     inputs: Sequence[str | Path],
     out: str | Path,
+    options: PredictOptions = PredictOptions(),
     *,
-    only: str | None = None,
-    stated: Mapping[str, str] | None = None,
     say: Say = unsaid,
     progress: Progress = silent,
-    **options: Any,
 ) -> PredictionReport:
     """Segment every scan of ``inputs``.
 
@@ -66,12 +64,9 @@ def predict(
         model: a bundle.
         inputs: files, DICOM folders, folders of cases, or manifests.
         out: folder for the results, made if missing.
-        only: "train", "val" or "test": only this part of a cohort with a split.
-        stated: channel of the model -> its file (then without ``inputs``), or its name in the
-            inputs.
+        options: see ``commands.options``.
         say: receives a sentence about everything that is skipped or cannot be written.
         progress: see ``core.progress``.
-        options: the fields of ``PredictOptions``.
 
     Returns:
         An outcome for each scan, including scans that cannot be used.
@@ -81,24 +76,23 @@ def predict(
         OutputError: an output would replace a file that is read; nothing was done.
     """
     # Missing packages and devices are refused before anything is read.
-    asked = PredictOptions(**options)
-    if asked.dicom_seg:
+    if options.dicom_seg:
         require_extra("dicom", "--dicom-seg")
-    choose_device(asked.device)
+    choose_device(options.device)
     bundle = Bundle.load(model)
-    scans = gather(inputs, bundle, only, stated)
+    scans = gather(inputs, bundle, options.only, options.channels)
     for note in scans.notes:
         say(note)
     outcomes = predict_cases(
         bundle,
         scans.manifest,
         out,
+        options,
         model=model,
         kept=scans.originals,
         unusable=scans.failures,
         say=say,
         progress=progress,
-        **options,
     )
     return PredictionReport(Path(out), outcomes)
 
@@ -107,13 +101,13 @@ def predict_cases(
     bundle: Bundle,
     manifest: Manifest,
     out: str | Path,
+    options: PredictOptions,
     *,
     model: str | Path = "",
     kept: Originals | None = None,
     unusable: Mapping[str, DelineateError] | None = None,
     say: Say = unsaid,
     progress: Progress = silent,
-    **options: Any,
 ) -> Sequence[batch.Outcome[dict[str, Any]]]:
     """Segment the cases of ``manifest`` with a bundle in memory; arguments as for ``predict``.
 
@@ -125,28 +119,27 @@ def predict_cases(
     from ...inference import memory_limits
     from ...inference.engine import DTYPES, Engine
 
-    asked = PredictOptions(**options)
-    refuse_unfit(asked, bundle.plan)
+    refuse_unfit(options, bundle.plan)
     folder = Path(out)
     guarded = (originals([manifest]) if kept is None else kept).plus([model] if model else [])
-    guarded.refuse(targets_of(manifest, folder, asked))
-    refuse_foreign(manifest, folder, asked)
+    guarded.refuse(targets_of(manifest, folder, options))
+    refuse_foreign(manifest, folder, options)
     engine = Engine.from_bundle(
         bundle,
-        choose_device(asked.device),
-        DTYPES[asked.precision],
-        asked.views,
-        backend=asked.backend,  # type: ignore[arg-type]
+        choose_device(options.device),
+        DTYPES[options.precision],
+        options.views,
+        backend=options.backend,  # type: ignore[arg-type]
         graphs=graphs_beside(model) if model else None,
     )
-    if asked.ram_bytes is not None or asked.vram_bytes is not None:
+    if options.ram_bytes is not None or options.vram_bytes is not None:
         memory_limits.warm_up(engine)
-    head = {"model": Path(model).name, "device": engine.device.type, "options": asked}
+    head = {"model": Path(model).name, "device": engine.device.type, "options": options}
     with guarded.kept():
         atomic.make_folder(folder)
         # From now on the folder is known as ours, even if this call is killed.
         write_record(folder, bundle, head, [], writing=[case.id for case in manifest])
-        with Session(bundle, engine, manifest, folder, asked, say, progress) as session:
+        with Session(bundle, engine, manifest, folder, options, say, progress) as session:
             outcomes = session.run()
         lost = (unusable or {}).items()
         outcomes += [batch.Outcome(name, None, error, 0.0) for name, error in lost]

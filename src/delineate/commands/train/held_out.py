@@ -20,6 +20,7 @@ from ...core.scores import describe
 from ...evaluation.scoring import SURFACES, EvaluationResult
 from .. import evaluate as evaluate_step
 from .. import predict as predict_step
+from ..options import EvaluateOptions, PredictOptions
 from .model_file import ModelFile
 from .planned import RESERVE_S, NetworkJob, PlannedRun, views_of
 
@@ -174,7 +175,7 @@ def evaluate(
             part,
             cases,
             folder / "predictions",
-            device=run.request.device,
+            PredictOptions(device=run.request.device),
             model=run.model if whole else "",
             progress=under("evaluate", run.progress),
         )
@@ -182,12 +183,13 @@ def evaluate(
     atomic.write_text(folder / "manifest.jsonl", evaluation.to_jsonl())
     what = "test" if is_test else ("cross-validation" if len(groups) > 1 else "validation")
     try:
-        evaluated = evaluate_step.evaluate(
+        pictures = _pictures(planned)
+        evaluated = evaluate_step.evaluate_cases(
             folder / "predictions",
             folder / "manifest.jsonl",
             folder,
-            pictures=_pictures(planned),
-            montages=True,
+            EvaluateOptions(pictures=pictures > 0),
+            most_pictures=pictures,
         )
     except InputError as error:  # no case could be scored; the model exists all the same
         failures.append(f"no {what} case could be scored: {error}")

@@ -7,13 +7,16 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 from ...core.errors import InputError, UsageError
 from ...core.manifest import Split
 from ...planning.rules import VALIDATION_FOLDS
-from ..options import TrainOptions
+from ..options import CheckOptions, TrainOptions
+
+# The files that a training reads in addition to its data.
+PATHS = ("plan", "split", "init", "labels", "description")
 
 
 @dataclass(frozen=True)
@@ -38,13 +41,19 @@ class Request:
     dims: int | None = None
 
     @property
+    def check_options(self) -> CheckOptions:
+        """How its cases are found."""
+        return CheckOptions(
+            layout=self.layout or None,
+            description=self.description or None,
+            labels=self.labels or None,
+            patient=self.patient or None,
+        )
+
+    @property
     def files(self) -> list[str]:
         """The files that the training reads in addition to the data."""
-        return [
-            path
-            for path in (self.plan, self.split, self.init, self.labels, self.description)
-            if path
-        ]
+        return [path for name in PATHS if (path := getattr(self, name))]
 
     def validated(self) -> Request:
         """This request, if its settings agree.
@@ -77,35 +86,20 @@ class Request:
 
 
 def request_of(data: str | Path, options: TrainOptions) -> Request:
-    """The request of a command line.
+    """The part of the options that defines a run: paths are absolute, and a text or a path that is
+    not given is empty.
 
     Raises:
-        UsageError: options that exclude each other.
+        InputError: a path does not exist.
+        UsageError: settings that exclude each other, or are out of range.
     """
     if options.recipe is not None and (options.plan is not None or options.dims is not None):
         raise UsageError("--recipe makes the plan: it excludes --plan and --dims")
-    return Request(
-        data=os.path.abspath(data),
-        budget_s=options.budget_s,
-        epochs=options.epochs,
-        plan=_absolute(options.plan),
-        recipe=options.recipe or "",
-        fold=options.fold,
-        folds=options.folds,
-        split=_absolute(options.split),
-        init=_absolute(options.init),
-        seed=options.seed,
-        device=options.device,
-        layout=options.layout or "",
-        description=_absolute(options.description),
-        labels=_absolute(options.labels),
-        patient=options.patient or "",
-        dims=options.dims,
-    )
-
-
-def _absolute(path: Path | None) -> str:
-    return "" if path is None else os.path.abspath(path)
+    given = {one.name: getattr(options, one.name) for one in fields(Request) if one.name != "data"}
+    for name in PATHS:
+        given[name] = "" if given[name] is None else os.path.abspath(given[name])
+    texts = {name: given[name] or "" for name in ("recipe", "layout", "patient")}
+    return Request(data=os.path.abspath(data), **{**given, **texts}).validated()
 
 
 def read_split(path: str) -> dict[str, Split]:

@@ -32,13 +32,7 @@ def settle_cohort(run: TrainingRun) -> tuple[Manifest, Sequence[str]]:
         return Manifest.load(kept), ()
     request, recipe = run.request, run.recipe
     checked = check_step.check(
-        request.data,
-        out=run.folder / "check",
-        layout=request.layout or None,
-        description=request.description or None,
-        labels=request.labels or None,
-        patient=request.patient or None,
-        progress=run.progress,
+        request.data, run.folder / "check", request.check_options, progress=run.progress
     )
     failures = sorted(
         {f"{f.case or 'cohort'}: {f.message}" for f in checked.findings if f.severity == "error"}

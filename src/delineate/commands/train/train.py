@@ -35,13 +35,15 @@ from ...core.scores import without_nan
 from ...core.store import StoredCase
 from ...extras import require_extra
 from ...planning import rules as plan_step
+from ...planning.recipes import find_recipe
 from .. import predict as predict_step
 from .. import report as report_step
+from ..options import TrainOptions
 from . import event_files as scalars
 from . import held_out, preparation
 from .model_file import ModelFile
 from .planned import NetworkJob, PlannedRun, settle_plan
-from .request import Request
+from .request import request_of
 from .run import TrainingRun, open_run
 from .sides import settle_cohort
 
@@ -60,26 +62,20 @@ class TrainingResult:
 
 
 def train(
-    request: Request,
+    data: str | Path,
     model: str | Path,
+    options: TrainOptions = TrainOptions(),
     *,
-    recipe: plan_step.Recipe | None = None,
-    overwrite: bool = False,
-    extend_s: float | None = None,
-    tensorboard: bool = False,
     say: Say = unsaid,
     progress: Progress = silent,
 ) -> TrainingResult:
     """Train a model, or continue its training.
 
     Args:
-        request: data and settings.
+        data: a folder of scans with masks, or a manifest.
         model: the bundle to write; the folder of its run is ``model`` + ".run".
-        recipe: makes the plan if ``request.recipe`` names one; otherwise ``planning.rules`` does.
-        overwrite: start from scratch if there is a run or a model; the old model stays until a new
-            one replaces it.
-        extend_s: additional seconds for a finished run with a budget.
-        tensorboard: also write event files next to each network's log.
+        options: see ``commands.options``. With ``overwrite`` the old model stays until a new one
+            replaces it; ``extend_s`` is for a finished run with a budget.
         say, progress: see ``core.progress``.
 
     Raises:
@@ -87,23 +83,25 @@ def train(
     """
     from ...inference.devices import choose_device
 
-    # Missing packages and devices are refused before anything is written.
+    request = request_of(data, options)
+    # What cannot be used is refused before anything is written.
     require_extra("train", "train")
-    if tensorboard:
+    if options.tensorboard:
         require_extra("tensorboard", "--tensorboard")
-    choose_device(request.device)
+    choose_device(options.device)
+    recipe = None if options.recipe is None else find_recipe(options.recipe)
     originals_in(request.data, request.files).refuse([model])
     run = open_run(
-        request.validated(),
+        request,
         Path(model),
-        overwrite,
+        options.overwrite,
         recipe=recipe,
-        tensorboard=tensorboard,
+        tensorboard=options.tensorboard,
         say=say,
         progress=progress,
     )
-    if extend_s is not None:
-        run = run.extended(extend_s)
+    if options.extend_s is not None:
+        run = run.extended(options.extend_s)
     if run.is_finished:
         say(
             f"this run is finished: {run.model}; add --extend 30m to train on, or --overwrite to "
