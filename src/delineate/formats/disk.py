@@ -157,8 +157,15 @@ def packing(path: Path, compressed: bool) -> Iterator[IO[bytes]]:
         if not compressed:
             yield raw
             return
-        with _gzip(filename="", mode="wb", compresslevel=GZIP_LEVEL, fileobj=raw, mtime=0) as file:
+        with gzip_into(raw) as file:
             yield file
+
+
+@contextlib.contextmanager
+def gzip_into(raw: IO[bytes]) -> Iterator[IO[bytes]]:
+    """A file whose bytes are compressed by ISA-L and added to ``raw``, without a time stamp."""
+    with _gzip(filename="", mode="wb", compresslevel=GZIP_LEVEL, fileobj=raw, mtime=0) as file:
+        yield file
 
 
 def read_array(file: IO[bytes], shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:

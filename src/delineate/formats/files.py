@@ -21,7 +21,7 @@ from ..core.grid import Grid
 from ..core.labels import LabelSet
 from ..core.manifest import Source
 from ..core.volume import Volume
-from . import dicom, itk, nifti, raster
+from . import dicom, itk, nifti, nrrd, raster
 from .disk import head_of, natural_key, smallest_labels, stem, told
 
 __all__ = [
@@ -41,6 +41,7 @@ __all__ = [
 
 WRITABLE = (".nii", ".nii.gz", ".nrrd", ".mha", ".mhd", ".png")
 RASTER = ("PNG", "JPEG", "TIFF")
+VOLUMES: dict[str, Any] = {"NRRD": nrrd, "MetaImage": itk}  # all other volumes: nifti
 READABLE = "NIfTI, Analyze 7.5, MGH, NRRD, MetaImage, PNG, TIFF, JPEG and DICOM"
 
 
@@ -166,7 +167,7 @@ def _read(source: Source) -> Volume:
     elif kind in RASTER:
         return raster.read(where, kind, source.spacing_mm or None)
     else:
-        volume = itk.read(where, kind) if kind in itk.READERS else nifti.read(where)
+        volume = VOLUMES.get(kind, nifti).read(where)
     # Formats that store a spacing must agree with a stated one.
     _refuse_other_spacing(volume.grid, source)
     return replace(volume, source=str(where))
@@ -195,7 +196,7 @@ def read_grid(source: str | Path | Source) -> Grid:
             return dicom.layout(dicom.choose(where, source.series))[0]
     if kind in RASTER:
         return raster.grid_of(raster.size_of(where, kind), source.spacing_mm or None)
-    grid = itk.read_grid(where, kind) if kind in itk.READERS else nifti.read_grid(where)
+    grid: Grid = VOLUMES.get(kind, nifti).read_grid(where)
     _refuse_other_spacing(grid, source)
     return grid
 
@@ -398,8 +399,10 @@ def write(volume: Volume, path: str | Path, *, labels: LabelSet | None = None) -
     name = Path(path).name.lower()
     if name.endswith((".nii", ".nii.gz")):
         nifti.write(volume, path, labels)
-    elif name.endswith((".nrrd", ".mha", ".mhd")):
-        itk.write(volume, path, labels)
+    elif name.endswith(".nrrd"):
+        nrrd.write(volume, path, labels)
+    elif name.endswith((".mha", ".mhd")):
+        itk.write(volume, path)
     elif name.endswith(".png"):
         raster.write_png(volume, path)
     elif "." not in name:
@@ -442,7 +445,7 @@ def describe(path: str | Path) -> dict[str, Any]:
         }
         return {"path": str(path), **facts, **_facts(volume.grid)}
     # The header is enough: no voxels are read.
-    facts = itk.describe(where, kind) if kind in itk.READERS else nifti.describe(where)
+    facts = VOLUMES.get(kind, nifti).describe(where)
     return {"path": str(path), **facts, **_facts(read_grid(where))}
 
 

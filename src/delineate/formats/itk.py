@@ -1,4 +1,4 @@
-"""NRRD and MetaImage through SimpleITK, reading and writing; never DICOM.
+"""MetaImage through SimpleITK, reading and writing; never DICOM. Headers that name data files.
 
 ITK's LPS becomes RAS+ here. Vector pixels and a fourth axis become channels. The reader is chosen
 by content, so the file's name does not matter. A detached NRRD header or an .mhd finds its data
@@ -18,7 +18,6 @@ from numpy.typing import NDArray
 from ..core.atomic import replacing, write_bytes
 from ..core.errors import FormatError
 from ..core.grid import Grid
-from ..core.labels import LabelSet
 from ..core.volume import Volume
 from ..extras import require_extra
 from .disk import smallest_labels, told
@@ -28,12 +27,11 @@ MOST_OF_HEADER = 1 << 20  # bytes; lists of slices are long
 _DATA_FILE = re.compile(
     r"(?im)^[ \t]*(?:ElementDataFile[ \t]*=|data ?file[ \t]*:)[ \t]*(.+?)[ \t]*\r?$"
 )
-READERS = {"NRRD": "NrrdImageIO", "MetaImage": "MetaImageIO"}
 
 
 def _simpleitk() -> Any:
     """Import SimpleITK on first use; its functions have no types."""
-    require_extra("itk", "a file or image of ITK")
+    require_extra("itk", "MetaImage")
     import SimpleITK
 
     return SimpleITK
@@ -53,15 +51,15 @@ def kind_of(head: bytes) -> str:
     return "MetaImage" if is_meta else ""
 
 
-def read(path: str | Path, kind: str) -> Volume:
+def read(path: str | Path) -> Volume:
     """Read the volume in ``path``; unit "a.u.", modality "".
 
     Raises:
         FormatError: truncated, damaged, complex values, or more than four axes.
         GeometryError: sheared or impossible directions.
     """
-    with told(path, f"{kind} file"):
-        return from_image(_reader(path, kind).Execute(), str(path))
+    with told(path, "MetaImage file"):
+        return from_image(_reader(path).Execute(), str(path))
 
 
 def from_image(image: Any, source: str = "") -> Volume:
@@ -104,22 +102,22 @@ def from_image(image: Any, source: str = "") -> Volume:
     )
 
 
-def read_grid(path: str | Path, kind: str) -> Grid:
+def read_grid(path: str | Path) -> Grid:
     """Read only the grid, from the header."""
-    with told(path, f"{kind} file"):
-        reader = _reader(path, kind)
+    with told(path, "MetaImage file"):
+        reader = _reader(path)
         reader.ReadImageInformation()
         return _grid(reader, reader.GetDimension())
 
 
-def describe(path: str | Path, kind: str) -> dict[str, Any]:
+def describe(path: str | Path) -> dict[str, Any]:
     """Read format, dtype, size and number of components from the header."""
-    with told(path, f"{kind} file"):
-        reader, sitk = _reader(path, kind), _simpleitk()
+    with told(path, "MetaImage file"):
+        reader, sitk = _reader(path), _simpleitk()
         reader.ReadImageInformation()
         dtype = sitk.GetPixelIDValueAsString(reader.GetPixelID())
         return {
-            "format": kind,
+            "format": "MetaImage",
             "dtype": dtype,
             "disk_shape": [*map(int, reader.GetSize())],
             "components": reader.GetNumberOfComponents(),
@@ -149,16 +147,16 @@ def data_files(path: Path) -> list[Path]:
     return [path.parent / name for name in names]
 
 
-def _reader(path: str | Path, kind: str) -> Any:
+def _reader(path: str | Path) -> Any:
     # Open the file first, so that a missing permission is reported as such and not as an
     # exception of the library.
-    """Prepare SimpleITK's reader for one format."""
+    """Prepare SimpleITK's reader."""
     with Path(path).open("rb"):
         pass
     sitk = _simpleitk()
     sitk.ProcessObject.SetGlobalWarningDisplay(False)
     reader = sitk.ImageFileReader()
-    reader.SetImageIO(READERS[kind])
+    reader.SetImageIO("MetaImageIO")
     reader.SetFileName(str(path))
     return reader
 
@@ -182,17 +180,10 @@ def _grid(image: Any, dimension: int) -> Grid:
 # ---- writing ----
 
 
-def write(volume: Volume, path: str | Path, labels: LabelSet | None = None) -> None:
-    """Write .nrrd, .mha or .mhd (with a .raw next to it); compressed if all is in one file.
-
-    ``labels`` become NRRD key/value pairs, named as in the segmentation files of common viewers
-    (``Segment0_Name`` ...).
-    """
+def write(volume: Volume, path: str | Path) -> None:
+    """Write .mha, compressed, or .mhd with a .raw next to it."""
     target, sitk = Path(path), _simpleitk()
     image = to_image(volume)
-    if labels is not None and target.suffix.lower() == ".nrrd":
-        for key, value in _segments(labels).items():
-            image.SetMetaData(key, value)
     if target.suffix.lower() == ".mhd":
         _write_pair(image, target)
         return
@@ -225,21 +216,6 @@ def to_image(volume: Volume) -> Any:
         (LPS_TO_RAS @ affine[:3, :3] / np.array(volume.grid.spacing_mm)).ravel().tolist()
     )
     return image
-
-
-def _segments(labels: LabelSet) -> dict[str, str]:
-    """Make the key/value pairs that describe the labels, as 3D Slicer reads them."""
-    out: dict[str, str] = {}
-    for n, label in enumerate(labels):
-        colour = " ".join(f"{c / 255:.4f}" for c in label.colour)
-        out |= {
-            f"Segment{n}_ID": f"Segment_{label.value}",
-            f"Segment{n}_Name": label.name,
-            f"Segment{n}_LabelValue": str(label.value),
-            f"Segment{n}_Layer": "0",
-            f"Segment{n}_Color": colour,
-        }
-    return out
 
 
 def _write_pair(image: Any, target: Path) -> None:

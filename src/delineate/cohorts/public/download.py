@@ -7,9 +7,8 @@ name only when it is complete and correct. A published checksum is compared. If 
 SHA-256 of the first download is recorded and every later one is compared with it; this detects a
 change, but not a fault in the first download.
 
-pooch compares and moves files, requests does HTTP. Resuming (RFC 9110, section 14: Range and
-If-Range) is implemented here, as pooch cannot do it. This module does not know the content of a
-data set; the list of data sets is in ``catalogue``.
+requests does HTTP; resuming (RFC 9110, section 14: Range and If-Range) is implemented here. This
+module does not know the content of a data set; the list of data sets is in ``catalogue``.
 """
 
 from __future__ import annotations
@@ -17,6 +16,7 @@ from __future__ import annotations
 import contextlib
 import difflib
 import errno
+import hashlib
 import json
 import os
 import re
@@ -202,7 +202,7 @@ def _download_file(remote: Remote, url: str, place: _Destination) -> Path:
     )
     _fetch(url, archive, expected, bool(remote.checksum), place)
     # Size and checksum are taken before the archive may be removed.
-    size, sha256 = archive.stat().st_size, _sha256(archive)
+    size, sha256 = archive.stat().st_size, _digest(archive, "sha256")
     with _remove_if_unusable(archive):
         target = _unpack(archive, place.folder, remote.nested)
     place.record(
@@ -237,33 +237,32 @@ def _fetch(url: str, archive: Path, expected: str, published: bool, place: _Dest
     """Transfer ``archive`` completely and compare it with ``expected``, if given. An existing
     correct archive is kept.
     """
-    import pooch
-
-    def transfer(source: str, output_file: str, _: Any) -> None:
-        part = archive.with_name(archive.name + ".part")
-        _transfer(source, part, place)
-        # pooch compares this file with the checksum and only then gives it its final name.
-        os.replace(part, output_file)
-        _notes_path(part).unlink(missing_ok=True)
-
-    pooch.get_logger().setLevel("ERROR")
-    if archive.exists() and not expected:
-        place.say(f"{archive.name} is already here and is used as it is")
+    algorithm, _, wanted = expected.partition(":")
+    if archive.exists():
+        if not expected:
+            place.say(f"{archive.name} is already here and is used as it is")
+            return
+        if _digest(archive, algorithm) == wanted:
+            return
+    part = archive.with_name(archive.name + ".part")
+    _transfer(url, part, place)
     try:
-        pooch.retrieve(
-            url, expected or None, fname=archive.name, path=archive.parent, downloader=transfer
-        )
-    except ValueError as error:
-        # pooch reports a wrong checksum as ValueError and removes the file.
-        found = re.search(r"but got ([0-9a-f]+)", str(error))
-        origin = "is published" if published else "was recorded at the first download"
-        raise FormatError(
-            f"{url} has the checksum {found[1] if found else 'of another file'}, but "
-            f"{expected.split(':')[1]} {origin}; the downloaded file was removed",
-            path=archive,
-        ) from error
+        # Only a file with the right checksum gets its final name.
+        found = _digest(part, algorithm) if expected else ""
+        if found != wanted:
+            part.unlink()
+        else:
+            os.replace(part, archive)
+        _notes_path(part).unlink(missing_ok=True)
     except OSError as error:
         raise OutputError(f"cannot be written ({error.strerror or error})", path=archive) from error
+    if found != wanted:
+        origin = "is published" if published else "was recorded at the first download"
+        raise FormatError(
+            f"{url} has the checksum {found}, but {wanted} {origin}; the downloaded file was "
+            "removed",
+            path=archive,
+        )
 
 
 def _transfer(url: str, part: Path, place: _Destination) -> None:
@@ -468,10 +467,10 @@ def _innermost_reason(error: Exception) -> str:
 # ---- unpacking ----
 
 
-def _sha256(path: Path) -> str:
-    import pooch
-
-    return str(pooch.file_hash(str(path), alg="sha256"))
+def _digest(path: Path, algorithm: str) -> str:
+    """Checksum of a file, in hex digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, algorithm).hexdigest()
 
 
 @contextlib.contextmanager
@@ -543,10 +542,7 @@ def _unpack(archive: Path, folder: Path, nested: bool) -> Path:
 
 
 def _extract(archive: Path, into: Path) -> None:
-    """Extract all members except the shadow files of macOS.
-
-    pooch's own unpackers are not used, because on Python 3.11 they follow paths out of the folder.
-    """
+    """Extract all members except the shadow files of macOS."""
     into.mkdir(parents=True, exist_ok=True)
     if zipfile.is_zipfile(archive):
         with zipfile.ZipFile(archive) as packed:

@@ -1,0 +1,307 @@
+"""NRRD through pynrrd, reading and writing: attached and detached headers, gzip, bzip2, text, raw.
+
+Axes are (x, y, z) in the file and (I, J, K) here. An axis without a place in space (vectors,
+colours, layers of segments, time) becomes the channels. Coordinates are left-posterior-superior
+unless the header states otherwise; they become RAS+. A header without a space is read as ITK reads
+it, as left-posterior-superior.
+"""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..core.atomic import replacing
+from ..core.errors import FormatError, OutputError
+from ..core.grid import Grid
+from ..core.labels import LabelSet
+from ..core.volume import Volume
+from .disk import gzip_into, smallest_labels, told
+from .itk import LPS_TO_RAS, MOST_OF_HEADER, data_files
+
+# Space -> factors that turn its coordinates into RAS+; a space without names of directions is read
+# as ITK reads it.
+SPACES = {
+    "": (-1.0, -1.0, 1.0),
+    "left-posterior-superior": (-1.0, -1.0, 1.0),
+    "right-anterior-superior": (1.0, 1.0, 1.0),
+    "left-anterior-superior": (-1.0, 1.0, 1.0),
+    "scanner-xyz": (-1.0, -1.0, 1.0),
+    "3d-right-handed": (-1.0, -1.0, 1.0),
+    "3d-left-handed": (-1.0, -1.0, 1.0),
+}
+SHORT = {
+    "lps": "left-posterior-superior",
+    "ras": "right-anterior-superior",
+    "las": "left-anterior-superior",
+}
+# Kinds of axes with independent positions; all others hold several values of one voxel.
+DATA_FILE = ("data file", "datafile")  # a field's two spellings
+DOMAIN_KINDS = ("domain", "space", "time", "none", "???")
+
+
+@dataclass(frozen=True)
+class _Header:
+    """The fields of a header, as pynrrd parses them."""
+
+    fields: dict[str, Any]
+
+    @property
+    def sizes(self) -> list[int]:
+        return [int(n) for n in self.fields["sizes"]]
+
+    @property
+    def channel_axis(self) -> int | None:
+        """The axis that holds the channels; None without one.
+
+        Raises:
+            FormatError: more than three spatial axes and one of channels.
+        """
+        kinds = [str(k).lower() for k in self.fields.get("kinds", ["domain"] * len(self.sizes))]
+        directions = self.fields.get("space directions")
+        found = [axis for axis, kind in enumerate(kinds) if kind not in DOMAIN_KINDS]
+        # Where no kind tells, it is the axis without a direction, or the fourth one.
+        if not found and directions is not None:
+            found = [axis for axis, vector in enumerate(directions) if vector is None]
+        if not found and len(self.sizes) == 4:
+            found = [3]
+        if "complex" in kinds:
+            raise FormatError("complex numbers; allowed are integers and real numbers")
+        if len(found) > 1 or not 2 <= len(self.sizes) - len(found) <= 3:
+            raise FormatError(
+                f"{len(self.sizes)} axes ({' '.join(kinds)}); allowed: two or three spatial axes "
+                "and one of channels"
+            )
+        return found[0] if found else None
+
+    def of_axis(self, field: str, axis: int) -> float | None:
+        """A number of one axis; None if the header lacks it."""
+        values = self.fields.get(field)
+        value = None if values is None else float(values[axis])
+        return value if value is not None and np.isfinite(value) else None
+
+
+def read(path: str | Path) -> Volume:
+    """Read the volume in ``path``; unit "a.u.", modality "".
+
+    Raises:
+        FormatError: truncated, damaged, complex values or blocks, or more than four axes.
+        GeometryError: sheared or impossible directions.
+    """
+    where = Path(path)
+    with told(path, "NRRD file"), where.open("rb") as file:
+        header = _header(file)
+        axis, grid = header.channel_axis, _grid(header)
+        array = _voxels(header, where, file)
+    channels = array[None] if axis is None else np.moveaxis(array, axis, 0)
+    channels = channels[..., None] if channels.ndim == 3 else channels
+    meta: dict[str, Any] = {"modality": "", "patient": "", "spacing_known": True}
+    # Names and colours of segments, as other viewers write them, are kept as they are.
+    names = {k: _unescaped(v) for k, v in header.fields.items() if k.startswith("Segment")}
+    if names:
+        meta["segments"] = names
+    one = channels[0] if len(channels) == 1 else channels
+    return Volume(one, grid, source=str(path), meta=meta)
+
+
+def read_grid(path: str | Path) -> Grid:
+    """Read only the grid, from the header."""
+    with told(path, "NRRD file"), Path(path).open("rb") as file:
+        return _grid(_header(file))
+
+
+def describe(path: str | Path) -> dict[str, Any]:
+    """Read format, type, size and number of components from the header."""
+    with told(path, "NRRD file"), Path(path).open("rb") as file:
+        header = _header(file)
+        axis = header.channel_axis
+        return {
+            "format": "NRRD",
+            "dtype": header.fields["type"],
+            "disk_shape": header.sizes,
+            "components": 1 if axis is None else header.sizes[axis],
+        }
+
+
+def _header(file: IO[bytes]) -> _Header:
+    """Parse the header up to its empty line; the next byte of ``file`` is the first after it."""
+    import nrrd
+
+    lines, nbytes = [], 0
+    while line := file.readline(MOST_OF_HEADER):
+        nbytes += len(line)
+        text = line.decode("utf-8", errors="replace").rstrip()
+        # pynrrd knows the names of fields in small letters only, as nearly all files have them.
+        name, colon, value = text.partition(":")
+        lines.append(text if value.startswith("=") else f"{name.lower()}{colon}{value}")
+        # After LIST, the rest of the header is names of files.
+        if not text or (name.lower() in DATA_FILE and value.split()[:1] == ["LIST"]):
+            break
+        if nbytes > MOST_OF_HEADER:
+            raise FormatError(f"the header has more than {MOST_OF_HEADER} bytes")
+    lines[0] = lines[0].upper()
+    fields = dict(nrrd.read_header(iter(lines)))
+    for needed in ("type", "dimension", "sizes", "encoding"):
+        if needed not in fields:
+            raise FormatError(f"the header has no field {needed!r}")
+    fields["encoding"] = str(fields["encoding"]).lower()
+    if any(int(n) < 1 for n in fields["sizes"]):
+        raise FormatError(f"sizes must be at least 1, found {fields['sizes'].tolist()}")
+    return _Header(fields)
+
+
+def _voxels(header: _Header, path: Path, file: IO[bytes]) -> NDArray[Any]:
+    """Read the voxels in the axes of the file, in native byte order."""
+    import nrrd
+
+    fields = {k: v for k, v in header.fields.items() if k not in DATA_FILE}
+    files = [] if len(fields) == len(header.fields) else data_files(path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        if not files:
+            array = nrrd.read_data(fields, file)
+        else:
+            # Several files divide the slowest axis between them.
+            slices, rest = divmod(header.sizes[-1], len(files))
+            if rest:
+                raise FormatError(f"{len(files)} data files cannot share {header.sizes[-1]} slices")
+            fields["sizes"] = np.array([*header.sizes[:-1], slices])
+            parts = []
+            for one in files:
+                with one.open("rb") as part:
+                    parts.append(nrrd.read_data(fields, part))
+            array = parts[0] if len(parts) == 1 else np.concatenate(parts, axis=-1)
+    if array.dtype.kind not in "iuf":
+        raise FormatError(f"voxels of type {header.fields['type']}; allowed are numbers")
+    return np.asarray(array.astype(array.dtype.newbyteorder("="), copy=False))
+
+
+def _grid(header: _Header) -> Grid:
+    """Convert directions and origin into a grid (RAS+); a 2-D image becomes one slice."""
+    fields, channel = header.fields, header.channel_axis
+    axes = [axis for axis in range(len(header.sizes)) if axis != channel]
+    to_ras = _to_ras(str(fields.get("space", "")))
+    matrix, origin = np.eye(3), np.zeros(3)
+    directions, stated = fields.get("space directions"), fields.get("space origin")
+    for column, axis in enumerate(axes):
+        vector = None if directions is None else directions[axis]
+        spacing = header.of_axis("spacings", axis)
+        if vector is not None:
+            matrix[:, column] = 0
+            matrix[: min(3, len(vector)), column] = vector[:3]
+        elif spacing is not None:
+            matrix[column, column] = spacing
+    if stated is not None:
+        origin[: min(3, len(stated))] = stated[:3]
+    elif directions is None:
+        origin[: len(axes)] = _origin_of_minima(header, axes)
+    affine = np.eye(4)
+    affine[:3, :3] = to_ras[:, None] * matrix
+    affine[:3, 3] = to_ras * origin
+    shape = [*(header.sizes[axis] for axis in axes), 1][:3]
+    return Grid((shape[0], shape[1], shape[2]), affine)
+
+
+def _to_ras(space: str) -> NDArray[np.float64]:
+    """(3,) factors that turn coordinates of the space into RAS+.
+
+    Raises:
+        FormatError: an unknown space.
+    """
+    name = space.lower().removesuffix("-time")
+    name = SHORT.get(name.removesuffix("t") if len(name) == 4 else name, name)
+    if name not in SPACES:
+        raise FormatError(f"unknown space {space!r}; allowed: {', '.join(filter(None, SPACES))}")
+    return np.array(SPACES[name])
+
+
+def _origin_of_minima(header: _Header, axes: list[int]) -> list[float]:
+    """Centre of the first voxel along each axis, from the minima of the axes; zeros without them.
+
+    The minimum of an axis is the edge of its first voxel, unless its centring is "node".
+    """
+    minima = [header.of_axis("axis mins", axis) for axis in axes]
+    spacings = [header.of_axis("spacings", axis) for axis in axes]
+    centrings = header.fields.get("centerings", ["cell"] * len(header.sizes))
+    out = []
+    for axis, low, spacing in zip(axes, minima, spacings, strict=True):
+        if low is None or spacing is None:
+            return [0.0] * len(axes)
+        out.append(low if centrings[axis].lower() == "node" else low + spacing / 2)
+    return out
+
+
+def _unescaped(value: str) -> str:
+    """A key's value, in which a line end is written as backslash and n."""
+    return "\\".join(part.replace("\\n", "\n") for part in value.split("\\\\"))
+
+
+# ---- writing ----
+
+
+def write(volume: Volume, path: str | Path, labels: LabelSet | None = None) -> None:
+    """Write .nrrd, compressed with gzip; channels are the fastest axis, as ITK writes vectors.
+
+    ``labels`` become key/value pairs, named as in the segmentation files of common viewers
+    (``Segment0_Name`` ...).
+    """
+    array = smallest_labels(volume) if volume.unit == "label" else volume.array
+    # NRRD has no boolean and no half-precision numbers.
+    array = array.astype(
+        {"bool": np.uint8, "float16": np.float32}.get(array.dtype.name, array.dtype), copy=False
+    )
+    with replacing(path) as temporary, temporary.open("wb") as file:
+        file.write(_header_text(array, volume.grid, labels).encode("utf-8"))
+        with gzip_into(file) as packed:
+            # Slice by slice: no second copy of the volume in memory.
+            for k in range(array.shape[-1]):
+                packed.write(array[..., k].tobytes(order="F"))
+
+
+def _header_text(array: NDArray[Any], grid: Grid, labels: LabelSet | None) -> str:
+    """The header with its empty line. pynrrd would add the date, and equal volumes would give
+    different files.
+
+    Raises:
+        OutputError: NRRD has no such numbers.
+    """
+    name = array.dtype.name
+    if array.dtype.kind not in "iuf" or array.dtype.itemsize > 8:
+        raise OutputError(f"NRRD stores numbers of 8 to 64 bits, found {name}")
+    affine = LPS_TO_RAS @ grid.affine[:3]
+    vectors = [f"({','.join(repr(float(v)) for v in affine[:, axis])})" for axis in range(4)]
+    channels = array.ndim == 4
+    lines = [
+        "NRRD0005",
+        f"type: {({'float32': 'float', 'float64': 'double'}).get(name, name)}",
+        f"dimension: {array.ndim}",
+        "space: left-posterior-superior",
+        f"sizes: {' '.join(map(str, array.shape))}",
+        f"space directions: {'none ' * channels}{' '.join(vectors[:3])}",
+        f"kinds: {'vector ' * channels}domain domain domain",
+        f"endian: {'big' if array.dtype.str[0] == '>' else 'little'}",
+        "encoding: gzip",
+        f"space origin: {vectors[3]}",
+        *(f"{key}:={value}" for key, value in _segments(labels).items()),
+    ]
+    return "\n".join(lines) + "\n\n"
+
+
+def _segments(labels: LabelSet | None) -> dict[str, str]:
+    """Make the key/value pairs that describe the labels, as 3D Slicer reads them."""
+    out: dict[str, str] = {}
+    for n, label in enumerate(labels or ()):
+        colour = " ".join(f"{c / 255:.4f}" for c in label.colour)
+        out |= {
+            f"Segment{n}_ID": f"Segment_{label.value}",
+            f"Segment{n}_Name": label.name,
+            f"Segment{n}_LabelValue": str(label.value),
+            f"Segment{n}_Layer": "0",
+            f"Segment{n}_Color": colour,
+        }
+    return out
