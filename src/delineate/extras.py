@@ -38,6 +38,16 @@ def require_extra(extra: str, what: str) -> None:
         raise UsageError(_sentence(what, missing, f'"{DISTRIBUTION}[{extra}]"'))
 
 
+def require_package(name: str, what: str) -> None:
+    """Check that a package that no extra installs is installed; see ``require_extra``.
+
+    Raises:
+        UsageError: it is not.
+    """
+    if importlib.util.find_spec(name) is None:
+        raise UsageError(_sentence(what, [name], name))
+
+
 def optional_package(name: str, what: str) -> Any:
     """Import a package that no extra installs, or a module of it.
 

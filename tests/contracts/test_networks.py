@@ -17,13 +17,13 @@ import torch
 from tests.plans import small_network
 from torch import Tensor, nn
 
+from delineate import extend
 from delineate.core.plan import Network
 from delineate.inference import openvino as compiled
 from delineate.inference.engine import fast_dtype
 from delineate.networks import quicknat
 from delineate.networks.blocks import AveragePool
 from delineate.networks.build import (
-    FAMILIES,
     build,
     filled,
     load_weights,
@@ -247,7 +247,7 @@ def test_a_plan_keeps_it(name):
 
 
 @pytest.mark.parametrize(
-    "name", [next(n for n in NETWORKS if n.startswith(family)) for family in FAMILIES]
+    "name", [next(n for n in NETWORKS if n.startswith(family)) for family in Network.OWN_KINDS]
 )
 def test_it_learns(name):
     """Voxels above the mean of their neighbourhood are found after a few steps on one image."""
@@ -366,7 +366,7 @@ def dense(
 
 def without_memory(given: Network) -> nn.Module:
     with torch.device("meta"):
-        return FAMILIES[given.kind](given)
+        return extend.NETWORKS[given.kind].build(given)
 
 
 def convolutions(module: nn.Module) -> int:

@@ -17,9 +17,9 @@ from delineate.core.grid import Grid
 from delineate.core.scores import HIGHER, LOWER, NEARER_ZERO, better_is, judged
 from delineate.core.volume import Volume
 from delineate.evaluation import scoring as step
+from delineate.extend import METRICS, Metric, MetricColumn
 from delineate.formats.files import write
-from delineate.metrics import overlap, selection, surface
-from delineate.metrics.selection import GROUPS, MetricGroup
+from delineate.metrics import overlap, surface
 from delineate.metrics.surface import SurfaceSettings
 
 # Written out, so that a direction cannot change unseen.
@@ -60,6 +60,7 @@ KNOWN = {
     "ece": LOWER,
     "brier": LOWER,
 }
+OWN = {name: part for name, part in METRICS.items() if METRICS.is_own(name)}
 EVERY_WORD = itertools.product(get_args(surface.Elements), get_args(surface.How))
 EVERY_CHOICE = [SurfaceSettings(*words) for words in EVERY_WORD]
 
@@ -73,7 +74,7 @@ def imported_anew(module, monkeypatch):
 
 
 def test_every_metric_that_there_is_has_its_direction():
-    of_groups = [name for group in GROUPS.values() for name in group.metrics]
+    of_groups = [name for metric in OWN.values() for name in metric.columns]
     of_surfaces = [name for choices in EVERY_CHOICE for name in choices.measures()]
     every = {*overlap.MEASURES, *of_surfaces, *of_groups, *step.CALIBRATED}
     assert {name: better_is(name) for name in every} == KNOWN
@@ -93,8 +94,6 @@ def test_a_surface_dice_of_any_tolerance_has_a_direction(tolerance_mm):
         (overlap, "absolute_volume_difference", "absolute_volume_difference_ml"),
         (surface, "assd", "assd_mm"),
         (surface, "surface_dice", "surface_dice_2mm"),
-        (selection, "cl_dice", "cl_dice"),
-        (selection, "boundary_iou", "boundary_iou_2mm"),
         (step, "brier", "brier"),
     ],
 )
@@ -113,9 +112,13 @@ def test_a_name_that_only_one_choice_of_surfaces_gives_is_asked_for_too(monkeypa
         imported_anew(surface, monkeypatch)
 
 
-def test_a_group_with_a_metric_without_a_direction_cannot_be_made():
-    with pytest.raises(TypeError, match=r"missing: dicey$"):
-        MetricGroup(lambda *_: {}, {"cl_dice": ("", "Known."), "dicey": ("", "Of unknown worth.")})
+def test_a_metric_needs_a_known_direction_and_keeps_it():
+    with pytest.raises(TypeError, match=r"better must be one of .* found 'more'"):
+        Metric({"dicey": MetricColumn("", "more", "Of unknown worth.")}, lambda *_: {})
+    with pytest.raises(TypeError, match="cl_dice is declared as higher already"):
+        Metric({"cl_dice": MetricColumn("", LOWER, "The other way round.")}, lambda *_: {})
+    with pytest.raises(TypeError, match="definition"):
+        MetricColumn("", LOWER, " ")
 
 
 @pytest.mark.parametrize("choices", EVERY_CHOICE)
@@ -135,13 +138,13 @@ def test_what_an_evaluation_emits_has_a_direction_and_worst_cases(choices, tmp_p
             labels={1: "liver"},
             surface=choices.elements,
             percentile=choices.how,
-            also=tuple(GROUPS),
+            also=tuple(OWN),
             workers=1,
         ),
     )
     emitted = found.scores.metrics
     expected = {*overlap.MEASURES, *choices.measures(), *step.CALIBRATED}
-    assert {*emitted} == expected.union(*(group.metrics for group in GROUPS.values()))
+    assert {*emitted} == expected.union(*(metric.columns for metric in OWN.values()))
     judged(emitted)
     worst = {row["metric"]: row["worst"] for row in found.summary}
     assert worst == {metric: [] if KNOWN[metric] is None else ["a"] for metric in emitted}

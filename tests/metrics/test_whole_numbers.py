@@ -15,8 +15,9 @@ from delineate.commands.evaluate import evaluate
 from delineate.commands.options import EvaluateOptions
 from delineate.core.errors import LabelError
 from delineate.core.labels import as_whole_numbers
+from delineate.extend import METRICS
 from delineate.metrics import confusion, overlap, surface
-from delineate.metrics.selection import GROUPS, MetricSelection
+from delineate.metrics.selection import MetricSelection
 
 BELOW = 1 - 1e-3  # what a program that scales masks may leave of 1
 
@@ -56,12 +57,10 @@ def test_every_metric_counts_the_same_voxels_of_floats():
     truth, prediction = mask(0), mask(1)
     soft = prediction.astype(np.float32) * BELOW
     spacing = (1.0, 1.5, 2.0)
-    whole = MetricSelection(surface.SurfaceSettings(), tuple(GROUPS)).measure(
-        prediction, truth, [1, 2], spacing
-    )
-    floats = MetricSelection(surface.SurfaceSettings(), tuple(GROUPS)).measure(
-        soft, truth.astype(np.float64), [1, 2], spacing
-    )
+    own = [name for name in METRICS.names() if METRICS.is_own(name)]
+    chosen = MetricSelection.of(surface.SurfaceSettings(), own)
+    whole = chosen.measure(prediction, truth, [1, 2], spacing)
+    floats = chosen.measure(soft, truth.astype(np.float64), [1, 2], spacing)
     assert set(whole) == set(floats) and len(whole) > 8
     for name, values in whole.items():
         np.testing.assert_array_equal(floats[name], values, err_msg=name)

@@ -20,9 +20,10 @@ from delineate.core.errors import PlanError, UsageError
 from delineate.core.labels import LabelSet
 from delineate.core.manifest import Case, Manifest, Source
 from delineate.core.plan import Network, Plan
+from delineate.extend import RECIPES
 from delineate.planning.capacity import Machine
 from delineate.planning.fingerprint import CaseFingerprint, Fingerprint
-from delineate.planning.recipes import RECIPES, brain_quicknat, find_recipe, liver_mr_unet2d
+from delineate.planning.recipes import brain_quicknat, liver_mr_unet2d
 from delineate.planning.recipes.scaling import FASTEST_ADAM, scaled
 
 MACHINE = Machine("cpu", 2, 24 << 30)
@@ -69,7 +70,7 @@ def quick_probe(monkeypatch: pytest.MonkeyPatch) -> None:
 def planned(
     name: str, found: Fingerprint | None = None, cohort: Manifest | None = None, **changes: object
 ) -> Plan:
-    return find_recipe(name).plan(
+    return RECIPES[name].plan(
         found or fingerprint(), cohort or manifest(), MACHINE, **{**FULL, **changes}
     )  # type: ignore[arg-type]
 
@@ -225,7 +226,7 @@ def test_liver_ct_unet2d_is_the_original_and_oblique() -> None:
         and plan.optimiser.learning_rate == 1e-3
         and plan.network.widths[-1] == 512
     )
-    assert find_recipe("liver-ct-unet2d").folds == 3  # 13 of 20 patients train
+    assert RECIPES["liver-ct-unet2d"].folds == 3  # 13 of 20 patients train
 
 
 def test_brats_vnet_takes_any_number_of_modalities() -> None:
@@ -266,14 +267,14 @@ def test_a_window_in_hu_is_refused_for_other_modalities(name: str) -> None:
 
 def test_only_the_liver_is_taken_unless_structures_were_chosen() -> None:
     cohort = manifest({1: "liver", 2: "cancer", 3: "spleen"})
-    taken = find_recipe("liver-ct-unet3d").adapt(cohort, False)
+    taken = RECIPES["liver-ct-unet3d"].adapt(cohort, False)
     assert taken.labels.names == ["liver"] and taken.mapping.apply(
         np.array([[[0, 1, 2, 3]]]), taken.labels
     ).ravel().tolist() == [0, 1, 1, 0]
-    assert find_recipe("liver-ct-unet3d").adapt(cohort, True) is cohort
+    assert RECIPES["liver-ct-unet3d"].adapt(cohort, True) is cohort
 
 
-@pytest.mark.parametrize("name", RECIPES)
+@pytest.mark.parametrize("name", RECIPES.names())
 def test_every_recipe_scales_to_a_budget_and_survives_json(name: str) -> None:
     names = {1: "left part", 2: "right part"} if "brain" in name else {1: "liver"}
     found = fingerprint("CT" if "-ct-" in name else "MR", classes=len(names))
@@ -337,7 +338,7 @@ def test_networks_of_volumes_get_narrower_than_16_only_without_matrix_units() ->
 
 def test_an_unknown_recipe_is_refused_with_the_nearest() -> None:
     with pytest.raises(UsageError, match="did you mean brain-quicknat"):
-        find_recipe("brain-quicknet")
+        RECIPES["brain-quicknet"]
     result = CliRunner().invoke(
         app, ["train", ".", "-o", "m", "--recipe", "brats-vnet", "--dims", "2"]
     )

@@ -11,6 +11,7 @@ from ..core.bundle import Bundle, Member, graphs_beside
 from ..core.errors import InputError, UsageError
 from ..core.labels import LabelSet
 from ..core.terms import is_known_channel, match_channels
+from ..extend.registers import load_bundle
 from ..extras import require_extra
 from .prediction import Prediction
 from .volume import ImageLike, Volume
@@ -233,4 +234,4 @@ def load(path: str | Path, device: str = "auto", precision: str = "auto") -> Mod
         BundleError: damaged, changed, or not a model.
         UsageError: an unknown device or precision.
     """
-    return Model(Bundle.load(path), device, graphs_beside(path), precision)
+    return Model(load_bundle(path), device, graphs_beside(path), precision)

@@ -19,12 +19,12 @@ from ..cohorts.checks.across_cases import check_absent, compare, looks_like_ct
 from ..cohorts.discovery.description import draft
 from ..cohorts.discovery.layouts import discover
 from ..cohorts.discovery.originals import originals, originals_in
-from ..cohorts.findings import SEVERITIES, Finding
 from ..core import atomic
 from ..core.manifest import Case, Manifest
 from ..core.progress import Progress, silent
 from ..core.scores import without_nan
 from ..execution import local as batch
+from ..extend.findings import SEVERITIES, Finding
 from .options import CheckOptions, found_by
 
 BYTES_A_SECOND = 20e6  # of compressed files that one process reads and examines, about

@@ -130,7 +130,7 @@ def _merge(inputs: Sequence[str | Path], target: Path, overwrite: bool) -> Conve
     if "." not in target.name:
         raise OutputError(
             "a merged volume is one file; its name needs an ending, one of "
-            f"{', '.join(files.WRITABLE[:5])}",
+            f"{', '.join(ending for ending in files.writable() if ending != '.png')}",
             path=target,
         )
     _refuse_existing(target, overwrite)

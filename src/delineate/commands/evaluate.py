@@ -27,7 +27,7 @@ from ..evaluation.declared import chooses_structures, declared_labels
 from ..evaluation.masks import Reading
 from ..evaluation.pairing import Pairing, pair
 from ..evaluation.scoring import EvaluationResult, score, surface_choices
-from ..metrics.selection import GROUPS, MetricSelection
+from ..metrics.selection import MetricSelection
 from ..reporting.side_by_side import BEST, MEDIAN, WORST, draw_cases, draw_montages
 from .options import EvaluateOptions
 from .report import report
@@ -51,7 +51,7 @@ def evaluate(
         progress: see ``core.progress``.
 
     Raises:
-        UsageError: options that exclude each other, or an unknown group.
+        UsageError: options that exclude each other. PartError: an unknown metric.
         InputError: a path does not exist, or no case could be scored (with the first reason).
         LayoutError: no prediction has a truth.
         LabelError: the values of predictions and truths do not agree, and no names are known.
@@ -77,10 +77,8 @@ def evaluate_cases(
     Args:
         most_pictures: draw at most so many cases, from the worst to the best.
     """
-    chosen = MetricSelection(
-        surface_choices(options.surface, options.percentile, options.tolerance_mm),
-        tuple(dict.fromkeys(options.also)),
-    )
+    surfaces = surface_choices(options.surface, options.percentile, options.tolerance_mm)
+    chosen = MetricSelection.of(surfaces, options.also)
     _refuse_unfit(out, options)
     pairing, to_apply = _pairing(prediction, truth, options)
     label_file = None if isinstance(options.labels, Mapping) else options.labels
@@ -108,9 +106,6 @@ def _refuse_unfit(out: str | Path | None, options: EvaluateOptions) -> None:
         raise UsageError("pictures need a folder for the results: give out (-o)")
     if options.images is not None and (out is None or not (options.pictures or options.report)):
         raise UsageError("images are used for pictures alone: give pictures (--pictures) too")
-    unknown = sorted(set(options.also) - set(GROUPS))
-    if unknown:
-        raise UsageError(f"the groups are {', '.join(GROUPS)}; found {', '.join(unknown)}")
 
 
 def _pairing(

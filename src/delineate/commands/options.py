@@ -48,7 +48,6 @@ def option(default: Any, help: str, *flags: str, **more: Any) -> Any:
     return field(default=default, metadata={"spelling": Spelling(help, flags, **more)})
 
 
-FORMATS = ("nii.gz", "nii", "nrrd", "mha", "png")  # of predictions
 BACKENDS = ("auto", "openvino", "torch")
 MONTAGES = ("outlined", "filled")
 PRECISIONS = ("auto", "float32", "int8")
@@ -64,18 +63,22 @@ DIMS = "2 or 3, instead of the choice of the rules."
 # ---- the values that shell completion offers ----
 
 
-def layout_names() -> Iterable[str]:
-    """Names for ``--layout``."""
-    from ..cohorts.discovery.layouts import NAMES
+def registered(register: str) -> Callable[[], Iterable[str]]:
+    """The names in a register of ``extend.registers``, such as "LAYOUTS"."""
 
-    return NAMES
+    def names() -> Iterable[str]:
+        from ..extend import registers
+
+        return getattr(registers, register).names()  # type: ignore[no-any-return]
+
+    return names
 
 
-def recipe_names() -> Iterable[str]:
-    """Names for ``--recipe``."""
-    from ..planning.recipes import RECIPES
+def prediction_formats() -> Iterable[str]:
+    """Endings for ``predict --format``. A .mhd file would need a second one next to it."""
+    from ..formats.files import writable
 
-    return RECIPES
+    return [ending.removeprefix(".") for ending in writable() if ending != ".mhd"]
 
 
 def data_set_names() -> Iterable[str]:
@@ -83,13 +86,6 @@ def data_set_names() -> Iterable[str]:
     from ..cohorts.public.catalogue import DATA_SETS
 
     return DATA_SETS
-
-
-def metric_groups() -> Iterable[str]:
-    """Names for ``evaluate --also``."""
-    from ..metrics.selection import GROUPS
-
-    return GROUPS
 
 
 # ---- the options ----
@@ -121,7 +117,7 @@ class CohortOptions:
     layout: str | None = option(
         None,
         "Name of the layout, if several fit (see docs/reference/layouts.md).",
-        choices=layout_names,
+        choices=registered("LAYOUTS"),
     )
     description: AnyPath | None = option(
         None, "YAML file that describes your own layout (draft one with `check --draft`)."
@@ -164,7 +160,7 @@ class PlanOptions(CohortOptions):
     recipe: str | None = option(
         None,
         "A published system to reproduce, such as liver-ct-unet3d (`delineate recipes` lists all).",
-        choices=recipe_names,
+        choices=registered("RECIPES"),
     )
     device: str = option("auto", DEVICE, choices=lambda: DEVICES)
     seed: int = option(0, SEED)
@@ -204,9 +200,23 @@ class TrainOptions(PlanOptions):
         "--extend",
         parse=parsing.parse_duration,
     )
-    tensorboard: bool = option(
-        False, "Also write event files to MODEL.run/fold_K/tensorboard.", "--tensorboard"
+    network: str | None = option(
+        None,
+        "A registered network, instead of the rules' U-Net (see docs/how-to/extend-network.md).",
     )
+    loss: str | None = option(
+        None, "A registered loss term to add with weight 1, or NAME=WEIGHT.", metavar="NAME"
+    )
+    listeners: tuple[str, ...] = option(
+        (),
+        "Also send the figures to tensorboard (MODEL.run/fold_K/tensorboard), mlflow, wandb or a "
+        "registered listener; may be repeated.",
+        "--listener",
+        choices=registered("LISTENERS"),
+        metavar="NAME",
+        repeated=True,
+    )
+    tensorboard: bool = option(False, "The same as --listener tensorboard.", "--tensorboard")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -215,7 +225,7 @@ class PredictOptions:
 
     Args:
         mirror: None mirrors if the plan says so.
-        form: one of ``FORMATS``.
+        form: ending of a format that can be written, without its first dot.
         views: names; () uses all views of the model.
         samples: the seed of each one follows from ``seed``, the case id and the sample's number.
         ram_bytes, vram_bytes: for the process and its GPU, from reading to the written file; None
@@ -233,7 +243,10 @@ class PredictOptions:
         "--mirror/--no-mirror",
     )
     form: str = option(
-        "nii.gz", "nii.gz, nii, nrrd, mha or png.", "--format", choices=lambda: FORMATS
+        "nii.gz",
+        "nii.gz, nii, nrrd, mha, png or that of a registered format.",
+        "--format",
+        choices=prediction_formats,
     )
     dicom_seg: bool = option(False, "Also write a DICOM SEG for each DICOM series.", "--dicom-seg")
     views: tuple[str, ...] = option(
@@ -344,7 +357,7 @@ class EvaluateOptions:
         "Further metrics: lesions, centreline (clDice) or boundary (IoU near the contour); may be "
         "repeated.",
         repeated=True,
-        choices=metric_groups,
+        choices=registered("METRICS"),
     )
     pictures: bool = option(
         False,

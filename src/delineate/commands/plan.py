@@ -9,9 +9,9 @@ from ..cohorts.discovery.originals import originals
 from ..core import atomic
 from ..core.plan import Plan
 from ..core.progress import Progress, silent
+from ..extend.registers import RECIPES
 from ..inference.devices import choose_device
 from ..planning import rules
-from ..planning.recipes import find_recipe
 from .options import PlanOptions, found_by
 
 
@@ -35,7 +35,7 @@ def plan(
         OutputError: ``out`` cannot be written, or is a file that is read.
     """
     choose_device(options.device)  # refused before the cohort is read
-    recipe = None if options.recipe is None else find_recipe(options.recipe)
+    recipe = None if options.recipe is None else RECIPES[options.recipe]
     manifest = find(data, **found_by(options))
     given = [data if Path(data).is_file() else None, options.description, options.labels]
     if out is not None:

@@ -31,6 +31,7 @@ from ..core.progress import Progress, Say, silent, under, unsaid
 from ..core.scores import finite_mean, without_nan
 from ..core.words import decimals
 from ..execution import local as batch
+from ..extend.registers import load_bundle
 from ..extras import require_extra
 from . import evaluate as evaluate_step
 from . import predict as predict_step
@@ -88,7 +89,7 @@ def quantise(
     truth = options.truth
     if options.cases < 1:
         raise UsageError(f"at least 1 calibration scan is needed, found {options.cases}")
-    bundle = Bundle.load(model)
+    bundle = load_bundle(model)
     scans = predict_step.gather(inputs, bundle, options.only)
     for note in scans.notes:
         say(note)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ..planning.recipes import RECIPES
+from ..extend.registers import RECIPES
 
 if TYPE_CHECKING:
     from rich.table import Table

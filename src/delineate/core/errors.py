@@ -2,6 +2,7 @@
 
     DelineateError            exit code 2 at the command line, never a traceback
     ├── UsageError            arguments or options that cannot be combined
+    │   └── PartError         a registered part that is unknown, broken or registered twice
     ├── InputError            a file or folder that cannot be used
     │   ├── FormatError       unknown, truncated or unreadable format, or one that is refused
     │   ├── GeometryError     unknown, contradictory or refused image geometry
@@ -73,6 +74,10 @@ def _rebuild(
 
 class UsageError(DelineateError):
     """Arguments or options that cannot be combined."""
+
+
+class PartError(UsageError):
+    """A registered part that is unknown, not installed, broken, or registered twice."""
 
 
 class InputError(DelineateError):

@@ -13,7 +13,14 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    JsonValue,
+    ValidationError,
+    model_validator,
+)
 
 from .errors import InputError, PlanError
 from .labels import LabelSet
@@ -101,6 +108,8 @@ class Network(Part):
     down and up.
     ``quicknat`` (Roy 2019) has dense blocks of ``convs`` convolutions, unpooling by index, and
     ``squeeze`` and excitation (Roy 2018).
+    Any other kind is registered (``extend.NETWORKS``) and may use all settings; ``settings`` are
+    its own.
 
     ``convs`` is one number, or one per stage (``denseunet``: per dense block). ``dropout`` drops
     single values, in ``quicknat`` whole feature maps. A setting that a kind does not use must keep
@@ -108,7 +117,9 @@ class Network(Part):
     supervision.
     """
 
-    kind: Literal["unet", "denseunet", "vnet", "quicknat"] = "unet"
+    OWN_KINDS: ClassVar[tuple[str, ...]] = ("unet", "denseunet", "vnet", "quicknat")
+
+    kind: Annotated[str, Field(pattern=r"^[\w.-]+$")] = "unet"
     dims: Literal[2, 3]
     channels: Annotated[int, Field(ge=1)]
     classes: Annotated[int, Field(ge=1)]  # includes background, unless classes are overlapping
@@ -128,6 +139,7 @@ class Network(Part):
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     overlapping: bool = False  # a sigmoid for each class by itself, and no background class
     deep_supervision: bool = True  # False by default for every kind but unet
+    settings: dict[str, JsonValue] = {}  # of a registered kind
 
     @model_validator(mode="before")
     @classmethod
@@ -189,11 +201,14 @@ class Network(Part):
 
     @model_validator(mode="after")
     def _unused_settings_are_default(self) -> Network:
+        if self.kind not in self.OWN_KINDS:
+            return self
         # Setting -> the only kind that uses it. The default of deep supervision depends on the
         # kind, see ``_only_a_unet_is_deeply_supervised``.
         only = dict.fromkeys(("encoder", "decoder_convs", "down", "deep_supervision"), "unet") | {
             "growth": "denseunet",
             "squeeze": "quicknat",
+            "settings": "registered kind",
         }
         for name, kind in only.items():
             default = False if name == "deep_supervision" else type(self).model_fields[name].default
@@ -243,7 +258,8 @@ class Loss(Part):
     and squares the terms of the denominator (Milletari 2016). The other terms are means over
     voxels. Each voxel has the weight of its reference class in ``class_weights`` (background first;
     empty: all 1), plus ``boundary`` if a neighbour has another class. Cross-entropy with these
-    weights is the weighted logistic loss (Roy 2019).
+    weights is the weighted logistic loss (Roy 2019). ``custom`` has the weights of registered terms
+    by name (``extend.LOSSES``).
     """
 
     # All fields are either weights of terms or other settings; see ``_check_fields``.
@@ -264,6 +280,7 @@ class Loss(Part):
         "focal_gamma",
         "tversky_false_positives",
         "tversky_false_negatives",
+        "custom",
     )
 
     dice: Annotated[float, Field(ge=0)] = 1.0
@@ -280,6 +297,7 @@ class Loss(Part):
     focal_gamma: Annotated[float, Field(ge=0)] = 2.0
     tversky_false_positives: Fraction = 0.3
     tversky_false_negatives: Fraction = 0.7
+    custom: dict[str, Annotated[float, Field(ge=0)]] = {}
 
     @classmethod
     def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
@@ -288,7 +306,7 @@ class Loss(Part):
 
     @model_validator(mode="after")
     def _something_to_learn(self) -> Loss:
-        if not any(getattr(self, term) for term in self.TERMS):
+        if not any((*(getattr(self, term) for term in self.TERMS), *self.custom.values())):
             raise ValueError("all loss weights are zero")
         if self.tversky and not self.tversky_false_positives + self.tversky_false_negatives:
             raise ValueError(
@@ -319,18 +337,20 @@ _check_fields(Loss)  # pydantic calls the hook only for subclasses
 
 class Optimiser(Part):
     """SGD with momentum (Nesterov's by default), AdamW (Loshchilov 2019), Adam (Kingma 2015; its
-    weight decay is an L2 term), or Muon (Jordan 2024, see ``training.optimisers``).
+    weight decay is an L2 term), or Muon (Jordan 2024, see ``training.optimisers``): sgd, adamw,
+    adam or muon; or a registered kind (``extend.OPTIMISERS``), which alone uses ``settings``.
 
     ``amsgrad`` (Reddi 2018) is for AdamW and Adam. ``clip_norm`` limits the norm of the gradient.
     """
 
-    kind: Literal["sgd", "adamw", "adam", "muon"] = "adamw"
+    kind: str = "adamw"
     learning_rate: Positive = 1e-3
     momentum: Fraction = 0.99
     nesterov: bool = True
     amsgrad: bool = False
     weight_decay: Annotated[float, Field(ge=0)] = 1e-2
     clip_norm: Positive = 12.0
+    settings: dict[str, JsonValue] = {}
 
 
 class Schedule(Part):
@@ -372,7 +392,8 @@ class Augmentation(Part):
     axes that may be flipped (a flip of the left-right axis swaps the values of left and right
     structures). ``elastic_mm`` is the standard deviation of a smooth displacement. ``oblique_deg``
     tilts the plane of a 2-D plan out of its axis. ``drop_channel_p`` blanks each channel with this
-    probability, but never all of them.
+    probability, but never all of them. ``custom`` has the probabilities of registered changes by
+    name (``extend.AUGMENTATIONS``), which follow all others.
     """
 
     rotation_p: Fraction = 0.3
@@ -397,6 +418,7 @@ class Augmentation(Part):
     low_resolution_p: Fraction = 0.15
     low_resolution: tuple[Fraction, Fraction] = (0.5, 1.0)
     drop_channel_p: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    custom: dict[str, Fraction] = {}
 
     @classmethod
     def none(cls) -> Augmentation:
@@ -467,7 +489,7 @@ class Plan(Part):
     that ``seen`` returns, with the patch of the view; ``patch`` then belongs to no network.
     """
 
-    delineate_plan: Literal[1] = 1
+    delineate_plan: Literal[2] = 2
     recipe: str = ""
     channels: Annotated[tuple[Channel, ...], Field(min_length=1)]
     structures: Annotated[tuple[Structure, ...], Field(min_length=1)]

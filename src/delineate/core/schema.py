@@ -16,7 +16,7 @@ from .errors import DelineateError, InputError
 Data = dict[str, Any]
 # Kind -> the number that this version writes. In a file, the kind is the key of its number.
 SCHEMAS = {
-    "delineate_plan": 1,
+    "delineate_plan": 2,
     "delineate_bundle": 1,
     "delineate_manifest": 2,
     "delineate_store": 1,
@@ -27,7 +27,8 @@ SCHEMAS = {
 
 def _unchanged(data: Data) -> Data:
     """A step whose newer schema only allows more. Manifest 2: a source may name one channel of its
-    file. Predictions 2: the inputs of each channel are listed.
+    file. Plan 2: registered networks, optimisers, loss terms and augmentations. Predictions 2: the
+    inputs of each channel are listed.
     """
     return data
 
@@ -35,6 +36,7 @@ def _unchanged(data: Data) -> Data:
 # Kind -> old number -> function that converts data to the next number.
 STEPS: dict[str, dict[int, Callable[[Data], Data]]] = {
     "delineate_manifest": {1: _unchanged},
+    "delineate_plan": {1: _unchanged},
     "delineate_predictions": {1: _unchanged},
 }
 for _kind, _number in SCHEMAS.items():

@@ -22,8 +22,10 @@ FAR = 1e300  # replaces infinity when values are interpolated
 Values = np.ndarray[Any, np.dtype[np.float64]]
 COLUMNS = ("case", "label", "metric", "value", "unit")
 HIGHER, LOWER, NEARER_ZERO, NO_JUDGEMENT = "higher", "lower", "nearer to zero", "no judgement"
+BETTER = (HIGHER, LOWER, NEARER_ZERO, NO_JUDGEMENT)
 # Which values of a metric are better, by its name or by the leading words of its name; the longest
-# entry decides. All metrics of the package are listed: ``judged`` refuses others at import.
+# entry decides. Registered metrics add themselves with ``declare``; the others are listed, and
+# ``judged`` refuses one that is not at import.
 DIRECTIONS: dict[str, str] = {
     "dice": HIGHER,
     "iou": HIGHER,
@@ -38,13 +40,6 @@ DIRECTIONS: dict[str, str] = {
     "hd95": LOWER,
     "assd": LOWER,
     "surface_dice": HIGHER,
-    "boundary_iou": HIGHER,
-    "cl_dice": HIGHER,
-    "lesion_f1": HIGHER,
-    "lesion_recall": HIGHER,
-    "lesion_precision": HIGHER,
-    "lesion_misses": LOWER,
-    "lesion_false_alarms": LOWER,
     "ece": LOWER,
     "brier": LOWER,
 }
@@ -186,6 +181,21 @@ def better_is(metric: str) -> str | None:
     """
     direction = _direction(metric)
     return None if direction == NO_JUDGEMENT else direction
+
+
+def declare(metric: str, better: str) -> None:
+    """Add a registered metric to ``DIRECTIONS``.
+
+    Args:
+        better: one of ``BETTER``.
+
+    Raises:
+        TypeError: another word, or the metric has another direction already.
+    """
+    if better not in BETTER:
+        raise TypeError(f"better must be one of {', '.join(BETTER)}; found {better!r}")
+    if DIRECTIONS.setdefault(metric, better) != better:
+        raise TypeError(f"{metric} is declared as {DIRECTIONS[metric]} already, not as {better}")
 
 
 def judged(metrics: Iterable[str]) -> None:

@@ -8,6 +8,7 @@ voxels. This module knows no format.
 from __future__ import annotations
 
 import contextlib
+import functools
 import gzip
 import re
 import struct
@@ -24,6 +25,7 @@ from ..core.errors import DelineateError, FormatError, LabelError
 from ..core.inputs import refuse_special
 from ..core.labels import as_whole_numbers
 from ..core.volume import Volume
+from ..extend.registers import FORMATS
 
 GZIP_MAGIC = b"\x1f\x8b"
 HEAD_BYTES = 4096  # enough to recognise the format and to hold a fixed-size header
@@ -66,10 +68,21 @@ def stem(path: str | Path) -> str:
     """
     name = Path(path).name
     # A name that consists of nothing but the ending is kept.
-    for ending in ENDINGS:
+    for ending in (*ENDINGS, *added_endings()):
         if name.lower().endswith(ending) and len(name) > len(ending):
             return name[: -len(ending)]
     return name
+
+
+def added_endings() -> tuple[str, ...]:
+    """Endings of the files of registered formats that are not the package's own."""
+    return _endings_of(FORMATS.names())
+
+
+@functools.cache
+def _endings_of(names: tuple[str, ...]) -> tuple[str, ...]:
+    added = [(name, part) for name, part in FORMATS.items() if not FORMATS.is_own(name)]
+    return tuple(ending for _, part in added for ending in part.endings)
 
 
 def natural_key(name: str | Path) -> tuple[Any, ...]:

@@ -9,18 +9,21 @@ format. This module knows no cohort.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ..core.errors import FormatError, GeometryError, OutputError
+from ..core.errors import FormatError, GeometryError, OutputError, PartError
 from ..core.grid import Grid
 from ..core.labels import LabelSet
 from ..core.manifest import Source
 from ..core.volume import Volume
+from ..extend.parts import Format
+from ..extend.registers import FORMATS, running
 from . import dicom, itk, nifti, nrrd, raster
 from .disk import head_of, natural_key, smallest_labels, stem, told
 
@@ -36,10 +39,10 @@ __all__ = [
     "read_grid",
     "smallest_labels",
     "stem",
+    "writable",
     "write",
 ]
 
-WRITABLE = (".nii", ".nii.gz", ".nrrd", ".mha", ".mhd", ".png")
 RASTER = ("PNG", "JPEG", "TIFF")
 VOLUMES: dict[str, Any] = {"NRRD": nrrd, "MetaImage": itk}  # all other volumes: nifti
 READABLE = "NIfTI, Analyze 7.5, MGH, NRRD, MetaImage, PNG, TIFF, JPEG and DICOM"
@@ -50,7 +53,7 @@ READABLE = "NIfTI, Analyze 7.5, MGH, NRRD, MetaImage, PNG, TIFF, JPEG and DICOM"
 
 def detect(path: str | Path) -> str:
     """Recognise the format by content: one of ``nifti.KINDS``, "NRRD", "MetaImage", "PNG", "JPEG",
-    "TIFF", "DICOM", or "" if it is none of them.
+    "TIFF", "DICOM", the name of another registered format, or "" if it is none of them.
 
     Raises:
         FormatError: missing, empty or unreadable file.
@@ -69,7 +72,13 @@ def detect(path: str | Path) -> str:
         # An .img file of raw voxels has its header in the .hdr file.
         if not kind and Path(path).name.lower().endswith((".img", ".img.gz")):
             kind = nifti.kind_of(head_of(nifti.pair_of(Path(path))[0]))
-        return kind or ("DICOM" if dicom.is_dicom(head) else "")
+        return kind or _added_kind(head) or ("DICOM" if dicom.is_dicom(head) else "")
+
+
+def _added_kind(head: bytes) -> str:
+    """The registered format that is not the package's own and recognises the file, or ""."""
+    added = [name for name in FORMATS.names() if name not in OWN]
+    return next((name for name in added if FORMATS[name].detect(head)), "")
 
 
 def is_image(path: str | Path) -> bool:
@@ -167,10 +176,19 @@ def _read(source: Source) -> Volume:
     elif kind in RASTER:
         return raster.read(where, kind, source.spacing_mm or None)
     else:
-        volume = VOLUMES.get(kind, nifti).read(where)
+        volume = _read_registered(where, kind)
     # Formats that store a spacing must agree with a stated one.
     _refuse_other_spacing(volume.grid, source)
     return replace(volume, source=str(where))
+
+
+def _read_registered(path: Path, kind: str) -> Volume:
+    """Read a file with the part that is registered for its format."""
+    try:
+        with running(FORMATS, kind):
+            return FORMATS[kind].read(path)
+    except PartError as error:
+        raise FormatError(error.message, path=path) from error
 
 
 def read_grid(source: str | Path | Source) -> Grid:
@@ -196,7 +214,8 @@ def read_grid(source: str | Path | Source) -> Grid:
             return dicom.layout(dicom.choose(where, source.series))[0]
     if kind in RASTER:
         return raster.grid_of(raster.size_of(where, kind), source.spacing_mm or None)
-    grid: Grid = VOLUMES.get(kind, nifti).read_grid(where)
+    part = FORMATS[kind]
+    grid = _read_registered(where, kind).grid if part.grid is None else part.grid(where)
     _refuse_other_spacing(grid, source)
     return grid
 
@@ -386,7 +405,7 @@ def _read_like(source: Source) -> Volume:
 
 def write(volume: Volume, path: str | Path, *, labels: LabelSet | None = None) -> None:
     """Write in the format of the path's ending: .nii, .nii.gz, .nrrd, .mha, .mhd, .png (one slice),
-    or a folder of PNG slices if there is no ending.
+    that of another registered format, or a folder of PNG slices if there is no ending.
 
     A volume of unit "label" is written in the smallest unsigned dtype. ``labels`` are stored in the
     file if the format has a field for them (NIfTI comment, NRRD key/values). An existing file at
@@ -397,23 +416,23 @@ def write(volume: Volume, path: str | Path, *, labels: LabelSet | None = None) -
         LabelError: label values that are not whole numbers from 0.
     """
     name = Path(path).name.lower()
-    if name.endswith((".nii", ".nii.gz")):
-        nifti.write(volume, path, labels)
-    elif name.endswith(".nrrd"):
-        nrrd.write(volume, path, labels)
-    elif name.endswith((".mha", ".mhd")):
-        itk.write(volume, path)
-    elif name.endswith(".png"):
-        raster.write_png(volume, path)
-    elif "." not in name:
-        raster.write_slices(volume, path)
-    else:
-        allowed = ", ".join(WRITABLE)
+    for format_name, part in FORMATS.items():
+        if part.write is not None and name.endswith(part.writes):
+            with running(FORMATS, format_name):
+                part.write(volume, Path(path), labels)
+            return
+    if "." in name:
         raise OutputError(
-            f"cannot write {Path(path).suffix!r}; allowed endings are {allowed}, or none for a "
-            "folder of PNG slices",
+            f"cannot write {Path(path).suffix!r}; allowed endings are "
+            f"{', '.join(writable())}, or none for a folder of PNG slices",
             path=path,
         )
+    raster.write_slices(volume, path)
+
+
+def writable() -> tuple[str, ...]:
+    """The endings of the files that can be written, such as ".nii.gz"."""
+    return tuple(ending for part in FORMATS.values() for ending in part.writes)
 
 
 # ---- describing ----
@@ -445,6 +464,10 @@ def describe(path: str | Path) -> dict[str, Any]:
         }
         return {"path": str(path), **facts, **_facts(volume.grid)}
     # The header is enough: no voxels are read.
+    if kind not in OWN:
+        volume = read(where)
+        facts = {"format": kind, "dtype": str(volume.array.dtype), "channels": volume.channels}
+        return {"path": str(path), **facts, **_facts(volume.grid)}
     facts = VOLUMES.get(kind, nifti).describe(where)
     return {"path": str(path), **facts, **_facts(read_grid(where))}
 
@@ -516,3 +539,75 @@ def _describe_series(series: dicom.Series) -> dict[str, Any]:
         if series.modality == "CT" and all(s.rescaled for s in series.slices)
         else "a.u.",
     }
+
+
+# ---- registering ----
+
+
+def _is(kind: str, kind_of: Callable[[bytes], str], head: bytes) -> bool:
+    return kind_of(head) == kind
+
+
+def _write_png(volume: Volume, path: Path, labels: LabelSet | None) -> None:
+    raster.write_png(volume, path)
+
+
+def _write_metaimage(volume: Volume, path: Path, labels: LabelSet | None) -> None:
+    itk.write(volume, path)
+
+
+# The package's own formats. Pictures and DICOM are read with more arguments than a path, see
+# ``_read``.
+OWN: dict[str, Format] = {
+    kind: Format(
+        partial(_is, kind, nifti.kind_of),
+        nifti.read,
+        f"{kind} by its header; see formats.nifti",
+        (".nii", ".nii.gz") if kind == "NIfTI" else (),
+        nifti.write if kind == "NIfTI" else None,
+        (".nii", ".nii.gz") if kind == "NIfTI" else (),
+        nifti.read_grid,
+    )
+    for kind in nifti.KINDS
+}
+OWN["NRRD"] = Format(
+    partial(_is, "NRRD", itk.kind_of),
+    nrrd.read,
+    "NRRD; see formats.nrrd",
+    (".nrrd", ".nhdr"),
+    nrrd.write,
+    (".nrrd",),
+    nrrd.read_grid,
+)
+OWN["MetaImage"] = Format(
+    partial(_is, "MetaImage", itk.kind_of),
+    itk.read,
+    "MetaImage as ITK reads and writes it",
+    (".mha", ".mhd"),
+    _write_metaimage,
+    (".mha", ".mhd"),
+    itk.read_grid,
+)
+OWN |= {
+    kind: Format(
+        partial(_is, kind, raster.kind_of),
+        partial(raster.read, kind=kind),
+        f"{kind} pictures",
+        endings,
+        _write_png if kind == "PNG" else None,
+        endings if kind == "PNG" else (),
+    )
+    for kind, endings in (
+        ("PNG", (".png",)),
+        ("JPEG", (".jpg", ".jpeg")),
+        ("TIFF", (".tif", ".tiff")),
+    )
+}
+OWN["DICOM"] = Format(
+    dicom.is_dicom,
+    lambda path: dicom.read_series(dicom.choose(path, "")),
+    "DICOM series",
+    (".dcm",),
+)
+for _name, _part in OWN.items():
+    FORMATS.add(_name, _part)

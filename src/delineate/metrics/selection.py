@@ -1,31 +1,32 @@
 """Which measures are computed for every structure in addition to the overlap: surface distances,
-and optional groups.
+and registered metrics (``extend.METRICS``). Those of the package are
 
     lesions      lesion-wise sensitivity, precision, F1, misses and false alarms, with connected
                  components as lesions (``lesions.py``)
     centreline   clDice, for tubular structures (``centreline.py``)
     boundary     boundary IoU, for structures so large that Dice is always high (``boundary.py``)
 
-The groups are optional because they take time and suit only some structures. The module reads no
-files.
+They are optional because they take time and suit only some structures. The module reads no files.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..core.scores import judged
+from ..core.errors import UsageError
+from ..core.scores import HIGHER, LOWER
+from ..extend.parts import Mask, Metric, MetricColumn
+from ..extend.registers import METRICS, running
 from . import surface
-from .overlap import Floats, foreground_box, whole_numbers
+from .overlap import MEASURES, Floats, foreground_box, whole_numbers
 
 BOUNDARY_MM = 2.0
 
-Mask = NDArray[np.bool_]
 Measured = dict[str, float]
 
 
@@ -58,68 +59,69 @@ def _boundary_measures(prediction: Mask, truth: Mask, spacing_mm: Sequence[float
     }
 
 
-@dataclass(frozen=True)
-class MetricGroup:
-    """The function that measures a group, and the unit and definition of each of its metrics.
-
-    Raises:
-        TypeError: ``core.scores`` has no direction (higher or lower is better) for a metric.
-    """
-
-    measure: Callable[[Mask, Mask, Sequence[float]], Measured]
-    metrics: dict[str, tuple[str, str]]
-
-    def __post_init__(self) -> None:
-        judged(self.metrics)
-
-
-GROUPS = {
-    "lesions": MetricGroup(
-        _lesion_measures,
+METRICS.add(
+    "lesions",
+    Metric(
         {
-            "lesion_f1": (
+            "lesion_f1": MetricColumn(
                 "",
+                HIGHER,
                 "Lesion-wise F1, with connected components (26-connectivity) as lesions: a true "
                 "component is detected if any of its voxels is in the prediction; a predicted "
                 "component is a false alarm if it has no voxel in the truth. No component in "
                 "either: undefined.",
             ),
-            "lesion_recall": (
+            "lesion_recall": MetricColumn(
                 "",
+                HIGHER,
                 "Lesion-wise sensitivity: detected true components / all true components. No true "
                 "component: undefined.",
             ),
-            "lesion_precision": (
+            "lesion_precision": MetricColumn(
                 "",
+                HIGHER,
                 "Lesion-wise precision: predicted components with a voxel in the truth / all "
                 "predicted components. No predicted component: undefined.",
             ),
-            "lesion_misses": ("count", "True components without a voxel in the prediction."),
-            "lesion_false_alarms": ("count", "Predicted components without a voxel in the truth."),
+            "lesion_misses": MetricColumn(
+                "count", LOWER, "True components without a voxel in the prediction."
+            ),
+            "lesion_false_alarms": MetricColumn(
+                "count", LOWER, "Predicted components without a voxel in the truth."
+            ),
         },
+        _lesion_measures,
     ),
-    "centreline": MetricGroup(
-        _centreline_measures,
+)
+METRICS.add(
+    "centreline",
+    Metric(
         {
-            "cl_dice": (
+            "cl_dice": MetricColumn(
                 "",
+                HIGHER,
                 "Centreline Dice (clDice): harmonic mean of the shares of each mask's skeleton "
                 "inside the other mask (Shit 2021). Both empty: undefined; one empty: 0.",
             )
         },
+        _centreline_measures,
     ),
-    "boundary": MetricGroup(
-        _boundary_measures,
+)
+METRICS.add(
+    "boundary",
+    Metric(
         {
-            f"boundary_iou_{BOUNDARY_MM:g}mm": (
+            f"boundary_iou_{BOUNDARY_MM:g}mm": MetricColumn(
                 "",
+                HIGHER,
                 "Boundary IoU: IoU of the voxels of each mask within "
                 f"{BOUNDARY_MM:g} mm of its own boundary, or within one pixel if that is more "
                 "(Cheng 2021). Both empty: undefined; one empty: 0.",
             )
         },
+        _boundary_measures,
     ),
-}
+)
 
 
 @dataclass(frozen=True)
@@ -128,11 +130,32 @@ class MetricSelection:
 
     Args:
         surfaces: the definition of the surface distances; None measures none.
-        also: names of the ``GROUPS`` to measure.
+        also: registered metrics by name. The parts themselves are kept, because a process that
+            measures may not know the register of the one that started it.
+
+    Raises:
+        UsageError: two metrics have a column of the same name.
     """
 
     surfaces: surface.SurfaceSettings | None = None
-    also: tuple[str, ...] = ()
+    also: Mapping[str, Metric] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        columns = [*MEASURES, *(name for metric in self.also.values() for name in metric.columns)]
+        if self.surfaces is not None:
+            columns += self.surfaces.measures()
+        twice = sorted({name for name in columns if columns.count(name) > 1})
+        if twice:
+            raise UsageError(f"two metrics are called {', '.join(twice)}; rename one of them")
+
+    @classmethod
+    def of(cls, surfaces: surface.SurfaceSettings | None, also: Sequence[str]) -> MetricSelection:
+        """The selection of registered metrics by name.
+
+        Raises:
+            PartError: a metric is not registered. UsageError: see the class.
+        """
+        return cls(surfaces, {name: METRICS[name] for name in also})
 
     def metrics(self) -> dict[str, tuple[str, str]]:
         """Name -> (unit, definition), in the order in which they are reported."""
@@ -144,8 +167,8 @@ class MetricSelection:
                 for name, (unit, definition, _) in self.surfaces.measures().items()
             }
         )
-        for name in self.also:
-            found |= GROUPS[name].metrics
+        for metric in self.also.values():
+            found |= {name: (c.unit, c.definition) for name, c in metric.columns.items()}
         return found
 
     def measure(
@@ -173,16 +196,17 @@ class MetricSelection:
         )
         if not self.also:
             return found
-        # The groups measure one structure at a time, as a pair of masks.
+        # Registered metrics measure one structure at a time, as a pair of masks.
         found |= {
             name: np.full(len(values), np.nan)
-            for group in self.also
-            for name in GROUPS[group].metrics
+            for metric in self.also.values()
+            for name in metric.columns
         }
         for n, (p, t) in enumerate(_masks(prediction, truth, values)):
-            for group in self.also:
-                for name, value in GROUPS[group].measure(p, t, spacing_mm).items():
-                    found[name][n] = value
+            for title, metric in self.also.items():
+                with running(METRICS, title):
+                    for name, value in metric.measure(p, t, spacing_mm).items():
+                        found[name][n] = value
         return found
 
 

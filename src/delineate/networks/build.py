@@ -1,12 +1,12 @@
 """Build a network from a plan, and read or write its weights as numpy arrays.
 
-Owns the table of network families, the initialisation and the memory layout. Shapes are those of
-the networks. It knows no file format.
+Owns the registration of the package's networks, their initialisation and the memory layout. Shapes
+are those of the networks. It knows no file format.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from typing import Any, cast
 
 import numpy as np
@@ -14,33 +14,62 @@ import torch
 from torch import nn
 
 from ..core.bundle import Weights
-from ..core.errors import BundleError
+from ..core.errors import BundleError, PlanError
 from ..core.plan import Network
+from ..extend.parts import NetworkKind
+from ..extend.registers import NETWORKS
 from .denseunet import DenseUNet
 from .quicknat import QuickNAT
 from .unet import UNet
 from .vnet import VNet
 
-FAMILIES: dict[str, Callable[[Network], nn.Module]] = {
-    "unet": UNet,
-    "denseunet": DenseUNet,
-    "vnet": VNet,
-    "quicknat": QuickNAT,
-}
+for _name, _part in {
+    "unet": NetworkKind(UNet, "U-Net (Ronneberger 2015; Çiçek 2016; Isensee 2021)."),
+    "denseunet": NetworkKind(DenseUNet, "Dense U-Net (Li 2018)."),
+    "vnet": NetworkKind(VNet, "V-Net (Milletari 2016)."),
+    "quicknat": NetworkKind(QuickNAT, "QuickNAT (Roy 2019)."),
+}.items():
+    NETWORKS.add(_name, _part)
 
 
 def build(net: Network, seed: int | None = None) -> nn.Module:
-    """Build the network of ``net`` with random weights (He 2015), in channels-last memory.
+    """Build the network of ``net`` with random weights, in channels-last memory.
 
     With a ``seed`` the weights are reproducible; torch's random state stays unchanged either way.
+    The package's own networks are initialised as in He 2015, others as their code does it.
     """
     # Draw the weights without disturbing the caller's random state.
     with torch.random.fork_rng(devices=[]):
         if seed is not None:
             torch.manual_seed(seed)
-        module = FAMILIES[net.kind](net)
-        module.apply(_he_initialise)
+        module = NETWORKS[net.kind].build(net)
+        if net.kind in Network.OWN_KINDS:
+            module.apply(_he_initialise)
     return _in_memory_format(module, net)
+
+
+def refuse_misshapen(net: Network, patch: Sequence[int]) -> None:
+    """Run a registered network once on an empty patch, and check its output.
+
+    Raises:
+        PlanError: it fails, or does not give class scores (1, L, *patch).
+    """
+    space = tuple(patch[: net.dims])
+    wanted = (1, net.classes, *space)
+    try:
+        with torch.no_grad():
+            out = build(net, seed=0).eval()(torch.zeros(1, net.channels, *space))
+    except Exception as error:  # anything may be wrong in somebody else's network
+        raise PlanError(
+            f"the network {net.kind} fails on a patch of {space} voxels "
+            f"({type(error).__name__}: {error})"
+        ) from error
+    found = tuple(out[0].shape if isinstance(out, list) else out.shape)
+    if found != wanted:
+        raise PlanError(
+            f"the network {net.kind} gives the shape {found} for a patch of {space} voxels, but "
+            f"class scores of the shape {wanted} are needed"
+        )
 
 
 def memory_format(dims: int) -> torch.memory_format:
@@ -71,7 +100,7 @@ def filled(net: Network, weights: Weights) -> nn.Module:
     """
     # On the meta device no memory is allocated and no random weights are drawn.
     with torch.device("meta"):
-        module = FAMILIES[net.kind](net)
+        module = NETWORKS[net.kind].build(net)
     _refuse_misfit(module, weights, _fitting(module, weights))
     module.load_state_dict(
         {name: torch.from_numpy(np.array(array)) for name, array in weights.items()}, assign=True

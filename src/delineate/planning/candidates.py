@@ -179,6 +179,15 @@ def _triple(values: Any) -> Triple:
     return int(a), int(b), int(c)
 
 
+def as_kind(unet: Network, kind: str) -> Network:
+    """A network of another kind with the stages and channels of a U-Net, without deep supervision;
+    the U-Net itself if that is the kind.
+    """
+    if kind == unet.kind:
+        return unet
+    return Network.model_validate(unet.model_dump() | {"kind": kind, "deep_supervision": False})
+
+
 def _unet(
     dims: int,
     channels: int,

@@ -34,7 +34,8 @@ from ..core.plan import (
 )
 from ..core.progress import Progress, silent
 from ..execution import local
-from .candidates import candidates
+from ..extend.parts import Recipe
+from .candidates import as_kind, candidates
 from .capacity import Machine, Triple, largest_that_fits, measure_step, steps_wanted
 from .fingerprint import Fingerprint, examine
 
@@ -43,14 +44,14 @@ __all__ = [
     "VALIDATION_FOLDS",
     "Machine",
     "Planner",
-    "Recipe",
     "fingerprint",
     "make_plan",
     "plan_with",
 ]
 
 DEFAULT_EPOCHS = 1000  # if neither a budget nor epochs are given, and there is no recipe
-VALIDATION_FOLDS = 5  # without folds or a split, one fifth of the patients is for validation
+# Without folds or a split, one fifth of the patients is for validation.
+VALIDATION_FOLDS = Recipe.folds
 MOST_CASES = 64  # more cases would not change a fingerprint
 # Fewer steps are too few to learn left from right with mirrored images. Phantom kidneys, 635 steps,
 # mirrored and swapped: one kidney never found, mean Dice 0.706; not mirrored: 0.953.
@@ -129,21 +130,6 @@ class Planner(Protocol):
     ) -> Plan: ...
 
 
-@dataclass(frozen=True)
-class Recipe:
-    """A named planner that reproduces a known system.
-
-    ``adapt`` selects from a cohort the structures that the system segments, unless the user chose
-    structures (second argument is True), and the channels it uses.
-    """
-
-    name: str
-    summary: str
-    plan: Planner
-    adapt: Callable[[Manifest, bool], Manifest] = lambda manifest, has_choice: manifest
-    folds: int = VALIDATION_FOLDS  # one of this many parts of the patients is for validation
-
-
 def plan_with(
     recipe: Recipe | None,
     found: Fingerprint,
@@ -154,16 +140,17 @@ def plan_with(
     epochs: int | None,
     seed: int,
     dims: int | None,
+    kind: str = "",
 ) -> Plan:
-    """The plan of ``recipe`` for this machine; if it is None, the plan of the rules, with
-    ``DEFAULT_EPOCHS`` if neither budget nor epochs are given.
+    """The plan of ``recipe`` for this machine; if it is None, the plan of the rules with a network
+    of ``kind`` ("" for their own), with ``DEFAULT_EPOCHS`` if neither budget nor epochs are given.
 
     Raises:
         PlanError: as for ``make_plan`` or the recipe.
     """
     if recipe is None and budget_s is None and epochs is None:
         epochs = DEFAULT_EPOCHS
-    planner = make_plan if recipe is None else recipe.plan
+    planner: Planner = partial(make_plan, kind=kind or "unet") if recipe is None else recipe.plan
     return planner(
         found,
         manifest,
@@ -202,6 +189,7 @@ def make_plan(
     epochs: int | None = None,
     seed: int = 0,
     dims: int | None = None,
+    kind: str = "unet",
     probe: Callable[[Network, Triple, int], float] | None = None,
 ) -> Plan:
     """Derive a plan.
@@ -209,6 +197,7 @@ def make_plan(
     Args:
         budget_s: seconds of training alone; give exactly one of this and ``epochs``.
         dims: 2 or 3 instead of the rule's choice.
+        kind: of the network; a registered one gets the stages and base channels of a U-Net.
         probe: (network, patch, batch) -> seconds of one training step; if None, the step is
             measured on this machine.
 
@@ -224,7 +213,7 @@ def make_plan(
     draft = _choose_grid(_Draft(found, manifest, machine), budget_s, dims)
     channels = tuple(_channel(draft, index, name) for index, name in enumerate(manifest.channels))
     network, patch, batch_size, step_s = _choose_network(
-        draft, budget_s, probe or partial(measure_step, device=machine.device)
+        draft, budget_s, kind, probe or partial(measure_step, device=machine.device)
     )
     schedule = Schedule(
         budget_s=budget_s,
@@ -412,12 +401,12 @@ def _channel(draft: _Draft, index: int, name: str) -> Channel:
 
 
 def _choose_network(
-    draft: _Draft, budget_s: float | None, probe: Callable[[Network, Triple, int], float]
+    draft: _Draft, budget_s: float | None, kind: str, probe: Callable[[Network, Triple, int], float]
 ) -> tuple[Network, Triple, int, float]:
-    """The largest U-Net, patch and batch for which memory and time allow enough training steps, and
-    the seconds of one step.
+    """The largest network, patch and batch for which memory and time allow enough training steps,
+    and the seconds of one step.
     """
-    choices = candidates(
+    unets = candidates(
         draft.shape,
         [1.0 if s is None else s for s in draft.spacing_mm],
         draft.dims,
@@ -426,6 +415,7 @@ def _choose_network(
         draft.machine,
         light=budget_s is not None,
     )
+    choices = [(as_kind(network, kind), patch, size) for network, patch, size in unets]
     (network, patch, batch_size), step_s, why = largest_that_fits(
         choices, budget_s, draft.machine, probe, steps_wanted(budget_s, FEWEST_STEPS)
     )
@@ -435,8 +425,9 @@ def _choose_network(
         "median case"
     )
     draft.reasons["network"] = (
-        f"U-Net with {len(network.widths)} stages and {network.widths[0]} to {network.widths[-1]} "
-        "channels, pooled until about 4 voxels per axis remain"
+        f"{'U-Net' if kind == 'unet' else kind} with {len(network.widths)} stages and "
+        f"{network.widths[0]} to {network.widths[-1]} channels, pooled until about 4 voxels per "
+        "axis remain"
         + (
             "; one convolution instead of two at full resolution and at each level of the decoder: "
             "more accurate after the same training time"

@@ -24,8 +24,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from ..core.plan import Augmentation, Plan
+from ..core.plan import Plan
 from ..core.store import StoredCase
+from ..extend.parts import Augmentation as AugmentationPart
+from ..extend.registers import AUGMENTATIONS
 from ..preprocessing.warp import warp
 
 ELASTIC_KNOTS = 5  # displacements are drawn on this many points per axis and interpolated
@@ -248,29 +250,24 @@ def _box(
     return image, label
 
 
-def change_intensity(x: Tensor, aug: Augmentation, dims: int, rng: np.random.Generator) -> Tensor:
-    """Change the intensities of a patch, (C, *patch) normalised float32, at random: low resolution,
-    blur, noise, brightness, contrast, gamma, missing channels.
+def change_intensity(
+    image: Tensor, label: Tensor, plan: Plan, rng: np.random.Generator
+) -> tuple[Tensor, Tensor]:
+    """Change a patch, image (C, *patch) normalised float32 and label (*patch), at random: the
+    effects of ``INTENSITY`` in their order, missing channels, then the registered changes that the
+    plan names.
     """
     # The order of the draws fixes every sample; a new change is added at the end.
-    if rng.random() < aug.low_resolution_p:
-        x = _low_resolution(x, rng.uniform(*aug.low_resolution), dims)
-    if rng.random() < aug.blur_p:
-        x = _blur(x, rng.uniform(*aug.blur_voxels), dims)
-    if rng.random() < aug.noise_p:
-        # Noise by torch, with a seed from the stream of the sample.
-        generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
-        x = x + torch.randn(x.shape, generator=generator) * float(rng.uniform(0, aug.noise_std))
-    if rng.random() < aug.brightness_p:
-        x = x + float(rng.normal(0, aug.brightness))
-    if rng.random() < aug.contrast_p:
-        mean = x.mean(dim=(1, 2, 3), keepdim=True)
-        x = (x - mean) * float(rng.uniform(*aug.contrast)) + mean
-    if rng.random() < aug.gamma_p:
-        x = _gamma(x, float(np.exp(rng.uniform(*np.log(aug.gamma)))), invert=rng.random() < 0.3)
+    aug = plan.augmentation
+    for name in INTENSITY:
+        if rng.random() < getattr(aug, f"{name}_p"):
+            image, label = AUGMENTATIONS[name].change(image, label, rng, plan)
     if aug.drop_channel_p:
-        x = _drop_channels(x, aug.drop_channel_p, rng)
-    return x
+        image = _drop_channels(image, aug.drop_channel_p, rng)
+    for name, p in aug.custom.items():
+        if rng.random() < p:
+            image, label = AUGMENTATIONS[name].change(image, label, rng, plan)
+    return image, label
 
 
 def _drop_channels(x: Tensor, p: float, rng: np.random.Generator) -> Tensor:
@@ -330,3 +327,61 @@ def _blur(x: Tensor, sigma: float, dims: int) -> Tensor:
         )
         x = functional.conv1d(flat, kernel[None, None]).view(lines.shape).movedim(-1, axis)
     return x
+
+
+# ---- the package's own changes of intensity ----
+
+
+def _with_low_resolution(
+    image: Tensor, label: Tensor, rng: np.random.Generator, plan: Plan
+) -> tuple[Tensor, Tensor]:
+    factor = rng.uniform(*plan.augmentation.low_resolution)
+    return _low_resolution(image, factor, plan.dims), label
+
+
+def _with_blur(
+    image: Tensor, label: Tensor, rng: np.random.Generator, plan: Plan
+) -> tuple[Tensor, Tensor]:
+    return _blur(image, rng.uniform(*plan.augmentation.blur_voxels), plan.dims), label
+
+
+def _with_noise(
+    image: Tensor, label: Tensor, rng: np.random.Generator, plan: Plan
+) -> tuple[Tensor, Tensor]:
+    # Noise by torch, with a seed from the stream of the sample.
+    generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
+    noise = torch.randn(image.shape, generator=generator)
+    return image + noise * float(rng.uniform(0, plan.augmentation.noise_std)), label
+
+
+def _with_brightness(
+    image: Tensor, label: Tensor, rng: np.random.Generator, plan: Plan
+) -> tuple[Tensor, Tensor]:
+    return image + float(rng.normal(0, plan.augmentation.brightness)), label
+
+
+def _with_contrast(
+    image: Tensor, label: Tensor, rng: np.random.Generator, plan: Plan
+) -> tuple[Tensor, Tensor]:
+    mean = image.mean(dim=(1, 2, 3), keepdim=True)
+    return (image - mean) * float(rng.uniform(*plan.augmentation.contrast)) + mean, label
+
+
+def _with_gamma(
+    image: Tensor, label: Tensor, rng: np.random.Generator, plan: Plan
+) -> tuple[Tensor, Tensor]:
+    gamma = float(np.exp(rng.uniform(*np.log(plan.augmentation.gamma))))
+    return _gamma(image, gamma, invert=rng.random() < 0.3), label
+
+
+# In the order in which they are applied; the plan has the probability of each, such as ``blur_p``.
+INTENSITY = ("low_resolution", "blur", "noise", "brightness", "contrast", "gamma")
+for _name, _change, _definition in (
+    ("low_resolution", _with_low_resolution, "Sampled down and up again."),
+    ("blur", _with_blur, "Gaussian blur."),
+    ("noise", _with_noise, "Gaussian noise."),
+    ("brightness", _with_brightness, "One random number is added."),
+    ("contrast", _with_contrast, "Differences to the mean are scaled."),
+    ("gamma", _with_gamma, "A power of the scaled intensities (Isensee 2021)."),
+):
+    AUGMENTATIONS.add(_name, AugmentationPart(_change, _definition))

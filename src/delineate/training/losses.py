@@ -6,15 +6,15 @@ background. Probabilities are (B, L, *space) and sum to 1 over L. A target is cl
 *space) int64, or one-hot (B, L, *space) of any dtype; ``as_indices`` refuses anything else with a
 ValueError. A loss is a scalar, computed in float32; of float64 in float64.
 
-There are two kinds of terms. Overlaps (Dice, generalised Dice, Tversky) compare whole structures
-and are computed from probabilities. The others are means over voxels, computed from logits; the
-weight of a voxel depends on its true class and on whether it is at a boundary.
+There are three kinds of terms (``extend``). Overlaps (Dice, generalised Dice, Tversky) compare
+whole structures and are computed from probabilities. Means over voxels are computed from logits;
+the weight of a voxel depends on its true class and on whether it is at a boundary. Terms of the
+third kind, from outside the package, are computed from the logits themselves.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -22,6 +22,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from ..core.plan import Loss
+from ..extend.parts import LossTerm, StructureTerm, VoxelTerm
+from ..extend.registers import LOSSES, running
 
 SMOOTH = 1e-5  # added to numerator and denominator: the overlap of two empty structures is 1
 FEW = 8  # classes; below this number another memory order is faster
@@ -31,44 +33,42 @@ Sums = tuple[Tensor, Tensor, Tensor]  # per class, (L,) each: sum(p g), sum(p), 
 
 # ---- every term ----
 
-
-@dataclass(frozen=True)
-class VoxelTerm:
-    """A mean over voxels. ``cost``: (log-probabilities, target, voxel weights, loss) -> scalar."""
-
-    cost: Callable[[Tensor, Tensor, Tensor | None, Loss], Tensor]
-
-
-@dataclass(frozen=True)
-class StructureTerm:
-    """A comparison of structures. ``cost``: (sums of each group, loss) -> scalar.
-
-    ``Loss.squared`` applies only to a term with ``squares``.
-    """
-
-    cost: Callable[[list[Sums], Loss], Tensor]
-    squares: bool = False
-
-
-Term = VoxelTerm | StructureTerm
-# The computation of each term of ``Loss``. Terms of the same kind are added in this order.
-TERMS: dict[str, Term] = {
-    "cross_entropy": VoxelTerm(lambda logs, t, w, loss: _cross_entropy(logs, t, w)),
-    "binary_cross_entropy": VoxelTerm(lambda logs, t, w, loss: _binary_cross_entropy(logs, t, w)),
-    "focal": VoxelTerm(lambda logs, t, w, loss: _focal(logs, t, w, loss.focal_gamma)),
-    "dice": StructureTerm(lambda sums, loss: _dice(sums), squares=True),
-    "generalised_dice": StructureTerm(lambda sums, loss: _generalised_dice(sums)),
+# The package's terms, one for each of ``Loss.TERMS``. Terms of the same kind are added in this
+# order. Terms from elsewhere are in ``Loss.custom``.
+OWN: dict[str, LossTerm | VoxelTerm | StructureTerm] = {
+    "cross_entropy": VoxelTerm(
+        lambda logs, t, w, loss: _cross_entropy(logs, t, w),
+        "Cross-entropy; with weights the weighted logistic loss (Roy 2019).",
+    ),
+    "binary_cross_entropy": VoxelTerm(
+        lambda logs, t, w, loss: _binary_cross_entropy(logs, t, w),
+        "Cross-entropy of each structure against the rest.",
+    ),
+    "focal": VoxelTerm(
+        lambda logs, t, w, loss: _focal(logs, t, w, loss.focal_gamma), "Focal loss (Lin 2017)."
+    ),
+    "dice": StructureTerm(
+        lambda sums, loss: _dice(sums),
+        "Soft Dice (Drozdzal 2016; with squares, Milletari 2016).",
+        squares=True,
+    ),
+    "generalised_dice": StructureTerm(
+        lambda sums, loss: _generalised_dice(sums), "Generalised Dice (Sudre 2017)."
+    ),
     "tversky": StructureTerm(
         lambda sums, loss: _tversky(
             sums,
             loss.tversky_false_positives,
             loss.tversky_false_negatives,
-        )
+        ),
+        "Tversky loss (Salehi 2017).",
     ),
 }
 FUSED = {"dice", "cross_entropy"}  # a loss of only these is computed by ``_DiceAndCrossEntropy``
-if _lacking := ", ".join(sorted(TERMS.keys() ^ set(Loss.TERMS))):
-    raise ImportError(f"core.plan.Loss.TERMS or training.losses.TERMS lacks the term {_lacking}")
+if _lacking := ", ".join(sorted(OWN.keys() ^ set(Loss.TERMS))):
+    raise ImportError(f"core.plan.Loss.TERMS or training.losses.OWN lacks the term {_lacking}")
+for _name, _term in OWN.items():
+    LOSSES.add(_name, _term)
 
 
 # ---- the whole loss ----
@@ -109,24 +109,31 @@ def _combined(logits: Tensor, target: Tensor, loss: Loss) -> Tensor:
     total = logs.new_zeros(())
     over_voxels = [(w, t) for w, t in active.values() if isinstance(t, VoxelTerm)]
     over_structures = [(w, t) for w, t in active.values() if isinstance(t, StructureTerm)]
+    over_logits = {n: (w, t) for n, (w, t) in active.items() if isinstance(t, LossTerm)}
     if over_voxels:
         total = total + _over_voxels(over_voxels, logs, target, loss)
     if over_structures:
         total = total + _over_structures(over_structures, logs.exp(), target, loss)
+    for name, (weight, term) in over_logits.items():
+        with running(LOSSES, name):
+            total = total + weight * term.cost(_as_float(logits), target)
     return total
 
 
-def _active(loss: Loss) -> dict[str, tuple[float, Term]]:
-    """Weight and term by name, in the order of ``TERMS``; terms with weight 0 are left out.
+def _active(loss: Loss) -> dict[str, tuple[float, LossTerm | VoxelTerm | StructureTerm]]:
+    """Weight and term by name: those of the package in their order, then others; terms with weight
+    0 are left out.
 
     Raises:
-        ValueError: a subclass of ``Loss`` declares a term that is not in ``TERMS``.
+        ValueError: a subclass of ``Loss`` declares a term that is not in ``OWN``.
+        PartError: a term of ``loss.custom`` is not registered.
     """
-    unknown = [name for name in loss.TERMS if name not in TERMS]
+    unknown = [name for name in loss.TERMS if name not in OWN]
     if unknown:
         words = f"{type(loss).__name__} has the terms {', '.join(unknown)}"
-        raise ValueError(f"{words}, which training.losses.TERMS does not compute")
-    return {name: (w, term) for name, term in TERMS.items() if (w := getattr(loss, name))}
+        raise ValueError(f"{words}, which training.losses.OWN does not compute")
+    own = {name: (w, term) for name, term in OWN.items() if (w := getattr(loss, name))}
+    return own | {name: (w, LOSSES[name]) for name, w in loss.custom.items() if w}
 
 
 class _DiceAndCrossEntropy(torch.autograd.Function):

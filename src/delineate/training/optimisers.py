@@ -13,6 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from ..core.plan import Optimiser
+from ..extend.parts import OptimiserKind
+from ..extend.registers import OPTIMISERS
 
 MUON_MOMENTUM = 0.95
 # Root mean square of an update at learning rate 1. It is the usual value of AdamW, so that both use
@@ -27,29 +29,55 @@ def make_optimiser(
     """The optimiser of the plan; norms and biases have no weight decay. ``dtype``: the type in
     which large matrices may be multiplied.
     """
+    return OPTIMISERS[plan.kind].make(module, plan, dtype)
+
+
+def _groups(module: nn.Module, plan: Optimiser) -> list[dict[str, Any]]:
+    """The parameters in two groups: with and without weight decay."""
     # Norms and biases are vectors; kernels have more axes.
     decayed = [p for p in module.parameters() if p.ndim > 1]
     spared = [p for p in module.parameters() if p.ndim <= 1]
-    groups = [
+    return [
         {"params": decayed, "weight_decay": plan.weight_decay},
         {"params": spared, "weight_decay": 0.0},
     ]
-    if plan.kind == "muon":
-        return Muon(
-            module.parameters(),
-            plan.learning_rate,
-            plan.weight_decay,
-            torch.bfloat16 if dtype == torch.bfloat16 else torch.float32,
-        )
-    if plan.kind == "sgd":
-        return torch.optim.SGD(
-            groups,
-            lr=plan.learning_rate,
-            momentum=plan.momentum,
-            nesterov=plan.nesterov and plan.momentum > 0,
-        )
-    kind = torch.optim.AdamW if plan.kind == "adamw" else torch.optim.Adam
-    return kind(groups, lr=plan.learning_rate, amsgrad=plan.amsgrad)
+
+
+def _sgd(module: nn.Module, plan: Optimiser, dtype: torch.dtype) -> torch.optim.Optimizer:
+    return torch.optim.SGD(
+        _groups(module, plan),
+        lr=plan.learning_rate,
+        momentum=plan.momentum,
+        nesterov=plan.nesterov and plan.momentum > 0,
+    )
+
+
+def _adamw(module: nn.Module, plan: Optimiser, dtype: torch.dtype) -> torch.optim.Optimizer:
+    groups = _groups(module, plan)
+    return torch.optim.AdamW(groups, lr=plan.learning_rate, amsgrad=plan.amsgrad)
+
+
+def _adam(module: nn.Module, plan: Optimiser, dtype: torch.dtype) -> torch.optim.Optimizer:
+    groups = _groups(module, plan)
+    return torch.optim.Adam(groups, lr=plan.learning_rate, amsgrad=plan.amsgrad)
+
+
+def _muon(module: nn.Module, plan: Optimiser, dtype: torch.dtype) -> torch.optim.Optimizer:
+    return Muon(
+        module.parameters(),
+        plan.learning_rate,
+        plan.weight_decay,
+        torch.bfloat16 if dtype == torch.bfloat16 else torch.float32,
+    )
+
+
+for _name, _make, _definition in (
+    ("sgd", _sgd, "SGD with momentum."),
+    ("adamw", _adamw, "AdamW (Loshchilov 2019)."),
+    ("adam", _adam, "Adam (Kingma 2015)."),
+    ("muon", _muon, "Muon (Jordan 2024)."),
+):
+    OPTIMISERS.add(_name, OptimiserKind(_make, _definition))
 
 
 class Muon(torch.optim.Optimizer):

@@ -65,7 +65,8 @@ def _draw_sample(
         # After a left-right flip a left structure is a right one.
         if plan.sided_axis in spatial.flips and plan.labels.is_sided:
             label = torch.from_numpy(plan.labels.swap_table()[label.numpy()])
-        return augment.change_intensity(image, plan.augmentation, plan.dims, rng), label.long()
+        image, label = augment.change_intensity(image, label, plan, rng)
+        return image, label.long()
     except DelineateError:
         raise
     except Exception as error:

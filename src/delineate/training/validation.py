@@ -19,8 +19,9 @@ from torch import Tensor, nn
 
 from ..core.plan import Inference, Loss, Plan, Structure
 from ..core.store import StoredCase
+from ..extend.parts import StructureTerm, VoxelTerm
 from ..inference import engine as infer
-from .losses import TERMS, StructureTerm, VoxelTerm, class_after_class
+from .losses import OWN, class_after_class
 
 Counts = NDArray[np.int64]
 VALIDATION_OVERLAP = 0.25  # maximum overlap of windows: more is much slower, with similar scores
@@ -111,11 +112,10 @@ def evaluate(
 
 
 def _weights(loss: Loss) -> tuple[float, float]:
-    """Total weights in the loss of the voxel terms and of the structure terms."""
-    weights = dict.fromkeys((VoxelTerm, StructureTerm), 0.0)
-    for name, term in TERMS.items():
-        weights[type(term)] += getattr(loss, name)
-    return weights[VoxelTerm], weights[StructureTerm]
+    """Total weights in the loss of the voxel terms and of the structure terms of the package."""
+    voxels = sum(getattr(loss, name) for name, t in OWN.items() if isinstance(t, VoxelTerm))
+    structures = sum(getattr(loss, name) for name, t in OWN.items() if isinstance(t, StructureTerm))
+    return voxels, structures
 
 
 def march(

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...core.labels import LabelSet
-from ..findings import Finding
+from ...extend.findings import Finding
 from .doctor import Examination
 
 RANGE_RATIO = 20.0  # largest plausible ratio between the intensities of two cases

@@ -23,7 +23,7 @@ from ...core.grid import GRID_TOLERANCE_MM, Grid
 from ...core.labels import Label, LabelSet, as_whole_numbers, unique_values
 from ...core.manifest import Case, Manifest, Source
 from ...core.volume import Volume
-from ..findings import Finding, Severity
+from ...extend.findings import Finding, Severity
 from ..reading import difference, map_label, read_image, read_raw_label
 from .repair import COPY_AFFINE, RESAMPLE, way_to_mend
 

@@ -18,8 +18,8 @@ from typing import Any
 from ...core.errors import LayoutError
 from ...core.labels import LabelMapping, LabelSet
 from ...core.manifest import Case, Split
+from ...extend.findings import Draft
 from ...formats.files import stem
-from ..findings import Draft
 from .tree import Tree, group_channels, is_raster, most, source
 
 # First words of a file's key, in lower case, that mark an MR sequence, and any modality.

@@ -29,8 +29,8 @@ from ...core.terms import (
     number_of_channel,
     read_with_rest,
 )
+from ...extend.findings import DiscoveredCohort
 from ...formats.files import stem
-from ..findings import DiscoveredCohort
 from .tree import Tree, may_be_image, shared_start, source
 
 # How the training data identified its channels if they had no names.

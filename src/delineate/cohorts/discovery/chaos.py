@@ -11,7 +11,7 @@ from pathlib import Path
 
 from ...core.labels import LabelMapping, LabelSet, Range
 from ...core.manifest import Case, Source
-from ..findings import Draft
+from ...extend.findings import Draft
 from .tree import Tree, most, source
 
 # Lowest value, highest value and structure of CHAOS MR masks, as the challenge defines them.

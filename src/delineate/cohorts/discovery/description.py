@@ -29,8 +29,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from ...core.errors import InputError, LayoutError
 from ...core.labels import LabelMapping, LabelSet
 from ...core.manifest import Case, Split
+from ...extend.findings import Draft
 from ...formats.files import natural_key, stem
-from ..findings import Draft
 from .patients import by_pattern
 from .structures import StructureSelection, read_yaml
 from .tree import Tree, source

@@ -16,9 +16,9 @@ from pathlib import Path
 
 from ...core.errors import DelineateError, LayoutError
 from ...core.manifest import Case, Source, Split
+from ...extend.findings import Draft
 from ...formats import dicom, files
 from ...formats.files import stem
-from ..findings import Draft
 from ..reading import is_grey
 from .names import read_label_names
 from .tree import Tree, case_ids, group_channels, is_raster, match_names, source

@@ -1,7 +1,7 @@
 """Find the cases of a cohort: recognise the layout of a folder, and derive patients and structures.
 
-``LAYOUTS`` is the ordered table. Each layout is one function ``(tree, root) -> Draft | None`` in
-``challenges.py``, ``chaos.py`` or ``folders.py``. Layouts are grouped in tiers, from specific to
+Each layout is one function ``(tree, root) -> Draft | None`` in ``challenges.py``, ``chaos.py`` or
+``folders.py``, registered in ``extend.LAYOUTS``. Layouts are grouped in tiers, from specific to
 general. The first tier with a match wins. If two layouts of one tier find different cases, the user
 must choose. Any other layout is described by a YAML file (``description.py``). Files are recognised
 by their names; few are opened.
@@ -11,40 +11,40 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from ...core.errors import DelineateError, InputError, LayoutError, LeakError, UsageError
 from ...core.inputs import refuse_special
 from ...core.manifest import Case, Manifest
+from ...extend.findings import DiscoveredCohort, Draft, Finding
+from ...extend.parts import TIERS, Layout, Tier
+from ...extend.registers import LAYOUTS, running
 from ...formats import dicom, files
-from ..findings import DiscoveredCohort, Draft, Finding
 from . import challenges, chaos, folders
 from .patients import by_pattern
 from .structures import StructureSelection, derive, named
 from .tree import Tree, patient_from_id, source
 
-Layout = Callable[[Tree, Path], Draft | None]
-LAYOUTS: tuple[dict[str, Layout], ...] = (
-    {"nnunet-raw": challenges.nnunet_raw, "decathlon": challenges.decathlon},
-    {
-        "totalsegmentator": challenges.totalsegmentator,
-        "chaos-mr": chaos.chaos_mr,
-        "chaos": chaos.chaos,
-        "3d-ircadb": challenges.ircad,
-        "oasis-1": challenges.oasis1,
-    },
-    {"parallel-folders": folders.parallel_folders},
-    {"modality-files": challenges.modality_files},
-    {"suffix-pairs": folders.suffix_pairs},
-    {"dicom": folders.dicom_folder, "plain-images": folders.plain_images},
+_OWN: tuple[tuple[Tier, str, Callable[[Tree, Path], Draft | None], str], ...] = (
+    ("described", "nnunet-raw", challenges.nnunet_raw, "imagesTr/ID_0000.*, labelsTr/ID.*"),
+    ("described", "decathlon", challenges.decathlon, "dataset.json, imagesTr/, labelsTr/"),
+    ("challenge", "totalsegmentator", challenges.totalsegmentator, "ID/ct.*, ID/segmentations/"),
+    ("challenge", "chaos-mr", chaos.chaos_mr, "ID/T1DUAL, ID/T2SPIR with DICOM_anon, Ground"),
+    ("challenge", "chaos", chaos.chaos, "ID/DICOM_anon/, ID/Ground/"),
+    ("challenge", "3d-ircadb", challenges.ircad, "ID/PATIENT_DICOM, ID/MASKS_DICOM"),
+    ("challenge", "oasis-1", challenges.oasis1, "OAS1_ID/PROCESSED, OAS1_ID/FSL_SEG"),
+    ("folders", "parallel-folders", folders.parallel_folders, "images/ID.*, labels/ID.*"),
+    ("channels", "modality-files", challenges.modality_files, "ID/ID_t1.*, ID/ID_seg.*"),
+    ("pairs", "suffix-pairs", folders.suffix_pairs, "ID.*, ID_mask.*"),
+    ("files", "dicom", folders.dicom_folder, "a tree of DICOM series"),
+    ("files", "plain-images", folders.plain_images, "images without masks"),
+    ("on request", "chaos-mr-inphase", chaos.chaos_mr_inphase, "T1 in phase of chaos-mr"),
+    ("on request", "chaos-mr-t2", chaos.chaos_mr_t2, "T2 of chaos-mr"),
 )
-ON_REQUEST: dict[str, Layout] = {
-    "chaos-mr-inphase": chaos.chaos_mr_inphase,
-    "chaos-mr-t2": chaos.chaos_mr_t2,
-}
-NAMES = (*(name for tier in LAYOUTS for name in tier), *ON_REQUEST)
+for _tier, _name, _find, _definition in _OWN:
+    LAYOUTS.add(_name, Layout(_find, _definition, _tier))
 # Number of cases read for a property that all share; the first one may be unreadable.
 FEW = 3
 DEEPEST = 2  # number of folder levels below the root that are searched for a cohort
@@ -77,7 +77,7 @@ def discover(
 
     Args:
         root: a folder, a ``manifest.jsonl`` (or a folder that contains one), or one image file.
-        layout: name of a layout (one of ``NAMES``), if several match.
+        layout: name of a registered layout, if several match.
         description: YAML file that describes another layout.
         labels: YAML file that names, merges or selects structures.
         patient: regular expression with one group that finds the patient in a case's id.
@@ -86,7 +86,7 @@ def discover(
 
     Raises:
         InputError: ``root`` does not exist.
-        UsageError: arguments exclude each other, or the layout is unknown.
+        UsageError: arguments exclude each other. PartError: the layout is unknown.
         LayoutError: no layout was recognised, or more than one.
         LabelError: the structures cannot be determined, or the selected ones do not exist.
     """
@@ -94,8 +94,8 @@ def discover(
     # Check the arguments before any folder is read.
     if layout and description:
         raise UsageError("a layout and a description exclude each other; give only one")
-    if layout and layout not in NAMES:
-        raise UsageError(f"no layout is called {layout!r}; known layouts are {', '.join(NAMES)}")
+    if layout:
+        LAYOUTS[layout]
     if not root.exists():
         raise InputError("no such file or folder", path=root)
     refuse_special(root)
@@ -136,27 +136,40 @@ def _draft_of_folder(root: Path, layout: str | None) -> Draft:
 def _recognise(tree: Tree, root: Path, layout: str | None) -> Draft:
     """The draft of the given layout, else of the first tier that matches in or below ``root``."""
     if layout:
-        table = {name: f for tier in LAYOUTS for name, f in tier.items()} | ON_REQUEST
-        draft = table[layout](tree, root)
+        draft = _drafted(layout, tree, root)
         if draft is None:
             raise LayoutError(
                 f"the folder does not have the layout {layout}; {_content(tree, root)}", path=root
             )
         return draft
     # The specific tiers come first; folders below are searched only if nothing matches here.
-    for tier in LAYOUTS:
+    tiers = _tiers()
+    for tier in tiers:
         if draft := _of_tier(tree, root, tier):
             return draft
-    return _descend(tree, root)
+    # The last tier is left out: images or DICOM files in some subfolder are no cohort.
+    return _descend(tree, root, tiers[:-1])
 
 
-def _of_tier(tree: Tree, root: Path, tier: dict[str, Layout]) -> Draft | None:
+def _tiers() -> list[list[str]]:
+    """Names of the layouts that are tried on every folder, by tier, from specific to general."""
+    found = list(LAYOUTS.items())
+    tiers = [tier for tier in TIERS if tier != "on request"]
+    return [[name for name, one in found if one.tier == tier] for tier in tiers]
+
+
+def _drafted(layout: str, tree: Tree, root: Path) -> Draft | None:
+    with running(LAYOUTS, layout):
+        return LAYOUTS[layout].find(tree, root)
+
+
+def _of_tier(tree: Tree, root: Path, tier: Sequence[str]) -> Draft | None:
     """The draft of the first layout in ``tier`` that matches; None if none matches.
 
     Raises:
         LayoutError: two layouts match and find different images.
     """
-    drafts = [draft for function in tier.values() if (draft := function(tree, root)) is not None]
+    drafts = [draft for name in tier if (draft := _drafted(name, tree, root)) is not None]
     # Two layouts that find the same images agree, and the first one is used.
     held = {frozenset(s.path for c in draft.cases for s in c.images) for draft in drafts}
     if len(held) > 1:
@@ -169,7 +182,7 @@ def _of_tier(tree: Tree, root: Path, tier: dict[str, Layout]) -> Draft | None:
     return drafts[0] if drafts else None
 
 
-def _descend(tree: Tree, root: Path) -> Draft:
+def _descend(tree: Tree, root: Path, tiers: Sequence[Sequence[str]]) -> Draft:
     """The draft of the only recognised folder below the root, at the smallest depth that has one.
 
     Raises:
@@ -181,8 +194,7 @@ def _descend(tree: Tree, root: Path) -> Draft:
         level = [f for folder in level for f in tree.folders(folder)][:200]
         found: list[tuple[Path, Draft]] = []
         for folder in level:
-            # The last tier is left out: images or DICOM files in some subfolder are no cohort.
-            draft = next((d for tier in LAYOUTS[:-1] if (d := _of_tier(tree, folder, tier))), None)
+            draft = next((d for tier in tiers if (d := _of_tier(tree, folder, tier))), None)
             if draft:
                 found.append((folder, draft))
         # Exactly one cohort: use it. Several: the user must choose.
@@ -317,7 +329,7 @@ def _with_patients(draft: Draft, pattern: str | None) -> tuple[Case, ...]:
     cases = []
     for case in draft.cases:
         # The first rule that gives a name wins; the rules used are counted for the finding.
-        known = "DICOM PatientID" if draft.layout in LAYOUTS[-1] else "the layout"
+        known = "DICOM PatientID" if draft.layout in ("dicom", "plain-images") else "the layout"
         for rule, name in (
             (known, case.patient),
             ("DICOM PatientID", _dicom_fact(case, "patient_id") if not case.patient else ""),

@@ -18,13 +18,13 @@ from ...core.labels import LabelSet
 from ...core.manifest import ABSENT, Case, Manifest
 from ...core.outputs import Originals
 from ...core.terms import number_of_channel
+from ...extend.findings import DiscoveredCohort
 from ...formats.files import stem
-from ..findings import DiscoveredCohort
 from . import channels
 from .channels import Numbered
 from .layouts import discover
 from .originals import originals
-from .tree import IMAGE_ENDINGS, Tree
+from .tree import Tree, has_image_ending
 
 _UNUSABLE = ("refused", "missing")  # kinds of findings that exclude a scan; others concern labels
 
@@ -235,7 +235,7 @@ class _Search:
         for folder in (folder for folder in folders if folder.is_dir()):
             for path in Tree().folders(folder):
                 place = os.path.abspath(path) + os.sep
-                if path.name.lower().endswith(IMAGE_ENDINGS) and not any(
+                if has_image_ending(path.name) and not any(
                     f"{one}{os.sep}".startswith(place) for one in used
                 ):
                     self._fail(

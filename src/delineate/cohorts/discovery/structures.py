@@ -20,7 +20,7 @@ import numpy as np
 from ...core.errors import DelineateError, InputError, LabelError
 from ...core.labels import LabelMapping, LabelSet, Range, as_whole_numbers, unique_values
 from ...core.manifest import Case, Manifest
-from ..findings import Draft
+from ...extend.findings import Draft
 from ..reading import read_raw_label
 from .tree import is_raster
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from ...core.errors import InputError
 from ...core.inputs import special_kind
 from ...core.manifest import Source
+from ...formats.disk import added_endings
 from ...formats.files import is_image, natural_key, stem
 
 # File extensions of images. DICOM files often have none, so they are recognised by content.
@@ -102,9 +103,7 @@ class Tree:
 
     def images(self, folder: Path) -> list[Path]:
         """Image files directly inside, by file extension, in natural order; without DICOM files."""
-        return [
-            folder / name for name in self._list(folder)[0] if name.lower().endswith(IMAGE_ENDINGS)
-        ]
+        return [folder / name for name in self._list(folder)[0] if has_image_ending(name)]
 
     def folder(self, parent: Path, *names: str) -> Path | None:
         """The first folder in ``parent`` with one of ``names``, ignoring case; None if none."""
@@ -119,7 +118,9 @@ class Tree:
             names = [
                 n
                 for n in self._list(folder)[0]
-                if not n.lower().endswith((*IMAGE_ENDINGS, *NO_IMAGE)) and n.upper() != "DICOMDIR"
+                if not has_image_ending(n)
+                and not n.lower().endswith(NO_IMAGE)
+                and n.upper() != "DICOMDIR"
             ]
             self._dicom[key] = any(has_dicom_mark(folder / name) for name in names[:3])
         return self._dicom[key]
@@ -163,12 +164,17 @@ def is_raster(path: Path) -> bool:
     return path.name.lower().endswith(RASTERS)
 
 
+def has_image_ending(name: str) -> bool:
+    """Whether a file name ends like an image of a known or registered format; not of DICOM."""
+    return name.lower().endswith((*IMAGE_ENDINGS, *added_endings()))
+
+
 def may_be_image(path: Path) -> bool:
     """Whether the file extension or the content is that of an image.
 
     An empty or damaged file with an image extension counts, so that it is reported by name.
     """
-    return path.name.lower().endswith(IMAGE_ENDINGS) or is_image(path)
+    return has_image_ending(path.name) or is_image(path)
 
 
 # ---- names that belong together ----

@@ -21,6 +21,7 @@ from ...core.manifest import Manifest
 from ...core.outputs import Originals
 from ...core.progress import Progress, Say, silent, unsaid
 from ...execution import local as batch
+from ...extend.registers import load_bundle
 from ...extras import require_extra
 from ...inference.devices import choose_device
 from ..options import PredictOptions
@@ -79,7 +80,7 @@ def predict(
     if options.dicom_seg:
         require_extra("dicom", "--dicom-seg")
     choose_device(options.device)
-    bundle = Bundle.load(model)
+    bundle = load_bundle(model)
     scans = gather(inputs, bundle, options.only, options.channels)
     for note in scans.notes:
         say(note)

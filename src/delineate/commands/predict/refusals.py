@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ...core.errors import UsageError
 from ...core.plan import Plan
-from ..options import BACKENDS, FORMATS, MONTAGES, PRECISIONS, PredictOptions
+from ..options import BACKENDS, MONTAGES, PRECISIONS, PredictOptions, prediction_formats
 
 
 def refuse_unfit(asked: PredictOptions, plan: Plan) -> None:
@@ -20,8 +20,9 @@ def refuse_unfit(asked: PredictOptions, plan: Plan) -> None:
         refuse_unless_ct,
     )
 
-    if asked.form not in FORMATS:
-        raise UsageError(f"--format must be one of {', '.join(FORMATS)}, found {asked.form!r}")
+    forms = tuple(prediction_formats())
+    if asked.form not in forms:
+        raise UsageError(f"--format must be one of {', '.join(forms)}, found {asked.form!r}")
     DropoutSamples(asked.samples).refuse_unless_fit(plan)
     if asked.allow_missing:
         refuse_missing(plan)

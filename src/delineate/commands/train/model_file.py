@@ -12,6 +12,7 @@ from ... import __version__
 from ...cohorts.discovery.channels import numbered
 from ...core.bundle import Bundle, Member, Weights
 from ...core.plan import Plan
+from ...extend.registers import custom_parts
 from .planned import NetworkJob, PlannedRun
 
 
@@ -77,5 +78,6 @@ def _provenance(planned: PlannedRun) -> dict[str, Any]:
         "manifest_sha256": hashlib.sha256(manifest.to_jsonl().encode()).hexdigest(),
         "seed": planned.run.request.seed,
         "licence": "of the weights: not stated; of the data: see its source",
+        "parts": custom_parts(planned.plan),
         "limits": "For research. Not a medical device.",
     }

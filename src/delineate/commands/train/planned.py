@@ -14,6 +14,7 @@ from ...core.errors import PlanError, UsageError
 from ...core.manifest import Case, Manifest
 from ...core.plan import Plan
 from ...core.terms import contradictions, may_be
+from ...extend.registers import NETWORKS, parts_of
 from ...planning import rules
 from .run import TrainingRun
 from .sides import to_learn_from
@@ -150,6 +151,8 @@ def settle_plan(run: TrainingRun, manifest: Manifest) -> PlannedRun:
             raise PlanError(
                 f"a plan of {what} can be imported and used to predict, but not be trained"
             )
+    plan = with_loss(plan, request.loss)
+    refuse_unfit_parts(plan)
     for key, reason in plan.reasons.items():
         run.say(f"plan: {key}: {reason}")
     planned = PlannedRun(run, manifest, plan)
@@ -158,6 +161,36 @@ def settle_plan(run: TrainingRun, manifest: Manifest) -> PlannedRun:
         planned.starting_weights(NetworkJob(None, view))
     atomic.write_text(kept, plan.to_json())
     return planned
+
+
+def with_loss(plan: Plan, text: str) -> Plan:
+    """The plan with a registered loss term added: "NAME" or "NAME=WEIGHT"; "" adds none.
+
+    Raises:
+        UsageError: another form.
+    """
+    name, _, weight = text.partition("=")
+    try:
+        custom = plan.loss.custom | ({name: float(weight or 1)} if name else {})
+        return plan.replace(loss=plan.loss.model_dump() | {"custom": custom})
+    except ValueError as error:
+        raise UsageError(
+            f"--loss is NAME or NAME=WEIGHT with a weight from 0, found {text!r}"
+        ) from error
+
+
+def refuse_unfit_parts(plan: Plan) -> None:
+    """Check that all parts of a plan are registered, and try a registered network once.
+
+    Raises:
+        PartError: a part is not registered. PlanError: the network does not fit the plan.
+    """
+    from ...networks.build import refuse_misshapen
+
+    for register, name in parts_of(plan):
+        register[name]
+    if not NETWORKS.is_own(plan.network.kind):
+        refuse_misshapen(plan.network, plan.patch)
 
 
 def _derived_plan(run: TrainingRun, manifest: Manifest) -> Plan:
@@ -179,6 +212,7 @@ def _derived_plan(run: TrainingRun, manifest: Manifest) -> Plan:
         epochs=request.epochs,
         seed=request.seed,
         dims=request.dims,
+        kind=request.network,
     )
     return like_its_start(plan, request.init)
 

@@ -39,6 +39,8 @@ class Request:
     labels: str = ""
     patient: str = ""
     dims: int | None = None
+    network: str = ""  # registered, instead of the one of the rules
+    loss: str = ""  # a registered term that is added, NAME or NAME=WEIGHT
 
     @property
     def check_options(self) -> CheckOptions:
@@ -95,10 +97,12 @@ def request_of(data: str | Path, options: TrainOptions) -> Request:
     """
     if options.recipe is not None and (options.plan is not None or options.dims is not None):
         raise UsageError("--recipe makes the plan: it excludes --plan and --dims")
+    if options.network is not None and (options.plan is not None or options.recipe is not None):
+        raise UsageError("--plan and --recipe name their network: they exclude --network")
     given = {one.name: getattr(options, one.name) for one in fields(Request) if one.name != "data"}
     for name in PATHS:
         given[name] = "" if given[name] is None else os.path.abspath(given[name])
-    texts = {name: given[name] or "" for name in ("recipe", "layout", "patient")}
+    texts = {name: given[name] or "" for name in ("recipe", "layout", "patient", "network", "loss")}
     return Request(data=os.path.abspath(data), **{**given, **texts}).validated()
 
 

@@ -16,8 +16,8 @@ import contextlib
 import json
 import os
 import shutil
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,7 @@ from ...core.progress import Progress, Say, silent, unsaid
 from ...core.schema import migrate
 from ...core.scores import without_nan
 from ...core.store import Store
-from ...planning.rules import Recipe
+from ...extend.parts import Listener, Recipe
 from .clock import RunClock
 from .request import Request
 
@@ -44,7 +44,7 @@ class TrainingRun:
         model: the bundle to write.
         clock: the time spent and left.
         recipe: makes the plan; None for the rules of ``planning.rules``.
-        tensorboard: write event files next to the logs.
+        listeners: receive the figures of each network's training.
         say, progress: see ``core.progress``.
     """
 
@@ -52,7 +52,7 @@ class TrainingRun:
     model: Path
     clock: RunClock
     recipe: Recipe | None = None
-    tensorboard: bool = False
+    listeners: Mapping[str, Listener] = field(default_factory=dict)
     say: Say = unsaid
     progress: Progress = silent
 
@@ -98,7 +98,7 @@ def open_run(
     overwrite: bool = False,
     *,
     recipe: Recipe | None = None,
-    tensorboard: bool = False,
+    listeners: Mapping[str, Listener] | None = None,
     say: Say = unsaid,
     progress: Progress = silent,
 ) -> TrainingRun:
@@ -127,7 +127,7 @@ def open_run(
         )
     atomic.make_folder(folder)
     clock = RunClock.load(folder / "clock.json", request.budget_s)
-    return TrainingRun(request, model, clock, recipe, tensorboard, say, progress)
+    return TrainingRun(request, model, clock, recipe, listeners or {}, say, progress)
 
 
 def _refuse_other_request(request: Request, earlier: Path) -> None:
@@ -135,7 +135,9 @@ def _refuse_other_request(request: Request, earlier: Path) -> None:
     kept = migrate(
         "delineate_run", json.loads(earlier.read_text(encoding="utf-8")), path=str(folder)
     )
-    # Compared as JSON, as the earlier request was stored.
+    # Compared as JSON, as the earlier request was stored. A setting that is newer than the run had
+    # its default.
+    kept = {one.name: one.default for one in fields(Request)} | kept
     given = json.loads(json.dumps(vars(request)))
     changed = [
         f"{key}: {kept.get(key)!r} before, {value!r} now"

@@ -19,6 +19,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -33,14 +34,15 @@ from ...core.progress import Progress, Say, silent, unsaid
 from ...core.schema import SCHEMAS
 from ...core.scores import without_nan
 from ...core.store import StoredCase
+from ...extend.parts import FollowedRun
+from ...extend.registers import RECIPES
 from ...extras import require_extra
 from ...planning import rules as plan_step
-from ...planning.recipes import find_recipe
 from .. import predict as predict_step
 from .. import report as report_step
 from ..options import TrainOptions
-from . import event_files as scalars
 from . import held_out, preparation
+from .listeners import Recorders, find_listeners
 from .model_file import ModelFile
 from .planned import NetworkJob, PlannedRun, settle_plan
 from .request import request_of
@@ -86,17 +88,17 @@ def train(
     request = request_of(data, options)
     # What cannot be used is refused before anything is written.
     require_extra("train", "train")
-    if options.tensorboard:
-        require_extra("tensorboard", "--tensorboard")
+    tensorboard = ("tensorboard",) if options.tensorboard else ()
+    listeners = find_listeners((*options.listeners, *tensorboard))
     choose_device(options.device)
-    recipe = None if options.recipe is None else find_recipe(options.recipe)
+    recipe = None if options.recipe is None else RECIPES[options.recipe]
     originals_in(request.data, request.files).refuse([model])
     run = open_run(
         request,
         Path(model),
         options.overwrite,
         recipe=recipe,
-        tensorboard=options.tensorboard,
+        listeners=listeners,
         say=say,
         progress=progress,
     )
@@ -172,7 +174,8 @@ def _fit(planned: PlannedRun, model: ModelFile, job: NetworkJob, deadline: float
     folder, words = atomic.make_folder(job.folder(run.folder)), job.name.replace("_", " ")
     training, validating = planned.sides(job.fold)
     began, finished = time.monotonic(), job.name in model.card.get("training_s", {})
-    events = scalars.EventFile(folder / "tensorboard") if run.tensorboard else None
+    followed = FollowedRun(folder, job.name, run.model, job.plan(plan))
+    recorders = Recorders(run.listeners, followed, run.say)
 
     def report(line: dict[str, Any]) -> None:
         note = f"loss {line['loss']:.3f}, Dice {line['train_dice_mean']:.3f}"
@@ -180,8 +183,7 @@ def _fit(planned: PlannedRun, model: ModelFile, job: NetworkJob, deadline: float
             note += f"; validation loss {line['val_loss']:.3f}, Dice {line['val_dice_mean']:.3f}"
             run.say(f"{words}, epoch {line['epoch']:.0f}, step {line['step']}: {note}")
         run.progress(f"train {words}", line["progress"], 1.0, note)
-        if events is not None:
-            events.add(line)
+        recorders.add(line)
         run.clock.save()
 
     def keep(weights: Weights, line: dict[str, Any]) -> None:
@@ -199,22 +201,22 @@ def _fit(planned: PlannedRun, model: ModelFile, job: NetworkJob, deadline: float
     device = choose_device(run.request.device)
     # On a CPU the cores are busy with the network.
     threads = 1 if device.type == "cpu" else max(2, plan_step.Machine.here("cpu").cores - 2)
-    weights = loop.fit(
-        loop.TrainingJob(
-            job.plan(plan),
-            _opened(planned, training, job.view),
-            _opened(planned, validating, job.view),
-            folder,
-            device,
-            job.seed(plan),
-            deadline,
-            init,
-            report,
-            keep,
-            threads=threads,
-            extension=len(run.clock.extensions),
-        )
+    fitted = loop.TrainingJob(
+        job.plan(plan),
+        _opened(planned, training, job.view),
+        _opened(planned, validating, job.view),
+        folder,
+        device,
+        job.seed(plan),
+        deadline,
+        init,
+        report,
+        keep,
+        threads=threads,
+        extension=len(run.clock.extensions),
     )
+    with closing(recorders):
+        weights = loop.fit(fitted)
     model.add(job, weights)
     if not finished:
         model.note("training_s", job.name, round(time.monotonic() - began, 1))

@@ -18,10 +18,10 @@ from ...cohorts.discovery.structures import StructureSelection
 from ...core.errors import PlanError
 from ...core.manifest import Manifest
 from ...core.plan import Augmentation, Loss, Network, Normalisation, Optimiser, Plan, View
+from ...extend.parts import Recipe
 from ..capacity import Triple
 from ..class_weights import median_frequency_weights
 from ..fingerprint import Fingerprint
-from ..rules import Recipe
 from . import shared as parts
 from .scaling import planner
 

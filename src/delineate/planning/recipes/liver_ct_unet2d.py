@@ -13,8 +13,8 @@ from functools import partial
 
 from ...core.manifest import Manifest
 from ...core.plan import Augmentation, Loss, Normalisation, Optimiser, Plan
+from ...extend.parts import Recipe
 from ..fingerprint import Fingerprint
-from ..rules import Recipe
 from . import shared as parts
 from .scaling import planner
 

@@ -15,9 +15,9 @@ import numpy as np
 
 from ...core.manifest import Manifest
 from ...core.plan import Augmentation, Loss, Network, Normalisation, Optimiser, Plan
+from ...extend.parts import Recipe
 from ..class_weights import inverse_frequency_weights
 from ..fingerprint import Fingerprint
-from ..rules import Recipe
 from . import shared as parts
 from .scaling import planner
 

@@ -1,0 +1,1 @@
+"""One part of every kind that delineate can be extended with."""
