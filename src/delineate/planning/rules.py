@@ -215,11 +215,8 @@ def make_plan(
     network, patch, batch_size, step_s = _choose_network(
         draft, budget_s, kind, probe or partial(measure_step, device=machine.device)
     )
-    schedule = Schedule(
-        budget_s=budget_s,
-        epochs=epochs,
-        steps_per_epoch=_steps_per_epoch(draft, patch, batch_size),
-    )
+    per_epoch = _steps_per_epoch(draft, patch, batch_size)
+    schedule = Schedule(budget_s=budget_s, epochs=epochs, steps_per_epoch=per_epoch)
     steps = _expected_steps(schedule, step_s)
     augmentation = _choose_augmentation(draft, steps)
     draft.reasons["schedule"] = _schedule_reason(schedule, step_s)
