@@ -168,7 +168,12 @@ class PlanOptions(CohortOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class TrainOptions(PlanOptions):
-    """``delineate train``."""
+    """``delineate train``.
+
+    Args:
+        network, loss, listeners: names of registered parts; in Python also the function or class
+            itself, which is registered under its full name (see ``extend``).
+    """
 
     budget_s: float | None = option(
         None,
@@ -200,14 +205,20 @@ class TrainOptions(PlanOptions):
         "--extend",
         parse=parsing.parse_duration,
     )
-    network: str | None = option(
+    network: str | Callable[..., Any] | None = option(
         None,
         "A registered network, instead of the rules' U-Net (see docs/how-to/extend-network.md).",
+        parse=str,
+        choices=registered("NETWORKS"),
     )
-    loss: str | None = option(
-        None, "A registered loss term to add with weight 1, or NAME=WEIGHT.", metavar="NAME"
+    loss: str | Callable[..., Any] | None = option(
+        None,
+        "A registered loss term to add with weight 1, or NAME=WEIGHT.",
+        metavar="NAME",
+        parse=str,
+        choices=registered("LOSSES"),
     )
-    listeners: tuple[str, ...] = option(
+    listeners: tuple[str | Callable[..., Any], ...] = option(
         (),
         "Also send the figures to tensorboard (MODEL.run/fold_K/tensorboard), mlflow, wandb or a "
         "registered listener; may be repeated.",

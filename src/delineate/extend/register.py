@@ -162,9 +162,10 @@ class Register(Generic[P]):
         for name, part in self._parts.items():
             if _work(part) is work:
                 return name
-        name = f"{_module_of(work)}.{getattr(work, '__qualname__', type(work).__name__)}"
-        self.add(re.sub(r"[^\w.-]", "", name), make(work))
-        return re.sub(r"[^\w.-]", "", name)
+        module, title = _module_of(work), getattr(work, "__qualname__", type(work).__name__)
+        name = re.sub(r"[^\w.-]", "", title if module == "__main__" else f"{module}.{title}")
+        self.add(name, make(work))
+        return name
 
     def _load(self, point: metadata.EntryPoint) -> None:
         """Load an entry point: a part, or code that registers the part."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -59,6 +59,20 @@ REGISTERS: tuple[Register[Any], ...] = (
     RECIPES,
     LISTENERS,
 )
+
+
+def name_in(register: Register[Any], part: str | Callable[..., Any] | None) -> str:
+    """The name of a part of which a function or class is given; names are returned as they are,
+    and None as "". A function that is not registered yet is registered under its full name.
+
+    >>> def flat(net): ...
+    >>> name_in(NETWORKS, flat).endswith("flat")
+    True
+    """
+    if part is None or isinstance(part, str):
+        return part or ""
+    kind, words = register.kinds[0], (getattr(part, "__doc__", None) or "").strip()
+    return register.name_of(part, lambda work: kind(work, words.partition("\n")[0] or "no text"))
 
 
 @contextlib.contextmanager

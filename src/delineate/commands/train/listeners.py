@@ -10,25 +10,25 @@ from __future__ import annotations
 import hashlib
 import math
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from ...core import atomic
 from ...core.progress import Say
 from ...extend.parts import FollowedRun, Listener, Recorder
-from ...extend.registers import LISTENERS
+from ...extend.registers import LISTENERS, name_in
 from ...extras import EXTRAS, require_extra, require_package
 
 NOT_FIGURES = ("step", "epoch", "progress")  # the position of a line, not its figures
 
 
-def find_listeners(names: Sequence[str]) -> dict[str, Listener]:
-    """The listeners with these names.
+def find_listeners(given: Sequence[str | Callable[..., Any]]) -> dict[str, Listener]:
+    """The listeners by name; a function or class that is given is registered.
 
     Raises:
         PartError: a name is unknown. UsageError: a package that one needs is not installed.
     """
-    found = {name: LISTENERS[name] for name in names}
+    found = {name: LISTENERS[name] for name in (name_in(LISTENERS, one) for one in given)}
     for name, listener in found.items():
         if listener.needs in EXTRAS:
             require_extra(listener.needs, f"the listener {name}")

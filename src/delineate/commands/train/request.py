@@ -12,6 +12,7 @@ from pathlib import Path
 
 from ...core.errors import InputError, UsageError
 from ...core.manifest import Split
+from ...extend.registers import LOSSES, NETWORKS, name_in
 from ...planning.rules import VALIDATION_FOLDS
 from ..options import CheckOptions, TrainOptions
 
@@ -100,9 +101,11 @@ def request_of(data: str | Path, options: TrainOptions) -> Request:
     if options.network is not None and (options.plan is not None or options.recipe is not None):
         raise UsageError("--plan and --recipe name their network: they exclude --network")
     given = {one.name: getattr(options, one.name) for one in fields(Request) if one.name != "data"}
+    given["network"] = name_in(NETWORKS, options.network)
+    given["loss"] = name_in(LOSSES, options.loss)
     for name in PATHS:
         given[name] = "" if given[name] is None else os.path.abspath(given[name])
-    texts = {name: given[name] or "" for name in ("recipe", "layout", "patient", "network", "loss")}
+    texts = {name: given[name] or "" for name in ("recipe", "layout", "patient")}
     return Request(data=os.path.abspath(data), **{**given, **texts}).validated()
 
 
