@@ -8,6 +8,7 @@ from pathlib import Path
 from ..core.atomic import make_folder, write_text
 from ..core.outputs import Originals
 from ..evaluation.comparing import OVERALL, Comparison, compare_runs, metric_words
+from ..extend.registers import METRICS
 from ..reporting.box_plot import box_plot, difference_plot
 from .options import CompareOptions
 
@@ -36,6 +37,8 @@ def compare(
     Raises:
         OutputError: ``out`` cannot be written, or an output is a file that was read.
     """
+    # Registered metrics declare which of their values are better.
+    tuple(METRICS.values())
     compared = compare_runs(runs, **vars(options))
     if out is not None:
         read = [

@@ -11,9 +11,8 @@ from pathlib import Path
 import pytest
 
 from delineate import extend
-from delineate.extend.registers import running
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 PAGES = {
     register.noun: ROOT / "docs" / "how-to" / f"extend-{register.noun.split()[0]}.md"
     for register in extend.REGISTERS
@@ -46,35 +45,3 @@ def test_the_examples_run(tmp_path):
         text=True,
     )
     assert done.returncode == 0, done.stderr
-
-
-def test_a_part_cannot_be_forgotten():
-    with pytest.raises(TypeError, match="definition"):
-        extend.metric("m", unit="", better=extend.LOWER)
-    with pytest.raises(TypeError, match="positional argument"):
-        extend.Format(bool)
-    with pytest.raises(TypeError, match="a layout is a Layout"):
-        extend.LAYOUTS.add("l", print)
-    with pytest.raises(TypeError, match="needs a writer and the endings"):
-        extend.Format(bool, print, "x", (".x",), writes=(".x",))
-    with pytest.raises(TypeError, match="a tier is one of"):
-        extend.Layout(print, "x", "everywhere")
-
-
-def test_a_name_is_not_used_twice():
-    with pytest.raises(extend.PartError, match=r"there is a metric lesions already, from .*delin"):
-        extend.metric("lesions", unit="", better=extend.LOWER, definition="x")(lambda *_: 0.0)
-
-
-def test_failing_code_of_a_part_is_one_sentence(tmp_path):
-    def broken(tree, folder):
-        raise ValueError("no idea")
-
-    extend.LAYOUTS.add("broken", extend.Layout(broken, "x", "on request"))
-    with (
-        pytest.raises(
-            extend.PartError, match=r"layout broken from .* failed \(ValueError: no idea"
-        ),
-        running(extend.LAYOUTS, "broken"),
-    ):
-        extend.LAYOUTS["broken"].find(None, tmp_path)

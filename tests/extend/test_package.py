@@ -14,12 +14,12 @@ from typing import NamedTuple
 
 import numpy as np
 import pytest
+from tests.plans import small_network, small_plan
 
 from delineate.core.bundle import Bundle
 from delineate.core.plan import Augmentation, Channel, Loss, Optimiser
-from tests.plans import small_network, small_plan
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 class Bench(NamedTuple):
@@ -68,7 +68,7 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Bench:
     """The example package installed by pip, and a model trained with all its parts."""
     folder, site = (tmp_path_factory.mktemp(name) for name in ("bench", "site"))
     package = folder / "package"
-    shutil.copytree(ROOT / "tests" / "extension", package)
+    shutil.copytree(ROOT / "tests" / "extend" / "package", package)
     pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation"]
     subprocess.run([*pip, "--target", str(site), str(package)], check=True)
     made = Bench(folder, site)
