@@ -3,7 +3,7 @@ PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: install demo test check docs format clean
+.PHONY: install demo test rounds check docs format clean
 
 install: $(VENV)/.installed
 
@@ -17,7 +17,10 @@ demo: install
 	$(BIN)/delineate demo --out demo
 
 test: install
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -m "not rounds"
+
+rounds: install
+	$(BIN)/python -m pytest -m rounds
 
 check: install
 	$(BIN)/ruff format --check src tests benchmarks
