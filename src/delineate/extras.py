@@ -17,7 +17,7 @@ DISTRIBUTION = "delineate-imaging"  # the name in package indexes; the import na
 EXTRAS = {
     "predict": ("torch",),
     "train": ("torch", "lightning_fabric", "blosc2"),
-    "dicom": ("highdicom",),
+    "dicom": ("highdicom", "jpeg_ls", "openjpeg", "gdcm"),
     "itk": ("SimpleITK",),
     "tensorboard": ("torch", "tensorboard"),
 }

@@ -39,11 +39,11 @@ from numba import njit
 from numpy.typing import NDArray
 
 from ..core.errors import GeometryError, UsageError
+from ..preprocessing.regions import connected_components
 from .overlap import Floats, Ints, foreground_box
 
 Match = Literal["overlap", "optimal", "greedy"]
 Connectivity = Literal[26, 18, 6]
-SMALL_VOXELS = 1 << 15  # below this, cc3d may reserve too few labels
 ROUNDING = 1e-9  # relative; so that 30 voxels of 0.001 ml are not less than 0.03 ml
 
 
@@ -260,7 +260,7 @@ class _Components:
     in voxels; centres (n, 3) as voxel indices of the block.
     """
 
-    labels: NDArray[Any]  # uint32
+    labels: NDArray[Any]  # int32
     sizes: Ints
     centres: Floats
 
@@ -298,22 +298,10 @@ class _Pairs:
 
 def _components(mask: NDArray[Any], connectivity: Connectivity) -> _Components:
     """The connected components of a mask with their sizes and centres."""
-    import cc3d
-
     solid = np.ascontiguousarray((mask if mask.ndim == 3 else mask[..., None]) != 0)
     if not solid.any():
-        return _Components(
-            np.zeros(solid.shape, np.uint32), np.zeros(0, np.int64), np.zeros((0, 3))
-        )
-    # In a small block cc3d may reserve too few labels and fail; padding makes it reserve enough.
-    small = solid.size < SMALL_VOXELS
-    labels, count = cc3d.connected_components(
-        np.pad(solid, 1) if small else solid,
-        connectivity=connectivity,
-        return_N=True,
-        out_dtype=np.uint32,
-    )
-    labels = np.ascontiguousarray(labels[1:-1, 1:-1, 1:-1]) if small else labels
+        return _Components(np.zeros(solid.shape, np.int32), np.zeros(0, np.int64), np.zeros((0, 3)))
+    labels, count = connected_components(solid, connectivity)
     sums = np.zeros((count + 1, 4), np.int64)  # number of voxels, and sums of their i, j and k
     _add_moments(labels, sums)
     return _Components(labels, sums[1:, 0], sums[1:, 1:] / sums[1:, :1])

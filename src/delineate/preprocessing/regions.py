@@ -21,22 +21,44 @@ def bounding_box(mask: NDArray[Any]) -> tuple[slice, slice, slice] | None:
     return box[0], box[1], box[2]
 
 
+def connected_components(
+    mask: NDArray[Any], connectivity: int = 26
+) -> tuple[NDArray[np.int32], int]:
+    """Number the connected components of a mask.
+
+    Args:
+        mask: (I, J, K); true voxels are foreground.
+        connectivity: 6 (faces), 18 (faces and edges) or 26 (faces, edges and corners).
+
+    Returns:
+        (I, J, K) with 0 outside and 1..count inside, and the count.
+
+    >>> connected_components(np.array([[[1, 0, 1, 1]]]))[1]
+    2
+    """
+    from scipy import ndimage
+
+    out = np.zeros(mask.shape, np.int32)
+    box = bounding_box(mask)
+    if box is None:
+        return out, 0
+    # Only the bounding box of the mask is searched.
+    near = ndimage.generate_binary_structure(3, {6: 1, 18: 2, 26: 3}[connectivity])
+    count = ndimage.label(mask[box], near, output=out[box])
+    return out, int(count)
+
+
 def keep_largest(labels: NDArray[Any], value: int) -> int:
     """Set all but the largest 26-connected component of ``value`` to background, in place.
 
     Returns:
         The number of removed voxels; 0 if the structure is absent or one connected component.
     """
-    import cc3d
-
     mask = labels == value
     box = bounding_box(mask)
     if box is None:
         return 0
-    # Only the bounding box of the structure is searched.
-    components, count = cc3d.connected_components(
-        np.ascontiguousarray(mask[box]), connectivity=26, return_N=True
-    )
+    components, count = connected_components(mask[box])
     if count < 2:
         return 0
     sizes = np.bincount(components.ravel())
@@ -65,14 +87,10 @@ def far_from_body(
     Returns:
         (I, J, K) bool; all False if no value is above the threshold.
     """
-    import cc3d
-
     # Tissue on the coarse grid.
     steps = [max(1, round(COARSE_MM / s)) for s in spacing_mm]
     tissue = values[:: steps[0], :: steps[1], :: steps[2]] > threshold
-    components, count = cc3d.connected_components(
-        np.ascontiguousarray(tissue), connectivity=26, return_N=True
-    )
+    components, count = connected_components(tissue)
     if not count:
         return np.zeros(values.shape, bool)
     # Ignore small components, such as noise and cables.

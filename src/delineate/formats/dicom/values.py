@@ -11,9 +11,14 @@ from numpy.typing import NDArray
 
 from ...core.errors import FormatError
 from ...core.volume import Volume
+from ...extras import require_extra
 from ..disk import told
 from .geometry import layout
 from .headers import Series, Slice
+
+# Plug-ins of pydicom in the order in which they are tried. Those of the core come first, so that
+# the extra changes no pixel. None of them has a licence that binds users.
+DECODERS = ("pydicom", "pillow", "pyjpegls", "gdcm", "pylibjpeg")
 
 
 def read_series(series: Series) -> Volume:
@@ -84,14 +89,7 @@ def _pixels(one: Slice, dtype: np.dtype[Any]) -> NDArray[Any]:
         if not hasattr(dataset.file_meta, "TransferSyntaxUID"):
             # The default transfer syntax if none is stated (PS3.5 10.1).
             dataset.file_meta.TransferSyntaxUID = pydicom.uid.ImplicitVRLittleEndian
-        # The decoders are plug-ins with exceptions of their own.
-        try:
-            pixels = dataset.pixel_array
-        except Exception as error:
-            name = dataset.file_meta.TransferSyntaxUID.name
-            raise FormatError(
-                f"the pixels cannot be decoded ({name}): {str(error).strip().splitlines()[0][:150]}"
-            ) from error
+        pixels = _decoded(dataset)
     if pixels.shape[-2:] != (one.rows, one.columns) or pixels.size != one.rows * one.columns:
         raise FormatError(
             f"pixels of shape {pixels.shape}, but the header states {one.rows} rows and "
@@ -105,6 +103,40 @@ def _pixels(one: Slice, dtype: np.dtype[Any]) -> NDArray[Any]:
     return pixels.astype(np.int64 if dtype.itemsize > 2 else np.int32) * int(one.slope) + int(
         one.intercept
     )
+
+
+def _decoded(dataset: Any) -> NDArray[Any]:
+    """The pixels as stored.
+
+    Raises:
+        UsageError: the extra with the decoders is not installed.
+        FormatError: no decoder can read them.
+    """
+    from pydicom.pixels.decoders.base import get_decoder
+    from pydicom.uid import JPEGExtended12Bit, JPEGLossless
+
+    syntax, why = dataset.file_meta.TransferSyntaxUID, ""
+    if syntax == JPEGExtended12Bit and dataset.BitsStored > 8:
+        # pydicom does not pass 12-bit JPEG to GDCM, which takes the process from the stream and
+        # decodes it: the stated syntax only has to be another process of JPEG.
+        dataset.file_meta.TransferSyntaxUID = syntax = JPEGLossless
+    plugins: list[str] = [""]  # pydicom reads what is not compressed
+    if syntax.is_encapsulated:
+        try:
+            plugins = sorted(get_decoder(syntax).available_plugins, key=DECODERS.index)
+        except NotImplementedError:
+            plugins, why = [], "not supported"
+    for plugin in plugins:
+        dataset.pixel_array_options(decoding_plugin=plugin)
+        # The decoders are plug-ins with exceptions of their own.
+        try:
+            pixels: NDArray[Any] = dataset.pixel_array
+            return pixels
+        except Exception as error:
+            why = why or str(error).strip().splitlines()[0][:150]
+    if syntax.is_encapsulated and why != "not supported":
+        require_extra("dicom", syntax.name)
+    raise FormatError(f"the pixels cannot be decoded ({syntax.name}): {why}")
 
 
 def _narrowed(array: NDArray[Any]) -> NDArray[Any]:
