@@ -569,7 +569,6 @@ def test_the_command(tmp_path):
     )
     wrong = {
         "imported from nnunet": ["nnunett", str(folder)],
-        "1 trained networks": ["nnunet", str(folder.parent)],
         "folds are numbers": ["nnunet", str(folder), "--folds", "a"],
         "not a folder": ["nnunet", str(tmp_path / "no")],
     }
@@ -583,14 +582,31 @@ def test_the_command(tmp_path):
         assert not (tmp_path / "x.model").exists()
 
 
+def test_the_one_network_below_a_folder_is_found(tmp_path):
+    root = tmp_path / "nnUNet_results"
+    folder = results(root / "Dataset999_Small")
+    (root / "Dataset999_Small" / "predictions").mkdir()
+    (tmp_path / "elsewhere").symlink_to(root)
+    for above in (folder, folder.parent, root, tmp_path):
+        assert read_bundle(above, folds=[0]).card["folder"] == folder.name
+    other = results(root / "Dataset998_Other")
+    with pytest.raises(UsageError) as refused:
+        read_bundle(root)
+    assert "contains 2 trained networks" in str(refused.value)
+    for one in (folder, other):
+        assert str(one.relative_to(root)) in str(refused.value)
+    with pytest.raises(InputError, match="contains no trained nnU-Net"):
+        read_bundle(folder / "fold_0")
+
+
 @pytest.fixture(scope="module")
 def hippocampus(real_data) -> tuple[Path, Engine]:
     folder = real_data / "nnunet_hippocampus"
     if not folder.is_dir():
         pytest.skip("the trained nnU-Net is not here")
-    return folder, Engine.from_bundle(
-        read_bundle(folder / TRAINED), torch.device("cpu"), torch.float32
-    )
+    bundle = read_bundle(folder)  # the network is found below
+    assert bundle.card["folder"] == TRAINED
+    return folder, Engine.from_bundle(bundle, torch.device("cpu"), torch.float32)
 
 
 @pytest.mark.parametrize(("mirror", "cases"), [(False, 10), (True, 2)])

@@ -338,7 +338,7 @@ def import_model(
     folder: Annotated[
         Path,
         typer.Argument(
-            help="nnunet: a results folder TRAINER__PLANS__CONFIGURATION.", metavar="FOLDER"
+            help="nnunet: the folder of the trained network, or one above it.", metavar="FOLDER"
         ),
     ],
     target: Annotated[Path, out("The model to write.")],
@@ -346,9 +346,7 @@ def import_model(
 ) -> None:
     """Convert a model that another framework trained. No code in its files is run.
 
-    Example: `delineate import nnunet
-    nnUNet_results/Dataset004_Hippocampus/nnUNetTrainer__nnUNetPlans__3d_fullres -o
-    hippocampus.model`
+    Example: `delineate import nnunet nnUNet_results/Dataset004_Hippocampus -o hippocampus.model`
     """
     from ..commands import import_model as step
 

@@ -20,8 +20,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -95,7 +96,8 @@ def read_bundle(
     """Read a trained nnU-Net as a bundle.
 
     Args:
-        folder: ``.../DATASET/TRAINER__PLANS__CONFIGURATION``.
+        folder: ``.../DATASET/TRAINER__PLANS__CONFIGURATION``, or a folder above it with this one
+            trained network below.
         checkpoint: name of the file to read in each fold.
         folds: only these folds; if empty, all that have the file.
         say: called with a line of text for each difference from nnU-Net.
@@ -181,21 +183,7 @@ def _card(
 
 def _read(folder: Path) -> _ModelFolder:
     """Read the folder's JSON files, and resolve its configuration."""
-    if not folder.is_dir():
-        raise InputError("is not a folder", path=folder)
-    # A folder of several models is a common mistake; name the folders inside.
-    if not (folder / "plans.json").is_file():
-        inside = sorted(path.parent.name for path in folder.glob("*/plans.json"))
-        if inside:
-            raise UsageError(
-                f"{folder} contains {len(inside)} trained networks; give the folder of one of "
-                f"them, such as {inside[0]}"
-            )
-        raise InputError(
-            "contains no plans.json; a trained nnU-Net is a folder TRAINER__PLANS__CONFIGURATION "
-            "with plans.json, dataset.json and fold_0",
-            path=folder,
-        )
+    folder = _network_below(folder)
     # The folder's name ends with the name of the configuration.
     plans, dataset = _json(folder / "plans.json"), _json(folder / "dataset.json")
     name = folder.resolve().name.rsplit("__", 1)[-1]
@@ -222,6 +210,39 @@ def _read(folder: Path) -> _ModelFolder:
         parents.append(parent)
         config = {**known[parent], **config}
     return _ModelFolder(folder, plans, dataset, name, config)
+
+
+def _network_below(folder: Path) -> Path:
+    """The folder of the one trained network in ``folder`` or below it: ``nnUNet_results``, a data
+    set's folder, or the network's own.
+
+    Raises:
+        InputError: there is none. UsageError: there are several; all are named.
+    """
+    if not folder.is_dir():
+        raise InputError("is not a folder", path=folder)
+    found = [folder] if (folder / "plans.json").is_file() else sorted(_networks_below(folder))
+    if not found:
+        raise InputError(
+            "contains no trained nnU-Net: a folder TRAINER__PLANS__CONFIGURATION with plans.json, "
+            "dataset.json and fold_0",
+            path=folder,
+        )
+    if len(found) > 1:
+        names = ", ".join(str(one.relative_to(folder)) for one in found)
+        raise UsageError(
+            f"{folder} contains {len(found)} trained networks; give the folder of one of them: "
+            f"{names}"
+        )
+    return found[0]
+
+
+def _networks_below(folder: Path) -> Iterator[Path]:
+    """Folders below ``folder`` with plans.json and a fold; links to folders are not followed."""
+    for place, folders, names in os.walk(folder):
+        if "plans.json" in names and any(name.startswith("fold_") for name in folders):
+            yield Path(place)
+            folders.clear()
 
 
 def _json(path: Path) -> dict[str, Any]:
