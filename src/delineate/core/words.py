@@ -62,6 +62,10 @@ _SPELLED = (
     (".", " "),
     ("dice", "Dice"),
     ("iou", "IoU"),
+    ("cl Dice", "clDice"),
+    ("hd95", "HD95"),
+    ("assd", "ASSD"),
+    ("lesion f1", "lesion F1"),
 )
 
 
