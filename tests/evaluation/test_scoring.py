@@ -343,7 +343,7 @@ def test_further_groups_of_measures_are_taken_where_asked_for(tmp_path):
     )
     said = json.loads((tmp_path / "out" / "scores.json").read_text())["definitions"]
     assert "Shit 2021" in said["cl_dice"]
-    with pytest.raises(UsageError, match="lesions, centreline, boundary; found beauty"):
+    with pytest.raises(UsageError, match="unknown metric 'beauty'; available: lesions"):
         evaluate(tmp_path / "p", tmp_path / "t", options=EvaluateOptions(also=("beauty",)))
 
 

@@ -33,11 +33,22 @@ from ..commands.options import (
     ViewOptions,
     data_set_names,
 )
+from ..commands.parsing import parse_lower_names
 from ..core.errors import UsageError
 from . import terminal
 from .exits import Commands, exit_codes
 from .expansion import completion, with_options
-from .terminal import ask, end_with, progress_bar, say, show, show_facts, show_json
+from .terminal import (
+    ask,
+    end_with,
+    progress_bar,
+    result,
+    say,
+    show,
+    show_facts,
+    show_json,
+    table_width,
+)
 
 log = logging.getLogger(__name__)
 app = typer.Typer(
@@ -134,7 +145,7 @@ def check(
 
     if draft is not None:
         step.write_draft(data, draft)
-        typer.echo(f"a first description is in {draft}; edit it and pass it with --description")
+        say(f"a first description is in {draft}; edit it and pass it with --description")
         return
     target = target or Path(f"{data.resolve().name}.check")
     with progress_bar() as progress:
@@ -143,7 +154,7 @@ def check(
         show_json(step.to_json(report))
     else:
         show(step.table(report))
-        typer.echo(
+        say(
             f"written: {target / 'manifest.jsonl'}, {target / 'findings.json'}"
             + (f"; repaired copies in {options.fix}" if options.fix else "")
         )
@@ -166,8 +177,8 @@ def plan(
     with progress_bar() as progress:
         made = step.plan(data, target, options, progress=progress)
     for key, reason in made.reasons.items():
-        typer.echo(f"{key}: {reason}")
-    typer.echo(f"written: {target}")
+        result(f"{key}: {reason}")
+    say(f"written: {target}")
 
 
 @app.command()
@@ -217,7 +228,7 @@ def predict(
 
     with progress_bar() as progress:
         done = step.predict(model, inputs or [], target, options, say=say, progress=progress)
-    typer.echo(f"{len(done.written)} of {len(done.outcomes)} cases written to {done.out}")
+    say(f"{len(done.written)} of {len(done.outcomes)} cases written to {done.out}")
     end_with([str(outcome.error) for outcome in done.failures])
 
 
@@ -237,6 +248,14 @@ def evaluate(
     target: Annotated[
         Path | None, out("Folder for scores.csv, scores.json and slices.csv.")
     ] = None,
+    columns: Annotated[
+        str,
+        typer.Option(
+            help="Columns of the table, such as dice,hd95,recall: any metrics, and n, empty, "
+            "median, min and pooled of the Dice; scores.csv has all metrics.",
+            metavar="NAME,...",
+        ),
+    ] = "",
     as_json: AsJson = False,
 ) -> None:
     """Score predictions against reference masks, paired by name: per case, slice and patient, and
@@ -245,19 +264,21 @@ def evaluate(
     Example: `delineate evaluate out/ labels/ -o scores/ --pictures --images images/`
     """
     from ..commands import evaluate as step
-    from ..reporting.score_table import table
+    from ..reporting.score_table import chosen_columns, table
 
+    asked = parse_lower_names(columns)
+    chosen_columns(asked, step.metric_selection(options))  # refused before any work
     with progress_bar() as progress:
         done = step.evaluate(prediction, truth, target, options, progress=progress)
     if as_json:
         show_json(done.to_json())
     else:
-        show(table(done))
+        show(table(done, asked, table_width()))
         if done.pictures:
             count = f"{len(done.pictures)} picture{'s' * (len(done.pictures) != 1)}"
-            typer.echo(f"{count} in {Path(done.pictures[0]).parent}")
+            say(f"{count} in {Path(done.pictures[0]).parent}")
         if options.report and target is not None:
-            typer.echo(f"report: {target / 'report.html'}")
+            say(f"report: {target / 'report.html'}")
     end_with([f"{name}: {why}" for name, why in done.failures.items()])
 
 
@@ -287,12 +308,8 @@ def compare(
     if as_json:
         show_json(done.to_json())
         return
-    show(table(done))
-    for sentence in done.sentences:
-        typer.echo(sentence)
-    typer.echo(
-        f"written: compare.csv, compare.json, boxplot and differences (.png and .svg) in {target}"
-    )
+    show(table(done, table_width()))
+    say(f"written: compare.csv, compare.json, boxplot and differences (.png and .svg) in {target}")
 
 
 @app.command()
@@ -325,9 +342,9 @@ def convert(
     with progress_bar() as progress:
         done = step.convert(sources, target, options, progress=progress)
     for path in done.written:
-        typer.echo(f"written: {path}")
+        say(f"written: {path}")
     for note in done.notes:
-        typer.echo(f"note: {note}")
+        say(f"note: {note}")
     end_with([f"{title}: {reason}" for title, reason in done.refused])
 
 
@@ -351,7 +368,7 @@ def import_model(
     from ..commands import import_model as step
 
     bundle = step.import_model(kind, folder, target, options, say=say)
-    typer.echo(
+    say(
         f"model {bundle.id} of {len(bundle.members)} network(s) in {target}: "
         f"{', '.join(bundle.labels.names)}"
     )
@@ -387,8 +404,8 @@ def quantise(
         show_json({"model": done.bundle.id, **done.cost})
     else:
         show(step.table(done))
-        typer.echo(step.sentence(done))
-        typer.echo(f"model {done.bundle.id} in {target}")
+        result(step.sentence(done))
+        say(f"model {done.bundle.id} in {target}")
     end_with(done.failures)
 
 
@@ -433,7 +450,7 @@ def view(
     """
     from ..commands import view as step
 
-    step.view(paths, options, say=lambda text: print(text, flush=True))
+    step.view(paths, options, say=result)
 
 
 @app.command()
@@ -453,7 +470,7 @@ def report(
     """
     from ..commands import report as step
 
-    typer.echo(f"written: {step.report(run, target, options)}")
+    say(f"written: {step.report(run, target, options)}")
 
 
 @app.command()
@@ -486,7 +503,7 @@ def phantom(
 
     with progress_bar() as progress:
         step.phantom(target, options, progress=progress)
-    typer.echo(f"{options.patients} patients written to {target}")
+    say(f"{options.patients} patients written to {target}")
 
 
 @app.command()

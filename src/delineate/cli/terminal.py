@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -24,7 +25,7 @@ from ..core.progress import Progress
 
 PIPED_WIDTH = 100  # columns of a table that no terminal shows
 STAGE_WIDTH = 24  # columns of the name of a stage in front of its bar
-_REST_WIDTH = 32  # columns of a bar, the time left and the spaces around them
+_REST_WIDTH = 26  # columns of a bar, the time left and the spaces around them
 _package = logging.getLogger("delineate")  # the parent of the loggers of all modules
 _package.addHandler(logging.NullHandler())  # without it, logging prints errors a second time
 _log = logging.getLogger("delineate.cli")
@@ -147,8 +148,16 @@ def result(text: str) -> None:
     typer.echo(text)
 
 
+def table_width() -> int:
+    """Columns of text that a table may have: those of the terminal, or of the variable COLUMNS;
+    ``PIPED_WIDTH`` elsewhere.
+    """
+    wide = sys.stdout.isatty() or os.environ.get("COLUMNS", "").isdigit()
+    return shutil.get_terminal_size().columns if wide else PIPED_WIDTH
+
+
 def show(renderable: Any) -> None:
-    """Print a table, as wide as the terminal; ``PIPED_WIDTH`` or the variable COLUMNS elsewhere."""
+    """Print a table, at most as wide as ``table_width``."""
     from rich.console import Console
 
     def text(**how: Any) -> str:
@@ -157,9 +166,8 @@ def show(renderable: Any) -> None:
             console.print(renderable)
         return printed.get()
 
-    wide = sys.stdout.isatty() or "COLUMNS" in os.environ
     # Not printed by rich, which would end the process if the reader of a pipe has ended.
-    sys.stdout.write(text(width=None if wide else PIPED_WIDTH))
+    sys.stdout.write(text(width=table_width()))
     if log_file() is not None:
         plain = text(width=PIPED_WIDTH, no_color=True, force_terminal=False)
         _log.info("\n%s", plain.rstrip())
@@ -219,16 +227,24 @@ def progress_bar() -> Iterator[Progress]:
     logged = _tenths(_log.info)
     with bars.Progress(*columns, console=_console, expand=True) as bar:
         tasks: dict[str, bars.TaskID] = {}
+        notes: dict[str, str] = {}
 
         def report(stage: str, done: float, total: float, note: str) -> None:
             logged(stage, done, total, note)
-            name = _shortened(stage, STAGE_WIDTH)
-            longest = max(min(len(one), STAGE_WIDTH) for one in (*tasks, stage))
-            room = _console.width - _REST_WIDTH - longest
-            words, time = _shortened(str(note), room), "left" if done < total else ""
+            notes[stage] = str(note)
+            # Every note is cut again, because a longer stage leaves less room for all of them.
+            longest = max(min(len(one), STAGE_WIDTH) for one in notes)
+            short = {
+                one: _shortened(text, _console.width - _REST_WIDTH - longest)
+                for one, text in notes.items()
+            }
+            for one, task in tasks.items():
+                bar.update(task, note=short[one])
             if stage not in tasks:
-                tasks[stage] = bar.add_task(name, total=total, note=words, time=time)
-            bar.update(tasks[stage], completed=done, total=total, note=words, time=time)
+                name = _shortened(stage, STAGE_WIDTH)
+                tasks[stage] = bar.add_task(name, total=total, note=short[stage], time="left")
+            time = "left" if done < total else ""
+            bar.update(tasks[stage], completed=done, total=total, time=time)
 
         try:
             yield report

@@ -77,9 +77,8 @@ def evaluate_cases(
     Args:
         most_pictures: draw at most so many cases, from the worst to the best.
     """
-    surfaces = surface_choices(options.surface, options.percentile, options.tolerance_mm)
-    chosen = MetricSelection.of(surfaces, options.also)
     _refuse_unfit(out, options)
+    chosen = metric_selection(options)
     pairing, to_apply = _pairing(prediction, truth, options)
     label_file = None if isinstance(options.labels, Mapping) else options.labels
     kept = _originals(pairing, [prediction, truth, label_file, options.like], options.images)
@@ -99,6 +98,16 @@ def evaluate_cases(
             result = drawing.added_to(result)
             write(result, out)
     return result
+
+
+def metric_selection(options: EvaluateOptions) -> MetricSelection:
+    """What is measured in addition to the overlap.
+
+    Raises:
+        PartError: a metric is not registered. UsageError: an unknown definition of the surface.
+    """
+    surfaces = surface_choices(options.surface, options.percentile, options.tolerance_mm)
+    return MetricSelection.of(surfaces, options.also)
 
 
 def _refuse_unfit(out: str | Path | None, options: EvaluateOptions) -> None:

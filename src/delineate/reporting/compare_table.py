@@ -1,4 +1,4 @@
-"""The comparison of runs as a table for the terminal.
+"""The comparison of runs as a table for a terminal.
 
 Each structure has one row per run, with the difference of that run to the first run. The module
 formats numbers that ``evaluation.comparing`` computed, and computes no statistic of its own.
@@ -14,23 +14,20 @@ from ..core.scores import better_is
 from ..core.words import decimals, number_text
 from ..evaluation.comparing import OVERALL, Comparison, lacking_words, metric_words
 from ..metrics.statistics import RESAMPLES
+from .text_table import WIDTH, Column, blocks
 
 if TYPE_CHECKING:
-    from rich.table import Table
+    from rich.console import Group
 
 
-def table(compared: Comparison) -> Table:
-    """A table with one row per structure and run, and each run's difference to the first run."""
-    from rich.table import Table
+def table(compared: Comparison, width: int = WIDTH) -> Group:
+    """A table with one row per structure and run, and each run's difference to the first run; one
+    wider than ``width`` columns of text is divided into blocks.
+    """
+    from rich.console import Group
+    from rich.text import Text
 
-    many = f"{len(compared.cases)} {compared.per}{'s' * (len(compared.cases) != 1)}"
-    shown = Table(
-        title=f"{metric_words(compared)} of {many} present in all runs",
-        caption="\n".join(_caption(compared)),
-    )
-    shown.add_column("structure")
-    shown.add_column("run")
-    columns = (
+    headings = (
         "n",
         "mean",
         "median",
@@ -43,17 +40,21 @@ def table(compared: Comparison) -> Table:
         "effect",
         "rank (first in)",
     )
-    for name in columns:
-        shown.add_column(name, justify="right")
     # The mean over structures repeats the only structure if there is just one.
-    shown_results = {
-        k: v for k, v in compared.results.items() if k != OVERALL or len(compared.labels) > 1
-    }
-    for label, found in shown_results.items():
-        shown.add_section()
-        for number, run in enumerate(compared.names):
-            shown.add_row(label if number == 0 else "", run, *_row(found, run, _digits(compared)))
-    return shown
+    shown = {k: v for k, v in compared.results.items() if k != OVERALL or len(compared.labels) > 1}
+    runs, digits = compared.names, _digits(compared)
+    rows = [_row(found, run, digits) for found in shown.values() for run in runs]
+    names = [
+        Column("structure", tuple(k if r == runs[0] else "" for k in shown for r in runs), True),
+        Column("run", tuple(runs) * len(shown), is_name=True),
+    ]
+    columns = [Column(heading, tuple(row[n] for row in rows)) for n, heading in enumerate(headings)]
+    many = f"{len(compared.cases)} {compared.per}{'s' * (len(compared.cases) != 1)}"
+    title = f"{metric_words(compared)} of {many} present in all runs"
+    parts: list[Any] = [Text(title, style="bold")]
+    for block in blocks(names, columns, width, range(len(runs), len(rows), len(runs))):
+        parts += [block, Text("")]
+    return Group(*parts, Text("\n".join(_caption(compared))))
 
 
 def _digits(compared: Comparison) -> int | None:

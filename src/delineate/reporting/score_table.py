@@ -6,25 +6,22 @@ The module formats numbers that ``evaluation.scoring`` computed.
 from __future__ import annotations
 
 import re
-import textwrap
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
 from ..core.errors import UsageError
 from ..core.words import decimals, mean_distance, spelled
 from ..metrics.overlap import MEASURES
-from ..metrics.selection import GROUPS
+from .text_table import WIDTH, Column, blocks
 
 if TYPE_CHECKING:
     from rich.console import Group
 
     from ..evaluation.scoring import EvaluationResult
+    from ..metrics.selection import MetricSelection
 
-WIDTH = 100  # columns of text; more columns of the table continue in a second block
-NAME_WIDTH = 30  # a longer name of a structure continues on the next line
-# Columns without --columns, as far as they were measured; the first of each optional group too.
+# Columns without --columns, as far as they were measured; and the first of each further metric.
 USUAL = ("n", "empty", "dice", "min", "precision", "recall", "hd95", "surface_dice")
 # Columns that are no metric: name -> (heading, key of the summary of the Dice).
 OF_DICE = {
@@ -37,37 +34,18 @@ POOLED = "pooled"
 MEAN = "mean of structures"
 
 
-@dataclass(frozen=True)
-class _Column:
-    """A column: its heading, a cell per structure, and the cell of the mean over structures."""
-
-    heading: str
-    cells: tuple[str, ...]
-    mean: str = ""
-
-    @property
-    def lines(self) -> list[str]:
-        """The heading, broken at spaces to the width of the cells if its words allow it."""
-        longest = max(map(len, (*self.cells, self.mean, *self.heading.split())))
-        return textwrap.wrap(self.heading, longest, break_long_words=False)
-
-    @property
-    def width(self) -> int:
-        return max(map(len, (*self.lines, *self.cells, self.mean)))
-
-
-def chosen_columns(asked: Sequence[str], metrics: Iterable[str]) -> list[str]:
+def chosen_columns(asked: Sequence[str], selection: MetricSelection) -> list[str]:
     """The columns of the table, each the name of a metric or one of ``OF_DICE`` and "pooled".
 
     Args:
         asked: their names, or the beginnings of metrics' names, such as hd95; () chooses the usual
             ones.
-        metrics: the metrics beyond those of overlap, which are always measured.
+        selection: what is measured in addition to the overlap.
 
     Raises:
         UsageError: a name that was not measured; all names are listed.
     """
-    measured = (*MEASURES, *metrics)
+    measured = (*MEASURES, *selection.metrics())
     allowed = (*OF_DICE, POOLED, *measured)
 
     def found(name: str) -> str | None:
@@ -76,7 +54,7 @@ def chosen_columns(asked: Sequence[str], metrics: Iterable[str]) -> list[str]:
         )
 
     if not asked:
-        firsts = [next(iter(group.metrics)) for group in GROUPS.values()]
+        firsts = [next(iter(metric.columns)) for metric in selection.also.values()]
         return [one for name in (*USUAL, *firsts) if (one := found(name)) is not None]
     for name in asked:
         if found(name) is None:
@@ -98,71 +76,50 @@ def table(evaluated: EvaluationResult, columns: Sequence[str] = (), width: int =
     from rich.text import Text
 
     unit = "slice" if evaluated.planar else "case"
-    names = evaluated.labels.names
-    is_mean = len(names) > 1
+    names, is_mean = evaluated.labels.names, len(evaluated.labels) > 1
     made = [
-        _column(evaluated, name, unit) for name in chosen_columns(columns, evaluated.scores.metrics)
+        _column(evaluated, name, unit, is_mean)
+        for name in chosen_columns(columns, evaluated.chosen)
     ]
-    first = min(NAME_WIDTH, max(map(len, (*names, *([MEAN] if is_mean else []), "structure"))))
-    title = f"{len(evaluated.cases)} {unit}{'s' * (len(evaluated.cases) != 1)}"
-    parts: list[Any] = [Text(title, style="bold")]
-    for block in _blocks(made, width - first):
-        parts += [_block(block, names, first, is_mean), Text("")]
+    structures = Column("structure", (*names, *([MEAN] if is_mean else [])), is_name=True)
+    parts: list[Any] = [
+        Text(f"{len(evaluated.cases)} {unit}{'s' * (len(evaluated.cases) != 1)}", style="bold")
+    ]
+    for block in blocks([structures], made, width, sections=[len(names)]):
+        parts += [block, Text("")]
     return Group(*parts, Text(_caption(evaluated)))
 
 
-def _blocks(columns: Sequence[_Column], width: int) -> Iterator[list[_Column]]:
-    """The columns in groups, each as wide as allowed; two spaces are before each column."""
-    block: list[_Column] = []
-    for column in columns:
-        if block and sum(one.width + 2 for one in (*block, column)) > width:
-            yield block
-            block = []
-        block.append(column)
-    yield block
-
-
-def _block(columns: Sequence[_Column], names: Sequence[str], first: int, is_mean: bool) -> Any:
-    from rich.box import SIMPLE_HEAD
-    from rich.markup import escape
-    from rich.table import Table
-
-    shown = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), show_edge=False)
-    shown.add_column("structure", width=first, overflow="fold")
-    for column in columns:
-        heading = "\n".join(escape(line) for line in column.lines)
-        shown.add_column(heading, justify="right", no_wrap=True)
-    for row, name in enumerate(names):
-        shown.add_row(escape(name), *(escape(one.cells[row]) for one in columns))
-    if is_mean:
-        shown.add_section()
-        shown.add_row(MEAN, *(one.mean for one in columns))
-    return shown
-
-
-def _column(evaluated: EvaluationResult, name: str, unit: str) -> _Column:
-    """One column; see ``chosen_columns`` for its name."""
+def _column(evaluated: EvaluationResult, name: str, unit: str, is_mean: bool) -> Column:
+    """One column, with the mean over structures in the last row if ``is_mean``; see
+    ``chosen_columns`` for its name.
+    """
     summary = {(s["label"], s["metric"]): s for s in evaluated.summary}
     labels = evaluated.labels.names
 
-    def cells(metric: str, text: Callable[[dict[str, Any]], str]) -> tuple[str, ...]:
-        return tuple(text(summary[label, metric]) for label in labels)
+    def cells(
+        metric: str, text: Callable[[dict[str, Any]], str], mean: str = ""
+    ) -> tuple[str, ...]:
+        # Pictures without a pixel size have no volumes and no distances.
+        is_there = metric in evaluated.scores.metrics
+        own = tuple(text(summary[label, metric]) if is_there else "–" for label in labels)
+        return (*own, mean) if is_mean else own
 
     if name in OF_DICE:
         heading, key = OF_DICE[name]
         digits = str if key in ("n", "undefined") else decimals
-        return _Column(heading, cells("dice", lambda s: digits(s[key])))
+        return Column(heading, cells("dice", lambda s: digits(s[key])))
     if name == POOLED:
         values = evaluated.means().items()
         overall = next(value for one, value in values if one.startswith("dice_pooled"))
-        pooled = tuple(decimals(evaluated.pooled[label]["dice"]) for label in labels)
-        return _Column("Dice, pooled", pooled, decimals(overall))
-    mean = decimals(evaluated.scores.mean(name))
+        pooled = [decimals(evaluated.pooled[label]["dice"]) for label in labels]
+        return Column("Dice, pooled", (*pooled, *([decimals(overall)] if is_mean else [])))
+    mean = decimals(evaluated.scores.mean(name)) if name in evaluated.scores.metrics else "–"
     if name == "dice":
         heading = f"Dice, mean per {unit} [95 %]"
-        return _Column(heading, cells("dice", _interval), mean)
+        return Column(heading, cells("dice", _interval, mean))
     heading = re.sub(r"(\d)mm", r"\1 mm", spelled(name))
-    return _Column(heading, cells(name, mean_distance), mean)
+    return Column(heading, cells(name, mean_distance, mean))
 
 
 def _interval(summary: dict[str, Any]) -> str:

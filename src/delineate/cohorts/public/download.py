@@ -74,9 +74,11 @@ def listed() -> list[dict[str, Any]]:
 
 def table() -> Any:
     """List the data sets as a rich table: name, size, checksum, licence and title."""
+    from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
-    shown = Table("name", "MB", "checksum", "licence", "title")
+    shown = Table("name", "MB", "checksum", "licence", "title", box=SIMPLE_HEAD, pad_edge=False)
+    shown.columns[0].no_wrap = True
     for one in DATA_SETS.values():
         known = sum(bool(f.checksum) for f in one.files)
         checked = (

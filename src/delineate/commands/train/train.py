@@ -177,11 +177,18 @@ def _fit(planned: PlannedRun, model: ModelFile, job: NetworkJob, deadline: float
     followed = FollowedRun(folder, job.name, run.model, job.plan(plan))
     recorders = Recorders(run.listeners, followed, run.say)
 
+    validated = ""  # the last validation, in front because a bar has little room
+
     def report(line: dict[str, Any]) -> None:
-        note = f"loss {line['loss']:.3f}, Dice {line['train_dice_mean']:.3f}"
+        nonlocal validated
+        loss, dice = f"loss {line['loss']:.3f}", f"Dice {line['train_dice_mean']:.3f}"
         if "val_dice_mean" in line:
-            note += f"; validation loss {line['val_loss']:.3f}, Dice {line['val_dice_mean']:.3f}"
-            run.say(f"{words}, epoch {line['epoch']:.0f}, step {line['step']}: {note}")
+            validated = f"validation Dice {line['val_dice_mean']:.3f}, "
+            run.say(
+                f"{words}, epoch {line['epoch']:.0f}, step {line['step']}: {loss}, {dice}; "
+                f"{validated}loss {line['val_loss']:.3f}"
+            )
+        note = f"{validated}{loss}" if validated else f"{loss}, {dice}"
         run.progress(f"train {words}", line["progress"], 1.0, note)
         recorders.add(line)
         run.clock.save()
