@@ -176,20 +176,10 @@ def _fit(planned: PlannedRun, model: ModelFile, job: NetworkJob, deadline: float
     began, finished = time.monotonic(), job.name in model.card.get("training_s", {})
     followed = FollowedRun(folder, job.name, run.model, job.plan(plan))
     recorders = Recorders(run.listeners, followed, run.say)
-
-    validated = ""  # the last validation, in front because a bar has little room
+    spoken = _LogLines(run, words)
 
     def report(line: dict[str, Any]) -> None:
-        nonlocal validated
-        loss, dice = f"loss {line['loss']:.3f}", f"Dice {line['train_dice_mean']:.3f}"
-        if "val_dice_mean" in line:
-            validated = f"validation Dice {line['val_dice_mean']:.3f}, "
-            run.say(
-                f"{words}, epoch {line['epoch']:.0f}, step {line['step']}: {loss}, {dice}; "
-                f"{validated}loss {line['val_loss']:.3f}"
-            )
-        note = f"{validated}{loss}" if validated else f"{loss}, {dice}"
-        run.progress(f"train {words}", line["progress"], 1.0, note)
+        spoken.add(line)
         recorders.add(line)
         run.clock.save()
 
@@ -229,6 +219,27 @@ def _fit(planned: PlannedRun, model: ModelFile, job: NetworkJob, deadline: float
         model.note("training_s", job.name, round(time.monotonic() - began, 1))
     model.card["torch"] = torch.__version__
     model.save()
+
+
+@dataclass
+class _LogLines:
+    """The log lines of one network as progress, and each validation as a sentence."""
+
+    run: TrainingRun
+    name: str
+    validated: str = ""  # the last validation Dice, in front because a bar has little room
+
+    def add(self, line: dict[str, Any]) -> None:
+        """Report one line."""
+        loss, dice = f"loss {line['loss']:.3f}", f"Dice {line['train_dice_mean']:.3f}"
+        if "val_dice_mean" in line:
+            self.validated = f"validation Dice {line['val_dice_mean']:.3f}, "
+            self.run.say(
+                f"{self.name}, epoch {line['epoch']:.0f}, step {line['step']}: {loss}, {dice}; "
+                f"{self.validated}loss {line['val_loss']:.3f}"
+            )
+        note = f"{self.validated}{loss}" if self.validated else f"{loss}, {dice}"
+        self.run.progress(f"train {self.name}", line["progress"], 1.0, note)
 
 
 def _postprocess(planned: PlannedRun, model: ModelFile, limit_s: float) -> None:
