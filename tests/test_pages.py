@@ -1,0 +1,225 @@
+"""The code of the tutorials and the how-to pages runs.
+
+Each page runs in a folder of its own, from top to bottom, with copies of
+
+    SCANS/         six phantom patients: CT series in DICOM and their masks
+    CT/            one CT series in DICOM
+    scan.nii.gz    one scan, and mask.nii.gz, its mask
+    liver.model    a model trained on SCANS, and liver.model.run, its run
+
+Blocks marked ``python`` share their variables. Blocks marked ``sh`` run line by line: a command of
+delineate in this process, anything else in bash. A block with a title, such as
+``yaml title="mine.yaml"``, is written to that file. Other blocks are not run. To be quick,
+trainings get a plan of two steps instead of their time, phantoms are small, and of a Slurm array
+two jobs run.
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+import json
+import os
+import re
+import shlex
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from delineate.cli import app
+from delineate.cohorts.phantom.cohort import make_cohort
+from delineate.core.labels import LabelSet
+from delineate.core.plan import Augmentation, Channel, Normalisation, Schedule
+from delineate.formats import files
+
+from .plans import small_plan
+
+ROOT = Path(__file__).parents[1]
+PAGES = [
+    path
+    for part in ("tutorials", "how-to")
+    for path in sorted((ROOT / "docs" / part).glob("*.md"))
+    if re.search(r"^```(python|sh)", path.read_text(encoding="utf-8"), flags=re.MULTILINE)
+]
+SIZE = (32, 10)  # matrix and slices of the phantoms
+ORGANS = {1: "liver", 2: "right kidney", 3: "left kidney", 4: "spleen"}
+# Installs, servers and downloads.
+NOT_RUN = ("pip ", "make ", "delineate view", "delineate download", "delineate demo")
+
+
+def tiny_plan() -> str:
+    return small_plan(
+        names=ORGANS,
+        channels=(Channel(name="CT", normalise=Normalisation(kind="standard")),),
+        spacing_mm=(12.0, 12.0, 12.0),
+        schedule=Schedule(epochs=1, steps_per_epoch=2),
+        augmentation=Augmentation(mirror=()),
+    ).to_json()
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("world")
+    make_cohort(folder / "SCANS", patients=6, seed=1, size=SIZE)
+    first = folder / "SCANS" / "phantom_001"
+    shutil.copytree(first / "DICOM_anon", folder / "CT")
+    (folder / "tiny.json").write_text(tiny_plan())
+    scan = files.read(folder / "CT")
+    files.write(scan, folder / "scan.nii.gz")
+    command(folder, "delineate train SCANS -o liver.model --budget 1h")
+    command(folder, "delineate predict liver.model CT -o out")
+    (folder / "out" / "CT.nii.gz").rename(folder / "mask.nii.gz")
+    shutil.rmtree(folder / "out")
+    return folder
+
+
+def command(folder: Path, line: str) -> None:
+    """Run one line of a shell block in the folder."""
+    words = shlex.split(line, comments=True)
+    if not words or line.startswith(NOT_RUN):
+        return
+    if words[0] == "sbatch":
+        for job in ("0", "1"):
+            script = (folder / words[1]).read_text(encoding="utf-8").replace("$K", job)
+            command(folder, re.findall(r"^delineate .*$", script, flags=re.MULTILINE)[0])
+    elif words[0] != "delineate":
+        run = subprocess.run(["bash", "-ec", line], cwd=folder, capture_output=True, text=True)
+        assert run.returncode == 0, f"{line}\n{run.stdout}\n{run.stderr}"
+    elif words[1] == "phantom":
+        form = words[words.index("--format") + 1] if "--format" in words else "dicom"
+        make_cohort(folder / words[2], patients=6, seed=1, form=form, size=SIZE)
+    elif words[1] == "plan":
+        shutil.copyfile(folder / "tiny.json", folder / words[words.index("-o") + 1])
+    else:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.chdir(folder)
+            done = CliRunner().invoke(app, shortened(words[1:]))
+        assert done.exit_code == 0, f"{line}\n{done.output[-2000:]}\n{done.exception}"
+
+
+def shortened(words: list[str]) -> list[str]:
+    """The arguments of a command; a training gets a tiny plan instead of its time or its recipe."""
+    if words[0] != "train":
+        return words
+    kept = list(words)
+    for option in ("--budget", "--epochs", "--plan", "--recipe"):
+        if option in kept:
+            at = kept.index(option)
+            del kept[at : at + 2]
+    return [*kept, "--plan", "tiny.json"]
+
+
+def bids_tree(folder: Path, cases: list[tuple[Path, Path]]) -> None:
+    """Two sessions of one subject and one of another without sessions' folders."""
+    names = (
+        "sub-01/ses-1/anat/sub-01_ses-1",
+        "sub-01/ses-2/anat/sub-01_ses-2",
+        "sub-02/anat/sub-02",
+    )
+    for name, (scan, mask) in zip(names, cases, strict=False):
+        truth = folder / "bids" / "derivatives" / "manual" / f"{name}_desc-manual_dseg.nii.gz"
+        for target, source in (
+            (folder / "bids" / f"{name}_T1w.nii.gz", scan),
+            (folder / "bids" / f"{name}_FLAIR.nii.gz", scan),
+            (truth, mask),
+        ):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(source, target)
+
+
+def drawn_tree(folder: Path, cases: list[tuple[Path, Path]]) -> None:
+    """Scans and segmentations as 3D Slicer saves them."""
+    for part in ("images", "labels"):
+        (folder / "drawn" / part).mkdir(parents=True)
+    labels = LabelSet.from_names(ORGANS)
+    for scan, mask in cases:
+        name = scan.name.removesuffix(".nii.gz")
+        files.write(files.read(scan), folder / "drawn" / "images" / f"{name}.nrrd")
+        segments = files.read(mask).with_unit("label")
+        files.write(segments, folder / "drawn" / "labels" / f"{name}.seg.nrrd", labels=labels)
+
+
+def nnunet_tree(folder: Path, cases: list[tuple[Path, Path]]) -> None:
+    """A raw data set of nnU-Net, and a trained network if there are real data."""
+    raw = folder / "nnUNet_raw" / "Dataset001_Organs"
+    for part in ("imagesTr", "labelsTr"):
+        (raw / part).mkdir(parents=True)
+    for scan, mask in cases:
+        name = scan.name.removesuffix(".nii.gz")
+        shutil.copyfile(scan, raw / "imagesTr" / f"{name}_0000.nii.gz")
+        shutil.copyfile(mask, raw / "labelsTr" / f"{name}.nii.gz")
+    facts = {
+        "channel_names": {"0": "CT"},
+        "labels": {"background": 0, **{name: value for value, name in ORGANS.items()}},
+        "numTraining": len(cases),
+        "file_ending": ".nii.gz",
+    }
+    (raw / "dataset.json").write_text(json.dumps(facts))
+    data = Path(os.environ.get("DELINEATE_DATA", ROOT.parent / "shared" / "data"))
+    if not (data / "nnunet_hippocampus").is_dir():
+        pytest.skip(f"real data not found in {data} (set DELINEATE_DATA)")
+    results = folder / "nnUNet_results"
+    results.mkdir()
+    (results / "Dataset004_Hippocampus").symlink_to(data / "nnunet_hippocampus")
+    scan = sorted((data / "hippocampus" / "imagesTr").glob("hipp*.nii.gz"))[0]
+    shutil.copyfile(scan, folder / "hippocampus.nii.gz")
+
+
+TREES = {"from-bids": bids_tree, "from-slicer": drawn_tree, "from-nnunet": nnunet_tree}
+
+
+def blocks(path: Path) -> list[tuple[str, str, str]]:
+    """(language, title, text) of each fenced block."""
+    return re.findall(
+        r"^```(\w+)(?: title=\"([^\"]+)\")?\n(.*?)^```",
+        path.read_text(encoding="utf-8"),
+        flags=re.DOTALL | re.MULTILINE,
+    )
+
+
+def lines(text: str) -> list[str]:
+    """The commands of a shell block, with continued lines joined; a loop is one command."""
+    joined = re.sub(r"\\\n\s*", " ", text)
+    if re.search(r"^(for|while|cat) ", joined, flags=re.MULTILINE):
+        return [joined]
+    return [line for line in joined.splitlines() if line.strip()]
+
+
+def missing_packages(text: str) -> list[str]:
+    """Packages that the code imports and that are not installed."""
+    names = {
+        name.partition(".")[0]
+        for node in ast.walk(ast.parse(text))
+        if isinstance(node, ast.Import | ast.ImportFrom)
+        for name in (
+            [a.name for a in node.names] if isinstance(node, ast.Import) else [node.module]
+        )
+    }
+    return sorted(name for name in names if importlib.util.find_spec(name) is None)
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.stem)
+def test_the_code_of_a_page_runs(path, world, tmp_path, monkeypatch):
+    shutil.copytree(world, tmp_path, dirs_exist_ok=True)
+    monkeypatch.chdir(tmp_path)
+    code = "\n".join(text for language, _, text in blocks(path) if language == "python")
+    if missing := missing_packages(code):
+        pytest.skip(f"needs {', '.join(missing)}")
+    if path.stem in TREES:
+        make_cohort(tmp_path / "phantoms", patients=3, seed=2, form="nifti", size=SIZE)
+        scans = sorted((tmp_path / "phantoms" / "images").iterdir())
+        cases = [(scan, tmp_path / "phantoms" / "labels" / scan.name) for scan in scans]
+        TREES[path.stem](tmp_path, cases)
+    variables: dict[str, object] = {"__name__": path.stem}
+    for language, title, text in blocks(path):
+        if title:
+            Path(title).parent.mkdir(parents=True, exist_ok=True)
+            Path(title).write_text(text, encoding="utf-8")
+        elif language == "python":
+            exec(compile(text, path.name, "exec"), variables)
+        elif language == "sh":
+            for line in lines(text):
+                command(tmp_path, line)
