@@ -17,6 +17,7 @@ Line = tuple[str, str, str, str]  # what, ours, the peer's, ratio
 
 HEAD = (
     "# Performance\n\n"
+    "For anyone who wants to know how fast it is, next to other packages.\n\n"
     "Written by `python benchmarks/performance_page.py` from `benchmarks/results/*.json`. Do\n"
     "not edit it by hand. The figures of a line were measured side by side in one run of the\n"
     "script named below the heading, for whole processes where the line says so. Machines\n"

@@ -228,6 +228,7 @@ def add(row: dict[str, Any]) -> None:
 
 HEAD = (
     "# Experiments: what helps a training\n\n"
+    "For anyone who wants to know which setting of a training helps, and by how much.\n\n"
     "Written by `python benchmarks/what_helps.py --page` from\n"
     "`benchmarks/results/what_helps.json`. Do not edit it by hand. Each run trains on four\n"
     "fifths of a cohort's patients and is scored on the held-out fifth (Dice pooled over\n"

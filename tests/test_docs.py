@@ -1,10 +1,10 @@
-"""The documentation is true: its commands run and exist, its links lead somewhere."""
+"""The documentation is true and complete: its commands exist, its links lead somewhere, and each
+page states for whom it is. ``test_pages.py`` runs the code of the pages.
+"""
 
 from __future__ import annotations
 
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -21,33 +21,6 @@ PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglo
 def blocks(path: Path) -> list[tuple[str, str]]:
     """(language, text) of each fenced block."""
     return re.findall(r"```(\w+)\n(.*?)```", path.read_text(encoding="utf-8"), flags=re.DOTALL)
-
-
-@pytest.mark.slow
-def test_the_tutorial_runs_from_top_to_bottom(tmp_path):
-    for language, text in blocks(ROOT / "docs" / "tutorials" / "first-model.md"):
-        lines = (
-            [text] if language == "python" else [line for line in text.splitlines() if line.strip()]
-        )
-        for line in lines:
-            command = (
-                [sys.executable, "-c", line]
-                if language == "python"
-                else [
-                    sys.executable,
-                    "-m",
-                    *line.replace("delineate ", "delineate.cli ", 1).split(),
-                ]
-            )
-            done = subprocess.run(
-                command, cwd=tmp_path, capture_output=True, text=True, timeout=300
-            )
-            assert done.returncode == 0, f"{line}\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}"
-    assert (tmp_path / "liver.nii.gz").is_file() and (tmp_path / "scores/scores.csv").is_file()
-    assert (
-        list((tmp_path / "out").glob("*.seg.dcm"))
-        and (tmp_path / "organs.model.run/report.html").is_file()
-    )
 
 
 def test_every_verb_and_option_has_help():
@@ -86,3 +59,33 @@ def test_every_link_leads_somewhere(path):
             page = path.parent / target if target else path
             assert page.exists(), target
             assert not anchor or anchor in anchors(page), f"{target}#{anchor}"
+
+
+@pytest.mark.parametrize("part", ["tutorials", "how-to", "concepts", "reference"])
+def test_every_page_is_listed_and_states_for_whom_it_is(part):
+    """In the navigation of the site, in the index of its part, and at its top."""
+    folder = ROOT / "docs" / part
+    navigation = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
+    patterns = re.findall(rf"- {part}/(\S+\.md)", navigation)
+    index = (folder / "index.md").read_text(encoding="utf-8")
+    for path in folder.glob("*.md"):
+        assert any(path.match(pattern) for pattern in patterns), f"{path.name}: not in mkdocs.yml"
+        assert path.name == "index.md" or f"]({path.name})" in index, (
+            f"{path.name}: not in the index"
+        )
+        start = path.read_text(encoding="utf-8").split("\n\n")[1]
+        assert start.startswith("For "), f"{path.name}: states not for whom it is"
+
+
+def test_decision_records_have_one_form():
+    records = sorted((ROOT / "docs" / "decisions").glob("0*.md"))
+    index = (ROOT / "docs" / "decisions" / "index.md").read_text(encoding="utf-8")
+    for number, path in enumerate(records, start=1):
+        text = path.read_text(encoding="utf-8")
+        assert path.name.startswith(f"{number:04d}-") and f"]({path.name})" in index
+        assert re.match(
+            rf"# {number}\. .+\n\n20\d\d-\d\d-\d\d\n\n\*\*Context\.\*\* .*"
+            r"\*\*Decision\.\*\* .*\*\*Consequences\.\*\* ",
+            text,
+            flags=re.DOTALL,
+        ), path.name

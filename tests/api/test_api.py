@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import pickle
-import re
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -159,15 +157,3 @@ def test_a_scientists_file_is_typed(tmp_path):
     )
     errors = [line for line in done.stdout.splitlines() if "error:" in line]
     assert len(errors) == 3 and all(line.startswith("wrong.py") for line in errors), done.stdout
-
-
-def test_the_page_of_the_python_interface_runs(scan, tmp_path, monkeypatch):
-    page = (Path(__file__).parents[2] / "docs" / "tutorials" / "python.md").read_text(
-        encoding="utf-8"
-    )
-    shutil.copyfile(GOLDEN, tmp_path / "liver.model")
-    scan.save(tmp_path / "scan.nii.gz")
-    monkeypatch.chdir(tmp_path)
-    code = "\n".join(re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL))
-    exec(compile(code, "docs/tutorials/python.md", "exec"), {})
-    assert (tmp_path / "mask.nii.gz").is_file() and (tmp_path / "planes.png").is_file()
