@@ -7,7 +7,6 @@ calls the functions whose names begin with ``on_``.
 
 from __future__ import annotations
 
-import importlib
 import inspect
 import re
 from collections.abc import Iterator
@@ -106,33 +105,42 @@ def _cell(text: str) -> str:
 
 
 def python() -> str:
-    """Every public name: functions, then classes, in the order of their ``__all__``."""
+    """Every public name of the package and of ``delineate.extend``."""
     import delineate
+    from delineate import extend
 
-    parts = []
-    functions, classes, others = by_kind(delineate)
-    for title, names in (("Functions", functions), ("Classes", classes), ("Other names", others)):
-        if names:
-            parts += [f"## {title}", *(f"::: delineate.{name}" for name in names)]
-    if extend := extensions():
-        parts += ["## Extensions", *(f"::: delineate.extend.{name}" for name in extend.__all__)]
-    return "\n\n".join(parts)
+    return "\n\n".join([_names(delineate, ""), _names(extend, " for extensions")])
 
 
-def by_kind(module: ModuleType) -> tuple[list[str], list[str], list[str]]:
-    """The public names of the module: functions, classes, and the rest."""
+def _names(module: ModuleType, what: str) -> str:
+    """Functions, classes and constants of a module, in the order of its ``__all__``."""
     found = {name: getattr(module, name) for name in module.__all__}
     functions = [name for name, value in found.items() if inspect.isfunction(value)]
     classes = [name for name, value in found.items() if inspect.isclass(value)]
-    return functions, classes, [name for name in found if name not in {*functions, *classes}]
+    others = [name for name in found if name not in {*functions, *classes}]
+    parts = []
+    for title, names in (("Functions", functions), ("Classes", classes)):
+        if names:
+            parts += [f"## {title}{what}", *(f"::: {module.__name__}.{name}" for name in names)]
+    if others:
+        parts += [f"## Other names{what}", *(_constant(module, name) for name in others)]
+    return "\n\n".join(parts)
 
 
-def extensions() -> ModuleType | None:
-    """``delineate.extend``, if this version has it."""
-    try:
-        return importlib.import_module("delineate.extend")
-    except ModuleNotFoundError:
-        return None
+def _constant(module: ModuleType, name: str) -> str:
+    """A value, which has no docstring of its own."""
+    value = getattr(module, name)
+    title = f"### `{name}` {{ #{module.__name__}.{name} }}"
+    if hasattr(value, "noun"):
+        return f"{title}\n\nThe register of every {value.noun}."
+    if isinstance(value, str):
+        return f"{title}\n\n`{value!r}`"
+    first = value[0] if isinstance(value, tuple) and value else None
+    if isinstance(first, str):
+        return f"{title}\n\n{', '.join(f'`{each}`' for each in value)}."
+    if hasattr(first, "noun"):
+        return f"{title}\n\nThe registers of every {', '.join(each.noun for each in value)}."
+    return f"::: {module.__name__}.{name}"
 
 
 def errors() -> str:

@@ -14,6 +14,7 @@ import pytest
 from typer.main import get_command
 
 import delineate
+from delineate import extend
 from delineate.cli import app
 
 ROOT = Path(__file__).parents[1]
@@ -57,16 +58,7 @@ def test_every_public_name_is_in_the_reference(site):
     page = (site / "reference" / "python" / "index.html").read_text(encoding="utf-8")
     shown = set(re.findall(r'<h3 id="delineate\.([\w.]+)"', page))
     assert shown >= set(delineate.__all__)
-    if extend := extensions():
-        assert shown >= {f"extend.{name}" for name in extend.__all__}
-
-
-def extensions():
-    try:
-        from delineate import extend
-    except ImportError:
-        return None
-    return extend
+    assert shown >= {f"extend.{name}" for name in extend.__all__}
 
 
 def test_every_command_and_option_is_in_the_reference(site):
