@@ -85,7 +85,7 @@ def test_decision_records_have_one_form():
         assert path.name.startswith(f"{number:04d}-") and f"]({path.name})" in index
         assert re.match(
             rf"# {number}\. .+\n\n20\d\d-\d\d-\d\d\n\n\*\*Context\.\*\* .*"
-            r"\*\*Decision\.\*\* .*\*\*Consequences\.\*\* ",
+            r"\*\*Decision\.\*\* .*\*\*Consequences\.\*\*\s",
             text,
             flags=re.DOTALL,
         ), path.name
