@@ -152,4 +152,16 @@ def errors() -> str:
     return f"```text\n{inspect.cleandoc(tree[1])}\n```"
 
 
-GENERATED = {"commands": commands, "python": python, "errors": errors}
+def formats() -> str:
+    """The formats of scans and masks, from their register."""
+    from delineate.extend import FORMATS
+
+    rows = ["| format | endings | reads | writes |", "|---|---|---|---|"]
+    for name, part in FORMATS.items():
+        written = ", ".join(f"`{ending}`" for ending in part.writes)
+        endings = ", ".join(f"`{ending}`" for ending in part.endings)
+        rows.append(f"| {name} | {endings or 'by content'} | yes | {written} |")
+    return "\n".join(rows)
+
+
+GENERATED = {"commands": commands, "python": python, "errors": errors, "formats": formats}

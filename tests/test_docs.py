@@ -61,6 +61,14 @@ def test_every_link_leads_somewhere(path):
             assert not anchor or anchor in anchors(page), f"{target}#{anchor}"
 
 
+def test_pages_named_in_the_code_exist():
+    """Messages, docstrings and benchmarks that refer to a page."""
+    for part in ("src", "benchmarks"):
+        for path in (ROOT / part).rglob("*.py"):
+            for page in re.findall(r"docs/[\w/-]+\.md", path.read_text(encoding="utf-8")):
+                assert (ROOT / page).is_file(), f"{path.relative_to(ROOT)}: {page}"
+
+
 @pytest.mark.parametrize("part", ["tutorials", "how-to", "concepts", "reference"])
 def test_every_page_is_listed_and_states_for_whom_it_is(part):
     """In the navigation of the site, in the index of its part, and at its top."""

@@ -70,6 +70,13 @@ def test_every_command_and_option_is_in_the_reference(site):
                 assert all(f"<code>{option}" in page for option in parameter.opts if "-" in option)
 
 
+def test_every_format_and_error_is_in_the_reference(site):
+    formats = (site / "reference" / "formats" / "index.html").read_text(encoding="utf-8")
+    assert all(f"<td>{name}</td>" in formats for name in extend.FORMATS.names())
+    shown = (site / "reference" / "errors" / "index.html").read_text(encoding="utf-8")
+    assert "├── UsageError" in shown
+
+
 def test_a_broken_link_stops_the_build(site, tmp_path):
     """A small site with the same settings, without the generated pages."""
     settings = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")

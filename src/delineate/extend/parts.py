@@ -230,7 +230,7 @@ class Recorder(Protocol):
 
     def add(self, line: Mapping[str, Any]) -> None:
         """Record one line of the log: step, epoch, loss, learning rate; after a validation also
-        its scores (docs/formats.md lists the keys)."""
+        its scores (docs/reference/formats.md lists the keys)."""
         ...
 
     def close(self) -> None:
