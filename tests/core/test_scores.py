@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -40,16 +41,21 @@ def same(a: Score, b: Score) -> bool:
     )
 
 
-def test_csv_round_trip_keeps_every_bit():
-    back = Scores.from_csv(Scores(ROWS).to_csv())
+def there_and_back(scores: Scores, folder: Path) -> Scores:
+    (folder / "scores.csv").write_text(scores.to_csv())
+    return Scores.from_csv(folder / "scores.csv")
+
+
+def test_csv_round_trip_keeps_every_bit(tmp_path):
+    back = there_and_back(Scores(ROWS), tmp_path)
     assert len(back.rows) == len(ROWS)
     assert all(same(a, b) for a, b in zip(back, ROWS, strict=True))
-    assert Scores.from_csv(Scores(()).to_csv()).rows == ()
+    assert there_and_back(Scores(()), tmp_path).rows == ()
 
 
-def test_the_summary_can_be_recomputed_from_the_csv():
+def test_the_summary_can_be_recomputed_from_the_csv(tmp_path):
     scores = Scores(ROWS)
-    again = Scores.from_csv(scores.to_csv())
+    again = there_and_back(scores, tmp_path)
     assert without_nan(again.summary()) == without_nan(scores.summary())
     liver = next(s for s in again.summary() if s["label"] == "liver" and s["metric"] == "dice")
     kept = [0.1 + 0.2, 0.9]
@@ -93,11 +99,32 @@ def test_json_is_strict_and_holds_rows_and_summary():
     assert len(data["rows"]) == len(ROWS)
 
 
-def test_rows_are_unique_and_other_tables_refused():
+def test_rows_are_unique_and_other_tables_refused(tmp_path):
     with pytest.raises(InputError, match="same case"):
         Scores((ROWS[0], ROWS[0]))
-    with pytest.raises(InputError, match="columns case, label, metric, value, unit, found a, b"):
-        Scores.from_csv("a,b\n1,2\n")
+    file, head = tmp_path / "s.csv", "case,label,metric,value,unit\n"
+    for text, why in (
+        ("a,b\n1,2\n", "columns case, label, metric, value, unit, found a, b"),
+        (head + "a,liver,dice,0.5,\na,liver,dice,much,\n", "line 3 is not a score"),
+        (head + "a,liver,dice\n", "line 2 is not a score"),
+        (head + 2 * "a,liver,dice,0.5,\n", "same case"),
+        ("\0", "scores"),
+    ):
+        file.write_text(text)
+        with pytest.raises(InputError, match=why) as error:
+            Scores.from_csv(file)
+        assert "s.csv" in str(error.value)
+    with pytest.raises(InputError, match="cannot be read as scores"):
+        Scores.from_csv(tmp_path / "none.csv")
+
+
+def test_a_frame_has_a_row_for_every_score():
+    frame = Scores(ROWS).to_frame()
+    assert list(frame.columns) == ["case", "label", "metric", "value", "unit"]
+    assert len(frame) == len(ROWS) and np.array_equal(
+        frame["value"], [row.value for row in ROWS], equal_nan=True
+    )
+    assert list(Scores(()).to_frame().columns) == list(frame.columns)
 
 
 def test_an_infinite_distance_has_its_rank_and_no_part_in_the_mean():

@@ -134,7 +134,7 @@ def test_decathlon_truth_gives_names_and_lists_what_was_not_predicted(real_data)
 
 def test_scores_and_summary_stand_on_disk(folders, tmp_path):
     found = evaluate(*folders, tmp_path / "out", EvaluateOptions(labels=LABELS, report=False))
-    scores = Scores.from_csv((tmp_path / "out" / "scores.csv").read_text())
+    scores = Scores.from_csv(tmp_path / "out" / "scores.csv")
     assert value(scores, "a", "liver", "dice") == 1.0
     assert value(scores, "b", "liver", "dice") == pytest.approx(2 * 32 / (32 + 64))
     assert value(scores, "b", "liver", "recall") == 0.5
@@ -167,7 +167,7 @@ def test_slices_of_volumes_by_hand_with_empty_ones_apart(folders, tmp_path):
         dice["spleen", "iou"]["mean"],
     ) == (2, 10, 1.0)
     assert found.means()["dice_mean_per_slice"] == pytest.approx(((4 + 8 / 3) / 8 + 1) / 2)
-    rows = Scores.from_csv((tmp_path / "out" / "slices.csv").read_text())
+    rows = Scores.from_csv(tmp_path / "out" / "slices.csv")
     assert value(rows, "b#0003", "liver", "dice") == pytest.approx(2 / 3)
     assert value(rows, "b#0003", "liver", "iou") == pytest.approx(1 / 2)
     assert len([r for r in rows if r.metric == "dice"]) == 10  # empty against empty has no row
@@ -246,9 +246,9 @@ def test_an_infinite_distance_is_kept_and_counted(tmp_path):
     found = json.loads((tmp_path / "out" / "scores.json").read_text())
     hd95 = next(r for r in found["rows"] if r["metric"] == "hd95_mm")
     assert hd95["value"] == "inf"
-    assert Scores.from_csv((tmp_path / "out" / "scores.csv").read_text()).values(
-        "liver", "hd95_mm"
-    ).tolist() == [np.inf]
+    assert Scores.from_csv(tmp_path / "out" / "scores.csv").values("liver", "hd95_mm").tolist() == [
+        np.inf
+    ]
     again = compare(
         [tmp_path / "out", tmp_path / "out" / "scores.csv"],
         options=CompareOptions(names=("json", "csv"), metric="hd95_mm"),
@@ -689,14 +689,7 @@ def test_what_cannot_be_drawn_never_costs_a_score(tmp_path):
     told = json.loads((tmp_path / "out" / "scores.json").read_text())["notes"]
     assert any("case b" in note and "40.00 mm" in note for note in told)
     assert any("no picture" in note and "case a" in note for note in told)
-    assert (
-        len(
-            Scores.from_csv((tmp_path / "out" / "scores.csv").read_text()).values(
-                "foreground", "dice"
-            )
-        )
-        == 2
-    )
+    assert len(Scores.from_csv(tmp_path / "out" / "scores.csv").values("foreground", "dice")) == 2
     (tmp_path / "blocked").mkdir()
     (tmp_path / "blocked" / "pictures").write_text("in the way")
     assert (

@@ -20,7 +20,7 @@ from ..core import volume as core
 from ..core.errors import UsageError
 from ..core.grid import Grid
 from ..core.labels import LabelSet, unique_values
-from ..extras import optional_package
+from ..core.optional import optional_package
 from ..formats import files
 
 if TYPE_CHECKING:

@@ -22,20 +22,25 @@ from ..core.atomic import make_folder, write_text
 from ..core.errors import UsageError
 from ..core.labels import LabelSet
 from ..core.outputs import Originals
+from ..core.prediction import Prediction
 from ..core.progress import Progress, silent
-from ..evaluation.declared import chooses_structures, declared_labels
+from ..core.volume import Volume
+from ..evaluation.declared import chooses_structures, declared_labels, refuse_contradiction
 from ..evaluation.masks import Reading
-from ..evaluation.pairing import Pairing, pair
+from ..evaluation.pairing import Pairing, pair, pair_volumes, source_of
 from ..evaluation.scoring import EvaluationResult, score, surface_choices
+from ..formats import files
 from ..metrics.selection import MetricSelection
 from ..reporting.side_by_side import BEST, MEDIAN, WORST, draw_cases, draw_montages
 from .options import EvaluateOptions
 from .report import report
 
+Side = str | Path | Volume | Prediction  # what is compared with what
+
 
 def evaluate(
-    prediction: str | Path,
-    truth: str | Path,
+    prediction: Side,
+    truth: Side,
     out: str | Path | None = None,
     options: EvaluateOptions = EvaluateOptions(),
     *,
@@ -44,8 +49,10 @@ def evaluate(
     """Score predictions against reference masks, paired by name.
 
     Args:
-        prediction: a file, or a folder of files (or of slices).
-        truth: a file, a folder, or a cohort or its manifest, whose label mapping then applies.
+        prediction: a file, or a folder of files (or of slices); or a label map in memory, which is
+            one case.
+        truth: a file, a folder, or a cohort or its manifest, whose label mapping then applies; or a
+            label map in memory.
         out: folder for the results and the report; None writes nothing.
         options: see ``commands.options``. The notes name cases that cannot be drawn.
         progress: see ``core.progress``.
@@ -64,8 +71,8 @@ def evaluate(
 
 
 def evaluate_cases(
-    prediction: str | Path,
-    truth: str | Path,
+    prediction: Side,
+    truth: Side,
     out: str | Path | None,
     options: EvaluateOptions,
     *,
@@ -79,12 +86,12 @@ def evaluate_cases(
     """
     _refuse_unfit(out, options)
     chosen = metric_selection(options)
-    pairing, to_apply = _pairing(prediction, truth, options)
-    label_file = None if isinstance(options.labels, Mapping) else options.labels
-    kept = _originals(pairing, [prediction, truth, label_file, options.like], options.images)
+    pairing, known, notes = _pairing(prediction, truth, options)
+    given = (prediction, truth, options.labels, options.like)
+    paths = [path for path in given if isinstance(path, str | Path)]
+    kept = _originals(pairing, paths, options.images)
     if out is not None:
         kept.refuse(_targets(pairing, Path(out)))
-    known, notes = declared_labels(to_apply, pairing, Path(prediction), Path(truth))
     result, reading = score(
         pairing, known, notes, chosen, workers=options.workers, progress=progress
     )
@@ -118,11 +125,17 @@ def _refuse_unfit(out: str | Path | None, options: EvaluateOptions) -> None:
 
 
 def _pairing(
-    prediction: str | Path, truth: str | Path, options: EvaluateOptions
-) -> tuple[Pairing, str | Path | LabelSet | None]:
-    """The pairs, and the names of the values that still have to be applied to them."""
+    prediction: Side, truth: Side, options: EvaluateOptions
+) -> tuple[Pairing, LabelSet | None, list[str]]:
+    """The pairs, the structures if anything declares them, and notes."""
     given = options.labels
     labels = LabelSet.from_names(dict(given)) if isinstance(given, Mapping) else given
+    if not (isinstance(prediction, str | Path) and isinstance(truth, str | Path)):
+        pairing = pair_volumes(_volume(prediction), _volume(truth))
+        if labels is None:
+            return pairing, _structures(prediction, truth), []
+        known, notes = declared_labels(labels, pairing, Path(), Path())
+        return pairing, known, notes
     selects = isinstance(labels, str | Path) and chooses_structures(labels)
     selection = Path(labels) if selects and isinstance(labels, str | Path) else None
     pairing = pair(
@@ -130,8 +143,28 @@ def _pairing(
     )
     if selects and pairing.manifest is not None and Path(truth).is_dir():
         # The file selected structures of the cohort, whose manifest now has the new numbers.
-        return pairing, None
-    return pairing, labels
+        labels = None
+    known, notes = declared_labels(labels, pairing, Path(prediction), Path(truth))
+    return pairing, known, notes
+
+
+def _volume(side: Side) -> Volume:
+    if isinstance(side, Prediction):
+        return side.labels
+    return side if isinstance(side, Volume) else files.read(Path(side))
+
+
+def _structures(prediction: Side, truth: Side) -> LabelSet | None:
+    """The structures that a ``Prediction`` on either side has.
+
+    Raises:
+        LabelError: both sides have structures that contradict each other.
+    """
+    found = [side.structures for side in (prediction, truth) if isinstance(side, Prediction)]
+    if len(found) == 2:
+        here = Path("in memory")
+        refuse_contradiction(found[0], here, found[1], here)
+    return found[0] if found else None
 
 
 @dataclass(frozen=True)
@@ -175,21 +208,22 @@ class _Drawing:
 
 
 def _originals(
-    pairing: Pairing, given: Sequence[str | Path | None], images: str | Path | None
+    pairing: Pairing, given: Sequence[str | Path], images: str | Path | None
 ) -> Originals:
     """Every file that an evaluation reads; of folders of masks, those that were paired."""
     sources = [
-        source.path
+        path
         for p in pairing.pairs
-        for source in (p.prediction, p.truth)
-        if source is not None
+        for mask in (p.prediction, p.truth)
+        if mask is not None and (path := source_of(mask))
     ]
     cohorts = [p.cohort for p in pairing.pairs if p.cohort is not None] + (
         [] if pairing.manifest is None else [pairing.manifest]
     )
-    beside = [Path(p.prediction.path).parent / "predictions.json" for p in pairing.pairs[:1]]
-    files = [path for path in given if path is not None and not Path(path).is_dir()]
-    return originals(cohorts, [*sources, *beside, *files, images])
+    first = source_of(pairing.pairs[0].prediction)
+    beside = [Path(first).parent / "predictions.json"] if first else []
+    single = [path for path in given if not Path(path).is_dir()]
+    return originals(cohorts, [*sources, *beside, *single, images])
 
 
 def _targets(pairing: Pairing, out: Path) -> Iterator[Path]:

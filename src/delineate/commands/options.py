@@ -52,7 +52,6 @@ BACKENDS = ("auto", "openvino", "torch")
 MONTAGES = ("outlined", "filled")
 PRECISIONS = ("auto", "float32", "int8")
 DEVICES = ("auto", "cpu", "cuda")
-SPLITS = ("train", "val", "test")
 DEVICE = "auto, cpu, cuda or cuda:N."
 SEED = "Seed of everything random."
 WORKERS = "Number of processes; chosen for the machine by default."
@@ -72,6 +71,13 @@ def registered(register: str) -> Callable[[], Iterable[str]]:
         return getattr(registers, register).names()  # type: ignore[no-any-return]
 
     return names
+
+
+def split_names() -> Iterable[str]:
+    """Names for ``--only``."""
+    from ..core.manifest import SPLITS
+
+    return map(str, SPLITS)
 
 
 def prediction_formats() -> Iterable[str]:
@@ -321,7 +327,7 @@ class PredictOptions:
         parse=parsing.parse_channels,
         repeated=True,
     )
-    only: str | None = option(None, ONLY, choices=lambda: SPLITS)
+    only: str | None = option(None, ONLY, choices=split_names)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -474,7 +480,7 @@ class QuantiseOptions:
         "Reference masks of the scans, as for evaluate; by default those of INPUT if it is one "
         "cohort.",
     )
-    only: str | None = option(None, ONLY, choices=lambda: SPLITS)
+    only: str | None = option(None, ONLY, choices=split_names)
     cases: int = option(
         8,  # if there are as many others to measure on
         "Number of calibration scans; the others measure the loss of accuracy.",

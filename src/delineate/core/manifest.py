@@ -8,19 +8,21 @@ grouped by patient. This module opens no image.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+import math
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import numpy as np
 
 from .. import __version__
-from .errors import InputError, LayoutError, LeakError
+from .errors import InputError, LayoutError, LeakError, UsageError
 from .labels import LabelMapping, LabelSet
 from .schema import SCHEMAS, migrate
 
 Split = Literal["train", "val", "test", None]
+SPLITS: tuple[Split, ...] = ("train", "val", "test")
 
 
 @dataclass(frozen=True)
@@ -137,6 +139,28 @@ class Case:
         )
 
 
+def shares_of(count: int, fractions: Sequence[float]) -> list[int]:
+    """Whole numbers in the proportion of ``fractions`` that add up to ``count``: each is rounded
+    down, and what is left goes to the largest remainders, of equal ones to the first.
+
+    Raises:
+        UsageError: a fraction below 0, or a sum other than 1.
+
+    >>> shares_of(10, (0.8, 0.1, 0.1)), shares_of(7, (0.8, 0.1, 0.1))
+    ([8, 1, 1], [5, 1, 1])
+    """
+    if not all(f >= 0 for f in fractions) or not math.isclose(sum(fractions), 1, abs_tol=1e-9):
+        words = ", ".join(f"{f:g}" for f in fractions)
+        raise UsageError(f"fractions must be at least 0 and add up to 1, found {words}")
+    # 0.1 * 30 is a little more than 3: rounding removes such errors of the last digit.
+    exact = [round(f * count, 9) for f in fractions]
+    shares = [int(e) for e in exact]
+    by_remainder = sorted(range(len(exact)), key=lambda k: shares[k] - exact[k])
+    for k in by_remainder[: count - sum(shares)]:
+        shares[k] += 1
+    return shares
+
+
 @dataclass(frozen=True)
 class Manifest:
     """The cohort.
@@ -217,19 +241,19 @@ class Manifest:
                 return case
         raise LayoutError("the manifest has no such case", case=case_id)
 
-    def only(self, cases: Iterable[Case]) -> Manifest:
+    def only(self, cases: Iterable[Case]) -> Self:
         """The same cohort with only these cases."""
         return replace(self, cases=tuple(cases))
 
-    def where(self, split: Split) -> Manifest:
+    def where(self, split: Split) -> Self:
         """Only the cases of ``split``."""
         return self.only(c for c in self.cases if c.split == split)
 
-    def with_truth(self) -> Manifest:
+    def with_truth(self) -> Self:
         """Only the cases with a reference segmentation."""
         return self.only(c for c in self.cases if c.label)
 
-    def with_folds(self, folds: int, seed: int = 0) -> Manifest:
+    def with_folds(self, folds: int, seed: int = 0) -> Self:
         """The same cohort with a fold 0..folds-1 for each case that is not test.
 
         Folds are grouped by patient, and their sizes are as even as the patients allow.
@@ -257,7 +281,7 @@ class Manifest:
             self, cases=tuple(replace(c, fold=fold_of.get(c.patient)) for c in self.cases)
         )
 
-    def with_split(self, split_of: dict[str, Split]) -> Manifest:
+    def with_split(self, split_of: dict[str, Split]) -> Self:
         """Only the cases named in ``split_of`` (case id or patient -> split), with that split and
         no fold.
 
@@ -280,6 +304,69 @@ class Manifest:
         ]
         return replace(self, cases=tuple(replace(c, split=s, fold=None) for c, s in chosen))
 
+    def split(
+        self,
+        train: float,
+        val: float,
+        test: float,
+        *,
+        by: Literal["patient", "case"] = "patient",
+        seed: int = 0,
+    ) -> Self:
+        """The same cohort, every case with a new split and no fold. All cases of a patient get the
+        same split.
+
+        The numbers are those of ``shares_of``, of patients or of cases. By patient, the patients in
+        random order are cut into three groups of these numbers. By case, the patients in random
+        order, those with most cases first, each go to the side that lacks most cases; where
+        patients have several cases, the numbers are met as nearly as whole patients allow.
+
+        Args:
+            train, val, test: fractions, which add up to 1.
+            by: what the fractions count.
+            seed: of the order of the patients, who are sorted by id before.
+
+        Raises:
+            UsageError: fractions that are negative or do not add up to 1, or an unknown ``by``.
+            LayoutError: too few patients, so that a side with a fraction above 0 would be empty.
+
+        >>> ids = [(f"{p}_{visit}", p) for p in "abcde" for visit in (1, 2)]
+        >>> cases = [Case(id, patient, (Source(f"{id}.nii"),)) for id, patient in ids]
+        >>> cohort = Manifest(tuple(cases), ("CT",))
+        >>> [(side, len(cohort.split(0.6, 0.2, 0.2).where(side))) for side in SPLITS]
+        [('train', 6), ('val', 2), ('test', 2)]
+        """
+        fractions = (train, val, test)
+        if by not in ("patient", "case"):
+            raise UsageError(f"a cohort is split by patient or by case, not by {by!r}")
+        sizes = {p: sum(c.patient == p for c in self.cases) for p in self.patients}
+        wanted = shares_of(len(sizes) if by == "patient" else len(self.cases), fractions)
+        # Patients in random order; of groups of equal size any order is as random.
+        order = [list(sizes)[i] for i in np.random.default_rng(seed).permutation(len(sizes))]
+        if by == "case":
+            order.sort(key=lambda p: -sizes[p])
+        # By patient the sides are filled one after the other, by case the emptiest first.
+        left = {side: n for side, n, f in zip(SPLITS, wanted, fractions, strict=True) if f > 0}
+        side_of: dict[str, Split] = {}
+        for patient in order:
+            if by == "patient":
+                side = next(side for side in left if left[side])
+                left[side] -= 1
+            else:
+                side = max(left, key=lambda side: left[side])
+                left[side] -= sizes[patient]
+            side_of[patient] = side
+        if empty := [str(side) for side in left if side not in side_of.values()]:
+            raise LayoutError(
+                f"{len(sizes)} patient(s) with {len(self)} case(s) are too few for the fractions "
+                f"{train:g}, {val:g}, {test:g}: there would be none for {' and '.join(empty)}",
+                path=self.root or None,
+            )
+        return replace(
+            self,
+            cases=tuple(replace(c, split=side_of[c.patient], fold=None) for c in self.cases),
+        )
+
     # ---- JSON Lines ----
 
     def to_jsonl(self) -> str:
@@ -299,7 +386,7 @@ class Manifest:
         )
 
     @classmethod
-    def from_jsonl(cls, text: str, path: str = "") -> Manifest:
+    def from_jsonl(cls, text: str, path: str = "") -> Self:
         """The inverse of ``to_jsonl``.
 
         Raises:
@@ -334,7 +421,7 @@ class Manifest:
             ) from error
 
     @classmethod
-    def load(cls, path: str | Path) -> Manifest:
+    def load(cls, path: str | Path) -> Self:
         """Read ``manifest.jsonl``.
 
         Raises:

@@ -12,11 +12,17 @@ import json
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
 from .errors import InputError
+from .inputs import refuse_special
+from .optional import optional_package
+
+if TYPE_CHECKING:
+    import pandas
 
 FAR = 1e300  # replaces infinity when values are interpolated
 Values = np.ndarray[Any, np.dtype[np.float64]]
@@ -130,24 +136,52 @@ class Scores:
         return text.getvalue()
 
     @classmethod
-    def from_csv(cls, text: str) -> Scores:
-        """The inverse of ``to_csv``.
+    def from_csv(cls, path: str | Path) -> Scores:
+        """The scores in a file that holds the text of ``to_csv``, such as ``scores.csv``; NaN and
+        infinity too.
 
         Raises:
-            InputError: other columns, or two rows for the same case, label and metric.
+            InputError: the file cannot be read, has other columns or a row that is not a score, or
+                has two rows for the same case, label and metric.
+
+        >>> Scores.from_csv("scores/scores.csv").mean("dice")
+        1.0
         """
-        rows: Iterable[list[str]] = csv.reader(io.StringIO(text))
-        head, *body = list(rows) or [[]]
+        refuse_special(path)
+        try:
+            lines = list(csv.reader(io.StringIO(Path(path).read_text(encoding="utf-8"))))
+        except (OSError, ValueError, csv.Error) as error:
+            raise InputError(f"cannot be read as scores ({error})", path=path) from error
+        head, *body = lines or [[]]
         if tuple(head) != COLUMNS:
             raise InputError(
-                f"a scores file needs the columns {', '.join(COLUMNS)}, found {', '.join(head)}"
+                f"a scores file needs the columns {', '.join(COLUMNS)}, found {', '.join(head)}",
+                path=path,
             )
-        return cls(
-            tuple(
-                Score(case, label, metric, float(value), unit)
-                for case, label, metric, value, unit in body
-            )
-        )
+        rows: list[Score] = []
+        try:
+            for case, label, metric, value, unit in body:
+                rows.append(Score(case, label, metric, float(value), unit))
+        except ValueError as error:
+            raise InputError(f"line {len(rows) + 2} is not a score ({error})", path=path) from error
+        try:
+            return cls(tuple(rows))
+        except InputError as error:
+            raise InputError(error.message, path=path) from error
+
+    def to_frame(self) -> pandas.DataFrame:
+        """One row per score, with the columns ``COLUMNS``.
+
+        Raises:
+            UsageError: pandas is not installed.
+
+        >>> scores = Scores((Score("a", "liver", "dice", 0.9), Score("b", "liver", "dice", 0.7)))
+        >>> float(scores.to_frame()["value"].mean())
+        0.8
+        """
+        rows = [[getattr(row, column) for column in COLUMNS] for row in self.rows]
+        frame = optional_package("pandas", "to_frame").DataFrame(rows, columns=list(COLUMNS))
+        return cast("pandas.DataFrame", frame)
 
     def to_json(self, **more: Any) -> str:
         """Summary, rows and the entries of ``more`` as JSON text.

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..core.errors import DelineateError, GeometryError
+from ..core.volume import Volume
 from ..metrics import overlap
 from ..metrics.by_slice import SliceCounts, count_slices
 from ..metrics.confusion import Confusion, confusion
@@ -164,7 +165,8 @@ def _counted(
 
 def calibrated(item: Pair, masks: Masks, values: tuple[int, ...]) -> Calibration | None:
     """The calibration of the probabilities next to a prediction, ``probabilities/CASE.nii.gz``,
-    within ``NEAR_MM`` of the true structures; None without such a file.
+    within ``NEAR_MM`` of the true structures; None without such a file, and for a prediction in
+    memory.
 
     Raises:
         GeometryError: they are not on the truth's grid, or not of these structures.
@@ -173,6 +175,8 @@ def calibrated(item: Pair, masks: Masks, values: tuple[int, ...]) -> Calibration
     from ..formats.files import read
     from ..trust.calibration import calibration, near_foreground
 
+    if isinstance(item.prediction, Volume):
+        return None
     path = Path(item.prediction.path)
     file = path.parent / PROBABILITIES / path.name
     if item.stacked or not file.is_file():

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from ..core.errors import GeometryError, LabelError
 from ..core.grid import GRID_TOLERANCE_MM
 from ..core.labels import as_whole_numbers
+from ..core.manifest import Source
 from ..core.volume import Volume
 from ..metrics import overlap
 from .pairing import Pair
@@ -114,15 +115,19 @@ def digest(array: NDArray[Any]) -> str:
 
 def _read(item: Pair) -> tuple[Volume, Volume]:
     """Prediction and truth; a cohort's truth with its label mapping applied."""
-    from ..formats.files import read
-
-    prediction = read(item.prediction)
+    prediction = _volume(item.prediction)
     if item.cohort is not None:
         from ..cohorts.reading import read_label
 
         return prediction, read_label(item.cohort.cases[0], item.cohort)
     assert item.truth is not None  # a pair has a truth or a cohort
-    return prediction, read(item.truth)
+    return prediction, _volume(item.truth)
+
+
+def _volume(mask: Source | Volume) -> Volume:
+    from ..formats.files import read
+
+    return mask if isinstance(mask, Volume) else read(mask)
 
 
 def _check_grids(prediction: Volume, truth: Volume) -> None:

@@ -17,6 +17,7 @@ from ..cohorts.discovery.tree import may_be_image
 from ..core.errors import InputError, LayoutError
 from ..core.inputs import refuse_special, special_kind
 from ..core.manifest import Case, Manifest, Source
+from ..core.volume import Volume
 from ..formats.files import natural_key, stem
 
 RASTERS = (".png", ".tif", ".tiff", ".jpg", ".jpeg", ".bmp")
@@ -32,8 +33,8 @@ class Pair:
 
     Args:
         case: its id.
-        prediction: one label map.
-        truth: one label map; None if it is in ``cohort``.
+        prediction: one label map, to be read or in memory.
+        truth: the same; None if it is in ``cohort``.
         cohort: a manifest of this one case, whose label mapping applies to the truth.
         patient: "" if unknown.
         stacked: whether both are folders of slices, read as one case.
@@ -41,8 +42,8 @@ class Pair:
     """
 
     case: str
-    prediction: Source
-    truth: Source | None = None
+    prediction: Source | Volume
+    truth: Source | Volume | None = None
     cohort: Manifest | None = None
     patient: str = ""
     stacked: bool = False
@@ -65,6 +66,20 @@ class Pairing:
     without_prediction: tuple[str, ...] = ()
     manifest: Manifest | None = None
     notes: tuple[str, ...] = ()
+
+
+def source_of(mask: Source | Volume) -> str:
+    """Its file or folder; "" for a label map that was computed."""
+    return mask.source if isinstance(mask, Volume) else mask.path
+
+
+def pair_volumes(prediction: Volume, truth: Volume) -> Pairing:
+    """The pair of two label maps in memory; the case has the name of their file, if they have
+    one.
+    """
+    sources = [Path(volume.source) for volume in (prediction, truth) if volume.source]
+    name = stem(sources[0]) if sources else "case"
+    return Pairing((Pair(name, prediction, truth),))
 
 
 def pair(

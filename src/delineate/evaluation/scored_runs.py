@@ -115,7 +115,7 @@ def load_run(path: Path, name: str, per: str) -> ScoredRun:
                 f"a table alone has no scores per {per}; give the scores.json of the evaluation",
                 path=file,
             )
-        scores = _from_csv(file)
+        scores = Scores.from_csv(file)
         return ScoredRun(
             name,
             file,
@@ -202,11 +202,13 @@ def _rows(data: dict[str, Any], file: Path, per: str, patients: dict[str, str]) 
             raise InputError(
                 "has no slices.csv next to it; evaluate the predictions again", path=file
             )
-        return _from_csv(slices)
+        return Scores.from_csv(slices)
     # The slices of 2-D images are the cases themselves.
     if per != "patient":
         return (
-            _scores(data["rows"]) if file.suffix == ".json" or per == "slice" else _from_csv(file)
+            _scores(data["rows"])
+            if file.suffix == ".json" or per == "slice"
+            else Scores.from_csv(file)
         )
     # Without pooled rows each patient has one case, if the patients are known at all.
     if "patients" in data:
@@ -236,16 +238,6 @@ def _scores(rows: list[dict[str, Any]]) -> Scores:
             for r in rows
         )
     )
-
-
-def _from_csv(file: Path) -> Scores:
-    """The rows of ``scores.csv`` or ``slices.csv``."""
-    try:
-        return Scores.from_csv(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"cannot be read as scores ({error})", path=file) from error
-    except InputError as error:
-        raise InputError(error.message, path=file) from error
 
 
 def _json(path: Path) -> dict[str, Any]:

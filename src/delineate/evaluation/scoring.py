@@ -33,7 +33,7 @@ from ..metrics.selection import NOTHING, MetricSelection
 from ..metrics.surface import Elements, How, SurfaceSettings
 from .counting import MOST_CONFUSED, NEAR_MM, CaseCounts, count_pair
 from .masks import HALF, Reading, is_soft
-from .pairing import Pair, Pairing
+from .pairing import Pair, Pairing, source_of
 from .slice_scores import AXIS_WORDS, SliceScores
 
 if TYPE_CHECKING:
@@ -306,7 +306,7 @@ def _seconds(pairing: Pairing) -> float:
     """The approximate time of reading and counting in one process, from the predictions' file
     sizes.
     """
-    files = [Path(p.prediction.path) for p in pairing.pairs]
+    files = [Path(source_of(p.prediction)) for p in pairing.pairs]
     return sum(f.stat().st_size for f in files if f.is_file()) / BYTES_PER_SECOND + 0.01 * len(
         files
     )
@@ -383,7 +383,7 @@ def _gather(
         planar=all(c.planar for c in counted),
         stacked=all(p.stacked for p in done),
         cases=tuple(
-            CaseScores(p.case, p.prediction.path, _truth_path(p), p.patient, digests[p.case])
+            CaseScores(p.case, source_of(p.prediction), _truth_path(p), p.patient, digests[p.case])
             for p in done
         ),
         unpaired={
@@ -572,7 +572,7 @@ def _scores(
 def _truth_path(item: Pair) -> str:
     """The file or files of the truth, as text."""
     return (
-        item.truth.path
+        source_of(item.truth)
         if item.truth is not None
         else ", ".join(s.path for s in item.cohort.cases[0].label)
         if item.cohort

@@ -272,7 +272,7 @@ def _images(pairs: list[Pair], images: str | Path | None) -> dict[str, Source]:
     return found | {
         p.case: Source(p.prediction.like)
         for p in pairs
-        if p.prediction.like and p.case not in found
+        if isinstance(p.prediction, Source) and p.prediction.like and p.case not in found
     }
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 
 from ...core.errors import InputError, UsageError
-from ...core.manifest import Split
+from ...core.manifest import SPLITS, Split
 from ...extend.registers import LOSSES, NETWORKS, name_in
 from ...planning.rules import VALIDATION_FOLDS
 from ..options import CheckOptions, TrainOptions
@@ -122,11 +122,10 @@ def read_split(path: str) -> dict[str, Split]:
         raise InputError(f"cannot be read ({error.strerror})", path=path) from error
     except ValueError as error:
         raise InputError(f"is not JSON ({error})", path=path) from error
-    sides: tuple[Split, ...] = ("train", "val", "test")
     if (
         not isinstance(data, dict)
         or not data
-        or set(data) - set(sides)
+        or set(data) - set(SPLITS)
         or not all(isinstance(v, list) for v in data.values())
     ):
         raise InputError(
@@ -135,7 +134,7 @@ def read_split(path: str) -> dict[str, Split]:
             path=path,
         )
     split_of: dict[str, Split] = {}
-    for side in sides:
+    for side in SPLITS:
         for name in map(str, data.get(str(side), [])):
             if split_of.setdefault(name, side) != side:
                 raise InputError(f"{name} is in {split_of[name]} and in {side}", path=path)
