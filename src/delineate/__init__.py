@@ -2,8 +2,8 @@
 back.
 
     import delineate as dl
-    model = dl.load("liver.model")
-    prediction = model.predict(dl.read("CT/"))
+    run = dl.train("cohort/", "liver.model", budget_s=600)
+    prediction = dl.predict(run.model, "CT/")
     prediction.save("liver.nii.gz")
 
 Names are loaded at their first use, so that ``import delineate`` is quick and never loads torch.
@@ -14,51 +14,139 @@ from typing import TYPE_CHECKING
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from .api import ImageLike, Model, Prediction, Volume, load, read, write
+    from .api import (
+        CheckReport,
+        Cohort,
+        ImageLike,
+        Model,
+        Prediction,
+        Run,
+        Volume,
+        check,
+        compare,
+        download,
+        evaluate,
+        load,
+        plan,
+        predict,
+        read,
+        report,
+        train,
+        view,
+        write,
+    )
+    from .api import Cohort as Manifest
+    from .commands.options import (
+        CheckOptions,
+        CompareOptions,
+        DownloadOptions,
+        EvaluateOptions,
+        PlanOptions,
+        PredictOptions,
+        ReportOptions,
+        TrainOptions,
+        ViewOptions,
+    )
     from .core.bundle import Bundle
     from .core.errors import DelineateError
     from .core.grid import Grid
     from .core.labels import LabelSet
-    from .core.manifest import Manifest
     from .core.plan import Plan
     from .core.scores import Scores
 else:
     # Name -> the module that defines it.
     _HOME = {
         **dict.fromkeys(
-            ("ImageLike", "Model", "Prediction", "Volume", "load", "read", "write"), "api"
+            (
+                "CheckReport",
+                "Cohort",
+                "ImageLike",
+                "Model",
+                "Prediction",
+                "Run",
+                "Volume",
+                "check",
+                "compare",
+                "download",
+                "evaluate",
+                "load",
+                "plan",
+                "predict",
+                "read",
+                "report",
+                "train",
+                "view",
+                "write",
+            ),
+            "api",
+        ),
+        **dict.fromkeys(
+            (
+                "CheckOptions",
+                "CompareOptions",
+                "DownloadOptions",
+                "EvaluateOptions",
+                "PlanOptions",
+                "PredictOptions",
+                "ReportOptions",
+                "TrainOptions",
+                "ViewOptions",
+            ),
+            "commands.options",
         ),
         "Bundle": "core.bundle",
         "DelineateError": "core.errors",
         "Grid": "core.grid",
         "LabelSet": "core.labels",
-        "Manifest": "core.manifest",
         "Plan": "core.plan",
         "Scores": "core.scores",
+        "Manifest": "api",
     }
+    _OTHER_NAMES = {"Manifest": "Cohort"}  # earlier name -> name
 
     def __getattr__(name):
         if name not in _HOME:
             raise AttributeError(f"module 'delineate' has no attribute {name!r}")
         from importlib import import_module
 
-        return getattr(import_module(f"delineate.{_HOME[name]}"), name)
+        return getattr(import_module(f"delineate.{_HOME[name]}"), _OTHER_NAMES.get(name, name))
 
 
 __all__ = [
     "Bundle",
+    "CheckOptions",
+    "CheckReport",
+    "Cohort",
+    "CompareOptions",
     "DelineateError",
+    "DownloadOptions",
+    "EvaluateOptions",
     "Grid",
     "ImageLike",
     "LabelSet",
     "Manifest",
     "Model",
     "Plan",
+    "PlanOptions",
+    "PredictOptions",
     "Prediction",
+    "ReportOptions",
+    "Run",
     "Scores",
+    "TrainOptions",
+    "ViewOptions",
     "Volume",
+    "check",
+    "compare",
+    "download",
+    "evaluate",
     "load",
+    "plan",
+    "predict",
     "read",
+    "report",
+    "train",
+    "view",
     "write",
 ]
 

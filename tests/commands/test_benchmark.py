@@ -7,6 +7,7 @@ import json
 import pytest
 
 from delineate.commands import benchmark
+from delineate.commands.options import BenchmarkOptions
 
 
 def test_every_measurement_gives_figures(tmp_path, monkeypatch):
@@ -19,7 +20,9 @@ def test_every_measurement_gives_figures(tmp_path, monkeypatch):
     monkeypatch.setattr(benchmark, "measure_step", lambda net, patch, batch, device: 0.25)
     told: list[tuple[str, float, float, str]] = []
     rows = benchmark.benchmark(
-        tmp_path / "figures.json", device="cpu", progress=lambda *a: told.append(a)
+        tmp_path / "figures.json",
+        BenchmarkOptions(device="cpu"),
+        progress=lambda *a: told.append(a),
     )
     assert [row.what.split()[0] for row in rows] == [
         "3-D",

@@ -11,7 +11,7 @@ import base64
 import html
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self, cast
+from typing import TYPE_CHECKING, Any, Self, TypeAlias, Union, cast
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -21,6 +21,7 @@ from ..core.errors import UsageError
 from ..core.grid import Grid
 from ..core.labels import LabelSet, unique_values
 from ..core.optional import optional_package
+from ..core.prediction import Prediction
 from ..formats import files
 
 if TYPE_CHECKING:
@@ -28,9 +29,17 @@ if TYPE_CHECKING:
     import SimpleITK
     from matplotlib.figure import Figure
 
-# Everything that is accepted where a scan or a mask is expected: a path; a volume; an image of
-# nibabel or SimpleITK; or (array, affine).
-ImageLike = Any
+# Everything that is accepted where a scan or a mask is expected: a path; a volume or a prediction;
+# an image of nibabel or SimpleITK; or (array, affine).
+ImageLike: TypeAlias = Union[
+    str,
+    os.PathLike[str],
+    core.Volume,
+    Prediction,
+    tuple[ArrayLike, ArrayLike],
+    "nibabel.spatialimages.SpatialImage",
+    "SimpleITK.Image",
+]
 
 
 class Volume(core.Volume):
@@ -49,8 +58,8 @@ class Volume(core.Volume):
         """A volume from anything that holds one.
 
         Args:
-            image: a path (see ``read``); a volume; an image of nibabel or SimpleITK; or a pair
-                (array, affine).
+            image: a path (see ``read``); a volume or a prediction; an image of nibabel or
+                SimpleITK; or a pair (array, affine).
 
         Raises:
             UsageError: something else.
@@ -63,15 +72,17 @@ class Volume(core.Volume):
             return image
         if isinstance(image, core.Volume):
             return cls(image.array, image.grid, image.unit, image.source, image.meta)
+        if isinstance(image, Prediction):
+            return cls.of(image.labels)
         if isinstance(image, str | os.PathLike):
             return cls.of(files.read(Path(image)))
         if isinstance(image, tuple) and len(image) == 2:
             return cls.from_numpy(image[0], image[1])
         package = type(image).__module__.partition(".")[0]
         if package == "SimpleITK":
-            return cls.from_sitk(image)
+            return cls.from_sitk(cast("SimpleITK.Image", image))
         if hasattr(image, "dataobj") and hasattr(image, "affine"):
-            return cls.from_nibabel(image)
+            return cls.from_nibabel(cast("nibabel.spatialimages.SpatialImage", image))
         raise UsageError(
             f"found {type(image).__name__}; allowed are a path, a Volume, an image of nibabel or "
             "SimpleITK, and a pair (array, affine)"

@@ -7,6 +7,7 @@ from pathlib import Path
 from ..cohorts.discovery.layouts import find
 from ..cohorts.discovery.originals import originals
 from ..core import atomic
+from ..core.manifest import Manifest
 from ..core.plan import Plan
 from ..core.progress import Progress, silent
 from ..extend.registers import RECIPES
@@ -16,7 +17,7 @@ from .options import PlanOptions, found_by
 
 
 def plan(
-    data: str | Path,
+    data: str | Path | Manifest,
     out: str | Path | None = None,
     options: PlanOptions = PlanOptions(),
     *,
@@ -25,7 +26,7 @@ def plan(
     """Derive a plan, and write it to ``out`` to be edited and passed to ``train --plan``.
 
     Args:
-        data: a folder of scans with masks, or a manifest.
+        data: a folder of scans with masks, a manifest, or a cohort in memory.
         out: a JSON file; None writes nothing.
         options: see ``commands.options``.
         progress: see ``core.progress``.
@@ -36,8 +37,10 @@ def plan(
     """
     choose_device(options.device)  # refused before the cohort is read
     recipe = None if options.recipe is None else RECIPES[options.recipe]
-    manifest = find(data, **found_by(options))
-    given = [data if Path(data).is_file() else None, options.description, options.labels]
+    manifest = data if isinstance(data, Manifest) else find(data, **found_by(options))
+    given = [options.description, options.labels]
+    if not isinstance(data, Manifest) and Path(data).is_file():
+        given.append(data)
     if out is not None:
         originals([manifest], given).refuse([out])
     if recipe is not None:

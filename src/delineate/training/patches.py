@@ -33,7 +33,7 @@ def draw_batch(plan: Plan, cases: Sequence[StoredCase], seed: int, step: int) ->
     # One random stream per step, used by its samples in order.
     rng = np.random.default_rng([seed, step])
     pairs = [
-        _draw_sample(plan, cases, rng, forced=n < round(plan.foreground * plan.batch))
+        draw_sample(plan, cases, rng, forced=n < round(plan.foreground * plan.batch))
         for n in range(plan.batch)
     ]
     image, label = (torch.stack(parts) for parts in zip(*pairs, strict=True))
@@ -45,9 +45,12 @@ def _pinned(plan: Plan, cases: Sequence[StoredCase], seed: int, step: int) -> Ba
     return image.pin_memory(), label.pin_memory()
 
 
-def _draw_sample(
-    plan: Plan, cases: Sequence[StoredCase], rng: np.random.Generator, forced: bool
+def draw_sample(
+    plan: Plan, cases: Sequence[StoredCase], rng: np.random.Generator, forced: bool = False
 ) -> Batch:
+    """One augmented patch of one case drawn from ``cases``: image (C, *patch) float32 and label
+    (*patch) int64, patch with three axes; ``forced`` centres it on a structure.
+    """
     case = cases[int(rng.integers(len(cases)))]
     try:
         # A batch of one sample cannot hold a fraction of foreground samples: draw instead.

@@ -51,7 +51,7 @@ class PredictionReport:
 
 
 def predict(
-    model: str | Path,
+    model: str | Path | Bundle,
     inputs: Sequence[str | Path],
     out: str | Path,
     options: PredictOptions = PredictOptions(),
@@ -62,7 +62,7 @@ def predict(
     """Segment every scan of ``inputs``.
 
     Args:
-        model: a bundle.
+        model: a bundle or its file, next to which compiled networks are kept.
         inputs: files, DICOM folders, folders of cases, or manifests.
         out: folder for the results, made if missing.
         options: see ``commands.options``.
@@ -80,7 +80,7 @@ def predict(
     if options.dicom_seg:
         require_extra("dicom", "--dicom-seg")
     choose_device(options.device)
-    bundle = load_bundle(model)
+    bundle = model if isinstance(model, Bundle) else load_bundle(model)
     scans = gather(inputs, bundle, options.only, options.channels)
     for note in scans.notes:
         say(note)
@@ -89,7 +89,7 @@ def predict(
         scans.manifest,
         out,
         options,
-        model=model,
+        model="" if isinstance(model, Bundle) else model,
         kept=scans.originals,
         unusable=scans.failures,
         say=say,

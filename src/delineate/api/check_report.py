@@ -1,0 +1,50 @@
+"""CheckReport: what a check found, for use in Python."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, cast
+
+from ..cohorts.findings import SEVERITIES
+from ..commands import check as command
+from ..core.optional import optional_package
+from .cohort import Cohort
+
+if TYPE_CHECKING:
+    import pandas
+
+
+class CheckReport(command.CheckReport):
+    """The result of a check; see ``commands.check.CheckReport`` for its fields.
+
+    >>> from delineate import check
+    >>> report = check("cohort", workers=1)
+    >>> report
+    CheckReport(5 cases, 5 usable; 0 errors, 6 warnings, 3 notes)
+    """
+
+    @property
+    def cohort(self) -> Cohort:
+        """The usable cases."""
+        return Cohort.of(self.usable)
+
+    def to_frame(self) -> pandas.DataFrame:
+        """One row per finding: case, kind, severity and message.
+
+        Raises:
+            UsageError: pandas is not installed.
+
+        >>> from delineate import check
+        >>> check("cohort", workers=1).to_frame()["severity"].value_counts()["warning"]
+        6
+        """
+        columns = ["case", "kind", "severity", "message"]
+        rows = [[getattr(finding, name) for name in columns] for finding in self.findings]
+        frame = optional_package("pandas", "to_frame").DataFrame(rows, columns=columns)
+        return cast("pandas.DataFrame", frame)
+
+    def __repr__(self) -> str:
+        counts = ", ".join(
+            f"{sum(f.severity == severity for f in self.findings)} {severity}s"
+            for severity in SEVERITIES
+        )
+        return f"CheckReport({len(self.manifest)} cases, {len(self.usable)} usable; {counts})"

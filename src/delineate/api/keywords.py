@@ -1,0 +1,122 @@
+"""The options of the functions as keywords: a type for each dataclass of ``commands.options``, so
+that an editor completes them and a type checker finds a wrong one.
+
+A test compares names and types with the dataclasses; defaults and descriptions are only there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TypedDict
+
+from ..commands.options import AnyPath
+
+
+class CohortKeywords(TypedDict, total=False):
+    """``CohortOptions`` as keywords."""
+
+    layout: str | None
+    description: AnyPath | None
+    labels: AnyPath | None
+    patient: str | None
+
+
+class CheckKeywords(CohortKeywords, total=False):
+    """``CheckOptions`` as keywords."""
+
+    fix: AnyPath | None
+    workers: int | None
+
+
+class PlanKeywords(CohortKeywords, total=False):
+    """``PlanOptions`` as keywords."""
+
+    budget_s: float | None
+    epochs: int | None
+    dims: int | None
+    recipe: str | None
+    device: str
+    seed: int
+
+
+class TrainKeywords(PlanKeywords, total=False):
+    """``TrainOptions`` as keywords."""
+
+    plan: AnyPath | None
+    fold: int | None
+    folds: int | None
+    split: AnyPath | None
+    init: AnyPath | None
+    overwrite: bool
+    extend_s: float | None
+    tensorboard: bool
+
+
+class PredictKeywords(TypedDict, total=False):
+    """``PredictOptions`` as keywords."""
+
+    device: str
+    mirror: bool | None
+    form: str
+    dicom_seg: bool
+    views: tuple[str, ...]
+    samples: int
+    seed: int
+    allow_missing: bool
+    backend: str
+    precision: str
+    ram_bytes: int | None
+    vram_bytes: int | None
+    skip_air: bool
+    montage: str | None
+    probabilities: bool
+    channels: Mapping[str, str] | None
+    only: str | None
+
+
+class EvaluateKeywords(TypedDict, total=False):
+    """``EvaluateOptions`` as keywords."""
+
+    labels: AnyPath | Mapping[int, str] | None
+    like: AnyPath | None
+    as_stack: bool | None
+    surface: str
+    percentile: str
+    tolerance_mm: float
+    also: tuple[str, ...]
+    pictures: bool
+    images: AnyPath | None
+    report: bool
+    workers: int | None
+
+
+class CompareKeywords(TypedDict, total=False):
+    """``CompareOptions`` as keywords."""
+
+    names: tuple[str, ...]
+    metric: str
+    labels: tuple[str, ...]
+    per: str
+    common: bool
+
+
+class ReportKeywords(TypedDict, total=False):
+    """``ReportOptions`` as keywords."""
+
+    interactive: bool
+
+
+class ViewKeywords(TypedDict, total=False):
+    """``ViewOptions`` as keywords."""
+
+    labels: AnyPath | None
+    port: int
+    browser: bool
+
+
+class DownloadKeywords(TypedDict, total=False):
+    """``DownloadOptions`` as keywords."""
+
+    only: tuple[str, ...]
+    mirror: str
+    keep_archives: bool
