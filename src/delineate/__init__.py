@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from . import extend
     from .api import (
         CheckReport,
         Cohort,
@@ -101,6 +102,7 @@ else:
         "Plan": "core.plan",
         "Scores": "core.scores",
         "Manifest": "api",
+        "extend": "extend",
     }
     _OTHER_NAMES = {"Manifest": "Cohort"}  # earlier name -> name
 
@@ -109,7 +111,8 @@ else:
             raise AttributeError(f"module 'delineate' has no attribute {name!r}")
         from importlib import import_module
 
-        return getattr(import_module(f"delineate.{_HOME[name]}"), _OTHER_NAMES.get(name, name))
+        module = import_module(f"delineate.{_HOME[name]}")
+        return module if name == "extend" else getattr(module, _OTHER_NAMES.get(name, name))
 
 
 __all__ = [
@@ -140,6 +143,7 @@ __all__ = [
     "compare",
     "download",
     "evaluate",
+    "extend",
     "load",
     "plan",
     "predict",

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, cast
 
-from ..cohorts.findings import SEVERITIES
 from ..commands import check as command
 from ..core.optional import optional_package
+from ..extend.findings import SEVERITIES
 from .cohort import Cohort
 
 if TYPE_CHECKING:

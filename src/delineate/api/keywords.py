@@ -6,8 +6,8 @@ A test compares names and types with the dataclasses; defaults and descriptions 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TypedDict
+from collections.abc import Callable, Mapping
+from typing import Any, TypedDict
 
 from ..commands.options import AnyPath
 
@@ -50,6 +50,9 @@ class TrainKeywords(PlanKeywords, total=False):
     overwrite: bool
     extend_s: float | None
     tensorboard: bool
+    network: str | Callable[..., Any] | None
+    loss: str | Callable[..., Any] | None
+    listeners: tuple[str | Callable[..., Any], ...]
 
 
 class PredictKeywords(TypedDict, total=False):
