@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import importlib.util
 
-from .core.errors import UsageError
-from .core.optional import missing_sentence
+from .core.errors import UsageError, missing_sentence
 
 DISTRIBUTION = "delineate-imaging"  # the name in package indexes; the import name is delineate
 # Extra -> the packages, by import name, that the code of this extra imports.

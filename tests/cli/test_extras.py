@@ -16,8 +16,7 @@ import pytest
 from tests.scans import write_cohort
 
 from delineate import extras
-from delineate.core import optional
-from delineate.core.errors import UsageError
+from delineate.core.errors import UsageError, optional_package
 
 ROOT = Path(__file__).parents[2]
 # What the extras install, by import name.
@@ -151,7 +150,7 @@ def _installed_by(extra: str, declared: dict[str, list[str]]) -> set[str]:
 
 def test_a_package_that_no_extra_installs_is_named():
     with pytest.raises(UsageError, match=r"to_frame needs the package no_such_package, .*install"):
-        optional.optional_package("no_such_package", "to_frame")
+        optional_package("no_such_package", "to_frame")
 
 
 def test_an_extra_without_a_package_is_refused(monkeypatch):

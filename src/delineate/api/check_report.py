@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, cast
 
 from ..commands import check as command
-from ..core.optional import optional_package
+from ..core.errors import optional_package
 from ..extend.findings import SEVERITIES
 from .cohort import Cohort
 

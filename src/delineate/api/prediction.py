@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..core import prediction as core
-from ..core.optional import optional_package
+from ..core.errors import optional_package
 from .volume import Volume, captioned
 
 if TYPE_CHECKING:

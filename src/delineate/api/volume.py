@@ -17,10 +17,9 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from ..core import volume as core
-from ..core.errors import UsageError
+from ..core.errors import UsageError, optional_package
 from ..core.grid import Grid
 from ..core.labels import LabelSet, unique_values
-from ..core.optional import optional_package
 from ..core.prediction import Prediction
 from ..formats import files
 

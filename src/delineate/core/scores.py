@@ -17,9 +17,8 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from .errors import InputError
+from .errors import InputError, optional_package
 from .inputs import refuse_special
-from .optional import optional_package
 
 if TYPE_CHECKING:
     import pandas
