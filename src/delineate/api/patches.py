@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,14 +19,12 @@ from torch.utils.data import Dataset
 from ..commands.train.preparation import prepare_cohort
 from ..core import atomic
 from ..core.errors import UsageError
+from ..core.manifest import Manifest
 from ..core.plan import Augmentation, Plan
 from ..core.store import Store, StoredCase
 from ..planning import rules
 from ..reporting.reported_run import read_json
 from ..training.patches import draw_sample
-
-if TYPE_CHECKING:
-    from .cohort import Cohort
 
 # The settings of a plan on which prepared cases depend.
 PREPROCESSING = ("channels", "structures", "orientation", "spacing_mm", "crop", "resampling")
@@ -52,7 +50,7 @@ class PatchDataset(Dataset[tuple[Tensor, Tensor]]):
 
     def __init__(
         self,
-        cohort: Cohort,
+        cohort: Manifest,
         patch: tuple[int, int, int] | None,
         *,
         plan: Plan | None,
@@ -118,7 +116,7 @@ class PatchDataset(Dataset[tuple[Tensor, Tensor]]):
         return {**vars(self), "_opened": {}, "_temporary": None}
 
 
-def _refuse_other_contents(store: Path, plan: Plan, cohort: Cohort) -> None:
+def _refuse_other_contents(store: Path, plan: Plan, cohort: Manifest) -> None:
     """Note in the store what it is made of: the preprocessing, and the files of each case.
 
     Raises:

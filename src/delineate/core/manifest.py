@@ -161,6 +161,23 @@ def shares_of(count: int, fractions: Sequence[float]) -> list[int]:
     return shares
 
 
+def _by_patient(order: Sequence[str], wanted: dict[Split, int]) -> dict[str, Split]:
+    """Patient -> side; the sides are filled one after the other."""
+    sides = [side for side, count in wanted.items() for _ in range(count)]
+    return dict(zip(order, sides, strict=True))
+
+
+def _by_case(
+    order: Sequence[str], wanted: dict[Split, int], sizes: dict[str, int]
+) -> dict[str, Split]:
+    """Patient -> side; the patients with most cases first, each to the side that lacks most."""
+    left, side_of = dict(wanted), {}
+    for patient in sorted(order, key=lambda p: -sizes[p]):
+        side = side_of[patient] = max(left, key=lambda side: left[side])
+        left[side] -= sizes[patient]
+    return side_of
+
+
 @dataclass(frozen=True)
 class Manifest:
     """The cohort.
@@ -343,19 +360,8 @@ class Manifest:
         wanted = shares_of(len(sizes) if by == "patient" else len(self.cases), fractions)
         # Patients in random order; of groups of equal size any order is as random.
         order = [list(sizes)[i] for i in np.random.default_rng(seed).permutation(len(sizes))]
-        if by == "case":
-            order.sort(key=lambda p: -sizes[p])
-        # By patient the sides are filled one after the other, by case the emptiest first.
         left = {side: n for side, n, f in zip(SPLITS, wanted, fractions, strict=True) if f > 0}
-        side_of: dict[str, Split] = {}
-        for patient in order:
-            if by == "patient":
-                side = next(side for side in left if left[side])
-                left[side] -= 1
-            else:
-                side = max(left, key=lambda side: left[side])
-                left[side] -= sizes[patient]
-            side_of[patient] = side
+        side_of = _by_patient(order, left) if by == "patient" else _by_case(order, left, sizes)
         if empty := [str(side) for side in left if side not in side_of.values()]:
             raise LayoutError(
                 f"{len(sizes)} patient(s) with {len(self)} case(s) are too few for the fractions "
