@@ -56,7 +56,9 @@ def commands() -> str:
     """Every command with its help, its arguments and its options, from the command line itself."""
     from delineate.cli import app
 
-    return "\n\n".join(_command((), name, command) for name, command in _commands(get_command(app)))
+    group = get_command(app)
+    written = [_command((), name, command) for name, command in _commands(group)]
+    return "\n\n".join(["## Global options", _table(group.params), *written])
 
 
 def _commands(group: Any) -> list[tuple[str, Any]]:
@@ -72,11 +74,18 @@ def _command(above: tuple[str, ...], name: str, command: Any) -> str:
     arguments = [p for p in command.params if p.param_type_name == "argument"]
     options = [p for p in command.params if p.param_type_name == "option" and not p.hidden]
     usage = ["delineate", *path, *(["[OPTIONS]"] if options else []), *map(_placeholder, arguments)]
+    return "\n\n".join([*parts, f"```text\n{' '.join(usage)}\n```", _table(command.params)])
+
+
+def _table(parameters: list[Any]) -> str:
+    """Arguments, then options; hidden ones are left out."""
+    arguments = [p for p in parameters if p.param_type_name == "argument"]
+    options = [p for p in parameters if p.param_type_name == "option" and not p.hidden]
     rows = [(f"`{_placeholder(p)}`", p.help, "") for p in arguments]
     rows += [(_spelling(p), p.help, _default(p)) for p in options]
     table = ["| argument or option | meaning | default |", "|---|---|---|"]
     table += [f"| {' | '.join(_cell(text or '') for text in row)} |" for row in rows]
-    return "\n\n".join([*parts, f"```text\n{' '.join(usage)}\n```", "\n".join(table)])
+    return "\n".join(table)
 
 
 def _placeholder(argument: Any) -> str:

@@ -18,11 +18,6 @@ ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 
-def blocks(path: Path) -> list[tuple[str, str]]:
-    """(language, text) of each fenced block."""
-    return re.findall(r"```(\w+)\n(.*?)```", path.read_text(encoding="utf-8"), flags=re.DOTALL)
-
-
 def test_every_verb_and_option_has_help():
     for name, command in get_command(app).commands.items():
         assert command.help, name
@@ -34,13 +29,28 @@ def test_the_version_is_told():
     assert CliRunner().invoke(app, ["--version"]).stdout == f"delineate {__version__}\n"
 
 
-def test_the_readme_names_only_verbs_that_exist():
-    verbs = set(get_command(app).commands)
-    for path in PAGES:
-        for language, text in blocks(path):
-            if language == "sh":
-                for verb in re.findall(r"^delineate (\w+)", text, flags=re.MULTILINE):
-                    assert verb in verbs, f"{path.name}: {verb}"
+def commands_of(path: Path) -> list[str]:
+    """Every command of delineate on a page: in blocks and between backticks, on one line each."""
+    text = re.sub(r"\\\n\s*", " ", path.read_text(encoding="utf-8"))
+    found = re.findall(r"^(?: {4})?delineate [^#\n]+", text, flags=re.MULTILINE)
+    return [line.strip() for line in found] + re.findall(r"`(delineate [^`]+)`", text)
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_pages_name_only_commands_and_options_that_exist(path):
+    group = get_command(app)
+    for line in commands_of(path):
+        words = re.findall(r"(?<=\s)(--?[a-z][\w-]*|[a-z]+)(?=[\s=]|$)", line)
+        name = next((word for word in words if word in group.commands), None)
+        known = [group, group.commands[name]] if name else [group]
+        options = {
+            option
+            for one in known
+            for parameter in one.params
+            for option in (*parameter.opts, *parameter.secondary_opts, "-h", "--help")
+        }
+        assert name or words[0].startswith("-"), line
+        assert {word for word in words if word.startswith("-")} <= options, line
 
 
 def anchors(path: Path) -> set[str]:

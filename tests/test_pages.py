@@ -60,6 +60,7 @@ RESULTS = {
     "clinic": ("out/CT.seg.dcm", "CT.nii.gz"),
     "cluster": ("fold_1.model", "organs.model"),
     "from-nnunet": ("out/hippocampus.nii.gz",),
+    "report": ("look.html", "scores/report.html"),
     "from-slicer": ("out/phantom_001.seg.nrrd", "seg/CT.seg.dcm"),
 }
 # Installs, servers and downloads.
@@ -188,7 +189,23 @@ def nnunet_tree(folder: Path, cases: list[tuple[Path, Path]]) -> None:
     shutil.copyfile(scan, folder / "hippocampus.nii.gz")
 
 
-TREES = {"from-bids": bids_tree, "from-slicer": drawn_tree, "from-nnunet": nnunet_tree}
+def study_tree(folder: Path, cases: list[tuple[Path, Path]]) -> None:
+    """A folder for each patient with two images; the masks in another one."""
+    (folder / "study" / "masks").mkdir(parents=True)
+    for number, (scan, mask) in enumerate(cases, start=1):
+        patient = folder / "study" / "scans" / f"P{number}_a"
+        patient.mkdir(parents=True)
+        for name in ("ct", "pet"):
+            shutil.copyfile(scan, patient / f"{name}.nii.gz")
+        shutil.copyfile(mask, folder / "study" / "masks" / f"P{number}_a.nii.gz")
+
+
+TREES = {
+    "describe-a-folder": study_tree,
+    "from-bids": bids_tree,
+    "from-slicer": drawn_tree,
+    "from-nnunet": nnunet_tree,
+}
 
 
 def blocks(path: Path) -> list[tuple[str, str, str]]:
