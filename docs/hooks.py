@@ -114,14 +114,20 @@ def _cell(text: str) -> str:
 
 
 def python() -> str:
-    """Every public name of the package and of ``delineate.extend``."""
+    """Every public name of the package."""
     import delineate
+
+    return _names(delineate)
+
+
+def extensions() -> str:
+    """Every public name of ``delineate.extend``."""
     from delineate import extend
 
-    return "\n\n".join([_names(delineate, ""), _names(extend, " for extensions")])
+    return _names(extend)
 
 
-def _names(module: ModuleType, what: str) -> str:
+def _names(module: ModuleType) -> str:
     """Functions, classes and constants of a module, in the order of its ``__all__``."""
     found = {name: getattr(module, name) for name in module.__all__}
     functions = [name for name, value in found.items() if inspect.isfunction(value)]
@@ -130,9 +136,9 @@ def _names(module: ModuleType, what: str) -> str:
     parts = []
     for title, names in (("Functions", functions), ("Classes", classes)):
         if names:
-            parts += [f"## {title}{what}", *(f"::: {module.__name__}.{name}" for name in names)]
+            parts += [f"## {title}", *(f"::: {module.__name__}.{name}" for name in names)]
     if others:
-        parts += [f"## Other names{what}", *(_constant(module, name) for name in others)]
+        parts += ["## Other names", *(_constant(module, name) for name in others)]
     return "\n\n".join(parts)
 
 
@@ -173,4 +179,10 @@ def formats() -> str:
     return "\n".join(rows)
 
 
-GENERATED = {"commands": commands, "python": python, "errors": errors, "formats": formats}
+GENERATED = {
+    "commands": commands,
+    "errors": errors,
+    "extensions": extensions,
+    "formats": formats,
+    "python": python,
+}

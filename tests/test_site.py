@@ -55,10 +55,10 @@ def test_the_site_loads_nothing_from_other_hosts(site):
 
 
 def test_every_public_name_is_in_the_reference(site):
-    page = (site / "reference" / "python" / "index.html").read_text(encoding="utf-8")
-    shown = set(re.findall(r'<h3 id="delineate\.([\w.]+)"', page))
-    assert shown >= set(delineate.__all__)
-    assert shown >= {f"extend.{name}" for name in extend.__all__}
+    for name, module in (("python", delineate), ("extensions", extend)):
+        page = (site / "reference" / name / "index.html").read_text(encoding="utf-8")
+        shown = set(re.findall(rf'<h3 id="{re.escape(module.__name__)}\.(\w+)"', page))
+        assert shown >= set(module.__all__)
 
 
 def test_every_command_and_option_is_in_the_reference(site):
