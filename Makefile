@@ -23,16 +23,16 @@ rounds: install
 	$(BIN)/python -m pytest -m rounds
 
 check: install
-	$(BIN)/ruff format --check src tests benchmarks docs
-	$(BIN)/ruff check src tests benchmarks docs
+	$(BIN)/ruff format --check src tests benchmarks docs/hooks.py
+	$(BIN)/ruff check src tests benchmarks docs/hooks.py
 	$(BIN)/mypy
 
 docs: install
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 format: install
-	$(BIN)/ruff format src tests benchmarks docs
-	$(BIN)/ruff check --fix src tests benchmarks docs
+	$(BIN)/ruff format src tests benchmarks docs/hooks.py
+	$(BIN)/ruff check --fix src tests benchmarks docs/hooks.py
 
 clean:
 	rm -rf $(VENV) demo build *.egg-info
