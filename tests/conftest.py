@@ -7,12 +7,15 @@ asymmetric.
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from delineate.core.grid import Grid
+
+GOLDEN = Path(__file__).parent / "golden" / "schema_1"
 
 
 @pytest.fixture(scope="session")
@@ -23,6 +26,31 @@ def real_data() -> Path:
     folder = Path(os.environ.get("DELINEATE_DATA", Path(__file__).parents[2] / "shared" / "data"))
     if not folder.is_dir():
         pytest.skip(f"real data not found in {folder} (set DELINEATE_DATA)")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def example_folder(tmp_path_factory):
+    """The folder in which examples run: cohort/, plan.json and split.json; liver.model with its
+    run; ct.nii.gz and mask.nii.gz; scores/.
+    """
+    folder = tmp_path_factory.mktemp("examples")
+    shutil.copytree(GOLDEN / "cohort", folder / "cohort")
+    (folder / "cohort/labels.csv").write_text("value,name\n1,left part\n2,right part\n")
+    for name in ("plan.json", "split.json"):
+        shutil.copy(GOLDEN / name, folder / name)
+    shutil.copytree(GOLDEN / "finished" / "m.model.run", folder / "liver.model.run")
+    shutil.copy(GOLDEN / "finished" / "m.model", folder / "liver.model")
+    shutil.copytree(GOLDEN / "finished" / "m.model.graphs", folder / "liver.model.graphs")
+    for path in (folder / "liver.model.run").rglob("*.json*"):
+        path.write_text(path.read_text().replace("@ROOT@", str(folder)))
+    shutil.copy(folder / "cohort/images/c0.nii.gz", folder / "ct.nii.gz")
+    shutil.copy(folder / "cohort/labels/c0.nii.gz", folder / "mask.nii.gz")
+    from delineate.commands.evaluate import evaluate
+    from delineate.commands.options import EvaluateOptions
+
+    options = EvaluateOptions(workers=1, report=False)
+    evaluate(folder / "cohort/labels", folder / "cohort", folder / "scores", options)
     return folder
 
 

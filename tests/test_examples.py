@@ -8,18 +8,14 @@ import doctest
 import importlib
 import importlib.util
 import inspect
-import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 import delineate
-from delineate.commands.evaluate import evaluate
-from delineate.commands.options import EvaluateOptions
 
 SOURCE = Path(__file__).parents[1] / "src"
-GOLDEN = Path(__file__).parent / "golden" / "schema_1"
 WITH_EXAMPLES = [
     ".".join(path.relative_to(SOURCE).with_suffix("").parts)
     for path in sorted(SOURCE.rglob("*.py"))
@@ -27,29 +23,9 @@ WITH_EXAMPLES = [
 ]
 
 
-@pytest.fixture(scope="module")
-def place(tmp_path_factory):
-    """cohort/ plan.json split.json; liver.model with its run; ct.nii.gz, mask.nii.gz; scores/."""
-    folder = tmp_path_factory.mktemp("examples")
-    shutil.copytree(GOLDEN / "cohort", folder / "cohort")
-    (folder / "cohort/labels.csv").write_text("value,name\n1,left part\n2,right part\n")
-    for name in ("plan.json", "split.json"):
-        shutil.copy(GOLDEN / name, folder / name)
-    shutil.copytree(GOLDEN / "finished" / "m.model.run", folder / "liver.model.run")
-    shutil.copy(GOLDEN / "finished" / "m.model", folder / "liver.model")
-    shutil.copytree(GOLDEN / "finished" / "m.model.graphs", folder / "liver.model.graphs")
-    for path in (folder / "liver.model.run").rglob("*.json*"):
-        path.write_text(path.read_text().replace("@ROOT@", str(folder)))
-    shutil.copy(folder / "cohort/images/c0.nii.gz", folder / "ct.nii.gz")
-    shutil.copy(folder / "cohort/labels/c0.nii.gz", folder / "mask.nii.gz")
-    options = EvaluateOptions(workers=1, report=False)
-    evaluate(folder / "cohort/labels", folder / "cohort", folder / "scores", options)
-    return folder
-
-
 @pytest.mark.parametrize("name", WITH_EXAMPLES)
-def test_examples(name, place, monkeypatch):
-    monkeypatch.chdir(place)
+def test_examples(name, example_folder, monkeypatch):
+    monkeypatch.chdir(example_folder)
     module = importlib.import_module(name)
     has_pandas = importlib.util.find_spec("pandas") is not None  # no extra installs it
     finder = doctest.DocTestFinder(exclude_empty=True)

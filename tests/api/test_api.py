@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import importlib.util
+import json
 import pickle
+import re
+import runpy
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +20,7 @@ import SimpleITK
 import delineate as dl
 from delineate.core.errors import UsageError
 
+SOURCE = Path(dl.__file__).parents[1]
 GOLDEN = Path(__file__).parents[1] / "golden" / "schema_1" / "finished" / "m.model"
 # oblique, anisotropic, left-handed
 AFFINE = np.array([[-0.8, 0.1, 0, 9], [0.1, 0.9, 0.3, -4], [0, -0.2, 2.5, 30], [0, 0, 0, 1.0]])
@@ -123,37 +129,54 @@ def test_a_model_gives_its_network_plan_and_card():
     assert repr(model).startswith(f"Model({model.id}, 3-D unet: left part")
 
 
-TYPED = """
-import delineate as dl
+SCIENTIST = Path(__file__).with_name("scientist.py")
+# Each line has one error.
+WRONG = """import delineate as dl
 
-model = dl.load("liver.model", device="cpu")
-scan: dl.Volume = dl.read("CT/")
-prediction: dl.Prediction = model.predict(scan, mirror=True)
-liver = prediction["liver"]
-count: int = int(liver.sum())
-volumes: dict[str, float] = prediction.volumes_ml
-image = prediction.to_nibabel()
-image.to_filename("liver.nii.gz")
-prediction.save("liver.nrrd")
-array = scan.numpy()
-mean: float = float(array.mean())
-names: list[str] = model.labels.names
+model: int = dl.load("a")
+dl.nothing
+dl.load(3)
+dl.train("data", "a.model", budget=600)
+dl.train("data", "a.model", budget_s="10m")
+table: str = dl.Scores.from_csv("a.csv")
+prediction: int = dl.predict("a.model", "ct.nii.gz")
 """
+ALL_WRONG = {("wrong.py", n) for n in range(3, 10)}
 
 
-def test_a_scientists_file_is_typed(tmp_path):
-    """Names of the package have types, and a wrong use is an error."""
-    (tmp_path / "good.py").write_text(TYPED)
-    wrong = 'import delineate as dl\nx: int = dl.load("a")\ndl.nothing\ndl.load(3)\n'
-    (tmp_path / "wrong.py").write_text(wrong)
+@pytest.fixture
+def typed(tmp_path):
+    """A folder with a file that is right and one with an error in each line from the third on."""
+    shutil.copy(SCIENTIST, tmp_path / "right.py")
+    (tmp_path / "wrong.py").write_text(WRONG)
+    return tmp_path
+
+
+def errors(folder: Path, *command: str) -> set[tuple[str, int]]:
+    """File and line of each error that a type checker prints."""
+    done = subprocess.run([*command], cwd=folder, capture_output=True, text=True)
+    found = re.findall(r"(\w+\.py):(\d+)(?::\d+)?[ :-]+error", done.stdout)
+    assert done.returncode == 1, done.stdout + done.stderr
+    return {(name, int(line)) for name, line in found}
+
+
+def test_a_scientists_file_is_typed_for_mypy(typed):
     # The cache of the project's own type check saves most of the time.
-    cache = Path(__file__).parents[2] / ".mypy_cache"
-    check = [sys.executable, "-m", "mypy", "--strict", "--ignore-missing-imports"]
-    done = subprocess.run(
-        [*check, "--cache-dir", str(cache), "good.py", "wrong.py"],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-    )
-    errors = [line for line in done.stdout.splitlines() if "error:" in line]
-    assert len(errors) == 3 and all(line.startswith("wrong.py") for line in errors), done.stdout
+    cache = str(Path(__file__).parents[2] / ".mypy_cache")
+    command = [sys.executable, "-m", "mypy", "--strict", "--ignore-missing-imports"]
+    assert errors(typed, *command, "--cache-dir", cache, "right.py", "wrong.py") == ALL_WRONG
+
+
+def test_a_scientists_file_is_typed_for_pyright(typed):
+    """By basedpyright, which is pyright in one wheel; its own checks are off in this mode."""
+    settings = {"typeCheckingMode": "standard", "extraPaths": [str(SOURCE)]}
+    (typed / "pyrightconfig.json").write_text(json.dumps(settings))
+    command = [sys.executable, "-m", "basedpyright", "--pythonpath", sys.executable]
+    assert errors(typed, *command) == ALL_WRONG
+
+
+@pytest.mark.skipif(importlib.util.find_spec("pandas") is None, reason="the file makes a table")
+def test_a_scientists_file_runs(example_folder, monkeypatch):
+    monkeypatch.chdir(example_folder)
+    runpy.run_path(str(SCIENTIST))
+    assert Path("planes.png").is_file() and Path("mine.nii.gz").is_file()

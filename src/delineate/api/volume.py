@@ -25,6 +25,8 @@ from ..formats import files
 
 if TYPE_CHECKING:
     import nibabel
+    import nibabel.filebasedimages
+    import nibabel.spatialimages
     import SimpleITK
     from matplotlib.figure import Figure
 
@@ -36,7 +38,7 @@ ImageLike: TypeAlias = Union[
     core.Volume,
     Prediction,
     tuple[ArrayLike, ArrayLike],
-    "nibabel.spatialimages.SpatialImage",
+    "nibabel.filebasedimages.FileBasedImage",
     "SimpleITK.Image",
 ]
 
