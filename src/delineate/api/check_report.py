@@ -24,7 +24,12 @@ class CheckReport(command.CheckReport):
 
     @property
     def cohort(self) -> Cohort:
-        """The usable cases."""
+        """The usable cases.
+
+        >>> from delineate import check
+        >>> len(check("cohort", workers=1).cohort)
+        5
+        """
         return Cohort.of(self.usable)
 
     def to_frame(self) -> pandas.DataFrame:
@@ -34,7 +39,7 @@ class CheckReport(command.CheckReport):
             UsageError: pandas is not installed.
 
         >>> from delineate import check
-        >>> check("cohort", workers=1).to_frame()["severity"].value_counts()["warning"]
+        >>> check("cohort", workers=1).to_frame()["severity"].tolist().count("warning")
         6
         """
         columns = ["case", "kind", "severity", "message"]

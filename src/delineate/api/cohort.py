@@ -32,7 +32,12 @@ class Cohort(core.Manifest):
 
     @classmethod
     def of(cls, manifest: core.Manifest) -> Cohort:
-        """The same cohort with the methods of this class."""
+        """The same cohort with the methods of this class.
+
+        >>> cohort = Cohort.find("cohort")
+        >>> Cohort.of(cohort) is cohort
+        True
+        """
         if isinstance(manifest, cls):
             return manifest
         return cls(**vars(manifest))

@@ -25,6 +25,14 @@ if TYPE_CHECKING:
 class Model:
     """A bundle and, from the first prediction on, its networks on a device. It can be pickled; the
     copy builds its networks again on the device that was requested.
+
+    >>> model = load("liver.model", device="cpu")
+    >>> model.labels.names, model.plan.dims, model.id == model.bundle.id
+    (['left part', 'right part'], 3, True)
+    >>> model.card["seed"], sorted(model.modules), model.module.training
+    (0, ['fold_0'], False)
+    >>> model.predict("ct.nii.gz").shape
+    (16, 14, 12)
     """
 
     def __init__(
@@ -233,5 +241,8 @@ def load(path: str | Path, device: str = "auto", precision: str = "auto") -> Mod
         InputError: no such file.
         BundleError: damaged, changed, or not a model.
         UsageError: an unknown device or precision.
+
+    >>> load("liver.model", device="cpu")
+    Model(..., 3-D unet: left part, right part)
     """
     return Model(load_bundle(path), device, graphs_beside(path), precision)

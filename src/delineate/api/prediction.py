@@ -30,6 +30,17 @@ class Prediction(core.Prediction):
     >>> prediction = Prediction(labels, LabelSet.from_names({1: "liver", 2: "spleen"}))
     >>> prediction["liver"].sum(), prediction.volumes_ml["spleen"]
     (np.int64(32), 0.0)
+
+    >>> prediction.shape, prediction.spacing_mm, prediction.volume.unit, list(prediction)
+    ((4, 4, 2), (1.0, 1.0, 1.0), 'label', ['liver', 'spleen'])
+    >>> prediction.numpy().max(), prediction.affine.shape
+    (np.uint8(1), (4, 4))
+    >>> prediction.to_nibabel().shape, prediction.to_sitk().GetSize()
+    ((4, 4, 2), (4, 4, 2))
+    >>> prediction.save("prediction.nii.gz")
+    >>> prediction.plot().savefig("prediction.png")
+    >>> Prediction.of(prediction).structures.names
+    ['liver', 'spleen']
     """
 
     @classmethod
@@ -115,6 +126,10 @@ class Prediction(core.Prediction):
 
         Raises:
             UsageError: pandas is not installed.
+
+        >>> from delineate import predict
+        >>> predict("liver.model", "ct.nii.gz", device="cpu").to_frame()["structure"].tolist()
+        ['left part', 'right part']
         """
         volumes = self.volumes_ml
         rows = [

@@ -47,7 +47,11 @@ class Run:
 
     @property
     def path(self) -> Path:
-        """The model's file."""
+        """The model's file.
+
+        >>> Run("liver.model").path.name
+        'liver.model'
+        """
         return self.folder.with_name(self.folder.name.removesuffix(ENDING))
 
     @property
@@ -73,12 +77,20 @@ class Run:
 
     @property
     def card(self) -> dict[str, Any]:
-        """How the model was trained and how well it did, as plain data."""
+        """How the model was trained and how well it did, as plain data.
+
+        >>> Run("liver.model.run").card["scores"]["cases"]
+        1
+        """
         return dict(Bundle.load(self.path).card)
 
     @property
     def verdict(self) -> str:
-        """The verdict in the card, one sentence; "" if it has none."""
+        """The verdict in the card, one sentence; "" if it has none.
+
+        >>> Run("liver.model.run").verdict
+        ''
+        """
         found = self.card.get("verdict", "")
         return str(found.get("words", "")) if isinstance(found, dict) else str(found or "")
 

@@ -52,6 +52,13 @@ class Volume(core.Volume):
     Volume(4x4x2 int16 HU, 1x1x5 mm, RAS)
     >>> np.asarray(ct).shape
     (4, 4, 2)
+
+    >>> ct.save("volume.nrrd")
+    >>> ct.plot().savefig("volume.png")
+    >>> Volume.from_nibabel(ct.to_nibabel(), unit="HU").grid.matches(ct.grid)
+    True
+    >>> Volume.from_sitk(ct.to_sitk()).spacing_mm
+    (1.0, 1.0, 5.0)
     """
 
     @classmethod

@@ -141,7 +141,11 @@ def found_by(options: CohortOptions) -> dict[str, Any]:
 
 @dataclass(frozen=True, kw_only=True)
 class CheckOptions(CohortOptions):
-    """``delineate check``."""
+    """``delineate check``.
+
+    >>> CheckOptions(patient="(p[0-9]+)_.*", workers=2).layout is None
+    True
+    """
 
     fix: AnyPath | None = option(
         None,
@@ -153,7 +157,11 @@ class CheckOptions(CohortOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class PlanOptions(CohortOptions):
-    """``delineate plan``."""
+    """``delineate plan``.
+
+    >>> PlanOptions(budget_s=600.0).device
+    'auto'
+    """
 
     budget_s: float | None = option(
         None,
@@ -179,6 +187,9 @@ class TrainOptions(PlanOptions):
     Args:
         network, loss, listeners: names of registered parts; in Python also the function or class
             itself, which is registered under its full name (see ``extend``).
+
+    >>> TrainOptions(budget_s=600.0, folds=5).overwrite
+    False
     """
 
     budget_s: float | None = option(
@@ -251,6 +262,9 @@ class PredictOptions:
         channels: channel of the model -> its file (then without other inputs), or its name in the
             inputs.
         only: "train", "val" or "test": only this part of a cohort with a split.
+
+    >>> PredictOptions(mirror=True, samples=5).form
+    'nii.gz'
     """
 
     device: str = option("auto", DEVICE, choices=lambda: DEVICES)
@@ -342,6 +356,9 @@ class EvaluateOptions:
         also: groups of metrics, see ``metrics.selection``.
         images: None draws the scans of the cohort, or only masks.
         workers: see ``execution.local.run``.
+
+    >>> EvaluateOptions(labels={1: "liver"}, also=("lesions",)).tolerance_mm
+    2.0
     """
 
     labels: AnyPath | Mapping[int, str] | None = option(
@@ -394,7 +411,11 @@ class EvaluateOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class CompareOptions:
-    """``delineate compare``."""
+    """``delineate compare``.
+
+    >>> CompareOptions(names=("plain", "augmented"), metric="hd95_mm").per
+    'case'
+    """
 
     names: tuple[str, ...] = option(
         (),
@@ -491,7 +512,11 @@ class QuantiseOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class DownloadOptions:
-    """``delineate download``."""
+    """``delineate download``.
+
+    >>> DownloadOptions(only=("disc1",)).keep_archives
+    False
+    """
 
     only: tuple[str, ...] = option(
         (),
@@ -563,7 +588,11 @@ class BenchmarkOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class ReportOptions:
-    """``delineate report``."""
+    """``delineate report``.
+
+    >>> ReportOptions(interactive=True).interactive
+    True
+    """
 
     interactive: bool = option(
         False,
@@ -574,7 +603,11 @@ class ReportOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class ViewOptions:
-    """``delineate view``."""
+    """``delineate view``.
+
+    >>> ViewOptions(browser=False).port
+    0
+    """
 
     labels: AnyPath | None = option(
         None,

@@ -67,6 +67,15 @@ class Bundle:
 
     Raises:
         BundleError: no members, repeated names, views that the plan lacks, or the wrong stages.
+
+    >>> bundle = Bundle.load("liver.model")
+    >>> bundle.labels.names, [member.name for member in bundle.members]
+    (['left part', 'right part'], ['fold_0'])
+    >>> bundle.save("copy.model")
+    >>> Bundle.is_bundle("copy.model"), Bundle.load("copy.model").id == bundle.id
+    (True, True)
+    >>> bundle.id in bundle.known_ids
+    True
     """
 
     plan: Plan

@@ -33,6 +33,12 @@ class DelineateError(Exception):
         message: what was found and what is allowed.
         case: id of the case, if there is one.
         path: the file or folder, if there is one.
+
+    >>> try:
+    ...     raise InputError("is empty", path="ct.nii.gz")
+    ... except DelineateError as error:
+    ...     print(error)
+    ct.nii.gz: is empty
     """
 
     def __init__(
@@ -53,6 +59,9 @@ class DelineateError(Exception):
         """Return this error with ``case`` set, unless it already names a case.
 
         For a caller that knows the case when the code that raised the error does not.
+
+        >>> print(InputError("is empty", path="ct.nii.gz").of_case("p1"))
+        case p1: ct.nii.gz: is empty
         """
         if self.case is None:
             self.case = case

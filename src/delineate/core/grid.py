@@ -49,6 +49,21 @@ class Grid:
 
     Raises:
         GeometryError: the shape or the affine is not valid.
+
+    >>> grid = Grid.from_spacing((4, 3, 2), (1.0, 2.0, 5.0))
+    >>> grid.spacing_mm, grid.codes, round(grid.voxel_ml, 3), grid.slice_axis, grid.shear
+    ((1.0, 2.0, 5.0), 'RAS', 0.01, 2, 0.0)
+    >>> grid.to_mm((1, 2, 1)), grid.to_index((1, 4, 5)), grid.centre_mm
+    (array([1., 4., 5.]), array([1., 2., 1.]), array([1.5, 2. , 2.5]))
+    >>> grid.corners_mm().shape
+    (8, 3)
+    >>> grid.crop((1, 0, 0), (4, 3, 2)).shape, grid.respace((2, 2, 5)).shape
+    ((3, 3, 2), (2, 3, 2))
+    >>> turned, axes = grid.reorient("LPS")
+    >>> turned.codes, axes.flips
+    ('LPS', (True, True, False))
+    >>> grid.distance_mm(turned) > 1, grid.matches(Grid.from_json(grid.to_json()))
+    (True, True)
     """
 
     shape: tuple[int, int, int]

@@ -86,6 +86,19 @@ class LabelSet:
 
     Raises:
         LabelError: a value outside 1..65535, or a value or name given twice.
+
+    >>> labels = LabelSet.from_names({1: "left kidney", 2: "right kidney", 5: "liver"})
+    >>> labels.values, labels.names, labels.named("liver").value, labels.dtype
+    ([1, 2, 5], ['left kidney', 'right kidney', 'liver'], 5, <class 'numpy.uint8'>)
+    >>> labels.pairs, labels.is_sided, labels.can_mirror_sides
+    ([(1, 2)], True, True)
+
+    Class indices, counted from 1; the same after a flip; and with both sides as one:
+
+    >>> labels.compact(), labels.swap_table(), labels.merged().names, labels.merge_table()
+    ({1: 1, 2: 2, 5: 3}, array([0, 2, 1, 3]), ['kidney', 'liver'], array([0, 1, 1, 2]))
+    >>> LabelSet.from_json(labels.to_json()) == labels
+    True
     """
 
     labels: tuple[Label, ...]

@@ -487,6 +487,17 @@ class Plan(Part):
     that stage is part of the network's input: one channel of 0 and 1 for each structure, after the
     channels of the scan. ``views``: several 2-D networks instead of one, each trained by the plan
     that ``seen`` returns, with the patch of the view; ``patch`` then belongs to no network.
+
+    >>> plan = Plan.load("plan.json")
+    >>> plan.dims, plan.orientation, plan.is_oriented, plan.sided_axis, plan.labels.names
+    (3, 'RAS', True, 0, ['left part', 'right part'])
+    >>> plan.replace(batch=4).batch, Plan.from_json(plan.to_json()) == plan
+    (4, True)
+
+    A plan with several views has a 2-D plan for each:
+
+    >>> {name: plan.seen(view).dims for name, view in plan.named_views().items()}
+    {}
     """
 
     delineate_plan: Literal[2] = 2

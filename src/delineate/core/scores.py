@@ -65,7 +65,19 @@ class Score:
 
 @dataclass(frozen=True)
 class Scores:
-    """All values of an evaluation; rows are unique in (case, label, metric)."""
+    """All values of an evaluation; rows are unique in (case, label, metric).
+
+    >>> rows = [Score("a", "liver", "dice", 0.9), Score("b", "liver", "dice", float("nan"))]
+    >>> scores = Scores(tuple(rows))
+    >>> scores.labels, scores.metrics, scores.values("liver", "dice"), scores.mean("dice")
+    (['liver'], ['dice'], array([0.9, nan]), 0.9)
+    >>> [(row["n"], row["undefined"], row["mean"]) for row in scores.summary()]
+    [(1, 1, 0.9)]
+    >>> print(scores.to_csv().splitlines()[1])
+    a,liver,dice,0.9,
+    >>> sorted(json.loads(scores.to_json()))
+    ['rows', 'summary']
+    """
 
     rows: tuple[Score, ...]
 
