@@ -130,6 +130,12 @@ def extensions() -> str:
 def _names(module: ModuleType) -> str:
     """Functions, classes and constants of a module, in the order of its ``__all__``."""
     found = {name: getattr(module, name) for name in module.__all__}
+    # Modules have sections of their own, and a second name of a class has its first.
+    found = {
+        name: value
+        for name, value in found.items()
+        if not inspect.ismodule(value) and not (inspect.isclass(value) and value.__name__ != name)
+    }
     functions = [name for name, value in found.items() if inspect.isfunction(value)]
     classes = [name for name, value in found.items() if inspect.isclass(value)]
     others = [name for name in found if name not in {*functions, *classes}]
