@@ -10,17 +10,20 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..core.errors import DelineateError, GeometryError, InputError, LabelError
-from ..core.grid import Grid
+from ..core.grid import GRID_TOLERANCE_MM, Grid
 from ..core.labels import as_whole_numbers
 from ..core.manifest import Case, Manifest, Source
 from ..core.volume import Volume, stack_channels
 from ..formats import files
+from ..formats.label_files import read_label_file, without_alpha
+from ..formats.raster import COLOURS
 
 
 def read_image(case: Case, manifest: Manifest) -> Volume:
@@ -31,10 +34,13 @@ def read_image(case: Case, manifest: Manifest) -> Volume:
         GeometryError: the channels are not on the same grid.
     """
     with _naming(case):
-        volumes = [files.read(source) for source in case.images]
+        volumes = [without_alpha(files.read(source)) for source in case.images]
         # If each channel has its own file, a grey image stored as RGB counts as one channel.
         if len(manifest.channels) == len(volumes):
             volumes = [_one_channel(v) for v in volumes]
+        elif tuple(manifest.channels) == COLOURS and [v.channels for v in volumes] == [1]:
+            # A grey picture in a cohort of coloured ones.
+            volumes = [volumes[0].with_array(np.repeat(volumes[0].channels_array, 3, axis=0))]
         found = sum(v.channels for v in volumes)
         if found != len(manifest.channels):
             raise InputError(
@@ -46,7 +52,29 @@ def read_image(case: Case, manifest: Manifest) -> Volume:
         names = list(manifest.channels) if len(volumes) > 1 else [manifest.channels[0]]
         # All channels must be on one grid; the result always has a channel axis.
         stacked = stack_channels(volumes, names)
-        return stacked.with_array(stacked.channels_array)
+        return _with_place_of_label(case, stacked.with_array(stacked.channels_array))
+
+
+def _with_place_of_label(case: Case, image: Volume) -> Volume:
+    """An image whose file states no position gets that of its label, if shape and spacing agree;
+    ``meta["place_from"]`` then names the label.
+    """
+    if image.meta.get("place_known", True) or not image.meta.get("spacing_known", True):
+        return image
+    for source in case.label:
+        try:
+            if not Path(source.path).is_file() or files.detect(source.path) in files.RASTER:
+                continue  # no position either
+            label = read_label_file(source)
+        except DelineateError:  # reported where the label is read
+            continue
+        same = label.grid.shape == image.grid.shape and np.allclose(
+            label.spacing_mm, image.spacing_mm, atol=GRID_TOLERANCE_MM / max(image.grid.shape)
+        )
+        if same and label.meta.get("place_known", True):
+            meta = image.meta | {"place_known": True, "place_from": source.path}
+            return replace(image, grid=label.grid, meta=meta)
+    return image
 
 
 def read_label(case: Case, manifest: Manifest, grid: Grid | None = None) -> Volume:
@@ -56,8 +84,9 @@ def read_label(case: Case, manifest: Manifest, grid: Grid | None = None) -> Volu
     Args:
         case: has at least one label source.
         manifest: gives the structures and the mapping.
-        grid: the image's grid. The labels must match it within ``GRID_TOLERANCE_MM``; the result
-            then has exactly this grid.
+        grid: the image's grid. The voxels of the label must coincide with its voxels within
+            ``GRID_TOLERANCE_MM``; the axes may have another order, and the label may be a part (see
+            ``Volume.on_grid``). The result has exactly this grid.
 
     Raises:
         InputError: the case has no ground truth, or a file cannot be read.
@@ -70,12 +99,13 @@ def read_label(case: Case, manifest: Manifest, grid: Grid | None = None) -> Volu
         if grid is None:
             return volume
         # Small differences come from rounding in the file headers; the image is the reference.
-        if not volume.grid.matches(grid):
+        placed = volume.on_grid(grid)
+        if placed is None:
             raise GeometryError(
                 f"label and image geometry differ: {difference(volume.grid, grid)}",
                 path=case.label[0].path,
             )
-        return replace(volume, grid=grid)
+        return placed
 
 
 def read_raw_label(case: Case, manifest: Manifest) -> list[tuple[Source, Volume]]:
@@ -86,9 +116,10 @@ def read_raw_label(case: Case, manifest: Manifest) -> list[tuple[Source, Volume]
     if not case.label:
         raise InputError("has no ground truth").of_case(case.id)
     with _naming(case):
-        volumes = [files.read(source) for source in case.label]
+        by_index = not manifest.mapping.rgb
+        volumes = [read_label_file(source, by_index=by_index) for source in case.label]
         return [
-            (s, v if manifest.mapping.rgb else _one_channel(v))
+            (s, v if manifest.mapping.rgb or not is_picture(v) else _one_channel(v))
             for s, v in zip(case.label, volumes, strict=True)
         ]
 
@@ -100,7 +131,7 @@ def map_label(raw: list[tuple[Source, Volume]], manifest: Manifest) -> Volume:
         if manifest.mapping.files:
             array = _merged(raw, manifest)
         else:
-            array = manifest.mapping.apply(first.array, manifest.labels)
+            array = manifest.mapping.apply(first.array, manifest.labels, first.meta.get("names"))
     except LabelError as error:
         # Name the file if the error does not yet.
         raise LabelError(error.message, case=error.case, path=error.path or source.path) from error
@@ -123,12 +154,13 @@ def _merged(raw: list[tuple[Source, Volume]], manifest: Manifest) -> NDArray[Any
     for name, value in manifest.mapping.files:
         if name in masks:
             source, volume = masks[name]
-            if not volume.grid.matches(first.grid):
+            placed = volume.on_grid(first.grid)
+            if placed is None:
                 raise GeometryError(
                     f"the masks are not on the same grid: {difference(volume.grid, first.grid)}",
                     path=source.path,
                 )
-            out[as_whole_numbers(volume.array, source.path) > 0] = value
+            out[as_whole_numbers(placed.array, source.path) > 0] = value
     return out
 
 
@@ -149,6 +181,13 @@ def is_grey(array: NDArray[Any]) -> bool:
         and len(array) in (3, 4)
         and bool((array[0] == array[1]).all() and (array[0] == array[2]).all())
     )
+
+
+def is_picture(volume: Volume) -> bool:
+    """Whether the channels are those of a picture (grey or colours, with or without alpha), or
+    there is only one.
+    """
+    return volume.channels == 1 or bool(volume.meta.get("channels"))
 
 
 def _one_channel(volume: Volume) -> Volume:

@@ -9,9 +9,9 @@ always 0. This module knows no files.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -267,6 +267,8 @@ class LabelMapping:
       ``ranges``  intensity ranges, both ends included (CHAOS MR: liver 55-70); also for 0/255 masks
       ``rgb``     colour -> value; the source has three channels
       ``files``   one mask per structure: file stem -> value; voxels above zero belong to it
+      ``channels`` one mask per structure in one file: channel -> value; voxels above zero
+      ``segments`` segment name -> value; each file states the values of its own segments
     An empty mapping means that the values on disk are already the values of the set.
 
     ``rest`` decides what happens to other non-zero values: "refuse" (an error that lists them) or
@@ -276,22 +278,30 @@ class LabelMapping:
         LabelError: more than one kind.
     """
 
+    KINDS: ClassVar[tuple[str, ...]] = ("values", "ranges", "rgb", "files", "channels", "segments")
+
     values: tuple[tuple[int, int], ...] = ()
     ranges: tuple[Range, ...] = ()
     rgb: tuple[tuple[tuple[int, int, int], int], ...] = ()
     files: tuple[tuple[str, int], ...] = ()
+    channels: tuple[tuple[int, int], ...] = ()
+    segments: tuple[tuple[str, int], ...] = ()
     rest: Literal["refuse", "background"] = "refuse"
 
     def __post_init__(self) -> None:
-        kinds = [name for name in ("values", "ranges", "rgb", "files") if getattr(self, name)]
+        kinds = [name for name in self.KINDS if getattr(self, name)]
         if len(kinds) > 1:
             raise LabelError(f"a label mapping has only one kind, found {' and '.join(kinds)}")
 
-    def apply(self, array: NDArray[Any], labels: LabelSet) -> NDArray[Any]:
+    def apply(
+        self, array: NDArray[Any], labels: LabelSet, segments: Mapping[int, str] | None = None
+    ) -> NDArray[Any]:
         """Convert values on disk to values of ``labels``.
 
         Args:
-            array: (I, J, K), any real dtype, or (3 or 4, I, J, K) for ``rgb``.
+            array: (I, J, K), any real dtype; (3 or 4, I, J, K) for ``rgb``, (C, I, J, K) for
+                ``channels``.
+            segments: value -> name of the segments that the file itself states; for ``segments``.
 
         Returns:
             (I, J, K) of ``labels.dtype``.
@@ -302,10 +312,12 @@ class LabelMapping:
         """
         if self.rgb:
             return self._apply_rgb(array, labels)
+        if self.channels:
+            return self._apply_channels(array, labels)
         if array.ndim == 4:
-            raise LabelError(
-                f"a mask has one channel, found {array.shape[0]}; colours need an RGB mapping"
-            )
+            raise LabelError(f"found {array.shape[0]} channels, but the cohort's masks have one")
+        if self.segments:
+            return self._apply_segments(array, labels, segments or {})
         if self.ranges:
             return self._apply_ranges(array, labels)
         pairs = dict(self.values) if self.values else {v: v for v in labels.values}
@@ -330,6 +342,38 @@ class LabelMapping:
         if low == 0:
             return np.asarray(table[whole])
         return np.asarray(table[whole.astype(np.int64) - low])
+
+    def _apply_channels(self, array: NDArray[Any], labels: LabelSet) -> NDArray[Any]:
+        most = max(channel for channel, _ in self.channels) + 1
+        if array.ndim != 4 or array.shape[0] < most:
+            found = array.shape[0] if array.ndim == 4 else 1
+            raise LabelError(
+                f"found {found} channel(s), but the cohort's masks have one for each structure, at "
+                f"least {most}"
+            )
+        out = np.zeros(array.shape[1:], dtype=labels.dtype)
+        for channel, value in self.channels:
+            inside = as_whole_numbers(array[channel]) > 0
+            if both := int(np.count_nonzero(out[inside])):
+                raise LabelError(
+                    f"channel {channel} overlaps with an earlier one in {both} voxels, but a voxel "
+                    "can have only one structure"
+                )
+            out[inside] = value
+        return out
+
+    def _apply_segments(
+        self, array: NDArray[Any], labels: LabelSet, segments: Mapping[int, str]
+    ) -> NDArray[Any]:
+        known = {name.casefold(): value for name, value in self.segments}
+        strange = [name for name in segments.values() if name.casefold() not in known]
+        if strange and self.rest == "refuse":
+            raise LabelError(
+                f"undeclared segments {', '.join(strange)}; declared are "
+                f"{', '.join(name for name, _ in self.segments)}"
+            )
+        pairs = {v: known[n.casefold()] for v, n in segments.items() if n.casefold() in known}
+        return self._apply_values(array, labels, pairs)
 
     def _apply_ranges(self, array: NDArray[Any], labels: LabelSet) -> NDArray[Any]:
         # Later ranges overwrite earlier ones; 0 is background unless a range includes it.
@@ -375,8 +419,9 @@ class LabelMapping:
             data["ranges"] = [[r.low, r.high, r.value] for r in self.ranges]
         if self.rgb:
             data["rgb"] = [[list(c), v] for c, v in self.rgb]
-        if self.files:
-            data["files"] = [list(p) for p in self.files]
+        for kind in ("files", "channels", "segments"):
+            if getattr(self, kind):
+                data[kind] = [list(p) for p in getattr(self, kind)]
         return data
 
     @classmethod
@@ -386,6 +431,8 @@ class LabelMapping:
             ranges=tuple(Range(float(a), float(b), int(v)) for a, b, v in data.get("ranges", ())),
             rgb=tuple(((int(c[0]), int(c[1]), int(c[2])), int(v)) for c, v in data.get("rgb", ())),
             files=tuple((str(a), int(b)) for a, b in data.get("files", ())),
+            channels=tuple((int(a), int(b)) for a, b in data.get("channels", ())),
+            segments=tuple((str(a), int(b)) for a, b in data.get("segments", ())),
             rest=data.get("rest", "refuse"),
         )
 
@@ -442,17 +489,20 @@ def as_whole_numbers(array: NDArray[Any], path: str | None = None) -> NDArray[An
     return integers
 
 
-def unique_values(array: NDArray[Any]) -> list[int]:
-    """Distinct values in ascending order.
-
-    Small non-negative values are counted, which is far faster than sorting.
-    """
+def value_counts(array: NDArray[Any]) -> dict[int, int]:
+    """Distinct values in ascending order -> number of voxels; ``array`` has an integer dtype."""
     if array.size == 0:
-        return []
-    low, high = int(array.min()), int(array.max())
-    if low >= 0 and high <= 65535:
-        return [int(v) for v in np.flatnonzero(np.bincount(array.ravel(order="K"), minlength=1))]
-    return [int(v) for v in np.unique(array)]
+        return {}
+    if int(array.min()) >= 0 and int(array.max()) <= 65535:
+        counts = np.bincount(array.ravel(order="K"))
+        return {int(v): int(counts[v]) for v in np.flatnonzero(counts)}
+    values, counts = np.unique(array, return_counts=True)
+    return {int(v): int(n) for v, n in zip(values, counts, strict=True)}
+
+
+def unique_values(array: NDArray[Any]) -> list[int]:
+    """Distinct values in ascending order."""
+    return list(value_counts(array))
 
 
 def _listed(values: Sequence[Any], most: int = 10) -> str:

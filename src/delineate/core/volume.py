@@ -106,6 +106,47 @@ class Volume:
         grid, axes = self.grid.reorient(codes)
         return replace(self, array=axes.apply(self.array), grid=grid)
 
+    def on_grid(self, grid: Grid) -> Self | None:
+        """The same voxels on ``grid``, without resampling: its axes may run in another order or
+        direction, and it may be larger; voxels that are added are 0.
+
+        Returns:
+            None if voxel centres do not coincide within ``GRID_TOLERANCE_MM``, if a voxel other
+            than 0 is outside ``grid``, or if the position of this volume is not known. Two grids of
+            one shape that are shifted by whole voxels are a fault in a header, not a part: None.
+        """
+        if grid.matches(self.grid):
+            return replace(self, grid=grid)
+        if not self.meta.get("place_known", True):
+            return None
+        turned, axes = self.grid.reorient(grid.codes)
+        start = np.rint(grid.to_index(turned.to_mm((0, 0, 0)))).astype(int)
+        stop = start + turned.shape
+        shifted = turned.shape == grid.shape and start.any()
+        if shifted or not grid.crop(start.tolist(), stop.tolist()).matches(turned):
+            return None
+        array = axes.apply(self.array)
+        # The part of the array that is inside the grid, and its place there.
+        inside = tuple(
+            slice(max(0, -a), n - max(0, b - size))
+            for a, b, n, size in zip(start, stop, turned.shape, grid.shape, strict=True)
+        )
+        target = tuple(
+            slice(max(0, a), min(b, size))
+            for a, b, size in zip(start, stop, grid.shape, strict=True)
+        )
+        if any(s.stop <= s.start for s in inside):
+            return None if array.any() else self._empty_on(grid)
+        out = self._empty_on(grid)
+        out.array[..., target[0], target[1], target[2]] = array[
+            ..., inside[0], inside[1], inside[2]
+        ]
+        return out if np.count_nonzero(out.array) == np.count_nonzero(array) else None
+
+    def _empty_on(self, grid: Grid) -> Self:
+        array = np.zeros((*self.array.shape[:-3], *grid.shape), self.array.dtype)
+        return replace(self, array=array, grid=grid)
+
     def with_array(self, array: NDArray[Any], unit: str | None = None) -> Self:
         """Other values on the same grid."""
         return replace(self, array=array, unit=self.unit if unit is None else unit)

@@ -22,6 +22,7 @@ from ..core.grid import GRID_TOLERANCE_MM
 from ..core.labels import as_whole_numbers
 from ..core.manifest import Source
 from ..core.volume import Volume
+from ..formats.label_files import read_label_file, without_alpha
 from ..metrics import overlap
 from .pairing import Pair
 
@@ -72,6 +73,9 @@ def read_masks(item: Pair, values: Collection[int] | None) -> Masks:
         InputError: a file cannot be read.
     """
     prediction, truth = _read(item)
+    if _is_placed(prediction) and _is_placed(truth):
+        # Other axes, or a part of the truth's grid: the same voxels at the same place.
+        prediction = prediction.on_grid(truth.grid) or prediction
     _check_grids(prediction, truth)
     p, t = _one_channel(prediction), _one_channel(truth)
     # With one structure in the task, a mask with another value (255) means that structure. A
@@ -125,9 +129,7 @@ def _read(item: Pair) -> tuple[Volume, Volume]:
 
 
 def _volume(mask: Source | Volume) -> Volume:
-    from ..formats.files import read
-
-    return mask if isinstance(mask, Volume) else read(mask)
+    return mask if isinstance(mask, Volume) else read_label_file(mask)
 
 
 def _check_grids(prediction: Volume, truth: Volume) -> None:
@@ -167,8 +169,9 @@ def _one_channel(volume: Volume) -> NDArray[Any]:
     """
     array = volume.array
     if array.ndim == 4:
-        # Pictures store a mask as three equal colour channels.
-        if array.shape[0] > 1 and not all(np.array_equal(array[0], c) for c in array[1:3]):
+        # Pictures store a mask as three equal colour channels, perhaps with transparency.
+        array = without_alpha(volume).channels_array
+        if any(not np.array_equal(array[0], other) for other in array[1:]):
             raise LabelError(
                 f"a mask must have one channel, found {array.shape[0]} different channels",
                 path=volume.source or None,

@@ -20,7 +20,7 @@ from ..core.manifest import Case, Manifest, Source
 from ..core.volume import Volume
 from ..formats.files import natural_key, stem
 
-RASTERS = (".png", ".tif", ".tiff", ".jpg", ".jpeg", ".bmp")
+RASTERS = (".png", ".tif", ".tiff", ".jpg", ".jpeg", ".gif", ".bmp")
 GEOMETRY_FOLDER = "DICOM_anon"  # CHAOS stores the series here, next to the folder of PNG masks
 _ENDING = re.compile(
     r"(?i)([_-](0000|seg|segmentation|mask|labels?|pred|prediction|gt|truth|ground))+$"

@@ -52,6 +52,8 @@ ENDINGS = (
     ".tif",
     ".jpeg",
     ".jpg",
+    ".gif",
+    ".bmp",
     ".dcm",
     ".ima",
     ".gz",

@@ -43,9 +43,9 @@ __all__ = [
     "write",
 ]
 
-RASTER = ("PNG", "JPEG", "TIFF")
+RASTER = raster.KINDS
 VOLUMES: dict[str, Any] = {"NRRD": nrrd, "MetaImage": itk}  # all other volumes: nifti
-READABLE = "NIfTI, Analyze 7.5, MGH, NRRD, MetaImage, PNG, TIFF, JPEG and DICOM"
+READABLE = "NIfTI, Analyze 7.5, MGH, NRRD, MetaImage, PNG, TIFF, JPEG, GIF, BMP and DICOM"
 
 
 # ---- recognising ----
@@ -127,7 +127,12 @@ def is_slice_of(path: str | Path, folder: str | Path) -> bool:
 # ---- reading ----
 
 
-def read(path: str | Path | Source, *, spacing_mm: Sequence[float] | None = None) -> Volume:
+def read(
+    path: str | Path | Source,
+    *,
+    spacing_mm: Sequence[float] | None = None,
+    by_index: bool = False,
+) -> Volume:
     """Read the volume at ``path``: a file, a DICOM folder (``FOLDER#SERIES_UID`` names one series),
     or a folder of 2-D slices.
 
@@ -136,6 +141,7 @@ def read(path: str | Path | Source, *, spacing_mm: Sequence[float] | None = None
             spacing, a single channel to read, or ``like``, the image whose geometry the slices get.
         spacing_mm: (column, row, slice) of images that store none. A file that stores a different
             one is refused.
+        by_index: read pictures with a palette by index, as for masks (see ``formats.raster``).
 
     Returns:
         (I, J, K) or (C, I, J, K), with the ``meta`` keys modality, patient, spacing_known, and
@@ -146,7 +152,7 @@ def read(path: str | Path | Source, *, spacing_mm: Sequence[float] | None = None
         GeometryError: the geometry is unknown, contradictory or not supported.
     """
     source = _source(path, spacing_mm)
-    volume = _read(source)
+    volume = _read(source, by_index)
     return volume if source.channel is None else _one_channel(volume, source.channel)
 
 
@@ -163,18 +169,18 @@ def _one_channel(volume: Volume, channel: int) -> Volume:
     )
 
 
-def _read(source: Source) -> Volume:
+def _read(source: Source, by_index: bool) -> Volume:
     """Read the whole volume with all its channels."""
     where = Path(source.path)
     if source.like:
-        return _read_like(source)
+        return _read_like(source, by_index)
     if where.is_dir():
-        return _read_folder(source)
+        return _read_folder(source, by_index)
     kind = _known(where)
     if kind == "DICOM":
         volume = dicom.read_series(dicom.choose(where, source.series))
     elif kind in RASTER:
-        return raster.read(where, kind, source.spacing_mm or None)
+        return raster.read(where, kind, source.spacing_mm or None, by_index)
     else:
         volume = _read_registered(where, kind)
     # Formats that store a spacing must agree with a stated one.
@@ -261,14 +267,14 @@ def _refuse_other_spacing(grid: Grid, source: Source) -> None:
 # ---- folders ----
 
 
-def _read_folder(source: Source) -> Volume:
+def _read_folder(source: Source, by_index: bool) -> Volume:
     """Read a folder: one DICOM series, or a stack of slices."""
     files = _stack_files(source)
     if files is None:
         volume = dicom.read_series(dicom.choose(source.path, source.series))
         _refuse_other_spacing(volume.grid, source)
         return replace(volume, source=source.path)
-    return raster.read_stack(files, _needed_spacing(source), source.path)
+    return raster.read_stack(files, _needed_spacing(source), source.path, by_index)
 
 
 def _stack_files(source: Source) -> list[Path] | None:
@@ -376,15 +382,16 @@ def _like(source: Source, files: Sequence[Path]) -> tuple[Grid, list[int]]:
     return grid, order
 
 
-def _read_like(source: Source) -> Volume:
+def _read_like(source: Source, by_index: bool) -> Volume:
     """Read slices or a volume, and give it the grid of ``source.like``."""
     # A single file is a 2-D image, or a volume whose own geometry is not trusted.
     if not Path(source.path).is_dir():
-        volume, grid = read(replace(source, like="", series="")), read_grid(source.like)
+        bare = replace(source, like="", series="")
+        volume, grid = read(bare, by_index=by_index), read_grid(source.like)
     else:
         files = _bare_files(source)
         grid, order = _like(source, files)
-        volume = raster.read_stack([files[n] for n in order], None, source.path)
+        volume = raster.read_stack([files[n] for n in order], None, source.path, by_index)
     if volume.grid.shape != grid.shape:
         raise GeometryError(
             f"shape {volume.grid.shape} cannot take the geometry of {source.like}, whose shape "
@@ -601,6 +608,8 @@ OWN |= {
         ("PNG", (".png",)),
         ("JPEG", (".jpg", ".jpeg")),
         ("TIFF", (".tif", ".tiff")),
+        ("GIF", (".gif",)),
+        ("BMP", (".bmp",)),
     )
 }
 OWN["DICOM"] = Format(

@@ -1,11 +1,14 @@
-"""PNG, JPEG and TIFF: 2-D images, stacks of them, and multi-page TIFF. Colours become channels.
+"""PNG, JPEG, TIFF, GIF and BMP: 2-D images, stacks of them, and multi-page TIFF. Colours become
+channels.
 
 Axes: i is the column (rightwards in the image), j the row (downwards), k the page. These formats
 store no position in space. The grid follows the radiological convention, with i towards the
 patient's left and j towards the back (codes "LPS"), so its affine is diag(-sx, -sy, sz). If no
 spacing is stated it is 1 mm and ``meta["spacing_known"]`` is False; resolution tags are ignored
 because they refer to screens and paper. Mask values are kept (0/255 stays 0/255). Colours are never
-collapsed; an alpha channel that is opaque everywhere is dropped.
+collapsed; an alpha channel that is opaque everywhere is dropped. A mask with a palette is read by
+index: the index is the label value, and its colour is only for display. The orientation that a
+camera or a scanner recorded (EXIF, TIFF) is applied to images and masks alike.
 """
 
 from __future__ import annotations
@@ -24,12 +27,16 @@ from ..core.grid import Grid
 from ..core.volume import Volume
 from .disk import natural_key, smallest_labels, told
 
+KINDS = ("PNG", "JPEG", "TIFF", "GIF", "BMP")
+ALPHA = "alpha"
+COLOURS = ("red", "green", "blue")
 CHANNEL_NAMES = {
     1: (),
-    2: ("grey", "alpha"),
-    3: ("red", "green", "blue"),
-    4: ("red", "green", "blue", "alpha"),
+    2: ("grey", ALPHA),
+    3: COLOURS,
+    4: (*COLOURS, ALPHA),
 }
+ORIENTATION = 274  # tag of EXIF and TIFF
 TIFF_MAGICS = (b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+")
 # Pillow mode of the file -> mode in which it is read.
 MODES = {
@@ -49,11 +56,16 @@ MODES = {
 
 
 def kind_of(head: bytes) -> str:
-    """Return the format from a file's first bytes: "PNG", "JPEG", "TIFF" or "" (none of them)."""
+    """Return the format from a file's first bytes: one of ``KINDS``, or "" (none of them)."""
     if head.startswith(b"\x89PNG\r\n\x1a\n"):
         return "PNG"
     if head.startswith(b"\xff\xd8\xff"):
         return "JPEG"
+    if head.startswith((b"GIF87a", b"GIF89a")):
+        return "GIF"
+    # Bytes 6 to 9 of a BMP are reserved and zero; two letters alone would be a weak sign.
+    if head.startswith(b"BM") and head[6:10] == bytes(4):
+        return "BMP"
     return "TIFF" if head.startswith(TIFF_MAGICS) else ""
 
 
@@ -76,18 +88,31 @@ def grid_of(shape: Sequence[int], spacing_mm: Sequence[float] | None) -> Grid:
     return Grid((shape[0], shape[1], shape[2]), np.diag([-values[0], -values[1], values[2], 1.0]))
 
 
-def read(path: str | Path, kind: str, spacing_mm: Sequence[float] | None = None) -> Volume:
+def read(
+    path: str | Path,
+    kind: str,
+    spacing_mm: Sequence[float] | None = None,
+    by_index: bool = False,
+) -> Volume:
     """Read one file: (I, J, 1), colours as (C, I, J, 1), or a multi-page TIFF as (I, J, K); unit
     "a.u.".
 
     A multi-page TIFF without a stated spacing gets 1 mm.
+
+    Args:
+        by_index: a palette gives indices (I, J, 1) instead of colours; ``meta["palette"]`` then has
+            the colour (red, green, blue) of each index.
 
     Raises:
         FormatError: the file is damaged, or its pixels cannot be kept without loss.
         GeometryError: the stated spacing is not valid.
     """
     with told(path, f"{kind} file"):
-        array, names = _tiff(Path(path)) if kind == "TIFF" else _png_or_jpeg(Path(path), kind)
+        palette: dict[int, tuple[int, int, int]] = {}
+        if kind == "TIFF":
+            array, names = _tiff(Path(path))
+        else:
+            array, names, palette = _picture(Path(path), kind, by_index)
         meta: dict[str, Any] = {
             "modality": "",
             "patient": "",
@@ -96,11 +121,13 @@ def read(path: str | Path, kind: str, spacing_mm: Sequence[float] | None = None)
         }
         if names:
             meta["channels"] = list(names)
+        if palette:
+            meta["palette"] = palette
         return Volume(array, grid_of(array.shape[-3:], spacing_mm), source=str(path), meta=meta)
 
 
 def size_of(path: str | Path, kind: str) -> tuple[int, int, int]:
-    """Read (I, J, K); from the header alone for PNG and JPEG."""
+    """Read (I, J, K); from the header alone except for TIFF."""
     with told(path, f"{kind} file"):
         if kind == "TIFF":
             i, j, k = _tiff(Path(path))[0].shape[-3:]
@@ -108,11 +135,19 @@ def size_of(path: str | Path, kind: str) -> tuple[int, int, int]:
         from PIL import Image
 
         with Image.open(path) as image:
-            return image.width, image.height, 1
+            # Orientations from 5 on exchange rows and columns.
+            turned = image.getexif().get(ORIENTATION, 1) > 4
+            return (image.height, image.width, 1) if turned else (image.width, image.height, 1)
 
 
-def read_stack(files: Sequence[Path], spacing_mm: Sequence[float] | None, source: str) -> Volume:
-    """Read images of one size as the slices of a volume, in the order given.
+def read_stack(
+    files: Sequence[Path],
+    spacing_mm: Sequence[float] | None,
+    source: str,
+    by_index: bool = False,
+) -> Volume:
+    """Read images of one size as the slices of a volume, in the order given; ``by_index`` as for
+    ``read``.
 
     Returns:
         (I, J, K), or (C, I, J, K) for colours.
@@ -121,12 +156,12 @@ def read_stack(files: Sequence[Path], spacing_mm: Sequence[float] | None, source
         GeometryError: the sizes differ.
         FormatError: grey-level and colour images are mixed.
     """
-    first = read(files[0], kind_of(_head(files[0])))
+    first = read(files[0], kind_of(_head(files[0])), by_index=by_index)
     shape = first.channels_array.shape
     stack = np.empty((*shape[:3], len(files)), first.array.dtype)
     # Every slice must have the size, channels and dtype of the first one.
     for k, path in enumerate(files):
-        one = read(path, kind_of(_head(path)))
+        one = read(path, kind_of(_head(path)), by_index=by_index)
         if one.grid.shape != first.grid.shape or one.grid.shape[2] != 1:
             sizes = f"{one.grid.shape[:2]}, but {first.grid.shape[:2]} in {files[0].name}"
             raise GeometryError(f"slices of a stack must have one size, found {sizes}", path=path)
@@ -148,9 +183,16 @@ def _head(path: Path) -> bytes:
         return file.read(16)
 
 
-def _png_or_jpeg(path: Path, kind: str) -> tuple[NDArray[Any], tuple[str, ...]]:
-    """Read a PNG or JPEG file with its channel names; refuse what Pillow would reduce."""
-    from PIL import Image
+Palette = dict[int, tuple[int, int, int]]
+
+
+def _picture(
+    path: Path, kind: str, by_index: bool
+) -> tuple[NDArray[Any], tuple[str, ...], Palette]:
+    """Read any file but a TIFF with its channel names and, by index, its palette; refuse what
+    Pillow would reduce.
+    """
+    from PIL import Image, ImageOps
 
     if kind == "PNG":
         # Pillow reduces 16-bit colours to 8 bits without a warning.
@@ -164,7 +206,20 @@ def _png_or_jpeg(path: Path, kind: str) -> tuple[NDArray[Any], tuple[str, ...]]:
         # Whole-slide images and large masks are legitimate, so the size warning is not shown.
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
         with Image.open(path) as image:
-            return _pixels(image)
+            if (frames := getattr(image, "n_frames", 1)) > 1:
+                raise FormatError(f"{frames} frames; allowed is one picture")
+            turned = ImageOps.exif_transpose(image)
+            if by_index and turned.mode == "P":
+                return (*_oriented(np.array(turned)), _palette(turned))
+            return (*_pixels(turned), {})
+
+
+def _palette(image: Any) -> Palette:
+    """Index -> colour of every index that the picture's palette has."""
+    values = image.getpalette("RGB") or []
+    return {
+        n: (values[3 * n], values[3 * n + 1], values[3 * n + 2]) for n in range(len(values) // 3)
+    }
 
 
 def _pixels(image: Any) -> tuple[NDArray[Any], tuple[str, ...]]:
@@ -237,10 +292,28 @@ def _tiff_series(path: Path) -> tuple[NDArray[Any], str, tuple[int, ...]]:
                 "image, or pages of one size"
             )
         series = file.series[0]
+        tag = series.keyframe.tags.get(ORIENTATION)
         try:
-            return series.asarray(), series.axes, series.shape
+            array = _turned(series.asarray(), series.axes, 1 if tag is None else int(tag.value))
+            return array, series.axes, array.shape
         except ValueError:  # tifffile has no codec for this compression; Pillow has its own
             return _tiff_by_pillow(path)
+
+
+def _turned(array: NDArray[Any], axes: str, orientation: int) -> NDArray[Any]:
+    """The pixels with the first row at the top and the first column on the left.
+
+    Args:
+        orientation: 1 to 8, where row 0 and column 0 of the file are (TIFF 6.0).
+    """
+    rows, columns = axes.index("Y"), axes.index("X")
+    if orientation in (5, 6, 7, 8):
+        array = array.swapaxes(rows, columns)
+    if orientation in (3, 4, 7, 8):
+        array = np.flip(array, rows)
+    if orientation in (2, 3, 6, 7):
+        array = np.flip(array, columns)
+    return array
 
 
 def _tiff_roles(axes: str, shape: Sequence[int]) -> tuple[list[int], list[int]]:

@@ -104,6 +104,9 @@ def examine(job: tuple[Case, Manifest]) -> Examination:
     try:
         image = read_image(case, manifest)
         found = _summary(found, image)
+        if place := image.meta.get("place_from"):
+            words = f"the image states no position; it has that of its label {place}"
+            found = _with(found, [Finding(case.id, "geometry", "note", words)])
     except DelineateError as error:
         found = _with(found, [Finding(case.id, "unreadable", "error", str(error))])
     if image is not None:
@@ -179,12 +182,19 @@ def _examine_label(
         )
     except DelineateError as error:
         return _with(found, [Finding(case.id, "geometry", "error", str(error))])
+    notes = []
+    placed = None if image is None else label.on_grid(image.grid)
+    if image is not None and placed is not None and not image.grid.matches(label.grid):
+        words = f"{difference(label.grid, image.grid)}; it is placed without resampling"
+        notes.append(Finding(case.id, "geometry", "note", f"the label has {words}"))
+        label, found = placed, replace(found, label_grid=image.grid)
     # The labels are usable: count the voxels per structure and run the checks.
     counts = np.bincount(label.array.ravel(order="K"), minlength=1)
     found = replace(
         found, labelled=True, voxels={int(v): int(counts[v]) for v in np.flatnonzero(counts) if v}
     )
     checks = [
+        *notes,
         *check_place(found, label.array),
         *check_empty(found),
         *check_values(found, raw[0][1], manifest),

@@ -19,6 +19,7 @@ from ...core.manifest import Case, Source, Split
 from ...extend.findings import Draft
 from ...formats import dicom, files
 from ...formats.files import stem
+from ...formats.label_files import without_alpha
 from ..reading import is_grey
 from .names import read_label_names
 from .tree import Tree, case_ids, group_channels, is_raster, match_names, source
@@ -492,7 +493,7 @@ def _channels_of(case: Case) -> list[str] | None:
 
 def _colours(path: Path) -> list[str]:
     """Names of the channels of a 2-D image; [] if it is grey, even if stored as RGB."""
-    volume = files.read(path)
+    volume = without_alpha(files.read(path))
     return (
         []
         if volume.channels == 1 or is_grey(volume.array)

@@ -37,10 +37,11 @@ IMAGE_ENDINGS = (
     ".tiff",
     ".jpg",
     ".jpeg",
+    ".gif",
     ".bmp",
 )
 # Extensions of 2-D images without geometry.
-RASTERS = (".png", ".tif", ".tiff", ".jpg", ".jpeg", ".bmp")
+RASTERS = (".png", ".tif", ".tiff", ".jpg", ".jpeg", ".gif", ".bmp")
 # Extensions that are never opened to look for DICOM.
 NO_IMAGE = (
     ".txt",

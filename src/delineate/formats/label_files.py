@@ -1,0 +1,105 @@
+"""Read a label file as it states itself: pictures with a palette by index, and the segments of a
+.seg.nrrd file by their own table of values, layers and names.
+
+A file with a table of segments is returned with ``meta["names"]``, value -> name. Segments in
+several layers become one label map, because a voxel can have only one structure. This module knows
+no cohort; ``cohorts.reading`` converts the values to those of a cohort.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from ..core.errors import LabelError
+from ..core.manifest import Source
+from ..core.volume import Volume
+from . import files
+from .raster import ALPHA, COLOURS
+
+_KEY = re.compile(r"^Segment(\d+)_(Name|LabelValue|Layer)$")
+
+
+@dataclass(frozen=True)
+class Segment:
+    """One segment of a file: its voxels have ``value`` in channel ``layer``."""
+
+    name: str
+    value: int
+    layer: int
+
+
+def read_label_file(path: str | Path | Source, *, by_index: bool = True) -> Volume:
+    """Read label values (I, J, K), or colours or channels (C, I, J, K), before any mapping.
+
+    Args:
+        by_index: False reads the colours of a palette instead of its indices.
+
+    Raises:
+        FormatError, GeometryError: see ``files.read``.
+        LabelError: segments that overlap, or that share a value.
+    """
+    volume = files.read(path, by_index=by_index)
+    found = segments_of(volume)
+    return _one_map(volume, found) if found else volume
+
+
+def segments_of(volume: Volume) -> list[Segment]:
+    """The segments that the header of a .seg.nrrd file states, in its order; [] if none."""
+    table: dict[int, dict[str, str]] = {}
+    for key, value in volume.meta.get("segments", {}).items():
+        if match := _KEY.match(key):
+            table.setdefault(int(match[1]), {})[match[2]] = str(value)
+    return [
+        Segment(fields["Name"], int(fields["LabelValue"]), int(fields.get("Layer", 0)))
+        for _, fields in sorted(table.items())
+        if "Name" in fields and fields.get("LabelValue", "").isdigit()
+    ]
+
+
+def is_coloured(volume: Volume) -> bool:
+    """Whether the channels are red, green and blue."""
+    return tuple(volume.meta.get("channels", ())[:3]) == COLOURS
+
+
+def without_alpha(volume: Volume) -> Volume:
+    """The picture without its channel of transparency, which is no intensity."""
+    names = list(volume.meta.get("channels", []))
+    if not names or names[-1] != ALPHA or len(names) != volume.channels:
+        return volume
+    array = volume.array[:-1] if len(names) > 2 else volume.array[0]
+    meta = {k: v for k, v in volume.meta.items() if k != "channels"}
+    return replace(
+        volume.with_array(array), meta=meta | ({"channels": names[:-1]} if len(names) > 2 else {})
+    )
+
+
+def _one_map(volume: Volume, segments: list[Segment]) -> Volume:
+    """The label map of the segments, with their names; values are kept if there is one layer."""
+    if volume.array.ndim == 3:
+        names = {segment.value: segment.name for segment in segments}
+        if len(names) < len(segments):
+            raise LabelError("two segments have the same value", path=volume.source or None)
+        return replace(volume, meta=volume.meta | {"names": names})
+    out = np.zeros(volume.grid.shape, np.uint16)
+    for number, segment in enumerate(segments, start=1):
+        if segment.layer >= volume.channels:
+            raise LabelError(
+                f"segment {segment.name} is in layer {segment.layer}, but the file has "
+                f"{volume.channels}",
+                path=volume.source or None,
+            )
+        inside = volume.array[segment.layer] == segment.value
+        if (both := out[inside]).any():
+            other = segments[int(both.max()) - 1].name
+            raise LabelError(
+                f"the segments {other} and {segment.name} overlap in {np.count_nonzero(both)} "
+                "voxels, but a voxel can have only one structure; select some with --labels",
+                path=volume.source or None,
+            )
+        out[inside] = number
+    names = {number: segment.name for number, segment in enumerate(segments, start=1)}
+    return replace(volume.with_array(out), meta=volume.meta | {"names": names})
