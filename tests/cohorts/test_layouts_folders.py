@@ -374,7 +374,8 @@ def test_wrong_channel_count_and_wrong_place_name_the_case(tmp_path):
     moved = AFFINE.copy()
     moved[0, 3] += 7
     nifti(tmp_path / "labels" / "P2_1.nii.gz", box(), moved)
-    nifti(tmp_path / "labels" / "P0_1.nii.gz", box(1, (9, 10, 6)))
+    coarse = AFFINE @ np.diag([4 / 3, 1, 1, 1])
+    nifti(tmp_path / "labels" / "P0_1.nii.gz", box(1, (9, 10, 6)), coarse)
     manifest = find(tmp_path)
     with pytest.raises(InputError, match=r"case P1_1: .*found 2 channel\(s\), expected 1"):
         read_image(manifest.named("P1_1"), manifest)

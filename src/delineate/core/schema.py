@@ -18,7 +18,7 @@ Data = dict[str, Any]
 SCHEMAS = {
     "delineate_plan": 2,
     "delineate_bundle": 1,
-    "delineate_manifest": 2,
+    "delineate_manifest": 3,
     "delineate_store": 1,
     "delineate_predictions": 2,
     "delineate_run": 1,
@@ -27,7 +27,7 @@ SCHEMAS = {
 
 def _unchanged(data: Data) -> Data:
     """A step whose newer schema only allows more. Manifest 2: a source may name one channel of its
-    file. Plan 2: registered networks, optimisers, loss terms and augmentations. Predictions 2: the
+    file. Manifest 3: masks by channel and by segment name. Plan 2: registered networks, optimisers, loss terms and augmentations. Predictions 2: the
     inputs of each channel are listed.
     """
     return data
@@ -35,7 +35,7 @@ def _unchanged(data: Data) -> Data:
 
 # Kind -> old number -> function that converts data to the next number.
 STEPS: dict[str, dict[int, Callable[[Data], Data]]] = {
-    "delineate_manifest": {1: _unchanged},
+    "delineate_manifest": {1: _unchanged, 2: _unchanged},
     "delineate_plan": {1: _unchanged},
     "delineate_predictions": {1: _unchanged},
 }

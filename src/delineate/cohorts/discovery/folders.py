@@ -44,8 +44,10 @@ _AFFIX = "|".join(sorted(_SPLITS, key=len, reverse=True))
 _IMAGES = r"images?|imgs?|data|scans?|volumes?|inputs?|ct|mri?|raw"
 _LABELS = (
     r"labels?|masks?|ground|ground_?truths?|gt|seg|segs|segmentations?|annotations?|truths?"
-    r"|targets?"
+    r"|targets?|(?:1st_?|first_?)?manuals?"
 )
+# DRIVE and CHASE have the field of view in mask/ and the vessels in 1st_manual/.
+_MANUAL = re.compile(r"(?i)(?:1st_?|first_?)?manuals?$")
 _ROLE = re.compile(
     rf"(?i)^(?:(?P<before>{_AFFIX})[_-]?)?(?:(?P<image>{_IMAGES})|(?P<label>{_LABELS}))"
     rf"(?:[_-]?(?P<after>{_AFFIX}))?$"
@@ -85,7 +87,7 @@ def parallel_folders(tree: Tree, root: Path) -> Draft | None:
     rows: list[_Row] = []
     # Images and labels belong together if their folders have the same split.
     for half in images:
-        partner = _only_partner([h for h in labels if h.split == half.split], half, root)
+        partner = _only_partner([h for h in labels if h.split == half.split], half, root, draft)
         rows += _paired(tree, draft, half, partner)
     _add_rows(draft, rows)
     # Other folders may contain further masks or channels, so a note lists them.
@@ -135,12 +137,25 @@ def _halves(tree: Tree, root: Path) -> list[_SideFolder]:
     return found
 
 
-def _only_partner(partners: list[_SideFolder], half: _SideFolder, root: Path) -> _SideFolder | None:
+def _only_partner(
+    partners: list[_SideFolder], half: _SideFolder, root: Path, draft: Draft
+) -> _SideFolder | None:
     """The label folder of ``half``; None if there is none.
 
     Raises:
-        LayoutError: there are several.
+        LayoutError: there are several, and none of them is named as manual outlines.
     """
+    specific = [p for p in partners if _MANUAL.match(p.folder.name)]
+    if len(partners) > 1 and len(specific) == 1:
+        others = [p.folder for p in partners if p is not specific[0]]
+        draft.note(
+            "unused",
+            f"folder {', '.join(map(str, others))} was not used: the labels are in "
+            f"{specific[0].folder.name}, so these are probably masks of the field of view; name it "
+            "in a description to use it",
+            names=[f.name for f in others],
+        )
+        return specific[0]
     if len(partners) > 1:
         names = ", ".join(p.folder.name for p in partners)
         raise LayoutError(
@@ -342,16 +357,17 @@ def _images_and_labels(paths: Sequence[Path]) -> tuple[list[Path], list[Path]]:
     by_orig = any(_has(p, "orig") for p in paths)
     if by_orig:
         images = [p for p in paths if _has(p, "orig")]
-        labels = [
-            p
-            for p in paths
-            if not _has(p, "orig") and (_LABEL_WORD.search(stem(p)) or _has(p, "liver"))
-        ]
+        labels = [p for p in paths if not _has(p, "orig") and (_is_label(p) or _has(p, "liver"))]
     else:
         # Without "orig", every file that is not a label is an image.
-        labels = [p for p in paths if _LABEL_WORD.search(stem(p))]
+        labels = [p for p in paths if _is_label(p)]
         images = [p for p in paths if p not in labels]
     return images, labels
+
+
+def _is_label(path: Path) -> bool:
+    """Whether the name marks a label: by a word, or the ending of 3D Slicer's segmentations."""
+    return path.name.lower().endswith(".seg.nrrd") or bool(_LABEL_WORD.search(stem(path)))
 
 
 def _has(path: Path, word: str) -> bool:

@@ -59,7 +59,8 @@ class _MaskFile:
         counts: non-zero value -> number of voxels; {} for colours and channels.
         colours: codes 0xRRGGBB except black, of a coloured picture.
         channels: number of channels that are no colours; 0 for one.
-        first, last: whether the first or last channel is the background of the others.
+        ends: number of voxels of the first and of the last channel, if every voxel is in exactly
+            one channel, so that one channel is the background.
         names: value -> name, as the file itself states.
         palette: value -> colour code, of a picture with a palette.
     """
@@ -69,8 +70,7 @@ class _MaskFile:
     counts: dict[int, int] = field(default_factory=dict)
     colours: frozenset[int] = frozenset()
     channels: int = 0
-    first: bool = False
-    last: bool = False
+    ends: tuple[int, int] | None = None
     names: dict[int, str] = field(default_factory=dict)
     palette: dict[int, int] = field(default_factory=dict)
 
@@ -158,9 +158,9 @@ def _content(case: str, path: str, volume: Volume) -> _MaskFile:
         return _MaskFile(case, path, colours=frozenset(unique_values(codes)) - {0})
     if array.ndim == 4:
         masks = [as_whole_numbers(channel, path) > 0 for channel in array]
-        first = np.array_equal(masks[0], ~np.logical_or.reduce(masks[1:]))
-        last = np.array_equal(masks[-1], ~np.logical_or.reduce(masks[:-1]))
-        return _MaskFile(case, path, channels=len(array), first=first, last=last)
+        covers_once = bool((np.sum(masks, axis=0) == 1).all())
+        ends = (int(masks[0].sum()), int(masks[-1].sum())) if covers_once else None
+        return _MaskFile(case, path, channels=len(array), ends=ends)
     counts = value_counts(as_whole_numbers(array, path))
     counts.pop(0, None)
     colours = volume.meta.get("palette", {})
@@ -305,8 +305,11 @@ def _named_structures(
     """
     if not all(one.names for one in found):
         return None
-    pairs = dict.fromkeys((v, n) for one in found for v, n in sorted(one.names.items()))
-    names = list({n.casefold(): n for _, n in reversed(pairs)}.values())[::-1]
+    pairs = list(dict.fromkeys((v, n) for one in found for v, n in sorted(one.names.items())))
+    spelt: dict[str, str] = {}
+    for _, name in pairs:
+        spelt.setdefault(name.casefold(), name)
+    names = list(spelt.values())
     if len(pairs) == len({v for v, _ in pairs}) == len(names):
         return named([v for v, _ in pairs], dict(pairs)), LabelMapping()
     draft.note("values", "the files give one structure different values; they are matched by name")
@@ -317,10 +320,11 @@ def _named_structures(
 def _channel_structures(found: Sequence[_MaskFile], draft: Draft) -> tuple[LabelSet, LabelMapping]:
     """One structure per channel, except a background channel."""
     channels = list(range(found[0].channels))
-    if len(channels) > 1 and all(one.first for one in found):
-        channels = channels[1:]
-    elif len(channels) > 2 and all(one.last for one in found):
-        channels = channels[:-1]
+    ends = [one.ends for one in found if one.ends is not None]
+    if len(ends) == len(found):
+        # The background is the first channel by custom; some programs put it last.
+        first, last = (sum(sizes) for sizes in zip(*ends, strict=True))
+        channels = channels[1:] if first >= last else channels[:-1]
     names = {n: draft.names.get(n, f"channel {c}") for n, c in enumerate(channels, start=1)}
     mapping = LabelMapping(channels=tuple((c, n) for n, c in enumerate(channels, start=1)))
     return LabelSet.from_names(names), mapping

@@ -1,0 +1,368 @@
+"""Masks in every form that people store: by index, colour, channel and segment, with slips."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from PIL import Image
+from tests.cohorts.imitate import AFFINE, SHAPE, box, nifti, noise, png
+
+from delineate.cohorts.checks.doctor import examine
+from delineate.cohorts.discovery.layouts import discover
+from delineate.cohorts.reading import read_image, read_label
+from delineate.core.errors import DelineateError, LabelError, LayoutError
+from delineate.core.labels import LabelMapping
+from delineate.core.manifest import Manifest
+from delineate.formats import files
+
+
+def cohort(root, masks):
+    """Images and one mask per case, written by ``masks``: (case number, path without ending)."""
+    for n in range(6):
+        nifti(root / "images" / f"c{n}.nii.gz", noise(n))
+        masks(n, root / "labels" / f"c{n}")
+    return discover(root)
+
+
+def pictures(root, masks, image=None):
+    for n in range(6):
+        png(
+            root / "images" / f"c{n}.png",
+            noise(n, (12, 10), np.uint8) if image is None else image(n),
+        )
+        (root / "labels").mkdir(exist_ok=True)
+        masks(n, root / "labels" / f"c{n}")
+    return discover(root)
+
+
+def truths(found) -> list[np.ndarray]:
+    return [read_label(case, found.manifest).array for case in found.manifest]
+
+
+def errors(found) -> dict[str, str]:
+    """Case -> message of the errors and warnings, of the layout and of each case's check."""
+    told = {f.case: f.message for f in found.findings if f.severity != "note"}
+    rest = Manifest((), found.manifest.channels, found.manifest.labels, found.manifest.mapping)
+    for case in found.manifest:
+        for finding in examine((case, rest)).findings:
+            if finding.severity != "note":
+                told.setdefault(case.id, finding.message)
+    return told
+
+
+FLAT = np.zeros((12, 10), np.uint8)
+FLAT[2:6, 3:7], FLAT[7:9, 1:4] = 1, 2
+
+
+def with_palette(colours):
+    def write(n, path):
+        picture = Image.fromarray(FLAT.T)
+        picture.putpalette([0, 0, 0, *colours, *[0] * (765 - len(colours))], "RGB")
+        picture.save(f"{path}.png")
+
+    return write
+
+
+def test_the_index_of_a_palette_is_the_value_and_names_are_used(tmp_path):
+    (tmp_path / "labels.csv").write_text("value,name\n1,liver\n2,spleen\n")
+    found = pictures(tmp_path, with_palette([128, 0, 0, 0, 128, 0]))
+    assert found.manifest.labels.names == ["liver", "spleen"]
+    assert all(np.array_equal(truth[..., 0], FLAT) for truth in truths(found))
+    # The same file is a coloured picture for everyone who does not read a mask.
+    assert files.read(tmp_path / "labels" / "c0.png").channels == 3
+
+
+def test_palettes_of_their_own_in_each_file_are_colours(tmp_path):
+    """A program that reduces colours numbers them anew in each file."""
+    colours = [(200, 0, 0), (0, 200, 0)]
+
+    def write(n, path):
+        swap = n % 2 == 1
+        index = np.where(FLAT > 0, 3 - FLAT, 0).astype(np.uint8) if swap else FLAT
+        picture = Image.fromarray(index.T)
+        picture.putpalette([0, 0, 0, *(colours[swap]), *(colours[not swap])], "RGB")
+        picture.save(f"{path}.png")
+
+    found = pictures(tmp_path, write)
+    first, *others = truths(found)
+    assert len(found.manifest.labels) == 2
+    assert all(np.array_equal(first, other) for other in others)
+
+
+def test_gif_and_one_bit_masks_are_read(tmp_path):
+    found = pictures(tmp_path, lambda n, path: Image.fromarray((FLAT > 0).T).save(f"{path}.gif"))
+    assert found.manifest.labels.names == ["foreground"]
+    assert all(np.array_equal(truth[..., 0] > 0, FLAT > 0) for truth in truths(found))
+
+
+def test_masks_of_0_and_1_beside_masks_of_0_and_255_are_one_structure(tmp_path):
+    def write(n, path):
+        png(path.with_suffix(".png"), ((FLAT > 0) * (255 if n % 2 else 1)).astype(np.uint8))
+
+    found = pictures(tmp_path, write)
+    assert found.manifest.labels.names == ["foreground"]
+    assert all(np.array_equal(truth[..., 0], FLAT > 0) for truth in truths(found))
+
+
+def test_transparency_is_dropped_and_grey_pictures_become_colours(tmp_path):
+    def image(n):
+        colours = noise(n, (3, 12, 10), np.uint8)
+        alpha = np.full((1, 12, 10), 255, np.uint8)
+        alpha[0, :4] = 0 if n == 2 else 255
+        return noise(n, (12, 10), np.uint8) if n == 4 else np.concatenate([colours, alpha])
+
+    found = pictures(tmp_path, lambda n, path: png(path.with_suffix(".png"), FLAT), image)
+    assert found.manifest.channels == ("red", "green", "blue")
+    read = [read_image(case, found.manifest) for case in found.manifest]
+    assert [volume.channels for volume in read] == [3] * 6
+    assert np.array_equal(read[2].array[..., 0], image(2)[:3])
+    assert np.array_equal(read[4].array[0, ..., 0], image(4))
+    assert not errors(found)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_the_recorded_orientation_turns_image_and_mask_alike(tmp_path, orientation):
+    from PIL import ImageOps
+
+    exif, picture = Image.Exif(), Image.fromarray((FLAT * 100).T)
+    exif[274] = orientation
+    picture.save(tmp_path / "a.png", exif=exif)
+    picture.save(tmp_path / "a.tif", tiffinfo={274: orientation})
+    with Image.open(tmp_path / "a.png") as stored:
+        upright = np.array(ImageOps.exif_transpose(stored)).T
+    for path in (tmp_path / "a.png", tmp_path / "a.tif"):
+        assert np.array_equal(files.read(path).array[..., 0], upright)
+        assert files.read_grid(path).shape[:2] == upright.shape
+
+
+def one_hot(*masks):
+    return np.stack([np.asarray(m, np.uint8) for m in masks], axis=-1)
+
+
+LEFT, RIGHT = box(), box(at=(7, 5, 2))
+
+
+@pytest.mark.parametrize("background", ["none", "first", "last"])
+def test_channels_are_structures_and_a_background_is_recognised(tmp_path, background):
+    rest = ~((LEFT > 0) | (RIGHT > 0))
+    masks = {"none": [LEFT, RIGHT], "first": [rest, LEFT, RIGHT], "last": [LEFT, RIGHT, rest]}
+    found = cohort(
+        tmp_path, lambda n, path: nifti(path.with_suffix(".nii.gz"), one_hot(*masks[background]))
+    )
+    assert len(found.manifest.labels) == 2
+    assert all(np.array_equal(truth, LEFT + 2 * RIGHT) for truth in truths(found))
+    assert LabelMapping.from_json(found.manifest.mapping.to_json()) == found.manifest.mapping
+
+
+def test_channels_that_overlap_are_refused_with_the_number_of_voxels(tmp_path):
+    found = cohort(
+        tmp_path, lambda n, path: nifti(path.with_suffix(".nii.gz"), one_hot(LEFT, LEFT | RIGHT))
+    )
+    assert "channel 1 overlaps with an earlier one in 27 voxels" in errors(found)["c0"]
+
+
+def test_the_one_mask_of_another_form_is_the_finding(tmp_path):
+    def write(n, path):
+        two = one_hot(LEFT, RIGHT)
+        nifti(path.with_suffix(".nii.gz"), two if n == 3 else LEFT + 2 * RIGHT)
+
+    found = cohort(tmp_path, write)
+    assert found.manifest.labels.values == [1, 2]
+    assert errors(found) == {"c3": "the mask has 2 channels, but 5 of 6 have one channel"}
+
+
+def test_a_stray_voxel_of_one_case_is_a_warning_and_no_structure(tmp_path):
+    def write(n, path):
+        mask = LEFT + 2 * RIGHT
+        mask[0, 0, 0] = 77 if n == 2 else 0
+        nifti(path.with_suffix(".nii.gz"), mask)
+
+    found = cohort(tmp_path, write)
+    assert found.manifest.labels.values == [1, 2]
+    assert "value 77 is in 1 voxel(s) of this case alone" in errors(found)["c2"]
+    assert all(np.array_equal(truth, LEFT + 2 * RIGHT) for truth in truths(found))
+
+
+def test_a_value_that_only_one_case_has_is_refused_there(tmp_path):
+    def write(n, path):
+        mask = LEFT + 2 * RIGHT
+        nifti(path.with_suffix(".nii.gz"), np.where(mask == 2, 9, mask) if n == 5 else mask)
+
+    found = cohort(tmp_path, write)
+    assert found.manifest.labels.values == [1, 2]
+    assert set(errors(found)) == {"c5"}
+    with pytest.raises(LabelError, match="undeclared label values 9"):
+        read_label(found.manifest.cases[5], found.manifest)
+
+
+def test_a_rare_structure_stays_one(tmp_path):
+    """The next number in one case of six is a rare finding, not a slip."""
+
+    def write(n, path):
+        nifti(path.with_suffix(".nii.gz"), LEFT + (2 * RIGHT if n == 1 else 0 * RIGHT))
+
+    assert cohort(tmp_path, write).manifest.labels.values == [1, 2]
+
+
+def test_a_negative_value_is_blamed_on_the_file_that_has_it(tmp_path):
+    def write(n, path):
+        mask = (LEFT + 2 * RIGHT).astype(np.int16)
+        mask[0, 0, 0] = -1 if n == 4 else 0
+        nifti(path.with_suffix(".nii.gz"), mask)
+
+    found = cohort(tmp_path, write)
+    assert found.manifest.labels.values == [1, 2]
+    assert set(errors(found)) == {"c4"} and "-1" in errors(found)["c4"]
+    for n in range(6):
+        write(4, tmp_path / "labels" / f"c{n}")
+    with pytest.raises(LabelError, match=r"c0\.nii\.gz: label values must be in 0\.\.65535"):
+        discover(tmp_path)
+
+
+# ---- segmentations of 3D Slicer ----
+
+
+def seg_nrrd(path, layers, segments, origin=(0, 0, 0)):
+    """``layers`` (L, I, J, K) or (I, J, K); ``segments``: name, value, layer."""
+    many = layers.ndim == 4
+    lines = [
+        "NRRD0004",
+        "type: uint8",
+        f"dimension: {layers.ndim}",
+        "space: left-posterior-superior",
+        f"sizes: {' '.join(map(str, layers.shape))}",
+        f"space directions: {'none ' * many}(-1,0,0) (0,-1,0) (0,0,1)",
+        f"kinds: {'list ' * many}domain domain domain",
+        "encoding: raw",
+        f"space origin: ({-origin[0]},{-origin[1]},{origin[2]})",
+    ]
+    for n, (name, value, layer) in enumerate(segments):
+        lines += [f"Segment{n}_Name:={name}", f"Segment{n}_LabelValue:={value}"]
+        lines += [f"Segment{n}_Layer:={layer}", f"Segment{n}_ID:=Segment_{n + 1}"]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    head = "\n".join(lines) + "\n\n"
+    path.write_bytes(head.encode() + layers.astype(np.uint8).tobytes(order="F"))
+
+
+def slicer(root, write):
+    for n in range(6):
+        nifti(root / "images" / f"c{n}.nii.gz", noise(n), np.eye(4))
+        write(n, root / "labels" / f"c{n}.seg.nrrd")
+    return discover(root)
+
+
+def test_names_of_segments_are_structures_and_values_may_differ(tmp_path):
+    def write(n, path):
+        swap = n % 2
+        mask = LEFT * (2 if swap else 1) + RIGHT * (1 if swap else 2)
+        names = [("anterior", 2 if swap else 1, 0), ("Posterior", 1 if swap else 2, 0)]
+        seg_nrrd(path, mask, names)
+
+    found = slicer(tmp_path, write)
+    assert found.manifest.labels.names == ["anterior", "Posterior"]
+    assert all(np.array_equal(truth, LEFT + 2 * RIGHT) for truth in truths(found))
+    assert not errors(found)
+
+
+def test_layers_without_overlap_become_one_map(tmp_path):
+    segments = [("anterior", 1, 0), ("posterior", 1, 1)]
+    found = slicer(tmp_path, lambda n, path: seg_nrrd(path, np.stack([LEFT, RIGHT]), segments))
+    assert all(np.array_equal(truth, LEFT + 2 * RIGHT) for truth in truths(found))
+
+
+def test_layers_that_overlap_are_refused_by_name(tmp_path):
+    segments = [("whole", 1, 0), ("part", 1, 1)]
+    with pytest.raises(LayoutError, match="segments whole and part overlap in 27 voxels"):
+        slicer(tmp_path, lambda n, path: seg_nrrd(path, np.stack([LEFT | RIGHT, LEFT]), segments))
+
+
+def test_a_cropped_segmentation_is_placed_by_its_geometry(tmp_path):
+    low = np.array([1, 2, 0])
+
+    def write(n, path):
+        part = (LEFT + 2 * RIGHT)[1:11, 2:9, 0:6]
+        seg_nrrd(path, part, [("anterior", 1, 0), ("posterior", 2, 0)], origin=low)
+
+    found = slicer(tmp_path, write)
+    grids = [files.read_grid(case.images[0]) for case in found.manifest]
+    placed = [read_label(c, found.manifest, g) for c, g in zip(found.manifest, grids, strict=True)]
+    assert all(np.array_equal(one.array, LEFT + 2 * RIGHT) for one in placed)
+    assert not errors(found)
+
+
+def test_scan_and_segmentation_in_one_folder_are_a_pair(tmp_path):
+    for n in range(3):
+        seg_nrrd(tmp_path / f"p{n}.nrrd", noise(n, SHAPE, np.uint8), [])
+        seg_nrrd(tmp_path / f"p{n}.seg.nrrd", LEFT, [("liver", 1, 0)])
+    manifest = discover(tmp_path).manifest
+    assert [case.id for case in manifest] == ["p0", "p1", "p2"]
+    assert all(case.label[0].path.endswith(".seg.nrrd") for case in manifest)
+    assert manifest.labels.names == ["liver"]
+
+
+# ---- place ----
+
+
+@pytest.mark.parametrize("axes", [(0, 1, 2), (1, 0, 2), (2, 1, 0), (1, 2, 0)])
+@pytest.mark.parametrize("flips", [(), (0,), (1, 2), (0, 1, 2)])
+def test_a_label_with_other_axes_is_moved_without_resampling(tmp_path, axes, flips):
+    def write(n, path):
+        mask, affine = (LEFT + 2 * RIGHT), AFFINE.copy()
+        for axis in flips:
+            mask = np.flip(mask, axis)
+            affine[:3, 3] += affine[:3, axis] * (SHAPE[axis] - 1)
+            affine[:3, axis] *= -1
+        turned = affine.copy()
+        turned[:3, :3] = affine[:3, list(axes)]
+        nifti(path.with_suffix(".nii.gz"), mask.transpose(axes), turned)
+
+    found = cohort(tmp_path, write)
+    case = found.manifest.cases[0]
+    label = read_label(case, found.manifest, files.read_grid(case.images[0]))
+    assert np.array_equal(label.array, LEFT + 2 * RIGHT) and not errors(found)
+
+
+def test_a_header_shifted_by_whole_voxels_is_no_part(tmp_path):
+    shifted = AFFINE.copy()
+    shifted[:3, 3] += AFFINE[:3, 0]
+    found = cohort(tmp_path, lambda n, path: nifti(path.with_suffix(".nii.gz"), LEFT, shifted))
+    assert len(errors(found)) == 6
+    with pytest.raises(DelineateError, match="geometry differ"):
+        read_label(
+            found.manifest.cases[0],
+            found.manifest,
+            files.read_grid(found.manifest.cases[0].images[0]),
+        )
+
+
+def test_a_scan_without_a_place_gets_that_of_its_label(tmp_path):
+    import nibabel as nib
+
+    for n in range(3):
+        image = nib.Nifti1Image(noise(n), None)
+        image.header.set_zooms((0.8, 1.1, 2.5))
+        path = tmp_path / "images" / f"c{n}.nii.gz"
+        path.parent.mkdir(exist_ok=True)
+        nib.save(image, path)
+        nifti(tmp_path / "labels" / f"c{n}.nii.gz", LEFT)
+    found = discover(tmp_path)
+    volume = read_image(found.manifest.cases[0], found.manifest)
+    assert np.allclose(volume.affine, AFFINE) and np.array_equal(volume.array[0], noise(0))
+    notes = [f.message for f in examine((found.manifest.cases[0], found.manifest)).findings]
+    assert any("states no position; it has that of its label" in note for note in notes)
+    assert not errors(found)
+
+
+def test_the_field_of_view_is_no_truth_where_a_manual_outline_is_there(tmp_path):
+    for n in range(3):
+        for folder, array in (
+            ("images", noise(n, (3, 12, 10), np.uint8)),
+            ("mask", np.full((12, 10), 255, np.uint8)),
+            ("1st_manual", ((FLAT > 0) * 255).astype(np.uint8)),
+        ):
+            suffix = {"images": "training", "mask": "training_mask", "1st_manual": "manual1"}
+            png(tmp_path / "training" / folder / f"2{n}_{suffix[folder]}.png", array)
+    found = discover(tmp_path)
+    assert {case.label[0].path.split("/")[-2] for case in found.manifest} == {"1st_manual"}
+    notes = [f.message for f in found.findings if f.kind == "unused"]
+    assert any("mask was not used" in note and "field of view" in note for note in notes)
