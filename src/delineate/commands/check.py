@@ -16,6 +16,8 @@ from typing import Any
 
 from ..cohorts.checks import doctor, repair
 from ..cohorts.checks.across_cases import check_absent, compare, looks_like_ct
+from ..cohorts.discovery.account import FileGroup, account_for
+from ..cohorts.discovery.account import lines as file_lines
 from ..cohorts.discovery.description import draft
 from ..cohorts.discovery.layouts import discover
 from ..cohorts.discovery.originals import originals, originals_in
@@ -81,6 +83,8 @@ def check(
         kept.refuse(repair.targets(manifest, fix))
     examinations, failures = _examine(manifest, workers, progress)
     manifest, assumed = _with_modality(manifest, examinations)
+    groups = account_for(manifest, [path for path in (options.description, options.labels) if path])
+    manifest = replace(manifest, files=tuple(one.to_json() for one in groups))
     findings = [
         *found.findings,
         *assumed,
@@ -219,12 +223,15 @@ def to_json(checked: CheckReport) -> dict[str, Any]:
         "usable": len(checked.usable),
         "mended": checked.mended,
         "count": {s: sum(f.severity == s for f in checked.findings) for s in SEVERITIES},
+        "files": list(checked.manifest.files),
         "findings": [f.to_json() for f in checked.findings],
     }
 
 
 def table(checked: CheckReport) -> Any:
-    """For a terminal: the cohort in two lines, and a table with one row per kind of finding."""
+    """For a terminal: the cohort in two lines, a table with one row per kind of finding, and a line
+    for each kind of file.
+    """
     from rich.console import Group
     from rich.markup import escape
     from rich.table import Table
@@ -242,7 +249,8 @@ def table(checked: CheckReport) -> Any:
         )
         more = f"\n... and {len(found) - SHOWN} more in findings.json" if len(found) > SHOWN else ""
         rows.add_row(f"[{colours[severity]}]{severity}[/]", kind, str(len(found)), shown + more)
-    return Group(escape(summary(checked)), rows)
+    files = file_lines([FileGroup(**one) for one in checked.manifest.files])
+    return Group(escape(summary(checked)), rows, *map(escape, files))
 
 
 def summary(checked: CheckReport) -> str:

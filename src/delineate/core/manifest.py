@@ -191,6 +191,8 @@ class Manifest:
         root: the folder of the data set.
         modality: "CT", "MR", "PT", "EM", "photo" ... or "" if unknown; it decides the plan's
             normalisation.
+        files: the account of every file below the root (``cohorts.discovery.account``), as plain
+            data; () if none was made.
 
     Raises:
         LayoutError: ids repeat, channel counts differ, or a patient is on both sides of a split or
@@ -204,6 +206,7 @@ class Manifest:
     layout: str = ""
     root: str = ""
     modality: str = ""
+    files: tuple[dict[str, Any], ...] = field(default=(), compare=False, repr=False)
 
     def __post_init__(self) -> None:
         seen: set[str] = set()
@@ -386,6 +389,7 @@ class Manifest:
             "layout": self.layout,
             "root": self.root,
             "modality": self.modality,
+            **({"files": list(self.files)} if self.files else {}),
         }
         return "".join(
             json.dumps(line) + "\n" for line in [header, *(c.to_json() for c in self.cases)]
@@ -418,6 +422,7 @@ class Manifest:
                 head.get("layout", ""),
                 head.get("root", ""),
                 head.get("modality", ""),
+                tuple(head.get("files", ())),
             )
         except (ValueError, KeyError, IndexError, TypeError) as error:
             raise InputError(

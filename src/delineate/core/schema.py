@@ -27,8 +27,9 @@ SCHEMAS = {
 
 def _unchanged(data: Data) -> Data:
     """A step whose newer schema only allows more. Manifest 2: a source may name one channel of its
-    file. Manifest 3: masks by channel and by segment name. Plan 2: registered networks, optimisers, loss terms and augmentations. Predictions 2: the
-    inputs of each channel are listed.
+    file. Manifest 3: masks by channel and by segment name, and an account of files. Plan 2:
+    registered networks, optimisers, loss terms and augmentations. Predictions 2: the inputs of
+    each channel are listed.
     """
     return data
 

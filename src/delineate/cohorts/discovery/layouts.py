@@ -110,6 +110,8 @@ def discover(
     written = root if root.suffix == ".jsonl" else root / "manifest.jsonl"
     if not layout and written.is_file():
         return _from_manifest(written, choice, patient)
+    if root.is_file() and truth:
+        files.read_grid(source(root))  # a single file that is no scan is no cohort
     draft = _draft_of_file(root) if root.is_file() else _draft_of_folder(root, layout)
     return _finish(draft, root, choice, patient, truth)
 
