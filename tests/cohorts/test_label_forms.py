@@ -89,6 +89,22 @@ def test_palettes_of_their_own_in_each_file_are_colours(tmp_path):
     assert all(np.array_equal(first, other) for other in others)
 
 
+@pytest.mark.parametrize("header", ["name,r,g,b", "name,red,green,blue", "name,color"])
+def test_colours_are_named_by_a_table(tmp_path, header):
+    rows = {"spleen": (0, 200, 0), "liver": (200, 0, 0), "void": (0, 0, 0)}
+    lines = [
+        f"{n}," + (f"#{bytes(c).hex()}" if "color" in header else ",".join(map(str, c)))
+        for n, c in rows.items()
+    ]
+    (tmp_path / "class_dict.csv").write_text("\n".join([header, *lines]))
+    colour = np.zeros((3, 12, 10), np.uint8)
+    colour[0][FLAT == 1], colour[1][FLAT == 2] = 200, 200
+    found = pictures(tmp_path, lambda n, path: png(path.with_suffix(".png"), colour))
+    assert found.manifest.labels.names == ["spleen", "liver"]
+    liver = found.manifest.labels.named("liver").value
+    assert all(np.array_equal(truth[..., 0] == liver, FLAT == 1) for truth in truths(found))
+
+
 def test_gif_and_one_bit_masks_are_read(tmp_path):
     found = pictures(tmp_path, lambda n, path: Image.fromarray((FLAT > 0).T).save(f"{path}.gif"))
     assert found.manifest.labels.names == ["foreground"]

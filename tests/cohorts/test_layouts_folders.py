@@ -7,7 +7,11 @@ import pytest
 from tests.cohorts.imitate import AFFINE, box, dicom_series, nifti, noise, png, slices
 
 from delineate.cohorts.discovery.layouts import discover, find
-from delineate.cohorts.discovery.tree import match_names, patient_from_id
+from delineate.cohorts.discovery.tree import (
+    match_names,
+    patient_from_id,
+    patients_of_parts,
+)
 from delineate.cohorts.reading import read_image, read_label
 from delineate.core.errors import InputError, LabelError, LayoutError, UsageError
 from delineate.core.labels import LabelMapping
@@ -305,6 +309,52 @@ def test_patients():
             "hippocampus_001",
         )
     ] == ["P13", "OAS1_0001", "sub-03", "brats_2013_pat0003", "patient001", "", ""]
+
+
+@pytest.mark.parametrize(
+    ("case", "patient"),
+    [
+        ("BraTS-GLI-00002-000", "BraTS-GLI-00002"),
+        ("BraTS-MET-00123-101", "BraTS-MET-00123"),
+        ("BraTS20_Training_001", ""),
+        ("BraTS2021_00495", ""),
+        ("002_S_0413", "002_S_0413"),
+        ("ADNI_002_S_0413_m12", "ADNI_002_S_0413"),
+        ("anna_baseline", "anna"),
+        ("anna_followup", "anna"),
+        ("anna-follow-up2", "anna"),
+        ("anna_fu1", "anna"),
+        ("x12_tp2", "x12"),
+        ("x12_timepoint-02", "x12"),
+        ("x12_week-044", "x12"),
+        ("x12_pre", "x12"),
+        ("case_00001", ""),
+        ("volume-12", ""),
+        ("atom_7", ""),
+    ],
+)
+def test_visits_are_one_patient(case, patient):
+    assert patient_from_id(case) == patient
+
+
+def test_numbered_parts_are_one_patient(tmp_path):
+    ids = ["liver_1_0", "liver_1_1", "liver_2_0", "liver_10_0", "liver_10_1", "liver_10_2"]
+    found = patients_of_parts(ids)
+    assert [found[case] for case in ids] == ["liver_1"] * 2 + ["liver_2"] + ["liver_10"] * 3
+    for other in (
+        ["site_1_1", "site_1_2", "site_2_1"],  # the first number is a hospital
+        ["c_1_7", "c_1_9", "c_2_3"],  # the second one does not count
+        ["c_1_1", "c_2_1"],  # each patient once
+        ["c_1_1", "c_1_2", "d"],
+    ):
+        assert patients_of_parts(other) == {}
+    for name in ids:
+        nifti(tmp_path / "images" / f"{name}.nii.gz", noise(1))
+        nifti(tmp_path / "labels" / f"{name}.nii.gz", box())
+    found = discover(tmp_path)
+    assert found.manifest.patients == ["liver_1", "liver_10", "liver_2"]
+    note = next(f.message for f in found.findings if f.kind == "patient")
+    assert note.startswith("3 patients, 2 with several scans, from the first number")
 
 
 def test_patient_pattern(tmp_path):

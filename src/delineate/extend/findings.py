@@ -62,6 +62,7 @@ class Draft:
         mapping: how values in label files become structures.
         modality: "" if unknown.
         names: value -> name, for derived values.
+        colours: colour code 0xRRGGBB -> name, for masks in colours.
         ranges: the structures and value ranges that the masks of this layout may use (CHAOS MR);
             None for every other layout, because mask values alone do not identify an organ.
         findings: the findings so far.
@@ -75,6 +76,7 @@ class Draft:
     mapping: LabelMapping = field(default_factory=LabelMapping)
     modality: str = ""
     names: dict[int, str] = field(default_factory=dict)
+    colours: dict[int, str] = field(default_factory=dict)
     ranges: tuple[LabelSet, LabelMapping] | None = None
     findings: list[Finding] = field(default_factory=list)
     refusal: str = ""

@@ -21,7 +21,7 @@ from ...formats import dicom, files
 from ...formats.files import stem
 from ...formats.label_files import without_alpha
 from ..reading import is_grey
-from .names import read_label_names
+from .names import read_label_colours, read_label_names
 from .tree import Tree, case_ids, group_channels, is_raster, match_names, source
 
 # Folder name, or prefix or suffix of one -> split.
@@ -100,6 +100,7 @@ def parallel_folders(tree: Tree, root: Path) -> Draft | None:
             names=others,
         )
     draft.names = _value_names(tree, root, draft)
+    draft.colours = _colour_names(tree, root, draft)
     return draft if draft.cases else None
 
 
@@ -305,6 +306,21 @@ def _value_names(tree: Tree, root: Path, draft: Draft) -> dict[int, str]:
                 continue
             draft.note("names", f"structure names are read from {path.name}", path=str(path))
             return names
+    return {}
+
+
+def _colour_names(tree: Tree, root: Path, draft: Draft) -> dict[int, str]:
+    """Colour code -> name from ``labels.csv`` or ``class_dict.csv`` next to the folders; {} if
+    neither names colours.
+    """
+    for path in tree.files(root):
+        if path.name.lower() in ("labels.csv", "class_dict.csv", "classes.csv"):
+            try:
+                if found := read_label_colours(path):
+                    draft.note("names", f"colours of structures are read from {path.name}")
+                    return found
+            except DelineateError as error:
+                draft.problem("", "names", str(error), "warning")
     return {}
 
 

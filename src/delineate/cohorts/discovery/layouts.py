@@ -25,7 +25,7 @@ from ...formats import dicom, files
 from . import challenges, chaos, folders
 from .patients import by_pattern
 from .structures import StructureSelection, derive, named
-from .tree import Tree, patient_from_id, source
+from .tree import Tree, patient_from_id, patients_of_parts, source
 
 _OWN: tuple[tuple[Tier, str, Callable[[Tree, Path], Draft | None], str], ...] = (
     ("described", "nnunet-raw", challenges.nnunet_raw, "imagesTr/ID_0000.*, labelsTr/ID.*"),
@@ -328,7 +328,8 @@ def _with_patients(draft: Draft, pattern: str | None) -> tuple[Case, ...]:
     if pattern is not None:
         return by_pattern(draft.cases, pattern)
     rules: Counter[str] = Counter()
-    cases = []
+    cases: list[Case] = []
+    parts = patients_of_parts([case.id for case in draft.cases])
     for case in draft.cases:
         # The first rule that gives a name wins; the rules used are counted for the finding.
         known = "DICOM PatientID" if draft.layout in ("dicom", "plain-images") else "the layout"
@@ -336,6 +337,7 @@ def _with_patients(draft: Draft, pattern: str | None) -> tuple[Case, ...]:
             (known, case.patient),
             ("DICOM PatientID", _dicom_fact(case, "patient_id") if not case.patient else ""),
             ("the form of the case's id", patient_from_id(case.id)),
+            ("the first number of the case's id, whose second one counts", parts.get(case.id, "")),
             ("the case's id itself", case.id),
         ):
             if name:
@@ -343,12 +345,14 @@ def _with_patients(draft: Draft, pattern: str | None) -> tuple[Case, ...]:
                 cases.append(replace(case, patient=name))
                 break
     sources = ", ".join(f"{rule} ({count} cases)" for rule, count in rules.items())
+    scans = Counter(case.patient for case in cases)
+    several = sum(count > 1 for count in scans.values())
     draft.findings.append(
         Finding(
             "",
             "patient",
             "note",
-            f"{len({c.patient for c in cases})} patients, from {sources}",
+            f"{len(scans)} patients, {several or 'none'} with several scans, from {sources}",
             {"rules": dict(rules)},
         )
     )

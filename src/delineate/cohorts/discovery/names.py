@@ -2,8 +2,8 @@
 
 Accepted forms: a ``LabelSet`` as JSON; ``{"labels": ...}`` (``predictions.json``, and
 ``dataset.json`` of the Decathlon and of nnU-Net); value -> name or name -> value; and a CSV with
-the value in the first column and the name in the second, with or without a header line. This module
-reads no image.
+the value in the first column and the name in the second, with or without a header line. A CSV may
+also name colours. This module reads no image.
 """
 
 from __future__ import annotations
@@ -44,6 +44,37 @@ def read_label_names(path: str | Path) -> LabelSet:
             f"name: {error}",
             path=path,
         ) from error
+
+
+def read_label_colours(path: str | Path) -> dict[int, str]:
+    """Colour code 0xRRGGBB -> name, from a CSV with a header that has a name and the columns red,
+    green and blue (or r, g, b), or one column of colours such as #ff0000; black is background. {}
+    for any other file.
+
+    Raises:
+        InputError: the file cannot be read, or a colour in it is none.
+    """
+    try:
+        rows = list(csv.DictReader(Path(path).read_text(encoding="utf-8-sig").splitlines()))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"cannot be read ({error})", path=path) from error
+    found: dict[int, str] = {}
+    for row in rows:
+        fields = {str(k).strip().lower(): str(v or "").strip() for k, v in row.items()}
+        name = fields.get("name") or fields.get("class") or fields.get("label") or ""
+        parts = [fields.get(c) or fields.get(c[0]) or "" for c in ("red", "green", "blue")]
+        text = fields.get("colour") or fields.get("color") or ""
+        if not name or not (text or all(parts)):
+            continue
+        try:
+            code = (
+                int(text.removeprefix("#"), 16) if text else int(bytes(map(int, parts)).hex(), 16)
+            )
+        except ValueError as error:
+            raise InputError(f"{text or ','.join(parts)!r} is no colour", path=path) from error
+        if code:
+            found[code] = name
+    return found
 
 
 def _parsed(file: Path, text: str) -> Any:

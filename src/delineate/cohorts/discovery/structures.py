@@ -195,12 +195,12 @@ def _declared(
 ) -> tuple[LabelSet, LabelMapping]:
     """The structures and the mapping for the files that were read; the rules are in ``derive``."""
     if found[0].colours:
-        return _colour_structures(frozenset().union(*(one.colours for one in found)))
+        return _colour_structures(frozenset().union(*(one.colours for one in found)), draft)
     if found[0].channels:
         return _channel_structures(found, draft)
     if _palettes_contradict(found):
         draft.note("values", "the palettes of the masks differ, so colours are the structures")
-        return _colour_structures(frozenset(c for one in found for c in one.palette.values()))
+        return _colour_structures({c for one in found for c in one.palette.values()}, draft)
     if named_by_files := _named_structures(found, draft):
         return named_by_files
     total: Counter[int] = Counter()
@@ -330,16 +330,18 @@ def _channel_structures(found: Sequence[_MaskFile], draft: Draft) -> tuple[Label
     return LabelSet.from_names(names), mapping
 
 
-def _colour_structures(codes: Iterable[int]) -> tuple[LabelSet, LabelMapping]:
-    """One structure per colour (0xRRGGBB), in order of the codes."""
-    colours = sorted(codes)
+def _colour_structures(codes: Iterable[int], draft: Draft) -> tuple[LabelSet, LabelMapping]:
+    """One structure per colour (0xRRGGBB): the named ones in the order of their file, all colours
+    in order of their codes if none is named. Other colours are then reported by the checks.
+    """
+    colours = [c for c in draft.colours if c in set(codes)] or sorted(codes)
     if len(colours) > MOST_COLOURS:
         raise LabelError(
             f"{len(colours)} colours in the label images; name the meaningful ones with --labels, "
             "such as 'liver: \"#ff0000\"'"
         )
     rgb = tuple(((c >> 16, c >> 8 & 255, c & 255), n) for n, c in enumerate(colours, start=1))
-    names = {n: f"colour {c:06x}" for n, c in enumerate(colours, start=1)}
+    names = {n: draft.colours.get(c, f"colour {c:06x}") for n, c in enumerate(colours, start=1)}
     return LabelSet.from_names(names), LabelMapping(rgb=rgb)
 
 

@@ -278,10 +278,41 @@ PATIENTS = (
     # brats_2013_pat0003_1, patient001_frame01
     re.compile(r"(?i)^(.*?(?:patient|pat)[_-]?\d+)(?:[_-].+)"),
     re.compile(r"^([Pp]\d+)[_-].+"),  # P13_T1_00028
+    re.compile(r"(?i)^(BraTS-[A-Za-z]+-\d+)-\d+$"),  # from 2021 on; the last number is the visit
+    re.compile(r"(?i)^((?:ADNI[_-])?\d{3}_S_\d{4,5})(?:[_-].*)?$"),
     re.compile(r"(?i)^(.+?)[_-](?:ses|session|visit|scan|frame|slice|series)[_-]?\d+$"),
+    re.compile(
+        r"(?i)^(.+?)[_-](?:baseline|bl|follow[_-]?up|fu|pre|post|(?:time[_-]?point|time|tp|day|week"
+        r"|month|year|wk|m|y)[_-]?(?=\d))[_-]?\d*$"
+    ),
 )
+# Numbers of the form NAME_A_B in which A is no patient.
+_GROUPS = re.compile(r"(?i)(?:site|cent(?:re|er)|hospital|clinic|fold|batch|set|group)[_-]?$")
+_TWO_NUMBERS = re.compile(r"^(.*?\D)?(\d+)[_-](\d+)$")
 
 
 def patient_from_id(case: str) -> str:
     """The patient in a case id of one of the forms ``PATIENTS``; "" if no form matches."""
     return next((found.group(1) for pattern in PATIENTS if (found := pattern.match(case))), "")
+
+
+def patients_of_parts(cases: Sequence[str]) -> dict[str, str]:
+    """Case id -> patient, if all ids are NAME_A_B and B counts the parts or visits of A from 0 or 1
+    (``liver_1_0``, ``liver_1_1``, ``liver_2_0``); {} if they have another form.
+
+    Without this, parts of one patient would be on both sides of a split. If A is something else,
+    such as a year, too many cases stay together, which does no harm to a score.
+    """
+    parts: dict[str, list[int]] = {}
+    patients = {}
+    for case in cases:
+        found = _TWO_NUMBERS.match(case)
+        if found is None or _GROUPS.search(found[1] or ""):
+            return {}
+        patients[case] = f"{found[1] or ''}{found[2]}"
+        parts.setdefault(patients[case], []).append(int(found[3]))
+    counted = all(
+        min(numbers) in (0, 1) and sorted(numbers) == [*range(min(numbers), max(numbers) + 1)]
+        for numbers in parts.values()
+    )
+    return patients if counted and len(parts) < len(cases) else {}
