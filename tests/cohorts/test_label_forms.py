@@ -96,11 +96,13 @@ def test_colours_are_named_by_a_table(tmp_path, header):
         f"{n}," + (f"#{bytes(c).hex()}" if "color" in header else ",".join(map(str, c)))
         for n, c in rows.items()
     ]
-    (tmp_path / "class_dict.csv").write_text("\n".join([header, *lines]))
+    name = "labels.csv" if "red" in header else "class_dict.csv"
+    (tmp_path / name).write_text("\n".join([header, *lines]))
     colour = np.zeros((3, 12, 10), np.uint8)
     colour[0][FLAT == 1], colour[1][FLAT == 2] = 200, 200
     found = pictures(tmp_path, lambda n, path: png(path.with_suffix(".png"), colour))
     assert found.manifest.labels.names == ["spleen", "liver"]
+    assert not [f for f in found.findings if f.severity != "note"]
     liver = found.manifest.labels.named("liver").value
     assert all(np.array_equal(truth[..., 0] == liver, FLAT == 1) for truth in truths(found))
 

@@ -302,7 +302,8 @@ def _value_names(tree: Tree, root: Path, draft: Draft) -> dict[int, str]:
                     label.value: " ".join(label.name.split()) for label in read_label_names(path)
                 }
             except DelineateError as error:
-                draft.problem("", "names", str(error), "warning")
+                if not (path.suffix == ".csv" and read_label_colours(path)):
+                    draft.problem("", "names", str(error), "warning")
                 continue
             draft.note("names", f"structure names are read from {path.name}", path=str(path))
             return names
