@@ -73,8 +73,9 @@ def read_masks(item: Pair, values: Collection[int] | None) -> Masks:
         InputError: a file cannot be read.
     """
     prediction, truth = _read(item)
-    if _is_placed(prediction) and _is_placed(truth):
-        # Other axes, or a part of the truth's grid: the same voxels at the same place.
+    same_size = sorted(prediction.grid.shape) == sorted(truth.grid.shape)
+    if same_size and _is_placed(prediction) and _is_placed(truth):
+        # The same voxels, with axes in another order or direction.
         prediction = prediction.on_grid(truth.grid) or prediction
     _check_grids(prediction, truth)
     p, t = _one_channel(prediction), _one_channel(truth)

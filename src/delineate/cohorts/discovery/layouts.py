@@ -23,8 +23,9 @@ from ...extend.parts import TIERS, Layout, Tier
 from ...extend.registers import LAYOUTS, running
 from ...formats import dicom, files
 from . import challenges, chaos, folders
+from .mask_values import derive
 from .patients import by_pattern
-from .structures import StructureSelection, derive, named
+from .structures import StructureSelection, named
 from .tree import Tree, patient_from_id, patients_of_parts, source
 
 _OWN: tuple[tuple[Tier, str, Callable[[Tree, Path], Draft | None], str], ...] = (

@@ -1,0 +1,363 @@
+"""The structures of a cohort's masks, derived from the label files.
+
+Some files are read, and what most of them agree on is the rule. The file that differs is reported
+and makes no structure.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ...core.errors import DelineateError, LabelError
+from ...core.labels import (
+    LabelMapping,
+    LabelSet,
+    Range,
+    as_whole_numbers,
+    unique_values,
+    value_counts,
+)
+from ...core.manifest import Case, Manifest
+from ...core.volume import Volume
+from ...extend.findings import Draft
+from ...formats.label_files import is_coloured
+from ..reading import read_raw_label
+from .structures import named
+from .tree import is_raster
+
+MOST_FILES, MOST_BYTES = 200, 64 << 20  # limits on the label files read to derive their values
+MOST_COLOURS = 64  # more colours than this are not a palette of structures
+SMOOTHED_VALUES, SMOOTHED_SHARE = 8, 0.8  # see _has_smoothed_edges
+STRAY_VOXELS = 8  # a value in so few voxels of one file alone is a slip of the pen
+AGREEING = 5  # files that agree on their values; the one that differs is then refused
+ONE_MASK = ((1, 255), (1, 65535), (255, 65535))  # the same mask, stored with different maxima
+
+
+@dataclass(frozen=True)
+class _MaskFile:
+    """The content of one label file.
+
+    Args:
+        case: id of its case.
+        path: the file.
+        counts: non-zero value -> number of voxels; {} for colours and channels.
+        colours: codes 0xRRGGBB except black, of a coloured picture.
+        channels: number of channels that are no colours; 0 for one.
+        ends: number of voxels of the first and of the last channel, if every voxel is in exactly
+            one channel, so that one channel is the background.
+        names: value -> name, as the file itself states.
+        palette: value -> colour code, of a picture with a palette.
+    """
+
+    case: str
+    path: str
+    counts: dict[int, int] = field(default_factory=dict)
+    colours: frozenset[int] = frozenset()
+    channels: int = 0
+    ends: tuple[int, int] | None = None
+    names: dict[int, str] = field(default_factory=dict)
+    palette: dict[int, int] = field(default_factory=dict)
+
+    @property
+    def form(self) -> str:
+        if self.channels:
+            return f"{self.channels} channels"
+        return "colours" if self.colours else "one channel"
+
+
+def derive(draft: Draft) -> None:
+    """Set ``draft.labels`` and ``draft.mapping`` from the values in the label files.
+
+    All files are read, or an evenly spaced sample of a large cohort. What most files agree on is
+    the rule; the file that differs is reported. Rules: segments that the files name are structures
+    by name; each colour is a structure, and each channel, except one that is the background of the
+    others; an index of a palette is a value; a single value is one structure ("foreground" unless
+    the layout names it); values are matched to value ranges only if the layout defines some
+    (CHAOS); 2-D masks with smoothed edges are thresholded at 128; otherwise each value is a
+    structure.
+
+    Without ground truth the labels are empty. If no file contains a structure, they are empty too,
+    and ``draft.refusal`` gives the reason.
+
+    Raises:
+        LabelError: too many colours, or values outside 0..65535 in most files.
+    """
+    # Read a sample of the label files.
+    with_truth = [c for c in draft.cases if c.label]
+    chosen = list(_sample(with_truth))
+    if not chosen:
+        draft.labels = LabelSet(())
+        return
+    found, errors = _read_files(chosen, draft)
+    if not any(one.counts or one.colours or one.channels for one in found):
+        draft.labels = LabelSet(())
+        draft.refusal = errors[0] if errors else "all label files are empty: all values are 0"
+        return
+    # Decide what the values mean, and report it.
+    raster = is_raster(Path(chosen[0].label[0].path)) or bool(chosen[0].label[0].like)
+    draft.labels, draft.mapping = _declared(draft, _of_common_form(draft, found), raster)
+    shown = ", ".join(draft.labels.names[:8]) + (" ..." if len(draft.labels) > 8 else "")
+    message = (
+        f"structures were derived from the values in {len(chosen)} of {len(with_truth)} label "
+        f"files: {shown}"
+    )
+    draft.note("values", message, read=len(chosen), of=len(with_truth))
+
+
+def _sample(cases: Sequence[Case]) -> Iterator[Case]:
+    """Evenly spaced cases, at most ``MOST_FILES``, until ``MOST_BYTES`` are read; at least one."""
+    step = max(1, -(-len(cases) // MOST_FILES))
+    spent = 0
+    for case in cases[::step]:
+        path = Path(case.label[0].path)
+        yield case
+        # A label may be a file or a folder of slices.
+        spent += (
+            path.stat().st_size
+            if path.is_file()
+            else sum(p.stat().st_size for p in path.glob("*") if p.is_file())
+        )
+        if spent > MOST_BYTES:
+            return
+
+
+def _read_files(cases: Sequence[Case], draft: Draft) -> tuple[list[_MaskFile], list[str]]:
+    """The content of each file, and the messages of those that could not be read."""
+    found, errors = [], []
+    manifest = Manifest((), draft.channels)
+    for case in cases:
+        try:
+            source, volume = read_raw_label(case, manifest)[0]
+            found.append(_content(case.id, source.path, volume))
+        except DelineateError as error:  # `check` reports each file; the others suffice here
+            errors.append(str(error))
+    return found, errors
+
+
+def _content(case: str, path: str, volume: Volume) -> _MaskFile:
+    array = volume.array
+    if array.ndim == 4 and is_coloured(volume):
+        # One code per voxel, and only the set of codes matters.
+        codes = _codes(*(channel.astype(np.int64) for channel in array[:3]))
+        return _MaskFile(case, path, colours=frozenset(unique_values(codes)) - {0})
+    if array.ndim == 4:
+        masks = [as_whole_numbers(channel, path) > 0 for channel in array]
+        covers_once = bool((np.sum(masks, axis=0) == 1).all())
+        ends = (int(masks[0].sum()), int(masks[-1].sum())) if covers_once else None
+        return _MaskFile(case, path, channels=len(array), ends=ends)
+    counts = value_counts(as_whole_numbers(array, path))
+    counts.pop(0, None)
+    colours = volume.meta.get("palette", {})
+    palette = {v: _codes(*colours[v]) for v in counts if v in colours}
+    names = {v: n for v, n in volume.meta.get("names", {}).items() if v != 0}
+    return _MaskFile(case, path, counts, names=names, palette=palette)
+
+
+def _codes(red: Any, green: Any, blue: Any) -> Any:
+    return (red << 16) | (green << 8) | blue
+
+
+def _of_common_form(draft: Draft, found: Sequence[_MaskFile]) -> list[_MaskFile]:
+    """The files of the most common form; each of the others is an error of its case."""
+    # An empty mask has no form of its own.
+    full = [one for one in found if one.counts or one.colours or one.channels]
+    forms = Counter(one.form for one in full)
+    common = forms.most_common(1)[0][0]
+    for one in full:
+        if one.form != common:
+            draft.problem(
+                one.case,
+                "values",
+                f"the mask has {one.form}, but {forms[common]} of {len(full)} have {common}",
+                path=one.path,
+            )
+    return [one for one in full if one.form == common]
+
+
+def _declared(
+    draft: Draft, found: Sequence[_MaskFile], raster: bool
+) -> tuple[LabelSet, LabelMapping]:
+    """The structures and the mapping for the files that were read; the rules are in ``derive``."""
+    if found[0].colours:
+        return _colour_structures(frozenset().union(*(one.colours for one in found)), draft)
+    if found[0].channels:
+        return _channel_structures(found, draft)
+    if _palettes_contradict(found):
+        draft.note("values", "the palettes of the masks differ, so colours are the structures")
+        return _colour_structures({c for one in found for c in one.palette.values()}, draft)
+    return _named_structures(found, draft) or _value_structures(draft, found, raster)
+
+
+def _value_structures(
+    draft: Draft, found: Sequence[_MaskFile], raster: bool
+) -> tuple[LabelSet, LabelMapping]:
+    """The structures of masks with one channel of values without names of their own."""
+    total: Counter[int] = Counter()
+    for one in found:
+        total.update(one.counts)
+    if raster and _has_smoothed_edges(total):
+        draft.note(
+            "values",
+            "the masks have smoothed edges; values of 128 and more are the structure, lower "
+            "values are background",
+            low=128,
+        )
+        labels = LabelSet.from_names({1: draft.names.get(255, "foreground")})
+        return labels, LabelMapping(ranges=(Range(128, 255, 1),), rest="background")
+    if draft.ranges is not None and _all_in_ranges(sorted(total), draft.ranges[1]):
+        return draft.ranges
+    counts = _usual_values(found, total, draft)
+    values = sorted(v for v in counts if counts[v])
+    if len(values) == 1 and len(counts) == 1:
+        return _single_structure(values[0], draft.names)
+    if _is_one_mask(found, values):
+        low, high = values
+        draft.note("values", f"one structure, stored as 0 and {low} or as 0 and {high}")
+        labels = LabelSet.from_names({1: draft.names.get(high, "foreground")})
+        return labels, LabelMapping(values=((low, 1), (high, 1)))
+    # A file that names values declares them. Other values are then reported by the checks.
+    declared = [v for v in values if v in draft.names]
+    labels = named(declared or values, draft.names)
+    stray = [v for v in counts if not counts[v]]
+    if not stray:
+        return labels, LabelMapping()
+    return labels, LabelMapping(
+        values=tuple((v, v) for v in labels.values) + tuple((v, 0) for v in stray)
+    )
+
+
+def _usual_values(
+    found: Sequence[_MaskFile], total: Mapping[int, int], draft: Draft
+) -> dict[int, int]:
+    """``total``, value -> number of voxels in all files, without the values of a file that differs
+    from all others; 0 for a value that becomes background.
+
+    Raises:
+        LabelError: most files have values outside 0..65535; names the first one.
+    """
+    files_with: Counter[int] = Counter(v for one in found for v in one.counts)
+    outside = {v for v in total if not 0 < v <= 65535}
+    holders = [one for one in found if outside & set(one.counts)]
+    if len(holders) > len(found) / 2:
+        values = sorted(holders[0].counts)
+        raise LabelError(
+            f"label values must be in 0..65535, found {values[0]} to {values[-1]}; select some "
+            "with --labels",
+            path=holders[0].path,
+        )
+    kept = {v: n for v, n in total.items() if v not in outside}
+    for one in found:
+        for v in one.counts:
+            if files_with[v] > 1 or v in draft.names:
+                continue
+            if v in outside:
+                words = f"the mask has the value {v}; label values must be in 0..65535"
+                draft.problem(one.case, "values", words, path=one.path)
+            elif len(found) > 2 and one.counts[v] <= STRAY_VOXELS and len(kept) > 1:
+                words = f"value {v} is in {one.counts[v]} voxel(s) of this case alone: background"
+                draft.problem(one.case, "values", words, "warning", path=one.path)
+                kept[v] = 0
+            elif (shared := _shared_by_others(one, found)) and v > max(shared) + 1:
+                words = f"value {v} is in this case alone; all others have {_listed(shared)}"
+                draft.problem(one.case, "values", words, path=one.path)
+                kept.pop(v)
+    return kept
+
+
+def _shared_by_others(one: _MaskFile, found: Sequence[_MaskFile]) -> set[int]:
+    """The values of all other files, if at least ``AGREEING`` have the same; else none."""
+    others = {frozenset(other.counts) for other in found if other is not one}
+    return set(*others) if len(found) > AGREEING and len(others) == 1 else set()
+
+
+def _listed(values: Iterable[int]) -> str:
+    return ", ".join(map(str, sorted(values)[:8]))
+
+
+def _is_one_mask(found: Sequence[_MaskFile], values: Sequence[int]) -> bool:
+    """Whether some masks are stored as 0 and 1, the others as 0 and 255 (or 65535)."""
+    return tuple(values) in ONE_MASK and all(len(one.counts) == 1 for one in found)
+
+
+def _palettes_contradict(found: Sequence[_MaskFile]) -> bool:
+    """Whether a colour has different indices: the files were saved with palettes of their own, as
+    programs do that reduce the number of colours, and only the colours have a meaning.
+    """
+    index_of: dict[int, set[int]] = {}
+    for one in found:
+        for index, colour in one.palette.items():
+            index_of.setdefault(colour, set()).add(index)
+    return any(len(indices) > 1 for indices in index_of.values())
+
+
+def _named_structures(
+    found: Sequence[_MaskFile], draft: Draft
+) -> tuple[LabelSet, LabelMapping] | None:
+    """The structures that the files name; None if they name none. Files may give one name
+    different values: then structures are matched by name.
+    """
+    if not all(one.names for one in found):
+        return None
+    pairs = list(dict.fromkeys((v, n) for one in found for v, n in sorted(one.names.items())))
+    spelt: dict[str, str] = {}
+    for _, name in pairs:
+        spelt.setdefault(name.casefold(), name)
+    names = list(spelt.values())
+    if len(pairs) == len({v for v, _ in pairs}) == len(names):
+        return named([v for v, _ in pairs], dict(pairs)), LabelMapping()
+    draft.note("values", "the files give one structure different values; they are matched by name")
+    labels = LabelSet.from_names(dict(enumerate(names, start=1)))
+    return labels, LabelMapping(segments=tuple((n, v) for v, n in enumerate(names, start=1)))
+
+
+def _channel_structures(found: Sequence[_MaskFile], draft: Draft) -> tuple[LabelSet, LabelMapping]:
+    """One structure per channel, except a background channel."""
+    channels = list(range(found[0].channels))
+    ends = [one.ends for one in found if one.ends is not None]
+    if len(ends) == len(found):
+        # The background is the first channel by custom; some programs put it last.
+        first, last = (sum(sizes) for sizes in zip(*ends, strict=True))
+        channels = channels[1:] if first >= last else channels[:-1]
+    names = {n: draft.names.get(n, f"channel {c}") for n, c in enumerate(channels, start=1)}
+    mapping = LabelMapping(channels=tuple((c, n) for n, c in enumerate(channels, start=1)))
+    return LabelSet.from_names(names), mapping
+
+
+def _colour_structures(codes: Iterable[int], draft: Draft) -> tuple[LabelSet, LabelMapping]:
+    """One structure per colour (0xRRGGBB): the named ones in the order of their file, all colours
+    in order of their codes if none is named. Other colours are then reported by the checks.
+    """
+    colours = [c for c in draft.colours if c in set(codes)] or sorted(codes)
+    if len(colours) > MOST_COLOURS:
+        raise LabelError(
+            f"{len(colours)} colours in the label images; name the meaningful ones with --labels, "
+            "such as 'liver: \"#ff0000\"'"
+        )
+    rgb = tuple(((c >> 16, c >> 8 & 255, c & 255), n) for n, c in enumerate(colours, start=1))
+    names = {n: draft.colours.get(c, f"colour {c:06x}") for n, c in enumerate(colours, start=1)}
+    return LabelSet.from_names(names), LabelMapping(rgb=rgb)
+
+
+def _single_structure(value: int, names: dict[int, str]) -> tuple[LabelSet, LabelMapping]:
+    """One structure with label value 1, whatever its value on disk (often 255)."""
+    labels = LabelSet.from_names({1: names.get(value, "foreground")})
+    return labels, LabelMapping(values=((value, 1),)) if value != 1 else LabelMapping()
+
+
+def _all_in_ranges(values: Sequence[int], mapping: LabelMapping) -> bool:
+    return all(any(r.low <= v <= r.high for r in mapping.ranges) for v in values)
+
+
+def _has_smoothed_edges(counts: dict[int, int]) -> bool:
+    """Whether the labels look like one mask 0/255 with interpolated edges: many values, most of
+    their voxels near 255.
+    """
+    return len(counts) > SMOOTHED_VALUES and sum(
+        n for v, n in counts.items() if v > 127
+    ) > SMOOTHED_SHARE * sum(counts.values())
