@@ -3,13 +3,14 @@ PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: install demo test rounds check docs format clean
+.PHONY: install demo test rounds check docs wheel lock release format clean
 
 install: $(VENV)/.installed
 
-$(VENV)/.installed: requirements.lock pyproject.toml
+$(VENV)/.installed: requirements.lock requirements-torch.txt pyproject.toml
 	command -v $(PYTHON) >/dev/null && $(PYTHON) -m venv $(VENV) || python3 -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-torch.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	touch $@
 
@@ -23,16 +24,29 @@ rounds: install
 	$(BIN)/python -m pytest -m rounds
 
 check: install
-	$(BIN)/ruff format --check src tests benchmarks docs/hooks.py
-	$(BIN)/ruff check src tests benchmarks docs/hooks.py
+	$(BIN)/ruff format --check src tests benchmarks tools docs/hooks.py
+	$(BIN)/ruff check src tests benchmarks tools docs/hooks.py
 	$(BIN)/mypy
 
 docs: install
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
+# Builds wheel and sdist, installs the wheel into a bare environment, and runs a short demo there.
+wheel: install
+	$(BIN)/python tools/wheel.py
+
+# Resolves all versions again; `make lock FREE="numpy scipy"` allows newer versions of these.
+lock: install
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	$(BIN)/python tools/lock.py $(FREE)
+
+# Checks that this commit can be released, then tags it; pushing the tag publishes it.
+release: check test wheel
+	$(BIN)/python tools/release.py
+
 format: install
-	$(BIN)/ruff format src tests benchmarks docs/hooks.py
-	$(BIN)/ruff check --fix src tests benchmarks docs/hooks.py
+	$(BIN)/ruff format src tests benchmarks tools docs/hooks.py
+	$(BIN)/ruff check --fix src tests benchmarks tools docs/hooks.py
 
 clean:
 	rm -rf $(VENV) demo build *.egg-info

@@ -47,7 +47,8 @@ def problem_of(name: str, licence: str) -> str:
 
 
 def locked() -> list[str]:
-    lines = (ROOT / "requirements.lock").read_text(encoding="utf-8").splitlines()
+    files = (ROOT / "requirements.lock", ROOT / "requirements-torch.txt")
+    lines = [line for file in files for line in file.read_text(encoding="utf-8").splitlines()]
     return [found[1] for line in lines if (found := re.match(r"([\w.-]+)==", line))]
 
 
