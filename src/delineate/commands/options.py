@@ -139,6 +139,16 @@ def found_by(options: CohortOptions) -> dict[str, Any]:
     return {one.name: getattr(options, one.name) for one in fields(CohortOptions)}
 
 
+def given_options(options: Any) -> dict[str, Any]:
+    """The options that differ from their defaults, as data for a record."""
+    given = {one.name: (getattr(options, one.name), one.default) for one in fields(options)}
+    return {
+        name: str(value) if isinstance(value, Path) else value
+        for name, (value, default) in given.items()
+        if value != default
+    }
+
+
 @dataclass(frozen=True, kw_only=True)
 class CheckOptions(CohortOptions):
     """``delineate check``.
@@ -178,6 +188,13 @@ class PlanOptions(CohortOptions):
     )
     device: str = option("auto", DEVICE, choices=lambda: DEVICES)
     seed: int = option(0, SEED)
+    changes: tuple[str, ...] = option(
+        (),
+        "One field of the plan, by its path in plan.json, such as loss.focal=1; may be repeated.",
+        "--set",
+        metavar="FIELD=VALUE",
+        repeated=True,
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,6 +13,7 @@ from ..core.progress import Progress, silent
 from ..extend.registers import RECIPES
 from ..inference.devices import choose_device
 from ..planning import rules
+from ..planning.changes import with_changes
 from .options import PlanOptions, found_by
 
 
@@ -55,6 +56,7 @@ def plan(
         seed=options.seed,
         dims=options.dims,
     )
+    made = with_changes(made, options.changes)
     if out is not None:
         atomic.write_text(Path(out), made.to_json())
     return made

@@ -20,8 +20,8 @@ SCHEMAS = {
     "delineate_bundle": 1,
     "delineate_manifest": 3,
     "delineate_store": 1,
-    "delineate_predictions": 2,
-    "delineate_run": 1,
+    "delineate_predictions": 3,
+    "delineate_run": 2,
 }
 
 
@@ -29,7 +29,8 @@ def _unchanged(data: Data) -> Data:
     """A step whose newer schema only allows more. Manifest 2: a source may name one channel of its
     file. Manifest 3: masks by channel and by segment name, and an account of files. Plan 2:
     registered networks, optimisers, loss terms and augmentations. Predictions 2: the inputs of
-    each channel are listed.
+    each channel are listed. Predictions 3: the options that differ from their defaults are listed.
+    Run 2: registered parts, and single fields of the plan (``--set``).
     """
     return data
 
@@ -38,7 +39,8 @@ def _unchanged(data: Data) -> Data:
 STEPS: dict[str, dict[int, Callable[[Data], Data]]] = {
     "delineate_manifest": {1: _unchanged, 2: _unchanged},
     "delineate_plan": {1: _unchanged},
-    "delineate_predictions": {1: _unchanged},
+    "delineate_predictions": {1: _unchanged, 2: _unchanged},
+    "delineate_run": {1: _unchanged},
 }
 for _kind, _number in SCHEMAS.items():
     if sorted(STEPS.get(_kind, {})) != list(range(1, _number)):

@@ -30,7 +30,7 @@ from ...core.terms import contradicts_modality
 from ...core.volume import Volume
 from ...execution import local as batch
 from ...formats import files
-from ..options import MONTAGES, PredictOptions
+from ..options import MONTAGES, PredictOptions, given_options
 
 if TYPE_CHECKING:
     from ...formats.dicom.seg import SegSource
@@ -279,6 +279,7 @@ def write_record(
     record |= {"precision": asked.precision} if asked.precision != "auto" else {}
     record |= {"views": list(asked.views)} if asked.views else {}
     record |= {"samples": asked.samples, "seed": asked.seed} if asked.samples else {}
+    record |= {"options": given} if (given := given_options(asked)) else {}
     begun = {*writing, *begun} - set(cases)
     record |= {"writing": sorted(begun)} if begun else {}
     cases = without_nan(cases)

@@ -16,6 +16,7 @@ from ...core.plan import Plan
 from ...core.terms import contradictions, may_be
 from ...extend.registers import NETWORKS, parts_of
 from ...planning import rules
+from ...planning.changes import with_changes
 from .run import TrainingRun
 from .sides import to_learn_from
 from .start import like_its_start, starting_weights
@@ -143,6 +144,7 @@ def settle_plan(run: TrainingRun, manifest: Manifest) -> PlannedRun:
         if request.plan
         else _derived_plan(run, manifest)
     )
+    plan = with_changes(plan, request.changes)
     for is_so, what in (
         (plan.network.overlapping, "structures that overlap (network.overlapping)"),
         (plan.cascade, "a cascade"),

@@ -13,6 +13,7 @@ from pathlib import Path
 from ...core.errors import InputError, UsageError
 from ...core.manifest import SPLITS, Split
 from ...extend.registers import LOSSES, NETWORKS, name_in
+from ...planning.changes import parse_change
 from ...planning.rules import VALIDATION_FOLDS
 from ..options import CheckOptions, TrainOptions
 
@@ -42,6 +43,7 @@ class Request:
     dims: int | None = None
     network: str = ""  # registered, instead of the one of the rules
     loss: str = ""  # a registered term that is added, NAME or NAME=WEIGHT
+    changes: tuple[str, ...] = ()  # fields of the plan, such as "loss.focal=1"
 
     @property
     def check_options(self) -> CheckOptions:
@@ -106,6 +108,8 @@ def request_of(data: str | Path, options: TrainOptions) -> Request:
     for name in PATHS:
         given[name] = "" if given[name] is None else os.path.abspath(given[name])
     texts = {name: given[name] or "" for name in ("recipe", "layout", "patient")}
+    for text in options.changes:
+        parse_change(text)  # refused before anything is read
     return Request(data=os.path.abspath(data), **{**given, **texts}).validated()
 
 

@@ -137,8 +137,8 @@ def _refuse_other_request(request: Request, earlier: Path) -> None:
     )
     # Compared as JSON, as the earlier request was stored. A setting that is newer than the run had
     # its default.
-    kept = {one.name: one.default for one in fields(Request)} | kept
     given = json.loads(json.dumps(vars(request)))
+    kept = json.loads(json.dumps({one.name: one.default for one in fields(Request)[1:]})) | kept
     changed = [
         f"{key}: {kept.get(key)!r} before, {value!r} now"
         for key, value in given.items()
