@@ -92,6 +92,7 @@ def test_a_killed_run_goes_on(tmp_path):
         done = train(*command(place), say=told.append)
         after = [json.loads(line) for line in (place / "m.model.run/fold_0/log.jsonl").open()]
         assert "continuing the run" in told[0] and not done.failures
+        assert not (place / "m.model.run/running.json").exists()
         # It was killed after its second epoch had a line in the log and before it had a checkpoint.
         assert [line["step"] for line in after] == [3, 6, 9, 12] and after[0] == before[0]
         assert after[1]["loss"] == pytest.approx(before[1]["loss"], rel=1e-4)

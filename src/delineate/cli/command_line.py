@@ -67,6 +67,9 @@ Data = Annotated[
         help="A folder of scans (with masks), a manifest.jsonl, or one scan.", metavar="DATA"
     ),
 ]
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="Only print what would be done; write nothing.")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 ModelPath = Annotated[Path, typer.Argument(help="The model.", metavar="MODEL")]
 
@@ -189,6 +192,8 @@ def train(
         Path, out("The model to write, one file; the run's folder is this name + .run.", "MODEL")
     ],
     options: TrainOptions,
+    dry_run: DryRun = False,
+    as_json: AsJson = False,
 ) -> None:
     """Check, plan, prepare, train, evaluate, bundle and report.
 
@@ -197,10 +202,21 @@ def train(
 
     Example: `delineate train hippocampus/ -o hippocampus.model --budget 10m`
     """
+    from ..commands.train import outlook
     from ..commands.train import train as step
 
+    if dry_run:
+        with progress_bar() as progress:
+            found = outlook.outlook(data, model, options, progress=progress)
+        if as_json:
+            show_json(found.to_json())
+        else:
+            show_facts(found.facts())
+        return
     with progress_bar() as progress:
         done = step.train(data, model, options, say=say, progress=progress)
+    if as_json:
+        show_json({**vars(done), "failures": list(done.failures)})
     end_with(done.failures)
 
 
@@ -218,6 +234,8 @@ def predict(
             metavar="[INPUT...]",
         ),
     ] = None,
+    dry_run: DryRun = False,
+    as_json: AsJson = False,
 ) -> None:
     """Segment scans: OUT/CASE.nii.gz on exactly each scan's grid, and OUT/predictions.json with
     volumes in ml.
@@ -225,9 +243,25 @@ def predict(
     Example: `delineate predict liver.model CT/ -o out/`
     """
     from ..commands import predict as step
+    from ..commands.predict import outlook
 
+    if dry_run:
+        found = outlook.outlook(model, inputs or [], target, options)
+        if as_json:
+            show_json(found.to_json())
+        else:
+            show(outlook.table(found))
+            result(found.sentence())
+        for note in found.notes:
+            say(note)
+        end_with(list(found.failures.values()))
+        return
     with progress_bar() as progress:
         done = step.predict(model, inputs or [], target, options, say=say, progress=progress)
+    if as_json:
+        written = {outcome.name: outcome.value for outcome in done.written}
+        failed = {outcome.name: str(outcome.error) for outcome in done.failures}
+        show_json({"out": done.out, "cases": written, "failures": failed})
     say(f"{len(done.written)} of {len(done.outcomes)} cases written to {done.out}")
     end_with([str(outcome.error) for outcome in done.failures])
 

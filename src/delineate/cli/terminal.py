@@ -195,9 +195,9 @@ def show_facts(facts: dict[str, Any], indent: int = 0) -> None:
             for number, one in enumerate(value, 1):
                 result(f"{name} {number}:")
                 show_facts(one if isinstance(one, dict) else {"": one}, indent + 1)
-        elif isinstance(value, list | tuple):
+        elif isinstance(value, list | tuple) and value:
             result(f"{name}: {', '.join(map(str, value))}")
-        elif value not in (None, "", {}):
+        elif value not in (None, "", {}, [], ()):
             result(f"{name}: {value}")
 
 

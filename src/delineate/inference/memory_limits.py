@@ -54,12 +54,8 @@ class MemoryEstimate:
 
 def need_of(grid: Grid, plan: Plan, engine: infer.Engine) -> MemoryEstimate:
     """The memory that a scan on ``grid`` needs. Cropping is ignored; it only reduces the need."""
-    spacing = [
-        own if target is None else target
-        for own, target in zip(grid.spacing_mm, _spacing_along(grid, plan), strict=True)
-    ]
     # Arrays of reading and preprocessing.
-    prepared = grid.respace(spacing).shape
+    prepared = prepared_shape(grid, plan)
     scan = 4 * len(plan.channels) * int(np.prod(grid.shape))
     preprocessed = (
         4
@@ -86,6 +82,15 @@ def need_of(grid: Grid, plan: Plan, engine: infer.Engine) -> MemoryEstimate:
         if gpu
         else 0,
     )
+
+
+def prepared_shape(grid: Grid, plan: Plan) -> tuple[int, int, int]:
+    """The shape of a preprocessed scan in the order of the grid's axes, without cropping."""
+    spacing = [
+        own if target is None else target
+        for own, target in zip(grid.spacing_mm, _spacing_along(grid, plan), strict=True)
+    ]
+    return grid.respace(spacing).shape
 
 
 def _spacing_along(grid: Grid, plan: Plan) -> Sequence[float | None]:

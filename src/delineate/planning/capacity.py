@@ -124,13 +124,19 @@ def _work(network: Network, patch: Triple, batch_size: int) -> float:
 
 
 def _fits_memory(network: Network, patch: Triple, batch_size: int, machine: Machine) -> bool:
-    """Whether a training step fits: about 24 tensors with the base channels at full resolution, 2
+    """Whether a training step fits. The rest of the memory is for weights, data and other
+    processes.
+    """
+    need = training_bytes(network, patch, batch_size)
+    return need < 0.6 * (machine.gpu_bytes or machine.ram_bytes)
+
+
+def training_bytes(network: Network, patch: Triple, batch_size: int) -> float:
+    """Memory of a training step, about: 24 tensors with the base channels at full resolution, 2
     bytes per value, and six copies of the class scores in float32.
     """
-    # The rest of the memory is for weights, data and other processes.
     voxels = batch_size * float(np.prod(patch))
-    need = voxels * (24 * network.widths[0] * 2 + 6 * 4 * network.classes)
-    return need < 0.6 * (machine.gpu_bytes or machine.ram_bytes)
+    return voxels * (24 * network.widths[0] * 2 + 6 * 4 * network.classes)
 
 
 def measure_step(network: Network, patch: Triple, batch_size: int, device: str = "cpu") -> float:

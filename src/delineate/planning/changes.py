@@ -76,8 +76,8 @@ def _set(data: Any, path: str, value: Any) -> None:
             known = [name for name in here if depth or name not in _NOT_SETTINGS]
         else:
             raise UsageError(
-                f"--set {path}: {'.'.join(parts[:depth])} is {json.dumps(here)}, which has no field "
-                f"{part}"
+                f"--set {path}: {'.'.join(parts[:depth])} is {json.dumps(here)}, which has no "
+                f"field {part}"
             )
         if part not in known:
             before = "".join(f"{name}." for name in parts[:depth])

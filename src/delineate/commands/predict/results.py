@@ -103,7 +103,7 @@ def write_result(
     entry: dict[str, Any] = {
         "file": target.name,
         "input": case.path,
-        "inputs": _inputs(case, manifest),
+        "inputs": inputs_of(case, manifest),
         **prediction.to_json(),
         "peak_memory_mb": peak_memory_mb(),
     }
@@ -124,7 +124,7 @@ def write_result(
     return entry
 
 
-def _inputs(case: Case, manifest: Manifest) -> dict[str, str | None]:
+def inputs_of(case: Case, manifest: Manifest) -> dict[str, str | None]:
     """Channel -> its file or folder, ``FOLDER#SERIES`` for one series among several; None for a
     channel that the scan lacks.
     """

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
+from statistics import median
 from typing import Any
 
 from ...core import atomic
@@ -167,6 +168,7 @@ def evaluate(
     run, is_test = planned.run, evaluation.cases[0].split == "test"
     folder = atomic.make_folder(run.folder / ("test" if is_test else "validation"))
     failures: list[str] = []
+    seconds: list[float] = []
     groups = _groups(model, evaluation, is_test)
     for part, cases in groups:
         # Graphs compiled for all members are kept for the model's first user.
@@ -180,6 +182,7 @@ def evaluate(
             progress=under("evaluate", run.progress),
         )
         failures += [str(o.error) for o in outcomes if o.error is not None]
+        seconds += [o.seconds for o in outcomes if o.value is not None]
     atomic.write_text(folder / "manifest.jsonl", evaluation.to_jsonl())
     what = "test" if is_test else ("cross-validation" if len(groups) > 1 else "validation")
     try:
@@ -201,7 +204,9 @@ def evaluate(
     failures += [
         f"{what} case {name} could not be scored: {why}" for name, why in evaluated.failures.items()
     ]
-    return _summary(planned, what, evaluation, evaluated), failures
+    scores = _summary(planned, what, evaluation, evaluated)
+    # Of one case, on the device of the training; ``predict --dry-run`` uses it.
+    return scores | {"predict_s": round(median(seconds), 2)}, failures
 
 
 def _groups(model: ModelFile, evaluation: Manifest, is_test: bool) -> list[tuple[Bundle, Manifest]]:

@@ -5,6 +5,7 @@ A run trains one network for each fold and, if the plan has several views, for e
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from ...core.terms import contradictions, may_be
 from ...extend.registers import NETWORKS, parts_of
 from ...planning import rules
 from ...planning.changes import with_changes
+from ...planning.fingerprint import Fingerprint
 from .run import TrainingRun
 from .sides import to_learn_from
 from .start import like_its_start, starting_weights
@@ -100,10 +102,7 @@ class PlannedRun:
     def sides(self, fold: int | None) -> tuple[list[Case], list[Case]]:
         """(training cases, validation cases) of ``fold`` that are in the store."""
         store = self.run.store
-        cases = [c for c in self.learning if store.has(c.id)]
-        if fold is None:
-            return [c for c in cases if c.split != "val"], [c for c in cases if c.split == "val"]
-        return [c for c in cases if c.fold != fold], [c for c in cases if c.fold == fold]
+        return sides_of([c for c in self.learning if store.has(c.id)], fold)
 
     def starting_weights(self, job: NetworkJob) -> tuple[Weights | None, str]:
         """The weights of ``--init`` that fit the network of ``job``, and a sentence about them.
@@ -117,6 +116,13 @@ class PlannedRun:
         return starting_weights(
             self.run.request.init, self.plan, network, job.view, job.seed(self.plan)
         )
+
+
+def sides_of(cases: Sequence[Case], fold: int | None) -> tuple[list[Case], list[Case]]:
+    """(training cases, validation cases) of ``fold``."""
+    if fold is None:
+        return [c for c in cases if c.split != "val"], [c for c in cases if c.split == "val"]
+    return [c for c in cases if c.fold != fold], [c for c in cases if c.fold == fold]
 
 
 def folds_of(run: TrainingRun, manifest: Manifest) -> list[int | None]:
@@ -138,12 +144,29 @@ def settle_plan(run: TrainingRun, manifest: Manifest) -> PlannedRun:
     kept = run.folder / "plan.json"
     if kept.is_file():
         return PlannedRun(run, manifest, Plan.load(kept))
+    plan, found = new_plan(run, manifest)
+    if found is not None:
+        run.save_json("fingerprint.json", found.to_json())
+    for key, reason in plan.reasons.items():
+        run.say(f"plan: {key}: {reason}")
+    atomic.write_text(kept, plan.to_json())
+    return PlannedRun(run, manifest, plan)
+
+
+def new_plan(run: TrainingRun, manifest: Manifest) -> tuple[Plan, Fingerprint | None]:
+    """The plan of a new run, and the fingerprint from which it was derived; None for a plan that is
+    given. Writes nothing.
+
+    Raises:
+        UsageError: a given plan does not fit the cohort, or ``--init`` fits no network.
+        PlanError: the plan cannot be trained.
+    """
     request = run.request
-    plan = (
-        _given_plan(run, manifest, Plan.load(request.plan))
-        if request.plan
-        else _derived_plan(run, manifest)
-    )
+    found: Fingerprint | None = None
+    if request.plan:
+        plan = _given_plan(run, manifest, Plan.load(request.plan))
+    else:
+        plan, found = _derived_plan(run, manifest)
     plan = with_changes(plan, request.changes)
     for is_so, what in (
         (plan.network.overlapping, "structures that overlap (network.overlapping)"),
@@ -155,14 +178,11 @@ def settle_plan(run: TrainingRun, manifest: Manifest) -> PlannedRun:
             )
     plan = with_loss(plan, request.loss)
     refuse_unfit_parts(plan)
-    for key, reason in plan.reasons.items():
-        run.say(f"plan: {key}: {reason}")
     planned = PlannedRun(run, manifest, plan)
     # Starting weights that fit no network are refused before anything is written.
     for view in views_of(plan):
         planned.starting_weights(NetworkJob(None, view))
-    atomic.write_text(kept, plan.to_json())
-    return planned
+    return plan, found
 
 
 def with_loss(plan: Plan, text: str) -> Plan:
@@ -195,11 +215,10 @@ def refuse_unfit_parts(plan: Plan) -> None:
         refuse_misshapen(plan.network, plan.patch)
 
 
-def _derived_plan(run: TrainingRun, manifest: Manifest) -> Plan:
+def _derived_plan(run: TrainingRun, manifest: Manifest) -> tuple[Plan, Fingerprint]:
     """The plan that the rules, or the recipe, make of the training cases."""
     request, learning = run.request, to_learn_from(manifest)
     found = rules.fingerprint(learning, progress=run.progress)
-    run.save_json("fingerprint.json", found.to_json())
     budget_s = None
     if request.budget_s is not None:
         # A tenth of the time is for everything but training.
@@ -216,7 +235,7 @@ def _derived_plan(run: TrainingRun, manifest: Manifest) -> Plan:
         dims=request.dims,
         kind=request.network,
     )
-    return like_its_start(plan, request.init)
+    return like_its_start(plan, request.init), found
 
 
 def _given_plan(run: TrainingRun, manifest: Manifest, plan: Plan) -> Plan:

@@ -32,6 +32,7 @@ from ...core.scores import without_nan
 from ...core.store import Store
 from ...extend.parts import Listener, Recipe
 from .clock import RunClock
+from .lease import is_running
 from .request import Request
 
 
@@ -109,25 +110,42 @@ def open_run(
         OutputError: ``model`` is a folder, or the run's folder cannot be made.
     """
     folder = folder_of(model)
-    if model.is_dir():
-        raise OutputError("is a folder; a model is one file, give a file name", path=model)
-    earlier = folder / "request.json"
-    # A run that has no plan yet has nothing to continue.
-    if overwrite or (earlier.is_file() and not (folder / "plan.json").is_file()):
+    if continues(request, model, overwrite):
+        say(f"continuing the run in {folder}")
+    elif overwrite or (folder / "request.json").is_file():
         Originals(_inputs_of(request, folder)).refuse_removing(folder)
         shutil.rmtree(folder, ignore_errors=True)
-    if earlier.is_file():
-        _refuse_other_request(request, earlier)
-        say(f"continuing the run in {folder}")
-    elif model.exists() and not overwrite:
+    atomic.make_folder(folder)
+    clock = RunClock.load(folder / "clock.json", request.budget_s)
+    return TrainingRun(request, model, clock, recipe, listeners or {}, say, progress)
+
+
+def continues(request: Request, model: Path, overwrite: bool = False) -> bool:
+    """Whether there is a run of ``model`` that this request continues; writes nothing.
+
+    Raises:
+        UsageError: there is a run with other settings that is being trained or has a plan, or a
+            model without its run.
+        OutputError: ``model`` is a folder.
+    """
+    folder = folder_of(model)
+    if model.is_dir():
+        raise OutputError("is a folder; a model is one file, give a file name", path=model)
+    if is_running(folder):
+        raise UsageError("is being trained now; wait for its end, or stop it first", path=folder)
+    if overwrite:
+        return False
+    # A run that has no plan yet has nothing to continue.
+    if (folder / "request.json").is_file() and (folder / "plan.json").is_file():
+        _refuse_other_request(request, folder / "request.json")
+        return True
+    if model.exists():
         raise UsageError(
             "exists already, but its run folder does not; choose another file, or start from "
             "scratch with --overwrite",
             path=model,
         )
-    atomic.make_folder(folder)
-    clock = RunClock.load(folder / "clock.json", request.budget_s)
-    return TrainingRun(request, model, clock, recipe, listeners or {}, say, progress)
+    return False
 
 
 def _refuse_other_request(request: Request, earlier: Path) -> None:

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Sequence
+from pathlib import Path
 
 from ...core import atomic
 from ...core.errors import LayoutError
@@ -30,10 +31,28 @@ def settle_cohort(run: TrainingRun) -> tuple[Manifest, Sequence[str]]:
     kept = run.folder / "manifest.jsonl"
     if kept.is_file():
         return Manifest.load(kept), ()
-    request, recipe = run.request, run.recipe
-    checked = check_step.check(
-        request.data, run.folder / "check", request.check_options, progress=run.progress
+    manifest, failures = found_cohort(run, run.folder / "check")
+    shutil.copyfile(run.folder / "check" / "findings.json", run.folder / "findings.json")
+    atomic.write_text(kept, manifest.to_jsonl())
+    tested = sum(case.split == "test" for case in manifest)
+    run.say(
+        f"{len(manifest)} cases of {len(manifest.patients)} patients ({manifest.layout}): "
+        f"{tested} for testing, the others for training and validation"
     )
+    return manifest, failures
+
+
+def found_cohort(run: TrainingRun, out: Path | None) -> tuple[Manifest, Sequence[str]]:
+    """The cases of a new run with their sides, and what is wrong with the others.
+
+    Args:
+        out: folder for the findings; None writes nothing.
+
+    Raises:
+        LayoutError: no usable case with truth, or fewer than two patients.
+    """
+    request, recipe = run.request, run.recipe
+    checked = check_step.check(request.data, out, request.check_options, progress=run.progress)
     failures = sorted(
         {f"{f.case or 'cohort'}: {f.message}" for f in checked.findings if f.severity == "error"}
     )
@@ -46,15 +65,8 @@ def settle_cohort(run: TrainingRun) -> tuple[Manifest, Sequence[str]]:
         )
     if recipe is not None:
         manifest = recipe.adapt(manifest, bool(request.labels))
-    manifest = with_sides(manifest, request, VALIDATION_FOLDS if recipe is None else recipe.folds)
-    shutil.copyfile(run.folder / "check" / "findings.json", run.folder / "findings.json")
-    atomic.write_text(kept, manifest.to_jsonl())
-    tested = sum(case.split == "test" for case in manifest)
-    run.say(
-        f"{len(manifest)} cases of {len(manifest.patients)} patients ({checked.usable.layout}): "
-        f"{tested} for testing, the others for training and validation"
-    )
-    return manifest, failures
+    folds = VALIDATION_FOLDS if recipe is None else recipe.folds
+    return with_sides(manifest, request, folds), failures
 
 
 def with_sides(manifest: Manifest, request: Request, folds: int) -> Manifest:

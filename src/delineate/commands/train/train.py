@@ -42,6 +42,7 @@ from .. import predict as predict_step
 from .. import report as report_step
 from ..options import TrainOptions
 from . import held_out, preparation
+from .lease import leased
 from .listeners import Recorders, find_listeners
 from .model_file import ModelFile
 from .planned import NetworkJob, PlannedRun, settle_plan
@@ -105,19 +106,21 @@ def train(
     if options.extend_s is not None:
         run = run.extended(options.extend_s)
     if run.is_finished:
+        cleaned = "" if run.store.folder.is_dir() else ", which prepares its cases again"
         say(
-            f"this run is finished: {run.model}; add --extend 30m to train on, or --overwrite to "
-            "start from scratch"
+            f"this run is finished: {run.model}; add --extend 30m to train on{cleaned}, or "
+            "--overwrite to start from scratch"
         )
         card = json.loads((run.folder / "card.json").read_text(encoding="utf-8"))
         return TrainingResult(run.model, run.folder, card.get("scores", {}))
-    run.save_json(
-        "request.json",
-        {"delineate_run": SCHEMAS["delineate_run"], "delineate": __version__, **vars(request)},
-    )
-    manifest, failures = settle_cohort(run)
-    with originals([manifest], request.files).kept([run.model]):
-        return _train(run, manifest, failures)
+    with leased(run.folder):
+        run.save_json(
+            "request.json",
+            {"delineate_run": SCHEMAS["delineate_run"], "delineate": __version__, **vars(request)},
+        )
+        manifest, failures = settle_cohort(run)
+        with originals([manifest], request.files).kept([run.model]):
+            return _train(run, manifest, failures)
 
 
 def _train(run: TrainingRun, manifest: Manifest, failures: Sequence[str]) -> TrainingResult:
