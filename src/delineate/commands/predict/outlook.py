@@ -73,7 +73,7 @@ def outlook(
     model: str | Path,
     inputs: Sequence[str | Path],
     out: str | Path,
-    options: PredictOptions = PredictOptions(),
+    options: PredictOptions,
 ) -> PredictionOutlook:
     """What ``predict`` would do with these arguments.
 

@@ -111,7 +111,7 @@ class TrainingOutlook:
 def outlook(
     data: str | Path,
     model: str | Path,
-    options: TrainOptions = TrainOptions(),
+    options: TrainOptions,
     *,
     progress: Progress = silent,
 ) -> TrainingOutlook:
