@@ -37,6 +37,7 @@ class PlanKeywords(CohortKeywords, total=False):
     recipe: str | None
     device: str
     seed: int
+    changes: tuple[str, ...]
 
 
 class TrainKeywords(PlanKeywords, total=False):
