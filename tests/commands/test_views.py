@@ -155,6 +155,7 @@ def test_predicting_with_one_view_and_with_all(trained, cohort):
     )
 
 
+@pytest.mark.rounds
 def test_a_killed_run_goes_on_bit_for_bit_and_never_loses_a_view(trained, cohort, tmp_path):
     asked = json.dumps(vars(options_for(cohort, plan_of(), tmp_path)))
     code = textwrap.dedent(f"""
@@ -192,6 +193,7 @@ def test_a_killed_run_goes_on_bit_for_bit_and_never_loses_a_view(trained, cohort
     assert set(card["validation"]) == {"fold_0_axial", "fold_0_coronal", "fold_0_sagittal"}
 
 
+@pytest.mark.rounds
 def test_folds_and_views_and_starting_weights(trained, cohort, tmp_path):
     said: list[str] = []
     options = options_for(

@@ -8,8 +8,9 @@ counted, without memory (meta tensors).
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import pytest
@@ -92,7 +93,25 @@ NETWORKS: dict[str, Network] = {
         for s in ("none", "channel", "spatial", "both")
     },
 }
-each_network = pytest.mark.parametrize("name", NETWORKS)
+# At least one of each family in every run of the tests; `make rounds` has all.
+OFTEN = {
+    "unet 2-D",
+    "unet 3-D",
+    "unet 3-D resnet",
+    "unet 3-D pooled (light V-Net)",
+    "denseunet 3-D, wide stem",
+    "vnet 2-D",
+    "quicknat both",
+}
+assert set(NETWORKS) >= OFTEN
+
+
+def some(names: Iterable[str]) -> list[Any]:
+    """The names as parameters; those that are not in ``OFTEN`` only for `make rounds`."""
+    return [pytest.param(n, marks=() if n in OFTEN else pytest.mark.rounds) for n in names]
+
+
+each_network = pytest.mark.parametrize("name", some(NETWORKS))
 each_norm = pytest.mark.parametrize("norm", NORMS)
 
 
@@ -247,7 +266,8 @@ def test_a_plan_keeps_it(name):
 
 
 @pytest.mark.parametrize(
-    "name", [next(n for n in NETWORKS if n.startswith(family)) for family in Network.OWN_KINDS]
+    "name",
+    some(next(n for n in NETWORKS if n.startswith(family)) for family in Network.OWN_KINDS),
 )
 def test_it_learns(name):
     """Voxels above the mean of their neighbourhood are found after a few steps on one image."""

@@ -374,6 +374,7 @@ def test_confusion_is_pooled_over_cases_in_the_order_of_the_structures(tmp_path)
     assert found.generalised_dice == pytest.approx(2 * 6 / (6 + 8 + 2))
 
 
+@pytest.mark.rounds
 def test_very_many_structures_are_counted_without_their_square(tmp_path, monkeypatch):
     from delineate.evaluation import counting as count_case
     from delineate.evaluation import scoring as step
