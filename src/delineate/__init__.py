@@ -15,19 +15,14 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from . import extend
-    from .api import (
-        CheckReport,
-        Cohort,
-        ImageLike,
-        Model,
-        Prediction,
-        Run,
-        Volume,
+    from .api.check_report import CheckReport
+    from .api.cohort import Cohort
+    from .api.cohort import Cohort as Manifest
+    from .api.functions import (
         check,
         compare,
         download,
         evaluate,
-        load,
         plan,
         predict,
         read,
@@ -36,7 +31,10 @@ if TYPE_CHECKING:
         view,
         write,
     )
-    from .api import Cohort as Manifest
+    from .api.model import Model, load
+    from .api.prediction import Prediction
+    from .api.run import Run
+    from .api.volume import ImageLike, Volume
     from .commands.options import (
         CheckOptions,
         CompareOptions,
@@ -59,18 +57,10 @@ else:
     _HOME = {
         **dict.fromkeys(
             (
-                "CheckReport",
-                "Cohort",
-                "ImageLike",
-                "Model",
-                "Prediction",
-                "Run",
-                "Volume",
                 "check",
                 "compare",
                 "download",
                 "evaluate",
-                "load",
                 "plan",
                 "predict",
                 "read",
@@ -79,8 +69,16 @@ else:
                 "view",
                 "write",
             ),
-            "api",
+            "api.functions",
         ),
+        "CheckReport": "api.check_report",
+        "Cohort": "api.cohort",
+        "Model": "api.model",
+        "load": "api.model",
+        "Prediction": "api.prediction",
+        "Run": "api.run",
+        "ImageLike": "api.volume",
+        "Volume": "api.volume",
         **dict.fromkeys(
             (
                 "CheckOptions",
@@ -101,7 +99,7 @@ else:
         "LabelSet": "core.labels",
         "Plan": "core.plan",
         "Scores": "core.scores",
-        "Manifest": "api",
+        "Manifest": "api.cohort",
         "extend": "extend",
     }
     _OTHER_NAMES = {"Manifest": "Cohort"}  # earlier name -> name

@@ -1,43 +1,7 @@
-"""The Python interface: typed classes and functions, re-exported by ``delineate``."""
+"""The Python interface: typed classes and functions, which ``delineate`` gives by name.
 
-from .check_report import CheckReport
-from .cohort import Cohort
-from .functions import (
-    check,
-    compare,
-    download,
-    evaluate,
-    plan,
-    predict,
-    read,
-    report,
-    train,
-    view,
-    write,
-)
-from .model import Model, load
-from .prediction import Prediction
-from .run import Run
-from .volume import ImageLike, Volume
-
-__all__ = [
-    "CheckReport",
-    "Cohort",
-    "ImageLike",
-    "Model",
-    "Prediction",
-    "Run",
-    "Volume",
-    "check",
-    "compare",
-    "download",
-    "evaluate",
-    "load",
-    "plan",
-    "predict",
-    "read",
-    "report",
-    "train",
-    "view",
-    "write",
-]
+volume.py  prediction.py  model.py      scans, masks and models
+cohort.py  patches.py  check_report.py  the cases of a data set, and its patches for PyTorch
+run.py                                  a training run
+functions.py  keywords.py               reading, writing, and every command
+"""

@@ -31,7 +31,6 @@ from ..core.plan import Plan
 from ..core.prediction import Prediction as CorePrediction
 from ..core.progress import Progress, Say, silent, unsaid
 from ..formats import files
-from .check_report import CheckReport
 from .keywords import (
     CheckKeywords,
     CompareKeywords,
@@ -53,6 +52,7 @@ if TYPE_CHECKING:
     from ..core.bundle import Bundle
     from ..evaluation.comparing import Comparison
     from ..evaluation.scoring import EvaluationResult
+    from .check_report import CheckReport
 
 AnyPath = str | Path
 # Options of predict that say how a scan is segmented, not what is read and written.
@@ -124,6 +124,7 @@ def check(
     []
     """
     from ..commands import check as step
+    from .check_report import CheckReport
 
     found = step.check(data, out, replace(options, **keywords), progress=progress)
     return CheckReport(**vars(found))
