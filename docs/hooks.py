@@ -14,6 +14,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import griffe
 from typer.main import get_command
 
 DOCS = Path(__file__).parent
@@ -192,3 +193,16 @@ GENERATED = {
     "formats": formats,
     "python": python,
 }
+
+
+class DocstringExamples(griffe.Extension):
+    """Shows the examples of docstrings as code, wherever they stand: without a section of their own
+    they would be text.
+    """
+
+    EXAMPLE = re.compile(r"^( *)(>>> .*(?:\n *\S.*)*)", re.MULTILINE)
+
+    def on_object(self, *, obj: griffe.Object, **_: Any) -> None:
+        if obj.docstring is not None:
+            block = r"\1```pycon\n\1\2\n\1```"
+            obj.docstring.value = self.EXAMPLE.sub(block, obj.docstring.value)
