@@ -131,14 +131,9 @@ def extensions() -> str:
 def _names(module: ModuleType) -> str:
     """Functions, classes and constants of a module, in the order of its ``__all__``."""
     found = {name: getattr(module, name) for name in module.__all__}
-    # Modules have sections of their own, and a second name of a class has its first.
-    found = {
-        name: value
-        for name, value in found.items()
-        if not inspect.ismodule(value) and not (inspect.isclass(value) and value.__name__ != name)
-    }
     functions = [name for name, value in found.items() if inspect.isfunction(value)]
-    classes = [name for name, value in found.items() if inspect.isclass(value)]
+    # A second name of a class stands with the other names.
+    classes = [n for n, value in found.items() if inspect.isclass(value) and value.__name__ == n]
     others = [name for name in found if name not in {*functions, *classes}]
     parts = []
     for title, names in (("Functions", functions), ("Classes", classes)):
@@ -153,6 +148,10 @@ def _constant(module: ModuleType, name: str) -> str:
     """A value, which has no docstring of its own."""
     value = getattr(module, name)
     title = f"### `{name}` {{ #{module.__name__}.{name} }}"
+    if inspect.isclass(value):
+        return f"{title}\n\nAnother name of `{value.__name__}`."
+    if inspect.ismodule(value):
+        return f"{title}\n\n{(value.__doc__ or '').partition(chr(10) * 2)[0]}"
     if hasattr(value, "noun"):
         return f"{title}\n\nThe register of every {value.noun}."
     if isinstance(value, str):
