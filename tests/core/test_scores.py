@@ -119,6 +119,7 @@ def test_rows_are_unique_and_other_tables_refused(tmp_path):
 
 
 def test_a_frame_has_a_row_for_every_score():
+    pytest.importorskip("pandas")
     frame = Scores(ROWS).to_frame()
     assert list(frame.columns) == ["case", "label", "metric", "value", "unit"]
     assert len(frame) == len(ROWS) and np.array_equal(
