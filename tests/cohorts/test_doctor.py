@@ -54,9 +54,13 @@ def test_constant_and_not_finite_images(tmp_path):
         ("c00", "error", 7.0)
     ]
     assert [(f.case, f.severity, f.data["voxels"]) for f in told(all_of, "not-finite")] == [
-        ("c01", "error", 2)
+        ("c01", "warning", 2)
     ]
     assert all_of[1].channels[0].high < 200
+    nifti(tmp_path / "images/c01.nii.gz", np.where(np.arange(SHAPE[2]) > 0, np.nan, bad))
+    nifti(tmp_path / "images/c02.nii.gz", np.full(SHAPE, np.nan, np.float32))
+    severities = {f.case: f.severity for f in told(examined(tmp_path)[0], "not-finite")}
+    assert severities == {"c01": "warning", "c02": "error"}
 
 
 @pytest.mark.parametrize(

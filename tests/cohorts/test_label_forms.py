@@ -136,6 +136,10 @@ def test_transparency_is_dropped_and_grey_pictures_become_colours(tmp_path):
     assert np.array_equal(read[2].array[..., 0], image(2)[:3])
     assert np.array_equal(read[4].array[0, ..., 0], image(4))
     assert not errors(found)
+    told = {
+        c.id: [f.message for f in examine((c, found.manifest)).findings] for c in found.manifest
+    }
+    assert {c for c, notes in told.items() if any("transparent" in n for n in notes)} == {"c2"}
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))

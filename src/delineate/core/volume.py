@@ -197,3 +197,25 @@ def background_of(channel: NDArray[Any]) -> float:
     ]
     first = float(corners.flat[0])
     return first if np.isfinite(first) and bool((corners == first).all()) else 0.0
+
+
+def with_finite_voxels(channel: NDArray[Any]) -> NDArray[Any]:
+    """(I, J, K) with NaN and infinite voxels as background, which is one rule for checks, training
+    and prediction: the value that all finite corners share, else the lowest finite value; 0 if no
+    voxel is finite. Programs write NaN outside a mask or the field of view.
+
+    Returns:
+        The array itself if all voxels are finite.
+    """
+    if channel.dtype.kind != "f" or not channel.size:
+        return channel
+    # NaN and infinity propagate to the minimum or maximum.
+    if np.isfinite(channel.min()) and np.isfinite(channel.max()):
+        return channel
+    fine = np.isfinite(channel)
+    if not fine.any():
+        return np.zeros_like(channel)
+    ends = tuple(slice(None, None, max(1, n - 1)) for n in channel.shape)
+    corners = channel[ends][fine[ends]]
+    shared = corners.size and bool((corners == corners[0]).all())
+    return np.where(fine, channel, corners[0] if shared else channel[fine].min())

@@ -66,15 +66,16 @@ def is_coloured(volume: Volume) -> bool:
 
 
 def without_alpha(volume: Volume) -> Volume:
-    """The picture without its channel of transparency, which is no intensity."""
+    """The picture without its channel of transparency, which is no intensity; ``meta["alpha"]`` then
+    is "dropped".
+    """
     names = list(volume.meta.get("channels", []))
     if not names or names[-1] != ALPHA or len(names) != volume.channels:
         return volume
     array = volume.array[:-1] if len(names) > 2 else volume.array[0]
     meta = {k: v for k, v in volume.meta.items() if k != "channels"}
-    return replace(
-        volume.with_array(array), meta=meta | ({"channels": names[:-1]} if len(names) > 2 else {})
-    )
+    meta |= {"alpha": "dropped"} | ({"channels": names[:-1]} if len(names) > 2 else {})
+    return replace(volume.with_array(array), meta=meta)
 
 
 def _one_map(volume: Volume, segments: list[Segment]) -> Volume:

@@ -25,7 +25,7 @@ from torch import Tensor
 from ..core.errors import GeometryError, InputError
 from ..core.grid import ANISOTROPY, AxisMap, Grid
 from ..core.plan import Plan
-from ..core.volume import BODY_HU, Volume, background_of
+from ..core.volume import BODY_HU, Volume, background_of, with_finite_voxels
 from .intensity import measure
 from .resample import (
     Bands,
@@ -76,7 +76,8 @@ class PreprocessingRecord:
 def prepare(
     volume: Volume, plan: Plan, present: Sequence[int] | None = None
 ) -> tuple[Tensor, PreprocessingRecord]:
-    """Preprocess a scan: reorient, crop, normalise and resample it.
+    """Preprocess a scan: reorient, crop, normalise and resample it. Voxels that are NaN or infinite
+    count as background (``core.volume.with_finite_voxels``).
 
     Args:
         volume: any orientation; (I, J, K) or (C, I, J, K) with the plan's number of channels.
@@ -108,7 +109,7 @@ def prepare(
     )
     # Channel by channel, so that only one channel at a time is partly resampled.
     for index, channel in zip(here, volume.channels_array, strict=True):
-        box = _boxed(record.axes.apply(channel), record)
+        box = _boxed(record.axes.apply(with_finite_voxels(channel)), record)
         out[index] = resample_image(
             box,
             record.prepared.shape,
@@ -160,7 +161,8 @@ def trace(volume: Volume, plan: Plan) -> PreprocessingRecord:
     """
     # Orientation, crop and spacing, in this order: the spacing is that of the oriented axes.
     oriented, axes = volume.grid.reorient(plan.orientation)
-    start, stop = _crop_box(axes.apply(volume.channels_array), plan.crop)
+    fine = [axes.apply(with_finite_voxels(channel)) for channel in volume.channels_array]
+    start, stop = _crop_box(fine, plan.crop)
     kept = oriented.crop(start, stop)
     spacing = [
         own if planned is None else planned
@@ -469,10 +471,10 @@ def _boxed(array: NDArray[Any], record: PreprocessingRecord) -> NDArray[Any]:
 
 
 def _crop_box(
-    channels: NDArray[Any], rule: str
+    channels: Sequence[NDArray[Any]], rule: str
 ) -> tuple[tuple[int, int, int], tuple[int, int, int]]:
-    """The box of (C, I, J, K) that is kept; the whole array if there is no foreground."""
-    shape = channels.shape[1:]
+    """The box of the channels (I, J, K) that is kept; the whole array if there is no foreground."""
+    shape = channels[0].shape
     whole = (0, 0, 0), (shape[0], shape[1], shape[2])
     if rule == "none":
         return whole
@@ -491,7 +493,7 @@ def _crop_box(
     return (start[0], start[1], start[2]), (stop[0], stop[1], stop[2])
 
 
-def _filled(channels: NDArray[Any], rule: str) -> list[NDArray[np.float64]]:
+def _filled(channels: Sequence[NDArray[Any]], rule: str) -> list[NDArray[np.float64]]:
     """For each axis, the fraction of foreground voxels in each plane.
 
     Foreground is what differs from the background, by ``rule``, in any used channel. A few planes
@@ -505,15 +507,16 @@ def _filled(channels: NDArray[Any], rule: str) -> list[NDArray[np.float64]]:
     ]
     # Count per plane along the slowest axis, and per line along it for the other two axes.
     order = memory_order(channels[0])
-    turned = used.transpose(0, *(1 + axis for axis in order))
-    a, b, c = turned.shape[1:]
+    turned = [channel.transpose(order) for channel in used]
+    a, b, c = turned[0].shape
     by_plane, across = np.zeros(a), np.zeros((b, c), np.int64)
     for first in range(0, a, MASK_PLANES):
         planes = slice(first, first + MASK_PLANES)
         foreground = np.zeros((min(MASK_PLANES, a - first), b, c), bool)
-        for channel, value in zip(turned[:, planes], empty, strict=True):
+        for channel, value in zip(turned, empty, strict=True):
+            part = channel[planes]
             np.logical_or(
-                foreground, channel > value if rule == "body" else channel != value, out=foreground
+                foreground, part > value if rule == "body" else part != value, out=foreground
             )
         by_plane[planes] = [np.count_nonzero(plane) for plane in foreground]
         # The sum is at most MASK_PLANES, so uint8 does not overflow.

@@ -25,11 +25,12 @@ from ...core.manifest import Case, Manifest, Source
 from ...core.volume import Volume
 from ...extend.findings import Finding, Severity
 from ..reading import difference, map_label, read_image, read_raw_label
-from .repair import COPY_AFFINE, RESAMPLE, way_to_mend
+from .repair import COPY_AFFINE, FILL, RESAMPLE, way_to_mend
 
 ROUNDING_MM = 0.01  # grids that differ by at most this are equal
 # A structure is suspect if it is farther than this on the wrong side.
 SIDE_MM = 3.0
+MOST_NOT_FINITE = 0.01  # a scan needs at least this share of finite voxels
 HU_LIMITS = (-10_000.0, 70_000.0)  # values outside are not real CT values
 
 
@@ -104,6 +105,9 @@ def examine(job: tuple[Case, Manifest]) -> Examination:
     try:
         image = read_image(case, manifest)
         found = _summary(found, image)
+        if image.meta.get("alpha"):
+            words = "the picture is partly transparent; its alpha channel is not used"
+            found = _with(found, [Finding(case.id, "intensity", "note", words)])
         if place := image.meta.get("place_from"):
             words = f"the image states no position; it has that of its label {place}"
             found = _with(found, [Finding(case.id, "geometry", "note", words)])
@@ -229,20 +233,28 @@ def check_constant(found: Examination) -> list[Finding]:
 
 
 def check_finite(found: Examination) -> list[Finding]:
-    """Report voxels that are NaN or infinite."""
+    """Report voxels that are NaN or infinite. They count as background in training and prediction;
+    a scan with hardly any other voxel is an error.
+    """
     findings = []
+    voxels = 0 if found.grid is None else int(np.prod(found.grid.shape))
     for n, c in enumerate(found.channels):
-        if c.not_finite:
-            message = f"{c.not_finite} voxels of channel {n} are NaN or infinite"
-            findings.append(
-                Finding(
-                    found.case,
-                    "not-finite",
-                    "error",
-                    message,
-                    {"channel": n, "voxels": c.not_finite},
-                )
+        if not c.not_finite:
+            continue
+        few = voxels - c.not_finite < MOST_NOT_FINITE * voxels
+        message = f"{c.not_finite} of {voxels} voxels of channel {n} are NaN or infinite; " + (
+            "nearly nothing is left" if few else "they count as background; --fix fills them"
+        )
+        findings.append(
+            Finding(
+                found.case,
+                "not-finite",
+                "error" if few else "warning",
+                message,
+                {"channel": n, "voxels": c.not_finite},
+                None if few else FILL,
             )
+        )
     return findings
 
 

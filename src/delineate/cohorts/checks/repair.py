@@ -9,6 +9,7 @@ Repairs and their rules:
                 be one, unless the image stores no position either.
   resample      In all other cases, if at least 90 % of the label's foreground is inside the image:
                 nearest neighbour through both affines.
+  fill          Voxels of the image that are NaN or infinite become background.
   remap         Values, ranges, colours or files become the cohort's own label values.
 Everything else is left to a person. If values are remapped, every label is written, because a
 manifest has only one mapping.
@@ -30,12 +31,12 @@ from ...core.errors import DelineateError, GeometryError, OutputError
 from ...core.grid import Grid
 from ...core.labels import LabelMapping
 from ...core.manifest import Case, Manifest
-from ...core.volume import Volume
+from ...core.volume import Volume, with_finite_voxels
 from ...formats import files
 from ..discovery.tree import source
 from ..reading import map_label, read_image, read_raw_label
 
-COPY_AFFINE, RESAMPLE, REMAP = "copy affine", "resample", "remap"
+COPY_AFFINE, RESAMPLE, REMAP, FILL = "copy affine", "resample", "remap", "fill"
 OVERLAP = 0.9  # smallest part of the label's foreground inside the image that allows resampling
 
 
@@ -133,37 +134,44 @@ def mend_case(job: RepairJob) -> dict[str, Any]:
         DelineateError: the case cannot be read or written.
     """
     case, out = job.case, Path(job.out)
-    # Read the case and convert the labels to the cohort's values.
     image = read_image(case, job.manifest)
-    label = map_label(read_raw_label(case, job.manifest), job.manifest)
-    before = {"shape": list(label.grid.shape), "affine": label.grid.affine.tolist()}
-    # Both repairs end on the image's grid; copying the affine keeps the array.
-    array = label.array
-    if RESAMPLE in job.ways:
-        array = nearest(array, label.grid, image.grid)
-    elif array.shape != image.grid.shape:
-        raise GeometryError(
-            f"the label has shape {array.shape}, the image {image.grid.shape}", case=case.id
-        )
+    if FILL in job.ways:
+        image = image.with_array(np.stack([with_finite_voxels(c) for c in image.array]))
     # The image is written again too, so that both files have the same geometry.
-    image_path, label_path = (
-        out / "images" / f"{case.id}.nii.gz",
-        out / "labels" / f"{case.id}.nii.gz",
-    )
+    image_path = out / "images" / f"{case.id}.nii.gz"
     files.write(image if image.channels > 1 else image.with_array(image.array[0]), image_path)
-    files.write(
-        Volume(array, image.grid, "label", label.source), label_path, labels=job.manifest.labels
-    )
-    # The log entry shows the change: grids and voxel counts before and after.
     return {
         "case": case.id,
         "ways": list(job.ways),
         "image_from": [s.path for s in case.images],
-        "label_from": [s.path for s in case.label],
         "image": str(image_path),
-        "label": str(label_path),
+        **(_mend_label(job, image.grid) if case.label else {}),
+    }
+
+
+def _mend_label(job: RepairJob, grid: Grid) -> dict[str, Any]:
+    """Write the repaired label of a case on the grid of its image; the changes for the log."""
+    case, out = job.case, Path(job.out)
+    # Convert the labels to the cohort's values.
+    label = map_label(read_raw_label(case, job.manifest), job.manifest)
+    label = label.on_grid(grid) or label
+    before = {"shape": list(label.grid.shape), "affine": label.grid.affine.tolist()}
+    # Both repairs end on the image's grid; copying the affine keeps the array.
+    array = label.array
+    if RESAMPLE in job.ways:
+        array = nearest(array, label.grid, grid)
+    elif array.shape != grid.shape:
+        raise GeometryError(
+            f"the label has shape {array.shape}, the image {grid.shape}", case=case.id
+        )
+    path = out / "labels" / f"{case.id}.nii.gz"
+    files.write(Volume(array, grid, "label", label.source), path, labels=job.manifest.labels)
+    # The log entry shows the change: grids and voxel counts before and after.
+    return {
+        "label_from": [s.path for s in case.label],
+        "label": str(path),
         "label_grid_before": before,
-        "label_grid_after": {"shape": list(image.grid.shape), "affine": image.grid.affine.tolist()},
+        "label_grid_after": {"shape": list(grid.shape), "affine": grid.affine.tolist()},
         "voxels_before": _counts(label.array),
         "voxels_after": _counts(array),
     }
@@ -256,6 +264,5 @@ def write_mended(
 def _mended(case: Case, entry: Mapping[str, Any] | None) -> Case:
     if entry is None:
         return case
-    return replace(
-        case, images=(source(Path(entry["image"])),), label=(source(Path(entry["label"])),)
-    )
+    label = (source(Path(entry["label"])),) if "label" in entry else ()
+    return replace(case, images=(source(Path(entry["image"])),), label=label)
