@@ -66,8 +66,8 @@ def is_coloured(volume: Volume) -> bool:
 
 
 def without_alpha(volume: Volume) -> Volume:
-    """The picture without its channel of transparency, which is no intensity; ``meta["alpha"]`` then
-    is "dropped".
+    """The picture without its channel of transparency, which is no intensity; if it had one,
+    ``meta["alpha"]`` is "dropped".
     """
     names = list(volume.meta.get("channels", []))
     if not names or names[-1] != ALPHA or len(names) != volume.channels:
