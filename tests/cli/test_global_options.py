@@ -68,6 +68,10 @@ def test_verbose_prints_debug_lines(called):
     Path("delineate.toml").write_text('[all]\ndevice = "cpu"\n')
     assert "debug: " not in called("recipes")[2]
     assert "debug: default from" in called("-v", "benchmark", "--device", "tpu")[2]
+    called("-q", "phantom", "c", "--patients", "2", "--format", "nifti")
+    err = called("-v", "check", "c", "-o", "k")[2]
+    for said in ("debug: layout ", "debug: read ", "debug: wrote k/manifest.jsonl"):
+        assert said in err
     code, _, err = called("benchmark", "--device", "tpu")
     assert code == 2 and "debug" not in err
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import logging
 import os
 import secrets
 from collections.abc import Iterator
@@ -16,6 +17,8 @@ from pathlib import Path
 
 from .errors import OutputError
 from .outputs import refuse_originals
+
+log = logging.getLogger(__name__)
 
 
 @contextlib.contextmanager
@@ -37,6 +40,7 @@ def replacing(path: str | Path) -> Iterator[Path]:
             target.parent.mkdir(parents=True, exist_ok=True)
             yield temporary
             os.replace(temporary, target)
+        log.debug("wrote %s", target)
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)

@@ -9,6 +9,7 @@ format. This module knows no cohort.
 from __future__ import annotations
 
 import contextlib
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
@@ -43,6 +44,7 @@ __all__ = [
     "write",
 ]
 
+log = logging.getLogger(__name__)
 RASTER = raster.KINDS
 VOLUMES: dict[str, Any] = {"NRRD": nrrd, "MetaImage": itk}  # all other volumes: nifti
 READABLE = "NIfTI, Analyze 7.5, MGH, NRRD, MetaImage, PNG, TIFF, JPEG, GIF, BMP and DICOM"
@@ -153,6 +155,7 @@ def read(
     """
     source = _source(path, spacing_mm)
     volume = _read(source, by_index)
+    log.debug("read %s: %s voxels", source.path, " x ".join(map(str, volume.array.shape)))
     return volume if source.channel is None else _one_channel(volume, source.channel)
 
 

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import logging
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -35,6 +36,8 @@ from ..networks.build import filled, memory_format
 from . import int8
 from . import openvino as compiled
 from .planes import Planes, planes
+
+log = logging.getLogger(__name__)
 
 Triple = tuple[int, int, int]
 Forward = Callable[[Tensor], Tensor]  # a module in evaluation mode, or a compiled graph
@@ -118,6 +121,7 @@ class Engine:
                 plan = bundle.plan.seen(by_name[member.view]) if member.view else bundle.plan
                 name = f"{bundle.id}-{member.name}{'-int8' if eight_bits else ''}"
                 network = _network(plan, member, device, dtype, backend, graphs, name, eight_bits)
+                log.debug("%s: %s on %s in %s", name, type(network).__name__, device, dtype)
                 members.append((network, member.weight))
                 used.append(member.view)
         return cls(bundle.plan, tuple(members), device, dtype, tuple(used) if known else (), first)

@@ -9,6 +9,7 @@ by their names; few are opened.
 
 from __future__ import annotations
 
+import logging
 import os
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -27,6 +28,8 @@ from .mask_values import derive
 from .patients import by_pattern
 from .structures import StructureSelection, named
 from .tree import Tree, patient_from_id, patients_of_parts, source
+
+log = logging.getLogger(__name__)
 
 _OWN: tuple[tuple[Tier, str, Callable[[Tree, Path], Draft | None], str], ...] = (
     ("described", "nnunet-raw", challenges.nnunet_raw, "imagesTr/ID_0000.*, labelsTr/ID.*"),
@@ -299,6 +302,7 @@ def _finish(
                 "'(.+)' for one patient per case"
             )
         raise LayoutError(error.message + hint, case=error.case, path=root) from error
+    log.debug("layout %s in %s: %d cases", manifest.layout, manifest.root, len(manifest))
     return DiscoveredCohort(manifest, tuple(draft.findings))
 
 
