@@ -17,15 +17,16 @@ import delineate as dl
 from delineate.core.bundle import Bundle, Member
 from delineate.core.errors import UsageError
 from delineate.inference.devices import choose_device, refuse_unknown
+from delineate.inference.engine import fast_dtype
 from delineate.networks.build import build, weights_of
 
 
 def test_words_that_name_a_device():
     assert choose_device("cpu").type == "cpu" and choose_device().type in ("cpu", "cuda")
-    for name in ("auto", "cpu", "cuda", "cuda:0", "cuda:13"):
+    for name in ("auto", "cpu", "cuda", "cuda:0", "cuda:13", "mps"):
         refuse_unknown(name)
-    for name in ("mps", "banana", "", "CUDA", "cuda:", "cuda:x", "cpu:0", "xpu"):
-        with pytest.raises(UsageError, match="allowed are auto, cpu, cuda or cuda:N"):
+    for name in ("mps:0", "banana", "", "CUDA", "cuda:", "cuda:x", "cpu:0", "xpu"):
+        with pytest.raises(UsageError, match="allowed are auto, cpu, cuda, cuda:N or mps"):
             choose_device(name)
 
 
@@ -41,6 +42,16 @@ def test_a_gpu_that_is_not_here(monkeypatch):
     with pytest.raises(UsageError, match=r"only 1 CUDA GPU"):
         choose_device("cuda:1")
     assert str(choose_device("cuda:0")) == "cuda:0"
+
+
+def test_the_gpu_of_a_mac_is_used_on_request(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    with pytest.raises(UsageError, match=r"device mps was requested, but .* no Metal GPU"):
+        choose_device("mps")
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    assert choose_device("mps").type == "mps" and choose_device("auto").type == "cpu"
+    assert fast_dtype(torch.device("mps")) == torch.float32
 
 
 @pytest.mark.parametrize("device", ["mps", "banana", "cuda"])
@@ -62,7 +73,7 @@ def test_every_command_says_so_before_any_work(tmp_path, monkeypatch, capsys, de
         ), printed
         assert len([line for line in printed.splitlines() if line.strip()]) == 1, printed
     assert {p.name for p in tmp_path.iterdir()} == {"m.model", "cohort", "a.nii.gz"}
-    if device != "cuda":  # whether there is a GPU is asked when one is needed
+    if device == "banana":  # whether there is a GPU is asked when one is needed
         with pytest.raises(UsageError, match=device):
             dl.load(tmp_path / "m.model", device=device)
 

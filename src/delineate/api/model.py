@@ -233,7 +233,7 @@ def load(path: str | Path, device: str = "auto", precision: str = "auto") -> Mod
     prediction.
 
     Args:
-        device: "auto", "cpu", "cuda" or "cuda:N".
+        device: "auto", "cpu", "cuda", "cuda:N" or "mps".
         precision: "auto" (half precision if the device has units for it), "float32", or "int8" for
             a model that ``quantise`` has calibrated.
 

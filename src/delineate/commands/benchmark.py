@@ -189,8 +189,8 @@ def _window(device: str) -> Iterator[Measurement]:
 
     def run(network: infer.Forward, how: torch.dtype) -> None:
         infer.forward(network, x, 3, how)
-        if where.type == "cuda":
-            torch.cuda.synchronize()
+        if where.type != "cpu":
+            torch.accelerator.synchronize()
 
     size = "x".join(map(str, WINDOW))
     own, other = _median(lambda: run(quick, dtype)), _median(lambda: run(plain, torch.float32))

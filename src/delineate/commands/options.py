@@ -51,8 +51,8 @@ def option(default: Any, help: str, *flags: str, **more: Any) -> Any:
 BACKENDS = ("auto", "openvino", "torch")
 MONTAGES = ("outlined", "filled")
 PRECISIONS = ("auto", "float32", "int8")
-DEVICES = ("auto", "cpu", "cuda")
-DEVICE = "auto, cpu, cuda or cuda:N."
+DEVICES = ("auto", "cpu", "cuda", "mps")
+DEVICE = "auto, cpu, cuda, cuda:N or mps."
 SEED = "Seed of everything random."
 WORKERS = "Number of processes; chosen for the machine by default."
 ONLY = "train, val or test: only this part of a cohort with a split."
@@ -260,6 +260,12 @@ class TrainOptions(PlanOptions):
         choices=registered("LISTENERS"),
         metavar="NAME",
         repeated=True,
+    )
+    licence: str | None = option(
+        None,
+        "Licence of the weights, such as CC-BY-4.0, for the model's card; by default that of the "
+        "data.",
+        metavar="TEXT",
     )
     tensorboard: bool = option(False, "The same as --listener tensorboard.", "--tensorboard")
 

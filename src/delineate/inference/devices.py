@@ -14,8 +14,8 @@ from ..extras import require_extra
 if TYPE_CHECKING:
     import torch
 
-ALLOWED = "auto, cpu, cuda or cuda:N"
-_NAMES = re.compile(r"auto|cpu|cuda(:\d+)?")
+ALLOWED = "auto, cpu, cuda, cuda:N or mps"
+_NAMES = re.compile(r"auto|cpu|mps|cuda(:\d+)?")
 
 
 def refuse_unknown(name: str) -> None:
@@ -29,7 +29,8 @@ def refuse_unknown(name: str) -> None:
 
 
 def choose_device(name: str = "auto") -> torch.device:
-    """The device named ``name``; "auto" is the first CUDA GPU if there is one, else the CPU.
+    """The device named ``name``; "auto" is the first CUDA GPU if there is one, else the CPU. The
+    GPU of a Mac, "mps", is used on request only, as it is not measured.
 
     Raises:
         UsageError: the name is unknown, torch is not installed, or this machine (or this
@@ -44,6 +45,13 @@ def choose_device(name: str = "auto") -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if name == "cpu":
         return torch.device("cpu")
+    if name == "mps":
+        if torch.backends.mps.is_available():
+            return torch.device("mps")
+        raise UsageError(
+            "device mps was requested, but this machine or this build of torch has no Metal GPU; "
+            "allowed here are auto and cpu"
+        )
     if not torch.cuda.is_available():
         build = (
             "" if torch.version.cuda else f", and torch {torch.__version__} is a build without CUDA"

@@ -253,6 +253,8 @@ def sampling(engine: Engine, seed: int) -> Iterator[None]:
         torch.default_generator.manual_seed(seed)
         if on_gpu:
             torch.cuda.default_generators[gpu].manual_seed(seed)
+        elif engine.device.type == "mps":
+            torch.mps.manual_seed(seed)
         for layer in itertools.chain(*layers):
             layer.train()
         try:

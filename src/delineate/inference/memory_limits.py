@@ -118,7 +118,11 @@ def memory_for_sums(
     """
     # GPU memory: the limit less what is held and what the scan needs.
     if engine.device.type != "cpu" and limits.vram_bytes is not None:
-        held = torch.cuda.memory_allocated(engine.device)
+        held = (
+            torch.mps.current_allocated_memory()
+            if engine.device.type == "mps"
+            else torch.cuda.memory_allocated(engine.device)
+        )
         _refuse(limits.vram_bytes, held + need.on_gpu, "--vram", case)
         most = limits.vram_bytes - held - need.on_gpu
     else:

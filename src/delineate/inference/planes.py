@@ -79,7 +79,7 @@ def planes(
     values = count * classes * plane[0] * plane[1]
     if memory_bytes is None:
         memory_bytes = (
-            MEMORY_BYTES if device.type == "cpu" else torch.cuda.mem_get_info(device)[0] // 2
+            MEMORY_BYTES if device.type != "cuda" else torch.cuda.mem_get_info(device)[0] // 2
         )
     # Float32 if it fits, else half precision; then memory if that fits, else a file.
     dtype = torch.float32 if 4 * values <= min(memory_bytes, HALF_ABOVE_BYTES) else torch.float16

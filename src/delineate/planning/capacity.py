@@ -164,8 +164,8 @@ def measure_step(network: Network, patch: Triple, batch_size: int, device: str =
         (logs.exp().mean() - logs.mean()).backward()
         optimiser.step()
         optimiser.zero_grad()
-        if chosen.type == "cuda":
-            torch.cuda.synchronize()
+        if chosen.type != "cpu":
+            torch.accelerator.synchronize()
         seconds.append(time.perf_counter() - began)
         # A step this slow is measured only once.
         if seconds[0] > 20:

@@ -87,9 +87,10 @@ def evaluate(
     """
     engine = infer.Engine(plan, ((module, 1.0),), device, infer.fast_dtype(device))
     classes, began = plan.network.classes, time.monotonic()
+    exact = torch.float32 if device.type == "mps" else torch.float64  # Metal has no float64
     total, nats, voxels, done = (
         torch.zeros((3, classes), dtype=torch.int64, device=device),
-        torch.zeros((), dtype=torch.float64, device=device),
+        torch.zeros((), dtype=exact, device=device),
         0,
         0,
     )

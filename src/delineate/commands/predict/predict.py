@@ -14,6 +14,7 @@ from typing import Any
 from ...cohorts.discovery import channels
 from ...cohorts.discovery.originals import originals
 from ...cohorts.discovery.scans import Scans, collect
+from ...cohorts.licence import is_restricted
 from ...core import atomic
 from ...core.bundle import Bundle, graphs_beside
 from ...core.errors import DelineateError
@@ -81,6 +82,9 @@ def predict(
         require_extra("dicom", "--dicom-seg")
     choose_device(options.device)
     bundle = model if isinstance(model, Bundle) else load_bundle(model)
+    licence = str(bundle.card.get("licence", ""))
+    if is_restricted(licence):
+        say(f"this model and its masks are restricted in their use; licence {licence}")
     scans = gather(inputs, bundle, options.only, options.channels)
     for note in scans.notes:
         say(note)

@@ -10,6 +10,7 @@ from typing import Any
 
 from ... import __version__
 from ...cohorts.discovery.channels import numbered
+from ...cohorts.licence import licence_of_data
 from ...core.bundle import Bundle, Member, Weights
 from ...core.plan import Plan
 from ...extend.registers import custom_parts
@@ -77,7 +78,13 @@ def _provenance(planned: PlannedRun) -> dict[str, Any]:
         "patients": len(learning.patients),
         "manifest_sha256": hashlib.sha256(manifest.to_jsonl().encode()).hexdigest(),
         "seed": planned.run.request.seed,
-        "licence": "of the weights: not stated; of the data: see its source",
+        "licence": _licence(planned.run.request.licence, licence_of_data(manifest.root)),
         "parts": custom_parts(planned.plan),
         "limits": "For research. Not a medical device.",
     }
+
+
+def _licence(stated: str, of_data: str) -> str:
+    """The licences of weights and data in a line; weights inherit that of the data."""
+    of_weights = stated or (f"{of_data}, as of the data" if of_data else "not stated")
+    return f"of the weights: {of_weights}; of the data: {of_data or 'see its source'}"

@@ -44,6 +44,7 @@ class Request:
     network: str = ""  # registered, instead of the one of the rules
     loss: str = ""  # a registered term that is added, NAME or NAME=WEIGHT
     changes: tuple[str, ...] = ()  # fields of the plan, such as "loss.focal=1"
+    licence: str = ""  # of the weights
 
     @property
     def check_options(self) -> CheckOptions:
@@ -107,7 +108,7 @@ def request_of(data: str | Path, options: TrainOptions) -> Request:
     given["loss"] = name_in(LOSSES, options.loss)
     for name in PATHS:
         given[name] = "" if given[name] is None else os.path.abspath(given[name])
-    texts = {name: given[name] or "" for name in ("recipe", "layout", "patient")}
+    texts = {name: given[name] or "" for name in ("recipe", "layout", "patient", "licence")}
     for text in options.changes:
         parse_change(text)  # refused before anything is read
     return Request(data=os.path.abspath(data), **{**given, **texts}).validated()
