@@ -42,12 +42,14 @@ PAGES = [
     path
     for part in ("tutorials", "how-to")
     for path in sorted((ROOT / "docs" / part).glob("*.md"))
-    # Pages that register parts run in a process of their own: test_extension_pages.py.
+    # Pages that register parts run in a process of their own: tests/extend.
     if not path.name.startswith("extend-")
     and re.search(r"^```(python|sh)", path.read_text(encoding="utf-8"), flags=re.MULTILINE)
 ]
 SIZE = (32, 10)  # matrix and slices of the phantoms
 ORGANS = {1: "liver", 2: "right kidney", 3: "left kidney", 4: "spleen"}
+# Two trainings or more each; what they use has quicker tests of its own.
+LONG = ("cluster", "folds-and-ensembles")
 # Some of the files that a page promises.
 RESULTS = {
     "first-model": (
@@ -238,7 +240,13 @@ def missing_packages(text: str) -> list[str]:
     return sorted(name for name in names if importlib.util.find_spec(name) is None)
 
 
-@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "path",
+    [
+        pytest.param(path, id=path.stem, marks=[pytest.mark.rounds] * (path.stem in LONG))
+        for path in PAGES
+    ],
+)
 def test_the_code_of_a_page_runs(path, world, tmp_path, monkeypatch):
     shutil.copytree(world, tmp_path, dirs_exist_ok=True)
     monkeypatch.chdir(tmp_path)
