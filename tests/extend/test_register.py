@@ -49,7 +49,7 @@ def test_failing_code_of_a_part_is_one_sentence(tmp_path):
 
 def test_every_part_of_the_package_is_registered():
     for register in extend.REGISTERS:
-        own = [name for name in register.names() if register.is_own(name)]
+        own = [name for name in register if register.is_own(name)]
         assert len(own) >= 3, register.noun
     assert set(Network.OWN_KINDS) <= set(extend.NETWORKS.names())
 

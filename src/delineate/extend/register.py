@@ -116,6 +116,10 @@ class Register(Generic[P]):
             )
         return self._parts[name]
 
+    def __iter__(self) -> Iterator[str]:
+        """All names; see ``names``."""
+        return iter(self.names())
+
     def __contains__(self, name: object) -> bool:
         return name in self.names()
 
