@@ -10,10 +10,14 @@ from tests.cohorts.imitate import AFFINE, SHAPE, box, nifti, noise, png
 from delineate.cohorts.checks.doctor import examine
 from delineate.cohorts.discovery.layouts import discover
 from delineate.cohorts.reading import read_image, read_label
+from delineate.commands.evaluate import evaluate
+from delineate.commands.options import EvaluateOptions
 from delineate.core.errors import DelineateError, LabelError, LayoutError
-from delineate.core.labels import LabelMapping
+from delineate.core.labels import LabelMapping, LabelSet
 from delineate.core.manifest import Manifest
+from delineate.core.volume import Volume
 from delineate.formats import files
+from delineate.formats.label_files import names_in
 
 
 def cohort(root, masks):
@@ -320,6 +324,37 @@ def test_scan_and_segmentation_in_one_folder_are_a_pair(tmp_path):
     assert [case.id for case in manifest] == ["p0", "p1", "p2"]
     assert all(case.label[0].path.endswith(".seg.nrrd") for case in manifest)
     assert manifest.labels.names == ["liver"]
+
+
+@pytest.mark.parametrize("ending", [".nii.gz", ".nii", ".nrrd"])
+def test_names_travel_within_the_mask(tmp_path, ending):
+    """A mask that was copied away from its folder still names its structures."""
+    labels = LabelSet.from_names({1: "liver", 4: "left kidney"})
+    grid = files.read_grid(nifti(tmp_path / "grid.nii.gz", noise(0)))
+    for n in range(3):
+        mask = Volume(LEFT + 4 * RIGHT, grid, "label")
+        for side in ("masks", "other"):
+            (tmp_path / side).mkdir(exist_ok=True)
+            files.write(mask, tmp_path / side / f"c{n}{ending}", labels=labels)
+        nifti(tmp_path / "scans" / "images" / f"c{n}.nii.gz", noise(n))
+    assert names_in(tmp_path / "masks" / f"c0{ending}") == {1: "liver", 4: "left kidney"}
+    found = evaluate(tmp_path / "masks", tmp_path / "other", None, EvaluateOptions(workers=1))
+    assert found.scores.labels == ["liver", "left kidney"]
+    (tmp_path / "masks").rename(tmp_path / "scans" / "labels")
+    assert discover(tmp_path / "scans").manifest.labels.names == ["liver", "left kidney"]
+    # The user's own table comes first.
+    (tmp_path / "scans" / "labels.csv").write_text("1,Leber\n4,Niere\n")
+    assert discover(tmp_path / "scans").manifest.labels.names == ["Leber", "Niere"]
+
+
+def test_names_that_contradict_are_refused_from_the_masks_alone(tmp_path):
+    grid = files.read_grid(nifti(tmp_path / "grid.nii.gz", noise(0)))
+    for side, names in (("p", {1: "oedema", 2: "core"}), ("t", {1: "core", 2: "edema"})):
+        (tmp_path / side).mkdir()
+        mask = Volume(LEFT + 2 * RIGHT, grid, "label")
+        files.write(mask, tmp_path / side / "a.nii.gz", labels=LabelSet.from_names(names))
+    with pytest.raises(LabelError, match="names of predictions and truth contradict"):
+        evaluate(tmp_path / "p", tmp_path / "t", None, EvaluateOptions(workers=1))
 
 
 # ---- place ----

@@ -17,8 +17,11 @@ from ..cohorts.discovery.structures import read_yaml
 from ..core.errors import LabelError
 from ..core.labels import LabelSet
 from ..core.terms import contradictions, names_structure
+from ..formats.label_files import names_in
 from .pairing import Pairing
 
+NAMING = (".nii", ".nii.gz", ".nrrd")  # files that may state names
+FEW = 5  # masks of a folder whose headers are read for names
 _SUFFIXES = (".csv", ".tsv", ".yaml", ".yml", ".json")
 _MASK_FOLDER = re.compile(
     r"(?i)(labels?|masks?|seg(mentation)?s?|truths?|gts?|ground([ _-]?truths?)?|annotations?"
@@ -117,13 +120,26 @@ def _table(labels: LabelSet) -> str:
 
 
 def _names_next_to(place: Path) -> tuple[LabelSet | None, Path]:
-    """The names of the values in a file or folder of masks, from the first file next to them that
-    has names, and that file.
+    """The names of the values in a file or folder of masks, and the file that states them: the mask
+    itself (the first one, if all masks of a folder that are read agree), or a file next to it.
     """
+    if named := _names_within(place):
+        return named
     for path in _files_with_names(place):
         if path.is_file():
             return read_label_names(path), path
     return None, place
+
+
+def _names_within(place: Path) -> tuple[LabelSet, Path] | None:
+    """The names in the headers of the masks; None if the first has none or others differ."""
+    inside = sorted(place.iterdir()) if place.is_dir() else [place]
+    masks = [path for path in inside if path.name.lower().endswith(NAMING)]
+    spread = masks[:: max(1, len(masks) // FEW)]
+    stated = [names_in(path) for path in spread]
+    if not stated or not stated[0] or any(names != stated[0] for names in stated):
+        return None
+    return LabelSet.from_names(stated[0]), spread[0]
 
 
 def _files_with_names(place: Path) -> Iterator[Path]:

@@ -1,7 +1,7 @@
 """Read a label file as it states itself: pictures with a palette by index, and the segments of a
 .seg.nrrd file by their own table of values, layers and names.
 
-A file with a table of segments is returned with ``meta["names"]``, value -> name. Segments in
+A file that names its structures is returned with ``meta["names"]``, value -> name. Segments in
 several layers become one label map, because a voxel can have only one structure. This module knows
 no cohort; ``cohorts.reading`` converts the values to those of a cohort.
 """
@@ -9,6 +9,7 @@ no cohort; ``cohorts.reading`` converts the values to those of a cohort.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -17,7 +18,7 @@ import numpy as np
 from ..core.errors import LabelError
 from ..core.manifest import Source
 from ..core.volume import Volume
-from . import files
+from . import files, nifti, nrrd
 from .raster import ALPHA, COLOURS
 
 _KEY = re.compile(r"^Segment(\d+)_(Name|LabelValue|Layer)$")
@@ -43,14 +44,28 @@ def read_label_file(path: str | Path | Source, *, by_index: bool = True) -> Volu
         LabelError: segments that overlap, or that share a value.
     """
     volume = files.read(path, by_index=by_index)
-    found = segments_of(volume)
+    found = segments_of(volume.meta.get("segments", {}))
     return _one_map(volume, found) if found else volume
 
 
-def segments_of(volume: Volume) -> list[Segment]:
+def names_in(path: str | Path) -> dict[int, str]:
+    """Value -> name that a label file states in its header (NIfTI as ``formats.nifti`` writes it,
+    NRRD with one layer of segments); {} if it states none or is no such file.
+    """
+    if not Path(path).is_file():
+        return {}
+    kind = files.detect(path)
+    if kind == "NRRD":
+        segments = segments_of(nrrd.read_segments(path))
+        one_layer = len({segment.layer for segment in segments}) == 1
+        return {segment.value: segment.name for segment in segments} if one_layer else {}
+    return nifti.read_names(path) if kind in nifti.KINDS else {}
+
+
+def segments_of(fields: Mapping[str, str]) -> list[Segment]:
     """The segments that the header of a .seg.nrrd file states, in its order; [] if none."""
     table: dict[int, dict[str, str]] = {}
-    for key, value in volume.meta.get("segments", {}).items():
+    for key, value in fields.items():
         if match := _KEY.match(key):
             table.setdefault(int(match[1]), {})[match[2]] = str(value)
     return [

@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..core.atomic import replacing
-from ..core.errors import FormatError, GeometryError
+from ..core.errors import FormatError, GeometryError, LabelError
 from ..core.grid import Grid
 from ..core.labels import LabelSet
 from ..core.volume import Volume
@@ -32,6 +32,7 @@ MM = {"meter": 1000.0, "mm": 1.0, "micron": 0.001, "unknown": 1.0}
 SAME_PLACE_MM = 1.0
 MGH_OFFSET = 284
 MGH_TYPES = (0, 1, 3, 4, 10)
+LABELS_KEY = "delineate_labels"  # of the JSON in a comment extension
 KINDS = ("NIfTI", "NIfTI-2", "NIfTI pair", "Analyze 7.5", "MGH")
 
 
@@ -63,9 +64,29 @@ def read(path: str | Path) -> Volume:
     with told(path, "NIfTI, Analyze or MGH file"):
         header, kind, voxels = _header(Path(path))
         grid, meta = _geometry(header, kind)
+        if names := _names(header):
+            meta["names"] = names
         with opened(voxels) as file:
             array = _array(file, header, kind)
         return Volume(array, grid, source=str(path), meta=meta)
+
+
+def read_names(path: str | Path) -> dict[int, str]:
+    """Value -> name of the structures that ``write`` stored in the header; {} for other files."""
+    with told(path, "NIfTI, Analyze or MGH file"):
+        return _names(_header(Path(path))[0])
+
+
+def _names(header: Any) -> dict[int, str]:
+    for extension in getattr(header, "extensions", ()):
+        try:
+            content = extension.get_content()
+            text = content.decode() if isinstance(content, bytes) else str(content)
+            found = json.loads(text.rstrip("\0 "))[LABELS_KEY]
+            return {label.value: label.name for label in LabelSet.from_json(found)}
+        except (ValueError, KeyError, TypeError, LabelError):
+            continue  # an extension of another program
+    return {}
 
 
 def read_grid(path: str | Path) -> Grid:
@@ -369,7 +390,7 @@ def to_image(volume: Volume, labels: LabelSet | None = None, step: float = 1.0) 
     image.set_qform(volume.grid.affine, code=1, strip_shears=True)
     # NIfTI has no field for label names, so they go into an extension.
     if labels is not None and len(labels):
-        text = json.dumps({"delineate_labels": labels.to_json()})
+        text = json.dumps({LABELS_KEY: labels.to_json()})
         image.header.extensions.append(nib.nifti1.Nifti1Extension("comment", text.encode()))
     return image
 

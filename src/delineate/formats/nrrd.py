@@ -102,11 +102,20 @@ def read(path: str | Path) -> Volume:
     channels = channels[..., None] if channels.ndim == 3 else channels
     meta: dict[str, Any] = {"modality": "", "patient": "", "spacing_known": True}
     # Names and colours of segments, as other viewers write them, are kept as they are.
-    names = {k: _unescaped(v) for k, v in header.fields.items() if k.startswith("Segment")}
-    if names:
+    if names := _segment_fields(header):
         meta["segments"] = names
     one = channels[0] if len(channels) == 1 else channels
     return Volume(one, grid, source=str(path), meta=meta)
+
+
+def read_segments(path: str | Path) -> dict[str, str]:
+    """Read only the fields of segments in the header, such as ``Segment0_Name``."""
+    with told(path, "NRRD file"), Path(path).open("rb") as file:
+        return _segment_fields(_header(file))
+
+
+def _segment_fields(header: _Header) -> dict[str, str]:
+    return {k: _unescaped(v) for k, v in header.fields.items() if k.startswith("Segment")}
 
 
 def read_grid(path: str | Path) -> Grid:

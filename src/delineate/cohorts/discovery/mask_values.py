@@ -302,7 +302,8 @@ def _named_structures(
     """The structures that the files name; None if they name none. Files may give one name
     different values: then structures are matched by name.
     """
-    if not all(one.names for one in found):
+    # Names next to the folders are those of the user.
+    if draft.names or not all(one.names for one in found):
         return None
     pairs = list(dict.fromkeys((v, n) for one in found for v, n in sorted(one.names.items())))
     spelt: dict[str, str] = {}
