@@ -82,6 +82,7 @@ class EvaluateKeywords(TypedDict, total=False):
     """``EvaluateOptions`` as keywords."""
 
     labels: AnyPath | Mapping[int, str] | None
+    model: AnyPath | None
     like: AnyPath | None
     as_stack: bool | None
     surface: str

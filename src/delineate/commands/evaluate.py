@@ -18,7 +18,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ..cohorts.discovery.originals import originals
+from ..cohorts.discovery.structures import StructureSelection
 from ..core.atomic import make_folder, write_text
+from ..core.bundle import Bundle
 from ..core.errors import UsageError
 from ..core.labels import LabelSet
 from ..core.outputs import Originals
@@ -87,7 +89,7 @@ def evaluate_cases(
     _refuse_unfit(out, options)
     chosen = metric_selection(options)
     pairing, known, notes = _pairing(prediction, truth, options)
-    given = (prediction, truth, options.labels, options.like)
+    given = (prediction, truth, options.labels, options.like, options.model)
     paths = [path for path in given if isinstance(path, str | Path)]
     kept = _originals(pairing, paths, options.images)
     if out is not None:
@@ -118,6 +120,8 @@ def metric_selection(options: EvaluateOptions) -> MetricSelection:
 
 
 def _refuse_unfit(out: str | Path | None, options: EvaluateOptions) -> None:
+    if options.model is not None and options.labels is not None:
+        raise UsageError("--model and --labels exclude each other: both state the structures")
     if options.pictures and out is None:
         raise UsageError("pictures need a folder for the results: give out (-o)")
     if options.images is not None and (out is None or not (options.pictures or options.report)):
@@ -128,6 +132,8 @@ def _pairing(
     prediction: Side, truth: Side, options: EvaluateOptions
 ) -> tuple[Pairing, LabelSet | None, list[str]]:
     """The pairs, the structures if anything declares them, and notes."""
+    if options.model is not None:
+        return _pairing_of_model(prediction, truth, options)
     given = options.labels
     labels = LabelSet.from_names(dict(given)) if isinstance(given, Mapping) else given
     if not (isinstance(prediction, str | Path) and isinstance(truth, str | Path)):
@@ -146,6 +152,25 @@ def _pairing(
         labels = None
     known, notes = declared_labels(labels, pairing, Path(prediction), Path(truth))
     return pairing, known, notes
+
+
+def _pairing_of_model(
+    prediction: Side, truth: Side, options: EvaluateOptions
+) -> tuple[Pairing, LabelSet | None, list[str]]:
+    """As ``_pairing``, with the structures of a model: those of a cohort are selected by name."""
+    assert options.model is not None
+    labels = Bundle.load(options.model).labels
+    if not (isinstance(prediction, str | Path) and isinstance(truth, str | Path)):
+        return pair_volumes(_volume(prediction), _volume(truth)), labels, []
+    selection = StructureSelection.of_labels(labels)
+    pairing = pair(
+        prediction, truth, like=options.like, as_stack=options.as_stack, labels=selection
+    )
+    if pairing.manifest is None:
+        known, _ = declared_labels(None, pairing, Path(prediction), Path(truth))
+        if known is not None:
+            refuse_contradiction(labels, Path(options.model), known, Path(truth))
+    return pairing, labels, [f"structures of the model {options.model}"]
 
 
 def _volume(side: Side) -> Volume:

@@ -387,6 +387,11 @@ class EvaluateOptions:
     labels: AnyPath | Mapping[int, str] | None = option(
         None, "Names of the label values: YAML, JSON or CSV.", metavar="PATH", parse=Path
     )
+    model: AnyPath | None = option(
+        None,
+        "The model that made the predictions: its structures are selected by name from a truth "
+        "with more of them.",
+    )
     like: AnyPath | None = option(
         None, "A scan whose geometry is used for folders of slices without geometry."
     )

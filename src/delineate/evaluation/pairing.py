@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from ..cohorts.discovery.structures import StructureSelection
 from ..cohorts.discovery.tree import may_be_image
 from ..core.errors import InputError, LayoutError
 from ..core.inputs import refuse_special, special_kind
@@ -88,7 +89,7 @@ def pair(
     *,
     like: str | Path | None = None,
     as_stack: bool | None = None,
-    labels: Path | None = None,
+    labels: Path | StructureSelection | None = None,
 ) -> Pairing:
     """Pair every prediction with its truth.
 
@@ -99,7 +100,7 @@ def pair(
         as_stack: True reads both folders as one stack of slices, False never does. None does if no
             names match and both folders have the same number of numbered 2-D slices.
         labels: YAML file with the structures that ``layouts.find`` chooses, if TRUTH is a cohort's
-            folder.
+            folder; or the selection itself, which also applies to a manifest.
 
     Raises:
         InputError: a path does not exist.
@@ -111,7 +112,11 @@ def pair(
         if not path.exists():
             raise InputError("does not exist", path=path)
     if true.is_file() and true.suffix == ".jsonl":
-        return _with_manifest(pred, Manifest.load(true), like)
+        manifest = Manifest.load(true)
+        if isinstance(labels, StructureSelection):
+            chosen, mapping = labels.apply(manifest.labels, manifest.mapping)
+            manifest = replace(manifest, labels=chosen, mapping=mapping)
+        return _with_manifest(pred, manifest, like)
     predicted, known = images_in(pred), images_in(true)
     if not predicted:
         raise LayoutError("contains no image to evaluate", path=pred)
@@ -214,7 +219,7 @@ def _with_found_cohort(
     predicted: list[Path],
     known: list[Path],
     like: str | Path | None,
-    labels: Path | None,
+    labels: Path | StructureSelection | None,
 ) -> Pairing:
     """Predictions paired with the cases of the cohort in the folder ``true``."""
     from ..cohorts.discovery.layouts import find

@@ -59,7 +59,7 @@ def find(
     *,
     layout: str | None = None,
     description: str | Path | None = None,
-    labels: str | Path | None = None,
+    labels: str | Path | StructureSelection | None = None,
     patient: str | None = None,
 ) -> Manifest:
     """The cohort at ``root`` without the findings; arguments and errors as for ``discover``."""
@@ -73,7 +73,7 @@ def discover(
     *,
     layout: str | None = None,
     description: str | Path | None = None,
-    labels: str | Path | None = None,
+    labels: str | Path | StructureSelection | None = None,
     patient: str | None = None,
     truth: bool = True,
 ) -> DiscoveredCohort:
@@ -83,7 +83,7 @@ def discover(
         root: a folder, a ``manifest.jsonl`` (or a folder that contains one), or one image file.
         layout: name of a registered layout, if several match.
         description: YAML file that describes another layout.
-        labels: YAML file that names, merges or selects structures.
+        labels: YAML file that names, merges or selects structures, or the selection itself.
         patient: regular expression with one group that finds the patient in a case's id.
         truth: False if only the scans are needed: masks are found, but their structures are not
             determined.
@@ -103,7 +103,10 @@ def discover(
     if not root.exists():
         raise InputError("no such file or folder", path=root)
     refuse_special(root)
-    choice = StructureSelection.load(labels) if labels else None
+    if isinstance(labels, StructureSelection):
+        choice: StructureSelection | None = labels
+    else:
+        choice = StructureSelection.load(labels) if labels else None
     # A description replaces the search for a layout.
     if description:
         from . import description as described

@@ -15,11 +15,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ...core.errors import InputError, LabelError
-from ...core.labels import (
-    LabelMapping,
-    LabelSet,
-    Range,
-)
+from ...core.labels import LabelMapping, LabelSet, Range
+from ...core.terms import names_structure, structure_of
 
 # Forms of an item that is a string: "55-70", "55..70" or "55 to 70", and "#ff0000".
 _RANGE = re.compile(r"^\s*(-?\d+(?:\.\d+)?)\s*(?:-|\.\.|to)\s*(-?\d+(?:\.\d+)?)\s*$")
@@ -48,11 +45,18 @@ class StructureSelection:
 
     Args:
         structures: name -> items; the order gives the label values 1, 2, ...
+        values: other label values, in that order.
         rest: what happens to other values: "background", or "refuse" to make them an error.
     """
 
     structures: dict[str, tuple[Item, ...]]
     rest: Literal["refuse", "background"] = "background"
+    values: tuple[int, ...] = ()
+
+    @classmethod
+    def of_labels(cls, labels: LabelSet) -> StructureSelection:
+        """The structures of a model, by their names, with the model's values."""
+        return cls({name: (name,) for name in labels.names}, values=tuple(labels.values))
 
     @classmethod
     def from_data(cls, data: Any, path: str | Path = "") -> StructureSelection:
@@ -118,7 +122,7 @@ class StructureSelection:
         )
 
     def apply(self, labels: LabelSet, mapping: LabelMapping) -> tuple[LabelSet, LabelMapping]:
-        """The selected structures, numbered from 1, and their mapping.
+        """The selected structures, with ``values`` or numbered from 1, and their mapping.
 
         Args:
             labels: the cohort's own structures.
@@ -128,14 +132,14 @@ class StructureSelection:
             LabelError: the cohort has no structure of a given name, or the items mix kinds that
                 cannot be combined.
         """
+        values = self.values or range(1, len(self.structures) + 1)
         parts = [
             part
-            for value, (_, items) in enumerate(self.structures.items(), start=1)
+            for value, items in zip(values, self.structures.values(), strict=True)
             for i in items
             for part in _resolve(i, value, labels, mapping)
         ]
-        # The position of a structure in the selection is its new label value.
-        chosen = LabelSet.from_names(dict(enumerate(self.structures, start=1)))
+        chosen = LabelSet.from_names(dict(zip(values, self.structures, strict=True)))
         kinds = {kind for kind, _, _ in parts}
         # Values and ranges can be combined: a value is a range of one.
         if kinds == {"values", "ranges"}:
@@ -187,8 +191,14 @@ def _of_structure(
     stems = dict(mapping.files)
     if name in stems:
         return [("files", name, value)]
-    # Names are compared without case and extra spaces.
+    # Names are compared without case and extra spaces, then by what they mean.
     own = next((b.value for b in labels if b.name.lower() == " ".join(name.lower().split())), None)
+    if own is None and names_structure(name):
+        meant = structure_of(name)
+        own = next((b.value for b in labels if structure_of(b.name) == meant), None)
+        stem = next((one for one in stems if structure_of(one) == meant), None)
+        if own is None and stem is not None:
+            return [("files", stem, value)]
     if own is None:
         # Suggest similar names, because most errors are spelling mistakes.
         near = difflib.get_close_matches(name, [*labels.names, *stems], n=3, cutoff=0.4)

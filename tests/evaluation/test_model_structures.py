@@ -1,0 +1,92 @@
+"""``evaluate --model``: a model of few structures against truths with many."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from tests.cohorts.imitate import box, nifti, noise
+from tests.plans import small_network, small_plan
+
+from delineate.commands.evaluate import evaluate
+from delineate.commands.options import EvaluateOptions
+from delineate.core.bundle import Bundle, Member
+from delineate.core.errors import LabelError, UsageError
+from delineate.core.labels import LabelSet
+from delineate.core.plan import Structure
+from delineate.networks.build import build, weights_of
+
+LIVER, SPLEEN, KIDNEY = box(), box(at=(7, 5, 2)), box(at=(2, 6, 2), size=2)
+
+
+@pytest.fixture
+def model(tmp_path):
+    """A model of the left kidney (value 2) and the liver (value 5)."""
+    labels = LabelSet.from_names({2: "left kidney", 5: "liver"})
+    network = small_network(classes=3)
+    plan = small_plan(structures=tuple(Structure(**d) for d in labels.to_json()), network=network)
+    path = tmp_path / "organs.model"
+    Bundle(plan, (Member("fold_0", weights_of(build(network, 0))),)).save(path)
+    return path
+
+
+def predictions(folder):
+    for n in range(3):
+        nifti(folder / f"c{n}.nii.gz", 5 * LIVER + 2 * KIDNEY)
+    return folder
+
+
+def perfect(found):
+    assert found.scores.labels == ["left kidney", "liver"]
+    assert found.scores.mean("dice") == 1.0
+
+
+def test_a_cohort_of_many_organs_under_other_values_and_spellings(model, tmp_path):
+    root = tmp_path / "cohort"
+    (root / "labels").mkdir(parents=True)
+    (root / "labels.csv").write_text("1,spleen\n2,Liver\n3,Kidney_Left\n")
+    for n in range(3):
+        nifti(root / "images" / f"c{n}.nii.gz", noise(n))
+        nifti(root / "labels" / f"c{n}.nii.gz", SPLEEN + 2 * LIVER + 3 * KIDNEY)
+    pred = predictions(tmp_path / "pred")
+    perfect(evaluate(pred, root, None, EvaluateOptions(model=model, workers=1)))
+    with pytest.raises(LabelError, match="--labels FILE"):
+        nifti(pred / "c0.nii.gz", 5 * LIVER)  # names are unknown without the model
+        (pred / "labels.csv").write_text("2,left kidney\n5,liver\n")
+        evaluate(pred, root, None, EvaluateOptions(workers=1))
+
+
+def test_one_file_per_structure(model, tmp_path):
+    root = tmp_path / "cohort"
+    for n in range(3):
+        nifti(root / f"c{n}" / "ct.nii.gz", noise(n))
+        for name, mask in (("liver", LIVER), ("kidney_left", KIDNEY), ("spleen", SPLEEN)):
+            nifti(root / f"c{n}" / "segmentations" / f"{name}.nii.gz", mask)
+    pred = predictions(tmp_path / "pred")
+    perfect(evaluate(pred, root, None, EvaluateOptions(model=model, workers=1)))
+
+
+def test_a_structure_that_the_truth_lacks_is_named(model, tmp_path):
+    root = tmp_path / "cohort"
+    (root / "labels").mkdir(parents=True)
+    (root / "labels.csv").write_text("1,spleen\n2,liver\n")
+    for n in range(3):
+        nifti(root / "images" / f"c{n}.nii.gz", noise(n))
+        nifti(root / "labels" / f"c{n}.nii.gz", SPLEEN + 2 * LIVER)
+    with pytest.raises(LabelError, match="no structure called 'left kidney'"):
+        evaluate(predictions(tmp_path / "p"), root, None, EvaluateOptions(model=model, workers=1))
+
+
+def test_masks_with_other_names_for_the_values_are_refused(model, tmp_path):
+    truth = predictions(tmp_path / "truth")
+    pred = predictions(tmp_path / "pred")
+    perfect(evaluate(pred, truth, None, EvaluateOptions(model=model, workers=1)))
+    (truth / "labels.csv").write_text("2,liver\n5,left kidney\n")
+    with pytest.raises(LabelError, match="names of predictions and truth contradict"):
+        evaluate(pred, truth, None, EvaluateOptions(model=model, workers=1))
+
+
+def test_model_and_labels_exclude_each_other(model, tmp_path):
+    pred = predictions(tmp_path / "pred")
+    with pytest.raises(UsageError, match="--model and --labels exclude each other"):
+        evaluate(pred, pred, None, EvaluateOptions(model=model, labels={1: "liver"}))
+    assert np.array_equal(LIVER, box())
