@@ -51,6 +51,7 @@ class TrainKeywords(PlanKeywords, total=False):
     overwrite: bool
     extend_s: float | None
     tensorboard: bool
+    licence: str | None
     network: str | Callable[..., Any] | None
     loss: str | Callable[..., Any] | None
     listeners: tuple[str | Callable[..., Any], ...]

@@ -79,6 +79,7 @@ def table() -> Any:
 
     shown = Table("name", "MB", "checksum", "licence", "title", box=SIMPLE_HEAD, pad_edge=False)
     shown.columns[0].no_wrap = True
+    shown.columns[3].min_width = len("CC BY-NC-SA 4.0")
     for one in DATA_SETS.values():
         known = sum(bool(f.checksum) for f in one.files)
         checked = (
