@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -189,17 +189,11 @@ def _of_structure(
     case and extra spaces).
     """
     stems = dict(mapping.files)
-    if name in stems:
-        return [("files", name, value)]
-    # Names are compared without case and extra spaces, then by what they mean.
-    own = next((b.value for b in labels if b.name.lower() == " ".join(name.lower().split())), None)
-    if own is None and names_structure(name):
-        meant = structure_of(name)
-        own = next((b.value for b in labels if structure_of(b.name) == meant), None)
-        stem = next((one for one in stems if structure_of(one) == meant), None)
-        if own is None and stem is not None:
-            return [("files", stem, value)]
-    if own is None:
+    stem = name if name in stems else _same(name, stems)
+    if stem is not None:
+        return [("files", stem, value)]
+    same = _same(name, labels.names)
+    if same is None:
         # Suggest similar names, because most errors are spelling mistakes.
         near = difflib.get_close_matches(name, [*labels.names, *stems], n=3, cutoff=0.4)
         hint = (
@@ -208,6 +202,7 @@ def _of_structure(
             else f"the cohort has {', '.join(labels.names[:20]) or 'none'}"
         )
         raise LabelError(f"the cohort has no structure called {name!r}; {hint}")
+    own = labels.named(same).value
     # The structure's sources are those of the cohort's mapping, whatever their kind.
     for kind in (one for one in mapping.KINDS if one != "ranges"):
         if pairs := getattr(mapping, kind):
@@ -215,6 +210,21 @@ def _of_structure(
     if mapping.ranges:
         return [("ranges", (r.low, r.high), value) for r in mapping.ranges if r.value == own]
     return [("values", own, value)]
+
+
+def _same(name: str, others: Iterable[str]) -> str | None:
+    """The one of ``others`` that is the same name but for case and extra spaces, else the one that
+    means the same structure; None if there is none.
+    """
+    others = list(others)
+    plain = " ".join(name.lower().split())
+    for other in others:
+        if other.lower() == plain:
+            return other
+    if not names_structure(name):
+        return None
+    meant = structure_of(name)
+    return next((other for other in others if structure_of(other) == meant), None)
 
 
 def read_yaml(path: str | Path) -> Any:
