@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import signal
 from collections import Counter
 from pathlib import Path
 
@@ -98,8 +99,11 @@ def test_patches_are_the_same_in_every_worker_and_order(found, tmp_path):
         assert image.shape == (1, 8, 12, 6) and image.dtype == torch.float32
         assert label.shape == (8, 12, 6) and label.dtype == torch.int64 and label.max() <= 2
     assert any(label.any() for _, label in items)
-    loader = DataLoader(data, batch_size=5, num_workers=1)
-    images, labels = next(iter(loader))
+    # A loader with workers leaves a handler of SIGCHLD behind, with which later children of this
+    # process crashed the interpreter (Python 3.11.7, PyTorch 2.13).
+    kept = signal.getsignal(signal.SIGCHLD)
+    images, labels = next(iter(DataLoader(data, batch_size=5, num_workers=1)))
+    signal.signal(signal.SIGCHLD, kept)
     for n, (image, label) in enumerate(items):
         assert torch.equal(images[n], image) and torch.equal(labels[n], label)
     again = found.to_torch((8, 12, 6), seed=2, store=tmp_path / "store")[3]
