@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+import torch
+from torch import Tensor
+
 from delineate.core.labels import LabelSet
 from delineate.core.plan import (
     Augmentation,
@@ -14,6 +18,7 @@ from delineate.core.plan import (
     Schedule,
     Structure,
 )
+from delineate.training.augmentation import change_intensity
 
 NAMES = {1: "left part", 2: "right part"}
 
@@ -43,3 +48,10 @@ def small_plan(dims: int = 3, names: dict[int, str] | None = None, **changes: An
         "augmentation": Augmentation(mirror=(0,)),
     }
     return Plan(**{**base, **changes})
+
+
+def intensity_changed(image: Tensor, aug: Augmentation, rng: np.random.Generator) -> Tensor:
+    """The image (C, *patch) after ``change_intensity`` with the plan's changes ``aug``."""
+    dims = 2 if image.shape[3] == 1 else 3
+    label = torch.zeros(image.shape[1:], dtype=torch.int64)
+    return change_intensity(image, label, small_plan(dims, augmentation=aug), rng)[0]

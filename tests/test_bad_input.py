@@ -192,7 +192,7 @@ def test_bundle_with_a_changed_byte(tmp_path, model):
     path = scan(tmp_path / "s.nii.gz")
     for words in (("predict", model, path, "-o", tmp_path / "out"), ("info", model)):
         code, said = run(*words)
-        assert code == 2 and "small.model" in said and "changed or damaged" in said
+        assert code == 3 and "small.model" in said and "changed or damaged" in said
     assert not (tmp_path / "out").exists()
 
 

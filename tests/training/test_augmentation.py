@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tests.plans import small_network, small_plan
+from tests.plans import intensity_changed, small_network, small_plan
 
 from delineate.core.plan import Augmentation, Channel, Normalisation
 from delineate.core.store import Store, StoredCase
@@ -235,7 +235,7 @@ def test_channels_are_dropped_as_often_as_asked_and_never_all():
     )
     gone = []
     for _ in range(3000):
-        out = augment.change_intensity(x, aug, 2, rng)
+        out = intensity_changed(x, aug, rng)
         empty = ~out.flatten(1).any(1)
         assert torch.equal(out[~empty], x[~empty]) and not empty.all()
         gone.append(empty.numpy())
@@ -249,8 +249,7 @@ def test_one_channel_is_never_dropped():
     x = torch.randn(1, 4, 4, 4)
     aug = NOTHING.model_copy(update={"drop_channel_p": 0.9})
     assert all(
-        torch.equal(augment.change_intensity(x, aug, 3, np.random.default_rng(n)), x)
-        for n in range(20)
+        torch.equal(intensity_changed(x, aug, np.random.default_rng(n)), x) for n in range(20)
     )
 
 
@@ -282,6 +281,6 @@ def test_options_that_are_off_draw_no_random_number():
     augment.draw(small_plan(2, augmentation=NOTHING), rng, SPACING, SHAPE)
     other.random(3)  # rotation, scale, elastic
     assert rng.bit_generator.state == other.bit_generator.state
-    augment.change_intensity(torch.randn(2, 4, 4, 1), NOTHING, 2, rng)
+    intensity_changed(torch.randn(2, 4, 4, 1), NOTHING, rng)
     other.random(6)  # low resolution, blur, noise, brightness, contrast, gamma
     assert rng.bit_generator.state == other.bit_generator.state

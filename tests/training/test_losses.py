@@ -9,6 +9,7 @@ import torch
 from torch.nn import functional
 
 from delineate.core.plan import Loss
+from delineate.extend import LOSSES
 from delineate.training import losses
 
 # Each term as a function of logits; every option that changes what is computed has a line of its
@@ -594,6 +595,7 @@ def imported_anew(monkeypatch):
     spec = importlib.util.spec_from_file_location("delineate.learn.losses_anew", losses.__file__)
     module = importlib.util.module_from_spec(spec)
     monkeypatch.setitem(sys.modules, spec.name, module)
+    monkeypatch.setattr(LOSSES, "_parts", {})  # it registers its terms once more
     spec.loader.exec_module(module)
     return module
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tests.plans import small_network, small_plan
+from tests.plans import intensity_changed, small_network, small_plan
 
 from delineate.core.errors import TrainingError
 from delineate.core.plan import Augmentation, Schedule
@@ -120,8 +120,8 @@ def test_intensity_changes_keep_shape_and_are_finite():
     always = Augmentation(
         noise_p=1, blur_p=1, brightness_p=1, contrast_p=1, gamma_p=1, low_resolution_p=1
     )
-    for dims, sample in ((3, x), (2, x[..., :1])):
-        out = augment.change_intensity(sample, always, dims, np.random.default_rng(0))
+    for sample in (x, x[..., :1]):
+        out = intensity_changed(sample, always, np.random.default_rng(0))
         assert (
             out.shape == sample.shape and torch.isfinite(out).all() and not torch.equal(out, sample)
         )

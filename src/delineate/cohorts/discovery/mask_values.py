@@ -259,6 +259,8 @@ def _usual_values(
             if v in outside:
                 words = f"the mask has the value {v}; label values must be in 0..65535"
                 draft.problem(one.case, "values", words, path=one.path)
+            elif draft.names:
+                continue  # values that a table does not name are reported by the checks
             elif len(found) > 2 and one.counts[v] <= STRAY_VOXELS and len(kept) > 1:
                 words = f"value {v} is in {one.counts[v]} voxel(s) of this case alone: background"
                 draft.problem(one.case, "values", words, "warning", path=one.path)
