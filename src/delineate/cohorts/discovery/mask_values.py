@@ -243,14 +243,7 @@ def _usual_values(
     """
     files_with: Counter[int] = Counter(v for one in found for v in one.counts)
     outside = {v for v in total if not 0 < v <= 65535}
-    holders = [one for one in found if outside & set(one.counts)]
-    if len(holders) > len(found) / 2:
-        values = sorted(holders[0].counts)
-        raise LabelError(
-            f"label values must be in 0..65535, found {values[0]} to {values[-1]}; select some "
-            "with --labels",
-            path=holders[0].path,
-        )
+    _refuse_most_outside(found, outside)
     kept = {v: n for v, n in total.items() if v not in outside}
     for one in found:
         for v in one.counts:
@@ -270,6 +263,17 @@ def _usual_values(
                 draft.problem(one.case, "values", words, path=one.path)
                 kept.pop(v)
     return kept
+
+
+def _refuse_most_outside(found: Sequence[_MaskFile], outside: set[int]) -> None:
+    holders = [one for one in found if outside & set(one.counts)]
+    if len(holders) > len(found) / 2:
+        values = sorted(holders[0].counts)
+        raise LabelError(
+            f"label values must be in 0..65535, found {values[0]} to {values[-1]}; select some "
+            "with --labels",
+            path=holders[0].path,
+        )
 
 
 def _shared_by_others(one: _MaskFile, found: Sequence[_MaskFile]) -> set[int]:
