@@ -127,6 +127,7 @@ def test_there_is_a_network_for_every_view(trained):
     assert all(f"Fold 0 {view}" in report for view in ("axial", "coronal", "sagittal"))
 
 
+@pytest.mark.rounds
 def test_predicting_with_one_view_and_with_all(trained, cohort):
     scan = str(cohort / "images" / "c4.nii.gz")
     masks = {}

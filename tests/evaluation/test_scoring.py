@@ -302,6 +302,7 @@ def test_probabilities_beside_predictions_are_judged(tmp_path):
     )
 
 
+@pytest.mark.rounds
 def test_further_groups_of_measures_are_taken_where_asked_for(tmp_path):
     # Two pieces.
     truth = block((20, 12, 10), 3, (1, 1, 1), (6, 5, 5)) + block(

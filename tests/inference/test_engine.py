@@ -400,6 +400,7 @@ def test_views_and_samples_on_a_gpu(monkeypatch):
 
 
 @pytest.mark.parametrize("of", ["2-D", "3-D", "views"])
+@pytest.mark.rounds
 def test_windows_never_wait_for_their_device(of):
     """The meta device has no values: whatever asks for one raises, and so does what mixes it with
     the CPU. A GPU would stand idle there.

@@ -350,6 +350,7 @@ def test_thin_networks_are_refused(tmp_path):
 
 
 @needs_openvino
+@pytest.mark.rounds
 def test_every_member_of_views_and_of_a_cascade_gets_bounds(tmp_path, monkeypatch):
     monkeypatch.setattr(int8, "FEW_INPUTS", 4)
     monkeypatch.setattr(int8, "FEW_OUTPUTS", 4)

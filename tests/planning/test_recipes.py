@@ -425,6 +425,7 @@ def test_train_and_predict(recipe: str, cohort: Callable[[Path], Path], tmp_path
     assert np.allclose(nib.load(masks[0]).affine, np.diag([-1.0, 1.5, 2.0, 1]))
 
 
+@pytest.mark.rounds
 def test_the_recipe_by_name_trains_on_the_phantom_in_the_tutorials_tree(tmp_path: Path) -> None:
     make_cohort(tmp_path / "p", patients=4, seed=1, form="volumes")  # type: ignore[arg-type]
     run(
@@ -452,6 +453,7 @@ def test_the_recipe_by_name_trains_on_the_phantom_in_the_tutorials_tree(tmp_path
     )
 
 
+@pytest.mark.rounds
 def test_a_second_stage_keeps_the_network_of_the_first(tmp_path: Path) -> None:
     data = mr_cohort(tmp_path / "data")
     run("plan", data, "--recipe", "brain-quicknat", "--epochs", "1", "-o", tmp_path / "plan.json")

@@ -249,6 +249,7 @@ def test_nothing_to_learn_is_said(tmp_path):
         fit(job(tmp_path / "run", [store.open("empty")]))
 
 
+@pytest.mark.rounds
 def test_killed_three_times_it_ends_bit_for_bit_the_same(tmp_path, cases):
     script = textwrap.dedent("""
         import sys, torch
