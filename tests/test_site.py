@@ -16,6 +16,7 @@ from typer.main import get_command
 import delineate
 from delineate import extend
 from delineate.cli import app
+from delineate.formats.files import OWN
 
 ROOT = Path(__file__).parents[1]
 BUILD = [sys.executable, "-m", "mkdocs", "build", "--strict"]
@@ -72,8 +73,7 @@ def test_every_command_and_option_is_in_the_reference(site):
 
 def test_every_format_and_error_is_in_the_reference(site):
     formats = (site / "reference" / "formats" / "index.html").read_text(encoding="utf-8")
-    own = [name for name in extend.FORMATS if extend.FORMATS.is_own(name)]
-    assert all(f"<td>{name}</td>" in formats for name in own)
+    assert all(f"<td>{name}</td>" in formats for name in OWN)
     shown = (site / "reference" / "errors" / "index.html").read_text(encoding="utf-8")
     assert "├── UsageError" in shown
 
