@@ -35,18 +35,24 @@ def predictions(folder):
     return folder
 
 
+def cohort(root, names, mask):
+    """Three scans with the same mask, and the names of its values."""
+    (root / "labels").mkdir(parents=True)
+    (root / "labels.csv").write_text(names)
+    for n in range(3):
+        nifti(root / "images" / f"c{n}.nii.gz", noise(n))
+        nifti(root / "labels" / f"c{n}.nii.gz", mask)
+    return root
+
+
 def perfect(found):
     assert found.scores.labels == ["left kidney", "liver"]
     assert found.scores.mean("dice") == 1.0
 
 
 def test_a_cohort_of_many_organs_under_other_values_and_spellings(model, tmp_path):
-    root = tmp_path / "cohort"
-    (root / "labels").mkdir(parents=True)
-    (root / "labels.csv").write_text("1,spleen\n2,Liver\n3,Kidney_Left\n")
-    for n in range(3):
-        nifti(root / "images" / f"c{n}.nii.gz", noise(n))
-        nifti(root / "labels" / f"c{n}.nii.gz", SPLEEN + 2 * LIVER + 3 * KIDNEY)
+    names = "1,spleen\n2,Liver\n3,Kidney_Left\n"
+    root = cohort(tmp_path / "cohort", names, SPLEEN + 2 * LIVER + 3 * KIDNEY)
     pred = predictions(tmp_path / "pred")
     perfect(evaluate(pred, root, None, EvaluateOptions(model=model, workers=1)))
     with pytest.raises(LabelError, match="--labels FILE"):
@@ -66,12 +72,7 @@ def test_one_file_per_structure(model, tmp_path):
 
 
 def test_a_structure_that_the_truth_lacks_is_named(model, tmp_path):
-    root = tmp_path / "cohort"
-    (root / "labels").mkdir(parents=True)
-    (root / "labels.csv").write_text("1,spleen\n2,liver\n")
-    for n in range(3):
-        nifti(root / "images" / f"c{n}.nii.gz", noise(n))
-        nifti(root / "labels" / f"c{n}.nii.gz", SPLEEN + 2 * LIVER)
+    root = cohort(tmp_path / "cohort", "1,spleen\n2,liver\n", SPLEEN + 2 * LIVER)
     with pytest.raises(LabelError, match="no structure called 'left kidney'"):
         evaluate(predictions(tmp_path / "p"), root, None, EvaluateOptions(model=model, workers=1))
 

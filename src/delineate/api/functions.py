@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Unpack, cast, overload
 
 from ..commands.options import (
+    AnyPath,
     CheckOptions,
     CompareOptions,
     DownloadOptions,
@@ -54,7 +55,6 @@ if TYPE_CHECKING:
     from ..evaluation.scoring import EvaluationResult
     from .check_report import CheckReport
 
-AnyPath = str | Path
 # Options of predict that say how a scan is segmented, not what is read and written.
 IN_MEMORY = ("mirror", "views", "samples", "seed", "probabilities")
 OF_LOADING = ("device", "precision")

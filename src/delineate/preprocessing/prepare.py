@@ -99,7 +99,8 @@ def prepare(
             path=volume.source or None,
         )
     # Geometry first, then the voxels of the kept box.
-    record = trace(volume, plan)
+    channels = [with_finite_voxels(channel) for channel in volume.channels_array]
+    record = _record(volume, channels, plan)
     kernels = kernels_for(record, plan.resampling)
     shape = (len(plan.channels), *record.prepared.shape)
     out = (
@@ -108,8 +109,8 @@ def prepare(
         else torch.zeros(shape, dtype=torch.float32)
     )
     # Channel by channel, so that only one channel at a time is partly resampled.
-    for index, channel in zip(here, volume.channels_array, strict=True):
-        box = _boxed(record.axes.apply(with_finite_voxels(channel)), record)
+    for index, channel in zip(here, channels, strict=True):
+        box = _boxed(record.axes.apply(channel), record)
         out[index] = resample_image(
             box,
             record.prepared.shape,
@@ -159,10 +160,14 @@ def trace(volume: Volume, plan: Plan) -> PreprocessingRecord:
     Raises:
         InputError: the scan would have more than 2**31 voxels at the plan's spacing.
     """
+    return _record(volume, [with_finite_voxels(c) for c in volume.channels_array], plan)
+
+
+def _record(volume: Volume, channels: Sequence[NDArray[Any]], plan: Plan) -> PreprocessingRecord:
+    """As ``trace``; ``channels`` are those of the volume with finite voxels."""
     # Orientation, crop and spacing, in this order: the spacing is that of the oriented axes.
     oriented, axes = volume.grid.reorient(plan.orientation)
-    fine = [axes.apply(with_finite_voxels(channel)) for channel in volume.channels_array]
-    start, stop = _crop_box(fine, plan.crop)
+    start, stop = _crop_box([axes.apply(channel) for channel in channels], plan.crop)
     kept = oriented.crop(start, stop)
     spacing = [
         own if planned is None else planned
