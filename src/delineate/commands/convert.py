@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..cohorts.discovery.folders import NAMELESS
+from ..cohorts.discovery.layouts.scans_only import NAMELESS
 from ..core.errors import DelineateError, FormatError, OutputError, UsageError
 from ..core.grid import Grid
 from ..core.manifest import Source

@@ -9,10 +9,11 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from ...core.labels import LabelMapping, LabelSet, Range
-from ...core.manifest import Case, Source
-from ...extend.findings import Draft
-from .tree import Tree, most, source
+from ....core.labels import LabelMapping, LabelSet, Range
+from ....core.manifest import Case, Source
+from ....extend.findings import Draft
+from ....extend.registering import layout
+from ..tree import Tree, most, source
 
 # Lowest value, highest value and structure of CHAOS MR masks, as the challenge defines them.
 CHAOS_MR = (
@@ -23,6 +24,7 @@ CHAOS_MR = (
 )
 
 
+@layout("chaos", definition="ID/DICOM_anon/, ID/Ground/", tier="challenge")
 def chaos(tree: Tree, root: Path) -> Draft | None:
     """CHAOS CT: ``PATIENT/DICOM_anon`` with ``PATIENT/Ground/*.png``; the root itself may be the
     only patient.
@@ -69,6 +71,7 @@ def _png_stack(
     return (source(truth, like=series),)
 
 
+@layout("chaos-mr", definition="ID/T1DUAL, ID/T2SPIR with DICOM_anon, Ground", tier="challenge")
 def chaos_mr(tree: Tree, root: Path) -> Draft | None:
     """CHAOS MR, T1DUAL: in phase and out of phase are two channels of one case (they are registered
     and share their masks).
@@ -76,11 +79,13 @@ def chaos_mr(tree: Tree, root: Path) -> Draft | None:
     return _chaos_mr(tree, root, "chaos-mr", "T1DUAL", ("InPhase", "OutPhase"))
 
 
+@layout("chaos-mr-inphase", definition="T1 in phase of chaos-mr", tier="on request")
 def chaos_mr_inphase(tree: Tree, root: Path) -> Draft | None:
     """CHAOS MR, T1DUAL in phase only; used only on request (``--layout``)."""
     return _chaos_mr(tree, root, "chaos-mr-inphase", "T1DUAL", ("InPhase",))
 
 
+@layout("chaos-mr-t2", definition="T2 of chaos-mr", tier="on request")
 def chaos_mr_t2(tree: Tree, root: Path) -> Draft | None:
     """CHAOS MR, T2SPIR; used only on request (``--layout``)."""
     return _chaos_mr(tree, root, "chaos-mr-t2", "T2SPIR", ("",))

@@ -1,56 +1,30 @@
-"""Find the cases of a cohort: recognise the layout of a folder, and derive patients and structures.
+"""Find the cases of a cohort: recognise the layout of a folder.
 
-Each layout is one function ``(tree, root) -> Draft | None`` in ``challenges.py``, ``chaos.py`` or
-``folders.py``, registered in ``extend.LAYOUTS``. Layouts are grouped in tiers, from specific to
-general. The first tier with a match wins. If two layouts of one tier find different cases, the user
-must choose. Any other layout is described by a YAML file (``description.py``). Files are recognised
-by their names; few are opened.
+The first tier with a matching layout wins. If two layouts of one tier find different cases, the
+user must choose. Any other layout is described by a YAML file (``description.py``). Files are
+recognised by their names; few are opened.
 """
 
 from __future__ import annotations
 
-import logging
-import os
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from ...core.errors import DelineateError, InputError, LayoutError, LeakError, UsageError
-from ...core.inputs import refuse_special
-from ...core.manifest import Case, Manifest
-from ...extend.findings import DiscoveredCohort, Draft, Finding
-from ...extend.parts import TIERS, Layout, Tier
-from ...extend.registers import LAYOUTS, running
-from ...formats import dicom, files
-from . import challenges, chaos, folders
-from .mask_values import derive
-from .patients import by_pattern
-from .structures import StructureSelection, named
-from .tree import Tree, patient_from_id, patients_of_parts, source
+from ....core.errors import InputError, LayoutError, UsageError
+from ....core.inputs import refuse_special
+from ....core.manifest import Case, Manifest
+from ....extend.findings import DiscoveredCohort, Draft, Finding
+from ....extend.parts import TIERS
+from ....extend.registers import LAYOUTS, running
+from ....formats import files
+from ..channel_count import with_channels
+from ..completion import complete
+from ..patients import by_pattern
+from ..structures import StructureSelection
+from ..tree import Tree, source
 
-log = logging.getLogger(__name__)
-
-_OWN: tuple[tuple[Tier, str, Callable[[Tree, Path], Draft | None], str], ...] = (
-    ("described", "nnunet-raw", challenges.nnunet_raw, "imagesTr/ID_0000.*, labelsTr/ID.*"),
-    ("described", "decathlon", challenges.decathlon, "dataset.json, imagesTr/, labelsTr/"),
-    ("challenge", "totalsegmentator", challenges.totalsegmentator, "ID/ct.*, ID/segmentations/"),
-    ("challenge", "chaos-mr", chaos.chaos_mr, "ID/T1DUAL, ID/T2SPIR with DICOM_anon, Ground"),
-    ("challenge", "chaos", chaos.chaos, "ID/DICOM_anon/, ID/Ground/"),
-    ("challenge", "3d-ircadb", challenges.ircad, "ID/PATIENT_DICOM, ID/MASKS_DICOM"),
-    ("challenge", "oasis-1", challenges.oasis1, "OAS1_ID/PROCESSED, OAS1_ID/FSL_SEG"),
-    ("folders", "parallel-folders", folders.parallel_folders, "images/ID.*, labels/ID.*"),
-    ("channels", "modality-files", challenges.modality_files, "ID/ID_t1.*, ID/ID_seg.*"),
-    ("pairs", "suffix-pairs", folders.suffix_pairs, "ID.*, ID_mask.*"),
-    ("files", "dicom", folders.dicom_folder, "a tree of DICOM series"),
-    ("files", "plain-images", folders.plain_images, "images without masks"),
-    ("on request", "chaos-mr-inphase", chaos.chaos_mr_inphase, "T1 in phase of chaos-mr"),
-    ("on request", "chaos-mr-t2", chaos.chaos_mr_t2, "T2 of chaos-mr"),
-)
-for _tier, _name, _find, _definition in _OWN:
-    LAYOUTS.add(_name, Layout(_find, _definition, _tier))
-# Number of cases read for a property that all share; the first one may be unreadable.
-FEW = 3
 DEEPEST = 2  # number of folder levels below the root that are searched for a cohort
 
 
@@ -109,10 +83,10 @@ def discover(
         choice = StructureSelection.load(labels) if labels else None
     # A description replaces the search for a layout.
     if description:
-        from . import description as described
+        from .. import description as described
 
         draft = described.apply(described.load(description), root)
-        return _finish(draft, root, choice, patient, truth)
+        return complete(draft, root, choice, patient, truth)
     # A manifest lists its cases itself, so no layout is needed.
     written = root if root.suffix == ".jsonl" else root / "manifest.jsonl"
     if not layout and written.is_file():
@@ -120,18 +94,18 @@ def discover(
     if root.is_file() and truth:
         files.read_grid(source(root))  # a single file that is no scan is no cohort
     draft = _draft_of_file(root) if root.is_file() else _draft_of_folder(root, layout)
-    return _finish(draft, root, choice, patient, truth)
+    return complete(draft, root, choice, patient, truth)
 
 
 def _draft_of_file(path: Path) -> Draft:
     """A single image file as a cohort of one case."""
-    return folders.with_channels(Draft("file", [Case(files.stem(path), "", (source(path),))]))
+    return with_channels(Draft("file", [Case(files.stem(path), "", (source(path),))]))
 
 
 def _draft_of_folder(root: Path, layout: str | None) -> Draft:
     """The cases of a folder; entries that are not regular files are reported as skipped."""
     tree = Tree()
-    draft = folders.with_channels(_recognise(tree, root, layout))
+    draft = with_channels(_recognise(tree, root, layout))
     for path, kind in tree.skipped.items():
         draft.note(
             "skipped", f"{path} is {kind} and was skipped; only regular files are opened", path=path
@@ -256,132 +230,6 @@ def _content(tree: Tree, root: Path) -> str:
         else []
     )
     return "the folder contains " + " and ".join(parts)
-
-
-# ---- building the manifest ----
-
-
-def _finish(
-    draft: Draft, root: Path, choice: StructureSelection | None, patient: str | None, truth: bool
-) -> DiscoveredCohort:
-    """Complete a draft (modality, structures, patients) and build the manifest.
-
-    Args:
-        draft: the result of a layout or a description.
-        root: the cohort's folder.
-        choice: the structures that the user selected, if any.
-        patient: the user's pattern for patients, if any.
-        truth: see ``discover``.
-    """
-    # The first error usually explains why there is no usable case.
-    if not draft.cases:
-        first = next(
-            (f.message for f in draft.findings if f.severity == "error"), "no case was found"
-        )
-        raise LayoutError(f"no usable case ({draft.layout}): {first}", path=root)
-    # If the layout has no modality, it is read from the first DICOM files.
-    if not draft.modality:
-        draft.modality = next(
-            (fact for case in draft.cases[:FEW] if (fact := _dicom_fact(case, "modality"))), ""
-        )
-    if truth:
-        _settle_labels(draft, root, choice)
-    cases = _with_patients(draft, patient)
-    try:
-        manifest = Manifest(
-            cases,
-            draft.channels,
-            draft.labels or named([], {}),
-            draft.mapping,
-            draft.layout,
-            os.path.abspath(root),
-            draft.modality,
-        )
-    except LayoutError as error:
-        hint = ""
-        if isinstance(error, LeakError) and not patient:
-            hint = (
-                "; if these are different patients, define them with --patient, such as --patient "
-                "'(.+)' for one patient per case"
-            )
-        raise LayoutError(error.message + hint, case=error.case, path=root) from error
-    log.debug("layout %s in %s: %d cases", manifest.layout, manifest.root, len(manifest))
-    return DiscoveredCohort(manifest, tuple(draft.findings))
-
-
-def _settle_labels(draft: Draft, root: Path, choice: StructureSelection | None) -> None:
-    """Set the structures: those the user selected, those of the layout, or those derived from the
-    values in the files.
-
-    Raises:
-        LayoutError: the labels cannot be used unless the user selects some.
-    """
-    if draft.labels is None and choice is not None and draft.names:
-        # The selection may use the names of the layout, so the values need not be read.
-        draft.labels = named(sorted(draft.names), draft.names)
-    # Reading label files is slow, so it is done only if the structures are needed.
-    if draft.labels is None and (choice is None or choice.needs_names()) and not draft.refusal:
-        derive(draft)
-    # A selection also overcomes a refusal, because it states what the values mean.
-    if choice is not None:
-        draft.labels, draft.mapping = choice.apply(draft.labels or named([], {}), draft.mapping)
-    elif draft.refusal:
-        raise LayoutError(draft.refusal, path=root)
-
-
-def _with_patients(draft: Draft, pattern: str | None) -> tuple[Case, ...]:
-    """The cases with their patients: from the user's pattern, else from the layout, the DICOM
-    PatientID, a common form of id, or the id itself.
-    """
-    if pattern is not None:
-        return by_pattern(draft.cases, pattern)
-    rules: Counter[str] = Counter()
-    cases: list[Case] = []
-    parts = patients_of_parts([case.id for case in draft.cases])
-    for case in draft.cases:
-        # The first rule that gives a name wins; the rules used are counted for the finding.
-        known = "DICOM PatientID" if draft.layout in ("dicom", "plain-images") else "the layout"
-        for rule, name in (
-            (known, case.patient),
-            ("DICOM PatientID", _dicom_fact(case, "patient_id") if not case.patient else ""),
-            ("the form of the case's id", patient_from_id(case.id)),
-            ("the first number of the case's id, whose second one counts", parts.get(case.id, "")),
-            ("the case's id itself", case.id),
-        ):
-            if name:
-                rules[rule] += 1
-                cases.append(replace(case, patient=name))
-                break
-    sources = ", ".join(f"{rule} ({count} cases)" for rule, count in rules.items())
-    scans = Counter(case.patient for case in cases)
-    several = sum(count > 1 for count in scans.values())
-    draft.findings.append(
-        Finding(
-            "",
-            "patient",
-            "note",
-            f"{len(scans)} patients, {several or 'none'} with several scans, from {sources}",
-            {"rules": dict(rules)},
-        )
-    )
-    return tuple(cases)
-
-
-def _dicom_fact(case: Case, name: str) -> str:
-    """``modality`` or ``patient_id`` of the case's first image if it is DICOM, else ""."""
-    image = case.images[0]
-    path = Path(image.path)
-    try:
-        # Only DICOM stores these properties.
-        if path.is_file() and files.detect(path) != "DICOM":
-            return ""
-        if not path.exists() or (path.is_dir() and not Tree().is_dicom(path)):
-            return ""
-        series = [s for s in dicom.find_series(path) if not image.series or s.uid == image.series]
-    # An unreadable file is reported with its own case and must not stop the others.
-    except DelineateError:
-        return ""
-    return str(getattr(series[0], name)) if series else ""
 
 
 def _from_manifest(

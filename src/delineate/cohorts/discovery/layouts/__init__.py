@@ -1,0 +1,30 @@
+"""The layouts of cohorts, a module for each family, and their recognition (``recognition.py``).
+
+Each layout is one function ``(tree, root) -> Draft | None`` that registers itself in
+``extend.LAYOUTS``. Layouts are grouped in tiers, from specific to general (``extend.parts.TIERS``).
+"""
+
+from . import (
+    brains,
+    case_folders,
+    chaos,
+    dataset_json,
+    parallel_folders,
+    scans_only,
+    structure_masks,
+    suffix_pairs,
+)
+from .recognition import discover, find
+
+__all__ = [
+    "brains",
+    "case_folders",
+    "chaos",
+    "dataset_json",
+    "discover",
+    "find",
+    "parallel_folders",
+    "scans_only",
+    "structure_masks",
+    "suffix_pairs",
+]

@@ -1,0 +1,132 @@
+"""Layouts with one folder per case and one file per modality in it, such as BraTS."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from ....core.manifest import Case
+from ....extend.findings import Draft
+from ....extend.registering import layout
+from ....formats.files import stem
+from ..tree import Tree, is_raster, most, source
+from .modalities import KNOWN_CHANNELS, first_word, modality_of
+
+# A word for ground truth anywhere in a file's key ("OT" is the ground truth of BraTS 2013).
+_TRUTH = re.compile(
+    r"(?i)^(?:.*[^a-z])?(ot|otmulticlass|seg|segmentation|label|labels|mask|truth|gt|ground_?truth"
+    r"|annotation|manual)(?:[^a-z].*)?$"
+)
+
+
+@layout("modality-files", definition="ID/ID_t1.*, ID/ID_seg.*", tier="channels")
+def modality_files(tree: Tree, root: Path) -> Draft | None:
+    """One folder per case with one file per modality and one of ground truth, such as BraTS
+    (``CASE/CASE_flair.nii.gz`` or ``CASE/Flair_….nii.gz``).
+
+    A file belongs to the cohort if at least half of the cases have one with its key. Keys that are
+    neither a modality nor ground truth are reported as unused.
+    """
+    folders = {f: _keys(tree, f) for f in tree.folders(root)}
+    folders = {f: keys for f, keys in folders.items() if keys}
+    if not most(tree, root, list(folders)):
+        return None
+    # Find out which keys are channels, ground truth or neither.
+    common = _common_keys(folders.values())
+    truths = [k for k in common if _TRUTH.match(k)]
+    channels = [k for k in common if first_word(k) in KNOWN_CHANNELS and k not in truths]
+    # With several ground truths it is not clear which one counts.
+    if not channels or len(truths) > 1:
+        return None
+    draft = Draft("modality-files", [], tuple(channels), modality=modality_of(channels))
+    unused = [k for k in common if k not in channels and k not in truths]
+    if unused:
+        draft.note(
+            "unused",
+            f"files {', '.join(unused)} of each case are neither a channel nor ground truth and "
+            "were not used",
+            names=unused,
+        )
+    for folder, keys in folders.items():
+        _add_modality_case(draft, folder, keys, truths)
+    # A cohort with FLAIR is assumed to have the BraTS classes; its key is "t2f" since BraTS 2023.
+    kinds = {first_word(c) for c in channels}
+    if kinds & {"flair", "t2f"}:
+        draft.names = _brats_names("t2f" in kinds)
+    return draft if draft.cases else None
+
+
+def _common_keys(of_folders: Iterable[dict[str, Path]]) -> list[str]:
+    """The keys that at least half of the case folders have, in the order of their first use."""
+    of_cases = list(of_folders)
+    held = [k for keys in of_cases for k in keys]
+    return [k for k in dict.fromkeys(held) if held.count(k) >= max(1, len(of_cases) / 2)]
+
+
+def _add_modality_case(
+    draft: Draft, folder: Path, keys: dict[str, Path], truths: Sequence[str]
+) -> None:
+    """Add the case in ``folder``, or a problem if it lacks a channel of ``draft``.
+
+    Args:
+        draft: the draft with its channels.
+        folder: the case's folder; its name is the case's id.
+        keys: key -> file, from ``_keys``.
+        truths: the key of the ground truth, at most one.
+    """
+    channels = draft.channels
+    lacking = [k for k in channels if k not in keys]
+    if lacking:
+        message = (
+            f"channel {', '.join(lacking)} is missing in {folder}; the cohort has "
+            f"{', '.join(channels)}"
+        )
+        draft.problem(
+            folder.name,
+            "missing",
+            message,
+            have={k: os.path.abspath(keys[k]) for k in channels if k in keys},
+        )
+        return
+    label = tuple(source(keys[k]) for k in truths if k in keys)
+    if truths and not label:
+        draft.problem(
+            folder.name,
+            "unpaired",
+            f"no {truths[0]} (the ground truth of the other cases) in {folder}",
+            "warning",
+        )
+    draft.cases.append(Case(folder.name, "", tuple(source(keys[k]) for k in channels), label))
+
+
+def _keys(tree: Tree, folder: Path) -> dict[str, Path]:
+    """Key -> file for the images of a case folder (2-D images are left out).
+
+    The key is the file stem without the folder's name and without a suffix that several files
+    share: ``P1/P1_flair_reg``, ``P1/P1_t1_reg`` have the keys ``flair`` and ``t1``.
+    """
+    # Remove the folder name, which most files repeat.
+    files = {
+        re.sub(rf"^{re.escape(folder.name)}[_.-]?", "", stem(p)) or "image": p
+        for p in tree.images(folder)
+        if not is_raster(p)
+    }
+    # Remove a suffix that several files share, such as a processing step.
+    endings = [name.split("_", 1)[1] for name in files if "_" in name]
+    shared = {e for e in endings if endings.count(e) > 1}
+    short = {
+        (name.split("_", 1)[0] if "_" in name and name.split("_", 1)[1] in shared else name): p
+        for name, p in files.items()
+    }
+    return short if len(short) == len(files) else files  # CT_image and CT_mask stay apart
+
+
+def _brats_names(since_2023: bool) -> dict[int, str]:
+    """Tumour classes of BraTS: four until 2013; from 2014 without 3; from 2023 with 3 as the
+    enhancing tumour.
+    """
+    if since_2023:
+        return {1: "necrosis", 2: "oedema", 3: "enhancing tumour", 4: "resection cavity"}
+    return {1: "necrosis", 2: "oedema", 3: "non-enhancing tumour", 4: "enhancing tumour"}

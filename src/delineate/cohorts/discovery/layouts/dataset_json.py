@@ -1,0 +1,189 @@
+"""Layouts with a ``dataset.json``: the Medical Segmentation Decathlon and nnU-Net raw."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from ....core.errors import LayoutError
+from ....core.labels import LabelSet
+from ....core.manifest import Case, Split
+from ....extend.findings import Draft
+from ....extend.registering import layout
+from ....formats.files import stem
+from ..tree import Tree, group_channels, source
+from .modalities import modality_of
+
+
+@layout("decathlon", definition="dataset.json, imagesTr/, labelsTr/", tier="described")
+def decathlon(tree: Tree, root: Path) -> Draft | None:
+    """Medical Segmentation Decathlon: ``dataset.json`` with a training list, ``imagesTr``,
+    ``labelsTr`` and optionally ``imagesTs``.
+    """
+    data = _dataset_json(tree, root)
+    # "channel_names" or the suffix _0000 mark nnU-Net, whose dataset.json is similar.
+    if (
+        data is None
+        or "training" not in data
+        or "channel_names" in data
+        or _has_channel_suffixes(tree, root)
+    ):
+        return None
+    names = {int(v): str(n) for v, n in data.get("labels", {}).items()}
+    # The modality table has the channel index as key; several modalities are one 4-D file.
+    channels = tuple(
+        n
+        for _, n in sorted(
+            (int(k), str(v)) for k, v in data.get("modality", {"0": "image"}).items()
+        )
+    )
+    draft = Draft(
+        "decathlon", [], channels, LabelSet.from_names(names), modality=modality_of(channels)
+    )
+    # Each listed file must exist.
+    for entry in data["training"]:
+        image, label = root / entry["image"], root / entry["label"]
+        _listed_case(tree, draft, image, label, None)
+    # Training entries are pairs of image and label; test entries are usually only a path.
+    for entry in data.get("test", []):
+        image = root / (entry["image"] if isinstance(entry, dict) else entry)
+        if _exists(tree, image):
+            draft.cases.append(Case(stem(image), "", (source(image),), (), "test"))
+    return draft
+
+
+def _listed_case(tree: Tree, draft: Draft, image: Path, label: Path, split: Split) -> None:
+    """Add a case listed in ``dataset.json``; a missing file is an error of that case."""
+    case = stem(image)
+    missing = [p for p in (image, label) if not _exists(tree, p)]
+    for path in missing:
+        draft.problem(
+            case, "missing", f"{path} is listed in dataset.json but does not exist", path=str(path)
+        )
+    # Without its image there is no case; without its label it has no ground truth.
+    if image not in missing:
+        draft.cases.append(
+            Case(case, "", (source(image),), () if missing else (source(label),), split)
+        )
+
+
+@layout("nnunet-raw", definition="imagesTr/ID_0000.*, labelsTr/ID.*", tier="described")
+def nnunet_raw(tree: Tree, root: Path) -> Draft | None:
+    """nnU-Net raw, versions 1 and 2: ``dataset.json``, ``imagesTr/CASE_0000.END``,
+    ``labelsTr/CASE.END``, and optionally ``imagesTs`` and ``labelsTs``.
+    """
+    data = _dataset_json(tree, root)
+    if (
+        data is None
+        or not ("channel_names" in data or _has_channel_suffixes(tree, root))
+        or tree.folder(root, "imagesTr") is None
+    ):
+        return None
+    # Version 2 calls the channels "channel_names", version 1 "modality".
+    named = data.get("channel_names", data.get("modality", {"0": "image"}))
+    channels = tuple(n for _, n in sorted((int(k), str(v)) for k, v in named.items()))
+    draft = Draft("nnunet-raw", [], channels, modality=modality_of(channels))
+    _nnunet_labels(draft, data.get("labels", {}))
+    parts: tuple[tuple[str, str, Split], ...] = (
+        ("imagesTr", "labelsTr", None),
+        ("imagesTs", "labelsTs", "test"),
+    )
+    for images, labels, split in parts:
+        _nnunet_folder(tree, draft, tree.folder(root, images), tree.folder(root, labels), split)
+    return draft
+
+
+def _nnunet_labels(draft: Draft, labels: dict[str, Any]) -> None:
+    """Set the structures from ``labels`` of ``dataset.json``.
+
+    Version 2 has name -> value, version 1 value -> name. Regions (lists of values) overlap, so they
+    are refused unless the user selects plain values.
+    """
+    regions = [name for name, value in labels.items() if isinstance(value, list)]
+    if regions:
+        draft.refusal = (
+            f"dataset.json defines overlapping regions ({', '.join(regions)}), but a voxel can "
+            "have only one structure; select plain values with --labels, such as "
+            "'enhancing tumour: 3'"
+        )
+        return
+    # Numeric keys show version 1.
+    pairs = (
+        {int(k): str(v) for k, v in labels.items()}
+        if all(str(k).isdigit() for k in labels)
+        else {int(v): str(k) for k, v in labels.items()}
+    )
+    draft.labels = LabelSet.from_names(pairs)
+
+
+def _nnunet_folder(
+    tree: Tree, draft: Draft, images: Path | None, labels: Path | None, split: Split
+) -> None:
+    """Add the cases of one folder of images; a case without one of its channels is left out."""
+    if images is None:
+        return
+    # Images are grouped by case; labels are found by the name of the case.
+    truth = {stem(p): p for p in tree.images(labels)} if labels else {}
+    groups = group_channels(tree.images(images))
+    wanted = [f"{n:04d}" for n in range(len(draft.channels))]
+    for case, files in groups.items():
+        # A case without one of its channels cannot be used. The files it has are recorded, because
+        # prediction may still use them.
+        lacking = [n for n in wanted if n not in files]
+        if lacking:
+            have = {draft.channels[int(n)]: os.path.abspath(files[n]) for n in wanted if n in files}
+            draft.problem(
+                case,
+                "missing",
+                f"channel {draft.channels[int(lacking[0])]} (file ending _{lacking[0]}) is missing "
+                f"in {images}",
+                have=have,
+            )
+            continue
+        # Without a label, a training case has no ground truth; test cases may lack one.
+        if case not in truth and split != "test":
+            draft.problem(
+                case,
+                "unpaired",
+                f"no label {case} in {labels or images.parent / 'labelsTr'}",
+                "warning",
+            )
+        label = (source(truth[case]),) if case in truth else ()
+        draft.cases.append(Case(case, "", tuple(source(files[n]) for n in wanted), label, split))
+    # Labels without an image.
+    for case in sorted(set(truth) - set(groups)):
+        draft.problem(
+            case,
+            "unpaired",
+            f"label {truth[case].name} has no image in {images}",
+            path=str(truth[case]),
+        )
+
+
+def _dataset_json(tree: Tree, root: Path) -> dict[str, Any] | None:
+    path = root / "dataset.json"
+    if path not in tree.files(root):
+        return None
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise LayoutError(f"dataset.json cannot be read ({error})", path=path) from error
+    return data if isinstance(data, dict) and "labels" in data else None
+
+
+def _has_channel_suffixes(tree: Tree, root: Path) -> bool:
+    """Whether every image is named CASE_0000 and the labels are named CASE."""
+    images, labels = tree.folder(root, "imagesTr"), tree.folder(root, "labelsTr")
+    if images is None:
+        return False
+    # With labels named CASE, "_0000" is a channel. In the Decathlon it would be part of the name.
+    groups = group_channels(tree.images(images))
+    return bool(groups) and (labels is None or any(stem(p) in groups for p in tree.images(labels)))
+
+
+def _exists(tree: Tree, path: Path) -> bool:
+    # Paths in dataset.json begin with "./" and may contain "..".
+    path = Path(os.path.normpath(path))
+    return path.parent.is_dir() and path.name in {p.name for p in tree.files(path.parent)}

@@ -1,0 +1,98 @@
+"""Image and label in one folder, with names that differ by a word."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from ....core.manifest import Case
+from ....extend.findings import Draft
+from ....extend.registering import layout
+from ....formats.files import stem
+from ..tree import Tree, source
+
+# Words that mark a file as a label or an image, if both are in one folder. They must be separate
+# words: "gt" does not count in "length".
+_LABEL_WORD = re.compile(
+    r"(?i)(?<![a-z])(seg|segs|segmentation|mask|masks|label|labels|gt|truth|ground_?truth"
+    r"|annotation)(?![a-z])"
+)
+_IMAGE_WORD = re.compile(r"(?i)(?<![a-z])(orig|image|img|volume|scan)(?![a-z])")
+
+
+@layout("suffix-pairs", definition="ID.*, ID_mask.*", tier="pairs")
+def suffix_pairs(tree: Tree, root: Path) -> Draft | None:
+    """Image and label in one folder, marked by a word in the name: ``*orig*`` and ``*liver*``, or
+    ``X`` and ``X_seg``, ``X_mask``, ``X_label``.
+    """
+    images, labels = _images_and_labels(tree.images(root))
+    if not labels or not images:
+        return None
+    # The key is the name without the words that mark image or label.
+    keyed = {_bare(p): p for p in images}
+    truth = {_bare(p): p for p in labels}
+    # Two files with the same key are ambiguous, so this is another layout.
+    if len(keyed) < len(images) or len(truth) < len(labels):
+        return None
+    if len(images) == len(labels) == 1:  # a single image and a single label belong together
+        truth = {next(iter(keyed)): labels[0]}
+    # Without a single pair the names have another meaning.
+    if not set(keyed) & set(truth):
+        return None
+    draft = Draft("suffix-pairs", [])
+    # An image without a label remains a case; a label without an image is an error.
+    for key, path in keyed.items():
+        if key not in truth:
+            draft.problem(
+                key or stem(path), "unpaired", f"no label belongs to {path.name}", "warning"
+            )
+        draft.cases.append(
+            Case(
+                key or stem(path),
+                "",
+                (source(path),),
+                (source(truth[key]),) if key in truth else (),
+            )
+        )
+    for key in sorted(set(truth) - set(keyed)):
+        draft.problem(
+            key, "unpaired", f"label {truth[key].name} has no image", path=str(truth[key])
+        )
+    return draft
+
+
+def _images_and_labels(paths: Sequence[Path]) -> tuple[list[Path], list[Path]]:
+    """Divide the files of one folder into images and labels by the words in their names.
+
+    If any name contains "orig", the images are exactly the files with "orig", and "liver" also
+    marks a label. Files that are neither are left out.
+    """
+    by_orig = any(_has(p, "orig") for p in paths)
+    if by_orig:
+        images = [p for p in paths if _has(p, "orig")]
+        labels = [p for p in paths if not _has(p, "orig") and (_is_label(p) or _has(p, "liver"))]
+    else:
+        # Without "orig", every file that is not a label is an image.
+        labels = [p for p in paths if _is_label(p)]
+        images = [p for p in paths if p not in labels]
+    return images, labels
+
+
+def _is_label(path: Path) -> bool:
+    """Whether the name marks a label: by a word, or the ending of 3D Slicer's segmentations."""
+    return path.name.lower().endswith(".seg.nrrd") or bool(_LABEL_WORD.search(stem(path)))
+
+
+def _has(path: Path, word: str) -> bool:
+    """Whether the file's stem contains ``word``, ignoring case."""
+    return word in stem(path).lower()
+
+
+def _bare(path: Path) -> str:
+    """The name without the words that mark an image or a label, so that a pair has one key."""
+    # Each marking word becomes a separator, and then repeated separators become one.
+    name = re.sub(r"(?i)orig", "_", stem(path)) if "orig" in stem(path).lower() else stem(path)
+    name = _IMAGE_WORD.sub("_", _LABEL_WORD.sub("_", name))
+    name = re.sub(r"(?i)liver", "_", name)
+    return re.sub(r"[_.-]{2,}", "_", name).strip("_.- ")
