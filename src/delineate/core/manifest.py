@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -87,6 +88,8 @@ class Case:
             there is none.
         split: "train", "val" or "test" if the layout states it; None leaves it to the folds.
         fold: set by ``Manifest.with_folds``.
+        group: a class, grade, site or the like, over which the patients are spread evenly when they
+            are divided; "" if the layout states none.
 
     Raises:
         LayoutError: an id that cannot be a file name, or no image.
@@ -98,6 +101,7 @@ class Case:
     label: tuple[Source, ...] = ()
     split: Split = None
     fold: int | None = None
+    group: str = ""
 
     def __post_init__(self) -> None:
         # The id becomes the stem of output files, on all systems.
@@ -125,6 +129,7 @@ class Case:
             "label": [s.to_json() for s in self.label],
             "split": self.split,
             "fold": self.fold,
+            **({"group": self.group} if self.group else {}),
         }
 
     @classmethod
@@ -136,6 +141,7 @@ class Case:
             tuple(map(Source.from_json, data.get("label", ()))),
             data.get("split"),
             data.get("fold"),
+            data.get("group", ""),
         )
 
 
@@ -159,6 +165,22 @@ def shares_of(count: int, fractions: Sequence[float]) -> list[int]:
     for k in by_remainder[: count - sum(shares)]:
         shares[k] += 1
     return shares
+
+
+def _spread(order: Sequence[str], groups: Mapping[str, str]) -> list[str]:
+    """The patients in an order in which every part has about the same share of each group; within a
+    group the order is kept.
+
+    >>> _spread(["a", "b", "c", "d", "e", "f"], dict(zip("abcdef", "xxxxyy")))
+    ['a', 'e', 'b', 'c', 'f', 'd']
+    """
+    size, seen = Counter(groups[p] for p in order), Counter[str]()
+    place = {}
+    for patient in order:
+        group = groups[patient]
+        place[patient] = (seen[group] + 0.5) / size[group]
+        seen[group] += 1
+    return sorted(order, key=lambda patient: place[patient])
 
 
 def _by_patient(order: Sequence[str], wanted: dict[Split, int]) -> dict[str, Split]:
@@ -250,6 +272,11 @@ class Manifest:
     def patients(self) -> list[str]:
         return sorted({case.patient for case in self.cases})
 
+    @property
+    def groups(self) -> dict[str, str]:
+        """Patient -> group, that of the patient's first case."""
+        return {case.patient: case.group for case in reversed(self.cases)}
+
     def named(self, case_id: str) -> Case:
         """The case with this id.
 
@@ -276,7 +303,8 @@ class Manifest:
     def with_folds(self, folds: int, seed: int = 0) -> Self:
         """The same cohort with a fold 0..folds-1 for each case that is not test.
 
-        Folds are grouped by patient, and their sizes are as even as the patients allow.
+        Folds are grouped by patient. Their sizes, and the number of cases of each group in them,
+        are as even as the patients allow.
 
         Raises:
             LayoutError: fewer patients than folds.
@@ -290,13 +318,17 @@ class Manifest:
                 path=self.root or None,
             )
         # Patients in random order, then (stably) the ones with most cases first; each goes to the
-        # smallest fold so far, so that the sizes even out.
+        # fold with fewest cases of its group so far, of these to the smallest one.
         shuffled = [list(sizes)[i] for i in np.random.default_rng(seed).permutation(len(sizes))]
         shuffled.sort(key=lambda p: -sizes[p])
-        counts, fold_of = [0] * folds, {}
+        groups, counts, fold_of = self.groups, Counter[tuple[str, int]](), {}
+        total = [0] * folds
         for patient in shuffled:
-            fold_of[patient] = int(np.argmin(counts))
-            counts[fold_of[patient]] += sizes[patient]
+            group = groups[patient]
+            fold = min(range(folds), key=lambda f: (counts[group, f], total[f]))
+            fold_of[patient] = fold
+            counts[group, fold] += sizes[patient]
+            total[fold] += sizes[patient]
         return replace(
             self, cases=tuple(replace(c, fold=fold_of.get(c.patient)) for c in self.cases)
         )
@@ -334,7 +366,7 @@ class Manifest:
         seed: int = 0,
     ) -> Self:
         """The same cohort, every case with a new split and no fold. All cases of a patient get the
-        same split.
+        same split, and groups are spread evenly over the splits.
 
         The numbers are those of ``shares_of``, of patients or of cases. By patient, the patients in
         random order are cut into three groups of these numbers. By case, the patients in random
@@ -363,6 +395,7 @@ class Manifest:
         wanted = shares_of(len(sizes) if by == "patient" else len(self.cases), fractions)
         # Patients in random order; of groups of equal size any order is as random.
         order = [list(sizes)[i] for i in np.random.default_rng(seed).permutation(len(sizes))]
+        order = _spread(order, self.groups)
         left = {side: n for side, n, f in zip(SPLITS, wanted, fractions, strict=True) if f > 0}
         side_of = _by_patient(order, left) if by == "patient" else _by_case(order, left, sizes)
         if empty := [str(side) for side in left if side not in side_of.values()]:

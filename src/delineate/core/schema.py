@@ -18,7 +18,7 @@ Data = dict[str, Any]
 SCHEMAS = {
     "delineate_plan": 2,
     "delineate_bundle": 1,
-    "delineate_manifest": 3,
+    "delineate_manifest": 4,
     "delineate_store": 1,
     "delineate_predictions": 3,
     "delineate_run": 2,
@@ -26,18 +26,19 @@ SCHEMAS = {
 
 
 def _unchanged(data: Data) -> Data:
-    """A step whose newer schema only allows more. Manifest 2: a source may name one channel of its
-    file. Manifest 3: masks by channel and by segment name, and an account of files. Plan 2:
-    registered networks, optimisers, loss terms and augmentations. Predictions 2: the inputs of
-    each channel are listed. Predictions 3: the options that differ from their defaults are listed.
-    Run 2: registered parts, and single fields of the plan (``--set``).
+    """A step whose newer schema only allows more. Manifest 2: a source may name one channel of
+    its file. Manifest 3: masks by channel and by segment name, and an account of files. Manifest
+    4: a case has a group. Plan 2: registered networks, optimisers, loss terms and augmentations.
+    Predictions 2: the inputs of each channel are listed. Predictions 3: the options that differ
+    from their defaults are listed. Run 2: registered parts, and single fields of the plan
+    (``--set``).
     """
     return data
 
 
 # Kind -> old number -> function that converts data to the next number.
 STEPS: dict[str, dict[int, Callable[[Data], Data]]] = {
-    "delineate_manifest": {1: _unchanged, 2: _unchanged},
+    "delineate_manifest": {1: _unchanged, 2: _unchanged, 3: _unchanged},
     "delineate_plan": {1: _unchanged},
     "delineate_predictions": {1: _unchanged, 2: _unchanged},
     "delineate_run": {1: _unchanged},

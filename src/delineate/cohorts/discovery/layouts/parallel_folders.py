@@ -15,23 +15,10 @@ from ....formats.files import stem
 from ..names import read_label_colours, read_label_names
 from ..tree import Tree, case_ids, match_names, source
 from .scans_only import entries_of
+from .splits import SPLITS, with_free_training
 
-# Folder name, or prefix or suffix of one -> split.
-_SPLITS: dict[str, Split] = {
-    "train": "train",
-    "training": "train",
-    "tr": "train",
-    "val": "val",
-    "valid": "val",
-    "validation": "val",
-    "va": "val",
-    "test": "test",
-    "testing": "test",
-    "ts": "test",
-    "te": "test",
-}
 # A folder name gives a role (images or labels) and, as a prefix or suffix, a split: "imagesTr".
-_AFFIX = "|".join(sorted(_SPLITS, key=len, reverse=True))
+_AFFIX = "|".join(sorted(SPLITS, key=len, reverse=True))
 # Words that mark a folder of images, and a folder of labels.
 _IMAGES = r"images?|imgs?|data|scans?|volumes?|inputs?|ct|mri?|raw"
 _LABELS = (
@@ -93,12 +80,10 @@ def parallel_folders(tree: Tree, root: Path) -> Draft | None:
 def _add_rows(draft: Draft, rows: Sequence[_Row]) -> None:
     """Add the cases of all folders; an id that occurs in several splits gets the split's name."""
     ids = case_ids([name for name, *_ in rows], [str(split or "") for _, split, *_ in rows])
-    # Without a validation split, the training cases are later divided into folds.
-    free = not any(split == "val" for _, split, *_ in rows)
-    for case, (_, split, image, label) in zip(ids, rows, strict=True):
-        draft.cases.append(
-            Case(case, "", image, label, None if split == "train" and free else split)
-        )
+    draft.cases = with_free_training(
+        Case(case, "", image, label, split)
+        for case, (_, split, image, label) in zip(ids, rows, strict=True)
+    )
 
 
 def _halves(tree: Tree, root: Path) -> list[_SideFolder]:
@@ -107,7 +92,7 @@ def _halves(tree: Tree, root: Path) -> list[_SideFolder]:
     # The split is given by the parent folder (train/images) or by the name (imagesTr).
     places: list[tuple[Path, Split]] = [
         (root, None),
-        *((f, _SPLITS[f.name.lower()]) for f in tree.folders(root) if f.name.lower() in _SPLITS),
+        *((f, SPLITS[f.name.lower()]) for f in tree.folders(root) if f.name.lower() in SPLITS),
     ]
     for place, split in places:
         for folder in tree.folders(place):
@@ -118,7 +103,7 @@ def _halves(tree: Tree, root: Path) -> list[_SideFolder]:
                     _SideFolder(
                         folder,
                         role["label"] is not None,
-                        split or _SPLITS.get((affix or "").lower()),
+                        split or SPLITS.get((affix or "").lower()),
                     )
                 )
     return found

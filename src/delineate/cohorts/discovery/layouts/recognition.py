@@ -24,7 +24,9 @@ from ..completion import complete
 from ..patients import by_pattern
 from ..structures import StructureSelection
 from ..tree import Tree, source
+from .siblings import difference, joined, siblings_of
 
+MOST_FOLDERS = 2000  # that are searched in one folder
 DEEPEST = 2  # number of folder levels below the root that are searched for a cohort
 
 
@@ -166,42 +168,56 @@ def _of_tier(tree: Tree, root: Path, tier: Sequence[str]) -> Draft | None:
 
 
 def _descend(tree: Tree, root: Path, tiers: Sequence[Sequence[str]]) -> Draft:
-    """The draft of the only recognised folder below the root, at the smallest depth that has one.
+    """The draft of the recognised folders below the root: the only one, or siblings as one cohort,
+    else the only one at the smallest depth.
 
     Raises:
-        LayoutError: no folder is recognised, or several at the same depth.
+        LayoutError: no folder is recognised, or several that are no siblings.
     """
-    level = [root]
-    for _ in range(DEEPEST):
-        # One level deeper; the limit bounds the time in large trees.
-        level = [f for folder in level for f in tree.folders(folder)][:200]
-        found: list[tuple[Path, Draft]] = []
-        for folder in level:
-            draft = next((d for tier in tiers if (d := _of_tier(tree, folder, tier))), None)
-            if draft:
-                found.append((folder, draft))
-        # Exactly one cohort: use it. Several: the user must choose.
-        if len(found) == 1:
-            folder, draft = found[0]
-            draft.note(
-                "descended", f"the cohort was found in {folder.relative_to(root)}", path=str(folder)
-            )
-            return draft
-        if found:
-            names = ", ".join(
-                f"{folder.relative_to(root)} ({draft.layout})" for folder, draft in found[:6]
-            ) + (" ..." if len(found) > 6 else "")
-            raise LayoutError(
-                f"several cohorts were found: {names}; give one of these folders, or describe "
-                "them together (check --draft FILE)",
-                path=root,
-            )
-    raise LayoutError(
-        f"the layout was not recognised; {_content(tree, root)}. Describe it in a short YAML file: "
-        f"`delineate check {root} --draft FILE` writes a first one; "
-        "docs/reference/layouts.md lists the known layouts",
-        path=root,
+    found = _below(tree, root, tiers, DEEPEST)
+    if not found:
+        raise LayoutError(
+            f"the layout was not recognised; {_content(tree, root)}. Describe it in a short YAML "
+            f"file: `delineate check {root} --draft FILE` writes a first one; "
+            "docs/reference/layouts.md lists the known layouts",
+            path=root,
+        )
+    siblings = siblings_of(root, found)
+    if len(found) > 1 and not (why := difference(siblings)):
+        return joined(siblings)
+    # Folders that are no siblings: the others are deeper, such as examples of a program.
+    depth = min(len(folder.relative_to(root).parts) for folder, _ in found)
+    nearest = [one for one in found if len(one[0].relative_to(root).parts) == depth]
+    if len(nearest) > 1:
+        names = ", ".join(
+            f"{folder.relative_to(root)} ({draft.layout})" for folder, draft in nearest[:6]
+        ) + (" ..." if len(nearest) > 6 else "")
+        raise LayoutError(
+            f"several cohorts were found: {names}; {why}; give one of these folders, or describe "
+            "them together (check --draft FILE)",
+            path=root,
+        )
+    folder, draft = nearest[0]
+    others = [str(other.relative_to(root)) for other, _ in found if other != folder]
+    left = f"; {', '.join(others[:4])} was not used" if others else ""
+    draft.note(
+        "descended", f"the cohort was found in {folder.relative_to(root)}{left}", path=str(folder)
     )
+    return draft
+
+
+def _below(
+    tree: Tree, root: Path, tiers: Sequence[Sequence[str]], depth: int
+) -> list[tuple[Path, Draft]]:
+    """The nearest recognised folders below the root on each way down, at most ``depth`` deep."""
+    found: list[tuple[Path, Draft]] = []
+    # The limit bounds the time in large trees.
+    for folder in tree.folders(root)[:MOST_FOLDERS]:
+        if draft := next((d for tier in tiers if (d := _of_tier(tree, folder, tier))), None):
+            found.append((folder, draft))
+        elif depth > 1:
+            found += _below(tree, folder, tiers, depth - 1)
+    return found
 
 
 def _content(tree: Tree, root: Path) -> str:
