@@ -257,3 +257,51 @@ def test_lines_are_at_most_100_characters_and_no_formatter_is_switched_off(path)
     assert not [number for number, line in enumerate(lines, 1) if len(line) > 100]
     switched_off = re.compile(r"#\s*(fmt:\s*(skip|off)|ruff:\s*noqa|yapf)")
     assert not [number for number, line in enumerate(lines, 1) if switched_off.search(line)]
+
+
+# Modules that write files by themselves, and why they may.
+WRITERS = {
+    "core.atomic": "is the one writer",
+    "execution.claims": "a claim is a file that only one process can make",
+    "cohorts.public.download": "a transfer that is continued where it stopped",
+    "formats.disk": "writes to the temporary name of the one writer",
+    "formats.nrrd": "writes to the temporary name of the one writer",
+    "inference.planes": "class scores in a temporary folder, mapped into memory",
+    "reporting.pictures": "writes to the temporary name of the one writer",
+}
+_WRITING_MODE = re.compile(r"[rbt]*[wax+][rbt+]*")
+
+
+def writes(text: str) -> Iterator[str]:
+    """Calls that write, move or rename a file."""
+    for node in ast.walk(ast.parse(text)):
+        if not isinstance(node, ast.Call):
+            continue
+        name = ast.unparse(node.func)
+        writer = name.endswith((".write_text", ".write_bytes")) and not name.startswith("atomic.")
+        if writer or name in ("os.replace", "os.rename", "shutil.move", "os.link"):
+            yield name
+        elif name == "open" or name.endswith(".open"):
+            given = [*node.args[:2], *(k.value for k in node.keywords if k.arg == "mode")]
+            modes = [a.value for a in given if isinstance(a, ast.Constant)]
+            if any(isinstance(m, str) and _WRITING_MODE.fullmatch(m) for m in modes):
+                yield name
+
+
+def test_one_module_writes_files():
+    found = {name: calls for name in MODULES if (calls := set(writes(MODULES[name].read_text())))}
+    assert set(found) == set(WRITERS), found
+
+
+@pytest.mark.parametrize(
+    "call",
+    ["path.write_text('a')", "open(path, 'w')", "path.open('ab')", "os.replace(a, b)"],
+)
+def test_a_write_is_found_wherever_it_is_planted(call):
+    assert list(writes(f"def f():\n    with g():\n        {call}\n"))
+
+
+def test_one_module_parses_json_and_yaml():
+    parsing = re.compile(r"\b(json\.loads?|yaml\.\w*load\w*)\(")
+    found = [name for name in MODULES if parsing.search(MODULES[name].read_text())]
+    assert found == ["core.inputs"]

@@ -10,9 +10,10 @@ import pytest
 from typer.testing import CliRunner
 
 from delineate.cli import app
-from delineate.commands.train.lease import leased
+from delineate.commands.train.run import CLAIM
 from delineate.core.bundle import Bundle
 from delineate.core.errors import OutputError, UsageError
+from delineate.execution.claims import claimed
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "schema_1"
 
@@ -83,7 +84,7 @@ def test_a_run_is_not_continued_with_another_plan(place):
 
 
 def test_a_run_has_one_trainer(place):
-    with leased(place / "killed/m.model.run"):
+    with claimed(place / "killed/m.model.run" / CLAIM):
         with pytest.raises(UsageError, match="is being trained now"):
             called(*training(place, "killed/m.model"))
         with pytest.raises(UsageError, match="is being trained now"):

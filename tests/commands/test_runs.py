@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -16,8 +14,9 @@ from delineate.cli import app
 from delineate.commands import runs as step
 from delineate.commands.info import info
 from delineate.commands.report import report
-from delineate.commands.train.lease import NAME, is_running, leased
+from delineate.commands.train.run import CLAIM
 from delineate.core.errors import InputError, UsageError
+from delineate.execution.claims import claimed
 from delineate.viewer.sources import find
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "schema_1"
@@ -76,17 +75,9 @@ def test_a_verdict_is_shown_if_there_is_one(models):
 
 def test_a_run_is_running_while_its_process_lives(models):
     run = models / "killed/m.model.run"
-    assert not is_running(run)
-    with leased(run):
-        assert is_running(run) and step.summarise(run).state == "running"
-    assert not (run / NAME).exists()
-    code = (
-        "import os, sys\nfrom pathlib import Path\n"
-        "from delineate.commands.train.lease import leased\n"
-        "with leased(Path(sys.argv[1])):\n    os.kill(os.getpid(), 9)"
-    )
-    subprocess.run([sys.executable, "-c", code, str(run)], check=False)
-    assert (run / NAME).exists() and not is_running(run)
+    with claimed(run / CLAIM):
+        assert step.summarise(run).state == "running"
+    assert step.summarise(run).state == "stopped"
 
 
 def test_clean_deletes_the_stores_of_finished_runs_only(models, tmp_path):
@@ -106,11 +97,11 @@ def test_clean_deletes_the_stores_of_finished_runs_only(models, tmp_path):
 
 def test_clean_leaves_running_runs_and_links(models, tmp_path):
     run = models / "a/finished/m.model.run"
-    with leased(run):
+    with claimed(run / CLAIM):
         chosen, kept = step.cleanable([run])
         assert not chosen and "the run is running" in kept[0]
     chosen, _ = step.cleanable([run])
-    with leased(run):  # continued after the question
+    with claimed(run / CLAIM):  # continued after the question
         assert step.clean(chosen) == [] and (run / "store").is_dir()
     outside = tmp_path / "outside"
     shutil.move(run / "store", outside)

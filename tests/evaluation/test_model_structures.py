@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
 import pytest
 from tests.cohorts.imitate import box, nifti, noise
 from tests.plans import small_network, small_plan

@@ -19,11 +19,11 @@ from torch.utils.data import Dataset
 from ..commands.train.preparation import prepare_cohort
 from ..core import atomic
 from ..core.errors import UsageError
+from ..core.inputs import read_json_if_any
 from ..core.manifest import Manifest
 from ..core.plan import Augmentation, Plan
 from ..core.store import Store, StoredCase
 from ..planning import rules
-from ..reporting.reported_run import read_json
 from ..training.patches import draw_sample
 
 # The settings of a plan on which prepared cases depend.
@@ -125,7 +125,7 @@ def _refuse_other_contents(store: Path, plan: Plan, cohort: Manifest) -> None:
     note = store / "contents.json"
     made_of = {case.id: [s.to_json() for s in (*case.images, *case.label)] for case in cohort}
     how = plan.model_dump(mode="json", include=set(PREPROCESSING))
-    kept = read_json(note) or {"preprocessing": how, "cases": {}}
+    kept = read_json_if_any(note) or {"preprocessing": how, "cases": {}}
     if kept["preprocessing"] != how:
         raise UsageError("holds cases prepared by another plan; choose another folder", path=store)
     other = [name for name, files in made_of.items() if kept["cases"].get(name, files) != files]

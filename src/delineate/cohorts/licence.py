@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import re
 from pathlib import Path
 from typing import Any
 
+from ..core.errors import InputError
+from ..core.inputs import read_json_if_any
 from .public.catalogue import DATA_SETS
 from .public.download import RECORD
 
@@ -52,7 +53,7 @@ def is_restricted(licence: str) -> bool:
 def _object(path: Path) -> dict[str, Any]:
     """A JSON file with an object; {} if there is none that can be read."""
     try:
-        data = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    except (OSError, ValueError):
+        data = read_json_if_any(path)
+    except InputError:
         return {}
     return data if isinstance(data, dict) else {}

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from ..core import atomic
+from ..core.inputs import read_json
 from ..core.progress import Progress, Say, silent, unsaid
 from ..extras import require_extra
 from ..inference.devices import choose_device
@@ -58,7 +59,7 @@ def demo(
         made = PhantomOptions(patients=options.patients, seed=options.seed, form="dicom")
         phantom(cohort, made, progress=progress)
         atomic.write_text(split, json.dumps(_split(cohort, options.seed), indent=1))
-    sides = json.loads(split.read_text(encoding="utf-8"))
+    sides = read_json(split)
     say(
         f"phantom cohort of {len(sides['train']) + len(sides['test'])} patients as DICOM series "
         f"in {cohort}; "

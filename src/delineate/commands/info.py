@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from ..core.bundle import Bundle, weights_sha256
+from ..core.inputs import read_json_if_any
 from ..formats import files
-from ..reporting.reported_run import read_json
 from .runs import is_run, summarise
 
 
@@ -28,11 +28,11 @@ def info(path: str | Path) -> dict[str, Any]:
 
 
 def _of_run(folder: Path) -> dict[str, Any]:
-    found, plan = summarise(folder), read_json(folder / "plan.json") or {}
+    found, plan = summarise(folder), read_json_if_any(folder / "plan.json") or {}
     return {
         "kind": "delineate run",
         **found.to_json(),
-        "request": read_json(folder / "request.json"),
+        "request": read_json_if_any(folder / "request.json"),
         "reasons": plan.get("reasons", {}),
     }
 

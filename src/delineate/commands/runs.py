@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from ..core.bundle import Bundle
 from ..core.errors import DelineateError, InputError, OutputError
+from ..core.inputs import read_json_if_any, read_json_lines
 from ..core.words import data_size, decimals, duration
-from ..reporting.reported_run import read_json, read_log
-from .train.lease import is_running
+from ..execution.claims import holder_of
+from .train.run import CLAIM
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -104,7 +105,7 @@ def summarise(run: Path) -> RunSummary:
     size, changed = _size(run)
     return RunSummary(
         run,
-        "running" if is_running(run) else "finished" if finished else "stopped",
+        "running" if holder_of(run / CLAIM) else "finished" if finished else "stopped",
         max((float(one[-1].get("epoch", 0)) for one in lines), default=0.0),
         sum(int(one[-1].get("step", 0)) for one in lines),
         dice,
@@ -130,7 +131,7 @@ def _dice(scores: dict[str, Any], logs: list[list[dict[str, Any]]]) -> tuple[flo
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        found = read_json(path)
+        found = read_json_if_any(path)
     except InputError:
         return {}
     return found if isinstance(found, dict) else {}
@@ -138,7 +139,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 def _log(path: Path) -> list[dict[str, Any]]:
     try:
-        return read_log(path)
+        return read_json_lines(path)
     except DelineateError:
         return []
 

@@ -1,8 +1,9 @@
-"""Atomic file writing: a half-written file never appears under its final name.
+"""Durable file writing: a file under its final name is complete, also after a power cut.
 
-Each file is written under a temporary name in the same folder and then renamed (atomic on POSIX
-and Windows). A full disk or a missing permission raises an ``OutputError`` that names the file, and
-the old file is unchanged. This module knows nothing of file contents.
+Each file is written under a temporary name in the same folder, flushed to the disk, renamed, and
+the rename is flushed as well. A full disk or a missing permission raises an ``OutputError`` that
+names the file, and the old file is unchanged. What a killed process leaves has a temporary name
+(``TEMPORARY``) and is removed at the next start. This module knows nothing of file contents.
 """
 
 from __future__ import annotations
@@ -11,7 +12,9 @@ import contextlib
 import errno
 import logging
 import os
+import re
 import secrets
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,13 +23,22 @@ from .outputs import refuse_originals
 
 log = logging.getLogger(__name__)
 
+# The name of a file or folder that is not complete yet.
+TEMPORARY = re.compile(r"\.[0-9a-f]{8}\.tmp\..+", re.DOTALL)
+# A name may have 255 bytes; the ending of the final name is kept.
+_KEPT_CHARACTERS = 48
+
 
 @contextlib.contextmanager
-def replacing(path: str | Path) -> Iterator[Path]:
+def replacing(path: str | Path, *failures: type[Exception]) -> Iterator[Path]:
     """Yield a temporary path in the folder of ``path``; on success, rename it to ``path``.
 
     The temporary name keeps the whole ending (".nii.gz"), because libraries choose their format by
     it. On any error the temporary file is removed and an existing file at ``path`` is unchanged.
+
+    Args:
+        path: the final name.
+        failures: exceptions by which the library that writes says that it cannot.
 
     Raises:
         OutputError: the disk is full; the folder is missing or cannot be written; or a running
@@ -34,16 +46,45 @@ def replacing(path: str | Path) -> Iterator[Path]:
     """
     target = Path(path)
     refuse_originals(target)
-    temporary = target.with_name(f".{secrets.token_hex(4)}.tmp.{target.name}")
+    temporary = _temporary(target)
     try:
-        with _as_output_error(target):
-            target.parent.mkdir(parents=True, exist_ok=True)
+        with _as_output_error(target, failures):
+            _make_durable_folder(target.parent)
             yield temporary
+            _sync(temporary)
             os.replace(temporary, target)
+            _sync(target.parent)
         log.debug("wrote %s", target)
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def replacing_folder(path: str | Path, *failures: type[Exception]) -> Iterator[Path]:
+    """Yield a temporary folder beside ``path``; on success, it becomes ``path`` in one step.
+
+    A folder that exists at ``path`` is removed first, so after a power cut there is either the old
+    folder, none, or the new one, each complete. Arguments and errors as for ``replacing``.
+    """
+    target = Path(path)
+    temporary = _temporary(target)
+    try:
+        with _as_output_error(target, failures):
+            _make_durable_folder(target.parent)
+            temporary.mkdir()
+            yield temporary
+            for written in (*temporary.rglob("*"), temporary):
+                _sync(written)
+            if target.exists():
+                # A folder cannot replace one that is not empty.
+                os.replace(target, aside := _temporary(target))
+                shutil.rmtree(aside, ignore_errors=True)
+            os.replace(temporary, target)
+            _sync(target.parent)
+        log.debug("wrote %s", target)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def write_bytes(path: str | Path, data: bytes) -> None:
@@ -57,32 +98,106 @@ def write_text(path: str | Path, text: str) -> None:
     write_bytes(path, text.encode("utf-8"))
 
 
+def append_line(path: str | Path, line: str) -> None:
+    """Add ``line`` (UTF-8, without its newline) to a text file, which is made if it is missing.
+
+    When this returns, the line is on the disk. A power cut before that leaves at most an incomplete
+    last line, which the next call ends, so that readers drop one line and no more.
+
+    Raises:
+        OutputError: as ``replacing``.
+    """
+    target = Path(path)
+    refuse_originals(target)
+    with _as_output_error(target, ()):
+        is_new = not target.exists()
+        _make_durable_folder(target.parent)
+        with target.open("ab+") as file:
+            torn = b""
+            if file.tell():
+                file.seek(-1, os.SEEK_END)
+                torn = b"" if file.read(1) == b"\n" else b"\n"
+            file.write(torn + line.encode("utf-8") + b"\n")
+            file.flush()
+            os.fsync(file.fileno())
+        if is_new:
+            _sync(target.parent)
+
+
 def make_folder(path: str | Path) -> Path:
     """Create the folder ``path`` if it is missing, and return it.
 
     Raises:
         OutputError: the folder cannot be created, or a file has this name.
     """
-    with _as_output_error(Path(path)):
-        Path(path).mkdir(parents=True, exist_ok=True)
+    with _as_output_error(Path(path), ()):
+        _make_durable_folder(Path(path))
     return Path(path)
 
 
+def remove_temporaries(folder: str | Path) -> None:
+    """Remove what killed processes left in ``folder`` and its subfolders; only the one process that
+    writes there may call this.
+    """
+    for place, folders, names in os.walk(folder):
+        for name in filter(TEMPORARY.fullmatch, names):
+            with contextlib.suppress(OSError):
+                Path(place, name).unlink()
+        for name in filter(TEMPORARY.fullmatch, folders):
+            shutil.rmtree(Path(place, name), ignore_errors=True)
+        folders[:] = [name for name in folders if not TEMPORARY.fullmatch(name)]
+
+
+def _temporary(target: Path) -> Path:
+    return target.with_name(f".{secrets.token_hex(4)}.tmp.{target.name[-_KEPT_CHARACTERS:]}")
+
+
+def _make_durable_folder(folder: Path) -> None:
+    """Create a folder and its parents, so that they survive a power cut."""
+    missing = [one for one in (folder, *folder.parents) if not one.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    for made in missing:
+        _sync(made.parent)
+
+
+def _sync(path: Path) -> None:
+    """Flush a file or folder to the disk. Windows cannot flush folders, and some network drives
+    refuse to.
+    """
+    is_folder = path.is_dir()
+    if is_folder and os.name == "nt":
+        return
+    handle = os.open(path, os.O_RDONLY if is_folder else os.O_RDWR)
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        if not is_folder or error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.EBADF):
+            raise
+    finally:
+        os.close(handle)
+
+
 @contextlib.contextmanager
-def _as_output_error(target: Path) -> Iterator[None]:
-    """Turn an ``OSError`` from the block into an ``OutputError`` that states the reason."""
+def _as_output_error(target: Path, failures: tuple[type[Exception], ...]) -> Iterator[None]:
+    """Turn an ``OSError`` or one of ``failures`` from the block into an ``OutputError`` that states
+    the reason.
+    """
     try:
         yield
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise OutputError(
-                "the disk is full; any existing file is unchanged", path=target
-            ) from error
-        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-            raise OutputError("no permission to write here", path=target) from error
-        if isinstance(error, FileExistsError | NotADirectoryError | IsADirectoryError):
-            raise OutputError(
-                "a file exists where a folder is needed, or a folder where a file is needed",
-                path=target,
-            ) from error
-        raise OutputError(f"cannot be written ({error.strerror or error})", path=target) from error
+        raise OutputError(_reason(error), path=target) from error
+    except failures as error:
+        said = str(error).strip().splitlines() or [type(error).__name__]
+        raise OutputError(f"cannot be written ({said[-1]})", path=target) from error
+
+
+def _reason(error: OSError) -> str:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return "the disk is full; any existing file is unchanged"
+    if error.errno == errno.EFBIG:
+        return "would be larger than files may be here; any existing file is unchanged"
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return "no permission to write here"
+    if isinstance(error, FileExistsError | NotADirectoryError | IsADirectoryError):
+        return "a file exists where a folder is needed, or a folder where a file is needed"
+    return f"cannot be written ({error.strerror or error})"

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from .. import __version__
 from . import atomic
 from .errors import BundleError, InputError
-from .inputs import refuse_special, special_kind
+from .inputs import parse_json, refuse_special, special_kind
 from .labels import LabelSet
 from .plan import Plan
 from .schema import SCHEMAS, migrate
@@ -178,14 +178,14 @@ class Bundle:
         try:
             with zipfile.ZipFile(io.BytesIO(raw)) as archive:
                 # The header first: a newer schema must be refused before its parts are read.
-                head = json.loads(archive.read("bundle.json"))
+                head = parse_json(archive.read("bundle.json"))
                 if "delineate_bundle" not in head:
                     raise KeyError("delineate_bundle")
                 head = migrate("delineate_bundle", head, path=str(path), error=BundleError)
                 plan_text = archive.read("plan.json").decode()
                 plan = Plan.from_json(plan_text, f"{path}: plan.json")
                 members = tuple(_read_member(archive, entry) for entry in head["members"])
-                found = cls(plan, members, json.loads(archive.read("card.json")), plan_text)
+                found = cls(plan, members, parse_json(archive.read("card.json")), plan_text)
                 # The checksum proves that the file is as written, the id that its parts belong
                 # together.
                 if found.id != head["id"]:

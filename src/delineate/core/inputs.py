@@ -1,14 +1,27 @@
-"""What may be opened: regular files. A named pipe, a socket or a device would block a reader or
-never end.
+"""Opening files: only regular ones; and reading JSON and YAML, which no other module parses.
+
+A named pipe, a socket or a device would block a reader or never end. A document with more than
+``MOST_BYTES``, or nested deeper than the parser allows, is refused before it costs memory. A key
+that stands twice in one object is refused too: parsers keep the last value, so that a meaning would
+be lost in silence. This module knows nothing of what the data mean; schemas are in ``schema``, and
+the callers check the content.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import stat
+from collections import Counter
+from collections.abc import Callable, Hashable, Sequence
 from pathlib import Path
+from typing import Any
 
-from .errors import InputError
+from .errors import DelineateError, InputError
+
+MOST_BYTES = 1 << 28  # of a JSON file; the record of 100,000 predictions has about a quarter
+MOST_YAML_BYTES = 1 << 22  # YAML is written by hand, and parsed slowly
+MOST_ALIASES = 100  # in a YAML file; each repeats a part of it, and parts can repeat parts
 
 _KINDS = (
     (stat.S_ISFIFO, "a named pipe"),
@@ -37,3 +50,149 @@ def refuse_special(path: str | Path) -> None:
     """
     if kind := special_kind(path):
         raise InputError(f"is {kind}; only regular files are opened", path=path)
+
+
+def parse_json(text: str | bytes) -> Any:
+    """The data in a JSON text.
+
+    Raises:
+        ValueError: it is not JSON, is nested too deeply, or has a key twice.
+
+    >>> parse_json('{"liver": 1}')
+    {'liver': 1}
+    """
+    try:
+        return json.loads(text, object_pairs_hook=_object)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+
+
+def parse_yaml(text: str) -> Any:
+    """The data in a YAML text: plain data, never Python objects.
+
+    Raises:
+        ValueError: it is not YAML, is nested too deeply, has a key twice, or too many aliases.
+
+    >>> parse_yaml("liver: 1")
+    {'liver': 1}
+    """
+    import yaml
+
+    try:
+        aliases = sum(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text))
+        if aliases > MOST_ALIASES:
+            raise ValueError(f"it has {aliases} aliases, at most {MOST_ALIASES} are read")
+        return yaml.load(text, _yaml_loader())
+    except yaml.YAMLError as error:
+        raise ValueError(" ".join(str(error).split())) from error
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+
+
+def read_json(path: str | Path, *, error: type[DelineateError] = InputError) -> Any:
+    """The data in a JSON file.
+
+    Raises:
+        DelineateError: of the type ``error``: there is no such file, it cannot be read, is larger
+            than ``MOST_BYTES``, or ``parse_json`` refuses it.
+    """
+    return _read(Path(path), parse_json, "JSON", MOST_BYTES, error)
+
+
+def read_json_if_any(path: str | Path) -> Any:
+    """As ``read_json``, but None if there is no such file."""
+    return read_json(path) if Path(path).is_file() else None
+
+
+def read_yaml(path: str | Path) -> Any:
+    """The data in a YAML file.
+
+    Raises:
+        InputError: there is no such file, it cannot be read, is larger than ``MOST_YAML_BYTES``, or
+            ``parse_yaml`` refuses it.
+    """
+    return _read(Path(path), parse_yaml, "YAML", MOST_YAML_BYTES, InputError)
+
+
+def read_json_lines(path: str | Path) -> list[dict[str, Any]]:
+    """The objects in a file with one per line, as ``atomic.append_line`` writes it.
+
+    A line that a power cut or a kill left incomplete is dropped: the last one, or one that was last
+    when the file was opened again.
+
+    Raises:
+        InputError: it cannot be read, or most of its lines are no JSON objects.
+    """
+
+    def objects(text: str) -> list[dict[str, Any]]:
+        found, dropped = [], 0
+        for line in filter(str.strip, text.splitlines()):
+            try:
+                data = parse_json(line)
+            except ValueError:
+                data = None
+            if isinstance(data, dict):
+                found.append(data)
+            else:
+                dropped += 1
+        if dropped > max(1, len(found)):
+            raise ValueError(f"{dropped} of its lines are no objects")
+        return found
+
+    lines: list[dict[str, Any]] = _read(Path(path), objects, "JSON lines", MOST_BYTES, InputError)
+    return lines
+
+
+def _read(
+    path: Path,
+    parse: Callable[[str], Any],
+    form: str,
+    most_bytes: int,
+    error: type[DelineateError],
+) -> Any:
+    refuse_special(path)
+    try:
+        size = path.stat().st_size
+        if size > most_bytes:
+            raise error(
+                f"has {size / 1e6:.0f} MB; {form} files are read up to {most_bytes / 1e6:.0f} MB",
+                path=path,
+            )
+        text = path.read_bytes().decode("utf-8-sig")
+    except OSError as failure:
+        raise error(f"cannot be read ({failure.strerror})", path=path) from failure
+    except UnicodeDecodeError as failure:
+        raise error(f"is not {form} (not UTF-8)", path=path) from failure
+    try:
+        return parse(text)
+    except ValueError as failure:
+        raise error(f"is not {form} ({failure})", path=path) from failure
+
+
+def _object(pairs: Sequence[tuple[Any, Any]]) -> dict[Any, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError(f"the key {_repeated([key for key, _ in pairs])!r} stands twice")
+    return found
+
+
+def _repeated(keys: Sequence[Hashable]) -> Hashable:
+    return Counter(keys).most_common(1)[0][0]
+
+
+def _yaml_loader() -> Any:
+    """PyYAML's safe loader, which also refuses a key that stands twice."""
+    import yaml
+
+    class Loader(yaml.SafeLoader):
+        def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
+            # Keys that "<<" merges may repeat; they come later.
+            keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+            if len(set(keys)) < len(keys):
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"the key {_repeated(keys)!r} stands twice", node.start_mark
+                )
+            found: dict[Any, Any] = super().construct_mapping(node, deep)
+            return found
+
+    return Loader

@@ -19,6 +19,7 @@ import numpy as np
 
 from .. import __version__
 from .errors import InputError, LayoutError, LeakError, UsageError
+from .inputs import parse_json
 from .labels import LabelMapping, LabelSet
 from .schema import SCHEMAS, migrate
 
@@ -438,7 +439,7 @@ class Manifest:
         lines = text.splitlines()
         number = 0
         try:
-            head = json.loads(lines[0])
+            head = parse_json(lines[0])
             if "delineate_manifest" not in head:
                 raise KeyError("delineate_manifest")
             head = migrate("delineate_manifest", head, path=path)
@@ -446,7 +447,7 @@ class Manifest:
             # The error message below uses ``number``.
             for number, line in enumerate(lines[1:], start=1):  # noqa: B007
                 if line.strip():
-                    cases.append(Case.from_json(json.loads(line)))
+                    cases.append(Case.from_json(parse_json(line)))
             return cls(
                 tuple(cases),
                 tuple(head["channels"]),

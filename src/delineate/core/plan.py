@@ -23,6 +23,7 @@ from pydantic import (
 )
 
 from .errors import InputError, PlanError
+from .inputs import parse_json
 from .labels import LabelSet
 from .schema import migrate
 
@@ -694,7 +695,7 @@ class Plan(Part):
                 other; up to five faults are listed.
         """
         try:
-            data = json.loads(text)
+            data = parse_json(text)
         except ValueError as error:
             raise PlanError(
                 f"{'' if path else 'the plan '}is not JSON ({error})", path=path or None

@@ -75,7 +75,8 @@ class Scores:
     [(1, 1, 0.9)]
     >>> print(scores.to_csv().splitlines()[1])
     a,liver,dice,0.9,
-    >>> sorted(json.loads(scores.to_json()))
+    >>> from delineate.core.inputs import parse_json
+    >>> sorted(parse_json(scores.to_json()))
     ['rows', 'summary']
     """
 

@@ -10,7 +10,6 @@ module knows no plans.
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -157,24 +156,17 @@ class Store:
         Raises:
             OutputError: the disk is full or cannot be written.
         """
-        atomic.make_folder(self.folder)
-        # All files go to a temporary folder, which is renamed only when it is complete.
-        final, building = self.folder / case, self.folder / f".{case}.building"
-        shutil.rmtree(building, ignore_errors=True)
-        # The block also turns a full disk into an OutputError.
-        with atomic.replacing(building / "case.npz") as temporary:
+        # blosc2 raises RuntimeError where it cannot write.
+        with atomic.replacing_folder(self.folder / case, RuntimeError) as building:
             step = _write_arrays(building, image, label, classes, chunk)
             points = class_points(label, classes, np.random.default_rng(seed))
-            with temporary.open("wb") as file:
-                np.savez(
-                    file,
-                    spacing_mm=np.array(spacing_mm, dtype=np.float64),
-                    step=step,
-                    delineate_store=np.int64(SCHEMAS["delineate_store"]),
-                    **{str(c): p for c, p in points.items()},  # type: ignore[arg-type]
-                )
-        shutil.rmtree(final, ignore_errors=True)
-        os.replace(building, final)
+            np.savez(
+                building / "case.npz",
+                spacing_mm=np.array(spacing_mm, dtype=np.float64),
+                step=step,
+                delineate_store=np.int64(SCHEMAS["delineate_store"]),
+                **{str(c): p for c, p in points.items()},  # type: ignore[arg-type]
+            )
 
     def open(self, case: str) -> StoredCase:
         """One case whose arrays are still on disk.

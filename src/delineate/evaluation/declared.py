@@ -13,8 +13,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ..cohorts.discovery.names import read_label_names
-from ..cohorts.discovery.structures import read_yaml
 from ..core.errors import LabelError
+from ..core.inputs import read_yaml
 from ..core.labels import LabelSet
 from ..core.terms import contradictions, names_structure
 from ..formats.label_files import names_in

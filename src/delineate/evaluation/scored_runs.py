@@ -8,13 +8,13 @@ has no patients. The module does not compare or interpret scores.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ..core.errors import InputError, UsageError
+from ..core.inputs import read_json
 from ..core.scores import Score, Scores
 from ..core.words import joined
 
@@ -242,10 +242,7 @@ def _scores(rows: list[dict[str, Any]]) -> Scores:
 
 def _json(path: Path) -> dict[str, Any]:
     """The object in a JSON file."""
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"cannot be read as JSON ({error})", path=path) from error
+    data = read_json(path)
     if not isinstance(data, dict):
         raise InputError("is not the scores.json of an evaluation", path=path)
     return data

@@ -187,11 +187,9 @@ def write(volume: Volume, path: str | Path) -> None:
     if target.suffix.lower() == ".mhd":
         _write_pair(image, target)
         return
-    with replacing(target) as temporary:
-        try:
-            sitk.WriteImage(image, str(temporary), useCompression=True, compressionLevel=1)
-        except RuntimeError as error:
-            raise OSError(str(error).strip().splitlines()[-1]) from error
+    # SimpleITK raises RuntimeError where it cannot write.
+    with replacing(target, RuntimeError) as temporary:
+        sitk.WriteImage(image, str(temporary), useCompression=True, compressionLevel=1)
 
 
 def to_image(volume: Volume) -> Any:

@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from ..core.atomic import replacing
 from ..core.errors import FormatError, GeometryError, LabelError
 from ..core.grid import Grid
+from ..core.inputs import parse_json
 from ..core.labels import LabelSet
 from ..core.volume import Volume
 from .disk import head_of, is_348, opened, packing, read_array, smallest_labels, told
@@ -82,7 +83,7 @@ def _names(header: Any) -> dict[int, str]:
         try:
             content = extension.get_content()
             text = content.decode() if isinstance(content, bytes) else str(content)
-            found = json.loads(text.rstrip("\0 "))[LABELS_KEY]
+            found = parse_json(text.rstrip("\0 "))[LABELS_KEY]
             return {label.value: label.name for label in LabelSet.from_json(found)}
         except (ValueError, KeyError, TypeError, LabelError):
             continue  # an extension of another program

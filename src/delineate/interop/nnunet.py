@@ -19,7 +19,6 @@ that a 2-D network lacks.
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -32,6 +31,7 @@ import torch
 
 from ..core.bundle import Bundle, Member, Weights
 from ..core.errors import BundleError, InputError, UsageError
+from ..core.inputs import read_json
 from ..core.labels import LabelSet
 from ..core.plan import (
     Augmentation,
@@ -246,12 +246,7 @@ def _networks_below(folder: Path) -> Iterator[Path]:
 
 
 def _json(path: Path) -> dict[str, Any]:
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"cannot be read ({error.strerror})", path=path) from error
-    except ValueError as error:
-        raise InputError(f"is not JSON ({error})", path=path) from error
+    found = read_json(path)
     if not isinstance(found, dict):
         raise InputError("is not a JSON object", path=path)
     return found

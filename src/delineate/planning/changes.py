@@ -11,6 +11,7 @@ from difflib import get_close_matches
 from typing import Any
 
 from ..core.errors import PlanError, UsageError
+from ..core.inputs import parse_json
 from ..core.plan import Plan
 
 # Facts about a plan, and not settings.
@@ -30,7 +31,7 @@ def parse_change(text: str) -> tuple[str, Any]:
     if not equals or not path.strip() or not value.strip():
         raise UsageError(f"--set is written like loss.focal=1, found {text!r}")
     try:
-        return path.strip(), json.loads(value)
+        return path.strip(), parse_json(value)
     except ValueError:
         return path.strip(), value.strip()
 
@@ -56,7 +57,7 @@ def with_changes(plan: Plan, texts: Sequence[str]) -> Plan:
         if path in changes:
             raise UsageError(f"--set gives {path} twice")
         changes[path] = value
-    data = json.loads(plan.to_json())
+    data = plan.model_dump(mode="json")
     for path, value in changes.items():
         _set(data, path, value)
         data["reasons"][path] = f"{json.dumps(value)}: given with --set"

@@ -18,8 +18,9 @@ from typing import Any
 
 import numpy as np
 
+from ..core.inputs import read_json_if_any
 from ..core.words import decimals, duration, flattened, joined, number_text, spelled, value_text
-from .reported_run import ReportedRun, read_json
+from .reported_run import ReportedRun
 from .score_section import calibration, confusions, scores, sizes, volumes
 from .training_section import fold, series
 
@@ -356,7 +357,7 @@ def _cost(run: ReportedRun) -> list[tuple[str, str]]:
         )
     if isinstance(card.get("peak_memory_mb"), int | float):
         rows.append(("peak memory of the run", f"{card['peak_memory_mb']:.0f} MB"))
-    predicted = read_json(run.where / "predictions" / "predictions.json") or {}
+    predicted = read_json_if_any(run.where / "predictions" / "predictions.json") or {}
     seconds = [
         c["seconds"]["total"]
         for c in (predicted.get("cases") or {}).values()

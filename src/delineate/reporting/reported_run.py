@@ -6,12 +6,12 @@ and the manifest's format, and knows no page.
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ..core.errors import InputError
+from ..core.inputs import read_json_if_any, read_json_lines
 from ..core.labels import LabelSet
 from ..core.manifest import Manifest
 
@@ -45,7 +45,7 @@ class ReportedRun:
                 "is not a folder; expected the folder of a run or an evaluation", path=folder
             )
         if (folder / "scores.json").is_file():
-            return cls(folder, scores=read_json(folder / "scores.json"), scored="evaluation")
+            return cls(folder, scores=read_json_if_any(folder / "scores.json"), scored="evaluation")
         manifest = folder / "manifest.jsonl"
         # A plan with views has one folder per view within each fold.
         logs = sorted([*folder.glob("fold_*/log.jsonl"), *folder.glob("fold_*/*/log.jsonl")])
@@ -57,12 +57,12 @@ class ReportedRun:
         )
         return cls(
             folder,
-            read_json(folder / "plan.json"),
+            read_json_if_any(folder / "plan.json"),
             Manifest.load(manifest) if manifest.is_file() else None,
-            _listed(read_json(folder / "findings.json")),
-            {"_".join(p.parent.relative_to(folder).parts): read_log(p) for p in logs},
-            read_json(folder / scored / "scores.json"),
-            read_json(folder / "card.json"),
+            _listed(read_json_if_any(folder / "findings.json")),
+            {"_".join(p.parent.relative_to(folder).parts): read_json_lines(p) for p in logs},
+            read_json_if_any(folder / scored / "scores.json"),
+            read_json_if_any(folder / "card.json"),
             scored,
         )
 
@@ -86,41 +86,6 @@ class ReportedRun:
         return self.manifest.labels if self.manifest else LabelSet(())
 
 
-def read_json(path: Path) -> Any:
-    """The parsed content of a JSON file; None if there is no such file.
-
-    Raises:
-        InputError: the file cannot be read or is not JSON.
-    """
-    if not path.is_file():
-        return None
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"cannot be read as JSON ({error})", path=path) from error
-
-
 def _listed(findings: Any) -> Any:
     """The list of findings; ``findings.json`` holds it under "findings", next to counts."""
     return findings.get("findings", []) if isinstance(findings, dict) else findings
-
-
-def read_log(path: Path) -> list[dict[str, Any]]:
-    """The lines of a ``log.jsonl``; an incomplete last line, left by a killed run, is dropped.
-
-    Raises:
-        InputError: another line is not JSON.
-    """
-    lines = [
-        line
-        for line in path.read_text(encoding="utf-8", errors="replace").splitlines()
-        if line.strip()
-    ]
-    out = []
-    for number, line in enumerate(lines, start=1):
-        try:
-            out.append(json.loads(line))
-        except ValueError as error:
-            if number < len(lines):
-                raise InputError(f"line {number} is not JSON", path=path) from error
-    return out

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from ..core import atomic
 from ..core.errors import InputError
+from ..core.inputs import parse_json
 
 
 def save(
@@ -39,7 +40,7 @@ def save(
     for index, slots in optimiser.state_dict()["state"].items():
         tensors |= {f"optimiser.{index}.{key}": value for key, value in slots.items()}
     own = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
-    with atomic.replacing(path) as temporary:
+    with atomic.replacing(path, SafetensorError) as temporary:
         save_file(own, temporary, metadata={"state": json.dumps(state)})
 
 
@@ -55,7 +56,7 @@ def load(
         with safe_open(path, framework="pt") as file:
             names = file.keys()
             tensors = {name: file.get_tensor(name) for name in names}
-            state: dict[str, Any] = json.loads(file.metadata()["state"])
+            state: dict[str, Any] = parse_json(file.metadata()["state"])
         model.load_state_dict(_below(tensors, "model."))
         ema.load_state_dict(_below(tensors, "ema."))
     except (SafetensorError, RuntimeError, OSError, KeyError, ValueError) as error:

@@ -27,12 +27,14 @@ from typing import Any
 import numpy as np
 import torch
 from lightning_fabric import Fabric
+from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 from torch import nn
 
 from ..core import atomic
 from ..core.bundle import Weights
 from ..core.errors import TrainingError
+from ..core.inputs import read_json_lines
 from ..core.plan import Plan, Schedule
 from ..core.scores import without_nan
 from ..core.store import StoredCase
@@ -330,7 +332,7 @@ def _keep_best(job: TrainingJob, average: nn.Module, line: dict[str, Any]) -> No
 def _write(average: nn.Module, path: Path) -> Weights:
     """Write the averaged weights to ``path``, and return them."""
     weights = weights_of(average)
-    with atomic.replacing(path) as temporary:
+    with atomic.replacing(path, SafetensorError) as temporary:
         save_file({k: np.asarray(v, order="C") for k, v in weights.items()}, temporary)
     return weights
 
@@ -380,8 +382,7 @@ def _log(job: TrainingJob, state: TrainingState, clock: Clock, line: dict[str, A
         **line,
     }
     state.losses, state.counts = [], []
-    with (job.folder / "log.jsonl").open("a", encoding="utf-8") as file:
-        file.write(json.dumps(without_nan(full)) + "\n")
+    atomic.append_line(job.folder / "log.jsonl", json.dumps(without_nan(full)))
     job.listener(full)
 
 
@@ -391,13 +392,8 @@ def _truncate_log(job: TrainingJob, step: int) -> None:
     """
     path = atomic.make_folder(job.folder) / "log.jsonl"
     if path.is_file():
-        # The last line is incomplete if the run was killed while writing it.
-        lines = [
-            text for text in path.read_text(encoding="utf-8").splitlines() if text.endswith("}")
-        ]
-        atomic.write_text(
-            path, "".join(text + "\n" for text in lines if json.loads(text)["step"] <= step)
-        )
+        lines = [line for line in read_json_lines(path) if line["step"] <= step]
+        atomic.write_text(path, "".join(json.dumps(line) + "\n" for line in lines))
     # The number in the name has a fixed width, so names are ordered by epoch.
     for kept in job.folder.glob(f"epoch_{'[0-9]' * 5}.safetensors"):
         if kept.name > _kept_file(job, step).name:

@@ -7,12 +7,10 @@ case is shown. The module knows no server and no page.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -20,6 +18,7 @@ from ..cohorts.discovery.names import read_label_names
 from ..cohorts.reading import read_image, read_label
 from ..core.bundle import Bundle
 from ..core.errors import FormatError, InputError, LayoutError, UsageError
+from ..core.inputs import read_json
 from ..core.labels import LabelSet
 from ..core.manifest import Case, Manifest, Source
 from ..core.volume import Volume
@@ -310,14 +309,11 @@ def _dice(path: Path) -> dict[str, dict[str, float]]:
     """Case -> structure -> Dice, NaN if it is undefined."""
     out: dict[str, dict[str, float]] = {}
     try:
-        data: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        for row in data["rows"]:
+        for row in read_json(path)["rows"]:
             if row["metric"] == "dice":
                 out.setdefault(row["case"], {})[row["label"]] = (
                     float("nan") if row["value"] is None else float(row["value"])
                 )
-    except OSError as error:
-        raise InputError(f"cannot be read ({error.strerror})", path=path) from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(
             f"is not the scores.json of an evaluation ({type(error).__name__}: {error})", path=path

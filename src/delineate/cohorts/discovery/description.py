@@ -27,12 +27,13 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ...core.errors import InputError, LayoutError
+from ...core.inputs import read_yaml
 from ...core.labels import LabelMapping, LabelSet
 from ...core.manifest import Case, Split
 from ...extend.findings import Draft
 from ...formats.files import natural_key, stem
 from .patients import by_pattern
-from .structures import StructureSelection, read_yaml
+from .structures import StructureSelection
 from .tree import Tree, source
 
 _PLACEHOLDERS = {

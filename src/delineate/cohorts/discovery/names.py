@@ -9,11 +9,11 @@ also name colours. This module reads no image.
 from __future__ import annotations
 
 import csv
-import json
 from pathlib import Path
 from typing import Any
 
 from ...core.errors import InputError, LabelError
+from ...core.inputs import parse_json, parse_yaml
 from ...core.labels import LabelSet
 
 
@@ -78,14 +78,7 @@ def read_label_colours(path: str | Path) -> dict[int, str]:
 
 
 def _parsed(file: Path, text: str) -> Any:
-    if file.suffix.lower() == ".json":
-        return json.loads(text)
-    import yaml
-
-    try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ValueError(f"not valid YAML ({error})") from error
+    return (parse_json if file.suffix.lower() == ".json" else parse_yaml)(text)
 
 
 def _from_data(data: Any) -> LabelSet:

@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from ...core.errors import InputError, LabelError
+from ...core.errors import LabelError
+from ...core.inputs import read_yaml
 from ...core.labels import LabelMapping, LabelSet, Range
 from ...core.terms import names_structure, structure_of
 
@@ -225,19 +226,3 @@ def _same(name: str, others: Iterable[str]) -> str | None:
         return None
     meant = structure_of(name)
     return next((other for other in others if structure_of(other) == meant), None)
-
-
-def read_yaml(path: str | Path) -> Any:
-    """The data in a YAML file.
-
-    Raises:
-        InputError: the file cannot be read, or is not YAML.
-    """
-    import yaml
-
-    try:
-        return yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"cannot be read ({error.strerror})", path=path) from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"is not YAML ({' '.join(str(error).split())})", path=path) from error

@@ -32,6 +32,7 @@ from typing import Any
 
 from ...core import atomic
 from ...core.errors import FormatError, InputError, OutputError, UsageError
+from ...core.inputs import read_json, read_json_if_any
 from ...core.progress import Progress, Say, silent, unsaid
 from .catalogue import DATA_SETS, DataSet, Remote
 
@@ -176,8 +177,8 @@ class _Destination:
         """Read the facts of earlier downloads: file name -> checksum, size, unpacked folder."""
         path = self.folder / RECORD
         try:
-            return dict(json.loads(path.read_text(encoding="utf-8"))) if path.exists() else {}
-        except (OSError, ValueError) as error:
+            return dict(read_json_if_any(path) or {})
+        except (InputError, ValueError, TypeError) as error:
             raise InputError(
                 f"cannot be read ({error}); it records the checksums, so repair or remove it",
                 path=path,
@@ -426,8 +427,8 @@ def _read_notes(part: Path) -> dict[str, Any]:
     starts from scratch.
     """
     try:
-        return dict(json.loads(_notes_path(part).read_text(encoding="utf-8")))
-    except (OSError, ValueError):
+        return dict(read_json(_notes_path(part)))
+    except (InputError, ValueError, TypeError):
         return {}
 
 

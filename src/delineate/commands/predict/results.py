@@ -22,6 +22,7 @@ from ...cohorts.reading import read_image
 from ...core import atomic
 from ...core.bundle import Bundle
 from ...core.errors import DelineateError, InputError, OutputError
+from ...core.inputs import read_json
 from ...core.manifest import ABSENT, Case, Manifest, Source
 from ...core.prediction import Prediction
 from ...core.schema import SCHEMAS, migrate
@@ -318,10 +319,10 @@ def _earlier(path: Path) -> tuple[dict[str, Any], set[str]]:
     if not path.is_file():
         return {}, set()
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
+        record = read_json(path)
         if not isinstance(record, dict) or not isinstance(record.get("cases"), dict):
             raise TypeError("cases")
-    except (OSError, ValueError, TypeError) as error:
+    except (InputError, TypeError) as error:
         raise OutputError(
             "is not a record of predictions and would be replaced; move it, or choose another "
             "folder",

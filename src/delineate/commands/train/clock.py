@@ -11,6 +11,7 @@ from pathlib import Path
 
 from ...core import atomic
 from ...core.errors import UsageError
+from ...core.inputs import read_json_if_any
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,7 @@ class RunClock:
     @classmethod
     def load(cls, path: Path, budget_s: float | None) -> RunClock:
         """The clock as the last start left it; a new one if there is no file."""
-        kept = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        kept = read_json_if_any(path) or {}
         return cls(
             path,
             budget_s,

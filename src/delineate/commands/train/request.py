@@ -5,12 +5,12 @@ Request and plan define a run; a run continues only with the same request.
 
 from __future__ import annotations
 
-import json
 import os
 from dataclasses import dataclass, fields
 from pathlib import Path
 
 from ...core.errors import InputError, UsageError
+from ...core.inputs import read_json
 from ...core.manifest import SPLITS, Split
 from ...extend.registers import LOSSES, NETWORKS, name_in
 from ...planning.changes import parse_change
@@ -121,12 +121,7 @@ def read_split(path: str) -> dict[str, Split]:
     Raises:
         InputError: not such a file, or an id in two lists.
     """
-    try:
-        data = json.loads(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"cannot be read ({error.strerror})", path=path) from error
-    except ValueError as error:
-        raise InputError(f"is not JSON ({error})", path=path) from error
+    data = read_json(path)
     if (
         not isinstance(data, dict)
         or not data

@@ -3,6 +3,7 @@
 ``MODEL.run/``, the folder next to the model, holds
 
     clock.json                                  seconds spent so far
+    running.json                                the process that trains it, while it does
     request.json manifest.jsonl                 the request; training, validation and test cases
     findings.json fingerprint.json plan.json    problems of the cohort, its statistics, the plan
 
@@ -24,16 +25,19 @@ from typing import Any
 from ...cohorts.discovery.originals import files_of
 from ...core import atomic
 from ...core.errors import DelineateError, OutputError, UsageError
+from ...core.inputs import parse_json, read_json
 from ...core.manifest import Manifest
 from ...core.outputs import Originals
 from ...core.progress import Progress, Say, silent, unsaid
 from ...core.schema import migrate
 from ...core.scores import without_nan
 from ...core.store import Store
+from ...execution.claims import Claim, holder_of
 from ...extend.parts import Listener, Recipe
 from .clock import RunClock
-from .lease import is_running
 from .request import Request
+
+CLAIM = "running.json"  # the process that trains the run, while it does
 
 
 @dataclass(frozen=True)
@@ -46,6 +50,7 @@ class TrainingRun:
         clock: the time spent and left.
         recipe: makes the plan; None for the rules of ``planning.rules``.
         listeners: receive the figures of each network's training.
+        claim: of this process on the folder, once it has one.
         say, progress: see ``core.progress``.
     """
 
@@ -56,6 +61,7 @@ class TrainingRun:
     listeners: Mapping[str, Listener] = field(default_factory=dict)
     say: Say = unsaid
     progress: Progress = silent
+    claim: Claim | None = None
 
     @property
     def folder(self) -> Path:
@@ -131,8 +137,10 @@ def continues(request: Request, model: Path, overwrite: bool = False) -> bool:
     folder = folder_of(model)
     if model.is_dir():
         raise OutputError("is a folder; a model is one file, give a file name", path=model)
-    if is_running(folder):
-        raise UsageError("is being trained now; wait for its end, or stop it first", path=folder)
+    if holder := holder_of(folder / CLAIM):
+        raise UsageError(
+            f"is being trained now, by {holder}; wait for its end, or stop it first", path=folder
+        )
     if overwrite:
         return False
     # A run that has no plan yet has nothing to continue.
@@ -150,13 +158,11 @@ def continues(request: Request, model: Path, overwrite: bool = False) -> bool:
 
 def _refuse_other_request(request: Request, earlier: Path) -> None:
     folder = earlier.parent
-    kept = migrate(
-        "delineate_run", json.loads(earlier.read_text(encoding="utf-8")), path=str(folder)
-    )
+    kept = migrate("delineate_run", read_json(earlier), path=str(folder))
     # Compared as JSON, as the earlier request was stored. A setting that is newer than the run had
     # its default.
-    given = json.loads(json.dumps(vars(request)))
-    kept = json.loads(json.dumps({one.name: one.default for one in fields(Request)[1:]})) | kept
+    given = _stored(vars(request))
+    kept = _stored({one.name: one.default for one in fields(Request)[1:]}) | kept
     changed = [
         f"{key}: {kept.get(key)!r} before, {value!r} now"
         for key, value in given.items()
@@ -168,6 +174,11 @@ def _refuse_other_request(request: Request, earlier: Path) -> None:
             "command to continue it, or start from scratch with --overwrite",
             path=folder,
         )
+
+
+def _stored(data: Mapping[str, Any]) -> dict[str, Any]:
+    """Data as a JSON file gives them back: lists for tuples."""
+    return dict(parse_json(json.dumps(data)))
 
 
 def _inputs_of(request: Request, run: Path) -> set[str]:

@@ -16,11 +16,10 @@ without ``--overwrite``. Only this module imports ``training``.
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,11 +28,13 @@ from ...cohorts.discovery.originals import originals, originals_in
 from ...core import atomic
 from ...core.bundle import Bundle, Weights, graphs_beside
 from ...core.errors import DelineateError, OutputError
+from ...core.inputs import read_json
 from ...core.manifest import Case, Manifest
 from ...core.progress import Progress, Say, silent, unsaid
 from ...core.schema import SCHEMAS
 from ...core.scores import without_nan
 from ...core.store import StoredCase
+from ...execution.claims import claimed
 from ...extend.parts import FollowedRun
 from ...extend.registers import RECIPES
 from ...extras import require_extra
@@ -42,12 +43,11 @@ from .. import predict as predict_step
 from .. import report as report_step
 from ..options import TrainOptions
 from . import held_out, preparation
-from .lease import leased
 from .listeners import Recorders, find_listeners
 from .model_file import ModelFile
 from .planned import NetworkJob, PlannedRun, settle_plan
 from .request import request_of
-from .run import TrainingRun, open_run
+from .run import CLAIM, TrainingRun, open_run
 from .sides import settle_cohort
 
 # Prepared cases are held in memory if they need at most this share of what is free.
@@ -111,9 +111,11 @@ def train(
             f"this run is finished: {run.model}; add --extend 30m to train on{cleaned}, or "
             "--overwrite to start from scratch"
         )
-        card = json.loads((run.folder / "card.json").read_text(encoding="utf-8"))
+        card = read_json(run.folder / "card.json")
         return TrainingResult(run.model, run.folder, card.get("scores", {}))
-    with leased(run.folder):
+    with claimed(run.folder / CLAIM) as claim:
+        run = replace(run, claim=claim)
+        atomic.remove_temporaries(run.folder)
         run.save_json(
             "request.json",
             {"delineate_run": SCHEMAS["delineate_run"], "delineate": __version__, **vars(request)},
@@ -182,6 +184,8 @@ def _fit(planned: PlannedRun, model: ModelFile, job: NetworkJob, deadline: float
     spoken = _LogLines(run, words)
 
     def report(line: dict[str, Any]) -> None:
+        assert run.claim is not None  # the run is trained under one
+        run.claim.confirm()
         spoken.add(line)
         recorders.add(line)
         run.clock.save()

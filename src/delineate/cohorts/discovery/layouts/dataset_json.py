@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
 from typing import Any
 
 from ....core.errors import LayoutError
+from ....core.inputs import read_json
 from ....core.labels import LabelSet
 from ....core.manifest import Case, Split
 from ....extend.findings import Draft
@@ -166,10 +166,7 @@ def _dataset_json(tree: Tree, root: Path) -> dict[str, Any] | None:
     path = root / "dataset.json"
     if path not in tree.files(root):
         return None
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise LayoutError(f"dataset.json cannot be read ({error})", path=path) from error
+    data = read_json(path, error=LayoutError)
     return data if isinstance(data, dict) and "labels" in data else None
 
 

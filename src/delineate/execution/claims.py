@@ -1,0 +1,182 @@
+"""Claims: which process works on a folder, as a file in it, so that no two do the same work.
+
+A claim names its process and is renewed every ``RENEWED_EVERY_S``. It ends with its block. One that
+a killed process left counts no more: at once if the process ran on this machine, else
+``STALE_AFTER_S`` after it was renewed last. Times are those of the disk, because the clocks of
+machines differ; no lock of a network drive is used.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import platform
+import secrets
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..core.errors import DelineateError, OutputError
+from ..core.inputs import read_json
+
+RENEWED_EVERY_S = 10.0
+STALE_AFTER_S = 60.0
+SAME_START_S = 2.0  # start times of one process may differ by rounding
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A claim of this process on the folder of ``path``."""
+
+    path: Path
+    token: str
+
+    def is_held(self) -> bool:
+        """Whether it is still ours. It is not if this process slept for so long (a suspended
+        machine) that another took over, or if somebody removed the file.
+        """
+        return _content(self.path).get("token") == self.token
+
+    def confirm(self) -> None:
+        """Raise an error if the claim was lost, before this process writes more.
+
+        Raises:
+            OutputError: another process has taken over.
+        """
+        if not self.is_held():
+            raise OutputError(
+                "another process has taken over this folder, because this one did not answer for "
+                f"{STALE_AFTER_S:.0f} s; nothing more is written here",
+                path=self.path.parent,
+            )
+
+
+@contextlib.contextmanager
+def claimed(path: str | Path) -> Iterator[Claim]:
+    """Claim the folder of ``path``, an existing one, for the block; ``path`` is the claim's file.
+
+    Raises:
+        OutputError: a process that is alive holds it (named in the message), or the file cannot be
+            written.
+    """
+    claim = _take(Path(path))
+    done = threading.Event()
+    renewing = threading.Thread(target=_renew, args=(claim, done), daemon=True)
+    renewing.start()
+    try:
+        yield claim
+    finally:
+        done.set()
+        renewing.join()
+        if claim.is_held():
+            claim.path.unlink(missing_ok=True)
+
+
+def holder_of(path: str | Path) -> str:
+    """The process that holds the claim at ``path``, in words; "" if none does that is alive."""
+    path = Path(path)
+    if not path.is_file():
+        return ""
+    content = _content(path)
+    words = (
+        f"process {content.get('pid', 'unknown')} on {content.get('host', 'an unknown machine')}"
+    )
+    if content and _machine() == {key: content.get(key) for key in _machine()}:
+        return words if _lives(content) else ""
+    return words if _age_s(path) < STALE_AFTER_S else ""
+
+
+def _take(path: Path) -> Claim:
+    """Make the claim's file, which fails if there is one; a stale one is moved away first."""
+    token = secrets.token_hex(8)
+    content = json.dumps({"token": token, **_machine(), **_process()})
+    for _ in range(3):
+        try:
+            with open(path, "x", encoding="utf-8") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            return Claim(path, token)
+        except FileExistsError:
+            if holder := holder_of(path):
+                break
+            _remove_stale(path)
+        except OSError as error:
+            raise OutputError(f"cannot be written ({error.strerror})", path=path) from error
+    else:
+        holder = holder_of(path) or "another process"
+    raise OutputError(
+        f"{holder} works here now; wait for its end, or stop it first", path=path.parent
+    )
+
+
+def _remove_stale(path: Path) -> None:
+    """Remove a claim without a living holder. Of two processes that do this at the same time, the
+    second may move away the new claim of the first; it then puts it back.
+    """
+    seen = _content(path)
+    aside = path.with_name(f".{secrets.token_hex(4)}.tmp.{path.name}")
+    with contextlib.suppress(FileNotFoundError):
+        os.replace(path, aside)
+        if _content(aside) != seen:
+            with contextlib.suppress(FileExistsError):
+                os.link(aside, path)
+        aside.unlink()
+
+
+def _renew(claim: Claim, done: threading.Event) -> None:
+    while not done.wait(RENEWED_EVERY_S):
+        if not claim.is_held():
+            return
+        with contextlib.suppress(OSError):  # a network drive that is away for a moment
+            os.utime(claim.path)
+
+
+def _content(path: Path) -> dict[str, Any]:
+    """What a claim says; {} while it is being written, or if it is damaged."""
+    try:
+        found = read_json(path)
+    except DelineateError:
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _age_s(path: Path) -> float:
+    """Seconds since the claim was renewed, by the clock of its disk."""
+    try:
+        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".", suffix=".tmp") as now:
+            return os.fstat(now.fileno()).st_mtime - path.stat().st_mtime
+    except OSError:  # removed meanwhile, or a folder that can only be read
+        return time.time() - path.stat().st_mtime if path.exists() else STALE_AFTER_S
+
+
+def _machine() -> dict[str, str]:
+    """What distinguishes the processes of this machine from all others; containers of one machine
+    number their processes apart.
+    """
+    space = ""
+    with contextlib.suppress(OSError):
+        space = os.readlink("/proc/self/ns/pid")
+    return {"host": platform.node(), "space": space}
+
+
+def _process() -> dict[str, Any]:
+    import psutil
+
+    return {"pid": os.getpid(), "started": psutil.Process().create_time()}
+
+
+def _lives(content: dict[str, Any]) -> bool:
+    """Whether the process exists; another one may have got its number."""
+    import psutil
+
+    try:
+        started = psutil.Process(int(content["pid"])).create_time()
+        return bool(abs(started - float(content["started"])) < SAME_START_S)
+    except (ValueError, KeyError, TypeError, psutil.Error):
+        return False

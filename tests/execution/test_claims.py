@@ -1,0 +1,118 @@
+"""Claims: one process at a time, however the one before it ended."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import subprocess
+import sys
+import time
+
+import pytest
+
+from delineate.core.errors import OutputError
+from delineate.execution import claims
+from delineate.execution.claims import claimed, holder_of
+
+KILLED = (
+    "import os, sys\nfrom delineate.execution.claims import claimed\n"
+    "with claimed(sys.argv[1]):\n    os.kill(os.getpid(), 9)"
+)
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "running.json"
+
+
+def of_another_machine(path, age_s: float) -> None:
+    path.write_text(json.dumps({"token": "x", "host": "elsewhere", "space": "", "pid": 1}))
+    os.utime(path, (time.time() - age_s,) * 2)
+
+
+def test_a_claim_is_held_for_its_block(path):
+    with claimed(path) as claim:
+        assert claim.is_held() and f"process {os.getpid()}" in holder_of(path)
+        with pytest.raises(OutputError, match=f"process {os.getpid()} on .* works here now"):
+            claimed(path).__enter__()
+        claim.confirm()
+    assert not path.exists() and not holder_of(path)
+
+
+def test_a_killed_process_holds_nothing(path):
+    subprocess.run([sys.executable, "-c", KILLED, str(path)], check=False)
+    assert path.exists() and not holder_of(path)
+    with claimed(path) as claim:
+        assert claim.is_held()
+    assert not list(path.parent.iterdir())
+
+
+def test_a_process_with_the_number_of_the_killed_one_is_not_it(path):
+    with claimed(path):
+        content = json.loads(path.read_text())
+    path.write_text(json.dumps(content | {"started": content["started"] - 100}))
+    assert not holder_of(path)
+
+
+def test_a_claim_of_another_machine_counts_while_it_is_renewed(path):
+    of_another_machine(path, age_s=30)
+    assert holder_of(path) == "process 1 on elsewhere"
+    with pytest.raises(OutputError, match="process 1 on elsewhere"):
+        claimed(path).__enter__()
+    of_another_machine(path, age_s=90)
+    with claimed(path):
+        assert "elsewhere" not in path.read_text()
+
+
+def test_a_claim_that_is_being_written_counts(path):
+    path.write_text("")
+    assert holder_of(path)
+
+
+def test_a_claim_is_renewed(path, monkeypatch):
+    monkeypatch.setattr(claims, "RENEWED_EVERY_S", 0.02)
+    with claimed(path):
+        os.utime(path, (0, 0))
+        deadline = time.monotonic() + 10
+        while path.stat().st_mtime == 0 and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert path.stat().st_mtime > 0
+
+
+def test_a_process_that_slept_too_long_notices(path):
+    with claimed(path) as claim:
+        of_another_machine(path, age_s=0)
+        assert not claim.is_held()
+        with pytest.raises(OutputError, match="another process has taken over"):
+            claim.confirm()
+    assert "elsewhere" in path.read_text()  # the other's claim is left alone
+
+
+def _contend(path, started, holders, most) -> None:
+    started.wait()
+    try:
+        with claimed(path):
+            with holders.get_lock():
+                holders.value += 1
+                most.value = max(most.value, holders.value)
+            time.sleep(0.05)
+            with holders.get_lock():
+                holders.value -= 1
+    except OutputError:
+        pass
+
+
+def test_of_many_that_start_at_once_one_works(path):
+    of_another_machine(path, age_s=90)  # all find a stale claim first
+    context = multiprocessing.get_context("spawn")
+    started, holders, most = context.Event(), context.Value("i", 0), context.Value("i", 0)
+    processes = [
+        context.Process(target=_contend, args=(path, started, holders, most)) for _ in range(4)
+    ]
+    for process in processes:
+        process.start()
+    started.set()
+    for process in processes:
+        process.join()
+    assert most.value == 1
