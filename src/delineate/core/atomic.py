@@ -62,7 +62,7 @@ def replacing(path: str | Path, *failures: type[Exception]) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def replacing_folder(path: str | Path, *failures: type[Exception]) -> Iterator[Path]:
-    """Yield a temporary folder beside ``path``; on success, it becomes ``path`` in one step.
+    """Yield a temporary folder next to ``path``; on success, it becomes ``path`` in one step.
 
     A folder that exists at ``path`` is removed first, so after a power cut there is either the old
     folder, none, or the new one, each complete. Arguments and errors as for ``replacing``.
