@@ -83,7 +83,8 @@ def check(
         kept.refuse(repair.targets(manifest, fix))
     examinations, failures = _examine(manifest, workers, progress)
     manifest, assumed = _with_modality(manifest, examinations)
-    groups = account_for(manifest, [path for path in (options.description, options.labels) if path])
+    read = [path for path in (options.description, options.labels, *found.settings) if path]
+    groups = account_for(manifest, read)
     manifest = replace(manifest, files=tuple(one.to_json() for one in groups))
     findings = [
         *found.findings,

@@ -8,6 +8,7 @@ something out. This module opens no file.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
 from ..core.labels import LabelMapping, LabelSet
@@ -62,11 +63,14 @@ class Draft:
         mapping: how values in label files become structures.
         modality: "" if unknown.
         names: value -> name, for derived values.
+        usual: ``names`` are those of the published data set, and no file states them: a value that
+            most masks have is a structure even without a name.
         colours: colour code 0xRRGGBB -> name, for masks in colours.
         ranges: the structures and value ranges that the masks of this layout may use (CHAOS MR);
             None for every other layout, because mask values alone do not identify an organ.
         findings: the findings so far.
         refusal: why the labels cannot be used unless the user selects some; "" if they can be used.
+        settings: files with facts about the cases that were read, such as a table of sites.
     """
 
     layout: str
@@ -76,10 +80,12 @@ class Draft:
     mapping: LabelMapping = field(default_factory=LabelMapping)
     modality: str = ""
     names: dict[int, str] = field(default_factory=dict)
+    usual: bool = False
     colours: dict[int, str] = field(default_factory=dict)
     ranges: tuple[LabelSet, LabelMapping] | None = None
     findings: list[Finding] = field(default_factory=list)
     refusal: str = ""
+    settings: list[Path] = field(default_factory=list)
 
     def note(self, kind: str, message: str, **data: Any) -> None:
         """Add a note about the whole cohort."""
@@ -94,7 +100,10 @@ class Draft:
 
 @dataclass(frozen=True)
 class DiscoveredCohort:
-    """A manifest and the findings made while the cohort was searched."""
+    """A manifest, the findings made while the cohort was searched, and the files with facts about
+    the cases that were read for it.
+    """
 
     manifest: Manifest
     findings: tuple[Finding, ...] = ()
+    settings: tuple[Path, ...] = ()

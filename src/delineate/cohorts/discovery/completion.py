@@ -68,7 +68,7 @@ def complete(
             )
         raise LayoutError(error.message + hint, case=error.case, path=root) from error
     log.debug("layout %s in %s: %d cases", manifest.layout, manifest.root, len(manifest))
-    return DiscoveredCohort(manifest, tuple(draft.findings))
+    return DiscoveredCohort(manifest, tuple(draft.findings), tuple(draft.settings))
 
 
 def _settle_labels(draft: Draft, root: Path, choice: StructureSelection | None) -> None:

@@ -222,7 +222,7 @@ def _value_structures(
         labels = LabelSet.from_names({1: draft.names.get(high, "foreground")})
         return labels, LabelMapping(values=((low, 1), (high, 1)))
     # A file that names values declares them. Other values are then reported by the checks.
-    declared = [v for v in values if v in draft.names]
+    declared = [v for v in values if v in draft.names] + _unnamed_but_common(draft, found, values)
     labels = named(declared or values, draft.names)
     stray = [v for v in counts if not counts[v]]
     if not stray:
@@ -230,6 +230,30 @@ def _value_structures(
     return labels, LabelMapping(
         values=tuple((v, v) for v in labels.values) + tuple((v, 0) for v in stray)
     )
+
+
+def _unnamed_but_common(
+    draft: Draft, found: Sequence[_MaskFile], values: Sequence[int]
+) -> list[int]:
+    """The values that most files have although the published data set does not name them; a warning
+    reports them.
+    """
+    if not (draft.usual and draft.names):
+        return []
+    common = [
+        v
+        for v in values
+        if v not in draft.names and 2 * sum(v in one.counts for one in found) > len(found)
+    ]
+    if common:
+        draft.problem(
+            "",
+            "names",
+            f"most masks have the value {_listed(common)}, which the published {draft.layout} does "
+            f"not define (it has {', '.join(f'{v} {n}' for v, n in sorted(draft.names.items()))})",
+            "warning",
+        )
+    return common
 
 
 def _usual_values(

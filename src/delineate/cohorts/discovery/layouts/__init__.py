@@ -5,26 +5,34 @@ Each layout is one function ``(tree, root) -> Draft | None`` that registers itse
 """
 
 from . import (
+    abdomen,
     brains,
     case_folders,
     chaos,
     dataset_json,
+    heart,
+    lesions,
     parallel_folders,
     scans_only,
     structure_masks,
     suffix_pairs,
+    thorax,
 )
 from .recognition import discover, find
 
 __all__ = [
+    "abdomen",
     "brains",
     "case_folders",
     "chaos",
     "dataset_json",
     "discover",
     "find",
+    "heart",
+    "lesions",
     "parallel_folders",
     "scans_only",
     "structure_masks",
     "suffix_pairs",
+    "thorax",
 ]

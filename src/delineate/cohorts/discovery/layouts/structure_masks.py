@@ -49,7 +49,7 @@ def totalsegmentator(tree: Tree, root: Path) -> Draft | None:
         )
     # The label values need the masks of all cases, so the cases are added in a second pass.
     structures = sorted({stem(p) for _, _, masks in rows for p in masks})
-    _masks(draft, structures)
+    set_masks(draft, structures)
     for case, image_source, masks in rows:
         draft.cases.append(
             Case(case, "", (image_source,), tuple(source(p) for p in masks), splits.get(case))
@@ -75,7 +75,7 @@ def _totalsegmentator_splits(root: Path) -> dict[str, Split]:
     }
 
 
-def _masks(draft: Draft, structures: list[str]) -> None:
+def set_masks(draft: Draft, structures: list[str]) -> None:
     """Set one structure per mask: values 1, 2, ... in the order of ``structures``."""
     draft.labels = LabelSet.from_names(
         {v: _with_side(n) for v, n in enumerate(structures, start=1)}
@@ -117,7 +117,7 @@ def ircad(tree: Tree, root: Path) -> Draft | None:
             )
         rows.append((name, image, organs))
     # Patients have different organs, so all masks together define the structures.
-    _masks(draft, sorted({organ.name for _, _, organs in rows for organ in organs}))
+    set_masks(draft, sorted({organ.name for _, _, organs in rows for organ in organs}))
     for name, image, organs in rows:
         draft.cases.append(Case(name, name, (source(image),), tuple(source(o) for o in organs)))
     return draft

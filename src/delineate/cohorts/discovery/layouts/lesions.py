@@ -1,0 +1,124 @@
+"""Layouts of brain lesions: stroke, multiple sclerosis, white matter hyperintensities, and the
+tumours of BraTS until 2015.
+"""
+
+from __future__ import annotations
+
+from .forms import Form, register
+
+GLIOMA = {1: "necrosis", 2: "oedema", 3: "non-enhancing tumour", 4: "enhancing tumour"}
+_ATLAS = r"[{split:training|testing}/]{group:R\d+}/{patient:sub-[^_]+}/{session:ses-[^_]+}/anat/"
+_ISLES = "[rawdata/]{patient:sub-[^_]+}/{session:ses-[^_]+}/"
+_MSSEG = r"[{split:training|testing}/]{group:center_?\d+}/{id:patient_?\d+}/"
+_WMH = r"[{split:training|test}/][amsterdam/]{group:.*[a-z].*}/{id:\d+}/"
+_VSD = "{id}/VSD.Brain*"
+
+
+def _vsd(sequence: str) -> str:
+    return f"[{{group:HGG?|LGG?}}/]{{id}}/VSD.Brain.*MR_{sequence}*/VSD.Brain.*MR_{sequence}*"
+
+
+register(
+    "atlas-2",
+    "R001/sub-ID/ses-N/anat/*_T1w.nii.gz, *_label-L_desc-T1lesion_mask.nii.gz",
+    Form(
+        {"T1": _ATLAS + "{patient}_{session}_{space:space-[^_]+}_T1w"},
+        _ATLAS + "{patient}_{session}_{space:space-[^_]+}_label-L*_desc-T1lesion_mask",
+        "{patient}_{session}",
+        "{patient}",
+        names={1: "stroke lesion"},
+        modality="MR",
+    ),
+)
+register(
+    "isles-2022",
+    "sub-ID/ses-N/dwi/*_dwi.nii.gz, *_adc.nii.gz, derivatives/sub-ID/ses-N/*_msk.nii.gz",
+    Form(
+        {
+            "DWI": _ISLES + "[dwi/]{patient}_{session}_dwi",
+            "ADC": _ISLES + "[dwi/]{patient}_{session}_adc",
+        },
+        "derivatives/{patient:sub-[^_]+}/{session:ses-[^_]+}/{patient}_{session}_msk",
+        "{patient}_{session}",
+        "{patient}",
+        names={1: "stroke lesion"},
+        modality="MR",
+        unused="FLAIR has a grid of its own",
+    ),
+)
+register(
+    "msseg-2016",
+    "Center_NN/Patient_NN/Preprocessed_Data/*_preprocessed.nii.gz, Masks/Consensus.nii.gz",
+    Form(
+        {
+            "FLAIR": _MSSEG + "Preprocessed_Data/FLAIR_preprocessed",
+            "T1": _MSSEG + "Preprocessed_Data/T1_preprocessed",
+            "T1 post-contrast": _MSSEG + "Preprocessed_Data/GADO_preprocessed",
+            "T2": _MSSEG + "Preprocessed_Data/T2_preprocessed",
+            "PD": _MSSEG + "Preprocessed_Data/DP_preprocessed",
+        },
+        _MSSEG + "Masks/Consensus",
+        "{group}_{id}",
+        names={1: "lesion"},
+        modality="MR",
+        unused="the masks of single raters and the raw images; the consensus is the label",
+    ),
+)
+register(
+    "msseg-2",
+    "ID/flair_time01_on_middle_space.nii.gz, flair_time02_on_middle_space.nii.gz, ground_truth",
+    Form(
+        {
+            "FLAIR baseline": "{id}/flair_time01_on_middle_space",
+            "FLAIR follow-up": "{id}/flair_time02_on_middle_space",
+        },
+        "{id}/ground_truth",
+        names={1: "new lesion"},
+        modality="MR",
+        unused="the masks of single raters; ground_truth is their consensus",
+    ),
+)
+register(
+    "isbi-ms-2015",
+    "trainingNN/preprocessed/trainingNN_NN_flair_pp.nii, masks/trainingNN_NN_mask1.nii",
+    Form(
+        {
+            name: f"{{patient:(?:training|test)\\d+}}/preprocessed/{{patient}}_{{visit}}_{key}_pp"
+            for name, key in (("FLAIR", "flair"), ("T1", "mprage"), ("T2", "t2"), ("PD", "pd"))
+        },
+        r"{patient:(?:training|test)\d+}/masks/{patient}_{visit}_mask1",
+        "{patient}_{visit}",
+        "{patient}",
+        names={1: "lesion"},
+        modality="MR",
+        unused="mask2 is of a second rater; mask1 is the label",
+    ),
+)
+register(
+    "wmh-2017",
+    "SITE/ID/pre/FLAIR.nii.gz, SITE/ID/pre/T1.nii.gz, SITE/ID/wmh.nii.gz",
+    Form(
+        {"FLAIR": _WMH + "pre/FLAIR", "T1": _WMH + "pre/T1"},
+        _WMH + "wmh",
+        "{group}_{id}",
+        names={1: "white matter hyperintensity", 2: "other pathology"},
+        modality="MR",
+        unused="orig/ and 3DT1 have other grids than the label",
+    ),
+)
+register(
+    "brats-2015",
+    "HGG/ID/VSD.Brain.XX.O.MR_Flair.N/*.mha, ..., HGG/ID/VSD.Brain_3more.XX.O.OT.N/*.mha",
+    Form(
+        {
+            "FLAIR": _vsd("Flair"),
+            "T1": _vsd("T1."),
+            "T1 post-contrast": _vsd("T1c"),
+            "T2": _vsd("T2"),
+        },
+        "[{group:HGG?|LGG?}/]{id}/VSD.*.OT*/VSD.*.OT*",
+        "{group}_{id}",
+        names=GLIOMA,
+        modality="MR",
+    ),
+)
