@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import zlib
 from pathlib import Path
 
 import nibabel as nib
+import nrrd
 import numpy as np
 from PIL import Image
 from pydicom.dataset import FileDataset, FileMetaDataset
@@ -95,3 +97,67 @@ def slices(folder: Path, array: np.ndarray) -> Path:
     for k in range(array.shape[2]):
         png(folder / f"slice_{k:03d}.png", array[:, :, k])
     return folder
+
+
+_MET = {"int16": "MET_SHORT", "uint8": "MET_UCHAR", "int8": "MET_CHAR", "float32": "MET_FLOAT"}
+
+
+def mhd(path: Path, array: np.ndarray, *, packed=False, spacing=(0.6, 0.6, 3.0)) -> Path:
+    """MetaImage with its voxels in a file next to it, as .zraw if they are compressed; or with both
+    in one .mha file.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    data, own = array.tobytes("F"), path.suffix == ".mha"
+    kept = "LOCAL" if own else f"{path.stem}.{'zraw' if packed else 'raw'}"
+    voxels = zlib.compress(data) if packed else data
+    size = f"CompressedDataSize = {len(voxels)}\n" if packed else ""
+    head = (
+        f"ObjectType = Image\nNDims = 3\nBinaryData = True\nBinaryDataByteOrderMSB = False\n"
+        f"CompressedData = {packed}\n{size}TransformMatrix = 1 0 0 0 1 0 0 0 1\nOffset = 0 0 0\n"
+        f"CenterOfRotation = 0 0 0\nElementSpacing = {' '.join(map(str, spacing))}\n"
+        f"DimSize = {' '.join(map(str, array.shape))}\nElementType = {_MET[array.dtype.name]}\n"
+        f"ElementDataFile = {kept}\n"
+    ).encode()
+    path.write_bytes(head + voxels if own else head)
+    if not own:
+        (path.parent / kept).write_bytes(voxels)
+    return path
+
+
+def volume(path: Path, array: np.ndarray) -> Path:
+    """A volume in the format of the path's ending."""
+    name = path.name.lower()
+    if name.endswith((".mhd", ".mha")):
+        return mhd(path, array)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if name.endswith(".mgz"):
+        nib.save(
+            nib.MGHImage(array.astype(np.int32 if array.max() > 255 else array.dtype), AFFINE), path
+        )
+    elif name.endswith(".nrrd"):
+        nrrd.write(
+            str(path),
+            array,
+            {
+                "space": "left-posterior-superior",
+                "space directions": np.diag([0.8, 1.1, 2.5]),
+                "space origin": [0.0, 0.0, 0.0],
+            },
+        )
+    else:
+        nifti(path, array)
+    return path
+
+
+def grow(root: Path, images: str, labels: str = "", values=(1,), like=np.int16) -> Path:
+    """Small volumes at the paths in ``images`` and masks with ``values`` at those in ``labels``:
+    paths below ``root``, one a word.
+    """
+    for n, name in enumerate(images.split()):
+        volume(root / name, noise(n, dtype=like))
+    for n, name in enumerate(labels.split()):
+        mask = np.zeros(SHAPE, np.uint8 if max(values) < 256 else np.int16)
+        for place, value in enumerate(values):
+            mask[2 + place % 8, 2 + n % 4 : 6, 1:4] = value
+        volume(root / name, mask)
+    return root

@@ -167,7 +167,7 @@ def test_matching_names():
         ("c{n}.nii.gz", "c{n}_seg.nii.gz"),
         ("c{n}.nii.gz", "c{n}_mask.nii.gz"),
         ("c{n}.nii.gz", "c{n}-label.nii.gz"),
-        ("volume-{n}.nii", "segmentation-{n}.nii"),
+        ("scan-{n}.nii", "segmentation-{n}.nii"),
         ("c{n}_image.nii.gz", "c{n}_label.nii.gz"),
     ],
 )

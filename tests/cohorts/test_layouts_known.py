@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -405,12 +406,18 @@ def test_an_unknown_layout_name_lists_what_there_is(tmp_path):
         find(tmp_path, layout="oasis-1")
 
 
-def test_every_layout_is_in_the_documentation():
-    text = (Path(__file__).parents[2] / "docs" / "reference" / "layouts.md").read_text(
-        encoding="utf-8"
-    )
-    assert [
-        name
-        for name in LAYOUTS.names()
-        if LAYOUTS.is_own(name) and f"`{name}`" not in text and f"--layout {name}`" not in text
-    ] == []
+ROOT = Path(__file__).parents[2]
+ROW = re.compile(r"^\| `([\w-]+)` \| ([^|]+) \| (\d+) \| `(tests/[\w/]+\.py)::(\w+)` \|$", re.M)
+
+
+def test_every_layout_has_rows_in_the_documentation_and_each_row_a_test():
+    text = (ROOT / "docs" / "reference" / "layouts.md").read_text(encoding="utf-8")
+    tree, _, tested = text.partition("## What each layout was tested on")
+    rows = ROW.findall(tested)
+    assert tested.count("\n| `") == len(rows) >= 30
+    own = {name for name in LAYOUTS.names() if LAYOUTS.is_own(name)}
+    assert own == {name for name, *_ in rows}
+    assert [n for n in own if f"`{n}`" not in tree and f"--layout {n}`" not in tree] == []
+    for name, files, _, path, test in rows:
+        assert files.startswith(("real: ", "imitated")), name
+        assert f"def {test}(" in (ROOT / path).read_text(encoding="utf-8"), (name, test)

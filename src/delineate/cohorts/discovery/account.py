@@ -24,6 +24,7 @@ _SETTINGS = (".json", ".yaml", ".yml", ".xml", ".toml", ".ini", ".jsonl")
 _ARCHIVES = (".zip", ".tar", ".tgz", ".7z", ".rar")
 _PROGRAMS = (".py", ".ipynb", ".m", ".sh", ".r", ".js")
 _ARRAYS = (".npy", ".npz", ".mat", ".h5", ".hdf5", ".pkl", ".pt", ".pth")
+_VOXELS = (".raw", ".zraw")
 # Keys of files with outlines, and what they are.
 _OUTLINES = (
     (r'"annotations"\s*:', "COCO annotations (polygons), which are not read"),
@@ -161,6 +162,7 @@ def _why(path: Path) -> str:
         (_ARCHIVES, "archives, which are not opened"),
         (_PROGRAMS, "programs"),
         (_ARRAYS, "arrays, which are not read"),
+        (_VOXELS, "voxels of a header that belongs to no case"),
     ):
         if ending.endswith(endings):
             return words

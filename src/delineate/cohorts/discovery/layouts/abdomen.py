@@ -48,8 +48,8 @@ register(
     "lits",
     "volume-N.nii, segmentation-N.nii, optionally in batches",
     Form(
-        {"CT": r"[{group:.*batch.*}/]{id:(?P<split>test)-volume-\d+|volume-(?P<number>\d+)}"},
-        r"[{group:.*batch.*}/]segmentation-{number:\d+}",
+        {"CT": r"[*{group:batch.*}/]{id:(?P<split>test)-volume-\d+|volume-(?P<number>\d+)}"},
+        r"[*{group:batch.*}/]segmentation-{number:\d+}",
         names=LITS,
         modality="CT",
     ),

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ....core.manifest import Case
+from ....core.manifest import Case, Split
 from ....extend.findings import Draft
 from ....extend.parts import Layout
 from ....extend.registers import LAYOUTS
@@ -21,6 +21,7 @@ from .splits import split_in, with_free_training
 from .structure_masks import set_masks
 
 Key = tuple[tuple[str, str], ...]
+_ORDER: tuple[Split, ...] = ("train", None, "val", "test")
 
 
 @dataclass(frozen=True)
@@ -81,7 +82,8 @@ def found_by(name: str, form: Form, tree: Tree, root: Path) -> Draft | None:
         return None
     for key, found in images.items():
         _add_case(draft, form, dict(key), found, labels.get(key, ()))
-    draft.cases = with_free_training(draft.cases)
+    # The cases to learn from come first.
+    draft.cases = sorted(with_free_training(draft.cases), key=lambda c: _ORDER.index(c.split))
     if structures := {
         m.fields["structure"] for found in labels.values() for m in found if "structure" in m.fields
     }:

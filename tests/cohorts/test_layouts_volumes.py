@@ -1,0 +1,417 @@
+"""Layouts of public volume collections, imitated: names, formats, values and files next to them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+from tests.cohorts.imitate import box, grow, mhd, nifti, noise
+
+from delineate.cohorts.discovery.account import account_for
+from delineate.cohorts.discovery.layouts import discover
+from delineate.cohorts.reading import read_image, read_label
+from delineate.extend.findings import DiscoveredCohort
+
+
+def found_in(root: Path, layout: str, errors: int = 0) -> DiscoveredCohort:
+    """The cohort, which must have this layout; every case can be read and every file has a use or a
+    reason."""
+    found = discover(root)
+    manifest = found.manifest
+    assert manifest.layout == layout
+    problems = [f for f in found.findings if f.severity == "error"]
+    assert len(problems) == errors, problems
+    for case in manifest:
+        image = read_image(case, manifest)
+        assert len(image.array) == len(manifest.channels)
+        if case.label:
+            assert read_label(case, manifest, image.grid).array.any()
+    groups = account_for(manifest, found.settings)
+    files = [p for p in root.rglob("*") if p.is_file()]
+    assert sum(group.count for group in groups) == len(files)
+    assert all(group.use or group.why != "an unknown kind" for group in groups), groups
+    return found
+
+
+def rows(found: DiscoveredCohort) -> list[tuple]:
+    """id, patient, group, split and number of masks of each case."""
+    return [(c.id, c.patient, c.group, c.split, len(c.label)) for c in found.manifest]
+
+
+def names(found: DiscoveredCohort) -> dict[int, str]:
+    return dict(zip(found.manifest.labels.values, found.manifest.labels.names, strict=True))
+
+
+def says(found: DiscoveredCohort, kind: str, words: str) -> bool:
+    return any(f.kind == kind and words in f.message for f in found.findings)
+
+
+# ---- heart ----
+
+
+def test_acdc(tmp_path):
+    for n, (folder, group) in enumerate(
+        [("training", "DCM"), ("training", "NOR"), ("testing", "DCM")]
+    ):
+        case = f"patient{n + 1:03d}"
+        place = tmp_path / "database" / folder / case
+        frames = f"{case}_frame01 {case}_frame12".split()
+        grow(
+            place,
+            " ".join(f"{f}.nii.gz" for f in frames),
+            " ".join(f"{f}_gt.nii.gz" for f in frames),
+            (1, 2, 3),
+        )
+        nifti(place / f"{case}_4d.nii.gz", np.stack([noise(k) for k in range(3)], -1))
+        (place / "Info.cfg").write_text(
+            f"ED: 1\nES: 12\nGroup: {group}\nHeight: 184.0\nNbFrame: 30\n"
+        )
+        (place / "MANDATORY_CITATION.md").write_text("cite")
+    found = found_in(tmp_path, "acdc")
+    assert rows(found)[::2] == [
+        ("patient001_frame01", "patient001", "DCM", None, 1),
+        ("patient002_frame01", "patient002", "NOR", None, 1),
+        ("patient003_frame01", "patient003", "DCM", "test", 1),
+    ]
+    assert names(found) == {1: "right ventricle", 2: "myocardium", 3: "left ventricle"}
+    assert found.manifest.modality == "MR" and says(found, "unused", "4d")
+    assert len(found.settings) == 3
+
+
+def test_mms2(tmp_path):
+    for case in ("001", "002"):
+        views = [f"{case}/{case}_{v}_{f}" for v in ("SA", "LA") for f in ("ED", "ES")]
+        grow(
+            tmp_path / "dataset",
+            " ".join(f"{v}.nii.gz" for v in views),
+            " ".join(f"{v}_gt.nii.gz" for v in views),
+            (1, 2, 3),
+        )
+    found = found_in(tmp_path, "mms2")
+    assert [r[:2] for r in rows(found)] == [
+        ("001_SA_ED", "001"),
+        ("001_SA_ES", "001"),
+        ("002_SA_ED", "002"),
+        ("002_SA_ES", "002"),
+    ]
+    assert names(found)[1] == "left ventricle"
+
+
+def test_mm_whs(tmp_path):
+    for kind in ("ct", "mr"):
+        base = f"{kind}_train/{kind}_train_1001"
+        grow(
+            tmp_path / kind,
+            f"{base}_image.nii.gz {kind}_test/{kind}_test_2001_image.nii.gz",
+            f"{base}_label.nii.gz",
+            (205, 420, 500, 550, 600, 820, 850),
+        )
+        found = found_in(tmp_path / kind, f"mm-whs-{kind}")
+        assert rows(found) == [
+            (f"{kind}_train_1001", f"{kind}_train_1001", "", None, 1),
+            (f"{kind}_test_2001", f"{kind}_test_2001", "", "test", 0),
+        ]
+        assert found.manifest.modality == kind.upper() and names(found)[500] == "left ventricle"
+
+
+def test_atria_2018(tmp_path):
+    for case in ("0RZDK210BSMWAA6467LU", "4DU3YSZ9BVIL0ZKOL8O3"):
+        grow(tmp_path / "Training Set" / case, "lgemri.nrrd", "laendo.nrrd lawall.nrrd", (255,))
+    found = found_in(tmp_path, "atria-2018")
+    assert names(found) == {1: "left atrium"} and len(found.manifest.patients) == 2
+
+
+# ---- abdomen ----
+
+
+def test_kits(tmp_path):
+    for n in range(3):
+        case = tmp_path / "dataset" / f"case_{n:05d}"
+        grow(case, "imaging.nii.gz", "segmentation.nii.gz", (1, 2, 3))
+        grow(case, "", "instances/kidney_instance-1_annotation-1.nii.gz")
+    grow(tmp_path / "dataset", "case_00300/imaging.nii.gz")
+    (tmp_path / "dataset" / "kits23.json").write_text("[]")
+    found = found_in(tmp_path, "kits")
+    assert names(found) == {1: "kidney", 2: "kidney tumour", 3: "kidney cyst"}
+    assert [r[0] for r in rows(found) if not r[4]] == ["case_00300"]
+    assert says(found, "unpaired", "case_00300")
+
+
+def test_lits(tmp_path):
+    for n in range(4):
+        grow(
+            tmp_path / f"Training Batch {1 + n // 2}",
+            f"volume-{n}.nii",
+            f"segmentation-{n}.nii",
+            (1, 2),
+        )
+    grow(tmp_path / "Test Batch", "test-volume-0.nii")
+    found = found_in(tmp_path, "lits")
+    assert rows(found)[:-1] == [
+        ("volume-0", "volume-0", "Batch 1", None, 1),
+        ("volume-1", "volume-1", "Batch 1", None, 1),
+        ("volume-2", "volume-2", "Batch 2", None, 1),
+        ("volume-3", "volume-3", "Batch 2", None, 1),
+    ]
+    assert rows(found)[-1] == ("test-volume-0", "test-volume-0", "Batch", "test", 0)
+    assert names(found) == {1: "liver", 2: "liver tumour"}
+
+
+def test_btcv(tmp_path):
+    grow(
+        tmp_path / "RawData",
+        "Training/img/img0001.nii.gz Training/img/img0002.nii.gz Testing/img/img0061.nii.gz",
+        "Training/label/label0001.nii.gz Training/label/label0002.nii.gz",
+        tuple(range(1, 14)),
+    )
+    found = found_in(tmp_path, "btcv")
+    assert [(r[0], r[3], r[4]) for r in rows(found)] == [
+        ("img0001", None, 1),
+        ("img0002", None, 1),
+        ("img0061", "test", 0),
+    ]
+    assert names(found)[6] == "liver" and names(found)[13] == "left adrenal gland"
+
+
+def test_flare(tmp_path):
+    grow(
+        tmp_path / "22" / "FLARE22_LabeledCase50",
+        "images/FLARE22_Tr_0001_0000.nii.gz images/FLARE22_Tr_0002_0000.nii.gz",
+        "labels/FLARE22_Tr_0001.nii.gz labels/FLARE22_Tr_0002.nii.gz",
+        tuple(range(1, 14)),
+    )
+    found = found_in(tmp_path / "22", "flare")
+    assert names(found)[13] == "left kidney" and len(found.manifest) == 2
+    grow(
+        tmp_path / "21",
+        "TrainingImg/train_000_0000.nii.gz ValidationImg/val_001_0000.nii.gz",
+        "TrainingMask/train_000.nii.gz",
+        (1, 2, 3, 4),
+    )
+    found = found_in(tmp_path / "21", "flare")
+    assert [(r[0], r[3]) for r in rows(found)] == [("train_000", None), ("val_001", "val")]
+    assert names(found) == {1: "liver", 2: "kidney", 3: "spleen", 4: "pancreas"}
+
+
+def test_abdomenct_1k(tmp_path):
+    grow(
+        tmp_path,
+        "AbdomenCT-1K-ImagePart1/Case_00001_0000.nii.gz "
+        "AbdomenCT-1K-ImagePart2/Case_00301_0000.nii.gz",
+        "Mask/Case_00001.nii.gz Mask/Case_00301.nii.gz",
+        (1, 2, 3, 4),
+    )
+    found = found_in(tmp_path, "abdomenct-1k")
+    assert [r[0] for r in rows(found)] == ["Case_00001", "Case_00301"]
+
+
+def test_promise12(tmp_path):
+    for part, n in (("TrainingData_Part1", 0), ("TrainingData_Part2", 25), ("TestData", 30)):
+        mhd(tmp_path / part / f"Case{n:02d}.mhd", noise(n))
+        if part != "TestData":
+            mhd(tmp_path / part / f"Case{n:02d}_segmentation.mhd", box().astype(np.int8))
+    found = found_in(tmp_path, "promise12")
+    assert [(r[0], r[3], r[4]) for r in rows(found)] == [
+        ("Case00", None, 1),
+        ("Case25", None, 1),
+        ("Case30", "test", 0),
+    ]
+    assert names(found) == {1: "prostate"}
+
+
+# ---- thorax, head and neck ----
+
+
+def test_luna16(tmp_path):
+    for n in range(4):
+        uid = f"1.3.6.1.4.1.14519.5.2.1.6279.6001.1050{n}"
+        mhd(tmp_path / f"subset{n // 2}" / f"{uid}.mhd", noise(n))
+        mask = box(3) + box(4, at=(6, 3, 1)) + box(5, at=(9, 7, 1), size=2)
+        mhd(tmp_path / "seg-lungs-LUNA16" / f"{uid}.mhd", mask, packed=True)
+    mhd(tmp_path / "seg-lungs-LUNA16" / "1.3.6.1.9.mhd", mask, packed=True)
+    (tmp_path / "annotations.csv").write_text("seriesuid,coordX,coordY,coordZ,diameter_mm\n")
+    found = found_in(tmp_path, "luna16", errors=1)  # the mask without a scan
+    assert Counter(r[2] for r in rows(found)) == {"subset0": 2, "subset1": 2}
+    assert names(found) == {3: "lung (3)", 4: "lung (4)", 5: "trachea"}
+    assert found.manifest.modality == "CT"
+
+
+def test_segthor(tmp_path):
+    for n in (1, 2):
+        grow(
+            tmp_path / "train" / f"Patient_{n:02d}",
+            f"Patient_{n:02d}.nii.gz",
+            "GT.nii.gz",
+            (1, 2, 3, 4),
+        )
+    grow(tmp_path / "test", "Patient_41.nii.gz")
+    found = found_in(tmp_path, "segthor")
+    assert names(found) == {1: "oesophagus", 2: "heart", 3: "trachea", 4: "aorta"}
+    assert [r[0] for r in rows(found)] == ["Patient_01", "Patient_02"]
+
+
+def test_hecktor(tmp_path):
+    cases = ["CHUM-001", "CHUP-002", "MDA-003"]
+    grow(
+        tmp_path / "22",
+        " ".join(f"imagesTr/{c}__{m}.nii.gz" for c in cases for m in ("CT", "PT"))
+        + " imagesTs/MDA-400__CT.nii.gz imagesTs/MDA-400__PT.nii.gz",
+        " ".join(f"labelsTr/{c}.nii.gz" for c in cases),
+        (1, 2),
+    )
+    found = found_in(tmp_path / "22", "hecktor")
+    assert found.manifest.channels == ("CT", "PET")
+    assert [(r[0], r[2], r[3]) for r in rows(found)] == [
+        ("CHUM-001", "CHUM", None),
+        ("CHUP-002", "CHUP", None),
+        ("MDA-003", "MDA", None),
+        ("MDA-400", "MDA", "test"),
+    ]
+    assert names(found) == {1: "primary tumour", 2: "lymph nodes"}
+    grow(
+        tmp_path / "21",
+        "hecktor_nii/CHGJ007_ct.nii.gz hecktor_nii/CHGJ007_pt.nii.gz",
+        "hecktor_nii/CHGJ007_gtvt.nii.gz",
+    )
+    found = found_in(tmp_path / "21", "hecktor")
+    assert names(found) == {1: "primary tumour"}
+
+
+# ---- brain lesions ----
+
+
+def test_atlas_2(tmp_path):
+    for site, subject, ses in (
+        ("R001", "sub-r001s001", "ses-1"),
+        ("R002", "sub-r002s001", "ses-1"),
+        ("R002", "sub-r002s001", "ses-2"),
+    ):
+        base = f"{site}/{subject}/{ses}/anat/{subject}_{ses}_space-MNI152NLin2009aSym"
+        grow(
+            tmp_path / "Training", f"{base}_T1w.nii.gz", f"{base}_label-L_desc-T1lesion_mask.nii.gz"
+        )
+    base = "R100/sub-r100s1/ses-1/anat/sub-r100s1_ses-1_space-MNI152NLin2009aSym"
+    grow(tmp_path / "Testing", f"{base}_T1w.nii.gz")
+    (tmp_path / "dataset_description.json").write_text('{"Name": "ATLAS"}')
+    found = found_in(tmp_path, "atlas-2")
+    assert [r[1:4] for r in rows(found) if r[3] is None] == [
+        ("sub-r001s001", "R001", None),
+        ("sub-r002s001", "R002", None),
+        ("sub-r002s001", "R002", None),
+    ]
+    assert rows(found)[-1][2:] == ("R100", "test", 0) and names(found) == {1: "stroke lesion"}
+
+
+def test_isles_2022(tmp_path):
+    for n in (1, 2):
+        s, ses = f"sub-strokecase{n:04d}", "ses-0001"
+        grow(
+            tmp_path,
+            f"{s}/{ses}/dwi/{s}_{ses}_dwi.nii.gz {s}/{ses}/dwi/{s}_{ses}_adc.nii.gz "
+            f"{s}/{ses}/anat/{s}_{ses}_FLAIR.nii.gz",
+            f"derivatives/{s}/{ses}/{s}_{ses}_msk.nii.gz",
+        )
+        (tmp_path / s / ses / "dwi" / f"{s}_{ses}_dwi.json").write_text("{}")
+    found = found_in(tmp_path, "isles-2022")
+    assert found.manifest.channels == ("DWI", "ADC") and says(found, "unused", "FLAIR")
+    assert rows(found)[0][:2] == ("sub-strokecase0001_ses-0001", "sub-strokecase0001")
+
+
+def test_msseg_2016(tmp_path):
+    for site, n in (("Center_01", 1), ("Center_07", 1)):
+        place = tmp_path / "Training" / site / f"Patient_{n:02d}"
+        keys = ("FLAIR", "T1", "T2", "DP", "GADO")
+        grow(
+            place,
+            " ".join(
+                f"Preprocessed_Data/{k}_preprocessed.nii.gz Raw_Data/{k}.nii.gz" for k in keys
+            ),
+            "Masks/Consensus.nii.gz Masks/ManualSegmentation_1.nii.gz",
+        )
+    found = found_in(tmp_path, "msseg-2016")
+    assert [(r[0], r[2]) for r in rows(found)] == [
+        ("Center_01_Patient_01", "Center_01"),
+        ("Center_07_Patient_01", "Center_07"),
+    ]
+    assert found.manifest.channels == ("FLAIR", "T1", "T1 post-contrast", "T2", "PD")
+    assert len(found.manifest.patients) == 2
+
+
+def test_msseg_2(tmp_path):
+    for case in ("013", "015"):
+        grow(
+            tmp_path / case,
+            "flair_time01_on_middle_space.nii.gz flair_time02_on_middle_space.nii.gz",
+            "ground_truth.nii.gz ground_truth_expert1.nii.gz",
+        )
+    found = found_in(tmp_path, "msseg-2")
+    assert found.manifest.channels == ("FLAIR baseline", "FLAIR follow-up")
+    assert names(found) == {1: "new lesion"}
+
+
+def test_isbi_ms_2015(tmp_path):
+    for visit in ("01", "02"):
+        base = f"preprocessed/training01_{visit}"
+        grow(
+            tmp_path / "training" / "training01",
+            " ".join(f"{base}_{k}_pp.nii" for k in ("flair", "mprage", "t2", "pd")),
+            f"masks/training01_{visit}_mask1.nii masks/training01_{visit}_mask2.nii",
+        )
+    found = found_in(tmp_path, "isbi-ms-2015")
+    assert [r[:2] for r in rows(found)] == [
+        ("training01_01", "training01"),
+        ("training01_02", "training01"),
+    ]
+
+
+def test_wmh_2017(tmp_path):
+    for site, n in (("Utrecht", 0), ("Singapore", 50), ("Amsterdam/GE3T", 100)):
+        grow(
+            tmp_path / "training" / site / str(n),
+            "pre/FLAIR.nii.gz pre/T1.nii.gz pre/3DT1.nii.gz "
+            "orig/FLAIR.nii.gz orig/T1.nii.gz orig/3DT1.nii.gz",
+            "wmh.nii.gz",
+            (1, 2),
+        )
+    found = found_in(tmp_path, "wmh-2017")
+    assert {(r[0], r[2]) for r in rows(found)} == {
+        ("Utrecht_0", "Utrecht"),
+        ("Singapore_50", "Singapore"),
+        ("GE3T_100", "GE3T"),
+    }
+    assert names(found) == {1: "white matter hyperintensity", 2: "other pathology"}
+
+
+def test_brats_2015(tmp_path):
+    for grade, case in (
+        ("HGG", "brats_2013_pat0001_1"),
+        ("HGG", "brats_tcia_pat105_0001"),
+        ("LGG", "brats_2013_pat0001_1"),
+    ):
+        place = tmp_path / "BRATS2015_Training" / grade / case
+        keys = ("MR_Flair", "MR_T1", "MR_T1c", "MR_T2")
+        grow(
+            place,
+            " ".join(
+                f"VSD.Brain.XX.O.{k}.5451{n}/VSD.Brain.XX.O.{k}.5451{n}.mha"
+                for n, k in enumerate(keys)
+            ),
+            "VSD.Brain_3more.XX.O.OT.54517/VSD.Brain_3more.XX.O.OT.54517.mha",
+            (1, 2, 3, 4),
+        )
+        (place / "VSD.Brain.XX.O.MR_T1.54511" / "license_CC_BY_NC_SA_3_0.txt").write_text("licence")
+    found = found_in(tmp_path, "brats-2015")
+    assert found.manifest.channels == ("FLAIR", "T1", "T1 post-contrast", "T2")
+    assert [(r[0], r[2]) for r in rows(found)] == [
+        ("HGG_brats_2013_pat0001_1", "HGG"),
+        ("HGG_brats_tcia_pat105_0001", "HGG"),
+        ("LGG_brats_2013_pat0001_1", "LGG"),
+    ]
+    assert names(found) == {
+        1: "necrosis",
+        2: "oedema",
+        3: "non-enhancing tumour",
+        4: "enhancing tumour",
+    }
+    assert len(found.manifest.patients) == 3
