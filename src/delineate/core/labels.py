@@ -20,6 +20,9 @@ from .errors import LabelError
 
 Side = Literal["left", "right", None]
 BACKGROUND = 0
+# The value in converted label maps of voxels whose truth is unknown: they are neither learnt from
+# nor scored.
+IGNORED = 65535
 WHOLE_TOLERANCE = 0.01  # largest distance of a label value stored as float from a whole number
 NOISE = 1e-6  # rounding errors leave values up to this where 0 is meant
 # The colours of Okabe & Ito, which colour-blind readers can distinguish. After these, hues follow
@@ -272,10 +275,15 @@ class LabelMapping:
     An empty mapping means that the values on disk are already the values of the set.
 
     ``rest`` decides what happens to other non-zero values: "refuse" (an error that lists them) or
-    "background".
+    "background". Voxels with a value in ``ignore`` (of colours, a code 0xRRGGBB) are ignored,
+    whatever the kind: they become ``IGNORED``.
 
     Raises:
         LabelError: more than one kind.
+
+    >>> labels = LabelSet.from_names({1: "liver"})
+    >>> LabelMapping(ignore=(255,)).apply(np.array([[[0, 1, 255]]], np.uint8), labels)
+    array([[[    0,     1, 65535]]], dtype=uint16)
     """
 
     KINDS: ClassVar[tuple[str, ...]] = ("values", "ranges", "rgb", "files", "channels", "segments")
@@ -287,6 +295,7 @@ class LabelMapping:
     channels: tuple[tuple[int, int], ...] = ()
     segments: tuple[tuple[str, int], ...] = ()
     rest: Literal["refuse", "background"] = "refuse"
+    ignore: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         kinds = [name for name in self.KINDS if getattr(self, name)]
@@ -304,12 +313,16 @@ class LabelMapping:
             segments: value -> name of the segments that the file itself states; for ``segments``.
 
         Returns:
-            (I, J, K) of ``labels.dtype``.
+            (I, J, K) of ``labels.dtype``; uint16 if some values are ignored.
 
         Raises:
             LabelError: undeclared values if ``rest`` is "refuse"; non-integer or NaN values; or
                 another number of channels than the mapping needs.
         """
+        if self.ignore:
+            ignored = self.ignored_in(array)
+            rest = replace(self, ignore=())
+            return marked(rest.apply(np.where(ignored, 0, array), labels, segments), ignored)
         if self.rgb:
             return self._apply_rgb(array, labels)
         if self.channels:
@@ -322,6 +335,19 @@ class LabelMapping:
             return self._apply_ranges(array, labels)
         pairs = dict(self.values) if self.values else {v: v for v in labels.values}
         return self._apply_values(array, labels, pairs)
+
+    def ignored_in(self, array: NDArray[Any]) -> NDArray[np.bool_]:
+        """(I, J, K) the voxels of ``array`` (see ``apply``) that are ignored: those with a value in
+        ``ignore``, in any channel.
+
+        Raises:
+            LabelError: values that are not whole numbers.
+        """
+        if self.rgb:
+            found = np.isin(_colour_codes(array), self.ignore)
+        else:
+            found = np.isin(array if self.ranges else as_whole_numbers(array), self.ignore)
+        return np.asarray(found.any(axis=0) if found.ndim == 4 else found)
 
     def _apply_values(
         self, array: NDArray[Any], labels: LabelSet, pairs: dict[int, int]
@@ -396,10 +422,8 @@ class LabelMapping:
             raise LabelError(
                 f"an RGB mapping needs an image with 3 or 4 channels, found shape {array.shape}"
             )
-        # Pack each colour into one number, so that a comparison reads one array. Black is
-        # background.
-        colours = array[:3].astype(np.int64)
-        code = (colours[0] << 16) | (colours[1] << 8) | colours[2]
+        code = _colour_codes(array)
+        # Black is background.
         out = np.zeros(code.shape, dtype=labels.dtype)
         known = code == 0
         for (red, green, blue), value in self.rgb:
@@ -422,6 +446,8 @@ class LabelMapping:
         for kind in ("files", "channels", "segments"):
             if getattr(self, kind):
                 data[kind] = [list(p) for p in getattr(self, kind)]
+        if self.ignore:
+            data["ignore"] = list(self.ignore)
         return data
 
     @classmethod
@@ -434,7 +460,27 @@ class LabelMapping:
             channels=tuple((int(a), int(b)) for a, b in data.get("channels", ())),
             segments=tuple((str(a), int(b)) for a, b in data.get("segments", ())),
             rest=data.get("rest", "refuse"),
+            ignore=tuple(int(v) for v in data.get("ignore", ())),
         )
+
+
+def marked(array: NDArray[Any], ignored: NDArray[np.bool_]) -> NDArray[np.uint16]:
+    """The label map (I, J, K) as uint16, with ``IGNORED`` where ``ignored`` is set.
+
+    Raises:
+        LabelError: the map has a structure with this value.
+    """
+    if array.max(initial=0) >= IGNORED:
+        raise LabelError(f"the value {IGNORED} marks ignored voxels and can be no structure")
+    found = array.astype(np.uint16)
+    found[ignored] = IGNORED
+    return found
+
+
+def _colour_codes(array: NDArray[Any]) -> NDArray[np.int64]:
+    """0xRRGGBB of each voxel of (3 or 4, I, J, K): one number is faster to compare than three."""
+    red, green, blue = array[:3].astype(np.int64)
+    return np.asarray((red << 16) | (green << 8) | blue)
 
 
 def as_whole_numbers(array: NDArray[Any], path: str | None = None) -> NDArray[Any]:

@@ -260,7 +260,8 @@ class Loss(Part):
     voxels. Each voxel has the weight of its reference class in ``class_weights`` (background first;
     empty: all 1), plus ``boundary`` if a neighbour has another class. Cross-entropy with these
     weights is the weighted logistic loss (Roy 2019). ``custom`` has the weights of registered terms
-    by name (``extend.LOSSES``).
+    by name (``extend.LOSSES``). With ``ignore``, a target may have voxels whose index is the
+    number of classes: their truth is unknown, and they count in no term.
     """
 
     # All fields are either weights of terms or other settings; see ``_check_fields``.
@@ -282,6 +283,7 @@ class Loss(Part):
         "tversky_false_positives",
         "tversky_false_negatives",
         "custom",
+        "ignore",
     )
 
     dice: Annotated[float, Field(ge=0)] = 1.0
@@ -299,6 +301,7 @@ class Loss(Part):
     tversky_false_positives: Fraction = 0.3
     tversky_false_negatives: Fraction = 0.7
     custom: dict[str, Annotated[float, Field(ge=0)]] = {}
+    ignore: bool = False
 
     @classmethod
     def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
@@ -501,7 +504,7 @@ class Plan(Part):
     {}
     """
 
-    delineate_plan: Literal[2] = 2
+    delineate_plan: Literal[3] = 3
     recipe: str = ""
     channels: Annotated[tuple[Channel, ...], Field(min_length=1)]
     structures: Annotated[tuple[Structure, ...], Field(min_length=1)]

@@ -16,22 +16,22 @@ from .errors import DelineateError, InputError
 Data = dict[str, Any]
 # Kind -> the number that this version writes. In a file, the kind is the key of its number.
 SCHEMAS = {
-    "delineate_plan": 2,
+    "delineate_plan": 3,
     "delineate_bundle": 1,
     "delineate_manifest": 4,
     "delineate_store": 1,
     "delineate_predictions": 3,
-    "delineate_run": 2,
+    "delineate_run": 3,
 }
 
 
 def _unchanged(data: Data) -> Data:
     """A step whose newer schema only allows more. Manifest 2: a source may name one channel of
     its file. Manifest 3: masks by channel and by segment name, and an account of files. Manifest
-    4: a case has a group. Plan 2: registered networks, optimisers, loss terms and augmentations.
-    Predictions 2: the inputs of each channel are listed. Predictions 3: the options that differ
-    from their defaults are listed. Run 2: registered parts, and single fields of the plan
-    (``--set``).
+    4: a case has a group, and values may be ignored. Plan 2: registered networks, optimisers, loss
+    terms and augmentations. Plan 3: ignored voxels. Predictions 2: the inputs of each channel are
+    listed. Predictions 3: the options that differ from their defaults are listed. Run 2:
+    registered parts, and single fields of the plan (``--set``). Run 3: ignored values.
     """
     return data
 
@@ -39,9 +39,9 @@ def _unchanged(data: Data) -> Data:
 # Kind -> old number -> function that converts data to the next number.
 STEPS: dict[str, dict[int, Callable[[Data], Data]]] = {
     "delineate_manifest": {1: _unchanged, 2: _unchanged, 3: _unchanged},
-    "delineate_plan": {1: _unchanged},
+    "delineate_plan": {1: _unchanged, 2: _unchanged},
     "delineate_predictions": {1: _unchanged, 2: _unchanged},
-    "delineate_run": {1: _unchanged},
+    "delineate_run": {1: _unchanged, 2: _unchanged},
 }
 for _kind, _number in SCHEMAS.items():
     if sorted(STEPS.get(_kind, {})) != list(range(1, _number)):
