@@ -19,6 +19,7 @@ class CohortKeywords(TypedDict, total=False):
     description: AnyPath | None
     labels: AnyPath | None
     patient: str | None
+    ignore: tuple[int, ...]
 
 
 class CheckKeywords(CohortKeywords, total=False):
@@ -85,6 +86,7 @@ class EvaluateKeywords(TypedDict, total=False):
     labels: AnyPath | Mapping[int, str] | None
     model: AnyPath | None
     like: AnyPath | None
+    ignore: tuple[int, ...]
     as_stack: bool | None
     surface: str
     percentile: str

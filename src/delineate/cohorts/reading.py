@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from ..core.errors import DelineateError, GeometryError, InputError, LabelError
 from ..core.grid import GRID_TOLERANCE_MM, Grid
-from ..core.labels import as_whole_numbers
+from ..core.labels import as_whole_numbers, marked
 from ..core.manifest import Case, Manifest, Source
 from ..core.volume import Volume, stack_channels
 from ..formats import files
@@ -78,8 +78,8 @@ def _with_place_of_label(case: Case, image: Volume) -> Volume:
 
 
 def read_label(case: Case, manifest: Manifest, grid: Grid | None = None) -> Volume:
-    """The case's ground truth (I, J, K) with dtype ``manifest.labels.dtype`` and unit "label",
-    after the cohort's mapping.
+    """The case's ground truth (I, J, K) with unit "label", after the cohort's mapping: with dtype
+    ``manifest.labels.dtype``, or uint16 with ``IGNORED`` if the cohort ignores some values.
 
     Args:
         case: has at least one label source.
@@ -143,6 +143,7 @@ def _merged(raw: list[tuple[Source, Volume]], manifest: Manifest) -> NDArray[Any
     first = raw[0][1]
     masks = {files.stem(source.path): (source, volume) for source, volume in raw}
     out = np.zeros(first.grid.shape, dtype=manifest.labels.dtype)
+    ignored = np.zeros(first.grid.shape, dtype=bool)
     # A mask that the mapping does not name is an error unless other masks count as background.
     unknown = sorted(set(masks) - {name for name, _ in manifest.mapping.files})
     if unknown and manifest.mapping.rest == "refuse":
@@ -160,8 +161,12 @@ def _merged(raw: list[tuple[Source, Volume]], manifest: Manifest) -> NDArray[Any
                     f"the masks are not on the same grid: {difference(volume.grid, first.grid)}",
                     path=source.path,
                 )
-            out[as_whole_numbers(placed.array, source.path) > 0] = value
-    return out
+            inside = as_whole_numbers(placed.array, source.path) > 0
+            if manifest.mapping.ignore:
+                here = manifest.mapping.ignored_in(placed.array)
+                inside, ignored = inside & ~here, ignored | here
+            out[inside] = value
+    return marked(out, ignored) if manifest.mapping.ignore else out
 
 
 def difference(one: Grid, other: Grid) -> str:

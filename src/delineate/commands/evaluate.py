@@ -27,7 +27,12 @@ from ..core.outputs import Originals
 from ..core.prediction import Prediction
 from ..core.progress import Progress, silent
 from ..core.volume import Volume
-from ..evaluation.declared import chooses_structures, declared_labels, refuse_contradiction
+from ..evaluation.declared import (
+    chooses_structures,
+    declared_labels,
+    ignored_beside,
+    refuse_contradiction,
+)
 from ..evaluation.masks import Reading
 from ..evaluation.pairing import Pairing, pair, pair_volumes, source_of
 from ..evaluation.scoring import EvaluationResult, score, surface_choices
@@ -89,6 +94,7 @@ def evaluate_cases(
     _refuse_unfit(out, options)
     chosen = metric_selection(options)
     pairing, known, notes = _pairing(prediction, truth, options)
+    pairing = pairing.ignoring((*options.ignore, *_ignored_beside(truth)))
     given = (prediction, truth, options.labels, options.like, options.model)
     paths = [path for path in given if isinstance(path, str | Path)]
     kept = _originals(pairing, paths, options.images)
@@ -171,6 +177,10 @@ def _pairing_of_model(
         if known is not None:
             refuse_contradiction(labels, Path(options.model), known, Path(truth))
     return pairing, labels, [f"structures of the model {options.model}"]
+
+
+def _ignored_beside(truth: Side) -> tuple[int, ...]:
+    return ignored_beside(Path(truth)) if isinstance(truth, str | Path) else ()
 
 
 def _volume(side: Side) -> Volume:

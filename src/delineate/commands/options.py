@@ -56,6 +56,10 @@ DEVICE = "auto, cpu, cuda, cuda:N or mps."
 SEED = "Seed of everything random."
 WORKERS = "Number of processes; chosen for the machine by default."
 ONLY = "train, val or test: only this part of a cohort with a split."
+IGNORE = (
+    "A value in reference masks that marks voxels of unknown truth, such as 255 or -1: they are "
+    "neither learnt from nor scored; may be repeated."
+)
 DIMS = "2 or 3, instead of the choice of the rules."
 
 
@@ -131,6 +135,9 @@ class CohortOptions:
     labels: AnyPath | None = option(None, "YAML file that names, merges or selects structures.")
     patient: str | None = option(
         None, "Regular expression with one group that finds the patient in a case id."
+    )
+    ignore: tuple[int, ...] = option(
+        (), IGNORE, metavar="VALUE", parse=parsing.parse_whole_numbers, repeated=True
     )
 
 
@@ -394,6 +401,9 @@ class EvaluateOptions:
     )
     like: AnyPath | None = option(
         None, "A scan whose geometry is used for folders of slices without geometry."
+    )
+    ignore: tuple[int, ...] = option(
+        (), IGNORE, metavar="VALUE", parse=parsing.parse_whole_numbers, repeated=True
     )
     as_stack: bool | None = option(
         None,

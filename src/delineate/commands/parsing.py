@@ -43,6 +43,21 @@ def parse_bytes(text: str) -> int:
     return int(float(found[1]) * 1024 ** " KMGT".index(found[2].upper() or " "))
 
 
+def parse_whole_numbers(texts: Sequence[str]) -> tuple[int, ...]:
+    """(255, -1) of ["255", "-1"] or ["255,-1"].
+
+    Raises:
+        UsageError: anything else.
+    """
+    parts = [part for text in texts for part in text.split(",")]
+    try:
+        return tuple(int(part) for part in parts)
+    except ValueError as error:
+        raise UsageError(
+            f"expected whole numbers such as 255, found {','.join(parts)!r}"
+        ) from error
+
+
 def parse_channels(texts: Sequence[str]) -> dict[str, str]:
     """{"flair": "a.nii.gz", "t1": "b.nii.gz"} of ["flair=a.nii.gz,t1=b.nii.gz"]; a comma in a
     file's name is part of the name.

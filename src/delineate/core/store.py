@@ -38,8 +38,8 @@ class StoredCase:
 
     The value of a voxel is ``image`` times the ``step`` of its channel: either int16 values and a
     float32 step, or unchanged values and a step of 1. ``points`` maps class index -> (n, 3) voxels
-    of that class, n at most ``POINTS``; classes without a voxel are absent. ``spacing_mm`` is along
-    I, J, K.
+    of that class, n at most ``POINTS``; classes without a voxel are absent. The index after the
+    last class marks ignored voxels, which have no points. ``spacing_mm`` is along I, J, K.
     """
 
     id: str
@@ -85,7 +85,9 @@ class StoredCase:
             points[to] = np.concatenate([points[to], mine]) if to in points else mine
         channels_first = (0, *(1 + axis for axis in order))
         image: Any = _ReorientedCase(self.image, channels_first)
-        label: Any = _ReorientedCase(self.label, tuple(order), table.astype(self.label.dtype))
+        # Ignored voxels keep the index after the last class.
+        indices = np.append(table, table.max() + 1).astype(self.label.dtype)
+        label: Any = _ReorientedCase(self.label, tuple(order), indices)
         if isinstance(self.image, np.ndarray) and isinstance(self.label, np.ndarray):
             image, label = image[:], label[:]
         return StoredCase(self.id, image, label, points, (a, b, c), self.step)
@@ -140,6 +142,7 @@ class Store:
         chunk: Sequence[int],
         seed: int = 0,
         spacing_mm: Sequence[float] = (1.0, 1.0, 1.0),
+        ignored: bool = False,
     ) -> None:
         """Write one case; an existing one is replaced.
 
@@ -152,6 +155,7 @@ class Store:
                 chunks are at most ``CHUNK`` along each axis.
             seed: random seed of the choice of points.
             spacing_mm: along I, J, K.
+            ignored: whether the last class marks ignored voxels, on which no patch is centred.
 
         Raises:
             OutputError: the disk is full or cannot be written.
@@ -159,7 +163,7 @@ class Store:
         # blosc2 raises RuntimeError where it cannot write.
         with atomic.replacing_folder(self.folder / case, RuntimeError) as building:
             step = _write_arrays(building, image, label, classes, chunk)
-            points = class_points(label, classes, np.random.default_rng(seed))
+            points = class_points(label, classes - ignored, np.random.default_rng(seed))
             np.savez(
                 building / "case.npz",
                 spacing_mm=np.array(spacing_mm, dtype=np.float64),

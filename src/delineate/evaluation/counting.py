@@ -100,7 +100,7 @@ def _count_pair(item: Pair, values: tuple[int, ...] | None, chosen: MetricSelect
     grid = masks.truth.grid
     known_size = item.spacing_known and masks.truth.meta.get("spacing_known", True)
     voxel_ml = grid.voxel_ml if known_size else float("nan")
-    counts, matrix = _counted(p, t, values, voxel_ml)
+    counts, matrix = _without(masks.ignored, *_counted(p, t, values, voxel_ml))
     # A value occurs on one side if it has true positives or errors of that side.
     predicted, true = (
         [v for v, n in zip(counts.values, counts.tp + wrong, strict=True) if n]
@@ -141,7 +141,10 @@ def _count_pair(item: Pair, values: tuple[int, ...] | None, chosen: MetricSelect
     as_one = {(a, b): masks.read_as((a, b)).arrays for a in both for b in both}
     return replace(
         found,
-        foreground={r: overlap.count(a, b, [1], voxel_ml) for r, (a, b) in as_one.items()},
+        foreground={
+            r: _without(masks.ignored, overlap.count(a, b, [1], voxel_ml), None)[0]
+            for r, (a, b) in as_one.items()
+        },
         foreground_measured={r: measured(a, b, [1]) for r, (a, b) in as_one.items()},
         foreground_slices={}
         if planar
@@ -161,6 +164,20 @@ def _counted(
         return overlap.count(p, t, values, voxel_ml), None
     matrix = confusion(p, t, values)
     return matrix.counts(voxel_ml), matrix
+
+
+def _without(
+    ignored: NDArray[np.bool_] | None, counts: Counts, matrix: Confusion | None
+) -> tuple[Counts, Confusion | None]:
+    """Counts and confusion matrix without the ignored voxels, which were counted as background."""
+    if ignored is None:
+        return counts, matrix
+    away = int(np.count_nonzero(ignored))
+    if matrix is not None:
+        voxels = matrix.voxels.copy()
+        voxels[0, 0] -= away
+        matrix = replace(matrix, voxels=voxels)
+    return replace(counts, scan_voxels=counts.scan_voxels - away), matrix
 
 
 def calibrated(item: Pair, masks: Masks, values: tuple[int, ...]) -> Calibration | None:
@@ -184,12 +201,12 @@ def calibrated(item: Pair, masks: Masks, values: tuple[int, ...]) -> Calibration
     found, truth = read(file), masks.truth
     if not found.grid.matches(truth.grid):
         raise GeometryError("the probabilities are not on the truth's grid", path=file)
-    return calibration(
-        found.channels_array,
-        masks.arrays[1],
-        values,
-        region=near_foreground(masks.arrays[1], truth.grid.spacing_mm, NEAR_MM),
-    )
+    region: Any = near_foreground(masks.arrays[1], truth.grid.spacing_mm, NEAR_MM)
+    if masks.ignored is not None:
+        near = np.zeros(truth.grid.shape, dtype=bool)
+        near[region] = True
+        region = near & ~masks.ignored
+    return calibration(found.channels_array, masks.arrays[1], values, region=region)
 
 
 def _calibration_rows(found: Calibration) -> dict[str, Floats]:

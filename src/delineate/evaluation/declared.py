@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from ..cohorts.discovery.names import read_label_names
+from ..cohorts.discovery.names import read_ignored, read_label_names
 from ..core.errors import LabelError
 from ..core.inputs import read_yaml
 from ..core.labels import LabelSet
@@ -129,6 +129,11 @@ def _names_next_to(place: Path) -> tuple[LabelSet | None, Path]:
         if path.is_file():
             return read_label_names(path), path
     return None, place
+
+
+def ignored_beside(place: Path) -> tuple[int, ...]:
+    """The values that the ``dataset.json`` of a folder of masks, or of their cohort, ignores."""
+    return next((read_ignored(path) for path in _files_with_names(place) if path.is_file()), ())
 
 
 def _names_within(place: Path) -> tuple[LabelSet, Path] | None:

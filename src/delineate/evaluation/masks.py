@@ -3,8 +3,8 @@ share.
 
 The grids of prediction and truth must agree within ``GRID_TOLERANCE_MM``. If the task has one
 structure and a mask has one other value, the mask is treated as that structure; pictures of 0/255
-masks with smoothed edges are thresholded at half. Notes report both. The module counts nothing and
-writes nothing.
+masks with smoothed edges are thresholded at half. Voxels that the truth ignores are removed from
+both masks. Notes report each. The module counts nothing and writes nothing.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from ..core.errors import GeometryError, LabelError
 from ..core.grid import GRID_TOLERANCE_MM
-from ..core.labels import as_whole_numbers
+from ..core.labels import IGNORED, as_whole_numbers
 from ..core.manifest import Source
 from ..core.volume import Volume
 from ..formats.label_files import read_label_file, without_alpha
@@ -41,12 +41,14 @@ class Masks:
         prediction, truth: the label maps.
         is_picture: whether one of them has no position in a patient, such as a plain 2-D picture.
         notes: what was assumed while reading.
+        ignored: (I, J, K) voxels that are not scored, where both maps are 0; None without any.
     """
 
     prediction: Volume
     truth: Volume
     is_picture: bool
     notes: tuple[str, ...] = ()
+    ignored: NDArray[np.bool_] | None = None
 
     @property
     def arrays(self) -> tuple[NDArray[Any], NDArray[Any]]:
@@ -61,6 +63,7 @@ class Masks:
             self.truth.with_array(t, "label"),
             self.is_picture,
             self.notes,
+            self.ignored,
         )
 
 
@@ -78,16 +81,26 @@ def read_masks(item: Pair, values: Collection[int] | None) -> Masks:
         # The same voxels, with axes in another order or direction.
         prediction = prediction.on_grid(truth.grid) or prediction
     _check_grids(prediction, truth)
-    p, t = _one_channel(prediction), _one_channel(truth)
+    p, t, notes = _one_channel(prediction), _one_channel(truth), list[str]()
+    # Ignored voxels belong to no structure on either side.
+    ignored = np.isin(t, (IGNORED,) if item.cohort is not None else item.ignore)
+    if anywhere := bool(ignored.any()):
+        p, t = np.where(ignored, 0, p), np.where(ignored, 0, t)
+        notes.append("voxels that the truth ignores were removed from both masks before scoring")
     # With one structure in the task, a mask with another value (255) means that structure. A
     # cohort's truth is exempt, because its label mapping has already been applied.
-    notes: list[str] = []
     if values is not None and len(values) == 1:
         only = next(iter(values))
         p = _as_structure(p, only, "prediction", notes)
         t = t if item.cohort is not None else _as_structure(t, only, "truth", notes)
     picture = not (_is_placed(prediction) and _is_placed(truth))
-    return Masks(prediction.with_array(p), truth.with_array(t), picture, tuple(notes))
+    return Masks(
+        prediction.with_array(p),
+        truth.with_array(t),
+        picture,
+        tuple(notes),
+        ignored if anywhere else None,
+    )
 
 
 def as_foreground(array: NDArray[Any], soft: bool) -> NDArray[np.uint8]:

@@ -40,6 +40,7 @@ class Pair:
         patient: "" if unknown.
         stacked: whether both are folders of slices, read as one case.
         spacing_known: False if a stack has no geometry.
+        ignore: values of ``truth`` whose voxels are not scored; a cohort states its own.
     """
 
     case: str
@@ -49,6 +50,7 @@ class Pair:
     patient: str = ""
     stacked: bool = False
     spacing_known: bool = True
+    ignore: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -67,6 +69,17 @@ class Pairing:
     without_prediction: tuple[str, ...] = ()
     manifest: Manifest | None = None
     notes: tuple[str, ...] = ()
+
+    def ignoring(self, values: Sequence[int]) -> Pairing:
+        """The same pairs; truths with one of ``values`` are not scored there."""
+        pairs = []
+        for one in self.pairs:
+            cohort = one.cohort
+            if cohort is not None:
+                ignored = tuple(sorted({*cohort.mapping.ignore, *values}))
+                cohort = replace(cohort, mapping=replace(cohort.mapping, ignore=ignored))
+            pairs.append(replace(one, cohort=cohort, ignore=tuple(values)))
+        return replace(self, pairs=tuple(pairs))
 
 
 def source_of(mask: Source | Volume) -> str:

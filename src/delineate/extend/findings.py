@@ -69,6 +69,7 @@ class Draft:
         ranges: the structures and value ranges that the masks of this layout may use (CHAOS MR);
             None for every other layout, because mask values alone do not identify an organ.
         findings: the findings so far.
+        ignore: values (of colours, codes 0xRRGGBB) whose voxels are ignored.
         refusal: why the labels cannot be used unless the user selects some; "" if they can be used.
         settings: files with facts about the cases that were read, such as a table of sites.
     """
@@ -84,6 +85,7 @@ class Draft:
     colours: dict[int, str] = field(default_factory=dict)
     ranges: tuple[LabelSet, LabelMapping] | None = None
     findings: list[Finding] = field(default_factory=list)
+    ignore: tuple[int, ...] = ()
     refusal: str = ""
     settings: list[Path] = field(default_factory=list)
 

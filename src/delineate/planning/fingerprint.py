@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from ..cohorts.reading import read_image, read_label
+from ..core.labels import IGNORED
 from ..core.manifest import Case, Manifest
 from ..core.volume import BODY_HU, background_of
 
@@ -31,7 +32,8 @@ class CaseFingerprint:
     looks_like_hu: bool
     modality: str
     inside: tuple[tuple[float, ...], ...]  # intensities inside the labels, per channel
-    voxels: dict[int, int]  # label value -> count; background (0) is counted over the whole scan
+    # Label value -> count; background (0) is counted over the whole scan, ``IGNORED`` voxels apart.
+    voxels: dict[int, int]
     moments: tuple[
         tuple[float, float], ...
     ] = ()  # mean and standard deviation over the whole scan, per channel
@@ -110,7 +112,8 @@ def examine(case: Case, manifest: Manifest) -> CaseFingerprint:
     flat = label.array.ravel(order="K") if label.array.flags.forc else label.array.ravel()
     counts = np.bincount(flat)
     # Sample labelled voxels with a fixed seed, the same voxels in every channel.
-    labelled = np.flatnonzero(label.array.ravel())
+    inside_labels = (label.array != 0) & (label.array != IGNORED)
+    labelled = np.flatnonzero(inside_labels.ravel())
     picked = (
         rng.choice(labelled, min(SAMPLE, len(labelled)), replace=False)
         if len(labelled)

@@ -162,7 +162,7 @@ def fit(job: TrainingJob) -> Weights:
             optimiser_.step()
             # The average is short at the start, so that it forgets the initial weights.
             _update_ema(average, module, min(schedule.ema, (1 + state.step) / (10 + state.step)))
-            unread.append(_step_stats(loss, outputs, label))
+            unread.append(_step_stats(loss, outputs, label, plan.loss.ignore))
             state.step += 1
 
             # Read the statistics of several steps at once.
@@ -243,11 +243,14 @@ def _precision(dtype: torch.dtype) -> Any:
 
 @torch.no_grad()
 def _step_stats(
-    loss: torch.Tensor, outputs: torch.Tensor | list[torch.Tensor], label: torch.Tensor
+    loss: torch.Tensor,
+    outputs: torch.Tensor | list[torch.Tensor],
+    label: torch.Tensor,
+    ignore: bool,
 ) -> Figures:
     """Loss and voxel counts of a step, still on the device."""
     logits = outputs[0] if isinstance(outputs, list) else outputs  # full resolution
-    return loss.detach(), scoring.counts(label, logits.argmax(1), logits.shape[1])
+    return loss.detach(), scoring.counts(label, logits.argmax(1), logits.shape[1], ignore)
 
 
 def _flush_step_stats(state: TrainingState, unread: list[Figures]) -> None:

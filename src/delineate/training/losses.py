@@ -81,7 +81,7 @@ def deeply_supervised(outputs: Tensor | list[Tensor], target: Tensor, loss: Loss
     """
     outputs = outputs if isinstance(outputs, list) else [outputs]
     # The target is checked once, at full resolution.
-    indices = as_indices(target, outputs[0])
+    indices = as_indices(target, outputs[0], loss.ignore)
     weights = [0.5**n for n in range(len(outputs))]
     total = _as_float(outputs[0]).new_zeros(())
     for weight, logits in zip(weights, outputs, strict=True):
@@ -93,9 +93,10 @@ def deeply_supervised(outputs: Tensor | list[Tensor], target: Tensor, loss: Loss
 
 def combined(logits: Tensor, target: Tensor, loss: Loss) -> Tensor:
     """The weighted sum of the terms of ``loss``; the default is Dice + cross-entropy (Isensee
-    2021). All terms share one softmax.
+    2021). All terms share one softmax. With ``loss.ignore``, the index L marks voxels that count in
+    no term; means are over the other voxels.
     """
-    return _combined(logits, as_indices(target, logits), loss)
+    return _combined(logits, as_indices(target, logits, loss.ignore), loss)
 
 
 def _combined(logits: Tensor, target: Tensor, loss: Loss) -> Tensor:
@@ -105,15 +106,20 @@ def _combined(logits: Tensor, target: Tensor, loss: Loss) -> Tensor:
         fused: Tensor = apply(logits, target, loss)
         return fused
     # The general form: one softmax, then the terms of each kind.
+    valid, target = _known(target, logits.shape[1]) if loss.ignore else (None, target)
     logs = _log_probabilities(logits)
     total = logs.new_zeros(())
     over_voxels = [(w, t) for w, t in active.values() if isinstance(t, VoxelTerm)]
     over_structures = [(w, t) for w, t in active.values() if isinstance(t, StructureTerm)]
     over_logits = {n: (w, t) for n, (w, t) in active.items() if isinstance(t, LossTerm)}
     if over_voxels:
-        total = total + _over_voxels(over_voxels, logs, target, loss)
+        total = total + _over_voxels(over_voxels, logs, target, loss, valid)
     if over_structures:
-        total = total + _over_structures(over_structures, logs.exp(), target, loss)
+        p = logs.exp() if valid is None else logs.exp() * valid[:, None]
+        total = total + _over_structures(over_structures, p, target, loss, valid)
+    if over_logits and valid is not None:
+        words = f"the loss term {', '.join(over_logits)} cannot leave out ignored voxels"
+        raise ValueError(f"{words}; register a term over voxels or over structures")
     for name, (weight, term) in over_logits.items():
         with running(LOSSES, name):
             total = total + weight * term.cost(_as_float(logits), target)
@@ -142,15 +148,17 @@ class _DiceAndCrossEntropy(torch.autograd.Function):
 
     Let p = softmax(z), t = 1 for the true class and 0 for the others, a + b t the derivative of the
     Dice term with respect to p, and w the weight of a voxel in the cross-entropy. The gradient with
-    respect to z is p (a + b t - sum(p (a + b t))) + w (p - t).
+    respect to z is p (a + b t - sum(p (a + b t))) + w (p - t). At an ignored voxel w is 0, p counts
+    in no sum, and the gradient is 0.
     """
 
     @staticmethod
     def forward(ctx: Any, logits: Tensor, target: Tensor, loss: Loss) -> Tensor:
         z = _as_float(logits)
         samples, classes = z.shape[:2]
+        valid, target = _known(target, classes) if loss.ignore else (None, target)
         weights = (
-            _voxel_weights(z, target, loss.class_weights, loss.boundary)
+            _voxel_weights(z, target, loss.class_weights, loss.boundary, valid)
             if loss.cross_entropy
             else None
         )
@@ -159,13 +167,17 @@ class _DiceAndCrossEntropy(torch.autograd.Function):
         costs = -p.gather(-1, target[..., None])[..., 0]
         total = loss.cross_entropy * _weighted_mean(costs, weights)
         p.exp_()
+        if valid is not None:
+            p.mul_(valid[..., None])  # then it counts in no sum, and its gradient is 0
         # The Dice term, and its derivative by p per sample and class: a, and b for the true class.
         a, b = z.new_zeros((2, samples, classes))
         if loss.dice:
             # The probability of the true class, in the memory of the costs, which are used up.
             chosen = costs.neg_().exp_().flatten(1)
+            ones = None if valid is None else valid.to(p.dtype).flatten(1)
+            chosen = chosen if ones is None else chosen * ones
             true, both = (
-                _by_class(target.flatten(1), each, classes).to(p.dtype) for each in (None, chosen)
+                _by_class(target.flatten(1), each, classes).to(p.dtype) for each in (ones, chosen)
             )
             found = p.flatten(1, -2).sum(1)
             if loss.batch_dice:
@@ -215,9 +227,10 @@ def _over_voxels(
     logs: Tensor,
     target: Tensor,
     loss: Loss,
+    valid: Tensor | None,
 ) -> Tensor:
     """Weighted sum of the voxel terms."""
-    weights = _voxel_weights(logs, target, loss.class_weights, loss.boundary)
+    weights = _voxel_weights(logs, target, loss.class_weights, loss.boundary, valid)
     total = logs.new_zeros(())
     for weight, term in terms:
         total = total + weight * term.cost(logs, target, weights, loss)
@@ -229,12 +242,13 @@ def _over_structures(
     p: Tensor,
     target: Tensor,
     loss: Loss,
+    valid: Tensor | None,
 ) -> Tensor:
-    """Weighted sum of the structure terms."""
+    """Weighted sum of the structure terms; ``p`` is 0 at voxels that are not ``valid``."""
     total = p.new_zeros(())
     for weight, term in terms:
         squared = loss.squared and term.squares
-        sums = _sums(p, target, loss.batch_dice, loss.background, squared)
+        sums = _sums(p, target, loss.batch_dice, loss.background, squared, valid)
         total = total + weight * term.cost(sums, loss)
     return total
 
@@ -260,7 +274,7 @@ def _log_probabilities(logits: Tensor) -> Tensor:
 # ---- targets ----
 
 
-def as_indices(target: Tensor, like: Tensor) -> Tensor:
+def as_indices(target: Tensor, like: Tensor, ignore: bool = False) -> Tensor:
     """The target as class indices (B, *space) int64, from either of its two forms.
 
     The values of indices on a GPU are not checked, because the host would have to wait for the
@@ -269,6 +283,7 @@ def as_indices(target: Tensor, like: Tensor) -> Tensor:
     Args:
         target: class indices (B, *space) int64, or one-hot (B, L, *space) of any dtype.
         like: the corresponding logits or probabilities (B, L, *space).
+        ignore: whether indices may also be L, for ignored voxels.
 
     Raises:
         ValueError: ``target`` has neither form (soft masks, 0 and 255, float indices, indices out
@@ -293,9 +308,16 @@ def as_indices(target: Tensor, like: Tensor) -> Tensor:
         raise ValueError(f"a target must be {allowed}, found {_shown(target)}")
     if target.device.type == "cpu":
         low, high = (int(v) for v in torch.aminmax(target))
-        if low < 0 or high >= like.shape[1]:
-            raise ValueError(f"class indices must be 0..{like.shape[1] - 1}, found {low}..{high}")
+        most = like.shape[1] - 1 + ignore
+        if low < 0 or high > most:
+            raise ValueError(f"class indices must be 0..{most}, found {low}..{high}")
     return target
+
+
+def _known(target: Tensor, classes: int) -> tuple[Tensor, Tensor]:
+    """(B, *space) bool: the voxels that are not ignored; and class indices with 0 at all others."""
+    valid = target < classes
+    return valid, target * valid
 
 
 def _from_one_hot(target: Tensor) -> Tensor:
@@ -418,20 +440,27 @@ def _tversky(groups: list[Sums], false_positives: float, false_negatives: float)
 
 
 def _sums(
-    p: Tensor, target: Tensor, batch: bool, background: bool, squared: bool = False
+    p: Tensor,
+    target: Tensor,
+    batch: bool,
+    background: bool,
+    squared: bool = False,
+    valid: Tensor | None = None,
 ) -> list[Sums]:
     """The sums per class for the overlaps, one group for the batch or one per sample; with
-    ``squared`` the second sum is sum(p^2).
+    ``squared`` the second sum is sum(p^2). Voxels that are not ``valid``, where p is 0, are no true
+    voxels of any class.
     """
     # Each group holds (sum(p g), sum(p) or sum(p^2), sum(g)), without background unless included.
     first = 0 if background else 1
-    groups = []
-    for q, t in (
-        [(p, target)] if batch else zip(torch.split(p, 1), torch.split(target, 1), strict=True)
-    ):
+    groups, counted = [], None if valid is None else valid.to(p.dtype)
+    for n in range(1 if batch else len(p)):
+        part = slice(None) if batch else slice(n, n + 1)
+        q, t = p[part], target[part]
+        ones = None if counted is None else counted[part].flatten()[None]
         both: Tensor = _SumOverTruth.apply(q, t)  # type: ignore[no-untyped-call]
         found = (q.square() if squared else q).sum((0, *range(2, q.ndim)))
-        true = _by_class(t.flatten()[None], None, q.shape[1])[0]
+        true = _by_class(t.flatten()[None], ones, q.shape[1])[0]
         groups.append((both[first:], found[first:], true[first:]))
     return groups
 
@@ -540,7 +569,7 @@ def focal(
     return _focal(logs, target, _voxel_weights(logs, target, class_weights, boundary), gamma)
 
 
-def boundary_weights(target: Tensor, weight: float = 1.0) -> Tensor:
+def boundary_weights(target: Tensor, weight: float = 1.0, valid: Tensor | None = None) -> Tensor:
     """``weight`` at voxels with a neighbour of another class along any axis, 0 elsewhere (Roy
     2019); both sides of a boundary get it.
 
@@ -550,6 +579,7 @@ def boundary_weights(target: Tensor, weight: float = 1.0) -> Tensor:
     Args:
         target: (B, *space) int64 class indices, 2-D or 3-D; samples are not neighbours, and the
             edge of the array is not a boundary.
+        valid: (B, *space) bool; a voxel that is not valid has no boundary. None: all are.
 
     Returns:
         (B, *space) float32.
@@ -566,26 +596,38 @@ def boundary_weights(target: Tensor, weight: float = 1.0) -> Tensor:
     # A difference between two neighbours marks both.
     for axis in range(1, target.ndim):
         differs, last = target.diff(dim=axis) != 0, target.shape[axis] - 1
+        if valid is not None:
+            differs &= valid.narrow(axis, 0, last) & valid.narrow(axis, 1, last)
         at_boundary.narrow(axis, 0, last).logical_or_(differs)
         at_boundary.narrow(axis, 1, last).logical_or_(differs)
     return at_boundary.float() * weight
 
 
 def _voxel_weights(
-    logs: Tensor, target: Tensor, class_weights: Sequence[float], boundary: float
+    logs: Tensor,
+    target: Tensor,
+    class_weights: Sequence[float],
+    boundary: float,
+    valid: Tensor | None = None,
 ) -> Tensor | None:
-    """(B, *space) in the dtype of the logits; None if all weights are 1."""
+    """(B, *space) in the dtype of the logits; None if all weights are 1.
+
+    Voxels that are not ``valid`` get 0, and the others are scaled so that a mean over all voxels is
+    the mean over the valid ones.
+    """
     if class_weights and len(class_weights) != logs.shape[1]:
         raise ValueError(
             f"{logs.shape[1]} classes need {logs.shape[1]} class weights, background first, or "
             f"none; found {len(class_weights)}"
         )
-    if not class_weights and not boundary:
+    if not class_weights and not boundary and valid is None:
         return None
     weights = torch.tensor(
         class_weights or [1.0] * logs.shape[1], dtype=logs.dtype, device=logs.device
     )[target]
-    return weights + boundary_weights(target, boundary) if boundary else weights
+    if boundary:
+        weights = weights + boundary_weights(target, boundary, valid)
+    return weights if valid is None else weights * (valid * (valid.numel() / valid.sum().clamp(1)))
 
 
 def _cross_entropy(logs: Tensor, target: Tensor, weights: Tensor | None) -> Tensor:

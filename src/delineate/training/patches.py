@@ -49,7 +49,8 @@ def draw_sample(
     plan: Plan, cases: Sequence[StoredCase], rng: np.random.Generator, forced: bool = False
 ) -> Batch:
     """One augmented patch of one case drawn from ``cases``: image (C, *patch) float32 and label
-    (*patch) int64, patch with three axes; ``forced`` centres it on a structure.
+    (*patch) int64, patch with three axes; ``forced`` centres it on a structure. The index after the
+    last class marks ignored voxels.
     """
     case = cases[int(rng.integers(len(cases)))]
     try:
@@ -59,7 +60,7 @@ def draw_sample(
         centre = _centre(case, plan, rng, forced)
         spatial = augment.draw(plan, rng, case.spacing_mm, case.shape)
         image, label = augment.sample_patch(case, centre, plan.patch, spatial)
-        if int(label.max()) >= plan.network.classes:
+        if int(label.max()) >= plan.network.classes + plan.loss.ignore:
             raise TrainingError(
                 f"the preprocessed case has class {int(label.max())}, the plan has 0 to "
                 f"{plan.network.classes - 1}; preprocess it again",
@@ -67,7 +68,8 @@ def draw_sample(
             )
         # After a left-right flip a left structure is a right one.
         if plan.sided_axis in spatial.flips and plan.labels.is_sided:
-            label = torch.from_numpy(plan.labels.swap_table()[label.numpy()])
+            swapped = np.append(plan.labels.swap_table(), plan.network.classes)
+            label = torch.from_numpy(swapped[label.numpy()])
         image, label = augment.change_intensity(image, label, plan, rng)
         return image, label.long()
     except DelineateError:

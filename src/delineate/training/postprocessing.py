@@ -42,13 +42,14 @@ def choose(engine: infer.Engine, cases: Sequence[StoredCase], limit_s: float) ->
         if done >= 2 and time.monotonic() - began > limit_s * done / (done + 1):
             break
         found, truth = _predicted(engine, case)
+        known = truth < engine.plan.network.classes  # the others are ignored
         # The change of each structure's Dice by removing its smaller components; a Dice that is
         # undefined (no voxel in prediction and reference) does not count.
         for index, gain in enumerate(gains, start=1):
-            before = _dice(found, truth, index)
+            before = _dice(found, truth, index, known)
             kept = found.copy()
             if np.isfinite(before) and keep_largest(kept, index):
-                gain.append(_dice(kept, truth, index) - before)
+                gain.append(_dice(kept, truth, index, known) - before)
             elif np.isfinite(before):
                 gain.append(0.0)
     return tuple(
@@ -69,7 +70,7 @@ def _predicted(engine: infer.Engine, case: StoredCase) -> tuple[NDArray[Any], ND
     return found, truth
 
 
-def _dice(a: NDArray[Any], b: NDArray[Any], value: int) -> float:
-    one, other = a == value, b == value
+def _dice(a: NDArray[Any], b: NDArray[Any], value: int, known: NDArray[np.bool_]) -> float:
+    one, other = (a == value) & known, b == value
     total = int(one.sum()) + int(other.sum())
     return 2 * int((one & other).sum()) / total if total else float("nan")

@@ -28,13 +28,17 @@ VALIDATION_OVERLAP = 0.25  # maximum overlap of windows: more is much slower, wi
 
 
 @torch.no_grad()
-def counts(truth: Tensor, predicted: Tensor, classes: int) -> Tensor:
+def counts(truth: Tensor, predicted: Tensor, classes: int, ignore: bool = False) -> Tensor:
     """(3, L) int64 from two tensors of class indices with the same shape, on their device, without
-    making the host wait for it.
+    making the host wait for it. With ``ignore``, voxels whose true index is L are not counted.
 
     On a CPU this is one counting pass, whatever the number of classes. A GPU counts class by class:
     see ``losses``.
     """
+    if ignore:
+        # Ignored voxels become a class of their own on both sides, which is left out.
+        outside = truth.new_tensor(classes)
+        return counts(truth, predicted.where(truth < classes, outside), classes + 1)[:, :classes]
     if truth.device.type == "cpu":
         table = torch.bincount(
             (truth * classes + predicted).flatten(), minlength=classes * classes
@@ -87,26 +91,29 @@ def evaluate(
     """
     engine = infer.Engine(plan, ((module, 1.0),), device, infer.fast_dtype(device))
     classes, began = plan.network.classes, time.monotonic()
+    ignore = plan.loss.ignore
     exact = torch.float32 if device.type == "mps" else torch.float64  # Metal has no float64
     total, nats, voxels, done = (
         torch.zeros((3, classes), dtype=torch.int64, device=device),
         torch.zeros((), dtype=exact, device=device),
-        0,
+        torch.zeros((), dtype=torch.int64, device=device),
         0,
     )
     # Accumulate on the device; the results are read once, at the end.
     for case in cases:
         for slab, truth in march(engine, case, min(plan.inference.overlap, VALIDATION_OVERLAP)):
-            total += counts(truth, slab.argmax(0), classes)
-            nats -= slab.gather(0, truth[None]).float().clamp_min(1e-6).log().sum()
-            voxels += truth.numel()
+            total += counts(truth, slab.argmax(0), classes, ignore)
+            known = truth < classes if ignore else torch.ones_like(truth, dtype=torch.bool)
+            chosen = slab.gather(0, (truth * known)[None])[0].float().clamp_min(1e-6).log()
+            nats -= (chosen * known).sum()
+            voxels += known.sum()
         done += 1
         if limit_s is not None and time.monotonic() - began > limit_s:
             break
     # The plan's weights of both kinds of terms, applied to what can be computed here.
     named, mean = dice(total.cpu().numpy(), plan.structures)
     by_voxel, by_region = _weights(plan.loss)
-    loss = by_voxel * float(nats) / max(voxels, 1) + (
+    loss = by_voxel * float(nats) / max(int(voxels), 1) + (
         by_region * (1 - mean) if np.isfinite(mean) else 0.0
     )
     return {"val_dice": named, "val_dice_mean": mean, "val_loss": loss, "val_cases": done}

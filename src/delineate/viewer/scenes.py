@@ -17,12 +17,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..core.errors import LabelError
-from ..core.labels import Label, LabelSet, as_whole_numbers, default_colour, unique_values
+from ..core.labels import (
+    IGNORED,
+    Label,
+    LabelSet,
+    as_whole_numbers,
+    default_colour,
+    unique_values,
+)
 from ..core.volume import Volume
 from ..reporting.pictures import check_place, is_placed
 
 PERCENTILES = (1.0, 99.0)
 SAMPLE_VOXELS = 1 << 21  # voxels used for the percentiles
+GREY = (128, 128, 128)  # of ignored voxels
 ONLY = "structure"  # name of a mask's only structure if it has no other name
 # Size of the largest colour table that every WebGL2 device supports, less 1; masks with a higher
 # label value are renumbered for the page.
@@ -170,7 +178,9 @@ def _named(array: NDArray[Any], labels: LabelSet) -> tuple[NDArray[Any], LabelSe
     if len(labels) == 1 and len(found) == 1 and unknown:
         return np.where(array != 0, labels.values[0], 0).astype(labels.dtype), labels
     more = [
-        Label(v, f"value {v}", default_colour(len(labels) + n))
+        Label(v, "ignored", GREY)
+        if v == IGNORED
+        else Label(v, f"value {v}", default_colour(len(labels) + n))
         for n, v in enumerate(unknown)
         if f"value {v}" not in labels.names
     ]

@@ -230,6 +230,22 @@ def _by(values: NDArray[np.float64]) -> str:
     return " x ".join(f"{v:.3g}" for v in values)
 
 
+def check_ignored(all_of: Sequence[Examination]) -> list[Finding]:
+    """Note how much of the ground truth is ignored."""
+    share = {
+        e.case: e.ignored / float(np.prod(e.label_grid.shape))
+        for e in all_of
+        if e.ignored and e.label_grid is not None
+    }
+    if not share:
+        return []
+    words = (
+        f"{len(share)} cases have ignored voxels, at most {100 * max(share.values()):.2g} % of a "
+        "case: they are neither learnt from nor scored"
+    )
+    return [Finding("", "ignored", "note", words, {"share": share})]
+
+
 def check_absent(all_of: Sequence[Examination], labels: LabelSet) -> list[Finding]:
     """Warn about structures that no labelled case contains."""
     labelled = [e for e in all_of if e.labelled]
@@ -269,4 +285,5 @@ COHORT_CHECKS: tuple[Callable[[Sequence[Examination]], list[Finding]], ...] = (
     check_duplicates,
     check_patient_ids,
     check_outliers,
+    check_ignored,
 )

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from ...core.errors import DelineateError, LabelError
 from ...core.grid import GRID_TOLERANCE_MM, Grid
-from ...core.labels import Label, LabelSet, as_whole_numbers, unique_values
+from ...core.labels import IGNORED, Label, LabelSet, as_whole_numbers, unique_values
 from ...core.manifest import Case, Manifest, Source
 from ...core.volume import Volume
 from ...extend.findings import Finding, Severity
@@ -67,7 +67,9 @@ class Examination:
         sha256: hash of the image's voxels and shape.
         dicom_patient: PatientID in the files; "" if there is none.
         labelled: whether the ground truth could be read.
-        voxels: label value -> number of voxels, after the mapping; background is left out.
+        voxels: label value -> number of voxels, after the mapping; background and ignored voxels
+            are left out.
+        ignored: number of voxels that are ignored.
         label_grid: the grid of the ground truth.
         findings: the findings of this case.
     """
@@ -83,6 +85,7 @@ class Examination:
     dicom_patient: str = ""
     labelled: bool = False
     voxels: dict[int, int] = field(default_factory=dict)
+    ignored: int = 0
     label_grid: Grid | None = None
     findings: tuple[Finding, ...] = ()
 
@@ -195,7 +198,10 @@ def _examine_label(
     # The labels are usable: count the voxels per structure and run the checks.
     counts = np.bincount(label.array.ravel(order="K"), minlength=1)
     found = replace(
-        found, labelled=True, voxels={int(v): int(counts[v]) for v in np.flatnonzero(counts) if v}
+        found,
+        labelled=True,
+        voxels={int(v): int(counts[v]) for v in np.flatnonzero(counts) if v not in (0, IGNORED)},
+        ignored=int(counts[IGNORED]) if len(counts) > IGNORED else 0,
     )
     checks = [
         *notes,
@@ -337,7 +343,7 @@ def check_values(found: Examination, raw: Volume, manifest: Manifest) -> list[Fi
     if mapping.rest != "background" or not mapping.values or raw.array.ndim != 3:
         return []
     # Values without a rule, except background.
-    known = {source for source, _ in mapping.values} | {0}
+    known = {source for source, _ in mapping.values} | {0, *mapping.ignore}
     others = sorted(set(unique_values(as_whole_numbers(raw.array))) - known)
     return (
         [

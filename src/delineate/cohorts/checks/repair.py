@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 from ...core import atomic
 from ...core.errors import DelineateError, GeometryError, OutputError
 from ...core.grid import Grid
-from ...core.labels import LabelMapping
+from ...core.labels import IGNORED, LabelMapping
 from ...core.manifest import Case, Manifest
 from ...core.volume import Volume, with_finite_voxels
 from ...formats import files
@@ -251,7 +251,9 @@ def write_mended(
     failed = {error.case for error in failures}
     mended = [_mended(case, log.get(case.id)) for case in manifest if case.id not in failed]
     # Remapped labels already have the cohort's values, so they need no mapping any more.
-    plain = LabelMapping() if any(REMAP in entry["ways"] for entry in changes) else manifest.mapping
+    ignored = (IGNORED,) if manifest.mapping.ignore else ()
+    remapped = any(REMAP in entry["ways"] for entry in changes)
+    plain = LabelMapping(ignore=ignored) if remapped else manifest.mapping
     result = replace(manifest, cases=tuple(mended), mapping=plain, root=str(target))
     atomic.write_text(
         target / "changes.json",

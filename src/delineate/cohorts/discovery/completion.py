@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from ...extend.findings import DiscoveredCohort, Draft, Finding
 from ...formats import dicom, files
 from .mask_values import derive
 from .patients import by_pattern
-from .structures import StructureSelection, named
+from .structures import StructureSelection, all_ignored, named
 from .tree import Tree, patient_from_id, patients_of_parts
 
 log = logging.getLogger(__name__)
@@ -24,7 +25,12 @@ FEW = 3
 
 
 def complete(
-    draft: Draft, root: Path, choice: StructureSelection | None, patient: str | None, truth: bool
+    draft: Draft,
+    root: Path,
+    choice: StructureSelection | None,
+    patient: str | None,
+    ignore: Sequence[int],
+    truth: bool,
 ) -> DiscoveredCohort:
     """Complete a draft (modality, structures, patients) and build the manifest.
 
@@ -33,7 +39,7 @@ def complete(
         root: the cohort's folder.
         choice: the structures that the user selected, if any.
         patient: the user's pattern for patients, if any.
-        truth: see ``discover``.
+        ignore, truth: see ``discover``.
     """
     # The first error usually explains why there is no usable case.
     if not draft.cases:
@@ -46,6 +52,7 @@ def complete(
         draft.modality = next(
             (fact for case in draft.cases[:FEW] if (fact := _dicom_fact(case, "modality"))), ""
         )
+    draft.ignore = all_ignored(draft.ignore, choice, ignore)
     if truth:
         _settle_labels(draft, root, choice)
     cases = _with_patients(draft, patient)
@@ -54,7 +61,7 @@ def complete(
             cases,
             draft.channels,
             draft.labels or named([], {}),
-            draft.mapping,
+            replace(draft.mapping, ignore=draft.ignore),
             draft.layout,
             os.path.abspath(root),
             draft.modality,

@@ -11,6 +11,7 @@
                                          # or a list of these
       liver: 1
     rest: background                     # or refuse: what happens to other values
+    ignore: 255                          # values whose voxels are neither learnt from nor scored
 
 A pattern may match a file or a folder (a DICOM series or a stack of slices). ``draft`` writes a
 first description for a folder.
@@ -33,7 +34,7 @@ from ...core.manifest import Case, Split
 from ...extend.findings import Draft
 from ...formats.files import natural_key, stem
 from .patients import by_pattern
-from .structures import StructureSelection
+from .structures import StructureSelection, ignored_values
 from .tree import Tree, source
 
 _PLACEHOLDERS = {
@@ -55,6 +56,7 @@ class Description(BaseModel):
     spacing_mm: list[float] = Field(default_factory=list, max_length=3)
     labels: dict[str, Any] | None = None
     rest: Literal["background", "refuse"] = "background"
+    ignore: int | str | list[int | str] | None = None
 
 
 @dataclass(frozen=True)
@@ -248,6 +250,7 @@ def _set_labels(draft: Draft, described: Description, truth: list[_Match]) -> No
         draft.mapping = LabelMapping(
             files=tuple((name, names.index(structure) + 1) for name, structure in stems)
         )
+    draft.ignore = ignored_values(described.ignore)
     # The section "labels" selects from these structures or defines them.
     if described.labels is not None:
         choice = StructureSelection.from_data({"labels": described.labels, "rest": described.rest})
@@ -303,6 +306,7 @@ def draft(root: str | Path) -> str:
         '#   spleen: "240-255"',
         '#   tumour: "#ff0000"',
         "# rest: background           # or refuse: what happens to other values",
+        "# ignore: 255                # values whose voxels are neither learnt from nor scored",
     ]
     lines += [
         "",

@@ -25,7 +25,7 @@ from ...core.labels import (
 )
 from ...core.manifest import Case, Manifest
 from ...core.volume import Volume
-from ...extend.findings import Draft
+from ...extend.findings import Draft, Finding
 from ...formats.label_files import is_coloured
 from ..reading import read_raw_label
 from .structures import named
@@ -36,6 +36,7 @@ MOST_COLOURS = 64  # more colours than this are not a palette of structures
 SMOOTHED_VALUES, SMOOTHED_SHARE = 8, 0.8  # see _has_smoothed_edges
 STRAY_VOXELS = 8  # a value in so few voxels of one file alone is a slip of the pen
 AGREEING = 5  # files that agree on their values; the one that differs is then refused
+USUAL_IGNORED = 255  # marks voxels of unknown truth in many data sets
 ONE_MASK = ((1, 255), (1, 65535), (255, 65535))  # the same mask, stored with different maxima
 
 
@@ -82,8 +83,8 @@ def derive(draft: Draft) -> None:
     (CHAOS); 2-D masks with smoothed edges are thresholded at 128; otherwise each value is a
     structure.
 
-    Without ground truth the labels are empty. If no file contains a structure, they are empty too,
-    and ``draft.refusal`` gives the reason.
+    Values in ``draft.ignore`` make no structure. Without ground truth the labels are empty. If no
+    file contains a structure, they are empty too, and ``draft.refusal`` gives the reason.
 
     Raises:
         LabelError: too many colours, or values outside 0..65535 in most files.
@@ -134,25 +135,27 @@ def _read_files(cases: Sequence[Case], draft: Draft) -> tuple[list[_MaskFile], l
     for case in cases:
         try:
             source, volume = read_raw_label(case, manifest)[0]
-            found.append(_content(case.id, source.path, volume))
+            found.append(_content(case.id, source.path, volume, draft.ignore))
         except DelineateError as error:  # `check` reports each file; the others suffice here
             errors.append(str(error))
     return found, errors
 
 
-def _content(case: str, path: str, volume: Volume) -> _MaskFile:
+def _content(case: str, path: str, volume: Volume, ignore: tuple[int, ...]) -> _MaskFile:
+    """The content of a label file; values in ``ignore`` are left out."""
     array = volume.array
     if array.ndim == 4 and is_coloured(volume):
         # One code per voxel, and only the set of codes matters.
         codes = _codes(*(channel.astype(np.int64) for channel in array[:3]))
-        return _MaskFile(case, path, colours=frozenset(unique_values(codes)) - {0})
+        return _MaskFile(case, path, colours=frozenset(unique_values(codes)) - {0, *ignore})
     if array.ndim == 4:
-        masks = [as_whole_numbers(channel, path) > 0 for channel in array]
+        whole = (as_whole_numbers(channel, path) for channel in array)
+        masks = [(channel > 0) & ~np.isin(channel, ignore) for channel in whole]
         covers_once = bool((np.sum(masks, axis=0) == 1).all())
         ends = (int(masks[0].sum()), int(masks[-1].sum())) if covers_once else None
         return _MaskFile(case, path, channels=len(array), ends=ends)
     counts = value_counts(as_whole_numbers(array, path))
-    counts.pop(0, None)
+    counts = {v: n for v, n in counts.items() if v not in (0, *ignore)}
     colours = volume.meta.get("palette", {})
     palette = {v: _codes(*colours[v]) for v in counts if v in colours}
     names = {v: n for v, n in volume.meta.get("names", {}).items() if v != 0}
@@ -214,6 +217,7 @@ def _value_structures(
         return draft.ranges
     counts = _usual_values(found, total, draft)
     values = sorted(v for v in counts if counts[v])
+    _suggest_ignoring(values, draft)
     if len(values) == 1 and len(counts) == 1:
         return _single_structure(values[0], draft.names)
     if _is_one_mask(found, values):
@@ -295,9 +299,23 @@ def _refuse_most_outside(found: Sequence[_MaskFile], outside: set[int]) -> None:
         values = sorted(holders[0].counts)
         raise LabelError(
             f"label values must be in 0..65535, found {values[0]} to {values[-1]}; select some "
-            "with --labels",
+            f"with --labels, or state that {values[0]} marks voxels to ignore (--ignore "
+            f"{values[0]})",
             path=holders[0].path,
         )
+
+
+def _suggest_ignoring(values: Sequence[int], draft: Draft) -> None:
+    """Warn about 255 far above two or more other values: by custom it marks unknown voxels."""
+    others = [v for v in values if v != USUAL_IGNORED]
+    if USUAL_IGNORED in draft.names or len(values) == len(others):
+        return
+    if len(others) > 1 and max(others) <= len(others) + 1:
+        words = (
+            f"{USUAL_IGNORED} is a structure besides {_listed(others)}; if it marks voxels to "
+            f"ignore, state it with --ignore {USUAL_IGNORED}"
+        )
+        draft.findings.append(Finding("", "values", "warning", words, {"value": USUAL_IGNORED}))
 
 
 def _shared_by_others(one: _MaskFile, found: Sequence[_MaskFile]) -> set[int]:

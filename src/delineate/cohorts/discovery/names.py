@@ -13,8 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from ...core.errors import InputError, LabelError
-from ...core.inputs import parse_json, parse_yaml
+from ...core.inputs import parse_json, parse_yaml, read_json
 from ...core.labels import LabelSet
+
+DATASET_JSON = "dataset.json"
+NNUNET_IGNORE = "ignore"  # nnU-Net's reserved name of a label
 
 
 def read_label_names(path: str | Path) -> LabelSet:
@@ -31,7 +34,7 @@ def read_label_names(path: str | Path) -> LabelSet:
         return (
             _from_csv(text)
             if file.suffix.lower() in (".csv", ".tsv")
-            else _from_data(_parsed(file, text))
+            else _from_data(_parsed(file, text), file.name == DATASET_JSON)
         )
     except LabelError as error:
         raise LabelError(error.message, path=path) from error
@@ -44,6 +47,26 @@ def read_label_names(path: str | Path) -> LabelSet:
             f"name: {error}",
             path=path,
         ) from error
+
+
+def read_ignored(path: str | Path) -> tuple[int, ...]:
+    """The ignored values that ``path`` states: the label "ignore" of nnU-Net's ``dataset.json``; ()
+    for any other file.
+    """
+    if Path(path).name != DATASET_JSON:
+        return ()
+    try:
+        return without_ignored(read_json(path)["labels"])[1]
+    except (InputError, KeyError, TypeError, AttributeError):
+        return ()  # reported where the names are read
+
+
+def without_ignored(labels: dict[str, Any]) -> tuple[dict[str, Any], tuple[int, ...]]:
+    """``labels`` of nnU-Net's ``dataset.json`` without the reserved "ignore", and its value."""
+    value = labels.get(NNUNET_IGNORE)
+    if not isinstance(value, int):
+        return labels, ()
+    return {name: v for name, v in labels.items() if name != NNUNET_IGNORE}, (value,)
 
 
 def read_label_colours(path: str | Path) -> dict[int, str]:
@@ -81,10 +104,13 @@ def _parsed(file: Path, text: str) -> Any:
     return (parse_json if file.suffix.lower() == ".json" else parse_yaml)(text)
 
 
-def _from_data(data: Any) -> LabelSet:
+def _from_data(data: Any, reserves: bool) -> LabelSet:
+    """``reserves``: the name "ignore" is no structure."""
     # The names may be inside the key "labels", next to other data.
     if isinstance(data, dict) and isinstance(data.get("labels"), list | dict):
         data = data["labels"]
+    if reserves and isinstance(data, dict):
+        data = without_ignored(data)[0]
     if not data:
         raise ValueError("no label found")
     # A list of entries: a LabelSet as JSON has colours, other lists have only value and name.

@@ -48,11 +48,13 @@ class StructureSelection:
         structures: name -> items; the order gives the label values 1, 2, ...
         values: other label values, in that order.
         rest: what happens to other values: "background", or "refuse" to make them an error.
+        ignore: values (of colours, codes 0xRRGGBB) whose voxels are ignored.
     """
 
     structures: dict[str, tuple[Item, ...]]
     rest: Literal["refuse", "background"] = "background"
     values: tuple[int, ...] = ()
+    ignore: tuple[int, ...] = ()
 
     @classmethod
     def of_labels(cls, labels: LabelSet) -> StructureSelection:
@@ -61,8 +63,8 @@ class StructureSelection:
 
     @classmethod
     def from_data(cls, data: Any, path: str | Path = "") -> StructureSelection:
-        """From YAML data: ``{labels: {name: item or [items]}, rest: background|refuse}``, or only
-        the inner mapping.
+        """From YAML data: ``{labels: {name: item or [items]}, rest: background|refuse, ignore:
+        value or [values]}``, or only the inner mapping.
 
         Raises:
             LabelError: the data have another form, or are empty.
@@ -82,10 +84,10 @@ class StructureSelection:
                 path=path or None,
             )
         # Unknown keys are usually spelling mistakes.
-        extra = sorted(set(data) - {"labels", "rest"}) if inner is not data else []
+        extra = sorted(set(data) - {"labels", "rest", "ignore"}) if inner is not data else []
         if extra:
             raise LabelError(
-                f"unknown key {', '.join(map(str, extra))}; allowed are labels and rest",
+                f"unknown key {', '.join(map(str, extra))}; allowed are labels, rest and ignore",
                 path=path or None,
             )
         # Each structure has one item or a list of items.
@@ -102,7 +104,8 @@ class StructureSelection:
                     path=path or None,
                 )
             structures[str(name)] = tuple(listed)
-        return cls(structures, rest)
+        ignore = data.get("ignore") if inner is not data else None
+        return cls(structures, rest, ignore=ignored_values(ignore, path))
 
     @classmethod
     def load(cls, path: str | Path) -> StructureSelection:
@@ -156,10 +159,40 @@ class StructureSelection:
         pairs = [(source, value) for _, source, value in parts]
         if "ranges" in kinds:
             return chosen, LabelMapping(
-                ranges=tuple(Range(float(s[0]), float(s[1]), v) for s, v in pairs), rest=self.rest
+                ranges=tuple(Range(float(s[0]), float(s[1]), v) for s, v in pairs),
+                rest=self.rest,
+                ignore=mapping.ignore,
             )
         only: dict[str, Any] = {kinds.pop(): tuple(pairs)}
-        return chosen, LabelMapping(**only, rest=self.rest)
+        return chosen, LabelMapping(**only, rest=self.rest, ignore=mapping.ignore)
+
+
+def ignored_values(data: Any, path: str | Path = "") -> tuple[int, ...]:
+    """The values of a key ``ignore``: a value, a colour such as "#ffffff" (then its code), or a
+    list of them; () for None.
+
+    Raises:
+        LabelError: anything else.
+    """
+    listed = [] if data is None else data if isinstance(data, list) else [data]
+    found = []
+    for item in listed:
+        colour = _COLOUR.match(item) if isinstance(item, str) else None
+        if colour is None and (not isinstance(item, int) or isinstance(item, bool)):
+            raise LabelError(
+                f'ignore: expected a value such as 255, a colour such as "#ffffff", or a list of '
+                f"them, found {item!r}",
+                path=path or None,
+            )
+        found.append(item if colour is None else int(colour[1], 16))
+    return tuple(found)
+
+
+def all_ignored(
+    own: Sequence[int], choice: StructureSelection | None, stated: Sequence[int]
+) -> tuple[int, ...]:
+    """The ignored values of a layout or manifest, of the user's selection and of ``--ignore``."""
+    return tuple(sorted({*own, *(() if choice is None else choice.ignore), *stated}))
 
 
 def _resolve(

@@ -15,7 +15,8 @@ from ...core.errors import PlanError, UsageError
 from ...core.manifest import Case, Manifest
 from ...core.plan import Plan
 from ...core.terms import contradictions, may_be
-from ...extend.registers import NETWORKS, parts_of
+from ...extend.parts import LossTerm
+from ...extend.registers import LOSSES, NETWORKS, parts_of
 from ...planning import rules
 from ...planning.changes import with_changes
 from ...planning.fingerprint import Fingerprint
@@ -177,6 +178,9 @@ def new_plan(run: TrainingRun, manifest: Manifest) -> tuple[Plan, Fingerprint | 
                 f"a plan of {what} can be imported and used to predict, but not be trained"
             )
     plan = with_loss(plan, request.loss)
+    # Whether voxels are ignored is a property of the cohort, whatever plan is given.
+    ignore = bool(manifest.mapping.ignore)
+    plan = plan.replace(loss=plan.loss.model_dump() | {"ignore": ignore})
     refuse_unfit_parts(plan)
     planned = PlannedRun(run, manifest, plan)
     # Starting weights that fit no network are refused before anything is written.
@@ -205,12 +209,19 @@ def refuse_unfit_parts(plan: Plan) -> None:
     """Check that all parts of a plan are registered, and try a registered network once.
 
     Raises:
-        PartError: a part is not registered. PlanError: the network does not fit the plan.
+        PartError: a part is not registered. PlanError: the network does not fit the plan, or a
+            registered loss term cannot leave out the cohort's ignored voxels.
     """
     from ...networks.build import refuse_misshapen
 
     for register, name in parts_of(plan):
         register[name]
+    whole = [name for name in plan.loss.custom if isinstance(LOSSES[name], LossTerm)]
+    if plan.loss.ignore and whole:
+        raise PlanError(
+            f"the loss term {', '.join(whole)} cannot leave out voxels, and the cohort ignores "
+            "some; register a term over voxels or over structures"
+        )
     if not NETWORKS.is_own(plan.network.kind):
         refuse_misshapen(plan.network, plan.patch)
 

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from functools import partial
 
 from ...cohorts.reading import read_image, read_label
+from ...core.labels import IGNORED
 from ...core.manifest import Case, Manifest
 from ...core.plan import Plan
 from ...core.progress import Progress, silent
@@ -57,14 +58,19 @@ def prepare_case(case: Case, manifest: Manifest, plan: Plan, store: Store) -> No
     image = read_image(case, manifest)
     label = read_label(case, manifest, image.grid)
     array, record = prepare(image, plan)
-    classes = prepare_label(label, record, plan.labels.compact())
+    table, count = plan.labels.compact(), plan.network.classes
+    if manifest.mapping.ignore:
+        # The index after the last class marks ignored voxels.
+        table, count = table | {IGNORED: count}, count + 1
+    classes = prepare_label(label, record, table)
     seed = int.from_bytes(hashlib.sha256(case.id.encode()).digest()[:4], "little")
     store.add(
         case.id,
         array.numpy(),
         classes,
-        plan.network.classes,
+        count,
         chunk=_chunk(plan),
+        ignored=bool(manifest.mapping.ignore),
         seed=seed,
         spacing_mm=record.prepared.spacing_mm,
     )

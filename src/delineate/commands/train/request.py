@@ -40,6 +40,7 @@ class Request:
     description: str = ""
     labels: str = ""
     patient: str = ""
+    ignore: tuple[int, ...] = ()
     dims: int | None = None
     network: str = ""  # registered, instead of the one of the rules
     loss: str = ""  # a registered term that is added, NAME or NAME=WEIGHT
@@ -54,6 +55,7 @@ class Request:
             description=self.description or None,
             labels=self.labels or None,
             patient=self.patient or None,
+            ignore=tuple(self.ignore),
         )
 
     @property

@@ -13,6 +13,7 @@ from ....core.manifest import Case, Split
 from ....extend.findings import Draft
 from ....extend.registering import layout
 from ....formats.files import stem
+from ..names import without_ignored
 from ..tree import Tree, group_channels, source
 from .modalities import modality_of
 
@@ -96,11 +97,12 @@ def nnunet_raw(tree: Tree, root: Path) -> Draft | None:
 
 
 def _nnunet_labels(draft: Draft, labels: dict[str, Any]) -> None:
-    """Set the structures from ``labels`` of ``dataset.json``.
+    """Set the structures and the ignored value from ``labels`` of ``dataset.json``.
 
     Version 2 has name -> value, version 1 value -> name. Regions (lists of values) overlap, so they
     are refused unless the user selects plain values.
     """
+    labels, draft.ignore = without_ignored(labels)
     regions = [name for name, value in labels.items() if isinstance(value, list)]
     if regions:
         draft.refusal = (

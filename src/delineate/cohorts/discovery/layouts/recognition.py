@@ -22,7 +22,7 @@ from ....formats import files
 from ..channel_count import with_channels
 from ..completion import complete
 from ..patients import by_pattern
-from ..structures import StructureSelection
+from ..structures import StructureSelection, all_ignored
 from ..tree import Tree, source
 from .siblings import difference, joined, siblings_of
 
@@ -37,10 +37,16 @@ def find(
     description: str | Path | None = None,
     labels: str | Path | StructureSelection | None = None,
     patient: str | None = None,
+    ignore: Sequence[int] = (),
 ) -> Manifest:
     """The cohort at ``root`` without the findings; arguments and errors as for ``discover``."""
     return discover(
-        root, layout=layout, description=description, labels=labels, patient=patient
+        root,
+        layout=layout,
+        description=description,
+        labels=labels,
+        patient=patient,
+        ignore=ignore,
     ).manifest
 
 
@@ -51,6 +57,7 @@ def discover(
     description: str | Path | None = None,
     labels: str | Path | StructureSelection | None = None,
     patient: str | None = None,
+    ignore: Sequence[int] = (),
     truth: bool = True,
 ) -> DiscoveredCohort:
     """The cohort at ``root`` and the findings made while it was searched.
@@ -61,6 +68,8 @@ def discover(
         description: YAML file that describes another layout.
         labels: YAML file that names, merges or selects structures, or the selection itself.
         patient: regular expression with one group that finds the patient in a case's id.
+        ignore: values in the masks whose voxels are ignored, besides those that the layout, the
+            description or the selection states.
         truth: False if only the scans are needed: masks are found, but their structures are not
             determined.
 
@@ -88,15 +97,15 @@ def discover(
         from .. import description as described
 
         draft = described.apply(described.load(description), root)
-        return complete(draft, root, choice, patient, truth)
+        return complete(draft, root, choice, patient, ignore, truth)
     # A manifest lists its cases itself, so no layout is needed.
     written = root if root.suffix == ".jsonl" else root / "manifest.jsonl"
     if not layout and written.is_file():
-        return _from_manifest(written, choice, patient)
+        return _from_manifest(written, choice, patient, ignore)
     if root.is_file() and truth:
         files.read_grid(source(root))  # a single file that is no scan is no cohort
     draft = _draft_of_file(root) if root.is_file() else _draft_of_folder(root, layout)
-    return complete(draft, root, choice, patient, truth)
+    return complete(draft, root, choice, patient, ignore, truth)
 
 
 def _draft_of_file(path: Path) -> Draft:
@@ -249,7 +258,7 @@ def _content(tree: Tree, root: Path) -> str:
 
 
 def _from_manifest(
-    path: Path, choice: StructureSelection | None, patient: str | None
+    path: Path, choice: StructureSelection | None, patient: str | None, ignore: Sequence[int]
 ) -> DiscoveredCohort:
     """The cohort of a ``manifest.jsonl``, with the user's patients and structures applied.
 
@@ -269,6 +278,8 @@ def _from_manifest(
     if choice is not None:
         labels, mapping = choice.apply(manifest.labels, manifest.mapping)
         manifest = replace(manifest, labels=labels, mapping=mapping)
+    if ignored := all_ignored(manifest.mapping.ignore, choice, ignore):
+        manifest = replace(manifest, mapping=replace(manifest.mapping, ignore=ignored))
     return DiscoveredCohort(
         manifest, (Finding("", "manifest", "note", f"the cases come from {path}"),)
     )
