@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 from tests.cohorts.imitate import box, dicom_series, nifti, noise, png, slices
 
-from delineate.cohorts.discovery import description
 from delineate.cohorts.discovery.layouts import discover, find
 from delineate.cohorts.reading import read_image, read_label
 from delineate.core.errors import InputError, LayoutError, UsageError
@@ -99,8 +98,8 @@ def test_splits_and_pictures_with_spacing(tmp_path):
     assert sorted((c.id, c.split) for c in manifest) == [
         ("test_x0", "test"),
         ("test_x1", "test"),
-        ("train_x0", "train"),
-        ("train_x1", "train"),
+        ("train_x0", None),
+        ("train_x1", None),
     ]
     image = read_image(manifest.cases[0], manifest)
     assert image.grid.spacing_mm[:2] == (0.5, 0.25)
@@ -140,16 +139,3 @@ def test_layout_and_description_exclude_each_other(tmp_path):
     odd(tmp_path / "data")
     with pytest.raises(UsageError, match="exclude"):
         find(tmp_path / "data", description=described(tmp_path, TEXT), layout="decathlon")
-
-
-def test_a_draft_is_a_description_that_works(tmp_path):
-    for n in range(11, 14):
-        nifti(tmp_path / "data" / "first" / f"v{n}.nii.gz", noise(n))
-        nifti(tmp_path / "data" / "second_truth" / f"v{n}.nii.gz", box(1))
-    text = description.draft(tmp_path / "data")
-    assert "second_truth" in text
-    manifest = find(tmp_path / "data", description=described(tmp_path, text))
-    assert len(manifest) == len(manifest.with_truth()) == 3
-    (tmp_path / "empty").mkdir()
-    with pytest.raises(LayoutError, match="no image"):
-        description.draft(tmp_path / "empty")

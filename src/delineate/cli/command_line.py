@@ -147,8 +147,8 @@ def check(
     from ..commands import check as step
 
     if draft is not None:
-        step.write_draft(data, draft)
-        say(f"a first description is in {draft}; edit it and pass it with --description")
+        drafted = step.write_draft(data, draft)
+        say(f"a first description is in {draft}: {drafted}; pass it with --description")
         return
     target = target or Path(f"{data.resolve().name}.check")
     with progress_bar() as progress:

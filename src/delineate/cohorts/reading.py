@@ -139,9 +139,11 @@ def map_label(raw: list[tuple[Source, Volume]], manifest: Manifest) -> Volume:
 
 
 def _merged(raw: list[tuple[Source, Volume]], manifest: Manifest) -> NDArray[Any]:
-    """Merge one mask per structure into one label array (I, J, K)."""
+    """Merge the masks into one label array (I, J, K); several of one structure are united."""
     first = raw[0][1]
-    masks = {files.stem(source.path): (source, volume) for source, volume in raw}
+    masks: dict[str, list[tuple[Source, Volume]]] = {}
+    for source, volume in raw:
+        masks.setdefault(source.structure or files.stem(source.path), []).append((source, volume))
     out = np.zeros(first.grid.shape, dtype=manifest.labels.dtype)
     ignored = np.zeros(first.grid.shape, dtype=bool)
     # A mask that the mapping does not name is an error unless other masks count as background.
@@ -153,8 +155,7 @@ def _merged(raw: list[tuple[Source, Volume]], manifest: Manifest) -> NDArray[Any
         )
     # Masks are written in the order of the mapping, so the later structure wins in an overlap.
     for name, value in manifest.mapping.files:
-        if name in masks:
-            source, volume = masks[name]
+        for source, volume in masks.get(name, []):
             placed = volume.on_grid(first.grid)
             if placed is None:
                 raise GeometryError(

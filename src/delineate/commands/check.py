@@ -18,7 +18,7 @@ from ..cohorts.checks import doctor, repair
 from ..cohorts.checks.across_cases import check_absent, compare, looks_like_ct
 from ..cohorts.discovery.account import FileGroup, account_for
 from ..cohorts.discovery.account import lines as file_lines
-from ..cohorts.discovery.description import draft
+from ..cohorts.discovery.drafts import DraftedDescription, draft
 from ..cohorts.discovery.layouts import discover
 from ..cohorts.discovery.originals import originals, originals_in
 from ..core import atomic
@@ -103,14 +103,18 @@ def check(
     return checked
 
 
-def write_draft(data: str | Path, out: str | Path) -> None:
-    """Write a first YAML description of the folder ``data`` to ``out``.
+def write_draft(data: str | Path, out: str | Path) -> DraftedDescription:
+    """Write a first YAML description of the folder ``data`` to ``out``; nothing is written if it
+    would find no cases with labels.
 
     Raises:
-        InputError: ``data`` cannot be read. OutputError: ``out`` cannot be written.
+        InputError: ``data`` cannot be read. LayoutError: no description of it finds the cases.
+        OutputError: ``out`` cannot be written.
     """
     originals_in(data).refuse([out])
-    atomic.write_text(Path(out), draft(data))
+    drafted = draft(data)
+    atomic.write_text(Path(out), drafted.text)
+    return drafted
 
 
 def _examine(

@@ -269,7 +269,8 @@ class LabelMapping:
       ``values``  value on disk -> value (several may be merged into one)
       ``ranges``  intensity ranges, both ends included (CHAOS MR: liver 55-70); also for 0/255 masks
       ``rgb``     colour -> value; the source has three channels
-      ``files``   one mask per structure: file stem -> value; voxels above zero belong to it
+      ``files``   masks of single structures: structure of the source, or file stem -> value; voxels
+                  above zero belong to it
       ``channels`` one mask per structure in one file: channel -> value; voxels above zero
       ``segments`` segment name -> value; each file states the values of its own segments
     An empty mapping means that the values on disk are already the values of the set.

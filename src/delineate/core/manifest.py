@@ -39,6 +39,9 @@ class Source:
         spacing_mm: the spacing of a file that states none, or ().
         glob: pattern of the file names of a stack in the folder, "" for all.
         channel: the channel to read from a file with several, from 0; None reads all of them.
+        structure: the structure whose mask this is, if each has a file; "" stands for the stem of
+            the file's name. Several files of one structure are united.
+        item: the picture whose outlines are read from an annotation file with several pictures.
     """
 
     path: str
@@ -47,10 +50,12 @@ class Source:
     spacing_mm: tuple[float, ...] = ()
     glob: str = ""
     channel: int | None = None
+    structure: str = ""
+    item: str = ""
 
     def to_json(self) -> dict[str, Any]:
         data: dict[str, Any] = {"path": self.path}
-        for key in ("series", "like", "glob"):
+        for key in ("series", "like", "glob", "structure", "item"):
             if getattr(self, key):
                 data[key] = getattr(self, key)
         if self.spacing_mm:
@@ -68,6 +73,8 @@ class Source:
             tuple(float(v) for v in data.get("spacing_mm", ())),
             data.get("glob", ""),
             data.get("channel"),
+            data.get("structure", ""),
+            data.get("item", ""),
         )
 
 

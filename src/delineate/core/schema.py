@@ -28,10 +28,11 @@ SCHEMAS = {
 def _unchanged(data: Data) -> Data:
     """A step whose newer schema only allows more. Manifest 2: a source may name one channel of
     its file. Manifest 3: masks by channel and by segment name, and an account of files. Manifest
-    4: a case has a group, and values may be ignored. Plan 2: registered networks, optimisers, loss
-    terms and augmentations. Plan 3: ignored voxels. Predictions 2: the inputs of each channel are
-    listed. Predictions 3: the options that differ from their defaults are listed. Run 2:
-    registered parts, and single fields of the plan (``--set``). Run 3: ignored values.
+    4: a case has a group, values may be ignored, and a source may name its structure and its
+    picture in a file of outlines. Plan 2: registered networks, optimisers, loss terms and
+    augmentations. Plan 3: ignored voxels. Predictions 2: the inputs of each channel are listed.
+    Predictions 3: the options that differ from their defaults are listed. Run 2: registered parts,
+    and single fields of the plan (``--set``). Run 3: ignored values.
     """
     return data
 

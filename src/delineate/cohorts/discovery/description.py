@@ -1,27 +1,34 @@
 """A cohort with any other layout, described by a short YAML file.
 
     channels:
-      CT: scans/{id}/ct.nii.gz           # glob pattern below the root; {id} is the case,
-                                         # {split} may be train, val or test
+      CT: scans/{id}/ct.nii.gz           # glob pattern below the root, or a list of them
     label: masks/{id}_{structure}.nii.gz # {structure}: one file per structure
+    #label: {liver: "{id}_liver.png"}    # or a pattern for each structure
+    leave_out: ["**/*_preview.png"]      # files that are no part of the cohort
+    match: names                         # or numbers: case1 and case_001 are one case
     patient: ^(P[0-9]+)                  # one group, searched in the id
     modality: CT
     spacing_mm: [0.7, 0.7, 2.0]          # for 2-D images, which store no spacing
-    labels:                              # structure: value, range, "#rrggbb", file stem,
-                                         # or a list of these
+    labels:                              # structure: value, range, "#rrggbb", structure of the
+                                         # label's pattern, or a list of these
       liver: 1
     rest: background                     # or refuse: what happens to other values
     ignore: 255                          # values whose voxels are neither learnt from nor scored
 
-A pattern may match a file or a folder (a DICOM series or a stack of slices). ``draft`` writes a
-first description for a folder.
+A pattern may match a file or a folder (a DICOM series or a stack of slices). It may have these
+placeholders: {id} is the case; {split} is a folder or word such as train, validation or testing;
+{group}, {patient} and {visit} are parts of the path that identify a case together with {id};
+{structure} is a structure, and {part} tells the files of one structure apart, which are united. A
+file that several patterns match belongs to the one with most text of its own. Files belong together
+if the placeholders that both patterns have are equal. ``drafts`` writes a first description.
 """
 
 from __future__ import annotations
 
 import re
-from collections import Counter
-from dataclasses import dataclass
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -30,18 +37,23 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from ...core.errors import InputError, LayoutError
 from ...core.inputs import read_yaml
 from ...core.labels import LabelMapping, LabelSet
-from ...core.manifest import Case, Split
+from ...core.manifest import Case, Source
 from ...extend.findings import Draft
-from ...formats.files import natural_key, stem
+from ...formats.files import natural_key
+from .layouts.splits import SPLITS, split_in, with_free_training
 from .patients import by_pattern
 from .structures import StructureSelection, ignored_values
 from .tree import Tree, source
 
+# Placeholders that identify a case, from the outermost.
+KEYS = ("split", "group", "patient", "visit", "id")
+_TEXT = ("group", "patient", "visit", "id", "structure", "part")
 _PLACEHOLDERS = {
-    "id": r"(?P<id>[^/]+?)",
-    "split": r"(?P<split>train|val|test)",
-    "structure": r"(?P<structure>[^/]+?)",
+    **{name: rf"(?P<{name}>[^/]+?)" for name in _TEXT},
+    "split": rf"(?P<split>(?i:{'|'.join(SPLITS)}))",
 }
+Patterns = str | list[str]
+FOREGROUND = "foreground"  # the structure of masks in {part} files that have no name
 
 
 class Description(BaseModel):
@@ -49,8 +61,10 @@ class Description(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    channels: dict[str, str] = Field(min_length=1)
-    label: str | None = None
+    channels: dict[str, Patterns] = Field(min_length=1)
+    label: Patterns | dict[str, Patterns] | None = None
+    leave_out: list[str] = Field(default_factory=list)
+    match: Literal["names", "numbers"] = "names"
     patient: str | None = None
     modality: str = ""
     spacing_mm: list[float] = Field(default_factory=list, max_length=3)
@@ -64,9 +78,37 @@ class _Match:
     """A path that matches a pattern, with the text at the placeholders."""
 
     path: Path
-    id: str
-    split: Split
-    structure: str
+    named: Mapping[str, str]
+
+    def key(self, fields: Sequence[str]) -> tuple[str, ...]:
+        return tuple(self.named.get(field, "") for field in fields)
+
+
+@dataclass(frozen=True)
+class _Role:
+    """The files of one channel, or of the label.
+
+    Args:
+        name: of the channel, or of the structure.
+        shown: its patterns, for messages.
+        fields: the placeholders that identify a case and that all patterns have.
+        matches: the files, in natural order.
+    """
+
+    name: str
+    shown: str
+    fields: tuple[str, ...]
+    matches: tuple[_Match, ...]
+
+    def partners(self, other: _Role) -> dict[tuple[str, ...], list[_Match]]:
+        """The files by the placeholders that this role shares with ``other``."""
+        found: dict[tuple[str, ...], list[_Match]] = defaultdict(list)
+        for match in self.matches:
+            found[match.key(self.shared(other))].append(match)
+        return found
+
+    def shared(self, other: _Role) -> tuple[str, ...]:
+        return tuple(field for field in self.fields if field in other.fields)
 
 
 def load(path: str | Path) -> Description:
@@ -75,7 +117,15 @@ def load(path: str | Path) -> Description:
     Raises:
         InputError: the file cannot be read, or is not a valid description (with the wrong key).
     """
-    data = read_yaml(path)
+    return parse(read_yaml(path), path)
+
+
+def parse(data: Any, path: str | Path | None = None) -> Description:
+    """The description in ``data``, which was read from ``path``.
+
+    Raises:
+        InputError: it is not valid (with the wrong key).
+    """
     try:
         return Description.model_validate(data)
     except ValidationError as error:
@@ -94,105 +144,211 @@ def apply(described: Description, root: str | Path) -> Draft:
     """The cases below ``root`` that match the description.
 
     Raises:
-        LayoutError: a pattern has no {id} or matches nothing, or two files match one channel of a
-            case.
+        LayoutError: a pattern has no {id} or matches nothing, two files match one channel of a
+            case, or a label belongs to two cases.
     """
-    base = Path(root)
-    # Find all files first: the cases are the ids of the image files.
-    hits = {name: _matches(base, pattern) for name, pattern in described.channels.items()}
-    truth = _matches(base, described.label) if described.label else []
+    # Find all files first: the cases are the ids of the first channel's files.
+    channels, labels = _roles(described, Path(root))
     draft = Draft("description", [], tuple(described.channels), modality=described.modality)
-    ids = sorted(
-        {(h.split or "", h.id) for channel in hits.values() for h in channel},
-        key=lambda key: (key[0], natural_key(key[1])),
-    )
-    # An id that occurs in several splits gets the split as a prefix.
-    repeated = Counter(case for _, case in ids)
-    for split, case in ids:
+    images = {role.name: role.partners(channels[0]) for role in channels}
+    truths = [role.partners(channels[0]) for role in labels]
+    _refuse_shared(channels, labels)
+    names = _case_names(channels[0].matches)
+    for match in channels[0].matches:
         _add_case(
             draft,
             described,
-            f"{split}_{case}" if repeated[case] > 1 else case,
-            _matches_of(hits, split, case),
-            [h for h in truth if _key(h) == (split, case)],
+            names[match.key(KEYS)],
+            [
+                (role, images[role.name].get(_key(match, role, channels[0]), []))
+                for role in channels
+            ],
+            [
+                (role, truth.get(_key(match, role, channels[0]), []))
+                for role, truth in zip(labels, truths, strict=True)
+            ],
         )
-    # Labels without an image.
-    for hit in truth:
-        if _key(hit) not in ids:
+    # Files without a case.
+    for role in channels[1:]:
+        for hit in _without_case(role, channels[0]):
             draft.problem(
-                hit.id, "unpaired", f"label {hit.path.name} has no image", path=str(hit.path)
+                hit.named["id"],
+                "missing",
+                f"channel {channels[0].name} is missing: no file matches {channels[0].shown}",
             )
-    _set_labels(draft, described, truth)
-    _set_patients(draft, described.patient)
+    for role in labels:
+        for hit in _without_case(role, channels[0]):
+            draft.problem(
+                hit.named["id"],
+                "unpaired",
+                f"label {hit.path.name} has no image",
+                path=str(hit.path),
+            )
+    draft.cases = with_free_training(draft.cases)
+    _set_labels(draft, described, labels)
+    if described.patient is not None:
+        draft.cases = list(by_pattern(draft.cases, described.patient))
     return draft
 
 
-def _matches_of(hits: dict[str, list[_Match]], split: str, case: str) -> dict[str, list[_Match]]:
-    return {name: [h for h in found if _key(h) == (split, case)] for name, found in hits.items()}
+def _key(match: _Match, role: _Role, first: _Role) -> tuple[str, ...]:
+    return match.key(role.shared(first))
 
 
-def _key(hit: _Match) -> tuple[str, str]:
-    return hit.split or "", hit.id
+def _without_case(role: _Role, first: _Role) -> list[_Match]:
+    known = {_key(match, role, first) for match in first.matches}
+    return [match for match in role.matches if _key(match, role, first) not in known]
+
+
+def _case_names(matches: Sequence[_Match]) -> dict[tuple[str, ...], str]:
+    """Key -> id of the case: {id} alone, or with the outer placeholders if it is repeated."""
+    repeated = Counter(match.named["id"] for match in matches)
+    return {
+        match.key(KEYS): "_".join(filter(None, match.key(KEYS)))
+        if repeated[match.named["id"]] > 1
+        else match.named["id"]
+        for match in matches
+    }
+
+
+def _refuse_shared(channels: Sequence[_Role], labels: Sequence[_Role]) -> None:
+    """Raise if a file of another channel or a label belongs to two cases."""
+    first = channels[0]
+    for role in (*channels[1:], *labels):
+        cases = first.partners(role)
+        for key, found in role.partners(first).items():
+            if len(cases.get(key, [])) > 1:
+                images = ", ".join(str(match.path) for match in cases[key][:2])
+                raise LayoutError(
+                    f"{found[0].path.name} belongs to {len(cases[key])} images ({images}); their "
+                    "patterns need the same placeholders, such as {split} or {patient}"
+                )
 
 
 def _add_case(
     draft: Draft,
     described: Description,
     case: str,
-    images: dict[str, list[_Match]],
-    labels: list[_Match],
+    images: Sequence[tuple[_Role, list[_Match]]],
+    labels: Sequence[tuple[_Role, list[_Match]]],
 ) -> None:
     # A case needs all its channels.
-    lacking = [name for name, found in images.items() if not found]
+    lacking = [role for role, found in images if not found]
     if lacking:
+        names = ", ".join(role.name for role in lacking)
         draft.problem(
-            case,
-            "missing",
-            f"channel {', '.join(lacking)} is missing: no file matches "
-            f"{described.channels[lacking[0]]}",
+            case, "missing", f"channel {names} is missing: no file matches {lacking[0].shown}"
         )
         return
-    # Each channel needs exactly one file; only {structure} allows several label files.
-    for name, found in [
-        *images.items(),
-        *(
-            [("the label", labels)]
-            if described.label and "{structure}" not in described.label
-            else []
-        ),
-    ]:
-        if len(found) > 1:
-            raise LayoutError(
-                f"{len(found)} files match {name}: {', '.join(h.path.name for h in found[:4])}",
-                case=case,
-            )
-    if described.label and not labels:
-        draft.problem(case, "unpaired", f"no file matches {described.label}", "warning")
+    _refuse_several(case, images, labels)
+    first = images[0][1][0]
+    split = split_in(first.named.get("split", ""))
+    # A test case has no label by custom.
+    if labels and not any(found for _, found in labels) and split != "test":
+        shown = " or ".join(role.shown for role, _ in labels)
+        draft.problem(case, "unpaired", f"no file matches {shown}", "warning")
     spacing = tuple(described.spacing_mm)
-    first = next(iter(images.values()))[0]
     # Slices without geometry (PNG) that belong to a DICOM series get the series' geometry.
     like = first.path if first.path.is_dir() and Tree().is_dicom(first.path) else None
     truth = tuple(
-        source(
-            h.path,
-            like=like if like and h.path.is_dir() and not Tree().is_dicom(h.path) else "",
-            spacing_mm=() if like else spacing,
-        )
-        for h in labels
+        _label_source(hit, role, like, spacing) for role, found in labels for hit in found
     )
+    patient = "_".join(filter(None, first.key(("group", "patient"))))
     draft.cases.append(
         Case(
             case,
-            "",
-            tuple(source(found[0].path, spacing_mm=spacing) for found in images.values()),
+            patient if "patient" in first.named else "",
+            tuple(source(found[0].path, spacing_mm=spacing) for _, found in images),
             truth,
-            first.split,
+            split,
+            group=first.named.get("group", ""),
         )
     )
 
 
+def _label_source(
+    hit: _Match, role: _Role, like: Path | None, spacing: tuple[float, ...]
+) -> Source:
+    bare = like is not None and hit.path.is_dir() and not Tree().is_dicom(hit.path)
+    return source(
+        hit.path,
+        like=like if like is not None and bare else "",
+        spacing_mm=() if like else spacing,
+        structure=role.name or hit.named.get("structure", ""),
+    )
+
+
+def _refuse_several(
+    case: str,
+    images: Sequence[tuple[_Role, list[_Match]]],
+    labels: Sequence[tuple[_Role, list[_Match]]],
+) -> None:
+    """Raise if a channel or a structure has several files; only {part} allows that."""
+    named = [(f"the label {role.name}".strip(), found) for role, found in labels]
+    for what, found in [*((role.name, found) for role, found in images), *named]:
+        structures = [hit.named.get("structure", "") for hit in found]
+        if len(set(structures)) < len(found) and not any("part" in hit.named for hit in found):
+            names = ", ".join(hit.path.name for hit in found[:4])
+            raise LayoutError(f"{len(found)} files match {what}: {names}", case=case)
+
+
+# ---- patterns ----
+
+
+def _roles(described: Description, root: Path) -> tuple[list[_Role], list[_Role]]:
+    """The files of the channels and of the labels; each file has one role."""
+    label = described.label
+    if label is None:
+        named: dict[str, Patterns] = {}
+    else:
+        named = label if isinstance(label, dict) else {"": label}
+    patterns = [*described.channels.items(), *named.items()]
+    # The glob gives the candidates; the one with most text of its own gets a file.
+    ignored = {path for pattern in described.leave_out for path in root.glob(pattern)}
+    claimed: dict[Path, tuple[int, int, _Match]] = {}
+    for number, (_, one) in enumerate(patterns):
+        for pattern in _listed(one):
+            matches = _matches(root, pattern)
+            for match in matches:
+                rank = len(re.sub(r"\{\w+\}|[*?]", "", pattern))
+                if match.path not in ignored and rank > claimed.get(match.path, (-1,))[0]:
+                    claimed[match.path] = (rank, number, match)
+    roles = []
+    for number, (name, one) in enumerate(patterns):
+        found = [match for _, owner, match in claimed.values() if owner == number]
+        if not found:
+            raise LayoutError(
+                f"no file is left for {' or '.join(_listed(one))}: other patterns or leave_out "
+                "match all of them",
+                path=root,
+            )
+        if described.match == "numbers":
+            found = [_by_number(match) for match in found]
+        fields = [set(re.findall(r"\{(\w+)\}", pattern)) for pattern in _listed(one)]
+        roles.append(
+            _Role(
+                name,
+                " or ".join(_listed(one)),
+                tuple(key for key in KEYS if all(key in names for names in fields)),
+                tuple(sorted(found, key=lambda m: natural_key(m.path.relative_to(root)))),
+            )
+        )
+    channels = len(described.channels)
+    return roles[:channels], roles[channels:]
+
+
+def _listed(patterns: Patterns) -> list[str]:
+    return [patterns] if isinstance(patterns, str) else patterns
+
+
+def _by_number(match: _Match) -> _Match:
+    """The match with only the numbers of its id ("case_001" -> "1")."""
+    numbers = "-".join(str(int(n)) for n in re.findall(r"\d+", match.named["id"]))
+    return _Match(match.path, {**match.named, "id": numbers or match.named["id"]})
+
+
 def _matches(root: Path, pattern: str) -> list[_Match]:
-    """All paths below ``root`` that match the pattern, in natural order."""
+    """All paths below ``root`` that match the pattern."""
     # Check the pattern before the disk is searched.
     if "{id}" not in pattern:
         raise LayoutError(
@@ -201,26 +357,31 @@ def _matches(root: Path, pattern: str) -> list[_Match]:
     if pattern.startswith("/") or ".." in Path(pattern).parts:
         raise LayoutError(f"the pattern {pattern!r} points outside the cohort's folder", path=root)
     # The glob gives the candidates; the regular expression checks them and reads the placeholders.
-    compiled = re.compile(_regex(pattern) + "$")
+    compiled = compiled_pattern(pattern)
     hits = []
-    for path in sorted(
-        root.glob(re.sub(r"\{\w+\}", "*", pattern)), key=lambda p: natural_key(p.relative_to(root))
-    ):
+    for path in root.glob(glob_of(pattern)):
         # Hidden files are never part of a cohort.
         found = compiled.match(path.relative_to(root).as_posix())
         if found and not path.name.startswith("."):
-            named = found.groupdict()
-            split: Any = named.get("split")
-            hits.append(_Match(path, named["id"], split, named.get("structure") or ""))
+            hits.append(_Match(path, found.groupdict()))
     if not hits:
         raise LayoutError(f"no file matches the pattern {pattern!r}", path=root)
     return hits
 
 
-def _regex(pattern: str) -> str:
-    """The glob pattern as a regular expression.
+def glob_of(pattern: str) -> str:
+    """The pattern as a glob, in which a bracket is a bracket."""
+    parts = re.split(r"(\{\w+\})", pattern)
+    return "".join("*" if part.startswith("{") else part.replace("[", "[[]") for part in parts)
+
+
+def compiled_pattern(pattern: str) -> re.Pattern[str]:
+    """The glob pattern as a regular expression for whole paths, with a group per placeholder.
 
     A placeholder that occurs twice must have the same text both times.
+
+    Raises:
+        LayoutError: an unknown placeholder.
     """
     # Divide the pattern into placeholders, wildcards and plain text.
     out, seen = "", set[str]()
@@ -228,9 +389,9 @@ def _regex(pattern: str) -> str:
         name = part[1:-1]
         if part.startswith("{"):
             if name not in _PLACEHOLDERS:
+                allowed = ", ".join(f"{{{name}}}" for name in (*KEYS, "structure", "part"))
                 raise LayoutError(
-                    f"unknown placeholder {part} in the pattern {pattern!r}; allowed are {{id}}, "
-                    "{split} and {structure}"
+                    f"unknown placeholder {part} in the pattern {pattern!r}; allowed are {allowed}"
                 )
             # A repeated placeholder becomes a back-reference.
             out += f"(?P={name})" if name in seen else _PLACEHOLDERS[name]
@@ -238,142 +399,27 @@ def _regex(pattern: str) -> str:
         else:
             # Wildcards become their regular expressions; plain text is escaped.
             out += {"**/": "(?:.*/)?", "*": "[^/]*", "?": "[^/]"}.get(part, re.escape(part))
-    return out
+    return re.compile(out + "$")
 
 
-def _set_labels(draft: Draft, described: Description, truth: list[_Match]) -> None:
-    stems = sorted({stem(h.path): h.structure for h in truth if h.structure}.items())
-    # File names may contain the case id, so several stems can stand for one structure.
-    if stems:
-        names = sorted({structure for _, structure in stems})
+def _set_labels(draft: Draft, described: Description, roles: Sequence[_Role]) -> None:
+    matches = [(role, match) for role in roles for match in role.matches]
+    found = {role.name or match.named.get("structure", ""): None for role, match in matches}
+    names = [name for name in found if name]
+    # In an overlap the later structure wins: the order is that of the patterns, else of the names.
+    if not any(role.name for role in roles):
+        names = sorted(names)
+    if not names and any("part" in match.named for _, match in matches):
+        names = [FOREGROUND]
+        draft.cases = [
+            replace(case, label=tuple(replace(one, structure=FOREGROUND) for one in case.label))
+            for case in draft.cases
+        ]
+    if names:
         draft.labels = LabelSet.from_names(dict(enumerate(names, start=1)))
-        draft.mapping = LabelMapping(
-            files=tuple((name, names.index(structure) + 1) for name, structure in stems)
-        )
+        draft.mapping = LabelMapping(files=tuple((n, v) for v, n in enumerate(names, start=1)))
     draft.ignore = ignored_values(described.ignore)
     # The section "labels" selects from these structures or defines them.
     if described.labels is not None:
         choice = StructureSelection.from_data({"labels": described.labels, "rest": described.rest})
         draft.labels, draft.mapping = choice.apply(draft.labels or LabelSet(()), draft.mapping)
-
-
-def _set_patients(draft: Draft, pattern: str | None) -> None:
-    if pattern is None:
-        return
-    draft.cases = list(by_pattern(draft.cases, pattern))
-
-
-# ---- a first draft ----
-
-_HEAD = (
-    "# Description of {root}\n"
-    "# Written by `delineate check --draft`; edit it, then run: delineate check {root} "
-    "--description THIS_FILE\n"
-    "# {{id}} is the case and * any text; a pattern may match a file or a folder (a DICOM series "
-    "or a stack of slices).\n"
-)
-
-
-def draft(root: str | Path) -> str:
-    """The text of a first description of a folder, derived from the names in it.
-
-    Keys that cannot be derived are written as comments.
-
-    Raises:
-        InputError: ``root`` is not a folder.
-        LayoutError: there is no image in it or in the folders below it.
-    """
-    base = Path(root)
-    if not base.is_dir():
-        raise InputError("is not a folder", path=base)
-    shapes = _shapes(base)
-    if not shapes:
-        raise LayoutError(
-            "no image and no DICOM folder was found here or in a folder below", path=base
-        )
-    image, label = _guess(shapes)
-    lines = [_HEAD.format(root=base), "channels:", f'  image: "{image}"']
-    lines += [f'label: "{label}"' if label else '# label: "masks/{id}.nii.gz"']
-    lines += [
-        '# patient: "^(P[0-9]+)"      # one group, searched in the id',
-        "# modality: CT               # or MR",
-        "# spacing_mm: [1, 1, 1]      # for 2-D images, which store no spacing",
-    ]
-    lines += [
-        "# labels:                    # structure: value, [values], range, colour or file stem",
-        "#   liver: 1",
-        "#   kidneys: [2, 3]",
-        '#   spleen: "240-255"',
-        '#   tumour: "#ff0000"',
-        "# rest: background           # or refuse: what happens to other values",
-        "# ignore: 255                # values whose voxels are neither learnt from nor scored",
-    ]
-    lines += [
-        "",
-        "# Found here (pattern: number of files or folders):",
-        *(f"#   {shape}: {count}" for shape, count in shapes.most_common(20)),
-    ]
-    return "\n".join(lines) + "\n"
-
-
-def _shapes(base: Path) -> Counter[str]:
-    """Patterns of the images below ``base`` (four folders deep), each with the number of files or
-    DICOM folders that match.
-    """
-    tree, level, shapes = Tree(), [base], Counter[str]()
-    # Level by level from the root; each folder adds its DICOM series or its images.
-    for _ in range(5):
-        below: list[Path] = []
-        for folder in level[:500]:  # enough folders to recognise the patterns of a large cohort
-            if folder != base and tree.is_dicom(folder):
-                shapes[_shape(folder.relative_to(base), "")] += 1
-            for path in tree.images(folder):
-                ending = path.name[len(stem(path)) :]
-                shapes[_shape(path.relative_to(base), ending)] += 1
-            below += tree.folders(folder)
-        level = below
-    return shapes
-
-
-def _shape(path: Path, ending: str) -> str:
-    """The path with {id} in place of the part that identifies the case.
-
-    This part is the first folder with a digit in its name. If there is none, it is the file's or
-    folder's own name, without a leading or trailing word ("liver_012_seg" -> "liver_{id}_seg").
-
-    Args:
-        path: relative to the cohort's folder.
-        ending: the file extension; "" for a DICOM folder.
-    """
-    parts = list(path.parts)
-    for n, part in enumerate(parts[:-1]):
-        if re.search(r"\d", part):
-            # Below it, the id may occur again; names of DICOM folders with numbers become "*".
-            return "/".join(
-                [
-                    *parts[:n],
-                    "{id}",
-                    *(
-                        "*" if re.search(r"\d{2,}", p) and not ending else p.replace(part, "{id}")
-                        for p in parts[n + 1 :]
-                    ),
-                ]
-            )
-    # No folder identifies the case, so the name does: keep its first and last word, if any.
-    name = parts[-1][: len(parts[-1]) - len(ending)] if ending else parts[-1]
-    word = re.match(r"^([A-Za-z]+[_-])?.*\d.*?([_-][A-Za-z]+)?$", name)
-    pattern = f"{(word[1] or '') if word else ''}{{id}}{(word[2] or '') if word else ''}"
-    return "/".join([*parts[:-1], pattern + ending])
-
-
-def _guess(shapes: Counter[str]) -> tuple[str, str]:
-    """The most likely patterns of image and label ("" for none): a pattern with a word such as
-    "mask" is a label; among equals the most frequent pattern is used.
-    """
-    words = re.compile(r"(?i)label|mask|seg|ground|truth|gt|annot")
-    # Most frequent patterns first.
-    labels = [s for s, _ in shapes.most_common() if words.search(s)]
-    images = [s for s, _ in shapes.most_common() if s not in labels]
-    if not images:
-        return labels[0], labels[1] if len(labels) > 1 else ""
-    return images[0], labels[0] if labels else ""

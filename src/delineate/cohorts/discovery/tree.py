@@ -145,10 +145,21 @@ def has_dicom_mark(path: Path) -> bool:
         return False
 
 
-def source(path: Path, *, like: Path | str = "", spacing_mm: tuple[float, ...] = ()) -> Source:
+def source(
+    path: Path,
+    *,
+    like: Path | str = "",
+    spacing_mm: tuple[float, ...] = (),
+    structure: str = "",
+    item: str = "",
+) -> Source:
     """A ``Source`` with absolute paths."""
     return Source(
-        os.path.abspath(path), like=os.path.abspath(like) if like else "", spacing_mm=spacing_mm
+        os.path.abspath(path),
+        like=os.path.abspath(like) if like else "",
+        spacing_mm=spacing_mm,
+        structure=structure,
+        item=item,
     )
 
 

@@ -96,7 +96,7 @@ def discover(
     if description:
         from .. import description as described
 
-        draft = described.apply(described.load(description), root)
+        draft = with_channels(described.apply(described.load(description), root))
         return complete(draft, root, choice, patient, ignore, truth)
     # A manifest lists its cases itself, so no layout is needed.
     written = root if root.suffix == ".jsonl" else root / "manifest.jsonl"

@@ -1,0 +1,176 @@
+"""Write the description of the roles that were chosen, and prove it: read it back and find the
+cases with it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ....core.errors import DelineateError, InputError, LayoutError
+from ....core.inputs import parse_yaml
+from ....core.manifest import Manifest
+from .. import description
+from ..channel_count import with_channels
+from ..completion import complete
+from ..tree import is_raster
+from .pairing import Chosen, choose
+from .paths import Entry, entries_below, roles_of
+from .patterns import Template
+
+SHOWN = 12  # roles that are listed as left out
+COMPARED = 10  # cases whose image and mask must have one size
+
+
+@dataclass(frozen=True)
+class DraftedDescription:
+    """A description that was proved.
+
+    Args:
+        text: the YAML file.
+        manifest: the cohort that it finds.
+        left_out: a line for each group of files that it does not use.
+    """
+
+    text: str
+    manifest: Manifest
+    left_out: tuple[str, ...]
+
+    def __str__(self) -> str:
+        with_truth = len(self.manifest.with_truth())
+        sentence = f"it finds {len(self.manifest)} cases, {with_truth} of them with labels"
+        return "; ".join([sentence, *(f"not used: {line}" for line in self.left_out)])
+
+
+def draft(root: str | Path) -> DraftedDescription:
+    """A description of a folder whose layout is not known.
+
+    Files are images or masks by their content, and belong together by their names. The description
+    is applied before it is returned: it finds every pair, and no mask is an image.
+
+    Raises:
+        InputError: ``root`` is not a folder.
+        LayoutError: no description can be proved; one sentence says why.
+    """
+    base = Path(root)
+    if not base.is_dir():
+        raise InputError("is not a folder", path=base)
+    entries = entries_below(base)
+    if not entries:
+        raise LayoutError(
+            "no image and no DICOM folder was found here or in a folder below", path=base
+        )
+    try:
+        chosen = choose(roles_of(entries))
+    except LayoutError as error:
+        raise LayoutError(f"no description was written: {error.message}", path=base) from error
+    left = tuple(f"{pattern}: {why}" for pattern, why in list(chosen.left_out.items())[:SHOWN])
+    lines = _settings(chosen)
+    manifest = _proved("\n".join(lines), base, chosen, entries)
+    found = DraftedDescription("", manifest, left)
+    text = "\n".join([*_head(base, found), *lines, *_further(entries)]) + "\n"
+    return DraftedDescription(text, manifest, left)
+
+
+def _head(base: Path, found: DraftedDescription) -> list[str]:
+    lines = [
+        f"# Description of {base}",
+        "# Written by `delineate check --draft`; it finds "
+        f"{len(found.manifest)} cases, {len(found.manifest.with_truth())} with labels. Edit it, "
+        "then run:",
+        f"# delineate check {base} --description THIS_FILE",
+    ]
+    if found.left_out:
+        lines += ["# Not used:", *(f"#   {line}" for line in found.left_out)]
+    return lines
+
+
+def _settings(chosen: Chosen) -> list[str]:
+    """The lines of the description that were derived from the files."""
+    lines = ["channels:"]
+    for name, templates in chosen.channels.items():
+        lines.append(f"  {_quoted(name)}: {_patterns(templates)}")
+    if list(chosen.labels) in ([""], ["part"]):
+        (templates,) = chosen.labels.values()
+        lines.append(f"label: {_patterns(templates)}")
+    else:
+        lines.append("label:                     # in an overlap, the later structure wins")
+        for name, templates in chosen.labels.items():
+            lines.append(f"  {_quoted(name)}: {_patterns(templates)}")
+    if chosen.numbers:
+        lines.append("match: numbers             # names with equal numbers are one case")
+    if chosen.left_out:
+        patterns = ", ".join(
+            _quoted(description.glob_of(one)) for one in chosen.left_out if "{" in one
+        )
+        lines += [f"leave_out: [{patterns}]"] if patterns else []
+    return lines
+
+
+def _further(entries: Sequence[Entry]) -> list[str]:
+    """Commented lines for what files cannot show."""
+    spacing = (
+        ["# spacing_mm: [1, 1, 1]      # for 2-D images, which store no spacing"]
+        if any(is_raster(entry.path) for entry in entries)
+        else []
+    )
+    return [
+        '# patient: "^(P[0-9]+)"      # one group, searched in the id',
+        "# modality: CT               # or MR",
+        *spacing,
+        "# labels:                    # structure: value, [values], range, colour or structure",
+        "#   liver: 1",
+        "#   kidneys: [2, 3]",
+        "# rest: background           # or refuse: what happens to other values",
+        "# ignore: 255                # values whose voxels are neither learnt from nor scored",
+    ]
+
+
+def _quoted(text: str) -> str:
+    return json.dumps(text, ensure_ascii=False)
+
+
+def _patterns(templates: Sequence[Template]) -> str:
+    patterns = list(dict.fromkeys(one.pattern for one in templates))
+    shown = ", ".join(map(_quoted, patterns))
+    return shown if len(patterns) == 1 else f"[{shown}]"
+
+
+def _proved(text: str, base: Path, chosen: Chosen, entries: Sequence[Entry]) -> Manifest:
+    """The cohort that the description finds.
+
+    Raises:
+        LayoutError: it does not find what the names gave, or images and masks differ in size.
+    """
+    try:
+        applied = description.apply(description.parse(parse_yaml(text)), base)
+        found = complete(with_channels(applied), base, None, None, (), True)
+    except DelineateError as error:
+        raise LayoutError(
+            f"no description was written: the one that was derived fails ({error.message})",
+            path=base,
+        ) from error
+    manifest = found.manifest
+    images = {str(e.path.absolute()) for e in entries if e.kind != "mask"}
+    shapes = {str(e.path.absolute()): e.content.shape for e in entries if e.content}
+    labelled = manifest.with_truth().cases
+    problem = ""
+    if len(labelled) < chosen.cases:
+        problem = f"it finds {len(labelled)} cases with labels, but the names give {chosen.cases}"
+    elif any(one.path not in images for case in manifest for one in case.images):
+        problem = "it would use a mask as an image"
+    sizes = [
+        (sorted(shapes[case.path]), sorted(shapes[case.label[0].path]))
+        for case in labelled
+        if shapes.get(case.path) and shapes.get(case.label[0].path)
+    ][:COMPARED]
+    if sizes and 2 * sum(one == other for one, other in sizes) <= len(sizes):
+        problem = (
+            "images and masks of equal names have different sizes, such as "
+            f"{sizes[0][0]} and {sizes[0][1]}"
+        )
+    if problem:
+        raise LayoutError(f"no description was written: {problem}", path=base)
+    return manifest
