@@ -16,7 +16,7 @@ _GROUP = re.compile(
     r"(?i)(?<![a-z])(site|cent(re|er)|hospital|clinic|batch|(sub)?set|part|fold|class|grade|group"
     r"|cohort)(?![a-z])"
 )
-OUTER = ("patient", "visit")
+OUTER = ("{patient}", "{visit}")
 JOINTS = ("_", "-", "")  # between two texts of a path that a mask has as one
 SAME = 0.5  # share of equal texts for a placeholder to be the same
 NUMBERS_COUNT = 0.9  # weight of equal numbers beside equal texts
@@ -102,32 +102,39 @@ def _names(role: Role, places: Sequence[Place]) -> dict[Place, str]:
     last = max(part for part, _ in places)
     inner = [place for place in places if place[0] == last]
     own = max(inner, key=lambda place: len(set(texts[place])))
-    names = {own: "{id}"}
-    # The folder of a patient whose name the files repeat comes first; deeper ones add nothing.
-    repeated = [
-        place
-        for place in places
-        if place != own
-        and all(text in whole for text, whole in zip(texts[place], texts[own], strict=True))
-        and (place[0] == last or not _is_group(role, place, texts))
-    ]
-    for n, place in enumerate(repeated):
-        is_patient = n == 0 and place[0] != last
-        same = texts[place] == texts[own]
-        names[place] = "{id}" if same else "{patient}" if is_patient else "*"
-    free = [name for name in OUTER if f"{{{name}}}" not in names.values()]
+    names = {own: "{id}"} | _names_of_repeated(role, places, texts, own)
+    free = [name for name in OUTER if name not in names.values()]
     for place in places:
         same_text = [name for other, name in names.items() if texts[other] == texts[place]]
         if place in names:
             continue
+        may_be_group = "{group}" not in names.values()
         if same_text:
             names[place] = same_text[0]
-        elif "{group}" not in names.values() and (
-            "{patient}" in names.values() or _is_group(role, place, texts)
-        ):
+        elif may_be_group and ("{patient}" not in free or _is_group(role, place, texts)):
             names[place] = "{group}"
         else:
-            names[place] = f"{{{free.pop(0)}}}" if free and place[0] != last else "*"
+            names[place] = free.pop(0) if free and place[0] != last else "*"
+    return names
+
+
+def _names_of_repeated(
+    role: Role, places: Sequence[Place], texts: Mapping[Place, Sequence[str]], own: Place
+) -> dict[Place, str]:
+    """Placeholders of the folders whose text the names of the files ``own`` repeat: the outermost
+    is the patient, and deeper ones add nothing.
+    """
+    names: dict[Place, str] = {}
+    for place in places:
+        pairs = zip(texts[place], texts[own], strict=True)
+        is_folder = place[0] != own[0]
+        if place == own or not all(text in whole for text, whole in pairs):
+            continue
+        if texts[place] == texts[own]:
+            names[place] = "{id}"
+        elif not (is_folder and _is_group(role, place, texts)):
+            is_patient = is_folder and "{patient}" not in names.values()
+            names[place] = "{patient}" if is_patient else "*"
     return names
 
 
