@@ -19,7 +19,7 @@ _GROUP = re.compile(
 OUTER = ("{patient}", "{visit}")
 JOINTS = ("_", "-", "")  # between two texts of a path that a mask has as one
 SAME = 0.5  # share of equal texts for a placeholder to be the same
-NUMBERS_COUNT = 0.9  # weight of equal numbers beside equal texts
+NUMBERS_COUNT = 0.9  # weight of equal numbers, compared with equal texts
 Place = tuple[int, int]  # part of the path, and piece of it
 
 
@@ -152,7 +152,7 @@ def _is_group(role: Role, place: Place, texts: Mapping[Place, Sequence[str]]) ->
 
 def _names_like(role: Role, places: Sequence[Place], like: Template) -> dict[Place, str]:
     """Placeholders of a role of masks: those of the images' text that is equal most often; several
-    files of one image are told apart by {part}.
+    files of one image differ in {part}.
     """
     names: dict[Place, str] = {}
     of_images = _values_of(like)
