@@ -43,7 +43,7 @@ def read_label_file(path: str | Path | Source, *, by_index: bool = True) -> Volu
         FormatError, GeometryError: see ``files.read``.
         LabelError: segments that overlap, or that share a value.
     """
-    volume = files.read(path, by_index=by_index)
+    volume = _opaque(files.read(path, by_index=by_index))
     found = segments_of(volume.meta.get("segments", {}))
     return _one_map(volume, found) if found else volume
 
@@ -91,6 +91,18 @@ def without_alpha(volume: Volume) -> Volume:
     meta = {k: v for k, v in volume.meta.items() if k != "channels"}
     meta |= {"alpha": "dropped"} | ({"channels": names[:-1]} if len(names) > 2 else {})
     return replace(volume.with_array(array), meta=meta)
+
+
+def _opaque(volume: Volume) -> Volume:
+    """A mask without its channel of transparency: nothing is drawn where it is transparent, so
+    these pixels are background.
+    """
+    plain = without_alpha(volume)
+    if plain is volume:
+        return volume
+    return plain.with_array(
+        np.where(volume.array[-1] > 0, plain.array, 0).astype(plain.array.dtype)
+    )
 
 
 def _one_map(volume: Volume, segments: list[Segment]) -> Volume:

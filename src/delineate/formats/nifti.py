@@ -28,6 +28,7 @@ from ..core.inputs import parse_json
 from ..core.labels import LabelSet
 from ..core.volume import Volume
 from .disk import head_of, is_348, opened, packing, read_array, smallest_labels, told
+from .raster import CHANNEL_NAMES
 
 MM = {"meter": 1000.0, "mm": 1.0, "micron": 0.001, "unknown": 1.0}
 SAME_PLACE_MM = 1.0
@@ -67,6 +68,8 @@ def read(path: str | Path) -> Volume:
         grid, meta = _geometry(header, kind)
         if names := _names(header):
             meta["names"] = names
+        if fields := header.get_data_dtype().names:
+            meta["channels"] = list(CHANNEL_NAMES[len(fields)])
         with opened(voxels) as file:
             array = _array(file, header, kind)
         return Volume(array, grid, source=str(path), meta=meta)

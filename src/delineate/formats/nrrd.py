@@ -23,6 +23,7 @@ from ..core.labels import LabelSet
 from ..core.volume import Volume
 from .disk import gzip_into, smallest_labels, told
 from .itk import LPS_TO_RAS, MOST_OF_HEADER, data_files
+from .raster import CHANNEL_NAMES
 
 # Space -> factors that turn its coordinates into RAS+; a space without names of directions is read
 # as ITK reads it.
@@ -42,6 +43,7 @@ SHORT = {
 }
 # Kinds of axes with independent positions; all others hold several values of one voxel.
 DATA_FILE = ("data file", "datafile")  # a field's two spellings
+COLOUR_KINDS = ("rgb-color", "rgba-color", "3-color", "4-color")
 DOMAIN_KINDS = ("domain", "space", "time", "none", "???")
 
 
@@ -79,6 +81,11 @@ class _Header:
             )
         return found[0] if found else None
 
+    @property
+    def is_coloured(self) -> bool:
+        """Whether the channels are red, green and blue, with or without alpha."""
+        return any(str(k).lower() in COLOUR_KINDS for k in self.fields.get("kinds", ()))
+
     def of_axis(self, field: str, axis: int) -> float | None:
         """A number of one axis; None if the header lacks it."""
         values = self.fields.get(field)
@@ -104,6 +111,8 @@ def read(path: str | Path) -> Volume:
     # Names and colours of segments, as other viewers write them, are kept as they are.
     if names := _segment_fields(header):
         meta["segments"] = names
+    if header.is_coloured:
+        meta["channels"] = list(CHANNEL_NAMES[len(channels)])
     one = channels[0] if len(channels) == 1 else channels
     return Volume(one, grid, source=str(path), meta=meta)
 

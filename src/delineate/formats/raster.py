@@ -36,6 +36,7 @@ CHANNEL_NAMES = {
     3: COLOURS,
     4: (*COLOURS, ALPHA),
 }
+WHITE, BLACK, WHITE_INDEX = (255, 255, 255), (0, 0, 0), 0
 ORIENTATION = 274  # tag of EXIF and TIFF
 TIFF_MAGICS = (b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+")
 # Pillow mode of the file -> mode in which it is read.
@@ -210,8 +211,19 @@ def _picture(
                 raise FormatError(f"{frames} frames; allowed is one picture")
             turned = ImageOps.exif_transpose(image)
             if by_index and turned.mode == "P":
-                return (*_oriented(np.array(turned)), _palette(turned))
+                palette = _palette(turned)
+                index = np.array(turned)
+                if _is_bilevel(palette):
+                    return (*_oriented((index == WHITE_INDEX).astype(np.uint8)), {})
+                return (*_oriented(index), palette)
             return (*_pixels(turned), {})
+
+
+def _is_bilevel(palette: Palette) -> bool:
+    """Whether a palette has only white, as its first colour, and black: a picture in black and
+    white whose indices were numbered in the order of use. White is the mask, as in one bit.
+    """
+    return palette.get(WHITE_INDEX) == WHITE and set(palette.values()) == {WHITE, BLACK}
 
 
 def _palette(image: Any) -> Palette:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ...core.errors import DelineateError, LabelError
 from ...core.labels import (
@@ -34,6 +35,7 @@ from .tree import is_raster
 MOST_FILES, MOST_BYTES = 200, 64 << 20  # limits on the label files read to derive their values
 MOST_COLOURS = 64  # more colours than this are not a palette of structures
 SMOOTHED_VALUES, SMOOTHED_SHARE = 8, 0.8  # see _has_smoothed_edges
+LOSSY = (".jpg", ".jpeg", ".jpe", ".jfif")  # these files change values, most of all at edges
 STRAY_VOXELS = 8  # a value in so few voxels of one file alone is a slip of the pen
 AGREEING = 5  # files that agree on their values; the one that differs is then refused
 USUAL_IGNORED = 255  # marks voxels of unknown truth in many data sets
@@ -54,6 +56,8 @@ class _MaskFile:
             one channel, so that one channel is the background.
         names: value -> name, as the file itself states.
         palette: value -> colour code, of a picture with a palette.
+        solid: the values of a picture that have a pixel whose four neighbours have it too; values
+            without one are found at edges only.
     """
 
     case: str
@@ -64,6 +68,11 @@ class _MaskFile:
     ends: tuple[int, int] | None = None
     names: dict[int, str] = field(default_factory=dict)
     palette: dict[int, int] = field(default_factory=dict)
+    solid: frozenset[int] = frozenset()
+
+    @property
+    def is_lossy(self) -> bool:
+        return self.path.lower().endswith(LOSSY)
 
     @property
     def form(self) -> str:
@@ -154,12 +163,23 @@ def _content(case: str, path: str, volume: Volume, ignore: tuple[int, ...]) -> _
         covers_once = bool((np.sum(masks, axis=0) == 1).all())
         ends = (int(masks[0].sum()), int(masks[-1].sum())) if covers_once else None
         return _MaskFile(case, path, channels=len(array), ends=ends)
-    counts = value_counts(as_whole_numbers(array, path))
-    counts = {v: n for v, n in counts.items() if v not in (0, *ignore)}
+    labels = as_whole_numbers(array, path)
+    counts = {v: n for v, n in value_counts(labels).items() if v not in (0, *ignore)}
     colours = volume.meta.get("palette", {})
     palette = {v: _codes(*colours[v]) for v in counts if v in colours}
     names = {v: n for v, n in volume.meta.get("names", {}).items() if v != 0}
-    return _MaskFile(case, path, counts, names=names, palette=palette)
+    return _MaskFile(case, path, counts, names=names, palette=palette, solid=_solid(labels, counts))
+
+
+def _solid(array: NDArray[Any], counts: Mapping[int, int]) -> frozenset[int]:
+    """See ``_MaskFile``; all values if there are few, or if the array is too small."""
+    if len(counts) <= SMOOTHED_VALUES or min(array.shape[:2]) < 3:
+        return frozenset(counts)
+    inner = array[1:-1, 1:-1]
+    same = np.ones(inner.shape, bool)
+    for other in (array[:-2, 1:-1], array[2:, 1:-1], array[1:-1, :-2], array[1:-1, 2:]):
+        same &= inner == other
+    return frozenset(unique_values(inner[same])) - {0}
 
 
 def _codes(red: Any, green: Any, blue: Any) -> Any:
@@ -204,7 +224,7 @@ def _value_structures(
     total: Counter[int] = Counter()
     for one in found:
         total.update(one.counts)
-    if raster and _has_smoothed_edges(total):
+    if raster and _has_smoothed_edges(found, total):
         draft.note(
             "values",
             "the masks have smoothed edges; values of 128 and more are the structure, lower "
@@ -339,6 +359,8 @@ def _palettes_contradict(found: Sequence[_MaskFile]) -> bool:
     """
     index_of: dict[int, set[int]] = {}
     for one in found:
+        if len(set(one.palette.values())) < len(one.palette):
+            return False  # two indices have one colour, so the colours do not tell them apart
         for index, colour in one.palette.items():
             index_of.setdefault(colour, set()).add(index)
     return any(len(indices) > 1 for indices in index_of.values())
@@ -403,10 +425,33 @@ def _all_in_ranges(values: Sequence[int], mapping: LabelMapping) -> bool:
     return all(any(r.low <= v <= r.high for r in mapping.ranges) for v in values)
 
 
-def _has_smoothed_edges(counts: dict[int, int]) -> bool:
-    """Whether the labels look like one mask 0/255 with interpolated edges: many values, most of
-    their voxels near 255.
+def _has_smoothed_edges(found: Sequence[_MaskFile], total: Mapping[int, int]) -> bool:
+    """Whether the labels look like one mask 0/255 whose edges were interpolated, or changed by
+    compression: most of their voxels near 255, the others at edges.
+
+    Raises:
+        LabelError: several structures have such edges, whose values mean nothing; names a file.
     """
-    return len(counts) > SMOOTHED_VALUES and sum(
-        n for v, n in counts.items() if v > 127
-    ) > SMOOTHED_SHARE * sum(counts.values())
+    lossy = [one for one in found if one.is_lossy and len(one.counts) > 1]
+    many = len(total) > SMOOTHED_VALUES
+    if many and _share_near_255(total, lowest=1) > SMOOTHED_SHARE:
+        return True
+    # Compression leaves values near 0 too, so only those in the middle count against a mask.
+    if lossy and _share_near_255(total, lowest=64) > SMOOTHED_SHARE:
+        return all(min(one.counts, default=255) > 127 for one in found if not one.is_lossy)
+    solid = frozenset().union(*(one.solid for one in found))
+    if lossy or (many and 2 * len(solid) < len(total)):
+        worst = max(lossy or found, key=lambda one: len(one.counts))
+        cause = "JPEG changes values" if lossy else "the mask was resampled with interpolation"
+        raise LabelError(
+            f"{len(worst.counts)} values, most of them at edges only: {cause}, so the structures "
+            "cannot be separated; store masks without loss, or state ranges with --labels",
+            path=worst.path,
+        )
+    return False
+
+
+def _share_near_255(counts: Mapping[int, int], lowest: int) -> float:
+    """The share of values above 127 among those of at least ``lowest``, by number of voxels."""
+    high = sum(n for v, n in counts.items() if v > 127)
+    return high / max(1, sum(n for v, n in counts.items() if v >= lowest))

@@ -291,28 +291,48 @@ PATIENTS = (
     re.compile(r"^([Pp]\d+)[_-].+"),  # P13_T1_00028
     re.compile(r"(?i)^(BraTS-[A-Za-z]+-\d+)-\d+$"),  # from 2021 on; the last number is the visit
     re.compile(r"(?i)^((?:ADNI[_-])?\d{3}_S_\d{4,5})(?:[_-].*)?$"),
-    re.compile(r"(?i)^(.+?)[_-](?:ses|session|visit|scan|frame|slice|series)[_-]?\d+$"),
+    # A word and a number after a name without a number, such as ct_scan_01, is no visit.
     re.compile(
-        r"(?i)^(.+?)[_-](?:baseline|bl|follow[_-]?up|fu|pre|post|(?:time[_-]?point|time|tp|day|week"
-        r"|month|year|wk|m|y)[_-]?(?=\d))[_-]?\d*$"
+        r"(?i)^(.*?\d.*?)[_-](?:ses|session|visit|v|scan|exam|study|acq|run|rep|frame|slice|series)"
+        r"[_-]?\d+$"
     ),
+    re.compile(
+        r"(?i)^(.*?\d.*?)[_-](?:time[_-]?point|time|tp|day|week|month|year|wk|d|w|m|y)"
+        r"[_-]?\d+[dwmy]?$"
+    ),
+    re.compile(r"(?i)^(.+?)[_-](?:baseline|bl|follow[_-]?up|fu|pre|post)[_-]?\d*[dwmy]?$"),
+    # A date, such as 20190131 or 2019-01-31, with or without more behind it.
+    re.compile(
+        r"^(.*?\d.*?)[_-](?:19|20)\d\d([_-]?)(?:0[1-9]|1[0-2])\2(?:0[1-9]|[12]\d|3[01])(?:[_-].*)?$"
+    ),
+    # Both eyes, knees or breasts of one person.
+    re.compile(r"(?i)^(.+?)[_-](?:left|right|od|os)$"),
+    re.compile(r"^(.+?\d)_?[LR]$"),
 )
 # Numbers of the form NAME_A_B in which A is no patient.
 _GROUPS = re.compile(r"(?i)(?:site|cent(?:re|er)|hospital|clinic|fold|batch|set|group)[_-]?$")
+_YEAR = re.compile(r"(?:19|20)\d\d$")
 _TWO_NUMBERS = re.compile(r"^(.*?\D)?(\d+)[_-](\d+)$")
 
 
 def patient_from_id(case: str) -> str:
-    """The patient in a case id of one of the forms ``PATIENTS``; "" if no form matches."""
-    return next((found.group(1) for pattern in PATIENTS if (found := pattern.match(case))), "")
+    """The patient in a case id of one of the forms ``PATIENTS``; "" if no form matches. An id may
+    have several forms, such as a visit and a side.
+    """
+    patient = ""
+    while found := next((m for p in PATIENTS if (m := p.match(patient or case))), None):
+        if found.group(1) == patient:
+            break
+        patient = found.group(1)
+    return patient
 
 
 def patients_of_parts(cases: Sequence[str]) -> dict[str, str]:
     """Case id -> patient, if all ids are NAME_A_B and B counts the parts or visits of A from 0 or 1
     (``liver_1_0``, ``liver_1_1``, ``liver_2_0``); {} if they have another form.
 
-    Without this, parts of one patient would be on both sides of a split. If A is something else,
-    such as a year, too many cases stay together, which does no harm to a score.
+    Without this, parts of one patient would be on both sides of a split. If all A are equal, or
+    are years, they are no patients (``BraTS2021_00001``).
     """
     parts: dict[str, list[int]] = {}
     patients = {}
@@ -326,4 +346,5 @@ def patients_of_parts(cases: Sequence[str]) -> dict[str, str]:
         min(numbers) in (0, 1) and sorted(numbers) == [*range(min(numbers), max(numbers) + 1)]
         for numbers in parts.values()
     )
-    return patients if counted and len(parts) < len(cases) else {}
+    years = all(_YEAR.search(patient) for patient in parts)
+    return patients if counted and not years and 1 < len(parts) < len(cases) else {}

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import re
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from ....core.manifest import Case
+from ....core.terms import channel_of, is_known_channel
 from ....extend.findings import Draft
 from ....extend.registering import layout
 from ....formats.files import stem
@@ -20,6 +22,8 @@ _TRUTH = re.compile(
     r"|annotation|manual)(?:[^a-z].*)?$"
 )
 
+_BRATS = re.compile(r"(?i)brats")
+
 
 @layout("modality-files", definition="ID/ID_t1.*, ID/ID_seg.*", tier="channels")
 def modality_files(tree: Tree, root: Path) -> Draft | None:
@@ -30,7 +34,7 @@ def modality_files(tree: Tree, root: Path) -> Draft | None:
     neither a modality nor ground truth are reported as unused.
     """
     folders = {f: _keys(tree, f) for f in tree.folders(root)}
-    folders = {f: keys for f, keys in folders.items() if keys}
+    folders = _spelt_alike({f: keys for f, keys in folders.items() if keys})
     if not most(tree, root, list(folders)):
         return None
     # Find out which keys are channels, ground truth or neither.
@@ -51,11 +55,27 @@ def modality_files(tree: Tree, root: Path) -> Draft | None:
         )
     for folder, keys in folders.items():
         _add_modality_case(draft, folder, keys, truths)
-    # A cohort with FLAIR is assumed to have the BraTS classes; its key is "t2f" since BraTS 2023.
-    kinds = {first_word(c) for c in channels}
-    if kinds & {"flair", "t2f"}:
-        draft.names = _brats_names("t2f" in kinds)
+    draft.names = _brats_names(root, folders, channels)
     return draft if draft.cases else None
+
+
+def _spelt_alike(folders: dict[Path, dict[str, Path]]) -> dict[Path, dict[str, Path]]:
+    """The keys of all folders, with one spelling for each known channel: the most frequent one
+    (``t1ce`` in some cases and ``t1c`` in others are one sequence).
+    """
+    spelt: dict[str, Counter[str]] = {}
+    for keys in folders.values():
+        channels = [k for k in keys if is_known_channel(k)]
+        for key in channels:
+            spelt.setdefault(channel_of(key), Counter())[key] += 1
+        # Two files of one case are not the same channel, whatever their names.
+        if len({channel_of(key) for key in channels}) < len(channels):
+            return folders
+    usual = {key: keys.most_common(1)[0][0] for keys in spelt.values() for key in keys}
+    return {
+        folder: {usual.get(key, key): path for key, path in keys.items()}
+        for folder, keys in folders.items()
+    }
 
 
 def _common_keys(of_folders: Iterable[dict[str, Path]]) -> list[str]:
@@ -123,10 +143,13 @@ def _keys(tree: Tree, folder: Path) -> dict[str, Path]:
     return short if len(short) == len(files) else files  # CT_image and CT_mask stay apart
 
 
-def _brats_names(since_2023: bool) -> dict[int, str]:
-    """Tumour classes of BraTS: four until 2013; from 2014 without 3; from 2023 with 3 as the
-    enhancing tumour.
+def _brats_names(root: Path, folders: Iterable[Path], channels: Sequence[str]) -> dict[int, str]:
+    """Tumour classes of BraTS: four until 2013; from 2014 without 3; from 2023, where a channel is
+    called "t2f", with 3 as the enhancing tumour. {} for trees that are not named so, because the
+    sequences alone do not tell what the values mean.
     """
-    if since_2023:
+    if not any(_BRATS.search(name) for name in (str(root), *(f.name for f in folders))):
+        return {}
+    if "t2f" in {first_word(c) for c in channels}:
         return {1: "necrosis", 2: "oedema", 3: "enhancing tumour", 4: "resection cavity"}
     return {1: "necrosis", 2: "oedema", 3: "non-enhancing tumour", 4: "enhancing tumour"}

@@ -60,7 +60,8 @@ def parallel_folders(tree: Tree, root: Path) -> Draft | None:
     rows: list[_Row] = []
     # Images and labels belong together if their folders have the same split.
     for half in images:
-        partner = _only_partner([h for h in labels if h.split == half.split], half, root, draft)
+        partners = [h for h in labels if h.split == half.split]
+        partner = _only_partner(tree, partners, half, root, draft)
         rows += _paired(tree, draft, half, partner)
     _add_rows(draft, rows)
     # Other folders may contain further masks or channels, so a note lists them.
@@ -110,13 +111,15 @@ def _halves(tree: Tree, root: Path) -> list[_SideFolder]:
 
 
 def _only_partner(
-    partners: list[_SideFolder], half: _SideFolder, root: Path, draft: Draft
+    tree: Tree, partners: list[_SideFolder], half: _SideFolder, root: Path, draft: Draft
 ) -> _SideFolder | None:
     """The label folder of ``half``; None if there is none.
 
     Raises:
         LayoutError: there are several, and none of them is named as manual outlines.
     """
+    # A folder of outlines or tables next to one with masks contains no labels that are read here.
+    partners = [p for p in partners if tree.images(p.folder)] or partners
     specific = [p for p in partners if _MANUAL.match(p.folder.name)]
     if len(partners) > 1 and len(specific) == 1:
         others = [p.folder for p in partners if p is not specific[0]]
