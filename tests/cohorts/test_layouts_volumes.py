@@ -6,7 +6,8 @@ from collections import Counter
 from pathlib import Path
 
 import numpy as np
-from tests.cohorts.imitate import box, grow, mhd, nifti, noise
+import pytest
+from tests.cohorts.imitate import box, grow, mhd, nifti, noise, png
 
 from delineate.cohorts.discovery.account import account_for
 from delineate.cohorts.discovery.layouts import discover
@@ -415,3 +416,73 @@ def test_brats_2015(tmp_path):
         4: "enhancing tumour",
     }
     assert len(found.manifest.patients) == 3
+
+
+# ---- spines ----
+
+
+@pytest.mark.parametrize("year", [2019, 2020])
+def test_verse(tmp_path, year):
+    names_of = {
+        2019: ["sub-verse004/sub-verse004", "sub-verse400/sub-verse400_split-verse253"],
+        2020: ["sub-gl003/sub-gl003_dir-ax", "sub-verse500/sub-verse500_dir-sag"],
+    }[year]
+    root = tmp_path / f"dataset-verse{year - 2000}training"
+    for name in names_of:
+        grow(root / "rawdata", f"{name}_ct.nii.gz")
+        grow(root / "derivatives", "", f"{name}_seg-vert_msk.nii.gz", (1, 8, 20, 28))
+        (root / "derivatives" / f"{name}_seg-vb_ctd.json").write_text("[]")
+        png(root / "derivatives" / f"{name}_seg-vert_snp.png", noise(1)[:, :, 0].astype("u1"))
+    found = found_in(tmp_path, "verse")
+    assert [r[0] for r in rows(found)] == [name.split("/")[1] for name in names_of]
+    assert [r[1] for r in rows(found)] == [name.split("/")[0] for name in names_of]
+    assert names(found) == {
+        1: "vertebra C1",
+        8: "vertebra T1",
+        20: "vertebra L1",
+        28: "vertebra T13",
+    }
+
+
+def test_verse_as_one_folder(tmp_path):
+    for name in ("verse004", "GL003"):
+        grow(tmp_path, f"{name}.nii.gz", f"{name}_seg.nii.gz", (20, 21))
+        (tmp_path / f"{name}_ctd.json").write_text("[]")
+    assert names(found_in(tmp_path, "verse")) == {20: "vertebra L1", 21: "vertebra L2"}
+
+
+# ---- FreeSurfer ----
+
+
+@pytest.mark.parametrize("table", [False, True])
+def test_freesurfer(tmp_path, table):
+    subjects = ["bert", "s1_tp1", "s1_tp1.long.s1", "s1_tp2.long.s1", "s1", "fsaverage"]
+    for subject in subjects:
+        volumes = "mri/T1.mgz mri/orig.mgz mri/brainmask.mgz"
+        grow(
+            tmp_path / subject, volumes, "mri/aparc+aseg.mgz mri/aseg.mgz", (17, 53, 1035), np.uint8
+        )
+        for side in (
+            "surf/lh.white",
+            "stats/aseg.stats",
+            "label/lh.aparc.annot",
+            "touch/x.touch",
+            "mri/transforms/talairach.xfm",
+            "scripts/recon-all.log",
+        ):
+            (tmp_path / subject / side).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / subject / side).write_bytes(b"\xff\xff\xfe")
+    if table:
+        text = "#No. Label Name: R G B A\n0 Unknown 0 0 0 0\n17 Left-Hippo 220 216 20 0\n"
+        (tmp_path / "FreeSurferColorLUT.txt").write_text(text)
+    found = found_in(tmp_path, "freesurfer")
+    assert [r[:2] for r in rows(found)] == [
+        ("bert", "bert"),
+        ("s1_tp1", "s1"),
+        ("s1_tp1.long.s1", "s1"),
+        ("s1_tp2.long.s1", "s1"),
+    ]
+    left = "Left-Hippo" if table else "Left-Hippocampus"
+    assert names(found) == {17: left, 53: "Right-Hippocampus", 1035: "ctx-lh-insula"}
+    assert found.manifest.cases[0].path.endswith("T1.mgz") and says(found, "unused", "fsaverage")
+    assert found.manifest.labels.pairs == ([] if table else [(17, 53)])

@@ -24,6 +24,18 @@ _SETTINGS = (".json", ".yaml", ".yml", ".xml", ".toml", ".ini", ".jsonl")
 _ARCHIVES = (".zip", ".tar", ".tgz", ".7z", ".rar")
 _PROGRAMS = (".py", ".ipynb", ".m", ".sh", ".r", ".js")
 _ARRAYS = (".npy", ".npz", ".mat", ".h5", ".hdf5", ".pkl", ".pt", ".pth")
+_DOCUMENT = re.compile(r"(?i)(readme|licen[cs]e|changes|citation|authors|version|contributors)$")
+# Folders of a FreeSurfer subject.
+_SURFER = {
+    "surf": "surfaces",
+    "label": "labels of surfaces",
+    "stats": "statistics",
+    "scripts": "records",
+    "touch": "records",
+    "tmp": "records",
+    "trash": "records",
+    "transforms": "transforms",
+}
 _VOXELS = (".raw", ".zraw")
 # Keys of files with outlines, and what they are.
 _OUTLINES = (
@@ -166,6 +178,10 @@ def _why(path: Path) -> str:
     ):
         if ending.endswith(endings):
             return words
+    if _DOCUMENT.match(path.name):
+        return "documents"
+    if path.parent.name in _SURFER:
+        return f"{_SURFER[path.parent.name]} of FreeSurfer, which are not read"
     if has_image_ending(path.name):
         is_mask = re.search(r"(?i)mask|seg|label|manual|truth|(?<![a-z])gt(?![a-z])", str(path))
         return "masks that belong to no case" if is_mask else "images that belong to no case"

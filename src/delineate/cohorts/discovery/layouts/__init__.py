@@ -6,10 +6,13 @@ Each layout is one function ``(tree, root) -> Draft | None`` that registers itse
 
 from . import (
     abdomen,
+    bids,
+    bodies,
     brains,
     case_folders,
     chaos,
     dataset_json,
+    freesurfer,
     heart,
     lesions,
     parallel_folders,
@@ -22,12 +25,15 @@ from .recognition import discover, find
 
 __all__ = [
     "abdomen",
+    "bids",
+    "bodies",
     "brains",
     "case_folders",
     "chaos",
     "dataset_json",
     "discover",
     "find",
+    "freesurfer",
     "heart",
     "lesions",
     "parallel_folders",
