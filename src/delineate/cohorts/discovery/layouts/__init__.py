@@ -5,40 +5,26 @@ Each layout is one function ``(tree, root) -> Draft | None`` that registers itse
 """
 
 from . import (
-    abdomen,
     bids,
-    bodies,
-    brains,
     case_folders,
-    chaos,
+    collections,
     dataset_json,
-    freesurfer,
-    heart,
-    lesions,
     parallel_folders,
     scans_only,
     structure_masks,
     suffix_pairs,
-    thorax,
 )
 from .recognition import discover, find
 
 __all__ = [
-    "abdomen",
     "bids",
-    "bodies",
-    "brains",
     "case_folders",
-    "chaos",
+    "collections",
     "dataset_json",
     "discover",
     "find",
-    "freesurfer",
-    "heart",
-    "lesions",
     "parallel_folders",
     "scans_only",
     "structure_masks",
     "suffix_pairs",
-    "thorax",
 ]

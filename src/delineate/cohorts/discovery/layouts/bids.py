@@ -188,24 +188,50 @@ def _add_cases(draft: Draft, images: Sequence[_File], masks: Sequence[_File]) ->
     """A case for each session, or for each mask of a session with several (runs)."""
     structures = sorted({m.entities["label"] for m in masks if "label" in m.entities})
     one_each = len(structures) > 1
-    sessions = dict.fromkeys(one.session for one in [*images, *masks])
-    cases: list[tuple[str, str, list[_File], list[_File]]] = []
-    for session in sessions:
-        own = [one for one in masks if one.session == session]
-        near = [one for one in images if one.session == session]
-        for group in [own] if one_each or not own else [[mask] for mask in own]:
-            partners = [i for i in near if all(_belongs(m, i) for m in group)]
-            cases.append(
-                (_case_id(session, group, len(own), one_each), session[0], partners, group)
-            )
-    draft.channels = _channels(draft, [(found, own) for _, _, found, own in cases if own])
-    for case, subject, found, own in cases:
-        _add_case(draft, case, f"sub-{subject}", found, own)
+    cases = [
+        case
+        for session in dict.fromkeys(one.session for one in [*images, *masks])
+        for case in _of_session(
+            session,
+            [one for one in images if one.session == session],
+            [one for one in masks if one.session == session],
+            one_each,
+        )
+    ]
+    draft.channels = _channels(draft, [(one.images, one.masks) for one in cases if one.masks])
+    for one in cases:
+        _add_case(draft, one)
     if one_each:
         _name_by_label(draft, masks)
     elif structures:
         draft.names = {1: structures[0]}
     draft.cases = with_free_training(draft.cases)
+
+
+@dataclass(frozen=True)
+class _Scan:
+    """The masks of one case, and all images that they could belong to."""
+
+    case: str
+    patient: str
+    images: list[_File]
+    masks: list[_File]
+
+
+def _of_session(
+    session: tuple[str, str], images: list[_File], masks: list[_File], one_each: bool
+) -> list[_Scan]:
+    """One scan with the masks of all structures, or one for each mask."""
+    groups = [masks] if one_each or not masks else [[mask] for mask in masks]
+    return [
+        _Scan(
+            _case_id(session, group, len(groups)),
+            f"sub-{session[0]}",
+            [image for image in images if all(_belongs(mask, image) for mask in group)],
+            group,
+        )
+        for group in groups
+    ]
 
 
 def _belongs(mask: _File, image: _File) -> bool:
@@ -218,10 +244,10 @@ def _belongs(mask: _File, image: _File) -> bool:
     return all(mask.entities[k] == image.entities[k] for k in both)
 
 
-def _case_id(session: tuple[str, str], masks: Sequence[_File], count: int, one_each: bool) -> str:
-    """Subject and session, with the entities that separate several masks of one session."""
+def _case_id(session: tuple[str, str], masks: Sequence[_File], count: int) -> str:
+    """Subject and session, with the entities that separate the masks if a session has several."""
     name = f"sub-{session[0]}" + (f"_ses-{session[1]}" if session[1] else "")
-    if count < 2 or one_each:
+    if count < 2:
         return name
     rest = [f"{k}-{v}" for k, v in masks[0].entities.items() if k not in _OF_MASK | {"sub", "ses"}]
     return "_".join([name, *rest])
@@ -267,11 +293,10 @@ def _on_grid_of_mask(labelled: Sequence[tuple[list[_File], list[_File]]], channe
     return True
 
 
-def _add_case(
-    draft: Draft, case: str, patient: str, found: Sequence[_File], masks: Sequence[_File]
-) -> None:
+def _add_case(draft: Draft, scan: _Scan) -> None:
+    case, masks = scan.case, scan.masks
     by_channel: dict[str, list[_File]] = {}
-    for one in found:
+    for one in scan.images:
         by_channel.setdefault(one.channel, []).append(one)
     lacking = [channel for channel in draft.channels if channel not in by_channel]
     twice = [c for c in draft.channels if len(by_channel.get(c, ())) > 1]
@@ -288,7 +313,7 @@ def _add_case(
     draft.cases.append(
         Case(
             case,
-            patient,
+            scan.patient,
             tuple(source(by_channel[channel][0].path) for channel in draft.channels),
             tuple(source(one.path) for one in masks),
         )

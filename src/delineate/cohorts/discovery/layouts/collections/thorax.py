@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .forms import Form, register
+from ..forms import Form, register
 
 register(
     "luna16",

@@ -6,9 +6,9 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
-from ....extend.findings import Draft
-from ..tree import Tree
-from .forms import Form, register
+from .....extend.findings import Draft
+from ...tree import Tree
+from ..forms import Form, register
 
 ACDC = {1: "right ventricle", 2: "myocardium", 3: "left ventricle"}
 MMS = {1: "left ventricle", 2: "myocardium", 3: "right ventricle"}

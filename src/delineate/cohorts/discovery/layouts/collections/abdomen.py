@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .forms import Form, register
+from ..forms import Form, register
 
 KITS = {1: "kidney", 2: "kidney tumour", 3: "kidney cyst"}
 LITS = {1: "liver", 2: "liver tumour"}

@@ -11,11 +11,11 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
-from ....core.manifest import Case
-from ....extend.findings import Draft
-from ....extend.registering import layout
-from ....formats.files import stem
-from ..tree import Tree, source
+from .....core.manifest import Case
+from .....extend.findings import Draft
+from .....extend.registering import layout
+from .....formats.files import stem
+from ...tree import Tree, source
 
 # The first that at least half of the subjects have is used.
 IMAGES = ("T1", "orig", "nu", "norm", "brain", "brainmask")

@@ -5,12 +5,12 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from ....core.labels import LabelSet
-from ....core.manifest import Case
-from ....extend.findings import Draft
-from ....extend.registering import layout
-from ....formats.files import stem
-from ..tree import Tree, source
+from .....core.labels import LabelSet
+from .....core.manifest import Case
+from .....extend.findings import Draft
+from .....extend.registering import layout
+from .....formats.files import stem
+from ...tree import Tree, source
 
 
 @layout("oasis-1", definition="OAS1_ID/PROCESSED, OAS1_ID/FSL_SEG", tier="challenge")

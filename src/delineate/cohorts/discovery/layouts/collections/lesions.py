@@ -4,7 +4,7 @@ tumours of BraTS until 2015.
 
 from __future__ import annotations
 
-from .forms import Form, register
+from ..forms import Form, register
 
 GLIOMA = {1: "necrosis", 2: "oedema", 3: "non-enhancing tumour", 4: "enhancing tumour"}
 _ATLAS = r"[{split:training|testing}/]{group:R\d+}/{patient:sub-[^_]+}/{session:ses-[^_]+}/anat/"

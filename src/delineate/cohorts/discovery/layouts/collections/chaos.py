@@ -9,11 +9,11 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from ....core.labels import LabelMapping, LabelSet, Range
-from ....core.manifest import Case, Source
-from ....extend.findings import Draft
-from ....extend.registering import layout
-from ..tree import Tree, most, source
+from .....core.labels import LabelMapping, LabelSet, Range
+from .....core.manifest import Case, Source
+from .....extend.findings import Draft
+from .....extend.registering import layout
+from ...tree import Tree, most, source
 
 # Lowest value, highest value and structure of CHAOS MR masks, as the challenge defines them.
 CHAOS_MR = (

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .forms import Form, register
+from ..forms import Form, register
 
 VERTEBRAE = {
     **{n: f"vertebra C{n}" for n in range(1, 8)},
