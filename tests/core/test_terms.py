@@ -10,16 +10,14 @@ import pytest
 
 from delineate.core.labels import LabelSet
 from delineate.core.terms import (
-    CHANNELS,
-    STRUCTURES,
-    channel_of,
-    channel_spans,
+    candidates_of,
     contradictions,
     match_channels,
     may_be,
     names_structure,
     structure_of,
 )
+from delineate.core.terms.anatomy import STRUCTURES
 
 # The same four sequences under the names of public collections, in the order FLAIR, T1, T1
 # post-contrast, T2.
@@ -44,10 +42,7 @@ def test_channels_of_public_collections_match_in_any_order(one, other):
         ]
 
 
-def test_every_name_of_the_table_has_one_identity():
-    for identity, names in CHANNELS.items():
-        assert {channel_of(name) for name in names} == {identity}
-        assert {channel_of(name.replace(" ", "_").upper()) for name in names} == {identity}
+def test_every_name_of_a_structure_has_one_identity():
     for names in STRUCTURES:
         assert len({structure_of(name) for name in names}) == 1
     assert len({structure_of(names[0]) for names in STRUCTURES}) == len(STRUCTURES)
@@ -61,17 +56,19 @@ def test_what_is_no_match_is_none():
     assert match_channels(["channel 0", "channel 1"], ["flair", "t1"]) == [None, None]
 
 
-def test_names_of_files_tell_the_longest_channel():
-    def told(text, *wanted):
-        return [identity for _, _, identity in channel_spans(text, wanted)]
-
-    assert told("BraTS-GLI-00000-000-t1c", "t1") == ["T1 post-contrast"]
-    assert told("case_t1_gd", "t1") == ["T1 post-contrast"]  # not T1, which the name also holds
-    assert told("sub-01_ce-gadolinium_T1w", "T1") == ["T1 post-contrast"]
-    assert told("p_T2_FLAIR", "flair") == ["FLAIR"]
-    # Short words only where a model has them.
-    assert told("pt_001", "CT") == [] and told("patient_ct", "PET", "CT") == ["CT"]
-    assert told("art1st", "t1") == []
+def test_several_candidates_for_one_channel_are_no_match():
+    given, wanted = ["T1 +C ax", "T1 +C sag", "T1 ax", "FLAIR"], ["t1", "t1ce", "flair"]
+    assert match_channels(given, wanted) == [2, None, 3]
+    assert candidates_of(given, wanted) == {1: [0, 1]}
+    # An equal identity decides against a more specific image, two of equal identity do not.
+    assert match_channels(["T2 fs", "T2"], ["t2w"]) == [1]
+    assert match_channels(["t2 fs"], ["t2w"]) == [0]
+    assert match_channels(["t2 fs", "T2 SPIR tra"], ["t2w"]) == [None]
+    assert match_channels(["T1", "t1n", "t1 fs"], ["T1w"]) == [None]
+    assert match_channels(["CT"], ["CT, arterial phase", "CT, portal venous phase"]) == [None, None]
+    # One image cannot be two channels.
+    assert match_channels(["CT art"], ["CT", "CT contrast"]) == [0, None]
+    assert candidates_of(["t1", "t2"], ["t1", "t2"]) == {}
 
 
 def test_the_only_channel_may_say_less_but_not_something_else():

@@ -13,21 +13,19 @@ import os
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 from ...core.errors import DelineateError, InputError, LayoutError, UsageError
 from ...core.manifest import ABSENT, Case, Manifest, Source
 from ...core.terms import (
-    CHANNELS,
-    NOT_MR,
-    channel_of,
-    channel_spans,
+    candidates_of,
+    is_known_channel,
     match_channels,
     may_be,
     number_of_channel,
-    read_with_rest,
+    read,
 )
 from ...extend.findings import DiscoveredCohort
 from ...formats.files import stem
@@ -48,10 +46,16 @@ def by_names(root: Path, wanted: Sequence[str], failures: dict[str, DelineateErr
     The other arguments are those of ``grouped``.
     """
     tree = Tree()
+    folders = [root, *tree.folders(root)]
+    # Folders inside a scan's folder that are named after a channel.
+    inner = [
+        folder
+        for scan in tree.folders(root)
+        for folder in tree.folders(scan)
+        if read(folder.name, in_file_name=True).identity
+    ]
     return grouped(
-        [path for folder in (root, *tree.folders(root)) for path in tree.images(folder)],
-        wanted,
-        failures,
+        [path for folder in (*folders, *inner) for path in tree.images(folder)], wanted, failures
     )
 
 
@@ -64,80 +68,94 @@ def grouped(
     folder and have the same text before the channel (``c1_flair``, ``c1_t1``). If there is no text
     before it, the files of a folder are one scan with the folder's name (``c1/flair_x``,
     ``c1/t1_y``). If a channel then occurs more than once, the text after it separates the scans
-    (``flair_1``, ``t1_1``, ``flair_2``).
+    (``flair_1``, ``t1_1``, ``flair_2``). Folders named after a channel (``c1/MR_Flair.1/x.mha``)
+    belong to the scan of the folder above.
 
     Args:
         paths: the files.
         wanted: names of the model's channels.
-        failures: receives an error for each scan in which two files could be the same channel; such
-            a scan is left out.
+        failures: receives an error for each scan in which several files could be the same channel;
+            such a scan is left out.
     """
-    # Files whose name gives exactly one channel: (path, (channel, text before, text after)).
     named = [
-        (Path(os.path.abspath(path)), found)
+        found
         for path in paths
-        if (found := _channel_of(stem(path), wanted)) and may_be_image(path)
+        if may_be_image(path) and (found := _named(Path(os.path.abspath(path)), wanted))
     ]
     # Folders with several scans whose names begin with the channel ("flair_1", "flair_2").
-    bare = Counter((path.parent, index) for path, (index, before, _) in named if not before)
+    bare = Counter((file.folder, file.channel) for file in named if not file.before)
     several = {folder for (folder, _), count in bare.items() if count > 1}
-    scans: dict[tuple[Path, str], dict[int, Path]] = {}
-    unclear: set[tuple[Path, str]] = set()
-    for path, (index, before, after) in named:
+    scans: dict[tuple[Path, str], list[_NamedFile]] = {}
+    for file in named:
         # The text before the channel names the scan, else the text after it, else the folder.
-        key = path.parent, before or (after if path.parent in several else "")
-        held = scans.setdefault(key, {})
-        # Two files for one channel: it is not known which one counts, so the scan is refused.
-        if index in held:
-            unclear.add(key)
-            name = key[1] or path.parent.name
+        text = file.before or (file.after if file.folder in several else "")
+        scans.setdefault((file.folder, text), []).append(file)
+    cases = []
+    for (folder, text), files in scans.items():
+        name = text or folder.name
+        given = [file.channel for file in files]
+        at = match_channels(given, wanted)
+        # Several files for one channel: it is not known which one counts.
+        if unclear := candidates_of(given, wanted):
+            n, places = next(iter(unclear.items()))
             failures[name] = LayoutError(
-                f"{held[index].name} and {path.name} could both be its channel {wanted[index]}",
+                f"{' and '.join(files[k].path.name for k in places)} could both be its channel "
+                f"{wanted[n]}; state the channels with --channels",
                 case=name,
-                path=path.parent,
+                path=folder,
             )
-        held[index] = path
-    return [
-        Case(
-            name or folder.name,
-            name or folder.name,
-            tuple(source(held[n]) if n in held else ABSENT for n in range(len(wanted))),
-        )
-        for (folder, name), held in scans.items()
-        if (folder, name) not in unclear
-    ]
+        elif any(place is not None for place in at):
+            images = tuple(ABSENT if k is None else source(files[k].path) for k in at)
+            cases.append(Case(name, name, images))
+    return cases
 
 
-def _channel_of(name: str, wanted: Sequence[str]) -> tuple[int, str, str] | None:
-    """The index of the channel in a file's name, and the text before and after it.
+@dataclass(frozen=True)
+class _NamedFile:
+    """A file, the folder of its scan, its channel, and the text before and after it in the name."""
+
+    path: Path
+    folder: Path
+    channel: str
+    before: str
+    after: str
+
+
+def _named(path: Path, wanted: Sequence[str]) -> _NamedFile | None:
+    """The file with the channel that its name gives.
 
     None for a mask, or if the name gives no channel or several.
     """
+    name = stem(path)
     if _TRUTH.search(name):
         return None
-    # Two of the model's channels with the same identity (T1 twice) cannot be separated by name.
-    identities = [channel_of(channel) for channel in wanted]
-    found = _only_channel(
-        name, [span for span in channel_spans(name, wanted) if identities.count(span[2]) == 1]
-    )
-    if found is None or identities.count(found[0]) != 1:
+    found = read(name, in_file_name=True)
+    if not found.has_evidence:
+        return _named_as_written(path, wanted)
+    if not found.identity:
         return None
-    identity, before, after = found
-    return identities.index(identity), before.strip("_.- "), after.strip("_.- ")
+    folder, before, after = path.parent, found.before, found.after
+    # One folder for each channel, as in BraTS 2012 to 2015.
+    if read(folder.name, in_file_name=True).identity == found.identity:
+        folder, before, after = folder.parent, "", ""
+    return _NamedFile(path, folder, found.identity, before.strip("_.- "), after.strip("_.- "))
 
 
-def _only_channel(name: str, spans: Sequence[tuple[int, int, str]]) -> tuple[str, str, str] | None:
-    """The only channel identity in a file's name, and the text before and after it.
-
-    Words in the rest of the name can change the identity (T1 with "gd" is T1 post-contrast); it is
-    "" for a map or another derived image. None if ``spans`` give no identity or several.
+def _named_as_written(path: Path, wanted: Sequence[str]) -> _NamedFile | None:
+    """The file with the one of ``wanted`` that its name contains as a word; None if it contains
+    none, or several. Only names that are in no table are searched.
     """
-    if len({identity for _, _, identity in spans}) != 1:
+    name, found = stem(path), []
+    for channel in wanted:
+        if not is_known_channel(channel):
+            words = r"[\s_.-]*".join(map(re.escape, channel.split()))
+            pattern = re.compile(rf"(?i)(?<![a-z0-9]){words}(?![a-z0-9])")
+            found += [(channel, match) for match in pattern.finditer(name)]
+    if len({channel for channel, _ in found}) != 1:
         return None
-    # The last mention is cut out; the rest of the name may modify the identity.
-    start, stop, identity = max(spans)
-    before, after = name[:start], name[stop:]
-    return read_with_rest(identity, f"{before} {after}"), before, after
+    channel, match = found[-1]
+    before, after = name[: match.start()], name[match.end() :]
+    return _NamedFile(path, path.parent, channel, before.strip("_.- "), after.strip("_.- "))
 
 
 def incomplete(found: DiscoveredCohort) -> list[Case]:
@@ -181,6 +199,10 @@ def in_order(
     if _numbers_differ(channels, wanted, numbered, kind):
         raise InputError(_both_sides(channels, wanted), case=case.id, path=case.path)
     at = match_channels(channels, wanted)
+    if unclear := candidates_of(channels, wanted):
+        raise InputError(
+            _several_candidates(channels, wanted, unclear), case=case.id, path=case.path
+        )
     if len(wanted) == 1:
         _refuse_other_sequence(case, channels, wanted[0])
     # Every channel was found by name or identity.
@@ -221,23 +243,20 @@ def _counts_up(channels: Sequence[str]) -> bool:
 
 
 def _refuse_other_sequence(case: Case, channels: Sequence[str], wanted: str) -> None:
-    """Refuse a single file whose name gives another MR sequence than the model needs.
+    """Refuse a single file whose name gives another image than the model needs.
 
-    A name that gives several sequences, or none, is no evidence.
+    A name that gives several images, or none, is no evidence.
 
     Raises:
-        InputError: the name gives another sequence.
+        InputError: the name gives another image.
     """
-    # Only MR sequences are checked, and only if the channel itself has no telling name.
-    identity = channel_of(wanted)
-    is_mr = identity in CHANNELS and identity not in NOT_MR
-    if len(channels) != 1 or not is_mr or channel_of(channels[0]) == identity:
+    # Only if the channel itself has no telling name.
+    if len(channels) != 1 or is_known_channel(channels[0]) or not is_known_channel(wanted):
         return
-    name = stem(case.path)
-    found = _only_channel(name, channel_spans(name, ()))
-    if found is not None and found[0] not in ("", identity):
+    stated = read(stem(case.path), in_file_name=True).identity
+    if stated and not may_be(stated, wanted):
         raise InputError(
-            f"the file name suggests {found[0]}, but the model needs {wanted}; if it really is "
+            f"the file name suggests {stated}, but the model needs {wanted}; if it really is "
             f"{wanted}, state it with --channels {wanted}={channels[0]}",
             case=case.id,
             path=case.path,
@@ -261,6 +280,17 @@ def _both_sides(channels: Sequence[str], wanted: Sequence[str]) -> str:
         f"{len(wanted)} ({', '.join(wanted)}), and the names do not match; state the channels with "
         f"--channels {example}, giving a file or one of the names found for each"
     )
+
+
+def _several_candidates(
+    channels: Sequence[str], wanted: Sequence[str], unclear: Mapping[int, Sequence[int]]
+) -> str:
+    """The error message for channels of the model that several channels of the case could be."""
+    listed = "; ".join(
+        f"{wanted[n]} could be {' or '.join(channels[k] for k in places)}"
+        for n, places in unclear.items()
+    )
+    return f"{listed}. {_both_sides(channels, wanted)}"
 
 
 def numbered(manifest: Manifest) -> Numbered:

@@ -14,7 +14,7 @@ from ....extend.findings import Draft
 from ....extend.registering import layout
 from ....formats.files import stem
 from ..tree import Tree, is_raster, most, source
-from .modalities import KNOWN_CHANNELS, first_word, modality_of
+from .modalities import first_word, modality_of, names_channel
 
 # A word for ground truth anywhere in a file's key ("OT" is the ground truth of BraTS 2013).
 _TRUTH = re.compile(
@@ -40,7 +40,7 @@ def modality_files(tree: Tree, root: Path) -> Draft | None:
     # Find out which keys are channels, ground truth or neither.
     common = _common_keys(folders.values())
     truths = [k for k in common if _TRUTH.match(k)]
-    channels = [k for k in common if first_word(k) in KNOWN_CHANNELS and k not in truths]
+    channels = [k for k in common if names_channel(k) and k not in truths]
     # With several ground truths it is not clear which one counts.
     if not channels or len(truths) > 1:
         return None

@@ -5,52 +5,22 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-# First words of a file's key, in lower case, that mark an MR sequence, and any modality.
-MR_NAMES = {
-    "flair",
-    "t1",
-    "t1ce",
-    "t1c",
-    "t1gd",
-    "t1n",
-    "t1w",
-    "t1post",
-    "t2",
-    "t2w",
-    "t2f",
-    "pd",
-    "dwi",
-    "adc",
-    "mr",
-    "mri",
-    "swi",
-    "t2star",
-}
-KNOWN_CHANNELS = MR_NAMES | {
-    "ct",
-    "pet",
-    "cta",
-    "ctp",
-    "image",
-    "img",
-    "imaging",
-    "orig",
-    "volume",
-    "cbf",
-    "cbv",
-    "mtt",
-    "tmax",
-}
+from ....core.terms import is_known_channel, read
+from ....core.terms.sequences import ANY_IMAGE, ANY_MR
+
+
+def names_channel(key: str) -> bool:
+    """Whether the key of a file names a sequence or modality, or begins with "image"."""
+    return is_known_channel(key) or first_word(key) in ANY_IMAGE | ANY_MR
 
 
 def first_word(key: str) -> str:
-    """The first word of a key, in lower case; for a channel it is the modality."""
+    """The first word of a key, in lower case."""
     return re.split(r"[_.-]", key.lower())[0]
 
 
 def modality_of(channels: Iterable[object]) -> str:
     """CT or MR if the channel names show it, else ""."""
-    kinds = {first_word(str(c).replace(" ", "_")) for c in channels}
-    if kinds <= {"ct", "cta"}:
-        return "CT"
-    return "MR" if kinds & MR_NAMES else ""
+    names = [str(channel) for channel in channels]
+    found = {"MR" if name.lower() in ANY_MR else read(name).modality for name in names}
+    return "CT" if found == {"CT"} else "MR" if "MR" in found else ""

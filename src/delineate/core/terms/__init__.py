@@ -1,0 +1,34 @@
+"""Terms: names of channels and structures in files, matched to identities.
+
+``sequences`` and ``anatomy`` are the tables; ``extend.TERMS`` adds names to them. Two names mean
+the same if their identities are equal.
+"""
+
+from .channels import (
+    candidates_of,
+    channel_of,
+    contradicts_modality,
+    is_kind_of,
+    is_known_channel,
+    match_channels,
+    may_be,
+    number_of_channel,
+)
+from .reading import Reading, read
+from .structures import contradictions, names_structure, structure_of
+
+__all__ = [
+    "Reading",
+    "candidates_of",
+    "channel_of",
+    "contradictions",
+    "contradicts_modality",
+    "is_kind_of",
+    "is_known_channel",
+    "match_channels",
+    "may_be",
+    "names_structure",
+    "number_of_channel",
+    "read",
+    "structure_of",
+]
