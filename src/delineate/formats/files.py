@@ -30,6 +30,7 @@ from .disk import head_of, natural_key, smallest_labels, stem, told
 
 __all__ = [
     "companions",
+    "files_of",
     "describe",
     "detect",
     "is_image",
@@ -114,6 +115,21 @@ def companions(path: str | Path) -> list[Path]:
         if name.endswith((".mhd", ".nhdr", ".mha", ".nrrd")):
             return [p for p in itk.data_files(where) if p.is_file()]
     return []
+
+
+def files_of(source: Source) -> list[Path]:
+    """The files that hold the voxels of ``source``: one with its companions, the slices of its
+    DICOM series, or the pictures of a folder.
+
+    Raises:
+        FormatError: see ``read``.
+    """
+    found = _source(source, None)
+    where = Path(found.path)
+    if where.is_file():
+        return [where, *companions(where)]
+    stack = _bare_files(found) if found.like else _stack_files(found)
+    return list(dicom.choose(where, found.series).files) if stack is None else stack
 
 
 def is_slice_of(path: str | Path, folder: str | Path) -> bool:

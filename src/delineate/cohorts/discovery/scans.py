@@ -22,6 +22,7 @@ from ...extend.findings import DiscoveredCohort
 from ...formats.files import stem
 from . import channels
 from .channels import Numbered
+from .examinations import examinations_of
 from .layouts import discover
 from .originals import originals
 from .tree import Tree, has_image_ending
@@ -270,13 +271,23 @@ class _Search:
         ]
         # Labels, split and fold are not needed for prediction.
         plain = [replace(case, label=(), split=None, fold=None) for case in chosen]
-        names = found.manifest.channels
+        manifest = replace(found.manifest, cases=tuple(plain))
+        # DICOM series are named by their descriptions.
+        several = len(self.wanted) > 1 or bool(self.said)
+        if (series := examinations_of(manifest, several)) is not None:
+            return self._matched([(one.case, one.channels) for one in series])
+        return self._matched([(case, manifest.channels) for case in plain])
+
+    def _matched(self, cases: Sequence[tuple[Case, Sequence[str]]]) -> list[Case]:
+        """The cases, each given with the names of its channels, with those of the model."""
         # Stated channels apply to all scans, so an error in them fails the whole input.
         if self.said:
-            return [channels.as_stated(case, names, self.wanted, self.said) for case in plain]
+            return [
+                channels.as_stated(case, names, self.wanted, self.said) for case, names in cases
+            ]
         # Otherwise each scan is matched by itself, and an error costs only that scan.
         ordered = []
-        for case in plain:
+        for case, names in cases:
             try:
                 ordered.append(channels.in_order(case, names, self.wanted, self.numbered))
             except DelineateError as error:

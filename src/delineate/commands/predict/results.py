@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import hashlib
 import io
 import json
 import sys
@@ -105,6 +106,7 @@ def write_result(
         "file": target.name,
         "input": case.path,
         "inputs": inputs_of(case, manifest),
+        "input_sha256": sha256_of(case),
         **prediction.to_json(),
         "peak_memory_mb": peak_memory_mb(),
     }
@@ -143,6 +145,16 @@ def inputs_of(case: Case, manifest: Manifest) -> dict[str, str | None]:
         )
 
     return {name: place(image) for name, image in zip(manifest.channels, images, strict=True)}
+
+
+def sha256_of(case: Case) -> dict[str, str]:
+    """Every file that was read for the scan -> SHA-256 of its bytes, as 64 hex digits."""
+    paths = {path for image in case.images if image != ABSENT for path in files.files_of(image)}
+    found = {}
+    for path in sorted(paths):
+        with path.open("rb") as file:
+            found[str(path)] = hashlib.file_digest(file, "sha256").hexdigest()
+    return found
 
 
 def _write_montage(

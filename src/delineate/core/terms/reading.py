@@ -17,6 +17,7 @@ from itertools import pairwise
 
 from .sequences import (
     DERIVED,
+    FILLERS,
     HEADS,
     MAPS,
     MODIFIERS,
@@ -71,6 +72,7 @@ class Reading:
         identity: "" if unknown.
         before, after: the text before and after the words that name the image.
         modality: "CT", "MR" or "PET" if the words state it, else "".
+        states_contrast: whether words state that a contrast agent was given, or was not.
         has_evidence: whether any word names an image; if the identity is "" nevertheless, the words
             contradict each other, or name a derived image.
     """
@@ -79,6 +81,7 @@ class Reading:
     before: str = ""
     after: str = ""
     modality: str = ""
+    states_contrast: bool = False
     has_evidence: bool = True
 
 
@@ -126,6 +129,10 @@ def _all_phrases() -> dict[tuple[str, ...], frozenset[str]]:
 
 _PHRASES = _all_phrases()
 _BASES = {_base_of(identity) for identity in WORDS}
+
+
+_TIMES = {word for (word,) in phrases(TIMES)}
+_FILLERS = {word for (word,) in phrases(FILLERS)}
 
 
 def add(name: str, identity: str) -> None:
@@ -263,7 +270,7 @@ def _of_preposition(words: Sequence[Word], at: int) -> set[str]:
     kind = "native" if "without" in word.meanings else "contrast"
     # "with and without": two images, or the wrong one.
     skipped = 0
-    while rest and skipped < 3 and rest[0].text in FILLERS:
+    while rest and skipped < 3 and rest[0].text in _FILLERS:
         rest, skipped = rest[1:], skipped + 1
     following = rest[0] if rest else None
     if following and following.meanings & {"with", "without"} and following.text != "+":
@@ -271,10 +278,10 @@ def _of_preposition(words: Sequence[Word], at: int) -> set[str]:
     if following and ("agent" in following.meanings or following.text in ("c", "k")):
         return {kind}
     # Without an agent, "post" and "pre" alone state it, unless a time follows.
-    if word.text == "post" and not (following and following.text in _TIME_WORDS):
+    if word.text == "post" and not (following and following.text in _TIMES):
         return {"contrast"}
     alone = word.text == "pre" or ("without" in word.meanings and following is None)
-    if alone and not (following and following.text in _TIME_WORDS):
+    if alone and not (following and following.text in _TIMES):
         return {"native"}
     return set()
 
@@ -282,7 +289,7 @@ def _of_preposition(words: Sequence[Word], at: int) -> set[str]:
 def _is_taken(words: Sequence[Word], at: int) -> bool:
     """Whether a preposition before the agent was counted with it."""
     before = list(words[:at])
-    while before and before[-1].text in FILLERS:
+    while before and before[-1].text in _FILLERS:
         before.pop()
     return bool(before) and bool(before[-1].meanings & {"with", "without", "post"})
 
@@ -292,26 +299,6 @@ def _is_id(words: Sequence[Word], at: int) -> bool:
     if at or len(words) < 2 or not words[1].text.isdigit():
         return False
     return bool(_bases(words[2:]))
-
-
-FILLERS = (
-    "iv",
-    "i",
-    "v",
-    "de",
-    "di",
-    "the",
-    "any",
-    "and",
-    "und",
-    "et",
-    "y",
-    "e",
-    "en",
-    "per",
-    "od",
-)
-_TIME_WORDS = {word for (word,) in phrases(TIMES)}
 
 
 # ---- the identity ----
@@ -343,12 +330,13 @@ def read(text: str, in_file_name: bool = False) -> Reading:
     identity = _identity(runs[-1], found) if len(identities) == 1 else ""
     if _is_derived(found) or (in_file_name and _may_be_visit(found)) or _has_lone_c(found):
         identity = ""
-    modality = _modality(found)
+    modality, states_contrast = _modality(found), bool(_contrast(found))
     if subject:
-        return Reading(identity, head, "", modality)
+        return Reading(identity, head, "", modality, states_contrast)
     # Numbers at the ends of the run belong to the patient or to the scan.
     run = _trimmed(runs[-1])
-    return Reading(identity, rest[: run[0].start], rest[run[-1].stop :], modality)
+    before, after = rest[: run[0].start], rest[run[-1].stop :]
+    return Reading(identity, before, after, modality, states_contrast)
 
 
 def _without_entities(text: str) -> str:

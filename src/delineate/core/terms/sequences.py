@@ -197,6 +197,8 @@ TIMES = (
     " transplant, stroke, radiation, radio, followup, baseline, days, weeks, months, day, week,"
     " month, scan, natal, fossa, tumor"
 )
+# Words between a preposition and the agent.
+FILLERS = "iv, i, v, de, di, the, any, and, or, und, oder, et, ou, y, e, en, per"
 # Words that are joined to another one without a separator ("t2tse").
 HEADS = (
     "t1wi",

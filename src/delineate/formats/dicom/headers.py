@@ -23,6 +23,8 @@ TAGS = [
     "StudyInstanceUID",
     "Modality",
     "SeriesDescription",
+    "ProtocolName",
+    "ContrastBolusAgent",
     "SeriesNumber",
     "PatientID",
     "Rows",
@@ -88,7 +90,9 @@ class Slice:
 
 @dataclass(frozen=True)
 class Series:
-    """The image files that share a SeriesInstanceUID, in natural order of their names."""
+    """The image files that share a SeriesInstanceUID, in natural order of their names; the
+    description is that of the protocol if the series has none.
+    """
 
     uid: str
     modality: str
@@ -96,6 +100,7 @@ class Series:
     number: str
     patient_id: str
     study: str
+    contrast_agent: str
     files: tuple[Path, ...] = field(repr=False)
     slices: tuple[Slice, ...] = field(repr=False)
 
@@ -209,10 +214,11 @@ def series_of(uid: str, members: Sequence[tuple[Slice, Any]]) -> Series:
     return Series(
         uid,
         text("Modality"),
-        text("SeriesDescription"),
+        text("SeriesDescription") or text("ProtocolName"),
         text("SeriesNumber"),
         text("PatientID"),
         text("StudyInstanceUID"),
+        text("ContrastBolusAgent"),
         tuple(one.path for one in ordered),
         ordered,
     )
