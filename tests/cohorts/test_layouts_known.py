@@ -199,7 +199,10 @@ def test_brats_2020_style_and_a_missing_modality(tmp_path):
     assert found.manifest.channels == ("flair", "t1", "t1ce", "t2")
     assert [c.id for c in found.manifest] == ["BraTS20_Training_001", "BraTS20_Training_003"]
     assert kinds(found) == {("BraTS20_Training_002", "missing")}
-    assert found.manifest.labels.names == ["necrosis", "enhancing tumour"]
+    assert found.manifest.labels.names == [
+        "necrotic and non-enhancing tumour core",
+        "enhancing tumour",
+    ]
 
 
 def totalsegmentator(root):

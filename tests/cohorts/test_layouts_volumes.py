@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from tests.cohorts.imitate import box, grow, mhd, nifti, noise, png
 from delineate.cohorts.discovery.account import account_for
 from delineate.cohorts.discovery.layouts import discover
 from delineate.cohorts.reading import read_image, read_label
+from delineate.core.errors import LayoutError
 from delineate.extend.findings import DiscoveredCohort
 
 
@@ -486,3 +488,121 @@ def test_freesurfer(tmp_path, table):
     assert names(found) == {17: left, 53: "Right-Hippocampus", 1035: "ctx-lh-insula"}
     assert found.manifest.cases[0].path.endswith("T1.mgz") and says(found, "unused", "fsaverage")
     assert found.manifest.labels.pairs == ([] if table else [(17, 53)])
+
+
+# ---- lists and tables ----
+
+
+def test_amos(tmp_path):
+    sides = {"Tr": ["0001", "0004", "0507"], "Va": ["0010", "0510"], "Ts": ["0002"]}
+    for side, numbers in sides.items():
+        labels = "" if side == "Ts" else " ".join(f"labels{side}/amos_{n}.nii.gz" for n in numbers)
+        grow(tmp_path, " ".join(f"images{side}/amos_{n}.nii.gz" for n in numbers), labels, (1, 2))
+    pairs = {
+        side: [
+            {"image": f"./images{side}/amos_{n}.nii.gz", "label": f"./labels{side}/amos_{n}.nii.gz"}
+            for n in numbers
+        ]
+        for side, numbers in sides.items()
+    }
+    data = {
+        "name": "AMOS",
+        "modality": {"0": "CT"},
+        "labels": {"0": "background", "1": "spleen", "2": "right kidney"},
+        "training": pairs["Tr"],
+        "validation": pairs["Va"],
+        "test": [{"image": pair["image"]} for pair in pairs["Ts"]],
+    }
+    (tmp_path / "dataset.json").write_text(json.dumps(data))
+    found = found_in(tmp_path, "amos")
+    assert [(r[0], r[2], r[3], r[4]) for r in rows(found)] == [
+        ("amos_0001", "CT", "train", 1),
+        ("amos_0004", "CT", "train", 1),
+        ("amos_0507", "MR", "train", 1),
+        ("amos_0010", "CT", "val", 1),
+        ("amos_0510", "MR", "val", 1),
+        ("amos_0002", "CT", "test", 0),
+    ]
+    assert found.manifest.modality == "" and says(found, "modality", "2 are MR")
+
+
+def brats(root, form, keys, values, count=3, mask="seg", mark="_"):
+    for n in range(1, count + 1):
+        case = form.format(n)
+        images = " ".join(f"{case}/{case}{mark}{key}.nii.gz" for key in keys.split())
+        grow(root, images, f"{case}/{case}{mark}{mask}.nii.gz", values)
+
+
+def test_brats_2020_with_grades_and_a_renamed_mask(tmp_path):
+    root = tmp_path / "MICCAI_BraTS2020_TrainingData"
+    brats(root, "BraTS20_Training_{:03d}", "flair t1 t1ce t2", (1, 2, 4))
+    last = root / "BraTS20_Training_003"
+    (last / f"{last.name}_seg.nii.gz").rename(last / "W39_1998.09.19_Segm.nii.gz")
+    (root / "name_mapping.csv").write_text(
+        "Grade,BraTS_2019_subject_ID,BraTS_2020_subject_ID\n"
+        "HGG,BraTS19_CBICA_AAB_1,BraTS20_Training_001\nLGG,NA,BraTS20_Training_002\n"
+    )
+    (root / "survival_info.csv").write_text("Brats20ID,Age\n")
+    found = found_in(tmp_path, "modality-files")
+    assert [(r[2], r[4]) for r in rows(found)] == [("HGG", 1), ("LGG", 1), ("", 1)]
+    assert says(found, "unpaired", "W39_1998.09.19_Segm") and len(found.manifest.patients) == 3
+    core = "necrotic and non-enhancing tumour core"
+    assert names(found) == {1: core, 2: "oedema", 4: "enhancing tumour"}
+
+
+@pytest.mark.parametrize(
+    ("form", "values", "expected"),
+    [
+        ("BraTS-GLI-{:05d}-000", (1, 2, 3), ["necrosis", "oedema", "enhancing tumour"]),
+        (
+            "BraTS-MET-{:05d}-000",
+            (1, 2, 3),
+            ["non-enhancing tumour core", "oedema", "enhancing tumour"],
+        ),
+        ("BraTS-GoAT-{:05d}", (1, 2, 3), ["necrosis", "oedema", "enhancing tumour"]),
+        ("BraTS-PED-{:05d}-000", (1, 2, 3, 4), ["label 1", "label 2", "label 3", "label 4"]),
+    ],
+)
+def test_brats_since_2023(tmp_path, form, values, expected):
+    root = tmp_path / "ASNR-MICCAI-BraTS2023-Challenge-TrainingData"
+    brats(root, form, "t1c t1n t2f t2w", values, mark="-")
+    found = found_in(tmp_path, "modality-files")
+    assert list(names(found).values()) == expected and len(found.manifest.patients) == 3
+
+
+def test_brats_2021_and_the_meningiomas_of_radiotherapy(tmp_path):
+    brats(tmp_path / "a", "BraTS2021_{:05d}", "flair t1 t1ce t2", (1, 2, 4))
+    found = found_in(tmp_path / "a", "modality-files")
+    assert len(found.manifest.patients) == 3 and names(found)[1] == "necrosis"
+    brats(tmp_path / "b", "BraTS-MEN-RT-{:04d}-1", "t1c", (1,), mask="gtv")
+    found = found_in(tmp_path / "b", "modality-files")
+    assert found.manifest.channels == ("t1c",) and names(found) == {1: "gross tumour volume"}
+    assert [r[1] for r in rows(found)] == [
+        "BraTS-MEN-RT-0001",
+        "BraTS-MEN-RT-0002",
+        "BraTS-MEN-RT-0003",
+    ]
+
+
+def test_mms(tmp_path):
+    cine = np.stack([noise(k) for k in range(4)], -1)
+    mask = np.stack([box() if k in (1, 3) else box() * 0 for k in range(4)], -1)
+    for folder, case in (
+        ("Training/Labeled", "A0S9V9"),
+        ("Training/Labeled", "B3F0V9"),
+        ("Testing", "C6U4W8"),
+    ):
+        nifti(tmp_path / folder / case / f"{case}_sa.nii.gz", cine)
+        nifti(tmp_path / folder / case / f"{case}_sa_gt.nii.gz", mask)
+    table = tmp_path / "211230_M&Ms_Dataset_information_diagnosis_opendataset.csv"
+    with pytest.raises(LayoutError, match="External code, ED and ES"):
+        discover(tmp_path, layout="mms")
+    table.write_text(
+        ",External code,VendorName,Vendor,Centre,ED,ES\n0,A0S9V9,Siemens,A,1,1,3\n"
+        "1,B3F0V9,Philips,B,2,1,3\n2,C6U4W8,GE,C,3,1,3\n"
+    )
+    found = found_in(tmp_path, "mms")
+    assert rows(found)[0] == ("A0S9V9_ED", "A0S9V9", "A", None, 1)
+    assert rows(found)[-1] == ("C6U4W8_ES", "C6U4W8", "C", "test", 1)
+    assert np.array_equal(read_image(found.manifest.cases[1], found.manifest).array[0], noise(3))
+    assert names(found) == {1: "left ventricle"}

@@ -44,6 +44,8 @@ def with_channels(draft: Draft) -> Draft:
 def _channels_of(case: Case) -> list[str] | None:
     """Names of the channels in a case's first file; [] for one channel, None if unreadable."""
     path = Path(case.images[0].path)
+    if case.images[0].channel is not None:
+        return []  # one frame of a time series
     try:
         if path.is_dir():
             return []

@@ -289,7 +289,7 @@ PATIENTS = (
     # brats_2013_pat0003_1, patient001_frame01
     re.compile(r"(?i)^(.*?(?:patient|pat)[_-]?\d+)(?:[_-].+)"),
     re.compile(r"^([Pp]\d+)[_-].+"),  # P13_T1_00028
-    re.compile(r"(?i)^(BraTS-[A-Za-z]+-\d+)-\d+$"),  # from 2021 on; the last number is the visit
+    re.compile(r"(?i)^(BraTS-[A-Za-z-]+-\d+)-\d+$"),  # from 2021 on; the last number is the visit
     re.compile(r"(?i)^((?:ADNI[_-])?\d{3}_S_\d{4,5})(?:[_-].*)?$"),
     # A word and a number after a name without a number, such as ct_scan_01, is no visit.
     re.compile(

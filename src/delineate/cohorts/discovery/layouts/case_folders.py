@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import csv
 import os
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
-from ....core.manifest import Case
+from ....core.manifest import Case, Source
 from ....core.terms import channel_of, is_known_channel
 from ....extend.findings import Draft
 from ....extend.registering import layout
@@ -19,10 +21,22 @@ from .modalities import first_word, modality_of, names_channel
 # A word for ground truth anywhere in a file's key ("OT" is the ground truth of BraTS 2013).
 _TRUTH = re.compile(
     r"(?i)^(?:.*[^a-z])?(ot|otmulticlass|seg|segmentation|label|labels|mask|truth|gt|ground_?truth"
-    r"|annotation|manual)(?:[^a-z].*)?$"
+    r"|annotation|manual|segm|gtv)(?:[^a-z].*)?$"
 )
 
-_BRATS = re.compile(r"(?i)brats")
+# Form of the case folders -> value -> class, as each edition of BraTS defines them. The values of
+# BraTS-PEDs changed after 2023, so that only the user can name them.
+_SINCE_2023 = {1: "necrosis", 2: "oedema", 3: "enhancing tumour", 4: "resection cavity"}
+_UNTIL_2016 = {1: "necrosis", 2: "oedema", 3: "non-enhancing tumour", 4: "enhancing tumour"}
+_NCR_NET = "necrotic and non-enhancing tumour core"
+_EDITIONS: tuple[tuple[str, dict[int, str]], ...] = (
+    (r"BraTS-PED", {}),
+    (r"BraTS-MEN-RT", {1: "gross tumour volume"}),
+    (r"BraTS-(MEN|MET)", {1: "non-enhancing tumour core", 2: "oedema", 3: "enhancing tumour"}),
+    (r"BraTS-", _SINCE_2023),
+    (r"BraTS2021_", {1: "necrosis", 2: "oedema", 4: "enhancing tumour"}),
+    (r"BraTS(17|18|19|20)_", {1: _NCR_NET, 2: "oedema", 4: "enhancing tumour"}),
+)
 
 
 @layout("modality-files", definition="ID/ID_t1.*, ID/ID_seg.*", tier="channels")
@@ -56,7 +70,23 @@ def modality_files(tree: Tree, root: Path) -> Draft | None:
     for folder, keys in folders.items():
         _add_modality_case(draft, folder, keys, truths)
     draft.names = _brats_names(root, folders, channels)
+    draft.usual = bool(draft.names)
+    _set_grades(root, draft)
     return draft if draft.cases else None
+
+
+def _set_grades(root: Path, draft: Draft) -> None:
+    """Set the groups from the column Grade of ``name_mapping.csv`` (BraTS 2020): the row of a case
+    has its id in one of the columns.
+    """
+    path = root / "name_mapping.csv"
+    if not path.is_file():
+        return
+    text = path.read_text(encoding="utf-8-sig", errors="replace")
+    rows = list(csv.DictReader(text.splitlines()))
+    grades = {value: row.get("Grade") or "" for row in rows for value in row.values()}
+    draft.settings.append(path)
+    draft.cases = [replace(case, group=grades.get(case.id, "")) for case in draft.cases]
 
 
 def _spelt_alike(folders: dict[Path, dict[str, Path]]) -> dict[Path, dict[str, Path]]:
@@ -112,13 +142,28 @@ def _add_modality_case(
         return
     label = tuple(source(keys[k]) for k in truths if k in keys)
     if truths and not label:
-        draft.problem(
-            folder.name,
-            "unpaired",
-            f"no {truths[0]} (the ground truth of the other cases) in {folder}",
-            "warning",
-        )
+        label = _renamed_truth(draft, folder, keys, truths[0])
     draft.cases.append(Case(folder.name, "", tuple(source(keys[k]) for k in channels), label))
+
+
+def _renamed_truth(
+    draft: Draft, folder: Path, keys: dict[str, Path], wanted: str
+) -> tuple[Source, ...]:
+    """The only other file of the case that is named like a mask, with a note (BraTS 2020 has such a
+    case); () with a warning if there is none.
+    """
+    others = [path for key, path in keys.items() if key not in draft.channels and _TRUTH.match(key)]
+    if len(others) == 1:
+        words = f"{others[0].name} is used as {wanted}, which this case lacks"
+        draft.problem(folder.name, "unpaired", words, "note")
+        return (source(others[0]),)
+    draft.problem(
+        folder.name,
+        "unpaired",
+        f"no {wanted} (the ground truth of the other cases) in {folder}",
+        "warning",
+    )
+    return ()
 
 
 def _keys(tree: Tree, folder: Path) -> dict[str, Path]:
@@ -144,12 +189,14 @@ def _keys(tree: Tree, folder: Path) -> dict[str, Path]:
 
 
 def _brats_names(root: Path, folders: Iterable[Path], channels: Sequence[str]) -> dict[int, str]:
-    """Tumour classes of BraTS: four until 2013; from 2014 without 3; from 2023, where a channel is
-    called "t2f", with 3 as the enhancing tumour. {} for trees that are not named so, because the
-    sequences alone do not tell what the values mean.
+    """The tumour classes of the edition of BraTS that the case folders are named after. Other trees
+    whose names mention BraTS have those until 2016, or since 2023 if a channel is called "t2f". {}
+    for other trees, because the sequences alone do not tell what the values mean.
     """
-    if not any(_BRATS.search(name) for name in (str(root), *(f.name for f in folders))):
+    names = [folder.name for folder in folders]
+    for form, classes in _EDITIONS:
+        if all(re.match(f"(?i){form}", name) for name in names):
+            return classes
+    if not any("brats" in name.lower() for name in (str(root), *names)):
         return {}
-    if "t2f" in {first_word(c) for c in channels}:
-        return {1: "necrosis", 2: "oedema", 3: "enhancing tumour", 4: "resection cavity"}
-    return {1: "necrosis", 2: "oedema", 3: "non-enhancing tumour", 4: "enhancing tumour"}
+    return _SINCE_2023 if "t2f" in {first_word(c) for c in channels} else _UNTIL_2016

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +18,45 @@ from ....formats.files import stem
 from ..names import without_ignored
 from ..tree import Tree, group_channels, source
 from .modalities import modality_of
+from .splits import with_free_training
+
+LAST_CT_OF_AMOS = 500
+
+
+@layout(
+    "amos",
+    definition="dataset.json of AMOS, imagesTr/, labelsTr/, imagesVa/, labelsVa/",
+    tier="described",
+)
+def amos(tree: Tree, root: Path) -> Draft | None:
+    """AMOS: as ``decathlon``; ``dataset.json`` calls all scans CT, but those with numbers above 500
+    are MR. The modality is the group of a case.
+    """
+    draft = decathlon(tree, root)
+    numbers = [re.fullmatch(r"(?i)amos_(\d{4})", case.id) for case in draft.cases] if draft else []
+    if draft is None or not numbers or not all(numbers):
+        return None
+    draft.layout = "amos"
+    kinds = ["MR" if found and int(found[1]) > LAST_CT_OF_AMOS else "CT" for found in numbers]
+    draft.cases = [replace(c, group=kind) for c, kind in zip(draft.cases, kinds, strict=True)]
+    draft.modality = kinds[0] if len(set(kinds)) == 1 else ""
+    if draft.modality == "MR":
+        draft.channels = ("MR",)
+    if not draft.modality:
+        draft.problem(
+            "",
+            "modality",
+            f"{kinds.count('CT')} scans are CT and {kinds.count('MR')} are MR (numbers above "
+            f"{LAST_CT_OF_AMOS}); their intensities have different meanings",
+            "warning",
+        )
+    return draft
 
 
 @layout("decathlon", definition="dataset.json, imagesTr/, labelsTr/", tier="described")
 def decathlon(tree: Tree, root: Path) -> Draft | None:
     """Medical Segmentation Decathlon: ``dataset.json`` with a training list, ``imagesTr``,
-    ``labelsTr`` and optionally ``imagesTs``.
+    ``labelsTr`` and optionally ``imagesTs`` and a validation list.
     """
     data = _dataset_json(tree, root)
     # "channel_names" or the suffix _0000 mark nnU-Net, whose dataset.json is similar.
@@ -44,14 +79,18 @@ def decathlon(tree: Tree, root: Path) -> Draft | None:
         "decathlon", [], channels, LabelSet.from_names(names), modality=modality_of(channels)
     )
     # Each listed file must exist.
-    for entry in data["training"]:
-        image, label = root / entry["image"], root / entry["label"]
-        _listed_case(tree, draft, image, label, None)
-    # Training entries are pairs of image and label; test entries are usually only a path.
+    lists: tuple[tuple[str, Split], ...] = (("training", "train"), ("validation", "val"))
+    for key, split in lists:
+        for entry in data.get(key, []):
+            _listed_case(tree, draft, root / entry["image"], root / entry["label"], split)
+    # Test entries are usually only a path; a label is rarely published.
     for entry in data.get("test", []):
-        image = root / (entry["image"] if isinstance(entry, dict) else entry)
+        pair = entry if isinstance(entry, dict) else {"image": entry}
+        image, label = root / pair["image"], root / pair.get("label", "")
         if _exists(tree, image):
-            draft.cases.append(Case(stem(image), "", (source(image),), (), "test"))
+            truth = (source(label),) if pair.get("label") and _exists(tree, label) else ()
+            draft.cases.append(Case(stem(image), "", (source(image),), truth, "test"))
+    draft.cases = with_free_training(draft.cases)
     return draft
 
 

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import csv
 import re
 from dataclasses import replace
 from pathlib import Path
 
+from .....core.errors import LayoutError
+from .....core.manifest import Case
 from .....extend.findings import Draft
-from ...tree import Tree
+from .....extend.registering import layout
+from ...patterns import PathMatch, matches
+from ...tree import Tree, source
 from ..forms import Form, register
+from ..splits import split_in, with_free_training
 
 ACDC = {1: "right ventricle", 2: "myocardium", 3: "left ventricle"}
 MMS = {1: "left ventricle", 2: "myocardium", 3: "right ventricle"}
@@ -50,6 +56,72 @@ register(
         complete=_pathologies,
     ),
 )
+
+
+@layout(
+    "mms",
+    definition="Training/Labeled/CODE/CODE_sa.nii.gz, CODE_sa_gt.nii.gz (4-D), a table with ED, ES",
+    tier="challenge",
+)
+def mms(tree: Tree, root: Path) -> Draft | None:
+    """M&Ms 2020: the frames at end diastole and end systole of each cine, whose numbers are in the
+    columns ED and ES of a table; the vendor is the group.
+
+    Raises:
+        LayoutError: there is no such table.
+    """
+    start = "[{split:training|validation|testing}/][{labelled:labeled|unlabeled}/]"
+    images = matches(tree, root, start + r"{patient:[A-Z]\d[A-Z0-9]{4}}/{patient}_sa")
+    labels = matches(tree, root, start + r"{patient:[A-Z]\d[A-Z0-9]{4}}/{patient}_sa_gt")
+    truth = {match.fields["patient"]: match.path for match in labels}
+    if not images or not truth:
+        return None
+    tables = [p for p in tree.files(root) if p.name.lower().endswith(".csv")]
+    rows = next((found for p in tables if (found := _rows_by(p, "external code"))), {})
+    if not rows:
+        raise LayoutError(
+            "the table of M&Ms with the columns External code, ED and ES is missing in this "
+            "folder; it states which frames of the 4-D files have labels",
+            path=root,
+        )
+    draft = Draft("mms", [], ("MR",), modality="MR", names=dict(MMS), usual=True, settings=tables)
+    draft.note("unused", "only the frames at end diastole and end systole are cases")
+    for match in images:
+        patient = match.fields["patient"]
+        _add_frames(draft, match, truth.get(patient), rows.get(patient, {}))
+    draft.cases = with_free_training(draft.cases)
+    return draft
+
+
+def _add_frames(draft: Draft, match: PathMatch, label: Path | None, row: dict[str, str]) -> None:
+    patient = match.fields["patient"]
+    for name in ("ED", "ES"):
+        number = row.get(name.lower(), "")
+        if not number.isdigit():
+            draft.problem(patient, "missing", f"the table has no frame {name} of {match.path.name}")
+            continue
+        draft.cases.append(
+            Case(
+                f"{patient}_{name}",
+                patient,
+                (replace(source(match.path), channel=int(number)),),
+                (replace(source(label), channel=int(number)),) if label else (),
+                split_in(match.fields.get("split", "")),
+                group=row.get("vendor", ""),
+            )
+        )
+
+
+def _rows_by(table: Path, column: str) -> dict[str, dict[str, str]]:
+    """Value in ``column`` -> row, with the names of columns in lower case."""
+    text = table.read_text(encoding="utf-8-sig", errors="replace")
+    rows = [
+        {str(k).strip().lower(): str(v or "").strip() for k, v in row.items()}
+        for row in csv.DictReader(text.splitlines())
+    ]
+    return {row[column]: row for row in rows if row.get(column)}
+
+
 register(
     "mms2",
     "NNN/NNN_SA_ED.nii.gz, NNN/NNN_SA_ED_gt.nii.gz",
