@@ -197,7 +197,7 @@ def test_a_reader_that_ends_early_is_no_error():
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no such signals")
-@pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP"])
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1"])
 def test_signals_end_the_work_and_give_their_code(tmp_path, name):
     code = (
         "import sys, time, delineate.cli.command_line as c; "

@@ -15,27 +15,16 @@ import tempfile
 import traceback
 from collections.abc import Iterator
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import typer.core
 
 from ..core.errors import BundleError, DelineateError
+from ..execution.stopping import StopSignal, stoppable
 from . import terminal
 
 UNUSABLE, UNUSABLE_MODEL, UNFORESEEN = 2, 3, 70
-STOPPING = ("SIGTERM", "SIGHUP")  # Windows lacks SIGHUP
 SIGPIPE = 13  # Windows lacks the name
-
-
-class StopSignal(BaseException):
-    """A signal that ends the work; finished work is kept. No error, so that no code that handles
-    errors of one case catches it.
-    """
-
-    def __init__(self, number: int):
-        super().__init__(number)
-        self.number = number
 
 
 class Commands(typer.core.TyperGroup):
@@ -56,7 +45,7 @@ class Commands(typer.core.TyperGroup):
 def exit_codes() -> Iterator[None]:
     """Run the block, and end the process with the exit code of the error that it raises."""
     try:
-        with _stoppable():
+        with stoppable(terminal.say):
             yield from _flushed()
     except DelineateError as error:
         terminal.fail(f"error: {error}")
@@ -83,23 +72,6 @@ def _flushed() -> Iterator[None]:
             sys.stdout.flush()
         except BrokenPipeError:
             raise StopSignal(SIGPIPE) from None
-
-
-@contextlib.contextmanager
-def _stoppable() -> Iterator[None]:
-    """Inside the block, SIGTERM and SIGHUP raise ``StopSignal``; a second one ends the process at
-    once. An ignored SIGHUP (``nohup``) stays ignored.
-    """
-
-    def stop(number: int, frame: FrameType | None) -> None:
-        signal.signal(number, signal.SIG_DFL)
-        raise StopSignal(number)
-
-    for name in STOPPING:
-        number = getattr(signal, name, None)
-        if number is not None and signal.getsignal(number) == signal.SIG_DFL:
-            signal.signal(number, stop)
-    yield
 
 
 def _unforeseen(error: Exception) -> str:

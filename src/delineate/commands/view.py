@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import signal
 import threading
 import webbrowser
 from collections.abc import Sequence
 from pathlib import Path
 
 from ..core.progress import Say
+from ..execution.stopping import StopSignal
 from ..viewer.server import Server
 from ..viewer.sources import find
 from .options import ViewOptions
@@ -43,5 +45,8 @@ def view(
                     target=webbrowser.open, args=(server.address,), daemon=True
                 ).start()
             server.serve_forever()
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, StopSignal) as stop:
         say("stopped")
+        # Ctrl-C is the usual end; other signals keep their exit code.
+        if isinstance(stop, StopSignal) and stop.number != signal.SIGINT:
+            raise

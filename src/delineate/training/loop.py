@@ -38,6 +38,7 @@ from ..core.inputs import read_json_lines
 from ..core.plan import Plan, Schedule
 from ..core.scores import without_nan
 from ..core.store import StoredCase
+from ..execution import stopping
 from ..inference import engine as infer
 from ..networks.build import build, load_weights, weights_of
 from . import checkpoint, losses
@@ -102,6 +103,8 @@ class TrainingState:
     validations: int = 0
     finished: bool = False
     extension: int = 0
+    learning_rate: float = 0.0  # of the last step
+    epoch_ended: bool = False  # after the last step of an epoch, until its line is logged
     origin_s: float = 0.0  # ``spent_s`` at the start of the last extension
     infinite: int = 0  # latest consecutive steps with a loss that is not finite, of those read
     losses: list[float] = field(default_factory=list)  # of the current epoch
@@ -112,6 +115,7 @@ def fit(job: TrainingJob) -> Weights:
     """Train, or resume an interrupted run; returns the best averaged weights.
 
     Raises:
+        StopSignal: a signal was noted; everything is saved.
         TrainingError: no training case contains a structure, or the loss is not finite.
     """
     if not any(case.points for case in job.train):
@@ -136,63 +140,76 @@ def fit(job: TrainingJob) -> Weights:
     if state.finished:
         return load_file(job.folder / "best.safetensors")
 
+    def save() -> None:
+        state.spent_s = clock.elapsed_s
+        checkpoint.save(job.folder / "last.safetensors", module, average, optimiser, vars(state))
+
     model.train()
     saved_at = epoch_began = time.monotonic()
     unread: list[Figures] = []
-    with closing(
-        batches(
-            plan, job.train, job.seed, state.step, job.threads, pinned=job.device.type == "cuda"
-        )
-    ) as stream:
+    stream = batches(
+        plan, job.train, job.seed, state.step, job.threads, pinned=job.device.type == "cuda"
+    )
+    with stopping.at_steps(), closing(stream):
         progress = clock.progress(state.step)
-        while progress < 1:
-            # One training step.
-            for group in optimiser_.param_groups:
-                group["lr"] = peak * rate(schedule, progress)
-            image, label = (t.to(job.device, non_blocking=True) for t in next(stream))
-            # The random stream of dropout depends only on seed and step, as the batch does.
-            torch.manual_seed(int(np.random.default_rng([job.seed, state.step, 1]).integers(2**31)))
-            outputs = model(image)
-            loss = losses.deeply_supervised(outputs, label, plan.loss)
-            optimiser_.zero_grad(set_to_none=True)
-            fabric.backward(loss)
-            fabric.clip_gradients(
-                model, optimiser_, max_norm=plan.optimiser.clip_norm, error_if_nonfinite=False
-            )
-            optimiser_.step()
-            # The average is short at the start, so that it forgets the initial weights.
-            _update_ema(average, module, min(schedule.ema, (1 + state.step) / (10 + state.step)))
-            unread.append(_step_stats(loss, outputs, label, plan.loss.ignore))
-            state.step += 1
+        while (progress < 1 or state.epoch_ended) and not stopping.requested():
+            # One training step, unless a run was stopped after the last step of an epoch.
+            if not state.epoch_ended:
+                state.learning_rate = peak * rate(schedule, progress)
+                for group in optimiser_.param_groups:
+                    group["lr"] = state.learning_rate
+                image, label = (t.to(job.device, non_blocking=True) for t in next(stream))
+                # The random stream of dropout depends only on seed and step, as the batch does.
+                drawn = np.random.default_rng([job.seed, state.step, 1]).integers(2**31)
+                torch.manual_seed(int(drawn))
+                outputs = model(image)
+                loss = losses.deeply_supervised(outputs, label, plan.loss)
+                optimiser_.zero_grad(set_to_none=True)
+                fabric.backward(loss)
+                fabric.clip_gradients(
+                    model, optimiser_, max_norm=plan.optimiser.clip_norm, error_if_nonfinite=False
+                )
+                optimiser_.step()
+                # The average is short at the start, so that it forgets the initial weights.
+                decay = min(schedule.ema, (1 + state.step) / (10 + state.step))
+                _update_ema(average, module, decay)
+                unread.append(_step_stats(loss, outputs, label, plan.loss.ignore))
+                state.step += 1
 
-            # Read the statistics of several steps at once.
-            progress = clock.progress(state.step)
-            epoch_ends = state.step % schedule.steps_per_epoch == 0
-            if progress >= 1 or epoch_ends or len(unread) == WATCHED:
-                _flush_step_stats(state, unread)
-                _refuse_infinite(state, job)
-            if progress < 1 and not epoch_ends:
-                continue
+                # Read the statistics of several steps at once.
+                progress = clock.progress(state.step)
+                state.epoch_ended = progress >= 1 or state.step % schedule.steps_per_epoch == 0
+                stops = stopping.requested()
+                if state.epoch_ended or stops or len(unread) == WATCHED:
+                    _flush_step_stats(state, unread)
+                    _refuse_infinite(state, job)
+                if stops:
+                    save()
+                if stops or not state.epoch_ended:
+                    continue
 
             # The end of an epoch, or of the training: validate, log, save.
             line = {
-                "learning_rate": optimiser_.param_groups[0]["lr"],
+                "learning_rate": state.learning_rate,
                 "progress": progress,
                 "epoch_s": round(time.monotonic() - epoch_began, 3),
             }
             if progress >= 1 or _validation_is_due(state, clock, progress):
-                line |= _validate(job, state, clock, average, line)
+                try:
+                    line |= _validate(job, state, clock, average, line)
+                except stopping.StopSignal:
+                    save()  # a resumed run validates again
+                    raise
                 # Validation may have used up the time: then this step was the last.
                 line["progress"] = progress = clock.progress(state.step)
             _log(job, state, clock, line)
-            if epoch_ends and _keeps_weights(job, state.step):
+            if _keeps_weights(job, state.step):
                 _write(average, _kept_file(job, state.step))
-            if _checkpoint_is_due(schedule, progress, saved_at):
-                state.finished, state.spent_s = progress >= 1, clock.elapsed_s
+            state.epoch_ended = False
+            if _checkpoint_is_due(schedule, progress, saved_at) or stopping.requested():
+                state.finished = progress >= 1
                 saved_at = time.monotonic()
-                checkpoint.save(
-                    job.folder / "last.safetensors", module, average, optimiser, vars(state)
-                )
+                save()
             epoch_began = time.monotonic()
     # If the deadline had passed before the first step, there are no best weights yet.
     if not (job.folder / "best.safetensors").is_file():
@@ -297,14 +314,15 @@ def _validate(
 ) -> dict[str, Any]:
     """The result of ``scoring.evaluate``; the weights are kept if they are the best so far."""
     began, progress = time.monotonic(), line["progress"]
-    calibrate(average, job.plan, job.train, job.seed, state.step, job.device)
     # Under a time budget, one validation may take 1.5 times its even share.
     limit = (
         None
         if clock.schedule.epochs is not None
         else max(1.0, VALIDATION_SHARE / VALIDATIONS * 1.5 * clock.total_s)
     )
-    found = scoring.evaluate(job.plan, average, job.validate, job.device, limit)
+    with stopping.at_once():  # it may take long, and can be repeated
+        calibrate(average, job.plan, job.train, job.seed, state.step, job.device)
+        found = scoring.evaluate(job.plan, average, job.validate, job.device, limit)
     state.validation_s += time.monotonic() - began
     state.validations += 1
     state.validated_at = progress
@@ -343,7 +361,7 @@ def _write(average: nn.Module, path: Path) -> Weights:
 def _keeps_weights(job: TrainingJob, step: int) -> bool:
     """Whether the plan keeps the weights of the epoch that ends at ``step``."""
     every = job.plan.schedule.keep_every
-    return every is not None and step // job.plan.schedule.steps_per_epoch % every == 0
+    return every is not None and step % (job.plan.schedule.steps_per_epoch * every) == 0
 
 
 def _checkpoint_is_due(schedule: Schedule, progress: float, saved_at: float) -> bool:

@@ -35,6 +35,7 @@ from ...core.schema import SCHEMAS
 from ...core.scores import without_nan
 from ...core.store import StoredCase
 from ...execution.claims import claimed
+from ...execution.stopping import StopSignal
 from ...extend.parts import FollowedRun
 from ...extend.registers import RECIPES
 from ...extras import require_extra
@@ -220,7 +221,11 @@ def _fit(planned: PlannedRun, model: ModelFile, job: NetworkJob, deadline: float
         extension=len(run.clock.extensions),
     )
     with closing(recorders):
-        weights = loop.fit(fitted)
+        try:
+            weights = loop.fit(fitted)
+        except StopSignal:
+            run.say(f"{words}: everything is saved; the same command continues")
+            raise
     model.add(job, weights)
     if not finished:
         model.note("training_s", job.name, round(time.monotonic() - began, 1))

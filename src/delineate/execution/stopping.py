@@ -1,0 +1,116 @@
+"""Stopping on a signal: SIGINT (Ctrl-C), SIGTERM, SIGHUP, and SIGUSR1, which Slurm sends before the
+end of a job.
+
+A signal raises ``StopSignal`` where the program is. Inside ``at_steps`` it is only noted, and the
+work asks for it at its next step, so that it can save everything first; a second signal raises even
+there. One after that ends the process at once. Files are complete at any moment (``core.atomic``),
+so what was saved before is kept in each of these cases.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from types import FrameType
+
+STOPPING = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1")  # Windows lacks the last two
+
+
+class StopSignal(BaseException):
+    """A signal that ends the work; finished work is kept. No error, so that no code that handles
+    errors of one case catches it.
+    """
+
+    def __init__(self, number: int):
+        super().__init__(number)
+        self.number = number
+
+
+class _Requests:
+    """Signals that were noted, and whether the running work wants them noted."""
+
+    def __init__(self) -> None:
+        self.noted: int | None = None
+        self.deferring = False
+        self.announce: Callable[[str], None] = lambda text: None
+
+    def handle(self, number: int, frame: FrameType | None) -> None:
+        if self.deferring and self.noted is None:
+            self.noted = number
+            self.announce("stopping at the next step; a second signal stops at once")
+            return
+        _restore()
+        raise StopSignal(number)
+
+    def raise_noted(self) -> None:
+        """Raise ``StopSignal`` for a signal that was noted, once."""
+        number, self.noted = self.noted, None
+        if number is not None:
+            raise StopSignal(number)
+
+
+_requests = _Requests()
+_before: dict[int, object] = {}
+
+
+@contextlib.contextmanager
+def stoppable(announce: Callable[[str], None] = lambda text: None) -> Iterator[None]:
+    """Handle the signals inside the block; does nothing outside the main thread, which alone
+    receives signals. An ignored signal (``nohup``) stays ignored.
+
+    Args:
+        announce: called with a sentence when a signal is noted.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    _requests.noted, _requests.announce = None, announce
+    for name in STOPPING:
+        number = getattr(signal, name, None)
+        if number is None or signal.getsignal(number) == signal.SIG_IGN:
+            continue
+        _before[number] = signal.signal(number, _requests.handle)
+    try:
+        yield
+    finally:
+        _restore()
+
+
+@contextlib.contextmanager
+def at_steps() -> Iterator[None]:
+    """Inside the block a first signal is only noted; the end of the block raises ``StopSignal`` for
+    it. Work in the block asks ``requested`` at each step and leaves the block if there is one.
+    """
+    with _deferring(True):
+        yield
+    _requests.raise_noted()
+
+
+@contextlib.contextmanager
+def at_once() -> Iterator[None]:
+    """Inside the block, which is in one of ``at_steps``, a signal raises where the program is."""
+    _requests.raise_noted()
+    with _deferring(False):
+        yield
+
+
+@contextlib.contextmanager
+def _deferring(value: bool) -> Iterator[None]:
+    before, _requests.deferring = _requests.deferring, value
+    try:
+        yield
+    finally:
+        _requests.deferring = before
+
+
+def requested() -> int | None:
+    """The number of the signal that was noted; None if there was none."""
+    return _requests.noted
+
+
+def _restore() -> None:
+    while _before:
+        number, handler = _before.popitem()
+        signal.signal(number, handler)  # type: ignore[arg-type]
