@@ -41,6 +41,7 @@ class _Requests:
             self.noted = number
             self.announce("stopping at the next step; a second signal stops at once")
             return
+        self.noted = None
         _restore()
         raise StopSignal(number)
 
@@ -75,6 +76,7 @@ def stoppable(announce: Callable[[str], None] = lambda text: None) -> Iterator[N
     try:
         yield
     finally:
+        _requests.noted = None
         _restore()
 
 

@@ -123,28 +123,15 @@ def fit(job: TrainingJob) -> Weights:
             "no training case contains any of the structures: there is nothing to learn",
             path=job.folder,
         )
-    # Build the network and its average; load the checkpoint of an earlier run.
-    plan, schedule = job.plan, job.plan.schedule
-    dtype = infer.fast_dtype(job.device)
-    fabric = Fabric(accelerator=job.device.type, devices=1, precision=_precision(dtype))
-    module = build(plan.network, seed=job.seed).to(job.device)
-    if job.init is not None:
-        load_weights(module, job.init, strict=False)
-    average = copy.deepcopy(module).to(job.device).eval()
-    optimiser = make_optimiser(module, plan.optimiser, dtype)
-    state = _resume(job, module, average, optimiser)
-    model, optimiser_ = fabric.setup(module, optimiser)
+    networks = _Networks.of(job)
+    state, plan, schedule = networks.state, job.plan, job.plan.schedule
     clock = Clock(schedule, state.spent_s, job.deadline, state.origin_s)
     peak = plan.optimiser.learning_rate * (EXTENSION_RATE if state.extension else 1.0)
     _truncate_log(job, state.step)
     if state.finished:
         return load_file(job.folder / "best.safetensors")
 
-    def save() -> None:
-        state.spent_s = clock.elapsed_s
-        checkpoint.save(job.folder / "last.safetensors", module, average, optimiser, vars(state))
-
-    model.train()
+    networks.model.train()
     saved_at = epoch_began = time.monotonic()
     unread: list[Figures] = []
     stream = batches(
@@ -156,65 +143,98 @@ def fit(job: TrainingJob) -> Weights:
             # One training step, unless a run was stopped after the last step of an epoch.
             if not state.epoch_ended:
                 state.learning_rate = peak * rate(schedule, progress)
-                for group in optimiser_.param_groups:
-                    group["lr"] = state.learning_rate
-                image, label = (t.to(job.device, non_blocking=True) for t in next(stream))
-                # The random stream of dropout depends only on seed and step, as the batch does.
-                drawn = np.random.default_rng([job.seed, state.step, 1]).integers(2**31)
-                torch.manual_seed(int(drawn))
-                outputs = model(image)
-                loss = losses.deeply_supervised(outputs, label, plan.loss)
-                optimiser_.zero_grad(set_to_none=True)
-                fabric.backward(loss)
-                fabric.clip_gradients(
-                    model, optimiser_, max_norm=plan.optimiser.clip_norm, error_if_nonfinite=False
-                )
-                optimiser_.step()
-                # The average is short at the start, so that it forgets the initial weights.
-                decay = min(schedule.ema, (1 + state.step) / (10 + state.step))
-                _update_ema(average, module, decay)
-                unread.append(_step_stats(loss, outputs, label, plan.loss.ignore))
-                state.step += 1
-
-                # Read the statistics of several steps at once.
+                unread.append(networks.step(*next(stream)))
                 progress = clock.progress(state.step)
                 state.epoch_ended = progress >= 1 or state.step % schedule.steps_per_epoch == 0
+                # Read the statistics of several steps at once.
                 stops = stopping.requested()
                 if state.epoch_ended or stops or len(unread) == WATCHED:
                     _flush_step_stats(state, unread)
                     _refuse_infinite(state, job)
                 if stops:
-                    save()
+                    networks.save(clock)
                 if stops or not state.epoch_ended:
                     continue
 
             # The end of an epoch, or of the training: validate, log, save.
-            line = {
-                "learning_rate": state.learning_rate,
-                "progress": progress,
-                "epoch_s": round(time.monotonic() - epoch_began, 3),
-            }
-            if progress >= 1 or _validation_is_due(state, clock, progress):
-                try:
-                    line |= _validate(job, state, clock, average, line)
-                except stopping.StopSignal:
-                    save()  # a resumed run validates again
-                    raise
-                # Validation may have used up the time: then this step was the last.
-                line["progress"] = progress = clock.progress(state.step)
-            _log(job, state, clock, line)
-            if _keeps_weights(job, state.step):
-                _write(average, _kept_file(job, state.step))
+            progress = _end_epoch(networks, clock, progress, epoch_began)
             state.epoch_ended = False
             if _checkpoint_is_due(schedule, progress, saved_at) or stopping.requested():
                 state.finished = progress >= 1
                 saved_at = time.monotonic()
-                save()
+                networks.save(clock)
             epoch_began = time.monotonic()
     # If the deadline had passed before the first step, there are no best weights yet.
     if not (job.folder / "best.safetensors").is_file():
-        _keep_best(job, average, {"step": state.step})
+        _keep_best(job, networks.average, {"step": state.step})
     return load_file(job.folder / "best.safetensors")
+
+
+@dataclass
+class _Networks:
+    """What a step changes: the network (``model`` is ``module`` as fabric runs it), its average,
+    the optimiser and the state.
+    """
+
+    job: TrainingJob
+    fabric: Fabric
+    module: nn.Module
+    model: nn.Module
+    average: nn.Module
+    optimiser: torch.optim.Optimizer
+    stepper: Any  # the optimiser as fabric runs it
+    state: TrainingState
+
+    @classmethod
+    def of(cls, job: TrainingJob) -> _Networks:
+        """Build them, and load the checkpoint of an earlier run."""
+        dtype = infer.fast_dtype(job.device)
+        fabric = Fabric(accelerator=job.device.type, devices=1, precision=_precision(dtype))
+        module = build(job.plan.network, seed=job.seed).to(job.device)
+        if job.init is not None:
+            load_weights(module, job.init, strict=False)
+        average = copy.deepcopy(module).to(job.device).eval()
+        optimiser = make_optimiser(module, job.plan.optimiser, dtype)
+        state = _resume(job, module, average, optimiser)
+        model, stepper = fabric.setup(module, optimiser)
+        return cls(job, fabric, module, model, average, optimiser, stepper, state)
+
+    def step(self, image: torch.Tensor, label: torch.Tensor) -> Figures:
+        """One training step on a batch, with the learning rate of the state."""
+        plan, state = self.job.plan, self.state
+        for group in self.stepper.param_groups:
+            group["lr"] = state.learning_rate
+        image, label = (t.to(self.job.device, non_blocking=True) for t in (image, label))
+        # The random stream of dropout depends only on seed and step, as the batch does.
+        drawn = np.random.default_rng([self.job.seed, state.step, 1]).integers(2**31)
+        torch.manual_seed(int(drawn))
+        outputs = self.model(image)
+        loss = losses.deeply_supervised(outputs, label, plan.loss)
+        self.stepper.zero_grad(set_to_none=True)
+        self.fabric.backward(loss)
+        self.fabric.clip_gradients(
+            self.model,
+            self.stepper,
+            max_norm=plan.optimiser.clip_norm,
+            error_if_nonfinite=False,
+        )
+        self.stepper.step()
+        # The average is short at the start, so that it forgets the initial weights.
+        decay = min(plan.schedule.ema, (1 + state.step) / (10 + state.step))
+        _update_ema(self.average, self.module, decay)
+        state.step += 1
+        return _step_stats(loss, outputs, label, plan.loss.ignore)
+
+    def save(self, clock: Clock) -> None:
+        """Write the checkpoint."""
+        self.state.spent_s = clock.elapsed_s
+        checkpoint.save(
+            self.job.folder / "last.safetensors",
+            self.module,
+            self.average,
+            self.optimiser,
+            vars(self.state),
+        )
 
 
 def _resume(
@@ -230,6 +250,33 @@ def _resume(
         state.extension, state.origin_s = job.extension, state.spent_s
         state.validated_at, state.finished = 0.0, False
     return state
+
+
+def _end_epoch(networks: _Networks, clock: Clock, progress: float, began: float) -> float:
+    """Validate if it is due, log the epoch that began at the instant ``began``, and keep the
+    weights that the plan wants; returns the progress after that.
+
+    Raises:
+        StopSignal: during validation; everything is saved, and a resumed run validates again.
+    """
+    job, state = networks.job, networks.state
+    line = {
+        "learning_rate": state.learning_rate,
+        "progress": progress,
+        "epoch_s": round(time.monotonic() - began, 3),
+    }
+    if progress >= 1 or _validation_is_due(state, clock, progress):
+        try:
+            line |= _validate(job, state, clock, networks.average, line)
+        except stopping.StopSignal:
+            networks.save(clock)
+            raise
+        # Validation may have used up the time: then this step was the last.
+        line["progress"] = progress = clock.progress(state.step)
+    _log(job, state, clock, line)
+    if _keeps_weights(job, state.step):
+        _write(networks.average, _kept_file(job, state.step))
+    return progress
 
 
 @torch.no_grad()

@@ -89,6 +89,15 @@ class TrainingRun:
             (self.folder / "card.json").unlink()
         return replace(self, clock=clock)
 
+    def confirm_claim(self) -> None:
+        """Refuse to write more if another process has taken over.
+
+        Raises:
+            OutputError: see ``Claim.confirm``.
+        """
+        if self.claim is not None:
+            self.claim.confirm()
+
     def save_json(self, name: str, data: dict[str, Any]) -> None:
         """Write one file of the run's folder; NaN becomes null."""
         atomic.write_text(self.folder / name, json.dumps(without_nan(data), indent=1))

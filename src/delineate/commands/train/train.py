@@ -107,13 +107,7 @@ def train(
     if options.extend_s is not None:
         run = run.extended(options.extend_s)
     if run.is_finished:
-        cleaned = "" if run.store.folder.is_dir() else ", which prepares its cases again"
-        say(
-            f"this run is finished: {run.model}; add --extend 30m to train on{cleaned}, or "
-            "--overwrite to start from scratch"
-        )
-        card = read_json(run.folder / "card.json")
-        return TrainingResult(run.model, run.folder, card.get("scores", {}))
+        return _finished(run)
     with claimed(run.folder / CLAIM) as claim:
         run = replace(run, claim=claim)
         atomic.remove_temporaries(run.folder)
@@ -122,8 +116,23 @@ def train(
             {"delineate_run": SCHEMAS["delineate_run"], "delineate": __version__, **vars(request)},
         )
         manifest, failures = settle_cohort(run)
-        with originals([manifest], request.files).kept([run.model]):
-            return _train(run, manifest, failures)
+        try:
+            with originals([manifest], request.files).kept([run.model]):
+                return _train(run, manifest, failures)
+        except StopSignal:
+            say("everything is saved; the same command continues this run")
+            raise
+
+
+def _finished(run: TrainingRun) -> TrainingResult:
+    """The result of a run that ended before."""
+    cleaned = "" if run.store.folder.is_dir() else ", which prepares its cases again"
+    run.say(
+        f"this run is finished: {run.model}; add --extend 30m to train on{cleaned}, or "
+        "--overwrite to start from scratch"
+    )
+    card = read_json(run.folder / "card.json")
+    return TrainingResult(run.model, run.folder, card.get("scores", {}))
 
 
 def _train(run: TrainingRun, manifest: Manifest, failures: Sequence[str]) -> TrainingResult:
@@ -185,8 +194,7 @@ def _fit(planned: PlannedRun, model: ModelFile, job: NetworkJob, deadline: float
     spoken = _LogLines(run, words)
 
     def report(line: dict[str, Any]) -> None:
-        assert run.claim is not None  # the run is trained under one
-        run.claim.confirm()
+        run.confirm_claim()
         spoken.add(line)
         recorders.add(line)
         run.clock.save()
@@ -221,11 +229,7 @@ def _fit(planned: PlannedRun, model: ModelFile, job: NetworkJob, deadline: float
         extension=len(run.clock.extensions),
     )
     with closing(recorders):
-        try:
-            weights = loop.fit(fitted)
-        except StopSignal:
-            run.say(f"{words}: everything is saved; the same command continues")
-            raise
+        weights = loop.fit(fitted)
     model.add(job, weights)
     if not finished:
         model.note("training_s", job.name, round(time.monotonic() - began, 1))
