@@ -173,7 +173,7 @@ def test_a_step_never_waits_for_its_device(loss, kind):
         )
         optimiser.step()
         loop._update_ema(average, module, 0.9)
-        figures = loop._step_stats(value, outputs, label)
+        figures = loop._step_stats(value, outputs, label, False)
     assert [f.device.type for f in figures] == ["meta", "meta"] and figures[1].shape == (
         3,
         plan.network.classes,
