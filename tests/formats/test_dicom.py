@@ -230,10 +230,24 @@ def test_duplicate_slices_and_time_points(tmp_path, upright, numbered):
 
 
 def test_tilted_gantry(tmp_path, upright, numbered):
-    for k, path in enumerate(write_series(tmp_path, numbered, upright)):
+    paths = write_series(tmp_path, numbered, upright)
+    for k, path in enumerate(paths):
         x, y, z = pydicom.dcmread(path).ImagePositionPatient
         change(path, ImagePositionPatient=[x, y + k * 2.5 * np.tan(np.deg2rad(12)), z])
-    refused(tmp_path, GeometryError, "tilted gantry: the slices are stacked 12.00 degrees")
+    volume = files.read(tmp_path)
+    assert volume.grid.shear_deg == pytest.approx(12, abs=0.01)
+    np.testing.assert_array_equal(volume.array, numbered - 1024)
+    # Every slice is where its own header puts it.
+    for path in tmp_path.iterdir():
+        header = pydicom.dcmread(path)
+        x, y, z = header.ImagePositionPatient
+        k = round(float(volume.grid.to_index((-x, -y, z))[2]))
+        np.testing.assert_array_equal(volume.array[..., k].T + 1024, header.pixel_array)
+        np.testing.assert_allclose(volume.grid.to_mm((0, 0, k)), (-x, -y, z), atol=1e-3)
+    for k, path in enumerate(paths):
+        x, y, z = pydicom.dcmread(path).ImagePositionPatient
+        change(path, ImagePositionPatient=[x, y + k * 6.0, z])
+    refused(tmp_path, GeometryError, "off the normal of their planes")
 
 
 def test_mixed_series(tmp_path, upright, numbered):

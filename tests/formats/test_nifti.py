@@ -179,16 +179,26 @@ def test_no_forms_and_no_spacing_are_refused(tmp_path):
         files.read(path)
 
 
-def test_nan_and_sheared_affines_are_refused(tmp_path):
+def test_nan_affines_are_refused(tmp_path):
     path = save(tmp_path / "a.nii", np.zeros((3, 4, 5), np.uint8), np.eye(4))
     with pytest.raises(GeometryError, match="not finite"):
         files.read(raw_header(path, sform_code=1, srow_x=[np.nan, 0, 0, 0]))
-    sheared = np.eye(4)
-    sheared[0, 2] = 0.2
-    image = nib.Nifti1Image(np.zeros((3, 4, 5), np.uint8), None)
+
+
+@pytest.mark.parametrize("qform_code", [0, 1])
+def test_a_sheared_sform_is_kept_beside_the_rotation_nearest_to_it(tmp_path, qform_code):
+    sheared = np.diag([2.0, 2.0, 3.0, 1.0])
+    sheared[0, 2] = 0.8
+    image = nib.Nifti1Image(np.zeros((30, 40, 50), np.uint8), None)
     image.header.set_sform(sheared, 1)
+    image.header.set_qform(sheared, qform_code, strip_shears=True)
+    nib.save(image, tmp_path / "a.nii")
+    np.testing.assert_array_equal(files.read(tmp_path / "a.nii").affine, np.float32(sheared))
+    # A qform elsewhere still contradicts it.
+    sheared[0, 3] = 20
+    image.header.set_qform(sheared, 1, strip_shears=True)
     nib.save(image, tmp_path / "b.nii")
-    with pytest.raises(GeometryError, match="right angles"):
+    with pytest.raises(GeometryError, match=r"contradict.*20\.0 mm"):
         files.read(tmp_path / "b.nii")
 
 

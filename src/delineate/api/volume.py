@@ -109,7 +109,7 @@ class Volume(core.Volume):
 
         Args:
             array: (I, J, K) or (C, I, J, K), any real dtype; not copied.
-            affine: (4, 4), voxel index to RAS+ mm at voxel centres.
+            affine: (4, 4), voxel index to RAS+ mm at voxel centres; it may have shear.
             spacing_mm: instead of an affine, for an array whose axes point right, anterior and
                 superior.
             unit: "HU", "a.u." or "label".
@@ -125,7 +125,7 @@ class Volume(core.Volume):
         grid = (
             Grid.from_spacing(shape, spacing_mm)
             if spacing_mm is not None
-            else Grid(shape, np.asarray(affine, np.float64))
+            else Grid(shape, np.asarray(affine, np.float64), allow_shear=True)
         )
         return cls(values, grid, unit)
 

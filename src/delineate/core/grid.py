@@ -30,6 +30,7 @@ CODES = (
 COARSER = 1.1
 # Largest |cosine| between two axes of an unsheared grid; rounding errors in headers are smaller.
 SHEAR_TOLERANCE = 1e-3
+ROUNDING_VOXELS = 1e-6  # of indices that a product of affines computes
 # Two grids are the same if none of their corresponding corners are farther apart than this.
 GRID_TOLERANCE_MM = 0.1
 # An axis is anisotropic if its spacing is more than this many times the finest. Across such slices
@@ -44,8 +45,8 @@ class Grid:
     Args:
         shape: (I, J, K), each at least 1; there is no empty grid.
         affine: (4, 4) float64, voxel index to RAS+ mm at voxel centres; finite and invertible.
-        allow_shear: accept axes that are not at right angles. Only a reader that knows of a tilted
-            gantry sets it; otherwise shear is refused.
+        allow_shear: accept axes that are not at right angles. Only readers of files set it (a
+            tilted gantry, the affine of a registration); otherwise shear is refused.
 
     Raises:
         GeometryError: the shape or the affine is not valid.
@@ -64,6 +65,10 @@ class Grid:
     ('LPS', (True, True, False))
     >>> grid.distance_mm(turned) > 1, grid.matches(Grid.from_json(grid.to_json()))
     (True, True)
+    >>> tilted = np.array([[1.0, 0, 0, 0], [0, 1, 2, 0], [0, 0, 5, 0], [0, 0, 0, 1]])
+    >>> sheared = Grid((4, 4, 3), tilted, allow_shear=True)
+    >>> sheared.is_sheared, sheared.orthogonal().shape, sheared.orthogonal().spacing_mm
+    (True, (4, 8, 3), (1.0, 1.0, 5.0))
     """
 
     shape: tuple[int, int, int]
@@ -130,6 +135,16 @@ class Grid:
         """Largest |cosine| between two voxel axes; 0 if all are at right angles."""
         unit = self.affine[:3, :3] / np.linalg.norm(self.affine[:3, :3], axis=0)
         return float(np.abs(unit.T @ unit - np.eye(3)).max())
+
+    @property
+    def is_sheared(self) -> bool:
+        """Whether the axes are not at right angles; rounding in headers does not count."""
+        return self.shear > SHEAR_TOLERANCE
+
+    @property
+    def shear_deg(self) -> float:
+        """Largest angle in degrees by which two voxel axes differ from a right angle."""
+        return float(np.degrees(np.arcsin(min(1.0, self.shear))))
 
     @property
     def voxel_ml(self) -> float:
@@ -267,6 +282,29 @@ class Grid:
             self.affine @ matrix,
             allow_shear=self.allow_shear,
         )
+
+    def orthogonal(self) -> Grid:
+        """The grid at right angles on which a sheared scan is resampled; itself if the axes are at
+        right angles.
+
+        Its slices (across ``slice_axis``) are in the planes of this grid's slices, so resampling
+        only moves voxels within their slice. It has the same spacing in the slices and the distance
+        of the planes across them, the same volume of a voxel, and it contains the whole grid.
+        """
+        if not self.is_sheared:
+            return self
+        # Gram-Schmidt, the slice axis last: the first two axes span the planes of the slices.
+        order = [axis for axis in range(3) if axis != self.slice_axis] + [self.slice_axis]
+        directions, steps = np.linalg.qr(self.affine[:3, order])
+        affine = self.affine.copy()
+        affine[:3, order] = directions * np.diag(steps)
+        flat = Grid(self.shape, affine)
+        # The outer faces of this grid, as a box of whole voxels.
+        faces = np.array(np.meshgrid(*[(-0.5, n - 0.5) for n in self.shape])).reshape(3, 8).T
+        inside = flat.to_index(self.to_mm(faces)) + 0.5
+        start = np.floor(inside.min(axis=0) + ROUNDING_VOXELS).astype(int)
+        stop = np.ceil(inside.max(axis=0) - ROUNDING_VOXELS).astype(int)
+        return flat.crop(start.tolist(), stop.tolist())
 
     # ---- JSON ----
 

@@ -189,14 +189,22 @@ def background_of(channel: NDArray[Any]) -> float:
     Skull-stripped and masked scans are constant outside; after a normalisation by other software
     this constant is rarely 0.
     """
-    # The first and the last index of each axis; a view of (2, 2, 2) or less.
-    corners = channel[
-        :: max(1, channel.shape[0] - 1),
-        :: max(1, channel.shape[1] - 1),
-        :: max(1, channel.shape[2] - 1),
-    ]
+    corners = channel[_ends(channel)]
     first = float(corners.flat[0])
     return first if np.isfinite(first) and bool((corners == first).all()) else 0.0
+
+
+def padding_of(channel: NDArray[Any]) -> float:
+    """The value for voxels around (I, J, K) finite values: that of all corners, else the lowest."""
+    corners = channel[_ends(channel)]
+    same = bool((corners == corners.flat[0]).all())
+    return float(corners.flat[0]) if same else float(channel.min())
+
+
+def _ends(channel: NDArray[Any]) -> tuple[slice, slice, slice]:
+    """The first and the last index of each axis: a view of (2, 2, 2) or less."""
+    i, j, k = (slice(None, None, max(1, n - 1)) for n in channel.shape)
+    return i, j, k
 
 
 def with_finite_voxels(channel: NDArray[Any]) -> NDArray[Any]:
@@ -215,7 +223,7 @@ def with_finite_voxels(channel: NDArray[Any]) -> NDArray[Any]:
     fine = np.isfinite(channel)
     if not fine.any():
         return np.zeros_like(channel)
-    ends = tuple(slice(None, None, max(1, n - 1)) for n in channel.shape)
+    ends = _ends(channel)
     corners = channel[ends][fine[ends]]
     shared = corners.size and bool((corners == corners[0]).all())
     return np.where(fine, channel, corners[0] if shared else channel[fine].min())

@@ -23,6 +23,7 @@ from ..metrics.by_slice import SliceCounts, count_slices
 from ..metrics.confusion import Confusion, confusion
 from ..metrics.overlap import Counts, Floats
 from ..metrics.selection import NOTHING, MetricSelection
+from ..preprocessing.shear import labels_on
 from .masks import Masks, Reading, digest, read_masks
 from .pairing import Pair
 
@@ -107,9 +108,12 @@ def _count_pair(item: Pair, values: tuple[int, ...] | None, chosen: MetricSelect
         for wrong in (counts.fp, counts.fn)
     )
     planar, axis = p.shape[2] == 1, 2 if item.stacked else grid.slice_axis
+    # Distances need voxels at right angles: both masks of a sheared scan are resampled.
+    straight = grid.orthogonal()
 
     def measured(a: NDArray[Any], b: NDArray[Any], of: Sequence[int]) -> dict[str, Floats]:
-        return chosen.measure(a, b, of, grid.spacing_mm) if known_size else {}
+        a, b = (labels_on(one, grid, straight) for one in (a, b))
+        return chosen.measure(a, b, of, straight.spacing_mm) if known_size else {}
 
     found = CaseCounts(
         item.case,

@@ -56,7 +56,7 @@ def read(path: str | Path) -> Volume:
 
     Raises:
         FormatError: truncated, damaged, complex values, or more than four axes.
-        GeometryError: sheared or impossible directions.
+        GeometryError: impossible directions.
     """
     with told(path, "MetaImage file"):
         return from_image(_reader(path).Execute(), str(path))
@@ -70,7 +70,7 @@ def from_image(image: Any, source: str = "") -> Volume:
 
     Raises:
         FormatError: complex values, or more than four axes.
-        GeometryError: sheared or impossible directions.
+        GeometryError: impossible directions.
     """
     sitk = _simpleitk()
     components, dimension = image.GetNumberOfComponentsPerPixel(), image.GetDimension()
@@ -174,7 +174,7 @@ def _grid(image: Any, dimension: int) -> Grid:
     affine[:3, :3] = LPS_TO_RAS @ matrix
     affine[:space, 3] = image.GetOrigin()[:space]
     affine[:3, 3] = LPS_TO_RAS @ affine[:3, 3]
-    return Grid((shape[0], shape[1], shape[2]), affine)
+    return Grid((shape[0], shape[1], shape[2]), affine, allow_shear=True)
 
 
 # ---- writing ----

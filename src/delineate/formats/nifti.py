@@ -3,10 +3,11 @@
 Geometry: the sform if its code is above 0, else the qform if its code is above 0 (NIfTI-1 standard,
 "method 3" before "method 2"). If both codes have the same value, the two must place every corner
 within half a voxel and within 1 mm of each other. If the codes differ (scanner and standard space)
-the sform is used and the distance is recorded. Metres and micrometres are converted to mm. Analyze
-7.5, and NIfTI with both codes 0, have a spacing but no position: they get nibabel's convention
-(first axis towards the left, radiological; centred, or SPM's origin) and ``meta["place_known"] =
-False``.
+the sform is used and the distance is recorded. A sheared sform is kept as it is; a qform can only
+hold its nearest rotation, which is no contradiction. Metres and micrometres are converted to mm.
+Analyze 7.5, and NIfTI with both codes 0, have a spacing but no position: they get nibabel's
+convention (first axis towards the left, radiological; centred, or SPM's origin) and
+``meta["place_known"] = False``.
 
 Values: slope 1 and intercept 0 keep the dtype on disk; any other scaling gives float32. The fourth
 axis on disk becomes channels.
@@ -61,7 +62,7 @@ def read(path: str | Path) -> Volume:
 
     Raises:
         FormatError: truncated, damaged, complex values, or more than four axes.
-        GeometryError: unusable, contradictory or sheared geometry.
+        GeometryError: unusable or contradictory geometry.
     """
     with told(path, "NIfTI, Analyze or MGH file"):
         header, kind, voxels = _header(Path(path))
@@ -190,7 +191,7 @@ def _geometry(header: Any, kind: str) -> tuple[Grid, dict[str, Any]]:
         affine, meta["place_known"] = _spacing_only(header), False
     else:
         affine = _nifti_affine(header, shape, meta)
-    return Grid((shape[0], shape[1], shape[2]), affine), meta
+    return Grid((shape[0], shape[1], shape[2]), affine, allow_shear=True), meta
 
 
 def _nifti_affine(header: Any, shape: tuple[int, ...], meta: dict[str, Any]) -> NDArray[np.float64]:
@@ -242,9 +243,10 @@ def _compare(
     """
     # The difference of two affine maps is largest at a corner of the volume.
     corners = np.array(np.meshgrid(*[(0, n - 1) for n in shape], indexing="ij")).reshape(3, 8).T
-    difference = sform - qform
-    distance_mm = float(
-        np.linalg.norm(corners @ difference[:3, :3].T + difference[:3, 3], axis=1).max()
+    # Programs that store shear in the sform write the nearest rotation into the qform.
+    differences = [one - qform for one in (sform, _without_shear(sform))]
+    distance_mm = min(
+        float(np.linalg.norm(corners @ d[:3, :3].T + d[:3, 3], axis=1).max()) for d in differences
     )
     if distance_mm > 1e-3:
         meta["qform_distance_mm"] = round(distance_mm, 3)
@@ -256,6 +258,15 @@ def _compare(
             f"but they place a corner voxel {distance_mm:.1f} mm apart; set the code of the wrong "
             "one to 0"
         )
+
+
+def _without_shear(affine: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The affine with the rotation nearest to its axes, and its spacing: what a qform can hold."""
+    spacing = np.linalg.norm(affine[:3, :3], axis=0)
+    u, _, v = np.linalg.svd(affine[:3, :3] / np.maximum(spacing, np.finfo(float).tiny))
+    out = affine.copy()
+    out[:3, :3] = u @ v * spacing
+    return out
 
 
 def _spacing_only(header: Any) -> NDArray[np.float64]:
@@ -339,9 +350,9 @@ def write(
 ) -> None:
     """Write NIfTI-1 (NIfTI-2 if an axis exceeds 32767 voxels), compressed if the name ends in .gz.
 
-    sform and qform are both written with code 1. The dtype is kept, except that bool becomes uint8,
-    float16 becomes float32, and labels get the smallest unsigned dtype. ``labels`` go into a
-    comment extension as JSON.
+    sform and qform are both written with code 1; a sheared grid has only the sform. The dtype is
+    kept, except that bool becomes uint8, float16 becomes float32, and labels get the smallest
+    unsigned dtype. ``labels`` go into a comment extension as JSON.
 
     Args:
         volume: (I, J, K) or (C, I, J, K).
@@ -391,7 +402,9 @@ def to_image(volume: Volume, labels: LabelSet | None = None, step: float = 1.0) 
     image.header.set_xyzt_units("mm")
     image.header.set_slope_inter(step, 0)
     image.set_sform(volume.grid.affine, code=1)
-    image.set_qform(volume.grid.affine, code=1, strip_shears=True)
+    # A qform cannot express shear: beside a sheared sform it would contradict it, and is not set.
+    code = 0 if volume.grid.is_sheared else 1
+    image.set_qform(volume.grid.affine, code=code, strip_shears=True)
     # NIfTI has no field for label names, so they go into an extension.
     if labels is not None and len(labels):
         text = json.dumps({LABELS_KEY: labels.to_json()})
@@ -407,7 +420,7 @@ def from_image(image: Any) -> Volume:
 
     Raises:
         FormatError: more than four axes, or values that are not real.
-        GeometryError: sheared or impossible affine.
+        GeometryError: an impossible affine.
     """
     array = _cube(np.asanyarray(image.dataobj))
     source = str(image.get_filename() or "")
@@ -420,7 +433,7 @@ def from_image(image: Any) -> Volume:
             "one of channels",
             path=source or None,
         )
-    grid = Grid(array.shape[:3], np.asarray(image.affine, np.float64))
+    grid = Grid(array.shape[:3], np.asarray(image.affine, np.float64), allow_shear=True)
     channels = np.moveaxis(array, 3, 0) if array.ndim == 4 else array
     meta = {"modality": "", "patient": "", "spacing_known": True}
     return Volume(channels, grid, source=source, meta=meta)

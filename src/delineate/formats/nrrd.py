@@ -98,7 +98,7 @@ def read(path: str | Path) -> Volume:
 
     Raises:
         FormatError: truncated, damaged, complex values or blocks, or more than four axes.
-        GeometryError: sheared or impossible directions.
+        GeometryError: impossible directions.
     """
     where = Path(path)
     with told(path, "NRRD file"), where.open("rb") as file:
@@ -222,7 +222,7 @@ def _grid(header: _Header) -> Grid:
     affine[:3, :3] = to_ras[:, None] * matrix
     affine[:3, 3] = to_ras * origin
     shape = [*(header.sizes[axis] for axis in axes), 1][:3]
-    return Grid((shape[0], shape[1], shape[2]), affine)
+    return Grid((shape[0], shape[1], shape[2]), affine, allow_shear=True)
 
 
 def _to_ras(space: str) -> NDArray[np.float64]:

@@ -54,6 +54,7 @@ class MemoryEstimate:
 
 def need_of(grid: Grid, plan: Plan, engine: infer.Engine) -> MemoryEstimate:
     """The memory that a scan on ``grid`` needs. Cropping is ignored; it only reduces the need."""
+    grid = grid.orthogonal()  # a sheared scan becomes larger
     # Arrays of reading and preprocessing.
     prepared = prepared_shape(grid, plan)
     scan = 4 * len(plan.channels) * int(np.prod(grid.shape))

@@ -16,6 +16,7 @@ from ..cohorts.reading import read_image, read_label
 from ..core.labels import IGNORED
 from ..core.manifest import Case, Manifest
 from ..core.volume import BODY_HU, background_of
+from ..preprocessing.shear import orthogonal
 
 Triple = tuple[int, int, int]
 SAMPLE = 4000  # intensities kept per case and channel, from voxels inside the labels
@@ -106,7 +107,8 @@ def examine(case: Case, manifest: Manifest) -> CaseFingerprint:
         DelineateError: it cannot be read, or image and label do not have the same grid.
     """
     image = read_image(case, manifest)
-    label = read_label(case, manifest, image.grid)
+    label = orthogonal(read_label(case, manifest, image.grid), labels=True)
+    image = orthogonal(image)
     values, rng = image.channels_array, np.random.default_rng(0)
     # Count in memory order: this avoids a copy of a Fortran-ordered array.
     flat = label.array.ravel(order="K") if label.array.flags.forc else label.array.ravel()

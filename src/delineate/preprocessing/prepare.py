@@ -4,6 +4,8 @@ grid of the scan.
     scan  --reorient-->  --crop-->  --normalise, resample-->  prepared grid       prepare()
     scan  <--reorient--  <--uncrop--  <--resample, argmax---  class scores        restore()
 
+A sheared scan is first resampled to the orthogonal grid around it, and labels are brought back from
+that grid (``shear``).
 Both are in this module because ``restore`` must undo exactly what ``prepare`` did, which is stored
 in a ``PreprocessingRecord``. ``restore`` receives class scores in slabs, in order along one axis,
 and keeps one slab and one label volume, so its memory does not depend on the number of classes.
@@ -26,6 +28,7 @@ from ..core.errors import GeometryError, InputError
 from ..core.grid import ANISOTROPY, AxisMap, Grid
 from ..core.plan import Plan
 from ..core.volume import BODY_HU, Volume, background_of, with_finite_voxels
+from . import shear
 from .intensity import measure
 from .resample import (
     Bands,
@@ -53,9 +56,10 @@ Planes = TypeVar("Planes")
 class PreprocessingRecord:
     """The steps of ``prepare``, with all that is needed to undo them.
 
-    ``source`` is the grid of the scan. ``axes`` moved its arrays to the grid ``oriented``; the box
-    ``start``..``stop`` of that grid was kept and resampled to the grid ``prepared``. ``nearest`` is
-    the axis of thick slices, if any, along which ``restore`` uses the nearest slice.
+    ``source`` is the grid of the scan. ``axes`` moved the arrays on ``source.orthogonal()`` to the
+    grid ``oriented``; the box ``start``..``stop`` of that grid was kept and resampled to the grid
+    ``prepared``. ``nearest`` is the axis of thick slices, if any, along which ``restore`` uses the
+    nearest slice.
     """
 
     source: Grid
@@ -77,7 +81,8 @@ def prepare(
     volume: Volume, plan: Plan, present: Sequence[int] | None = None
 ) -> tuple[Tensor, PreprocessingRecord]:
     """Preprocess a scan: reorient, crop, normalise and resample it. Voxels that are NaN or infinite
-    count as background (``core.volume.with_finite_voxels``).
+    count as background (``core.volume.with_finite_voxels``). A sheared scan is first resampled to
+    an orthogonal grid, once (``shear.image_on``).
 
     Args:
         volume: any orientation; (I, J, K) or (C, I, J, K) with the plan's number of channels.
@@ -99,7 +104,7 @@ def prepare(
             path=volume.source or None,
         )
     # Geometry first, then the voxels of the kept box.
-    channels = [with_finite_voxels(channel) for channel in volume.channels_array]
+    channels = _channels(volume)
     record = _record(volume, channels, plan)
     kernels = kernels_for(record, plan.resampling)
     shape = (len(plan.channels), *record.prepared.shape)
@@ -149,9 +154,8 @@ def prepare_label(
     )
     for value, index in table.items():
         lookup[value] = index
-    return resample_labels(
-        lookup[_boxed(record.axes.apply(label.array), record)], record.prepared.shape
-    )
+    values = shear.labels_on(label.array, record.source, record.source.orthogonal())
+    return resample_labels(lookup[_boxed(record.axes.apply(values), record)], record.prepared.shape)
 
 
 def trace(volume: Volume, plan: Plan) -> PreprocessingRecord:
@@ -160,13 +164,22 @@ def trace(volume: Volume, plan: Plan) -> PreprocessingRecord:
     Raises:
         InputError: the scan would have more than 2**31 voxels at the plan's spacing.
     """
-    return _record(volume, [with_finite_voxels(c) for c in volume.channels_array], plan)
+    return _record(volume, _channels(volume), plan)
+
+
+def _channels(volume: Volume) -> list[NDArray[Any]]:
+    """The channels (I, J, K) with finite voxels, on the orthogonal grid of the volume."""
+    target = volume.grid.orthogonal()
+    return [
+        shear.image_on(with_finite_voxels(channel), volume.grid, target)
+        for channel in volume.channels_array
+    ]
 
 
 def _record(volume: Volume, channels: Sequence[NDArray[Any]], plan: Plan) -> PreprocessingRecord:
-    """As ``trace``; ``channels`` are those of the volume with finite voxels."""
+    """As ``trace``; ``channels`` are those of ``_channels``."""
     # Orientation, crop and spacing, in this order: the spacing is that of the oriented axes.
-    oriented, axes = volume.grid.reorient(plan.orientation)
+    oriented, axes = volume.grid.orthogonal().reorient(plan.orientation)
     start, stop = _crop_box([axes.apply(channel) for channel in channels], plan.crop)
     kept = oriented.crop(start, stop)
     spacing = [
@@ -249,7 +262,32 @@ def restore(
     Raises:
         ValueError: the slabs end before the last plane.
     """
-    out = np.zeros(record.source.shape, dtype=values.dtype, order="F")
+    grid = record.source.orthogonal()
+    if grid == record.source:
+        return _restore(slabs, record, axis, values, above, sum_to_one, probabilities)
+    # The scan is sheared: fill its orthogonal grid, then bring labels and probabilities back.
+    shares = (
+        None if probabilities is None else np.empty((len(probabilities), *grid.shape), np.uint16)
+    )
+    labels = _restore(slabs, record, axis, values, above, sum_to_one, shares)
+    if probabilities is not None and shares is not None:
+        for index, (one, share) in enumerate(zip(probabilities, shares, strict=True)):
+            outside = 0 if index else PROBABILITY_ONE
+            one[:] = np.rint(shear.image_on(share, grid, record.source, order=1, outside=outside))
+    return shear.labels_on(labels, grid, record.source)
+
+
+def _restore(
+    slabs: Iterable[Tensor],
+    record: PreprocessingRecord,
+    axis: int,
+    values: NDArray[Any],
+    above: float | None,
+    sum_to_one: bool,
+    probabilities: NDArray[np.uint16] | None,
+) -> NDArray[Any]:
+    """As ``restore``, on the orthogonal grid of the scan."""
+    out = np.zeros(record.source.orthogonal().shape, dtype=values.dtype, order="F")
     # A view with the marching axis first: writing to it fills the volume.
     box = np.moveaxis(_boxed(record.axes.apply(out), record), axis, 0)
     same_values = np.array_equal(values, np.arange(len(values)))

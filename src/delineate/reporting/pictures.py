@@ -29,6 +29,7 @@ from ..core.labels import Label, LabelSet
 from ..core.volume import Volume
 from ..core.words import decimals
 from ..metrics import overlap
+from ..preprocessing.shear import orthogonal
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -130,7 +131,7 @@ def montage_figure(
     for name, mask in masks.items():
         check_place(base, name, mask)
     placed = is_placed(base)
-    shown = _as_shown(base, placed)
+    shown = _as_shown(base, placed, labels=image is None)
     drawn = {name: _as_shown(mask, placed).channels_array[0] for name, mask in masks.items()}
     array = shown.channels_array[0]
     low_high, words = _window(None if image is None else array, base.unit, window)
@@ -185,8 +186,9 @@ def side_by_side(
     # The slice axis is that of the stored scan: find it again after reorienting.
     placed, axis = is_placed(base), base.grid.slice_axis
     if placed:
-        axis = base.grid.reorient(_SHOWN_AS)[1].order.index(axis)
-    shown, t, p = (_as_shown(v, placed) for v in (base, truth, prediction))
+        axis = base.grid.orthogonal().reorient(_SHOWN_AS)[1].order.index(axis)
+    shown = _as_shown(base, placed, labels=image is None)
+    t, p = (_as_shown(v, placed) for v in (truth, prediction))
     true, predicted = t.channels_array[0], p.channels_array[0]
     plane = PLANES[axis] if placed else Plane("", axis, "")
     chosen = spread(_amounts(true, labels, axis) + _amounts(predicted, labels, axis), slices)
@@ -234,9 +236,11 @@ def is_placed(volume: Volume) -> bool:
     return bool(volume.meta.get("place_known", volume.meta.get("spacing_known", True)))
 
 
-def _as_shown(volume: Volume, placed: bool) -> Volume:
-    """The volume in the pictures' orientation; as it is stored if its directions are unknown."""
-    return volume.reorient(_SHOWN_AS) if placed else volume
+def _as_shown(volume: Volume, placed: bool, labels: bool = True) -> Volume:
+    """The volume in the pictures' orientation, at right angles; as it is stored if its directions
+    are unknown. ``labels``: whether it is a mask.
+    """
+    return orthogonal(volume, labels).reorient(_SHOWN_AS) if placed else volume
 
 
 def _planes(shape: Sequence[int], placed: bool) -> list[Plane]:

@@ -20,7 +20,7 @@ from ..core.errors import DelineateError, InputError
 from ..core.labels import LabelSet
 from .scenes import ONLY, Scene, described, shown_array
 from .sources import scored_cases
-from .voxels import channel, coarser, cropped, packed, stepped
+from .voxels import channel, coarser, cropped, packed, stepped, straightened
 
 STATIC = Path(__file__).parent / "static"
 SCRIPTS = ("niivue.umd.js", "viewer.js")
@@ -110,7 +110,7 @@ def _inlined(scene: Scene) -> dict[str, Any]:
 
     Volumes in ml are those of the original mask, not of the cropped and coarser one.
     """
-    small = coarser(cropped(scene, MARGIN_MM), FILE_VOXELS)
+    small = coarser(cropped(straightened(scene), MARGIN_MM), FILE_VOXELS)
     images = [packed(*stepped(channel(small.image, n))) for n in range(small.image.channels)]
     masks = [packed(m.volume.with_array(shown_array(m))) for m in small.masks]
     return {

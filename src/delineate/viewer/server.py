@@ -23,7 +23,7 @@ from ..core.errors import DelineateError, UsageError
 from .page import SCRIPTS, STATIC, STYLE, served_page
 from .scenes import Scene, ViewerCase, described, shown_array
 from .sources import CaseList
-from .voxels import MOST_VOXELS, channel, coarser, packed
+from .voxels import MOST_VOXELS, channel, coarser, packed, straightened
 
 HOST = "127.0.0.1"
 KEPT = 2  # cases kept in memory: the one on the screen and the previous one
@@ -85,9 +85,11 @@ class CaseReader:
     def _read(self, entry: ViewerCase) -> tuple[bytes, Scene]:
         """Read a case; volumes are counted on the original masks, voxels may be made coarser."""
         scene = entry.load()
-        small = coarser(scene, MOST_VOXELS)
+        straight = straightened(scene)
+        small = coarser(straight, MOST_VOXELS)
         facts = {
-            **described(scene),
+            **described(straight),
+            **({} if straight is scene else {"masks": described(scene)["masks"]}),
             "reduced": small.image.grid != scene.image.grid,
             "shown_mm": [round(s, 3) for s in small.image.grid.spacing_mm],
         }

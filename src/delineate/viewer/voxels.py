@@ -21,6 +21,7 @@ from ..core.grid import Grid
 from ..core.volume import Volume
 from ..extras import require_extra
 from ..formats import nifti
+from ..preprocessing.shear import orthogonal
 from .scenes import Scene
 
 MOST_VOXELS = 100_000_000  # a graphics device keeps several copies of 4 bytes per voxel
@@ -61,6 +62,17 @@ def channel(image: Volume, number: int) -> Volume:
                 np.float32
             )
     return image.with_array(array)
+
+
+def straightened(scene: Scene) -> Scene:
+    """The scene on the orthogonal grid of a sheared image, because the page shows axes at right
+    angles; itself if the image is not sheared.
+    """
+    image = orthogonal(scene.image)
+    if image is scene.image:
+        return scene
+    masks = [replace(m, volume=orthogonal(m.volume, labels=True)) for m in scene.masks]
+    return replace(scene, image=image, masks=tuple(masks))
 
 
 def coarser(scene: Scene, most_voxels: int) -> Scene:

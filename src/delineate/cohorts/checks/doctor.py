@@ -280,7 +280,21 @@ def check_hu(found: Examination) -> list[Finding]:
     return findings
 
 
+def check_shear(found: Examination) -> list[Finding]:
+    """Note a scan whose axes are not at right angles."""
+    if found.grid is None or not found.grid.is_sheared:
+        return []
+    degrees = found.grid.shear_deg
+    message = (
+        f"the axes are up to {degrees:.1f} degrees off a right angle (a tilted gantry, or the "
+        "affine of a registration); the grid is kept, and the scan is resampled once when it is "
+        "prepared"
+    )
+    return [Finding(found.case, "sheared", "note", message, {"degrees": degrees})]
+
+
 IMAGE_CHECKS: tuple[Callable[[Examination], list[Finding]], ...] = (
+    check_shear,
     check_constant,
     check_finite,
     check_hu,

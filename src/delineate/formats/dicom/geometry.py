@@ -6,8 +6,9 @@ gap is measured between positions; SliceThickness is ignored. Then the corners o
 lie within 0.05 mm (1 % of the gap for gaps above 5 mm) of the grid, or the series is refused:
 nothing is interpolated, dropped or guessed. Arrays are (column, row, slice). LPS becomes RAS+ here.
 
-Not supported yet: multi-frame (enhanced) objects, mosaics, several time points, tilted gantry,
-colour.
+Slices that are stacked at an angle to the normal of their planes (a tilted gantry) give a sheared
+grid, exactly as positioned. Not supported yet: multi-frame (enhanced) objects, mosaics, several
+time points, colour.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from .headers import ENHANCED, Series, Slice
 
 LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 SLICE_TOLERANCE_MM = 0.05
+MOST_TILT_DEG = 45.0  # gantries tilt up to 30 degrees; beyond this the positions are wrong
 SAME_DIRECTION = 1e-3  # largest difference of direction cosines within one series
 
 
@@ -32,7 +34,8 @@ def layout(series: Series) -> tuple[Grid, list[Slice]]:
     Raises:
         FormatError: objects that this version does not read (multi-frame, mosaic, colour,
             localiser, mixed kinds, lookup table).
-        GeometryError: missing, mixed, uneven, duplicate or tilted positions.
+        GeometryError: missing, mixed, uneven or duplicate positions, or a tilt above
+            ``MOST_TILT_DEG``.
     """
     slices = series.slices
     _refuse_kinds(slices)
@@ -59,7 +62,8 @@ def layout(series: Series) -> tuple[Grid, list[Slice]]:
     affine[:3, 3] = ordered[0].position
     # The grid comes from a few headers; now every slice is checked against it.
     _check_corners(ordered, affine)
-    return Grid((first.columns, first.rows, len(ordered)), LPS_TO_RAS @ affine), ordered
+    shape = (first.columns, first.rows, len(ordered))
+    return Grid(shape, LPS_TO_RAS @ affine, allow_shear=True), ordered
 
 
 def _refuse_kinds(slices: Sequence[Slice]) -> None:
@@ -156,15 +160,15 @@ def _step(ordered: Sequence[Slice], normal: NDArray[np.float64]) -> NDArray[np.f
         )
     extent = positions[-1] - positions[0]
     # A tiny sideways drift is rounding of positions: the step then follows the normal. A larger one
-    # is kept up to the shear tolerance of Grid; beyond it the gantry was tilted.
+    # is kept: the gantry was tilted.
     drift = extent - (extent @ normal) * normal
     if np.linalg.norm(drift) <= SLICE_TOLERANCE_MM:
         return np.asarray(normal * (extent @ normal) / (len(ordered) - 1))
-    if np.linalg.norm(drift) / np.linalg.norm(extent) > SHEAR_TOLERANCE:
-        degrees = np.degrees(np.arctan2(np.linalg.norm(drift), abs(extent @ normal)))
+    tilt_deg = float(np.degrees(np.arctan2(np.linalg.norm(drift), abs(extent @ normal))))
+    if tilt_deg > MOST_TILT_DEG:
         raise GeometryError(
-            f"tilted gantry: the slices are stacked {degrees:.2f} degrees off the normal of "
-            "their planes"
+            f"the slices are stacked {tilt_deg:.2f} degrees off the normal of their planes; a "
+            f"tilted gantry explains at most {MOST_TILT_DEG:g}"
         )
     return np.asarray(extent / (len(ordered) - 1))
 

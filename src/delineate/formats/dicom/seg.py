@@ -350,7 +350,8 @@ def _pixel_measures(series: SegSource) -> Any:
     """State the pixel spacing of the scan and the measured gap between its slices."""
     import highdicom as hd
 
-    column, row, gap = series.grid.spacing_mm
+    # The gap is that across the planes, also if the gantry was tilted.
+    column, row, gap = series.grid.orthogonal().spacing_mm
     return hd.PixelMeasuresSequence(
         pixel_spacing=_spacing(series.headers[0], row, column),
         slice_thickness=gap,
