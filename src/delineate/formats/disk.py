@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import gzip
+import json
 import re
 import struct
 import zlib
@@ -22,10 +23,12 @@ from isal import igzip, isal_zlib
 from numpy.typing import NDArray
 
 from ..core.errors import DelineateError, FormatError, LabelError
-from ..core.inputs import refuse_special
-from ..core.labels import as_whole_numbers
+from ..core.inputs import parse_json, refuse_special
+from ..core.labels import LabelSet, as_whole_numbers
 from ..core.volume import Volume
 from ..extend.registers import FORMATS
+
+LABELS_KEY = "delineate_labels"  # of the JSON in a field for text
 
 GZIP_MAGIC = b"\x1f\x8b"
 HEAD_BYTES = 4096  # enough to recognise the format and to hold a fixed-size header
@@ -238,3 +241,17 @@ def smallest_labels(volume: Volume) -> NDArray[Any]:
             path=volume.source or None,
         )
     return array.astype(np.min_scalar_type(int(high)), copy=False)
+
+
+def labels_as_text(labels: LabelSet) -> str:
+    """The structures as JSON, for a format with a field for text."""
+    return json.dumps({LABELS_KEY: labels.to_json()})
+
+
+def names_in_text(text: str) -> dict[int, str]:
+    """Value -> name from the text that ``labels_as_text`` made; {} for any other text."""
+    try:
+        found = parse_json(text.rstrip("\0 "))[LABELS_KEY]
+        return {label.value: label.name for label in LabelSet.from_json(found)}
+    except (ValueError, KeyError, TypeError, LabelError):
+        return {}

@@ -434,7 +434,7 @@ def write(volume: Volume, path: str | Path, *, labels: LabelSet | None = None) -
     that of another registered format, or a folder of PNG slices if there is no ending.
 
     A volume of unit "label" is written in the smallest unsigned dtype. ``labels`` are stored in the
-    file if the format has a field for them (NIfTI comment, NRRD key/values). An existing file at
+    file (NIfTI comment, NRRD key/values, MetaImage fields, PNG text). An existing file at
     ``path`` stays until the new one is complete.
 
     Raises:
@@ -453,7 +453,7 @@ def write(volume: Volume, path: str | Path, *, labels: LabelSet | None = None) -
             f"{', '.join(writable())}, or none for a folder of PNG slices",
             path=path,
         )
-    raster.write_slices(volume, path)
+    raster.write_slices(volume, path, labels)
 
 
 def writable() -> tuple[str, ...]:
@@ -574,14 +574,6 @@ def _is(kind: str, kind_of: Callable[[bytes], str], head: bytes) -> bool:
     return kind_of(head) == kind
 
 
-def _write_png(volume: Volume, path: Path, labels: LabelSet | None) -> None:
-    raster.write_png(volume, path)
-
-
-def _write_metaimage(volume: Volume, path: Path, labels: LabelSet | None) -> None:
-    itk.write(volume, path)
-
-
 # The package's own formats. Pictures and DICOM are read with more arguments than a path, see
 # ``_read``.
 OWN: dict[str, Format] = {
@@ -610,7 +602,7 @@ OWN["MetaImage"] = Format(
     itk.read,
     "MetaImage as ITK reads and writes it",
     (".mha", ".mhd"),
-    _write_metaimage,
+    itk.write,
     (".mha", ".mhd"),
     itk.read_grid,
 )
@@ -620,7 +612,7 @@ OWN |= {
         partial(raster.read, kind=kind),
         f"{kind} pictures",
         endings,
-        _write_png if kind == "PNG" else None,
+        raster.write_png if kind == "PNG" else None,
         endings if kind == "PNG" else (),
     )
     for kind, endings in (

@@ -16,14 +16,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..core.atomic import replacing, write_bytes
-from ..core.errors import FormatError
+from ..core.errors import FormatError, OutputError
 from ..core.grid import Grid
+from ..core.labels import LabelSet
 from ..core.volume import Volume
 from ..extras import require_extra
 from .disk import smallest_labels, told
 
 LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0])
 MOST_OF_HEADER = 1 << 20  # bytes; lists of slices are long
+_ESCAPED = re.compile(r"\\u\{([0-9a-f]+)\}")
+_IMAGE = re.compile(rb"ObjectType[ \t]*=[ \t]*Image\b")
+MOST_OF_NAME = 4096  # characters of a field that ITK reads again
 _DATA_FILE = re.compile(
     r"(?im)^[ \t]*(?:ElementDataFile[ \t]*=|data ?file[ \t]*:)[ \t]*(.+?)[ \t]*\r?$"
 )
@@ -43,10 +47,10 @@ def kind_of(head: bytes) -> str:
         return "NRRD"
     # MetaImage has no magic number: the header is text that starts with one of a few keys.
     first = head[:2048].lstrip()
-    is_meta = (
-        first.startswith((b"ObjectType", b"NDims", b"Comment"))
-        and b"NDims" in first
-        and b"DimSize" in head
+    # The size follows after the fields of other programs, perhaps beyond the head.
+    is_meta = b"NDims" in first and (
+        _IMAGE.match(first) is not None
+        or (first.startswith((b"ObjectType", b"NDims", b"Comment")) and b"DimSize" in head)
     )
     return "MetaImage" if is_meta else ""
 
@@ -89,10 +93,7 @@ def from_image(image: Any, source: str = "") -> Volume:
     channels = channels[..., None] if channels.ndim == 3 else channels
     meta: dict[str, Any] = {"modality": "", "patient": "", "spacing_known": True}
     # Names and colours of segments, as other viewers write them, are kept as they are.
-    names = {
-        key: image.GetMetaData(key) for key in image.GetMetaDataKeys() if key.startswith("Segment")
-    }
-    if names:
+    if names := _segment_fields(image):
         meta["segments"] = names
     return Volume(
         channels[0] if len(channels) == 1 else channels,
@@ -100,6 +101,27 @@ def from_image(image: Any, source: str = "") -> Volume:
         source=source,
         meta=meta,
     )
+
+
+def read_segments(path: str | Path) -> dict[str, str]:
+    """Read only the fields of segments in the header, such as ``Segment0_Name``."""
+    with told(path, "MetaImage file"):
+        reader = _reader(path)
+        reader.ReadImageInformation()
+        return _segment_fields(reader)
+
+
+def _segment_fields(image: Any) -> dict[str, str]:
+    keys = [key for key in image.GetMetaDataKeys() if key.startswith("Segment")]
+    return {
+        key: _ESCAPED.sub(lambda found: chr(int(found[1], 16)), image.GetMetaData(key))
+        for key in keys
+    }
+
+
+def _ascii(text: str) -> str:
+    """The text with other characters as ``\\u{hexadecimal}``: MetaImage headers are ASCII."""
+    return "".join(c if " " <= c <= "~" and c != "\\" else f"\\u{{{ord(c):x}}}" for c in text)
 
 
 def read_grid(path: str | Path) -> Grid:
@@ -180,10 +202,25 @@ def _grid(image: Any, dimension: int) -> Grid:
 # ---- writing ----
 
 
-def write(volume: Volume, path: str | Path) -> None:
-    """Write .mha, compressed, or .mhd with a .raw next to it."""
+def write(volume: Volume, path: str | Path, labels: LabelSet | None = None) -> None:
+    """Write .mha, compressed, or .mhd with a .raw next to it.
+
+    Value and name of ``labels`` become fields of the header, named as in NRRD (``Segment0_Name``
+    ...).
+
+    Raises:
+        OutputError: a name is longer than ``MOST_OF_NAME``.
+    """
     target, sitk = Path(path), _simpleitk()
     image = to_image(volume)
+    for n, label in enumerate(labels or ()):
+        if len(name := _ascii(label.name)) > MOST_OF_NAME:
+            raise OutputError(
+                f"MetaImage stores names of at most {MOST_OF_NAME} characters, found {len(name)}",
+                path=path,
+            )
+        image.SetMetaData(f"Segment{n}_Name", name)
+        image.SetMetaData(f"Segment{n}_LabelValue", str(label.value))
     if target.suffix.lower() == ".mhd":
         _write_pair(image, target)
         return

@@ -18,7 +18,7 @@ import numpy as np
 from ..core.errors import LabelError
 from ..core.manifest import Source
 from ..core.volume import Volume
-from . import files, nifti, nrrd
+from . import files, nifti, raster
 from .raster import ALPHA, COLOURS
 
 _KEY = re.compile(r"^Segment(\d+)_(Name|LabelValue|Layer)$")
@@ -49,14 +49,16 @@ def read_label_file(path: str | Path | Source, *, by_index: bool = True) -> Volu
 
 
 def names_in(path: str | Path) -> dict[int, str]:
-    """Value -> name that a label file states in its header (NIfTI as ``formats.nifti`` writes it,
-    NRRD with one layer of segments); {} if it states none or is no such file.
+    """Value -> name that a label file states in its header (NIfTI and PNG as this package writes
+    them, NRRD and MetaImage with one layer of segments); {} if it states none or is no such file.
     """
     if not Path(path).is_file():
         return {}
     kind = files.detect(path)
-    if kind == "NRRD":
-        segments = segments_of(nrrd.read_segments(path))
+    if kind == "PNG":
+        return raster.read_names(path, kind)
+    if kind in files.VOLUMES:
+        segments = segments_of(files.VOLUMES[kind].read_segments(path))
         one_layer = len({segment.layer for segment in segments}) == 1
         return {segment.value: segment.name for segment in segments} if one_layer else {}
     return nifti.read_names(path) if kind in nifti.KINDS else {}

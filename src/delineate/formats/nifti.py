@@ -15,7 +15,6 @@ axis on disk becomes channels.
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import IO, Any
 
@@ -23,19 +22,27 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..core.atomic import replacing
-from ..core.errors import FormatError, GeometryError, LabelError
+from ..core.errors import FormatError, GeometryError
 from ..core.grid import Grid
-from ..core.inputs import parse_json
 from ..core.labels import LabelSet
 from ..core.volume import Volume
-from .disk import head_of, is_348, opened, packing, read_array, smallest_labels, told
+from .disk import (
+    head_of,
+    is_348,
+    labels_as_text,
+    names_in_text,
+    opened,
+    packing,
+    read_array,
+    smallest_labels,
+    told,
+)
 from .raster import CHANNEL_NAMES
 
 MM = {"meter": 1000.0, "mm": 1.0, "micron": 0.001, "unknown": 1.0}
 SAME_PLACE_MM = 1.0
 MGH_OFFSET = 284
 MGH_TYPES = (0, 1, 3, 4, 10)
-LABELS_KEY = "delineate_labels"  # of the JSON in a comment extension
 KINDS = ("NIfTI", "NIfTI-2", "NIfTI pair", "Analyze 7.5", "MGH")
 
 
@@ -84,13 +91,10 @@ def read_names(path: str | Path) -> dict[int, str]:
 
 def _names(header: Any) -> dict[int, str]:
     for extension in getattr(header, "extensions", ()):
-        try:
-            content = extension.get_content()
-            text = content.decode() if isinstance(content, bytes) else str(content)
-            found = parse_json(text.rstrip("\0 "))[LABELS_KEY]
-            return {label.value: label.name for label in LabelSet.from_json(found)}
-        except (ValueError, KeyError, TypeError, LabelError):
-            continue  # an extension of another program
+        content = extension.get_content()
+        text = content.decode(errors="replace") if isinstance(content, bytes) else str(content)
+        if names := names_in_text(text):
+            return names
     return {}
 
 
@@ -402,12 +406,12 @@ def to_image(volume: Volume, labels: LabelSet | None = None, step: float = 1.0) 
     image.header.set_xyzt_units("mm")
     image.header.set_slope_inter(step, 0)
     image.set_sform(volume.grid.affine, code=1)
-    # A qform cannot express shear: beside a sheared sform it would contradict it, and is not set.
+    # A qform cannot hold shear and would contradict the sform, so it is not set.
     code = 0 if volume.grid.is_sheared else 1
     image.set_qform(volume.grid.affine, code=code, strip_shears=True)
     # NIfTI has no field for label names, so they go into an extension.
     if labels is not None and len(labels):
-        text = json.dumps({LABELS_KEY: labels.to_json()})
+        text = labels_as_text(labels)
         image.header.extensions.append(nib.nifti1.Nifti1Extension("comment", text.encode()))
     return image
 

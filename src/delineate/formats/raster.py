@@ -24,8 +24,9 @@ from numpy.typing import NDArray
 from ..core.atomic import make_folder, replacing
 from ..core.errors import FormatError, GeometryError, OutputError
 from ..core.grid import Grid
+from ..core.labels import LabelSet
 from ..core.volume import Volume
-from .disk import natural_key, smallest_labels, told
+from .disk import LABELS_KEY, labels_as_text, names_in_text, natural_key, smallest_labels, told
 
 KINDS = ("PNG", "JPEG", "TIFF", "GIF", "BMP")
 ALPHA = "alpha"
@@ -124,7 +125,19 @@ def read(
             meta["channels"] = list(names)
         if palette:
             meta["palette"] = palette
+        if stated := read_names(path, kind):
+            meta["names"] = stated
         return Volume(array, grid_of(array.shape[-3:], spacing_mm), source=str(path), meta=meta)
+
+
+def read_names(path: str | Path, kind: str) -> dict[int, str]:
+    """Value -> name of the structures that ``write_png`` stored; {} for other files."""
+    from PIL import Image
+
+    if kind != "PNG":
+        return {}
+    with told(path, f"{kind} file"), Image.open(path) as image:
+        return names_in_text(str(image.info.get(LABELS_KEY, "")))
 
 
 def size_of(path: str | Path, kind: str) -> tuple[int, int, int]:
@@ -373,9 +386,9 @@ def _tiff_by_pillow(path: Path) -> tuple[NDArray[Any], str, tuple[int, ...]]:
 # ---- writing ----
 
 
-def write_png(volume: Volume, path: str | Path) -> None:
+def write_png(volume: Volume, path: str | Path, labels: LabelSet | None = None) -> None:
     """Write one slice as PNG: uint8 or uint16 grey levels, or uint8 colours. PNG stores no position
-    and no spacing, so both are lost.
+    and no spacing, so both are lost; ``labels`` become a text of the file.
 
     Raises:
         OutputError: the volume has more than one slice, or values that PNG cannot store.
@@ -386,11 +399,11 @@ def write_png(volume: Volume, path: str | Path) -> None:
             "extension) to write one PNG per slice",
             path=path,
         )
-    _save(_writable(volume, path)[..., 0], path)
+    _save(_writable(volume, path)[..., 0], path, labels)
 
 
-def write_slices(volume: Volume, folder: str | Path) -> list[Path]:
-    """Write one ``slice_0000.png`` per slice, in the order of k.
+def write_slices(volume: Volume, folder: str | Path, labels: LabelSet | None = None) -> list[Path]:
+    """Write one ``slice_0000.png`` per slice, in the order of k, each with the ``labels``.
 
     Raises:
         OutputError: the folder holds other files, which would be mixed with the slices.
@@ -407,7 +420,7 @@ def write_slices(volume: Volume, folder: str | Path) -> list[Path]:
             f"the folder holds other files ({shown}); slices need an empty folder", path=folder
         )
     for k, name in enumerate(names):
-        _save(array[..., k], target / name)
+        _save(array[..., k], target / name, labels)
     return [target / name for name in names]
 
 
@@ -436,11 +449,15 @@ def _writable(volume: Volume, path: str | Path) -> NDArray[Any]:
     return array
 
 
-def _save(pixels: NDArray[Any], path: str | Path) -> None:
+def _save(pixels: NDArray[Any], path: str | Path, labels: LabelSet | None) -> None:
     """Write pixels (I, J) or (C, I, J) to a file."""
     from PIL import Image
+    from PIL.PngImagePlugin import PngInfo
 
+    text = PngInfo()
+    if labels:
+        text.add_itxt(LABELS_KEY, labels_as_text(labels))
     with replacing(path) as temporary:
         Image.fromarray(np.ascontiguousarray(pixels.transpose(*range(pixels.ndim)[::-1]))).save(
-            temporary, format="PNG"
+            temporary, format="PNG", pnginfo=text
         )
