@@ -71,15 +71,15 @@ def _images_and_labels(paths: Sequence[Path]) -> tuple[list[Path], list[Path]]:
     by_orig = any(_has(p, "orig") for p in paths)
     if by_orig:
         images = [p for p in paths if _has(p, "orig")]
-        labels = [p for p in paths if not _has(p, "orig") and (_is_label(p) or _has(p, "liver"))]
+        labels = [p for p in paths if not _has(p, "orig") and (is_label(p) or _has(p, "liver"))]
     else:
         # Without "orig", every file that is not a label is an image.
-        labels = [p for p in paths if _is_label(p)]
+        labels = [p for p in paths if is_label(p)]
         images = [p for p in paths if p not in labels]
     return images, labels
 
 
-def _is_label(path: Path) -> bool:
+def is_label(path: Path) -> bool:
     """Whether the name marks a label: by a word, or the ending of 3D Slicer's segmentations."""
     return path.name.lower().endswith(".seg.nrrd") or bool(_LABEL_WORD.search(stem(path)))
 

@@ -1,0 +1,179 @@
+"""Trees of an archive, ``PATIENT/STUDY/SERIES/*.dcm``, with masks as volumes in or next to the
+folder of their series.
+
+A mask belongs to the series whose folder it is in or next to; if these are several, to the one
+whose grid it has, or whose folder its name contains. Names and content tell masks from converted
+scans.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ....core.errors import DelineateError, LayoutError
+from ....core.grid import Grid
+from ....core.manifest import Case
+from ....extend.findings import Draft
+from ....extend.registering import layout
+from ....formats import dicom, files
+from ....formats.files import stem
+from ..drafts.content import content_of
+from ..tree import Tree, is_raster, source
+from .structure_masks import set_masks
+from .suffix_pairs import is_label
+
+DEEPEST = 4  # number of folder levels between the root and a series
+_MASK_FOLDERS = ("masks", "mask", "labels", "label", "segmentations", "segmentation", "seg", "rois")
+
+
+@dataclass
+class _Series:
+    """A folder of DICOM files, its patient's folder, and the masks found for it."""
+
+    folder: Path
+    patient: Path
+    masks: list[Path] = field(default_factory=list)
+
+
+@layout(
+    "hospital",
+    definition="PATIENT/STUDY/SERIES/*.dcm with masks in or next to SERIES",
+    tier="pairs",
+)
+def hospital(tree: Tree, root: Path) -> Draft | None:
+    """Each series with a mask is a case; a patient without masks but with one series is too.
+
+    Raises:
+        LayoutError: masks belong to series of several modalities.
+    """
+    series = [
+        _Series(folder, patient)
+        for patient in tree.folders(root)
+        for folder in _dicom_folders(tree, patient, DEEPEST)
+    ]
+    draft = Draft("hospital", [])
+    for patient in dict.fromkeys(one.patient for one in series):
+        _give_masks(tree, draft, [one for one in series if one.patient == patient])
+    labelled = [one for one in series if one.masks]
+    patients, with_mask = ({one.patient for one in found} for found in (series, labelled))
+    if 2 * len(with_mask) < max(1, len(patients)):
+        return None
+    draft.modality = _modality(labelled, root)
+    draft.channels = (draft.modality or "image",)
+    _add_cases(draft, series)
+    return draft
+
+
+def _dicom_folders(tree: Tree, folder: Path, depth: int) -> Iterator[Path]:
+    if tree.is_dicom(folder):
+        yield folder
+    elif depth > 1:
+        for inner in tree.folders(folder):
+            yield from _dicom_folders(tree, inner, depth - 1)
+
+
+def _give_masks(tree: Tree, draft: Draft, series: Sequence[_Series]) -> None:
+    """Give every mask below one patient to its series, or report why it has none."""
+    place = {one.folder: one for one in series}
+    for folder in dict.fromkeys(f for one in series for f in (one.folder, *_above(one))):
+        for path in _masks_in(tree, folder):
+            near = [place[folder]] if folder in place else _below(folder, series)
+            chosen = near if len(near) == 1 else _by_name_or_grid(path, near)
+            if len(chosen) == 1:
+                chosen[0].masks.append(path)
+            else:
+                names = ", ".join(one.folder.name for one in near)
+                draft.problem(
+                    series[0].patient.name,
+                    "unpaired",
+                    f"{path.name} could be of several series: {names}; put it into the folder of "
+                    "its series",
+                    path=str(path),
+                )
+
+
+def _above(one: _Series) -> list[Path]:
+    """The folders from that of the series up to the patient's."""
+    if one.folder == one.patient:
+        return []
+    parents = list(one.folder.parents)
+    return parents[: parents.index(one.patient) + 1]
+
+
+def _below(folder: Path, series: Sequence[_Series]) -> list[_Series]:
+    return [one for one in series if folder in one.folder.parents]
+
+
+def _masks_in(tree: Tree, folder: Path) -> list[Path]:
+    """The volumes in a folder and in its folder of masks that are masks by name or content."""
+    inner = tree.folder(folder, *_MASK_FOLDERS)
+    # A folder of DICOM masks is a series of its own.
+    places = [folder, *([inner] if inner and not tree.is_dicom(inner) else [])]
+    volumes = [p for place in places for p in tree.images(place) if not is_raster(p)]
+    return [path for path in volumes if is_label(path) or content_of(path).kind == "mask"]
+
+
+def _by_name_or_grid(mask: Path, series: Sequence[_Series]) -> list[_Series]:
+    """The series whose folder's name the mask's name contains, else those with its grid."""
+    named = [one for one in series if one.folder.name.lower() in stem(mask).lower()]
+    if len(named) == 1:
+        return named
+    try:
+        grid = files.read_grid(mask)
+    except DelineateError:
+        return []
+    return [one for one in series if _has_grid(one.folder, grid)]
+
+
+def _has_grid(folder: Path, grid: Grid) -> bool:
+    """Whether a series has this grid, in any order of the axes."""
+    try:
+        own = files.read_grid(folder)
+    except DelineateError:
+        return False
+    return grid.reorient(own.codes)[0].matches(own)
+
+
+def _modality(labelled: Sequence[_Series], root: Path) -> str:
+    """The modality of all series with masks.
+
+    Raises:
+        LayoutError: there are several.
+    """
+    found: dict[str, str] = {}
+    for one in labelled:
+        try:
+            first = dicom.find_series(one.folder)[0]
+        except (DelineateError, IndexError):
+            continue
+        found.setdefault(first.modality, one.folder.name)
+    if len(found) > 1:
+        shown = ", ".join(f"{modality} ({name})" for modality, name in sorted(found.items()))
+        raise LayoutError(
+            f"series of several modalities have masks: {shown}; describe the one to use "
+            "(check --draft FILE)",
+            path=root,
+        )
+    return next((m for m in found if m in ("CT", "MR", "PT")), "")
+
+
+def _add_cases(draft: Draft, series: Sequence[_Series]) -> None:
+    counts = Counter(one.patient for one in series if one.masks)
+    every = Counter(one.patient for one in series)
+    # One mask each may have any name; several are one structure each.
+    several = any(len(one.masks) > 1 for one in series)
+    if several:
+        set_masks(draft, sorted({stem(path) for one in series for path in one.masks}))
+    for one in series:
+        name = one.patient.name
+        if not one.masks:
+            if counts[one.patient] or every[one.patient] > 1:
+                continue
+            draft.problem(name, "unpaired", f"no mask in or next to {one.folder}", "warning")
+        elif counts[one.patient] > 1:
+            name = "_".join(one.folder.relative_to(one.patient.parent).parts)
+        masks = tuple(source(path) for path in one.masks)
+        draft.cases.append(Case(name, one.patient.name, (source(one.folder),), masks))
