@@ -7,6 +7,7 @@ from typing import Literal
 
 from .made import Right
 
+LEAST_CONTRAST = 1.6
 Outcome = Literal["right", "refused", "silently wrong", "wrong file named", "crashed"]
 
 
@@ -21,6 +22,8 @@ class Answer:
         crashed: the last line of a traceback.
         cases, patients, channels: as in ``Right``; None or () if the reader has no such feature.
         said: its list of files.
+        contrast: the smallest ratio of a case's mean intensity inside its structures to that
+            outside. It is above 2 if the labels lie on the structures, which are bright.
     """
 
     voxels: dict[str, int] = field(default_factory=dict)
@@ -31,6 +34,7 @@ class Answer:
     patients: int | None = None
     channels: tuple[str, ...] = ()
     said: str = ""
+    contrast: float | None = None
 
 
 def judge(answer: Answer, right: Right) -> tuple[Outcome, str]:
@@ -44,6 +48,8 @@ def judge(answer: Answer, right: Right) -> tuple[Outcome, str]:
     if right.refused:
         return "silently wrong", f"should be refused, found {answer.voxels}"
     blamed = sorted(set(answer.bad) - set(right.bad))
+    if blamed and set(blamed) <= set(right.odd):
+        return "refused", ", ".join(blamed)
     if blamed:
         return (
             "wrong file named",
@@ -62,5 +68,7 @@ def judge(answer: Answer, right: Right) -> tuple[Outcome, str]:
         )
         if wanted is not None and given not in (None, ()) and given != wanted
     ]
+    if answer.contrast is not None and answer.contrast < LEAST_CONTRAST:
+        wrong.append(f"the labels are not on the structures (contrast {answer.contrast:.2f})")
     wrong += [f"{text} is not mentioned" for text in right.said if text not in answer.said]
     return ("silently wrong", "; ".join(wrong)) if wrong else ("right", "")

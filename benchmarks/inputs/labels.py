@@ -12,6 +12,7 @@ import numpy as np
 from .made import (
     AFFINE,
     BOTH,
+    HALF,
     NAMED,
     Array,
     Right,
@@ -68,7 +69,7 @@ add(
     "floats_below_in_half",
     "three of six label files have floats a little below whole numbers, the others integers",
     pairs(lambda path, label, n: nifti(path, values(0, 0.9995, 1.9995)[label] if n % 2 else label)),
-    ALL,
+    Right(voxels(BOTH), odd=HALF),
 )
 add(
     "labels",
@@ -145,6 +146,7 @@ def channels(*of: int) -> Write:
 
 
 CHANNELS = Right({"channel 0": voxels(BOTH)["1"], "channel 1": voxels(BOTH)["2"]})
+STATED = {"channel 0": 1, "channel 1": 2, "channel 2": 3}
 add("labels", "channel_each", "one channel per structure", pairs(channels(1, 2)), CHANNELS)
 add(
     "labels",
@@ -177,6 +179,7 @@ add(
         },
         refusable=True,
     ),
+    STATED,
 )
 add(
     "labels",
@@ -211,7 +214,7 @@ add(
     "negative_background",
     "the background is -1 in all files, and nothing states it",
     pairs(lambda path, label, n: nifti(path, np.where(label == 0, -1, label.astype(np.int16)))),
-    REFUSED,
+    Right(voxels(BOTH)),
 )
 add(
     "labels",
@@ -242,14 +245,14 @@ add(
     "stray_voxel",
     "value 77 in one voxel of one file: a slip of the pen",
     pairs(one_odd(with_value(77, 1))),
-    ALL,
+    Right(voxels(BOTH), odd=("c02",)),
 )
 add(
     "labels",
     "stray_voxels_in_two",
     "value 77 in two voxels of one file, value 9 in one voxel of another",
     pairs(one_odd(with_value(77, 2), one_odd(with_value(9, 1), odd=4))),
-    ALL,
+    Right(voxels(BOTH), odd=("c02", "c04")),
 )
 add(
     "labels",
@@ -278,7 +281,7 @@ add(
     "mask_of_1_or_255",
     "one structure, stored as 1 in half of the files and as 255 in the others",
     pairs(lambda path, label, n: nifti(path, (label > 0).astype(np.uint8) * (255 if n % 2 else 1))),
-    Right(foreground()),
+    Right(foreground(), odd=HALF),
     FOREGROUND,
 )
 add(
@@ -294,7 +297,7 @@ add(
     "empty_in_one",
     "one label file of six is empty, as in a healthy patient",
     pairs(one_odd(lambda path, label, n: nifti(path, label * 0))),
-    Right(voxels(BOTH, [2])),
+    Right(voxels(BOTH, [2]), odd=("c02",)),
 )
 add(
     "labels",
@@ -309,7 +312,7 @@ add(
     "values_above_65535",
     "values 100001 and 100002, which no label map of 16 bits holds",
     pairs(lambda path, label, n: nifti(path, np.array([0, 100001, 100002], np.int32)[label])),
-    REFUSED,
+    Right(voxels(BOTH)),
     {"1": 100001, "2": 100002},
 )
 add(
@@ -321,7 +324,7 @@ add(
             path, np.where((label == 0) & (n == 2), np.nan, label).astype(np.float32)
         )
     ),
-    Right(voxels(BOTH, [2]), bad=("c02",), refusable=True),
+    Right(voxels(BOTH), odd=("c02",)),
 )
 add(
     "labels",

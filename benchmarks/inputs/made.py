@@ -32,6 +32,7 @@ class Right:
         voxels: structure -> number of its voxels in all usable cases. A structure without a name is
             "1" for value 1, or "foreground" if it is the only one. None: not compared.
         bad: cases that cannot be used and must be named; the others must be usable.
+        odd: cases that hold a difficulty and can be used; refusing them is clear, if less.
         refused: a text that must be in the message if nothing of the input can be used; "" if it
             can be used.
         cases, patients: numbers; patients are not compared if None.
@@ -42,6 +43,7 @@ class Right:
 
     voxels: Mapping[str, int] | None = None
     bad: tuple[str, ...] = ()
+    odd: tuple[str, ...] = ()
     refused: str = ""
     cases: int = CASES
     patients: int | None = None
@@ -131,6 +133,7 @@ def voxels(
 
 BOTH = {"1": 1, "2": 2}
 NAMED = {"liver": 1, "spleen": 2}
+HALF = ("c01", "c03", "c05")  # the cases that differ where half of a cohort does
 
 
 def foreground(without: Iterable[int] = (), of: Callable[[int], Any] = scan) -> dict[str, int]:

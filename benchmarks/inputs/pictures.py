@@ -10,6 +10,7 @@ from PIL import Image
 from .made import (
     BOTH,
     CASES,
+    HALF,
     NAMED,
     PICTURE,
     Array,
@@ -283,7 +284,7 @@ add(
         lambda path, label, n: png(path, mask(label)),
         lambda path, image, n: png(path, coloured(image) if n % 2 else image),
     ),
-    Right(foreground(of=picture), channels=("red", "green", "blue")),
+    Right(foreground(of=picture), channels=("red", "green", "blue"), odd=HALF),
     STATED_255,
 )
 add(
@@ -337,7 +338,7 @@ add(
         one_odd(turned, lambda path, image, n: png(path, image, quality=95)),
         ending=".jpg",
     ),
-    ONE,
+    Right(foreground(of=picture), odd=("c02",)),
     STATED_255,
 )
 add(
@@ -396,7 +397,7 @@ add(
             path, ((label > 0) * 65535).astype(np.uint16) if n % 2 else mask(label)
         )
     ),
-    ONE,
+    Right(foreground(of=picture), odd=HALF),
     STATED_255,
 )
 add(

@@ -26,10 +26,15 @@ def answer(root: Path) -> Answer:
         if not len(cohort) or any(not f.case for f in errors):
             return Answer(refused="; ".join(f"{f.case}: {f.message}" for f in errors) or "no case")
         voxels: Counter[str] = Counter()
+        contrasts = []
         for case in cohort:
-            _, mask = cohort.read(case)
+            scan, mask = cohort.read(case)
             if mask is None:
                 continue
+            inside = mask.array > 0
+            if inside.any():
+                image = scan.array[0]
+                contrasts.append(np.nanmean(image[inside]) / np.nanmean(image[~inside]))
             for label in cohort.labels:
                 voxels[plain(label.name)] += int(np.count_nonzero(mask.array == label.value))
         return Answer(
@@ -38,6 +43,7 @@ def answer(root: Path) -> Answer:
             cases=len(report.manifest),
             patients=len(report.manifest.patients),
             channels=tuple(channel_of(name) for name in cohort.channels),
+            contrast=float(min(contrasts)) if contrasts else None,
             said="\n".join(str(FileGroup(**group)) for group in report.manifest.files),
         )
     except DelineateError as error:
