@@ -152,7 +152,8 @@ def read(task, folder, ending, names_bad):
 
 
 def named(text, cases):
-    """Cases whose file is named in a message, on lines that are errors or between them."""
+    """Cases whose file is named in a message; a reader that is tried and left names one too."""
+    text = re.sub(r"(?m)^Failed to open file .*$", "", text)
     return sorted({case for case in cases if re.search(rf"{re.escape(case)}(?:_0000)?\.", text)})
 
 

@@ -423,3 +423,56 @@ def test_the_field_of_view_is_no_truth_where_a_manual_outline_is_there(tmp_path)
     assert {case.label[0].path.split("/")[-2] for case in found.manifest} == {"1st_manual"}
     notes = [f.message for f in found.findings if f.kind == "unused"]
     assert any("mask was not used" in note and "field of view" in note for note in notes)
+
+
+def said(found) -> str:
+    return " ".join(f.message for f in found.findings if f.severity == "warning")
+
+
+@pytest.mark.parametrize(
+    "table",
+    [
+        "value;name\n1;liver\n2;spleen\n",
+        "name,value\nliver,1\nspleen,2\n",
+        "id,label,name\n7,1,liver\n8,2,spleen\n",
+        "id,label\n1,liver\n2,spleen\n",
+        "liver,1\nspleen,2\n",
+    ],
+)
+def test_the_columns_of_a_table_are_found_by_their_headings(tmp_path, table):
+    (tmp_path / "labels.csv").write_text(table)
+    found = pictures(tmp_path, lambda n, path: png(path.with_suffix(".png"), FLAT))
+    assert {b.value: b.name for b in found.manifest.labels} == {1: "liver", 2: "spleen"}
+    assert not said(found)
+
+
+def test_a_mask_without_background_is_a_warning(tmp_path):
+    found = pictures(tmp_path, lambda n, path: png(path.with_suffix(".png"), FLAT + 1))
+    assert "all corners of every mask have the value 1" in said(found)
+
+
+def test_a_structure_that_a_table_calls_void_is_a_warning(tmp_path):
+    (tmp_path / "labels.csv").write_text("value,name\n1,liver\n2,void\n")
+    found = pictures(tmp_path, lambda n, path: png(path.with_suffix(".png"), FLAT))
+    assert "--ignore 2" in said(found)
+
+
+def test_images_in_place_of_masks_are_refused(tmp_path):
+    with pytest.raises(LabelError, match=r"c\d\.nii.*is no mask"):
+        cohort(
+            tmp_path,
+            lambda n, path: nifti(path.with_suffix(".nii"), noise(n, SHAPE).astype(np.int16)),
+        )
+
+
+def test_a_cohort_in_centimetres_is_a_warning(tmp_path):
+    from delineate.cohorts.checks.across_cases import check_extent
+
+    affine = AFFINE.copy()
+    affine[:3] /= 10
+    for n in range(2):
+        nifti(tmp_path / "images" / f"c{n}.nii.gz", noise(n), affine)
+        nifti(tmp_path / "labels" / f"c{n}.nii.gz", box(), affine)
+    found = discover(tmp_path).manifest
+    all_of = [examine((case, found)) for case in found]
+    assert [f.kind for f in check_extent(all_of)] == ["size"]

@@ -18,6 +18,7 @@ from .doctor import Examination
 
 RANGE_RATIO = 20.0  # largest plausible ratio between the intensities of two cases
 OUTLIER_Z = 6.0  # robust z score beyond which a spacing or size is an outlier
+SMALLEST_MM, LARGEST_MM = 15.0, 2500.0  # longest axis of a scan of a body or a part of it
 FEW = 8  # outliers are not searched in cohorts with fewer cases
 # DICOM PatientID values that anonymisation leaves behind; they do not identify a patient.
 _ANONYMOUS_IDS = ("anonymous", "anonymized", "anonymised", "anon", "0", "unknown", "none")
@@ -196,6 +197,24 @@ def check_outliers(all_of: Sequence[Examination]) -> list[Finding]:
     ) + _outliers("size", sizes)
 
 
+def check_extent(all_of: Sequence[Examination]) -> list[Finding]:
+    """Warn if all scans are far smaller or larger than a part of a body, which is a sign of a
+    header in centimetres or metres.
+    """
+    extents = [
+        max(s * n for s, n in zip(e.grid.spacing_mm, e.grid.shape, strict=True))
+        for e in all_of
+        if e.grid is not None and e.spaced and min(e.grid.shape) > 1
+    ]
+    if not extents or any(SMALLEST_MM <= extent <= LARGEST_MM for extent in extents):
+        return []
+    message = (
+        f"the longest axis of the scans measures {min(extents):.3g} to {max(extents):.3g} mm; are "
+        "the voxel sizes in the headers in millimetres?"
+    )
+    return [Finding("", "size", "warning", message, {"extents_mm": [min(extents), max(extents)]})]
+
+
 def _outliers(kind: str, values: Mapping[str, NDArray[np.float64]]) -> list[Finding]:
     """Findings for the cases whose ``values`` (3,) in mm are far from the median of all cases."""
     if len(values) < FEW:
@@ -286,4 +305,5 @@ COHORT_CHECKS: tuple[Callable[[Sequence[Examination]], list[Finding]], ...] = (
     check_patient_ids,
     check_outliers,
     check_ignored,
+    check_extent,
 )

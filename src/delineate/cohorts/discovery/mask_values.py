@@ -38,6 +38,7 @@ SMOOTHED_VALUES, SMOOTHED_SHARE = 8, 0.8  # see _has_smoothed_edges
 LOSSY = (".jpg", ".jpeg", ".jpe", ".jfif")  # these files change values, most of all at edges
 STRAY_VOXELS = 8  # a value in so few voxels of one file alone is a slip of the pen
 AGREEING = 5  # files that agree on their values; the one that differs is then refused
+IGNORED_NAMES = ("ignore", "ignored", "void")
 USUAL_IGNORED = 255  # marks voxels of unknown truth in many data sets
 ONE_MASK = ((1, 255), (1, 65535), (255, 65535))  # the same mask, stored with different maxima
 
@@ -56,8 +57,9 @@ class _MaskFile:
             one channel, so that one channel is the background.
         names: value -> name, as the file itself states.
         palette: value -> colour code, of a picture with a palette.
-        solid: the values of a picture that have a pixel whose four neighbours have it too; values
+        solid: the values that have a voxel whose four neighbours in its slice have it too; values
             without one are found at edges only.
+        corner: the value of all corners of the mask; 0 if they differ.
     """
 
     case: str
@@ -69,6 +71,7 @@ class _MaskFile:
     names: dict[int, str] = field(default_factory=dict)
     palette: dict[int, int] = field(default_factory=dict)
     solid: frozenset[int] = frozenset()
+    corner: int = 0
 
     @property
     def is_lossy(self) -> bool:
@@ -168,11 +171,21 @@ def _content(case: str, path: str, volume: Volume, ignore: tuple[int, ...]) -> _
     colours = volume.meta.get("palette", {})
     palette = {v: _codes(*colours[v]) for v in counts if v in colours}
     names = {v: n for v, n in volume.meta.get("names", {}).items() if v != 0}
-    return _MaskFile(case, path, counts, names=names, palette=palette, solid=_solid(labels, counts))
+    steps = (slice(None, None, max(n - 1, 1)) for n in labels.shape)
+    corners = unique_values(labels[tuple(steps)])
+    return _MaskFile(
+        case,
+        path,
+        counts,
+        names=names,
+        palette=palette,
+        solid=_solid(labels, counts),
+        corner=corners[0] if len(corners) == 1 else 0,
+    )
 
 
 def _solid(array: NDArray[Any], counts: Mapping[int, int]) -> frozenset[int]:
-    """See ``_MaskFile``; all values if there are few, or if the array is too small."""
+    """See ``_MaskFile``; all values if they are few, or if the array is too small."""
     if len(counts) <= SMOOTHED_VALUES or min(array.shape[:2]) < 3:
         return frozenset(counts)
     inner = array[1:-1, 1:-1]
@@ -224,6 +237,7 @@ def _value_structures(
     total: Counter[int] = Counter()
     for one in found:
         total.update(one.counts)
+    _warn_of_background(found, draft)
     if raster and _has_smoothed_edges(found, total):
         draft.note(
             "values",
@@ -233,6 +247,7 @@ def _value_structures(
         )
         labels = LabelSet.from_names({1: draft.names.get(255, "foreground")})
         return labels, LabelMapping(ranges=(Range(128, 255, 1),), rest="background")
+    _refuse_edges(found, total)
     if draft.ranges is not None and _all_in_ranges(sorted(total), draft.ranges[1]):
         return draft.ranges
     counts = _usual_values(found, total, draft)
@@ -326,16 +341,19 @@ def _refuse_most_outside(found: Sequence[_MaskFile], outside: set[int]) -> None:
 
 
 def _suggest_ignoring(values: Sequence[int], draft: Draft) -> None:
-    """Warn about 255 far above two or more other values: by custom it marks unknown voxels."""
+    """Warn about a structure that a table calls "ignore" or "void", and about 255 far above two or
+    more other values: by custom it marks unknown voxels.
+    """
     others = [v for v in values if v != USUAL_IGNORED]
-    if USUAL_IGNORED in draft.names or len(values) == len(others):
-        return
-    if len(others) > 1 and max(others) <= len(others) + 1:
+    far = len(values) > len(others) > 1 and max(others) <= len(others) + 1
+    named = [v for v in values if draft.names.get(v, "").casefold() in IGNORED_NAMES]
+    for value in named or ([USUAL_IGNORED] if far and USUAL_IGNORED not in draft.names else []):
+        rest = [v for v in values if v != value]
         words = (
-            f"{USUAL_IGNORED} is a structure besides {_listed(others)}; if it marks voxels to "
-            f"ignore, state it with --ignore {USUAL_IGNORED}"
+            f"{value} is a structure besides {_listed(rest)}; if it marks voxels to ignore, state "
+            f"it with --ignore {value}"
         )
-        draft.findings.append(Finding("", "values", "warning", words, {"value": USUAL_IGNORED}))
+        draft.findings.append(Finding("", "values", "warning", words, {"value": value}))
 
 
 def _shared_by_others(one: _MaskFile, found: Sequence[_MaskFile]) -> set[int]:
@@ -428,27 +446,50 @@ def _all_in_ranges(values: Sequence[int], mapping: LabelMapping) -> bool:
 def _has_smoothed_edges(found: Sequence[_MaskFile], total: Mapping[int, int]) -> bool:
     """Whether the labels look like one mask 0/255 whose edges were interpolated, or changed by
     compression: most of their voxels near 255, the others at edges.
-
-    Raises:
-        LabelError: several structures have such edges, whose values mean nothing; names a file.
     """
-    lossy = [one for one in found if one.is_lossy and len(one.counts) > 1]
-    many = len(total) > SMOOTHED_VALUES
-    if many and _share_near_255(total, lowest=1) > SMOOTHED_SHARE:
+    if len(total) > SMOOTHED_VALUES and _share_near_255(total, lowest=1) > SMOOTHED_SHARE:
         return True
     # Compression leaves values near 0 too, so only those in the middle count against a mask.
-    if lossy and _share_near_255(total, lowest=64) > SMOOTHED_SHARE:
-        return all(min(one.counts, default=255) > 127 for one in found if not one.is_lossy)
+    return (
+        any(one.is_lossy for one in found)
+        and _share_near_255(total, lowest=64) > SMOOTHED_SHARE
+        and all(min(one.counts, default=255) > 127 for one in found if not one.is_lossy)
+    )
+
+
+def _refuse_edges(found: Sequence[_MaskFile], total: Mapping[int, int]) -> None:
+    """Refuse masks most of whose values are found at edges only, or are noise.
+
+    Raises:
+        LabelError: names the file with the most values.
+    """
+    lossy = [one for one in found if one.is_lossy and len(one.counts) > 1]
     solid = frozenset().union(*(one.solid for one in found))
-    if lossy or (many and 2 * len(solid) < len(total)):
+    if lossy or (len(total) > SMOOTHED_VALUES and 2 * len(solid) < len(total)):
         worst = max(lossy or found, key=lambda one: len(one.counts))
-        cause = "JPEG changes values" if lossy else "the mask was resampled with interpolation"
+        cause = (
+            "JPEG changes values" if lossy else "it was resampled with interpolation, or is no mask"
+        )
         raise LabelError(
-            f"{len(worst.counts)} values, most of them at edges only: {cause}, so the structures "
-            "cannot be separated; store masks without loss, or state ranges with --labels",
+            f"the mask has {len(worst.counts)} values, most of them at edges only: {cause}, so the "
+            "structures cannot be separated; store masks without loss, or state ranges with "
+            "--labels",
             path=worst.path,
         )
-    return False
+
+
+def _warn_of_background(found: Sequence[_MaskFile], draft: Draft) -> None:
+    """Warn if the corners of all masks are in one structure, which is then the background of an
+    inverted mask, or of values that count from 1.
+    """
+    corners = {one.corner for one in found}
+    if len(corners) == 1 and corners != {0}:
+        value = corners.pop()
+        words = (
+            f"all corners of every mask have the value {value}; if it is the background (an "
+            "inverted mask, or values that count from 1), select the structures with --labels"
+        )
+        draft.findings.append(Finding("", "values", "warning", words, {"value": value}))
 
 
 def _share_near_255(counts: Mapping[int, int], lowest: int) -> float:

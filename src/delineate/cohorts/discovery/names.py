@@ -16,6 +16,9 @@ from ...core.errors import InputError, LabelError
 from ...core.inputs import parse_json, parse_yaml, read_json
 from ...core.labels import LabelSet
 
+# Headings of columns, the surest first.
+VALUE_COLUMNS = ("value", "label", "index", "number", "id")
+NAME_COLUMNS = ("name", "structure", "organ", "label", "class")
 DATASET_JSON = "dataset.json"
 NNUNET_IGNORE = "ignore"  # nnU-Net's reserved name of a label
 
@@ -124,16 +127,18 @@ def _from_data(data: Any, reserves: bool) -> LabelSet:
 
 
 def _from_csv(text: str) -> LabelSet:
-    rows = [
-        row
-        for row in csv.reader(
-            text.splitlines(), delimiter="\t" if "\t" in text.split("\n")[0] else ","
-        )
-        if row
-    ]
-    # A first row without a number is a header line.
-    body = rows if rows[0][0].strip().isdigit() else rows[1:]
-    return _unique([(int(row[0]), row[1].strip()) for row in body])
+    first = text.split("\n")[0]
+    delimiter = next((d for d in "\t;" if d in first), ",")
+    rows = [row for row in csv.reader(text.splitlines(), delimiter=delimiter) if row]
+    cells = [cell.strip().lower() for cell in rows[0]]
+    # A first row without a number is a header line, whose words identify the columns.
+    if any(cell.isdigit() for cell in cells):
+        value, name, body = (0, 1, rows) if cells[0].isdigit() else (1, 0, rows)
+    else:
+        name = next((cells.index(word) for word in NAME_COLUMNS if word in cells), 1)
+        rest = [word for word in VALUE_COLUMNS if word in cells and cells.index(word) != name]
+        value, body = (cells.index(rest[0]) if rest else 0), rows[1:]
+    return _unique([(int(row[value]), row[name].strip()) for row in body])
 
 
 def _unique(pairs: list[tuple[int, str]]) -> LabelSet:
