@@ -8,7 +8,7 @@ import itertools
 
 import pytest
 
-from delineate.core.labels import LabelSet
+from delineate.core.labels import Label, LabelSet
 from delineate.core.terms import (
     candidates_of,
     contradictions,
@@ -17,7 +17,7 @@ from delineate.core.terms import (
     names_structure,
     structure_of,
 )
-from delineate.core.terms.anatomy import STRUCTURES
+from delineate.core.terms.anatomy import ABBREVIATIONS, CODES, FREESURFER, TABLES
 
 # The same four sequences under the names of public collections, in the order FLAIR, T1, T1
 # post-contrast, T2.
@@ -43,9 +43,16 @@ def test_channels_of_public_collections_match_in_any_order(one, other):
 
 
 def test_every_name_of_a_structure_has_one_identity():
-    for names in STRUCTURES:
-        assert len({structure_of(name) for name in names}) == 1
-    assert len({structure_of(names[0]) for names in STRUCTURES}) == len(STRUCTURES)
+    for table in TABLES:
+        for identity, names in table.items():
+            for name in map(str.strip, names.split(",")):
+                assert {structure_of(name), structure_of(name.upper())} == {identity}
+                assert structure_of(name.replace(" ", "_")) == identity
+                assert structure_of(f"{name} left") == f"left {identity}"
+            assert structure_of(identity) == identity
+    for name in (*CODES.values(), *FREESURFER.values(), *ABBREVIATIONS.values()):
+        assert structure_of(name) == name
+    assert {structure_of(code) for code in CODES} == set(CODES.values())
 
 
 def test_what_is_no_match_is_none():
@@ -129,3 +136,54 @@ def test_contradictions_name_both_sides():
     ]
     assert found({1: "oedema", 2: "left kidney"}, {1: "Edema", 2: "kidney_left"}) == []
     assert found({1: "liver", 2: "spleen"}, {1: "label 1", 2: "foreground"}) == []
+
+
+# Names of the same structures under public schemes, and those that are only near.
+ANATOMY = {
+    "left kidney": ("kidney_left", "Left Kidney", "LK", "linke Niere", "rein gauche", "左肾"),
+    "right kidney": ("kidney_right", "kidney R", "rkidney", "rechte Niere", "riñón derecho"),
+    "kidney": ("Kidneys", "kidney", "Nieren", "64033007"),
+    "liver": ("Leber", "LIVER", "10200004", "SCT:10200004", "foie", "肝脏"),
+    "liver tumor": ("Liver_Tumour", "tumor of the liver"),
+    "esophagus": ("oesophagus", "Speiseröhre", "Esophagus"),
+    "left lung": ("lung_left", "left lungs", "44029006"),
+    "left lung upper lobe": ("lung_upper_lobe_left", "upper lobe of left lung"),
+    "tumor core": ("TC", "tumour_core"),
+    "enhancing tumor": ("ET", "Enhancing tumour", "GD-enhancing tumor"),
+    "nonenhancing tumor": ("NETC", "non-enhancing tumour core"),
+    "left hippocampus": ("Left-Hippocampus", "hippocampus L", "freesurfer 17", "aseg 17"),
+    "right hippocampus": ("Right-Hippocampus", "rh hippocampus", "freesurfer 53"),
+    "left thalamus": ("Left-Thalamus-Proper", "Left-Thalamus"),
+    "third ventricle": ("3rd-Ventricle", "ventricle 3"),
+    "left ventricle": ("LV", "heart_ventricle_left", "left ventricle blood cavity"),
+    "left lateral ventricle": ("Left-Lateral-Ventricle",),
+    "myocardium": ("MYO", "heart_myocardium", "myocardium of the left ventricle"),
+    "vertebra L1": ("vertebrae_L1", "L1 vertebra"),
+    "left rib 1": ("rib_left_1", "left rib 01"),
+    "aorta": ("arota", "Aorte"),  # as AMOS spells it
+    "inferior vena cava": ("postcava", "IVC"),
+}
+
+
+def test_structures_of_public_schemes_are_the_same_only_within_a_line():
+    found = {name: {structure_of(n) for n in (name, *others)} for name, others in ANATOMY.items()}
+    assert all(len(identities) == 1 for identities in found.values()), found
+    assert len(set.union(*found.values())) == len(ANATOMY)
+
+
+@pytest.mark.parametrize("order", itertools.permutations(range(3)))
+def test_tables_of_names_agree_or_contradict_in_both_directions(order):
+    """All pairs of spellings of three structures, in every order of values."""
+    rows = [ANATOMY[name] for name in ("left kidney", "liver", "enhancing tumor")]
+    for one, other in itertools.product(zip(*(r[:3] for r in rows), strict=True), repeat=2):
+        mine = LabelSet.from_names(dict(enumerate(one, start=1)))
+        theirs = LabelSet.from_names({v + 1: other[n] for v, n in enumerate(order)})
+        agree = order == (0, 1, 2)
+        assert (contradictions(mine, theirs, "a", "b") == []) == agree
+        assert (contradictions(theirs, mine, "b", "a") == []) == agree
+
+
+def test_codes_name_structures_without_names():
+    coded = LabelSet((Label(1, "label 1", (0, 0, 0), "SCT:10200004"),))
+    assert contradictions(coded, LabelSet.from_names({2: "Leber"}), "a", "b")
+    assert not contradictions(coded, LabelSet.from_names({1: "Leber"}), "a", "b")

@@ -37,8 +37,10 @@ _OKABE_ITO = (
     (204, 121, 167),
 )
 # A side as a separate word, and its forms that mean left.
-_SIDED = re.compile(r"(?i)(?<![a-z])(left|right|lh|rh|l|r)(?![a-z])")
-_LEFT = {"left", "lh", "l"}
+# ("L1" is a vertebra), in English, German, Dutch, French, Spanish, Italian, Chinese and Japanese.
+_LEFT = r"left|lh|l(?!\d)|links|linke[rsn]?|gauche|izquierd[oa]|sinistr[oa]|左"
+_RIGHT = r"right|rh|r(?!\d)|rechts|rechte[rsn]?|droite?|derech[oa]|destr[oa]|右"
+_SIDED = re.compile(rf"(?i)(?<![a-z])(?:(?P<left>{_LEFT})|{_RIGHT})(?![a-z])")
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,7 @@ def side_of(name: str) -> tuple[Side, str]:
         return None, " ".join(words.replace("_", " ").replace("-", " ").lower().split())
     # Remove only the first side.
     rest = _SIDED.sub(" ", words.replace("_", " "), count=1)
-    return ("left" if found.group(1).lower() in _LEFT else "right"), " ".join(
+    return ("left" if found["left"] else "right"), " ".join(
         re.sub(r"[-.]", " ", rest).lower().split()
     )
 

@@ -15,7 +15,7 @@ from .channels import (
     number_of_channel,
 )
 from .reading import Reading, read
-from .structures import contradictions, names_structure, structure_of
+from .structures import contradictions, identity_of, names_structure, structure_of
 
 __all__ = [
     "Reading",
@@ -23,6 +23,7 @@ __all__ = [
     "channel_of",
     "contradictions",
     "contradicts_modality",
+    "identity_of",
     "is_kind_of",
     "is_known_channel",
     "match_channels",

@@ -1,36 +1,73 @@
-"""Structures: compare names by identity."""
+"""Structures: compare names by identity (``anatomy``), and tables of names with each other.
+
+The identity of a structure is its side and its name. A name that is in no table is its own
+identity, without case, accents, separators, the order of words and plurals, in American spelling.
+"""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable
 
-from ..labels import LabelSet, side_of
-from .anatomy import _WHOLE, STRUCTURES
-from .channels import compact as _compact
+from ..labels import Label, LabelSet, side_of
+from .anatomy import ABBREVIATIONS, CODES, FREESURFER, TABLES
+from .channels import compact
+from .reading import plain
 
-_SIDE_IN_WORD = re.compile(r"(?i)^(left|right)(?=[a-z]{4})")  # such as leftkidney
+_SIDE_IN_WORD = re.compile(r"(?i)^(left|right)(?=[a-z]{4})|(?<=[a-z]{4})(left|right)$")
 _NAMELESS = re.compile(
     r"(?i)(label|class|value|structure|segment|region|mask|foreground|object)?[\s_.-]*\d*"
 )
+_CODE = re.compile(r"(?i)(?:(?:sct|snomed(?:[ -]?ct)?|srt)[ :_-]*)?(\d{6,18})")
+_FREESURFER = re.compile(r"(?i)(?:freesurfer|aseg)[ :_-]*(\d+)")
+_AMERICAN_END = re.compile(r"(?<=tum)our$|(?<=col)our$|(?<=[nbt])re$")
+_NO_WORDS = {"of", "the", "a"}
 
 
 def structure_of(name: str) -> str:
-    """The identity of a structure name: its side, then its name in one spelling ("Left_Kidney",
-    "kidney left" -> "left kidney").
+    """The identity of a structure name: its side, then its name in one spelling.
+
+    >>> structure_of("Left_Kidney"), structure_of("kidney left"), structure_of("linke Niere")
+    ('left kidney', 'left kidney', 'left kidney')
+    >>> structure_of("SCT:10200004"), structure_of("freesurfer 17"), structure_of("oedema")
+    ('liver', 'left hippocampus', 'edema')
+    >>> structure_of("left lung upper lobe") == structure_of("left lung")
+    False
     """
+    if numbered := _of_number(name):
+        return numbered
     # Abbreviations whose letters include the side, such as "LV", before the general rule.
-    whole = _WHOLE.get(_compact(name))
+    whole = ABBREVIATIONS.get(compact(name))
     if whole is not None:
         return whole
-    side, rest = side_of(_SIDE_IN_WORD.sub(r"\1 ", name))
-    words = re.sub(r"[\W_]+", " ", rest.lower()).split()
-    return f"{side or ''} {_STRUCTURES.get(_unified(words), _unified(words))}".strip()
+    side, rest = side_of(_SIDE_IN_WORD.sub(r" \1\2 ", name).strip())
+    words = _words(rest)
+    found = _NAMES.get("".join(words)) or _NAMES.get(_key(words)) or _key(words)
+    return f"{side or ''} {found}".strip()
+
+
+def _of_number(name: str) -> str:
+    """The structure of a code of SNOMED CT or a number of FreeSurfer; "" for any other name."""
+    if found := _CODE.fullmatch(name.strip()):
+        return CODES.get(found[1], "")
+    if found := _FREESURFER.fullmatch(name.strip()):
+        return FREESURFER.get(int(found[1]), "")
+    return ""
 
 
 def names_structure(name: str) -> bool:
     """Whether ``name`` describes a structure; "label 3", "foreground" and numbers do not."""
-    return _NAMELESS.fullmatch(name.strip()) is None
+    return bool(_of_number(name)) or _NAMELESS.fullmatch(name.strip()) is None
+
+
+def identity_of(label: Label) -> str:
+    """The identity of a label: of its name, else of its code; "" if neither describes a
+    structure.
+    """
+    if names_structure(label.name):
+        return structure_of(label.name)
+    coded = _of_number(label.code)
+    return f"{label.side} {coded}" if coded and label.side else coded
 
 
 def contradictions(one: LabelSet, other: LabelSet, of_one: str, of_other: str) -> list[str]:
@@ -40,33 +77,46 @@ def contradictions(one: LabelSet, other: LabelSet, of_one: str, of_other: str) -
     Names that do not describe a structure ("label 3") contradict nothing.
     """
     # Compare by value (two names) and by structure (two values).
-    mine = {label.value: label.name for label in one if names_structure(label.name)}
-    theirs = {label.value: label.name for label in other if names_structure(label.name)}
-    places = {structure_of(name): value for value, name in theirs.items()}
+    mine = {label.value: (label.name, what) for label in one if (what := identity_of(label))}
+    theirs = {label.value: (label.name, what) for label in other if (what := identity_of(label))}
+    places = {what: value for value, (_, what) in theirs.items()}
     found = []
-    for value, name in mine.items():
-        place = places.get(structure_of(name), value)
-        if value in theirs and structure_of(name) != structure_of(theirs[value]):
-            found.append(f"{value} is {name!r} in {of_one} and {theirs[value]!r} in {of_other}")
+    for value, (name, what) in mine.items():
+        place = places.get(what, value)
+        if value in theirs and what != theirs[value][1]:
+            found.append(f"{value} is {name!r} in {of_one} and {theirs[value][0]!r} in {of_other}")
         elif place != value:
             found.append(f"{name!r} is {value} in {of_one} and {place} in {of_other}")
     return found
 
 
-def _unified(words: Sequence[str]) -> str:
-    """The words as one, in American spelling and without plural; only for comparison."""
-    spelled = [
-        _AMERICAN_END.sub(
+def _words(text: str) -> list[str]:
+    """The words of a name in American spelling and without plural; only for comparison."""
+    found = []
+    for word in re.sub(r"[\W_]+", " ", plain(text)).split():
+        spelled = _AMERICAN_END.sub(
             lambda m: {"our": "or", "re": "er"}[m[0]], word.replace("oe", "e").replace("ae", "e")
         )
-        for word in words
-    ]
-    # A final "s" is a plural, except in short words and after another "s".
-    text = "".join("gray" if word == "grey" else word for word in spelled)
-    return text[:-1] if len(text) > 4 and text.endswith("s") and not text.endswith("ss") else text
+        spelled = "gray" if spelled == "grey" else spelled
+        # A final "s" is a plural, except in short words and after another "s".
+        is_plural = len(spelled) > 4 and spelled.endswith("s") and not spelled.endswith("ss")
+        found.append(spelled[:-1] if is_plural else spelled)
+    return found
 
 
-_AMERICAN_END = re.compile(r"(?<=tum)our$|(?<=col)our$|(?<=[nbt])re$")
-_STRUCTURES = {
-    _unified(name.split()): _unified(names[0].split()) for names in STRUCTURES for name in names
-}
+def _key(words: Iterable[str]) -> str:
+    """The words in alphabetical order, so that their order makes no difference."""
+    return " ".join(sorted(word.lstrip("0") or word for word in words if word not in _NO_WORDS))
+
+
+def add(name: str, identity: str) -> None:
+    """Make ``name`` a name of ``identity``, both without a side."""
+    words = _words(name)
+    _NAMES["".join(words)] = _NAMES[_key(words)] = identity
+
+
+_NAMES: dict[str, str] = {}
+for _table in TABLES:
+    for _identity, _names in _table.items():
+        for _name in (_identity, *_names.split(",")):
+            add(_name, _identity)
