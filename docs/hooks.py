@@ -185,12 +185,46 @@ def formats() -> str:
     return "\n".join(rows)
 
 
+def terms() -> str:
+    """Every name of a channel or a structure, from the tables."""
+    from delineate.core.terms import anatomy, sequences
+
+    channels = {
+        "Images": sequences.WORDS,
+        "Techniques, if no other word names a weighting": sequences.TECHNIQUES,
+        "Words that modify an image": sequences.MODIFIERS,
+        "Words without a meaning, and derived images": {
+            "no meaning": sequences.NEUTRAL,
+            "derived": sequences.DERIVED,
+        },
+    }
+    structures = {
+        "Organs": anatomy.ORGANS,
+        "Heart": anatomy.HEART,
+        "Brain": anatomy.BRAIN,
+        "Lesions": anatomy.LESIONS,
+        "Abbreviations with a side": anatomy.ABBREVIATIONS,
+        "Codes of SNOMED CT": anatomy.CODES,
+        "Numbers of FreeSurfer": {
+            f"freesurfer {n}": name for n, name in anatomy.FREESURFER.items()
+        },
+    }
+    parts = []
+    for title, tables in (("Channels", channels), ("Structures", structures)):
+        parts.append(f"## {title}")
+        for name, table in tables.items():
+            rows = [f"| {one} | {_cell(names)} |" for one, names in table.items()]
+            parts += [f"### {name}", "\n".join(["| | names |", "|---|---|", *rows])]
+    return "\n\n".join(parts)
+
+
 GENERATED = {
     "commands": commands,
     "errors": errors,
     "extensions": extensions,
     "formats": formats,
     "python": python,
+    "terms": terms,
 }
 
 

@@ -126,6 +126,18 @@ def test_it_predicts_and_is_scored_with_format_and_metric(bench):
     assert "spacing mm: 2.0, 2.0, 3.0" in bench.done("info", scan)
 
 
+def test_names_of_the_package_are_recognised(bench):
+    code = (
+        "import delineate.extend; from delineate.core.terms import channel_of, structure_of; "
+        "print(channel_of('Hirnserie_dunkel'), structure_of('Vesica'))"
+    )
+    for site, said in ((str(bench.site), "FLAIR urinary bladder"), ("", "hirnseriedunkel vesica")):
+        paths = os.pathsep.join([str(ROOT / "src"), site])
+        words = [sys.executable, "-c", code]
+        done = subprocess.run(words, env=os.environ | {"PYTHONPATH": paths}, capture_output=True)
+        assert done.stdout.decode().strip() == said
+
+
 def test_without_the_package_the_model_is_refused_in_one_sentence(bench):
     done = bench.run("predict", "m.model", "cohort", "-o", "other", installed=False)
     assert done.returncode == 2 and "Traceback" not in done.stderr

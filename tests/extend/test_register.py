@@ -33,6 +33,18 @@ def test_a_name_is_not_used_twice():
         extend.metric("lesions", unit="", better=extend.LOWER, definition="x")(lambda *_: 0.0)
 
 
+def test_a_name_with_another_meaning_is_refused():
+    def names():
+        return extend.Names(channels={"FLAIR": ["t1ce"]})
+
+    with pytest.raises(extend.PartError, match="'t1ce' means T1 post-contrast already, not FLAIR"):
+        extend.TERMS.add("wrong", extend.Terms(names, "x"))
+    assert "wrong" not in extend.TERMS
+    spleen = extend.Names(structures={"spleen": ["Leber"]})
+    with pytest.raises(extend.PartError, match="'Leber' means liver already"):
+        extend.TERMS.add("wrong", extend.Terms(lambda: spleen, "x"))
+
+
 def test_failing_code_of_a_part_is_one_sentence(tmp_path):
     def broken(tree, folder):
         raise ValueError("no idea")

@@ -1,5 +1,5 @@
 """The one register of everything that can be added: layouts, formats, metrics, networks, loss
-terms, augmentations, optimisers, recipes and run listeners.
+terms, augmentations, optimisers, recipes, run listeners, and names of channels and structures.
 
 The package registers its own parts here in the same way as everybody else. A part is one frozen
 object with all that is needed of it; a forgotten field is an error where the part is made. There
@@ -34,11 +34,13 @@ from .parts import (
     LossTerm,
     Metric,
     MetricColumn,
+    Names,
     NetworkKind,
     OptimiserKind,
     Recipe,
     Recorder,
     StructureTerm,
+    Terms,
     VoxelTerm,
 )
 from .register import Origin, Register
@@ -52,6 +54,7 @@ from .registering import (
     network,
     optimiser,
     recipe,
+    terms,
 )
 from .registers import (
     AUGMENTATIONS,
@@ -64,6 +67,7 @@ from .registers import (
     OPTIMISERS,
     RECIPES,
     REGISTERS,
+    TERMS,
 )
 
 __all__ = [
@@ -81,6 +85,7 @@ __all__ = [
     "OPTIMISERS",
     "RECIPES",
     "REGISTERS",
+    "TERMS",
     "TIERS",
     "Augmentation",
     "Case",
@@ -96,6 +101,7 @@ __all__ = [
     "Manifest",
     "Metric",
     "MetricColumn",
+    "Names",
     "Network",
     "NetworkKind",
     "Optimiser",
@@ -108,6 +114,7 @@ __all__ = [
     "Register",
     "Source",
     "StructureTerm",
+    "Terms",
     "Volume",
     "VoxelTerm",
     "augmentation",
@@ -119,4 +126,5 @@ __all__ = [
     "network",
     "optimiser",
     "recipe",
+    "terms",
 ]

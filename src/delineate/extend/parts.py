@@ -7,7 +7,7 @@ with 0 for background, *space 2-D or 3-D.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, get_args
 
@@ -153,6 +153,31 @@ class OptimiserKind:
     """
 
     make: Callable[[nn.Module, Optimiser, torch.dtype], torch.optim.Optimizer]
+    definition: str
+
+
+@dataclass(frozen=True)
+class Names:
+    """Names of channels and structures: identity -> further names of it.
+
+    An identity that is not known yet ("T1 MARS") is added. The side is no part of the name of a
+    structure. Case, accents and separators make no difference.
+    """
+
+    channels: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    structures: Mapping[str, Sequence[str]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Terms:
+    """Names of channels and structures that discovery, ``predict`` and ``evaluate`` recognise.
+
+    Args:
+        names: gives the names; called once.
+        definition: one sentence, with the source.
+    """
+
+    names: Callable[[], Names]
     definition: str
 
 

@@ -64,11 +64,19 @@ class Register(Generic[P]):
         plural: the end of the group of entry points, such as "metrics".
         home: module that registers the package's own parts.
         kinds: classes of the parts.
+        on_add: called with the name and each part that is not delineate's own, before it is kept.
     """
 
-    def __init__(self, noun: str, plural: str, home: str, *kinds: type):
+    def __init__(
+        self,
+        noun: str,
+        plural: str,
+        home: str,
+        *kinds: type,
+        on_add: Callable[[str, P], None] | None = None,
+    ):
         self.noun, self.group, self.home = noun, f"{OWN}.{plural}", home
-        self.kinds = kinds
+        self.kinds, self._on_add = kinds, on_add
         self._parts: dict[str, P] = {}
 
     def add(self, name: str, part: P) -> P:
@@ -92,6 +100,8 @@ class Register(Generic[P]):
         # A notebook cell or a module that is run again replaces its own part.
         if name in self._parts and _module_of(_work(self._parts[name])) != module:
             raise PartError(f"there is a {self.noun} {name} already, from {self.origin(name)}")
+        if self._on_add is not None and not _is_own(module):
+            self._on_add(name, part)
         self._parts[name] = part
         return part
 

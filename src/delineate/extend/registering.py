@@ -15,9 +15,11 @@ from .parts import (
     Mask,
     Metric,
     MetricColumn,
+    Names,
     NetworkKind,
     OptimiserKind,
     Recipe,
+    Terms,
     Tier,
 )
 from .register import Register
@@ -31,6 +33,7 @@ from .registers import (
     NETWORKS,
     OPTIMISERS,
     RECIPES,
+    TERMS,
 )
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -179,6 +182,26 @@ def listener(name: str, *, definition: str, needs: str = "") -> Callable[[F], F]
     True
     """
     return _registering(LISTENERS, name, lambda function: Listener(function, definition, needs))
+
+
+def terms(name: str, *, definition: str) -> Callable[[Callable[[], Names]], Callable[[], Names]]:
+    """Register names of channels and structures: () -> ``Names``; see ``Terms``.
+
+    Args:
+        name: of this list of names.
+        definition: one sentence, with the source.
+
+    Raises:
+        PartError: the name is in use, or a term has another meaning already.
+
+    >>> from delineate import extend
+    >>> @extend.terms("st-mary", definition="Series descriptions of the St Mary hospital.")
+    ... def st_mary():
+    ...     return extend.Names(channels={"FLAIR": ["hirn dunkel"]}, structures={"liver": ["hep"]})
+    >>> "st-mary" in extend.TERMS
+    True
+    """
+    return _registering(TERMS, name, lambda function: Terms(function, definition))
 
 
 def file_format(name: str, part: Format) -> Format:

@@ -9,6 +9,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+from ..core import terms
 from ..core.bundle import Bundle
 from ..core.errors import DelineateError, PartError
 from ..core.plan import Plan
@@ -23,6 +24,7 @@ from .parts import (
     OptimiserKind,
     Recipe,
     StructureTerm,
+    Terms,
     VoxelTerm,
 )
 from .register import Origin, Register
@@ -48,6 +50,29 @@ RECIPES: Register[Recipe] = Register("recipe", "recipes", "delineate.planning.re
 LISTENERS: Register[Listener] = Register(
     "listener", "listeners", "delineate.commands.train.listeners", Listener
 )
+
+
+def _add_names(name: str, part: Terms) -> None:
+    """Add the names of a part to the tables of ``core.terms``.
+
+    Raises:
+        PartError: a name has another meaning already.
+    """
+    names = part.names()
+    for kind, given in (("channel", names.channels), ("structure", names.structures)):
+        for identity, others in given.items():
+            for other in others:
+                try:
+                    terms.add(other, identity, is_channel=kind == "channel")
+                except ValueError as error:
+                    raise PartError(f"the terms {name} name a {kind} wrongly: {error}") from error
+
+
+TERMS: Register[Terms] = Register(
+    "terms", "terms", "delineate.extend.own_terms", Terms, on_add=_add_names
+)
+# Terms of installed packages are loaded when the first name is read.
+terms.load_more_with(lambda: list(TERMS.items()))
 REGISTERS: tuple[Register[Any], ...] = (
     LAYOUTS,
     FORMATS,
@@ -58,6 +83,7 @@ REGISTERS: tuple[Register[Any], ...] = (
     OPTIMISERS,
     RECIPES,
     LISTENERS,
+    TERMS,
 )
 
 

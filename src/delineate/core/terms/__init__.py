@@ -4,6 +4,7 @@
 the same if their identities are equal.
 """
 
+from .adding import add, load_more_with
 from .channels import (
     candidates_of,
     channel_of,
@@ -19,6 +20,7 @@ from .structures import contradictions, identity_of, names_structure, structure_
 
 __all__ = [
     "Reading",
+    "add",
     "candidates_of",
     "channel_of",
     "contradictions",
@@ -26,6 +28,7 @@ __all__ = [
     "identity_of",
     "is_kind_of",
     "is_known_channel",
+    "load_more_with",
     "match_channels",
     "may_be",
     "names_structure",

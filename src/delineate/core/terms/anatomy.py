@@ -13,7 +13,7 @@ from __future__ import annotations
 ORGANS: dict[str, str] = {
     "liver": "leber, foie, higado, fegato, lever, 肝, 肝脏, 肝臓",
     "spleen": "milz, rate, bazo, milza, milt, 脾, 脾脏, 脾臓",
-    "kidney": "niere, rein, rinon, rene, nier, 肾, 肾脏, 腎臓",
+    "kidney": "niere, nieren, rein, rinon, rene, nier, 肾, 肾脏, 腎臓",
     "pancreas": "pankreas, bauchspeicheldruse, alvleesklier, 胰腺",
     "stomach": "magen, estomac, estomago, stomaco, maag, 胃",
     "gallbladder": "gall bladder, gallenblase, vesicule biliaire, vesicula biliar, cistifellea,"
@@ -34,7 +34,7 @@ ORGANS: dict[str, str] = {
     "portal vein": "pfortader, veine porte, vena porta, portalvein",
     "portal vein and splenic vein": "portal vein and spleen vein, veins, portal and splenic vein",
     "hepatic vessel": "liver vessel, hepatic vessels",
-    "lung": "lunge, poumon, pulmon, polmone, 肺",
+    "lung": "lunge, lungen, poumon, pulmon, polmone, 肺",
     "lung upper lobe": "upper lobe of lung",
     "lung middle lobe": "middle lobe of lung",
     "lung lower lobe": "lower lobe of lung",
@@ -105,6 +105,8 @@ LESIONS: dict[str, str] = {
     "cyst": "zyste, kyste, quiste, cisti, 囊肿",
 }
 TABLES = (ORGANS, HEART, BRAIN, LESIONS)
+# Words whose plural or spelling follows no rule.
+IRREGULAR = {"vertebrae": "vertebra", "grey": "gray"}
 # Short names that include their side.
 ABBREVIATIONS: dict[str, str] = {
     "lv": "left ventricle",

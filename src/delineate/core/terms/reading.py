@@ -11,7 +11,7 @@ from __future__ import annotations
 import functools
 import re
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
@@ -139,10 +139,30 @@ def add(name: str, identity: str) -> None:
     """Make ``name`` a name of ``identity``, which may be new."""
     meanings = _parts(identity)
     _BASES.add(_base_of(identity))
-    for phrase in phrases(name):
-        _PHRASES[phrase] = meanings
+    (phrase,) = phrases(name)
+    _PHRASES[phrase] = meanings
     for cached in (_divided, _longest, _cjk_words, read):
         cached.cache_clear()
+
+
+def is_phrase(name: str) -> bool:
+    """Whether exactly this name is in the tables, or it is a compound of words in them."""
+    (phrase,) = phrases(name)
+    return phrase in _PHRASES or (len(phrase) == 1 and len(_divided(phrase[0])) > 1)
+
+
+_MORE: list[Callable[[], object]] = []
+
+
+def load_more_with(load: Callable[[], object]) -> None:
+    """Call ``load`` before the first name is read; it adds the names of installed packages."""
+    _MORE.append(load)
+
+
+def load_more() -> None:
+    """Load the names of installed packages, once."""
+    while _MORE:
+        _MORE.pop()()
 
 
 @functools.cache
@@ -312,6 +332,7 @@ def read(text: str, in_file_name: bool = False) -> Reading:
         text: the name of a channel or a series; or of a file, without its extension.
         in_file_name: words with other meanings in the names of files are no evidence.
     """
+    load_more()
     text = unicodedata.normalize("NFC", text)
     for pattern, words in _SLASHED:
         text = pattern.sub(words, text)

@@ -10,9 +10,9 @@ import re
 from collections.abc import Iterable
 
 from ..labels import Label, LabelSet, side_of
-from .anatomy import ABBREVIATIONS, CODES, FREESURFER, TABLES
+from .anatomy import ABBREVIATIONS, CODES, FREESURFER, IRREGULAR, TABLES
 from .channels import compact
-from .reading import plain
+from .reading import load_more, plain
 
 _SIDE_IN_WORD = re.compile(r"(?i)^(left|right)(?=[a-z]{4})|(?<=[a-z]{4})(left|right)$")
 _NAMELESS = re.compile(
@@ -34,6 +34,7 @@ def structure_of(name: str) -> str:
     >>> structure_of("left lung upper lobe") == structure_of("left lung")
     False
     """
+    load_more()
     if numbered := _of_number(name):
         return numbered
     # Abbreviations whose letters include the side, such as "LV", before the general rule.
@@ -41,9 +42,19 @@ def structure_of(name: str) -> str:
     if whole is not None:
         return whole
     side, rest = side_of(_SIDE_IN_WORD.sub(r" \1\2 ", name).strip())
-    words = _words(rest)
-    found = _NAMES.get("".join(words)) or _NAMES.get(_key(words)) or _key(words)
+    found = _named(rest) or _key(_words(rest))
     return f"{side or ''} {found}".strip()
+
+
+def is_known(name: str) -> bool:
+    """Whether ``name``, without a side, is in the tables."""
+    return bool(_of_number(name) or ABBREVIATIONS.get(compact(name)) or _named(name))
+
+
+def _named(name: str) -> str:
+    """The structure of a name without a side; "" if it is in no table."""
+    words = _words(name)
+    return _NAMES.get("".join(words)) or _NAMES.get(_key(words), "")
 
 
 def _of_number(name: str) -> str:
@@ -94,10 +105,12 @@ def _words(text: str) -> list[str]:
     """The words of a name in American spelling and without plural; only for comparison."""
     found = []
     for word in re.sub(r"[\W_]+", " ", plain(text)).split():
+        if word in IRREGULAR:
+            found.append(IRREGULAR[word])
+            continue
         spelled = _AMERICAN_END.sub(
             lambda m: {"our": "or", "re": "er"}[m[0]], word.replace("oe", "e").replace("ae", "e")
         )
-        spelled = "gray" if spelled == "grey" else spelled
         # A final "s" is a plural, except in short words and after another "s".
         is_plural = len(spelled) > 4 and spelled.endswith("s") and not spelled.endswith("ss")
         found.append(spelled[:-1] if is_plural else spelled)
