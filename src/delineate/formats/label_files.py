@@ -1,5 +1,6 @@
-"""Read a label file as it states itself: pictures with a palette by index, and the segments of a
-.seg.nrrd file by their own table of values, layers and names.
+"""Read a label file as it states itself: pictures with a palette by index, the segments of a
+.seg.nrrd file by their own table of values, layers and names, and the outlines of annotation
+programs.
 
 A file that names its structures is returned with ``meta["names"]``, value -> name. Segments in
 several layers become one label map, because a voxel can have only one structure. This module knows
@@ -18,7 +19,7 @@ import numpy as np
 from ..core.errors import LabelError
 from ..core.manifest import Source
 from ..core.volume import Volume
-from . import files, nifti, raster
+from . import files, nifti, outlines, raster
 from .raster import ALPHA, COLOURS
 
 _KEY = re.compile(r"^Segment(\d+)_(Name|LabelValue|Layer)$")
@@ -43,9 +44,20 @@ def read_label_file(path: str | Path | Source, *, by_index: bool = True) -> Volu
         FormatError, GeometryError: see ``files.read``.
         LabelError: segments that overlap, or that share a value.
     """
-    volume = _opaque(files.read(path, by_index=by_index))
+    source = path if isinstance(path, Source) else Source(str(path))
+    if outlines.may_hold(Path(source.path)):
+        return _drawn(source)
+    volume = _opaque(files.read(source, by_index=by_index))
     found = segments_of(volume.meta.get("segments", {}))
     return _one_map(volume, found) if found else volume
+
+
+def _drawn(source: Source) -> Volume:
+    """The outlines of one picture on the grid of that picture, ``source.like``, if it is known."""
+    grid = files.read_grid(source.like) if source.like else None
+    size = None if grid is None else grid.shape[:2]
+    volume = outlines.read(source.path, source.item, size)
+    return volume if grid is None else replace(volume, grid=grid)
 
 
 def names_in(path: str | Path) -> dict[int, str]:

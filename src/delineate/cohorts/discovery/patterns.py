@@ -30,18 +30,20 @@ class PathMatch:
     fields: dict[str, str]
 
 
-def matches(tree: Tree, root: Path, pattern: str) -> list[PathMatch]:
-    """All paths below ``root`` that match, in natural order; 2-D images are left out."""
+def matches(tree: Tree, root: Path, pattern: str, *, pictures: bool = False) -> list[PathMatch]:
+    """All paths below ``root`` that match, in natural order: only 2-D images if ``pictures``, else
+    none.
+    """
     # A pattern with an optional part is two patterns.
     if found := _OPTIONAL.search(pattern):
         before, after = pattern[: found.start()], pattern[found.end() :]
         return [
             match
             for inner in (found[1], "")
-            for match in matches(tree, root, before + inner + after)
+            for match in matches(tree, root, before + inner + after, pictures=pictures)
         ]
     parts = _parts(pattern)
-    return list(_walk(tree, root, parts, {}))
+    return list(_walk(tree, root, parts, {}, pictures))
 
 
 @cache
@@ -51,7 +53,7 @@ def _parts(pattern: str) -> tuple[str, ...]:
 
 
 def _walk(
-    tree: Tree, folder: Path, parts: tuple[str, ...], fields: dict[str, str]
+    tree: Tree, folder: Path, parts: tuple[str, ...], fields: dict[str, str], pictures: bool
 ) -> Iterator[PathMatch]:
     part, rest = parts[0], parts[1:]
     # The folder itself: it must hold a DICOM series.
@@ -61,12 +63,14 @@ def _walk(
         return
     if not rest:
         for path in tree.images(folder):
-            if not is_raster(path) and (found := _match(part, stem(path), fields)) is not None:
+            if is_raster(path) is not pictures:
+                continue
+            if (found := _match(part, stem(path), fields)) is not None:
                 yield PathMatch(path, found)
         return
     for inner in tree.folders(folder):
         if (found := _match(part, inner.name, fields)) is not None:
-            yield from _walk(tree, inner, rest, found)
+            yield from _walk(tree, inner, rest, found, pictures)
 
 
 def _match(part: str, name: str, fields: dict[str, str]) -> dict[str, str] | None:

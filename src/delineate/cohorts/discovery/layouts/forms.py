@@ -2,7 +2,8 @@
 
 A ``Form`` gives a pattern (``patterns.py``) for each channel and for the masks. Channels and masks
 with the same placeholders are one case. Placeholders with a meaning: ``{split}`` (see
-``splits.py``), ``{group}``, ``{patient}`` and, for one mask per structure, ``{structure}``.
+``splits.py``), ``{group}``, ``{patient}`` and, for one mask per structure, ``{structure}``; several
+masks of one structure differ in ``{part}`` and are united.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from ....core.labels import LabelMapping, LabelSet
 from ....core.manifest import Case, Split
 from ....extend.findings import Draft
 from ....extend.parts import Layout
@@ -36,6 +38,11 @@ class Form:
         names: value -> structure.
         modality: "CT", "MR" ..., or "" if unknown.
         unused: files that are left out on purpose, for a note.
+        pictures: whether the files are 2-D images; others are left out.
+        groups: text of {group} -> name of the group.
+        structures: text of {structure} -> name, in the order in which masks are drawn: where they
+            overlap, the later one wins. Without {structure}, the name of a {part}'s structure.
+        fixed: the structures and the mapping, if the values of the masks need one.
         complete: reads further facts from tables next to the cases; it changes the draft.
     """
 
@@ -46,6 +53,10 @@ class Form:
     names: Mapping[int, str] = field(default_factory=dict)
     modality: str = ""
     unused: str = ""
+    pictures: bool = False
+    groups: Mapping[str, str] = field(default_factory=dict)
+    structures: Mapping[str, str] = field(default_factory=dict)
+    fixed: tuple[LabelSet, LabelMapping] | None = None
     complete: Callable[[Draft, Tree, Path], None] | None = None
 
     @property
@@ -84,15 +95,31 @@ def found_by(name: str, form: Form, tree: Tree, root: Path) -> Draft | None:
         _add_case(draft, form, dict(key), found, labels.get(key, ()))
     # The cases to learn from come first.
     draft.cases = sorted(with_free_training(draft.cases), key=lambda c: _ORDER.index(c.split))
-    if structures := {
-        m.fields["structure"] for found in labels.values() for m in found if "structure" in m.fields
-    }:
-        set_masks(draft, sorted(structures))
+    _set_structures(draft, form, [match for found in labels.values() for match in found])
     if form.unused:
         draft.note("unused", form.unused)
     if form.complete is not None:
         form.complete(draft, tree, root)
     return draft
+
+
+def _set_structures(draft: Draft, form: Form, masks: Sequence[PathMatch]) -> None:
+    """Set the structures, if the paths of the masks or the form state them."""
+    if form.fixed is not None:
+        draft.labels, draft.mapping = form.fixed
+        return
+    found = {_structure(match, form) for match in masks}
+    stated = [name for name in form.structures.values() if name in found]
+    if found != {""}:
+        set_masks(draft, stated or sorted(found))
+
+
+def _structure(match: PathMatch, form: Form) -> str:
+    """The structure that the path of a mask states, or "" for a mask with all structures."""
+    text = match.fields.get("structure", "")
+    if "part" in match.fields and not text:
+        return next(iter(form.structures.values()))
+    return {k.lower(): v for k, v in form.structures.items()}.get(text.lower(), text)
 
 
 def _images(form: Form, tree: Tree, root: Path, draft: Draft) -> dict[Key, dict[str, PathMatch]]:
@@ -102,7 +129,7 @@ def _images(form: Form, tree: Tree, root: Path, draft: Draft) -> dict[Key, dict[
     images: dict[Key, dict[str, PathMatch]] = {}
     unclear: set[Key] = set()
     for channel, pattern in form.channels.items():
-        for match in matches(tree, root, pattern):
+        for match in matches(tree, root, pattern, pictures=form.pictures):
             key = tuple(sorted(match.fields.items()))
             held = images.setdefault(key, {})
             if channel in held:
@@ -123,7 +150,7 @@ def _labels(
     found: dict[Key, list[PathMatch]] = {}
     for pattern in form.labels:
         before = set(found)
-        every = matches(tree, root, pattern)
+        every = matches(tree, root, pattern, pictures=form.pictures)
         for match, fitting in zip(every, _cases_of(every, images), strict=True):
             if len(fitting) != 1:
                 why = "has no image" if not fitting else "could belong to several images"
@@ -140,7 +167,7 @@ def _labels(
 
 def _cases_of(labels: Sequence[PathMatch], images: Iterable[Key]) -> list[list[Key]]:
     """For each label, the cases that have the same text at all placeholders that both have."""
-    stated = {name for match in labels for name in match.fields} - {"structure"}
+    stated = {name for match in labels for name in match.fields} - {"structure", "part"}
     index: dict[Key, list[Key]] = {}
     for key in images:
         index.setdefault(tuple(pair for pair in key if pair[0] in stated), []).append(key)
@@ -182,7 +209,7 @@ def _add_case(
             have={name: str(match.path.absolute()) for name, match in images.items()},
         )
         return
-    if len(labels) > 1 and "structure" not in labels[0].fields:
+    if len(labels) > 1 and not {"structure", "part"} & set(labels[0].fields):
         names = ", ".join(match.path.name for match in labels)
         draft.problem(case, "unpaired", f"{len(labels)} files could be its label: {names}")
         return
@@ -194,8 +221,8 @@ def _add_case(
             case,
             form.patient.format_map(_Known(fields)),
             tuple(source(images[name].path) for name in form.channels),
-            tuple(source(match.path) for match in labels),
+            tuple(source(match.path, structure=_structure(match, form)) for match in labels),
             split,
-            group=fields.get("group", ""),
+            group=form.groups.get(fields.get("group", "").lower(), fields.get("group", "")),
         )
     )

@@ -1,0 +1,168 @@
+"""Pictures with the outlines of an annotation program: COCO, labelme, VIA and CVAT."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from .....core.errors import DelineateError, LayoutError
+from .....core.labels import LabelMapping, LabelSet
+from .....core.manifest import Case
+from .....extend.findings import Draft
+from .....extend.registering import layout
+from .....formats import outlines
+from .....formats.files import stem
+from .....formats.outlines import Outlines, Picture
+from ...tree import Tree, case_ids, is_raster, source
+from ..splits import split_in, with_free_training
+
+DEEPEST = 3  # folders below the root
+MOST_FOLDERS = 2000
+_MASKS = re.compile(r"(?i)(label|mask|ground_?truth|gt|seg|segmentation)s?(_?png)?$")
+
+
+@layout("annotated", definition="pictures and annotations.json, ID.json or .xml", tier="challenge")
+def annotated(tree: Tree, root: Path) -> Draft | None:
+    """Pictures with COCO, labelme, VIA or CVAT outlines in one file, or in one for each.
+
+    A picture is found by its path below the annotation file or the root, else by its name. A
+    picture that an annotation file lists without outlines is all background; a picture that none
+    lists is left out.
+    """
+    folders = _folders(tree, root)
+    # Masks as pictures are another layout.
+    if any(_MASKS.match(f.name) and any(map(is_raster, tree.images(f))) for f in folders):
+        return None
+    files = [p for f in folders for p in tree.files(f) if outlines.may_hold(p)]
+    draft = Draft("annotated", [], modality="photo")
+    loaded = {path: one for path in files if (one := _loaded(path, draft))}
+    if not loaded:
+        return None
+    pictures = [p for folder in folders for p in tree.images(folder) if is_raster(p)]
+    entries = _without_repeated(loaded)
+    found = _pictures_of(entries, pictures, root)
+    _add_cases(draft, root, entries, found)
+    if not draft.cases:
+        return None
+    used = {os.path.abspath(path) for path in found.values()}
+    if rest := sum(os.path.abspath(path) not in used for path in pictures):
+        draft.note("unused", f"{rest} pictures that no annotation file lists were not used")
+    names = sorted({name for one in loaded.values() for name in one.names})
+    draft.labels = LabelSet.from_names(dict(enumerate(names, start=1)))
+    # Files may number the structures differently, so names count.
+    draft.mapping = LabelMapping(segments=tuple((n, v) for v, n in enumerate(names, start=1)))
+    draft.note(
+        "values",
+        "pixels whose centre is inside an outline (even-odd rule) belong to it; where structures "
+        "overlap, the smaller outline is drawn over the larger one",
+    )
+    return draft
+
+
+def _folders(tree: Tree, root: Path) -> list[Path]:
+    folders, level = [root], [root]
+    for _ in range(DEEPEST):
+        level = [inner for folder in level for inner in tree.folders(folder)][:MOST_FOLDERS]
+        folders += level
+    return folders
+
+
+def _loaded(path: Path, draft: Draft) -> Outlines | None:
+    """The outlines of a file; None if it holds none. A damaged one is an error."""
+    try:
+        return outlines.load(path)
+    except DelineateError as error:
+        if "damaged" in error.message:
+            draft.problem(path.stem, "unreadable", str(error), path=str(path))
+        return None
+
+
+def _without_repeated(loaded: Mapping[Path, Outlines]) -> list[tuple[Path, Picture]]:
+    """The pictures of all files. Of COCO's files on the same pictures, that of instances counts.
+
+    Raises:
+        LayoutError: two files have outlines of one picture.
+    """
+    entries = [(path, picture) for path, one in loaded.items() for picture in one.pictures]
+    by_name: dict[tuple[str, str | None], list[tuple[Path, Picture]]] = defaultdict(list)
+    for path, picture in entries:
+        # labelme has a file next to each picture; equal names elsewhere are other pictures.
+        place = str(path.parent) if loaded[path].kind == "labelme" else split_in(path.stem)
+        place = place or split_in(path.parent.name)
+        by_name[(picture.name, place)].append((path, picture))
+    kept = []
+    for same in by_name.values():
+        instances = [one for one in same if one[0].name.startswith("instances")]
+        chosen = instances if len(instances) == 1 else same
+        if len(chosen) > 1:
+            names = " and ".join(str(path) for path, _ in chosen[:2])
+            raise LayoutError(
+                f"{names} both have outlines of {chosen[0][1].name}, maybe of two annotators; "
+                "keep one of them"
+            )
+        kept += chosen
+    return kept
+
+
+def _pictures_of(
+    entries: Sequence[tuple[Path, Picture]], pictures: Sequence[Path], root: Path
+) -> dict[int, Path]:
+    """Number of an entry -> its picture on disk."""
+    known = {os.path.abspath(path): path for path in pictures}
+    by_name: dict[str, list[Path]] = defaultdict(list)
+    for path in pictures:
+        by_name[path.name.lower()].append(path)
+    found = {}
+    for number, (file, picture) in enumerate(entries):
+        name = picture.name.replace("\\", "/")
+        places = [file.parent, file.parent.parent / "images", root, root / "images"]
+        exact = [p for place in places if (p := known.get(os.path.abspath(place / name)))]
+        options = by_name.get(name.rsplit("/", 1)[-1].lower(), [])
+        # Of equal names, the one in the folder of the same split.
+        split = split_in(file.stem) or split_in(file.parent.name)
+        same = [p for p in options if split and split_in(p.parent.name) == split]
+        chosen = exact[:1] or (options if len(options) == 1 else same)
+        if len(chosen) == 1:
+            found[number] = chosen[0]
+    return found
+
+
+def _add_cases(
+    draft: Draft,
+    root: Path,
+    entries: Sequence[tuple[Path, Picture]],
+    found: Mapping[int, Path],
+) -> None:
+    splits = {
+        number: split_in(entries[number][0].stem)
+        or next((s for part in _parts(path, root) if (s := split_in(part))), None)
+        for number, path in found.items()
+    }
+    ids = case_ids(
+        [stem(path) for path in found.values()],
+        [str(splits[number] or path.parent.name) for number, path in found.items()],
+    )
+    repeated = Counter(ids)
+    for case, (number, path) in zip(ids, found.items(), strict=True):
+        file, picture = entries[number]
+        if repeated[case] > 1:
+            draft.problem(case, "unpaired", f"{path} has the name of another picture")
+            continue
+        label = source(file, like=path, item=picture.name)
+        draft.cases.append(Case(case, "", (source(path),), (label,), splits[number]))
+    for number, (file, picture) in enumerate(entries):
+        if number not in found:
+            draft.problem(
+                stem(Path(picture.name)),
+                "unpaired",
+                f"{file.name} lists {picture.name}, which was not found",
+                "warning",
+            )
+    draft.cases = with_free_training(draft.cases)
+
+
+def _parts(path: Path, root: Path) -> tuple[str, ...]:
+    return path.relative_to(root).parts[:-1]

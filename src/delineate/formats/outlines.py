@@ -1,0 +1,475 @@
+"""Read outlines of annotation programs as label maps: COCO, labelme, VIA (JSON), and CVAT (XML).
+
+Coordinates are those of these programs: x is the column, y the row, and (0, 0) is the upper left
+corner of the first pixel, whose centre is (0.5, 0.5). A pixel belongs to a polygon if its centre is
+inside by the even-odd rule; a centre on an edge belongs to one side only, so that polygons with a
+common edge share no pixel and leave none out. Parts of one annotation are united. Where structures
+overlap, the smaller shape is drawn over the larger one; CVAT's ``z_order`` comes before that.
+Points and lines have no area and are left out. What lies outside the picture is cut off.
+
+``read`` gives the label map of one picture with ``meta["names"]`` (value -> name). The values are
+the places of the names in the sorted names of the whole file.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import io
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..core.errors import FormatError, GeometryError, LabelError
+from ..core.inputs import read_json
+from ..core.volume import Volume
+from .raster import grid_of
+
+ENDINGS = (".json", ".xml")
+SNIFFED_BYTES = 1 << 16
+_MARKS = re.compile(
+    r'"(categories|shapes|imagePath|_via_img_metadata|shape_attributes|annotations|images|regions)"'
+    r"|<annotations>"
+)
+UNNAMED = "foreground"
+CIRCLE_CORNERS = 360  # of the polygon that stands for a circle or an ellipse
+_ANNOTATORS = ("annotator", "annotator_id", "annotatorid", "rater", "reader", "observer", "user")
+Points = NDArray[np.float64]  # (corners, 2): x, y
+
+
+@dataclass(frozen=True)
+class Shape:
+    """One annotated region: polygons, or a mask at a place, of one structure.
+
+    Args:
+        name: of the structure.
+        polygons: (corners, 2) each; their union is the region.
+        mask: (rows, columns) bool, or None.
+        at: column and row of the first pixel of ``mask``.
+        z_order: shapes with a higher one are drawn later.
+        annotator: who drew it, or "".
+    """
+
+    name: str
+    polygons: tuple[Points, ...] = ()
+    mask: NDArray[np.bool_] | None = None
+    at: tuple[int, int] = (0, 0)
+    z_order: int = 0
+    annotator: str = ""
+
+
+@dataclass(frozen=True)
+class Picture:
+    """The regions of one picture.
+
+    Args:
+        name: its file name as the annotation file states it, maybe with folders.
+        size: columns and rows, or None if the file does not state them.
+        shapes: its regions, in the order of the file.
+    """
+
+    name: str
+    size: tuple[int, int] | None
+    shapes: tuple[Shape, ...]
+
+
+@dataclass(frozen=True)
+class Outlines:
+    """The content of an annotation file.
+
+    Args:
+        kind: "COCO", "labelme", "VIA" or "CVAT".
+        pictures: one for each picture that the file lists.
+        names: all structures, sorted.
+    """
+
+    kind: str
+    pictures: tuple[Picture, ...]
+    names: tuple[str, ...]
+
+
+def may_hold(path: Path) -> bool:
+    """Whether a file may hold outlines, from its ending and its beginning."""
+    if not path.name.lower().endswith(ENDINGS):
+        return False
+    try:
+        with path.open("rb") as file:
+            return bool(_MARKS.search(file.read(SNIFFED_BYTES).decode("utf-8", "replace")))
+    except OSError:
+        return False
+
+
+def load(path: str | Path) -> Outlines:
+    """The outlines in a file.
+
+    Raises:
+        FormatError: it is damaged, or holds no outlines.
+    """
+    found = Path(path).stat()
+    return _load(str(path), found.st_mtime_ns, found.st_size)
+
+
+@lru_cache(maxsize=8)
+def _load(path: str, _time: int, _size: int) -> Outlines:
+    """The outlines; a file with many pictures is read once."""
+    try:
+        if path.lower().endswith(".xml"):
+            return _cvat(Path(path))
+        data = read_json(path, error=FormatError)
+        if isinstance(data, dict) and isinstance(data.get("shapes"), list):
+            return _labelme(Path(path), data)
+        if isinstance(data, dict) and {"images", "annotations", "categories"} <= set(data):
+            return _coco(data)
+        if isinstance(data, dict) and (found := _via(data)):
+            return found
+    except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
+        raise FormatError(
+            f"damaged outlines ({type(error).__name__}: {error})", path=path
+        ) from error
+    raise FormatError("holds no outlines of COCO, labelme, VIA or CVAT", path=path)
+
+
+def read(path: str | Path, item: str = "", size: tuple[int, int] | None = None) -> Volume:
+    """The label map (I, J, 1) of one picture; unit "a.u.", spacing 1 mm.
+
+    Args:
+        path: the annotation file.
+        item: name of the picture as the file states it; "" if it has only one.
+        size: columns and rows of the picture itself, if known.
+
+    Raises:
+        FormatError: as ``load``; no such picture, or several and none is named.
+        GeometryError: the size is not known, or differs from that of the picture.
+        LabelError: several annotators drew in this picture.
+    """
+    outlines = load(path)
+    chosen = [one for one in outlines.pictures if not item or one.name == item]
+    if len(chosen) != 1:
+        what = f"{len(outlines.pictures)} pictures" if not item else f"no single picture {item}"
+        raise FormatError(f"has {what}; a folder of pictures with it can be read", path=path)
+    picture = chosen[0]
+    if picture.size and size and picture.size != size:
+        raise GeometryError(
+            f"states {picture.size[0]} x {picture.size[1]} pixels for {picture.name}, but the "
+            f"picture has {size[0]} x {size[1]}",
+            path=path,
+        )
+    shape = picture.size or size
+    if shape is None:
+        raise GeometryError("states no size of the picture, which is not known", path=path)
+    drawn_by = sorted({one.annotator for one in picture.shapes if one.annotator})
+    if len(drawn_by) > 1:
+        raise LabelError(
+            f"{', '.join(drawn_by)} each drew in {picture.name}; keep the outlines of one",
+            path=path,
+        )
+    array = draw(picture.shapes, shape, {n: v for v, n in enumerate(outlines.names, start=1)})
+    names = dict(enumerate(outlines.names, start=1))
+    meta = {
+        "modality": "",
+        "patient": "",
+        "spacing_known": False,
+        "place_known": False,
+        "names": names,
+    }
+    return Volume(array, grid_of(array.shape, None), source=str(path), meta=meta)
+
+
+# ---- drawing ----
+
+
+def draw(
+    shapes: Sequence[Shape], size: tuple[int, int], value_of: Mapping[str, int]
+) -> NDArray[np.uint16]:
+    """The shapes as one label map (I, J, 1); the larger ones of a ``z_order`` first.
+
+    >>> square = np.array([[1.0, 1.0], [3.0, 1.0], [3.0, 2.0], [1.0, 2.0]])
+    >>> draw([Shape("cell", (square,))], (4, 3), {"cell": 1})[..., 0].T
+    array([[0, 0, 0, 0],
+           [0, 1, 1, 0],
+           [0, 0, 0, 0]], dtype=uint16)
+    """
+    columns, rows = size
+    out = np.zeros((rows, columns), np.uint16)
+    regions = [(shape, *_region(shape, rows, columns)) for shape in shapes]
+    for shape, place, inside in sorted(
+        regions, key=lambda one: (one[0].z_order, -int(one[2].sum()))
+    ):
+        out[place][inside] = value_of[shape.name]
+    return np.ascontiguousarray(out.T)[..., None]
+
+
+def _region(shape: Shape, rows: int, columns: int) -> tuple[tuple[slice, slice], NDArray[np.bool_]]:
+    """The part of the picture around a shape, and the shape in it."""
+    corners = [*shape.polygons]
+    if shape.mask is not None:
+        (column, row), (height, width) = shape.at, shape.mask.shape
+        corners.append(np.array([[column, row], [column + width, row + height]], np.float64))
+    limits = np.array([columns, rows])
+    low = np.clip(np.floor(np.min([c.min(axis=0) for c in corners], axis=0)), 0, limits)
+    high = np.clip(np.ceil(np.max([c.max(axis=0) for c in corners], axis=0)), low, limits)
+    (left, top), (right, bottom) = low.astype(int), high.astype(int)
+    inside = np.zeros((bottom - top, right - left), bool)
+    for polygon in shape.polygons:
+        inside |= inside_polygon(polygon - (left, top), *inside.shape)
+    if shape.mask is not None:
+        inside |= shape.mask[top - row : bottom - row, left - column : right - column]
+    return (slice(top, bottom), slice(left, right)), inside
+
+
+def inside_polygon(polygon: Points, rows: int, columns: int) -> NDArray[np.bool_]:
+    """(rows, columns) the pixels whose centres are inside, by the even-odd rule.
+
+    Args:
+        polygon: (corners, 2) x and y; the last corner is joined to the first.
+    """
+    # Each edge toggles all pixels to the right of its crossing with the row's centre line.
+    toggles = np.zeros((rows, columns + 1), np.int64)
+    for (x1, y1), (x2, y2) in zip(polygon, np.roll(polygon, -1, axis=0), strict=True):
+        low, high = min(y1, y2), max(y1, y2)
+        # Rows whose centre y satisfies low <= y < high.
+        first, last = max(0, int(np.ceil(low - 0.5))), min(rows, int(np.ceil(high - 0.5)))
+        if first >= last:
+            continue
+        row = np.arange(first, last)
+        x = x1 + (row + 0.5 - y1) * (x2 - x1) / (y2 - y1)
+        # The first column whose centre is at the crossing or to the right of it.
+        column = np.clip(np.ceil(x - 0.5), 0, columns).astype(np.int64)
+        np.add.at(toggles, (row, column), 1)
+    return np.asarray(np.cumsum(toggles, axis=1)[:, :columns] % 2 == 1)
+
+
+# ---- COCO ----
+
+
+def _coco(data: Mapping[str, Any]) -> Outlines:
+    names = {one["id"]: str(one["name"]) for one in data["categories"]}
+    shapes: dict[Any, list[Shape]] = {one["id"]: [] for one in data["images"]}
+    sizes = {one["id"]: _size(one) for one in data["images"]}
+    for one in data["annotations"]:
+        if one.get("segmentation") and one["image_id"] in shapes:
+            shape = _coco_shape(one, names[one["category_id"]])
+            shapes[one["image_id"]].append(shape)
+    used = {shape.name for found in shapes.values() for shape in found}
+    if not used:
+        raise FormatError("has no outlines, maybe only boxes")
+    pictures = tuple(
+        Picture(str(one["file_name"]), sizes[one["id"]], tuple(shapes[one["id"]]))
+        for one in data["images"]
+    )
+    return Outlines("COCO", pictures, tuple(sorted(set(names.values()) & used)))
+
+
+def _coco_shape(one: Mapping[str, Any], name: str) -> Shape:
+    outline, by = one["segmentation"], _annotator(one)
+    if isinstance(outline, dict):
+        rows, columns = (int(n) for n in outline["size"])
+        counts = outline["counts"]
+        runs = _decoded(counts) if isinstance(counts, str) else [int(n) for n in counts]
+        # Runs of 0 and 1 in turn, down the columns.
+        return Shape(name, mask=_of_runs(runs, columns, rows).T, annotator=by)
+    return Shape(name, tuple(_points(part) for part in outline if part), annotator=by)
+
+
+def _annotator(one: Mapping[str, Any]) -> str:
+    fields = {**one, **(one["attributes"] if isinstance(one.get("attributes"), dict) else {})}
+    return next((str(v) for k, v in fields.items() if str(k).lower() in _ANNOTATORS and v), "")
+
+
+def _decoded(text: str) -> list[int]:
+    """The run lengths of COCO's compressed form: numbers of 5 bits a letter, from the third one as
+    the difference to the number before the last.
+    """
+    runs: list[int] = []
+    place = 0
+    while place < len(text):
+        number, shift, more = 0, 0, True
+        while more:
+            code = ord(text[place]) - 48
+            number |= (code & 0x1F) << shift
+            more = bool(code & 0x20)
+            place, shift = place + 1, shift + 5
+            if not more and code & 0x10:
+                number |= -1 << shift
+        runs.append(number + (runs[-2] if len(runs) > 2 else 0))
+    return runs
+
+
+def _of_runs(runs: Sequence[int], lines: int, length: int) -> NDArray[np.bool_]:
+    """(lines, length) from the lengths of runs of 0 and 1 in turn.
+
+    Raises:
+        ValueError: the runs have another length.
+    """
+    if min(runs, default=0) < 0 or sum(runs) != lines * length:
+        raise ValueError(f"runs of {sum(runs)} pixels in a picture of {lines * length}")
+    values = np.arange(len(runs)) % 2 == 1
+    return np.repeat(values, np.asarray(runs, np.int64)).reshape(lines, length)
+
+
+def _points(numbers: Sequence[Any]) -> Points:
+    """(corners, 2) from x, y, x, y ... or from pairs.
+
+    Raises:
+        ValueError: an odd number of coordinates, or one that is not finite.
+    """
+    found = np.asarray(numbers, np.float64).reshape(-1, 2)
+    if not np.isfinite(found).all():
+        raise ValueError("a coordinate is not finite")
+    return found
+
+
+def _size(one: Mapping[str, Any]) -> tuple[int, int] | None:
+    width, height = one.get("width"), one.get("height")
+    return (int(width), int(height)) if width and height else None
+
+
+# ---- labelme ----
+
+
+def _labelme(path: Path, data: Mapping[str, Any]) -> Outlines:
+    width, height = data.get("imageWidth"), data.get("imageHeight")
+    shapes = tuple(shape for one in data["shapes"] if (shape := _labelme_shape(one)))
+    size = (int(width), int(height)) if width and height else None
+    # The path may come from another system.
+    name = re.split(r"[\\/]", str(data.get("imagePath") or path.stem))[-1]
+    names = tuple(sorted({shape.name for shape in shapes}))
+    return Outlines("labelme", (Picture(name, size, shapes),), names)
+
+
+def _labelme_shape(one: Mapping[str, Any]) -> Shape | None:
+    kind, name = one.get("shape_type") or "polygon", str(one["label"])
+    points = _points(one["points"])
+    if kind == "mask":
+        (x, y), _ = points
+        return Shape(name, mask=_png_mask(one["mask"]), at=(round(x), round(y)))
+    if kind == "rectangle":
+        return Shape(name, (_box(*points[0], *points[1]),))
+    if kind == "circle":
+        radius = float(np.hypot(*(points[1] - points[0])))
+        return Shape(name, (_ellipse(points[0, 0], points[0, 1], radius, radius),))
+    return Shape(name, (points,)) if kind == "polygon" else None
+
+
+def _png_mask(text: str) -> NDArray[np.bool_]:
+    from PIL import Image
+
+    try:
+        with Image.open(io.BytesIO(base64.b64decode(text))) as image:
+            return np.asarray(image) > 0
+    except (OSError, binascii.Error) as error:
+        raise ValueError(f"a mask cannot be read: {error}") from error
+
+
+def _box(x1: float, y1: float, x2: float, y2: float) -> Points:
+    return np.array([[x1, y1], [x2, y1], [x2, y2], [x1, y2]], np.float64)
+
+
+def _ellipse(x: float, y: float, across: float, down: float) -> Points:
+    angles = np.linspace(0, 2 * np.pi, CIRCLE_CORNERS, endpoint=False)
+    return np.stack([x + across * np.cos(angles), y + down * np.sin(angles)], axis=1)
+
+
+# ---- VGG Image Annotator ----
+
+
+def _via(data: Mapping[str, Any]) -> Outlines | None:
+    """The outlines of a VIA project or of its export; None if it is neither."""
+    entries = data.get("_via_img_metadata", data)
+    rows = list(entries.values()) if isinstance(entries, dict) else []
+    if not rows or not all(isinstance(one, dict) and "filename" in one for one in rows):
+        return None
+    pictures = []
+    for one in rows:
+        regions = one.get("regions") or []
+        regions = list(regions.values()) if isinstance(regions, dict) else regions
+        shapes = tuple(shape for region in regions if (shape := _via_shape(region)))
+        pictures.append(Picture(str(one["filename"]), None, shapes))
+    names = sorted({shape.name for picture in pictures for shape in picture.shapes})
+    return Outlines("VIA", tuple(pictures), tuple(names))
+
+
+def _via_shape(region: Mapping[str, Any]) -> Shape | None:
+    form, name = region["shape_attributes"], _via_name(region.get("region_attributes") or {})
+    kind = form["name"]
+    if kind == "polygon":
+        points = np.stack([form["all_points_x"], form["all_points_y"]], axis=1)
+        return Shape(name, (_points(points.ravel().tolist()),))
+    if kind == "rect":
+        x, y = float(form["x"]), float(form["y"])
+        return Shape(name, (_box(x, y, x + float(form["width"]), y + float(form["height"])),))
+    if kind in ("circle", "ellipse"):
+        across = float(form.get("rx", form.get("r", 0)))
+        down = float(form.get("ry", form.get("r", 0)))
+        return Shape(name, (_ellipse(float(form["cx"]), float(form["cy"]), across, down),))
+    return None
+
+
+def _via_name(attributes: Mapping[str, Any]) -> str:
+    """The structure: the attribute that is called so, or the only one.
+
+    Raises:
+        ValueError: several attributes could be the structure.
+    """
+    filled = {str(k).lower(): v for k, v in attributes.items() if v}
+    wanted = [k for k in ("label", "class", "name", "structure", "type", "category") if k in filled]
+    if not wanted and len(filled) > 1:
+        raise ValueError(f"the regions have several attributes: {', '.join(filled)}")
+    value = filled[wanted[0]] if wanted else next(iter(filled.values()), UNNAMED)
+    # A check box gives {"liver": true}.
+    return str(next(iter(value), UNNAMED)) if isinstance(value, dict) else str(value)
+
+
+# ---- CVAT ----
+
+
+def _cvat(path: Path) -> Outlines:
+    """Raises ValueError for a document with entities, or with tracks of a video."""
+    text = path.read_bytes()
+    if b"<!DOCTYPE" in text or b"<!ENTITY" in text:
+        raise ValueError("a document type is stated, which annotations need not have")
+    try:
+        root = ElementTree.fromstring(text)
+    except ElementTree.ParseError as error:
+        raise ValueError(f"is not XML: {error}") from error
+    if root.find("track") is not None:
+        raise ValueError("has tracks of a video; export it as images")
+    pictures = tuple(
+        Picture(
+            one.attrib["name"],
+            (int(one.attrib["width"]), int(one.attrib["height"])),
+            tuple(_cvat_shapes(one)),
+        )
+        for one in root.iter("image")
+    )
+    if not pictures:
+        raise ValueError("lists no image")
+    names = sorted({shape.name for picture in pictures for shape in picture.shapes})
+    return Outlines("CVAT", pictures, tuple(names))
+
+
+def _cvat_shapes(image: ElementTree.Element) -> Iterator[Shape]:
+    for one in image:
+        facts, name = one.attrib, one.attrib.get("label", UNNAMED)
+        order = int(facts.get("z_order", 0))
+        if one.tag == "polygon":
+            numbers = [float(n) for n in re.split(r"[;,]", facts["points"])]
+            yield Shape(name, (_points(numbers),), z_order=order)
+        elif one.tag == "box":
+            corners = [float(facts[key]) for key in ("xtl", "ytl", "xbr", "ybr")]
+            yield Shape(name, (_box(*corners),), z_order=order)
+        elif one.tag == "ellipse":
+            x, y, across, down = (float(facts[key]) for key in ("cx", "cy", "rx", "ry"))
+            yield Shape(name, (_ellipse(x, y, across, down),), z_order=order)
+        elif one.tag == "mask":
+            runs = [int(n) for n in facts["rle"].split(",")]
+            rows, columns = int(facts["height"]), int(facts["width"])
+            at = (int(facts["left"]), int(facts["top"]))
+            yield Shape(name, mask=_of_runs(runs, rows, columns), at=at, z_order=order)
