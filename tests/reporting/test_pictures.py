@@ -6,16 +6,19 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from PIL import Image
 
 from delineate.core.errors import GeometryError, OutputError
 from delineate.core.grid import Grid
-from delineate.core.labels import LabelSet
+from delineate.core.labels import Label, LabelSet, default_colour
 from delineate.core.volume import Volume
+from delineate.reporting.colours import contrast, on_dark
 from delineate.reporting.pictures import (
     AXIAL,
     CORONAL,
     SAGITTAL,
+    draw_outlines,
     montage,
     outline,
     side_by_side,
@@ -227,6 +230,48 @@ def test_an_outline_runs_between_the_pixels_inside_and_outside():
     full = outline(np.ones((3, 4), bool))[0]  # it closes at the picture's edge too
     assert (full.min(axis=0).tolist(), full.max(axis=0).tolist()) == ([-0.5, -0.5], [3.5, 2.5])
     assert outline(np.zeros((3, 4), bool)) == []
+
+
+@pytest.mark.parametrize("index", [0, 2, 4, 5, 7, 9, 20])
+def test_every_outline_has_a_dark_casing_on_both_sides(index, tmp_path):
+    """On the grey at which the colour itself has no contrast."""
+    colour = default_colour(index)
+    labels = LabelSet((Label(1, "liver", colour),))
+    drawn, shape = np.array(on_dark(colour)), (40, 40, 1)
+    grey = min(range(256), key=lambda g: contrast((g, g, g), colour))
+    scan = Volume(np.full(shape, grey, np.uint8), Grid.from_spacing(shape, (1, 1, 5)))
+    mask = np.zeros(shape, np.uint8)
+    mask[10:30, 10:30] = 1
+    path = tmp_path / "m.png"
+    for masks in ({"truth": mask}, {"truth": mask, "prediction": mask}):
+        volumes = {name: scan.with_array(one, "label") for name, one in masks.items()}
+        montage(scan, volumes, labels, path, window=(0.0, 255.0))
+        pixels = np.asarray(Image.open(path).convert("RGB")).astype(int)
+        # A row through the middle of the square crosses its left and right edge.
+        row = pixels[pixels.shape[0] // 2 - 40]
+        is_casing = row.sum(axis=-1) < 120
+        is_line = np.abs(row - drawn).sum(axis=-1) < 100
+        first, last = np.flatnonzero(is_line)[[0, -1]]
+        assert last - first > 100
+        for outer, inner in ((first - 4, first + 1), (last - 4, last + 1)):
+            assert is_casing[outer : outer + 4].any() and is_casing[inner : inner + 4].any()
+
+
+def test_outlines_have_a_contrast_of_three_to_their_casing():
+    for index in range(140):
+        assert contrast(on_dark(default_colour(index)), (0, 0, 0)) >= 3
+    assert on_dark((0, 0, 0)) == (92, 92, 92) and on_dark((0, 114, 178)) == (0, 114, 178)
+
+
+def test_masks_that_overlap_can_be_outlined():
+    figure = Figure()
+    ax = figure.subplots()
+    mask = np.ones((5, 5), bool)
+    draw_outlines(ax, [(mask, LABELS.labels[0]), (mask[::-1], LABELS.labels[1])], "dashed")
+    casing, lines = ax.collections
+    assert len(casing.get_paths()) == len(lines.get_paths()) == 2
+    assert casing.get_zorder() < lines.get_zorder()
+    assert casing.get_linewidth()[0] > lines.get_linewidth()[0] + 1
 
 
 def test_slices_are_spread_over_the_structure():

@@ -30,6 +30,7 @@ from ..core.volume import Volume
 from ..core.words import decimals
 from ..metrics import overlap
 from ..preprocessing.shear import orthogonal
+from .colours import BLACK, on_dark
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -42,6 +43,9 @@ YELLOW = (255, 255, 0)
 RIGHT_ON_LEFT = "patient's right on the left"
 FILL = 0.4  # opacity of filled structures
 STYLES = ("solid", "dashed", "dotted", "dashdot")
+# Outlines: width of solid and of other lines, and of the dark casing on each side, in points. The
+# casing is black; ``on_dark`` gives every colour a contrast of at least 3 to it.
+OUTLINE_PT, OTHER_PT, CASING_PT = 1.4, 1.2, 1.0
 # i runs to the patient's left, j to the back and k upwards: right, down and up in the pictures
 _SHOWN_AS = "LPS"
 
@@ -509,27 +513,42 @@ def _show(
 
 
 def _contours(ax: Any, cut: NDArray[Any], labels: LabelSet, style: str) -> set[int]:
-    """Draw the outline of every structure in ``cut``; returns the label values that were drawn.
+    """Draw the outline of every structure in ``cut``; returns the label values that were drawn."""
+    found = {int(v) for v in np.unique(cut)} & set(labels.values)
+    parts = [(cut == label.value, label) for label in labels if label.value in found]
+    draw_outlines(ax, parts, style)
+    return found
 
-    An outline runs midway between a pixel inside and a pixel outside.
+
+def draw_outlines(
+    ax: Any, parts: Sequence[tuple[NDArray[np.bool_], Label]], style: str = "solid"
+) -> None:
+    """Draw the outline of each mask in the colour of its structure, on a dark casing.
+
+    An outline runs midway between a pixel inside and a pixel outside. The casing keeps it visible
+    on tissue of its own brightness. All casings are below all outlines of the same axes, so that a
+    dashed outline does not hide a solid one.
+
+    Args:
+        ax: Matplotlib axes that show the slice.
+        parts: (rows, columns) mask and structure; masks may overlap.
+        style: a line style of Matplotlib; "solid" lines are slightly wider than others.
     """
     from matplotlib.collections import LineCollection
 
-    found = {int(v) for v in np.unique(cut)} & set(labels.values)
-    lines = [
-        (line, _rgb(label))
-        for label in labels
-        if label.value in found
-        for line in outline(cut == label.value)
-    ]
-    width = 1.3 if style == "solid" else 1.1
-    ax.add_collection(
-        LineCollection(
-            [x for x, _ in lines], colors=[c for _, c in lines], linewidths=width, linestyles=style
-        ),
-        autolim=False,
+    lines = [(line, _rgb(label)) for mask, label in parts for line in outline(mask)]
+    paths, width = [line for line, _ in lines], OUTLINE_PT if style == "solid" else OTHER_PT
+    layers: tuple[tuple[Any, float, str, float], ...] = (
+        (BLACK, width + 2 * CASING_PT, "solid", 1.5),
+        ([colour for _, colour in lines], width, style, 2.0),
     )
-    return found
+    for colours, linewidth, drawn, order in layers:
+        ax.add_collection(
+            LineCollection(
+                paths, colors=colours, linewidths=linewidth, linestyles=drawn, zorder=order
+            ),
+            autolim=False,
+        )
 
 
 def _fill(ax: Any, cut: NDArray[Any], labels: LabelSet) -> None:
@@ -566,7 +585,8 @@ def outline(mask: NDArray[np.bool_]) -> list[NDArray[np.float64]]:
 
 
 def _rgb(label: Label) -> tuple[float, float, float]:
-    red, green, blue = label.colour
+    """The colour in which a structure is drawn, 0..1: its own, lighter if it is too dark."""
+    red, green, blue = on_dark(label.colour)
     return red / 255, green / 255, blue / 255
 
 

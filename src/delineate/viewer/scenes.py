@@ -26,6 +26,7 @@ from ..core.labels import (
     unique_values,
 )
 from ..core.volume import Volume
+from ..reporting.colours import on_dark
 from ..reporting.pictures import check_place, is_placed
 
 PERCENTILES = (1.0, 99.0)
@@ -219,7 +220,7 @@ def _mask(mask: Mask) -> dict[str, Any]:
                 "value": label.value,
                 "index": shown[label.value],
                 "name": label.name,
-                "colour": list(label.colour),
+                "colour": list(on_dark(label.colour)),
                 "voxels": voxels,
                 "ml": round(voxels * voxel_ml, 4) if measured else None,
                 "dice": dice if dice is not None and math.isfinite(dice) else None,

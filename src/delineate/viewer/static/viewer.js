@@ -515,27 +515,30 @@
     context.rect(...tile.leftTopWidthHeight);
     context.clip();
     context.lineJoin = "round";
-    for (const mask of state.masks) {
-      if (mask.volume === null || !mask.look.on || isFilled(mask)) continue;
-      context.globalAlpha = Math.min(1, 0.25 + mask.look.opacity * 1.5);
-      for (const one of mask.table.structures) {
-        const contour = isSeen(mask, one)
-          ? contoursOf(mask, tile.axCorSag, slice).get(one.index)
-          : undefined;
-        if (contour === undefined) continue;
+    // All dark casings first, so that none hides the outline of another mask.
+    const outlined = state.masks.flatMap((mask) => outlinesOf(mask, tile, slice));
+    for (const cased of [true, false]) {
+      for (const [mask, one, contour] of outlined) {
         const path = new Path2D();
         path.addPath(contour, toScreen);
-        context.setLineDash([]);
-        context.lineWidth = 3.6 * dpr;
-        context.strokeStyle = "rgb(0 0 0 / 55%)";
-        context.stroke(path);
-        context.setLineDash(DASHES[mask.number % DASHES.length].map((d) => d * dpr));
-        context.lineWidth = 1.8 * dpr;
-        context.strokeStyle = `rgb(${one.colour.join(" ")})`;
+        const dashes = cased ? [] : DASHES[mask.number % DASHES.length];
+        context.globalAlpha = Math.min(1, 0.25 + mask.look.opacity * 1.5);
+        context.setLineDash(dashes.map((d) => d * dpr));
+        context.lineWidth = (cased ? 4 : 1.8) * dpr;
+        context.strokeStyle = cased ? "rgb(0 0 0)" : `rgb(${one.colour.join(" ")})`;
         context.stroke(path);
       }
     }
     context.restore();
+  }
+
+  /** (mask, structure, Path2D) of each structure of an outlined mask in one slice. */
+  function outlinesOf(mask, tile, slice) {
+    if (mask.volume === null || !mask.look.on || isFilled(mask)) return [];
+    const contours = contoursOf(mask, tile.axCorSag, slice);
+    return mask.table.structures
+      .filter((one) => isSeen(mask, one) && contours.has(one.index))
+      .map((one) => [mask, one, contours.get(one.index)]);
   }
 
   /** The matrix from voxel corners in a tile's plane to canvas pixels; the axes are orthogonal. */
