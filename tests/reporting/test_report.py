@@ -19,12 +19,14 @@ from delineate.commands.options import EvaluateOptions, ReportOptions
 from delineate.commands.report import report
 from delineate.core.errors import InputError
 from delineate.core.grid import Grid
-from delineate.core.labels import LabelSet
+from delineate.core.labels import LabelSet, default_colour
 from delineate.core.manifest import Case, Manifest, Source
 from delineate.core.plan import Channel, Network, Plan, Schedule, Structure
 from delineate.core.volume import Volume
+from delineate.core.words import hex_colour
 from delineate.formats.files import read, write
 from delineate.metrics.statistics import interval
+from delineate.reporting.colours import INK, PAPER, contrast, on_page
 from delineate.reporting.training_section import overfitting
 from delineate.viewer.page import run_page
 
@@ -198,18 +200,17 @@ def test_a_whole_run(run, tmp_path):
     liver = page.row("test", "liver")
     dices = [2 * h / (1 + h) for h in HITS.values()]
     low, high = interval(np.array(dices), list(HITS))
-    assert liver[1:6] == [
+    assert liver[1:5] == [
         "4",
-        f"{np.mean(dices):.3f}",
-        f"{low:.3f} to {high:.3f}",
+        f"{np.mean(dices):.3f}{low:.3f} to {high:.3f}",
         f"{np.median(dices):.3f}",
         f"{min(dices):.3f}",
     ]
-    assert liver[8].startswith(f"c2 {min(dices):.3f}, c1")
+    assert liver[7].startswith(f"c2 {min(dices):.3f}c1")
     assert "4 cases, none of which was used for training" in page.text["test"]
     assert page.row("test", "right kidney")[1] == "3 (+1 empty)"
-    assert page.row("plan", "spacing (mm)")[1:] == ["1 × 1 × 3", "the median of the cohort"]
-    assert page.row("plan", "patch")[2] == "fits <2 GB> of memory"
+    assert page.row("plan", "voxel size")[1:] == ["1 × 1 × 3 mm", "the median of the cohort"]
+    assert page.row("plan", "patch size")[2] == "fits <2 GB> of memory"
     assert page.row("data", "warning")[:3] == ["warning", "range", "3"]
     assert "<script>" in page.text["data"]  # told, not run
     assert "Overfitting" in page.text["training"]
@@ -217,6 +218,68 @@ def test_a_whole_run(run, tmp_path):
     # A voxel of this affine has 3.03 cubic mm.
     assert page.row("volumes", "liver")[1] == f"{10 * 12 * 8 * 3.03 / 1000:.3g}"
     assert "4 cases from the same source" in page.text["limits"]
+
+
+VERDICT = {
+    "level": "usable with care",
+    "summary": "test Dice 0.81 on 4 cases",
+    "reasons": [{"kind": "steps", "words": "only 94 of 739 wanted steps", "level": "x"}],
+    "advice": ["train --extend 20m"],
+}
+
+
+def test_the_page_begins_with_the_verdict_and_the_scores(run):
+    card = json.loads((run / "card.json").read_text())
+    (run / "card.json").write_text(json.dumps(card | {"verdict": VERDICT}))
+    page = Page(report(run))
+    assert list(page.text)[:4] == ["", "verdict", "summary", "test"]
+    words = " ".join(page.text["verdict"].split())
+    assert words.startswith("Verdict: usable with care only 94 of 739 wanted steps")
+    assert "What to do: train --extend 20m." in words
+    assert "verdict" not in page.text["provenance"]
+    # A card without a verdict, of an earlier version, has a page without one.
+    (run / "card.json").write_text(json.dumps(card))
+    assert list(Page(report(run)).text)[:3] == ["", "summary", "test"]
+
+
+def test_a_table_of_many_metrics_is_divided_and_each_cell_knows_its_heading(run):
+    page = (report(run)).read_text()
+    test = page[page.index('<section id="test">') : page.index('<section id="pictures">')]
+    for table in re.findall(r"<table class=.wide.*?</table>", test, re.DOTALL):
+        assert table.count("<th class=") + table.count("<th>") <= 9
+        headings = re.findall(r"<th(?: class=\"n\")?>(.*?)</th>", table)
+        assert len(headings) <= 8
+        for name in re.findall(r'data-h="(.*?)"', table):
+            assert any(name.removeprefix("mean ") in heading for heading in headings)
+
+
+def colours_of(page: str) -> list[dict[str, str]]:
+    """The colours of the page's style by name: light, dark and print."""
+    roots = re.findall(r":root \{(.*?)\}", page, re.DOTALL)
+    named = [dict(re.findall(r"--(\w+): (#\w+)", root)) for root in roots]
+    return [
+        {k: v if len(v) == 7 else "#" + "".join(2 * c for c in v[1:]) for k, v in n.items()}
+        for n in named
+    ]
+
+
+def test_texts_and_marks_have_enough_contrast_in_light_dark_and_print(run):
+    def rgb(colour: str) -> tuple[int, ...]:
+        return tuple(int(colour[k : k + 2], 16) for k in (1, 3, 5))
+
+    light, dark, printed = colours_of(report(run).read_text())
+    for colours in (light, dark, printed):
+        for name in ("ink", "soft", "accent", "warn", "good", "bad"):
+            assert contrast(rgb(colours[name]), rgb(colours["paper"])) >= 4.5, name
+    assert (rgb(light["paper"]), rgb(dark["paper"])) == PAPER
+    assert (rgb(light["ink"]), rgb(dark["ink"])) == INK
+    for index in range(140):
+        css = on_page(hex_colour(default_colour(index)))
+        share = int(re.search(r" (\d+)%", css)[1]) / 100 if "mix" in css else 1.0
+        own = np.array(default_colour(index))
+        for ink, paper in zip(INK, PAPER, strict=True):
+            mixed = (share * own + (1 - share) * np.array(ink)).round()
+            assert contrast(mixed.tolist(), paper) >= 2.98
 
 
 def test_pictures_are_of_the_best_median_and_worst_case_and_can_be_opened(run):
@@ -298,10 +361,10 @@ def test_volumes_are_compared_as_bland_and_altman_did(run):
     )
     low, high = (differences.mean() + sign * 1.96 * differences.std(ddof=1) for sign in (-1, 1))
     assert page.row("volumes", "liver")[4] == f"{low:.3g} to {high:.3g}"
-    svg = svg_lines(
-        (run / "report.html").read_text(), "Predicted minus true volume against the mean of both"
-    )
-    assert svg.count(">liver<") == svg.count(">right kidney<") == 1
+    section = (run / "report.html").read_text().split('<section id="volumes">')[1]
+    section = section[: section.index("Predicted minus true volume against the mean of both")]
+    assert section.count("<svg") == 2
+    assert section.count(">liver<") == section.count(">right kidney<") == 1
 
 
 def test_what_was_taken_for_what_is_told(run, tmp_path):

@@ -1,7 +1,7 @@
-"""Contrast of colours (WCAG 2.2): which lines and texts can be told from their ground.
+"""Contrast of colours (WCAG 2.2): which lines and texts are readable on their background.
 
-Colours are red, green, blue in 0..255. Text needs a contrast of 4.5 to its ground, a line or a mark
-one of 3.
+Colours are red, green, blue in 0..255. Text needs a contrast of 4.5 to its background, a
+line or a mark needs 3.
 """
 
 from __future__ import annotations
@@ -9,7 +9,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 BLACK, WHITE = (0, 0, 0), (255, 255, 255)
-LEAST_OF_LINES = 3.0  # contrast of a line to its ground (WCAG 1.4.11)
+# Background and text of the report's page, light and dark; the page's style has the same values.
+PAPER, INK = ((253, 253, 251), (21, 24, 27)), ((29, 34, 38), (227, 230, 228))
+LEAST_OF_LINES = 3.0  # contrast of a line to its background (WCAG 1.4.11)
 
 Colour = tuple[int, int, int]
 
@@ -37,8 +39,25 @@ def on_dark(colour: Colour) -> Colour:
     return WHITE
 
 
-def _mixed(colour: Colour, percent: int) -> Colour:
-    red, green, blue = (round(c + (255 - c) * percent / 100) for c in colour)
+def on_page(colour: str) -> str:
+    """A CSS colour with a contrast of 3 to the light page and to the dark one: the colour, mixed
+    with as little of the text's colour as needed.
+
+    >>> on_page("#d55e00"), on_page("#f0e442")
+    ('#d55e00', 'color-mix(in srgb, #f0e442 58%, currentColor)')
+    """
+    own = tuple(int(colour[k : k + 2], 16) for k in (1, 3, 5))
+    for percent in range(0, 101, 2):
+        mixed = (_mixed(own, percent, ink) for ink in INK)
+        if all(contrast(m, p) >= LEAST_OF_LINES for m, p in zip(mixed, PAPER, strict=True)):
+            break
+    return f"color-mix(in srgb, {colour} {100 - percent}%, currentColor)" if percent else colour
+
+
+def _mixed(colour: Sequence[int], percent: int, other: Sequence[int] = WHITE) -> Colour:
+    red, green, blue = (
+        round(c + (o - c) * percent / 100) for c, o in zip(colour, other, strict=True)
+    )
     return red, green, blue
 
 

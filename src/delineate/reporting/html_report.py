@@ -1,12 +1,13 @@
 """The HTML report of a run or an evaluation: one self-contained page to read, print and archive.
 
-The report reads files that other steps left on disk: ``plan.json``, ``manifest.jsonl``,
-``findings.json``, ``fold_K/log.jsonl``, ``card.json``, and the scores, pictures and predictions in
-``test`` (or in ``validation`` if there is no ``test``). It computes no score of its own. The folder
-of an evaluation has only scores and pictures, so its page has only those sections. On the page of a
-run, a section whose file is missing states this. Style and pictures are inline, the page needs no
-script, and it follows the reader's dark or light setting. On request, the worst cases are added as
-volumes to look through (``viewer``); only that part has a script.
+The page begins with the verdict and the scores. The report reads files that other steps left on
+disk: ``plan.json``, ``manifest.jsonl``, ``findings.json``, ``fold_K/log.jsonl``, ``card.json``, and
+the scores, pictures and predictions in ``test`` (or in ``validation`` if there is no ``test``). It
+computes no score of its own. The folder of an evaluation has only scores and pictures, so its page
+has only those sections. On the page of a run, a section whose file is missing states this. Style
+and pictures are inline, the page needs no script, and it follows the reader's dark or light
+setting. On request, the worst cases are added as volumes to look through (``viewer``); only that
+part has a script.
 """
 
 from __future__ import annotations
@@ -20,20 +21,22 @@ import numpy as np
 
 from ..core.inputs import read_json_if_any
 from ..core.words import decimals, duration, flattened, joined, number_text, spelled, value_text
+from .plan_names import field_value
+from .plan_section import plan_rows
 from .reported_run import ReportedRun
 from .score_section import calibration, confusions, scores, sizes, volumes
 from .training_section import fold, series
 
 SECTIONS = {
-    "data": "Data",
-    "plan": "Plan",
-    "training": "Training",
     "test": "Scores",
     "pictures": "Cases",
     "volumes": "Volumes",
     "confusion": "Confusion",
     "sizes": "Error and size",
     "calibration": "Calibration",
+    "training": "Training",
+    "data": "Data",
+    "plan": "Plan",
     "cost": "Time and memory",
     "provenance": "Provenance",
     "limits": "Limits of use",
@@ -43,19 +46,8 @@ OPTIMISTIC = (
     "This run has no test scores. Validation scores are optimistic, because the checkpoint "
     "was chosen on the same cases."
 )
-# Entries of the plan that are listed even if they have no reason.
-CHOICES = (
-    "orientation",
-    "spacing_mm",
-    "crop",
-    "patch",
-    "batch",
-    "network",
-    "loss",
-    "optimiser",
-    "schedule",
-    "seed",
-)
+# Level of the verdict -> class of the page's style.
+TONES = {"good": "good", "usable with care": "care", "not usable": "bad"}
 SEVERITIES = ("error", "warning", "note")
 
 
@@ -83,7 +75,7 @@ def _page(run: ReportedRun) -> dict[str, Any]:
     from .. import __version__
 
     montages, gaps = _montages(run)
-    card, details = _card(run.card or {})
+    card, details = _card({k: v for k, v in (run.card or {}).items() if k != "verdict"})
     name = run.folder.resolve().name
     judged = calibration(run)
     # Few runs have saved probabilities: without them the calibration section is left out.
@@ -96,13 +88,14 @@ def _page(run: ReportedRun) -> dict[str, Any]:
         "title": f"Segmentation of {joined(run.labels.names, 4)}" if len(run.labels) else name,
         "subtitle": _subtitle(run, name),
         "sections": {id: SECTIONS[id] for id in shown},
+        "verdict": _verdict(run.card),
         "headline": _headline(run),
         "key_figures": _key_figures(run),
         "summary_lines": _summary_lines(run),
         "data": _data(run),
         "findings": _findings(run.findings),
         "findings_words": _findings_words(run.findings),
-        "plan": _plan(run.plan),
+        "plan": plan_rows(run.plan),
         "folds": [fold(key, log, run.labels) for key, log in run.logs.items()],
         "test": scores(run),
         "montages": montages,
@@ -123,6 +116,15 @@ def _page(run: ReportedRun) -> dict[str, Any]:
 # ---- summary ----
 
 
+def _verdict(card: dict[str, Any] | None) -> dict[str, Any] | None:
+    """The verdict of the card with the tone of its level; None if none was recorded."""
+    found = (card or {}).get("verdict")
+    if not found or found.get("level") not in TONES:
+        return None
+    reasons = [str(reason["words"]) for reason in found.get("reasons", ())]
+    return {**found, "reasons": reasons, "tone": TONES[found["level"]]}
+
+
 def _subtitle(run: ReportedRun, name: str) -> str:
     """The run's name, its cohort and its network, as far as they are known."""
     parts = [name]
@@ -131,7 +133,8 @@ def _subtitle(run: ReportedRun, name: str) -> str:
         parts.append(", ".join(run.manifest.channels))
     if run.plan and run.plan.get("network"):
         parts.append(
-            f"{run.plan['network'].get('dims', '?')}-D {run.plan['network'].get('kind', 'network')}"
+            f"{run.plan['network'].get('dims', '?')}-D "
+            + field_value("network.kind", run.plan["network"].get("kind", "network"))
         )
     return " · ".join(p for p in parts if p)
 
@@ -267,44 +270,6 @@ def _findings_words(findings: list[dict[str, Any]] | None) -> str:
     counted = joined([f"{n} {s}{'s' * (n != 1)}" for s, n in counts.items()], len(counts))
     where = f" in {len(cases)} case{'s' * (len(cases) != 1)}" if cases else ""
     return f"{counted}{where}. For each kind, the first message is shown."
-
-
-def _plan(plan: dict[str, Any] | None) -> list[tuple[str, str, str]]:
-    """(choice, value, reason) of the plan: first the entries with a reason, then other choices."""
-    if not plan:
-        return []
-    reasons = dict(plan.get("reasons") or {})
-    flat = {
-        k: v
-        for k, v in flattened(plan).items()
-        if not k.startswith(("reasons", "structures", "low_resolution", "delineate_plan"))
-    }
-    # A reason may belong to one entry or to a group of entries with the same prefix.
-    rows = []
-    for name, reason in reasons.items():
-        inside = [k for k in flat if k == name or k.startswith(f"{name}.")]
-        value = (
-            value_text(flat[name])
-            if name in flat
-            else "; ".join(
-                f"{spelled(k.removeprefix(name + '.'))} {value_text(flat[k])}" for k in inside
-            )
-        )
-        rows.append((spelled(name), value, reason))
-        for k in inside:
-            del flat[k]
-    # The remaining choices are grouped by their first word, one row per group.
-    chosen = [k for k in flat if k.split(".")[0] in CHOICES]
-    groups: dict[str, list[str]] = {}
-    for k in chosen:
-        if flat[k] is not None:
-            groups.setdefault(k.split(".")[0], []).append(k)
-    for name, keys in groups.items():
-        value = "; ".join(
-            f"{spelled(k.partition('.')[2])} {value_text(flat[k])}".strip() for k in keys
-        )
-        rows.append((spelled(name), value, ""))
-    return rows
 
 
 # ---- cases ----

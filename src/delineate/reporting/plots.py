@@ -7,12 +7,16 @@ module knows plain lists of numbers, and no run.
 from __future__ import annotations
 
 import io
+import re
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from .colours import on_page
+
 INK = "#123457"  # placeholder that is replaced by the page's text colour
-COLUMNS = 3  # number of small plots side by side
+FEW_POINTS = 30  # of a line; up to this number, each point is marked
 
 
 def plot_svg(
@@ -36,13 +40,18 @@ def plot_svg(
     from matplotlib.figure import Figure
 
     with matplotlib.rc_context(_settings(f"{y_name}{len(lines)}")):
-        figure = Figure(figsize=(5.4, 3.1), layout="constrained")
+        figure = Figure(figsize=(4.6, 2.9), layout="constrained")
         ax = figure.subplots()
         for name, x, y, colour, style in lines:
             look: dict[str, Any] = (
                 {"ls": "none", "marker": "o", "ms": 4, "alpha": 0.75}
                 if style == "o"
-                else {"ls": style, "lw": 1.5}
+                else {
+                    "ls": style,
+                    "lw": 1.5,
+                    "marker": "o" if len(x) <= FEW_POINTS else "",
+                    "ms": 2.6,
+                }
             )
             ax.plot(x, y, color=colour, label=name or "_hidden", **look)
         if x_log:
@@ -79,42 +88,37 @@ class BlandAltman:
     high: float
 
 
-def agreement_svg(panels: Sequence[BlandAltman], unit: str) -> str:
-    """An SVG element of small Bland-Altman plots, one per structure.
-
-    Each plot has its own axes, because structures differ much in size.
+def agreement_svg(panel: BlandAltman, unit: str) -> str:
+    """An SVG element of the Bland-Altman plot of one structure, with axes of its own, because
+    structures differ much in size.
     """
     import matplotlib
     from matplotlib.figure import Figure
 
-    columns = min(COLUMNS, len(panels))
-    rows = -(-len(panels) // columns)
-    with matplotlib.rc_context(_settings("".join(p.name for p in panels)) | {"font.size": 8}):
-        figure = Figure(figsize=(3.1 * columns, 2.3 * rows), layout="constrained")
-        axes = figure.subplots(rows, columns, squeeze=False).ravel()
-        for ax, panel in zip(axes, panels, strict=False):
-            # Thin line: no difference. Thick line: the bias. Dashed lines: the limits of agreement.
-            ax.axhline(0, color=INK, lw=0.5)
-            ax.axhline(panel.bias, color=INK, lw=1.1)
-            for limit in (panel.low, panel.high):
-                ax.axhline(limit, color=INK, lw=0.8, ls="--")
-            ax.plot(
-                panel.mean,
-                panel.difference,
-                ls="none",
-                marker="o",
-                ms=3.2,
-                mew=0,
-                alpha=0.75,
-                color=panel.colour,
-            )
-            ax.set_title(panel.name, fontsize=8.5)
-            ax.spines[["top", "right"]].set_visible(False)
-            ax.margins(y=0.15)
-        for ax in axes[len(panels) :]:
-            ax.set_visible(False)
-        figure.supxlabel(f"mean of true and predicted volume, {unit}", fontsize=8)
-        figure.supylabel(f"predicted minus true, {unit}", fontsize=8)
+    with matplotlib.rc_context(_settings(panel.name)):
+        figure = Figure(figsize=(3.3, 2.5), layout="constrained")
+        ax = figure.subplots()
+        # Thin line: no difference. Thick line: the bias. Dashed lines: the limits of agreement.
+        ax.axhline(0, color=INK, lw=0.5)
+        ax.axhline(panel.bias, color=INK, lw=1.1)
+        for limit in (panel.low, panel.high):
+            ax.axhline(limit, color=INK, lw=0.8, ls="--")
+        ax.plot(
+            panel.mean,
+            panel.difference,
+            ls="none",
+            marker="o",
+            ms=3.4,
+            mew=0,
+            alpha=0.75,
+            color=panel.colour,
+        )
+        ax.set_title("\n".join(textwrap.wrap(panel.name, 34)), fontsize=9)
+        ax.set_xlabel(f"mean of true and predicted, {unit}")
+        ax.set_ylabel(f"predicted minus true, {unit}")
+        ax.locator_params(nbins=5)
+        ax.spines[["top", "right"]].set_visible(False)
+        ax.margins(y=0.15)
         return _svg(figure)
 
 
@@ -144,4 +148,5 @@ def _svg(figure: Any) -> str:
         metadata={"Date": None, "Creator": None, "Format": None, "Type": None},
     )
     svg = text.getvalue()
-    return svg[svg.index("<svg") :].replace(INK, "currentColor")
+    svg = svg[svg.index("<svg") :].replace(INK, "currentColor")
+    return re.sub(r"(?<=: )#[0-9a-f]{6}", lambda found: on_page(found[0]), svg)

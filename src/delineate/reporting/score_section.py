@@ -31,6 +31,7 @@ BESIDE_DICE = (
     "cl_dice",
     "lesion_f1",
 )
+COLUMNS = 4  # metrics in one table: more do not fit on a printed page
 MOST_PANELS = 30  # structures with a Bland-Altman plot
 MOST_COLUMNS = 12  # structures in the confusion matrix; with more, only sentences are shown
 MOST_CONFUSIONS = 6  # sentences on confused structures
@@ -62,10 +63,22 @@ def scores(run: ReportedRun) -> dict[str, Any] | None:
         "set": run.scored,
         "words": f"Over {len(found.get('cases', []))} {unit}s, {_unseen(run)}on the original "
         f"grids. Mean over structures: {_dice_means(means, unit)}.",
-        "other_names": [spelled(m) for m in others],
-        "others": [(n, [_with_interval(summary[n, m]) for m in others]) for n in names],
+        "others": [
+            _metric_table(names, summary, others[k : k + COLUMNS])
+            for k in range(0, len(others), COLUMNS)
+        ],
         "remarks": _remarks(found),
         "definitions": [(spelled(k), v) for k, v in (found.get("definitions") or {}).items()],
+    }
+
+
+def _metric_table(
+    names: list[str], summary: dict[tuple[str, str], dict[str, Any]], metrics: list[str]
+) -> dict[str, Any]:
+    """Heading of each metric, and for each structure the mean and the interval of each metric."""
+    return {
+        "headings": [spelled(m) for m in metrics],
+        "rows": [(name, [_with_interval(summary[name, m]) for m in metrics]) for name in names],
     }
 
 
@@ -142,7 +155,8 @@ def volumes(run: ReportedRun) -> dict[str, Any] | None:
     return {
         "words": "A positive difference means that the predicted volume is too large.",
         "rows": rows,
-        "plots": [(caption, agreement_svg(shown, "ml"))] if shown else [],
+        "plots": [agreement_svg(panel, "ml") for panel in shown],
+        "caption": caption,
     }
 
 
@@ -337,7 +351,7 @@ def _row(name: str, dice: dict[str, Any], found: dict[str, Any], colour: str) ->
         "points": points,
         "at": dice["mean"],
         "box": _box([v for v, _ in points]),
-        "worst": ", ".join(f"{case} {value:.3f}" for value, case in points[:WORST]),
+        "worst": [f"{case} {value:.3f}" for value, case in points[:WORST]],
     }
 
 

@@ -92,6 +92,10 @@ def _training_plots(log: list[dict[str, Any]], labels: LabelSet) -> list[tuple[s
                 plot_svg(each, "Dice", (0.0, 1.0), by),
             )
         )
+    rate = series(log, "learning_rate", by)
+    if rate[1]:
+        line = ("", *_smooth(*rate), INK, "-")
+        plots.append((f"Learning rate over {by}s.", plot_svg([line], "learning rate", x_name=by)))
     return plots
 
 
