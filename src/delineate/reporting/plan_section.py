@@ -98,7 +98,9 @@ def _is_used(name: str, value: Any, flat: dict[str, Any]) -> bool:
 
 def _normalisation(channel: str, plan: dict[str, Any], reason: str) -> PlanRow:
     """The row of one channel's intensity normalisation."""
-    found = next((c["normalise"] for c in plan.get("channels", ()) if c["name"] == channel), {})
+    found: dict[str, Any] = next(
+        (c["normalise"] for c in plan.get("channels", ()) if c["name"] == channel), {}
+    )
     shown = _NORMALISATION.get(found.get("kind", ""), ("kind",))
     path = "channels.normalise"
     values = tuple(
