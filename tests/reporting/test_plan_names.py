@@ -12,7 +12,7 @@ from tests.plans import small_plan
 
 from delineate.core.plan import Part, Plan
 from delineate.reporting.plan_names import FIELDS, GROUPS, VALUES, field_name, field_value
-from delineate.reporting.plan_section import plan_rows
+from delineate.reporting.plan_section import _ONLY_WITH, plan_rows
 
 
 def leaves(part: type[Part], prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -43,6 +43,9 @@ def choices(annotation: Any) -> Iterator[str]:
 def test_every_field_has_a_name_and_no_name_has_lost_its_field():
     paths = [path for path, _ in leaves(Plan)]
     assert set(paths) == set(FIELDS)
+    assert {field for name, (other, _) in _ONLY_WITH.items() for field in (name, other)} <= set(
+        paths
+    )
     assert {path.split(".")[0] for path in paths if "." in path} == set(GROUPS)
     for path in paths:
         assert not any(sign in field_name(path) for sign in "._"), path
@@ -67,4 +70,6 @@ def test_the_rows_of_a_plan_have_names_and_units():
     labels = [label for row in rows.values() for label, _ in row.values]
     assert labels and not any("_" in label for label in (*labels, *rows))
     assert dict(rows["network"].values)["architecture"] == "U-Net"
+    # Settings of what is switched off are left out.
+    assert not {"growth per dense layer", "focal exponent", "learning rate drops to"} & set(labels)
     assert plan_rows(None) == []

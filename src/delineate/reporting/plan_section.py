@@ -34,6 +34,20 @@ _NORMALISATION = {
     "robust": ("kind", "low_percentile", "high_percentile", "inside"),
     "standard": ("kind", "inside"),
 }
+# Field -> the field that switches it on, and the values that do so (none: any that is not 0).
+_ONLY_WITH: dict[str, tuple[str, tuple[str, ...]]] = {
+    "network.encoder": ("network.kind", ("unet",)),
+    "network.down": ("network.kind", ("unet",)),
+    "network.growth": ("network.kind", ("denseunet",)),
+    "network.squeeze": ("network.kind", ("quicknat",)),
+    "loss.tversky_false_positives": ("loss.tversky", ()),
+    "loss.tversky_false_negatives": ("loss.tversky", ()),
+    "loss.focal_gamma": ("loss.focal", ()),
+    "optimiser.nesterov": ("optimiser.kind", ("sgd",)),
+    "optimiser.momentum": ("optimiser.kind", ("sgd",)),
+    "schedule.drop_every": ("schedule.kind", ("step",)),
+    "schedule.drop_to": ("schedule.kind", ("step",)),
+}
 
 
 @dataclass(frozen=True)
@@ -59,22 +73,25 @@ def plan_rows(plan: dict[str, Any] | None) -> list[PlanRow]:
         if name.startswith("normalise."):
             rows.append(_normalisation(name.removeprefix("normalise."), plan, reason))
             continue
-        # A field with a reason of its own is not repeated in its group.
-        inside = [
-            k
-            for k in flat
-            if (k == name or k.startswith(f"{name}."))
-            and not (k != name and k in reasons)
-            and name != "low_resolution"
-        ]
+        inside = _keys(name, flat, reasons)
         rows.append(PlanRow(field_name(name), _values(name, inside, flat), reason))
         for k in inside:
             del flat[k]
     for name in CHOICES:
-        keys = [k for k in flat if k.split(".")[0] == name and k not in reasons]
+        keys = _keys(name, flat, reasons)
         if keys:
             rows.append(PlanRow(field_name(name), _values(name, keys, flat)))
     return rows
+
+
+def _keys(name: str, flat: dict[str, Any], reasons: dict[str, str]) -> list[str]:
+    """The fields of a choice; one that has a reason of its own has a row of its own. The plan of
+    the first stage is not repeated.
+    """
+    if name == "low_resolution":
+        return []
+    inside = [k for k in flat if k == name or k.startswith(f"{name}.")]
+    return [k for k in inside if k == name or k not in reasons]
 
 
 def _values(name: str, keys: list[str], flat: dict[str, Any]) -> tuple[tuple[str, str], ...]:
@@ -86,14 +103,15 @@ def _is_used(name: str, value: Any, flat: dict[str, Any]) -> bool:
     """Whether a field is set, and is not a setting of something that is switched off."""
     if value in (None, [], {}, ""):
         return False
+    if name in _ONLY_WITH:
+        other, wanted = _ONLY_WITH[name]
+        return flat.get(other) in wanted if wanted else bool(flat.get(other))
     group = name.partition(".")[0]
     if group == "loss":
         return value not in (0, False)
-    if group != "augmentation":
-        return True
     # "rotation_deg" belongs to "rotation_p", and "noise_std" to "noise_p".
     own = next((k for k in flat if k.endswith("_p") and name.startswith(k[:-2])), None)
-    return bool(flat[own]) if own else bool(value)
+    return bool(flat[own]) if own and group == "augmentation" else True
 
 
 def _normalisation(channel: str, plan: dict[str, Any], reason: str) -> PlanRow:
