@@ -104,6 +104,14 @@ def test_a_budget_asks_for_few_convolutions_where_they_are_dear():
     )
 
 
+def test_a_short_budget_has_short_epochs():
+    """A curve has a point per epoch."""
+    for budget_s in (2.0, 30.0, 120.0, 36000.0):
+        schedule = make(found(), budget_s=budget_s).schedule
+        assert budget_s / 0.2 / schedule.steps_per_epoch >= min(30, budget_s / 0.2)
+        assert schedule.steps_per_epoch <= 250
+
+
 def test_weights_are_forgotten_as_often_however_long_the_training():
     """Decay x rate x steps is the same, but for trainings so short that little is learnt that could
     be forgotten.

@@ -313,6 +313,17 @@ def test_when_a_validation_is_due(schedule, expected):
     assert due == expected
 
 
+def test_every_run_has_ten_validations():
+    """Also if its lines do not end together with the parts of the run."""
+    for epochs in (12, 30, 31, 47, 100):
+        state, clock, count = loop.TrainingState(), Clock(Schedule(budget_s=100), spent_s=50), 0
+        for epoch in range(1, epochs):
+            state.step = epoch * 100
+            if loop._validation_is_due(state, clock, epoch / epochs):
+                state.validated_at, count = epoch / epochs, count + 1
+        assert count + 1 >= 10  # and one at the end
+
+
 def test_by_the_clock_validation_keeps_to_its_share_of_the_time():
     asked = Schedule(budget_s=100, steps_per_epoch=10, validate_every=1)
     assert loop._validation_is_due(
