@@ -218,9 +218,7 @@ def make_plan(
     network, patch, batch_size, step_s = _choose_network(
         draft, budget_s, kind, probe or partial(measure_step, device=machine.device)
     )
-    per_epoch = _steps_per_epoch(draft, patch, batch_size)
-    if budget_s is not None:
-        per_epoch = max(1, min(per_epoch, int(budget_s / step_s / LEAST_EPOCHS)))
+    per_epoch = _steps_per_epoch(draft, patch, batch_size, budget_s and budget_s / step_s)
     schedule = Schedule(budget_s=budget_s, epochs=epochs, steps_per_epoch=per_epoch)
     steps = _expected_steps(schedule, step_s)
     augmentation = _choose_augmentation(draft, steps)
@@ -441,19 +439,17 @@ def _choose_network(
     return network, patch, batch_size, step_s
 
 
-def _steps_per_epoch(draft: _Draft, patch: Triple, batch_size: int) -> int:
-    """Steps in which patches cover every case about once, between 20 and 250; under a short time
-    budget the caller takes fewer.
+def _steps_per_epoch(draft: _Draft, patch: Triple, batch_size: int, steps: float | None) -> int:
+    """Steps in which patches cover every case about once, between 20 and 250; of a training by the
+    clock, with ``steps`` in all, at most one of ``LEAST_EPOCHS`` parts.
     """
-    return int(
-        np.clip(
-            len(draft.manifest.with_truth())
-            * max(1.0, np.prod(draft.shape) / np.prod(patch))
-            / batch_size,
-            20,
-            250,
-        )
+    covering = (
+        len(draft.manifest.with_truth())
+        * max(1.0, np.prod(draft.shape) / np.prod(patch))
+        / batch_size
     )
+    most = 250 if steps is None else min(250.0, max(1.0, steps / LEAST_EPOCHS))
+    return int(min(most, max(20, covering)))
 
 
 def _expected_steps(schedule: Schedule, step_s: float) -> float:
