@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from tests.commands.test_predict import model
 
+import delineate as dl
 from delineate.commands.options import PredictOptions
 from delineate.commands.predict import predict
 from delineate.core.errors import DelineateError
@@ -89,3 +90,13 @@ def test_a_third_image_with_one_of_the_meanings_is_refused(crops, tmp_path):
     path = model(tmp_path / "m.model", ("t2f", "t1c"), drop_channel_p=0)
     with pytest.raises(DelineateError, match=r"t1c could be T1_post or t1ce"):
         predict(path, [root], tmp_path / "out", PredictOptions(device="cpu"))
+
+
+def test_in_python_a_scan_of_another_image_is_refused(crops, tmp_path):
+    path = model(tmp_path / "m.model", ("T1w",), drop_channel_p=0)
+    scan = tmp_path / "p1_t1ce.nii.gz"
+    nib.save(nib.Nifti1Image(crops[0][1].astype(np.float32), crops[1]), scan)
+    network = dl.load(path, device="cpu")
+    with pytest.raises(DelineateError, match="is T1 post-contrast by its header or name"):
+        network.predict(scan)
+    assert network.predict(scan, channels=["t1"]).shape == (24, 24, 24)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from ..core.bundle import Bundle, Member, graphs_beside
 from ..core.errors import InputError, UsageError
 from ..core.labels import LabelSet
-from ..core.terms import is_known_channel, match_channels
+from ..core.terms import contradicts_modality, is_known_channel, match_channels
 from ..extend.registers import load_bundle
 from ..extras import require_extra
 from .prediction import Prediction
@@ -144,12 +144,13 @@ class Model:
                 their agreement for each structure.
             seed: of the samples.
             channels: names of the channels of ``image``, in its order, if it lacks some of the
-                model's.
+                model's, or if the name of its file suggests another image.
             probabilities: also give the probability of each structure in each voxel; see
                 ``Prediction``.
 
         Raises:
-            InputError: the number of channels differs from the model's.
+            InputError: the number of channels differs from the model's, or the scan is another
+                image by its header or the name of its file.
             UsageError: unknown views or channels; samples of a model without dropout; missing
                 channels for a model that was not trained with missing channels.
         """
@@ -181,10 +182,22 @@ class Model:
         must be in that order already.
 
         Raises:
-            InputError: it names channels that the model does not have.
+            InputError: it names channels that the model does not have, or is another image by its
+                header or the name of its file.
         """
+        from ..cohorts.discovery.channels import other_image
+
         wanted = [c.name for c in self.bundle.plan.channels]
         names = volume.meta.get("channels", [])
+        if len(wanted) == 1:
+            modality = str(volume.meta.get("modality", ""))
+            wrong = modality if contradicts_modality(modality, wanted[0]) else ""
+            if wrong := wrong or (other_image(volume.source, wanted[0]) if volume.source else ""):
+                raise InputError(
+                    f"is {wrong} by its header or name, the model needs {wanted[0]}; if it is "
+                    f"{wanted[0]}, state it with channels=[{wanted[0]!r}]",
+                    path=volume.source,
+                )
         if (
             len(wanted) < 2
             or len(names) != volume.channels

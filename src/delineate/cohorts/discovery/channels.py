@@ -243,24 +243,30 @@ def _counts_up(channels: Sequence[str]) -> bool:
 
 
 def _refuse_other_sequence(case: Case, channels: Sequence[str], wanted: str) -> None:
-    """Refuse a single file whose name gives another image than the model needs.
-
-    A name that gives several images, or none, is no evidence.
+    """Refuse a single file whose name gives another image than the model needs, unless the channel
+    itself has a telling name.
 
     Raises:
         InputError: the name gives another image.
     """
-    # Only if the channel itself has no telling name.
-    if len(channels) != 1 or is_known_channel(channels[0]) or not is_known_channel(wanted):
+    if len(channels) != 1 or is_known_channel(channels[0]):
         return
-    stated = read(stem(case.path), in_file_name=True).identity
-    if stated and not may_be(stated, wanted):
+    if stated := other_image(case.path, wanted):
         raise InputError(
             f"the file name suggests {stated}, but the model needs {wanted}; if it really is "
             f"{wanted}, state it with --channels {wanted}={channels[0]}",
             case=case.id,
             path=case.path,
         )
+
+
+def other_image(path: str | Path, wanted: str) -> str:
+    """The image that the name of a file gives, if it cannot be the channel ``wanted``; "" if it
+    can, or if the name gives several images or none.
+    """
+    stated = read(stem(path), in_file_name=True).identity
+    known = bool(stated) and is_known_channel(wanted)
+    return stated if known and not may_be(stated, wanted) else ""
 
 
 def _channel_at(case: Case, channels: Sequence[str], index: int) -> Source:
