@@ -111,6 +111,19 @@ def test_pairs_do_not_follow_the_order_of_files(tmp_path):
     assert len(manifest.with_truth()) == 4
 
 
+def test_only_some_files_of_a_large_tree_are_read(tmp_path, monkeypatch):
+    """Ids of letters and digits, few of which are examined: no id becomes a word of a role."""
+    monkeypatch.setattr("delineate.cohorts.discovery.drafts.paths.MOST_READ", 30)
+    root = tmp_path / "data"
+    for n in range(40):
+        case = f"n{n * 7919 % 65521:05x}"
+        for k in range(2):
+            png(root / case / f"{k}.png", picture(2 * n + k))
+            png(root / case / f"{k}_m.png", blob(at=1 + n % 5))
+    manifest, text = found(root, tmp_path)
+    assert len(manifest.with_truth()) == 80 and len(manifest.patients) == 40, text
+
+
 def test_masks_with_colours_are_masks(tmp_path):
     for n in range(4):
         png(tmp_path / "data/aa" / f"{n}.png", colours(picture(n)))

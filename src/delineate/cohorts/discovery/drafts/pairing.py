@@ -103,6 +103,7 @@ def choose(roles: Sequence[Role]) -> Chosen:
     numbers = any(pair.numbers for pair in pairs)
     image_templates = _unique([pair.image for pair in pairs])
     mask_templates = _unique([pair.mask for pair in pairs])
+    _refuse_most_alone(masks, mask_templates, pairs)
     for role in (*images, *masks):
         if not any(role is one.role for one in (*image_templates, *mask_templates)):
             left[_shown(role)] = f"{len(role)} {role.kind}s without a partner"
@@ -112,6 +113,19 @@ def choose(roles: Sequence[Role]) -> Chosen:
     used = {id(one.role) for ones in labels.values() for one in ones}
     cases = {key for pair in pairs if id(pair.mask.role) in used for key in pair.keys}
     return Chosen(channels, labels, numbers, len(cases), left)
+
+
+def _refuse_most_alone(
+    masks: Sequence[Role], templates: Sequence[Template], pairs: Sequence[_Pair]
+) -> None:
+    """Raise if more masks are left over than pair."""
+    paired = sum(len(pair.keys) for pair in pairs)
+    alone = [role for role in masks if not any(role is one.role for one in templates)]
+    if sum(map(len, alone)) > paired:
+        raise LayoutError(
+            f"{sum(map(len, alone))} masks ({_listed(alone)}) pair with no image by name, more "
+            f"than the {paired} that do"
+        )
 
 
 def _kinds(roles: Sequence[Role], left: dict[str, str]) -> tuple[list[Role], list[Role]]:

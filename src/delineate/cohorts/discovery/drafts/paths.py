@@ -24,6 +24,7 @@ DEEPEST = 7  # folders below the root
 MOST_READ, MOST_BYTES = 300, 256 << 20  # files whose content is examined, and their size
 OF_ONE_FORM = 6  # files of one form that are read first
 SHORT = 2  # letters of a word for a split that has other meanings too ("Te", "Va")
+SHARE_OF_ALL = 0.75  # the same, with files of no clear content
 SHARE = 0.9  # of the files with a word that must be of one kind, so that the word marks a role
 
 # Letters and digits, a closing bracket, or separators.
@@ -32,6 +33,7 @@ _CAMEL = re.compile(r"(?<=[a-z])(?=[A-Z][a-z])")
 _LETTERS_DIGITS = re.compile(r"[^\W\d_]+|\d+")
 _CHANNEL_NUMBER = re.compile(r"000\d")
 Sort = Literal["text", "case", "split"]
+Word = tuple[bool, str]  # whether it is in the name of a file, not of a folder; the word
 
 
 @dataclass(frozen=True)
@@ -196,59 +198,77 @@ def _inner(chunk: str) -> list[str]:
     return [word for word in found if not word.isdigit()] if len(found) == 2 else []
 
 
-def _role_words(entries: Sequence[Entry]) -> set[str]:
+def _role_words(entries: Sequence[Entry]) -> set[Word]:
     """The words that mark a role: at least two files have them, nearly all of one kind."""
     known = _marking(entries, {entry.path: entry.kind for entry in entries})
     # Files of no clear content, such as empty masks, have the kind of their most frequent word.
     kinds = {entry.path: entry.kind or _kind_by_words(entry, known) for entry in entries}
-    return set(_marking(entries, kinds))
+    count = _count(entries, kinds)
+    # A word of one case is not a role because only some of its files were examined.
+    return {
+        word
+        for word, (kind, _) in _marking(entries, kinds).items()
+        if count[word][kind] >= SHARE_OF_ALL * sum(count[word].values())
+    }
 
 
-def _kind_by_words(entry: Entry, known: Mapping[str, tuple[Kind, int]]) -> Kind:
+def _kind_by_words(entry: Entry, known: Mapping[Word, tuple[Kind, int]]) -> Kind:
     found = [known[word] for word in _words_of(entry) if word in known]
     return max(found, key=lambda one: one[1])[0] if found else ""
 
 
-def _words_of(entry: Entry) -> set[str]:
-    chunks = {chunk for part in entry.parts for chunk in _chunks(part)}
-    return chunks | {word for chunk in chunks for word in _inner(chunk)}
+def _words_of(entry: Entry) -> set[Word]:
+    found = set[Word]()
+    last = len(entry.parts) - 1
+    for n, part in enumerate(entry.parts):
+        chunks = _chunks(part)
+        inner = (word for chunk in chunks for word in _inner(chunk))
+        found |= {(n == last, word) for word in (*chunks, *inner)}
+    return found
 
 
-def _marking(entries: Sequence[Entry], kinds: Mapping[Path, Kind]) -> dict[str, tuple[Kind, int]]:
-    """Word -> the kind of its files and their number, of the words that mark a role."""
-    count: dict[str, Counter[Kind]] = defaultdict(Counter)
+def _count(entries: Sequence[Entry], kinds: Mapping[Path, Kind]) -> dict[Word, Counter[Kind]]:
+    """Word -> kind -> number of files; "" for files of no known kind."""
+    count: dict[Word, Counter[Kind]] = defaultdict(Counter)
     for entry in entries:
         for word in _words_of(entry):
             count[word][kinds[entry.path]] += 1
-    marking: dict[str, tuple[Kind, int]] = {}
-    for word, of_kind in count.items():
+    return count
+
+
+def _marking(entries: Sequence[Entry], kinds: Mapping[Path, Kind]) -> dict[Word, tuple[Kind, int]]:
+    """Word -> the kind of its files and their number, of the words that mark a role."""
+    marking: dict[Word, tuple[Kind, int]] = {}
+    for word, of_kind in _count(entries, kinds).items():
         number = sum(n for kind, n in of_kind.items() if kind)
-        if number < 2 or (word.isdigit() and not _CHANNEL_NUMBER.fullmatch(word)):
+        text = word[1]
+        if number < 2 or (text.isdigit() and not _CHANNEL_NUMBER.fullmatch(text)):
             continue
         kind: Kind = max(("image", "mask"), key=lambda kind: of_kind[kind])
-        if of_kind[kind] >= SHARE * number and word not in SPLITS:
+        if of_kind[kind] >= SHARE * number and text not in SPLITS:
             marking[word] = (kind, number)
     return marking
 
 
-def _pieces(entry: Entry, words: set[str]) -> tuple[tuple[Piece, ...], ...]:
+def _pieces(entry: Entry, words: set[Word]) -> tuple[tuple[Piece, ...], ...]:
     """The pieces of each part of the path; text of the case is one piece from its first to its last
     word, unless a word of the role is between.
     """
     split = ""
     parts = []
-    for part in entry.parts:
+    last = len(entry.parts) - 1
+    for n, part in enumerate(entry.parts):
         tokens: list[Piece] = []
         for chunk in _tokens(part):
             sort: Sort = "case"
             if chunk in ")]" and tokens:  # it belongs to what is in the brackets
                 sort = tokens[-1].sort
-            elif not chunk[0].isalnum() or chunk.casefold() in words:
+            elif not chunk[0].isalnum() or (n == last, chunk.casefold()) in words:
                 sort = "text"
             elif split in ("", chunk) and _is_split(chunk, bool(tokens)):
                 sort, split = "split", chunk
             inner = _inner(chunk.casefold()) if sort == "case" else []
-            if inner and inner[0] in words:
+            if inner and (n == last, inner[0]) in words:
                 tokens += [
                     Piece("case" if one.isdigit() else "text", one)
                     for one in _LETTERS_DIGITS.findall(chunk)
