@@ -17,6 +17,7 @@ EXTRAS = {
     "train": ("torch", "lightning_fabric", "blosc2"),
     "dicom": ("highdicom", "jpeg_ls", "openjpeg", "gdcm"),
     "itk": ("SimpleITK",),
+    "hdf5": ("h5py",),
     "tensorboard": ("torch", "tensorboard"),
 }
 

@@ -41,7 +41,9 @@ class Source:
         channel: the channel to read from a file with several, from 0; None reads all of them.
         structure: the structure whose mask this is, if each has a file; "" stands for the stem of
             the file's name. Several files of one structure are united.
-        item: the picture whose outlines are read from an annotation file with several pictures.
+        item: the picture whose outlines are read from an annotation file with several pictures, or
+            the array to read from a file with several.
+        axes: the directions of the axes of a file that states none (see ``formats.arrays``).
     """
 
     path: str
@@ -52,10 +54,11 @@ class Source:
     channel: int | None = None
     structure: str = ""
     item: str = ""
+    axes: str = ""
 
     def to_json(self) -> dict[str, Any]:
         data: dict[str, Any] = {"path": self.path}
-        for key in ("series", "like", "glob", "structure", "item"):
+        for key in ("series", "like", "glob", "structure", "item", "axes"):
             if getattr(self, key):
                 data[key] = getattr(self, key)
         if self.spacing_mm:
@@ -75,6 +78,7 @@ class Source:
             data.get("channel"),
             data.get("structure", ""),
             data.get("item", ""),
+            data.get("axes", ""),
         )
 
 

@@ -25,7 +25,7 @@ from ..core.manifest import Source
 from ..core.volume import Volume
 from ..extend.parts import Format
 from ..extend.registers import FORMATS, running
-from . import dicom, itk, nifti, nrrd, raster
+from . import arrays, dicom, itk, nifti, nrrd, raster
 from .disk import head_of, natural_key, smallest_labels, stem, told
 
 __all__ = [
@@ -56,7 +56,8 @@ READABLE = "NIfTI, Analyze 7.5, MGH, NRRD, MetaImage, PNG, TIFF, JPEG, GIF, BMP 
 
 def detect(path: str | Path) -> str:
     """Recognise the format by content: one of ``nifti.KINDS``, "NRRD", "MetaImage", "PNG", "JPEG",
-    "TIFF", "DICOM", the name of another registered format, or "" if it is none of them.
+    "TIFF", "DICOM", one of ``arrays.KINDS``, the name of another registered format, or "" if it is
+    none of them.
 
     Raises:
         FormatError: missing, empty or unreadable file.
@@ -70,7 +71,10 @@ def detect(path: str | Path) -> str:
         kind = (
             "DICOM"
             if head[128:132] == b"DICM"
-            else nifti.kind_of(head) or itk.kind_of(head) or raster.kind_of(head)
+            else nifti.kind_of(head)
+            or itk.kind_of(head)
+            or raster.kind_of(head)
+            or arrays.kind_of(head, path)
         )
         # An .img file of raw voxels has its header in the .hdr file.
         if not kind and Path(path).name.lower().endswith((".img", ".img.gz")):
@@ -196,6 +200,12 @@ def _read(source: Source, by_index: bool) -> Volume:
     if where.is_dir():
         return _read_folder(source, by_index)
     kind = _known(where)
+    if kind in arrays.KINDS:
+        return arrays.read(where, kind, source.item, source.axes, source.spacing_mm)
+    if source.axes:
+        raise GeometryError(
+            f"axes {source.axes} are stated, but the file stores its own; omit them", path=where
+        )
     if kind == "DICOM":
         volume = dicom.read_series(dicom.choose(where, source.series))
     elif kind in RASTER:
@@ -239,6 +249,8 @@ def read_grid(source: str | Path | Source) -> Grid:
             return dicom.layout(dicom.choose(where, source.series))[0]
     if kind in RASTER:
         return raster.grid_of(raster.size_of(where, kind), source.spacing_mm or None)
+    if kind in arrays.KINDS:
+        return _read(source, False).grid
     part = FORMATS[kind]
     grid = _read_registered(where, kind).grid if part.grid is None else part.grid(where)
     _refuse_other_spacing(grid, source)

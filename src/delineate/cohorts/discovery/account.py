@@ -173,7 +173,7 @@ def _why(path: Path) -> str:
         (_SETTINGS, "settings or metadata"),
         (_ARCHIVES, "archives, which are not opened"),
         (_PROGRAMS, "programs"),
-        (_ARRAYS, "arrays, which are not read"),
+        (_ARRAYS, "arrays, which need a description with spacing and axes"),
         (_VOXELS, "voxels of a header that belongs to no case"),
     ):
         if ending.endswith(endings):

@@ -8,7 +8,8 @@
     match: names                         # or numbers: case1 and case_001 are one case
     patient: ^(P[0-9]+)                  # one group, searched in the id
     modality: CT
-    spacing_mm: [0.7, 0.7, 2.0]          # for 2-D images, which store no spacing
+    spacing_mm: [0.7, 0.7, 2.0]          # for 2-D images and arrays, which store no spacing
+    axes: SPL                            # for arrays, see formats.arrays; FILE.npz#NAME names one
     labels:                              # structure: value, range, "#rrggbb", structure of the
                                          # label's pattern, or a list of these
       liver: 1
@@ -40,8 +41,8 @@ from ...core.labels import LabelMapping, LabelSet
 from ...core.manifest import Case, Source
 from ...extend.findings import Draft
 from ...formats.files import natural_key
-from .layouts.splits import SPLITS, split_in, with_free_training
 from .patients import by_pattern
+from .splits import SPLITS, split_in, with_free_training
 from .structures import StructureSelection, ignored_values
 from .tree import Tree, source
 
@@ -52,6 +53,7 @@ _PLACEHOLDERS = {
     **{name: rf"(?P<{name}>[^/]+?)" for name in _TEXT},
     "split": rf"(?P<split>(?i:{'|'.join(SPLITS)}))",
 }
+_ITEM = re.compile(r"(.+\.(?:npz|h5|hdf5))#(.+)")
 Patterns = str | list[str]
 FOREGROUND = "foreground"  # the structure of masks in {part} files that have no name
 
@@ -68,6 +70,7 @@ class Description(BaseModel):
     patient: str | None = None
     modality: str = ""
     spacing_mm: list[float] = Field(default_factory=list, max_length=3)
+    axes: str = Field("", pattern="^[RLAPSICrlapsic]{0,4}$")
     labels: dict[str, Any] | None = None
     rest: Literal["background", "refuse"] = "background"
     ignore: int | str | list[int | str] | None = None
@@ -247,18 +250,25 @@ def _add_case(
     if labels and not any(found for _, found in labels) and split != "test":
         shown = " or ".join(role.shown for role, _ in labels)
         draft.problem(case, "unpaired", f"no file matches {shown}", "warning")
-    spacing = tuple(described.spacing_mm)
     # Slices without geometry (PNG) that belong to a DICOM series get the series' geometry.
     like = first.path if first.path.is_dir() and Tree().is_dicom(first.path) else None
     truth = tuple(
-        _label_source(hit, role, like, spacing) for role, found in labels for hit in found
+        _label_source(hit, role, like, described) for role, found in labels for hit in found
     )
     patient = "_".join(filter(None, first.key(("group", "patient"))))
     draft.cases.append(
         Case(
             case,
             patient if "patient" in first.named else "",
-            tuple(source(found[0].path, spacing_mm=spacing) for _, found in images),
+            tuple(
+                source(
+                    found[0].path,
+                    spacing_mm=tuple(described.spacing_mm),
+                    item=found[0].named.get("item", ""),
+                    axes=described.axes,
+                )
+                for _, found in images
+            ),
             truth,
             split,
             group=first.named.get("group", ""),
@@ -266,15 +276,15 @@ def _add_case(
     )
 
 
-def _label_source(
-    hit: _Match, role: _Role, like: Path | None, spacing: tuple[float, ...]
-) -> Source:
+def _label_source(hit: _Match, role: _Role, like: Path | None, described: Description) -> Source:
     bare = like is not None and hit.path.is_dir() and not Tree().is_dicom(hit.path)
     return source(
         hit.path,
         like=like if like is not None and bare else "",
-        spacing_mm=() if like else spacing,
+        spacing_mm=() if like else tuple(described.spacing_mm),
         structure=role.name or hit.named.get("structure", ""),
+        item=hit.named.get("item", ""),
+        axes=described.axes,
     )
 
 
@@ -305,14 +315,15 @@ def _roles(described: Description, root: Path) -> tuple[list[_Role], list[_Role]
     patterns = [*described.channels.items(), *named.items()]
     # The glob gives the candidates; the one with most text of its own gets a file.
     ignored = {path for pattern in described.leave_out for path in root.glob(pattern)}
-    claimed: dict[Path, tuple[int, int, _Match]] = {}
+    claimed: dict[tuple[Path, str], tuple[int, int, _Match]] = {}
     for number, (_, one) in enumerate(patterns):
         for pattern in _listed(one):
             matches = _matches(root, pattern)
             for match in matches:
                 rank = len(re.sub(r"\{\w+\}|[*?]", "", pattern))
-                if match.path not in ignored and rank > claimed.get(match.path, (-1,))[0]:
-                    claimed[match.path] = (rank, number, match)
+                place = match.path, match.named.get("item", "")
+                if match.path not in ignored and rank > claimed.get(place, (-1,))[0]:
+                    claimed[place] = (rank, number, match)
     roles = []
     for number, (name, one) in enumerate(patterns):
         found = [match for _, owner, match in claimed.values() if owner == number]
@@ -356,6 +367,9 @@ def _matches(root: Path, pattern: str) -> list[_Match]:
         )
     if pattern.startswith("/") or ".." in Path(pattern).parts:
         raise LayoutError(f"the pattern {pattern!r} points outside the cohort's folder", path=root)
+    # FILE.npz#NAME is one array of the file.
+    found_item = _ITEM.fullmatch(pattern)
+    pattern, item = (found_item[1], found_item[2]) if found_item else (pattern, "")
     # The glob gives the candidates; the regular expression checks them and reads the placeholders.
     compiled = compiled_pattern(pattern)
     hits = []
@@ -363,7 +377,7 @@ def _matches(root: Path, pattern: str) -> list[_Match]:
         # Hidden files are never part of a cohort.
         found = compiled.match(path.relative_to(root).as_posix())
         if found and not path.name.startswith("."):
-            hits.append(_Match(path, found.groupdict()))
+            hits.append(_Match(path, found.groupdict() | ({"item": item} if item else {})))
     if not hits:
         raise LayoutError(f"no file matches the pattern {pattern!r}", path=root)
     return hits

@@ -152,6 +152,7 @@ def source(
     spacing_mm: tuple[float, ...] = (),
     structure: str = "",
     item: str = "",
+    axes: str = "",
 ) -> Source:
     """A ``Source`` with absolute paths."""
     return Source(
@@ -160,6 +161,7 @@ def source(
         spacing_mm=spacing_mm,
         structure=structure,
         item=item,
+        axes=axes,
     )
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Literal
 
 from ....formats.files import stem
-from ..layouts.splits import SPLITS
+from ..splits import SPLITS
 from ..tree import Tree
 from .content import Content, Kind, content_of
 

@@ -22,9 +22,9 @@ from ....extend.registering import layout
 from ....formats import files
 from ....formats.files import stem
 from ..completion import FEW
+from ..splits import SPLITS, with_free_training
 from ..tree import Tree, is_raster, source
 from .modalities import modality_of
-from .splits import SPLITS, with_free_training
 from .structure_masks import set_masks
 
 _SUBJECT = re.compile(r"sub-[A-Za-z0-9]+$")

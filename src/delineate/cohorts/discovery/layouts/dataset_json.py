@@ -16,9 +16,9 @@ from ....extend.findings import Draft
 from ....extend.registering import layout
 from ....formats.files import stem
 from ..names import without_ignored
+from ..splits import with_free_training
 from ..tree import Tree, group_channels, source
 from .modalities import modality_of
-from .splits import with_free_training
 
 LAST_CT_OF_AMOS = 500
 

@@ -18,8 +18,8 @@ from ....extend.findings import Draft
 from ....extend.parts import Layout
 from ....extend.registers import LAYOUTS
 from ..patterns import PathMatch, matches
+from ..splits import split_in, with_free_training
 from ..tree import Tree, source
-from .splits import split_in, with_free_training
 from .structure_masks import set_masks
 
 Key = tuple[tuple[str, str], ...]

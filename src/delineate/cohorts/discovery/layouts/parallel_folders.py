@@ -13,9 +13,9 @@ from ....extend.findings import Draft
 from ....extend.registering import layout
 from ....formats.files import stem
 from ..names import read_label_colours, read_label_names
+from ..splits import SPLITS, with_free_training
 from ..tree import Tree, case_ids, match_names, source
 from .scans_only import entries_of
-from .splits import SPLITS, with_free_training
 
 # A folder name gives a role (images or labels) and, as a prefix or suffix, a split: "imagesTr".
 _AFFIX = "|".join(sorted(SPLITS, key=len, reverse=True))

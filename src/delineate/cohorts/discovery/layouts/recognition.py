@@ -18,7 +18,7 @@ from ....core.manifest import Case, Manifest
 from ....extend.findings import DiscoveredCohort, Draft, Finding
 from ....extend.parts import TIERS
 from ....extend.registers import LAYOUTS, running
-from ....formats import files
+from ....formats import arrays, files
 from ..channel_count import with_channels
 from ..completion import complete
 from ..patients import by_pattern
@@ -188,7 +188,7 @@ def _descend(tree: Tree, root: Path, tiers: Sequence[Sequence[str]]) -> Draft:
         raise LayoutError(
             f"the layout was not recognised; {_content(tree, root)}. Describe it in a short YAML "
             f"file: `delineate check {root} --draft FILE` writes a first one; "
-            "docs/reference/layouts.md lists the known layouts",
+            f"{_of_arrays(tree, root)}docs/reference/layouts.md lists the known layouts",
             path=root,
         )
     siblings = siblings_of(root, found)
@@ -227,6 +227,15 @@ def _below(
         elif depth > 1:
             found += _below(tree, folder, tiers, depth - 1)
     return found
+
+
+def _of_arrays(tree: Tree, root: Path) -> str:
+    """What a description of arrays needs, if there are some in the folder or in those below."""
+    folders = (root, *tree.folders(root)[:MOST_FOLDERS])
+    names = (path.name.lower() for folder in folders for path in tree.files(folder))
+    if not any(name.endswith(arrays.ENDINGS) for name in names):
+        return ""
+    return "arrays (.npy, .npz, .h5) need spacing_mm and axes in it; "
 
 
 def _content(tree: Tree, root: Path) -> str:

@@ -19,8 +19,8 @@ from ....core.terms import is_known_channel
 from ....extend.findings import Draft
 from ....extend.registers import LAYOUTS
 from ....formats.files import stem
+from ..splits import split_in, with_free_training, without_split
 from ..tree import case_ids
-from .splits import split_in, with_free_training, without_split
 
 MOST_GROUPS = 20
 # Words of folder names that state a group, also if the folders have numbers.

@@ -12,9 +12,9 @@ from .....core.manifest import Case
 from .....extend.findings import Draft
 from .....extend.registering import layout
 from ...patterns import PathMatch, matches
+from ...splits import split_in, with_free_training
 from ...tree import Tree, source
 from ..forms import Form, register
-from ..splits import split_in, with_free_training
 
 ACDC = {1: "right ventricle", 2: "myocardium", 3: "left ventricle"}
 MMS = {1: "left ventricle", 2: "myocardium", 3: "right ventricle"}

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import replace
 
-from ....core.manifest import Case, Split
+from ...core.manifest import Case, Split
 
 # Folder name, or prefix or suffix of one -> split.
 SPLITS: dict[str, Split] = {

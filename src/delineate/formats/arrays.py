@@ -1,0 +1,147 @@
+"""Plain arrays: .npy, .npz and HDF5 files.
+
+They store no geometry. Spacing and axes must be stated: ``axes`` has a letter for each axis of the
+array, the direction in which its index grows (R or L, A or P, S or I), and C for channels. An array
+(z, y, x) made by SimpleITK has the axes SPL. The position in space stays unknown.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..core.errors import FormatError, GeometryError
+from ..core.grid import Grid
+from ..core.volume import Volume
+from ..extras import require_extra
+from .disk import told
+
+KINDS = ("NumPy", "NumPy archive", "HDF5")
+ENDINGS = (".npy", ".npz", ".h5", ".hdf5")
+CHANNELS = "C"
+# Letter -> axis in RAS+ and direction.
+_DIRECTIONS = {"R": (0, 1), "L": (0, -1), "A": (1, 1), "P": (1, -1), "S": (2, 1), "I": (2, -1)}
+_UNSTATED = (
+    "an array stores no spacing and no axes; state both in a description, such as spacing_mm: "
+    "[2.5, 0.8, 0.8] and axes: SPL for an array (z, y, x) made by SimpleITK"
+)
+
+
+def kind_of(head: bytes, path: str | Path) -> str:
+    """One of ``KINDS``, or "". Archives are recognised by their ending too, because other programs
+    write ZIP files.
+    """
+    if head[:6] == b"\x93NUMPY":
+        return "NumPy"
+    if head[:8] == b"\x89HDF\r\n\x1a\n":
+        return "HDF5"
+    is_archive = head[:4] == b"PK\x03\x04" and str(path).lower().endswith(".npz")
+    return "NumPy archive" if is_archive else ""
+
+
+def read(path: Path, kind: str, item: str, axes: str, spacing_mm: Sequence[float]) -> Volume:
+    """Read one array.
+
+    Args:
+        path: the file.
+        kind: one of ``KINDS``.
+        item: name of the array in an archive or HDF5 file; "" if it has only one.
+        axes: see the module; in any case of letters.
+        spacing_mm: along the axes of the array, without that of channels.
+
+    Returns:
+        (I, J, K) or (C, I, J, K) in the order of ``axes``; a 2-D array has K = 1.
+
+    Raises:
+        FormatError: damaged, objects instead of numbers, or no such array (with those there are).
+        GeometryError: no axes or spacing is stated, or they do not fit the array.
+        UsageError: h5py is not installed.
+    """
+    if not axes or not spacing_mm:
+        raise GeometryError(_UNSTATED, path=path)
+    with told(path):
+        array = _array(path, kind, item)
+    if array.dtype.kind not in "biuf":
+        raise FormatError(f"the array has {array.dtype}, but numbers are needed", path=path)
+    letters = axes.upper()
+    spatial = letters.replace(CHANNELS, "", 1)
+    planes = {_DIRECTIONS[letter][0] for letter in spatial if letter in _DIRECTIONS}
+    if len(letters) != array.ndim or len(planes) != len(spatial) or len(spatial) not in (2, 3):
+        raise GeometryError(
+            f"axes {axes!r} do not fit an array of shape {array.shape}: one letter for each axis, "
+            "of R or L, A or P, S or I, and C for channels",
+            path=path,
+        )
+    if len(spacing_mm) != len(spatial):
+        raise GeometryError(
+            f"a spacing of {list(spacing_mm)} mm is stated for {len(spatial)} axes", path=path
+        )
+    if CHANNELS in letters:
+        array = np.moveaxis(array, letters.index(CHANNELS), 0)
+    if len(spatial) == 2:
+        array, spatial, spacing_mm = _with_third_axis(array, spatial, planes, spacing_mm)
+    array = np.ascontiguousarray(array.astype(np.uint8) if array.dtype == bool else array)
+    grid = _grid(array.shape[-3:], spatial, spacing_mm)
+    meta = {"modality": "", "patient": "", "spacing_known": True, "place_known": False}
+    return Volume(array, grid, source=str(path), meta=meta)
+
+
+def _with_third_axis(
+    array: NDArray[Any], spatial: str, planes: set[int], spacing_mm: Sequence[float]
+) -> tuple[NDArray[Any], str, Sequence[float]]:
+    """A 2-D array with K = 1 along the direction that is left."""
+    missing = next(axis for axis in range(3) if axis not in planes)
+    return array[..., None], spatial + "RAS"[missing], (*spacing_mm, 1.0)
+
+
+def _grid(shape: tuple[int, ...], axes: str, spacing_mm: Sequence[float]) -> Grid:
+    affine = np.eye(4)
+    affine[:3, :3] = 0
+    for n, (letter, size) in enumerate(zip(axes, spacing_mm, strict=True)):
+        row, sign = _DIRECTIONS[letter]
+        affine[row, n] = sign * size
+    return Grid((shape[0], shape[1], shape[2]), affine)
+
+
+def _array(path: Path, kind: str, item: str) -> NDArray[Any]:
+    if kind == "HDF5":
+        return _from_hdf5(path, item)
+    try:
+        loaded = np.load(path, allow_pickle=False)
+        if kind == "NumPy":
+            return np.asarray(loaded)
+        with loaded:
+            return np.asarray(loaded[_only(list(loaded.files), item, path)])
+    except ValueError as error:
+        raise FormatError(f"cannot be read as an array of numbers ({error})", path=path) from error
+
+
+def _from_hdf5(path: Path, item: str) -> NDArray[Any]:
+    require_extra("hdf5", "reading HDF5")
+    import h5py
+
+    with h5py.File(path, "r") as file:
+        names: list[str] = []
+        file.visititems(lambda name, one: names.append(name) if hasattr(one, "shape") else None)
+        return np.asarray(file[_only(names, item, path)])
+
+
+def _only(names: Sequence[str], item: str, path: Path) -> str:
+    """The array ``item``, or the only one.
+
+    Raises:
+        FormatError: there is none of this name, or no name is stated for several.
+    """
+    name = item or (names[0] if len(names) == 1 else "")
+    if name in names:
+        return name
+    missing = f"has no array {item!r}" if item else "has several arrays"
+    raise FormatError(
+        f"{missing}; it has {', '.join(names[:8]) or 'none'}. Name one after the pattern, such as "
+        f"{path.suffix}#{names[0] if names else 'image'}",
+        path=path,
+    )
