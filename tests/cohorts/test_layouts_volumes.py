@@ -8,12 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tests.cohorts.imitate import box, grow, mhd, nifti, noise, png
+from tests.cohorts.imitate import AFFINE, SHAPE, box, grow, mhd, nifti, noise, png
 
 from delineate.cohorts.discovery.account import account_for
 from delineate.cohorts.discovery.layouts import discover
 from delineate.cohorts.reading import read_image, read_label
-from delineate.core.errors import LayoutError
+from delineate.core.errors import GeometryError, LayoutError
 from delineate.extend.findings import DiscoveredCohort
 
 
@@ -282,6 +282,31 @@ def test_hecktor(tmp_path):
 
 
 # ---- brain lesions ----
+
+
+def test_hecktor_resamples_pet_to_the_grid_of_ct(tmp_path):
+    """A ramp along each axis in mm is the same ramp on another grid, wherever PET has values."""
+    finer = AFFINE @ np.diag([0.5, 0.5, 1, 1])
+    finer[:3, 3] = AFFINE[:3, 3] - 1.5
+    shape = (34, 30, 9)
+    points = np.stack(np.meshgrid(*map(np.arange, shape), indexing="ij"), -1)
+    ramp = (points @ finer[:3, :3].T + finer[:3, 3]) @ [1.0, 2.0, 3.0] + 500
+    for case in ("CHUM-001", "CHUM-002"):
+        grow(tmp_path, f"imagesTr/{case}__CT.nii.gz", f"labelsTr/{case}.nii.gz", (1, 2))
+        nifti(tmp_path / "imagesTr" / f"{case}__PT.nii.gz", ramp.astype(np.float32), finer)
+    found = found_in(tmp_path, "hecktor")
+    image = read_image(found.manifest.cases[0], found.manifest)
+    points = np.stack(np.meshgrid(*map(np.arange, SHAPE), indexing="ij"), -1)
+    expected = (points @ AFFINE[:3, :3].T + AFFINE[:3, 3]) @ [1.0, 2.0, 3.0] + 500
+    inside = image.array[1] > 0
+    assert inside.mean() > 0.5 and np.abs(image.array[1] - expected)[inside].max() < 0.01
+    assert image.meta["resampled"] == 1
+    # A channel of the same shape elsewhere, or elsewhere altogether, is an error as before.
+    far = AFFINE.copy()
+    far[0, 3] += 500
+    nifti(tmp_path / "imagesTr" / "CHUM-001__PT.nii.gz", ramp.astype(np.float32), far)
+    with pytest.raises(GeometryError, match="not on the grid of channel CT"):
+        read_image(found.manifest.cases[0], found.manifest)
 
 
 def test_atlas_2(tmp_path):

@@ -7,7 +7,7 @@ Every error names its case. This module writes no file and checks nothing beyond
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -20,10 +20,13 @@ from ..core.errors import DelineateError, GeometryError, InputError, LabelError
 from ..core.grid import GRID_TOLERANCE_MM, Grid
 from ..core.labels import as_whole_numbers, marked
 from ..core.manifest import Case, Manifest, Source
-from ..core.volume import Volume, stack_channels
+from ..core.volume import Volume, background_of, stack_channels
 from ..formats import files
 from ..formats.label_files import read_label_file, without_alpha
 from ..formats.raster import COLOURS
+
+# Share of the first channel's grid that another channel must cover to be resampled to it.
+LEAST_COVERED = 0.5
 
 
 def read_image(case: Case, manifest: Manifest) -> Volume:
@@ -31,7 +34,8 @@ def read_image(case: Case, manifest: Manifest) -> Volume:
 
     Raises:
         InputError: a file cannot be read, or the number of channels differs from the cohort's.
-        GeometryError: the channels are not on the same grid.
+        GeometryError: the channels are not on the same grid, and cannot be resampled to that of the
+            first (see ``_on_grid_of_first``).
     """
     with _naming(case):
         volumes = [without_alpha(files.read(source)) for source in case.images]
@@ -51,8 +55,55 @@ def read_image(case: Case, manifest: Manifest) -> Volume:
         # A single file that holds all channels is one volume, so it has one name here.
         names = list(manifest.channels) if len(volumes) > 1 else [manifest.channels[0]]
         # All channels must be on one grid; the result always has a channel axis.
-        stacked = stack_channels(volumes, names)
+        stacked = stack_channels(_on_grid_of_first(volumes), names)
         return _with_place_of_label(case, stacked.with_array(stacked.channels_array))
+
+
+def _on_grid_of_first(volumes: Sequence[Volume]) -> list[Volume]:
+    """The volumes, those with another spacing or size resampled linearly to the grid of the first,
+    such as PET to the grid of its CT; ``meta["resampled"]`` of the first then counts them.
+
+    A volume stays as it is if its shape is that of the first (then the header of one of them is
+    probably wrong), if one of the positions is not known, or if it covers less than
+    ``LEAST_COVERED`` of the first.
+    """
+    first = volumes[0]
+    found = [first]
+    for one in volumes[1:]:
+        known = all(v.meta.get("place_known", True) for v in (first, one))
+        if one.grid.shape == first.grid.shape or one.channels > 1 or not known:
+            found.append(one)
+        else:
+            found.append(_resampled(one, first.grid) or one)
+    count = sum(after is not before for after, before in zip(found, volumes, strict=True))
+    return [replace(first, meta=first.meta | {"resampled": count}), *found[1:]] if count else found
+
+
+def _resampled(volume: Volume, grid: Grid) -> Volume | None:
+    """The volume on ``grid`` by linear interpolation, with its background outside; None if it
+    covers less than ``LEAST_COVERED`` of the grid.
+    """
+    from scipy import ndimage
+
+    # A few voxels of the grid, evenly spaced, are enough for a share.
+    points = np.stack(np.meshgrid(*(np.linspace(0, n - 1, 9) for n in grid.shape)), -1)
+    index = volume.grid.to_index(grid.to_mm(points.reshape(-1, 3)))
+    inside = ((index > -0.5) & (index < np.array(volume.grid.shape) - 0.5)).all(axis=1)
+    if inside.mean() < LEAST_COVERED:
+        return None
+    # The matrix leads from voxels of the grid to those of the volume.
+    to_own = np.linalg.inv(volume.grid.affine) @ grid.affine
+    own = np.asarray(volume.channels_array[0], dtype=np.float32)
+    array = ndimage.affine_transform(
+        own,
+        to_own[:3, :3],
+        to_own[:3, 3],
+        grid.shape,
+        order=1,
+        mode="constant",
+        cval=background_of(own),
+    )
+    return replace(volume, array=array, grid=grid)
 
 
 def _with_place_of_label(case: Case, image: Volume) -> Volume:

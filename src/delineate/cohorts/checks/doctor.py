@@ -111,6 +111,11 @@ def examine(job: tuple[Case, Manifest]) -> Examination:
         if image.meta.get("alpha"):
             words = "the picture is partly transparent; its alpha channel is not used"
             found = _with(found, [Finding(case.id, "intensity", "note", words)])
+        if count := image.meta.get("resampled"):
+            words = (
+                f"{count} channel(s) with a grid of their own are resampled to that of the first"
+            )
+            found = _with(found, [Finding(case.id, "geometry", "note", words)])
         if place := image.meta.get("place_from"):
             words = f"the image states no position; it has that of its label {place}"
             found = _with(found, [Finding(case.id, "geometry", "note", words)])
