@@ -9,6 +9,8 @@ also name colours. This module reads no image.
 from __future__ import annotations
 
 import csv
+import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -135,10 +137,18 @@ def _from_csv(text: str) -> LabelSet:
     if any(cell.isdigit() for cell in cells):
         value, name, body = (0, 1, rows) if cells[0].isdigit() else (1, 0, rows)
     else:
-        name = next((cells.index(word) for word in NAME_COLUMNS if word in cells), 1)
-        rest = [word for word in VALUE_COLUMNS if word in cells and cells.index(word) != name]
-        value, body = (cells.index(rest[0]) if rest else 0), rows[1:]
+        name = next(iter(_columns_with(NAME_COLUMNS, cells)), 1)
+        values = [column for column in _columns_with(VALUE_COLUMNS, cells) if column != name]
+        value, body = (values[0] if values else 0), rows[1:]
     return _unique([(int(row[value]), row[name].strip()) for row in body])
+
+
+def _columns_with(words: Sequence[str], headings: Sequence[str]) -> list[int]:
+    """The columns whose heading has one of ``words``, those of the first word first ("Label Name"
+    has two words).
+    """
+    parts = [re.split(r"[\W_]+", heading) for heading in headings]
+    return [column for word in words for column, part in enumerate(parts) if word in part]
 
 
 def _unique(pairs: list[tuple[int, str]]) -> LabelSet:

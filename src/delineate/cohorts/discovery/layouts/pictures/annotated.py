@@ -16,8 +16,8 @@ from .....extend.registering import layout
 from .....formats import outlines
 from .....formats.files import stem
 from .....formats.outlines import Outlines, Picture
+from ...splits import split_in, with_free_training
 from ...tree import Tree, case_ids, is_raster, source
-from ..splits import split_in, with_free_training
 
 DEEPEST = 3  # folders below the root
 MOST_FOLDERS = 2000

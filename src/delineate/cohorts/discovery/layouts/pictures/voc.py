@@ -14,8 +14,8 @@ from .....extend.findings import Draft
 from .....extend.registering import layout
 from .....formats.files import stem
 from .....formats.label_files import is_coloured, read_label_file
+from ...splits import split_in, with_free_training
 from ...tree import Tree, source
-from ..splits import split_in, with_free_training
 
 BORDER, BORDER_COLOUR = 255, 0xE0E0C0  # the band around each object, whose truth is not stated
 EXAMINED = 10  # masks that are read to see whether 255 is the band or the structure
