@@ -449,6 +449,6 @@ add(
     "field_of_view",
     "vessels in 1st_manual/, the field of view in mask/, all as PNG",
     vessels,
-    Right(foreground(of=picture), said=("mask",)),
+    Right({"vessels": foreground(of=picture)["foreground"]}, said=("mask",)),
     peers=False,
 )

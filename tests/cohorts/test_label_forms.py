@@ -8,6 +8,7 @@ from PIL import Image
 from tests.cohorts.imitate import AFFINE, SHAPE, box, nifti, noise, png
 
 from delineate.cohorts.checks.doctor import examine
+from delineate.cohorts.discovery.account import account_for
 from delineate.cohorts.discovery.layouts import discover
 from delineate.cohorts.reading import read_image, read_label
 from delineate.commands.evaluate import evaluate
@@ -421,8 +422,8 @@ def test_the_field_of_view_is_no_truth_where_a_manual_outline_is_there(tmp_path)
             png(tmp_path / "training" / folder / f"2{n}_{suffix[folder]}.png", array)
     found = discover(tmp_path)
     assert {case.label[0].path.split("/")[-2] for case in found.manifest} == {"1st_manual"}
-    notes = [f.message for f in found.findings if f.kind == "unused"]
-    assert any("mask was not used" in note and "field of view" in note for note in notes)
+    unused = [str(group) for group in account_for(found.manifest) if not group.use]
+    assert unused == [next(line for line in unused if "training/mask: not used" in line)]
 
 
 def said(found) -> str:
