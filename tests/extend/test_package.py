@@ -90,7 +90,7 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Bench:
 def test_layout_format_and_listener_do_their_part(bench):
     run = bench.folder / "m.model.run"
     manifest = [json.loads(line) for line in (run / "manifest.jsonl").read_text().splitlines()]
-    assert manifest[0]["layout"] == "hospital"
+    assert manifest[0]["layout"] == "example-wards"
     assert sorted(line["id"] for line in manifest[1:])[:2] == ["ward0-P0", "ward0-P2"]
     *lines, last = (run / "fold_0" / "losses.txt").read_text().splitlines()
     log = [json.loads(line) for line in (run / "fold_0" / "log.jsonl").read_text().splitlines()]

@@ -9,8 +9,8 @@ from delineate import Grid, extend
 from delineate.core.volume import Volume
 
 
-@extend.layout("hospital", definition="WARD/PATIENT-scan.raw and WARD/PATIENT-outline.raw")
-def hospital(tree, folder):
+@extend.layout("example-wards", definition="WARD/PATIENT-scan.raw and WARD/PATIENT-outline.raw")
+def wards(tree, folder):
     cases = []
     for ward in tree.folders(folder):
         for scan in tree.files(ward):
@@ -22,7 +22,7 @@ def hospital(tree, folder):
                         f"{ward.name}-{name}", name, (extend.Source(str(scan)),), (outline,)
                     )
                 )
-    return extend.Draft("hospital", cases, names={1: "liver"}) if cases else None
+    return extend.Draft("example-wards", cases, names={1: "liver"}) if cases else None
 
 
 def read_raw(path):
