@@ -114,6 +114,15 @@ def test_polyps(tmp_path, layout, image, label):
         assert case.label[0].path == str(tmp_path / label.format(n=case.id))
 
 
+def test_equal_folders_of_another_collection_have_no_names(tmp_path):
+    for n in range(2):
+        film(tmp_path / f"Original/{n}.png", n)
+        mask(tmp_path / f"Ground Truth/{n}.png")
+    # No folder may have the word in its name.
+    root = tmp_path.rename(tmp_path.parent / "thyroid")
+    assert names(found_in(root, "cvc-clinicdb")) == {1: "foreground"}
+
+
 def test_montgomery(tmp_path):
     for n, kind in ((1, 0), (2, 1), (3, 0)):
         name = f"MCUCXR_{n:04d}_{kind}"
@@ -180,7 +189,7 @@ def test_dsb2018(tmp_path):
     assert [row[3:] for row in rows(found)] == [(None, 2), (None, 3), ("test", 0), ("test", 0)]
     assert sizes(found, "1" * 64) == {"nucleus": 27}
     found = found_in(tmp_path / "stage1_train", "dsb2018")
-    assert len(found.manifest) == 2 and names(found) == {1: "foreground"}
+    assert len(found.manifest) == 2 and names(found) == {1: "nucleus"}
 
 
 def test_glas(tmp_path):

@@ -361,6 +361,9 @@ def _labels(templates: Sequence[Template]) -> dict[str, list[Template]]:
         LayoutError: several roles could each be the label.
     """
     groups = _grouped(templates, "masks")
+    if len(groups) == 1 and "part" not in groups[0][0].named[0]:
+        return {"": groups[0]}
+    _refuse_several_values(groups)
     if len(groups) == 1:
         return {"": groups[0]}
     names = _names_of(groups)
@@ -377,6 +380,15 @@ def _labels(templates: Sequence[Template]) -> dict[str, list[Template]]:
                 "versions; name one of them in a description"
             )
         united = united and _numbered(one[0].role) == _numbered(other[0].role)
+    if united:
+        # Masks that differ in a number are parts of one structure.
+        return {"part": [one for group in groups for one in group]}
+    order = sorted(range(len(groups)), key=lambda n: -sizes[n])
+    return {names[n]: groups[n] for n in order}
+
+
+def _refuse_several_values(groups: Sequence[Sequence[Template]]) -> None:
+    """Raise if masks that are united, or of one structure each, have several values."""
     for group in groups:
         values = max((e.content.values for e in group[0].role.entries if e.content), default=0)
         if values > 2:
@@ -384,11 +396,6 @@ def _labels(templates: Sequence[Template]) -> dict[str, list[Template]]:
                 f"{group[0].pattern} has {values} values and there are masks of the same images "
                 "in other files; name one of them in a description"
             )
-    if united:
-        # Masks that differ in a number are parts of one structure.
-        return {"part": [one for group in groups for one in group]}
-    order = sorted(range(len(groups)), key=lambda n: -sizes[n])
-    return {names[n]: groups[n] for n in order}
 
 
 def _are_structures(one: str, other: str, is_nested: bool) -> bool:

@@ -36,12 +36,14 @@ def annotated(tree: Tree, root: Path) -> Draft | None:
     # Masks as pictures are another layout.
     if any(_MASKS.match(f.name) and any(map(is_raster, tree.images(f))) for f in folders):
         return None
+    pictures = [p for folder in folders for p in tree.images(folder) if is_raster(p)]
+    if not pictures:
+        return None
     files = [p for f in folders for p in tree.files(f) if outlines.may_hold(p)]
     draft = Draft("annotated", [], modality="photo")
     loaded = {path: one for path in files if (one := _loaded(path, draft))}
     if not loaded:
         return None
-    pictures = [p for folder in folders for p in tree.images(folder) if is_raster(p)]
     entries = _without_repeated(loaded)
     found = _pictures_of(entries, pictures, root)
     _add_cases(draft, root, entries, found)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import os
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -46,15 +48,25 @@ register(
 
 # ---- polyps ----
 
+
+def _without_names(draft: Draft, tree: Tree, root: Path) -> None:
+    """Remove the name of the structure if no folder is called so: other collections have the same
+    names of folders.
+    """
+    if not re.search(r"(?i)cvc|clinic|polyp", os.path.abspath(root)):
+        draft.names = {}
+
+
 register(
     "cvc-clinicdb",
     "Original/N.tif, Ground Truth/N.tif",
     Form(
-        {"image": "Original/{id}"},
-        ("Ground Truth/{id}", "GroundTruth/{id}", "Ground_Truth/{id}"),
+        {"image": r"Original/{id:\d+}"},
+        (r"Ground Truth/{id:\d+}", r"GroundTruth/{id:\d+}", r"Ground_Truth/{id:\d+}"),
         names=_one("polyp"),
         modality="photo",
         pictures=True,
+        complete=_without_names,
     ),
 )
 register(
@@ -165,12 +177,11 @@ register(
     "dsb2018",
     "stage1_train/ID/images/ID.png, stage1_train/ID/masks/*.png",
     _NUCLEI,
-    # One of its parts, or another collection with a file per object.
+    # One of its parts.
     replace(
         _NUCLEI,
-        channels={"image": "{id}/images/{id}"},
-        label="{id}/masks/{part}",
-        structures={"": "foreground"},
+        channels={"image": "{id:[0-9a-f]{64}}/images/{id}"},
+        label="{id:[0-9a-f]{64}}/masks/{part}",
     ),
 )
 
