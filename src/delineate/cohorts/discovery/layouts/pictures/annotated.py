@@ -33,11 +33,9 @@ def annotated(tree: Tree, root: Path) -> Draft | None:
     lists is left out.
     """
     folders = _folders(tree, root)
-    # Masks as pictures are another layout.
-    if any(_MASKS.match(f.name) and any(map(is_raster, tree.images(f))) for f in folders):
-        return None
     pictures = [p for folder in folders for p in tree.images(folder) if is_raster(p)]
-    if not pictures:
+    # Masks as pictures are another layout.
+    if not pictures or any(_MASKS.match(path.parent.name) for path in pictures):
         return None
     files = [p for f in folders for p in tree.files(f) if outlines.may_hold(p)]
     draft = Draft("annotated", [], modality="photo")
