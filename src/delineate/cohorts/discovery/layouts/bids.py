@@ -8,7 +8,6 @@ Source: BIDS 1.10, https://bids-specification.readthedocs.io.
 
 from __future__ import annotations
 
-import csv
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -23,6 +22,7 @@ from ....formats import files
 from ....formats.files import stem
 from ..completion import FEW
 from ..splits import SPLITS, with_free_training
+from ..tables import rows_of
 from ..tree import Tree, is_raster, source
 from .modalities import modality_of
 from .structure_masks import set_masks
@@ -351,7 +351,7 @@ def _name_values(tree: Tree, root: Path, draft: Draft, masks: Sequence[_File]) -
 
 def _names_in(path: Path) -> dict[int, str]:
     found = {}
-    for row in _rows(path):
+    for row in rows_of(path):
         value = row.get("index") or row.get("value") or ""
         if value.strip().isdigit() and int(value) and (name := (row.get("name") or "").strip()):
             found[int(value)] = name
@@ -363,7 +363,7 @@ def _read_participants(root: Path, raw: Path, draft: Draft) -> None:
     path = next((p for f in (root, raw) if (p := f / "participants.tsv").is_file()), None)
     if path is None:
         return
-    rows = {str(row.get("participant_id")): row for row in _rows(path)}
+    rows = {str(row.get("participant_id")): row for row in rows_of(path)}
     draft.settings.append(path)
     columns = {str(name) for row in rows.values() for name in row}
     column = next((name for name in _GROUPS if name in columns), "")
@@ -377,11 +377,3 @@ def _read_participants(root: Path, raw: Path, draft: Draft) -> None:
     draft.cases = with_free_training(cases)
     if column:
         draft.note("groups", f"the groups are the column {column} of {path.name}")
-
-
-def _rows(path: Path) -> list[dict[str, str]]:
-    text = path.read_text(encoding="utf-8-sig", errors="replace")
-    return [
-        {str(k).strip().lower(): str(v or "").strip() for k, v in row.items()}
-        for row in csv.DictReader(text.splitlines(), delimiter="\t")
-    ]

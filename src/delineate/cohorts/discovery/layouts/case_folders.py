@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import os
 import re
 from collections import Counter
@@ -15,6 +14,7 @@ from ....core.terms import channel_of, is_known_channel
 from ....extend.findings import Draft
 from ....extend.registering import layout
 from ....formats.files import stem
+from ..tables import rows_of
 from ..tree import Tree, is_raster, most, source
 from .modalities import first_word, modality_of, names_channel
 
@@ -82,9 +82,7 @@ def _set_grades(root: Path, draft: Draft) -> None:
     path = root / "name_mapping.csv"
     if not path.is_file():
         return
-    text = path.read_text(encoding="utf-8-sig", errors="replace")
-    rows = list(csv.DictReader(text.splitlines()))
-    grades = {value: row.get("Grade") or "" for row in rows for value in row.values()}
+    grades = {value: row.get("grade", "") for row in rows_of(path) for value in row.values()}
     draft.settings.append(path)
     draft.cases = [replace(case, group=grades.get(case.id, "")) for case in draft.cases]
 

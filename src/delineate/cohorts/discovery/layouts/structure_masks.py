@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import os
 import re
 from pathlib import Path
@@ -12,6 +11,7 @@ from ....core.manifest import Case, Split
 from ....extend.findings import Draft
 from ....extend.registering import layout
 from ....formats.files import stem
+from ..tables import rows_of
 from ..tree import Tree, most, source
 
 
@@ -62,15 +62,10 @@ def _totalsegmentator_splits(root: Path) -> dict[str, Split]:
     path = root / "meta.csv"
     if not path.is_file():
         return {}
-    text = path.read_text(encoding="utf-8-sig", errors="replace")
-    # The header shows whether commas or semicolons separate the columns.
-    rows = csv.DictReader(
-        text.splitlines(), delimiter=";" if ";" in text.partition("\n")[0] else ","
-    )
     known: dict[str, Split] = {"train": "train", "val": "val", "test": "test"}
     return {
         row["image_id"]: known[row["split"]]
-        for row in rows
+        for row in rows_of(path)
         if row.get("split") in known and row.get("image_id")
     }
 

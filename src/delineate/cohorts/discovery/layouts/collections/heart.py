@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +12,7 @@ from .....extend.findings import Draft
 from .....extend.registering import layout
 from ...patterns import PathMatch, matches
 from ...splits import split_in, with_free_training
+from ...tables import rows_of
 from ...tree import Tree, source
 from ..forms import Form, register
 
@@ -77,7 +77,8 @@ def mms(tree: Tree, root: Path) -> Draft | None:
     if not images or not truth:
         return None
     tables = [p for p in tree.files(root) if p.name.lower().endswith(".csv")]
-    rows = next((found for p in tables if (found := _rows_by(p, "external code"))), {})
+    every = [row for path in tables for row in rows_of(path)]
+    rows = {row["external code"]: row for row in every if "external code" in row}
     if not rows:
         raise LayoutError(
             "the table of M&Ms with the columns External code, ED and ES is missing in this "
@@ -110,16 +111,6 @@ def _add_frames(draft: Draft, match: PathMatch, label: Path | None, row: dict[st
                 group=row.get("vendor", ""),
             )
         )
-
-
-def _rows_by(table: Path, column: str) -> dict[str, dict[str, str]]:
-    """Value in ``column`` -> row, with the names of columns in lower case."""
-    text = table.read_text(encoding="utf-8-sig", errors="replace")
-    rows = [
-        {str(k).strip().lower(): str(v or "").strip() for k, v in row.items()}
-        for row in csv.DictReader(text.splitlines())
-    ]
-    return {row[column]: row for row in rows if row.get(column)}
 
 
 register(
