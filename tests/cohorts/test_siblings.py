@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 
 import pytest
@@ -110,4 +111,32 @@ def test_folders_that_may_be_different_data_sets_are_refused_with_the_reason(tmp
         pair(tmp_path / "resampled", "l1", 5)
         pair(tmp_path / "resampled", "l2", 6)
     with pytest.raises(LayoutError, match=rf"several cohorts.*({reason})"):
+        find(tmp_path)
+
+
+def test_a_validation_set_without_masks_next_to_grades(tmp_path):
+    places = ["Training/HGG", "Training/HGG", "Training/LGG", "Validation"]
+    for n, place in enumerate(places):
+        case = tmp_path / f"BraTS_2018_Data_{place}" / f"Brats18_X{n}_1"
+        for seed, key in enumerate(("flair", "t1")):
+            nifti(case / f"{case.name}_{key}.nii.gz", noise(10 * n + seed))
+        if place != "Validation":
+            nifti(case / f"{case.name}_seg.nii.gz", box())
+    manifest = find(tmp_path)
+    assert [(c.group, c.split, len(c.label)) for c in manifest] == [
+        ("HGG", None, 1),
+        ("HGG", None, 1),
+        ("LGG", None, 1),
+        ("", "val", 0),
+    ]
+
+
+def test_data_sets_with_a_dataset_json_each_are_not_joined(tmp_path):
+    for task in ("Task04_Hippocampus", "Task05_Prostate"):
+        for name in ("imagesTr", "labelsTr"):
+            nifti(tmp_path / task / name / "c_1.nii.gz", noise(1) if name == "imagesTr" else box())
+        pairs = [{"image": "./imagesTr/c_1.nii.gz", "label": "./labelsTr/c_1.nii.gz"}]
+        data = {"labels": {"0": "background", "1": "x"}, "training": pairs}
+        (tmp_path / task / "dataset.json").write_text(json.dumps(data))
+    with pytest.raises(LayoutError, match="each is a data set of its own"):
         find(tmp_path)
