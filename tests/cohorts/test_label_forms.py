@@ -181,11 +181,47 @@ def test_channels_are_structures_and_a_background_is_recognised(tmp_path, backgr
     assert LabelMapping.from_json(found.manifest.mapping.to_json()) == found.manifest.mapping
 
 
-def test_channels_that_overlap_are_refused_with_the_number_of_voxels(tmp_path):
-    found = cohort(
-        tmp_path, lambda n, path: nifti(path.with_suffix(".nii.gz"), one_hot(LEFT, LEFT | RIGHT))
-    )
-    assert "channel 1 overlaps with an earlier one in 27 voxels" in errors(found)["c0"]
+@pytest.mark.parametrize("background", [False, True])
+def test_channels_that_overlap_are_structures_that_overlap(tmp_path, background):
+    whole = LEFT | RIGHT
+    masks = [whole == 0, LEFT, whole] if background else [LEFT, whole]
+    found = cohort(tmp_path, lambda n, path: nifti(path.with_suffix(".nii.gz"), one_hot(*masks)))
+    labels = found.manifest.labels
+    assert labels.overlapping and len(labels) == 2 and not errors(found)
+    assert all(np.array_equal(truth, LEFT + 2 * whole) for truth in truths(found))
+    assert Manifest.from_jsonl(found.manifest.to_jsonl()).labels == labels
+
+
+def test_one_mask_that_overlaps_where_all_were_read_without(tmp_path):
+    """A manifest of structures that exclude each other refuses it and says what to do."""
+    labels = LabelSet.from_names({1: "a", 2: "b"})
+    mapping = LabelMapping(channels=((0, 1), (1, 2)))
+    with pytest.raises(LabelError, match=r"channel 1 overlaps .* in 27 voxels.*overlapping: true"):
+        mapping.apply(one_hot(LEFT, LEFT | RIGHT), labels)
+
+
+def test_structures_that_name_the_same_value_overlap(tmp_path):
+    mask = LEFT + 2 * RIGHT
+    cohort(tmp_path, lambda n, path: nifti(path.with_suffix(".nii.gz"), mask))
+    (tmp_path / "own.yaml").write_text("whole: [1, 2]\ncore: 2\n")
+    found = discover(tmp_path, labels=tmp_path / "own.yaml")
+    assert found.manifest.labels.overlapping
+    assert all(np.array_equal(truth, (mask > 0) + 2 * RIGHT) for truth in truths(found))
+
+
+def test_files_overlap_where_stated(tmp_path):
+    for n in range(2):
+        nifti(tmp_path / "images" / f"c{n}.nii.gz", noise(n))
+        for name, mask in (("part", LEFT), ("whole", LEFT | RIGHT)):
+            nifti(tmp_path / "masks" / f"c{n}_{name}.nii.gz", mask)
+    text = "channels:\n  MR: images/{id}.nii.gz\nlabel: masks/{id}_{structure}.nii.gz\n"
+    (tmp_path / "own.yaml").write_text(text)
+    plain = discover(tmp_path, description=tmp_path / "own.yaml")
+    assert not plain.manifest.labels.overlapping
+    (tmp_path / "own.yaml").write_text(text + "overlapping: true\n")
+    found = discover(tmp_path, description=tmp_path / "own.yaml")
+    assert found.manifest.labels.names == ["part", "whole"] and found.manifest.labels.overlapping
+    assert all(np.array_equal(truth, LEFT + 2 * (LEFT | RIGHT)) for truth in truths(found))
 
 
 def test_the_one_mask_of_another_form_is_the_finding(tmp_path):
@@ -297,10 +333,22 @@ def test_layers_without_overlap_become_one_map(tmp_path):
     assert all(np.array_equal(truth, LEFT + 2 * RIGHT) for truth in truths(found))
 
 
-def test_layers_that_overlap_are_refused_by_name(tmp_path):
-    segments = [("whole", 1, 0), ("part", 1, 1)]
-    with pytest.raises(LayoutError, match="segments whole and part overlap in 27 voxels"):
-        slicer(tmp_path, lambda n, path: seg_nrrd(path, np.stack([LEFT | RIGHT, LEFT]), segments))
+def test_layers_that_overlap_are_structures_that_overlap(tmp_path):
+    """Also in a cohort where some files have no overlap, and name their segments in another order."""
+    whole = LEFT | RIGHT
+
+    def write(n, path):
+        if n == 3:
+            seg_nrrd(path, np.stack([RIGHT, LEFT]), [("part", 1, 1), ("whole", 1, 0)])
+        else:
+            seg_nrrd(path, np.stack([whole, LEFT]), [("whole", 1, 0), ("part", 1, 1)])
+
+    found = slicer(tmp_path, write)
+    assert found.manifest.labels.names == ["whole", "part"] and found.manifest.labels.overlapping
+    expected = [RIGHT + 2 * LEFT if n == 3 else whole + 2 * LEFT for n in range(6)]
+    assert all(np.array_equal(a, b) for a, b in zip(truths(found), expected, strict=True))
+    examined = examine((found.manifest.cases[0], found.manifest))
+    assert examined.voxels == {1: int(whole.sum()), 2: int(LEFT.sum())} and not errors(found)
 
 
 def test_a_cropped_segmentation_is_placed_by_its_geometry(tmp_path):

@@ -158,10 +158,13 @@ def test_nnunet_raw_missing_channel_and_unpaired(tmp_path):
     assert [c.id for c in found.manifest] == ["la_007", "la_009"]
 
 
-def test_nnunet_regions_are_refused_unless_plain_values_are_chosen(tmp_path):
+def test_nnunet_regions_overlap_unless_plain_values_are_chosen(tmp_path):
     nnunet(tmp_path, labels={"background": 0, "whole": [1, 2], "core": [2]})
-    with pytest.raises(LayoutError, match=r"overlapping regions"):
-        find(tmp_path)
+    found = find(tmp_path)
+    assert found.labels.overlapping and [b.parts for b in found.labels] == [(1, 2), (2,)]
+    assert not found.labels.can_be_painted and found.labels.values == [3, 4]
+    label = read_label(found.cases[1], found)
+    assert int(found.labels.inside(label.array, found.labels.named("core")).sum()) == 27
     (tmp_path / "l.yaml").write_text("core: 2\n")
     assert counts(*(lambda m: (m.cases[1], m))(find(tmp_path, labels=tmp_path / "l.yaml"))) == {
         "core": 27

@@ -512,7 +512,7 @@ def test_a_checkpoint_that_would_run_something_is_refused_unrun(tmp_path, capsys
         load_data_only(folder / "x.pth")
 
 
-def test_plans_of_regions_and_cascades_can_be_edited_but_not_trained(tmp_path):
+def test_plans_of_cascades_and_of_regions_where_there_are_none_are_not_trained(tmp_path):
     for kind in ("images", "labels"):
         (tmp_path / "data" / kind).mkdir(parents=True)
         for case in range(3):
@@ -529,7 +529,10 @@ def test_plans_of_regions_and_cascades_can_be_edited_but_not_trained(tmp_path):
         cascade=True,
         low_resolution=small_plan(names=names),
     )
-    for plan, said in ((regions, "overlap"), (cascade, "a cascade")):
+    for plan, said in (
+        (regions, "exclude each other, those of the plan may"),
+        (cascade, "cascade"),
+    ):
         assert Plan.from_json(plan.to_json()) == plan
         (tmp_path / "plan.json").write_text(plan.to_json())
         done = CliRunner().invoke(

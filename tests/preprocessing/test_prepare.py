@@ -241,14 +241,16 @@ def _one_plane(record):
     return replace(record, source=source, oriented=source, stop=(10, 8, 1), prepared=prepared)
 
 
-def test_overlapping_classes_take_the_last_that_is_above():
+def test_each_overlapping_class_above_the_threshold_sets_its_bit():
     # (class, plane, 1, 1)
     scores = torch.tensor([[0.9, 0.1, 0.6], [0.6, 0.4, 0.2], [0.1, 0.2, 0.8]])[:, :, None, None]
     image = Volume(np.zeros((3, 1, 1), np.float32), Grid.from_spacing((3, 1, 1), (1, 1, 1)))
     _, record = prepare(image, small_plan())
-    assert restore(
-        [scores], record, 0, np.array([0, 7, 5, 6], np.uint8), above=0.5
-    ).ravel().tolist() == [5, 0, 6]
+    assert restore([scores], record, 0, np.zeros(1, np.uint8), above=0.5).ravel().tolist() == [
+        0b011,
+        0,
+        0b101,
+    ]
 
 
 def test_body_crop_keeps_the_body():

@@ -93,7 +93,9 @@ class Prediction(core.Prediction):
         """
         if structure not in self.structures.names:
             raise KeyError(f"{structure!r}; the structures are {', '.join(self.structures.names)}")
-        mask: NDArray[np.bool_] = self.labels.array == self.structures.named(structure).value
+        mask: NDArray[np.bool_] = self.structures.inside(
+            self.labels.array, self.structures.named(structure)
+        )
         return mask
 
     def __iter__(self) -> Iterator[str]:

@@ -1,7 +1,8 @@
 """Read a case: its channels as one volume, its labels as values of the cohort's structures.
 
 Image arrays have the shape (C, I, J, K), label arrays (I, J, K). If the ground truth has one mask
-per structure, masks may overlap: the later structure (the higher value in the mapping) then wins.
+per structure, masks may overlap: the later structure (the higher value in the mapping) then wins,
+unless the structures of the cohort may overlap; label arrays then hold codes (``LabelSet``).
 Every error names its case. This module writes no file and checks nothing beyond the geometry.
 """
 
@@ -204,7 +205,7 @@ def _merged(raw: list[tuple[Source, Volume]], manifest: Manifest) -> NDArray[Any
             f"undeclared masks {', '.join(unknown)}; declared are "
             f"{', '.join(n for n, _ in manifest.mapping.files)}"
         )
-    # Masks are written in the order of the mapping, so the later structure wins in an overlap.
+    # Masks are added in the order of the mapping, so the later structure may win in an overlap.
     for name, value in manifest.mapping.files:
         for source, volume in masks.get(name, []):
             placed = volume.on_grid(first.grid)
@@ -217,7 +218,7 @@ def _merged(raw: list[tuple[Source, Volume]], manifest: Manifest) -> NDArray[Any
             if manifest.mapping.ignore:
                 here = manifest.mapping.ignored_in(placed.array)
                 inside, ignored = inside & ~here, ignored | here
-            out[inside] = value
+            manifest.labels.add(out, inside, value)
     return marked(out, ignored) if manifest.mapping.ignore else out
 
 

@@ -23,6 +23,7 @@ BACKGROUND = 0
 # The value in converted label maps of voxels whose truth is unknown: they are neither learnt from
 # nor scored.
 IGNORED = 65535
+MOST_OVERLAPPING = 15  # structures: their combinations stay below ``IGNORED``
 WHOLE_TOLERANCE = 0.01  # largest distance of a label value stored as float from a whole number
 NOISE = 1e-6  # rounding errors leave values up to this where 0 is meant
 # The colours of Okabe & Ito, which colour-blind readers can distinguish. After these, hues follow
@@ -45,13 +46,18 @@ _SIDED = re.compile(rf"(?i)(?<![a-z])(?:(?P<left>{_LEFT})|{_RIGHT})(?![a-z])")
 
 @dataclass(frozen=True)
 class Label:
-    """One structure: positive value, unique name, RGB colour, optional terminology code, side."""
+    """One structure: positive value, unique name, RGB colour, optional terminology code, side.
+
+    ``parts``: the values of a label map whose voxels together are the structure, if these are
+    others than its own value (a region of nnU-Net).
+    """
 
     value: int
     name: str
     colour: tuple[int, int, int]
     code: str = ""
     side: Side = None
+    parts: tuple[int, ...] = ()
 
 
 def side_of(name: str) -> tuple[Side, str]:
@@ -89,8 +95,12 @@ def default_colour(index: int) -> tuple[int, int, int]:
 class LabelSet:
     """The structures of a task in order of value; background (0) is not listed.
 
+    Structures may be ``overlapping``: then they are in the given order, and a label map of the set
+    holds codes: bit n of a voxel is set if the voxel belongs to structure n (from 0).
+
     Raises:
-        LabelError: a value outside 1..65535, or a value or name given twice.
+        LabelError: a value outside 1..65535, a value or name given twice, or too many structures
+            that overlap.
 
     >>> labels = LabelSet.from_names({1: "left kidney", 2: "right kidney", 5: "liver"})
     >>> labels.values, labels.names, labels.named("liver").value, labels.dtype
@@ -104,14 +114,26 @@ class LabelSet:
     ({1: 1, 2: 2, 5: 3}, array([0, 2, 1, 3]), ['kidney', 'liver'], array([0, 1, 1, 2]))
     >>> LabelSet.from_json(labels.to_json()) == labels
     True
+
+    A voxel of two structures that overlap:
+
+    >>> nested = LabelSet.from_names({1: "whole", 2: "core"}, overlapping=True)
+    >>> nested.inside(np.array([0, 1, 3]), nested.named("core")), nested.codes
+    (array([False, False,  True]), 4)
     """
 
     labels: tuple[Label, ...]
+    overlapping: bool = False
 
     def __post_init__(self) -> None:
-        object.__setattr__(
-            self, "labels", tuple(sorted(self.labels, key=lambda label: label.value))
-        )
+        if not self.overlapping:
+            ordered = tuple(sorted(self.labels, key=lambda label: label.value))
+            object.__setattr__(self, "labels", ordered)
+        elif len(self.labels) > MOST_OVERLAPPING:
+            raise LabelError(
+                f"at most {MOST_OVERLAPPING} structures may overlap, found {len(self.labels)}; "
+                "select some with --labels"
+            )
         values, names = self.values, self.names
         if any(v <= 0 or v > 65535 for v in values):
             raise LabelError(f"label values must be 1..65535 (0 is background), found {values}")
@@ -121,13 +143,15 @@ class LabelSet:
                 raise LabelError(f"label {kind} given twice: {', '.join(twice)}")
 
     @classmethod
-    def from_names(cls, names: dict[int, str]) -> LabelSet:
+    def from_names(cls, names: dict[int, str], overlapping: bool = False) -> LabelSet:
         """A set from value -> name; 0 is ignored; colours and sides are derived."""
-        pairs = sorted((int(v), str(n)) for v, n in names.items() if int(v) != BACKGROUND)
+        pairs = [(int(v), str(n)) for v, n in names.items() if int(v) != BACKGROUND]
+        pairs = pairs if overlapping else sorted(pairs)
         return cls(
             tuple(
                 Label(v, n, default_colour(i), "", side_of(n)[0]) for i, (v, n) in enumerate(pairs)
-            )
+            ),
+            overlapping,
         )
 
     @property
@@ -140,8 +164,49 @@ class LabelSet:
 
     @property
     def dtype(self) -> type[np.unsignedinteger[Any]]:
-        """The smallest unsigned dtype that holds all values."""
-        return np.uint8 if max(self.values, default=0) < 256 else np.uint16
+        """The smallest unsigned dtype that holds all values, or all codes."""
+        most = self.codes - 1 if self.overlapping else max(self.values, default=0)
+        return np.uint8 if most < 256 else np.uint16
+
+    @property
+    def codes(self) -> int:
+        """Number of states of a voxel: background and each structure; of structures that overlap,
+        their combinations.
+        """
+        return 2 ** len(self) if self.overlapping else len(self) + 1
+
+    def inside(self, array: NDArray[Any], label: Label) -> NDArray[np.bool_]:
+        """The voxels of a structure of the set in a label map of the set, of any shape."""
+        if self.overlapping:
+            bit = 1 << self.values.index(label.value)
+            return np.asarray((array & bit != 0) & (array != IGNORED))
+        return np.asarray(np.isin(array, label.parts) if label.parts else array == label.value)
+
+    def add(self, array: NDArray[Any], inside: Any, value: int) -> None:
+        """Add the voxels ``inside`` of the structure with this value to a label map, in place; in
+        an overlap the later structure wins, unless structures of the set may overlap.
+        """
+        if self.overlapping:
+            array[inside] |= 1 << self.values.index(value)
+        else:
+            array[inside] = value
+
+    def painted(self, codes: NDArray[Any]) -> NDArray[Any]:
+        """The label map of ``codes`` of structures that overlap: each voxel gets the value of its
+        last structure.
+        """
+        high = max(self.values, default=0)
+        out = np.zeros_like(codes, dtype=np.uint8 if high < 256 else np.uint16)
+        for label in self:
+            out[self.inside(codes, label)] = label.value
+        return out
+
+    @property
+    def can_be_painted(self) -> bool:
+        """Whether one label map can hold structures that overlap: each states the values that
+        belong to it, and its own is one of them (nnU-Net's regions with their class order).
+        """
+        return self.overlapping and all(label.value in label.parts for label in self)
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -193,6 +258,14 @@ class LabelSet:
             table[index[left]], table[index[right]] = index[right], index[left]
         return table
 
+    def swap_codes(self) -> NDArray[np.intp]:
+        """(codes,) the code, or class index, of each one after a left-right flip."""
+        if not self.overlapping:
+            return self.swap_table()
+        table, codes = self.swap_table()[1:] - 1, np.arange(self.codes)
+        moved = [(codes >> n & 1) << int(to) for n, to in enumerate(table)]
+        return np.asarray(np.bitwise_or.reduce(moved), dtype=np.intp)
+
     def merged(self) -> LabelSet:
         """The set with both sides of each pair as one structure: the smaller of the two values, the
         name without the side, no code.
@@ -234,12 +307,13 @@ class LabelSet:
                 "colour": list(b.colour),
                 "code": b.code,
                 "side": b.side,
+                **({"parts": list(b.parts)} if b.parts else {}),
             }
             for b in self
         ]
 
     @classmethod
-    def from_json(cls, data: Iterable[dict[str, Any]]) -> LabelSet:
+    def from_json(cls, data: Iterable[dict[str, Any]], overlapping: bool = False) -> LabelSet:
         return cls(
             tuple(
                 Label(
@@ -248,9 +322,11 @@ class LabelSet:
                     (int(d["colour"][0]), int(d["colour"][1]), int(d["colour"][2])),
                     d.get("code", ""),
                     d.get("side"),
+                    tuple(int(v) for v in d.get("parts", ())),
                 )
                 for d in data
-            )
+            ),
+            overlapping,
         )
 
 
@@ -275,7 +351,8 @@ class LabelMapping:
                   above zero belong to it
       ``channels`` one mask per structure in one file: channel -> value; voxels above zero
       ``segments`` segment name -> value; each file states the values of its own segments
-    An empty mapping means that the values on disk are already the values of the set.
+    An empty mapping means that the values on disk are already the values of the set, or of the
+    parts of its structures. Of structures that overlap, several may have the same source.
 
     ``rest`` decides what happens to other non-zero values: "refuse" (an error that lists them) or
     "background". Voxels with a value in ``ignore`` (of colours, a code 0xRRGGBB) are ignored,
@@ -316,7 +393,8 @@ class LabelMapping:
             segments: value -> name of the segments that the file itself states; for ``segments``.
 
         Returns:
-            (I, J, K) of ``labels.dtype``; uint16 if some values are ignored.
+            (I, J, K) of ``labels.dtype``: values, or codes of structures that overlap; uint16 if
+            some values are ignored.
 
         Raises:
             LabelError: undeclared values if ``rest`` is "refuse"; non-integer or NaN values; or
@@ -330,14 +408,16 @@ class LabelMapping:
             return self._apply_rgb(array, labels)
         if self.channels:
             return self._apply_channels(array, labels)
+        if self.segments and segments is not None:
+            return self._apply_segments(array, labels, segments)
         if array.ndim == 4:
             raise LabelError(f"found {array.shape[0]} channels, but the cohort's masks have one")
         if self.segments:
-            return self._apply_segments(array, labels, segments or {})
+            return self._apply_segments(array, labels, {})
         if self.ranges:
             return self._apply_ranges(array, labels)
-        pairs = dict(self.values) if self.values else {v: v for v in labels.values}
-        return self._apply_values(array, labels, pairs)
+        own = [(part, label.value) for label in labels for part in label.parts or (label.value,)]
+        return self._apply_values(array, labels, self.values or own)
 
     def ignored_in(self, array: NDArray[Any]) -> NDArray[np.bool_]:
         """(I, J, K) the voxels of ``array`` (see ``apply``) that are ignored: those with a value in
@@ -353,10 +433,14 @@ class LabelMapping:
         return np.asarray(found.any(axis=0) if found.ndim == 4 else found)
 
     def _apply_values(
-        self, array: NDArray[Any], labels: LabelSet, pairs: dict[int, int]
+        self, array: NDArray[Any], labels: LabelSet, sources: Iterable[tuple[int, int]]
     ) -> NDArray[Any]:
         whole = as_whole_numbers(array)
         found = unique_values(whole)
+        pairs: dict[int, int] = {}
+        for source, value in sources:
+            bit = 1 << labels.values.index(value) if labels.overlapping and value else 0
+            pairs[source] = pairs.get(source, 0) | bit if labels.overlapping else value
         unknown = [v for v in found if v != BACKGROUND and v not in pairs]
         if unknown and self.rest == "refuse":
             raise LabelError(
@@ -383,12 +467,13 @@ class LabelMapping:
         out = np.zeros(array.shape[1:], dtype=labels.dtype)
         for channel, value in self.channels:
             inside = as_whole_numbers(array[channel]) > 0
-            if both := int(np.count_nonzero(out[inside])):
+            both = 0 if labels.overlapping else int(np.count_nonzero(out[inside]))
+            if both:
                 raise LabelError(
                     f"channel {channel} overlaps with an earlier one in {both} voxels, but a voxel "
-                    "can have only one structure"
+                    "can have only one structure; `overlapping: true` in a --labels file keeps both"
                 )
-            out[inside] = value
+            labels.add(out, inside, value)
         return out
 
     def _apply_segments(
@@ -401,8 +486,12 @@ class LabelMapping:
                 f"undeclared segments {', '.join(strange)}; declared are "
                 f"{', '.join(name for name, _ in self.segments)}"
             )
-        pairs = {v: known[n.casefold()] for v, n in segments.items() if n.casefold() in known}
-        return self._apply_values(array, labels, pairs)
+        pairs = [(v, known[n.casefold()]) for v, n in segments.items() if n.casefold() in known]
+        if array.ndim == 3:
+            return self._apply_values(array, labels, pairs)
+        # Segments that overlap: one channel each, numbered from 1.
+        channels = tuple((number - 1, value) for number, value in pairs)
+        return replace(self, segments=(), channels=channels).apply(array, labels)
 
     def _apply_ranges(self, array: NDArray[Any], labels: LabelSet) -> NDArray[Any]:
         # Later ranges overwrite earlier ones; 0 is background unless a range includes it.
@@ -410,7 +499,7 @@ class LabelMapping:
         known = array == 0
         for r in self.ranges:
             inside = (array >= r.low) & (array <= r.high)
-            out[inside] = r.value
+            labels.add(out, inside, r.value)
             known |= inside
         if self.rest == "refuse" and not known.all():
             stray = np.unique(array[~known])
@@ -431,7 +520,7 @@ class LabelMapping:
         known = code == 0
         for (red, green, blue), value in self.rgb:
             inside = code == (red << 16 | green << 8 | blue)
-            out[inside] = value
+            labels.add(out, inside, value)
             known |= inside
         if self.rest == "refuse" and not known.all():
             stray = [f"#{c:06x}" for c in np.unique(code[~known])[:8]]

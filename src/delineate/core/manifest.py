@@ -430,6 +430,7 @@ class Manifest:
             "delineate": __version__,
             "channels": list(self.channels),
             "labels": self.labels.to_json(),
+            **({"overlapping": True} if self.labels.overlapping else {}),
             "mapping": self.mapping.to_json(),
             "layout": self.layout,
             "root": self.root,
@@ -462,7 +463,7 @@ class Manifest:
             return cls(
                 tuple(cases),
                 tuple(head["channels"]),
-                LabelSet.from_json(head["labels"]),
+                LabelSet.from_json(head["labels"], head.get("overlapping", False)),
                 LabelMapping.from_json(head["mapping"]),
                 head.get("layout", ""),
                 head.get("root", ""),

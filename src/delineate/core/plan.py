@@ -24,7 +24,7 @@ from pydantic import (
 
 from .errors import InputError, PlanError
 from .inputs import parse_json
-from .labels import LabelSet
+from .labels import MOST_OVERLAPPING, LabelSet
 from .schema import migrate
 
 Triple = tuple[int, int, int]
@@ -91,6 +91,7 @@ class Structure(Part):
     colour: tuple[int, int, int]
     code: str = ""
     side: Literal["left", "right"] | None = None
+    parts: tuple[int, ...] = ()
 
 
 class Network(Part):
@@ -485,7 +486,9 @@ class Plan(Part):
     B-splines, never widened; nearest slice across thick ones), as in nnU-Net.
 
     ``foreground`` is the fraction of patches centred on a structure. With ``network.overlapping``,
-    each voxel gets the last structure, in the plan's order, with a probability above 0.5.
+    a voxel belongs to each structure with a probability above 0.5. ``output`` is then the form of
+    the result: one "label map", in which a voxel gets the last of its structures in the plan's
+    order, or a mask of each of the "structures".
     ``reasons`` states why each choice was made. ``low_resolution`` is the plan of a first stage at
     a coarser spacing, used if a volume is far larger than a patch. In a ``cascade`` the result of
     that stage is part of the network's input: one channel of 0 and 1 for each structure, after the
@@ -517,6 +520,7 @@ class Plan(Part):
     batch: Annotated[int, Field(ge=1)] = 2
     foreground: Fraction = 0.5
     network: Network
+    output: Literal["label map", "structures"] = "label map"
     views: tuple[View, ...] = ()
     loss: Loss = Loss()
     optimiser: Optimiser = Optimiser()
@@ -554,7 +558,16 @@ class Plan(Part):
                 f"{len(self.loss.class_weights)}"
             )
         self._check_views()
+        self._check_overlaps()
         return self
+
+    def _check_overlaps(self) -> None:
+        if not self.network.overlapping and self.output == "structures":
+            raise ValueError("structures that exclude each other have one label map as output")
+        if self.network.overlapping and len(self.structures) > MOST_OVERLAPPING:
+            raise ValueError(
+                f"at most {MOST_OVERLAPPING} structures may overlap, found {len(self.structures)}"
+            )
 
     def _check_network(self) -> None:
         """Channels and classes of the network fit the scan's channels, the structures and the
@@ -623,7 +636,15 @@ class Plan(Part):
     @property
     def labels(self) -> LabelSet:
         """The structures as a label set."""
-        return LabelSet.from_json(s.model_dump() for s in self.structures)
+        overlapping = self.network.overlapping
+        return LabelSet.from_json((s.model_dump() for s in self.structures), overlapping)
+
+    @property
+    def codes(self) -> int:
+        """Number of states of a voxel in prepared cases (``LabelSet.codes``); the next number marks
+        ignored voxels.
+        """
+        return self.labels.codes
 
     @property
     def is_oriented(self) -> bool:

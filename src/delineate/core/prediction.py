@@ -19,7 +19,7 @@ class Prediction:
 
     Args:
         labels: (I, J, K) label volume on the grid of the input; its values are 0 and those of
-            ``structures``.
+            ``structures``, or codes if these may overlap (``LabelSet``).
         structures: the meaning of the label values.
         bundle_id: id of the model.
         timing: seconds of each stage ("prepare", "infer", "total").
@@ -46,18 +46,19 @@ class Prediction:
     samples: tuple[NDArray[Any], ...] = field(default=(), repr=False)
 
     def __post_init__(self) -> None:
-        unknown = set(unique_values(self.labels.array)) - {0, *self.structures.values}
+        known = self.structures
+        allowed = range(known.codes) if known.overlapping else (0, *known.values)
+        unknown = set(unique_values(self.labels.array)) - {*allowed}
         if unknown:
             raise LabelError(f"label values {sorted(unknown)} of a prediction have no structure")
 
     @property
     def volumes_ml(self) -> dict[str, float]:
         """Volume of each structure in ml; 0 if it was not found."""
-        counts = np.bincount(
-            self.labels.array.ravel(order="K"), minlength=max(self.structures.values) + 1
-        )
+        counts = np.bincount(self.labels.array.ravel(order="K"))
+        values, voxel_ml = np.arange(len(counts)), self.labels.grid.voxel_ml
         return {
-            label.name: float(counts[label.value]) * self.labels.grid.voxel_ml
+            label.name: float(counts[self.structures.inside(values, label)].sum()) * voxel_ml
             for label in self.structures
         }
 

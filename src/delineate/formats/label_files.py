@@ -3,8 +3,9 @@
 programs.
 
 A file that names its structures is returned with ``meta["names"]``, value -> name. Segments in
-several layers become one label map, because a voxel can have only one structure. This module knows
-no cohort; ``cohorts.reading`` converts the values to those of a cohort.
+several layers become one label map if they do not overlap; if they do, one channel each, and
+``meta["names"]`` has the number of the channel, from 1. This module knows no cohort;
+``cohorts.reading`` converts the values to those of a cohort.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ def read_label_file(path: str | Path | Source, *, by_index: bool = True) -> Volu
 
     Raises:
         FormatError, GeometryError: see ``files.read``.
-        LabelError: segments that overlap, or that share a value.
+        LabelError: two segments of one layer share a value, or a layer does not exist.
     """
     source = path if isinstance(path, Source) else Source(str(path))
     if outlines.may_hold(Path(source.path)):
@@ -120,13 +121,16 @@ def _opaque(volume: Volume) -> Volume:
 
 
 def _one_map(volume: Volume, segments: list[Segment]) -> Volume:
-    """The label map of the segments, with their names; values are kept if there is one layer."""
+    """The label map of the segments, with their names; values are kept if there is one layer. Of
+    segments that overlap, one channel (I, J, K) uint8 each.
+    """
     if volume.array.ndim == 3:
         names = {segment.value: segment.name for segment in segments}
         if len(names) < len(segments):
             raise LabelError("two segments have the same value", path=volume.source or None)
         return replace(volume, meta=volume.meta | {"names": names})
     out = np.zeros(volume.grid.shape, np.uint16)
+    masks, overlap = [], False
     for number, segment in enumerate(segments, start=1):
         if segment.layer >= volume.channels:
             raise LabelError(
@@ -135,13 +139,9 @@ def _one_map(volume: Volume, segments: list[Segment]) -> Volume:
                 path=volume.source or None,
             )
         inside = volume.array[segment.layer] == segment.value
-        if (both := out[inside]).any():
-            other = segments[int(both.max()) - 1].name
-            raise LabelError(
-                f"the segments {other} and {segment.name} overlap in {np.count_nonzero(both)} "
-                "voxels, but a voxel can have only one structure; select some with --labels",
-                path=volume.source or None,
-            )
+        overlap |= bool(out[inside].any())
         out[inside] = number
+        masks.append(inside)
     names = {number: segment.name for number, segment in enumerate(segments, start=1)}
-    return replace(volume.with_array(out), meta=volume.meta | {"names": names})
+    array = np.stack(masks).astype(np.uint8) if overlap else out
+    return replace(volume.with_array(array), meta=volume.meta | {"names": names})

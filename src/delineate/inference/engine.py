@@ -638,8 +638,12 @@ def _mirrored_back(logits: Tensor, axes: Sequence[int], engine: Engine) -> Tenso
     left-right axis was flipped, left and right classes are exchanged.
     """
     out = logits.flip([1 + a for a in axes]) if axes else logits
-    swapped = engine.plan.sided_axis in axes and engine.plan.labels.is_sided
-    return out[torch.from_numpy(engine.plan.labels.swap_table()).to(out.device)] if swapped else out
+    labels = engine.plan.labels
+    if engine.plan.sided_axis not in axes or not labels.is_sided:
+        return out
+    # Structures that overlap have no background class.
+    table = labels.swap_table()[1:] - 1 if labels.overlapping else labels.swap_table()
+    return out[torch.from_numpy(table).to(out.device)]
 
 
 def activation_of(plan: Plan, inference: Inference) -> Activation:

@@ -25,6 +25,7 @@ from torch import Tensor
 
 from ..core.errors import UsageError
 from ..core.grid import Grid
+from ..core.labels import LabelSet
 from ..core.plan import Inference, Plan
 from ..core.prediction import Prediction
 from ..core.progress import Progress, silent
@@ -51,6 +52,8 @@ class DropoutSamples:
         """Raise UsageError if a model of ``plan`` cannot be sampled like this."""
         if self.count < 0 or self.count == 1:
             raise UsageError(f"--samples must be 0 or at least 2, found {self.count}")
+        if self.count and output_labels(plan).overlapping:
+            raise UsageError("--samples is not available for structures that overlap")
         if self.count and not plan.network.dropout:
             raise UsageError(
                 "--samples needs a model with dropout, and this one was trained without it"
@@ -258,7 +261,7 @@ def segment(
     labels = Volume(array, ready.grid, "label", ready.source, ready.meta)
     return Prediction(
         labels,
-        plan.labels,
+        output_labels(plan),
         bundle_id,
         timing,
         missing=ready.missing,
@@ -314,13 +317,24 @@ def _first_stage_masks(
         "label",
     )
     # Labels on the scan's own grid become classes on the second stage's grid.
-    classes = prepare_label(labels, record, first.plan.labels.compact())
-    return torch.stack(
-        [
-            torch.from_numpy(classes == index).float()
-            for index in range(1, len(first.plan.structures) + 1)
-        ]
-    )
+    own = output_labels(first.plan)
+    table = dict(enumerate(range(own.codes))) if own.overlapping else own.compact()
+    classes = prepare_label(labels, record, table)
+    if own.overlapping:
+        masks = [own.inside(classes, label) for label in own]
+    else:
+        masks = [classes == index for index in range(1, len(own) + 1)]
+    return torch.stack([torch.from_numpy(mask).float() for mask in masks])
+
+
+def output_labels(plan: Plan) -> LabelSet:
+    """The structures of a prediction: those of the plan; overlapping only if the output is a mask
+    of each, because one label map has one value for each voxel.
+    """
+    labels = plan.labels
+    if plan.output == "label map" and labels.overlapping:
+        return LabelSet(labels.labels)
+    return labels
 
 
 def _labels(
@@ -331,14 +345,13 @@ def _labels(
     memory_bytes: int | None,
     probabilities: NDArray[np.uint16] | None = None,
 ) -> NDArray[Any]:
-    """(I, J, K) label values on the scan's grid, postprocessed. ``probabilities`` (L, I, J, K) are
-    filled in if given (see ``prepare.restore``).
+    """(I, J, K) label values, or codes of overlapping structures, on the scan's grid, postprocessed
+    (see ``output_labels``). ``probabilities`` (L, I, J, K) are filled in if given (see
+    ``prepare.restore``).
     """
     plan, structures = engine.plan, engine.plan.labels
-    # Label values in the order of the network's classes; of overlapping structures, in the plan's
-    # order, because later ones overwrite earlier ones.
-    ordered = [s.value for s in plan.structures] if plan.network.overlapping else structures.values
-    values = np.array([0, *ordered], dtype=structures.dtype)
+    # Label values in the order of the network's classes.
+    values = np.array([0, *([] if structures.overlapping else structures.values)], structures.dtype)
     # Overlapping structures are thresholded; others compete for the largest score.
     average = (inference or plan.inference).average
     above = (0.0 if average == "logits" else 0.5) if plan.network.overlapping else None
@@ -354,8 +367,23 @@ def _labels(
             probabilities,
         )
     for name in plan.postprocessing.keep_largest:
-        keep_largest(array, structures.named(name).value)
+        if structures.overlapping:
+            _keep_largest_of(array, structures, name)
+        else:
+            keep_largest(array, structures.named(name).value)
+    if plan.output == "label map" and structures.overlapping:
+        return structures.painted(array)
     return array
+
+
+def _keep_largest_of(codes: NDArray[Any], structures: LabelSet, name: str) -> None:
+    """``keep_largest`` of one of the structures that overlap, in place."""
+    label = structures.named(name)
+    mask = structures.inside(codes, label).astype(np.uint8)
+    if keep_largest(mask, 1):
+        codes[structures.inside(codes, label) & (mask == 0)] ^= 1 << structures.values.index(
+            label.value
+        )
 
 
 def _draw_samples(

@@ -29,6 +29,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from ..cohorts.discovery.names import regions_of
 from ..core.bundle import Bundle, Member, Weights
 from ..core.errors import BundleError, InputError, UsageError
 from ..core.inputs import read_json
@@ -416,12 +417,12 @@ def _structures(source: _ModelFolder) -> tuple[tuple[Structure, ...], bool]:
             raise source.refuse(
                 f"has {len(labels)} regions, but regions_class_order names {len(order)}"
             )
-        labels = dict(zip(labels, order, strict=True))
-    known = {
-        entry["value"]: Structure(**(entry | {"side": None}))
-        for entry in LabelSet.from_names({v: n for n, v in labels.items()}).to_json()
-    }
-    return tuple(known[value] for value in labels.values()), overlapping
+        found = regions_of(labels, order).to_json()
+    else:
+        found = LabelSet.from_names({v: n for n, v in labels.items()}).to_json()
+    # The order of the network's classes is that of the data set.
+    known = {entry["name"]: Structure(**(entry | {"side": None})) for entry in found}
+    return tuple(known[name] for name in labels), overlapping
 
 
 def _channels(source: _ModelFolder) -> tuple[Channel, ...]:

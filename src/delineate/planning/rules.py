@@ -224,6 +224,11 @@ def make_plan(
     augmentation = _choose_augmentation(draft, steps)
     draft.reasons["schedule"] = _schedule_reason(schedule, step_s)
     optimiser = _choose_optimiser(draft, steps)
+    overlapping = manifest.labels.overlapping
+    if overlapping:
+        draft.reasons["loss"] = (
+            "Dice and binary cross-entropy of each structure: a voxel may belong to several"
+        )
     plan = Plan(
         channels=channels,
         structures=tuple(Structure(**d) for d in manifest.labels.to_json()),
@@ -233,7 +238,8 @@ def make_plan(
         patch=patch,
         batch=batch_size,
         network=network,
-        loss=Loss(),
+        output="structures" if overlapping and not manifest.labels.can_be_painted else "label map",
+        loss=Loss(cross_entropy=0, binary_cross_entropy=1) if overlapping else Loss(),
         optimiser=optimiser,
         schedule=schedule,
         augmentation=augmentation,
@@ -406,16 +412,20 @@ def _choose_network(
     """The largest network, patch and batch for which memory and time allow enough training steps,
     and the seconds of one step.
     """
+    overlapping = draft.manifest.labels.overlapping
     unets = candidates(
         draft.shape,
         [1.0 if s is None else s for s in draft.spacing_mm],
         draft.dims,
         len(draft.manifest.channels),
-        len(draft.manifest.labels) + 1,
+        len(draft.manifest.labels) + (not overlapping),
         draft.machine,
         light=budget_s is not None,
     )
-    choices = [(as_kind(network, kind), patch, size) for network, patch, size in unets]
+    choices = [
+        (as_kind(network, kind).model_copy(update={"overlapping": overlapping}), patch, size)
+        for network, patch, size in unets
+    ]
     (network, patch, batch_size), step_s, why = largest_that_fits(
         choices, budget_s, draft.machine, probe, steps_wanted(budget_s, FEWEST_STEPS)
     )

@@ -247,8 +247,8 @@ def restore(
         record: from ``prepare``.
         axis: 0, 1 or 2, the marching axis.
         values: (L,) label value of each class; values[0] is the background, 0.
-        above: threshold for classes that may overlap and have no background class. ``values`` is
-            then (L + 1,), and a voxel gets the last class with a score above the threshold.
+        above: threshold for classes that may overlap and have no background class. Then bit n of a
+            voxel is set if the score of class n is above it, and ``values`` gives only the dtype.
         sum_to_one: the scores of a voxel are probabilities that add up to 1. Then a class is
             evaluated only where it could win, which changes only the time.
         probabilities: (L, I, J, K) on ``record.source``, filled with the probabilities of the
@@ -290,7 +290,7 @@ def _restore(
     out = np.zeros(record.source.orthogonal().shape, dtype=values.dtype, order="F")
     # A view with the marching axis first: writing to it fills the volume.
     box = np.moveaxis(_boxed(record.axes.apply(out), record), axis, 0)
-    same_values = np.array_equal(values, np.arange(len(values)))
+    same_values = above is not None or np.array_equal(values, np.arange(len(values)))
     # Outside the kept box all is background.
     if probabilities is not None:
         probabilities[:] = 0
@@ -301,7 +301,7 @@ def _restore(
         winner = (
             _largest(near, along, in_plane, sum_to_one)
             if above is None
-            else _last_above(near, along, in_plane, above)
+            else _codes_above(near, along, in_plane, above)
         )
         return winner, None if probabilities is None else _shares(
             near, along, in_plane, logits=not sum_to_one
@@ -436,20 +436,15 @@ def _largest(near: list[Tensor], along: Bands, in_plane: InPlane, sum_to_one: bo
     return winner
 
 
-def _last_above(near: list[Tensor], along: Bands, in_plane: InPlane, above: float) -> Tensor:
-    """(d', A', B') 1 + the last class whose score is above ``above``, or 0."""
-    # Later classes overwrite earlier ones.
-    winner = None
+def _codes_above(near: list[Tensor], along: Bands, in_plane: InPlane, above: float) -> Tensor:
+    """(d', A', B') int32 with bit n set where the score of class n is above ``above``."""
+    codes = None
     for index in range(near[0].shape[0]):
         score = _interpolated(torch.cat([part[index] for part in near]).float(), along, *in_plane)
-        winner = (
-            torch.zeros(score.shape, dtype=torch.int16, device=score.device)
-            if winner is None
-            else winner
-        )
-        winner.masked_fill_(score > above, index + 1)
-    assert winner is not None
-    return winner
+        bit = (score > above).to(torch.int32) << index
+        codes = bit if codes is None else codes.bitwise_or_(bit)
+    assert codes is not None
+    return codes
 
 
 def _interpolated(planes: Tensor, along: Bands, w_a: Bands | None, w_b: Bands | None) -> Tensor:

@@ -41,7 +41,7 @@ from ..core.store import StoredCase
 from ..execution import stopping
 from ..inference import engine as infer
 from ..networks.build import build, load_weights, weights_of
-from . import checkpoint, losses
+from . import checkpoint, losses, overlapping
 from . import validation as scoring
 from .norm_statistics import calibrate
 from .optimisers import make_optimiser
@@ -209,7 +209,9 @@ class _Networks:
         drawn = np.random.default_rng([self.job.seed, state.step, 1]).integers(2**31)
         torch.manual_seed(int(drawn))
         outputs = self.model(image)
-        loss = losses.deeply_supervised(outputs, label, plan.loss)
+        overlap = plan.network.overlapping
+        cost = overlapping.combined if overlap else None
+        loss = losses.deeply_supervised(outputs, label, plan.loss, cost)
         self.stepper.zero_grad(set_to_none=True)
         self.fabric.backward(loss)
         self.fabric.clip_gradients(
@@ -223,7 +225,7 @@ class _Networks:
         decay = min(plan.schedule.ema, (1 + state.step) / (10 + state.step))
         _update_ema(self.average, self.module, decay)
         state.step += 1
-        return _step_stats(loss, outputs, label, plan.loss.ignore)
+        return _step_stats(loss, outputs, label, plan.loss.ignore, overlap)
 
     def save(self, clock: Clock) -> None:
         """Write the checkpoint."""
@@ -311,9 +313,12 @@ def _step_stats(
     outputs: torch.Tensor | list[torch.Tensor],
     label: torch.Tensor,
     ignore: bool,
+    overlap: bool = False,
 ) -> Figures:
     """Loss and voxel counts of a step, still on the device."""
     logits = outputs[0] if isinstance(outputs, list) else outputs  # full resolution
+    if overlap:
+        return loss.detach(), overlapping.counts(label, logits > 0, ignore)
     return loss.detach(), scoring.counts(label, logits.argmax(1), logits.shape[1], ignore)
 
 

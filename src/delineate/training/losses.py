@@ -14,7 +14,7 @@ third kind, from outside the package, are computed from the logits themselves.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -64,6 +64,8 @@ OWN: dict[str, LossTerm | VoxelTerm | StructureTerm] = {
         "Tversky loss (Salehi 2017).",
     ),
 }
+# The terms that compare whole structures.
+OVERLAPS = {name: term for name, term in OWN.items() if isinstance(term, StructureTerm)}
 FUSED = {"dice", "cross_entropy"}  # a loss of only these is computed by ``_DiceAndCrossEntropy``
 if _lacking := ", ".join(sorted(OWN.keys() ^ set(Loss.TERMS))):
     raise ImportError(f"core.plan.Loss.TERMS or training.losses.OWN lacks the term {_lacking}")
@@ -74,18 +76,27 @@ for _name, _term in OWN.items():
 # ---- the whole loss ----
 
 
-def deeply_supervised(outputs: Tensor | list[Tensor], target: Tensor, loss: Loss) -> Tensor:
+def deeply_supervised(
+    outputs: Tensor | list[Tensor],
+    target: Tensor,
+    loss: Loss,
+    cost: Callable[[Tensor, Tensor, Loss], Tensor] | None = None,
+) -> Tensor:
     """The loss summed over all output resolutions, finest first; each has half the weight of the
     one before, and the weights sum to 1 (Lee 2015; Isensee 2021). Targets are resampled by nearest
     neighbour.
+
+    Args:
+        cost: (logits, target, loss) -> loss at one resolution, which checks the target itself
+            (``overlapping.combined``); None computes ``combined``.
     """
     outputs = outputs if isinstance(outputs, list) else [outputs]
     # The target is checked once, at full resolution.
-    indices = as_indices(target, outputs[0], loss.ignore)
+    indices = as_indices(target, outputs[0], loss.ignore) if cost is None else target
     weights = [0.5**n for n in range(len(outputs))]
     total = _as_float(outputs[0]).new_zeros(())
     for weight, logits in zip(weights, outputs, strict=True):
-        total = total + weight / sum(weights) * _combined(
+        total = total + weight / sum(weights) * (cost or _combined)(
             logits, _shrunk(indices, tuple(logits.shape[2:])), loss
         )
     return total

@@ -49,8 +49,9 @@ def draw_sample(
     plan: Plan, cases: Sequence[StoredCase], rng: np.random.Generator, forced: bool = False
 ) -> Batch:
     """One augmented patch of one case drawn from ``cases``: image (C, *patch) float32 and label
-    (*patch) int64, patch with three axes; ``forced`` centres it on a structure. The index after the
-    last class marks ignored voxels.
+    (*patch) int64, patch with three axes; ``forced`` centres it on a structure. The label holds
+    class indices, or codes of structures that overlap; the number after the last marks ignored
+    voxels.
     """
     case = cases[int(rng.integers(len(cases)))]
     try:
@@ -60,15 +61,15 @@ def draw_sample(
         centre = _centre(case, plan, rng, forced)
         spatial = augment.draw(plan, rng, case.spacing_mm, case.shape)
         image, label = augment.sample_patch(case, centre, plan.patch, spatial)
-        if int(label.max()) >= plan.network.classes + plan.loss.ignore:
+        if int(label.max()) >= plan.codes + plan.loss.ignore:
             raise TrainingError(
                 f"the preprocessed case has class {int(label.max())}, the plan has 0 to "
-                f"{plan.network.classes - 1}; preprocess it again",
+                f"{plan.codes - 1}; preprocess it again",
                 case=case.id,
             )
         # After a left-right flip a left structure is a right one.
         if plan.sided_axis in spatial.flips and plan.labels.is_sided:
-            swapped = np.append(plan.labels.swap_table(), plan.network.classes)
+            swapped = np.append(plan.labels.swap_codes(), plan.codes)
             label = torch.from_numpy(swapped[label.numpy()])
         image, label = augment.change_intensity(image, label, plan, rng)
         return image, label.long()

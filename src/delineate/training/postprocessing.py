@@ -14,7 +14,9 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
+from ..core.plan import Plan
 from ..core.store import StoredCase
 from ..inference import engine as infer
 from ..preprocessing.regions import keep_largest
@@ -42,14 +44,15 @@ def choose(engine: infer.Engine, cases: Sequence[StoredCase], limit_s: float) ->
         if done >= 2 and time.monotonic() - began > limit_s * done / (done + 1):
             break
         found, truth = _predicted(engine, case)
-        known = truth < engine.plan.network.classes  # the others are ignored
+        known = truth < engine.plan.codes  # the others are ignored
         # The change of each structure's Dice by removing its smaller components; a Dice that is
         # undefined (no voxel in prediction and reference) does not count.
-        for index, gain in enumerate(gains, start=1):
-            before = _dice(found, truth, index, known)
-            kept = found.copy()
-            if np.isfinite(before) and keep_largest(kept, index):
-                gain.append(_dice(kept, truth, index, known) - before)
+        for index, gain in enumerate(gains):
+            mask, true = (_mask(engine.plan, side, index) for side in (found, truth))
+            true &= known
+            before, kept = _dice(mask & known, true), mask.astype(np.uint8)
+            if np.isfinite(before) and keep_largest(kept, 1):
+                gain.append(_dice((kept > 0) & known, true) - before)
             elif np.isfinite(before):
                 gain.append(0.0)
     return tuple(
@@ -61,16 +64,32 @@ def choose(engine: infer.Engine, cases: Sequence[StoredCase], limit_s: float) ->
 
 @torch.inference_mode()
 def _predicted(engine: infer.Engine, case: StoredCase) -> tuple[NDArray[Any], NDArray[Any]]:
-    """(prediction, reference) as class indices uint16, both with the marching axis first."""
+    """(prediction, reference) as class indices or codes uint16, both with the marching axis
+    first.
+    """
     pairs = [
-        (slab.argmax(0).cpu().numpy().astype(np.uint16), truth.cpu().numpy().astype(np.uint16))
+        (_decided(engine.plan, slab).astype(np.uint16), truth.cpu().numpy().astype(np.uint16))
         for slab, truth in scoring.march(engine, case, engine.plan.inference.overlap)
     ]
     found, truth = (np.concatenate(parts) for parts in zip(*pairs, strict=True))
     return found, truth
 
 
-def _dice(a: NDArray[Any], b: NDArray[Any], value: int, known: NDArray[np.bool_]) -> float:
-    one, other = (a == value) & known, b == value
+def _decided(plan: Plan, slab: Tensor) -> NDArray[Any]:
+    """Class indices, or codes of structures that overlap, of probabilities (L, d, A, B)."""
+    if not plan.network.overlapping:
+        return np.asarray(slab.argmax(0).cpu().numpy())
+    bits = (slab > 0.5).cpu().numpy()
+    return np.asarray(sum(bit.astype(np.uint16) << n for n, bit in enumerate(bits)))
+
+
+def _mask(plan: Plan, array: NDArray[Any], index: int) -> NDArray[np.bool_]:
+    """The voxels of structure ``index`` (from 0) in class indices or codes."""
+    if plan.network.overlapping:
+        return np.asarray(array >> index & 1, dtype=bool)
+    return np.asarray(array == index + 1)
+
+
+def _dice(one: NDArray[np.bool_], other: NDArray[np.bool_]) -> float:
     total = int(one.sum()) + int(other.sum())
     return 2 * int((one & other).sum()) / total if total else float("nan")

@@ -21,6 +21,7 @@ from ..core.plan import Inference, Loss, Plan, Structure
 from ..core.store import StoredCase
 from ..extend.parts import StructureTerm, VoxelTerm
 from ..inference import engine as infer
+from . import overlapping
 from .losses import OWN, class_after_class
 
 Counts = NDArray[np.int64]
@@ -93,8 +94,9 @@ def evaluate(
     classes, began = plan.network.classes, time.monotonic()
     ignore = plan.loss.ignore
     exact = torch.float32 if device.type == "mps" else torch.float64  # Metal has no float64
+    columns = len(plan.structures) + 1
     total, nats, voxels, done = (
-        torch.zeros((3, classes), dtype=torch.int64, device=device),
+        torch.zeros((3, columns), dtype=torch.int64, device=device),
         torch.zeros((), dtype=exact, device=device),
         torch.zeros((), dtype=torch.int64, device=device),
         0,
@@ -102,9 +104,14 @@ def evaluate(
     # Accumulate on the device; the results are read once, at the end.
     for case in cases:
         for slab, truth in march(engine, case, min(plan.inference.overlap, VALIDATION_OVERLAP)):
-            total += counts(truth, slab.argmax(0), classes, ignore)
-            known = truth < classes if ignore else torch.ones_like(truth, dtype=torch.bool)
-            chosen = slab.gather(0, (truth * known)[None])[0].float().clamp_min(1e-6).log()
+            known = truth < plan.codes if ignore else torch.ones_like(truth, dtype=torch.bool)
+            if plan.network.overlapping:
+                total += overlapping.counts(truth[None], slab[None] > 0.5, ignore)
+                true = overlapping.members(truth[None], classes)[0]
+                chosen = slab.where(true, 1 - slab).float().clamp_min(1e-6).log().mean(0)
+            else:
+                total += counts(truth, slab.argmax(0), classes, ignore)
+                chosen = slab.gather(0, (truth * known)[None])[0].float().clamp_min(1e-6).log()
             nats -= (chosen * known).sum()
             voxels += known.sum()
         done += 1

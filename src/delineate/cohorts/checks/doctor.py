@@ -205,7 +205,7 @@ def _examine_label(
     found = replace(
         found,
         labelled=True,
-        voxels={int(v): int(counts[v]) for v in np.flatnonzero(counts) if v not in (0, IGNORED)},
+        voxels=_voxels(counts, manifest.labels),
         ignored=int(counts[IGNORED]) if len(counts) > IGNORED else 0,
     )
     checks = [
@@ -218,6 +218,15 @@ def _examine_label(
     if image is not None and image.grid.matches(label.grid):
         checks += check_sides(found, label, image, manifest.labels)
     return _with(found, checks)
+
+
+def _voxels(counts: NDArray[np.int64], labels: LabelSet) -> dict[int, int]:
+    """Value -> number of voxels of the structures that occur; ``counts`` are of a label map."""
+    if not labels.overlapping:
+        return {int(v): int(counts[v]) for v in np.flatnonzero(counts) if v not in (0, IGNORED)}
+    codes = np.flatnonzero(counts)
+    found = {b.value: int(counts[codes[labels.inside(codes, b)]].sum()) for b in labels}
+    return {value: voxels for value, voxels in found.items() if voxels}
 
 
 def _with(found: Examination, findings: Sequence[Finding]) -> Examination:
@@ -394,7 +403,13 @@ def check_sides(
     if not sided:
         return []
     # Structures with a partner are compared with it, the others with the middle of the body.
-    x = _centroids_x(label, [b.value for b in sided])
+    if labels.overlapping:
+        masks = [
+            (b.value, label.with_array(labels.inside(label.array, b) * b.value)) for b in sided
+        ]
+        x = {value: _centroids_x(mask, [value])[value] for value, mask in masks}
+    else:
+        x = _centroids_x(label, [b.value for b in sided])
     pairs = [(left, right) for left, right in labels.pairs if left in x and right in x]
     paired = {v for pair in pairs for v in pair}
     alone = [b for b in sided if b.value not in paired]

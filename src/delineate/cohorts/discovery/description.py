@@ -15,6 +15,7 @@
       liver: 1
     rest: background                     # or refuse: what happens to other values
     ignore: 255                          # values whose voxels are neither learnt from nor scored
+    overlapping: true                    # a voxel may belong to several structures
 
 A pattern may match a file or a folder (a DICOM series or a stack of slices). It may have these
 placeholders: {id} is the case; {split} is a folder or word such as train, validation or testing;
@@ -74,6 +75,7 @@ class Description(BaseModel):
     labels: dict[str, Any] | None = None
     rest: Literal["background", "refuse"] = "background"
     ignore: int | str | list[int | str] | None = None
+    overlapping: bool = False
 
 
 @dataclass(frozen=True)
@@ -430,10 +432,12 @@ def _set_labels(draft: Draft, described: Description, roles: Sequence[_Role]) ->
             for case in draft.cases
         ]
     if names:
-        draft.labels = LabelSet.from_names(dict(enumerate(names, start=1)))
+        overlapping = described.overlapping and len(names) > 1
+        draft.labels = LabelSet.from_names(dict(enumerate(names, start=1)), overlapping)
         draft.mapping = LabelMapping(files=tuple((n, v) for v, n in enumerate(names, start=1)))
     draft.ignore = ignored_values(described.ignore)
     # The section "labels" selects from these structures or defines them.
     if described.labels is not None:
-        choice = StructureSelection.from_data({"labels": described.labels, "rest": described.rest})
+        stated = {"rest": described.rest, "overlapping": described.overlapping}
+        choice = StructureSelection.from_data({"labels": described.labels, **stated})
         draft.labels, draft.mapping = choice.apply(draft.labels or LabelSet(()), draft.mapping)

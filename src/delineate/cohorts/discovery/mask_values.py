@@ -55,7 +55,8 @@ class _MaskFile:
         channels: number of channels that are no colours; 0 for one.
         ends: number of voxels of the first and of the last channel, if every voxel is in exactly
             one channel, so that one channel is the background.
-        names: value -> name, as the file itself states.
+        names: value -> name, as the file itself states; of segments that overlap, their numbers.
+        overlapping: whether channels or segments overlap.
         palette: value -> colour code, of a picture with a palette.
         solid: the values that have a voxel whose four neighbours in its slice have it too; values
             without one are found at edges only.
@@ -69,6 +70,7 @@ class _MaskFile:
     channels: int = 0
     ends: tuple[int, int] | None = None
     names: dict[int, str] = field(default_factory=dict)
+    overlapping: bool = False
     palette: dict[int, int] = field(default_factory=dict)
     solid: frozenset[int] = frozenset()
     corner: int = 0
@@ -163,9 +165,12 @@ def _content(case: str, path: str, volume: Volume, ignore: tuple[int, ...]) -> _
     if array.ndim == 4:
         whole = (as_whole_numbers(channel, path) for channel in array)
         masks = [(channel > 0) & ~np.isin(channel, ignore) for channel in whole]
-        covers_once = bool((np.sum(masks, axis=0) == 1).all())
-        ends = (int(masks[0].sum()), int(masks[-1].sum())) if covers_once else None
-        return _MaskFile(case, path, channels=len(array), ends=ends)
+        if names := volume.meta.get("names"):  # segments in layers that overlap
+            counts = {n: int(mask.sum()) for n, mask in enumerate(masks, start=1)}
+            return _MaskFile(case, path, counts, names=dict(names), overlapping=True)
+        ends, rest = _background_ends(masks)
+        overlapping = bool((np.sum(rest, axis=0) > 1).any())
+        return _MaskFile(case, path, channels=len(array), ends=ends, overlapping=overlapping)
     labels = as_whole_numbers(array, path)
     counts = {v: n for v, n in value_counts(labels).items() if v not in (0, *ignore)}
     colours = volume.meta.get("palette", {})
@@ -193,6 +198,23 @@ def _solid(array: NDArray[Any], counts: Mapping[int, int]) -> frozenset[int]:
     for other in (array[:-2, 1:-1], array[2:, 1:-1], array[1:-1, :-2], array[1:-1, 2:]):
         same &= inner == other
     return frozenset(unique_values(inner[same])) - {0}
+
+
+def _background_ends(
+    masks: list[NDArray[np.bool_]],
+) -> tuple[tuple[int, int] | None, list[NDArray[np.bool_]]]:
+    """See ``_MaskFile.ends``; and the masks without the channel that can only be the background."""
+    sizes = int(masks[0].sum()), int(masks[-1].sum())
+    if (np.sum(masks, axis=0) == 1).all():
+        return sizes, masks
+    # The others may overlap: the background is what none of them has.
+    for ends, one, others in (
+        ((sizes[0], 0), masks[0], masks[1:]),
+        ((0, sizes[1]), masks[-1], masks[:-1]),
+    ):
+        if np.array_equal(one, ~np.any(others, axis=0)):
+            return ends, others
+    return None, masks
 
 
 def _codes(red: Any, green: Any, blue: Any) -> Any:
@@ -394,14 +416,20 @@ def _named_structures(
     if draft.names or not all(one.names for one in found):
         return None
     pairs = list(dict.fromkeys((v, n) for one in found for v, n in sorted(one.names.items())))
+    overlapping = any(one.overlapping for one in found)
     spelt: dict[str, str] = {}
     for _, name in pairs:
         spelt.setdefault(name.casefold(), name)
     names = list(spelt.values())
-    if len(pairs) == len({v for v, _ in pairs}) == len(names):
+    if not overlapping and len(pairs) == len({v for v, _ in pairs}) == len(names):
         return named([v for v, _ in pairs], dict(pairs)), LabelMapping()
-    draft.note("values", "the files give one structure different values; they are matched by name")
-    labels = LabelSet.from_names(dict(enumerate(names, start=1)))
+    draft.note(
+        "values",
+        "segments overlap: a voxel may belong to several structures, which are matched by name"
+        if overlapping
+        else "the files give one structure different values; they are matched by name",
+    )
+    labels = LabelSet.from_names(dict(enumerate(names, start=1)), overlapping)
     return labels, LabelMapping(segments=tuple((n, v) for v, n in enumerate(names, start=1)))
 
 
@@ -415,7 +443,11 @@ def _channel_structures(found: Sequence[_MaskFile], draft: Draft) -> tuple[Label
         channels = channels[1:] if first >= last else channels[:-1]
     names = {n: draft.names.get(n, f"channel {c}") for n, c in enumerate(channels, start=1)}
     mapping = LabelMapping(channels=tuple((c, n) for n, c in enumerate(channels, start=1)))
-    return LabelSet.from_names(names), mapping
+    overlapping = [one.case for one in found if one.overlapping]
+    if overlapping:
+        words = f"the channels of {len(overlapping)} masks overlap, such as in {overlapping[0]}"
+        draft.note("values", f"{words}: a voxel may belong to several structures")
+    return LabelSet.from_names(names, bool(overlapping)), mapping
 
 
 def _colour_structures(codes: Iterable[int], draft: Draft) -> tuple[LabelSet, LabelMapping]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import csv
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +53,34 @@ def read_label_names(path: str | Path) -> LabelSet:
             f"name: {error}",
             path=path,
         ) from error
+
+
+def regions_of(labels: dict[str, Any], order: Any = None) -> LabelSet:
+    """The structures of nnU-Net's regions: name -> value or values of a label map.
+
+    They overlap if a value belongs to several. With ``order`` (``regions_class_order``) the value
+    of each is the one that is written into a label map, in which later regions overwrite earlier
+    ones.
+
+    Raises:
+        LabelError: ``order`` has another number of values, or repeats one.
+    """
+    parts = {
+        str(name): tuple(int(v) for v in (value if isinstance(value, list) else [value]))
+        for name, value in labels.items()
+        if value not in (0, [0])
+    }
+    used = [v for values in parts.values() for v in values]
+    # Values of their own where no order is given, so that no value of a label map is meant.
+    values = list(order) if order else list(range(max(used) + 1, max(used) + 1 + len(parts)))
+    if len(values) != len(parts) or len(set(values)) < len(values):
+        raise LabelError(
+            f"{len(parts)} regions ({', '.join(parts)}) need as many different values of "
+            f"regions_class_order, found {values}"
+        )
+    named = LabelSet.from_names(dict(zip(values, parts, strict=True)), overlapping=True)
+    labels_ = tuple(replace(label, parts=parts[label.name]) for label in named)
+    return LabelSet(labels_, overlapping=len(set(used)) < len(used))
 
 
 def read_ignored(path: str | Path) -> tuple[int, ...]:
@@ -112,16 +141,20 @@ def _parsed(file: Path, text: str) -> Any:
 def _from_data(data: Any, reserves: bool) -> LabelSet:
     """``reserves``: the name "ignore" is no structure."""
     # The names may be inside the key "labels", next to other data.
+    order = data.get("regions_class_order") if isinstance(data, dict) else None
+    overlapping = bool(data.get("overlapping")) if isinstance(data, dict) else False
     if isinstance(data, dict) and isinstance(data.get("labels"), list | dict):
         data = data["labels"]
     if reserves and isinstance(data, dict):
         data = without_ignored(data)[0]
+    if isinstance(data, dict) and any(isinstance(value, list) for value in data.values()):
+        return regions_of(data, order)
     if not data:
         raise ValueError("no label found")
     # A list of entries: a LabelSet as JSON has colours, other lists have only value and name.
     if isinstance(data, list):
         if all("colour" in entry for entry in data):
-            return LabelSet.from_json(data)
+            return LabelSet.from_json(data, overlapping)
         return LabelSet.from_names({int(entry["value"]): entry["name"] for entry in data})
     # A mapping may be value -> name or name -> value; the numeric side is the value.
     pairs = [(k, v) if str(k).strip().lstrip("-").isdigit() else (v, k) for k, v in data.items()]

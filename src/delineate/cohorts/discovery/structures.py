@@ -49,17 +49,20 @@ class StructureSelection:
         values: other label values, in that order.
         rest: what happens to other values: "background", or "refuse" to make them an error.
         ignore: values (of colours, codes 0xRRGGBB) whose voxels are ignored.
+        overlapping: a voxel may belong to several structures; so too if two name the same value.
     """
 
     structures: dict[str, tuple[Item, ...]]
     rest: Literal["refuse", "background"] = "background"
     values: tuple[int, ...] = ()
     ignore: tuple[int, ...] = ()
+    overlapping: bool = False
 
     @classmethod
     def of_labels(cls, labels: LabelSet) -> StructureSelection:
         """The structures of a model, by their names, with the model's values."""
-        return cls({name: (name,) for name in labels.names}, values=tuple(labels.values))
+        structures: dict[str, tuple[Item, ...]] = {name: (name,) for name in labels.names}
+        return cls(structures, values=tuple(labels.values), overlapping=labels.overlapping)
 
     @classmethod
     def from_data(cls, data: Any, path: str | Path = "") -> StructureSelection:
@@ -84,10 +87,11 @@ class StructureSelection:
                 path=path or None,
             )
         # Unknown keys are usually spelling mistakes.
-        extra = sorted(set(data) - {"labels", "rest", "ignore"}) if inner is not data else []
+        allowed = ("labels", "rest", "ignore", "overlapping")
+        extra = sorted(set(data) - {*allowed}) if inner is not data else []
         if extra:
             raise LabelError(
-                f"unknown key {', '.join(map(str, extra))}; allowed are labels, rest and ignore",
+                f"unknown key {', '.join(map(str, extra))}; allowed are {', '.join(allowed)}",
                 path=path or None,
             )
         # Each structure has one item or a list of items.
@@ -105,7 +109,13 @@ class StructureSelection:
                 )
             structures[str(name)] = tuple(listed)
         ignore = data.get("ignore") if inner is not data else None
-        return cls(structures, rest, ignore=ignored_values(ignore, path))
+        overlapping = data.get("overlapping", False) if inner is not data else False
+        if not isinstance(overlapping, bool):
+            raise LabelError(
+                f"overlapping is true or false, found {overlapping!r}", path=path or None
+            )
+        ignored = ignored_values(ignore, path)
+        return cls(structures, rest, ignore=ignored, overlapping=overlapping)
 
     @classmethod
     def load(cls, path: str | Path) -> StructureSelection:
@@ -143,7 +153,8 @@ class StructureSelection:
             for i in items
             for part in _resolve(i, value, labels, mapping)
         ]
-        chosen = LabelSet.from_names(dict(zip(values, self.structures, strict=True)))
+        names = dict(zip(values, self.structures, strict=True))
+        chosen = LabelSet.from_names(names, self._overlap(labels, parts))
         kinds = {kind for kind, _, _ in parts}
         # Values and ranges can be combined: a value is a range of one.
         if kinds == {"values", "ranges"}:
@@ -165,6 +176,15 @@ class StructureSelection:
             )
         only: dict[str, Any] = {kinds.pop(): tuple(pairs)}
         return chosen, LabelMapping(**only, rest=self.rest, ignore=mapping.ignore)
+
+    def _overlap(self, labels: LabelSet, parts: list[tuple[str, Any, int]]) -> bool:
+        """Whether the selected structures may overlap: as stated, as those of the cohort, or
+        because two structures have the same source.
+        """
+        sources = {(kind, source) for kind, source, _ in parts}
+        pairs = {(kind, source, value) for kind, source, value in parts}
+        several = len(self.structures) > 1
+        return several and (self.overlapping or labels.overlapping or len(sources) < len(pairs))
 
 
 def ignored_values(data: Any, path: str | Path = "") -> tuple[int, ...]:
@@ -241,6 +261,8 @@ def _of_structure(
     for kind in (one for one in mapping.KINDS if one != "ranges"):
         if pairs := getattr(mapping, kind):
             return [(kind, source, value) for source, v in pairs if v == own]
+    if parts := labels.named(same).parts:
+        return [("values", part, value) for part in parts]
     if mapping.ranges:
         return [("ranges", (r.low, r.high), value) for r in mapping.ranges if r.value == own]
     return [("values", own, value)]

@@ -169,14 +169,11 @@ def new_plan(run: TrainingRun, manifest: Manifest) -> tuple[Plan, Fingerprint | 
     else:
         plan, found = _derived_plan(run, manifest)
     plan = with_changes(plan, request.changes)
-    for is_so, what in (
-        (plan.network.overlapping, "structures that overlap (network.overlapping)"),
-        (plan.cascade, "a cascade"),
-    ):
-        if is_so:
-            raise PlanError(
-                f"a plan of {what} can be imported and used to predict, but not be trained"
-            )
+    if plan.cascade:
+        raise PlanError(
+            "a plan of a cascade can be imported and used to predict, but not be trained"
+        )
+    _refuse_other_overlap(run, plan, manifest)
     plan = with_loss(plan, request.loss)
     # Whether voxels are ignored is a property of the cohort, whatever plan is given.
     ignore = bool(manifest.mapping.ignore)
@@ -187,6 +184,30 @@ def new_plan(run: TrainingRun, manifest: Manifest) -> tuple[Plan, Fingerprint | 
     for view in views_of(plan):
         planned.starting_weights(NetworkJob(None, view))
     return plan, found
+
+
+def _refuse_other_overlap(run: TrainingRun, plan: Plan, manifest: Manifest) -> None:
+    """Check that network and loss of a plan are for structures that overlap if those of the cohort
+    do.
+
+    Raises:
+        PlanError: they are not.
+    """
+    if plan.network.overlapping != manifest.labels.overlapping:
+        words = ("may overlap", "exclude each other")
+        cohort, own = words if manifest.labels.overlapping else words[::-1]
+        made = "recipe" if run.recipe is not None else "plan"
+        raise PlanError(
+            f"the cohort's structures {cohort}, those of the {made} {own} (network.overlapping); "
+            "use the plan of the rules, or select structures with --labels"
+        )
+    if plan.network.overlapping:
+        from ...training.overlapping import refuse_unfit
+
+        try:
+            refuse_unfit(plan.loss)
+        except ValueError as error:
+            raise PlanError(str(error)) from error
 
 
 def with_loss(plan: Plan, text: str) -> Plan:

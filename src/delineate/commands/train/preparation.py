@@ -58,9 +58,10 @@ def prepare_case(case: Case, manifest: Manifest, plan: Plan, store: Store) -> No
     image = read_image(case, manifest)
     label = read_label(case, manifest, image.grid)
     array, record = prepare(image, plan)
-    table, count = plan.labels.compact(), plan.network.classes
+    count = plan.codes
+    table = dict(enumerate(range(count))) if plan.labels.overlapping else plan.labels.compact()
     if manifest.mapping.ignore:
-        # The index after the last class marks ignored voxels.
+        # The number after the last class, or code, marks ignored voxels.
         table, count = table | {IGNORED: count}, count + 1
     classes = prepare_label(label, record, table)
     seed = int.from_bytes(hashlib.sha256(case.id.encode()).digest()[:4], "little")

@@ -10,12 +10,12 @@ from typing import Any
 
 from ....core.errors import LayoutError
 from ....core.inputs import read_json
-from ....core.labels import LabelSet
+from ....core.labels import LabelMapping, LabelSet
 from ....core.manifest import Case, Split
 from ....extend.findings import Draft
 from ....extend.registering import layout
 from ....formats.files import stem
-from ..names import without_ignored
+from ..names import regions_of, without_ignored
 from ..splits import with_free_training
 from ..tree import Tree, group_channels, source
 from .modalities import modality_of
@@ -125,7 +125,7 @@ def nnunet_raw(tree: Tree, root: Path) -> Draft | None:
     named = data.get("channel_names", data.get("modality", {"0": "image"}))
     channels = tuple(n for _, n in sorted((int(k), str(v)) for k, v in named.items()))
     draft = Draft("nnunet-raw", [], channels, modality=modality_of(channels))
-    _nnunet_labels(draft, data.get("labels", {}))
+    _nnunet_labels(draft, data.get("labels", {}), data.get("regions_class_order"))
     parts: tuple[tuple[str, str, Split], ...] = (
         ("imagesTr", "labelsTr", None),
         ("imagesTs", "labelsTs", "test"),
@@ -135,20 +135,21 @@ def nnunet_raw(tree: Tree, root: Path) -> Draft | None:
     return draft
 
 
-def _nnunet_labels(draft: Draft, labels: dict[str, Any]) -> None:
+def _nnunet_labels(draft: Draft, labels: dict[str, Any], order: Any) -> None:
     """Set the structures and the ignored value from ``labels`` of ``dataset.json``.
 
-    Version 2 has name -> value, version 1 value -> name. Regions (lists of values) overlap, so they
-    are refused unless the user selects plain values.
+    Version 2 has name -> value, or several values of a region; version 1 value -> name. Regions
+    that overlap state their parts, so they need no mapping.
     """
     labels, draft.ignore = without_ignored(labels)
-    regions = [name for name, value in labels.items() if isinstance(value, list)]
-    if regions:
-        draft.refusal = (
-            f"dataset.json defines overlapping regions ({', '.join(regions)}), but a voxel can "
-            "have only one structure; select plain values with --labels, such as "
-            "'enhancing tumour: 3'"
-        )
+    if any(isinstance(value, list) for value in labels.values()):
+        found = regions_of(labels, order)
+        if not found.overlapping:
+            # Regions that exclude each other are values that are merged.
+            merged = tuple((part, label.value) for label in found for part in label.parts)
+            found = LabelSet(tuple(replace(label, parts=()) for label in found))
+            draft.mapping = LabelMapping(values=merged)
+        draft.labels = found
         return
     # Numeric keys show version 1.
     pairs = (
