@@ -13,7 +13,7 @@ from delineate.cohorts.discovery.layouts import discover
 from delineate.cohorts.reading import read_image, read_label
 from delineate.commands.evaluate import evaluate
 from delineate.commands.options import EvaluateOptions
-from delineate.core.errors import DelineateError, LabelError, LayoutError
+from delineate.core.errors import DelineateError, LabelError
 from delineate.core.labels import LabelMapping, LabelSet
 from delineate.core.manifest import Manifest
 from delineate.core.volume import Volume
@@ -192,12 +192,12 @@ def test_channels_that_overlap_are_structures_that_overlap(tmp_path, background)
     assert Manifest.from_jsonl(found.manifest.to_jsonl()).labels == labels
 
 
-def test_one_mask_that_overlaps_where_all_were_read_without(tmp_path):
+def test_one_mask_that_overlaps_where_all_were_read_without():
     """A manifest of structures that exclude each other refuses it and says what to do."""
     labels = LabelSet.from_names({1: "a", 2: "b"})
     mapping = LabelMapping(channels=((0, 1), (1, 2)))
     with pytest.raises(LabelError, match=r"channel 1 overlaps .* in 27 voxels.*overlapping: true"):
-        mapping.apply(one_hot(LEFT, LEFT | RIGHT), labels)
+        mapping.apply(np.moveaxis(one_hot(LEFT, LEFT | RIGHT), -1, 0), labels)
 
 
 def test_structures_that_name_the_same_value_overlap(tmp_path):
@@ -334,7 +334,7 @@ def test_layers_without_overlap_become_one_map(tmp_path):
 
 
 def test_layers_that_overlap_are_structures_that_overlap(tmp_path):
-    """Also in a cohort where some files have no overlap, and name their segments in another order."""
+    """Also where a file has no overlap, and names its segments in another order."""
     whole = LEFT | RIGHT
 
     def write(n, path):
