@@ -25,7 +25,7 @@ from delineate.training.patches import draw_batch
 
 ZERO = dict.fromkeys(Loss.TERMS, 0.0)
 LOSSES = {
-    **{name: Loss(**(ZERO | {name: 1.0})) for name in overlapping.TERMS},
+    **{name: Loss(**(ZERO | {name: 1.0})) for name in Loss.OF_OVERLAPS},
     "weighted": Loss(**(ZERO | {"binary_cross_entropy": 1.0}), class_weights=(1.0, 2.0, 3.0)),
     "by sample": Loss(**(ZERO | {"dice": 1.0}), batch_dice=False, squared=True),
     "plan": Loss(cross_entropy=0, binary_cross_entropy=1),
@@ -96,7 +96,7 @@ def test_terms_that_compare_classes_are_refused():
         Loss(cross_entropy=0, focal=1),
         LOSSES["plan"].model_copy(update={"boundary": 1.0}),
     ):
-        with pytest.raises(ValueError, match="overlap have the loss terms"):
+        with pytest.raises(ValueError, match="overlap cannot have the loss terms"):
             overlapping.combined(x, codes, loss)
 
 

@@ -17,6 +17,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
+
 from ..cohorts.discovery.originals import originals
 from ..cohorts.discovery.structures import StructureSelection
 from ..core.atomic import make_folder, write_text
@@ -34,6 +36,7 @@ from ..evaluation.declared import (
     refuse_contradiction,
 )
 from ..evaluation.masks import Reading
+from ..evaluation.overlapping import may_overlap
 from ..evaluation.pairing import Pairing, pair, pair_volumes, source_of
 from ..evaluation.scoring import EvaluationResult, score, surface_choices
 from ..formats import files
@@ -94,6 +97,9 @@ def evaluate_cases(
     _refuse_unfit(out, options)
     chosen = metric_selection(options)
     pairing, known, notes = _pairing(prediction, truth, options)
+    if known is not None and may_overlap(known):
+        known = LabelSet(known.labels, overlapping=True)
+        pairing = pairing.of_overlapping(known)
     pairing = pairing.ignoring((*options.ignore, *_ignored_beside(truth)))
     given = (prediction, truth, options.labels, options.like, options.model)
     paths = [path for path in given if isinstance(path, str | Path)]
@@ -184,6 +190,12 @@ def _ignored_beside(truth: Side) -> tuple[int, ...]:
 
 
 def _volume(side: Side) -> Volume:
+    if isinstance(side, Prediction) and side.structures.overlapping:
+        # One channel for each structure, as in a file with layers.
+        masks = [side.structures.inside(side.labels.array, b) for b in side.structures]
+        layers = side.labels.with_array(np.stack(masks).astype(np.uint8))
+        names = dict(enumerate(side.structures.names, start=1))
+        return replace(layers, meta=layers.meta | {"names": names})
     if isinstance(side, Prediction):
         return side.labels
     return side if isinstance(side, Volume) else files.read(Path(side))

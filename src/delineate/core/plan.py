@@ -287,6 +287,14 @@ class Loss(Part):
         "ignore",
     )
 
+    # The terms that compare each structure with the rest of the scan.
+    OF_OVERLAPS: ClassVar[tuple[str, ...]] = (
+        "dice",
+        "generalised_dice",
+        "tversky",
+        "binary_cross_entropy",
+    )
+
     dice: Annotated[float, Field(ge=0)] = 1.0
     generalised_dice: Annotated[float, Field(ge=0)] = 0.0
     tversky: Annotated[float, Field(ge=0)] = 0.0
@@ -303,6 +311,13 @@ class Loss(Part):
     tversky_false_negatives: Fraction = 0.7
     custom: dict[str, Annotated[float, Field(ge=0)]] = {}
     ignore: bool = False
+
+    def unfit_for_overlaps(self) -> list[str]:
+        """The terms and settings that structures that overlap cannot have."""
+        active = [name for name in self.TERMS if getattr(self, name)]
+        active += [name for name, weight in self.custom.items() if weight]
+        unfit = [name for name in active if name not in self.OF_OVERLAPS]
+        return unfit + (["boundary"] if self.boundary else [])
 
     @classmethod
     def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
@@ -638,6 +653,14 @@ class Plan(Part):
         """The structures as a label set."""
         overlapping = self.network.overlapping
         return LabelSet.from_json((s.model_dump() for s in self.structures), overlapping)
+
+    @property
+    def output_labels(self) -> LabelSet:
+        """The structures of a prediction: those of the plan, which overlap only if the output is a
+        mask of each, because one label map has one value for each voxel.
+        """
+        labels = self.labels
+        return LabelSet(labels.labels) if self.output == "label map" else labels
 
     @property
     def codes(self) -> int:

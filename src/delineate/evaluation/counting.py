@@ -24,6 +24,7 @@ from ..metrics.confusion import Confusion, confusion
 from ..metrics.overlap import Counts, Floats
 from ..metrics.selection import NOTHING, MetricSelection
 from ..preprocessing.shear import labels_on
+from . import overlapping as each
 from .masks import Masks, Reading, digest, read_masks
 from .pairing import Pair
 
@@ -98,10 +99,15 @@ def count_pair(
 def _count_pair(item: Pair, values: tuple[int, ...] | None, chosen: MetricSelection) -> CaseCounts:
     masks = read_masks(item, values)
     p, t = masks.arrays
-    grid = masks.truth.grid
+    grid, overlapping = masks.truth.grid, item.structures
     known_size = item.spacing_known and masks.truth.meta.get("spacing_known", True)
     voxel_ml = grid.voxel_ml if known_size else float("nan")
-    counts, matrix = _without(masks.ignored, *_counted(p, t, values, voxel_ml))
+    pair: tuple[Counts, Confusion | None]
+    if overlapping is None:
+        pair = _counted(p, t, values, voxel_ml)
+    else:
+        pair = each.count(p, t, overlapping, voxel_ml), None
+    counts, matrix = _without(masks.ignored, *pair)
     # A value occurs on one side if it has true positives or errors of that side.
     predicted, true = (
         [v for v, n in zip(counts.values, counts.tp + wrong, strict=True) if n]
@@ -113,15 +119,24 @@ def _count_pair(item: Pair, values: tuple[int, ...] | None, chosen: MetricSelect
 
     def measured(a: NDArray[Any], b: NDArray[Any], of: Sequence[int]) -> dict[str, Floats]:
         a, b = (labels_on(one, grid, straight) for one in (a, b))
-        return chosen.measure(a, b, of, straight.spacing_mm) if known_size else {}
+        if not known_size:
+            return {}
+        if overlapping is not None:
+            return each.measure(chosen, a, b, overlapping, straight.spacing_mm)
+        return chosen.measure(a, b, of, straight.spacing_mm)
 
+    by_slice = None
+    if not planar and overlapping is not None:
+        by_slice = each.slices(p, t, overlapping, axis)
+    elif not planar:
+        by_slice = count_slices(p, t, axis)
     found = CaseCounts(
         item.case,
         item.patient,
         counts,
         tuple(predicted),
         tuple(true),
-        slices=None if planar else count_slices(p, t, axis),
+        slices=by_slice,
         measured=measured(p, t, counts.values),
         confusion=matrix,
         planar=planar,
@@ -200,7 +215,7 @@ def calibrated(item: Pair, masks: Masks, values: tuple[int, ...]) -> Calibration
         return None
     path = Path(item.prediction.path)
     file = path.parent / PROBABILITIES / path.name
-    if item.stacked or not file.is_file():
+    if item.stacked or item.structures is not None or not file.is_file():
         return None
     found, truth = read(file), masks.truth
     if not found.grid.matches(truth.grid):

@@ -19,11 +19,12 @@ from numpy.typing import NDArray
 
 from ..core.errors import GeometryError, LabelError
 from ..core.grid import GRID_TOLERANCE_MM
-from ..core.labels import IGNORED, as_whole_numbers
+from ..core.labels import IGNORED, LabelMapping, as_whole_numbers, marked
 from ..core.manifest import Source
 from ..core.volume import Volume
 from ..formats.label_files import read_label_file, without_alpha
 from ..metrics import overlap
+from .overlapping import prediction_codes, truth_codes
 from .pairing import Pair
 
 HALF = 128  # half of 255: the threshold for masks with smoothed edges
@@ -75,7 +76,7 @@ def read_masks(item: Pair, values: Collection[int] | None) -> Masks:
         LabelError: a mask has several different channels, or values that are not whole numbers.
         InputError: a file cannot be read.
     """
-    prediction, truth = _read(item)
+    prediction, truth = _read(item) if item.structures is None else _read_codes(item)
     same_size = sorted(prediction.grid.shape) == sorted(truth.grid.shape)
     if same_size and _is_placed(prediction) and _is_placed(truth):
         # The same voxels, with axes in another order or direction.
@@ -83,13 +84,14 @@ def read_masks(item: Pair, values: Collection[int] | None) -> Masks:
     _check_grids(prediction, truth)
     p, t, notes = _one_channel(prediction), _one_channel(truth), list[str]()
     # Ignored voxels belong to no structure on either side.
-    ignored = np.isin(t, (IGNORED,) if item.cohort is not None else item.ignore)
+    marks = (IGNORED,) if item.cohort is not None or item.structures is not None else item.ignore
+    ignored = np.isin(t, marks)
     if anywhere := bool(ignored.any()):
         p, t = np.where(ignored, 0, p), np.where(ignored, 0, t)
         notes.append("voxels that the truth ignores were removed from both masks before scoring")
     # With one structure in the task, a mask with another value (255) means that structure. A
     # cohort's truth is exempt, because its label mapping has already been applied.
-    if values is not None and len(values) == 1:
+    if values is not None and len(values) == 1 and item.structures is None:
         only = next(iter(values))
         p = _as_structure(p, only, "prediction", notes)
         t = t if item.cohort is not None else _as_structure(t, only, "truth", notes)
@@ -140,6 +142,24 @@ def _read(item: Pair) -> tuple[Volume, Volume]:
         return prediction, read_label(item.cohort.cases[0], item.cohort)
     assert item.truth is not None  # a pair has a truth or a cohort
     return prediction, _volume(item.truth)
+
+
+def _read_codes(item: Pair) -> tuple[Volume, Volume]:
+    """Prediction and truth as codes of structures that overlap; ignored voxels are ``IGNORED``."""
+    assert item.structures is not None
+    prediction = prediction_codes(item.prediction, item.structures, item.cohort)
+    if item.cohort is not None:
+        from ..cohorts.reading import read_label
+
+        truth = read_label(item.cohort.cases[0], item.cohort)
+        return prediction, truth_codes(truth, item.cohort.labels, item.structures)
+    assert item.truth is not None  # a pair has a truth or a cohort
+    if not item.ignore:
+        return prediction, prediction_codes(item.truth, item.structures)
+    raw = _volume(item.truth)
+    ignored = LabelMapping(ignore=item.ignore).ignored_in(raw.array)
+    known = prediction_codes(raw.with_array(np.where(ignored, 0, raw.array)), item.structures)
+    return prediction, known.with_array(marked(known.array, ignored), "label")
 
 
 def _volume(mask: Source | Volume) -> Volume:

@@ -16,7 +16,8 @@ from pathlib import Path
 from ..cohorts.discovery.structures import StructureSelection
 from ..cohorts.discovery.tree import may_be_image
 from ..core.errors import InputError, LayoutError
-from ..core.inputs import refuse_special, special_kind
+from ..core.inputs import read_json_if_any, refuse_special, special_kind
+from ..core.labels import LabelSet
 from ..core.manifest import Case, Manifest, Source
 from ..core.volume import Volume
 from ..formats.files import natural_key, stem
@@ -41,6 +42,7 @@ class Pair:
         stacked: whether both are folders of slices, read as one case.
         spacing_known: False if a stack has no geometry.
         ignore: values of ``truth`` whose voxels are not scored; a cohort states its own.
+        structures: if they overlap; the masks are then read as codes (``evaluation.overlapping``).
     """
 
     case: str
@@ -51,6 +53,7 @@ class Pair:
     stacked: bool = False
     spacing_known: bool = True
     ignore: tuple[int, ...] = ()
+    structures: LabelSet | None = None
 
 
 @dataclass(frozen=True)
@@ -69,6 +72,11 @@ class Pairing:
     without_prediction: tuple[str, ...] = ()
     manifest: Manifest | None = None
     notes: tuple[str, ...] = ()
+
+    def of_overlapping(self, structures: LabelSet) -> Pairing:
+        """The same pairs, whose masks are read as codes of these structures."""
+        pairs = tuple(replace(one, structures=structures) for one in self.pairs)
+        return replace(self, pairs=pairs)
 
     def ignoring(self, values: Sequence[int]) -> Pairing:
         """The same pairs; truths with one of ``values`` are not scored there."""
@@ -130,7 +138,7 @@ def pair(
             chosen, mapping = labels.apply(manifest.labels, manifest.mapping)
             manifest = replace(manifest, labels=chosen, mapping=mapping)
         return _with_manifest(pred, manifest, like)
-    predicted, known = images_in(pred), images_in(true)
+    predicted, known = masks_in(pred), images_in(true)
     if not predicted:
         raise LayoutError("contains no image to evaluate", path=pred)
     # Two single files pair even if their names differ.
@@ -171,6 +179,17 @@ def images_in(path: Path) -> list[Path]:
         if not p.name.startswith(".") and not p.is_dir() and not special_kind(p)
     ]
     return sorted((p for p in files if may_be_image(p)), key=lambda p: natural_key(p.name))
+
+
+def masks_in(path: Path) -> list[Path]:
+    """``images_in``, and the folders of cases whose structures overlap, one file each, that the
+    ``predictions.json`` next to them lists.
+    """
+    found = images_in(path)
+    record = read_json_if_any(path / "predictions.json") if path.is_dir() else None
+    cases = record.get("cases", {}) if isinstance(record, dict) else {}
+    folders = [path / name for name, entry in cases.items() if "files" in entry]
+    return found + [folder for folder in folders if folder.is_dir()]
 
 
 def match_names(left: Sequence[str], right: Sequence[str]) -> dict[str, str]:
@@ -255,7 +274,7 @@ def _with_manifest(pred: Path, manifest: Manifest, like: str | Path | None) -> P
     Raises:
         LayoutError: no name matches a case with a truth.
     """
-    predicted = images_in(pred)
+    predicted = masks_in(pred)
     names = _unique_stems(predicted)
     match = match_names(list(names), [c.id for c in manifest])
     labelled = [c for c in manifest if c.label]

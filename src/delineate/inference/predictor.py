@@ -52,7 +52,7 @@ class DropoutSamples:
         """Raise UsageError if a model of ``plan`` cannot be sampled like this."""
         if self.count < 0 or self.count == 1:
             raise UsageError(f"--samples must be 0 or at least 2, found {self.count}")
-        if self.count and output_labels(plan).overlapping:
+        if self.count and plan.output_labels.overlapping:
             raise UsageError("--samples is not available for structures that overlap")
         if self.count and not plan.network.dropout:
             raise UsageError(
@@ -261,7 +261,7 @@ def segment(
     labels = Volume(array, ready.grid, "label", ready.source, ready.meta)
     return Prediction(
         labels,
-        output_labels(plan),
+        plan.output_labels,
         bundle_id,
         timing,
         missing=ready.missing,
@@ -317,7 +317,7 @@ def _first_stage_masks(
         "label",
     )
     # Labels on the scan's own grid become classes on the second stage's grid.
-    own = output_labels(first.plan)
+    own = first.plan.output_labels
     table = dict(enumerate(range(own.codes))) if own.overlapping else own.compact()
     classes = prepare_label(labels, record, table)
     if own.overlapping:
@@ -325,16 +325,6 @@ def _first_stage_masks(
     else:
         masks = [classes == index for index in range(1, len(own) + 1)]
     return torch.stack([torch.from_numpy(mask).float() for mask in masks])
-
-
-def output_labels(plan: Plan) -> LabelSet:
-    """The structures of a prediction: those of the plan; overlapping only if the output is a mask
-    of each, because one label map has one value for each voxel.
-    """
-    labels = plan.labels
-    if plan.output == "label map" and labels.overlapping:
-        return LabelSet(labels.labels)
-    return labels
 
 
 def _labels(
@@ -346,7 +336,7 @@ def _labels(
     probabilities: NDArray[np.uint16] | None = None,
 ) -> NDArray[Any]:
     """(I, J, K) label values, or codes of overlapping structures, on the scan's grid, postprocessed
-    (see ``output_labels``). ``probabilities`` (L, I, J, K) are filled in if given (see
+    (see ``Plan.output_labels``). ``probabilities`` (L, I, J, K) are filled in if given (see
     ``prepare.restore``).
     """
     plan, structures = engine.plan, engine.plan.labels

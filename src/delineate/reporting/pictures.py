@@ -25,9 +25,10 @@ from numpy.typing import NDArray
 
 from ..core.atomic import replacing
 from ..core.errors import GeometryError
-from ..core.labels import Label, LabelSet
+from ..core.labels import IGNORED, Label, LabelSet
 from ..core.volume import Volume
 from ..core.words import decimals
+from ..evaluation import overlapping as each
 from ..metrics import overlap
 from ..preprocessing.shear import orthogonal
 from .colours import BLACK, on_dark
@@ -101,9 +102,9 @@ def montage(
     Args:
         image: (I, J, K) or (C, I, J, K); the first channel is shown. None shows the masks alone;
             then at least one mask is needed.
-        masks: name -> label map on the image's grid. In this order they are drawn as solid, dashed
-            and dotted lines. The first mask that is not empty decides the planes; if all are empty,
-            the middle is shown.
+        masks: name -> label map, or codes of structures that overlap, on the image's grid. In this
+            order they are drawn as solid, dashed and dotted lines. The first mask that is not empty
+            decides the planes; if all are empty, the middle is shown.
         labels: the structures with their colours; other values are not drawn.
         path: the PNG file.
         window: lowest and highest intensity shown; None means -160..240 HU for CT and the 1st to
@@ -140,7 +141,7 @@ def montage_figure(
     array = shown.channels_array[0]
     low_high, words = _window(None if image is None else array, base.unit, window)
     if image is None:
-        array = np.isin(array, labels.values)
+        array = _structures_in(array, labels)
     cuts = _cuts(list(drawn.values()), labels, array.shape, placed)
     spacing_mm = shown.grid.spacing_mm
     return _planes_figure(array, drawn, labels, cuts, spacing_mm, low_high, (words, title), filled)
@@ -297,6 +298,9 @@ def _window(
 
 def _amounts(mask: NDArray[Any], labels: LabelSet, axis: int) -> NDArray[np.int64]:
     """(slices,) number of structure voxels in every slice along ``axis``."""
+    if labels.overlapping:
+        others = tuple(a for a in range(3) if a != axis)
+        return np.asarray(np.count_nonzero(_structures_in(mask, labels), axis=others), np.int64)
     # A lookup table over all 16-bit values is faster than comparing with each label.
     table = np.zeros(65536, dtype=bool)
     table[labels.values] = True
@@ -307,6 +311,13 @@ def _amounts(mask: NDArray[Any], labels: LabelSet, axis: int) -> NDArray[np.int6
         ],
         dtype=np.int64,
     )
+
+
+def _structures_in(mask: NDArray[Any], labels: LabelSet) -> NDArray[np.bool_]:
+    """The voxels of any structure in a label map."""
+    if labels.overlapping:
+        return np.asarray((mask != 0) & (mask != IGNORED))
+    return np.isin(mask, labels.values)
 
 
 def _fullest(masks: list[NDArray[Any]], labels: LabelSet, axis: int, length: int) -> int:
@@ -476,7 +487,7 @@ def _draw_row(
         below = (
             row.source
             if row.source is not None
-            else np.isin(row.true if mask is None else mask, labels.values)
+            else _structures_in(row.true if mask is None else mask, labels)
         )
         _show(ax, plane, below, spacing_mm, low_high, title)
         used |= set() if mask is None else _contours(ax, mask, labels, "solid")
@@ -485,7 +496,11 @@ def _draw_row(
 
 def _dice_of(predicted: NDArray[Any], true: NDArray[Any], labels: LabelSet) -> str:
     """Mean Dice of the structures that are in either mask, as text."""
-    found = overlap.dice(overlap.count(predicted[..., None], true[..., None]).of(labels.values))
+    p, t = predicted[..., None], true[..., None]
+    if labels.overlapping:
+        found = overlap.dice(each.count(p, t, labels, float("nan")))
+    else:
+        found = overlap.dice(overlap.count(p, t).of(labels.values))
     return decimals(float(np.nanmean(found))) if np.isfinite(found).any() else "undefined"
 
 
@@ -514,10 +529,14 @@ def _show(
 
 def _contours(ax: Any, cut: NDArray[Any], labels: LabelSet, style: str) -> set[int]:
     """Draw the outline of every structure in ``cut``; returns the label values that were drawn."""
-    found = {int(v) for v in np.unique(cut)} & set(labels.values)
-    parts = [(cut == label.value, label) for label in labels if label.value in found]
+    drawn = list(labels)
+    if not labels.overlapping and not any(label.parts for label in labels):
+        present = {int(v) for v in np.unique(cut)}
+        drawn = [label for label in labels if label.value in present]
+    parts = [(labels.inside(cut, label), label) for label in drawn]
+    parts = [(mask, label) for mask, label in parts if mask.any()]
     draw_outlines(ax, parts, style)
-    return found
+    return {label.value for _, label in parts}
 
 
 def draw_outlines(
@@ -553,10 +572,11 @@ def draw_outlines(
 
 def _fill(ax: Any, cut: NDArray[Any], labels: LabelSet) -> None:
     """Fill every structure with its colour, half transparent and without smoothing."""
-    colours = np.zeros((int(cut.max(initial=0)) + 1, 4))
+    values = np.arange(int(cut.max(initial=0)) + 1)
+    colours = np.zeros((len(values), 4))
+    # Of structures that overlap, the last one is seen.
     for label in labels:
-        if label.value < len(colours):
-            colours[label.value] = (*_rgb(label), FILL)
+        colours[labels.inside(values, label)] = (*_rgb(label), FILL)
     ax.imshow(
         colours[np.asarray(cut, dtype=np.intp)],
         aspect=ax.get_aspect(),

@@ -14,9 +14,6 @@ from torch.nn import functional
 from ..core.plan import Loss
 from . import losses
 
-# The terms of a loss for structures that overlap; the others compare classes with each other.
-TERMS = ("dice", "generalised_dice", "tversky", "binary_cross_entropy")
-
 
 def members(codes: Tensor, structures: int) -> Tensor:
     """(B, L, *space) bool: whether each voxel belongs to each structure, of codes (B, *space)."""
@@ -31,7 +28,8 @@ def combined(logits: Tensor, target: Tensor, loss: Loss) -> Tensor:
     Raises:
         ValueError: the loss has a term that compares classes, or weights of boundaries.
     """
-    refuse_unfit(loss)
+    if unfit := loss.unfit_for_overlaps():
+        raise ValueError(f"structures that overlap cannot have the loss terms {', '.join(unfit)}")
     z = logits if logits.dtype == torch.float64 else logits.float()
     structures = z.shape[1]
     valid = (target < 2**structures) if loss.ignore else torch.ones_like(target, dtype=torch.bool)
@@ -45,7 +43,7 @@ def combined(logits: Tensor, target: Tensor, loss: Loss) -> Tensor:
             weights = weights * z.new_tensor(loss.class_weights).view(1, -1, *[1] * (z.ndim - 2))
         count = valid.sum().clamp(1) * structures
         total = total + loss.binary_cross_entropy * (costs * weights).sum() / count
-    terms = {name: w for name in TERMS if (w := getattr(loss, name)) and name in losses.OVERLAPS}
+    terms = {name: weight for name in losses.OVERLAPS if (weight := getattr(loss, name))}
     if terms:
         p = z.sigmoid() * valid[:, None]
         for name, weight in terms.items():
@@ -53,22 +51,6 @@ def combined(logits: Tensor, target: Tensor, loss: Loss) -> Tensor:
             sums = _sums(p, true, loss.batch_dice, squares)
             total = total + weight * losses.OVERLAPS[name].cost(sums, loss)
     return total
-
-
-def refuse_unfit(loss: Loss) -> None:
-    """Check that a loss can be computed for structures that overlap.
-
-    Raises:
-        ValueError: it has a term that compares classes, or weights of boundaries.
-    """
-    active = [name for name in loss.TERMS if getattr(loss, name)]
-    active += [name for name, weight in loss.custom.items() if weight]
-    unfit = [name for name in active if name not in TERMS] + ["boundary"] * bool(loss.boundary)
-    if unfit:
-        raise ValueError(
-            f"structures that overlap have the loss terms {', '.join(TERMS)}; found "
-            f"{', '.join(unfit)}"
-        )
 
 
 def _sums(p: Tensor, true: Tensor, batch: bool, squared: bool) -> list[losses.Sums]:

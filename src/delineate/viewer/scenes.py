@@ -78,9 +78,8 @@ class Scene:
     note: str = ""
 
     def __post_init__(self) -> None:
-        object.__setattr__(
-            self, "masks", _alike([_placed(self.image, mask) for mask in self.masks])
-        )
+        masks = [one for mask in self.masks for one in _apart(mask)]
+        object.__setattr__(self, "masks", _alike([_placed(self.image, mask) for mask in masks]))
 
 
 @dataclass(frozen=True)
@@ -138,6 +137,23 @@ def shown_array(mask: Mask) -> NDArray[Any]:
 
 
 # ---- masks ----
+
+
+def _apart(mask: Mask) -> list[Mask]:
+    """One mask for each of the structures that overlap; else the mask itself."""
+    labels = mask.labels
+    if not labels.overlapping:
+        return [mask]
+    array = mask.volume.array
+    return [
+        Mask(
+            f"{mask.name}: {label.name}",
+            mask.volume.with_array(labels.inside(array, label).astype(np.uint8), "label"),
+            LabelSet((replace(label, value=1, parts=()),)),
+            {label.name: mask.dice[label.name]} if label.name in mask.dice else {},
+        )
+        for label in labels
+    ]
 
 
 def _placed(image: Volume, mask: Mask) -> Mask:

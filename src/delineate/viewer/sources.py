@@ -22,7 +22,8 @@ from ..core.inputs import read_json
 from ..core.labels import LabelSet
 from ..core.manifest import Case, Manifest, Source
 from ..core.volume import Volume
-from ..evaluation.pairing import images_in, match_names
+from ..evaluation.overlapping import prediction_codes
+from ..evaluation.pairing import images_in, masks_in, match_names
 from ..formats import files
 from .scenes import Mask, Scene, ViewerCase
 
@@ -290,11 +291,16 @@ def _read_scored(
     Raises:
         FormatError: the prediction is missing.
     """
-    found = sorted(p for p in predictions.glob("*") if p.is_file() and files.stem(p) == case.id)
+    found = sorted(p for p in masks_in(predictions) if files.stem(p) == case.id)
     if not found:
         raise FormatError("its prediction is not in the run", path=predictions).of_case(case.id)
     scene = _read_case(manifest, case, labels)
-    prediction = Mask("prediction", files.read(found[0]), labels or manifest.labels, dice)
+    own = manifest.labels
+    if own.overlapping:
+        volume = prediction_codes(Source(str(found[0])), own, manifest)
+    else:
+        volume = files.read(found[0])
+    prediction = Mask("prediction", volume, labels or own, dice)
     return replace(scene, masks=(*scene.masks, prediction), note=_note(dice))
 
 

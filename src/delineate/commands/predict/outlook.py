@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from ...cohorts.discovery import channels
 from ...core.bundle import Bundle
 from ...core.manifest import Case, Manifest
+from ...core.plan import Plan
 from ...core.words import duration
 from ...extend.registers import load_bundle
 from ...inference.devices import choose_device
@@ -85,9 +86,10 @@ def outlook(
     refuse_unfit(options, bundle.plan)
     scans = gather(inputs, bundle, options.only, options.channels)
     folder = Path(out)
-    scans.originals.plus([model]).refuse(targets_of(scans.manifest, folder, options))
-    refuse_foreign(scans.manifest, folder, options)
-    cases = tuple(_planned(case, scans.manifest, folder, options) for case in scans.manifest)
+    plan = bundle.plan
+    scans.originals.plus([model]).refuse(targets_of(scans.manifest, folder, options, plan))
+    refuse_foreign(scans.manifest, folder, options, plan)
+    cases = tuple(_planned(case, scans.manifest, folder, options, plan) for case in scans.manifest)
     able = sum(not case.missing for case in cases)
     return PredictionOutlook(
         bundle.id,
@@ -98,9 +100,11 @@ def outlook(
     )
 
 
-def _planned(case: Case, manifest: Manifest, out: Path, options: PredictOptions) -> PlannedCase:
+def _planned(
+    case: Case, manifest: Manifest, out: Path, options: PredictOptions, plan: Plan
+) -> PlannedCase:
     alone = Manifest((case,), manifest.channels, manifest.labels)
-    targets = [path for path in targets_of(alone, out, options) if path.stem != "predictions"]
+    targets = [path for path in targets_of(alone, out, options, plan) if path.stem != "predictions"]
     outputs = [path for path in targets if path.name != "uncertainty.csv"]
     lacking = () if options.allow_missing else channels.missing(case, manifest)
     return PlannedCase(

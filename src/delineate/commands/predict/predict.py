@@ -127,8 +127,8 @@ def predict_cases(
     refuse_unfit(options, bundle.plan)
     folder = Path(out)
     guarded = (originals([manifest]) if kept is None else kept).plus([model] if model else [])
-    guarded.refuse(targets_of(manifest, folder, options))
-    refuse_foreign(manifest, folder, options)
+    guarded.refuse(targets_of(manifest, folder, options, bundle.plan))
+    refuse_foreign(manifest, folder, options, bundle.plan)
     engine = Engine.from_bundle(
         bundle,
         choose_device(options.device),

@@ -1,6 +1,7 @@
 """The output of predict: masks, optional additions to them, and the record.
 
-``OUT/CASE.nii.gz`` (or another format), ``OUT/predictions.json`` with every input file, volumes in
+``OUT/CASE.nii.gz`` (or another format; of structures that overlap see ``overlapping_masks``),
+``OUT/predictions.json`` with every input file, volumes in
 ml, seconds, peak memory and the model's id; with samples ``OUT/uncertainty.csv``. If an addition (a
 DICOM SEG, probabilities, a picture) fails, the mask and its record are kept.
 """
@@ -25,14 +26,15 @@ from ...core.bundle import Bundle
 from ...core.errors import DelineateError, InputError, OutputError
 from ...core.inputs import read_json
 from ...core.manifest import ABSENT, Case, Manifest, Source
+from ...core.plan import Plan
 from ...core.prediction import Prediction
 from ...core.schema import SCHEMAS, migrate
 from ...core.scores import without_nan
 from ...core.terms import contradicts_modality
 from ...core.volume import Volume
 from ...execution import local as batch
-from ...formats import files
 from ..options import MONTAGES, PredictOptions, given_options
+from .overlapping_masks import mask_files, write_mask
 
 if TYPE_CHECKING:
     from ...formats.dicom.seg import SegSource
@@ -50,19 +52,21 @@ UNCERTAINTY = (
 )
 
 
-def targets_of(manifest: Manifest, out: Path, options: PredictOptions) -> Iterator[Path]:
+def targets_of(
+    manifest: Manifest, out: Path, options: PredictOptions, plan: Plan
+) -> Iterator[Path]:
     """All files that may be written."""
     yield from _about_all(out)
-    yield from _of_cases(manifest, out, options)
+    yield from _of_cases(manifest, out, options, plan)
 
 
 def _about_all(out: Path) -> tuple[Path, ...]:
     return out / "predictions.json", out / "uncertainty.csv"
 
 
-def _of_cases(manifest: Manifest, out: Path, options: PredictOptions) -> Iterator[Path]:
+def _of_cases(manifest: Manifest, out: Path, options: PredictOptions, plan: Plan) -> Iterator[Path]:
     for case in manifest:
-        yield out / f"{case.id}.{options.form}"
+        yield from mask_files(out, case.id, options.form, plan.output_labels)
         if options.dicom_seg:
             yield out / f"{case.id}.seg.dcm"
         if options.probabilities:
@@ -100,10 +104,8 @@ def write_result(
         The case's entry of ``predictions.json``. Additions that cannot be written are listed under
         "not_written", with the reason.
     """
-    target = out / f"{case.id}.{options.form}"
-    files.write(prediction.labels, target, labels=prediction.structures)
     entry: dict[str, Any] = {
-        "file": target.name,
+        **write_mask(prediction, out, case.id, options.form),
         "input": case.path,
         "inputs": inputs_of(case, manifest),
         "input_sha256": sha256_of(case),
@@ -286,7 +288,8 @@ def write_record(
     }
     record |= {key: value for key, value in head.items() if key != "options"} | {
         "bundle": bundle.id,
-        "labels": bundle.labels.to_json(),
+        "labels": bundle.plan.output_labels.to_json(),
+        **({"overlapping": True} if bundle.plan.output_labels.overlapping else {}),
         "peak_memory_mb": peak_memory_mb(),
     }
     record |= {"precision": asked.precision} if asked.precision != "auto" else {}
@@ -301,7 +304,7 @@ def write_record(
         atomic.write_text(folder / "uncertainty.csv", _csv(cases))
 
 
-def refuse_foreign(manifest: Manifest, out: Path, options: PredictOptions) -> None:
+def refuse_foreign(manifest: Manifest, out: Path, options: PredictOptions, plan: Plan) -> None:
     """Refuse to replace files that predict did not write.
 
     Raises:
@@ -312,7 +315,7 @@ def refuse_foreign(manifest: Manifest, out: Path, options: PredictOptions) -> No
     others = tuple(case for case in manifest if case.id not in {*written, *begun})
     strangers = Manifest(others, manifest.channels)
     about_all = () if record.is_file() else _about_all(out)
-    for path in (*about_all, *_of_cases(strangers, out, options)):
+    for path in (*about_all, *_of_cases(strangers, out, options, plan)):
         if path.exists():
             raise OutputError(
                 "exists already, and no predictions.json in its folder names it as a result of "

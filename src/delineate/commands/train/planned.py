@@ -13,7 +13,7 @@ from ...core import atomic
 from ...core.bundle import Member, Weights
 from ...core.errors import PlanError, UsageError
 from ...core.manifest import Case, Manifest
-from ...core.plan import Plan
+from ...core.plan import Loss, Plan
 from ...core.terms import contradictions, may_be
 from ...extend.parts import LossTerm
 from ...extend.registers import LOSSES, NETWORKS, parts_of
@@ -201,13 +201,11 @@ def _refuse_other_overlap(run: TrainingRun, plan: Plan, manifest: Manifest) -> N
             f"the cohort's structures {cohort}, those of the {made} {own} (network.overlapping); "
             "use the plan of the rules, or select structures with --labels"
         )
-    if plan.network.overlapping:
-        from ...training.overlapping import refuse_unfit
-
-        try:
-            refuse_unfit(plan.loss)
-        except ValueError as error:
-            raise PlanError(str(error)) from error
+    if plan.network.overlapping and (unfit := plan.loss.unfit_for_overlaps()):
+        raise PlanError(
+            f"structures that overlap have the loss terms {', '.join(Loss.OF_OVERLAPS)}; found "
+            f"{', '.join(unfit)}"
+        )
 
 
 def with_loss(plan: Plan, text: str) -> Plan:

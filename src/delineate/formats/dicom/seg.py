@@ -131,8 +131,8 @@ def write_seg(
     structure.
 
     Args:
-        labels_volume: (I, J, K) label values on the grid of the series, or on that grid flipped and
-            permuted.
+        labels_volume: (I, J, K) label values, or codes of structures that overlap (``LabelSet``),
+            on the grid of the series, or on that grid flipped and permuted.
         labels: names, colours, sides and codes ("10200004" or "SCT:10200004"); every value of the
             volume must be in it.
         series: all files of one DICOM series, in any order; or the result of ``seg_source``.
@@ -157,7 +157,11 @@ def write_seg(
         series = _source_of(series)
     array = _on_series(labels_volume, series.grid, labels)
     present = _present_labels(array, labels, path)
-    frames = _segment_numbers(array, present)
+    if labels.overlapping:
+        masks = [labels.inside(array, label).transpose(2, 1, 0) for label in present]
+        frames = np.stack(masks, axis=-1).astype(np.uint8)
+    else:
+        frames = _segment_numbers(array, present)
     segmentation = _segmentation(
         frames,
         present,
@@ -187,7 +191,10 @@ def _present_labels(array: NDArray[Any], labels: LabelSet, path: str | Path) -> 
     Raises:
         OutputError: none has one.
     """
-    present = [label for label in labels if (array == label.value).any()]
+    if labels.overlapping:
+        present = [label for label in labels if labels.inside(array, label).any()]
+    else:
+        present = [label for label in labels if (array == label.value).any()]
     if not present:
         raise OutputError(
             f"no structure has a voxel ({', '.join(labels.names) or 'none declared'}); a DICOM SEG "
@@ -247,7 +254,7 @@ def _on_series(volume: Volume, grid: Grid, labels: LabelSet) -> NDArray[Any]:
             f"{GRID_TOLERANCE_MM} mm",
             path=volume.source or None,
         )
-    return LabelMapping().apply(moved.array, labels)
+    return moved.array if labels.overlapping else LabelMapping().apply(moved.array, labels)
 
 
 def _segment_numbers(array: NDArray[Any], present: Sequence[Label]) -> NDArray[Any]:
@@ -273,7 +280,7 @@ def _segmentation(
     """Build the SEG object.
 
     Args:
-        frames: (K, rows, columns) segment numbers.
+        frames: (K, rows, columns) segment numbers, or (K, rows, columns, segments) masks.
         present: the structures, in the order of the segment numbers.
         series: the series it refers to.
         algorithm: name and version.
