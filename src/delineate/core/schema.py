@@ -20,7 +20,7 @@ SCHEMAS = {
     "delineate_bundle": 1,
     "delineate_manifest": 4,
     "delineate_store": 1,
-    "delineate_predictions": 3,
+    "delineate_predictions": 4,
     "delineate_run": 3,
 }
 
@@ -28,11 +28,12 @@ SCHEMAS = {
 def _unchanged(data: Data) -> Data:
     """A step whose newer schema only allows more. Manifest 2: a source may name one channel of
     its file. Manifest 3: masks by channel and by segment name, and an account of files. Manifest
-    4: a case has a group, values may be ignored, and a source may name its structure and its
-    picture in a file of outlines. Plan 2: registered networks, optimisers, loss terms and
-    augmentations. Plan 3: ignored voxels. Predictions 2: the inputs of each channel are listed.
-    Predictions 3: the options that differ from their defaults are listed. Run 2: registered parts,
-    and single fields of the plan (``--set``). Run 3: ignored values.
+    4: a case has a group, a source may name its structure and its picture in a file of outlines,
+    values may be ignored, and structures may overlap. Plan 2: registered networks, optimisers, loss
+    terms and augmentations. Plan 3: ignored voxels, and the output of structures that overlap.
+    Predictions 2: the inputs of each channel are listed. Predictions 3: the options that differ
+    from their defaults are listed. Predictions 4: structures may overlap, with one file each. Run
+    2: registered parts, and single fields of the plan (``--set``). Run 3: ignored values.
     """
     return data
 
@@ -41,7 +42,7 @@ def _unchanged(data: Data) -> Data:
 STEPS: dict[str, dict[int, Callable[[Data], Data]]] = {
     "delineate_manifest": {1: _unchanged, 2: _unchanged, 3: _unchanged},
     "delineate_plan": {1: _unchanged, 2: _unchanged},
-    "delineate_predictions": {1: _unchanged, 2: _unchanged},
+    "delineate_predictions": {1: _unchanged, 2: _unchanged, 3: _unchanged},
     "delineate_run": {1: _unchanged, 2: _unchanged},
 }
 for _kind, _number in SCHEMAS.items():

@@ -33,6 +33,7 @@ from ...core.scores import without_nan
 from ...core.terms import contradicts_modality
 from ...core.volume import Volume
 from ...execution import local as batch
+from ...formats import files
 from ..options import MONTAGES, PredictOptions, given_options
 from .overlapping_masks import mask_files, write_mask
 

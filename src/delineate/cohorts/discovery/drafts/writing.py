@@ -125,6 +125,7 @@ def _further(entries: Sequence[Entry]) -> list[str]:
         "#   kidneys: [2, 3]",
         "# rest: background           # or refuse: what happens to other values",
         "# ignore: 255                # values whose voxels are neither learnt from nor scored",
+        "# overlapping: true          # a voxel may belong to several structures",
     ]
 
 
