@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..core.errors import DelineateError, GeometryError
+from ..core.labels import LabelSet
 from ..core.volume import Volume
 from ..metrics import overlap
 from ..metrics.by_slice import SliceCounts, count_slices
@@ -91,6 +92,8 @@ def count_pair(
         LabelError: a mask has undeclared values.
     """
     try:
+        if item.structures is not None:
+            return _count_overlapping(item, item.structures, chosen)
         return _count_pair(item, values, chosen)
     except DelineateError as error:
         raise error.of_case(item.case) from error
@@ -99,15 +102,10 @@ def count_pair(
 def _count_pair(item: Pair, values: tuple[int, ...] | None, chosen: MetricSelection) -> CaseCounts:
     masks = read_masks(item, values)
     p, t = masks.arrays
-    grid, overlapping = masks.truth.grid, item.structures
+    grid = masks.truth.grid
     known_size = item.spacing_known and masks.truth.meta.get("spacing_known", True)
     voxel_ml = grid.voxel_ml if known_size else float("nan")
-    pair: tuple[Counts, Confusion | None]
-    if overlapping is None:
-        pair = _counted(p, t, values, voxel_ml)
-    else:
-        pair = each.count(p, t, overlapping, voxel_ml), None
-    counts, matrix = _without(masks.ignored, *pair)
+    counts, matrix = _without(masks.ignored, *_counted(p, t, values, voxel_ml))
     # A value occurs on one side if it has true positives or errors of that side.
     predicted, true = (
         [v for v, n in zip(counts.values, counts.tp + wrong, strict=True) if n]
@@ -119,24 +117,15 @@ def _count_pair(item: Pair, values: tuple[int, ...] | None, chosen: MetricSelect
 
     def measured(a: NDArray[Any], b: NDArray[Any], of: Sequence[int]) -> dict[str, Floats]:
         a, b = (labels_on(one, grid, straight) for one in (a, b))
-        if not known_size:
-            return {}
-        if overlapping is not None:
-            return each.measure(chosen, a, b, overlapping, straight.spacing_mm)
-        return chosen.measure(a, b, of, straight.spacing_mm)
+        return chosen.measure(a, b, of, straight.spacing_mm) if known_size else {}
 
-    by_slice = None
-    if not planar and overlapping is not None:
-        by_slice = each.slices(p, t, overlapping, axis)
-    elif not planar:
-        by_slice = count_slices(p, t, axis)
     found = CaseCounts(
         item.case,
         item.patient,
         counts,
         tuple(predicted),
         tuple(true),
-        slices=by_slice,
+        slices=None if planar else count_slices(p, t, axis),
         measured=measured(p, t, counts.values),
         confusion=matrix,
         planar=planar,
@@ -158,16 +147,40 @@ def _count_pair(item: Pair, values: tuple[int, ...] | None, chosen: MetricSelect
     # picture may be the grey levels of a mask with smoothed edges, so it has two readings.
     both = (False, True) if masks.is_picture or item.stacked else (False,)
     as_one = {(a, b): masks.read_as((a, b)).arrays for a in both for b in both}
+    counted = {r: overlap.count(a, b, [1], voxel_ml) for r, (a, b) in as_one.items()}
     return replace(
         found,
-        foreground={
-            r: _without(masks.ignored, overlap.count(a, b, [1], voxel_ml), None)[0]
-            for r, (a, b) in as_one.items()
-        },
+        foreground={r: _without(masks.ignored, one, None)[0] for r, one in counted.items()},
         foreground_measured={r: measured(a, b, [1]) for r, (a, b) in as_one.items()},
         foreground_slices={}
         if planar
         else {r: count_slices(a, b, axis) for r, (a, b) in as_one.items()},
+    )
+
+
+def _count_overlapping(item: Pair, structures: LabelSet, chosen: MetricSelection) -> CaseCounts:
+    """The counts and measures of structures that overlap, each by itself."""
+    masks = read_masks(item, structures.values)
+    p, t = masks.arrays
+    grid = masks.truth.grid
+    known_size = item.spacing_known and masks.truth.meta.get("spacing_known", True)
+    found = each.count(p, t, structures, grid.voxel_ml if known_size else float("nan"))
+    counts, _ = _without(masks.ignored, found, None)
+    planar, axis = p.shape[2] == 1, 2 if item.stacked else grid.slice_axis
+    straight = grid.orthogonal()
+    a, b = (labels_on(one, grid, straight) for one in (p, t))
+    spacing_mm = straight.spacing_mm
+    return CaseCounts(
+        item.case,
+        item.patient,
+        counts,
+        tuple(v for v, n in zip(counts.values, counts.tp + counts.fp, strict=True) if n),
+        tuple(v for v, n in zip(counts.values, counts.tp + counts.fn, strict=True) if n),
+        slices=None if planar else each.slices(p, t, structures, axis),
+        measured=each.measure(chosen, a, b, structures, spacing_mm) if known_size else {},
+        planar=planar,
+        truth_sha256=digest(t),
+        notes=masks.notes,
     )
 
 

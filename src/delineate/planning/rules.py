@@ -23,7 +23,6 @@ from ..core.manifest import Manifest
 from ..core.plan import (
     Augmentation,
     Channel,
-    Inference,
     Loss,
     Network,
     Normalisation,
@@ -224,11 +223,7 @@ def make_plan(
     augmentation = _choose_augmentation(draft, steps)
     draft.reasons["schedule"] = _schedule_reason(schedule, step_s)
     optimiser = _choose_optimiser(draft, steps)
-    overlapping = manifest.labels.overlapping
-    if overlapping:
-        draft.reasons["loss"] = (
-            "Dice and binary cross-entropy of each structure: a voxel may belong to several"
-        )
+    loss, output = _choose_loss(draft)
     plan = Plan(
         channels=channels,
         structures=tuple(Structure(**d) for d in manifest.labels.to_json()),
@@ -238,12 +233,11 @@ def make_plan(
         patch=patch,
         batch=batch_size,
         network=network,
-        output="structures" if overlapping and not manifest.labels.can_be_painted else "label map",
-        loss=Loss(cross_entropy=0, binary_cross_entropy=1) if overlapping else Loss(),
+        output=output,
+        loss=loss,
         optimiser=optimiser,
         schedule=schedule,
         augmentation=augmentation,
-        inference=Inference(),
         seed=seed,
         reasons=draft.reasons,
     )
@@ -523,6 +517,27 @@ def _choose_mirror(draft: _Draft, steps: float) -> tuple[tuple[int, ...], str]:
         return (sided_axis,), "left-right: no structure has a side"
     swapped = f"{len(labels.pairs)} pair{'' if len(labels.pairs) == 1 else 's'}"
     return (sided_axis,), f"left-right, with the labels of {swapped} of sided structures swapped"
+
+
+def _choose_loss(draft: _Draft) -> tuple[Loss, Literal["label map", "structures"]]:
+    """The loss, and the form of the output: of structures that overlap a mask of each, unless the
+    data set states how one label map holds them.
+    """
+    labels = draft.manifest.labels
+    if not labels.overlapping:
+        return Loss(), "label map"
+    draft.reasons["loss"] = (
+        "Dice and binary cross-entropy of each structure: a voxel may belong to several"
+    )
+    output: Literal["label map", "structures"] = (
+        "label map" if labels.can_be_painted else "structures"
+    )
+    draft.reasons["output"] = (
+        "one label map: the data set states a value for each region"
+        if labels.can_be_painted
+        else "a mask of each structure: a voxel may belong to several"
+    )
+    return Loss(cross_entropy=0, binary_cross_entropy=1), output
 
 
 def _choose_optimiser(draft: _Draft, steps: float) -> Optimiser:

@@ -403,13 +403,7 @@ def check_sides(
     if not sided:
         return []
     # Structures with a partner are compared with it, the others with the middle of the body.
-    if labels.overlapping:
-        masks = [
-            (b.value, label.with_array(labels.inside(label.array, b) * b.value)) for b in sided
-        ]
-        x = {value: _centroids_x(mask, [value])[value] for value, mask in masks}
-    else:
-        x = _centroids_x(label, [b.value for b in sided])
+    x = _centroids_x(label, sided, labels)
     pairs = [(left, right) for left, right in labels.pairs if left in x and right in x]
     paired = {v for pair in pairs for v in pair}
     alone = [b for b in sided if b.value not in paired]
@@ -461,8 +455,16 @@ def _beyond_middle(
     return wrong
 
 
-def _centroids_x(label: Volume, values: Sequence[int]) -> dict[int, float]:
-    """Value -> x of the centroid in RAS+ mm, in one pass over the voxels."""
+def _centroids_x(label: Volume, of: Sequence[Label], labels: LabelSet) -> dict[int, float]:
+    """Value -> x of the centroid in RAS+ mm, in one pass over the voxels; one pass for each of the
+    structures that overlap.
+    """
+    if labels.overlapping:
+        apart = [label.with_array(labels.inside(label.array, b) * b.value) for b in of]
+        alone = [LabelSet((b,)) for b in of]
+        found = [_centroids_x(one, own.labels, own) for one, own in zip(apart, alone, strict=True)]
+        return {value: x for each in found for value, x in each.items()}
+    values = [b.value for b in of]
     where = np.nonzero(label.array)
     held = label.array[where]
     # Only the first row of the affine is needed for x.

@@ -94,27 +94,14 @@ class StructureSelection:
                 f"unknown key {', '.join(map(str, extra))}; allowed are {', '.join(allowed)}",
                 path=path or None,
             )
-        # Each structure has one item or a list of items.
-        structures = {}
-        for name, items in inner.items():
-            listed = items if isinstance(items, list) else [items]
-            # YAML reads yes and no as booleans, which Python counts as integers.
-            if not listed or not all(
-                isinstance(i, int | str) and not isinstance(i, bool) for i in listed
-            ):
-                raise LabelError(
-                    f"structure {name}: expected a value, a range, a colour or a name, or a list "
-                    f"of them, found {items!r}",
-                    path=path or None,
-                )
-            structures[str(name)] = tuple(listed)
-        ignore = data.get("ignore") if inner is not data else None
-        overlapping = data.get("overlapping", False) if inner is not data else False
+        structures = {str(name): _listed_items(name, items, path) for name, items in inner.items()}
+        stated = {} if inner is data else data
+        overlapping = stated.get("overlapping", False)
         if not isinstance(overlapping, bool):
             raise LabelError(
                 f"overlapping is true or false, found {overlapping!r}", path=path or None
             )
-        ignored = ignored_values(ignore, path)
+        ignored = ignored_values(stated.get("ignore"), path)
         return cls(structures, rest, ignore=ignored, overlapping=overlapping)
 
     @classmethod
@@ -185,6 +172,23 @@ class StructureSelection:
         pairs = {(kind, source, value) for kind, source, value in parts}
         several = len(self.structures) > 1
         return several and (self.overlapping or labels.overlapping or len(sources) < len(pairs))
+
+
+def _listed_items(name: Any, items: Any, path: str | Path) -> tuple[Item, ...]:
+    """The items of a structure: one, or a list of them.
+
+    Raises:
+        LabelError: none, or something else.
+    """
+    listed = items if isinstance(items, list) else [items]
+    # YAML reads yes and no as booleans, which Python counts as integers.
+    if not listed or not all(isinstance(i, int | str) and not isinstance(i, bool) for i in listed):
+        raise LabelError(
+            f"structure {name}: expected a value, a range, a colour or a name, or a list of them, "
+            f"found {items!r}",
+            path=path or None,
+        )
+    return tuple(listed)
 
 
 def ignored_values(data: Any, path: str | Path = "") -> tuple[int, ...]:

@@ -157,11 +157,7 @@ def write_seg(
         series = _source_of(series)
     array = _on_series(labels_volume, series.grid, labels)
     present = _present_labels(array, labels, path)
-    if labels.overlapping:
-        masks = [labels.inside(array, label).transpose(2, 1, 0) for label in present]
-        frames = np.stack(masks, axis=-1).astype(np.uint8)
-    else:
-        frames = _segment_numbers(array, present)
+    frames = _segment_numbers(array, present, labels)
     segmentation = _segmentation(
         frames,
         present,
@@ -257,8 +253,15 @@ def _on_series(volume: Volume, grid: Grid, labels: LabelSet) -> NDArray[Any]:
     return moved.array if labels.overlapping else LabelMapping().apply(moved.array, labels)
 
 
-def _segment_numbers(array: NDArray[Any], present: Sequence[Label]) -> NDArray[Any]:
-    """Convert label values to segment numbers 1..N, 0 for none: (K, rows, columns)."""
+def _segment_numbers(
+    array: NDArray[Any], present: Sequence[Label], labels: LabelSet
+) -> NDArray[Any]:
+    """Convert label values to segment numbers 1..N, 0 for none: (K, rows, columns); codes of
+    structures that overlap to masks (K, rows, columns, N).
+    """
+    if labels.overlapping:
+        masks = [labels.inside(array, label).transpose(2, 1, 0) for label in present]
+        return np.stack(masks, axis=-1).astype(np.uint8)
     # Segment numbers have no gaps, whatever the label values are.
     table = np.zeros(int(array.max()) + 1, np.uint8 if len(present) < 256 else np.uint16)
     for number, label in enumerate(present, start=1):
