@@ -147,15 +147,22 @@ def _count_pair(item: Pair, values: tuple[int, ...] | None, chosen: MetricSelect
     # picture may be the grey levels of a mask with smoothed edges, so it has two readings.
     both = (False, True) if masks.is_picture or item.stacked else (False,)
     as_one = {(a, b): masks.read_as((a, b)).arrays for a in both for b in both}
-    counted = {r: overlap.count(a, b, [1], voxel_ml) for r, (a, b) in as_one.items()}
     return replace(
         found,
-        foreground={r: _without(masks.ignored, one, None)[0] for r, one in counted.items()},
+        foreground=_foreground(as_one, masks, voxel_ml),
         foreground_measured={r: measured(a, b, [1]) for r, (a, b) in as_one.items()},
         foreground_slices={}
         if planar
         else {r: count_slices(a, b, axis) for r, (a, b) in as_one.items()},
     )
+
+
+def _foreground(
+    as_one: dict[Reading, tuple[NDArray[Any], NDArray[Any]]], masks: Masks, voxel_ml: float
+) -> dict[Reading, Counts]:
+    """The counts of one structure for each reading of prediction and truth."""
+    counted = {r: overlap.count(a, b, [1], voxel_ml) for r, (a, b) in as_one.items()}
+    return {r: _without(masks.ignored, one, None)[0] for r, one in counted.items()}
 
 
 def _count_overlapping(item: Pair, structures: LabelSet, chosen: MetricSelection) -> CaseCounts:
