@@ -190,10 +190,13 @@ def _sorted(findings: Sequence[Finding]) -> tuple[Finding, ...]:
 def _fix(checked: CheckReport, out: str | Path, workers: int | None) -> CheckReport:
     errors = [f for f in checked.findings if f.severity == "error"]
     unrepairable = [f for f in errors if f.mend is None]
-    repairable = _without(checked.manifest, unrepairable)
+    repairable, patients = repair.one_patient(
+        _without(checked.manifest, unrepairable),
+        [f.data["patients"] for f in checked.findings if f.mend == repair.ONE_PATIENT],
+    )
     ways: dict[str, list[str]] = defaultdict(list)
     for finding in checked.findings:
-        if finding.mend is not None:
+        if finding.mend not in (None, repair.ONE_PATIENT):
             ways[finding.case].append(finding.mend)
     jobs = repair.plan_mending(repairable, ways, out)
     outcomes = batch.run(
@@ -201,7 +204,7 @@ def _fix(checked: CheckReport, out: str | Path, workers: int | None) -> CheckRep
     )
     failures = [o.error for o in outcomes if o.error is not None]
     changes = [o.value for o in outcomes if o.value is not None]
-    usable = repair.write_mended(repairable, changes, failures, out)
+    usable = repair.write_mended(repairable, changes, failures, out, patients)
     findings = [
         *checked.findings,
         *(Finding(e.case or "", "mending", "error", str(e)) for e in failures),

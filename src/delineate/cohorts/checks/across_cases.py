@@ -14,11 +14,14 @@ from numpy.typing import NDArray
 
 from ...core.labels import LabelSet
 from ...extend.findings import Finding
+from .copies import ScanCopy, find_copies
 from .doctor import Examination
+from .repair import ONE_PATIENT
 
 RANGE_RATIO = 20.0  # largest plausible ratio between the intensities of two cases
 OUTLIER_Z = 6.0  # robust z score beyond which a spacing or size is an outlier
 SMALLEST_MM, LARGEST_MM = 15.0, 2500.0  # longest axis of a scan of a body or a part of it
+TURNED_DEG = 1.0  # smaller angles between copies are errors of the estimate
 FEW = 8  # outliers are not searched in cohorts with fewer cases
 # DICOM PatientID values that anonymisation leaves behind; they do not identify a patient.
 _ANONYMOUS_IDS = ("anonymous", "anonymized", "anonymised", "anon", "0", "unknown", "none")
@@ -148,11 +151,67 @@ def check_duplicates(all_of: Sequence[Examination]) -> list[Finding]:
                     "patient",
                     "warning",
                     f"patients {', '.join(patients[:4])} have identical images and are probably "
-                    "the same person; folds would leak",
+                    f"the same person; folds would leak; {_advice(group[0], group[1])[0]}",
                     data,
+                    _advice(group[0], group[1])[1],
                 )
             )
     return findings
+
+
+def check_copies(all_of: Sequence[Examination]) -> list[Finding]:
+    """Warn about scans of different patients that show the same by content: with other intensities,
+    cropped, resampled, slightly rotated or mirrored. Equal voxels are left to
+    ``check_duplicates``.
+    """
+    # Patients with equal images are one already.
+    one_of = {e.sha256: e.patient for e in reversed(all_of) if e.sha256}
+    same = {e.patient: one_of.get(e.sha256, e.patient) for e in reversed(all_of)}
+    found = find_copies([e.details for e in all_of], [same[e.patient] for e in all_of])
+    findings = []
+    for copy in found:
+        first, second = all_of[copy.first], all_of[copy.second]
+        message = (
+            f"shows the same as {first.case} ({_relation(copy, first, second)}; {copy.agreeing} of "
+            f"{copy.of} details agree): patients {first.patient} and {second.patient} are probably "
+            f"one person, and folds would leak; {_advice(first, second)[0]}"
+        )
+        data = {
+            "cases": [first.case, second.case],
+            "patients": [first.patient, second.patient],
+            "agreeing": copy.agreeing,
+            "of": copy.of,
+            "degrees": round(copy.degrees, 1),
+            "mirrored": copy.mirrored is not None,
+        }
+        mend = _advice(first, second)[1]
+        findings.append(Finding(second.case, "patient", "warning", message, data, mend))
+    return findings
+
+
+def _advice(first: Examination, second: Examination) -> tuple[str, str | None]:
+    """What to do about two scans of one person under two ids, and the repair of ``--fix``."""
+    if first.split and second.split and first.split != second.split:
+        return f"one is in {first.split}, the other in {second.split}: remove one", None
+    return "state one patient in a description or remove one; --fix makes them one", ONE_PATIENT
+
+
+def _relation(copy: ScanCopy, first: Examination, second: Examination) -> str:
+    """How the second scan differs from the first, as far as their grids and details tell."""
+    words = []
+    if copy.mirrored is not None:
+        words.append("mirrored")
+    if copy.degrees > TURNED_DEG:
+        words.append(f"turned by {copy.degrees:.0f} degrees")
+    a, b = (None if e.grid is None else e.grid.reorient("RAS")[0] for e in (first, second))
+    if a is not None and b is not None:
+        spacings = np.array(a.spacing_mm), np.array(b.spacing_mm)
+        if first.spaced and second.spaced and not np.allclose(*spacings, rtol=0.01):
+            words.append("resampled")
+        sizes = (spacings[0] * a.shape, spacings[1] * b.shape)
+        if not np.allclose(*sizes, rtol=0.05):
+            words.append("cropped")
+    return ", ".join(words) or "other intensities"
 
 
 def _more(cases: Sequence[str]) -> str:
@@ -302,6 +361,7 @@ COHORT_CHECKS: tuple[Callable[[Sequence[Examination]], list[Finding]], ...] = (
     check_ranges,
     check_side_pattern,
     check_duplicates,
+    check_copies,
     check_patient_ids,
     check_outliers,
     check_ignored,

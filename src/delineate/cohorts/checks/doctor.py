@@ -21,10 +21,11 @@ from numpy.typing import NDArray
 from ...core.errors import DelineateError, LabelError
 from ...core.grid import GRID_TOLERANCE_MM, Grid
 from ...core.labels import IGNORED, Label, LabelSet, as_whole_numbers, unique_values
-from ...core.manifest import Case, Manifest, Source
+from ...core.manifest import Case, Manifest, Source, Split
 from ...core.volume import Volume
 from ...extend.findings import Finding, Severity
 from ..reading import difference, map_label, read_image, read_raw_label
+from .copies import Details, details_of
 from .repair import COPY_AFFINE, FILL, RESAMPLE, way_to_mend
 
 ROUNDING_MM = 0.01  # grids that differ by at most this are equal
@@ -59,6 +60,7 @@ class Examination:
     Args:
         case: id of the case.
         patient: patient id in the manifest.
+        split: the side of a split that the layout states.
         grid: the image's grid.
         placed: whether the image's file stores a position in the patient.
         spaced: whether the image's file stores a spacing.
@@ -66,6 +68,7 @@ class Examination:
         unit: unit of the image.
         sha256: hash of the image's voxels and shape.
         dicom_patient: PatientID in the files; "" if there is none.
+        details: what identifies the scan by content (see ``copies``).
         labelled: whether the ground truth could be read.
         voxels: label value -> number of voxels, after the mapping; background and ignored voxels
             are left out.
@@ -76,6 +79,7 @@ class Examination:
 
     case: str
     patient: str
+    split: Split = None
     grid: Grid | None = None
     placed: bool = True
     spaced: bool = True
@@ -83,6 +87,7 @@ class Examination:
     unit: str = ""
     sha256: str = ""
     dicom_patient: str = ""
+    details: tuple[Details, ...] = ()
     labelled: bool = False
     voxels: dict[int, int] = field(default_factory=dict)
     ignored: int = 0
@@ -102,7 +107,7 @@ def examine(job: tuple[Case, Manifest]) -> Examination:
         job: the case and the cohort's manifest (its cases are not used, so it may be empty).
     """
     case, manifest = job
-    found = Examination(case.id, case.patient)
+    found = Examination(case.id, case.patient, case.split)
     # An unreadable image does not prevent the check of the labels.
     image: Volume | None = None
     try:
@@ -141,6 +146,7 @@ def _summary(found: Examination, image: Volume) -> Examination:
         unit=image.unit,
         sha256=digest.hexdigest(),
         dicom_patient=str(meta.get("patient", "") or ""),
+        details=details_of(image),
     )
 
 

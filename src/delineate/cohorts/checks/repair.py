@@ -10,6 +10,7 @@ Repairs and their rules:
   resample      In all other cases, if at least 90 % of the label's foreground is inside the image:
                 nearest neighbour through both affines.
   fill          Voxels of the image that are NaN or infinite become background.
+  one patient   Patients whose scans show the same get the id of the first; no file is written.
   remap         Values, ranges, colours or files become the cohort's own label values.
 Everything else is left to a person. If values are remapped, every label is written, because a
 manifest has only one mapping.
@@ -37,6 +38,7 @@ from ..discovery.tree import source
 from ..reading import map_label, read_image, read_raw_label
 
 COPY_AFFINE, RESAMPLE, REMAP, FILL = "copy affine", "resample", "remap", "fill"
+ONE_PATIENT = "one patient"
 OVERLAP = 0.9  # smallest part of the label's foreground inside the image that allows resampling
 
 
@@ -204,6 +206,24 @@ def plan_mending(
     return jobs
 
 
+def one_patient(
+    manifest: Manifest, groups: Sequence[Sequence[str]]
+) -> tuple[Manifest, dict[str, str]]:
+    """The manifest in which the patients of each group are the first of them, and old -> new id.
+
+    Groups that share a patient become one. A group whose cases are on several sides of a stated
+    split is left as it is.
+    """
+    new = {case.patient: case.patient for case in manifest}
+    for group in groups:
+        known = [new[patient] for patient in group if patient in new]
+        sides = {case.split for case in manifest if case.split and new[case.patient] in known}
+        if known and len(sides) < 2:
+            new = {old: known[0] if one in known else one for old, one in new.items()}
+    cases = tuple(replace(case, patient=new[case.patient]) for case in manifest)
+    return replace(manifest, cases=cases), {old: one for old, one in new.items() if old != one}
+
+
 def targets(manifest: Manifest, out: str | Path) -> Iterator[Path]:
     """Every file that a repair may write."""
     folder = Path(out)
@@ -233,6 +253,7 @@ def write_mended(
     changes: Sequence[Mapping[str, Any]],
     failures: Sequence[DelineateError],
     out: str | Path,
+    patients: Mapping[str, str] | None = None,
 ) -> Manifest:
     """Write the repaired cohort's ``manifest.jsonl`` and ``changes.json``.
 
@@ -241,6 +262,7 @@ def write_mended(
         changes: log entries of ``mend_case``.
         failures: errors of the cases that could not be repaired; these cases are left out.
         out: the output folder.
+        patients: old -> new id of patients that became one.
 
     Returns:
         The manifest that was written; repaired cases point to their copies.
@@ -255,10 +277,12 @@ def write_mended(
     remapped = any(REMAP in entry["ways"] for entry in changes)
     plain = LabelMapping(ignore=ignored) if remapped else manifest.mapping
     result = replace(manifest, cases=tuple(mended), mapping=plain, root=str(target))
-    atomic.write_text(
-        target / "changes.json",
-        json.dumps({"changes": list(changes), "failed": [str(e) for e in failures]}, indent=1),
-    )
+    logged = {
+        "changes": list(changes),
+        "failed": [str(e) for e in failures],
+        "patients": dict(patients or {}),
+    }
+    atomic.write_text(target / "changes.json", json.dumps(logged, indent=1))
     atomic.write_text(target / "manifest.jsonl", result.to_jsonl())
     return result
 
