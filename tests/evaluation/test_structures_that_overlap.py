@@ -17,13 +17,14 @@ from delineate.commands.evaluate import evaluate
 from delineate.commands.options import EvaluateOptions
 from delineate.commands.predict.overlapping_masks import mask_files, write_mask
 from delineate.core.bundle import Bundle, Member
-from delineate.core.errors import LabelError
+from delineate.core.errors import LabelError, OutputError
 from delineate.core.grid import Grid
 from delineate.core.labels import LabelSet
 from delineate.core.plan import Structure
 from delineate.core.prediction import Prediction
 from delineate.core.volume import Volume
 from delineate.evaluation.overlapping import prediction_codes
+from delineate.formats import files
 from delineate.formats.label_files import read_label_file
 from delineate.reporting.pictures import montage
 from delineate.viewer.scenes import Mask, Scene
@@ -76,6 +77,13 @@ def test_one_file_for_each_structure(tmp_path):
     names = [path.name for path in mask_files(tmp_path, "c", "nii", odd)]
     assert names == ["a_b (1).nii", "A_b (2).nii", "c (3).nii"]
     assert mask_files(tmp_path, "c", "nii", LabelSet.from_names({1: "a"})) == [tmp_path / "c.nii"]
+
+
+def test_codes_are_never_written_as_values(tmp_path):
+    """Not by a Python user, and not by ``check --fix``."""
+    with pytest.raises(OutputError, match="may overlap, and one label map has one value"):
+        files.write(prediction().labels, tmp_path / "flat.nii.gz", labels=LABELS)
+    assert not list(tmp_path.iterdir())
 
 
 def test_layers_of_one_file_as_other_programs_read_them(tmp_path):
@@ -190,7 +198,6 @@ def test_a_dicom_seg_with_segments_that_overlap(real_data, tmp_path):
     pytest.importorskip("highdicom")
     import pydicom
 
-    from delineate.formats import files
     from delineate.formats.dicom.find import find_series
     from delineate.formats.dicom.seg import write_seg
 

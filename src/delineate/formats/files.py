@@ -450,10 +450,17 @@ def write(volume: Volume, path: str | Path, *, labels: LabelSet | None = None) -
     ``path`` stays until the new one is complete.
 
     Raises:
-        OutputError: an unknown ending, values that the format cannot store, or a write error.
+        OutputError: an unknown ending, values that the format cannot store, structures that overlap
+            in another format than NRRD, or a write error.
         LabelError: label values that are not whole numbers from 0.
     """
     name = Path(path).name.lower()
+    if labels is not None and labels.overlapping and not name.endswith(".nrrd"):
+        raise OutputError(
+            f"{', '.join(labels.names[:5])} may overlap, and one label map has one value for each "
+            "voxel; write a .seg.nrrd file, which has layers, or one file for each structure",
+            path=path,
+        )
     for format_name, part in FORMATS.items():
         if part.write is not None and name.endswith(part.writes):
             with running(FORMATS, format_name):
