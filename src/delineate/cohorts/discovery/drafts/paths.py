@@ -239,13 +239,20 @@ def _count(entries: Sequence[Entry], kinds: Mapping[Path, Kind]) -> dict[Word, C
 def _marking(entries: Sequence[Entry], kinds: Mapping[Path, Kind]) -> dict[Word, tuple[Kind, int]]:
     """Word -> the kind of its files and their number, of the words that mark a role."""
     marking: dict[Word, tuple[Kind, int]] = {}
-    for word, of_kind in _count(entries, kinds).items():
+    count = _count(entries, kinds)
+    # The case may be in the folders of the images and in the names of the masks.
+    anywhere: dict[str, Counter[Kind]] = defaultdict(Counter)
+    for (_, text), of_kind in count.items():
+        anywhere[text].update(of_kind)
+    for word, of_kind in count.items():
         number = sum(n for kind, n in of_kind.items() if kind)
         text = word[1]
         if number < 2 or (text.isdigit() and not _CHANNEL_NUMBER.fullmatch(text)):
             continue
         kind: Kind = max(("image", "mask"), key=lambda kind: of_kind[kind])
-        if of_kind[kind] >= SHARE * number and text not in SPLITS:
+        everywhere = anywhere[text]["image"] + anywhere[text]["mask"]
+        are_alike = min(of_kind[kind] / number, anywhere[text][kind] / everywhere) >= SHARE
+        if are_alike and text not in SPLITS:
             marking[word] = (kind, number)
     return marking
 
