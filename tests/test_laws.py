@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import ast
+import os
 import re
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -166,10 +166,17 @@ def test_import_is_quick_and_loads_no_torch():
     )
     seconds = []
     for _ in range(3):
-        began = time.perf_counter()
+        began = os.times()
         subprocess.run([sys.executable, "-c", code], check=True)
-        seconds.append(time.perf_counter() - began)
-    assert min(seconds) < 3  # generous for a loaded machine; benchmarks measure it
+        ended = os.times()
+        # Processor time, which hardly depends on what else the machine does.
+        seconds.append(
+            ended.children_user
+            - began.children_user
+            + ended.children_system
+            - began.children_system
+        )
+    assert min(seconds) < 3  # generous; benchmarks measure it
 
 
 def test_plans_and_bundles_name_no_code():

@@ -116,7 +116,9 @@ def command(folder: Path, line: str) -> None:
         with pytest.MonkeyPatch.context() as patch:
             patch.chdir(folder)
             done = CliRunner().invoke(app, shortened(words[1:]))
-        assert done.exit_code == 0, f"{line}\n{done.output[-2000:]}\n{done.exception}"
+        # What so short a training learns is not usable, and exit code 3 reports it.
+        allowed = (0, 3) if words[1] == "train" else (0,)
+        assert done.exit_code in allowed, f"{line}\n{done.output[-2000:]}\n{done.exception}"
 
 
 def shortened(words: list[str]) -> list[str]:

@@ -37,8 +37,8 @@ CORE = (
     "evaluate cohort/labels cohort/labels -o first",
     "compare first first --names a,b -o compared",
 )
-TRAINING = (
-    "train cohort -o organs.model --plan plan.json",
+TRAINING = ("train cohort -o organs.model --plan plan.json",)
+TRAINED = (
     "predict organs.model cohort/images/phantom_001.nii.gz -o out",
     "info organs.model",
     "convert out/phantom_001.nii.gz mask.mha",
@@ -123,16 +123,18 @@ def required(
     return list(found.values())
 
 
-def demo(programs: Path, commands: tuple[str, ...], folder: Path) -> None:
-    """Run commands of the installed wheel in an empty folder outside the checkout."""
+def demo(programs: Path, commands: tuple[str, ...], folder: Path, expected: int = 0) -> None:
+    """Run commands of the installed wheel in an empty folder outside the checkout; each must end
+    with the exit code ``expected``.
+    """
     folder.mkdir(exist_ok=True)
     for command in commands:
         began = time.perf_counter()
-        run(programs / "delineate", *command.split(), cwd=folder)
+        run(programs / "delineate", *command.split(), cwd=folder, expected=expected)
         print(f"  {time.perf_counter() - began:5.1f} s  delineate {command}", flush=True)
 
 
-def run(*command: object, cwd: Path | None = None) -> str:
+def run(*command: object, cwd: Path | None = None, expected: int = 0) -> str:
     """Run a program; its output is shown only if it fails."""
     clean = {key: value for key, value in os.environ.items() if not key.startswith("PYTHON")}
     done = subprocess.run(
@@ -144,7 +146,7 @@ def run(*command: object, cwd: Path | None = None) -> str:
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
     )
-    if done.returncode:
+    if done.returncode != expected:
         sys.exit(f"failed: {' '.join(map(str, command))}\n{done.stdout}")
     return done.stdout
 
@@ -163,7 +165,9 @@ def main() -> None:
         print("with the extras train and itk:")
         link_required(packages, "train", "itk")
         run(programs / "python", "-c", SMALL_PLAN, cwd=folder / "demo")
-        demo(programs, TRAINING, folder / "demo")
+        # So short a training is not usable, which its exit code reports.
+        demo(programs, TRAINING, folder / "demo", expected=3)
+        demo(programs, TRAINED, folder / "demo")
 
 
 if __name__ == "__main__":

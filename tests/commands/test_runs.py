@@ -16,6 +16,7 @@ from delineate.commands.info import info
 from delineate.commands.report import report
 from delineate.commands.train.run import CLAIM
 from delineate.core.errors import InputError, UsageError
+from delineate.evaluation.training_verdict import Reason, Verdict
 from delineate.execution.claims import claimed
 from delineate.viewer.sources import find
 
@@ -65,12 +66,16 @@ def test_runs_are_listed(models):
 
 def test_a_verdict_is_shown_if_there_is_one(models):
     path = models / "a/finished/m.model.run/card.json"
-    path.write_text(
-        json.dumps(json.loads(path.read_text()) | {"verdict": "too short to be useful"})
-    )
+    reason = Reason("steps", "only 8 of 600 wanted steps", "not usable")
+    verdict = Verdict("not usable", "test Dice 0.048 on 40 cases", (reason,)).to_json()
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"verdict": verdict}))
     text = called("runs", models)[1]
-    assert "verdict" in text and "too short" in text
+    assert "verdict" in text and "not usable" in text
     assert max(map(len, text.splitlines())) <= 100
+    words = "not usable: only 8 of 600 wanted steps; test Dice 0.048 on 40 cases"
+    assert words in called("info", path.parent)[1]
+    listed = json.loads(called("runs", models, "--json")[1])
+    assert [run["verdict"]["level"] for run in listed] == ["not usable", "unknown"]
 
 
 def test_a_run_is_running_while_its_process_lives(models):

@@ -118,6 +118,12 @@ def test_it_leaves_a_model_scores_and_a_report(trained):
     assert not done.failures
     assert (done.run / "report.html").stat().st_size > 10_000
     card = json.loads((done.run / "card.json").read_text())
+    # 48 steps are too few: the verdict says so wherever the model is shown.
+    assert done.verdict.level == "not usable" and "trivial mask" in done.verdict.words
+    assert card["verdict"] == bundle.card["verdict"] == done.verdict.to_json()
+    assert "train again with more --epochs" in done.verdict.words
+    page = (done.run / "report.html").read_text()
+    assert page.index("Verdict: not usable") < page.index('class="figures"')
     assert card["id"] == bundle.id and card["cases"] == 6 and card["peak_memory_mb"] > 0
     drawn = json.loads((done.run / "test" / "scores.json").read_text())["montages"]
     assert [entry["what"] for entry in drawn] == ["best", "worst"] and all(
@@ -157,7 +163,8 @@ def test_the_same_command_again_is_finished_and_another_is_refused(trained, coho
     options, done = trained
     said: list[str] = []
     again = train(cohort, done.model, options, say=said.append)
-    assert "finished" in said[-1] and again.scores["dice_mean"] == pytest.approx(
+    assert "finished" in said[-2] and said[-1] == f"verdict: {done.verdict.words}"
+    assert again.verdict == done.verdict and again.scores["dice_mean"] == pytest.approx(
         done.scores["dice_mean"]
     )
     with pytest.raises(UsageError, match="epochs: 8 before, 9 now"):
@@ -372,7 +379,39 @@ def test_a_run_whose_truth_is_all_gone_keeps_its_model(cohort, plan_file, tmp_pa
         done.scores == {"what": "test", "cases": 0, "not_scored": ["c4", "c5"]}
         and Bundle.load(done.model).members
     )
-    assert len(done.failures) == 1 and "no test case could be scored" in done.failures[0]
+    assert len(done.failures) == 1
+    assert "no test case could be scored (c4, c5): " in done.failures[0]
+    assert "no held-out case was scored" in done.verdict.words
+
+
+@pytest.mark.parametrize("lost", [("c5",), ("c4", "c5")])
+def test_images_deleted_during_the_training_are_named(
+    lost, cohort, plan_file, tmp_path, monkeypatch
+):
+    import shutil
+
+    data = shutil.copytree(cohort, tmp_path / "cohort")
+    (tmp_path / "split.json").write_text(
+        json.dumps({"train": ["c0", "c1", "c2"], "val": ["c3"], "test": ["c4", "c5"]})
+    )
+    options = TrainOptions(epochs=1, plan=plan_file, split=tmp_path / "split.json", device="cpu")
+    was = held_out.evaluate
+
+    def spoilt(planned, model, evaluation):
+        for name in lost:
+            (data / "images" / f"{name}.nii.gz").unlink()
+        return was(planned, model, evaluation)
+
+    monkeypatch.setattr(held_out, "evaluate", spoilt)
+    done = train(data, tmp_path / "m.model", options)
+    assert done.scores["cases"] == 2 - len(lost) and done.scores["not_scored"] == list(lost)
+    for name in lost:
+        assert any(name in text for text in done.failures)
+    assert not any("pairs" in text for text in done.failures)
+    if len(lost) == 1:
+        assert "1 of 2 held-out cases could not be scored (c5)" in done.verdict.words
+    else:
+        assert "no test case could be predicted (c4, c5)" in done.failures
 
 
 def test_a_plan_of_other_channels_or_structures_is_refused(cohort, plan_file, tmp_path):

@@ -85,7 +85,7 @@ def trained(cohort, tmp_path_factory):
     ]
     (folder / "plan.json").write_text(plan_of().to_json())
     done = run_cli(folder, *command)
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == 3, done.stderr  # what so short a training learns is not usable
     return folder
 
 

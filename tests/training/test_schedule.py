@@ -50,3 +50,14 @@ def test_any_share_of_warm_up_works(kind, warmup):
     rates = [rate(Schedule(kind=kind, epochs=5, warmup=warmup), p) for p in np.linspace(0, 1, 51)]
     assert np.isfinite(rates).all() and min(rates) >= 0 and max(rates) <= 1
     assert rates[0] == (1.0 if warmup == 0 else 0.02)
+
+
+def test_steps_end_a_budget_early_but_not_its_extension():
+    schedule = Schedule(budget_s=1000, steps=200)
+    assert Clock(schedule).progress(50) == pytest.approx(0.25, abs=1e-3)
+    assert Clock(schedule).progress(200) == 1.0
+    # On a slow machine the clock ends it.
+    assert Clock(schedule, spent_s=500).progress(50) == pytest.approx(0.5, abs=1e-3)
+    assert Clock(schedule, spent_s=500, origin_s=400).progress(250) < 0.2
+    with pytest.raises(ValueError, match="budget_s"):
+        Schedule(epochs=3, steps=200)

@@ -50,6 +50,7 @@ class TrainKeywords(PlanKeywords, total=False):
     split: AnyPath | None
     init: AnyPath | None
     overwrite: bool
+    at_most_s: float | None
     extend_s: float | None
     tensorboard: bool
     licence: str | None

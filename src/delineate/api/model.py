@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +12,7 @@ from ..core.bundle import Bundle, Member, graphs_beside
 from ..core.errors import InputError, UsageError
 from ..core.labels import LabelSet
 from ..core.terms import contradicts_modality, is_known_channel, match_channels
+from ..evaluation.training_verdict import Verdict
 from ..extend.registers import load_bundle
 from ..extras import require_extra
 from .prediction import Prediction
@@ -155,6 +157,9 @@ class Model:
                 channels for a model that was not trained with missing channels.
         """
         require_extra("predict", "Model.predict")
+        verdict = Verdict.from_json(self.bundle.card.get("verdict"))
+        if not verdict.is_usable:
+            warnings.warn(verdict.warning, stacklevel=2)
         from ..commands.predict import measured
         from ..inference import predictor
 

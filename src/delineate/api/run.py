@@ -10,6 +10,7 @@ from ..core.bundle import Bundle
 from ..core.errors import InputError
 from ..core.plan import Plan
 from ..core.scores import Scores
+from ..evaluation.training_verdict import Verdict
 from .keywords import ReportKeywords
 from .model import Model, load
 
@@ -86,13 +87,13 @@ class Run:
 
     @property
     def verdict(self) -> str:
-        """The verdict in the card, one sentence; "" if it has none.
+        """Whether the model is good, usable with care or not usable, why, and what to do, in one
+        sentence; "unknown" for runs of earlier versions.
 
         >>> Run("liver.model.run").verdict
-        ''
+        'unknown'
         """
-        found = self.card.get("verdict", "")
-        return str(found.get("words", "")) if isinstance(found, dict) else str(found or "")
+        return Verdict.from_json(self.card.get("verdict")).words
 
     @property
     def log(self) -> list[dict[str, Any]]:

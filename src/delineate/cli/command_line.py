@@ -36,7 +36,7 @@ from ..commands.options import (
 from ..commands.parsing import parse_lower_names
 from ..core.errors import UsageError
 from . import terminal
-from .exits import Commands, exit_codes
+from .exits import UNUSABLE_MODEL, Commands, exit_codes
 from .expansion import completion, with_options
 from .terminal import (
     ask,
@@ -216,8 +216,9 @@ def train(
     with progress_bar() as progress:
         done = step.train(data, model, options, say=say, progress=progress)
     if as_json:
-        show_json({**vars(done), "failures": list(done.failures)})
-    end_with(done.failures)
+        verdict = done.verdict.to_json()
+        show_json({**vars(done), "failures": list(done.failures), "verdict": verdict})
+    end_with(done.failures, 0 if done.verdict.is_usable else UNUSABLE_MODEL)
 
 
 @app.command()
@@ -262,6 +263,9 @@ def predict(
         written = {outcome.name: outcome.value for outcome in done.written}
         failed = {outcome.name: str(outcome.error) for outcome in done.failures}
         show_json({"out": done.out, "cases": written, "failures": failed})
+    for outcome in done.written:
+        for flag in (outcome.value or {}).get("flags", ()):
+            say(f"flag: {outcome.name}: {flag['words']}")
     say(f"{len(done.written)} of {len(done.outcomes)} cases written to {done.out}")
     end_with([str(outcome.error) for outcome in done.failures])
 
@@ -520,7 +524,7 @@ def demo(
 
     with progress_bar() as progress:
         done = step.demo(target, options, say=say, progress=progress)
-    end_with(done.failures)
+    end_with(done.failures, 0 if done.verdict.is_usable else UNUSABLE_MODEL)
 
 
 @app.command()

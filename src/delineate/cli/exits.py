@@ -1,8 +1,8 @@
 """How a call of the command line ends: one sentence for every error, and the exit code.
 
-0 done; 1 some cases of a batch failed; 2 unusable input or usage; 3 a model that cannot be used; 70
-an error that nobody foresaw, with its traceback in a file; 128 + N stopped by signal N, as shells
-report it (130 is Ctrl-C).
+0 done; 1 some cases of a batch failed; 2 unusable input or usage; 3 a model that cannot be used, or
+a training whose verdict is "not usable"; 70 an error that nobody foresaw, with its traceback in a
+file; 128 + N stopped by signal N, as shells report it (130 is Ctrl-C).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import Any
 
 import typer.core
 
-from ..core.errors import BundleError, DelineateError
+from ..core.errors import BundleError, DelineateError, TrainingError
 from ..execution.stopping import StopSignal, stoppable
 from . import terminal
 
@@ -49,7 +49,8 @@ def exit_codes() -> Iterator[None]:
             yield from _flushed()
     except DelineateError as error:
         terminal.fail(f"error: {error}")
-        sys.exit(UNUSABLE_MODEL if isinstance(error, BundleError) else UNUSABLE)
+        of_model = isinstance(error, BundleError | TrainingError)
+        sys.exit(UNUSABLE_MODEL if of_model else UNUSABLE)
     except StopSignal as stop:
         if stop.number == SIGPIPE:  # what is left in the buffer has no reader
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -131,12 +131,12 @@ def ask(question: str) -> bool:
     return sys.stdin.isatty() and typer.confirm(question, err=True)
 
 
-def end_with(failures: Sequence[str]) -> None:
-    """List failed cases; exit code 1 if there are any."""
-    if failures:
-        for text in failures:
-            fail(f"failed: {text}")
-        raise typer.Exit(1)
+def end_with(failures: Sequence[str], unusable: int = 0) -> None:
+    """List failed cases; exit code ``unusable`` if it is given, else 1 if there are failures."""
+    for text in failures:
+        fail(f"failed: {text}")
+    if failures or unusable:
+        raise typer.Exit(unusable or 1)
 
 
 # ---- results ----

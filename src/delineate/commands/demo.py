@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +17,7 @@ import numpy as np
 from ..core import atomic
 from ..core.inputs import read_json
 from ..core.progress import Progress, Say, silent, unsaid
+from ..evaluation.training_verdict import Verdict
 from ..extras import require_extra
 from ..inference.devices import choose_device
 from . import predict as predict_step
@@ -27,12 +28,13 @@ from .trial_data import phantom
 
 @dataclass(frozen=True)
 class DemoResult:
-    """The files, the mean Dice on the test patients, and the failures."""
+    """The files, the mean Dice on the test patients, the failures, and the training's verdict."""
 
     model: Path
     report: Path
     dice_mean: float
     failures: Sequence[str] = ()
+    verdict: Verdict = field(default_factory=Verdict)
 
 
 def demo(
@@ -70,7 +72,11 @@ def demo(
         cohort,
         model,
         TrainOptions(
-            budget_s=options.budget_s, split=split, seed=options.seed, device=options.device
+            budget_s=options.budget_s,
+            at_most_s=max(options.at_most_s, options.budget_s),
+            split=split,
+            seed=options.seed,
+            device=options.device,
         ),
         say=say,
         progress=progress,
@@ -88,7 +94,7 @@ def demo(
         f"mean test Dice {dice:.3f} over {len(trained.scores.get('dice', {}))} organs; "
         f"a DICOM SEG of patient {sides['test'][0]} is in {folder / 'example'}"
     )
-    return DemoResult(model, trained.run / "report.html", dice, failures)
+    return DemoResult(model, trained.run / "report.html", dice, failures, trained.verdict)
 
 
 def _split(cohort: Path, seed: int) -> dict[str, list[str]]:

@@ -7,6 +7,7 @@ from typing import Any
 
 from ..core.bundle import Bundle, weights_sha256
 from ..core.inputs import read_json_if_any
+from ..evaluation.training_verdict import Verdict
 from ..formats import files
 from .runs import is_run, summarise
 
@@ -32,6 +33,7 @@ def _of_run(folder: Path) -> dict[str, Any]:
     return {
         "kind": "delineate run",
         **found.to_json(),
+        "verdict": found.verdict.words,
         "request": read_json_if_any(folder / "request.json"),
         "reasons": plan.get("reasons", {}),
     }
@@ -43,6 +45,7 @@ def _of_model(bundle: Bundle) -> dict[str, Any]:
     return {
         "kind": "delineate model",
         "id": bundle.id,
+        "verdict": Verdict.from_json(bundle.card.get("verdict")).words,
         "structures": {label.value: label.name for label in bundle.labels},
         "channels": [c.name for c in plan.channels],
         "network": f"{plan.dims}-D {plan.network.kind}, {widths[0]} to {widths[-1]} channels",
@@ -58,5 +61,9 @@ def _of_model(bundle: Bundle) -> dict[str, Any]:
             }
             for m in bundle.members
         ],
-        "card": bundle.card,
+        "card": {
+            key: value
+            for key, value in bundle.card.items()
+            if key not in ("verdict", "plausibility")
+        },
     }

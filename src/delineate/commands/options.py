@@ -222,6 +222,13 @@ class TrainOptions(PlanOptions):
         "--budget",
         parse=parsing.parse_duration,
     )
+    at_most_s: float | None = option(
+        None,
+        "End when the steps that are wanted for --budget are done, at the latest after this time: "
+        "for a slow or busy machine.",
+        "--at-most",
+        parse=parsing.parse_duration,
+    )
     epochs: int | None = option(
         None,
         "Number of epochs, instead of a budget (a resumed run is bit-exact); 1000 without either.",
@@ -599,8 +606,15 @@ class DemoOptions:
 
     budget_s: float = option(
         300.0,
-        "Time for everything except making the phantom, such as 5m (the default).",
+        "Time for which the training is planned, such as 5m (the default).",
         "--budget",
+        parse=parsing.parse_duration,
+    )
+    at_most_s: float = option(
+        780.0,
+        "Time that the training may take on a slow or busy machine until it has the steps that it "
+        "wants: 13m by default.",
+        "--at-most",
         parse=parsing.parse_duration,
     )
     patients: int = option(

@@ -16,6 +16,7 @@ from ..core.bundle import Bundle
 from ..core.errors import DelineateError, InputError, OutputError
 from ..core.inputs import read_json_if_any, read_json_lines
 from ..core.words import data_size, decimals, duration
+from ..evaluation.training_verdict import Verdict
 from ..execution.claims import holder_of
 from .train.run import CLAIM
 
@@ -40,7 +41,7 @@ class RunSummary:
         dice_of: "test", "validation" or "cross-validation"; "" without Dice.
         changed: time of the last change, in seconds since 1970.
         size_bytes, store_bytes: on disk; the store is a part of the size.
-        verdict: of the run's card; "" if it has none.
+        verdict: "unknown" before the run has ended.
     """
 
     folder: Path
@@ -52,7 +53,7 @@ class RunSummary:
     changed: float
     size_bytes: int
     store_bytes: int
-    verdict: str
+    verdict: Verdict
 
     @property
     def model(self) -> Path:
@@ -63,7 +64,7 @@ class RunSummary:
         """Plain data, with paths as text."""
         changed = datetime.fromtimestamp(self.changed).isoformat(timespec="seconds")
         paths = {"folder": str(self.folder), "model": str(self.model)}
-        return {**vars(self), **paths, "changed": changed}
+        return {**vars(self), **paths, "changed": changed, "verdict": self.verdict.to_json()}
 
 
 def is_run(path: str | Path) -> bool:
@@ -99,7 +100,6 @@ def summarise(run: Path) -> RunSummary:
     logs = sorted([*run.glob("fold_*/log.jsonl"), *run.glob("fold_*/*/log.jsonl")])
     lines = [found for path in logs if (found := _log(path))]
     dice, dice_of = _dice(card.get("scores") or {}, lines)
-    verdict = card.get("verdict") or ""
     model = run.with_name(run.name.removesuffix(ENDING))
     finished = (run / "card.json").is_file() and model.is_file()
     size, changed = _size(run)
@@ -113,7 +113,7 @@ def summarise(run: Path) -> RunSummary:
         changed,
         size,
         _size(run / STORE)[0],
-        str(verdict.get("words", verdict)) if isinstance(verdict, dict) else str(verdict),
+        Verdict.from_json(card.get("verdict")),
     )
 
 
@@ -165,7 +165,7 @@ def table(found: Sequence[RunSummary], root: str | Path = ".") -> Table:
     total = data_size(sum(run.size_bytes for run in found))
     shown = Table(caption=f"{total} in all", box=SIMPLE_HEAD, pad_edge=False)
     columns = ["model", "state", "epochs", "steps", "Dice", "of", "age", "size", "store"]
-    has_verdict = any(run.verdict for run in found)
+    has_verdict = any(run.verdict != Verdict() for run in found)
     for name in (*columns, *(["verdict"] if has_verdict else [])):
         is_text = name in ("model", "state", "of", "verdict")
         shown.add_column(
@@ -186,7 +186,7 @@ def table(found: Sequence[RunSummary], root: str | Path = ".") -> Table:
             data_size(run.size_bytes),
             data_size(run.store_bytes) if run.store_bytes else "–",
         ]
-        shown.add_row(*cells, *([run.verdict] if has_verdict else []))
+        shown.add_row(*cells, *([run.verdict.level] if has_verdict else []))
     return shown
 
 

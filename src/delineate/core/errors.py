@@ -1,6 +1,6 @@
 """The error tree: every failure that a user can cause, each reported in one sentence.
 
-    DelineateError            exit code 2 at the command line, never a traceback
+    DelineateError            exit code 2 or 3 at the command line, never a traceback
     ├── UsageError            arguments or options that cannot be combined
     │   └── PartError         a registered part that is unknown, broken or registered twice
     ├── InputError            a file or folder that cannot be used

@@ -375,7 +375,7 @@ class Optimiser(Part):
 
 class Schedule(Part):
     """Length of the training and course of the learning rate: by steps if ``epochs`` is set, by
-    wall-clock time if ``budget_s`` is.
+    wall-clock time if ``budget_s`` is; with ``steps`` too, it ends at the first of both.
 
     ``step`` multiplies the rate by ``drop_to`` after every ``drop_every`` of the run. The network
     with the best result on the validation cases, by ``best_by``, is kept; it is validated every
@@ -387,6 +387,7 @@ class Schedule(Part):
     kind: Literal["cosine", "poly", "constant", "step"] = "cosine"
     epochs: Annotated[int, Field(ge=1)] | None = None
     budget_s: Positive | None = None
+    steps: Annotated[int, Field(ge=1)] | None = None
     steps_per_epoch: Annotated[int, Field(ge=1)] = 100
     warmup: Fraction = 0.03
     drop_every: Annotated[float, Field(gt=0, le=1)] = 0.5
@@ -402,6 +403,8 @@ class Schedule(Part):
             raise ValueError(
                 "a schedule ends after epochs or at budget_s: set exactly one of the two"
             )
+        if self.steps is not None and self.budget_s is None:
+            raise ValueError("steps end a schedule early that has a budget_s")
         return self
 
 
@@ -522,7 +525,7 @@ class Plan(Part):
     {}
     """
 
-    delineate_plan: Literal[3] = 3
+    delineate_plan: Literal[4] = 4
     recipe: str = ""
     channels: Annotated[tuple[Channel, ...], Field(min_length=1)]
     structures: Annotated[tuple[Structure, ...], Field(min_length=1)]

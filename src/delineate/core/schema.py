@@ -16,12 +16,12 @@ from .errors import DelineateError, InputError
 Data = dict[str, Any]
 # Kind -> the number that this version writes. In a file, the kind is the key of its number.
 SCHEMAS = {
-    "delineate_plan": 3,
+    "delineate_plan": 4,
     "delineate_bundle": 1,
     "delineate_manifest": 4,
     "delineate_store": 1,
     "delineate_predictions": 4,
-    "delineate_run": 3,
+    "delineate_run": 4,
 }
 
 
@@ -32,8 +32,10 @@ def _unchanged(data: Data) -> Data:
     values may be ignored, and structures may overlap. Plan 2: registered networks, optimisers, loss
     terms and augmentations. Plan 3: ignored voxels, and the output of structures that overlap.
     Predictions 2: the inputs of each channel are listed. Predictions 3: the options that differ
-    from their defaults are listed. Predictions 4: structures may overlap, with one file each. Run
-    2: registered parts, and single fields of the plan (``--set``). Run 3: ignored values.
+    from their defaults are listed. Predictions 4: structures may overlap, with one file each,
+    the model's verdict, and flags. Run 2: registered parts, and single fields of the plan
+    (``--set``). Run 3: ignored values. Plan 4: steps that end a budget early. Run 4: the longest
+    time.
     """
     return data
 
@@ -41,9 +43,9 @@ def _unchanged(data: Data) -> Data:
 # Kind -> old number -> function that converts data to the next number.
 STEPS: dict[str, dict[int, Callable[[Data], Data]]] = {
     "delineate_manifest": {1: _unchanged, 2: _unchanged, 3: _unchanged},
-    "delineate_plan": {1: _unchanged, 2: _unchanged},
+    "delineate_plan": {1: _unchanged, 2: _unchanged, 3: _unchanged},
     "delineate_predictions": {1: _unchanged, 2: _unchanged, 3: _unchanged},
-    "delineate_run": {1: _unchanged, 2: _unchanged},
+    "delineate_run": {1: _unchanged, 2: _unchanged, 3: _unchanged},
 }
 for _kind, _number in SCHEMAS.items():
     if sorted(STEPS.get(_kind, {})) != list(range(1, _number)):

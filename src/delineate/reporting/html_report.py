@@ -21,6 +21,7 @@ import numpy as np
 
 from ..core.inputs import read_json_if_any
 from ..core.words import decimals, duration, flattened, joined, number_text, spelled, value_text
+from ..evaluation.training_verdict import CARE, GOOD, NOT_USABLE, Verdict
 from .plan_names import field_value
 from .plan_section import plan_rows
 from .reported_run import ReportedRun
@@ -47,7 +48,7 @@ OPTIMISTIC = (
     "was chosen on the same cases."
 )
 # Level of the verdict -> class of the page's style.
-TONES = {"good": "good", "usable with care": "care", "not usable": "bad"}
+TONES = {GOOD: "good", CARE: "care", NOT_USABLE: "bad"}
 SEVERITIES = ("error", "warning", "note")
 
 
@@ -75,7 +76,8 @@ def _page(run: ReportedRun) -> dict[str, Any]:
     from .. import __version__
 
     montages, gaps = _montages(run)
-    card, details = _card({k: v for k, v in (run.card or {}).items() if k != "verdict"})
+    apart = ("verdict", "plausibility")  # the first is the head of the page; the second is long
+    card, details = _card({k: v for k, v in (run.card or {}).items() if k not in apart})
     name = run.folder.resolve().name
     judged = calibration(run)
     # Few runs have saved probabilities: without them the calibration section is left out.
@@ -88,7 +90,8 @@ def _page(run: ReportedRun) -> dict[str, Any]:
         "title": f"Segmentation of {joined(run.labels.names, 4)}" if len(run.labels) else name,
         "subtitle": _subtitle(run, name),
         "sections": {id: SECTIONS[id] for id in shown},
-        "verdict": _verdict(run.card),
+        "verdict": Verdict.from_json((run.card or {}).get("verdict")),
+        "tones": TONES,
         "headline": _headline(run),
         "key_figures": _key_figures(run),
         "summary_lines": _summary_lines(run),
@@ -114,15 +117,6 @@ def _page(run: ReportedRun) -> dict[str, Any]:
 
 
 # ---- summary ----
-
-
-def _verdict(card: dict[str, Any] | None) -> dict[str, Any] | None:
-    """The verdict of the card with the tone of its level; None if none was recorded."""
-    found = (card or {}).get("verdict")
-    if not found or found.get("level") not in TONES:
-        return None
-    reasons = [str(reason["words"]) for reason in found.get("reasons", ())]
-    return {**found, "reasons": reasons, "tone": TONES[found["level"]]}
 
 
 def _subtitle(run: ReportedRun, name: str) -> str:
@@ -194,6 +188,7 @@ def _summary_lines(run: ReportedRun) -> list[str]:
             f"Best structure: {high['label']} (mean Dice {decimals(high['mean'])}); worst: "
             f"{low['label']} ({decimals(low['mean'])})."
         )
+    lines += _flag_lines(run)
     empty = sum(s["undefined"] for s in run.scores["summary"] if s["metric"] == "dice")
     if empty:
         lines.append(
@@ -201,6 +196,18 @@ def _summary_lines(run: ReportedRun) -> list[str]:
             "then undefined and is left out of the mean."
         )
     return lines
+
+
+def _flag_lines(run: ReportedRun) -> list[str]:
+    """A sentence on the scored cases whose predictions are flagged as implausible."""
+    record = read_json_if_any(run.where / "predictions" / "predictions.json") or {}
+    cases = record.get("cases") or {}
+    flagged = {name: flags for name, case in cases.items() if (flags := case.get("flags"))}
+    if not flagged:
+        return []
+    words = "; ".join(f"{name}: {flags[0]['words']}" for name, flags in list(flagged.items())[:3])
+    more = " ..." if len(flagged) > 3 else ""
+    return [f"{len(flagged)} of {len(cases)} predictions are flagged: {words}{more}."]
 
 
 # ---- data, plan ----

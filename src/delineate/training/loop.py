@@ -47,6 +47,7 @@ from .norm_statistics import calibrate
 from .optimisers import make_optimiser
 from .patches import batches
 from .schedule import Clock, rate
+from .threads import ThreadChoice, counts_to_try
 
 VALIDATION_SHARE = 0.08  # largest fraction of the time for validation
 VALIDATIONS = 12  # per run, if the plan does not set their interval
@@ -131,6 +132,7 @@ def fit(job: TrainingJob) -> Weights:
     if state.finished:
         return load_file(job.folder / "best.safetensors")
 
+    threads = _thread_choice(job)
     networks.model.train()
     saved_at = epoch_began = time.monotonic()
     unread: list[Figures] = []
@@ -144,6 +146,7 @@ def fit(job: TrainingJob) -> Weights:
             if not state.epoch_ended:
                 state.learning_rate = peak * rate(schedule, progress)
                 unread.append(networks.step(*next(stream)))
+                threads.step_ended()
                 progress = clock.progress(state.step)
                 state.epoch_ended = progress >= 1 or state.step % schedule.steps_per_epoch == 0
                 # Read the statistics of several steps at once.
@@ -164,6 +167,7 @@ def fit(job: TrainingJob) -> Weights:
                 saved_at = time.monotonic()
                 networks.save(clock)
             epoch_began = time.monotonic()
+            threads.paused()
     # If the deadline had passed before the first step, there are no best weights yet.
     if not (job.folder / "best.safetensors").is_file():
         _keep_best(job, networks.average, {"step": state.step})
@@ -279,6 +283,15 @@ def _end_epoch(networks: _Networks, clock: Clock, progress: float, began: float)
     if _keeps_weights(job, state.step):
         _write(networks.average, _kept_file(job, state.step))
     return progress
+
+
+def _thread_choice(job: TrainingJob) -> ThreadChoice:
+    """The number of threads is chosen on a CPU, and not if a run by epochs must be repeatable to
+    the bit: sums over threads depend on their number.
+    """
+    chooses = job.device.type == "cpu" and job.plan.schedule.budget_s is not None
+    own = torch.get_num_threads()
+    return ThreadChoice(counts_to_try(own) if chooses else [own], torch.set_num_threads)
 
 
 @torch.no_grad()

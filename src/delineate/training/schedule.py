@@ -48,7 +48,10 @@ class Clock:
         """Progress after ``step`` steps: 0 at the start, 1 at the end."""
         if self.schedule.epochs is not None:
             return min(1.0, step / (self.schedule.epochs * self.schedule.steps_per_epoch))
-        return min(1.0, (self.elapsed_s - self.origin_s) / max(self.total_s - self.origin_s, 1e-9))
+        time = (self.elapsed_s - self.origin_s) / max(self.total_s - self.origin_s, 1e-9)
+        # An extension has its own time alone: the steps were done before.
+        by_steps = self.schedule.steps is not None and not self.origin_s
+        return min(1.0, max(time, step / (self.schedule.steps or 1) if by_steps else 0.0))
 
 
 def rate(schedule: Schedule, progress: float) -> float:

@@ -11,7 +11,7 @@ file stores a position.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -20,17 +20,16 @@ from numpy.typing import NDArray
 
 from ...core.errors import DelineateError, LabelError
 from ...core.grid import GRID_TOLERANCE_MM, Grid
-from ...core.labels import IGNORED, Label, LabelSet, as_whole_numbers, unique_values
+from ...core.labels import IGNORED, LabelSet, as_whole_numbers, unique_values
 from ...core.manifest import Case, Manifest, Source, Split
 from ...core.volume import Volume
 from ...extend.findings import Finding, Severity
 from ..reading import difference, map_label, read_image, read_raw_label
 from .copies import Details, details_of
 from .repair import COPY_AFFINE, FILL, RESAMPLE, way_to_mend
+from .sides import body_x, wrong_sides
 
 ROUNDING_MM = 0.01  # grids that differ by at most this are equal
-# A structure is suspect if it is farther than this on the wrong side.
-SIDE_MM = 3.0
 MOST_NOT_FINITE = 0.01  # a scan needs at least this share of finite voxels
 HU_LIMITS = (-10_000.0, 70_000.0)  # values outside are not real CT values
 
@@ -408,12 +407,7 @@ def check_sides(
     sided = [b for b in labels if b.side and found.voxels.get(b.value)]
     if not sided:
         return []
-    # Structures with a partner are compared with it, the others with the middle of the body.
-    x = _centroids_x(label, sided, labels)
-    pairs = [(left, right) for left, right in labels.pairs if left in x and right in x]
-    paired = {v for pair in pairs for v in pair}
-    alone = [b for b in sided if b.value not in paired]
-    wrong = _exchanged_pairs(x, pairs) | _beyond_middle(x, alone, image)
+    wrong = wrong_sides(label, labels, *body_x(image))
     if not wrong:
         return []
     names = [b.name for b in sided if b.value in wrong]
@@ -428,70 +422,3 @@ def check_sides(
             found.case, "side", "warning", message, {"names": names, "mm": most, "of": len(sided)}
         )
     ]
-
-
-def _exchanged_pairs(x: Mapping[int, float], pairs: Sequence[tuple[int, int]]) -> dict[int, float]:
-    """Value -> distance in mm by which the left partner is to the right of the right one, for both
-    structures of each suspect pair.
-    """
-    return {
-        v: x[left] - x[right]
-        for left, right in pairs
-        if x[left] - x[right] > SIDE_MM
-        for v in (left, right)
-    }
-
-
-def _beyond_middle(
-    x: Mapping[int, float], structures: Sequence[Label], image: Volume
-) -> dict[int, float]:
-    """Value -> distance in mm by which a structure is beyond the middle of the body.
-
-    The tolerance is ``SIDE_MM`` or 10 % of the body's width, because organs may cross the middle.
-    """
-    if not structures:
-        return {}
-    middle, width = _body_x(image)
-    wrong = {}
-    # In RAS+, the patient's left is at small x: a left structure is wrong at larger x.
-    for b in structures:
-        beyond = (x[b.value] - middle) * (1 if b.side == "left" else -1)
-        if beyond > max(SIDE_MM, 0.1 * width):
-            wrong[b.value] = beyond
-    return wrong
-
-
-def _centroids_x(label: Volume, of: Sequence[Label], labels: LabelSet) -> dict[int, float]:
-    """Value -> x of the centroid in RAS+ mm, in one pass over the voxels; one pass for each of the
-    structures that overlap.
-    """
-    if labels.overlapping:
-        apart = [label.with_array(labels.inside(label.array, b) * b.value) for b in of]
-        alone = [LabelSet((b,)) for b in of]
-        found = [_centroids_x(one, own.labels, own) for one, own in zip(apart, alone, strict=True)]
-        return {value: x for each in found for value, x in each.items()}
-    values = [b.value for b in of]
-    where = np.nonzero(label.array)
-    held = label.array[where]
-    # Only the first row of the affine is needed for x.
-    row = label.grid.affine[0]
-    x = sum(row[axis] * index for axis, index in enumerate(where)) + row[3]
-    # Sum and number of voxels per label value.
-    total, count = np.bincount(held, weights=x), np.bincount(held)
-    return {v: float(total[v] / count[v]) for v in values if v < len(count) and count[v]}
-
-
-def _body_x(image: Volume) -> tuple[float, float]:
-    """Middle and width of the body along x, in mm.
-
-    The body is estimated from the voxels brighter than the mean, on every fourth voxel per axis.
-    """
-    # Every fourth voxel is enough for an estimate in mm.
-    array = image.channels_array[0][::4, ::4, ::4]
-    bright = np.argwhere(array > array.mean()) * 4
-    if not len(bright):
-        return float(image.grid.centre_mm[0]), 0.0
-    x = image.grid.to_mm(bright)[:, 0]
-    # Percentiles instead of extremes ignore single stray voxels.
-    low, high = np.percentile(x, (1, 99))
-    return float(low + high) / 2, float(high - low)

@@ -21,6 +21,7 @@ from ...core.errors import DelineateError
 from ...core.manifest import Manifest
 from ...core.outputs import Originals
 from ...core.progress import Progress, Say, silent, unsaid
+from ...evaluation.training_verdict import Verdict
 from ...execution import local as batch
 from ...extend.registers import load_bundle
 from ...extras import require_extra
@@ -85,6 +86,8 @@ def predict(
     licence = str(bundle.card.get("licence", ""))
     if is_restricted(licence):
         say(f"this model and its masks are restricted in their use; licence {licence}")
+    if warning := Verdict.from_json(bundle.card.get("verdict")).warning:
+        say(warning)
     scans = gather(inputs, bundle, options.only, options.channels)
     for note in scans.notes:
         say(note)

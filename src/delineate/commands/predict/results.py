@@ -32,8 +32,10 @@ from ...core.schema import SCHEMAS, migrate
 from ...core.scores import without_nan
 from ...core.terms import contradicts_modality
 from ...core.volume import Volume
+from ...evaluation.training_verdict import Verdict
 from ...execution import local as batch
 from ...formats import files
+from ...trust.plausibility import Ranges
 from ..options import MONTAGES, PredictOptions, given_options
 from .overlapping_masks import mask_files, write_mask
 
@@ -98,8 +100,9 @@ def write_result(
     out: Path,
     options: PredictOptions,
     seg: SegSource | DelineateError | None,
+    flags: Callable[[], list[dict[str, str]]],
 ) -> dict[str, Any]:
-    """Write the mask, then the requested additions.
+    """Write the mask, then the requested additions; ``flags`` finds what is implausible.
 
     Returns:
         The case's entry of ``predictions.json``. Additions that cannot be written are listed under
@@ -111,6 +114,7 @@ def write_result(
         "inputs": inputs_of(case, manifest),
         "input_sha256": sha256_of(case),
         **prediction.to_json(),
+        "flags": flags(),
         "peak_memory_mb": peak_memory_mb(),
     }
     additions: dict[str, Callable[[], str]] = {}
@@ -291,6 +295,8 @@ def write_record(
         "bundle": bundle.id,
         "labels": bundle.plan.output_labels.to_json(),
         **({"overlapping": True} if bundle.plan.output_labels.overlapping else {}),
+        "checked_against": checked_against(bundle),
+        "verdict": Verdict.from_json(bundle.card.get("verdict")).to_json(),
         "peak_memory_mb": peak_memory_mb(),
     }
     record |= {"precision": asked.precision} if asked.precision != "auto" else {}
@@ -303,6 +309,14 @@ def write_record(
     atomic.write_text(path, json.dumps(without_nan(record | {"cases": cases}), indent=1))
     if any("uncertainty" in entry for entry in cases.values()):
         atomic.write_text(folder / "uncertainty.csv", _csv(cases))
+
+
+def checked_against(bundle: Bundle) -> str:
+    """With what the flags of a prediction compare it."""
+    ranges = Ranges.from_json(bundle.card.get("plausibility"))
+    if ranges is None or not ranges.ranges:
+        return "not checked: the model has no ranges of its training cases"
+    return f"{ranges.cases} training cases"
 
 
 def refuse_foreign(manifest: Manifest, out: Path, options: PredictOptions, plan: Plan) -> None:

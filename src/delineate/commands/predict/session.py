@@ -24,6 +24,7 @@ from ...core.prediction import Prediction
 from ...core.progress import Progress, Say, silent, unsaid
 from ...execution import local as batch
 from ...formats import files
+from ...trust.plausibility import Ranges, ScanSample, flags, measure, sample
 from ...trust.uncertainty import agreement
 from ..options import PredictOptions
 from .results import read_scan, seg_source_of, write_result
@@ -60,6 +61,7 @@ class Session:
         self._bundle, self._engine, self._manifest = bundle, engine, manifest
         self._out, self._options, self._say = out, options, say
         self._progress = progress
+        self._ranges = Ranges.from_json(bundle.card.get("plausibility"))
         self._done = 0
         self._prefetcher = Prefetcher(manifest, bundle, options)
         self._writer = BackgroundWriter(options)
@@ -114,10 +116,20 @@ class Session:
             )
         )
         seg = scan.seg if scan.why_no_seg is None else scan.why_no_seg
+        seen = scan.seen
         # Frees the scan's memory for the next one.
         del scan
         return self._writer(
-            partial(write_result, case, self._manifest, prediction, self._out, self._options, seg)
+            partial(
+                write_result,
+                case,
+                self._manifest,
+                prediction,
+                self._out,
+                self._options,
+                seg,
+                partial(flags_of, seen, prediction, self._ranges),
+            )
         )
 
     def _ended(self, stage: str, done: float, total: float, note: str) -> None:
@@ -140,9 +152,12 @@ class Session:
 
 @dataclass(frozen=True, eq=False)
 class Scan:
-    """A preprocessed scan, and the series of its DICOM SEG, or why there can be no SEG."""
+    """A preprocessed scan, what was measured of it before, and the series of its DICOM SEG, or why
+    there can be no SEG.
+    """
 
     ready: PreparedScan
+    seen: ScanSample
     seg: SegSource | None = None
     why_no_seg: DelineateError | None = None
 
@@ -196,8 +211,10 @@ class Prefetcher:
                 seg = seg_source_of(case, self._bundle)
             except DelineateError as error:
                 why_no_seg = error.of_case(case.id)
+        seen = sample(volume)
         return Scan(
             preprocess_scan(volume, self._bundle.plan, present, self._options.skip_air),
+            seen,
             seg,
             why_no_seg,
         )
@@ -265,6 +282,13 @@ def _refusal(case: Case, manifest: Manifest, lacking: Sequence[str]) -> InputErr
         "with --allow-missing a model trained with missing channels can segment such a scan",
         case=case.id,
     )
+
+
+def flags_of(
+    seen: ScanSample, prediction: Prediction, ranges: Ranges | None
+) -> list[dict[str, str]]:
+    """What is implausible about a prediction, or unlike the training cases."""
+    return flags(measure(seen, prediction.labels, prediction.structures), ranges)
 
 
 def measured(prediction: Prediction) -> Prediction:

@@ -7,8 +7,11 @@ it. Nothing is chosen here.
 
 from __future__ import annotations
 
+import shutil
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from statistics import median
 from typing import Any
 
@@ -19,6 +22,7 @@ from ...core.manifest import Case, Manifest
 from ...core.progress import under
 from ...core.scores import describe
 from ...evaluation.scoring import SURFACES, EvaluationResult
+from ...execution import local as batch
 from .. import evaluate as evaluate_step
 from .. import predict as predict_step
 from ..options import EvaluateOptions, PredictOptions
@@ -72,8 +76,10 @@ def reserve(planned: PlannedRun, evaluation: Manifest) -> TimeReserve:
     budget_s = run.clock.stretch_s
     if budget_s is None or not evaluation.cases:
         return TimeReserve(evaluation)
-    middle, folds = evaluation.cases[len(evaluation) // 2], planned.folds
-    predict_s = _rehearse(planned, middle)
+    rehearsed = _rehearsed(planned, evaluation)
+    if rehearsed is None:  # no case can be read any more; ``evaluate`` names them
+        return TimeReserve(evaluation, RESERVE_S + RESERVE_SHARE * budget_s, 0.0)
+    predict_s, distances_s, folds = *rehearsed, planned.folds
     postprocess_s = 0.0
     if chooses_postprocessing(planned):
         validating = len(planned.sides(folds[0])[1])
@@ -86,7 +92,7 @@ def reserve(planned: PlannedRun, evaluation: Manifest) -> TimeReserve:
         + postprocess_s
         + PICTURE_S * min(_pictures(planned), len(evaluation))
     )
-    each = predict_s * len(folds) * 1.3 + _distances_s(planned, middle) + 0.05
+    each = predict_s * len(folds) * 1.3 + distances_s + 0.05
     most = max(1, int(0.3 * budget_s / each))
     if len(evaluation) > most:
         run.say(
@@ -111,6 +117,19 @@ def _pictures(planned: PlannedRun) -> int:
     if budget_s is None:
         return PICTURES
     return min(PICTURES, int(PICTURES_SHARE * budget_s / PICTURE_S))
+
+
+def _rehearsed(planned: PlannedRun, evaluation: Manifest) -> tuple[float, float] | None:
+    """Seconds to predict and to measure the middle case, or the next one that can still be read;
+    None if there is none.
+    """
+    middle = len(evaluation) // 2
+    for case in (*evaluation.cases[middle:], *evaluation.cases[:middle]):
+        try:
+            return _rehearse(planned, case), _distances_s(planned, case)
+        except InputError:
+            continue
+    return None
 
 
 def _rehearse(planned: PlannedRun, case: Case) -> float:
@@ -167,24 +186,17 @@ def evaluate(
         return {}, []
     run, is_test = planned.run, evaluation.cases[0].split == "test"
     folder = atomic.make_folder(run.folder / ("test" if is_test else "validation"))
-    failures: list[str] = []
-    seconds: list[float] = []
     groups = _groups(model, evaluation, is_test)
-    for part, cases in groups:
-        # Graphs compiled for all members are kept for the model's first user.
-        whole = len(part.members) == len(model.members)
-        outcomes = predict_step.predict_cases(
-            part,
-            cases,
-            folder / "predictions",
-            PredictOptions(device=run.request.device),
-            model=run.model if whole else "",
-            progress=under("evaluate", run.progress),
-        )
-        failures += [str(o.error) for o in outcomes if o.error is not None]
-        seconds += [o.seconds for o in outcomes if o.value is not None]
-    atomic.write_text(folder / "manifest.jsonl", evaluation.to_jsonl())
+    outcomes = _predict(planned, model, groups, folder / "predictions")
+    failures = [str(o.error) for o in outcomes if o.error is not None]
+    predicted = {o.name: o.seconds for o in outcomes if o.value is not None}
+    scorable = evaluation.only(case for case in evaluation if case.id in predicted)
+    atomic.write_text(folder / "manifest.jsonl", scorable.to_jsonl())
     what = "test" if is_test else ("cross-validation" if len(groups) > 1 else "validation")
+    unscored = {"what": what, "cases": 0, "not_scored": [case.id for case in evaluation]}
+    if not predicted:
+        names = ", ".join(case.id for case in evaluation)
+        return unscored, [*failures, f"no {what} case could be predicted ({names})"]
     try:
         pictures = _pictures(planned)
         evaluated = evaluate_step.evaluate_cases(
@@ -195,18 +207,36 @@ def evaluate(
             most_pictures=pictures,
         )
     except InputError as error:  # no case could be scored; the model exists all the same
-        failures.append(f"no {what} case could be scored: {error}")
-        return {
-            "what": what,
-            "cases": 0,
-            "not_scored": [case.id for case in evaluation],
-        }, failures
+        names = ", ".join(case.id for case in scorable)
+        return unscored, [*failures, f"no {what} case could be scored ({names}): {error}"]
     failures += [
         f"{what} case {name} could not be scored: {why}" for name, why in evaluated.failures.items()
     ]
     scores = _summary(planned, what, evaluation, evaluated)
     # Of one case, on the device of the training; ``predict --dry-run`` uses it.
-    return scores | {"predict_s": round(median(seconds), 2)}, failures
+    return scores | {"predict_s": round(median(predicted.values()), 2)}, failures
+
+
+def _predict(
+    planned: PlannedRun, model: ModelFile, groups: Sequence[tuple[Bundle, Manifest]], out: Path
+) -> list[batch.Outcome[dict[str, Any]]]:
+    """Segment the cases of each group with its members; the outcomes."""
+    run = planned.run
+    # Masks of an earlier start must not be scored instead of those that cannot be made any more.
+    shutil.rmtree(out, ignore_errors=True)
+    outcomes: list[batch.Outcome[dict[str, Any]]] = []
+    for part, cases in groups:
+        # Graphs compiled for all members are kept for the model's first user.
+        whole = len(part.members) == len(model.members)
+        outcomes += predict_step.predict_cases(
+            part,
+            cases,
+            out,
+            PredictOptions(device=run.request.device),
+            model=run.model if whole else "",
+            progress=under("evaluate", run.progress),
+        )
+    return outcomes
 
 
 def _groups(model: ModelFile, evaluation: Manifest, is_test: bool) -> list[tuple[Bundle, Manifest]]:

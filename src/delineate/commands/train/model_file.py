@@ -13,8 +13,11 @@ from ...cohorts.discovery.channels import numbered
 from ...cohorts.licence import licence_of_data
 from ...core.bundle import Bundle, Member, Weights
 from ...core.plan import Plan
+from ...evaluation.training_verdict import Verdict
 from ...extend.registers import custom_parts
 from .planned import NetworkJob, PlannedRun
+
+UNFINISHED = Verdict(summary="the training has not ended")
 
 
 class ModelFile:
@@ -32,7 +35,8 @@ class ModelFile:
         run = planned.run
         self.path: Path = run.model
         self.plan = planned.plan
-        self.card: dict[str, Any] = {}
+        # Replaced at the end; a model of a run that is stopped before has no other verdict.
+        self.card: dict[str, Any] = {"verdict": UNFINISHED.to_json()}
         self._provenance = _provenance(planned)
         self._members: dict[tuple[int, str], Member] = {}
         for job in jobs:
@@ -41,7 +45,7 @@ class ModelFile:
                 self._members[job.key] = job.member(self.plan, load_file(best))
         if self._members and self.path.is_file():
             card = Bundle.load(self.path).card
-            self.card = {key: card[key] for key in ("validation", "training_s") if key in card}
+            self.card |= {key: card[key] for key in ("validation", "training_s") if key in card}
 
     @property
     def members(self) -> tuple[Member, ...]:

@@ -129,9 +129,9 @@ def outlook(
     choose_device(options.device)
     originals_in(request.data, request.files).refuse([model])
     going_on, folder = continues(request, target, options.overwrite), folder_of(target)
-    clock = RunClock.load(folder / "clock.json", request.budget_s)
+    clock = RunClock.load(folder / "clock.json", request.limit_s)
     if not going_on:
-        clock = RunClock(clock.path, request.budget_s)
+        clock = RunClock(clock.path, request.limit_s)
     recipe = None if options.recipe is None else RECIPES[options.recipe]
     run = TrainingRun(request, target, clock, recipe, progress=progress)
     if going_on:

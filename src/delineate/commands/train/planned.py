@@ -18,6 +18,7 @@ from ...core.terms import contradictions, may_be
 from ...extend.parts import LossTerm
 from ...extend.registers import LOSSES, NETWORKS, parts_of
 from ...planning import rules
+from ...planning.capacity import steps_wanted
 from ...planning.changes import with_changes
 from ...planning.fingerprint import Fingerprint
 from .run import TrainingRun
@@ -174,7 +175,7 @@ def new_plan(run: TrainingRun, manifest: Manifest) -> tuple[Plan, Fingerprint | 
             "a plan of a cascade can be imported and used to predict, but not be trained"
         )
     _refuse_other_overlap(run, plan, manifest)
-    plan = with_loss(plan, request.loss)
+    plan = _with_steps(run, with_loss(plan, request.loss))
     # Whether voxels are ignored is a property of the cohort, whatever plan is given.
     ignore = bool(manifest.mapping.ignore)
     plan = plan.replace(loss=plan.loss.model_dump() | {"ignore": ignore})
@@ -206,6 +207,24 @@ def _refuse_other_overlap(run: TrainingRun, plan: Plan, manifest: Manifest) -> N
             f"structures that overlap have the loss terms {', '.join(Loss.OF_OVERLAPS)}; found "
             f"{', '.join(unfit)}"
         )
+
+
+def _with_steps(run: TrainingRun, plan: Plan) -> Plan:
+    """With ``--at-most``, a plan that ends after the steps wanted for the budget, or at that
+    time.
+    """
+    request, schedule = run.request, plan.schedule
+    if request.at_most_s is None or schedule.budget_s is None or request.budget_s is None:
+        return plan
+    steps = round(steps_wanted(schedule.budget_s, rules.FEWEST_STEPS))
+    longest_s = max(1.0, 0.9 * run.clock.remaining_s() - RESERVE_S)
+    words = (
+        f"{steps} steps, as many as are wanted in {schedule.budget_s:.0f} s of training, or "
+        f"{longest_s:.0f} s, whichever is first; the learning rate ends at zero"
+    )
+    reasons = plan.reasons | {"schedule": words}
+    changed = schedule.model_dump() | {"budget_s": longest_s, "steps": steps}
+    return plan.replace(schedule=changed, reasons=reasons)
 
 
 def with_loss(plan: Plan, text: str) -> Plan:
@@ -252,7 +271,9 @@ def _derived_plan(run: TrainingRun, manifest: Manifest) -> tuple[Plan, Fingerpri
     budget_s = None
     if request.budget_s is not None:
         # A tenth of the time is for everything but training.
-        left_s = max(5.0, 0.9 * run.clock.remaining_s() - RESERVE_S)
+        # With --at-most, steps and network are those of the budget, however slow the machine is.
+        whole_s = run.clock.remaining_s() if request.at_most_s is None else request.budget_s
+        left_s = max(5.0, 0.9 * whole_s - RESERVE_S)
         budget_s = left_s / len(folds_of(run, manifest))
     plan = rules.plan_with(
         run.recipe,

@@ -7,18 +7,26 @@ stopped.
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Sequence
 from functools import partial
 
+import numpy as np
+
 from ...cohorts.reading import read_image, read_label
-from ...core.labels import IGNORED
+from ...core import atomic
+from ...core.inputs import read_json
+from ...core.labels import IGNORED, LabelSet
 from ...core.manifest import Case, Manifest
 from ...core.plan import Plan
 from ...core.progress import Progress, silent
 from ...core.store import Store
+from ...core.volume import Volume
 from ...execution import local as batch
+from ...trust.plausibility import CaseMeasures, Ranges, measure, ranges_of, sample
 
 VIEWS_CHUNK = (32, 32, 32)  # views slice along every axis: a chunk as wide along each
+MEASURES = "measures.json"  # of a case, next to its arrays
 OBLIQUE_DEPTH = 8  # slices in a chunk where tilted planes cross several
 
 
@@ -57,6 +65,7 @@ def prepare_case(case: Case, manifest: Manifest, plan: Plan, store: Store) -> No
         return
     image = read_image(case, manifest)
     label = read_label(case, manifest, image.grid)
+    measures = _measures(image, label, manifest.labels)
     array, record = prepare(image, plan)
     count = plan.codes
     table = dict(enumerate(range(count))) if plan.labels.overlapping else plan.labels.compact()
@@ -75,6 +84,19 @@ def prepare_case(case: Case, manifest: Manifest, plan: Plan, store: Store) -> No
         seed=seed,
         spacing_mm=record.prepared.spacing_mm,
     )
+    atomic.write_text(store.folder / case.id / MEASURES, json.dumps(measures.to_json()))
+
+
+def _measures(image: Volume, label: Volume, labels: LabelSet) -> CaseMeasures:
+    """What predictions will be compared with; ignored voxels are left out."""
+    known = label.with_array(np.where(label.array == IGNORED, 0, label.array))
+    return measure(sample(image), known, labels)
+
+
+def ranges_in(store: Store, cases: Sequence[str]) -> Ranges:
+    """The ranges of the stored cases; those of earlier versions have no measures."""
+    files = [store.folder / case / MEASURES for case in cases]
+    return ranges_of([CaseMeasures.from_json(read_json(f)) for f in files if f.is_file()])
 
 
 def _chunk(plan: Plan) -> tuple[int, int, int]:

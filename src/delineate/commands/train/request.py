@@ -27,6 +27,7 @@ class Request:
 
     data: str
     budget_s: float | None = None
+    at_most_s: float | None = None
     epochs: int | None = None
     plan: str = ""
     recipe: str = ""
@@ -59,6 +60,11 @@ class Request:
         )
 
     @property
+    def limit_s(self) -> float | None:
+        """The time at which everything must have ended; None without a budget."""
+        return self.budget_s if self.at_most_s is None else self.at_most_s
+
+    @property
     def files(self) -> list[str]:
         """The files that the training reads in addition to the data."""
         return [path for name in PATHS if (path := getattr(self, name))]
@@ -75,6 +81,8 @@ class Request:
                 raise InputError("does not exist", path=given)
         if self.budget_s is not None and self.epochs is not None:
             raise UsageError("--budget and --epochs exclude each other")
+        if self.at_most_s is not None and self.at_most_s < (self.budget_s or float("inf")):
+            raise UsageError("--at-most is a time that is longer than that of --budget")
         if self.budget_s is not None and self.budget_s < 30:
             raise UsageError(
                 f"a budget of {self.budget_s:g} s is too short for a model; at least 30s are needed"

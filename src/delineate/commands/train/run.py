@@ -131,7 +131,7 @@ def open_run(
         Originals(_inputs_of(request, folder)).refuse_removing(folder)
         shutil.rmtree(folder, ignore_errors=True)
     atomic.make_folder(folder)
-    clock = RunClock.load(folder / "clock.json", request.budget_s)
+    clock = RunClock.load(folder / "clock.json", request.limit_s)
     return TrainingRun(request, model, clock, recipe, listeners or {}, say, progress)
 
 

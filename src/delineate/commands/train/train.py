@@ -21,29 +21,32 @@ from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ... import __version__
 from ...cohorts.discovery.originals import originals, originals_in
 from ...core import atomic
 from ...core.bundle import Bundle, Weights, graphs_beside
-from ...core.errors import DelineateError, OutputError
+from ...core.errors import DelineateError, OutputError, TrainingError
 from ...core.inputs import read_json
 from ...core.manifest import Case, Manifest
+from ...core.plan import Network
 from ...core.progress import Progress, Say, silent, unsaid
 from ...core.schema import SCHEMAS
 from ...core.scores import without_nan
 from ...core.store import StoredCase
+from ...evaluation.training_verdict import Verdict
 from ...execution.claims import claimed
 from ...execution.stopping import StopSignal
 from ...extend.parts import FollowedRun
 from ...extend.registers import RECIPES
 from ...extras import require_extra
+from ...planning import capacity
 from ...planning import rules as plan_step
 from .. import predict as predict_step
 from .. import report as report_step
 from ..options import TrainOptions
-from . import held_out, preparation
+from . import held_out, judging, preparation
 from .listeners import Recorders, find_listeners
 from .model_file import ModelFile
 from .planned import NetworkJob, PlannedRun, settle_plan
@@ -51,18 +54,24 @@ from .request import request_of
 from .run import CLAIM, TrainingRun, open_run
 from .sides import settle_cohort
 
+if TYPE_CHECKING:
+    from ...training import loop
+
 # Prepared cases are held in memory if they need at most this share of what is free.
 RAM_SHARE = 0.35
 
 
 @dataclass(frozen=True)
 class TrainingResult:
-    """The model, the folder of its run, its scores on held-out cases, and the failures."""
+    """The model, the folder of its run, its scores on held-out cases, the failures, and the
+    verdict.
+    """
 
     model: Path
     run: Path
     scores: dict[str, Any] = field(default_factory=dict)
     failures: Sequence[str] = ()
+    verdict: Verdict = field(default_factory=Verdict)
 
 
 def train(
@@ -132,15 +141,19 @@ def _finished(run: TrainingRun) -> TrainingResult:
         "--overwrite to start from scratch"
     )
     card = read_json(run.folder / "card.json")
-    return TrainingResult(run.model, run.folder, card.get("scores", {}))
+    verdict = Verdict.from_json(card.get("verdict"))
+    run.say(f"verdict: {verdict.words}")
+    return TrainingResult(run.model, run.folder, card.get("scores", {}), verdict=verdict)
 
 
 def _train(run: TrainingRun, manifest: Manifest, failures: Sequence[str]) -> TrainingResult:
     """From the cohort to the report."""
     run.clock.save()
+    _use_fastest_threads(run)
     planned = settle_plan(run, manifest)
     run.clock.save()
     failures = [*failures, *_prepare(planned)]
+    judging.record_baseline(planned)
     run.clock.save()
     evaluation = held_out.cases_to_score(planned)
     reserve = held_out.reserve(planned, evaluation)
@@ -148,14 +161,37 @@ def _train(run: TrainingRun, manifest: Manifest, failures: Sequence[str]) -> Tra
     # others.
     jobs = planned.jobs
     model = ModelFile(planned, jobs)
+    learned = [case.id for case in planned.learning if run.store.has(case.id)]
+    model.card["plausibility"] = preparation.ranges_in(run.store, learned).to_json()
     for number, job in enumerate(jobs):
         share = (run.clock.remaining_s() - reserve.total_s) / (len(jobs) - number)
         limited = run.request.budget_s is not None
         _fit(planned, model, job, time.monotonic() + max(1.0, share) if limited else None)
     _postprocess(planned, model, reserve.postprocess_s)
     scores, unscored = held_out.evaluate(planned, model, reserve.evaluation)
-    failures = [*failures, *unscored, *_finish(run, model, scores)]
-    return TrainingResult(run.model, run.folder, scores, failures)
+    verdict = judging.verdict_of(planned, model.card, scores)
+    failures = [*failures, *unscored, *_finish(run, model, scores, verdict)]
+    return TrainingResult(run.model, run.folder, scores, failures, verdict)
+
+
+def _use_fastest_threads(run: TrainingRun) -> None:
+    """On a CPU and with a budget, use as many threads as the load of the machine leaves useful."""
+    import torch
+
+    from ...inference.devices import choose_device
+    from ...training.threads import use_fastest
+
+    if run.request.budget_s is None or choose_device(run.request.device).type != "cpu":
+        return
+    widths, kernel = (16, 32), (3, 3, 3)
+    small = Network(
+        dims=3, channels=1, classes=2, widths=widths, strides=((2, 2, 2),), kernels=(kernel, kernel)
+    )
+    use_fastest(
+        lambda: capacity.measure_step(small, (32, 32, 32), 2),
+        torch.set_num_threads,
+        torch.get_num_threads(),
+    )
 
 
 def _prepare(planned: PlannedRun) -> list[str]:
@@ -229,12 +265,32 @@ def _fit(planned: PlannedRun, model: ModelFile, job: NetworkJob, deadline: float
         extension=len(run.clock.extensions),
     )
     with closing(recorders):
-        weights = loop.fit(fitted)
+        weights = _fitted(fitted, model, job)
     model.add(job, weights)
     if not finished:
         model.note("training_s", job.name, round(time.monotonic() - began, 1))
     model.card["torch"] = torch.__version__
     model.save()
+
+
+def _fitted(fitted: loop.TrainingJob, model: ModelFile, job: NetworkJob) -> Weights:
+    """The best weights; of a training that cannot continue, those before, and the card says so.
+
+    Raises:
+        TrainingError: there are none.
+    """
+    from safetensors.numpy import load_file
+
+    from ...training import loop
+
+    try:
+        return loop.fit(fitted)
+    except TrainingError as error:
+        best = fitted.folder / "best.safetensors"
+        if not best.is_file():
+            raise
+        model.note("diverged", job.name, error.message)
+        return load_file(best)
 
 
 @dataclass
@@ -304,9 +360,12 @@ def _opened(planned: PlannedRun, cases: Sequence[Case], view: str = "") -> list[
     return [case.seen(seen.order, table) for case in opened]
 
 
-def _finish(run: TrainingRun, model: ModelFile, scores: dict[str, Any]) -> list[str]:
+def _finish(
+    run: TrainingRun, model: ModelFile, scores: dict[str, Any], verdict: Verdict
+) -> list[str]:
     """Write the last bundle, the card and the report; the failures."""
     model.card |= {
+        "verdict": verdict.to_json(),
         "scores": without_nan(scores),
         "seconds": round(run.clock.elapsed_s, 1),
         "peak_memory_mb": predict_step.peak_memory_mb(),
@@ -320,4 +379,5 @@ def _finish(run: TrainingRun, model: ModelFile, scores: dict[str, Any]) -> list[
     except DelineateError as error:
         failures.append(f"the report could not be written: {error}")
     run.say(f"model {bundle.id} in {run.model}; report in {run.folder / 'report.html'}")
+    run.say(f"verdict: {verdict.words}")
     return failures

@@ -1,0 +1,351 @@
+"""Flags of predictions that look unlike the training cases.
+
+    scan, label map --measure--> CaseMeasures      of training cases with their truth
+    CaseMeasures of n cases --ranges_of--> Ranges  recorded in the model's card
+    CaseMeasures, Ranges --flags--> sentences      of a prediction
+
+A quantity is flagged if it is outside everything seen in training and outside the normal-theory
+prediction interval for one more observation, mean ± t s sqrt(1 + 1/n) (Hahn & Meeker,
+*Statistical Intervals*, 1991). The level of each interval is ``FALSE_FLAGS`` divided by the number
+of quantities, so that about this share of good scans is flagged, however many structures there are.
+Volumes, spacings and sizes are compared as logarithms. Intensities are compared by HU in CT;
+elsewhere, where their unit is arbitrary, by the shape of their distribution and the contrast of the
+structures.
+
+Left and right are judged by the rule of ``cohorts.checks.sides``. The module reads no files. Axes
+are R, A, S.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..cohorts.checks.sides import body_x, wrong_sides
+from ..core.labels import LabelSet
+from ..core.volume import Volume
+from ..core.words import joined, number_text
+
+SCHEMA = 1
+FALSE_FLAGS = 0.01  # of good scans, about
+FEWEST = 5  # training cases with a quantity, below which it is not checked
+SAMPLE = 100_000  # voxels of a scan that are looked at, evenly spread
+PERCENTILES = (1, 25, 50, 75, 99)
+SPECK = 0.01  # of a structure: smaller connected components are not counted
+# Least standard deviations, so that quantities that never vary are not flagged for rounding.
+LEAST_LOG, LEAST_SHARE, LEAST_HU = 0.05, 0.02, 10.0
+MOST_NAMED = 4
+
+
+@dataclass(frozen=True, eq=False)
+class ScanSample:
+    """What is kept of a scan until its prediction is there.
+
+    Args:
+        quantities: name -> value, of the scan alone.
+        values: (i, j, k) every n-th voxel of the first channel, and the ``steps`` n of each axis.
+        problems: kind -> sentence: constant, hardly any finite voxel.
+        middle_mm, width_mm: of the body along x; NaN without a position in the patient.
+        placed: whether x means left and right.
+    """
+
+    quantities: Mapping[str, float]
+    values: NDArray[np.float32]
+    steps: tuple[int, ...]
+    problems: Mapping[str, str] = field(default_factory=dict)
+    middle_mm: float = math.nan
+    width_mm: float = math.nan
+    placed: bool = True
+
+
+@dataclass(frozen=True)
+class CaseMeasures:
+    """The quantities of a scan with its label map, and what is wrong whatever the training cases
+    were.
+
+    Args:
+        quantities: name -> value; see ``NAMES``.
+        structures: names of those that are present.
+        problems: kind -> sentence.
+        components: structure -> number of its connected components, without specks.
+    """
+
+    quantities: Mapping[str, float]
+    structures: tuple[str, ...] = ()
+    problems: Mapping[str, str] = field(default_factory=dict)
+    components: Mapping[str, int] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data."""
+        return vars(self)
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> CaseMeasures:
+        """From ``to_json``."""
+        return cls(
+            data["quantities"], tuple(data["structures"]), data["problems"], data["components"]
+        )
+
+
+@dataclass(frozen=True)
+class Range:
+    """A quantity over n training cases: mean, standard deviation, and the extremes."""
+
+    n: int
+    mean: float
+    std: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Ranges:
+    """The quantities of all training cases.
+
+    Args:
+        cases: number of training cases.
+        ranges: quantity -> its range.
+        always: structures that every case has.
+        components: structure -> the largest number of its connected components.
+    """
+
+    cases: int
+    ranges: Mapping[str, Range]
+    always: tuple[str, ...] = ()
+    components: Mapping[str, int] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data for the model's card."""
+        return {
+            "schema": SCHEMA,
+            "cases": self.cases,
+            "ranges": {
+                name: [r.n, *(float(f"{v:.6g}") for v in (r.mean, r.std, r.low, r.high))]
+                for name, r in self.ranges.items()
+            },
+            "always": list(self.always),
+            "components": dict(self.components),
+        }
+
+    @classmethod
+    def from_json(cls, data: Any) -> Ranges | None:
+        """The record in a card; None without one that this version reads."""
+        if not isinstance(data, Mapping) or data.get("schema") != SCHEMA:
+            return None
+        ranges = {name: Range(*values) for name, values in data["ranges"].items()}
+        return cls(data["cases"], ranges, tuple(data["always"]), data["components"])
+
+
+# ---- one case ----
+
+
+def sample(scan: Volume) -> ScanSample:
+    """What is measured of a scan (I, J, K) or (C, I, J, K) before it is prepared."""
+    channels = scan.channels_array
+    shape = channels.shape[1:]
+    step = max(1, math.ceil((np.prod(shape) / SAMPLE) ** (1 / sum(n > 1 for n in shape) or 1)))
+    steps = tuple(step if n > 1 else 1 for n in shape)
+    quantities: dict[str, float] = {}
+    problems: dict[str, str] = {}
+    grid = scan.grid.reorient("RAS")[0]
+    for axis, spacing, size in zip("RAS", grid.spacing_mm, grid.shape, strict=True):
+        if scan.meta.get("spacing_known", True):
+            quantities[f"spacing {axis}"] = math.log(spacing)
+            quantities[f"size {axis}"] = math.log(spacing * size)
+    first = np.zeros((1, 1, 1), np.float32)
+    for number, channel in enumerate(channels):
+        seen = channel[tuple(slice(None, None, s) for s in steps)].astype(np.float32)
+        finite = seen[np.isfinite(seen)]
+        first = seen if number == 0 else first
+        name = f"channel {number + 1}" if len(channels) > 1 else "the scan"
+        if finite.size < 0.01 * seen.size:
+            problems["not finite"] = f"hardly any voxel of {name} is finite"
+        elif float(finite.min()) == float(finite.max()):
+            problems["constant"] = f"all voxels of {name} have the value {float(finite[0]):g}"
+        else:
+            quantities |= _intensities(number, finite, scan.unit == "HU")
+    placed = bool(scan.meta.get("place_known", True)) and shape[2] > 1
+    middle, width = body_x(scan) if placed and not problems else (math.nan, math.nan)
+    return ScanSample(quantities, first, steps, problems, middle, width, placed)
+
+
+def _intensities(channel: int, values: NDArray[np.float32], is_hu: bool) -> dict[str, float]:
+    """The shape of the distribution of the intensities; of CT its percentiles in HU."""
+    at = np.percentile(values, PERCENTILES)
+    if is_hu:
+        named = zip(PERCENTILES, at.tolist(), strict=True)
+        return {f"HU {channel} {p}": v for p, v in named if p in (50, 99)}
+    reach = max(float(at[-1] - at[0]), 1e-30)
+    inner = zip(PERCENTILES[1:-1], at[1:-1].tolist(), strict=True)
+    return {f"intensity {channel} {p}": (v - float(at[0])) / reach for p, v in inner}
+
+
+def measure(seen: ScanSample, label: Volume, labels: LabelSet) -> CaseMeasures:
+    """The quantities of a scan with a label map on its grid (I, J, K)."""
+    from scipy import ndimage
+
+    quantities, problems = dict(seen.quantities), dict(seen.problems)
+    array = label.array
+    boxes = [] if labels.overlapping else ndimage.find_objects(array)
+    present, components = [], {}
+    for structure in labels:
+        # The box of a label value; of bits or of several values, that of the whole mask.
+        mine, index = boxes, structure.value - 1
+        if labels.overlapping or structure.parts:
+            mine = ndimage.find_objects(labels.inside(array, structure).astype(np.uint8))
+            index = 0
+        box = mine[index] if index < len(mine) else None
+        if box is None:
+            continue
+        name, mask = structure.name, labels.inside(array[box], structure)
+        present.append(name)
+        voxels = int(np.count_nonzero(mask))
+        quantities[f"volume of {name}"] = math.log(voxels * label.grid.voxel_ml)
+        components[name] = _components(mask, voxels)
+        if seen.placed and seen.width_mm > 0:
+            x = _centre_x(mask, box, label)
+            quantities[f"position of {name}"] = (x - seen.middle_mm) / seen.width_mm
+    # Of many structures one or two often have one component more than ever before: their sum is
+    # compared.
+    quantities["components"] = sum(math.log(n) for n in components.values())
+    contrast = _contrast(seen, array)
+    if math.isfinite(contrast):
+        quantities["contrast"] = contrast
+    if seen.placed and not seen.problems:
+        wrong = wrong_sides(label, labels, seen.middle_mm, seen.width_mm)
+        if wrong:
+            names = [b.name for b in labels if b.value in wrong]
+            problems["side"] = (
+                f"{joined(names, MOST_NAMED)}: up to {max(wrong.values()):.0f} mm on the wrong side"
+            )
+    return CaseMeasures(quantities, tuple(present), problems, components)
+
+
+def _components(mask: NDArray[np.bool_], voxels: int) -> int:
+    """Connected components (26 neighbours) without specks."""
+    from scipy import ndimage
+
+    found, count = ndimage.label(mask, np.ones((3, 3, 3)))
+    if count < 2:
+        return 1
+    sizes = np.bincount(found.ravel())[1:]
+    return max(1, int((sizes >= SPECK * voxels).sum()))
+
+
+def _centre_x(mask: NDArray[np.bool_], box: Sequence[slice], label: Volume) -> float:
+    """x of a structure's centroid in RAS+ mm."""
+    centre = [
+        float(np.average(np.arange(n), weights=mask.sum(axis=tuple(o for o in range(3) if o != a))))
+        + part.start
+        for a, (n, part) in enumerate(zip(mask.shape, box, strict=True))
+    ]
+    return float(label.grid.to_mm(np.array([centre]))[0, 0])
+
+
+def _contrast(seen: ScanSample, array: NDArray[Any]) -> float:
+    """Mean intensity inside the structures, on the scale of the scan's own percentiles."""
+    inside = array[tuple(slice(None, None, s) for s in seen.steps)] > 0
+    values = seen.values
+    finite = np.isfinite(values)
+    if not (inside & finite).any() or seen.problems:
+        return math.nan
+    low, high = np.percentile(values[finite], (PERCENTILES[0], PERCENTILES[-1]))
+    return float((values[inside & finite].mean() - low) / max(float(high - low), 1e-30))
+
+
+# ---- many cases ----
+
+
+def ranges_of(cases: Sequence[CaseMeasures]) -> Ranges:
+    """The ranges of the training cases."""
+    values: dict[str, list[float]] = {}
+    for case in cases:
+        for name, value in case.quantities.items():
+            values.setdefault(name, []).append(value)
+    ranges = {
+        name: Range(len(v), float(np.mean(v)), float(np.std(v, ddof=1)), min(v), max(v))
+        for name, v in values.items()
+        if len(v) >= FEWEST
+    }
+    structures = dict.fromkeys(name for case in cases for name in case.structures)
+    always = [n for n in structures if all(n in case.structures for case in cases)]
+    components: dict[str, int] = {}
+    for case in cases:
+        for name, count in case.components.items():
+            components[name] = max(count, components.get(name, 0))
+    return Ranges(len(cases), ranges, tuple(always) if len(cases) >= FEWEST else (), components)
+
+
+def flags(case: CaseMeasures, ranges: Ranges | None) -> list[dict[str, str]]:
+    """What is implausible: kind and sentence of each flag. Without ranges, as of imported models,
+    only what is wrong in itself.
+    """
+    found = [{"kind": kind, "words": words} for kind, words in case.problems.items()]
+    if ranges is None:
+        return found
+    missing = [name for name in ranges.always if name not in case.structures]
+    if missing:
+        verb = "is" if len(missing) == 1 else "are"
+        words = f"{joined(missing, MOST_NAMED)} {verb} missing, which every training case has"
+        found.append({"kind": "missing", "words": words})
+    outside: dict[str, list[str]] = {}
+    checked = [name for name in case.quantities if name in ranges.ranges]
+    for name in checked:
+        value, known = case.quantities[name], ranges.ranges[name]
+        if _is_outside(name, value, known, FALSE_FLAGS / len(checked)):
+            words = (
+                _more_components(case, ranges)
+                if name == "components"
+                else _words(name, value, known)
+            )
+            outside.setdefault(name.split()[0], []).append(words)
+    for kind, listed in outside.items():
+        found.append({"kind": _KINDS.get(kind, kind), "words": "; ".join(listed[:MOST_NAMED])})
+    return found
+
+
+def _is_outside(name: str, value: float, known: Range, level: float) -> bool:
+    """Whether a value is beyond all training cases and beyond the prediction interval."""
+    from scipy.stats import t
+
+    if known.low <= value <= known.high:
+        return False
+    if name == "components" and value < known.low:
+        return False
+    kind = name.split()[0]
+    least = {"HU": LEAST_HU, "intensity": LEAST_SHARE, "contrast": LEAST_SHARE}.get(kind, LEAST_LOG)
+    reach = float(t.ppf(1 - level / 2, known.n - 1)) * max(known.std, least)
+    return abs(value - known.mean) > reach * math.sqrt(1 + 1 / known.n)
+
+
+_KINDS = {"HU": "intensity", "contrast": "intensity"}
+_UNITS = {"volume": " ml", "spacing": " mm", "size": " mm"}
+
+
+def _more_components(case: CaseMeasures, ranges: Ranges) -> str:
+    """The structures with more connected components than in any training case."""
+    more = [
+        f"{name} ({count}, in training at most {ranges.components.get(name, 0)})"
+        for name, count in case.components.items()
+        if count > ranges.components.get(name, 0)
+    ]
+    return f"more connected components than ever seen: {joined(more, MOST_NAMED)}"
+
+
+def _words(name: str, value: float, known: Range) -> str:
+    """The value and the range of the training cases."""
+    kind, _, rest = name.partition(" ")
+    if kind in _UNITS:
+        shown = [number_text(math.exp(v)) for v in (value, known.low, known.high)]
+        what = f"{kind} {rest}" if kind == "volume" else f"{kind} along {rest}"
+        return f"{what}: {shown[0]}{_UNITS[kind]}, in training {shown[1]} to {shown[2]}"
+    if kind == "position":
+        return f"{rest.removeprefix('of ')} is not where it is in the training cases, left to right"
+    shown = [f"{v:.3g}" for v in (value, known.low, known.high)]
+    what = {"contrast": "contrast of the structures"}.get(kind, "distribution of intensities")
+    return f"{what}: {shown[0]}, in training {shown[1]} to {shown[2]}"
