@@ -1,5 +1,5 @@
-"""Names of structures on both sides of an evaluation: the same in any spelling, refused where they
-contradict the values.
+"""Names of structures on both sides of an evaluation: paired by identity in any spelling, refused
+where they contradict the values and cannot pair.
 """
 
 from __future__ import annotations
@@ -63,10 +63,31 @@ def dices(evaluated) -> dict[str, float]:
 
 
 @pytest.mark.parametrize("side", ["the cohort", "its folder of labels"])
-def test_names_that_contradict_the_values_are_refused_with_both_tables(tmp_path, side):
-    """The same anatomy, values exchanged: a perfect mask would score 0 under the other's name."""
+def test_structures_with_other_values_are_paired_by_name(tmp_path, side):
+    """The same anatomy, values exchanged: by value a perfect mask would score 0."""
     pred = predictions(tmp_path / "pred", PREDICTED)
     truth = decathlon(tmp_path / "truth", DECATHLON, values=(2, 1, 3))
+    found = evaluate(
+        pred,
+        truth if side == "the cohort" else truth / "labelsTr",
+        tmp_path / "out",
+        EvaluateOptions(report=False, pictures=True),
+    )
+    assert dices(found) == dict.fromkeys(DECATHLON.values(), 1.0)
+    (note,) = [text for text in found.notes if "paired by name" in text]
+    assert "necrosis 1 with necrotic core 2" in note and "oedema 2 with edema 1" in note
+    # A value that the predictions do not declare is not another structure's.
+    scan(pred / "B_001.nii.gz", anatomy(1, 2, 7))
+    ((case, why),) = evaluate(pred, truth).failures.items()
+    assert case == "B_001" and "undeclared label values 7" in why
+
+
+@pytest.mark.parametrize("side", ["the cohort", "its folder of labels"])
+def test_names_that_contradict_the_values_are_refused_with_both_tables(tmp_path, side):
+    """The truth has another structure: names cannot pair them all."""
+    pred = predictions(tmp_path / "pred", PREDICTED)
+    names = {1: "edema", 2: "necrotic core", 3: "cyst"}
+    truth = decathlon(tmp_path / "truth", names, values=(2, 1, 3))
     with pytest.raises(LabelError, match="contradict the values") as refused:
         evaluate(
             pred,
@@ -77,7 +98,7 @@ def test_names_that_contradict_the_values_are_refused_with_both_tables(tmp_path,
     said = str(refused.value)
     assert (
         "1 necrosis, 2 oedema, 3 enhancing tumour" in said
-        and "1 edema, 2 necrotic core, 3 enhancing tumor" in said
+        and "1 edema, 2 necrotic core, 3 cyst" in said
     )
     assert "--labels" in said and "predictions.json" in said and not (tmp_path / "out").exists()
 
@@ -99,8 +120,8 @@ def test_a_user_states_what_the_values_mean(tmp_path):
     (tmp_path / "wrong.yaml").write_text(
         "oedema: edema\nnecrosis: necrotic core\nenhancing tumour: enhancing tumor\n"
     )
-    with pytest.raises(LabelError, match="contradict the values"):
-        evaluate(pred, truth, options=EvaluateOptions(labels=tmp_path / "wrong.yaml"))
+    found = evaluate(pred, truth, options=EvaluateOptions(labels=tmp_path / "wrong.yaml"))
+    assert set(dices(found).values()) == {1.0}
     # For both sides: by value, as the user says.
     (tmp_path / "by_value.yaml").write_text("1: a\n2: b\n3: c\n")
     assert dices(
@@ -137,20 +158,23 @@ def test_two_folders_of_predictions_are_held_against_each_other(tmp_path):
     other = predictions(
         tmp_path / "other", {1: "oedema", 2: "necrosis", 3: "enhancing tumour"}, values=(2, 1, 3)
     )
+    assert set(dices(evaluate(one, other)).values()) == {1.0}
+    (other / "predictions.json").unlink()
+    (other / "labels.csv").write_text("value,name\n1,oedema\n2,necrosis\n3,enhancing tumour\n")
+    assert set(dices(evaluate(one, other)).values()) == {1.0}
+    (other / "labels.csv").write_text("value,name\n1,oedema\n2,cyst\n3,enhancing tumour\n")
     with pytest.raises(
         LabelError, match=r"1 is 'necrosis' in the predictions and 'oedema' in the truth"
     ):
         evaluate(one, other)
-    (other / "predictions.json").unlink()
-    (other / "labels.csv").write_text("value,name\n1,oedema\n2,necrosis\n3,enhancing tumour\n")
-    with pytest.raises(LabelError, match="contradict"):
-        evaluate(one, other)
 
 
-def test_a_structure_with_another_value_is_a_contradiction(tmp_path):
+def test_a_structure_with_another_value_is_paired_unless_others_differ(tmp_path):
     pred = predictions(tmp_path / "pred", {1: "liver", 2: "spleen", 3: "pancreas"})
-    truth = predictions(tmp_path / "truth", None)
+    truth = predictions(tmp_path / "truth", None, values=(4, 2, 3))
     (truth / "labels.json").write_text(json.dumps({"4": "liver", "2": "spleen", "3": "pancreas"}))
+    assert dices(evaluate(pred, truth)) == {"spleen": 1.0, "pancreas": 1.0, "liver": 1.0}
+    (truth / "labels.json").write_text(json.dumps({"4": "liver", "2": "spleen", "3": "colon"}))
     with pytest.raises(LabelError, match="'liver' is 1 in the predictions and 4 in the truth"):
         evaluate(pred, truth)
 

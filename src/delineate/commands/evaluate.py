@@ -19,6 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ..cohorts.discovery.names import read_label_names
 from ..cohorts.discovery.originals import originals
 from ..cohorts.discovery.structures import StructureSelection
 from ..core.atomic import make_folder, write_text
@@ -30,10 +31,11 @@ from ..core.prediction import Prediction
 from ..core.progress import Progress, silent
 from ..core.volume import Volume
 from ..evaluation.declared import (
+    Declared,
     chooses_structures,
     declared_labels,
     ignored_beside,
-    refuse_contradiction,
+    renumbering,
 )
 from ..evaluation.masks import Reading
 from ..evaluation.overlapping import may_overlap
@@ -144,16 +146,19 @@ def _pairing(
     prediction: Side, truth: Side, options: EvaluateOptions
 ) -> tuple[Pairing, LabelSet | None, list[str]]:
     """The pairs, the structures if anything declares them, and notes."""
-    if options.model is not None:
-        return _pairing_of_model(prediction, truth, options)
-    given = options.labels
-    labels = LabelSet.from_names(dict(given)) if isinstance(given, Mapping) else given
+    found = _pairing_of_model if options.model is not None else _pairing_of_files
     if not (isinstance(prediction, str | Path) and isinstance(truth, str | Path)):
         pairing = pair_volumes(_volume(prediction), _volume(truth))
-        if labels is None:
-            return pairing, _structures(prediction, truth), []
-        known, notes = declared_labels(labels, pairing, Path(), Path())
-        return pairing, known, notes
+        declared = _in_memory(prediction, truth, options)
+    else:
+        pairing, declared = found(prediction, truth, options)
+    return pairing.renumbered(declared.renumber), declared.labels, list(declared.notes)
+
+
+def _pairing_of_files(
+    prediction: str | Path, truth: str | Path, options: EvaluateOptions
+) -> tuple[Pairing, Declared]:
+    labels = _stated_labels(options)
     selects = isinstance(labels, str | Path) and chooses_structures(labels)
     selection = Path(labels) if selects and isinstance(labels, str | Path) else None
     pairing = pair(
@@ -162,27 +167,49 @@ def _pairing(
     if selects and pairing.manifest is not None and Path(truth).is_dir():
         # The file selected structures of the cohort, whose manifest now has the new numbers.
         labels = None
-    known, notes = declared_labels(labels, pairing, Path(prediction), Path(truth))
-    return pairing, known, notes
+    return pairing, declared_labels(labels, pairing, Path(prediction), Path(truth))
 
 
 def _pairing_of_model(
-    prediction: Side, truth: Side, options: EvaluateOptions
-) -> tuple[Pairing, LabelSet | None, list[str]]:
-    """As ``_pairing``, with the structures of a model: those of a cohort are selected by name."""
+    prediction: str | Path, truth: str | Path, options: EvaluateOptions
+) -> tuple[Pairing, Declared]:
+    """With the structures of a model: those of a cohort are selected by name."""
     assert options.model is not None
     labels = Bundle.load(options.model).labels
-    if not (isinstance(prediction, str | Path) and isinstance(truth, str | Path)):
-        return pair_volumes(_volume(prediction), _volume(truth)), labels, []
+    notes = (f"structures of the model {options.model}",)
     selection = StructureSelection.of_labels(labels)
     pairing = pair(
         prediction, truth, like=options.like, as_stack=options.as_stack, labels=selection
     )
+    known = None
     if pairing.manifest is None:
-        known, _ = declared_labels(None, pairing, Path(prediction), Path(truth))
-        if known is not None:
-            refuse_contradiction(labels, Path(options.model), known, Path(truth))
-    return pairing, labels, [f"structures of the model {options.model}"]
+        known = declared_labels(None, pairing, Path(prediction), Path(truth)).labels
+    if known is None:
+        return pairing, Declared(labels, notes)
+    renumber = renumbering(labels, Path(options.model), known, Path(truth))
+    return pairing, Declared(known if renumber else labels, notes, renumber)
+
+
+def _in_memory(prediction: Side, truth: Side, options: EvaluateOptions) -> Declared:
+    """The structures of label maps: stated, or those that a ``Prediction`` on either side has.
+
+    Raises:
+        LabelError: both sides have structures that contradict each other.
+    """
+    if options.model is not None:
+        return Declared(Bundle.load(options.model).labels)
+    if (stated := _stated_labels(options)) is not None:
+        return Declared(stated if isinstance(stated, LabelSet) else read_label_names(stated))
+    found = [side.structures for side in (prediction, truth) if isinstance(side, Prediction)]
+    here = Path("in memory")
+    if len(found) == 2:
+        return Declared(found[1], renumber=renumbering(found[0], here, found[1], here))
+    return Declared(found[0] if found else None)
+
+
+def _stated_labels(options: EvaluateOptions) -> str | Path | LabelSet | None:
+    given = options.labels
+    return LabelSet.from_names(dict(given)) if isinstance(given, Mapping) else given
 
 
 def _ignored_beside(truth: Side) -> tuple[int, ...]:
@@ -199,19 +226,6 @@ def _volume(side: Side) -> Volume:
     if isinstance(side, Prediction):
         return side.labels
     return side if isinstance(side, Volume) else files.read(Path(side))
-
-
-def _structures(prediction: Side, truth: Side) -> LabelSet | None:
-    """The structures that a ``Prediction`` on either side has.
-
-    Raises:
-        LabelError: both sides have structures that contradict each other.
-    """
-    found = [side.structures for side in (prediction, truth) if isinstance(side, Prediction)]
-    if len(found) == 2:
-        here = Path("in memory")
-        refuse_contradiction(found[0], here, found[1], here)
-    return found[0] if found else None
 
 
 @dataclass(frozen=True)

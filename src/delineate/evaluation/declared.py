@@ -1,22 +1,24 @@
-"""What the label values of predictions and truths mean, from the names on both sides; names that
-contradict the values are an error.
+"""What the label values of predictions and truths mean, from the names on both sides.
 
-Masks store values, but users mean structures. If both sides name their values, and one value has
-two names or one structure two values, a comparison by value would score one structure as another.
-Spelling, case and word order make no difference (``core.terms``).
+Masks store values, but users mean structures. If both sides name the same structures, these are
+paired by identity, whatever their values (``core.terms``: spelling, case and word order make no
+difference). If one side lacks a structure of the other, and one value has two names or one
+structure two values, the evaluation is refused: a comparison by value would score one structure as
+another.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..cohorts.discovery.names import read_ignored, read_label_names
 from ..core.errors import LabelError
 from ..core.inputs import read_yaml
 from ..core.labels import LabelSet
-from ..core.terms import contradictions, names_structure
+from ..core.terms import contradictions, names_structure, values_by_identity
 from ..formats.label_files import names_in
 from .pairing import Pairing
 
@@ -46,11 +48,26 @@ def chooses_structures(path: str | Path) -> bool:
     return isinstance(inner, dict) and not all(str(key).strip().isdigit() for key in inner)
 
 
+@dataclass(frozen=True)
+class Declared:
+    """What is known about the structures of two sides.
+
+    Args:
+        labels: the structures, with the values of the truth; None if nothing declares them.
+        notes: on the source of their names.
+        renumber: value of the predictions -> value of the same structure in the truth; empty if
+            they are equal.
+    """
+
+    labels: LabelSet | None
+    notes: tuple[str, ...] = ()
+    renumber: Mapping[int, int] = field(default_factory=dict)
+
+
 def declared_labels(
     stated: str | Path | LabelSet | None, pairing: Pairing, pred: Path, true: Path
-) -> tuple[LabelSet | None, list[str]]:
-    """The declared structures, and notes on the source of their names; None if nothing declares
-    them.
+) -> Declared:
+    """The declared structures.
 
     Args:
         stated: the names that the user states for both sides; they override all other names. With
@@ -62,15 +79,17 @@ def declared_labels(
         LabelError: the names of both sides contradict the values; the message has both tables.
     """
     if isinstance(stated, LabelSet):
-        return stated, []
+        return Declared(stated)
     if stated is not None:
-        return read_label_names(stated), [f"structure names from {stated}"]
+        return Declared(read_label_names(stated), (f"structure names from {stated}",))
     predicted, predicted_in = _names_next_to(pred)
     # The truth is a cohort: its manifest declares the structures.
     if pairing.manifest is not None and len(pairing.manifest.labels):
         declared = pairing.manifest.labels
         if predicted is None:
-            return declared, []
+            return Declared(declared)
+        if renumber := renumbering(predicted, predicted_in, declared, true):
+            return Declared(declared, (_paired_by_name(predicted, declared, renumber),), renumber)
         if set(predicted.values) != set(declared.values):
             raise LabelError(
                 f"the predictions have the values {predicted.values} "
@@ -78,41 +97,50 @@ def declared_labels(
                 f"({', '.join(declared.names)}); {_HOW_TO_STATE_NAMES}",
                 path=predicted_in,
             )
-        refuse_contradiction(predicted, predicted_in, declared, true)
         # Generic names such as "label 1" name no structure: use those of the predictions.
-        return (
-            (declared, [])
-            if any(names_structure(name) for name in declared.names)
-            else (predicted, [f"structure names from {predicted_in}"])
-        )
+        if any(names_structure(name) for name in declared.names):
+            return Declared(declared)
+        return Declared(predicted, (f"structure names from {predicted_in}",))
     # The truth is a file or a folder: names may be next to either side.
     known, known_in = _names_next_to(true)
-    if predicted is not None and known is not None:
-        refuse_contradiction(predicted, predicted_in, known, known_in)
-    if predicted is not None:
-        return predicted, [f"structure names from {predicted_in}"]
-    return known, [f"structure names from {known_in}"] if known is not None else []
+    if predicted is None:
+        return Declared(known, (f"structure names from {known_in}",) if known is not None else ())
+    if known is not None and (renumber := renumbering(predicted, predicted_in, known, known_in)):
+        return Declared(known, (_paired_by_name(predicted, known, renumber),), renumber)
+    return Declared(predicted, (f"structure names from {predicted_in}",))
 
 
-def refuse_contradiction(said: LabelSet, said_in: Path, known: LabelSet, known_in: Path) -> None:
-    """Refuse two tables of names if a value means two structures, or a structure has two values.
+def _paired_by_name(said: LabelSet, known: LabelSet, renumber: Mapping[int, int]) -> str:
+    ours, theirs = (dict(zip(one.values, one.names, strict=True)) for one in (said, known))
+    pairs = ", ".join(f"{ours[a]} {a} with {theirs[b]} {b}" for a, b in renumber.items())
+    return f"structures of predictions and truth were paired by name, not by value: {pairs}"
+
+
+def renumbering(said: LabelSet, said_in: Path, known: LabelSet, known_in: Path) -> dict[int, int]:
+    """Value of the predictions -> value of the same structure in the truth; {} if the values are
+    equal, or nothing is known.
 
     Args:
         said, said_in: the names of the predictions, and their file.
         known, known_in: the names of the truth, and their file.
 
     Raises:
-        LabelError: they contradict each other.
+        LabelError: a value means two structures, or a structure has two values, and the two sides
+            do not have the same structures, so that names cannot pair them.
     """
+    values = values_by_identity(said, known)
+    if values is not None and not (said.overlapping or known.overlapping):
+        return values if any(a != b for a, b in values.items()) else {}
     problems = contradictions(said, known, "the predictions", "the truth")
     if problems:
         more = f" and {len(problems) - 3} more" if len(problems) > 3 else ""
         raise LabelError(
             "the names of predictions and truth contradict the values: "
             f"{'; '.join(problems[:3])}{more}. Predictions ({said_in}): {_table(said)}. "
-            f"Truth ({known_in}): {_table(known)}. Structures are compared by value: "
+            f"Truth ({known_in}): {_table(known)}. They do not have the same structures: "
             f"{_HOW_TO_STATE_NAMES}"
         )
+    return {}
 
 
 def _table(labels: LabelSet) -> str:

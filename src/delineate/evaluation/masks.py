@@ -10,7 +10,7 @@ both masks. Notes report each. The module counts nothing and writes nothing.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -83,6 +83,8 @@ def read_masks(item: Pair, values: Collection[int] | None) -> Masks:
         prediction = prediction.on_grid(truth.grid) or prediction
     _check_grids(prediction, truth)
     p, t, notes = _one_channel(prediction), _one_channel(truth), list[str]()
+    if item.renumber is not None:
+        p = _renumbered(p, item.renumber, prediction.source)
     # Ignored voxels belong to no structure on either side.
     marks = (IGNORED,) if item.cohort is not None or item.structures is not None else item.ignore
     ignored = np.isin(t, marks)
@@ -212,6 +214,25 @@ def _one_channel(volume: Volume) -> NDArray[Any]:
             )
         array = array[0]
     return as_whole_numbers(array, volume.source or None)
+
+
+def _renumbered(array: NDArray[Any], values: Mapping[int, int], path: str) -> NDArray[Any]:
+    """The mask with new values; 0 stays.
+
+    Raises:
+        LabelError: it has a value that is not in ``values``.
+    """
+    present = [value for value in overlap.found_values(array) if value]
+    if stray := [value for value in present if value not in values]:
+        raise LabelError(
+            f"undeclared label values {overlap.listed(stray)}; declared are "
+            f"{overlap.listed(sorted(values))}",
+            path=path or None,
+        )
+    out = np.zeros(array.shape, np.uint16)
+    for value in present:
+        out[array == value] = values[value]
+    return out
 
 
 def _as_structure(array: NDArray[Any], value: int, name: str, notes: list[str]) -> NDArray[Any]:

@@ -9,7 +9,7 @@ result is unambiguous. The module opens no images.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -42,6 +42,8 @@ class Pair:
         stacked: whether both are folders of slices, read as one case.
         spacing_known: False if a stack has no geometry.
         ignore: values of ``truth`` whose voxels are not scored; a cohort states its own.
+        renumber: value of ``prediction`` -> value of the same structure in ``truth``; None if they
+            are equal.
         structures: if they overlap; the masks are then read as codes (``evaluation.overlapping``).
     """
 
@@ -53,6 +55,7 @@ class Pair:
     stacked: bool = False
     spacing_known: bool = True
     ignore: tuple[int, ...] = ()
+    renumber: Mapping[int, int] | None = None
     structures: LabelSet | None = None
 
 
@@ -76,6 +79,11 @@ class Pairing:
     def of_overlapping(self, structures: LabelSet) -> Pairing:
         """The same pairs, whose masks are read as codes of these structures."""
         pairs = tuple(replace(one, structures=structures) for one in self.pairs)
+        return replace(self, pairs=pairs)
+
+    def renumbered(self, values: Mapping[int, int]) -> Pairing:
+        """The same pairs, whose predictions get the truth's values; none changes nothing."""
+        pairs = tuple(replace(one, renumber=values or None) for one in self.pairs)
         return replace(self, pairs=pairs)
 
     def ignoring(self, values: Sequence[int]) -> Pairing:

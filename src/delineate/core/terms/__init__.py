@@ -16,7 +16,13 @@ from .channels import (
     number_of_channel,
 )
 from .reading import Reading, read
-from .structures import contradictions, identity_of, names_structure, structure_of
+from .structures import (
+    contradictions,
+    identity_of,
+    names_structure,
+    structure_of,
+    values_by_identity,
+)
 
 __all__ = [
     "Reading",
@@ -35,4 +41,5 @@ __all__ = [
     "number_of_channel",
     "read",
     "structure_of",
+    "values_by_identity",
 ]

@@ -81,6 +81,21 @@ def identity_of(label: Label) -> str:
     return f"{label.side} {coded}" if coded and label.side else coded
 
 
+def values_by_identity(one: LabelSet, other: LabelSet) -> dict[int, int] | None:
+    """Value in ``one`` -> value in ``other`` of the same structure; None unless both have the same
+    structures, each named and named once.
+
+    >>> mine = LabelSet.from_names({1: "liver", 2: "oedema"})
+    >>> values_by_identity(mine, LabelSet.from_names({1: "edema", 2: "liver"}))
+    {1: 2, 2: 1}
+    """
+    mine, theirs = ([identity_of(label) for label in labels] for labels in (one, other))
+    if "" in mine or len(set(mine)) < len(mine) or sorted(mine) != sorted(theirs):
+        return None
+    places = dict(zip(theirs, other.values, strict=True))
+    return {value: places[what] for value, what in zip(one.values, mine, strict=True)}
+
+
 def contradictions(one: LabelSet, other: LabelSet, of_one: str, of_other: str) -> list[str]:
     """Contradictions between the names and values of two tables, one sentence each: a value with
     two names, or a structure with two values.
