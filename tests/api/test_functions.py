@@ -104,7 +104,7 @@ def test_a_run_is_opened_by_its_folder_or_its_model(run, tmp_path):
         assert [line["step"] for line in found.log] == [3, 6, 9, 12]
         assert {line["network"] for line in found.log} == {"fold_0"}
         assert found.scores.mean("dice") == pytest.approx(found.card["scores"]["dice_mean"])
-        assert "test Dice 0.077 on 1 case" in repr(found) and found.verdict == ""
+        assert "test Dice 0.077 on 1 case" in repr(found) and found.verdict == "unknown"
     assert dl.report(found, tmp_path / "r.html") == found.report(tmp_path / "r.html")
     assert len(dl.compare([found, run / "test"], names=("a", "b")).runs) == 2
     with pytest.raises(InputError, match="is no run"):
