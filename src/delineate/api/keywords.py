@@ -79,6 +79,7 @@ class PredictKeywords(TypedDict, total=False):
     probabilities: bool
     channels: Mapping[str, str] | None
     only: str | None
+    again: bool
 
 
 class EvaluateKeywords(TypedDict, total=False):

@@ -299,6 +299,8 @@ class PredictOptions:
         channels: channel of the model -> its file (then without other inputs), or its name in the
             inputs.
         only: "train", "val" or "test": only this part of a cohort with a split.
+        again: by default the results of an earlier call that are complete, and were made by the
+            same model and options from the same bytes, are kept.
 
     >>> PredictOptions(mirror=True, samples=5).form
     'nii.gz'
@@ -379,6 +381,9 @@ class PredictOptions:
         repeated=True,
     )
     only: str | None = option(None, ONLY, choices=split_names)
+    again: bool = option(
+        False, "Segment all scans again, also those whose results are complete.", "--again"
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

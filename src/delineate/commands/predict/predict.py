@@ -7,9 +7,9 @@ done. No scan is replaced (see ``results`` for the output).
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ...cohorts.discovery import channels
 from ...cohorts.discovery.originals import originals
@@ -23,13 +23,22 @@ from ...core.outputs import Originals
 from ...core.progress import Progress, Say, silent, unsaid
 from ...evaluation.training_verdict import Verdict
 from ...execution import local as batch
+from ...execution.claims import claimed
 from ...extend.registers import load_bundle
 from ...extras import require_extra
 from ...inference.devices import choose_device
 from ..options import PredictOptions
+from .journal import Journal
 from .refusals import refuse_unfit
 from .results import refuse_foreign, targets_of, write_record
 from .session import Session
+
+if TYPE_CHECKING:
+    import torch
+
+    from ...inference.engine import Engine
+
+CLAIM = "running.json"  # the process that writes into a folder of results, while it does
 
 
 @dataclass(frozen=True)
@@ -124,17 +133,60 @@ def predict_cases(
         kept: files that must not be replaced; by default those of ``manifest``.
         unusable: scan -> why it cannot be used; recorded as failures.
     """
-    from ...inference import memory_limits
-    from ...inference.engine import DTYPES, Engine
-
     refuse_unfit(options, bundle.plan)
     folder = Path(out)
     guarded = (originals([manifest]) if kept is None else kept).plus([model] if model else [])
     guarded.refuse(targets_of(manifest, folder, options, bundle.plan))
     refuse_foreign(manifest, folder, options, bundle.plan)
+    device = choose_device(options.device)
+    head = {"model": Path(model).name, "device": device.type, "options": options}
+    journal = Journal(folder, bundle.id, options)
+    finished = {} if options.again else _finished(manifest, journal, progress)
+    if finished:
+        say(
+            f"{len(finished)} of {len(manifest)} scans have their results already; --again "
+            "segments them again"
+        )
+    left = replace(manifest, cases=tuple(c for c in manifest if c.id not in finished))
+    # What the engine refuses is refused before anything is written.
+    engine = _engine(bundle, device, options, model) if left.cases else None
+    with guarded.kept(), claimed(atomic.make_folder(folder) / CLAIM):
+        atomic.remove_temporaries(folder)
+        # From now on the folder is known as ours, even if this call is killed.
+        ids = [case.id for case in left]
+        write_record(folder, bundle, head, [], writing=ids, journal=journal)
+        if engine is not None:
+            with Session(bundle, engine, left, folder, options, journal, say, progress) as session:
+                finished |= {outcome.name: outcome for outcome in session.run()}
+        lost = (unusable or {}).items()
+        outcomes = [finished[case.id] for case in manifest]
+        outcomes += [batch.Outcome(name, None, error, 0.0) for name, error in lost]
+        journal.compact()
+        write_record(folder, bundle, head, outcomes, journal=journal)
+    return outcomes
+
+
+def _finished(
+    manifest: Manifest, journal: Journal, progress: Progress
+) -> dict[str, batch.Outcome[dict[str, Any]]]:
+    """Case -> outcome, of the cases whose results are complete."""
+    found = {}
+    for number, case in enumerate(manifest if journal.entries else (), start=1):
+        if (entry := journal.finished(case)) is not None:
+            found[case.id] = batch.Outcome(case.id, entry, None, 0.0)
+        progress("check results", number, len(manifest), case.id)
+    return found
+
+
+def _engine(
+    bundle: Bundle, device: torch.device, options: PredictOptions, model: str | Path
+) -> Engine:
+    from ...inference import memory_limits
+    from ...inference.engine import DTYPES, Engine
+
     engine = Engine.from_bundle(
         bundle,
-        choose_device(options.device),
+        device,
         DTYPES[options.precision],
         options.views,
         backend=options.backend,  # type: ignore[arg-type]
@@ -142,17 +194,7 @@ def predict_cases(
     )
     if options.ram_bytes is not None or options.vram_bytes is not None:
         memory_limits.warm_up(engine)
-    head = {"model": Path(model).name, "device": engine.device.type, "options": options}
-    with guarded.kept():
-        atomic.make_folder(folder)
-        # From now on the folder is known as ours, even if this call is killed.
-        write_record(folder, bundle, head, [], writing=[case.id for case in manifest])
-        with Session(bundle, engine, manifest, folder, options, say, progress) as session:
-            outcomes = session.run()
-        lost = (unusable or {}).items()
-        outcomes += [batch.Outcome(name, None, error, 0.0) for name, error in lost]
-        write_record(folder, bundle, head, outcomes)
-    return outcomes
+    return engine
 
 
 def gather(

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import csv
-import hashlib
 import io
 import json
 import sys
@@ -34,9 +33,10 @@ from ...core.terms import contradicts_modality
 from ...core.volume import Volume
 from ...evaluation.training_verdict import Verdict
 from ...execution import local as batch
-from ...formats import files
 from ...trust.plausibility import Ranges
 from ..options import MONTAGES, PredictOptions, given_options
+from .journal import NAME as JOURNAL
+from .journal import Journal, inputs_sha256
 from .overlapping_masks import mask_files, write_mask
 
 if TYPE_CHECKING:
@@ -60,14 +60,14 @@ def targets_of(
 ) -> Iterator[Path]:
     """All files that may be written."""
     yield from _about_all(out)
-    yield from _of_cases(manifest, out, options, plan)
+    yield from of_cases(manifest, out, options, plan)
 
 
 def _about_all(out: Path) -> tuple[Path, ...]:
-    return out / "predictions.json", out / "uncertainty.csv"
+    return out / "predictions.json", out / "uncertainty.csv", out / JOURNAL
 
 
-def _of_cases(manifest: Manifest, out: Path, options: PredictOptions, plan: Plan) -> Iterator[Path]:
+def of_cases(manifest: Manifest, out: Path, options: PredictOptions, plan: Plan) -> Iterator[Path]:
     for case in manifest:
         yield from mask_files(out, case.id, options.form, plan.output_labels)
         if options.dicom_seg:
@@ -112,7 +112,7 @@ def write_result(
         **write_mask(prediction, out, case.id, options.form),
         "input": case.path,
         "inputs": inputs_of(case, manifest),
-        "input_sha256": sha256_of(case),
+        "input_sha256": inputs_sha256(case),
         **prediction.to_json(),
         "flags": flags(),
         "peak_memory_mb": peak_memory_mb(),
@@ -152,16 +152,6 @@ def inputs_of(case: Case, manifest: Manifest) -> dict[str, str | None]:
         )
 
     return {name: place(image) for name, image in zip(manifest.channels, images, strict=True)}
-
-
-def sha256_of(case: Case) -> dict[str, str]:
-    """Every file that was read for the scan -> SHA-256 of its bytes, as 64 hex digits."""
-    paths = {path for image in case.images if image != ABSENT for path in files.files_of(image)}
-    found = {}
-    for path in sorted(paths):
-        with path.open("rb") as file:
-            found[str(path)] = hashlib.file_digest(file, "sha256").hexdigest()
-    return found
 
 
 def _write_montage(
@@ -274,15 +264,18 @@ def write_record(
     head: dict[str, Any],
     outcomes: Sequence[batch.Outcome[dict[str, Any]]],
     writing: Sequence[str] = (),
+    journal: Journal | None = None,
 ) -> None:
     """Write ``predictions.json``, and ``uncertainty.csv`` if there are samples; entries of earlier
     calls into the same folder are kept.
 
     Args:
         writing: the cases about to be written, so that files of a killed call can be recognised.
+        journal: with the cases of calls that were killed.
     """
     path, asked = folder / "predictions.json", head["options"]
     cases, begun = _earlier(path)
+    cases |= {} if journal is None else journal.entries
     for outcome in outcomes:
         cases[outcome.name] = (
             {"error": str(outcome.error)} if outcome.value is None else outcome.value
@@ -330,7 +323,7 @@ def refuse_foreign(manifest: Manifest, out: Path, options: PredictOptions, plan:
     others = tuple(case for case in manifest if case.id not in {*written, *begun})
     strangers = Manifest(others, manifest.channels)
     about_all = () if record.is_file() else _about_all(out)
-    for path in (*about_all, *_of_cases(strangers, out, options, plan)):
+    for path in (*about_all, *of_cases(strangers, out, options, plan)):
         if path.exists():
             raise OutputError(
                 "exists already, and no predictions.json in its folder names it as a result of "

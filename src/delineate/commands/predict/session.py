@@ -27,7 +27,8 @@ from ...formats import files
 from ...trust.plausibility import Ranges, ScanSample, flags, measure, sample
 from ...trust.uncertainty import agreement
 from ..options import PredictOptions
-from .results import read_scan, seg_source_of, write_result
+from .journal import Journal
+from .results import of_cases, read_scan, seg_source_of, write_result
 
 if TYPE_CHECKING:
     from ...formats.dicom.seg import SegSource
@@ -44,6 +45,7 @@ class Session:
         manifest: the scans, in the order in which they are read.
         out: the folder of the results.
         options: see ``commands.options``.
+        journal: receives a line for each case whose results are written.
         say: receives a sentence about what cannot be written, before the network runs.
         progress: receives the number of cases done, with the share of the current one.
     """
@@ -55,12 +57,13 @@ class Session:
         manifest: Manifest,
         out: Path,
         options: PredictOptions,
+        journal: Journal,
         say: Say = unsaid,
         progress: Progress = silent,
     ):
         self._bundle, self._engine, self._manifest = bundle, engine, manifest
         self._out, self._options, self._say = out, options, say
-        self._progress = progress
+        self._journal, self._progress = journal, progress
         self._ranges = Ranges.from_json(bundle.card.get("plausibility"))
         self._done = 0
         self._prefetcher = Prefetcher(manifest, bundle, options)
@@ -121,16 +124,32 @@ class Session:
         del scan
         return self._writer(
             partial(
-                write_result,
+                self._written,
                 case,
-                self._manifest,
-                prediction,
-                self._out,
-                self._options,
-                seg,
-                partial(flags_of, seen, prediction, self._ranges),
+                partial(
+                    write_result,
+                    case,
+                    self._manifest,
+                    prediction,
+                    self._out,
+                    self._options,
+                    seg,
+                    partial(flags_of, seen, prediction, self._ranges),
+                ),
             )
         )
+
+    def _written(self, case: Case, write: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        """Write the results of a case, and then its line of the journal; gives its entry."""
+        entry = write()
+        alone = replace(self._manifest, cases=(case,))
+        files = [
+            path
+            for path in of_cases(alone, self._out, self._options, self._bundle.plan)
+            if path.is_file()
+        ]
+        self._journal.add(case.id, entry, files)
+        return entry
 
     def _ended(self, stage: str, done: float, total: float, note: str) -> None:
         self._done = int(done)

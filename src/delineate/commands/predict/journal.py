@@ -1,0 +1,120 @@
+"""The journal of predictions: ``OUT/predictions.jsonl``, one line for each finished case.
+
+A line is on the disk after the case's files are. It states what the result was made of (the bytes
+of the scan, the model, the options that can change a mask) and the SHA-256 of each file written. So
+a call that was killed loses the case at work, and the same call does only what is missing, changed
+or damaged. ``predictions.json`` is written from it at the end.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from ...core import atomic
+from ...core.errors import InputError
+from ...core.inputs import read_json_lines
+from ...core.manifest import ABSENT, Case
+from ...core.scores import without_nan
+from ...formats.files import files_of
+from ..options import PredictOptions
+
+NAME = "predictions.jsonl"
+# Options that do not change a mask: where and with how much memory it is computed, and which scans.
+IMMATERIAL = frozenset({"device", "ram_bytes", "vram_bytes", "channels", "only", "again"})
+
+Entry = dict[str, Any]
+
+
+class Journal:
+    """The journal in the folder ``out``, for one model and its options.
+
+    Args:
+        out: the folder of the results; it need not exist.
+        model: the model's id.
+        options: of this call.
+
+    Raises:
+        InputError: the file is not a journal.
+    """
+
+    def __init__(self, out: Path, model: str, options: PredictOptions):
+        self._out = out
+        given = {k: v for k, v in vars(options).items() if k not in IMMATERIAL}
+        content = json.dumps([model, given], sort_keys=True, default=str)
+        self._made_by = hashlib.sha256(content.encode()).hexdigest()
+        path = out / NAME
+        lines = read_json_lines(path) if path.is_file() else []
+        # Of several lines for one case the last counts.
+        self._lines = {str(line["case"]): line for line in lines if "case" in line}
+
+    @property
+    def entries(self) -> dict[str, Entry]:
+        """The case's entry of ``predictions.json``, for all finished cases of all calls."""
+        return {case: line["entry"] for case, line in self._lines.items()}
+
+    def finished(self, case: Case) -> Entry | None:
+        """The entry of a case whose results are complete: made by the same model and options from
+        the same bytes, and each file as it was written. None if there is anything to do.
+        """
+        line = self._lines.get(case.id)
+        if line is None or line.get("made_by") != self._made_by or line["entry"].get("not_written"):
+            return None
+        # Hash the results first: they are smaller than the scan.
+        for name, digest in line["files"].items():
+            if sha256_of(self._out / name) != digest:
+                return None
+        try:
+            same = inputs_sha256(case) == line["entry"]["input_sha256"]
+        except InputError:
+            return None  # the case will say why it cannot be read
+        return dict(line["entry"]) if same else None
+
+    def add(self, case: str, entry: Entry, files: Iterable[Path]) -> None:
+        """Record a finished case; ``files`` are its results, on the disk already.
+
+        Raises:
+            OutputError: the journal cannot be written.
+        """
+        line = {
+            "case": case,
+            "made_by": self._made_by,
+            "files": {str(path.relative_to(self._out)): sha256_of(path) for path in files},
+            "entry": without_nan(entry),
+        }
+        self._lines[case] = line
+        atomic.append_line(self._out / NAME, json.dumps(line))
+
+    def compact(self) -> None:
+        """Keep one line for each case."""
+        if self._lines:
+            text = "".join(json.dumps(line) + "\n" for line in self._lines.values())
+            atomic.write_text(self._out / NAME, text)
+
+
+def inputs_sha256(case: Case) -> dict[str, str]:
+    """Every file that is read for the scan -> SHA-256 of its bytes, as 64 hex digits.
+
+    Raises:
+        InputError: one of them cannot be read.
+    """
+    paths = {path for image in case.images if image != ABSENT for path in files_of(image)}
+    found = {}
+    for path in sorted(paths):
+        digest = sha256_of(path)
+        if not digest:
+            raise InputError("cannot be read", case=case.id, path=path)
+        found[str(path)] = digest
+    return found
+
+
+def sha256_of(path: Path) -> str:
+    """SHA-256 of a file's bytes; "" if it cannot be read."""
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError:
+        return ""
