@@ -143,12 +143,8 @@ class Session:
         """Write the results of a case, and then its line of the journal; gives its entry."""
         entry = write()
         alone = replace(self._manifest, cases=(case,))
-        files = [
-            path
-            for path in of_cases(alone, self._out, self._options, self._bundle.plan)
-            if path.is_file()
-        ]
-        self._journal.add(case.id, entry, files)
+        targets = of_cases(alone, self._out, self._options, self._bundle.plan)
+        self._journal.add(case.id, entry, filter(Path.is_file, targets))
         return entry
 
     def _ended(self, stage: str, done: float, total: float, note: str) -> None:
