@@ -525,3 +525,23 @@ def test_a_cohort_in_centimetres_is_a_warning(tmp_path):
     found = discover(tmp_path).manifest
     all_of = [examine((case, found)) for case in found]
     assert [f.kind for f in check_extent(all_of)] == ["size"]
+
+
+def test_masks_with_one_file_each_that_overlap_are_counted(tmp_path):
+    """A tumour in its organ is noted; two organs in one place are a warning, with what is lost."""
+    for n in range(3):
+        folder = tmp_path / f"s{n}"
+        nifti(folder / "ct.nii.gz", noise(n))
+        nifti(folder / "segmentations" / "liver.nii.gz", box(size=4))
+        nifti(folder / "segmentations" / "liver_tumour.nii.gz", box(size=2))
+        spleen = box(at=(5, 6, 1), size=3) if n == 1 else box(at=(8, 6, 1), size=3)
+        nifti(folder / "segmentations" / "spleen.nii.gz", spleen)
+    manifest = discover(tmp_path).manifest
+    found = [f for case in manifest for f in examine((case, manifest)).findings]
+    overlaps = [f for f in found if f.kind == "overlap"]
+    noted = [f for f in overlaps if f.severity == "note"]
+    assert {(f.case, f.data["voxels"]) for f in noted} == {(f"s{n}", 8) for n in range(3)}
+    (odd,) = [f for f in overlaps if f.severity == "warning"]
+    shared = int((box(size=4) & box(at=(5, 6, 1), size=3)).sum())
+    assert odd.case == "s1" and odd.data == {"structures": ["liver", "spleen"], "voxels": shared}
+    assert f"liver keeps {64 - 8 - shared} voxels" in odd.message

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from ..core.errors import DelineateError, GeometryError, InputError, LabelError
 from ..core.grid import GRID_TOLERANCE_MM, Grid
-from ..core.labels import as_whole_numbers, marked
+from ..core.labels import LabelSet, as_whole_numbers, marked, value_counts
 from ..core.manifest import Case, Manifest, Source
 from ..core.volume import Volume, background_of, stack_channels
 from ..formats import files
@@ -177,27 +177,38 @@ def read_raw_label(case: Case, manifest: Manifest) -> list[tuple[Source, Volume]
 
 
 def map_label(raw: list[tuple[Source, Volume]], manifest: Manifest) -> Volume:
-    """Convert the values on disk to the cohort's label values, (I, J, K)."""
+    """Convert the values on disk to the cohort's label values, (I, J, K).
+
+    If masks of structures that exclude each other overlap, the later structure wins, and
+    ``meta["covered"]`` gives (earlier structure, later structure) -> voxels.
+    """
     source, first = raw[0]
+    covered: dict[tuple[str, str], int] = {}
     try:
         if manifest.mapping.files:
-            array = _merged(raw, manifest)
+            array, covered = _merged(raw, manifest)
         else:
             array = manifest.mapping.apply(first.array, manifest.labels, first.meta.get("names"))
     except LabelError as error:
         # Name the file if the error does not yet.
         raise LabelError(error.message, case=error.case, path=error.path or source.path) from error
-    return Volume(array, first.grid, "label", source.path, first.meta)
+    meta = {**first.meta, "covered": covered} if covered else first.meta
+    return Volume(array, first.grid, "label", source.path, meta)
 
 
-def _merged(raw: list[tuple[Source, Volume]], manifest: Manifest) -> NDArray[Any]:
-    """Merge the masks into one label array (I, J, K); several of one structure are united."""
+def _merged(
+    raw: list[tuple[Source, Volume]], manifest: Manifest
+) -> tuple[NDArray[Any], dict[tuple[str, str], int]]:
+    """Merge the masks into one label array (I, J, K); several of one structure are united. Also
+    (earlier structure, later structure) -> voxels that were of both and became the later one's.
+    """
     first = raw[0][1]
     masks: dict[str, list[tuple[Source, Volume]]] = {}
     for source, volume in raw:
         masks.setdefault(source.structure or files.stem(source.path), []).append((source, volume))
     out = np.zeros(first.grid.shape, dtype=manifest.labels.dtype)
     ignored = np.zeros(first.grid.shape, dtype=bool)
+    covered: dict[tuple[str, str], int] = {}
     # A mask that the mapping does not name is an error unless other masks count as background.
     unknown = sorted(set(masks) - {name for name, _ in manifest.mapping.files})
     if unknown and manifest.mapping.rest == "refuse":
@@ -218,8 +229,21 @@ def _merged(raw: list[tuple[Source, Volume]], manifest: Manifest) -> NDArray[Any
             if manifest.mapping.ignore:
                 here = manifest.mapping.ignored_in(placed.array)
                 inside, ignored = inside & ~here, ignored | here
+            if not manifest.labels.overlapping:
+                _count_covered(covered, out[inside], value, manifest.labels)
             manifest.labels.add(out, inside, value)
-    return marked(out, ignored) if manifest.mapping.ignore else out
+    return marked(out, ignored) if manifest.mapping.ignore else out, covered
+
+
+def _count_covered(
+    covered: dict[tuple[str, str], int], before: NDArray[Any], value: int, labels: LabelSet
+) -> None:
+    """Add the voxels ``before`` that get another structure's value."""
+    names = dict(zip(labels.values, labels.names, strict=True))
+    for old, count in value_counts(before).items():
+        if old not in (0, value):
+            pair = names[old], names[value]
+            covered[pair] = covered.get(pair, 0) + count
 
 
 def difference(one: Grid, other: Grid) -> str:

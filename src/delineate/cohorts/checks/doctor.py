@@ -215,6 +215,7 @@ def _examine_label(
     )
     checks = [
         *notes,
+        *check_overlap(found, label, manifest.labels),
         *check_place(found, label.array),
         *check_empty(found),
         *check_values(found, raw[0][1], manifest),
@@ -240,6 +241,28 @@ def _with(found: Examination, findings: Sequence[Finding]) -> Examination:
 
 def _values(array: NDArray[Any]) -> list[float]:
     return [float(v) for v in np.unique(array)[:50]]
+
+
+def check_overlap(found: Examination, label: Volume, labels: LabelSet) -> list[Finding]:
+    """Masks of one case that overlap although a voxel can have only one structure. A structure
+    inside another (a tumour in its organ) is usual, and only noted.
+    """
+    findings = []
+    sizes = dict(zip(labels.names, (found.voxels.get(v, 0) for v in labels.values), strict=True))
+    for (earlier, later), count in label.meta.get("covered", {}).items():
+        inside = count >= sizes[later] and sizes[earlier] > 0
+        findings.append(
+            Finding(
+                found.case,
+                "overlap",
+                "note" if inside else "warning",
+                f"{count} voxels are {earlier} and {later}; they count as {later}, the later one, "
+                f"and {earlier} keeps {sizes[earlier]} voxels"
+                + ("" if inside else "; `overlapping: true` in a --labels file keeps both"),
+                {"structures": [earlier, later], "voxels": count},
+            )
+        )
+    return findings
 
 
 def check_constant(found: Examination) -> list[Finding]:
