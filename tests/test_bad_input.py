@@ -72,6 +72,7 @@ def test_truncated_gzip(tmp_path, model):
         "s0.nii.gz",
         "s2.nii.gz",
         "predictions.json",
+        "predictions.jsonl",
     }
     assert (
         "truncated"

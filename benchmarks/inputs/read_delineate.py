@@ -36,7 +36,9 @@ def answer(root: Path) -> Answer:
                 image = scan.array[0]
                 contrasts.append(np.nanmean(image[inside]) / np.nanmean(image[~inside]))
             for label in cohort.labels:
-                voxels[plain(label.name)] += int(np.count_nonzero(mask.array == label.value))
+                voxels[plain(label.name)] += int(
+                    np.count_nonzero(cohort.labels.inside(mask.array, label))
+                )
         return Answer(
             dict(voxels),
             tuple(sorted({f.case for f in errors})),

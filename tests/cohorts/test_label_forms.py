@@ -396,12 +396,19 @@ def test_names_travel_within_the_mask(tmp_path, ending):
     assert discover(tmp_path / "scans").manifest.labels.names == ["Leber", "Niere"]
 
 
-def test_names_that_contradict_are_refused_from_the_masks_alone(tmp_path):
+def test_names_in_the_masks_alone_pair_structures_or_are_refused(tmp_path):
     grid = files.read_grid(nifti(tmp_path / "grid.nii.gz", noise(0)))
-    for side, names in (("p", {1: "oedema", 2: "core"}), ("t", {1: "core", 2: "edema"})):
-        (tmp_path / side).mkdir()
-        mask = Volume(LEFT + 2 * RIGHT, grid, "label")
-        files.write(mask, tmp_path / side / "a.nii.gz", labels=LabelSet.from_names(names))
+
+    def write(side: str, mask: np.ndarray, names: dict[int, str]) -> None:
+        (tmp_path / side).mkdir(exist_ok=True)
+        volume = Volume(mask, grid, "label")
+        files.write(volume, tmp_path / side / "a.nii.gz", labels=LabelSet.from_names(names))
+
+    write("p", LEFT + 2 * RIGHT, {1: "oedema", 2: "core"})
+    write("t", 2 * LEFT + RIGHT, {1: "core", 2: "edema"})
+    found = evaluate(tmp_path / "p", tmp_path / "t", None, EvaluateOptions(workers=1))
+    assert found.scores.mean("dice") == 1.0
+    write("t", 2 * LEFT + RIGHT, {1: "core", 2: "cyst"})
     with pytest.raises(LabelError, match="names of predictions and truth contradict"):
         evaluate(tmp_path / "p", tmp_path / "t", None, EvaluateOptions(workers=1))
 

@@ -635,9 +635,9 @@ def test_pictures_show_source_truth_and_prediction_with_yellow_boundaries(tmp_pa
         thirds[name] = np.histogram(columns, [0, width / 3, 2 * width / 3, width])[0]
     assert thirds["a"][0] == 0
     assert thirds["a"][1] > 200
-    assert thirds["a"][2] == pytest.approx(thirds["a"][1], rel=0.05)
+    assert thirds["a"][2] == pytest.approx(thirds["a"][1], rel=0.25)
     assert thirds["b"].tolist()[::2] == [0, 0]  # nothing was predicted
-    assert thirds["b"][1] == pytest.approx(thirds["a"][1], rel=0.05)
+    assert thirds["b"][1] == pytest.approx(thirds["a"][1], rel=0.25)
     assert json.loads((tmp_path / "out" / "scores.json").read_text())["pictures"] == [
         "pictures/a.png",
         "pictures/b.png",

@@ -41,7 +41,9 @@ class Bench(NamedTuple):
 
     def done(self, *words: object) -> str:
         result = self.run(*words)
-        assert result.returncode == 0, result.stdout + result.stderr
+        # So few steps make no model that is of use, which is code 3.
+        allowed = (0, 3) if words[0] == "train" else (0,)
+        assert result.returncode in allowed, result.stdout + result.stderr
         return result.stdout
 
 

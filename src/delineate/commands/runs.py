@@ -164,29 +164,33 @@ def table(found: Sequence[RunSummary], root: str | Path = ".") -> Table:
 
     total = data_size(sum(run.size_bytes for run in found))
     shown = Table(caption=f"{total} in all", box=SIMPLE_HEAD, pad_edge=False)
-    columns = ["model", "state", "epochs", "steps", "Dice", "of", "age", "size", "store"]
     has_verdict = any(run.verdict != Verdict() for run in found)
-    for name in (*columns, *(["verdict"] if has_verdict else [])):
+    columns = ["model", "state", "epochs", "steps", "Dice", "of", "age", "size", "store"]
+    if has_verdict:  # a terminal of 80 columns has no room for all
+        columns = ["model", "state", "steps", "Dice", "verdict", "age"]
+    for name in columns:
         is_text = name in ("model", "state", "of", "verdict")
         shown.add_column(
             name,
             justify="left" if is_text else "right",
             overflow="fold" if name == "model" else "ellipsis",
             no_wrap=name not in ("model", "verdict"),
+            min_width=12 if name in ("model", "verdict") else None,
         )
     for run in found:
-        cells = [
-            os.path.relpath(run.model, root),
-            run.state,
-            f"{run.epochs:.0f}",
-            str(run.steps),
-            decimals(run.dice),
-            run.dice_of,
-            _age(time.time() - run.changed),
-            data_size(run.size_bytes),
-            data_size(run.store_bytes) if run.store_bytes else "–",
-        ]
-        shown.add_row(*cells, *([run.verdict.level] if has_verdict else []))
+        cells = {
+            "model": os.path.relpath(run.model, root),
+            "state": run.state,
+            "epochs": f"{run.epochs:.0f}",
+            "steps": str(run.steps),
+            "Dice": decimals(run.dice),
+            "of": run.dice_of,
+            "age": _age(time.time() - run.changed),
+            "size": data_size(run.size_bytes),
+            "store": data_size(run.store_bytes) if run.store_bytes else "–",
+            "verdict": run.verdict.level,
+        }
+        shown.add_row(*(cells[name] for name in columns))
     return shown
 
 

@@ -68,7 +68,7 @@ class Grid:
     >>> tilted = np.array([[1.0, 0, 0, 0], [0, 1, 2, 0], [0, 0, 5, 0], [0, 0, 0, 1]])
     >>> sheared = Grid((4, 4, 3), tilted, allow_shear=True)
     >>> sheared.is_sheared, sheared.orthogonal().shape, sheared.orthogonal().spacing_mm
-    (True, (4, 8, 3), (1.0, 1.0, 5.0))
+    (True, (4, 10, 3), (1.0, 1.0, 5.0))
     """
 
     shape: tuple[int, int, int]
@@ -143,7 +143,11 @@ class Grid:
 
     @property
     def shear_deg(self) -> float:
-        """Largest angle in degrees by which two voxel axes differ from a right angle."""
+        """Largest angle in degrees by which two voxel axes differ from a right angle.
+
+        >>> round(Grid((4, 4, 4), np.eye(4)).shear_deg, 3)
+        0.0
+        """
         return float(np.degrees(np.arcsin(min(1.0, self.shear))))
 
     @property

@@ -120,6 +120,10 @@ class LabelSet:
     >>> nested = LabelSet.from_names({1: "whole", 2: "core"}, overlapping=True)
     >>> nested.inside(np.array([0, 1, 3]), nested.named("core")), nested.codes
     (array([False, False,  True]), 4)
+    >>> codes = np.array([0, 1, 1])
+    >>> nested.add(codes, [False, False, True], 2)
+    >>> codes, nested.painted(codes), nested.can_be_painted, nested.swap_codes()
+    (array([0, 1, 3]), array([0, 1, 2], dtype=uint8), False, array([0, 1, 2, 3]))
     """
 
     labels: tuple[Label, ...]

@@ -42,7 +42,7 @@ def image_on(
     >>> step = np.array([[1.0, 0, 0, 0], [0, 1, 1, 0], [0, 0, 5, 0], [0, 0, 0, 1]])
     >>> sheared = Grid((1, 3, 2), step, allow_shear=True)
     >>> image_on(np.array([[[1.0, 4], [2, 5], [3, 6]]]), sheared, sheared.orthogonal())[0, :, 1]
-    array([1., 4., 5., 6.], dtype=float32)
+    array([1., 1., 4., 5., 6., 1.], dtype=float32)
     """
     if grid == target:
         return array

@@ -291,7 +291,8 @@ def _read_scored(
     Raises:
         FormatError: the prediction is missing.
     """
-    found = sorted(p for p in masks_in(predictions) if files.stem(p) == case.id)
+    masks = masks_in(predictions) if predictions.is_dir() else []
+    found = sorted(p for p in masks if files.stem(p) == case.id)
     if not found:
         raise FormatError("its prediction is not in the run", path=predictions).of_case(case.id)
     scene = _read_case(manifest, case, labels)
