@@ -31,9 +31,11 @@ from typer.testing import CliRunner
 
 from delineate.cli import app
 from delineate.cohorts.phantom.cohort import make_cohort
+from delineate.core.bundle import Bundle, Member
 from delineate.core.labels import LabelSet
 from delineate.core.plan import Augmentation, Channel, Normalisation, Schedule
 from delineate.formats import files
+from delineate.networks.build import build, weights_of
 
 from .plans import small_plan
 
@@ -138,7 +140,14 @@ def shortened(words: list[str]) -> list[str]:
 
 
 def bids_tree(folder: Path, cases: list[tuple[Path, Path]]) -> None:
-    """Two sessions of one subject and one of another without sessions' folders."""
+    """Two sessions of one subject and one of another without sessions' folders, and a model."""
+    plan = small_plan(
+        names={1: "hippocampus", 2: "amygdala"},
+        channels=(Channel(name="T1w", normalise=Normalisation(kind="standard")),),
+        spacing_mm=(12.0, 12.0, 12.0),
+    )
+    weights = weights_of(build(plan.network, 0))
+    Bundle(plan, (Member("fold_0", weights),)).save(folder / "brain.model")
     names = (
         "sub-01/ses-1/anat/sub-01_ses-1",
         "sub-01/ses-2/anat/sub-01_ses-2",
