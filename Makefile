@@ -18,7 +18,7 @@ demo: install
 	$(BIN)/delineate demo --out demo
 
 test: install
-	$(BIN)/python -m pytest -m "not rounds"
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not rounds"
 
 rounds: install
 	$(BIN)/python -m pytest -m rounds
