@@ -70,7 +70,7 @@ def judged(one: Input, given: Any) -> tuple[str, str]:
     right = one.right
     given = Answer(**{**given, "bad": tuple(given.get("bad", ()))})
     outcome, why = judge(given, right)
-    # Every peer is told the names; only the numbers of voxels are compared.
+    # Every peer gets the names; only the numbers of voxels are compared.
     if outcome == "silently wrong" and right.voxels is not None and given.voxels:
         same = sorted(given.voxels.values()) == sorted(right.voxels.values())
         aligned = given.contrast is None or given.contrast >= LEAST_CONTRAST

@@ -10,10 +10,9 @@ import pytest
 from typer.testing import CliRunner
 
 from delineate.cli import app
-from delineate.commands.train.run import CLAIM
 from delineate.core.bundle import Bundle
 from delineate.core.errors import OutputError, UsageError
-from delineate.execution.claims import claimed
+from delineate.execution.claims import CLAIM, claimed
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "schema_1"
 

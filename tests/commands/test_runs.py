@@ -14,10 +14,9 @@ from delineate.cli import app
 from delineate.commands import runs as step
 from delineate.commands.info import info
 from delineate.commands.report import report
-from delineate.commands.train.run import CLAIM
 from delineate.core.errors import InputError, UsageError
 from delineate.evaluation.training_verdict import Reason, Verdict
-from delineate.execution.claims import claimed
+from delineate.execution.claims import CLAIM, claimed
 from delineate.viewer.sources import find
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "schema_1"

@@ -17,8 +17,7 @@ from ..core.errors import DelineateError, InputError, OutputError
 from ..core.inputs import read_json_if_any, read_json_lines
 from ..core.words import data_size, decimals, duration
 from ..evaluation.training_verdict import Verdict
-from ..execution.claims import holder_of
-from .train.run import CLAIM
+from ..execution.claims import CLAIM, holder_of
 
 if TYPE_CHECKING:
     from rich.table import Table

@@ -24,6 +24,7 @@ from typing import Any
 from ..core.errors import DelineateError, OutputError
 from ..core.inputs import read_json
 
+CLAIM = "running.json"  # the claim in the folder of a run or of results
 RENEWED_EVERY_S = 10.0
 STALE_AFTER_S = 60.0
 SAME_START_S = 2.0  # start times of one process may differ by rounding

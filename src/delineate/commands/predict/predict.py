@@ -23,7 +23,7 @@ from ...core.outputs import Originals
 from ...core.progress import Progress, Say, silent, unsaid
 from ...evaluation.training_verdict import Verdict
 from ...execution import local as batch
-from ...execution.claims import claimed
+from ...execution.claims import CLAIM, claimed
 from ...extend.registers import load_bundle
 from ...extras import require_extra
 from ...inference.devices import choose_device
@@ -37,8 +37,6 @@ if TYPE_CHECKING:
     import torch
 
     from ...inference.engine import Engine
-
-CLAIM = "running.json"  # the process that writes into a folder of results, while it does
 
 
 @dataclass(frozen=True)

@@ -32,12 +32,10 @@ from ...core.progress import Progress, Say, silent, unsaid
 from ...core.schema import migrate
 from ...core.scores import without_nan
 from ...core.store import Store
-from ...execution.claims import Claim, holder_of
+from ...execution.claims import CLAIM, Claim, holder_of
 from ...extend.parts import Listener, Recipe
 from .clock import RunClock
 from .request import Request
-
-CLAIM = "running.json"  # the process that trains the run, while it does
 
 
 @dataclass(frozen=True)

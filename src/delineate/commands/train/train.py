@@ -36,7 +36,7 @@ from ...core.schema import SCHEMAS
 from ...core.scores import without_nan
 from ...core.store import StoredCase
 from ...evaluation.training_verdict import Verdict
-from ...execution.claims import claimed
+from ...execution.claims import CLAIM, claimed
 from ...execution.stopping import StopSignal
 from ...extend.parts import FollowedRun
 from ...extend.registers import RECIPES
@@ -51,7 +51,7 @@ from .listeners import Recorders, find_listeners
 from .model_file import ModelFile
 from .planned import NetworkJob, PlannedRun, settle_plan
 from .request import request_of
-from .run import CLAIM, TrainingRun, open_run
+from .run import TrainingRun, open_run
 from .sides import settle_cohort
 
 if TYPE_CHECKING:
