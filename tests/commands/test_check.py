@@ -45,6 +45,21 @@ def hashes(root) -> dict[str, str]:
     }
 
 
+def test_a_split_is_printed_and_written(tmp_path):
+    cohort(tmp_path / "d", 6)
+    nifti(tmp_path / "d/images/c1.nii.gz", np.zeros(SHAPE, np.float32))  # not usable
+    checked = check(tmp_path / "d", tmp_path / "out", CheckOptions(split="4/2", seed=1))
+    lists = json.loads((tmp_path / "out/split.json").read_text())
+    sides = {c.id: c.split for c in Manifest.load(tmp_path / "out/manifest.jsonl")}
+    assert lists["about"] == "4/2, seed 1" and lists["val"] == []
+    assert sides == {c: side for side in ("train", "test") for c in lists[side]}
+    assert len(sides) == 5 and "c1" not in sides
+    text = shown(checked)
+    assert "split 4/2, seed 1:" in text and f"test: {len(lists['test'])} patients" in text
+    again = check(tmp_path / "d", None, CheckOptions(split=tmp_path / "out/split.json"))
+    assert again.usable == checked.usable
+
+
 def test_files_table_and_usable_cases(tmp_path):
     cohort(tmp_path / "d")
     nifti(tmp_path / "d/images/c1.nii.gz", np.zeros(SHAPE, np.float32))

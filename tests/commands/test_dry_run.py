@@ -44,6 +44,30 @@ def training(place: Path, model: str, *more: str) -> list[str | Path]:
 
 
 @pytest.mark.parametrize(
+    ("words", "sides"),
+    [
+        (["3/2"], (2, 1, 2)),  # a fifth, at least one, of the three for training validates
+        (["60/20/20"], (3, 1, 1)),
+        (["4/1", "--folds", "4"], (3, 1, 1)),
+        (["4/1", "--folds", "4", "--fold", "2", "--seed", "3"], (3, 1, 1)),
+    ],
+)
+def test_a_split_by_ratio(place, words, sides):
+    given = ["--plan", place / "plan.json", "--epochs", "4", "--device", "cpu", "--split", *words]
+    code, text = called("train", place / "cohort", "-o", place / "n", *given, "--dry-run", "--json")
+    found = json.loads(text)
+    assert (code, found["training"], found["validation"], found["testing"]) == (0, *sides)
+
+
+def test_a_ratio_that_does_not_fit_is_refused(place):
+    with pytest.raises(UsageError, match="adds up to 20, but there are 5 patients"):
+        called("plan", place / "cohort", "-o", place / "new.json", "--split", "16/4")
+    with pytest.raises(UsageError, match="validation cases excludes --folds and --fold"):
+        called(*training(place, "new.model", "--folds", "2"))
+    assert not (place / "new.json").exists() and not (place / "new.model.run").exists()
+
+
+@pytest.mark.parametrize(
     ("model", "state"),
     [("new.model", "new"), ("killed/m.model", "continues"), ("finished/m.model", "finished")],
 )

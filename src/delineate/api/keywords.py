@@ -27,6 +27,8 @@ class CheckKeywords(CohortKeywords, total=False):
 
     fix: AnyPath | None
     workers: int | None
+    split: AnyPath | None
+    seed: int
 
 
 class PlanKeywords(CohortKeywords, total=False):
@@ -38,6 +40,7 @@ class PlanKeywords(CohortKeywords, total=False):
     recipe: str | None
     device: str
     seed: int
+    split: AnyPath | None
     changes: tuple[str, ...]
 
 
@@ -47,7 +50,6 @@ class TrainKeywords(PlanKeywords, total=False):
     plan: AnyPath | None
     fold: int | None
     folds: int | None
-    split: AnyPath | None
     init: AnyPath | None
     overwrite: bool
     at_most_s: float | None

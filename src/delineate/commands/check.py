@@ -21,6 +21,7 @@ from ..cohorts.discovery.account import lines as file_lines
 from ..cohorts.discovery.drafts import DraftedDescription, draft
 from ..cohorts.discovery.layouts import discover
 from ..cohorts.discovery.originals import originals, originals_in
+from ..cohorts.splitting import SplitRule, is_ratio, lines, lists_of, read_split
 from ..core import atomic
 from ..core.manifest import Case, Manifest
 from ..core.progress import Progress, silent
@@ -32,6 +33,7 @@ from .options import CheckOptions, found_by
 BYTES_A_SECOND = 20e6  # of compressed files that one process reads and examines, about
 SECONDS_A_FILE = 0.002
 WRITTEN = ("findings.json", "manifest.jsonl")
+SPLIT_FILE = "split.json"  # written too if there is a split
 SHOWN = 3  # cases that the table names for each kind of finding
 
 
@@ -44,12 +46,14 @@ class CheckReport:
         findings: errors first, then warnings, then notes.
         usable: the cases without an error; after ``fix`` those of the repaired cohort.
         mended: number of repaired copies.
+        split: where the sides of ``usable`` come from, if the options state them.
     """
 
     manifest: Manifest
     findings: tuple[Finding, ...]
     usable: Manifest
     mended: int = 0
+    split: str = ""
 
 
 def check(
@@ -73,11 +77,16 @@ def check(
         OutputError: ``out`` or ``fix`` cannot be written, or an output is a file that is read.
     """
     fix, workers = options.fix, options.workers
+    split = str(options.split or "")
+    rule = read_split(split) if split else SplitRule("")
     found = discover(data, **found_by(options))
     manifest = found.manifest
     given = [options.description, options.labels, data if Path(data).is_file() else None]
+    given += [split] if split and not is_ratio(split) else []
+    # Before the files are read: a ratio may not fit the number of patients.
+    divided = rule.divide(manifest, options.seed) if split else manifest
     kept = originals([manifest], given)
-    kept.refuse(Path(out) / name for name in WRITTEN if out is not None)
+    kept.refuse(Path(out) / name for name in (*WRITTEN, SPLIT_FILE) if out is not None)
     if fix is not None:
         repair.refuse_originals(manifest, fix)
         kept.refuse(repair.targets(manifest, fix))
@@ -98,6 +107,9 @@ def check(
     with kept.kept():
         if fix is not None:
             checked = _fix(checked, fix, workers)
+        if split:
+            about = f"{split}, seed {options.seed}" if rule.shares else split
+            checked = replace(checked, usable=checked.usable.like(divided), split=about)
         if out is not None:
             _write(checked, out)
     return checked
@@ -220,6 +232,9 @@ def _write(checked: CheckReport, out: str | Path) -> None:
     findings, manifest = (folder / name for name in WRITTEN)
     atomic.write_text(findings, json.dumps(without_nan(to_json(checked)), indent=1))
     atomic.write_text(manifest, checked.usable.to_jsonl())
+    if checked.split:
+        lists = lists_of(checked.usable, about=checked.split)
+        atomic.write_text(folder / SPLIT_FILE, json.dumps(lists, indent=1))
 
 
 def to_json(checked: CheckReport) -> dict[str, Any]:
@@ -232,6 +247,7 @@ def to_json(checked: CheckReport) -> dict[str, Any]:
         "mended": checked.mended,
         "count": {s: sum(f.severity == s for f in checked.findings) for s in SEVERITIES},
         "files": list(checked.manifest.files),
+        **({"split": lists_of(checked.usable, about=checked.split)} if checked.split else {}),
         "findings": [f.to_json() for f in checked.findings],
     }
 
@@ -258,7 +274,8 @@ def table(checked: CheckReport) -> Any:
         more = f"\n... and {len(found) - SHOWN} more in findings.json" if len(found) > SHOWN else ""
         rows.add_row(f"[{colours[severity]}]{severity}[/]", kind, str(len(found)), shown + more)
     files = file_lines([FileGroup(**one) for one in checked.manifest.files])
-    return Group(escape(summary(checked)), rows, *map(escape, files))
+    split = [f"split {checked.split}:", *lines(checked.usable)] if checked.split else []
+    return Group(escape(summary(checked)), rows, *map(escape, (*files, *split)))
 
 
 def summary(checked: CheckReport) -> str:

@@ -61,6 +61,11 @@ IGNORE = (
     "neither learnt from nor scored; may be repeated."
 )
 DIMS = "2 or 3, instead of the choice of the rules."
+SPLIT = (
+    "Which patients train, validate and test: a ratio TRAIN/TEST or TRAIN/VAL/TEST, in percent of "
+    "the patients (80/10/10) or in patients (16/4); or a JSON file with lists of case or patient "
+    "ids, such as the split.json of a run or nnU-Net's splits_final.json."
+)
 
 
 # ---- the values that shell completion offers ----
@@ -170,6 +175,8 @@ class CheckOptions(CohortOptions):
         "never changed.",
     )
     workers: int | None = option(None, WORKERS)
+    split: AnyPath | None = option(None, SPLIT, metavar="RATIO|FILE", parse=str)
+    seed: int = option(0, "Seed of --split with a ratio.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -195,6 +202,7 @@ class PlanOptions(CohortOptions):
     )
     device: str = option("auto", DEVICE, choices=lambda: DEVICES)
     seed: int = option(0, SEED)
+    split: AnyPath | None = option(None, SPLIT, metavar="RATIO|FILE", parse=str)
     changes: tuple[str, ...] = option(
         (),
         "One field of the plan, by its path in plan.json, such as loss.focal=1; may be repeated.",
@@ -238,9 +246,6 @@ class TrainOptions(PlanOptions):
     folds: int | None = option(
         None,
         "Number of folds, by patient; all are trained and averaged, unless --fold selects one.",
-    )
-    split: AnyPath | None = option(
-        None, 'JSON file {"train": [...], "val": [...], "test": [...]} of case or patient ids.'
     )
     init: AnyPath | None = option(None, "A model to start from: all its weights that fit are used.")
     overwrite: bool = option(

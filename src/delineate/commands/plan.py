@@ -6,6 +6,7 @@ from pathlib import Path
 
 from ..cohorts.discovery.layouts import find
 from ..cohorts.discovery.originals import originals
+from ..cohorts.splitting import is_ratio, read_split
 from ..core import atomic
 from ..core.manifest import Manifest
 from ..core.plan import Plan
@@ -39,17 +40,22 @@ def plan(
     choose_device(options.device)  # refused before the cohort is read
     recipe = None if options.recipe is None else RECIPES[options.recipe]
     manifest = data if isinstance(data, Manifest) else find(data, **found_by(options))
+    split = str(options.split or "")
+    if split:
+        manifest = read_split(split).divide(manifest, options.seed)
     given = [options.description, options.labels]
+    given += [split] if split and not is_ratio(split) else []
     if not isinstance(data, Manifest) and Path(data).is_file():
         given.append(data)
     if out is not None:
         originals([manifest], given).refuse([out])
     if recipe is not None:
         manifest = recipe.adapt(manifest, options.labels is not None)
+    learning = manifest.to_learn_from()
     made = rules.plan_with(
         recipe,
-        rules.fingerprint(manifest, progress=progress),
-        manifest,
+        rules.fingerprint(learning, progress=progress),
+        learning,
         options.device,
         budget_s=options.budget_s,
         epochs=options.epochs,

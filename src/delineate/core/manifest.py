@@ -312,6 +312,12 @@ class Manifest:
         """Only the cases with a reference segmentation."""
         return self.only(c for c in self.cases if c.label)
 
+    def to_learn_from(self) -> Self:
+        """Only the cases with a reference segmentation that are not test cases: no test case may
+        influence the plan.
+        """
+        return self.only(c for c in self.with_truth() if c.split != "test")
+
     def with_folds(self, folds: int, seed: int = 0) -> Self:
         """The same cohort with a fold 0..folds-1 for each case that is not test.
 
@@ -367,6 +373,15 @@ class Manifest:
             if c.id in split_of or c.patient in split_of
         ]
         return replace(self, cases=tuple(replace(c, split=s, fold=None) for c, s in chosen))
+
+    def like(self, other: Manifest) -> Self:
+        """Only the cases that ``other`` has too (by id), with its sides and folds."""
+        found = {c.id: c for c in other}
+        return self.only(
+            replace(c, split=found[c.id].split, fold=found[c.id].fold)
+            for c in self
+            if c.id in found
+        )
 
     def split(
         self,

@@ -21,7 +21,7 @@ SCHEMAS = {
     "delineate_manifest": 4,
     "delineate_store": 1,
     "delineate_predictions": 4,
-    "delineate_run": 4,
+    "delineate_run": 5,
 }
 
 
@@ -35,7 +35,7 @@ def _unchanged(data: Data) -> Data:
     from their defaults are listed. Predictions 4: structures may overlap, with one file each,
     the model's verdict, and flags. Run 2: registered parts, and single fields of the plan
     (``--set``). Run 3: ignored values. Plan 4: steps that end a budget early. Run 4: the longest
-    time.
+    time. Run 5: a split by ratio.
     """
     return data
 
@@ -45,7 +45,7 @@ STEPS: dict[str, dict[int, Callable[[Data], Data]]] = {
     "delineate_manifest": {1: _unchanged, 2: _unchanged, 3: _unchanged},
     "delineate_plan": {1: _unchanged, 2: _unchanged, 3: _unchanged},
     "delineate_predictions": {1: _unchanged, 2: _unchanged, 3: _unchanged},
-    "delineate_run": {1: _unchanged, 2: _unchanged, 3: _unchanged},
+    "delineate_run": {1: _unchanged, 2: _unchanged, 3: _unchanged, 4: _unchanged},
 }
 for _kind, _number in SCHEMAS.items():
     if sorted(STEPS.get(_kind, {})) != list(range(1, _number)):

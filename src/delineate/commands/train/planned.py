@@ -22,7 +22,6 @@ from ...planning.capacity import steps_wanted
 from ...planning.changes import with_changes
 from ...planning.fingerprint import Fingerprint
 from .run import TrainingRun
-from .sides import to_learn_from
 from .start import like_its_start, starting_weights
 
 RESERVE_S = 12.0  # of a budget, for the bundle, the report and the end of the process
@@ -90,7 +89,7 @@ class PlannedRun:
     @property
     def learning(self) -> Manifest:
         """Cases with truth that are not test cases."""
-        return to_learn_from(self.manifest)
+        return self.manifest.to_learn_from()
 
     @property
     def folds(self) -> list[int | None]:
@@ -266,7 +265,7 @@ def refuse_unfit_parts(plan: Plan) -> None:
 
 def _derived_plan(run: TrainingRun, manifest: Manifest) -> tuple[Plan, Fingerprint]:
     """The plan that the rules, or the recipe, make of the training cases."""
-    request, learning = run.request, to_learn_from(manifest)
+    request, learning = run.request, manifest.to_learn_from()
     found = rules.fingerprint(learning, progress=run.progress)
     budget_s = None
     if request.budget_s is not None:

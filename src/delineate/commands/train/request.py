@@ -9,9 +9,8 @@ import os
 from dataclasses import dataclass, fields
 from pathlib import Path
 
+from ...cohorts.splitting import SplitRule, is_ratio, read_split
 from ...core.errors import InputError, UsageError
-from ...core.inputs import read_json
-from ...core.manifest import SPLITS, Split
 from ...extend.registers import LOSSES, NETWORKS, name_in
 from ...planning.changes import parse_change
 from ...planning.rules import VALIDATION_FOLDS
@@ -67,7 +66,8 @@ class Request:
     @property
     def files(self) -> list[str]:
         """The files that the training reads in addition to the data."""
-        return [path for name in PATHS if (path := getattr(self, name))]
+        given = [path for name in PATHS if (path := getattr(self, name))]
+        return [path for path in given if path != self.split or not is_ratio(path)]
 
     def validated(self) -> Request:
         """This request, if its settings agree.
@@ -87,18 +87,26 @@ class Request:
             raise UsageError(
                 f"a budget of {self.budget_s:g} s is too short for a model; at least 30s are needed"
             )
-        if self.fold is not None and not 0 <= self.fold < (self.folds or VALIDATION_FOLDS):
-            raise UsageError(
-                f"--fold must be 0 to {(self.folds or VALIDATION_FOLDS) - 1}, found {self.fold}"
-            )
+        self._refuse_unfit_folds()
+        return self
+
+    def _refuse_unfit_folds(self) -> None:
         if self.folds is not None and self.folds < 2:
             raise UsageError(f"--folds must be at least 2, found {self.folds}")
-        if self.split and (self.folds or self.fold is not None):
+        rule = read_split(self.split, self.fold) if self.split else SplitRule("")
+        count = len(set(rule.folds.values()))
+        if self.folds is not None and count not in (0, self.folds):
+            raise UsageError(f"--folds {self.folds}, but {self.split} has {count} folds")
+        # A file with the lists of each fold has its own choice by --fold.
+        chosen = self.folds if rule.by_fold else self.folds or self.fold is not None
+        if rule.has_validation and chosen:
             raise UsageError(
-                "--split and --fold or --folds exclude each other: each defines the training and "
+                "--split with validation cases excludes --folds and --fold: each defines the "
                 "validation cases"
             )
-        return self
+        count = self.folds or count or VALIDATION_FOLDS
+        if self.fold is not None and not rule.by_fold and not 0 <= self.fold < count:
+            raise UsageError(f"--fold must be 0 to {count - 1}, found {self.fold}")
 
 
 def request_of(data: str | Path, options: TrainOptions) -> Request:
@@ -117,35 +125,10 @@ def request_of(data: str | Path, options: TrainOptions) -> Request:
     given["network"] = name_in(NETWORKS, options.network)
     given["loss"] = name_in(LOSSES, options.loss)
     for name in PATHS:
-        given[name] = "" if given[name] is None else os.path.abspath(given[name])
+        text = "" if given[name] is None else str(given[name])
+        is_path = bool(text) and not (name == "split" and is_ratio(text))
+        given[name] = os.path.abspath(text) if is_path else text
     texts = {name: given[name] or "" for name in ("recipe", "layout", "patient", "licence")}
     for text in options.changes:
         parse_change(text)  # refused before anything is read
     return Request(data=os.path.abspath(data), **{**given, **texts}).validated()
-
-
-def read_split(path: str) -> dict[str, Split]:
-    """A split file: JSON with ``train``, ``val`` and ``test``, each a list of case or patient ids;
-    each may be missing.
-
-    Raises:
-        InputError: not such a file, or an id in two lists.
-    """
-    data = read_json(path)
-    if (
-        not isinstance(data, dict)
-        or not data
-        or set(data) - set(SPLITS)
-        or not all(isinstance(v, list) for v in data.values())
-    ):
-        raise InputError(
-            'a split file has the form {"train": [ids], "val": [ids], "test": [ids]}; each may be '
-            "missing",
-            path=path,
-        )
-    split_of: dict[str, Split] = {}
-    for side in SPLITS:
-        for name in map(str, data.get(str(side), [])):
-            if split_of.setdefault(name, side) != side:
-                raise InputError(f"{name} is in {split_of[name]} and in {side}", path=path)
-    return split_of

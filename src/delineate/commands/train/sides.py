@@ -7,13 +7,15 @@ from __future__ import annotations
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+from ...cohorts.splitting import lists_of, read_split
 from ...core import atomic
 from ...core.errors import LayoutError
 from ...core.manifest import Manifest
 from ...planning.rules import VALIDATION_FOLDS
 from .. import check as check_step
-from .request import Request, read_split
+from .request import Request
 from .run import TrainingRun
 
 # Patients, if test patients are held out too: more would be lost to training, and validation then
@@ -33,6 +35,7 @@ def settle_cohort(run: TrainingRun) -> tuple[Manifest, Sequence[str]]:
         return Manifest.load(kept), ()
     manifest, failures = found_cohort(run, run.folder / "check")
     shutil.copyfile(run.folder / "check" / "findings.json", run.folder / "findings.json")
+    run.save_json("split.json", _split_of(manifest, run.request))
     atomic.write_text(kept, manifest.to_jsonl())
     tested = sum(case.split == "test" for case in manifest)
     run.say(
@@ -57,6 +60,10 @@ def found_cohort(run: TrainingRun, out: Path | None) -> tuple[Manifest, Sequence
         {f"{f.case or 'cohort'}: {f.message}" for f in checked.findings if f.severity == "error"}
     )
     manifest = checked.usable
+    if request.split:
+        # All patients are divided, so that a case that becomes unreadable moves no other.
+        rule = read_split(request.split, request.fold)
+        manifest = manifest.like(rule.divide(checked.manifest, request.seed))
     if not manifest.with_truth().cases:
         raise LayoutError(
             "no usable case with truth to train on"
@@ -70,18 +77,18 @@ def found_cohort(run: TrainingRun, out: Path | None) -> tuple[Manifest, Sequence
 
 
 def with_sides(manifest: Manifest, request: Request, folds: int) -> Manifest:
-    """The manifest with test cases by the request's split or the layout, and with folds grouped by
-    patient over the others if no validation cases are given.
+    """The manifest with folds grouped by patient over the cases that are not test cases, if neither
+    the request's split nor the layout states folds or validation cases.
 
     Raises:
         LayoutError: fewer than two patients to train on.
     """
-    if request.split:
-        manifest = manifest.with_split(read_split(request.split))
     by_request = request.folds or request.fold is not None
-    if not by_request and any(c.split == "val" and c.label for c in manifest):
+    validates = any(c.split == "val" and c.label for c in manifest)
+    by_split = request.split and (validates or any(c.fold is not None for c in manifest))
+    if by_split or (validates and not by_request):
         return manifest
-    patients = len({c.patient for c in to_learn_from(manifest)})
+    patients = len(manifest.to_learn_from().patients)
     if patients < 2:
         raise LayoutError(
             f"found {patients} patient(s) to train on; at least 2 are needed, one to train and "
@@ -95,6 +102,9 @@ def with_sides(manifest: Manifest, request: Request, folds: int) -> Manifest:
     return manifest.with_folds(min(request.folds or folds, patients), request.seed)
 
 
-def to_learn_from(manifest: Manifest) -> Manifest:
-    """Cases with truth that are not test cases: no test case may influence the plan."""
-    return manifest.only(c for c in manifest.with_truth() if c.split != "test")
+def _split_of(manifest: Manifest, request: Request) -> dict[str, Any]:
+    """The content of the run's split.json."""
+    by_folds = any(c.fold is not None for c in manifest)
+    all_folds = request.folds and request.fold is None
+    fold = None if all_folds or not by_folds else request.fold or 0
+    return lists_of(manifest, fold, f"{request.split or 'the layout'}, seed {request.seed}")
