@@ -244,10 +244,14 @@ def _rigid_count(p: NDArray[np.float64], q: NDArray[np.float32]) -> tuple[int, f
     ``q``, and the angle of its rotation in degrees.
     """
     # Distances between points do not change under a rigid transform: each point is tried as a seed
-    # with all points at the right distance.
-    fits = np.abs(_between(p) - _between(q)) < 1.0
+    # with all points at the right distance. No transform can move more points than ``bound``.
+    error = np.abs(_between(p) - _between(q))
+    bound = (error < 2 * SAME_PLACE).sum(axis=1)
+    fits = error < 1.0
     best, angle = 0, 0.0
-    for seed in np.argsort(-fits.sum(axis=1), kind="stable")[:MOST_DETAILS]:
+    for seed in np.argsort(-fits.sum(axis=1), kind="stable"):
+        if bound[seed] <= max(best, ENOUGH - 1):
+            continue
         chosen = fits[seed]
         for _ in range(3):
             if chosen.sum() < LEAST_POINTS:
