@@ -24,8 +24,8 @@ rounds: install
 	$(BIN)/python -m pytest -m rounds
 
 check: install
-	$(BIN)/ruff format --check src tests benchmarks tools docs/hooks.py
-	$(BIN)/ruff check src tests benchmarks tools docs/hooks.py
+	$(BIN)/ruff format --check src tests benchmarks tools docs/*.py docs/tutorials/*.ipynb
+	$(BIN)/ruff check src tests benchmarks tools docs/*.py docs/tutorials/*.ipynb
 	$(BIN)/mypy
 
 docs: install
@@ -45,8 +45,8 @@ release: check test wheel
 	$(BIN)/python tools/release.py
 
 format: install
-	$(BIN)/ruff format src tests benchmarks tools docs/hooks.py
-	$(BIN)/ruff check --fix src tests benchmarks tools docs/hooks.py
+	$(BIN)/ruff format src tests benchmarks tools docs/*.py docs/tutorials/*.ipynb
+	$(BIN)/ruff check --fix src tests benchmarks tools docs/*.py docs/tutorials/*.ipynb
 
 clean:
 	rm -rf $(VENV) demo build *.egg-info

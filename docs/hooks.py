@@ -1,5 +1,5 @@
 """What the site generates from the code at each build: the pages of the command line and of the
-Python interface, and the lists of pages in the navigation.
+Python interface, the outputs of the notebooks, and the lists of pages in the navigation.
 
 A page contains a marker, such as ``<!-- generated: commands -->``, which is replaced here. MkDocs
 calls the functions whose names begin with ``on_``.
@@ -10,11 +10,13 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import griffe
+import notebooks
 from typer.main import get_command
 
 DOCS = Path(__file__).parent
@@ -46,11 +48,29 @@ def expanded(entries: list[Any]) -> Iterator[Any]:
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
     """Replace the markers of a page."""
+    markdown = re.sub(
+        r"<!-- generated: notebook (\S+) -->",
+        lambda found: notebooks.markdown(executed(found[1])),
+        markdown,
+    )
     for marker, write in GENERATED.items():
         line = f"<!-- generated: {marker} -->"
         if line in markdown:
             markdown = markdown.replace(line, write())
     return markdown
+
+
+def on_post_build(config: Any, **_: Any) -> None:
+    """The notebooks that the site offers for download have their outputs."""
+    for path in sorted(DOCS.rglob("*.ipynb")):
+        target = Path(config["site_dir"]) / path.relative_to(DOCS)
+        target.write_text(notebooks.executed(path, executed(path.stem)), encoding="utf-8")
+
+
+@cache
+def executed(name: str) -> list[notebooks.Cell]:
+    """The cells of a notebook of the tutorials, with their outputs."""
+    return notebooks.run(DOCS / "tutorials" / f"{name}.ipynb")
 
 
 def commands() -> str:

@@ -98,9 +98,10 @@ def test_every_page_is_listed_and_states_for_whom_it_is(part):
 def test_decision_records_have_one_form():
     records = sorted((ROOT / "docs" / "decisions").glob("0*.md"))
     index = (ROOT / "docs" / "decisions" / "index.md").read_text(encoding="utf-8")
-    for number, path in enumerate(records, start=1):
+    for path in records:
+        number = int(path.name[:4])
         text = path.read_text(encoding="utf-8")
-        assert path.name.startswith(f"{number:04d}-") and f"]({path.name})" in index
+        assert f"]({path.name})" in index
         assert re.match(
             rf"# {number}\. .+\n\n20\d\d-\d\d-\d\d\n\n\*\*Context\.\*\* .*"
             r"\*\*Decision\.\*\* .*\*\*Consequences\.\*\*\s",

@@ -26,6 +26,8 @@ import shutil
 import subprocess
 from pathlib import Path
 
+import nibabel as nib
+import numpy as np
 import pytest
 from typer.testing import CliRunner
 
@@ -71,10 +73,12 @@ RESULTS = {
 NOT_RUN = ("pip ", "make ", "delineate view", "delineate download", "delineate demo")
 
 
-def tiny_plan() -> str:
+def tiny_plan(names: dict[int, str] = ORGANS, channels: tuple[str, ...] = ("CT",)) -> str:
     return small_plan(
-        names=ORGANS,
-        channels=(Channel(name="CT", normalise=Normalisation(kind="standard")),),
+        names=names,
+        channels=tuple(
+            Channel(name=name, normalise=Normalisation(kind="standard")) for name in channels
+        ),
         spacing_mm=(12.0, 12.0, 12.0),
         schedule=Schedule(epochs=1, steps_per_epoch=2),
         augmentation=Augmentation(mirror=()),
@@ -213,7 +217,32 @@ def study_tree(folder: Path, cases: list[tuple[Path, Path]]) -> None:
         shutil.copyfile(mask, folder / "study" / "masks" / f"P{number}_a.nii.gz")
 
 
+def oasis_tree(folder: Path, cases: list[tuple[Path, Path]]) -> None:
+    """OASIS-1 as it is unpacked, in Analyze, with the phantoms' organs as tissues."""
+    tissues = {1: "CSF", 2: "grey matter", 3: "white matter"}
+    for number, (scan, mask) in enumerate(cases, start=1):
+        subject = f"OAS1_{number:04d}_MR1"
+        name = f"{subject}_mpr_n4_anon_111_t88_masked_gfc"
+        base = folder / "oasis" / "disc1" / subject
+        for path, source in (
+            (base / "PROCESSED" / "MPRAGE" / "T88_111" / f"{name}.img", scan),
+            (base / "FSL_SEG" / f"{name}_fseg.img", mask),
+        ):
+            path.parent.mkdir(parents=True)
+            image = nib.load(source)
+            voxels = np.asarray(image.dataobj).astype(np.int16)
+            voxels = np.minimum(voxels, 3) if source == mask else voxels
+            nib.AnalyzeImage(voxels, image.affine).to_filename(path)
+    for part in ("img", "hdr"):
+        shutil.copyfile(
+            path.parent.parent / "PROCESSED/MPRAGE/T88_111" / f"{name}.{part}",
+            folder / f"scan.{part}",
+        )
+    (folder / "tiny.json").write_text(tiny_plan(tissues, ("T1",)))
+
+
 TREES = {
+    "from-brain-mr": oasis_tree,
     "describe-a-folder": study_tree,
     "from-bids": bids_tree,
     "from-slicer": drawn_tree,
