@@ -41,7 +41,6 @@ def example_folder(tmp_path_factory):
         shutil.copy(GOLDEN / name, folder / name)
     shutil.copytree(GOLDEN / "finished" / "m.model.run", folder / "liver.model.run")
     shutil.copy(GOLDEN / "finished" / "m.model", folder / "liver.model")
-    shutil.copytree(GOLDEN / "finished" / "m.model.graphs", folder / "liver.model.graphs")
     for path in (folder / "liver.model.run").rglob("*.json*"):
         path.write_text(path.read_text().replace("@ROOT@", str(folder)))
     shutil.copy(folder / "cohort/images/c0.nii.gz", folder / "ct.nii.gz")

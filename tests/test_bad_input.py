@@ -9,7 +9,6 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import nibabel as nib
@@ -18,22 +17,15 @@ import pytest
 
 from delineate.core.bundle import Bundle, Member
 from delineate.networks.build import build, weights_of
+from tests.calls import call
 from tests.plans import small_plan
 from tests.scans import AFFINE, mask, scan, write_cohort
 
 
-def run(*words: str | Path, cwd: Path | None = None) -> tuple[int, str]:
-    """Exit code and everything said; a traceback is a failure in itself."""
-    done = subprocess.run(
-        [sys.executable, "-m", "delineate.cli", *map(str, words)],
-        capture_output=True,
-        text=True,
-        cwd=cwd,
-        timeout=300,
-    )
-    said = done.stdout + done.stderr
-    assert "Traceback" not in said, said
-    return done.returncode, said
+def run(*words: str | Path) -> tuple[int, str]:
+    """Exit code and everything printed."""
+    done = call(*words)
+    return done.returncode, done.stdout + done.stderr
 
 
 def flat(text: str) -> str:

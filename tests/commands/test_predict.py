@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from tests.calls import call
 from tests.plans import small_network, small_plan
 from tests.scans import scan
 
@@ -361,18 +362,7 @@ def test_a_case_that_its_layout_drops_is_seen(tmp_path):
 def test_a_model_that_never_missed_a_channel_is_not_asked(tmp_path):
     data = folder_of(tmp_path / "data", {"p1_flair": 1})
     path = model(tmp_path / "m.model", drop_channel_p=0)
-    command = [
-        sys.executable,
-        "-m",
-        "delineate.cli",
-        "predict",
-        str(path),
-        str(data),
-        "-o",
-        str(tmp_path / "o"),
-        "--allow-missing",
-    ]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=100)
+    done = call("predict", path, data, "-o", tmp_path / "o", "--allow-missing")
     assert (
         done.returncode == 2 and "drop_channel_p" in done.stderr and not (tmp_path / "o").exists()
     )

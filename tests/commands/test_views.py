@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tests.calls import call
 from tests.plans import small_network, small_plan
 from tests.scans import write_cohort
 
@@ -84,19 +85,9 @@ def trained(cohort, tmp_path_factory):
         "3",
     ]
     (folder / "plan.json").write_text(plan_of().to_json())
-    done = run_cli(folder, *command)
+    done = call(*command, cwd=folder)
     assert done.returncode == 3, done.stderr  # what so short a training learns is not usable
     return folder
-
-
-def run_cli(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "delineate.cli", *words],
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        timeout=200,
-    )
 
 
 def test_there_is_a_network_for_every_view(trained):
@@ -136,7 +127,7 @@ def test_predicting_with_one_view_and_with_all(trained, cohort):
         ("axial", ["--views", "axial"]),
         ("two", ["--views", "axial,Sagittal"]),
     ):
-        done = run_cli(trained, "predict", "m.model", scan, "-o", name, *more)
+        done = call("predict", "m.model", scan, "-o", name, *more, cwd=trained)
         assert done.returncode == 0, done.stderr
         masks[name] = files.read(trained / name / "c4.nii.gz")
         assert masks[name].grid == files.read(scan).grid
@@ -148,7 +139,7 @@ def test_predicting_with_one_view_and_with_all(trained, cohort):
     assert np.array_equal(
         masks["all"].array, files.read(trained / "m.model.run/test/predictions/c4.nii.gz").array
     )
-    wrong = run_cli(trained, "predict", "m.model", scan, "-o", "none", "--views", "oblique")
+    wrong = call("predict", "m.model", scan, "-o", "none", "--views", "oblique", cwd=trained)
     assert (
         wrong.returncode == 2
         and "axial, coronal, sagittal" in wrong.stderr

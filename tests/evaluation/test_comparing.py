@@ -9,13 +9,12 @@ import io
 import itertools
 import json
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+from tests.calls import call
 from tests.plans import small_plan
 
 from delineate.commands.compare import compare
@@ -648,14 +647,7 @@ def test_the_table_in_the_terminal(two):
 
 
 def test_exit_codes_at_the_command_line(two, tmp_path):
-    def run(*words: object) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, "-m", "delineate.cli", "compare", *map(str, words)],
-            capture_output=True,
-            text=True,
-        )
-
-    done = run(*two, "-o", tmp_path / "out", "--names", "a,b", "--label", "liver")
+    done = call("compare", *two, "-o", tmp_path / "out", "--names", "a,b", "--label", "liver")
     assert done.returncode == 0 and "mean" in done.stdout
     assert done.stderr.startswith("written: compare.csv") and done.stderr.count("\n") == 1
     assert {p.name for p in (tmp_path / "out").iterdir()} == {
@@ -672,7 +664,7 @@ def test_exit_codes_at_the_command_line(two, tmp_path):
         (*two, "--label", "heart"),
         (two[0], tmp_path),
     ):
-        bad = run(*words, "-o", tmp_path / "bad")
+        bad = call("compare", *words, "-o", tmp_path / "bad")
         assert bad.returncode == 2
         assert bad.stderr.startswith("error: ")
         assert len(bad.stderr.strip().splitlines()) == 1
