@@ -17,8 +17,9 @@ $(VENV)/.installed: requirements.lock requirements-torch.txt pyproject.toml
 demo: install
 	$(BIN)/delineate demo --out demo
 
+# Two processes with one thread each: threads of two processes on two cores wait for each other.
 test: install
-	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not rounds"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal -m "not rounds"
 
 rounds: install
 	$(BIN)/python -m pytest -m rounds
