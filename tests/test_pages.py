@@ -24,6 +24,7 @@ import re
 import shlex
 import shutil
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import nibabel as nib
@@ -39,7 +40,7 @@ from delineate.core.plan import Augmentation, Channel, Normalisation, Schedule
 from delineate.formats import files
 from delineate.networks.build import build, weights_of
 
-from .plans import small_plan
+from .plans import small_network, small_plan
 
 ROOT = Path(__file__).parents[1]
 PAGES = [
@@ -52,8 +53,8 @@ PAGES = [
 ]
 SIZE = (32, 10)  # matrix and slices of the phantoms
 ORGANS = {1: "liver", 2: "right kidney", 3: "left kidney", 4: "spleen"}
-# Two trainings or more each; what they use has quicker tests of its own.
-LONG = ("cluster", "folds-and-ensembles")
+# Several trainings or predictions each; what they use has quicker tests of its own.
+LONG = ("cluster", "folds-and-ensembles", "from-liver-ct-2d", "from-liver-mr")
 # Some of the files that a page promises.
 RESULTS = {
     "first-model": (
@@ -79,6 +80,7 @@ def tiny_plan(names: dict[int, str] = ORGANS, channels: tuple[str, ...] = ("CT",
         channels=tuple(
             Channel(name=name, normalise=Normalisation(kind="standard")) for name in channels
         ),
+        network=small_network(classes=len(names) + 1, channels=len(channels)),
         spacing_mm=(12.0, 12.0, 12.0),
         schedule=Schedule(epochs=1, steps_per_epoch=2),
         augmentation=Augmentation(mirror=()),
@@ -115,7 +117,8 @@ def command(folder: Path, line: str) -> None:
         assert run.returncode == 0, f"{line}\n{run.stdout}\n{run.stderr}"
     elif words[1] == "phantom":
         form = words[words.index("--format") + 1] if "--format" in words else "dicom"
-        make_cohort(folder / words[2], patients=6, seed=1, form=form, size=SIZE)
+        organs = words[words.index("--organs") + 1].split(",") if "--organs" in words else ()
+        make_cohort(folder / words[2], patients=6, seed=1, form=form, organs=organs, size=SIZE)
     elif words[1] == "plan":
         shutil.copyfile(folder / "tiny.json", folder / words[words.index("-o") + 1])
     else:
@@ -229,20 +232,45 @@ def oasis_tree(folder: Path, cases: list[tuple[Path, Path]]) -> None:
             (base / "FSL_SEG" / f"{name}_fseg.img", mask),
         ):
             path.parent.mkdir(parents=True)
-            image = nib.load(source)
-            voxels = np.asarray(image.dataobj).astype(np.int16)
+            written = nib.load(source)
+            voxels = np.asarray(written.dataobj).astype(np.int16)
             voxels = np.minimum(voxels, 3) if source == mask else voxels
-            nib.AnalyzeImage(voxels, image.affine).to_filename(path)
-    for part in ("img", "hdr"):
-        shutil.copyfile(
-            path.parent.parent / "PROCESSED/MPRAGE/T88_111" / f"{name}.{part}",
-            folder / f"scan.{part}",
-        )
+            nib.AnalyzeImage(voxels, written.affine).to_filename(path)
+    nib.AnalyzeImage(np.asarray(nib.load(scan).dataobj), np.eye(4)).to_filename(folder / "scan.img")
     (folder / "tiny.json").write_text(tiny_plan(tissues, ("T1",)))
 
 
+def brats_tree(folder: Path, cases: list[tuple[Path, Path]]) -> None:
+    """BraTS of 2020, with the phantoms' organs as tumours."""
+    for number, (scan, mask) in enumerate(cases, start=1):
+        name = f"BraTS20_Training_{number:03d}"
+        (folder / "brats" / name).mkdir(parents=True)
+        for modality in ("flair", "t1", "t1ce", "t2"):
+            shutil.copyfile(scan, folder / "brats" / name / f"{name}_{modality}.nii.gz")
+        image = nib.load(mask)
+        classes = np.array((0, 1, 2, 4, 4), np.uint8)[np.asarray(image.dataobj)]
+        label = folder / "brats" / name / f"{name}_seg.nii.gz"
+        nib.save(nib.Nifti1Image(classes, image.affine), label)
+    names = {1: "necrotic and non-enhancing tumour core", 2: "oedema", 4: "enhancing tumour"}
+    (folder / "tiny.json").write_text(tiny_plan(names, ("flair", "t1", "t1ce", "t2")))
+
+
+def plan_for(*names: str, channel: str) -> Callable[[Path, list[tuple[Path, Path]]], None]:
+    """Only a tiny plan for other structures; the page makes its own phantom."""
+
+    def write(folder: Path, cases: list[tuple[Path, Path]]) -> None:
+        plan = tiny_plan(dict(enumerate(names, start=1)), (channel,))
+        (folder / "tiny.json").write_text(plan)
+
+    return write
+
+
 TREES = {
+    "from-liver-ct-2d": plan_for("liver", channel="CT"),
+    "from-liver-ct-3d": plan_for("liver", channel="CT"),
+    "from-liver-mr": plan_for(*ORGANS.values(), channel="T1DUAL InPhase"),
     "from-brain-mr": oasis_tree,
+    "from-brain-tumours": brats_tree,
     "describe-a-folder": study_tree,
     "from-bids": bids_tree,
     "from-slicer": drawn_tree,
