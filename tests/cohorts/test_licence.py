@@ -7,11 +7,10 @@ import json
 import pytest
 from tests.plans import small_plan
 
-from delineate.cohorts.licence import is_restricted, licence_of_data
+from delineate.cohorts.licence import is_restricted, licence_of_data, stated_licences
 from delineate.cohorts.public.catalogue import DATA_SETS
 from delineate.commands.options import PredictOptions
 from delineate.commands.predict import predict
-from delineate.commands.train.model_file import _licence
 from delineate.core.bundle import Bundle, Member
 from delineate.core.errors import InputError
 from delineate.networks.build import build, weights_of
@@ -45,9 +44,9 @@ def test_the_licence_of_a_download(tmp_path):
         ("for research use only", True),
         ("CC BY-SA 4.0", False),
         ("Apache-2.0", False),
-        (_licence("", ""), False),
-        (_licence("", "CC BY-NC 4.0"), True),
-        (_licence("CC-BY-4.0", ""), False),
+        (stated_licences("", ""), False),
+        (stated_licences("", "CC BY-NC 4.0"), True),
+        (stated_licences("CC-BY-4.0", ""), False),
     ],
 )
 def test_licences_that_restrict_the_use(licence, restricted):
@@ -55,15 +54,15 @@ def test_licences_that_restrict_the_use(licence, restricted):
 
 
 def test_weights_inherit_the_licence_of_the_data():
-    assert _licence("", "MIT") == "of the weights: MIT, as of the data; of the data: MIT"
-    assert _licence("CC0", "") == "of the weights: CC0; of the data: see its source"
+    assert stated_licences("", "MIT") == "of the weights: MIT, as of the data; of the data: MIT"
+    assert stated_licences("CC0", "") == "of the weights: CC0; of the data: see its source"
 
 
 @pytest.mark.parametrize("licence", ["CC BY-NC 4.0", "CC0-1.0"])
 def test_predict_prints_a_restriction_once(tmp_path, licence):
     plan = small_plan()
     member = Member("fold_0", weights_of(build(plan.network, 0)))
-    model = Bundle(plan, (member,), {"licence": _licence("", licence)})
+    model = Bundle(plan, (member,), {"licence": stated_licences("", licence)})
     said: list[str] = []
     with pytest.raises(InputError):
         predict(model, [tmp_path / "missing"], tmp_path / "out", PredictOptions(), say=said.append)

@@ -41,6 +41,16 @@ def licence_of_data(root: str | Path) -> str:
     return ""
 
 
+def stated_licences(of_weights: str, of_data: str) -> str:
+    """The licences of weights and data in a line; weights inherit that of the data.
+
+    >>> stated_licences("", "CC BY 4.0")
+    'of the weights: CC BY 4.0, as of the data; of the data: CC BY 4.0'
+    """
+    of_weights = of_weights or (f"{of_data}, as of the data" if of_data else "not stated")
+    return f"of the weights: {of_weights}; of the data: {of_data or 'see its source'}"
+
+
 def is_restricted(licence: str) -> bool:
     """Whether a licence excludes a use, such as a commercial one.
 

@@ -540,6 +540,16 @@ class ImportOptions:
     folds: tuple[int, ...] = option(
         (), "Only these folds, such as 0,1; by default all.", parse=parsing.parse_folds
     )
+    axes: str | None = option(
+        None,
+        "Directions of the axes of all training scans, such as RAS for TotalSegmentator, if they "
+        "were the same: scans are then reoriented. By default each scan's own, as in nnU-Net.",
+    )
+    licence: str | None = option(
+        None,
+        "Licence of the weights, for the model's card; by default that of dataset.json.",
+        metavar="TEXT",
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -30,8 +30,10 @@ import numpy as np
 import torch
 
 from ..cohorts.discovery.names import regions_of
+from ..cohorts.licence import licence_of_data, stated_licences
 from ..core.bundle import Bundle, Member, Weights
 from ..core.errors import BundleError, InputError, UsageError
+from ..core.grid import Grid
 from ..core.inputs import read_json
 from ..core.labels import LabelSet
 from ..core.plan import (
@@ -81,6 +83,7 @@ class _ModelFolder:
     dataset: Mapping[str, Any]
     name: str  # of the configuration
     configuration: Mapping[str, Any]
+    axes: str | None = None  # stated directions of the axes of its training scans
 
     def refuse(self, reason: str) -> BundleError:
         """An error about this folder."""
@@ -92,6 +95,8 @@ def read_bundle(
     *,
     checkpoint: str = "checkpoint_final.pth",
     folds: Sequence[int] = (),
+    axes: str | None = None,
+    licence: str | None = None,
     say: Say = unsaid,
 ) -> Bundle:
     """Read a trained nnU-Net as a bundle.
@@ -101,6 +106,9 @@ def read_bundle(
             trained network below.
         checkpoint: name of the file to read in each fold.
         folds: only these folds; if empty, all that have the file.
+        axes: directions of the axes of every scan that the network was trained on, such as "RAS",
+            if they were all the same; each scan is then reoriented. None: its own axes, as nnU-Net.
+        licence: of the weights; None: that of ``dataset.json``.
         say: called with a line of text for each difference from nnU-Net.
 
     Returns:
@@ -109,10 +117,12 @@ def read_bundle(
 
     Raises:
         InputError: the folder, or a file that it must have, is missing or cannot be read.
-        UsageError: the folder contains several trained networks, or lacks a requested fold.
+        UsageError: the folder contains several trained networks, or lacks a requested fold; or
+            ``axes`` contradict its reader of images.
+        GeometryError: ``axes`` are no orientation.
         BundleError: something in it has no counterpart here, or its weights do not fit its plans.
     """
-    source = _read(Path(folder))
+    source = _read(Path(folder), axes)
     first = _first_stage(source, checkpoint)
     files = _checkpoints(source.folder, checkpoint, folds)
     plan, members = _plan_and_members(source, files, first, say)
@@ -121,7 +131,7 @@ def read_bundle(
             replace(member, name=f"first_stage_{member.name}", first_stage=True)
             for member in first.members
         ]
-    return Bundle(plan, tuple(members), _card(source, files, first))
+    return Bundle(plan, tuple(members), _card(source, files, first, licence or ""))
 
 
 def _plan_and_members(
@@ -161,7 +171,7 @@ def _plan_and_members(
 
 
 def _card(
-    source: _ModelFolder, files: Mapping[int | None, Path], first: Bundle | None
+    source: _ModelFolder, files: Mapping[int | None, Path], first: Bundle | None, licence: str
 ) -> dict[str, Any]:
     """The bundle's card: where the model comes from, with the SHA-256 of each checkpoint."""
     card: dict[str, Any] = {
@@ -169,6 +179,7 @@ def _card(
         "dataset": source.plans.get("dataset_name", ""),
         "folder": source.folder.name,
         "configuration": source.name,
+        "licence": stated_licences(licence, licence_of_data(source.folder)),
         "checkpoints": {
             f"{path.parent.name}/{path.name}": hashlib.sha256(path.read_bytes()).hexdigest()
             for path in files.values()
@@ -182,7 +193,7 @@ def _card(
 # ---- reading the folder ----
 
 
-def _read(folder: Path) -> _ModelFolder:
+def _read(folder: Path, axes: str | None) -> _ModelFolder:
     """Read the folder's JSON files, and resolve its configuration."""
     folder = _network_below(folder)
     # The folder's name ends with the name of the configuration.
@@ -210,7 +221,7 @@ def _read(folder: Path) -> _ModelFolder:
             )
         parents.append(parent)
         config = {**known[parent], **config}
-    return _ModelFolder(folder, plans, dataset, name, config)
+    return _ModelFolder(folder, plans, dataset, name, config, axes)
 
 
 def _network_below(folder: Path) -> Path:
@@ -341,11 +352,9 @@ def _plan(source: _ModelFolder, first: Bundle | None, mirror: tuple[int, ...], s
         len(structures),
         overlapping,
     )
-    reader = plans.get("image_reader_writer", "SimpleITKIO")
-    if reader not in AXES:
-        raise source.refuse(f"reads images with {reader}; supported are {', '.join(AXES)}")
     # Axes, patch and spacing are in nnU-Net's order, as in the network.
-    axes = "".join(AXES[reader][n] for n in plans["transpose_forward"])
+    array_axes = _array_axes(source)
+    axes = "".join(array_axes[n] for n in plans["transpose_forward"])
     patch, spacing = list(config["patch_size"]), list(config["spacing"])
     if network.dims == 2:  # nnU-Net slices the first axis, a plan the last
         axes, patch, spacing = axes[1:] + axes[0], [*patch, 1], [*spacing[-2:], None]
@@ -381,6 +390,23 @@ def _plan(source: _ModelFolder, first: Bundle | None, mirror: tuple[int, ...], s
     )
 
 
+def _array_axes(source: _ModelFolder) -> str:
+    """The axes of the arrays that the network was trained on, as orientation letters."""
+    reader = source.plans.get("image_reader_writer", "SimpleITKIO")
+    if reader not in AXES:
+        raise source.refuse(f"reads images with {reader}; supported are {', '.join(AXES)}")
+    if source.axes is None:
+        return AXES[reader]
+    Grid.from_spacing((1, 1, 1), (1, 1, 1)).reorient(source.axes)  # refuses other letters
+    stated = source.axes.upper()[::-1]
+    if AXES[reader].isupper() and AXES[reader] != stated:
+        raise UsageError(
+            f"the axes {source.axes} contradict the plans, whose reader {reader} reorients every "
+            f"scan to {AXES[reader][::-1]}"
+        )
+    return stated
+
+
 def _first_stage(source: _ModelFolder, checkpoint: str) -> Bundle | None:
     """The first stage of a cascade with all its folds, from the folder next to that of the second;
     None if the model is no cascade.
@@ -396,7 +422,7 @@ def _first_stage(source: _ModelFolder, checkpoint: str) -> Bundle | None:
         raise InputError(
             f"the first stage of the cascade {source.folder.name} is missing", path=folder
         )
-    return read_bundle(folder, checkpoint=checkpoint)
+    return read_bundle(folder, checkpoint=checkpoint, axes=source.axes)
 
 
 def _structures(source: _ModelFolder) -> tuple[tuple[Structure, ...], bool]:

@@ -10,7 +10,7 @@ from typing import Any
 
 from ... import __version__
 from ...cohorts.discovery.channels import numbered
-from ...cohorts.licence import licence_of_data
+from ...cohorts.licence import licence_of_data, stated_licences
 from ...core.bundle import Bundle, Member, Weights
 from ...core.plan import Plan
 from ...evaluation.training_verdict import Verdict
@@ -82,13 +82,7 @@ def _provenance(planned: PlannedRun) -> dict[str, Any]:
         "patients": len(learning.patients),
         "manifest_sha256": hashlib.sha256(manifest.to_jsonl().encode()).hexdigest(),
         "seed": planned.run.request.seed,
-        "licence": _licence(planned.run.request.licence, licence_of_data(manifest.root)),
+        "licence": stated_licences(planned.run.request.licence, licence_of_data(manifest.root)),
         "parts": custom_parts(planned.plan),
         "limits": "For research. Not a medical device.",
     }
-
-
-def _licence(stated: str, of_data: str) -> str:
-    """The licences of weights and data in a line; weights inherit that of the data."""
-    of_weights = stated or (f"{of_data}, as of the data" if of_data else "not stated")
-    return f"of the weights: {of_weights}; of the data: {of_data or 'see its source'}"
