@@ -277,20 +277,37 @@ file_names(
 # ---- patients ----
 
 
-def visits(name: str, words: str, case: Callable[[int], str], patients: int) -> None:
+def visits(
+    name: str,
+    words: str,
+    case: Callable[[int], str],
+    patients: int,
+    names: Mapping[str, int] = BOTH,
+) -> None:
+    """``names``: the structures, if a published data set has names of this form."""
     file_names(
         name,
         words,
         lambda n: f"images/{case(n)}",
         lambda n: f"labels/{case(n)}",
-        Right(voxels(BOTH), patients=patients),
+        Right(voxels(names), patients=patients),
     )
 
 
 visits(
-    "visits_brats", "BraTS-GLI-00002-000 and -001", lambda n: f"BraTS-GLI-{n // 2:05d}-00{n % 2}", 3
+    "visits_brats",
+    "BraTS-GLI-00002-000 and -001",
+    lambda n: f"BraTS-GLI-{n // 2:05d}-00{n % 2}",
+    3,
+    {"necrosis": 1, "oedema": 2},
 )
-visits("visits_parts", "liver_1_0 and liver_1_1", lambda n: f"liver_{n // 2 + 1}_{n % 2}", 3)
+visits(
+    "visits_parts",
+    "liver_1_0 and liver_1_1",
+    lambda n: f"liver_{n // 2 + 1}_{n % 2}",
+    3,
+    {"liver": 1, "liver tumour": 2},
+)
 visits(
     "visits_follow_up",
     "ID_baseline and ID_followup",

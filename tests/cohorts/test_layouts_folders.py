@@ -46,7 +46,7 @@ def test_names_of_parallel_folders(tmp_path, images, labels):
     assert (manifest.layout, len(manifest), manifest.labels.names) == (
         "parallel-folders",
         3,
-        ["foreground"],
+        ["liver" if labels in ("Ground", "TrainSegmentation") else "foreground"],
     )
     assert all(c.split is None and len(c.label) == 1 for c in manifest)
 
@@ -99,7 +99,7 @@ def test_chaos_t1_png_real(real_data):
     }
     assert manifest.named("P13_T1_00028").patient == "P13"
     assert manifest.named("Aug_No_7").patient == "Aug_No_7"
-    assert manifest.labels.names == ["foreground"]
+    assert manifest.labels.names == ["liver"]
     case = manifest.named("P13_T1_00028")
     image = read_image(case, manifest)
     label = read_label(case, manifest, image.grid)
@@ -341,11 +341,19 @@ def test_numbered_parts_are_one_patient(tmp_path):
     ids = ["liver_1_0", "liver_1_1", "liver_2_0", "liver_10_0", "liver_10_1", "liver_10_2"]
     found = patients_of_parts(ids)
     assert [found[case] for case in ids] == ["liver_1"] * 2 + ["liver_2"] + ["liver_10"] * 3
+    # Parts without a structure were removed; names without a number.
+    for parts in (
+        ["liver_1_1", "liver_2_0", "liver_2_3", "liver_3_0"],
+        ["anna_0", "anna_1", "ben_0", "carl_0", "carl_2"],
+    ):
+        assert patients_of_parts(parts) == {one: one.rpartition("_")[0] for one in parts}
     for other in (
         ["site_1_1", "site_1_2", "site_2_1"],  # the first number is a hospital
         ["c_1_7", "c_1_9", "c_2_3"],  # the second one does not count
         ["c_1_1", "c_2_1"],  # each patient once
         ["c_1_1", "c_1_2", "d"],
+        [f"{kind}_{n}" for kind in ("benign", "malignant", "normal") for n in range(9)],
+        [f"case_{n}" for n in range(9)],
     ):
         assert patients_of_parts(other) == {}
     for name in ids:

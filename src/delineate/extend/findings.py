@@ -7,6 +7,7 @@ something out. This module opens no file.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -65,6 +66,9 @@ class Draft:
         names: value -> name, for derived values.
         usual: ``names`` are those of the published data set, and no file states them: a value that
             most masks have is a structure even without a name.
+        editions: tables value -> name of published data sets that the names of the files fit; the
+            one that has all values of the masks counts, if ``names`` is empty.
+        only: the name of the structure if the masks have only one; "" if nothing states it.
         colours: colour code 0xRRGGBB -> name, for masks in colours.
         ranges: the structures and value ranges that the masks of this layout may use (CHAOS MR);
             None for every other layout, because mask values alone do not identify an organ.
@@ -82,6 +86,8 @@ class Draft:
     modality: str = ""
     names: dict[int, str] = field(default_factory=dict)
     usual: bool = False
+    editions: tuple[Mapping[int, str], ...] = ()
+    only: str = ""
     colours: dict[int, str] = field(default_factory=dict)
     ranges: tuple[LabelSet, LabelMapping] | None = None
     findings: list[Finding] = field(default_factory=list)

@@ -7,6 +7,8 @@ array, the direction in which its index grows (R or L, A or P, S or I), and C fo
 
 from __future__ import annotations
 
+import functools
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -25,6 +27,7 @@ ENDINGS = (".npy", ".npz", ".h5", ".hdf5")
 CHANNELS = "C"
 # Letter -> axis in RAS+ and direction.
 _DIRECTIONS = {"R": (0, 1), "L": (0, -1), "A": (1, 1), "P": (1, -1), "S": (2, 1), "I": (2, -1)}
+_ENTRY = re.compile(r"(.*)\[(\d+)\]")
 _UNSTATED = (
     "an array stores no spacing and no axes; state both in a description, such as spacing_mm: "
     "[2.5, 0.8, 0.8] and axes: SPL for an array (z, y, x) made by SimpleITK"
@@ -49,7 +52,8 @@ def read(path: Path, kind: str, item: str, axes: str, spacing_mm: Sequence[float
     Args:
         path: the file.
         kind: one of ``KINDS``.
-        item: name of the array in an archive or HDF5 file; "" if it has only one.
+        item: name of the array in an archive or HDF5 file; "" if it has only one; NAME[INDEX] for
+            one case of many.
         axes: see the module; in any case of letters.
         spacing_mm: along the axes of the array, without that of channels.
 
@@ -61,10 +65,11 @@ def read(path: Path, kind: str, item: str, axes: str, spacing_mm: Sequence[float
         GeometryError: no axes or spacing is stated, or they do not fit the array.
         UsageError: h5py is not installed.
     """
-    if not axes or not spacing_mm:
+    entry = _ENTRY.fullmatch(item)
+    if not axes or not (spacing_mm or entry):
         raise GeometryError(_UNSTATED, path=path)
     with told(path):
-        array = _array(path, kind, item)
+        array = _entry(path, kind, entry[1], int(entry[2])) if entry else load(path, kind, item)
     if array.dtype.kind not in "biuf":
         raise FormatError(f"the array has {array.dtype}, but numbers are needed", path=path)
     letters = axes.upper()
@@ -76,6 +81,8 @@ def read(path: Path, kind: str, item: str, axes: str, spacing_mm: Sequence[float
             "of R or L, A or P, S or I, and C for channels",
             path=path,
         )
+    is_known = bool(spacing_mm)
+    spacing_mm = spacing_mm or (1.0,) * len(spatial)
     if len(spacing_mm) != len(spatial):
         raise GeometryError(
             f"a spacing of {list(spacing_mm)} mm is stated for {len(spatial)} axes", path=path
@@ -86,7 +93,7 @@ def read(path: Path, kind: str, item: str, axes: str, spacing_mm: Sequence[float
         array, spatial, spacing_mm = _with_third_axis(array, spatial, planes, spacing_mm)
     array = np.ascontiguousarray(array.astype(np.uint8) if array.dtype == bool else array)
     grid = _grid(array.shape[-3:], spatial, spacing_mm)
-    meta = {"modality": "", "patient": "", "spacing_known": True, "place_known": False}
+    meta = {"modality": "", "patient": "", "spacing_known": is_known, "place_known": False}
     return Volume(array, grid, source=str(path), meta=meta)
 
 
@@ -107,14 +114,49 @@ def _grid(shape: tuple[int, ...], axes: str, spacing_mm: Sequence[float]) -> Gri
     return Grid((shape[0], shape[1], shape[2]), affine)
 
 
-def _array(path: Path, kind: str, item: str) -> NDArray[Any]:
+def _entry(path: Path, kind: str, item: str, index: int) -> NDArray[Any]:
+    """One case of an array that holds many."""
+    state = path.stat()
+    whole = (
+        load(path, kind, item)
+        if kind == "NumPy"
+        else _kept(path, kind, item, state.st_mtime_ns, state.st_size)
+    )
+    if index >= len(whole):
+        raise FormatError(f"has {len(whole)} cases, counted from 0; found {index}", path=path)
+    return np.array(whole[index])
+
+
+@functools.lru_cache(maxsize=2)
+def _kept(path: Path, kind: str, item: str, changed_ns: int, size: int) -> NDArray[Any]:
+    """An array of an archive, kept for its next case: an image and its labels at a time."""
+    return load(path, kind, item)
+
+
+def names_in(path: Path, kind: str) -> list[str]:
+    """The names of the arrays in an archive; [""] for a file with one array.
+
+    Raises:
+        FormatError: damaged.
+    """
+    if kind != "NumPy archive":
+        return [""]
+    with told(path), np.load(path, allow_pickle=False) as loaded:
+        return list(loaded.files)
+
+
+def load(path: Path, kind: str, item: str) -> NDArray[Any]:
+    """The whole array; of a file with one array, mapped into memory.
+
+    Raises:
+        FormatError: see ``read``.
+    """
     if kind == "HDF5":
         return _from_hdf5(path, item)
     try:
-        loaded = np.load(path, allow_pickle=False)
         if kind == "NumPy":
-            return np.asarray(loaded)
-        with loaded:
+            return np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))
+        with np.load(path, allow_pickle=False) as loaded:
             return np.asarray(loaded[_only(list(loaded.files), item, path)])
     except ValueError as error:
         raise FormatError(f"cannot be read as an array of numbers ({error})", path=path) from error

@@ -38,6 +38,7 @@ class CaseFingerprint:
     moments: tuple[
         tuple[float, float], ...
     ] = ()  # mean and standard deviation over the whole scan, per channel
+    extremes: tuple[float, float] | None = None  # of the first channel
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,13 @@ class Fingerprint:
         """
         known = [c.modality for c in self.cases if c.modality]
         return all(m == "CT" for m in known) if known else all(c.looks_like_hu for c in self.cases)
+
+    @property
+    def is_8_bit(self) -> bool:
+        """Whether all intensities of the first channel are in 0 to 255."""
+        return all(
+            c.extremes and 0 <= min(c.extremes) <= max(c.extremes) <= 255 for c in self.cases
+        )
 
     @property
     def zero_share(self) -> float:
@@ -147,6 +155,7 @@ def examine(case: Case, manifest: Manifest) -> CaseFingerprint:
             (float(channel.mean(dtype=np.float64)), float(channel.std(dtype=np.float64)))
             for channel in values
         ),
+        (float(first.min()), float(first.max())) if first.size else None,
     )
 
 

@@ -13,7 +13,7 @@ from ...core.errors import DelineateError, LayoutError, LeakError
 from ...core.manifest import Case, Manifest
 from ...extend.findings import DiscoveredCohort, Draft, Finding
 from ...formats import dicom, files
-from .mask_values import derive
+from .masks import derive, set_stated_names
 from .patients import by_pattern
 from .structures import StructureSelection, all_ignored, named
 from .tree import Tree, patient_from_id, patients_of_parts
@@ -90,6 +90,7 @@ def _settle_labels(draft: Draft, root: Path, choice: StructureSelection | None) 
         draft.labels = named(sorted(draft.names), draft.names)
     # Reading label files is slow, so it is done only if the structures are needed.
     if draft.labels is None and (choice is None or choice.needs_names()) and not draft.refusal:
+        set_stated_names(draft, root)
         derive(draft)
     # A selection also overcomes a refusal, because it states what the values mean.
     if choice is not None:

@@ -115,16 +115,22 @@ class Tree:
         """Whether DICOM files are directly inside; reads the first three candidates."""
         key = os.fspath(folder)
         if key not in self._dicom:
-            # Candidates are files without a known extension; DICOMDIR is an index, not an image.
-            names = [
-                n
-                for n in self._list(folder)[0]
-                if not has_image_ending(n)
-                and not n.lower().endswith(NO_IMAGE)
-                and n.upper() != "DICOMDIR"
-            ]
-            self._dicom[key] = any(has_dicom_mark(folder / name) for name in names[:3])
+            self._dicom[key] = any(map(has_dicom_mark, self._may_be_dicom(folder)[:3]))
         return self._dicom[key]
+
+    def dicom_files(self, folder: Path) -> list[Path]:
+        """The DICOM files directly inside, in natural order; reads the start of each candidate."""
+        return [path for path in self._may_be_dicom(folder) if has_dicom_mark(path)]
+
+    def _may_be_dicom(self, folder: Path) -> list[Path]:
+        """Files without a known extension; DICOMDIR is an index, not an image."""
+        return [
+            folder / n
+            for n in self._list(folder)[0]
+            if not has_image_ending(n)
+            and not n.lower().endswith(NO_IMAGE)
+            and n.upper() != "DICOMDIR"
+        ]
 
 
 def _is(question: Callable[[], bool]) -> bool:
@@ -314,7 +320,8 @@ PATIENTS = (
 # Numbers of the form NAME_A_B in which A is no patient.
 _GROUPS = re.compile(r"(?i)(?:site|cent(?:re|er)|hospital|clinic|fold|batch|set|group)[_-]?$")
 _YEAR = re.compile(r"(?:19|20)\d\d$")
-_TWO_NUMBERS = re.compile(r"^(.*?\D)?(\d+)[_-](\d+)$")
+_COUNTED = re.compile(r"^(.*?[^\W_])[_-](\d+)$")
+MOST_PARTS = 32  # of one patient, if their numbers have gaps or names have no number
 
 
 def patient_from_id(case: str) -> str:
@@ -330,23 +337,34 @@ def patient_from_id(case: str) -> str:
 
 
 def patients_of_parts(cases: Sequence[str]) -> dict[str, str]:
-    """Case id -> patient, if all ids are NAME_A_B and B counts the parts or visits of A from 0 or 1
+    """Case id -> patient, if all ids are NAME_B and B counts the parts or visits of NAME
     (``liver_1_0``, ``liver_1_1``, ``liver_2_0``); {} if they have another form.
 
-    Without this, parts of one patient would be on both sides of a split. If all A are equal, or
-    are years, they are no patients (``BraTS2021_00001``).
+    Without this, parts of one patient would be on both sides of a split. NAME is a patient if it
+    ends with a number that is not the same everywhere and no year (``BraTS2021_00001``), and B
+    counts from 0 or 1, with gaps if it is small; without such a number if there are at least as many names as
+    parts of one, so that classes (``benign_1`` to ``benign_400``) are no patients.
     """
     parts: dict[str, list[int]] = {}
     patients = {}
     for case in cases:
-        found = _TWO_NUMBERS.match(case)
-        if found is None or _GROUPS.search(found[1] or ""):
+        found = _COUNTED.match(case)
+        if found is None or _GROUPS.search(re.sub(r"\d+$", "", found[1])):
             return {}
-        patients[case] = f"{found[1] or ''}{found[2]}"
-        parts.setdefault(patients[case], []).append(int(found[3]))
+        patients[case] = found[1]
+        parts.setdefault(found[1], []).append(int(found[2]))
+    if not 1 < len(parts) < len(cases):
+        return {}
+    # Parts without a structure may have been removed.
+    starts = sum(min(numbers) in (0, 1) for numbers in parts.values())
+    few = 2 * starts >= len(parts) and max(map(max, parts.values())) < MOST_PARTS
     counted = all(
         min(numbers) in (0, 1) and sorted(numbers) == [*range(min(numbers), max(numbers) + 1)]
         for numbers in parts.values()
     )
-    years = all(_YEAR.search(patient) for patient in parts)
-    return patients if counted and not years and 1 < len(parts) < len(cases) else {}
+    if all(name[-1].isdigit() for name in parts):
+        years = all(_YEAR.search(name) for name in parts)
+        return patients if (counted or few) and not years else {}
+    # Two names are more often classes than patients.
+    most = max(map(len, parts.values()))
+    return patients if few and len(parts) >= max(3, most) else {}

@@ -19,6 +19,7 @@ from .reading import Reading, read
 from .structures import (
     contradictions,
     identity_of,
+    is_known_structure,
     names_structure,
     structure_of,
     values_by_identity,
@@ -34,6 +35,7 @@ __all__ = [
     "identity_of",
     "is_kind_of",
     "is_known_channel",
+    "is_known_structure",
     "load_more_with",
     "match_channels",
     "may_be",

@@ -20,7 +20,7 @@ def add(name: str, identity: str, *, is_channel: bool) -> None:
         same = known in ("", identity, reading.read(identity).identity)
     else:
         known = structures.structure_of(name)
-        same = not structures.is_known(name) or known == structures.structure_of(identity)
+        same = not structures.is_known_structure(name) or known == structures.structure_of(identity)
     if not same:
         raise ValueError(f"{name!r} means {known} already, not {identity}")
     (reading if is_channel else structures).add(name, identity)

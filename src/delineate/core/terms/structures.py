@@ -46,7 +46,7 @@ def structure_of(name: str) -> str:
     return f"{side or ''} {found}".strip()
 
 
-def is_known(name: str) -> bool:
+def is_known_structure(name: str) -> bool:
     """Whether ``name``, without a side, is in the tables."""
     return bool(_of_number(name) or ABBREVIATIONS.get(compact(name)) or _named(name))
 

@@ -15,7 +15,6 @@ from typing import Literal
 import numpy as np
 
 from ...cohorts.discovery.structures import StructureSelection
-from ...core.errors import PlanError
 from ...core.manifest import Manifest
 from ...core.plan import Augmentation, Loss, Network, Normalisation, Optimiser, Plan, View
 from ...extend.parts import Recipe
@@ -97,7 +96,9 @@ def network(manifest: Manifest, squeeze: Squeeze = "both", width: int = 64) -> N
     )
 
 
-def views(found: Fingerprint, spacing_mm: tuple[float, float, float], divisor: int) -> list[View]:
+def views(
+    found: Fingerprint, spacing_mm: tuple[float, float, float | None], divisor: int
+) -> list[View]:
     """The three views. Their patches hold whole slices of the largest case, up to
     ``LARGEST_SLICE``.
     """
@@ -120,17 +121,12 @@ def _slice_of(patch: Triple, axis: int) -> Triple:
 
 
 def full_plan(found: Fingerprint, manifest: Manifest, seed: int, squeeze: Squeeze = "both") -> Plan:
-    """The full setting, with the three views.
-
-    Raises:
-        PlanError: the cases are single slices.
+    """The full setting, with the three views; of cases that are single slices, one network for
+    these.
     """
-    if all(min(c.shape) == 1 for c in found.cases):
-        raise PlanError(
-            f"{NAME} segments volumes along three slicing directions; these cases are single slices"
-        )
     net = network(manifest, squeeze)
-    spacing = (1.0, 1.0, 1.0)
+    are_slices = all(c.shape[2] == 1 for c in found.cases)
+    spacing = (1.0, 1.0, None if are_slices else 1.0)
     # The plan's own patch is that of the first view; each view has its own.
     three = views(found, spacing, net.divisor[0])
     weights = median_frequency_weights(np.array(parts.class_counts(found, manifest, cropped=True)))
@@ -143,7 +139,7 @@ def full_plan(found: Fingerprint, manifest: Manifest, seed: int, squeeze: Squeez
         patch=three[0].patch,
         batch=BATCH,
         network=net,
-        views=tuple(three),
+        views=() if are_slices else tuple(three),
         loss=Loss(
             dice=1,
             cross_entropy=1,
@@ -168,7 +164,9 @@ def full_plan(found: Fingerprint, manifest: Manifest, seed: int, squeeze: Squeez
         reasons={
             "recipe": f"{NAME}: three QuickNATs; full setting: {EPOCHS} epochs each, learning rate "
             f"divided by 10 every {DROP_EPOCHS} epochs",
-            "views": "axial 0.4, coronal 0.4, sagittal 0.2; left and right look the same in a "
+            "views": "the cases are single slices, of which one network learns"
+            if are_slices
+            else "axial 0.4, coronal 0.4, sagittal 0.2; left and right look the same in a "
             "sagittal slice, so the sagittal network learns both as one structure",
             "normalise": "each scan separately, inside the brain; the original's minimum and "
             "maximum depend on single voxels",

@@ -39,12 +39,11 @@ def full_plan(found: Fingerprint, manifest: Manifest, seed: int, oblique: bool =
     Raises:
         PlanError: the scans are not CT.
     """
-    parts.refuse_other_than_ct(found, NAME)
+    low, high, unit = parts.ct_window(found, NAME, RANGE_HU)
     net = parts.unet(2, manifest, WIDTHS)
     # Half the resolution in the plane; across it, each scan keeps its slices.
     in_plane = found.median_spacing()
     spacing = (round(2 * float(in_plane[0]), 4), round(2 * float(in_plane[1]), 4), None)
-    low, high = RANGE_HU
     mean, std = found.moments(0)
     tilts = {"oblique_p": OBLIQUE_P, "oblique_deg": OBLIQUE_DEG} if oblique else {}
     return Plan(
@@ -65,7 +64,7 @@ def full_plan(found: Fingerprint, manifest: Manifest, seed: int, oblique: bool =
         seed=seed,
         reasons={
             "recipe": f"{NAME}: axial slices at half resolution; full setting: {EPOCHS} epochs",
-            "normalise": f"mean {mean:.0f} HU and standard deviation {std:.0f} HU of the cohort",
+            "normalise": f"mean {mean:.0f} {unit} and standard deviation {std:.0f} of the cohort",
             "foreground": "every training slice contains a structure",
             "augmentation": f"half of the slices are tilted by up to {OBLIQUE_DEG:.0f} degrees"
             if oblique

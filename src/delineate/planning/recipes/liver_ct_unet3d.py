@@ -40,8 +40,7 @@ def full_plan(found: Fingerprint, manifest: Manifest, seed: int, weighted: bool 
     Raises:
         PlanError: the scans are not CT.
     """
-    parts.refuse_other_than_ct(found, NAME)
-    low, high = WINDOW_HU
+    low, high, unit = parts.ct_window(found, NAME, WINDOW_HU)
     net = network(manifest)
     patch = parts.patch_over(found, SPACING_MM, PATCH, net.divisor, cropped=True)
     # Class weights count only the background inside the body, where the patches are cut.
@@ -69,7 +68,7 @@ def full_plan(found: Fingerprint, manifest: Manifest, seed: int, weighted: bool 
             "recipe": f"{NAME}: residual 3-D U-Net, "
             f"Dice{' and class-weighted cross-entropy' if weighted else ''}; full setting: "
             f"{EPOCHS} epochs",
-            "normalise": "-200..200 HU to 0..1, the same in every scan",
+            "normalise": f"{low:.0f}..{high:.0f} {unit} to 0..1, the same in every scan",
             "crop": "the box around the body, above -400 HU",
             "patch": f"{'x'.join(map(str, patch))} at {'x'.join(f'{s:g}' for s in SPACING_MM)} "
             "mm, cut out of the scan; the scan is not resized",

@@ -14,6 +14,7 @@ from ...cohorts.discovery.structures import StructureSelection
 from ...core.errors import PlanError
 from ...core.manifest import Manifest
 from ...core.plan import Channel, Network, Normalisation, Schedule, Structure
+from ...core.terms import names_structure
 from ..capacity import Triple
 from ..fingerprint import Fingerprint
 
@@ -145,29 +146,40 @@ def mirror_axes(manifest: Manifest, orientation: str) -> tuple[int, ...]:
     return (next(axis for axis, letter in enumerate(orientation) if letter in "LR"),)
 
 
-def refuse_other_than_ct(found: Fingerprint, recipe: str) -> None:
-    """Require CT: a window in HU has no meaning for other modalities.
+def ct_window(
+    found: Fingerprint, recipe: str, window_hu: tuple[float, float]
+) -> tuple[float, float, str]:
+    """The window of a recipe for CT and its unit: ``window_hu`` in "HU"; 0 to 255 for scans that
+    name no modality and were converted to 8 bits ("of 255").
 
     Raises:
-        PlanError: the scans are not CT.
+        PlanError: the scans are not CT: a window in HU has no meaning for other modalities.
     """
-    if not found.is_ct:
-        modalities = sorted({c.modality for c in found.cases if c.modality})
-        shown = (
-            f"found {', '.join(modalities)}"
-            if modalities
-            else "these intensities are not Hounsfield units"
-        )
-        raise PlanError(
-            f"{recipe} needs CT, because its intensity window is in HU; {shown}; `delineate train` "
-            "without a recipe plans for any modality"
-        )
+    modalities = sorted({c.modality for c in found.cases if c.modality})
+    if found.is_ct:
+        return *window_hu, "HU"
+    if not modalities and found.is_8_bit:
+        return 0.0, 255.0, "of 255"
+    shown = (
+        f"found {', '.join(modalities)}"
+        if modalities
+        else "these intensities are neither Hounsfield units nor 8-bit"
+    )
+    raise PlanError(
+        f"{recipe} needs CT, because its intensity window is in HU; {shown}; `delineate train` "
+        "without a recipe plans for any modality"
+    )
 
 
 def only_liver(manifest: Manifest, has_choice: bool) -> Manifest:
-    """The liver including its tumours as the only structure. The cohort is unchanged if no
-    structure is named liver, if it has one structure, or if the user chose structures.
+    """The liver including its tumours as the only structure. A single structure without a name is
+    the liver, because the recipe segments nothing else. The cohort is unchanged if no structure is
+    named liver, if it has one structure with a name, or if the user chose structures.
     """
+    if len(manifest.labels) == 1 and not has_choice:
+        (name,) = manifest.labels.names
+        if not names_structure(name):
+            return with_choice(manifest, StructureSelection({"liver": (name,)}))
     names = [n for n in manifest.labels.names if "liver" in n.lower() or n.lower() in _TUMOURS]
     if not any("liver" in n.lower() for n in names) or len(manifest.labels) == 1 or has_choice:
         return manifest

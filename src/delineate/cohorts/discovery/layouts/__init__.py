@@ -5,12 +5,13 @@ Each layout is one function ``(tree, root) -> Draft | None`` that registers itse
 """
 
 from . import (
+    array_stacks,
     bids,
     case_folders,
     collections,
     dataset_json,
     hospital,
-    parallel_folders,
+    parallel,
     pictures,
     scans_only,
     structure_masks,
@@ -19,6 +20,7 @@ from . import (
 from .recognition import discover, find
 
 __all__ = [
+    "array_stacks",
     "bids",
     "case_folders",
     "collections",
@@ -26,7 +28,7 @@ __all__ = [
     "discover",
     "find",
     "hospital",
-    "parallel_folders",
+    "parallel",
     "pictures",
     "scans_only",
     "structure_masks",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from ....core.terms import channel_of, is_known_channel
 from ....extend.findings import Draft
 from ....extend.registering import layout
 from ....formats.files import stem
+from ..masks.published import SINCE_2023, UNTIL_2016, tables_for
 from ..tables import rows_of
 from ..tree import Tree, is_raster, most, source
 from .modalities import first_word, modality_of, names_channel
@@ -22,20 +23,6 @@ from .modalities import first_word, modality_of, names_channel
 _TRUTH = re.compile(
     r"(?i)^(?:.*[^a-z])?(ot|otmulticlass|seg|segmentation|label|labels|mask|truth|gt|ground_?truth"
     r"|annotation|manual|segm|gtv)(?:[^a-z].*)?$"
-)
-
-# Form of the case folders -> value -> class, as each edition of BraTS defines them. The values of
-# BraTS-PEDs changed after 2023, so that only the user can name them.
-_SINCE_2023 = {1: "necrosis", 2: "oedema", 3: "enhancing tumour", 4: "resection cavity"}
-_UNTIL_2016 = {1: "necrosis", 2: "oedema", 3: "non-enhancing tumour", 4: "enhancing tumour"}
-_NCR_NET = "necrotic and non-enhancing tumour core"
-_EDITIONS: tuple[tuple[str, dict[int, str]], ...] = (
-    (r"BraTS-PED", {}),
-    (r"BraTS-MEN-RT", {1: "gross tumour volume"}),
-    (r"BraTS-(MEN|MET)", {1: "non-enhancing tumour core", 2: "oedema", 3: "enhancing tumour"}),
-    (r"BraTS-", _SINCE_2023),
-    (r"BraTS2021_", {1: "necrosis", 2: "oedema", 4: "enhancing tumour"}),
-    (r"BraTS(17|18|19|20)_", {1: _NCR_NET, 2: "oedema", 4: "enhancing tumour"}),
 )
 
 
@@ -69,8 +56,10 @@ def modality_files(tree: Tree, root: Path) -> Draft | None:
         )
     for folder, keys in folders.items():
         _add_modality_case(draft, folder, keys, truths)
-    draft.names = _brats_names(root, folders, channels)
-    draft.usual = bool(draft.names)
+    tables = _brats_tables(root, folders, channels)
+    if len(tables) == 1:
+        draft.names, draft.usual = dict(tables[0]), True
+    draft.editions = tables
     _set_grades(root, draft)
     return draft if draft.cases else None
 
@@ -186,15 +175,16 @@ def _keys(tree: Tree, folder: Path) -> dict[str, Path]:
     return short if len(short) == len(files) else files  # CT_image and CT_mask stay apart
 
 
-def _brats_names(root: Path, folders: Iterable[Path], channels: Sequence[str]) -> dict[int, str]:
-    """The tumour classes of the edition of BraTS that the case folders are named after. Other trees
-    whose names mention BraTS have those until 2016, or since 2023 if a channel is called "t2f". {}
-    for other trees, because the sequences alone do not tell what the values mean.
+def _brats_tables(
+    root: Path, folders: Iterable[Path], channels: Sequence[str]
+) -> tuple[Mapping[int, str], ...]:
+    """The tumour classes of the editions of BraTS that the case folders are named after. Other
+    trees whose names mention BraTS have those until 2016, or since 2023 if a channel is called
+    "t2f". () for other trees, because the sequences alone do not tell what the values mean.
     """
     names = [folder.name for folder in folders]
-    for form, classes in _EDITIONS:
-        if all(re.match(f"(?i){form}", name) for name in names):
-            return classes
+    if tables := tables_for(names):
+        return tables
     if not any("brats" in name.lower() for name in (str(root), *names)):
-        return {}
-    return _SINCE_2023 if "t2f" in {first_word(c) for c in channels} else _UNTIL_2016
+        return ()
+    return (SINCE_2023 if "t2f" in {first_word(c) for c in channels} else UNTIL_2016,)

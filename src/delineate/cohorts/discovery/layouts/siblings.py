@@ -108,12 +108,12 @@ def _meanings(siblings: Sequence[Sibling]) -> list[Literal["group", "patient", "
     """What the names mean at each level below the shared folder."""
     depth = max(len(one.names) for one in siblings)
     return [
-        _meaning({one.names[level] for one in siblings if len(one.names) > level})
+        meaning_of({one.names[level] for one in siblings if len(one.names) > level})
         for level in range(depth)
     ]
 
 
-def _meaning(names: set[str]) -> Literal["group", "patient", "nothing"]:
+def meaning_of(names: set[str]) -> Literal["group", "patient", "nothing"]:
     """What sibling folders are: groups, patients, or nothing apart from splits.
 
     Names with a word for a group ("site 2") and names without digits (HGG, benign) are groups;

@@ -10,6 +10,7 @@ from .....core.manifest import Case
 from .....extend.findings import Draft
 from .....extend.registering import layout
 from .....formats.files import stem
+from ...masks.published import TISSUES
 from ...tree import Tree, source
 
 
@@ -31,7 +32,7 @@ def oasis1(tree: Tree, root: Path) -> Draft | None:
         "oasis-1",
         [],
         ("T1",),
-        LabelSet.from_names({1: "CSF", 2: "grey matter", 3: "white matter"}),
+        LabelSet.from_names(TISSUES),
         modality="MR",
     )
     for folder in folders:

@@ -9,19 +9,11 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from .....core.labels import LabelMapping, LabelSet, Range
 from .....core.manifest import Case, Source
 from .....extend.findings import Draft
 from .....extend.registering import layout
+from ...masks.published import CHAOS_LIVER, chaos_mr_labels
 from ...tree import Tree, most, source
-
-# Lowest value, highest value and structure of CHAOS MR masks, as the challenge defines them.
-CHAOS_MR = (
-    (55, 70, "liver"),
-    (110, 135, "right kidney"),
-    (175, 200, "left kidney"),
-    (240, 255, "spleen"),
-)
 
 
 @layout("chaos", definition="ID/DICOM_anon/, ID/Ground/", tier="challenge")
@@ -40,7 +32,7 @@ def chaos(tree: Tree, root: Path) -> Draft | None:
         "chaos",
         [],
         ("image",),
-        names=dict.fromkeys((1, 63, 255), "liver"),
+        names=dict(CHAOS_LIVER),
         ranges=chaos_mr_labels(),
     )
     for folder in folders:
@@ -153,10 +145,3 @@ def _add_mr_case(
             _png_stack(tree, draft, name, tree.folder(base, "Ground"), kept[0]),
         )
     )
-
-
-def chaos_mr_labels() -> tuple[LabelSet, LabelMapping]:
-    """The four organs and their value ranges, as the challenge defines them."""
-    names = {v: name for v, (_, _, name) in enumerate(CHAOS_MR, start=1)}
-    ranges = tuple(Range(low, high, v) for v, (low, high, _) in enumerate(CHAOS_MR, start=1))
-    return LabelSet.from_names(names), LabelMapping(ranges=ranges)

@@ -2,48 +2,30 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ....core.errors import DelineateError, LayoutError
-from ....core.manifest import Case, Source, Split
-from ....extend.findings import Draft
-from ....extend.registering import layout
-from ....formats.files import stem
-from ..names import read_label_colours, read_label_names
-from ..splits import SPLITS, with_free_training
-from ..tree import Tree, case_ids, match_names, source
-from .scans_only import entries_of
-
-# A folder name gives a role (images or labels) and, as a prefix or suffix, a split: "imagesTr".
-_AFFIX = "|".join(sorted(SPLITS, key=len, reverse=True))
-# Words that mark a folder of images, and a folder of labels.
-_IMAGES = r"images?|imgs?|data|scans?|volumes?|inputs?|ct|mri?|raw"
-_LABELS = (
-    r"labels?|masks?|ground|ground_?truths?|gt|seg|segs|segmentations?|annotations?|truths?"
-    r"|targets?|(?:1st_?|first_?)?manuals?"
-)
-# DRIVE and CHASE have the field of view in mask/ and the vessels in 1st_manual/.
-_MANUAL = re.compile(r"(?i)(?:1st_?|first_?)?manuals?$")
-_ROLE = re.compile(
-    rf"(?i)^(?:(?P<before>{_AFFIX})[_-]?)?(?:(?P<image>{_IMAGES})|(?P<label>{_LABELS}))"
-    rf"(?:[_-]?(?P<after>{_AFFIX}))?$"
-)
+from .....core.errors import DelineateError, LayoutError
+from .....core.manifest import Case, Source
+from .....extend.findings import Draft
+from .....extend.registering import layout
+from ...names import read_label_colours, read_label_names
+from ...splits import with_free_training
+from ...tree import Tree, case_ids, is_raster, match_names, source
+from ..modalities import modality_of
+from .entries import Entries, image_entries, label_entries
+from .roles import MANUAL, SideFolder, sides_of
 
 
 @dataclass(frozen=True)
-class _SideFolder:
-    """A folder of images or of labels, with the split given by its name or its parent's name."""
+class _Row:
+    """One case before its id is made unique; ``side`` is its folder of images."""
 
-    folder: Path
-    is_label: bool
-    split: Split
-
-
-# Name, split, images and label of one case.
-_Row = tuple[str, Split, tuple[Source, ...], tuple[Source, ...]]
+    name: str
+    side: SideFolder
+    images: tuple[Source, ...]
+    label: tuple[Source, ...]
 
 
 @layout("parallel-folders", definition="images/ID.*, labels/ID.*", tier="folders")
@@ -51,21 +33,23 @@ def parallel_folders(tree: Tree, root: Path) -> Draft | None:
     """``images|imagesTr|Data|TrainVolumes …`` next to ``labels|masks|Ground|TrainSegmentation …``,
     optionally in folders ``train``, ``val``, ``test``.
     """
-    halves = _halves(tree, root)
-    images, labels = [h for h in halves if not h.is_label], [h for h in halves if h.is_label]
+    sides = sides_of(tree, root)
+    images, labels = [s for s in sides if not s.is_label], [s for s in sides if s.is_label]
     # Both sides must exist; otherwise another layout may match.
     if not images or not labels:
         return None
     draft = Draft("parallel-folders", [])
     rows: list[_Row] = []
-    # Images and labels belong together if their folders have the same split.
-    for half in images:
-        partners = [h for h in labels if h.split == half.split]
-        partner = _only_partner(tree, partners, half, root, draft)
-        rows += _paired(tree, draft, half, partner)
+    # Images and labels belong together if their folders state the same.
+    for side in images:
+        partners = [one for one in labels if one.belongs_to(side)]
+        partner = _only_partner(tree, partners, side, root, draft)
+        rows += _paired(tree, draft, side, partner)
+    if any(s.is_guess for s in sides) and 2 * sum(bool(row.label) for row in rows) < len(rows):
+        return None
     _add_rows(draft, rows)
     # Other folders may contain further masks or channels, so a note lists them.
-    used = {h.folder for h in halves} | {h.folder.parent for h in halves}
+    used = {folder for s in sides for folder in (s.folder, *s.folder.parents)}
     others = [f.name for f in tree.folders(root) if f not in used]
     if others:
         draft.note(
@@ -79,40 +63,18 @@ def parallel_folders(tree: Tree, root: Path) -> Draft | None:
 
 
 def _add_rows(draft: Draft, rows: Sequence[_Row]) -> None:
-    """Add the cases of all folders; an id that occurs in several splits gets the split's name."""
-    ids = case_ids([name for name, *_ in rows], [str(split or "") for _, split, *_ in rows])
+    """Add the cases of all folders; an id that occurs in several gets what these state."""
+    stated = ["_".join(filter(None, (row.side.split, *row.side.rest.split("/")))) for row in rows]
+    ids = case_ids([row.name for row in rows], stated)
     draft.cases = with_free_training(
-        Case(case, "", image, label, split)
-        for case, (_, split, image, label) in zip(ids, rows, strict=True)
+        Case(case, row.side.patient, row.images, row.label, row.side.split, group=row.side.group)
+        for case, row in zip(ids, rows, strict=True)
     )
 
 
-def _halves(tree: Tree, root: Path) -> list[_SideFolder]:
-    """Folders of images and labels in the root and in folders named train, val or test."""
-    found = []
-    # The split is given by the parent folder (train/images) or by the name (imagesTr).
-    places: list[tuple[Path, Split]] = [
-        (root, None),
-        *((f, SPLITS[f.name.lower()]) for f in tree.folders(root) if f.name.lower() in SPLITS),
-    ]
-    for place, split in places:
-        for folder in tree.folders(place):
-            role = _ROLE.match(folder.name)
-            if role:
-                affix = role["before"] or role["after"]
-                found.append(
-                    _SideFolder(
-                        folder,
-                        role["label"] is not None,
-                        split or SPLITS.get((affix or "").lower()),
-                    )
-                )
-    return found
-
-
 def _only_partner(
-    tree: Tree, partners: list[_SideFolder], half: _SideFolder, root: Path, draft: Draft
-) -> _SideFolder | None:
+    tree: Tree, partners: list[SideFolder], half: SideFolder, root: Path, draft: Draft
+) -> SideFolder | None:
     """The label folder of ``half``; None if there is none.
 
     Raises:
@@ -120,7 +82,7 @@ def _only_partner(
     """
     # A folder of outlines or tables next to one with masks contains no labels that are read here.
     partners = [p for p in partners if tree.images(p.folder)] or partners
-    specific = [p for p in partners if _MANUAL.match(p.folder.name)]
+    specific = [p for p in partners if MANUAL.match(p.folder.name)]
     if len(partners) > 1 and len(specific) == 1:
         others = [p.folder for p in partners if p is not specific[0]]
         draft.note(
@@ -141,21 +103,24 @@ def _only_partner(
     return partners[0] if partners else None
 
 
-def _paired(tree: Tree, draft: Draft, half: _SideFolder, partner: _SideFolder | None) -> list[_Row]:
+def _paired(tree: Tree, draft: Draft, half: SideFolder, partner: SideFolder | None) -> list[_Row]:
     """The cases of one folder of images and its folder of labels, if any."""
-    labels = _label_entries(tree, partner.folder) if partner else {}
-    images = entries_of(tree, half.folder, labels)
+    labels = label_entries(tree, partner.folder) if partner else {}
+    images = image_entries(tree, half.folder, labels)
     # Pair by name. If nothing matches, one error reports it for the whole folder.
-    match = match_names(list(images), list(labels))
-    if labels and images and not match:
+    match = match_names(list(images.files), list(labels))
+    if len(images.files) == len(labels) == 1:
+        match = dict(zip(images.files, labels, strict=True))
+    if labels and images.files and not match:
         draft.problem(
             "",
             "unpaired",
             f"no label in {partner and partner.folder} matches an image in {half.folder} by name",
         )
+    _set_channels(draft, images)
     rows = []
     # An image without a label remains a case, without ground truth.
-    for name, paths in images.items():
+    for name, paths in images.files.items():
         # A missing label is normal in a test split, elsewhere it is a warning.
         label = labels.get(match.get(name, ""))
         if label is None and half.split != "test":
@@ -166,22 +131,22 @@ def _paired(tree: Tree, draft: Draft, half: _SideFolder, partner: _SideFolder | 
                 f"{paths[0].name}",
                 "warning",
             )
-        rows.append(
-            (name, half.split, tuple(source(p) for p in paths), _truth(tree, label, paths[0]))
-        )
+        truth = _truth(tree, label, paths[0])
+        rows.append(_Row(name, half, tuple(source(p) for p in paths), truth))
     _report_unmatched(draft, half.folder, labels, set(match.values()))
-    # Cases may have different numbers of channels; the largest number counts.
-    counts = {len(r[2]) for r in rows}
-    if counts and (most := max(counts)) > 1:
-        draft.channels = tuple(f"channel {n}" for n in range(most))
     return rows
 
 
-def _label_entries(tree: Tree, folder: Path) -> dict[str, Path]:
-    """Name -> label: the image files in ``folder``, or else its folders of slices."""
-    return {stem(p): p for p in tree.images(folder)} or {
-        f.name: f for f in tree.folders(folder) if tree.is_dicom(f) or tree.images(f)
-    }
+def _set_channels(draft: Draft, images: Entries) -> None:
+    """Set the channels: named by the files, or numbered; the largest number counts."""
+    for name, lacking in images.incomplete.items():
+        draft.problem(name, "missing", f"channel {', '.join(lacking)} is missing")
+    most = max((len(paths) for paths in images.files.values()), default=0)
+    if images.channels and draft.channels in (("image",), images.channels):
+        draft.channels = images.channels
+        draft.modality = modality_of(images.channels)
+    elif most > len(draft.channels):
+        draft.channels = tuple(f"channel {n}" for n in range(most))
 
 
 def _report_unmatched(
@@ -199,12 +164,15 @@ def _report_unmatched(
 
 
 def _truth(tree: Tree, label: Path | None, image: Path) -> tuple[Source, ...]:
-    """The label's source. A folder of slices without geometry gets that of the image's folder."""
+    """The label's source. Slices without geometry get that of the image: a folder's that of the
+    folder, a picture's that of the DICOM file.
+    """
     if label is None:
         return ()
     # Without DICOM headers, the slices have no position of their own.
-    bare = label.is_dir() and not tree.is_dicom(label) and image.is_dir()
-    return (source(label, like=image if bare else ""),)
+    is_stack = label.is_dir() and not tree.is_dicom(label) and image.is_dir()
+    is_slice = is_raster(label) and image.is_file() and tree.is_dicom(image.parent)
+    return (source(label, like=image if is_stack or (is_slice and not is_raster(image)) else ""),)
 
 
 def _value_names(tree: Tree, root: Path, draft: Draft) -> dict[int, str]:

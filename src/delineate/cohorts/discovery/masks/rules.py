@@ -7,83 +7,30 @@ and makes no structure.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from ...core.errors import DelineateError, LabelError
-from ...core.labels import (
+from ....core.errors import LabelError
+from ....core.labels import (
     LabelMapping,
     LabelSet,
     Range,
-    as_whole_numbers,
-    unique_values,
-    value_counts,
 )
-from ...core.manifest import Case, Manifest
-from ...core.volume import Volume
-from ...extend.findings import Draft, Finding
-from ...formats.label_files import is_coloured
-from ..reading import read_raw_label
-from .structures import named
-from .tree import is_raster
+from ....extend.findings import Draft, Finding
+from ..structures import named
+from ..tree import is_raster
+from .colour_scales import ColourScale, scale_of
+from .files import SMOOTHED_VALUES, MaskFile, read_files, sample_of
 
-MOST_FILES, MOST_BYTES = 200, 64 << 20  # limits on the label files read to derive their values
 MOST_COLOURS = 64  # more colours than this are not a palette of structures
-SMOOTHED_VALUES, SMOOTHED_SHARE = 8, 0.8  # see _has_smoothed_edges
-LOSSY = (".jpg", ".jpeg", ".jpe", ".jfif")  # these files change values, most of all at edges
+SMOOTHED_SHARE = 0.8  # see _has_smoothed_edges
 STRAY_VOXELS = 8  # a value in so few voxels of one file alone is a slip of the pen
 AGREEING = 5  # files that agree on their values; the one that differs is then refused
+BACKGROUND_NAME = "background"
 IGNORED_NAMES = ("ignore", "ignored", "void")
 USUAL_IGNORED = 255  # marks voxels of unknown truth in many data sets
 ONE_MASK = ((1, 255), (1, 65535), (255, 65535))  # the same mask, stored with different maxima
-
-
-@dataclass(frozen=True)
-class _MaskFile:
-    """The content of one label file.
-
-    Args:
-        case: id of its case.
-        path: the file.
-        counts: non-zero value -> number of voxels; {} for colours and channels.
-        colours: codes 0xRRGGBB except black, of a coloured picture.
-        channels: number of channels that are no colours; 0 for one.
-        ends: number of voxels of the first and of the last channel, if every voxel is in exactly
-            one channel, so that one channel is the background.
-        names: value -> name, as the file itself states; of segments that overlap, their numbers.
-        overlapping: whether channels or segments overlap.
-        palette: value -> colour code, of a picture with a palette.
-        solid: the values that have a voxel whose four neighbours in its slice have it too; values
-            without one are found at edges only.
-        corner: the value of all corners of the mask; 0 if they differ.
-    """
-
-    case: str
-    path: str
-    counts: dict[int, int] = field(default_factory=dict)
-    colours: frozenset[int] = frozenset()
-    channels: int = 0
-    ends: tuple[int, int] | None = None
-    names: dict[int, str] = field(default_factory=dict)
-    overlapping: bool = False
-    palette: dict[int, int] = field(default_factory=dict)
-    solid: frozenset[int] = frozenset()
-    corner: int = 0
-
-    @property
-    def is_lossy(self) -> bool:
-        return self.path.lower().endswith(LOSSY)
-
-    @property
-    def form(self) -> str:
-        if self.channels:
-            return f"{self.channels} channels"
-        return "colours" if self.colours else "one channel"
 
 
 def derive(draft: Draft) -> None:
@@ -105,18 +52,29 @@ def derive(draft: Draft) -> None:
     """
     # Read a sample of the label files.
     with_truth = [c for c in draft.cases if c.label]
-    chosen = list(_sample(with_truth))
+    chosen = list(sample_of(with_truth))
     if not chosen:
         draft.labels = LabelSet(())
         return
-    found, errors = _read_files(chosen, draft)
+    found, errors = read_files(chosen, draft)
     if not any(one.counts or one.colours or one.channels for one in found):
         draft.labels = LabelSet(())
         draft.refusal = errors[0] if errors else "all label files are empty: all values are 0"
         return
     # Decide what the values mean, and report it.
     raster = is_raster(Path(chosen[0].label[0].path)) or bool(chosen[0].label[0].like)
-    draft.labels, draft.mapping = _declared(draft, _of_common_form(draft, found), raster)
+    alike = _of_common_form(draft, found)
+    background = _background(alike, draft)
+    if (scale := _scale(alike, background)) is not None:
+        # Every file counts: the colours of one may be scaled by its own highest label.
+        if len(chosen) < len(with_truth):
+            alike = _of_common_form(draft, read_files(with_truth, draft)[0])
+            scale = _scale(alike, background) or scale
+        draft.labels, draft.mapping = _scale_structures(draft, alike, scale)
+    else:
+        alike = alike if background is None else [one.without(background) for one in alike]
+        draft.labels, draft.mapping = _declared(draft, alike, raster)
+        draft.mapping = _with_background(draft, draft.labels, background)
     shown = ", ".join(draft.labels.names[:8]) + (" ..." if len(draft.labels) > 8 else "")
     message = (
         f"structures were derived from the values in {len(chosen)} of {len(with_truth)} label "
@@ -125,103 +83,7 @@ def derive(draft: Draft) -> None:
     draft.note("values", message, read=len(chosen), of=len(with_truth))
 
 
-def _sample(cases: Sequence[Case]) -> Iterator[Case]:
-    """Evenly spaced cases, at most ``MOST_FILES``, until ``MOST_BYTES`` are read; at least one."""
-    step = max(1, -(-len(cases) // MOST_FILES))
-    spent = 0
-    for case in cases[::step]:
-        path = Path(case.label[0].path)
-        yield case
-        # A label may be a file or a folder of slices.
-        spent += (
-            path.stat().st_size
-            if path.is_file()
-            else sum(p.stat().st_size for p in path.glob("*") if p.is_file())
-        )
-        if spent > MOST_BYTES:
-            return
-
-
-def _read_files(cases: Sequence[Case], draft: Draft) -> tuple[list[_MaskFile], list[str]]:
-    """The content of each file, and the messages of those that could not be read."""
-    found, errors = [], []
-    manifest = Manifest((), draft.channels)
-    for case in cases:
-        try:
-            source, volume = read_raw_label(case, manifest)[0]
-            found.append(_content(case.id, source.path, volume, draft.ignore))
-        except DelineateError as error:  # `check` reports each file; the others suffice here
-            errors.append(str(error))
-    return found, errors
-
-
-def _content(case: str, path: str, volume: Volume, ignore: tuple[int, ...]) -> _MaskFile:
-    """The content of a label file; values in ``ignore`` are left out."""
-    array = volume.array
-    if array.ndim == 4 and is_coloured(volume):
-        # One code per voxel, and only the set of codes matters.
-        codes = _codes(*(channel.astype(np.int64) for channel in array[:3]))
-        return _MaskFile(case, path, colours=frozenset(unique_values(codes)) - {0, *ignore})
-    if array.ndim == 4:
-        whole = (as_whole_numbers(channel, path) for channel in array)
-        masks = [(channel > 0) & ~np.isin(channel, ignore) for channel in whole]
-        if names := volume.meta.get("names"):  # segments in layers that overlap
-            counts = {n: int(mask.sum()) for n, mask in enumerate(masks, start=1)}
-            return _MaskFile(case, path, counts, names=dict(names), overlapping=True)
-        ends, rest = _background_ends(masks)
-        overlapping = bool((np.sum(rest, axis=0) > 1).any())
-        return _MaskFile(case, path, channels=len(array), ends=ends, overlapping=overlapping)
-    labels = as_whole_numbers(array, path)
-    counts = {v: n for v, n in value_counts(labels).items() if v not in (0, *ignore)}
-    colours = volume.meta.get("palette", {})
-    palette = {v: _codes(*colours[v]) for v in counts if v in colours}
-    names = {v: n for v, n in volume.meta.get("names", {}).items() if v != 0}
-    steps = (slice(None, None, max(n - 1, 1)) for n in labels.shape)
-    corners = unique_values(labels[tuple(steps)])
-    return _MaskFile(
-        case,
-        path,
-        counts,
-        names=names,
-        palette=palette,
-        solid=_solid(labels, counts),
-        corner=corners[0] if len(corners) == 1 else 0,
-    )
-
-
-def _solid(array: NDArray[Any], counts: Mapping[int, int]) -> frozenset[int]:
-    """See ``_MaskFile``; all values if they are few, or if the array is too small."""
-    if len(counts) <= SMOOTHED_VALUES or min(array.shape[:2]) < 3:
-        return frozenset(counts)
-    inner = array[1:-1, 1:-1]
-    same = np.ones(inner.shape, bool)
-    for other in (array[:-2, 1:-1], array[2:, 1:-1], array[1:-1, :-2], array[1:-1, 2:]):
-        same &= inner == other
-    return frozenset(unique_values(inner[same])) - {0}
-
-
-def _background_ends(
-    masks: list[NDArray[np.bool_]],
-) -> tuple[tuple[int, int] | None, list[NDArray[np.bool_]]]:
-    """See ``_MaskFile.ends``; and the masks without the channel that can only be the background."""
-    sizes = int(masks[0].sum()), int(masks[-1].sum())
-    if (np.sum(masks, axis=0) == 1).all():
-        return sizes, masks
-    # The others may overlap: the background is what none of them has.
-    for ends, one, others in (
-        ((sizes[0], 0), masks[0], masks[1:]),
-        ((0, sizes[1]), masks[-1], masks[:-1]),
-    ):
-        if np.array_equal(one, ~np.any(others, axis=0)):
-            return ends, others
-    return None, masks
-
-
-def _codes(red: Any, green: Any, blue: Any) -> Any:
-    return (red << 16) | (green << 8) | blue
-
-
-def _of_common_form(draft: Draft, found: Sequence[_MaskFile]) -> list[_MaskFile]:
+def _of_common_form(draft: Draft, found: Sequence[MaskFile]) -> list[MaskFile]:
     """The files of the most common form; each of the others is an error of its case."""
     # An empty mask has no form of its own.
     full = [one for one in found if one.counts or one.colours or one.channels]
@@ -238,8 +100,113 @@ def _of_common_form(draft: Draft, found: Sequence[_MaskFile]) -> list[_MaskFile]
     return [one for one in full if one.form == common]
 
 
+def _background(found: Sequence[MaskFile], draft: Draft) -> int | None:
+    """The value or colour of the background if it is not 0 or black: no mask has 0, and all corners
+    of all masks have this one; None if that is not so, or the user's table names it.
+    """
+    corners = {one.corner for one in found}
+    value = next(iter(corners))
+    named_ = {**draft.names, **draft.colours}.get(value, BACKGROUND_NAME)
+    others = any(one.codes - {value} for one in found)
+    if len(corners) > 1 or not value or any(one.has_zero for one in found) or not others:
+        return None
+    if named_.casefold() != BACKGROUND_NAME:
+        return None
+    return value
+
+
+def _with_background(draft: Draft, labels: LabelSet, background: int | None) -> LabelMapping:
+    """The mapping with ``background`` as 0, and a warning."""
+    mapping = draft.mapping
+    if background is None:
+        return mapping
+    shown = f"#{background:06x}" if mapping.rgb else background
+    words = (
+        f"all corners of every mask have the value {shown}, and no mask has 0: {shown} is the "
+        "background; to keep it, select the structures with --labels"
+    )
+    draft.findings.append(Finding("", "values", "warning", words, {"value": background}))
+    if mapping.rgb:
+        code = background >> 16, background >> 8 & 255, background & 255
+        return replace(mapping, rgb=(*mapping.rgb, (code, 0)))
+    values = mapping.values or tuple((v, v) for v in labels.values)
+    return replace(mapping, values=(*values, (background, 0)))
+
+
+def _scale(found: Sequence[MaskFile], background: int | None) -> ColourScale | None:
+    """The colour scale of a plotting program with which the masks were drawn, if there is one."""
+    if background is None or found[0].channels or any(one.names for one in found):
+        return None
+    scale = scale_of([one.codes for one in found], grey=not found[0].colours)
+    return scale if scale is not None and scale.labels.get(background) == 0 else None
+
+
+def _scale_structures(
+    draft: Draft, found: Sequence[MaskFile], scale: ColourScale
+) -> tuple[LabelSet, LabelMapping]:
+    """The labels of a colour scale. Cases whose colours do not tell their labels are errors, and
+    left out.
+    """
+    for n in scale.unclear:
+        draft.problem(
+            found[n].case,
+            "values",
+            f"the colours were scaled by the highest label of this slice, which is not known "
+            f"({scale.name}: {len(found[n].codes)} colours, others have "
+            f"{max(scale.labels.values()) + 1}); store labels as values",
+            path=found[n].path,
+        )
+    unclear = {found[n].case for n in scale.unclear}
+    draft.cases = [case for case in draft.cases if case.id not in unclear]
+    clear = [one for n, one in enumerate(found) if n not in scale.unclear]
+    pairs = sorted(
+        (scale.labels[code], code) for code in frozenset().union(*(one.codes for one in clear))
+    )
+    draft.note("values", f"the masks were drawn with the colour scale {scale.name}")
+    values = sorted({label for label, _ in pairs} - {0})
+    _choose_names(draft, values)
+    labels = named(values, draft.names)
+    if len(values) == 1:
+        labels = LabelSet.from_names({values[0]: _name_of_one(1, draft)})
+    if not found[0].colours:
+        return labels, LabelMapping(values=tuple((code, label) for label, code in pairs))
+    return labels, LabelMapping(
+        rgb=tuple(((c >> 16, c >> 8 & 255, c & 255), label) for label, c in pairs)
+    )
+
+
+def _choose_names(draft: Draft, values: Iterable[int]) -> None:
+    """Set the names of the one published table in ``draft.editions`` that has all values; a warning
+    if several tables have them.
+    """
+    fitting = [table for table in draft.editions if set(values) <= set(table)]
+    if draft.names or not fitting:
+        return
+    agreed = {v: n for v, n in fitting[0].items() if all(t.get(v) == n for t in fitting)}
+    if set(values) <= set(agreed):
+        draft.names, draft.usual = dict(fitting[0]), True
+        shown = ", ".join(f"{v} {draft.names[v]}" for v in values)
+        draft.note("names", f"structures are called as in the published data set: {shown}")
+        return
+    tables = " or ".join(", ".join(f"{v} {t[v]}" for v in sorted(values)) for t in fitting)
+    draft.problem(
+        "",
+        "names",
+        f"the values have another meaning in each edition of this data set ({tables}); name them "
+        "with --labels",
+        "warning",
+    )
+
+
+def _name_of_one(value: int, draft: Draft) -> str:
+    """The name of the only structure, stored as ``value``."""
+    if value not in draft.names and draft.only:
+        draft.note("names", f"the one structure is called {draft.only}, as the paths state")
+    return draft.names.get(value) or draft.only or "foreground"
+
+
 def _declared(
-    draft: Draft, found: Sequence[_MaskFile], raster: bool
+    draft: Draft, found: Sequence[MaskFile], raster: bool
 ) -> tuple[LabelSet, LabelMapping]:
     """The structures and the mapping for the files that were read; the rules are in ``derive``."""
     if found[0].colours:
@@ -253,7 +220,7 @@ def _declared(
 
 
 def _value_structures(
-    draft: Draft, found: Sequence[_MaskFile], raster: bool
+    draft: Draft, found: Sequence[MaskFile], raster: bool
 ) -> tuple[LabelSet, LabelMapping]:
     """The structures of masks with one channel of values without names of their own."""
     total: Counter[int] = Counter()
@@ -267,20 +234,22 @@ def _value_structures(
             "values are background",
             low=128,
         )
-        labels = LabelSet.from_names({1: draft.names.get(255, "foreground")})
+        labels = LabelSet.from_names({1: _name_of_one(255, draft)})
         return labels, LabelMapping(ranges=(Range(128, 255, 1),), rest="background")
     _refuse_edges(found, total)
-    if draft.ranges is not None and _all_in_ranges(sorted(total), draft.ranges[1]):
+    if draft.ranges is not None and _are_ranges(total, draft.ranges[1], draft.names):
         return draft.ranges
+    files_with = Counter(v for one in found for v in one.counts)
+    _choose_names(draft, [v for v, n in files_with.items() if n > 1 or len(found) < AGREEING])
     counts = _usual_values(found, total, draft)
     values = sorted(v for v in counts if counts[v])
     _suggest_ignoring(values, draft)
     if len(values) == 1 and len(counts) == 1:
-        return _single_structure(values[0], draft.names)
+        return _single_structure(values[0], draft)
     if _is_one_mask(found, values):
         low, high = values
         draft.note("values", f"one structure, stored as 0 and {low} or as 0 and {high}")
-        labels = LabelSet.from_names({1: draft.names.get(high, "foreground")})
+        labels = LabelSet.from_names({1: _name_of_one(high, draft)})
         return labels, LabelMapping(values=((low, 1), (high, 1)))
     # A file that names values declares them. Other values are then reported by the checks.
     declared = [v for v in values if v in draft.names] + _unnamed_but_common(draft, found, values)
@@ -294,7 +263,7 @@ def _value_structures(
 
 
 def _unnamed_but_common(
-    draft: Draft, found: Sequence[_MaskFile], values: Sequence[int]
+    draft: Draft, found: Sequence[MaskFile], values: Sequence[int]
 ) -> list[int]:
     """The values that most files have although the published data set does not name them; a warning
     reports them.
@@ -318,7 +287,7 @@ def _unnamed_but_common(
 
 
 def _usual_values(
-    found: Sequence[_MaskFile], total: Mapping[int, int], draft: Draft
+    found: Sequence[MaskFile], total: Mapping[int, int], draft: Draft
 ) -> dict[int, int]:
     """``total``, value -> number of voxels in all files, without the values of a file that differs
     from all others; 0 for a value that becomes background.
@@ -350,7 +319,7 @@ def _usual_values(
     return kept
 
 
-def _refuse_most_outside(found: Sequence[_MaskFile], outside: set[int]) -> None:
+def _refuse_most_outside(found: Sequence[MaskFile], outside: set[int]) -> None:
     holders = [one for one in found if outside & set(one.counts)]
     if len(holders) > len(found) / 2:
         values = sorted(holders[0].counts)
@@ -378,7 +347,7 @@ def _suggest_ignoring(values: Sequence[int], draft: Draft) -> None:
         draft.findings.append(Finding("", "values", "warning", words, {"value": value}))
 
 
-def _shared_by_others(one: _MaskFile, found: Sequence[_MaskFile]) -> set[int]:
+def _shared_by_others(one: MaskFile, found: Sequence[MaskFile]) -> set[int]:
     """The values of all other files, if at least ``AGREEING`` have the same; else none."""
     others = {frozenset(other.counts) for other in found if other is not one}
     return set(*others) if len(found) > AGREEING and len(others) == 1 else set()
@@ -388,12 +357,12 @@ def _listed(values: Iterable[int]) -> str:
     return ", ".join(map(str, sorted(values)[:8]))
 
 
-def _is_one_mask(found: Sequence[_MaskFile], values: Sequence[int]) -> bool:
+def _is_one_mask(found: Sequence[MaskFile], values: Sequence[int]) -> bool:
     """Whether some masks are stored as 0 and 1, the others as 0 and 255 (or 65535)."""
     return tuple(values) in ONE_MASK and all(len(one.counts) == 1 for one in found)
 
 
-def _palettes_contradict(found: Sequence[_MaskFile]) -> bool:
+def _palettes_contradict(found: Sequence[MaskFile]) -> bool:
     """Whether a colour has different indices: the files were saved with palettes of their own, as
     programs do that reduce the number of colours, and only the colours have a meaning.
     """
@@ -407,7 +376,7 @@ def _palettes_contradict(found: Sequence[_MaskFile]) -> bool:
 
 
 def _named_structures(
-    found: Sequence[_MaskFile], draft: Draft
+    found: Sequence[MaskFile], draft: Draft
 ) -> tuple[LabelSet, LabelMapping] | None:
     """The structures that the files name; None if they name none. Files may give one name
     different values: then structures are matched by name.
@@ -433,7 +402,7 @@ def _named_structures(
     return labels, LabelMapping(segments=tuple((n, v) for v, n in enumerate(names, start=1)))
 
 
-def _channel_structures(found: Sequence[_MaskFile], draft: Draft) -> tuple[LabelSet, LabelMapping]:
+def _channel_structures(found: Sequence[MaskFile], draft: Draft) -> tuple[LabelSet, LabelMapping]:
     """One structure per channel, except a background channel."""
     channels = list(range(found[0].channels))
     ends = [one.ends for one in found if one.ends is not None]
@@ -465,17 +434,19 @@ def _colour_structures(codes: Iterable[int], draft: Draft) -> tuple[LabelSet, La
     return LabelSet.from_names(names), LabelMapping(rgb=rgb)
 
 
-def _single_structure(value: int, names: dict[int, str]) -> tuple[LabelSet, LabelMapping]:
+def _single_structure(value: int, draft: Draft) -> tuple[LabelSet, LabelMapping]:
     """One structure with label value 1, whatever its value on disk (often 255)."""
-    labels = LabelSet.from_names({1: names.get(value, "foreground")})
+    labels = LabelSet.from_names({1: _name_of_one(value, draft)})
     return labels, LabelMapping(values=((value, 1),)) if value != 1 else LabelMapping()
 
 
-def _all_in_ranges(values: Sequence[int], mapping: LabelMapping) -> bool:
-    return all(any(r.low <= v <= r.high for r in mapping.ranges) for v in values)
+def _are_ranges(total: Mapping[int, int], mapping: LabelMapping, names: Mapping[int, str]) -> bool:
+    """Whether all values are in the ranges; a single value that has a name is that structure."""
+    is_named = len(total) == 1 and next(iter(total)) in names
+    return not is_named and all(any(r.low <= v <= r.high for r in mapping.ranges) for v in total)
 
 
-def _has_smoothed_edges(found: Sequence[_MaskFile], total: Mapping[int, int]) -> bool:
+def _has_smoothed_edges(found: Sequence[MaskFile], total: Mapping[int, int]) -> bool:
     """Whether the labels look like one mask 0/255 whose edges were interpolated, or changed by
     compression: most of their voxels near 255, the others at edges.
     """
@@ -489,7 +460,7 @@ def _has_smoothed_edges(found: Sequence[_MaskFile], total: Mapping[int, int]) ->
     )
 
 
-def _refuse_edges(found: Sequence[_MaskFile], total: Mapping[int, int]) -> None:
+def _refuse_edges(found: Sequence[MaskFile], total: Mapping[int, int]) -> None:
     """Refuse masks most of whose values are found at edges only, or are noise.
 
     Raises:
@@ -510,7 +481,7 @@ def _refuse_edges(found: Sequence[_MaskFile], total: Mapping[int, int]) -> None:
         )
 
 
-def _warn_of_background(found: Sequence[_MaskFile], draft: Draft) -> None:
+def _warn_of_background(found: Sequence[MaskFile], draft: Draft) -> None:
     """Warn if the corners of all masks are in one structure, which is then the background of an
     inverted mask, or of values that count from 1.
     """

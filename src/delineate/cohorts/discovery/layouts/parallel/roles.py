@@ -1,0 +1,167 @@
+"""Roles of folders: which hold images and which labels, and the split that their names state.
+
+A name is a role, with a split before or after it ("imagesTr"); or it has a word for a role among
+other words ("Oasis_Labels_Processed"), which the folder on the other side must have too.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from .....core.manifest import Split
+from ...splits import SPLITS, split_in
+from ...tree import Tree, is_raster
+from ..siblings import meaning_of
+
+# A folder name gives a role (images or labels) and, as a prefix or suffix, a split: "imagesTr".
+_AFFIX = "|".join(sorted(SPLITS, key=len, reverse=True))
+# Words that mark a folder of images, and a folder of labels.
+_IMAGES = r"images?|imgs?|data|scans?|volumes?|inputs?|ct|mri?|raw"
+_LABELS = (
+    r"labels?|masks?|ground|ground_?truths?|gt|seg|segs|segmentations?|annotations?|truths?"
+    r"|targets?|(?:1st_?|first_?)?manuals?"
+)
+# DRIVE and CHASE have the field of view in mask/ and the vessels in 1st_manual/.
+MANUAL = re.compile(r"(?i)(?:1st_?|first_?)?manuals?$")
+_ROLE = re.compile(
+    rf"(?i)^(?:(?P<before>{_AFFIX})[_-]?)?(?:(?P<image>{_IMAGES})|(?P<label>{_LABELS}))"
+    rf"(?:[_-]?(?P<after>{_AFFIX}))?$"
+)
+# Among other words, only these mark a folder of images.
+_IMAGE_WORD = re.compile(r"(?i)(?:images?|imgs?|data|scans?|volumes?)$")
+_LABEL_WORD = re.compile(rf"(?i)(?:{_LABELS})$")
+# The form of the files, such as "8bit": these are copies if there is a folder without it.
+_FORM = re.compile(r"(?i)[_-]?(?:(\d+)[_-]?bits?|png|jpe?g|tiff?|dicom|dcm|nii|nifti)(?=[_-]|$)")
+_WORD = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])|\d+")
+VIEWS = ("axial", "coronal", "sagittal", "transverse", "transversal")
+
+
+@dataclass(frozen=True)
+class SideFolder:
+    """A folder of images or of labels.
+
+    Args:
+        folder: the folder.
+        is_label: whether it holds labels.
+        split: as its name or that of its parent states.
+        rest: what else the name states; images and labels with the same rest belong together.
+        form: the form of its files, if the name states one ("8bit").
+        is_guess: the role is one word among others, so only names that pair show it.
+        group, patient: of all its cases, if it is one of several folders that state them.
+    """
+
+    folder: Path
+    is_label: bool
+    split: Split
+    rest: str = ""
+    form: str = ""
+    is_guess: bool = False
+    group: str = ""
+    patient: str = ""
+
+    def belongs_to(self, other: SideFolder) -> bool:
+        return (self.split, self.rest) == (other.split, other.rest)
+
+
+def sides_of(tree: Tree, root: Path) -> list[SideFolder]:
+    """Folders of images and labels in the root and in folders named train, val or test; [] unless
+    there are both.
+    """
+    # The split is given by the parent folder (train/images) or by the name (imagesTr).
+    places: list[tuple[Path, Split]] = [
+        (root, None),
+        *((f, SPLITS[f.name.lower()]) for f in tree.folders(root) if f.name.lower() in SPLITS),
+    ]
+    folders = [(folder, split) for place, split in places for folder in tree.folders(place)]
+    # Names that are a role come first: other words may mean anything.
+    for role in (_plain_role, _role_among_words):
+        sides = [
+            replace(side, split=split or side.split)
+            for folder, split in folders
+            if (side := role(folder)) is not None
+        ]
+        if role is _role_among_words:
+            sides = [side for side in sides if _has_partner(side, sides)]
+        if {side.is_label for side in sides} == {True, False}:
+            return _with_inner_folders(tree, _without_copies(sides))
+    return []
+
+
+def _has_partner(side: SideFolder, sides: Sequence[SideFolder]) -> bool:
+    return any(one.belongs_to(side) and one.is_label != side.is_label for one in sides)
+
+
+def _plain_role(folder: Path) -> SideFolder | None:
+    form = _FORM.search(folder.name)
+    found = _ROLE.match(_FORM.sub("", folder.name))
+    if found is None:
+        return None
+    split = SPLITS.get((found["before"] or found["after"] or "").lower())
+    label = found["label"] is not None
+    return SideFolder(folder, label, split, form=form[0].strip("_-") if form else "")
+
+
+def _role_among_words(folder: Path) -> SideFolder | None:
+    words = [word.lower() for word in _WORD.findall(folder.name)]
+    label, image = (any(map(one.match, words)) for one in (_LABEL_WORD, _IMAGE_WORD))
+    if not label and not image:
+        return None
+    split = split_in(folder.name)
+    rest = [
+        word
+        for word in words
+        if not (_LABEL_WORD.match(word) or _IMAGE_WORD.match(word) or (split and word in SPLITS))
+    ]
+    return SideFolder(folder, label, split, "_".join(rest), is_guess=True)
+
+
+def _without_copies(sides: Sequence[SideFolder]) -> list[SideFolder]:
+    """The folders without those that state the form of their files, if there is another one for the
+    same images or labels: they hold copies.
+    """
+    plain = {(side.is_label, side.split, side.rest) for side in sides if not side.form}
+    return [
+        side
+        for side in sides
+        if not side.form or (side.is_label, side.split, side.rest) not in plain
+    ]
+
+
+def _with_inner_folders(tree: Tree, sides: Sequence[SideFolder]) -> list[SideFolder]:
+    """The folders, each replaced by those inside it if these hold several cases each: views,
+    classes or patients with slices of their own. Otherwise a folder inside is one case.
+    """
+    empty = [s for s in sides if not tree.images(s.folder) and not tree.is_dicom(s.folder)]
+    inner = [f for side in empty if not side.is_label for f in tree.folders(side.folder)]
+    if not any(_holds_cases(tree, folder) for folder in inner):
+        return list(sides)
+    meaning = meaning_of({folder.name for folder in inner})
+    # One folder inside each side has no meaning, whatever its name.
+    alone = all(len(tree.folders(side.folder)) == 1 for side in empty)
+    found = [side for side in sides if side not in empty]
+    for side in empty:
+        for folder in tree.folders(side.folder):
+            name = folder.name
+            found.append(
+                replace(
+                    side,
+                    folder=folder,
+                    rest=side.rest if alone else f"{side.rest}/{name.lower()}",
+                    group=name if meaning == "group" else "",
+                    patient=name if meaning == "patient" else "",
+                )
+            )
+    return found
+
+
+def _holds_cases(tree: Tree, folder: Path) -> bool:
+    """Whether a folder of images holds several cases: pictures, which have no geometry as a stack,
+    or several volumes; or is named after a view.
+    """
+    images = tree.images(folder)
+    return (
+        folder.name.lower() in VIEWS or len(images) > 1 or any(is_raster(path) for path in images)
+    )

@@ -1,0 +1,95 @@
+"""Masks that a plotting program drew with a colour scale, and the label of each colour.
+
+``matplotlib.pyplot.imsave`` draws the labels 0 to n of a slice as n + 1 evenly spaced colours of a
+scale, by default viridis, whose darkest colour is the background; converted to grey, the same
+labels are intensities such as 30, 91, 137 and 215. Each file is scaled by its own highest label, so
+that a slice with fewer labels has other colours, or the same colours for other labels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+SCALES = ("viridis", "plasma", "inferno", "magma", "cividis", "hot")
+STEPS = 256  # colours of a scale
+NEAR = 2  # versions of matplotlib differ by one in a channel, and so by one in the place
+LUMINANCE = np.array((19595, 38470, 7471))  # of red, green and blue in 1/65536, as Pillow converts to "L"
+
+
+@dataclass(frozen=True)
+class ColourScale:
+    """The labels of the colours of a cohort.
+
+    Args:
+        name: of the scale.
+        labels: code 0xRRGGBB, or intensity, -> label; 0 is the background.
+        unclear: the indices of the files whose labels the colours do not tell: they have colours
+            between those of the others, or only the highest one although others are scaled.
+    """
+
+    name: str
+    labels: Mapping[int, int]
+    unclear: tuple[int, ...]
+
+
+def scale_of(files: Sequence[frozenset[int]], *, grey: bool) -> ColourScale | None:
+    """The scale with which all files were drawn; None if it is none of ``SCALES``.
+
+    Args:
+        files: the codes (intensities if ``grey``) in each file, with that of the background.
+    """
+    most = max((len(codes) for codes in files), default=0)
+    if most < 2:
+        return None
+    codes = np.asarray(sorted(frozenset().union(*files)), dtype=np.int64)
+    for name in SCALES:
+        places = _places(name, codes, grey)
+        if places is not None and (found := _read(name, files, places, most - 1)):
+            return found
+    return None
+
+
+def _places(name: str, codes: NDArray[np.int64], grey: bool) -> dict[int, int] | None:
+    """Code -> its place in the scale; None if one is not in it."""
+    from matplotlib import colormaps
+
+    scale = colormaps[name](np.arange(STEPS), bytes=True)[:, :3].astype(np.int64)
+    if grey:
+        own = (np.dot(scale, LUMINANCE) + 0x8000)[:, None] // 65536
+        given = codes[:, None]
+    else:
+        own = scale
+        given = np.stack([codes // 65536, codes // 256 % 256, codes % 256], axis=1)
+    distance = np.abs(own[None] - given[:, None]).max(axis=2)
+    if (distance.min(axis=1) > NEAR).any():
+        return None
+    return dict(zip(codes.tolist(), distance.argmin(axis=1).tolist(), strict=True))
+
+
+def _read(
+    name: str, files: Sequence[frozenset[int]], places: Mapping[int, int], highest: int
+) -> ColourScale | None:
+    """The labels of the colours, if those of the files with the most are evenly spaced."""
+    at = {min(STEPS - 1, STEPS * k // highest): k for k in range(highest + 1)}
+    label = {
+        code: k
+        for code, place in places.items()
+        for near, k in at.items()
+        if abs(place - near) <= NEAR
+    }
+    full = [codes for codes in files if len(codes) == highest + 1]
+    if any({label.get(code) for code in codes} != set(range(highest + 1)) for codes in full):
+        return None
+    strange = {n for n, codes in enumerate(files) if not codes <= set(label)}
+    # If some files have a scale of their own, the highest colour alone may be any label.
+    alone = {
+        n
+        for n, codes in enumerate(files)
+        if highest > 1 and {label.get(code, 0) for code in codes} <= {0, highest} and len(codes) > 1
+    }
+    unclear = strange | alone if strange else set()
+    return ColourScale(name, label, tuple(sorted(unclear)))
