@@ -342,8 +342,8 @@ def patients_of_parts(cases: Sequence[str]) -> dict[str, str]:
 
     Without this, parts of one patient would be on both sides of a split. NAME is a patient if it
     ends with a number that is not the same everywhere and no year (``BraTS2021_00001``), and B
-    counts from 0 or 1, with gaps if it is small; without such a number if there are at least as many names as
-    parts of one, so that classes (``benign_1`` to ``benign_400``) are no patients.
+    counts from 0 or 1, with gaps if it is small; without such a number if there are at least as
+    many names as parts of one, so that classes (``benign_1`` to ``benign_400``) are no patients.
     """
     parts: dict[str, list[int]] = {}
     patients = {}

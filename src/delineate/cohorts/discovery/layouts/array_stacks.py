@@ -66,22 +66,20 @@ def array_stacks(tree: Tree, root: Path) -> Draft | None:
     for folder in tree.folders(root):
         if folder.name.lower() in SPLITS:
             stacks += _stacks_in(tree, folder, SPLITS[folder.name.lower()])
-    images, labels = [s for s in stacks if not s.is_label], [s for s in stacks if s.is_label]
-    pairs = [(one, [label for label in labels if label.split == one.split]) for one in images]
+    images, labels = ({s.split: s for s in stacks if s.is_label is side} for side in (False, True))
     # Two arrays of one split may be anything.
-    if not any(found for _, found in pairs) or any(len(found) > 1 for _, found in pairs):
+    if len(images) + len(labels) < len(stacks):
         return None
-    if len({one.split for one in images}) < len(images):
-        return None
-    draft = Draft("array-stacks", [])
-    axes = next((a for one, found in pairs if found and (a := _axes(one, found[0]))), None)
+    found = (_axes(one, labels[split]) for split, one in images.items() if split in labels)
+    axes = next((one for one in found if one is not None), None)
     if axes is None:
         return None
+    draft = Draft("array-stacks", [])
     # The cases to learn from come first.
-    for one, found in sorted(pairs, key=lambda pair: pair[0].split == "test"):
-        _add_cases(draft, one, found[0] if found else None, axes)
+    for split in sorted(images, key=lambda split: split == "test"):
+        _add_cases(draft, images[split], labels.get(split), axes)
     draft.cases = with_free_training(draft.cases)
-    draft.channels = _channels(images[0], axes[0])
+    draft.channels = _channels(next(iter(images.values())), axes[0])
     _warn(draft, axes[0])
     return draft if draft.cases else None
 

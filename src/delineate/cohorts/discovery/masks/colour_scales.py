@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 SCALES = ("viridis", "plasma", "inferno", "magma", "cividis", "hot")
 STEPS = 256  # colours of a scale
 NEAR = 2  # versions of matplotlib differ by one in a channel, and so by one in the place
-LUMINANCE = np.array((19595, 38470, 7471))  # of red, green and blue in 1/65536, as Pillow converts to "L"
+# Of red, green and blue in 1/65536, as Pillow converts pictures to grey.
+LUMINANCE = np.array((19595, 38470, 7471))
 
 
 @dataclass(frozen=True)

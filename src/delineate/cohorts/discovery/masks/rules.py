@@ -198,6 +198,12 @@ def _choose_names(draft: Draft, values: Iterable[int]) -> None:
     )
 
 
+def _in_several(found: Sequence[MaskFile]) -> list[int]:
+    """The values that more than one file has; all values of few files."""
+    files_with = Counter(v for one in found for v in one.counts)
+    return [v for v, n in files_with.items() if n > 1 or len(found) < AGREEING]
+
+
 def _name_of_one(value: int, draft: Draft) -> str:
     """The name of the only structure, stored as ``value``."""
     if value not in draft.names and draft.only:
@@ -239,8 +245,7 @@ def _value_structures(
     _refuse_edges(found, total)
     if draft.ranges is not None and _are_ranges(total, draft.ranges[1], draft.names):
         return draft.ranges
-    files_with = Counter(v for one in found for v in one.counts)
-    _choose_names(draft, [v for v, n in files_with.items() if n > 1 or len(found) < AGREEING])
+    _choose_names(draft, _in_several(found))
     counts = _usual_values(found, total, draft)
     values = sorted(v for v in counts if counts[v])
     _suggest_ignoring(values, draft)
@@ -251,6 +256,14 @@ def _value_structures(
         draft.note("values", f"one structure, stored as 0 and {low} or as 0 and {high}")
         labels = LabelSet.from_names({1: _name_of_one(high, draft)})
         return labels, LabelMapping(values=((low, 1), (high, 1)))
+    return _several_structures(draft, found, counts)
+
+
+def _several_structures(
+    draft: Draft, found: Sequence[MaskFile], counts: Mapping[int, int]
+) -> tuple[LabelSet, LabelMapping]:
+    """A structure for each value, and 0 for those without a count."""
+    values = sorted(v for v in counts if counts[v])
     # A file that names values declares them. Other values are then reported by the checks.
     declared = [v for v in values if v in draft.names] + _unnamed_but_common(draft, found, values)
     labels = named(declared or values, draft.names)

@@ -63,23 +63,30 @@ def _named_channels(folder: Path, files: Mapping[str, Path], labels: Mapping[str
     readings = {name: read(name, in_file_name=True) for name in files}
     if not files or not all(one.identity for one in readings.values()):
         return plain
-    identities = list(dict.fromkeys(one.identity for one in readings.values()))
-    cases: dict[str, dict[str, str]] = {}
-    for name, one in readings.items():
-        held = cases.setdefault(_case_of(one) or folder.name, {})
-        if one.identity in held:
-            return plain  # two files of one case cannot be one channel
-        held[one.identity] = name
-    if len(identities) == 1:
+    if len({one.identity for one in readings.values()}) == 1:
         return _only_channel(plain, readings, labels)
     # Each image with a mask of its own is a case, as are images of different cases.
-    are_channels = len(match_names(list(files), list(labels))) < len(files)
+    if len(match_names(list(files), list(labels))) == len(files):
+        return plain
+    cases: dict[str, dict[str, str]] = {}
+    for name, one in readings.items():
+        cases.setdefault(_case_of(one) or folder.name, {})[one.identity] = name
+    if sum(map(len, cases.values())) < len(files):
+        return plain  # two files of one case cannot be one channel
+    return _of_cases(plain, readings, cases)
+
+
+def _of_cases(
+    plain: Entries, readings: Mapping[str, Reading], cases: Mapping[str, Mapping[str, str]]
+) -> Entries:
+    """The entries of cases, channel -> name of its file; as they are if most cases lack one."""
+    identities = list(dict.fromkeys(one.identity for one in readings.values()))
     complete = {case: held for case, held in cases.items() if len(held) == len(identities)}
-    if not (are_channels and 2 * len(complete) >= len(cases)):
+    if 2 * len(complete) < len(cases):
         return plain
     first = next(iter(complete.values()))
     return Entries(
-        {case: [files[held[one]] for one in first] for case, held in complete.items()},
+        {case: [plain.files[held[one]][0] for one in first] for case, held in complete.items()},
         tuple(_as_written(first[one], readings[first[one]]) for one in first),
         {
             case: [one for one in identities if one not in held]
@@ -101,7 +108,7 @@ def _only_channel(
     if not at_end or set(plain.files) & set(labels):
         return Entries(plain.files, channels)
     named = {_case_of(readings[name]): paths for name, paths in plain.files.items()}
-    return Entries(named, channels)
+    return Entries(named if len(named) == len(plain.files) else plain.files, channels)
 
 
 def _case_of(one: Reading) -> str:
