@@ -81,19 +81,22 @@ def child(
     return {"seconds": taken, "peak_mb": peak, **printed}
 
 
-def timed(line: Sequence[str | Path], environment: dict[str, str] | None = None) -> float:
+def timed(
+    line: Sequence[str | Path],
+    environment: dict[str, str] | None = None,
+    allowed: Sequence[int] = (0,),
+) -> float:
     """Seconds of a command; what it prints goes to stderr.
 
     Raises:
-        CalledProcessError: the command failed.
+        CalledProcessError: its exit code is not ``allowed``.
     """
     began = time.perf_counter()
-    subprocess.run(
-        [str(word) for word in line],
-        check=True,
-        stdout=sys.stderr,
-        env=os.environ | (environment or {}),
+    done = subprocess.run(
+        [str(word) for word in line], stdout=sys.stderr, env=os.environ | (environment or {})
     )
+    if done.returncode not in allowed:
+        done.check_returncode()
     return time.perf_counter() - began
 
 

@@ -4,6 +4,7 @@ page states for whom it is. ``test_pages.py`` runs the code of the pages.
 
 from __future__ import annotations
 
+import importlib
 import re
 from pathlib import Path
 
@@ -93,6 +94,13 @@ def test_every_page_is_listed_and_states_for_whom_it_is(part):
         )
         start = path.read_text(encoding="utf-8").split("\n\n")[1]
         assert start.startswith("For "), f"{path.name}: states not for whom it is"
+
+
+def test_the_comparison_with_the_tutorials_is_what_its_script_writes(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    page = importlib.import_module("tutorials").page()
+    assert (ROOT / "docs" / "tutorials" / "compared.md").read_text(encoding="utf-8") == page
+    assert "not run yet" in page or (ROOT / "benchmarks/results/tutorials.json").exists()
 
 
 def test_decision_records_have_one_form():
