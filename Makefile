@@ -19,7 +19,8 @@ demo: install
 
 # Two processes with one thread each: threads of two processes on two cores wait for each other.
 test: install
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal -m "not rounds"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal -m "not rounds" --cov --cov-report=
+	$(BIN)/python tools/coverage_limits.py
 
 rounds: install
 	$(BIN)/python -m pytest -m rounds
