@@ -4,11 +4,11 @@ import json
 
 import numpy as np
 import pytest
-from tests.plans import small_plan
+from tests.plans import small_network, small_plan
 
 from delineate.core.bundle import Bundle, Member
 from delineate.core.errors import BundleError, InputError, OutputError, PlanError
-from delineate.core.plan import Plan
+from delineate.core.plan import Loss, Normalisation, Plan, Postprocessing, Schedule
 
 
 def test_plan_round_trip():
@@ -38,9 +38,53 @@ def test_wrong_plans_are_refused_with_the_reason(old, new, word):
         Plan.from_json(text.replace(old, new, 1))
 
 
-def test_patch_must_be_divisible():
-    with pytest.raises(ValueError, match="divisible"):
-        small_plan(patch=(17, 16, 16))
+@pytest.mark.parametrize(
+    ("changes", "word"),
+    [
+        ({"patch": (17, 16, 16)}, "divisible"),
+        ({"postprocessing": Postprocessing(keep_largest=("heart",))}, "heart"),
+        ({"loss": Loss(class_weights=(1.0, 2.0))}, "3 classes need as many class weights"),
+        ({"output": "structures"}, "one label map"),
+        ({"network": small_network(channels=2)}, "2 input channels"),
+        ({"network": small_network(classes=4)}, "2 structures and background need 3"),
+        ({"cascade": True, "network": small_network(channels=3)}, "low_resolution"),
+        ({"names": {n: f"s{n}" for n in range(1, 18)}, "overlapping": True}, "at most 15"),
+    ],
+)
+def test_parts_that_do_not_fit_are_refused(changes, word):
+    if changes.pop("overlapping", False):
+        changes["network"] = small_network(classes=len(changes["names"]), overlapping=True)
+    with pytest.raises(ValueError, match=word):
+        small_plan(**changes)
+
+
+@pytest.mark.parametrize(
+    ("part", "settings", "word"),
+    [
+        (Normalisation, {"kind": "window", "low": 5, "high": 5}, "low < high"),
+        (small_network, {"strides": ((2, 2, 2),)}, "3 widths need 2 strides"),
+        (small_network, {"kernels": ((2, 3, 3),) * 3}, "kernels odd"),
+        (small_network, {"strides": ((0, 2, 2), (2, 2, 2))}, "strides must be 1"),
+        (small_network, {"dims": 2, "strides": ((2, 2, 2),) * 2}, "along the last axis"),
+        (small_network, {"kind": "denseunet"}, "denseunet"),
+        (small_network, {"classes": 1}, "at least two classes"),
+        (Loss, {"dice": 0, "cross_entropy": 0}, "all loss weights are zero"),
+        (
+            Loss,
+            {"tversky": 1, "tversky_false_positives": 0, "tversky_false_negatives": 0},
+            "found 0 for both",
+        ),
+        (Schedule, {"epochs": 2, "steps": 5}, "steps end a schedule early"),
+    ],
+)
+def test_settings_that_contradict_each_other_are_refused(part, settings, word):
+    with pytest.raises(ValueError, match=word):
+        part(**settings)
+
+
+def test_a_plan_that_cannot_be_opened(tmp_path):
+    with pytest.raises(InputError, match="cannot be read"):
+        Plan.load(tmp_path / "absent.json")
 
 
 def bundle() -> Bundle:

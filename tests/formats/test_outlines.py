@@ -186,6 +186,52 @@ def test_cvat(tmp_path):
     assert (found == 3).sum() == 2 and found[8, 11] == 3 and found[9, 10] == 3
 
 
+def test_ellipses_and_circles_of_each_tool_have_their_area(tmp_path):
+    size, (across, down) = (200, 150), (60.0, 40.0)
+    ellipse = {"name": "ellipse", "cx": 100, "cy": 75, "rx": across, "ry": down}
+    circle = {"name": "circle", "cx": 100, "cy": 75, "r": across}
+    region = {"region_attributes": {"type": {"liver": True}}}
+    data = {
+        f"{n}.png1": {"filename": f"{n}.png", "regions": [{"shape_attributes": form, **region}]}
+        for n, form in enumerate((ellipse, circle))
+    }
+    via, cvat = tmp_path / "via.json", tmp_path / "annotations.xml"
+    via.write_text(json.dumps(data))
+    cvat.write_text(
+        '<annotations><image id="0" name="a.png" width="200" height="150">'
+        '<ellipse label="liver" cx="100" cy="75" rx="60" ry="40"/></image></annotations>'
+    )
+    points = [[100, 75], [100, 75 + across]]
+    shape = {"label": "liver", "points": points, "shape_type": "circle"}
+    drawn = labelme(tmp_path / "a.json", [shape], size)
+    found = [outlines.read(via, f"{n}.png", size) for n in (0, 1)]
+    found += [read_label_file(cvat), read_label_file(drawn)]
+    radii = [(across, down), (across, across), (across, down), (across, across)]
+    for volume, (a, b) in zip(found, radii, strict=True):
+        assert volume.meta["names"] == {1: "liver"}
+        assert abs((rows_of(volume) == 1).sum() - np.pi * a * b) < 0.01 * np.pi * a * b
+
+
+def test_regions_with_several_attributes_are_refused(tmp_path):
+    form = {"name": "rect", "x": 1, "y": 2, "width": 3, "height": 4}
+    region = {"shape_attributes": form, "region_attributes": {"colour": "red", "grade": "2"}}
+    path = tmp_path / "via.json"
+    path.write_text(json.dumps({"a.png1": {"filename": "a.png", "size": 1, "regions": [region]}}))
+    with pytest.raises(FormatError, match="several attributes: colour, grade"):
+        outlines.read(path, "a.png", (12, 10))
+
+
+@pytest.mark.parametrize("numbers", ["1,2;nan,4;5,6", "1,2;3"])
+def test_coordinates_that_are_none_are_refused(tmp_path, numbers):
+    path = tmp_path / "annotations.xml"
+    path.write_text(
+        '<annotations><image id="0" name="a.png" width="12" height="10">'
+        f'<polygon label="liver" points="{numbers}"/></image></annotations>'
+    )
+    with pytest.raises(FormatError):
+        read_label_file(path)
+
+
 def test_cvat_of_a_video_and_entities_are_refused(tmp_path):
     path = tmp_path / "annotations.xml"
     path.write_text('<annotations><track id="0" label="x"/></annotations>')
