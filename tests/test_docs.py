@@ -41,7 +41,7 @@ def commands_of(path: Path) -> list[str]:
 def test_pages_name_only_commands_and_options_that_exist(path):
     group = get_command(app)
     for line in commands_of(path):
-        words = re.findall(r"(?<=\s)(--?[a-z][\w-]*|[a-z]+)(?=[\s=]|$)", line)
+        words = re.findall(r"(?<=\s)(--?[a-z][\w-]*|[a-z]+(?:-[a-z]+)*)(?=[\s=]|$)", line)
         name = next((word for word in words if word in group.commands), None)
         known = [group, group.commands[name]] if name else [group]
         options = {

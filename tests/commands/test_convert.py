@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
 import struct
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 import pytest
+from PIL import Image
 
 from delineate.commands.convert import convert
 from delineate.commands.info import info
@@ -407,3 +409,34 @@ def test_axes_are_for_files_that_do_not_know_theirs(tmp_path, grid, asymmetric):
     with pytest.raises(GeometryError, match="an orientation is three letters"):
         convert([tmp_path / "c.img"], tmp_path / "c.nii", ConvertOptions(axes="RRS"))
     assert not (tmp_path / "c.nii").exists()
+
+
+def test_ct_becomes_pictures_by_a_stated_window(real_data, tmp_path):
+    (tmp_path / "ct").mkdir()
+    for path in sorted((real_data / "chaos_ct/DICOM_anon").iterdir())[30:34]:
+        shutil.copy(path, tmp_path / "ct")
+    # Without one it is refused, and the sentence names both ways.
+    with pytest.raises(OutputError, match=r"--window -200,200.*export-slices"):
+        convert([convert([tmp_path / "ct"], tmp_path / "ct.nii.gz").written[0]], tmp_path / "out")
+    for bits, top in ((8, 255), (16, 65535)):
+        out = tmp_path / f"slices_{bits}"
+        options = ConvertOptions(window=(-200, 200), bits=bits)
+        done = convert([tmp_path / "ct"], out, options)
+        assert [path.name for path in done.written] == [f"slice_{k:04d}.png" for k in range(4)]
+        hu = files.read(tmp_path / "ct").array[..., 2].T
+        pixels = np.array(Image.open(out / "slice_0002.png"))
+        expected = np.rint((np.clip(hu, -200, 200) + 200) * (top / 400))
+        assert np.abs(pixels - expected).max() <= 1 and pixels.dtype == f"uint{bits}"
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "words"),
+    [
+        ("a.nii.gz", {"window": (0, 1)}, "--window is for PNG"),
+        ("parts", {"window": (0, 1), "split_slices": 2}, "--window is for PNG"),
+        ("a.png", {"window": (0, 1), "bits": 12}, "--bits is 8 or 16"),
+    ],
+)
+def test_a_window_is_for_pictures(tmp_path, name, options, words):
+    with pytest.raises(UsageError, match=words):
+        convert([tmp_path / "none.nii"], tmp_path / name, ConvertOptions(**options))

@@ -18,6 +18,8 @@ from ..commands.options import (
     CompareOptions,
     DownloadOptions,
     EvaluateOptions,
+    ExportSlicesOptions,
+    MergeSlicesOptions,
     PlanOptions,
     PredictOptions,
     ReportOptions,
@@ -37,6 +39,8 @@ from .keywords import (
     CompareKeywords,
     DownloadKeywords,
     EvaluateKeywords,
+    ExportSlicesKeywords,
+    MergeSlicesKeywords,
     PlanKeywords,
     PredictKeywords,
     ReportKeywords,
@@ -50,6 +54,8 @@ from .volume import ImageLike, Volume
 
 if TYPE_CHECKING:
     from ..commands.predict import PredictionReport
+    from ..commands.slices.export_slices import SliceReport
+    from ..commands.slices.merge_slices import MergeReport
     from ..core.bundle import Bundle
     from ..evaluation.comparing import Comparison
     from ..evaluation.scoring import EvaluationResult
@@ -384,6 +390,69 @@ def compare(
 
     paths = [run.folder if isinstance(run, Run) else run for run in runs]
     return step.compare(paths, out, replace(options, **keywords))
+
+
+def export_slices(
+    data: AnyPath | core_manifest.Manifest,
+    out: AnyPath,
+    options: ExportSlicesOptions = ExportSlicesOptions(),
+    *,
+    progress: Progress = silent,
+    **keywords: Unpack[ExportSlicesKeywords],
+) -> SliceReport:
+    """Write every slice of a cohort as a 2-D file, with masks of the same names, an index and the
+    geometry.
+
+    Args:
+        data: a folder of scans with or without masks, a manifest, or a ``Cohort``.
+        out: a new or empty folder.
+        options, keywords: see ``ExportSlicesOptions``.
+        progress: see ``core.progress``.
+
+    Returns:
+        The exported cases, what was lost, and a sentence for each case that failed.
+
+    Raises:
+        InputError, LayoutError, LabelError: no case can be exported.
+        UsageError: options out of range. OutputError: ``out`` cannot be written.
+
+    >>> found = export_slices("cohort", "slices", views=("axial", "coronal"), masks="grey")
+    >>> found.slices, found.failures, found.cases[0].views
+    (130, (), ('axial', 'coronal'))
+    """
+    from ..commands.slices import export_slices as step
+
+    return step.export_slices(data, out, replace(options, **keywords), progress=progress)
+
+
+def merge_slices(
+    slices: AnyPath,
+    out: AnyPath,
+    options: MergeSlicesOptions = MergeSlicesOptions(),
+    *,
+    progress: Progress = silent,
+    **keywords: Unpack[MergeSlicesKeywords],
+) -> MergeReport:
+    """Rebuild the volumes of exported slices, or those of masks that were predicted on them.
+
+    Args:
+        slices: a folder of ``export_slices``.
+        out: folder for the volumes.
+        options, keywords: see ``MergeSlicesOptions``.
+        progress: see ``core.progress``.
+
+    Raises:
+        InputError: no exported slices, or no case can be merged.
+        UsageError: options out of range. OutputError: ``out`` cannot be written.
+
+    >>> done = export_slices("cohort", "pictures")
+    >>> merged = merge_slices("pictures", "volumes")
+    >>> merged.written[0].name, merged.failures
+    ('c0.nii.gz', ())
+    """
+    from ..commands.slices import merge_slices as step
+
+    return step.merge_slices(slices, out, replace(options, **keywords), progress=progress)
 
 
 def report(

@@ -112,6 +112,31 @@ class CompareKeywords(TypedDict, total=False):
     common: bool
 
 
+class ExportSlicesKeywords(CohortKeywords, total=False):
+    """``ExportSlicesOptions`` as keywords."""
+
+    views: tuple[str, ...]
+    window: tuple[float, float] | None
+    bits: int | None
+    masks: str
+    form: str
+    split: AnyPath | None
+    seed: int
+    overwrite: bool
+    workers: int | None
+
+
+class MergeSlicesKeywords(TypedDict, total=False):
+    """``MergeSlicesOptions`` as keywords."""
+
+    masks: AnyPath | None
+    kind: str | None
+    view: str | None
+    form: str
+    overwrite: bool
+    workers: int | None
+
+
 class ReportKeywords(TypedDict, total=False):
     """``ReportOptions`` as keywords."""
 

@@ -22,8 +22,10 @@ from ..commands.options import (
     DemoOptions,
     DownloadOptions,
     EvaluateOptions,
+    ExportSlicesOptions,
     GlobalOptions,
     ImportOptions,
+    MergeSlicesOptions,
     PhantomOptions,
     PlanOptions,
     PredictOptions,
@@ -384,6 +386,56 @@ def convert(
     for note in done.notes:
         say(f"note: {note}")
     end_with([f"{title}: {reason}" for title, reason in done.refused])
+
+
+@app.command()
+@with_options(ExportSlicesOptions)
+def export_slices(
+    data: Data,
+    options: ExportSlicesOptions,
+    target: Annotated[Path, out("A new folder for the slices.")],
+    as_json: AsJson = False,
+) -> None:
+    """Write every slice of a cohort, with its mask, as a picture or an array, for 2-D tools; with
+    an index (index.csv) and the geometry (slices.json), from which `merge-slices` rebuilds the
+    volumes.
+
+    Example: `delineate export-slices CT/ -o slices/ --window -200,200 --bits 8`
+    """
+    from ..commands.slices import export_slices as step
+
+    with progress_bar() as progress:
+        done = step.export_slices(data, target, options, progress=progress)
+    for note in done.notes:
+        say(f"note: {note}")
+    if as_json:
+        show_json(done.to_json())
+    say(f"{done.slices} slices of {len(done.cases)} cases written to {done.out}")
+    end_with(done.failures)
+
+
+@app.command()
+@with_options(MergeSlicesOptions)
+def merge_slices(
+    slices: Annotated[
+        Path, typer.Argument(help="A folder that export-slices wrote.", metavar="SLICES")
+    ],
+    options: MergeSlicesOptions,
+    target: Annotated[Path, out("Folder for the volumes.")],
+) -> None:
+    """Rebuild the volumes of exported slices, or with --masks those of masks that were predicted on
+    them, on exactly the grids of the scans.
+
+    Example: `delineate merge-slices slices/ -o volumes/ --masks predicted/`
+    """
+    from ..commands.slices import merge_slices as step
+
+    with progress_bar() as progress:
+        done = step.merge_slices(slices, target, options, progress=progress)
+    for note in done.notes:
+        say(f"note: {note}")
+    say(f"{len(done.written)} files written to {target}")
+    end_with(done.failures)
 
 
 @app.command("import")

@@ -22,6 +22,7 @@ from ..core.outputs import Originals
 from ..core.progress import Progress, silent
 from ..core.volume import Volume
 from ..formats import dicom, files
+from ..formats.slices.pixels import Scale
 from ..preprocessing.parts import merged, split
 from .options import ConvertOptions
 
@@ -64,13 +65,14 @@ def convert(
         OutputError: an output is a file that is read; it exists and ``overwrite`` is False; the
             folder holds other parts of the same name; or it cannot be written.
     """
-    _refuse_unfit(inputs, options)
+    is_png = Path(output).suffix.lower() in ("", ".png") and not options.split_slices
+    _refuse_unfit(inputs, options, is_png)
     if options.merge:
         return _merge(inputs, Path(output), options.overwrite)
     return _convert(inputs[0], output, options, progress)
 
 
-def _refuse_unfit(inputs: Sequence[str | Path], options: ConvertOptions) -> None:
+def _refuse_unfit(inputs: Sequence[str | Path], options: ConvertOptions, is_png: bool) -> None:
     if options.merge:
         if replace(options, merge=False, overwrite=True) != ConvertOptions():
             raise UsageError(
@@ -81,6 +83,10 @@ def _refuse_unfit(inputs: Sequence[str | Path], options: ConvertOptions) -> None
         raise UsageError(
             f"one input is converted at a time, found {len(inputs)}; --merge joins several"
         )
+    if options.bits not in (8, 16):
+        raise UsageError(f"--bits is 8 or 16, found {options.bits}")
+    if options.window is not None and not is_png:
+        raise UsageError("--window is for PNG; other formats keep the intensities as they are")
     if options.split_slices is not None and options.split_slices < 1:
         raise UsageError(f"--split-slices must be at least 1, found {options.split_slices}")
 
@@ -91,7 +97,13 @@ def _convert(
     split_slices = options.split_slices
     write = _Writer(Path(output), options)
     many = _many(input, output, options.series)
-    several = len(many) > 1 or (bool(many) and split_slices is None)
+    to_files = split_slices is None and options.window is None
+    several = len(many) > 1 or (bool(many) and to_files)
+    if several and options.window is not None:
+        raise UsageError(
+            f"--window is for PNG slices of one series, and there are {len(many)}; name one with "
+            "--series"
+        )
     names = (
         [_name(one, many) for one in many]
         if several
@@ -241,6 +253,8 @@ class _Writer:
         volume = volume.reorient(orientation) if orientation else volume
         if self.options.split_slices:
             return self._write_parts(volume, name)
+        if self.options.window is not None:
+            volume = _windowed(volume, self.options.window, self.options.bits)
         target = self.output / f"{name}.nii.gz" if name else self.output
         _refuse_existing(target, self.options.overwrite)
         files.write(volume, target)
@@ -299,6 +313,12 @@ class _Writer:
                 "remove that file or choose another folder",
                 path=folder,
             )
+
+
+def _windowed(volume: Volume, window: tuple[float, float], bits: int) -> Volume:
+    """The volume with pixels of ``bits``: black and white are the window's ends."""
+    channels = [Scale.of(c, bits, window).to_pixels(c) for c in volume.channels_array]
+    return volume.with_array(np.stack(channels).reshape(volume.shape), unit="a.u.")
 
 
 def _entries(folder: Path) -> list[Path]:

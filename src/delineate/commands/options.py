@@ -527,9 +527,89 @@ class ConvertOptions:
         "Join consecutive volumes (files, or a folder of files) by their positions.",
         "--merge",
     )
+    window: tuple[float, float] | None = option(
+        None,
+        "For PNG: lowest and highest intensity, which become black and white, such as -200,200.",
+        metavar="LOW,HIGH",
+        parse=parsing.parse_window,
+    )
+    bits: int = option(16, "8 or 16: of a pixel, with --window.")
     overwrite: bool = option(
         True, "Replace existing files, or refuse to.", "--overwrite/--no-overwrite"
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportSlicesOptions(CohortOptions):
+    """``delineate export-slices``.
+
+    Args:
+        bits: None writes 16 bits, and arrays with the values as they are.
+
+    >>> ExportSlicesOptions(views=("axial",), window=(-200, 200), bits=8).form
+    'png'
+    """
+
+    views: tuple[str, ...] = option(
+        ("axial",),
+        "axial, coronal and sagittal, or some of them: axial by default.",
+        "--view",
+        metavar="NAME,...",
+        parse=parsing.parse_lower_names,
+    )
+    window: tuple[float, float] | None = option(
+        None,
+        "Lowest and highest intensity, which become black and white, such as -200,200; by default "
+        "the values as they are if they fit, else from the lowest to the highest of each scan.",
+        metavar="LOW,HIGH",
+        parse=parsing.parse_window,
+    )
+    bits: int | None = option(
+        None, "8 or 16: of a pixel; 16 by default, and for npy the type of the scan."
+    )
+    masks: str = option(
+        "index",
+        "index (the values of the structures), grey (spread evenly up to white) or colour.",
+        choices=lambda: ("index", "grey", "colour"),
+    )
+    form: str = option(
+        "png", "png, npy or tiff.", "--format", choices=lambda: ("png", "npy", "tiff")
+    )
+    split: AnyPath | None = option(None, SPLIT, metavar="RATIO|FILE", parse=str)
+    seed: int = option(0, "Seed of --split with a ratio.")
+    overwrite: bool = option(False, "Replace an earlier export.", "--overwrite")
+    workers: int | None = option(None, WORKERS)
+
+
+@dataclass(frozen=True, kw_only=True)
+class MergeSlicesOptions:
+    """``delineate merge-slices``.
+
+    >>> MergeSlicesOptions(masks="predicted", view="axial").form
+    'nii.gz'
+    """
+
+    masks: AnyPath | None = option(
+        None,
+        "A folder of masks with the names of the exported slices, such as predictions: they are "
+        "merged instead of the scans.",
+    )
+    kind: str | None = option(
+        None,
+        "How --masks shows the structures: index, grey or colour; by default index if all values "
+        "are those of structures, else as the export.",
+        "--values",
+        choices=lambda: ("index", "grey", "colour"),
+    )
+    view: str | None = option(None, "The view to merge; by default the only one, or the first.")
+    form: str = option(
+        "nii.gz",
+        "nii.gz, nii, nrrd, mha or that of a registered format.",
+        "--format",
+        choices=prediction_formats,
+    )
+    overwrite: bool = option(False, "Replace existing files.", "--overwrite")
+    workers: int | None = option(None, WORKERS)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -96,6 +96,23 @@ def parse_spacing(text: str) -> tuple[float, ...]:
     return values
 
 
+def parse_window(text: str) -> tuple[float, float]:
+    """(-200.0, 200.0) of "-200,200".
+
+    Raises:
+        UsageError: not two numbers, the lower one first.
+    """
+    try:
+        low, high = (float(v) for v in text.split(","))
+    except ValueError:
+        low = high = 0.0
+    if not low < high:
+        raise UsageError(
+            f"a window is its lowest and its highest intensity, such as -200,200, found {text!r}"
+        )
+    return low, high
+
+
 def parse_names(text: str) -> tuple[str, ...]:
     """("liver", "spleen") of "liver, spleen".
 

@@ -22,6 +22,7 @@ SCHEMAS = {
     "delineate_store": 1,
     "delineate_predictions": 4,
     "delineate_run": 5,
+    "delineate_slices": 1,
 }
 
 

@@ -8,6 +8,7 @@ array, the direction in which its index grows (R or L, A or P, S or I), and C fo
 from __future__ import annotations
 
 import functools
+import io
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,6 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..core.atomic import write_bytes
 from ..core.errors import FormatError, GeometryError
 from ..core.grid import Grid
 from ..core.volume import Volume
@@ -143,6 +145,13 @@ def names_in(path: Path, kind: str) -> list[str]:
         return [""]
     with told(path), np.load(path, allow_pickle=False) as loaded:
         return list(loaded.files)
+
+
+def save(array: NDArray[Any], path: str | Path) -> None:
+    """Write a .npy file, which has no geometry."""
+    data = io.BytesIO()
+    np.save(data, array, allow_pickle=False)
+    write_bytes(path, data.getvalue())
 
 
 def load(path: Path, kind: str, item: str) -> NDArray[Any]:

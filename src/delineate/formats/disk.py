@@ -59,6 +59,8 @@ ENDINGS = (
     ".bmp",
     ".dcm",
     ".ima",
+    ".npy",
+    ".npz",
     ".gz",
 )
 

@@ -1,0 +1,1 @@
+"""Slices of volumes out of a cohort, and back to volumes."""
