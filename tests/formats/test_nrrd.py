@@ -156,7 +156,7 @@ def test_detached_headers_name_several_files(tmp_path, line):
 @pytest.mark.parametrize(
     ("header", "data", "found"),
     [
-        (RAW, BYTES[:-2], "damaged"),
+        (RAW, BYTES[:-2], "truncated"),
         (RAW.replace("type: short\n", ""), BYTES, "no field 'type'"),
         (RAW.replace("6 5 4", "6 5 0"), b"", "sizes must be at least 1"),
         (RAW + "space: left-up-front\n" + OBLIQUE, BYTES, "unknown space 'left-up-front'"),

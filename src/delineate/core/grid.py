@@ -31,6 +31,9 @@ COARSER = 1.1
 # Largest |cosine| between two axes of an unsheared grid; rounding errors in headers are smaller.
 SHEAR_TOLERANCE = 1e-3
 ROUNDING_VOXELS = 1e-6  # of indices that a product of affines computes
+# Distance of voxels and of the first voxel from the origin in mm: from electron microscopy to far
+# more than a body. A damaged header has any number.
+LEAST_SPACING_MM, MOST_SPACING_MM, MOST_DISTANCE_MM = 1e-7, 1e5, 1e8
 # Two grids are the same if none of their corresponding corners are farther apart than this.
 GRID_TOLERANCE_MM = 0.1
 # An axis is anisotropic if its spacing is more than this many times the finest. Across such slices
@@ -96,6 +99,16 @@ class Grid:
         ):
             raise GeometryError(
                 "the affine cannot be inverted: an axis has no length, or two axes are parallel"
+            )
+        if (
+            steps.min() < LEAST_SPACING_MM
+            or steps.max() > MOST_SPACING_MM
+            or np.abs(affine[:3, 3]).max() > MOST_DISTANCE_MM
+        ):
+            raise GeometryError(
+                f"voxels of {' x '.join(f'{n:g}' for n in steps)} mm at "
+                f"{', '.join(f'{n:g}' for n in affine[:3, 3])} mm; allowed: {LEAST_SPACING_MM:g} "
+                f"to {MOST_SPACING_MM:g} mm, at most {MOST_DISTANCE_MM:g} mm from the origin"
             )
         affine.setflags(write=False)
         object.__setattr__(self, "shape", shape)

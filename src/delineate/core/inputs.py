@@ -1,19 +1,23 @@
-"""Opening files: only regular ones; and reading JSON and YAML, which no other module parses.
+"""Opening files: only regular ones, of a size that fits; and reading JSON and YAML, which no other
+module parses.
 
-A named pipe, a socket or a device would block a reader or never end. A document with more than
-``MOST_BYTES``, or nested deeper than the parser allows, is refused before it costs memory. A key
-that stands twice in one object is refused too: parsers keep the last value, so that a meaning would
-be lost in silence. This module knows nothing of what the data mean; schemas are in ``schema``, and
-the callers check the content.
+A named pipe, a socket or a device would block a reader or never end. Voxels that would need more
+than a share of the memory, and compressed data that would grow out of all proportion, are refused
+before they cost memory (``refuse_large``). A document with more than ``MOST_BYTES``, or nested
+deeper than the parser allows, is refused too; so is a key that stands twice in one object: parsers
+keep the last value, so that a meaning would be lost in silence. This module knows nothing of what
+the data mean; schemas are in ``schema``, and the callers check the content.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import stat
 from collections import Counter
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +26,11 @@ from .errors import DelineateError, InputError
 MOST_BYTES = 1 << 28  # of a JSON file; the record of 100,000 predictions has about a quarter
 MOST_YAML_BYTES = 1 << 22  # YAML is written by hand, and parsed slowly
 MOST_ALIASES = 100  # in a YAML file; each repeats a part of it, and parts can repeat parts
+MOST_DEPTH = 100  # of lists and mappings in a YAML file
+MEMORY_SHARE = 0.25  # of the machine's memory, for the voxels of one file
+# Compressed voxels that are all equal reach a ratio of 1000. Such masks exist, but are small.
+MOST_RATIO, ANY_RATIO_BYTES = 500, 1 << 29
+_MOST_READ: list[int] = []  # limits that callers have set, in bytes
 
 _KINDS = (
     (stat.S_ISFIFO, "a named pipe"),
@@ -52,6 +61,54 @@ def refuse_special(path: str | Path) -> None:
         raise InputError(f"is {kind}; only regular files are opened", path=path)
 
 
+@contextlib.contextmanager
+def reading_at_most(nbytes: int | None) -> Iterator[None]:
+    """Inside the block, the voxels of one file may take ``nbytes`` instead of a share of the
+    machine's memory; None changes nothing.
+    """
+    if nbytes is None:
+        yield
+        return
+    _MOST_READ.append(nbytes)
+    try:
+        yield
+    finally:
+        _MOST_READ.remove(nbytes)
+
+
+def refuse_large(nbytes: int, file_bytes: int | None = None) -> None:
+    """Refuse data that would need too much memory, before they are read.
+
+    Args:
+        nbytes: of the data in memory, as a header states them.
+        file_bytes: of the compressed file; None if the data are not compressed.
+
+    Raises:
+        InputError: above the limit of ``reading_at_most`` (else ``MEMORY_SHARE`` of the machine),
+            or more than ``MOST_RATIO`` times the file and above ``ANY_RATIO_BYTES``.
+    """
+    most = _MOST_READ[-1] if _MOST_READ else int(MEMORY_SHARE * _machine_bytes())
+    if nbytes > most:
+        share = "by --ram" if _MOST_READ else f"({MEMORY_SHARE:.0%} of this machine's memory)"
+        raise InputError(
+            f"the header states {nbytes / 2**30:.3g} GiB of data; {most / 2**30:.3g} GiB are "
+            f"allowed {share}"
+        )
+    if file_bytes and not _MOST_READ and nbytes > max(ANY_RATIO_BYTES, MOST_RATIO * file_bytes):
+        raise InputError(
+            f"a compressed file of {file_bytes / 1e6:.3g} MB would unpack to "
+            f"{nbytes / 2**30:.3g} GiB, {nbytes // file_bytes} times its size; above "
+            f"{ANY_RATIO_BYTES / 2**30:g} GiB, {MOST_RATIO} times are allowed"
+        )
+
+
+@cache
+def _machine_bytes() -> int:
+    import psutil
+
+    return int(psutil.virtual_memory().total)
+
+
 def parse_json(text: str | bytes) -> Any:
     """The data in a JSON text.
 
@@ -79,7 +136,13 @@ def parse_yaml(text: str) -> Any:
     import yaml
 
     try:
-        aliases = sum(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text))
+        aliases = depth = 0
+        for event in yaml.parse(text):
+            aliases += isinstance(event, yaml.AliasEvent)
+            depth += isinstance(event, yaml.CollectionStartEvent)
+            depth -= isinstance(event, yaml.CollectionEndEvent)
+            if depth > MOST_DEPTH:
+                raise ValueError("it is nested too deeply")
         if aliases > MOST_ALIASES:
             raise ValueError(f"it has {aliases} aliases, at most {MOST_ALIASES} are read")
         return yaml.load(text, _yaml_loader())
@@ -141,6 +204,23 @@ def read_json_lines(path: str | Path) -> list[dict[str, Any]]:
 
     lines: list[dict[str, Any]] = _read(Path(path), objects, "JSON lines", MOST_BYTES, InputError)
     return lines
+
+
+def read_text(path: str | Path) -> str:
+    """The text (UTF-8) of a table or list.
+
+    Raises:
+        InputError: there is no such file, it cannot be read, is larger than ``MOST_BYTES``, or is
+            no text.
+    """
+
+    def text_of(text: str) -> str:
+        if "\0" in text:
+            raise ValueError("it has bytes of zero")
+        return text
+
+    found: str = _read(Path(path), text_of, "text", MOST_BYTES, InputError)
+    return found
 
 
 def _read(

@@ -19,7 +19,7 @@ import numpy as np
 
 from .. import __version__
 from .errors import InputError, LayoutError, LeakError, UsageError
-from .inputs import parse_json
+from .inputs import parse_json, read_text
 from .labels import LabelMapping, LabelSet
 from .schema import SCHEMAS, migrate
 
@@ -499,7 +499,4 @@ class Manifest:
         Raises:
             InputError: it cannot be read, or as ``from_jsonl``.
         """
-        try:
-            return cls.from_jsonl(Path(path).read_text(encoding="utf-8"), str(path))
-        except OSError as error:
-            raise InputError(f"cannot be read ({error.strerror})", path=path) from error
+        return cls.from_jsonl(read_text(path), str(path))

@@ -22,8 +22,8 @@ from pydantic import (
     model_validator,
 )
 
-from .errors import InputError, PlanError
-from .inputs import parse_json
+from .errors import PlanError
+from .inputs import parse_json, read_text
 from .labels import MOST_OVERLAPPING, LabelSet
 from .schema import migrate
 
@@ -774,10 +774,7 @@ class Plan(Part):
             InputError: it cannot be read.
             PlanError: as ``from_json``.
         """
-        try:
-            return cls.from_json(Path(path).read_text(encoding="utf-8"), str(path))
-        except OSError as error:
-            raise InputError(f"cannot be read ({error.strerror})", path=path) from error
+        return cls.from_json(read_text(path), str(path))
 
     def replace(self, **changes: Any) -> Plan:
         """The plan with ``changes``; the result is checked again.

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from ..core.atomic import write_bytes
 from ..core.errors import FormatError, GeometryError
 from ..core.grid import Grid
+from ..core.inputs import refuse_large
 from ..core.volume import Volume
 from ..extras import require_extra
 from .disk import told
@@ -164,9 +165,14 @@ def load(path: Path, kind: str, item: str) -> NDArray[Any]:
         return _from_hdf5(path, item)
     try:
         if kind == "NumPy":
+            # Mapped: a size that the file does not have is an error and costs no memory.
             return np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))
         with np.load(path, allow_pickle=False) as loaded:
-            return np.asarray(loaded[_only(list(loaded.files), item, path)])
+            name = _only(list(loaded.files), item, path)
+            for member in loaded.zip.infolist():
+                if member.filename.removesuffix(".npy") == name:
+                    refuse_large(member.file_size, member.compress_size)
+            return np.asarray(loaded[name])
     except ValueError as error:
         raise FormatError(f"cannot be read as an array of numbers ({error})", path=path) from error
 
@@ -178,7 +184,12 @@ def _from_hdf5(path: Path, item: str) -> NDArray[Any]:
     with h5py.File(path, "r") as file:
         names: list[str] = []
         file.visititems(lambda name, one: names.append(name) if hasattr(one, "shape") else None)
-        return np.asarray(file[_only(names, item, path)])
+        found = file[_only(names, item, path)]
+        # Other files would be opened whatever they are.
+        if found.external or found.is_virtual:
+            raise FormatError("its array is in other files; one file is read", path=path)
+        refuse_large(int(found.nbytes), path.stat().st_size)
+        return np.asarray(found)
 
 
 def _only(names: Sequence[str], item: str, path: Path) -> str:

@@ -7,10 +7,14 @@ voxels. This module knows no format.
 
 from __future__ import annotations
 
+import bz2
 import contextlib
 import functools
 import gzip
+import io
 import json
+import math
+import os
 import re
 import struct
 import zlib
@@ -23,7 +27,7 @@ from isal import igzip, isal_zlib
 from numpy.typing import NDArray
 
 from ..core.errors import DelineateError, FormatError, LabelError
-from ..core.inputs import parse_json, refuse_special
+from ..core.inputs import parse_json, refuse_large, refuse_special
 from ..core.labels import LabelSet, as_whole_numbers
 from ..core.volume import Volume
 from ..extend.registers import FORMATS
@@ -32,6 +36,10 @@ LABELS_KEY = "delineate_labels"  # of the JSON in a field for text
 
 GZIP_MAGIC = b"\x1f\x8b"
 HEAD_BYTES = 4096  # enough to recognise the format and to hold a fixed-size header
+# Bytes that may follow the last voxel: padding, but not more slices.
+MOST_REST = 4096
+MOST_SKIPPED = 1 << 26  # bytes before the first voxel: a header with its extensions
+DEFLATE_RATIO = 1032  # no compressed data grows more
 GZIP_LEVEL = 1  # of ISA-L's 0..3: close to its best speed, and label volumes already shrink well
 # Compound endings come before their last part, so that "scan.nii.gz" is the case "scan"; "a.b.png"
 # is the case "a.b".
@@ -161,11 +169,17 @@ def opened(path: str | Path) -> Iterator[IO[bytes]]:
     with Path(path).open("rb") as raw:
         magic = raw.read(2)
         raw.seek(0)
-        if magic == GZIP_MAGIC:
-            with _gzip(fileobj=raw, mode="rb") as file:
-                yield file
-        else:
-            yield raw
+        with unpacked(raw, "gzip" if magic == GZIP_MAGIC else "raw") as file:
+            yield file
+
+
+def unpacked(file: IO[bytes], encoding: str) -> Any:
+    """A context manager of the data of ``file`` from its current position on; ``encoding`` as NRRD
+    names it: "raw", "gzip", "gz", "bzip2" or "bz2".
+    """
+    if encoding == "raw":
+        return contextlib.nullcontext(file)
+    return _gzip(fileobj=file, mode="rb") if encoding in ("gzip", "gz") else bz2.BZ2File(file)
 
 
 @contextlib.contextmanager
@@ -188,14 +202,37 @@ def gzip_into(raw: IO[bytes]) -> Iterator[IO[bytes]]:
         yield file
 
 
-def read_array(file: IO[bytes], shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
+def read_array(
+    file: IO[bytes], shape: tuple[int, ...], dtype: np.dtype[Any], most_rest: int = MOST_REST
+) -> NDArray[Any]:
     """Read an array of ``shape`` in Fortran order and native byte order from the current position
     of ``file``, without a second copy in memory.
 
+    The size of the file is compared with what is needed before memory is taken.
+
+    Args:
+        file: open for reading, packed or not.
+        shape: of the array, at least one voxel.
+        dtype: as stored.
+        most_rest: number of bytes that may follow the last voxel.
+
     Raises:
-        FormatError: the file ends before the last voxel.
+        FormatError: the file ends before the last voxel, or has more than ``most_rest`` bytes or
+            whole slices behind it.
+        InputError: too large, see ``core.inputs.refuse_large``.
     """
-    needed = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
+    count = math.prod(shape)
+    if count < 1:
+        raise FormatError(f"no voxels: its shape is {shape}")
+    needed = count * dtype.itemsize
+    size = os.fstat(file.fileno()).st_size
+    is_packed = not isinstance(file, io.BufferedReader)
+    held = size * DEFLATE_RATIO if is_packed else size - file.tell()
+    if needed > max(held, 0):
+        raise FormatError(
+            f"truncated: {needed} bytes of voxels are needed, but the file has {size} bytes"
+        )
+    refuse_large(needed, size if is_packed else None)
     # Read in steps of 16 MB straight into the memory of the result.
     flat = np.empty(needed, np.uint8)
     view, done = memoryview(flat.data), 0
@@ -207,12 +244,78 @@ def read_array(file: IO[bytes], shape: tuple[int, ...], dtype: np.dtype[Any]) ->
         if not got:
             raise FormatError(f"truncated: the file holds {done} of {needed} bytes of voxels")
         done += got
-    # gzip compares its checksum at the end of the data.
-    while file.read(1 << 20):
-        pass
+    _refuse_rest(file, most_rest, needed // shape[-1] if len(shape) > 2 else needed)
     # A foreign byte order costs a copy; the usual case costs none.
     array = flat.view(dtype).reshape(shape, order="F")
     return array if dtype.isnative else array.astype(dtype.newbyteorder("="), order="F")
+
+
+def read_numbers(file: IO[bytes], shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
+    """As ``read_array``, of numbers that are written as text."""
+    count = math.prod(shape)
+    size = os.fstat(file.fileno()).st_size - file.tell()
+    if 2 * count - 1 > size:
+        raise FormatError(f"truncated: {count} numbers are needed, the file has {size} bytes")
+    refuse_large(count * dtype.itemsize)
+    words = file.read().split()
+    if len(words) != count:
+        raise FormatError(f"the header states {count} numbers, the file has {len(words)}")
+    return np.array(words).astype(dtype.newbyteorder("=")).reshape(shape, order="F")
+
+
+def _refuse_rest(file: IO[bytes], most: int, slice_bytes: int) -> None:
+    """Read to the end, where gzip compares its checksum; refuse what cannot be padding."""
+    rest = 0
+    while rest <= most and (got := len(file.read(1 << 16))):
+        rest += got
+    if rest > most or (rest and most <= MOST_REST and rest % slice_bytes == 0):
+        raise FormatError(
+            f"{rest} or more bytes follow the last voxel: the header states a smaller image than "
+            "the file holds"
+        )
+
+
+def skip(file: IO[bytes], nbytes: int) -> None:
+    """Read ``nbytes`` of a file that may be unable to seek, and drop them.
+
+    Raises:
+        FormatError: more than ``MOST_SKIPPED``, or the file ends before.
+    """
+    if not 0 <= nbytes <= MOST_SKIPPED:
+        raise FormatError(f"the voxels would begin at byte {nbytes}, beyond any header")
+    while nbytes > 0:
+        got = len(file.read(min(nbytes, 1 << 20)))
+        if not got:
+            raise FormatError(f"truncated: it ends {nbytes} bytes before the first voxel")
+        nbytes -= got
+
+
+class Inflated(io.RawIOBase):
+    """The bytes of zlib data, unpacked as they are read.
+
+    Args:
+        file: at the beginning of the data.
+        wbits: 15 for zlib, -15 for data without a header.
+    """
+
+    def __init__(self, file: IO[bytes], wbits: int = 15):
+        self._file, self._unpacker = file, isal_zlib.decompressobj(wbits=wbits)
+
+    def readable(self) -> bool:
+        return True
+
+    def fileno(self) -> int:
+        return self._file.fileno()
+
+    def readinto(self, buffer: Any) -> int:
+        data, wanted = b"", len(buffer)
+        while wanted and not data and not self._unpacker.eof:
+            packed = self._unpacker.unconsumed_tail or self._file.read(1 << 16)
+            if not packed:
+                raise EOFError
+            data = self._unpacker.decompress(packed, wanted)
+        buffer[: len(data)] = data
+        return len(data)
 
 
 def is_348(head: bytes) -> bool:

@@ -25,7 +25,7 @@ from ..core.manifest import Source
 from ..core.volume import Volume
 from ..extend.parts import Format
 from ..extend.registers import FORMATS, running
-from . import arrays, dicom, itk, nifti, nrrd, raster
+from . import arrays, dicom, itk, metaimage, nifti, nrrd, raster
 from .disk import head_of, natural_key, smallest_labels, stem, told
 
 __all__ = [
@@ -47,7 +47,7 @@ __all__ = [
 
 log = logging.getLogger(__name__)
 RASTER = raster.KINDS
-VOLUMES: dict[str, Any] = {"NRRD": nrrd, "MetaImage": itk}  # all other volumes: nifti
+VOLUMES: dict[str, Any] = {"NRRD": nrrd, "MetaImage": metaimage}  # all other volumes: nifti
 READABLE = "NIfTI, Analyze 7.5, MGH, NRRD, MetaImage, PNG, TIFF, JPEG, GIF, BMP and DICOM"
 
 
@@ -618,12 +618,12 @@ OWN["NRRD"] = Format(
 )
 OWN["MetaImage"] = Format(
     partial(_is, "MetaImage", itk.kind_of),
-    itk.read,
+    metaimage.read,
     "MetaImage as ITK reads and writes it",
     (".mha", ".mhd"),
     itk.write,
     (".mha", ".mhd"),
-    itk.read_grid,
+    metaimage.read_grid,
 )
 OWN |= {
     kind: Format(

@@ -1,14 +1,14 @@
-"""MetaImage through SimpleITK, reading and writing; never DICOM. Headers that name data files.
+"""Images of SimpleITK; writing MetaImage with it. Headers that name data files.
 
-ITK's LPS becomes RAS+ here. Vector pixels and a fourth axis become channels. The reader is chosen
-by content, so the file's name does not matter. A detached NRRD header or an .mhd finds its data
-file in the same folder.
+ITK's LPS becomes RAS+ here. Vector pixels and a fourth axis become channels. A detached NRRD header
+or an .mhd finds its data file in the same folder. ``formats.metaimage`` reads MetaImage.
 """
 
 from __future__ import annotations
 
 import re
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,15 +18,17 @@ from numpy.typing import NDArray
 from ..core.atomic import replacing, write_bytes
 from ..core.errors import FormatError, OutputError
 from ..core.grid import Grid
+from ..core.inputs import refuse_special
 from ..core.labels import LabelSet
 from ..core.volume import Volume
 from ..extras import require_extra
-from .disk import smallest_labels, told
+from .disk import smallest_labels
 
 LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0])
 MOST_OF_HEADER = 1 << 20  # bytes; lists of slices are long
-_ESCAPED = re.compile(r"\\u\{([0-9a-f]+)\}")
+_ESCAPED = re.compile(r"\\u\{([0-9a-f]{1,5})\}")
 _IMAGE = re.compile(rb"ObjectType[ \t]*=[ \t]*Image\b")
+MOST_FILES = 1 << 16  # with the slices of one volume
 MOST_OF_NAME = 4096  # characters of a field that ITK reads again
 _DATA_FILE = re.compile(
     r"(?im)^[ \t]*(?:ElementDataFile[ \t]*=|data ?file[ \t]*:)[ \t]*(.+?)[ \t]*\r?$"
@@ -35,7 +37,7 @@ _DATA_FILE = re.compile(
 
 def _simpleitk() -> Any:
     """Import SimpleITK on first use; its functions have no types."""
-    require_extra("itk", "MetaImage")
+    require_extra("itk", "writing MetaImage, or an image of SimpleITK,")
     import SimpleITK
 
     return SimpleITK
@@ -53,17 +55,6 @@ def kind_of(head: bytes) -> str:
         or (first.startswith((b"ObjectType", b"NDims", b"Comment")) and b"DimSize" in head)
     )
     return "MetaImage" if is_meta else ""
-
-
-def read(path: str | Path) -> Volume:
-    """Read the volume in ``path``; unit "a.u.", modality "".
-
-    Raises:
-        FormatError: truncated, damaged, complex values, or more than four axes.
-        GeometryError: impossible directions.
-    """
-    with told(path, "MetaImage file"):
-        return from_image(_reader(path).Execute(), str(path))
 
 
 def from_image(image: Any, source: str = "") -> Volume:
@@ -93,7 +84,7 @@ def from_image(image: Any, source: str = "") -> Volume:
     channels = channels[..., None] if channels.ndim == 3 else channels
     meta: dict[str, Any] = {"modality": "", "patient": "", "spacing_known": True}
     # Names and colours of segments, as other viewers write them, are kept as they are.
-    if names := _segment_fields(image):
+    if names := segment_fields({key: image.GetMetaData(key) for key in image.GetMetaDataKeys()}):
         meta["segments"] = names
     return Volume(
         channels[0] if len(channels) == 1 else channels,
@@ -103,19 +94,12 @@ def from_image(image: Any, source: str = "") -> Volume:
     )
 
 
-def read_segments(path: str | Path) -> dict[str, str]:
-    """Read only the fields of segments in the header, such as ``Segment0_Name``."""
-    with told(path, "MetaImage file"):
-        reader = _reader(path)
-        reader.ReadImageInformation()
-        return _segment_fields(reader)
-
-
-def _segment_fields(image: Any) -> dict[str, str]:
-    keys = [key for key in image.GetMetaDataKeys() if key.startswith("Segment")]
+def segment_fields(fields: Mapping[str, str]) -> dict[str, str]:
+    """The fields of segments, such as ``Segment0_Name``; see ``_ascii``."""
     return {
-        key: _ESCAPED.sub(lambda found: chr(int(found[1], 16)), image.GetMetaData(key))
-        for key in keys
+        key: _ESCAPED.sub(lambda found: chr(int(found[1], 16)), value)
+        for key, value in fields.items()
+        if key.startswith("Segment")
     }
 
 
@@ -124,33 +108,12 @@ def _ascii(text: str) -> str:
     return "".join(c if " " <= c <= "~" and c != "\\" else f"\\u{{{ord(c):x}}}" for c in text)
 
 
-def read_grid(path: str | Path) -> Grid:
-    """Read only the grid, from the header."""
-    with told(path, "MetaImage file"):
-        reader = _reader(path)
-        reader.ReadImageInformation()
-        return _grid(reader, reader.GetDimension())
-
-
-def describe(path: str | Path) -> dict[str, Any]:
-    """Read format, dtype, size and number of components from the header."""
-    with told(path, "MetaImage file"):
-        reader, sitk = _reader(path), _simpleitk()
-        reader.ReadImageInformation()
-        dtype = sitk.GetPixelIDValueAsString(reader.GetPixelID())
-        return {
-            "format": "MetaImage",
-            "dtype": dtype,
-            "disk_shape": [*map(int, reader.GetSize())],
-            "components": reader.GetNumberOfComponents(),
-        }
-
-
 def data_files(path: Path) -> list[Path]:
     """List the data files that a header names: one, a list, or a numbered pattern.
 
     [] if the voxels are in the file itself, or if the header cannot be understood.
     """
+    refuse_special(path)
     with path.open("rb") as file:
         text = file.read(MOST_OF_HEADER).decode("latin-1")
     found = _DATA_FILE.search(text)
@@ -163,24 +126,13 @@ def data_files(path: Path) -> list[Path]:
         names = [line.strip() for line in text[found.end() :].splitlines() if line.strip()]
     elif "%" in words[0] and len(words) >= 4:
         first, last, step = (int(word) for word in words[1:4])
-        names = [words[0] % number for number in range(first, last + 1, step or 1)]
+        numbers = range(first, last + 1, step or 1)
+        if len(numbers) > MOST_FILES:
+            raise FormatError(f"{len(numbers)} data files; allowed are {MOST_FILES}", path=path)
+        names = [words[0] % number for number in numbers]
     else:
         names = [found[1]]
     return [path.parent / name for name in names]
-
-
-def _reader(path: str | Path) -> Any:
-    # Open the file first, so that a missing permission is reported as such and not as an
-    # exception of the library.
-    """Prepare SimpleITK's reader."""
-    with Path(path).open("rb"):
-        pass
-    sitk = _simpleitk()
-    sitk.ProcessObject.SetGlobalWarningDisplay(False)
-    reader = sitk.ImageFileReader()
-    reader.SetImageIO("MetaImageIO")
-    reader.SetFileName(str(path))
-    return reader
 
 
 def _grid(image: Any, dimension: int) -> Grid:

@@ -15,6 +15,7 @@ axis on disk becomes channels.
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from typing import IO, Any
 
@@ -27,6 +28,8 @@ from ..core.grid import Grid
 from ..core.labels import LabelSet
 from ..core.volume import Volume
 from .disk import (
+    MOST_REST,
+    MOST_SKIPPED,
     head_of,
     is_348,
     labels_as_text,
@@ -34,6 +37,7 @@ from .disk import (
     opened,
     packing,
     read_array,
+    skip,
     smallest_labels,
     told,
 )
@@ -43,6 +47,7 @@ MM = {"meter": 1000.0, "mm": 1.0, "micron": 0.001, "unknown": 1.0}
 SAME_PLACE_MM = 1.0
 MGH_OFFSET = 284
 MGH_TYPES = (0, 1, 3, 4, 10)
+FLAG = {"NIfTI": 348, "NIfTI-2": 540}  # the byte that announces extensions
 KINDS = ("NIfTI", "NIfTI-2", "NIfTI pair", "Analyze 7.5", "MGH")
 
 
@@ -143,7 +148,50 @@ def _header(path: Path) -> tuple[Any, str, Path]:
     if kind not in makers:
         raise FormatError("not a NIfTI, Analyze or MGH file", path=path)
     with opened(holder) as file:
-        return makers[kind].from_fileobj(file, check=kind == "MGH"), kind, voxels
+        header = _bounded(makers[kind], file, kind)
+    _refuse_impossible(header, kind)
+    return header, kind, voxels
+
+
+def _bounded(maker: Any, file: IO[bytes], kind: str) -> Any:
+    """nibabel's header of a file, of which no more than the header is read.
+
+    Raises:
+        FormatError: it ends early, or the voxels begin inside the header, or nowhere.
+    """
+    fixed = maker.template_dtype.itemsize + (0 if kind in ("MGH", "Analyze 7.5") else 4)
+    start = file.read(fixed)
+    if kind == "MGH":
+        # A file may end after its voxels, without the values that nibabel reads from its end.
+        return maker.from_fileobj(io.BytesIO(start), check=True)
+    if len(start) < maker.template_dtype.itemsize:
+        raise FormatError(f"truncated: the header has {len(start)} of {fixed} bytes")
+    header = maker(start[: maker.template_dtype.itemsize], check=False)
+    offset = float(header["vox_offset"])
+    least = fixed if getattr(maker, "is_single", False) else 0
+    if not (offset.is_integer() and least <= offset <= MOST_SKIPPED):
+        raise FormatError(
+            f"the voxels would begin at byte {offset:g}; allowed: from {least}, after the header, "
+            f"to {MOST_SKIPPED}"
+        )
+    if start[maker.template_dtype.itemsize :][:1] in (b"", b"\0"):
+        return header
+    # Extensions: those of a single file end where its voxels begin.
+    room = int(offset) - fixed if least else MOST_SKIPPED
+    return maker.from_fileobj(io.BytesIO(start + file.read(max(room, 0))), check=False)
+
+
+def _refuse_impossible(header: Any, kind: str) -> None:
+    """Refuse a number of axes, or a number of voxels along one, that no image has."""
+    if kind == "MGH":
+        sizes = [int(n) for n in header["dims"]]
+    else:
+        axes = int(header["dim"][0])
+        if not 1 <= axes <= 7:
+            raise FormatError(f"{axes} axes; allowed: 1 to 7")
+        sizes = [int(n) for n in header["dim"][1 : axes + 1]]
+    if min(sizes) < 1:
+        raise FormatError(f"sizes must be at least 1, found {sizes}")
 
 
 def pair_of(path: Path) -> tuple[Path, Path]:
@@ -219,6 +267,9 @@ def _qform(header: Any) -> NDArray[np.float64]:
     """Compute the qform's affine. It is NaN if its quaternion or spacing is impossible, so that it
     is never used.
     """
+    # 0 means 1 (NIfTI-1 standard).
+    if header["pixdim"][0] == 0:
+        header["pixdim"][0] = 1
     try:
         return np.asarray(header.get_qform(), float)
     except (_nibabel().spatialimages.HeaderDataError, ValueError):
@@ -312,8 +363,13 @@ def _array(file: IO[bytes], header: Any, kind: str) -> NDArray[Any]:
             f"voxels of type {dtype} are not supported; allowed: real numbers and RGB"
         )
     # The stream may be compressed and unable to seek: read up to the first voxel.
-    file.read(MGH_OFFSET if kind == "MGH" else int(header["vox_offset"]))
-    array = read_array(file, shape, dtype)
+    start = file.read(FLAG.get(kind, -1) + 1)
+    skip(file, (MGH_OFFSET if kind == "MGH" else int(header["vox_offset"])) - len(start))
+    # MGH keeps notes behind its voxels. An extension that is announced, but has no room before the
+    # voxels, would be read as voxels.
+    is_shifted = start[-1:] > b"\0" and not header.extensions
+    rest = MOST_SKIPPED if kind == "MGH" else 0 if is_shifted else MOST_REST
+    array = read_array(file, shape, dtype, rest)
     # RGB is a structured dtype: each of its fields becomes a channel.
     if array.dtype.names:
         return np.stack([_cube(array[name]) for name in array.dtype.names])
@@ -336,6 +392,12 @@ def _scaled(array: NDArray[Any], header: Any, kind: str) -> NDArray[Any]:
         (1.0 if slope is None else float(slope)),
         (0.0 if intercept is None else float(intercept)),
     )
+    if kind != "MGH" and np.isinf(float(header["scl_slope"])):
+        raise FormatError("its slope is infinite, so the values are unknown")
+    if array.dtype.kind in "iu" and not np.isfinite(
+        np.float32(abs(slope) * np.iinfo(array.dtype).max + abs(intercept))
+    ):
+        raise FormatError(f"a slope of {slope:g} gives values beyond all numbers")
     if (slope, intercept) == (1.0, 0.0):
         return array
     # float32 holds integers of two bytes exactly, but not of four: these are scaled in float64.

@@ -8,7 +8,8 @@ it, as left-posterior-superior.
 
 from __future__ import annotations
 
-import warnings
+import math
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,9 +21,10 @@ from numpy.typing import NDArray
 from ..core.atomic import replacing
 from ..core.errors import FormatError, OutputError
 from ..core.grid import Grid
+from ..core.inputs import refuse_special
 from ..core.labels import LabelSet
 from ..core.volume import Volume
-from .disk import gzip_into, smallest_labels, told
+from .disk import gzip_into, read_array, read_numbers, skip, smallest_labels, told, unpacked
 from .itk import LPS_TO_RAS, MOST_OF_HEADER, data_files
 from .raster import CHANNEL_NAMES
 
@@ -81,6 +83,17 @@ class _Header:
                 "and one of channels"
             )
         return found[0] if found else None
+
+    @property
+    def skipped(self) -> tuple[int, int]:
+        """Lines and bytes before the first voxel; -1 bytes: the voxels end the file."""
+        lines, nbytes = (
+            int(self.fields.get(f"{word} skip", self.fields.get(f"{word}skip", 0)))
+            for word in ("line", "byte")
+        )
+        if lines < 0 or nbytes < -1:
+            raise FormatError(f"{lines} lines and {nbytes} bytes to skip; at least 0, or -1 bytes")
+        return lines, nbytes
 
     @property
     def is_coloured(self) -> bool:
@@ -169,35 +182,61 @@ def _header(file: IO[bytes]) -> _Header:
         if needed not in fields:
             raise FormatError(f"the header has no field {needed!r}")
     fields["encoding"] = str(fields["encoding"]).lower()
-    if any(int(n) < 1 for n in fields["sizes"]):
-        raise FormatError(f"sizes must be at least 1, found {fields['sizes'].tolist()}")
+    if len(fields["sizes"]) != fields["dimension"] or min(fields["sizes"]) < 1:
+        raise FormatError(
+            f"sizes must be at least 1, one for each of {fields['dimension']} axes, found "
+            f"{fields['sizes'].tolist()}"
+        )
     return _Header(fields)
 
 
 def _voxels(header: _Header, path: Path, file: IO[bytes]) -> NDArray[Any]:
     """Read the voxels in the axes of the file, in native byte order."""
-    import nrrd
+    dtype = _dtype(header)
+    is_detached = any(name in header.fields for name in DATA_FILE)
+    files = data_files(path) if is_detached else []
+    if not files:
+        return _array(header, tuple(header.sizes), dtype, file)
+    # Several files divide the slowest axis between them.
+    slices, rest = divmod(header.sizes[-1], len(files))
+    if rest:
+        raise FormatError(f"{len(files)} data files cannot share {header.sizes[-1]} slices")
+    parts = []
+    for one in files:
+        refuse_special(one)
+        with one.open("rb") as part:
+            parts.append(_array(header, (*header.sizes[:-1], slices), dtype, part))
+    return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=-1)
 
-    fields = {k: v for k, v in header.fields.items() if k not in DATA_FILE}
-    files = [] if len(fields) == len(header.fields) else data_files(path)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        if not files:
-            array = nrrd.read_data(fields, file)
-        else:
-            # Several files divide the slowest axis between them.
-            slices, rest = divmod(header.sizes[-1], len(files))
-            if rest:
-                raise FormatError(f"{len(files)} data files cannot share {header.sizes[-1]} slices")
-            fields["sizes"] = np.array([*header.sizes[:-1], slices])
-            parts = []
-            for one in files:
-                with one.open("rb") as part:
-                    parts.append(nrrd.read_data(fields, part))
-            array = parts[0] if len(parts) == 1 else np.concatenate(parts, axis=-1)
-    if array.dtype.kind not in "iuf":
+
+def _dtype(header: _Header) -> np.dtype[Any]:
+    from nrrd.reader import _determine_datatype
+
+    dtype: np.dtype[Any] = _determine_datatype(header.fields)
+    if dtype.kind not in "iuf":
         raise FormatError(f"voxels of type {header.fields['type']}; allowed are numbers")
-    return np.asarray(array.astype(array.dtype.newbyteorder("="), copy=False))
+    return dtype
+
+
+def _array(
+    header: _Header, shape: tuple[int, ...], dtype: np.dtype[Any], file: IO[bytes]
+) -> NDArray[Any]:
+    """The voxels of one file, from its current position on, which is after the header."""
+    encoding = header.fields["encoding"]
+    lines, nbytes = header.skipped
+    for _ in range(lines):
+        if not file.readline(MOST_OF_HEADER):
+            raise FormatError(f"truncated: it has fewer than {lines} lines to skip")
+    if encoding in ("ascii", "text", "txt"):
+        return read_numbers(file, shape, dtype)
+    if encoding not in ("raw", "gzip", "gz", "bzip2", "bz2"):
+        raise FormatError(f"unknown encoding {encoding!r}; allowed: raw, gzip, bzip2, text")
+    if nbytes < 0 and encoding == "raw":  # the voxels end the file
+        size = os.fstat(file.fileno()).st_size
+        file.seek(max(file.tell(), size - math.prod(shape) * dtype.itemsize))
+    with unpacked(file, encoding) as plain:
+        skip(plain, max(nbytes, 0))
+        return read_array(plain, shape, dtype)
 
 
 def _grid(header: _Header) -> Grid:

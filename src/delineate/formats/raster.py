@@ -13,17 +13,22 @@ camera or a scanner recorded (EXIF, TIFF) is applied to images and masks alike.
 
 from __future__ import annotations
 
+import contextlib
+import math
+import struct
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from isal import isal_zlib
 from numpy.typing import NDArray
 
 from ..core.atomic import make_folder, replacing
 from ..core.errors import FormatError, GeometryError, OutputError
 from ..core.grid import Grid
+from ..core.inputs import refuse_large
 from ..core.labels import LabelSet
 from ..core.volume import Volume
 from .disk import LABELS_KEY, labels_as_text, names_in_text, natural_key, smallest_labels, told
@@ -41,6 +46,17 @@ WHITE, BLACK, WHITE_INDEX = (255, 255, 255), (0, 0, 0), 0
 PNG_LEVEL = 3  # of zlib: a CT slice takes a quarter of the time of 6, and 4 % more bytes
 ORIENTATION = 274  # tag of EXIF and TIFF
 TIFF_MAGICS = (b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+")
+PNG_SAMPLES = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # kind of colours -> samples of a pixel
+# Passes of an interlaced PNG: first column and row, and the steps between them.
+_ADAM7 = (
+    (0, 0, 8, 8),
+    (4, 0, 8, 8),
+    (0, 4, 4, 8),
+    (2, 0, 4, 4),
+    (0, 2, 2, 4),
+    (1, 0, 2, 2),
+    (0, 1, 1, 2),
+)
 # Pillow mode of the file -> mode in which it is read.
 MODES = {
     "1": "1",
@@ -137,7 +153,7 @@ def read_names(path: str | Path, kind: str) -> dict[int, str]:
 
     if kind != "PNG":
         return {}
-    with told(path, f"{kind} file"), Image.open(path) as image:
+    with told(path, f"{kind} file"), _no_warnings(), Image.open(path) as image:
         return names_in_text(str(image.info.get(LABELS_KEY, "")))
 
 
@@ -149,7 +165,7 @@ def size_of(path: str | Path, kind: str) -> tuple[int, int, int]:
             return int(i), int(j), int(k)
         from PIL import Image
 
-        with Image.open(path) as image:
+        with _no_warnings(), Image.open(path) as image:
             # Orientations from 5 on exchange rows and columns.
             turned = image.getexif().get(ORIENTATION, 1) > 4
             return (image.height, image.width, 1) if turned else (image.width, image.height, 1)
@@ -210,27 +226,35 @@ def _picture(
     from PIL import Image, ImageOps
 
     if kind == "PNG":
-        # Pillow reduces 16-bit colours to 8 bits without a warning.
-        depth, colour = _png_depth(path)
-        if depth == 16 and colour in (2, 4, 6):
-            raise FormatError(
-                "16-bit colour PNG is not supported, as half of its bits would be lost; allowed: "
-                "8-bit colour and grey levels of up to 16 bits"
-            )
+        _check_png(path)
+    with _no_warnings(), Image.open(path) as image:
+        _refuse_large(image, path)
+        if (frames := getattr(image, "n_frames", 1)) > 1:
+            raise FormatError(f"{frames} frames; allowed is one picture")
+        turned = ImageOps.exif_transpose(image)
+        if by_index and turned.mode == "P":
+            palette = _palette(turned)
+            index = np.array(turned)
+            if _is_bilevel(palette):
+                return (*_oriented((index == WHITE_INDEX).astype(np.uint8)), {})
+            return (*_oriented(index), palette)
+        return (*_pixels(turned), {})
+
+
+@contextlib.contextmanager
+def _no_warnings() -> Iterator[None]:
+    """Without Pillow's warnings: whole-slide images and large masks are legitimate (their size is
+    checked here), and damaged EXIF does not change the pixels.
+    """
     with warnings.catch_warnings():
-        # Whole-slide images and large masks are legitimate, so the size warning is not shown.
-        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-        with Image.open(path) as image:
-            if (frames := getattr(image, "n_frames", 1)) > 1:
-                raise FormatError(f"{frames} frames; allowed is one picture")
-            turned = ImageOps.exif_transpose(image)
-            if by_index and turned.mode == "P":
-                palette = _palette(turned)
-                index = np.array(turned)
-                if _is_bilevel(palette):
-                    return (*_oriented((index == WHITE_INDEX).astype(np.uint8)), {})
-                return (*_oriented(index), palette)
-            return (*_pixels(turned), {})
+        warnings.simplefilter("ignore")
+        yield
+
+
+def _refuse_large(image: Any, path: Path) -> None:
+    """Refuse an open image that would need too much memory; Pillow reads it afterwards."""
+    nbytes = image.width * image.height * len(image.getbands()) * (4 if image.mode in "IF" else 1)
+    refuse_large(nbytes, path.stat().st_size)
 
 
 def _is_bilevel(palette: Palette) -> bool:
@@ -275,13 +299,48 @@ def _oriented(array: NDArray[Any]) -> tuple[NDArray[Any], tuple[str, ...]]:
     return (channels[0], ()) if len(channels) == 1 else (channels, CHANNEL_NAMES[len(channels)])
 
 
-def _png_depth(path: Path) -> tuple[int, int]:
-    """Read bit depth and colour type from the IHDR chunk."""
+def _check_png(path: Path) -> None:
+    """Check what Pillow accepts without a word: pixels that end early (it adds black ones), a
+    palette that is missing, and 16-bit colours (it drops half of the bits).
+
+    Source: PNG specification (W3C), sections 5 and 11.
+    """
+    chunks = dict[bytes, bytes]()
     with path.open("rb") as file:
-        head = file.read(26)
-    if len(head) < 26:
-        raise FormatError("truncated: the PNG header ends early")
-    return head[24], head[25]
+        file.seek(8)
+        while len(start := file.read(8)) == 8 and start[4:] != b"IEND":
+            nbytes = int.from_bytes(start[:4], "big")
+            if nbytes > path.stat().st_size:
+                raise FormatError(f"truncated: a chunk of {nbytes} bytes is stated")
+            chunks[start[4:]] = chunks.get(start[4:], b"") + file.read(nbytes)
+            file.seek(4, 1)
+    size = chunks.get(b"IHDR", b"")
+    if len(start) < 8 or len(size) != 13:
+        raise FormatError("truncated: the PNG ends early")
+    width, height, depth, colour, _, _, interlaced = struct.unpack(">2I5B", size)
+    if depth == 16 and colour in (2, 4, 6):
+        raise FormatError(
+            "16-bit colour PNG is not supported, as half of its bits would be lost; allowed: "
+            "8-bit colour and grey levels of up to 16 bits"
+        )
+    if colour not in PNG_SAMPLES or depth not in (1, 2, 4, 8, 16) or not width or not height:
+        raise FormatError(f"an impossible header: {width} x {height} pixels of {depth} bits")
+    if colour == 3 and b"PLTE" not in chunks:
+        raise FormatError("the palette is missing")
+    # Adam7 stores seven reduced pictures, each with rows of its own.
+    passes = _ADAM7 if interlaced else ((0, 0, 1, 1),)
+    needed = 0
+    for left, top, across, down in passes:
+        columns, rows = -((left - width) // across), -((top - height) // down)
+        if columns > 0:
+            needed += rows * (1 + (columns * depth * PNG_SAMPLES[colour] + 7) // 8)
+    refuse_large(needed, path.stat().st_size)
+    found, unpacker, data = 0, isal_zlib.decompressobj(), chunks.get(b"IDAT", b"")
+    while data and found < needed:
+        found += len(unpacker.decompress(data, 1 << 20))
+        data = unpacker.unconsumed_tail
+    if found < needed:
+        raise FormatError(f"truncated: it has {found} of {needed} bytes of pixels")
 
 
 def _tiff(path: Path) -> tuple[NDArray[Any], tuple[str, ...]]:
@@ -318,12 +377,30 @@ def _tiff_series(path: Path) -> tuple[NDArray[Any], str, tuple[int, ...]]:
                 "image, or pages of one size"
             )
         series = file.series[0]
+        _check_tiff(series, path)
         tag = series.keyframe.tags.get(ORIENTATION)
         try:
             array = _turned(series.asarray(), series.axes, 1 if tag is None else int(tag.value))
             return array, series.axes, array.shape
         except ValueError:  # tifffile has no codec for this compression; Pillow has its own
             return _tiff_by_pillow(path)
+
+
+def _check_tiff(series: Any, path: Path) -> None:
+    """Check what tifffile accepts without an error: strips that are missing (it adds zeros)."""
+    packed = any(page.compression != 1 for page in series.pages if page is not None)
+    refuse_large(series.nbytes, path.stat().st_size if packed else None)
+    for page in series.pages:
+        if page is None or page.chunked is None:
+            raise FormatError("a page of it is missing")
+        counts = page.databytecounts
+        stored, expected = sum(counts), page.nbytes
+        if min(counts, default=0) < 1 or len(counts) < math.prod(page.chunked):
+            raise FormatError(
+                f"truncated: it has {len(counts)} of {math.prod(page.chunked)} strips"
+            )
+        if page.compression == 1 and stored < expected:
+            raise FormatError(f"truncated: it has {stored} of {expected} bytes of pixels")
 
 
 def _turned(array: NDArray[Any], axes: str, orientation: int) -> NDArray[Any]:
@@ -378,7 +455,8 @@ def _tiff_by_pillow(path: Path) -> tuple[NDArray[Any], str, tuple[int, ...]]:
     """Read all pages with Pillow, in the form of ``_tiff_series``."""
     from PIL import Image, ImageSequence
 
-    with Image.open(path) as image:
+    with _no_warnings(), Image.open(path) as image:
+        _refuse_large(image, path)
         pages = [np.array(page) for page in ImageSequence.Iterator(image)]
     array = np.stack(pages)
     return array, "IYXS"[: array.ndim], array.shape

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from ...core.errors import InputError, LabelError
-from ...core.inputs import parse_json, parse_yaml, read_json
+from ...core.inputs import parse_json, parse_yaml, read_json, read_text
 from ...core.labels import LabelSet
 
 # Headings of columns, the surest first.
@@ -36,7 +36,7 @@ def read_label_names(path: str | Path) -> LabelSet:
     file = Path(path)
     # The extension decides between a table and structured data.
     try:
-        text = file.read_text(encoding="utf-8-sig")
+        text = read_text(file)
         return (
             _from_csv(text)
             if file.suffix.lower() in (".csv", ".tsv")
@@ -44,10 +44,8 @@ def read_label_names(path: str | Path) -> LabelSet:
         )
     except LabelError as error:
         raise LabelError(error.message, path=path) from error
-    except OSError as error:
-        raise InputError(f"cannot be read ({error.strerror})", path=path) from error
     # Any other shape of data ends in one of these errors.
-    except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+    except (csv.Error, ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
         raise InputError(
             "does not name label values; expected lines 'value: name' or a table of value and "
             f"name: {error}",
@@ -112,8 +110,8 @@ def read_label_colours(path: str | Path) -> dict[int, str]:
         InputError: the file cannot be read, or a colour in it is none.
     """
     try:
-        rows = list(csv.DictReader(Path(path).read_text(encoding="utf-8-sig").splitlines()))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        rows = list(csv.DictReader(read_text(path).splitlines()))
+    except csv.Error as error:
         raise InputError(f"cannot be read ({error})", path=path) from error
     found: dict[int, str] = {}
     for row in rows:

@@ -18,6 +18,7 @@ from ...cohorts.licence import is_restricted
 from ...core import atomic
 from ...core.bundle import Bundle, graphs_beside
 from ...core.errors import DelineateError
+from ...core.inputs import reading_at_most
 from ...core.manifest import Manifest
 from ...core.outputs import Originals
 from ...core.progress import Progress, Say, silent, unsaid
@@ -95,20 +96,21 @@ def predict(
         say(f"this model and its masks are restricted in their use; licence {licence}")
     if warning := Verdict.from_json(bundle.card.get("verdict")).warning:
         say(warning)
-    scans = gather(inputs, bundle, options.only, options.channels)
-    for note in scans.notes:
-        say(note)
-    outcomes = predict_cases(
-        bundle,
-        scans.manifest,
-        out,
-        options,
-        model="" if isinstance(model, Bundle) else model,
-        kept=scans.originals,
-        unusable=scans.failures,
-        say=say,
-        progress=progress,
-    )
+    with reading_at_most(options.ram_bytes):
+        scans = gather(inputs, bundle, options.only, options.channels)
+        for note in scans.notes:
+            say(note)
+        outcomes = predict_cases(
+            bundle,
+            scans.manifest,
+            out,
+            options,
+            model="" if isinstance(model, Bundle) else model,
+            kept=scans.originals,
+            unusable=scans.failures,
+            say=say,
+            progress=progress,
+        )
     return PredictionReport(Path(out), outcomes)
 
 

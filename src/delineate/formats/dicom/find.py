@@ -4,12 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
 
 from ...core.errors import FormatError, InputError
 from ..disk import natural_key, told
 from .geometry import layout
-from .headers import DAMAGED, Series, Slice, not_an_image, read_header, series_of, slice_of
+from .headers import (
+    DAMAGED,
+    Series,
+    SeriesFacts,
+    Slice,
+    facts_of,
+    not_an_image,
+    read_header,
+    series_of,
+    slice_of,
+)
 
 
 def find(folder: str | Path, recursive: bool = True) -> tuple[list[Series], list[tuple[Path, str]]]:
@@ -18,28 +27,25 @@ def find(folder: str | Path, recursive: bool = True) -> tuple[list[Series], list
     Returns:
         The series, and the DICOM files that hold no image, each with its kind (or ``DAMAGED``).
     """
-    series: dict[str, list[tuple[Slice, Any]]] = {}
+    series: dict[str, list[tuple[Slice, SeriesFacts]]] = {}
     others: list[tuple[Path, str]] = []
     for path in _files(Path(folder), recursive):
         # A file with a damaged header is listed, not raised: the folder may hold other series.
         try:
-            dataset = read_header(path)
+            # pydicom converts an element when it is asked for, so each of these may fail.
+            with told(path, "DICOM file"):
+                dataset = read_header(path)
+                what = "" if dataset is None else not_an_image(dataset)
+                one = None if dataset is None or what else slice_of(path, dataset)
+                facts = None if one is None else facts_of(dataset)
         except FormatError:
             others.append((path, DAMAGED))
             continue
-        if dataset is None:
-            continue
-        what = not_an_image(dataset)
         if what:
             others.append((path, what))
-            continue
-        try:
-            one = slice_of(path, dataset)
-        except FormatError:
-            others.append((path, DAMAGED))
-            continue
-        series.setdefault(str(dataset.get("SeriesInstanceUID", "")), []).append((one, dataset))
-    return [series_of(uid, members) for uid, members in series.items()], others
+        if one is not None and facts is not None:
+            series.setdefault(facts.uid, []).append((one, facts))
+    return [series_of(members) for members in series.values()], others
 
 
 def find_series(folder: str | Path, recursive: bool = True) -> list[Series]:

@@ -4,6 +4,7 @@ slices.
 
 from __future__ import annotations
 
+import contextlib
 import struct
 import warnings
 from collections.abc import Sequence
@@ -13,7 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from ..disk import head_of, natural_key, told
+from ...core.errors import FormatError
+from ..disk import HEAD_BYTES, Inflated, head_of, natural_key, told
 
 # Only these attributes are read; the rest of a header can be large.
 TAGS = [
@@ -43,6 +45,7 @@ TAGS = [
     "RescaleIntercept",
     "ModalityLUTSequence",
 ]
+DEFLATED, MOST_DEFLATED = b"1.2.840.10008.1.2.1.99", 1 << 28  # transfer syntax; bytes of one file
 DICOMDIR = "1.2.840.10008.1.3.10"
 DAMAGED = "damaged"
 # Enhanced and legacy-converted CT, MR and PET: their geometry is stored per frame, even if there is
@@ -89,9 +92,9 @@ class Slice:
 
 
 @dataclass(frozen=True)
-class Series:
-    """The image files that share a SeriesInstanceUID, in natural order of their names; the
-    description is that of the protocol if the series has none.
+class SeriesFacts:
+    """What a file states about its series; the description is that of the protocol if the series
+    has none.
     """
 
     uid: str
@@ -101,6 +104,12 @@ class Series:
     patient_id: str
     study: str
     contrast_agent: str
+
+
+@dataclass(frozen=True)
+class Series(SeriesFacts):
+    """The image files that share a SeriesInstanceUID, in natural order of their names."""
+
     files: tuple[Path, ...] = field(repr=False)
     slices: tuple[Slice, ...] = field(repr=False)
 
@@ -132,8 +141,6 @@ def is_dicom(head: bytes) -> bool:
 
 def read_header(path: Path) -> Any | None:
     """Read the dataset without pixels, or return None if the file is not DICOM."""
-    import pydicom
-
     with told(path, "DICOM file"):
         head = head_of(path)
         if not is_dicom(head):
@@ -141,9 +148,31 @@ def read_header(path: Path) -> Any | None:
         # pydicom warns about values that violate the standard; what matters is checked later.
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            return pydicom.dcmread(
+            return open_dataset(
                 path, stop_before_pixels=True, force=head[128:132] != b"DICM", specific_tags=TAGS
             )
+
+
+def open_dataset(path: str | Path, *, force: bool = True, **options: Any) -> Any:
+    """pydicom's dataset of a file; deflated data are measured first, as pydicom unpacks them whole.
+
+    Raises:
+        FormatError: they would unpack to more than ``MOST_DEFLATED`` bytes.
+    """
+    import pydicom
+
+    with Path(path).open("rb") as file:
+        head = file.read(HEAD_BYTES)
+        if head[128:132] == b"DICM" and DEFLATED in head:
+            # The length of group 2 follows its first tag (PS3.10, section 7.1).
+            file.seek(144 + struct.unpack("<I", head[140:144])[0])
+            plain, nbytes = Inflated(file, -15), 0
+            with contextlib.suppress(EOFError):
+                while got := len(plain.read(1 << 20)):
+                    nbytes += got
+                    if nbytes > MOST_DEFLATED:
+                        raise FormatError(f"unpacks to more than {MOST_DEFLATED >> 20} MB")
+    return pydicom.dcmread(path, force=force, **options)
 
 
 def is_image(path: Path) -> bool:
@@ -199,29 +228,31 @@ def slice_of(path: Path, dataset: Any) -> Slice:
         )
 
 
-def series_of(uid: str, members: Sequence[tuple[Slice, Any]]) -> Series:
-    """Collect the slices of one series; the attributes of the series are those of its first
-    file.
-    """
-    # The files are sorted by name; their order in space is found in ``geometry``.
-    ordered = tuple(sorted((one for one, _ in members), key=lambda one: natural_key(one.path)))
-    first = members[0][1]
+def facts_of(dataset: Any) -> SeriesFacts:
+    """What the header of a file states about its series."""
 
     def text(name: str) -> str:
-        value = first.get(name)
+        value = dataset.get(name)
         return "" if value is None else str(value).strip()
 
-    return Series(
-        uid,
+    return SeriesFacts(
+        str(dataset.get("SeriesInstanceUID", "")),
         text("Modality"),
         text("SeriesDescription") or text("ProtocolName"),
         text("SeriesNumber"),
         text("PatientID"),
         text("StudyInstanceUID"),
         text("ContrastBolusAgent"),
-        tuple(one.path for one in ordered),
-        ordered,
     )
+
+
+def series_of(members: Sequence[tuple[Slice, SeriesFacts]]) -> Series:
+    """Collect the slices of one series; the attributes of the series are those of its first
+    file.
+    """
+    # The files are sorted by name; their order in space is found in ``geometry``.
+    ordered = tuple(sorted((one for one, _ in members), key=lambda one: natural_key(one.path)))
+    return Series(**vars(members[0][1]), files=tuple(one.path for one in ordered), slices=ordered)
 
 
 def _numbers(dataset: Any, name: str, count: int) -> tuple[float, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Sequence
 from typing import Any
@@ -10,11 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...core.errors import FormatError
+from ...core.inputs import refuse_large
 from ...core.volume import Volume
 from ...extras import require_extra
+from .. import apart
 from ..disk import told
 from .geometry import layout
-from .headers import Series, Slice
+from .headers import Series, Slice, open_dataset
 
 # Plug-ins of pydicom in the order in which they are tried. Those of the core come first, so that
 # the extra changes no pixel. None of them has a licence that binds users.
@@ -35,7 +38,10 @@ def read_series(series: Series) -> Volume:
     with told(series.files[0].parent, "DICOM series"):
         grid, ordered = layout(series)
     # (slice, row, column) in memory, so that each file fills one contiguous block.
-    array = np.empty((grid.shape[2], grid.shape[1], grid.shape[0]), _dtype(ordered))
+    dtype = np.dtype(_dtype(ordered))
+    with told(series.files[0].parent):
+        refuse_large(math.prod(grid.shape) * dtype.itemsize)
+    array = np.empty((grid.shape[2], grid.shape[1], grid.shape[0]), dtype)
     for k, one in enumerate(ordered):
         array[k] = _pixels(one, array.dtype)
     volume = _narrowed(array).transpose(2, 1, 0)
@@ -83,13 +89,18 @@ def _pixels(one: Slice, dtype: np.dtype[Any]) -> NDArray[Any]:
 
     with told(one.path, "DICOM image"), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        dataset = pydicom.dcmread(one.path, force=True)
+        dataset = open_dataset(one.path)
         if "PixelData" not in dataset:
             raise FormatError("a DICOM image without pixel data")
         if not hasattr(dataset.file_meta, "TransferSyntaxUID"):
             # The default transfer syntax if none is stated (PS3.5 10.1).
             dataset.file_meta.TransferSyntaxUID = pydicom.uid.ImplicitVRLittleEndian
-        pixels = _decoded(dataset)
+        pixels = (
+            _in_child(one, dataset)
+            if dataset.file_meta.TransferSyntaxUID.is_encapsulated
+            and dataset.file_meta.TransferSyntaxUID != pydicom.uid.RLELossless
+            else _decoded(dataset)
+        )
     if pixels.shape[-2:] != (one.rows, one.columns) or pixels.size != one.rows * one.columns:
         raise FormatError(
             f"pixels of shape {pixels.shape}, but the header states {one.rows} rows and "
@@ -103,6 +114,22 @@ def _pixels(one: Slice, dtype: np.dtype[Any]) -> NDArray[Any]:
     return pixels.astype(np.int64 if dtype.itemsize > 2 else np.int32) * int(one.slope) + int(
         one.intercept
     )
+
+
+def _in_child(one: Slice, dataset: Any) -> NDArray[Any]:
+    """The pixels of a compressed slice. Damaged data can crash, hang or blow up a codec, so it runs
+    in a child process.
+    """
+    nbytes = one.rows * one.columns * 4
+    refuse_large(nbytes, len(dataset.PixelData))
+    return apart.call("dicom.values:decoded", str(one.path), nbytes=nbytes)[1][0]
+
+
+def decoded(path: str) -> apart.Found:
+    """The pixels of a file as stored, for ``apart.call``."""
+    with told(path, "DICOM image"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return {}, [_decoded(open_dataset(path))]
 
 
 def _decoded(dataset: Any) -> NDArray[Any]:
