@@ -98,7 +98,8 @@ def refuse_large(nbytes: int, file_bytes: int | None = None) -> None:
         raise InputError(
             f"a compressed file of {file_bytes / 1e6:.3g} MB would unpack to "
             f"{nbytes / 2**30:.3g} GiB, {nbytes // file_bytes} times its size; above "
-            f"{ANY_RATIO_BYTES / 2**30:g} GiB, {MOST_RATIO} times are allowed"
+            f"{ANY_RATIO_BYTES / 2**30:g} GiB, {MOST_RATIO} times are allowed; "
+            "if the file is right, unpack it first"
         )
 
 
