@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from delineate.core.errors import InputError
+from delineate.core.errors import InputError, StoreError
 from delineate.core.store import POINTS, Store, class_points
 
 
@@ -58,6 +58,32 @@ def test_a_half_written_case_is_not_there(tmp_path):
     assert store.has("a")
 
 
+def test_a_damaged_chunk_is_refused_where_it_is_read(tmp_path):
+    image, label = scene((40, 40, 40))
+    store = Store(tmp_path)
+    store.add("a", image, label, 4, (16, 16, 16), notes={"volume_ml": 2.5})
+    assert store.notes("a") == {"volume_ml": 2.5}
+    path = tmp_path / "a" / "image.b2nd"
+    raw, case = path.read_bytes(), store.open("a")
+    ends = case.image.checksums.ends
+    damaged = bytearray(raw)
+    damaged[(ends[1] + ends[2]) // 2] ^= 1
+    path.write_bytes(damaged)
+    case = store.open("a")
+    # The second chunk is (0, 0:16, 0:16, 16:32).
+    assert np.array_equal(case.image[0:1, 16:40], store.open("a").image[0:1, 16:40])
+    assert case.image[0:1, 0:16, 0:16, 0:16].size == 16**3
+    for box in ((slice(0, 1), slice(0, 2), slice(3, 4), slice(15, 17)), slice(None)):
+        with pytest.raises(StoreError, match=r"case a: .*damaged"):
+            case.image[box]
+    for place in (12, 60, ends[-1] + 3, len(raw) - 2):  # in the header, the index, the trailer
+        damaged = bytearray(raw)
+        damaged[place] ^= 1
+        path.write_bytes(damaged)
+        with pytest.raises(StoreError, match="damaged"):
+            store.open("a")
+
+
 def test_steps_keep_zero_and_give_way_where_they_would_be_coarse(tmp_path):
     label = np.zeros((4, 5, 6), np.uint8)
     image = np.zeros((3, 4, 5, 6), np.float32)
@@ -86,6 +112,6 @@ def test_a_case_of_an_earlier_version_is_read(tmp_path):
     (tmp_path / "a/image.b2nd").unlink()
     blosc2.asarray(image, urlpath=str(tmp_path / "a/image.b2nd"), mode="w")
     with np.load(tmp_path / "a/case.npz") as kept:
-        arrays = {name: kept[name] for name in kept.files if name != "step"}
+        arrays = {name: kept[name] for name in ("spacing_mm", "1", "3")}
     np.savez(tmp_path / "a/case.npz", **arrays)
     assert np.array_equal(store.open("a").values(), image.astype(np.float32))

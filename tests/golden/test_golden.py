@@ -25,6 +25,7 @@ from delineate.core import bundle as bundle_module
 from delineate.core import schema
 from delineate.core.bundle import Bundle, weights_sha256
 from delineate.core.errors import BundleError, InputError, OutputError, PlanError
+from delineate.core.inputs import read_json_lines
 from delineate.core.manifest import Manifest
 from delineate.core.plan import Plan
 from delineate.core.store import Store
@@ -87,10 +88,10 @@ def test_a_killed_run_goes_on(tmp_path):
         place = tmp_path / name
         model = laid_out("killed", place)
         assert Bundle.load(model).id == EXPECTED["killed_id"]
-        before = [json.loads(line) for line in (place / "m.model.run/fold_0/log.jsonl").open()]
+        before = read_json_lines(place / "m.model.run/fold_0/log.jsonl")
         told: list[str] = []
         done = train(*command(place), say=told.append)
-        after = [json.loads(line) for line in (place / "m.model.run/fold_0/log.jsonl").open()]
+        after = read_json_lines(place / "m.model.run/fold_0/log.jsonl")
         assert "continuing the run" in told[0] and not done.failures
         assert not (place / "m.model.run/running.json").exists()
         # It was killed after its second epoch had a line in the log and before it had a checkpoint.

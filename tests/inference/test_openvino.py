@@ -16,6 +16,7 @@ from delineate.core.bundle import Bundle, Member
 from delineate.core.errors import UsageError
 from delineate.core.grid import Grid
 from delineate.core.volume import Volume
+from delineate.inference import graph_cache
 from delineate.inference import openvino as compiled
 from delineate.inference.engine import Engine
 from delineate.inference.predictor import DropoutSamples, predict
@@ -70,7 +71,30 @@ def test_a_graph_is_kept_and_not_built_again(tmp_path, monkeypatch):
     for damaged in (before[:-7], before[:40] + bytes([before[40] ^ 1]) + before[41:], b""):
         file.write_bytes(damaged)
         assert np.array_equal(predict(scan(), engine(bundle, folder)).labels.array, first)
-        assert compiled._read(file) is not None
+        assert graph_cache.read(file) is not None
+
+
+def test_a_graph_of_another_user_is_not_loaded(tmp_path, monkeypatch):
+    bundle, folder = model(), tmp_path / "m.model.graphs"
+    engine(bundle, folder)
+    (file,) = folder.iterdir()
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "other"))
+    assert graph_cache.read(file) is None
+    real, loaded = compiled.Graph, []
+    monkeypatch.setattr(compiled, "Graph", lambda *of: loaded.append(1) or real(*of))
+    monkeypatch.setattr("openvino.Core.import_model", lambda *_: pytest.fail("it was loaded"))
+    engine(bundle, folder)
+    assert loaded and graph_cache.read(file) is not None
+    key = tmp_path / "other/delineate/graph.key"
+    assert key.stat().st_mode & 0o777 == 0o600
+    # A graph under the name of another one, and a key that others can read, count for nothing.
+    renamed = file.with_name(file.name.replace("fold_0", "fold_1"))
+    file.rename(renamed)
+    assert graph_cache.read(renamed) is None
+    renamed.rename(file)
+    assert graph_cache.read(file) is not None
+    key.chmod(0o644)
+    assert graph_cache.read(file) is None
 
 
 def test_graphs_of_another_model_of_the_name_are_gone(tmp_path):

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import json
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +12,7 @@ from safetensors.numpy import load_file
 from tests.plans import small_network, small_plan
 
 from delineate.core.errors import TrainingError
+from delineate.core.inputs import read_json_lines
 from delineate.core.plan import Augmentation, Loss, Optimiser, Schedule
 from delineate.core.store import Store, StoredCase
 from delineate.networks.build import build, load_weights
@@ -83,7 +83,7 @@ def job(
 
 
 def logged(folder: Path) -> list[dict[str, Any]]:
-    lines = [json.loads(text) for text in (folder / "log.jsonl").read_text().splitlines()]
+    lines = read_json_lines(folder / "log.jsonl")
     return [{k: v for k, v in line.items() if k not in ("seconds", "epoch_s")} for line in lines]
 
 

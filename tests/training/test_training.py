@@ -16,6 +16,7 @@ import torch
 from tests.plans import intensity_changed, small_network, small_plan
 
 from delineate.core.errors import TrainingError
+from delineate.core.inputs import read_json_lines
 from delineate.core.plan import Augmentation, Schedule
 from delineate.core.store import Store, StoredCase
 from delineate.inference import engine as infer
@@ -293,8 +294,8 @@ def test_killed_three_times_it_ends_bit_for_bit_the_same(tmp_path, cases):
         assert (tmp_path / "killed" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
     logs = [
         [
-            {k: v for k, v in json.loads(t).items() if k not in ("seconds", "epoch_s")}
-            for t in (tmp_path / r / "log.jsonl").read_text().splitlines()
+            {k: v for k, v in line.items() if k not in ("seconds", "epoch_s")}
+            for line in read_json_lines(tmp_path / r / "log.jsonl")
         ]
         for r in ("whole", "killed")
     ]

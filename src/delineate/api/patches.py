@@ -6,7 +6,6 @@ and in every order.
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -134,4 +133,4 @@ def _refuse_other_contents(store: Path, plan: Plan, cohort: Manifest) -> None:
             f"holds a case {other[0]} from other files; choose another folder", path=store
         )
     atomic.make_folder(store)
-    atomic.write_text(note, json.dumps({**kept, "cases": {**kept["cases"], **made_of}}))
+    atomic.write_json(note, {**kept, "cases": {**kept["cases"], **made_of}})

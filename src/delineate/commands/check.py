@@ -230,7 +230,7 @@ def _fix(checked: CheckReport, out: str | Path, workers: int | None) -> CheckRep
 def _write(checked: CheckReport, out: str | Path) -> None:
     folder = atomic.make_folder(out)
     findings, manifest = (folder / name for name in WRITTEN)
-    atomic.write_text(findings, json.dumps(without_nan(to_json(checked)), indent=1))
+    atomic.write_json(findings, without_nan(to_json(checked)))
     atomic.write_text(manifest, checked.usable.to_jsonl())
     if checked.split:
         lists = lists_of(checked.usable, about=checked.split)

@@ -15,11 +15,13 @@ import os
 import re
 import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextvars import ContextVar
 from pathlib import Path
+from typing import Any
 
 from .errors import OutputError
+from .inputs import json_text
 from .outputs import refuse_originals
 
 log = logging.getLogger(__name__)
@@ -33,7 +35,9 @@ _KEPT_CHARACTERS = 48
 
 
 @contextlib.contextmanager
-def replacing(path: str | Path, *failures: type[Exception]) -> Iterator[Path]:
+def replacing(
+    path: str | Path, *failures: type[Exception], before: Path | None = None
+) -> Iterator[Path]:
     """Yield a temporary path in the folder of ``path``; on success, rename it to ``path``.
 
     The temporary name keeps the whole ending (".nii.gz"), because libraries choose their format by
@@ -42,6 +46,7 @@ def replacing(path: str | Path, *failures: type[Exception]) -> Iterator[Path]:
     Args:
         path: the final name.
         failures: exceptions by which the library that writes says that it cannot.
+        before: name in the same folder for the file that is replaced, which is kept.
 
     Raises:
         OutputError: the disk is full; the folder is missing or cannot be written; or a running
@@ -60,6 +65,8 @@ def replacing(path: str | Path, *failures: type[Exception]) -> Iterator[Path]:
                 is_waiting = True
                 return
             _sync(temporary)
+            if before is not None and target.exists():
+                _keep(target, before)
             os.replace(temporary, target)
             _sync(target.parent)
         log.debug("wrote %s", target)
@@ -129,15 +136,30 @@ def replacing_folder(path: str | Path, *failures: type[Exception]) -> Iterator[P
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def write_bytes(path: str | Path, data: bytes) -> None:
-    """Write ``data`` to ``path`` in one step."""
-    with replacing(path) as temporary:
+def write_bytes(
+    path: str | Path, data: bytes, before: Path | None = None, private: bool = False
+) -> None:
+    """Write ``data`` to ``path`` in one step.
+
+    Args:
+        path: the final name.
+        data: the content.
+        before: as for ``replacing``.
+        private: whether only this user may read the file.
+    """
+    with replacing(path, before=before) as temporary:
+        temporary.touch(0o600 if private else 0o666)
         temporary.write_bytes(data)
 
 
 def write_text(path: str | Path, text: str) -> None:
     """Write ``text`` (UTF-8) to ``path`` in one step."""
     write_bytes(path, text.encode("utf-8"))
+
+
+def write_json(path: str | Path, data: Mapping[str, Any]) -> None:
+    """Write plain data as JSON with a checksum (``inputs.json_text``) in one step."""
+    write_text(path, json_text(data, indent=1))
 
 
 def append_line(path: str | Path, line: str) -> None:
@@ -192,6 +214,17 @@ def remove_temporaries(folder: str | Path) -> None:
 
 def _temporary(target: Path) -> Path:
     return target.with_name(f".{secrets.token_hex(4)}.tmp.{target.name[-_KEPT_CHARACTERS:]}")
+
+
+def _keep(target: Path, before: Path) -> None:
+    """Give a file a second name, without a moment in which it has none."""
+    aside = _temporary(before)
+    try:
+        os.link(target, aside)
+    except OSError:  # the disk has no hard links
+        shutil.copyfile(target, aside)
+        _sync(aside)
+    os.replace(aside, before)
 
 
 def _make_durable_folder(folder: Path) -> None:

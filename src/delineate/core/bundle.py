@@ -3,8 +3,9 @@
 The file is an uncompressed zip of ``bundle.json``, ``plan.json``, ``card.json`` and one safetensors
 file per member. The zip comment is the SHA-256 of all bytes before it, so any changed byte is
 detected. ``id`` depends only on plan, weights and bounds: two training runs with the same result
-have the same id. This module knows neither torch nor how a network is built; tensors are numpy
-arrays here.
+have the same id. The weights of a training that is not finished are safetensors files of their own,
+with a digest of all bytes (``save_tensors``). This module knows neither torch nor how a network is
+built; tensors are numpy arrays here.
 """
 
 from __future__ import annotations
@@ -28,10 +29,14 @@ from .errors import BundleError, InputError
 from .inputs import parse_json, refuse_special, special_kind
 from .labels import LabelSet
 from .plan import Plan
+from .progress import Say
 from .schema import SCHEMAS, migrate
 
 Weights = Mapping[str, NDArray[Any]]
 _DIGEST = len(hashlib.sha256().hexdigest())
+_BLANK = b"-" * _DIGEST
+# Metadata of a safetensors file before its digest is known.
+NO_DIGEST = {"sha256": _BLANK.decode()}
 
 
 @dataclass(frozen=True)
@@ -211,6 +216,86 @@ class Bundle:
                 return file.read(64)[30:41] == b"bundle.json"
         except OSError:
             return False
+
+
+def save_tensors(path: Path, raw: bytes) -> None:
+    """Write a safetensors file, whose metadata have ``NO_DIGEST``, with its digest; the file that
+    it replaces is kept as ``before_of(path)``.
+
+    Raises:
+        OutputError: it cannot be written; the existing file is unchanged.
+    """
+    start = raw.index(_BLANK)
+    sealed = raw[:start] + _digest_of(raw, start) + raw[start + _DIGEST :]
+    atomic.write_bytes(path, sealed, before=before_of(path))
+
+
+def load_tensors(path: Path, say: Say) -> tuple[bytes, dict[str, str]]:
+    """A safetensors file and its metadata. A damaged file is replaced by the one before it.
+
+    Args:
+        path: the file; one of an earlier version has no digest.
+        say: receives a sentence about a damaged file.
+
+    Raises:
+        InputError: it is damaged, and there is none before it.
+    """
+    try:
+        return _verified_tensors(path)
+    except InputError as error:
+        try:
+            raw, metadata = _verified_tensors(before_of(path))
+        except InputError:
+            raise error from None
+        say(f"{error}; the one saved before it is used")
+        atomic.write_bytes(path, raw)
+        return raw, metadata
+
+
+def save_weights(path: Path, weights: Weights) -> None:
+    """Write the weights of one network; see ``save_tensors``."""
+    from safetensors.numpy import save
+
+    arrays = {name: np.asarray(array, order="C") for name, array in weights.items()}
+    save_tensors(path, save(arrays, NO_DIGEST))
+
+
+def load_weights(path: Path, say: Say) -> Weights:
+    """The weights of one network; see ``load_tensors``."""
+    from safetensors import SafetensorError
+    from safetensors.numpy import load
+
+    try:
+        return load(load_tensors(path, say)[0])
+    except SafetensorError as error:
+        raise InputError(f"is damaged ({error})", path=path) from error
+
+
+def before_of(path: Path) -> Path:
+    """The name of the file that the file at ``path`` replaced."""
+    return path.with_name(f"{path.stem}_before{path.suffix}")
+
+
+def _verified_tensors(path: Path) -> tuple[bytes, dict[str, str]]:
+    try:
+        raw = path.read_bytes()
+        end = 8 + int.from_bytes(raw[:8], "little")
+        metadata = dict(parse_json(raw[8:end]).get("__metadata__", {}))
+        digest = metadata.get("sha256")
+        if digest and _digest_of(raw, raw.index(digest.encode(), 8, end)) != digest.encode():
+            raise ValueError("its SHA-256 does not match")
+    except OSError as error:
+        raise InputError(f"cannot be read ({error.strerror})", path=path) from error
+    except (ValueError, AttributeError, TypeError, OverflowError) as error:
+        raise InputError(f"is damaged ({error})", path=path) from error
+    return raw, metadata
+
+
+def _digest_of(raw: bytes, start: int) -> bytes:
+    """SHA-256, as hex digits, of all bytes except the ``_DIGEST`` ones at ``start``."""
+    digest = hashlib.sha256(memoryview(raw)[:start])
+    digest.update(memoryview(raw)[start + _DIGEST :])
+    return digest.hexdigest().encode()
 
 
 def graphs_beside(model: str | Path) -> Path:

@@ -7,6 +7,7 @@
     │   ├── FormatError       unknown, truncated or unreadable format, or one that is refused
     │   ├── GeometryError     unknown, contradictory or refused image geometry
     │   ├── LabelError        undeclared or unsuitable label values or names
+    │   ├── StoreError        a prepared case that is missing or damaged
     │   └── LayoutError       no cases, unpaired files, or an unrecognised layout
     │       └── LeakError     a patient on two sides of a split
     ├── PlanError             a plan with an unknown key, or with values that exclude each other
@@ -105,6 +106,10 @@ class GeometryError(InputError):
 
 class LabelError(InputError):
     """Undeclared or unsuitable label values or names."""
+
+
+class StoreError(InputError):
+    """A prepared case that is missing or damaged; it can be prepared again."""
 
 
 class LayoutError(InputError):

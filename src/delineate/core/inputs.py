@@ -1,6 +1,9 @@
 """Opening files: only regular ones, of a size that fits; and reading JSON and YAML, which no other
 module parses.
 
+JSON that this program writes for itself carries a checksum (``json_text``), which every reader
+verifies: a bit that changed on the disk is never read as other data.
+
 A named pipe, a socket or a device would block a reader or never end. Voxels that would need more
 than a share of the memory, and compressed data that would grow out of all proportion, are refused
 before they cost memory (``refuse_large``). A document with more than ``MOST_BYTES``, or nested
@@ -14,14 +17,17 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import stat
+import zlib
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from .errors import DelineateError, InputError
+from .progress import Say, unsaid
 
 MOST_BYTES = 1 << 28  # of a JSON file; the record of 100,000 predictions has about a quarter
 MOST_YAML_BYTES = 1 << 22  # YAML is written by hand, and parsed slowly
@@ -31,6 +37,8 @@ MEMORY_SHARE = 0.25  # of the machine's memory, for the voxels of one file
 # Compressed voxels that are all equal reach a ratio of 1000. Such masks exist, but are small.
 MOST_RATIO, ANY_RATIO_BYTES = 500, 1 << 29
 _MOST_READ: list[int] = []  # limits that callers have set, in bytes
+CHECKSUM = "delineate_checksum"  # key of an object's checksum, of all its other entries
+_CHECKSUM_FORM = re.compile(r"crc32:[0-9a-f]{8}")
 
 _KINDS = (
     (stat.S_ISFIFO, "a named pipe"),
@@ -110,19 +118,65 @@ def _machine_bytes() -> int:
     return int(psutil.virtual_memory().total)
 
 
-def parse_json(text: str | bytes) -> Any:
-    """The data in a JSON text.
+class ChecksumError(ValueError):
+    """Data do not fit their checksum."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "has been changed or damaged since it was written: its checksum does not match; "
+            f'restore it, or remove its "{CHECKSUM}" if you changed it'
+        )
+
+
+def parse_json(text: str | bytes, checked: bool = True) -> Any:
+    """The data in a JSON text, whose checksum is verified and removed if it has one.
+
+    Args:
+        text: JSON.
+        checked: False accepts a text that was edited since its checksum was written.
 
     Raises:
         ValueError: it is not JSON, is nested too deeply, or has a key twice.
+        ChecksumError: an object does not fit its checksum.
 
     >>> parse_json('{"liver": 1}')
     {'liver': 1}
     """
     try:
-        return json.loads(text, object_pairs_hook=_object)
+        found = json.loads(text, object_pairs_hook=_object)
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
+    if isinstance(found, dict) and not _fits(found) and checked:
+        raise ChecksumError
+    return found
+
+
+def json_text(data: Mapping[str, Any], indent: int | None = None) -> str:
+    """The JSON text of plain data with their checksum.
+
+    >>> parse_json(json_text({"liver": 1}))
+    {'liver': 1}
+    >>> parse_json(json_text({"liver": 1}).replace("1", "3", 1))
+    Traceback (most recent call last):
+    ...
+    delineate.core.inputs.ChecksumError: has been changed or damaged since it was written...
+    """
+    # Numbers and keys as they will be read.
+    plain = json.loads(json.dumps(data))
+    return json.dumps({**data, CHECKSUM: _checksum(plain)}, indent=indent)
+
+
+def _checksum(data: Mapping[str, Any]) -> str:
+    """The CRC-32 of the data; layout and order of keys do not count."""
+    return f"crc32:{zlib.crc32(json.dumps(data, sort_keys=True).encode()):08x}"
+
+
+def _fits(data: dict[str, Any]) -> bool:
+    """Whether data fit their checksum, which is removed; true without one."""
+    if (own := data.pop(CHECKSUM, None)) is not None:
+        return bool(own == _checksum(data))
+    # The key itself may be damaged.
+    return not any(isinstance(v, str) and _CHECKSUM_FORM.fullmatch(v) for v in data.values())
 
 
 def parse_yaml(text: str) -> Any:
@@ -178,33 +232,45 @@ def read_yaml(path: str | Path) -> Any:
     return _read(Path(path), parse_yaml, "YAML", MOST_YAML_BYTES, InputError)
 
 
-def read_json_lines(path: str | Path) -> list[dict[str, Any]]:
+def read_json_lines(path: str | Path, say: Say = unsaid) -> list[dict[str, Any]]:
     """The objects in a file with one per line, as ``atomic.append_line`` writes it.
 
-    A line that a power cut or a kill left incomplete is dropped: the last one, or one that was last
-    when the file was opened again.
+    A line that does not fit its checksum, or that a power cut or a kill left incomplete, is left
+    out.
+
+    Args:
+        path: the file.
+        say: receives a sentence about lines that are left out, except an incomplete last one, whose
+            writing was never finished.
 
     Raises:
         InputError: it cannot be read, or most of its lines are no JSON objects.
     """
 
     def objects(text: str) -> list[dict[str, Any]]:
-        found, dropped = [], 0
-        for line in filter(str.strip, text.splitlines()):
-            try:
-                data = parse_json(line)
-            except ValueError:
-                data = None
-            if isinstance(data, dict):
-                found.append(data)
-            else:
-                dropped += 1
-        if dropped > max(1, len(found)):
-            raise ValueError(f"{dropped} of its lines are no objects")
+        *ended, last = text.split("\n")
+        read = [_object_in(line) for line in ended if line.strip()]
+        found = [one for one in (*read, _object_in(last)) if one is not None]
+        if damaged := read.count(None):
+            if damaged > max(1, len(found)):
+                raise ValueError(f"{damaged} of its lines are no objects")
+            say(f"{path}: {damaged} damaged line{' is' if damaged == 1 else 's are'} left out")
         return found
 
-    lines: list[dict[str, Any]] = _read(Path(path), objects, "JSON lines", MOST_BYTES, InputError)
+    # A damaged byte costs its line and no other.
+    lines: list[dict[str, Any]] = _read(
+        Path(path), objects, "JSON lines", MOST_BYTES, InputError, undecodable="replace"
+    )
     return lines
+
+
+def _object_in(line: str) -> dict[str, Any] | None:
+    """The object in a line; None if there is none, or if it is damaged."""
+    try:
+        data = parse_json(line)
+    except ValueError:
+        return None
+    return data if isinstance(data, dict) else None
 
 
 def read_text(path: str | Path) -> str:
@@ -230,6 +296,7 @@ def _read(
     form: str,
     most_bytes: int,
     error: type[DelineateError],
+    undecodable: str = "strict",
 ) -> Any:
     refuse_special(path)
     try:
@@ -239,13 +306,15 @@ def _read(
                 f"has {size / 1e6:.0f} MB; {form} files are read up to {most_bytes / 1e6:.0f} MB",
                 path=path,
             )
-        text = path.read_bytes().decode("utf-8-sig")
+        text = path.read_bytes().decode("utf-8-sig", undecodable)
     except OSError as failure:
         raise error(f"cannot be read ({failure.strerror})", path=path) from failure
     except UnicodeDecodeError as failure:
         raise error(f"is not {form} (not UTF-8)", path=path) from failure
     try:
         return parse(text)
+    except ChecksumError as failure:
+        raise error(str(failure), path=path) from failure
     except ValueError as failure:
         raise error(f"is not {form} ({failure})", path=path) from failure
 

@@ -18,8 +18,9 @@ from typing import Any, Literal, Self
 import numpy as np
 
 from .. import __version__
+from . import atomic
 from .errors import InputError, LayoutError, LeakError, UsageError
-from .inputs import parse_json, read_text
+from .inputs import json_text, parse_json, read_text
 from .labels import LabelMapping, LabelSet
 from .schema import SCHEMAS, migrate
 
@@ -440,6 +441,20 @@ class Manifest:
 
     def to_jsonl(self) -> str:
         """The text of ``manifest.jsonl``: a header line, then one line per case."""
+        return "".join(json.dumps(line) + "\n" for line in self._lines())
+
+    def save_record(self, path: str | Path) -> None:
+        """Write ``manifest.jsonl`` in one step, with the number of cases and a checksum in each
+        line: the form of a record that nobody edits.
+
+        Raises:
+            OutputError: it cannot be written.
+        """
+        head, *cases = self._lines()
+        lines = [head | {"cases": len(cases)}, *cases]
+        atomic.write_text(path, "".join(json_text(line) + "\n" for line in lines))
+
+    def _lines(self) -> list[dict[str, Any]]:
         header = {
             "delineate_manifest": SCHEMAS["delineate_manifest"],
             "delineate": __version__,
@@ -452,9 +467,7 @@ class Manifest:
             "modality": self.modality,
             **({"files": list(self.files)} if self.files else {}),
         }
-        return "".join(
-            json.dumps(line) + "\n" for line in [header, *(c.to_json() for c in self.cases)]
-        )
+        return [header, *(c.to_json() for c in self.cases)]
 
     @classmethod
     def from_jsonl(cls, text: str, path: str = "") -> Self:
@@ -475,6 +488,12 @@ class Manifest:
             for number, line in enumerate(lines[1:], start=1):  # noqa: B007
                 if line.strip():
                     cases.append(Case.from_json(parse_json(line)))
+            if head.get("cases", len(cases)) != len(cases):
+                raise InputError(
+                    f"has {len(cases)} cases, and its first line states {head['cases']}: it was "
+                    "changed or damaged since it was written; restore it",
+                    path=path,
+                )
             return cls(
                 tuple(cases),
                 tuple(head["channels"]),

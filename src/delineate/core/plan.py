@@ -22,9 +22,11 @@ from pydantic import (
     model_validator,
 )
 
+from . import atomic
 from .errors import PlanError
-from .inputs import parse_json, read_text
+from .inputs import ChecksumError, parse_json, read_text
 from .labels import MOST_OVERLAPPING, LabelSet
+from .progress import Say
 from .schema import migrate
 
 Triple = tuple[int, int, int]
@@ -527,7 +529,7 @@ class Plan(Part):
     {}
     """
 
-    delineate_plan: Literal[4] = 4
+    delineate_plan: Literal[5] = 5
     recipe: str = ""
     channels: Annotated[tuple[Channel, ...], Field(min_length=1)]
     structures: Annotated[tuple[Structure, ...], Field(min_length=1)]
@@ -739,15 +741,26 @@ class Plan(Part):
         return json.dumps(self.model_dump(mode="json"), indent=1)
 
     @classmethod
-    def from_json(cls, text: str, path: str = "") -> Plan:
+    def from_json(cls, text: str, path: str = "", edited: Say | None = None) -> Plan:
         """The inverse of ``to_json``.
 
+        Args:
+            text: of the file.
+            path: the file, for messages.
+            edited: receives a sentence if the text was edited since ``save`` wrote it; by default
+                such a text is refused as damaged.
+
         Raises:
-            PlanError: not JSON, of a newer schema, an unknown key, or values that exclude each
-                other; up to five faults are listed.
+            PlanError: damaged, not JSON, of a newer schema, an unknown key, or values that exclude
+                each other; up to five faults are listed.
         """
         try:
             data = parse_json(text)
+        except ChecksumError as error:
+            if edited is None:
+                raise PlanError(str(error), path=path or None) from error
+            edited(f"{path or 'the plan'} was edited after it was written")
+            data = parse_json(text, checked=False)
         except ValueError as error:
             raise PlanError(
                 f"{'' if path else 'the plan '}is not JSON ({error})", path=path or None
@@ -767,14 +780,22 @@ class Plan(Part):
             raise PlanError(faults, path=path or None) from error
 
     @classmethod
-    def load(cls, path: str | Path) -> Plan:
-        """Read ``plan.json``.
+    def load(cls, path: str | Path, edited: Say | None = None) -> Plan:
+        """Read ``plan.json``; ``edited`` as for ``from_json``.
 
         Raises:
             InputError: it cannot be read.
             PlanError: as ``from_json``.
         """
-        return cls.from_json(read_text(path), str(path))
+        return cls.from_json(read_text(path), str(path), edited)
+
+    def save(self, path: str | Path) -> None:
+        """Write ``plan.json`` with a checksum in one step.
+
+        Raises:
+            OutputError: it cannot be written.
+        """
+        atomic.write_json(path, self.model_dump(mode="json"))
 
     def replace(self, **changes: Any) -> Plan:
         """The plan with ``changes``; the result is checked again.

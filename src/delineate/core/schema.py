@@ -16,11 +16,11 @@ from .errors import DelineateError, InputError
 Data = dict[str, Any]
 # Kind -> the number that this version writes. In a file, the kind is the key of its number.
 SCHEMAS = {
-    "delineate_plan": 4,
+    "delineate_plan": 5,
     "delineate_bundle": 1,
-    "delineate_manifest": 4,
-    "delineate_store": 1,
-    "delineate_predictions": 4,
+    "delineate_manifest": 5,
+    "delineate_store": 2,
+    "delineate_predictions": 5,
     "delineate_run": 5,
     "delineate_slices": 1,
 }
@@ -36,17 +36,19 @@ def _unchanged(data: Data) -> Data:
     from their defaults are listed. Predictions 4: structures may overlap, with one file each,
     the model's verdict, and flags. Run 2: registered parts, and single fields of the plan
     (``--set``). Run 3: ignored values. Plan 4: steps that end a budget early. Run 4: the longest
-    time. Run 5: a split by ratio.
+    time. Run 5: a split by ratio, checksums. Store 2, plan 5, manifest 5 and predictions 5:
+    checksums.
     """
     return data
 
 
 # Kind -> old number -> function that converts data to the next number.
 STEPS: dict[str, dict[int, Callable[[Data], Data]]] = {
-    "delineate_manifest": {1: _unchanged, 2: _unchanged, 3: _unchanged},
-    "delineate_plan": {1: _unchanged, 2: _unchanged, 3: _unchanged},
-    "delineate_predictions": {1: _unchanged, 2: _unchanged, 3: _unchanged},
+    "delineate_manifest": {1: _unchanged, 2: _unchanged, 3: _unchanged, 4: _unchanged},
+    "delineate_plan": {1: _unchanged, 2: _unchanged, 3: _unchanged, 4: _unchanged},
+    "delineate_predictions": {1: _unchanged, 2: _unchanged, 3: _unchanged, 4: _unchanged},
     "delineate_run": {1: _unchanged, 2: _unchanged, 3: _unchanged, 4: _unchanged},
+    "delineate_store": {1: _unchanged},
 }
 for _kind, _number in SCHEMAS.items():
     if sorted(STEPS.get(_kind, {})) != list(range(1, _number)):

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 
 from .errors import InputError, optional_package
-from .inputs import refuse_special
+from .inputs import json_text, refuse_special
 
 if TYPE_CHECKING:
     import pandas
@@ -210,7 +209,7 @@ class Scores:
             }
             for r in self.rows
         ]
-        return json.dumps(
+        return json_text(
             without_nan(
                 {"summary": more.pop("summary", None) or self.summary(), **more, "rows": rows}
             ),

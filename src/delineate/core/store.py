@@ -2,15 +2,20 @@
 
 Each case has a folder: ``image.b2nd`` (C, I, J, K) with quantised intensities (int16, in steps per
 channel), ``label.b2nd`` (I, J, K) with class indices, both in blosc2 format, and ``case.npz`` with
-the step sizes and with voxels of each class, on which patches are centred. A case gets its final
-name only when it is complete, so preprocessing that was killed continues where it stopped. This
-module knows no plans.
+the step sizes, with voxels of each class, on which patches are centred, and with checksums: of
+every chunk, compared whenever it is read, of the rest of each file, and of ``case.npz`` itself. A
+case gets its final name only when it is complete, so preprocessing that was killed continues where
+it stopped. This module knows no plans.
 """
 
 from __future__ import annotations
 
+import io
 import os
-from collections.abc import Sequence
+import shutil
+import zipfile
+import zlib
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +24,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import atomic
-from .errors import InputError
+from .errors import StoreError
+from .inputs import json_text, parse_json
 from .schema import SCHEMAS, migrate
 
 # The largest step: that of float16 between 1 and 2. An image that would need larger steps in int16
@@ -123,6 +129,103 @@ class _ReorientedCase:
         return found if same else self.table[found]  # type: ignore[index]
 
 
+@dataclass(frozen=True)
+class _Checksums:
+    """CRC-32 of the parts of a file in blosc2's frame format: header, chunks, index and trailer.
+
+    Args:
+        ends: (n + 1) int64, where the header and each of the n chunks end. A chunk of one repeated
+            value has no bytes.
+        crc: (n + 1) uint32, of each chunk, then of all other bytes.
+    """
+
+    ends: NDArray[np.int64]
+    crc: NDArray[np.uint32]
+
+    @classmethod
+    def of(cls, path: Path, chunks: Any) -> _Checksums:
+        """Those of the file at ``path`` with the ``chunks``, a blosc2 super-chunk."""
+        raw = memoryview(path.read_bytes())
+        # The frame's header begins with its own length; chunks follow without gaps.
+        ends, crc = [int.from_bytes(raw[11:15], "big")], []
+        for n in range(chunks.nchunks):
+            chunk = chunks.get_chunk(n)
+            stored = raw[ends[-1] : ends[-1] + len(chunk)] == chunk
+            ends.append(ends[-1] + len(chunk) * stored)
+            crc.append(zlib.crc32(raw[ends[-2] : ends[-1]]))
+        crc.append(zlib.crc32(raw[ends[-1] :], zlib.crc32(raw[: ends[0]])))
+        return cls(np.array(ends, np.int64), np.array(crc, np.uint32))
+
+    def frame_fits(self, path: Path) -> bool:
+        """Whether all bytes of the file but those of its chunks are unchanged."""
+        with path.open("rb") as file:
+            found = zlib.crc32(file.read(int(self.ends[0])))
+            file.seek(int(self.ends[-1]))
+            return zlib.crc32(file.read(), found) == int(self.crc[-1])
+
+    def chunks_fit(self, path: Path, numbers: Iterable[int]) -> bool:
+        """Whether the chunks with these numbers are unchanged."""
+        with path.open("rb") as file:
+            for n in numbers:
+                file.seek(int(self.ends[n]))
+                found = zlib.crc32(file.read(int(self.ends[n + 1] - self.ends[n])))
+                if found != int(self.crc[n]):
+                    return False
+        return True
+
+
+@dataclass(frozen=True)
+class _CheckedArray:
+    """An array on disk that compares each chunk with its checksum whenever it is read; can be
+    sliced like the array itself.
+    """
+
+    array: Any
+    path: Path
+    checksums: _Checksums
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return tuple(int(n) for n in self.array.shape)
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        found: np.dtype[Any] = np.dtype(self.array.dtype)
+        return found
+
+    def __getitem__(self, slices: slice | tuple[slice, ...]) -> NDArray[Any]:
+        requested = slices if isinstance(slices, tuple) else (slices,)
+        numbers = _chunks_in(self.shape, self.array.chunks, requested)
+        if not self.checksums.chunks_fit(self.path, numbers):
+            raise _damaged(self.path.parent)
+        return np.asarray(self.array[slices])
+
+
+def _chunks_in(
+    shape: Sequence[int], chunk: Sequence[int], slices: Sequence[slice]
+) -> NDArray[np.intp]:
+    """The numbers of the chunks that a box touches.
+
+    >>> _chunks_in((1, 8, 8), (1, 4, 4), (slice(0, 1), slice(0, 5), slice(0, 4)))
+    array([0, 2])
+    """
+    ranges = []
+    whole = [slice(None)] * (len(shape) - len(slices))
+    for n, size, part in zip(shape, chunk, (*slices, *whole), strict=True):
+        inside = range(*part.indices(n))
+        ranges.append(range(min(inside) // size, max(inside) // size + 1) if inside else range(0))
+    counts = [-(-n // size) for n, size in zip(shape, chunk, strict=True)]
+    return np.ravel_multi_index(np.ix_(*ranges), counts).ravel()
+
+
+def _damaged(folder: Path) -> StoreError:
+    return StoreError(
+        "the prepared case is missing or damaged; remove its folder to prepare it again",
+        case=folder.name,
+        path=folder,
+    )
+
+
 class Store:
     """A folder of preprocessed cases."""
 
@@ -143,6 +246,7 @@ class Store:
         seed: int = 0,
         spacing_mm: Sequence[float] = (1.0, 1.0, 1.0),
         ignored: bool = False,
+        notes: Mapping[str, Any] | None = None,
     ) -> None:
         """Write one case; an existing one is replaced.
 
@@ -156,59 +260,106 @@ class Store:
             seed: random seed of the choice of points.
             spacing_mm: along I, J, K.
             ignored: whether the last class marks ignored voxels, on which no patch is centred.
+            notes: plain data to keep with the case.
 
         Raises:
             OutputError: the disk is full or cannot be written.
         """
         # blosc2 raises RuntimeError where it cannot write.
         with atomic.replacing_folder(self.folder / case, RuntimeError) as building:
-            step = _write_arrays(building, image, label, classes, chunk)
+            kept = _write_arrays(building, image, label, classes, chunk)
             points = class_points(label, classes - ignored, np.random.default_rng(seed))
-            np.savez(
-                building / "case.npz",
-                spacing_mm=np.array(spacing_mm, dtype=np.float64),
-                step=step,
-                delineate_store=np.int64(SCHEMAS["delineate_store"]),
-                **{str(c): p for c, p in points.items()},  # type: ignore[arg-type]
-            )
+            kept |= {str(c): p for c, p in points.items()}
+            kept["spacing_mm"] = np.array(spacing_mm, dtype=np.float64)
+            kept["notes"] = np.array(json_text(notes or {}))
+            kept["delineate_store"] = np.array(SCHEMAS["delineate_store"])
+            np.savez(building / "case.npz", crc32=np.uint32(_crc32(kept)), **kept)  # type: ignore[arg-type]
+
+    def remove(self, case: str) -> None:
+        """Remove a case, whose files may be damaged."""
+        shutil.rmtree(self.folder / case, ignore_errors=True)
+
+    def notes(self, case: str) -> dict[str, Any]:
+        """What ``add`` kept with a case; {} for a case of an earlier version.
+
+        Raises:
+            StoreError: it is missing or damaged.
+        """
+        kept = self._kept(case)
+        return dict(parse_json(str(kept["notes"]))) if "notes" in kept else {}
 
     def open(self, case: str) -> StoredCase:
         """One case whose arrays are still on disk.
 
         Raises:
-            InputError: it is missing or damaged.
+            StoreError: it is missing or damaged; also from a slice of its arrays, if a chunk that
+                it reads is damaged.
+        """
+        kept = self._kept(case)
+        a, b, c = (float(v) for v in kept["spacing_mm"])
+        return StoredCase(
+            case,
+            self._array(case, "image", kept),
+            self._array(case, "label", kept),
+            {int(n): points for n, points in kept.items() if n.isdigit()},
+            (a, b, c),
+            tuple(float(v) for v in kept.get("step", ())),
+        )
+
+    def _array(self, case: str, name: str, kept: Mapping[str, NDArray[Any]]) -> Any:
+        """The image or the label of a case, on disk.
+
+        Raises:
+            StoreError: it is missing or damaged.
         """
         import blosc2
 
+        path = self.folder / case / f"{name}.b2nd"
+        # Cases of schema 1 have no checksums.
+        has = f"{name}_crc" in kept
+        checksums = _Checksums(kept[f"{name}_ends"], kept[f"{name}_crc"]) if has else None
+        # Memory mapping, except on Windows.
+        how: dict[str, Any] = {"mode": "r", "dparams": {"nthreads": 1}} | (
+            {} if os.name == "nt" else {"mmap_mode": "r"}
+        )
+        try:
+            if checksums is not None and not checksums.frame_fits(path):
+                raise _damaged(path.parent)
+            array = blosc2.open(str(path), **how)
+        except (OSError, ValueError, RuntimeError) as error:
+            raise _damaged(path.parent) from error
+        return array if checksums is None else _CheckedArray(array, path, checksums)
+
+    def _kept(self, case: str) -> dict[str, NDArray[Any]]:
+        """The arrays of ``case.npz``.
+
+        Raises:
+            StoreError: it is missing or damaged.
+        """
         folder = self.folder / case
         try:
-            # Memory mapping, except on Windows.
-            how: dict[str, Any] = {"mode": "r", "dparams": {"nthreads": 1}} | (
-                {} if os.name == "nt" else {"mmap_mode": "r"}
-            )
-            image, label = (
-                blosc2.open(str(folder / f"{name}.b2nd"), **how) for name in ("image", "label")
-            )
-            with np.load(folder / "case.npz", allow_pickle=False) as kept:
-                if "delineate_store" in kept.files:
-                    number = int(kept["delineate_store"])
-                    migrate("delineate_store", {"delineate_store": number}, path=str(folder))
-                a, b, c = (float(v) for v in kept["spacing_mm"])
-                step = tuple(float(v) for v in kept["step"]) if "step" in kept.files else ()
-                return StoredCase(
-                    case,
-                    image,
-                    label,
-                    {int(n): kept[n] for n in kept.files if n.isdigit()},
-                    (a, b, c),
-                    step,
-                )
-        except (OSError, ValueError, RuntimeError, KeyError) as error:
-            raise InputError(
-                "the preprocessed case is missing or damaged; preprocess it again",
-                case=case,
-                path=folder,
-            ) from error
+            raw = (folder / "case.npz").read_bytes()
+            with np.load(io.BytesIO(raw), allow_pickle=False) as file:
+                kept = {name: file[name] for name in file.files}
+        # Damaged zip files raise many kinds.
+        except (
+            OSError,
+            ValueError,
+            KeyError,
+            EOFError,
+            NotImplementedError,
+            RuntimeError,
+            zipfile.BadZipFile,
+            zlib.error,
+        ) as error:
+            raise _damaged(folder) from error
+        checksum, number = kept.pop("crc32", None), int(kept.get("delineate_store", 1))
+        if "spacing_mm" not in kept or (
+            number > 1 if checksum is None else int(checksum) != _crc32(kept)
+        ):
+            raise _damaged(folder)
+        migrate("delineate_store", {"delineate_store": number}, path=str(folder))
+        return kept
 
     def nbytes(self, cases: Sequence[str]) -> int:
         """Bytes that the arrays of these cases need in memory."""
@@ -222,8 +373,10 @@ class Store:
 
 def _write_arrays(
     folder: Path, image: NDArray[Any], label: NDArray[Any], classes: int, chunk: Sequence[int]
-) -> NDArray[np.float32]:
-    """Write ``image.b2nd`` and ``label.b2nd`` to ``folder``; returns the (C,) step sizes."""
+) -> dict[str, NDArray[Any]]:
+    """Write ``image.b2nd`` and ``label.b2nd`` to ``folder``; returns the (C,) step sizes and the
+    checksums of both.
+    """
     import blosc2
 
     chunks, blocks = _chunks_and_blocks(label.shape, chunk)
@@ -234,9 +387,10 @@ def _write_arrays(
         "filters_meta": [0],
     }
     stored, step = _in_steps(np.asarray(image))
-    blosc2.asarray(
+    image_file, label_file = folder / "image.b2nd", folder / "label.b2nd"
+    images = blosc2.asarray(
         stored,
-        urlpath=str(folder / "image.b2nd"),
+        urlpath=str(image_file),
         mode="w",
         chunks=(1, *chunks),
         blocks=(1, *blocks),
@@ -244,15 +398,29 @@ def _write_arrays(
     )
     dtype = np.uint8 if classes <= 256 else np.uint16
     indices = np.ascontiguousarray(label, dtype=dtype)
-    blosc2.asarray(
+    labels = blosc2.asarray(
         indices,
-        urlpath=str(folder / "label.b2nd"),
+        urlpath=str(label_file),
         mode="w",
         chunks=chunks,
         blocks=blocks,
         cparams=plain,
     )
-    return step
+    found: dict[str, NDArray[Any]] = {"step": step}
+    for name, path, array in (("image", image_file, images), ("label", label_file, labels)):
+        checksums = _Checksums.of(path, array.schunk)
+        found |= {f"{name}_ends": checksums.ends, f"{name}_crc": checksums.crc}
+    return found
+
+
+def _crc32(arrays: Mapping[str, NDArray[Any]]) -> int:
+    """CRC-32 of names, types, shapes and bytes of arrays."""
+    found = 0
+    for name in sorted(arrays):
+        array = np.ascontiguousarray(arrays[name])
+        found = zlib.crc32(f"{name} {array.dtype} {array.shape}".encode(), found)
+        found = zlib.crc32(array.tobytes(), found)
+    return found
 
 
 def _chunks_and_blocks(

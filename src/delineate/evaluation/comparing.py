@@ -12,7 +12,6 @@ from __future__ import annotations
 import csv
 import functools
 import io
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from ..core.errors import InputError, LabelError, UsageError
+from ..core.inputs import json_text
 from ..core.scores import better_is, without_nan
 from ..core.words import joined, spelled
 from ..metrics.statistics import RESAMPLES, SEED, Floats
@@ -133,7 +133,7 @@ class Comparison:
         ]
         results = dict(self.results)
         overall = results.pop(OVERALL)
-        return json.dumps(
+        return json_text(
             without_nan(
                 {
                     "metric": self.metric,

@@ -2,10 +2,10 @@
 times faster.
 
 A network is traced once with the shape of its windows, converted and compiled. The compiled graph
-is cached in a folder next to the model. Its file name depends on everything that determines the
-graph, so that the next process neither builds nor converts the network. A file that is damaged or
-from another version is replaced. Shapes: x (B, C, *patch) -> logits (B, L, *patch); a graph runs
-one window at a time, so B is any number. It knows no plan.
+is cached in a folder next to the model (``graph_cache``). Its file name depends on everything that
+determines the graph, so that the next process neither builds nor converts the network. A file that
+is damaged or from another version is replaced. Shapes: x (B, C, *patch) -> logits (B, L, *patch); a
+graph runs one window at a time, so B is any number. It knows no plan.
 """
 
 from __future__ import annotations
@@ -23,13 +23,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..core import atomic
-from ..core.errors import OutputError
+from . import graph_cache
 
 # Windows up to this size run in parallel, one core each. A larger window uses all cores, so that
 # only one needs memory at a time.
 SMALL_VOXELS = 2**19
-_DIGEST = 32  # bytes of the SHA-256 digest at the start of a cached file
 
 
 def available() -> bool:
@@ -108,7 +106,7 @@ def compiled(
         else kept / f"{name}-{hashlib.sha256(key.encode()).hexdigest()[:16]}.graph"
     )
     # Use the cached graph, or compile the network and cache it.
-    if file is not None and (found := _read(file)) is not None:
+    if file is not None and (found := graph_cache.read(file)) is not None:
         try:
             return Graph(core.import_model(io.BytesIO(found), "CPU", settings), make)
         except RuntimeError:
@@ -118,7 +116,8 @@ def compiled(
         return None
     graph = core.compile_model(model, "CPU", settings)
     if file is not None:
-        _write(file, graph.export_model())
+        blob = graph.export_model()
+        graph_cache.write(file, bytes(blob.getvalue() if hasattr(blob, "getvalue") else blob))
     return Graph(graph, make)
 
 
@@ -150,28 +149,3 @@ def _converted(module: nn.Module, shape: Sequence[int]) -> Any:
             )
             return None
     return model
-
-
-def _read(file: Path) -> bytes | None:
-    """The cached graph; None if the file is missing or damaged."""
-    try:
-        raw = file.read_bytes()
-    except OSError:
-        return None
-    return raw[_DIGEST:] if hashlib.sha256(raw[_DIGEST:]).digest() == raw[:_DIGEST] else None
-
-
-def _write(file: Path, blob: Any) -> None:
-    """Cache a graph, and delete those of other models in the folder."""
-    data = bytes(blob.getvalue() if hasattr(blob, "getvalue") else blob)
-    try:
-        atomic.make_folder(file.parent)
-        atomic.write_bytes(file, hashlib.sha256(data).digest() + data)
-    except OutputError:
-        logging.getLogger(__name__).debug("%s cannot be written; nothing is cached", file)
-        return
-    # File names start with the model's id.
-    model = file.name.split("-")[0]
-    for other in file.parent.glob("*.graph"):
-        if other.name.split("-")[0] != model:
-            other.unlink(missing_ok=True)

@@ -76,7 +76,8 @@ def _page(run: ReportedRun) -> dict[str, Any]:
     from .. import __version__
 
     montages, gaps = _montages(run)
-    apart = ("verdict", "plausibility")  # the first is the head of the page; the second is long
+    # The first is the head of the page; the others say nothing to a reader.
+    apart = ("verdict", "plausibility", "log_lines")
     card, details = _card({k: v for k, v in (run.card or {}).items() if k not in apart})
     name = run.folder.resolve().name
     judged = calibration(run)
@@ -178,10 +179,11 @@ def _key_figures(run: ReportedRun) -> list[tuple[str, str]]:
 
 def _summary_lines(run: ReportedRun) -> list[str]:
     """Sentences on the best and worst structure, and on what limits the scores."""
+    damage = [f"Damaged file: {words}." for words in run.damage]
     if not run.scores:
-        return [OPTIMISTIC] if run.logs else []
+        return damage + ([OPTIMISTIC] if run.logs else [])
     dice = [s for s in run.scores["summary"] if s["metric"] == "dice" and s["mean"] is not None]
-    lines = [OPTIMISTIC] if run.scored == "validation" else []
+    lines = damage + ([OPTIMISTIC] if run.scored == "validation" else [])
     if len(dice) > 1:
         low, high = min(dice, key=lambda s: s["mean"]), max(dice, key=lambda s: s["mean"])
         lines.append(

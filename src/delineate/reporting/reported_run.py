@@ -14,6 +14,7 @@ from ..core.errors import InputError
 from ..core.inputs import read_json_if_any, read_json_lines
 from ..core.labels import LabelSet
 from ..core.manifest import Manifest
+from ..core.progress import Say, unsaid
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,7 @@ class ReportedRun:
     scores: dict[str, Any] | None = None
     card: dict[str, Any] | None = None
     scored: str = "test"
+    damage: tuple[str, ...] = ()  # a sentence about each log that is not complete
 
     @classmethod
     def load(cls, folder: Path) -> ReportedRun:
@@ -47,8 +49,8 @@ class ReportedRun:
         if (folder / "scores.json").is_file():
             return cls(folder, scores=read_json_if_any(folder / "scores.json"), scored="evaluation")
         manifest = folder / "manifest.jsonl"
-        # A plan with views has one folder per view within each fold.
-        logs = sorted([*folder.glob("fold_*/log.jsonl"), *folder.glob("fold_*/*/log.jsonl")])
+        card = read_json_if_any(folder / "card.json")
+        damage: list[str] = []
         scored = (
             "test"
             if (folder / "test" / "scores.json").is_file()
@@ -60,10 +62,11 @@ class ReportedRun:
             read_json_if_any(folder / "plan.json"),
             Manifest.load(manifest) if manifest.is_file() else None,
             _listed(read_json_if_any(folder / "findings.json")),
-            {"_".join(p.parent.relative_to(folder).parts): read_json_lines(p) for p in logs},
+            _logs(folder, (card or {}).get("log_lines", {}), damage.append),
             read_json_if_any(folder / scored / "scores.json"),
-            read_json_if_any(folder / "card.json"),
+            card,
             scored,
+            tuple(damage),
         )
 
     @property
@@ -84,6 +87,21 @@ class ReportedRun:
         if self.plan and self.plan.get("structures"):
             return LabelSet.from_json(self.plan["structures"])
         return self.manifest.labels if self.manifest else LabelSet(())
+
+
+def _logs(folder: Path, expected: dict[str, int], say: Say) -> dict[str, list[dict[str, Any]]]:
+    """The lines of every log by the name of its network; ``expected`` are their numbers at the end
+    of the training.
+    """
+    found = {}
+    # A plan with views has one folder per view within each fold.
+    for path in sorted([*folder.glob("fold_*/log.jsonl"), *folder.glob("fold_*/*/log.jsonl")]):
+        name = "_".join(path.parent.relative_to(folder).parts)
+        found[name] = read_json_lines(path, unsaid if name in expected else say)
+    for name, count in expected.items():
+        if (lost := count - len(found.get(name, ()))) > 0:
+            say(f"the log of {name}: {lost} of {count} lines are damaged or lost")
+    return found
 
 
 def _listed(findings: Any) -> Any:

@@ -1,5 +1,7 @@
 """The complete state of a training in one safetensors file, replaced atomically; no pickle.
 
+The file has a digest, and the one before it is kept: a damaged file costs the steps since that.
+
 Tensors: ``model.*`` and ``ema.*`` (parameters and buffers), and ``optimiser.INDEX.KEY``, the state
 of the optimiser (momentum, both moments, AMSGrad's maximum). Everything else is JSON in the
 metadata of the file. Random streams are not saved: every step draws its own (see ``patches``).
@@ -12,13 +14,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors import SafetensorError
+from safetensors.torch import load as load_bytes
+from safetensors.torch import save as save_bytes
 from torch import Tensor, nn
 
-from ..core import atomic
+from ..core.bundle import NO_DIGEST, load_tensors, save_tensors
 from ..core.errors import InputError
 from ..core.inputs import parse_json
+from ..core.progress import Say, unsaid
 
 
 def save(
@@ -40,26 +44,33 @@ def save(
     for index, slots in optimiser.state_dict()["state"].items():
         tensors |= {f"optimiser.{index}.{key}": value for key, value in slots.items()}
     own = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
-    with atomic.replacing(path, SafetensorError) as temporary:
-        save_file(own, temporary, metadata={"state": json.dumps(state)})
+    save_tensors(path, save_bytes(own, NO_DIGEST | {"state": json.dumps(state)}))
 
 
 def load(
-    path: Path, model: nn.Module, ema: nn.Module, optimiser: torch.optim.Optimizer
+    path: Path,
+    model: nn.Module,
+    ema: nn.Module,
+    optimiser: torch.optim.Optimizer,
+    say: Say = unsaid,
 ) -> dict[str, Any]:
     """Load a checkpoint into model, average and optimiser; returns ``state``.
+
+    Args:
+        say: receives a sentence if the file is damaged and the one before it is loaded.
 
     Raises:
         InputError: the file is damaged or belongs to another network.
     """
     try:
-        with safe_open(path, framework="pt") as file:
-            names = file.keys()
-            tensors = {name: file.get_tensor(name) for name in names}
-            state: dict[str, Any] = parse_json(file.metadata()["state"])
+        raw, metadata = load_tensors(path, say)
+        tensors = load_bytes(raw)
+        state: dict[str, Any] = parse_json(metadata["state"])
         model.load_state_dict(_below(tensors, "model."))
         ema.load_state_dict(_below(tensors, "ema."))
-    except (SafetensorError, RuntimeError, OSError, KeyError, ValueError) as error:
+    except InputError as error:
+        raise InputError(f"{error.message}; start again with --overwrite", path=path) from error
+    except (SafetensorError, RuntimeError, KeyError, ValueError) as error:
         raise InputError(
             f"the checkpoint is damaged or belongs to another network ({error}); start again with "
             "--overwrite",

@@ -15,7 +15,6 @@ preprocessed arrays; it uses label names only for the log, and accesses no files
 from __future__ import annotations
 
 import copy
-import json
 import logging
 import time
 from collections.abc import Callable, Sequence
@@ -27,20 +26,20 @@ from typing import Any
 import numpy as np
 import torch
 from lightning_fabric import Fabric
-from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
 from torch import nn
 
 from ..core import atomic
-from ..core.bundle import Weights
+from ..core.bundle import Weights, load_weights, save_weights
 from ..core.errors import TrainingError
-from ..core.inputs import read_json_lines
+from ..core.inputs import json_text, read_json_lines
 from ..core.plan import Plan, Schedule
+from ..core.progress import Say, unsaid
 from ..core.scores import without_nan
 from ..core.store import StoredCase
 from ..execution import stopping
 from ..inference import engine as infer
-from ..networks.build import build, load_weights, weights_of
+from ..networks.build import build, weights_of
+from ..networks.build import load_weights as fill
 from . import checkpoint, losses, overlapping
 from . import validation as scoring
 from .norm_statistics import calibrate
@@ -72,7 +71,8 @@ class TrainingJob:
 
     ``folder`` receives the files of the run; ``deadline`` is a ``time.monotonic`` instant at which
     training must have ended; ``listener`` is called with every log line, ``on_best`` with the
-    weights and log line whenever they are the best so far. ``extension`` is the number of times
+    weights and log line whenever they are the best so far, ``say`` with a sentence about a damaged
+    file. ``extension`` is the number of times
     that a finished training was extended; each extension starts the schedule again, at
     ``EXTENSION_RATE`` times the learning rate.
     """
@@ -87,6 +87,7 @@ class TrainingJob:
     init: Weights | None = None
     listener: Listener = lambda line: None
     on_best: Callable[[Weights, dict[str, Any]], None] = lambda weights, line: None
+    say: Say = unsaid
     threads: int = 1
     extension: int = 0
 
@@ -107,6 +108,7 @@ class TrainingState:
     learning_rate: float = 0.0  # of the last step
     epoch_ended: bool = False  # after the last step of an epoch, until its line is logged
     origin_s: float = 0.0  # ``spent_s`` at the start of the last extension
+    lines: int = 0  # of the log
     infinite: int = 0  # latest consecutive steps with a loss that is not finite, of those read
     losses: list[float] = field(default_factory=list)  # of the current epoch
     counts: list[list[int]] = field(default_factory=list)  # of the current epoch, see ``scoring``
@@ -128,9 +130,9 @@ def fit(job: TrainingJob) -> Weights:
     state, plan, schedule = networks.state, job.plan, job.plan.schedule
     clock = Clock(schedule, state.spent_s, job.deadline, state.origin_s)
     peak = plan.optimiser.learning_rate * (EXTENSION_RATE if state.extension else 1.0)
-    _truncate_log(job, state.step)
+    _truncate_log(job, state)
     if state.finished:
-        return load_file(job.folder / "best.safetensors")
+        return load_weights(job.folder / "best.safetensors", job.say)
 
     threads = _thread_choice(job)
     networks.model.train()
@@ -171,7 +173,7 @@ def fit(job: TrainingJob) -> Weights:
     # If the deadline had passed before the first step, there are no best weights yet.
     if not (job.folder / "best.safetensors").is_file():
         _keep_best(job, networks.average, {"step": state.step})
-    return load_file(job.folder / "best.safetensors")
+    return load_weights(job.folder / "best.safetensors", job.say)
 
 
 @dataclass
@@ -196,7 +198,7 @@ class _Networks:
         fabric = Fabric(accelerator=job.device.type, devices=1, precision=_precision(dtype))
         module = build(job.plan.network, seed=job.seed).to(job.device)
         if job.init is not None:
-            load_weights(module, job.init, strict=False)
+            fill(module, job.init, strict=False)
         average = copy.deepcopy(module).to(job.device).eval()
         optimiser = make_optimiser(module, job.plan.optimiser, dtype)
         state = _resume(job, module, average, optimiser)
@@ -251,7 +253,7 @@ def _resume(
     """
     state, path = TrainingState(), job.folder / "last.safetensors"
     if path.is_file():
-        state = TrainingState(**checkpoint.load(path, module, average, optimiser))
+        state = TrainingState(**checkpoint.load(path, module, average, optimiser, job.say))
     if job.extension > state.extension:
         state.extension, state.origin_s = job.extension, state.spent_s
         state.validated_at, state.finished = 0.0, False
@@ -424,8 +426,7 @@ def _keep_best(job: TrainingJob, average: nn.Module, line: dict[str, Any]) -> No
 def _write(average: nn.Module, path: Path) -> Weights:
     """Write the averaged weights to ``path``, and return them."""
     weights = weights_of(average)
-    with atomic.replacing(path, SafetensorError) as temporary:
-        save_file({k: np.asarray(v, order="C") for k, v in weights.items()}, temporary)
+    save_weights(path, weights)
     return weights
 
 
@@ -473,19 +474,23 @@ def _log(job: TrainingJob, state: TrainingState, clock: Clock, line: dict[str, A
         "train_dice_mean": mean_dice,
         **line,
     }
-    state.losses, state.counts = [], []
-    atomic.append_line(job.folder / "log.jsonl", json.dumps(without_nan(full)))
+    state.losses, state.counts, state.lines = [], [], state.lines + 1
+    atomic.append_line(job.folder / "log.jsonl", json_text(without_nan(full)))
     job.listener(full)
 
 
-def _truncate_log(job: TrainingJob, step: int) -> None:
+def _truncate_log(job: TrainingJob, state: TrainingState) -> None:
     """Remove the log lines and the kept weights that are newer than the checkpoint from which the
-    run resumes.
+    run resumes; lines that were lost are reported.
     """
-    path = atomic.make_folder(job.folder) / "log.jsonl"
-    if path.is_file():
-        lines = [line for line in read_json_lines(path) if line["step"] <= step]
-        atomic.write_text(path, "".join(json.dumps(line) + "\n" for line in lines))
+    path, step = atomic.make_folder(job.folder) / "log.jsonl", state.step
+    written = read_json_lines(path) if path.is_file() else []
+    lines = [line for line in written if line["step"] <= step]
+    if lost := max(0, state.lines - len(lines)):
+        job.say(f"{path}: {lost} of {state.lines} lines are damaged or lost")
+    state.lines = len(lines)
+    if lines != written or lost:
+        atomic.write_text(path, "".join(json_text(line) + "\n" for line in lines))
     # The number in the name has a fixed width, so names are ordered by epoch.
     for kept in job.folder.glob(f"epoch_{'[0-9]' * 5}.safetensors"):
         if kept.name > _kept_file(job, step).name:

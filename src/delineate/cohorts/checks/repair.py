@@ -18,7 +18,6 @@ manifest has only one mapping.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -282,7 +281,7 @@ def write_mended(
         "failed": [str(e) for e in failures],
         "patients": dict(patients or {}),
     }
-    atomic.write_text(target / "changes.json", json.dumps(logged, indent=1))
+    atomic.write_json(target / "changes.json", logged)
     atomic.write_text(target / "manifest.jsonl", result.to_jsonl())
     return result
 

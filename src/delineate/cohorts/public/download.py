@@ -17,7 +17,6 @@ import contextlib
 import difflib
 import errno
 import hashlib
-import json
 import os
 import re
 import shutil
@@ -188,7 +187,7 @@ class _Destination:
         """Add facts about one file."""
         known = self.recorded()
         known[name] = {**known.get(name, {}), **facts}
-        atomic.write_text(self.folder / RECORD, json.dumps(known, indent=1, sort_keys=True) + "\n")
+        atomic.write_json(self.folder / RECORD, dict(sorted(known.items())))
 
 
 def _download_file(remote: Remote, url: str, place: _Destination) -> Path:
@@ -382,7 +381,7 @@ def _begin_part(answer: Any, part: Path, url: str, total: int) -> None:
     # If-Range needs a strong validator (RFC 9110, 13.1.5); a weak ETag starts with W/.
     same = answer.headers.get("Last-Modified", "") if not same or same.startswith("W/") else same
     _refuse_full_disk(part, total)
-    atomic.write_text(_notes_path(part), json.dumps({"url": url, "same": same, "total": total}))
+    atomic.write_json(_notes_path(part), {"url": url, "same": same, "total": total})
 
 
 def _append(

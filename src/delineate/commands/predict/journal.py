@@ -16,8 +16,9 @@ from typing import Any
 
 from ...core import atomic
 from ...core.errors import InputError
-from ...core.inputs import read_json_lines
+from ...core.inputs import json_text, read_json_lines
 from ...core.manifest import ABSENT, Case
+from ...core.progress import Say, unsaid
 from ...core.scores import without_nan
 from ...formats.files import files_of
 from ..options import PredictOptions
@@ -36,18 +37,19 @@ class Journal:
         out: the folder of the results; it need not exist.
         model: the model's id.
         options: of this call.
+        say: receives a sentence about damaged lines; their cases are segmented again.
 
     Raises:
         InputError: the file is not a journal.
     """
 
-    def __init__(self, out: Path, model: str, options: PredictOptions):
+    def __init__(self, out: Path, model: str, options: PredictOptions, say: Say = unsaid):
         self._out = out
         given = {k: v for k, v in vars(options).items() if k not in IMMATERIAL}
         content = json.dumps([model, given], sort_keys=True, default=str)
         self._made_by = hashlib.sha256(content.encode()).hexdigest()
         path = out / NAME
-        lines = read_json_lines(path) if path.is_file() else []
+        lines = read_json_lines(path, say) if path.is_file() else []
         # Of several lines for one case the last counts.
         self._lines = {str(line["case"]): line for line in lines if "case" in line}
 
@@ -86,12 +88,12 @@ class Journal:
             "entry": without_nan(entry),
         }
         self._lines[case] = line
-        atomic.append_line(self._out / NAME, json.dumps(line))
+        atomic.append_line(self._out / NAME, json_text(line))
 
     def compact(self) -> None:
         """Keep one line for each case."""
         if self._lines:
-            text = "".join(json.dumps(line) + "\n" for line in self._lines.values())
+            text = "".join(json_text(line) + "\n" for line in self._lines.values())
             atomic.write_text(self._out / NAME, text)
 
 

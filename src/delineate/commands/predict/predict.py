@@ -140,7 +140,7 @@ def predict_cases(
     refuse_foreign(manifest, folder, options, bundle.plan)
     device = choose_device(options.device)
     head = {"model": Path(model).name, "device": device.type, "options": options}
-    journal = Journal(folder, bundle.id, options)
+    journal = Journal(folder, bundle.id, options, say)
     finished = {} if options.again else _finished(manifest, journal, progress)
     if finished:
         say(

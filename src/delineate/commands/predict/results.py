@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import csv
 import io
-import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -299,7 +298,7 @@ def write_record(
     begun = {*writing, *begun} - set(cases)
     record |= {"writing": sorted(begun)} if begun else {}
     cases = without_nan(cases)
-    atomic.write_text(path, json.dumps(without_nan(record | {"cases": cases}), indent=1))
+    atomic.write_json(path, without_nan(record | {"cases": cases}))
     if any("uncertainty" in entry for entry in cases.values()):
         atomic.write_text(folder / "uncertainty.csv", _csv(cases))
 

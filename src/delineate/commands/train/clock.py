@@ -4,7 +4,6 @@ budget includes the time before a kill.
 
 from __future__ import annotations
 
-import json
 import time
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -61,11 +60,9 @@ class RunClock:
 
     def save(self) -> None:
         """Record the time spent, for a start after a kill."""
-        atomic.write_text(
+        atomic.write_json(
             self.path,
-            json.dumps(
-                {"spent_s": round(self.elapsed_s, 1), "extensions_s": list(self.extensions)}
-            ),
+            {"spent_s": round(self.elapsed_s, 1), "extensions_s": list(self.extensions)},
         )
 
     def extended(self, seconds: float, finished: bool) -> RunClock:

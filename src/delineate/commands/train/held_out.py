@@ -191,7 +191,7 @@ def evaluate(
     failures = [str(o.error) for o in outcomes if o.error is not None]
     predicted = {o.name: o.seconds for o in outcomes if o.value is not None}
     scorable = evaluation.only(case for case in evaluation if case.id in predicted)
-    atomic.write_text(folder / "manifest.jsonl", scorable.to_jsonl())
+    scorable.save_record(folder / "manifest.jsonl")
     what = "test" if is_test else ("cross-validation" if len(groups) > 1 else "validation")
     unscored = {"what": what, "cases": 0, "not_scored": [case.id for case in evaluation]}
     if not predicted:

@@ -11,7 +11,7 @@ from typing import Any
 from ... import __version__
 from ...cohorts.discovery.channels import numbered
 from ...cohorts.licence import licence_of_data, stated_licences
-from ...core.bundle import Bundle, Member, Weights
+from ...core.bundle import Bundle, Member, Weights, load_weights
 from ...core.plan import Plan
 from ...evaluation.training_verdict import Verdict
 from ...extend.registers import custom_parts
@@ -30,8 +30,6 @@ class ModelFile:
     """
 
     def __init__(self, planned: PlannedRun, jobs: Sequence[NetworkJob]):
-        from safetensors.numpy import load_file
-
         run = planned.run
         self.path: Path = run.model
         self.plan = planned.plan
@@ -42,7 +40,7 @@ class ModelFile:
         for job in jobs:
             best = job.folder(run.folder) / "best.safetensors"
             if best.is_file():
-                self._members[job.key] = job.member(self.plan, load_file(best))
+                self._members[job.key] = job.member(self.plan, load_weights(best, run.say))
         if self._members and self.path.is_file():
             card = Bundle.load(self.path).card
             self.card |= {key: card[key] for key in ("validation", "training_s") if key in card}

@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ...core import atomic
 from ...core.bundle import Member, Weights
 from ...core.errors import PlanError, UsageError
 from ...core.manifest import Case, Manifest
@@ -150,7 +149,7 @@ def settle_plan(run: TrainingRun, manifest: Manifest) -> PlannedRun:
         run.save_json("fingerprint.json", found.to_json())
     for key, reason in plan.reasons.items():
         run.say(f"plan: {key}: {reason}")
-    atomic.write_text(kept, plan.to_json())
+    plan.save(kept)
     return PlannedRun(run, manifest, plan)
 
 
@@ -165,7 +164,7 @@ def new_plan(run: TrainingRun, manifest: Manifest) -> tuple[Plan, Fingerprint | 
     request = run.request
     found: Fingerprint | None = None
     if request.plan:
-        plan = _given_plan(run, manifest, Plan.load(request.plan))
+        plan = _given_plan(run, manifest, Plan.load(request.plan, run.say))
     else:
         plan, found = _derived_plan(run, manifest)
     plan = with_changes(plan, request.changes)

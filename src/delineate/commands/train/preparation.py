@@ -7,15 +7,14 @@ stopped.
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Sequence
 from functools import partial
+from typing import Any
 
 import numpy as np
 
 from ...cohorts.reading import read_image, read_label
-from ...core import atomic
-from ...core.inputs import read_json
+from ...core.inputs import read_json_if_any
 from ...core.labels import IGNORED, LabelSet
 from ...core.manifest import Case, Manifest
 from ...core.plan import Plan
@@ -26,7 +25,7 @@ from ...execution import local as batch
 from ...trust.plausibility import CaseMeasures, Ranges, measure, ranges_of, sample
 
 VIEWS_CHUNK = (32, 32, 32)  # views slice along every axis: a chunk as wide along each
-MEASURES = "measures.json"  # of a case, next to its arrays
+MEASURES = "measures"  # of a case, in its notes
 OBLIQUE_DEPTH = 8  # slices in a chunk where tilted planes cross several
 
 
@@ -83,8 +82,8 @@ def prepare_case(case: Case, manifest: Manifest, plan: Plan, store: Store) -> No
         ignored=bool(manifest.mapping.ignore),
         seed=seed,
         spacing_mm=record.prepared.spacing_mm,
+        notes={MEASURES: measures.to_json()},
     )
-    atomic.write_text(store.folder / case.id / MEASURES, json.dumps(measures.to_json()))
 
 
 def _measures(image: Volume, label: Volume, labels: LabelSet) -> CaseMeasures:
@@ -94,9 +93,16 @@ def _measures(image: Volume, label: Volume, labels: LabelSet) -> CaseMeasures:
 
 
 def ranges_in(store: Store, cases: Sequence[str]) -> Ranges:
-    """The ranges of the stored cases; those of earlier versions have no measures."""
-    files = [store.folder / case / MEASURES for case in cases]
-    return ranges_of([CaseMeasures.from_json(read_json(f)) for f in files if f.is_file()])
+    """The ranges of the stored cases; those of earlier versions may have no measures."""
+    found = [_measures_in(store, case) for case in cases]
+    return ranges_of([CaseMeasures.from_json(one) for one in found if one is not None])
+
+
+def _measures_in(store: Store, case: str) -> dict[str, Any] | None:
+    # Earlier versions had a file next to the arrays.
+    earlier = read_json_if_any(store.folder / case / f"{MEASURES}.json")
+    found: dict[str, Any] | None = store.notes(case).get(MEASURES, earlier)
+    return found
 
 
 def _chunk(plan: Plan) -> tuple[int, int, int]:

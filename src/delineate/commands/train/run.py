@@ -98,7 +98,7 @@ class TrainingRun:
 
     def save_json(self, name: str, data: dict[str, Any]) -> None:
         """Write one file of the run's folder; NaN becomes null."""
-        atomic.write_text(self.folder / name, json.dumps(without_nan(data), indent=1))
+        atomic.write_json(self.folder / name, without_nan(data))
 
 
 def folder_of(model: Path) -> Path:

@@ -4,7 +4,6 @@ cases fixed in ``manifest.jsonl``.
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -34,9 +33,10 @@ def settle_cohort(run: TrainingRun) -> tuple[Manifest, Sequence[str]]:
     if kept.is_file():
         return Manifest.load(kept), ()
     manifest, failures = found_cohort(run, run.folder / "check")
-    shutil.copyfile(run.folder / "check" / "findings.json", run.folder / "findings.json")
+    findings = (run.folder / "check" / "findings.json").read_bytes()
+    atomic.write_bytes(run.folder / "findings.json", findings)
     run.save_json("split.json", _split_of(manifest, run.request))
-    atomic.write_text(kept, manifest.to_jsonl())
+    manifest.save_record(kept)
     tested = sum(case.split == "test" for case in manifest)
     run.say(
         f"{len(manifest)} cases of {len(manifest.patients)} patients ({manifest.layout}): "

@@ -17,18 +17,19 @@ without ``--overwrite``. Only this module imports ``training``.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from ... import __version__
 from ...cohorts.discovery.originals import originals, originals_in
 from ...core import atomic
-from ...core.bundle import Bundle, Weights, graphs_beside
-from ...core.errors import DelineateError, OutputError, TrainingError
-from ...core.inputs import read_json
+from ...core.bundle import Bundle, Weights, graphs_beside, load_weights
+from ...core.errors import DelineateError, OutputError, StoreError, TrainingError
+from ...core.inputs import read_json, read_json_lines
 from ...core.manifest import Case, Manifest
 from ...core.plan import Network
 from ...core.progress import Progress, Say, silent, unsaid
@@ -43,6 +44,7 @@ from ...extend.registers import RECIPES
 from ...extras import require_extra
 from ...planning import capacity
 from ...planning import rules as plan_step
+from ...trust.plausibility import Ranges
 from .. import predict as predict_step
 from .. import report as report_step
 from ..options import TrainOptions
@@ -56,6 +58,8 @@ from .sides import settle_cohort
 
 if TYPE_CHECKING:
     from ...training import loop
+
+T = TypeVar("T")
 
 # Prepared cases are held in memory if they need at most this share of what is free.
 RAM_SHARE = 0.35
@@ -153,7 +157,8 @@ def _train(run: TrainingRun, manifest: Manifest, failures: Sequence[str]) -> Tra
     planned = settle_plan(run, manifest)
     run.clock.save()
     failures = [*failures, *_prepare(planned)]
-    judging.record_baseline(planned)
+    sound = _SoundCases(planned, failures)
+    sound.for_work(lambda: judging.record_baseline(planned))
     run.clock.save()
     evaluation = held_out.cases_to_score(planned)
     reserve = held_out.reserve(planned, evaluation)
@@ -161,13 +166,13 @@ def _train(run: TrainingRun, manifest: Manifest, failures: Sequence[str]) -> Tra
     # others.
     jobs = planned.jobs
     model = ModelFile(planned, jobs)
-    learned = [case.id for case in planned.learning if run.store.has(case.id)]
-    model.card["plausibility"] = preparation.ranges_in(run.store, learned).to_json()
+    model.card["plausibility"] = sound.for_work(lambda: _ranges(planned)).to_json()
     for number, job in enumerate(jobs):
         share = (run.clock.remaining_s() - reserve.total_s) / (len(jobs) - number)
         limited = run.request.budget_s is not None
-        _fit(planned, model, job, time.monotonic() + max(1.0, share) if limited else None)
-    _postprocess(planned, model, reserve.postprocess_s)
+        deadline = time.monotonic() + max(1.0, share) if limited else None
+        sound.for_work(partial(_fit, planned, model, job, deadline))
+    sound.for_work(lambda: _postprocess(planned, model, reserve.postprocess_s))
     scores, unscored = held_out.evaluate(planned, model, reserve.evaluation)
     verdict = judging.verdict_of(planned, model.card, scores)
     failures = [*failures, *unscored, *_finish(run, model, scores, verdict)]
@@ -192,6 +197,40 @@ def _use_fastest_threads(run: TrainingRun) -> None:
         torch.set_num_threads,
         torch.get_num_threads(),
     )
+
+
+@dataclass(frozen=True)
+class _SoundCases:
+    """Prepares a damaged case of the store again when work meets it; adds to ``failures``."""
+
+    planned: PlannedRun
+    failures: list[str]
+
+    def for_work(self, work: Callable[[], T]) -> T:
+        """The result of ``work``, which is repeated after each damaged case: it must be a function
+        that continues where it stopped.
+
+        Raises:
+            StoreError: a case is damaged again.
+        """
+        run, again = self.planned.run, set[str]()
+        while True:
+            try:
+                return work()
+            except StoreError as error:
+                if error.case is None or error.case in again:
+                    raise
+                again.add(error.case)
+                run.say(f"case {error.case}: its prepared arrays are damaged; prepared again")
+                run.store.remove(error.case)
+                self.failures.extend(_prepare(self.planned))
+
+
+def _ranges(planned: PlannedRun) -> Ranges:
+    """What the training cases measure, for comparison with predictions."""
+    store = planned.run.store
+    learned = [case.id for case in planned.learning if store.has(case.id)]
+    return preparation.ranges_in(store, learned)
 
 
 def _prepare(planned: PlannedRun) -> list[str]:
@@ -261,6 +300,7 @@ def _fit(planned: PlannedRun, model: ModelFile, job: NetworkJob, deadline: float
         init,
         report,
         keep,
+        say=run.say,
         threads=threads,
         extension=len(run.clock.extensions),
     )
@@ -270,6 +310,9 @@ def _fit(planned: PlannedRun, model: ModelFile, job: NetworkJob, deadline: float
     if not finished:
         model.note("training_s", job.name, round(time.monotonic() - began, 1))
     model.card["torch"] = torch.__version__
+    # With it a report recognises a log that has lost lines.
+    if (log := folder / "log.jsonl").is_file():
+        model.note("log_lines", job.name, len(read_json_lines(log)))
     model.save()
 
 
@@ -279,8 +322,6 @@ def _fitted(fitted: loop.TrainingJob, model: ModelFile, job: NetworkJob) -> Weig
     Raises:
         TrainingError: there are none.
     """
-    from safetensors.numpy import load_file
-
     from ...training import loop
 
     try:
@@ -290,7 +331,7 @@ def _fitted(fitted: loop.TrainingJob, model: ModelFile, job: NetworkJob) -> Weig
         if not best.is_file():
             raise
         model.note("diverged", job.name, error.message)
-        return load_file(best)
+        return load_weights(best, fitted.say)
 
 
 @dataclass
@@ -339,7 +380,7 @@ def _postprocess(planned: PlannedRun, model: ModelFile, limit_s: float) -> None:
             f"postprocessing: only the largest connected component of {', '.join(names)} is kept, "
             "which is better on the validation cases"
         )
-        atomic.write_text(run.folder / "plan.json", plan.to_json())
+        plan.save(run.folder / "plan.json")
         model.replan(plan)
         model.save()
 

@@ -1,0 +1,94 @@
+"""Compiled graphs on disk, next to their model: only those that this user compiled are used.
+
+OpenVINO loads a compiled graph without checks, so one that came with a model must never be used.
+Each file begins with an HMAC-SHA256 of its name and content, with a key that only this user can
+read and that is not in the model's folder. A file that does not fit, because another user wrote it
+or because it is damaged, is ignored and replaced. Its name begins with the id of its model.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import logging
+import os
+import secrets
+import sys
+from pathlib import Path
+
+from ..core import atomic
+from ..core.errors import OutputError
+
+_KEY_BYTES = 32
+_DIGEST = hashlib.sha256().digest_size
+
+log = logging.getLogger(__name__)
+
+
+def read(file: Path) -> bytes | None:
+    """The graph in ``file``; None if there is none that this user wrote, or if it is damaged."""
+    try:
+        raw = file.read_bytes()
+    except OSError:
+        return None
+    key = _key()
+    if key is None or not hmac.compare_digest(_seal(key, file, raw[_DIGEST:]), raw[:_DIGEST]):
+        log.debug("%s was not written by this user, or is damaged; it is not used", file)
+        return None
+    return raw[_DIGEST:]
+
+
+def write(file: Path, data: bytes) -> None:
+    """Keep a graph, and delete those of other models in the folder; does nothing where files or
+    the key cannot be written.
+    """
+    key = _key()
+    if key is None:
+        return
+    try:
+        atomic.make_folder(file.parent)
+        atomic.write_bytes(file, _seal(key, file, data) + data)
+    except OutputError as error:
+        log.debug("%s; nothing is cached", error)
+        return
+    model = file.name.split("-")[0]
+    for other in file.parent.glob("*.graph"):
+        if other.name.split("-")[0] != model:
+            other.unlink(missing_ok=True)
+
+
+def _seal(key: bytes, file: Path, data: bytes) -> bytes:
+    return hmac.digest(key, file.name.encode() + b"\0" + data, "sha256")
+
+
+def _key() -> bytes | None:
+    """This user's key, which is made if there is none; None if it cannot be kept."""
+    path = _state_folder() / "graph.key"
+    try:
+        # A key that others can read, or that was cut off, is replaced.
+        if path.is_file() and _is_private(path) and len(found := path.read_bytes()) == _KEY_BYTES:
+            return found
+        atomic.write_bytes(path, made := secrets.token_bytes(_KEY_BYTES), private=True)
+        return made
+    except (OSError, OutputError) as error:
+        log.debug("no key for compiled graphs: %s", error)
+        return None
+
+
+def _is_private(path: Path) -> bool:
+    """Whether the file belongs to this user and nobody else can read it; Windows separates the
+    folders of users.
+    """
+    if os.name == "nt":
+        return True
+    found = path.stat()
+    return found.st_uid == os.getuid() and not found.st_mode & 0o077
+
+
+def _state_folder() -> Path:
+    """The user's folder for what programs keep between calls."""
+    if os.name == "nt":
+        return Path(os.environ.get("LOCALAPPDATA", Path.home() / "AppData/Local")) / "delineate"
+    if sys.platform == "darwin":
+        return Path.home() / "Library/Application Support/delineate"
+    return Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local/state") / "delineate"
