@@ -1,0 +1,105 @@
+"""A training, a prediction, an evaluation and a report that take a second or two: the commands that
+the scripts of this folder disturb. They run in this process.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+
+from delineate.commands.evaluate import evaluate
+from delineate.commands.options import EvaluateOptions, PredictOptions, ReportOptions, TrainOptions
+from delineate.commands.predict import predict
+from delineate.commands.report import report
+from delineate.commands.train.train import train
+from delineate.core.labels import LabelSet
+from delineate.core.plan import (
+    Augmentation,
+    Channel,
+    Network,
+    Normalisation,
+    Plan,
+    Schedule,
+    Structure,
+)
+from delineate.core.progress import Progress, silent
+
+Say = Callable[[str], None]
+SHAPE = (16, 14, 12)
+TRAIN, VALIDATE, TEST = ("c0", "c1"), ("c2",), ("c3",)
+
+
+def write_inputs(folder: Path) -> None:
+    """Write ``cohort``, ``plan.json``, ``split.json`` and ``scans`` to ``folder``."""
+    rng, affine = np.random.default_rng(0), np.diag([-1.0, 1.5, 2.0, 1])
+    for n, name in enumerate((*TRAIN, *VALIDATE, *TEST)):
+        label = np.zeros(SHAPE, np.uint8)
+        label[3:8, 4:9, 2 + n % 3 : 7] = 1
+        label[9:13, 5:10, 3:9] = 2
+        image = np.rint(rng.normal(100, 20, SHAPE) + 60 * label).astype(np.int16)
+        for array, part in ((image, "images"), (label, "labels")):
+            path = folder / "cohort" / part / f"{name}.nii.gz"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            nib.save(nib.Nifti1Image(array, affine), path)
+        if n < 3:
+            (folder / "scans").mkdir(exist_ok=True)
+            nib.save(nib.Nifti1Image(image, affine), folder / "scans" / f"{name}.nii.gz")
+    split = {"train": TRAIN, "val": VALIDATE, "test": TEST}
+    (folder / "split.json").write_text(json.dumps(split))
+    (folder / "plan.json").write_text(plan().to_json())
+
+
+def plan() -> Plan:
+    labels = LabelSet.from_names({1: "first part", 2: "second part"})
+    kernels = ((3, 3, 3),) * 2
+    return Plan(
+        channels=(Channel(name="image", normalise=Normalisation(kind="robust")),),
+        structures=tuple(Structure(**d) for d in labels.to_json()),
+        spacing_mm=(1.0, 1.5, 2.0),
+        patch=(16, 16, 16),
+        batch=1,
+        network=Network(
+            dims=3, channels=1, classes=3, widths=(2, 4), strides=((2, 2, 2),), kernels=kernels
+        ),
+        schedule=Schedule(epochs=3, steps_per_epoch=2),
+        augmentation=Augmentation(mirror=(0,)),
+    )
+
+
+def training(folder: Path, say: Say, progress: Progress = silent) -> int:
+    """Each command gives its number of failures."""
+    options = TrainOptions(
+        epochs=3, plan=str(folder / "plan.json"), split=str(folder / "split.json"), device="cpu"
+    )
+    return len(
+        train(folder / "cohort", folder / "m.model", options, say=say, progress=progress).failures
+    )
+
+
+def prediction(folder: Path, say: Say) -> int:
+    options = PredictOptions(device="cpu")
+    found = predict(folder / "m.model", [folder / "scans"], folder / "masks", options, say=say)
+    return len(found.failures)
+
+
+def evaluation(folder: Path, say: Say) -> int:
+    options = EvaluateOptions(workers=1, report=False, pictures=False)
+    found = evaluate(folder / "masks", folder / "cohort" / "labels", folder / "scores", options)
+    return len(found.failures)
+
+
+def reporting(folder: Path, say: Say) -> int:
+    report(folder / "m.model.run", None, ReportOptions())
+    return 0
+
+
+COMMANDS: dict[str, Callable[[Path, Say], int]] = {
+    "train": training,
+    "predict": prediction,
+    "evaluate": evaluation,
+    "report": reporting,
+}
