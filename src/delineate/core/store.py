@@ -273,7 +273,8 @@ class Store:
             kept["spacing_mm"] = np.array(spacing_mm, dtype=np.float64)
             kept["notes"] = np.array(json_text(notes or {}))
             kept["delineate_store"] = np.array(SCHEMAS["delineate_store"])
-            np.savez(building / "case.npz", crc32=np.uint32(_crc32(kept)), **kept)  # type: ignore[arg-type]
+            kept["crc32"] = np.array(_crc32(kept), np.uint32)
+            np.savez(building / "case.npz", **kept)  # type: ignore[arg-type]
 
     def remove(self, case: str) -> None:
         """Remove a case, whose files may be damaged."""

@@ -310,10 +310,15 @@ def _fit(planned: PlannedRun, model: ModelFile, job: NetworkJob, deadline: float
     if not finished:
         model.note("training_s", job.name, round(time.monotonic() - began, 1))
     model.card["torch"] = torch.__version__
-    # With it a report recognises a log that has lost lines.
-    if (log := folder / "log.jsonl").is_file():
-        model.note("log_lines", job.name, len(read_json_lines(log)))
+    model.note("log_lines", job.name, _count_of(folder / "log.jsonl"))
     model.save()
+
+
+def _count_of(log: Path) -> int:
+    """The number of lines, by which a report recognises a log that has lost some; 0 for a training
+    whose time was over before its first step.
+    """
+    return len(read_json_lines(log)) if log.is_file() else 0
 
 
 def _fitted(fitted: loop.TrainingJob, model: ModelFile, job: NetworkJob) -> Weights:
