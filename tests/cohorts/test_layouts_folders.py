@@ -187,6 +187,21 @@ def test_suffix_pairs(tmp_path, image, label):
     assert sum(f.kind == "unpaired" for f in again.findings) == 3
 
 
+def test_equal_names_with_other_endings(tmp_path):
+    for n in range(4):
+        scan = np.random.default_rng(n).integers(0, 255, (40, 30)).astype(np.uint8)
+        png(tmp_path / f"{n}.bmp", scan)
+        png(tmp_path / f"{n}.png", np.pad(np.full((20, 10), 255 * (n > 0), np.uint8), 10))
+    manifest = find(tmp_path)
+    assert (manifest.layout, len(manifest)) == ("ending-pairs", 4)
+    assert all(c.path.endswith(".bmp") and c.label[0].path.endswith(".png") for c in manifest)
+    # Pictures of one kind are no pairs.
+    for n in range(4):
+        png(tmp_path / f"{n}.png", np.random.default_rng(n).integers(0, 255, (40, 30), np.uint8))
+    with pytest.raises(LayoutError, match="differ only in their extension"):
+        find(tmp_path)
+
+
 def test_images_without_truth(tmp_path):
     for n in range(3):
         nifti(tmp_path / f"liver_{n}.nii.gz", noise(n))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from pathlib import Path
 
@@ -248,11 +249,19 @@ def test_chase_db1(tmp_path):
     assert all(Path(c.label[0].path).stem.endswith("1stHO") for c in found.manifest)
 
 
-def test_stare(tmp_path):
+@pytest.mark.parametrize("ending", ["png", "ppm", "ppm.gz"])
+def test_stare(tmp_path, ending):
     for n in (1, 2):
         photo(tmp_path / f"stare-images/im{n:04d}.png", n)
         mask(tmp_path / f"labels-ah/im{n:04d}.ah.png")
         mask(tmp_path / f"labels-vk/im{n:04d}.vk.png")
+    for path in [*tmp_path.rglob("*.png")] if ending != "png" else []:
+        Image.open(path).save(path.with_suffix(".ppm"))
+        if ending == "ppm.gz":
+            plain = path.with_suffix(".ppm")
+            plain.with_name(f"{plain.name}.gz").write_bytes(gzip.compress(plain.read_bytes()))
+            plain.unlink()
+        path.unlink()
     found = found_in(tmp_path, "stare")
     assert {Path(c.label[0].path).parent.name for c in found.manifest} == {"labels-ah"}
 

@@ -99,6 +99,9 @@ def test_mms2(tmp_path):
         ("002_SA_ES", "002"),
     ]
     assert names(found)[1] == "left ventricle"
+    assert says(found, "unused", "--layout mms2-la")
+    other = discover(tmp_path / "dataset", layout="mms2-la").manifest
+    assert [case.id for case in other][:2] == ["001_LA_ED", "001_LA_ES"] and len(other) == 4
 
 
 def test_mm_whs(tmp_path):
@@ -341,8 +344,14 @@ def test_isles_2022(tmp_path):
             f"derivatives/{s}/{ses}/{s}_{ses}_msk.nii.gz",
         )
         (tmp_path / s / ses / "dwi" / f"{s}_{ses}_dwi.json").write_text("{}")
+        # FLAIR has a grid of its own: thicker slices of the same head.
+        thick = AFFINE @ np.diag([1, 1, 2, 1])
+        flair = tmp_path / s / ses / "anat" / f"{s}_{ses}_FLAIR.nii.gz"
+        nifti(flair, noise(n, (*SHAPE[:2], SHAPE[2] // 2)), thick)
     found = found_in(tmp_path, "isles-2022")
-    assert found.manifest.channels == ("DWI", "ADC") and says(found, "unused", "FLAIR")
+    assert found.manifest.channels == ("DWI", "ADC", "FLAIR")
+    image = read_image(found.manifest.cases[0], found.manifest)
+    assert image.array.shape == (3, *SHAPE) and image.meta["resampled"] == 1
     assert rows(found)[0][:2] == ("sub-strokecase0001_ses-0001", "sub-strokecase0001")
 
 

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 from tests.cohorts.imitate import box, nifti, noise
 from tests.plans import small_network, small_plan
 
+from delineate.cohorts.discovery.layouts import find
+from delineate.cohorts.reading import read_label
 from delineate.commands.evaluate import evaluate
 from delineate.commands.options import EvaluateOptions
 from delineate.core.bundle import Bundle, Member
 from delineate.core.errors import LabelError, UsageError
 from delineate.core.labels import LabelSet
 from delineate.core.plan import Structure
+from delineate.extend.registers import RECIPES
 from delineate.networks.build import build, weights_of
 
 LIVER, SPLEEN, KIDNEY = box(), box(at=(7, 5, 2)), box(at=(2, 6, 2), size=2)
@@ -39,7 +43,7 @@ def cohort(root, names, mask):
     (root / "labels").mkdir(parents=True)
     (root / "labels.csv").write_text(names)
     for n in range(3):
-        nifti(root / "images" / f"c{n}.nii.gz", noise(n))
+        nifti(root / "images" / f"c{n}.nii.gz", noise(n, mask.shape))
         nifti(root / "labels" / f"c{n}.nii.gz", mask)
     return root
 
@@ -91,3 +95,43 @@ def test_model_and_labels_exclude_each_other(model, tmp_path):
     pred = predictions(tmp_path / "pred")
     with pytest.raises(UsageError, match="--model and --labels exclude each other"):
         evaluate(pred, pred, None, EvaluateOptions(model=model, labels={1: "liver"}))
+
+
+def model_of_recipe(path, recipe, labels):
+    plan = small_plan(
+        recipe=recipe,
+        structures=tuple(Structure(**d) for d in labels.to_json()),
+        network=small_network(classes=len(labels) + 1),
+    )
+    Bundle(plan, (Member("fold_0", weights_of(build(plan.network, 0))),)).save(path)
+    return path
+
+
+def test_structures_that_a_recipe_merged(tmp_path):
+    """The liver of a recipe has its tumours; the truth has two values."""
+    path = model_of_recipe(
+        tmp_path / "m.model", "liver-ct-unet3d", LabelSet.from_names({1: "liver"})
+    )
+    tumour = box(size=1)
+    root = cohort(tmp_path / "cohort", "1,liver\n2,cancer\n3,spleen\n", LIVER + tumour + 3 * SPLEEN)
+    for n in range(3):
+        nifti(tmp_path / "pred" / f"c{n}.nii.gz", LIVER)
+    found = evaluate(tmp_path / "pred", root, None, EvaluateOptions(model=path, workers=1))
+    assert found.scores.labels == ["liver"] and found.scores.mean("dice") == 1.0
+
+
+def test_the_140_values_of_malc_by_the_mapping_of_quicknat(tmp_path, real_data):
+    """The cortex of the model is the sum of its gyri, which have a value each in the truth."""
+    names = (real_data / "malc" / "labels.csv").read_text()
+    values = [int(line.split(",")[0]) for line in names.splitlines() if line[:1].isdigit()]
+    mask = np.zeros((30, 20, 20), np.int16)
+    mask.reshape(-1)[: 40 * len(values)] = np.repeat(values, 40)
+    root = cohort(tmp_path / "cohort", names, mask)
+    adapted = RECIPES["brain-quicknat"].adapt(find(root), False)
+    assert len(adapted.labels) == 27
+    path = model_of_recipe(tmp_path / "m.model", "brain-quicknat", adapted.labels)
+    for n in range(3):
+        own = read_label(adapted.cases[n], adapted)
+        nifti(tmp_path / "pred" / f"c{n}.nii.gz", own.array)
+    found = evaluate(tmp_path / "pred", root, None, EvaluateOptions(model=path, workers=1))
+    assert len(found.scores.labels) == 27 and found.scores.mean("dice") == 1.0

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +27,7 @@ from ..core.atomic import make_folder, write_text
 from ..core.bundle import Bundle
 from ..core.errors import UsageError
 from ..core.labels import LabelSet
+from ..core.manifest import Manifest
 from ..core.outputs import Originals
 from ..core.prediction import Prediction
 from ..core.progress import Progress, silent
@@ -41,6 +43,7 @@ from ..evaluation.masks import Reading
 from ..evaluation.overlapping import may_overlap
 from ..evaluation.pairing import Pairing, pair, pair_volumes, source_of
 from ..evaluation.scoring import EvaluationResult, score, surface_choices
+from ..extend.registers import RECIPES
 from ..formats import files
 from ..metrics.selection import MetricSelection
 from ..reporting.side_by_side import BEST, MEDIAN, WORST, draw_cases, draw_montages
@@ -173,13 +176,17 @@ def _pairing_of_files(
 def _pairing_of_model(
     prediction: str | Path, truth: str | Path, options: EvaluateOptions
 ) -> tuple[Pairing, Declared]:
-    """With the structures of a model: those of a cohort are selected by name."""
+    """With the structures of a model: those of a cohort are selected as for its training."""
     assert options.model is not None
-    labels = Bundle.load(options.model).labels
+    bundle = Bundle.load(options.model)
+    labels = bundle.labels
     notes = (f"structures of the model {options.model}",)
-    selection = StructureSelection.of_labels(labels)
     pairing = pair(
-        prediction, truth, like=options.like, as_stack=options.as_stack, labels=selection
+        prediction,
+        truth,
+        like=options.like,
+        as_stack=options.as_stack,
+        labels=partial(_as_trained, bundle),
     )
     known = None
     if pairing.manifest is None:
@@ -188,6 +195,21 @@ def _pairing_of_model(
         return pairing, Declared(labels, notes)
     renumber = renumbering(labels, Path(options.model), known, Path(truth))
     return pairing, Declared(known if renumber else labels, notes, renumber)
+
+
+def _as_trained(bundle: Bundle, manifest: Manifest) -> Manifest:
+    """The cohort with the structures of a model: those that its recipe selects or merges, if they
+    are the model's, else by name.
+    """
+    if bundle.plan.recipe in RECIPES.names():
+        adapted = RECIPES[bundle.plan.recipe].adapt(manifest, False)
+        if [(b.value, b.name) for b in adapted.labels] == [
+            (b.value, b.name) for b in bundle.labels
+        ]:
+            return adapted
+    selection = StructureSelection.of_labels(bundle.labels)
+    labels, mapping = selection.apply(manifest.labels, manifest.mapping)
+    return replace(manifest, labels=labels, mapping=mapping)
 
 
 def _in_memory(prediction: Side, truth: Side, options: EvaluateOptions) -> Declared:

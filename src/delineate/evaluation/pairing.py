@@ -9,11 +9,10 @@ result is unambiguous. The module opens no images.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ..cohorts.discovery.structures import StructureSelection
 from ..cohorts.discovery.tree import may_be_image
 from ..core.errors import InputError, LayoutError
 from ..core.inputs import read_json_if_any, refuse_special, special_kind
@@ -118,7 +117,7 @@ def pair(
     *,
     like: str | Path | None = None,
     as_stack: bool | None = None,
-    labels: Path | StructureSelection | None = None,
+    labels: Path | Callable[[Manifest], Manifest] | None = None,
 ) -> Pairing:
     """Pair every prediction with its truth.
 
@@ -129,7 +128,7 @@ def pair(
         as_stack: True reads both folders as one stack of slices, False never does. None does if no
             names match and both folders have the same number of numbered 2-D slices.
         labels: YAML file with the structures that ``layouts.find`` chooses, if TRUTH is a cohort's
-            folder; or the selection itself, which also applies to a manifest.
+            folder; or a function that selects them in the cohort or manifest that was found.
 
     Raises:
         InputError: a path does not exist.
@@ -142,10 +141,7 @@ def pair(
             raise InputError("does not exist", path=path)
     if true.is_file() and true.suffix == ".jsonl":
         manifest = Manifest.load(true)
-        if isinstance(labels, StructureSelection):
-            chosen, mapping = labels.apply(manifest.labels, manifest.mapping)
-            manifest = replace(manifest, labels=chosen, mapping=mapping)
-        return _with_manifest(pred, manifest, like)
+        return _with_manifest(pred, labels(manifest) if callable(labels) else manifest, like)
     predicted, known = masks_in(pred), images_in(true)
     if not predicted:
         raise LayoutError("contains no image to evaluate", path=pred)
@@ -259,13 +255,14 @@ def _with_found_cohort(
     predicted: list[Path],
     known: list[Path],
     like: str | Path | None,
-    labels: Path | StructureSelection | None,
+    labels: Path | Callable[[Manifest], Manifest] | None,
 ) -> Pairing:
     """Predictions paired with the cases of the cohort in the folder ``true``."""
     from ..cohorts.discovery.layouts import find
 
     try:
-        return _with_manifest(pred, find(true, labels=labels), like)
+        manifest = labels(find(true)) if callable(labels) else find(true, labels=labels)
+        return _with_manifest(pred, manifest, like)
     except LayoutError as error:
         if not known:
             raise

@@ -48,7 +48,7 @@ __all__ = [
 log = logging.getLogger(__name__)
 RASTER = raster.KINDS
 VOLUMES: dict[str, Any] = {"NRRD": nrrd, "MetaImage": metaimage}  # all other volumes: nifti
-READABLE = "NIfTI, Analyze 7.5, MGH, NRRD, MetaImage, PNG, TIFF, JPEG, GIF, BMP and DICOM"
+READABLE = "NIfTI, Analyze 7.5, MGH, NRRD, MetaImage, PNG, TIFF, JPEG, GIF, BMP, PNM and DICOM"
 
 
 # ---- recognising ----
@@ -640,6 +640,7 @@ OWN |= {
         ("TIFF", (".tif", ".tiff")),
         ("GIF", (".gif",)),
         ("BMP", (".bmp",)),
+        ("PNM", (".ppm", ".pgm", ".pbm", ".pnm", ".ppm.gz", ".pgm.gz", ".pbm.gz")),
     )
 }
 OWN["DICOM"] = Format(

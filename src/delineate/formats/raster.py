@@ -1,5 +1,5 @@
-"""PNG, JPEG, TIFF, GIF and BMP: 2-D images, stacks of them, and multi-page TIFF. Colours become
-channels.
+"""PNG, JPEG, TIFF, GIF, BMP and PNM (.ppm, .pgm, .pbm): 2-D images, stacks of them, and multi-page
+TIFF. Colours become channels.
 
 Axes: i is the column (rightwards in the image), j the row (downwards), k the page. These formats
 store no position in space. The grid follows the radiological convention, with i towards the
@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import re
 import struct
 import warnings
 from collections.abc import Iterator, Sequence
@@ -31,9 +32,17 @@ from ..core.grid import Grid
 from ..core.inputs import refuse_large
 from ..core.labels import LabelSet
 from ..core.volume import Volume
-from .disk import LABELS_KEY, labels_as_text, names_in_text, natural_key, smallest_labels, told
+from .disk import (
+    LABELS_KEY,
+    labels_as_text,
+    names_in_text,
+    natural_key,
+    opened,
+    smallest_labels,
+    told,
+)
 
-KINDS = ("PNG", "JPEG", "TIFF", "GIF", "BMP")
+KINDS = ("PNG", "JPEG", "TIFF", "GIF", "BMP", "PNM")
 ALPHA = "alpha"
 COLOURS = ("red", "green", "blue")
 CHANNEL_NAMES = {
@@ -45,6 +54,8 @@ CHANNEL_NAMES = {
 WHITE, BLACK, WHITE_INDEX = (255, 255, 255), (0, 0, 0), 0
 PNG_LEVEL = 3  # of zlib: a CT slice takes a quarter of the time of 6, and 4 % more bytes
 ORIENTATION = 274  # tag of EXIF and TIFF
+# Plain and binary bitmaps, grey and colour maps; a size follows, or a comment.
+_PNM = re.compile(rb"P[1-6]\s+[\d#]")
 TIFF_MAGICS = (b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+")
 PNG_SAMPLES = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # kind of colours -> samples of a pixel
 # Passes of an interlaced PNG: first column and row, and the steps between them.
@@ -85,6 +96,8 @@ def kind_of(head: bytes) -> str:
     # Bytes 6 to 9 of a BMP are reserved and zero; two letters alone would be a weak sign.
     if head.startswith(b"BM") and head[6:10] == bytes(4):
         return "BMP"
+    if _PNM.match(head):
+        return "PNM"
     return "TIFF" if head.startswith(TIFF_MAGICS) else ""
 
 
@@ -165,7 +178,7 @@ def size_of(path: str | Path, kind: str) -> tuple[int, int, int]:
             return int(i), int(j), int(k)
         from PIL import Image
 
-        with _no_warnings(), Image.open(path) as image:
+        with _no_warnings(), opened(path) as file, Image.open(file) as image:
             # Orientations from 5 on exchange rows and columns.
             turned = image.getexif().get(ORIENTATION, 1) > 4
             return (image.height, image.width, 1) if turned else (image.width, image.height, 1)
@@ -227,7 +240,7 @@ def _picture(
 
     if kind == "PNG":
         _check_png(path)
-    with _no_warnings(), Image.open(path) as image:
+    with _no_warnings(), opened(path) as file, Image.open(file) as image:
         _refuse_large(image, path)
         if (frames := getattr(image, "n_frames", 1)) > 1:
             raise FormatError(f"{frames} frames; allowed is one picture")
@@ -455,7 +468,7 @@ def _tiff_by_pillow(path: Path) -> tuple[NDArray[Any], str, tuple[int, ...]]:
     """Read all pages with Pillow, in the form of ``_tiff_series``."""
     from PIL import Image, ImageSequence
 
-    with _no_warnings(), Image.open(path) as image:
+    with _no_warnings(), opened(path) as file, Image.open(file) as image:
         _refuse_large(image, path)
         pages = [np.array(page) for page in ImageSequence.Iterator(image)]
     array = np.stack(pages)

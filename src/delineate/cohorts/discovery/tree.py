@@ -19,7 +19,13 @@ from ...core.inputs import special_kind
 from ...core.manifest import Source
 from ...formats.disk import added_endings
 from ...formats.files import is_image, natural_key, stem
+from .splits import split_in
 
+# Extensions of 2-D images without geometry.
+RASTERS = (
+    *(".png", ".tif", ".tiff", ".jpg", ".jpeg", ".gif", ".bmp"),
+    *(".ppm", ".pgm", ".pbm", ".pnm", ".ppm.gz", ".pgm.gz", ".pbm.gz"),
+)
 # File extensions of images. DICOM files often have none, so they are recognised by content.
 IMAGE_ENDINGS = (
     ".nii.gz",
@@ -32,16 +38,8 @@ IMAGE_ENDINGS = (
     ".nhdr",
     ".mha",
     ".mhd",
-    ".png",
-    ".tif",
-    ".tiff",
-    ".jpg",
-    ".jpeg",
-    ".gif",
-    ".bmp",
+    *RASTERS,
 )
-# Extensions of 2-D images without geometry.
-RASTERS = (".png", ".tif", ".tiff", ".jpg", ".jpeg", ".gif", ".bmp")
 # Extensions that are never opened to look for DICOM.
 NO_IMAGE = (
     ".txt",
@@ -365,6 +363,7 @@ def patients_of_parts(cases: Sequence[str]) -> dict[str, str]:
     if all(name[-1].isdigit() for name in parts):
         years = all(_YEAR.search(name) for name in parts)
         return patients if (counted or few) and not years else {}
-    # Two names are more often classes than patients.
+    # Two names are more often classes than patients, and "train" is none.
     most = max(map(len, parts.values()))
-    return patients if few and len(parts) >= max(3, most) else {}
+    is_enough = len(parts) >= max(3, most) and not any(map(split_in, parts))
+    return patients if few and is_enough else {}

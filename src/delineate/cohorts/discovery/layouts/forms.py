@@ -15,7 +15,7 @@ from pathlib import Path
 from ....core.labels import LabelMapping, LabelSet
 from ....core.manifest import Case, Split
 from ....extend.findings import Draft
-from ....extend.parts import Layout
+from ....extend.parts import Layout, Tier
 from ....extend.registers import LAYOUTS
 from ..patterns import PathMatch, matches
 from ..splits import split_in, with_free_training
@@ -64,9 +64,9 @@ class Form:
         return (self.label,) if isinstance(self.label, str) else self.label
 
 
-def register(name: str, definition: str, *forms: Form) -> None:
+def register(name: str, definition: str, *forms: Form, tier: Tier = "challenge") -> None:
     """Register a layout of one or several forms; the first form that matches is used."""
-    LAYOUTS.add(name, Layout(FormFinder(name, forms), definition, "challenge"))
+    LAYOUTS.add(name, Layout(FormFinder(name, forms), definition, tier))
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Image and label in one folder, with names that differ by a word."""
+"""Image and label in one folder, with names that differ by a word or by their ending."""
 
 from __future__ import annotations
 
@@ -10,7 +10,10 @@ from ....core.manifest import Case
 from ....extend.findings import Draft
 from ....extend.registering import layout
 from ....formats.files import stem
+from ..drafts.content import content_of
 from ..tree import Tree, source
+
+SAMPLED = 4  # files of each ending that are opened
 
 # Words that mark a file as a label or an image, if both are in one folder. They must be separate
 # words: "gt" does not count in "length".
@@ -60,6 +63,40 @@ def suffix_pairs(tree: Tree, root: Path) -> Draft | None:
             key, "unpaired", f"label {truth[key].name} has no image", path=str(truth[key])
         )
     return draft
+
+
+@layout("ending-pairs", definition="ID.jpg, ID.png", tier="pairs")
+def ending_pairs(tree: Tree, root: Path) -> Draft | None:
+    """Image and label in one folder, with equal names and different endings (``1.jpg``, ``1.png``);
+    the content of some files shows which are the masks.
+    """
+    sides: dict[str, dict[str, Path]] = {}
+    for path in tree.images(root):
+        sides.setdefault(path.name[len(stem(path)) :].lower(), {})[stem(path)] = path
+    if len(sides) != 2 or 2 * len(set.intersection(*map(set, sides.values()))) < max(
+        map(len, sides.values())
+    ):
+        return None
+    by_kind = {_kind_of(list(files.values())): files for files in sides.values()}
+    if set(by_kind) != {"image", "mask"}:
+        return None
+    draft = Draft("ending-pairs", [])
+    images, masks = by_kind["image"], by_kind["mask"]
+    for name, path in images.items():
+        if name not in masks:
+            draft.problem(name, "unpaired", f"no label belongs to {path.name}", "warning")
+        truth = (source(masks[name]),) if name in masks else ()
+        draft.cases.append(Case(name, "", (source(path),), truth))
+    for name in set(masks) - set(images):
+        words = f"label {masks[name].name} has no image"
+        draft.problem(name, "unpaired", words, path=str(masks[name]))
+    return draft
+
+
+def _kind_of(files: Sequence[Path]) -> str:
+    """What the first files are that show it: "image" or "mask"; "" if none does, or some differ."""
+    kinds = {content_of(path).kind for path in files[:SAMPLED]} - {""}
+    return kinds.pop() if len(kinds) == 1 else ""
 
 
 def _images_and_labels(paths: Sequence[Path]) -> tuple[list[Path], list[Path]]:

@@ -242,7 +242,8 @@ def _value_structures(
         )
         labels = LabelSet.from_names({1: _name_of_one(255, draft)})
         return labels, LabelMapping(ranges=(Range(128, 255, 1),), rest="background")
-    _refuse_edges(found, total)
+    if not set(total) <= set(draft.names):
+        _refuse_edges(found, total)
     if draft.ranges is not None and _are_ranges(total, draft.ranges[1], draft.names):
         return draft.ranges
     _choose_names(draft, _in_several(found))

@@ -113,19 +113,24 @@ def _add_frames(draft: Draft, match: PathMatch, label: Path | None, row: dict[st
         )
 
 
-register(
-    "mms2",
-    "NNN/NNN_SA_ED.nii.gz, NNN/NNN_SA_ED_gt.nii.gz",
-    Form(
-        {"MR": r"[dataset/]{patient:\d+}/{patient}_SA_{frame:ED|ES}"},
-        r"[dataset/]{patient:\d+}/{patient}_SA_{frame:ED|ES}_gt",
-        "{patient}_SA_{frame}",
-        "{patient}",
-        names=MMS,
-        modality="MR",
-        unused="long-axis views (_LA_) have another grid and the cine (_CINE) no labels",
-    ),
-)
+for _name, _axis, _unused in (
+    ("mms2", "SA", "long-axis views (_LA_) are a cohort of their own (--layout mms2-la)"),
+    ("mms2-la", "LA", "short-axis views (_SA_) are a cohort of their own (--layout mms2)"),
+):
+    register(
+        _name,
+        f"NNN/NNN_{_axis}_ED.nii.gz, NNN/NNN_{_axis}_ED_gt.nii.gz",
+        Form(
+            {"MR": rf"[dataset/]{{patient:\d+}}/{{patient}}_{_axis}_{{frame:ED|ES}}"},
+            rf"[dataset/]{{patient:\d+}}/{{patient}}_{_axis}_{{frame:ED|ES}}_gt",
+            f"{{patient}}_{_axis}_{{frame}}",
+            "{patient}",
+            names=MMS,
+            modality="MR",
+            unused=f"{_unused}, and the cine (_CINE) has no labels",
+        ),
+        tier="challenge" if _name == "mms2" else "on request",
+    )
 for _modality, _name in (("CT", "ct"), ("MR", "mr")):
     register(
         f"mm-whs-{_name}",

@@ -37,13 +37,14 @@ register(
         {
             "DWI": _ISLES + "[dwi/]{patient}_{session}_dwi",
             "ADC": _ISLES + "[dwi/]{patient}_{session}_adc",
+            # On a grid of its own; channels are resampled to the first.
+            "FLAIR": _ISLES + "[anat/]{patient}_{session}_flair",
         },
         "derivatives/{patient:sub-[^_]+}/{session:ses-[^_]+}/{patient}_{session}_msk",
         "{patient}_{session}",
         "{patient}",
         names={1: "stroke lesion"},
         modality="MR",
-        unused="FLAIR has a grid of its own",
     ),
 )
 register(
