@@ -36,7 +36,7 @@ from ..commands.options import (
     data_set_names,
 )
 from ..commands.parsing import parse_lower_names
-from ..core.errors import UsageError
+from ..core.errors import DelineateError, UsageError
 from . import terminal
 from .exits import UNUSABLE_MODEL, Commands, exit_codes
 from .expansion import completion, with_options
@@ -179,11 +179,15 @@ def plan(
     """
     from ..commands import plan as step
 
+    failures: list[DelineateError] = []
     with progress_bar() as progress:
-        made = step.plan(data, target, options, progress=progress)
+        made = step.plan(data, target, options, failed=failures.append, progress=progress)
     for key, reason in made.reasons.items():
         result(f"{key}: {reason}")
     say(f"written: {target}")
+    for error in failures:
+        terminal.fail(f"failed: {error}")
+    raise typer.Exit(1 if failures else 0)
 
 
 @app.command()

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
-from ..cohorts.discovery.layouts import find
+from ..cohorts.discovery.layouts import discover
 from ..cohorts.discovery.originals import originals
 from ..cohorts.splitting import is_ratio, read_split
 from ..core import atomic
+from ..core.errors import DelineateError, InputError
 from ..core.manifest import Manifest
 from ..core.plan import Plan
 from ..core.progress import Progress, silent
@@ -23,6 +25,7 @@ def plan(
     out: str | Path | None = None,
     options: PlanOptions = PlanOptions(),
     *,
+    failed: Callable[[DelineateError], object] | None = None,
     progress: Progress = silent,
 ) -> Plan:
     """Derive a plan, and write it to ``out`` to be edited and passed to ``train --plan``.
@@ -31,6 +34,8 @@ def plan(
         data: a folder of scans with masks, a manifest, or a cohort in memory.
         out: a JSON file; None writes nothing.
         options: see ``commands.options``.
+        failed: receives the error of each case that cannot be used, which is left out; None raises
+            the first one that cannot be read.
         progress: see ``core.progress``.
 
     Raises:
@@ -39,7 +44,7 @@ def plan(
     """
     choose_device(options.device)  # refused before the cohort is read
     recipe = None if options.recipe is None else RECIPES[options.recipe]
-    manifest = data if isinstance(data, Manifest) else find(data, **found_by(options))
+    manifest = data if isinstance(data, Manifest) else _found(data, options, failed)
     split = str(options.split or "")
     if split:
         manifest = read_split(split).divide(manifest, options.seed)
@@ -54,7 +59,7 @@ def plan(
     learning = manifest.to_learn_from()
     made = rules.plan_with(
         recipe,
-        rules.fingerprint(learning, progress=progress),
+        rules.fingerprint(learning, progress=progress, failed=failed),
         learning,
         options.device,
         budget_s=options.budget_s,
@@ -66,3 +71,13 @@ def plan(
     if out is not None:
         atomic.write_text(Path(out), made.to_json())
     return made
+
+
+def _found(
+    data: str | Path, options: PlanOptions, failed: Callable[[DelineateError], object] | None
+) -> Manifest:
+    found = discover(data, **found_by(options))
+    for finding in found.findings:
+        if failed is not None and finding.severity == "error":
+            failed(InputError(finding.message, case=finding.case or None))
+    return found.manifest

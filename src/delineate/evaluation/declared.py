@@ -9,13 +9,14 @@ another.
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..cohorts.discovery.names import read_ignored, read_label_names
-from ..core.errors import LabelError
+from ..core.errors import InputError, LabelError
 from ..core.inputs import read_yaml
 from ..core.labels import LabelSet
 from ..core.terms import contradictions, names_structure, values_by_identity
@@ -168,11 +169,13 @@ def _names_within(place: Path) -> tuple[LabelSet, Path] | None:
     """The names in the headers of the masks; None if the first has none or others differ."""
     inside = sorted(place.iterdir()) if place.is_dir() else [place]
     masks = [path for path in inside if path.name.lower().endswith(NAMING)]
-    spread = masks[:: max(1, len(masks) // FEW)]
-    stated = [names_in(path) for path in spread]
-    if not stated or not stated[0] or any(names != stated[0] for names in stated):
+    stated: list[tuple[dict[int, str], Path]] = []
+    for path in masks[:: max(1, len(masks) // FEW)]:
+        with contextlib.suppress(InputError):  # reported where its voxels are read
+            stated.append((names_in(path), path))
+    if not stated or not stated[0][0] or any(names != stated[0][0] for names, _ in stated):
         return None
-    return LabelSet.from_names(stated[0]), spread[0]
+    return LabelSet.from_names(stated[0][0]), stated[0][1]
 
 
 def _files_with_names(place: Path) -> Iterator[Path]:

@@ -13,9 +13,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ..cohorts.discovery.tree import may_be_image
+from ..cohorts.discovery.tree import has_image_ending, may_be_image
 from ..core.errors import InputError, LayoutError
-from ..core.inputs import read_json_if_any, refuse_special, special_kind
+from ..core.inputs import read_json_if_any, refuse_special
 from ..core.labels import LabelSet
 from ..core.manifest import Case, Manifest, Source
 from ..core.volume import Volume
@@ -168,8 +168,8 @@ def pair(
 def images_in(path: Path) -> list[Path]:
     """The image files of a folder, without its subfolders, in natural order; for a file, that file.
 
-    A file with an image's name is kept even if it is empty, damaged or a broken link, so that its
-    case is reported as failed under its own name.
+    Whatever has an image's name is kept, also an empty file, a broken link, a named pipe or a
+    folder, so that its case is reported as failed under its own name.
 
     Raises:
         InputError: the path is neither a file nor a folder.
@@ -180,9 +180,10 @@ def images_in(path: Path) -> list[Path]:
     files = [
         p
         for p in path.iterdir()
-        if not p.name.startswith(".") and not p.is_dir() and not special_kind(p)
+        if not p.name.startswith(".")
+        and (has_image_ending(p.name) or (p.is_file() and may_be_image(p)))
     ]
-    return sorted((p for p in files if may_be_image(p)), key=lambda p: natural_key(p.name))
+    return sorted(files, key=lambda p: natural_key(p.name))
 
 
 def masks_in(path: Path) -> list[Path]:

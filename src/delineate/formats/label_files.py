@@ -64,6 +64,9 @@ def _drawn(source: Source) -> Volume:
 def names_in(path: str | Path) -> dict[int, str]:
     """Value -> name that a label file states in its header (NIfTI and PNG as this package writes
     them, NRRD and MetaImage with one layer of segments); {} if it states none or is no such file.
+
+    Raises:
+        InputError: it is damaged.
     """
     if not Path(path).is_file():
         return {}

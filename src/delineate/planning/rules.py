@@ -17,7 +17,7 @@ from typing import Literal, Protocol
 
 import numpy as np
 
-from ..core.errors import LabelError, PlanError
+from ..core.errors import DelineateError, LabelError, PlanError
 from ..core.grid import ANISOTROPY
 from ..core.manifest import Manifest
 from ..core.plan import (
@@ -73,12 +73,20 @@ def fingerprint(
     *,
     workers: int | None = None,
     progress: Progress = silent,
+    failed: Callable[[DelineateError], object] | None = None,
 ) -> Fingerprint:
     """Read up to ``MOST_CASES`` cases with a reference segmentation, evenly spread over the cohort.
 
+    Args:
+        manifest: the cohort.
+        workers: number of processes; None chooses it.
+        progress: see ``core.progress``.
+        failed: receives the error of each case that cannot be read, which is left out; None raises
+            the first one.
+
     Raises:
         LabelError: no case has a reference segmentation.
-        DelineateError: the error of the first case that cannot be read.
+        DelineateError: the error of the first case that cannot be read, or no case can be read.
     """
     with_truth = manifest.with_truth().cases
     if not with_truth:
@@ -108,9 +116,12 @@ def fingerprint(
         stage="read",
         progress=lambda stage, done, _, name: progress(stage, done + 1, len(chosen), name),
     )
-    for outcome in outcomes:
-        if outcome.error is not None:
-            raise outcome.error
+    errors = [outcome.error for outcome in outcomes if outcome.error is not None]
+    if errors and (failed is None or len(errors) == len(outcomes)):
+        raise errors[0]
+    if failed is not None:
+        for error in errors:
+            failed(error)
     return Fingerprint(tuple(o.value for o in outcomes if o.value is not None), manifest.channels)
 
 

@@ -25,7 +25,6 @@ from .channels import Numbered
 from .examinations import examinations_of
 from .layouts import discover
 from .originals import originals
-from .tree import Tree, has_image_ending
 
 _UNUSABLE = ("refused", "missing")  # kinds of findings that exclude a scan; others concern labels
 
@@ -150,7 +149,7 @@ class _Search:
     def _is_usable(self, path: Path) -> bool:
         """Whether the input exists and can be opened; otherwise it is noted or a failure."""
         if kind := special_kind(path):
-            self.notes.append(f"{path} is {kind} and was skipped; only regular files are opened")
+            self._fail(path, InputError(f"is {kind}; only regular files are opened", path=path))
             return False
         # A missing input is a failure, and the other inputs are still used.
         if not path.exists():
@@ -224,26 +223,6 @@ class _Search:
             for c in cases
         ]
 
-    def _note_folders_named_as_images(self, given: Path, used: Sequence[str]) -> None:
-        """Report folders that are named like an image file and contain no scan.
-
-        Args:
-            given: the input folder.
-            used: the paths of the scans that were found in it.
-        """
-        # Search the input and the usual folders of images in it.
-        folders = [given, *(given / name for name in ("images", "imagesTr", "imagesTs"))]
-        for folder in (folder for folder in folders if folder.is_dir()):
-            for path in Tree().folders(folder):
-                place = os.path.abspath(path) + os.sep
-                if has_image_ending(path.name) and not any(
-                    f"{one}{os.sep}".startswith(place) for one in used
-                ):
-                    self._fail(
-                        path,
-                        InputError("is a folder, but its name ends like an image file", path=path),
-                    )
-
     def _of_layout(self, given: Path) -> list[Case]:
         """The scans in ``given`` according to its layout, including those with missing channels."""
         found = discover(given, truth=False)
@@ -253,7 +232,9 @@ class _Search:
         known = {case.id for case in (*found.manifest, *lacking)}
         # Findings become notes, or failures of scans that would otherwise be lost silently.
         for finding in found.findings:
-            if finding.kind == "skipped":
+            if finding.kind == "skipped" and finding.severity == "error":
+                self._fail(Path(finding.data["path"]), InputError(finding.message))
+            elif finding.kind == "skipped":
                 self.notes.append(finding.message)
             elif (
                 finding.kind in _UNUSABLE
@@ -262,7 +243,6 @@ class _Search:
                 and finding.case not in known
             ):
                 self.failures[finding.case] = InputError(finding.message, case=finding.case)
-        self._note_folders_named_as_images(given, [c.path for c in (*found.manifest, *lacking)])
         # Restrict to one split, if requested.
         chosen = [
             case

@@ -64,6 +64,7 @@ class Tree:
     def __init__(self) -> None:
         # Path -> kind, for entries that are neither a file nor a folder.
         self.skipped: dict[str, str] = {}
+        self.folders_named_as_images: list[str] = []
         self._seen: dict[str, tuple[list[str], list[str]]] = {}
         self._dicom: dict[str, bool] = {}
 
@@ -80,6 +81,8 @@ class Tree:
                             continue
                         if _is(entry.is_dir):
                             folders.append(entry.name)
+                            if has_image_ending(entry.name):
+                                self.folders_named_as_images.append(entry.path)
                         # Opening a pipe or a device could block, so it is only recorded.
                         elif not _is(entry.is_file) and (kind := special_kind(entry.path)):
                             self.skipped[entry.path] = kind

@@ -7,6 +7,7 @@ recognised by their names; few are opened.
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
@@ -23,7 +24,7 @@ from ..channel_count import with_channels
 from ..completion import complete
 from ..patients import by_pattern
 from ..structures import StructureSelection, all_ignored
-from ..tree import Tree, source
+from ..tree import Tree, has_image_ending, source
 from .siblings import difference, joined, siblings_of
 
 MOST_FOLDERS = 2000  # that are searched in one folder
@@ -114,13 +115,22 @@ def _draft_of_file(path: Path) -> Draft:
 
 
 def _draft_of_folder(root: Path, layout: str | None) -> Draft:
-    """The cases of a folder; entries that are not regular files are reported as skipped."""
+    """The cases of a folder; entries that are not regular files are reported as skipped, and as a
+    failure if they are named like an image.
+    """
     tree = Tree()
     draft = with_channels(_recognise(tree, root, layout))
     for path, kind in tree.skipped.items():
-        draft.note(
-            "skipped", f"{path} is {kind} and was skipped; only regular files are opened", path=path
-        )
+        message = f"{path} is {kind} and was skipped; only regular files are opened"
+        if has_image_ending(path):
+            draft.problem(files.stem(path), "skipped", message, path=path)
+        else:
+            draft.note("skipped", message, path=path)
+    used = [one.path + os.sep for case in draft.cases for one in (*case.images, *case.label)]
+    for path in tree.folders_named_as_images:
+        if not any(one.startswith(os.path.abspath(path) + os.sep) for one in used):
+            message = f"{path} is a folder, but its name ends like an image file"
+            draft.problem(files.stem(path), "skipped", message, path=path)
     return draft
 
 
