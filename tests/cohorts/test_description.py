@@ -139,3 +139,21 @@ def test_layout_and_description_exclude_each_other(tmp_path):
     odd(tmp_path / "data")
     with pytest.raises(UsageError, match="exclude"):
         find(tmp_path / "data", description=described(tmp_path, TEXT), layout="decathlon")
+
+
+def test_forms_of_placeholders_and_folders_that_may_be_missing(tmp_path):
+    """The notation of layouts: {id:REGEX} and [folder/]; brackets in names stay brackets."""
+    for n, place in enumerate(("train/P1", "train/P2", "P3", "train/old")):
+        nifti(tmp_path / f"{place}_ct.nii.gz", noise(n))
+        nifti(tmp_path / f"{place}_[seg].nii.gz", box())
+    path = tmp_path / "d.yaml"
+    path.write_text(
+        "channels:\n  CT: '[{split}/]{id:P[0-9]+}_ct.nii.gz'\n"
+        "label: '[{split}/]{id:P[0-9]+}_[seg].nii.gz'\n"
+    )
+    found = find(tmp_path, description=path)
+    assert sorted(case.id for case in found) == ["P1", "P2", "P3"]
+    assert all(len(case.label) == 1 for case in found)
+    path.write_text("channels:\n  CT: '{id:[}_ct.nii.gz'\n")
+    with pytest.raises(LayoutError, match="no regular expression"):
+        find(tmp_path, description=path)

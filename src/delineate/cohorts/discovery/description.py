@@ -20,9 +20,11 @@
 A pattern may match a file or a folder (a DICOM series or a stack of slices). It may have these
 placeholders: {id} is the case; {split} is a folder or word such as train, validation or testing;
 {group}, {patient} and {visit} are parts of the path that identify a case together with {id};
-{structure} is a structure, and {part} tells the files of one structure apart, which are united. A
-file that several patterns match belongs to the one with most text of its own. Files belong together
-if the placeholders that both patterns have are equal. ``drafts`` writes a first description.
+{structure} is a structure, and {part} tells the files of one structure apart, which are united.
+{id:REGEX} states the form of the text, and [{group}/] is a folder that may be missing (see
+``patterns``). A file that several patterns match belongs to the one with most text of its own.
+Files belong together if the placeholders that both patterns have are equal. ``drafts`` writes a
+first description.
 """
 
 from __future__ import annotations
@@ -43,6 +45,7 @@ from ...core.manifest import Case, Source
 from ...extend.findings import Draft
 from ...formats.files import natural_key
 from .patients import by_pattern
+from .patterns import compiled, expanded, glob_of, own_text, placeholders
 from .splits import SPLITS, split_in, with_free_training
 from .structures import StructureSelection, ignored_values
 from .tree import Tree, source
@@ -50,9 +53,10 @@ from .tree import Tree, source
 # Placeholders that identify a case, from the outermost.
 KEYS = ("split", "group", "patient", "visit", "id")
 _TEXT = ("group", "patient", "visit", "id", "structure", "part")
+# Placeholders, with the form of their text.
 _PLACEHOLDERS = {
-    **{name: rf"(?P<{name}>[^/]+?)" for name in _TEXT},
-    "split": rf"(?P<split>(?i:{'|'.join(SPLITS)}))",
+    **dict.fromkeys(_TEXT, "[^/]+?"),
+    "split": rf"(?i:{'|'.join(SPLITS)})",
 }
 _ITEM = re.compile(r"(.+\.(?:npz|h5|hdf5))#(.+)")
 Patterns = str | list[str]
@@ -322,7 +326,7 @@ def _roles(described: Description, root: Path) -> tuple[list[_Role], list[_Role]
         for pattern in _listed(one):
             matches = _matches(root, pattern)
             for match in matches:
-                rank = len(re.sub(r"\{\w+\}|[*?]", "", pattern))
+                rank = len(own_text(pattern))
                 place = match.path, match.named.get("item", "")
                 if match.path not in ignored and rank > claimed.get(place, (-1,))[0]:
                     claimed[place] = (rank, number, match)
@@ -337,7 +341,7 @@ def _roles(described: Description, root: Path) -> tuple[list[_Role], list[_Role]
             )
         if described.match == "numbers":
             found = [_by_number(match) for match in found]
-        fields = [set(re.findall(r"\{(\w+)\}", pattern)) for pattern in _listed(one)]
+        fields = [placeholders(pattern) for pattern in _listed(one)]
         roles.append(
             _Role(
                 name,
@@ -363,7 +367,7 @@ def _by_number(match: _Match) -> _Match:
 def _matches(root: Path, pattern: str) -> list[_Match]:
     """All paths below ``root`` that match the pattern."""
     # Check the pattern before the disk is searched.
-    if "{id}" not in pattern:
+    if "id" not in placeholders(pattern):
         raise LayoutError(
             f"the pattern {pattern!r} has no {{id}}, which identifies the case", path=root
         )
@@ -373,49 +377,36 @@ def _matches(root: Path, pattern: str) -> list[_Match]:
     found_item = _ITEM.fullmatch(pattern)
     pattern, item = (found_item[1], found_item[2]) if found_item else (pattern, "")
     # The glob gives the candidates; the regular expression checks them and reads the placeholders.
-    compiled = compiled_pattern(pattern)
     hits = []
-    for path in root.glob(glob_of(pattern)):
-        # Hidden files are never part of a cohort.
-        found = compiled.match(path.relative_to(root).as_posix())
-        if found and not path.name.startswith("."):
-            hits.append(_Match(path, found.groupdict() | ({"item": item} if item else {})))
+    for one in expanded(pattern):
+        regex = compiled_pattern(one)
+        for path in root.glob(glob_of(one)):
+            # Hidden files are never part of a cohort.
+            found = regex.fullmatch(path.relative_to(root).as_posix())
+            if found and not path.name.startswith("."):
+                hits.append(_Match(path, found.groupdict() | ({"item": item} if item else {})))
     if not hits:
         raise LayoutError(f"no file matches the pattern {pattern!r}", path=root)
     return hits
 
 
-def glob_of(pattern: str) -> str:
-    """The pattern as a glob, in which a bracket is a bracket."""
-    parts = re.split(r"(\{\w+\})", pattern)
-    return "".join("*" if part.startswith("{") else part.replace("[", "[[]") for part in parts)
-
-
 def compiled_pattern(pattern: str) -> re.Pattern[str]:
-    """The glob pattern as a regular expression for whole paths, with a group per placeholder.
-
-    A placeholder that occurs twice must have the same text both times.
+    """The pattern of a whole path as a regular expression.
 
     Raises:
-        LayoutError: an unknown placeholder.
+        LayoutError: an unknown placeholder, or a form that is no regular expression.
     """
-    # Divide the pattern into placeholders, wildcards and plain text.
-    out, seen = "", set[str]()
-    for part in re.split(r"(\{\w+\}|\*\*/|\*|\?)", pattern):
-        name = part[1:-1]
-        if part.startswith("{"):
-            if name not in _PLACEHOLDERS:
-                allowed = ", ".join(f"{{{name}}}" for name in (*KEYS, "structure", "part"))
-                raise LayoutError(
-                    f"unknown placeholder {part} in the pattern {pattern!r}; allowed are {allowed}"
-                )
-            # A repeated placeholder becomes a back-reference.
-            out += f"(?P={name})" if name in seen else _PLACEHOLDERS[name]
-            seen.add(name)
-        else:
-            # Wildcards become their regular expressions; plain text is escaped.
-            out += {"**/": "(?:.*/)?", "*": "[^/]*", "?": "[^/]"}.get(part, re.escape(part))
-    return re.compile(out + "$")
+    for name in sorted(placeholders(pattern) - set(_PLACEHOLDERS)):
+        allowed = ", ".join(f"{{{name}}}" for name in (*KEYS, "structure", "part"))
+        raise LayoutError(
+            f"unknown placeholder {{{name}}} in the pattern {pattern!r}; allowed are {allowed}"
+        )
+    try:
+        return compiled(pattern, tuple(_PLACEHOLDERS.items()))
+    except re.error as error:
+        raise LayoutError(
+            f"a placeholder of the pattern {pattern!r} has no regular expression ({error})"
+        ) from error
 
 
 def _set_labels(draft: Draft, described: Description, roles: Sequence[_Role]) -> None:

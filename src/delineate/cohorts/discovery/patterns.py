@@ -1,10 +1,14 @@
-"""Paths with placeholders, matched folder by folder, so that only folders that fit are listed.
+"""Paths with placeholders, the one notation of layouts and of descriptions.
 
 A pattern is a relative path such as ``{patient:P\\d+}/{patient}_{frame}``: ``{name}`` is any text
-without "/", ``{name:REGEX}`` text of that form, ``*`` any text, and a part in brackets such as
-``[{group}/]`` may be missing. A placeholder that occurs again has the same text. Names without
-placeholders are compared without case. The last name is that of an image file without its ending,
-or, after a final "/", of a folder of DICOM files.
+without "/", ``{name:REGEX}`` text of that form; ``*`` is any text, ``?`` any letter, ``**/`` any
+folders, and a part in brackets such as ``[{group}/]`` may be missing. A placeholder that occurs
+again has the same text.
+
+``matches`` finds the files of a layout folder by folder, so that only folders that fit are listed:
+names are compared without case, and the last one is that of an image file without its ending, or,
+after a final "/", of a folder of DICOM files. Descriptions state whole paths with endings, which
+are searched by ``glob_of`` and read by ``compiled``.
 """
 
 from __future__ import annotations
@@ -18,8 +22,65 @@ from pathlib import Path
 from ...formats.files import stem
 from .tree import Tree, is_raster
 
-_TOKEN = re.compile(r"\{(?P<name>[a-z]+)(?::(?P<form>(?:[^{}]|\{[^{}]*\})+))?\}|(?P<any>\*)")
+_TOKEN = re.compile(r"\{(?P<name>\w+)(?::(?P<form>(?:[^{}]|\{[^{}]*\})+))?\}|(?P<any>\*\*/|\*|\?)")
+_ANY = {"**/": "(?:.*/)?", "*": "[^/]*", "?": "[^/]"}
 _OPTIONAL = re.compile(r"\[([^\[\]]*/)\]")
+
+
+def expanded(pattern: str) -> list[str]:
+    """The patterns with and without each optional part.
+
+    >>> expanded("[{group}/]{id}.png")
+    ['{group}/{id}.png', '{id}.png']
+    """
+    found = _OPTIONAL.search(pattern)
+    if found is None:
+        return [pattern]
+    before, after = pattern[: found.start()], pattern[found.end() :]
+    return [one for inner in (found[1], "") for one in expanded(before + inner + after)]
+
+
+def placeholders(pattern: str) -> set[str]:
+    """The names of the placeholders."""
+    return {token["name"] for token in _TOKEN.finditer(pattern) if token["name"]}
+
+
+def own_text(pattern: str) -> str:
+    """The pattern without placeholders and wildcards."""
+    return _TOKEN.sub("", pattern)
+
+
+def glob_of(pattern: str) -> str:
+    """The pattern as a glob, in which a bracket is a bracket."""
+    out, end = "", 0
+    for token in _TOKEN.finditer(pattern):
+        out += pattern[end : token.start()].replace("[", "[[]") + (token["any"] or "*")
+        end = token.end()
+    return out + pattern[end:].replace("[", "[[]")
+
+
+@cache
+def compiled(pattern: str, forms: tuple[tuple[str, str], ...] = ()) -> re.Pattern[str]:
+    """The pattern as a regular expression, with a group for each placeholder.
+
+    Args:
+        pattern: without optional parts.
+        forms: placeholder -> regular expression of its text where the pattern gives none.
+    """
+    out, end, seen = "", 0, set[str]()
+    default = dict(forms)
+    for token in _TOKEN.finditer(pattern):
+        out += re.escape(pattern[end : token.start()])
+        name = token["name"]
+        if token["any"]:
+            out += _ANY[token["any"]]
+        elif name in seen:
+            out += f"(?P={name})"
+        else:
+            out += f"(?P<{name}>{token['form'] or default.get(name, '[^/]+?')})"
+            seen.add(name)
+        end = token.end()
+    return re.compile(out + re.escape(pattern[end:]))
 
 
 @dataclass(frozen=True)
@@ -34,16 +95,9 @@ def matches(tree: Tree, root: Path, pattern: str, *, pictures: bool = False) -> 
     """All paths below ``root`` that match, in natural order: only 2-D images if ``pictures``, else
     none.
     """
-    # A pattern with an optional part is two patterns.
-    if found := _OPTIONAL.search(pattern):
-        before, after = pattern[: found.start()], pattern[found.end() :]
-        return [
-            match
-            for inner in (found[1], "")
-            for match in matches(tree, root, before + inner + after, pictures=pictures)
-        ]
-    parts = _parts(pattern)
-    return list(_walk(tree, root, parts, {}, pictures))
+    return [
+        match for one in expanded(pattern) for match in _walk(tree, root, _parts(one), {}, pictures)
+    ]
 
 
 @cache
@@ -75,7 +129,7 @@ def _walk(
 
 def _match(part: str, name: str, fields: dict[str, str]) -> dict[str, str] | None:
     """The fields with those in ``name``; None if it does not fit ``part`` or contradicts them."""
-    found = _regex(part).fullmatch(name)
+    found = _without_case(part).fullmatch(name)
     if found is None:
         return None
     own = {k: v for k, v in found.groupdict().items() if v is not None}
@@ -83,17 +137,5 @@ def _match(part: str, name: str, fields: dict[str, str]) -> dict[str, str] | Non
 
 
 @cache
-def _regex(part: str) -> re.Pattern[str]:
-    out, end, seen = "", 0, set[str]()
-    for token in _TOKEN.finditer(part):
-        out += re.escape(part[end : token.start()])
-        name = token["name"]
-        if token["any"]:
-            out += ".*"
-        elif name in seen:
-            out += f"(?P={name})"
-        else:
-            out += f"(?P<{name}>{token['form'] or '.+?'})"
-            seen.add(name)
-        end = token.end()
-    return re.compile(f"(?i:{out}{re.escape(part[end:])})")
+def _without_case(part: str) -> re.Pattern[str]:
+    return re.compile(f"(?i:{compiled(part).pattern})")

@@ -73,7 +73,7 @@ def template_of(role: Role, like: Template | None = None) -> Template | None:
     # Read back what a description with this pattern would read.
     compiled = compiled_pattern(pattern)
     paths = ["/".join(entry.parts) + entry.ending for entry in role.entries]
-    found = [match.groupdict() for path in paths if (match := compiled.match(path))]
+    found = [match.groupdict() for path in paths if (match := compiled.fullmatch(path))]
     if "{id}" not in pattern or len(found) < len(paths):
         return None
     return Template(role, pattern, tuple(found))

@@ -15,6 +15,7 @@ from ....core.manifest import Manifest
 from .. import description
 from ..channel_count import with_channels
 from ..completion import complete
+from ..patterns import glob_of
 from ..tree import is_raster
 from .pairing import Chosen, choose
 from .paths import Entry, entries_below, roles_of
@@ -102,9 +103,7 @@ def _settings(chosen: Chosen) -> list[str]:
     if chosen.numbers:
         lines.append("match: numbers             # names with equal numbers are one case")
     if chosen.left_out:
-        patterns = ", ".join(
-            _quoted(description.glob_of(one)) for one in chosen.left_out if "{" in one
-        )
+        patterns = ", ".join(_quoted(glob_of(one)) for one in chosen.left_out if "{" in one)
         lines += [f"leave_out: [{patterns}]"] if patterns else []
     return lines
 
