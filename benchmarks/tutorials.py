@@ -313,8 +313,10 @@ def scores(folder: Path, *words: str) -> dict[str, Any]:
     """Dice of the kept-back cases by `evaluate`: case -> mean over its structures."""
     place = folder / "-".join(("scored", *words)).replace("--", "")
     if not (place / "scores.json").exists():
-        truth = folder / "m.model.run" / "test" / "manifest.jsonl"
-        delineate("predict", folder / "m.model", truth, "-o", place / "out", *words)
+        # The run itself scores only the cases for which its time suffices.
+        truth = folder / "m.model.run" / "manifest.jsonl"
+        only = ("--only", "test")
+        delineate("predict", folder / "m.model", truth, "-o", place / "out", *only, *words)
         delineate("evaluate", place / "out", truth, "-o", place, "--no-report")
     rows = json.loads((place / "scores.json").read_text())["rows"]
     values: dict[str, list[float]] = {}
@@ -339,8 +341,7 @@ def summary(runs: list[dict[str, Any]]) -> dict[str, Any]:
     low, high = interval(means, patients)
     return {
         "mean": float(np.mean(means)),
-        "low95": low,
-        "high95": high,
+        "interval": [low, high] if len(set(patients)) > 1 else None,
         "patients": len(set(patients)),
         "runs": len(runs),
         "train_s": [one["train_s"] for one in runs],
@@ -398,7 +399,10 @@ def _cells(found: dict[str, Any] | None) -> str:
     if found is None:
         return "not run yet | | |"
     minutes = statistics.fmean(found["train_s"]) / 60
-    dice = f"{found['mean']:.3f} ({found['low95']:.3f} to {found['high95']:.3f})"
+    dice = f"{found['mean']:.3f}"
+    if found["interval"]:
+        low, high = found["interval"]
+        dice += f" ({low:.3f} to {high:.3f})"
     return f"{dice} | {found['patients']} | {found['runs']} | {minutes:.1f}"
 
 
