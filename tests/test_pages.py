@@ -25,6 +25,7 @@ import shlex
 import shutil
 import subprocess
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import nibabel as nib
@@ -40,6 +41,7 @@ from delineate.core.plan import Augmentation, Channel, Normalisation, Schedule
 from delineate.formats import files
 from delineate.networks.build import build, weights_of
 
+from .cohorts import tutorial_trees
 from .plans import small_network, small_plan
 
 ROOT = Path(__file__).parents[1]
@@ -265,6 +267,37 @@ def plan_for(*names: str, channel: str) -> Callable[[Path, list[tuple[Path, Path
     return write
 
 
+# The tutorials' own folders, by page.
+OWN_TREES: dict[str, dict[str, Callable[[Path], None]]] = {
+    "from-brain-mr": {
+        "processed": tutorial_trees.brain_volumes,
+        "coloured": partial(tutorial_trees.brain_slices, coloured=True),
+        "grey": partial(tutorial_trees.brain_slices, coloured=False),
+    },
+    "from-liver-ct-3d": {"groups": tutorial_trees.liver_groups},
+    "from-liver-mr": {
+        "slices": tutorial_trees.mr_slices,
+        "pictures": tutorial_trees.mr_pictures,
+    },
+    "from-liver-ct-2d": {
+        "orig-seg": partial(
+            tutorial_trees.raw_pairs, image="liver-orig{:03d}.nii", label="liver-seg{:03d}.nii"
+        ),
+        "orig-liver": partial(
+            tutorial_trees.raw_pairs,
+            image="ircad_e{:02d}_orig.nii.gz",
+            label="ircad_e{:02d}_liver.nii.gz",
+        ),
+        "arrays": tutorial_trees.slice_arrays,
+    },
+    "from-brain-tumours": {
+        "brats2018": tutorial_trees.brats_grades,
+        "brats2015": tutorial_trees.brats_2015,
+        "flat": partial(tutorial_trees.brats_flat, names="flair t1 t1ce t2"),
+        "one-modality": partial(tutorial_trees.brats_flat, names="t1"),
+        "arrays": tutorial_trees.brats_arrays,
+    },
+}
 TREES = {
     "from-liver-ct-2d": plan_for("liver", channel="CT"),
     "from-liver-ct-3d": plan_for("liver", channel="CT"),
@@ -326,6 +359,8 @@ def test_the_code_of_a_page_runs(path, world, tmp_path, monkeypatch):
         scans = sorted((tmp_path / "phantoms" / "images").iterdir())
         cases = [(scan, tmp_path / "phantoms" / "labels" / scan.name) for scan in scans]
         TREES[path.stem](tmp_path, cases)
+    for name, make in OWN_TREES.get(path.stem, {}).items():
+        make(tmp_path / name)
     variables: dict[str, object] = {"__name__": path.stem}
     for language, title, text in blocks(path):
         if title:
