@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import re
+import shutil
 import subprocess
 import sys
 import threading
@@ -255,6 +256,119 @@ def test_python_gives_the_uncertainty_too(one_channel):
         and len(found.uncertainty["left part"]["samples_ml"]) == 3
     )
     assert loaded.predict(image).uncertainty == {}
+
+
+@pytest.mark.parametrize("memory_bytes", [None, 20_000])
+def test_maps_are_entropy_and_standard_deviation(one_channel, memory_bytes, monkeypatch):
+    """Against all probabilities of all samples, which the program never keeps."""
+    from delineate.inference import planes
+    from delineate.inference.engine import Engine, sampling, slabs
+
+    engine = Engine.from_bundle(Bundle.load(one_channel / "m.model"), torch.device("cpu"))
+    engine = engine.uncompiled()
+    image = dl.read(one_channel / "scans/a.nii.gz")
+    samples = predictor.DropoutSamples(5, "x", ("sd", "entropy"))
+    ready = predictor.preprocess_scan(image, engine.plan)
+    used: list[torch.dtype] = []
+    kept = planes.planes
+    monkeypatch.setattr(
+        "delineate.inference.sample_maps.planes",
+        lambda *given: used.append(1) or kept(*given),
+    )
+    found = predictor.segment(ready, engine, samples=samples, memory_bytes=memory_bytes)
+    drawn = []
+    with torch.inference_mode():
+        for n in range(5):
+            with sampling(engine, samples.seed(n)):
+                drawn.append(torch.cat(list(slabs(ready.scan, engine)), dim=1))
+    each = torch.stack(drawn).double()
+    mean = each.mean(0)
+    entropy = -(mean * mean.log()).sum(0)
+    sd = (each.var(0, correction=0).sum(0) / 2).sqrt()
+    axis = predictor.marching_axis(ready.scan.shape[1:], engine.plan)
+    maps = torch.stack([entropy, sd])
+    expected = predictor.restore_maps([maps.float()], ready.record, axis, 2)
+    assert used and list(found.maps) == ["sd", "entropy"]
+    tolerance = 1e-4 if memory_bytes is None else 0.03  # half precision in a file
+    for name, reference in zip(("entropy", "sd"), expected, strict=True):
+        assert found.maps[name].shape == image.shape and reference.max() > 0.04
+        assert np.abs(found.maps[name] - reference).max() < tolerance
+    # The masks are those without maps, and so are the samples.
+    if memory_bytes is not None:
+        return  # rounding decides between the classes of an untrained network
+    plain = predictor.segment(ready, engine, samples=predictor.DropoutSamples(5, "x"))
+    assert np.array_equal(plain.labels.array, found.labels.array)
+    for one, other in zip(plain.samples, found.samples, strict=True):
+        assert np.array_equal(one, other)
+
+
+def test_maps_are_written_on_the_scans_grid_and_drawn(one_channel, tmp_path):
+    options = PredictOptions(
+        device="cpu", samples=3, maps=("entropy", "sd"), montage="outlined", ram_bytes=8 << 30
+    )
+    done = predict(
+        one_channel / "m.model", [one_channel / "scans/a.nii.gz"], tmp_path / "o", options
+    )
+    assert not done.failures
+    image = dl.read(one_channel / "scans/a.nii.gz")
+    direct = dl.load(one_channel / "m.model", device="cpu").predict(
+        image, samples=3, maps=("entropy",), keep_samples=True
+    )
+    assert len(direct.samples) == 3 and direct.samples[0].shape == image.shape
+    for name in ("entropy", "sd"):
+        found = dl.read(tmp_path / f"o/{name}/a.nii.gz")
+        assert found.grid.matches(image.grid, 1e-4) and 0 < found.array.max() <= np.log(3) + 1e-3
+        assert done.outcomes[0].value[name] == f"{name}/a.nii.gz"
+    # A second call keeps the result; without a map it is done again.
+    before = (tmp_path / "o/sd/a.nii.gz").stat().st_mtime_ns
+    predict(one_channel / "m.model", [one_channel / "scans/a.nii.gz"], tmp_path / "o", options)
+    assert (tmp_path / "o/sd/a.nii.gz").stat().st_mtime_ns == before
+    (tmp_path / "o/sd/a.nii.gz").unlink()
+    predict(one_channel / "m.model", [one_channel / "scans/a.nii.gz"], tmp_path / "o", options)
+    assert (tmp_path / "o/sd/a.nii.gz").is_file()
+    shutil.copytree(tmp_path / "o", tmp_path / "kept")
+    # In the montage, in the pictures of an evaluation (one more panel), and in the viewer.
+    assert (tmp_path / "o/montages/a.png").is_file()
+    (tmp_path / "truth").mkdir()
+    shutil.copy(tmp_path / "o/a.nii.gz", tmp_path / "truth")
+    ratios = []
+    for out in ("with", "without"):
+        scored = dl.evaluate(
+            tmp_path / "o",
+            tmp_path / "truth",
+            tmp_path / out,
+            images=one_channel / "scans",
+            pictures=True,
+            report=False,
+        )
+        picture = Image.open(scored.pictures[0])
+        ratios.append(picture.width / picture.height)
+        for name in ("entropy", "sd"):
+            shutil.rmtree(tmp_path / "o" / name, ignore_errors=True)
+    assert ratios[0] > 1.1 * ratios[1]
+    from delineate.viewer.sources import find
+
+    shown = find([one_channel / "scans/a.nii.gz", tmp_path / "kept/entropy/a.nii.gz"])
+    scene = shown.entries[0].load()
+    assert scene.masks[0].labels.names[0].endswith("from 0.14")
+    assert len(np.unique(scene.masks[0].volume.array)) > 2
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"maps": ("entropy",)}, "state their number with --samples"),
+        ({"maps": ("mean",), "samples": 2}, "--maps are entropy and sd, found mean"),
+    ],
+)
+def test_maps_that_cannot_be_made_are_refused(one_channel, tmp_path, given, words):
+    with pytest.raises(UsageError, match=words):
+        predict(
+            one_channel / "m.model",
+            [one_channel / "scans"],
+            tmp_path / "o",
+            PredictOptions(device="cpu", **given),
+        )
 
 
 def test_what_cannot_be_sampled_is_refused(one_channel, tmp_path):

@@ -70,6 +70,7 @@ class PredictKeywords(TypedDict, total=False):
     dicom_seg: bool
     views: tuple[str, ...]
     samples: int
+    maps: tuple[str, ...]
     seed: int
     allow_missing: bool
     backend: str

@@ -129,6 +129,8 @@ class Model:
         mirror: bool | None = None,
         views: Sequence[str] = (),
         samples: int = 0,
+        maps: Sequence[str] = (),
+        keep_samples: bool = False,
         seed: int = 0,
         channels: Sequence[str] | None = None,
         probabilities: bool = False,
@@ -144,6 +146,8 @@ class Model:
                 uses all.
             samples: number of Monte-Carlo dropout samples; ``uncertainty`` of the result gives
                 their agreement for each structure.
+            maps: "entropy" and "sd" of the samples in each voxel, as ``maps`` of the result.
+            keep_samples: the result has the label map of each sample too, as ``samples``.
             seed: of the samples.
             channels: names of the channels of ``image``, in its order, if it lacks some of the
                 model's, or if the name of its file suggests another image.
@@ -163,22 +167,19 @@ class Model:
         from ..commands.predict import measured
         from ..inference import predictor
 
-        inference = predictor.with_mirroring(self.bundle.plan, mirror)
-        drawn = predictor.DropoutSamples(samples, str(seed))
-        volume = Volume.of(image)
         present = None if channels is None else self._present(channels)
-        if channels is None:
-            volume = self._ordered(volume)
+        volume = Volume.of(image) if present is not None else self._ordered(Volume.of(image))
         found = measured(
             predictor.predict(
                 volume,
                 self._engine(tuple(views)),
                 self.bundle.id,
-                inference,
-                samples=drawn,
+                predictor.with_mirroring(self.bundle.plan, mirror),
+                samples=predictor.DropoutSamples(samples, str(seed), tuple(maps)),
                 present=present,
                 probabilities=probabilities,
-            )
+            ),
+            keep_samples,
         )
         return Prediction.of(found)
 

@@ -55,6 +55,7 @@ class Prediction(core.Prediction):
             found.missing,
             found.probabilities,
             found.samples,
+            found.maps,
         )
 
     @property

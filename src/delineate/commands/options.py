@@ -335,6 +335,13 @@ class PredictOptions:
         "OUT/uncertainty.csv.",
         metavar="N",
     )
+    maps: tuple[str, ...] = option(
+        (),
+        "With --samples: also write OUT/entropy/CASE.nii.gz (entropy of the mean probabilities, in "
+        "nats) and OUT/sd/CASE.nii.gz (standard deviation of the probabilities).",
+        metavar="entropy,sd",
+        parse=parsing.parse_lower_names,
+    )
     seed: int = option(0, "Seed of the samples.")
     allow_missing: bool = option(
         False,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,6 +12,10 @@ from numpy.typing import NDArray
 from .errors import LabelError
 from .labels import LabelSet, unique_values
 from .volume import Volume
+
+# Maps of the samples' disagreement -> the value that is shown brightest: that of a voxel that is in
+# the structure in half of the samples.
+MAPS = {"entropy": math.log(2), "sd": 0.5}
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,7 +35,9 @@ class Prediction:
             background and then of each structure in the order of ``structures``; None if not
             requested. They are the network's, before any postprocessing of the labels.
         samples: (I, J, K) label values of each Monte-Carlo dropout sample, kept until
-            ``uncertainty`` has been computed from them.
+            ``uncertainty`` has been computed from them, or longer if requested.
+        maps: name -> (I, J, K) float32: "entropy" and "sd" of the samples in each voxel (see
+            ``inference.sample_maps``); those that were requested.
 
     Raises:
         LabelError: a label value that no structure has.
@@ -44,6 +51,7 @@ class Prediction:
     missing: tuple[str, ...] = ()
     probabilities: NDArray[np.uint16] | None = field(default=None, repr=False)
     samples: tuple[NDArray[Any], ...] = field(default=(), repr=False)
+    maps: dict[str, NDArray[np.float32]] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
         known = self.structures

@@ -11,6 +11,7 @@ Monte-Carlo dropout repeats the steps from the windows on for each sample, with 
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import time
 from collections.abc import Iterator, Sequence
@@ -27,13 +28,20 @@ from ..core.errors import UsageError
 from ..core.grid import Grid
 from ..core.labels import LabelSet
 from ..core.plan import Inference, Plan
-from ..core.prediction import Prediction
+from ..core.prediction import MAPS, Prediction
 from ..core.progress import Progress, silent
 from ..core.volume import BODY_HU, Volume
-from ..preprocessing.prepare import PreprocessingRecord, prepare, prepare_label, restore
+from ..preprocessing.prepare import (
+    PreprocessingRecord,
+    prepare,
+    prepare_label,
+    restore,
+    restore_maps,
+)
 from ..preprocessing.regions import far_from_body, keep_largest
 from . import engine as infer
 from .engine import Engine, marching_axis, sampling, slabs
+from .sample_maps import SampleSums, refuse_unknown, sample_sums
 
 AIR_HU = -1000.0
 AIR_MARGIN_MM = 30.0  # surroundings of the body that the network still reads
@@ -42,14 +50,16 @@ AIR_MARGIN_MM = 30.0  # surroundings of the body that the network still reads
 @dataclass(frozen=True)
 class DropoutSamples:
     """The number of Monte-Carlo dropout samples, and the ``key`` from which their seeds are
-    derived: equal keys give equal samples.
+    derived: equal keys give equal samples. ``maps``: those of ``sample_maps.MAPS`` to make of them.
     """
 
     count: int = 0
     key: str = "0"
+    maps: tuple[str, ...] = ()
 
     def refuse_unless_fit(self, plan: Plan) -> None:
         """Raise UsageError if a model of ``plan`` cannot be sampled like this."""
+        refuse_unknown(self.maps, self.count)
         if self.count < 0 or self.count == 1:
             raise UsageError(f"--samples must be 0 or at least 2, found {self.count}")
         if self.count and plan.output_labels.overlapping:
@@ -229,7 +239,7 @@ def segment(
     Args:
         inference: replaces the plan's settings, to switch mirroring.
         samples: Monte-Carlo dropout; the result has each sample as a label volume (uint8 or uint16)
-            on the scan's grid.
+            on the scan's grid, and the requested maps.
         memory_bytes: memory for the sums of class scores; see ``memory_limits``.
         probabilities: also return the probability of each structure at each voxel, as uint16.
         progress: called with the fraction of this scan that is done.
@@ -254,9 +264,8 @@ def segment(
     array = _labels(scan, record, engine, inference, memory_bytes, shares)
     ended = time.perf_counter()
     timing = {"prepare": ready.seconds, "infer_and_restore": ended - began}
-    drawn = _draw_samples(samples, scan, record, engine, inference, memory_bytes, progress)
-    if drawn:
-        timing["samples"] = time.perf_counter() - ended
+    drawn, maps = _draw_samples(samples, scan, record, engine, inference, memory_bytes, progress)
+    timing |= {"samples": time.perf_counter() - ended} if drawn else {}
     timing["total"] = sum(timing.values())
     labels = Volume(array, ready.grid, "label", ready.source, ready.meta)
     return Prediction(
@@ -267,6 +276,7 @@ def segment(
         missing=ready.missing,
         probabilities=shares,
         samples=tuple(drawn),
+        maps=maps,
     )
 
 
@@ -334,10 +344,11 @@ def _labels(
     inference: Inference | None,
     memory_bytes: int | None,
     probabilities: NDArray[np.uint16] | None = None,
+    sums: SampleSums | None = None,
 ) -> NDArray[Any]:
     """(I, J, K) label values, or codes of overlapping structures, on the scan's grid, postprocessed
     (see ``Plan.output_labels``). ``probabilities`` (L, I, J, K) are filled in if given (see
-    ``prepare.restore``).
+    ``prepare.restore``), and the class scores are added to ``sums``.
     """
     plan, structures = engine.plan, engine.plan.labels
     # Label values in the order of the network's classes.
@@ -348,7 +359,7 @@ def _labels(
     with torch.inference_mode(), closing(slabs(scan, engine, inference, memory_bytes)) as stream:
         sum_to_one = above is None and average == "probabilities"
         array = restore(
-            stream,
+            stream if sums is None else sums.added(stream),
             record,
             marching_axis(scan.shape[1:], plan),
             values,
@@ -384,13 +395,35 @@ def _draw_samples(
     inference: Inference | None,
     memory_bytes: int | None,
     progress: Progress,
-) -> list[NDArray[Any]]:
-    """The Monte-Carlo dropout samples, each (I, J, K) label values on the scan's grid."""
-    drawn = []
+) -> tuple[list[NDArray[Any]], dict[str, NDArray[np.float32]]]:
+    """The Monte-Carlo dropout samples, each (I, J, K) label values on the scan's grid, and their
+    maps.
+    """
+    drawn: list[NDArray[Any]] = []
+    if not samples.count:
+        return drawn, {}
     # Compiled graphs have no dropout layers to activate.
-    engine = engine.uncompiled() if samples.count else engine
-    for index in range(samples.count):
-        progress("predict", 1 + index, 1 + samples.count, f"sample {index + 1} of {samples.count}")
-        with sampling(engine, samples.seed(index)):
-            drawn.append(_labels(scan, record, engine, inference, memory_bytes))
-    return drawn
+    engine, plan = engine.uncompiled(), engine.plan
+    axis = marching_axis(scan.shape[1:], plan)
+    a, b, c = (scan.shape[1 + a] for a in (axis, *(a for a in range(3) if a != axis)))
+    logits = (inference or plan.inference).average == "logits"
+    if samples.maps and memory_bytes is not None:
+        memory_bytes //= 2  # the other half is for the sums of all samples
+    with contextlib.ExitStack() as stack:
+        sums = None
+        if samples.maps:
+            room = sample_sums(
+                samples.count, plan.network.classes, (a, b, c), engine.device, logits, memory_bytes
+            )
+            sums = stack.enter_context(room)
+        for index in range(samples.count):
+            note = f"sample {index + 1} of {samples.count}"
+            progress("predict", 1 + index, 1 + samples.count, note)
+            with sampling(engine, samples.seed(index)):
+                drawn.append(_labels(scan, record, engine, inference, memory_bytes, sums=sums))
+        if sums is None:
+            return drawn, {}
+        with torch.inference_mode():
+            found = restore_maps(sums.slabs(), record, axis, len(MAPS))
+    by_name = dict(zip(MAPS, found, strict=True))
+    return drawn, {name: by_name[name] for name in samples.maps}

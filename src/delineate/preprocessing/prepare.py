@@ -315,6 +315,33 @@ def _restore(
     return out
 
 
+def restore_maps(
+    slabs: Iterable[Tensor], record: PreprocessingRecord, axis: int, count: int
+) -> NDArray[np.float32]:
+    """Interpolate ``count`` maps on the prepared grid to the grid of the scan, slab by slab.
+
+    Args:
+        slabs: (count, d, A, B), in order along prepared axis ``axis``, as for ``restore``.
+
+    Returns:
+        (count, I, J, K) on ``record.source``; 0 outside the kept box.
+    """
+    grid = record.source.orthogonal()
+    out = np.zeros((count, *grid.shape), np.float32)
+    box = np.moveaxis(_boxed(record.axes.apply(out), record), 1 + axis, 1)
+
+    def planes(near: list[Tensor], along: Bands, in_plane: InPlane) -> Tensor:
+        joined = (torch.cat([part[index] for part in near]).float() for index in range(count))
+        return torch.stack([_interpolated(one, along, *in_plane) for one in joined])
+
+    for start, found in _by_plane(slabs, record, axis, planes):
+        box[:, start : start + found.shape[1]] = found.cpu().numpy()
+    if grid == record.source:
+        return out
+    on = [shear.image_on(one, grid, record.source, order=1, outside=0.0) for one in out]
+    return np.stack(on)
+
+
 def _by_plane(
     slabs: Iterable[Tensor],
     record: PreprocessingRecord,

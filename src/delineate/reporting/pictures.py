@@ -81,6 +81,30 @@ class Plane:
         return cut.shape[1] * across, cut.shape[0] * down
 
 
+@dataclass(frozen=True, eq=False)
+class Heat:
+    """A map drawn over an image, such as the entropy of samples.
+
+    Args:
+        name: of the map.
+        volume: (I, J, K) values from 0.
+        top: the value that is drawn brightest.
+    """
+
+    name: str
+    volume: Volume
+    top: float
+
+    @property
+    def words(self) -> str:
+        return f"{self.name} 0 to {self.top:.2g}"
+
+    def shown(self, placed: bool) -> NDArray[Any]:
+        """The values in the pictures' orientation, 1 at the top."""
+        volume = _as_shown(self.volume, placed, labels=False)
+        return np.asarray(volume.channels_array[0] / self.top, np.float32)
+
+
 AXIAL = Plane("axial", 2, "RLAP")
 CORONAL = Plane("coronal", 1, "RLSI", flip_rows=True)
 SAGITTAL = Plane("sagittal", 0, "APSI", flip_rows=True)
@@ -96,6 +120,7 @@ def montage(
     window: tuple[float, float] | None = None,
     title: str = "",
     filled: bool = False,
+    heat: Heat | None = None,
 ) -> Path:
     """Write a PNG of the planes that show most of the first mask, with the contours of every mask.
 
@@ -110,12 +135,13 @@ def montage(
         window: lowest and highest intensity shown; None means -160..240 HU for CT and the 1st to
             99th percentile otherwise.
         filled: also fill the first mask's structures with their colour, half transparent.
+        heat: a map to draw over the image, on its grid.
 
     Raises:
         GeometryError: a mask is not on the image's grid.
         OutputError: the file cannot be written.
     """
-    figure = montage_figure(image, masks, labels, window, title, filled)
+    figure = montage_figure(image, masks, labels, window, title, filled, heat)
     with replacing(path) as temporary:
         temporary.write_bytes(figure_png(figure))
     return Path(path)
@@ -128,6 +154,7 @@ def montage_figure(
     window: tuple[float, float] | None = None,
     title: str = "",
     filled: bool = False,
+    heat: Heat | None = None,
 ) -> Figure:
     """The planes that show most of the first mask, as a Matplotlib figure; arguments and errors as
     for ``montage``.
@@ -135,6 +162,8 @@ def montage_figure(
     base = image if image is not None else next(iter(masks.values()))
     for name, mask in masks.items():
         check_place(base, name, mask)
+    if heat is not None:
+        check_place(base, heat.name, heat.volume)
     placed = is_placed(base)
     shown = _as_shown(base, placed, labels=image is None)
     drawn = {name: _as_shown(mask, placed).channels_array[0] for name, mask in masks.items()}
@@ -144,7 +173,11 @@ def montage_figure(
         array = _structures_in(array, labels)
     cuts = _cuts(list(drawn.values()), labels, array.shape, placed)
     spacing_mm = shown.grid.spacing_mm
-    return _planes_figure(array, drawn, labels, cuts, spacing_mm, low_high, (words, title), filled)
+    glow = None if heat is None else heat.shown(placed)
+    words = f"{words}; {heat.words}" if heat is not None else words
+    return _planes_figure(
+        array, drawn, labels, cuts, spacing_mm, low_high, (words, title), filled, glow
+    )
 
 
 def figure_png(figure: Figure) -> bytes:
@@ -164,6 +197,7 @@ def side_by_side(
     title: str = "",
     slices: int = 3,
     window: tuple[float, float] | None = None,
+    heat: Heat | None = None,
 ) -> Path:
     """Write a PNG of source, truth and prediction next to each other, one row per slice.
 
@@ -180,6 +214,7 @@ def side_by_side(
         title: the line above, such as the case and its Dice.
         slices: maximum number of rows.
         window: as in ``montage``.
+        heat: a map on the image's grid, drawn over the image in a panel of its own.
 
     Raises:
         GeometryError: a mask is not on the image's grid.
@@ -188,6 +223,8 @@ def side_by_side(
     base = truth if image is None else image
     for name, mask in (("truth", truth), ("prediction", prediction)):
         check_place(base, name, mask)
+    if heat is not None:
+        check_place(base, heat.name, heat.volume)
     # The slice axis is that of the stored scan: find it again after reorienting.
     placed, axis = is_placed(base), base.grid.slice_axis
     if placed:
@@ -199,19 +236,36 @@ def side_by_side(
     chosen = spread(_amounts(true, labels, axis) + _amounts(predicted, labels, axis), slices)
     array = None if image is None else shown.channels_array[0]
     low_high, words = _window(array, base.unit, window)
-    rows = [
+    words = f"{words}; {heat.words}" if heat is not None else words
+    rows = _rows(plane, chosen, array, true, predicted, heat, placed)
+    drawn = labels if len(labels) != 1 else LabelSet((replace(labels.labels[0], colour=YELLOW),))
+    with replacing(path) as temporary:
+        _draw_rows(rows, drawn, plane, shown.grid.spacing_mm, low_high, (title, words), temporary)
+    return Path(path)
+
+
+def _rows(
+    plane: Plane,
+    chosen: Sequence[int],
+    array: NDArray[Any] | None,
+    true: NDArray[Any],
+    predicted: NDArray[Any],
+    heat: Heat | None,
+    placed: bool,
+) -> list[_Row]:
+    """The chosen slices of a case."""
+    glow = None if heat is None else heat.shown(placed)
+    return [
         _Row(
             plane.place(k, true.shape),
             None if array is None else plane.cut(array, k),
             plane.cut(true, k),
             plane.cut(predicted, k),
+            None if glow is None else plane.cut(glow, k),
+            "" if heat is None else heat.name,
         )
         for k in chosen
     ]
-    drawn = labels if len(labels) != 1 else LabelSet((replace(labels.labels[0], colour=YELLOW),))
-    with replacing(path) as temporary:
-        _draw_rows(rows, drawn, plane, shown.grid.spacing_mm, low_high, (title, words), temporary)
-    return Path(path)
 
 
 def check_place(image: Volume, name: str, mask: Volume) -> None:
@@ -359,6 +413,7 @@ def _planes_figure(
     low_high: tuple[float, float],
     words: tuple[str, str],
     filled: bool,
+    glow: NDArray[Any] | None,
 ) -> Figure:
     """Draw the planes in one row; ``words`` are the window and the title."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -387,6 +442,8 @@ def _planes_figure(
     used: set[int] = set()
     for ax, (plane, index), one in zip(axes, cuts, slices, strict=True):
         _show(ax, plane, one, spacing_mm, low_high, plane.place(index, array.shape))
+        if glow is not None:
+            _glow(ax, plane.cut(glow, index))
         if filled and masks:
             _fill(ax, plane.cut(next(iter(masks.values())), index), labels)
         for style, mask in zip(STYLES, masks.values(), strict=False):
@@ -400,13 +457,15 @@ def _planes_figure(
 class _Row:
     """One slice of a case: its place as text, and its pixels.
 
-    ``source`` is None if only the masks are known.
+    ``source`` is None if only the masks are known; ``glow`` is a map called ``name``, if any.
     """
 
     place: str
     source: NDArray[Any] | None
     true: NDArray[Any]
     predicted: NDArray[Any]
+    glow: NDArray[Any] | None = None
+    name: str = ""
 
 
 def _draw_rows(
@@ -425,7 +484,7 @@ def _draw_rows(
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    columns = 2 if rows[0].source is None else 3
+    columns = (2 if rows[0].source is None else 3) + (rows[0].glow is not None)
     width_mm, height_mm = plane.extent_mm(rows[0].true, spacing_mm)
     # The figure is at most 11 inches wide and 11 inches high (without titles and legend).
     inches_per_mm = min(11.0 / (columns * width_mm), 11.0 / (len(rows) * height_mm))
@@ -475,6 +534,12 @@ def _draw_row(
 ) -> set[int]:
     """Draw source, truth and prediction of one slice; returns the label values that were drawn."""
     dice = f"Dice {_dice_of(row.predicted, row.true, labels)}" + " in this slice" * bool(row.place)
+    if row.glow is not None:
+        below = _structures_in(row.predicted, labels) if row.source is None else row.source
+        last = axes.pop()
+        _show(last, plane, below, spacing_mm, low_high, row.name)
+        _glow(last, row.glow)
+        _contours(last, row.predicted, labels, "solid")
     # Without a source there are two panels, so the first title and mask are cut off.
     titles, masks = (
         ["source", "truth", f"prediction, {dice}"][-len(axes) :],
@@ -568,6 +633,17 @@ def draw_outlines(
             ),
             autolim=False,
         )
+
+
+def _glow(ax: Any, cut: NDArray[Any]) -> None:
+    """Draw a map (rows, columns) of values from 0 to 1: the higher, the brighter and the less
+    transparent.
+    """
+    from matplotlib import colormaps
+
+    colours = colormaps["inferno"](np.clip(cut, 0, 1))
+    colours[..., 3] = np.clip(cut, 0, 1)
+    ax.imshow(colours, aspect=ax.get_aspect(), interpolation="nearest", zorder=1)
 
 
 def _fill(ax: Any, cut: NDArray[Any], labels: LabelSet) -> None:

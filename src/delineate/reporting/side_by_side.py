@@ -21,6 +21,7 @@ import numpy as np
 from ..core.errors import DelineateError, InputError, LayoutError
 from ..core.labels import LabelSet
 from ..core.manifest import Source
+from ..core.prediction import MAPS
 from ..core.progress import Progress, silent
 from ..core.scores import finite_mean
 from ..core.words import decimals
@@ -191,7 +192,7 @@ def draw(job: ComparisonPicture) -> str:
             picture cannot be written.
     """
     from ..formats.files import read
-    from .pictures import montage, side_by_side
+    from .pictures import Heat, montage, side_by_side
 
     masks = (
         read_masks(job.pair, job.labels.values)
@@ -209,9 +210,28 @@ def draw(job: ComparisonPicture) -> str:
                 title=job.title,
             )
         )
+    name, found = _map_of(job.pair)
+    heat = None if found is None else Heat(name, read(found), MAPS[name])
     return str(
-        side_by_side(image, masks.truth, masks.prediction, job.labels, job.path, title=job.title)
+        side_by_side(
+            image,
+            masks.truth,
+            masks.prediction,
+            job.labels,
+            job.path,
+            title=job.title,
+            heat=heat,
+        )
     )
+
+
+def _map_of(pair: Pair) -> tuple[str, Path | None]:
+    """The name and the file of the first map that ``predict --maps`` wrote of a case, if any."""
+    if pair.stacked or not isinstance(pair.prediction, Source):
+        return "", None
+    path = Path(pair.prediction.path)
+    files = ((name, path.parent / name / f"{pair.case}.nii.gz") for name in MAPS)
+    return next(((name, file) for name, file in files if file.is_file()), ("", None))
 
 
 def _dices(evaluated: EvaluationResult) -> dict[str, dict[str, float]]:

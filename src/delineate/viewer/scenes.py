@@ -32,6 +32,8 @@ from ..reporting.pictures import check_place, is_placed
 PERCENTILES = (1.0, 99.0)
 SAMPLE_VOXELS = 1 << 21  # voxels used for the percentiles
 GREY = (128, 128, 128)  # of ignored voxels
+# Of the bands of a map, from the second lowest to the highest.
+BAND_COLOURS = ((120, 28, 109), (188, 55, 84), (237, 105, 37), (252, 255, 164))
 ONLY = "structure"  # name of a mask's only structure if it has no other name
 # Size of the largest colour table that every WebGL2 device supports, less 1; masks with a higher
 # label value are renumbered for the page.
@@ -89,6 +91,21 @@ class ViewerCase:
     id: str
     load: Callable[[], Scene]
     note: str = ""
+
+
+def banded(name: str, volume: Volume, top: float) -> Mask:
+    """A map of values from 0 as a mask of bands: each fifth of ``top`` is one, the lowest is not
+    shown.
+    """
+    limits = [top * n / (len(BAND_COLOURS) + 1) for n in range(1, len(BAND_COLOURS) + 1)]
+    labels = LabelSet(
+        tuple(
+            Label(n, f"{name} from {limit:.2f}", colour)
+            for n, (limit, colour) in enumerate(zip(limits, BAND_COLOURS, strict=True), start=1)
+        )
+    )
+    bands = np.digitize(volume.channels_array[0], limits).astype(np.uint8)
+    return Mask(name, volume.with_array(bands, "label"), labels)
 
 
 def described(scene: Scene) -> dict[str, Any]:

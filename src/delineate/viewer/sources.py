@@ -21,11 +21,12 @@ from ..core.errors import FormatError, InputError, LayoutError, UsageError
 from ..core.inputs import read_json
 from ..core.labels import LabelSet
 from ..core.manifest import Case, Manifest, Source
+from ..core.prediction import MAPS
 from ..core.volume import Volume
 from ..evaluation.overlapping import prediction_codes
 from ..evaluation.pairing import images_in, masks_in, match_names
 from ..formats import files
-from .scenes import Mask, Scene, ViewerCase
+from .scenes import Mask, Scene, ViewerCase, banded
 
 NAMES = "predictions.json"  # file next to predictions that names their label values
 NOTHING = LabelSet(())
@@ -46,7 +47,8 @@ def find(paths: Sequence[str | Path], labels: str | Path | None = None) -> CaseL
         paths: the folder of one run, or its model; one ``manifest.jsonl``, or the folder of a check
             that holds it; or an image and any number of masks, each a file or a folder. In folders
             of volumes, images and masks are paired by name. A folder of DICOM files or of slices is
-            one case; slices without geometry take that of the image.
+            one case; slices without geometry take that of the image. A map that ``predict --maps``
+            wrote (in a folder ``entropy`` or ``sd``) is shown in bands.
         labels: a file with names for the label values; None uses the names stored with the masks.
 
     Raises:
@@ -145,7 +147,10 @@ def _read_files(image: Path, masks: Sequence[tuple[str, Path]], labels: LabelSet
     """Read an image and its (name, path) masks."""
     scan = files.read(image)
     read = [
-        Mask(name, _read_mask(path, image), labels or _said_beside(path)) for name, path in masks
+        Mask(name, _read_mask(path, image), labels or _said_beside(path))
+        if path.parent.name not in MAPS
+        else banded(name, files.read(path), MAPS[path.parent.name])
+        for name, path in masks
     ]
     return Scene(files.stem(image.resolve()), scan, tuple(read))
 

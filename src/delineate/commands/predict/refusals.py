@@ -23,7 +23,7 @@ def refuse_unfit(asked: PredictOptions, plan: Plan) -> None:
     forms = tuple(prediction_formats())
     if asked.form not in forms:
         raise UsageError(f"--format must be one of {', '.join(forms)}, found {asked.form!r}")
-    DropoutSamples(asked.samples).refuse_unless_fit(plan)
+    DropoutSamples(asked.samples, maps=asked.maps).refuse_unless_fit(plan)
     if asked.allow_missing:
         refuse_missing(plan)
     if asked.skip_air:

@@ -13,8 +13,11 @@ import csv
 import io
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from ... import __version__
 from ...cohorts.discovery import channels
@@ -25,7 +28,7 @@ from ...core.errors import DelineateError, InputError, OutputError
 from ...core.inputs import read_json
 from ...core.manifest import ABSENT, Case, Manifest, Source
 from ...core.plan import Plan
-from ...core.prediction import Prediction
+from ...core.prediction import MAPS, Prediction
 from ...core.schema import SCHEMAS, migrate
 from ...core.scores import without_nan
 from ...core.terms import contradicts_modality
@@ -41,6 +44,8 @@ from .overlapping_masks import mask_files, write_mask
 if TYPE_CHECKING:
     from ...formats.dicom.seg import SegSource
 
+# Of the stored maps of entropy and standard deviation; the largest entropy, ln 256, is 5.5.
+MAP_STEP = 1e-4
 # Columns of uncertainty.csv.
 UNCERTAINTY = (
     "case",
@@ -73,6 +78,8 @@ def of_cases(manifest: Manifest, out: Path, options: PredictOptions, plan: Plan)
             yield out / f"{case.id}.seg.dcm"
         if options.probabilities:
             yield out / "probabilities" / f"{case.id}.nii.gz"
+        for name in options.maps:
+            yield out / name / f"{case.id}.nii.gz"
         if options.montage:
             yield out / "montages" / f"{case.id}.png"
 
@@ -121,6 +128,8 @@ def write_result(
         additions["dicom_seg"] = lambda: _write_seg(case, prediction, out, seg)
     if options.probabilities:
         additions["probabilities"] = lambda: _write_probabilities(case, prediction, out)
+    for name in options.maps:
+        additions[name] = partial(_write_map, case, prediction, out, name)
     if options.montage:
         additions["montage"] = lambda: _write_montage(
             case, manifest, prediction, out, options.montage or MONTAGES[0]
@@ -156,12 +165,15 @@ def inputs_of(case: Case, manifest: Manifest) -> dict[str, str | None]:
 def _write_montage(
     case: Case, manifest: Manifest, prediction: Prediction, out: Path, style: str
 ) -> str:
-    from ...reporting.pictures import montage
+    from ...reporting.pictures import Heat, montage
 
     image = read_scan(
         case, manifest
     )  # read again: meanwhile its memory was free for the class scores
     target = out / "montages" / f"{case.id}.png"
+    heat = None
+    for name, found in list(prediction.maps.items())[:1]:
+        heat = Heat(name, Volume(found, prediction.labels.grid), MAPS[name])
     montage(
         image,
         {"prediction": prediction.labels},
@@ -169,6 +181,7 @@ def _write_montage(
         target,
         title=case.id,
         filled=style == "filled",
+        heat=heat,
     )
     return f"montages/{target.name}"
 
@@ -183,6 +196,15 @@ def _write_probabilities(case: Case, prediction: Prediction, out: Path) -> str:
         Volume(prediction.probabilities, prediction.labels.grid), target, step=1 / PROBABILITY_ONE
     )
     return f"probabilities/{target.name}"
+
+
+def _write_map(case: Case, prediction: Prediction, out: Path, name: str) -> str:
+    from ...formats import nifti
+
+    target = out / name / f"{case.id}.nii.gz"
+    steps = np.rint(prediction.maps[name] / MAP_STEP).clip(0, 65535).astype(np.uint16)
+    nifti.write(Volume(steps, prediction.labels.grid), target, step=MAP_STEP)
+    return f"{name}/{target.name}"
 
 
 def seg_source_of(case: Case, bundle: Bundle) -> SegSource:

@@ -7,6 +7,7 @@ which Ctrl-C can interrupt.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import asdict, dataclass, replace
@@ -110,7 +111,9 @@ class Session:
                 self._engine,
                 self._bundle.id,
                 with_mirroring(self._bundle.plan, self._options.mirror),
-                samples=DropoutSamples(self._options.samples, f"{self._options.seed} {case.id}"),
+                samples=DropoutSamples(
+                    self._options.samples, f"{self._options.seed} {case.id}", self._options.maps
+                ),
                 memory_bytes=memory_bytes,
                 probabilities=self._options.probabilities,
                 progress=lambda stage, done, total, note: self._progress(
@@ -161,7 +164,11 @@ class Session:
         if limits == MemoryLimits():
             return None
         source = next(image for image in case.images if image != ABSENT)
-        need = need_of(files.read_grid(source), self._engine.plan, self._engine)
+        grid = files.read_grid(source)
+        need = need_of(grid, self._engine.plan, self._engine)
+        # Label maps of all samples; two maps in float32, and the sum of squares.
+        each = self._options.samples + (12 if self._options.maps else 0)
+        need = replace(need, inferring=need.inferring + each * math.prod(grid.shape))
         return memory_for_sums(limits, need, self._engine, case.id)
 
 
@@ -306,9 +313,9 @@ def flags_of(
     return flags(measure(seen, prediction.labels, prediction.structures), ranges)
 
 
-def measured(prediction: Prediction) -> Prediction:
-    """The prediction with statistics of its samples for each structure, instead of the samples;
-    unchanged if it has none.
+def measured(prediction: Prediction, keep_samples: bool = False) -> Prediction:
+    """The prediction with statistics of its samples for each structure, instead of the samples
+    unless they are kept; unchanged if it has none.
     """
     if not prediction.samples:
         return prediction
@@ -318,4 +325,5 @@ def measured(prediction: Prediction) -> Prediction:
         name: {k: v for k, v in asdict(row).items() if k != "value"}
         for name, row in zip(names, rows, strict=True)
     }
-    return replace(prediction, uncertainty=found, samples=())
+    kept = prediction.samples if keep_samples else ()
+    return replace(prediction, uncertainty=found, samples=kept)
