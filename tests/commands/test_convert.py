@@ -89,13 +89,14 @@ def test_slices_need_a_spacing_and_get_the_stated_one(tmp_path, real_data):
     )
 
 
-def test_what_exists_is_kept_when_told_so(tmp_path, grid, asymmetric):
+def test_what_exists_is_kept_unless_it_is_the_same_result(tmp_path, grid, asymmetric):
     files.write(Volume(asymmetric, grid), tmp_path / "a.nii")
     (tmp_path / "b.nii").write_text("mine")
     with pytest.raises(OutputError, match="exists already"):
-        convert([tmp_path / "a.nii"], tmp_path / "b.nii", ConvertOptions(overwrite=False))
+        convert([tmp_path / "a.nii"], tmp_path / "b.nii")
     assert (tmp_path / "b.nii").read_text() == "mine"
-    convert([tmp_path / "a.nii"], tmp_path / "b.nii")
+    for overwrite in (True, False):
+        convert([tmp_path / "a.nii"], tmp_path / "b.nii", ConvertOptions(overwrite=overwrite))
     assert files.read_grid(tmp_path / "b.nii").matches(grid, 1e-3)
 
 
@@ -200,12 +201,9 @@ def test_names_of_parts_follow_the_output(tmp_path, grid, asymmetric):
     assert files.detect(tmp_path / "o/knee_00.nrrd") == "NRRD"
     with pytest.raises(OutputError, match=r"knee_0\d.nrrd from another split"):
         convert([tmp_path / "a.nii"], tmp_path / "o/knee.nrrd", ConvertOptions(split_slices=100))
+    (tmp_path / "o/knee_00.nrrd").write_text("mine")
     with pytest.raises(OutputError, match="exists already"):
-        convert(
-            [tmp_path / "a.nii"],
-            tmp_path / "o/knee.nrrd",
-            ConvertOptions(split_slices=3, overwrite=False),
-        )
+        convert([tmp_path / "a.nii"], tmp_path / "o/knee.nrrd", ConvertOptions(split_slices=3))
     for wrong in (0, -64):
         with pytest.raises(UsageError, match=f"must be at least 1, found {wrong}"):
             convert([tmp_path / "a.nii"], tmp_path / "o", ConvertOptions(split_slices=wrong))
@@ -239,9 +237,9 @@ def test_a_part_missing_at_an_end_leaves_no_gap_but_a_note(tmp_path, grid, asymm
     )
     assert (
         "only volume"
-        in convert(parts[:1], tmp_path / "again.nii.gz", ConvertOptions(merge=True)).notes[0]
+        in convert(parts[:1], tmp_path / "one.nii.gz", ConvertOptions(merge=True)).notes[0]
     )
-    assert convert(parts, tmp_path / "again.nii.gz", ConvertOptions(merge=True)).notes == ()
+    assert convert(parts, tmp_path / "all.nii.gz", ConvertOptions(merge=True)).notes == ()
 
 
 def test_an_overlap_and_a_part_given_twice_are_refused(tmp_path, grid, asymmetric):

@@ -16,6 +16,7 @@ import pytest
 from PIL import Image
 from tests.plans import small_plan
 from tests.scans import mask, scan, write_cohort
+from typer.main import get_command
 
 from delineate.cli import command_line as cli
 from delineate.core.bundle import Bundle, Member
@@ -208,6 +209,11 @@ COMMANDS: dict[str, tuple[str, str, Command]] = {
         "m.model",
         lambda w, out: ["quantise", w / "m.model", w / "cohort/images", "-o", out],
     ),
+    "import": (
+        "a/scores.json",
+        "scores.json",
+        lambda w, out: ["import", "nnunet", w / "a", "-o", out],
+    ),
     "report": ("a/scores.json", "scores.json", lambda w, out: ["report", w / "a", "-o", out]),
     "compare": (
         "a/scores.json",
@@ -215,6 +221,12 @@ COMMANDS: dict[str, tuple[str, str, Command]] = {
         lambda w, out: ["compare", _one(w, "a/scores.json", out), w / "b", "-o", out.parent],
     ),
 }
+
+
+# Commands that write only new folders, which ``test_a_folder_of_originals`` covers.
+FOLDERS = {"export-slices", "merge-slices"}
+# Commands that read no file of the user, that write nothing, and that delete prepared cases only.
+WITHOUT = {"demo", "phantom", "benchmark", "download", "info", "view", "recipes", "runs", "clean"}
 
 
 def _one(world: Path, original: str, out: Path) -> Path:
@@ -355,3 +367,71 @@ def test_predict_writes_over_its_own_results_alone(world, monkeypatch, capsys):
         and "not a record of predictions" in printed
         and (world / "notes" / "predictions.json").read_text() == '{"mine": 1}'
     )
+
+
+def test_every_command_is_tested_here():
+    """A command that is added must be in one of the lists."""
+    registered = set(get_command(cli.app).commands)
+    tested = {name.partition(",")[0].partition(" ")[0] for name in COMMANDS}
+    assert registered == tested | FOLDERS | WITHOUT
+    assert not WITHOUT & (tested | FOLDERS)
+
+
+@pytest.mark.parametrize("place", ["", "cohort", "cohort/images", "masks", "slices", "exported"])
+def test_a_folder_of_originals(world, monkeypatch, capsys, place):
+    """Commands whose output is a folder, into one that holds inputs or lies above them: whatever
+    they answer, no input is changed or gone.
+    """
+    run(monkeypatch, capsys, "export-slices", world / "cohort", "-o", world / "exported")
+    out, data = world / place, world / "cohort"
+    model = world / "m.model"
+    before = hashes(world)
+    for words in (
+        ["predict", model, data, "-o", out],
+        ["evaluate", world / "masks", data / "labels", "-o", out],
+        ["compare", world / "a", world / "b", "-o", out],
+        ["check", data, "-o", out],
+        ["check", data, "-o", world / "new", "--fix", out],
+        ["export-slices", data, "-o", out],
+        ["export-slices", data, "-o", out, "--overwrite"],
+        ["merge-slices", world / "exported", "-o", out],
+        ["convert", world / "slices", out, "--spacing", "1,1,2"],
+    ):
+        code, printed = run(monkeypatch, capsys, *words)
+        after = hashes(world)
+        # The command's own results of the export may be made again.
+        kept = {name: value for name, value in before.items() if "exported" not in name}
+        assert kept.items() <= after.items(), (words, code, printed)
+        assert "Traceback" not in printed
+
+
+FOREIGN: dict[str, Callable[[Path, Path], list[str | Path]]] = {
+    "plan": lambda w, out: ["plan", w / "cohort", "-o", out],
+    "report": lambda w, out: ["report", w / "a", "-o", out.rename(out.with_suffix(".html"))],
+    "check --draft": lambda w, out: ["check", w / "cohort", "--draft", out],
+    "import": lambda w, out: ["import", "nnunet", w / "a", "-o", out],
+    "quantise": lambda w, out: ["quantise", w / "m.model", w / "cohort/images", "-o", out],
+    "train": lambda w, out: ["train", w / "cohort", "-o", out, "--epochs", "1"],
+    "convert": lambda w, out: [
+        "convert",
+        w / "masks/c0.nii.gz",
+        out.rename(out.with_suffix(".nii")),
+    ],
+    "convert, merged": lambda w, out: [
+        "convert",
+        "--merge",
+        w / "masks/c0.nii.gz",
+        out.rename(out.with_suffix(".nii")),
+    ],
+}
+
+
+@pytest.mark.parametrize("command", FOREIGN)
+def test_a_file_of_another_program_is_kept(world, monkeypatch, capsys, command):
+    out = world / "notes"
+    out.write_text("what somebody wrote\n" * 40)
+    words = FOREIGN[command](world, out)
+    before = hashes(world)
+    code, printed = run(monkeypatch, capsys, *words)
+    assert code in (2, 3) and "notes" in printed and "Traceback" not in printed, printed
+    assert before.items() <= hashes(world).items()

@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .. import __version__
 from ..core import atomic
 from ..core.grid import Grid
 from ..core.labels import LabelSet
@@ -90,6 +91,7 @@ def benchmark(
 def record(rows: Sequence[Measurement]) -> dict[str, Any]:
     """The measurements with the machine, as plain data."""
     return {
+        "delineate": __version__,
         "machine": machine(),
         "rows": [asdict(row) | {"ratio": row.ratio} for row in rows],
     }

@@ -24,6 +24,7 @@ from ..cohorts.discovery.originals import originals, originals_in
 from ..cohorts.splitting import SplitRule, is_ratio, lines, lists_of, read_split
 from ..core import atomic
 from ..core.manifest import Case, Manifest
+from ..core.outputs import refuse_foreign
 from ..core.progress import Progress, silent
 from ..core.scores import without_nan
 from ..execution import local as batch
@@ -124,6 +125,7 @@ def write_draft(data: str | Path, out: str | Path) -> DraftedDescription:
         OutputError: ``out`` cannot be written.
     """
     originals_in(data).refuse([out])
+    refuse_foreign(out)
     drafted = draft(data)
     atomic.write_text(Path(out), drafted.text)
     return drafted

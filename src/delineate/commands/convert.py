@@ -15,13 +15,13 @@ from pathlib import Path
 import numpy as np
 
 from ..cohorts.discovery.layouts.scans_only import NAMELESS
-from ..core.errors import DelineateError, FormatError, OutputError, UsageError
+from ..core.errors import DelineateError, FormatError, InputError, OutputError, UsageError
 from ..core.grid import Grid
 from ..core.manifest import Source
 from ..core.outputs import Originals
 from ..core.progress import Progress, silent
 from ..core.volume import Volume
-from ..formats import dicom, files
+from ..formats import dicom, files, raster
 from ..formats.slices.pixels import Scale
 from ..preprocessing.parts import merged, split
 from .options import ConvertOptions
@@ -74,7 +74,7 @@ def convert(
 
 def _refuse_unfit(inputs: Sequence[str | Path], options: ConvertOptions, is_png: bool) -> None:
     if options.merge:
-        if replace(options, merge=False, overwrite=True) != ConvertOptions():
+        if replace(options, merge=False, overwrite=False) != ConvertOptions():
             raise UsageError(
                 "--merge joins volumes as they are and takes none of --spacing, --axes, "
                 "--orientation, --series and --split-slices"
@@ -112,8 +112,6 @@ def _convert(
     with _originals([input]).kept(path for name in names for path in write.existing(name)):
         if several:
             return _convert_series(many, write, progress, str(input))
-        if split_slices is None:
-            _refuse_existing(Path(output), options.overwrite)
         volume = files.read(
             Source(str(input), series=options.series or "", spacing_mm=options.spacing_mm)
         )
@@ -145,7 +143,6 @@ def _merge(inputs: Sequence[str | Path], target: Path, overwrite: bool) -> Conve
             f"{', '.join(ending for ending in files.writable() if ending != '.png')}",
             path=target,
         )
-    _refuse_existing(target, overwrite)
     _originals([path for path in inputs if not Path(path).is_dir()]).refuse(_with_data(target))
     found = [path for one in inputs for path in _volumes_in(Path(one))]
     paths = [path for path in found if not _is_same(path, target)]
@@ -162,6 +159,7 @@ def _merge(inputs: Sequence[str | Path], target: Path, overwrite: bool) -> Conve
                 "one of them; choose another output",
                 path=target,
             )
+        _refuse_existing(target, overwrite, whole)
         files.write(whole, target)
     return ConversionReport((target,), notes=_merge_notes(paths))
 
@@ -256,7 +254,7 @@ class _Writer:
         if self.options.window is not None:
             volume = _windowed(volume, self.options.window, self.options.bits)
         target = self.output / f"{name}.nii.gz" if name else self.output
-        _refuse_existing(target, self.options.overwrite)
+        _refuse_existing(target, self.options.overwrite, volume)
         files.write(volume, target)
         return sorted(target.glob("slice_*.png")) if target.is_dir() else [target]
 
@@ -295,7 +293,7 @@ class _Writer:
             folder, re.compile(rf"{re.escape(stem)}_\d+{re.escape(ending)}"), targets
         )
         for target, part in zip(targets, parts, strict=True):
-            _refuse_existing(target, self.options.overwrite)
+            _refuse_existing(target, self.options.overwrite, part)
             files.write(part, target)
         return targets
 
@@ -413,6 +411,18 @@ def _name(one: dicom.Series, all_series: Sequence[dicom.Series]) -> str:
     return plain(one) if len(twins) == 1 else f"{plain(one)}_{one.uid.replace('.', '_')}"
 
 
-def _refuse_existing(path: Path, overwrite: bool) -> None:
-    if not overwrite and path.exists():
-        raise OutputError("exists already, and --no-overwrite keeps it", path=path)
+def _refuse_existing(path: Path, overwrite: bool, volume: Volume) -> None:
+    """Refuse to replace anything but an earlier result of the same conversion."""
+    existing = sorted(path.iterdir()) if path.is_dir() else [path] if path.exists() else []
+    if existing and not overwrite and not _is_result(path, existing, volume):
+        raise OutputError("exists already; --overwrite replaces it", path=path)
+
+
+def _is_result(path: Path, existing: Sequence[Path], volume: Volume) -> bool:
+    try:
+        if path.is_dir():
+            array = raster.read_stack(existing, (1, 1, 1), str(path)).array
+            return np.array_equal(array, volume.array)
+        return _holds(path, volume)
+    except InputError:
+        return False

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from ..core.bundle import Bundle
 from ..core.errors import UsageError
-from ..core.outputs import Originals
+from ..core.outputs import Originals, refuse_foreign
 from ..core.progress import Say, unsaid
 from ..extras import require_extra
 from .options import ImportOptions
@@ -48,6 +48,7 @@ def import_model(
     from ..interop import nnunet
 
     Originals([folder], lambda path, folder: path.suffix in (".json", ".pth", ".pkl")).refuse([out])
+    refuse_foreign(out)  # before the networks are read
     bundle = nnunet.read_bundle(folder, **vars(options), say=say)
     bundle.save(out)
     return bundle

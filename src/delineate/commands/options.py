@@ -542,7 +542,10 @@ class ConvertOptions:
     )
     bits: int = option(16, "8 or 16: of a pixel, with --window.")
     overwrite: bool = option(
-        True, "Replace existing files, or refuse to.", "--overwrite/--no-overwrite"
+        False,
+        "Replace an existing file, unless it is an input; an earlier result of the same conversion "
+        "is always replaced.",
+        "--overwrite/--no-overwrite",
     )
 
 

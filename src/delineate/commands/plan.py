@@ -11,6 +11,7 @@ from ..cohorts.splitting import is_ratio, read_split
 from ..core import atomic
 from ..core.errors import DelineateError, InputError
 from ..core.manifest import Manifest
+from ..core.outputs import refuse_foreign
 from ..core.plan import Plan
 from ..core.progress import Progress, silent
 from ..extend.registers import RECIPES
@@ -54,6 +55,7 @@ def plan(
         given.append(data)
     if out is not None:
         originals([manifest], given).refuse([out])
+        refuse_foreign(out)
     if recipe is not None:
         manifest = recipe.adapt(manifest, options.labels is not None)
     learning = manifest.to_learn_from()

@@ -7,7 +7,7 @@ from pathlib import Path
 from ..cohorts.discovery.originals import originals
 from ..core.atomic import write_text
 from ..core.errors import UsageError
-from ..core.outputs import Originals
+from ..core.outputs import Originals, refuse_foreign
 from ..reporting.html_report import render
 from ..reporting.reported_run import ReportedRun
 from .options import ReportOptions
@@ -43,6 +43,7 @@ def report(
         )
     for read in _originals(found):
         read.refuse([target])
+    refuse_foreign(target)
     write_text(target, render(found, run_page(found.folder) if options.interactive else None))
     return target
 

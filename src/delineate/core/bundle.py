@@ -28,6 +28,7 @@ from . import atomic
 from .errors import BundleError, InputError
 from .inputs import parse_json, refuse_special, special_kind
 from .labels import LabelSet
+from .outputs import refuse_foreign
 from .plan import Plan
 from .progress import Say
 from .schema import SCHEMAS, migrate
@@ -138,9 +139,12 @@ class Bundle:
         """Write the file in one step.
 
         Raises:
-            OutputError: it cannot be written; an existing file is unchanged.
+            OutputError: it cannot be written, or is a file of another program; an existing file is
+                unchanged.
         """
         from safetensors.numpy import save
+
+        refuse_foreign(path)
 
         def packed(arrays: Weights) -> bytes:
             # np.ascontiguousarray would turn scalars into arrays of one value.

@@ -2,7 +2,8 @@
 
 A command lists its input files as ``Originals`` and checks its outputs against them before it
 starts. While it runs (``kept``), every file that is moved into place (``core.atomic``) is checked
-once more, so that an output which nobody listed is refused too. Two paths are the same file if they
+once more, so that an output which nobody listed is refused too. ``refuse_foreign`` protects files
+that no command reads, but another program wrote. Two paths are the same file if they
 resolve to the same place (through links) or share an inode (hard links, file systems that ignore
 case).
 """
@@ -17,6 +18,7 @@ from pathlib import Path
 
 from .errors import OutputError
 
+MARK, MARKED_BYTES = b"delineate", 1 << 20  # in the beginning of what this program writes
 Identity = tuple[int, int]  # device and inode
 _ACTIVE: list[Originals] = []  # of the commands that run in this process now
 
@@ -127,6 +129,26 @@ class Originals:
             for folder in self._folders
             for place, _, names in os.walk(folder)
             for name in names
+        )
+
+
+def refuse_foreign(output: str | Path) -> None:
+    """Refuse to replace a file that this program did not write. What it writes under a name that
+    the user chooses has its own name in it.
+
+    Raises:
+        OutputError: the file exists and has not.
+    """
+    path = Path(output)
+    if not path.is_file():
+        return
+    with path.open("rb") as file:
+        head = file.read(MARKED_BYTES)
+    if head and MARK not in head.lower():
+        raise OutputError(
+            "exists and was not written by delineate; nothing was done: choose another output, or "
+            "remove the file",
+            path=output,
         )
 
 
