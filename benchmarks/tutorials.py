@@ -382,7 +382,8 @@ def _comparison(record: dict[str, Any]) -> Iterator[str]:
     yield "## The same patients, minutes and seeds"
     yield ""
     yield "Dice of patients that were kept back from every choice: mean over patients, with its"
-    yield "95 % interval. Command: `python benchmarks/tutorials.py --budget 10m --seeds 1,2,3`."
+    yield "95 % interval. Command: `python benchmarks/tutorials.py --budget 10m --seeds 1,2,3`"
+    yield f"({_trainings(seeds=3)} trainings)."
     if machine:
         yield f"Machine: {machine['processor']}, {machine['cores']} cores."
     yield ""
@@ -393,6 +394,14 @@ def _comparison(record: dict[str, Any]) -> Iterator[str]:
         views = [f"recipe, {view} view alone" for view in system.views]
         for variant in (*system.variants, *views, OURS):
             yield f"| {system.data} | {variant} | {_cells(found.get(variant))} |"
+
+
+def _trainings(seeds: int) -> int:
+    """Number of trainings of all systems, with those of a first stage."""
+    return seeds * sum(
+        s.parts * (1 + len(s.variants) + sum("--init" in words for words in s.variants.values()))
+        for s in SYSTEMS.values()
+    )
 
 
 def _cells(found: dict[str, Any] | None) -> str:
