@@ -15,12 +15,13 @@ A cell that reproduces a fault of a tutorial marks it:
 from __future__ import annotations
 
 import ast
+import base64
 import contextlib
 import io
 import json
 import re
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,7 @@ class Cell:
     kind: str  # "markdown" or "code"
     text: str
     output: str = ""
+    png: bytes = b""  # the figure that its last line names
 
     @property
     def has_fault(self) -> bool:
@@ -80,24 +82,28 @@ def _run(
     if before is not None:
         before(cell, variables)
     try:
-        return Cell(cell.kind, cell.text, execute(cell.text, variables))
+        return Cell(cell.kind, cell.text, *execute(cell.text, variables))
     except Exception as error:
         error.add_note(f"in the cell\n{cell.text}")
         raise
 
 
-def execute(text: str, variables: dict[str, Any]) -> str:
-    """Run the code; return what it prints and, as in a notebook, the value of a last expression."""
+def execute(text: str, variables: dict[str, Any]) -> tuple[str, bytes]:
+    """Run the code; return what it prints and, as in a notebook, the value of a last expression: a
+    figure of Matplotlib as PNG, anything else as text.
+    """
     tree, last = ast.parse(text), None
     if tree.body and isinstance(tree.body[-1], ast.Expr):
         last = ast.Expression(tree.body.pop().value)  # type: ignore[attr-defined]
-    printed = io.StringIO()
+    printed, drawn = io.StringIO(), io.BytesIO()
     with contextlib.redirect_stdout(printed):
         exec(compile(tree, "<cell>", "exec"), variables)
         value = None if last is None else eval(compile(last, "<cell>", "eval"), variables)
-        if value is not None:
+        if hasattr(value, "savefig"):
+            value.savefig(drawn, format="png", dpi=80, bbox_inches="tight")
+        elif value is not None:
             print(repr(value))
-    return printed.getvalue()
+    return printed.getvalue(), drawn.getvalue()
 
 
 def markdown(cells: list[Cell]) -> str:
@@ -111,6 +117,8 @@ def markdown(cells: list[Cell]) -> str:
             parts.append(f"```python\n{cell.text}\n```")
             if cell.output:
                 parts.append(f'```text title="output"\n{cell.output.rstrip()}\n```')
+            if cell.png:
+                parts.append(f"![The figure of the cell](data:image/png;base64,{_base64(cell)})")
     return "\n\n".join(part for part in parts if part)
 
 
@@ -120,7 +128,19 @@ def executed(path: Path, cells: list[Cell]) -> str:
     for number, (written, cell) in enumerate(zip(content["cells"], cells, strict=True), start=1):
         if cell.kind == "code":
             written["execution_count"] = number
-            if cell.output:
-                lines = cell.output.splitlines(keepends=True)
-                written["outputs"] = [{"output_type": "stream", "name": "stdout", "text": lines}]
+            written["outputs"] = list(_outputs(cell))
     return json.dumps(content, indent=1, ensure_ascii=False) + "\n"
+
+
+def _outputs(cell: Cell) -> Iterator[dict[str, Any]]:
+    """The outputs of a cell, in the form of a notebook."""
+    if cell.output:
+        lines = cell.output.splitlines(keepends=True)
+        yield {"output_type": "stream", "name": "stdout", "text": lines}
+    if cell.png:
+        data = {"image/png": _base64(cell)}
+        yield {"output_type": "display_data", "data": data, "metadata": {}}
+
+
+def _base64(cell: Cell) -> str:
+    return base64.b64encode(cell.png).decode("ascii")

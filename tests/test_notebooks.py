@@ -73,9 +73,11 @@ def test_a_notebook_is_kept_without_outputs(path):
 
 def test_the_site_shows_the_outputs_of_a_notebook(tmp_path):
     path = tmp_path / "small.ipynb"
+    figure = "from matplotlib import pyplot as plt\nplt.figure(figsize=(1, 1))"
     cells = [
         {"cell_type": "markdown", "metadata": {}, "source": ["# Title\n", "\n", "## Part"]},
         {"cell_type": "code", "metadata": {}, "source": ["x = 2\n", "print(x)\n", "x + 1"]},
+        {"cell_type": "code", "metadata": {}, "source": [figure]},
     ]
     path.write_text(json.dumps({"cells": cells}))
     run = notebooks.run(path)
@@ -83,6 +85,8 @@ def test_the_site_shows_the_outputs_of_a_notebook(tmp_path):
     assert shown.startswith("### Part") and '```text title="output"\n2\n3\n```' in shown
     written = json.loads(notebooks.executed(path, run))
     assert written["cells"][1]["outputs"][0]["text"] == ["2\n", "3\n"]
+    assert run[2].png.startswith(b"\x89PNG") and "](data:image/png;base64,iVBOR" in shown
+    assert written["cells"][2]["outputs"][0]["data"]["image/png"].startswith("iVBOR")
 
 
 def test_a_fault_without_a_correction_is_refused():
