@@ -251,6 +251,7 @@ def predict(
     """
     from ..commands import predict as step
     from ..commands.predict import outlook
+    from ..reporting.prediction_table import table
 
     if dry_run:
         found = outlook.outlook(model, inputs or [], target, options)
@@ -265,13 +266,12 @@ def predict(
         return
     with progress_bar() as progress:
         done = step.predict(model, inputs or [], target, options, say=say, progress=progress)
+    written = {outcome.name: outcome.value or {} for outcome in done.written}
     if as_json:
-        written = {outcome.name: outcome.value for outcome in done.written}
         failed = {outcome.name: str(outcome.error) for outcome in done.failures}
         show_json({"out": done.out, "cases": written, "failures": failed})
-    for outcome in done.written:
-        for flag in (outcome.value or {}).get("flags", ()):
-            say(f"flag: {outcome.name}: {flag['words']}")
+    elif written:
+        show(table(written, table_width()))
     say(f"{len(done.written)} of {len(done.outcomes)} cases written to {done.out}")
     end_with([str(outcome.error) for outcome in done.failures])
 

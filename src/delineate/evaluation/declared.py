@@ -11,13 +11,13 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..cohorts.discovery.names import read_ignored, read_label_names
 from ..core.errors import InputError, LabelError
-from ..core.inputs import read_yaml
+from ..core.inputs import read_json_if_any, read_yaml
 from ..core.labels import LabelSet
 from ..core.terms import contradictions, names_structure, values_by_identity
 from ..formats.label_files import names_in
@@ -163,6 +163,18 @@ def _names_next_to(place: Path) -> tuple[LabelSet | None, Path]:
 def ignored_beside(place: Path) -> tuple[int, ...]:
     """The values that the ``dataset.json`` of a folder of masks, or of their cohort, ignores."""
     return next((read_ignored(path) for path in _files_with_names(place) if path.is_file()), ())
+
+
+def recorded_flags(predictions: Collection[str]) -> dict[str, tuple[Mapping[str, str], ...]]:
+    """Prediction -> its flags, for those that the ``predictions.json`` of their folder names."""
+    found = {}
+    for folder in {Path(path).parent for path in predictions if path}:
+        record = read_json_if_any(folder / "predictions.json")
+        cases = record.get("cases") if isinstance(record, dict) else None
+        for entry in cases.values() if isinstance(cases, dict) else ():
+            if isinstance(entry, dict) and "file" in entry and "flags" in entry:
+                found[str(folder / entry["file"])] = tuple(entry["flags"])
+    return found
 
 
 def _names_within(place: Path) -> tuple[LabelSet, Path] | None:

@@ -14,7 +14,7 @@ values of all cases, slices and patients.
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -31,6 +31,7 @@ from ..metrics.confusion import Confusion, pool
 from ..metrics.overlap import MEASURES, Counts, Floats
 from ..metrics.selection import NOTHING, MetricSelection
 from ..metrics.surface import Elements, How, SurfaceSettings
+from .declared import recorded_flags
 from .counting import MOST_CONFUSED, NEAR_MM, CaseCounts, count_pair
 from .masks import HALF, Reading, is_soft
 from .pairing import Pair, Pairing, source_of
@@ -65,8 +66,9 @@ BYTES_PER_SECOND = 3e5  # compressed label maps that one core reads and counts
 
 @dataclass(frozen=True)
 class CaseScores:
-    """One scored case: its files, its patient ("" if unknown), and the SHA-256 of the truth's
-    voxels (see ``masks.digest``).
+    """One scored case: its files, its patient ("" if unknown), the SHA-256 of the truth's voxels
+    (see ``masks.digest``), and the flags of its prediction (see ``trust.plausibility``; None if
+    nothing records them).
     """
 
     case: str
@@ -74,6 +76,7 @@ class CaseScores:
     truth: str
     patient: str = ""
     truth_sha256: str = ""
+    flags: tuple[Mapping[str, str], ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -372,6 +375,7 @@ def _gather(
         notes.append(f"the voxel size is unknown: no volumes in ml{distances}")
     # Only cases that could be counted are in the result, in the order of the pairing.
     digests = {c.case: c.truth_sha256 for c in counted}
+    flags = recorded_flags({source_of(p.prediction) for p in pairing.pairs})
     done = [p for p in pairing.pairs if p.case in digests]
     case_notes = dict.fromkeys(note for c in counted for note in c.notes)
     return EvaluationResult(
@@ -383,7 +387,14 @@ def _gather(
         planar=all(c.planar for c in counted),
         stacked=all(p.stacked for p in done),
         cases=tuple(
-            CaseScores(p.case, source_of(p.prediction), _truth_path(p), p.patient, digests[p.case])
+            CaseScores(
+                p.case,
+                source := source_of(p.prediction),
+                _truth_path(p),
+                p.patient,
+                digests[p.case],
+                flags.get(source),
+            )
             for p in done
         ),
         unpaired={

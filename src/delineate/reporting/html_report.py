@@ -31,6 +31,7 @@ from .training_section import fold, series
 SECTIONS = {
     "test": "Scores",
     "pictures": "Cases",
+    "flags": "Flags",
     "volumes": "Volumes",
     "confusion": "Confusion",
     "sizes": "Error and size",
@@ -42,7 +43,7 @@ SECTIONS = {
     "provenance": "Provenance",
     "limits": "Limits of use",
 }
-OF_AN_EVALUATION = ("test", "pictures", "volumes", "confusion", "sizes", "calibration")
+OF_AN_EVALUATION = ("test", "pictures", "flags", "volumes", "confusion", "sizes", "calibration")
 OPTIMISTIC = (
     "This run has no test scores. Validation scores are optimistic, because the checkpoint "
     "was chosen on the same cases."
@@ -81,16 +82,14 @@ def _page(run: ReportedRun) -> dict[str, Any]:
     card, details = _card({k: v for k, v in (run.card or {}).items() if k not in apart})
     name = run.folder.resolve().name
     judged = calibration(run)
-    # Few runs have saved probabilities: without them the calibration section is left out.
-    shown = [
-        id
-        for id in (OF_AN_EVALUATION if run.scored == "evaluation" else SECTIONS)
-        if id != "calibration" or judged
-    ]
+    flags = _flags(run)
+    # Few runs have saved probabilities, and few evaluations flags: their section is left out then.
+    absent = {id for id, found in (("calibration", judged), ("flags", flags)) if not found}
+    listed = OF_AN_EVALUATION if run.scored == "evaluation" else SECTIONS
     return {
         "title": f"Segmentation of {joined(run.labels.names, 4)}" if len(run.labels) else name,
         "subtitle": _subtitle(run, name),
-        "sections": {id: SECTIONS[id] for id in shown},
+        "sections": {id: SECTIONS[id] for id in listed if id not in absent},
         "verdict": Verdict.from_json((run.card or {}).get("verdict")),
         "tones": TONES,
         "headline": _headline(run),
@@ -104,6 +103,7 @@ def _page(run: ReportedRun) -> dict[str, Any]:
         "test": scores(run),
         "montages": montages,
         "montage_gaps": gaps,
+        "flags": flags,
         "volumes": volumes(run),
         "confusion": confusions(run),
         "sizes": sizes(run),
@@ -190,7 +190,8 @@ def _summary_lines(run: ReportedRun) -> list[str]:
             f"Best structure: {high['label']} (mean Dice {decimals(high['mean'])}); worst: "
             f"{low['label']} ({decimals(low['mean'])})."
         )
-    lines += _flag_lines(run)
+    if (flags := _flags(run)) and flags["rows"]:
+        lines.append(flags["words"])
     empty = sum(s["undefined"] for s in run.scores["summary"] if s["metric"] == "dice")
     if empty:
         lines.append(
@@ -200,16 +201,24 @@ def _summary_lines(run: ReportedRun) -> list[str]:
     return lines
 
 
-def _flag_lines(run: ReportedRun) -> list[str]:
-    """A sentence on the scored cases whose predictions are flagged as implausible."""
-    record = read_json_if_any(run.where / "predictions" / "predictions.json") or {}
-    cases = record.get("cases") or {}
-    flagged = {name: flags for name, case in cases.items() if (flags := case.get("flags"))}
-    if not flagged:
-        return []
-    words = "; ".join(f"{name}: {flags[0]['words']}" for name, flags in list(flagged.items())[:3])
-    more = " ..." if len(flagged) > 3 else ""
-    return [f"{len(flagged)} of {len(cases)} predictions are flagged: {words}{more}."]
+def _flags(run: ReportedRun) -> dict[str, Any] | None:
+    """The flags of the scored cases: a sentence, and rows of case, kind and words; None if nothing
+    records flags.
+    """
+    recorded = {
+        case["case"]: case["flags"]
+        for case in (run.scores or {}).get("cases", ())
+        if case.get("flags") is not None
+    }
+    if not recorded:
+        return None
+    flagged = sum(map(bool, recorded.values()))
+    verb = "is" if flagged == 1 else "are"
+    return {
+        "words": f"{flagged or 'None'} of {len(recorded)} predictions {verb} flagged as "
+        "implausible, or as unlike the training cases.",
+        "rows": [(case, f["kind"], f["words"]) for case, flags in recorded.items() for f in flags],
+    }
 
 
 # ---- data, plan ----

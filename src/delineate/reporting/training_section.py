@@ -16,6 +16,7 @@ from ..core.words import decimals, duration, hex_colour, number_text
 from .plots import INK, plot_svg
 
 VALIDATION = "#d55e00"  # colour of validation curves; training curves have the text colour
+FEW_VALIDATIONS = 10  # fewer make no curve
 MOST_LINES = 8  # structures named in the legend; with more structures, none is named
 
 
@@ -66,13 +67,19 @@ def _training_plots(log: list[dict[str, Any]], labels: LabelSet) -> list[tuple[s
     """
     # Older logs have no epochs; their curves are drawn over steps.
     by = "epoch" if log and all(isinstance(e.get("epoch"), int | float) for e in log) else "step"
+    # Few validations of whole cases are points; the curve is then that of validation patches.
+    few = len(series(log, "val_dice_mean")[1]) < FEW_VALIDATIONS
+    by_patch = few and bool(series(log, "patch_loss")[1])
     pairs = [
-        ("training", "loss", "train_dice_mean", INK),
-        ("validation", "val_loss", "val_dice_mean", VALIDATION),
+        ("training", "loss", "train_dice_mean", INK, "-"),
+        ("validation", "val_loss", "val_dice_mean", VALIDATION, "o" if by_patch else "-"),
     ]
-    loss = [(name, *_smooth(*series(log, key, by)), colour, "-") for name, key, _, colour in pairs]
-    dice = [(name, *_smooth(*series(log, key, by)), colour, "-") for name, _, key, colour in pairs]
-    each = _dice_lines(log, labels, by)
+    if by_patch:
+        patches = ("validation patches", "patch_loss", "patch_dice_mean", VALIDATION, "-")
+        pairs.insert(1, patches)
+    loss = [(name, *_smooth(*series(log, key, by)), ink, dash) for name, key, _, ink, dash in pairs]
+    dice = [(name, *_smooth(*series(log, key, by)), ink, dash) for name, _, key, ink, dash in pairs]
+    each = _dice_lines(log, labels, by, "patch_dice" if by_patch else "val_dice")
     loss, dice = [line for line in loss if line[1]], [line for line in dice if line[1]]
     plots = []
     if loss:
@@ -88,7 +95,8 @@ def _training_plots(log: list[dict[str, Any]], labels: LabelSet) -> list[tuple[s
     if each:
         plots.append(
             (
-                f"Validation Dice over {by}s, each structure and their mean.",
+                f"Validation Dice over {by}s{' (patches)' * by_patch}, each structure and their "
+                "mean.",
                 plot_svg(each, "Dice", (0.0, 1.0), by),
             )
         )
@@ -153,14 +161,16 @@ def _smooth(
 
 
 def _dice_lines(
-    log: list[dict[str, Any]], labels: LabelSet, by: str
+    log: list[dict[str, Any]], labels: LabelSet, by: str, key: str
 ) -> list[tuple[str, list[float], list[float], str, str]]:
-    """The validation Dice of each structure as lines for ``plot_svg``; their mean is dashed."""
+    """The validation Dice of each structure (``key`` of the log) as lines for ``plot_svg``; their
+    mean is dashed.
+    """
     colours = {b.name: hex_colour(b.colour) for b in labels}
     flat = [
-        (e.get(by, i), e["val_dice"])
+        (e.get(by, i), e[key])
         for i, e in enumerate(log)
-        if isinstance(e.get("val_dice"), dict)
+        if isinstance(e.get(key), dict)
     ]
     names = list(dict.fromkeys(k for _, dice in flat for k in dice))
     lines = []
@@ -169,7 +179,7 @@ def _dice_lines(
         lines.append(
             (name if len(names) <= MOST_LINES else "", at, values, colours.get(name, INK), "-")
         )
-    mean = series(log, "val_dice_mean", by)
+    mean = series(log, f"{key}_mean", by)
     if mean[1] and len(names) != 1:
         lines.append(("mean", *mean, INK, "--"))
     return [line for line in lines if line[1]]

@@ -1,13 +1,14 @@
 """The training loop, top to bottom.
 
     batches -> forward -> loss -> backward -> clip -> step -> moving average     every step
-    log, checkpoint                                                             every epoch
+    log, checkpoint                                   every epoch, ten times in a run at least
+    loss and Dice on validation patches               as often, if whole cases cannot be validated
     validation of the averaged weights on whole cases, best weights kept        regularly
 
 Files in the run folder: ``last.safetensors`` (everything needed to resume exactly),
 ``best.safetensors`` (the averaged weights with the best validation score),
 ``epoch_NNNNN.safetensors`` (the weights of every ``keep_every`` epochs, if set in the plan),
-``log.jsonl`` (one line per epoch). Modes (train or eval) are set only here: the trained module is
+``log.jsonl`` (a line per epoch, or per part of one if there are few). Modes (train or eval) are set only here: the trained module is
 always in training mode, the averaged one in evaluation mode. The module works on class indices and
 preprocessed arrays; it uses label names only for the log, and accesses no files but its own.
 """
@@ -32,7 +33,7 @@ from ..core import atomic
 from ..core.bundle import Weights, load_weights, save_weights
 from ..core.errors import TrainingError
 from ..core.inputs import json_text, read_json_lines
-from ..core.plan import Plan, Schedule
+from ..core.plan import Augmentation, Plan, Schedule
 from ..core.progress import Say, unsaid
 from ..core.scores import without_nan
 from ..core.store import StoredCase
@@ -44,12 +45,19 @@ from . import checkpoint, losses, overlapping
 from . import validation as scoring
 from .norm_statistics import calibrate
 from .optimisers import make_optimiser
-from .patches import batches
+from .patches import batches, draw_batch
 from .schedule import Clock, rate
 from .threads import ThreadChoice, counts_to_try
 
 VALIDATION_SHARE = 0.08  # largest fraction of the time for validation
 VALIDATIONS = 12  # per run, if the plan does not set their interval
+POINTS = 10  # of every curve, at least
+# Of the steps' time, what validation patches may take where there are fewer validations; a batch at
+# each point at least. They draw a curve and choose nothing.
+POINTS_SHARE = 0.01
+STEP_PASSES = 3  # a training step takes about as long as so many forward passes
+MOST_BATCHES = 16  # of validation patches at a point
+POINTS_STREAM = 2_000_003  # added to the seed: the patches are always the same
 # Fraction of the learning rate in an extension. The weights have converged, and the full learning
 # rate would undo this first.
 EXTENSION_RATE = 0.5
@@ -106,7 +114,9 @@ class TrainingState:
     finished: bool = False
     extension: int = 0
     learning_rate: float = 0.0  # of the last step
-    epoch_ended: bool = False  # after the last step of an epoch, until its line is logged
+    epoch_ended: bool = False  # after the last step of an epoch or part, until its line is logged
+    logged_at: float = 0.0  # progress at the last line
+    point_batches: int = 0  # of validation patches at each point of the curve; 0 before the first
     origin_s: float = 0.0  # ``spent_s`` at the start of the last extension
     lines: int = 0  # of the log
     infinite: int = 0  # latest consecutive steps with a loss that is not finite, of those read
@@ -150,7 +160,7 @@ def fit(job: TrainingJob) -> Weights:
                 unread.append(networks.step(*next(stream)))
                 threads.step_ended()
                 progress = clock.progress(state.step)
-                state.epoch_ended = progress >= 1 or state.step % schedule.steps_per_epoch == 0
+                state.epoch_ended = progress >= 1 or _line_is_due(state, schedule, progress)
                 # Read the statistics of several steps at once.
                 stops = stopping.requested()
                 if state.epoch_ended or stops or len(unread) == WATCHED:
@@ -161,7 +171,7 @@ def fit(job: TrainingJob) -> Weights:
                 if stops or not state.epoch_ended:
                     continue
 
-            # The end of an epoch, or of the training: validate, log, save.
+            # The end of an epoch, of a part or of the training: validate, log, save.
             progress = _end_epoch(networks, clock, progress, epoch_began)
             state.epoch_ended = False
             if _checkpoint_is_due(schedule, progress, saved_at) or stopping.requested():
@@ -256,13 +266,13 @@ def _resume(
         state = TrainingState(**checkpoint.load(path, module, average, optimiser, job.say))
     if job.extension > state.extension:
         state.extension, state.origin_s = job.extension, state.spent_s
-        state.validated_at, state.finished = 0.0, False
+        state.validated_at, state.logged_at, state.finished = 0.0, 0.0, False
     return state
 
 
 def _end_epoch(networks: _Networks, clock: Clock, progress: float, began: float) -> float:
-    """Validate if it is due, log the epoch that began at the instant ``began``, and keep the
-    weights that the plan wants; returns the progress after that.
+    """Validate if it is due, log the epoch, or part of one, that began at the instant ``began``,
+    and keep the weights that the plan wants; returns the progress after that.
 
     Raises:
         StopSignal: during validation; everything is saved, and a resumed run validates again.
@@ -271,8 +281,12 @@ def _end_epoch(networks: _Networks, clock: Clock, progress: float, began: float)
     line = {
         "learning_rate": state.learning_rate,
         "progress": progress,
-        "epoch_s": round(time.monotonic() - began, 3),
+        "epoch_s": round(
+            (time.monotonic() - began) * job.plan.schedule.steps_per_epoch / len(state.losses), 3
+        ),
     }
+    if _draws_points(job, state, progress):
+        line |= _on_patches(networks, progress)
     if progress >= 1 or _validation_is_due(state, clock, progress):
         try:
             line |= _validate(job, state, clock, networks.average, line)
@@ -281,6 +295,7 @@ def _end_epoch(networks: _Networks, clock: Clock, progress: float, began: float)
             raise
         # Validation may have used up the time: then this step was the last.
         line["progress"] = progress = clock.progress(state.step)
+    state.logged_at = progress
     _log(job, state, clock, line)
     if _keeps_weights(job, state.step):
         _write(networks.average, _kept_file(job, state.step))
@@ -357,6 +372,50 @@ def _refuse_infinite(state: TrainingState, job: TrainingJob) -> None:
         )
 
 
+def _line_is_due(state: TrainingState, schedule: Schedule, progress: float) -> bool:
+    """After every epoch; after even parts of an epoch if the run has fewer than ``POINTS``; and by
+    the clock, where the next step would make the part longer than that.
+    """
+    part = schedule.steps_per_epoch
+    if schedule.epochs is not None:
+        part = max(1, part // -(-POINTS // schedule.epochs))
+    elif progress + progress / state.step - state.logged_at > 1 / POINTS:
+        return True
+    return state.step % schedule.steps_per_epoch % part == 0
+
+
+def _draws_points(job: TrainingJob, state: TrainingState, progress: float) -> bool:
+    """Whether validation patches draw a point of the curve here: in each part of a run, unless
+    enough epochs end with a validation of whole cases.
+    """
+    schedule = job.plan.schedule
+    epochs = schedule.epochs or 0
+    enough = epochs // _validation_interval(schedule) >= POINTS
+    return bool(job.validate) and not enough and _next_part(state.logged_at, progress)
+
+
+def _on_patches(networks: _Networks, progress: float) -> dict[str, Any]:
+    """Loss and Dice of the averaged weights on validation patches, the same at each point."""
+    job, state = networks.job, networks.state
+    if not state.point_batches:
+        steps = POINTS_SHARE * state.step / progress * STEP_PASSES / VALIDATIONS
+        state.point_batches = min(max(1, round(steps)), MOST_BATCHES)
+    still = job.plan.replace(augmentation=Augmentation.none())
+    drawn = [
+        draw_batch(still, job.validate, job.seed + POINTS_STREAM, number)
+        for number in range(state.point_batches)
+    ]
+    calibrate(
+        networks.average, job.plan, job.train, job.seed, state.step, job.device, job.plan.batch
+    )
+    return scoring.on_patches(job.plan, networks.average, drawn, job.device)
+
+
+def _validation_interval(schedule: Schedule) -> int:
+    """Epochs from one validation to the next, of a schedule by epochs."""
+    return schedule.validate_every or max(1, (schedule.epochs or 0) // VALIDATIONS)
+
+
 def _validation_is_due(state: TrainingState, clock: Clock, progress: float) -> bool:
     """Every ``validate_every`` epochs, else evenly over the run.
 
@@ -364,11 +423,13 @@ def _validation_is_due(state: TrainingState, clock: Clock, progress: float) -> b
     last until the end of the run: the steps that anneal the learning rate are worth more, and there
     is a validation at the end.
     """
-    schedule = clock.schedule
-    every, epoch = schedule.validate_every, state.step // schedule.steps_per_epoch
+    schedule, every = clock.schedule, clock.schedule.validate_every
+    if every or schedule.epochs is not None:
+        due = state.step % (_validation_interval(schedule) * schedule.steps_per_epoch) == 0
+    else:
+        due = _next_part(state.validated_at, progress)
     if schedule.epochs is not None:
-        return epoch % (every or max(1, schedule.epochs // VALIDATIONS)) == 0
-    due = epoch % every == 0 if every else _next_part(state.validated_at, progress)
+        return due
     # The expected end of a validation, from the mean duration of those before.
     ends_s = clock.elapsed_s + state.validation_s / max(1, state.validations)
     return (
@@ -450,13 +511,14 @@ def _kept_file(job: TrainingJob, step: int) -> Path:
 
 
 def _log(job: TrainingJob, state: TrainingState, clock: Clock, line: dict[str, Any]) -> None:
-    """Write the log line of the epoch, pass it to the listener, and reset the epoch's statistics.
+    """Write the log line of the epoch, or part of one, pass it to the listener, and reset the
+    statistics.
 
-    ``loss`` is the mean over the steps of the epoch. ``train_dice`` (by name) and its mean
-    ``train_dice_mean`` are those of the hard predictions for the augmented patches, pooled over the
-    epoch, each with the weights of its step. ``epoch_s`` is the training time of the epoch in
-    seconds, without validation. A line with a validation contains the result of
-    ``scoring.evaluate``.
+    ``loss`` is the mean over the steps since the last line. ``train_dice`` (by name) and its mean
+    ``train_dice_mean`` are those of the hard predictions for the augmented patches, pooled over
+    these steps, each with the weights of its step. ``epoch_s`` is the training time of an epoch in
+    seconds, without validation, at the speed of these steps. A line with a validation contains the
+    result of ``scoring.evaluate``, one with validation patches that of ``scoring.on_patches``.
     """
     # The statistics of all steps since the last line.
     mean = float(np.mean(state.losses)) if state.losses else float("nan")

@@ -23,7 +23,7 @@ from ..core.store import StoredCase
 from ..inference import engine as infer
 from .patches import batches
 
-SAMPLES = 64  # patches from which the statistics are computed, in batches of the plan's size
+SAMPLES = 64  # for statistics of weights that are kept
 # Added to the seed of the training: the calibration draws other batches than the training.
 STREAM = 1_000_003
 
@@ -35,10 +35,12 @@ def calibrate(
     seed: int,
     step: int,
     device: torch.device,
+    samples: int = SAMPLES,
 ) -> None:
     """Replace the running statistics of ``module``, which is in evaluation mode before and after.
 
     Args:
+        samples: patches from which they are computed, in batches of the plan's size.
         seed, step: of the training. The batches are a pure function of both, so that a resumed run
             has the same statistics.
     """
@@ -53,7 +55,7 @@ def calibrate(
         layer.train()
     # Forward passes alone update the statistics.
     with closing(batches(plan, cases, seed + STREAM, step)) as stream:
-        for image, _ in islice(stream, -(-SAMPLES // plan.batch)):
+        for image, _ in islice(stream, -(-samples // plan.batch)):
             shaped = image.to(device)[..., None] if plan.dims == 2 else image.to(device)
             infer.forward(module, shaped, plan.dims, infer.fast_dtype(device))
     # Back to evaluation mode, with the momentum of the training.

@@ -22,7 +22,8 @@ from ..core.store import StoredCase
 from ..extend.parts import StructureTerm, VoxelTerm
 from ..inference import engine as infer
 from . import overlapping
-from .losses import OWN, class_after_class
+from .losses import OWN, class_after_class, combined
+from .patches import Batch
 
 Counts = NDArray[np.int64]
 VALIDATION_OVERLAP = 0.25  # maximum overlap of windows: more is much slower, with similar scores
@@ -124,6 +125,33 @@ def evaluate(
         by_region * (1 - mean) if np.isfinite(mean) else 0.0
     )
     return {"val_dice": named, "val_dice_mean": mean, "val_loss": loss, "val_cases": done}
+
+
+@torch.no_grad()
+def on_patches(
+    plan: Plan, module: nn.Module, drawn: Sequence[Batch], device: torch.device
+) -> dict[str, Any]:
+    """``patch_loss``, the loss of the training at full resolution, and from the pooled counts
+    ``patch_dice`` by name and ``patch_dice_mean``, over batches of patches.
+    """
+    costs, found = [], []
+    dtype = infer.fast_dtype(device)
+    for image, label in drawn:
+        image, label = image.to(device), label.to(device)
+        flat = image[..., None] if plan.dims == 2 else image
+        logits = infer.logits_of(module, flat, plan.dims, dtype).float()
+        logits = logits[..., 0] if plan.dims == 2 else logits
+        if plan.network.overlapping:
+            costs.append(overlapping.combined(logits, label, plan.loss))
+            found.append(overlapping.counts(label, logits > 0, plan.loss.ignore))
+        else:
+            costs.append(combined(logits, label, plan.loss))
+            chosen, classes = logits.argmax(1), plan.network.classes
+            found.append(counts(label, chosen, classes, plan.loss.ignore))
+    total = torch.stack(found).sum(0).cpu().numpy()
+    mean = float(torch.stack(costs).mean())
+    named, mean_dice = dice(total, plan.structures)
+    return {"patch_loss": mean, "patch_dice": named, "patch_dice_mean": mean_dice}
 
 
 def _weights(loss: Loss) -> tuple[float, float]:

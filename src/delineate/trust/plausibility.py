@@ -12,6 +12,12 @@ Volumes, spacings and sizes are compared as logarithms. Intensities are compared
 elsewhere, where their unit is arbitrary, by the shape of their distribution and the contrast of the
 structures.
 
+Whether a scan is mirrored is asked directly. Its asymmetry along an axis, the half difference of
+the scan and its mirror image, is compared with that of the mean training scan: their cosine is
+positive in scans like those, and changes its sign exactly if the scan is mirrored. It is flagged if
+it is negative, where that is outside the prediction interval of the training cases, each compared
+with the mean of the others.
+
 Left and right are judged by the rule of ``cohorts.checks.sides``. The module reads no files. Axes
 are R, A, S.
 """
@@ -31,11 +37,13 @@ from ..core.labels import LabelSet
 from ..core.volume import Volume
 from ..core.words import joined, number_text
 
-SCHEMA = 1
+SCHEMA = 2
 FALSE_FLAGS = 0.01  # of good scans, about
 FEWEST = 5  # training cases with a quantity, below which it is not checked
 SAMPLE = 100_000  # voxels of a scan that are looked at, evenly spread
 PERCENTILES = (1, 25, 50, 75, 99)
+LATTICE = 10  # points along each axis of the coarse scan
+AXES = {"R": "left to right", "A": "front to back", "S": "head to feet"}
 SPECK = 0.01  # of a structure: smaller connected components are not counted
 # Least standard deviations, so that quantities that never vary are not flagged for rounding.
 LEAST_LOG, LEAST_SHARE, LEAST_HU = 0.05, 0.02, 10.0
@@ -50,6 +58,9 @@ class ScanSample:
         quantities: name -> value, of the scan alone.
         values: (i, j, k) every n-th voxel of the first channel, and the ``steps`` n of each axis.
         problems: kind -> sentence: constant, hardly any finite voxel.
+        coarse: (LATTICE³,) the first channel at a lattice of points over the scan, along R from one
+            side of the body to the other, from 0 (the first of ``PERCENTILES``) to 100 (the last);
+            empty without a position in the patient.
         middle_mm, width_mm: of the body along x; NaN without a position in the patient.
         placed: whether x means left and right.
     """
@@ -58,6 +69,7 @@ class ScanSample:
     values: NDArray[np.float32]
     steps: tuple[int, ...]
     problems: Mapping[str, str] = field(default_factory=dict)
+    coarse: tuple[int, ...] = ()
     middle_mm: float = math.nan
     width_mm: float = math.nan
     placed: bool = True
@@ -69,16 +81,18 @@ class CaseMeasures:
     were.
 
     Args:
-        quantities: name -> value; see ``NAMES``.
+        quantities: name -> value, such as "volume of liver" -> the logarithm of its ml.
         structures: names of those that are present.
         problems: kind -> sentence.
         components: structure -> number of its connected components, without specks.
+        coarse: see ``ScanSample``.
     """
 
     quantities: Mapping[str, float]
     structures: tuple[str, ...] = ()
     problems: Mapping[str, str] = field(default_factory=dict)
     components: Mapping[str, int] = field(default_factory=dict)
+    coarse: tuple[int, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Plain data."""
@@ -87,9 +101,8 @@ class CaseMeasures:
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> CaseMeasures:
         """From ``to_json``."""
-        return cls(
-            data["quantities"], tuple(data["structures"]), data["problems"], data["components"]
-        )
+        known = {key: data[key] for key in ("quantities", "problems", "components")}
+        return cls(structures=tuple(data["structures"]), coarse=tuple(data["coarse"]), **known)
 
 
 @dataclass(frozen=True)
@@ -112,12 +125,14 @@ class Ranges:
         ranges: quantity -> its range.
         always: structures that every case has.
         components: structure -> the largest number of its connected components.
+        coarse: the mean of their coarse scans.
     """
 
     cases: int
     ranges: Mapping[str, Range]
     always: tuple[str, ...] = ()
     components: Mapping[str, int] = field(default_factory=dict)
+    coarse: tuple[float, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Plain data for the model's card."""
@@ -130,6 +145,7 @@ class Ranges:
             },
             "always": list(self.always),
             "components": dict(self.components),
+            "coarse": list(self.coarse),
         }
 
     @classmethod
@@ -138,7 +154,8 @@ class Ranges:
         if not isinstance(data, Mapping) or data.get("schema") != SCHEMA:
             return None
         ranges = {name: Range(*values) for name, values in data["ranges"].items()}
-        return cls(data["cases"], ranges, tuple(data["always"]), data["components"])
+        always, coarse = tuple(data["always"]), tuple(data["coarse"])
+        return cls(data["cases"], ranges, always, data["components"], coarse)
 
 
 # ---- one case ----
@@ -170,8 +187,29 @@ def sample(scan: Volume) -> ScanSample:
         else:
             quantities |= _intensities(number, finite, scan.unit == "HU")
     placed = bool(scan.meta.get("place_known", True)) and shape[2] > 1
-    middle, width = body_x(scan) if placed and not problems else (math.nan, math.nan)
-    return ScanSample(quantities, first, steps, problems, middle, width, placed)
+    if not placed or problems:
+        return ScanSample(quantities, first, steps, problems, placed=placed)
+    middle, width = body_x(scan)
+    coarse = _coarse(scan, middle, width)
+    return ScanSample(quantities, first, steps, problems, coarse, middle, width, placed)
+
+
+def _coarse(scan: Volume, middle_mm: float, width_mm: float) -> tuple[int, ...]:
+    """See ``ScanSample.coarse``; () if the body has no width."""
+    if not width_mm > 0:
+        return ()
+    turned = scan.reorient("RAS")
+    shares = (np.arange(LATTICE) + 0.5) / LATTICE
+    at = [(shares * n).astype(int) for n in turned.grid.shape]
+    # The middle of the body, not that of the field of view, is the plane of the mirror.
+    x = middle_mm + width_mm * (shares - 0.5)
+    points = np.stack([x, *np.repeat(turned.grid.centre_mm[1:, None], LATTICE, 1)], axis=1)
+    right = np.rint(turned.grid.to_index(points)[:, 0]).astype(int)
+    at[0] = right.clip(0, turned.grid.shape[0] - 1)
+    values = np.nan_to_num(turned.channels_array[0][np.ix_(*at)].astype(np.float64))
+    low, high = np.percentile(values, (PERCENTILES[0], PERCENTILES[-1]))
+    scaled = 100 * (values - low) / max(float(high - low), 1e-30)
+    return tuple(np.rint(scaled.clip(0, 100)).astype(int).ravel().tolist())
 
 
 def _intensities(channel: int, values: NDArray[np.float32], is_hu: bool) -> dict[str, float]:
@@ -223,7 +261,7 @@ def measure(seen: ScanSample, label: Volume, labels: LabelSet) -> CaseMeasures:
             problems["side"] = (
                 f"{joined(names, MOST_NAMED)}: up to {max(wrong.values()):.0f} mm on the wrong side"
             )
-    return CaseMeasures(quantities, tuple(present), problems, components)
+    return CaseMeasures(quantities, tuple(present), problems, components, seen.coarse)
 
 
 def _components(mask: NDArray[np.bool_], voxels: int) -> int:
@@ -264,8 +302,13 @@ def _contrast(seen: ScanSample, array: NDArray[Any]) -> float:
 def ranges_of(cases: Sequence[CaseMeasures]) -> Ranges:
     """The ranges of the training cases."""
     values: dict[str, list[float]] = {}
-    for case in cases:
-        for name, value in case.quantities.items():
+    scans = [np.array(case.coarse, float) for case in cases if case.coarse]
+    total = np.sum(scans, axis=0) if scans else np.zeros(0)
+    for quantities in (
+        *(case.quantities for case in cases),
+        *(_asymmetries(scan, total - scan) for scan in scans),
+    ):
+        for name, value in quantities.items():
             values.setdefault(name, []).append(value)
     ranges = {
         name: Range(len(v), float(np.mean(v)), float(np.std(v, ddof=1)), min(v), max(v))
@@ -278,7 +321,22 @@ def ranges_of(cases: Sequence[CaseMeasures]) -> Ranges:
     for case in cases:
         for name, count in case.components.items():
             components[name] = max(count, components.get(name, 0))
-    return Ranges(len(cases), ranges, tuple(always) if len(cases) >= FEWEST else (), components)
+    mean = tuple(np.round(total / max(1, len(scans)), 1).tolist())
+    return Ranges(
+        len(cases), ranges, tuple(always) if len(cases) >= FEWEST else (), components, mean
+    )
+
+
+def _asymmetries(coarse: NDArray[np.float64], other: NDArray[np.float64]) -> dict[str, float]:
+    """Axis -> cosine of the asymmetries of two coarse scans along it; those that are defined."""
+    found = {}
+    for number, axis in enumerate(AXES):
+        each = [scan.reshape((LATTICE,) * 3) for scan in (coarse, other)]
+        one, two = ((scan - np.flip(scan, number)).ravel() for scan in each)
+        size = float(np.linalg.norm(one) * np.linalg.norm(two))
+        if size > 0:
+            found[f"asymmetry {axis}"] = float(one @ two) / size
+    return found
 
 
 def flags(case: CaseMeasures, ranges: Ranges | None) -> list[dict[str, str]]:
@@ -293,10 +351,13 @@ def flags(case: CaseMeasures, ranges: Ranges | None) -> list[dict[str, str]]:
         verb = "is" if len(missing) == 1 else "are"
         words = f"{joined(missing, MOST_NAMED)} {verb} missing, which every training case has"
         found.append({"kind": "missing", "words": words})
+    quantities = dict(case.quantities)
+    if case.coarse and ranges.coarse:
+        quantities |= _asymmetries(np.array(case.coarse, float), np.array(ranges.coarse))
     outside: dict[str, list[str]] = {}
-    checked = [name for name in case.quantities if name in ranges.ranges]
+    checked = [name for name in quantities if name in ranges.ranges]
     for name in checked:
-        value, known = case.quantities[name], ranges.ranges[name]
+        value, known = quantities[name], ranges.ranges[name]
         if _is_outside(name, value, known, FALSE_FLAGS / len(checked)):
             words = (
                 _more_components(case, ranges)
@@ -315,15 +376,15 @@ def _is_outside(name: str, value: float, known: Range, level: float) -> bool:
 
     if known.low <= value <= known.high:
         return False
-    if name == "components" and value < known.low:
-        return False
     kind = name.split()[0]
+    if (kind == "components" and value < known.low) or (kind == "asymmetry" and value >= 0):
+        return False
     least = {"HU": LEAST_HU, "intensity": LEAST_SHARE, "contrast": LEAST_SHARE}.get(kind, LEAST_LOG)
     reach = float(t.ppf(1 - level / 2, known.n - 1)) * max(known.std, least)
     return abs(value - known.mean) > reach * math.sqrt(1 + 1 / known.n)
 
 
-_KINDS = {"HU": "intensity", "contrast": "intensity"}
+_KINDS = {"HU": "intensity", "contrast": "intensity", "asymmetry": "mirrored"}
 _UNITS = {"volume": " ml", "spacing": " mm", "size": " mm"}
 
 
@@ -344,6 +405,8 @@ def _words(name: str, value: float, known: Range) -> str:
         shown = [number_text(math.exp(v)) for v in (value, known.low, known.high)]
         what = f"{kind} {rest}" if kind == "volume" else f"{kind} along {rest}"
         return f"{what}: {shown[0]}{_UNITS[kind]}, in training {shown[1]} to {shown[2]}"
+    if kind == "asymmetry":
+        return f"the scan looks mirrored, {AXES[rest]}, compared with the training cases"
     if kind == "position":
         return f"{rest.removeprefix('of ')} is not where it is in the training cases, left to right"
     shown = [f"{v:.3g}" for v in (value, known.low, known.high)]

@@ -242,11 +242,13 @@ def _predict(
 def _groups(model: ModelFile, evaluation: Manifest, is_test: bool) -> list[tuple[Bundle, Manifest]]:
     """Which members predict which cases."""
     folds = list(dict.fromkeys(m.fold for m in model.members))
+    # The ranges of the training cases flag their predictions, as those of any other scan.
+    card = {"plausibility": model.card["plausibility"]}
     if is_test or len(folds) < 2:
-        return [(Bundle(model.plan, model.members, {}), evaluation)]
+        return [(Bundle(model.plan, model.members, card), evaluation)]
     return [
         (
-            Bundle(model.plan, tuple(m for m in model.members if m.fold == fold), {}),
+            Bundle(model.plan, tuple(m for m in model.members if m.fold == fold), card),
             evaluation.only(c for c in evaluation if c.fold == fold),
         )
         for fold in folds
