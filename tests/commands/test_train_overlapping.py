@@ -51,6 +51,8 @@ def test_regions_from_training_to_scores(tmp_path):
     (tmp_path / "plan.json").write_text(plan.to_json())
     model, out = tmp_path / "m.model", tmp_path / "p"
     run("train", root, "-o", model, "--plan", tmp_path / "plan.json", "--device", "cpu")
+    baseline = json.loads((tmp_path / "m.model.run" / "baseline.json").read_text())
+    assert set(baseline) == {"whole", "core"} and min(baseline.values()) > 0.2
     run("predict", model, root, "-o", out, "--device", "cpu")
     run("evaluate", out, root, "-o", tmp_path / "s")
     record = json.loads((out / "predictions.json").read_text())

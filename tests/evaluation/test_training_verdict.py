@@ -9,7 +9,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from delineate.evaluation.baseline import mean_shape_dice
+from delineate.core.labels import LabelSet
+from delineate.evaluation.baseline import mean_shape_dice, trivial_dice
 from delineate.evaluation.training_verdict import (
     NetworkFacts,
     StructureFacts,
@@ -211,6 +212,19 @@ def test_the_mean_shape_finds_what_is_always_in_one_place():
     # It misses what is elsewhere, and does not know what it never saw.
     assert mean_shape_dice(training, [ball((30, 30, 30), 0.2, 0.1)], 2)[1] < 0.1
     assert mean_shape_dice(training, [2 * ball((30, 30, 30), 0.5, 0.3)], 3) == {2: 0.0}
+
+
+def test_structures_that_overlap_have_a_baseline_each():
+    whole, core = ball((24, 24, 24), 0.5, 0.4), ball((24, 24, 24), 0.5, 0.2)
+    codes = [whole + 2 * core] * 5
+    ignored = codes[0].copy()
+    ignored[0] = 4  # the number after the last code
+    labels = LabelSet(LabelSet.from_names({1: "whole", 2: "core"}).labels, overlapping=True)
+    found = trivial_dice(codes, [ignored], labels)
+    assert found["core"] == pytest.approx(1) and found["whole"] > 0.95
+    # The same masks, one by one.
+    alone = trivial_dice([core] * 5, [core], LabelSet.from_names({1: "core"}))
+    assert alone == {"core": pytest.approx(found["core"])}
 
 
 def test_the_best_constant_is_a_mean_shape():

@@ -34,10 +34,10 @@ def _unchanged(data: Data) -> Data:
     terms and augmentations. Plan 3: ignored voxels, and the output of structures that overlap.
     Predictions 2: the inputs of each channel are listed. Predictions 3: the options that differ
     from their defaults are listed. Predictions 4: structures may overlap, with one file each,
-    the model's verdict, and flags. Run 2: registered parts, and single fields of the plan
-    (``--set``). Run 3: ignored values. Plan 4: steps that end a budget early. Run 4: the longest
-    time. Run 5: a split by ratio, checksums. Store 2, plan 5, manifest 5 and predictions 5:
-    checksums.
+    the model's verdict, its Dice on the cases it learned from, and flags. Run 2: registered parts,
+    and single fields of the plan (``--set``). Run 3: ignored values. Plan 4: steps that end a
+    budget early. Run 4: the longest time. Run 5: a split by ratio, checksums. Store 2, plan 5,
+    manifest 5 and predictions 5: checksums.
     """
     return data
 

@@ -16,6 +16,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..core.labels import LabelSet
+
 LATTICE = 48  # points along each axis at which label maps of different shapes are compared
 
 
@@ -53,6 +55,24 @@ def mean_shape_dice(
         c: float(np.mean([dice[best[c]] for dice in each])) if c in best else 0.0
         for c, each in sorted(scored.items())
     }
+
+
+def trivial_dice(
+    training: Sequence[NDArray[Any]], held_out: Sequence[NDArray[Any]], labels: LabelSet
+) -> dict[str, float]:
+    """Structure -> its ``mean_shape_dice``; of structures that overlap, whose prepared cases hold
+    codes, each has a mask of its own.
+    """
+    if not labels.overlapping:
+        found = mean_shape_dice(training, held_out, len(labels) + 1)
+        return {labels.names[index - 1]: dice for index, dice in found.items()}
+    each = {}
+    for structure in labels:
+        one = [labels.inside(codes, structure) for codes in training]
+        other = [labels.inside(codes, structure) for codes in held_out]
+        if found := mean_shape_dice(one, other, 2):
+            each[structure.name] = found[1]
+    return each
 
 
 def _sampled(label: NDArray[Any], classes: int) -> NDArray[np.intp]:

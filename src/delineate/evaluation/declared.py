@@ -14,6 +14,7 @@ import re
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from ..cohorts.discovery.names import read_ignored, read_label_names
 from ..core.errors import InputError, LabelError
@@ -165,16 +166,23 @@ def ignored_beside(place: Path) -> tuple[int, ...]:
     return next((read_ignored(path) for path in _files_with_names(place) if path.is_file()), ())
 
 
-def recorded_flags(predictions: Collection[str]) -> dict[str, tuple[Mapping[str, str], ...]]:
-    """Prediction -> its flags, for those that the ``predictions.json`` of their folder names."""
-    found = {}
-    for folder in {Path(path).parent for path in predictions if path}:
-        record = read_json_if_any(folder / "predictions.json")
-        cases = record.get("cases") if isinstance(record, dict) else None
-        for entry in cases.values() if isinstance(cases, dict) else ():
-            if isinstance(entry, dict) and "file" in entry and "flags" in entry:
-                found[str(folder / entry["file"])] = tuple(entry["flags"])
-    return found
+def prediction_records(predictions: Collection[str]) -> dict[Path, dict[str, Any]]:
+    """Folder of predictions -> its ``predictions.json``, of those that have one."""
+    folders = sorted({Path(path).parent for path in predictions if path})
+    found = {folder: read_json_if_any(folder / "predictions.json") for folder in folders}
+    return {folder: record for folder, record in found.items() if isinstance(record, dict)}
+
+
+def recorded_flags(
+    records: Mapping[Path, Mapping[str, Any]],
+) -> dict[str, tuple[Mapping[str, str], ...]]:
+    """Prediction -> its flags, for those that ``prediction_records`` name."""
+    return {
+        str(folder / entry["file"]): tuple(entry["flags"])
+        for folder, record in records.items()
+        for entry in dict(record.get("cases") or {}).values()
+        if "file" in entry and "flags" in entry
+    }
 
 
 def _names_within(place: Path) -> tuple[LabelSet, Path] | None:

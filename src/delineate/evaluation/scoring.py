@@ -31,8 +31,8 @@ from ..metrics.confusion import Confusion, pool
 from ..metrics.overlap import MEASURES, Counts, Floats
 from ..metrics.selection import NOTHING, MetricSelection
 from ..metrics.surface import Elements, How, SurfaceSettings
-from .declared import recorded_flags
 from .counting import MOST_CONFUSED, NEAR_MM, CaseCounts, count_pair
+from .declared import prediction_records, recorded_flags
 from .masks import HALF, Reading, is_soft
 from .pairing import Pair, Pairing, source_of
 from .slice_scores import AXIS_WORDS, SliceScores
@@ -107,6 +107,8 @@ class EvaluationResult:
             the background first.
         notes: what was assumed.
         chosen: what was measured in addition to the overlap.
+        learned: "training" and "validation" -> structure -> Dice of the cases from which the model
+            learned, if the predictions record it (``learned.learned_dice``).
     """
 
     scores: Scores
@@ -126,6 +128,7 @@ class EvaluationResult:
     confusion: Confusion | None = None
     notes: tuple[str, ...] = ()
     chosen: MetricSelection = NOTHING
+    learned: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
     @property
     def exit_code(self) -> int:
@@ -209,6 +212,8 @@ class EvaluationResult:
                 "names": ["background", *self.labels.names],
                 "voxels": self.confusion.voxels.tolist(),
             }
+        if self.learned:
+            more["learned_dice"] = self.learned
         means = {k: v for m in ("dice", "iou") for k, v in self.means(m).items()} | {
             "generalised_dice_mean_per_case": self.generalised_dice
         }
@@ -375,8 +380,9 @@ def _gather(
         notes.append(f"the voxel size is unknown: no volumes in ml{distances}")
     # Only cases that could be counted are in the result, in the order of the pairing.
     digests = {c.case: c.truth_sha256 for c in counted}
-    flags = recorded_flags({source_of(p.prediction) for p in pairing.pairs})
     done = [p for p in pairing.pairs if p.case in digests]
+    records = prediction_records({source_of(p.prediction) for p in done})
+    flags = recorded_flags(records)
     case_notes = dict.fromkeys(note for c in counted for note in c.notes)
     return EvaluationResult(
         scores=_scores(found.cases, found.labels, found.metrics, found.measured, chosen),
@@ -407,6 +413,7 @@ def _gather(
         calibration=found.calibration,
         generalised_dice=finite_mean(overlap.generalised_dice(c) for c in found.cases.values()),
         confusion=found.confusion,
+        learned=next((r["learned_dice"] for r in records.values() if r.get("learned_dice")), {}),
     )
 
 

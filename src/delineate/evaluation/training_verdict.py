@@ -124,9 +124,8 @@ class NetworkFacts:
         enough: steps that are enough for most cohorts; below, more are worth trying first.
         step_s: seconds of a step, validation included; NaN if unknown.
         diverged: whether the last losses were not finite.
-        training_dice: of the last epoch, on augmented patches, mean over structures; NaN if
-            unknown.
-        validation_dice: of the weights that were kept, on whole cases; NaN without validation.
+        training_dice, validation_dice: of the weights that were kept, on whole cases of either
+            side, mean over structures; NaN if unknown.
         curve: (step, validation Dice) of every validation.
     """
 

@@ -19,6 +19,9 @@ from ..execution import local
 
 Triple = tuple[int, int, int]
 NetworkChoice = tuple[Network, Triple, int]  # network, patch, batch
+# Of a training under a time budget. Curves have a point and checkpoints are chosen at the end of an
+# epoch: with 30, ten are left if the machine is three times slower than when its steps were timed.
+LEAST_EPOCHS = 30
 
 
 @dataclass(frozen=True)

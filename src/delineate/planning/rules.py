@@ -35,7 +35,14 @@ from ..core.progress import Progress, silent
 from ..execution import local
 from ..extend.parts import Recipe
 from .candidates import as_kind, candidates
-from .capacity import Machine, Triple, largest_that_fits, measure_step, steps_wanted
+from .capacity import (
+    LEAST_EPOCHS,
+    Machine,
+    Triple,
+    largest_that_fits,
+    measure_step,
+    steps_wanted,
+)
 from .fingerprint import Fingerprint, examine
 
 __all__ = [
@@ -51,9 +58,6 @@ __all__ = [
 DEFAULT_EPOCHS = 1000  # if neither a budget nor epochs are given, and there is no recipe
 # Without folds or a split, one fifth of the patients is for validation.
 VALIDATION_FOLDS = Recipe.folds
-# Of a training under a time budget: every curve then has ten points, even if the machine is three
-# times slower than it was when its steps were timed.
-LEAST_EPOCHS = 30
 MOST_CASES = 64  # more cases would not change a fingerprint
 # Fewer steps are too few to learn left from right with mirrored images. Phantom kidneys, 635 steps,
 # mirrored and swapped: one kidney never found, mean Dice 0.706; not mirrored: 0.953.

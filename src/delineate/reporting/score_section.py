@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..core.words import decimals, hex_colour, joined, mean_distance, number_text, spelled
+from ..evaluation.learned import learned_dice
 from ..metrics.statistics import midranks
 from .plots import INK, BlandAltman, agreement_svg, plot_svg
 
@@ -63,6 +64,7 @@ def scores(run: ReportedRun) -> dict[str, Any] | None:
         "set": run.scored,
         "words": f"Over {len(found.get('cases', []))} {unit}s, {_unseen(run)}on the original "
         f"grids. Mean over structures: {_dice_means(means, unit)}.",
+        "sides": _sides_table(run, names),
         "others": [
             _metric_table(names, summary, others[k : k + COLUMNS])
             for k in range(0, len(others), COLUMNS)
@@ -70,6 +72,21 @@ def scores(run: ReportedRun) -> dict[str, Any] | None:
         "remarks": _remarks(found),
         "definitions": [(spelled(k), v) for k, v in (found.get("definitions") or {}).items()],
     }
+
+
+def _sides_table(run: ReportedRun, names: list[str]) -> dict[str, Any] | None:
+    """The Dice of training, validation and scored cases, one row per structure; None if the model's
+    Dice on the cases it learned from is not recorded.
+    """
+    found = run.scores or {}
+    learned = learned_dice(run.card or {}) or found.get("learned_dice") or {}
+    if not learned:
+        return None
+    scored = {name: (found.get("pooled") or {}).get(name, {}).get("dice") for name in names}
+    title = {"validation": "validation, original grids", "evaluation": "these cases"}
+    columns = {**learned, title.get(run.scored, run.scored): scored}
+    rows = [(name, [decimals(column.get(name)) for column in columns.values()]) for name in names]
+    return {"headings": list(columns), "rows": rows}
 
 
 def _metric_table(

@@ -167,11 +167,7 @@ def _dice_lines(
     mean is dashed.
     """
     colours = {b.name: hex_colour(b.colour) for b in labels}
-    flat = [
-        (e.get(by, i), e[key])
-        for i, e in enumerate(log)
-        if isinstance(e.get(key), dict)
-    ]
+    flat = [(e.get(by, i), e[key]) for i, e in enumerate(log) if isinstance(e.get(key), dict)]
     names = list(dict.fromkeys(k for _, dice in flat for k in dice))
     lines = []
     for name in names:

@@ -8,9 +8,10 @@
 Files in the run folder: ``last.safetensors`` (everything needed to resume exactly),
 ``best.safetensors`` (the averaged weights with the best validation score),
 ``epoch_NNNNN.safetensors`` (the weights of every ``keep_every`` epochs, if set in the plan),
-``log.jsonl`` (a line per epoch, or per part of one if there are few). Modes (train or eval) are set only here: the trained module is
-always in training mode, the averaged one in evaluation mode. The module works on class indices and
-preprocessed arrays; it uses label names only for the log, and accesses no files but its own.
+``log.jsonl`` (a line per epoch, or per part of one if there are few). Modes (train or eval) are set
+only here: the trained module is always in training mode, the averaged one in evaluation mode. The
+module works on class indices and preprocessed arrays; it uses label names only for the log, and
+accesses no files but its own.
 """
 
 from __future__ import annotations

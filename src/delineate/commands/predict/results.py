@@ -33,6 +33,7 @@ from ...core.schema import SCHEMAS, migrate
 from ...core.scores import without_nan
 from ...core.terms import contradicts_modality
 from ...core.volume import Volume
+from ...evaluation.learned import learned_dice
 from ...evaluation.training_verdict import Verdict
 from ...execution import local as batch
 from ...trust.plausibility import Ranges
@@ -310,6 +311,7 @@ def write_record(
         "labels": bundle.plan.output_labels.to_json(),
         **({"overlapping": True} if bundle.plan.output_labels.overlapping else {}),
         "checked_against": checked_against(bundle),
+        "learned_dice": learned_dice(bundle.card),
         "verdict": Verdict.from_json(bundle.card.get("verdict")).to_json(),
         "peak_memory_mb": peak_memory_mb(),
     }

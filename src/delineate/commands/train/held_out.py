@@ -21,6 +21,7 @@ from ...core.errors import InputError
 from ...core.manifest import Case, Manifest
 from ...core.progress import under
 from ...core.scores import describe
+from ...evaluation.learned import SIDES
 from ...evaluation.scoring import SURFACES, EvaluationResult
 from ...execution import local as batch
 from .. import evaluate as evaluate_step
@@ -31,6 +32,8 @@ from .planned import RESERVE_S, NetworkJob, PlannedRun, views_of
 
 # Of a budget, in addition to ``planned.RESERVE_S``: the last validation may take a hundredth.
 RESERVE_SHARE = 0.012
+# Of a budget, at most, for scoring training cases.
+TRAINING_SHARE = 0.005
 # Of a budget, at most, for choosing postprocessing; ``POSTPROCESS_S`` without a budget.
 POSTPROCESS_SHARE = 0.03
 POSTPROCESS_S = 60.0
@@ -78,7 +81,7 @@ def reserve(planned: PlannedRun, evaluation: Manifest) -> TimeReserve:
         return TimeReserve(evaluation)
     rehearsed = _rehearsed(planned, evaluation)
     if rehearsed is None:  # no case can be read any more; ``evaluate`` names them
-        return TimeReserve(evaluation, RESERVE_S + RESERVE_SHARE * budget_s, 0.0)
+        return TimeReserve(evaluation, RESERVE_S + (RESERVE_SHARE + TRAINING_SHARE) * budget_s, 0.0)
     predict_s, distances_s, folds = *rehearsed, planned.folds
     postprocess_s = 0.0
     if chooses_postprocessing(planned):
@@ -88,7 +91,7 @@ def reserve(planned: PlannedRun, evaluation: Manifest) -> TimeReserve:
         )
     base = (
         RESERVE_S
-        + RESERVE_SHARE * budget_s
+        + (RESERVE_SHARE + TRAINING_SHARE) * budget_s
         + postprocess_s
         + PICTURE_S * min(_pictures(planned), len(evaluation))
     )
@@ -243,7 +246,8 @@ def _groups(model: ModelFile, evaluation: Manifest, is_test: bool) -> list[tuple
     """Which members predict which cases."""
     folds = list(dict.fromkeys(m.fold for m in model.members))
     # The ranges of the training cases flag their predictions, as those of any other scan.
-    card = {"plausibility": model.card["plausibility"]}
+    keys = ("plausibility", *SIDES)
+    card = {key: model.card[key] for key in keys if key in model.card}
     if is_test or len(folds) < 2:
         return [(Bundle(model.plan, model.members, card), evaluation)]
     return [

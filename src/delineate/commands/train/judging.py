@@ -18,7 +18,7 @@ from ...core.inputs import read_json_if_any
 from ...core.manifest import Case
 from ...core.scores import Scores
 from ...core.store import Store
-from ...evaluation.baseline import mean_shape_dice
+from ...evaluation.baseline import trivial_dice
 from ...evaluation.training_verdict import (
     NetworkFacts,
     StructureFacts,
@@ -42,20 +42,14 @@ def record_baseline(planned: PlannedRun) -> None:
     run = planned.run
     if (run.folder / BASELINE).is_file():
         return
-    found: dict[int, list[float]] = defaultdict(list)
-    # Of structures that overlap the prepared cases hold codes: they are compared with no mask.
-    for fold in [] if planned.plan.network.overlapping else planned.folds:
+    found: dict[str, list[float]] = defaultdict(list)
+    for fold in planned.folds:
         training, validating = (_labels(cases, run.store) for cases in planned.sides(fold))
         # Without validation cases the baseline is that of the training cases themselves.
         held_out = validating or training
-        for index, dice in mean_shape_dice(
-            training, held_out, planned.plan.network.classes
-        ).items():
-            found[index].append(dice)
-    names = planned.plan.labels.names
-    run.save_json(
-        BASELINE, {names[index - 1]: float(np.mean(dice)) for index, dice in sorted(found.items())}
-    )
+        for name, dice in trivial_dice(training, held_out, planned.plan.labels).items():
+            found[name].append(dice)
+    run.save_json(BASELINE, {name: float(np.mean(dice)) for name, dice in found.items()})
 
 
 def _labels(cases: Sequence[Case], store: Store) -> list[Any]:
@@ -104,7 +98,7 @@ def _networks(
         if not log:
             continue
         last, kept = log[-1], card.get("validation", {}).get(job.name, {})
-        training = [line["train_dice_mean"] for line in log if line.get("train_dice_mean")]
+        learned = card.get("training", {}).get(job.name, {})
         yield NetworkFacts(
             job.name,
             int(last["step"]),
@@ -112,7 +106,7 @@ def _networks(
             FEWEST_STEPS,
             last["seconds"] / max(1, last["step"]),
             job.name in card.get("diverged", {}) or last.get("loss") is None,
-            training[-1] if training else math.nan,
+            _number(learned.get("train_dice_mean")),
             _number(kept.get("val_dice_mean")),
             tuple((ln["step"], ln["val_dice_mean"]) for ln in log if ln.get("val_dice_mean")),
         )

@@ -17,6 +17,7 @@ from ...evaluation.training_verdict import Verdict
 from ...extend.registers import custom_parts
 from .planned import NetworkJob, PlannedRun
 
+KEPT = ("training", "validation", "training_s")  # of each network; a run that continues keeps them
 UNFINISHED = Verdict(summary="the training has not ended")
 
 
@@ -43,7 +44,7 @@ class ModelFile:
                 self._members[job.key] = job.member(self.plan, load_weights(best, run.say))
         if self._members and self.path.is_file():
             card = Bundle.load(self.path).card
-            self.card |= {key: card[key] for key in ("validation", "training_s") if key in card}
+            self.card |= {key: card[key] for key in KEPT if key in card}
 
     @property
     def members(self) -> tuple[Member, ...]:

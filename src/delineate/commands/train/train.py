@@ -63,6 +63,7 @@ T = TypeVar("T")
 
 # Prepared cases are held in memory if they need at most this share of what is free.
 RAM_SHARE = 0.35
+MOST_SCORED = 16  # training cases that are scored, for comparison with the others
 
 
 @dataclass(frozen=True)
@@ -289,9 +290,10 @@ def _fit(planned: PlannedRun, model: ModelFile, job: NetworkJob, deadline: float
     device = choose_device(run.request.device)
     # On a CPU the cores are busy with the network.
     threads = 1 if device.type == "cpu" else max(2, plan_step.Machine.here("cpu").cores - 2)
+    learned = _opened(planned, training, job.view)
     fitted = loop.TrainingJob(
         job.plan(plan),
-        _opened(planned, training, job.view),
+        learned,
         _opened(planned, validating, job.view),
         folder,
         device,
@@ -309,6 +311,8 @@ def _fit(planned: PlannedRun, model: ModelFile, job: NetworkJob, deadline: float
     model.add(job, weights)
     if not finished:
         model.note("training_s", job.name, round(time.monotonic() - began, 1))
+    if job.name not in model.card.get("training", {}) or run.clock.extensions:
+        model.note("training", job.name, _on_training_cases(run, fitted, weights))
     model.card["torch"] = torch.__version__
     model.note("log_lines", job.name, _count_of(folder / "log.jsonl"))
     model.save()
@@ -319,6 +323,26 @@ def _count_of(log: Path) -> int:
     whose time was over before its first step.
     """
     return len(read_json_lines(log)) if log.is_file() else 0
+
+
+def _on_training_cases(
+    run: TrainingRun, fitted: loop.TrainingJob, weights: Weights
+) -> dict[str, Any]:
+    """Dice and loss of some training cases, measured as those of the validation cases."""
+    import numpy as np
+
+    from ...networks.build import build, load_weights
+    from ...training import validation
+
+    network = build(fitted.plan.network, fitted.seed).to(fitted.device).eval()
+    load_weights(network, weights)
+    most = min(len(fitted.train), max(1, len(fitted.validate)), MOST_SCORED)
+    chosen = np.unique(np.linspace(0, len(fitted.train) - 1, most).astype(int))
+    cases = [fitted.train[int(n)] for n in chosen]
+    budget_s = run.clock.stretch_s
+    limit_s = None if budget_s is None else held_out.TRAINING_SHARE * budget_s
+    found = validation.evaluate(fitted.plan, network, cases, fitted.device, limit_s)
+    return {key.replace("val_", "train_"): without_nan(value) for key, value in found.items()}
 
 
 def _fitted(fitted: loop.TrainingJob, model: ModelFile, job: NetworkJob) -> Weights:

@@ -18,6 +18,7 @@ from functools import partial
 from ...core.manifest import Manifest
 from ...core.plan import Network, Optimiser, Plan
 from ..capacity import (
+    LEAST_EPOCHS,
     Machine,
     NetworkChoice,
     Triple,
@@ -40,7 +41,6 @@ ADAM_FOR_SGD = 0.2
 # (measured on 27 brain structures).
 SGD_SHARE = 0.3
 AVERAGED = 0.99  # decay of the averaged weights in a short run
-LEAST_EPOCHS = 20
 LEAST_BATCH = 4  # batch norm needs several samples
 FEWEST_STEPS = 900
 PATIENCE_2D = 1.25  # more steps in 2-D: a slice contains less information than a 3-D patch
