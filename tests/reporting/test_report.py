@@ -561,3 +561,43 @@ def test_overfitting_is_told_only_where_it_is():
         0.2  # one bad value at the end is no trend, as the lowest lies close before it
     )
     assert overfitting(noisy) is None
+
+
+def test_flags_and_the_dice_of_all_sides_come_from_the_record_of_the_predictions(run, tmp_path):
+    """``predict`` writes them, ``evaluate`` keeps them in its scores, and the report shows both."""
+    predictions = run / "test" / "predictions"
+    words = "left kidney: up to 40 mm on the wrong side"
+    entries = {
+        name: {
+            "file": f"{name}.nii.gz",
+            "flags": [{"kind": "side", "words": words}] * (name == "c1"),
+        }
+        for name in HITS
+    }
+    learned = {"training": {"liver": 0.987}, "validation": {"liver": 0.912}}
+    record = {"labels": LABELS.to_json(), "cases": entries, "learned_dice": learned}
+    (predictions / "predictions.json").write_text(json.dumps(record))
+    out = tmp_path / "scores"
+    evaluate_cases(predictions, run / "manifest.jsonl", out, EvaluateOptions())
+    page = Page(report(out))
+    assert page.row("flags", "c1") == ["c1", "side", words]
+    assert f"1 of {len(HITS)} predictions is flagged" in page.text["flags"]
+    assert f"1 of {len(HITS)} predictions is flagged" in page.text["summary"]
+    sides = next(r for r in page.rows["test"] if r[:3] == ["liver", "0.987", "0.912"])
+    assert 0 < float(sides[3]) < 1
+    # Without a record there is neither.
+    assert "flags" not in Page(report(run, tmp_path / "plain.html")).text
+
+
+def test_few_validations_are_points_next_to_the_curve_of_patches(run):
+    log = [json.loads(line) for line in a_log(overfit=False).splitlines()]
+    few = [{k: v for k, v in line.items() if not k.startswith("val")} for line in log]
+    for n, line in enumerate(few[:: len(few) // 10]):
+        line |= {"patch_loss": 1 / (n + 1), "patch_dice_mean": n / 10, "patch_dice": {"liver": 0.5}}
+    few[-1] |= {key: value for key, value in log[-1].items() if key.startswith("val")}
+    text = "".join(json.dumps(line) + "\n" for line in few)
+    (run / "fold_0" / "log.jsonl").write_text(text)
+    page = Page(report(run))
+    assert "(patches)" in page.text["training"]
+    (run / "fold_0" / "log.jsonl").write_text(a_log(overfit=False))
+    assert "(patches)" not in Page(report(run)).text["training"]

@@ -52,8 +52,8 @@ def ranges() -> Ranges:
     return known
 
 
-def mirrored(volume: Volume) -> Volume:
-    return volume.with_array(np.flip(volume.array, volume.array.ndim - 3).copy())
+def mirrored(volume: Volume, axis: int = 0) -> Volume:
+    return volume.with_array(np.flip(volume.array, volume.array.ndim - 3 + axis).copy())
 
 
 def half(volume: Volume) -> Volume:
@@ -74,11 +74,14 @@ def test_scans_like_those_of_the_training_are_not_flagged(ranges):
 def test_planted_faults_are_flagged(ranges):
     image, label = case(99)
     assert not found(image, label, ranges)
-    assert {"side", "position"} <= found(mirrored(image), mirrored(label), ranges)
+    assert {"side", "position", "mirrored"} <= found(mirrored(image), mirrored(label), ranges)
+    # The scan alone shows it, whatever the mask.
+    for axis in range(3):
+        assert "mirrored" in found(mirrored(image, axis), label, ranges)
     assert {"size", "volume"} & found(half(image), half(label), ranges)
     assert "spacing" in found(stretched(image), stretched(label), ranges)
     inverted = image.with_array(image.array.max() - image.array)
-    assert "intensity" in found(inverted, label, ranges)
+    assert found(inverted, label, ranges) == {"intensity"}  # not mirrored
     exchanged = label.with_array(np.array([0, 2, 1, 3], np.uint8)[label.array])
     assert "side" in found(image, exchanged, ranges)
     without = label.with_array(np.where(label.array == 2, 0, label.array))

@@ -48,6 +48,18 @@ OPTIMISTIC = (
     "This run has no test scores. Validation scores are optimistic, because the checkpoint "
     "was chosen on the same cases."
 )
+# Of a card, what other sections show, and what says nothing to a reader.
+APART = (
+    "verdict",
+    "plausibility",
+    "log_lines",
+    "scores",
+    "training",
+    "validation",
+    "training_s",
+    "seconds",
+    "peak_memory_mb",
+)
 # Level of the verdict -> class of the page's style.
 TONES = {GOOD: "good", CARE: "care", NOT_USABLE: "bad"}
 SEVERITIES = ("error", "warning", "note")
@@ -77,9 +89,7 @@ def _page(run: ReportedRun) -> dict[str, Any]:
     from .. import __version__
 
     montages, gaps = _montages(run)
-    # The first is the head of the page; the others say nothing to a reader.
-    apart = ("verdict", "plausibility", "log_lines")
-    card, details = _card({k: v for k, v in (run.card or {}).items() if k not in apart})
+    card, details = _card({k: v for k, v in (run.card or {}).items() if k not in APART})
     name = run.folder.resolve().name
     judged = calibration(run)
     flags = _flags(run)
@@ -405,8 +415,9 @@ def _limits(run: ReportedRun) -> list[str]:
         lines.append("The model was not tested on held-out data.")
     if len(run.labels):
         lines.append(
-            f"The model segments {joined(run.labels.names, 12)}. Everything else is background. It "
-            "does not report if a scan shows something that it was not trained on."
+            f"The model segments {joined(run.labels.names, 12)}. Everything else is background. "
+            "Flags point out scans and masks unlike those of the training, but not an abnormality "
+            "that the training cases did not have."
         )
     grave = sum(f.get("severity") in ("error", "warning") for f in run.findings or [])
     if grave:

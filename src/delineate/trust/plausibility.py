@@ -12,11 +12,11 @@ Volumes, spacings and sizes are compared as logarithms. Intensities are compared
 elsewhere, where their unit is arbitrary, by the shape of their distribution and the contrast of the
 structures.
 
-Whether a scan is mirrored is asked directly. Its asymmetry along an axis, the half difference of
-the scan and its mirror image, is compared with that of the mean training scan: their cosine is
-positive in scans like those, and changes its sign exactly if the scan is mirrored. It is flagged if
-it is negative, where that is outside the prediction interval of the training cases, each compared
-with the mean of the others.
+Whether a scan is mirrored is asked directly. Its asymmetry along an axis, the difference of the
+scan and its mirror image, is compared with that of the mean training scan: their cosine is positive
+in scans like those, and changes its sign exactly if the scan is mirrored. It is flagged if it is
+negative and outside the prediction interval of the training cases, each compared with the mean of
+the others. Exchanged bright and dark are found in the same way, from the scan itself.
 
 Left and right are judged by the rule of ``cohorts.checks.sides``. The module reads no files. Axes
 are R, A, S.
@@ -58,9 +58,9 @@ class ScanSample:
         quantities: name -> value, of the scan alone.
         values: (i, j, k) every n-th voxel of the first channel, and the ``steps`` n of each axis.
         problems: kind -> sentence: constant, hardly any finite voxel.
-        coarse: (LATTICE³,) the first channel at a lattice of points over the scan, along R from one
-            side of the body to the other, from 0 (the first of ``PERCENTILES``) to 100 (the last);
-            empty without a position in the patient.
+        coarse: (LATTICE³,) the first channel at a lattice of points over the scan, axes R, A, S,
+            from 0 (the first of ``PERCENTILES``) to 100 (the last); empty without a position in the
+            patient.
         middle_mm, width_mm: of the body along x; NaN without a position in the patient.
         placed: whether x means left and right.
     """
@@ -190,23 +190,18 @@ def sample(scan: Volume) -> ScanSample:
     if not placed or problems:
         return ScanSample(quantities, first, steps, problems, placed=placed)
     middle, width = body_x(scan)
-    coarse = _coarse(scan, middle, width)
-    return ScanSample(quantities, first, steps, problems, coarse, middle, width, placed)
+    return ScanSample(quantities, first, steps, problems, _coarse(scan), middle, width, placed)
 
 
-def _coarse(scan: Volume, middle_mm: float, width_mm: float) -> tuple[int, ...]:
-    """See ``ScanSample.coarse``; () if the body has no width."""
-    if not width_mm > 0:
-        return ()
-    turned = scan.reorient("RAS")
-    shares = (np.arange(LATTICE) + 0.5) / LATTICE
-    at = [(shares * n).astype(int) for n in turned.grid.shape]
-    # The middle of the body, not that of the field of view, is the plane of the mirror.
-    x = middle_mm + width_mm * (shares - 0.5)
-    points = np.stack([x, *np.repeat(turned.grid.centre_mm[1:, None], LATTICE, 1)], axis=1)
-    right = np.rint(turned.grid.to_index(points)[:, 0]).astype(int)
-    at[0] = right.clip(0, turned.grid.shape[0] - 1)
-    values = np.nan_to_num(turned.channels_array[0][np.ix_(*at)].astype(np.float64))
+def _coarse(scan: Volume) -> tuple[int, ...]:
+    """See ``ScanSample.coarse``."""
+    values = scan.reorient("RAS").channels_array[0]
+    for axis, n in enumerate(values.shape):
+        # The mean of the voxels on both sides of a point, so that a mirrored scan gives the mirror.
+        at = ((np.arange(LATTICE) + 0.5) / LATTICE * n - 0.5).clip(0, n - 1)
+        below, above = (values.take(f(at).astype(int), axis) for f in (np.floor, np.ceil))
+        values = (below.astype(np.float32) + above) / 2
+    values = np.nan_to_num(values)
     low, high = np.percentile(values, (PERCENTILES[0], PERCENTILES[-1]))
     scaled = 100 * (values - low) / max(float(high - low), 1e-30)
     return tuple(np.rint(scaled.clip(0, 100)).astype(int).ravel().tolist())
@@ -306,7 +301,7 @@ def ranges_of(cases: Sequence[CaseMeasures]) -> Ranges:
     total = np.sum(scans, axis=0) if scans else np.zeros(0)
     for quantities in (
         *(case.quantities for case in cases),
-        *(_asymmetries(scan, total - scan) for scan in scans),
+        *(_cosines(scan, total - scan) for scan in scans),
     ):
         for name, value in quantities.items():
             values.setdefault(name, []).append(value)
@@ -327,16 +322,31 @@ def ranges_of(cases: Sequence[CaseMeasures]) -> Ranges:
     )
 
 
-def _asymmetries(coarse: NDArray[np.float64], other: NDArray[np.float64]) -> dict[str, float]:
-    """Axis -> cosine of the asymmetries of two coarse scans along it; those that are defined."""
-    found = {}
-    for number, axis in enumerate(AXES):
-        each = [scan.reshape((LATTICE,) * 3) for scan in (coarse, other)]
-        one, two = ((scan - np.flip(scan, number)).ravel() for scan in each)
-        size = float(np.linalg.norm(one) * np.linalg.norm(two))
-        if size > 0:
-            found[f"asymmetry {axis}"] = float(one @ two) / size
-    return found
+def _cosines(coarse: NDArray[np.float64], other: NDArray[np.float64]) -> dict[str, float]:
+    """Cosines of two coarse scans: of their differences from their means ("likeness"), and of their
+    asymmetries along each axis; those that are defined.
+    """
+    each = [scan.reshape((LATTICE,) * 3) for scan in (coarse, other)]
+    parts = {"likeness": [scan - scan.mean() for scan in each]} | {
+        f"asymmetry {axis}": [scan - np.flip(scan, number) for scan in each]
+        for number, axis in enumerate(AXES)
+    }
+    sizes = {
+        name: float(np.prod([np.linalg.norm(p) for p in pair])) for name, pair in parts.items()
+    }
+    return {
+        name: float(np.vdot(*pair)) / sizes[name] for name, pair in parts.items() if sizes[name] > 0
+    }
+
+
+def _best_change(coarse: NDArray[np.float64], mean: NDArray[np.float64]) -> str:
+    """The change that makes a coarse scan most like the mean of the training cases: "likeness",
+    with bright and dark exchanged, or the asymmetry along an axis, mirrored.
+    """
+    cube, known = (scan.reshape((LATTICE,) * 3) for scan in (coarse, mean - mean.mean()))
+    gains = {f"asymmetry {axis}": np.vdot(np.flip(cube, n), known) for n, axis in enumerate(AXES)}
+    gains["likeness"] = -np.vdot(cube, known)
+    return max(gains, key=lambda name: float(gains[name]))
 
 
 def flags(case: CaseMeasures, ranges: Ranges | None) -> list[dict[str, str]]:
@@ -353,7 +363,10 @@ def flags(case: CaseMeasures, ranges: Ranges | None) -> list[dict[str, str]]:
         found.append({"kind": "missing", "words": words})
     quantities = dict(case.quantities)
     if case.coarse and ranges.coarse:
-        quantities |= _asymmetries(np.array(case.coarse, float), np.array(ranges.coarse))
+        scans = np.array(case.coarse, float), np.array(ranges.coarse)
+        # Of several changes that explain a scan, the best one is named.
+        best = _best_change(*scans)
+        quantities |= {name: value for name, value in _cosines(*scans).items() if name == best}
     outside: dict[str, list[str]] = {}
     checked = [name for name in quantities if name in ranges.ranges]
     for name in checked:
@@ -377,14 +390,20 @@ def _is_outside(name: str, value: float, known: Range, level: float) -> bool:
     if known.low <= value <= known.high:
         return False
     kind = name.split()[0]
-    if (kind == "components" and value < known.low) or (kind == "asymmetry" and value >= 0):
+    if (kind == "components" and value < known.low) or (kind in _COSINES and value >= 0):
         return False
     least = {"HU": LEAST_HU, "intensity": LEAST_SHARE, "contrast": LEAST_SHARE}.get(kind, LEAST_LOG)
     reach = float(t.ppf(1 - level / 2, known.n - 1)) * max(known.std, least)
     return abs(value - known.mean) > reach * math.sqrt(1 + 1 / known.n)
 
 
-_KINDS = {"HU": "intensity", "contrast": "intensity", "asymmetry": "mirrored"}
+_COSINES = ("likeness", "asymmetry")
+_KINDS = {
+    "HU": "intensity",
+    "contrast": "intensity",
+    "likeness": "intensity",
+    "asymmetry": "mirrored",
+}
 _UNITS = {"volume": " ml", "spacing": " mm", "size": " mm"}
 
 
@@ -405,6 +424,8 @@ def _words(name: str, value: float, known: Range) -> str:
         shown = [number_text(math.exp(v)) for v in (value, known.low, known.high)]
         what = f"{kind} {rest}" if kind == "volume" else f"{kind} along {rest}"
         return f"{what}: {shown[0]}{_UNITS[kind]}, in training {shown[1]} to {shown[2]}"
+    if kind == "likeness":
+        return "what is bright in the training cases is dark, and the reverse"
     if kind == "asymmetry":
         return f"the scan looks mirrored, {AXES[rest]}, compared with the training cases"
     if kind == "position":
