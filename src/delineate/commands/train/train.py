@@ -331,11 +331,12 @@ def _on_training_cases(
     """Dice and loss of some training cases, measured as those of the validation cases."""
     import numpy as np
 
-    from ...networks.build import build, load_weights
+    from ...networks.build import build
+    from ...networks.build import load_weights as fill
     from ...training import validation
 
     network = build(fitted.plan.network, fitted.seed).to(fitted.device).eval()
-    load_weights(network, weights)
+    fill(network, weights)
     most = min(len(fitted.train), max(1, len(fitted.validate)), MOST_SCORED)
     chosen = np.unique(np.linspace(0, len(fitted.train) - 1, most).astype(int))
     cases = [fitted.train[int(n)] for n in chosen]
