@@ -288,12 +288,9 @@ def _fit(planned: PlannedRun, model: ModelFile, job: NetworkJob, deadline: float
     )
     run.say(f"{words}: {len(training)} training cases, {len(validating)} validation cases; {start}")
     device = choose_device(run.request.device)
-    # On a CPU the cores are busy with the network.
-    threads = 1 if device.type == "cpu" else max(2, plan_step.Machine.here("cpu").cores - 2)
-    learned = _opened(planned, training, job.view)
     fitted = loop.TrainingJob(
         job.plan(plan),
-        learned,
+        _opened(planned, training, job.view),
         _opened(planned, validating, job.view),
         folder,
         device,
@@ -303,17 +300,18 @@ def _fit(planned: PlannedRun, model: ModelFile, job: NetworkJob, deadline: float
         report,
         keep,
         say=run.say,
-        threads=threads,
+        # On a CPU the cores are busy with the network.
+        threads=1 if device.type == "cpu" else max(2, plan_step.Machine.here("cpu").cores - 2),
         extension=len(run.clock.extensions),
     )
     with closing(recorders):
         weights = _fitted(fitted, model, job)
     model.add(job, weights)
+    model.card["torch"] = torch.__version__
     if not finished:
         model.note("training_s", job.name, round(time.monotonic() - began, 1))
     if job.name not in model.card.get("training", {}) or run.clock.extensions:
         model.note("training", job.name, _on_training_cases(run, fitted, weights))
-    model.card["torch"] = torch.__version__
     model.note("log_lines", job.name, _count_of(folder / "log.jsonl"))
     model.save()
 
