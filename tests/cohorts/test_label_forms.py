@@ -502,6 +502,32 @@ def test_the_columns_of_a_table_are_found_by_their_headings(tmp_path, table):
     assert not said(found)
 
 
+SNAP = """################
+# ITK-SnAP Label Description File
+################
+    0     0    0    0        0  0  0    "Clear Label"
+    1   255    0    0        1  1  1    "liver"
+    2     0  255    0        0.5  1  1    "right kidney"
+"""
+LUT = "#No. Label Name: R G B A\n0 Unknown 0 0 0 0\n1 liver 9 9 9 0\n2 right_kidney 8 8 8 0\n"
+
+
+@pytest.mark.parametrize(
+    ("table", "text"), [("labels.txt", SNAP), ("my.label", SNAP), ("c.ctbl", LUT)]
+)
+@pytest.mark.parametrize("pair", ["images/{}.png labels/{}.png", "{}.png {}_seg.png"])
+def test_label_descriptions_of_other_programs(tmp_path, pair, table, text):
+    image, label = pair.split()
+    for n in range(3):
+        png(tmp_path / image.format(n), noise(n, (12, 10), np.uint8))
+        png(tmp_path / label.format(n), FLAT)
+    (tmp_path / table).write_text(text)
+    (tmp_path / "readme.txt").write_text("12 cases of liver 1 2 3\n")
+    found = discover(tmp_path)
+    named = {b.value: b.name.replace("_", " ") for b in found.manifest.labels}
+    assert named == {1: "liver", 2: "right kidney"} and not said(found)
+
+
 def test_a_mask_without_background_is_a_warning(tmp_path):
     found = pictures(tmp_path, lambda n, path: png(path.with_suffix(".png"), FLAT + 1))
     assert "all corners of every mask have the value 1" in said(found)

@@ -2,8 +2,9 @@
 
 Accepted forms: a ``LabelSet`` as JSON; ``{"labels": ...}`` (``predictions.json``, and
 ``dataset.json`` of the Decathlon and of nnU-Net); value -> name or name -> value; and a CSV with
-the value in the first column and the name in the second, with or without a header line. A CSV may
-also name colours. This module reads no image.
+the value in the first column and the name in the second, with or without a header line; the label
+descriptions of ITK-SNAP and the colour tables of FreeSurfer and 3D Slicer (.txt, .label, .ctbl). A
+CSV may also name colours. This module reads no image.
 """
 
 from __future__ import annotations
@@ -23,6 +24,14 @@ from ...core.labels import LabelSet
 VALUE_COLUMNS = ("value", "label", "index", "number", "id")
 NAME_COLUMNS = ("name", "structure", "organ", "label", "class")
 DATASET_JSON = "dataset.json"
+# A line of ITK-SNAP (value, red, green, blue, opacity, two switches, "name"), and of a colour table
+# (value, name, red, green, blue, opacity).
+_DESCRIBED = re.compile(
+    r'^\s*(?P<value>\d+)\s+(?:\d+\s+){3}[\d.]+\s+[01]\s+[01]\s+"(?P<name>[^"]*)"\s*$'
+    r"|^\s*(?P<number>\d+)\s+(?P<word>\S+)\s+(?:\d+\s+){3}\d+\s*$",
+    re.MULTILINE,
+)
+DESCRIPTIONS = (".txt", ".label", ".ctbl")
 NNUNET_IGNORE = "ignore"  # nnU-Net's reserved name of a label
 
 
@@ -37,6 +46,8 @@ def read_label_names(path: str | Path) -> LabelSet:
     # The extension decides between a table and structured data.
     try:
         text = read_text(file)
+        if file.suffix.lower() in DESCRIPTIONS and (described := _described(text)):
+            return _unique(described)
         return (
             _from_csv(text)
             if file.suffix.lower() in (".csv", ".tsv")
@@ -51,6 +62,25 @@ def read_label_names(path: str | Path) -> LabelSet:
             f"name: {error}",
             path=path,
         ) from error
+
+
+def is_label_description(path: Path) -> bool:
+    """Whether a text file is a label description of ITK-SNAP or a colour table."""
+    if path.suffix.lower() not in DESCRIPTIONS:
+        return False
+    try:
+        return bool(_described(read_text(path)))
+    except InputError:
+        return False
+
+
+def _described(text: str) -> list[tuple[int, str]]:
+    """The values above 0 and their names; [] for any other text."""
+    pairs = [
+        (int(one["value"] or one["number"]), one["name"] or one["word"] or "")
+        for one in _DESCRIBED.finditer(text)
+    ]
+    return [(value, name) for value, name in pairs if value and name]
 
 
 def regions_of(labels: dict[str, Any], order: Any = None) -> LabelSet:

@@ -23,6 +23,7 @@ _LISTS = (
     "labels.yaml",
     "labels.yml",
     "labels.json",
+    "labels.txt",
 )
 
 

@@ -7,6 +7,7 @@ in it. ``rules.derive`` decides whether the values of the masks fit.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -14,7 +15,9 @@ from pathlib import Path
 from ....core.terms import is_known_structure, structure_of
 from ....extend.findings import Draft
 from ....formats.files import stem
+from ..tree import Tree
 from .published import CHAOS_LIVER, chaos_mr_labels, tables_for
+from .tables import set_names_of_tables
 
 _WORD = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])|[^\W\d_]+")
 _MASK_WORD = re.compile(
@@ -33,6 +36,9 @@ def set_stated_names(draft: Draft, root: Path) -> None:
     ``editions``, and the value ranges of a tree made of CHAOS.
     """
     pairs = [(case.images[0].path, case.label[0].path) for case in draft.cases if case.label]
+    if pairs and not draft.names and not draft.colours:
+        for folder in _folders_above([path for pair in pairs for path in pair], root):
+            set_names_of_tables(Tree(), folder, draft)
     if draft.names or draft.colours or not pairs or any(len(c.label) > 1 for c in draft.cases):
         return
     draft.editions = tables_for([case.id for case in draft.cases])
@@ -46,6 +52,13 @@ def set_stated_names(draft: Draft, root: Path) -> None:
         draft.only = tree
         if all("Ground" in parts for parts in masks):
             draft.ranges, draft.names = chaos_mr_labels(), dict(CHAOS_LIVER)
+
+
+def _folders_above(paths: Sequence[str], root: Path) -> list[Path]:
+    """The folder that holds all files, and those above it up to the root."""
+    top, folder = Path(os.path.abspath(root)), Path(os.path.commonpath(paths))
+    folders = [folder, *folder.parents] if folder.is_dir() else list(folder.parents)
+    return [one for one in folders if one == top or top in one.parents]
 
 
 def _parts(path: Path, root: Path) -> tuple[str, ...]:

@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from .....core.errors import DelineateError, LayoutError
+from .....core.errors import LayoutError
 from .....core.manifest import Case, Source
 from .....extend.findings import Draft
 from .....extend.registering import layout
-from ...names import read_label_colours, read_label_names
+from ...masks.tables import set_names_of_tables
 from ...splits import with_free_training
 from ...tree import Tree, case_ids, is_raster, match_names, source
 from ..modalities import modality_of
@@ -57,8 +57,7 @@ def parallel_folders(tree: Tree, root: Path) -> Draft | None:
             f"folder {', '.join(others)} was not used; name it in a description to use it",
             names=others,
         )
-    draft.names = _value_names(tree, root, draft)
-    draft.colours = _colour_names(tree, root, draft)
+    set_names_of_tables(tree, root, draft)
     return draft if draft.cases else None
 
 
@@ -173,44 +172,3 @@ def _truth(tree: Tree, label: Path | None, image: Path) -> tuple[Source, ...]:
     is_stack = label.is_dir() and not tree.is_dicom(label) and image.is_dir()
     is_slice = is_raster(label) and image.is_file() and tree.is_dicom(image.parent)
     return (source(label, like=image if is_stack or (is_slice and not is_raster(image)) else ""),)
-
-
-def _value_names(tree: Tree, root: Path, draft: Draft) -> dict[int, str]:
-    """Value -> name from ``labels.csv`` (or .tsv, .yaml, .json) next to the folders; {} if there is
-    no such file.
-    """
-    for path in tree.files(root):
-        # A file that cannot be read is a warning; the next one may work.
-        if path.name.lower() in (
-            "labels.csv",
-            "labels.tsv",
-            "labels.yaml",
-            "labels.yml",
-            "labels.json",
-        ):
-            try:
-                names = {
-                    label.value: " ".join(label.name.split()) for label in read_label_names(path)
-                }
-            except DelineateError as error:
-                if not (path.suffix == ".csv" and read_label_colours(path)):
-                    draft.problem("", "names", str(error), "warning")
-                continue
-            draft.note("names", f"structure names are read from {path.name}", path=str(path))
-            return names
-    return {}
-
-
-def _colour_names(tree: Tree, root: Path, draft: Draft) -> dict[int, str]:
-    """Colour code -> name from ``labels.csv`` or ``class_dict.csv`` next to the folders; {} if
-    neither names colours.
-    """
-    for path in tree.files(root):
-        if path.name.lower() in ("labels.csv", "class_dict.csv", "classes.csv"):
-            try:
-                if found := read_label_colours(path):
-                    draft.note("names", f"colours of structures are read from {path.name}")
-                    return found
-            except DelineateError as error:
-                draft.problem("", "names", str(error), "warning")
-    return {}
