@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 from tests.cohorts.test_layouts_volumes import found_in, names, rows, says
 
+from delineate.cohorts.discovery.layouts import discover
 from delineate.cohorts.reading import read_label
 from delineate.core.errors import LayoutError
 
@@ -436,6 +437,44 @@ def test_labelme_files_with_different_structures(tmp_path):
     assert sizes(found, "0") == {"cyst": 0, "liver": 15}
     assert sizes(found, "1") == {"cyst": 15, "liver": 0}
     assert sizes(found, "2") == {"cyst": 0, "liver": 0}
+
+
+def test_cvat_tracks_of_videos(tmp_path):
+    """Frames are named by their number; a track ends where it is outside; a video is a patient."""
+    points = "2,3;7,3;7,6;2,6"
+    shapes = "".join(
+        f'<polygon frame="{n}" outside="{int(n == 3)}" points="{points}"/>' for n in (1, 2, 3)
+    )
+    text = (
+        f"<annotations><meta><task><start_frame>0</start_frame><stop_frame>4</stop_frame>"
+        f"<original_size><width>{SIDE}</width><height>{SIDE}</height></original_size></task></meta>"
+        f'<track id="0" label="polyp">{shapes}</track></annotations>'
+    )
+    for video in ("a", "b"):
+        for n in range(5):
+            film(tmp_path / video / "images" / f"frame_{n:06d}.PNG", n)
+        (tmp_path / video / "annotations.xml").write_text(text)
+    found = discover(tmp_path)
+    assert found.manifest.layout == "annotated" and sorted(found.manifest.patients) == ["a", "b"]
+    drawn = [int(read_label(c, found.manifest).array.sum()) for c in found.manifest]
+    assert drawn == [0, 15, 15, 0, 0] * 2
+
+
+def test_aperio_outlines_of_monuseg(tmp_path):
+    region = "".join(f'<Vertex X="{x}" Y="{y}"/>' for x, y in ((2, 3), (7, 3), (7, 6), (2, 6)))
+    text = (
+        '<Annotations MicronsPerPixel="0.252"><Annotation Id="1"><Attributes>'
+        '<Attribute Name="Description" Value=""/></Attributes><Regions><Region Id="1"><Vertices>'
+        f"{region}</Vertices></Region></Regions></Annotation></Annotations>"
+    )
+    for n in range(3):
+        film(tmp_path / "Tissue Images" / f"TCGA-A7-A13{n}-01Z.tif", n)
+        path = tmp_path / "Annotations" / f"TCGA-A7-A13{n}-01Z.xml"
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text)
+    found = found_in(tmp_path, "annotated")
+    assert len(found.manifest.patients) == 3
+    assert int(read_label(found.manifest.cases[2], found.manifest).array.sum()) == 15
 
 
 def test_cvat_and_via(tmp_path):

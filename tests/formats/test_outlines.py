@@ -235,7 +235,7 @@ def test_coordinates_that_are_none_are_refused(tmp_path, numbers):
 def test_cvat_of_a_video_and_entities_are_refused(tmp_path):
     path = tmp_path / "annotations.xml"
     path.write_text('<annotations><track id="0" label="x"/></annotations>')
-    with pytest.raises(FormatError, match="tracks of a video"):
+    with pytest.raises(FormatError, match="no size of the video"):
         read_label_file(path)
     path.write_text('<!DOCTYPE a [<!ENTITY b "c">]><annotations></annotations>')
     with pytest.raises(FormatError, match="document type"):

@@ -1,4 +1,5 @@
-"""Read outlines of annotation programs as label maps: COCO, labelme, VIA (JSON), and CVAT (XML).
+"""Read outlines of annotation programs as label maps: COCO, labelme, VIA (JSON), CVAT and Aperio
+ImageScope (XML).
 
 Coordinates are those of these programs: x is the column, y the row, and (0, 0) is the upper left
 corner of the first pixel, whose centre is (0.5, 0.5). A pixel belongs to a polygon if its centre is
@@ -17,7 +18,7 @@ import base64
 import binascii
 import io
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -36,7 +37,7 @@ ENDINGS = (".json", ".xml")
 SNIFFED_BYTES = 1 << 16
 _MARKS = re.compile(
     r'"(categories|shapes|imagePath|_via_img_metadata|shape_attributes|annotations|images|regions)"'
-    r"|<annotations>"
+    r"|<annotations>|<Annotations\b"
 )
 UNNAMED = "foreground"
 CIRCLE_CORNERS = 360  # of the polygon that stands for a circle or an ellipse
@@ -85,7 +86,7 @@ class Outlines:
     """The content of an annotation file.
 
     Args:
-        kind: "COCO", "labelme", "VIA" or "CVAT".
+        kind: "COCO", "labelme", "VIA", "CVAT" or "Aperio".
         pictures: one for each picture that the file lists.
         names: all structures, sorted.
     """
@@ -121,7 +122,7 @@ def _load(path: str, _time: int, _size: int) -> Outlines:
     """The outlines; a file with many pictures is read once."""
     try:
         if path.lower().endswith(".xml"):
-            return _cvat(Path(path))
+            return _of_xml(Path(path))
         data = read_json(path, error=FormatError)
         if isinstance(data, dict) and isinstance(data.get("shapes"), list):
             return _labelme(Path(path), data)
@@ -133,7 +134,7 @@ def _load(path: str, _time: int, _size: int) -> Outlines:
         raise FormatError(
             f"damaged outlines ({type(error).__name__}: {error})", path=path
         ) from error
-    raise FormatError("holds no outlines of COCO, labelme, VIA or CVAT", path=path)
+    raise FormatError("holds no outlines of COCO, labelme, VIA, CVAT or Aperio", path=path)
 
 
 def read(path: str | Path, item: str = "", size: tuple[int, int] | None = None) -> Volume:
@@ -430,8 +431,8 @@ def _via_name(attributes: Mapping[str, Any]) -> str:
 # ---- CVAT ----
 
 
-def _cvat(path: Path) -> Outlines:
-    """Raises ValueError for a document with entities, or with tracks of a video."""
+def _of_xml(path: Path) -> Outlines:
+    """Raises ValueError for a document with entities."""
     text = path.read_bytes()
     if b"<!DOCTYPE" in text or b"<!ENTITY" in text:
         raise ValueError("a document type is stated, which annotations need not have")
@@ -439,25 +440,50 @@ def _cvat(path: Path) -> Outlines:
         root = ElementTree.fromstring(text)
     except ElementTree.ParseError as error:
         raise ValueError(f"is not XML: {error}") from error
-    if root.find("track") is not None:
-        raise ValueError("has tracks of a video; export it as images")
-    pictures = tuple(
+    if root.tag == "Annotations":
+        return _aperio(path, root)
+    pictures = _frames(root) if root.find("track") is not None else _images(root)
+    if not pictures:
+        raise ValueError("lists no image")
+    names = sorted({shape.name for picture in pictures for shape in picture.shapes})
+    return Outlines("CVAT", tuple(pictures), tuple(names))
+
+
+def _images(root: ElementTree.Element) -> list[Picture]:
+    return [
         Picture(
             one.attrib["name"],
             (int(one.attrib["width"]), int(one.attrib["height"])),
             tuple(_cvat_shapes(one)),
         )
         for one in root.iter("image")
-    )
-    if not pictures:
-        raise ValueError("lists no image")
-    names = sorted({shape.name for picture in pictures for shape in picture.shapes})
-    return Outlines("CVAT", pictures, tuple(names))
+    ]
 
 
-def _cvat_shapes(image: ElementTree.Element) -> Iterator[Shape]:
+def _frames(root: ElementTree.Element) -> list[Picture]:
+    """The frames of a video with tracks: a picture for each, called as CVAT stores it."""
+    size = root.find(".//original_size")
+    if size is None:
+        raise ValueError("states no size of the video")
+    shape = int(size.findtext("width", "0")), int(size.findtext("height", "0"))
+    shapes: dict[int, list[Shape]] = {}
+    for track in root.iter("track"):
+        for one in track:
+            found = shapes.setdefault(int(one.attrib["frame"]), [])
+            # A shape is outside from the frame on in which its structure is no longer seen.
+            if one.attrib.get("outside") != "1":
+                found += _cvat_shapes([one], track.attrib.get("label", UNNAMED))
+    last = int(root.findtext(".//stop_frame") or max(shapes, default=0))
+    first = int(root.findtext(".//start_frame") or 0)
+    return [
+        Picture(f"frame_{n:06d}", shape, tuple(shapes.get(n, ())))
+        for n in range(first, max(last, *shapes) + 1)
+    ]
+
+
+def _cvat_shapes(image: Iterable[ElementTree.Element], label: str = UNNAMED) -> Iterator[Shape]:
     for one in image:
-        facts, name = one.attrib, one.attrib.get("label", UNNAMED)
+        facts, name = one.attrib, one.attrib.get("label", label)
         order = int(facts.get("z_order", 0))
         if one.tag == "polygon":
             numbers = [float(n) for n in re.split(r"[;,]", facts["points"])]
@@ -473,3 +499,23 @@ def _cvat_shapes(image: ElementTree.Element) -> Iterator[Shape]:
             rows, columns = int(facts["height"]), int(facts["width"])
             at = (int(facts["left"]), int(facts["top"]))
             yield Shape(name, mask=_of_runs(runs, rows, columns), at=at, z_order=order)
+
+
+# ---- Aperio ImageScope ----
+
+
+def _aperio(path: Path, root: ElementTree.Element) -> Outlines:
+    """The regions of one picture, which has the name of the file (MoNuSeg, MoNuSAC)."""
+    shapes = []
+    for layer in root.iter("Annotation"):
+        stated = [one.attrib.get("Name", "") for one in layer.iterfind("Attributes/Attribute")]
+        name = next((one for one in stated if one and one != "Description"), UNNAMED)
+        for region in layer.iter("Region"):
+            corners = [(float(v.attrib["X"]), float(v.attrib["Y"])) for v in region.iter("Vertex")]
+            # Lines and points have fewer corners.
+            if len(corners) > 2:
+                shapes.append(Shape(name, (_points(corners),)))
+    if not shapes:
+        raise FormatError("has no outlines")
+    names = tuple(sorted({shape.name for shape in shapes}))
+    return Outlines("Aperio", (Picture(path.stem, None, tuple(shapes)),), names)

@@ -1,4 +1,4 @@
-"""Pictures with the outlines of an annotation program: COCO, labelme, VIA and CVAT."""
+"""Pictures with the outlines of an annotation program: COCO, labelme, VIA, CVAT and Aperio."""
 
 from __future__ import annotations
 
@@ -23,10 +23,12 @@ DEEPEST = 3  # folders below the root
 MOST_FOLDERS = 2000
 _MASKS = re.compile(r"(?i)(label|mask|ground_?truth|gt|seg|segmentation)s?(_?png)?$")
 
+_FRAME = re.compile(r"frame_\d+")
+
 
 @layout("annotated", definition="pictures and annotations.json, ID.json or .xml", tier="challenge")
 def annotated(tree: Tree, root: Path) -> Draft | None:
-    """Pictures with COCO, labelme, VIA or CVAT outlines in one file, or in one for each.
+    """Pictures with COCO, labelme, VIA, CVAT or Aperio outlines in one file, or in one for each.
 
     A picture is found by its path below the annotation file or the root, else by its name. A
     picture that an annotation file lists without outlines is all background; a picture that none
@@ -89,8 +91,10 @@ def _without_repeated(loaded: Mapping[Path, Outlines]) -> list[tuple[Path, Pictu
     entries = [(path, picture) for path, one in loaded.items() for picture in one.pictures]
     by_name: dict[tuple[str, str | None], list[tuple[Path, Picture]]] = defaultdict(list)
     for path, picture in entries:
-        # labelme has a file next to each picture; equal names elsewhere are other pictures.
-        place = str(path.parent) if loaded[path].kind == "labelme" else split_in(path.stem)
+        # labelme has a file next to each picture; equal names elsewhere are other pictures. So are
+        # frames of other videos.
+        is_local = loaded[path].kind in ("labelme", "Aperio") or _FRAME.fullmatch(picture.name)
+        place = str(path.parent) if is_local else split_in(path.stem)
         place = place or split_in(path.parent.name)
         by_name[(picture.name, place)].append((path, picture))
     kept = []
@@ -114,7 +118,9 @@ def _pictures_of(
     known = {os.path.abspath(path): path for path in pictures}
     by_name: dict[str, list[Path]] = defaultdict(list)
     for path in pictures:
-        by_name[path.name.lower()].append(path)
+        # Frames of a video and some programs are named without an ending.
+        for name in {path.name.lower(), stem(path).lower()}:
+            by_name[name].append(path)
     found = {}
     for number, (file, picture) in enumerate(entries):
         name = picture.name.replace("\\", "/")
@@ -124,7 +130,8 @@ def _pictures_of(
         # Of equal names, the one in the folder of the same split.
         split = split_in(file.stem) or split_in(file.parent.name)
         same = [p for p in options if split and split_in(p.parent.name) == split]
-        chosen = exact[:1] or (options if len(options) == 1 else same)
+        below = [p for p in options if file.parent in p.parents]
+        chosen = exact[:1] or (options if len(options) == 1 else same or below)
         if len(chosen) == 1:
             found[number] = chosen[0]
     return found
@@ -143,7 +150,7 @@ def _add_cases(
     }
     ids = case_ids(
         [stem(path) for path in found.values()],
-        [str(splits[number] or path.parent.name) for number, path in found.items()],
+        [_video_of(*entries[n]) or splits[n] or path.parent.name for n, path in found.items()],
     )
     repeated = Counter(ids)
     for case, (number, path) in zip(ids, found.items(), strict=True):
@@ -152,7 +159,9 @@ def _add_cases(
             draft.problem(case, "unpaired", f"{path} has the name of another picture")
             continue
         label = source(file, like=path, item=picture.name)
-        draft.cases.append(Case(case, "", (source(path),), (label,), splits[number]))
+        # The frames of a video show one patient.
+        patient = _video_of(file, picture)
+        draft.cases.append(Case(case, patient, (source(path),), (label,), splits[number]))
     for number, (file, picture) in enumerate(entries):
         if number not in found:
             draft.problem(
@@ -162,6 +171,11 @@ def _add_cases(
                 "warning",
             )
     draft.cases = with_free_training(draft.cases)
+
+
+def _video_of(file: Path, picture: Picture) -> str:
+    """The folder of the outlines of a video's frame; "" for any other picture."""
+    return file.parent.name if _FRAME.fullmatch(picture.name) else ""
 
 
 def _parts(path: Path, root: Path) -> tuple[str, ...]:
