@@ -36,12 +36,17 @@ def set_stated_names(draft: Draft, root: Path) -> None:
     ``editions``, and the value ranges of a tree made of CHAOS.
     """
     pairs = [(case.images[0].path, case.label[0].path) for case in draft.cases if case.label]
-    if pairs and not draft.names and not draft.colours:
-        for folder in _folders_above([path for pair in pairs for path in pair], root):
-            set_names_of_tables(Tree(), folder, draft)
-    if draft.names or draft.colours or not pairs or any(len(c.label) > 1 for c in draft.cases):
+    if draft.names or draft.colours or not pairs:
         return
-    draft.editions = tables_for([case.id for case in draft.cases])
+    for folder in _folders_above([path for pair in pairs for path in pair], root):
+        set_names_of_tables(Tree(), folder, draft)
+    if not (draft.names or draft.colours or any(len(case.label) > 1 for case in draft.cases)):
+        _set_names_of_paths(draft, pairs, root)
+
+
+def _set_names_of_paths(draft: Draft, pairs: Sequence[tuple[str, str]], root: Path) -> None:
+    """Set what the names of images and masks state."""
+    draft.editions = draft.editions or tables_for([case.id for case in draft.cases])
     images, masks = ([_parts(Path(one), root) for one in side] for side in zip(*pairs, strict=True))
     draft.only = _name_in_masks(images, masks)
     if draft.only:
