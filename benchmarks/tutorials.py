@@ -184,7 +184,7 @@ SYSTEMS = {
         on="its own 4 of 20 patients of CHAOS, T1 in phase",
         mistakes="clipped greys in the place of a mask; empty slices count as 1; the test slices "
         "are the validation slices",
-        data="531 pairs of CHAOS, the 31 of `val` kept back",
+        data="531 pairs of CHAOS, the 31 of `val` kept back (their patients may be in the others)",
         cohort=real("chaos_t1_png"),
         names=stems("val/Data"),
         others=stems("train/Data"),
@@ -461,6 +461,7 @@ def main() -> None:
     if not a.page:
         with tempfile.TemporaryDirectory() as scratch:
             work = a.keep or Path(scratch)
+            work.mkdir(parents=True, exist_ok=True)
             old = read_json_if_any(RESULTS / "tutorials.json") or {}
             systems = dict(old.get("systems", {}))
             for name in a.systems:
