@@ -241,6 +241,12 @@ class TrainOptions(PlanOptions):
         None,
         "Number of epochs, instead of a budget (a resumed run is bit-exact); 1000 without either.",
     )
+    deterministic: bool = option(
+        False,
+        "Equal weights if this command is repeated on this machine with as many threads; with "
+        "--epochs only. Slower on a GPU.",
+        "--deterministic",
+    )
     plan: AnyPath | None = option(None, "A plan to use, instead of a derived one.")
     fold: int | None = option(None, "Train only this fold (from 0).")
     folds: int | None = option(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from ..cohorts.discovery.originals import originals
-from ..core.atomic import write_text
+from ..core.atomic import remove_temporaries_of, write_text
 from ..core.errors import UsageError
 from ..core.outputs import Originals, refuse_foreign
 from ..reporting.html_report import render
@@ -44,6 +44,7 @@ def report(
     for read in _originals(found):
         read.refuse([target])
     refuse_foreign(target)
+    remove_temporaries_of(target)
     write_text(target, render(found, run_page(found.folder) if options.interactive else None))
     return target
 

@@ -212,6 +212,16 @@ def remove_temporaries(folder: str | Path) -> None:
         folders[:] = [name for name in folders if not TEMPORARY.fullmatch(name)]
 
 
+def remove_temporaries_of(path: str | Path) -> None:
+    """Remove what killed processes left of the file at ``path``; as for ``remove_temporaries``."""
+    target = Path(path)
+    ending = f".tmp.{target.name[-_KEPT_CHARACTERS:]}"
+    with contextlib.suppress(OSError):
+        for other in target.parent.iterdir():
+            if other.name.endswith(ending) and TEMPORARY.fullmatch(other.name):
+                other.unlink()
+
+
 def _temporary(target: Path) -> Path:
     return target.with_name(f".{secrets.token_hex(4)}.tmp.{target.name[-_KEPT_CHARACTERS:]}")
 

@@ -794,6 +794,11 @@ class Plan(Part):
 
         Raises:
             OutputError: it cannot be written.
+
+        >>> plan = Plan.load("plan.json")
+        >>> plan.save("copy.json")
+        >>> Plan.load("copy.json") == plan
+        True
         """
         atomic.write_json(path, self.model_dump(mode="json"))
 

@@ -98,10 +98,7 @@ def _take(path: Path) -> Claim:
     content = json.dumps({"token": token, **_machine(), **_process()})
     for _ in range(3):
         try:
-            with open(path, "x", encoding="utf-8") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
+            _make(path, content)
             return Claim(path, token)
         except FileExistsError:
             if holder := holder_of(path):
@@ -116,12 +113,43 @@ def _take(path: Path) -> Claim:
     )
 
 
+def _make(path: Path, content: str) -> None:
+    """Make the claim's file in one step, so that it is complete after a power cut too.
+
+    Raises:
+        FileExistsError: there is one.
+    """
+    temporary = _beside(path)
+    try:
+        _write_new(temporary, content)
+        try:
+            os.link(temporary, path)
+        except FileExistsError:
+            raise
+        except OSError:  # the disk has no hard links
+            _write_new(path, content)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _write_new(path: Path, content: str) -> None:
+    with open(path, "x", encoding="utf-8") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _beside(path: Path) -> Path:
+    """A temporary name, as ``core.atomic`` removes them."""
+    return path.with_name(f".{secrets.token_hex(4)}.tmp.{path.name}")
+
+
 def _remove_stale(path: Path) -> None:
     """Remove a claim without a living holder. Of two processes that do this at the same time, the
     second may move away the new claim of the first; it then puts it back.
     """
     seen = _content(path)
-    aside = path.with_name(f".{secrets.token_hex(4)}.tmp.{path.name}")
+    aside = _beside(path)
     with contextlib.suppress(FileNotFoundError):
         os.replace(path, aside)
         if _content(aside) != seen:

@@ -5,10 +5,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import re
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from ..core.errors import UsageError
+from ..core.errors import PlanError, UsageError
 from ..extras import require_extra
 
 if TYPE_CHECKING:
@@ -68,3 +71,33 @@ def choose_device(name: str = "auto") -> torch.device:
             "cuda:0"
         )
     return torch.device(name)
+
+
+@contextlib.contextmanager
+def deterministic(device: torch.device) -> Iterator[None]:
+    """Inside the block torch uses only algorithms that give equal results on a repeat. On a CPU
+    nothing changes: there all that the networks use are such.
+
+    Raises:
+        PlanError: the network has an operation without such an algorithm on this device.
+    """
+    if device.type == "cpu":
+        yield
+        return
+    import torch
+
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    before = torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.benchmark
+    torch.use_deterministic_algorithms(True)
+    torch.backends.cudnn.benchmark = False
+    try:
+        yield
+    except RuntimeError as error:
+        if "deterministic" not in str(error):
+            raise
+        raise PlanError(
+            f"the network cannot be trained with --deterministic on this device ({error})"
+        ) from error
+    finally:
+        torch.use_deterministic_algorithms(before[0])
+        torch.backends.cudnn.benchmark = before[1]

@@ -46,7 +46,7 @@ def write(file: Path, data: bytes) -> None:
     if key is None:
         return
     try:
-        atomic.make_folder(file.parent)
+        atomic.remove_temporaries(atomic.make_folder(file.parent))
         atomic.write_bytes(file, _seal(key, file, data) + data)
     except OutputError as error:
         log.debug("%s; nothing is cached", error)

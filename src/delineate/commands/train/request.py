@@ -28,6 +28,7 @@ class Request:
     budget_s: float | None = None
     at_most_s: float | None = None
     epochs: int | None = None
+    deterministic: bool = False
     plan: str = ""
     recipe: str = ""
     fold: int | None = None
@@ -81,6 +82,11 @@ class Request:
                 raise InputError("does not exist", path=given)
         if self.budget_s is not None and self.epochs is not None:
             raise UsageError("--budget and --epochs exclude each other")
+        if self.budget_s is not None and self.deterministic:
+            raise UsageError(
+                "--deterministic needs --epochs: what is trained in a budget depends on the speed "
+                "of the machine"
+            )
         if self.at_most_s is not None and self.at_most_s < (self.budget_s or float("inf")):
             raise UsageError("--at-most is a time that is longer than that of --budget")
         if self.budget_s is not None and self.budget_s < 30:

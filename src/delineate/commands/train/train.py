@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from contextlib import closing
+from contextlib import closing, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -99,14 +99,14 @@ def train(
     Raises:
         UsageError, InputError, PlanError, TrainingError, OutputError: see their messages.
     """
-    from ...inference.devices import choose_device
+    from ...inference.devices import choose_device, deterministic
 
     request = request_of(data, options)
     # What cannot be used is refused before anything is written.
     require_extra("train", "train")
     tensorboard = ("tensorboard",) if options.tensorboard else ()
     listeners = find_listeners((*options.listeners, *tensorboard))
-    choose_device(options.device)
+    device = choose_device(options.device)
     recipe = None if options.recipe is None else RECIPES[options.recipe]
     originals_in(request.data, request.files).refuse([model])
     run = open_run(
@@ -125,13 +125,17 @@ def train(
     with claimed(run.folder / CLAIM) as claim:
         run = replace(run, claim=claim)
         atomic.remove_temporaries(run.folder)
+        atomic.remove_temporaries_of(run.model)
         run.save_json(
             "request.json",
             {"delineate_run": SCHEMAS["delineate_run"], "delineate": __version__, **vars(request)},
         )
         manifest, failures = settle_cohort(run)
         try:
-            with originals([manifest], request.files).kept([run.model]):
+            with (
+                originals([manifest], request.files).kept([run.model]),
+                deterministic(device) if request.deterministic else nullcontext(),
+            ):
                 return _train(run, manifest, failures)
         except StopSignal:
             say("everything is saved; the same command continues this run")
