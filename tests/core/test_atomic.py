@@ -135,6 +135,28 @@ def test_what_a_kill_left_is_removed_and_nothing_else(tmp_path):
     assert {p.name for p in tmp_path.rglob("*")} == {"a", "mask.nii.gz", kept.name}
 
 
+def test_what_a_kill_left_of_one_file_is_removed_and_nothing_else(tmp_path):
+    for name in (".0a1b2c3d.tmp.m.model", ".0a1b2c3d.tmp.other.model", "m.model", ".x.tmp.m.model"):
+        (tmp_path / name).write_text("data")
+    atomic.remove_temporaries_of(tmp_path / "m.model")
+    assert {p.name for p in tmp_path.iterdir()} == {
+        ".0a1b2c3d.tmp.other.model",
+        "m.model",
+        ".x.tmp.m.model",
+    }
+
+
+def test_the_file_before_is_kept(tmp_path, monkeypatch):
+    path, before = tmp_path / "last", tmp_path / "last_before"
+    for data in (b"1", b"2", b"3"):
+        atomic.write_bytes(path, data, before=before)
+    assert (path.read_bytes(), before.read_bytes()) == (b"3", b"2")
+    monkeypatch.setattr(os, "link", lambda *_: (_ for _ in ()).throw(OSError(errno.EPERM, "links")))
+    atomic.write_bytes(path, b"4", before=before)
+    assert (path.read_bytes(), before.read_bytes()) == (b"4", b"3")
+    assert {p.name for p in tmp_path.iterdir()} == {"last", "last_before"}
+
+
 def test_a_long_name_leaves_room_for_the_temporary_one(tmp_path):
     name = "é" * 120 + ".nii.gz"
     atomic.write_bytes(tmp_path / name, b"mask")

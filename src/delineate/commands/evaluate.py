@@ -23,7 +23,7 @@ import numpy as np
 from ..cohorts.discovery.names import read_label_names
 from ..cohorts.discovery.originals import originals
 from ..cohorts.discovery.structures import StructureSelection
-from ..core.atomic import make_folder, write_text
+from ..core.atomic import make_folder, remove_temporaries_of, write_text
 from ..core.bundle import Bundle
 from ..core.errors import UsageError
 from ..core.labels import LabelSet
@@ -324,6 +324,8 @@ def write(evaluated: EvaluationResult, out: str | Path) -> None:
         OutputError: it cannot be written.
     """
     folder = make_folder(out)
+    for name in ("scores.csv", "scores.json", "slices.csv", "report.html"):
+        remove_temporaries_of(folder / name)
     write_text(folder / "scores.csv", evaluated.scores.to_csv())
     write_text(folder / "scores.json", evaluated.to_json())
     if evaluated.slices is not None:
