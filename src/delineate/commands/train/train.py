@@ -99,14 +99,14 @@ def train(
     Raises:
         UsageError, InputError, PlanError, TrainingError, OutputError: see their messages.
     """
-    from ...inference.devices import choose_device, deterministic
+    from ...inference.devices import choose_device
 
     request = request_of(data, options)
     # What cannot be used is refused before anything is written.
     require_extra("train", "train")
     tensorboard = ("tensorboard",) if options.tensorboard else ()
     listeners = find_listeners((*options.listeners, *tensorboard))
-    device = choose_device(options.device)
+    choose_device(options.device)
     recipe = None if options.recipe is None else RECIPES[options.recipe]
     originals_in(request.data, request.files).refuse([model])
     run = open_run(
@@ -132,10 +132,7 @@ def train(
         )
         manifest, failures = settle_cohort(run)
         try:
-            with (
-                originals([manifest], request.files).kept([run.model]),
-                deterministic(device) if request.deterministic else nullcontext(),
-            ):
+            with originals([manifest], request.files).kept([run.model]):
                 return _train(run, manifest, failures)
         except StopSignal:
             say("everything is saved; the same command continues this run")
@@ -309,7 +306,7 @@ def _fit(planned: PlannedRun, model: ModelFile, job: NetworkJob, deadline: float
         extension=len(run.clock.extensions),
     )
     with closing(recorders):
-        weights = _fitted(fitted, model, job)
+        weights = _fitted(run, fitted, model, job)
     model.add(job, weights)
     model.card["torch"] = torch.__version__
     if not finished:
@@ -348,16 +345,20 @@ def _on_training_cases(
     return {key.replace("val_", "train_"): without_nan(value) for key, value in found.items()}
 
 
-def _fitted(fitted: loop.TrainingJob, model: ModelFile, job: NetworkJob) -> Weights:
+def _fitted(
+    run: TrainingRun, fitted: loop.TrainingJob, model: ModelFile, job: NetworkJob
+) -> Weights:
     """The best weights; of a training that cannot continue, those before, and the card says so.
 
     Raises:
         TrainingError: there are none.
     """
+    from ...inference.devices import deterministic
     from ...training import loop
 
     try:
-        return loop.fit(fitted)
+        with deterministic(fitted.device) if run.request.deterministic else nullcontext():
+            return loop.fit(fitted)
     except TrainingError as error:
         best = fitted.folder / "best.safetensors"
         if not best.is_file():
