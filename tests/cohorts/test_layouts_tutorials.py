@@ -123,15 +123,16 @@ def test_mr_pictures(tmp_path):
     assert found.labels.names == [s.name for s in made.structures] == ["liver"]
 
 
-def test_the_original_pictures_are_used_if_both_are_there(tmp_path):
+@pytest.mark.parametrize("original", ["Data", "Data_16bit"])
+def test_the_original_pictures_are_used_if_both_are_there(tmp_path, original):
     trees.mr_pictures(tmp_path)
     for part in ("train", "val"):
         for path in (tmp_path / "data" / part / "Data_8bit").iterdir():
-            copy = tmp_path / "data" / part / "Data" / path.name
+            copy = tmp_path / "data" / part / original / path.name
             copy.parent.mkdir(exist_ok=True)
             copy.write_bytes(path.read_bytes())
     found = discover(tmp_path).manifest
-    assert len(found) == 24 and {Path(c.path).parent.name for c in found} == {"Data"}
+    assert len(found) == 24 and {Path(c.path).parent.name for c in found} == {original}
 
 
 def test_chaos_mr(tmp_path):

@@ -28,6 +28,15 @@ _WORD = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])|\d+")
 _SHORTEST = 3
 
 
+def words_of(name: str) -> list[str]:
+    """The words and numbers of a name, in small letters.
+
+    >>> words_of("TrainData"), words_of("Oasis_Labels2")
+    (['train', 'data'], ['oasis', 'labels', '2'])
+    """
+    return [word.lower() for word in _WORD.findall(name)]
+
+
 def split_in(name: str) -> Split:
     """The split that a folder name states, as a whole or in one of its words; None without one.
 
@@ -36,7 +45,7 @@ def split_in(name: str) -> Split:
     """
     if name.lower() in SPLITS:
         return SPLITS[name.lower()]
-    words = [word.lower() for word in _WORD.findall(name) if len(word) >= _SHORTEST]
+    words = [word for word in words_of(name) if len(word) >= _SHORTEST]
     found = {SPLITS[word] for word in words if word in SPLITS}
     return found.pop() if len(found) == 1 else None
 

@@ -22,10 +22,9 @@ from ....extend.findings import Draft
 from ....extend.registering import layout
 from ....formats import arrays
 from ....formats.disk import head_of
-from ..splits import SPLITS, split_in, with_free_training
+from ..splits import SPLITS, split_in, with_free_training, words_of
 from ..tree import Tree, source
 
-_WORD = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])|\d+")
 _LABEL = re.compile(r"(?:labels?|masks?|y|gt|segs?|segmentations?|targets?|truths?|annotations?)$")
 _IMAGE = re.compile(r"(?:images?|imgs?|x|data|volumes?|scans?|inputs?|slices?)$")
 # Arrays about the cases, such as imgs_id_train.npy.
@@ -92,7 +91,7 @@ def _stacks_in(tree: Tree, folder: Path, split: Split) -> Iterator[_Stack]:
         try:
             kind = arrays.kind_of(head_of(path), path)
             for item in arrays.names_in(path, kind) if kind else []:
-                words = [word.lower() for word in _WORD.findall(item or path.stem)]
+                words = words_of(item or path.stem)
                 is_label, is_image = (any(map(one.match, words)) for one in (_LABEL, _IMAGE))
                 if any(map(_OTHER.match, words)) or not (is_label or is_image):
                     continue

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from .....core.manifest import Split
-from ...splits import SPLITS, split_in
+from ...splits import SPLITS, split_in, words_of
 from ...tree import Tree, is_raster
 from ..siblings import meaning_of
 
@@ -35,7 +35,6 @@ _IMAGE_WORD = re.compile(r"(?i)(?:images?|imgs?|data|scans?|volumes?)$")
 _LABEL_WORD = re.compile(rf"(?i)(?:{_LABELS})$")
 # The form of the files, such as "8bit": these are copies if there is a folder without it.
 _FORM = re.compile(r"(?i)[_-]?(?:(\d+)[_-]?bits?|png|jpe?g|tiff?|dicom|dcm|nii|nifti)(?=[_-]|$)")
-_WORD = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])|\d+")
 VIEWS = ("axial", "coronal", "sagittal", "transverse", "transversal")
 
 
@@ -105,7 +104,7 @@ def _plain_role(folder: Path) -> SideFolder | None:
 
 
 def _role_among_words(folder: Path) -> SideFolder | None:
-    words = [word.lower() for word in _WORD.findall(folder.name)]
+    words = words_of(folder.name)
     label, image = (any(map(one.match, words)) for one in (_LABEL_WORD, _IMAGE_WORD))
     if not label and not image:
         return None
@@ -119,15 +118,21 @@ def _role_among_words(folder: Path) -> SideFolder | None:
 
 
 def _without_copies(sides: Sequence[SideFolder]) -> list[SideFolder]:
-    """The folders without those that state the form of their files, if there is another one for the
-    same images or labels: they hold copies.
+    """The folders without those that hold copies: of the folders for the same images or labels that
+    state the form of their files, the one without a form counts, else that of most bits.
     """
-    plain = {(side.is_label, side.split, side.rest) for side in sides if not side.form}
-    return [
-        side
-        for side in sides
-        if not side.form or (side.is_label, side.split, side.rest) not in plain
-    ]
+    best: dict[tuple[bool, Split, str], SideFolder] = {}
+    for side in sides:
+        key = side.is_label, side.split, side.rest
+        if key not in best or _rank(side) > _rank(best[key]):
+            best[key] = side
+    kept = set(best.values())
+    return [side for side in sides if side in kept or not side.form]
+
+
+def _rank(side: SideFolder) -> tuple[bool, int]:
+    digits = re.search(r"\d+", side.form)
+    return not side.form, int(digits[0]) if digits else 0
 
 
 def _with_inner_folders(tree: Tree, sides: Sequence[SideFolder]) -> list[SideFolder]:
