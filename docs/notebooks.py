@@ -70,7 +70,9 @@ def run(path: Path, before: Callable[[Cell, dict[str, Any]], None] | None = None
         before: called with each code cell and the variables just before it runs.
     """
     variables: dict[str, Any] = {"__name__": "__main__"}
-    with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
+    # Windows keeps files that are still open.
+    scratch = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
+    with scratch as folder, contextlib.chdir(folder):
         return [_run(cell, variables, before) for cell in read(path)]
 
 
