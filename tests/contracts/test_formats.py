@@ -13,7 +13,7 @@ from delineate.core.labels import LabelSet
 from delineate.core.volume import Volume
 from delineate.formats import files
 
-PLACED = (".nii", ".nii.gz", ".nrrd", ".mha", ".mhd")
+PLACED = (".nii", ".nii.gz", ".nrrd", ".mha", ".mhd", ".npz")
 DTYPES = ("uint8", "int16", "uint16", "int32", "float32", "float64")
 
 

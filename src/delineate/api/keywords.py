@@ -69,6 +69,7 @@ class PredictKeywords(TypedDict, total=False):
     form: str
     dicom_seg: bool
     views: tuple[str, ...]
+    oblique_deg: float
     samples: int
     maps: tuple[str, ...]
     seed: int

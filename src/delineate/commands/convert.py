@@ -21,7 +21,7 @@ from ..core.manifest import Source
 from ..core.outputs import Originals
 from ..core.progress import Progress, silent
 from ..core.volume import Volume
-from ..formats import dicom, files, raster
+from ..formats import arrays, dicom, files, raster
 from ..formats.slices.pixels import Scale
 from ..preprocessing.parts import merged, split
 from .options import ConvertOptions
@@ -112,10 +112,31 @@ def _convert(
     with _originals([input]).kept(path for name in names for path in write.existing(name)):
         if several:
             return _convert_series(many, write, progress, str(input))
+        place = files.place_of(input)
+        is_array = place.is_file() and files.detect(place) in arrays.KINDS
         volume = files.read(
-            Source(str(input), series=options.series or "", spacing_mm=options.spacing_mm)
+            Source(
+                str(input),
+                series=options.series or "",
+                spacing_mm=options.spacing_mm,
+                axes=(options.axes or "") if is_array else "",
+            )
         )
-        return ConversionReport(tuple(write(volume, names[0])), notes=_notes(volume, options.axes))
+        if is_array:  # its axes are read
+            write = replace(write, options=replace(options, axes=None))
+        notes = (*_notes(volume, options.axes), *_unplaced(volume, Path(output)))
+        return ConversionReport(tuple(write(volume, names[0])), notes=notes)
+
+
+def _unplaced(volume: Volume, output: Path) -> tuple[str, ...]:
+    """What a plain array loses."""
+    if output.suffix.lower() != ".npy":
+        return ()
+    spacing = ",".join(f"{s:g}" for s in volume.spacing_mm)
+    return (
+        f"{output} has no geometry: the array has the axes {volume.grid.codes} and a spacing of "
+        f"{spacing} mm; an .npz file keeps both",
+    )
 
 
 def _originals(inputs: Sequence[str | Path]) -> Originals:

@@ -335,6 +335,13 @@ class PredictOptions:
         "Use only these views of a model that averages several, such as axial or axial,coronal.",
         parse=parsing.parse_lower_names,
     )
+    oblique_deg: float = option(
+        0.0,
+        "2-D models: also segment planes tilted by this angle, in four directions, and average; "
+        "five times as slow.",
+        "--oblique",
+        metavar="DEGREES",
+    )
     samples: int = option(
         0,
         "Number of Monte-Carlo dropout samples per case; their agreement is written to "

@@ -3,6 +3,9 @@
 They store no geometry. Spacing and axes must be stated: ``axes`` has a letter for each axis of the
 array, the direction in which its index grows (R or L, A or P, S or I), and C for channels. An array
 (z, y, x) made by SimpleITK has the axes SPL. The position in space stays unknown.
+
+An archive that this package wrote states everything: the array ``voxels`` in the order (I, J, K),
+``affine`` (4, 4), voxel index to RAS+ mm, and for masks ``labels``, the structures as JSON text.
 """
 
 from __future__ import annotations
@@ -21,13 +24,15 @@ from ..core.atomic import write_bytes
 from ..core.errors import FormatError, GeometryError
 from ..core.grid import Grid
 from ..core.inputs import refuse_large
+from ..core.labels import LabelSet
 from ..core.volume import Volume
 from ..extras import require_extra
-from .disk import told
+from .disk import labels_as_text, names_in_text, smallest_labels, told
 
 KINDS = ("NumPy", "NumPy archive", "HDF5")
 ENDINGS = (".npy", ".npz", ".h5", ".hdf5")
 CHANNELS = "C"
+VOXELS, AFFINE, LABELS = "voxels", "affine", "labels"  # arrays of an archive with its geometry
 # Letter -> axis in RAS+ and direction.
 _DIRECTIONS = {"R": (0, 1), "L": (0, -1), "A": (1, 1), "P": (1, -1), "S": (2, 1), "I": (2, -1)}
 _ENTRY = re.compile(r"(.*)\[(\d+)\]")
@@ -38,15 +43,15 @@ _UNSTATED = (
 
 
 def kind_of(head: bytes, path: str | Path) -> str:
-    """One of ``KINDS``, or "". Archives are recognised by their ending too, because other programs
-    write ZIP files.
+    """One of ``KINDS``, or "". Archives that this package did not write are recognised by their
+    ending too, because other programs write ZIP files.
     """
     if head[:6] == b"\x93NUMPY":
         return "NumPy"
     if head[:8] == b"\x89HDF\r\n\x1a\n":
         return "HDF5"
-    is_archive = head[:4] == b"PK\x03\x04" and str(path).lower().endswith(".npz")
-    return "NumPy archive" if is_archive else ""
+    is_named = str(path).lower().endswith(".npz") or head[30:].startswith(f"{VOXELS}.npy".encode())
+    return "NumPy archive" if head[:4] == b"PK\x03\x04" and is_named else ""
 
 
 def read(path: Path, kind: str, item: str, axes: str, spacing_mm: Sequence[float]) -> Volume:
@@ -69,6 +74,8 @@ def read(path: Path, kind: str, item: str, axes: str, spacing_mm: Sequence[float
         UsageError: h5py is not installed.
     """
     entry = _ENTRY.fullmatch(item)
+    if not axes and item in ("", VOXELS) and kind == "NumPy archive" and _is_placed(path):
+        return _placed(path)
     if not axes or not (spacing_mm or entry):
         raise GeometryError(_UNSTATED, path=path)
     with told(path):
@@ -146,6 +153,43 @@ def names_in(path: Path, kind: str) -> list[str]:
         return [""]
     with told(path), np.load(path, allow_pickle=False) as loaded:
         return list(loaded.files)
+
+
+def write(volume: Volume, path: str | Path, labels: LabelSet | None = None) -> None:
+    """Write a .npz file with the voxels and their geometry, or a .npy file with the voxels alone.
+
+    A volume of unit "label" is written in the smallest unsigned dtype.
+
+    Raises:
+        LabelError: label values that are not whole numbers from 0.
+    """
+    array = smallest_labels(volume) if volume.unit == "label" else volume.array
+    if str(path).lower().endswith(".npy"):
+        save(array, path)
+        return
+    parts = {VOXELS: array, AFFINE: volume.affine}
+    if labels is not None:
+        parts[LABELS] = np.array(labels_as_text(labels))
+    data = io.BytesIO()
+    np.savez_compressed(data, **parts)  # type: ignore[arg-type,unused-ignore]
+    write_bytes(path, data.getvalue())
+
+
+def _is_placed(path: Path) -> bool:
+    return {VOXELS, AFFINE} <= set(names_in(path, "NumPy archive"))
+
+
+def _placed(path: Path) -> Volume:
+    """The volume of an archive with its geometry."""
+    kind = "NumPy archive"
+    with told(path):
+        array, affine = load(path, kind, VOXELS), load(path, kind, AFFINE)
+        text = str(load(path, kind, LABELS)) if LABELS in names_in(path, kind) else ""
+        i, j, k = array.shape[-3:]
+        grid = Grid((i, j, k), affine, allow_shear=True)
+        meta: dict[str, Any] = {"modality": "", "patient": "", "spacing_known": True}
+        meta |= {"names": names} if (names := names_in_text(text)) else {}
+        return Volume(array, grid, source=str(path), meta=meta)
 
 
 def save(array: NDArray[Any], path: str | Path) -> None:

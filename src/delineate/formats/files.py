@@ -201,7 +201,8 @@ def _read(source: Source, by_index: bool) -> Volume:
         return _read_folder(source, by_index)
     kind = _known(where)
     if kind in arrays.KINDS:
-        return arrays.read(where, kind, source.item, source.axes, source.spacing_mm)
+        item = source.item or source.series  # FILE.npz#NAME
+        return arrays.read(where, kind, item, source.axes, source.spacing_mm)
     if source.axes:
         raise GeometryError(
             f"axes {source.axes} are stated, but the file stores its own; omit them", path=where
@@ -443,7 +444,8 @@ def _read_like(source: Source, by_index: bool) -> Volume:
 
 def write(volume: Volume, path: str | Path, *, labels: LabelSet | None = None) -> None:
     """Write in the format of the path's ending: .nii, .nii.gz, .nrrd, .mha, .mhd, .png (one slice),
-    that of another registered format, or a folder of PNG slices if there is no ending.
+    .npz (with its geometry), .npy (the voxels alone), that of another registered format, or a
+    folder of PNG slices if there is no ending.
 
     A volume of unit "label" is written in the smallest unsigned dtype. ``labels`` are stored in the
     file (NIfTI comment, NRRD key/values, MetaImage fields, PNG text). An existing file at
@@ -466,6 +468,9 @@ def write(volume: Volume, path: str | Path, *, labels: LabelSet | None = None) -
             with running(FORMATS, format_name):
                 part.write(volume, Path(path), labels)
             return
+    if name.endswith(".npy"):
+        arrays.write(volume, path)
+        return
     if "." in name:
         raise OutputError(
             f"cannot write {Path(path).suffix!r}; allowed endings are "
@@ -643,6 +648,14 @@ OWN |= {
         ("PNM", (".ppm", ".pgm", ".pbm", ".pnm", ".ppm.gz", ".pgm.gz", ".pbm.gz")),
     )
 }
+OWN["NumPy archive"] = Format(
+    lambda head: False,  # by its ending too, see ``arrays.kind_of``
+    lambda path: arrays.read(path, "NumPy archive", "", "", ()),
+    "NumPy archive with its geometry; see formats.arrays",
+    (".npz",),
+    arrays.write,
+    (".npz",),
+)
 OWN["DICOM"] = Format(
     dicom.is_dicom,
     lambda path: dicom.read_series(dicom.choose(path, "")),

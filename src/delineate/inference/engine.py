@@ -66,7 +66,8 @@ class Engine:
     graph. Their probabilities (or logits, if the plan says so) are averaged. If the plan has views,
     ``views`` names the view of each member; the members of a view are averaged first, then the
     views, weighted by the mean weight of their members. ``first`` is the engine of a cascade's
-    first stage.
+    first stage. With ``oblique_deg`` above 0 a scan is also seen in tilted planes (see
+    ``oblique``).
     """
 
     plan: Plan
@@ -75,6 +76,7 @@ class Engine:
     dtype: torch.dtype  # for autocast; float32 means no autocast
     views: tuple[str, ...] = ()
     first: Engine | None = None
+    oblique_deg: float = 0.0
 
     @classmethod
     def from_bundle(

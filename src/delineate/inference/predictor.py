@@ -40,6 +40,7 @@ from ..preprocessing.prepare import (
 )
 from ..preprocessing.regions import far_from_body, keep_largest
 from . import engine as infer
+from . import oblique
 from .engine import Engine, marching_axis, sampling, slabs
 from .sample_maps import SampleSums, refuse_unknown, sample_sums
 
@@ -356,7 +357,12 @@ def _labels(
     # Overlapping structures are thresholded; others compete for the largest score.
     average = (inference or plan.inference).average
     above = (0.0 if average == "logits" else 0.5) if plan.network.overlapping else None
-    with torch.inference_mode(), closing(slabs(scan, engine, inference, memory_bytes)) as stream:
+    how = (scan, engine, inference, memory_bytes)
+    if engine.oblique_deg and scan.shape[3] > 1:
+        seen = oblique.slabs(*how, record.prepared.spacing_mm, engine.oblique_deg)
+    else:
+        seen = slabs(*how)
+    with torch.inference_mode(), closing(seen) as stream:
         sum_to_one = above is None and average == "probabilities"
         array = restore(
             stream if sums is None else sums.added(stream),

@@ -194,7 +194,7 @@ def _engine(
     )
     if options.ram_bytes is not None or options.vram_bytes is not None:
         memory_limits.warm_up(engine)
-    return engine
+    return replace(engine, oblique_deg=options.oblique_deg)
 
 
 def gather(

@@ -13,6 +13,7 @@ def refuse_unfit(asked: PredictOptions, plan: Plan) -> None:
     Raises:
         UsageError: names the options and what is allowed.
     """
+    from ...inference import oblique
     from ...inference.predictor import (
         DropoutSamples,
         refuse_missing,
@@ -24,6 +25,7 @@ def refuse_unfit(asked: PredictOptions, plan: Plan) -> None:
     if asked.form not in forms:
         raise UsageError(f"--format must be one of {', '.join(forms)}, found {asked.form!r}")
     DropoutSamples(asked.samples, maps=asked.maps).refuse_unless_fit(plan)
+    oblique.refuse_unfit(plan, asked.oblique_deg)
     if asked.allow_missing:
         refuse_missing(plan)
     if asked.skip_air:
