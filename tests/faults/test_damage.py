@@ -10,10 +10,13 @@ import bit_flips
 import pytest
 import small
 
+from delineate.commands.options import PredictOptions
+from delineate.commands.predict import predict
 from delineate.core.bundle import load_weights
 from delineate.core.errors import InputError
 
 RUN = "m.model.run"
+PREDICT = PredictOptions(device="cpu")
 
 
 class StoppedError(Exception):
@@ -97,3 +100,12 @@ def test_two_damaged_checkpoints_are_refused_by_name(killed):
         flip(killed / RUN / f"fold_0/{name}.safetensors")
     with pytest.raises(InputError, match=r"last\.safetensors: .*SHA-256 .*--overwrite"):
         small.training(killed, lambda text: None)
+
+
+def test_the_order_of_cases_changes_no_mask(finished, tmp_path):
+    scans = sorted((finished / "scans").iterdir())
+    masks = []
+    for name, inputs in (("there", scans), ("back", scans[::-1])):
+        assert not predict(finished / "m.model", inputs, tmp_path / name, PREDICT).failures
+        masks.append({p.name: p.read_bytes() for p in (tmp_path / name).glob("*.nii.gz")})
+    assert masks[0] == masks[1] and len(masks[0]) == len(scans)

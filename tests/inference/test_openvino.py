@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from tests.contracts.test_networks import net
 from tests.plans import small_network, small_plan
 
 from delineate.core.bundle import Bundle, Member
@@ -56,6 +57,28 @@ def test_both_backends_say_the_same(dims):
     assert ways(quick) == [compiled.Graph] and compiled.Graph not in ways(plain)
     a, b = (predict(scan(), one).labels.array for one in (quick, plain))
     assert (a == b).mean() > 0.999 and len(np.unique(a)) > 1
+
+
+# Share of voxels in which masks of both backends agree; classes with equal scores may differ.
+AGREE = 0.999
+
+
+@pytest.mark.parametrize(
+    "network",
+    [
+        net(2, (6, 8, 8, 8), kind="denseunet", convs=(2, 2), growth=4, activation="relu"),
+        net(2, (6, 8), 5, kind="vnet", convs=(1, 2), activation="prelu"),
+        net(2, (8, 8), 5, kind="quicknat", squeeze="both", activation="prelu"),
+    ],
+    ids=lambda network: network.kind,
+)
+def test_both_backends_agree_for_each_family(network):
+    bundle = model(dims=2, network=network.model_copy(update={"channels": 1}))
+    a, b = (
+        predict(scan(), one).labels.array
+        for one in (engine(bundle, backend="openvino"), engine(bundle, backend="torch"))
+    )
+    assert (a == b).mean() > AGREE and len(np.unique(a)) > 1
 
 
 def test_a_graph_is_kept_and_not_built_again(tmp_path, monkeypatch):
