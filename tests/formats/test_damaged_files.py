@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 from benchmarks.faults.every import FAULTS
+from benchmarks.faults.fuzz import FORMS as FUZZED
+from benchmarks.faults.fuzz import fuzz
 from benchmarks.faults.page import PAGE, page
 
 FORMS = sorted({one.form for one in FAULTS})
@@ -38,6 +40,17 @@ def test_a_damaged_file_is_read_right_or_refused(tmp_path, form):
     }
     assert len(found) == sum(one.form == form for one in FAULTS) and not wrong
     assert not [what for what, one in found.items() if "\n" in one["message"]]
+
+
+FEW, MANY = 30, 500  # mutants of a format
+
+
+@pytest.mark.parametrize(
+    "inputs", [FEW, pytest.param(MANY, marks=pytest.mark.rounds)], ids=["few", "many"]
+)
+@pytest.mark.parametrize("form", FUZZED)
+def test_mutants_are_read_or_refused_by_a_documented_error(tmp_path, form, inputs):
+    assert list(fuzz(form, inputs, tmp_path, seed=inputs)) == []
 
 
 def test_the_page_states_every_file():

@@ -81,9 +81,9 @@ class TrainingJob:
     ``folder`` receives the files of the run; ``deadline`` is a ``time.monotonic`` instant at which
     training must have ended; ``listener`` is called with every log line, ``on_best`` with the
     weights and log line whenever they are the best so far, ``say`` with a sentence about a damaged
-    file. ``extension`` is the number of times
-    that a finished training was extended; each extension starts the schedule again, at
-    ``EXTENSION_RATE`` times the learning rate.
+    file or a lack of memory. ``extension`` is the number of times that a finished training was
+    extended; each extension starts the schedule again, at ``EXTENSION_RATE`` times the learning
+    rate.
     """
 
     plan: Plan
@@ -120,6 +120,7 @@ class TrainingState:
     point_batches: int = 0  # of validation patches at each point of the curve; 0 before the first
     origin_s: float = 0.0  # ``spent_s`` at the start of the last extension
     lines: int = 0  # of the log
+    parts: int = 1  # in which a batch is computed, more than one after memory ran out
     infinite: int = 0  # latest consecutive steps with a loss that is not finite, of those read
     losses: list[float] = field(default_factory=list)  # of the current epoch
     counts: list[list[int]] = field(default_factory=list)  # of the current epoch, see ``scoring``
@@ -130,7 +131,8 @@ def fit(job: TrainingJob) -> Weights:
 
     Raises:
         StopSignal: a signal was noted; everything is saved.
-        TrainingError: no training case contains a structure, or the loss is not finite.
+        TrainingError: no training case contains a structure, the loss is not finite, or memory
+            runs out.
     """
     if not any(case.points for case in job.train):
         raise TrainingError(
@@ -222,15 +224,7 @@ class _Networks:
         for group in self.stepper.param_groups:
             group["lr"] = state.learning_rate
         image, label = (t.to(self.job.device, non_blocking=True) for t in (image, label))
-        # The random stream of dropout depends only on seed and step, as the batch does.
-        drawn = np.random.default_rng([self.job.seed, state.step, 1]).integers(2**31)
-        torch.manual_seed(int(drawn))
-        outputs = self.model(image)
-        overlap = plan.network.overlapping
-        cost = overlapping.combined if overlap else None
-        loss = losses.deeply_supervised(outputs, label, plan.loss, cost)
-        self.stepper.zero_grad(set_to_none=True)
-        self.fabric.backward(loss)
+        figures = self._gradients(image, label)
         self.fabric.clip_gradients(
             self.model,
             self.stepper,
@@ -242,7 +236,55 @@ class _Networks:
         decay = min(plan.schedule.ema, (1 + state.step) / (10 + state.step))
         _update_ema(self.average, self.module, decay)
         state.step += 1
-        return _step_stats(loss, outputs, label, plan.loss.ignore, overlap)
+        return figures
+
+    def _gradients(self, image: torch.Tensor, label: torch.Tensor) -> Figures:
+        """The gradients of a batch. If memory runs out, the batch is computed in twice as many
+        parts, whose gradients are summed, now and in all later steps.
+
+        Raises:
+            TrainingError: a part of one sample does not fit either.
+        """
+        state, samples = self.state, len(image)
+        while True:
+            try:
+                return self._gradients_of_parts(image, label, min(state.parts, samples))
+            except (MemoryError, RuntimeError) as error:
+                if not _is_out_of_memory(error):
+                    raise
+                if state.parts >= samples:
+                    raise TrainingError(
+                        "out of memory with one sample at a time; a smaller patch (--set "
+                        "patch=...) or network needs less",
+                        path=self.job.folder,
+                    ) from error
+            # Outside the handler: the error keeps the tensors of the failed pass alive.
+            state.parts *= 2
+            if torch.cuda.is_available():
+                torch.cuda.empty_cache()
+            self.job.say(f"out of memory: batches are computed in {state.parts} parts from now on")
+
+    def _gradients_of_parts(self, image: torch.Tensor, label: torch.Tensor, parts: int) -> Figures:
+        plan, state = self.job.plan, self.state
+        overlap = plan.network.overlapping
+        cost = overlapping.combined if overlap else None
+        # The random stream of dropout depends only on seed and step, as the batch does.
+        drawn = np.random.default_rng([self.job.seed, state.step, 1]).integers(2**31)
+        torch.manual_seed(int(drawn))
+        self.stepper.zero_grad(set_to_none=True)
+        figures: list[Figures] = []
+        for x, y in zip(image.chunk(parts), label.chunk(parts), strict=True):
+            outputs = self.model(x)
+            loss = losses.deeply_supervised(outputs, y, plan.loss, cost)
+            if parts > 1:
+                loss = loss * (len(x) / len(image))
+            self.fabric.backward(loss)
+            figures.append(_step_stats(loss, outputs, y, plan.loss.ignore, overlap))
+        if len(figures) == 1:
+            return figures[0]
+        # The shares of the loss, and the counts, add up to those of the batch.
+        summed = [torch.stack(part).sum(0) for part in zip(*figures, strict=True)]
+        return summed[0], summed[1]
 
     def save(self, clock: Clock) -> None:
         """Write the checkpoint."""
@@ -254,6 +296,14 @@ class _Networks:
             self.optimiser,
             vars(self.state),
         )
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    """Whether an error of torch or Python says so; torch has no type for it on CPUs."""
+    words = ("not enough memory", "can't allocate memory")
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(
+        one in str(error) for one in words
+    )
 
 
 def _resume(
@@ -535,6 +585,7 @@ def _log(job: TrainingJob, state: TrainingState, clock: Clock, line: dict[str, A
         "loss": mean,
         "train_dice": named,
         "train_dice_mean": mean_dice,
+        **({"batch_parts": state.parts} if state.parts > 1 else {}),
         **line,
     }
     state.losses, state.counts, state.lines = [], [], state.lines + 1

@@ -177,7 +177,10 @@ def _train(run: TrainingRun, manifest: Manifest, failures: Sequence[str]) -> Tra
     sound.for_work(lambda: _postprocess(planned, model, reserve.postprocess_s))
     scores, unscored = held_out.evaluate(planned, model, reserve.evaluation)
     verdict = judging.verdict_of(planned, model.card, scores)
-    failures = [*failures, *unscored, *_finish(run, model, scores, verdict)]
+    failures = [*failures, *unscored]
+    # Counted, not named: the messages have paths and names of patients, and a model is passed on.
+    model.card["failures"] = len(failures)
+    failures += _finish(run, model, scores, verdict)
     return TrainingResult(run.model, run.folder, scores, failures, verdict)
 
 
@@ -313,15 +316,20 @@ def _fit(planned: PlannedRun, model: ModelFile, job: NetworkJob, deadline: float
         model.note("training_s", job.name, round(time.monotonic() - began, 1))
     if job.name not in model.card.get("training", {}) or run.clock.extensions:
         model.note("training", job.name, _on_training_cases(run, fitted, weights))
-    model.note("log_lines", job.name, _count_of(folder / "log.jsonl"))
+    _note_log(model, job, folder / "log.jsonl")
     model.save()
 
 
-def _count_of(log: Path) -> int:
-    """The number of lines, by which a report recognises a log that has lost some; 0 for a training
-    whose time was over before its first step.
+def _note_log(model: ModelFile, job: NetworkJob, log: Path) -> None:
+    """Note the number of lines, by which a report recognises a log that has lost some (0 for a
+    training whose time was over before its first step), and the parts of a batch where memory ran
+    out.
     """
-    return len(read_json_lines(log)) if log.is_file() else 0
+    lines = read_json_lines(log) if log.is_file() else []
+    model.note("log_lines", job.name, len(lines))
+    parts = max((line.get("batch_parts", 1) for line in lines), default=1)
+    if parts > 1:
+        model.note("batch_parts", job.name, parts)
 
 
 def _on_training_cases(
