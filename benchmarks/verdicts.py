@@ -38,6 +38,7 @@ from delineate.core.plan import (
 )
 from delineate.core.volume import Volume
 from delineate.formats import files
+from measure import DATA, keep
 
 DELINEATE = (sys.executable, "-m", "delineate.cli")
 GOOD, CARE, NOT_USABLE, REFUSED = "good", "usable with care", "not usable", "refused"
@@ -88,8 +89,6 @@ class Case:
 
 def hippocampi(count: int = 40) -> Cohort:
     """Real MR of the hippocampus, every second voxel along each axis."""
-    from measure import DATA
-
     folder, cases = DATA / "hippocampus", {}
     for path in sorted((folder / "imagesTr").glob("*.nii.gz"))[:count]:
         scan, truth = files.read(path), files.read(folder / "labelsTr" / path.name)
@@ -329,8 +328,6 @@ def run(case: Case) -> dict[str, Any]:
 
 
 def main() -> None:
-    from measure import keep
-
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
