@@ -175,6 +175,13 @@ def write(volume: Volume, path: str | Path, labels: LabelSet | None = None) -> N
     write_bytes(path, data.getvalue())
 
 
+def read_names(path: str | Path, kind: str) -> dict[int, str]:
+    """Value -> name of the structures that ``write`` stored; {} for other files."""
+    if kind != "NumPy archive" or LABELS not in names_in(Path(path), kind):
+        return {}
+    return names_in_text(str(load(Path(path), kind, LABELS)))
+
+
 def _is_placed(path: Path) -> bool:
     return {VOXELS, AFFINE} <= set(names_in(path, "NumPy archive"))
 
@@ -184,11 +191,10 @@ def _placed(path: Path) -> Volume:
     kind = "NumPy archive"
     with told(path):
         array, affine = load(path, kind, VOXELS), load(path, kind, AFFINE)
-        text = str(load(path, kind, LABELS)) if LABELS in names_in(path, kind) else ""
         i, j, k = array.shape[-3:]
         grid = Grid((i, j, k), affine, allow_shear=True)
         meta: dict[str, Any] = {"modality": "", "patient": "", "spacing_known": True}
-        meta |= {"names": names} if (names := names_in_text(text)) else {}
+        meta |= {"names": names} if (names := read_names(path, kind)) else {}
         return Volume(array, grid, source=str(path), meta=meta)
 
 

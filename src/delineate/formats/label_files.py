@@ -20,7 +20,7 @@ import numpy as np
 from ..core.errors import LabelError
 from ..core.manifest import Source
 from ..core.volume import Volume
-from . import files, nifti, outlines, raster
+from . import arrays, files, nifti, outlines, raster
 from .raster import ALPHA, COLOURS
 
 _KEY = re.compile(r"^Segment(\d+)_(Name|LabelValue|Layer)$")
@@ -77,6 +77,8 @@ def names_in(path: str | Path) -> dict[int, str]:
         segments = segments_of(files.VOLUMES[kind].read_segments(path))
         one_layer = len({segment.layer for segment in segments}) == 1
         return {segment.value: segment.name for segment in segments} if one_layer else {}
+    if kind in arrays.KINDS:
+        return arrays.read_names(path, kind)
     return nifti.read_names(path) if kind in nifti.KINDS else {}
 
 
