@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ..cohorts.discovery.tree import has_image_ending, may_be_image
+from ..cohorts.discovery.tree import has_image_ending, is_raster, may_be_image
 from ..core.errors import InputError, LayoutError
 from ..core.inputs import read_json_if_any, refuse_special
 from ..core.labels import LabelSet
@@ -21,7 +21,6 @@ from ..core.manifest import Case, Manifest, Source
 from ..core.volume import Volume
 from ..formats.files import natural_key, stem
 
-RASTERS = (".png", ".tif", ".tiff", ".jpg", ".jpeg", ".gif", ".bmp")
 GEOMETRY_FOLDER = "DICOM_anon"  # CHAOS stores the series here, next to the folder of PNG masks
 _ENDING = re.compile(
     r"(?i)([_-](0000|seg|segmentation|mask|labels?|pred|prediction|gt|truth|ground))+$"
@@ -388,9 +387,7 @@ def _stack(
 
 def _are_slices(files: list[Path]) -> bool:
     """Whether these are several 2-D images with a number in each name."""
-    return len(files) > 1 and all(
-        p.suffix.lower() in RASTERS and re.search(r"\d", p.stem) for p in files
-    )
+    return len(files) > 1 and all(is_raster(p) and re.search(r"\d", p.stem) for p in files)
 
 
 def _some(files: list[Path]) -> str:

@@ -181,7 +181,7 @@ def most(tree: Tree, root: Path, folders: list[Path]) -> bool:
 
 
 def is_raster(path: Path) -> bool:
-    """Whether the file extension is that of a 2-D image (PNG, TIFF, JPEG, BMP)."""
+    """Whether the file extension is that of a 2-D image (PNG, TIFF, JPEG, PNM ...)."""
     return path.name.lower().endswith(RASTERS)
 
 
