@@ -1,6 +1,6 @@
 """How many planted faults the flags of predictions find, and how many good scans they flag.
 
-    python benchmarks/flags.py [hippocampus] [phantom] [--budget 3m] [--planted 20]
+    python benchmarks/flags.py [hippocampus] [phantom] [--budget 3m] [--planted 20] [--seed 0]
 
 A model is trained for a few minutes: on 56 hippocampi (MR), or on 20 patients of the phantom (CT,
 64 x 64 x 24 voxels).
@@ -82,18 +82,18 @@ FAULTS: dict[str, Callable[[Volume], Volume]] = {
 }
 
 
-def hippocampus(work: Path) -> tuple[Path, Path, list[Path]]:
+def hippocampus(work: Path, seed: int) -> tuple[Path, Path, list[Path]]:
     """The cohort, the split of its training, and the good scans."""
     cohort = DATA / "hippocampus"
     scans = sorted((cohort / "imagesTr").glob("*.nii.gz"))
-    order = np.random.default_rng(0).permutation(len(scans))
+    order = np.random.default_rng(seed).permutation(len(scans))
     return cohort, _split(work, [scans[n] for n in order[:56]], 10), [scans[n] for n in order[56:]]
 
 
-def patients(work: Path) -> tuple[Path, Path, list[Path]]:
+def patients(work: Path, seed: int) -> tuple[Path, Path, list[Path]]:
     """The same, of the phantom."""
     cohort = work / "phantom"
-    make_cohort(cohort, patients=60, form="nifti", size=(64, 24))
+    make_cohort(cohort, patients=60, seed=seed, form="nifti", size=(64, 24))
     scans = sorted((cohort / "images").glob("*.nii.gz"))
     return cohort, _split(work, scans[:20], 4), scans[20:]
 
@@ -124,9 +124,9 @@ def predicted(model: Path, scans: list[Path], out: Path) -> dict[str, Any]:
     }
 
 
-def measured(name: str, budget: str, planted: int, work: Path) -> dict[str, Any]:
+def measured(name: str, budget: str, planted: int, seed: int, work: Path) -> dict[str, Any]:
     """The verdict on the model, and flags of good scans and of each fault."""
-    cohort, split, good = COHORTS[name](work)
+    cohort, split, good = COHORTS[name](work, seed)
     model = work / f"{name}.model"
     line = [*DELINEATE, "train", cohort, "--split", split, "-o", model]
     line += ["--budget", budget, "--at-most", "30m"]  # as many steps on a busy machine
@@ -139,7 +139,7 @@ def measured(name: str, budget: str, planted: int, work: Path) -> dict[str, Any]
         for scan in good[:planted]:
             files.write(plant(files.read(scan)), folder / scan.name)
         found[fault] = predicted(model, sorted(folder.iterdir()), work / f"{folder.name}_out")
-    return {"verdict": card["verdict"]["words"], "budget": budget, **found}
+    return {"verdict": card["verdict"]["words"], "budget": budget, "seed": seed, **found}
 
 
 def main() -> None:
@@ -149,10 +149,11 @@ def main() -> None:
     parser.add_argument("cohorts", nargs="*", metavar="COHORT", help=", ".join(COHORTS))
     parser.add_argument("--budget", default="3m")
     parser.add_argument("--planted", type=int, default=20)
+    parser.add_argument("--seed", type=int, default=0, help="of the choice or drawing of patients")
     a = parser.parse_args()
     for name in a.cohorts or COHORTS:
         with tempfile.TemporaryDirectory() as folder:
-            keep(f"flags_{name}", measured(name, a.budget, a.planted, Path(folder)))
+            keep(f"flags_{name}", measured(name, a.budget, a.planted, a.seed, Path(folder)))
 
 
 if __name__ == "__main__":

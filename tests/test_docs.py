@@ -106,10 +106,9 @@ def test_the_comparison_with_the_tutorials_is_what_its_script_writes(monkeypatch
 def test_decision_records_have_one_form():
     records = sorted((ROOT / "docs" / "decisions").glob("0*.md"))
     index = (ROOT / "docs" / "decisions" / "index.md").read_text(encoding="utf-8")
-    for path in records:
-        number = int(path.name[:4])
+    for number, path in enumerate(records, start=1):
         text = path.read_text(encoding="utf-8")
-        assert f"]({path.name})" in index
+        assert path.name.startswith(f"{number:04d}-") and f"]({path.name})" in index
         assert re.match(
             rf"# {number}\. .+\n\n20\d\d-\d\d-\d\d\n\n\*\*Context\.\*\* .*"
             r"\*\*Decision\.\*\* .*\*\*Consequences\.\*\*\s",

@@ -77,7 +77,7 @@ def test_planted_scans_are_flagged_in_table_record_and_report(tmp_path):
 def test_a_real_model_flags_every_fault_and_hardly_any_good_scan(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(BENCHMARKS)
     flags = importlib.import_module("flags")
-    found = flags.measured("phantom", "2m", 10, tmp_path)
+    found = flags.measured("phantom", "2m", 10, 1, tmp_path)
     assert found["good"]["flagged"] <= 0.05 * found["good"]["scans"]
     for fault in flags.FAULTS:
         # The distances of the slices of the phantom differ by more than twice.

@@ -1,5 +1,4 @@
-"""A child process for code of other projects that damaged files can crash, hang or blow up: codecs,
-and with ``--untrusted`` every reader of files.
+"""A child process for code of other projects that damaged files can crash, hang or blow up: codecs.
 
 One child serves many calls. It has a limit of memory and of time for each call; if it dies or
 exceeds one, that call fails, the next call gets a new child, and this process goes on. Results

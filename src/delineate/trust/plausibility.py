@@ -46,8 +46,8 @@ LATTICE = 10  # points along each axis of the coarse scan
 AXES = {"R": "left to right", "A": "front to back", "S": "head to feet"}
 # Least standard deviations, so that quantities that never vary are not flagged for rounding.
 LEAST_LOG, LEAST_SHARE, LEAST_HU = 0.05, 0.02, 10.0
-# Of a structure: smaller connected components are not counted, as a volume is not flagged for less.
-# Truths have hardly any, but masks of a good model have some (5 of 40 scans from 0.01 on).
+# Of a structure: smaller connected components are not counted, because no volume is flagged for so
+# small a share either. Truths have hardly any such components, masks of good models some.
 SPECK = LEAST_LOG
 MOST_NAMED = 4
 
