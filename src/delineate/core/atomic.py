@@ -270,13 +270,14 @@ def _as_output_error(target: Path, failures: tuple[type[Exception], ...]) -> Ite
     try:
         yield
     except OSError as error:
-        raise OutputError(_reason(error), path=target) from error
+        raise OutputError(reason_of(error), path=target) from error
     except failures as error:
         said = str(error).strip().splitlines() or [type(error).__name__]
         raise OutputError(f"cannot be written ({said[-1]})", path=target) from error
 
 
-def _reason(error: OSError) -> str:
+def reason_of(error: OSError) -> str:
+    """Why a file cannot be written, in words."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return "the disk is full; any existing file is unchanged"
     if error.errno == errno.EFBIG:

@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..core import atomic
 from ..core.errors import DelineateError, OutputError
 from ..core.inputs import read_json
 
@@ -105,7 +106,7 @@ def _take(path: Path) -> Claim:
                 break
             _remove_stale(path)
         except OSError as error:
-            raise OutputError(f"cannot be written ({error.strerror})", path=path) from error
+            raise OutputError(atomic.reason_of(error), path=path) from error
     else:
         holder = holder_of(path) or "another process"
     raise OutputError(
