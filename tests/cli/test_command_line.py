@@ -23,6 +23,7 @@ from delineate.commands import options
 from delineate.commands.options import PredictOptions, option
 from delineate.commands.parsing import parse_bytes, parse_duration
 from delineate.core.errors import UsageError
+from delineate.core.inputs import read_json
 
 SOURCE = Path(delineate.__file__).parent
 GOLDEN = Path(__file__).parents[1] / "golden" / "schema_1" / "finished" / "m.model"
@@ -136,7 +137,7 @@ def test_every_field_of_predict_is_an_option():
 def test_json_for_machines(cohort, tmp_path):
     code, text = ran("check", cohort, "-o", tmp_path / "k", "--json")
     found = json.loads(text)
-    assert code == 0 and found == json.loads((tmp_path / "k/findings.json").read_text())
+    assert code == 0 and found == read_json(tmp_path / "k/findings.json")
     code, text = ran(
         "evaluate", cohort / "labels", cohort / "labels", "-o", tmp_path / "e", "--json"
     )

@@ -106,14 +106,15 @@ def test_the_light_core_checks_converts_evaluates_compares_and_reports(tmp_path)
         (["train", ".", "-o", "m.model"], ("torch", "lightning_fabric", "blosc2"), "train"),
         (["demo"], ("torch", "lightning_fabric", "blosc2"), "train"),
         (["benchmark"], ("torch", "lightning_fabric", "blosc2"), "train"),
-        (["info", "a.mha"], ("SimpleITK",), "itk"),
+        (["convert", "a.mha", "b.mha"], ("SimpleITK",), "itk"),
     ],
     ids=lambda value: value[0] if isinstance(value, list) else "",
 )
 def test_a_missing_extra_is_one_sentence_with_the_command_that_installs_it(
     tmp_path, command, packages, extra
 ):
-    (tmp_path / "a.mha").write_text("ObjectType = Image\nNDims = 3\nDimSize = 1 1 1\n")
+    head = "ObjectType = Image\nNDims = 3\nDimSize = 1 1 1\nElementType = MET_UCHAR\n"
+    (tmp_path / "a.mha").write_text(f"{head}ElementDataFile = LOCAL\nx")
     before = sorted(tmp_path.iterdir())
     [(code, said)], _ = run_without_extras([command], tmp_path)
     assert code == 2 and sorted(tmp_path.iterdir()) == before

@@ -223,7 +223,7 @@ def test_signals_end_the_work_and_give_their_code(tmp_path, name):
     [
         ("delineate train --recipe brats", {"brats-vnet", "brats-vnet-light"}),
         ("delineate check --layout nn", {"nnunet-raw"}),
-        ("delineate predict --format n", {"nii.gz", "nii", "nrrd"}),
+        ("delineate predict --format n", {"nii.gz", "nii", "npz", "nrrd"}),
         ("delineate download decathlon-hi", {"decathlon-hippocampus"}),
         ("delineate evaluate --also l", {"lesions"}),
         ("delineate quan", {"quantise"}),

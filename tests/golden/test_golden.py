@@ -95,8 +95,10 @@ def test_a_killed_run_goes_on(tmp_path):
         assert "continuing the run" in told[0] and not done.failures
         assert not (place / "m.model.run/running.json").exists()
         # It was killed after its second epoch had a line in the log and before it had a checkpoint.
-        assert [line["step"] for line in after] == [3, 6, 9, 12] and after[0] == before[0]
-        assert after[1]["loss"] == pytest.approx(before[1]["loss"], rel=1e-4)
+        # This version logs parts of an epoch too.
+        assert [line["step"] for line in after] == [3, *range(4, 13)] and after[0] == before[0]
+        second = np.mean([line["loss"] for line in after[1:4]])
+        assert second == pytest.approx(before[1]["loss"], rel=1e-4)
         weights.append(load_file(place / "m.model.run/fold_0/last.safetensors"))
     assert all(np.array_equal(weights[1][name], array) for name, array in weights[0].items())
 

@@ -80,7 +80,7 @@ def test_a_second_signal_stops_at_once(tmp_path, cases, monkeypatch):
     said: list[str] = []
     before = signal.getsignal(signal.SIGTERM)
     with monkeypatch.context() as patch, stoppable(said.append):
-        signalling(patch, loop, "_update_ema", 2, count=2)
+        signalling(patch, loop, "_update_ema", 1, count=2)
         with pytest.raises(StopSignal):
             fit(job(tmp_path / "run", cases, **CHANGES))
     assert len(said) == 1 and "a second signal stops at once" in said[0]

@@ -219,7 +219,9 @@ def test_training_learns_and_leaves_its_files(tmp_path, cases):
     assert lines[-1]["val_dice_mean"] > 0.6 and best
     assert {p.name for p in (tmp_path / "run").iterdir()} == {
         "last.safetensors",
+        "last_before.safetensors",
         "best.safetensors",
+        "best_before.safetensors",
         "log.jsonl",
     }
     assert [

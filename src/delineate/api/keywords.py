@@ -52,6 +52,7 @@ class TrainKeywords(PlanKeywords, total=False):
     folds: int | None
     init: AnyPath | None
     overwrite: bool
+    deterministic: bool
     at_most_s: float | None
     extend_s: float | None
     tensorboard: bool

@@ -224,7 +224,9 @@ def load(path: Path, kind: str, item: str) -> NDArray[Any]:
                     refuse_large(member.file_size, member.compress_size)
             return np.asarray(loaded[name])
     except ValueError as error:
-        raise FormatError(f"cannot be read as an array of numbers ({error})", path=path) from error
+        # The parser of a header explains itself in several lines.
+        words = " ".join(str(error).split())
+        raise FormatError(f"cannot be read as an array of numbers ({words})", path=path) from error
 
 
 def _from_hdf5(path: Path, item: str) -> NDArray[Any]:
