@@ -29,3 +29,9 @@ def call(*words: object, cwd: Path | None = None) -> CompletedProcess[str]:
         main()
     assert "Traceback" not in err.getvalue(), err.getvalue()
     return CompletedProcess(command, int(end.value.code or 0), out.getvalue(), err.getvalue())
+
+
+def run(*words: object) -> tuple[int, str]:
+    """Exit code and everything printed."""
+    done = call(*words)
+    return done.returncode, done.stdout + done.stderr

@@ -17,15 +17,9 @@ import pytest
 
 from delineate.core.bundle import Bundle, Member
 from delineate.networks.build import build, weights_of
-from tests.calls import call
+from tests.calls import run
 from tests.plans import small_plan
 from tests.scans import AFFINE, mask, scan, write_cohort
-
-
-def run(*words: str | Path) -> tuple[int, str]:
-    """Exit code and everything printed."""
-    done = call(*words)
-    return done.returncode, done.stdout + done.stderr
 
 
 def flat(text: str) -> str:

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 
 import pytest
 from benchmarks.faults.batch import KINDS, hashes, kinds, small_model
+from tests.calls import run
 from tests.scans import mask, scan
-
-from delineate.cli import command_line as cli
 
 GOOD = ("c0", "c1", "c2")
 CHOSEN = (
@@ -21,17 +19,6 @@ CHOSEN = (
     "an empty folder",
 )
 ROTTEN = {f"r{n}": what for n, what in enumerate(CHOSEN)}
-
-
-def run(monkeypatch, capsys, *words: str | Path) -> tuple[int, str]:
-    monkeypatch.setattr(sys, "argv", ["delineate", *map(str, words)])
-    try:
-        cli.main()
-        code = 0
-    except SystemExit as left:
-        code = int(left.code or 0)
-    printed = capsys.readouterr()
-    return code, printed.out + printed.err
 
 
 def cohort(folder: Path, rotten: str) -> Path:
@@ -53,29 +40,27 @@ def test_twenty_kinds_are_known():
 
 
 @pytest.mark.parametrize("rotten", ["images", "labels"])
-def test_check_and_plan_name_each(tmp_path, monkeypatch, capsys, rotten):
+def test_check_and_plan_name_each(tmp_path, rotten):
     data = cohort(tmp_path / "data", rotten)
-    code, _ = run(monkeypatch, capsys, "check", data, "-o", tmp_path / "checked")
+    code, _ = run("check", data, "-o", tmp_path / "checked")
     found = json.loads((tmp_path / "checked/findings.json").read_text())
     named = {one["case"] for one in found["findings"] if one["severity"] == "error"}
     assert code == 1 and named == set(ROTTEN) and found["usable"] == len(GOOD)
-    code, printed = run(monkeypatch, capsys, "plan", data, "-o", tmp_path / "plan.json")
+    code, printed = run("plan", data, "-o", tmp_path / "plan.json")
     assert code == 1 and (tmp_path / "plan.json").is_file()
     failed = [line for line in printed.splitlines() if line.startswith("failed: ")]
     assert all(any(name in line for line in failed) for name in ROTTEN)
     assert not any(name in line for line in failed for name in GOOD)
 
 
-def test_predict_gives_the_same_masks_as_without_them(tmp_path, monkeypatch, capsys):
+def test_predict_gives_the_same_masks_as_without_them(tmp_path):
     data = cohort(tmp_path / "data", "images") / "images"
     (tmp_path / "clean").mkdir()
     for name in GOOD:
         (tmp_path / "clean" / f"{name}.nii.gz").hardlink_to(data / f"{name}.nii.gz")
     model = small_model(tmp_path / "small.model")
-    assert (
-        run(monkeypatch, capsys, "predict", model, tmp_path / "clean", "-o", tmp_path / "a")[0] == 0
-    )
-    code, _ = run(monkeypatch, capsys, "predict", model, data, "-o", tmp_path / "b")
+    assert run("predict", model, tmp_path / "clean", "-o", tmp_path / "a")[0] == 0
+    code, _ = run("predict", model, data, "-o", tmp_path / "b")
     cases = json.loads((tmp_path / "b/predictions.json").read_text())["cases"]
     assert code == 1 and {name for name in cases if "error" in cases[name]} == set(ROTTEN)
     assert len(hashes(tmp_path / "b")) == len(GOOD)
@@ -83,13 +68,13 @@ def test_predict_gives_the_same_masks_as_without_them(tmp_path, monkeypatch, cap
 
 
 @pytest.mark.parametrize("side", ["predictions", "truths"])
-def test_evaluate_names_each(tmp_path, monkeypatch, capsys, side):
+def test_evaluate_names_each(tmp_path, side):
     rotten = cohort(tmp_path / "data", "labels") / "labels"
     for n, name in enumerate((*GOOD, *ROTTEN)):
         scan(tmp_path / "sound" / f"{name}.nii.gz", mask(n))
     pair = (rotten, tmp_path / "sound")
     given = pair if side == "predictions" else pair[::-1]
-    code, printed = run(monkeypatch, capsys, "evaluate", *given, "-o", tmp_path / "scores")
+    code, printed = run("evaluate", *given, "-o", tmp_path / "scores")
     found = json.loads((tmp_path / "scores/scores.json").read_text())
     assert code == 1 and set(found["failures"]) == set(ROTTEN), printed
     assert {row["case"] for row in found["rows"]} == set(GOOD)

@@ -7,13 +7,13 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+from tests.calls import run
 from tests.plans import small_plan
 from tests.scans import mask, scan, write_cohort
 from typer.main import get_command
@@ -25,18 +25,6 @@ from delineate.networks.build import build, weights_of
 # How an output may be an original: as a file of its own folder, a soft or a hard link, or through a
 # link to the folder.
 WAYS = ("same", "soft", "hard", "folder")
-
-
-def run(monkeypatch, capsys, *words: str | Path) -> tuple[int, str]:
-    """Exit code and everything printed of one command, in this process."""
-    monkeypatch.setattr(sys, "argv", ["delineate", *map(str, words)])
-    try:
-        cli.main()
-        code = 0
-    except SystemExit as left:
-        code = int(left.code or 0)
-    printed = capsys.readouterr()
-    return code, printed.out + printed.err
 
 
 def hashes(*folders: Path) -> dict[str, str]:
@@ -236,40 +224,34 @@ def _one(world: Path, original: str, out: Path) -> Path:
 
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("command", COMMANDS)
-def test_an_original_is_never_written_over(world, monkeypatch, capsys, command, way):
+def test_an_original_is_never_written_over(world, command, way):
     original, name, words = COMMANDS[command]
     out = under(world / original, name, way, world / "elsewhere")
     given = words(world, out)
     before = hashes(world)
-    code, printed = run(monkeypatch, capsys, *given)
+    code, printed = run(*given)
     assert code == 2 and name in printed and "Traceback" not in printed, printed
     assert hashes(world) == before  # nothing changed, nothing new
 
 
-def test_mended_copies_never_take_an_originals_place(world, monkeypatch, capsys):
+def test_mended_copies_never_take_an_originals_place(world):
     for way in ("soft", "hard"):
         under(world / "cohort/images/c2.nii.gz", "images/c2.nii.gz", way, world / way)
         before = hashes(world)
-        code, printed = run(
-            monkeypatch, capsys, "check", world / "cohort", "-o", world / "c", "--fix", world / way
-        )
+        code, printed = run("check", world / "cohort", "-o", world / "c", "--fix", world / way)
         assert code == 2 and "c2.nii.gz" in printed and hashes(world) == before
     before = hashes(world)
     for place in (world / "cohort", world, world / "cohort/images"):
-        code, printed = run(
-            monkeypatch, capsys, "check", world / "cohort", "-o", world / "c", "--fix", place
-        )
+        code, printed = run("check", world / "cohort", "-o", world / "c", "--fix", place)
         assert code == 2 and "this one contains originals" in printed and hashes(world) == before
 
 
-def test_a_training_never_removes_its_data(world, monkeypatch, capsys):
+def test_a_training_never_removes_its_data(world):
     (world / "x.model.run").mkdir()
     (world / "cohort").rename(world / "x.model.run" / "data")
     before = hashes(world)
     for data in (world / "x.model.run/data", world / "x.model.run"):
         code, printed = run(
-            monkeypatch,
-            capsys,
             "train",
             data,
             "-o",
@@ -281,7 +263,7 @@ def test_a_training_never_removes_its_data(world, monkeypatch, capsys):
         assert code == 2 and "x.model.run" in printed and hashes(world) == before
 
 
-def test_a_header_keeps_its_voxels(world, monkeypatch, capsys):
+def test_a_header_keeps_its_voxels(world):
     """A detached header's data file is read too: another header of that name would put its own
     there.
     """
@@ -294,13 +276,11 @@ def test_a_header_keeps_its_voxels(world, monkeypatch, capsys):
         pytest.skip("this ITK packs detached NRRD data")
     (world / "v.nhdr").write_text(text)
     before = hashes(world)
-    code, printed = run(
-        monkeypatch, capsys, "convert", world / "v.nhdr", world / "v.mhd", "--orientation", "RPI"
-    )
+    code, printed = run("convert", world / "v.nhdr", world / "v.mhd", "--orientation", "RPI")
     assert code == 2 and "v.raw" in printed and hashes(world) == before
 
 
-def test_ordinary_use_is_not_refused(world, monkeypatch, capsys):
+def test_ordinary_use_is_not_refused(world):
     """The same command again, results below the scans, a result that is replaced by a newer one."""
     for _ in range(2):
         for words in (
@@ -332,18 +312,16 @@ def test_ordinary_use_is_not_refused(world, monkeypatch, capsys):
             ["plan", world / "cohort", "-o", world / "cohort/plan.json"],
             ["report", world / "masks"],
         ):
-            code, printed = run(monkeypatch, capsys, *words)
+            code, printed = run(*words)
             assert code == 0, printed
 
 
-def test_predict_writes_over_its_own_results_alone(world, monkeypatch, capsys):
+def test_predict_writes_over_its_own_results_alone(world):
     """A folder of masks that somebody drew is no folder of results, though the scan given is
     another file.
     """
     before = hashes(world / "cohort")
     code, printed = run(
-        monkeypatch,
-        capsys,
         "predict",
         world / "m.model",
         world / "cohort/images/c0.nii.gz",
@@ -354,8 +332,6 @@ def test_predict_writes_over_its_own_results_alone(world, monkeypatch, capsys):
     (world / "notes").mkdir()
     (world / "notes" / "predictions.json").write_text('{"mine": 1}')
     code, printed = run(
-        monkeypatch,
-        capsys,
         "predict",
         world / "m.model",
         world / "cohort/images/c0.nii.gz",
@@ -378,11 +354,11 @@ def test_every_command_is_tested_here():
 
 
 @pytest.mark.parametrize("place", ["", "cohort", "cohort/images", "masks", "slices", "exported"])
-def test_a_folder_of_originals(world, monkeypatch, capsys, place):
+def test_a_folder_of_originals(world, place):
     """Commands whose output is a folder, into one that holds inputs or lies above them: whatever
     they answer, no input is changed or gone.
     """
-    run(monkeypatch, capsys, "export-slices", world / "cohort", "-o", world / "exported")
+    run("export-slices", world / "cohort", "-o", world / "exported")
     out, data = world / place, world / "cohort"
     model = world / "m.model"
     before = hashes(world)
@@ -397,7 +373,7 @@ def test_a_folder_of_originals(world, monkeypatch, capsys, place):
         ["merge-slices", world / "exported", "-o", out],
         ["convert", world / "slices", out, "--spacing", "1,1,2"],
     ):
-        code, printed = run(monkeypatch, capsys, *words)
+        code, printed = run(*words)
         after = hashes(world)
         # The command's own results of the export may be made again.
         kept = {name: value for name, value in before.items() if "exported" not in name}
@@ -427,11 +403,11 @@ FOREIGN: dict[str, Callable[[Path, Path], list[str | Path]]] = {
 
 
 @pytest.mark.parametrize("command", FOREIGN)
-def test_a_file_of_another_program_is_kept(world, monkeypatch, capsys, command):
+def test_a_file_of_another_program_is_kept(world, command):
     out = world / "notes"
     out.write_text("what somebody wrote\n" * 40)
     words = FOREIGN[command](world, out)
     before = hashes(world)
-    code, printed = run(monkeypatch, capsys, *words)
+    code, printed = run(*words)
     assert code in (2, 3) and "notes" in printed and "Traceback" not in printed, printed
     assert before.items() <= hashes(world).items()

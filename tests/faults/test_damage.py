@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -89,12 +88,11 @@ def test_lost_lines_of_a_log_are_reported(finished, killed):
     log.write_text(log.read_text().splitlines(keepends=True)[0])
     said: list[str] = []
     small.training(killed, said.append)
-    words = r"\d+ of \d+ lines are damaged or lost"
-    assert any(re.search(f"fold_0/log.jsonl: {words}", text) for text in said), said
+    assert any("fold_0/log.jsonl: 4 of 5 lines are damaged or lost" in text for text in said), said
     log.write_text("".join(log.read_text().splitlines(keepends=True)[:-1]))
     small.reporting(killed, said.append)
     page = (killed / RUN / "report.html").read_text()
-    assert re.search(f"the log of fold_0: {words}", page)
+    assert "the log of fold_0: 1 of 2 lines are damaged or lost" in page
 
 
 def test_two_damaged_checkpoints_are_refused_by_name(killed):
