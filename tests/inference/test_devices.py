@@ -9,7 +9,7 @@ import sys
 
 import pytest
 import torch
-from tests.contracts.test_originals import run
+from tests.calls import run
 from tests.plans import small_plan
 from tests.scans import scan, write_cohort
 
@@ -55,7 +55,7 @@ def test_the_gpu_of_a_mac_is_used_on_request(monkeypatch):
 
 
 @pytest.mark.parametrize("device", ["mps", "banana", "cuda"])
-def test_every_command_says_so_before_any_work(tmp_path, monkeypatch, capsys, device):
+def test_every_command_says_so_before_any_work(tmp_path, monkeypatch, device):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     plan = small_plan()
     Bundle(plan, (Member("fold_0", weights_of(build(plan.network, 0))),)).save(tmp_path / "m.model")
@@ -67,7 +67,7 @@ def test_every_command_says_so_before_any_work(tmp_path, monkeypatch, capsys, de
         ["benchmark", "-o", tmp_path / "figures.json"],
         ["demo", "-o", tmp_path / "demo"],
     ):
-        code, printed = run(monkeypatch, capsys, *words, "--device", device)
+        code, printed = run(*words, "--device", device)
         assert (
             code == 2 and device in printed and "auto" in printed and "Traceback" not in printed
         ), printed
