@@ -586,7 +586,7 @@ def _describe_series(series: dicom.Series) -> dict[str, Any]:
         **facts,
         **_facts(grid),
         "unit": "HU"
-        if series.modality == "CT" and all(s.rescaled for s in series.slices)
+        if series.modality == "CT" and all(s.rescaled for s in series.planes)
         else "a.u.",
     }
 

@@ -83,7 +83,7 @@ def _examination(members: Sequence[tuple[Case, dicom.Series]]) -> Examination:
 def _name_of(series: dicom.Series) -> str:
     """The name of a series as a channel: its description, with what only the header states."""
     name = series.description
-    kinds = {word for one in series.slices[:1] for word in one.kind}
+    kinds = {word for one in series.planes[:1] for word in one.kind}
     name = " ".join([name, *(kind for kind in _KINDS if kind in kinds)]).strip()
     stated = read(name)
     if series.modality in ("CT", "MR", "PT") and not stated.modality:

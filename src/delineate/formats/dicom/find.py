@@ -10,14 +10,14 @@ from ..disk import natural_key, told
 from .geometry import layout
 from .headers import (
     DAMAGED,
+    Plane,
     Series,
     SeriesFacts,
-    Slice,
     facts_of,
     not_an_image,
+    planes_of,
     read_header,
     series_of,
-    slice_of,
 )
 
 
@@ -27,7 +27,7 @@ def find(folder: str | Path, recursive: bool = True) -> tuple[list[Series], list
     Returns:
         The series, and the DICOM files that hold no image, each with its kind (or ``DAMAGED``).
     """
-    series: dict[str, list[tuple[Slice, SeriesFacts]]] = {}
+    series: dict[str, list[tuple[Plane, SeriesFacts]]] = {}
     others: list[tuple[Path, str]] = []
     for path in _files(Path(folder), recursive):
         # A file with a damaged header is listed, not raised: the folder may hold other series.
@@ -36,15 +36,15 @@ def find(folder: str | Path, recursive: bool = True) -> tuple[list[Series], list
             with told(path, "DICOM file"):
                 dataset = read_header(path)
                 what = "" if dataset is None else not_an_image(dataset)
-                one = None if dataset is None or what else slice_of(path, dataset)
-                facts = None if one is None else facts_of(dataset)
+                planes = [] if dataset is None or what else planes_of(path, dataset)
+                facts = facts_of(dataset) if planes else None
         except FormatError:
             others.append((path, DAMAGED))
             continue
         if what:
             others.append((path, what))
-        if one is not None and facts is not None:
-            series.setdefault(facts.uid, []).append((one, facts))
+        if facts is not None:
+            series.setdefault(facts.uid, []).extend((one, facts) for one in planes)
     return [series_of(members) for members in series.values()], others
 
 

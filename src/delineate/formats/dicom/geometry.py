@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from ...core.errors import FormatError, GeometryError
 from ...core.grid import SHEAR_TOLERANCE, Grid
-from .headers import ENHANCED, Series, Slice
+from .headers import ENHANCED, Plane, Series
 
 LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 SLICE_TOLERANCE_MM = 0.05
@@ -28,7 +28,7 @@ MOST_TILT_DEG = 45.0  # gantries tilt up to 30 degrees; beyond this the position
 SAME_DIRECTION = 1e-3  # largest difference of direction cosines within one series
 
 
-def layout(series: Series) -> tuple[Grid, list[Slice]]:
+def layout(series: Series) -> tuple[Grid, list[Plane]]:
     """Compute the grid of a series and sort its slices in the order of k.
 
     Raises:
@@ -37,7 +37,7 @@ def layout(series: Series) -> tuple[Grid, list[Slice]]:
         GeometryError: missing, mixed, uneven or duplicate positions, or a tilt above
             ``MOST_TILT_DEG``.
     """
-    slices = series.slices
+    slices = series.planes
     _refuse_kinds(slices)
     _refuse_mixtures(slices)
     # The direction cosines must be orthonormal.
@@ -66,7 +66,7 @@ def layout(series: Series) -> tuple[Grid, list[Slice]]:
     return Grid(shape, LPS_TO_RAS @ affine, allow_shear=True), ordered
 
 
-def _refuse_kinds(slices: Sequence[Slice]) -> None:
+def _refuse_kinds(slices: Sequence[Plane]) -> None:
     """Refuse objects of a kind that is not read as a stack of slices."""
 
     def count(chosen: Sequence[bool]) -> str:
@@ -92,7 +92,7 @@ def _refuse_kinds(slices: Sequence[Slice]) -> None:
             raise FormatError(reason + count(chosen))
 
 
-def _refuse_mixtures(slices: Sequence[Slice]) -> None:
+def _refuse_mixtures(slices: Sequence[Plane]) -> None:
     """Refuse slices without geometry, and slices that differ in size, orientation or pixel
     spacing.
     """
@@ -127,7 +127,7 @@ def _refuse_mixtures(slices: Sequence[Slice]) -> None:
         raise GeometryError(f"PixelSpacing {list(slices[0].spacing)} is not positive")
 
 
-def _step(ordered: Sequence[Slice], normal: NDArray[np.float64]) -> NDArray[np.float64]:
+def _step(ordered: Sequence[Plane], normal: NDArray[np.float64]) -> NDArray[np.float64]:
     """Compute the vector (3,) in LPS mm from one slice to the next; refuse the series if it is not
     constant.
     """
@@ -173,7 +173,7 @@ def _step(ordered: Sequence[Slice], normal: NDArray[np.float64]) -> NDArray[np.f
     return np.asarray(extent / (len(ordered) - 1))
 
 
-def _refuse_doubles(ordered: Sequence[Slice], gaps: NDArray[np.float64]) -> None:
+def _refuse_doubles(ordered: Sequence[Plane], gaps: NDArray[np.float64]) -> None:
     """Refuse slices at the same position, and report whether they are copies or several time
     points.
     """
@@ -201,7 +201,7 @@ def tolerance_mm(gap_mm: float) -> float:
     return max(SLICE_TOLERANCE_MM, 0.01 * gap_mm)
 
 
-def _check_corners(ordered: Sequence[Slice], affine: NDArray[np.float64]) -> None:
+def _check_corners(ordered: Sequence[Plane], affine: NDArray[np.float64]) -> None:
     """Check that the four corners of every slice, from its own header, are where the grid puts
     them.
     """

@@ -12,13 +12,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from ...core.errors import FormatError
 from ..disk import HEAD_BYTES, Inflated, head_of, natural_key, told
+from .marks import TAGS as TAGS_OF_MARKS
+from .marks import Marks, marks_of, number, numbers, text
 
 # Only these attributes are read; the rest of a header can be large.
-TAGS = [
+TAGS: list[str | int] = [
     "SOPClassUID",
     "SOPInstanceUID",
     "SeriesInstanceUID",
@@ -28,7 +28,6 @@ TAGS = [
     "ProtocolName",
     "ContrastBolusAgent",
     "SeriesNumber",
-    "PatientID",
     "Rows",
     "Columns",
     "NumberOfFrames",
@@ -44,6 +43,8 @@ TAGS = [
     "RescaleSlope",
     "RescaleIntercept",
     "ModalityLUTSequence",
+    "PhotometricInterpretation",
+    *TAGS_OF_MARKS,
 ]
 DEFLATED, MOST_DEFLATED = b"1.2.840.10008.1.2.1.99", 1 << 28  # transfer syntax; bytes of one file
 DICOMDIR = "1.2.840.10008.1.3.10"
@@ -66,12 +67,17 @@ VRS = (
 
 
 @dataclass(frozen=True)
-class Slice:
-    """The header of one file as plain data. Lengths are 0 if the attribute is missing; vectors are
-    empty. Positions are in LPS mm, as on disk.
+class Plane:
+    """One plane of pixels and its header as plain data. Lengths are 0 if the attribute is missing;
+    vectors are empty. Positions are in LPS mm, as on disk.
+
+    ``frame`` is its index in a multi-frame file, from 0, or None; ``tile`` its rectangle (top,
+    bottom, left, right) in the image of a mosaic, or None.
     """
 
     path: Path
+    frame: int | None
+    tile: tuple[int, int, int, int] | None
     instance: str
     sop_class: str
     rows: int
@@ -89,6 +95,8 @@ class Slice:
     bits: int
     signed: bool
     lookup: bool
+    photometric: str
+    marks: Marks
 
 
 @dataclass(frozen=True)
@@ -108,10 +116,19 @@ class SeriesFacts:
 
 @dataclass(frozen=True)
 class Series(SeriesFacts):
-    """The image files that share a SeriesInstanceUID, in natural order of their names."""
+    """One volume of the files that share a SeriesInstanceUID, with its planes in natural order of
+    their files.
+
+    ``part`` is the name of the volume if the series has several ("echo2"), else "". ``notes`` are
+    sentences about how it was read; ``set_aside`` are files of the series that are no part of any
+    volume, each with the reason.
+    """
 
     files: tuple[Path, ...] = field(repr=False)
-    slices: tuple[Slice, ...] = field(repr=False)
+    planes: tuple[Plane, ...] = field(repr=False)
+    part: str = ""
+    notes: tuple[str, ...] = ()
+    set_aside: tuple[tuple[Path, str], ...] = ()
 
     @property
     def title(self) -> str:
@@ -202,72 +219,70 @@ def not_an_image(dataset: Any) -> str:
     return ""
 
 
-def slice_of(path: Path, dataset: Any) -> Slice:
-    """Convert the header of an image file; missing attributes get their defaults."""
+def planes_of(path: Path, dataset: Any) -> list[Plane]:
+    """The planes of an image file; missing attributes get their defaults."""
     with told(path, "DICOM file"):
         kind = dataset.get("ImageType") or ()
-        return Slice(
-            path,
-            str(dataset.get("SOPInstanceUID", "")),
-            str(dataset.get("SOPClassUID", "")),
-            int(dataset.Rows),
-            int(dataset.Columns),
-            int(_number(dataset, "NumberOfFrames", 1)),
-            int(_number(dataset, "SamplesPerPixel", 1)),
-            (kind,) if isinstance(kind, str) else tuple(map(str, kind)),
-            _numbers(dataset, "ImagePositionPatient", 3),
-            _numbers(dataset, "ImageOrientationPatient", 6),
-            _numbers(dataset, "PixelSpacing", 2),
-            _number(dataset, "SpacingBetweenSlices", 0) or _number(dataset, "SliceThickness", 0),
-            _number(dataset, "RescaleSlope", 1) or 1.0,
-            _number(dataset, "RescaleIntercept", 0),
-            "RescaleSlope" in dataset,
-            int(_number(dataset, "BitsStored", 16)),
-            bool(dataset.get("PixelRepresentation", 0)),
-            "ModalityLUTSequence" in dataset,
+        kind = (kind,) if isinstance(kind, str) else tuple(map(str, kind))
+        one = Plane(
+            path=path,
+            frame=None,
+            tile=None,
+            instance=str(dataset.get("SOPInstanceUID", "")),
+            sop_class=str(dataset.get("SOPClassUID", "")),
+            rows=int(dataset.Rows),
+            columns=int(dataset.Columns),
+            frames=int(_number(dataset, "NumberOfFrames", 1)),
+            samples=int(_number(dataset, "SamplesPerPixel", 1)),
+            kind=kind,
+            position=_vector(dataset, "ImagePositionPatient", 3),
+            orientation=_vector(dataset, "ImageOrientationPatient", 6),
+            spacing=_vector(dataset, "PixelSpacing", 2),
+            thickness=_number(dataset, "SpacingBetweenSlices", 0)
+            or _number(dataset, "SliceThickness", 0),
+            slope=_number(dataset, "RescaleSlope", 1) or 1.0,
+            intercept=_number(dataset, "RescaleIntercept", 0),
+            rescaled="RescaleSlope" in dataset,
+            bits=int(_number(dataset, "BitsStored", 16)),
+            signed=bool(dataset.get("PixelRepresentation", 0)),
+            lookup="ModalityLUTSequence" in dataset,
+            photometric=str(dataset.get("PhotometricInterpretation", "")),
+            marks=marks_of(dataset, kind),
         )
+        return [one]
 
 
 def facts_of(dataset: Any) -> SeriesFacts:
     """What the header of a file states about its series."""
 
-    def text(name: str) -> str:
-        value = dataset.get(name)
-        return "" if value is None else str(value).strip()
-
     return SeriesFacts(
         str(dataset.get("SeriesInstanceUID", "")),
-        text("Modality"),
-        text("SeriesDescription") or text("ProtocolName"),
-        text("SeriesNumber"),
-        text("PatientID"),
-        text("StudyInstanceUID"),
-        text("ContrastBolusAgent"),
+        text(dataset, "Modality"),
+        text(dataset, "SeriesDescription") or text(dataset, "ProtocolName"),
+        text(dataset, "SeriesNumber"),
+        text(dataset, "PatientID"),
+        text(dataset, "StudyInstanceUID"),
+        text(dataset, "ContrastBolusAgent"),
     )
 
 
-def series_of(members: Sequence[tuple[Slice, SeriesFacts]]) -> Series:
-    """Collect the slices of one series; the attributes of the series are those of its first
+def series_of(members: Sequence[tuple[Plane, SeriesFacts]]) -> Series:
+    """Collect the planes of one series; the attributes of the series are those of its first
     file.
     """
     # The files are sorted by name; their order in space is found in ``geometry``.
     ordered = tuple(sorted((one for one, _ in members), key=lambda one: natural_key(one.path)))
-    return Series(**vars(members[0][1]), files=tuple(one.path for one in ordered), slices=ordered)
+    files = tuple(dict.fromkeys(one.path for one in ordered))
+    return Series(**vars(members[0][1]), files=files, planes=ordered)
 
 
-def _numbers(dataset: Any, name: str, count: int) -> tuple[float, ...]:
+def _vector(dataset: Any, name: str, count: int) -> tuple[float, ...]:
     """Return ``count`` finite numbers, or () if the attribute does not hold exactly these."""
-    try:
-        values = tuple(float(v) for v in dataset.get(name) or ())
-    except (TypeError, ValueError):
-        return ()
-    return values if len(values) == count and np.isfinite(values).all() else ()
+    values = numbers(dataset, name)
+    return values if len(values) == count else ()
 
 
 def _number(dataset: Any, name: str, default: float) -> float:
     """Return a number, or ``default`` if the attribute is missing, empty or not a number."""
-    value = dataset.get(name)
-    try:
-        return default if value in (None, "") else float(value)
-    except (TypeError, ValueError):
-        return default
+    found = number(dataset, name)
+    return default if found is None else found

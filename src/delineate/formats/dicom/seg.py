@@ -222,8 +222,8 @@ def _series_of(series_files: Sequence[str | Path]) -> tuple[Grid, list[Path]]:
         )
     # Put the slices back together, so that they are checked and sorted as one series.
     first = found[0]
-    slices = tuple(one for series in found for one in series.slices)
-    whole = replace(first, files=tuple(one.path for one in slices), slices=slices)
+    slices = tuple(one for series in found for one in series.planes)
+    whole = replace(first, files=tuple(one.path for one in slices), planes=slices)
     with told(Path(series_files[0]).parent, "DICOM series"):
         grid, ordered = layout(whole)
     return grid, [one.path for one in ordered]

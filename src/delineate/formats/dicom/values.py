@@ -17,7 +17,7 @@ from ...extras import require_extra
 from .. import apart
 from ..disk import told
 from .geometry import layout
-from .headers import Series, Slice, open_dataset
+from .headers import Plane, Series, open_dataset
 
 # Plug-ins of pydicom in the order in which they are tried. Those of the core come first, so that
 # the extra changes no pixel. None of them has a licence that binds users.
@@ -64,7 +64,7 @@ def read_series(series: Series) -> Volume:
     return Volume(volume, grid, unit, str(source), meta)
 
 
-def _dtype(ordered: Sequence[Slice]) -> type[np.generic]:
+def _dtype(ordered: Sequence[Plane]) -> type[np.generic]:
     """Choose int16 or int32 if every rescaled value is whole and fits, else float32."""
     low = high = 0.0
     for one in ordered:
@@ -83,7 +83,7 @@ def _dtype(ordered: Sequence[Slice]) -> type[np.generic]:
     return np.int32 if low >= -(2**31) and high < 2**31 else np.float32
 
 
-def _pixels(one: Slice, dtype: np.dtype[Any]) -> NDArray[Any]:
+def _pixels(one: Plane, dtype: np.dtype[Any]) -> NDArray[Any]:
     """Decode and rescale one slice: (rows, columns)."""
     import pydicom
 
@@ -116,7 +116,7 @@ def _pixels(one: Slice, dtype: np.dtype[Any]) -> NDArray[Any]:
     )
 
 
-def _in_child(one: Slice, dataset: Any) -> NDArray[Any]:
+def _in_child(one: Plane, dataset: Any) -> NDArray[Any]:
     """The pixels of a compressed slice. Damaged data can crash, hang or blow up a codec, so it runs
     in a child process.
     """

@@ -1,0 +1,181 @@
+"""What can distinguish the volumes of one series: echo, b-value, time, part of a complex image.
+
+The standard has no attribute that names the volumes of a series, so every attribute that vendors
+use for it is read, and ``group`` finds the ones that explain repeated positions.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+# Private attributes: what they hold, their tag, and the creator of their block (PS3.5 7.8.1).
+PRIVATE = (
+    ("b_value", 0x0019100C, "SIEMENS MR HEADER"),
+    ("direction", 0x0019100E, "SIEMENS MR HEADER"),
+    ("b_value", 0x00431039, "GEMS_PARM_01"),
+    ("b_value", 0x20011003, "Philips Imaging DD 001"),
+    ("b_value", 0x00651009, "Image Private Header"),
+)
+TAGS: list[str | int] = [
+    "PatientID",
+    "FrameOfReferenceUID",
+    "ComplexImageComponent",
+    "EchoNumbers",
+    "EchoTime",
+    "InversionTime",
+    "FlipAngle",
+    "DiffusionBValue",
+    "DiffusionGradientOrientation",
+    "TemporalPositionIdentifier",
+    "TemporalPositionIndex",
+    "TriggerTime",
+    "NominalPercentageOfCardiacPhase",
+    "FrameReferenceTime",
+    "AcquisitionNumber",
+    "AcquisitionDateTime",
+    "AcquisitionDate",
+    "AcquisitionTime",
+    "ContentTime",
+    "ConvolutionKernel",
+    "KVP",
+    "StackID",
+    "InstanceNumber",
+    "ImagesInAcquisition",
+    *(tag for _, tag, _ in PRIVATE),
+    *((tag & 0xFFFF0000) | (tag & 0xFFFF) >> 8 for _, tag, _ in PRIVATE),  # the creators
+]
+COMPONENTS = {
+    **dict.fromkeys(("M", "MAGNITUDE", "M_FFE", "M_SE", "M_IR"), "magnitude"),
+    **dict.fromkeys(("P", "PHASE", "PHASE MAP", "P_FFE", "P_SE", "P_IR"), "phase"),
+    **dict.fromkeys(("R", "REAL", "R_FFE", "R_SE", "R_IR"), "real"),
+    **dict.fromkeys(("I", "IMAGINARY", "I_FFE", "I_SE", "I_IR"), "imaginary"),
+}
+
+
+@dataclass(frozen=True)
+class Marks:
+    """The attributes of one plane; None, "" or () if the file does not state them. Times of the
+    acquisition are strings as in the file, which sort; all others are in the units of the standard
+    (ms, s/mm2, degrees, kV).
+    """
+
+    patient: str = ""
+    frame_of_reference: str = ""
+    component: str = ""  # magnitude, phase, real, imaginary, or another ComplexImageComponent
+    echo: int | None = None
+    echo_time: float | None = None
+    inversion_time: float | None = None
+    flip_angle: float | None = None
+    b_value: float | None = None
+    direction: tuple[float, ...] = ()
+    temporal: int | None = None
+    trigger_time: float | None = None
+    cardiac_phase: float | None = None
+    frame_time: float | None = None
+    acquisition: int | None = None
+    acquired: str = ""
+    content_time: str = ""
+    kernel: str = ""
+    kvp: float | None = None
+    stack: str = ""
+    number: int | None = None  # InstanceNumber
+    images: int | None = None  # ImagesInAcquisition
+
+
+def marks_of(dataset: Any, kind: tuple[str, ...]) -> Marks:
+    """The marks of a header with the ImageType ``kind``."""
+    private = _private(dataset)
+    b_value = number(dataset, "DiffusionBValue")
+    acquired = text(dataset, "AcquisitionDateTime") or (
+        text(dataset, "AcquisitionDate") + text(dataset, "AcquisitionTime")
+    )
+    return Marks(
+        patient=text(dataset, "PatientID"),
+        frame_of_reference=text(dataset, "FrameOfReferenceUID"),
+        component=component_of(text(dataset, "ComplexImageComponent"), kind),
+        echo=_whole(dataset, "EchoNumbers"),
+        echo_time=number(dataset, "EchoTime"),
+        inversion_time=number(dataset, "InversionTime"),
+        flip_angle=number(dataset, "FlipAngle"),
+        b_value=private.get("b_value") if b_value is None else b_value,
+        direction=numbers(dataset, "DiffusionGradientOrientation") or private.get("direction", ()),
+        temporal=_whole(dataset, "TemporalPositionIdentifier")
+        or _whole(dataset, "TemporalPositionIndex"),
+        trigger_time=number(dataset, "TriggerTime"),
+        cardiac_phase=number(dataset, "NominalPercentageOfCardiacPhase"),
+        frame_time=number(dataset, "FrameReferenceTime"),
+        acquisition=_whole(dataset, "AcquisitionNumber"),
+        acquired=acquired,
+        content_time=text(dataset, "ContentTime"),
+        kernel=text(dataset, "ConvolutionKernel"),
+        kvp=number(dataset, "KVP"),
+        stack=text(dataset, "StackID"),
+        number=_whole(dataset, "InstanceNumber"),
+        images=_whole(dataset, "ImagesInAcquisition"),
+    )
+
+
+def component_of(stated: str, kind: tuple[str, ...]) -> str:
+    """The part of a complex image, by ComplexImageComponent or else by the words of ImageType."""
+    if stated and stated != "MIXED":
+        return COMPONENTS.get(stated, stated.lower())
+    return next((COMPONENTS[word] for word in kind[2:] if word in COMPONENTS), "")
+
+
+def text(dataset: Any, name: str) -> str:
+    """The value as text, "" if it is missing or cannot be read; several values are joined."""
+    value = _value(dataset, name)
+    return "" if value is None else str(value).strip()
+
+
+def number(dataset: Any, name: str) -> float | None:
+    """The (first) value as a finite number, or None."""
+    found = numbers(dataset, name)
+    return found[0] if found else None
+
+
+def numbers(dataset: Any, name: str | int) -> tuple[float, ...]:
+    """All values as finite numbers, or () if one of them is not."""
+    value = _value(dataset, name)
+    if value is None or isinstance(value, bytes):
+        return ()
+    several = value if not isinstance(value, str) and hasattr(value, "__iter__") else (value,)
+    try:
+        found = tuple(float(one) for one in several)
+    except (TypeError, ValueError):
+        return ()
+    return found if all(map(math.isfinite, found)) else ()
+
+
+def _value(dataset: Any, name: str | int) -> Any:
+    # pydicom converts an element when it is asked for; one that violates the standard must not
+    # cost the image.
+    try:
+        found = dataset.get(name)
+    except Exception:
+        return None
+    return found.value if isinstance(name, int) and found is not None else found
+
+
+def _whole(dataset: Any, name: str) -> int | None:
+    found = number(dataset, name)
+    return None if found is None else int(found)
+
+
+def _private(dataset: Any) -> dict[str, Any]:
+    """The private attributes whose block has the creator that defines them."""
+    found: dict[str, Any] = {}
+    for name, tag, creator in PRIVATE:
+        values = numbers(dataset, tag)
+        if not values or str(_value(dataset, _block(tag))).strip() != creator:
+            continue
+        # GE adds a multiple of 1e9 to tell how the value was given.
+        found[name] = values[0] % 1e9 if name == "b_value" else values
+    return found
+
+
+def _block(tag: int) -> int:
+    """The tag that holds the creator of a private attribute."""
+    return (tag & 0xFFFF0000) | (tag & 0xFFFF) >> 8
