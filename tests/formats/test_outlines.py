@@ -15,7 +15,7 @@ from PIL import Image
 from delineate.core.errors import FormatError, GeometryError, LabelError
 from delineate.formats import outlines
 from delineate.formats.label_files import read_label_file
-from delineate.formats.outlines import inside_polygon
+from delineate.formats.polygons import inside_polygon
 
 SQUARE = [2.0, 3.0, 7.0, 3.0, 7.0, 6.0, 2.0, 6.0]  # columns 2 to 6, rows 3 to 5
 

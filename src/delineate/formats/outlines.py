@@ -31,6 +31,7 @@ from numpy.typing import NDArray
 from ..core.errors import FormatError, GeometryError, LabelError
 from ..core.inputs import read_json
 from ..core.volume import Volume
+from .polygons import Points, inside_polygon
 from .raster import grid_of
 
 ENDINGS = (".json", ".xml")
@@ -42,7 +43,6 @@ _MARKS = re.compile(
 UNNAMED = "foreground"
 CIRCLE_CORNERS = 360  # of the polygon that stands for a circle or an ellipse
 _ANNOTATORS = ("annotator", "annotator_id", "annotatorid", "rater", "reader", "observer", "user")
-Points = NDArray[np.float64]  # (corners, 2): x, y
 
 
 @dataclass(frozen=True)
@@ -223,28 +223,6 @@ def _region(shape: Shape, rows: int, columns: int) -> tuple[tuple[slice, slice],
     if shape.mask is not None:
         inside |= shape.mask[top - row : bottom - row, left - column : right - column]
     return (slice(top, bottom), slice(left, right)), inside
-
-
-def inside_polygon(polygon: Points, rows: int, columns: int) -> NDArray[np.bool_]:
-    """(rows, columns) the pixels whose centres are inside, by the even-odd rule.
-
-    Args:
-        polygon: (corners, 2) x and y; the last corner is joined to the first.
-    """
-    # Each edge toggles all pixels to the right of its crossing with the row's centre line.
-    toggles = np.zeros((rows, columns + 1), np.int64)
-    for (x1, y1), (x2, y2) in zip(polygon, np.roll(polygon, -1, axis=0), strict=True):
-        low, high = min(y1, y2), max(y1, y2)
-        # Rows whose centre y satisfies low <= y < high.
-        first, last = max(0, int(np.ceil(low - 0.5))), min(rows, int(np.ceil(high - 0.5)))
-        if first >= last:
-            continue
-        row = np.arange(first, last)
-        x = x1 + (row + 0.5 - y1) * (x2 - x1) / (y2 - y1)
-        # The first column whose centre is at the crossing or to the right of it.
-        column = np.clip(np.ceil(x - 0.5), 0, columns).astype(np.int64)
-        np.add.at(toggles, (row, column), 1)
-    return np.asarray(np.cumsum(toggles, axis=1)[:, :columns] % 2 == 1)
 
 
 # ---- COCO ----
