@@ -1,6 +1,6 @@
 """Read a label file as it states itself: pictures with a palette by index, the segments of a
-.seg.nrrd file by their own table of values, layers and names, and the outlines of annotation
-programs.
+.seg.nrrd file by their own table of values, layers and names, the outlines of annotation programs,
+and the contours of RT structure sets.
 
 A file that names its structures is returned with ``meta["names"]``, value -> name. Segments in
 several layers become one label map if they do not overlap; if they do, one channel each, and
@@ -20,7 +20,7 @@ import numpy as np
 from ..core.errors import LabelError
 from ..core.manifest import Source
 from ..core.volume import Volume
-from . import arrays, files, nifti, outlines, raster
+from . import arrays, dicom, files, nifti, outlines, raster
 from .raster import ALPHA, COLOURS
 
 _KEY = re.compile(r"^Segment(\d+)_(Name|LabelValue|Layer)$")
@@ -46,11 +46,40 @@ def read_label_file(path: str | Path | Source, *, by_index: bool = True) -> Volu
         LabelError: two segments of one layer share a value, or a layer does not exist.
     """
     source = path if isinstance(path, Source) else Source(str(path))
+    if contours := structure_set_in(Path(source.path)):
+        return _contoured(contours, source.like)
     if outlines.may_hold(Path(source.path)):
         return _drawn(source)
     volume = _opaque(files.read(source, by_index=by_index))
     found = segments_of(volume.meta.get("segments", {}))
     return _one_map(volume, found) if found else volume
+
+
+def structure_set_in(path: Path) -> Path | None:
+    """The RT structure set at a path: the file itself, or the only file of a folder; else None."""
+    if path.is_dir():
+        members = [p for p in path.iterdir() if not p.name.startswith(".")]
+        path = members[0] if len(members) == 1 else path
+    return path if dicom.kind_of(path) == "RTSTRUCT" else None
+
+
+def _contoured(path: Path, like: str) -> Volume:
+    """The contours of a structure set on the grid of ``like``, else of the series that it belongs
+    to.
+    """
+    place = files.place_of(like) if like else None
+    if place is not None and place.is_file() and files.detect(place) != "DICOM":
+        return dicom.read_rtstruct(path, files.read_grid(like))
+    if place is None:
+        series = dicom.series_of_label(path)
+    else:
+        series = dicom.choose(place, like.rpartition("#")[2] if str(place) != like else "")
+    # A structure set that names the series belongs to it, even if a copy of the series got another
+    # frame of reference.
+    named = dicom.references(path).names(series)
+    frame = "" if named else series.planes[0].marks.frame_of_reference
+    volume = dicom.read_rtstruct(path, dicom.layout(series)[0], frame_of_reference=frame)
+    return replace(volume, meta=volume.meta | {"patient": series.patient_id})
 
 
 def _drawn(source: Source) -> Volume:

@@ -3,24 +3,34 @@
 headers.py   one file's planes as plain data        find.py    series in folders; choosing one
 geometry.py  positions of a series' slices          values.py  their voxels
 seg.py       label volumes as DICOM Segmentation objects
+rtstruct.py  contours of structure sets as voxels
+references.py  the series that a segmentation or structure set belongs to
 """
 
 from .find import choose, find, find_series, problem_of
 from .geometry import layout, tolerance_mm
 from .headers import DAMAGED, Plane, Series, is_dicom, is_image
+from .references import References, kind_of, references, series_of_label
+from .rtstruct import read_roi_names, read_rtstruct
 from .values import read_series
 
 __all__ = [
     "DAMAGED",
     "Plane",
+    "References",
     "Series",
     "choose",
     "find",
     "find_series",
     "is_dicom",
     "is_image",
+    "kind_of",
     "layout",
     "problem_of",
+    "read_roi_names",
+    "read_rtstruct",
     "read_series",
+    "references",
+    "series_of_label",
     "tolerance_mm",
 ]

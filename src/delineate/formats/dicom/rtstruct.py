@@ -31,11 +31,10 @@ from ..polygons import Points, Rule, area_of, inside_polygons
 from .headers import open_dataset
 
 RTSTRUCT = "1.2.840.10008.5.1.4.1.1.481.3"  # SOP class
-CLOSED = ("CLOSED_PLANAR", "CLOSEDPLANAR_XOR")
 MOST_POINTS = 50_000_000  # of all contours of one file
 IN_MEMORY = 4  # bytes in memory for each byte of the file, about
 LPS_TO_RAS = np.array([-1.0, -1.0, 1.0])
-TILTED = 0.1  # a contour may leave its plane by this share of the gap
+TILTED, TILTED_MM = 0.1, 0.05  # a contour may leave its plane by this share of the gap, or by this
 SAME_PLANE = 0.1  # contours of one plane differ by at most this share of the gap
 BEYOND = 0.5  # pixels by which a contour may leave the image without loss of a pixel's centre
 SAME_POINT_MM = 1e-3
@@ -253,13 +252,13 @@ def draw(roi: Roi, grid: Grid, rule: Rule = "centre") -> RoiDrawing:
             leave(reason)
             continue
         one = planes.place(contour)
-        if one.tilt_mm > TILTED * planes.gap_mm:
+        if one.tilt_mm > max(TILTED * planes.gap_mm, TILTED_MM):
             leave("tilted", one.tilt_mm)
         elif not 0 <= one.k < grid.shape[2]:
             leave("outside", one.off_mm)
         else:
             placed.append(one)
-    every = [one for one in _once(placed, leave)]
+    every = list(_once(placed, leave))
     used = list(_nearest(every, planes, leave))
     limits = np.array([grid.shape[0], grid.shape[1]])
     for one in used:
@@ -464,7 +463,7 @@ def read_rtstruct(
         refuse_large(2 * int(np.prod(grid.shape)))
         array = _label_map(drawings, grid)
     meta = {
-        "modality": "RTSTRUCT",
+        "modality": "",
         "patient": "",
         "spacing_known": True,
         "place_known": True,

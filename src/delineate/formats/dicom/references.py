@@ -1,0 +1,165 @@
+"""What DICOM objects with labels refer to, and the series that they belong to.
+
+An object belongs to the series with the instances (SOPInstanceUID) that it names; if no series has
+one of them, to the series that it names; else to the only series in its frame of reference. Copies
+of a series often have new instance UIDs, and all series of one examination may share their frame of
+reference, so the order matters.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from ...core.errors import FormatError
+from ..disk import head_of, told
+from .find import find_series, problem_of
+from .headers import Series, is_dicom, open_dataset
+
+KINDS = {
+    "1.2.840.10008.5.1.4.1.1.481.3": "RTSTRUCT",
+    "1.2.840.10008.5.1.4.1.1.66.4": "SEG",
+    "1.2.840.10008.5.1.4.1.1.66.7": "SEG",  # label maps
+}
+FOLDERS_ABOVE = 3  # in which the series of an object is searched, its own included
+MOST_FILES = 20_000  # in a folder that is searched
+
+
+@dataclass(frozen=True)
+class References:
+    """The SeriesInstanceUIDs and SOPInstanceUIDs that an object names, and the UID of its frame of
+    reference ("" if it states none, or several).
+    """
+
+    series: frozenset[str]
+    instances: frozenset[str]
+    frame_of_reference: str
+
+    def names(self, series: Series) -> bool:
+        """Whether the object names the series itself or an instance of it."""
+        return series.uid in self.series or any(p.instance in self.instances for p in series.planes)
+
+    def choose(self, series: Sequence[Series]) -> list[Series]:
+        """The series that the object belongs to: one, none, or several that fit equally well."""
+        named = [sum(p.instance in self.instances for p in one.planes) for one in series]
+        if any(named):
+            return [one for one, count in zip(series, named, strict=True) if count == max(named)]
+        if found := [one for one in series if one.uid in self.series]:
+            return found
+        frame = self.frame_of_reference
+        return [one for one in series if frame and _frame_of(one) == frame]
+
+
+def _frame_of(series: Series) -> str:
+    return series.planes[0].marks.frame_of_reference
+
+
+def kind_of(path: str | Path) -> str:
+    """ "RTSTRUCT" or "SEG" by the SOP class of a DICOM file; "" for all else and what cannot be
+    read.
+    """
+    try:
+        with told(path, "DICOM file"):
+            if not Path(path).is_file() or not is_dicom(head_of(path)):
+                return ""
+            return KINDS.get(str(_dataset(path, "SOPClassUID").get("SOPClassUID")), "")
+    except FormatError:
+        return ""
+
+
+def references(path: str | Path) -> References:
+    """What a structure set (PS3.3 C.8.8.5) or a segmentation (C.12.4, C.7.6.16.2.6) refers to.
+
+    Raises:
+        FormatError: it cannot be read.
+    """
+    with told(path, "DICOM file"):
+        dataset = _dataset(path)
+        if dataset.get("SOPClassUID") in KINDS and KINDS[dataset.SOPClassUID] == "RTSTRUCT":
+            return _of_structure_set(dataset)
+        return _of_segmentation(dataset)
+
+
+def series_of_label(path: str | Path) -> Series:
+    """The series that an object belongs to, from its own folder or those above it.
+
+    Raises:
+        FormatError: there is none, or several fit.
+    """
+    named = references(path)
+    place = Path(path).absolute()
+    for folder in list(place.parents)[:FOLDERS_ABOVE]:
+        if sum(1 for _ in islice(folder.rglob("*"), MOST_FILES + 1)) > MOST_FILES:
+            break
+        found = named.choose([one for one in find_series(folder) if not problem_of(one)])
+        if len(found) == 1:
+            return found[0]
+        if found:
+            raise FormatError(
+                f"could belong to {len(found)} series here: "
+                f"{'; '.join(one.title for one in found)}; name one with --like",
+                path=path,
+            )
+    raise FormatError(
+        "the series that it belongs to is not in its folder or those above; name it with --like",
+        path=path,
+    )
+
+
+def _dataset(path: str | Path, *tags: str) -> Any:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        more: dict[str, Any] = {"specific_tags": list(tags)} if tags else {}
+        return open_dataset(path, stop_before_pixels=True, **more)
+
+
+def _of_structure_set(dataset: Any) -> References:
+    frames = "ReferencedFrameOfReferenceSequence"
+    studies, inside = "RTReferencedStudySequence", "RTReferencedSeriesSequence"
+    series = [*_items(dataset, frames, studies, inside)]
+    images = [
+        *(image for one in series for image in _items(one, "ContourImageSequence")),
+        *_items(dataset, "ROIContourSequence", "ContourSequence", "ContourImageSequence"),
+    ]
+    rois = list(_items(dataset, "StructureSetROISequence"))
+    stated = _uids(rois, "ReferencedFrameOfReferenceUID") or _uids(
+        list(_items(dataset, frames)), "FrameOfReferenceUID"
+    )
+    return References(
+        _uids(series, "SeriesInstanceUID"),
+        _uids(images, "ReferencedSOPInstanceUID"),
+        next(iter(stated)) if len(stated) == 1 else "",
+    )
+
+
+def _of_segmentation(dataset: Any) -> References:
+    studies = "StudiesContainingOtherReferencedInstancesSequence"
+    series = [
+        *_items(dataset, "ReferencedSeriesSequence"),
+        *_items(dataset, studies, "ReferencedSeriesSequence"),
+    ]
+    instances = [one for item in series for one in _items(item, "ReferencedInstanceSequence")]
+    instances += _items(dataset, "SourceImageSequence")
+    if not instances:
+        per_frame = ("DerivationImageSequence", "SourceImageSequence")
+        for groups in ("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"):
+            instances += _items(dataset, groups, *per_frame)
+    return References(
+        _uids(series, "SeriesInstanceUID"),
+        _uids(instances, "ReferencedSOPInstanceUID"),
+        str(dataset.get("FrameOfReferenceUID") or ""),
+    )
+
+
+def _uids(items: Sequence[Any], name: str) -> frozenset[str]:
+    return frozenset(str(one.get(name)) for one in items if one.get(name))
+
+
+def _items(dataset: Any, *names: str) -> Iterator[Any]:
+    """The items of a sequence in all items of the sequences around it."""
+    for item in dataset.get(names[0]) or ():
+        yield from _items(item, *names[1:]) if len(names) > 1 else (item,)
