@@ -270,7 +270,7 @@ def test_missing_geometry(tmp_path, upright, numbered, field):
     ("fields", "reason"),
     [
         ({"NumberOfFrames": 2}, "multi-frame"),
-        ({"ImageType": ["ORIGINAL", "PRIMARY", "MOSAIC"]}, "mosaics"),
+        ({"ImageType": ["ORIGINAL", "PRIMARY", "MOSAIC"]}, "a mosaic that does not state"),
         ({"SamplesPerPixel": 3}, "colour"),
         ({"ImageType": ["ORIGINAL", "PRIMARY", "LOCALIZER"]}, "localisers"),
     ],

@@ -12,7 +12,7 @@ import numpy as np
 import pydicom
 import pytest
 from pydicom.encaps import encapsulate
-from pydicom.pixels.decoders.base import get_decoder
+from pydicom.pixels.decoders.base import Decoder, get_decoder
 from pydicom.uid import (
     HTJ2K,
     MPEG2MPML,
@@ -208,11 +208,11 @@ def test_the_core_decodes_first_so_that_the_extra_changes_no_pixel(monkeypatch):
     array, used = pixels(12, 0), []
     coded = dataset(array, 12, 0)
     coded.compress(JPEG2000Lossless, generate_instance_uid=False)
-    real = pydicom.Dataset.pixel_array_options
+    real = Decoder.as_array
     monkeypatch.setattr(
-        pydicom.Dataset,
-        "pixel_array_options",
-        lambda self, **how: (used.append(how["decoding_plugin"]), real(self, **how))[1],
+        Decoder,
+        "as_array",
+        lambda self, *src, **how: (used.append(how["decoding_plugin"]), real(self, *src, **how))[1],
     )
     values._decoded(coded)
     assert used == ["pillow"]

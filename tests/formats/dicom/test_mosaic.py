@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import nibabel
 import numpy as np
 import pydicom
 import pytest
 from siemens import csa, mosaic, protocol
 
 from delineate.core.errors import FormatError, GeometryError
+from delineate.formats.dicom import find_series, read_series
 from delineate.formats.dicom.csa import fields_of, protocol_of, read_csa
 from delineate.formats.dicom.mosaic import is_mosaic, tiles_of
 
@@ -27,7 +29,7 @@ def positions(dataset):
 @pytest.mark.parametrize("second", [True, False])
 def test_tiles_by_the_header_of_the_image(second):
     tiles = tiles_of(mosaic(image=image(second=second)))
-    assert [(one.top, one.bottom, one.left, one.right) for one in tiles] == BOXES
+    assert [one.box for one in tiles] == BOXES
     # The first voxel is half a slice (4 x 3 mm, 3 x 2 mm) before its centre.
     assert [one.position for one in tiles] == [
         (4, 17, 30),
@@ -149,7 +151,7 @@ def test_grid_of_united_imaging():
     one.add_new(0x00651051, "SQ", items)
     # 5 slices: 3 columns and 2 rows of tiles, where Siemens has 3 rows.
     tiles = tiles_of(one)
-    assert [(t.top, t.bottom, t.left, t.right) for t in tiles] == BOXES
+    assert [one.box for one in tiles] == BOXES
     assert [t.position[2] for t in tiles] == [40, 37.5, 35, 32.5, 30]
     one[0x00651050].value = "6"
     with pytest.raises(FormatError, match="6 slices with the positions of 5"):
@@ -198,6 +200,21 @@ def test_real_mosaics(real_data):
     )
     tiles = tiles_of(header)
     assert len(tiles) == 40
-    assert tiles[39].right - tiles[39].left == 192
+    assert tiles[39].box == (960, 1152, 768, 960)
     np.testing.assert_allclose(tiles[0].position, (-121.4632, -120.5750, 84.0147), atol=1e-4)
     np.testing.assert_allclose(tiles[39].position, (-121.5062, -138.8442, -11.7584), atol=1e-4)
+
+
+def test_real_mosaics_equal_the_reference(real_data):
+    """Every voxel of dcm2niix's result (``Ref``) is at the same place with the same value."""
+    folder = real_data / "dicom/dcm_qa_12bit"
+    for path in sorted((folder / "In").iterdir()):
+        (series,) = find_series(path)
+        image = nibabel.load(folder / "Ref" / f"{series.number}.nii")
+        volume = read_series(series)
+        assert volume.shape == (64, 64, 35)
+        # dcm2niix reverses the rows.
+        np.testing.assert_allclose(
+            volume.affine[:3, 3], (image.affine @ (0, 63, 0, 1))[:3], atol=1e-4
+        )
+        np.testing.assert_array_equal(volume.array, np.asanyarray(image.dataobj)[:, ::-1])

@@ -7,8 +7,8 @@ lie within 0.05 mm (1 % of the gap for gaps above 5 mm) of the grid, or the seri
 nothing is interpolated, dropped or guessed. Arrays are (column, row, slice). LPS becomes RAS+ here.
 
 Slices that are stacked at an angle to the normal of their planes (a tilted gantry) give a sheared
-grid, exactly as positioned. Not supported yet: multi-frame (enhanced) objects, mosaics, several
-time points, colour.
+grid, exactly as positioned. Not supported yet: multi-frame (enhanced) objects, several time points,
+colour.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ def layout(series: Series) -> tuple[Grid, list[Plane]]:
     """Compute the grid of a series and sort its slices in the order of k.
 
     Raises:
-        FormatError: objects that this version does not read (multi-frame, mosaic, colour,
-            localiser, mixed kinds, lookup table).
+        FormatError: objects that this version does not read (multi-frame, colour, localiser,
+            mixed kinds), or mosaics without what gives their slices a place.
         GeometryError: missing, mixed, uneven or duplicate positions, or a tilt above
             ``MOST_TILT_DEG``.
     """
@@ -76,17 +76,15 @@ def _refuse_kinds(slices: Sequence[Plane]) -> None:
         "multi-frame (enhanced) objects are not supported yet": [
             s.frames > 1 or s.sop_class in ENHANCED for s in slices
         ],
-        "mosaics (many slices in one image) are not supported": [
-            "MOSAIC" in s.kind or "VFRAME" in s.kind for s in slices
-        ],
         "colour images (such as secondary captures) cannot be read as a volume": [
-            s.samples != 1 for s in slices
+            s.samples != 1 or s.photometric == "PALETTE COLOR" for s in slices
         ],
         "localisers (scout views) cannot be read as a volume": [
             "LOCALIZER" in s.kind for s in slices
         ],
-        "a modality lookup table is not supported": [s.lookup for s in slices],
     }
+    for problem in dict.fromkeys(s.problem for s in slices if s.problem):
+        reasons[problem] = [s.problem == problem for s in slices]
     for reason, chosen in reasons.items():
         if any(chosen):
             raise FormatError(reason + count(chosen))

@@ -8,14 +8,15 @@ import contextlib
 import struct
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from ...core.errors import FormatError
+from ...core.errors import FormatError, GeometryError
 from ..disk import HEAD_BYTES, Inflated, head_of, natural_key, told
 from .marks import TAGS as TAGS_OF_MARKS
 from .marks import Marks, marks_of, number, numbers, text
+from .mosaic import NUMBER_OF_IMAGES, is_mosaic, tiles_of
 
 # Only these attributes are read; the rest of a header can be large.
 TAGS: list[str | int] = [
@@ -44,6 +45,7 @@ TAGS: list[str | int] = [
     "RescaleIntercept",
     "ModalityLUTSequence",
     "PhotometricInterpretation",
+    NUMBER_OF_IMAGES,
     *TAGS_OF_MARKS,
 ]
 DEFLATED, MOST_DEFLATED = b"1.2.840.10008.1.2.1.99", 1 << 28  # transfer syntax; bytes of one file
@@ -68,8 +70,8 @@ VRS = (
 
 @dataclass(frozen=True)
 class Plane:
-    """One plane of pixels and its header as plain data. Lengths are 0 if the attribute is missing;
-    vectors are empty. Positions are in LPS mm, as on disk.
+    """One plane of pixels and its header as plain data. Lengths are 0 if the attribute is missing
+    (BitsStored in floating-point images); vectors are empty. Positions are in LPS mm, as on disk.
 
     ``frame`` is its index in a multi-frame file, from 0, or None; ``tile`` its rectangle (top,
     bottom, left, right) in the image of a mosaic, or None.
@@ -97,6 +99,7 @@ class Plane:
     lookup: bool
     photometric: str
     marks: Marks
+    problem: str = ""  # why it is no plane in space
 
 
 @dataclass(frozen=True)
@@ -243,13 +246,32 @@ def planes_of(path: Path, dataset: Any) -> list[Plane]:
             slope=_number(dataset, "RescaleSlope", 1) or 1.0,
             intercept=_number(dataset, "RescaleIntercept", 0),
             rescaled="RescaleSlope" in dataset,
-            bits=int(_number(dataset, "BitsStored", 16)),
+            bits=int(_number(dataset, "BitsStored", 0)),
             signed=bool(dataset.get("PixelRepresentation", 0)),
             lookup="ModalityLUTSequence" in dataset,
             photometric=str(dataset.get("PhotometricInterpretation", "")),
             marks=marks_of(dataset, kind),
         )
-        return [one]
+        return _tiles(one) if is_mosaic(dataset) else [one]
+
+
+def _tiles(one: Plane) -> list[Plane]:
+    """The planes of a mosaic; the image itself with a problem if its tiles have no known place."""
+    try:
+        header = open_dataset(one.path, stop_before_pixels=True)
+        tiles = tiles_of(header)
+    except (FormatError, GeometryError) as error:
+        return [replace(one, problem=error.message)]
+    return [
+        replace(
+            one,
+            tile=tile.box,
+            rows=tile.box[1] - tile.box[0],
+            columns=tile.box[3] - tile.box[2],
+            position=tile.position,
+        )
+        for tile in tiles
+    ]
 
 
 def facts_of(dataset: Any) -> SeriesFacts:

@@ -25,7 +25,6 @@ from . import csa
 
 Vector = NDArray[np.float64]
 NUMBER_OF_IMAGES = 0x0019100A  # Siemens, group "SIEMENS MR HEADER"
-IMAGE_TYPE_TEXT = 0x00211175  # Siemens, enhanced objects: the ImageType of a classic one
 NUMBER_IN_GRID, GRID_SEQUENCE = 0x00651050, 0x00651051  # United Imaging
 SAME_GAP_MM, PARALLEL = 0.05, 0.999
 NEAR = 0.25  # of the stack: a slice as near to one of its ends as this belongs to that end
@@ -33,14 +32,11 @@ NEAR = 0.25  # of the stack: a slice as near to one of its ends as this belongs 
 
 @dataclass(frozen=True)
 class Tile:
-    """A slice in the image of a mosaic: its rectangle in pixels, and the position of the centre of
-    its first pixel in LPS mm.
+    """A slice in the image of a mosaic: its rectangle (top, bottom, left, right) in pixels, and the
+    position of the centre of its first pixel in LPS mm.
     """
 
-    top: int
-    bottom: int
-    left: int
-    right: int
+    box: tuple[int, int, int, int]
     position: tuple[float, float, float]
 
 
@@ -109,7 +105,7 @@ def _tiles_of_grid(dataset: Any) -> tuple[Tile, ...]:
 
 
 def _tile(box: tuple[int, int, int, int], position: Vector) -> Tile:
-    return Tile(*box, (float(position[0]), float(position[1]), float(position[2])))
+    return Tile(box, (float(position[0]), float(position[1]), float(position[2])))
 
 
 def _boxes(dataset: Any, count: int, square: bool) -> list[tuple[int, int, int, int]]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,9 @@ from .headers import Plane, Series, open_dataset
 # Plug-ins of pydicom in the order in which they are tried. Those of the core come first, so that
 # the extra changes no pixel. None of them has a licence that binds users.
 DECODERS = ("pydicom", "pillow", "pyjpegls", "gdcm", "pylibjpeg")
+PIXELS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
+RLE = "1.2.840.10008.1.2.5"
+BYTES_A_CALL = 1 << 26  # of the frames that the child process returns at once
 
 
 def read_series(series: Series) -> Volume:
@@ -37,13 +41,13 @@ def read_series(series: Series) -> Volume:
     """
     with told(series.files[0].parent, "DICOM series"):
         grid, ordered = layout(series)
-    # (slice, row, column) in memory, so that each file fills one contiguous block.
+    # (slice, row, column) in memory, so that each plane fills one contiguous block.
     dtype = np.dtype(_dtype(ordered))
     with told(series.files[0].parent):
         refuse_large(math.prod(grid.shape) * dtype.itemsize)
     array = np.empty((grid.shape[2], grid.shape[1], grid.shape[0]), dtype)
-    for k, one in enumerate(ordered):
-        array[k] = _pixels(one, array.dtype)
+    for path, places in _by_file(ordered).items():
+        _fill(array, path, {k: ordered[k] for k in places})
     volume = _narrowed(array).transpose(2, 1, 0)
     unit = "HU" if series.modality == "CT" and all(s.rescaled for s in ordered) else "a.u."
     meta = {
@@ -68,7 +72,10 @@ def _dtype(ordered: Sequence[Plane]) -> type[np.generic]:
     """Choose int16 or int32 if every rescaled value is whole and fits, else float32."""
     low = high = 0.0
     for one in ordered:
-        if one.slope != round(one.slope) or one.intercept != round(one.intercept):
+        if one.lookup:
+            low, high = min(low, -32768), max(high, 65535)
+            continue
+        if not one.bits or one.slope != round(one.slope) or one.intercept != round(one.intercept):
             return np.float32
         # The range follows from BitsStored, not from the pixels, so no file is decoded for it.
         ends = (
@@ -83,31 +90,71 @@ def _dtype(ordered: Sequence[Plane]) -> type[np.generic]:
     return np.int32 if low >= -(2**31) and high < 2**31 else np.float32
 
 
-def _pixels(one: Plane, dtype: np.dtype[Any]) -> NDArray[Any]:
-    """Decode and rescale one slice: (rows, columns)."""
+def _by_file(ordered: Sequence[Plane]) -> dict[Path, list[int]]:
+    """The planes of each file, so that it is read once."""
+    places: dict[Path, list[int]] = {}
+    for k, one in enumerate(ordered):
+        places.setdefault(one.path, []).append(k)
+    return places
+
+
+def _fill(array: NDArray[Any], path: Path, planes: Mapping[int, Plane]) -> None:
+    """Decode a file, and write the values of its planes to their places in ``array``."""
     import pydicom
 
-    with told(one.path, "DICOM image"), warnings.catch_warnings():
+    with told(path, "DICOM image"), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        dataset = open_dataset(one.path)
-        if "PixelData" not in dataset:
+        dataset = open_dataset(path)
+        if not any(name in dataset for name in PIXELS):
             raise FormatError("a DICOM image without pixel data")
         if not hasattr(dataset.file_meta, "TransferSyntaxUID"):
             # The default transfer syntax if none is stated (PS3.5 10.1).
             dataset.file_meta.TransferSyntaxUID = pydicom.uid.ImplicitVRLittleEndian
-        pixels = (
-            _in_child(one, dataset)
-            if dataset.file_meta.TransferSyntaxUID.is_encapsulated
-            and dataset.file_meta.TransferSyntaxUID != pydicom.uid.RLELossless
-            else _decoded(dataset)
-        )
-    if pixels.shape[-2:] != (one.rows, one.columns) or pixels.size != one.rows * one.columns:
+        frames = sorted({one.frame or 0 for one in planes.values()})
+        for frame, pixels in zip(frames, _frames(path, dataset, frames), strict=True):
+            for k, one in planes.items():
+                if (one.frame or 0) == frame:
+                    array[k] = _rescaled(_cut(pixels, one), one, dataset, array.dtype)
+
+
+def _frames(path: Path, dataset: Any, frames: Sequence[int]) -> Iterator[NDArray[Any]]:
+    """The frames of a file as stored. Damaged data can crash, hang or blow up a codec, so that runs
+    in a child process.
+    """
+    syntax = dataset.file_meta.TransferSyntaxUID
+    if not syntax.is_encapsulated or syntax == RLE:
+        for frame in frames:
+            yield _decoded(dataset, frame)
+        return
+    nbytes = dataset.Rows * dataset.Columns * 4
+    refuse_large(nbytes, len(dataset.PixelData))
+    # A call returns frames of about as many bytes.
+    step = max(1, BYTES_A_CALL // nbytes)
+    for start in range(0, len(frames), step):
+        part = frames[start : start + step]
+        size = nbytes * len(part)
+        yield from apart.call("dicom.values:decoded", str(path), list(part), nbytes=size)[1]
+
+
+def _cut(pixels: NDArray[Any], one: Plane) -> NDArray[Any]:
+    """The pixels of a plane (rows, columns): those of its frame, or of its tile in a mosaic."""
+    if one.tile is not None:
+        top, bottom, left, right = one.tile
+        pixels = pixels[top:bottom, left:right]
+    if pixels.shape != (one.rows, one.columns):
         raise FormatError(
             f"pixels of shape {pixels.shape}, but the header states {one.rows} rows and "
-            f"{one.columns} columns",
-            path=one.path,
+            f"{one.columns} columns"
         )
-    pixels = pixels.reshape(one.rows, one.columns)
+    return pixels
+
+
+def _rescaled(pixels: NDArray[Any], one: Plane, dataset: Any, dtype: np.dtype[Any]) -> NDArray[Any]:
+    """The values of stored pixels (rows, columns), PS3.3 C.11.1."""
+    if one.lookup:
+        from pydicom.pixels.processing import apply_modality_lut
+
+        return np.asarray(apply_modality_lut(pixels, dataset))
     if dtype.kind == "f":
         return (pixels * one.slope + one.intercept).astype(dtype)
     # Integers are rescaled in a wider type, so that nothing overflows before it is stored.
@@ -116,24 +163,16 @@ def _pixels(one: Plane, dtype: np.dtype[Any]) -> NDArray[Any]:
     )
 
 
-def _in_child(one: Plane, dataset: Any) -> NDArray[Any]:
-    """The pixels of a compressed slice. Damaged data can crash, hang or blow up a codec, so it runs
-    in a child process.
-    """
-    nbytes = one.rows * one.columns * 4
-    refuse_large(nbytes, len(dataset.PixelData))
-    return apart.call("dicom.values:decoded", str(one.path), nbytes=nbytes)[1][0]
-
-
-def decoded(path: str) -> apart.Found:
-    """The pixels of a file as stored, for ``apart.call``."""
+def decoded(path: str, frames: Sequence[int]) -> apart.Found:
+    """The frames of a file as stored, for ``apart.call``."""
     with told(path, "DICOM image"), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return {}, [_decoded(open_dataset(path))]
+        dataset = open_dataset(path)
+        return {}, [_decoded(dataset, frame) for frame in frames]
 
 
-def _decoded(dataset: Any) -> NDArray[Any]:
-    """The pixels as stored.
+def _decoded(dataset: Any, frame: int = 0) -> NDArray[Any]:
+    """The pixels of a frame as stored, (rows, columns) or (rows, columns, samples).
 
     Raises:
         UsageError: the extra with the decoders is not installed.
@@ -147,23 +186,40 @@ def _decoded(dataset: Any) -> NDArray[Any]:
         # pydicom does not pass 12-bit JPEG to GDCM, which takes the process from the stream and
         # decodes it: the stated syntax only has to be another process of JPEG.
         dataset.file_meta.TransferSyntaxUID = syntax = JPEGLossless
+    try:
+        decoder = get_decoder(syntax)
+    except NotImplementedError:
+        raise FormatError(f"the pixels cannot be decoded ({syntax.name}): not supported") from None
     plugins: list[str] = [""]  # pydicom reads what is not compressed
     if syntax.is_encapsulated:
-        try:
-            plugins = sorted(get_decoder(syntax).available_plugins, key=DECODERS.index)
-        except NotImplementedError:
-            plugins, why = [], "not supported"
+        plugins = sorted(decoder.available_plugins, key=DECODERS.index)
+    # pydicom masks the bits above BitsStored, but only if these are the lowest.
+    unused = 0
+    if "PixelData" in dataset and (not syntax.is_encapsulated or syntax == RLE):
+        unused = int(dataset.get("HighBit", dataset.BitsStored - 1)) + 1 - dataset.BitsStored
+    options: dict[str, Any] = {"correct_unused_bits": not unused}
     for plugin in plugins:
-        dataset.pixel_array_options(decoding_plugin=plugin)
         # The decoders are plug-ins with exceptions of their own.
         try:
-            pixels: NDArray[Any] = dataset.pixel_array
-            return pixels
+            pixels, _ = decoder.as_array(dataset, index=frame, decoding_plugin=plugin, **options)
+            return _masked(pixels, dataset, unused) if unused else pixels
         except Exception as error:
             why = why or str(error).strip().splitlines()[0][:150]
-    if syntax.is_encapsulated and why != "not supported":
+    if syntax.is_encapsulated:
         require_extra("dicom", syntax.name)
     raise FormatError(f"the pixels cannot be decoded ({syntax.name}): {why}")
+
+
+def _masked(pixels: NDArray[Any], dataset: Any, unused: int) -> NDArray[Any]:
+    """Pixels whose lowest ``unused`` bits are not part of the value, PS3.5 8.1.1."""
+    above = 8 * pixels.itemsize - unused - dataset.BitsStored
+    if unused < 0 or above < 0:
+        raise FormatError(
+            f"HighBit {dataset.HighBit} does not fit {dataset.BitsStored} of "
+            f"{dataset.BitsAllocated} bits"
+        )
+    # The shift to the right repeats the sign.
+    return np.asarray((pixels << above) >> (above + unused))
 
 
 def _narrowed(array: NDArray[Any]) -> NDArray[Any]:
