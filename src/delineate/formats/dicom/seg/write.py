@@ -1,9 +1,9 @@
 """Label volumes as DICOM Segmentation objects (PS3.3 A.51), written by highdicom.
 
-This module owns the coding of structures as segments, and the check that every mask slice coincides
-with its source slice. The type is BINARY, the most widely supported one; frames without a voxel are
-omitted. Reading SEG is not supported yet. The slice thickness of the masks is the measured gap
-between slices, because the scan's SliceThickness need not fill the space.
+This module owns the check that every mask slice coincides with its source slice. The type is
+BINARY, the most widely supported one; frames without a voxel are omitted. The slice thickness of
+the masks is the measured gap between slices, because the scan's SliceThickness need not fill the
+space.
 """
 
 from __future__ import annotations
@@ -17,48 +17,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ...core import atomic
-from ...core.errors import FormatError, GeometryError, LabelError, OutputError
-from ...core.grid import GRID_TOLERANCE_MM, Grid
-from ...core.labels import Label, LabelMapping, LabelSet, side_of
-from ...core.volume import Volume
-from ..disk import told
-from .find import find_series
-from .geometry import layout
+from ....core import atomic
+from ....core.errors import FormatError, GeometryError, LabelError, OutputError
+from ....core.grid import GRID_TOLERANCE_MM, Grid
+from ....core.labels import Label, LabelMapping, LabelSet
+from ....core.volume import Volume
+from ...disk import told
+from ..find import find_series
+from ..geometry import layout
+from .codes import SIDES, Code, coded
 
-
-@dataclass(frozen=True)
-class _Code:
-    """A SNOMED CT concept: its code value and meaning."""
-
-    value: str
-    meaning: str
-
-
-STRUCTURE = _Code("91723000", "Anatomical Structure")
-ABNORMAL = _Code("49755003", "Morphologically Abnormal Structure")
-SIDES = {"left": _Code("7771000", "Left"), "right": _Code("24028007", "Right")}
-# Name of a structure without its side -> property type of PS3.16 CID 7192 and others; all other
-# names are coded as "Anatomical Structure".
-TYPES = {
-    "liver": _Code("10200004", "Liver"),
-    "spleen": _Code("78961009", "Spleen"),
-    "kidney": _Code("64033007", "Kidney"),
-    "pancreas": _Code("15776009", "Pancreas"),
-    "gallbladder": _Code("28231008", "Gallbladder"),
-    "stomach": _Code("69695003", "Stomach"),
-    "adrenal gland": _Code("23451007", "Adrenal gland"),
-    "lung": _Code("39607008", "Lung"),
-    "heart": _Code("80891009", "Heart"),
-    "aorta": _Code("15825003", "Aorta"),
-    "brain": _Code("12738006", "Brain"),
-    "hippocampus": _Code("5366008", "Hippocampus"),
-    "prostate": _Code("41216001", "Prostate"),
-    "urinary bladder": _Code("89837001", "Bladder"),
-    "esophagus": _Code("32849002", "Esophagus"),
-}
-TUMOUR = _Code("108369006", "Neoplasm")
-TUMOURS = ("tumour", "tumor", "neoplasm", "lesion", "metastasis", "cancer")
 # Attributes of type 2 (must be present, may be empty) that anonymised series often lack.
 _MAY_BE_EMPTY = (
     "PatientID",
@@ -294,7 +262,7 @@ def _segmentation(
     """
     import highdicom as hd
 
-    family = _concept(_Code("123110", "Artificial Intelligence"), "DCM")
+    family = _concept(Code("123110", "Artificial Intelligence"), "DCM")
     # DICOM limits these strings (LO) to 64 characters.
     identity = hd.AlgorithmIdentificationSequence(
         name=algorithm[0][:64], version=algorithm[1][:64], family=family
@@ -400,22 +368,7 @@ def _description(number: int, label: Label, identity: Any) -> Any:
     return description
 
 
-def coded(label: Label) -> tuple[_Code, _Code]:
-    """Return category and type of a structure: its own code, else a code by its name without the
-    side, else "Anatomical Structure". Tumours are coded as neoplasms whatever their own code.
-    """
-    name = side_of(label.name)[1]
-    # Tumours belong to another category than anatomy.
-    if any(word in TUMOURS for word in name.split()):
-        return ABNORMAL, TUMOUR
-    # Only SNOMED CT numbers are accepted; other schemes fall back to the name.
-    own = label.code.removeprefix("SCT:").strip()
-    if own.isdigit():
-        return STRUCTURE, _Code(own, label.name[:64])
-    return STRUCTURE, TYPES.get(name) or TYPES.get(name.removesuffix("s")) or STRUCTURE
-
-
-def _concept(code: _Code, scheme: str = "SCT") -> Any:
+def _concept(code: Code, scheme: str = "SCT") -> Any:
     """Make highdicom's coded concept."""
     import highdicom as hd
 

@@ -1,0 +1,29 @@
+"""DICOM Segmentation objects (PS3.3 A.51): label volumes written as SEG, and SEG read as labels.
+
+codes.py    coded structures, sides and colours       header.py   one object's header as plain data
+frames.py   the pixels of its frames                  planes.py   the grid of its frames
+read.py     label volumes from objects                write.py    objects from label volumes
+"""
+
+from .codes import STRUCTURE, TUMOUR, coded
+from .header import References, Segment, SegHeader, is_seg, read_header, references
+from .read import names_in, read_grid, read_seg
+from .write import SegSource, seg_source, write_seg
+
+__all__ = [
+    "STRUCTURE",
+    "TUMOUR",
+    "References",
+    "SegHeader",
+    "SegSource",
+    "Segment",
+    "coded",
+    "is_seg",
+    "names_in",
+    "read_grid",
+    "read_header",
+    "read_seg",
+    "references",
+    "seg_source",
+    "write_seg",
+]

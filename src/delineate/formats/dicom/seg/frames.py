@@ -1,0 +1,182 @@
+"""The pixels of a Segmentation object, frame by frame, so that memory holds one frame at a time.
+
+Pixels that are not compressed are read from their place in the file: bits run on from one frame to
+the next without padding (PS3.5 8.1.1). RLE is decoded here, other syntaxes in a child process
+(``formats.apart``). Palettes are not applied: a pixel of a label map is the number of its segment.
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+import warnings
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ....core.errors import FormatError
+from ....core.inputs import refuse_large
+from ....extras import require_extra
+from ... import apart
+from ...disk import told
+from ..headers import open_dataset
+from ..values import DECODERS
+from .header import SegHeader
+
+IMPLICIT, BIG_ENDIAN = "1.2.840.10008.1.2", "1.2.840.10008.1.2.2"
+RLE, DEFLATED_FRAMES = "1.2.840.10008.1.2.5", "1.2.840.10008.1.2.8.1"
+CHUNK_BYTES = 64 << 20  # of frames that the child decodes in one call
+
+
+def frames(header: SegHeader) -> Iterator[NDArray[Any]]:
+    """Yield the stored pixels of each frame, (rows, columns) uint8 or uint16; bits as 0 and 1.
+
+    Raises:
+        FormatError: truncated pixels, or ones that cannot be decoded.
+    """
+    import pydicom
+
+    with told(header.path, "DICOM SEG"):
+        if header.syntax == BIG_ENDIAN:
+            raise FormatError("a segmentation with bytes in big-endian order")
+        if header.syntax == DEFLATED_FRAMES:
+            found = _inflated(header)
+        elif not pydicom.uid.UID(header.syntax).is_encapsulated:
+            found = _plain(header)
+        elif header.syntax == RLE:
+            found = _decoded(header.path, "pydicom", range(header.frames))
+        else:
+            found = _in_child(header)
+        shape, count = (header.rows, header.columns), 0
+        for frame in found:
+            if frame.shape != shape:
+                raise FormatError(f"a frame of shape {frame.shape}, but {shape} is stated")
+            count += 1
+            yield frame
+        if count < header.frames:
+            raise FormatError(f"{header.frames} frames are stated, but {count} are stored")
+
+
+def _plain(header: SegHeader) -> Iterator[NDArray[Any]]:
+    """The frames of pixels that are not compressed."""
+    pixels, bits = header.rows * header.columns, header.bits
+    if bits not in (1, 8, 16):
+        raise FormatError(f"{bits} bits for each pixel; allowed are 1, 8 and 16")
+    source = _Bytes.of(header)
+    needed = math.ceil(header.frames * pixels * bits / 8)
+    if source.length < needed:
+        raise FormatError(
+            f"truncated: {header.frames} frames need {needed} bytes of pixels, found "
+            f"{source.length}"
+        )
+    for n in range(header.frames):
+        first, last = n * pixels * bits, (n + 1) * pixels * bits
+        yield _unpacked(source.read(first // 8, math.ceil(last / 8)), header, first % 8)
+
+
+def _unpacked(raw: bytes, header: SegHeader, skipped: int = 0) -> NDArray[Any]:
+    """The pixels of one frame; of bits, the first ``skipped`` belong to the frame before."""
+    shape = header.rows, header.columns
+    if header.bits == 1:
+        bits = np.unpackbits(np.frombuffer(raw, np.uint8), bitorder="little")
+        return bits[skipped:][: math.prod(shape)].reshape(shape)
+    return np.frombuffer(raw, "<u2" if header.bits == 16 else np.uint8).reshape(shape)
+
+
+class _Bytes:
+    """The value of the element with the pixels: in the file, or unpacked in memory."""
+
+    def __init__(self, path: Path, begin: int, length: int, held: bytes = b"") -> None:
+        self._path, self._begin, self.length, self._held = path, begin, length, held
+        self._file = None if held else path.open("rb")
+
+    @classmethod
+    def of(cls, header: SegHeader) -> _Bytes:
+        if not header.begin:  # the whole file is deflated
+            held = open_dataset(header.path).PixelData
+            return cls(header.path, 0, len(held), held)
+        with header.path.open("rb") as file:
+            file.seek(header.begin)
+            head = file.read(12)
+            size = header.path.stat().st_size
+        if head[:4] != b"\xe0\x7f\x10\x00":
+            raise FormatError("has no pixel data")
+        # Tag, then the length; or tag, value representation, two reserved bytes and the length.
+        at = 4 if header.syntax == IMPLICIT else 8
+        length = struct.unpack("<I", head[at : at + 4])[0]
+        begin = header.begin + at + 4
+        return cls(header.path, begin, min(length, size - begin))
+
+    def read(self, first: int, last: int) -> bytes:
+        if self._file is None:
+            return self._held[first:last]
+        self._file.seek(self._begin + first)
+        return self._file.read(last - first)
+
+
+def _inflated(header: SegHeader) -> Iterator[NDArray[Any]]:
+    """The frames of Deflated Image Frame Compression (PS3.5 A.4.13), which pydicom does not know."""
+    from pydicom.encaps import generate_frames
+
+    nbytes = math.ceil(header.rows * header.columns * header.bits / 8)
+    with header.path.open("rb") as file:
+        file.seek(header.begin + 12)
+        for frame in generate_frames(file, number_of_frames=header.frames):
+            # One byte more shows that a frame is longer than stated.
+            raw = zlib.decompressobj(-15).decompress(frame, nbytes + 1)
+            if not nbytes <= len(raw) <= nbytes + 1:
+                raise FormatError(f"a frame of {len(raw)} bytes, but {nbytes} are stated")
+            yield _unpacked(raw[:nbytes], header)
+
+
+def _in_child(header: SegHeader) -> Iterator[NDArray[Any]]:
+    """The frames of other syntaxes. Damaged data can crash a codec, so it runs in a child process,
+    for a few frames in each call.
+    """
+    nbytes = header.rows * header.columns * (2 if header.bits == 16 else 1)
+    refuse_large(header.frames * nbytes, header.path.stat().st_size)
+    step = max(1, CHUNK_BYTES // nbytes)
+    for first in range(0, header.frames, step):
+        last = min(first + step, header.frames)
+        arguments = (str(header.path), first, last)
+        found = apart.call("dicom.seg.frames:decoded", *arguments, nbytes=(last - first) * nbytes)
+        yield from found[1][0]
+
+
+def decoded(path: str, first: int, last: int) -> apart.Found:
+    """The frames ``first`` to (excluding) ``last`` of a file, for ``apart.call``.
+
+    Raises:
+        UsageError: the extra with the decoders is not installed.
+        FormatError: no decoder can read them.
+    """
+    from pydicom.pixels.decoders.base import get_decoder
+    from pydicom.uid import UID
+
+    with told(path, "DICOM SEG"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        syntax = UID(str(open_dataset(path, specific_tags=[]).file_meta.TransferSyntaxUID))
+        try:
+            plugins = sorted(get_decoder(syntax).available_plugins, key=DECODERS.index)
+        except NotImplementedError:
+            raise FormatError(f"pixels of the syntax {syntax.name}, which is not supported")
+        why = ""
+        for plugin in plugins:
+            # The decoders are plug-ins with exceptions of their own.
+            try:
+                return {}, [np.stack(list(_decoded(path, plugin, range(first, last))))]
+            except Exception as error:
+                why = why or str(error).strip().splitlines()[0][:150]
+        require_extra("dicom", syntax.name)
+        raise FormatError(f"the pixels cannot be decoded ({syntax.name}): {why}")
+
+
+def _decoded(path: str | Path, plugin: str, which: range) -> Iterator[NDArray[Any]]:
+    """Frames by one of pydicom's decoders, read one by one from the file."""
+    from pydicom.pixels import iter_pixels
+
+    return iter_pixels(str(path), indices=which, raw=True, decoding_plugin=plugin)

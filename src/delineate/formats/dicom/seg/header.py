@@ -1,0 +1,392 @@
+"""The header of a DICOM Segmentation object as plain data: its segments, the plane of each frame,
+and what it refers to (PS3.3 C.8.20.2, C.7.6.16). Positions are in LPS mm, as on disk.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ....core.errors import FormatError
+from ....core.labels import Side, side_of
+from ....core.terms import names_structure, structure_of
+from ...disk import head_of, told
+from ..headers import DEFLATED, is_dicom, open_dataset
+from .codes import BACKGROUND, GENERAL, SIDE_CODES, rgb_of
+
+SEGMENTATION, LABELMAP = "1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.66.7"
+KINDS = ("BINARY", "FRACTIONAL", "LABELMAP")
+
+
+@dataclass(frozen=True)
+class References:
+    """What an object refers to: SeriesInstanceUIDs, SOPInstanceUIDs, and its frame of reference."""
+
+    series: frozenset[str]
+    instances: frozenset[str]
+    frame_of_reference: str
+
+
+@dataclass(frozen=True)
+class Segment:
+    """One structure of an object.
+
+    Args:
+        number: SegmentNumber.
+        value: of its voxels in label maps: the number, or the first free one for a segment 0.
+        name: SegmentLabel, or the meaning of its code if the label names no structure; with its
+            side.
+        code: such as "SCT:10200004", "" if there is none.
+        side: by the code of its laterality, else by its name.
+        colour: sRGB, None if none is recommended.
+        is_background: whether its code is that of the background, or its number is the Pixel Padding
+            Value of a label map.
+    """
+
+    number: int
+    value: int
+    name: str
+    code: str
+    meaning: str
+    side: Side
+    colour: tuple[int, int, int] | None
+    is_background: bool
+
+
+@dataclass(frozen=True)
+class SegHeader:
+    """The header of an object; arrays have one row for each of the N frames.
+
+    Args:
+        kind: one of ``KINDS``.
+        padding: the pixel value of a label map that is background; None if none is stated.
+        most: the pixel value of a fraction of 1.
+        numbers: (N,) the segment of each frame; 0 in a label map.
+        positions, orientations, spacings: (N, 3), (N, 6), (N, 2); (0, ...) if no frame has any.
+        gap_mm: SpacingBetweenSlices, 0 if it is not stated; ``thickness_mm`` likewise.
+        begin: the byte at which the element with the pixels begins.
+    """
+
+    path: Path
+    kind: str
+    rows: int
+    columns: int
+    bits: int
+    segments: tuple[Segment, ...]
+    padding: int | None
+    most: int
+    numbers: NDArray[np.int64]
+    positions: NDArray[np.float64]
+    orientations: NDArray[np.float64]
+    spacings: NDArray[np.float64]
+    gap_mm: float
+    thickness_mm: float
+    references: References
+    syntax: str
+    begin: int
+    facts: dict[str, str] = field(repr=False)
+    notes: tuple[str, ...] = ()
+
+    @property
+    def frames(self) -> int:
+        return len(self.numbers)
+
+    @property
+    def structures(self) -> tuple[Segment, ...]:
+        """The segments that are no background."""
+        return tuple(segment for segment in self.segments if not segment.is_background)
+
+
+def is_seg(path: str | Path) -> bool:
+    """Whether the file is a DICOM Segmentation object; False if it cannot be read."""
+    try:
+        with told(path, "DICOM file"):
+            if not Path(path).is_file() or not is_dicom(head_of(path)):
+                return False
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                tags = ["SOPClassUID", "Modality"]
+                found = open_dataset(path, stop_before_pixels=True, specific_tags=tags)
+            return found.get("SOPClassUID") in (SEGMENTATION, LABELMAP)
+    except FormatError:
+        return False
+
+
+def references(path: str | Path) -> References:
+    """What a Segmentation object refers to (PS3.3 C.12.4 and C.7.6.16.2.6).
+
+    Raises:
+        FormatError: it cannot be read.
+    """
+    with told(path, "DICOM SEG"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return _references(open_dataset(path, stop_before_pixels=True))
+
+
+def read_header(path: str | Path) -> SegHeader:
+    """Read the header of a Segmentation object.
+
+    Raises:
+        FormatError: not such an object, one of a whole-slide image, one part of several, or frames
+            without what they need.
+    """
+    with told(path, "DICOM SEG"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        dataset, begin = _opened(Path(path))
+        _refuse_kinds(dataset)
+        groups = _FunctionalGroups.of(dataset)
+        kind = str(dataset.SegmentationType)
+        padding = dataset.get("PixelPaddingValue") if kind == "LABELMAP" else None
+        segments, notes = _segments(dataset, padding)
+        facts = {
+            "patient": "PatientID",
+            "series": "SeriesInstanceUID",
+            "study": "StudyInstanceUID",
+            "description": "SeriesDescription",
+        }
+        return SegHeader(
+            Path(path),
+            kind,
+            int(dataset.Rows),
+            int(dataset.Columns),
+            int(dataset.BitsAllocated),
+            segments,
+            padding,
+            int(dataset.get("MaximumFractionalValue") or 255),
+            groups.segment_numbers(kind),
+            groups.table("PlanePositionSequence", "ImagePositionPatient", 3),
+            groups.table("PlaneOrientationSequence", "ImageOrientationPatient", 6),
+            groups.table("PixelMeasuresSequence", "PixelSpacing", 2),
+            groups.number("PixelMeasuresSequence", "SpacingBetweenSlices"),
+            groups.number("PixelMeasuresSequence", "SliceThickness"),
+            references=_references(dataset),
+            syntax=str(dataset.file_meta.TransferSyntaxUID),
+            begin=begin,
+            facts={name: str(dataset.get(key) or "") for name, key in facts.items()},
+            notes=notes,
+        )
+
+
+def _opened(path: Path) -> tuple[Any, int]:
+    """The dataset without pixels, and the byte at which these begin (0 if the whole file is
+    deflated).
+    """
+    import pydicom
+
+    dataset = open_dataset(path, stop_before_pixels=True)
+    if not hasattr(dataset.file_meta, "TransferSyntaxUID"):
+        # The default transfer syntax if none is stated (PS3.5 10.1).
+        dataset.file_meta.TransferSyntaxUID = pydicom.uid.ImplicitVRLittleEndian
+    if dataset.file_meta.TransferSyntaxUID == DEFLATED.decode():
+        return dataset, 0
+    # pydicom stops at the element with the pixels.
+    with path.open("rb") as file:
+        pydicom.dcmread(file, force=True, stop_before_pixels=True, specific_tags=[])
+        return dataset, file.tell()
+
+
+def _refuse_kinds(dataset: Any) -> None:
+    """Refuse objects that are not read as one stack of slices."""
+    if dataset.get("SOPClassUID") not in (SEGMENTATION, LABELMAP):
+        raise FormatError("not a DICOM Segmentation object")
+    if dataset.get("TotalPixelMatrixColumns") or "TILED" in str(
+        dataset.get("DimensionOrganizationType", "")
+    ):
+        rows, columns = (dataset.get(f"TotalPixelMatrix{n}", "?") for n in ("Rows", "Columns"))
+        raise FormatError(
+            f"a segmentation of a whole-slide image ({columns} x {rows} pixels in tiles), which is "
+            "no volume; highdicom reads it (Segmentation.get_total_pixel_matrix)"
+        )
+    if (parts := int(dataset.get("InConcatenationTotalNumber") or 1)) > 1:
+        raise FormatError(
+            f"part {dataset.get('InConcatenationNumber', '?')} of {parts} of one segmentation "
+            "(a concatenation); these are not joined yet, and one part alone lacks frames"
+        )
+    kind = str(dataset.get("SegmentationType", ""))
+    if kind not in KINDS:
+        raise FormatError(
+            f"a segmentation of the type {kind or 'unknown'}; allowed are {', '.join(KINDS)}"
+        )
+    if int(dataset.get("SamplesPerPixel") or 1) != 1:
+        raise FormatError(f"{dataset.SamplesPerPixel} samples for each pixel; allowed is 1")
+
+
+# ---- frames ----
+
+
+@dataclass(frozen=True)
+class _FunctionalGroups:
+    """What the frames state: the groups of each one, and those that all of them share (PS3.3
+    C.7.6.16).
+    """
+
+    shared: Any
+    frames: tuple[Any, ...]
+
+    @classmethod
+    def of(cls, dataset: Any) -> _FunctionalGroups:
+        """Raises FormatError if the frames are not all described."""
+        count = int(dataset.get("NumberOfFrames") or 1)
+        frames = tuple(dataset.get("PerFrameFunctionalGroupsSequence") or ())
+        if len(frames) != count:
+            raise FormatError(f"{count} frames are stated, but {len(frames)} are described")
+        return cls(_first(dataset, "SharedFunctionalGroupsSequence"), frames)
+
+    def values(self, group: str, name: str) -> list[Any]:
+        """The attribute of each frame, its own before the shared one; None where it is missing."""
+        common = _first(self.shared, group).get(name)
+        own = (_first(frame, group).get(name) for frame in self.frames)
+        return [common if value in (None, "") else value for value in own]
+
+    def table(self, group: str, name: str, width: int) -> NDArray[np.float64]:
+        """The attribute of all frames, (N, width); (0, width) if no frame has it.
+
+        Raises:
+            FormatError: only some have it, or values that are not finite numbers.
+        """
+        values = self.values(group, name)
+        missing = sum(value is None for value in values)
+        if missing == len(values):
+            return np.empty((0, width))
+        table = np.array([value for value in values if value is not None], np.float64)
+        if missing or table.shape != (len(values), width) or not np.isfinite(table).all():
+            raise FormatError(f"{name} is missing or unreadable in some of {len(values)} frames")
+        return table
+
+    def number(self, group: str, name: str) -> float:
+        """The largest value of the attribute; 0 if no frame has it."""
+        return max((float(value) for value in self.values(group, name) if value), default=0.0)
+
+    def segment_numbers(self, kind: str) -> NDArray[np.int64]:
+        """The segment of each frame; 0 if the pixel values are the segments.
+
+        Raises:
+            FormatError: a frame has none.
+        """
+        if kind == "LABELMAP":
+            return np.zeros(len(self.frames), np.int64)
+        name = "ReferencedSegmentNumber"
+        values = self.values("SegmentIdentificationSequence", name)
+        if None in values:
+            raise FormatError(f"{name} is missing in {values.count(None)} of {len(values)} frames")
+        return np.array(values, np.int64)
+
+
+def _first(dataset: Any, name: str) -> Any:
+    """The first item of a sequence; {} if it is missing or empty."""
+    items = dataset.get(name)
+    return items[0] if items else {}
+
+
+def _items(dataset: Any, *names: str) -> Iterator[Any]:
+    """The items of a sequence in all items of the sequences around it."""
+    for item in dataset.get(names[0]) or ():
+        yield from _items(item, *names[1:]) if len(names) > 1 else (item,)
+
+
+def _references(dataset: Any) -> References:
+    """The series and instances that an object names; instances also from its frames if it lists
+    none as a whole.
+    """
+    studies = "StudiesContainingOtherReferencedInstancesSequence"
+    series = [
+        *_items(dataset, "ReferencedSeriesSequence"),
+        *_items(dataset, studies, "ReferencedSeriesSequence"),
+    ]
+    instances = [one for item in series for one in _items(item, "ReferencedInstanceSequence")]
+    instances += _items(dataset, "SourceImageSequence")
+    if not instances:
+        per_frame = ("DerivationImageSequence", "SourceImageSequence")
+        for groups in ("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"):
+            instances += _items(dataset, groups, *per_frame)
+    return References(
+        frozenset(str(one.get("SeriesInstanceUID")) for one in series) - {"None"},
+        frozenset(str(one.get("ReferencedSOPInstanceUID")) for one in instances) - {"None"},
+        str(dataset.get("FrameOfReferenceUID") or ""),
+    )
+
+
+# ---- segments ----
+
+
+def _segments(
+    dataset: Any, padding: int | None
+) -> tuple[tuple[Segment, ...], tuple[str, ...]]:
+    """The segments in the order of their numbers, with different names; and a sentence for each
+    side that label and code contradict. The segment ``padding`` is background.
+
+    Raises:
+        FormatError: none, or two with one number.
+    """
+    found = sorted(
+        (_segment(item) for item in dataset.get("SegmentSequence") or ()), key=lambda s: s.number
+    )
+    numbers = [segment.number for segment in found]
+    if not found or len(set(numbers)) < len(numbers):
+        raise FormatError(f"segments are described by number, found the numbers {numbers}")
+    names = [segment.name for segment in found]
+    free = next(n for n in range(1, len(numbers) + 2) if n not in numbers)
+    unique = tuple(
+        replace(
+            s,
+            value=s.number or free,
+            name=f"{s.name} ({s.number})" if names.count(s.name) > 1 else s.name,
+            is_background=s.is_background or s.number == padding,
+        )
+        for s in found
+    )
+    notes = (
+        f"segment {s.number} is called {s.name!r}, but its code states the {s.side} side"
+        for s in unique
+        if s.side and side_in(s.name) not in (None, s.side)
+    )
+    return unique, tuple(notes)
+
+
+def _segment(item: Any) -> Segment:
+    kind = _first(item, "SegmentedPropertyTypeCodeSequence")
+    value, scheme, meaning = (
+        str(kind.get(name) or "").strip()
+        for name in ("CodeValue", "CodingSchemeDesignator", "CodeMeaning")
+    )
+    name = str(item.get("SegmentLabel") or "").strip()
+    if not names_structure(name):
+        name = meaning if meaning.casefold() not in GENERAL | {""} else name
+    number = int(item.SegmentNumber)
+    name, side = name or f"segment {number}", _coded_side(item, kind)
+    if side and side_in(name) is None:
+        name = f"{side} {name}"
+    colour = item.get("RecommendedDisplayCIELabValue")
+    return Segment(
+        number,
+        number,
+        name,
+        f"{scheme}:{value}" if value else "",
+        meaning,
+        side or side_in(name),
+        None if colour is None or len(colour) != 3 else rgb_of((colour[0], colour[1], colour[2])),
+        (value, scheme) == BACKGROUND,
+    )
+
+
+def _coded_side(item: Any, kind: Any) -> Side:
+    """The side by the modifier of the property type, else by that of the anatomic region."""
+    modifiers = (
+        *_items(kind, "SegmentedPropertyTypeModifierCodeSequence"),
+        *_items(item, "SegmentedPropertyTypeModifierCodeSequence"),
+        *_items(item, "AnatomicRegionSequence", "AnatomicRegionModifierSequence"),
+    )
+    sides = (SIDE_CODES.get(str(one.get("CodeValue"))) for one in modifiers)
+    return next((side for side in sides if side), None)
+
+
+def side_in(name: str) -> Side:
+    """The side that a name states, also as a part of an abbreviation such as "LV"."""
+    side = side_of(name)[0] or structure_of(name).partition(" ")[0]
+    return side if side in ("left", "right") else None

@@ -1,0 +1,159 @@
+"""The grid of the frames of a Segmentation object: evenly spaced planes, of which any may be
+missing.
+
+Frames without a voxel are often left out, so neighbouring frames may be several planes apart. The
+gap between planes is that of the image if it is known, else SpacingBetweenSlices, else the largest
+one of which all distances are multiples; SliceThickness is ignored unless there is only one plane.
+As in ``dicom.geometry``, the corners of every frame must then be where the grid puts them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ....core.errors import GeometryError
+from ....core.grid import SHEAR_TOLERANCE, Grid
+from ..geometry import LPS_TO_RAS, SAME_DIRECTION, tolerance_mm
+from .header import SegHeader
+
+SAME_PLANE_MM = 0.01
+MOST_MISSING = 10  # planes between two frames, if nothing states the gap
+PARALLEL = 1 - 1e-4  # cosine between the normal of the frames and an axis of the image
+
+
+def planes(header: SegHeader, like: Grid | None = None) -> tuple[Grid, NDArray[np.intp]]:
+    """The grid of the frames, and the plane k of each frame (N,).
+
+    Args:
+        like: the grid of the image, whose gap between slices is then tried first.
+
+    Raises:
+        GeometryError: frames without position, orientation or spacing, or in planes that are not
+            parallel and evenly spaced.
+    """
+    _refuse_mixtures(header)
+    across, down = header.orientations[0].reshape(2, 3)
+    normal = np.cross(across, down)
+    heights = header.positions @ normal
+    order = np.argsort(heights, kind="stable")
+    # Frames of several segments are in one plane; their positions may differ by rounding.
+    steps = np.diff(heights[order])
+    starts = np.concatenate([[True], steps > SAME_PLANE_MM])
+    gaps = np.diff(heights[order][starts])
+    plane = np.empty(header.frames, np.intp)
+    plane[order] = np.cumsum(starts) - 1
+    counts = _multiples(gaps, _candidates(gaps, header, normal, like))
+    k = np.concatenate([[0], np.cumsum(counts)]).astype(np.intp)[plane]
+    # One step along k: the mean over all planes, which also holds a tilt.
+    first, last = header.positions[order[0]], header.positions[order[-1]]
+    if len(gaps):
+        step = (last - first) / k.max()
+        along = normal * (step @ normal)
+        # A tiny sideways drift is rounding of positions.
+        if np.linalg.norm(step - along) * k.max() <= tolerance_mm(0):
+            step = along
+    else:
+        step = normal * (_stated_gap(normal, like) or header.gap_mm or header.thickness_mm or 1.0)
+    affine = np.eye(4)
+    row_mm, column_mm = header.spacings[0]
+    affine[:3, :3] = np.stack([across * column_mm, down * row_mm, step], axis=1)
+    affine[:3, 3] = first
+    _check_corners(header, affine, k)
+    shape = (header.columns, header.rows, int(k.max()) + 1)
+    return Grid(shape, LPS_TO_RAS @ affine, allow_shear=True), k
+
+
+def _refuse_mixtures(header: SegHeader) -> None:
+    """Refuse frames without geometry, or with different orientations or pixel spacings."""
+    for name, table, tolerance in (
+        ("ImagePositionPatient", header.positions, np.inf),
+        ("ImageOrientationPatient", header.orientations, SAME_DIRECTION),
+        ("PixelSpacing", header.spacings, 1e-3),
+    ):
+        if not len(table):
+            raise GeometryError(f"the frames have no {name}, so they have no place in space")
+        if np.abs(table - table[0]).max() > tolerance:
+            raise GeometryError(f"mixed: frames with different {name} in one segmentation")
+    across, down = header.orientations[0].reshape(2, 3)
+    lengths = np.linalg.norm([across, down], axis=1)
+    if np.abs(lengths - 1).max() > 1e-3 or abs(across @ down) > SHEAR_TOLERANCE:
+        raise GeometryError(
+            f"ImageOrientationPatient {header.orientations[0].tolist()} is not two unit vectors at "
+            "right angles"
+        )
+    if header.spacings.min() <= 0:
+        raise GeometryError(f"PixelSpacing {header.spacings[0].tolist()} is not positive")
+
+
+def _stated_gap(normal: NDArray[np.float64], like: Grid | None) -> float:
+    """The distance of the image's planes along ``normal`` (LPS); 0 if no axis is across them."""
+    if like is None:
+        return 0.0
+    # The planes of a sheared image are spanned by two axes, whatever the third one does.
+    axes = (LPS_TO_RAS[:3, :3] @ like.affine[:3, :3]).T
+    for axis, column in enumerate(axes):
+        across = np.cross(*np.delete(axes, axis, axis=0))
+        if abs(across @ normal) >= PARALLEL * np.linalg.norm(across):
+            return abs(float(column @ normal))
+    return 0.0
+
+
+def _candidates(
+    gaps: NDArray[np.float64], header: SegHeader, normal: NDArray[np.float64], like: Grid | None
+) -> list[float]:
+    """The gaps between planes that are possible, in the order in which they are tried."""
+    least = float(gaps.min(initial=np.inf))
+    stated = [_stated_gap(normal, like), header.gap_mm]
+    common = [least / n for n in range(1, MOST_MISSING + 1)] if len(gaps) else []
+    return [gap for gap in (*stated, *common) if gap > SAME_PLANE_MM]
+
+
+def _multiples(gaps: NDArray[np.float64], candidates: Sequence[float]) -> NDArray[np.float64]:
+    """The number of planes of each distance, for the first candidate that fits all.
+
+    Raises:
+        GeometryError: none does.
+    """
+    for gap in candidates:
+        counts = np.rint(gaps / gap)
+        if not len(gaps) or (counts.min() > 0 and _fits(gaps, counts, gap)):
+            return counts
+    if not len(gaps):
+        return gaps
+    shown = ", ".join(f"{gap:.2f}" for gap in np.unique(np.round(gaps, 2))[:6])
+    raise GeometryError(
+        f"uneven gaps: the frames are {shown} mm apart, which are no multiples of one gap"
+    )
+
+
+def _fits(gaps: NDArray[np.float64], counts: NDArray[np.float64], gap_mm: float) -> bool:
+    """Whether all planes are within the tolerance of evenly spaced ones, about ``gap_mm`` apart."""
+    places = np.concatenate([[0], np.cumsum(counts)])
+    heights = np.concatenate([[0], np.cumsum(gaps)])
+    gap = heights[-1] / places[-1]
+    allowed = tolerance_mm(gap)
+    return bool(abs(gap - gap_mm) <= allowed and np.abs(heights - places * gap).max() <= allowed)
+
+
+def _check_corners(
+    header: SegHeader, affine: NDArray[np.float64], k: NDArray[np.intp]
+) -> None:
+    """Check that the four corners of every frame are where the grid puts them."""
+    allowed = tolerance_mm(float(np.linalg.norm(affine[:3, 2])))
+    across = header.orientations[:, :3] * header.spacings[:, 1:]
+    down = header.orientations[:, 3:] * header.spacings[:, :1]
+    planes_mm = affine[:3, 3] + k[:, None] * affine[:3, 2]
+    for i in (0, header.columns - 1):
+        for j in (0, header.rows - 1):
+            own = header.positions + i * across + j * down
+            grid = planes_mm + i * affine[:3, 0] + j * affine[:3, 1]
+            away = np.linalg.norm(own - grid, axis=1)
+            if away.max() > allowed:
+                worst = int(away.argmax())
+                raise GeometryError(
+                    f"uneven positions: frame {worst + 1} is {away[worst]:.2f} mm from its place "
+                    f"in evenly spaced planes (allowed: {allowed:.2f} mm)"
+                )
