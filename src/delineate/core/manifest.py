@@ -43,8 +43,10 @@ class Source:
         structure: the structure whose mask this is, if each has a file; "" stands for the stem of
             the file's name. Several files of one structure are united.
         item: the picture whose outlines are read from an annotation file with several pictures, or
-            the array to read from a file with several.
+            the array to read from a file with several, or the segment (its number, name or code)
+            to read from a DICOM segmentation.
         axes: the directions of the axes of a file that states none (see ``formats.arrays``).
+        register_by: "position" accepts DICOM labels in another frame of reference than ``like``.
     """
 
     path: str
@@ -56,6 +58,7 @@ class Source:
     structure: str = ""
     item: str = ""
     axes: str = ""
+    register_by: Literal["frame", "position"] = "frame"
 
     def to_json(self) -> dict[str, Any]:
         data: dict[str, Any] = {"path": self.path}
@@ -66,6 +69,8 @@ class Source:
             data["spacing_mm"] = list(self.spacing_mm)
         if self.channel is not None:
             data["channel"] = self.channel
+        if self.register_by != "frame":
+            data["register_by"] = self.register_by
         return data
 
     @classmethod
@@ -80,6 +85,7 @@ class Source:
             data.get("structure", ""),
             data.get("item", ""),
             data.get("axes", ""),
+            data.get("register_by", "frame"),
         )
 
 

@@ -26,6 +26,7 @@ from ..core.volume import Volume
 from ..extend.parts import Format
 from ..extend.registers import FORMATS, running
 from . import arrays, dicom, itk, metaimage, nifti, nrrd, raster
+from .dicom import seg
 from .disk import head_of, natural_key, smallest_labels, stem, told
 
 __all__ = [
@@ -207,6 +208,8 @@ def _read(source: Source, by_index: bool) -> Volume:
         raise GeometryError(
             f"axes {source.axes} are stated, but the file stores its own; omit them", path=where
         )
+    if kind == "DICOM" and dicom.kind_of(where) == "SEG":
+        return seg.read_seg(where, only=source.item)
     if kind == "DICOM":
         volume = dicom.read_series(dicom.choose(where, source.series))
     elif kind in RASTER:
@@ -245,6 +248,8 @@ def read_grid(source: str | Path | Source) -> Grid:
         i, j, _ = raster.size_of(files[0], _known(files[0]))
         return raster.grid_of((i, j, len(files)), _needed_spacing(source))
     kind = _known(where)
+    if kind == "DICOM" and dicom.kind_of(where) == "SEG":
+        return seg.read_grid(where)
     if kind == "DICOM":
         with told(where):
             return dicom.layout(dicom.choose(where, source.series))[0]

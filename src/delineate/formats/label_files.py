@@ -1,6 +1,6 @@
 """Read a label file as it states itself: pictures with a palette by index, the segments of a
 .seg.nrrd file by their own table of values, layers and names, the outlines of annotation programs,
-and the contours of RT structure sets.
+DICOM segmentations, and the contours of RT structure sets.
 
 A file that names its structures is returned with ``meta["names"]``, value -> name. Segments in
 several layers become one label map if they do not overlap; if they do, one channel each, and
@@ -18,9 +18,11 @@ from pathlib import Path
 import numpy as np
 
 from ..core.errors import LabelError
+from ..core.grid import Grid
 from ..core.manifest import Source
 from ..core.volume import Volume
 from . import arrays, dicom, files, nifti, outlines, raster
+from .dicom import seg
 from .raster import ALPHA, COLOURS
 
 _KEY = re.compile(r"^Segment(\d+)_(Name|LabelValue|Layer)$")
@@ -46,40 +48,58 @@ def read_label_file(path: str | Path | Source, *, by_index: bool = True) -> Volu
         LabelError: two segments of one layer share a value, or a layer does not exist.
     """
     source = path if isinstance(path, Source) else Source(str(path))
-    if contours := structure_set_in(Path(source.path)):
-        return _contoured(contours, source.like)
+    if found := dicom_labels_in(Path(source.path)):
+        return _of_dicom(found, source)
     if outlines.may_hold(Path(source.path)):
         return _drawn(source)
     volume = _opaque(files.read(source, by_index=by_index))
-    found = segments_of(volume.meta.get("segments", {}))
-    return _one_map(volume, found) if found else volume
+    segments = segments_of(volume.meta.get("segments", {}))
+    return _one_map(volume, segments) if segments else volume
 
 
-def structure_set_in(path: Path) -> Path | None:
-    """The RT structure set at a path: the file itself, or the only file of a folder; else None."""
+def dicom_labels_in(path: Path) -> Path | None:
+    """The RT structure set or DICOM segmentation at a path: the file itself, or the only file of a
+    folder; else None.
+    """
     if path.is_dir():
         members = [p for p in path.iterdir() if not p.name.startswith(".")]
         path = members[0] if len(members) == 1 else path
-    return path if dicom.kind_of(path) == "RTSTRUCT" else None
+    return path if dicom.kind_of(path) else None
 
 
-def _contoured(path: Path, like: str) -> Volume:
-    """The contours of a structure set on the grid of ``like``, else of the series that it belongs
-    to.
+def _of_dicom(path: Path, source: Source) -> Volume:
+    """The labels of a DICOM object on the grid of ``source.like``. Without that, contours are drawn
+    on the series that they belong to, and a segmentation keeps the grid of its frames.
+    """
+    contours = dicom.kind_of(path) == "RTSTRUCT"
+    if not contours and not source.like:
+        return seg.read_seg(path, only=source.item)
+    grid, frame, meta = _image_of(path, source.like)
+    frame = "" if source.register_by == "position" else frame
+    if contours:
+        volume = dicom.read_rtstruct(path, grid, frame_of_reference=frame)
+    else:
+        volume = seg.read_seg(path, grid, frame_of_reference=frame, only=source.item)
+    return replace(volume, meta=volume.meta | meta)
+
+
+def _image_of(path: Path, like: str) -> tuple[Grid, str, dict[str, str]]:
+    """The grid of the image of a DICOM object, the frame of reference that the object must have (""
+    if any), and what is known of the patient. The image is ``like``, or the series that the object
+    belongs to.
     """
     place = files.place_of(like) if like else None
     if place is not None and place.is_file() and files.detect(place) != "DICOM":
-        return dicom.read_rtstruct(path, files.read_grid(like))
+        return files.read_grid(like), "", {}
     if place is None:
         series = dicom.series_of_label(path)
     else:
         series = dicom.choose(place, like.rpartition("#")[2] if str(place) != like else "")
-    # A structure set that names the series belongs to it, even if a copy of the series got another
-    # frame of reference.
+    # An object that names the series belongs to it, even if a copy of the series got another frame
+    # of reference.
     named = dicom.references(path).names(series)
     frame = "" if named else series.planes[0].marks.frame_of_reference
-    volume = dicom.read_rtstruct(path, dicom.layout(series)[0], frame_of_reference=frame)
-    return replace(volume, meta=volume.meta | {"patient": series.patient_id})
+    return dicom.layout(series)[0], frame, {"patient": series.patient_id}
 
 
 def _drawn(source: Source) -> Volume:
@@ -92,7 +112,8 @@ def _drawn(source: Source) -> Volume:
 
 def names_in(path: str | Path) -> dict[int, str]:
     """Value -> name that a label file states in its header (NIfTI and PNG as this package writes
-    them, NRRD and MetaImage with one layer of segments); {} if it states none or is no such file.
+    them, NRRD and MetaImage with one layer of segments, DICOM segmentations); {} if it states none
+    or is no such file.
 
     Raises:
         InputError: it is damaged.
@@ -102,6 +123,8 @@ def names_in(path: str | Path) -> dict[int, str]:
     kind = files.detect(path)
     if kind == "PNG":
         return raster.read_names(path, kind)
+    if kind == "DICOM":
+        return seg.names_in(path) if dicom.kind_of(path) == "SEG" else {}
     if kind in files.VOLUMES:
         segments = segments_of(files.VOLUMES[kind].read_segments(path))
         one_layer = len({segment.layer for segment in segments}) == 1

@@ -2,9 +2,9 @@
 
 headers.py   one file's planes as plain data        find.py    series in folders; choosing one
 geometry.py  positions of a series' slices          values.py  their voxels
-seg.py       label volumes as DICOM Segmentation objects
 rtstruct.py  contours of structure sets as voxels
 references.py  the series that a segmentation or structure set belongs to
+seg/         segmentations: written from label volumes, and read as such
 """
 
 from .find import choose, find, find_series, problem_of

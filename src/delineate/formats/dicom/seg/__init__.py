@@ -6,24 +6,21 @@ read.py     label volumes from objects                write.py    objects from l
 """
 
 from .codes import STRUCTURE, TUMOUR, coded
-from .header import References, Segment, SegHeader, is_seg, read_header, references
+from .header import SegHeader, Segment, read_header
 from .read import names_in, read_grid, read_seg
 from .write import SegSource, seg_source, write_seg
 
 __all__ = [
     "STRUCTURE",
     "TUMOUR",
-    "References",
     "SegHeader",
     "SegSource",
     "Segment",
     "coded",
-    "is_seg",
     "names_in",
     "read_grid",
     "read_header",
     "read_seg",
-    "references",
     "seg_source",
     "write_seg",
 ]

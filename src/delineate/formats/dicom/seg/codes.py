@@ -1,4 +1,4 @@
-"""Structures as coded segments (PS3.3 C.8.20.4) and back: SNOMED CT codes, sides, display colours."""
+"""Structures as coded segments (PS3.3 C.8.20.4) and back: codes, sides and colours."""
 
 from __future__ import annotations
 
@@ -54,8 +54,6 @@ def coded(label: Label) -> tuple[Code, Code]:
     if own.isdigit():
         return STRUCTURE, Code(own, label.name[:64])
     return STRUCTURE, TYPES.get(name) or TYPES.get(name.removesuffix("s")) or STRUCTURE
-
-
 
 
 # Codes of a side in SNOMED CT and in its older form (PS3.16 CID 244).

@@ -119,7 +119,7 @@ class _Bytes:
 
 
 def _inflated(header: SegHeader) -> Iterator[NDArray[Any]]:
-    """The frames of Deflated Image Frame Compression (PS3.5 A.4.13), which pydicom does not know."""
+    """The frames of Deflated Image Frame Compression (PS3.5 A.4), which pydicom does not know."""
     from pydicom.encaps import generate_frames
 
     nbytes = math.ceil(header.rows * header.columns * header.bits / 8)
@@ -163,7 +163,7 @@ def decoded(path: str, first: int, last: int) -> apart.Found:
         try:
             plugins = sorted(get_decoder(syntax).available_plugins, key=DECODERS.index)
         except NotImplementedError:
-            raise FormatError(f"pixels of the syntax {syntax.name}, which is not supported")
+            raise FormatError(f"the syntax {syntax.name} is not supported") from None
         why = ""
         for plugin in plugins:
             # The decoders are plug-ins with exceptions of their own.
@@ -177,6 +177,6 @@ def decoded(path: str, first: int, last: int) -> apart.Found:
 
 def _decoded(path: str | Path, plugin: str, which: range) -> Iterator[NDArray[Any]]:
     """Frames by one of pydicom's decoders, read one by one from the file."""
-    from pydicom.pixels import iter_pixels
+    from pydicom.pixels.utils import iter_pixels
 
     return iter_pixels(str(path), indices=which, raw=True, decoding_plugin=plugin)

@@ -1,5 +1,5 @@
-"""The header of a DICOM Segmentation object as plain data: its segments, the plane of each frame,
-and what it refers to (PS3.3 C.8.20.2, C.7.6.16). Positions are in LPS mm, as on disk.
+"""The header of a DICOM Segmentation object as plain data: its segments, and the plane of each
+frame (PS3.3 C.8.20.2, C.7.6.16). Positions are in LPS mm, as on disk.
 """
 
 from __future__ import annotations
@@ -16,21 +16,12 @@ from numpy.typing import NDArray
 from ....core.errors import FormatError
 from ....core.labels import Side, side_of
 from ....core.terms import names_structure, structure_of
-from ...disk import head_of, told
-from ..headers import DEFLATED, is_dicom, open_dataset
+from ...disk import told
+from ..headers import DEFLATED, open_dataset
 from .codes import BACKGROUND, GENERAL, SIDE_CODES, rgb_of
 
-SEGMENTATION, LABELMAP = "1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.66.7"
+SOP_CLASS = "1.2.840.10008.5.1.4.1.1.66."  # followed by 4, or 7 for label maps
 KINDS = ("BINARY", "FRACTIONAL", "LABELMAP")
-
-
-@dataclass(frozen=True)
-class References:
-    """What an object refers to: SeriesInstanceUIDs, SOPInstanceUIDs, and its frame of reference."""
-
-    series: frozenset[str]
-    instances: frozenset[str]
-    frame_of_reference: str
 
 
 @dataclass(frozen=True)
@@ -45,8 +36,8 @@ class Segment:
         code: such as "SCT:10200004", "" if there is none.
         side: by the code of its laterality, else by its name.
         colour: sRGB, None if none is recommended.
-        is_background: whether its code is that of the background, or its number is the Pixel Padding
-            Value of a label map.
+        is_background: its code is that of the background, or its number is the Pixel Padding Value
+            of a label map.
     """
 
     number: int
@@ -87,7 +78,7 @@ class SegHeader:
     spacings: NDArray[np.float64]
     gap_mm: float
     thickness_mm: float
-    references: References
+    frame_of_reference: str
     syntax: str
     begin: int
     facts: dict[str, str] = field(repr=False)
@@ -101,32 +92,6 @@ class SegHeader:
     def structures(self) -> tuple[Segment, ...]:
         """The segments that are no background."""
         return tuple(segment for segment in self.segments if not segment.is_background)
-
-
-def is_seg(path: str | Path) -> bool:
-    """Whether the file is a DICOM Segmentation object; False if it cannot be read."""
-    try:
-        with told(path, "DICOM file"):
-            if not Path(path).is_file() or not is_dicom(head_of(path)):
-                return False
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                tags = ["SOPClassUID", "Modality"]
-                found = open_dataset(path, stop_before_pixels=True, specific_tags=tags)
-            return found.get("SOPClassUID") in (SEGMENTATION, LABELMAP)
-    except FormatError:
-        return False
-
-
-def references(path: str | Path) -> References:
-    """What a Segmentation object refers to (PS3.3 C.12.4 and C.7.6.16.2.6).
-
-    Raises:
-        FormatError: it cannot be read.
-    """
-    with told(path, "DICOM SEG"), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        return _references(open_dataset(path, stop_before_pixels=True))
 
 
 def read_header(path: str | Path) -> SegHeader:
@@ -165,7 +130,7 @@ def read_header(path: str | Path) -> SegHeader:
             groups.table("PixelMeasuresSequence", "PixelSpacing", 2),
             groups.number("PixelMeasuresSequence", "SpacingBetweenSlices"),
             groups.number("PixelMeasuresSequence", "SliceThickness"),
-            references=_references(dataset),
+            frame_of_reference=str(dataset.get("FrameOfReferenceUID") or ""),
             syntax=str(dataset.file_meta.TransferSyntaxUID),
             begin=begin,
             facts={name: str(dataset.get(key) or "") for name, key in facts.items()},
@@ -193,7 +158,7 @@ def _opened(path: Path) -> tuple[Any, int]:
 
 def _refuse_kinds(dataset: Any) -> None:
     """Refuse objects that are not read as one stack of slices."""
-    if dataset.get("SOPClassUID") not in (SEGMENTATION, LABELMAP):
+    if not str(dataset.get("SOPClassUID", "")).startswith(SOP_CLASS):
         raise FormatError("not a DICOM Segmentation object")
     if dataset.get("TotalPixelMatrixColumns") or "TILED" in str(
         dataset.get("DimensionOrganizationType", "")
@@ -290,35 +255,11 @@ def _items(dataset: Any, *names: str) -> Iterator[Any]:
         yield from _items(item, *names[1:]) if len(names) > 1 else (item,)
 
 
-def _references(dataset: Any) -> References:
-    """The series and instances that an object names; instances also from its frames if it lists
-    none as a whole.
-    """
-    studies = "StudiesContainingOtherReferencedInstancesSequence"
-    series = [
-        *_items(dataset, "ReferencedSeriesSequence"),
-        *_items(dataset, studies, "ReferencedSeriesSequence"),
-    ]
-    instances = [one for item in series for one in _items(item, "ReferencedInstanceSequence")]
-    instances += _items(dataset, "SourceImageSequence")
-    if not instances:
-        per_frame = ("DerivationImageSequence", "SourceImageSequence")
-        for groups in ("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"):
-            instances += _items(dataset, groups, *per_frame)
-    return References(
-        frozenset(str(one.get("SeriesInstanceUID")) for one in series) - {"None"},
-        frozenset(str(one.get("ReferencedSOPInstanceUID")) for one in instances) - {"None"},
-        str(dataset.get("FrameOfReferenceUID") or ""),
-    )
-
-
 # ---- segments ----
 
 
-def _segments(
-    dataset: Any, padding: int | None
-) -> tuple[tuple[Segment, ...], tuple[str, ...]]:
-    """The segments in the order of their numbers, with different names; and a sentence for each
+def _segments(dataset: Any, padding: int | None) -> tuple[tuple[Segment, ...], tuple[str, ...]]:
+    """The segments in the order of their values, with different names; and a sentence for each
     side that label and code contradict. The segment ``padding`` is background.
 
     Raises:
@@ -346,7 +287,7 @@ def _segments(
         for s in unique
         if s.side and side_in(s.name) not in (None, s.side)
     )
-    return unique, tuple(notes)
+    return tuple(sorted(unique, key=lambda s: s.value)), tuple(notes)
 
 
 def _segment(item: Any) -> Segment:
@@ -388,5 +329,4 @@ def _coded_side(item: Any, kind: Any) -> Side:
 
 def side_in(name: str) -> Side:
     """The side that a name states, also as a part of an abbreviation such as "LV"."""
-    side = side_of(name)[0] or structure_of(name).partition(" ")[0]
-    return side if side in ("left", "right") else None
+    return side_of(name)[0] or side_of(structure_of(name))[0]

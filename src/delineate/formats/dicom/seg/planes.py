@@ -2,8 +2,9 @@
 missing.
 
 Frames without a voxel are often left out, so neighbouring frames may be several planes apart. The
-gap between planes is that of the image if it is known, else SpacingBetweenSlices, else the largest
-one of which all distances are multiples; SliceThickness is ignored unless there is only one plane.
+gap between planes is SpacingBetweenSlices if all distances are multiples of it, else the gap of the
+image if it is known and has the same pixels, else the largest gap that fits; SliceThickness is
+ignored unless there is only one plane.
 As in ``dicom.geometry``, the corners of every frame must then be where the grid puts them.
 """
 
@@ -21,14 +22,15 @@ from .header import SegHeader
 
 SAME_PLANE_MM = 0.01
 MOST_MISSING = 10  # planes between two frames, if nothing states the gap
-PARALLEL = 1 - 1e-4  # cosine between the normal of the frames and an axis of the image
+PARALLEL = 1 - 1e-4  # cosine between the normals of the frames and of the image's planes
+SAME_SIZE = 1e-3  # largest relative difference between pixels of the image and of the frames
 
 
 def planes(header: SegHeader, like: Grid | None = None) -> tuple[Grid, NDArray[np.intp]]:
     """The grid of the frames, and the plane k of each frame (N,).
 
     Args:
-        like: the grid of the image, whose gap between slices is then tried first.
+        like: the grid of the image.
 
     Raises:
         GeometryError: frames without position, orientation or spacing, or in planes that are not
@@ -56,7 +58,8 @@ def planes(header: SegHeader, like: Grid | None = None) -> tuple[Grid, NDArray[n
         if np.linalg.norm(step - along) * k.max() <= tolerance_mm(0):
             step = along
     else:
-        step = normal * (_stated_gap(normal, like) or header.gap_mm or header.thickness_mm or 1.0)
+        gaps_mm = (header.gap_mm, _gap_of_image(header, normal, like), header.thickness_mm, 1.0)
+        step = normal * next(gap for gap in gaps_mm if gap > 0)
     affine = np.eye(4)
     row_mm, column_mm = header.spacings[0]
     affine[:3, :3] = np.stack([across * column_mm, down * row_mm, step], axis=1)
@@ -88,15 +91,19 @@ def _refuse_mixtures(header: SegHeader) -> None:
         raise GeometryError(f"PixelSpacing {header.spacings[0].tolist()} is not positive")
 
 
-def _stated_gap(normal: NDArray[np.float64], like: Grid | None) -> float:
-    """The distance of the image's planes along ``normal`` (LPS); 0 if no axis is across them."""
+def _gap_of_image(header: SegHeader, normal: NDArray[np.float64], like: Grid | None) -> float:
+    """The distance of the image's planes along ``normal`` (LPS); 0 if no axis is across them, or
+    if its pixels have another size.
+    """
     if like is None:
         return 0.0
-    # The planes of a sheared image are spanned by two axes, whatever the third one does.
-    axes = (LPS_TO_RAS[:3, :3] @ like.affine[:3, :3]).T
-    for axis, column in enumerate(axes):
-        across = np.cross(*np.delete(axes, axis, axis=0))
-        if abs(across @ normal) >= PARALLEL * np.linalg.norm(across):
+    columns = (LPS_TO_RAS[:3, :3] @ like.affine[:3, :3]).T
+    for axis, column in enumerate(columns):
+        inside = np.delete(columns, axis, axis=0)
+        across = np.cross(*inside)
+        sizes = np.sort(np.linalg.norm(inside, axis=1)), np.sort(header.spacings[0])
+        parallel = abs(across @ normal) >= PARALLEL * np.linalg.norm(across)
+        if parallel and np.allclose(*sizes, rtol=SAME_SIZE):
             return abs(float(column @ normal))
     return 0.0
 
@@ -105,9 +112,8 @@ def _candidates(
     gaps: NDArray[np.float64], header: SegHeader, normal: NDArray[np.float64], like: Grid | None
 ) -> list[float]:
     """The gaps between planes that are possible, in the order in which they are tried."""
-    least = float(gaps.min(initial=np.inf))
-    stated = [_stated_gap(normal, like), header.gap_mm]
-    common = [least / n for n in range(1, MOST_MISSING + 1)] if len(gaps) else []
+    stated = [header.gap_mm, _gap_of_image(header, normal, like)]
+    common = [float(gaps.min()) / n for n in range(1, MOST_MISSING + 1)] if len(gaps) else []
     return [gap for gap in (*stated, *common) if gap > SAME_PLANE_MM]
 
 
@@ -138,9 +144,7 @@ def _fits(gaps: NDArray[np.float64], counts: NDArray[np.float64], gap_mm: float)
     return bool(abs(gap - gap_mm) <= allowed and np.abs(heights - places * gap).max() <= allowed)
 
 
-def _check_corners(
-    header: SegHeader, affine: NDArray[np.float64], k: NDArray[np.intp]
-) -> None:
+def _check_corners(header: SegHeader, affine: NDArray[np.float64], k: NDArray[np.intp]) -> None:
     """Check that the four corners of every frame are where the grid puts them."""
     allowed = tolerance_mm(float(np.linalg.norm(affine[:3, 2])))
     across = header.orientations[:, :3] * header.spacings[:, 1:]

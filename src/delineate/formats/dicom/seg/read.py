@@ -12,7 +12,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,7 +24,7 @@ from ....core.labels import Label, LabelSet, default_colour
 from ....core.volume import Volume
 from ...disk import told
 from .frames import frames
-from .header import Segment, SegHeader, read_header
+from .header import SegHeader, Segment, read_header
 from .planes import planes
 
 HALF = 0.5  # of the maximum: voxels of a fractional segmentation from here on are inside
@@ -36,7 +36,6 @@ def read_seg(
     like: Grid | None = None,
     *,
     frame_of_reference: str = "",
-    register_by: Literal["frame", "position"] = "frame",
     threshold: float | None = HALF,
     only: str = "",
 ) -> Volume:
@@ -46,15 +45,14 @@ def read_seg(
         like: the grid of the image. The labels are put there by position; if no flips and whole
             voxels lead there, by nearest neighbour, and ``meta["notes"]`` states the distance. None
             gives the grid of the frames themselves.
-        frame_of_reference: of the image, "" if it is unknown.
-        register_by: "position" accepts an object in another frame of reference.
+        frame_of_reference: UID of that of the image, which the object must have; "" accepts all.
         threshold: share of the maximum from which a voxel of a fractional segmentation is inside;
             None keeps the shares, (C, I, J, K) float32 with a channel for each segment.
         only: number, name or code ("SCT:10200004") of the one segment to read; "" reads all.
 
     Returns:
         (I, J, K) uint8 or uint16 of unit "label", or (C, I, J, K) uint8 if segments overlap;
-        ``meta`` has names, labels (``LabelSet.to_json``), notes, and the references.
+        ``meta`` has names, labels (``LabelSet.to_json``), and notes.
 
     Raises:
         FormatError: not a Segmentation object, or one that is damaged or not supported.
@@ -64,9 +62,8 @@ def read_seg(
     """
     header = read_header(path)
     with told(path):
-        own = header.references.frame_of_reference
-        different = own and frame_of_reference and own != frame_of_reference
-        if different and register_by == "frame":
+        own = header.frame_of_reference
+        if own and frame_of_reference and own != frame_of_reference:
             raise GeometryError(
                 f"the segmentation is in another frame of reference ({own}) than the image "
                 f"({frame_of_reference}), so their positions cannot be compared; if they can, "
