@@ -21,7 +21,7 @@ from ..core.errors import DelineateError, GeometryError, InputError, LabelError
 from ..core.grid import GRID_TOLERANCE_MM, Grid
 from ..core.labels import LabelSet, as_whole_numbers, marked, value_counts
 from ..core.manifest import Case, Manifest, Source
-from ..core.volume import Volume, background_of, stack_channels
+from ..core.volume import Volume, background_of, stack_channels, without_padding
 from ..formats import files
 from ..formats.label_files import read_label_file, without_alpha
 from ..formats.raster import COLOURS
@@ -39,7 +39,7 @@ def read_image(case: Case, manifest: Manifest) -> Volume:
             first (see ``_on_grid_of_first``).
     """
     with _naming(case):
-        volumes = [without_alpha(files.read(source)) for source in case.images]
+        volumes = [without_padding(without_alpha(files.read(source))) for source in case.images]
         # If each channel has its own file, a grey image stored as RGB counts as one channel.
         if len(manifest.channels) == len(volumes):
             volumes = [_one_channel(v) for v in volumes]

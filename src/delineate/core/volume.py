@@ -16,7 +16,9 @@ from .errors import GeometryError
 from .grid import Grid
 
 BODY_HU = -400.0  # CT threshold: the body is denser, lung and air are less dense
-UNITS = ("HU", "a.u.", "label")  # Hounsfield units, arbitrary units, label values
+AIR_HU = -1024.0  # what stands outside the field of view of a CT
+# Hounsfield units, activity, standardised uptake by body weight, arbitrary units, label values.
+UNITS = ("HU", "Bq/ml", "SUV", "a.u.", "label")
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -27,10 +29,11 @@ class Volume:
         array: (I, J, K) or (C, I, J, K), any real dtype; its last three axes have the shape of the
             grid.
         grid: the position of the voxels.
-        unit: "HU", "a.u." or "label".
+        unit: "HU", "Bq/ml", "SUV", "a.u." or "label".
         source: the file or folder that it was read from, "" if it was computed.
         meta: other information from the reader (``modality``, ``patient``, ``channels``,
-            ``series``, ``spacing_known`` ...); plain data.
+            ``series``, ``spacing_known`` ...); plain data. ``padding``: the lowest and
+            highest value of voxels outside the field of view.
 
     Raises:
         GeometryError: the shapes of array and grid differ; the unit is unknown; or the array is not
@@ -227,3 +230,23 @@ def with_finite_voxels(channel: NDArray[Any]) -> NDArray[Any]:
     corners = channel[ends][fine[ends]]
     shared = corners.size and bool((corners == corners[0]).all())
     return np.where(fine, channel, corners[0] if shared else channel[fine].min())
+
+
+def without_padding(volume: Volume) -> Volume:
+    """The volume with the modality's background in voxels that are padding by
+    ``meta["padding"]``: air in CT (the lowest other value if the dtype has no negative ones), else
+    0. A scan without padding is returned as it is.
+    """
+    if not (ends := volume.meta.get("padding")):
+        return volume
+    low, high = ends
+    padded = (volume.array >= low) & (volume.array <= high)
+    meta = {key: value for key, value in volume.meta.items() if key != "padding"}
+    if not padded.any():
+        return replace(volume, meta=meta)
+    air = 0.0
+    if volume.unit == "HU":
+        real = volume.array[~padded]
+        air = AIR_HU if volume.array.dtype.kind != "u" else float(real.min(initial=low))
+    array = np.where(padded, np.array(air, volume.array.dtype), volume.array)
+    return replace(volume, array=array, meta=meta)

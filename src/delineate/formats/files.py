@@ -590,9 +590,7 @@ def _describe_series(series: dicom.Series) -> dict[str, Any]:
     return {
         **facts,
         **_facts(grid),
-        "unit": "HU"
-        if series.modality == "CT" and all(s.rescaled for s in series.planes)
-        else "a.u.",
+        "unit": series.unit,
     }
 
 

@@ -27,7 +27,13 @@ from torch import Tensor
 from ..core.errors import GeometryError, InputError
 from ..core.grid import ANISOTROPY, AxisMap, Grid
 from ..core.plan import Plan
-from ..core.volume import BODY_HU, Volume, background_of, with_finite_voxels
+from ..core.volume import (
+    BODY_HU,
+    Volume,
+    background_of,
+    with_finite_voxels,
+    without_padding,
+)
 from . import shear
 from .intensity import measure
 from .resample import (
@@ -81,7 +87,8 @@ def prepare(
     volume: Volume, plan: Plan, present: Sequence[int] | None = None
 ) -> tuple[Tensor, PreprocessingRecord]:
     """Preprocess a scan: reorient, crop, normalise and resample it. Voxels that are NaN or infinite
-    count as background (``core.volume.with_finite_voxels``). A sheared scan is first resampled to
+    count as background (``core.volume.with_finite_voxels``), and so does padding
+    (``without_padding``). A sheared scan is first resampled to
     an orthogonal grid, once (``shear.image_on``).
 
     Args:
@@ -172,7 +179,7 @@ def _channels(volume: Volume) -> list[NDArray[Any]]:
     target = volume.grid.orthogonal()
     return [
         shear.image_on(with_finite_voxels(channel), volume.grid, target)
-        for channel in volume.channels_array
+        for channel in without_padding(volume).channels_array
     ]
 
 

@@ -7,7 +7,10 @@ import pydicom
 import pytest
 from objects import ct, write
 
+from delineate.cohorts.reading import read_image
 from delineate.core.errors import FormatError
+from delineate.core.manifest import Case, Manifest, Source
+from delineate.core.volume import without_padding
 from delineate.formats import files
 
 U16 = np.uint16
@@ -69,3 +72,75 @@ def test_modality_lookup_table(tmp_path):
 def test_palette_colours_are_no_intensities(tmp_path):
     with pytest.raises(FormatError, match="colour images"):
         read(tmp_path, ct(np.zeros((2, 2), np.uint8), PhotometricInterpretation="PALETTE COLOR"))
+
+
+def test_padding_is_marked_and_filled_by_what_prepares(tmp_path):
+    # -2000 stated as an unsigned value, as some scanners do.
+    pixels = np.array([[-2000, 24, 1000]], np.int16)
+    padded = ct(pixels, RescaleSlope="1", RescaleIntercept="-24")
+    padded.add_new(0x00280120, "US", 63536)
+    volume = read(tmp_path / "a", padded)
+    assert (row(volume), volume.meta["padding"]) == ([-2024, 0, 976], [-2024, -2024])
+    filled = without_padding(volume)
+    assert row(filled) == [-1024, 0, 976]
+    assert "padding" not in filled.meta
+    case = Case("a", "P1", (Source(str(tmp_path / "a")),))
+    image = read_image(case, Manifest((case,), ("CT",)))
+    assert image.array[0, :, 0, 0].tolist() == [-1024, 0, 976]
+
+    # A range, stored unsigned: 60000 to 63536.
+    over = ct(np.array([[60000, 63536, 1000]], U16), RescaleSlope="1", RescaleIntercept="-1000")
+    over.PixelPaddingValue, over.PixelPaddingRangeLimit = 63536, 60000
+    volume = read(tmp_path / "b", over)
+    assert volume.meta["padding"] == [59000, 62536]
+    assert row(volume) == [59000, 62536, 0]  # what ``convert`` writes
+    assert row(without_padding(volume)) == [0, 0, 0]  # uint16: the lowest other value
+
+    # In MR the background is 0; a value of tissue in CT may be tissue.
+    mr = ct(np.array([[-7, 5]], np.int16), Modality="MR", PixelPaddingValue=-7)
+    assert row(without_padding(read(tmp_path / "c", mr))) == [0, 5]
+    water = ct(np.array([[0, 5]], np.int16), RescaleSlope="1", PixelPaddingValue=0)
+    assert read(tmp_path / "d", water).meta["padding"] is None
+
+
+def test_padding_that_differs_between_slices_is_not_marked(tmp_path):
+    pixels = np.array([[-2000, 24]], np.int16)
+    first = ct(pixels, PixelPaddingValue=-2000)
+    second = ct(pixels, 1, PixelPaddingValue=-2000, RescaleSlope="2")
+    third = ct(pixels, 2)
+    assert read(tmp_path / "a", first, second).meta["padding"] is None
+    assert "padding" not in read(tmp_path / "b", first, third).meta
+
+
+def test_what_is_stated_and_not_applied(tmp_path):
+    one = ct(np.array([[4, 5]], U16), Modality="MR", PhotometricInterpretation="MONOCHROME1")
+    one.add_new(0x20050010, "LO", "Philips MR Imaging DD 001")
+    one.add_new(0x2005100E, "FL", 0.5)
+    unit, item = pydicom.Dataset(), pydicom.Dataset()
+    unit.CodeValue, item.MeasurementUnitsCodeSequence = "mm2/s", [unit]
+    item.RealWorldValueSlope, item.RealWorldValueIntercept = 0.25, 1.0
+    one.RealWorldValueMappingSequence = [item]
+    volume = read(tmp_path, one)
+    assert row(volume) == [4, 5]
+    assert volume.meta["philips_scale"] == 0.5
+    assert volume.meta["real_world"] == [{"slope": 0.25, "intercept": 1.0, "unit": "mm2/s"}]
+    assert volume.meta["notes"] == [
+        "MONOCHROME1: low values are bright; the stored values are kept"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("fields", "unit"),
+    [
+        ({"RescaleSlope": "1"}, "HU"),
+        ({"RescaleSlope": "1", "RescaleType": "HU"}, "HU"),
+        ({"RescaleSlope": "1", "RescaleType": "MGML"}, "a.u."),  # iodine
+        ({}, "a.u."),
+        ({"RescaleSlope": "1", "Modality": "PT", "Units": "BQML"}, "Bq/ml"),
+        ({"RescaleSlope": "1", "Modality": "PT", "Units": "GML"}, "SUV"),
+        ({"RescaleSlope": "1", "Modality": "PT", "Units": "CNTS"}, "a.u."),
+    ],
+)
+def test_units(tmp_path, fields, unit):
+    assert read(tmp_path, ct(np.ones((2, 2), U16), **fields)).unit == unit
+    assert files.describe(tmp_path)["series"][0]["unit"] == unit

@@ -43,6 +43,8 @@ TAGS: list[str | int] = [
     "SpacingBetweenSlices",
     "RescaleSlope",
     "RescaleIntercept",
+    "RescaleType",
+    "Units",
     "ModalityLUTSequence",
     "PhotometricInterpretation",
     NUMBER_OF_IMAGES,
@@ -61,6 +63,7 @@ IMAGES = (
     *ENHANCED,
     *(f"1.2.840.10008.5.1.4.1.1.{n}" for n in ("2", "4", "128", "20", "7")),
 )
+PET_UNITS = {"BQML": "Bq/ml", "GML": "SUV"}  # PS3.3 C.8.9.1.1.3; g/ml is SUV by body weight
 # All value representations of PS3.5 6.2, to recognise explicit VR in files without a preamble.
 VRS = (
     b"AE AS AT CS DA DS DT FL FD IS LO LT OB OD OF OL OV OW PN SH SL SQ SS ST SV TM UC UI UL UN UR "
@@ -100,6 +103,7 @@ class Plane:
     photometric: str
     marks: Marks
     problem: str = ""  # why it is no plane in space
+    units: str = ""  # Units of PET, or RescaleType
 
 
 @dataclass(frozen=True)
@@ -132,6 +136,15 @@ class Series(SeriesFacts):
     part: str = ""
     notes: tuple[str, ...] = ()
     set_aside: tuple[tuple[Path, str], ...] = ()
+
+    @property
+    def unit(self) -> str:
+        """The unit of ``core.volume`` that its values have after the rescale."""
+        units = {one.units for one in self.planes}
+        if self.modality == "CT" and all(one.rescaled for one in self.planes):
+            # Other types are maps of iodine, atomic numbers ... (PS3.3 C.11.1.1.2).
+            return "HU" if units <= {"", "HU", "HU_MOD", "US"} else "a.u."
+        return PET_UNITS.get("".join(units), "a.u.") if self.modality == "PT" else "a.u."
 
     @property
     def title(self) -> str:
@@ -251,6 +264,7 @@ def planes_of(path: Path, dataset: Any) -> list[Plane]:
             lookup="ModalityLUTSequence" in dataset,
             photometric=str(dataset.get("PhotometricInterpretation", "")),
             marks=marks_of(dataset, kind),
+            units=text(dataset, "Units") or text(dataset, "RescaleType"),
         )
         return _tiles(one) if is_mosaic(dataset) else [one]
 

@@ -130,7 +130,7 @@ def text(dataset: Any, name: str) -> str:
     return "" if value is None else str(value).strip()
 
 
-def number(dataset: Any, name: str) -> float | None:
+def number(dataset: Any, name: str | int) -> float | None:
     """The (first) value as a finite number, or None."""
     found = numbers(dataset, name)
     return found[0] if found else None

@@ -19,6 +19,7 @@ from .. import apart
 from ..disk import told
 from .geometry import layout
 from .headers import Plane, Series, open_dataset
+from .stated import merged, padding_of, stated_in
 
 # Plug-ins of pydicom in the order in which they are tried. Those of the core come first, so that
 # the extra changes no pixel. None of them has a licence that binds users.
@@ -32,8 +33,8 @@ def read_series(series: Series) -> Volume:
     """Read the volume (I, J, K) = (column, row, slice).
 
     The dtype is int16 if the rescaled values are whole and fit (else uint16 or int32), or float32.
-    The unit is "HU" for CT with a rescale, else "a.u."; ``meta`` has modality, patient, series,
-    study and description.
+    The unit is "HU" for CT with a rescale, "Bq/ml" or "SUV" for PET that states it, else "a.u.";
+    ``meta`` has modality, patient, series, study and description, and what ``stated`` finds.
 
     Raises:
         FormatError: an object that is not supported, or pixels that cannot be decoded.
@@ -46,10 +47,15 @@ def read_series(series: Series) -> Volume:
     with told(series.files[0].parent):
         refuse_large(math.prod(grid.shape) * dtype.itemsize)
     array = np.empty((grid.shape[2], grid.shape[1], grid.shape[0]), dtype)
-    for path, places in _by_file(ordered).items():
-        _fill(array, path, {k: ordered[k] for k in places})
+    stated = merged(
+        [
+            _fill(array, path, {k: ordered[k] for k in places})
+            for path, places in _by_file(ordered).items()
+        ]
+    )
     volume = _narrowed(array).transpose(2, 1, 0)
-    unit = "HU" if series.modality == "CT" and all(s.rescaled for s in ordered) else "a.u."
+    if padding := stated.pop("stored_padding", None):
+        stated["padding"] = padding_of(padding, ordered, series.unit)
     meta = {
         "modality": series.modality,
         "patient": series.patient_id,
@@ -58,6 +64,7 @@ def read_series(series: Series) -> Volume:
         "description": series.description,
         "spacing_known": True,
         "place_known": True,
+        **stated,
     }
     # The source is the folder of the series, or the folder above if it is spread over several.
     source = (
@@ -65,7 +72,7 @@ def read_series(series: Series) -> Volume:
         if len({p.parent for p in series.files}) == 1
         else series.files[0].parents[1]
     )
-    return Volume(volume, grid, unit, str(source), meta)
+    return Volume(volume, grid, series.unit, str(source), meta)
 
 
 def _dtype(ordered: Sequence[Plane]) -> type[np.generic]:
@@ -98,8 +105,10 @@ def _by_file(ordered: Sequence[Plane]) -> dict[Path, list[int]]:
     return places
 
 
-def _fill(array: NDArray[Any], path: Path, planes: Mapping[int, Plane]) -> None:
-    """Decode a file, and write the values of its planes to their places in ``array``."""
+def _fill(array: NDArray[Any], path: Path, planes: Mapping[int, Plane]) -> dict[str, Any]:
+    """Decode a file, and write the values of its planes to their places in ``array``; returns what
+    its header states about them.
+    """
     import pydicom
 
     with told(path, "DICOM image"), warnings.catch_warnings():
@@ -115,6 +124,7 @@ def _fill(array: NDArray[Any], path: Path, planes: Mapping[int, Plane]) -> None:
             for k, one in planes.items():
                 if (one.frame or 0) == frame:
                     array[k] = _rescaled(_cut(pixels, one), one, dataset, array.dtype)
+        return stated_in(dataset)
 
 
 def _frames(path: Path, dataset: Any, frames: Sequence[int]) -> Iterator[NDArray[Any]]:

@@ -1,0 +1,87 @@
+"""What the header of an image states about its values apart from the rescale: padding, MONOCHROME1,
+scales that are not applied. Nothing here changes a value; it becomes ``meta``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from .headers import Plane
+from .marks import number, text
+
+PHILIPS_SCALE = (0x2005100E, "Philips MR Imaging DD 001")  # ScaleSlope, a factor of stored values
+TISSUE_HU = (-1000.0, 3071.0)  # values of a 12-bit CT above air
+MONOCHROME1 = "MONOCHROME1: low values are bright; the stored values are kept"
+
+
+def stated_in(dataset: Any) -> dict[str, Any]:
+    """The ``meta`` of a header. Keys: notes, philips_scale (not applied), real_world
+    (maps of stored values to units, not applied) and stored_padding (lowest and highest).
+    """
+    found: dict[str, Any] = {}
+    if text(dataset, "PhotometricInterpretation") == "MONOCHROME1":
+        found["notes"] = [MONOCHROME1]
+    tag, creator = PHILIPS_SCALE
+    if _creator(dataset, tag) == creator and (scale := number(dataset, tag)) is not None:
+        found["philips_scale"] = scale
+    if maps := _real_world(dataset):
+        found["real_world"] = maps
+    if padding := _padding(dataset):
+        found["stored_padding"] = padding
+    return found
+
+
+def merged(stated: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """What all headers of a volume state alike, in ``meta``."""
+    first = stated[0]
+    return {k: v for k, v in first.items() if all(one.get(k) == v for one in stated)}
+
+
+def padding_of(stored: Sequence[float], planes: Sequence[Plane], unit: str) -> list[float] | None:
+    """The lowest and highest value of padding after the rescale; None if it differs between planes,
+    or if it is a value that tissue has in CT, so that it may be tissue.
+    """
+    ends = {tuple(sorted(v * one.slope + one.intercept for v in stored)) for one in planes}
+    if len(ends) > 1 or any(one.lookup for one in planes):
+        return None
+    low, high = ends.pop()
+    is_tissue = unit == "HU" and high > TISSUE_HU[0] and low < TISSUE_HU[1]
+    return None if is_tissue else [low, high]
+
+
+def _padding(dataset: Any) -> tuple[int, int] | None:
+    """The range of stored values that are padding (PS3.3 C.7.5.1.1.2), lowest first.
+
+    Its sign follows PixelRepresentation, also in files that state it with the other one.
+    """
+    ends = [number(dataset, n) for n in ("PixelPaddingValue", "PixelPaddingRangeLimit")]
+    if ends[0] is None or not dataset.get("BitsStored"):
+        return None
+    bits, signed = int(dataset.BitsStored), bool(dataset.get("PixelRepresentation", 0))
+    values = []
+    for end in ends:
+        if end is None:
+            continue
+        value = int(end) & ((1 << bits) - 1)
+        values.append(value - (1 << bits) if signed and value >> (bits - 1) else value)
+    return min(values), max(values)
+
+
+def _real_world(dataset: Any) -> list[dict[str, Any]]:
+    """The linear maps of stored values to physical units (PS3.3 C.7.6.16.2.11)."""
+    maps = []
+    for item in dataset.get("RealWorldValueMappingSequence") or ():
+        slope = number(item, "RealWorldValueSlope")
+        intercept = number(item, "RealWorldValueIntercept")
+        if slope is None or intercept is None:
+            continue
+        codes = item.get("MeasurementUnitsCodeSequence") or ()
+        unit = text(codes[0], "CodeValue") if codes else ""
+        maps.append({"slope": slope, "intercept": intercept, "unit": unit})
+    return maps
+
+
+def _creator(dataset: Any, tag: int) -> str:
+    found = dataset.get((tag & 0xFFFF0000) | (tag & 0xFFFF) >> 8)
+    return "" if found is None else str(found.value).strip()
