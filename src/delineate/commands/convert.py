@@ -83,6 +83,8 @@ def _refuse_unfit(inputs: Sequence[str | Path], options: ConvertOptions, is_png:
         raise UsageError(
             f"one input is converted at a time, found {len(inputs)}; --merge joins several"
         )
+    if options.unit not in ("", "suv"):
+        raise UsageError(f'--unit is "suv", found "{options.unit}"')
     if options.bits not in (8, 16):
         raise UsageError(f"--bits is 8 or 16, found {options.bits}")
     if options.window is not None and not is_png:
@@ -111,7 +113,7 @@ def _convert(
     )
     with _originals([input]).kept(path for name in names for path in write.existing(name)):
         if several:
-            return _convert_series(many, write, progress, str(input))
+            return _convert_series(many, write, progress, str(input), options.unit)
         place = files.place_of(input)
         is_array = place.is_file() and files.detect(place) in arrays.KINDS
         volume = files.read(
@@ -120,7 +122,8 @@ def _convert(
                 series=options.series or "",
                 spacing_mm=options.spacing_mm,
                 axes=(options.axes or "") if is_array else "",
-            )
+            ),
+            unit=options.unit,
         )
         if is_array:  # its axes are read
             write = replace(write, options=replace(options, axes=None))
@@ -401,14 +404,14 @@ def _notes(volume: Volume, axes: str | None) -> tuple[str, ...]:
 
 
 def _convert_series(
-    many: Sequence[dicom.Series], write: _Writer, progress: Progress, source: str
+    many: Sequence[dicom.Series], write: _Writer, progress: Progress, source: str, unit: str
 ) -> ConversionReport:
     written: list[Path] = []
     refused: list[tuple[str, str]] = []
     for done, one in enumerate(many):
         progress("convert", done, len(many), one.title)
         try:
-            volume = dicom.read_series(one)
+            volume = dicom.read_series(one, unit if one.modality == "PT" else "")
         except DelineateError as error:
             refused.append((one.title, error.message))
             continue

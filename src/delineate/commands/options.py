@@ -538,6 +538,9 @@ class ConvertOptions:
         None, "Axis codes of the result, such as RAS; by default as stored."
     )
     series: str | None = option(None, "SeriesInstanceUID, if the folder has several series.")
+    unit: str = option(
+        "", "suv: PET series of DICOM as standardised uptake value by body weight (g/ml)."
+    )
     split_slices: int | None = option(
         None,
         "Cut the volume into NAME_00, NAME_01 ... of this many slices; the last may be shorter.",

@@ -155,6 +155,7 @@ def read(
     *,
     spacing_mm: Sequence[float] | None = None,
     by_index: bool = False,
+    unit: str = "",
 ) -> Volume:
     """Read the volume at ``path``: a file, a DICOM folder (``FOLDER#SERIES_UID`` names one series),
     or a folder of 2-D slices.
@@ -165,6 +166,7 @@ def read(
         spacing_mm: (column, row, slice) of images that store none. A file that stores a different
             one is refused.
         by_index: read pictures with a palette by index, as for masks (see ``formats.raster``).
+        unit: "suv" for a DICOM PET series as SUV by body weight (``dicom.suv``).
 
     Returns:
         (I, J, K) or (C, I, J, K), with the ``meta`` keys modality, patient, spacing_known, and
@@ -175,7 +177,9 @@ def read(
         GeometryError: the geometry is unknown, contradictory or not supported.
     """
     source = _source(path, spacing_mm)
-    volume = _read(source, by_index)
+    volume = _read(source, by_index, unit)
+    if unit and volume.unit != "SUV":
+        raise FormatError("SUV needs a PET series in DICOM", path=source.path)
     log.debug("read %s: %s voxels", source.path, " x ".join(map(str, volume.array.shape)))
     return volume if source.channel is None else _one_channel(volume, source.channel)
 
@@ -193,13 +197,13 @@ def _one_channel(volume: Volume, channel: int) -> Volume:
     )
 
 
-def _read(source: Source, by_index: bool) -> Volume:
+def _read(source: Source, by_index: bool, unit: str = "") -> Volume:
     """Read the whole volume with all its channels."""
     where = Path(source.path)
     if source.like:
         return _read_like(source, by_index)
     if where.is_dir():
-        return _read_folder(source, by_index)
+        return _read_folder(source, by_index, unit)
     kind = _known(where)
     if kind in arrays.KINDS:
         item = source.item or source.series  # FILE.npz#NAME
@@ -211,7 +215,7 @@ def _read(source: Source, by_index: bool) -> Volume:
     if kind == "DICOM" and dicom.kind_of(where) == "SEG":
         return seg.read_seg(where, only=source.item)
     if kind == "DICOM":
-        volume = dicom.read_series(dicom.choose(where, source.series))
+        volume = dicom.read_series(dicom.choose(where, source.series), unit)
     elif kind in RASTER:
         return raster.read(where, kind, source.spacing_mm or None, by_index)
     else:
@@ -304,11 +308,11 @@ def _refuse_other_spacing(grid: Grid, source: Source) -> None:
 # ---- folders ----
 
 
-def _read_folder(source: Source, by_index: bool) -> Volume:
+def _read_folder(source: Source, by_index: bool, unit: str) -> Volume:
     """Read a folder: one DICOM series, or a stack of slices."""
     files = _stack_files(source)
     if files is None:
-        volume = dicom.read_series(dicom.choose(source.path, source.series))
+        volume = dicom.read_series(dicom.choose(source.path, source.series), unit)
         _refuse_other_spacing(volume.grid, source)
         return replace(volume, source=source.path)
     return raster.read_stack(files, _needed_spacing(source), source.path, by_index)

@@ -169,13 +169,13 @@ def _private(dataset: Any) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for name, tag, creator in PRIVATE:
         values = numbers(dataset, tag)
-        if not values or str(_value(dataset, _block(tag))).strip() != creator:
+        if not values or creator_of(dataset, tag) != creator:
             continue
         # GE adds a multiple of 1e9 to tell how the value was given.
         found[name] = values[0] % 1e9 if name == "b_value" else values
     return found
 
 
-def _block(tag: int) -> int:
-    """The tag that holds the creator of a private attribute."""
-    return (tag & 0xFFFF0000) | (tag & 0xFFFF) >> 8
+def creator_of(dataset: Any, tag: int) -> str:
+    """The creator of the block of a private attribute (PS3.5 7.8.1); "" if it has none."""
+    return str(_value(dataset, (tag & 0xFFFF0000) | (tag & 0xFFFF) >> 8) or "").strip()

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from .headers import Plane
-from .marks import number, text
+from .marks import creator_of, number, text
 
 PHILIPS_SCALE = (0x2005100E, "Philips MR Imaging DD 001")  # ScaleSlope, a factor of stored values
 TISSUE_HU = (-1000.0, 3071.0)  # values of a 12-bit CT above air
@@ -23,7 +23,7 @@ def stated_in(dataset: Any) -> dict[str, Any]:
     if text(dataset, "PhotometricInterpretation") == "MONOCHROME1":
         found["notes"] = [MONOCHROME1]
     tag, creator = PHILIPS_SCALE
-    if _creator(dataset, tag) == creator and (scale := number(dataset, tag)) is not None:
+    if creator_of(dataset, tag) == creator and (scale := number(dataset, tag)) is not None:
         found["philips_scale"] = scale
     if maps := _real_world(dataset):
         found["real_world"] = maps
@@ -80,8 +80,3 @@ def _real_world(dataset: Any) -> list[dict[str, Any]]:
         unit = text(codes[0], "CodeValue") if codes else ""
         maps.append({"slope": slope, "intercept": intercept, "unit": unit})
     return maps
-
-
-def _creator(dataset: Any, tag: int) -> str:
-    found = dataset.get((tag & 0xFFFF0000) | (tag & 0xFFFF) >> 8)
-    return "" if found is None else str(found.value).strip()

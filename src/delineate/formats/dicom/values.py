@@ -20,6 +20,7 @@ from ..disk import told
 from .geometry import layout
 from .headers import Plane, Series, open_dataset
 from .stated import merged, padding_of, stated_in
+from .suv import as_suv
 
 # Plug-ins of pydicom in the order in which they are tried. Those of the core come first, so that
 # the extra changes no pixel. None of them has a licence that binds users.
@@ -29,15 +30,15 @@ RLE = "1.2.840.10008.1.2.5"
 BYTES_A_CALL = 1 << 26  # of the frames that the child process returns at once
 
 
-def read_series(series: Series) -> Volume:
-    """Read the volume (I, J, K) = (column, row, slice).
+def read_series(series: Series, unit: str = "") -> Volume:
+    """Read the volume (I, J, K) = (column, row, slice); with ``unit`` "suv" as SUV by body weight.
 
     The dtype is int16 if the rescaled values are whole and fit (else uint16 or int32), or float32.
     The unit is "HU" for CT with a rescale, "Bq/ml" or "SUV" for PET that states it, else "a.u.";
     ``meta`` has modality, patient, series, study and description, and what ``stated`` finds.
 
     Raises:
-        FormatError: an object that is not supported, or pixels that cannot be decoded.
+        FormatError: an object that is not supported, pixels that cannot be decoded, or no SUV.
         GeometryError: positions that do not form an evenly spaced stack.
     """
     with told(series.files[0].parent, "DICOM series"):
@@ -72,7 +73,8 @@ def read_series(series: Series) -> Volume:
         if len({p.parent for p in series.files}) == 1
         else series.files[0].parents[1]
     )
-    return Volume(volume, grid, series.unit, str(source), meta)
+    found = Volume(volume, grid, series.unit, str(source), meta)
+    return as_suv(found, series) if unit == "suv" else found
 
 
 def _dtype(ordered: Sequence[Plane]) -> type[np.generic]:
