@@ -20,7 +20,7 @@ from delineate.formats import files
         ("a.b.nii", "a.b"),
         ("IM1.DCM", "IM1"),
         ("x.seg.nrrd", "x"),
-        ("s.tar.gz", "s.tar"),
+        ("s.tar.gz", "s"),
         ("plain", "plain"),
         (".gz", ".gz"),
         ("liver.v2", "liver.v2"),

@@ -248,7 +248,7 @@ def _many(source: str | Path, output: str | Path, series: str | None) -> list[di
     """The series of a DICOM folder that become files of a folder; empty if one volume becomes one
     file.
     """
-    if series or "." in Path(output).name or not Path(source).is_dir():
+    if series or "." in Path(output).name or not files.is_folder(source):
         return []
     found, others = dicom.find(source)
     damaged = [path for path, what in others if what == dicom.DAMAGED]

@@ -26,7 +26,7 @@ from ..core.volume import Volume
 from ..extend.parts import Format
 from ..extend.registers import FORMATS, running
 from . import arrays, dicom, itk, metaimage, nifti, nrrd, raster
-from .dicom import seg
+from .dicom import archive, seg
 from .disk import head_of, natural_key, smallest_labels, stem, told
 
 __all__ = [
@@ -34,6 +34,7 @@ __all__ = [
     "files_of",
     "describe",
     "detect",
+    "is_folder",
     "is_image",
     "is_slice_of",
     "natural_key",
@@ -49,7 +50,11 @@ __all__ = [
 log = logging.getLogger(__name__)
 RASTER = raster.KINDS
 VOLUMES: dict[str, Any] = {"NRRD": nrrd, "MetaImage": metaimage}  # all other volumes: nifti
-READABLE = "NIfTI, Analyze 7.5, MGH, NRRD, MetaImage, PNG, TIFF, JPEG, GIF, BMP, PNM and DICOM"
+ARCHIVE = "DICOM archive"  # a .zip, .tar or .tar.gz that holds DICOM files
+READABLE = (
+    "NIfTI, Analyze 7.5, MGH, NRRD, MetaImage, PNG, TIFF, JPEG, GIF, BMP, PNM, DICOM, and .zip, "
+    ".tar and .tar.gz archives of DICOM"
+)
 
 
 # ---- recognising ----
@@ -57,8 +62,8 @@ READABLE = "NIfTI, Analyze 7.5, MGH, NRRD, MetaImage, PNG, TIFF, JPEG, GIF, BMP,
 
 def detect(path: str | Path) -> str:
     """Recognise the format by content: one of ``nifti.KINDS``, "NRRD", "MetaImage", "PNG", "JPEG",
-    "TIFF", "DICOM", one of ``arrays.KINDS``, the name of another registered format, or "" if it is
-    none of them.
+    "TIFF", "DICOM", ``ARCHIVE``, one of ``arrays.KINDS``, the name of another registered format, or
+    "" if it is none of them.
 
     Raises:
         FormatError: missing, empty or unreadable file.
@@ -80,7 +85,10 @@ def detect(path: str | Path) -> str:
         # An .img file of raw voxels has its header in the .hdr file.
         if not kind and Path(path).name.lower().endswith((".img", ".img.gz")):
             kind = nifti.kind_of(head_of(nifti.pair_of(Path(path))[0]))
-        return kind or _added_kind(head) or ("DICOM" if dicom.is_dicom(head) else "")
+        kind = kind or _added_kind(head) or ("DICOM" if dicom.is_dicom(head) else "")
+        if not kind and archive.kind_of(head) and archive.holds(Path(path), dicom.is_dicom):
+            return ARCHIVE
+        return kind
 
 
 def _added_kind(head: bytes) -> str:
@@ -96,6 +104,12 @@ def is_image(path: str | Path) -> bool:
     with contextlib.suppress(FormatError):
         return Path(path).is_file() and detect(path) != ""
     return False
+
+
+def is_folder(path: str | Path) -> bool:
+    """Return whether ``path`` may hold several scans: a folder, or an archive of DICOM files."""
+    place = Path(path)
+    return place.is_dir() or (place.is_file() and _detect_or_none(place) == ARCHIVE)
 
 
 def place_of(path: str | Path) -> Path:
@@ -138,12 +152,14 @@ def files_of(source: Source) -> list[Path]:
 
 
 def is_slice_of(path: str | Path, folder: str | Path) -> bool:
-    """Return whether the file forms a scan together with others in ``folder``: a DICOM image there
-    or in a subfolder, or an image file directly in it.
+    """Return whether the file forms a scan together with others in ``folder``: a DICOM image or an
+    archive of them there or in a subfolder, or an image file directly in it.
     """
     kind = _detect_or_none(Path(path))
     if kind == "DICOM":
         return dicom.is_image(Path(path))
+    if kind == ARCHIVE:
+        return True
     return kind in RASTER and Path(path).parent == Path(folder)
 
 
@@ -214,7 +230,7 @@ def _read(source: Source, by_index: bool, unit: str = "") -> Volume:
         )
     if kind == "DICOM" and dicom.kind_of(where) == "SEG":
         return seg.read_seg(where, only=source.item)
-    if kind == "DICOM":
+    if kind in ("DICOM", ARCHIVE):
         volume = dicom.read_series(dicom.choose(where, source.series), unit)
     elif kind in RASTER:
         return raster.read(where, kind, source.spacing_mm or None, by_index)
@@ -254,7 +270,7 @@ def read_grid(source: str | Path | Source) -> Grid:
     kind = _known(where)
     if kind == "DICOM" and dicom.kind_of(where) == "SEG":
         return seg.read_grid(where)
-    if kind == "DICOM":
+    if kind in ("DICOM", ARCHIVE):
         with told(where):
             return dicom.layout(dicom.choose(where, source.series))[0]
     if kind in RASTER:
@@ -287,6 +303,9 @@ def _source(path: str | Path | Source, spacing_mm: Sequence[float] | None) -> So
 def _known(path: Path) -> str:
     """Recognise the format, or raise ``FormatError`` with the supported ones."""
     kind = detect(path)
+    if not kind and archive.is_archive(path):
+        archive.members(path)  # refuses what is damaged
+        raise FormatError("an archive without DICOM files; unpack it first", path=path)
     if not kind:
         raise FormatError(f"unrecognised format; supported formats: {READABLE}", path=path)
     return kind
@@ -329,7 +348,7 @@ def _stack_files(source: Source) -> list[Path] | None:
         # Images next to a DICOM series are previews.
         if kind == "DICOM":
             return None
-        if kind:
+        if kind and kind != ARCHIVE:
             kinds[path] = kind
     # Several volumes, or volumes mixed with slices, are ambiguous: the user must choose.
     flat_images = [path for path, kind in kinds.items() if kind in RASTER]
@@ -510,7 +529,7 @@ def describe(path: str | Path) -> dict[str, Any]:
         return _describe_folder(where)
     source = _source(path, None)
     # A folder was handled above; this is a single file, or FOLDER#SERIES_UID.
-    if source.series or _known(where) == "DICOM":
+    if source.series or _known(where) in ("DICOM", ARCHIVE):
         return _describe_dicom(Path(source.path), source.series)
     kind = _known(where)
     if kind in RASTER:

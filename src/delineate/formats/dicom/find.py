@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from ...core.errors import FormatError, InputError
 from ..disk import natural_key, told
+from . import archive
+from .damage import DamagedFile, charge
 from .geometry import layout
 from .headers import (
     DAMAGED,
@@ -20,32 +23,95 @@ from .headers import (
     series_of,
 )
 
+NO_SIZE = "an image without Rows and Columns"
+NESTED = "an archive inside an archive, which is not opened"
+
 
 def find(folder: str | Path, recursive: bool = True) -> tuple[list[Series], list[tuple[Path, str]]]:
-    """Find all image series in a folder (or of one file).
+    """Find all image series in a folder or archive (or of one file). A damaged file costs its own
+    series and no other, see ``damage``.
 
     Returns:
-        The series, and the DICOM files that hold no image, each with its kind (or ``DAMAGED``).
+        The series, and the DICOM files that hold no image or belong to no series, each with its
+        kind (or ``DAMAGED`` and why).
+
+    Raises:
+        FormatError: the archive cannot be read.
     """
     series: dict[str, list[tuple[Plane, SeriesFacts]]] = {}
     others: list[tuple[Path, str]] = []
-    for path in _files(Path(folder), recursive):
-        # A file with a damaged header is listed, not raised: the folder may hold other series.
-        try:
-            # pydicom converts an element when it is asked for, so each of these may fail.
-            with told(path, "DICOM file"):
-                dataset = read_header(path)
-                what = "" if dataset is None else not_an_image(dataset)
-                planes = [] if dataset is None or what else planes_of(path, dataset)
-                facts = facts_of(dataset) if planes else None
-        except FormatError:
-            others.append((path, DAMAGED))
+    damaged: list[DamagedFile] = []
+    for file in _read_all(Path(folder), recursive):
+        if file.kind:
+            others.append((file.path, file.kind))
+        elif file.damage or file.facts is None:
+            damaged.append(DamagedFile(file.path, file.damage, file.facts))
+        else:
+            members = series.setdefault(file.facts.uid, [])
+            members.extend((one, file.facts) for one in file.planes)
+    found = [series_of(members) for members in series.values()]
+    charged, unknown = charge(found, damaged)
+    return charged, [*others, *((one.path, f"{DAMAGED}: {one.why}") for one in unknown)]
+
+
+@dataclass(frozen=True)
+class _File:
+    """A DICOM file: what it is if it holds no image of a series, or its planes, what it states of
+    its series, and why it is damaged.
+    """
+
+    path: Path
+    kind: str = ""
+    planes: Sequence[Plane] = ()
+    facts: SeriesFacts | None = None
+    damage: str = ""
+
+
+def _read_all(place: Path, recursive: bool) -> Iterator[_File]:
+    """The DICOM files of a folder or archive."""
+    for path in _files(place, recursive):
+        if (file := _read(path)) is not None:
+            yield file
+        elif archive.is_archive(path):
+            try:
+                members = sorted(archive.members(path), key=natural_key)
+            except FormatError as error:
+                if path == place:
+                    raise
+                yield _File(path, f"{DAMAGED}: {error.message}")
+                continue
+            yield from _members(members)
+
+
+def _members(members: Sequence[Path]) -> Iterator[_File]:
+    """The DICOM files among the members of an archive."""
+    for path in members:
+        if path.name.startswith("."):
             continue
-        if what:
-            others.append((path, what))
-        if facts is not None:
-            series.setdefault(facts.uid, []).extend((one, facts) for one in planes)
-    return [series_of(members) for members in series.values()], others
+        if (file := _read(path)) is not None:
+            yield file
+        elif archive.is_archive(path):
+            yield _File(path, NESTED)
+
+
+def _read(path: Path) -> _File | None:
+    """One file; None if it is not DICOM. A damaged file is no error here: the folder may hold other
+    series.
+    """
+    facts = None
+    try:
+        if (header := read_header(path)) is None:
+            return None
+        # An element is converted when it is asked for, so that each of these may fail.
+        with told(path, "DICOM file"):
+            facts, kind = facts_of(header), not_an_image(header)
+            if kind == DAMAGED or (header.damage and not kind):
+                return _File(path, facts=facts, damage=header.damage or NO_SIZE)
+            if kind:
+                return _File(path, f"{DAMAGED} {kind}" if header.damage else kind)
+            return _File(path, planes=planes_of(path, header), facts=facts)
+    except FormatError as error:
+        return _File(path, facts=facts, damage=error.message)
 
 
 def find_series(folder: str | Path, recursive: bool = True) -> list[Series]:
@@ -63,14 +129,6 @@ def choose(folder: str | Path, uid: str = "") -> Series:
             and how to choose one.
     """
     series, others = find(folder)
-    damaged = [path.name for path, what in others if what == DAMAGED]
-    # A damaged file may be a slice of any series here. If it is the first or last one, its absence
-    # leaves no gap that would be noticed.
-    if damaged:
-        raise FormatError(
-            f"{len(damaged)} DICOM file(s) are damaged or truncated ({', '.join(damaged[:3])})",
-            path=folder,
-        )
     if uid:
         chosen = [s for s in series if s.uid == uid]
         if not chosen:
@@ -117,11 +175,15 @@ def _listed(series: Iterable[Series]) -> str:
     )
 
 
-def _files(folder: Path, recursive: bool) -> Iterator[Path]:
-    """Yield the visible files of a folder in natural order, or the file itself."""
-    if folder.is_file():
-        yield folder
+def _files(place: Path, recursive: bool) -> Iterator[Path]:
+    """Yield the visible files of a folder in natural order, or the file itself; a DICOMDIR stands
+    for the folder that it describes.
+    """
+    if place.is_file() and place.name.upper() == "DICOMDIR":
+        place = place.parent
+    if place.is_file():
+        yield place
         return
-    with told(folder):
-        entries = sorted(folder.rglob("*") if recursive else folder.iterdir(), key=natural_key)
+    with told(place):
+        entries = sorted(place.rglob("*") if recursive else place.iterdir(), key=natural_key)
     yield from (p for p in entries if p.is_file() and not p.name.startswith("."))

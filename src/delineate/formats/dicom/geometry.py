@@ -37,6 +37,8 @@ def layout(series: Series) -> tuple[Grid, list[Plane]]:
         GeometryError: missing, mixed, uneven or duplicate positions, or a tilt above
             ``MOST_TILT_DEG``.
     """
+    if series.problem:
+        raise FormatError(series.problem)
     slices = series.planes
     _refuse_kinds(slices)
     _refuse_mixtures(slices)

@@ -4,53 +4,19 @@ slices.
 
 from __future__ import annotations
 
-import contextlib
 import struct
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from ...core.errors import FormatError, GeometryError
-from ..disk import HEAD_BYTES, Inflated, head_of, natural_key, told
-from .marks import TAGS as TAGS_OF_MARKS
+from ..disk import HEAD_BYTES, natural_key, told
+from . import archive
+from .elements import DEFLATED, VRS, Header
 from .marks import Marks, marks_of, number, numbers, text
-from .mosaic import NUMBER_OF_IMAGES, is_mosaic, tiles_of
+from .mosaic import is_mosaic, tiles_of
 
-# Only these attributes are read; the rest of a header can be large.
-TAGS: list[str | int] = [
-    "SOPClassUID",
-    "SOPInstanceUID",
-    "SeriesInstanceUID",
-    "StudyInstanceUID",
-    "Modality",
-    "SeriesDescription",
-    "ProtocolName",
-    "ContrastBolusAgent",
-    "SeriesNumber",
-    "Rows",
-    "Columns",
-    "NumberOfFrames",
-    "SamplesPerPixel",
-    "ImageType",
-    "BitsStored",
-    "PixelRepresentation",
-    "ImagePositionPatient",
-    "ImageOrientationPatient",
-    "PixelSpacing",
-    "SliceThickness",
-    "SpacingBetweenSlices",
-    "RescaleSlope",
-    "RescaleIntercept",
-    "RescaleType",
-    "Units",
-    "ModalityLUTSequence",
-    "PhotometricInterpretation",
-    NUMBER_OF_IMAGES,
-    *TAGS_OF_MARKS,
-]
-DEFLATED, MOST_DEFLATED = b"1.2.840.10008.1.2.1.99", 1 << 28  # transfer syntax; bytes of one file
 DICOMDIR = "1.2.840.10008.1.3.10"
 DAMAGED = "damaged"
 # Enhanced and legacy-converted CT, MR and PET: their geometry is stored per frame, even if there is
@@ -64,11 +30,6 @@ IMAGES = (
     *(f"1.2.840.10008.5.1.4.1.1.{n}" for n in ("2", "4", "128", "20", "7")),
 )
 PET_UNITS = {"BQML": "Bq/ml", "GML": "SUV"}  # PS3.3 C.8.9.1.1.3; g/ml is SUV by body weight
-# All value representations of PS3.5 6.2, to recognise explicit VR in files without a preamble.
-VRS = (
-    b"AE AS AT CS DA DS DT FL FD IS LO LT OB OD OF OL OV OW PN SH SL SQ SS ST SV TM UC UI UL UN UR "
-    b"US UT UV"
-).split()
 
 
 @dataclass(frozen=True)
@@ -128,7 +89,7 @@ class Series(SeriesFacts):
 
     ``part`` is the name of the volume if the series has several ("echo2"), else "". ``notes`` are
     sentences about how it was read; ``set_aside`` are files of the series that are no part of any
-    volume, each with the reason.
+    volume, each with the reason; ``problem`` is why the planes are no volume, or "".
     """
 
     files: tuple[Path, ...] = field(repr=False)
@@ -136,6 +97,7 @@ class Series(SeriesFacts):
     part: str = ""
     notes: tuple[str, ...] = ()
     set_aside: tuple[tuple[Path, str], ...] = ()
+    problem: str = ""
 
     @property
     def unit(self) -> str:
@@ -172,40 +134,28 @@ def is_dicom(head: bytes) -> bool:
     return head[4:6] in VRS or 0 < length <= 64
 
 
-def read_header(path: Path) -> Any | None:
-    """Read the dataset without pixels, or return None if the file is not DICOM."""
-    with told(path, "DICOM file"):
-        head = head_of(path)
-        if not is_dicom(head):
+def read_header(path: Path) -> Header | None:
+    """The elements of a file in front of its pixels, or None if the file is not DICOM."""
+    with told(path, "DICOM file"), archive.opened(path) as file:
+        if not is_dicom(file.read(HEAD_BYTES)):
             return None
-        # pydicom warns about values that violate the standard; what matters is checked later.
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            return open_dataset(
-                path, stop_before_pixels=True, force=head[128:132] != b"DICM", specific_tags=TAGS
-            )
+        return Header(file, archive.nbytes_of(file, path), path)
 
 
 def open_dataset(path: str | Path, *, force: bool = True, **options: Any) -> Any:
     """pydicom's dataset of a file; deflated data are measured first, as pydicom unpacks them whole.
 
     Raises:
-        FormatError: they would unpack to more than ``MOST_DEFLATED`` bytes.
+        FormatError: they would unpack to more than ``elements.MOST_DEFLATED`` bytes.
     """
     import pydicom
 
-    with Path(path).open("rb") as file:
-        head = file.read(HEAD_BYTES)
-        if head[128:132] == b"DICM" and DEFLATED in head:
-            # The length of group 2 follows its first tag (PS3.10, section 7.1).
-            file.seek(144 + struct.unpack("<I", head[140:144])[0])
-            plain, nbytes = Inflated(file, -15), 0
-            with contextlib.suppress(EOFError):
-                while got := len(plain.read(1 << 20)):
-                    nbytes += got
-                    if nbytes > MOST_DEFLATED:
-                        raise FormatError(f"unpacks to more than {MOST_DEFLATED >> 20} MB")
-    return pydicom.dcmread(path, force=force, **options)
+    with archive.opened(path) as file:
+        if DEFLATED.encode() in file.read(HEAD_BYTES):
+            file.seek(0)
+            Header(file, None)
+        file.seek(0)
+        return pydicom.dcmread(file, force=force, **options)
 
 
 def is_image(path: Path) -> bool:

@@ -25,6 +25,7 @@ from ..completion import complete
 from ..patients import by_pattern
 from ..structures import StructureSelection, all_ignored
 from ..tree import Tree, has_image_ending, source
+from .scans_only import series_in
 from .siblings import difference, joined, siblings_of
 
 MOST_FOLDERS = 2000  # that are searched in one folder
@@ -103,14 +104,16 @@ def discover(
     written = root if root.suffix == ".jsonl" else root / "manifest.jsonl"
     if not layout and written.is_file():
         return _from_manifest(written, choice, patient, ignore)
-    if root.is_file() and truth:
+    if root.is_file() and truth and not files.is_folder(root):
         files.read_grid(source(root))  # a single file that is no scan is no cohort
     draft = _draft_of_file(root) if root.is_file() else _draft_of_folder(root, layout)
     return complete(draft, root, choice, patient, ignore, truth)
 
 
 def _draft_of_file(path: Path) -> Draft:
-    """A single image file as a cohort of one case."""
+    """A single image file as a cohort of one case, or the series of an archive as cases."""
+    if files.is_folder(path):
+        return with_channels(series_in(path, files.stem(path)))
     return with_channels(Draft("file", [Case(files.stem(path), "", (source(path),))]))
 
 

@@ -33,15 +33,20 @@ def dicom_folder(tree: Tree, root: Path) -> Draft | None:
     """A folder of DICOM files: each readable series is a case."""
     if not tree.is_dicom(root):
         return None
-    draft = Draft("dicom", [])
     # The case gets the folder's name, or the parent's if the folder's name is a general one.
     place = Path(os.path.abspath(root))
-    _series(
-        draft,
+    draft = series_in(
         root,
         place.parent.name if place.name.lower() in NAMELESS and place.parent.name else place.name,
     )
     return draft if draft.cases else None
+
+
+def series_in(place: Path, name: str) -> Draft:
+    """The series of a folder or archive as cases; see ``_series``."""
+    draft = Draft("dicom", [])
+    _series(draft, place, name)
+    return draft
 
 
 @layout("plain-images", definition="images without masks", tier="files")

@@ -17,7 +17,8 @@ from ....core.errors import FormatError
 from ....core.labels import Side, side_of
 from ....core.terms import names_structure, structure_of
 from ...disk import told
-from ..headers import DEFLATED, open_dataset
+from ..elements import DEFLATED
+from ..headers import open_dataset
 from .codes import BACKGROUND, GENERAL, SIDE_CODES, rgb_of
 
 SOP_CLASS = "1.2.840.10008.5.1.4.1.1.66."  # followed by 4, or 7 for label maps
@@ -148,7 +149,7 @@ def _opened(path: Path) -> tuple[Any, int]:
     if not hasattr(dataset.file_meta, "TransferSyntaxUID"):
         # The default transfer syntax if none is stated (PS3.5 10.1).
         dataset.file_meta.TransferSyntaxUID = pydicom.uid.ImplicitVRLittleEndian
-    if dataset.file_meta.TransferSyntaxUID == DEFLATED.decode():
+    if dataset.file_meta.TransferSyntaxUID == DEFLATED:
         return dataset, 0
     # pydicom stops at the element with the pixels.
     with path.open("rb") as file:

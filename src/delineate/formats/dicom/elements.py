@@ -1,0 +1,384 @@
+"""The data elements of one file: where each one is, and its value when it is asked for.
+
+pydicom converts every element that it reads, which is most of the time of finding a series among
+thousands of files. Here only the lengths are followed (PS3.5, section 7.1), in all transfer
+syntaxes. Numbers and ASCII text are converted here; sequences, private elements and other character
+sets by pydicom. A file that ends early, or whose lengths lead nowhere, gives the elements before
+the damage, and ``damage`` says what is wrong.
+"""
+
+from __future__ import annotations
+
+import functools
+import io
+import math
+import struct
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any, NamedTuple
+
+from ...core.errors import FormatError
+from ..disk import Inflated
+from . import archive
+
+IMPLICIT, EXPLICIT_BIG = "1.2.840.10008.1.2", "1.2.840.10008.1.2.2"
+DEFLATED, MOST_DEFLATED = "1.2.840.10008.1.2.1.99", 1 << 28  # transfer syntax; bytes of one file
+CHUNK = 1 << 14  # bytes that are read at once; most headers have fewer
+MOST_KEPT = 1 << 12  # bytes of a value that is kept while the lengths are followed
+MOST_DEEP = 32  # sequences inside sequences
+UNDEFINED = 0xFFFFFFFF
+# VR (empty if it is implicit), position and length of the value, the value if it is kept, and
+# whether VR are explicit.
+_Element = tuple[bytes, int, int, bytes | None, bool]
+# Integer pixel data, and those of floating-point numbers.
+PIXELS = (0x7FE00010, 0x7FE00008, 0x7FE00009)
+ELSEWHERE = ("PixelDataProviderURL", "SpectroscopyData")  # what an image has instead of pixels
+ITEM, ITEM_END, SEQUENCE_END, END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD, -1
+ENDS = frozenset((*PIXELS, ITEM, ITEM_END, SEQUENCE_END, END))
+# All value representations of PS3.5 6.2; those of the second list have a length of 32 bits.
+SHORT = frozenset(b"AE AS AT CS DA DS DT FL FD IS LO LT PN SH SL SS ST TM UI UL US".split())
+LONG = frozenset(b"OB OD OF OL OV OW SQ SV UC UN UR UT UV".split())
+VRS = SHORT | LONG
+_NUMBERS = {"US": "H", "SS": "h", "UL": "I", "SL": "i", "FL": "f", "FD": "d", "UV": "Q", "SV": "q"}
+_WORDS = ("AE", "AS", "CS", "DA", "DT", "LO", "SH", "TM", "UC", "UI")  # may hold several values
+_TEXTS = ("LT", "PN", "ST", "UT", "UR")
+_BYTES = ("OB", "OD", "OF", "OL", "OV", "OW")
+
+
+@dataclass(frozen=True)
+class Stored:
+    """Where the pixels of a file are, as it stores them.
+
+    ``nbytes`` is None if they are encapsulated (compressed) in fragments.
+    """
+
+    offset: int
+    nbytes: int | None
+    syntax: str  # UID of the transfer syntax
+
+
+class _Value(NamedTuple):
+    """An element that was asked for by its tag."""
+
+    value: Any
+
+
+class _DamageError(Exception):
+    """The elements cannot be followed any further."""
+
+
+class Header:
+    """The elements of one file in front of its pixels, by keyword or tag as in pydicom's
+    ``Dataset``; those of group 2 are among them.
+
+    Args:
+        file: at any position.
+        nbytes: of the file; None if it is not known before it is unpacked.
+        path: where values that are too long to be kept are read later.
+
+    >>> modality = bytes([8, 0, 0x60, 0]) + b"CS" + bytes([2, 0]) + b"MR"
+    >>> Header(io.BytesIO(modality), len(modality)).get("Modality")
+    'MR'
+    """
+
+    def __init__(self, file: IO[bytes], nbytes: int | None, path: Path | None = None):
+        self._path, self._inflated = path, b""
+        self._elements: dict[int, _Element] = {}
+        self._order, self.damage = "<", ""
+        self.stored: Stored | None = None
+        walk = _Walk(file, nbytes, self._elements)
+        try:
+            self._follow(walk)
+        except _DamageError as error:
+            self.damage = str(error)
+
+    @classmethod
+    def read(cls, path: Path) -> Header:
+        """The elements of a file or of a member of an archive.
+
+        Raises:
+            FormatError: it unpacks to too much. OSError: it cannot be read.
+        """
+        with archive.opened(path) as file:
+            return cls(file, archive.nbytes_of(file, path), path)
+
+    def __contains__(self, name: str | int) -> bool:
+        return _tag(name) in self._elements
+
+    def __getitem__(self, name: str | int) -> Any:
+        return _Value(self._value(_tag(name)))
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_") or name not in self:
+            raise AttributeError(f"no element {name}")
+        return self._value(_tag(name))
+
+    def get(self, name: str | int, default: Any = None) -> Any:
+        """The value by keyword, or the element by tag."""
+        if name not in self:
+            return default
+        return self[name] if isinstance(name, int) else self._value(_tag(name))
+
+    @property
+    def file_meta(self) -> Header:
+        """The elements of group 2."""
+        return self
+
+    # ---- following the lengths ----
+
+    def _follow(self, walk: _Walk) -> None:
+        # The meta elements (group 2) are little-endian with explicit VR, whatever follows.
+        at = walk.run(132 if walk.peek(128, 4) == b"DICM" else 0, True, meta=True)
+        syntax = str(self.get("TransferSyntaxUID") or "")
+        if syntax == DEFLATED:
+            self._inflated = _inflated(walk.file, at)
+            walk = _Walk(io.BytesIO(self._inflated), len(self._inflated), self._elements)
+            at = 0
+        self._order = ">" if syntax == EXPLICIT_BIG else "<"
+        walk.set_order(self._order)
+        # Some files have the other kind of VR than their syntax; the first element shows it.
+        at = walk.run(at, walk.peek(at + 4, 2) in VRS)
+        if walk.pixels is None:
+            is_image = self.get("Rows") and self.get("Columns")
+            if is_image and not any(name in self for name in ELSEWHERE):
+                raise _DamageError("a DICOM image without pixel data")
+            return
+        nbytes, at = walk.pixels
+        # Inflated pixels have no place in the file.
+        if not self._inflated:
+            self.stored = Stored(at, None if nbytes == UNDEFINED else nbytes, syntax)
+        if nbytes == UNDEFINED:
+            walk.follow_fragments(at)
+        elif walk.nbytes is not None and at + nbytes > walk.nbytes:
+            self._refuse_cut(walk.nbytes - at)
+
+    def _refuse_cut(self, found: int) -> None:
+        """Refuse fewer pixels than the header states; a byte of padding may be missing."""
+        names = ("Rows", "Columns", "SamplesPerPixel", "NumberOfFrames", "BitsAllocated")
+        bits = math.prod(int(self.get(name) or 1) for name in names)
+        if 8 * found < bits:
+            raise _DamageError(f"it ends after {found} of {bits // 8} bytes of pixels")
+
+    # ---- values ----
+
+    def _value(self, tag: int) -> Any:
+        stated, at, nbytes, kept, _ = self._elements[tag]
+        raw = self._bytes(at, nbytes) if kept is None else kept
+        vr = _vr_of(tag, stated)
+        if vr == "US or SS":
+            vr = "SS" if self.get("PixelRepresentation") else "US"
+        order = "<" if tag >> 16 == 2 else self._order
+        try:
+            if vr in _NUMBERS:
+                form = _NUMBERS[vr]
+                count = len(raw) // struct.calcsize(form)
+                return _one_or_more(struct.unpack(f"{order}{count}{form}", raw))
+            if vr in ("DS", "IS"):
+                convert = float if vr == "DS" else int
+                words = raw.decode("ascii").rstrip("\0 ").split("\\")
+                return _one_or_more([convert(word) for word in words if word.strip()])
+            if (vr in _WORDS or vr in _TEXTS) and raw.isascii():
+                text = raw.decode("ascii").rstrip("\0 ")
+                words = [word.strip() for word in text.split("\\")] if vr in _WORDS else [text]
+                return _one_or_more(words)
+        except (ValueError, struct.error):
+            pass
+        return raw if vr in _BYTES else self._by_pydicom(tag, raw)
+
+    def _bytes(self, at: int, nbytes: int) -> bytes:
+        """A value that is long: from the inflated data, or from the file."""
+        if self._inflated:
+            return self._inflated[at : at + nbytes]
+        assert self._path is not None
+        with archive.opened(self._path) as file:
+            file.seek(at)
+            return file.read(nbytes)
+
+    def _by_pydicom(self, tag: int, raw: bytes) -> Any:
+        from pydicom.charset import convert_encodings
+        from pydicom.dataelem import RawDataElement
+        from pydicom.dataset import Dataset
+        from pydicom.tag import Tag
+
+        is_little = self._order == "<"
+        values = {tag: raw}
+        # The meaning of a private element depends on the creator of its block (PS3.5, 7.8.1).
+        creator = (tag & 0xFFFF0000) | (tag & 0xFFFF) >> 8
+        if tag >> 16 & 1 and creator in self._elements:
+            values[creator] = self._elements[creator][3] or b""
+        elements: dict[Any, Any] = {}
+        for key, value in values.items():
+            vr, at, _, _, is_explicit = self._elements[key]
+            elements[Tag(key)] = RawDataElement(
+                Tag(key), vr.decode() or None, len(value), value, at, not is_explicit, is_little
+            )
+        dataset = Dataset(elements)
+        sets = self.get("SpecificCharacterSet") or "ISO_IR 6"
+        encodings = convert_encodings([sets] if isinstance(sets, str) else list(sets))
+        dataset.set_original_encoding(not self._elements[tag][4], is_little, encodings)
+        # pydicom warns about values that violate the standard; what matters is checked later.
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return dataset[tag].value
+
+
+@functools.cache
+def _tag(name: str | int) -> int:
+    from pydicom.datadict import tag_for_keyword
+
+    found = name if isinstance(name, int) else tag_for_keyword(name)
+    return -1 if found is None else int(found)
+
+
+@functools.cache
+def _vr_of(tag: int, stated: bytes) -> str:
+    """The VR of an element: as stated, else by the standard; "" if only pydicom knows it."""
+    from pydicom.datadict import dictionary_VR
+
+    if tag >> 16 & 1:
+        return ""
+    try:
+        return dictionary_VR(tag) if stated in (b"", b"UN") else stated.decode()
+    except KeyError:
+        return ""
+
+
+def _one_or_more(values: Sequence[Any]) -> Any:
+    return (values[0] if len(values) == 1 else list(values)) if values else None
+
+
+def _inflated(file: IO[bytes], at: int) -> bytes:
+    """The elements of a deflated file.
+
+    Raises:
+        FormatError: they have more than ``MOST_DEFLATED`` bytes.
+    """
+    file.seek(at)
+    plain, found = Inflated(file, -15), io.BytesIO()
+    try:
+        while part := plain.read(1 << 20):
+            found.write(part)
+            if found.tell() > MOST_DEFLATED:
+                raise FormatError(f"unpacks to more than {MOST_DEFLATED >> 20} MB")
+    except EOFError:
+        pass  # the lengths will show what is missing
+    return found.getvalue()
+
+
+class _Walk:
+    """Follows the lengths of elements, from the position ``at`` of each to the next.
+
+    ``pixels`` has the length and position of the pixel data when they are reached.
+    """
+
+    def __init__(self, file: IO[bytes], nbytes: int | None, elements: dict[int, _Element]):
+        self.file, self.nbytes = file, nbytes
+        self.pixels: tuple[int, int] | None = None
+        self._elements = elements
+        self._chunk, self._begin = b"", 0
+        self.set_order("<")
+
+    def set_order(self, order: str) -> None:
+        """The order of bytes, "<" or ">"."""
+        self._head = struct.Struct(f"{order}HH2sHI").unpack_from
+        self._length = struct.Struct(f"{order}I").unpack_from
+
+    def peek(self, at: int, count: int) -> bytes:
+        """Bytes of the file, fewer at its end."""
+        if not self._begin <= at <= at + count <= self._begin + len(self._chunk):
+            self.file.seek(at)
+            self._chunk, self._begin = self.file.read(max(count, CHUNK)), at
+        return self._chunk[at - self._begin : at - self._begin + count]
+
+    def run(self, at: int, is_explicit: bool, meta: bool = False) -> int:
+        """Record the elements up to the pixels or the end, or with ``meta`` those of group 2;
+        returns where it ended.
+        """
+        most = math.inf if self.nbytes is None else self.nbytes
+        while True:
+            begin = at
+            tag, vr, nbytes, at = self._element(at, is_explicit)
+            if tag in ENDS or (meta and tag >> 16 != 2):
+                break
+            end = at + nbytes
+            if nbytes == UNDEFINED:
+                # Elements of unknown VR have sequences with implicit VR (PS3.5, 6.2.2).
+                end = self._end_of_items(at, is_explicit and vr != b"UN", 1)
+                nbytes = end - 8 - at
+            kept = None
+            if nbytes <= MOST_KEPT:
+                offset = at - self._begin
+                kept = self._chunk[offset : offset + nbytes]
+                if len(kept) < nbytes:
+                    kept = self.peek(at, nbytes)
+            if end > most or (kept is not None and len(kept) < nbytes):
+                raise _DamageError(f"it ends within the element at byte {begin}")
+            self._elements[tag] = vr, at, nbytes, kept, is_explicit
+            at = end
+        if tag in PIXELS:
+            self.pixels = nbytes, at
+        elif tag >> 16 == 0xFFFE:
+            raise _DamageError(f"an item outside of any sequence at byte {begin}")
+        return begin
+
+    def follow_fragments(self, at: int) -> None:
+        """Follow the fragments of encapsulated pixels (PS3.5, A.4) to their end."""
+        while True:
+            tag, _, nbytes, value_at = self._element(at, True)
+            # Some writers omit the delimiter at the end of the file.
+            if tag == SEQUENCE_END or (tag == END and at == self.nbytes):
+                return
+            at = value_at + nbytes
+            if tag != ITEM or (self.nbytes is not None and at > self.nbytes):
+                raise _DamageError("it ends within its compressed pixels")
+
+    def _element(self, at: int, is_explicit: bool) -> tuple[int, bytes, int, int]:
+        """Tag, VR, length and the position of the value of the element at ``at``; the tag ``END``
+        if the file ends there.
+        """
+        offset = at - self._begin
+        if 0 <= offset <= len(self._chunk) - 12:
+            head = self._chunk
+        else:
+            # The last element may be shorter than the longest head.
+            head, offset = self.peek(at, 12), 0
+            if len(head) < 8:
+                return END, b"", 0, at
+            head = head.ljust(12, b"\0")
+        group, number, vr, short, long = self._head(head, offset)
+        tag = group << 16 | number
+        if is_explicit and group != 0xFFFE:
+            if vr in SHORT:
+                return tag, vr, short, at + 8
+            if vr in LONG:
+                return tag, vr, long, at + 12
+            if b"AA" <= vr <= b"ZZ":  # a VR of a later edition
+                return tag, vr, short, at + 8
+        return tag, b"", self._length(head, offset + 4)[0], at + 8
+
+    def _end_of_items(self, at: int, is_explicit: bool, depth: int) -> int:
+        """Where a sequence of undefined length ends, after its delimiter."""
+        if depth > MOST_DEEP:
+            raise _DamageError(f"more than {MOST_DEEP} sequences are nested")
+        while True:
+            tag, _, nbytes, at = self._element(at, is_explicit)
+            if tag == SEQUENCE_END:
+                return at
+            if tag != ITEM:
+                raise _DamageError(f"no item at byte {at - 8}")
+            at = at + nbytes if nbytes != UNDEFINED else self._end_of_item(at, is_explicit, depth)
+
+    def _end_of_item(self, at: int, is_explicit: bool, depth: int) -> int:
+        while True:
+            tag, vr, nbytes, at = self._element(at, is_explicit)
+            if tag == ITEM_END:
+                return at
+            if tag == END:
+                raise _DamageError(f"it ends at byte {at}")
+            at = (
+                at + nbytes
+                if nbytes != UNDEFINED
+                else self._end_of_items(at, is_explicit and vr != b"UN", depth + 1)
+            )
