@@ -1,7 +1,8 @@
 """A child process for code of other projects that damaged files can crash, hang or blow up: codecs.
 
-One child serves many calls. It has a limit of memory and of time for each call; if it dies or
-exceeds one, that call fails, the next call gets a new child, and this process goes on. Results
+One child serves many calls, one at a time; calls of several threads get a child each, up to the
+number of cores. A child has a limit of memory and of time for each call; if it dies or exceeds one,
+that call fails, the next call gets a new child, and this process goes on. Results
 return as JSON and raw arrays, so nothing that the child sends can run code here. This module knows
 no format.
 """
@@ -33,8 +34,8 @@ CPU_S, WALL_S = 4.0, 60.0  # for a small file; more for each MB of its voxels
 CPU_S_A_MB = 0.05
 SPARE_BYTES, COPIES = 1 << 30, 8  # memory of a call: this, and so many copies of its voxels
 Found = tuple[dict[str, Any], Sequence[NDArray[Any]]]  # what a call returns: facts, and arrays
-_LOCK = threading.Lock()
-_CHILD: list[_Child] = []
+_CALLS = threading.BoundedSemaphore(os.cpu_count() or 1)
+_IDLE: list[_Child] = []
 
 
 def call(function: str, *arguments: Any, nbytes: int = 0) -> Found:
@@ -49,14 +50,32 @@ def call(function: str, *arguments: Any, nbytes: int = 0) -> Found:
         DelineateError: what the function raised.
         FormatError: it crashed, or took more time or memory than allowed.
     """
-    with _LOCK:
-        if not _CHILD or not _CHILD[0].is_alive:
-            _CHILD[:] = [_Child()]
+    with _CALLS:
+        child, is_sound = _idle() or _Child(), False
         try:
-            return _CHILD[0].call(function, arguments, nbytes)
+            found = child.call(function, arguments, nbytes)
+            is_sound = True
+            return found
+        except DelineateError:
+            is_sound = True
+            raise
         except _LostError as lost:
-            _CHILD.pop().end()
             raise FormatError(f"damaged: {lost}") from None
+        finally:
+            if is_sound:
+                _IDLE.append(child)
+            else:
+                child.end()
+
+
+def _idle() -> _Child | None:
+    """A child that waits for a call; None if there is none."""
+    while _IDLE:
+        with contextlib.suppress(IndexError):  # another thread has got it
+            child = _IDLE.pop()
+            if child.is_alive:
+                return child
+    return None
 
 
 class _LostError(Exception):

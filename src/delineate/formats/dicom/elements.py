@@ -13,6 +13,7 @@ import functools
 import io
 import math
 import struct
+import threading
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -51,10 +52,12 @@ _BYTES = ("OB", "OD", "OF", "OL", "OV", "OW")
 class Stored:
     """Where the pixels of a file are, as it stores them.
 
-    ``nbytes`` is None if they are encapsulated (compressed) in fragments.
+    ``nbytes`` is None if they are encapsulated (compressed) in fragments; ``held`` is what the file
+    has from there on, None if that is not known before it is unpacked.
     """
 
     offset: int
+    held: int | None
     nbytes: int | None
     syntax: str  # UID of the transfer syntax
 
@@ -122,6 +125,11 @@ class Header:
         return self[name] if isinstance(name, int) else self._value(_tag(name))
 
     @property
+    def is_inflated(self) -> bool:
+        """Whether the file was deflated, so that its pixels have no place in it."""
+        return bool(self._inflated)
+
+    @property
     def file_meta(self) -> Header:
         """The elements of group 2."""
         return self
@@ -148,7 +156,8 @@ class Header:
         nbytes, at = walk.pixels
         # Inflated pixels have no place in the file.
         if not self._inflated:
-            self.stored = Stored(at, None if nbytes == UNDEFINED else nbytes, syntax)
+            held = None if walk.nbytes is None else walk.nbytes - at
+            self.stored = Stored(at, held, None if nbytes == UNDEFINED else nbytes, syntax)
         if nbytes == UNDEFINED:
             walk.follow_fragments(at)
         elif walk.nbytes is not None and at + nbytes > walk.nbytes:
@@ -218,10 +227,14 @@ class Header:
         sets = self.get("SpecificCharacterSet") or "ISO_IR 6"
         encodings = convert_encodings([sets] if isinstance(sets, str) else list(sets))
         dataset.set_original_encoding(not self._elements[tag][4], is_little, encodings)
-        # pydicom warns about values that violate the standard; what matters is checked later.
-        with warnings.catch_warnings():
+        # pydicom warns about values that violate the standard; what matters is checked later. The
+        # filters of warnings belong to the process, not to a thread.
+        with _WARNINGS, warnings.catch_warnings():
             warnings.simplefilter("ignore")
             return dataset[tag].value
+
+
+_WARNINGS = threading.Lock()
 
 
 @functools.cache

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+import os
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -17,16 +19,18 @@ from ...core.volume import Volume
 from ...extras import require_extra
 from .. import apart
 from ..disk import told
+from .elements import Header
 from .geometry import layout
-from .headers import Plane, Series, open_dataset
+from .headers import Plane, Series, open_dataset, read_header
+from .pixels import is_plain, plain_frames
 from .stated import merged, padding_of, stated_in
 from .suv import as_suv
 
 # Plug-ins of pydicom in the order in which they are tried. Those of the core come first, so that
 # the extra changes no pixel. None of them has a licence that binds users.
 DECODERS = ("pydicom", "pillow", "pyjpegls", "gdcm", "pylibjpeg")
-PIXELS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
 RLE = "1.2.840.10008.1.2.5"
+PLANES_A_WORKER = 8  # a thread, and a child that decodes, take their time to start
 BYTES_A_CALL = 1 << 26  # of the frames that the child process returns at once
 
 
@@ -48,12 +52,7 @@ def read_series(series: Series, unit: str = "") -> Volume:
     with told(series.files[0].parent):
         refuse_large(math.prod(grid.shape) * dtype.itemsize)
     array = np.empty((grid.shape[2], grid.shape[1], grid.shape[0]), dtype)
-    stated = merged(
-        [
-            _fill(array, path, {k: ordered[k] for k in places})
-            for path, places in _by_file(ordered).items()
-        ]
-    )
+    stated = merged(_filled(array, ordered))
     volume = _narrowed(array).transpose(2, 1, 0)
     if padding := stated.pop("stored_padding", None):
         stated["padding"] = padding_of(padding, ordered, series.unit)
@@ -99,53 +98,81 @@ def _dtype(ordered: Sequence[Plane]) -> type[np.generic]:
     return np.int32 if low >= -(2**31) and high < 2**31 else np.float32
 
 
-def _by_file(ordered: Sequence[Plane]) -> dict[Path, list[int]]:
-    """The planes of each file, so that it is read once."""
+def _filled(array: NDArray[Any], ordered: Sequence[Plane]) -> list[dict[str, Any]]:
+    """Write the values of all planes to their places in ``array``, several files at a time; returns
+    what the headers state about them.
+    """
+    # Planes of one file are read together, in as many parts as cores.
     places: dict[Path, list[int]] = {}
     for k, one in enumerate(ordered):
         places.setdefault(one.path, []).append(k)
-    return places
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    workers = max(1, min(cores or 1, len(ordered) // PLANES_A_WORKER))
+    parts = 1 if len(places) >= workers else workers
+    jobs = [
+        (path, {k: ordered[k] for k in several[start : start + size]})
+        for path, several in places.items()
+        for size in [-(-len(several) // parts)]
+        for start in range(0, len(several), size)
+    ]
+    # The filters of warnings belong to the process, not to a thread.
+    with warnings.catch_warnings(), ThreadPoolExecutor(workers, "dicom") as pool:
+        warnings.simplefilter("ignore")
+        try:
+            return list(pool.map(lambda job: _fill(array, *job), jobs))
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
 
 
 def _fill(array: NDArray[Any], path: Path, planes: Mapping[int, Plane]) -> dict[str, Any]:
-    """Decode a file, and write the values of its planes to their places in ``array``; returns what
+    """Read a file, and write the values of its planes to their places in ``array``; returns what
     its header states about them.
     """
-    import pydicom
-
-    with told(path, "DICOM image"), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        dataset = open_dataset(path)
-        if not any(name in dataset for name in PIXELS):
+    with told(path, "DICOM image"):
+        header = read_header(path)
+        if header is None or (header.stored is None and not header.is_inflated):
             raise FormatError("a DICOM image without pixel data")
-        if not hasattr(dataset.file_meta, "TransferSyntaxUID"):
-            # The default transfer syntax if none is stated (PS3.5 10.1).
-            dataset.file_meta.TransferSyntaxUID = pydicom.uid.ImplicitVRLittleEndian
         frames = sorted({one.frame or 0 for one in planes.values()})
-        for frame, pixels in zip(frames, _frames(path, dataset, frames), strict=True):
+        for frame, pixels in zip(frames, _frames(path, header, frames), strict=True):
             for k, one in planes.items():
                 if (one.frame or 0) == frame:
-                    array[k] = _rescaled(_cut(pixels, one), one, dataset, array.dtype)
-        return stated_in(dataset)
+                    _rescale(_cut(pixels, one), one, array[k])
+        return stated_in(header)
 
 
-def _frames(path: Path, dataset: Any, frames: Sequence[int]) -> Iterator[NDArray[Any]]:
+def _frames(path: Path, header: Header, frames: Sequence[int]) -> Iterator[NDArray[Any]]:
     """The frames of a file as stored. Damaged data can crash, hang or blow up a codec, so that runs
     in a child process.
     """
-    syntax = dataset.file_meta.TransferSyntaxUID
-    if not syntax.is_encapsulated or syntax == RLE:
+    if is_plain(header):
+        above, unused = unused_bits(header)
+        for pixels in plain_frames(path, header, frames):
+            yield _masked(pixels, above, unused) if above or unused else pixels
+        return
+    if header.stored is None or header.stored.nbytes is not None or header.stored.syntax == RLE:
+        dataset = _dataset(path)
         for frame in frames:
             yield _decoded(dataset, frame)
         return
-    nbytes = dataset.Rows * dataset.Columns * 4
-    refuse_large(nbytes, len(dataset.PixelData))
+    nbytes = header.Rows * header.Columns * 4
+    refuse_large(nbytes, header.stored.held)
     # A call returns frames of about as many bytes.
     step = max(1, BYTES_A_CALL // nbytes)
     for start in range(0, len(frames), step):
         part = frames[start : start + step]
         size = nbytes * len(part)
         yield from apart.call("dicom.values:decoded", str(path), list(part), nbytes=size)[1]
+
+
+def _dataset(path: str | Path) -> Any:
+    """pydicom's dataset, with the default transfer syntax if none is stated (PS3.5 10.1)."""
+    import pydicom
+
+    dataset = open_dataset(path)
+    if not hasattr(dataset.file_meta, "TransferSyntaxUID"):
+        dataset.file_meta.TransferSyntaxUID = pydicom.uid.ImplicitVRLittleEndian
+    return dataset
 
 
 def _cut(pixels: NDArray[Any], one: Plane) -> NDArray[Any]:
@@ -161,25 +188,29 @@ def _cut(pixels: NDArray[Any], one: Plane) -> NDArray[Any]:
     return pixels
 
 
-def _rescaled(pixels: NDArray[Any], one: Plane, dataset: Any, dtype: np.dtype[Any]) -> NDArray[Any]:
-    """The values of stored pixels (rows, columns), PS3.3 C.11.1."""
+def _rescale(pixels: NDArray[Any], one: Plane, out: NDArray[Any]) -> None:
+    """Write the values of stored pixels (rows, columns) to ``out``, PS3.3 C.11.1."""
     if one.lookup:
         from pydicom.pixels.processing import apply_modality_lut
 
-        return np.asarray(apply_modality_lut(pixels, dataset))
-    if dtype.kind == "f":
-        return (pixels * one.slope + one.intercept).astype(dtype)
-    # Integers are rescaled in a wider type, so that nothing overflows before it is stored.
-    return pixels.astype(np.int64 if dtype.itemsize > 2 else np.int32) * int(one.slope) + int(
-        one.intercept
-    )
+        dataset = open_dataset(one.path, stop_before_pixels=True)
+        out[...] = apply_modality_lut(pixels, dataset)
+    elif out.dtype.kind == "f":
+        out[...] = pixels * one.slope + one.intercept
+    else:
+        # The result fits (``_dtype``), so that integers which wrap around on the way are right.
+        np.copyto(out, pixels, casting="unsafe")
+        if one.slope != 1:
+            out *= np.array(int(one.slope)).astype(out.dtype)
+        if one.intercept:
+            out += np.array(int(one.intercept)).astype(out.dtype)
 
 
 def decoded(path: str, frames: Sequence[int]) -> apart.Found:
     """The frames of a file as stored, for ``apart.call``."""
     with told(path, "DICOM image"), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        dataset = open_dataset(path)
+        dataset = _dataset(path)
         return {}, [_decoded(dataset, frame) for frame in frames]
 
 
@@ -214,7 +245,7 @@ def _decoded(dataset: Any, frame: int = 0) -> NDArray[Any]:
         # The decoders are plug-ins with exceptions of their own.
         try:
             pixels, _ = decoder.as_array(dataset, index=frame, decoding_plugin=plugin, **options)
-            return _masked(pixels, dataset, unused) if unused else pixels
+            return _masked(pixels, *unused_bits(dataset)) if unused else pixels
         except Exception as error:
             why = why or str(error).strip().splitlines()[0][:150]
     if syntax.is_encapsulated:
@@ -222,16 +253,23 @@ def _decoded(dataset: Any, frame: int = 0) -> NDArray[Any]:
     raise FormatError(f"the pixels cannot be decoded ({syntax.name}): {why}")
 
 
-def _masked(pixels: NDArray[Any], dataset: Any, unused: int) -> NDArray[Any]:
-    """Pixels whose lowest ``unused`` bits are not part of the value, PS3.5 8.1.1."""
-    above = 8 * pixels.itemsize - unused - dataset.BitsStored
-    if unused < 0 or above < 0:
-        raise FormatError(
-            f"HighBit {dataset.HighBit} does not fit {dataset.BitsStored} of "
-            f"{dataset.BitsAllocated} bits"
-        )
+def unused_bits(dataset: Any) -> tuple[int, int]:
+    """The number of bits above and below the value in each pixel, PS3.5 8.1.1.
+
+    Raises:
+        FormatError: the header contradicts itself.
+    """
+    allocated, stored = int(dataset.BitsAllocated), int(dataset.BitsStored)
+    below = int(dataset.get("HighBit", stored - 1)) + 1 - stored
+    if below < 0 or below + stored > allocated:
+        raise FormatError(f"HighBit {dataset.HighBit} does not fit {stored} of {allocated} bits")
+    return allocated - stored - below, below
+
+
+def _masked(pixels: NDArray[Any], above: int, below: int) -> NDArray[Any]:
+    """Pixels without the bits that are not part of the value."""
     # The shift to the right repeats the sign.
-    return np.asarray((pixels << above) >> (above + unused))
+    return np.asarray((pixels << above) >> (above + below))
 
 
 def _narrowed(array: NDArray[Any]) -> NDArray[Any]:

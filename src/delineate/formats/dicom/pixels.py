@@ -1,0 +1,69 @@
+"""Pixels that are not compressed, read from their place in the file into an array.
+
+``Header.stored`` says where they are. Only what one read can give is read here: one value for each
+pixel, in whole bytes, little-endian. Everything else is decoded (``values``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...core.errors import FormatError
+from . import archive
+from .elements import EXPLICIT_BIG, Header
+
+BYTES = (8, 16, 32)  # BitsAllocated of whole numbers
+
+
+def is_plain(header: Header) -> bool:
+    """Whether ``plain_frames`` can read the pixels of a file."""
+    stored = header.stored
+    return (
+        stored is not None
+        and stored.nbytes is not None
+        and stored.syntax != EXPLICIT_BIG
+        and header.get("SamplesPerPixel", 1) == 1
+        and header.get("BitsAllocated") in BYTES
+        and bool(header.get("BitsStored"))
+    )
+
+
+def plain_frames(
+    path: Path, header: Header, frames: Sequence[int]
+) -> Iterator[NDArray[np.integer]]:
+    """The frames of a file as stored, each (rows, columns), with the bits above HighBit.
+
+    Raises:
+        FormatError: the file has fewer pixels.
+    """
+    assert header.stored is not None and header.stored.nbytes is not None
+    kind = "i" if header.get("PixelRepresentation") else "u"
+    dtype = np.dtype(f"<{kind}{int(header.BitsAllocated) // 8}")
+    shape = int(header.Rows), int(header.Columns)
+    nbytes = shape[0] * shape[1] * dtype.itemsize
+    with archive.opened(path) as file:
+        for frame in frames:
+            pixels, end = np.empty(shape, dtype), (frame + 1) * nbytes
+            file.seek(header.stored.offset + end - nbytes)
+            if end > header.stored.nbytes or _read_into(file, pixels) < nbytes:
+                raise FormatError(
+                    f"the pixels are truncated: frame {frame + 1} ends at byte {end} of "
+                    f"{header.stored.nbytes}"
+                )
+            yield pixels
+
+
+def _read_into(file: IO[bytes], array: NDArray[Any]) -> int:
+    """Fill an array from a file; returns the number of bytes that were read."""
+    view, done = memoryview(array.reshape(-1).view(np.uint8).data), 0
+    while done < len(view):
+        got = file.readinto(view[done:])  # type: ignore[attr-defined]
+        if not got:
+            break
+        done += got
+    return done
