@@ -7,6 +7,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -55,8 +56,15 @@ def under(original: Path, name: str, way: str, place: Path) -> Path:
 
 
 @pytest.fixture
-def world(tmp_path) -> Path:
+def world(made_once, tmp_path) -> Path:
     """A cohort, masks, a model, an evaluation and DICOM-free slices, all small."""
+    shutil.copytree(made_once, tmp_path, dirs_exist_ok=True)
+    return tmp_path
+
+
+@pytest.fixture(scope="module")
+def made_once(tmp_path_factory) -> Path:
+    tmp_path = tmp_path_factory.mktemp("world")
     write_cohort(tmp_path / "cohort", 3)
     (tmp_path / "cohort" / "labels.csv").write_text("value,name\n1,left part\n2,right part\n")
     for n in range(2):
@@ -381,33 +389,147 @@ def test_a_folder_of_originals(world, place):
         assert "Traceback" not in printed
 
 
-FOREIGN: dict[str, Callable[[Path, Path], list[str | Path]]] = {
-    "plan": lambda w, out: ["plan", w / "cohort", "-o", out],
-    "report": lambda w, out: ["report", w / "a", "-o", out.rename(out.with_suffix(".html"))],
-    "check --draft": lambda w, out: ["check", w / "cohort", "--draft", out],
-    "import": lambda w, out: ["import", "nnunet", w / "a", "-o", out],
-    "quantise": lambda w, out: ["quantise", w / "m.model", w / "cohort/images", "-o", out],
-    "train": lambda w, out: ["train", w / "cohort", "-o", out, "--epochs", "1"],
-    "convert": lambda w, out: [
-        "convert",
-        w / "masks/c0.nii.gz",
-        out.rename(out.with_suffix(".nii")),
-    ],
-    "convert, merged": lambda w, out: [
-        "convert",
-        "--merge",
-        w / "masks/c0.nii.gz",
-        out.rename(out.with_suffix(".nii")),
-    ],
+# Command -> what its output is called, and the words from ``world`` and the output's path.
+FOREIGN: dict[str, tuple[str, Command]] = {
+    "plan": ("plan.json", lambda w, out: ["plan", w / "cohort", "-o", out]),
+    "report": ("page.html", lambda w, out: ["report", w / "a", "-o", out]),
+    "benchmark": ("figures.json", lambda w, out: ["benchmark", "-o", out]),
+    "import": ("x.model", lambda w, out: ["import", "nnunet", w / "a", "-o", out]),
+    "quantise": (
+        "x.model",
+        lambda w, out: ["quantise", w / "m.model", w / "cohort/images", "-o", out],
+    ),
+    "train": ("x.model", lambda w, out: ["train", w / "cohort", "-o", out, "--epochs", "1"]),
+    "convert": ("x.nii", lambda w, out: ["convert", w / "masks/c0.nii.gz", out]),
+    "convert, merged": (
+        "x.nii",
+        lambda w, out: ["convert", "--merge", w / "masks/c0.nii.gz", out],
+    ),
+    "check --draft": ("x.yaml", lambda w, out: ["check", w / "cohort", "--draft", out]),
+    "export-slices": (
+        "slices.json",
+        lambda w, out: ["export-slices", w / "cohort", "-o", out.parent],
+    ),
+    "predict": (
+        "c0.nii.gz",
+        lambda w, out: ["predict", w / "m.model", w / "cohort/images", "-o", out.parent],
+    ),
+    "predict, its record": (
+        "predictions.json",
+        lambda w, out: ["predict", w / "m.model", w / "cohort/images", "-o", out.parent],
+    ),
+    "predict, its table": (
+        "uncertainty.csv",
+        lambda w, out: ["predict", w / "m.model", w / "cohort/images", "-o", out.parent],
+    ),
+    **{
+        f"evaluate, {name}": (
+            name,
+            lambda w, out: [
+                "evaluate",
+                w / "masks",
+                w / "cohort/labels",
+                "-o",
+                next(p for p in out.parents if p.name == "out"),
+                "--pictures",
+            ],
+        )
+        for name in (
+            "scores.csv",
+            "scores.json",
+            "slices.csv",
+            "report.html",
+            "pictures/c0.png",
+            "montages/worst.png",
+        )
+    },
+    **{
+        f"check, {name}": (name, lambda w, out: ["check", w / "cohort", "-o", out.parent])
+        for name in ("findings.json", "manifest.jsonl", "split.json")
+    },
+    **{
+        f"check --fix, {name}": (
+            name,
+            lambda w, out: [
+                "check",
+                w / "cohort",
+                "-o",
+                w / "new",
+                "--fix",
+                next(p for p in out.parents if p.name == "out"),
+            ],
+        )
+        for name in ("changes.json", "manifest.jsonl", "images/c0.nii.gz")
+    },
+    **{
+        f"compare, {name}": (
+            name,
+            lambda w, out: ["compare", w / "a", w / "b", "-o", out.parent],
+        )
+        for name in ("compare.csv", "compare.json", "boxplot.png", "differences.svg")
+    },
 }
 
 
-@pytest.mark.parametrize("command", FOREIGN)
-def test_a_file_of_another_program_is_kept(world, command):
-    out = world / "notes"
-    out.write_text("what somebody wrote\n" * 40)
-    words = FOREIGN[command](world, out)
+@pytest.mark.parametrize(
+    ("command", "way"),
+    [
+        *((command, "file") for command in FOREIGN),
+        *(
+            (command, way)
+            for command in ("plan", "quantise", "check, split.json", "compare, compare.csv")
+            for way in ("soft", "hard", "pipe")
+        ),
+    ],
+)
+def test_a_file_of_another_program_is_kept(world, command, way):
+    """Whatever it holds, the word "delineate" too."""
+    name, words = FOREIGN[command]
+    out, theirs = world / "out" / name, world / "theirs"
+    out.parent.mkdir(parents=True)
+    theirs.write_text("what somebody wrote after delineate\n" * 40)
+    if way == "file":
+        theirs.rename(out)
+    elif way == "pipe":
+        os.mkfifo(out)
+    else:
+        (os.link if way == "hard" else os.symlink)(theirs, out)
+    before, mode = hashes(world), out.lstat().st_mode
+    code, printed = run(*words(world, out))
+    assert code in (2, 3) and str(out.parent) in printed and "Traceback" not in printed, printed
+    assert before.items() <= hashes(world).items() and out.lstat().st_mode == mode
+    assert not (world / "new").exists()
+
+
+AGAIN = (
+    "plan",
+    "report",
+    "check --draft",
+    "check, manifest.jsonl",
+    "check --fix, manifest.jsonl",
+    "evaluate, scores.csv",
+    "compare, compare.csv",
+)
+
+
+@pytest.mark.parametrize("command", AGAIN)
+def test_an_edited_result_is_replaced_only_by_overwrite(world, command):
+    name, words = FOREIGN[command]
+    out = world / "out" / name
+    out.parent.mkdir(parents=True)
+    given = words(world, out)
+    for _ in range(2):  # the second time over its own result
+        assert run(*given)[0] == 0
+    made = out.read_bytes()
+    out.write_bytes(made + b" ")
     before = hashes(world)
-    code, printed = run(*words)
-    assert code in (2, 3) and "notes" in printed and "Traceback" not in printed, printed
-    assert before.items() <= hashes(world).items()
+    code, printed = run(*given)
+    assert code == 2 and name in printed and "--overwrite" in printed
+    assert hashes(world) == before
+    assert run(*given, "--overwrite")[0] == 0 and out.read_bytes() != made + b" "
+    # A damaged record is named.
+    record = out.parent / ".delineate.json"
+    record.write_text(record.read_text().replace(":", ";"))
+    code, printed = run(*given)
+    assert code == 2 and record.name in printed
+    assert run(*given, "--overwrite")[0] == 0 and run(*given)[0] == 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from tests.plans import small_network
 from tests.training import test_loop
 from tests.training.test_loop import job, logged, same
 
+from delineate.core.bundle import load_tensors
 from delineate.core.plan import Schedule
 from delineate.execution.stopping import StopSignal, stoppable
 from delineate.training import loop
@@ -74,6 +76,14 @@ def test_a_stop_at_any_step_or_validation_changes_nothing(tmp_path, cases, monke
         for file in sorted(files):
             assert same(tmp_path / "whole" / file, folder / file), (name, number, file)
         assert logged(tmp_path / "whole") == logged(folder), (name, number)
+
+
+@pytest.mark.parametrize("number", [1, 2])
+def test_a_stop_while_statistics_are_read_loses_no_step(tmp_path, cases, monkeypatch, number):
+    monkeypatch.setattr(loop, "WATCHED", 1)
+    stopped(tmp_path, cases, monkeypatch, "_flush_step_stats", number)
+    metadata = load_tensors(tmp_path / "last.safetensors", pytest.fail)[1]
+    assert json.loads(metadata["state"])["step"] == number
 
 
 def test_a_second_signal_stops_at_once(tmp_path, cases, monkeypatch):

@@ -29,6 +29,7 @@ class CheckKeywords(CohortKeywords, total=False):
     workers: int | None
     split: AnyPath | None
     seed: int
+    overwrite: bool
 
 
 class PlanKeywords(CohortKeywords, total=False):
@@ -42,6 +43,7 @@ class PlanKeywords(CohortKeywords, total=False):
     seed: int
     split: AnyPath | None
     changes: tuple[str, ...]
+    overwrite: bool
 
 
 class TrainKeywords(PlanKeywords, total=False):
@@ -51,7 +53,6 @@ class TrainKeywords(PlanKeywords, total=False):
     fold: int | None
     folds: int | None
     init: AnyPath | None
-    overwrite: bool
     deterministic: bool
     at_most_s: float | None
     extend_s: float | None
@@ -103,6 +104,7 @@ class EvaluateKeywords(TypedDict, total=False):
     images: AnyPath | None
     report: bool
     workers: int | None
+    overwrite: bool
 
 
 class CompareKeywords(TypedDict, total=False):
@@ -113,6 +115,7 @@ class CompareKeywords(TypedDict, total=False):
     labels: tuple[str, ...]
     per: str
     common: bool
+    overwrite: bool
 
 
 class ExportSlicesKeywords(CohortKeywords, total=False):
@@ -144,6 +147,7 @@ class ReportKeywords(TypedDict, total=False):
     """``ReportOptions`` as keywords."""
 
     interactive: bool
+    overwrite: bool
 
 
 class ViewKeywords(TypedDict, total=False):

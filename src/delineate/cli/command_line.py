@@ -149,7 +149,7 @@ def check(
     from ..commands import check as step
 
     if draft is not None:
-        drafted = step.write_draft(data, draft)
+        drafted = step.write_draft(data, draft, options.overwrite)
         say(f"a first description is in {draft}: {drafted}; pass it with --description")
         return
     target = target or Path(f"{data.resolve().name}.check")

@@ -25,6 +25,7 @@ from .. import __version__
 from ..core import atomic
 from ..core.grid import Grid
 from ..core.labels import LabelSet
+from ..core.outputs import refuse_foreign
 from ..core.plan import Channel, Network, Normalisation, Plan, Schedule, Structure
 from ..core.progress import Progress, silent
 from ..core.volume import Volume
@@ -77,6 +78,8 @@ def benchmark(
         UsageError: the device is not available. OutputError: ``out`` cannot be written.
     """
     choose_device(options.device)  # refused before anything is measured
+    if out is not None:
+        refuse_foreign(Path(out).parent, [out], options.overwrite)
     rows: list[Measurement] = []
     measurements = (_window, _step, _preparing, _restoring, _patches, _files)
     for n, measure in enumerate(measurements):
@@ -84,7 +87,8 @@ def benchmark(
         rows += measure(options.device)
     progress("benchmark", len(measurements), len(measurements), "done")
     if out is not None:
-        atomic.write_text(Path(out), json.dumps(record(rows), indent=1))
+        with atomic.recording(Path(out).parent, [out], options.overwrite):
+            atomic.write_text(out, json.dumps(record(rows), indent=1))
     return rows
 
 

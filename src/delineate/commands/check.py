@@ -7,6 +7,7 @@ compares them, and writes ``manifest.jsonl``, ``findings.json`` and, on request,
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections import defaultdict
 from collections.abc import Sequence
@@ -87,10 +88,13 @@ def check(
     # Before the files are read: a ratio may not fit the number of patients.
     divided = rule.divide(manifest, options.seed) if split else manifest
     kept = originals([manifest], given)
-    kept.refuse(Path(out) / name for name in (*WRITTEN, SPLIT_FILE) if out is not None)
+    targets = {} if out is None else {out: [Path(out) / name for name in (*WRITTEN, SPLIT_FILE)]}
     if fix is not None:
         repair.refuse_originals(manifest, fix)
-        kept.refuse(repair.targets(manifest, fix))
+        targets[fix] = [*targets.get(fix, ()), *repair.targets(manifest, fix)]
+    for folder, paths in targets.items():
+        kept.refuse(paths)
+        refuse_foreign(folder, paths, options.overwrite)
     examinations, failures = _examine(manifest, workers, progress)
     manifest, assumed = _with_modality(manifest, examinations)
     read = [path for path in (options.description, options.labels, *found.settings) if path]
@@ -105,7 +109,9 @@ def check(
         *check_absent(examinations, manifest.labels),
     ]
     checked = CheckReport(manifest, _sorted(findings), _without(manifest, findings))
-    with kept.kept():
+    with kept.kept(), contextlib.ExitStack() as stack:
+        for folder, paths in targets.items():
+            stack.enter_context(atomic.recording(folder, paths, options.overwrite))
         if fix is not None:
             checked = _fix(checked, fix, workers)
         if split:
@@ -116,18 +122,20 @@ def check(
     return checked
 
 
-def write_draft(data: str | Path, out: str | Path) -> DraftedDescription:
+def write_draft(data: str | Path, out: str | Path, overwrite: bool = False) -> DraftedDescription:
     """Write a first YAML description of the folder ``data`` to ``out``; nothing is written if it
-    would find no cases with labels.
+    would find no cases with labels. A file that is not ours is replaced only with ``overwrite``.
 
     Raises:
         InputError: ``data`` cannot be read. LayoutError: no description of it finds the cases.
         OutputError: ``out`` cannot be written.
     """
     originals_in(data).refuse([out])
-    refuse_foreign(out)
+    folder = Path(out).parent
+    refuse_foreign(folder, [out], overwrite)
     drafted = draft(data)
-    atomic.write_text(Path(out), drafted.text)
+    with atomic.recording(folder, [out], overwrite):
+        atomic.write_text(out, drafted.text)
     return drafted
 
 
@@ -230,7 +238,7 @@ def _fix(checked: CheckReport, out: str | Path, workers: int | None) -> CheckRep
 
 
 def _write(checked: CheckReport, out: str | Path) -> None:
-    folder = atomic.make_folder(out)
+    folder = Path(out)
     findings, manifest = (folder / name for name in WRITTEN)
     atomic.write_json(findings, without_nan(to_json(checked)))
     atomic.write_text(manifest, checked.usable.to_jsonl())

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..core.atomic import make_folder, write_text
+from ..core.atomic import recording, write_text
 from ..core.outputs import Originals
 from ..evaluation.comparing import OVERALL, Comparison, compare_runs, metric_words
 from ..extend.registers import METRICS
@@ -39,16 +39,17 @@ def compare(
     """
     # Registered metrics declare which of their values are better.
     tuple(METRICS.values())
-    compared = compare_runs(runs, **vars(options))
+    chosen = {key: value for key, value in vars(options).items() if key != "overwrite"}
+    targets = [Path(out) / name for name in WRITTEN] if out is not None else []
+    compared = compare_runs(runs, **chosen)
     if out is not None:
         read = [
             run.path.parent / name
             for run in compared.runs
             for name in ("scores.json", "scores.csv", "slices.csv")
         ]
-        with Originals([*read, *(run.path for run in compared.runs)]).kept(
-            Path(out) / name for name in WRITTEN
-        ):
+        kept = Originals([*read, *(run.path for run in compared.runs)])
+        with kept.kept(targets), recording(out, targets, options.overwrite):
             write(compared, out)
     return compared
 
@@ -59,8 +60,7 @@ def write(compared: Comparison, out: str | Path) -> None:
     Raises:
         OutputError: it cannot be written.
     """
-    folder = make_folder(out)
-    table, data, *pictures = (folder / name for name in WRITTEN)
+    table, data, *pictures = (Path(out) / name for name in WRITTEN)
     write_text(table, compared.to_csv())
     write_text(data, compared.to_json())
     groups = dict(compared.values) | (

@@ -23,12 +23,12 @@ import numpy as np
 from ..cohorts.discovery.names import read_label_names
 from ..cohorts.discovery.originals import originals
 from ..cohorts.discovery.structures import StructureSelection
-from ..core.atomic import make_folder, remove_temporaries_of, write_text
+from ..core.atomic import recording, remove_temporaries_of, write_text
 from ..core.bundle import Bundle
 from ..core.errors import UsageError
 from ..core.labels import LabelSet
 from ..core.manifest import Manifest
-from ..core.outputs import Originals
+from ..core.outputs import Originals, refuse_foreign
 from ..core.prediction import Prediction
 from ..core.progress import Progress, silent
 from ..core.volume import Volume
@@ -47,9 +47,10 @@ from ..extend.registers import RECIPES
 from ..formats import files
 from ..metrics.selection import MetricSelection
 from ..reporting.side_by_side import BEST, MEDIAN, WORST, draw_cases, draw_montages
-from .options import EvaluateOptions
+from .options import EvaluateOptions, ReportOptions
 from .report import report
 
+WRITTEN = ("scores.csv", "scores.json", "slices.csv")  # the last one for volumes alone
 Side = str | Path | Volume | Prediction  # what is compared with what
 
 
@@ -81,7 +82,8 @@ def evaluate(
     """
     result = evaluate_cases(prediction, truth, out, options, progress=progress)
     if out is not None and options.report:
-        report(out)
+        # The page was checked with the other files.
+        report(out, options=ReportOptions(overwrite=True))
     return result
 
 
@@ -109,14 +111,16 @@ def evaluate_cases(
     given = (prediction, truth, options.labels, options.like, options.model)
     paths = [path for path in given if isinstance(path, str | Path)]
     kept = _originals(pairing, paths, options.images)
+    targets = [] if out is None else list(_targets(pairing, Path(out), options))
     if out is not None:
-        kept.refuse(_targets(pairing, Path(out)))
+        kept.refuse(targets)
+        refuse_foreign(out, targets, options.overwrite)
     result, reading = score(
         pairing, known, notes, chosen, workers=options.workers, progress=progress
     )
     if out is None:
         return result
-    with kept.kept():
+    with kept.kept(), recording(out, targets, options.overwrite):
         # Scores are written before anything is drawn: a picture that fails costs no scores.
         write(result, out)
         if options.pictures or options.report:
@@ -309,11 +313,14 @@ def _originals(
     return originals(cohorts, [*sources, *beside, *single, images])
 
 
-def _targets(pairing: Pairing, out: Path) -> Iterator[Path]:
+def _targets(pairing: Pairing, out: Path, options: EvaluateOptions) -> Iterator[Path]:
     """Every file that may be written."""
-    yield from (out / name for name in ("scores.csv", "scores.json", "slices.csv", "report.html"))
-    yield from (out / "montages" / f"{what}.png" for what in (BEST, MEDIAN, WORST))
-    yield from (out / "pictures" / f"{p.case}.png" for p in pairing.pairs)
+    yield from (out / name for name in WRITTEN)
+    if options.report:
+        yield out / "report.html"
+        yield from (out / "montages" / f"{what}.png" for what in (BEST, MEDIAN, WORST))
+    if options.pictures:
+        yield from (out / "pictures" / f"{p.case}.png" for p in pairing.pairs)
 
 
 def write(evaluated: EvaluationResult, out: str | Path) -> None:
@@ -323,10 +330,10 @@ def write(evaluated: EvaluationResult, out: str | Path) -> None:
     Raises:
         OutputError: it cannot be written.
     """
-    folder = make_folder(out)
-    for name in ("scores.csv", "scores.json", "slices.csv", "report.html"):
-        remove_temporaries_of(folder / name)
-    write_text(folder / "scores.csv", evaluated.scores.to_csv())
-    write_text(folder / "scores.json", evaluated.to_json())
+    table, data, slices = (Path(out) / name for name in WRITTEN)
+    for path in (table, data, slices):
+        remove_temporaries_of(path)
+    write_text(table, evaluated.scores.to_csv())
+    write_text(data, evaluated.to_json())
     if evaluated.slices is not None:
-        write_text(folder / "slices.csv", evaluated.slices.to_csv())
+        write_text(slices, evaluated.slices.to_csv())

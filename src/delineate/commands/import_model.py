@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ..core.bundle import Bundle
+from ..core.bundle import Bundle, refuse_foreign
 from ..core.errors import UsageError
-from ..core.outputs import Originals, refuse_foreign
+from ..core.outputs import Originals
 from ..core.progress import Say, unsaid
 from ..extras import require_extra
 from .options import ImportOptions
@@ -48,7 +48,9 @@ def import_model(
     from ..interop import nnunet
 
     Originals([folder], lambda path, folder: path.suffix in (".json", ".pth", ".pkl")).refuse([out])
-    refuse_foreign(out)  # before the networks are read
-    bundle = nnunet.read_bundle(folder, **vars(options), say=say)
-    bundle.save(out)
+    chosen = dict(vars(options))
+    overwrite = chosen.pop("overwrite")
+    refuse_foreign(out, overwrite)  # before the networks are read
+    bundle = nnunet.read_bundle(folder, **chosen, say=say)
+    bundle.save(out, overwrite)
     return bundle

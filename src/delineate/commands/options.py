@@ -55,6 +55,7 @@ DEVICES = ("auto", "cpu", "cuda", "mps")
 DEVICE = "auto, cpu, cuda, cuda:N or mps."
 SEED = "Seed of everything random."
 WORKERS = "Number of processes; chosen for the machine by default."
+REPLACE = "Also replace files that delineate did not write, or that were edited; never an input."
 ONLY = "train, val or test: only this part of a cohort with a split."
 IGNORE = (
     "A value in reference masks that marks voxels of unknown truth, such as 255 or -1: they are "
@@ -177,6 +178,7 @@ class CheckOptions(CohortOptions):
     workers: int | None = option(None, WORKERS)
     split: AnyPath | None = option(None, SPLIT, metavar="RATIO|FILE", parse=str)
     seed: int = option(0, "Seed of --split with a ratio.")
+    overwrite: bool = option(False, REPLACE, "--overwrite")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -210,6 +212,7 @@ class PlanOptions(CohortOptions):
         metavar="FIELD=VALUE",
         repeated=True,
     )
+    overwrite: bool = option(False, REPLACE, "--overwrite")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -481,6 +484,7 @@ class EvaluateOptions:
         "Also write OUT/report.html, with pictures of three cases.",
         "--report/--no-report",
     )
+    overwrite: bool = option(False, REPLACE, "--overwrite")
     workers: int | None = option(None, WORKERS)
 
 
@@ -509,6 +513,7 @@ class CompareOptions:
         "Use only cases present in every run (default: error if a run lacks a case).",
         "--common",
     )
+    overwrite: bool = option(False, REPLACE, "--overwrite")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -656,6 +661,7 @@ class ImportOptions:
         "Licence of the weights, for the model's card; by default that of dataset.json.",
         metavar="TEXT",
     )
+    overwrite: bool = option(False, REPLACE, "--overwrite")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -679,6 +685,7 @@ class QuantiseOptions:
         metavar="N",
     )
     seed: int = option(0, "Random seed for choosing the calibration scans.")
+    overwrite: bool = option(False, REPLACE, "--overwrite")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -762,6 +769,7 @@ class BenchmarkOptions:
     """``delineate benchmark``."""
 
     device: str = option("auto", DEVICE, choices=lambda: DEVICES)
+    overwrite: bool = option(False, REPLACE, "--overwrite")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -777,6 +785,7 @@ class ReportOptions:
         "Add the worst cases as volumes to scroll through (some MB).",
         "--interactive",
     )
+    overwrite: bool = option(False, REPLACE, "--overwrite")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -55,7 +55,7 @@ def plan(
         given.append(data)
     if out is not None:
         originals([manifest], given).refuse([out])
-        refuse_foreign(out)
+        refuse_foreign(Path(out).parent, [out], options.overwrite)
     if recipe is not None:
         manifest = recipe.adapt(manifest, options.labels is not None)
     learning = manifest.to_learn_from()
@@ -71,7 +71,8 @@ def plan(
     )
     made = with_changes(made, options.changes)
     if out is not None:
-        atomic.write_text(Path(out), made.to_json())
+        with atomic.recording(Path(out).parent, [out], options.overwrite):
+            atomic.write_text(out, made.to_json())
     return made
 
 

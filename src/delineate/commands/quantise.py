@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from ..cohorts.discovery import channels
 from ..cohorts.discovery.layouts import discover
 from ..cohorts.discovery.originals import originals_in
-from ..core.bundle import Bundle
+from ..core.bundle import Bundle, refuse_foreign
 from ..core.errors import DelineateError, InputError, UsageError
 from ..core.manifest import Case, Manifest
 from ..core.plan import Plan
@@ -99,6 +99,7 @@ def quantise(
         raise InputError(f"no scan has all channels of the model: {', '.join(manifest.channels)}")
     if truth is not None and not Path(truth).exists():
         raise InputError("does not exist", path=truth)
+    refuse_foreign(out, options.overwrite)
     scans.originals.plus([model]).refuse([out])
     if truth is not None:
         originals_in(truth).refuse([out])
@@ -107,7 +108,7 @@ def quantise(
     )
     card = {**bundle.card, "former_ids": list(bundle.known_ids), "int8": without_nan(cost)}
     new = replace(new, card=card)
-    new.save(out)
+    new.save(out, options.overwrite)
     failures = list(dict.fromkeys([*map(str, scans.failures.values()), *failures]))
     return QuantisationResult(new, cost, tuple(failures))
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from ..cohorts.discovery.originals import originals
-from ..core.atomic import remove_temporaries_of, write_text
+from ..core.atomic import recording, remove_temporaries_of, write_text
 from ..core.errors import UsageError
-from ..core.outputs import Originals, refuse_foreign
+from ..core.outputs import Originals
 from ..reporting.html_report import render
 from ..reporting.reported_run import ReportedRun
 from .options import ReportOptions
@@ -43,9 +43,9 @@ def report(
         )
     for read in _originals(found):
         read.refuse([target])
-    refuse_foreign(target)
-    remove_temporaries_of(target)
-    write_text(target, render(found, run_page(found.folder) if options.interactive else None))
+    with recording(target.parent, [target], options.overwrite):
+        remove_temporaries_of(target)
+        write_text(target, render(found, run_page(found.folder) if options.interactive else None))
     return target
 
 

@@ -15,14 +15,15 @@ import os
 import re
 import secrets
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
 from .errors import OutputError
-from .inputs import json_text
-from .outputs import refuse_originals
+from .inputs import json_text, sha256_of
+from .outputs import KIND, RECORD, name_in, own_files, refuse_foreign, refuse_originals
+from .schema import SCHEMAS
 
 log = logging.getLogger(__name__)
 
@@ -186,6 +187,39 @@ def append_line(path: str | Path, line: str) -> None:
             os.fsync(file.fileno())
         if is_new:
             _sync(target.parent)
+
+
+@contextlib.contextmanager
+def recording(
+    folder: str | Path, outputs: Iterable[str | Path], overwrite: bool = False
+) -> Iterator[None]:
+    """A block that writes ``outputs`` to ``folder``, which is made, and records that they are ours.
+
+    They are recorded before the block, without their content, so that files of a killed command
+    are known too.
+
+    Args:
+        folder: the folder that has the record.
+        outputs: files in it or below it; not all of them need be written.
+        overwrite: whether files that are not ours are replaced.
+
+    Raises:
+        OutputError: see ``outputs.refuse_foreign``; the record cannot be written.
+    """
+    names = {name_in(folder, path): path for path in outputs}
+    refuse_foreign(folder, names.values(), overwrite)
+    try:
+        earlier = own_files(folder)
+    except OutputError:  # damaged; only with ``overwrite``
+        earlier = {}
+    _record(folder, earlier | dict.fromkeys(names, ""))
+    yield
+    found = own_files(folder) | {name: sha256_of(path) for name, path in names.items()}
+    _record(folder, {name: digest for name, digest in found.items() if digest})
+
+
+def _record(folder: str | Path, files: Mapping[str, str]) -> None:
+    write_json(Path(folder) / RECORD, {KIND: SCHEMAS[KIND], "files": dict(sorted(files.items()))})
 
 
 def make_folder(path: str | Path) -> Path:

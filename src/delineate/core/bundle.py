@@ -13,6 +13,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import os
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -28,7 +29,7 @@ from . import atomic
 from .errors import BundleError, InputError
 from .inputs import parse_json, refuse_special, special_kind
 from .labels import LabelSet
-from .outputs import refuse_foreign
+from .outputs import refuse_replacing
 from .plan import Plan
 from .progress import Say
 from .schema import SCHEMAS, migrate
@@ -135,16 +136,19 @@ class Bundle:
                 digest.update(weights_sha256(member.bounds).encode())
         return digest.hexdigest()[:16]
 
-    def save(self, path: str | Path) -> None:
+    def save(self, path: str | Path, overwrite: bool = False) -> None:
         """Write the file in one step.
 
+        Args:
+            path: the file, a model or none yet.
+            overwrite: whether another kind of file is replaced.
+
         Raises:
-            OutputError: it cannot be written, or is a file of another program; an existing file is
-                unchanged.
+            OutputError: it cannot be written, or is no model; an existing file is unchanged.
         """
         from safetensors.numpy import save
 
-        refuse_foreign(path)
+        refuse_foreign(path, overwrite)
 
         def packed(arrays: Weights) -> bytes:
             # np.ascontiguousarray would turn scalars into arrays of one value.
@@ -220,6 +224,16 @@ class Bundle:
                 return file.read(64)[30:41] == b"bundle.json"
         except OSError:
             return False
+
+
+def refuse_foreign(path: str | Path, overwrite: bool = False) -> None:
+    """Refuse to replace a file that is no model.
+
+    Raises:
+        OutputError: there is one.
+    """
+    if not overwrite and os.path.lexists(path) and not Bundle.is_bundle(path):
+        refuse_replacing(path)
 
 
 def save_tensors(path: Path, raw: bytes) -> None:

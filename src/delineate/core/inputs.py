@@ -15,6 +15,7 @@ the data mean; schemas are in ``schema``, and the callers check the content.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 import re
@@ -217,9 +218,9 @@ def read_json(path: str | Path, *, error: type[DelineateError] = InputError) -> 
     return _read(Path(path), parse_json, "JSON", MOST_BYTES, error)
 
 
-def read_json_if_any(path: str | Path) -> Any:
+def read_json_if_any(path: str | Path, *, error: type[DelineateError] = InputError) -> Any:
     """As ``read_json``, but None if there is no such file."""
-    return read_json(path) if Path(path).is_file() else None
+    return read_json(path, error=error) if Path(path).is_file() else None
 
 
 def read_yaml(path: str | Path) -> Any:
@@ -288,6 +289,15 @@ def read_text(path: str | Path) -> str:
 
     found: str = _read(Path(path), text_of, "text", MOST_BYTES, InputError)
     return found
+
+
+def sha256_of(path: str | Path) -> str:
+    """SHA-256 of a file's bytes, as 64 hex digits; "" if it cannot be read."""
+    try:
+        with Path(path).open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError:
+        return ""
 
 
 def _read(

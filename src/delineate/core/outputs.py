@@ -1,24 +1,32 @@
-"""Originals: the input files of a command, which its output must never overwrite.
+"""What a command may write: never over its inputs, and over other files only if they are its own.
 
 A command lists its input files as ``Originals`` and checks its outputs against them before it
 starts. While it runs (``kept``), every file that is moved into place (``core.atomic``) is checked
-once more, so that an output which nobody listed is refused too. ``refuse_foreign`` protects files
-that no command reads, but another program wrote. Two paths are the same file if they
+once more, so that an output which nobody listed is refused too. Two paths are the same file if they
 resolve to the same place (through links) or share an inode (hard links, file systems that ignore
 case).
+
+Own files are those with the SHA-256 that the record of their folder states (``RECORD``, which
+``atomic.recording`` writes). So a file of another program is not replaced, nor one that somebody
+has edited since (``refuse_foreign``). Models are recognised by their content
+(``bundle.refuse_foreign``), and results of ``predict`` by its journal.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
+from typing import NoReturn
 
 from .errors import OutputError
+from .inputs import read_json_if_any, sha256_of
+from .schema import SCHEMAS, migrate
 
-MARK, MARKED_BYTES = b"delineate", 1 << 20  # in the beginning of what this program writes
+RECORD = ".delineate.json"  # of the files that this program wrote into a folder
+KIND = "delineate_outputs"
 Identity = tuple[int, int]  # device and inode
 _ACTIVE: list[Originals] = []  # of the commands that run in this process now
 
@@ -132,24 +140,68 @@ class Originals:
         )
 
 
-def refuse_foreign(output: str | Path) -> None:
-    """Refuse to replace a file that this program did not write. What it writes under a name that
-    the user chooses has its own name in it.
+def refuse_foreign(
+    folder: str | Path, outputs: Iterable[str | Path], overwrite: bool = False
+) -> None:
+    """Refuse to replace files in ``folder`` that are not as this program wrote them.
 
     Raises:
-        OutputError: the file exists and has not.
+        OutputError: there is such a file, or the record of the folder is damaged; it is named.
     """
-    path = Path(output)
-    if not path.is_file():
+    if overwrite:
         return
-    with path.open("rb") as file:
-        head = file.read(MARKED_BYTES)
-    if head and MARK not in head.lower():
+    own = own_files(folder)
+    for output in outputs:
+        if os.path.lexists(output) and not _is_own(Path(output), Path(folder), own):
+            refuse_replacing(output)
+
+
+def _is_own(path: Path, folder: Path, own: Mapping[str, str]) -> bool:
+    digest = own.get(name_in(folder, path))
+    # Special files are not opened. A file whose writing was not recorded to the end may be any.
+    return path.is_file() and digest is not None and digest in ("", sha256_of(path))
+
+
+def refuse_replacing(output: str | Path) -> NoReturn:
+    """Refuse an output that exists and is not our own.
+
+    Raises:
+        OutputError: always.
+    """
+    raise OutputError(
+        "exists, and is not as delineate wrote it; nothing was done: choose another output, or "
+        "replace it with --overwrite",
+        path=output,
+    )
+
+
+def own_files(folder: str | Path) -> dict[str, str]:
+    """The record of a folder: the name of each file, with its subfolder, that this program wrote
+    there -> its SHA-256 (64 hex digits), or "" while it is being written; {} without a record.
+
+    Raises:
+        OutputError: the record is damaged.
+    """
+    path = Path(folder) / RECORD
+    found = read_json_if_any(path, error=OutputError) or {KIND: SCHEMAS[KIND], "files": {}}
+    try:
+        files = migrate(KIND, found, path=str(path), error=OutputError)["files"]
+        return {str(name): str(digest) for name, digest in files.items()}
+    except (AttributeError, KeyError, TypeError) as error:
         raise OutputError(
-            "exists and was not written by delineate; nothing was done: choose another output, or "
-            "remove the file",
-            path=output,
-        )
+            "is not a record of the files that delineate wrote here; remove it, or replace them "
+            "with --overwrite",
+            path=path,
+        ) from error
+
+
+def name_in(folder: str | Path, path: str | Path) -> str:
+    """The name of a file in the record of ``folder``.
+
+    >>> name_in("scores", "scores/pictures/c0.png")
+    'pictures/c0.png'
+    """
+    return Path(path).relative_to(folder).as_posix()
 
 
 def refuse_originals(output: str | Path) -> None:

@@ -23,6 +23,7 @@ SCHEMAS = {
     "delineate_predictions": 5,
     "delineate_run": 5,
     "delineate_slices": 1,
+    "delineate_outputs": 1,
 }
 
 

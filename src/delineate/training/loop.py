@@ -165,24 +165,26 @@ def fit(job: TrainingJob) -> Weights:
                 progress = clock.progress(state.step)
                 state.epoch_ended = progress >= 1 or _line_is_due(state, schedule, progress)
                 # Read the statistics of several steps at once.
-                stops = stopping.requested()
-                if state.epoch_ended or stops or len(unread) == WATCHED:
+                if state.epoch_ended or len(unread) == WATCHED:
                     _flush_step_stats(state, unread)
                     _refuse_infinite(state, job)
-                if stops:
-                    networks.save(clock)
-                if stops or not state.epoch_ended:
+                if not state.epoch_ended or stopping.requested():
                     continue
 
             # The end of an epoch, of a part or of the training: validate, log, save.
             progress = _end_epoch(networks, clock, progress, epoch_began)
             state.epoch_ended = False
-            if _checkpoint_is_due(schedule, progress, saved_at) or stopping.requested():
+            if _checkpoint_is_due(schedule, progress, saved_at):
                 state.finished = progress >= 1
                 saved_at = time.monotonic()
                 networks.save(clock)
             epoch_began = time.monotonic()
             threads.paused()
+        # Here, so that no moment of a signal loses the steps since the last checkpoint.
+        if stopping.requested():
+            if unread:
+                _flush_step_stats(state, unread)
+            networks.save(clock)
     # If the deadline had passed before the first step, there are no best weights yet.
     if not (job.folder / "best.safetensors").is_file():
         _keep_best(job, networks.average, {"step": state.step})

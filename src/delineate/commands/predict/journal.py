@@ -16,7 +16,7 @@ from typing import Any
 
 from ...core import atomic
 from ...core.errors import InputError
-from ...core.inputs import json_text, read_json_lines
+from ...core.inputs import json_text, read_json_lines, sha256_of
 from ...core.manifest import ABSENT, Case
 from ...core.progress import Say, unsaid
 from ...core.scores import without_nan
@@ -111,12 +111,3 @@ def inputs_sha256(case: Case) -> dict[str, str]:
             raise InputError("cannot be read", case=case.id, path=path)
         found[str(path)] = digest
     return found
-
-
-def sha256_of(path: Path) -> str:
-    """SHA-256 of a file's bytes; "" if it cannot be read."""
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError:
-        return ""

@@ -345,7 +345,9 @@ def refuse_foreign(manifest: Manifest, out: Path, options: PredictOptions, plan:
     written, begun = _earlier(record)
     others = tuple(case for case in manifest if case.id not in {*written, *begun})
     strangers = Manifest(others, manifest.channels)
-    about_all = () if record.is_file() else _about_all(out)
+    about_all = list(_about_all(out) if not record.is_file() else ())
+    if not any("uncertainty" in entry for entry in written.values()):
+        about_all.append(out / "uncertainty.csv")
     for path in (*about_all, *of_cases(strangers, out, options, plan)):
         if path.exists():
             raise OutputError(

@@ -206,7 +206,7 @@ def evaluate(
             folder / "predictions",
             folder / "manifest.jsonl",
             folder,
-            EvaluateOptions(pictures=pictures > 0),
+            EvaluateOptions(pictures=pictures > 0, overwrite=True),
             most_pictures=pictures,
         )
     except InputError as error:  # no case could be scored; the model exists all the same

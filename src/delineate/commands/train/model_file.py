@@ -65,7 +65,9 @@ class ModelFile:
 
     def save(self) -> None:
         """Write the model as it is now."""
-        Bundle(self.plan, self.members, self.card | self._provenance).save(self.path)
+        Bundle(self.plan, self.members, self.card | self._provenance).save(
+            self.path, overwrite=True
+        )
 
 
 def _provenance(planned: PlannedRun) -> dict[str, Any]:

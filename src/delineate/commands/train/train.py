@@ -47,7 +47,7 @@ from ...planning import rules as plan_step
 from ...trust.plausibility import Ranges
 from .. import predict as predict_step
 from .. import report as report_step
-from ..options import TrainOptions
+from ..options import ReportOptions, TrainOptions
 from . import held_out, judging, preparation
 from .listeners import Recorders, find_listeners
 from .model_file import ModelFile
@@ -457,7 +457,7 @@ def _finish(
     run.save_json("card.json", bundle.card | {"id": bundle.id})
     failures = []
     try:
-        report_step.report(run.folder)
+        report_step.report(run.folder, options=ReportOptions(overwrite=True))
     except DelineateError as error:
         failures.append(f"the report could not be written: {error}")
     run.say(f"model {bundle.id} in {run.model}; report in {run.folder / 'report.html'}")
