@@ -5,9 +5,10 @@ evaluation and a report.
 
 Each command runs again and again; the N-th of its operations that write below its folder (to open
 a file for writing, to make a folder, a link or a rename, to sync) fails with ENOSPC, EIO or EACCES,
-for every N. Each time it must end with one sentence that names a file and the reason, or without
-harm, with the same result. Then no kept file is partial, and the same command, given again, ends
-well and leaves no temporary files.
+for every N. Then it runs under limits on the size of a file (RLIMIT_FSIZE), which writes of native
+libraries meet too. Each time it must end with one sentence that names a file and the reason, or
+without harm, with the same result. Then no kept file is partial, and the same command, given again,
+ends well and leaves no temporary files.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import contextlib
 import errno
 import io
 import os
+import resource
 import shutil
 import sys
 import tempfile
@@ -36,11 +38,14 @@ from delineate.core.errors import DelineateError
 from measure import keep
 
 # Error -> what the sentence must contain.
-CODES = {
+REASONS = {
     errno.ENOSPC: "the disk is full",
     errno.EIO: "Input/output error",
     errno.EACCES: "no permission",
+    errno.EFBIG: "would be larger than files may be here",
 }
+FAILING = (errno.ENOSPC, errno.EIO, errno.EACCES)
+LIMITS = (0, 10, 300, 1_000, 3_000, 10_000, 30_000, 100_000)  # bytes of a file
 NO_LIMIT = -1  # no operation fails
 
 
@@ -85,6 +90,17 @@ class Disk:
         return os.path.abspath(os.fspath(path)).startswith(f"{self.root}{os.sep}")
 
 
+@contextlib.contextmanager
+def file_size_limit(nbytes: int) -> Iterator[None]:
+    """No file of this process may become larger."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (nbytes, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
 _WRITES = os.O_WRONLY | os.O_RDWR
 
 
@@ -99,7 +115,7 @@ def ends(command: str, folder: Path, code: int, wanted: object) -> Iterable[str]
     except DelineateError as error:
         if str(folder) not in str(error):
             yield f"no file is named: {error}"
-        if CODES[code] not in str(error):
+        if REASONS[code] not in str(error):
             yield f"no reason: {error}"
         return
     except Exception:
@@ -123,15 +139,18 @@ def judge(folder: Path, command: str, every: int = 1, first: int = 1) -> tuple[i
     after, wanted = folder.with_name(f"{folder.name}_after"), result(command, folder)
     folder.rename(after)
     tried, found = 0, Counter[str]()
-    for number in range(first, disk.count + 1, every):
-        for code in CODES:
-            with _copy_of(before, folder):
-                tried += 1
-                with Disk(folder, number, code):
-                    faults = list(ends(command, folder, code, wanted))
-                faults += [*unreadable(folder), *again(command, folder, wanted)]
-                for fault in faults:
-                    found[f"{errno.errorcode[code]} {fault.replace(str(folder), '')}"] += 1
+    numbers = range(first, disk.count + 1, every)
+    hindered: list[tuple[int, contextlib.AbstractContextManager[object]]] = []
+    hindered += [(code, Disk(folder, n, code)) for n in numbers for code in FAILING]
+    hindered += [(errno.EFBIG, file_size_limit(nbytes)) for nbytes in LIMITS[:: min(every, 3)]]
+    for code, hindrance in hindered:
+        with _copy_of(before, folder):
+            tried += 1
+            with hindrance:
+                faults = list(ends(command, folder, code, wanted))
+            faults += [*unreadable(folder), *again(command, folder, wanted)]
+            for fault in faults:
+                found[f"{errno.errorcode[code]} {fault.replace(str(folder), '')}"] += 1
     after.rename(folder)
     shutil.rmtree(before)
     return tried, found

@@ -243,9 +243,11 @@ def save_tensors(path: Path, raw: bytes) -> None:
     Raises:
         OutputError: it cannot be written; the existing file is unchanged.
     """
-    start = raw.index(_BLANK)
-    sealed = raw[:start] + _digest_of(raw, start) + raw[start + _DIGEST :]
-    atomic.write_bytes(path, sealed, before=before_of(path))
+    start, view = raw.index(_BLANK), memoryview(raw)
+    with atomic.replacing(path, before=before_of(path)) as temporary, temporary.open("wb") as file:
+        # In parts: a copy would need the memory of the file once more.
+        for part in (view[:start], _digest_of(raw, start), view[start + _DIGEST :]):
+            file.write(part)
 
 
 def load_tensors(path: Path, say: Say) -> tuple[bytes, dict[str, str]]:
