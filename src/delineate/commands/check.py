@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -88,10 +88,7 @@ def check(
     # Before the files are read: a ratio may not fit the number of patients.
     divided = rule.divide(manifest, options.seed) if split else manifest
     kept = originals([manifest], given)
-    targets = {} if out is None else {out: [Path(out) / name for name in (*WRITTEN, SPLIT_FILE)]}
-    if fix is not None:
-        repair.refuse_originals(manifest, fix)
-        targets[fix] = [*targets.get(fix, ()), *repair.targets(manifest, fix)]
+    targets = _targets(manifest, out, fix)
     for folder, paths in targets.items():
         kept.refuse(paths)
         refuse_foreign(folder, paths, options.overwrite)
@@ -109,9 +106,7 @@ def check(
         *check_absent(examinations, manifest.labels),
     ]
     checked = CheckReport(manifest, _sorted(findings), _without(manifest, findings))
-    with kept.kept(), contextlib.ExitStack() as stack:
-        for folder, paths in targets.items():
-            stack.enter_context(atomic.recording(folder, paths, options.overwrite))
+    with kept.kept(), _recording(targets, options.overwrite):
         if fix is not None:
             checked = _fix(checked, fix, workers)
         if split:
@@ -120,6 +115,31 @@ def check(
         if out is not None:
             _write(checked, out)
     return checked
+
+
+def _targets(
+    manifest: Manifest, out: str | Path | None, fix: str | Path | None
+) -> dict[Path, list[Path]]:
+    """Folder -> every file that may be written to it.
+
+    Raises:
+        OutputError: ``fix`` contains originals.
+    """
+    found: dict[Path, list[Path]] = defaultdict(list)
+    if out is not None:
+        found[Path(out)] += [Path(out) / name for name in (*WRITTEN, SPLIT_FILE)]
+    if fix is not None:
+        repair.refuse_originals(manifest, fix)
+        found[Path(fix)] += repair.targets(manifest, fix)
+    return found
+
+
+@contextlib.contextmanager
+def _recording(targets: dict[Path, list[Path]], overwrite: bool) -> Iterator[None]:
+    with contextlib.ExitStack() as stack:
+        for folder, paths in targets.items():
+            stack.enter_context(atomic.recording(folder, paths, overwrite))
+        yield
 
 
 def write_draft(data: str | Path, out: str | Path, overwrite: bool = False) -> DraftedDescription:
