@@ -138,19 +138,23 @@ def replacing_folder(path: str | Path, *failures: type[Exception]) -> Iterator[P
 
 
 def write_bytes(
-    path: str | Path, data: bytes, before: Path | None = None, private: bool = False
+    path: str | Path,
+    *parts: bytes | memoryview,
+    before: Path | None = None,
+    private: bool = False,
 ) -> None:
-    """Write ``data`` to ``path`` in one step.
+    """Write ``parts``, one after another, to ``path`` in one step.
 
     Args:
         path: the final name.
-        data: the content.
+        parts: the content.
         before: as for ``replacing``.
         private: whether only this user may read the file.
     """
     with replacing(path, before=before) as temporary:
         temporary.touch(0o600 if private else 0o666)
-        temporary.write_bytes(data)
+        with temporary.open("wb") as file:
+            file.writelines(parts)
 
 
 def write_text(path: str | Path, text: str) -> None:

@@ -244,10 +244,9 @@ def save_tensors(path: Path, raw: bytes) -> None:
         OutputError: it cannot be written; the existing file is unchanged.
     """
     start, view = raw.index(_BLANK), memoryview(raw)
-    with atomic.replacing(path, before=before_of(path)) as temporary, temporary.open("wb") as file:
-        # In parts: a copy would need the memory of the file once more.
-        for part in (view[:start], _digest_of(raw, start), view[start + _DIGEST :]):
-            file.write(part)
+    # In parts: a copy would need the memory of the file once more.
+    parts = view[:start], _digest_of(raw, start), view[start + _DIGEST :]
+    atomic.write_bytes(path, *parts, before=before_of(path))
 
 
 def load_tensors(path: Path, say: Say) -> tuple[bytes, dict[str, str]]:
