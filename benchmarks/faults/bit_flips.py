@@ -39,6 +39,7 @@ from delineate.core.bundle import Bundle
 from delineate.core.errors import DelineateError
 from delineate.core.inputs import read_json
 from delineate.core.manifest import Case, Manifest, Source
+from delineate.core.outputs import own_files
 from delineate.core.plan import Plan
 from delineate.core.store import Store
 from delineate.inference import graph_cache
@@ -124,6 +125,7 @@ KINDS = (
     Kind("mask", "masks/c0.nii.gz", journal),
     Kind("predictions", "masks/predictions.json", lambda path, said: read_json(path)),
     Kind("scores", "scores/scores.json", lambda path, said: read_json(path)),
+    Kind("outputs", "scores/.delineate.json", lambda path, said: own_files(path.parent)),
 )
 
 

@@ -9,9 +9,9 @@ In each state it is checked that
     - nothing is lost that the program had reported as saved;
     - every kept file is read: the cases of the store, checkpoints, model, plan, journal, records.
 
-In every ``--whole``-th state (in all of those of quick commands) the same command is then given
-again: it must end without failures, leave no temporary files, and give the same result as without
-the cut. The commands run in one process.
+In every ``--whole``-th state the same command is then given again: it must end without failures,
+leave no temporary files, and give the same result as without the cut. The commands run in this
+process; with ``--cli`` those that are given again run through the command line.
 """
 
 from __future__ import annotations
@@ -41,7 +41,6 @@ from delineate.execution.claims import CLAIM
 from measure import keep
 
 RESULTS = ("m.model", "m.model.run", "m.model.graphs", "masks", "scores")
-QUICK = ("predict", "evaluate", "report")
 
 
 @dataclass
@@ -143,10 +142,13 @@ def result(command: str, folder: Path) -> object:
     return (folder / "m.model.run/report.html").is_file()
 
 
-def again(command: str, folder: Path, wanted: object) -> Iterable[str]:
+def again(command: str, folder: Path, wanted: object, by_cli: bool = False) -> Iterable[str]:
     """Give the command again; what is wrong with its end."""
     try:
-        failures = small.COMMANDS[command](folder, lambda text: None)
+        if by_cli:
+            failures = small.by_command_line(command, folder)
+        else:
+            failures = small.COMMANDS[command](folder, lambda text: None)
     except DelineateError as error:
         yield f"refused: {error}"
         return
@@ -162,13 +164,21 @@ def again(command: str, folder: Path, wanted: object) -> Iterable[str]:
             yield f"left: {path.name.split('.tmp.')[-1]} in {path.parent.name}"
 
 
-def judge(folder: Path, command: str, whole: int, rounds: int = 1, sample: float = 1.0) -> Tally:
+def judge(
+    folder: Path,
+    command: str,
+    whole: int,
+    rounds: int = 1,
+    sample: float = 1.0,
+    by_cli: bool = False,
+) -> Tally:
     """Record ``command`` in ``folder``, and check the states that power cuts leave.
 
     Args:
         whole: the command is given again in every ``whole``-th state.
         rounds: see ``recording.states``.
         sample: share of the states that are checked.
+        by_cli: whether it is given again through the command line.
     """
     with Recording(folder) as recording:
         small.COMMANDS[command](folder, lambda text: None)
@@ -185,7 +195,7 @@ def judge(folder: Path, command: str, whole: int, rounds: int = 1, sample: float
             found.add(fault)
         if found.states % whole == 0:
             found.repeated += 1
-            for fault in again(command, folder, wanted):
+            for fault in again(command, folder, wanted, by_cli):
                 found.add(fault)
     # The next command begins where this one ended.
     write(_end(recording), folder)
@@ -215,6 +225,7 @@ def main() -> None:
     )
     parser.add_argument("--whole", type=int, default=20)
     parser.add_argument("--rounds", type=int, default=6)
+    parser.add_argument("--cli", action="store_true", help="give them again as a user does")
     parser.add_argument("--commands", nargs="+", default=list(small.COMMANDS))
     a = parser.parse_args()
     folder, found = Path(tempfile.mkdtemp()), {}
@@ -223,7 +234,7 @@ def main() -> None:
         if command not in a.commands:
             small.COMMANDS[command](folder, lambda text: None)
             continue
-        tally = judge(folder, command, 1 if command in QUICK else a.whole, a.rounds)
+        tally = judge(folder, command, a.whole, a.rounds, by_cli=a.cli)
         found[command] = {
             "states": tally.states,
             "repeated": tally.repeated,

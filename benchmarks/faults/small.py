@@ -4,13 +4,18 @@ the scripts of this folder disturb. They run in this process.
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
+from unittest import mock
 
 import nibabel as nib
 import numpy as np
 
+from delineate.cli.exits import UNUSABLE_MODEL
 from delineate.commands.evaluate import evaluate
 from delineate.commands.options import EvaluateOptions, PredictOptions, ReportOptions, TrainOptions
 from delineate.commands.predict import predict
@@ -103,3 +108,44 @@ COMMANDS: dict[str, Callable[[Path, Say], int]] = {
     "evaluate": evaluation,
     "report": reporting,
 }
+
+
+def words(command: str, folder: Path) -> list[str]:
+    """The same commands for ``delineate``; a training that is not deterministic is the same too."""
+    at = {name: str(folder / name) for name in ("cohort", "m.model", "m.model.run", "masks")}
+    return {
+        "train": [
+            *("train", at["cohort"], "-o", at["m.model"], "--epochs", "3", "--device", "cpu"),
+            *("--plan", str(folder / "plan.json"), "--split", str(folder / "split.json")),
+        ],
+        "predict": [
+            *("predict", at["m.model"], str(folder / "scans"), "-o", at["masks"]),
+            *("--device", "cpu"),
+        ],
+        "evaluate": [
+            *("evaluate", at["masks"], str(folder / "cohort/labels"), "-o", str(folder / "scores")),
+            *("--no-report", "--workers", "1"),
+        ],
+        "report": ["report", at["m.model.run"]],
+    }[command]
+
+
+def by_command_line(command: str, folder: Path) -> int:
+    """Give a command as a user does, in this process; 0 or its exit code. The model of so short a
+    training is not usable, which is no failure here.
+    """
+    from delineate.cli import main
+
+    said = io.StringIO()
+    with (
+        mock.patch.object(sys, "argv", ["delineate", *words(command, folder)]),
+        contextlib.redirect_stdout(said),
+        contextlib.redirect_stderr(said),
+    ):
+        try:
+            main()
+        except SystemExit as end:
+            code = int(end.code or 0)
+            usual = (0, UNUSABLE_MODEL) if command == "train" else (0,)
+            return 0 if code in usual else code
+    return 0

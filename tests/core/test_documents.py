@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from delineate.core import inputs
 from delineate.core.errors import BundleError, InputError
+from delineate.core.inputs import ChecksumError, json_text, parse_json
 
 
 @pytest.mark.parametrize(
@@ -78,3 +81,15 @@ def test_lines_that_are_no_objects_are_refused(tmp_path):
     path.write_text("step 1\nstep 2\nstep 3\n")
     with pytest.raises(InputError, match="3 of its lines"):
         inputs.read_json_lines(path)
+
+
+def test_a_checksum_does_not_depend_on_layout_and_order():
+    data = {"b": {"liver": 1.5, "a": (2, 3)}, "a": {"x": {1: None}}}
+    text = json_text(data)
+    assert text.endswith('"delineate_checksum": "crc32:c0790698"}')
+    kept = json.loads(text)
+    turned = json.dumps({key: kept[key] for key in reversed(kept)}, indent=3)
+    found = {"b": {"liver": 1.5, "a": [2, 3]}, "a": {"x": {"1": None}}}
+    assert parse_json(text) == parse_json(turned) == found
+    with pytest.raises(ChecksumError):
+        parse_json(text.replace("1.5", "1.25"))

@@ -178,3 +178,11 @@ def test_the_longest_entry_counts(monkeypatch):
     monkeypatch.setattr("delineate.core.scores.DIRECTIONS", directions)
     found = [better_is(metric) for metric in ("a_c", "a_b", "a_b_d", "a_b_c_d", "b")]
     assert found == [HIGHER, None, None, LOWER, None]
+
+
+def test_only_what_has_a_nan_is_copied():
+    sound, bad = {"a": [1.5, {"b": 2}]}, {"a": [np.inf, np.float32(1)]}
+    assert without_nan(sound) is sound
+    found = without_nan({"sound": sound, "bad": bad})
+    assert found == {"sound": sound, "bad": {"a": [None, 1.0]}} and found["sound"] is sound
+    assert bad == {"a": [np.inf, np.float32(1)]}

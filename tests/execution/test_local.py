@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import time
+import weakref
 
 import numpy as np
 import pytest
@@ -119,6 +121,22 @@ def test_an_error_keeps_its_own_case():
         lambda _: (_ for _ in ()).throw(DelineateError("bad", case="other")), None, "mine"
     )
     assert outcome.error.case == "other"
+
+
+def test_an_error_keeps_no_data_of_its_case_alive():
+    kept: list[weakref.ref[np.ndarray]] = []
+
+    def fail(n: int) -> None:
+        array = np.zeros(n)
+        kept.append(weakref.ref(array))
+        try:
+            array[n]
+        except IndexError as error:
+            raise FormatError("is short") from error
+
+    outcome = batch.attempt(fail, 3, "a")
+    gc.collect()
+    assert str(outcome.error) == "case a: is short" and kept[0]() is None
 
 
 def threads_here(_: int) -> str:

@@ -39,6 +39,7 @@ MEMORY_SHARE = 0.25  # of the machine's memory, for the voxels of one file
 MOST_RATIO, ANY_RATIO_BYTES = 500, 1 << 29
 _MOST_READ: list[int] = []  # limits that callers have set, in bytes
 CHECKSUM = "delineate_checksum"  # key of an object's checksum, of all its other entries
+_APART = 2  # levels of mappings whose entries are hashed one by one
 _CHECKSUM_FORM = re.compile(r"crc32:[0-9a-f]{8}")
 
 _KINDS = (
@@ -162,14 +163,34 @@ def json_text(data: Mapping[str, Any], indent: int | None = None) -> str:
     ...
     delineate.core.inputs.ChecksumError: has been changed or damaged since it was written...
     """
-    # Numbers and keys as they will be read.
-    plain = json.loads(json.dumps(data))
-    return json.dumps({**data, CHECKSUM: _checksum(plain)}, indent=indent)
+    return json.dumps({**data, CHECKSUM: _checksum(data, as_read)}, indent=indent)
 
 
-def _checksum(data: Mapping[str, Any]) -> str:
+def as_read(data: Any) -> Any:
+    """Plain data as they are read again: lists for tuples, and texts for all keys."""
+    return json.loads(json.dumps(data))
+
+
+def _checksum(data: Mapping[str, Any], plain: Callable[[Any], Any] = lambda part: part) -> str:
     """The CRC-32 of the data; layout and order of keys do not count."""
-    return f"crc32:{zlib.crc32(json.dumps(data, sort_keys=True).encode()):08x}"
+    checksum = 0
+    for part in _canonical(data, plain, _APART):
+        checksum = zlib.crc32(part.encode(), checksum)
+    return f"crc32:{checksum:08x}"
+
+
+def _canonical(data: Any, plain: Callable[[Any], Any], levels: int) -> Iterator[str]:
+    """The JSON text of ``data`` with sorted keys, in parts: each entry of the upper ``levels`` of
+    mappings is one, so that a record of many cases needs no second copy.
+    """
+    if not levels or not isinstance(data, Mapping) or not all(isinstance(k, str) for k in data):
+        yield json.dumps(plain(data), sort_keys=True)
+        return
+    yield "{"
+    for number, key in enumerate(sorted(data)):
+        yield f"{', ' if number else ''}{json.dumps(key)}: "
+        yield from _canonical(data[key], plain, levels - 1)
+    yield "}"
 
 
 def _fits(data: dict[str, Any]) -> bool:

@@ -108,6 +108,9 @@ def attempt(function: Callable[[Item], Value], item: Item, name: str) -> Outcome
     except Exception as unexpected:
         error = DelineateError(f"unexpected {type(unexpected).__name__}: {unexpected}", case=name)
         log = traceback.format_exc()
+    if error is not None:
+        # Its frames would keep the data of the failed case until the end of the batch.
+        error.__traceback__ = error.__cause__ = error.__context__ = None
     return Outcome(name, value, error, time.perf_counter() - start, log)
 
 

@@ -14,7 +14,6 @@ Knows nothing of networks.
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import shutil
 from collections.abc import Iterator, Mapping
@@ -25,7 +24,7 @@ from typing import Any
 from ...cohorts.discovery.originals import files_of
 from ...core import atomic
 from ...core.errors import DelineateError, OutputError, UsageError
-from ...core.inputs import parse_json, read_json
+from ...core.inputs import as_read, read_json
 from ...core.manifest import Manifest
 from ...core.outputs import Originals
 from ...core.progress import Progress, Say, silent, unsaid
@@ -168,8 +167,8 @@ def _refuse_other_request(request: Request, earlier: Path) -> None:
     kept = migrate("delineate_run", read_json(earlier), path=str(folder))
     # Compared as JSON, as the earlier request was stored. A setting that is newer than the run had
     # its default.
-    given = _stored(vars(request))
-    kept = _stored({one.name: one.default for one in fields(Request)[1:]}) | kept
+    given = as_read(vars(request))
+    kept = as_read({one.name: one.default for one in fields(Request)[1:]}) | kept
     changed = [
         f"{key}: {kept.get(key)!r} before, {value!r} now"
         for key, value in given.items()
@@ -181,11 +180,6 @@ def _refuse_other_request(request: Request, earlier: Path) -> None:
             "command to continue it, or start from scratch with --overwrite",
             path=folder,
         )
-
-
-def _stored(data: Mapping[str, Any]) -> dict[str, Any]:
-    """Data as a JSON file gives them back: lists for tuples."""
-    return dict(parse_json(json.dumps(data)))
 
 
 def _inputs_of(request: Request, run: Path) -> set[str]:
