@@ -33,7 +33,7 @@ from ..core.errors import OutputError, UsageError
 from ..core.plan import Plan
 from ..core.prediction import Prediction as CorePrediction
 from ..core.progress import Progress, Say, silent, unsaid
-from ..formats import files
+from ..formats import apart, files
 from .keywords import (
     CheckKeywords,
     CompareKeywords,
@@ -64,15 +64,22 @@ if TYPE_CHECKING:
 # Options of predict that say how a scan is segmented, not what is read and written.
 IN_MEMORY = ("mirror", "views", "samples", "maps", "seed", "probabilities")
 OF_LOADING = ("device", "precision")
+OF_READING = ("untrusted",)
 
 
-def read(image: ImageLike, *, spacing_mm: tuple[float, float, float] | None = None) -> Volume:
+def read(
+    image: ImageLike,
+    *,
+    spacing_mm: tuple[float, float, float] | None = None,
+    untrusted: bool = False,
+) -> Volume:
     """Read a scan or a mask.
 
     Args:
         image: a file, a DICOM folder or a folder of slices (see ``formats.files.read``); or a
             volume, an image of nibabel or SimpleITK, or a pair (array, affine).
         spacing_mm: (column, row, slice) spacing of pictures, which store none.
+        untrusted: read a file in a process with limits of memory and time, see ``ReadingOptions``.
 
     Raises:
         InputError: the file cannot be read. UsageError: ``image`` is something else.
@@ -82,11 +89,12 @@ def read(image: ImageLike, *, spacing_mm: tuple[float, float, float] | None = No
     >>> read((np.zeros((4, 4, 2)), np.diag([2, 2, 5, 1]))).spacing_mm
     (2.0, 2.0, 5.0)
     """
-    if spacing_mm is None:
-        return Volume.of(image)
-    if not isinstance(image, str | os.PathLike):
-        raise UsageError("spacing_mm is for files that store no spacing")
-    return Volume.of(files.read(Path(image), spacing_mm=spacing_mm))
+    with apart.untrusted(untrusted):
+        if spacing_mm is None:
+            return Volume.of(image)
+        if not isinstance(image, str | os.PathLike):
+            raise UsageError("spacing_mm is for files that store no spacing")
+        return Volume.of(files.read(Path(image), spacing_mm=spacing_mm))
 
 
 def write(volume: core.Volume, path: AnyPath) -> None:
@@ -303,16 +311,18 @@ def _predicted(model: AnyPath | Model, image: ImageLike, options: PredictOptions
         UsageError: an option that is only for files.
     """
     loading = () if isinstance(model, Model) else OF_LOADING
+    allowed = (*IN_MEMORY, *OF_READING, *loading)
     changed = [one.name for one in fields(options) if getattr(options, one.name) != one.default]
-    unused = [name for name in changed if name not in (*IN_MEMORY, *loading)]
+    unused = [name for name in changed if name not in allowed]
     if unused:
         raise UsageError(
             f"without an output folder {', '.join(unused)} cannot be used; allowed are "
-            f"{', '.join((*IN_MEMORY, *loading))}"
+            f"{', '.join(allowed)}"
         )
     if not isinstance(model, Model):
         model = load(model, **{name: getattr(options, name) for name in loading})
-    return model.predict(image, **{name: getattr(options, name) for name in IN_MEMORY})
+    with apart.untrusted(options.untrusted):
+        return model.predict(image, **{name: getattr(options, name) for name in IN_MEMORY})
 
 
 def evaluate(

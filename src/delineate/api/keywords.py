@@ -12,6 +12,12 @@ from typing import Any, TypedDict
 from ..commands.options import AnyPath
 
 
+class ReadingKeywords(TypedDict, total=False):
+    """``ReadingOptions`` as keywords."""
+
+    untrusted: bool
+
+
 class CohortKeywords(TypedDict, total=False):
     """``CohortOptions`` as keywords."""
 
@@ -22,7 +28,7 @@ class CohortKeywords(TypedDict, total=False):
     ignore: tuple[int, ...]
 
 
-class CheckKeywords(CohortKeywords, total=False):
+class CheckKeywords(ReadingKeywords, CohortKeywords, total=False):
     """``CheckOptions`` as keywords."""
 
     fix: AnyPath | None
@@ -32,7 +38,7 @@ class CheckKeywords(CohortKeywords, total=False):
     overwrite: bool
 
 
-class PlanKeywords(CohortKeywords, total=False):
+class PlanKeywords(ReadingKeywords, CohortKeywords, total=False):
     """``PlanOptions`` as keywords."""
 
     budget_s: float | None
@@ -63,7 +69,7 @@ class TrainKeywords(PlanKeywords, total=False):
     listeners: tuple[str | Callable[..., Any], ...]
 
 
-class PredictKeywords(TypedDict, total=False):
+class PredictKeywords(ReadingKeywords, total=False):
     """``PredictOptions`` as keywords."""
 
     device: str
@@ -88,7 +94,7 @@ class PredictKeywords(TypedDict, total=False):
     again: bool
 
 
-class EvaluateKeywords(TypedDict, total=False):
+class EvaluateKeywords(ReadingKeywords, total=False):
     """``EvaluateOptions`` as keywords."""
 
     labels: AnyPath | Mapping[int, str] | None
@@ -118,7 +124,7 @@ class CompareKeywords(TypedDict, total=False):
     overwrite: bool
 
 
-class ExportSlicesKeywords(CohortKeywords, total=False):
+class ExportSlicesKeywords(ReadingKeywords, CohortKeywords, total=False):
     """``ExportSlicesOptions`` as keywords."""
 
     views: tuple[str, ...]
@@ -150,7 +156,7 @@ class ReportKeywords(TypedDict, total=False):
     overwrite: bool
 
 
-class ViewKeywords(TypedDict, total=False):
+class ViewKeywords(ReadingKeywords, total=False):
     """``ViewOptions`` as keywords."""
 
     labels: AnyPath | None

@@ -25,6 +25,7 @@ from ..commands.options import (
     ExportSlicesOptions,
     GlobalOptions,
     ImportOptions,
+    InfoOptions,
     MergeSlicesOptions,
     PhantomOptions,
     PlanOptions,
@@ -504,17 +505,19 @@ def quantise(
 
 
 @app.command()
+@with_options(InfoOptions)
 def info(
     path: Annotated[
         Path, typer.Argument(help="A file, a folder, a model or a run.", metavar="PATH")
     ],
+    options: InfoOptions,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Describe a file, a folder of scans, a model or a run (MODEL.run)."""
 
     from ..commands import info as step
 
-    facts = step.info(path)
+    facts = step.info(path, options)
     if as_json:
         show_json(facts)
     else:

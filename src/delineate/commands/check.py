@@ -30,7 +30,7 @@ from ..core.progress import Progress, silent
 from ..core.scores import without_nan
 from ..execution import local as batch
 from ..extend.findings import SEVERITIES, Finding
-from .options import CheckOptions, found_by
+from .options import CheckOptions, found_by, reads_images
 
 BYTES_A_SECOND = 20e6  # of compressed files that one process reads and examines, about
 SECONDS_A_FILE = 0.002
@@ -58,6 +58,7 @@ class CheckReport:
     split: str = ""
 
 
+@reads_images
 def check(
     data: str | Path,
     out: str | Path | None = None,

@@ -24,7 +24,7 @@ from ..core.volume import Volume
 from ..formats import arrays, dicom, files, raster
 from ..formats.slices.pixels import Scale
 from ..preprocessing.parts import merged, split
-from .options import ConvertOptions
+from .options import ConvertOptions, reads_images
 
 
 @dataclass(frozen=True)
@@ -36,6 +36,7 @@ class ConversionReport:
     notes: tuple[str, ...] = ()
 
 
+@reads_images
 def convert(
     inputs: Sequence[str | Path],
     output: str | Path,

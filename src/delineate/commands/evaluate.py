@@ -47,13 +47,14 @@ from ..extend.registers import RECIPES
 from ..formats import files
 from ..metrics.selection import MetricSelection
 from ..reporting.side_by_side import BEST, MEDIAN, WORST, draw_cases, draw_montages
-from .options import EvaluateOptions, ReportOptions
+from .options import EvaluateOptions, ReportOptions, reads_images
 from .report import report
 
 WRITTEN = ("scores.csv", "scores.json", "slices.csv")  # the last one for volumes alone
 Side = str | Path | Volume | Prediction  # what is compared with what
 
 
+@reads_images
 def evaluate(
     prediction: Side,
     truth: Side,

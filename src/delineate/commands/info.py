@@ -9,10 +9,12 @@ from ..core.bundle import Bundle, weights_sha256
 from ..core.inputs import read_json_if_any
 from ..evaluation.training_verdict import Verdict
 from ..formats import files
+from .options import InfoOptions, reads_images
 from .runs import is_run, summarise
 
 
-def info(path: str | Path) -> dict[str, Any]:
+@reads_images
+def info(path: str | Path, options: InfoOptions = InfoOptions()) -> dict[str, Any]:
     """Describe ``path``, in values that JSON can hold.
 
     Returns:

@@ -9,14 +9,18 @@ not options, but arguments of its function. Nothing is imported here that takes 
 
 from __future__ import annotations
 
+import functools
+import inspect
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 from . import parsing
 
 AnyPath = str | Path
+Given = ParamSpec("Given")
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -127,6 +131,33 @@ class GlobalOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ReadingOptions:
+    """How images are read."""
+
+    untrusted: bool = option(
+        False,
+        "Read images in a process with limits of memory and time, which a damaged or hostile file "
+        "can end without ending the command; starting it takes about a second.",
+        "--untrusted",
+    )
+
+
+def reads_images(command: Callable[Given, Result]) -> Callable[Given, Result]:
+    """Decorate a command whose ``options`` are ``ReadingOptions``, so that they apply to it."""
+    signature = inspect.signature(command)
+
+    @functools.wraps(command)
+    def reading(*args: Given.args, **keywords: Given.kwargs) -> Result:
+        from ..formats import apart
+
+        options = signature.bind(*args, **keywords).arguments.get("options", ReadingOptions())
+        with apart.untrusted(options.untrusted):
+            return command(*args, **keywords)
+
+    return reading
+
+
+@dataclass(frozen=True, kw_only=True)
 class CohortOptions:
     """How the cases of a folder are found."""
 
@@ -163,7 +194,7 @@ def given_options(options: Any) -> dict[str, Any]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class CheckOptions(CohortOptions):
+class CheckOptions(ReadingOptions, CohortOptions):
     """``delineate check``.
 
     >>> CheckOptions(patient="(p[0-9]+)_.*", workers=2).layout is None
@@ -182,7 +213,7 @@ class CheckOptions(CohortOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class PlanOptions(CohortOptions):
+class PlanOptions(ReadingOptions, CohortOptions):
     """``delineate plan``.
 
     >>> PlanOptions(budget_s=600.0).device
@@ -299,7 +330,7 @@ class TrainOptions(PlanOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class PredictOptions:
+class PredictOptions(ReadingOptions):
     """``delineate predict``; each field differs from what the model's plan says.
 
     Args:
@@ -415,7 +446,7 @@ class PredictOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class EvaluateOptions:
+class EvaluateOptions(ReadingOptions):
     """``delineate evaluate``.
 
     Args:
@@ -517,7 +548,7 @@ class CompareOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ConvertOptions:
+class ConvertOptions(ReadingOptions):
     """``delineate convert``.
 
     Args:
@@ -571,7 +602,7 @@ class ConvertOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ExportSlicesOptions(CohortOptions):
+class ExportSlicesOptions(ReadingOptions, CohortOptions):
     """``delineate export-slices``.
 
     Args:
@@ -641,6 +672,11 @@ class MergeSlicesOptions:
     )
     overwrite: bool = option(False, "Replace existing files.", "--overwrite")
     workers: int | None = option(None, WORKERS)
+
+
+@dataclass(frozen=True, kw_only=True)
+class InfoOptions(ReadingOptions):
+    """``delineate info``."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -789,7 +825,7 @@ class ReportOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ViewOptions:
+class ViewOptions(ReadingOptions):
     """``delineate view``.
 
     >>> ViewOptions(browser=False).port

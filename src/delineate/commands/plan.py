@@ -18,9 +18,10 @@ from ..extend.registers import RECIPES
 from ..inference.devices import choose_device
 from ..planning import rules
 from ..planning.changes import with_changes
-from .options import PlanOptions, found_by
+from .options import PlanOptions, found_by, reads_images
 
 
+@reads_images
 def plan(
     data: str | Path | Manifest,
     out: str | Path | None = None,

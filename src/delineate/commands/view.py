@@ -12,9 +12,10 @@ from ..core.progress import Say
 from ..execution.stopping import StopSignal
 from ..viewer.server import Server
 from ..viewer.sources import find
-from .options import ViewOptions
+from .options import ViewOptions, reads_images
 
 
+@reads_images
 def view(
     paths: Sequence[str | Path],
     options: ViewOptions = ViewOptions(),

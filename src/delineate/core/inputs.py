@@ -86,6 +86,19 @@ def reading_at_most(nbytes: int | None) -> Iterator[None]:
         _MOST_READ.remove(nbytes)
 
 
+def stated_limit() -> int | None:
+    """The limit of the innermost ``reading_at_most``, in bytes; None outside."""
+    return _MOST_READ[-1] if _MOST_READ else None
+
+
+def expected_bytes(file_bytes: int) -> int:
+    """About the most that files of this size grow when they are read: for limits of memory and
+    time that an ordinary file must not meet.
+    """
+    most = min(MOST_RATIO * file_bytes, ANY_RATIO_BYTES)
+    return stated_limit() or max(4 * file_bytes, most)
+
+
 def refuse_large(nbytes: int, file_bytes: int | None = None) -> None:
     """Refuse data that would need too much memory, before they are read.
 
@@ -97,7 +110,7 @@ def refuse_large(nbytes: int, file_bytes: int | None = None) -> None:
         InputError: above the limit of ``reading_at_most`` (else ``MEMORY_SHARE`` of the machine),
             or more than ``MOST_RATIO`` times the file and above ``ANY_RATIO_BYTES``.
     """
-    most = _MOST_READ[-1] if _MOST_READ else int(MEMORY_SHARE * _machine_bytes())
+    most = stated_limit() or int(MEMORY_SHARE * _machine_bytes())
     if nbytes > most:
         share = "by --ram" if _MOST_READ else f"({MEMORY_SHARE:.0%} of this machine's memory)"
         raise InputError(

@@ -1,4 +1,7 @@
-"""A child process for code of other projects that damaged files can crash, hang or blow up: codecs.
+"""A child process for code of other projects that damaged files can crash, hang or blow up.
+
+Codecs of DICOM and the reader of HDF5 always run there; inside ``untrusted``, all readers do
+(``files``).
 
 One child serves many calls, one at a time; calls of several threads get a child each, up to the
 number of cores. A child has a limit of memory and of time for each call; if it dies or exceeds one,
@@ -19,7 +22,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import IO, Any
 
 import numpy as np
@@ -30,16 +33,44 @@ from ..core.errors import DelineateError, FormatError
 from ..core.inputs import parse_json
 
 START_S = 120.0  # until the child has imported what it needs, also on a busy machine
-CPU_S, WALL_S = 4.0, 60.0  # for a small file; more for each MB of its voxels
-CPU_S_A_MB = 0.05
+CPU_S, CPU_S_A_MB = 4.0, 0.05  # for a small file, and for each MB of its voxels
+WALL_SHARE = 15  # time on the clock for each second of computing, on a busy machine or a slow disk
 SPARE_BYTES, COPIES = 1 << 30, 8  # memory of a call: this, and so many copies of its voxels
 Found = tuple[dict[str, Any], Sequence[NDArray[Any]]]  # what a call returns: facts, and arrays
 _CALLS = threading.BoundedSemaphore(os.cpu_count() or 1)
 _IDLE: list[_Child] = []
+UNTRUSTED = "DELINEATE_UNTRUSTED"  # of the environment, so that processes started here know it
+_SERVING = threading.Event()  # set in the child
+
+
+@contextlib.contextmanager
+def untrusted(given: bool = True) -> Iterator[None]:
+    """Inside the block files are read in the child, also by processes that are started there; False
+    changes nothing.
+    """
+    before = os.environ.get(UNTRUSTED)
+    if given:
+        os.environ[UNTRUSTED] = "1"
+    try:
+        yield
+    finally:
+        os.environ.pop(UNTRUSTED, None)
+        if before is not None:
+            os.environ[UNTRUSTED] = before
+
+
+def is_untrusted() -> bool:
+    """Whether files are to be read in the child."""
+    return os.environ.get(UNTRUSTED, "0") not in ("", "0")
+
+
+def is_child() -> bool:
+    """Whether this process is a child."""
+    return _SERVING.is_set()
 
 
 def call(function: str, *arguments: Any, nbytes: int = 0) -> Found:
-    """Call a function of this package in the child.
+    """Call a function of this package in the child; from there, directly.
 
     Args:
         function: "module:name" below ``delineate.formats``; it returns ``Found``.
@@ -50,6 +81,8 @@ def call(function: str, *arguments: Any, nbytes: int = 0) -> Found:
         DelineateError: what the function raised.
         FormatError: it crashed, or took more time or memory than allowed.
     """
+    if is_child():
+        return _named(function)(*arguments)
     with _CALLS:
         child, is_sound = _idle() or _Child(), False
         try:
@@ -88,12 +121,13 @@ class _Child:
     def __init__(self) -> None:
         self._owner = os.getpid()
         self._process = subprocess.Popen(
-            [sys.executable, "-m", __name__],
+            [sys.executable, "-c", f"from {__name__} import main; main()"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
             bufsize=0,
+            start_new_session=True,  # Ctrl-C is for this process, which may finish its step
         )
         atexit.register(self.end)
         self._line(START_S, None)
@@ -110,20 +144,25 @@ class _Child:
             self._process.wait()
 
     def call(self, function: str, arguments: Sequence[Any], nbytes: int) -> Found:
-        request = {"function": function, "arguments": arguments, "nbytes": nbytes}
+        request = {
+            "function": function,
+            "arguments": arguments,
+            "memory": SPARE_BYTES + COPIES * nbytes,
+            "folder": os.getcwd(),
+        }
         assert self._process.stdin is not None
         try:
             self._process.stdin.write(json.dumps(request).encode() + b"\n")
         except OSError:
             raise _LostError("its reader has ended") from None
-        head = parse_json(self._line(WALL_S, CPU_S + CPU_S_A_MB * nbytes / 2**20))
+        cpu_s = CPU_S + CPU_S_A_MB * nbytes / 2**20
+        head = parse_json(self._line(WALL_SHARE * cpu_s, cpu_s))
         if error := head.get("error"):
             kind = getattr(errors, error["kind"], DelineateError)
             raise kind(error["message"], path=error["path"])
-        arrays = [self._array(one["dtype"], one["shape"]) for one in head["arrays"]]
-        return head["facts"], arrays
+        return head["facts"], [self._array(**one) for one in head["arrays"]]
 
-    def _array(self, dtype: str, shape: Sequence[int]) -> NDArray[Any]:
+    def _array(self, dtype: str, shape: Sequence[int], axes: Sequence[int]) -> NDArray[Any]:
         array = np.empty(shape, np.dtype(dtype))
         view = memoryview(array.reshape(-1).view(np.uint8).data)
         assert self._process.stdout is not None
@@ -132,7 +171,7 @@ class _Child:
             if not got:
                 raise _LostError("its reader has ended")
             view = view[got:]
-        return array
+        return array.transpose(np.argsort(axes))
 
     def _line(self, wall_s: float, cpu_s: float | None) -> bytes:
         """The next line of the child within a time on the clock and a time of computing."""
@@ -160,31 +199,47 @@ def _reason(code: int) -> str:
     return f"signal {-code}" if code < 0 else f"exit code {code}"
 
 
+def _named(function: str) -> Callable[..., Found]:
+    module, _, name = function.partition(":")
+    return getattr(  # type: ignore[no-any-return]
+        importlib.import_module(f".{module}", __package__), name
+    )
+
+
 def _serve(requests: IO[bytes], answers: IO[bytes]) -> None:
     """The child's loop: one JSON line a request; a JSON line and raw arrays as the answer."""
     answers.write(b"\n")
     answers.flush()
     for line in requests:
         request = parse_json(line)
-        _limit_memory(SPARE_BYTES + COPIES * request["nbytes"])
-        module, _, name = request["function"].partition(":")
-        arrays: Sequence[NDArray[Any]] = ()
-        try:
-            function = getattr(importlib.import_module(f".{module}", __package__), name)
-            facts, arrays = function(*request["arguments"])
-            arrays = [np.ascontiguousarray(one) for one in arrays]
-            parts = [{"dtype": one.dtype.str, "shape": one.shape} for one in arrays]
-            head: dict[str, Any] = {"facts": facts, "arrays": parts}
-        except DelineateError as error:
-            kind = type(error).__name__
-            head = {"error": {"kind": kind, "message": error.message, "path": error.path}}
-        except MemoryError:
-            message = "needs more memory than is allowed"
-            head = {"error": {"kind": "FormatError", "message": message, "path": None}}
-        answers.write(json.dumps(head).encode() + b"\n")
+        os.chdir(request["folder"])
+        _limit_memory(request["memory"])
+        head, arrays = _answer(request["function"], request["arguments"])
+        answers.write(head + b"\n")
         for one in arrays:
             answers.write(memoryview(one.reshape(-1).view(np.uint8).data))
         answers.flush()
+
+
+def _answer(function: str, arguments: Sequence[Any]) -> tuple[bytes, Sequence[NDArray[Any]]]:
+    """The line and the arrays for one request. Arrays are sent in the order in which they are in
+    memory, with their axes.
+    """
+    message = "needs more memory than is allowed"
+    try:
+        facts, arrays = _named(function)(*arguments)
+        axes = [sorted(range(a.ndim), key=lambda n: -abs(a.strides[n])) for a in arrays]
+        arrays = [np.ascontiguousarray(a.transpose(n)) for a, n in zip(arrays, axes, strict=True)]
+        parts = [
+            {"dtype": a.dtype.str, "shape": a.shape, "axes": n}
+            for a, n in zip(arrays, axes, strict=True)
+        ]
+        return json.dumps({"facts": facts, "arrays": parts}).encode(), arrays
+    except DelineateError as error:
+        kind, message, path = type(error).__name__, error.message, error.path
+    except MemoryError:
+        kind, path = FormatError.__name__, None
+    return json.dumps({"error": {"kind": kind, "message": message, "path": path}}).encode(), ()
 
 
 def _limit_memory(nbytes: int) -> None:
@@ -203,7 +258,11 @@ def _limit_memory(nbytes: int) -> None:
         resource.setrlimit(resource.RLIMIT_AS, (allowed, hard))
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """Run as the child: requests come from the standard input, answers go to the standard
+    output.
+    """
+    _SERVING.set()
     # Libraries print to the standard output; the answers have a channel of their own.
     own = os.dup(1)
     os.dup2(2, 1)

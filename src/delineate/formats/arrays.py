@@ -23,10 +23,11 @@ from numpy.typing import NDArray
 from ..core.atomic import write_bytes
 from ..core.errors import FormatError, GeometryError
 from ..core.grid import Grid
-from ..core.inputs import refuse_large
+from ..core.inputs import expected_bytes, reading_at_most, refuse_large, stated_limit
 from ..core.labels import LabelSet
 from ..core.volume import Volume
 from ..extras import require_extra
+from . import apart
 from .disk import labels_as_text, names_in_text, smallest_labels, told
 
 KINDS = ("NumPy", "NumPy archive", "HDF5")
@@ -212,7 +213,9 @@ def load(path: Path, kind: str, item: str) -> NDArray[Any]:
         FormatError: see ``read``.
     """
     if kind == "HDF5":
-        return _from_hdf5(path, item)
+        # Damaged files can make its library, in C, hang or use all memory.
+        nbytes = expected_bytes(path.stat().st_size)
+        return apart.call("arrays:sent_hdf5", str(path), item, stated_limit(), nbytes=nbytes)[1][0]
     try:
         if kind == "NumPy":
             # Mapped: a size that the file does not have is an error and costs no memory.
@@ -229,19 +232,24 @@ def load(path: Path, kind: str, item: str) -> NDArray[Any]:
         raise FormatError(f"cannot be read as an array of numbers ({words})", path=path) from error
 
 
-def _from_hdf5(path: Path, item: str) -> NDArray[Any]:
+def sent_hdf5(name: str, item: str, limit: int | None) -> apart.Found:
+    """The array of an HDF5 file, for ``apart.call``."""
     require_extra("hdf5", "reading HDF5")
     import h5py
 
-    with h5py.File(path, "r") as file:
+    path = Path(name)
+    with told(path), reading_at_most(limit), h5py.File(path, "r") as file:
         names: list[str] = []
         file.visititems(lambda name, one: names.append(name) if hasattr(one, "shape") else None)
         found = file[_only(names, item, path)]
+        # Text is not even read: where its length varies, damage is worst.
+        if found.dtype.kind not in "biuf":
+            raise FormatError(f"the array has {found.dtype}, but numbers are needed")
         # Other files would be opened whatever they are.
         if found.external or found.is_virtual:
             raise FormatError("its array is in other files; one file is read", path=path)
         refuse_large(int(found.nbytes), path.stat().st_size)
-        return np.asarray(found)
+        return {}, [np.asarray(found)]
 
 
 def _only(names: Sequence[str], item: str, path: Path) -> str:

@@ -3,7 +3,8 @@
 The format is recognised by content, never by name alone. A folder is a DICOM series or a stack of
 2-D slices in natural order of their names. Axes and units follow the conventions of ``core.grid``
 and ``core.volume``; the docstring of each format's module says how they are reached from that
-format. This module knows no cohort.
+format. Files that are not trusted are read in a child process (``apart.untrusted``); only their
+first bytes are read here. This module knows no cohort.
 """
 
 from __future__ import annotations
@@ -20,12 +21,13 @@ import numpy as np
 
 from ..core.errors import FormatError, GeometryError, OutputError, PartError
 from ..core.grid import Grid
+from ..core.inputs import expected_bytes, reading_at_most, stated_limit
 from ..core.labels import LabelSet
 from ..core.manifest import Source
 from ..core.volume import Volume
 from ..extend.parts import Format
 from ..extend.registers import FORMATS, running
-from . import arrays, dicom, itk, metaimage, nifti, nrrd, raster
+from . import apart, arrays, dicom, itk, metaimage, nifti, nrrd, raster, transfer
 from .dicom import archive, seg
 from .disk import head_of, natural_key, smallest_labels, stem, told
 
@@ -193,6 +195,8 @@ def read(
         GeometryError: the geometry is unknown, contradictory or not supported.
     """
     source = _source(path, spacing_mm)
+    if is_for_child(source):
+        return transfer.to_volume(in_child("files:sent_volume", source, by_index, unit))
     volume = _read(source, by_index, unit)
     if unit and volume.unit != "SUV":
         raise FormatError("SUV needs a PET series in DICOM", path=source.path)
@@ -255,6 +259,8 @@ def read_grid(source: str | Path | Source) -> Grid:
     those of ``read``.
     """
     source = _source(source, None)
+    if is_for_child(source):
+        return Grid.from_json(in_child("files:sent_grid", source)[0])
     where = Path(source.path)
     if source.like:
         return _like(source, _bare_files(source))[0] if where.is_dir() else read_grid(source.like)
@@ -322,6 +328,51 @@ def _refuse_other_spacing(grid: Grid, source: Source) -> None:
             "mm; omit the stated one",
             path=source.path,
         )
+
+
+# ---- in a child process ----
+
+
+def is_for_child(source: Source) -> bool:
+    """Whether the source is not trusted, or an archive, as others send them. A format that only
+    this process knows is read here.
+    """
+    if apart.is_child():
+        return False
+    kind = _detect_or_none(Path(source.path)) if Path(source.path).is_file() else ""
+    is_known = kind in OWN or kind in arrays.KINDS or not kind
+    return kind == ARCHIVE or (apart.is_untrusted() and is_known)
+
+
+def in_child(function: str, source: Source, *arguments: Any) -> apart.Found:
+    """Call a function for ``apart.call`` with the source, the limit of memory, and ``arguments``."""
+    where = Path(source.path)
+    with told(where):
+        paths = where.rglob("*") if where.is_dir() else [where, *companions(where)]
+        size = sum(path.stat().st_size for path in paths if path.is_file())
+        nbytes = expected_bytes(size)
+        return apart.call(function, source.to_json(), stated_limit(), *arguments, nbytes=nbytes)
+
+
+def sent_volume(
+    source: dict[str, Any], limit: int | None, by_index: bool, unit: str
+) -> apart.Found:
+    """``read`` for ``apart.call``."""
+    with reading_at_most(limit):
+        return transfer.from_volume(read(Source.from_json(source), by_index=by_index, unit=unit))
+
+
+def sent_grid(source: dict[str, Any], limit: int | None) -> apart.Found:
+    """``read_grid`` for ``apart.call``."""
+    with reading_at_most(limit):
+        return read_grid(Source.from_json(source)).to_json(), ()
+
+
+def sent_description(source: dict[str, Any], limit: int | None) -> apart.Found:
+    """``describe`` for ``apart.call``."""
+    found = Source.from_json(source)
+    with reading_at_most(limit):
+        return describe(f"{found.path}#{found.series}" if found.series else found.path), ()
 
 
 # ---- folders ----
@@ -525,9 +576,11 @@ def describe(path: str | Path) -> dict[str, Any]:
         GeometryError: the geometry is unknown or not supported.
     """
     where = Path(path)
+    source = _source(path, None)
+    if is_for_child(source):
+        return in_child("files:sent_description", source)[0]
     if where.is_dir():
         return _describe_folder(where)
-    source = _source(path, None)
     # A folder was handled above; this is a single file, or FOLDER#SERIES_UID.
     if source.series or _known(where) in ("DICOM", ARCHIVE):
         return _describe_dicom(Path(source.path), source.series)

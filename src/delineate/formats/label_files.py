@@ -14,14 +14,16 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from ..core.errors import LabelError
 from ..core.grid import Grid
+from ..core.inputs import reading_at_most
 from ..core.manifest import Source
 from ..core.volume import Volume
-from . import arrays, dicom, files, nifti, outlines, raster
+from . import apart, arrays, files, nifti, outlines, raster, transfer
 from .dicom import seg
 from .raster import ALPHA, COLOURS
 
@@ -48,6 +50,8 @@ def read_label_file(path: str | Path | Source, *, by_index: bool = True) -> Volu
         LabelError: two segments of one layer share a value, or a layer does not exist.
     """
     source = path if isinstance(path, Source) else Source(str(path))
+    if files.is_for_child(source):
+        return transfer.to_volume(files.in_child("label_files:sent_labels", source, by_index))
     if found := dicom_labels_in(Path(source.path)):
         return _of_dicom(found, source)
     if outlines.may_hold(Path(source.path)):
@@ -120,6 +124,10 @@ def names_in(path: str | Path) -> dict[int, str]:
     """
     if not Path(path).is_file():
         return {}
+    source = Source(str(path))
+    if files.is_for_child(source):
+        facts, _ = files.in_child("label_files:sent_names", source)
+        return {int(value): name for value, name in facts.items()}
     kind = files.detect(path)
     if kind == "PNG":
         return raster.read_names(path, kind)
@@ -132,6 +140,20 @@ def names_in(path: str | Path) -> dict[int, str]:
     if kind in arrays.KINDS:
         return arrays.read_names(path, kind)
     return nifti.read_names(path) if kind in nifti.KINDS else {}
+
+
+def sent_labels(source: dict[str, Any], limit: int | None, by_index: bool) -> apart.Found:
+    """``read_label_file`` for ``apart.call``."""
+    with reading_at_most(limit):
+        return transfer.from_volume(
+            read_label_file(Source.from_json(source), by_index=by_index)
+        )
+
+
+def sent_names(source: dict[str, Any], limit: int | None) -> apart.Found:
+    """``names_in`` for ``apart.call``."""
+    with reading_at_most(limit):
+        return {str(value): name for value, name in names_in(source["path"]).items()}, ()
 
 
 def segments_of(fields: Mapping[str, str]) -> list[Segment]:

@@ -56,7 +56,14 @@ def read_label_names(path: str | Path) -> LabelSet:
     except LabelError as error:
         raise LabelError(error.message, path=path) from error
     # Any other shape of data ends in one of these errors.
-    except (csv.Error, ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+    except (
+        csv.Error,
+        ValueError,
+        LookupError,
+        TypeError,
+        AttributeError,
+        ArithmeticError,
+    ) as error:
         raise InputError(
             "does not name label values; expected lines 'value: name' or a table of value and "
             f"name: {error}",
@@ -94,7 +101,7 @@ def regions_of(labels: dict[str, Any], order: Any = None) -> LabelSet:
         LabelError: ``order`` has another number of values, or repeats one.
     """
     parts = {
-        str(name): tuple(int(v) for v in (value if isinstance(value, list) else [value]))
+        str(name): tuple(map(_whole, value if isinstance(value, list) else [value]))
         for name, value in labels.items()
         if value not in (0, [0])
     }
@@ -183,10 +190,18 @@ def _from_data(data: Any, reserves: bool) -> LabelSet:
     if isinstance(data, list):
         if all("colour" in entry for entry in data):
             return LabelSet.from_json(data, overlapping)
-        return LabelSet.from_names({int(entry["value"]): entry["name"] for entry in data})
+        return LabelSet.from_names({_whole(entry["value"]): entry["name"] for entry in data})
     # A mapping may be value -> name or name -> value; the numeric side is the value.
     pairs = [(k, v) if str(k).strip().lstrip("-").isdigit() else (v, k) for k, v in data.items()]
-    return _unique([(int(value), str(name)) for value, name in pairs])
+    return _unique([(_whole(value), str(name)) for value, name in pairs])
+
+
+def _whole(value: Any) -> int:
+    """The value of a label; ``int`` alone would read 1.9, and true, as 1."""
+    found = int(value)
+    if isinstance(value, bool) or (isinstance(value, float) and value != found):
+        raise ValueError(f"{value} is no whole number")
+    return found
 
 
 def _from_csv(text: str) -> LabelSet:

@@ -25,7 +25,9 @@ from ..options import PredictOptions
 
 NAME = "predictions.jsonl"
 # Options that do not change a mask: where and with how much memory it is computed, and which scans.
-IMMATERIAL = frozenset({"device", "ram_bytes", "vram_bytes", "channels", "only", "again"})
+IMMATERIAL = frozenset(
+    {"device", "ram_bytes", "vram_bytes", "channels", "only", "again", "untrusted"}
+)
 
 Entry = dict[str, Any]
 

@@ -16,7 +16,7 @@ from ...core.plan import Plan
 from ...core.words import duration
 from ...extend.registers import load_bundle
 from ...inference.devices import choose_device
-from ..options import PredictOptions
+from ..options import PredictOptions, reads_images
 from .predict import gather
 from .refusals import refuse_unfit
 from .results import inputs_of, refuse_foreign, targets_of
@@ -70,6 +70,7 @@ class PredictionOutlook:
         return f"{able} of {len(self.cases) + len(self.failures)} cases would be segmented; {time}"
 
 
+@reads_images
 def outlook(
     model: str | Path,
     inputs: Sequence[str | Path],

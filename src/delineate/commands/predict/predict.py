@@ -28,7 +28,7 @@ from ...execution.claims import CLAIM, claimed
 from ...extend.registers import load_bundle
 from ...extras import require_extra
 from ...inference.devices import choose_device
-from ..options import PredictOptions
+from ..options import PredictOptions, reads_images
 from .journal import Journal
 from .refusals import refuse_unfit
 from .results import refuse_foreign, targets_of, write_record
@@ -60,6 +60,7 @@ class PredictionReport:
         return [o for o in self.outcomes if o.value is not None]
 
 
+@reads_images
 def predict(
     model: str | Path | Bundle,
     inputs: Sequence[str | Path],

@@ -32,7 +32,7 @@ from ...formats.slices.record import (
     SliceSet,
     folders_of,
 )
-from ..options import ExportSlicesOptions, found_by, given_options
+from ..options import ExportSlicesOptions, found_by, given_options, reads_images
 
 
 @dataclass(frozen=True)
@@ -59,6 +59,7 @@ class SliceReport:
         return data | {"failures": list(self.failures), "notes": list(self.notes)}
 
 
+@reads_images
 def export_slices(
     data: str | Path | Manifest,
     out: str | Path,

@@ -22,7 +22,7 @@ from ...extend.registers import RECIPES
 from ...extras import require_extra
 from ...formats import files
 from ...planning.capacity import measure_step, training_bytes
-from ..options import TrainOptions
+from ..options import TrainOptions, reads_images
 from .clock import RunClock
 from .listeners import find_listeners
 from .planned import PlannedRun, new_plan, sides_of
@@ -108,6 +108,7 @@ class TrainingOutlook:
         }
 
 
+@reads_images
 def outlook(
     data: str | Path,
     model: str | Path,

@@ -47,7 +47,7 @@ from ...planning import rules as plan_step
 from ...trust.plausibility import Ranges
 from .. import predict as predict_step
 from .. import report as report_step
-from ..options import ReportOptions, TrainOptions
+from ..options import ReportOptions, TrainOptions, reads_images
 from . import held_out, judging, preparation
 from .listeners import Recorders, find_listeners
 from .model_file import ModelFile
@@ -79,6 +79,7 @@ class TrainingResult:
     verdict: Verdict = field(default_factory=Verdict)
 
 
+@reads_images
 def train(
     data: str | Path,
     model: str | Path,
