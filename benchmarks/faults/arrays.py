@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .made import BASE, MB, add, inflating
+from .made import BASE, MB, add, edited, inflating
 
 
 def _npy(array: np.ndarray) -> bytes:
@@ -103,12 +103,12 @@ def _hdf5_files() -> None:
 
         add("HDF5", what, "a.h5", write, accepted, "array")
 
-    def raw(what: str, change) -> None:  # type: ignore[no-untyped-def]
+    def raw(what: str, change, content=BASE) -> None:  # type: ignore[no-untyped-def]
         def write(path: Path) -> None:
             import h5py
 
             with h5py.File(path, "w") as file:
-                file["a"] = BASE
+                file["a"] = content
             path.write_bytes(change(path.read_bytes()))
 
         add("HDF5", what, "a.h5", write, False, "array")
@@ -142,6 +142,8 @@ def _hdf5_files() -> None:
             "a", shape=BASE.shape, dtype="i2", external=[("/dev/zero", 0, h5.h5f.UNLIMITED)]
         ),
     )
+    raw("text in a heap without an end", lambda data: edited(data, (2112, "H", 0)), ["word"])
+    raw("text of another size", lambda data: edited(data, (856, "I", 0x39393939)), ["word"])
     raw("the magic number alone", lambda data: data[:8])
     raw("cut in the middle", lambda data: data[: len(data) // 2])
     raw("the first 600 bytes as zeros", lambda data: data[:8] + bytes(592) + data[600:])

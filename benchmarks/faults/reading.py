@@ -103,7 +103,7 @@ def _child(
     import psutil
 
     held = psutil.Process().memory_info().vms
-    resource.setrlimit(resource.RLIMIT_AS, (held + 4 * MOST_BYTES, held + 4 * MOST_BYTES))
+    resource.setrlimit(resource.RLIMIT_AS, (held + 5 * MOST_BYTES, held + 5 * MOST_BYTES))
     signal.alarm(MOST_WALL_S)
     signal.setitimer(signal.ITIMER_PROF, MOST_CPU_S)
     try:

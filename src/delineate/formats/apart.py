@@ -229,7 +229,7 @@ def _answer(function: str, arguments: Sequence[Any]) -> tuple[bytes, Sequence[ND
     try:
         facts, arrays = _named(function)(*arguments)
         axes = [sorted(range(a.ndim), key=lambda n: -abs(a.strides[n])) for a in arrays]
-        arrays = [np.ascontiguousarray(a.transpose(n)) for a, n in zip(arrays, axes, strict=True)]
+        arrays = [np.asarray(a.transpose(n), order="C") for a, n in zip(arrays, axes, strict=True)]
         parts = [
             {"dtype": a.dtype.str, "shape": a.shape, "axes": n}
             for a, n in zip(arrays, axes, strict=True)

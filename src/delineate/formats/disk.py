@@ -13,6 +13,7 @@ import functools
 import gzip
 import io
 import json
+import logging
 import math
 import os
 import re
@@ -32,6 +33,9 @@ from ..core.labels import LabelSet, as_whole_numbers
 from ..core.volume import Volume
 from ..extend.registers import FORMATS
 
+log = logging.getLogger(__name__)
+# Errors of libraries whose texts are about code.
+UNCLEAR = (LookupError, TypeError, AttributeError, ArithmeticError, AssertionError, struct.error)
 LABELS_KEY = "delineate_labels"  # of the JSON in a field for text
 
 GZIP_MAGIC = b"\x1f\x8b"
@@ -154,10 +158,10 @@ def told(path: str | Path, what: str = "file") -> Iterator[None]:
         raise FormatError("does not fit into memory", path=path) from error
     # Any other exception of a library is an input it did not expect: for the user, a damaged file.
     except Exception as error:
-        first = (str(error).strip().splitlines() or [""])[-1][:200]
-        raise FormatError(
-            f"damaged or not a real {what} ({type(error).__name__}: {first})", path=path
-        ) from error
+        log.debug("%s: %s: %s", path, type(error).__name__, error)
+        last = (str(error).strip().splitlines() or [""])[-1][:200]
+        why = "its fields contradict each other" if isinstance(error, UNCLEAR) else last
+        raise FormatError(f"damaged or not a real {what}: {why}", path=path) from error
 
 
 def head_of(path: str | Path) -> bytes:

@@ -163,7 +163,7 @@ def _bounded(maker: Any, file: IO[bytes], kind: str) -> Any:
     start = file.read(fixed)
     if kind == "MGH":
         # A file may end after its voxels, without the values that nibabel reads from its end.
-        return maker.from_fileobj(io.BytesIO(start), check=True)
+        return maker(start[:MGH_OFFSET], check=True)
     if len(start) < maker.template_dtype.itemsize:
         raise FormatError(f"truncated: the header has {len(start)} of {fixed} bytes")
     header = maker(start[: maker.template_dtype.itemsize], check=False)
@@ -192,6 +192,13 @@ def _refuse_impossible(header: Any, kind: str) -> None:
         sizes = [int(n) for n in header["dim"][1 : axes + 1]]
     if min(sizes) < 1:
         raise FormatError(f"sizes must be at least 1, found {sizes}")
+    if kind != "MGH" and (code := int(header["datatype"])) not in header._data_type_codes:
+        types = header._data_type_codes
+        read = sorted(one for one in types.value_set() if types.dtype[one].kind in "iuf")
+        raise FormatError(
+            f"its voxels have the unknown datatype {code}; allowed: "
+            f"{', '.join(f'{one} ({types.label[one]})' for one in read)}, and RGB"
+        )
 
 
 def pair_of(path: Path) -> tuple[Path, Path]:

@@ -187,6 +187,9 @@ def _header(file: IO[bytes]) -> _Header:
             f"sizes must be at least 1, one for each of {fields['dimension']} axes, found "
             f"{fields['sizes'].tolist()}"
         )
+    directions = fields.get("space directions")
+    if directions is not None and len(directions) != fields["dimension"]:
+        raise FormatError(f"{len(directions)} space directions for {fields['dimension']} axes")
     return _Header(fields)
 
 
@@ -212,9 +215,14 @@ def _voxels(header: _Header, path: Path, file: IO[bytes]) -> NDArray[Any]:
 def _dtype(header: _Header) -> np.dtype[Any]:
     from nrrd.reader import _determine_datatype
 
-    dtype: np.dtype[Any] = _determine_datatype(header.fields)
+    try:
+        dtype: np.dtype[Any] = _determine_datatype(header.fields)
+    except KeyError:
+        dtype = np.dtype("V")
     if dtype.kind not in "iuf":
-        raise FormatError(f"voxels of type {header.fields['type']}; allowed are numbers")
+        raise FormatError(
+            f"voxels of type {header.fields['type']!r}; allowed are integers, float and double"
+        )
     return dtype
 
 

@@ -166,7 +166,7 @@ def read_names(path: str | Path, kind: str) -> dict[int, str]:
 
     if kind != "PNG":
         return {}
-    with told(path, f"{kind} file"), _no_warnings(), Image.open(path) as image:
+    with told(path, f"{kind} file"), _unlimited(), Image.open(path) as image:
         return names_in_text(str(image.info.get(LABELS_KEY, "")))
 
 
@@ -178,7 +178,7 @@ def size_of(path: str | Path, kind: str) -> tuple[int, int, int]:
             return int(i), int(j), int(k)
         from PIL import Image
 
-        with _no_warnings(), opened(path) as file, Image.open(file) as image:
+        with _unlimited(), opened(path) as file, Image.open(file) as image:
             # Orientations from 5 on exchange rows and columns.
             turned = image.getexif().get(ORIENTATION, 1) > 4
             return (image.height, image.width, 1) if turned else (image.width, image.height, 1)
@@ -240,7 +240,7 @@ def _picture(
 
     if kind == "PNG":
         _check_png(path)
-    with _no_warnings(), opened(path) as file, Image.open(file) as image:
+    with _unlimited(), opened(path) as file, Image.open(file) as image:
         _refuse_large(image, path)
         if (frames := getattr(image, "n_frames", 1)) > 1:
             raise FormatError(f"{frames} frames; allowed is one picture")
@@ -255,13 +255,19 @@ def _picture(
 
 
 @contextlib.contextmanager
-def _no_warnings() -> Iterator[None]:
-    """Without Pillow's warnings: whole-slide images and large masks are legitimate (their size is
-    checked here), and damaged EXIF does not change the pixels.
+def _unlimited() -> Iterator[None]:
+    """Without Pillow's warnings, as damaged EXIF does not change the pixels, and without its limit
+    of pixels: whole-slide images and large masks are legitimate, and their size is checked here.
     """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
+    from PIL import Image
+
+    limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        Image.MAX_IMAGE_PIXELS = limit
 
 
 def _refuse_large(image: Any, path: Path) -> None:
@@ -469,7 +475,7 @@ def _tiff_by_pillow(path: Path) -> tuple[NDArray[Any], str, tuple[int, ...]]:
     """Read all pages with Pillow, in the form of ``_tiff_series``."""
     from PIL import Image, ImageSequence
 
-    with _no_warnings(), opened(path) as file, Image.open(file) as image:
+    with _unlimited(), opened(path) as file, Image.open(file) as image:
         _refuse_large(image, path)
         pages = [np.array(page) for page in ImageSequence.Iterator(image)]
     array = np.stack(pages)
