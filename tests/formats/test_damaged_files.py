@@ -4,26 +4,38 @@ sentence, at the cost that is allowed, and the page of the documentation states 
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import pytest
 from benchmarks.faults.every import FAULTS
 from benchmarks.faults.fuzz import FORMS as FUZZED
-from benchmarks.faults.fuzz import fuzz
+from benchmarks.faults.fuzz import KEPT_BACK, Round
 from benchmarks.faults.page import PAGE, page
 
 FORMS = sorted({one.form for one in FAULTS})
 NEEDS = {"HDF5": "h5py"}
 
 
-@pytest.mark.parametrize("form", FORMS)
+def parameters(forms: list[str]) -> list[Any]:
+    """The formats, of which some are skipped where their package is missing."""
+    return [
+        pytest.param(
+            form,
+            marks=pytest.mark.skipif(
+                form in NEEDS and find_spec(NEEDS[form]) is None, reason="its package is missing"
+            ),
+        )
+        for form in forms
+    ]
+
+
+@pytest.mark.parametrize("form", parameters(FORMS))
 def test_a_damaged_file_is_read_right_or_refused(tmp_path, form):
-    if form in NEEDS and importlib.util.find_spec(NEEDS[form]) is None:
-        pytest.skip(f"needs {NEEDS[form]}")
     done = subprocess.run(
         [sys.executable, "-m", "benchmarks.faults.reading", tmp_path, "--form", form],
         capture_output=True,
@@ -42,15 +54,20 @@ def test_a_damaged_file_is_read_right_or_refused(tmp_path, form):
     assert not [what for what, one in found.items() if "\n" in one["message"]]
 
 
-FEW, MANY = 30, 500  # mutants of a format
+def mutants(form: str) -> int:
+    """A DICOM series has 16 files, which are read for each mutant."""
+    return 30 if form == "DICOM" else 500
 
 
-@pytest.mark.parametrize(
-    "inputs", [FEW, pytest.param(MANY, marks=pytest.mark.rounds)], ids=["few", "many"]
-)
-@pytest.mark.parametrize("form", FUZZED)
-def test_mutants_are_read_or_refused_by_a_documented_error(tmp_path, form, inputs):
-    assert list(fuzz(form, inputs, tmp_path, seed=inputs)) == []
+@pytest.mark.parametrize("form", parameters(FUZZED))
+def test_mutants_are_read_or_refused_by_a_documented_error(tmp_path, form):
+    assert list(Round(form, mutants(form), tmp_path).wrong()) == []
+
+
+@pytest.mark.rounds
+@pytest.mark.parametrize("form", parameters(FUZZED))
+def test_mutants_of_other_kinds(tmp_path, form):
+    assert list(Round(form, 20 * mutants(form), tmp_path, edits=KEPT_BACK).wrong()) == []
 
 
 def test_the_page_states_every_file():
