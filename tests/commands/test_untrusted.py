@@ -66,7 +66,7 @@ def test_every_command_with_the_option_uses_it():
 def test_the_command_reads_in_the_child(folder, name):
     with apart.untrusted():
         files.read_grid(folder / "cohort" / "images" / "c0.nii.gz")
-    child = psutil.Process(apart._CHILD[0]._process.pid)
+    child = psutil.Process(apart._IDLE[-1]._process.pid)
     before = child.io_counters().read_chars
     done = call(*COMMANDS[name].format(folder).split(), "--untrusted")
     assert done.returncode == 0, done.stderr

@@ -345,7 +345,9 @@ def is_for_child(source: Source) -> bool:
 
 
 def in_child(function: str, source: Source, *arguments: Any) -> apart.Found:
-    """Call a function for ``apart.call`` with the source, the limit of memory, and ``arguments``."""
+    """Call a function of this package in the child: with the source, the limit of memory and
+    ``arguments``.
+    """
     where = Path(source.path)
     with told(where):
         paths = where.rglob("*") if where.is_dir() else [where, *companions(where)]

@@ -23,7 +23,7 @@ from ..core.grid import Grid
 from ..core.inputs import reading_at_most
 from ..core.manifest import Source
 from ..core.volume import Volume
-from . import apart, arrays, files, nifti, outlines, raster, transfer
+from . import apart, arrays, dicom, files, nifti, outlines, raster, transfer
 from .dicom import seg
 from .raster import ALPHA, COLOURS
 
@@ -145,9 +145,7 @@ def names_in(path: str | Path) -> dict[int, str]:
 def sent_labels(source: dict[str, Any], limit: int | None, by_index: bool) -> apart.Found:
     """``read_label_file`` for ``apart.call``."""
     with reading_at_most(limit):
-        return transfer.from_volume(
-            read_label_file(Source.from_json(source), by_index=by_index)
-        )
+        return transfer.from_volume(read_label_file(Source.from_json(source), by_index=by_index))
 
 
 def sent_names(source: dict[str, Any], limit: int | None) -> apart.Found:

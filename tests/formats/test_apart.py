@@ -103,7 +103,7 @@ def test_a_reader_that_crashes_or_hangs_costs_one_file(tmp_path, monkeypatch):
     files.write(Volume(np.ones(GRID.shape, np.int16), GRID), path)
     with apart.untrusted():
         files.read(path)
-        process = apart._CHILD[0]._process
+        process = apart._IDLE[-1]._process
         os.kill(process.pid, signal.SIGSTOP)
         threading.Timer(0.3, process.kill).start()
         said = r"a\.nii\.gz: damaged: its reader crashed \(signal 9\)"
@@ -111,7 +111,7 @@ def test_a_reader_that_crashes_or_hangs_costs_one_file(tmp_path, monkeypatch):
             files.read(path)
         # The next call has another child.
         assert files.read(path).array.sum() == 24
-        os.kill(apart._CHILD[0]._process.pid, signal.SIGSTOP)
+        os.kill(apart._IDLE[-1]._process.pid, signal.SIGSTOP)
         with (
             pytest.raises(FormatError, match="its reader did not finish"),
             monkeypatch.context() as m,
