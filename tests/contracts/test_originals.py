@@ -533,3 +533,10 @@ def test_an_edited_result_is_replaced_only_by_overwrite(world, command):
     code, printed = run(*given)
     assert code == 2 and record.name in printed
     assert run(*given, "--overwrite")[0] == 0 and run(*given)[0] == 0
+
+
+def test_a_demo_uses_no_split_of_others(tmp_path):
+    (tmp_path / "split.json").write_text('{"mine": 1}')
+    code, printed = run("demo", "-o", tmp_path)
+    assert code == 2 and "split.json: is not the split of a demo" in printed
+    assert [path.name for path in tmp_path.iterdir()] == ["split.json"]

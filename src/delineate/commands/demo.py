@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from ..core import atomic
+from ..core.errors import UsageError
 from ..core.inputs import read_json
 from ..core.progress import Progress, Say, silent, unsaid
 from ..evaluation.training_verdict import Verdict
@@ -62,6 +63,8 @@ def demo(
         phantom(cohort, made, progress=progress)
         atomic.write_text(split, json.dumps(_split(cohort, options.seed), indent=1))
     sides = read_json(split)
+    if not isinstance(sides, dict) or not all(sides.get(side) for side in ("train", "test")):
+        raise UsageError("is not the split of a demo; choose another folder", path=split)
     say(
         f"phantom cohort of {len(sides['train']) + len(sides['test'])} patients as DICOM series "
         f"in {cohort}; "
