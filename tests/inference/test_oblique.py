@@ -6,12 +6,17 @@ import math
 
 import pytest
 import torch
+from tests.calls import run
 from tests.plans import small_network, small_plan
+from tests.scans import scan
 
+import delineate as dl
+from delineate.core.bundle import Bundle, Member
 from delineate.core.errors import UsageError
 from delineate.inference import oblique
 from delineate.inference.engine import Engine, slabs
 from delineate.inference.planes import planes
+from delineate.networks.build import build, weights_of
 
 CPU = torch.device("cpu")
 
@@ -85,3 +90,20 @@ def test_what_has_no_tilted_planes_is_refused():
         oblique.refuse_unfit(plan, 60)
     with pytest.raises(UsageError, match="this one has 3 dimensions"):
         oblique.refuse_unfit(small_plan(3), 10)
+
+
+def test_the_command_and_python_average_the_same_directions(tmp_path):
+    plan = small_plan(2)
+    bundle = Bundle(plan, (Member("fold_0", weights_of(build(plan.network, 3))),))
+    bundle.save(tmp_path / "m.model")
+    ct = scan(tmp_path / "ct.nii.gz")
+    model = dl.load(tmp_path / "m.model", device="cpu")
+    plain, tilted = model.predict(ct), model.predict(ct, oblique_deg=20.0)
+    assert (plain.numpy() != tilted.numpy()).any()
+    words = (tmp_path / "m.model", ct, "-o", tmp_path / "out", "--oblique", 20, "--device", "cpu")
+    code, printed = run("predict", *words)
+    assert code == 0, printed
+    written = dl.read(tmp_path / "out" / "ct.nii.gz")
+    assert (written.array == tilted.numpy()).all()
+    with pytest.raises(UsageError, match="from 0 to 45, found 60"):
+        model.predict(ct, oblique_deg=60.0)

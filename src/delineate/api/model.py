@@ -128,6 +128,7 @@ class Model:
         *,
         mirror: bool | None = None,
         views: Sequence[str] = (),
+        oblique_deg: float = 0.0,
         samples: int = 0,
         maps: Sequence[str] = (),
         keep_samples: bool = False,
@@ -144,6 +145,8 @@ class Model:
                 often a little better), False does not, None follows the model's plan.
             views: only these views ("axial", "coronal", "sagittal") of a model with several; ()
                 uses all.
+            oblique_deg: a 2-D model also segments planes tilted by this angle, in four directions,
+                and averages; five times as slow.
             samples: number of Monte-Carlo dropout samples; ``uncertainty`` of the result gives
                 their agreement for each structure.
             maps: "entropy" and "sd" of the samples in each voxel, as ``maps`` of the result.
@@ -157,22 +160,24 @@ class Model:
         Raises:
             InputError: the number of channels differs from the model's, or the scan is another
                 image by its header or the name of its file.
-            UsageError: unknown views or channels; samples of a model without dropout; missing
-                channels for a model that was not trained with missing channels.
+            UsageError: unknown views or channels; an angle for a 3-D model or one outside 0 to 45;
+                samples of a model without dropout; missing channels for a model that was not
+                trained with missing channels.
         """
         require_extra("predict", "Model.predict")
         verdict = Verdict.from_json(self.bundle.card.get("verdict"))
         if not verdict.is_usable:
             warnings.warn(verdict.warning, stacklevel=2)
         from ..commands.predict import measured
-        from ..inference import predictor
+        from ..inference import oblique, predictor
 
+        oblique.refuse_unfit(self.bundle.plan, oblique_deg)
         present = None if channels is None else self._present(channels)
         volume = Volume.of(image) if present is not None else self._ordered(Volume.of(image))
         found = measured(
             predictor.predict(
                 volume,
-                self._engine(tuple(views)),
+                replace(self._engine(tuple(views)), oblique_deg=oblique_deg),
                 self.bundle.id,
                 predictor.with_mirroring(self.bundle.plan, mirror),
                 samples=predictor.DropoutSamples(samples, str(seed), tuple(maps)),

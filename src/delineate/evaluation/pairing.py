@@ -106,7 +106,7 @@ def pair_volumes(prediction: Volume, truth: Volume) -> Pairing:
     one.
     """
     sources = [Path(volume.source) for volume in (prediction, truth) if volume.source]
-    name = stem(sources[0]) if sources else "case"
+    name = stem(sources[0]) if sources else "in memory"
     return Pairing((Pair(name, prediction, truth),))
 
 
