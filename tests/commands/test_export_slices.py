@@ -11,6 +11,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 from PIL import Image
+from tests.calls import run
 from tests.scans import mask, scan, write_cohort
 from typer.testing import CliRunner
 
@@ -303,3 +304,20 @@ def test_a_split_is_kept_for_training(tmp_path):
     found = find(tmp_path / "s")
     sides = {case.patient: case.split for case in found}
     assert sorted(map(str, sides.values())) == ["test", "train", "train", "val"]
+
+
+def test_a_model_of_exported_slices_gives_volumes_again(cohort, tmp_path):
+    """Export, train, predict, merge and evaluate, each by its command."""
+    slices, model = tmp_path / "s", tmp_path / "m.model"
+    assert run("export-slices", cohort, "-o", slices, "--view", "axial")[0] == 0
+    few = ("--epochs", 1, "--set", "schedule.steps_per_epoch=2")
+    code, printed = run("train", slices, "-o", model, *few, "--device", "cpu")
+    # Two steps give no useful model, and the verdict states it.
+    assert code == 3 and "not usable" in printed, printed
+    assert run("predict", model, slices, "-o", tmp_path / "masks", "--device", "cpu")[0] == 0
+    words = ("--masks", tmp_path / "masks", "-o", tmp_path / "volumes")
+    assert run("merge-slices", slices, *words)[0] == 0
+    volumes = {path.name for path in (tmp_path / "volumes").iterdir()}
+    assert volumes == {"p0_1.nii.gz", "p0_2.nii.gz", "p1_1.nii.gz"}
+    code, printed = run("evaluate", tmp_path / "volumes", cohort, "-o", tmp_path / "e")
+    assert code == 0 and "3 cases" in printed, printed
