@@ -148,10 +148,10 @@ def _slices(dataset: Any) -> Iterator[Slice]:
                 place = dataset.ImagePositionPatient, dataset.ImageOrientationPatient
                 yield Slice.of(pixels, *place, dataset.PixelSpacing)
         return
-    shared = dataset.SharedFunctionalGroupsSequence[0]
+    shared = dataset.get("SharedFunctionalGroupsSequence") or [{}]
 
     def of(group: Any, name: str) -> Any:
-        found = group.get(name) or shared.get(name)
+        found = group.get(name) or shared[0].get(name)
         return found[0] if found else None
 
     frames = dataset.pixel_array.reshape(len(groups), dataset.Rows, dataset.Columns)
@@ -186,12 +186,13 @@ def slices_of(volumes: Volumes) -> list[Slice]:
 
 
 def _ours(folder: Path, out: Path) -> str:
-    return _printed(sys.executable, "-m", "delineate", "convert", folder, "-o", out)
+    return _printed(Path(sys.executable).with_name("delineate"), "convert", folder, "-o", out)
 
 
 def _dcm2niix(program: str) -> Callable[[Path, Path], str]:
     def convert(folder: Path, out: Path) -> str:
-        return _printed(program, "-f", "%s_%d_%j", "-z", "n", "-b", "n", "-o", out, folder)
+        # "-p n": the standard's rescale, not the private one of Philips.
+        return _printed(program, "-f", "%s_%d_%j", "-p", "n", "-b", "n", "-o", out, folder)
 
     return convert
 
