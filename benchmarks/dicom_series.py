@@ -2,7 +2,7 @@
 
     python benchmarks/dicom_series.py [FOLDER ...] [--dcm2niix PROGRAM] [--out FILE]
 
-Every reader converts each set to NIfTI. The judge reads the files with pydicom alone: each slice
+Every reader converts each series to NIfTI, in a folder with copies of its files. The judge reads the files with pydicom alone: each slice
 must be, pixel for pixel, where its own ImagePositionPatient, ImageOrientationPatient and
 PixelSpacing put it (PS3.3 C.7.6.2), in one of the volumes. The slices of a mosaic have no headers of
 their own; they must be equal to those in the folder ``Ref`` of the set or, without one, to those of
@@ -28,7 +28,7 @@ import tempfile
 import warnings
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +43,7 @@ LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0])
 NOT_IMAGES = ("SEG", "RTSTRUCT", "RTDOSE", "RTPLAN", "SR", "PR", "KO", "REG")
 VERDICTS = ("ok", "refused", "wrong", "crashed", "unplaced")
 Volumes = Sequence[tuple[NDArray[Any], NDArray[np.float64]]]
+Reader = Callable[[Path, Path], str]  # a folder of DICOM files, a folder for NIfTI: what it prints
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,7 @@ class Slice:
         return cls(pixels.astype(np.float64), corners @ LPS_TO_RAS)
 
     def found_in(self, volumes: Volumes) -> str:
-        """"ok", or what is wrong with the nearest place: "absent", "misplaced" or "values"."""
+        """ "ok", or what is wrong with the nearest place: "absent", "misplaced" or "values"."""
         found = "absent"
         for array, affine in volumes:
             inverse = np.linalg.inv(affine)
@@ -103,12 +104,14 @@ def _plane(
 
 @dataclass
 class Truth:
-    """The slices of one series; ``is_mosaic`` if they are tiles of images, without headers."""
+    """The files and slices of one series; ``is_mosaic`` if the slices are tiles of images, without
+    headers.
+    """
 
     name: str
-    slices: list[Slice]
+    files: list[Path] = field(default_factory=list)
+    slices: list[Slice] = field(default_factory=list)
     is_mosaic: bool = False
-    unplaced: bool = False
 
 
 def truths(folder: Path) -> dict[str, Truth]:
@@ -124,14 +127,12 @@ def truths(folder: Path) -> dict[str, Truth]:
         uid = str(dataset.get("SeriesInstanceUID", ""))
         words = (dataset.get("Modality", ""), dataset.get("SeriesNumber", ""))
         name = " ".join(map(str, (*words, dataset.get("SeriesDescription", ""))))
-        one = found.setdefault(uid, Truth(name, []))
+        one = found.setdefault(uid, Truth(name))
+        one.files.append(path)
         kind = str(dataset.get("ImageType", ""))
-        if "MOSAIC" in kind or "VFRAME" in kind:
-            one.is_mosaic = True
-        elif not (slices := list(_slices(dataset))):
-            one.unplaced = True
-        else:
-            one.slices += slices
+        one.is_mosaic |= "MOSAIC" in kind or "VFRAME" in kind
+        if not one.is_mosaic:
+            one.slices += _slices(dataset)
     return found
 
 
@@ -141,7 +142,9 @@ def _slices(dataset: Any) -> Iterator[Slice]:
         return
     groups = dataset.get("PerFrameFunctionalGroupsSequence")
     if not groups:
-        if {"ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing"} <= set(dataset.dir()):
+        if {"ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing"} <= set(
+            dataset.dir()
+        ):
             slope = float(dataset.get("RescaleSlope") or 1)
             pixels = dataset.pixel_array * slope + float(dataset.get("RescaleIntercept") or 0)
             if pixels.ndim == 2:
@@ -186,10 +189,10 @@ def slices_of(volumes: Volumes) -> list[Slice]:
 
 
 def _ours(folder: Path, out: Path) -> str:
-    return _printed(Path(sys.executable).with_name("delineate"), "convert", folder, "-o", out)
+    return _printed(Path(sys.executable).with_name("delineate"), "convert", folder, out)
 
 
-def _dcm2niix(program: str) -> Callable[[Path, Path], str]:
+def _dcm2niix(program: str) -> Reader:
     def convert(folder: Path, out: Path) -> str:
         # "-p n": the standard's rescale, not the private one of Philips.
         return _printed(program, "-f", "%s_%d_%j", "-p", "n", "-b", "n", "-o", out, folder)
@@ -249,47 +252,52 @@ def _highdicom(folder: Path, out: Path) -> str:
 
 def volumes_in(folder: Path) -> Volumes:
     images = [nib.load(path) for path in sorted(folder.rglob("*.nii*"))]
-    return [(np.asanyarray(image.dataobj), image.affine) for image in images]
+    # The files go away with their folder.
+    return [(np.array(image.dataobj), image.affine) for image in images]
 
 
-def verdict(truth: Truth, volumes: Volumes, reference: Volumes) -> str:
-    slices = truth.slices
-    if truth.is_mosaic:
-        slices = slices_of(reference)
-    if not slices:
-        return "unplaced"
+def verdict(slices: Sequence[Slice], volumes: Volumes) -> str:
     found = Counter(one.found_in(volumes) for one in slices)
+    if not found:
+        return "unplaced"
     if set(found) == {"ok"}:
         return "ok"
     return "refused" if set(found) == {"absent"} else "wrong"
 
 
-def judged(folder: Path, readers: dict[str, Callable[[Path, Path], str]]) -> dict[str, Any]:
-    """Reader -> counts of verdicts, the series that are not ok, and what the reader printed."""
-    series, found = truths(folder), {}
-    reference = volumes_in(folder.parent / "Ref") if (folder.parent / "Ref").is_dir() else None
-    for name, convert in readers.items():
-        with tempfile.TemporaryDirectory() as out:
-            try:
-                printed = convert(folder, Path(out))
-            except RuntimeError as error:
-                found[name] = {"crashed": len(series), "printed": str(error)}
-                continue
-            volumes = volumes_in(Path(out))
-            if name == "dcm2niix" and reference is None:
-                reference = volumes
-            verdicts = {
-                f"{uid[-12:]} {one.name}": verdict(one, volumes, reference or [])
-                for uid, one in series.items()
-            }
-        counts = Counter(verdicts.values())
-        failures = [line for line in printed.splitlines() if "failed" in line or "refused" in line]
-        found[name] = {
-            **{key: counts[key] for key in VERDICTS if counts[key]},
-            "series": {key: value for key, value in verdicts.items() if value != "ok"},
-            "printed": [line[:200] for line in failures],
-        }
+def judged(folder: Path, readers: dict[str, Reader]) -> dict[str, Any]:
+    """Reader -> counts of verdicts, the series that are not ok, and what was printed of them."""
+    found: dict[str, Any] = {name: {"series": {}, "printed": []} for name in readers}
+    reference = folder.parent / "Ref"
+    stated = slices_of(volumes_in(reference)) if reference.is_dir() else []
+    for uid, one in truths(folder).items():
+        slices = stated if one.is_mosaic else one.slices
+        for name, convert in readers.items():
+            answer, volumes, printed = _converted(convert, one.files)
+            if one.is_mosaic and name == "dcm2niix" and not stated:
+                slices = slices_of(volumes)
+            answer = answer or verdict(slices, volumes)
+            row = found[name]
+            row[answer] = row.get(answer, 0) + 1
+            if answer != "ok":
+                row["series"][f"{uid[-12:]} {one.name}"] = answer
+                row["printed"].append(" ".join(printed.split())[:300])
     return found
+
+
+def _converted(convert: Reader, files: Sequence[Path]) -> tuple[str, Volumes, str]:
+    """ "crashed" or "", the volumes, and what was printed."""
+    with tempfile.TemporaryDirectory() as place:
+        source, out = Path(place, "in"), Path(place, "out")
+        source.mkdir()
+        out.mkdir()
+        for number, path in enumerate(files):
+            shutil.copyfile(path, source / f"{number:05d}_{path.name}")
+        try:
+            printed = convert(source, out)
+        except RuntimeError as error:
+            return "crashed", [], str(error)
+        return "", volumes_in(out), printed
 
 
 def sets_in(data: Path) -> list[Path]:
