@@ -1,12 +1,12 @@
-"""Real DICOM series, read by this package, dcm2niix, SimpleITK and highdicom, judged slice by slice.
+"""Real DICOM series, read by this package, dcm2niix, SimpleITK and highdicom; each slice is judged.
 
-    python benchmarks/dicom_series.py [FOLDER ...] [--dcm2niix PROGRAM] [--out FILE]
+    python benchmarks/dicom_series.py [FOLDER ...] [--dcm2niix PROGRAM] [--out FOLDER]
 
-Every reader converts each series to NIfTI, in a folder with copies of its files. The judge reads the files with pydicom alone: each slice
-must be, pixel for pixel, where its own ImagePositionPatient, ImageOrientationPatient and
-PixelSpacing put it (PS3.3 C.7.6.2), in one of the volumes. The slices of a mosaic have no headers of
-their own; they must be equal to those in the folder ``Ref`` of the set or, without one, to those of
-dcm2niix. The verdict of a series is
+Every reader converts each series to NIfTI, in a folder with copies of its files. The judge reads
+the files with pydicom alone: each slice must be, pixel for pixel, where its own
+ImagePositionPatient, ImageOrientationPatient and PixelSpacing put it (PS3.3 C.7.6.2), in one of the
+volumes. The slices of a mosaic have no headers of their own; they must be equal to those in the
+folder ``Ref`` of the set or, without one, to those of dcm2niix. The verdict of a series is
 
     ok        every slice is in place, with its values
     refused   no slice is in any volume
@@ -35,8 +35,9 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 import pydicom
-from measure import DATA, keep
 from numpy.typing import NDArray
+
+from measure import DATA, keep
 
 TOLERANCE_MM = 0.05
 LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0])
@@ -209,15 +210,15 @@ def _printed(*command: object) -> str:
 
 
 def _simpleitk(folder: Path, out: Path) -> str:
-    import SimpleITK as sitk
+    import SimpleITK
 
     said = []
     for inner in sorted({p.parent for p in folder.rglob("*") if p.is_file()}):
-        for uid in sitk.ImageSeriesReader.GetGDCMSeriesIDs(str(inner)):
-            names = sitk.ImageSeriesReader.GetGDCMSeriesFileNames(str(inner), uid)
+        for uid in SimpleITK.ImageSeriesReader.GetGDCMSeriesIDs(str(inner)):
+            names = SimpleITK.ImageSeriesReader.GetGDCMSeriesFileNames(str(inner), uid)
             try:
-                image = sitk.ReadImage(names if len(names) > 1 else names[0])
-                sitk.WriteImage(image, str(out / f"{uid}_{len(said)}.nii"))
+                image = SimpleITK.ReadImage(names if len(names) > 1 else names[0])
+                SimpleITK.WriteImage(image, str(out / f"{uid}_{len(said)}.nii"))
                 said.append(f"read: {uid}")
             except RuntimeError as error:
                 said.append(f"failed: {str(error).splitlines()[-1]}")
@@ -302,8 +303,9 @@ def _converted(convert: Reader, files: Sequence[Path]) -> tuple[str, Volumes, st
 
 def sets_in(data: Path) -> list[Path]:
     """The folders of series: each ``In`` next to a ``Ref``, and each folder of a vendor."""
-    folders = [path for path in sorted(data.glob("*/In"))]
-    return folders + [path for path in sorted((data / "vendors").glob("*")) if path.is_dir()]
+    return sorted(data.glob("*/In")) + [
+        path for path in sorted((data / "vendors").glob("*")) if path.is_dir()
+    ]
 
 
 def main() -> None:

@@ -4,7 +4,10 @@ where there is nothing to compile with.
 
 from __future__ import annotations
 
+import ctypes
+import gc
 import os
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -176,3 +179,26 @@ def test_filled_networks_need_every_weight():
     weights.pop(next(iter(weights)))
     with pytest.raises(Exception, match="do not fit"):
         filled(bundle.plan.network, weights)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the stack of signals is read as Linux has it")
+def test_signals_can_be_handled_after_graphs_have_ended():
+    """OpenVINO replaces the stack of signal handlers; a freed one would end this process."""
+
+    class Stack(ctypes.Structure):
+        _fields_ = (("start", ctypes.c_void_p), ("flags", ctypes.c_int), ("size", ctypes.c_size_t))
+
+    def graph() -> object:
+        return compiled.compiled(lambda: torch.nn.Conv2d(1, 1, 3), (1, 8, 8), torch.float32)
+
+    first, second = graph(), graph()
+    del first
+    del second
+    gc.collect()
+    now = Stack()
+    assert ctypes.CDLL(None).sigaltstack(None, ctypes.byref(now)) == 0
+    ranges = [
+        line.split()[0].split("-") for line in Path("/proc/self/maps").read_text().splitlines()
+    ]
+    mapped = [(int(start, 16), int(end, 16)) for start, end in ranges]
+    assert now.flags & 2 or any(start <= now.start < end for start, end in mapped)

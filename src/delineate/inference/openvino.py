@@ -10,6 +10,7 @@ graph runs one window at a time, so B is any number. It knows no plan.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import importlib.util
 import io
@@ -88,7 +89,7 @@ def compiled(
     import openvino
 
     # Small windows run in parallel streams, a large one on all cores.
-    core = openvino.Core()
+    core = _core()
     side_by_side = torch.Size(shape[1:]).numel() <= SMALL_VOXELS
     settings = {
         "INFERENCE_PRECISION_HINT": "bf16" if dtype == torch.bfloat16 else "f32",
@@ -119,6 +120,17 @@ def compiled(
         blob = graph.export_model()
         graph_cache.write(file, bytes(blob.getvalue() if hasattr(blob, "getvalue") else blob))
     return Graph(graph, make)
+
+
+@functools.cache
+def _core() -> Any:
+    """OpenVINO's core, one for the whole process. On processors with AMX every core replaces the
+    stack on which signals are handled; if one of several ends, that stack may be freed, and the
+    next signal ends the process.
+    """
+    import openvino
+
+    return openvino.Core()
 
 
 def _converted(module: nn.Module, shape: Sequence[int]) -> Any:
