@@ -145,8 +145,8 @@ class Model:
                 often a little better), False does not, None follows the model's plan.
             views: only these views ("axial", "coronal", "sagittal") of a model with several; ()
                 uses all.
-            oblique_deg: a 2-D model also segments planes tilted by this angle, in four directions,
-                and averages; five times as slow.
+            oblique_deg: also average over planes tilted by this angle (2-D models); see
+                ``inference.oblique``.
             samples: number of Monte-Carlo dropout samples; ``uncertainty`` of the result gives
                 their agreement for each structure.
             maps: "entropy" and "sd" of the samples in each voxel, as ``maps`` of the result.
@@ -158,16 +158,13 @@ class Model:
                 ``Prediction``.
 
         Raises:
-            InputError: the number of channels differs from the model's, or the scan is another
-                image by its header or the name of its file.
-            UsageError: unknown views or channels; an angle for a 3-D model or one outside 0 to 45;
+            InputError: another number of channels, or another image by its header or file name.
+            UsageError: unknown views or channels; an angle for a 3-D model or outside 0 to 45;
                 samples of a model without dropout; missing channels for a model that was not
                 trained with missing channels.
         """
         require_extra("predict", "Model.predict")
-        verdict = Verdict.from_json(self.bundle.card.get("verdict"))
-        if not verdict.is_usable:
-            warnings.warn(verdict.warning, stacklevel=2)
+        self._warn_unusable()
         from ..commands.predict import measured
         from ..inference import oblique, predictor
 
@@ -187,6 +184,11 @@ class Model:
             keep_samples,
         )
         return Prediction.of(found)
+
+    def _warn_unusable(self) -> None:
+        verdict = Verdict.from_json(self.bundle.card.get("verdict"))
+        if not verdict.is_usable:
+            warnings.warn(verdict.warning, stacklevel=3)
 
     def _ordered(self, volume: Volume) -> Volume:
         """The volume with its channels in the model's order, if it names them; without names they
