@@ -145,8 +145,7 @@ class Model:
                 often a little better), False does not, None follows the model's plan.
             views: only these views ("axial", "coronal", "sagittal") of a model with several; ()
                 uses all.
-            oblique_deg: also average over planes tilted by this angle (2-D models); see
-                ``inference.oblique``.
+            oblique_deg: a 2-D model also sees planes tilted by this angle, and averages.
             samples: number of Monte-Carlo dropout samples; ``uncertainty`` of the result gives
                 their agreement for each structure.
             maps: "entropy" and "sd" of the samples in each voxel, as ``maps`` of the result.
@@ -159,9 +158,8 @@ class Model:
 
         Raises:
             InputError: another number of channels, or another image by its header or file name.
-            UsageError: unknown views or channels; an angle for a 3-D model or outside 0 to 45;
-                samples of a model without dropout; missing channels for a model that was not
-                trained with missing channels.
+            UsageError: unknown views or channels; an angle, samples or missing channels that the
+                model does not allow.
         """
         require_extra("predict", "Model.predict")
         self._warn_unusable()
