@@ -424,12 +424,11 @@ def _convert_series(
 
 
 def _name(one: dicom.Series, all_series: Sequence[dicom.Series]) -> str:
-    """A readable file name: number, modality, description; the UID too if it is not unique."""
+    """A readable file name: number, modality, description, part; the UID if it is not unique."""
 
     def plain(series: dicom.Series) -> str:
-        words = "_".join(
-            word for word in (series.number, series.modality, series.description) if word
-        )
+        named = (series.number, series.modality, series.description, series.part)
+        words = "_".join(word for word in named if word)
         return re.sub(r"[^A-Za-z0-9]+", "_", words).strip("_").lower() or "series"
 
     twins = [s for s in all_series if plain(s) == plain(one)]

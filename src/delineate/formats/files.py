@@ -642,7 +642,7 @@ def _describe_dicom(path: Path, uid: str) -> dict[str, Any]:
         raise FormatError(
             f"nothing here that can be read; supported formats: {READABLE}", path=path
         )
-    chosen = [s for s in series if not uid or s.uid == uid]
+    chosen = [s for s in series if not uid or s.is_chosen_by(uid)]
     return {
         "path": str(path),
         "format": "DICOM",

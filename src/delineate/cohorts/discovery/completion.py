@@ -147,7 +147,9 @@ def _dicom_fact(case: Case, name: str) -> str:
             return ""
         if not path.exists() or (path.is_dir() and not Tree().is_dicom(path)):
             return ""
-        series = [s for s in dicom.find_series(path) if not image.series or s.uid == image.series]
+        series = [
+            s for s in dicom.find_series(path) if not image.series or s.is_chosen_by(image.series)
+        ]
     # An unreadable file is reported with its own case and must not stop the others.
     except DelineateError:
         return ""

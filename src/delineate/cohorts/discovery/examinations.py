@@ -57,7 +57,9 @@ def _with_series(manifest: Manifest) -> Iterator[tuple[Case, dicom.Series]]:
         if source.path not in folders:
             folders[source.path] = dicom.find_series(source.path)
         for series in folders[source.path]:
-            if series.uid == source.series or (not source.series and not dicom.problem_of(series)):
+            if series.is_chosen_by(source.series) or (
+                not source.series and not dicom.problem_of(series)
+            ):
                 yield case, series
                 break
 

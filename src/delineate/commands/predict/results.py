@@ -220,7 +220,11 @@ def seg_source_of(case: Case, bundle: Bundle) -> SegSource:
 
     source = next(image for image in case.images if image != ABSENT)
     series = (
-        [s for s in find_series(Path(source.path)) if not source.series or s.uid == source.series]
+        [
+            s
+            for s in find_series(Path(source.path))
+            if not source.series or s.is_chosen_by(source.series)
+        ]
         if Path(source.path).is_dir()
         else []
     )

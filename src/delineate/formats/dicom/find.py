@@ -11,6 +11,7 @@ from ..disk import natural_key, told
 from . import archive
 from .damage import DamagedFile, charge
 from .geometry import layout
+from .group import FEWEST, volumes
 from .headers import (
     DAMAGED,
     Plane,
@@ -20,7 +21,6 @@ from .headers import (
     not_an_image,
     planes_of,
     read_header,
-    series_of,
 )
 
 NO_SIZE = "an image without Rows and Columns"
@@ -38,7 +38,7 @@ def find(folder: str | Path, recursive: bool = True) -> tuple[list[Series], list
     Raises:
         FormatError: the archive cannot be read.
     """
-    series: dict[str, list[tuple[Plane, SeriesFacts]]] = {}
+    series: dict[str, tuple[SeriesFacts, list[Plane]]] = {}
     others: list[tuple[Path, str]] = []
     damaged: list[DamagedFile] = []
     for file in _read_all(Path(folder), recursive):
@@ -47,9 +47,8 @@ def find(folder: str | Path, recursive: bool = True) -> tuple[list[Series], list
         elif file.damage or file.facts is None:
             damaged.append(DamagedFile(file.path, file.damage, file.facts))
         else:
-            members = series.setdefault(file.facts.uid, [])
-            members.extend((one, file.facts) for one in file.planes)
-    found = [series_of(members) for members in series.values()]
+            series.setdefault(file.facts.uid, (file.facts, []))[1].extend(file.planes)
+    found = [one for facts, planes in series.values() for one in volumes(planes, facts)]
     charged, unknown = charge(found, damaged)
     return charged, [*others, *((one.path, f"{DAMAGED}: {one.why}") for one in unknown)]
 
@@ -130,10 +129,10 @@ def choose(folder: str | Path, uid: str = "") -> Series:
     """
     series, others = find(folder)
     if uid:
-        chosen = [s for s in series if s.uid == uid]
+        chosen = [s for s in series if s.is_chosen_by(uid)]
         if not chosen:
             raise FormatError(f"no series {uid} here; found: {_listed(series)}", path=folder)
-        return chosen[0]
+        series = chosen
     if not series:
         kinds = sorted({what for _, what in others})
         found = (
@@ -143,17 +142,34 @@ def choose(folder: str | Path, uid: str = "") -> Series:
         )
         raise FormatError(f"{found} in this folder", path=folder)
     # Localisers and the like often share the folder: a single readable series needs no choice.
-    usable = [s for s in series if not problem_of(s)]
-    if len(series) == 1 or len(usable) == 1:
-        return (usable or series)[0]
+    stacks = _stacks(series)
+    usable = [s for s in stacks if not problem_of(s)]
+    # A part may only stand for its series if no other part of it was refused.
+    if len(stacks) == 1:
+        return stacks[0]
+    if len(usable) == 1 and sum(s.uid == usable[0].uid for s in stacks) == 1:
+        return usable[0]
     if not usable:
         raise FormatError(
             f"none of the {len(series)} series can be read: {_listed(series)}", path=folder
         )
-    raise FormatError(
-        f"{len(series)} series in one folder, choose one as FOLDER#SERIES_UID: {_listed(series)}",
-        path=folder,
+    uids = {s.uid for s in series}
+    what = (
+        f"{len(series)} series in one folder, choose one as FOLDER#SERIES_UID"
+        if len(uids) == len(series)
+        else f"{len(series)} volumes of {len(uids)} series, choose one as FOLDER#SERIES_UID/PART"
     )
+    raise FormatError(f"{what}: {_listed(series)}", path=folder)
+
+
+def _stacks(series: Sequence[Series]) -> list[Series]:
+    """Without single images (such as scouts that do not say so) of a series that has a stack."""
+
+    def key(one: Series) -> tuple[str, str, str]:
+        return one.uid, one.patient_id, one.planes[0].marks.frame_of_reference
+
+    stacks = {key(s) for s in series if len(s.planes) >= FEWEST}
+    return [s for s in series if len(s.planes) > 1 or key(s) not in stacks]
 
 
 def problem_of(series: Series) -> str:
@@ -169,7 +185,10 @@ def _listed(series: Iterable[Series]) -> str:
     """List series in one line, with the reason for each that is refused."""
     return (
         "; ".join(
-            s.title + (f" - refused: {why}" if (why := problem_of(s)) else "") for s in series
+            s.title
+            + (f" as {s.id}" if s.part else "")
+            + (f" - refused: {why}" if (why := problem_of(s)) else "")
+            for s in series
         )
         or "none"
     )

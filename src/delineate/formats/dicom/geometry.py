@@ -7,8 +7,7 @@ lie within 0.05 mm (1 % of the gap for gaps above 5 mm) of the grid, or the seri
 nothing is interpolated, dropped or guessed. Arrays are (column, row, slice). LPS becomes RAS+ here.
 
 Slices that are stacked at an angle to the normal of their planes (a tilted gantry) give a sheared
-grid, exactly as positioned. Not supported yet: multi-frame (enhanced) objects, several time points,
-colour.
+grid, exactly as positioned. Not supported yet: multi-frame (enhanced) objects, colour.
 """
 
 from __future__ import annotations
@@ -29,21 +28,26 @@ SAME_DIRECTION = 1e-3  # largest difference of direction cosines within one seri
 
 
 def layout(series: Series) -> tuple[Grid, list[Plane]]:
-    """Compute the grid of a series and sort its slices in the order of k.
+    """Compute the grid of a series and sort its planes in the order of k.
 
     Raises:
         FormatError: objects that this version does not read (multi-frame, colour, localiser,
-            mixed kinds), or mosaics without what gives their slices a place.
+            mixed kinds), mosaics without what gives their slices a place, or planes that ``group``
+            found to be no volume.
         GeometryError: missing, mixed, uneven or duplicate positions, or a tilt above
             ``MOST_TILT_DEG``.
     """
     if series.problem:
         raise FormatError(series.problem)
-    slices = series.planes
-    _refuse_kinds(slices)
-    _refuse_mixtures(slices)
+    return grid_of(series.planes)
+
+
+def grid_of(planes: Sequence[Plane]) -> tuple[Grid, list[Plane]]:
+    """``layout`` of any planes."""
+    _refuse_kinds(planes)
+    _refuse_mixtures(planes)
     # The direction cosines must be orthonormal.
-    first = slices[0]
+    first = planes[0]
     across, down = np.array(first.orientation[:3]), np.array(first.orientation[3:])
     if (
         abs(np.linalg.norm(across) - 1) > 1e-3
@@ -56,7 +60,7 @@ def layout(series: Series) -> tuple[Grid, list[Plane]]:
         )
     # Sort by position along the normal: file names and instance numbers prove nothing.
     normal = np.cross(across, down)
-    ordered = sorted(slices, key=lambda one: float(np.array(one.position) @ normal))
+    ordered = sorted(planes, key=lambda one: float(np.array(one.position) @ normal))
     step = _step(ordered, normal)
     # Column i is one step along a row, so it uses the column spacing (PixelSpacing[1]).
     affine = np.eye(4)
@@ -174,26 +178,14 @@ def _step(ordered: Sequence[Plane], normal: NDArray[np.float64]) -> NDArray[np.f
 
 
 def _refuse_doubles(ordered: Sequence[Plane], gaps: NDArray[np.float64]) -> None:
-    """Refuse slices at the same position, and report whether they are copies or several time
-    points.
-    """
-    doubled = [n for n, gap in enumerate(gaps) if gap < 0.01]
-    if not doubled:
-        return
-    names = f"{ordered[doubled[0]].path.name} and {ordered[doubled[0] + 1].path.name}"
-    if len({s.instance for s in ordered}) < len(ordered):
+    """Refuse planes at the same position, which ``group`` could not tell apart."""
+    doubled = [n for n, gap in enumerate(gaps) if gap < 1e-4]
+    if doubled:
+        names = f"{ordered[doubled[0]].path.name} and {ordered[doubled[0] + 1].path.name}"
         raise GeometryError(
-            f"duplicate slices: {len(doubled)} files are copies of others or have the same "
-            f"position ({names})"
+            f"duplicate slices: {len(ordered)} slices at {len(ordered) - len(doubled)} positions "
+            f"({names} have the same position)"
         )
-    # All instances differ: equally many slices at each position point to time points, echoes or
-    # phases.
-    places = len(ordered) - len(doubled)
-    count = str(len(ordered) // places) if len(ordered) % places == 0 else "several"
-    raise GeometryError(
-        f"duplicate slices: {len(ordered)} slices at {places} positions ({names} have the same "
-        f"position); {count} time points, echoes or phases in one series?"
-    )
 
 
 def tolerance_mm(gap_mm: float) -> float:
@@ -205,22 +197,21 @@ def _check_corners(ordered: Sequence[Plane], affine: NDArray[np.float64]) -> Non
     """Check that the four corners of every slice, from its own header, are where the grid puts
     them.
     """
-    columns, rows = ordered[0].columns, ordered[0].rows
     allowed = tolerance_mm(float(np.linalg.norm(affine[:3, 2])))
-    for k, one in enumerate(ordered):
-        across, down = (
-            np.array(one.orientation[:3]) * one.spacing[1],
-            np.array(one.orientation[3:]) * one.spacing[0],
-        )
-        # The position of a corner by the slice's own header, compared with the grid.
-        for i, j in ((0, 0), (columns - 1, 0), (0, rows - 1), (columns - 1, rows - 1)):
-            distance = float(
-                np.linalg.norm(
-                    np.array(one.position) + i * across + j * down - (affine @ (i, j, k, 1))[:3]
-                )
+    position = np.array([one.position for one in ordered])
+    orientation = np.array([one.orientation for one in ordered])
+    spacing = np.array([one.spacing for one in ordered])
+    across, down = orientation[:, :3] * spacing[:, 1:], orientation[:, 3:] * spacing[:, :1]
+    far_i, far_j = ordered[0].columns - 1, ordered[0].rows - 1
+    k = np.arange(len(ordered))[:, None]
+    # The position of each corner by the header of its plane, compared with the grid.
+    for i, j in ((0, 0), (far_i, 0), (0, far_j), (far_i, far_j)):
+        stated = position + i * across + j * down
+        expected = affine[:3, 3] + i * affine[:3, 0] + j * affine[:3, 1] + k * affine[:3, 2]
+        distances = np.linalg.norm(stated - expected, axis=1)
+        worst = int(np.argmax(distances))
+        if distances[worst] > allowed:
+            raise GeometryError(
+                f"uneven positions: {ordered[worst].path.name} is {distances[worst]:.2f} mm from "
+                f"its place in an evenly spaced stack (allowed: {allowed:.2f} mm)"
             )
-            if distance > allowed:
-                raise GeometryError(
-                    f"uneven positions: {one.path.name} is {distance:.2f} mm from its place in an "
-                    f"evenly spaced stack (allowed: {allowed:.2f} mm)"
-                )

@@ -5,13 +5,12 @@ slices.
 from __future__ import annotations
 
 import struct
-from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from ...core.errors import FormatError, GeometryError
-from ..disk import HEAD_BYTES, natural_key, told
+from ..disk import HEAD_BYTES, told
 from . import archive
 from .elements import DEFLATED, VRS, Header
 from .marks import Marks, marks_of, number, numbers, text
@@ -87,9 +86,10 @@ class Series(SeriesFacts):
     """One volume of the files that share a SeriesInstanceUID, with its planes in natural order of
     their files.
 
-    ``part`` is the name of the volume if the series has several ("echo2"), else "". ``notes`` are
-    sentences about how it was read; ``set_aside`` are files of the series that are no part of any
-    volume, each with the reason; ``problem`` is why the planes are no volume, or "".
+    ``part`` is the name of the volume if the series has several ("echo2"), else "". Volumes of one
+    ``family`` repeat the same positions. ``notes`` are sentences about how it was read;
+    ``set_aside`` are files of the series that are no part of any volume, each with the reason;
+    ``problem`` is why the planes are no volume, or "".
     """
 
     files: tuple[Path, ...] = field(repr=False)
@@ -97,6 +97,7 @@ class Series(SeriesFacts):
     part: str = ""
     notes: tuple[str, ...] = ()
     set_aside: tuple[tuple[Path, str], ...] = ()
+    family: str = ""
     problem: str = ""
 
     @property
@@ -109,9 +110,19 @@ class Series(SeriesFacts):
         return PET_UNITS.get("".join(units), "a.u.") if self.modality == "PT" else "a.u."
 
     @property
+    def id(self) -> str:
+        """What chooses the volume in its folder: the UID, and the part if there are several."""
+        return f"{self.uid}/{self.part}" if self.part else self.uid
+
+    def is_chosen_by(self, name: str) -> bool:
+        """Whether ``name`` is the UID, or the UID and part, of the volume."""
+        return name in (self.uid, self.id)
+
+    @property
     def title(self) -> str:
-        """One line for a person: modality, number, description, number of files, UID."""
-        words = " ".join(word for word in (self.modality, self.number, self.description) if word)
+        """One line for a person: modality, number, description, part, number of files, UID."""
+        named = (self.modality, self.number, self.description, self.part)
+        words = " ".join(word for word in named if word)
         return (
             f"{words or 'series'} ({len(self.files)} "
             f"file{'s' if len(self.files) != 1 else ''}, {self.uid})"
@@ -250,16 +261,6 @@ def facts_of(dataset: Any) -> SeriesFacts:
         text(dataset, "StudyInstanceUID"),
         text(dataset, "ContrastBolusAgent"),
     )
-
-
-def series_of(members: Sequence[tuple[Plane, SeriesFacts]]) -> Series:
-    """Collect the planes of one series; the attributes of the series are those of its first
-    file.
-    """
-    # The files are sorted by name; their order in space is found in ``geometry``.
-    ordered = tuple(sorted((one for one, _ in members), key=lambda one: natural_key(one.path)))
-    files = tuple(dict.fromkeys(one.path for one in ordered))
-    return Series(**vars(members[0][1]), files=files, planes=ordered)
 
 
 def _vector(dataset: Any, name: str, count: int) -> tuple[float, ...]:

@@ -62,6 +62,8 @@ def read_series(series: Series, unit: str = "") -> Volume:
         "series": series.uid,
         "study": series.study,
         "description": series.description,
+        **({"part": series.part} if series.part else {}),
+        **({"notes": list(series.notes)} if series.notes else {}),
         "spacing_known": True,
         "place_known": True,
         **stated,
@@ -204,6 +206,14 @@ def _rescale(pixels: NDArray[Any], one: Plane, out: NDArray[Any]) -> None:
             out *= np.array(int(one.slope)).astype(out.dtype)
         if one.intercept:
             out += np.array(int(one.intercept)).astype(out.dtype)
+
+
+def same_values(one: Plane, other: Plane) -> bool:
+    """Whether two planes of one size have the same rescaled values."""
+    pair = np.empty((2, one.rows, one.columns))
+    for n, plane in enumerate((one, other)):
+        _fill(pair, plane.path, {n: plane})
+    return np.array_equal(*pair)
 
 
 def decoded(path: str, frames: Sequence[int]) -> apart.Found:
