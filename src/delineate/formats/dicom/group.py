@@ -315,40 +315,52 @@ def _plane_name(orientation: tuple[float, ...]) -> str:
 
 def _divided(part: _Part) -> list[_Part]:
     """Divide planes until no position repeats."""
-    planes = part.planes
-    places = _places(planes)
+    places = _places(part.planes)
     counts = Counter(places)
     most = max(counts.values())
     if most == 1:
-        return [part] if _is_even(planes) else _by_even_parts(part) or [part]
-    # An attribute whose every value is at every position tells whole volumes apart.
-    for mark in MARKS:
-        values = _by_value(mark, planes)
-        if len(values) > 1 and all(
-            {places[n] for n in members} == set(counts) for members in values.values()
-        ):
-            return [p for one in _named(part, mark, values) for p in _divided(one)]
-    # Volumes that are not complete, or overlap.
-    for mark in MARKS:
-        values = _by_value(mark, planes)
-        if all(len({places[n] for n in m}) == len(m) for m in values.values()):
-            found = _named(part, mark, values)
-            if len(values) == most or all(
-                len(one.planes) >= FEWEST and _is_even(one.planes) for one in found
-            ):
-                return found
-    return (
-        _by_order(part, places)
+        return [part] if _is_even(part.planes) else _by_even_parts(part) or [part]
+    whole = _by_whole_volumes(part, places)
+    if whole:
+        return [one for inner in whole for one in _divided(inner)]
+    found = (
+        _by_unequal_volumes(part, places, most)
+        or _by_order(part, places)
         or _by_number(part, places)
-        or [
-            replace(
-                part,
-                problem=f"{len(planes)} slices at {len(counts)} positions, up to {most} at one, "
-                "and no attribute (such as the echo, b-value, time or instance number) tells the "
-                f"volumes apart ({_repeated(planes, places)})",
-            )
-        ]
     )
+    problem = (
+        f"{len(places)} slices at {len(counts)} positions, up to {most} at one, and no attribute "
+        "(such as the echo, b-value, time or instance number) tells the volumes apart "
+        f"({_repeated(part.planes, places)})"
+    )
+    return found or [replace(part, problem=problem)]
+
+
+def _by_whole_volumes(part: _Part, places: Sequence[int]) -> list[_Part]:
+    """Parts by the first attribute whose every value is at every position."""
+    for mark in MARKS:
+        values = _by_value(mark, part.planes)
+        if len(values) > 1 and all(
+            {places[n] for n in members} == set(places) for members in values.values()
+        ):
+            return _named(part, mark, values)
+    return []
+
+
+def _by_unequal_volumes(part: _Part, places: Sequence[int], most: int) -> list[_Part]:
+    """Volumes that are not complete, or overlap: parts by the first attribute for each value of
+    which no position repeats.
+    """
+    for mark in MARKS:
+        values = _by_value(mark, part.planes)
+        if any(len({places[n] for n in members}) < len(members) for members in values.values()):
+            continue
+        found = _named(part, mark, values)
+        if len(values) == most or all(
+            len(one.planes) >= FEWEST and _is_even(one.planes) for one in found
+        ):
+            return found
+    return []
 
 
 def _repeated(planes: Sequence[Plane], places: Sequence[int]) -> str:
