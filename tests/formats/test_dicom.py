@@ -163,7 +163,7 @@ def test_several_series_are_listed_and_one_can_be_chosen(tmp_path, upright, numb
     write_series(tmp_path / "b", numbered + 1, upright, uid="1.2.4")
     with pytest.raises(
         FormatError,
-        match=r"2 series in one folder, choose one as FOLDER#SERIES_UID: .*1\.2\.3.*1\.2\.4",
+        match=r"(?s)2 series in one folder, choose one as FOLDER#SERIES_UID: .*1\.2\.3.*1\.2\.4",
     ):
         files.read(tmp_path)
     assert files.read(f"{tmp_path}#1.2.4").array.min() == -1023

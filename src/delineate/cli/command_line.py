@@ -390,7 +390,7 @@ def convert(
         say(f"written: {path}")
     for note in done.notes:
         say(f"note: {note}")
-    end_with([f"{title}: {reason}" for title, reason in done.refused])
+    end_with(done.failures)
 
 
 @app.command()

@@ -35,6 +35,13 @@ class ConversionReport:
     refused: tuple[tuple[str, str], ...] = ()
     notes: tuple[str, ...] = ()
 
+    @property
+    def failures(self) -> list[str]:
+        """The refused series, those with equal reasons together; empty if there are none."""
+        if len(self.refused) < 2:
+            return [f"{title}: {reason}" for title, reason in self.refused]
+        return [f"{len(self.refused)} series: {dicom.table(self.refused)}"]
+
 
 @reads_images
 def convert(
@@ -99,7 +106,7 @@ def _convert(
 ) -> ConversionReport:
     split_slices = options.split_slices
     write = _Writer(Path(output), options)
-    many = _many(input, output, options.series)
+    many, left_out = _many(input, output, options.series)
     to_files = split_slices is None and options.window is None
     several = len(many) > 1 or (bool(many) and to_files)
     if several and options.window is not None:
@@ -114,7 +121,8 @@ def _convert(
     )
     with _originals([input]).kept(path for name in names for path in write.existing(name)):
         if several:
-            return _convert_series(many, write, progress, str(input), options.unit)
+            report = _convert_series(many, write, progress, str(input), options.unit)
+            return replace(report, notes=(*report.notes, *left_out))
         place = files.place_of(input)
         is_array = place.is_file() and files.detect(place) in arrays.KINDS
         volume = files.read(
@@ -245,20 +253,17 @@ def _volumes_in(path: Path) -> Iterator[Path]:
     )
 
 
-def _many(source: str | Path, output: str | Path, series: str | None) -> list[dicom.Series]:
-    """The series of a DICOM folder that become files of a folder; empty if one volume becomes one
-    file.
+def _many(
+    source: str | Path, output: str | Path, series: str | None
+) -> tuple[list[dicom.Series], tuple[str, ...]]:
+    """The series of a DICOM folder that become files of a folder, and notes about damaged files
+    that may belong to any of them; empty if one volume becomes one file.
     """
     if series or "." in Path(output).name or not files.is_folder(source):
-        return []
+        return [], ()
     found, others = dicom.find(source)
-    damaged = [path for path, what in others if what == dicom.DAMAGED]
-    if damaged:
-        raise FormatError(
-            "a damaged or truncated DICOM file, which may be a slice of any series here",
-            path=damaged[0],
-        )
-    return found
+    damaged = [(path, what) for path, what in others if what.startswith(dicom.DAMAGED)]
+    return found, tuple(f"{path} is left out: {what}" for path, what in damaged)
 
 
 @dataclass(frozen=True)
@@ -418,8 +423,9 @@ def _convert_series(
             continue
         written += write(volume, _name(one, many))
     if not written:
-        reasons = "; ".join(f"{title}: {reason}" for title, reason in refused)
-        raise FormatError(f"none of {len(many)} series can be converted: {reasons}", path=source)
+        raise FormatError(
+            f"none of {len(many)} series can be converted: {dicom.table(refused)}", path=source
+        )
     return ConversionReport(tuple(written), tuple(refused))
 
 

@@ -1,13 +1,15 @@
 """DICOM: reading series of single-frame CT, MR and PET slices, writing segmentations.
 
+elements.py  the elements of a header               archive.py members of zip and tar archives
 headers.py   one file's planes as plain data        find.py    series in folders; choosing one
+damage.py    the series that damaged files cost     pixels.py  pixels that are not compressed
 geometry.py  positions of a series' slices          values.py  their voxels
 rtstruct.py  contours of structure sets as voxels
 references.py  the series that a segmentation or structure set belongs to
 seg/         segmentations: written from label volumes, and read as such
 """
 
-from .find import choose, find, find_series, problem_of
+from .find import choose, find, find_series, problem_of, table
 from .geometry import layout, tolerance_mm
 from .headers import DAMAGED, Plane, Series, is_dicom, is_image
 from .references import References, kind_of, references, series_of_label
@@ -32,5 +34,6 @@ __all__ = [
     "read_series",
     "references",
     "series_of_label",
+    "table",
     "tolerance_mm",
 ]

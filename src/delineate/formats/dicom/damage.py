@@ -53,7 +53,9 @@ def charge(
         files = tuple(file.path for file in lost[uid])
         facts = next(file.facts for file in lost[uid] if file.facts)
         problem = _sentence(lost[uid], 0)
-        charged.append(Series(**vars(facts), files=files, planes=(), problem=problem))
+        charged.append(
+            Series(**vars(facts), files=files, planes=(), problem=problem, is_damaged=True)
+        )
     return charged, unknown
 
 
@@ -64,7 +66,7 @@ def _noted(one: Series, lost: Sequence[DamagedFile], unknown: Sequence[DamagedFi
     if near:
         notes += (f"{named(near)}; its series is unknown and may be this one",)
     problem = _sentence(lost, len(one.files)) if lost else one.problem
-    return replace(one, notes=notes, problem=problem)
+    return replace(one, notes=notes, problem=problem, is_damaged=bool(lost))
 
 
 def _sentence(lost: Sequence[DamagedFile], sound: int) -> str:

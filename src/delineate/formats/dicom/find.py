@@ -23,6 +23,7 @@ from .headers import (
     read_header,
 )
 
+MOST_LISTED = 50  # titles below one reason
 NO_SIZE = "an image without Rows and Columns"
 NESTED = "an archive inside an archive, which is not opened"
 
@@ -169,7 +170,7 @@ def _stacks(series: Sequence[Series]) -> list[Series]:
         return one.uid, one.patient_id, one.planes[0].marks.frame_of_reference
 
     stacks = {key(s) for s in series if len(s.planes) >= FEWEST}
-    return [s for s in series if len(s.planes) > 1 or key(s) not in stacks]
+    return [s for s in series if len(s.planes) != 1 or key(s) not in stacks]
 
 
 def problem_of(series: Series) -> str:
@@ -182,16 +183,34 @@ def problem_of(series: Series) -> str:
 
 
 def _listed(series: Iterable[Series]) -> str:
-    """List series in one line, with the reason for each that is refused."""
-    return (
-        "; ".join(
-            s.title
-            + (f" as {s.id}" if s.part else "")
-            + (f" - refused: {why}" if (why := problem_of(s)) else "")
-            for s in series
-        )
-        or "none"
-    )
+    """The series as a table, with the reason for each that is refused."""
+    return table((s.title + (f" as {s.id}" if s.part else ""), problem_of(s)) for s in series)
+
+
+def table(rows: Iterable[tuple[str, str]]) -> str:
+    """Series (title, reason of its refusal or "") one a line, those with equal reasons together
+    under their number; "none" without rows.
+
+    >>> print(table([("CT 1", ""), ("MR 2", "no position"), ("MR 3", "no position")]))
+    <BLANKLINE>
+      CT 1
+      2 refused: no position
+        MR 2
+        MR 3
+    """
+    titles: dict[str, list[str]] = {}
+    for title, reason in rows:
+        titles.setdefault(reason, []).append(title)
+    lines = titles.pop("", [])
+    for reason, several in titles.items():
+        if len(several) == 1:
+            lines.append(f"{several[0]} - refused: {reason}")
+            continue
+        shown = several[:MOST_LISTED]
+        more = [f"and {len(several) - len(shown)} more"] if len(several) > len(shown) else []
+        lines.append(f"{len(several)} refused: {reason}")
+        lines += [f"  {title}" for title in (*shown, *more)]
+    return "".join(f"\n  {line}" for line in lines) or "none"
 
 
 def _files(place: Path, recursive: bool) -> Iterator[Path]:

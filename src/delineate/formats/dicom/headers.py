@@ -89,7 +89,7 @@ class Series(SeriesFacts):
     ``part`` is the name of the volume if the series has several ("echo2"), else "". Volumes of one
     ``family`` repeat the same positions. ``notes`` are sentences about how it was read;
     ``set_aside`` are files of the series that are no part of any volume, each with the reason;
-    ``problem`` is why the planes are no volume, or "".
+    ``problem`` is why the planes are no volume, or ""; ``is_damaged`` if files were lost.
     """
 
     files: tuple[Path, ...] = field(repr=False)
@@ -99,6 +99,7 @@ class Series(SeriesFacts):
     set_aside: tuple[tuple[Path, str], ...] = ()
     family: str = ""
     problem: str = ""
+    is_damaged: bool = False
 
     @property
     def unit(self) -> str:

@@ -79,28 +79,42 @@ def _series(draft: Draft, folder: Path, name: str) -> None:
     if not found:
         kinds = ", ".join(sorted({what for _, what in others})) or "no DICOM image"
         draft.problem(name, "refused", f"no series can be read in {folder} (found: {kinds})")
-    # A series that cannot be read is an error only if it leaves the folder without a case.
-    usable = [s for s in found if not dicom.problem_of(s)]
-    for series in found:
-        if series not in usable:
-            draft.problem(
-                name,
-                "refused",
-                f"series {series.title} cannot be read: {dicom.problem_of(series)}",
-                "warning" if usable else "error",
-            )
+    for path, what in others:
+        if what.startswith(dicom.DAMAGED):
+            draft.note("skipped", f"{path} is left out: {what}", path=str(path))
+    judged = [(one, dicom.problem_of(one)) for one in found]
+    usable = [one for one, problem in judged if not problem]
+    _refused([(one, problem) for one, problem in judged if problem], draft, name, bool(usable))
     # The series number makes the id unique, or its position if there is no number.
     for n, series in enumerate(usable):
         case = name if len(usable) == 1 else f"{name}_{series.number or n + 1}"
         case = case if case not in {c.id for c in draft.cases} else f"{case}_{n + 1}"
         # A folder with a single series needs no series id to be read.
-        uid = "" if len(found) == 1 else series.uid
+        uid = "" if len(found) == 1 else series.id
         draft.cases.append(
             Case(case, series.patient_id, (Source(os.path.abspath(folder), series=uid),))
         )
         draft.modality = (
             series.modality if series.modality in ("CT", "MR", "PT") else draft.modality
         )
+
+
+def _refused(
+    refused: Sequence[tuple[dicom.Series, str]], draft: Draft, name: str, has_usable: bool
+) -> None:
+    """Report series that cannot be read. A damaged one is an error by itself; others are only if
+    they leave the folder without a case, as localisers and reports share it with scans.
+    """
+    left = []
+    for one, problem in refused:
+        if one.is_damaged and has_usable:
+            message = f"series {one.title} cannot be read: {problem}"
+            draft.problem(f"{name}_{one.number or one.uid}", "refused", message)
+        else:
+            left.append((one.title, problem))
+    if left:
+        message = f"{len(left)} series cannot be read: {dicom.table(left)}"
+        draft.problem(name, "refused", message, "warning" if has_usable else "error")
 
 
 def entries_of(tree: Tree, folder: Path | None, known: Iterable[str] = ()) -> dict[str, list[Path]]:
