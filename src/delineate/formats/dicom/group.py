@@ -458,7 +458,7 @@ def _by_even_parts(part: _Part) -> list[_Part]:
             continue
         found = _named(part, mark, values)
         if all(_is_even(one.planes) for one in found):
-            note = f"{len(found)} stacks are told apart by their gaps"
+            note = f"{len(found)} stacks are distinguished by their gaps"
             return [replace(one, notes=(*one.notes, note)) for one in found]
     return []
 
