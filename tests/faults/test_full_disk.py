@@ -1,0 +1,31 @@
+"""A disk that is full, broken or forbidden at some operation, and files that may not grow: one
+sentence that names file and reason, nothing partial, and the command given again ends well. Every
+operation is in ``benchmarks/faults/full_disk.py``.
+"""
+
+from __future__ import annotations
+
+import shutil
+
+import full_disk
+import pytest
+import small
+
+
+def test_an_evaluation_ends_well_on_a_bad_disk(finished):
+    shutil.rmtree(finished / "scores")
+    tried, faults = full_disk.judge(finished, "evaluate", every=1000, first=9)
+    assert not faults and tried == 6
+
+
+@pytest.mark.rounds
+@pytest.mark.parametrize("command", list(small.COMMANDS))
+def test_each_command_ends_well_on_a_bad_disk(tmp_path, command):
+    folder = tmp_path / "work"
+    small.write_inputs(folder)
+    for name in small.COMMANDS:
+        if name == command:
+            break
+        small.COMMANDS[name](folder, lambda text: None)
+    tried, faults = full_disk.judge(folder, command, every=30 if command == "train" else 4)
+    assert not faults and tried > 10
