@@ -194,7 +194,7 @@ FAULTS = (
     TrainingFault("a mask with fractions", _image(lambda a: a * 0.37, "labels")),
     TrainingFault(
         "a mask of another shape and place",
-        lambda f: scan(f / "labels" / f"{BAD}.nii.gz", mask()[:5, :5, :5], FAR),
+        lambda f: scan(f / "labels" / f"{BAD}.nii.gz", mask()[4:9, 5:10, 3:8], FAR),
     ),
     TrainingFault("an image that is missing", _remove("images")),
     TrainingFault("a mask that is missing", _remove("labels"), outcome=WARNED),
