@@ -21,10 +21,12 @@ from ..core.manifest import Source
 from ..core.outputs import Originals
 from ..core.progress import Progress, silent
 from ..core.volume import Volume
-from ..formats import arrays, dicom, files, raster
+from ..formats import arrays, dicom, files, label_files, raster
 from ..formats.slices.pixels import Scale
 from ..preprocessing.parts import merged, split
 from .options import ConvertOptions, reads_images
+
+ROUNDING_MM = 1e-3
 
 
 @dataclass(frozen=True)
@@ -104,6 +106,9 @@ def _refuse_unfit(inputs: Sequence[str | Path], options: ConvertOptions, is_png:
 def _convert(
     input: str | Path, output: str | Path, options: ConvertOptions, progress: Progress
 ) -> ConversionReport:
+    place = files.place_of(input)
+    if labels := label_files.dicom_labels_in(place):
+        return _convert_labels(labels, _Writer(Path(output), options))
     split_slices = options.split_slices
     write = _Writer(Path(output), options)
     many, left_out = _many(input, output, options.series)
@@ -123,7 +128,6 @@ def _convert(
         if several:
             report = _convert_series(many, write, progress, str(input), options.unit)
             return replace(report, notes=(*report.notes, *left_out))
-        place = files.place_of(input)
         is_array = place.is_file() and files.detect(place) in arrays.KINDS
         volume = files.read(
             Source(
@@ -138,6 +142,26 @@ def _convert(
             write = replace(write, options=replace(options, axes=None))
         notes = (*_notes(volume, options.axes), *_unplaced(volume, Path(output)))
         return ConversionReport(tuple(write(volume, names[0])), notes=notes)
+
+
+def _convert_labels(path: Path, write: _Writer) -> ConversionReport:
+    """Write the labels of a DICOM object: as one file, or as a folder with a mask for each
+    structure.
+    """
+    options = write.options
+    source = Source(
+        str(path),
+        like=str(options.like or label_files.series_near(path)),
+        item=options.segment or "",
+        register_by="position" if options.register_by == "position" else "frame",
+    )
+    threshold = None if options.shares else options.threshold
+    volume = label_files.read_label_file(source, threshold=threshold)
+    parts = label_files.masks_of(volume) if write.is_folder else {"": label_files.as_codes(volume)}
+    targets = [target for name in parts for target in write.existing(name)]
+    with _originals([path, *([options.like] if options.like else [])]).kept(targets):
+        written = [target for name, part in parts.items() for target in write(part, name)]
+    return ConversionReport(tuple(written), notes=tuple(volume.meta.get("notes", ())))
 
 
 def _unplaced(volume: Volume, output: Path) -> tuple[str, ...]:
@@ -199,7 +223,8 @@ def _merge(inputs: Sequence[str | Path], target: Path, overwrite: bool) -> Conve
 
 def _holds(target: Path, whole: Volume) -> bool:
     """Whether the file is this volume: an earlier result of the same parts."""
-    if files.read_grid(target) != whole.grid:
+    # Formats store positions with fewer digits.
+    if not files.read_grid(target).matches(whole.grid, ROUNDING_MM):
         return False
     return np.array_equal(files.read(target).array, whole.array)
 
@@ -285,8 +310,12 @@ class _Writer:
             volume = _windowed(volume, self.options.window, self.options.bits)
         target = self.output / f"{name}.nii.gz" if name else self.output
         _refuse_existing(target, self.options.overwrite, volume)
-        files.write(volume, target)
+        files.write(volume, target, labels=label_files.labels_of(volume))
         return sorted(target.glob("slice_*.png")) if target.is_dir() else [target]
+
+    @property
+    def is_folder(self) -> bool:
+        return "." not in self.output.name
 
     def existing(self, name: str) -> list[Path]:
         """Existing files that writing the volume ``name`` may replace, known before anything is

@@ -593,6 +593,26 @@ class ConvertOptions(ReadingOptions):
         parse=parsing.parse_window,
     )
     bits: int = option(16, "8 or 16: of a pixel, with --window.")
+    like: AnyPath | None = option(
+        None,
+        "Of DICOM segmentations and structure sets: the image on whose grid the labels are put; by "
+        "default the series that they belong to, if it is in their folder or those above.",
+    )
+    register_by: str = option(
+        "frame",
+        "frame: DICOM labels must have the frame of reference of the image; position: labels of "
+        "another one are put where their positions say.",
+        choices=lambda: ("frame", "position"),
+    )
+    segment: str | None = option(
+        None, "Number, name or code (SCT:10200004) of the only segment of a DICOM SEG to convert."
+    )
+    threshold: float = option(
+        0.5, "Of fractional DICOM SEG: share of the maximum from which a voxel is inside."
+    )
+    shares: bool = option(
+        False, "Of fractional DICOM SEG: keep the shares, one channel for each segment.", "--shares"
+    )
     overwrite: bool = option(
         False,
         "Replace an existing file, unless it is an input; an earlier result of the same conversion "

@@ -21,10 +21,10 @@ from ..core.errors import InputError, LabelError
 from ..core.inputs import read_json_if_any, read_yaml
 from ..core.labels import LabelSet
 from ..core.terms import contradictions, names_structure, values_by_identity
-from ..formats.label_files import names_in
+from ..formats.label_files import names_in, overlap_in
 from .pairing import Pairing
 
-NAMING = (".nii", ".nii.gz", ".nrrd")  # files that may state names
+NAMING = (".nii", ".nii.gz", ".nrrd", ".dcm")  # files that may state names
 FEW = 5  # masks of a folder whose headers are read for names
 _SUFFIXES = (".csv", ".tsv", ".yaml", ".yml", ".json")
 _MASK_FOLDER = re.compile(
@@ -188,14 +188,16 @@ def recorded_flags(
 def _names_within(place: Path) -> tuple[LabelSet, Path] | None:
     """The names in the headers of the masks; None if the first has none or others differ."""
     inside = sorted(place.iterdir()) if place.is_dir() else [place]
-    masks = [path for path in inside if path.name.lower().endswith(NAMING)]
+    masks = [p for p in inside if p == place or p.name.lower().endswith(NAMING)]
     stated: list[tuple[dict[int, str], Path]] = []
     for path in masks[:: max(1, len(masks) // FEW)]:
         with contextlib.suppress(InputError):  # reported where its voxels are read
             stated.append((names_in(path), path))
     if not stated or not stated[0][0] or any(names != stated[0][0] for names, _ in stated):
         return None
-    return LabelSet.from_names(stated[0][0]), stated[0][1]
+    names, path = stated[0]
+    overlapping = len(names) > 1 and any(overlap_in(one) for _, one in stated)
+    return LabelSet.from_names(names, overlapping), path
 
 
 def _files_with_names(place: Path) -> Iterator[Path]:

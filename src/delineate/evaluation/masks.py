@@ -10,19 +10,20 @@ both masks. Notes report each. The module counts nothing and writes nothing.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..core.errors import GeometryError, LabelError
-from ..core.grid import GRID_TOLERANCE_MM
+from ..core.grid import GRID_TOLERANCE_MM, Grid
 from ..core.labels import IGNORED, LabelMapping, as_whole_numbers, marked
 from ..core.manifest import Source
 from ..core.volume import Volume
-from ..formats.label_files import read_label_file, without_alpha
+from ..formats.label_files import dicom_labels_in, read_label_file, without_alpha
 from ..metrics import overlap
 from .overlapping import prediction_codes, truth_codes
 from .pairing import Pair
@@ -82,7 +83,8 @@ def read_masks(item: Pair, values: Collection[int] | None) -> Masks:
         # The same voxels, with axes in another order or direction.
         prediction = prediction.on_grid(truth.grid) or prediction
     _check_grids(prediction, truth)
-    p, t, notes = _one_channel(prediction), _one_channel(truth), list[str]()
+    p, t = _one_channel(prediction), _one_channel(truth)
+    notes = [note for mask in (prediction, truth) for note in mask.meta.get("notes", ())]
     if item.renumber is not None:
         p = _renumbered(p, item.renumber, prediction.source)
     # Ignored voxels belong to no structure on either side.
@@ -135,37 +137,68 @@ def digest(array: NDArray[Any]) -> str:
     return found.hexdigest()
 
 
-def _read(item: Pair) -> tuple[Volume, Volume]:
-    """Prediction and truth; a cohort's truth with its label mapping applied."""
-    prediction = _volume(item.prediction)
-    if item.cohort is not None:
-        from ..cohorts.reading import read_label
-
-        return prediction, read_label(item.cohort.cases[0], item.cohort)
-    assert item.truth is not None  # a pair has a truth or a cohort
-    return prediction, _volume(item.truth)
+def _volume(mask: Source | Volume, grid: Grid | None = None) -> Volume:
+    return mask if isinstance(mask, Volume) else read_label_file(mask, grid=grid)
 
 
-def _read_codes(item: Pair) -> tuple[Volume, Volume]:
-    """Prediction and truth as codes of structures that overlap; ignored voxels are ``IGNORED``."""
-    assert item.structures is not None
-    prediction = prediction_codes(item.prediction, item.structures, item.cohort)
+def _read(
+    item: Pair, read: Callable[[Source | Volume, Grid | None], Volume] = _volume
+) -> tuple[Volume, Volume]:
+    """Prediction and truth; a cohort's truth with its label mapping applied.
+
+    DICOM labels are put on the grid of the other mask. A segmentation lacks the slices without a
+    voxel, so two of them are put on a grid that holds both.
+    """
     if item.cohort is not None:
         from ..cohorts.reading import read_label
 
         truth = read_label(item.cohort.cases[0], item.cohort)
-        return prediction, truth_codes(truth, item.cohort.labels, item.structures)
+        return read(item.prediction, truth.grid), truth
     assert item.truth is not None  # a pair has a truth or a cohort
-    if not item.ignore:
-        return prediction, prediction_codes(item.truth, item.structures)
-    raw = _volume(item.truth)
-    ignored = LabelMapping(ignore=item.ignore).ignored_in(raw.array)
-    known = prediction_codes(raw.with_array(np.where(ignored, 0, raw.array)), item.structures)
-    return prediction, known.with_array(marked(known.array, ignored), "label")
+    if not _is_dicom(item.truth):
+        truth = read(item.truth, None)
+        return read(item.prediction, truth.grid), truth
+    prediction = read(item.prediction, None)
+    if not _is_dicom(item.prediction):
+        return prediction, read(item.truth, prediction.grid)
+    return _on_one_grid(prediction, read(item.truth, None))
 
 
-def _volume(mask: Source | Volume) -> Volume:
-    return mask if isinstance(mask, Volume) else read_label_file(mask)
+def _is_dicom(mask: Source | Volume) -> bool:
+    """Whether these are labels of a DICOM object whose image is not known."""
+    if isinstance(mask, Volume) or mask.like:
+        return False
+    return dicom_labels_in(Path(mask.path)) is not None
+
+
+def _on_one_grid(one: Volume, other: Volume) -> tuple[Volume, Volume]:
+    """Both volumes on a grid that holds both, if there is one; else as they are."""
+    grid = other.grid
+    own = one.reorient(grid.codes).grid
+    start = np.rint(grid.to_index(own.to_mm((0, 0, 0)))).astype(int)
+    stop = np.maximum(start + own.shape, grid.shape)
+    whole = grid.crop(np.minimum(start, 0).tolist(), stop.tolist())
+    first, second = one.on_grid(whole), other.on_grid(whole)
+    return (one, other) if first is None or second is None else (first, second)
+
+
+def _read_codes(item: Pair) -> tuple[Volume, Volume]:
+    """Prediction and truth as codes of structures that overlap; ignored voxels are ``IGNORED``."""
+    structures = item.structures
+    assert structures is not None
+
+    def codes(mask: Source | Volume, grid: Grid | None = None) -> Volume:
+        if not item.ignore or mask is item.prediction:
+            return prediction_codes(mask, structures, item.cohort, grid)
+        raw = _volume(mask, grid)
+        ignored = LabelMapping(ignore=item.ignore).ignored_in(raw.array)
+        known = prediction_codes(raw.with_array(np.where(ignored, 0, raw.array)), structures)
+        return known.with_array(marked(known.array, ignored), "label")
+
+    prediction, truth = _read(item, codes)
+    if item.cohort is not None:
+        truth = truth_codes(truth, item.cohort.labels, structures)
+    return prediction, truth
 
 
 def _check_grids(prediction: Volume, truth: Volume) -> None:

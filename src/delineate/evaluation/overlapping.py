@@ -17,12 +17,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..core.errors import GeometryError, LabelError
+from ..core.grid import Grid
 from ..core.labels import IGNORED, LabelSet, as_whole_numbers, marked
 from ..core.manifest import Manifest, Source
 from ..core.terms import structure_of
 from ..core.volume import Volume
 from ..formats.files import stem
-from ..formats.label_files import read_label_file
+from ..formats.label_files import dicom_labels_in, read_label_file
 from ..metrics import overlap
 from ..metrics.by_slice import SliceCounts, count_slices
 from ..metrics.overlap import Counts, Floats
@@ -37,23 +38,32 @@ def may_overlap(labels: LabelSet | None) -> bool:
 
 
 def prediction_codes(
-    mask: Source | Volume, structures: LabelSet, cohort: Manifest | None = None
+    mask: Source | Volume,
+    structures: LabelSet,
+    cohort: Manifest | None = None,
+    grid: Grid | None = None,
 ) -> Volume:
     """The codes (I, J, K) of a mask for ``structures``, which overlap.
 
     Args:
         mask: in one of the forms above.
         cohort: of the truth; its mapping also applies to a label map.
+        grid: see ``read_label_file``.
 
     Raises:
         LabelError: the mask does not say which structure is where.
         GeometryError: the files of a folder have different grids.
         InputError, FormatError: a file cannot be read.
     """
-    if isinstance(mask, Source) and Path(mask.path).is_dir() and not mask.like:
+    if isinstance(mask, Source) and not mask.like and _holds_masks(Path(mask.path)):
         return _of_folder(Path(mask.path), structures)
-    volume = mask if isinstance(mask, Volume) else read_label_file(mask)
+    volume = mask if isinstance(mask, Volume) else read_label_file(mask, grid=grid)
     return volume.with_array(_of_volume(volume, structures, cohort), "label")
+
+
+def _holds_masks(path: Path) -> bool:
+    """Whether this is a folder of masks, and not of one DICOM object."""
+    return path.is_dir() and dicom_labels_in(path) is None
 
 
 def _of_folder(folder: Path, structures: LabelSet) -> Volume:

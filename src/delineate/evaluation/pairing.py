@@ -21,6 +21,7 @@ from ..core.manifest import Case, Manifest, Source
 from ..core.volume import Volume
 from ..formats.files import natural_key, stem
 
+SEG_ENDING = ".seg.dcm"  # that ``predict`` writes next to its masks
 GEOMETRY_FOLDER = "DICOM_anon"  # CHAOS stores the series here, next to the folder of PNG masks
 _ENDING = re.compile(
     r"(?i)([_-](0000|seg|segmentation|mask|labels?|pred|prediction|gt|truth|ground))+$"
@@ -187,9 +188,11 @@ def images_in(path: Path) -> list[Path]:
 
 def masks_in(path: Path) -> list[Path]:
     """``images_in``, and the folders of cases whose structures overlap, one file each, that the
-    ``predictions.json`` next to them lists.
+    ``predictions.json`` next to them lists. A DICOM SEG next to a mask of its case is left out.
     """
     found = images_in(path)
+    others = {stem(p) for p in found if not p.name.lower().endswith(SEG_ENDING)}
+    found = [p for p in found if stem(p) not in others or not p.name.lower().endswith(SEG_ENDING)]
     record = read_json_if_any(path / "predictions.json") if path.is_dir() else None
     cases = record.get("cases", {}) if isinstance(record, dict) else {}
     folders = [path / name for name, entry in cases.items() if "files" in entry]

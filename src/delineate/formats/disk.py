@@ -38,6 +38,7 @@ log = logging.getLogger(__name__)
 UNCLEAR = (LookupError, TypeError, AttributeError, ArithmeticError, AssertionError, struct.error)
 LABELS_KEY = "delineate_labels"  # of the JSON in a field for text
 
+_UNFIT = re.compile(r"[^\w .+()-]")  # characters that a file name may not have on some system
 GZIP_MAGIC = b"\x1f\x8b"
 HEAD_BYTES = 4096  # enough to recognise the format and to hold a fixed-size header
 # Bytes that may follow the last voxel: padding, but not more slices.
@@ -56,6 +57,7 @@ ENDINGS = (
     ".pgm.gz",
     ".pbm.gz",
     ".seg.nrrd",
+    ".seg.dcm",
     ".nii",
     ".img",
     ".hdr",
@@ -342,6 +344,19 @@ def is_348(head: bytes) -> bool:
         struct.unpack("<i", head[:4])[0],
         struct.unpack(">i", head[:4])[0],
     )
+
+
+def stems_of(labels: LabelSet) -> list[str]:
+    """Names of files for the structures, one each.
+
+    >>> stems_of(LabelSet.from_names({1: "GTV/primary", 2: "GTV:primary", 3: "lung"}))
+    ['GTV_primary (1)', 'GTV_primary (2)', 'lung (3)']
+    """
+    stems = [_UNFIT.sub("_", name) for name in labels.names]
+    # Two names may differ only in a character that files cannot have, or in case.
+    if len({stem.casefold() for stem in stems}) < len(stems):
+        stems = [f"{stem} ({value})" for stem, value in zip(stems, labels.values, strict=True)]
+    return stems
 
 
 def smallest_labels(volume: Volume) -> NDArray[Any]:

@@ -583,6 +583,9 @@ def describe(path: str | Path) -> dict[str, Any]:
         return in_child("files:sent_description", source)[0]
     if where.is_dir():
         return _describe_folder(where)
+    if dicom.kind_of(where) == "SEG":
+        facts = seg.describe(where) | _facts(seg.read_grid(where)) | {"unit": "label"}
+        return {"path": str(path), **facts}
     # A folder was handled above; this is a single file, or FOLDER#SERIES_UID.
     if source.series or _known(where) in ("DICOM", ARCHIVE):
         return _describe_dicom(Path(source.path), source.series)

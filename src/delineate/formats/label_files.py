@@ -18,13 +18,15 @@ from typing import Any
 
 import numpy as np
 
-from ..core.errors import LabelError
+from ..core.errors import FormatError, LabelError
 from ..core.grid import Grid
 from ..core.inputs import reading_at_most
+from ..core.labels import LabelSet
 from ..core.manifest import Source
 from ..core.volume import Volume
 from . import apart, arrays, dicom, files, nifti, outlines, raster, transfer
 from .dicom import seg
+from .disk import stems_of
 from .raster import ALPHA, COLOURS
 
 _KEY = re.compile(r"^Segment(\d+)_(Name|LabelValue|Layer)$")
@@ -39,11 +41,19 @@ class Segment:
     layer: int
 
 
-def read_label_file(path: str | Path | Source, *, by_index: bool = True) -> Volume:
+def read_label_file(
+    path: str | Path | Source,
+    *,
+    by_index: bool = True,
+    grid: Grid | None = None,
+    threshold: float | None = seg.HALF,
+) -> Volume:
     """Read label values (I, J, K), or colours or channels (C, I, J, K), before any mapping.
 
     Args:
         by_index: False reads the colours of a palette instead of its indices.
+        grid: on which DICOM labels are put if ``source.like`` does not name an image.
+        threshold: of fractional segmentations, see ``seg.read_seg``.
 
     Raises:
         FormatError, GeometryError: see ``files.read``.
@@ -51,9 +61,11 @@ def read_label_file(path: str | Path | Source, *, by_index: bool = True) -> Volu
     """
     source = path if isinstance(path, Source) else Source(str(path))
     if files.is_for_child(source):
-        return transfer.to_volume(files.in_child("label_files:sent_labels", source, by_index))
+        plain = None if grid is None else grid.to_json()
+        arguments = (source, by_index, plain, threshold)
+        return transfer.to_volume(files.in_child("label_files:sent_labels", *arguments))
     if found := dicom_labels_in(Path(source.path)):
-        return _of_dicom(found, source)
+        return _of_dicom(found, source, grid, threshold)
     if outlines.may_hold(Path(source.path)):
         return _drawn(source)
     volume = _opaque(files.read(source, by_index=by_index))
@@ -71,20 +83,78 @@ def dicom_labels_in(path: Path) -> Path | None:
     return path if dicom.kind_of(path) else None
 
 
-def _of_dicom(path: Path, source: Source) -> Volume:
-    """The labels of a DICOM object on the grid of ``source.like``. Without that, contours are drawn
-    on the series that they belong to, and a segmentation keeps the grid of its frames.
+def _of_dicom(path: Path, source: Source, grid: Grid | None, threshold: float | None) -> Volume:
+    """The labels of a DICOM object on the grid of ``source.like``, else on ``grid``. Without both,
+    contours are drawn on the series that they belong to, and a segmentation keeps the grid of its
+    frames.
     """
-    contours = dicom.kind_of(path) == "RTSTRUCT"
-    if not contours and not source.like:
-        return seg.read_seg(path, only=source.item)
-    grid, frame, meta = _image_of(path, source.like)
+    contours, frame, meta = dicom.kind_of(path) == "RTSTRUCT", "", dict[str, str]()
+    if source.like or (contours and grid is None):
+        grid, frame, meta = _image_of(path, source.like)
     frame = "" if source.register_by == "position" else frame
     if contours:
+        assert grid is not None
         volume = dicom.read_rtstruct(path, grid, frame_of_reference=frame)
     else:
-        volume = seg.read_seg(path, grid, frame_of_reference=frame, only=source.item)
+        options: dict[str, Any] = {"threshold": threshold, "only": source.item}
+        volume = seg.read_seg(path, grid, frame_of_reference=frame, **options)
     return replace(volume, meta=volume.meta | meta)
+
+
+def labels_of(volume: Volume) -> LabelSet | None:
+    """The structures of labels that a DICOM object states, or of its codes (``as_codes``); None for
+    any other volume.
+    """
+    if volume.unit != "label" or not volume.meta.get("names"):
+        return None
+    overlapping = volume.meta.get("overlapping", volume.channels > 1)
+    stated = volume.meta.get("labels")
+    if stated is None:
+        return LabelSet.from_names(volume.meta["names"], overlapping)
+    return LabelSet.from_json(stated, overlapping)
+
+
+def as_codes(volume: Volume) -> Volume:
+    """The labels of a DICOM object as one map (I, J, K): of structures that overlap, their codes.
+
+    Raises:
+        LabelError: more structures overlap than codes can hold.
+    """
+    if volume.unit != "label" or volume.array.ndim == 3:
+        return volume
+    labels = labels_of(volume)
+    assert labels is not None
+    codes = np.zeros(volume.grid.shape, labels.dtype)
+    for value, mask in zip(labels.values, volume.array, strict=True):
+        labels.add(codes, mask > 0, value)
+    return replace(volume.with_array(codes), meta=volume.meta | {"overlapping": True})
+
+
+def masks_of(volume: Volume) -> dict[str, Volume]:
+    """The mask of each structure of a DICOM object by the stem of a file for it; shares of a
+    fractional segmentation likewise.
+    """
+    labels = labels_of(volume.with_unit("label"))
+    assert labels is not None
+    masks = {}
+    for n, (stem, label) in enumerate(zip(stems_of(labels), labels, strict=True)):
+        layered = volume.array.ndim == 4
+        array = volume.array[n] if layered else (volume.array == label.value).astype(np.uint8)
+        only = replace(label, value=1)
+        meta = {"names": {1: label.name}, "labels": LabelSet((only,)).to_json()}
+        masks[stem] = replace(volume, array=array, meta=volume.meta | meta)
+    return masks
+
+
+def series_near(path: Path) -> str:
+    """The series that a DICOM object belongs to, as FOLDER#SERIES_UID; "" if it is not in the
+    folder of the object or those above.
+    """
+    try:
+        series = dicom.series_of_label(path)
+    except FormatError:
+        return ""
+    return f"{series.files[0].parent}#{series.uid}"
 
 
 def _image_of(path: Path, like: str) -> tuple[Grid, str, dict[str, str]]:
@@ -142,16 +212,29 @@ def names_in(path: str | Path) -> dict[int, str]:
     return nifti.read_names(path) if kind in nifti.KINDS else {}
 
 
-def sent_labels(source: dict[str, Any], limit: int | None, by_index: bool) -> apart.Found:
+def sent_labels(
+    source: dict[str, Any],
+    limit: int | None,
+    by_index: bool,
+    grid: dict[str, Any] | None,
+    threshold: float | None,
+) -> apart.Found:
     """``read_label_file`` for ``apart.call``."""
+    options: dict[str, Any] = {"by_index": by_index, "threshold": threshold}
+    options["grid"] = None if grid is None else Grid.from_json(grid)
     with reading_at_most(limit):
-        return transfer.from_volume(read_label_file(Source.from_json(source), by_index=by_index))
+        return transfer.from_volume(read_label_file(Source.from_json(source), **options))
 
 
 def sent_names(source: dict[str, Any], limit: int | None) -> apart.Found:
     """``names_in`` for ``apart.call``."""
     with reading_at_most(limit):
         return {str(value): name for value, name in names_in(source["path"]).items()}, ()
+
+
+def overlap_in(path: Path) -> bool:
+    """Whether segments of a DICOM segmentation overlap; False for any other file."""
+    return dicom_labels_in(path) is not None and read_label_file(path).array.ndim == 4
 
 
 def segments_of(fields: Mapping[str, str]) -> list[Segment]:

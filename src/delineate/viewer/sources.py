@@ -26,6 +26,7 @@ from ..core.volume import Volume
 from ..evaluation.overlapping import prediction_codes
 from ..evaluation.pairing import images_in, masks_in, match_names
 from ..formats import files
+from ..formats.label_files import as_codes, dicom_labels_in, labels_of, read_label_file
 from .scenes import Mask, Scene, ViewerCase, banded
 
 NAMES = "predictions.json"  # file next to predictions that names their label values
@@ -147,7 +148,7 @@ def _read_files(image: Path, masks: Sequence[tuple[str, Path]], labels: LabelSet
     """Read an image and its (name, path) masks."""
     scan = files.read(image)
     read = [
-        Mask(name, _read_mask(path, image), labels or _said_beside(path))
+        _read_mask(name, path, image, labels)
         if path.parent.name not in MAPS
         else banded(name, files.read(path), MAPS[path.parent.name])
         for name, path in masks
@@ -155,10 +156,16 @@ def _read_files(image: Path, masks: Sequence[tuple[str, Path]], labels: LabelSet
     return Scene(files.stem(image.resolve()), scan, tuple(read))
 
 
-def _read_mask(path: Path, image: Path) -> Volume:
-    """Read a mask; a folder of slices without geometry takes that of the image."""
+def _read_mask(name: str, path: Path, image: Path, labels: LabelSet | None) -> Mask:
+    """Read a mask; a folder of slices without geometry takes that of the image, and DICOM labels
+    are put on its grid.
+    """
+    if dicom_labels_in(path):
+        volume = as_codes(read_label_file(Source(str(path), like=str(image))))
+        return Mask(name, volume, labels or labels_of(volume) or NOTHING)
     bare = path.is_dir() and all(files.detect(p) in files.RASTER for p in images_in(path))
-    return files.read(Source(str(path), like=str(image)) if bare else path)
+    volume = files.read(Source(str(path), like=str(image)) if bare else path)
+    return Mask(name, volume, labels or _said_beside(path))
 
 
 def _said_beside(mask: Path) -> LabelSet:

@@ -5,7 +5,6 @@ structure (``CASE/STRUCTURE.nii.gz``).
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +12,9 @@ from ...core import atomic
 from ...core.labels import Label, LabelSet
 from ...core.prediction import Prediction
 from ...formats import files
+from ...formats.disk import stems_of
 
 LAYERED = "nrrd"  # the format that holds layers in one file
-_UNFIT = re.compile(r"[^\w .+()-]")  # characters that a file name may not have on some system
 
 
 def mask_files(out: Path, case: str, form: str, structures: LabelSet) -> list[Path]:
@@ -24,11 +23,7 @@ def mask_files(out: Path, case: str, form: str, structures: LabelSet) -> list[Pa
         return [out / f"{case}.{form}"]
     if form == LAYERED:
         return [out / f"{case}.seg.nrrd"]
-    stems = [_UNFIT.sub("_", name) for name in structures.names]
-    # Two names may differ only in a character that files cannot have, or in case.
-    if len({stem.casefold() for stem in stems}) < len(stems):
-        stems = [f"{stem} ({value})" for stem, value in zip(stems, structures.values, strict=True)]
-    return [out / case / f"{stem}.{form}" for stem in stems]
+    return [out / case / f"{stem}.{form}" for stem in stems_of(structures)]
 
 
 def write_mask(prediction: Prediction, out: Path, case: str, form: str) -> dict[str, Any]:

@@ -7,10 +7,13 @@ read.py     label volumes from objects                write.py    objects from l
 
 from .codes import STRUCTURE, TUMOUR, coded
 from .header import SegHeader, Segment, read_header
-from .read import names_in, read_grid, read_seg
+from .read import HALF, describe, label_set, names_in, read_grid, read_seg
 from .write import SegSource, seg_source, write_seg
 
 __all__ = [
+    "HALF",
+    "describe",
+    "label_set",
     "STRUCTURE",
     "TUMOUR",
     "SegHeader",

@@ -89,6 +89,10 @@ class SegHeader:
     def frames(self) -> int:
         return len(self.numbers)
 
+    def count(self, number: int) -> int:
+        """The number of frames of a segment."""
+        return int(np.count_nonzero(self.numbers == number))
+
     @property
     def structures(self) -> tuple[Segment, ...]:
         """The segments that are no background."""

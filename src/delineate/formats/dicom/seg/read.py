@@ -91,6 +91,41 @@ def names_in(path: str | Path) -> dict[int, str]:
         return {label.value: label.name for label in label_set(header.structures)}
 
 
+def describe(path: str | Path) -> dict[str, Any]:
+    """The segments of an object with their numbers of frames and voxels, and its geometry, as plain
+    data. Errors are those of ``read_seg``.
+    """
+    header, volume = read_header(path), read_seg(path)
+    channels = {segment: n for n, segment in enumerate(header.structures)}
+
+    def voxels(segment: Segment) -> int:
+        if volume.array.ndim == 4:
+            return int(np.count_nonzero(volume.array[channels[segment]]))
+        return int(np.count_nonzero(volume.array == segment.value))
+
+    segments = [
+        {
+            "number": one.number,
+            "name": one.name,
+            "code": one.code,
+            "meaning": one.meaning,
+            **({"side": one.side} if one.side else {}),
+            "voxels": voxels(one),
+            **({} if header.kind == "LABELMAP" else {"frames": header.count(one.number)}),
+        }
+        for one in header.structures
+    ]
+    return {
+        "format": "DICOM SEG",
+        "type": header.kind,
+        "overlap": volume.array.ndim == 4,
+        "segments": segments,
+        **{name: volume.meta[name] for name in ("patient", "series", "description")},
+        "frame_of_reference": header.frame_of_reference,
+        "notes": volume.meta.get("notes", []),
+    }
+
+
 def label_set(segments: Sequence[Segment]) -> LabelSet:
     """The segments as labels with their names, codes, colours and sides."""
     return LabelSet(
