@@ -136,7 +136,7 @@ def test_numbers_with_gaps_and_above_255(tmp_path):
     found = seg.read_seg(saved(dataset, tmp_path / "x.dcm"))
     assert found.meta["names"] == {300: "a", 600: "b", 900: "c"}
     assert np.array_equal(found.array, pixels[1:-1].transpose(2, 1, 0))
-    one = seg.read_seg(tmp_path / "x.dcm", only="b")
+    one = seg.read_seg(tmp_path / "x.dcm", only=["b"])
     assert one.meta["names"] == {600: "b"}
     assert np.array_equal(one.array, np.where(found.array == 600, 600, 0))
 
@@ -362,5 +362,5 @@ def test_segments_that_are_not_described_are_refused(tmp_path):
 
 def test_a_segment_that_is_not_there(tmp_path):
     path = saved(segmentation(series(), labels(2)), tmp_path / "x.dcm")
-    with pytest.raises(LabelError, match="no segment 'spleen'; its segments are 1 blob a, 2"):
-        seg.read_seg(path, only="spleen")
+    with pytest.raises(LabelError, match="no segment spleen; its segments are 1 blob a, 2"):
+        seg.read_seg(path, only=["spleen"])

@@ -233,7 +233,7 @@ def _read(source: Source, by_index: bool, unit: str = "") -> Volume:
             f"axes {source.axes} are stated, but the file stores its own; omit them", path=where
         )
     if kind == "DICOM" and dicom.kind_of(where) == "SEG":
-        return seg.read_seg(where, only=source.item)
+        return seg.read_seg(where, only=[source.item] if source.item else None)
     if kind in ("DICOM", ARCHIVE):
         volume = dicom.read_series(dicom.choose(where, source.series), unit)
     elif kind in RASTER:
@@ -584,8 +584,8 @@ def describe(path: str | Path) -> dict[str, Any]:
     if where.is_dir():
         return _describe_folder(where)
     if dicom.kind_of(where) == "SEG":
-        facts = seg.describe(where) | _facts(seg.read_grid(where)) | {"unit": "label"}
-        return {"path": str(path), **facts}
+        segments, grid = seg.describe(where)
+        return {"path": str(path), **segments, **_facts(grid), "unit": "label"}
     # A folder was handled above; this is a single file, or FOLDER#SERIES_UID.
     if source.series or _known(where) in ("DICOM", ARCHIVE):
         return _describe_dicom(Path(source.path), source.series)

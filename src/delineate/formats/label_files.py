@@ -14,7 +14,6 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -96,8 +95,8 @@ def _of_dicom(path: Path, source: Source, grid: Grid | None, threshold: float | 
         assert grid is not None
         volume = dicom.read_rtstruct(path, grid, frame_of_reference=frame)
     else:
-        options: dict[str, Any] = {"threshold": threshold, "only": source.item}
-        volume = seg.read_seg(path, grid, frame_of_reference=frame, **options)
+        only = [source.item] if source.item else None
+        volume = seg.read_seg(path, grid, frame_of_reference=frame, threshold=threshold, only=only)
     return replace(volume, meta=volume.meta | meta)
 
 

@@ -1,4 +1,4 @@
-"""Label volumes from DICOM Segmentation objects (PS3.3 A.51 and A.90).
+"""Label volumes from DICOM Segmentation objects (PS3.3 A.51).
 
 Segments keep their numbers as values, and their names are in ``meta["names"]``. Segments that
 overlap become one channel each; names then have the number of the channel, from 1. Background is 0:
@@ -9,7 +9,7 @@ that are coded as background.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -37,7 +37,7 @@ def read_seg(
     *,
     frame_of_reference: str = "",
     threshold: float | None = HALF,
-    only: str = "",
+    only: Collection[str] | None = None,
 ) -> Volume:
     """Read the labels of a Segmentation object.
 
@@ -48,7 +48,7 @@ def read_seg(
         frame_of_reference: UID of that of the image, which the object must have; "" accepts all.
         threshold: share of the maximum from which a voxel of a fractional segmentation is inside;
             None keeps the shares, (C, I, J, K) float32 with a channel for each segment.
-        only: number, name or code ("SCT:10200004") of the one segment to read; "" reads all.
+        only: numbers, names or codes ("SCT:10200004") of the segments to read; None reads all.
 
     Returns:
         (I, J, K) uint8 or uint16 of unit "label", or (C, I, J, K) uint8 if segments overlap;
@@ -91,11 +91,13 @@ def names_in(path: str | Path) -> dict[int, str]:
         return {label.value: label.name for label in label_set(header.structures)}
 
 
-def describe(path: str | Path) -> dict[str, Any]:
-    """The segments of an object with their numbers of frames and voxels, and its geometry, as plain
-    data. Errors are those of ``read_seg``.
+def describe(path: str | Path) -> tuple[dict[str, Any], Grid]:
+    """The segments of an object with their numbers of frames and voxels as plain data, and the grid
+    of its frames. Errors are those of ``read_seg``.
     """
-    header, volume = read_header(path), read_seg(path)
+    header = read_header(path)
+    with told(path):
+        volume = _read(header)
     channels = {segment: n for n, segment in enumerate(header.structures)}
 
     def voxels(segment: Segment) -> int:
@@ -115,7 +117,7 @@ def describe(path: str | Path) -> dict[str, Any]:
         }
         for one in header.structures
     ]
-    return {
+    facts = {
         "format": "DICOM SEG",
         "type": header.kind,
         "overlap": volume.array.ndim == 4,
@@ -124,6 +126,7 @@ def describe(path: str | Path) -> dict[str, Any]:
         "frame_of_reference": header.frame_of_reference,
         "notes": volume.meta.get("notes", []),
     }
+    return facts, volume.grid
 
 
 def label_set(segments: Sequence[Segment]) -> LabelSet:
@@ -136,29 +139,39 @@ def label_set(segments: Sequence[Segment]) -> LabelSet:
     )
 
 
-def _chosen(segments: Sequence[Segment], only: str) -> list[Segment]:
-    """The segment with this number, name or code; all for "".
+def _chosen(header: SegHeader, only: Collection[str] | None) -> list[Segment]:
+    """The segments with one of these numbers, names or codes.
 
     Raises:
         LabelError: there is none.
     """
-    if not only:
-        return list(segments)
-    for segment in segments:
-        if only in (str(segment.number), segment.name, segment.code):
-            return [segment]
-    listed = ", ".join(f"{s.number} {s.name}" for s in segments)
-    raise LabelError(f"has no segment {only!r}; its segments are {listed}")
+    if only is None:
+        return list(header.structures)
+    wanted = {one.casefold() for one in only}
+    found = [
+        s
+        for s in header.structures
+        if wanted & {str(s.number), s.name.casefold(), s.code.casefold()}
+    ]
+    if not found:
+        listed = ", ".join(f"{s.number} {s.name}" for s in header.structures)
+        raise LabelError(f"has no segment {', '.join(only)}; its segments are {listed}")
+    return found
 
 
 # ---- voxels ----
 
 
-def _read(header: SegHeader, like: Grid | None, threshold: float | None, only: str) -> Volume:
+def _read(
+    header: SegHeader,
+    like: Grid | None = None,
+    threshold: float | None = HALF,
+    only: Collection[str] | None = None,
+) -> Volume:
     """The labels on the grid of the frames."""
     grid, k = planes(header, like)
     _refuse_repeated(header, k)
-    segments = _chosen(header.structures, only)
+    segments = _chosen(header, only)
     frames_in = _Frames(header, grid, k, segments)
     notes, unit = list(header.notes), "label"
     if header.kind == "LABELMAP":
