@@ -93,8 +93,9 @@ def series_of_label(path: str | Path) -> Series:
     named = references(path)
     place = Path(path).absolute()
     for folder in list(place.parents)[:FOLDERS_ABOVE]:
-        if sum(1 for _ in islice(folder.rglob("*"), MOST_FILES + 1)) > MOST_FILES:
-            break
+        with told(folder):  # other programs may work there
+            if sum(1 for _ in islice(folder.rglob("*"), MOST_FILES + 1)) > MOST_FILES:
+                break
         found = named.choose([one for one in find_series(folder) if not problem_of(one)])
         if len(found) == 1:
             return found[0]
