@@ -8,6 +8,7 @@ from pathlib import Path
 
 import nibabel as nib
 import numpy as np
+import pydicom
 import pytest
 from PIL import Image
 
@@ -46,13 +47,18 @@ def test_every_series_of_a_study_gets_a_file(tmp_path, real_data):
 
 
 def test_refused_series_do_not_stop_the_others(tmp_path, real_data):
-    result = convert([real_data / "dicom_seg"], tmp_path / "out")
-    assert len(result.written) == 3
-    assert [reason.split(" objects")[0] for _, reason in result.refused] == [
-        "multi-frame (enhanced)"
-    ] * 2
-    with pytest.raises(FormatError, match=r"(?s)none of 1 series can be converted.*multi-frame"):
-        convert([real_data / "dicom/vendors/philips_enhanced/fmri"], tmp_path / "none")
+    for name in ("ct-3slice", "23x38x3"):
+        shutil.copytree(real_data / "dicom_seg" / name, tmp_path / "in" / name)
+    for path in (tmp_path / "in/23x38x3/multiframe").iterdir():
+        scan = pydicom.dcmread(path)
+        del scan.PerFrameFunctionalGroupsSequence
+        scan.save_as(path)
+    result = convert([tmp_path / "in"], tmp_path / "out")
+    assert len(result.written) == 2
+    assert [reason.split(" (")[0] for _, reason in result.refused] == ["frames without positions"]
+    rgb = real_data / "dicom/vendors/generic/rgb/001"
+    with pytest.raises(FormatError, match=r"(?s)none of 1 series can be converted.*colour"):
+        convert([rgb], tmp_path / "none")
     assert not (tmp_path / "none").exists()
 
 

@@ -279,7 +279,7 @@ def test_missing_geometry(tmp_path, upright, numbered, field):
 @pytest.mark.parametrize(
     ("fields", "reason"),
     [
-        ({"NumberOfFrames": 2}, "multi-frame"),
+        ({"NumberOfFrames": 2}, "frames without positions"),
         ({"ImageType": ["ORIGINAL", "PRIMARY", "MOSAIC"]}, "a mosaic that does not state"),
         ({"SamplesPerPixel": 3}, "colour"),
         ({"ImageType": ["ORIGINAL", "PRIMARY", "LOCALIZER"]}, "localisers"),

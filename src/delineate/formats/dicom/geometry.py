@@ -7,7 +7,7 @@ lie within 0.05 mm (1 % of the gap for gaps above 5 mm) of the grid, or the seri
 nothing is interpolated, dropped or guessed. Arrays are (column, row, slice). LPS becomes RAS+ here.
 
 Slices that are stacked at an angle to the normal of their planes (a tilted gantry) give a sheared
-grid, exactly as positioned. Not supported yet: multi-frame (enhanced) objects, colour.
+grid, exactly as positioned.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from ...core.errors import FormatError, GeometryError
 from ...core.grid import SHEAR_TOLERANCE, Grid
-from .headers import ENHANCED, Plane, Series
+from .headers import Plane, Series
 
 LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 SLICE_TOLERANCE_MM = 0.05
@@ -79,8 +79,8 @@ def _refuse_kinds(slices: Sequence[Plane]) -> None:
         return "" if all(chosen) else f" ({sum(chosen)} of {len(chosen)} files)"
 
     reasons = {
-        "multi-frame (enhanced) objects are not supported yet": [
-            s.frames > 1 or s.sop_class in ENHANCED for s in slices
+        "frames without positions (no plane position in functional groups)": [
+            s.frames > 1 and s.frame is None for s in slices
         ],
         "colour images (such as secondary captures) cannot be read as a volume": [
             s.samples != 1 or s.photometric == "PALETTE COLOR" for s in slices

@@ -13,6 +13,7 @@ from ...core.errors import FormatError, GeometryError
 from ..disk import HEAD_BYTES, told
 from . import archive
 from .elements import DEFLATED, VRS, Header
+from .enhanced import frames_of
 from .marks import Marks, marks_of, number, numbers, text
 from .mosaic import is_mosaic, tiles_of
 
@@ -228,7 +229,29 @@ def planes_of(path: Path, dataset: Any) -> list[Plane]:
             marks=marks_of(dataset, kind),
             units=text(dataset, "Units") or text(dataset, "RescaleType"),
         )
-        return _tiles(one) if is_mosaic(dataset) else [one]
+        if is_mosaic(dataset):
+            return _tiles(one)
+        return _frames(one, dataset) or [one]
+
+
+def _frames(one: Plane, dataset: Any) -> list[Plane]:
+    """The planes of an object with functional groups; [] of any other."""
+    return [
+        replace(
+            one,
+            frame=n,
+            kind=frame.kind or one.kind,
+            position=frame.position if len(frame.position) == 3 else (),
+            orientation=frame.orientation if len(frame.orientation) == 6 else (),
+            spacing=frame.spacing if len(frame.spacing) == 2 else (),
+            thickness=frame.thickness,
+            slope=1.0 if frame.slope is None else frame.slope,
+            intercept=frame.intercept,
+            rescaled=frame.slope is not None,
+            marks=frame.marks,
+        )
+        for n, frame in enumerate(frames_of(dataset, one.marks))
+    ]
 
 
 def _tiles(one: Plane) -> list[Plane]:

@@ -52,7 +52,9 @@ class Marks:
     kernel: str = ""
     kvp: float | None = None
     stack: str = ""
-    number: int | None = None  # InstanceNumber
+    label: str = ""  # of arterial spin labelling
+    dimensions: tuple[int, ...] = ()  # indices of a frame that do not say where it is
+    number: int | None = None  # InstanceNumber; of frames, with their place in the file
     images: int | None = None  # ImagesInAcquisition
 
 

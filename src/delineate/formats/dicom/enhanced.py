@@ -1,0 +1,165 @@
+"""Enhanced multi-frame objects: the geometry, rescale and marks of each frame.
+
+They are recognised by their functional groups (PS3.3 C.7.6.16), not by their class: enhanced and
+legacy-converted CT, MR and PET, X-ray 3-D, breast tomosynthesis, cone-beam CT. What frames share is
+in one sequence, what differs in another; a frame has what either states. A real-world value map
+(C.7.6.16.2.11) replaces a rescale that is missing if it differs between frames.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from .marks import Marks, component_of, number, numbers, text
+
+# Dimensions that say where a frame is, not what it shows: StackID, InStackPositionNumber,
+# ImagePositionPatient, and the index of the plane position in tiled objects.
+PLACES = {0x00209056, 0x00209057, 0x00200032, 0x00209113}
+MOST_FRAMES = 1 << 20  # instance numbers of one file leave room for those of another
+
+
+@dataclass(frozen=True)
+class Frame:
+    """What one frame states; fields as those of ``headers.Plane``. ``slope`` is None without a
+    rescale.
+    """
+
+    kind: tuple[str, ...]
+    position: tuple[float, ...]
+    orientation: tuple[float, ...]
+    spacing: tuple[float, ...]
+    thickness: float
+    slope: float | None
+    intercept: float
+    marks: Marks
+
+
+def frames_of(dataset: Any, marks: Marks) -> list[Frame]:
+    """The frames of an object with functional groups and plane positions; [] of any other.
+
+    Args:
+        dataset: the header.
+        marks: what it states for all its frames.
+    """
+    shared = _items(dataset, "SharedFunctionalGroupsSequence")[:1]
+    each = _items(dataset, "PerFrameFunctionalGroupsSequence")
+    groups = [_Groups(one, shared[0] if shared else None) for one in each]
+    if not any(one.find("PlanePositionSequence", "ImagePositionPatient") for one in groups):
+        return []
+    pointers = [int(one.get("DimensionIndexPointer", 0)) for one in _items(dataset, INDICES)]
+    start = int(number(dataset, "ConcatenationFrameOffsetNumber") or 0)
+    mapped = {_real_world(one) for one in groups}
+    return [
+        _frame(one, marks, pointers, start + n, len(mapped) > 1) for n, one in enumerate(groups)
+    ]
+
+
+INDICES = "DimensionIndexSequence"
+
+
+class _Groups:
+    """The functional groups of one frame."""
+
+    def __init__(self, own: Any, shared: Any) -> None:
+        self._datasets = [one for one in (own, shared) if one is not None]
+
+    def item(self, name: str) -> Any:
+        """The first item of a functional group, own before shared; None if there is none."""
+        return next((i[0] for one in self._datasets if (i := _items(one, name))), None)
+
+    def find(self, name: str, attribute: str) -> tuple[float, ...]:
+        """The numbers of an attribute in a functional group; () if it has none."""
+        item = self.item(name)
+        return () if item is None else numbers(item, attribute)
+
+    def one(self, name: str, attribute: str) -> float | None:
+        found = self.find(name, attribute)
+        return found[0] if found else None
+
+    def text(self, name: str, attribute: str) -> str:
+        item = self.item(name)
+        return "" if item is None else text(item, attribute)
+
+    def frame_type(self) -> Any:
+        """The item with the FrameType, whose group has a name of its own in each modality."""
+        for one in self._datasets:
+            for element in one:
+                if element.keyword.endswith("FrameTypeSequence") and element.value:
+                    return element.value[0]
+        return None
+
+
+def _items(dataset: Any, name: str) -> list[Any]:
+    return list(dataset.get(name) or ())
+
+
+def _frame(groups: _Groups, marks: Marks, pointers: list[int], index: int, use_map: bool) -> Frame:
+    measures, rescale = "PixelMeasuresSequence", "PixelValueTransformationSequence"
+    slope, intercept = groups.one(rescale, "RescaleSlope"), groups.one(rescale, "RescaleIntercept")
+    if slope is None and use_map:
+        slope, intercept = _real_world(groups) or (None, None)
+    frame_type = groups.frame_type()
+    kind = () if frame_type is None else frame_type.get("FrameType") or ()
+    kind = (kind,) if isinstance(kind, str) else tuple(map(str, kind))
+    stated = "" if frame_type is None else text(frame_type, "ComplexImageComponent")
+    return Frame(
+        kind=kind,
+        position=groups.find("PlanePositionSequence", "ImagePositionPatient"),
+        orientation=groups.find("PlaneOrientationSequence", "ImageOrientationPatient"),
+        spacing=groups.find(measures, "PixelSpacing"),
+        thickness=groups.one(measures, "SpacingBetweenSlices")
+        or groups.one(measures, "SliceThickness")
+        or 0.0,
+        slope=slope,
+        intercept=intercept or 0.0,
+        marks=_marks(groups, marks, component_of(stated, kind), pointers, index),
+    )
+
+
+def _marks(groups: _Groups, marks: Marks, component: str, pointers: list[int], index: int) -> Marks:
+    """The marks of a frame: its own, else those of the whole object."""
+    content, heart = "FrameContentSequence", "CardiacSynchronizationSequence"
+    diffusion = groups.item("MRDiffusionSequence")
+    directions = (
+        () if diffusion is None else _items(diffusion, "DiffusionGradientDirectionSequence")
+    )
+    values = groups.find(content, "DimensionIndexValues")
+    own: dict[str, Any] = {
+        "component": component,
+        "echo_time": groups.one("MREchoSequence", "EffectiveEchoTime"),
+        "inversion_time": groups.one("MRModifierSequence", "InversionTimes"),
+        "flip_angle": groups.one("MRTimingAndRelatedParametersSequence", "FlipAngle"),
+        "b_value": None if diffusion is None else number(diffusion, "DiffusionBValue"),
+        "direction": numbers(directions[0], "DiffusionGradientOrientation") if directions else (),
+        "temporal": _whole(groups.one(content, "TemporalPositionIndex")),
+        "trigger_time": groups.one(heart, "NominalCardiacTriggerDelayTime"),
+        "cardiac_phase": groups.one(heart, "NominalPercentageOfCardiacPhase"),
+        "frame_time": groups.one("TemporalPositionSequence", "TemporalPositionTimeOffset"),
+        "acquisition": _whole(groups.one(content, "FrameAcquisitionNumber")),
+        "acquired": groups.text(content, "FrameAcquisitionDateTime"),
+        "kernel": groups.text("CTReconstructionSequence", "ConvolutionKernel"),
+        "kvp": groups.one("CTXRayDetailsSequence", "KVP"),
+        "stack": groups.text(content, "StackID"),
+        "label": groups.text("MRArterialSpinLabelingSequence", "ASLContext").lower(),
+        "dimensions": tuple(
+            int(value)
+            for pointer, value in zip(pointers, values, strict=False)
+            if pointer not in PLACES
+        ),
+        "number": (marks.number or 0) * MOST_FRAMES + index,
+    }
+    stated = {name: value for name, value in own.items() if value not in (None, "", ())}
+    return Marks(**{**vars(marks), **stated})
+
+
+def _real_world(groups: _Groups) -> tuple[float, float] | None:
+    """Slope and intercept of the real-world value map of a frame, if it is linear."""
+    name = "RealWorldValueMappingSequence"
+    slope = groups.one(name, "RealWorldValueSlope")
+    intercept = groups.one(name, "RealWorldValueIntercept")
+    return None if slope is None or intercept is None else (slope, intercept)
+
+
+def _whole(value: float | None) -> int | None:
+    return None if value is None else int(value)
