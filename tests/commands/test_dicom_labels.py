@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,8 @@ import pytest
 from tests.calls import run
 from tests.segmentations import COLUMNS, ROWS, SLICES, saved, segmentation, series
 
+from delineate.cohorts.discovery.layouts.recognition import discover
+from delineate.cohorts.reading import read_image, read_label
 from delineate.commands.evaluate import evaluate
 from delineate.commands.info import info
 from delineate.core.volume import Volume
@@ -136,3 +139,21 @@ def test_view_puts_segments_on_the_image(scan):
     assert plain.labels.names == ["left kidney", "liver"]
     assert [np.count_nonzero(layer.volume.array) for layer in layers] == [442, 390]
     assert isinstance(plain.volume, Volume)
+
+
+def test_a_cohort_whose_masks_are_segmentations(scan, tmp_path):
+    """Images as NIfTI, masks as SEG: names and voxels as in the objects, on the images' grids."""
+    folder, pixels, _ = scan
+    cohort = tmp_path / "cohort"
+    for place in ("images", "labels"):
+        (cohort / place).mkdir(parents=True)
+    image = files.read(folder / "CT")
+    for n in (1, 2):
+        changed = image.with_array(image.array + n)
+        files.write(changed, cohort / f"images/p{n}.nii.gz")
+        shutil.copy(folder / "seg/plain.dcm", cohort / f"labels/p{n}.dcm")
+    found = discover(cohort).manifest
+    assert found.labels.names == ["left kidney", "liver"] and len(found) == 2
+    for case in found:
+        label = read_label(case, found, read_image(case, found).grid)
+        assert np.array_equal(label.array, pixels)

@@ -10,13 +10,14 @@ from dataclasses import replace
 from pathlib import Path
 
 from ...core.errors import DelineateError, LayoutError, LeakError
-from ...core.manifest import Case, Manifest
+from ...core.manifest import ABSENT, Case, Manifest
 from ...extend.findings import DiscoveredCohort, Draft, Finding
 from ...formats import dicom, files
+from ...formats.label_files import dicom_labels_in
 from .masks import derive, set_stated_names
 from .patients import by_pattern
 from .structures import StructureSelection, all_ignored, named
-from .tree import Tree, patient_from_id, patients_of_parts
+from .tree import Tree, has_image_ending, patient_from_id, patients_of_parts
 
 log = logging.getLogger(__name__)
 
@@ -54,6 +55,7 @@ def complete(
         )
     draft.ignore = all_ignored(draft.ignore, choice, ignore)
     if truth:
+        draft.cases = [_on_grid_of_image(case) for case in draft.cases]
         _settle_labels(draft, root, choice)
     cases = _with_patients(draft, patient)
     try:
@@ -76,6 +78,19 @@ def complete(
         raise LayoutError(error.message + hint, case=error.case, path=root) from error
     log.debug("layout %s in %s: %d cases", manifest.layout, manifest.root, len(manifest))
     return DiscoveredCohort(manifest, tuple(draft.findings), tuple(draft.settings))
+
+
+def _on_grid_of_image(case: Case) -> Case:
+    """The case, whose labels in DICOM are put on the grid of its first image."""
+    image = next(one for one in case.images if one != ABSENT)
+    like = f"{image.path}#{image.series}" if image.series else image.path
+    labels = (
+        replace(one, like=like)
+        if not (one.like or has_image_ending(one.path)) and dicom_labels_in(Path(one.path))
+        else one
+        for one in case.label
+    )
+    return replace(case, label=tuple(labels))
 
 
 def _settle_labels(draft: Draft, root: Path, choice: StructureSelection | None) -> None:
