@@ -443,6 +443,7 @@ def _convert_series(
 ) -> ConversionReport:
     written: list[Path] = []
     refused: list[tuple[str, str]] = []
+    notes: dict[str, None] = {}
     for done, one in enumerate(many):
         progress("convert", done, len(many), one.title)
         try:
@@ -450,12 +451,13 @@ def _convert_series(
         except DelineateError as error:
             refused.append((one.title, error.message))
             continue
+        notes |= dict.fromkeys(f"series {one.uid}: {note}" for note in one.notes)
         written += write(volume, _name(one, many))
     if not written:
         raise FormatError(
             f"none of {len(many)} series can be converted: {dicom.table(refused)}", path=source
         )
-    return ConversionReport(tuple(written), tuple(refused))
+    return ConversionReport(tuple(written), tuple(refused), tuple(notes))
 
 
 def _name(one: dicom.Series, all_series: Sequence[dicom.Series]) -> str:

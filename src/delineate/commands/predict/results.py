@@ -215,24 +215,16 @@ def seg_source_of(case: Case, bundle: Bundle) -> SegSource:
         InputError: the scan is not one DICOM series, or the series lacks attributes that a SEG must
             repeat.
     """
-    from ...formats.dicom import find_series
+    from ...formats.dicom import choose
     from ...formats.dicom.seg import seg_source
 
     source = next(image for image in case.images if image != ABSENT)
-    series = (
-        [
-            s
-            for s in find_series(Path(source.path))
-            if not source.series or s.is_chosen_by(source.series)
-        ]
-        if Path(source.path).is_dir()
-        else []
-    )
-    if len(series) != 1:
+    if not Path(source.path).is_dir():
         raise InputError(
             "a DICOM SEG needs a scan that is one DICOM series", case=case.id, path=source.path
         )
-    return seg_source(series[0].files, bundle.labels, **_algorithm(bundle.id))
+    series = choose(source.path, source.series)
+    return seg_source(series.files, bundle.labels, **_algorithm(bundle.id))
 
 
 def _write_seg(

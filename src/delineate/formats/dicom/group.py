@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -119,6 +119,7 @@ def volumes(planes: Sequence[Plane], facts: SeriesFacts) -> list[Series]:
     kept, copies, clash = _without_copies(kept)
     notes = tuple(f"{path.name} is set aside: {reason}" for path, reason in aside)
     notes = (*notes, *copies, *_missing_at_ends(kept))
+    stated = {one.name: getattr(facts, one.name) for one in fields(SeriesFacts)}
     found = []
     for shared, members in _apart(kept).items():
         parts = _divided(_Part(members))
@@ -131,7 +132,7 @@ def volumes(planes: Sequence[Plane], facts: SeriesFacts) -> list[Series]:
             )
             found.append(
                 Series(
-                    **vars(facts) | {"patient_id": part.planes[0].marks.patient},
+                    **stated | {"patient_id": part.planes[0].marks.patient},
                     files=tuple(dict.fromkeys(one.path for one in part.planes)),
                     planes=part.planes,
                     part="_".join(word for word in (shared, *part.words) if word),

@@ -87,7 +87,8 @@ def _series(draft: Draft, folder: Path, name: str) -> None:
     _refused([(one, problem) for one, problem in judged if problem], draft, name, bool(usable))
     # The series number makes the id unique, or its position if there is no number.
     for n, series in enumerate(usable):
-        case = name if len(usable) == 1 else f"{name}_{series.number or n + 1}"
+        number = "_".join(word for word in (series.number or f"{n + 1}", series.part) if word)
+        case = name if len(usable) == 1 else f"{name}_{number}"
         case = case if case not in {c.id for c in draft.cases} else f"{case}_{n + 1}"
         # A folder with a single series needs no series id to be read.
         uid = "" if len(found) == 1 else series.id

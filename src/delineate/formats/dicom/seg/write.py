@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,8 @@ from ....core.volume import Volume
 from ...disk import told
 from ..find import find_series
 from ..geometry import layout
+from ..group import volumes
+from ..headers import Series
 from .codes import SIDES, Code, coded
 
 # Attributes of type 2 (must be present, may be empty) that anonymised series often lack.
@@ -175,25 +177,33 @@ def _series_of(series_files: Sequence[str | Path]) -> tuple[Grid, list[Path]]:
     """Read the grid of the series and its files in the order of k."""
     if not series_files:
         raise FormatError("a DICOM SEG refers to the slices of a series, but no file was given")
-    found = []
+    found: list[Series] = []
     # Read each file on its own: a folder may hold files that were not given.
     for file in series_files:
         series = find_series(file)
         if not series or not Path(file).is_file():
             raise FormatError("is not a DICOM image, so a SEG cannot refer to it", path=file)
-        found.append(series[0])
+        found += series
     uids = {one.uid for one in found}
+    folder = Path(series_files[0]).parent
     if len(uids) > 1:
         raise FormatError(
-            f"the files belong to {len(uids)} series; a SEG refers to one",
-            path=Path(series_files[0]).parent,
+            f"the files belong to {len(uids)} series; a SEG refers to one", path=folder
         )
-    # Put the slices back together, so that they are checked and sorted as one series.
-    first = found[0]
-    slices = tuple(one for series in found for one in series.planes)
-    whole = replace(first, files=tuple(one.path for one in slices), planes=slices)
-    with told(Path(series_files[0]).parent, "DICOM series"):
-        grid, ordered = layout(whole)
+    # Put the planes back together, so that they are checked and sorted as one volume.
+    planes = [one for series in found for one in series.planes]
+    if any(one.frame is not None or one.tile is not None for one in planes):
+        raise FormatError(
+            "a SEG can be written for a series with one slice a file; these are frames or mosaics",
+            path=folder,
+        )
+    whole = volumes(planes, found[0])
+    if len(whole) > 1:
+        raise FormatError(
+            f"the files are {len(whole)} volumes of one series; a SEG refers to one", path=folder
+        )
+    with told(folder, "DICOM series"):
+        grid, ordered = layout(whole[0])
     return grid, [one.path for one in ordered]
 
 

@@ -1,0 +1,145 @@
+"""Which planes of one SeriesInstanceUID are a volume, and how volumes are named."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from objects import CT, ct, image, write
+
+from delineate.core.errors import FormatError, GeometryError
+from delineate.formats import dicom, files
+
+
+def slices(count=4, start=0, value=0, **fields):
+    """CT slices with their number as value, one after the other from the origin."""
+    return [
+        ct(np.full((3, 4), value + k, np.int16), k, InstanceNumber=k + 1, **fields)
+        for k in range(start, start + count)
+    ]
+
+
+def parts(folder, *objects):
+    """Part -> the first voxel of each slice."""
+    write(folder, *objects)
+    found = dicom.find_series(folder)
+    return {one.part: dicom.read_series(one).array[0, 0].tolist() for one in found}
+
+
+def test_what_differs_by_slice_divides_no_stack(tmp_path):
+    stack = slices()
+    for k, one in enumerate(stack):
+        one.AcquisitionNumber, one.ContentTime, one.AcquisitionTime = k, f"12000{k}", f"11000{k}"
+        one.ImageType = ["ORIGINAL", "PRIMARY", "AXIAL"] if k < 2 else ["DERIVED", "PRIMARY"]
+        one.ConvolutionKernel = "B30" if k % 2 else "B70"
+    assert parts(tmp_path, *stack) == {"": [0, 1, 2, 3]}
+    assert dicom.find_series(tmp_path)[0].notes == ()
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "names"),
+    [
+        ({"EchoNumbers": 1}, {"EchoNumbers": 2}, ("echo1", "echo2")),
+        ({"EchoTime": 2.3}, {"EchoTime": 4.6}, ("te2.3", "te4.6")),
+        ({"DiffusionBValue": 0.0}, {"DiffusionBValue": 1000.0}, ("b0", "b1000")),
+        ({"ConvolutionKernel": "B30f"}, {"ConvolutionKernel": "B70f"}, ("b30f", "b70f")),
+        ({"TemporalPositionIdentifier": 1}, {"TemporalPositionIdentifier": 2}, ("t001", "t002")),
+        ({"AcquisitionNumber": 3}, {"AcquisitionNumber": 4}, ("acq3", "acq4")),
+        (
+            {"ImageType": ["ORIGINAL", "PRIMARY", "WATER"]},
+            {"ImageType": ["ORIGINAL", "PRIMARY", "FAT"]},
+            ("water", "fat"),
+        ),
+    ],
+)
+def test_equal_positions_are_volumes_by_what_differs(tmp_path, one, other, names):
+    first, second = names
+    found = parts(tmp_path, *slices(**one), *slices(value=10, **other))
+    assert found == {first: [0, 1, 2, 3], second: [10, 11, 12, 13]}
+    with pytest.raises(
+        FormatError, match="2 volumes of 1 series, choose one as FOLDER#SERIES_UID/"
+    ):
+        files.read(tmp_path)
+    volume = files.read(f"{tmp_path}#1.2.3/{second}")
+    assert (volume.array[0, 0, 0], volume.meta["part"]) == (10, second)
+
+
+@pytest.mark.parametrize(
+    ("field", "values", "names"),
+    [
+        ("PatientID", ("A", "B"), ("patient1", "patient2")),
+        ("FrameOfReferenceUID", ("1.2", "1.3"), ("frame1", "frame2")),
+        ("ComplexImageComponent", ("MAGNITUDE", "PHASE"), ("magnitude", "phase")),
+    ],
+)
+def test_two_things_are_never_one_volume(tmp_path, field, values, names):
+    """The halves would be one even stack."""
+    lower = slices(2, **{field: values[0]})
+    upper = slices(2, start=2, **{field: values[1]})
+    assert parts(tmp_path, *lower, *upper) == {names[0]: [0, 1], names[1]: [2, 3]}
+    with pytest.raises(FormatError, match="2 volumes of 1 series"):
+        files.read(tmp_path)
+
+
+def test_time_points_without_an_attribute_are_in_the_order_of_their_numbers(tmp_path):
+    again = slices(value=10)
+    for k, one in enumerate(again):
+        one.InstanceNumber = 5 + k
+    assert parts(tmp_path, *again, *slices()) == {"t001": [0, 1, 2, 3], "t002": [10, 11, 12, 13]}
+    assert dicom.find_series(tmp_path)[0].notes == (
+        "2 volumes at the same positions are in the order of their instance number",
+    )
+
+
+def test_an_interrupted_time_series_mixes_no_time_points(tmp_path):
+    """The second volume lacks its first slice, the third its last two."""
+    planes = []
+    for time in range(3):
+        for k, one in enumerate(slices(value=10 * time)):
+            one.InstanceNumber = 4 * time + k + 1
+            planes.append(one)
+    kept = [one for n, one in enumerate(planes) if n not in (4, 10, 11)]
+    assert parts(tmp_path, *kept) == {
+        "t001": [0, 1, 2, 3],
+        "t002": [11, 12, 13],
+        "t003": [20, 21],
+    }
+    assert dicom.find_series(tmp_path)[2].notes[-1] == (
+        "has 2 of the 4 slices of the other volumes"
+    )
+    # Without numbers that prove the order, they are refused.
+    for one in kept:
+        one.InstanceNumber = 1
+    write(tmp_path, *kept)
+    with pytest.raises(FormatError, match="9 slices at 4 positions, up to 3 at one"):
+        files.read(tmp_path)
+
+
+def test_scouts_colour_and_pages_are_set_aside(tmp_path):
+    scout = slices(1, start=9, ImageType=["ORIGINAL", "PRIMARY", "LOCALIZER"])
+    colour = image(np.zeros((3, 4, 3), np.uint8))
+    page = image(np.zeros((3, 4), np.int16), ImageType=["DERIVED", "SECONDARY", "SCREEN SAVE"])
+    assert parts(tmp_path, *slices(), *scout, colour, page) == {"": [0, 1, 2, 3]}
+    assert [(p.name, why) for p, why in dicom.find_series(tmp_path)[0].set_aside] == [
+        ("e.dcm", "a localiser"),
+        ("f.dcm", "a colour image"),
+        ("g.dcm", "has no position and orientation"),
+    ]
+    assert "e.dcm is set aside: a localiser" in files.read(tmp_path).meta["notes"]
+
+
+def test_a_single_image_in_another_plane_does_not_hide_the_stack(tmp_path):
+    other = ct(np.ones((3, 4), np.int16), 0, ImageOrientationPatient=[1, 0, 0, 0, 0, -1])
+    write(tmp_path, *slices(), other)
+    assert files.read(tmp_path).array.shape == (4, 3, 4)
+    # A gap in the stack is refused; the single image is not read in its place.
+    (tmp_path / "b.dcm").unlink()
+    with pytest.raises(GeometryError, match="uneven gaps"):
+        files.read(tmp_path)
+
+
+def test_missing_ends_are_noted(tmp_path):
+    write(tmp_path, *slices(3, start=1, ImagesInAcquisition=5, SOPClassUID=CT))
+    assert files.read(tmp_path).meta["notes"] == [
+        "ImagesInAcquisition is 5, but 3 images are here: slices may be missing at an end",
+        "InstanceNumber begins at 2: slices may be missing at an end",
+    ]
