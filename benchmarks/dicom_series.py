@@ -42,6 +42,7 @@ from measure import DATA, keep
 TOLERANCE_MM = 0.05
 LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0])
 NOT_IMAGES = ("SEG", "RTSTRUCT", "RTDOSE", "RTPLAN", "SR", "PR", "KO", "REG")
+DESCRIBED = ("SeriesNumber", "SeriesDescription", "Modality")
 VERDICTS = ("ok", "refused", "wrong", "crashed", "unplaced")
 Volumes = Sequence[tuple[NDArray[Any], NDArray[np.float64]]]
 Reader = Callable[[Path, Path], str]  # a folder of DICOM files, a folder for NIfTI: what it prints
@@ -106,10 +107,11 @@ def _plane(
 @dataclass
 class Truth:
     """The files and slices of one series; ``is_mosaic`` if the slices are tiles of images, without
-    headers.
+    headers; ``described`` by the names that dcm2niix gives these attributes.
     """
 
     name: str
+    described: dict[str, Any]
     files: list[Path] = field(default_factory=list)
     slices: list[Slice] = field(default_factory=list)
     is_mosaic: bool = False
@@ -128,7 +130,8 @@ def truths(folder: Path) -> dict[str, Truth]:
         uid = str(dataset.get("SeriesInstanceUID", ""))
         words = (dataset.get("Modality", ""), dataset.get("SeriesNumber", ""))
         name = " ".join(map(str, (*words, dataset.get("SeriesDescription", ""))))
-        one = found.setdefault(uid, Truth(name))
+        described = {key: dataset.get(key) for key in DESCRIBED}
+        one = found.setdefault(uid, Truth(name, described))
         one.files.append(path)
         kind = str(dataset.get("ImageType", ""))
         one.is_mosaic |= "MOSAIC" in kind or "VFRAME" in kind
@@ -269,10 +272,9 @@ def verdict(slices: Sequence[Slice], volumes: Volumes) -> str:
 def judged(folder: Path, readers: dict[str, Reader]) -> dict[str, Any]:
     """Reader -> counts of verdicts, the series that are not ok, and what was printed of them."""
     found: dict[str, Any] = {name: {"series": {}, "printed": []} for name in readers}
-    reference = folder.parent / "Ref"
-    stated = slices_of(volumes_in(reference)) if reference.is_dir() else []
     for uid, one in truths(folder).items():
-        slices = stated if one.is_mosaic else one.slices
+        stated = slices_of(_references(folder.parent / "Ref", one)) if one.is_mosaic else []
+        slices = stated or one.slices
         for name, convert in readers.items():
             answer, volumes, printed = _converted(convert, one.files)
             if one.is_mosaic and name == "dcm2niix" and not stated:
@@ -283,6 +285,17 @@ def judged(folder: Path, readers: dict[str, Reader]) -> dict[str, Any]:
             if answer != "ok":
                 row["series"][f"{uid[-12:]} {one.name}"] = answer
                 row["printed"].append(" ".join(printed.split())[:300])
+    return found
+
+
+def _references(folder: Path, series: Truth) -> Volumes:
+    """The volumes of the series in a folder of NIfTI files with dcm2niix's descriptions."""
+    found = []
+    for path in sorted(folder.glob("*.json")):
+        described = json.loads(path.read_text())
+        if all(described.get(key) == series.described[key] for key in DESCRIBED):
+            image = nib.load(path.with_suffix(".nii"))
+            found.append((np.array(image.dataobj), image.affine))
     return found
 
 
