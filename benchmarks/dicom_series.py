@@ -6,7 +6,8 @@ Every reader converts each series to NIfTI, in a folder with copies of its files
 the files with pydicom alone: each slice must be, pixel for pixel, where its own
 ImagePositionPatient, ImageOrientationPatient and PixelSpacing put it (PS3.3 C.7.6.2), in one of the
 volumes. The slices of a mosaic have no headers of their own; they must be equal to those in the
-folder ``Ref`` of the set or, without one, to those of dcm2niix. The verdict of a series is
+folder ``Ref`` of the set or, without one, be where the scanner's protocol in the file puts them.
+The verdict of a series is
 
     ok        every slice is in place, with its values
     refused   no slice is in any volume
@@ -21,6 +22,8 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
+import re
 import shutil
 import subprocess
 import sys
@@ -43,6 +46,7 @@ TOLERANCE_MM = 0.05
 LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0])
 NOT_IMAGES = ("SEG", "RTSTRUCT", "RTDOSE", "RTPLAN", "SR", "PR", "KO", "REG")
 DESCRIBED = ("SeriesNumber", "SeriesDescription", "Modality")
+POSITION = re.compile(rb"sSliceArray.asSlice\[(\d+)\].sPosition.d(Sag|Cor|Tra)\s*=\s*([-+.\deE]+)")
 VERDICTS = ("ok", "refused", "wrong", "crashed", "unplaced")
 Volumes = Sequence[tuple[NDArray[Any], NDArray[np.float64]]]
 Reader = Callable[[Path, Path], str]  # a folder of DICOM files, a folder for NIfTI: what it prints
@@ -135,9 +139,36 @@ def truths(folder: Path) -> dict[str, Truth]:
         one.files.append(path)
         kind = str(dataset.get("ImageType", ""))
         one.is_mosaic |= "MOSAIC" in kind or "VFRAME" in kind
-        if not one.is_mosaic:
-            one.slices += _slices(dataset)
+        one.slices += _tiles(dataset) if one.is_mosaic else _slices(dataset)
     return found
+
+
+def _tiles(dataset: Any) -> Iterator[Slice]:
+    """The slices of a Siemens mosaic. The position of the image is that of an image of its size
+    around the same centre; the heights of the slices are in the text of the protocol.
+    """
+    protocol = bytes(dataset.get((0x0029, 0x1020)).value) if (0x0029, 0x1020) in dataset else b""
+    at: dict[int, dict[str, float]] = defaultdict(dict)
+    for number, axis, value in POSITION.findall(protocol):
+        at[int(number)][axis.decode()] = float(value)
+    count = max(at, default=-1) + 1
+    side = math.ceil(math.sqrt(count))
+    if not count:
+        return
+    rows, columns = dataset.Rows // side, dataset.Columns // side
+    across, down = np.array(dataset.ImageOrientationPatient, float).reshape(2, 3)
+    normal, spacing = np.cross(across, down), [float(mm) for mm in dataset.PixelSpacing]
+    first = np.array(dataset.ImagePositionPatient, float)
+    first += across * (dataset.Columns - columns) / 2 * spacing[1]
+    first += down * (dataset.Rows - rows) / 2 * spacing[0]
+    pixels = dataset.pixel_array
+    numbers = sorted(at, reverse=b"ucImageNumb" in protocol)
+    for tile, number in enumerate(numbers):
+        centre = np.array([at[number].get(axis, 0.0) for axis in ("Sag", "Cor", "Tra")])
+        row, column = divmod(tile, side)
+        inside = pixels[row * rows : (row + 1) * rows, column * columns : (column + 1) * columns]
+        place = first + normal * ((centre - first) @ normal)
+        yield Slice.of(inside, place, dataset.ImageOrientationPatient, spacing)
 
 
 def _slices(dataset: Any) -> Iterator[Slice]:
@@ -277,8 +308,6 @@ def judged(folder: Path, readers: dict[str, Reader]) -> dict[str, Any]:
         slices = stated or one.slices
         for name, convert in readers.items():
             answer, volumes, printed = _converted(convert, one.files)
-            if one.is_mosaic and name == "dcm2niix" and not stated:
-                slices = slices_of(volumes)
             answer = answer or verdict(slices, volumes)
             row = found[name]
             row[answer] = row.get(answer, 0) + 1
@@ -331,10 +360,9 @@ def main() -> None:
     warnings.simplefilter("ignore")
     readers = {"simpleitk": _simpleitk, "highdicom": _highdicom, "delineate": _ours}
     if args.dcm2niix:
-        # The first, because mosaics without a reference are compared with its volumes.
         readers = {"dcm2niix": _dcm2niix(args.dcm2niix)} | readers
     else:
-        print("dcm2niix was not found; mosaics are judged only where there is a folder Ref")
+        print("dcm2niix was not found")
     if args.only:
         readers = {name: readers[name] for name in args.only.split(",")}
     rows, total = {}, {name: Counter() for name in readers}
