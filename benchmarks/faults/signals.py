@@ -245,7 +245,8 @@ def disturbed(
         begun = len((folder / "steps").read_bytes()) if (folder / "steps").exists() else 0
         if steps_saved(folder) < begun - 1:
             yield f"lost {begun - steps_saved(folder)} steps"
-    yield from traceback_in(folder)
+    if stage != "start":
+        yield from traceback_in(folder)
     kept = finished_masks(folder) if command == "predict" else {}
     if command != "view":
         code = Process(command, folder, threads).code()

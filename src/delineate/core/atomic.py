@@ -216,6 +216,7 @@ def recording(
         earlier = own_files(folder)
     except OutputError:  # damaged; only with ``overwrite``
         earlier = {}
+    remove_temporaries_of(Path(folder) / RECORD)
     _record(folder, earlier | dict.fromkeys(names, ""))
     yield
     found = own_files(folder) | {name: sha256_of(path) for name, path in names.items()}

@@ -31,6 +31,7 @@ from ...core.bundle import Bundle, Weights, graphs_beside, load_weights
 from ...core.errors import DelineateError, OutputError, StoreError, TrainingError
 from ...core.inputs import read_json, read_json_lines
 from ...core.manifest import Case, Manifest
+from ...core.outputs import RECORD
 from ...core.plan import Network
 from ...core.progress import Progress, Say, silent, unsaid
 from ...core.schema import SCHEMAS
@@ -141,7 +142,9 @@ def train(
 
 
 def _finished(run: TrainingRun) -> TrainingResult:
-    """The result of a run that ended before."""
+    """The result of a run that ended before; it may have been killed while it wrote its report."""
+    for name in ("report.html", RECORD):
+        atomic.remove_temporaries_of(run.folder / name)
     cleaned = "" if run.store.folder.is_dir() else ", which prepares its cases again"
     run.say(
         f"this run is finished: {run.model}; add --extend 30m to train on{cleaned}, or "
