@@ -122,7 +122,11 @@ def _tiff_files() -> None:
     put("the magic number alone", sound[:4])
     put("no first page", edited(sound, (4, "I", 0)))
     put("a first page beyond the end", edited(sound, (4, "I", 10**9)))
-    put("pages in a circle", _circle(_tiff(PIXELS, PIXELS)))
+    circle = _circle(_tiff(PIXELS, PIXELS))
+    put("pages in a circle", circle)
+    unknown = tag(262, 960_051_457, of=circle)  # the kind of colours of the first page
+    at = unknown.index(struct.pack("<H", 270), 8)
+    put("pages in a circle, of unknown colours", edited(unknown, (at, "H", 313)))
     put("cut in the middle of the pixels", sound[:-600])
     put("60 000 tags", edited(sound, (struct.unpack_from("<I", sound, 4)[0], "H", 60_000)))
     put("width 0", tag(256, 0))
