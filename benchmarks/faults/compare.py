@@ -1,26 +1,33 @@
 """What other readers make of the damaged files.
 
-    python -m benchmarks.faults.compare FOLDER
+    python -m benchmarks.faults.compare FOLDER [--reader nibabel]
 
-reads every file of the formats that a reader knows, each in a process of its own with 5 s of
-computing and 4 GiB, and prints a table. Any exception counts as a refusal, whatever it says.
+reads every file of the formats that a reader knows, each in a copy of this process with 5 s of
+computing and 5 GiB, prints a line for each reader and format, and writes
+``benchmarks/results/damaged_files.json``, from which ``page.py`` makes a table. Any exception
+counts as a refusal, whatever it says. A reader that is not installed is named and left out:
+
+    pip install nibabel SimpleITK pydicom pillow monai pynrrd nnunetv2
 """
 
 from __future__ import annotations
 
+import argparse
+import importlib
 import json
-import sys
 from collections import Counter
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from .every import FAULTS
-from .made import Fault
+from .made import BASE
 from .reading import documented, place_of, read_by_delineate, run, warm_up
 
+RESULTS = Path(__file__).parents[1] / "results" / "damaged_files.json"
 VERDICTS = (
     "right",
     "refused",
@@ -74,31 +81,99 @@ def _pillow(path: Path, _: str) -> Any:
         return np.asarray(image.convert("L")).T[..., None]
 
 
+def _monai(path: Path, reading: str) -> Any:
+    from monai.transforms import LoadImage
+
+    array = np.asarray(LoadImage(image_only=True, dtype=None)(path))
+    return array[..., None] if reading == "picture" else array
+
+
+def _nnunet(path: Path, reading: str) -> Any:
+    from nnunetv2.imageio.reader_writer_registry import determine_reader_writer_from_file_ending
+
+    ending = ".nii.gz" if path.name.endswith(".nii.gz") else path.suffix
+    kind = determine_reader_writer_from_file_ending(ending, verbose=False)
+    array = np.squeeze(kind().read_images([str(path)])[0]).T
+    return array[..., None] if reading == "picture" else array
+
+
 ALL = {one.form for one in FAULTS}
-READERS: dict[str, tuple[Callable[[Path, str], Any], set[str]]] = {
-    "delineate": (read_by_delineate, ALL),
-    "nibabel": (_nibabel, {*VOLUMES}),
-    "SimpleITK": (_simpleitk, {"NIfTI", "NIfTI pair", "NRRD", "MetaImage", "DICOM", *PICTURES}),
-    "pydicom": (_pydicom, {"DICOM"}),
-    "NumPy": (_numpy, {"NumPy"}),
-    "Pillow": (_pillow, {*PICTURES}),
+OURS = "delineate"
+# Reader -> its function, the package to import, the formats.
+READERS: dict[str, tuple[Callable[[Path, str], Any], str, set[str]]] = {
+    OURS: (read_by_delineate, "delineate.formats.files", ALL),
+    "nnU-Net": (
+        _nnunet,
+        "nnunetv2.imageio.reader_writer_registry",
+        {"NIfTI", "NRRD", "MetaImage", "PNG", "BMP", "TIFF"},
+    ),
+    "MONAI": (_monai, "monai.transforms", {"NIfTI", "NRRD", "NumPy", "PNG", "JPEG"}),
+    "SimpleITK": (
+        _simpleitk,
+        "SimpleITK",
+        {"NIfTI", "NIfTI pair", "NRRD", "MetaImage", "DICOM", *PICTURES},
+    ),
+    "nibabel": (_nibabel, "nibabel", {*VOLUMES}),
+    "pydicom": (_pydicom, "pydicom", {"DICOM"}),
+    "NumPy": (_numpy, "numpy", {"NumPy"}),
+    "Pillow": (_pillow, "PIL.Image", {*PICTURES}),
 }
+DISTRIBUTIONS = {"nnU-Net": "nnunetv2"}  # where it has another name
 
 
-def compared(folder: Path) -> dict[str, dict[str, int]]:
-    """Reader -> verdict -> number of files."""
-    warm_up(FAULTS, folder)
+def _in_our_axes(reader: Callable[[Path, str], Any]) -> Callable[[Path, str], Any]:
+    """A reader's array, whichever order of axes it has: that is a convention, and no fault."""
+
+    def read(path: Path, reading: str) -> Any:
+        array = np.asarray(reader(path, reading))
+        return array.T if array.shape == BASE.shape[::-1] else array
+
+    return read
+
+
+def compared(name: str, folder: Path) -> dict[str, dict[str, int]]:
+    """Format -> verdict -> number of files, of one reader.
+
+    Raises:
+        ImportError: it is not installed.
+    """
+    reader, package, forms = READERS[name]
+    # Before the copies are made; a filter of ITK would start threads, which they would lack.
+    importlib.import_module(package)
+    refusals: tuple[type[BaseException], ...] = (Exception,)
+    if name == OURS:
+        warm_up(FAULTS, folder)
+        refusals = documented()
+    else:
+        reader = _in_our_axes(reader)
     found = {}
-    for name, (reader, forms) in READERS.items():
-        chosen: list[Fault] = [one for one in FAULTS if one.form in forms]
+    for form in sorted(forms):
+        chosen = [one for one in FAULTS if one.form == form]
         for one in chosen:
             place_of(one, folder)
-        refusals = documented() if name == "delineate" else (Exception,)
         outcomes = run(chosen, folder, reader, refusals)
         count = Counter(one.verdict for one in outcomes.values())
-        found[name] = {verdict: count[verdict] for verdict in VERDICTS}
+        found[form] = {verdict: count[verdict] for verdict in VERDICTS}
+        words = ", ".join(f"{n} {verdict}" for verdict, n in found[form].items() if n)
+        print(f"{name}, {form}: {words}", flush=True)
     return found
 
 
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--reader", choices=READERS)
+    given = parser.parse_args()
+    results = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.is_file() else {}
+    for name in [given.reader] if given.reader else READERS:
+        try:
+            found = compared(name, given.folder)
+        except ImportError as error:
+            print(f"{name} is left out: it is not installed ({error})", flush=True)
+            continue
+        results[name] = {"version": version(DISTRIBUTIONS.get(name, name)), "formats": found}
+        RESULTS.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+
+
 if __name__ == "__main__":
-    json.dump(compared(Path(sys.argv[1])), sys.stdout, indent=1)
+    main()
