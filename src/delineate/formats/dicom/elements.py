@@ -24,7 +24,11 @@ from ...core.errors import FormatError
 from ..disk import Inflated
 from . import archive
 
-IMPLICIT, EXPLICIT_BIG = "1.2.840.10008.1.2", "1.2.840.10008.1.2.2"
+IMPLICIT, EXPLICIT_LITTLE, EXPLICIT_BIG = (
+    "1.2.840.10008.1.2",
+    "1.2.840.10008.1.2.1",
+    "1.2.840.10008.1.2.2",
+)
 DEFLATED, MOST_DEFLATED = "1.2.840.10008.1.2.1.99", 1 << 28  # transfer syntax; bytes of one file
 CHUNK = 1 << 14  # bytes that are read at once; most headers have fewer
 MOST_KEPT = 1 << 12  # bytes of a value that is kept while the lengths are followed

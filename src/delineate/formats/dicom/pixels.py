@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from ...core.errors import FormatError
 from . import archive
-from .elements import EXPLICIT_BIG, Header
+from .elements import EXPLICIT_LITTLE, IMPLICIT, Header
 
 BYTES = (8, 16, 32)  # BitsAllocated of whole numbers
 
@@ -26,8 +26,9 @@ def is_plain(header: Header) -> bool:
     return (
         stored is not None
         and stored.nbytes is not None
-        and stored.syntax != EXPLICIT_BIG
+        and stored.syntax in (IMPLICIT, EXPLICIT_LITTLE)
         and header.get("SamplesPerPixel", 1) == 1
+        and header.get("PixelRepresentation") in (0, 1)
         and header.get("BitsAllocated") in BYTES
         and bool(header.get("BitsStored"))
     )
@@ -39,13 +40,19 @@ def plain_frames(
     """The frames of a file as stored, each (rows, columns), with the bits above HighBit.
 
     Raises:
-        FormatError: the file has fewer pixels.
+        FormatError: the file has fewer pixels, or a frame more than it states.
     """
     assert header.stored is not None and header.stored.nbytes is not None
     kind = "i" if header.get("PixelRepresentation") else "u"
     dtype = np.dtype(f"<{kind}{int(header.BitsAllocated) // 8}")
     shape = int(header.Rows), int(header.Columns)
-    nbytes = shape[0] * shape[1] * dtype.itemsize
+    nbytes, count = shape[0] * shape[1] * dtype.itemsize, int(header.get("NumberOfFrames") or 1)
+    there = min(header.stored.nbytes, header.stored.held or header.stored.nbytes)
+    if there >= (count + 1) * nbytes:
+        raise FormatError(
+            f"the header states {count} frame(s) of {nbytes} bytes, but there are {there} bytes of "
+            "pixels"
+        )
     with archive.opened(path) as file:
         for frame in frames:
             pixels, end = np.empty(shape, dtype), (frame + 1) * nbytes
