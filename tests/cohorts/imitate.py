@@ -58,10 +58,12 @@ def dicom_series(
     name="i{n:04d}.dcm",
     origin=(0.0, 0.0, 0.0),
     gap=3.0,
+    uid="",
+    frame="",
 ) -> Path:
     """(I, J, K) as a series whose slice k stands at z = k * gap."""
     folder.mkdir(parents=True, exist_ok=True)
-    series, study = generate_uid(), generate_uid()
+    series, study = uid or generate_uid(), generate_uid()
     sop = CTImageStorage if modality == "CT" else MRImageStorage
     for k in range(array.shape[2]):
         meta = FileMetaDataset()
@@ -87,6 +89,8 @@ def dicom_series(
         ds.PixelSpacing, ds.SliceThickness = [0.9, 0.9], gap
         if modality == "CT":
             ds.RescaleSlope, ds.RescaleIntercept = 1, 0
+        if frame:
+            ds.FrameOfReferenceUID = frame
         ds.PixelData = np.ascontiguousarray(array[:, :, k].T.astype("<i2")).tobytes()
         ds.save_as(folder / name.format(n=k), enforce_file_format=True)
     return folder

@@ -6,7 +6,7 @@ import pytest
 from tests.cohorts.imitate import box, dicom_series, nifti, noise
 from tests.cohorts.test_layouts_volumes import found_in, names, rows, says
 
-from delineate.cohorts.discovery.layouts import find
+from delineate.cohorts.discovery.layouts import discover, find
 from delineate.core.errors import LayoutError
 from delineate.formats import files
 
@@ -67,12 +67,21 @@ def test_a_mask_of_several_possible_series_is_an_error_with_their_names(tmp_path
     assert says(found, "unpaired", "several series: arterial, venous")
 
 
-def test_masks_of_two_modalities_are_refused(tmp_path):
+def test_masks_of_two_modalities_are_cases_of_one_channel_or_chosen(tmp_path):
     for patient, modality in (("A", "CT"), ("B", "MR")):
         folder = series(tmp_path / patient / "s" / modality, 1, modality=modality)
         mask(folder / "m_mask.nii.gz", folder)
-    with pytest.raises(LayoutError, match=r"several modalities.*CT .*MR "):
-        find(tmp_path)
+    found = discover(tmp_path)
+    assert [(c.id, c.modality) for c in found.manifest] == [("A", "CT"), ("B", "MR")]
+    assert (found.manifest.channels, found.manifest.modality) == (("image",), "")
+    assert says(found, "modality", "(1 CT, 1 MR)")
+    chosen = find(tmp_path, modality="MRI")
+    assert [c.id for c in chosen] == ["B"]
+    assert (chosen.channels, chosen.modality) == (("MR",), "MR")
+    with pytest.raises(
+        LayoutError, match=r"no case has the modality PT; found: CT \(1 cases\), MR"
+    ):
+        find(tmp_path, modality="PT")
 
 
 def test_scans_without_masks_are_not_this_layout(tmp_path):

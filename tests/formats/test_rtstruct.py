@@ -168,7 +168,7 @@ def test_contours_without_an_area_are_counted(tmp_path):
                 (line, CLOSED),
                 (np.concatenate([line, line]), CLOSED),
             ],
-            "isocentre": [],
+            "isocentre": [(polygon_on(UPRIGHT, SQUARE[:1], 2), "POINT")],
         },
     )
     assert (volume.array > 0).sum() == 20 and volume.meta["names"] == {1: "GTV"}
@@ -179,7 +179,7 @@ def test_contours_without_an_area_are_counted(tmp_path):
         "short": 2,
     }
     assert volume.meta["notes"] == (
-        "isocentre: has no contour and is left out",
+        "isocentre: has no closed contour and is left out",
         "GTV: 2 contour(s) are open and left out",
         "GTV: 1 contour(s) are points and left out",
         "GTV: 2 contour(s) have fewer than 3 different points and are left out",
@@ -228,7 +228,7 @@ def test_files_that_are_refused(tmp_path):
         GeometryError, match=r"no contour is in a slice .* 1 are above or below.*42.00"
     ):
         read(tmp_path, {"GTV": [square(19)]})
-    with pytest.raises(FormatError, match="none of its 1 ROIs has a contour"):
+    with pytest.raises(FormatError, match="none of its 1 ROIs has a closed contour"):
         read(tmp_path, {"GTV": []})
     with pytest.raises(GeometryError, match="another frame of reference"):
         read(tmp_path, {"GTV": [square(1)]}, frame_of_reference="9.9")

@@ -26,6 +26,7 @@ class CohortKeywords(TypedDict, total=False):
     labels: AnyPath | None
     patient: str | None
     ignore: tuple[int, ...]
+    modality: str | None
 
 
 class CheckKeywords(ReadingKeywords, CohortKeywords, total=False):

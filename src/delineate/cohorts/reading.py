@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from ..core.errors import DelineateError, GeometryError, InputError, LabelError
 from ..core.grid import GRID_TOLERANCE_MM, Grid
-from ..core.labels import LabelSet, as_whole_numbers, marked, value_counts
+from ..core.labels import IGNORED, LabelSet, as_whole_numbers, marked, value_counts
 from ..core.manifest import Case, Manifest, Source
 from ..core.volume import Volume, background_of, stack_channels, without_padding
 from ..formats import files
@@ -168,8 +168,13 @@ def read_raw_label(case: Case, manifest: Manifest) -> list[tuple[Source, Volume]
     if not case.label:
         raise InputError("has no ground truth").of_case(case.id)
     with _naming(case):
-        by_index = not manifest.mapping.rgb
-        volumes = [read_label_file(source, by_index=by_index) for source in case.label]
+        mapping = manifest.mapping
+        by_index = not mapping.rgb
+        # Structures that become background need not be read.
+        names = [name for name, _ in mapping.segments] if mapping.rest == "background" else []
+        volumes = [
+            read_label_file(source, by_index=by_index, only=names or None) for source in case.label
+        ]
         return [
             (s, v if manifest.mapping.rgb or not is_picture(v) else _one_channel(v))
             for s, v in zip(case.label, volumes, strict=True)
@@ -187,6 +192,8 @@ def map_label(raw: list[tuple[Source, Volume]], manifest: Manifest) -> Volume:
     try:
         if manifest.mapping.files:
             array, covered = _merged(raw, manifest)
+        elif len(raw) > 1:
+            array, covered = _united(raw, manifest)
         else:
             array = manifest.mapping.apply(first.array, manifest.labels, first.meta.get("names"))
     except LabelError as error:
@@ -219,12 +226,7 @@ def _merged(
     # Masks are added in the order of the mapping, so the later structure may win in an overlap.
     for name, value in manifest.mapping.files:
         for source, volume in masks.get(name, []):
-            placed = volume.on_grid(first.grid)
-            if placed is None:
-                raise GeometryError(
-                    f"the masks are not on the same grid: {difference(volume.grid, first.grid)}",
-                    path=source.path,
-                )
+            placed = _placed(source, volume, first.grid)
             inside = as_whole_numbers(placed.array, source.path) > 0
             if manifest.mapping.ignore:
                 here = manifest.mapping.ignored_in(placed.array)
@@ -233,6 +235,43 @@ def _merged(
                 _count_covered(covered, out[inside], value, manifest.labels)
             manifest.labels.add(out, inside, value)
     return marked(out, ignored) if manifest.mapping.ignore else out, covered
+
+
+def _united(
+    raw: list[tuple[Source, Volume]], manifest: Manifest
+) -> tuple[NDArray[Any], dict[tuple[str, str], int]]:
+    """The structures of several files as one label array (I, J, K), and what ``_merged`` counts."""
+    first, labels = raw[0][1], manifest.labels
+    out = np.zeros(first.grid.shape, dtype=labels.dtype)
+    ignored = np.zeros(first.grid.shape, dtype=bool)
+    covered: dict[tuple[str, str], int] = {}
+    for source, volume in raw:
+        placed = _placed(source, volume, first.grid)
+        array = manifest.mapping.apply(placed.array, labels, volume.meta.get("names"))
+        if manifest.mapping.ignore:
+            ignored |= array == IGNORED
+            array = np.where(array == IGNORED, 0, array)
+        for label in labels:
+            inside = labels.inside(array, label)
+            if not labels.overlapping:
+                _count_covered(covered, out[inside], label.value, labels)
+            labels.add(out, inside, label.value)
+    return marked(out, ignored) if manifest.mapping.ignore else out, covered
+
+
+def _placed(source: Source, volume: Volume, grid: Grid) -> Volume:
+    """A mask on the grid of the first one.
+
+    Raises:
+        GeometryError: it is on another grid.
+    """
+    placed = volume.on_grid(grid)
+    if placed is None:
+        raise GeometryError(
+            f"the masks are not on the same grid: {difference(volume.grid, grid)}",
+            path=source.path,
+        )
+    return placed
 
 
 def _count_covered(

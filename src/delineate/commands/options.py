@@ -176,6 +176,9 @@ class CohortOptions:
     ignore: tuple[int, ...] = option(
         (), IGNORE, metavar="VALUE", parse=parsing.parse_whole_numbers, repeated=True
     )
+    modality: str | None = option(
+        None, "Use only the cases of this modality, such as CT, MR or PT, of a cohort with several."
+    )
 
 
 def found_by(options: CohortOptions) -> dict[str, Any]:

@@ -471,7 +471,8 @@ class LabelMapping:
         out = np.zeros(array.shape[1:], dtype=labels.dtype)
         for channel, value in self.channels:
             inside = as_whole_numbers(array[channel]) > 0
-            both = 0 if labels.overlapping else int(np.count_nonzero(out[inside]))
+            others = (out[inside] != 0) & (out[inside] != value)
+            both = 0 if labels.overlapping else int(np.count_nonzero(others))
             if both:
                 raise LabelError(
                     f"channel {channel} overlaps with an earlier one in {both} voxels, but a voxel "

@@ -109,6 +109,7 @@ class Case:
         fold: set by ``Manifest.with_folds``.
         group: a class, grade, site or the like, over which the patients are spread evenly when they
             are divided; "" if the layout states none.
+        modality: "CT", "MR", "PT" ... of cohorts that may have several; else "".
 
     Raises:
         LayoutError: an id that cannot be a file name, or no image.
@@ -121,6 +122,7 @@ class Case:
     split: Split = None
     fold: int | None = None
     group: str = ""
+    modality: str = ""
 
     def __post_init__(self) -> None:
         # The id becomes the stem of output files, on all systems.
@@ -149,6 +151,7 @@ class Case:
             "split": self.split,
             "fold": self.fold,
             **({"group": self.group} if self.group else {}),
+            **({"modality": self.modality} if self.modality else {}),
         }
 
     @classmethod
@@ -161,6 +164,7 @@ class Case:
             data.get("split"),
             data.get("fold"),
             data.get("group", ""),
+            data.get("modality", ""),
         )
 
 

@@ -76,6 +76,8 @@ class Draft:
         ignore: values (of colours, codes 0xRRGGBB) whose voxels are ignored.
         refusal: why the labels cannot be used unless the user selects some; "" if they can be used.
         settings: files with facts about the cases that were read, such as a table of sites.
+        called: name in the files -> name of the structure, where files name one structure
+            differently.
     """
 
     layout: str
@@ -94,6 +96,7 @@ class Draft:
     ignore: tuple[int, ...] = ()
     refusal: str = ""
     settings: list[Path] = field(default_factory=list)
+    called: dict[str, str] = field(default_factory=dict)
 
     def note(self, kind: str, message: str, **data: Any) -> None:
         """Add a note about the whole cohort."""

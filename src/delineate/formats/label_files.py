@@ -11,7 +11,7 @@ several layers become one label map if they do not overlap; if they do, one chan
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -47,6 +47,7 @@ def read_label_file(
     by_index: bool = True,
     grid: Grid | None = None,
     threshold: float | None = seg.HALF,
+    only: Collection[str] | None = None,
 ) -> Volume:
     """Read label values (I, J, K), or colours or channels (C, I, J, K), before any mapping.
 
@@ -54,6 +55,7 @@ def read_label_file(
         by_index: False reads the colours of a palette instead of its indices.
         grid: on which DICOM labels are put if ``source.like`` does not name an image.
         threshold: of fractional segmentations, see ``seg.read_seg``.
+        only: names of the structures that are needed; a structure set has no others then.
 
     Raises:
         FormatError, GeometryError: see ``files.read``.
@@ -62,10 +64,10 @@ def read_label_file(
     source = path if isinstance(path, Source) else Source(str(path))
     if files.is_for_child(source):
         plain = None if grid is None else grid.to_json()
-        arguments = (source, by_index, plain, threshold)
+        arguments = (source, by_index, plain, threshold, None if only is None else list(only))
         return transfer.to_volume(files.in_child("label_files:sent_labels", *arguments))
     if found := dicom_labels_in(Path(source.path)):
-        return _of_dicom(found, source, grid, threshold)
+        return _of_dicom(found, source, grid, threshold, only)
     if outlines.may_hold(Path(source.path)):
         return _drawn(source)
     volume = _opaque(files.read(source, by_index=by_index))
@@ -83,21 +85,28 @@ def dicom_labels_in(path: Path) -> Path | None:
     return path if dicom.kind_of(path) else None
 
 
-def _of_dicom(path: Path, source: Source, grid: Grid | None, threshold: float | None) -> Volume:
+def _of_dicom(
+    path: Path,
+    source: Source,
+    grid: Grid | None,
+    threshold: float | None,
+    only: Collection[str] | None,
+) -> Volume:
     """The labels of a DICOM object on the grid of ``source.like``, else on ``grid``. Without both,
     contours are drawn on the series that they belong to, and a segmentation keeps the grid of its
     frames.
     """
     contours, frame, meta = dicom.kind_of(path) == "RTSTRUCT", "", dict[str, str]()
+    item = [source.item] if source.item else None
     if source.like or (contours and grid is None):
         grid, frame, meta = _image_of(path, source.like)
     frame = "" if source.register_by == "position" else frame
     if contours:
         assert grid is not None
-        volume = dicom.read_rtstruct(path, grid, frame_of_reference=frame)
+        names = item or only
+        volume = dicom.read_rtstruct(path, grid, frame_of_reference=frame, only=names)
     else:
-        only = [source.item] if source.item else None
-        volume = seg.read_seg(path, grid, frame_of_reference=frame, threshold=threshold, only=only)
+        volume = seg.read_seg(path, grid, frame_of_reference=frame, threshold=threshold, only=item)
     return replace(volume, meta=volume.meta | meta)
 
 
@@ -186,8 +195,8 @@ def _drawn(source: Source) -> Volume:
 
 def names_in(path: str | Path) -> dict[int, str]:
     """Value -> name that a label file states in its header (NIfTI and PNG as this package writes
-    them, NRRD and MetaImage with one layer of segments, DICOM segmentations); {} if it states none
-    or is no such file.
+    them, NRRD and MetaImage with one layer of segments, DICOM segmentations and structure sets); {}
+    if it states none or is no such file.
 
     Raises:
         InputError: it is damaged.
@@ -202,6 +211,8 @@ def names_in(path: str | Path) -> dict[int, str]:
     if kind == "PNG":
         return raster.read_names(path, kind)
     if kind == "DICOM":
+        if dicom.kind_of(path) == "RTSTRUCT":
+            return dict(enumerate(dicom.read_roi_names(path), start=1))
         return seg.names_in(path) if dicom.kind_of(path) == "SEG" else {}
     if kind in files.VOLUMES:
         segments = segments_of(files.VOLUMES[kind].read_segments(path))
@@ -218,9 +229,10 @@ def sent_labels(
     by_index: bool,
     grid: dict[str, Any] | None,
     threshold: float | None,
+    only: list[str] | None,
 ) -> apart.Found:
     """``read_label_file`` for ``apart.call``."""
-    options: dict[str, Any] = {"by_index": by_index, "threshold": threshold}
+    options: dict[str, Any] = {"by_index": by_index, "threshold": threshold, "only": only}
     options["grid"] = None if grid is None else Grid.from_json(grid)
     with reading_at_most(limit):
         return transfer.from_volume(read_label_file(Source.from_json(source), **options))

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ...core.manifest import Manifest, Source
+from ...formats import dicom
 from ...formats.files import companions, is_image
 from .tree import has_image_ending
 
@@ -116,10 +117,11 @@ def lines(groups: list[FileGroup]) -> list[str]:
 def _uses(manifest: Manifest, settings: Iterable[str | Path]) -> dict[str, str]:
     """Absolute path of a file or folder -> its use."""
     used = {os.path.abspath(path): "settings" for path in settings}
+    series: dict[str, dict[str, list[str]]] = {}
     for case in manifest:
         for use, sources in (("image", case.images), ("label", case.label)):
             for source in sources:
-                for path in _paths(source):
+                for path in _paths(source, series):
                     used.setdefault(os.path.abspath(path), use)
     root = manifest.root
     for name in ("dataset.json", *(f"labels.{e}" for e in ("csv", "tsv", "yaml", "yml", "json"))):
@@ -128,7 +130,15 @@ def _uses(manifest: Manifest, settings: Iterable[str | Path]) -> dict[str, str]:
     return used
 
 
-def _paths(source: Source) -> Iterator[str]:
+def _paths(source: Source, series: dict[str, dict[str, list[str]]]) -> Iterator[str]:
+    """The files and folders of a source; ``series`` keeps folder -> UID -> files."""
+    if source.series and os.path.isdir(source.path):
+        if source.path not in series:
+            series[source.path] = {}
+            for one in dicom.find_series(source.path):
+                series[source.path].setdefault(one.uid, []).extend(map(str, one.files))
+        yield from series[source.path].get(source.series, ())
+        return
     yield source.path
     if source.path.lower().endswith((".mhd", ".nhdr", ".hdr", ".img", ".hdr.gz", ".img.gz")):
         yield from map(str, companions(source.path))
@@ -185,6 +195,8 @@ def _why(path: Path) -> str:
     if has_image_ending(path.name):
         is_mask = re.search(r"(?i)mask|seg|label|manual|truth|(?<![a-z])gt(?![a-z])", str(path))
         return "masks that belong to no case" if is_mask else "images that belong to no case"
+    if dicom.kind_of(path):
+        return "DICOM objects with labels that belong to no series"
     return "DICOM files that belong to no case" if is_image(path) else "an unknown kind"
 
 

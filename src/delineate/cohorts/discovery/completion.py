@@ -49,7 +49,7 @@ def complete(
         )
         raise LayoutError(f"no usable case ({draft.layout}): {first}", path=root)
     # If the layout has no modality, it is read from the first DICOM files.
-    if not draft.modality:
+    if not draft.modality and not any(case.modality for case in draft.cases):
         draft.modality = next(
             (fact for case in draft.cases[:FEW] if (fact := _dicom_fact(case, "modality"))), ""
         )

@@ -2,12 +2,14 @@
 
 ``StructureSelection`` is the ``labels`` section of a description or of a ``--labels`` file. It
 gives each structure a name and one or several items: values, value ranges, colours, file stems or
-structures of the cohort. The structures are numbered 1, 2, ... in the order of the file.
+structures of the cohort (also as a pattern: "GTV*"). The structures are numbered 1, 2, ... in the
+order of the file.
 """
 
 from __future__ import annotations
 
 import difflib
+import fnmatch
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -243,14 +245,20 @@ def _resolve(
 def _of_structure(
     name: str, value: int, labels: LabelSet, mapping: LabelMapping
 ) -> list[tuple[str, Any, int]]:
-    """Parts of the cohort's own structure ``name``: the stem of its file, or its name (ignoring
-    case and extra spaces).
+    """Parts of the cohort's own structure ``name``: the stem of its file, its name (ignoring case
+    and extra spaces), its name in some files, or all of them that a pattern with * or ? fits.
     """
     stems = dict(mapping.files)
     stem = name if name in stems else _same(name, stems)
     if stem is not None:
         return [("files", stem, value)]
     same = _same(name, labels.names)
+    sources = [source for source, _ in mapping.segments]
+    if same is None and (source := _same(name, sources)) is not None:
+        return [("segments", source, value)]
+    if same is None and (fitting := _fitting(name, (*stems, *labels.names, *sources))):
+        every = [part for one in fitting for part in _of_structure(one, value, labels, mapping)]
+        return list(dict.fromkeys(every))
     if same is None:
         # Suggest similar names, because most errors are spelling mistakes.
         near = difflib.get_close_matches(name, [*labels.names, *stems], n=3, cutoff=0.4)
@@ -270,6 +278,14 @@ def _of_structure(
     if mapping.ranges:
         return [("ranges", (r.low, r.high), value) for r in mapping.ranges if r.value == own]
     return [("values", own, value)]
+
+
+def _fitting(pattern: str, names: Iterable[str]) -> list[str]:
+    """The names that fit a pattern with * or ?, in any case of letters."""
+    if not re.search(r"[*?]", pattern):
+        return []
+    plain = pattern.casefold().replace("[", "[[]")
+    return [name for name in names if fnmatch.fnmatchcase(name.casefold(), plain)]
 
 
 def _same(name: str, others: Iterable[str]) -> str | None:

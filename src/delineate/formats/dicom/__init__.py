@@ -12,12 +12,13 @@ seg/         segmentations: written from label volumes, and read as such
 from .find import choose, find, find_series, problem_of, table
 from .geometry import layout, tolerance_mm
 from .headers import DAMAGED, Plane, Series, is_dicom, is_image
-from .references import References, kind_of, references, series_of_label
+from .references import LABEL_KINDS, References, kind_of, references, series_of_label
 from .rtstruct import read_roi_names, read_rtstruct
 from .values import read_series
 
 __all__ = [
     "DAMAGED",
+    "LABEL_KINDS",
     "Plane",
     "References",
     "Series",

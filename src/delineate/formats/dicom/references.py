@@ -20,7 +20,7 @@ from ..disk import head_of, told
 from .find import find_series, problem_of
 from .headers import Series, is_dicom, open_dataset
 
-KINDS = {
+LABEL_KINDS = {
     "1.2.840.10008.5.1.4.1.1.481.3": "RTSTRUCT",
     "1.2.840.10008.5.1.4.1.1.66.4": "SEG",
     "1.2.840.10008.5.1.4.1.1.66.7": "SEG",  # label maps
@@ -66,7 +66,7 @@ def kind_of(path: str | Path) -> str:
         with told(path, "DICOM file"):
             if not Path(path).is_file() or not is_dicom(head_of(path)):
                 return ""
-            return KINDS.get(str(_dataset(path, "SOPClassUID").get("SOPClassUID")), "")
+            return LABEL_KINDS.get(str(_dataset(path, "SOPClassUID").get("SOPClassUID")), "")
     except FormatError:
         return ""
 
@@ -79,7 +79,10 @@ def references(path: str | Path) -> References:
     """
     with told(path, "DICOM file"):
         dataset = _dataset(path)
-        if dataset.get("SOPClassUID") in KINDS and KINDS[dataset.SOPClassUID] == "RTSTRUCT":
+        if (
+            dataset.get("SOPClassUID") in LABEL_KINDS
+            and LABEL_KINDS[dataset.SOPClassUID] == "RTSTRUCT"
+        ):
             return _of_structure_set(dataset)
         return _of_segmentation(dataset)
 

@@ -145,7 +145,7 @@ def read_rois(path: str | Path) -> tuple[Roi, ...]:
             raise FormatError("is no RT structure set")
         stated = list(dataset.get("StructureSetROISequence") or ())
         contours = _contours(dataset)
-        names = [str(one.get("ROIName") or "").strip() for one in stated]
+        names = [_name(one) for one in stated]
         numbers = [int(one.ROINumber) for one in stated]
         if len(set(numbers)) < len(numbers):
             raise FormatError("two ROIs have the same number")
@@ -163,19 +163,38 @@ def read_rois(path: str | Path) -> tuple[Roi, ...]:
 
 
 def read_roi_names(path: str | Path) -> tuple[str, ...]:
-    """The names of the ROIs as ``read_rois`` gives them, those without contours included; the
-    contours are not read.
+    """The names of the ROIs that have a closed contour, as ``read_rois`` gives them; no coordinates
+    are converted.
     """
     with told(path, "RT structure set"), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        stated = open_dataset(path, specific_tags=["StructureSetROISequence"]).get(
-            "StructureSetROISequence"
-        )
-        names = [str(one.get("ROIName") or "").strip() for one in stated or ()]
+        wanted = ["StructureSetROISequence", "ROIContourSequence"]
+        dataset = open_dataset(path, specific_tags=wanted)
+        stated = list(dataset.get(wanted[0]) or ())
+        closed = {
+            int(one.ReferencedROINumber)
+            for one in dataset.get(wanted[1]) or ()
+            if any(_may_enclose(_kind(item)) for item in one.get("ContourSequence") or ())
+        }
+        names = [_name(one) for one in stated]
         return tuple(
             _unique(name, int(one.ROINumber), names)
-            for one, name in zip(stated or (), names, strict=True)
+            for one, name in zip(stated, names, strict=True)
+            if int(one.ROINumber) in closed
         )
+
+
+def _name(item: Any) -> str:
+    return str(item.get("ROIName") or "").strip()
+
+
+def _kind(item: Any) -> str:
+    return str(item.get("ContourGeometricType") or "")
+
+
+def _may_enclose(kind: str) -> bool:
+    """Whether contours of a geometric type have an area; a type that is not stated may."""
+    return kind != "POINT" and not kind.startswith("OPEN")
 
 
 def _unique(name: str, number: int, names: Sequence[str]) -> str:
@@ -197,7 +216,7 @@ def _contours(dataset: Any) -> dict[int, tuple[Contour, ...]]:
             points += len(array)
             if points > MOST_POINTS:
                 raise FormatError(f"has more than {MOST_POINTS} points of contours")
-            own.append(Contour(array, str(item.get("ContourGeometricType") or "")))
+            own.append(Contour(array, _kind(item)))
         found[number] = (*found.get(number, ()), *own)
     return found
 
@@ -283,10 +302,8 @@ def draw(roi: Roi, grid: Grid, rule: Rule = "centre") -> RoiDrawing:
 
 def _no_area(contour: Contour) -> str:
     """Why a contour encloses nothing, as a key of ``REASONS``; "" if it does."""
-    if contour.kind == "POINT" or len(contour.points_mm) == 1:
-        return "points"
-    if contour.kind.startswith("OPEN"):
-        return "open"
+    if not _may_enclose(contour.kind):
+        return "points" if contour.kind == "POINT" else "open"
     different = np.unique(np.rint(contour.points_mm / SAME_POINT_MM), axis=0)
     return "short" if len(different) < 3 else ""
 
@@ -439,19 +456,20 @@ def read_rtstruct(
         frame_of_reference: UID of that of the image; ROIs of another one are left out. "" draws
             all.
         rule: of ``polygons.inside_polygons``.
-        only: names of the ROIs to read; None reads all.
+        only: names of the ROIs to read, in any case of letters; None reads all.
 
     Raises:
         FormatError: see ``read_rois``; or no ROI has a closed contour.
         GeometryError: all ROIs are in another frame of reference, or outside the image.
     """
-    rois = [one for one in read_rois(path) if only is None or one.name in only]
+    wanted = None if only is None else {name.casefold() for name in only}
+    rois = [one for one in read_rois(path) if wanted is None or one.name.casefold() in wanted]
     notes = []
     with told(path, "RT structure set"):
         drawn_rois = []
         for roi in rois:
-            if not roi.contours:
-                notes.append(f"{roi.name}: has no contour and is left out")
+            if not any(_may_enclose(one.kind) for one in roi.contours):
+                notes.append(f"{roi.name}: has no closed contour and is left out")
             elif _is_elsewhere(roi, frame_of_reference):
                 notes.append(f"{roi.name}: is in another frame of reference and is left out")
             else:
@@ -480,8 +498,8 @@ def _is_elsewhere(roi: Roi, frame_of_reference: str) -> bool:
 
 
 def _nothing(rois: Sequence[Roi]) -> FormatError | GeometryError:
-    if not any(roi.contours for roi in rois):
-        return FormatError(f"none of its {len(rois)} ROIs has a contour")
+    if not any(_may_enclose(one.kind) for roi in rois for one in roi.contours):
+        return FormatError(f"none of its {len(rois)} ROIs has a closed contour")
     return GeometryError(
         "all its contours are in another frame of reference than the image, so their place in the "
         "image is not known"

@@ -1,9 +1,9 @@
-"""Trees of an archive, ``PATIENT/STUDY/SERIES/*.dcm``, with masks as volumes in or next to the
-folder of their series.
+"""Trees of an archive: series of DICOM images with masks as volumes in or next to the folder of
+their series (``PATIENT/STUDY/SERIES/*.dcm``), or with labels in DICOM (``dicom_labels``).
 
-A mask belongs to the series whose folder it is in or next to; if these are several, to the one
-whose grid it has, or whose folder its name contains. Names and content tell masks from converted
-scans.
+A mask as a volume belongs to the series whose folder it is in or next to; if these are several, to
+the one whose grid it has, or whose folder its name contains. Names and content tell masks from
+converted scans.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ....core.errors import DelineateError, LayoutError
+from ....core.errors import DelineateError
 from ....core.grid import Grid
 from ....core.manifest import Case
 from ....extend.findings import Draft
@@ -22,6 +22,7 @@ from ....formats import dicom, files
 from ....formats.files import stem
 from ..drafts.content import content_of
 from ..tree import Tree, is_raster, source
+from .dicom_labels import of_dicom_labels
 from .structure_masks import set_masks
 from .suffix_pairs import is_label
 
@@ -40,15 +41,12 @@ class _Series:
 
 @layout(
     "hospital",
-    definition="PATIENT/STUDY/SERIES/*.dcm with masks in or next to SERIES",
+    definition="PATIENT/STUDY/SERIES/*.dcm with masks in or next to SERIES; any tree of DICOM "
+    "with RTSTRUCT or SEG",
     tier="pairs",
 )
 def hospital(tree: Tree, root: Path) -> Draft | None:
-    """Each series with a mask is a case; a patient without masks but with one series is too.
-
-    Raises:
-        LayoutError: masks belong to series of several modalities.
-    """
+    """Each series with a mask is a case; a patient without masks but with one series is too."""
     series = [
         _Series(folder, patient)
         for patient in tree.folders(root)
@@ -60,9 +58,7 @@ def hospital(tree: Tree, root: Path) -> Draft | None:
     labelled = [one for one in series if one.masks]
     patients, with_mask = ({one.patient for one in found} for found in (series, labelled))
     if 2 * len(with_mask) < max(1, len(patients)):
-        return None
-    draft.modality = _modality(labelled, root)
-    draft.channels = (draft.modality or "image",)
+        return of_dicom_labels(tree, root)
     _add_cases(draft, series)
     return draft
 
@@ -137,27 +133,12 @@ def _has_grid(folder: Path, grid: Grid) -> bool:
     return grid.reorient(own.codes)[0].matches(own)
 
 
-def _modality(labelled: Sequence[_Series], root: Path) -> str:
-    """The modality of all series with masks.
-
-    Raises:
-        LayoutError: there are several.
-    """
-    found: dict[str, str] = {}
-    for one in labelled:
-        try:
-            first = dicom.find_series(one.folder)[0]
-        except (DelineateError, IndexError):
-            continue
-        found.setdefault(first.modality, one.folder.name)
-    if len(found) > 1:
-        shown = ", ".join(f"{modality} ({name})" for modality, name in sorted(found.items()))
-        raise LayoutError(
-            f"series of several modalities have masks: {shown}; describe the one to use "
-            "(check --draft FILE)",
-            path=root,
-        )
-    return next((m for m in found if m in ("CT", "MR", "PT")), "")
+def _modality_of(folder: Path) -> str:
+    """The modality of the first series in a folder; "" if none can be read."""
+    try:
+        return next((one.modality for one in dicom.find_series(folder)), "")
+    except DelineateError:
+        return ""
 
 
 def _add_cases(draft: Draft, series: Sequence[_Series]) -> None:
@@ -176,4 +157,6 @@ def _add_cases(draft: Draft, series: Sequence[_Series]) -> None:
         elif counts[one.patient] > 1:
             name = "_".join(one.folder.relative_to(one.patient.parent).parts)
         masks = tuple(source(path) for path in one.masks)
-        draft.cases.append(Case(name, one.patient.name, (source(one.folder),), masks))
+        modality = _modality_of(one.folder)
+        image = (source(one.folder),)
+        draft.cases.append(Case(name, one.patient.name, image, masks, modality=modality))

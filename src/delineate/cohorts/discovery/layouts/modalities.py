@@ -1,10 +1,14 @@
-"""Words for modalities in the names of files and channels."""
+"""Words for modalities in the names of files and channels, and the modalities of cases."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from pathlib import Path
 
+from ....core.errors import LayoutError
+from ....core.manifest import Case
 from ....core.terms import is_known_channel, read
 from ....core.terms.sequences import ANY_IMAGE, ANY_MR
 
@@ -24,3 +28,30 @@ def modality_of(channels: Iterable[object]) -> str:
     names = [str(channel) for channel in channels]
     found = {"MR" if name.lower() in ANY_MR else read(name).modality for name in names}
     return "CT" if found == {"CT"} else "MR" if "MR" in found else ""
+
+
+def one_modality(cases: Iterable[Case]) -> str:
+    """The modality that all cases state, "" if they state several or none."""
+    found = {case.modality for case in cases}
+    return found.pop() if len(found) == 1 else ""
+
+
+def of_modality(
+    cases: Sequence[Case], wanted: str, cohort: str, path: str | Path
+) -> tuple[Case, ...]:
+    """The cases of a modality, which is that of the ``cohort`` where a case states none.
+
+    Raises:
+        LayoutError: there is none.
+    """
+    asked = _PLAIN.get(wanted.upper(), wanted.upper())
+    kept = tuple(case for case in cases if (case.modality or cohort).upper() == asked)
+    if not kept:
+        counts = Counter(case.modality or cohort or "not stated" for case in cases)
+        found = ", ".join(f"{name} ({count} cases)" for name, count in sorted(counts.items()))
+        raise LayoutError(f"no case has the modality {wanted}; found: {found or 'none'}", path=path)
+    return kept
+
+
+# Words for a modality other than the code of DICOM.
+_PLAIN = {"PET": "PT", "MRI": "MR"}

@@ -25,6 +25,7 @@ from ..completion import complete
 from ..patients import by_pattern
 from ..structures import StructureSelection, all_ignored
 from ..tree import Tree, has_image_ending, source
+from .modalities import of_modality, one_modality
 from .scans_only import series_in
 from .siblings import difference, joined, siblings_of
 
@@ -40,6 +41,7 @@ def find(
     labels: str | Path | StructureSelection | None = None,
     patient: str | None = None,
     ignore: Sequence[int] = (),
+    modality: str | None = None,
 ) -> Manifest:
     """The cohort at ``root`` without the findings; arguments and errors as for ``discover``."""
     return discover(
@@ -49,6 +51,7 @@ def find(
         labels=labels,
         patient=patient,
         ignore=ignore,
+        modality=modality,
     ).manifest
 
 
@@ -60,6 +63,7 @@ def discover(
     labels: str | Path | StructureSelection | None = None,
     patient: str | None = None,
     ignore: Sequence[int] = (),
+    modality: str | None = None,
     truth: bool = True,
 ) -> DiscoveredCohort:
     """The cohort at ``root`` and the findings made while it was searched.
@@ -72,13 +76,14 @@ def discover(
         patient: regular expression with one group that finds the patient in a case's id.
         ignore: values in the masks whose voxels are ignored, besides those that the layout, the
             description or the selection states.
+        modality: use only the cases of this modality (CT, MR, PT ...).
         truth: False if only the scans are needed: masks are found, but their structures are not
             determined.
 
     Raises:
         InputError: ``root`` does not exist.
         UsageError: arguments exclude each other. PartError: the layout is unknown.
-        LayoutError: no layout was recognised, or more than one.
+        LayoutError: no layout was recognised, or more than one; or no case has the modality.
         LabelError: the structures cannot be determined, or the selected ones do not exist.
     """
     root = Path(root)
@@ -99,15 +104,34 @@ def discover(
         from .. import description as described
 
         draft = with_channels(described.apply(described.load(description), root))
+        _choose_modality(draft, modality, root)
         return complete(draft, root, choice, patient, ignore, truth)
     # A manifest lists its cases itself, so no layout is needed.
     written = root if root.suffix == ".jsonl" else root / "manifest.jsonl"
     if not layout and written.is_file():
-        return _from_manifest(written, choice, patient, ignore)
+        return _from_manifest(written, choice, patient, ignore, modality)
     if root.is_file() and truth and not files.is_folder(root):
         files.read_grid(source(root))  # a single file that is no scan is no cohort
     draft = _draft_of_file(root) if root.is_file() else _draft_of_folder(root, layout)
+    _choose_modality(draft, modality, root)
     return complete(draft, root, choice, patient, ignore, truth)
+
+
+def _choose_modality(draft: Draft, wanted: str | None, root: Path) -> None:
+    """Keep only the cases of one modality, or report that there are several."""
+    if wanted is not None:
+        kept = of_modality(draft.cases, wanted, draft.modality, root)
+        gone = {case.id for case in draft.cases} - {case.id for case in kept}
+        draft.cases = list(kept)
+        draft.findings = [one for one in draft.findings if one.case not in gone]
+    if one := one_modality(draft.cases):
+        draft.modality = one
+        draft.channels = (one,) if draft.channels == ("image",) else draft.channels
+    counts = Counter(case.modality for case in draft.cases if case.modality)
+    if len(counts) > 1:
+        shown = ", ".join(f"{count} {name}" for name, count in sorted(counts.items()))
+        words = f"the cases are of several modalities ({shown}) and one channel; --modality selects"
+        draft.findings.append(Finding("", "modality", "warning", words, dict(counts)))
 
 
 def _draft_of_file(path: Path) -> Draft:
@@ -280,12 +304,17 @@ def _content(tree: Tree, root: Path) -> str:
 
 
 def _from_manifest(
-    path: Path, choice: StructureSelection | None, patient: str | None, ignore: Sequence[int]
+    path: Path,
+    choice: StructureSelection | None,
+    patient: str | None,
+    ignore: Sequence[int],
+    modality: str | None,
 ) -> DiscoveredCohort:
     """The cohort of a ``manifest.jsonl``, with the user's patients and structures applied.
 
     Raises:
         InputError: a file that the manifest lists does not exist.
+        LayoutError: no case has the modality.
     """
     manifest = Manifest.load(path)
     # A manifest may be older than its files, so check that all of them exist.
@@ -295,6 +324,9 @@ def _from_manifest(
                 raise InputError(
                     f"the manifest lists {one.path}, which does not exist", case=case.id, path=path
                 )
+    if modality is not None:
+        kept = of_modality(manifest.cases, modality, manifest.modality, path)
+        manifest = replace(manifest, cases=kept, modality=one_modality(kept) or manifest.modality)
     if patient is not None:
         manifest = replace(manifest, cases=by_pattern(manifest.cases, patient))
     if choice is not None:

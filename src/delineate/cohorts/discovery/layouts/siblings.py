@@ -131,7 +131,8 @@ def meaning_of(names: set[str]) -> Literal["group", "patient", "nothing"]:
 def joined(siblings: Sequence[Sibling]) -> Draft:
     """One draft of all siblings, which must not have a ``difference``."""
     meanings = _meanings(siblings)
-    draft = replace(siblings[0].draft, cases=[], findings=[], names={}, colours={}, settings=[])
+    first = siblings[0].draft
+    draft = replace(first, cases=[], findings=[], names={}, colours={}, settings=[], called={})
     for one, ids in zip(siblings, _new_ids(siblings), strict=True):
         levels = list(zip(one.names, meanings, strict=False))
         group = "/".join(name for name, meaning in levels if meaning == "group")
@@ -153,6 +154,7 @@ def joined(siblings: Sequence[Sibling]) -> Draft:
         ]
         draft.names.update(one.draft.names)
         draft.colours.update(one.draft.colours)
+        draft.called.update(one.draft.called)
         draft.settings += one.draft.settings
     draft.cases = with_free_training(draft.cases)
     _report(draft, siblings, meanings)

@@ -101,8 +101,8 @@ def read_files(cases: Sequence[Case], draft: Draft) -> tuple[list[MaskFile], lis
     manifest = Manifest((), draft.channels)
     for case in cases:
         try:
-            source, volume = read_raw_label(case, manifest)[0]
-            found.append(_content(case.id, source.path, volume, draft.ignore))
+            for source, volume in read_raw_label(case, manifest):
+                found.append(_content(case.id, source.path, volume, draft.ignore))
         except DelineateError as error:  # `check` reports each file; the others suffice here
             errors.append(str(error))
     return found, errors

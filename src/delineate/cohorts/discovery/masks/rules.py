@@ -13,6 +13,7 @@ from pathlib import Path
 
 from ....core.errors import LabelError
 from ....core.labels import (
+    MOST_OVERLAPPING,
     LabelMapping,
     LabelSet,
     Range,
@@ -400,20 +401,32 @@ def _named_structures(
         return None
     pairs = list(dict.fromkeys((v, n) for one in found for v, n in sorted(one.names.items())))
     overlapping = any(one.overlapping for one in found)
+    # The names in the files, each in one spelling; also those of files that were not read.
     spelt: dict[str, str] = {}
-    for _, name in pairs:
+    for name in [*(name for _, name in pairs), *draft.called]:
         spelt.setdefault(name.casefold(), name)
-    names = list(spelt.values())
-    if not overlapping and len(pairs) == len({v for v, _ in pairs}) == len(names):
+    sources = {name: draft.called.get(name, name) for name in spelt.values()}
+    names = list({name.casefold(): name for name in sources.values()}.values())
+    meant = {(v, draft.called.get(name, name)) for v, name in pairs}
+    agree = len(meant) == len({v for v, _ in meant}) == len({name for _, name in meant})
+    if agree and not overlapping and not draft.called:
         return named([v for v, _ in pairs], dict(pairs)), LabelMapping()
-    draft.note(
-        "values",
-        "segments overlap: a voxel may belong to several structures, which are matched by name"
-        if overlapping
-        else "the files give one structure different values; they are matched by name",
-    )
+    if overlapping:
+        words = "segments overlap: a voxel may belong to several structures, which are matched by"
+        draft.note("values", f"{words} name")
+    elif not agree:
+        words = "the files give one structure different values; they are matched by name"
+        draft.note("values", words)
+    if overlapping and len(names) > MOST_OVERLAPPING:
+        draft.refusal = (
+            f"the masks have {len(names)} structures that overlap, and at most {MOST_OVERLAPPING} "
+            "may; select some with --labels (check --draft FILE lists them)"
+        )
+        overlapping = False
+    value_of = {name.casefold(): v for v, name in enumerate(names, start=1)}
     labels = LabelSet.from_names(dict(enumerate(names, start=1)), overlapping)
-    return labels, LabelMapping(segments=tuple((n, v) for v, n in enumerate(names, start=1)))
+    pairs_of_names = ((name, value_of[called.casefold()]) for name, called in sources.items())
+    return labels, LabelMapping(segments=tuple(pairs_of_names))
 
 
 def _channel_structures(found: Sequence[MaskFile], draft: Draft) -> tuple[LabelSet, LabelMapping]:

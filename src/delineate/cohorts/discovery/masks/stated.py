@@ -36,7 +36,7 @@ def set_stated_names(draft: Draft, root: Path) -> None:
     ``editions``, and the value ranges of a tree made of CHAOS.
     """
     pairs = [(case.images[0].path, case.label[0].path) for case in draft.cases if case.label]
-    if draft.names or draft.colours or not pairs:
+    if draft.names or draft.colours or draft.called or not pairs:
         return
     for folder in _folders_above([path for pair in pairs for path in pair], root):
         set_names_of_tables(Tree(), folder, draft)

@@ -1,0 +1,172 @@
+"""Series of DICOM images with structure sets, wherever in a tree they lie."""
+
+from __future__ import annotations
+
+import shutil
+
+import numpy as np
+import pytest
+from tests.cohorts.imitate import dicom_series, noise
+from tests.cohorts.test_layouts_volumes import found_in, names, rows, says
+from tests.structure_sets import CLOSED, polygon_on, write_structure_set
+
+from delineate.cohorts.discovery.account import account_for
+from delineate.cohorts.discovery.layouts import discover, find
+from delineate.cohorts.discovery.structures import StructureSelection
+from delineate.cohorts.reading import map_label, read_label, read_raw_label
+from delineate.core.errors import LabelError, LayoutError
+from delineate.formats import dicom, files
+
+SHAPE = (12, 10, 5)
+
+
+def series(folder, patient, modality="CT", uid="", frame="1.2.3", shape=SHAPE):
+    return dicom_series(
+        folder, noise(1, shape), modality=modality, patient=patient, uid=uid, frame=frame
+    )
+
+
+def box(image, low, high, ks=(1, 2)):
+    """Contours of the voxels ``low`` to ``high`` (columns and rows, excluded) of a series."""
+    grid = files.read_grid(image)
+    (a, b), (c, d) = np.array(low) - 0.5, np.array(high) - 0.5
+    return [(polygon_on(grid, [(a, b), (c, b), (c, d), (a, d)], k), CLOSED) for k in ks]
+
+
+def test_one_examination_with_three_modalities_is_three_cases(tmp_path):
+    for n, patient in enumerate(("P1", "P2")):
+        for m, (modality, word) in enumerate((("CT", "CT"), ("MR", "MR_T1"), ("PT", "PET"))):
+            # All series are in one frame of reference, and no folder tells what is what.
+            uid = f"1.2.{n + 1}.{m + 1}"
+            image = series(tmp_path / f"x{n}" / uid, patient, modality, uid)
+            path = tmp_path / "sets" / f"{n}{m}.dcm"
+            rois = {f"GTV_{word}": box(image, (2, 3), (5, 6)), "Cord": box(image, (7, 3), (9, 5))}
+            write_structure_set(path, rois, series=uid)
+    found = found_in(tmp_path, "hospital")
+    assert [r[:2] for r in rows(found)] == [
+        *(("P1_CT", "P1"), ("P1_MR", "P1"), ("P1_PT", "P1")),
+        *(("P2_CT", "P2"), ("P2_MR", "P2"), ("P2_PT", "P2")),
+    ]
+    assert names(found) == {1: "GTV", 2: "Cord"}
+    assert says(found, "modality", "(2 CT, 2 MR, 2 PT)") and says(found, "names", "are GTV")
+    for case in found.manifest:
+        label = read_label(case, found.manifest)
+        assert np.bincount(label.array.ravel()).tolist() == [600 - 26, 18, 8]
+    chosen = find(tmp_path, modality="PET")
+    assert [c.id for c in chosen] == ["P1_PT", "P2_PT"] and chosen.modality == "PT"
+    assert chosen.labels.names == ["GTV", "Cord"]
+    uses = {(g.use, g.count) for g in account_for(found.manifest)}
+    assert uses == {("image", 30), ("label", 6)}
+
+
+def test_everything_in_one_folder(tmp_path):
+    for n in range(3):
+        uid = f"1.2.{n + 1}"
+        image = series(tmp_path / "in", f"P{n}", uid=uid)
+        for path in image.iterdir():
+            path.rename(tmp_path / f"{n}_{path.name}")
+    for n in range(2):
+        image = f"{tmp_path}#1.2.{n + 1}"
+        rois = {"GTV": box(image, (2, 3), (5, 6))}
+        write_structure_set(tmp_path / f"rs{n}.dcm", rois, series=f"1.2.{n + 1}")
+    (tmp_path / "in").rmdir()
+    found = found_in(tmp_path, "hospital")
+    assert [(c.id, len(c.label)) for c in found.manifest] == [("P0", 1), ("P1", 1), ("P2", 0)]
+    assert found.manifest.cases[1].images[0].series == "1.2.2"
+    assert says(found, "unpaired", "no label for CT")
+    assert (read_label(found.manifest.cases[1], found.manifest).array == 1).sum() == 18
+    uses = {(g.use, g.count) for g in account_for(found.manifest)}
+    assert uses == {("image", 15), ("label", 2)}
+
+
+def test_instances_come_before_series_before_the_frame_of_reference(tmp_path):
+    first = series(tmp_path / "A" / "ct", "A", uid="1.1", frame="1.9")
+    series(tmp_path / "A" / "ct2", "A", uid="1.2", frame="1.9")
+    instance = dicom.find_series(first)[0].planes[0].instance
+    rois = {"GTV": box(first, (2, 3), (5, 6))}
+    write_structure_set(tmp_path / "A" / "rs1", rois, series="1.2", instances=[instance])
+    by_frame = series(tmp_path / "B" / "ct", "B", uid="2.1", frame="2.9")
+    write_structure_set(tmp_path / "B" / "rs", rois, frame="2.9", series="2.0")
+    series(tmp_path / "C" / "ct", "C", uid="3.1", frame="3.9")
+    write_structure_set(tmp_path / "C" / "rs", rois, frame="3.8", series="3.0")
+    write_structure_set(tmp_path / "A" / "rs2", rois, frame="1.9", series="1.0")
+    found = found_in(tmp_path, "hospital")
+    assert [(c.id, c.images[0].path, len(c.label)) for c in found.manifest] == [
+        ("A", str(first), 1),
+        ("B", str(by_frame), 1),
+        ("C", str(tmp_path / "C" / "ct"), 0),
+    ]
+    assert says(found, "unpaired", "C/rs (RTSTRUCT) belongs to no series here")
+    assert says(found, "unpaired", "rs2 (RTSTRUCT) could belong to 2 series")
+    assert says(found, "unused", "A: 1 series have no label: CT 1 (5 files, 1.2)")
+    (rest,) = (g for g in account_for(found.manifest) if not g.use and "C" in g.place)
+    assert rest.why == "DICOM objects with labels that belong to no series"
+
+
+def test_structures_of_several_sets_and_sets_that_contradict(tmp_path):
+    for patient in ("A", "B"):
+        image = series(tmp_path / patient / "ct", patient, uid=f"1.{ord(patient)}")
+        for name, low in (("GTV", (2, 3)), ("Cord", (7, 3))):
+            rois = {name: box(image, low, (low[0] + 2, 6))}
+            path = tmp_path / patient / f"{name}.dcm"
+            write_structure_set(path, rois, series=f"1.{ord(patient)}")
+    found = found_in(tmp_path, "hospital")
+    assert sorted(names(found).values()) == ["Cord", "GTV"]
+    case = found.manifest.cases[0]
+    assert len(case.label) == 2
+    assert np.bincount(read_label(case, found.manifest).array.ravel()).tolist() == [576, 12, 12]
+    # A second version of the same structure: which one is right cannot be known.
+    shutil.copy(tmp_path / "A" / "GTV.dcm", tmp_path / "A" / "GTV_v2.dcm")
+    found = discover(tmp_path)
+    assert says(found, "unpaired", "GTV.dcm and GTV_v2.dcm both have gtv")
+    assert [len(c.label) for c in found.manifest] == [0, 2]
+
+
+def test_overlapping_structures_and_a_selection(tmp_path):
+    image = series(tmp_path / "A" / "ct", "A", uid="1.1")
+    rois = {"GTV_1": box(image, (2, 3), (5, 6)), "GTV_2": box(image, (4, 3), (6, 6))}
+    rois |= {"PTV": box(image, (1, 2), (7, 8)), "couch": box(image, (8, 2), (9, 3))}
+    write_structure_set(tmp_path / "A" / "rs.dcm", rois, series="1.1")
+    found = found_in(tmp_path, "hospital")
+    assert found.manifest.labels.overlapping
+    codes = read_label(found.manifest.cases[0], found.manifest).array
+    assert [int((codes >> n & 1).sum()) for n in range(4)] == [18, 12, 72, 2]
+    # Names by pattern; parts of one structure may overlap.
+    selection = StructureSelection({"mass": ("gtv_*",)})
+    chosen = find(tmp_path, labels=selection)
+    label = read_label(chosen.cases[0], chosen)
+    assert chosen.labels.names == ["mass"] and (label.array == 1).sum() == 24
+    raw = read_raw_label(chosen.cases[0], chosen)
+    assert raw[0][1].meta["names"] == {1: "GTV_1", 2: "GTV_2"}  # the others are not drawn
+    assert map_label(raw, chosen).array.shape == SHAPE
+    with pytest.raises(LabelError, match="no structure called 'ctv\\*'"):
+        find(tmp_path, labels=StructureSelection({"mass": ("ctv*",)}))
+
+
+def test_more_structures_than_may_overlap_need_a_selection(tmp_path):
+    image = series(tmp_path / "A" / "ct", "A", uid="1.1")
+    rois = {f"organ {n}": box(image, (2, 2), (3 + n // 4, 6)) for n in range(20)}
+    write_structure_set(tmp_path / "A" / "rs.dcm", rois, series="1.1")
+    with pytest.raises(LayoutError, match="20 structures that overlap, and at most 15 may"):
+        find(tmp_path)
+    chosen = find(tmp_path, labels=StructureSelection({"first": ("organ 0",)}))
+    assert (read_label(chosen.cases[0], chosen).array == 1).sum() == 8
+
+
+def test_patients_without_an_id_are_their_folders(tmp_path):
+    for folder in ("one", "two"):
+        uid = f"1.{len(folder)}.{ord(folder[0])}"
+        image = series(tmp_path / folder / "ct", "Anonymous", uid=uid)
+        rois = {"GTV": box(image, (2, 3), (5, 6))}
+        write_structure_set(tmp_path / folder / "rs.dcm", rois, series=uid)
+    assert [r[:2] for r in rows(found_in(tmp_path, "hospital"))] == [("one", "one"), ("two", "two")]
+
+
+def test_the_sarcoma_collection_as_it_lies(real_data):
+    found = discover(real_data / "sarcoma" / "dicom")
+    patients = [f"STS_{n}" for n in ("008", "019", "025", "042")]
+    expected = [(f"{p}_{m}", p, m) for p in patients for m in ("CT", "MR", "PT")]
+    assert [(c.id, c.patient, c.modality) for c in found.manifest] == expected
+    assert found.manifest.labels.names == ["GTV_Mass"]
+    folds = found.manifest.with_folds(4)
+    assert all(len({c.fold for c in folds if c.patient == p}) == 1 for p in patients)
