@@ -10,6 +10,7 @@ from tests.cohorts.imitate import dicom_series, noise
 from tests.cohorts.test_layouts_volumes import found_in, names, rows, says
 from tests.structure_sets import CLOSED, polygon_on, write_structure_set
 
+from delineate.cohorts.checks.doctor import examine
 from delineate.cohorts.discovery.account import account_for
 from delineate.cohorts.discovery.layouts import discover, find
 from delineate.cohorts.discovery.structures import StructureSelection
@@ -48,7 +49,7 @@ def test_one_examination_with_three_modalities_is_three_cases(tmp_path):
         *(("P2_CT", "P2"), ("P2_MR", "P2"), ("P2_PT", "P2")),
     ]
     assert names(found) == {1: "GTV", 2: "Cord"}
-    assert says(found, "modality", "(2 CT, 2 MR, 2 PT)") and says(found, "names", "are GTV")
+    assert says(found, "modality", "(2 CT, 2 MR, 2 PT)") and says(found, "names", "are GTV") and says(found, "names", "Cord 6")
     for case in found.manifest:
         label = read_label(case, found.manifest)
         assert np.bincount(label.array.ravel()).tolist() == [600 - 26, 18, 8]
@@ -141,6 +142,19 @@ def test_overlapping_structures_and_a_selection(tmp_path):
     assert map_label(raw, chosen).array.shape == SHAPE
     with pytest.raises(LabelError, match="no structure called 'ctv\\*'"):
         find(tmp_path, labels=StructureSelection({"mass": ("ctv*",)}))
+
+
+def test_what_the_contours_lose_is_found_by_the_check(tmp_path):
+    image = series(tmp_path / "A" / "ct", "A", uid="1.1")
+    rois = {"GTV": box(image, (2, 3), (5, 6), (0, 2, 4, 7))}
+    write_structure_set(tmp_path / "A" / "rs.dcm", rois, series="1.1")
+    manifest = find(tmp_path)
+    found = examine((manifest.cases[0], manifest)).findings
+    assert [f.message for f in found if f.kind == "contours"] == [
+        "GTV: 1 contour(s) are above or below the slices and are left out (up to 9.00 mm)",
+        "GTV: 2 slice(s) between its first and last one have no contour and stay empty",
+        "GTV: 0.1312 ml by its contours, but 0.06561 ml by its voxels",
+    ]
 
 
 def test_more_structures_than_may_overlap_need_a_selection(tmp_path):

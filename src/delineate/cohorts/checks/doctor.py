@@ -31,6 +31,7 @@ from .sides import body_x, wrong_sides
 
 ROUNDING_MM = 0.01  # grids that differ by at most this are equal
 MOST_NOT_FINITE = 0.01  # a scan needs at least this share of finite voxels
+VOLUMES_DIFFER = 0.1  # share by which volumes of contours and voxels may differ
 HU_LIMITS = (-10_000.0, 70_000.0)  # values outside are not real CT values
 
 
@@ -186,6 +187,7 @@ def _examine_label(
         return _with(found, [Finding(case.id, "unreadable", "error", str(error))])
     # The grid is known even if the values cannot be used.
     found = replace(found, label_grid=raw[0][1].grid)
+    notes = [finding for _, volume in raw for finding in _of_contours(case.id, volume)]
     try:
         label = map_label(raw, manifest)
     except LabelError as error:
@@ -199,7 +201,6 @@ def _examine_label(
         )
     except DelineateError as error:
         return _with(found, [Finding(case.id, "geometry", "error", str(error))])
-    notes = []
     placed = None if image is None else label.on_grid(image.grid)
     if image is not None and placed is not None and not image.grid.matches(label.grid):
         words = f"{difference(label.grid, image.grid)}; it is placed without resampling"
@@ -224,6 +225,21 @@ def _examine_label(
     if image is not None and image.grid.matches(label.grid):
         checks += check_sides(found, label, image, manifest.labels)
     return _with(found, checks)
+
+
+def _of_contours(case: str, volume: Volume) -> list[Finding]:
+    """What reading a label left out or had to assume, and volumes of contours that differ from
+    those of their voxels by more than ``VOLUMES_DIFFER``.
+    """
+    notes = [str(note) for note in volume.meta.get("notes", ())]
+    contours = volume.meta.get("contours", {})
+    for name, facts in contours.items():
+        ml, voxel_ml = facts["contour_ml"], facts["voxel_ml"]
+        if abs(ml - voxel_ml) > VOLUMES_DIFFER * max(ml, voxel_ml):
+            notes.append(
+                f"{name}: {ml:.4g} ml by its contours, but {voxel_ml:.4g} ml by its voxels"
+            )
+    return [Finding(case, "contours", "warning", note, {"path": volume.source}) for note in notes]
 
 
 def _voxels(counts: NDArray[np.int64], labels: LabelSet) -> dict[int, int]:

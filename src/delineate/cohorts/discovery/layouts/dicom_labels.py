@@ -13,6 +13,7 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 
 from ....core.errors import DelineateError
@@ -200,13 +201,16 @@ def _is_twice(draft: Draft, case: str, one: _Labelled) -> bool:
 
 
 def _note_shared_names(draft: Draft, labelled: Sequence[_Labelled]) -> None:
-    """Set the structure of each name: names that differ only in the modality of their series mean
-    one structure.
+    """Count the names, and set the structure of each: names that differ only in the modality of
+    their series mean one structure.
     """
+    counts = Counter(n for one in labelled for n in {*chain(*one.objects.values())})
+    listed = ", ".join(f"{name} {count}" for name, count in counts.most_common())
+    draft.note("names", f"series with each name of a structure: {listed}", counts=dict(counts))
     modalities: dict[str, set[str]] = defaultdict(set)
     plain: dict[str, str] = {}
     for one in labelled:
-        for name in (name for names in one.objects.values() for name in names):
+        for name in chain(*one.objects.values()):
             plain[name] = _without_modality(name, one.series.modality)
             modalities[plain[name]].add(one.series.modality)
     draft.called = {

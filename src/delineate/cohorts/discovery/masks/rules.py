@@ -420,7 +420,7 @@ def _named_structures(
     if overlapping and len(names) > MOST_OVERLAPPING:
         draft.refusal = (
             f"the masks have {len(names)} structures that overlap, and at most {MOST_OVERLAPPING} "
-            "may; select some with --labels (check --draft FILE lists them)"
+            "may; select some with --labels"
         )
         overlapping = False
     value_of = {name.casefold(): v for v, name in enumerate(names, start=1)}
