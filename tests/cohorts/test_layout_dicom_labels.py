@@ -49,7 +49,11 @@ def test_one_examination_with_three_modalities_is_three_cases(tmp_path):
         *(("P2_CT", "P2"), ("P2_MR", "P2"), ("P2_PT", "P2")),
     ]
     assert names(found) == {1: "GTV", 2: "Cord"}
-    assert says(found, "modality", "(2 CT, 2 MR, 2 PT)") and says(found, "names", "are GTV") and says(found, "names", "Cord 6")
+    assert (
+        says(found, "modality", "(2 CT, 2 MR, 2 PT)")
+        and says(found, "names", "are GTV")
+        and says(found, "names", "Cord 6")
+    )
     for case in found.manifest:
         label = read_label(case, found.manifest)
         assert np.bincount(label.array.ravel()).tolist() == [600 - 26, 18, 8]
