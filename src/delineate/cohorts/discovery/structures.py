@@ -253,21 +253,8 @@ def _of_structure(
     if stem is not None:
         return [("files", stem, value)]
     same = _same(name, labels.names)
-    sources = [source for source, _ in mapping.segments]
-    if same is None and (source := _same(name, sources)) is not None:
-        return [("segments", source, value)]
-    if same is None and (fitting := _fitting(name, (*stems, *labels.names, *sources))):
-        every = [part for one in fitting for part in _of_structure(one, value, labels, mapping)]
-        return list(dict.fromkeys(every))
     if same is None:
-        # Suggest similar names, because most errors are spelling mistakes.
-        near = difflib.get_close_matches(name, [*labels.names, *stems], n=3, cutoff=0.4)
-        hint = (
-            f"did you mean {', '.join(near)}?"
-            if near
-            else f"the cohort has {', '.join(labels.names[:20]) or 'none'}"
-        )
-        raise LabelError(f"the cohort has no structure called {name!r}; {hint}")
+        return _of_other_names(name, value, labels, mapping)
     own = labels.named(same).value
     # The structure's sources are those of the cohort's mapping, whatever their kind.
     for kind in (one for one in mapping.KINDS if one != "ranges"):
@@ -278,6 +265,30 @@ def _of_structure(
     if mapping.ranges:
         return [("ranges", (r.low, r.high), value) for r in mapping.ranges if r.value == own]
     return [("values", own, value)]
+
+
+def _of_other_names(
+    name: str, value: int, labels: LabelSet, mapping: LabelMapping
+) -> list[tuple[str, Any, int]]:
+    """Parts of a name that only some files use, or of all names that a pattern fits.
+
+    Raises:
+        LabelError: there is none.
+    """
+    stems, sources = dict(mapping.files), dict(mapping.segments)
+    if (source := _same(name, sources)) is not None:
+        return [("segments", source, value)]
+    if fitting := _fitting(name, (*stems, *labels.names, *sources)):
+        every = [part for one in fitting for part in _of_structure(one, value, labels, mapping)]
+        return list(dict.fromkeys(every))
+    # Suggest similar names, because most errors are spelling mistakes.
+    near = difflib.get_close_matches(name, [*labels.names, *stems], n=3, cutoff=0.4)
+    hint = (
+        f"did you mean {', '.join(near)}?"
+        if near
+        else f"the cohort has {', '.join(labels.names[:20]) or 'none'}"
+    )
+    raise LabelError(f"the cohort has no structure called {name!r}; {hint}")
 
 
 def _fitting(pattern: str, names: Iterable[str]) -> list[str]:

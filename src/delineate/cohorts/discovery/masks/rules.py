@@ -401,22 +401,19 @@ def _named_structures(
         return None
     pairs = list(dict.fromkeys((v, n) for one in found for v, n in sorted(one.names.items())))
     overlapping = any(one.overlapping for one in found)
-    # The names in the files, each in one spelling; also those of files that were not read.
-    spelt: dict[str, str] = {}
-    for name in [*(name for _, name in pairs), *draft.called]:
-        spelt.setdefault(name.casefold(), name)
-    sources = {name: draft.called.get(name, name) for name in spelt.values()}
+    sources = _structure_of_each([name for _, name in pairs], draft)
     names = list({name.casefold(): name for name in sources.values()}.values())
     meant = {(v, draft.called.get(name, name)) for v, name in pairs}
     agree = len(meant) == len({v for v, _ in meant}) == len({name for _, name in meant})
     if agree and not overlapping and not draft.called:
         return named([v for v, _ in pairs], dict(pairs)), LabelMapping()
-    if overlapping:
-        words = "segments overlap: a voxel may belong to several structures, which are matched by"
-        draft.note("values", f"{words} name")
-    elif not agree:
-        words = "the files give one structure different values; they are matched by name"
-        draft.note("values", words)
+    if overlapping or not agree:
+        draft.note(
+            "values",
+            "segments overlap: a voxel may belong to several structures, which are matched by name"
+            if overlapping
+            else "the files give one structure different values; they are matched by name",
+        )
     if overlapping and len(names) > MOST_OVERLAPPING:
         draft.refusal = (
             f"the masks have {len(names)} structures that overlap, and at most {MOST_OVERLAPPING} "
@@ -425,8 +422,16 @@ def _named_structures(
         overlapping = False
     value_of = {name.casefold(): v for v, name in enumerate(names, start=1)}
     labels = LabelSet.from_names(dict(enumerate(names, start=1)), overlapping)
-    pairs_of_names = ((name, value_of[called.casefold()]) for name, called in sources.items())
-    return labels, LabelMapping(segments=tuple(pairs_of_names))
+    segments = ((name, value_of[called.casefold()]) for name, called in sources.items())
+    return labels, LabelMapping(segments=tuple(segments))
+
+
+def _structure_of_each(found: Sequence[str], draft: Draft) -> dict[str, str]:
+    """Name in the files, in one spelling -> structure; also for files that were not read."""
+    spelt: dict[str, str] = {}
+    for name in (*found, *draft.called):
+        spelt.setdefault(name.casefold(), name)
+    return {name: draft.called.get(name, name) for name in spelt.values()}
 
 
 def _channel_structures(found: Sequence[MaskFile], draft: Draft) -> tuple[LabelSet, LabelMapping]:
