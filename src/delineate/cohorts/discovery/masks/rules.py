@@ -401,10 +401,7 @@ def _named_structures(
         return None
     pairs = list(dict.fromkeys((v, n) for one in found for v, n in sorted(one.names.items())))
     overlapping = any(one.overlapping for one in found)
-    sources = _structure_of_each([name for _, name in pairs], draft)
-    names = list({name.casefold(): name for name in sources.values()}.values())
-    meant = {(v, draft.called.get(name, name)) for v, name in pairs}
-    agree = len(meant) == len({v for v, _ in meant}) == len({name for _, name in meant})
+    agree = _agree({(v, draft.called.get(name, name)) for v, name in pairs})
     if agree and not overlapping and not draft.called:
         return named([v for v, _ in pairs], dict(pairs)), LabelMapping()
     if overlapping or not agree:
@@ -414,6 +411,19 @@ def _named_structures(
             if overlapping
             else "the files give one structure different values; they are matched by name",
         )
+    return _by_name(_structure_of_each([name for _, name in pairs], draft), overlapping, draft)
+
+
+def _agree(pairs: set[tuple[int, str]]) -> bool:
+    """Whether each value has one name, and each name one value."""
+    return len(pairs) == len({value for value, _ in pairs}) == len({name for _, name in pairs})
+
+
+def _by_name(
+    sources: Mapping[str, str], overlapping: bool, draft: Draft
+) -> tuple[LabelSet, LabelMapping]:
+    """The structures of ``sources``, name in the files -> structure, matched by name."""
+    names = list({name.casefold(): name for name in sources.values()}.values())
     if overlapping and len(names) > MOST_OVERLAPPING:
         draft.refusal = (
             f"the masks have {len(names)} structures that overlap, and at most {MOST_OVERLAPPING} "
