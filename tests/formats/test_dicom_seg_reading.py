@@ -317,6 +317,29 @@ def test_another_frame_of_reference_is_refused(tmp_path):
     assert np.array_equal(found.array, pixels.transpose(2, 1, 0))
 
 
+def test_frames_of_a_2d_image_without_a_place(tmp_path):
+    pixels = only_planes(labels(1), [2])
+    dataset = segmentation(series(), pixels)
+    del dataset.PerFrameFunctionalGroupsSequence[0].PlanePositionSequence
+    path = saved(dataset, tmp_path / "x.dcm")
+    found = seg.read_seg(path)
+    assert np.array_equal(found.array[..., 0], pixels[2].T)
+    assert found.meta["spacing_known"] and not found.meta["place_known"]
+    assert found.spacing_mm[:2] == (0.6, 0.8)
+    image = Grid.from_spacing((COLUMNS, ROWS, 1), (2, 2, 2))
+    assert seg.read_seg(path, image).grid == image
+    with pytest.raises(GeometryError, match=r"no position, and 33 x 37 pixels; the image has"):
+        seg.read_seg(path, Grid.from_spacing((COLUMNS, ROWS, 2), (2, 2, 2)))
+
+
+def test_frames_without_a_place_are_refused(tmp_path):
+    dataset = segmentation(series(), np.maximum(labels(1), 1))
+    for frame in dataset.PerFrameFunctionalGroupsSequence:
+        del frame.PlanePositionSequence
+    with pytest.raises(GeometryError, match="have no ImagePositionPatient, so they have no place"):
+        seg.read_seg(saved(dataset, tmp_path / "x.dcm"))
+
+
 # ---- refused ----
 
 

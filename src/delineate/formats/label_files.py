@@ -10,6 +10,7 @@ several layers become one label map if they do not overlap; if they do, one chan
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
@@ -156,14 +157,14 @@ def masks_of(volume: Volume) -> dict[str, Volume]:
 
 
 def series_near(path: Path) -> str:
-    """The series that a DICOM object belongs to, as FOLDER#SERIES_UID; "" if it is not in the
-    folder of the object or those above.
+    """The series that a DICOM object belongs to, as a path that ``files.read`` accepts; "" if it is
+    not in the folder of the object or those above.
     """
     try:
         series = dicom.series_of_label(path)
     except FormatError:
         return ""
-    return f"{series.files[0].parent}#{series.uid}"
+    return f"{os.path.commonpath([one.parent for one in series.files])}#{series.id}"
 
 
 def _image_of(path: Path, like: str) -> tuple[Grid, str, dict[str, str]]:

@@ -89,6 +89,11 @@ class SegHeader:
     def frames(self) -> int:
         return len(self.numbers)
 
+    @property
+    def is_flat(self) -> bool:
+        """Whether these are frames of one 2-D image that has no place in space."""
+        return not len(self.positions) and len(np.unique(self.numbers)) == self.frames
+
     def count(self, number: int) -> int:
         """The number of frames of a segment."""
         return int(np.count_nonzero(self.numbers == number))

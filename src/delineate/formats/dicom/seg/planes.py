@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from ....core.errors import GeometryError
 from ....core.grid import SHEAR_TOLERANCE, Grid
+from ...raster import grid_of
 from ..geometry import LPS_TO_RAS, SAME_DIRECTION, tolerance_mm
 from .header import SegHeader
 
@@ -36,6 +37,8 @@ def planes(header: SegHeader, like: Grid | None = None) -> tuple[Grid, NDArray[n
         GeometryError: frames without position, orientation or spacing, or in planes that are not
             parallel and evenly spaced.
     """
+    if header.is_flat:
+        return _flat(header, like), np.zeros(header.frames, np.intp)
     _refuse_mixtures(header)
     across, down = header.orientations[0].reshape(2, 3)
     normal = np.cross(across, down)
@@ -67,6 +70,23 @@ def planes(header: SegHeader, like: Grid | None = None) -> tuple[Grid, NDArray[n
     _check_corners(header, affine, k)
     shape = (header.columns, header.rows, int(k.max()) + 1)
     return Grid(shape, LPS_TO_RAS @ affine, allow_shear=True), k
+
+
+def _flat(header: SegHeader, like: Grid | None) -> Grid:
+    """The grid of the frames of a 2-D image without a place in space: they have its pixels (PS3.3
+    A.51.1).
+
+    Raises:
+        GeometryError: the image has another size.
+    """
+    shape = (header.columns, header.rows, 1)
+    if like is not None and like.shape != shape:
+        raise GeometryError(
+            f"the frames have no position, and {shape[0]} x {shape[1]} pixels; the image has the "
+            f"shape {like.shape}"
+        )
+    spacing = header.spacings[0][::-1].tolist() if len(header.spacings) else None
+    return like or grid_of(shape, spacing)
 
 
 def _refuse_mixtures(header: SegHeader) -> None:

@@ -188,8 +188,8 @@ def _read(
     numbers = labels.values if array.ndim == 3 else range(1, len(labels) + 1)
     meta = {
         "modality": "SEG",
-        "spacing_known": True,
-        "place_known": True,
+        "spacing_known": len(header.spacings) > 0,
+        "place_known": not header.is_flat,
         **header.facts,
         "names": dict(zip(numbers, (s.name for s in segments), strict=True)),
         "labels": labels.to_json(),
