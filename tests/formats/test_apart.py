@@ -4,6 +4,7 @@ failure of one file.
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import threading
@@ -141,3 +142,17 @@ def test_the_switch_is_for_the_block_and_for_processes_that_it_starts(monkeypatc
         with apart.untrusted(False):
             assert apart.is_untrusted()
     assert not apart.is_untrusted()
+
+
+def test_an_answer_names_its_error_or_the_order_of_its_arrays(tmp_path):
+    head, arrays = apart._answer("files:sent_grid", [{"path": str(tmp_path / "none")}, None])
+    assert not arrays and json.loads(head)["error"] == {
+        "kind": "FormatError",
+        "message": "no such file or folder",
+        "path": str(tmp_path / "none"),
+    }
+    path = tmp_path / "a.nii"
+    files.write(Volume(np.ones(GRID.shape, np.int16), GRID), path)
+    head, (array,) = apart._answer("files:sent_volume", [{"path": str(path)}, None, False, ""])
+    sent = {"dtype": "<i2", "shape": [2, 3, 4], "axes": [2, 1, 0]}
+    assert json.loads(head)["arrays"] == [sent] and array.shape == (2, 3, 4)
