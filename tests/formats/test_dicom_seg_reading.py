@@ -16,7 +16,7 @@ from delineate.formats import files
 from delineate.formats.dicom import seg
 from delineate.formats.label_files import names_in, read_label_file
 
-pytest.importorskip("highdicom")
+hd = pytest.importorskip("highdicom")
 SHAPE = (SLICES, ROWS, COLUMNS)
 
 
@@ -99,6 +99,17 @@ def test_every_kind_is_read_exactly(tmp_path, kind, sparse):
     assert np.array_equal(placed.array, pixels.transpose(2, 1, 0))
     assert "nearest" not in str(placed.meta.get("notes", ""))
     assert placed.meta["names"] == {1: "blob a", 2: "blob b", 3: "blob c"}
+
+
+def test_voxels_are_where_highdicom_puts_them(tmp_path):
+    path = saved(shuffled(segmentation(series(), labels(3))), tmp_path / "x.dcm")
+    ours, theirs = seg.read_seg(path), hd.seg.segread(path).get_volume(combine_segments=True)
+    for value in (1, 2, 3):
+        index = np.argwhere(theirs.array == value)
+        lps = index @ theirs.affine[:3, :3].T + theirs.affine[:3, 3]
+        found = np.rint(ours.grid.to_index(lps * (-1, -1, 1))).astype(int)
+        assert (ours.array[tuple(found.T)] == value).all()
+        assert len(index) == np.count_nonzero(ours.array == value)
 
 
 @pytest.mark.parametrize(
