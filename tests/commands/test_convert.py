@@ -56,9 +56,8 @@ def test_refused_series_do_not_stop_the_others(tmp_path, real_data):
     result = convert([tmp_path / "in"], tmp_path / "out")
     assert len(result.written) == 2
     assert [reason.split(" (")[0] for _, reason in result.refused] == ["frames without positions"]
-    rgb = real_data / "dicom/vendors/generic/rgb/001"
-    with pytest.raises(FormatError, match=r"(?s)none of 1 series can be converted.*colour"):
-        convert([rgb], tmp_path / "none")
+    with pytest.raises(FormatError, match=r"(?s)none of 1 series can be converted.*frames without"):
+        convert([tmp_path / "in/23x38x3/multiframe"], tmp_path / "none")
     assert not (tmp_path / "none").exists()
 
 

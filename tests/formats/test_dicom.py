@@ -281,7 +281,7 @@ def test_missing_geometry(tmp_path, upright, numbered, field):
     [
         ({"NumberOfFrames": 2}, "frames without positions"),
         ({"ImageType": ["ORIGINAL", "PRIMARY", "MOSAIC"]}, "a mosaic that does not state"),
-        ({"SamplesPerPixel": 3}, "colour"),
+        ({"SamplesPerPixel": 4}, "pixels of 4 samples"),
         ({"ImageType": ["ORIGINAL", "PRIMARY", "LOCALIZER"]}, "localisers"),
     ],
 )

@@ -69,11 +69,6 @@ def test_modality_lookup_table(tmp_path):
     assert row(volume) == [100, 100, 250, 60000, 60000]
 
 
-def test_palette_colours_are_no_intensities(tmp_path):
-    with pytest.raises(FormatError, match="colour images"):
-        read(tmp_path, ct(np.zeros((2, 2), np.uint8), PhotometricInterpretation="PALETTE COLOR"))
-
-
 def test_padding_is_marked_and_filled_by_what_prepares(tmp_path):
     # -2000 stated as an unsigned value, as some scanners do.
     pixels = np.array([[-2000, 24, 1000]], np.int16)

@@ -4,6 +4,8 @@ elements.py  the elements of a header               archive.py members of zip an
 headers.py   one file's planes as plain data        find.py    series in folders; choosing one
 damage.py    the series that damaged files cost     pixels.py  pixels that are not compressed
 geometry.py  positions of a series' slices          values.py  their voxels
+flat.py      2-D images, clips and captures         mosaic/    many slices in one image
+stated.py    what is stated about the values        suv.py     standardised uptake values
 rtstruct.py  contours of structure sets as voxels
 references.py  the series that a segmentation or structure set belongs to
 seg/         segmentations: written from label volumes, and read as such

@@ -39,7 +39,12 @@ UNDEFINED = 0xFFFFFFFF
 _Element = tuple[bytes, int, int, bytes | None, bool]
 # Integer pixel data, and those of floating-point numbers.
 PIXELS = (0x7FE00010, 0x7FE00008, 0x7FE00009)
-ELSEWHERE = ("PixelDataProviderURL", "SpectroscopyData")  # what an image has instead of pixels
+# What an image has instead of pixels.
+ELSEWHERE = {
+    "PixelDataProviderURL": "its pixels are on a server (PixelDataProviderURL)",
+    "SpectroscopyData": "it holds spectra (SpectroscopyData) and no image",
+    "EncryptedAttributesSequence": "its pixels are encrypted (EncryptedAttributesSequence)",
+}
 ITEM, ITEM_END, SEQUENCE_END, END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD, -1
 ENDS = frozenset((*PIXELS, ITEM, ITEM_END, SEQUENCE_END, END))
 # All value representations of PS3.5 6.2; those of the second list have a length of 32 bits.

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from ...core.errors import FormatError, GeometryError
 from ...core.grid import SHEAR_TOLERANCE, Grid
+from . import flat
 from .headers import Plane, Series
 
 LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
@@ -28,12 +29,12 @@ SAME_DIRECTION = 1e-3  # largest difference of direction cosines within one seri
 
 
 def layout(series: Series) -> tuple[Grid, list[Plane]]:
-    """Compute the grid of a series and sort its planes in the order of k.
+    """Compute the grid of a series and sort its planes in the order of k. A single image without
+    position and orientation has the grid of a picture (``flat``).
 
     Raises:
-        FormatError: objects that this version does not read (multi-frame, colour, localiser,
-            mixed kinds), mosaics without what gives their slices a place, or planes that ``group``
-            found to be no volume.
+        FormatError: localisers, mixed kinds, mosaics without what gives their slices a place, or
+            planes that ``group`` found to be no volume.
         GeometryError: missing, mixed, uneven or duplicate positions, or a tilt above
             ``MOST_TILT_DEG``.
     """
@@ -45,6 +46,9 @@ def layout(series: Series) -> tuple[Grid, list[Plane]]:
 def grid_of(planes: Sequence[Plane]) -> tuple[Grid, list[Plane]]:
     """``layout`` of any planes."""
     _refuse_kinds(planes)
+    if len(planes) == 1 and not planes[0].position and not planes[0].orientation:
+        one = planes[0]
+        return flat.grid_of(one.columns, one.rows, one.spacing), [one]
     _refuse_mixtures(planes)
     # The direction cosines must be orthonormal.
     first = planes[0]
@@ -79,18 +83,23 @@ def _refuse_kinds(slices: Sequence[Plane]) -> None:
         return "" if all(chosen) else f" ({sum(chosen)} of {len(chosen)} files)"
 
     reasons = {
+        problem: [s.problem == problem for s in slices]
+        for problem in dict.fromkeys(s.problem for s in slices if s.problem)
+    }
+    reasons |= {
         "frames without positions (no plane position in functional groups)": [
             s.frames > 1 and s.frame is None for s in slices
         ],
-        "colour images (such as secondary captures) cannot be read as a volume": [
-            s.samples != 1 or s.photometric == "PALETTE COLOR" for s in slices
+        f"pixels of {slices[0].samples} samples are not supported": [
+            s.samples not in (1, 3) for s in slices
         ],
         "localisers (scout views) cannot be read as a volume": [
             "LOCALIZER" in s.kind for s in slices
         ],
     }
-    for problem in dict.fromkeys(s.problem for s in slices if s.problem):
-        reasons[problem] = [s.problem == problem for s in slices]
+    colour = [s.is_colour for s in slices]
+    if not all(colour):
+        reasons["mixed: colour images in a series of grey ones"] = colour
     for reason, chosen in reasons.items():
         if any(chosen):
             raise FormatError(reason + count(chosen))

@@ -118,6 +118,8 @@ def volumes(planes: Sequence[Plane], facts: SeriesFacts) -> list[Series]:
     kept, aside = _set_aside(ordered)
     kept, copies, clash = _without_copies(kept)
     notes = tuple(f"{path.name} is set aside: {reason}" for path, reason in aside)
+    if not clash and all(one.is_flat for one in kept):
+        return _images(kept, facts, (*notes, *copies))
     notes = (*notes, *copies, *_missing_at_ends(kept))
     stated = {one.name: getattr(facts, one.name) for one in fields(SeriesFacts)}
     found = []
@@ -143,6 +145,28 @@ def volumes(planes: Sequence[Plane], facts: SeriesFacts) -> list[Series]:
                 )
             )
     return _with_unique_parts(found)
+
+
+def _images(planes: Sequence[Plane], facts: SeriesFacts, notes: tuple[str, ...]) -> list[Series]:
+    """2-D images as volumes of their own, named by their file and frame."""
+    files = list(dict.fromkeys(one.path for one in planes))
+    digits = len(str(max(one.frames for one in planes)))
+    found = []
+    for one in planes:
+        words = [f"image{files.index(one.path) + 1}"] if len(files) > 1 else []
+        clip = "_".join(words)
+        words += [] if one.frame is None else [f"frame{one.frame + 1:0{digits}d}"]
+        found.append(
+            Series(
+                **vars(facts) | {"patient_id": one.marks.patient},
+                files=(one.path,),
+                planes=(one,),
+                part="_".join(words),
+                family=clip,
+                notes=notes,
+            )
+        )
+    return found
 
 
 def _with_unique_parts(found: Sequence[Series]) -> list[Series]:

@@ -12,8 +12,9 @@ from typing import Any
 from ...core.errors import FormatError, GeometryError
 from ..disk import HEAD_BYTES, told
 from . import archive
-from .elements import DEFLATED, VRS, Header
+from .elements import DEFLATED, ELSEWHERE, VRS, Header
 from .enhanced import frames_of
+from .flat import FLAT, MOST_FRAMES, spacing_of
 from .marks import Marks, marks_of, number, numbers, text
 from .mosaic import is_mosaic, tiles_of
 
@@ -29,6 +30,13 @@ IMAGES = (
     *ENHANCED,
     *(f"1.2.840.10008.5.1.4.1.1.{n}" for n in ("2", "4", "128", "20", "7")),
 )
+SLIDES = "1.2.840.10008.5.1.4.1.1.77.1.6"
+# Beginnings of transfer syntaxes (PS3.5 A.4.5 to A.4.9).
+VIDEO = {
+    **dict.fromkeys((f"1.2.840.10008.1.2.4.{n}" for n in (100, 101)), "MPEG-2"),
+    **dict.fromkeys((f"1.2.840.10008.1.2.4.{n}" for n in range(102, 107)), "MPEG-4"),
+    **dict.fromkeys((f"1.2.840.10008.1.2.4.{n}" for n in (107, 108)), "HEVC"),
+}
 PET_UNITS = {"BQML": "Bq/ml", "GML": "SUV"}  # PS3.3 C.8.9.1.1.3; g/ml is SUV by body weight
 
 
@@ -65,6 +73,16 @@ class Plane:
     marks: Marks
     problem: str = ""  # why it is no plane in space
     units: str = ""  # Units of PET, or RescaleType
+    spacing_by: str = "PixelSpacing"  # what states the spacing; "" if nothing does
+
+    @property
+    def is_flat(self) -> bool:
+        """Whether it is a 2-D image (``flat``): its class has no position, and it has none."""
+        return self.sop_class in FLAT and not (self.position and self.orientation)
+
+    @property
+    def is_colour(self) -> bool:
+        return self.samples != 1 or self.photometric == "PALETTE COLOR"
 
 
 @dataclass(frozen=True)
@@ -229,8 +247,13 @@ def planes_of(path: Path, dataset: Any) -> list[Plane]:
             marks=marks_of(dataset, kind),
             units=text(dataset, "Units") or text(dataset, "RescaleType"),
         )
+        one = replace(one, problem=_problem(dataset))
+        if one.problem:
+            return [one]
         if is_mosaic(dataset):
             return _tiles(one)
+        if one.is_flat:
+            return _pictures(one, dataset)
         return _frames(one, dataset) or [one]
 
 
@@ -252,6 +275,26 @@ def _frames(one: Plane, dataset: Any) -> list[Plane]:
         )
         for n, frame in enumerate(frames_of(dataset, one.marks))
     ]
+
+
+def _problem(dataset: Header) -> str:
+    """Why an image cannot be read at all; "" if nothing in its header says so."""
+    if str(dataset.get("SOPClassUID", "")) == SLIDES:
+        return "a whole-slide image; OpenSlide and wsidicom read these"
+    syntax = str(getattr(dataset.file_meta, "TransferSyntaxUID", ""))
+    if dataset.stored is None and not dataset.is_inflated:
+        return next((why for name, why in ELSEWHERE.items() if name in dataset), "")
+    name = next((name for start, name in VIDEO.items() if syntax.startswith(start)), "")
+    return f"a video ({name}); FFmpeg extracts its pictures" if name else ""
+
+
+def _pictures(one: Plane, dataset: Any) -> list[Plane]:
+    """The planes of a 2-D object, one a frame."""
+    spacing, by = spacing_of(dataset)
+    one = replace(one, spacing=spacing, spacing_by=by)
+    if one.frames > MOST_FRAMES:
+        return [replace(one, problem=f"{one.frames} frames; allowed are {MOST_FRAMES}")]
+    return [one] if one.frames <= 1 else [replace(one, frame=n) for n in range(one.frames)]
 
 
 def _tiles(one: Plane) -> list[Plane]:

@@ -17,7 +17,7 @@ from ...core.errors import FormatError
 from ...core.inputs import refuse_large
 from ...core.volume import Volume
 from ...extras import require_extra
-from .. import apart
+from .. import apart, raster
 from ..disk import told
 from .elements import Header
 from .geometry import layout
@@ -35,7 +35,8 @@ BYTES_A_CALL = 1 << 26  # of the frames that the child process returns at once
 
 
 def read_series(series: Series, unit: str = "") -> Volume:
-    """Read the volume (I, J, K) = (column, row, slice); with ``unit`` "suv" as SUV by body weight.
+    """Read the volume (I, J, K) = (column, row, slice), colours as (C, I, J, K); with ``unit``
+    "suv" as SUV by body weight.
 
     The dtype is int16 if the rescaled values are whole and fit (else uint16 or int32), or float32.
     The unit is "HU" for CT with a rescale, "Bq/ml" or "SUV" for PET that states it, else "a.u.";
@@ -49,11 +50,15 @@ def read_series(series: Series, unit: str = "") -> Volume:
         grid, ordered = layout(series)
     # (slice, row, column) in memory, so that each plane fills one contiguous block.
     dtype = np.dtype(_dtype(ordered))
+    columns, rows, slices = grid.shape
+    first = ordered[0]
+    shape = (slices, *((3,) if first.is_colour else ()), rows, columns)
     with told(series.files[0].parent):
-        refuse_large(math.prod(grid.shape) * dtype.itemsize)
-    array = np.empty((grid.shape[2], grid.shape[1], grid.shape[0]), dtype)
+        refuse_large(math.prod(shape) * dtype.itemsize)
+    array = np.empty(shape, dtype)
     stated = merged(_filled(array, ordered))
-    volume = _narrowed(array).transpose(2, 1, 0)
+    volume = np.moveaxis(_narrowed(array), 0, -1).swapaxes(-3, -2)
+    notes = [*series.notes, *stated.pop("notes", ())]
     if padding := stated.pop("stored_padding", None):
         stated["padding"] = padding_of(padding, ordered, series.unit)
     meta = {
@@ -63,10 +68,12 @@ def read_series(series: Series, unit: str = "") -> Volume:
         "study": series.study,
         "description": series.description,
         **({"part": series.part} if series.part else {}),
-        **({"notes": list(series.notes)} if series.notes else {}),
-        "spacing_known": True,
-        "place_known": True,
+        "spacing_known": bool(first.spacing),
+        "place_known": bool(first.position and first.orientation),
+        **({"channels": list(raster.COLOURS)} if first.is_colour else {}),
+        **({"spacing_by": first.spacing_by} if first.spacing_by != "PixelSpacing" else {}),
         **stated,
+        **({"notes": notes} if notes else {}),
     }
     # The source is the folder of the series, or the folder above if it is spread over several.
     source = (
@@ -79,7 +86,11 @@ def read_series(series: Series, unit: str = "") -> Volume:
 
 
 def _dtype(ordered: Sequence[Plane]) -> type[np.generic]:
-    """Choose int16 or int32 if every rescaled value is whole and fits, else float32."""
+    """Choose uint8 or uint16 for colours; else int16 or int32 if every rescaled value is whole and
+    fits, else float32.
+    """
+    if ordered[0].is_colour:
+        return np.uint16 if max(one.bits for one in ordered) > 8 else np.uint8
     low = high = 0.0
     for one in ordered:
         if one.lookup:
@@ -178,11 +189,13 @@ def _dataset(path: str | Path) -> Any:
 
 
 def _cut(pixels: NDArray[Any], one: Plane) -> NDArray[Any]:
-    """The pixels of a plane (rows, columns): those of its frame, or of its tile in a mosaic."""
+    """The pixels of a plane (rows, columns), or (rows, columns, 3): those of its frame, or of its
+    tile in a mosaic.
+    """
     if one.tile is not None:
         top, bottom, left, right = one.tile
         pixels = pixels[top:bottom, left:right]
-    if pixels.shape != (one.rows, one.columns):
+    if pixels.shape[:2] != (one.rows, one.columns):
         raise FormatError(
             f"pixels of shape {pixels.shape}, but the header states {one.rows} rows and "
             f"{one.columns} columns"
@@ -191,8 +204,12 @@ def _cut(pixels: NDArray[Any], one: Plane) -> NDArray[Any]:
 
 
 def _rescale(pixels: NDArray[Any], one: Plane, out: NDArray[Any]) -> None:
-    """Write the values of stored pixels (rows, columns) to ``out``, PS3.3 C.11.1."""
-    if one.lookup:
+    """Write the values of stored pixels (rows, columns) to ``out``, PS3.3 C.11.1; colours become
+    (3, rows, columns).
+    """
+    if one.is_colour:
+        out[...] = _coloured(pixels, one).transpose(2, 0, 1)
+    elif one.lookup:
         from pydicom.pixels.processing import apply_modality_lut
 
         dataset = open_dataset(one.path, stop_before_pixels=True)
@@ -210,10 +227,21 @@ def _rescale(pixels: NDArray[Any], one: Plane, out: NDArray[Any]) -> None:
 
 def same_values(one: Plane, other: Plane) -> bool:
     """Whether two planes of one size have the same rescaled values."""
-    pair = np.empty((2, one.rows, one.columns))
+    pair = np.empty((2, *((3,) if one.is_colour else ()), one.rows, one.columns))
     for n, plane in enumerate((one, other)):
         _fill(pair, plane.path, {n: plane})
     return np.array_equal(*pair)
+
+
+def _coloured(pixels: NDArray[Any], one: Plane) -> NDArray[Any]:
+    """Red, green and blue (rows, columns, 3); those of a palette have 8 bits."""
+    if one.photometric != "PALETTE COLOR":
+        return pixels
+    from pydicom.pixels.processing import apply_color_lut
+
+    dataset = open_dataset(one.path, stop_before_pixels=True)
+    colours = np.asarray(apply_color_lut(pixels, dataset))[..., :3]
+    return colours if colours.dtype == np.uint8 else (colours >> 8).astype(np.uint8)
 
 
 def decoded(path: str, frames: Sequence[int]) -> apart.Found:
@@ -254,7 +282,9 @@ def _decoded(dataset: Any, frame: int = 0) -> NDArray[Any]:
     for plugin in plugins:
         # The decoders are plug-ins with exceptions of their own.
         try:
-            pixels, _ = decoder.as_array(dataset, index=frame, decoding_plugin=plugin, **options)
+            pixels, how = decoder.as_array(dataset, index=frame, decoding_plugin=plugin, **options)
+            if pixels.ndim > 2 and how["photometric_interpretation"] != "RGB":
+                raise FormatError(f"colours in {how['photometric_interpretation']}")
             return _masked(pixels, *unused_bits(dataset)) if unused else pixels
         except Exception as error:
             why = why or str(error).strip().splitlines()[0][:150]
