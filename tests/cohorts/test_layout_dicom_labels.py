@@ -15,6 +15,8 @@ from delineate.cohorts.discovery.account import account_for
 from delineate.cohorts.discovery.layouts import discover, find
 from delineate.cohorts.discovery.structures import StructureSelection
 from delineate.cohorts.reading import map_label, read_label, read_raw_label
+from delineate.commands.options import TrainOptions
+from delineate.commands.train.request import request_of
 from delineate.core.errors import LabelError, LayoutError
 from delineate.formats import dicom, files
 
@@ -62,6 +64,13 @@ def test_one_examination_with_three_modalities_is_three_cases(tmp_path):
     assert chosen.labels.names == ["GTV", "Cord"]
     uses = {(g.use, g.count) for g in account_for(found.manifest)}
     assert uses == {("image", 30), ("label", 6)}
+
+
+def test_a_training_finds_the_cases_of_its_modality(tmp_path):
+    chosen = request_of(tmp_path, TrainOptions(modality="CT", budget_s=60.0))
+    assert chosen.check_options.modality == "CT"
+    every = request_of(tmp_path, TrainOptions(budget_s=60.0))
+    assert every.check_options.modality is None
 
 
 def test_everything_in_one_folder(tmp_path):

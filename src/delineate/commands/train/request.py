@@ -42,6 +42,7 @@ class Request:
     labels: str = ""
     patient: str = ""
     ignore: tuple[int, ...] = ()
+    modality: str = ""
     dims: int | None = None
     network: str = ""  # registered, instead of the one of the rules
     loss: str = ""  # a registered term that is added, NAME or NAME=WEIGHT
@@ -57,6 +58,7 @@ class Request:
             labels=self.labels or None,
             patient=self.patient or None,
             ignore=tuple(self.ignore),
+            modality=self.modality or None,
         )
 
     @property
@@ -134,7 +136,8 @@ def request_of(data: str | Path, options: TrainOptions) -> Request:
         text = "" if given[name] is None else str(given[name])
         is_path = bool(text) and not (name == "split" and is_ratio(text))
         given[name] = os.path.abspath(text) if is_path else text
-    texts = {name: given[name] or "" for name in ("recipe", "layout", "patient", "licence")}
+    names = ("recipe", "layout", "patient", "modality", "licence")
+    texts = {name: given[name] or "" for name in names}
     for text in options.changes:
         parse_change(text)  # refused before anything is read
     return Request(data=os.path.abspath(data), **{**given, **texts}).validated()
