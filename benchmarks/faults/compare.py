@@ -23,6 +23,8 @@ from typing import Any
 
 import numpy as np
 
+from delineate import __version__
+
 from .every import FAULTS
 from .made import BASE
 from .reading import documented, place_of, read_by_delineate, run, warm_up
@@ -171,7 +173,8 @@ def main() -> None:
         except ImportError as error:
             print(f"{name} is left out: it is not installed ({error})", flush=True)
             continue
-        results[name] = {"version": version(DISTRIBUTIONS.get(name, name)), "formats": found}
+        number = __version__ if name == OURS else version(DISTRIBUTIONS.get(name, name))
+        results[name] = {"version": number, "formats": found}
         RESULTS.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
 
 
