@@ -9,10 +9,14 @@ import zipfile
 import numpy as np
 import objects
 import pytest
+from tests.calls import run
 
+from delineate.cohorts.discovery.layouts import discover
 from delineate.core.errors import FormatError
+from delineate.core.labels import LabelSet
 from delineate.formats import apart, dicom, files
 from delineate.formats.dicom import archive
+from delineate.formats.dicom.seg.write import seg_source
 
 ARRAY = np.arange(240, dtype=np.int16).reshape(8, 6, 5)
 KINDS = ("zip", "tar", "tar.gz", "tgz")
@@ -20,7 +24,8 @@ KINDS = ("zip", "tar", "tar.gz", "tgz")
 
 def slices(folder):
     """Eight slices a.dcm ... h.dcm of one CT."""
-    return objects.write(folder, *(objects.ct(plane, k) for k, plane in enumerate(ARRAY)))
+    fields = {"FrameOfReferenceUID": "1.2.9", "SliceThickness": 2.5}
+    return objects.write(folder, *(objects.ct(one, k, **fields) for k, one in enumerate(ARRAY)))
 
 
 def packed(paths, target, prefix="ct/"):
@@ -206,3 +211,25 @@ def test_a_header_of_a_tar_is_not_read_whole(tmp_path):
     (tmp_path / "a.tar").write_bytes(info.tobuf() + bytes(1024))
     with pytest.raises(FormatError, match="a header of more than 1 MB"):
         archive.members(tmp_path / "a.tar")
+
+
+def test_commands_read_an_archive_as_a_folder(tmp_path):
+    target = packed(slices(tmp_path / "in"), tmp_path / "scans.zip")
+    assert run("convert", target, tmp_path / "out")[0] == 0
+    assert run("convert", tmp_path / "in", tmp_path / "folder")[0] == 0
+    (one,) = (tmp_path / "out").iterdir()
+    expected = files.read(tmp_path / "folder" / one.name)
+    assert np.array_equal(files.read(one).array, expected.array)
+    code, text = run("info", target)
+    assert code == 0 and "format: DICOM" in text and "files: 8" in text
+    found = discover(target)
+    assert [(case.id, case.patient) for case in found.manifest] == [("scans", "P1")]
+
+
+def test_a_segmentation_refers_to_slices_in_an_archive(tmp_path):
+    pytest.importorskip("highdicom")
+    target = packed(slices(tmp_path / "in"), tmp_path / "scans.zip")
+    (series,) = dicom.find_series(target)
+    names = {"algorithm_name": "a", "algorithm_version": "1"}
+    source = seg_source(series.files, LabelSet.from_names({1: "liver"}), **names)
+    assert len(source.headers) == 8

@@ -215,15 +215,15 @@ def seg_source_of(case: Case, bundle: Bundle) -> SegSource:
         InputError: the scan is not one DICOM series, or the series lacks attributes that a SEG must
             repeat.
     """
-    from ...formats.dicom import choose
+    from ...formats import dicom, files
     from ...formats.dicom.seg import seg_source
 
     source = next(image for image in case.images if image != ABSENT)
-    if not Path(source.path).is_dir():
+    if not files.is_folder(source.path):
         raise InputError(
             "a DICOM SEG needs a scan that is one DICOM series", case=case.id, path=source.path
         )
-    series = choose(source.path, source.series)
+    series = dicom.choose(source.path, source.series)
     return seg_source(series.files, bundle.labels, **_algorithm(bundle.id))
 
 

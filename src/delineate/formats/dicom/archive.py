@@ -114,6 +114,12 @@ def head_of(path: str | Path) -> bytes:
         return file.read(disk.HEAD_BYTES)
 
 
+def is_file(path: Path) -> bool:
+    """Whether there is a file of this path, on the disk or in an archive."""
+    archive = _around(path)
+    return path.is_file() if archive is None else path in _index(archive).places
+
+
 def nbytes_of(file: IO[bytes], path: Path) -> int | None:
     """The number of bytes of what ``opened`` gave for a path; None before it is unpacked."""
     if isinstance(getattr(file, "raw", None), io.FileIO):

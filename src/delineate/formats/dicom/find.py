@@ -10,6 +10,7 @@ from ...core.errors import FormatError, InputError
 from ..disk import natural_key, told
 from . import archive
 from .damage import DamagedFile, charge
+from .dicomdir import compared
 from .geometry import layout
 from .group import FEWEST, volumes
 from .headers import (
@@ -51,7 +52,9 @@ def find(folder: str | Path, recursive: bool = True) -> tuple[list[Series], list
             series.setdefault(file.facts.uid, (file.facts, []))[1].extend(file.planes)
     found = [one for facts, planes in series.values() for one in volumes(planes, facts)]
     charged, unknown = charge(found, damaged)
-    return charged, [*others, *((one.path, f"{DAMAGED}: {one.why}") for one in unknown)]
+    others += [(one.path, f"{DAMAGED}: {one.why}") for one in unknown]
+    found, missing = compared(charged, [path for path, kind in others if kind == "DICOMDIR"])
+    return found, [*others, *missing]
 
 
 @dataclass(frozen=True)
@@ -219,7 +222,7 @@ def _files(place: Path, recursive: bool) -> Iterator[Path]:
     """
     if place.is_file() and place.name.upper() == "DICOMDIR":
         place = place.parent
-    if place.is_file():
+    if archive.is_file(place):
         yield place
         return
     with told(place):

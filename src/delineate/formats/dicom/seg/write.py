@@ -23,10 +23,11 @@ from ....core.grid import GRID_TOLERANCE_MM, Grid
 from ....core.labels import Label, LabelMapping, LabelSet
 from ....core.volume import Volume
 from ...disk import told
+from .. import archive
 from ..find import find_series
 from ..geometry import layout
 from ..group import volumes
-from ..headers import Series
+from ..headers import Series, open_dataset
 from .codes import SIDES, Code, coded
 
 # Attributes of type 2 (must be present, may be empty) that anonymised series often lack.
@@ -181,7 +182,7 @@ def _series_of(series_files: Sequence[str | Path]) -> tuple[Grid, list[Path]]:
     # Read each file on its own: a folder may hold files that were not given.
     for file in series_files:
         series = find_series(file)
-        if not series or not Path(file).is_file():
+        if not series or not archive.is_file(Path(file)):
             raise FormatError("is not a DICOM image, so a SEG cannot refer to it", path=file)
         found += series
     uids = {one.uid for one in found}
@@ -314,11 +315,9 @@ def _segmentation(
 
 def _source(file: Path) -> Any:
     """Read the header of a source slice; attributes of type 2 that are missing are added empty."""
-    import pydicom
-
     with told(file, "DICOM image"), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        dataset = pydicom.dcmread(file, stop_before_pixels=True, force=True)
+        dataset = open_dataset(file, stop_before_pixels=True)
     missing = [
         name
         for name in ("FrameOfReferenceUID", "StudyInstanceUID", "SOPInstanceUID", "SOPClassUID")
