@@ -27,8 +27,8 @@ from ..core.manifest import Source
 from ..core.volume import Volume
 from ..extend.parts import Format
 from ..extend.registers import FORMATS, running
-from . import apart, arrays, dicom, itk, metaimage, nifti, nrrd, raster, transfer
-from .dicom import archive, seg
+from . import apart, archive, arrays, dicom, itk, metaimage, nifti, nrrd, raster, transfer
+from .dicom import seg
 from .disk import head_of, natural_key, smallest_labels, stem, told
 
 __all__ = [

@@ -14,8 +14,7 @@ from tests.calls import run
 from delineate.cohorts.discovery.layouts import discover
 from delineate.core.errors import FormatError
 from delineate.core.labels import LabelSet
-from delineate.formats import apart, dicom, files
-from delineate.formats.dicom import archive
+from delineate.formats import apart, archive, dicom, files
 from delineate.formats.dicom.seg.write import seg_source
 
 ARRAY = np.arange(240, dtype=np.int16).reshape(8, 6, 5)

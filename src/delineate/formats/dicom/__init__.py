@@ -1,6 +1,6 @@
 """DICOM: reading series of single-frame CT, MR and PET slices, writing segmentations.
 
-elements.py  the elements of a header               archive.py members of zip and tar archives
+elements.py  the elements of a header               dicomdir.py the index of a medium
 headers.py   one file's planes as plain data        find.py    series in folders; choosing one
 damage.py    the series that damaged files cost     pixels.py  pixels that are not compressed
 geometry.py  positions of a series' slices          values.py  their voxels

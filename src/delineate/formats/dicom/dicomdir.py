@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from ...core.errors import FormatError
+from .. import archive
 from ..disk import told
-from . import archive
 from .headers import Series, open_dataset
 
 MISSING = "named by DICOMDIR, but missing"

@@ -21,8 +21,8 @@ from pathlib import Path
 from typing import IO, Any, NamedTuple
 
 from ...core.errors import FormatError
+from .. import archive
 from ..disk import Inflated
-from . import archive
 
 IMPLICIT, EXPLICIT_LITTLE, EXPLICIT_BIG = (
     "1.2.840.10008.1.2",

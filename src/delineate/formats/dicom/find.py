@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ...core.errors import FormatError, InputError
+from .. import archive
 from ..disk import natural_key, told
-from . import archive
 from .damage import DamagedFile, charge
 from .dicomdir import compared
 from .geometry import layout

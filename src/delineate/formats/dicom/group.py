@@ -19,8 +19,8 @@ from typing import Any
 import numpy as np
 
 from ...core.errors import InputError
+from .. import archive
 from ..disk import natural_key
-from . import archive
 from .geometry import SAME_DIRECTION, grid_of
 from .headers import Plane, Series, SeriesFacts
 from .values import same_values

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from ...core.errors import FormatError, GeometryError
+from .. import archive
 from ..disk import HEAD_BYTES, told
-from . import archive
 from .elements import DEFLATED, ELSEWHERE, VRS, Header
 from .enhanced import frames_of
 from .flat import FLAT, MOST_FRAMES, spacing_of

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...core.errors import FormatError
-from . import archive
+from .. import archive
 from .elements import EXPLICIT_LITTLE, IMPLICIT, Header
 
 BYTES = (8, 16, 32)  # BitsAllocated of whole numbers

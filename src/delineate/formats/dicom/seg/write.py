@@ -22,8 +22,8 @@ from ....core.errors import FormatError, GeometryError, LabelError, OutputError
 from ....core.grid import GRID_TOLERANCE_MM, Grid
 from ....core.labels import Label, LabelMapping, LabelSet
 from ....core.volume import Volume
+from ... import archive
 from ...disk import told
-from .. import archive
 from ..find import find_series
 from ..geometry import layout
 from ..group import volumes

@@ -28,10 +28,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from ...core.errors import FormatError
-from ...core.inputs import ANY_RATIO_BYTES, MOST_RATIO, refuse_special
-from .. import disk
-from ..disk import GZIP_MAGIC, told
+from ..core.errors import FormatError
+from ..core.inputs import ANY_RATIO_BYTES, MOST_RATIO, refuse_special
+from . import disk
+from .disk import GZIP_MAGIC, told
 
 MOST_MEMBERS = 200_000
 MOST_BYTES = 1 << 36  # of all members, unpacked
