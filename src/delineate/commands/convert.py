@@ -111,22 +111,30 @@ def _convert(
         return _convert_labels(labels, _Writer(Path(output), options))
     split_slices = options.split_slices
     write = _Writer(Path(output), options)
-    many, left_out = _many(input, output, options.series)
+    many, left_out = _many(input, output, options)
+    groups = _groups(many, options.joined)
+    heads = [replace(g[0], part=g[0].family) if len(g) > 1 else g[0] for g in groups]
     to_files = split_slices is None and options.window is None
-    several = len(many) > 1 or (bool(many) and to_files)
+    several = len(heads) > 1 or (bool(heads) and to_files)
     if several and options.window is not None:
         raise UsageError(
-            f"--window is for PNG slices of one series, and there are {len(many)}; name one with "
+            f"--window is for PNG slices of one series, and there are {len(heads)}; name one with "
             "--series"
         )
+    is_file = "." in Path(output).name
+    if is_file and len(heads) > 1:
+        raise UsageError(
+            f"{input} has {len(heads)} volumes, and {output} is one file; name one with --series, "
+            "or a folder for the output"
+        )
     names = (
-        [_name(one, many) for one in many]
+        ["" if is_file else _name(one, heads) for one in heads]
         if several
         else [files.stem(_named(input)) if split_slices else ""]
     )
     with _originals([input]).kept(path for name in names for path in write.existing(name)):
         if several:
-            report = _convert_series(many, write, progress, str(input), options.unit)
+            report = _convert_series(groups, names, write, progress, str(input))
             return replace(report, notes=(*report.notes, *left_out))
         is_array = place.is_file() and files.detect(place) in arrays.KINDS
         volume = files.read(
@@ -279,16 +287,32 @@ def _volumes_in(path: Path) -> Iterator[Path]:
 
 
 def _many(
-    source: str | Path, output: str | Path, series: str | None
+    source: str | Path, output: str | Path, options: ConvertOptions
 ) -> tuple[list[dicom.Series], tuple[str, ...]]:
     """The series of a DICOM folder that become files of a folder, and notes about damaged files
     that may belong to any of them; empty if one volume becomes one file.
     """
-    if series or "." in Path(output).name or not files.is_folder(source):
+    changes = options.joined or options.fix_series
+    is_one = options.series or "." in Path(output).name
+    if not files.is_folder(source) or (is_one and not changes):
         return [], ()
     found, others = dicom.find(source)
+    if options.series:
+        found = [one for one in found if one.is_chosen_by(options.series)]
+    if options.fix_series:
+        how = options.fix_series
+        found = [f for one in found for f in dicom.fixed(one, how, dicom.problem_of(one))]
     damaged = [(path, what) for path, what in others if what.startswith(dicom.DAMAGED)]
     return found, tuple(f"{path} is left out: {what}" for path, what in damaged)
+
+
+def _groups(many: Sequence[dicom.Series], joined: bool) -> list[list[dicom.Series]]:
+    """The series of each output: one, or those at the same positions."""
+    groups: dict[tuple[object, ...], list[dicom.Series]] = {}
+    for n, one in enumerate(many):
+        key = (one.uid, one.family, one.patient_id, len(one.planes)) if joined else (n,)
+        groups.setdefault(key, []).append(one)
+    return list(groups.values())
 
 
 @dataclass(frozen=True)
@@ -439,23 +463,31 @@ def _notes(volume: Volume, axes: str | None) -> tuple[str, ...]:
 
 
 def _convert_series(
-    many: Sequence[dicom.Series], write: _Writer, progress: Progress, source: str, unit: str
+    groups: Sequence[Sequence[dicom.Series]],
+    names: Sequence[str],
+    write: _Writer,
+    progress: Progress,
+    source: str,
 ) -> ConversionReport:
     written: list[Path] = []
     refused: list[tuple[str, str]] = []
     notes: dict[str, None] = {}
-    for done, one in enumerate(many):
-        progress("convert", done, len(many), one.title)
+    for done, (group, name) in enumerate(zip(groups, names, strict=True)):
+        one = group[0]
+        progress("convert", done, len(groups), one.title)
+        unit = write.options.unit if one.modality == "PT" else ""
         try:
-            volume = dicom.read_series(one, unit if one.modality == "PT" else "")
+            volume = (
+                dicom.read_joined(group, unit) if len(group) > 1 else dicom.read_series(one, unit)
+            )
         except DelineateError as error:
             refused.append((one.title, error.message))
             continue
-        notes |= dict.fromkeys(f"series {one.uid}: {note}" for note in one.notes)
-        written += write(volume, _name(one, many))
+        notes |= dict.fromkeys(f"series {s.uid}: {note}" for s in group for note in s.notes)
+        written += write(volume, name)
     if not written:
         raise FormatError(
-            f"none of {len(many)} series can be converted: {dicom.table(refused)}", path=source
+            f"none of {len(groups)} series can be converted: {dicom.table(refused)}", path=source
         )
     return ConversionReport(tuple(written), tuple(refused), tuple(notes))
 

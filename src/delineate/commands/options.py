@@ -576,7 +576,18 @@ class ConvertOptions(ReadingOptions):
     orientation: str | None = option(
         None, "Axis codes of the result, such as RAS; by default as stored."
     )
-    series: str | None = option(None, "SeriesInstanceUID, if the folder has several series.")
+    series: str | None = option(
+        None, "SeriesInstanceUID, or UID/PART, if the folder has several series or volumes."
+    )
+    joined: bool = option(
+        False, "Write volumes of a DICOM series at the same positions as one 4-D volume.", "--4d"
+    )
+    fix_series: str | None = option(
+        None,
+        "Of DICOM series with uneven gaps, which are refused by default: run keeps the largest "
+        "even run of slices, split writes each run, fill interpolates missing slices.",
+        choices=lambda: ("run", "split", "fill"),
+    )
     unit: str = option(
         "", "suv: PET series of DICOM as standardised uptake value by body weight (g/ml)."
     )

@@ -108,8 +108,10 @@ def write_result(
     options: PredictOptions,
     seg: SegSource | DelineateError | None,
     flags: Callable[[], list[dict[str, str]]],
+    notes: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """Write the mask, then the requested additions; ``flags`` finds what is implausible.
+    """Write the mask, then the requested additions; ``flags`` finds what is implausible, ``notes``
+    are those of the reader of the scan.
 
     Returns:
         The case's entry of ``predictions.json``. Additions that cannot be written are listed under
@@ -122,6 +124,7 @@ def write_result(
         "input_sha256": inputs_sha256(case),
         **prediction.to_json(),
         "flags": flags(),
+        **({"notes": list(notes)} if notes else {}),
         "peak_memory_mb": peak_memory_mb(),
     }
     additions: dict[str, Callable[[], str]] = {}

@@ -122,7 +122,7 @@ class Session:
             )
         )
         seg = scan.seg if scan.why_no_seg is None else scan.why_no_seg
-        seen = scan.seen
+        seen, notes = scan.seen, scan.notes
         # Frees the scan's memory for the next one.
         del scan
         return self._writer(
@@ -138,6 +138,7 @@ class Session:
                     self._options,
                     seg,
                     partial(flags_of, seen, prediction, self._ranges),
+                    notes,
                 ),
             )
         )
@@ -174,14 +175,15 @@ class Session:
 
 @dataclass(frozen=True, eq=False)
 class Scan:
-    """A preprocessed scan, what was measured of it before, and the series of its DICOM SEG, or why
-    there can be no SEG.
+    """A preprocessed scan, what was measured of it before, the series of its DICOM SEG, or why
+    there can be no SEG, and what the reader noted.
     """
 
     ready: PreparedScan
     seen: ScanSample
     seg: SegSource | None = None
     why_no_seg: DelineateError | None = None
+    notes: tuple[str, ...] = ()
 
 
 class Prefetcher:
@@ -239,6 +241,7 @@ class Prefetcher:
             seen,
             seg,
             why_no_seg,
+            tuple(volume.meta.get("notes", ())),
         )
 
     def close(self) -> None:

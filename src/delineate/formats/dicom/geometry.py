@@ -25,6 +25,7 @@ from .headers import Plane, Series
 LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 SLICE_TOLERANCE_MM = 0.05
 MOST_TILT_DEG = 45.0  # gantries tilt up to 30 degrees; beyond this the positions are wrong
+ROUNDING_DEG = 0.05  # of a stack; larger angles are reported
 SAME_DIRECTION = 1e-3  # largest difference of direction cosines within one series
 
 
@@ -195,6 +196,13 @@ def _refuse_doubles(ordered: Sequence[Plane], gaps: NDArray[np.float64]) -> None
             f"duplicate slices: {len(ordered)} slices at {len(ordered) - len(doubled)} positions "
             f"({names} have the same position)"
         )
+
+
+def tilt_of(grid: Grid) -> tuple[str, ...]:
+    """A sentence about the angle of the stack, if it is more than rounding."""
+    if grid.shear_deg <= ROUNDING_DEG:
+        return ()
+    return (f"the slices are stacked {grid.shear_deg:.2f} degrees off the normal of their planes",)
 
 
 def tolerance_mm(gap_mm: float) -> float:

@@ -73,6 +73,7 @@ class Plane:
     marks: Marks
     problem: str = ""  # why it is no plane in space
     units: str = ""  # Units of PET, or RescaleType
+    interpolated: bool = False  # a missing plane between its neighbours, see ``fix``
     spacing_by: str = "PixelSpacing"  # what states the spacing; "" if nothing does
 
     @property

@@ -7,6 +7,8 @@ import os
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +17,12 @@ from numpy.typing import NDArray
 
 from ...core.errors import FormatError
 from ...core.inputs import refuse_large
-from ...core.volume import Volume
+from ...core.volume import Volume, stack_channels
 from ...extras import require_extra
 from .. import apart, raster
 from ..disk import told
 from .elements import Header
-from .geometry import layout
+from .geometry import layout, tilt_of
 from .headers import Plane, Series, open_dataset, read_header
 from .pixels import is_plain, plain_frames
 from .stated import merged, padding_of, stated_in
@@ -57,8 +59,9 @@ def read_series(series: Series, unit: str = "") -> Volume:
         refuse_large(math.prod(shape) * dtype.itemsize)
     array = np.empty(shape, dtype)
     stated = merged(_filled(array, ordered))
+    _interpolate(array, ordered)
     volume = np.moveaxis(_narrowed(array), 0, -1).swapaxes(-3, -2)
-    notes = [*series.notes, *stated.pop("notes", ())]
+    notes = [*series.notes, *tilt_of(grid), *stated.pop("notes", ())]
     if padding := stated.pop("stored_padding", None):
         stated["padding"] = padding_of(padding, ordered, series.unit)
     meta = {
@@ -83,6 +86,36 @@ def read_series(series: Series, unit: str = "") -> Volume:
     )
     found = Volume(volume, grid, series.unit, str(source), meta)
     return as_suv(found, series) if unit == "suv" else found
+
+
+def read_joined(series: Sequence[Series], unit: str = "") -> Volume:
+    """Read volumes at the same positions as one of (C, I, J, K), in the order of acquisition; its
+    channels are named by the parts of the series.
+
+    Raises:
+        GeometryError: they are not at the same positions. FormatError: see ``read_series``.
+    """
+    ordered = sorted(series, key=lambda one: _time(one.planes[0]))
+    volumes = [read_series(one, unit) for one in ordered]
+    names = [one.part for one in ordered]
+    joined = stack_channels(volumes, names)
+    meta = {k: v for k, v in joined.meta.items() if k != "part"} | {"channels": names}
+    return replace(joined, meta=meta)
+
+
+def _time(one: Plane) -> tuple[Any, ...]:
+    marks = one.marks
+    return (marks.temporal or 0, marks.acquired, marks.trigger_time or 0.0, marks.number or 0)
+
+
+def _interpolate(array: NDArray[Any], ordered: Sequence[Plane]) -> None:
+    """Set missing planes of (slice, row, column), which are linear between their neighbours."""
+    true = [k for k, one in enumerate(ordered) if not one.interpolated]
+    for start, end in pairwise(true):
+        for k in range(start + 1, end):
+            share = (k - start) / (end - start)
+            between = array[start] * (1 - share) + array[end] * share
+            array[k] = np.rint(between) if array.dtype.kind in "iu" else between
 
 
 def _dtype(ordered: Sequence[Plane]) -> type[np.generic]:
@@ -118,7 +151,8 @@ def _filled(array: NDArray[Any], ordered: Sequence[Plane]) -> list[dict[str, Any
     # Planes of one file are read together, in as many parts as cores.
     places: dict[Path, list[int]] = {}
     for k, one in enumerate(ordered):
-        places.setdefault(one.path, []).append(k)
+        if not one.interpolated:
+            places.setdefault(one.path, []).append(k)
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     workers = max(1, min(cores or 1, len(ordered) // PLANES_A_WORKER))
     parts = 1 if len(places) >= workers else workers
