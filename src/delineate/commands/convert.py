@@ -113,7 +113,7 @@ def _convert(
     write = _Writer(Path(output), options)
     many, left_out = _many(input, output, options)
     groups = _groups(many, options.joined)
-    heads = [replace(g[0], part=g[0].family) if len(g) > 1 else g[0] for g in groups]
+    heads = _heads(groups, Path(output))
     to_files = split_slices is None and options.window is None
     several = len(heads) > 1 or (bool(heads) and to_files)
     if several and options.window is not None:
@@ -121,14 +121,8 @@ def _convert(
             f"--window is for PNG slices of one series, and there are {len(heads)}; name one with "
             "--series"
         )
-    is_file = "." in Path(output).name
-    if is_file and len(heads) > 1:
-        raise UsageError(
-            f"{input} has {len(heads)} volumes, and {output} is one file; name one with --series, "
-            "or a folder for the output"
-        )
     names = (
-        ["" if is_file else _name(one, heads) for one in heads]
+        [_name(one, heads, Path(output)) for one in heads]
         if several
         else [files.stem(_named(input)) if split_slices else ""]
     )
@@ -492,8 +486,26 @@ def _convert_series(
     return ConversionReport(tuple(written), tuple(refused), tuple(notes))
 
 
-def _name(one: dicom.Series, all_series: Sequence[dicom.Series]) -> str:
-    """A readable file name: number, modality, description, part; the UID if it is not unique."""
+def _heads(groups: Sequence[Sequence[dicom.Series]], output: Path) -> list[dicom.Series]:
+    """The series that names each output.
+
+    Raises:
+        UsageError: the output is a file, and there are several.
+    """
+    if "." in output.name and len(groups) > 1:
+        raise UsageError(
+            f"the input has {len(groups)} volumes, and {output} is one file; name one with "
+            "--series, or a folder for the output"
+        )
+    return [replace(g[0], part=g[0].family) if len(g) > 1 else g[0] for g in groups]
+
+
+def _name(one: dicom.Series, all_series: Sequence[dicom.Series], output: Path) -> str:
+    """A readable name in the folder ``output``: number, modality, description, part; the UID if it
+    is not unique; "" if ``output`` is a file.
+    """
+    if "." in output.name:
+        return ""
 
     def plain(series: dicom.Series) -> str:
         named = (series.number, series.modality, series.description, series.part)
