@@ -653,6 +653,7 @@ def test_exit_codes_at_the_command_line(two, tmp_path):
     assert {p.name for p in (tmp_path / "out").iterdir()} == {
         "compare.csv",
         "compare.json",
+        ".delineate.json",
         "boxplot.png",
         "boxplot.svg",
         "differences.png",
