@@ -7,6 +7,8 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
+import sys
 import threading
 from dataclasses import replace
 
@@ -156,3 +158,9 @@ def test_an_answer_names_its_error_or_the_order_of_its_arrays(tmp_path):
     head, (array,) = apart._answer("files:sent_volume", [{"path": str(path)}, None, False, ""])
     sent = {"dtype": "<i2", "shape": [2, 3, 4], "axes": [2, 1, 0]}
     assert json.loads(head)["arrays"] == [sent] and array.shape == (2, 3, 4)
+
+
+def test_a_child_whose_parent_has_ended_does_not_compute_for_ever():
+    code = "from delineate.formats.apart import _limit_time\n_limit_time(0)\nwhile True: pass"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=60)
+    assert done.returncode == -signal.SIGXCPU

@@ -127,6 +127,23 @@ def refuse_large(nbytes: int, file_bytes: int | None = None) -> None:
 
 
 @cache
+def limit_memory(nbytes: int) -> None:
+    """Limit the address space of this process to what it has now and ``nbytes``, if the system
+    allows it.
+    """
+    with contextlib.suppress(ImportError, OSError, ValueError):
+        import resource
+
+        import psutil
+
+        # A limit above the hard one would be refused, so the smaller of the two is set.
+        hard = resource.getrlimit(resource.RLIMIT_AS)[1]
+        allowed = psutil.Process().memory_info().vms + nbytes
+        if hard != resource.RLIM_INFINITY:
+            allowed = min(allowed, hard)
+        resource.setrlimit(resource.RLIMIT_AS, (allowed, hard))
+
+
 def _machine_bytes() -> int:
     import psutil
 

@@ -21,6 +21,7 @@ from multiprocessing.connection import Connection, wait
 from typing import Any, Generic, TypeVar
 
 from ..core.errors import DelineateError, InputError
+from ..core.inputs import limit_memory
 from ..core.progress import Progress, silent
 
 Item = TypeVar("Item")
@@ -146,7 +147,7 @@ def _threads(count: int) -> Iterator[None]:
 def _serve(pipe: Connection, function: Callable[[Any], Any], ram_bytes: int | None) -> None:
     """Main loop of a worker: receive items and send outcomes until None arrives."""
     if ram_bytes is not None:
-        _limit_memory(ram_bytes)
+        limit_memory(ram_bytes)
     with contextlib.suppress(EOFError, KeyboardInterrupt):
         while (task := pipe.recv()) is not None:
             item, name = task
@@ -163,25 +164,6 @@ def _serve(pipe: Connection, function: Callable[[Any], Any], ram_bytes: int | No
                         outcome.seconds,
                     )
                 )
-
-
-def _limit_memory(ram_bytes: int) -> None:
-    """Limit the address space of this process to its current size plus ``ram_bytes``, if the system
-    allows it.
-    """
-    with contextlib.suppress(ImportError, OSError, ValueError):
-        import resource
-
-        import psutil
-
-        now = psutil.Process().memory_info().vms
-        # A limit above the hard one would be refused, so the smaller of the two is set.
-        hard = resource.getrlimit(resource.RLIMIT_AS)[1]
-        allowed = now + ram_bytes
-        resource.setrlimit(
-            resource.RLIMIT_AS,
-            (allowed if hard == resource.RLIM_INFINITY else min(allowed, hard), hard),
-        )
 
 
 class _Pool:

@@ -30,11 +30,12 @@ from numpy.typing import NDArray
 
 from ..core import errors
 from ..core.errors import DelineateError, FormatError
-from ..core.inputs import parse_json
+from ..core.inputs import limit_memory, parse_json
 
 START_S = 120.0  # until the child has imported what it needs, also on a busy machine
 CPU_S, CPU_S_A_MB = 4.0, 0.05  # for a small file, and for each MB of its voxels
 WALL_SHARE = 15  # time on the clock for each second of computing, on a busy machine or a slow disk
+ORPHAN_SHARE = 2  # of the time of computing, after which a child without its parent ends
 SPARE_BYTES, COPIES = 1 << 30, 8  # memory of a call: this, and so many copies of its voxels
 Found = tuple[dict[str, Any], Sequence[NDArray[Any]]]  # what a call returns: facts, and arrays
 _CALLS = threading.BoundedSemaphore(os.cpu_count() or 1)
@@ -144,10 +145,12 @@ class _Child:
             self._process.wait()
 
     def call(self, function: str, arguments: Sequence[Any], nbytes: int) -> Found:
+        cpu_s = CPU_S + CPU_S_A_MB * nbytes / 2**20
         request = {
             "function": function,
             "arguments": arguments,
             "memory": SPARE_BYTES + COPIES * nbytes,
+            "cpu_s": cpu_s,
             "folder": os.getcwd(),
         }
         assert self._process.stdin is not None
@@ -155,7 +158,6 @@ class _Child:
             self._process.stdin.write(json.dumps(request).encode() + b"\n")
         except OSError:
             raise _LostError("its reader has ended") from None
-        cpu_s = CPU_S + CPU_S_A_MB * nbytes / 2**20
         head = parse_json(self._line(WALL_SHARE * cpu_s, cpu_s))
         if error := head.get("error"):
             kind = getattr(errors, error["kind"], DelineateError)
@@ -213,7 +215,8 @@ def _serve(requests: IO[bytes], answers: IO[bytes]) -> None:
     for line in requests:
         request = parse_json(line)
         os.chdir(request["folder"])
-        _limit_memory(request["memory"])
+        limit_memory(request["memory"])
+        _limit_time(ORPHAN_SHARE * request["cpu_s"])
         head, arrays = _answer(request["function"], request["arguments"])
         answers.write(head + b"\n")
         for one in arrays:
@@ -242,20 +245,13 @@ def _answer(function: str, arguments: Sequence[Any]) -> tuple[bytes, Sequence[ND
     return json.dumps({"error": {"kind": kind, "message": message, "path": path}}).encode(), ()
 
 
-def _limit_memory(nbytes: int) -> None:
-    """Limit the address space of this process to what it has now and ``nbytes``, where the system
-    can.
-    """
+def _limit_time(cpu_s: float) -> None:
+    """End this process after so much more computing, if the parent that watches it is gone."""
     with contextlib.suppress(ImportError, OSError, ValueError):
         import resource
 
-        import psutil
-
-        hard = resource.getrlimit(resource.RLIMIT_AS)[1]
-        allowed = psutil.Process().memory_info().vms + nbytes
-        if hard != resource.RLIM_INFINITY:
-            allowed = min(allowed, hard)
-        resource.setrlimit(resource.RLIMIT_AS, (allowed, hard))
+        hard = resource.getrlimit(resource.RLIMIT_CPU)[1]
+        resource.setrlimit(resource.RLIMIT_CPU, (int(time.process_time() + cpu_s) + 1, hard))
 
 
 def main() -> None:
