@@ -61,6 +61,26 @@ def test_refused_series_do_not_stop_the_others(tmp_path, real_data):
     assert not (tmp_path / "none").exists()
 
 
+def test_the_volumes_of_one_file_become_files_or_one_4d_file(tmp_path, real_data):
+    (path,) = (real_data / "dicom/vendors/philips_enhanced/fmri/001").iterdir()
+    parts = convert([path], tmp_path / "out").written
+    assert [one.name for one in parts] == [f"701_mr_t00{n}.nii.gz" for n in (1, 2, 3, 4)]
+    convert([path], tmp_path / "all.nii.gz", ConvertOptions(joined=True))
+    joined = files.read(tmp_path / "all.nii.gz").array
+    assert np.array_equal(joined, np.stack([files.read(one).array for one in parts]))
+
+
+def test_a_volume_that_may_lack_an_end_has_a_note(tmp_path, real_data):
+    shutil.copytree(real_data / "hippocampus_dicom", tmp_path / "in")
+    numbers = {p: int(pydicom.dcmread(p).InstanceNumber) for p in (tmp_path / "in").iterdir()}
+    min(numbers, key=numbers.__getitem__).unlink()
+    notes = convert([tmp_path / "in"], tmp_path / "out.nii.gz").notes
+    assert notes == (
+        "ImagesInAcquisition is 32, but 31 images are here: slices may be missing at an end",
+        "InstanceNumber begins at 2: slices may be missing at an end",
+    )
+
+
 def test_orientation_moves_axes_and_no_voxel(tmp_path, grid, asymmetric):
     files.write(Volume(asymmetric, grid), tmp_path / "a.nii")
     convert([tmp_path / "a.nii"], tmp_path / "b.nrrd", ConvertOptions(orientation="LPS"))

@@ -142,7 +142,11 @@ def _convert(
         )
         if is_array:  # its axes are read
             write = replace(write, options=replace(options, axes=None))
-        notes = (*_notes(volume, options.axes), *_unplaced(volume, Path(output)))
+        notes = (
+            *volume.meta.get("notes", ()),
+            *_notes(volume, options.axes),
+            *_unplaced(volume, Path(output)),
+        )
         return ConversionReport(tuple(write(volume, names[0])), notes=notes)
 
 
@@ -283,12 +287,15 @@ def _volumes_in(path: Path) -> Iterator[Path]:
 def _many(
     source: str | Path, output: str | Path, options: ConvertOptions
 ) -> tuple[list[dicom.Series], tuple[str, ...]]:
-    """The series of a DICOM folder that become files of a folder, and notes about damaged files
-    that may belong to any of them; empty if one volume becomes one file.
+    """The series of a DICOM folder or file that become files of a folder, and notes about damaged
+    files that may belong to any of them; empty if one volume becomes one file.
     """
     changes = options.joined or options.fix_series
     is_one = options.series or "." in Path(output).name
-    if not files.is_folder(source) or (is_one and not changes):
+    may_hold_several = files.is_folder(source) or (
+        Path(source).is_file() and files.detect(source) == "DICOM"
+    )
+    if not may_hold_several or (is_one and not changes):
         return [], ()
     found, others = dicom.find(source)
     if options.series:
