@@ -306,6 +306,7 @@ def test_a_split_is_kept_for_training(tmp_path):
     assert sorted(map(str, sides.values())) == ["test", "train", "train", "val"]
 
 
+@pytest.mark.rounds
 def test_a_model_of_exported_slices_gives_volumes_again(cohort, tmp_path):
     """Export, train, predict, merge and evaluate, each by its command."""
     slices, model = tmp_path / "s", tmp_path / "m.model"

@@ -44,10 +44,13 @@ class _Labelled:
 
 def of_dicom_labels(tree: Tree, root: Path) -> Draft | None:
     """The series with DICOM labels below ``root``; None if less than half of the patients have
-    any.
+    any, or if most of the tree are images of other formats, which are cohorts of their own.
     """
-    folders = list(_dicom_folders(tree, root, DEEPEST))
+    below = list(_folders(tree, root, DEEPEST))
+    folders = [folder for folder in below if tree.is_dicom(folder)]
     if not any(_may_be_label(path) for folder in folders for path in tree.dicom_files(folder)):
+        return None
+    if sum(len(tree.images(one)) for one in below if one not in folders) > len(folders):
         return None
     series, others = dicom.find(root)
     found = [_Labelled(one, _patient_of(one, root)) for one in series if not dicom.problem_of(one)]
@@ -64,11 +67,10 @@ def of_dicom_labels(tree: Tree, root: Path) -> Draft | None:
     return draft
 
 
-def _dicom_folders(tree: Tree, folder: Path, depth: int) -> Iterator[Path]:
-    if tree.is_dicom(folder):
-        yield folder
+def _folders(tree: Tree, folder: Path, depth: int) -> Iterator[Path]:
+    yield folder
     for inner in tree.folders(folder) if depth else ():
-        yield from _dicom_folders(tree, inner, depth - 1)
+        yield from _folders(tree, inner, depth - 1)
 
 
 def _may_be_label(path: Path) -> bool:
