@@ -1,4 +1,4 @@
-"""DICOM: reading series of single-frame CT, MR and PET slices, writing segmentations.
+"""DICOM: series of images as volumes, labels in segmentations and structure sets, both ways.
 
 elements.py  the elements of a header               dicomdir.py the index of a medium
 headers.py   one file's planes as plain data        find.py    series in folders; choosing one
