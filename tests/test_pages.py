@@ -56,7 +56,7 @@ PAGES = [
 SIZE = (32, 10)  # matrix and slices of the phantoms
 ORGANS = {1: "liver", 2: "right kidney", 3: "left kidney", 4: "spleen"}
 # Several trainings or predictions each; what they use has quicker tests of its own.
-LONG = ("cluster", "folds-and-ensembles", "from-liver-ct-2d", "from-liver-mr")
+LONG = ("manage-runs", "cluster", "folds-and-ensembles", "from-liver-ct-2d", "from-liver-mr")
 # Some of the files that a page promises.
 RESULTS = {
     "first-model": (
