@@ -84,7 +84,7 @@ def test_colours_names_and_channels_come_back(tmp_path, monkeypatch):
     picture.save(tmp_path / "a.png")
     mask = Volume(np.arange(24, dtype=np.uint8).reshape(4, 3, 2) % 3, GRID, "label")
     files.write(mask, tmp_path / "a.nii.gz", labels=LabelSet.from_names({1: "liver", 2: "spleen"}))
-    monkeypatch.chdir(tmp_path)  # the child is told where paths begin
+    monkeypatch.chdir(tmp_path)  # the child reads in the same folder
     with apart.untrusted():
         palette = files.read("a.png", by_index=True).meta["palette"]
         assert [palette[n] for n in range(3)] == [(0, 0, 0), (255, 0, 0), (0, 0, 255)]

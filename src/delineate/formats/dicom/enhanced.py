@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from .marks import Marks, component_of, number, numbers, text
+from .marks import Marks, component_of, items_in, number, numbers, text
 
 # Dimensions that say where a frame is, not what it shows: StackID, InStackPositionNumber,
 # ImagePositionPatient, and the index of the plane position in tiled objects.
@@ -42,12 +42,12 @@ def frames_of(dataset: Any, marks: Marks) -> list[Frame]:
         dataset: the header.
         marks: what it states for all its frames.
     """
-    shared = _items(dataset, "SharedFunctionalGroupsSequence")[:1]
-    each = _items(dataset, "PerFrameFunctionalGroupsSequence")
+    shared = list(items_in(dataset, "SharedFunctionalGroupsSequence"))[:1]
+    each = list(items_in(dataset, "PerFrameFunctionalGroupsSequence"))
     groups = [_Groups(one, shared[0] if shared else None) for one in each]
     if not any(one.find("PlanePositionSequence", "ImagePositionPatient") for one in groups):
         return []
-    pointers = [int(one.get("DimensionIndexPointer", 0)) for one in _items(dataset, INDICES)]
+    pointers = [int(one.get("DimensionIndexPointer", 0)) for one in items_in(dataset, INDICES)]
     start = int(number(dataset, "ConcatenationFrameOffsetNumber") or 0)
     mapped = {_real_world(one) for one in groups}
     return [
@@ -66,7 +66,7 @@ class _Groups:
 
     def item(self, name: str) -> Any:
         """The first item of a functional group, own before shared; None if there is none."""
-        return next((i[0] for one in self._datasets if (i := _items(one, name))), None)
+        return next((i[0] for one in self._datasets if (i := list(items_in(one, name)))), None)
 
     def find(self, name: str, attribute: str) -> tuple[float, ...]:
         """The numbers of an attribute in a functional group; () if it has none."""
@@ -88,10 +88,6 @@ class _Groups:
                 if element.keyword.endswith("FrameTypeSequence") and element.value:
                     return element.value[0]
         return None
-
-
-def _items(dataset: Any, name: str) -> list[Any]:
-    return list(dataset.get(name) or ())
 
 
 def _frame(groups: _Groups, marks: Marks, pointers: list[int], index: int, use_map: bool) -> Frame:
@@ -122,7 +118,7 @@ def _marks(groups: _Groups, marks: Marks, component: str, pointers: list[int], i
     content, heart = "FrameContentSequence", "CardiacSynchronizationSequence"
     diffusion = groups.item("MRDiffusionSequence")
     directions = (
-        () if diffusion is None else _items(diffusion, "DiffusionGradientDirectionSequence")
+        () if diffusion is None else list(items_in(diffusion, "DiffusionGradientDirectionSequence"))
     )
     values = groups.find(content, "DimensionIndexValues")
     own: dict[str, Any] = {

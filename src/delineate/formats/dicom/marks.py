@@ -7,6 +7,7 @@ use for it is read, and ``group`` finds the ones that explain repeated positions
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -96,6 +97,12 @@ def component_of(stated: str, kind: tuple[str, ...]) -> str:
     if stated and stated != "MIXED":
         return COMPONENTS.get(stated, stated.lower())
     return next((COMPONENTS[word] for word in kind[2:] if word in COMPONENTS), "")
+
+
+def items_in(dataset: Any, *names: str) -> Iterator[Any]:
+    """The items of a sequence in all items of the sequences around it."""
+    for item in dataset.get(names[0]) or ():
+        yield from items_in(item, *names[1:]) if len(names) > 1 else (item,)
 
 
 def text(dataset: Any, name: str) -> str:

@@ -9,7 +9,7 @@ reference, so the order matters.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -19,6 +19,7 @@ from ...core.errors import FormatError
 from ..disk import head_of, told
 from .find import find_series, problem_of
 from .headers import Series, is_dicom, open_dataset
+from .marks import items_in
 
 LABEL_KINDS = {
     "1.2.840.10008.5.1.4.1.1.481.3": "RTSTRUCT",
@@ -124,14 +125,14 @@ def _dataset(path: str | Path, *tags: str) -> Any:
 def _of_structure_set(dataset: Any) -> References:
     frames = "ReferencedFrameOfReferenceSequence"
     studies, inside = "RTReferencedStudySequence", "RTReferencedSeriesSequence"
-    series = [*_items(dataset, frames, studies, inside)]
+    series = [*items_in(dataset, frames, studies, inside)]
     images = [
-        *(image for one in series for image in _items(one, "ContourImageSequence")),
-        *_items(dataset, "ROIContourSequence", "ContourSequence", "ContourImageSequence"),
+        *(image for one in series for image in items_in(one, "ContourImageSequence")),
+        *items_in(dataset, "ROIContourSequence", "ContourSequence", "ContourImageSequence"),
     ]
-    rois = list(_items(dataset, "StructureSetROISequence"))
+    rois = list(items_in(dataset, "StructureSetROISequence"))
     stated = _uids(rois, "ReferencedFrameOfReferenceUID") or _uids(
-        list(_items(dataset, frames)), "FrameOfReferenceUID"
+        list(items_in(dataset, frames)), "FrameOfReferenceUID"
     )
     return References(
         _uids(series, "SeriesInstanceUID"),
@@ -143,15 +144,15 @@ def _of_structure_set(dataset: Any) -> References:
 def _of_segmentation(dataset: Any) -> References:
     studies = "StudiesContainingOtherReferencedInstancesSequence"
     series = [
-        *_items(dataset, "ReferencedSeriesSequence"),
-        *_items(dataset, studies, "ReferencedSeriesSequence"),
+        *items_in(dataset, "ReferencedSeriesSequence"),
+        *items_in(dataset, studies, "ReferencedSeriesSequence"),
     ]
-    instances = [one for item in series for one in _items(item, "ReferencedInstanceSequence")]
-    instances += _items(dataset, "SourceImageSequence")
+    instances = [one for item in series for one in items_in(item, "ReferencedInstanceSequence")]
+    instances += items_in(dataset, "SourceImageSequence")
     if not instances:
         per_frame = ("DerivationImageSequence", "SourceImageSequence")
         for groups in ("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"):
-            instances += _items(dataset, groups, *per_frame)
+            instances += items_in(dataset, groups, *per_frame)
     return References(
         _uids(series, "SeriesInstanceUID"),
         _uids(instances, "ReferencedSOPInstanceUID"),
@@ -161,9 +162,3 @@ def _of_segmentation(dataset: Any) -> References:
 
 def _uids(items: Sequence[Any], name: str) -> frozenset[str]:
     return frozenset(str(one.get(name)) for one in items if one.get(name))
-
-
-def _items(dataset: Any, *names: str) -> Iterator[Any]:
-    """The items of a sequence in all items of the sequences around it."""
-    for item in dataset.get(names[0]) or ():
-        yield from _items(item, *names[1:]) if len(names) > 1 else (item,)

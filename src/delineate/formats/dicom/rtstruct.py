@@ -28,12 +28,12 @@ from ...core.inputs import refuse_large
 from ...core.volume import Volume
 from ..disk import told
 from ..polygons import Points, Rule, area_of, inside_polygons
+from .geometry import LPS_TO_RAS
 from .headers import open_dataset
 
 RTSTRUCT = "1.2.840.10008.5.1.4.1.1.481.3"  # SOP class
 MOST_POINTS = 50_000_000  # of all contours of one file
 IN_MEMORY = 4  # bytes in memory for each byte of the file, about
-LPS_TO_RAS = np.array([-1.0, -1.0, 1.0])
 TILTED, TILTED_MM = 0.1, 0.05  # a contour may leave its plane by this share of the gap, or by this
 SAME_PLANE = 0.1  # contours of one plane differ by at most this share of the gap
 BEYOND = 0.5  # pixels by which a contour may leave the image without loss of a pixel's centre
@@ -242,7 +242,7 @@ def _points(item: Any) -> NDArray[np.float64]:
         raise FormatError(
             f"has a contour of {len(numbers)} numbers, which are not triples of finite coordinates"
         )
-    return np.asarray(numbers.reshape(-1, 3) * LPS_TO_RAS)
+    return np.asarray(numbers.reshape(-1, 3) @ LPS_TO_RAS[:3, :3])
 
 
 # ---- drawing ----

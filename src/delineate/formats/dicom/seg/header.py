@@ -5,7 +5,6 @@ frame (PS3.3 C.8.20.2, C.7.6.16). Positions are in LPS mm, as on disk.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from ....core.terms import names_structure, structure_of
 from ...disk import told
 from ..elements import DEFLATED
 from ..headers import open_dataset
+from ..marks import items_in
 from .codes import BACKGROUND, GENERAL, SIDE_CODES, rgb_of
 
 SOP_CLASS = "1.2.840.10008.5.1.4.1.1.66."  # followed by 4, or 7 for label maps
@@ -259,12 +259,6 @@ def _first(dataset: Any, name: str) -> Any:
     return items[0] if items else {}
 
 
-def _items(dataset: Any, *names: str) -> Iterator[Any]:
-    """The items of a sequence in all items of the sequences around it."""
-    for item in dataset.get(names[0]) or ():
-        yield from _items(item, *names[1:]) if len(names) > 1 else (item,)
-
-
 # ---- segments ----
 
 
@@ -329,9 +323,9 @@ def _segment(item: Any) -> Segment:
 def _coded_side(item: Any, kind: Any) -> Side:
     """The side by the modifier of the property type, else by that of the anatomic region."""
     modifiers = (
-        *_items(kind, "SegmentedPropertyTypeModifierCodeSequence"),
-        *_items(item, "SegmentedPropertyTypeModifierCodeSequence"),
-        *_items(item, "AnatomicRegionSequence", "AnatomicRegionModifierSequence"),
+        *items_in(kind, "SegmentedPropertyTypeModifierCodeSequence"),
+        *items_in(item, "SegmentedPropertyTypeModifierCodeSequence"),
+        *items_in(item, "AnatomicRegionSequence", "AnatomicRegionModifierSequence"),
     )
     sides = (SIDE_CODES.get(str(one.get("CodeValue"))) for one in modifiers)
     return next((side for side in sides if side), None)
