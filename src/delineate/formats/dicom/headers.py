@@ -4,7 +4,10 @@ slices.
 
 from __future__ import annotations
 
+import contextlib
 import struct
+import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -172,6 +175,16 @@ def read_header(path: Path) -> Header | None:
         if not is_dicom(file.read(HEAD_BYTES)):
             return None
         return Header(file, archive.nbytes_of(file, path), path)
+
+
+@contextlib.contextmanager
+def lenient(path: str | Path, what: str) -> Iterator[None]:
+    """As ``told``, without the warnings of pydicom about values that violate the standard: readers
+    check those that matter.
+    """
+    with told(path, what), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
 
 
 def open_dataset(path: str | Path, *, force: bool = True, **options: Any) -> Any:

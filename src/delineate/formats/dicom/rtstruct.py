@@ -12,7 +12,6 @@ Positions are LPS mm on disk and RAS+ mm in ``Contour``. This module finds no im
 
 from __future__ import annotations
 
-import warnings
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -29,7 +28,7 @@ from ...core.volume import Volume
 from ..disk import told
 from ..polygons import Points, Rule, area_of, inside_polygons
 from .geometry import LPS_TO_RAS
-from .headers import open_dataset
+from .headers import lenient, open_dataset
 
 RTSTRUCT = "1.2.840.10008.5.1.4.1.1.481.3"  # SOP class
 MOST_POINTS = 50_000_000  # of all contours of one file
@@ -137,8 +136,7 @@ def read_rois(path: str | Path) -> tuple[Roi, ...]:
     Raises:
         FormatError: it is no structure set, is damaged, or has more than ``MOST_POINTS`` points.
     """
-    with told(path, "RT structure set"), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with lenient(path, "RT structure set"):
         refuse_large(IN_MEMORY * Path(path).stat().st_size)
         dataset = open_dataset(path)
         if str(dataset.get("SOPClassUID", "")) != RTSTRUCT:
@@ -166,8 +164,7 @@ def read_roi_names(path: str | Path) -> tuple[str, ...]:
     """The names of the ROIs that have a closed contour, as ``read_rois`` gives them; no coordinates
     are converted.
     """
-    with told(path, "RT structure set"), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with lenient(path, "RT structure set"):
         wanted = ["StructureSetROISequence", "ROIContourSequence"]
         dataset = open_dataset(path, specific_tags=wanted)
         stated = list(dataset.get(wanted[0]) or ())

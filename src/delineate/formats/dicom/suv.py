@@ -10,7 +10,6 @@ is no SUV but a refusal.
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any
@@ -19,8 +18,7 @@ import numpy as np
 
 from ...core.errors import FormatError
 from ...core.volume import Volume
-from ..disk import told
-from .headers import Series, open_dataset
+from .headers import Series, lenient, open_dataset
 from .marks import creator_of, number, text
 
 LEAST_DOSE_BQ = 1e4  # a smaller number is a dose in another unit
@@ -41,8 +39,7 @@ def as_suv(volume: Volume, series: Series) -> Volume:
     Raises:
         FormatError: no PET, or an attribute that is needed is missing or contradicts another.
     """
-    with told(series.files[0].parent, "DICOM series"), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with lenient(series.files[0].parent, "DICOM series"):
         factor = factor_of([open_dataset(p, stop_before_pixels=True) for p in series.files])
     array = volume.array.astype(np.float32) * np.float32(factor)
     meta = volume.meta | {"suv_factor": factor}

@@ -23,7 +23,7 @@ from .. import apart, raster
 from ..disk import told
 from .elements import Header
 from .geometry import layout, tilt_of
-from .headers import Plane, Series, open_dataset, read_header
+from .headers import Plane, Series, lenient, open_dataset, read_header
 from .pixels import is_plain, plain_frames
 from .stated import merged, padding_of, stated_in
 from .suv import as_suv
@@ -280,8 +280,7 @@ def _coloured(pixels: NDArray[Any], one: Plane) -> NDArray[Any]:
 
 def decoded(path: str, frames: Sequence[int]) -> apart.Found:
     """The frames of a file as stored, for ``apart.call``."""
-    with told(path, "DICOM image"), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with lenient(path, "DICOM image"):
         dataset = _dataset(path)
         return {}, [_decoded(dataset, frame) for frame in frames]
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 import struct
-import warnings
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,7 +22,7 @@ from ....core.inputs import refuse_large
 from ....extras import require_extra
 from ... import apart
 from ...disk import told
-from ..headers import open_dataset
+from ..headers import lenient, open_dataset
 from ..values import DECODERS
 from .header import SegHeader
 
@@ -157,8 +156,7 @@ def decoded(path: str, first: int, last: int) -> apart.Found:
     from pydicom.pixels.decoders.base import get_decoder
     from pydicom.uid import UID
 
-    with told(path, "DICOM SEG"), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with lenient(path, "DICOM SEG"):
         syntax = UID(str(open_dataset(path, specific_tags=[]).file_meta.TransferSyntaxUID))
         try:
             plugins = sorted(get_decoder(syntax).available_plugins, key=DECODERS.index)

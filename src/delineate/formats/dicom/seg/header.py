@@ -4,7 +4,6 @@ frame (PS3.3 C.8.20.2, C.7.6.16). Positions are in LPS mm, as on disk.
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -15,9 +14,8 @@ from numpy.typing import NDArray
 from ....core.errors import FormatError
 from ....core.labels import Side, side_of
 from ....core.terms import names_structure, structure_of
-from ...disk import told
 from ..elements import DEFLATED
-from ..headers import open_dataset
+from ..headers import lenient, open_dataset
 from ..marks import items_in
 from .codes import BACKGROUND, GENERAL, SIDE_CODES, rgb_of
 
@@ -111,8 +109,7 @@ def read_header(path: str | Path) -> SegHeader:
         FormatError: not such an object, one of a whole-slide image, one part of several, or frames
             without what they need.
     """
-    with told(path, "DICOM SEG"), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with lenient(path, "DICOM SEG"):
         dataset, begin = _opened(Path(path))
         _refuse_kinds(dataset)
         groups = _FunctionalGroups.of(dataset)

@@ -27,7 +27,7 @@ from ...disk import told
 from ..find import find_series
 from ..geometry import layout
 from ..group import volumes
-from ..headers import Series, open_dataset
+from ..headers import Series, lenient, open_dataset
 from .codes import SIDES, Code, coded
 
 # Attributes of type 2 (must be present, may be empty) that anonymised series often lack.
@@ -315,8 +315,7 @@ def _segmentation(
 
 def _source(file: Path) -> Any:
     """Read the header of a source slice; attributes of type 2 that are missing are added empty."""
-    with told(file, "DICOM image"), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with lenient(file, "DICOM image"):
         dataset = open_dataset(file, stop_before_pixels=True)
     missing = [
         name
