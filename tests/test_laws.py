@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -104,6 +105,13 @@ def test_every_package_has_its_place():
         if (n := len(list(folder.glob("*.py")))) > 18
     }
     assert not crowded, crowded
+
+
+def test_no_two_test_modules_have_one_name():
+    # pytest imports a test module by its file's name alone, unless its folder is a package.
+    tests = Path(__file__).parent
+    names = Counter(p.name for p in tests.rglob("test_*.py") if p.parent != tests)
+    assert not [name for name, n in names.items() if n > 1]
 
 
 @pytest.mark.parametrize("name", MODULES)

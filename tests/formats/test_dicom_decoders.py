@@ -29,7 +29,7 @@ from pydicom.uid import (
 )
 
 from delineate.core.errors import FormatError
-from delineate.formats.dicom import values
+from delineate.formats.dicom.values import read as values
 
 DEPTHS = [(8, 0), (12, 0), (12, 1), (16, 0), (16, 1)]  # bits stored, signed
 

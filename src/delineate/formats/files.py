@@ -184,7 +184,7 @@ def read(
         spacing_mm: (column, row, slice) of images that store none. A file that stores a different
             one is refused.
         by_index: read pictures with a palette by index, as for masks (see ``formats.raster``).
-        unit: "suv" for a DICOM PET series as SUV by body weight (``dicom.suv``).
+        unit: "suv" for a DICOM PET series as SUV by body weight (``dicom.values.suv``).
 
     Returns:
         (I, J, K) or (C, I, J, K), with the ``meta`` keys modality, patient, spacing_known, and

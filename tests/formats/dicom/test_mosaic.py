@@ -10,8 +10,8 @@ from siemens import csa, mosaic, protocol
 
 from delineate.core.errors import FormatError, GeometryError
 from delineate.formats.dicom import find_series, read_series
-from delineate.formats.dicom.mosaic import is_mosaic, tiles_of
-from delineate.formats.dicom.mosaic.csa import fields_of, protocol_of, read_csa
+from delineate.formats.dicom.header.mosaic import is_mosaic, tiles_of
+from delineate.formats.dicom.header.mosaic.csa import fields_of, protocol_of, read_csa
 
 UP = [(10, 20, 30 + 2.5 * k) for k in range(5)]  # centres of the slices
 BOXES = [(0, 3, 0, 4), (0, 3, 4, 8), (0, 3, 8, 12), (3, 6, 0, 4), (3, 6, 4, 8)]

@@ -10,7 +10,7 @@ from tests.calls import run
 
 from delineate.core.errors import FormatError
 from delineate.formats import files
-from delineate.formats.dicom.suv import factor_of
+from delineate.formats.dicom.values.suv import factor_of
 
 HALF_LIFE_S = 6588.0  # F-18: 1 h 49 min 48 s
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from .headers import Series, SeriesFacts
+from .header.file import Series, SeriesFacts
 
 SHOWN = 3  # files that a sentence names
 

@@ -12,7 +12,7 @@ from typing import Any
 from ...core.errors import FormatError
 from .. import archive
 from ..disk import told
-from .headers import Series, open_dataset
+from .header.file import Series, open_dataset
 
 MISSING = "named by DICOMDIR, but missing"
 

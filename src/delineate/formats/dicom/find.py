@@ -13,7 +13,7 @@ from .damage import DamagedFile, charge
 from .dicomdir import compared
 from .geometry import layout
 from .group import FEWEST, volumes
-from .headers import (
+from .header.file import (
     DAMAGED,
     Plane,
     Series,

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from ...core.errors import GeometryError
 from .geometry import grid_of, tolerance_mm
-from .headers import Plane, Series
+from .header.file import Plane, Series
 
 
 def fixed(series: Series, how: str, problem: str) -> list[Series]:

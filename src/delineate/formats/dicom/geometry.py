@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 
 from ...core.errors import FormatError, GeometryError
 from ...core.grid import SHEAR_TOLERANCE, Grid
-from . import flat
-from .headers import Plane, Series
+from .header import flat
+from .header.file import Plane, Series
 
 LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 SLICE_TOLERANCE_MM = 0.05

@@ -22,7 +22,7 @@ from ...core.errors import InputError
 from .. import archive
 from ..disk import natural_key
 from .geometry import SAME_DIRECTION, grid_of
-from .headers import Plane, Series, SeriesFacts
+from .header.file import Plane, Series, SeriesFacts
 from .values import same_values
 
 SAME_PLACE_MM = 0.01

@@ -18,8 +18,8 @@ from typing import Any
 from ...core.errors import FormatError
 from ..disk import head_of, told
 from .find import find_series, problem_of
-from .headers import Series, is_dicom, open_dataset
-from .marks import items_in
+from .header.file import Series, is_dicom, open_dataset
+from .header.marks import items_in
 
 LABEL_KINDS = {
     "1.2.840.10008.5.1.4.1.1.481.3": "RTSTRUCT",

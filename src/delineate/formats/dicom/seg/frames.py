@@ -22,7 +22,7 @@ from ....core.inputs import refuse_large
 from ....extras import require_extra
 from ... import apart
 from ...disk import told
-from ..headers import lenient, open_dataset
+from ..header.file import lenient, open_dataset
 from ..values import DECODERS
 from .header import SegHeader
 

@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from ....core.errors import FormatError
 from ....core.labels import Side, side_of
 from ....core.terms import names_structure, structure_of
-from ..elements import DEFLATED
-from ..headers import lenient, open_dataset
-from ..marks import items_in
+from ..header.elements import DEFLATED
+from ..header.file import lenient, open_dataset
+from ..header.marks import items_in
 from .codes import BACKGROUND, GENERAL, SIDE_CODES, rgb_of
 
 SOP_CLASS = "1.2.840.10008.5.1.4.1.1.66."  # followed by 4, or 7 for label maps

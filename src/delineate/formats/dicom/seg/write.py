@@ -27,7 +27,7 @@ from ...disk import told
 from ..find import find_series
 from ..geometry import layout
 from ..group import volumes
-from ..headers import Series, lenient, open_dataset
+from ..header.file import Series, lenient, open_dataset
 from .codes import SIDES, Code, coded
 
 # Attributes of type 2 (must be present, may be empty) that anonymised series often lack.

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ....core.errors import FormatError, GeometryError
+from .....core.errors import FormatError, GeometryError
 from . import csa
 
 Vector = NDArray[np.float64]

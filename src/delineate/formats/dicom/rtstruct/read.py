@@ -21,14 +21,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ...core.errors import FormatError, GeometryError
-from ...core.grid import Grid
-from ...core.inputs import refuse_large
-from ...core.volume import Volume
-from ..disk import told
-from ..polygons import Points, Rule, area_of, inside_polygons
-from .geometry import LPS_TO_RAS
-from .headers import lenient, open_dataset
+from ....core.errors import FormatError, GeometryError
+from ....core.grid import Grid
+from ....core.inputs import refuse_large
+from ....core.volume import Volume
+from ...disk import told
+from ...polygons import Points, Rule, area_of, inside_polygons
+from ..geometry import LPS_TO_RAS
+from ..header.file import lenient, open_dataset
 
 RTSTRUCT = "1.2.840.10008.5.1.4.1.1.481.3"  # SOP class
 MOST_POINTS = 50_000_000  # of all contours of one file

@@ -13,8 +13,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from ...core.grid import Grid
-from .. import raster
+from ....core.grid import Grid
+from ... import raster
 from .marks import number, numbers
 
 _ROOT = "1.2.840.10008.5.1.4.1.1."

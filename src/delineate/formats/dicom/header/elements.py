@@ -20,9 +20,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
-from ...core.errors import FormatError
-from .. import archive
-from ..disk import Inflated
+from ....core.errors import FormatError
+from ... import archive
+from ...disk import Inflated
 
 IMPLICIT, EXPLICIT_LITTLE, EXPLICIT_BIG = (
     "1.2.840.10008.1.2",

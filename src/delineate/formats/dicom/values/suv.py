@@ -16,10 +16,10 @@ from typing import Any
 
 import numpy as np
 
-from ...core.errors import FormatError
-from ...core.volume import Volume
-from .headers import Series, lenient, open_dataset
-from .marks import creator_of, number, text
+from ....core.errors import FormatError
+from ....core.volume import Volume
+from ..header.file import Series, lenient, open_dataset
+from ..header.marks import creator_of, number, text
 
 LEAST_DOSE_BQ = 1e4  # a smaller number is a dose in another unit
 MOST_HALF_LIVES = 15.0  # between administration and scan

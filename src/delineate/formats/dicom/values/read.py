@@ -15,15 +15,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ...core.errors import FormatError
-from ...core.inputs import refuse_large
-from ...core.volume import Volume, stack_channels
-from ...extras import require_extra
-from .. import apart, raster
-from ..disk import told
-from .elements import Header
-from .geometry import layout, tilt_of
-from .headers import Plane, Series, lenient, open_dataset, read_header
+from ....core.errors import FormatError
+from ....core.inputs import refuse_large
+from ....core.volume import Volume, stack_channels
+from ....extras import require_extra
+from ... import apart, raster
+from ...disk import told
+from ..geometry import layout, tilt_of
+from ..header.elements import Header
+from ..header.file import Plane, Series, lenient, open_dataset, read_header
 from .pixels import is_plain, plain_frames
 from .stated import merged, padding_of, stated_in
 from .suv import as_suv
@@ -209,7 +209,7 @@ def _frames(path: Path, header: Header, frames: Sequence[int]) -> Iterator[NDArr
     for start in range(0, len(frames), step):
         part = frames[start : start + step]
         size = nbytes * len(part)
-        yield from apart.call("dicom.values:decoded", str(path), list(part), nbytes=size)[1]
+        yield from apart.call("dicom.values.read:decoded", str(path), list(part), nbytes=size)[1]
 
 
 def _dataset(path: str | Path) -> Any:

@@ -12,9 +12,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from ...core.errors import FormatError, GeometryError
-from .. import archive
-from ..disk import HEAD_BYTES, told
+from ....core.errors import FormatError, GeometryError
+from ... import archive
+from ...disk import HEAD_BYTES, told
 from .elements import DEFLATED, ELSEWHERE, VRS, Header
 from .enhanced import frames_of
 from .flat import FLAT, MOST_FRAMES, spacing_of

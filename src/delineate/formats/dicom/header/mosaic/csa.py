@@ -13,7 +13,7 @@ import struct
 from collections.abc import Iterator
 from typing import Any
 
-from ....core.errors import FormatError
+from .....core.errors import FormatError
 
 SIGNATURE = b"SV10"
 MOST_TAGS = 512  # real headers have about 100

@@ -21,7 +21,7 @@ MOST_FRAMES = 1 << 20  # instance numbers of one file leave room for those of an
 
 @dataclass(frozen=True)
 class Frame:
-    """What one frame states; fields as those of ``headers.Plane``. ``slope`` is None without a
+    """What one frame states; fields as those of ``file.Plane``. ``slope`` is None without a
     rescale.
     """
 

@@ -13,9 +13,9 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ...core.errors import FormatError
-from .. import archive
-from .elements import EXPLICIT_LITTLE, IMPLICIT, Header
+from ....core.errors import FormatError
+from ... import archive
+from ..header.elements import EXPLICIT_LITTLE, IMPLICIT, Header
 
 BYTES = (8, 16, 32)  # BitsAllocated of whole numbers
 

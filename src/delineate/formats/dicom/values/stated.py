@@ -7,8 +7,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from .headers import Plane
-from .marks import creator_of, number, text
+from ..header.file import Plane
+from ..header.marks import creator_of, number, text
 
 PHILIPS_SCALE = (0x2005100E, "Philips MR Imaging DD 001")  # ScaleSlope, a factor of stored values
 TISSUE_HU = (-1000.0, 3071.0)  # values of a 12-bit CT above air
