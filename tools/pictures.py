@@ -1,7 +1,7 @@
 """Draw pages as a browser shows them: reports to be looked at, and the pictures of the docs.
 
     python tools/pictures.py looks PAGE.html ... -o FOLDER     three widths, light and dark, PDF
-    python tools/pictures.py docs --phantom DEMO --hippocampus RUN
+    python tools/pictures.py docs [--phantom DEMO] [--hippocampus RUN]
 
 ``looks`` writes PAGE_WIDTH_light.png, PAGE_WIDTH_dark.png and PAGE.pdf. ``docs`` renews
 ``docs/images`` from the folder of a demo (``delineate demo --out DEMO``) and from the run of a
@@ -12,11 +12,13 @@ whose source is not given stay as they are. Chromium and the project are needed.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -48,20 +50,21 @@ SCHEMES = {"light": 1, "dark": 0}  # numbers of Chromium's preferred colour sche
 PAGE_WIDTH = 816  # of the pictures of reports in the docs: a page of paper
 
 
-def browse(page: Path, *words: str) -> None:
-    """Run the browser once on a page, with a profile of its own."""
+def browse(page: Path | str, *words: str) -> None:
+    """Run the browser once on a page or an address, with a profile of its own."""
     found = next((path for path in map(shutil.which, BROWSERS) if path), None)
     if found is None:
         raise SystemExit(f"no browser is installed: none of {', '.join(BROWSERS)}")
     with tempfile.TemporaryDirectory() as home:
-        line = [found, *FLAGS, f"--user-data-dir={home}/profile", *words, page.resolve().as_uri()]
+        address = page if isinstance(page, str) else page.resolve().as_uri()
+        line = [found, *FLAGS, f"--user-data-dir={home}/profile", *words, address]
         done = subprocess.run(line, capture_output=True, env={**os.environ, "HOME": home})
     if done.returncode:
         raise SystemExit(f"the browser failed on {page}: {done.stderr.decode()[-500:]}")
 
 
 def picture(
-    page: Path,
+    page: Path | str,
     out: Path,
     width: int,
     height: int = TALLEST,
@@ -94,19 +97,23 @@ def report_of(run: Path, out: Path, *words: str) -> Path:
     return out
 
 
+@contextlib.contextmanager
+def viewer_of(run: Path) -> Iterator[str]:
+    """The address of a viewer of a run, which stays open meanwhile."""
+    line = [*DELINEATE, "view", "--no-browser", str(run)]
+    with subprocess.Popen(line, stdout=subprocess.PIPE, text=True) as viewer:
+        assert viewer.stdout is not None
+        yield next(word for word in viewer.stdout.readline().split() if word.startswith("http"))
+        viewer.terminate()
+
+
 def docs(demo: Path | None, hippocampus: Path | None, work: Path) -> None:
     """Renew the pictures of the docs whose source is given."""
     if demo is not None:
         run = demo / "phantom.model.run"
-        page = report_of(run, work / "phantom.html")
-        picture(page, IMAGES / "report-phantom.png", PAGE_WIDTH, 1600)
         shutil.copyfile(run / "test" / "montages" / "median.png", IMAGES / "phantom.png")
-        case = next((run / "test" / "predictions").glob("*.nii.gz"))
-        scan = demo / "cohort" / case.name.removesuffix(".nii.gz")
-        line = [*DELINEATE, "view", scan / "DICOM_anon", scan / "Ground", case]
-        line += ["--export", work / "viewer.html"]
-        subprocess.run([str(word) for word in line], check=True)
-        picture(work / "viewer.html", IMAGES / "viewer.png", 1280, 900, drawing=IN_3D)
+        with viewer_of(run) as address:
+            picture(address, IMAGES / "viewer.png", 1280, 900, drawing=IN_3D)
     if hippocampus is not None:
         page = report_of(hippocampus, work / "hippocampus.html")
         picture(page, IMAGES / "report-hippocampus.png", PAGE_WIDTH, 1900)
