@@ -22,7 +22,7 @@ def image(pixels, *, sop_class=CT, modality="CT", **fields):
     one.file_meta.MediaStorageSOPInstanceUID = one.SOPInstanceUID = generate_uid()
     one.Modality, one.PatientID, one.ImageType = modality, "P1", ["ORIGINAL", "PRIMARY"]
     one.SeriesInstanceUID = one.StudyInstanceUID = "1.2.3"
-    colour = pixels.ndim > 2 and pixels.shape[-1] == 3
+    colour = pixels.ndim > 2 and pixels.shape[-1] == 3 and pixels.dtype == np.uint8
     rows, columns = pixels.shape[-3:-1] if colour else pixels.shape[-2:]
     if pixels.ndim > 2 + colour:
         one.NumberOfFrames = pixels.shape[0]
@@ -51,6 +51,40 @@ def ct(pixels, k=0, **fields):
         "PixelSpacing": [1, 1],
     }
     return image(pixels, **place | fields)
+
+
+def item(**fields):
+    """A dataset with ``fields``; those that are datasets become a sequence of one item."""
+    one = pydicom.Dataset()
+    for name, value in fields.items():
+        setattr(one, name, [value] if isinstance(value, pydicom.Dataset) else value)
+    return one
+
+
+def at(*position):
+    """The functional group of a position."""
+    return {"PlanePositionSequence": item(ImagePositionPatient=list(position))}
+
+
+def rescale(slope, intercept, kind="US"):
+    """The functional group of a rescale."""
+    values = item(RescaleSlope=slope, RescaleIntercept=intercept, RescaleType=kind)
+    return {"PixelValueTransformationSequence": values}
+
+
+# Functional groups of upright frames with rows of 1.5 mm and columns of 2 mm.
+MEASURES = {"PixelMeasuresSequence": item(PixelSpacing=[1.5, 2], SliceThickness=9)}
+PLANE = {"PlaneOrientationSequence": item(ImageOrientationPatient=UPRIGHT)}
+
+
+def enhanced(pixels, each, shared=None, *, kind="2.1", **fields):
+    """An object with functional groups: ``each`` has those of every frame, ``shared`` those of all;
+    both are name -> dataset.
+    """
+    one = image(pixels, sop_class="1.2.840.10008.5.1.4.1.1." + kind, **fields)
+    one.SharedFunctionalGroupsSequence = [item(**MEASURES | PLANE if shared is None else shared)]
+    one.PerFrameFunctionalGroupsSequence = [item(**groups) for groups in each]
+    return one
 
 
 def write(folder, *objects):

@@ -10,7 +10,7 @@ from siemens import csa, mosaic, protocol
 
 from delineate.core.errors import FormatError, GeometryError
 from delineate.formats.dicom import find_series, read_series
-from delineate.formats.dicom.header.mosaic import is_mosaic, tiles_of
+from delineate.formats.dicom.header.mosaic import are_slices, is_mosaic, tiles_of
 from delineate.formats.dicom.header.mosaic.csa import fields_of, protocol_of, read_csa
 
 UP = [(10, 20, 30 + 2.5 * k) for k in range(5)]  # centres of the slices
@@ -166,8 +166,12 @@ def test_which_images_are_mosaics():
     assert is_mosaic(mosaic())
     assert is_mosaic(mosaic(ImageType=["DERIVED", "VFRAME"]))
     assert not is_mosaic(mosaic(ImageType=["ORIGINAL", "PRIMARY"]))
-    # Software XA: the slices are frames already.
-    assert not is_mosaic(mosaic(NumberOfFrames=5))
+    # Software XA: the slices are frames already, unless these lie at one place apart from motion.
+    assert are_slices(mosaic(image=image()), UP * 3)
+    assert are_slices(mosaic(), UP) and not are_slices(mosaic(), UP[:2])
+    assert not are_slices(mosaic(image=image()), UP[:4])
+    moved = [(10 + 0.01 * n, 20, 30 - 0.02 * n) for n in range(5)]
+    assert not are_slices(mosaic(), moved) and not are_slices(mosaic(image=image()), moved)
     stated = mosaic(ImageType=["ORIGINAL", "PRIMARY"])
     stated.add_new(0x0019100A, "US", 5)
     assert is_mosaic(stated)

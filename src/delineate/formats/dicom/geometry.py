@@ -89,7 +89,7 @@ def _refuse_kinds(slices: Sequence[Plane]) -> None:
     }
     reasons |= {
         "frames without positions (no plane position in functional groups)": [
-            s.frames > 1 and s.frame is None for s in slices
+            s.frames > 1 and not s.is_flat and (s.frame is None or not s.position) for s in slices
         ],
         f"pixels of {slices[0].samples} samples are not supported": [
             s.samples not in (1, 3) for s in slices

@@ -70,6 +70,7 @@ MARKS = (
     _Mark(_of("kernel"), "", "{}"),
     _Mark(_of("kvp", 1), "kv", "{:g}"),
     _Mark(_of("cardiac_phase", 2), "phase", "{:g}"),
+    _Mark(_of("respiratory_phase", 2), "resp", "{:g}"),
     _Mark(_of("temporal"), "t"),
     _Mark(_of("dimensions"), "d"),
     _Mark(_of("trigger_time", 3), "t"),
@@ -82,12 +83,14 @@ MARKS = (
 ORDERS = (
     (_of("temporal"), "temporal position"),
     (_of("cardiac_phase"), "cardiac phase"),
+    (_of("respiratory_phase"), "respiratory phase"),
     (_of("trigger_time"), "trigger time"),
     (_of("frame_time"), "frame reference time"),
     (_of("acquired"), "acquisition time"),
-    (_of("content_time"), "content time"),
     (_of("acquisition"), "acquisition number"),
     (_of("number"), "instance number"),
+    # Images may be reconstructed in another order than they were acquired.
+    (_of("content_time"), "content time"),
 )
 
 
@@ -115,10 +118,10 @@ def volumes(planes: Sequence[Plane], facts: SeriesFacts) -> list[Series]:
     ordered = sorted(
         planes, key=lambda one: (natural_key(one.path), one.frame or 0, one.tile or ())
     )
-    kept, aside = _set_aside(ordered)
+    kept, aside, notes = _set_aside(ordered)
     kept, copies, clash = _without_copies(kept)
-    notes = tuple(f"{path.name} is set aside: {reason}" for path, reason in aside)
-    if not clash and all(one.is_flat for one in kept):
+    problem = clash or _missing_parts(kept)
+    if not problem and all(one.is_flat for one in kept):
         return _images(kept, facts, (*notes, *copies))
     notes = (*notes, *copies, *_missing_at_ends(kept))
     stated = {one.name: getattr(facts, one.name) for one in fields(SeriesFacts)}
@@ -141,7 +144,7 @@ def volumes(planes: Sequence[Plane], facts: SeriesFacts) -> list[Series]:
                     family=shared,
                     notes=(*notes, *part.notes, *incomplete),
                     set_aside=aside,
-                    problem=clash or part.problem,
+                    problem=problem or part.problem,
                 )
             )
     return _with_unique_parts(found)
@@ -184,21 +187,30 @@ def _with_unique_parts(found: Sequence[Series]) -> list[Series]:
 
 def _set_aside(
     planes: Sequence[Plane],
-) -> tuple[list[Plane], tuple[tuple[Path, str], ...]]:
-    """The planes of stacks, and the files without one, with the reason; all planes are kept if
-    there is no stack.
+) -> tuple[list[Plane], tuple[tuple[Path, str], ...], tuple[str, ...]]:
+    """The planes of stacks, the files without one, with the reason, and notes about these and about
+    single frames; all planes are kept if there is no stack.
     """
     stacked = [one for one in planes if not _reason(one)]
     kinds = {(one.sop_class, one.kind) for one in stacked}
-    kept, aside = [], {}
+    kept: list[Plane] = []
+    aside: dict[tuple[Path, str], int] = Counter()
     for one in planes:
         reason = _reason(one)
         # A slice of the stack that lacks its position is a fault of the stack.
         if not stacked or not reason or (reason == NO_PLACE and (one.sop_class, one.kind) in kinds):
             kept.append(one)
         else:
-            aside[one.path] = reason
-    return kept, tuple(aside.items())
+            aside[one.path, reason] += 1
+    files = {one.path: one for one in kept}
+    notes = tuple(
+        f"{count} of {files[path].frames} frames of {path.name} "
+        f"{'is' if count == 1 else 'are'} set aside: {reason}"
+        if path in files
+        else f"{path.name} is set aside: {reason}"
+        for (path, reason), count in aside.items()
+    )
+    return kept, tuple(one for one in aside if one[0] not in files), notes
 
 
 NO_PLACE = "has no position and orientation"
@@ -557,7 +569,40 @@ def _by_number(part: _Part, places: Sequence[int]) -> list[_Part]:
     ]
 
 
-# ---- missing ends ----
+# ---- missing parts and ends ----
+
+
+def _missing_parts(planes: Sequence[Plane]) -> str:
+    """Why files are no whole concatenations: an object that was cut into several, of which a stack
+    may lack an end, or a series points in time, without a gap that would be noticed. "" if they
+    are, or belong to none.
+    """
+    files = {one.path: one for one in planes if one.concatenation}
+    several: dict[str, list[Plane]] = defaultdict(list)
+    for one in files.values():
+        several[one.concatenation[0] if one.concatenation else ""].append(one)
+    return next((why for parts in several.values() if (why := _unlike_a_whole(parts))), "")
+
+
+def _unlike_a_whole(parts: Sequence[Plane]) -> str:
+    """Why planes, one of each part of a concatenation, are no whole; "" if they are."""
+    stated = [(one.concatenation or ("", None, None, None))[1:] for one in parts]
+    totals = {total for _, _, total in stated if total}
+    files = {
+        n: (offset, one.frames) for (n, offset, _), one in zip(stated, parts, strict=True) if n
+    }
+    if len(files) < len(parts) or len(totals) > 1:
+        return "parts of a concatenation without a number, or with contradictory ones"
+    last = int(max({*totals, *files}))
+    if missing := [str(n) for n in range(1, last + 1) if n not in files]:
+        named = f"parts {', '.join(missing)}" if len(missing) > 1 else f"part {missing[0]}"
+        return f"{named} of {last} of a concatenation missing"
+    end = 0
+    for n, (offset, frames) in sorted(files.items()):
+        if offset is not None and offset != end:
+            return f"part {n:g} of a concatenation begins at frame {offset:g}, not at {end}"
+        end += frames
+    return ""
 
 
 def _missing_at_ends(planes: Sequence[Plane]) -> tuple[str, ...]:

@@ -15,7 +15,7 @@ import math
 import struct
 import threading
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, NamedTuple
@@ -143,6 +143,14 @@ class Header:
         """The elements of group 2."""
         return self
 
+    def keys(self) -> Iterator[int]:
+        """The tags."""
+        return iter(self._elements)
+
+    def as_dataset(self) -> Any:
+        """All elements as pydicom's ``Dataset``."""
+        return self._dataset({tag: self._raw(tag) for tag in self._elements})
+
     # ---- following the lengths ----
 
     def _follow(self, walk: _Walk) -> None:
@@ -182,8 +190,7 @@ class Header:
     # ---- values ----
 
     def _value(self, tag: int) -> Any:
-        stated, at, nbytes, kept, _ = self._elements[tag]
-        raw = self._bytes(at, nbytes) if kept is None else kept
+        stated, raw = self._elements[tag][0], self._raw(tag)
         vr = _vr_of(tag, stated)
         if vr == "US or SS":
             vr = "SS" if self.get("PixelRepresentation") else "US"
@@ -205,8 +212,11 @@ class Header:
             pass
         return raw if vr in _BYTES else self._by_pydicom(tag, raw)
 
-    def _bytes(self, at: int, nbytes: int) -> bytes:
-        """A value that is long: from the inflated data, or from the file."""
+    def _raw(self, tag: int) -> bytes:
+        """The bytes of a value; those of a long one are in the inflated data or the file."""
+        _, at, nbytes, kept, _ = self._elements[tag]
+        if kept is not None:
+            return kept
         if self._inflated:
             return self._inflated[at : at + nbytes]
         assert self._path is not None
@@ -215,32 +225,36 @@ class Header:
             return file.read(nbytes)
 
     def _by_pydicom(self, tag: int, raw: bytes) -> Any:
-        from pydicom.charset import convert_encodings
-        from pydicom.dataelem import RawDataElement
-        from pydicom.dataset import Dataset
-        from pydicom.tag import Tag
-
-        is_little = self._order == "<"
         values = {tag: raw}
         # The meaning of a private element depends on the creator of its block (PS3.5, 7.8.1).
         creator = (tag & 0xFFFF0000) | (tag & 0xFFFF) >> 8
         if tag >> 16 & 1 and creator in self._elements:
-            values[creator] = self._elements[creator][3] or b""
-        elements: dict[Any, Any] = {}
-        for key, value in values.items():
-            vr, at, _, _, is_explicit = self._elements[key]
-            elements[Tag(key)] = RawDataElement(
-                Tag(key), vr.decode() or None, len(value), value, at, not is_explicit, is_little
-            )
-        dataset = Dataset(elements)
-        sets = self.get("SpecificCharacterSet") or "ISO_IR 6"
-        encodings = convert_encodings([sets] if isinstance(sets, str) else list(sets))
-        dataset.set_original_encoding(not self._elements[tag][4], is_little, encodings)
+            values[creator] = self._raw(creator)
+        dataset = self._dataset(values)
         # pydicom warns about values that violate the standard; what matters is checked later. The
         # filters of warnings belong to the process, not to a thread.
         with _WARNINGS, warnings.catch_warnings():
             warnings.simplefilter("ignore")
             return dataset[tag].value
+
+    def _dataset(self, values: Mapping[int, bytes]) -> Any:
+        """Elements as pydicom's ``Dataset``, which converts each when it is asked for."""
+        from pydicom.charset import convert_encodings
+        from pydicom.dataelem import RawDataElement
+        from pydicom.dataset import Dataset
+        from pydicom.tag import Tag
+
+        is_little, elements = self._order == "<", dict[Any, Any]()
+        for tag, raw in values.items():
+            vr, at, _, _, is_explicit = self._elements[tag]
+            elements[Tag(tag)] = RawDataElement(
+                Tag(tag), vr.decode() or None, len(raw), raw, at, not is_explicit, is_little
+            )
+        dataset = Dataset(elements)
+        sets = self.get("SpecificCharacterSet") or "ISO_IR 6"
+        encodings = convert_encodings([sets] if isinstance(sets, str) else list(sets))
+        dataset.set_original_encoding(not is_explicit, is_little, encodings)
+        return dataset
 
 
 _WARNINGS = threading.Lock()

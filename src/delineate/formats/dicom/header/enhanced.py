@@ -2,8 +2,9 @@
 
 They are recognised by their functional groups (PS3.3 C.7.6.16), not by their class: enhanced and
 legacy-converted CT, MR and PET, X-ray 3-D, breast tomosynthesis, cone-beam CT. What frames share is
-in one sequence, what differs in another; a frame has what either states. A real-world value map
-(C.7.6.16.2.11) replaces a rescale that is missing if it differs between frames.
+in one sequence, what differs in another; a frame has what either states. An object is refused if
+these are different positions or rescales. A real-world value map (C.7.6.16.2.11) replaces a rescale
+that is missing if it differs between frames.
 """
 
 from __future__ import annotations
@@ -11,11 +12,25 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from ....core.errors import FormatError
 from .marks import Marks, component_of, items_in, number, numbers, text
+from .mosaic import has_tiles, is_mosaic
 
 # Dimensions that say where a frame is, not what it shows: StackID, InStackPositionNumber,
 # ImagePositionPatient, and the index of the plane position in tiled objects.
 PLACES = {0x00209056, 0x00209057, 0x00200032, 0x00209113}
+GROUPS = ("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence")
+INDICES, REAL_WORLD = "DimensionIndexSequence", "RealWorldValueMappingSequence"
+# Attributes that shared and per-frame groups may not state differently.
+PROVED = (
+    "ImagePositionPatient",
+    "ImageOrientationPatient",
+    "PixelSpacing",
+    "RescaleSlope",
+    "RescaleIntercept",
+)
+# RescaleType, or Units of PET, by the unit of a real-world value map (UCUM).
+UNITS = {"Bq/ml": "BQML", "g/ml{SUVbw}": "GML", "{SUVbw}g/ml": "GML", "[hnsf'U]": "HU"}
 MOST_FRAMES = 1 << 20  # instance numbers of one file leave room for those of another
 
 
@@ -32,36 +47,47 @@ class Frame:
     thickness: float
     slope: float | None
     intercept: float
+    units: str
+    is_mosaic: bool
     marks: Marks
 
 
-def frames_of(dataset: Any, marks: Marks) -> list[Frame]:
-    """The frames of an object with functional groups and plane positions; [] of any other.
+def frames_of(dataset: Any, marks: Marks, count: int) -> list[Frame]:
+    """The frames of an object with functional groups; [] of any other.
 
     Args:
         dataset: the header.
         marks: what it states for all its frames.
+        count: NumberOfFrames.
+
+    Raises:
+        FormatError: groups are missing, or contradict each other.
     """
-    shared = list(items_in(dataset, "SharedFunctionalGroupsSequence"))[:1]
-    each = list(items_in(dataset, "PerFrameFunctionalGroupsSequence"))
-    groups = [_Groups(one, shared[0] if shared else None) for one in each]
-    if not any(one.find("PlanePositionSequence", "ImagePositionPatient") for one in groups):
+    shared, each = (list(items_in(dataset, name)) for name in GROUPS)
+    if not each:
         return []
+    if len(each) != count:
+        raise FormatError(f"{count} frames, but functional groups of {len(each)}")
+    groups = [_Groups(n, one, shared[0] if shared else None) for n, one in enumerate(each)]
     pointers = [int(one.get("DimensionIndexPointer", 0)) for one in items_in(dataset, INDICES)]
     start = int(number(dataset, "ConcatenationFrameOffsetNumber") or 0)
     mapped = {_real_world(one) for one in groups}
-    return [
-        _frame(one, marks, pointers, start + n, len(mapped) > 1) for n, one in enumerate(groups)
-    ]
+    return [_frame(one, marks, pointers, start, len(mapped) > 1) for one in groups]
 
 
-INDICES = "DimensionIndexSequence"
+def flattened(dataset: Any) -> Any:
+    """A pydicom dataset with the elements of the functional groups of its first frame."""
+    shared, each = (list(items_in(dataset, name))[:1] for name in GROUPS)
+    for one in each:
+        dataset.update(_Groups(0, one, shared[0] if shared else None).merged())
+    return dataset
 
 
 class _Groups:
-    """The functional groups of one frame."""
+    """The functional groups of frame ``n``, from 0."""
 
-    def __init__(self, own: Any, shared: Any) -> None:
+    def __init__(self, n: int, own: Any, shared: Any) -> None:
+        self.n = n
         self._datasets = [one for one in (own, shared) if one is not None]
 
     def item(self, name: str) -> Any:
@@ -69,9 +95,16 @@ class _Groups:
         return next((i[0] for one in self._datasets if (i := list(items_in(one, name)))), None)
 
     def find(self, name: str, attribute: str) -> tuple[float, ...]:
-        """The numbers of an attribute in a functional group; () if it has none."""
-        item = self.item(name)
-        return () if item is None else numbers(item, attribute)
+        """The numbers of an attribute in a functional group, own before shared; () if it has
+        none.
+        """
+        several = [i for one in self._datasets for i in list(items_in(one, name))[:1]]
+        found = [values for one in several if (values := numbers(one, attribute))]
+        if attribute in PROVED and any(values != found[0] for values in found):
+            raise FormatError(
+                f"frame {self.n + 1} has one {attribute} of its own and shares another"
+            )
+        return found[0] if found else ()
 
     def one(self, name: str, attribute: str) -> float | None:
         found = self.find(name, attribute)
@@ -80,6 +113,17 @@ class _Groups:
     def text(self, name: str, attribute: str) -> str:
         item = self.item(name)
         return "" if item is None else text(item, attribute)
+
+    def merged(self) -> Any:
+        """The elements of the first items of all groups."""
+        from pydicom.dataset import Dataset
+
+        found = Dataset()
+        for one in reversed(self._datasets):
+            for element in one:
+                if element.VR == "SQ" and element.value:
+                    found.update(element.value[0])
+        return found
 
     def frame_type(self) -> Any:
         """The item with the FrameType, whose group has a name of its own in each modality."""
@@ -90,11 +134,16 @@ class _Groups:
         return None
 
 
-def _frame(groups: _Groups, marks: Marks, pointers: list[int], index: int, use_map: bool) -> Frame:
+def _frame(groups: _Groups, marks: Marks, pointers: list[int], start: int, use_map: bool) -> Frame:
     measures, rescale = "PixelMeasuresSequence", "PixelValueTransformationSequence"
     slope, intercept = groups.one(rescale, "RescaleSlope"), groups.one(rescale, "RescaleIntercept")
     if slope is None and use_map:
         slope, intercept = _real_world(groups) or (None, None)
+    units = groups.text(rescale, "RescaleType")
+    # "US" is unspecified; the unit is that of the map if it has the same scale.
+    if units in ("", "US") and slope is not None and _real_world(groups) == (slope, intercept):
+        codes = items_in(groups.item(REAL_WORLD), "MeasurementUnitsCodeSequence")
+        units = next((UNITS.get(text(one, "CodeValue"), units) for one in codes), units)
     frame_type = groups.frame_type()
     kind = () if frame_type is None else frame_type.get("FrameType") or ()
     kind = (kind,) if isinstance(kind, str) else tuple(map(str, kind))
@@ -109,7 +158,10 @@ def _frame(groups: _Groups, marks: Marks, pointers: list[int], index: int, use_m
         or 0.0,
         slope=slope,
         intercept=intercept or 0.0,
-        marks=_marks(groups, marks, component_of(stated, kind), pointers, index),
+        units=units,
+        # Private elements are those of all frames.
+        is_mosaic=has_tiles(kind) or (groups.n == 0 and is_mosaic(groups.merged())),
+        marks=_marks(groups, marks, component_of(stated, kind), pointers, start + groups.n),
     )
 
 
@@ -131,6 +183,9 @@ def _marks(groups: _Groups, marks: Marks, component: str, pointers: list[int], i
         "temporal": _whole(groups.one(content, "TemporalPositionIndex")),
         "trigger_time": groups.one(heart, "NominalCardiacTriggerDelayTime"),
         "cardiac_phase": groups.one(heart, "NominalPercentageOfCardiacPhase"),
+        "respiratory_phase": groups.one(
+            "RespiratorySynchronizationSequence", "NominalPercentageOfRespiratoryPhase"
+        ),
         "frame_time": groups.one("TemporalPositionSequence", "TemporalPositionTimeOffset"),
         "acquisition": _whole(groups.one(content, "FrameAcquisitionNumber")),
         "acquired": groups.text(content, "FrameAcquisitionDateTime"),
@@ -151,9 +206,8 @@ def _marks(groups: _Groups, marks: Marks, component: str, pointers: list[int], i
 
 def _real_world(groups: _Groups) -> tuple[float, float] | None:
     """Slope and intercept of the real-world value map of a frame, if it is linear."""
-    name = "RealWorldValueMappingSequence"
-    slope = groups.one(name, "RealWorldValueSlope")
-    intercept = groups.one(name, "RealWorldValueIntercept")
+    slope = groups.one(REAL_WORLD, "RealWorldValueSlope")
+    intercept = groups.one(REAL_WORLD, "RealWorldValueIntercept")
     return None if slope is None or intercept is None else (slope, intercept)
 
 

@@ -16,10 +16,10 @@ from ....core.errors import FormatError, GeometryError
 from ... import archive
 from ...disk import HEAD_BYTES, told
 from .elements import DEFLATED, ELSEWHERE, VRS, Header
-from .enhanced import frames_of
+from .enhanced import Frame, flattened, frames_of
 from .flat import FLAT, MOST_FRAMES, spacing_of
 from .marks import Marks, marks_of, number, numbers, text
-from .mosaic import is_mosaic, tiles_of
+from .mosaic import Tile, are_slices, is_mosaic, tiles_of
 
 DICOMDIR = "1.2.840.10008.1.3.10"
 DAMAGED = "damaged"
@@ -40,6 +40,14 @@ VIDEO = {
     **dict.fromkeys((f"1.2.840.10008.1.2.4.{n}" for n in range(102, 107)), "MPEG-4"),
     **dict.fromkeys((f"1.2.840.10008.1.2.4.{n}" for n in (107, 108)), "HEVC"),
 }
+# A part of a concatenation: its UID, number and first frame, and the number of parts; the numbers
+# are None if they are not stated (PS3.3 C.7.6.16.2.2.4).
+PART = (
+    "ConcatenationUID",
+    "InConcatenationNumber",
+    "ConcatenationFrameOffsetNumber",
+    "InConcatenationTotalNumber",
+)
 PET_UNITS = {"BQML": "Bq/ml", "GML": "SUV"}  # PS3.3 C.8.9.1.1.3; g/ml is SUV by body weight
 
 
@@ -77,6 +85,7 @@ class Plane:
     problem: str = ""  # why it is no plane in space
     units: str = ""  # Units of PET, or RescaleType
     interpolated: bool = False  # a missing plane between its neighbours, see ``fix``
+    concatenation: tuple[str, float | None, float | None, float | None] | None = None  # ``PART``
     spacing_by: str = "PixelSpacing"  # what states the spacing; "" if nothing does
 
     @property
@@ -261,34 +270,62 @@ def planes_of(path: Path, dataset: Any) -> list[Plane]:
             marks=marks_of(dataset, kind),
             units=text(dataset, "Units") or text(dataset, "RescaleType"),
         )
+        if uid := text(dataset, PART[0]):
+            first, second, third = (number(dataset, name) for name in PART[1:])
+            one = replace(one, concatenation=(uid, first, second, third))
         one = replace(one, problem=_problem(dataset))
         if one.problem:
             return [one]
-        if is_mosaic(dataset):
-            return _tiles(one)
-        if one.is_flat:
-            return _pictures(one, dataset)
-        return _frames(one, dataset) or [one]
+        try:
+            return _planes(one, dataset)
+        except (FormatError, GeometryError) as error:
+            return [replace(one, problem=error.message)]
 
 
-def _frames(one: Plane, dataset: Any) -> list[Plane]:
-    """The planes of an object with functional groups; [] of any other."""
-    return [
-        replace(
-            one,
-            frame=n,
-            kind=frame.kind or one.kind,
-            position=frame.position if len(frame.position) == 3 else (),
-            orientation=frame.orientation if len(frame.orientation) == 6 else (),
-            spacing=frame.spacing if len(frame.spacing) == 2 else (),
-            thickness=frame.thickness,
-            slope=1.0 if frame.slope is None else frame.slope,
-            intercept=frame.intercept,
-            rescaled=frame.slope is not None,
-            marks=frame.marks,
-        )
-        for n, frame in enumerate(frames_of(dataset, one.marks))
-    ]
+def _planes(one: Plane, header: Header) -> list[Plane]:
+    """The planes of an image.
+
+    Raises:
+        FormatError, GeometryError: they have no known place.
+    """
+    frames = frames_of(header, one.marks, one.frames)
+    if is_mosaic(header) or any(frame.is_mosaic for frame in frames):
+        whole = flattened(header.as_dataset())
+        if one.frames <= 1:
+            image = _frame(one, 0, frames[0]) if frames else one
+            return [_tile(image, tile) for tile in tiles_of(whole, bool(frames))]
+        if not are_slices(whole, [frame.position for frame in frames]):
+            raise FormatError(f"{one.frames} frames that are mosaics, or slices of one in part")
+    planes = [_frame(one, n, frame) for n, frame in enumerate(frames)]
+    if one.is_flat and not any(plane.position for plane in planes):
+        return _pictures(one, header)
+    return planes or [one]
+
+
+def _frame(one: Plane, n: int, frame: Frame) -> Plane:
+    """The plane of a frame; what its functional groups lack is as in the whole object ``one``."""
+    return replace(
+        one,
+        frame=n,
+        kind=frame.kind or one.kind,
+        position=frame.position if len(frame.position) == 3 else (),
+        orientation=frame.orientation if len(frame.orientation) == 6 else one.orientation,
+        spacing=frame.spacing if len(frame.spacing) == 2 else one.spacing,
+        thickness=frame.thickness or one.thickness,
+        slope=one.slope if frame.slope is None else frame.slope,
+        intercept=one.intercept if frame.slope is None else frame.intercept,
+        rescaled=one.rescaled or frame.slope is not None,
+        units=frame.units or one.units,
+        marks=frame.marks,
+    )
+
+
+def _tile(one: Plane, tile: Tile) -> Plane:
+    """The plane of a tile of a mosaic."""
+    top, bottom, left, right = tile.box
+    return replace(
+        one, tile=tile.box, rows=bottom - top, columns=right - left, position=tile.position
+    )
 
 
 def _problem(dataset: Header) -> str:
@@ -309,25 +346,6 @@ def _pictures(one: Plane, dataset: Any) -> list[Plane]:
     if one.frames > MOST_FRAMES:
         return [replace(one, problem=f"{one.frames} frames; allowed are {MOST_FRAMES}")]
     return [one] if one.frames <= 1 else [replace(one, frame=n) for n in range(one.frames)]
-
-
-def _tiles(one: Plane) -> list[Plane]:
-    """The planes of a mosaic; the image itself with a problem if its tiles have no known place."""
-    try:
-        header = open_dataset(one.path, stop_before_pixels=True)
-        tiles = tiles_of(header)
-    except (FormatError, GeometryError) as error:
-        return [replace(one, problem=error.message)]
-    return [
-        replace(
-            one,
-            tile=tile.box,
-            rows=tile.box[1] - tile.box[0],
-            columns=tile.box[3] - tile.box[2],
-            position=tile.position,
-        )
-        for tile in tiles
-    ]
 
 
 def facts_of(dataset: Any) -> SeriesFacts:

@@ -18,7 +18,10 @@ PRIVATE = (
     ("b_value", 0x00431039, "GEMS_PARM_01"),
     ("b_value", 0x20011003, "Philips Imaging DD 001"),
     ("b_value", 0x00651009, "Image Private Header"),
+    ("direction", 0x00651037, "Image Private Header"),
+    ("component", 0x0043102F, "GEMS_PARM_01"),
 )
+GE_COMPONENTS = ("magnitude", "phase", "real", "imaginary")
 COMPONENTS = {
     **dict.fromkeys(("M", "MAGNITUDE", "M_FFE", "M_SE", "M_IR"), "magnitude"),
     **dict.fromkeys(("P", "PHASE", "PHASE MAP", "P_FFE", "P_SE", "P_IR"), "phase"),
@@ -46,6 +49,7 @@ class Marks:
     temporal: int | None = None
     trigger_time: float | None = None
     cardiac_phase: float | None = None
+    respiratory_phase: float | None = None
     frame_time: float | None = None
     acquisition: int | None = None
     acquired: str = ""
@@ -69,7 +73,8 @@ def marks_of(dataset: Any, kind: tuple[str, ...]) -> Marks:
     return Marks(
         patient=text(dataset, "PatientID"),
         frame_of_reference=text(dataset, "FrameOfReferenceUID"),
-        component=component_of(text(dataset, "ComplexImageComponent"), kind),
+        component=component_of(text(dataset, "ComplexImageComponent"), kind)
+        or private.get("component", ""),
         echo=_whole(dataset, "EchoNumbers"),
         echo_time=number(dataset, "EchoTime"),
         inversion_time=number(dataset, "InversionTime"),
@@ -80,6 +85,7 @@ def marks_of(dataset: Any, kind: tuple[str, ...]) -> Marks:
         or _whole(dataset, "TemporalPositionIndex"),
         trigger_time=number(dataset, "TriggerTime"),
         cardiac_phase=number(dataset, "NominalPercentageOfCardiacPhase"),
+        respiratory_phase=number(dataset, "NominalPercentageOfRespiratoryPhase"),
         frame_time=number(dataset, "FrameReferenceTime"),
         acquisition=_whole(dataset, "AcquisitionNumber"),
         acquired=acquired,
@@ -152,8 +158,12 @@ def _private(dataset: Any) -> dict[str, Any]:
         values = numbers(dataset, tag)
         if not values or creator_of(dataset, tag) != creator:
             continue
-        # GE adds a multiple of 1e9 to tell how the value was given.
-        found[name] = values[0] % 1e9 if name == "b_value" else values
+        if name == "component":
+            if values[0] in range(len(GE_COMPONENTS)):
+                found[name] = GE_COMPONENTS[int(values[0])]
+        else:
+            # GE adds a multiple of 1e9 to tell how the value was given.
+            found[name] = values[0] % 1e9 if name == "b_value" else values
     return found
 
 

@@ -3,6 +3,6 @@
 tiles.py   where each tile lies        csa.py   the private headers of Siemens
 """
 
-from .tiles import Tile, is_mosaic, tiles_of
+from .tiles import Tile, are_slices, has_tiles, is_mosaic, tiles_of
 
-__all__ = ["Tile", "is_mosaic", "tiles_of"]
+__all__ = ["Tile", "are_slices", "has_tiles", "is_mosaic", "tiles_of"]

@@ -1,4 +1,5 @@
-"""What Siemens scanners write in private elements: CSA headers, and the protocol as text.
+"""What Siemens scanners write in private elements: CSA headers, newer elements with the same
+content, and the protocol as text.
 
 A CSA header (format 1 without a signature, format 2 with "SV10") is a list of named tags, each with
 a few items of text. The protocol is text between the two ASCCONV lines, one assignment a line.
@@ -18,29 +19,78 @@ from .....core.errors import FormatError
 SIGNATURE = b"SV10"
 MOST_TAGS = 512  # real headers have about 100
 MOST_DEPTH = 4  # sequences within sequences that are searched for a protocol
-IMAGE, SERIES = 0x10, 0x20  # element of the header of the image and of the series in its block
-_CREATOR = "SIEMENS CSA HEADER"
+IMAGE = 0x10  # element of the header of the image in its block
+_CREATOR, _NEWER = "SIEMENS CSA HEADER", "SIEMENS MR SDI 02"
+COUNT = "NumberOfImagesInMosaic"
+# Elements of the newer block: name and form (text without one).
+_ELEMENTS = {0x01: (COUNT, "H"), 0x02: ("SliceNormalVector", "d"), 0x75: ("ImageTypeText", "")}
 _PROTOCOL = re.compile(rb"### ASCCONV BEGIN[^\n]*\n(.*?)### ASCCONV END", re.DOTALL)
 _ASSIGNED = re.compile(rb"^\s*([\w.\[\]]+)\s*=\s*(\S+)", re.MULTILINE)
 
 
-def fields_of(dataset: Any, element: int = IMAGE) -> dict[str, tuple[str, ...]]:
-    """Name -> items of a CSA header of a dataset; {} if it has none.
+def fields_of(dataset: Any) -> dict[str, tuple[str, ...]]:
+    """Name -> items of the CSA header of an image, and of the elements of newer software; {} if it
+    has neither.
 
     Raises:
         FormatError: the header is damaged.
     """
+    data = _header(dataset)
+    return (read_csa(data) if data else {}) | newer_fields_of(dataset)
+
+
+def newer_fields_of(dataset: Any) -> dict[str, tuple[str, ...]]:
+    """As ``fields_of``, of the elements of newer software alone."""
+    found = {}
+    for block in _blocks(dataset, 0x0021, _NEWER):
+        for element, (name, form) in _ELEMENTS.items():
+            one = dataset.get(0x00210000 | block | element)
+            if one is not None and (items := _items(one.value, form)):
+                found[name] = items
+    return found
+
+
+def states_mosaic(dataset: Any) -> bool:
+    """Whether the private elements of an image say that it is a mosaic."""
+    fields, data = newer_fields_of(dataset), _header(dataset)
+    # The tag is in every header, but has items only in those of mosaics.
+    at = data.find(COUNT.encode() + b"\0")
+    if 0 < at <= len(data) - 80 and struct.unpack_from("<i", data, at + 76)[0]:
+        fields |= read_csa(data)
+    return "MOSAIC" in fields.get("ImageTypeText", ()) or any(
+        float(count) > 1 for count in fields.get(COUNT, ())[:1]
+    )
+
+
+def _header(dataset: Any) -> bytes:
+    """The CSA header of the image; empty if there is none."""
     # The creator may be at any block; files that were anonymised may have lost it.
-    blocks = [
-        one.tag.element << 8
-        for one in dataset.group_dataset(0x0029)
-        if one.tag.element < 0x100 and str(one.value).strip() == _CREATOR
-    ]
-    for block in blocks or [0x1000]:
-        found = dataset.get((0x0029, block | element))
+    for block in _blocks(dataset, 0x0029, _CREATOR) or [0x1000]:
+        found = dataset.get(0x00290000 | block | IMAGE)
         if found is not None and isinstance(found.value, bytes) and found.value.strip(b"\0 "):
-            return read_csa(found.value)
-    return {}
+            return found.value
+    return b""
+
+
+def _blocks(dataset: Any, group: int, creator: str) -> list[int]:
+    """The private blocks of a creator, as the part of the tags of their elements."""
+    creators = [
+        tag for tag in list(dataset.keys()) if tag >> 16 == group and 0x10 <= tag & 0xFFFF < 0x100
+    ]
+    return [
+        (tag & 0xFF) << 8 for tag in creators if str(dataset[tag].value or "").strip() == creator
+    ]
+
+
+def _items(value: Any, form: str) -> tuple[str, ...]:
+    """The items of an element as text; bytes if its VR is not known."""
+    if isinstance(value, bytes):
+        if form:
+            count = len(value) // struct.calcsize(form)
+            return tuple(map(str, struct.unpack_from(f"<{count}{form}", value)))
+        value = value.decode("latin-1").strip("\0 ").split("\\")
+    several = [value] if isinstance(value, str | int | float) else value or ()
+    return tuple(str(one).strip() for one in several)
 
 
 def read_csa(data: bytes) -> dict[str, tuple[str, ...]]:

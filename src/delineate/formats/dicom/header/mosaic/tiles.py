@@ -1,19 +1,22 @@
 """Mosaics: many slices of a volume as tiles of one image, with the position of each slice.
 
 Siemens (ImageType has MOSAIC): a square of tiles, row by row from the top left. The number of
-tiles is in the CSA header of the image, in (0019,100A), or in the protocol. The position of the
-image is that of a mosaic-sized plane around the centre of the first slice, so the first slice
-begins half the difference of both sizes further. The gap is SpacingBetweenSlices. Whether the
-slices follow the normal of the image or run against it is proved: by SliceNormalVector of the CSA
-header, and by the protocol, one of whose two outer slices lies where the first tile does. United
+tiles is in the CSA header of the image, in (0019,100A), in group 0021, or in the protocol. The
+position of the image is that of a mosaic-sized plane around the centre of the first slice, so the
+first slice begins half the difference of both sizes further. The gap is SpacingBetweenSlices.
+Whether the slices follow the normal of the image or run against it is proved: by SliceNormalVector
+of the CSA header, and by the protocol, one of whose two outer slices lies where the first tile
+does. United
 Imaging (ImageType has VFRAME): the sequence (0065,1051) has the position of each tile.
 
-Whatever does not fit together, or cannot be proved, is refused. Positions are in LPS mm.
+An image is a mosaic if anything in its header says so, in functional groups too. Whatever does not
+fit together, or cannot be proved, is refused. Positions are in LPS mm.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,6 +30,9 @@ Vector = NDArray[np.float64]
 NUMBER_OF_IMAGES = 0x0019100A  # Siemens, group "SIEMENS MR HEADER"
 NUMBER_IN_GRID, GRID_SEQUENCE = 0x00651050, 0x00651051  # United Imaging
 SAME_GAP_MM, PARALLEL = 0.05, 0.999
+SAME_PLACE_MM = 0.5  # motion between two images of a series; slices are farther apart
+FEWEST = 3  # places that are no motion
+PROTOCOL = "the protocol"  # as a proof
 NEAR = 0.25  # of the stack: a slice as near to one of its ends as this belongs to that end
 
 
@@ -50,22 +56,35 @@ class _Protocol:
 
 
 def is_mosaic(dataset: Any) -> bool:
-    """Return whether an image holds the tiles of a mosaic.
-
-    Software XA stores the slices of a former mosaic as frames and leaves MOSAIC in ImageType.
-    """
-    if int(dataset.get("NumberOfFrames") or 1) > 1:
-        return False
+    """Return whether anything in a header says that the image is a mosaic."""
     kind = dataset.get("ImageType") or ()
-    words = [str(kind)] if isinstance(kind, str) else list(map(str, kind))
-    return bool({"MOSAIC", "VFRAME"} & set(words)) or (_stated(dataset) or 0) > 1
+    words = (kind,) if isinstance(kind, str) else tuple(map(str, kind))
+    return has_tiles(words) or (_stated(dataset) or 0) > 1 or csa.states_mosaic(dataset)
 
 
-def tiles_of(dataset: Any) -> tuple[Tile, ...]:
+def has_tiles(kind: Sequence[str]) -> bool:
+    """Whether the words of an ImageType or FrameType say that the image is a mosaic."""
+    return not {"MOSAIC", "VFRAME"}.isdisjoint(kind)
+
+
+def are_slices(dataset: Any, positions: Sequence[Sequence[float]]) -> bool:
+    """Whether the frames of an object that states to be a mosaic are its slices: software XA stores
+    these as frames and leaves MOSAIC in ImageType. Frames that are mosaics themselves lie at one
+    place, apart from motion.
+    """
+    places = {tuple(round(v / SAME_PLACE_MM) for v in one) for one in positions}
+    stated = _counts(dataset, csa.fields_of(dataset))
+    return stated == [len(places)] or (len(places) >= FEWEST and max(stated, default=1) == 1)
+
+
+def tiles_of(dataset: Any, has_groups: bool = False) -> tuple[Tile, ...]:
     """The tiles of a mosaic in the order of their slices.
 
     Args:
         dataset: with its private elements; pixels are not needed.
+        has_groups: it is an enhanced object, with the elements of its functional groups. Whether
+            these state the position of the image or of its first slice is not known, so that only
+            the protocol proves it.
 
     Raises:
         FormatError: the number of tiles is not known, or does not fit the image.
@@ -85,7 +104,14 @@ def tiles_of(dataset: Any) -> tuple[Tile, ...]:
     to_centre = across * columns / 2 * spacing[1] + down * rows / 2 * spacing[0]
     half = across * (right - left) / 2 * spacing[1] + down * (bottom - top) / 2 * spacing[0]
     normal = np.cross(across, down)
-    signs = _signs(normal, corner + to_centre, corner + half, count, header, protocol)
+    proofs = _proofs(normal, corner + to_centre, corner + half, count, header, protocol)
+    if count > 1 and (PROTOCOL not in proofs if has_groups else not proofs):
+        named = "" if has_groups else "neither the CSA header of the image nor "
+        raise GeometryError(
+            f"a mosaic without the order of its slices: {named}the positions in the protocol "
+            f"{'do not ' if has_groups else ''}prove it"
+        )
+    signs = next(iter(proofs.values()), 1.0)
     step = normal * _gap(dataset, count, protocol) * signs
     first = corner + to_centre - half
     return tuple(_tile(box, first + k * step) for k, box in enumerate(boxes))
@@ -135,16 +161,22 @@ def _plane(dataset: Any) -> tuple[Vector, Vector, Vector, Vector]:
 
 def _count(dataset: Any, header: dict[str, tuple[str, ...]], protocol: _Protocol | None) -> int:
     """The number of tiles."""
-    stated = [int(float(v)) for v in header.get("NumberOfImagesInMosaic", ())[:1]]
-    if (own := _stated(dataset)) is not None:
-        stated.append(own)
-    if len(set(stated)) > 1:
+    stated = _counts(dataset, header)
+    if len(stated) > 1:
         raise FormatError(f"a mosaic that states both {stated[0]} and {stated[1]} slices")
     if stated:
         return stated[0]
     if protocol is None:
         raise FormatError("a mosaic that does not state its number of slices")
     return protocol.count
+
+
+def _counts(dataset: Any, header: dict[str, tuple[str, ...]]) -> list[int]:
+    """The different numbers of tiles that are stated."""
+    stated = [int(float(v)) for v in header.get(csa.COUNT, ())[:1]]
+    if (own := _stated(dataset)) is not None:
+        stated.append(own)
+    return sorted(set(stated))
 
 
 def _stated(dataset: Any) -> int | None:
@@ -184,15 +216,16 @@ def _protocol(lines: dict[str, str]) -> _Protocol | None:
     return _Protocol(count, centres[0], centres[-1])
 
 
-def _signs(
+def _proofs(
     normal: Vector,
     centre: Vector,
     other: Vector,
     count: int,
     header: dict[str, tuple[str, ...]],
     protocol: _Protocol | None,
-) -> float:
-    """1 if the slices follow ``normal``, -1 if they run against it.
+) -> dict[str, float]:
+    """What proves the order of the slices, each with 1 if they follow ``normal`` or -1 if they run
+    against it.
 
     Args:
         normal: of the image.
@@ -221,18 +254,13 @@ def _signs(
             )
         if any(near):
             direction = extent if near[0] else -extent
-            proofs["the protocol"] = math.copysign(1.0, float(direction @ normal))
+            proofs[PROTOCOL] = math.copysign(1.0, float(direction @ normal))
     if len(set(proofs.values())) > 1:
         raise GeometryError(
             "a mosaic with two orders of its slices: that of SliceNormalVector and that of the "
             "positions in the protocol"
         )
-    if not proofs and count > 1:
-        raise GeometryError(
-            "a mosaic without the order of its slices: neither the CSA header of the image nor "
-            "the positions in the protocol prove it"
-        )
-    return next(iter(proofs.values()), 1.0)
+    return proofs
 
 
 def _ends(protocol: _Protocol) -> tuple[Vector, Vector]:
