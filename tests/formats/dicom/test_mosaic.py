@@ -6,10 +6,12 @@ import nibabel
 import numpy as np
 import pydicom
 import pytest
+from objects import image as any_image
+from objects import item, write
 from siemens import csa, mosaic, protocol
 
 from delineate.core.errors import FormatError, GeometryError
-from delineate.formats.dicom import find_series, read_series
+from delineate.formats.dicom import find_series, problem_of, read_series
 from delineate.formats.dicom.header.mosaic import are_slices, is_mosaic, tiles_of
 from delineate.formats.dicom.header.mosaic.csa import fields_of, protocol_of, read_csa
 
@@ -175,6 +177,111 @@ def test_which_images_are_mosaics():
     stated = mosaic(ImageType=["ORIGINAL", "PRIMARY"])
     stated.add_new(0x0019100A, "US", 5)
     assert is_mosaic(stated)
+
+
+def newer(words="ORIGINAL\\PRIMARY\\M\\MOSAIC", count=5, normal=None, block=0x11):
+    """What software XA writes of an image in group 0021."""
+    one = pydicom.Dataset()
+    one.add_new(0x00210000 | block, "LO", "SIEMENS MR SDI 02")
+    if count is not None:
+        one.add_new(0x00210001 | block << 8, "US", count)
+    if normal is not None:
+        one.add_new(0x00210002 | block << 8, "FD", normal)
+    one.add_new(0x00210075 | block << 8, "CS", words)
+    return one
+
+
+TILED = np.arange(9 * 12, dtype=np.uint16).reshape(9, 12)
+
+
+def enhanced_mosaic(pixels=TILED, series=None, frame_type="M", private=None):
+    """An object of one frame for each image of ``pixels``, with the place of ``mosaic``."""
+    frame = item(
+        MRImageFrameTypeSequence=item(FrameType=["ORIGINAL", "PRIMARY", frame_type]),
+        PlanePositionSequence=item(ImagePositionPatient=[10 - 18, 20 - 9, 30]),
+    )
+    if private is not None:
+        frame.add_new(0x00210010, "LO", "SIEMENS MR SDI 02")
+        frame.add_new(0x002110FE, "SQ", [private])
+    shared = item(
+        PlaneOrientationSequence=item(ImageOrientationPatient=[1, 0, 0, 0, 1, 0]),
+        PixelMeasuresSequence=item(PixelSpacing=[2, 3], SpacingBetweenSlices=2.5),
+    )
+    if series is not None:
+        more = item()
+        more.add_new(0x00210010, "LO", "SIEMENS MR SDS 01")
+        more.add_new(0x00211019, "OB", series)
+        shared.add_new(0x00210010, "LO", "SIEMENS MR SDS 01")
+        shared.add_new(0x002110FE, "SQ", [more])
+    one = any_image(pixels, sop_class="1.2.840.10008.5.1.4.1.1.4.1", modality="MR")
+    one.SharedFunctionalGroupsSequence = [shared]
+    one.PerFrameFunctionalGroupsSequence = [frame] * (pixels.shape[0] if pixels.ndim > 2 else 1)
+    return one
+
+
+def only(folder, one):
+    write(folder, one)
+    (series,) = find_series(folder)
+    return series
+
+
+MARKED = [
+    {"private": newer()},
+    {"private": newer("ORIGINAL\\PRIMARY\\M")},  # the number of tiles alone
+    {"private": newer(count=None)},
+    {"private": newer(block=0x17)},
+    {"frame_type": "MOSAIC"},
+]
+
+
+@pytest.mark.parametrize("marked", MARKED)
+def test_a_mosaic_in_functional_groups_is_unfolded_by_the_protocol(tmp_path, marked):
+    volume = read_series(only(tmp_path, enhanced_mosaic(series=protocol(UP), **marked)))
+    expected = [[-3, 0, 0, -4], [0, -2, 0, -17], [0, 0, 2.5, 30], [0, 0, 0, 1]]
+    np.testing.assert_allclose(volume.affine, expected, atol=1e-9)
+    for k, (top, bottom, left, right) in enumerate(BOXES):
+        assert volume.array[..., k].T.tolist() == TILED[top:bottom, left:right].tolist()
+
+
+@pytest.mark.parametrize("marked", MARKED)
+def test_a_mosaic_in_functional_groups_is_never_one_slice(tmp_path, marked):
+    reason = problem_of(only(tmp_path, enhanced_mosaic(**marked)))
+    assert reason in (
+        "a mosaic without the order of its slices: the positions in the protocol do not prove it",
+        "a mosaic that does not state its number of slices",
+    )
+
+
+def test_a_normal_does_not_prove_the_position_in_functional_groups(tmp_path):
+    made = enhanced_mosaic(private=newer(normal=[0.0, 0.0, 1.0]))
+    assert "the protocol do not prove it" in problem_of(only(tmp_path, made))
+    other = enhanced_mosaic(private=newer(normal=[0.0, 0.0, -1.0]), series=protocol(UP))
+    assert "two orders of its slices" in problem_of(only(tmp_path, other))
+
+
+@pytest.mark.parametrize("marked", MARKED)
+def test_frames_that_are_mosaics_are_refused(tmp_path, marked):
+    """A series in time: all frames lie at one place."""
+    made = enhanced_mosaic(np.stack([TILED] * 5), protocol(UP), **marked)
+    assert problem_of(only(tmp_path, made)) == "5 frames that are mosaics, or slices of one in part"
+
+
+def test_a_mosaic_that_only_its_private_header_states(tmp_path):
+    """A former mosaic whose ImageType was changed."""
+    one = any_image(TILED, modality="MR")
+    one.update(mosaic(image=image()))
+    one.ImageType = ["DERIVED", "PRIMARY"]
+    assert read_series(only(tmp_path / "a", one)).shape == (4, 3, 5)
+    one[0x00291010].value = image(normal=())
+    assert "without the order" in problem_of(only(tmp_path / "b", one))
+    newest = any_image(TILED, modality="MR")
+    newest.update(mosaic(ImageType=["DERIVED", "PRIMARY"], creator=False))
+    newest.update(newer(normal=[0.0, 0.0, -1.0]))
+    volume = read_series(only(tmp_path / "c", newest))
+    assert volume.shape == (4, 3, 5) and volume.affine[2, 3] == 20
+    # An ordinary slice has the tag too, without a value.
+    one[0x00291010].value = csa({"NumberOfImagesInMosaic": [], "SliceNormalVector": (0, 0, 1)})
+    assert read_series(only(tmp_path / "d", one)).shape == (12, 9, 1)
 
 
 def test_damaged_csa_headers():
