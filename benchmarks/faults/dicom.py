@@ -231,7 +231,7 @@ def _elements() -> None:
         _raw(sound, "PixelData", lambda e, _: e[:8] + b"\xff" * 4 + e[12:]),
     )
     at = sound.index(struct.pack("<2H", 0x28, 2))
-    deep = _nested(2000)
+    deep = nested(2000)
     _series("sequences nested 2,000 times", sound[:at] + deep + sound[at:])
     endless = struct.pack("<2H2s2xI", 0x08, 0x1140, b"SQ", 0xFFFFFFFF)
     _series("a sequence without an end", sound[:132] + sound[132:at] + endless + b"\0" * 64)
@@ -239,7 +239,7 @@ def _elements() -> None:
     _series("a file meta group of 2 GB stated", bytes(128) + b"DICM" + group + sound[144:], True)
 
 
-def _nested(depth: int) -> bytes:
+def nested(depth: int) -> bytes:
     start = struct.pack("<2H2s2xI", 0x27, 0x1140, b"SQ", 0xFFFFFFFF)
     item = struct.pack("<2HI", 0xFFFE, 0xE000, 0xFFFFFFFF)
     ends = struct.pack("<2HI", 0xFFFE, 0xE00D, 0) + struct.pack("<2HI", 0xFFFE, 0xE0DD, 0)

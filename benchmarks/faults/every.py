@@ -2,7 +2,18 @@
 
 from __future__ import annotations
 
-from . import arrays, dicom, nifti, pictures, places, texts, volumes
+from . import arrays, dicom, nifti, objects, pictures, places, texts, volumes
 from .made import FAULTS, Fault
 
-__all__ = ["FAULTS", "Fault", "arrays", "dicom", "nifti", "pictures", "places", "texts", "volumes"]
+__all__ = [
+    "FAULTS",
+    "Fault",
+    "arrays",
+    "dicom",
+    "nifti",
+    "objects",
+    "pictures",
+    "places",
+    "texts",
+    "volumes",
+]

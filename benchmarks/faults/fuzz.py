@@ -1,12 +1,14 @@
 """Mutants of sound and damaged files: each must be read or refused by a documented error.
 
     python -m benchmarks.faults.fuzz FOLDER [--inputs 100000] [--form NIfTI] [--seed 0]
+        [--kind bytes] [--minutes 60] [--engine mutation]
 
 The corpus is every file of this package, small ones only; there a crash is kept once it was found.
 Bytes of the first 4 kB are changed most, where headers are. Packed data are also changed before
 they are packed, and checksums of PNG are often made right again, so that changes reach the parsers.
-The option ``--kept-back`` makes changes of other kinds: blocks that move, double or come from
-another file.
+``--kind kept-back`` makes changes of other kinds: blocks that move, double or come from another
+file. ``--kind structure`` changes elements of DICOM (``elements``) and nodes of texts
+(``documents``), where the file can be divided into them.
 
 Mutants are read in a copy of this process, which ends with the first crash and is replaced. A
 mutant that raises anything else, ends the process, or costs more than 5 s of computing or 1 GiB, is
@@ -24,12 +26,14 @@ import re
 import resource
 import signal
 import struct
+import time
 import warnings
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from . import documents, elements
 from .every import FAULTS
 from .made import Fault
 from .reading import MOST_BYTES, MOST_CPU_S, documented, place_of, read_by_delineate
@@ -40,6 +44,7 @@ VALUES = (b"\xff\xff\xff\xff", b"\0\0\0\0", b"\xff\xff\xff\x7f", b"9999", b"-1",
 FORMS = sorted({one.form for one in FAULTS} - {"No regular file"})
 _NUMBER = re.compile(rb"-?\d+(?:\.\d+)?")
 Edit = Callable[[bytearray, bytes, random.Random], None]
+KINDS = ("bytes", "kept-back", "structure")
 
 
 # ---- mutants ----
@@ -116,16 +121,19 @@ def _place(data: bytearray, chance: random.Random) -> int:
     return chance.randrange(len(data) if chance.random() < 0.2 else min(len(data), 4096))
 
 
-def mutant(data: bytes, other: bytes, edits: Sequence[Edit], chance: random.Random) -> bytes:
-    """``data`` with a few changes, some with parts of ``other``."""
+def mutant(data: bytes, other: bytes, kind: str, chance: random.Random) -> bytes:
+    """``data`` with a few changes of a kind, some with parts of ``other``."""
+    if kind == "structure":
+        changed = elements.mutant(data, chance) or documents.mutant(data, chance)
+        return changed or mutant(data, other, "bytes", chance)
     if data[:2] == b"\x1f\x8b" and chance.random() < 0.5:
         try:
             return gzip.compress(
-                mutant(gzip.decompress(data), other, edits, chance), compresslevel=1
+                mutant(gzip.decompress(data), other, kind, chance), compresslevel=1
             )
         except (OSError, EOFError, zlib.error):
             pass  # one of the damaged files
-    out = bytearray(data)
+    out, edits = bytearray(data), KEPT_BACK if kind == "kept-back" else EDITS
     for _ in range(chance.choice((1, 2, 4, 8))):
         if out:
             chance.choice(edits)(out, other, chance)
@@ -162,28 +170,31 @@ def corpus(form: str, folder: Path) -> list[tuple[Fault, Path]]:
     return found
 
 
-@dataclass(frozen=True)
+@dataclass
 class Round:
-    """The mutants of one format; each follows from the round and its number alone."""
+    """The mutants of one format; each follows from the round and its number alone. ``done`` counts
+    those that were read.
+    """
 
     form: str
     inputs: int
     folder: Path
     seed: int = 0
-    edits: Sequence[Edit] = EDITS
+    kind: str = "bytes"
+    end_s: float = float("inf")  # of the monotonic clock, when it ends early
+    done: int = 0
 
     def wrong(self) -> Iterator[str]:
         """A sentence about each mutant that is neither read nor refused as documented."""
         files = [(fault, path, path.read_bytes()) for fault, path in corpus(self.form, self.folder)]
         at = mmap.mmap(-1, 8)  # the number of the mutant that is being read
-        number = 0
-        while number < self.inputs:
+        while self.done < self.inputs and time.monotonic() < self.end_s:
             receive, send = os.pipe()
             child = os.fork()
             if child == 0:
                 os.close(receive)
                 with os.fdopen(send, "w", encoding="utf-8") as say:
-                    self._read(files, number, at, say.write)
+                    self._read(files, at, say.write)
                 os._exit(0)
             os.close(send)
             with os.fdopen(receive, encoding="utf-8") as said:
@@ -191,42 +202,39 @@ class Round:
                     wrong, _, sentence = line.rstrip("\n").partition(" ")
                     yield self._kept(files, int(wrong), sentence)
             status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-            number = int.from_bytes(at[:], "little")
-            if number < self.inputs and status:
-                yield self._kept(files, number, _end(status))
-                number += 1
+            self.done = int.from_bytes(at[:], "little")
+            if status:
+                yield self._kept(files, self.done, _end(status))
+                self.done += 1
 
     def _mutant(
         self, files: Sequence[tuple[Fault, Path, bytes]], number: int
     ) -> tuple[Fault, Path, bytes, bytes]:
-        chance = random.Random(f"{self.form} {self.seed} {number}")
+        chance = random.Random(f"{self.form} {self.kind} {self.seed} {number}")
         fault, path, before = chance.choice(files)
-        return fault, path, before, mutant(before, chance.choice(files)[2], self.edits, chance)
+        return fault, path, before, mutant(before, chance.choice(files)[2], self.kind, chance)
 
     def _read(
         self,
         files: Sequence[tuple[Fault, Path, bytes]],
-        start: int,
         at: mmap.mmap,
         say: Callable[[str], object],
     ) -> None:
-        """Read the mutants from ``start`` on; ends at the first that needs too much memory."""
+        """Read the mutants that are left; ends at the first that needs too much memory."""
         # Time ends the process also inside C code; what a reader catches cannot hide it.
         signal.signal(signal.SIGPROF, signal.SIG_DFL)
         signal.signal(signal.SIGALRM, signal.SIG_DFL)
         most = _peak() + MOST_BYTES
-        for number in range(start, self.inputs):
+        for number in range(self.done, self.inputs):
             at[:] = number.to_bytes(8, "little")
+            if time.monotonic() > self.end_s:
+                return
             fault, path, before, changed = self._mutant(files, number)
             path.write_bytes(changed)
             signal.setitimer(signal.ITIMER_PROF, MOST_CPU_S)
             signal.alarm(MOST_WAIT_S)
-            try:
-                read_by_delineate(place_of(fault, self.folder), fault.reading)
-            except documented():
-                pass
-            except Exception as error:
-                say(f"{number} {type(error).__name__}: {' '.join(str(error).split())}\n")
+            if wrong := fault_of(place_of(fault, self.folder), fault.reading):
+                say(f"{number} {wrong}\n")
             signal.setitimer(signal.ITIMER_PROF, 0)
             signal.alarm(0)
             path.write_bytes(before)
@@ -244,6 +252,20 @@ class Round:
         kept.parent.mkdir(exist_ok=True)
         kept.write_bytes(changed)
         return f"{self.form}, mutant {number} of {fault.what!r}: {sentence}"
+
+
+def fault_of(place: Path, reading: str) -> str:
+    """What is wrong with the way in which a file is refused; "" if it is read, or refused by a
+    documented error that names it.
+    """
+    try:
+        read_by_delineate(place, reading)
+    except documented() as error:
+        if place.name not in str(error) and place.parent.name not in str(error):
+            return f"no file is named: {' '.join(str(error).split())}"
+    except Exception as error:
+        return f"{type(error).__name__}: {' '.join(str(error).split())}"
+    return ""
 
 
 def _peak() -> int:
@@ -264,16 +286,17 @@ def main() -> None:
     parser.add_argument("--inputs", type=int, default=100_000)
     parser.add_argument("--form", choices=FORMS)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--kept-back", action="store_true")
+    parser.add_argument("--kind", choices=KINDS, default="bytes")
+    parser.add_argument("--minutes", type=float, default=float("inf"), help="for each format")
     given = parser.parse_args()
     warnings.simplefilter("ignore")
-    edits = KEPT_BACK if given.kept_back else EDITS
     for form in [given.form] if given.form else FORMS:
-        count = 0
-        for sentence in Round(form, given.inputs, given.folder, given.seed, edits).wrong():
+        end_s = time.monotonic() + 60 * given.minutes
+        count, one = 0, Round(form, given.inputs, given.folder, given.seed, given.kind, end_s)
+        for sentence in one.wrong():
             count += 1
             print(f"    {sentence}", flush=True)
-        print(f"{form}: {given.inputs} mutants, {count} not as documented", flush=True)
+        print(f"{form} ({given.kind}): {one.done} mutants, {count} not as documented", flush=True)
 
 
 if __name__ == "__main__":

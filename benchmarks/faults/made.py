@@ -16,6 +16,9 @@ from pathlib import Path
 import numpy as np
 
 BASE = (np.arange(24 * 20 * 16) % 4000).astype(np.int16).reshape(24, 20, 16)
+MASK = (BASE % 5 == 0).astype(np.uint8)  # the voxels of a segmentation
+BOX = np.zeros_like(MASK)  # those of a structure set
+BOX[5:16, 4:13, 2:14] = 1
 SPACING_MM = (2.0, 2.0, 3.0)
 AFFINE = np.diag([*SPACING_MM, 1.0])
 MB = 1 << 20
@@ -31,7 +34,8 @@ class Fault:
         name: of the file or folder.
         make: writes it at a path.
         accepted: read with the right values; else refused.
-        reading: how it is read: "image", "array" or "labels" (a list of names).
+        reading: how it is read, "image", "picture", "pair", "array", "labels" (a list of
+            names), "segments", "contours" or "archive".
     """
 
     form: str

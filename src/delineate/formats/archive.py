@@ -188,11 +188,19 @@ def _indexed(path: Path, size: int, mtime_ns: int, process: int) -> _Index:
 
 def _of_zip(path: Path, size: int) -> _Index:
     with path.open("rb") as file:
-        _refuse_long_list(*_end_of_zip(file, size))
+        count, nbytes = _end_of_zip(file, size)
+    _refuse_long_list(count, nbytes)
     try:
         archive = zipfile.ZipFile(path)
     except (zipfile.BadZipFile, NotImplementedError) as error:
         raise FormatError(f"the archive is damaged or truncated ({error})", path=path) from error
+    # Writers without the larger record store the lower 16 bits.
+    if (len(archive.infolist()) - count) % (1 << 16):
+        raise FormatError(
+            f"the archive is damaged: it states {count} members and lists "
+            f"{len(archive.infolist())}",
+            path=path,
+        )
     entries = [one for one in archive.infolist() if not one.is_dir() and not _is_link(one)]
     _refuse_sizes(sum(one.file_size for one in entries), size)
     if locked := sum(one.flag_bits & 1 for one in entries):
@@ -271,10 +279,14 @@ def _of_tar(path: Path) -> _Index:
                 nbytes += one.size
                 _refuse_sizes(nbytes, None)
                 found.append((one.name, _Member(one.offset_data, one.size)))
-        # tarfile ends without a word at a damaged header and at the end of a file that was cut.
+        # tarfile ends without a word at a damaged header, at zeros in the middle, and at the end of
+        # a file that was cut.
         file.seek(tar.offset)
         if file.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
             raise tarfile.ReadError(f"no header and no end at byte {tar.offset}")
+        while rest := file.read(1 << 20):
+            if rest.count(0) < len(rest):
+                raise tarfile.ReadError(f"more data behind its end at byte {tar.offset}")
     return _Index(file, _by_place(path, found), threading.Lock())
 
 

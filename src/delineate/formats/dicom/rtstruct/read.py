@@ -145,6 +145,8 @@ def read_rois(path: str | Path) -> tuple[Roi, ...]:
         contours = _contours(dataset)
         names = [_name(one) for one in stated]
         numbers = [int(one.ROINumber) for one in stated]
+        if not numbers:
+            raise FormatError("defines no ROI; it is empty or truncated")
         if len(set(numbers)) < len(numbers):
             raise FormatError("two ROIs have the same number")
         if strange := sorted(set(contours) - set(numbers)):

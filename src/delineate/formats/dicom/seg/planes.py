@@ -133,7 +133,9 @@ def _candidates(
 ) -> list[float]:
     """The gaps between planes that are possible, in the order in which they are tried."""
     stated = [header.gap_mm, _gap_of_image(header, normal, like)]
-    common = [float(gaps.min()) / n for n in range(1, MOST_MISSING + 1)] if len(gaps) else []
+    # A frame that is off its place would fit a part of the stated gap.
+    most = 1 if header.gap_mm > 0 else MOST_MISSING
+    common = [float(gaps.min()) / n for n in range(1, most + 1)] if len(gaps) else []
     return [gap for gap in (*stated, *common) if gap > SAME_PLANE_MM]
 
 
