@@ -18,12 +18,15 @@ demo: install
 	$(BIN)/delineate demo --out demo
 
 # Two processes with one thread each: threads of two processes on two cores wait for each other.
+# Compiled modules are kept, because tests start many processes.
+PYTEST := PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m pytest
+
 test: install
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal -m "not rounds"
+	$(PYTEST) -n 2 --dist worksteal -m "not rounds"
 
 # The same tests, and what they cover; takes a fifth longer.
 coverage: install
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal -m "not rounds" --cov --cov-report=
+	$(PYTEST) -n 2 --dist worksteal -m "not rounds" --cov --cov-report=
 	$(BIN)/python tools/coverage_limits.py
 
 rounds: install

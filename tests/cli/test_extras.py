@@ -91,36 +91,30 @@ def test_the_light_core_checks_converts_evaluates_compares_and_reports(tmp_path)
     assert not set(loaded) & set(HIDDEN)
 
 
-@pytest.mark.parametrize(
-    ("command", "packages", "extra"),
-    [
-        (["predict", "m.model", "scan.nii.gz", "-o", "out"], ("torch",), "predict"),
-        (
-            ["predict", "m.model", "scan.nii.gz", "-o", "out", "--dicom-seg"],
-            ("highdicom", "jpeg_ls", "openjpeg", "gdcm"),
-            "dicom",
-        ),
-        (["quantise", "m.model", "scan.nii.gz", "-o", "q.model"], ("torch",), "predict"),
-        (["import", "nnunet", ".", "-o", "m.model"], ("torch",), "predict"),
-        (["plan", "."], ("torch",), "predict"),
-        (["train", ".", "-o", "m.model"], ("torch", "lightning_fabric", "blosc2"), "train"),
-        (["demo"], ("torch", "lightning_fabric", "blosc2"), "train"),
-        (["benchmark"], ("torch", "lightning_fabric", "blosc2"), "train"),
-        (["convert", "a.mha", "b.mha"], ("SimpleITK",), "itk"),
-    ],
-    ids=lambda value: value[0] if isinstance(value, list) else "",
-)
-def test_a_missing_extra_is_one_sentence_with_the_command_that_installs_it(
-    tmp_path, command, packages, extra
-):
+def test_a_missing_extra_is_one_sentence_with_the_command_that_installs_it(tmp_path):
+    training = ("torch", "lightning_fabric", "blosc2")
+    writing_dicom = ("highdicom", "jpeg_ls", "openjpeg", "gdcm")
+    refused = {
+        "predict m.model scan.nii.gz -o out": (("torch",), "predict"),
+        "predict m.model scan.nii.gz -o out --dicom-seg": (writing_dicom, "dicom"),
+        "quantise m.model scan.nii.gz -o q.model": (("torch",), "predict"),
+        "import nnunet . -o m.model": (("torch",), "predict"),
+        "plan .": (("torch",), "predict"),
+        "train . -o m.model": (training, "train"),
+        "demo": (training, "train"),
+        "benchmark": (training, "train"),
+        "convert a.mha b.mha": (("SimpleITK",), "itk"),
+    }
     head = "ObjectType = Image\nNDims = 3\nDimSize = 1 1 1\nElementType = MET_UCHAR\n"
     (tmp_path / "a.mha").write_text(f"{head}ElementDataFile = LOCAL\nx")
     before = sorted(tmp_path.iterdir())
-    [(code, said)], _ = run_without_extras([command], tmp_path)
-    assert code == 2 and sorted(tmp_path.iterdir()) == before
-    assert said.count("\n") == 1 and said.startswith("error: ")
-    assert all(name in said for name in packages)
-    assert said.rstrip().endswith(f'pip install "delineate-imaging[{extra}]"')
+    results, _ = run_without_extras([command.split() for command in refused], tmp_path)
+    assert sorted(tmp_path.iterdir()) == before
+    for (command, (packages, extra)), (code, said) in zip(refused.items(), results, strict=True):
+        assert code == 2, command
+        assert said.count("\n") == 1 and said.startswith("error: "), said
+        assert all(name in said for name in packages), said
+        assert said.rstrip().endswith(f'pip install "delineate-imaging[{extra}]"'), said
 
 
 def test_every_extra_names_packages_that_it_installs():

@@ -380,12 +380,12 @@ def test_very_many_structures_are_counted_without_their_square(tmp_path, monkeyp
     from delineate.evaluation import counting as count_case
     from delineate.evaluation import scoring as step
 
-    truth = np.arange(5 * 5 * 5).reshape(5, 5, 5).astype(np.uint16)
+    truth = np.arange(3 * 3 * 3).reshape(3, 3, 3).astype(np.uint16)
     for name in ("t", "p"):
         save(truth, tmp_path / name / "a.nii.gz")
     few = evaluate(tmp_path / "p", tmp_path / "t")
     for module in (count_case, step):
-        monkeypatch.setattr(module, "MOST_CONFUSED", 50)
+        monkeypatch.setattr(module, "MOST_CONFUSED", 20)
     many = evaluate(tmp_path / "p", tmp_path / "t", options=EvaluateOptions(workers=1))
     assert few.confusion is not None and many.confusion is None
     assert [(r.label, r.metric, r.value) for r in few.scores if r.metric == "dice"] == [

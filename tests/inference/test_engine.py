@@ -429,8 +429,8 @@ def test_windows_never_wait_for_their_device(of):
 def test_sums_in_a_file_are_those_in_memory(dims, monkeypatch):
     """Windows that overlap along every axis, several of them before planes are done, mirrored."""
     monkeypatch.setattr(planes, "HALF_ABOVE_BYTES", 0)
-    monkeypatch.setattr(planes, "SLAB_BYTES", 3 * 2 * 3 * 40 * 33)
-    x = torch.randn(1, 40, 33, 50, generator=torch.Generator().manual_seed(1))
+    monkeypatch.setattr(planes, "SLAB_BYTES", 3 * 2 * 3 * 24 * 21)
+    x = torch.randn(1, 24, 21, 30, generator=torch.Generator().manual_seed(1))
     one = engine(dims, Pointwise())
     kept = torch.cat(list(slabs(x, one, Inference(mirror=(0, 1)))), 1)
     filed = torch.cat(list(slabs(x, one, Inference(mirror=(0, 1)), memory_bytes=0)), 1)

@@ -395,13 +395,19 @@ def run(*words: str | Path) -> None:
 @pytest.mark.parametrize(
     ("recipe", "cohort"),
     [
-        ("liver-ct-unet3d-weighted", ct_cohort),
-        ("liver-ct-unet2d", ct_cohort),
-        ("brain-quicknat", mr_cohort),
-        ("liver-mr-unet2d", mr_cohort),
-        ("liver-mr-denseunet65", mr_cohort),
+        # One of volumes and one of slices in every run of the tests; `make rounds` has all.
         ("brats-vnet-light", two_modalities),
-        ("brats-vnet", two_modalities),
+        ("liver-mr-unet2d", mr_cohort),
+        *(
+            pytest.param(*one, marks=pytest.mark.rounds)
+            for one in (
+                ("liver-ct-unet3d-weighted", ct_cohort),
+                ("liver-ct-unet2d", ct_cohort),
+                ("brain-quicknat", mr_cohort),
+                ("liver-mr-denseunet65", mr_cohort),
+                ("brats-vnet", two_modalities),
+            )
+        ),
     ],
 )
 def test_train_and_predict(recipe: str, cohort: Callable[[Path], Path], tmp_path: Path) -> None:
