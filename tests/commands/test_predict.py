@@ -638,7 +638,7 @@ def test_other_amounts_are_refused(text):
 
 @pytest.fixture(scope="module")
 def many_labels(tmp_path_factory) -> Path:
-    """A model of 40 structures and a scan on which class scores would take gigabytes."""
+    """A model of 40 structures and a scan whose class scores are 230 MB."""
     folder = tmp_path_factory.mktemp("many")
     names = {value: f"structure {value}" for value in range(1, 41)}
     network = small_network(
@@ -653,7 +653,7 @@ def many_labels(tmp_path_factory) -> Path:
         inference=Inference(overlap=0),
     )
     Bundle(plan, (Member("fold_0", weights_of(build(network, 3)), 0),)).save(folder / "m.model")
-    array = np.random.default_rng(0).normal(size=(160, 150, 140)).astype(np.float32)
+    array = np.random.default_rng(0).normal(size=(120, 112, 104)).astype(np.float32)
     dl.write(Volume(array, Grid.from_spacing(array.shape, (1.0, 1.0, 1.0))), folder / "scan.nii.gz")
     return folder
 
