@@ -55,8 +55,12 @@ PAGES = [
 ]
 SIZE = (32, 10)  # matrix and slices of the phantoms
 ORGANS = {1: "liver", 2: "right kidney", 3: "left kidney", 4: "spleen"}
-# Several trainings or predictions each; what they use has quicker tests of its own.
-LONG = ("manage-runs", "cluster", "folds-and-ensembles", "from-liver-ct-2d", "from-liver-mr")
+# Several trainings or predictions each; what they use has quicker tests of its own. Of the pages of
+# the tutorials' folders, which are alike, from-liver-ct-3d is quick.
+LONG = (
+    *("manage-runs", "cluster", "folds-and-ensembles"),
+    *("from-liver-ct-2d", "from-liver-mr", "from-brain-mr", "from-brain-tumours"),
+)
 # Some of the files that a page promises.
 RESULTS = {
     "first-model": (

@@ -167,6 +167,7 @@ def test_a_scientists_file_is_typed_for_mypy(typed):
     assert errors(typed, *command, "--cache-dir", cache, "right.py", "wrong.py") == ALL_WRONG
 
 
+@pytest.mark.rounds
 def test_a_scientists_file_is_typed_for_pyright(typed):
     """By basedpyright, which is pyright in one wheel; its own checks are off in this mode."""
     settings = {"typeCheckingMode": "standard", "extraPaths": [str(SOURCE)]}

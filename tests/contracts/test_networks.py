@@ -112,7 +112,22 @@ def some(names: Iterable[str]) -> list[Any]:
 
 
 each_network = pytest.mark.parametrize("name", some(NETWORKS))
-each_norm = pytest.mark.parametrize("norm", NORMS)
+# Every network with the usual norm, and every norm with one network of each family.
+FAMILIES = {"unet 3-D resnet", "denseunet 3-D, wide stem", "vnet 2-D", "quicknat both"}
+each_network_and_norm = pytest.mark.parametrize(
+    ("name", "norm"),
+    [
+        pytest.param(
+            name,
+            norm,
+            marks=()
+            if name in OFTEN and (norm == "instance" or name in FAMILIES)
+            else pytest.mark.rounds,
+        )
+        for name in NETWORKS
+        for norm in NORMS
+    ],
+)
 
 
 def changed(given: Network, **changes: object) -> Network:
@@ -140,8 +155,7 @@ def devices() -> Iterator[str]:
         yield "cuda"
 
 
-@each_norm
-@each_network
+@each_network_and_norm
 @pytest.mark.parametrize("device", devices())
 def test_logits_have_the_size_of_the_image(name, norm, device):
     given = changed(NETWORKS[name], norm=norm)
@@ -154,8 +168,7 @@ def test_logits_have_the_size_of_the_image(name, norm, device):
             )
 
 
-@each_norm
-@each_network
+@each_network_and_norm
 def test_low_precision_is_close(name, norm):
     given = changed(NETWORKS[name], norm=norm)
     module, x = build(given, seed=1).train(), example(given)
@@ -169,8 +182,7 @@ def test_low_precision_is_close(name, norm):
     assert 0 < error < (0.3 if given.kind == "quicknat" else 0.1)
 
 
-@each_norm
-@each_network
+@each_network_and_norm
 def test_it_never_waits_for_its_device(name, norm):
     """The meta device has no values: whatever asks for one raises, and so does what mixes it with
     the CPU. A GPU would stand idle there.
@@ -192,8 +204,7 @@ def test_memory_format_does_not_matter(name):
         assert torch.allclose(module(x), module(plain), atol=1e-4, rtol=1e-4)
 
 
-@each_norm
-@each_network
+@each_network_and_norm
 def test_weights_round_trip_with_buffers(name, norm):
     given = changed(NETWORKS[name], norm=norm)
     first, second, x = build(given, seed=0), build(given, seed=9), example(given)
@@ -212,8 +223,7 @@ def test_a_seed_fixes_the_weights(name):
     assert any(not np.array_equal(first[n], other[n]) for n in first)
 
 
-@each_norm
-@each_network
+@each_network_and_norm
 def test_every_parameter_gets_a_gradient(name, norm):
     given = changed(NETWORKS[name], norm=norm)
     module, x = build(given, seed=3).train(), example(given)
@@ -249,8 +259,7 @@ def test_dropout_acts_only_when_told(name):
     )
 
 
-@each_norm
-@each_network
+@each_network_and_norm
 def test_one_voxel_is_left_at_the_bottom_of_one_sample(name, norm):
     given = changed(NETWORKS[name], norm=norm)
     module, x = build(given, seed=0).train(), example(given, batch=1, wanted=(1, 1, 1))

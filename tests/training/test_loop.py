@@ -33,6 +33,8 @@ OPTIMISERS = {
     "sgd_alone": Optimiser(kind="sgd", learning_rate=0.02, momentum=0.0),
     "muon": Optimiser(kind="muon"),
 }
+# One with a second moment and one with momentum in every run of the tests; `make rounds` has all.
+OFTEN = ("adamw_amsgrad", "sgd_nesterov")
 
 
 class KilledError(Exception):
@@ -95,7 +97,13 @@ def same(a: Path, b: Path) -> bool:
 # ---- optimisers ----
 
 
-@pytest.mark.parametrize("name", OPTIMISERS)
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=() if name in OFTEN else pytest.mark.rounds)
+        for name in OPTIMISERS
+    ],
+)
 def test_a_killed_run_ends_bit_for_bit_as_it_would_have(tmp_path, cases, name):
     changes = {
         "optimiser": OPTIMISERS[name],
