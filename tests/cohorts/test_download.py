@@ -503,10 +503,7 @@ def test_the_command_lists_brings_and_fails_in_one_sentence(tmp_path, server):
     )
     server.files["CHAOS_Train_Sets.zip"] = packed({"Train_Sets/MR/1/x": b"not the real thing"})
     wrong = call("download", "chaos", "-o", tmp_path / "c", "--from", server.url)
-    assert (
-        wrong.returncode == 2
-        and "df21053002a1cc86df918a87da3b2c19 is published" in wrong.stderr
-    )
+    assert wrong.returncode == 2 and "df21053002a1cc86df918a87da3b2c19 is published" in wrong.stderr
     assert "licence: CC BY-NC-SA 4.0" in wrong.stderr
     server.files["oasis_cross-sectional_disc2.tar.gz"] = tape({"disc2/x": b"2"})
     where = ("-o", tmp_path / "o", "--only", "disc2", "--from", server.url)

@@ -372,7 +372,7 @@ def test_a_folder_of_originals(world, place):
     before = hashes(world)
     for words in (
         ["predict", model, data, "-o", out],
-        ["evaluate", world / "masks", data / "labels", "-o", out],
+        ["evaluate", world / "masks", data / "labels", "-o", out, "--no-report"],
         ["compare", world / "a", world / "b", "-o", out],
         ["check", data, "-o", out],
         ["check", data, "-o", world / "new", "--fix", out],

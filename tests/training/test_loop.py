@@ -99,10 +99,7 @@ def same(a: Path, b: Path) -> bool:
 
 @pytest.mark.parametrize(
     "name",
-    [
-        pytest.param(name, marks=() if name in OFTEN else pytest.mark.rounds)
-        for name in OPTIMISERS
-    ],
+    [pytest.param(name, marks=() if name in OFTEN else pytest.mark.rounds) for name in OPTIMISERS],
 )
 def test_a_killed_run_ends_bit_for_bit_as_it_would_have(tmp_path, cases, name):
     changes = {
