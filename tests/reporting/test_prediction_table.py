@@ -19,12 +19,17 @@ def test_each_case_has_its_volumes_and_flags():
     text = shown(
         {
             "a": {"volumes_ml": {"liver": 1500.25, "spleen": 0.0}, "flags": []},
-            "b": {"volumes_ml": {"liver": 7.5, "spleen": 90.0}, "flags": [flag]},
+            "b": {
+                "volumes_ml": {"liver": 7.5, "spleen": 90.0},
+                "flags": [flag],
+                "notes": ["InstanceNumber begins at 2: slices may be missing at an end"],
+            },
         }
     )
     lines = [line.split() for line in text.splitlines()]
     assert ["a", "1500", "0", "–"] in lines and ["b", "7.5", "90", "mirrored"] in lines
     assert "b: mirrored: the scan looks mirrored" in text
+    assert "b: note: InstanceNumber begins at 2: slices may be missing at an end" in text
 
 
 def test_many_structures_are_counted():

@@ -27,6 +27,7 @@ class CohortKeywords(TypedDict, total=False):
     patient: str | None
     ignore: tuple[int, ...]
     modality: str | None
+    unit: str | None
 
 
 class CheckKeywords(ReadingKeywords, CohortKeywords, total=False):

@@ -168,7 +168,7 @@ class Model:
 
         oblique.refuse_unfit(self.bundle.plan, oblique_deg)
         present = None if channels is None else self._present(channels)
-        volume = Volume.of(image) if present is not None else self._ordered(Volume.of(image))
+        volume = self._read(image) if present is not None else self._ordered(self._read(image))
         found = measured(
             predictor.predict(
                 volume,
@@ -182,6 +182,14 @@ class Model:
             keep_samples,
         )
         return Prediction.of(found)
+
+    def _read(self, image: ImageLike) -> Volume:
+        """The volume; of a model with one channel that is SUV, a path is read as SUV."""
+        from ..formats import files
+
+        if isinstance(image, str | Path) and [c.unit for c in self.bundle.plan.channels] == ["suv"]:
+            return Volume.of(files.read(image, unit="suv"))
+        return Volume.of(image)
 
     def _warn_unusable(self) -> None:
         verdict = Verdict.from_json(self.bundle.card.get("verdict"))

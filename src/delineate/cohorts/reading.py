@@ -57,7 +57,19 @@ def read_image(case: Case, manifest: Manifest) -> Volume:
         names = list(manifest.channels) if len(volumes) > 1 else [manifest.channels[0]]
         # All channels must be on one grid; the result always has a channel axis.
         stacked = stack_channels(_on_grid_of_first(volumes), names)
-        return _with_place_of_label(case, stacked.with_array(stacked.channels_array))
+        notes = _notes(volumes, names)
+        meta = stacked.meta | ({"notes": notes} if notes else {})
+        stacked = replace(stacked, array=stacked.channels_array, meta=meta)
+        return _with_place_of_label(case, stacked)
+
+
+def _notes(volumes: Sequence[Volume], names: Sequence[str]) -> list[str]:
+    """What the readers of the channels noted; with the channel's name if there are several."""
+    return [
+        f"{name}: {note}" if len(volumes) > 1 else note
+        for name, volume in zip(names, volumes, strict=True)
+        for note in volume.meta.get("notes", ())
+    ]
 
 
 def _on_grid_of_first(volumes: Sequence[Volume]) -> list[Volume]:

@@ -319,12 +319,16 @@ def summary(checked: CheckReport) -> str:
         if any(c.split == s for c in m)
     )
     names = ", ".join(m.labels.names[:8]) + (f" ... ({len(m.labels)})" if len(m.labels) > 8 else "")
+    channels = [
+        f"{name} as {unit.upper()}" if unit else name
+        for name, unit in zip(m.channels, m.units, strict=True)
+    ]
     lines = [
         f"{m.layout}: {len(m)} cases ({truth} with truth{'; ' + splits if splits else ''}) of "
         f"{len(m.patients)} patients; "
         f"{len(checked.usable)} usable"
         + (f", {checked.mended} repaired" if checked.mended else ""),
-        f"channels: {', '.join(m.channels)}{' (' + m.modality + ')' if m.modality else ''}; "
+        f"channels: {', '.join(channels)}{' (' + m.modality + ')' if m.modality else ''}; "
         f"structures: {names or 'none'}",
     ]
     return "\n".join(lines)

@@ -138,7 +138,7 @@ def _convert(
                 spacing_mm=options.spacing_mm,
                 axes=(options.axes or "") if is_array else "",
             ),
-            unit=options.unit,
+            unit="suv" if options.unit else "",
         )
         if is_array:  # its axes are read
             write = replace(write, options=replace(options, axes=None))

@@ -179,6 +179,11 @@ class CohortOptions:
     modality: str | None = option(
         None, "Use only the cases of this modality, such as CT, MR or PT, of a cohort with several."
     )
+    unit: str | None = option(
+        None,
+        "suv: read PET channels as standardised uptake value by body weight (g/ml); `predict` then "
+        "does so too.",
+    )
 
 
 def found_by(options: CohortOptions) -> dict[str, Any]:

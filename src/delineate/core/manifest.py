@@ -23,6 +23,7 @@ from .errors import InputError, LayoutError, LeakError, UsageError
 from .inputs import json_text, parse_json, read_text
 from .labels import LabelMapping, LabelSet
 from .schema import SCHEMAS, migrate
+from .volume import ReadAs
 
 Split = Literal["train", "val", "test", None]
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
@@ -47,6 +48,7 @@ class Source:
             to read from a DICOM segmentation.
         axes: the directions of the axes of a file that states none (see ``formats.arrays``).
         register_by: "position" accepts DICOM labels in another frame of reference than ``like``.
+        unit: "suv" for a PET series of DICOM that is read as SUV by body weight, else "".
     """
 
     path: str
@@ -59,10 +61,11 @@ class Source:
     item: str = ""
     axes: str = ""
     register_by: Literal["frame", "position"] = "frame"
+    unit: ReadAs = ""
 
     def to_json(self) -> dict[str, Any]:
         data: dict[str, Any] = {"path": self.path}
-        for key in ("series", "like", "glob", "structure", "item", "axes"):
+        for key in ("series", "like", "glob", "structure", "item", "axes", "unit"):
             if getattr(self, key):
                 data[key] = getattr(self, key)
         if self.spacing_mm:
@@ -86,6 +89,7 @@ class Source:
             data.get("item", ""),
             data.get("axes", ""),
             data.get("register_by", "frame"),
+            data.get("unit", ""),
         )
 
 
@@ -240,8 +244,8 @@ class Manifest:
             data; () if none was made.
 
     Raises:
-        LayoutError: ids repeat, channel counts differ, or a patient is on both sides of a split or
-            in two folds.
+        LayoutError: ids repeat, channel counts or units of a channel differ, or a patient is on
+            both sides of a split or in two folds.
     """
 
     cases: tuple[Case, ...]
@@ -265,7 +269,20 @@ class Manifest:
                     f"({', '.join(self.channels)})",
                     case=case.id,
                 )
+        for name, units in zip(self.channels, self._units(), strict=True):
+            if len(units) > 1:
+                raise LayoutError(f"channel {name} is SUV in some cases and not in others")
         self._refuse_leaks()
+
+    def _units(self) -> list[set[ReadAs]]:
+        """The units of the sources of each channel."""
+        found: list[set[ReadAs]] = [set() for _ in self.channels]
+        for case in self.cases:
+            for n, units in enumerate(found):
+                source = case.images[n if len(case.images) > 1 else 0]
+                if source.path:
+                    units.add(source.unit)
+        return found
 
     def _refuse_leaks(self) -> None:
         """Raise if a patient is in two splits or in two folds."""
@@ -290,6 +307,23 @@ class Manifest:
 
     def __iter__(self) -> Iterator[Case]:
         return iter(self.cases)
+
+    @property
+    def units(self) -> tuple[ReadAs, ...]:
+        """What each channel is converted to when it is read: "suv", or "" for values as stored."""
+        return tuple(next(iter(units), "") for units in self._units())
+
+    def in_units(self, units: Sequence[ReadAs]) -> Self:
+        """The same cohort, each channel read in the unit at its place in ``units``."""
+        if not any(units):
+            return self
+
+        def stated(case: Case) -> Case:
+            pairs = zip(case.images, units, strict=len(case.images) > 1)
+            images = (replace(s, unit=u) if s != ABSENT else s for s, u in pairs)
+            return replace(case, images=tuple(images))
+
+        return self.only(map(stated, self.cases))
 
     @property
     def patients(self) -> list[str]:

@@ -28,6 +28,7 @@ from .inputs import ChecksumError, parse_json, read_text
 from .labels import MOST_OVERLAPPING, LabelSet
 from .progress import Say
 from .schema import migrate
+from .volume import ReadAs
 
 Triple = tuple[int, int, int]
 Positive = Annotated[float, Field(gt=0)]
@@ -79,9 +80,12 @@ class Normalisation(Part):
 
 
 class Channel(Part):
-    """One input channel, in order."""
+    """One input channel, in order; with ``unit`` "suv" its PET series are read as SUV by body
+    weight.
+    """
 
     name: str
+    unit: ReadAs = ""
     normalise: Normalisation = Normalisation()
 
 

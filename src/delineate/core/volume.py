@@ -7,7 +7,7 @@ module knows no files.
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,8 @@ BODY_HU = -400.0  # CT threshold: the body is denser, lung and air are less dens
 AIR_HU = -1024.0  # what stands outside the field of view of a CT
 # Hounsfield units, activity, standardised uptake by body weight, arbitrary units, label values.
 UNITS = ("HU", "Bq/ml", "SUV", "a.u.", "label")
+# What values are converted to while they are read: nothing, or SUV by body weight (PET).
+ReadAs = Literal["", "suv"]
 
 
 @dataclass(frozen=True, eq=False, repr=False)

@@ -24,7 +24,7 @@ from ..core.grid import Grid
 from ..core.inputs import expected_bytes, reading_at_most, stated_limit
 from ..core.labels import LabelSet
 from ..core.manifest import Source
-from ..core.volume import Volume
+from ..core.volume import ReadAs, Volume
 from ..extend.parts import Format
 from ..extend.registers import FORMATS, running
 from . import apart, archive, arrays, dicom, itk, metaimage, nifti, nrrd, raster, transfer
@@ -173,7 +173,7 @@ def read(
     *,
     spacing_mm: Sequence[float] | None = None,
     by_index: bool = False,
-    unit: str = "",
+    unit: ReadAs = "",
 ) -> Volume:
     """Read the volume at ``path``: a file, a DICOM folder (``FOLDER#SERIES_UID`` names one series),
     or a folder of 2-D slices.
@@ -184,7 +184,8 @@ def read(
         spacing_mm: (column, row, slice) of images that store none. A file that stores a different
             one is refused.
         by_index: read pictures with a palette by index, as for masks (see ``formats.raster``).
-        unit: "suv" for a DICOM PET series as SUV by body weight (``dicom.values.suv``).
+        unit: "suv" for a DICOM PET series as SUV by body weight (``dicom.values.suv``), which a
+            ``Source`` may state too.
 
     Returns:
         (I, J, K) or (C, I, J, K), with the ``meta`` keys modality, patient, spacing_known, and
@@ -195,11 +196,15 @@ def read(
         GeometryError: the geometry is unknown, contradictory or not supported.
     """
     source = _source(path, spacing_mm)
+    source = replace(source, unit=unit or source.unit)
     if is_for_child(source):
-        return transfer.to_volume(in_child("files:sent_volume", source, by_index, unit))
-    volume = _read(source, by_index, unit)
-    if unit and volume.unit != "SUV":
-        raise FormatError("SUV needs a PET series in DICOM", path=source.path)
+        return transfer.to_volume(in_child("files:sent_volume", source, by_index))
+    volume = _read(source, by_index)
+    if source.unit and volume.unit != "SUV":
+        raise FormatError(
+            "SUV needs a PET series in DICOM, or a NIfTI file of one by `convert --unit suv`",
+            path=source.path,
+        )
     log.debug("read %s: %s voxels", source.path, " x ".join(map(str, volume.array.shape)))
     return volume if source.channel is None else _one_channel(volume, source.channel)
 
@@ -217,13 +222,13 @@ def _one_channel(volume: Volume, channel: int) -> Volume:
     )
 
 
-def _read(source: Source, by_index: bool, unit: str = "") -> Volume:
+def _read(source: Source, by_index: bool) -> Volume:
     """Read the whole volume with all its channels."""
     where = Path(source.path)
     if source.like:
         return _read_like(source, by_index)
     if where.is_dir():
-        return _read_folder(source, by_index, unit)
+        return _read_folder(source, by_index)
     kind = _known(where)
     if kind in arrays.KINDS:
         item = source.item or source.series  # FILE.npz#NAME
@@ -235,7 +240,7 @@ def _read(source: Source, by_index: bool, unit: str = "") -> Volume:
     if kind == "DICOM" and dicom.kind_of(where) == "SEG":
         return seg.read_seg(where, only=[source.item] if source.item else None)
     if kind in ("DICOM", ARCHIVE):
-        volume = dicom.read_series(dicom.choose(where, source.series), unit)
+        volume = dicom.read_series(dicom.choose(where, source.series), source.unit)
     elif kind in RASTER:
         return raster.read(where, kind, source.spacing_mm or None, by_index)
     else:
@@ -356,12 +361,10 @@ def in_child(function: str, source: Source, *arguments: Any) -> apart.Found:
         return apart.call(function, source.to_json(), stated_limit(), *arguments, nbytes=nbytes)
 
 
-def sent_volume(
-    source: dict[str, Any], limit: int | None, by_index: bool, unit: str
-) -> apart.Found:
+def sent_volume(source: dict[str, Any], limit: int | None, by_index: bool) -> apart.Found:
     """``read`` for ``apart.call``."""
     with reading_at_most(limit):
-        return transfer.from_volume(read(Source.from_json(source), by_index=by_index, unit=unit))
+        return transfer.from_volume(read(Source.from_json(source), by_index=by_index))
 
 
 def sent_grid(source: dict[str, Any], limit: int | None) -> apart.Found:
@@ -380,11 +383,11 @@ def sent_description(source: dict[str, Any], limit: int | None) -> apart.Found:
 # ---- folders ----
 
 
-def _read_folder(source: Source, by_index: bool, unit: str) -> Volume:
+def _read_folder(source: Source, by_index: bool) -> Volume:
     """Read a folder: one DICOM series, or a stack of slices."""
     files = _stack_files(source)
     if files is None:
-        volume = dicom.read_series(dicom.choose(source.path, source.series), unit)
+        volume = dicom.read_series(dicom.choose(source.path, source.series), source.unit)
         _refuse_other_spacing(volume.grid, source)
         return replace(volume, source=source.path)
     return raster.read_stack(files, _needed_spacing(source), source.path, by_index)

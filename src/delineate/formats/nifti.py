@@ -48,6 +48,7 @@ SAME_PLACE_MM = 1.0
 MGH_OFFSET = 284
 MGH_TYPES = (0, 1, 3, 4, 10)
 FLAG = {"NIfTI": 348, "NIfTI-2": 540}  # the byte that announces extensions
+SUV = b"SUV"  # intent_name of values that are SUV by body weight
 KINDS = ("NIfTI", "NIfTI-2", "NIfTI pair", "Analyze 7.5", "MGH")
 
 
@@ -70,7 +71,7 @@ def kind_of(head: bytes) -> str:
 
 
 def read(path: str | Path) -> Volume:
-    """Read the volume in ``path``; unit "a.u.", modality "".
+    """Read the volume in ``path``; unit "a.u.", or "SUV" if ``write`` stored that, modality "".
 
     Raises:
         FormatError: truncated, damaged, complex values, or more than four axes.
@@ -85,7 +86,13 @@ def read(path: str | Path) -> Volume:
             meta["channels"] = list(CHANNEL_NAMES[len(fields)])
         with opened(voxels) as file:
             array = _array(file, header, kind)
-        return Volume(array, grid, source=str(path), meta=meta)
+        return Volume(array, grid, _unit(header), str(path), meta)
+
+
+def _unit(header: Any) -> str:
+    """The unit that ``write`` stored; NIfTI has no field for other units than those of its axes."""
+    named = "intent_name" in header and header["intent_name"].item() == SUV
+    return "SUV" if named else "a.u."
 
 
 def read_names(path: str | Path) -> dict[int, str]:
@@ -425,7 +432,7 @@ def write(
 
     sform and qform are both written with code 1; a sheared grid has only the sform. The dtype is
     kept, except that bool becomes uint8, float16 becomes float32, and labels get the smallest
-    unsigned dtype. ``labels`` go into a comment extension as JSON.
+    unsigned dtype. ``labels`` go into a comment extension as JSON, the unit "SUV" into intent_name.
 
     Args:
         volume: (I, J, K) or (C, I, J, K).
@@ -478,6 +485,8 @@ def to_image(volume: Volume, labels: LabelSet | None = None, step: float = 1.0) 
     # A qform cannot hold shear and would contradict the sform, so it is not set.
     code = 0 if volume.grid.is_sheared else 1
     image.set_qform(volume.grid.affine, code=code, strip_shears=True)
+    if volume.unit == "SUV":
+        image.header["intent_name"] = SUV
     # NIfTI has no field for label names, so they go into an extension.
     if labels is not None and len(labels):
         text = labels_as_text(labels)

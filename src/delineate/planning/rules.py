@@ -380,17 +380,18 @@ def _coarsening_reason(machine: Machine, budget_s: float | None, voxels: float, 
 
 
 def _channel(draft: _Draft, index: int, name: str) -> Channel:
-    """CT: one fixed window from the intensities inside the labels. Everything else: each image
-    separately, robust to extreme values.
+    """CT and SUV: one fixed window from the intensities inside the labels. Everything else: each
+    image separately, robust to extreme values.
     """
-    key = f"normalise.{name}"
-    if draft.found.is_ct:
+    key, unit = f"normalise.{name}", draft.manifest.units[index]
+    if draft.found.is_ct or unit:
         values = np.concatenate(
             [np.asarray(c.inside[index]) for c in draft.found.cases if index < len(c.inside)]
         )
         if len(values):
             # Mean and standard deviation are those after clipping, as the network gets them.
             low, high = (float(v) for v in np.percentile(values, (0.5, 99.5)))
+            low = min(low, 0.0) if unit else low  # no uptake at all is the air of PET
             clipped = np.clip(values, low, high)
             rule = Normalisation(
                 kind="window",
@@ -400,10 +401,13 @@ def _channel(draft: _Draft, index: int, name: str) -> Channel:
                 std=max(float(clipped.std()), 1.0),
             )
             draft.reasons[key] = (
-                f"window {low:.0f}..{high:.0f} HU: the 0.5 and 99.5 percentiles inside the "
+                f"window {low:.1f}..{high:.1f} SUV: from no uptake to the 99.5 percentile inside "
+                "the structures; SUV are comparable between scans"
+                if unit
+                else f"window {low:.0f}..{high:.0f} HU: the 0.5 and 99.5 percentiles inside the "
                 "structures; HU are comparable between scans"
             )
-            return Channel(name=name, normalise=rule)
+            return Channel(name=name, unit=unit, normalise=rule)
     # A large constant background would dominate mean and standard deviation.
     inside: Literal["all", "nonzero"] = "nonzero" if draft.found.zero_share > 0.25 else "all"
     draft.reasons[key] = (
@@ -412,7 +416,7 @@ def _channel(draft: _Draft, index: int, name: str) -> Channel:
         "intensities are not quantitative (no HU), and clipping limits the effect of a few extreme "
         "voxels"
     )
-    return Channel(name=name, normalise=Normalisation(kind="robust", inside=inside))
+    return Channel(name=name, unit=unit, normalise=Normalisation(kind="robust", inside=inside))
 
 
 def _choose_network(

@@ -100,8 +100,8 @@ def prepare(
         (C, I, J, K) float32 on ``record.prepared``, with all channels of the plan, and the record.
 
     Raises:
-        InputError: the number of channels differs from the plan, or from ``present``; or the scan
-            is too large at the plan's spacing.
+        InputError: the number of channels differs from the plan, or from ``present``; the scan is
+            not in the unit of the plan's only channel, or too large at the plan's spacing.
     """
     here = range(len(plan.channels)) if present is None else present
     if volume.channels != len(here):
@@ -109,6 +109,11 @@ def prepare(
         raise InputError(
             f"found {volume.channels} channel(s), the plan needs {len(here)} ({names})",
             path=volume.source or None,
+        )
+    # Arrays and many files state no unit, and of several channels only the first one's is known.
+    if [plan.channels[n].unit for n in here] == ["suv"] and volume.unit not in ("SUV", "a.u."):
+        raise InputError(
+            f"is in {volume.unit}, the model needs SUV by body weight", path=volume.source or None
         )
     # Geometry first, then the voxels of the kept box.
     channels = _channels(volume)

@@ -1,4 +1,4 @@
-"""The table that ``predict`` prints: the volumes and the flags of each case."""
+"""The table that ``predict`` prints: the volumes and the flags of each case, and notes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ MOST_VOLUMES = 6  # structures with a column of their own; of more, those found 
 
 
 def table(cases: Mapping[str, Mapping[str, Any]], width: int = WIDTH) -> Group:
-    """One row per case, then the sentences of the flags.
+    """One row per case, then the sentences of the flags and the notes about how scans were read.
 
     Args:
         cases: case -> its entry of ``predictions.json``.
@@ -32,6 +32,11 @@ def table(cases: Mapping[str, Mapping[str, Any]], width: int = WIDTH) -> Group:
         Text(f"{case}: {flag['kind']}: {flag['words']}")
         for case, found in flags.items()
         for flag in found
+    ]
+    words += [
+        Text(f"{case}: note: {note}")
+        for case, entry in cases.items()
+        for note in entry.get("notes") or ()
     ]
     return Group(*shown, *words)
 

@@ -9,6 +9,8 @@ from pydicom.uid import ExplicitVRLittleEndian, generate_uid
 
 CT = "1.2.840.10008.5.1.4.1.1.2"
 UPRIGHT = [1, 0, 0, 0, 1, 0]
+HALF_LIFE_S = 6588.0  # F-18: 1 h 49 min 48 s
+PET = np.array([[50, 100]], np.int16)
 
 
 def image(pixels, *, sop_class=CT, modality="CT", **fields):
@@ -87,9 +89,39 @@ def enhanced(pixels, each, shared=None, *, kind="2.1", **fields):
     return one
 
 
+def pet(k=0, dose=None, pixels=PET, **fields):
+    """A slice with 5000 and 10000 Bq/ml of a patient of 70 kg who was given 350 MBq at 10:00:00,
+    one half life before the scan.
+    """
+    item = pydicom.Dataset()
+    item.RadiopharmaceuticalStartTime = "100000.00"
+    item.RadionuclideTotalDose, item.RadionuclideHalfLife = "350000000", str(HALF_LIFE_S)
+    for name, value in (dose or {}).items():
+        if value is None:
+            delattr(item, name)
+        else:
+            setattr(item, name, value)
+    own = {
+        "Modality": "PT",
+        "Units": "BQML",
+        "CorrectedImage": ["DECY", "ATTN", "SCAT"],
+        "DecayCorrection": "START",
+        "PatientWeight": "70",
+        "SeriesDate": "20240102",
+        "SeriesTime": "114948",
+        "AcquisitionDate": "20240102",
+        "AcquisitionTime": "114948",
+        "RescaleSlope": "100",
+        "RescaleIntercept": "0",
+        "RadiopharmaceuticalInformationSequence": [item],
+    }
+    merged = {name: value for name, value in (own | fields).items() if value is not None}
+    return ct(pixels, k, **merged)
+
+
 def write(folder, *objects):
     """Write objects as a.dcm, b.dcm ..., and return their paths."""
-    folder.mkdir(exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
     paths = [folder / f"{chr(ord('a') + n)}.dcm" for n in range(len(objects))]
     for path, one in zip(paths, objects, strict=True):
         one.save_as(path, enforce_file_format=True)

@@ -3,46 +3,13 @@
 from __future__ import annotations
 
 import numpy as np
-import pydicom
 import pytest
-from objects import ct, write
+from objects import ct, pet, write
 from tests.calls import run
 
 from delineate.core.errors import FormatError
 from delineate.formats import files
 from delineate.formats.dicom.values.suv import factor_of
-
-HALF_LIFE_S = 6588.0  # F-18: 1 h 49 min 48 s
-
-
-def pet(k=0, dose=None, **fields):
-    """A slice with 5000 and 10000 Bq/ml of a patient of 70 kg who was given 350 MBq at 10:00:00,
-    one half life before the scan.
-    """
-    item = pydicom.Dataset()
-    item.RadiopharmaceuticalStartTime = "100000.00"
-    item.RadionuclideTotalDose, item.RadionuclideHalfLife = "350000000", str(HALF_LIFE_S)
-    for name, value in (dose or {}).items():
-        if value is None:
-            delattr(item, name)
-        else:
-            setattr(item, name, value)
-    own = {
-        "Modality": "PT",
-        "Units": "BQML",
-        "CorrectedImage": ["DECY", "ATTN", "SCAT"],
-        "DecayCorrection": "START",
-        "PatientWeight": "70",
-        "SeriesDate": "20240102",
-        "SeriesTime": "114948",
-        "AcquisitionDate": "20240102",
-        "AcquisitionTime": "114948",
-        "RescaleSlope": "100",
-        "RescaleIntercept": "0",
-        "RadiopharmaceuticalInformationSequence": [item],
-    }
-    merged = {name: value for name, value in (own | fields).items() if value is not None}
-    return ct(np.array([[50, 100]], np.int16), k, **merged)
 
 
 def private(one, group_creator, tag, vr, value):

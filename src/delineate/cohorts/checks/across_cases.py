@@ -53,6 +53,16 @@ def check_dtypes(all_of: Sequence[Examination]) -> list[Finding]:
     ]
 
 
+def check_pet_units(all_of: Sequence[Examination]) -> list[Finding]:
+    """Warn if some PET scans are in Bq/ml and others in SUV."""
+    held = Counter(e.unit for e in all_of if e.unit in ("Bq/ml", "SUV"))
+    if len(held) < 2:
+        return []
+    listed = ", ".join(f"{n} in {unit}" for unit, n in held.most_common())
+    message = f"PET scans have different units ({listed}); --unit suv reads all of them as SUV"
+    return [Finding("", "intensity", "warning", message, {"count": dict(held)})]
+
+
 def check_ranges(all_of: Sequence[Examination]) -> list[Finding]:
     """Warn if the intensities of a channel (not CT) differ by more than ``RANGE_RATIO`` within the
     cohort, and name the cases far from the median.
@@ -358,6 +368,7 @@ def looks_like_ct(all_of: Sequence[Examination]) -> bool:
 
 COHORT_CHECKS: tuple[Callable[[Sequence[Examination]], list[Finding]], ...] = (
     check_dtypes,
+    check_pet_units,
     check_ranges,
     check_side_pattern,
     check_duplicates,

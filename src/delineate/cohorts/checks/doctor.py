@@ -24,6 +24,7 @@ from ...core.labels import IGNORED, LabelSet, as_whole_numbers, unique_values
 from ...core.manifest import Case, Manifest, Source, Split
 from ...core.volume import Volume
 from ...extend.findings import Finding, Severity
+from ...formats.dicom import tilt_of
 from ..reading import difference, map_label, read_image, read_raw_label
 from .copies import Details, details_of
 from .repair import COPY_AFFINE, FILL, RESAMPLE, way_to_mend
@@ -113,22 +114,32 @@ def examine(job: tuple[Case, Manifest]) -> Examination:
     try:
         image = read_image(case, manifest)
         found = _summary(found, image)
-        if image.meta.get("alpha"):
-            words = "the picture is partly transparent; its alpha channel is not used"
-            found = _with(found, [Finding(case.id, "intensity", "note", words)])
-        if count := image.meta.get("resampled"):
-            words = (
-                f"{count} channel(s) with a grid of their own are resampled to that of the first"
-            )
-            found = _with(found, [Finding(case.id, "geometry", "note", words)])
-        if place := image.meta.get("place_from"):
-            words = f"the image states no position; it has that of its label {place}"
-            found = _with(found, [Finding(case.id, "geometry", "note", words)])
+        found = _with(found, _of_reading(case.id, image))
     except DelineateError as error:
         found = _with(found, [Finding(case.id, "unreadable", "error", str(error))])
     if image is not None:
         found = _with(found, [f for check in IMAGE_CHECKS for f in check(found)])
     return _examine_label(found, case, manifest, image) if case.label else found
+
+
+def _of_reading(case: str, image: Volume) -> list[Finding]:
+    """What was noted or decided while the image was read; a tilt is that of ``check_shear``."""
+    meta, tilt = image.meta, tilt_of(image.grid)
+    of_reader = [n for n in meta.get("notes", ()) if not n.endswith(tilt)]
+    notes = []
+    if meta.get("alpha"):
+        words = "the picture is partly transparent; its alpha channel is not used"
+        notes.append(("intensity", words))
+    if count := meta.get("resampled"):
+        words = f"{count} channel(s) with a grid of their own are resampled to that of the first"
+        notes.append(("geometry", words))
+    if place := meta.get("place_from"):
+        words = f"the image states no position; it has that of its label {place}"
+        notes.append(("geometry", words))
+    return [
+        *(Finding(case, "series", "warning", words) for words in of_reader),
+        *(Finding(case, kind, "note", words) for kind, words in notes),
+    ]
 
 
 def _summary(found: Examination, image: Volume) -> Examination:

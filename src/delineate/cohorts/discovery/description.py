@@ -8,6 +8,7 @@
     match: names                         # or numbers: case1 and case_001 are one case
     patient: ^(P[0-9]+)                  # one group, searched in the id
     modality: CT
+    unit: {PET: suv}                     # channels whose PET series (DICOM) are read as SUV
     spacing_mm: [0.7, 0.7, 2.0]          # for 2-D images and arrays, which store no spacing
     axes: SPL                            # for arrays, see formats.arrays; FILE.npz#NAME names one
     labels:                              # structure: value, range, "#rrggbb", structure of the
@@ -42,6 +43,7 @@ from ...core.errors import InputError, LayoutError
 from ...core.inputs import read_yaml
 from ...core.labels import LabelMapping, LabelSet
 from ...core.manifest import Case, Source
+from ...core.volume import ReadAs
 from ...extend.findings import Draft
 from ...formats.files import natural_key
 from .patients import by_pattern
@@ -74,6 +76,7 @@ class Description(BaseModel):
     match: Literal["names", "numbers"] = "names"
     patient: str | None = None
     modality: str = ""
+    unit: dict[str, ReadAs] = Field(default_factory=dict)
     spacing_mm: list[float] = Field(default_factory=list, max_length=3)
     axes: str = Field("", pattern="^[RLAPSICrlapsic]{0,4}$")
     labels: dict[str, Any] | None = None
@@ -154,8 +157,10 @@ def apply(described: Description, root: str | Path) -> Draft:
 
     Raises:
         LayoutError: a pattern has no {id} or matches nothing, two files match one channel of a
-            case, or a label belongs to two cases.
+            case, a label belongs to two cases, or a unit is of no channel.
     """
+    if unknown := sorted(set(described.unit) - set(described.channels)):
+        raise LayoutError(f"unit names {', '.join(unknown)}, which is no channel", path=root)
     # Find all files first: the cases are the ids of the first channel's files.
     channels, labels = _roles(described, Path(root))
     draft = Draft("description", [], tuple(described.channels), modality=described.modality)
@@ -272,8 +277,9 @@ def _add_case(
                     spacing_mm=tuple(described.spacing_mm),
                     item=found[0].named.get("item", ""),
                     axes=described.axes,
+                    unit=described.unit.get(role.name, ""),
                 )
-                for _, found in images
+                for role, found in images
             ),
             truth,
             split,

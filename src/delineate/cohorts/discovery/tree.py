@@ -17,6 +17,7 @@ from pathlib import Path
 from ...core.errors import InputError
 from ...core.inputs import special_kind
 from ...core.manifest import Source
+from ...core.volume import ReadAs
 from ...formats.disk import added_endings
 from ...formats.files import is_image, natural_key, stem
 from .splits import split_in
@@ -160,6 +161,7 @@ def source(
     structure: str = "",
     item: str = "",
     axes: str = "",
+    unit: ReadAs = "",
 ) -> Source:
     """A ``Source`` with absolute paths."""
     return Source(
@@ -169,6 +171,7 @@ def source(
         structure=structure,
         item=item,
         axes=axes,
+        unit=unit,
     )
 
 

@@ -207,12 +207,15 @@ def gather(
     """All scans of ``inputs`` with the model's channels; arguments and errors as for
     ``cohorts.discovery.scans.collect``.
 
-    A scan that lacks some of several channels is kept, with ``ABSENT`` in their place.
+    A scan that lacks some of several channels is kept, with ``ABSENT`` in their place. Channels
+    are read in the unit of the model's.
     """
     wanted = [c.name for c in bundle.plan.channels]
-    return collect(
+    scans = collect(
         inputs, wanted, bundle.labels, numbered=_numbered(bundle.card), only=only, stated=stated
     )
+    units = [c.unit for c in bundle.plan.channels]
+    return replace(scans, manifest=scans.manifest.in_units(units))
 
 
 def _numbered(card: Mapping[str, Any]) -> channels.Numbered:

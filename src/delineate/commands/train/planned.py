@@ -309,10 +309,20 @@ def _given_plan(run: TrainingRun, manifest: Manifest, plan: Plan) -> Plan:
             f"the plan's channels are, in this order, {', '.join(names)}, the cohort's are "
             f"{', '.join(own)}; write them in the cohort's order",
         )
+    if (units := tuple(c.unit for c in plan.channels)) != manifest.units:
+        raise _unfit_plan(
+            run,
+            f"the plan's channels are read as {_shown(units)}, the cohort's as "
+            f"{_shown(manifest.units)}; --unit suv reads PET channels as SUV",
+        )
     if request.budget_s is not None or request.epochs is not None:
         time = {"budget_s": request.budget_s, "epochs": request.epochs}
         plan = plan.replace(schedule=plan.schedule.model_dump() | time)
     return plan.replace(seed=request.seed)
+
+
+def _shown(units: Sequence[str]) -> str:
+    return ", ".join(unit.upper() or "stored" for unit in units)
 
 
 def _unfit_plan(run: TrainingRun, message: str) -> UsageError:

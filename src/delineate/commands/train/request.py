@@ -43,6 +43,7 @@ class Request:
     patient: str = ""
     ignore: tuple[int, ...] = ()
     modality: str = ""
+    unit: str = ""
     dims: int | None = None
     network: str = ""  # registered, instead of the one of the rules
     loss: str = ""  # a registered term that is added, NAME or NAME=WEIGHT
@@ -59,6 +60,7 @@ class Request:
             patient=self.patient or None,
             ignore=tuple(self.ignore),
             modality=self.modality or None,
+            unit=self.unit or None,
         )
 
     @property
@@ -136,7 +138,7 @@ def request_of(data: str | Path, options: TrainOptions) -> Request:
         text = "" if given[name] is None else str(given[name])
         is_path = bool(text) and not (name == "split" and is_ratio(text))
         given[name] = os.path.abspath(text) if is_path else text
-    names = ("recipe", "layout", "patient", "modality", "licence")
+    names = ("recipe", "layout", "patient", "modality", "unit", "licence")
     texts = {name: given[name] or "" for name in names}
     for text in options.changes:
         parse_change(text)  # refused before anything is read

@@ -11,7 +11,7 @@ references.py  the series that a segmentation or structure set belongs to
 
 from .find import choose, find, find_series, problem_of, table
 from .fix import fixed
-from .geometry import layout, tolerance_mm
+from .geometry import layout, tilt_of, tolerance_mm
 from .header.file import DAMAGED, Plane, Series, is_dicom, is_image
 from .references import LABEL_KINDS, References, kind_of, references, series_of_label
 from .rtstruct import read_roi_names, read_rtstruct
@@ -39,5 +39,6 @@ __all__ = [
     "references",
     "series_of_label",
     "table",
+    "tilt_of",
     "tolerance_mm",
 ]

@@ -28,7 +28,8 @@ def structures(manifest: Manifest) -> tuple[Structure, ...]:
 
 def channels(manifest: Manifest, rule: Normalisation) -> tuple[Channel, ...]:
     """All channels, with the same normalisation."""
-    return tuple(Channel(name=name, normalise=rule) for name in manifest.channels)
+    units = zip(manifest.channels, manifest.units, strict=True)
+    return tuple(Channel(name=name, unit=unit, normalise=rule) for name, unit in units)
 
 
 def same_in_all(dims: int, stages: int, size: int) -> tuple[Triple, ...]:

@@ -7,8 +7,8 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from ....core.errors import LayoutError
-from ....core.manifest import Case
+from ....core.errors import LayoutError, UsageError
+from ....core.manifest import Case, Manifest
 from ....core.terms import is_known_channel, read
 from ....core.terms.sequences import ANY_IMAGE, ANY_MR
 
@@ -51,6 +51,31 @@ def of_modality(
         found = ", ".join(f"{name} ({count} cases)" for name, count in sorted(counts.items()))
         raise LayoutError(f"no case has the modality {wanted}; found: {found or 'none'}", path=path)
     return kept
+
+
+def in_suv(manifest: Manifest, unit: str | None) -> Manifest:
+    """The cohort with its PET channels read as SUV if ``unit`` is "suv"; None changes nothing.
+
+    Raises:
+        UsageError: another unit. LayoutError: no channel is PET, or its cases are of several
+            modalities.
+    """
+    if unit is None:
+        return manifest
+    if unit != "suv":
+        raise UsageError(f'--unit is "suv", found "{unit}"')
+    names, stated = manifest.channels, {case.modality or manifest.modality for case in manifest}
+    are_pet = [read(name).modality == "PET" for name in names]
+    if len(names) == 1 and stated != {""}:
+        are_pet = [stated == {"PT"}]
+    if not any(are_pet):
+        found = ", ".join(sorted(filter(None, stated))) or "not stated"
+        raise LayoutError(
+            f"no channel is PET, so none can be SUV; channels: {', '.join(names)}, modality: "
+            f"{found} (--modality PT selects the cases of PET)",
+            path=manifest.root or None,
+        )
+    return manifest.in_units(["suv" if is_pet else "" for is_pet in are_pet])
 
 
 # Words for a modality other than the code of DICOM.

@@ -25,7 +25,7 @@ from ..completion import complete
 from ..patients import by_pattern
 from ..structures import StructureSelection, all_ignored
 from ..tree import Tree, has_image_ending, source
-from .modalities import of_modality, one_modality
+from .modalities import in_suv, of_modality, one_modality
 from .scans_only import series_in
 from .siblings import difference, joined, siblings_of
 
@@ -42,6 +42,7 @@ def find(
     patient: str | None = None,
     ignore: Sequence[int] = (),
     modality: str | None = None,
+    unit: str | None = None,
 ) -> Manifest:
     """The cohort at ``root`` without the findings; arguments and errors as for ``discover``."""
     return discover(
@@ -52,6 +53,7 @@ def find(
         patient=patient,
         ignore=ignore,
         modality=modality,
+        unit=unit,
     ).manifest
 
 
@@ -64,6 +66,7 @@ def discover(
     patient: str | None = None,
     ignore: Sequence[int] = (),
     modality: str | None = None,
+    unit: str | None = None,
     truth: bool = True,
 ) -> DiscoveredCohort:
     """The cohort at ``root`` and the findings made while it was searched.
@@ -77,13 +80,15 @@ def discover(
         ignore: values in the masks whose voxels are ignored, besides those that the layout, the
             description or the selection states.
         modality: use only the cases of this modality (CT, MR, PT ...).
+        unit: "suv" reads the PET channels as SUV by body weight.
         truth: False if only the scans are needed: masks are found, but their structures are not
             determined.
 
     Raises:
         InputError: ``root`` does not exist.
         UsageError: arguments exclude each other. PartError: the layout is unknown.
-        LayoutError: no layout was recognised, or more than one; or no case has the modality.
+        LayoutError: no layout was recognised, or more than one; no case has the modality, or no
+            channel can have the unit.
         LabelError: the structures cannot be determined, or the selected ones do not exist.
     """
     root = Path(root)
@@ -99,22 +104,26 @@ def discover(
         choice: StructureSelection | None = labels
     else:
         choice = StructureSelection.load(labels) if labels else None
-    # A description replaces the search for a layout.
+    # A manifest lists its cases itself, so no layout is needed.
+    written = root if root.suffix == ".jsonl" else root / "manifest.jsonl"
+    if not (layout or description) and written.is_file():
+        found = _from_manifest(written, choice, patient, ignore, modality)
+    else:
+        draft = _draft(root, layout, description, truth)
+        _choose_modality(draft, modality, root)
+        found = complete(draft, root, choice, patient, ignore, truth)
+    return replace(found, manifest=in_suv(found.manifest, unit))
+
+
+def _draft(root: Path, layout: str | None, description: str | Path | None, truth: bool) -> Draft:
+    """The cases by a description, which replaces the search for a layout, or by their layout."""
     if description:
         from .. import description as described
 
-        draft = with_channels(described.apply(described.load(description), root))
-        _choose_modality(draft, modality, root)
-        return complete(draft, root, choice, patient, ignore, truth)
-    # A manifest lists its cases itself, so no layout is needed.
-    written = root if root.suffix == ".jsonl" else root / "manifest.jsonl"
-    if not layout and written.is_file():
-        return _from_manifest(written, choice, patient, ignore, modality)
+        return with_channels(described.apply(described.load(description), root))
     if root.is_file() and truth and not files.is_folder(root):
         files.read_grid(source(root))  # a single file that is no scan is no cohort
-    draft = _draft_of_file(root) if root.is_file() else _draft_of_folder(root, layout)
-    _choose_modality(draft, modality, root)
-    return complete(draft, root, choice, patient, ignore, truth)
+    return _draft_of_file(root) if root.is_file() else _draft_of_folder(root, layout)
 
 
 def _choose_modality(draft: Draft, wanted: str | None, root: Path) -> None:

@@ -83,7 +83,7 @@ class Plane:
     photometric: str
     marks: Marks
     problem: str = ""  # why it is no plane in space
-    units: str = ""  # Units of PET, or RescaleType
+    units: str = ""  # see ``_units``
     interpolated: bool = False  # a missing plane between its neighbours, see ``fix``
     concatenation: tuple[str, float | None, float | None, float | None] | None = None  # ``PART``
     spacing_by: str = "PixelSpacing"  # what states the spacing; "" if nothing does
@@ -268,7 +268,7 @@ def planes_of(path: Path, dataset: Any) -> list[Plane]:
             lookup="ModalityLUTSequence" in dataset,
             photometric=str(dataset.get("PhotometricInterpretation", "")),
             marks=marks_of(dataset, kind),
-            units=text(dataset, "Units") or text(dataset, "RescaleType"),
+            units=_units(dataset),
         )
         if uid := text(dataset, PART[0]):
             first, second, third = (number(dataset, name) for name in PART[1:])
@@ -326,6 +326,13 @@ def _tile(one: Plane, tile: Tile) -> Plane:
     return replace(
         one, tile=tile.box, rows=bottom - top, columns=right - left, position=tile.position
     )
+
+
+def _units(dataset: Header) -> str:
+    """Units of PET, g/ml of SUV by another rule than body weight with that rule, or RescaleType."""
+    units = text(dataset, "Units") or text(dataset, "RescaleType")
+    rule = text(dataset, "SUVType") if units == "GML" else ""
+    return units if rule in ("", "BW") else f"{units} {rule}"
 
 
 def _problem(dataset: Header) -> str:
