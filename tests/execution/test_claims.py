@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import multiprocessing
 import os
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
@@ -78,6 +80,76 @@ def test_a_claim_is_renewed(path, monkeypatch):
         while path.stat().st_mtime == 0 and time.monotonic() < deadline:
             time.sleep(0.01)
         assert path.stat().st_mtime > 0
+
+
+def test_a_claim_that_another_process_has_is_not_renewed(path, monkeypatch):
+    monkeypatch.setattr(claims, "RENEWED_EVERY_S", 0.01)
+    threads = threading.active_count()
+    with claimed(path):
+        of_another_machine(path, age_s=1000)
+        deadline = time.monotonic() + 10
+        while threading.active_count() > threads and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert time.time() - path.stat().st_mtime > 500
+
+
+def test_a_disk_without_hard_links_has_claims_too(path, monkeypatch):
+    def refuse(*_):
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(claims.os, "link", refuse)
+    with claimed(path) as claim:
+        assert claim.is_held()
+        with pytest.raises(OutputError, match="works here now"):
+            claimed(path).__enter__()
+    assert not list(path.parent.iterdir())
+
+
+def test_a_claim_that_cannot_be_written_is_refused(tmp_path):
+    with pytest.raises(OutputError, match=r"nowhere/running\.json"):
+        claimed(tmp_path / "nowhere" / "running.json").__enter__()
+
+
+def test_a_claim_made_while_a_stale_one_is_removed_is_put_back(path, monkeypatch):
+    """Another process has removed the stale claim and made its own between two calls."""
+    of_another_machine(path, age_s=90)
+    replace = os.replace
+
+    def late(source, target):
+        path.write_text(json.dumps({"token": "y", "host": "third", "space": "", "pid": 2}))
+        monkeypatch.undo()
+        replace(source, target)
+
+    monkeypatch.setattr(claims.os, "replace", late)
+    with pytest.raises(OutputError, match="process 2 on third works here now"):
+        claimed(path).__enter__()
+    assert json.loads(path.read_text())["token"] == "y" and len(list(path.parent.iterdir())) == 1
+
+
+def test_a_stale_claim_that_stays_is_refused(path, monkeypatch):
+    of_another_machine(path, age_s=90)
+    monkeypatch.setattr(claims, "_remove_stale", lambda path: None)
+    with pytest.raises(OutputError, match="another process works here now"):
+        claimed(path).__enter__()
+
+
+def test_without_a_place_for_a_file_the_age_is_by_the_own_clock(path, monkeypatch):
+    def refuse(**_):
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr(claims.tempfile, "NamedTemporaryFile", refuse)
+    of_another_machine(path, age_s=30)
+    assert holder_of(path) == "process 1 on elsewhere"
+    of_another_machine(path, age_s=90)
+    assert not holder_of(path)
+
+
+@pytest.mark.parametrize("text", ["[]", '{"pid": "x"}', "{"])
+def test_a_damaged_claim_counts_until_it_is_old(path, text):
+    path.write_text(text)
+    assert holder_of(path).startswith("process ")
+    os.utime(path, (time.time() - 90,) * 2)
+    assert not holder_of(path)
 
 
 def test_a_process_that_slept_too_long_notices(path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import multiprocessing
 import os
 import signal
 import time
@@ -32,6 +33,16 @@ def dies(n: int) -> int:
     if n in (1, 5):
         os.kill(os.getpid(), signal.SIGKILL)
     return n
+
+
+def ends_itself(n: int) -> int:
+    if n == 1:
+        os._exit(3)
+    return n
+
+
+def sleeps_unless_first(n: int) -> None:
+    time.sleep(60 * n)
 
 
 def takes_memory(n: int) -> int:
@@ -84,6 +95,22 @@ def test_a_killed_process_is_told_by_its_case_and_the_others_complete():
     for n in (1, 5):
         assert outcomes[n].error.case == f"case_{n}"
         assert "signal 9" in str(outcomes[n].error)
+
+
+def test_a_process_that_ends_itself_is_told_by_its_code():
+    outcomes = batch.run(ends_itself, [0, 1], names=names(2), workers=2)
+    assert outcomes[0].value == 0
+    assert "ended without a result (exit code 3)" in str(outcomes[1].error)
+
+
+def test_a_stop_ends_the_other_processes():
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    before = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        batch.run(sleeps_unless_first, [0, 1], names=names(2), workers=2, progress=stop)
+    assert time.monotonic() - before < 50 and not multiprocessing.active_children()
 
 
 def test_a_result_that_cannot_be_sent_names_its_case():

@@ -258,7 +258,6 @@ class _Pool:
                 DelineateError(_death(process.exitcode), case=name),
                 time.perf_counter() - begun,
             )
-        self.report(len(self.outcomes), len(self.items), name)
         # A dead worker is replaced only if items are left.
         if alive:
             self._send_next(pipe, process)
@@ -266,6 +265,8 @@ class _Pool:
             pipe.close()
             if self.waiting:
                 self._send_next(*self._start())
+        # Last, because a stop raises here, and ends the workers that are busy.
+        self.report(len(self.outcomes), len(self.items), name)
 
 
 def _death(exitcode: int | None) -> str:
