@@ -2,8 +2,8 @@
 
     python tools/coverage_limits.py
 
-Reads the data that ``make coverage`` leaves in .coverage. Code that numba compiles, and processes
-that the tests start, are not counted as covered.
+Reads the data that ``make coverage`` leaves in .coverage, also of processes that the tests start,
+unless they are killed. Code that numba compiles is not counted.
 """
 
 from __future__ import annotations
