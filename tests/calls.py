@@ -12,7 +12,7 @@ from unittest import mock
 
 import pytest
 
-from delineate.cli import main
+from delineate.cli.command_line import main
 
 
 def call(*words: object, cwd: Path | None = None) -> CompletedProcess[str]:

@@ -134,7 +134,7 @@ def by_command_line(command: str, folder: Path) -> int:
     """Give a command as a user does, in this process; 0 or its exit code. The model of so short a
     training is not usable, which is no failure here.
     """
-    from delineate.cli import main
+    from delineate.cli.command_line import main
 
     said = io.StringIO()
     with (

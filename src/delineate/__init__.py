@@ -9,10 +9,9 @@ back.
 Names are loaded at their first use, so that ``import delineate`` is quick and never loads torch.
 """
 
-from typing import TYPE_CHECKING
-
 __version__ = "0.1.0"
 
+TYPE_CHECKING = False  # type checkers read it as true; to import ``typing`` needs 20 ms
 if TYPE_CHECKING:
     from . import extend
     from .api.check_report import CheckReport

@@ -38,7 +38,7 @@ class Without(PathFinder):
 
 HIDDEN, commands = json.loads(sys.argv[1]), json.loads(sys.argv[2])
 sys.meta_path[:] = [Without if finder is PathFinder else finder for finder in sys.meta_path]
-from delineate.cli import main
+from delineate.cli.command_line import main
 
 results = []
 for command in commands:

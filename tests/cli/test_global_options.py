@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from delineate.cli import command_line, configuration, main
+from delineate.cli import command_line, configuration
+from delineate.cli.command_line import main
 from delineate.commands import recipes
 from delineate.core.errors import BundleError
 

@@ -738,6 +738,6 @@ def download(
 
 
 def main() -> None:
-    """Entry point: runs the app; an error becomes one sentence and an exit code."""
+    """Run the app; an error becomes one sentence and an exit code."""
     with exit_codes():
         app()

@@ -17,12 +17,14 @@ import traceback
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from typing import Any, Generic, TypeVar
 
 from ..core.errors import DelineateError, InputError
 from ..core.inputs import limit_memory
 from ..core.progress import Progress, silent
+from .stopping import withheld
 
 Item = TypeVar("Item")
 Value = TypeVar("Value")
@@ -219,7 +221,10 @@ class _Pool:
         process = self.context.Process(
             target=_serve, args=(theirs, self.function, self.ram_bytes), daemon=True
         )
-        with _threads(max(1, cores() // self.workers)):
+        if os.name != "nt":
+            # The first start starts this process too, which ends ``withheld``.
+            resource_tracker.ensure_running()
+        with _threads(max(1, cores() // self.workers)), withheld():
             process.start()
         # With this end closed here, the death of the worker closes the pipe.
         theirs.close()

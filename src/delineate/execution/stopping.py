@@ -3,13 +3,15 @@ end of a job.
 
 A signal raises ``StopSignal`` where the program is. Inside ``at_steps`` it is only noted, and the
 work asks for it at its next step, so that it can save everything first; a second signal raises even
-there. One after that ends the process at once. Files are complete at any moment (``core.atomic``),
-so what was saved before is kept in each of these cases.
+there. One after that ends the process at once, as one before and after the command does
+(``leave_at_once``). Files are complete at any moment (``core.atomic``), so what was saved before is
+kept in each of these cases.
 """
 
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
@@ -56,6 +58,19 @@ _requests = _Requests()
 _before: dict[int, object] = {}
 
 
+def leave_at_once() -> None:
+    """From now on a signal outside ``stoppable`` ends the process with 128 + n and no traceback:
+    while modules are loaded, and while Python ends. Handlers of others, and ignored signals, stay.
+    """
+    for number in _numbers():
+        if signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler):
+            signal.signal(number, lambda number, frame: os._exit(128 + number))
+
+
+def _numbers() -> Iterator[int]:
+    return (getattr(signal, name) for name in STOPPING if hasattr(signal, name))
+
+
 @contextlib.contextmanager
 def stoppable(announce: Callable[[str], None] = lambda text: None) -> Iterator[None]:
     """Handle the signals inside the block; does nothing outside the main thread, which alone
@@ -68,16 +83,29 @@ def stoppable(announce: Callable[[str], None] = lambda text: None) -> Iterator[N
         yield
         return
     _requests.noted, _requests.announce = None, announce
-    for name in STOPPING:
-        number = getattr(signal, name, None)
-        if number is None or signal.getsignal(number) == signal.SIG_IGN:
-            continue
-        _before[number] = signal.signal(number, _requests.handle)
+    for number in _numbers():
+        if signal.getsignal(number) != signal.SIG_IGN:
+            _before[number] = signal.signal(number, _requests.handle)
     try:
         yield
     finally:
         _requests.noted = None
         _restore()
+
+
+@contextlib.contextmanager
+def withheld() -> Iterator[None]:
+    """Processes that are started in the block do not receive the signals, except SIGTERM, which
+    this process sends to end them; a terminal and Slurm send signals to all processes of a job.
+    """
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {*_numbers()} - {signal.SIGTERM})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @contextlib.contextmanager
