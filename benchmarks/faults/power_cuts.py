@@ -134,7 +134,8 @@ def result(command: str, folder: Path) -> object:
     """What a command made, without times."""
     if command == "train":
         best = load_weights(folder / "m.model.run/fold_0/best.safetensors", lambda text: None)
-        return {name: array.tobytes() for name, array in best.items()}
+        weights = {name: array.tobytes() for name, array in best.items()}
+        return weights, (folder / "m.model.run/report.html").is_file()
     if command == "predict":
         return {p.name: p.read_bytes() for p in (folder / "masks").glob("*.nii.gz")}
     if command == "evaluate":

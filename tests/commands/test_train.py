@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -177,6 +178,20 @@ def test_the_same_command_again_is_finished_and_another_is_refused(trained, coho
     )
     with pytest.raises(UsageError, match="epochs: 8 before, 9 now"):
         train(cohort, done.model, replace(options, epochs=9))
+
+
+def test_a_finished_run_without_its_report_gets_it(trained, cohort):
+    """A power cut after card.json may leave no report, or after an extension the one before."""
+    options, done = trained
+    report = done.run / "report.html"
+    os.utime(report, (0, 0))
+    train(cohort, done.model, options)
+    written = report.stat().st_mtime_ns
+    assert written >= (done.run / "card.json").stat().st_mtime_ns
+    train(cohort, done.model, options)
+    assert report.stat().st_mtime_ns == written  # it is not written again
+    report.unlink()
+    assert not train(cohort, done.model, options).failures and report.is_file()
 
 
 def test_folds_become_members_and_each_case_is_scored_by_who_never_saw_it(

@@ -142,18 +142,23 @@ def train(
 
 
 def _finished(run: TrainingRun) -> TrainingResult:
-    """The result of a run that ended before; it may have been killed while it wrote its report."""
-    for name in ("report.html", RECORD):
-        atomic.remove_temporaries_of(run.folder / name)
+    """The result of a run that ended before. One that was killed before its report was written gets
+    it now; after an extension there may be the report of the time before.
+    """
+    card_file, page = run.folder / "card.json", run.folder / "report.html"
+    for path in (page, run.folder / RECORD):
+        atomic.remove_temporaries_of(path)
+    is_reported = page.is_file() and page.stat().st_mtime_ns >= card_file.stat().st_mtime_ns
+    failures = [] if is_reported else _write_report(run)
     cleaned = "" if run.store.folder.is_dir() else ", which prepares its cases again"
     run.say(
         f"this run is finished: {run.model}; add --extend 30m to train on{cleaned}, or "
         "--overwrite to start from scratch"
     )
-    card = read_json(run.folder / "card.json")
+    card = read_json(card_file)
     verdict = Verdict.from_json(card.get("verdict"))
     run.say(f"verdict: {verdict.words}")
-    return TrainingResult(run.model, run.folder, card.get("scores", {}), verdict=verdict)
+    return TrainingResult(run.model, run.folder, card.get("scores", {}), failures, verdict)
 
 
 def _train(run: TrainingRun, manifest: Manifest, failures: Sequence[str]) -> TrainingResult:
@@ -459,11 +464,16 @@ def _finish(
     model.save()
     bundle = Bundle.load(run.model)
     run.save_json("card.json", bundle.card | {"id": bundle.id})
-    failures = []
-    try:
-        report_step.report(run.folder, options=ReportOptions(overwrite=True))
-    except DelineateError as error:
-        failures.append(f"the report could not be written: {error}")
+    failures = _write_report(run)
     run.say(f"model {bundle.id} in {run.model}; report in {run.folder / 'report.html'}")
     run.say(f"verdict: {verdict.words}")
     return failures
+
+
+def _write_report(run: TrainingRun) -> list[str]:
+    """Write the report of the finished run; the failure."""
+    try:
+        report_step.report(run.folder, options=ReportOptions(overwrite=True))
+    except DelineateError as error:
+        return [f"the report could not be written: {error}"]
+    return []
