@@ -158,6 +158,8 @@ class Recording:
 
     def _two(self, name: str, old: Any, new: Any, **_: Any) -> None:
         source, target = self._inside(old), self._inside(new)
+        if not source and not target:
+            return
         what = "link" if name == "link" else "rename"
         moved = [p for p in self.files if p == source or p.startswith(source + "/")]
         for path in moved:
