@@ -17,8 +17,9 @@ from tests.scans import scan
 
 from delineate.commands.options import PredictOptions
 from delineate.commands.predict import predict
-from delineate.commands.predict.journal import NAME
+from delineate.commands.predict.journal import BEGUN, NAME, Journal
 from delineate.core.errors import OutputError
+from delineate.core.manifest import Case, Source
 from delineate.execution.claims import claimed
 
 OPTIONS = PredictOptions(device="cpu", backend="torch")
@@ -116,3 +117,76 @@ def test_a_call_that_is_killed_goes_on_where_it_was(scans, tmp_path):
 def test_two_calls_into_one_folder_exclude_each_other(batch):
     with claimed(batch / "out" / "running.json"), pytest.raises(OutputError, match="works here"):
         done(batch)
+
+
+def test_an_edited_mask_is_replaced_only_with_overwrite(batch):
+    whole = masks(batch)
+    edited = batch / "out" / "b.nii.gz"
+    scan(edited, seed=5)
+    corrected = edited.read_bytes()
+    for options in (OPTIONS, replace(OPTIONS, again=True)):
+        with pytest.raises(OutputError, match=r"b\.nii\.gz: exists.*replace it with --overwrite"):
+            done(batch, options)
+    assert edited.read_bytes() == corrected
+    assert done(batch, replace(OPTIONS, overwrite=True)) == ["b"] and masks(batch) == whole
+
+
+def test_foreign_files_are_replaced_only_with_overwrite(scans, tmp_path):
+    folder = tmp_path / "batch"
+    shutil.copytree(scans, folder)
+    for name, text in (("a.nii.gz", "mine"), ("predictions.json", "[]")):
+        (folder / "out").mkdir(exist_ok=True)
+        (folder / "out" / name).write_text(text)
+        with pytest.raises(OutputError, match="replace it with --overwrite"):
+            done(folder)
+    assert done(folder, replace(OPTIONS, overwrite=True)) == list(CASES)
+
+
+def test_a_case_at_which_a_call_died_is_read_apart(batch):
+    """Until it is finished; its files may be half replaced, so they are no edited ones."""
+    out, whole = batch / "out", masks(batch)
+    case = Case("b", "b", (Source("b.nii.gz"),))
+    Journal(out, "", OPTIONS).begin(case)
+    scan(out / "b.nii.gz", seed=5)
+    assert Journal(out, "", OPTIONS).died_at(case)
+    said: list[str] = []
+    report = predict(batch / "m.model", [batch / "scans"], out, OPTIONS, say=said.append)
+    assert not report.failures and masks(batch) == whole
+    assert any(text.startswith("case b: an earlier call died at it") for text in said)
+    assert not Journal(out, "", OPTIONS).died_at(case) and not (out / BEGUN).exists()
+
+
+# Segments a folder with a reader that crashes at the voxels of one scan; as this is a file, the
+# processes that are started crash too.
+CRASHING = """
+import os, sys
+from pathlib import Path
+from delineate.formats import nifti
+
+read = nifti.read
+nifti.read = lambda path, *rest: os.abort() if Path(path).name == "b.nii.gz" else read(path, *rest)
+
+from delineate.commands.options import PredictOptions
+from delineate.commands.predict import predict
+
+if __name__ == "__main__":
+    folder = Path(sys.argv[1])
+    options = PredictOptions(device="cpu", backend="torch")
+    done = predict(folder / "m.model", [folder / "scans"], folder / "out", options)
+    print([str(one.error) for one in done.failures])
+"""
+
+
+@pytest.mark.rounds
+def test_a_reader_that_crashes_costs_its_case_at_the_next_call(scans, tmp_path):
+    folder = tmp_path / "batch"
+    shutil.copytree(scans, folder)
+    (tmp_path / "crashing.py").write_text(CRASHING)
+    command = [sys.executable, str(tmp_path / "crashing.py"), str(folder)]
+    first = subprocess.run(command, capture_output=True, check=False)
+    assert first.returncode == -signal.SIGABRT
+    for _ in range(2):  # the case stays known until it is finished
+        ended = subprocess.run(command, capture_output=True, text=True, check=True)
+        assert ended.stdout == "['case b: its process crashed (signal 6)']\n"
+        names = {path.name for path in (folder / "out").iterdir()}
+        assert {"a.nii.gz", "c.nii.gz"} < names and "b.nii.gz" not in names

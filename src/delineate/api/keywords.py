@@ -94,6 +94,7 @@ class PredictKeywords(ReadingKeywords, total=False):
     channels: Mapping[str, str] | None
     only: str | None
     again: bool
+    overwrite: bool
 
 
 class EvaluateKeywords(ReadingKeywords, total=False):

@@ -451,6 +451,7 @@ class PredictOptions(ReadingOptions):
     again: bool = option(
         False, "Segment all scans again, also those whose results are complete.", "--again"
     )
+    overwrite: bool = option(False, REPLACE, "--overwrite")
 
 
 @dataclass(frozen=True, kw_only=True)

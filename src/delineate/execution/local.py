@@ -29,6 +29,7 @@ from .stopping import withheld
 Item = TypeVar("Item")
 Value = TypeVar("Value")
 Report = Callable[[float, float, str], None]  # a Progress whose stage is fixed
+SIGKILL = 9  # Windows lacks the name
 SMALL = 8  # fewer items than this run in this process: starting others costs more than it saves
 SECONDS_A_START = 2.0  # approximate time that a new process needs before its first item
 
@@ -36,7 +37,8 @@ SECONDS_A_START = 2.0  # approximate time that a new process needs before its fi
 @dataclass(frozen=True)
 class Outcome(Generic[Value]):
     """The result of one item: ``value``, or ``error`` (then value is None). ``log`` is the
-    traceback of an unexpected error.
+    traceback of an unexpected error; ``exitcode`` that of its process, if that died (-N by signal
+    N).
     """
 
     name: str
@@ -44,6 +46,7 @@ class Outcome(Generic[Value]):
     error: DelineateError | None
     seconds: float
     log: str = ""
+    exitcode: int | None = None
 
 
 def run(
@@ -80,6 +83,16 @@ def run(
     if min(count, len(items)) <= 1:
         return _run_here(function, items, names, report)
     return _Pool(function, items, names, min(count, len(items)), ram_bytes, report).run()
+
+
+def run_apart(
+    function: Callable[[Item], Value], item: Item, name: str, ram_bytes: int | None = None
+) -> Outcome[Value]:
+    """Call ``function`` on one item in a process of its own, whose death is an error of the case;
+    arguments as for ``run``.
+    """
+    pool = _Pool(function, [item], [name], 1, ram_bytes, lambda done, total, note: None)
+    return pool.run()[0]
 
 
 def cores() -> int:
@@ -262,6 +275,7 @@ class _Pool:
                 None,
                 DelineateError(_death(process.exitcode), case=name),
                 time.perf_counter() - begun,
+                exitcode=process.exitcode,
             )
         # A dead worker is replaced only if items are left.
         if alive:
@@ -276,9 +290,11 @@ class _Pool:
 
 def _death(exitcode: int | None) -> str:
     """Describe why a process ended without a result."""
-    if exitcode is not None and exitcode < 0:
+    if exitcode == -SIGKILL:
         return (
-            f"its process was killed (signal {-exitcode}); most often the machine ran out of "
-            "memory: use fewer workers"
+            f"its process was killed (signal {SIGKILL}); most often the machine ran out of memory: "
+            "use fewer workers"
         )
+    if exitcode is not None and exitcode < 0:
+        return f"its process crashed (signal {-exitcode})"
     return f"its process ended without a result (exit code {exitcode})"

@@ -3,7 +3,11 @@
 A line is on the disk after the case's files are. It states what the result was made of (the bytes
 of the scan, the model, the options that can change a mask) and the SHA-256 of each file written. So
 a call that was killed loses the case at work, and the same call does only what is missing, changed
-or damaged. ``predictions.json`` is written from it at the end.
+or damaged. ``predictions.json`` is written from the journal at the end.
+
+``OUT/.begun.jsonl`` has a line for each case that was begun, while a call runs. In that of a call
+whose process died, the cases that were not finished are those whose scan may have crashed its
+reader.
 """
 
 from __future__ import annotations
@@ -23,10 +27,10 @@ from ...core.scores import without_nan
 from ...formats.files import files_of
 from ..options import PredictOptions
 
-NAME = "predictions.jsonl"
+NAME, BEGUN = "predictions.jsonl", ".begun.jsonl"
 # Options that do not change a mask: where and with how much memory it is computed, and which scans.
 IMMATERIAL = frozenset(
-    {"device", "ram_bytes", "vram_bytes", "channels", "only", "again", "untrusted"}
+    {"device", "ram_bytes", "vram_bytes", "channels", "only", "again", "overwrite", "untrusted"}
 )
 
 Entry = dict[str, Any]
@@ -54,28 +58,54 @@ class Journal:
         lines = read_json_lines(path, say) if path.is_file() else []
         # Of several lines for one case the last counts.
         self._lines = {str(line["case"]): line for line in lines if "case" in line}
+        marks = read_json_lines(out / BEGUN) if (out / BEGUN).is_file() else []
+        self._begun = {str(mark["case"]): mark.get("replaces") for mark in marks if "case" in mark}
 
     @property
     def entries(self) -> dict[str, Entry]:
         """The case's entry of ``predictions.json``, for all finished cases of all calls."""
         return {case: line["entry"] for case, line in self._lines.items()}
 
+    def changed(self, case: Case) -> list[Path]:
+        """The files of a finished case that are not as they were written, or are missing."""
+        files = self._lines.get(case.id, {}).get("files", {})
+        return [
+            self._out / name
+            for name, digest in files.items()
+            if sha256_of(self._out / name) != digest
+        ]
+
     def finished(self, case: Case) -> Entry | None:
-        """The entry of a case whose results are complete: made by the same model and options from
-        the same bytes, and each file as it was written. None if there is anything to do.
+        """The entry of a case that was made by the same model and options from the same bytes; None
+        if there is none.
         """
         line = self._lines.get(case.id)
         if line is None or line.get("made_by") != self._made_by or line["entry"].get("not_written"):
             return None
-        # Hash the results first: they are smaller than the scan.
-        for name, digest in line["files"].items():
-            if sha256_of(self._out / name) != digest:
-                return None
         try:
             same = inputs_sha256(case) == line["entry"]["input_sha256"]
         except InputError:
             return None  # the case will say why it cannot be read
         return dict(line["entry"]) if same else None
+
+    def died_at(self, case: Case) -> bool:
+        """Whether the process of an earlier call died while it worked on this case."""
+        return case.id in self._begun and self._begun[case.id] == self._digest(case.id)
+
+    def begin(self, case: Case) -> None:
+        """Record that work on a case begins.
+
+        Raises:
+            OutputError: the record cannot be written.
+        """
+        mark = {"case": case.id, "replaces": self._digest(case.id)}
+        atomic.append_line(self._out / BEGUN, json_text(mark))
+
+    def _digest(self, case: str) -> str:
+        """Of the case's line, which finishing it replaces; "" without one."""
+        if case not in self._lines:
+            return ""
+        return hashlib.sha256(json_text(self._lines[case]).encode()).hexdigest()
 
     def add(self, case: str, entry: Entry, files: Iterable[Path]) -> None:
         """Record a finished case; ``files`` are its results, on the disk already.
@@ -93,7 +123,15 @@ class Journal:
         atomic.append_line(self._out / NAME, json_text(line))
 
     def compact(self) -> None:
-        """Keep one line for each case."""
+        """Keep one line for each case, and the marks of cases at which a process died and that are
+        not finished yet.
+        """
+        kept = {case: line for case, line in self._begun.items() if line == self._digest(case)}
+        if kept:
+            marks = ({"case": case, "replaces": line} for case, line in kept.items())
+            atomic.write_text(self._out / BEGUN, "".join(json_text(m) + "\n" for m in marks))
+        else:
+            (self._out / BEGUN).unlink(missing_ok=True)
         if self._lines:
             text = "".join(json_text(line) + "\n" for line in self._lines.values())
             atomic.write_text(self._out / NAME, text)

@@ -31,7 +31,7 @@ from ...inference.devices import choose_device
 from ..options import PredictOptions, reads_images
 from .journal import Journal
 from .refusals import refuse_unfit
-from .results import refuse_foreign, targets_of, write_record
+from .results import refuse_edited, refuse_foreign, targets_of, write_record
 from .session import Session
 
 if TYPE_CHECKING:
@@ -142,7 +142,7 @@ def predict_cases(
     device = choose_device(options.device)
     head = {"model": Path(model).name, "device": device.type, "options": options}
     journal = Journal(folder, bundle.id, options, say)
-    finished = {} if options.again else _finished(manifest, journal, progress)
+    finished = _finished(manifest, journal, options, progress)
     if finished:
         say(
             f"{len(finished)} of {len(manifest)} scans have their results already; --again "
@@ -168,12 +168,20 @@ def predict_cases(
 
 
 def _finished(
-    manifest: Manifest, journal: Journal, progress: Progress
+    manifest: Manifest, journal: Journal, options: PredictOptions, progress: Progress
 ) -> dict[str, batch.Outcome[dict[str, Any]]]:
-    """Case -> outcome, of the cases whose results are complete."""
+    """Case -> outcome, of the cases whose results are complete.
+
+    Raises:
+        OutputError: a result was edited and would be replaced.
+    """
     found = {}
     for number, case in enumerate(manifest if journal.entries else (), start=1):
-        if (entry := journal.finished(case)) is not None:
+        # Hash the results first: they are smaller than the scan.
+        if changed := journal.changed(case):
+            if not options.overwrite and not journal.died_at(case):
+                refuse_edited(changed)
+        elif not options.again and (entry := journal.finished(case)) is not None:
             found[case.id] = batch.Outcome(case.id, entry, None, 0.0)
         progress("check results", number, len(manifest), case.id)
     return found

@@ -12,7 +12,7 @@ import contextlib
 import csv
 import io
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,6 +27,7 @@ from ...core.bundle import Bundle
 from ...core.errors import DelineateError, InputError, OutputError
 from ...core.inputs import read_json
 from ...core.manifest import ABSENT, Case, Manifest, Source
+from ...core.outputs import refuse_replacing
 from ...core.plan import Plan
 from ...core.prediction import MAPS, Prediction
 from ...core.schema import SCHEMAS, migrate
@@ -36,6 +37,7 @@ from ...core.volume import Volume
 from ...evaluation.learned import learned_dice
 from ...evaluation.training_verdict import Verdict
 from ...execution import local as batch
+from ...formats import files
 from ...trust.plausibility import Ranges
 from ..options import MONTAGES, PredictOptions, given_options
 from .journal import NAME as JOURNAL
@@ -218,7 +220,7 @@ def seg_source_of(case: Case, bundle: Bundle) -> SegSource:
         InputError: the scan is not one DICOM series, or the series lacks attributes that a SEG must
             repeat.
     """
-    from ...formats import dicom, files
+    from ...formats import dicom
     from ...formats.dicom.seg import seg_source
 
     source = next(image for image in case.images if image != ABSENT)
@@ -295,7 +297,7 @@ def write_record(
         journal: with the cases of calls that were killed.
     """
     path, asked = folder / "predictions.json", head["options"]
-    cases, begun = _earlier(path)
+    cases, begun = _earlier(path, asked.overwrite)
     cases |= {} if journal is None else journal.entries
     for outcome in outcomes:
         cases[outcome.name] = (
@@ -335,11 +337,13 @@ def checked_against(bundle: Bundle) -> str:
 
 
 def refuse_foreign(manifest: Manifest, out: Path, options: PredictOptions, plan: Plan) -> None:
-    """Refuse to replace files that predict did not write.
+    """Refuse to replace files that predict did not write, unless ``overwrite`` is given.
 
     Raises:
         OutputError: there is such a file, or a predictions.json of another program.
     """
+    if options.overwrite:
+        return
     record = out / "predictions.json"
     written, begun = _earlier(record)
     others = tuple(case for case in manifest if case.id not in {*written, *begun})
@@ -351,14 +355,32 @@ def refuse_foreign(manifest: Manifest, out: Path, options: PredictOptions, plan:
         if path.exists():
             raise OutputError(
                 "exists already, and no predictions.json in its folder names it as a result of "
-                "predict; choose another folder",
+                "predict; choose another folder, or replace it with --overwrite",
                 path=path,
             )
 
 
-def _earlier(path: Path) -> tuple[dict[str, Any], set[str]]:
+def refuse_edited(changed: Iterable[Path]) -> None:
+    """Refuse to replace results that were edited. One that cannot be read is damaged, and is made
+    again.
+
+    Raises:
+        OutputError: a result can be read, and is not as it was written.
+    """
+    for path in filter(Path.is_file, changed):
+        try:
+            files.read(path)
+        except DelineateError:
+            continue
+        refuse_replacing(path)
+
+
+def _earlier(path: Path, overwrite: bool = False) -> tuple[dict[str, Any], set[str]]:
     """The entries of earlier calls into the same folder, and the cases that they had begun to
     write.
+
+    Args:
+        overwrite: a file of another program counts as none.
 
     Raises:
         OutputError: the file was not written by this program.
@@ -370,9 +392,11 @@ def _earlier(path: Path) -> tuple[dict[str, Any], set[str]]:
         if not isinstance(record, dict) or not isinstance(record.get("cases"), dict):
             raise TypeError("cases")
     except (InputError, TypeError) as error:
+        if overwrite:
+            return {}, set()
         raise OutputError(
-            "is not a record of predictions and would be replaced; move it, or choose another "
-            "folder",
+            "is not a record of predictions and would be replaced; choose another folder, or "
+            "replace it with --overwrite",
             path=path,
         ) from error
     kept = migrate("delineate_predictions", record, path=str(path), error=OutputError)

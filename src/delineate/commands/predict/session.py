@@ -32,6 +32,7 @@ from .journal import Journal
 from .results import of_cases, read_scan, seg_source_of, write_result
 
 if TYPE_CHECKING:
+    from ...core.volume import Volume
     from ...formats.dicom.seg import SegSource
     from ...inference.engine import Engine
     from ...inference.predictor import PreparedScan
@@ -67,7 +68,7 @@ class Session:
         self._journal, self._progress = journal, progress
         self._ranges = Ranges.from_json(bundle.card.get("plausibility"))
         self._done = 0
-        self._prefetcher = Prefetcher(manifest, bundle, options)
+        self._prefetcher = Prefetcher(manifest, bundle, options, self._read)
         self._writer = BackgroundWriter(options)
 
     def __enter__(self) -> Session:
@@ -143,6 +144,26 @@ class Session:
             )
         )
 
+    def _read(self, case: Case, manifest: Manifest) -> Volume:
+        """The scan; in a process of its own if an earlier call died at it, so that a reader that
+        crashes costs its case and no more.
+        """
+        died = self._journal.died_at(case) and not self._options.again
+        self._journal.begin(case)
+        if died:
+            self._say(
+                f"case {case.id}: an earlier call died at it; its scan is read in a process of its "
+                "own (--again reads it in this one)"
+            )
+            read = partial(read_scan, manifest=replace(manifest, cases=(case,)))
+            outcome = batch.run_apart(read, case, case.id, self._options.ram_bytes)
+            if outcome.value is not None:
+                return outcome.value
+            # A program that starts no processes (no ``if __name__``) ends them with an exit code.
+            if outcome.error is not None and (outcome.exitcode is None or outcome.exitcode < 0):
+                raise outcome.error
+        return read_scan(case, manifest)
+
     def _written(self, case: Case, write: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         """Write the results of a case, and then its line of the journal; gives its entry."""
         entry = write()
@@ -191,10 +212,17 @@ class Prefetcher:
     before; one at a time if memory is limited.
     """
 
-    def __init__(self, manifest: Manifest, bundle: Bundle, options: PredictOptions):
+    def __init__(
+        self,
+        manifest: Manifest,
+        bundle: Bundle,
+        options: PredictOptions,
+        read: Callable[[Case, Manifest], Volume] = read_scan,
+    ):
         import torch
 
         self._manifest, self._bundle, self._options = manifest, bundle, options
+        self._read = read
         self._next = (
             {}
             if options.ram_bytes is not None
@@ -221,7 +249,7 @@ class Prefetcher:
         if lacking and not self._options.allow_missing:
             raise _refusal(case, self._manifest, lacking)
         present = [n for n, image in enumerate(case.images) if image != ABSENT] if lacking else None
-        volume = read_scan(case, self._manifest)
+        volume = self._read(case, self._manifest)
         if self._options.form == "png" and volume.grid.shape[2] != 1:
             raise OutputError(
                 f"a PNG holds one slice, the scan has {volume.grid.shape[2]}; choose another "

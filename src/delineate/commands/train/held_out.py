@@ -235,7 +235,7 @@ def _predict(
             part,
             cases,
             out,
-            PredictOptions(device=run.request.device),
+            PredictOptions(device=run.request.device, overwrite=True),
             model=run.model if whole else "",
             progress=under("evaluate", run.progress),
         )
