@@ -105,7 +105,7 @@ def _touches(path: str, to: str, saved: str) -> bool:
 
 def _is_appended(path: str) -> bool:
     """Whether lines are added to the file, of which the last one may be cut off."""
-    return Path(path).name in ("log.jsonl", "predictions.jsonl")
+    return Path(path).name in ("log.jsonl", "predictions.jsonl", ".begun.jsonl")
 
 
 def _is_free(path: str) -> bool:

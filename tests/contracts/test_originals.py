@@ -497,6 +497,7 @@ def test_a_file_of_another_program_is_kept(world, command, way):
     before, mode = hashes(world), out.lstat().st_mode
     code, printed = run(*words(world, out))
     assert code in (2, 3) and str(out.parent) in printed and "Traceback" not in printed, printed
+    assert "--overwrite" in printed
     assert before.items() <= hashes(world).items() and out.lstat().st_mode == mode
     assert not (world / "new").exists()
 

@@ -12,6 +12,7 @@ reader.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 from collections.abc import Iterable
@@ -131,7 +132,8 @@ class Journal:
             marks = ({"case": case, "replaces": line} for case, line in kept.items())
             atomic.write_text(self._out / BEGUN, "".join(json_text(m) + "\n" for m in marks))
         else:
-            (self._out / BEGUN).unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                (self._out / BEGUN).unlink()
         if self._lines:
             text = "".join(json_text(line) + "\n" for line in self._lines.values())
             atomic.write_text(self._out / NAME, text)
