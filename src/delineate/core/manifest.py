@@ -46,7 +46,8 @@ class Source:
         item: the picture whose outlines are read from an annotation file with several pictures, or
             the array to read from a file with several, or the segment (its number, name or code)
             to read from a DICOM segmentation.
-        axes: the directions of the axes of a file that states none (see ``formats.arrays``).
+        axes: the directions of the axes of a file that states none (see ``formats.arrays``); of
+            run lengths "columns" or "rows", along which pixels are numbered.
         register_by: "position" accepts DICOM labels in another frame of reference than ``like``.
         unit: "suv" for a PET series of DICOM that is read as SUV by body weight, else "".
     """

@@ -25,7 +25,7 @@ from ..core.inputs import reading_at_most
 from ..core.labels import LabelSet
 from ..core.manifest import Source
 from ..core.volume import Volume
-from . import apart, arrays, dicom, files, nifti, outlines, raster, transfer
+from . import apart, arrays, dicom, files, nifti, outlines, raster, run_lengths, transfer
 from .dicom import seg
 from .disk import stems_of
 from .raster import ALPHA, COLOURS
@@ -190,7 +190,8 @@ def _drawn(source: Source) -> Volume:
     """The outlines of one picture on the grid of that picture, ``source.like``, if it is known."""
     grid = files.read_grid(source.like) if source.like else None
     size = None if grid is None else grid.shape[:2]
-    volume = outlines.read(source.path, source.item, size)
+    numbering: run_lengths.Numbering = "rows" if source.axes == "rows" else "columns"
+    volume = outlines.read(source.path, source.item, size, numbering)
     return volume if grid is None else replace(volume, grid=grid)
 
 

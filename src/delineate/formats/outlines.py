@@ -1,5 +1,5 @@
 """Read outlines of annotation programs as label maps: COCO, labelme, VIA (JSON), CVAT and Aperio
-ImageScope (XML).
+ImageScope (XML), and tables of run lengths (CSV, ``run_lengths.py``).
 
 Coordinates are those of these programs: x is the column, y the row, and (0, 0) is the upper left
 corner of the first pixel, whose centre is (0.5, 0.5). A pixel belongs to a polygon if its centre is
@@ -19,7 +19,7 @@ import binascii
 import io
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -31,10 +31,12 @@ from numpy.typing import NDArray
 from ..core.errors import FormatError, GeometryError, LabelError
 from ..core.inputs import read_json
 from ..core.volume import Volume
+from . import run_lengths
 from .polygons import Points, inside_polygon
 from .raster import grid_of
 
 ENDINGS = (".json", ".xml")
+RUN_LENGTHS = "run lengths"
 SNIFFED_BYTES = 1 << 16
 _MARKS = re.compile(
     r'"(categories|shapes|imagePath|_via_img_metadata|shape_attributes|annotations|images|regions)"'
@@ -56,6 +58,8 @@ class Shape:
         at: column and row of the first pixel of ``mask``.
         z_order: shapes with a higher one are drawn later.
         annotator: who drew it, or "".
+        runs: the mask of the whole picture as run lengths, or "".
+        relative: whether their starts are distances.
     """
 
     name: str
@@ -64,6 +68,8 @@ class Shape:
     at: tuple[int, int] = (0, 0)
     z_order: int = 0
     annotator: str = ""
+    runs: str = ""
+    relative: bool = False
 
 
 @dataclass(frozen=True)
@@ -86,7 +92,7 @@ class Outlines:
     """The content of an annotation file.
 
     Args:
-        kind: "COCO", "labelme", "VIA", "CVAT" or "Aperio".
+        kind: "COCO", "labelme", "VIA", "CVAT", "Aperio" or ``RUN_LENGTHS``.
         pictures: one for each picture that the file lists.
         names: all structures, sorted.
     """
@@ -99,7 +105,7 @@ class Outlines:
 def may_hold(path: Path) -> bool:
     """Whether a file may hold outlines, from its ending and its beginning."""
     if not path.name.lower().endswith(ENDINGS):
-        return False
+        return run_lengths.may_hold(path)
     try:
         with path.open("rb") as file:
             return bool(_MARKS.search(file.read(SNIFFED_BYTES).decode("utf-8", "replace")))
@@ -123,6 +129,8 @@ def _load(path: str, _time: int, _size: int) -> Outlines:
     try:
         if path.lower().endswith(".xml"):
             return _of_xml(Path(path))
+        if path.lower().endswith(".csv"):
+            return _of_runs_table(path)
         data = read_json(path, error=FormatError)
         if isinstance(data, dict) and isinstance(data.get("shapes"), list):
             return _labelme(Path(path), data)
@@ -137,13 +145,19 @@ def _load(path: str, _time: int, _size: int) -> Outlines:
     raise FormatError("holds no outlines of COCO, labelme, VIA, CVAT or Aperio", path=path)
 
 
-def read(path: str | Path, item: str = "", size: tuple[int, int] | None = None) -> Volume:
+def read(
+    path: str | Path,
+    item: str = "",
+    size: tuple[int, int] | None = None,
+    numbering: run_lengths.Numbering = "columns",
+) -> Volume:
     """The label map (I, J, 1) of one picture; unit "a.u.", spacing 1 mm.
 
     Args:
         path: the annotation file.
         item: name of the picture as the file states it; "" if it has only one.
         size: columns and rows of the picture itself, if known.
+        numbering: of the pixels of run lengths.
 
     Raises:
         FormatError: as ``load``; no such picture, or several and none is named.
@@ -171,7 +185,11 @@ def read(path: str | Path, item: str = "", size: tuple[int, int] | None = None) 
             f"{', '.join(drawn_by)} each drew in {picture.name}; keep the outlines of one",
             path=path,
         )
-    array = draw(picture.shapes, shape, {n: v for v, n in enumerate(outlines.names, start=1)})
+    try:
+        shapes = [with_mask(one, shape, numbering) for one in picture.shapes]
+    except ValueError as error:
+        raise FormatError(f"damaged outlines of {picture.name} ({error})", path=path) from error
+    array = draw(shapes, shape, {n: v for v, n in enumerate(outlines.names, start=1)})
     names = dict(enumerate(outlines.names, start=1))
     meta = {
         "modality": "",
@@ -184,6 +202,21 @@ def read(path: str | Path, item: str = "", size: tuple[int, int] | None = None) 
 
 
 # ---- drawing ----
+
+
+def with_mask(shape: Shape, size: tuple[int, int], numbering: run_lengths.Numbering) -> Shape:
+    """The shape with its run lengths, if any, as a mask.
+
+    Raises:
+        ValueError: a run is outside the picture.
+    """
+    if not shape.runs:
+        return shape
+    mask = run_lengths.mask_of(shape.runs, size, numbering, shape.relative)
+    # Only the part that has the shape is kept: a picture may have hundreds.
+    down, across = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    part = mask[down[0] : down[-1] + 1, across[0] : across[-1] + 1]
+    return replace(shape, mask=part, at=(int(across[0]), int(down[0])), runs="")
 
 
 def draw(
@@ -308,6 +341,24 @@ def _points(numbers: Sequence[Any]) -> Points:
 def _size(one: Mapping[str, Any]) -> tuple[int, int] | None:
     width, height = one.get("width"), one.get("height")
     return (int(width), int(height)) if width and height else None
+
+
+# ---- run lengths ----
+
+
+def _of_runs_table(path: str) -> Outlines:
+    rows, relative = run_lengths.load(path)
+    pictures: dict[str, Picture] = {}
+    for one in rows:
+        known = pictures.setdefault(one.picture, Picture(one.picture, one.size, ()))
+        if one.text:
+            name = one.structure or UNNAMED
+            shape = Shape(name, runs=one.text, relative=relative)
+            pictures[one.picture] = replace(known, shapes=(*known.shapes, shape))
+    names = {shape.name for picture in pictures.values() for shape in picture.shapes}
+    if not names:
+        raise FormatError("has no outlines, only empty masks")
+    return Outlines(RUN_LENGTHS, tuple(pictures.values()), tuple(sorted(names)))
 
 
 # ---- labelme ----

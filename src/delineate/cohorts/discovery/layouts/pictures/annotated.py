@@ -1,4 +1,6 @@
-"""Pictures with the outlines of an annotation program: COCO, labelme, VIA, CVAT and Aperio."""
+"""Pictures with the outlines of an annotation program (COCO, labelme, VIA, CVAT and Aperio), or
+with a table of run lengths.
+"""
 
 from __future__ import annotations
 
@@ -15,20 +17,27 @@ from .....extend.findings import Draft
 from .....extend.registering import layout
 from .....formats import outlines
 from .....formats.files import stem
-from .....formats.outlines import Outlines, Picture
+from .....formats.outlines import RUN_LENGTHS, Outlines, Picture
+from .....formats.run_lengths import Numbering
 from ...splits import split_in, with_free_training
 from ...tree import Tree, case_ids, is_raster, source
+from .numbering import numbering_in
 
-DEEPEST = 3  # folders below the root
+DEEPEST = 5  # folders below the root
 MOST_FOLDERS = 2000
 _MASKS = re.compile(r"(?i)(label|mask|ground_?truth|gt|seg|segmentation)s?(_?png)?$")
 
 _FRAME = re.compile(r"frame_\d+")
+# Size and spacing at the end of a name, which a table leaves out.
+_SIZE = re.compile(r"(_\d+){2}(_\d+(\.\d+)?){0,2}$")
 
 
-@layout("annotated", definition="pictures and annotations.json, ID.json or .xml", tier="challenge")
+@layout(
+    "annotated", definition="pictures and annotations.json, ID.json, .xml or .csv", tier="challenge"
+)
 def annotated(tree: Tree, root: Path) -> Draft | None:
-    """Pictures with COCO, labelme, VIA, CVAT or Aperio outlines in one file, or in one for each.
+    """Pictures with COCO, labelme, VIA, CVAT or Aperio outlines in one file, or in one for each;
+    or pictures and DICOM files with a table of run lengths.
 
     A picture is found by its path below the annotation file or the root, else by its name. A
     picture that an annotation file lists without outlines is all background; a picture that none
@@ -37,16 +46,25 @@ def annotated(tree: Tree, root: Path) -> Draft | None:
     folders = _folders(tree, root)
     pictures = [p for folder in folders for p in tree.images(folder) if is_raster(p)]
     # Masks as pictures are another layout.
-    if not pictures or any(_MASKS.match(path.parent.name) for path in pictures):
+    if any(_MASKS.match(path.parent.name) for path in pictures):
         return None
     files = [p for f in folders for p in tree.files(f) if outlines.may_hold(p)]
+    if any(path.suffix.lower() == ".csv" for path in files):
+        pictures += [path for folder in folders for path in tree.dicom_files(folder)]
+    if not pictures:
+        return None
     draft = Draft("annotated", [], modality="photo")
     loaded = {path: one for path in files if (one := _loaded(path, draft))}
     if not loaded:
         return None
     entries = _without_repeated(loaded)
     found = _pictures_of(entries, pictures, root)
-    _add_cases(draft, root, entries, found)
+    numbered = {
+        path: numbering_in(path, entries, found, draft)
+        for path, one in loaded.items()
+        if one.kind == RUN_LENGTHS
+    }
+    _add_cases(draft, root, entries, found, numbered)
     if not draft.cases:
         return None
     used = {os.path.abspath(path) for path in found.values()}
@@ -121,12 +139,14 @@ def _pictures_of(
         # Frames of a video and some programs are named without an ending.
         for name in {path.name.lower(), stem(path).lower()}:
             by_name[name].append(path)
+    composed = _composed(pictures)
     found = {}
     for number, (file, picture) in enumerate(entries):
         name = picture.name.replace("\\", "/")
         places = [file.parent, file.parent.parent / "images", root, root / "images"]
         exact = [p for place in places if (p := known.get(os.path.abspath(place / name)))]
-        options = by_name.get(name.rsplit("/", 1)[-1].lower(), [])
+        last = name.rsplit("/", 1)[-1].lower()
+        options = by_name.get(last) or composed.get(last, [])
         # Of equal names, the one in the folder of the same split.
         split = split_in(file.stem) or split_in(file.parent.name)
         same = [p for p in options if split and split_in(p.parent.name) == split]
@@ -137,11 +157,24 @@ def _pictures_of(
     return found
 
 
+def _composed(pictures: Sequence[Path]) -> dict[str, list[Path]]:
+    """Names made of a folder and of the picture's name, also without size and spacing:
+    ``case1_day2/scans/slice_0001_266_266_1.50_1.50.png`` is case1_day2_slice_0001.
+    """
+    names: dict[str, list[Path]] = defaultdict(list)
+    for path in pictures:
+        for name in {stem(path), _SIZE.sub("", stem(path))}:
+            for folder in path.parts[-1 - DEEPEST : -1]:
+                names[f"{folder}_{name}".lower()].append(path)
+    return names
+
+
 def _add_cases(
     draft: Draft,
     root: Path,
     entries: Sequence[tuple[Path, Picture]],
     found: Mapping[int, Path],
+    numbered: Mapping[Path, Numbering],
 ) -> None:
     splits = {
         number: split_in(entries[number][0].stem)
@@ -149,7 +182,10 @@ def _add_cases(
         for number, path in found.items()
     }
     ids = case_ids(
-        [stem(path) for path in found.values()],
+        [
+            stem(entries[number][1].name if entries[number][0] in numbered else path)
+            for number, path in found.items()
+        ],
         [_video_of(*entries[n]) or splits[n] or path.parent.name for n, path in found.items()],
     )
     repeated = Counter(ids)
@@ -158,7 +194,7 @@ def _add_cases(
         if repeated[case] > 1:
             draft.problem(case, "unpaired", f"{path} has the name of another picture")
             continue
-        label = source(file, like=path, item=picture.name)
+        label = source(file, like=path, item=picture.name, axes=numbered.get(file, ""))
         # The frames of a video show one patient.
         patient = _video_of(file, picture)
         draft.cases.append(Case(case, patient, (source(path),), (label,), splits[number]))
