@@ -13,6 +13,7 @@ SPLITS: dict[str, Split] = {
     "train": "train",
     "training": "train",
     "tr": "train",
+    "trainval": "train",
     "val": "val",
     "valid": "val",
     "validation": "val",

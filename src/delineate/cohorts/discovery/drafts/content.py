@@ -6,6 +6,7 @@ most neighbours differ. Names are not looked at.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -27,6 +28,8 @@ IMAGE_VALUES = 8  # with more values and fewer equal neighbours than FLAT a file
 NEAR_ENDS, SMOOTHED = 16, 0.9  # a mask saved as JPEG: most values are near 0 and 255
 FRACTIONS = 0.01  # share of values that are not whole in an image
 SLICES = 8  # slices that are examined of a volume
+COMPARED = 5  # cases in which two masks are compared
+APART, INSIDE = 0.02, 0.95  # shares of the smaller mask that the larger one covers
 
 
 @dataclass(frozen=True)
@@ -46,6 +49,33 @@ class Content:
     values: int = 0
     channels: int = 1
     problem: str = ""
+
+
+@dataclass(frozen=True)
+class Overlap:
+    """How two masks of the same images overlap, in a few cases that have both.
+
+    Args:
+        first, second: their mean sizes.
+        covered: share of the smaller one that the other covers; 1 if no case has both.
+        are_equal: whether both are the same in all these cases.
+    """
+
+    first: float
+    second: float
+    covered: float
+    are_equal: bool = False
+
+    @property
+    def is_nested(self) -> bool:
+        """Whether one is inside the other and clearly smaller."""
+        small, large = sorted((self.first, self.second))
+        return self.covered >= INSIDE and small < (1 - APART) * large
+
+    @property
+    def is_unclear(self) -> bool:
+        """Whether they overlap, but neither is inside the other."""
+        return self.covered > APART and not self.is_nested
 
 
 def content_of(path: Path) -> Content:
@@ -74,6 +104,23 @@ def foreground(path: Path) -> NDArray[np.bool_] | None:
         return None
     # Smoothed edges of a JPEG are no foreground.
     return np.asarray(array > array.max() / 2 if len(np.unique(array)) > MASK_VALUES else array > 0)
+
+
+def overlap_of(pairs: Iterable[tuple[Path, Path]]) -> Overlap:
+    """The overlap of pairs of masks; those that are empty or cannot be read are left out."""
+    rows: list[tuple[int, int, int]] = []
+    for one, other in pairs:
+        if len(rows) == COMPARED:
+            break
+        mine, theirs = foreground(one), foreground(other)
+        if mine is not None and theirs is not None and mine.shape == theirs.shape:
+            counts = int(mine.sum()), int(theirs.sum()), int((mine & theirs).sum())
+            rows += [counts] if counts[0] and counts[1] else []
+    if not rows:
+        return Overlap(0, 0, 1)
+    first, second, both = (float(sum(numbers)) for numbers in zip(*rows, strict=True))
+    covered = both / max(1.0, min(first, second))
+    return Overlap(first / len(rows), second / len(rows), covered, first == second == both)
 
 
 def intensities(path: Path) -> NDArray[np.float64] | None:

@@ -17,15 +17,14 @@ from numpy.typing import NDArray
 from ....core.errors import LayoutError
 from ....core.labels import side_of
 from ....core.terms import is_known_channel, names_structure
-from .content import foreground, intensities
+from .content import APART, COMPARED, foreground, intensities, overlap_of
 from .paths import Role
 from .patterns import Template, template_of
 
 PAIRED = 0.5  # share of the smaller role that must have a partner
-COMPARED = 5  # cases in which two roles of masks are compared
+MOST_STRUCTURES = 16  # more values with the same foreground are instances
 ALIKE = 0.2  # by how much images of one case must be more correlated than those of two
 LARGE, EQUAL = 0.3, 0.9  # share of the picture and of each other, of masks of the field of view
-APART, INSIDE = 0.02, 0.95  # shares of the smaller mask that the larger one covers
 # Words of pictures made from others, of masks that are no outlines of structures, and of observers.
 _PREVIEW = re.compile(
     r"(?i)(?<![a-z])(overlays?|previews?|thumb(nail)?s?|super ?pixels?|heat ?maps?|montages?"
@@ -43,6 +42,11 @@ _OBSERVER = re.compile(
 _GENERIC = re.compile(
     r"(?i)(masks?|seg(mentation)?s?|labels?|gt|ground ?truth|truth|annotations?)$"
 )
+
+
+def is_other_mask(words: str) -> bool:
+    """Whether the words of a path are those of a field of view, a prediction or a preview."""
+    return any(one.search(words) for one in (_PREVIEW, _FIELD, _PREDICTED))
 
 
 @dataclass(frozen=True)
@@ -107,7 +111,7 @@ def choose(roles: Sequence[Role]) -> Chosen:
     for role in (*images, *masks):
         if not any(role is one.role for one in (*image_templates, *mask_templates)):
             left[_shown(role)] = f"{len(role)} {role.kind}s without a partner"
-    labels = _labels(_without_other_masks(mask_templates, left))
+    labels = _labels(_without_other_masks(mask_templates, left), left)
     channels = _channels(image_templates)
     _add_unlabelled(channels, images, left)
     used = {id(one.role) for ones in labels.values() for one in ones}
@@ -354,13 +358,13 @@ def _masks(template: Template) -> list[NDArray[np.bool_]]:
     return [mask for mask in found if mask is not None]
 
 
-def _labels(templates: Sequence[Template]) -> dict[str, list[Template]]:
+def _labels(templates: Sequence[Template], left: dict[str, str]) -> dict[str, list[Template]]:
     """The roles of the masks by structure.
 
     Raises:
         LayoutError: several roles could each be the label.
     """
-    groups = _grouped(templates, "masks")
+    groups = _without_repeated(_grouped(templates, "masks"), left)
     if len(groups) == 1 and "part" not in groups[0][0].named[0]:
         return {"": groups[0]}
     _refuse_several_values(groups)
@@ -370,14 +374,13 @@ def _labels(templates: Sequence[Template]) -> dict[str, list[Template]]:
     sizes = [0.0] * len(groups)
     united = True
     for (m, one), (n, other) in combinations(enumerate(groups), 2):
-        small, large, covered = _overlap(one[0], other[0])
-        sizes[m], sizes[n] = sizes[m] + small, sizes[n] + large
-        is_nested = covered >= INSIDE and min(small, large) < (1 - APART) * max(small, large)
-        if covered > APART and not _are_structures(names[m], names[n], is_nested):
+        overlap = overlap_of(_common(one[0], other[0]))
+        sizes[m], sizes[n] = sizes[m] + overlap.first, sizes[n] + overlap.second
+        if overlap.covered > APART and not _are_structures(names[m], names[n], overlap.is_nested):
             raise LayoutError(
                 f"{one[0].pattern} and {other[0].pattern} hold masks of the same images that "
-                f"overlap ({covered:.0%} of the smaller one): they may be two observers or two "
-                "versions; name one of them in a description"
+                f"overlap ({overlap.covered:.0%} of the smaller one): they may be two observers or "
+                "two versions; name one of them in a description"
             )
         united = united and _numbered(one[0].role) == _numbered(other[0].role)
     if united:
@@ -387,11 +390,63 @@ def _labels(templates: Sequence[Template]) -> dict[str, list[Template]]:
     return {names[n]: groups[n] for n in order}
 
 
+def _without_repeated(
+    groups: Sequence[list[Template]], left: dict[str, str]
+) -> list[list[Template]]:
+    """The groups without those that repeat another one: the same foreground, of which many values
+    are instances and few are structures; or the parts of a mask with all structures.
+    """
+    kept = list(groups)
+    for one, other in combinations(groups, 2):
+        if one not in kept or other not in kept:
+            continue
+        if overlap_of(_common(one[0], other[0])).are_equal:
+            rest = max((one, other), key=_rank)
+            kept.remove(rest)
+            left[rest[0].pattern] = f"{len(rest[0].role)} masks with the extent of the others"
+    for whole in kept:
+        parts = [group for group in kept if group is not whole]
+        if parts and _values(whole) > max(2, *map(_values, parts)) and _is_union(whole[0], parts):
+            for part in parts:
+                words = f"{len(part[0].role)} masks of a part of {whole[0].pattern}"
+                left[part[0].pattern] = words
+            return [whole]
+    return kept
+
+
+def _rank(group: Sequence[Template]) -> tuple[bool, int]:
+    values = _values(group)
+    return values > MOST_STRUCTURES, -values
+
+
+def _values(group: Sequence[Template]) -> int:
+    return max((e.content.values for e in group[0].role.entries if e.content), default=0)
+
+
+def _is_union(whole: Template, parts: Sequence[Sequence[Template]]) -> bool:
+    """Whether the masks of ``parts`` together are those of ``whole``, in a few cases."""
+    of_case: dict[Path, list[Path]] = {}
+    for part in parts:
+        for one, other in _common(whole, part[0]):
+            of_case.setdefault(one, []).append(other)
+    complete = {one: others for one, others in of_case.items() if len(others) == len(parts)}
+    for one, others in list(complete.items())[:COMPARED]:
+        masks = [mask for path in others if (mask := foreground(path)) is not None]
+        all_ = foreground(one)
+        shapes = {mask.shape for mask in masks}
+        if (
+            all_ is None
+            or shapes != {all_.shape}
+            or not np.array_equal(all_, np.any(masks, axis=0))
+        ):
+            return False
+    return bool(complete)
+
+
 def _refuse_several_values(groups: Sequence[Sequence[Template]]) -> None:
     """Raise if masks that are united, or of one structure each, have several values."""
     for group in groups:
-        values = max((e.content.values for e in group[0].role.entries if e.content), default=0)
-        if values > 2:
+        if (values := _values(group)) > 2:
             raise LayoutError(
                 f"{group[0].pattern} has {values} values and there are masks of the same images "
                 "in other files; name one of them in a description"
@@ -412,28 +467,6 @@ def _are_structures(one: str, other: str, is_nested: bool) -> bool:
 
 def _numbered(role: Role) -> str:
     return re.sub(r"[\d\s]+", "", role.words.casefold())
-
-
-def _overlap(one: Template, other: Template) -> tuple[float, float, float]:
-    """Mean sizes of both masks, and the share of the smaller one that the other covers, in a few
-    cases that both have.
-    """
-    rows: list[tuple[int, int, int]] = []
-    for mine, theirs in _common(one, other):
-        if len(rows) < COMPARED and (row := _counts(foreground(mine), foreground(theirs))):
-            rows.append(row)
-    if not rows:
-        return 0, 0, 1
-    first, second, both = (float(sum(numbers)) for numbers in zip(*rows, strict=True))
-    return first / len(rows), second / len(rows), both / max(1.0, min(first, second))
-
-
-def _counts(
-    one: NDArray[np.bool_] | None, other: NDArray[np.bool_] | None
-) -> tuple[int, int, int] | None:
-    if one is None or other is None or one.shape != other.shape or not (one.any() and other.any()):
-        return None
-    return int(one.sum()), int(other.sum()), int((one & other).sum())
 
 
 def _add_unlabelled(

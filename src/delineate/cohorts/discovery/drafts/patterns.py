@@ -139,13 +139,14 @@ def _names_of_repeated(
 
 
 def _is_group(role: Role, place: Place, texts: Mapping[Place, Sequence[str]]) -> bool:
-    """Whether a folder holds several patients: its name says so, or there are few such folders
-    without a number in their names.
+    """Whether a folder holds several patients: its name says so, or there are few such folders,
+    most without a number in their names.
     """
     part = place[0]
     name = "".join(piece.text for piece in role.pieces[0][part])
     values = set(texts[place])
-    has_number = any(letter.isdigit() for value in values for letter in value)
+    numbered = [value for value in values if any(letter.isdigit() for letter in value)]
+    has_number = 2 * len(numbered) > len(values)
     few = len(values) <= min(FEW_GROUPS, len(role) / 2)
     return bool(_GROUP.search(name)) or (few and not has_number)
 

@@ -22,6 +22,8 @@ from ....extend.registers import LAYOUTS, running
 from ....formats import arrays, files
 from ..channel_count import with_channels
 from ..completion import complete
+from ..drafts.pairing import is_other_mask
+from ..drafts.paths import entries_below
 from ..patients import by_pattern
 from ..structures import StructureSelection, all_ignored
 from ..tree import Tree, has_image_ending, source
@@ -123,7 +125,7 @@ def _draft(root: Path, layout: str | None, description: str | Path | None, truth
         return with_channels(described.apply(described.load(description), root))
     if root.is_file() and truth and not files.is_folder(root):
         files.read_grid(source(root))  # a single file that is no scan is no cohort
-    return _draft_of_file(root) if root.is_file() else _draft_of_folder(root, layout)
+    return _draft_of_file(root) if root.is_file() else _draft_of_folder(root, layout, truth)
 
 
 def _choose_modality(draft: Draft, wanted: str | None, root: Path) -> None:
@@ -150,12 +152,14 @@ def _draft_of_file(path: Path) -> Draft:
     return with_channels(Draft("file", [Case(files.stem(path), "", (source(path),))]))
 
 
-def _draft_of_folder(root: Path, layout: str | None) -> Draft:
+def _draft_of_folder(root: Path, layout: str | None, truth: bool) -> Draft:
     """The cases of a folder; entries that are not regular files are reported as skipped, and as a
     failure if they are named like an image.
     """
     tree = Tree()
     draft = with_channels(_recognise(tree, root, layout))
+    if truth and not layout:
+        _refuse_lost_masks(draft, root)
     for path, kind in tree.skipped.items():
         message = f"{path} is {kind} and was skipped; only regular files are opened"
         if has_image_ending(path):
@@ -168,6 +172,22 @@ def _draft_of_folder(root: Path, layout: str | None) -> Draft:
             message = f"{path} is a folder, but its name ends like an image file"
             draft.problem(files.stem(path), "skipped", message, path=path)
     return draft
+
+
+def _refuse_lost_masks(draft: Draft, root: Path) -> None:
+    """Raise if no case of a layout of images and masks has a mask, although some files are masks by
+    their content: the layout fits only a part of the folder, or a mask would be an image.
+    """
+    if any(case.label for case in draft.cases) or LAYOUTS[draft.layout].tier == TIERS[-2]:
+        return
+    masks = [one for one in entries_below(root) if one.kind == "mask"]
+    if masks := [one for one in masks if not is_other_mask(" ".join(one.parts))]:
+        raise LayoutError(
+            f"the layout {draft.layout} fits, but no case has a mask, although {len(masks)} of the "
+            f"files that were read look like masks (such as {masks[0].path.relative_to(root)}); "
+            f"`delineate check {root} --draft FILE` writes a description",
+            path=root,
+        )
 
 
 # ---- recognising the layout ----

@@ -116,15 +116,15 @@ def _meanings(siblings: Sequence[Sibling]) -> list[Literal["group", "patient", "
 def meaning_of(names: set[str]) -> Literal["group", "patient", "nothing"]:
     """What sibling folders are: groups, patients, or nothing apart from splits.
 
-    Names with a word for a group ("site 2") and names without digits (HGG, benign) are groups;
-    many names, and names with numbers, are patients.
+    Names with a word for a group ("site 2") and names without digits (HGG, benign, COVID-19 and
+    normal) are groups; many names, and names most of which have numbers, are patients.
     """
     names = names - {""}
     if len(names) < 2:
         return "nothing"
     if all(_GROUP_WORDS.search(name) for name in names):
         return "group"
-    has_numbers = any(re.search(r"\d", name) for name in names)
+    has_numbers = 2 * sum(bool(re.search(r"\d", name)) for name in names) > len(names)
     return "patient" if has_numbers or len(names) > MOST_GROUPS else "group"
 
 

@@ -14,8 +14,10 @@ from ...masks.tables import set_names_of_tables
 from ...splits import with_free_training
 from ...tree import Tree, case_ids, is_raster, match_names, source
 from ..modalities import modality_of
+from ..structure_masks import set_masks
 from .entries import Entries, image_entries, label_entries
 from .roles import MANUAL, SideFolder, sides_of
+from .several import several_masks
 
 
 @dataclass(frozen=True)
@@ -107,6 +109,8 @@ def _paired(tree: Tree, draft: Draft, half: SideFolder, partner: SideFolder | No
     labels = label_entries(tree, partner.folder) if partner else {}
     images = image_entries(tree, half.folder, labels)
     # Pair by name. If nothing matches, one error reports it for the whole folder.
+    if partner and (several := several_masks(tree, partner.folder, images.files)):
+        return _with_several(draft, half, images, *several)
     match = match_names(list(images.files), list(labels))
     if len(images.files) == len(labels) == 1:
         match = dict(zip(images.files, labels, strict=True))
@@ -133,6 +137,26 @@ def _paired(tree: Tree, draft: Draft, half: SideFolder, partner: SideFolder | No
         truth = _truth(tree, label, paths[0])
         rows.append(_Row(name, half, tuple(source(p) for p in paths), truth))
     _report_unmatched(draft, half.folder, labels, set(match.values()))
+    return rows
+
+
+def _with_several(
+    draft: Draft,
+    half: SideFolder,
+    images: Entries,
+    masks: Mapping[str, tuple[Source, ...]],
+    structures: Sequence[str],
+) -> list[_Row]:
+    """The cases of a folder of images that have a mask of each structure."""
+    _set_channels(draft, images)
+    known = [name for name, _ in draft.mapping.files]  # of another side of the split
+    set_masks(draft, list(dict.fromkeys([*known, *structures])))
+    rows = []
+    for name, paths in images.files.items():
+        if name not in masks and half.split != "test":
+            words = f"no label belongs to {paths[0].name}"
+            draft.problem(name, "unpaired", words, "warning")
+        rows.append(_Row(name, half, tuple(map(source, paths)), masks.get(name, ())))
     return rows
 
 

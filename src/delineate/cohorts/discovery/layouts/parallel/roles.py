@@ -32,7 +32,7 @@ _ROLE = re.compile(
 )
 # Among other words, only these mark a folder of images.
 _IMAGE_WORD = re.compile(r"(?i)(?:images?|imgs?|data|scans?|volumes?)$")
-_LABEL_WORD = re.compile(rf"(?i)(?:{_LABELS})$")
+LABEL_WORD = re.compile(rf"(?i)(?:{_LABELS})$")
 # The form of the files, such as "8bit": these are copies if there is a folder without it.
 _FORM = re.compile(r"(?i)[_-]?(?:(\d+)[_-]?bits?|png|jpe?g|tiff?|dicom|dcm|nii|nifti)(?=[_-]|$)")
 VIEWS = ("axial", "coronal", "sagittal", "transverse", "transversal")
@@ -105,14 +105,14 @@ def _plain_role(folder: Path) -> SideFolder | None:
 
 def _role_among_words(folder: Path) -> SideFolder | None:
     words = words_of(folder.name)
-    label, image = (any(map(one.match, words)) for one in (_LABEL_WORD, _IMAGE_WORD))
+    label, image = (any(map(one.match, words)) for one in (LABEL_WORD, _IMAGE_WORD))
     if not label and not image:
         return None
     split = split_in(folder.name)
     rest = [
         word
         for word in words
-        if not (_LABEL_WORD.match(word) or _IMAGE_WORD.match(word) or (split and word in SPLITS))
+        if not (LABEL_WORD.match(word) or _IMAGE_WORD.match(word) or (split and word in SPLITS))
     ]
     return SideFolder(folder, label, split, "_".join(rest), is_guess=True)
 
