@@ -36,7 +36,7 @@ CHANNELS = "C"
 VOXELS, AFFINE, LABELS = "voxels", "affine", "labels"  # arrays of an archive with its geometry
 # Letter -> axis in RAS+ and direction.
 _DIRECTIONS = {"R": (0, 1), "L": (0, -1), "A": (1, 1), "P": (1, -1), "S": (2, 1), "I": (2, -1)}
-_ENTRY = re.compile(r"(.*)\[(\d+)\]")
+_ENTRY = re.compile(r"(.*)\[(\d*)\]")
 _UNSTATED = (
     "an array stores no spacing and no axes; state both in a description, such as spacing_mm: "
     "[2.5, 0.8, 0.8] and axes: SPL for an array (z, y, x) made by SimpleITK"
@@ -62,7 +62,7 @@ def read(path: Path, kind: str, item: str, axes: str, spacing_mm: Sequence[float
         path: the file.
         kind: one of ``KINDS``.
         item: name of the array in an archive or HDF5 file; "" if it has only one; NAME[INDEX] for
-            one case of many.
+            one case of many, NAME[] for all of an array. These two need no spacing.
         axes: see the module; in any case of letters.
         spacing_mm: along the axes of the array, without that of channels.
 
@@ -80,7 +80,10 @@ def read(path: Path, kind: str, item: str, axes: str, spacing_mm: Sequence[float
     if not axes or not (spacing_mm or entry):
         raise GeometryError(_UNSTATED, path=path)
     with told(path):
-        array = _entry(path, kind, entry[1], int(entry[2])) if entry else load(path, kind, item)
+        if entry and entry[2]:
+            array = _entry(path, kind, entry[1], int(entry[2]))
+        else:
+            array = load(path, kind, entry[1] if entry else item)
     if array.dtype.kind not in "biuf":
         raise FormatError(f"the array has {array.dtype}, but numbers are needed", path=path)
     letters = axes.upper()
@@ -145,11 +148,14 @@ def _kept(path: Path, kind: str, item: str, changed_ns: int, size: int) -> NDArr
 
 
 def names_in(path: Path, kind: str) -> list[str]:
-    """The names of the arrays in an archive; [""] for a file with one array.
+    """The names of the arrays in an archive or HDF5 file; [""] for a file with one array.
 
     Raises:
-        FormatError: damaged.
+        FormatError: damaged. UsageError: h5py is not installed.
     """
+    if kind == "HDF5":
+        nbytes = expected_bytes(path.stat().st_size)
+        return list(apart.call("arrays:sent_hdf5_names", str(path), nbytes=nbytes)[0]["names"])
     if kind != "NumPy archive":
         return [""]
     with told(path), np.load(path, allow_pickle=False) as loaded:
@@ -232,6 +238,21 @@ def load(path: Path, kind: str, item: str) -> NDArray[Any]:
         raise FormatError(f"cannot be read as an array of numbers ({words})", path=path) from error
 
 
+def sent_hdf5_names(name: str) -> apart.Found:
+    """The names of the arrays in an HDF5 file, for ``apart.call``."""
+    require_extra("hdf5", "reading HDF5")
+    import h5py
+
+    with told(Path(name)), h5py.File(name, "r") as file:
+        return {"names": _hdf5_names(file)}, []
+
+
+def _hdf5_names(file: Any) -> list[str]:
+    names: list[str] = []
+    file.visititems(lambda name, one: names.append(name) if hasattr(one, "shape") else None)
+    return names
+
+
 def sent_hdf5(name: str, item: str, limit: int | None) -> apart.Found:
     """The array of an HDF5 file, for ``apart.call``."""
     require_extra("hdf5", "reading HDF5")
@@ -239,9 +260,7 @@ def sent_hdf5(name: str, item: str, limit: int | None) -> apart.Found:
 
     path = Path(name)
     with told(path), reading_at_most(limit), h5py.File(path, "r") as file:
-        names: list[str] = []
-        file.visititems(lambda name, one: names.append(name) if hasattr(one, "shape") else None)
-        found = file[_only(names, item, path)]
+        found = file[_only(_hdf5_names(file), item, path)]
         # Text is not even read: where its length varies, damage is worst.
         if found.dtype.kind not in "biuf":
             raise FormatError(f"the array has {found.dtype}, but numbers are needed")

@@ -1,5 +1,6 @@
 """Arrays that hold many cases along their first axis: ``imgs_train.npy`` with
-``imgs_mask_train.npy``, ``images.npy`` with ``labels.npy``, or both in one .npz file.
+``imgs_mask_train.npy``, ``images.npy`` with ``labels.npy``, or both in one .npz file. And files of
+one case each with the arrays of its image and its mask (.npz, HDF5).
 
 Such arrays state neither spacing nor axes nor patients. Slices are read as pictures, volumes in the
 order of their axes, and both are warnings. Neighbouring slices are probably of one patient, so that
@@ -30,6 +31,8 @@ _IMAGE = re.compile(r"(?:images?|imgs?|x|data|volumes?|scans?|inputs?|slices?)$"
 # Arrays about the cases, such as imgs_id_train.npy.
 _OTHER = re.compile(r"(?:ids?|names?|weights?|index|indices|patients?|pred|preds|predictions?)$")
 MOST_BLOCKS, SLICES_PER_BLOCK = 10, 8
+_ARCHIVES = (".npz", ".h5", ".hdf5")
+FEWEST_FILES = 2  # of one case each
 PIXEL_STEP = 7  # pixels of a slice that are compared
 # Axes of a picture: rows from front to back, columns from right to left; of a volume (x, y, z).
 SLICE_AXES, VOLUME_AXES = "PL", "RAS"
@@ -59,12 +62,17 @@ class _Stack:
 @layout("array-stacks", definition="images.npy, labels.npy", tier="pairs")
 def array_stacks(tree: Tree, root: Path) -> Draft | None:
     """``imgs_train.npy`` with ``imgs_mask_train.npy``; ``images.npy`` with ``labels.npy``, in one
-    folder or in folders train, val and test; .npz files with such names inside.
+    folder, in folders train, val and test, or in folders for images and for labels; .npz files with
+    such names inside.
     """
     stacks = [*_stacks_in(tree, root, None)]
     for folder in tree.folders(root):
         if folder.name.lower() in SPLITS:
             stacks += _stacks_in(tree, folder, SPLITS[folder.name.lower()])
+        elif _role_of(folder.name):
+            # Archives may add a folder.
+            for place in (folder, *tree.folders(folder)):
+                stacks += _stacks_in(tree, place, split_in(folder.name))
     images, labels = ({s.split: s for s in stacks if s.is_label is side} for side in (False, True))
     # Two arrays of one split may be anything.
     if len(images) + len(labels) < len(stacks):
@@ -78,36 +86,108 @@ def array_stacks(tree: Tree, root: Path) -> Draft | None:
     for split in sorted(images, key=lambda split: split == "test"):
         _add_cases(draft, images[split], labels.get(split), axes)
     draft.cases = with_free_training(draft.cases)
-    draft.channels = _channels(next(iter(images.values())), axes[0])
+    draft.channels = _channels(next(iter(images.values())).shape[1:], axes[0])
     _warn(draft, axes[0])
     return draft if draft.cases else None
+
+
+@layout("array-files", definition="ID.npz or ID.h5 with image and label", tier="pairs")
+def array_files(tree: Tree, root: Path) -> Draft | None:
+    """Files of one case each, ``case0005_slice000.npz`` or ``patient001_frame01.h5``, with an array
+    of the image and one of the mask; or one such file in each folder.
+    """
+    files = {_case_of(path): path for path in tree.files(root) if _is_archive(path)}
+    for folder in tree.folders(root) if not files else ():
+        inner = [path for path in tree.files(folder) if _is_archive(path)]
+        files |= {folder.name: inner[0]} if len(inner) == 1 else {}
+    paths = list(files.values())
+    if len(paths) < FEWEST_FILES:
+        return None
+    # All files have the form of the first, the middle and the last.
+    forms = {_form(path) for path in (paths[0], paths[len(paths) // 2], paths[-1])}
+    form = forms.pop()
+    if form is None or forms:
+        return None
+    (image, label), axes, channels = form
+    draft = Draft("array-files", [])
+    for case, path in files.items():
+        one, other = (
+            source(path, item=f"{name}[]", axes=letters)
+            for name, letters in zip((image, label), axes, strict=True)
+        )
+        draft.cases.append(Case(case, "", (one,), (other,)))
+    draft.channels = channels
+    if len(axes[0].replace(arrays.CHANNELS, "")) == 3:
+        _warn(draft, axes[0])
+    return draft
+
+
+_Form = tuple[tuple[str, str], tuple[str, str], tuple[str, ...]]
+
+
+def _form(path: Path) -> _Form | None:
+    """The names of the arrays of image and label, their axes, and the channels; None if the file
+    has no such arrays, or several.
+    """
+    stacks = list(_stacks_of(path, None))
+    images, labels = ([s for s in stacks if s.is_label is side] for side in (False, True))
+    if len(images) != 1 or len(labels) != 1:
+        return None
+    axes = _axes_of(images[0].shape, labels[0].shape)
+    if axes is None:
+        return None
+    names = images[0].item, labels[0].item
+    return names, axes, _channels(images[0].shape, axes[0])
+
+
+def _is_archive(path: Path) -> bool:
+    return path.name.lower().endswith(_ARCHIVES)
+
+
+def _case_of(path: Path) -> str:
+    """The name without endings ("case0001.npy.h5" has two)."""
+    return re.sub(r"(?i)(\.(npy|npz|h5|hdf5|nii|gz))+$", "", path.name)
+
+
+def _role_of(name: str) -> bool:
+    return any(one.match(word) for word in words_of(name) for one in (_LABEL, _IMAGE))
 
 
 def _stacks_in(tree: Tree, folder: Path, split: Split) -> Iterator[_Stack]:
     """The arrays directly in a folder whose names state a role."""
     for path in tree.files(folder):
-        if not path.name.lower().endswith((".npy", ".npz")):
-            continue
-        try:
-            kind = arrays.kind_of(head_of(path), path)
-            for item in arrays.names_in(path, kind) if kind else []:
-                words = words_of(item or path.stem)
-                is_label, is_image = (any(map(one.match, words)) for one in (_LABEL, _IMAGE))
-                if any(map(_OTHER.match, words)) or not (is_label or is_image):
-                    continue
-                shape = arrays.load(path, kind, item).shape
-                stated = split_in("_".join(words)) or split_in(path.stem) or split
-                yield _Stack(path, item, shape, is_label, stated)
-        except DelineateError:
-            continue  # reported in the account of files
+        if path.name.lower().endswith((".npy", ".npz")):
+            yield from _stacks_of(path, split)
+
+
+def _stacks_of(path: Path, split: Split) -> Iterator[_Stack]:
+    """The arrays of one file whose names state a role."""
+    try:
+        kind = arrays.kind_of(head_of(path), path)
+        for item in arrays.names_in(path, kind) if kind else []:
+            words = words_of(item or path.stem)
+            is_label, is_image = (any(map(one.match, words)) for one in (_LABEL, _IMAGE))
+            if any(map(_OTHER.match, words)) or not (is_label or is_image):
+                continue
+            shape = arrays.load(path, kind, item).shape
+            stated = split_in("_".join(words)) or split_in(path.stem) or split
+            yield _Stack(path, item, shape, is_label, stated)
+    except DelineateError:
+        return  # reported in the account of files
 
 
 def _axes(image: _Stack, label: _Stack) -> tuple[str, str] | None:
     """The axes of an image and of its label without the first, which counts cases; None if the
     shapes do not fit.
     """
-    one, other = image.shape[1:], label.shape[1:]
-    if image.shape[:1] != label.shape[:1] or not one or not other:
+    if image.shape[:1] != label.shape[:1]:
+        return None
+    return _axes_of(image.shape[1:], label.shape[1:])
+
+
+def _axes_of(one: tuple[int, ...], other: tuple[int, ...]) -> tuple[str, str] | None:
+    """The axes of an image and of its label from their shapes; None if these do not fit."""
+    if not one or not other:
         return None
     channels = _channel_axes(one, other)
     if channels is None:
@@ -189,9 +269,9 @@ def _blocks(stack: _Stack) -> list[int]:
     return [int(n) for n in np.searchsorted(cuts, np.arange(count), side="right")]
 
 
-def _channels(image: _Stack, axes: str) -> tuple[str, ...]:
+def _channels(shape: tuple[int, ...], axes: str) -> tuple[str, ...]:
     place = axes.find(arrays.CHANNELS)
-    count = 1 if place < 0 else image.shape[1 + place]
+    count = 1 if place < 0 else shape[place]
     return tuple(f"channel {n}" for n in range(count)) if count > 1 else ("image",)
 
 

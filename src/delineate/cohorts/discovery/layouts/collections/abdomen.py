@@ -100,3 +100,15 @@ register(
         modality="MR",
     ),
 )
+_PROSTATE = r"[{split:train|valid|test}/]{id:\d+}/"
+register(
+    "prostate158",
+    "train/NNN/t2.nii.gz, adc.nii.gz, dwi.nii.gz, t2_anatomy_reader1.nii.gz",
+    Form(
+        {"T2": _PROSTATE + "t2", "ADC": _PROSTATE + "adc", "DWI": _PROSTATE + "dwi"},
+        _PROSTATE + "t2_anatomy_reader1",
+        names={1: "central gland", 2: "peripheral zone"},
+        modality="MR",
+        unused="masks of tumours and those of the second reader were not used",
+    ),
+)

@@ -18,6 +18,9 @@ def _vsd(sequence: str) -> str:
     return f"[{{group:HGG?|LGG?}}/]{{id}}/VSD.Brain.*MR_{sequence}*/VSD.Brain.*MR_{sequence}*"
 
 
+_ISLES_2018 = r"[{split:training|testing}/]{id:case_\d+}/SMIR.Brain.XX.O."
+
+
 register(
     "atlas-2",
     "R001/sub-ID/ses-N/anat/*_T1w.nii.gz, *_label-L_desc-T1lesion_mask.nii.gz",
@@ -45,6 +48,23 @@ register(
         "{patient}",
         names={1: "stroke lesion"},
         modality="MR",
+    ),
+)
+register(
+    "isles-2018",
+    "TRAINING/case_N/SMIR.Brain.XX.O.CT_CBF.N/*.nii, SMIR.Brain.XX.O.OT.N/*.nii",
+    Form(
+        {
+            "CT": _ISLES_2018 + "CT.*/SMIR*",
+            "CBF": _ISLES_2018 + "CT_CBF.*/SMIR*",
+            "CBV": _ISLES_2018 + "CT_CBV.*/SMIR*",
+            "MTT": _ISLES_2018 + "CT_MTT.*/SMIR*",
+            "Tmax": _ISLES_2018 + "CT_Tmax.*/SMIR*",
+        },
+        _ISLES_2018 + "OT.*/SMIR*",
+        names={1: "stroke lesion"},
+        modality="CT",
+        unused="the perfusion series (4DPWI) was not used",
     ),
 )
 register(

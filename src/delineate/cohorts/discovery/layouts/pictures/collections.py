@@ -184,6 +184,22 @@ register(
         label="{id:[0-9a-f]{64}}/masks/{part}",
     ),
 )
+_CELLS = (LabelSet.from_names({1: "cell"}), LabelMapping(ranges=(Range(1, 65535, 1),)))
+register(
+    "cell-tracking",
+    "01/tNNN.tif, 01_GT/SEG/man_segNNN.tif",
+    Form(
+        {"image": r"{sequence:\d\d}/t{id:\d+}"},
+        # Gold truth of some frames, else silver truth, which is of most.
+        (r"{sequence:\d\d}_GT/SEG/man_seg{id:\d+}", r"{sequence:\d\d}_ST/SEG/man_seg{id:\d+}"),
+        case="{sequence}_t{id}",
+        patient="{sequence}",
+        modality="microscopy",
+        pictures=True,
+        fixed=_CELLS,  # the values count the cells of a frame
+        unused="markers of tracks (TRA) were not used",
+    ),
+)
 
 
 def _with_grades(draft: Draft, tree: Tree, root: Path) -> None:
