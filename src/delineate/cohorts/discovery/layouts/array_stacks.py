@@ -32,6 +32,7 @@ _IMAGE = re.compile(r"(?:images?|imgs?|x|data|volumes?|scans?|inputs?|slices?)$"
 _OTHER = re.compile(r"(?:ids?|names?|weights?|index|indices|patients?|pred|preds|predictions?)$")
 MOST_BLOCKS, SLICES_PER_BLOCK = 10, 8
 _ARCHIVES = (".npz", ".h5", ".hdf5")
+COLOURS = 3
 FEWEST_FILES = 2  # of one case each
 PIXEL_STEP = 7  # pixels of a slice that are compared
 # Axes of a picture: rows from front to back, columns from right to left; of a volume (x, y, z).
@@ -209,8 +210,9 @@ def _channel_axes(
     """
     last, first = (one[:-1], other[:-1]), (one[1:], other[1:])
     if one == other:
-        # An axis of size 1 is one of channels, as some libraries need it.
-        at = len(one) - 1 if one[-1] == 1 else 0 if one[0] == 1 else None
+        # An axis of size 1 is one of channels, as some libraries need it; three at the end are
+        # colours.
+        at = len(one) - 1 if one[-1] in (1, COLOURS) else 0 if one[0] == 1 else None
         return (at, at) if len(one) > 2 else (None, None)
     if len(one) == len(other) and len(one) > 2:
         if last[0] == last[1]:
