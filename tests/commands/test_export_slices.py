@@ -36,8 +36,8 @@ def assert_rebuilt(data: Path, slices: Path, out: Path, views=ALL) -> None:
         merge_slices(slices, out, MergeSlicesOptions(view=view, overwrite=True, workers=1))
         for case in cohort:
             image = read_image(case, cohort)
-            count = len(cohort.channels)
-            names = [f"{case.id}_{n:04d}" for n in range(count)] if count > 1 else [case.id]
+            several = len(cohort.channels) > 1
+            names = [f"{case.id}_{name}" for name in cohort.channels] if several else [case.id]
             for channel, name in zip(image.channels_array, names, strict=True):
                 again = files.read(out / "images" / f"{name}.nii.gz")
                 assert np.array_equal(again.array, channel)
@@ -154,6 +154,8 @@ def test_channels_and_pictures(tmp_path):
     assert_rebuilt(tmp_path / "mr", tmp_path / "s", tmp_path / "v", ("coronal",))
     again = find(tmp_path / "s")
     assert len(again.channels) == 2 and len(again) == 3 * 18
+    # The merged volumes keep the names of the channels.
+    assert find(tmp_path / "v").channels == again.channels == ("flair", "t1")
     # Pictures have one view.
     for n in range(3):
         for part, values in (("images", np.arange(48) * 5), ("masks", np.arange(48) % 2 * 255)):

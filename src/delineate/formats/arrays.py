@@ -80,10 +80,7 @@ def read(path: Path, kind: str, item: str, axes: str, spacing_mm: Sequence[float
     if not axes or not (spacing_mm or entry):
         raise GeometryError(_UNSTATED, path=path)
     with told(path):
-        if entry and entry[2]:
-            array = _entry(path, kind, entry[1], int(entry[2]))
-        else:
-            array = load(path, kind, entry[1] if entry else item)
+        array = _entry(path, kind, entry[1], entry[2]) if entry else load(path, kind, item)
     if array.dtype.kind not in "biuf":
         raise FormatError(f"the array has {array.dtype}, but numbers are needed", path=path)
     letters = axes.upper()
@@ -128,8 +125,11 @@ def _grid(shape: tuple[int, ...], axes: str, spacing_mm: Sequence[float]) -> Gri
     return Grid((shape[0], shape[1], shape[2]), affine)
 
 
-def _entry(path: Path, kind: str, item: str, index: int) -> NDArray[Any]:
-    """One case of an array that holds many."""
+def _entry(path: Path, kind: str, item: str, number: str) -> NDArray[Any]:
+    """One case of an array that holds many, or all of it if ``number`` is ""."""
+    if not number:
+        return load(path, kind, item)
+    index = int(number)
     state = path.stat()
     whole = (
         load(path, kind, item)

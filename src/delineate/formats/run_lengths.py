@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import csv
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -151,23 +151,18 @@ def _columns(rows: Sequence[Sequence[str]]) -> _Columns | None:
         for n, head in enumerate(heads)
         if _OF_RUNS.search(head) and any(_RUNS.fullmatch(row[n]) for row in full)
     ]
-    parts = [re.split(r"[_ ](?=[a-z]+$)", head, maxsplit=1) for head in heads]
-    joined = [
-        n
-        for n, part in enumerate(parts)
-        if len(part) == 2 and part[1] not in ("id", "name") and _is_class(part[1])
-    ]
-    pictures = [n for n, head in enumerate(heads) if head and _OF_IMAGE.match(head)]
-    if len(of_runs) != 1 or not (joined or pictures):
+    joined = _place(heads, lambda head: _is_class(re.split(r"[_ ](?=[a-z]+$)", head)[-1]))
+    picture = _place(heads, lambda head: bool(head and _OF_IMAGE.match(head)))
+    if len(of_runs) != 1 or max(joined, picture) < 0:
         return None
-    if joined and not pictures:
-        return _Columns(joined[0], of_runs[0], is_joined=True)
+    if picture < 0:
+        return _Columns(joined, of_runs[0], is_joined=True)
     return _Columns(
-        pictures[0],
+        picture,
         of_runs[0],
         _place(heads, _is_class),
-        _place(heads, _WIDTH.match),
-        _place(heads, _HEIGHT.match),
+        _place(heads, lambda head: bool(_WIDTH.match(head))),
+        _place(heads, lambda head: bool(_HEIGHT.match(head))),
     )
 
 
@@ -175,8 +170,8 @@ def _is_class(head: str) -> bool:
     return bool(_OF_CLASS.match(head) or _OF_CLASS_TYPE.match(head))
 
 
-def _place(heads: Sequence[str], fits: object) -> int:
-    assert callable(fits)
+def _place(heads: Sequence[str], fits: Callable[[str], bool]) -> int:
+    """The first column whose heading fits; -1 if none does."""
     return next((n for n, head in enumerate(heads) if fits(head)), -1)
 
 

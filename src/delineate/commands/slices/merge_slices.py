@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +12,7 @@ from ...core.errors import InputError, OutputError, UsageError
 from ...core.labels import IGNORED
 from ...core.outputs import Originals
 from ...core.progress import Progress, silent
+from ...core.terms import channel_of, is_known_channel, read
 from ...execution import local as batch
 from ...formats import files
 from ...formats.slices.cases import read_images, read_masks
@@ -38,9 +39,10 @@ def merge_slices(
 ) -> MergeReport:
     """Rebuild volumes on the grids of the exported scans.
 
-    Without ``masks`` every case gives ``OUT/images/CASE.nii.gz`` (of several channels
-    ``CASE_0000``, ``CASE_0001`` ...) and ``OUT/labels/CASE.nii.gz``; with a folder of ``masks``,
-    ``OUT/CASE.nii.gz``.
+    Without ``masks`` every case gives ``OUT/images/CASE.nii.gz`` and ``OUT/labels/CASE.nii.gz``;
+    with a folder of ``masks``, ``OUT/CASE.nii.gz``. Images of several channels are called
+    ``CASE_t1``, ``CASE_flair`` ..., or ``CASE_0000``, ``CASE_0001`` ... if a channel has no known
+    name.
 
     Args:
         slices: the folder that ``export-slices`` wrote.
@@ -139,13 +141,27 @@ class _Job:
     @property
     def targets(self) -> list[Path]:
         """The files it writes: those of the channels, then the mask."""
-        name, count = self.case.id, len(self.head.channels)
+        name = self.case.id
         if self.masks:
             return [self.out / f"{name}.{self.form}"]
-        numbers = [f"_{n:04d}" for n in range(count)] if count > 1 else [""]
-        images = [self.out / "images" / f"{name}{number}.{self.form}" for number in numbers]
+        names = _names_of_channels(name, self.head.channels)
+        images = [self.out / "images" / f"{one}.{self.form}" for one in names]
         label = self.out / "labels" / f"{name}.{self.form}"
         return [*images, label] if self.case.has_mask else images
+
+
+def _names_of_channels(case: str, channels: Mapping[str, str]) -> list[str]:
+    """Names of the files of a case: they end with the name of the channel if each reads back as its
+    channel, else with its number.
+    """
+    if len(channels) == 1:
+        return [case]
+    names = [f"{case}_{folder}" for folder in channels.values()]
+    known = [is_known_channel(channel) and channel_of(channel) for channel in channels]
+    found = [read(name, in_file_name=True).identity for name in names]
+    if found == known and len(set(found)) == len(found):
+        return names
+    return [f"{case}_{n:04d}" for n in range(len(channels))]
 
 
 def _merge(job: _Job) -> list[Path]:

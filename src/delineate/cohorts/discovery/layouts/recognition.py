@@ -178,7 +178,8 @@ def _refuse_lost_masks(draft: Draft, root: Path) -> None:
     """Raise if no case of a layout of images and masks has a mask, although some files are masks by
     their content: the layout fits only a part of the folder, or a mask would be an image.
     """
-    if any(case.label for case in draft.cases) or LAYOUTS[draft.layout].tier == TIERS[-2]:
+    tier = LAYOUTS[draft.layout].tier
+    if tier in ("described", "files") or any(case.label for case in draft.cases):
         return
     masks = [one for one in entries_below(root) if one.kind == "mask"]
     if masks := [one for one in masks if not is_other_mask(" ".join(one.parts))]:

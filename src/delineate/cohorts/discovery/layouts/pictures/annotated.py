@@ -43,14 +43,7 @@ def annotated(tree: Tree, root: Path) -> Draft | None:
     picture that an annotation file lists without outlines is all background; a picture that none
     lists is left out.
     """
-    folders = _folders(tree, root)
-    pictures = [p for folder in folders for p in tree.images(folder) if is_raster(p)]
-    # Masks as pictures are another layout.
-    if any(_MASKS.match(path.parent.name) for path in pictures):
-        return None
-    files = [p for f in folders for p in tree.files(f) if outlines.may_hold(p)]
-    if any(path.suffix.lower() == ".csv" for path in files):
-        pictures += [path for folder in folders for path in tree.dicom_files(folder)]
+    pictures, files = _pictures_and_files(tree, root)
     if not pictures:
         return None
     draft = Draft("annotated", [], modality="photo")
@@ -80,6 +73,20 @@ def annotated(tree: Tree, root: Path) -> Draft | None:
         "overlap, the smaller outline is drawn over the larger one",
     )
     return draft
+
+
+def _pictures_and_files(tree: Tree, root: Path) -> tuple[list[Path], list[Path]]:
+    """The pictures, and the files that may hold their outlines; DICOM files are pictures for a
+    table of run lengths. No pictures if the masks are pictures, which is another layout.
+    """
+    folders = _folders(tree, root)
+    pictures = [p for folder in folders for p in tree.images(folder) if is_raster(p)]
+    if any(_MASKS.match(path.parent.name) for path in pictures):
+        return [], []
+    files = [p for f in folders for p in tree.files(f) if outlines.may_hold(p)]
+    if any(path.suffix.lower() == ".csv" for path in files):
+        pictures += [path for folder in folders for path in tree.dicom_files(folder)]
+    return pictures, files
 
 
 def _folders(tree: Tree, root: Path) -> list[Path]:
