@@ -236,8 +236,7 @@ def with_finite_voxels(channel: NDArray[Any]) -> NDArray[Any]:
 
 def without_padding(volume: Volume) -> Volume:
     """The volume with the modality's background in voxels that are padding by
-    ``meta["padding"]``: air in CT (the lowest other value if the dtype has no negative ones), else
-    0. A scan without padding is returned as it is.
+    ``meta["padding"]``: air in CT, else 0. A scan without padding is returned as it is.
     """
     if not (ends := volume.meta.get("padding")):
         return volume
@@ -246,9 +245,8 @@ def without_padding(volume: Volume) -> Volume:
     meta = {key: value for key, value in volume.meta.items() if key != "padding"}
     if not padded.any():
         return replace(volume, meta=meta)
-    air = 0.0
+    background, dtype = 0.0, volume.array.dtype
     if volume.unit == "HU":
-        real = volume.array[~padded]
-        air = AIR_HU if volume.array.dtype.kind != "u" else float(real.min(initial=low))
-    array = np.where(padded, np.array(air, volume.array.dtype), volume.array)
+        background, dtype = AIR_HU, np.promote_types(dtype, np.int16)  # air is negative
+    array = np.where(padded, np.array(background, dtype), volume.array)
     return replace(volume, array=array, meta=meta)

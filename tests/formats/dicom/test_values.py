@@ -89,7 +89,7 @@ def test_padding_is_marked_and_filled_by_what_prepares(tmp_path):
     volume = read(tmp_path / "b", over)
     assert volume.meta["padding"] == [59000, 62536]
     assert row(volume) == [59000, 62536, 0]  # what ``convert`` writes
-    assert row(without_padding(volume)) == [0, 0, 0]  # uint16: the lowest other value
+    assert row(without_padding(volume)) == [-1024, -1024, 0]  # also where the dtype was uint16
 
     # In MR the background is 0; a value of tissue in CT may be tissue.
     mr = ct(np.array([[-7, 5]], np.int16), Modality="MR", PixelPaddingValue=-7)

@@ -6,12 +6,13 @@ from itertools import islice
 from pathlib import Path
 
 from ...core.errors import DelineateError
-from ...core.manifest import Case
+from ...core.manifest import Case, Source
 from ...extend.findings import Draft
-from ...formats import files
+from ...formats import dicom, files
 from ...formats.label_files import without_alpha
+from ...formats.raster import COLOURS
 from ..reading import is_grey
-from .tree import is_raster
+from .tree import Tree, is_raster
 
 
 def with_channels(draft: Draft) -> Draft:
@@ -31,7 +32,7 @@ def with_channels(draft: Draft) -> Draft:
         )
     if not counted:
         return draft
-    if is_raster(Path(draft.cases[0].images[0].path)):
+    if is_raster(Path(draft.cases[0].images[0].path)) or list(COLOURS) in counted:
         # A grey image can be read as colour, but not the other way round.
         names = max(counted, key=len)
     else:
@@ -43,14 +44,18 @@ def with_channels(draft: Draft) -> Draft:
 
 def _channels_of(case: Case) -> list[str] | None:
     """Names of the channels in a case's first file; [] for one channel, None if unreadable."""
-    path = Path(case.images[0].path)
-    if case.images[0].channel is not None:
+    source = case.images[0]
+    path = Path(source.path)
+    if source.channel is not None:
         return []  # one frame of a time series
     try:
+        if is_raster(path):
+            return _colours(source)
+        if Tree().is_dicom(path) if path.is_dir() else files.detect(path) == "DICOM":
+            is_colour = dicom.choose(path, source.series).planes[0].is_colour
+            return _colours(source) if is_colour else []
         if path.is_dir():
             return []
-        if is_raster(path):
-            return _colours(path)
         # The header is enough: axes after the third are channels.
         shape = files.describe(path).get("disk_shape", [])
     except DelineateError:
@@ -58,9 +63,9 @@ def _channels_of(case: Case) -> list[str] | None:
     return [f"channel {n}" for n in range(int(max(shape[3:], default=1)))]
 
 
-def _colours(path: Path) -> list[str]:
+def _colours(source: Source) -> list[str]:
     """Names of the channels of a 2-D image; [] if it is grey, even if stored as RGB."""
-    volume = without_alpha(files.read(path))
+    volume = without_alpha(files.read(source))
     return (
         []
         if volume.channels == 1 or is_grey(volume.array)

@@ -10,14 +10,21 @@ from dataclasses import replace
 from pathlib import Path
 
 from ...core.errors import DelineateError, LayoutError, LeakError
-from ...core.manifest import ABSENT, Case, Manifest
+from ...core.manifest import ABSENT, Case, Manifest, Source
 from ...extend.findings import DiscoveredCohort, Draft, Finding
 from ...formats import dicom, files
 from ...formats.label_files import dicom_labels_in
 from .masks import derive, set_stated_names
 from .patients import by_pattern
 from .structures import StructureSelection, all_ignored, named
-from .tree import Tree, has_image_ending, patient_from_id, patients_of_parts
+from .tree import (
+    Tree,
+    has_dicom_mark,
+    has_image_ending,
+    is_raster,
+    patient_from_id,
+    patients_of_parts,
+)
 
 log = logging.getLogger(__name__)
 
@@ -81,14 +88,21 @@ def complete(
 
 
 def _on_grid_of_image(case: Case) -> Case:
-    """The case, whose labels in DICOM are put on the grid of its first image."""
+    """The case, whose labels get the grid of its first image if they are DICOM, or pictures of an
+    image that is a DICOM file.
+    """
     image = next(one for one in case.images if one != ABSENT)
     like = f"{image.path}#{image.series}" if image.series else image.path
+
+    def needs_grid(label: Source) -> bool:
+        if label.like:
+            return False
+        if is_raster(Path(label.path)):
+            return not has_image_ending(image.path) and has_dicom_mark(Path(image.path))
+        return not has_image_ending(label.path) and bool(dicom_labels_in(Path(label.path)))
+
     labels = (
-        replace(one, like=like)
-        if not (one.like or has_image_ending(one.path)) and dicom_labels_in(Path(one.path))
-        else one
-        for one in case.label
+        replace(one, like=like, spacing_mm=()) if needs_grid(one) else one for one in case.label
     )
     return replace(case, label=tuple(labels))
 

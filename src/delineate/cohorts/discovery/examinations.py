@@ -14,6 +14,7 @@ from pathlib import Path
 from ...core.manifest import Case, Manifest
 from ...core.terms import read
 from ...formats import dicom
+from ...formats.raster import COLOURS
 from .tree import Tree
 
 # Words of ImageType that tell images of one acquisition apart.
@@ -29,12 +30,15 @@ class Examination:
 
 
 def examinations_of(manifest: Manifest, together: bool) -> list[Examination] | None:
-    """The examinations of a cohort in which each case is one DICOM series; None for any other.
+    """The examinations of a cohort in which each case is one DICOM series; None for any other, and
+    for colour images, which have all channels in one file.
 
     Args:
         manifest: the cases.
         together: whether the series of one study are one examination; else each is one of its own.
     """
+    if manifest.channels == COLOURS:
+        return None
     tree = Tree()
     for case in manifest:
         path = Path(case.images[0].path)

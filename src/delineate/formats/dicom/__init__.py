@@ -12,7 +12,7 @@ references.py  the series that a segmentation or structure set belongs to
 from .find import choose, find, find_series, problem_of, table
 from .fix import fixed
 from .geometry import layout, tilt_of, tolerance_mm
-from .header.file import DAMAGED, Plane, Series, is_dicom, is_image
+from .header.file import DAMAGED, Plane, Series, is_dicom, is_flat_image, is_image
 from .references import LABEL_KINDS, References, kind_of, references, series_of_label
 from .rtstruct import read_roi_names, read_rtstruct
 from .values import read_joined, read_series
@@ -28,6 +28,7 @@ __all__ = [
     "find_series",
     "fixed",
     "is_dicom",
+    "is_flat_image",
     "is_image",
     "kind_of",
     "layout",

@@ -89,6 +89,9 @@ def _series(draft: Draft, folder: Path, name: str) -> None:
     for n, series in enumerate(usable):
         number = "_".join(word for word in (series.number or f"{n + 1}", series.part) if word)
         case = name if len(usable) == 1 else f"{name}_{number}"
+        # 2-D images have no number that a person knows, but a name.
+        if series.planes[0].is_flat and len(series.files) == 1 and len(usable) > 1:
+            case = "_".join(word for word in (stem(series.files[0]), series.part) if word)
         case = case if case not in {c.id for c in draft.cases} else f"{case}_{n + 1}"
         # A folder with a single series needs no series id to be read.
         uid = "" if len(found) == 1 else series.id

@@ -6,10 +6,12 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from ....core.errors import DelineateError
 from ....core.manifest import Case
 from ....extend.findings import Draft
 from ....extend.registering import layout
-from ....formats.files import stem
+from ....formats import dicom
+from ....formats.files import natural_key, stem
 from ..drafts.content import content_of
 from ..tree import Tree, source
 
@@ -29,7 +31,7 @@ def suffix_pairs(tree: Tree, root: Path) -> Draft | None:
     """Image and label in one folder, marked by a word in the name: ``*orig*`` and ``*liver*``, or
     ``X`` and ``X_seg``, ``X_mask``, ``X_label``.
     """
-    images, labels = _images_and_labels(tree.images(root))
+    images, labels = _images_and_labels(_pictures(tree, root))
     if not labels or not images:
         return None
     # The key is the name without the words that mark image or label.
@@ -71,7 +73,7 @@ def ending_pairs(tree: Tree, root: Path) -> Draft | None:
     the content of some files shows which are the masks.
     """
     sides: dict[str, dict[str, Path]] = {}
-    for path in tree.images(root):
+    for path in _pictures(tree, root):
         sides.setdefault(path.name[len(stem(path)) :].lower(), {})[stem(path)] = path
     if len(sides) != 2 or 2 * len(set.intersection(*map(set, sides.values()))) < max(
         map(len, sides.values())
@@ -91,6 +93,19 @@ def ending_pairs(tree: Tree, root: Path) -> Draft | None:
         words = f"label {masks[name].name} has no image"
         draft.problem(name, "unpaired", words, path=str(masks[name]))
     return draft
+
+
+def _pictures(tree: Tree, root: Path) -> list[Path]:
+    """The image files in a folder, with its DICOM files if these are 2-D images and no slices."""
+    found = tree.images(root)
+    if not found or not tree.is_dicom(root):
+        return found
+    others = tree.dicom_files(root)
+    try:
+        are_flat = all(dicom.is_flat_image(path) for path in others[:SAMPLED])
+    except DelineateError:  # reported where the file is read
+        return found
+    return sorted([*found, *others], key=natural_key) if are_flat else found
 
 
 def _kind_of(files: Sequence[Path]) -> str:

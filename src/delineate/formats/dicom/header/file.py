@@ -220,6 +220,16 @@ def is_image(path: Path) -> bool:
     return dataset is not None and not not_an_image(dataset)
 
 
+def is_flat_image(path: Path) -> bool:
+    """Whether the DICOM file is a 2-D image (``flat``), and no slice of a volume."""
+    header = read_header(path)
+    return (
+        header is not None
+        and not not_an_image(header)
+        and all(one.is_flat for one in planes_of(path, header))
+    )
+
+
 def not_an_image(dataset: Any) -> str:
     """Return the name of an object without image slices; "" for an image."""
     name = str(dataset.get("Modality", ""))
