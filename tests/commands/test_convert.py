@@ -11,6 +11,7 @@ import numpy as np
 import pydicom
 import pytest
 from PIL import Image
+from tests.formats.dicom.objects import ct, write
 
 from delineate.commands.convert import convert
 from delineate.commands.info import info
@@ -68,6 +69,27 @@ def test_the_volumes_of_one_file_become_files_or_one_4d_file(tmp_path, real_data
     convert([path], tmp_path / "all.nii.gz", ConvertOptions(joined=True))
     joined = files.read(tmp_path / "all.nii.gz").array
     assert np.array_equal(joined, np.stack([files.read(one).array for one in parts]))
+
+
+def test_joined_groups_of_unequal_size_have_names_of_their_own(tmp_path):
+    # Four points in time, of which the last two lack a slice.
+    places = [(k, time) for time in range(4) for k in range(4) if time < 2 or k < 3]
+    common = {"Modality": "MR", "SeriesNumber": 4, "SeriesDescription": "dyn"}
+    slices = [
+        ct(
+            np.full((4, 4), 10 * time + k, np.int16),
+            k,
+            TemporalPositionIdentifier=time + 1,
+            **common,
+        )
+        for k, time in places
+    ]
+    write(tmp_path / "in", *slices)
+    found = convert([tmp_path / "in"], tmp_path / "out", ConvertOptions(joined=True)).written
+    assert [one.name for one in found] == ["4_mr_dyn_1_2_3_1.nii.gz", "4_mr_dyn_1_2_3_2.nii.gz"]
+    volumes = [files.read(one).array[:, 0, 0] for one in found]
+    assert volumes[0].tolist() == [[0, 1, 2, 3], [10, 11, 12, 13]]
+    assert volumes[1].tolist() == [[20, 21, 22], [30, 31, 32]]
 
 
 def test_a_volume_that_may_lack_an_end_has_a_note(tmp_path, real_data):

@@ -8,6 +8,7 @@ only transposes and flips the axes. Parts are merged by their positions
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -122,7 +123,7 @@ def _convert(
             "--series"
         )
     names = (
-        [_name(one, heads, Path(output)) for one in heads]
+        _names(heads, Path(output))
         if several
         else [files.stem(_named(input)) if split_slices else ""]
     )
@@ -507,20 +508,27 @@ def _heads(groups: Sequence[Sequence[dicom.Series]], output: Path) -> list[dicom
     return [replace(g[0], part=g[0].family) if len(g) > 1 else g[0] for g in groups]
 
 
-def _name(one: dicom.Series, all_series: Sequence[dicom.Series], output: Path) -> str:
-    """A readable name in the folder ``output``: number, modality, description, part; the UID if it
-    is not unique; "" if ``output`` is a file.
+def _names(series: Sequence[dicom.Series], output: Path) -> list[str]:
+    """Readable names in the folder ``output``: number, modality, description, part; with the UID
+    and then a count where these are not unique; "" if ``output`` is a file.
     """
     if "." in output.name:
-        return ""
+        return [""] * len(series)
 
     def plain(series: dicom.Series) -> str:
         named = (series.number, series.modality, series.description, series.part)
         words = "_".join(word for word in named if word)
         return re.sub(r"[^A-Za-z0-9]+", "_", words).strip("_").lower() or "series"
 
-    twins = [s for s in all_series if plain(s) == plain(one)]
-    return plain(one) if len(twins) == 1 else f"{plain(one)}_{one.uid.replace('.', '_')}"
+    names = [plain(one) for one in series]
+    # Several volumes of a series that joins groups of unequal size have one UID, too.
+    uids = [one.uid.replace(".", "_") for one in series]
+    places = [str(n + 1) for n in range(len(names))]
+    for more in (uids, places):
+        shared = {name for name, count in Counter(names).items() if count > 1}
+        pairs = zip(names, more, strict=True)
+        names = [f"{name}_{end}" if name in shared else name for name, end in pairs]
+    return names
 
 
 def _refuse_existing(path: Path, overwrite: bool, volume: Volume) -> None:

@@ -85,13 +85,8 @@ def _series(draft: Draft, folder: Path, name: str) -> None:
     judged = [(one, dicom.problem_of(one)) for one in found]
     usable = [one for one, problem in judged if not problem]
     _refused([(one, problem) for one, problem in judged if problem], draft, name, bool(usable))
-    # The series number makes the id unique, or its position if there is no number.
     for n, series in enumerate(usable):
-        number = "_".join(word for word in (series.number or f"{n + 1}", series.part) if word)
-        case = name if len(usable) == 1 else f"{name}_{number}"
-        # 2-D images have no number that a person knows, but a name.
-        if series.planes[0].is_flat and len(series.files) == 1 and len(usable) > 1:
-            case = "_".join(word for word in (stem(series.files[0]), series.part) if word)
+        case = name if len(usable) == 1 else _case_of(series, name, n)
         case = case if case not in {c.id for c in draft.cases} else f"{case}_{n + 1}"
         # A folder with a single series needs no series id to be read.
         uid = "" if len(found) == 1 else series.id
@@ -101,6 +96,15 @@ def _series(draft: Draft, folder: Path, name: str) -> None:
         draft.modality = (
             series.modality if series.modality in ("CT", "MR", "PT") else draft.modality
         )
+
+
+def _case_of(series: dicom.Series, name: str, n: int) -> str:
+    """The id of one of several series: ``name`` with its number, or its position if it has none; of
+    a 2-D image the name of its file, which a person knows.
+    """
+    if series.planes[0].is_flat and len(series.files) == 1:
+        return "_".join(filter(None, (stem(series.files[0]), series.part)))
+    return "_".join(filter(None, (name, series.number or f"{n + 1}", series.part)))
 
 
 def _refused(
