@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import nibabel as nib
 import numpy as np
 import pytest
 from PIL import Image
@@ -121,3 +122,31 @@ def test_describe_tells_what_a_person_asks(tmp_path, grid, asymmetric):
     stack = files.describe(tmp_path / "slices")
     assert stack["format"] == "stack of PNG"
     assert stack["shape"] == list(grid.shape)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "voxels", "said"),
+    [
+        ("2 3 4", "1 " * 24, ""),
+        ("2 3 4", "1 " * 23, "the header states 24 numbers, the file has 23"),
+        ("2 0 4", "", "sizes must be at least 1, one for each of 3 axes, found"),
+    ],
+)
+def test_voxels_as_text_are_as_many_as_stated(tmp_path, sizes, voxels, said):
+    fields = f"type: uint8\ndimension: 3\nsizes: {sizes}\nspacings: 1 1 2\nencoding: text"
+    path = tmp_path / "a.nrrd"
+    path.write_text(f"NRRD0004\n{fields}\n\n{voxels}\n")
+    if said:
+        with pytest.raises(FormatError, match=said):
+            files.read(path)
+    else:
+        assert files.read(path).array.sum() == 24
+
+
+def test_a_file_that_ends_before_its_first_voxel_is_truncated(tmp_path):
+    header = nib.Nifti1Header()
+    header.set_data_shape((2, 3, 4))
+    header["vox_offset"] = 4000
+    (tmp_path / "a.nii").write_bytes(header.binaryblock + bytes(1000))
+    with pytest.raises(FormatError, match=r"truncated: it ends \d+ bytes before the first voxel"):
+        files.read(tmp_path / "a.nii")
