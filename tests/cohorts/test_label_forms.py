@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from matplotlib import colormaps
 from PIL import Image
 from tests.cohorts.imitate import AFFINE, SHAPE, box, nifti, noise, png
 
 from delineate.cohorts.checks.doctor import examine
 from delineate.cohorts.discovery.account import account_for
 from delineate.cohorts.discovery.layouts import discover
+from delineate.cohorts.discovery.masks.colour_scales import scale_of
 from delineate.cohorts.reading import read_image, read_label
 from delineate.commands.evaluate import evaluate
 from delineate.commands.options import EvaluateOptions
@@ -578,3 +580,24 @@ def test_masks_with_one_file_each_that_overlap_are_counted(tmp_path):
     shared = int((box(size=4) & box(at=(5, 6, 1), size=3)).sum())
     assert odd.case == "s1" and odd.data == {"structures": ["liver", "spleen"], "voxels": shared}
     assert f"liver keeps {64 - 8 - shared} voxels" in odd.message
+
+
+def drawn(*places: int) -> frozenset[int]:
+    """The codes of a file with these places of viridis."""
+    scale = colormaps["viridis"](np.arange(256), bytes=True)[:, :3].astype(int)
+    return frozenset(red << 16 | green << 8 | blue for red, green, blue in scale[list(places)])
+
+
+@pytest.mark.parametrize(
+    ("others", "unclear"),
+    [
+        ((), (2,)),  # the single class may be any
+        (((0, 85),), ()),  # all files have one scale: this one lacks the highest colour
+        (((0, 128, 255),), (2, 3)),  # this one has a scale of its own
+        (((0,),), (2,)),  # an empty slice shows nothing
+    ],
+)
+def test_one_class_in_the_highest_colour_is_unclear_unless_files_share_a_scale(others, unclear):
+    files = [drawn(0, 85, 170, 255)] * 2 + [drawn(0, 255)] + [drawn(*one) for one in others]
+    found = scale_of(files, grey=False)
+    assert found is not None and found.unclear == unclear

@@ -86,11 +86,14 @@ def _read(
     if any({label.get(code) for code in codes} != set(range(highest + 1)) for codes in full):
         return None
     strange = {n for n, codes in enumerate(files) if not codes <= set(label)}
-    # If some files have a scale of their own, the highest colour alone may be any label.
+    # If files have a scale of their own, the highest colour alone may be any label. They have not if
+    # one lacks the highest colour.
     alone = {
         n
         for n, codes in enumerate(files)
         if highest > 1 and {label.get(code, 0) for code in codes} <= {0, highest} and len(codes) > 1
     }
-    unclear = strange | alone if strange else set()
+    held = ({label.get(code, 0) for code in codes} for codes in files)
+    is_shared = not strange and any(0 < max(labels, default=0) < highest for labels in held)
+    unclear = set[int]() if is_shared else strange | alone
     return ColourScale(name, label, tuple(sorted(unclear)))
