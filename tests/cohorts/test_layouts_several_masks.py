@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import h5py
@@ -96,6 +97,40 @@ def test_scans_without_masks_remain_a_cohort(tmp_path):
             nifti(tmp_path / f"P{n}" / f"P{n}_{name}.nii.gz", noise(n))
         nifti(tmp_path / f"P{n}" / f"P{n}_brainmask.nii.gz", box())
     assert len(discover(tmp_path).manifest) == 2
+
+
+def test_masks_whose_names_do_not_say_so_are_no_images(tmp_path):
+    for n in range(2):
+        place = tmp_path / f"IBSR_{n:02d}"
+        nifti(place / f"IBSR_{n:02d}_ana.nii.gz", noise(n))
+        nifti(place / f"IBSR_{n:02d}_ana_brain.nii.gz", box())
+        nifti(place / f"IBSR_{n:02d}_seg_ana.nii.gz", box())
+    found = found_in(tmp_path, "suffix-pairs")
+    assert len(found.manifest) == 2 and says(found, "unused", "1 masks without an image")
+
+
+def test_kits_2021(tmp_path):
+    for n in range(3):
+        place = tmp_path / "data" / f"case_{n:05d}"
+        grow(place, "imaging.nii.gz", "aggregated_AND_seg.nii.gz", (1, 2))
+        grow(place, "", "aggregated_MAJ_seg.nii.gz", (1, 2))
+        grow(place / "segmentations", "", "kidney_instance-1_annotation-1.nii.gz")
+    found = found_in(tmp_path, "kits")
+    (label,) = found.manifest.cases[0].label
+    assert Path(label.path).name == "aggregated_MAJ_seg.nii.gz"
+    assert names(found) == {1: "kidney", 2: "kidney tumour"}
+
+
+def test_published_labels_of_test_cases_of_the_decathlon(tmp_path):
+    grow(tmp_path, "imagesTr/w1.nii.gz imagesTs/w2.nii.gz", "labelsTr/w1.nii.gz labelsTs/w2.nii.gz")
+    lists = {
+        "labels": {"0": "background", "1": "liver"},
+        "training": [{"image": "./imagesTr/w1.nii.gz", "label": "./labelsTr/w1.nii.gz"}],
+        "test": ["./imagesTs/w2.nii.gz"],
+    }
+    (tmp_path / "dataset.json").write_text(json.dumps(lists))
+    found = found_in(tmp_path, "decathlon")
+    assert [row[3:] for row in rows(found)] == [(None, 1), ("test", 1)]
 
 
 # ---- drafts ----

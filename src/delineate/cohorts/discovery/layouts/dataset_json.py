@@ -83,12 +83,13 @@ def decathlon(tree: Tree, root: Path) -> Draft | None:
     for key, split in lists:
         for entry in data.get(key, []):
             _listed_case(tree, draft, root / entry["image"], root / entry["label"], split)
-    # Test entries are usually only a path; a label is rarely published.
+    # Test entries are usually only a path; a label is rarely published, and then next to it.
     for entry in data.get("test", []):
         pair = entry if isinstance(entry, dict) else {"image": entry}
-        image, label = root / pair["image"], root / pair.get("label", "")
+        image = root / pair["image"]
+        label = root / pair.get("label", f"labelsTs/{image.name}")
         if _exists(tree, image):
-            truth = (source(label),) if pair.get("label") and _exists(tree, label) else ()
+            truth = (source(label),) if _exists(tree, label) else ()
             draft.cases.append(Case(stem(image), "", (source(image),), truth, "test"))
     draft.cases = with_free_training(draft.cases)
     return draft

@@ -47,6 +47,8 @@ def totalsegmentator(tree: Tree, root: Path) -> Draft | None:
                 tree.images(tree.folder(folder, "segmentations") or folder),
             )
         )
+    if not rows:
+        return None
     # The label values need the masks of all cases, so the cases are added in a second pass.
     structures = sorted({stem(p) for _, _, masks in rows for p in masks})
     set_masks(draft, structures)

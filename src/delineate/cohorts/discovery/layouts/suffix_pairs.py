@@ -16,6 +16,7 @@ from ..drafts.content import content_of
 from ..tree import Tree, source
 
 SAMPLED = 4  # files of each ending that are opened
+EXAMINED = 20  # files without a label that may be other masks
 
 # Words that mark a file as a label or an image, if both are in one folder. They must be separate
 # words: "gt" does not count in "length".
@@ -46,8 +47,15 @@ def suffix_pairs(tree: Tree, root: Path) -> Draft | None:
     if not set(keyed) & set(truth):
         return None
     draft = Draft("suffix-pairs", [])
+    alone = [path for key, path in keyed.items() if key not in truth]
+    masks = {path for path in alone[:EXAMINED] if content_of(path).kind == "mask"}
+    if masks:
+        names = ", ".join(path.name for path in sorted(masks)[:4])
+        draft.note("unused", f"{len(masks)} masks without an image were not used, such as {names}")
     # An image without a label remains a case; a label without an image is an error.
     for key, path in keyed.items():
+        if path in masks:
+            continue
         if key not in truth:
             draft.problem(
                 key or stem(path), "unpaired", f"no label belongs to {path.name}", "warning"

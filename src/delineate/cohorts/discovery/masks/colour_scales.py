@@ -86,8 +86,8 @@ def _read(
     if any({label.get(code) for code in codes} != set(range(highest + 1)) for codes in full):
         return None
     strange = {n for n, codes in enumerate(files) if not codes <= set(label)}
-    # If files have a scale of their own, the highest colour alone may be any label. They have not if
-    # one lacks the highest colour.
+    # If files have a scale of their own, the highest colour alone may be any label. They share one
+    # if a file lacks the highest colour.
     alone = {
         n
         for n, codes in enumerate(files)

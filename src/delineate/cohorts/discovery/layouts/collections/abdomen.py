@@ -42,7 +42,13 @@ FLARE_2022 = {
 register(
     "kits",
     "case_NNNNN/imaging.nii.gz, case_NNNNN/segmentation.nii.gz",
-    Form({"CT": r"{id:case_\d+}/imaging"}, "{id}/segmentation", names=KITS, modality="CT"),
+    Form(
+        {"CT": r"{id:case_\d+}/imaging"},
+        # The edition of 2021 has a label for each way to unite its observers: this is the majority.
+        ("{id}/segmentation", "{id}/aggregated_MAJ_seg"),
+        names=KITS,
+        modality="CT",
+    ),
 )
 register(
     "lits",
