@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ....core.errors import DelineateError
@@ -47,15 +47,9 @@ def suffix_pairs(tree: Tree, root: Path) -> Draft | None:
     if not set(keyed) & set(truth):
         return None
     draft = Draft("suffix-pairs", [])
-    alone = [path for key, path in keyed.items() if key not in truth]
-    masks = {path for path in alone[:EXAMINED] if content_of(path).kind == "mask"}
-    if masks:
-        names = ", ".join(path.name for path in sorted(masks)[:4])
-        draft.note("unused", f"{len(masks)} masks without an image were not used, such as {names}")
+    keyed = _without_masks(draft, keyed, truth)
     # An image without a label remains a case; a label without an image is an error.
     for key, path in keyed.items():
-        if path in masks:
-            continue
         if key not in truth:
             draft.problem(
                 key or stem(path), "unpaired", f"no label belongs to {path.name}", "warning"
@@ -73,6 +67,18 @@ def suffix_pairs(tree: Tree, root: Path) -> Draft | None:
             key, "unpaired", f"label {truth[key].name} has no image", path=str(truth[key])
         )
     return draft
+
+
+def _without_masks(
+    draft: Draft, images: Mapping[str, Path], truth: Mapping[str, Path]
+) -> dict[str, Path]:
+    """The images, without those that have no label and are masks by their content."""
+    alone = [path for key, path in images.items() if key not in truth]
+    masks = [path for path in alone[:EXAMINED] if content_of(path).kind == "mask"]
+    if masks:
+        names = ", ".join(path.name for path in masks[:4])
+        draft.note("unused", f"{len(masks)} masks without an image were not used, such as {names}")
+    return {key: path for key, path in images.items() if path not in masks}
 
 
 @layout("ending-pairs", definition="ID.jpg, ID.png", tier="pairs")
