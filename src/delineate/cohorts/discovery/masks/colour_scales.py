@@ -85,15 +85,18 @@ def _read(
     full = [codes for codes in files if len(codes) == highest + 1]
     if any({label.get(code) for code in codes} != set(range(highest + 1)) for codes in full):
         return None
-    strange = {n for n, codes in enumerate(files) if not codes <= set(label)}
+    held = [{label.get(code, -1) for code in codes} for codes in files]
+    return ColourScale(name, label, _unclear(held, highest))
+
+
+def _unclear(held: Sequence[set[int]], highest: int) -> tuple[int, ...]:
+    """The indices of the files with unclear labels, from the labels in each; -1 is no label."""
+    strange = {n for n, labels in enumerate(held) if -1 in labels}
     # If files have a scale of their own, the highest colour alone may be any label. They share one
     # if a file lacks the highest colour.
+    if highest == 1 or (not strange and any(0 < max(one) < highest for one in held if one)):
+        return tuple(sorted(strange))
     alone = {
-        n
-        for n, codes in enumerate(files)
-        if highest > 1 and {label.get(code, 0) for code in codes} <= {0, highest} and len(codes) > 1
+        n for n, labels in enumerate(held) if labels - {-1} <= {0, highest} and len(labels) > 1
     }
-    held = ({label.get(code, 0) for code in codes} for codes in files)
-    is_shared = not strange and any(0 < max(labels, default=0) < highest for labels in held)
-    unclear = set[int]() if is_shared else strange | alone
-    return ColourScale(name, label, tuple(sorted(unclear)))
+    return tuple(sorted(strange | alone))
