@@ -32,7 +32,9 @@ ROUNDING_MM = 1e-3
 
 @dataclass(frozen=True)
 class ConversionReport:
-    """The files written, the series refused (title, reason), and notes for the user."""
+    """The files written, the series and damaged files refused (title, reason), and notes for the
+    user.
+    """
 
     written: tuple[Path, ...]
     refused: tuple[tuple[str, str], ...] = ()
@@ -43,7 +45,7 @@ class ConversionReport:
         """The refused series, those with equal reasons together; empty if there are none."""
         if len(self.refused) < 2:
             return [f"{title}: {reason}" for title, reason in self.refused]
-        return [f"{len(self.refused)} series: {dicom.table(self.refused)}"]
+        return [f"{len(self.refused)} series or files: {dicom.table(self.refused)}"]
 
 
 @reads_images
@@ -130,7 +132,7 @@ def _convert(
     with _originals([input]).kept(path for name in names for path in write.existing(name)):
         if several:
             report = _convert_series(groups, names, write, progress, str(input))
-            return replace(report, notes=(*report.notes, *left_out))
+            return replace(report, refused=(*report.refused, *left_out))
         is_array = place.is_file() and files.detect(place) in arrays.KINDS
         volume = files.read(
             Source(
@@ -287,9 +289,9 @@ def _volumes_in(path: Path) -> Iterator[Path]:
 
 def _many(
     source: str | Path, output: str | Path, options: ConvertOptions
-) -> tuple[list[dicom.Series], tuple[str, ...]]:
-    """The series of a DICOM folder or file that become files of a folder, and notes about damaged
-    files that may belong to any of them; empty if one volume becomes one file.
+) -> tuple[list[dicom.Series], tuple[tuple[str, str], ...]]:
+    """The series of a DICOM folder or file that become files of a folder, and damaged files that
+    may belong to any of them, with the reason; empty if one volume becomes one file.
     """
     changes = options.joined or options.fix_series
     is_one = options.series or "." in Path(output).name
@@ -304,8 +306,8 @@ def _many(
     if options.fix_series:
         how = options.fix_series
         found = [f for one in found for f in dicom.fixed(one, how, dicom.problem_of(one))]
-    damaged = [(path, what) for path, what in others if what.startswith(dicom.DAMAGED)]
-    return found, tuple(f"{path} is left out: {what}" for path, what in damaged)
+    damaged = [(str(path), what) for path, what in others if what.startswith(dicom.DAMAGED)]
+    return found, tuple(damaged)
 
 
 def _groups(many: Sequence[dicom.Series], joined: bool) -> list[list[dicom.Series]]:

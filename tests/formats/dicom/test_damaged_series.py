@@ -1,6 +1,7 @@
 """A damaged file costs its own series and no other."""
 
 import gzip
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -89,7 +90,59 @@ def test_next_to_several_series_it_is_named_in_a_note(tmp_path):
     assert all(note in " ".join(one.notes) for one in found)
     assert others == [(second[0], "damaged: it ends within the element at byte 192")]
     code, text = run("convert", tmp_path / "in", tmp_path / "out")
-    assert code == 0 and f"note: {second[0]} is left out: damaged" in text
+    assert code == 1 and f"failed: {second[0]}: damaged: it ends within" in text
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+        "1_ct.nii.gz",
+        "2_ct.nii.gz",
+    ]
+
+
+@pytest.mark.parametrize("name", ["9.dcm", "IM0009", "1.2.3.9", "nine.IMA"])
+@pytest.mark.parametrize("content", [b"", bytes(5000)])
+def test_a_blank_file_is_named_and_costs_no_series(tmp_path, name, content):
+    series(tmp_path / "in", "1.2.1")
+    path = tmp_path / "in" / name
+    path.write_bytes(content)
+    found, others = dicom.find(tmp_path / "in")
+    why = "it is empty or begins with zeros"
+    assert others == [(path, f"damaged: {why}")]
+    assert found[0].notes == (
+        f"1 is damaged or truncated ({name}: {why}); its series is unknown and may be this one",
+    )
+    code, text = run("convert", tmp_path / "in", tmp_path / "out")
+    assert code == 1 and f"failed: {path}: damaged: {why}" in text
+    assert (tmp_path / "out/1_ct.nii.gz").exists()
+    code, text = run("convert", tmp_path / "in", tmp_path / "one.nii.gz")
+    assert code == 0 and f"({name}: {why})" in text
+    code, text = run("info", tmp_path / "in")
+    assert code == 0 and name in text
+
+
+def test_other_files_are_no_damage(tmp_path):
+    series(tmp_path / "in", "1.2.1")
+    for name in ("done", "notes1.txt", ".lock2", "labels_1.nii.gz"):
+        (tmp_path / "in" / name).write_bytes(b"")
+    assert dicom.find(tmp_path / "in")[1] == []
+    # Numbers are names of slices only next to slices.
+    (tmp_path / "in/other").mkdir()
+    (tmp_path / "in/other/7").write_bytes(b"")
+    assert dicom.find(tmp_path / "in")[1] == []
+    page = tmp_path / "in/page.dcm"
+    page.write_text("<html>404: no such image</html>")
+    assert dicom.find(tmp_path / "in")[1] == [(page, "damaged: it is no DICOM file")]
+    with pytest.raises(FormatError, match=r"no image that can be read \(damaged: it is empty"):
+        (tmp_path / "bad").mkdir()
+        (tmp_path / "bad/1.dcm").write_bytes(b"")
+        dicom.choose(tmp_path / "bad")
+
+
+def test_blank_members_of_an_archive_are_named(tmp_path):
+    first, *_ = series(tmp_path / "in", "1.2.1")
+    with zipfile.ZipFile(tmp_path / "all.zip", "w") as packed:
+        packed.write(first, "a.dcm")
+        packed.writestr("b.dcm", b"")
+    found, others = dicom.find(tmp_path / "all.zip")
+    assert len(found) == 1 and [path.name for path, _ in others] == ["b.dcm"]
 
 
 def test_a_cut_packed_file_is_damaged(tmp_path):
@@ -103,7 +156,9 @@ def test_a_cut_packed_file_is_damaged(tmp_path):
 def test_one_volume_is_read_of_the_only_series_that_can_be(tmp_path):
     _, (first, *_) = two_series(tmp_path)
     cut(first, 700)
-    assert run("convert", tmp_path / "in", tmp_path / "one.nii.gz")[0] == 0
+    code, text = run("convert", tmp_path / "in", tmp_path / "one.nii.gz")
+    assert code == 0
+    assert "note: series CT 2 (7 files, 1.2.2) is left out: of its 8 files, 1 is damaged" in text
 
 
 def test_check_names_a_damaged_series_and_keeps_the_others(tmp_path):

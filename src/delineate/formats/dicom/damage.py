@@ -1,8 +1,8 @@
 """Damaged files: which series each one costs.
 
 A file belongs to the series that its header names. If the damage hides the name, it belongs to the
-series of the files next to it. If these are of several series, none is refused, and all of them get
-a note: a slice at an end leaves no gap that would be noticed.
+series of the files next to it. If these are of several series, or if the file has no header at all,
+none is refused, and all of them get a note: a slice at an end leaves no gap that would be noticed.
 """
 
 from __future__ import annotations
@@ -18,11 +18,14 @@ SHOWN = 3  # files that a sentence names
 
 @dataclass(frozen=True)
 class DamagedFile:
-    """A damaged file and why it is; ``facts`` are None if its header cannot be read."""
+    """A damaged file and why it is; ``facts`` are None if its header cannot be read. One without
+    any header ``is_bare``.
+    """
 
     path: Path
     why: str
     facts: SeriesFacts | None = None
+    is_bare: bool = False
 
 
 def charge(
@@ -44,6 +47,7 @@ def charge(
     unknown = []
     for file in damaged:
         uids = {file.facts.uid} if file.facts and file.facts.uid else near.get(file.path.parent)
+        uids = None if file.is_bare else uids
         if uids is not None and len(uids) == 1:
             lost.setdefault(min(uids), []).append(file)
         else:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ...core.errors import FormatError, InputError
 from .. import archive
-from ..disk import natural_key, told
+from ..disk import HEAD_BYTES, natural_key, told
 from .damage import DamagedFile, charge
 from .dicomdir import compared
 from .geometry import layout
@@ -26,6 +26,9 @@ from .header.file import (
 
 MOST_LISTED = 50  # titles below one reason
 NO_SIZE = "an image without Rows and Columns"
+NAMED = (".dcm", ".dicom", ".ima", ".dcm.gz")  # endings of names that promise DICOM
+NOT_DICOM, BLANK = "it is no DICOM file", "it is empty or begins with zeros"
+BARE = (NOT_DICOM, BLANK)  # files without any header
 NESTED = "an archive inside an archive, which is not opened"
 
 
@@ -47,10 +50,15 @@ def find(folder: str | Path, recursive: bool = True) -> tuple[list[Series], list
         if file.kind:
             others.append((file.path, file.kind))
         elif file.damage or file.facts is None:
-            damaged.append(DamagedFile(file.path, file.damage, file.facts))
+            damaged.append(DamagedFile(file.path, file.damage, file.facts, file.damage in BARE))
         else:
             series.setdefault(file.facts.uid, (file.facts, []))[1].extend(file.planes)
     found = [one for facts, planes in series.values() for one in volumes(planes, facts)]
+    # Without a name that promises DICOM, an empty file may be anything in other folders.
+    near = {path.parent for one in found for path in one.files}
+    damaged = [
+        one for one in damaged if one.why != BLANK or _is_named(one.path) or one.path.parent in near
+    ]
     charged, unknown = charge(found, damaged)
     others += [(one.path, f"{DAMAGED}: {one.why}") for one in unknown]
     found, missing = compared(charged, [path for path, kind in others if kind == "DICOMDIR"])
@@ -84,6 +92,8 @@ def _read_all(place: Path, recursive: bool) -> Iterator[_File]:
                 yield _File(path, f"{DAMAGED}: {error.message}")
                 continue
             yield from _members(members)
+        elif why := _why_no_dicom(path):
+            yield _File(path, damage=why)
 
 
 def _members(members: Sequence[Path]) -> Iterator[_File]:
@@ -95,6 +105,24 @@ def _members(members: Sequence[Path]) -> Iterator[_File]:
             yield file
         elif archive.is_archive(path):
             yield _File(path, NESTED)
+        elif why := _why_no_dicom(path):
+            yield _File(path, damage=why)
+
+
+def _is_named(path: Path) -> bool:
+    return path.name.lower().endswith(NAMED)
+
+
+def _why_no_dicom(path: Path) -> str:
+    """Why a file that is not DICOM may be a damaged one: its name promises DICOM, or it is blank
+    and its name is a number, as those of slices are; "" for any other file.
+    """
+    is_numbered = path.suffix.strip(".0123456789") == "" and any(map(str.isdigit, path.name))
+    if not (_is_named(path) or is_numbered):
+        return ""
+    with archive.opened(path) as file:
+        is_blank = not any(file.read(HEAD_BYTES))
+    return BLANK if is_blank else NOT_DICOM if _is_named(path) else ""
 
 
 def _read(path: Path) -> _File | None:
@@ -139,20 +167,21 @@ def choose(folder: str | Path, uid: str = "") -> Series:
         series = chosen
     if not series:
         kinds = sorted({what for _, what in others})
-        found = (
-            f"only DICOM objects without images ({', '.join(kinds)})"
-            if kinds
+        is_damaged = any(kind.startswith(DAMAGED) for kind in kinds)
+        what = (
+            "only DICOM objects without images"
+            if kinds and not is_damaged
             else "no image that can be read"
         )
+        found = f"{what} ({', '.join(kinds)})" if kinds else what
         raise FormatError(f"{found} in this folder", path=folder)
     # Localisers and the like often share the folder: a single readable series needs no choice.
     stacks = _stacks(series)
     usable = [s for s in stacks if not problem_of(s)]
     # A part may only stand for its series if no other part of it was refused.
-    if len(stacks) == 1:
-        return stacks[0]
-    if len(usable) == 1 and sum(s.uid == usable[0].uid for s in stacks) == 1:
-        return usable[0]
+    chosen = stacks if len(stacks) == 1 else usable
+    if len(chosen) == 1 and sum(s.uid == chosen[0].uid for s in stacks) == 1:
+        return chosen[0] if uid else _noted(chosen[0], stacks, others)
     if not usable:
         raise FormatError(
             f"none of the {len(series)} series can be read: {_listed(series)}", path=folder
@@ -164,6 +193,22 @@ def choose(folder: str | Path, uid: str = "") -> Series:
         else f"{len(series)} volumes of {len(uids)} series, choose one as FOLDER#SERIES_UID/PART"
     )
     raise FormatError(f"{what}: {_listed(series)}", path=folder)
+
+
+def _noted(one: Series, stacks: Sequence[Series], others: Sequence[tuple[Path, str]]) -> Series:
+    """A series with notes about damaged ones next to it, and files that may be of any."""
+    lost = [
+        f"series {s.title} is left out: {s.problem}"
+        for s in stacks
+        if s.is_damaged and s is not one
+    ]
+    folders = {path.parent for path in one.files}
+    lost += [
+        f"{path} is left out: {what}"
+        for path, what in others
+        if what.startswith(DAMAGED) and path.parent not in folders
+    ]
+    return replace(one, notes=(*one.notes, *lost))
 
 
 def _stacks(series: Sequence[Series]) -> list[Series]:
