@@ -159,9 +159,7 @@ def test_a_syntax_without_a_decoder_is_refused(tmp_path):
     one.file_meta.TransferSyntaxUID = JPIPHTJ2KReferenced
     one.PixelData = encapsulate([b"1234"])
     one["PixelData"].is_undefined_length = True
-    with pytest.raises(
-        FormatError, match=r"decoded \(JPIP HTJ2K Referenced\): not supported"
-    ):
+    with pytest.raises(FormatError, match=r"decoded \(JPIP HTJ2K Referenced\): not supported"):
         read(tmp_path, one)
 
 

@@ -27,6 +27,7 @@ from .values import same_values
 
 SAME_PLACE_MM = 0.01
 SAME_SPACING = 1e-3  # mm
+PLAIN = "plain"  # the name of a volume without what the others have
 FEWEST = 3  # planes that prove a stack; two always lie evenly
 
 # ---- what divides planes ----
@@ -78,6 +79,8 @@ MARKS = (
     _Mark(_of("acquisition"), "acq", "{}"),
     _Mark(_of("acquired"), "t"),
     _Mark(_of("content_time"), "t"),
+    _Mark(_of("series_number"), "series", "{}"),
+    _Mark(_of("comment"), "comment"),
 )
 # The order of acquisition, and how a note names it.
 ORDERS = (
@@ -326,7 +329,7 @@ def _names(
     shown: tuple[Callable[[Any], str], ...] = (
         lambda value: f"patient{rank(0, value)}",
         lambda value: f"frame{rank(1, value)}",
-        lambda value: str(value),
+        lambda value: value or PLAIN,
         lambda value: f"{value[0]}x{value[1]}",
         lambda value: _plane_name(orientations[value]),
         lambda value: "x".join(f"{mm:.3g}" for mm in spacings[value]) + "mm",
@@ -469,7 +472,7 @@ def _named(part: _Part, mark: _Mark, values: dict[Any, list[int]]) -> list[_Part
 def _differing(kind: tuple[str, ...], others: Sequence[tuple[str, ...]]) -> str:
     """The words of an ImageType that not all others have."""
     shared = set(others[0]).intersection(*others[1:])
-    return "_".join(word.lower() for word in kind if word not in shared) or "plain"
+    return "_".join(word.lower() for word in kind if word not in shared) or PLAIN
 
 
 def _sorting(value: Any) -> tuple[bool, Any]:

@@ -61,6 +61,8 @@ class Marks:
     dimensions: tuple[int, ...] = ()  # indices of a frame that do not say where it is
     number: int | None = None  # InstanceNumber; of frames, with their place in the file
     images: int | None = None  # ImagesInAcquisition
+    series_number: int | None = None
+    comment: str = ""  # of the image: phases of breathing in some CT
 
 
 def marks_of(dataset: Any, kind: tuple[str, ...]) -> Marks:
@@ -95,6 +97,8 @@ def marks_of(dataset: Any, kind: tuple[str, ...]) -> Marks:
         stack=text(dataset, "StackID"),
         number=_whole(dataset, "InstanceNumber"),
         images=_whole(dataset, "ImagesInAcquisition"),
+        series_number=_whole(dataset, "SeriesNumber"),
+        comment=text(dataset, "ImageComments"),
     )
 
 
