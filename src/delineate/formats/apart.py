@@ -31,6 +31,7 @@ from numpy.typing import NDArray
 from ..core import errors
 from ..core.errors import DelineateError, FormatError
 from ..core.inputs import limit_memory, parse_json
+from .disk import read_into
 
 START_S = 120.0  # until the child has imported what it needs, also on a busy machine
 CPU_S, CPU_S_A_MB = 4.0, 0.05  # for a small file, and for each MB of its voxels
@@ -166,13 +167,9 @@ class _Child:
 
     def _array(self, dtype: str, shape: Sequence[int], axes: Sequence[int]) -> NDArray[Any]:
         array = np.empty(shape, np.dtype(dtype))
-        view = memoryview(array.reshape(-1).view(np.uint8).data)
         assert self._process.stdout is not None
-        while len(view):
-            got = self._process.stdout.readinto(view)  # type: ignore[attr-defined]
-            if not got:
-                raise _LostError("its reader has ended")
-            view = view[got:]
+        if read_into(self._process.stdout, array) < array.nbytes:
+            raise _LostError("its reader has ended")
         return array.transpose(np.argsort(axes))
 
     def _line(self, wall_s: float, cpu_s: float | None) -> bytes:

@@ -43,6 +43,7 @@ GZIP_MAGIC = b"\x1f\x8b"
 HEAD_BYTES = 4096  # enough to recognise the format and to hold a fixed-size header
 # Bytes that may follow the last voxel: padding, but not more slices.
 MOST_REST = 4096
+STEP_BYTES = 1 << 24  # that are read at once
 MOST_SKIPPED = 1 << 26  # bytes before the first voxel: a header with its extensions
 DEFLATE_RATIO = 1032  # no compressed data grows more
 GZIP_LEVEL = 1  # of ISA-L's 0..3: close to its best speed, and label volumes already shrink well
@@ -251,21 +252,29 @@ def read_array(
             f"truncated: {needed} bytes of voxels are needed, but the file has {size} bytes"
         )
     refuse_large(needed, size if is_packed else None)
-    # Read in steps of 16 MB straight into the memory of the result.
     flat = np.empty(needed, np.uint8)
-    view, done = memoryview(flat.data), 0
-    while done < needed:
-        try:
-            got = file.readinto(view[done : done + (1 << 24)])  # type: ignore[attr-defined]
-        except EOFError:
-            got = 0
-        if not got:
-            raise FormatError(f"truncated: the file holds {done} of {needed} bytes of voxels")
-        done += got
+    if (done := read_into(file, flat)) < needed:
+        raise FormatError(f"truncated: the file holds {done} of {needed} bytes of voxels")
     _refuse_rest(file, most_rest, needed // shape[-1] if len(shape) > 2 else needed)
     # A foreign byte order costs a copy; the usual case costs none.
     array = flat.view(dtype).reshape(shape, order="F")
     return array if dtype.isnative else array.astype(dtype.newbyteorder("="), order="F")
+
+
+def read_into(file: IO[bytes], array: NDArray[Any]) -> int:
+    """Fill an array that is contiguous in C order from the current position of ``file``, packed or
+    not; returns the number of bytes that were read: fewer than it has if the file ends early.
+    """
+    view, done = memoryview(array.reshape(-1).view(np.uint8).data), 0
+    while done < len(view):
+        try:
+            got = file.readinto(view[done : done + STEP_BYTES])  # type: ignore[attr-defined]
+        except EOFError:
+            break
+        if not got:
+            break
+        done += got
+    return done
 
 
 def read_numbers(file: IO[bytes], shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:

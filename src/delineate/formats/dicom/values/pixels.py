@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ....core.errors import FormatError
 from ... import archive
+from ...disk import read_into
 from ..header.elements import EXPLICIT_LITTLE, IMPLICIT, Header
 
 BYTES = (8, 16, 32)  # BitsAllocated of whole numbers
@@ -57,20 +57,9 @@ def plain_frames(
         for frame in frames:
             pixels, end = np.empty(shape, dtype), (frame + 1) * nbytes
             file.seek(header.stored.offset + end - nbytes)
-            if end > header.stored.nbytes or _read_into(file, pixels) < nbytes:
+            if end > header.stored.nbytes or read_into(file, pixels) < nbytes:
                 raise FormatError(
                     f"the pixels are truncated: frame {frame + 1} ends at byte {end} of "
                     f"{header.stored.nbytes}"
                 )
             yield pixels
-
-
-def _read_into(file: IO[bytes], array: NDArray[Any]) -> int:
-    """Fill an array from a file; returns the number of bytes that were read."""
-    view, done = memoryview(array.reshape(-1).view(np.uint8).data), 0
-    while done < len(view):
-        got = file.readinto(view[done:])  # type: ignore[attr-defined]
-        if not got:
-            break
-        done += got
-    return done
