@@ -166,15 +166,7 @@ def choose(folder: str | Path, uid: str = "") -> Series:
             raise FormatError(f"no series {uid} here; found: {_listed(series)}", path=folder)
         series = chosen
     if not series:
-        kinds = sorted({what for _, what in others})
-        is_damaged = any(kind.startswith(DAMAGED) for kind in kinds)
-        what = (
-            "only DICOM objects without images"
-            if kinds and not is_damaged
-            else "no image that can be read"
-        )
-        found = f"{what} ({', '.join(kinds)})" if kinds else what
-        raise FormatError(f"{found} in this folder", path=folder)
+        raise FormatError(f"{_nothing(others)} in this folder", path=folder)
     # Localisers and the like often share the folder: a single readable series needs no choice.
     stacks = _stacks(series)
     usable = [s for s in stacks if not problem_of(s)]
@@ -193,6 +185,15 @@ def choose(folder: str | Path, uid: str = "") -> Series:
         else f"{len(series)} volumes of {len(uids)} series, choose one as FOLDER#SERIES_UID/PART"
     )
     raise FormatError(f"{what}: {_listed(series)}", path=folder)
+
+
+def _nothing(others: Sequence[tuple[Path, str]]) -> str:
+    """What a folder without a series has."""
+    kinds = sorted({what for _, what in others})
+    listed = f" ({', '.join(kinds)})" if kinds else ""
+    if not kinds or any(kind.startswith(DAMAGED) for kind in kinds):
+        return f"no image that can be read{listed}"
+    return f"only DICOM objects without images{listed}"
 
 
 def _noted(one: Series, stacks: Sequence[Series], others: Sequence[tuple[Path, str]]) -> Series:
