@@ -156,6 +156,22 @@ def test_a_case_at_which_a_call_died_is_read_apart(batch):
     assert not Journal(out, "", OPTIONS).died_at(case) and not (out / BEGUN).exists()
 
 
+def test_nothing_is_counted_as_done_in_a_folder_that_was_moved_away(scans, tmp_path):
+    folder = tmp_path / "batch"
+    shutil.copytree(scans, folder)
+
+    def move(stage: str, done: float, total: float, note: str) -> None:
+        if done == 1 and (folder / "out").exists():
+            (folder / "out").rename(folder / "moved")
+
+    with pytest.raises(OutputError, match=r"out: was removed or moved while this process worked"):
+        predict(folder / "m.model", [folder / "scans"], folder / "out", OPTIONS, progress=move)
+    assert not (folder / "out" / "predictions.json").exists()
+    (folder / "moved" / "running.json").unlink()  # of this process, which has not ended
+    (folder / "moved").rename(folder / "out")
+    assert "c" in done(folder)
+
+
 # Segments a folder with a reader that crashes at the voxels of one scan; as this is a file, the
 # processes that are started crash too.
 CRASHING = """

@@ -48,8 +48,14 @@ class Claim:
         """Raise an error if the claim was lost, before this process writes more.
 
         Raises:
-            OutputError: another process has taken over.
+            OutputError: another process has taken over, or the folder is another one now.
         """
+        if not self.path.is_file():
+            raise OutputError(
+                f"was removed or moved while this process worked in it, or its {self.path.name} "
+                "was; nothing more is written here",
+                path=self.path.parent,
+            )
         if not self.is_held():
             raise OutputError(
                 "another process has taken over this folder, because this one did not answer for "

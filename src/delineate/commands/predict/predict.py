@@ -151,14 +151,17 @@ def predict_cases(
     left = replace(manifest, cases=tuple(c for c in manifest if c.id not in finished))
     # What the engine refuses is refused before anything is written.
     engine = _engine(bundle, device, options, model) if left.cases else None
-    with guarded.kept(), claimed(atomic.make_folder(folder) / CLAIM):
+    with guarded.kept(), claimed(atomic.make_folder(folder) / CLAIM) as claim:
         atomic.remove_temporaries(folder)
         # From now on the folder is known as ours, even if this call is killed.
         ids = [case.id for case in left]
         write_record(folder, bundle, head, [], writing=ids, journal=journal)
         if engine is not None:
-            with Session(bundle, engine, left, folder, options, journal, say, progress) as session:
+            with Session(
+                bundle, engine, left, folder, options, journal, claim, say, progress
+            ) as session:
                 finished |= {outcome.name: outcome for outcome in session.run()}
+            claim.confirm()
         lost = (unusable or {}).items()
         outcomes = [finished[case.id] for case in manifest]
         outcomes += [batch.Outcome(name, None, error, 0.0) for name, error in lost]

@@ -24,6 +24,7 @@ from ...core.manifest import ABSENT, Case, Manifest
 from ...core.prediction import Prediction
 from ...core.progress import Progress, Say, silent, unsaid
 from ...execution import local as batch
+from ...execution.claims import Claim
 from ...formats import files
 from ...trust.plausibility import Ranges, ScanSample, flags, measure, sample
 from ...trust.uncertainty import agreement
@@ -48,6 +49,7 @@ class Session:
         out: the folder of the results.
         options: see ``commands.options``.
         journal: receives a line for each case whose results are written.
+        claim: on ``out``; once it is lost, nothing more is written.
         say: receives a sentence about what cannot be written, before the network runs.
         progress: receives the number of cases done, with the share of the current one.
     """
@@ -60,12 +62,13 @@ class Session:
         out: Path,
         options: PredictOptions,
         journal: Journal,
+        claim: Claim,
         say: Say = unsaid,
         progress: Progress = silent,
     ):
         self._bundle, self._engine, self._manifest = bundle, engine, manifest
         self._out, self._options, self._say = out, options, say
-        self._journal, self._progress = journal, progress
+        self._journal, self._claim, self._progress = journal, claim, progress
         self._ranges = Ranges.from_json(bundle.card.get("plausibility"))
         self._done = 0
         self._prefetcher = Prefetcher(manifest, bundle, options, self._read)
@@ -100,6 +103,7 @@ class Session:
         """Segment one case; gives its entry, or a future of it while it is being written."""
         from ...inference.predictor import DropoutSamples, segment, with_mirroring
 
+        self._claim.confirm()
         memory_bytes = self._memory(case)
         scan = self._prefetcher(case)
         if scan.why_no_seg is not None:
@@ -166,6 +170,7 @@ class Session:
 
     def _written(self, case: Case, write: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         """Write the results of a case, and then its line of the journal; gives its entry."""
+        self._claim.confirm()
         entry = write()
         alone = replace(self._manifest, cases=(case,))
         targets = of_cases(alone, self._out, self._options, self._bundle.plan)
