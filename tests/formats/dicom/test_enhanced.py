@@ -257,6 +257,14 @@ def test_a_tomosynthesis_is_a_stack_of_its_positions(tmp_path):
     np.testing.assert_allclose(volume.affine, expected, atol=1e-9)
 
 
+def test_frames_without_a_rescale_among_others_are_noted(tmp_path):
+    each = [one | (rescale(2, 0) if k < 3 else {}) for k, one in enumerate(STACK)]
+    volume = read(tmp_path, enhanced(FRAMES, each))
+    assert volume.array[0, 0].tolist() == [0, 20, 40, 30]
+    assert volume.unit == "a.u."
+    assert volume.meta["notes"] == ["1 of 4 slices state no rescale: their stored values are kept"]
+
+
 def test_localisers_among_the_frames_are_set_aside(tmp_path):
     scout = {"CTImageFrameTypeSequence": item(FrameType=["ORIGINAL", "PRIMARY", "LOCALIZER"])}
     side = {"PlaneOrientationSequence": item(ImageOrientationPatient=[0, 1, 0, 0, 0, -1])}

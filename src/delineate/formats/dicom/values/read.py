@@ -61,7 +61,7 @@ def read_series(series: Series, unit: str = "") -> Volume:
     stated = merged(_filled(array, ordered))
     _interpolate(array, ordered)
     volume = np.moveaxis(_narrowed(array), 0, -1).swapaxes(-3, -2)
-    notes = [*series.notes, *tilt_of(grid), *stated.pop("notes", ())]
+    notes = [*series.notes, *tilt_of(grid), *_unscaled(ordered), *stated.pop("notes", ())]
     if padding := stated.pop("stored_padding", None):
         stated["padding"] = padding_of(padding, ordered, series.unit)
     meta = {
@@ -86,6 +86,14 @@ def read_series(series: Series, unit: str = "") -> Volume:
     )
     found = Volume(volume, grid, series.unit, str(source), meta)
     return as_suv(found, series) if unit == "suv" else found
+
+
+def _unscaled(planes: Sequence[Plane]) -> tuple[str, ...]:
+    """A sentence about slices without a rescale among others that have one."""
+    count = sum(not (one.rescaled or one.lookup) for one in planes)
+    if count in (0, len(planes)):
+        return ()
+    return (f"{count} of {len(planes)} slices state no rescale: their stored values are kept",)
 
 
 def read_joined(series: Sequence[Series], unit: str = "") -> Volume:
