@@ -5,8 +5,10 @@ from __future__ import annotations
 import shutil
 
 import numpy as np
+import pydicom
 import pytest
-from tests.cohorts.imitate import dicom_series, noise
+from tests.cohorts.imitate import box as imitated_box
+from tests.cohorts.imitate import dicom_series, nifti, noise
 from tests.cohorts.test_layouts_volumes import found_in, names, rows, says
 from tests.structure_sets import CLOSED, polygon_on, write_structure_set
 
@@ -14,11 +16,14 @@ from delineate.cohorts.checks.doctor import examine
 from delineate.cohorts.discovery.account import account_for
 from delineate.cohorts.discovery.layouts import discover, find
 from delineate.cohorts.discovery.structures import StructureSelection
-from delineate.cohorts.reading import map_label, read_label, read_raw_label
+from delineate.cohorts.reading import map_label, read_image, read_label, read_raw_label
+from delineate.commands.check import write_draft
 from delineate.commands.options import TrainOptions
 from delineate.commands.train.request import request_of
-from delineate.core.errors import LabelError, LayoutError
-from delineate.formats import dicom, files
+from delineate.core.errors import GeometryError, LabelError, LayoutError
+from delineate.core.manifest import Manifest, Source
+from delineate.formats import dicom, files, label_files
+from delineate.formats.label_files import read_label_file
 
 SHAPE = (12, 10, 5)
 
@@ -197,3 +202,128 @@ def test_the_sarcoma_collection_as_it_lies(real_data):
     assert found.manifest.labels.names == ["GTV_Mass"]
     folds = found.manifest.with_folds(4)
     assert all(len({c.fold for c in folds if c.patient == p}) == 1 for p in patients)
+
+
+# ---- series with several volumes, several references, archives, descriptions ----
+
+
+def echoes(folder, patient, uid):
+    """Two echoes of one series in one folder."""
+    for n in (1, 2):
+        series(folder, patient, "MR", uid)
+        for path in sorted(folder.glob("i*.dcm")):
+            dataset = pydicom.dcmread(path)
+            dataset.EchoNumbers, dataset.EchoTime = n, 10.0 * n
+            dataset.SOPInstanceUID = f"{uid}.{n}.{dataset.InstanceNumber}"
+            path.unlink()
+            dataset.save_as(folder / f"e{n}_{path.name}")
+    return folder
+
+
+@pytest.mark.parametrize("kind", ["contours", "nifti"])
+def test_two_echoes_of_one_series_are_channels(tmp_path, kind):
+    for n, patient in enumerate(("A", "B")):
+        folder = echoes(tmp_path / patient / "study" / "MR", patient, f"1.2.{n + 1}")
+        grid = files.read_grid(f"{folder}#1.2.{n + 1}/echo1")
+        if kind == "nifti":
+            nifti(folder.parent / "liver_mask.nii.gz", imitated_box(1, SHAPE), grid.affine)
+        else:
+            corners = [(1.5, 2.5), (4.5, 2.5), (4.5, 5.5), (1.5, 5.5)]
+            rois = {"GTV": [(polygon_on(grid, corners, 2), CLOSED)]}
+            path = tmp_path / patient / "rs.dcm"
+            write_structure_set(path, rois, series=f"1.2.{n + 1}", instances=[f"1.2.{n + 1}.1.2"])
+    found = found_in(tmp_path, "hospital")
+    assert found.manifest.channels == ("echo1", "echo2")
+    again = Manifest.from_jsonl(found.manifest.to_jsonl())
+    for case in again:
+        assert [one.series.rpartition("/")[2] for one in case.images] == ["echo1", "echo2"]
+        volume = read_image(case, again)
+        assert volume.array.shape == (2, *SHAPE)
+        label = read_label(case, again, volume.grid)
+        assert (label.array == 1).sum() == (27 if kind == "nifti" else 9)
+    uses = {(g.use, g.count) for g in account_for(found.manifest)}
+    assert uses == {("image", 10), ("label", 1)}
+
+
+def test_a_structure_set_of_two_series_draws_each_roi_on_its_own(tmp_path):
+    """Contours on a CT and on a PET with frames of reference of their own."""
+    ct = series(tmp_path / "ct", "A", uid="1.1", frame="1.8")
+    pet = series(tmp_path / "pet", "A", "PT", uid="1.2", frame="1.9")
+    path = write_structure_set(
+        tmp_path / "rs.dcm",
+        {"on CT": box(ct, (2, 3), (5, 6)), "on PET": box(pet, (6, 3), (9, 6))},
+        series="1.1",
+    )
+    dataset = pydicom.dcmread(path)
+    for roi, frame in zip(dataset.StructureSetROISequence, ("1.8", "1.9"), strict=True):
+        roi.ReferencedFrameOfReferenceUID = frame
+    dataset.save_as(path)
+    for folder, name in ((ct, "on CT"), (pet, "on PET")):
+        volume = read_label_file(Source(str(path), like=str(folder)))
+        assert volume.meta["names"] == {1: name} and (volume.array == 1).sum() == 18
+        assert "is in another frame of reference and is left out" in volume.meta["notes"][0]
+
+
+def test_contours_name_their_series_before_the_list_of_the_object(tmp_path):
+    series(tmp_path / "ct", "A", uid="1.1", frame="1.9")
+    pet = series(tmp_path / "pet", "A", "PT", uid="1.2", frame="1.9")
+    planes = dicom.find_series(tmp_path / "ct")[0].planes
+    path = tmp_path / "rs.dcm"
+    rois = {"GTV": box(pet, (2, 3), (5, 6))}
+    write_structure_set(path, rois, series="1.1", instances=[p.instance for p in planes])
+    assert dicom.series_of_label(path).uid == "1.1"
+    dataset = pydicom.dcmread(path)
+    item = pydicom.Dataset()
+    item.ReferencedSOPInstanceUID = dicom.find_series(pet)[0].planes[0].instance
+    dataset.ROIContourSequence[0].ContourSequence[0].ContourImageSequence = [item]
+    dataset.save_as(path)
+    assert dicom.series_of_label(path).uid == "1.2"
+
+
+def test_a_series_and_its_structure_set_in_an_archive(tmp_path):
+    image = series(tmp_path / "in" / "ct", "A", uid="1.1")
+    rois = {"GTV": box(image, (2, 3), (5, 6))}
+    write_structure_set(tmp_path / "in" / "rs.dcm", rois, series="1.1")
+    shutil.make_archive(str(tmp_path / "cohort" / "scans"), "zip", tmp_path / "in")
+    member = tmp_path / "cohort" / "scans.zip" / "rs.dcm"
+    assert label_files.names_in(member) == {1: "GTV"}
+    assert (read_label_file(member).array == 1).sum() == 18
+    assert label_files.series_near(member) == f"{tmp_path}/cohort/scans.zip#1.1"
+
+
+def test_labels_in_another_frame_of_reference(tmp_path):
+    image = series(tmp_path / "images" / "A", "A", uid="1.1", frame="1.9")
+    rois = {"GTV": box(image, (2, 3), (5, 6))}
+    (tmp_path / "labels").mkdir()
+    write_structure_set(tmp_path / "labels" / "A.dcm", rois, frame="1.8", series="1.0")
+    text = "channels: {CT: 'images/{id}'}\nlabel: 'labels/{id}.dcm'\n"
+    described = tmp_path / "d.yaml"
+    described.write_text(text)
+    with pytest.raises((LayoutError, GeometryError), match="another frame of reference"):
+        discover(tmp_path, description=described)
+    described.write_text(text + "register_by: position\n")
+    for options in ({}, {"register_by": "position"}):
+        manifest = find(tmp_path, description=described, **options)
+        assert manifest.cases[0].label[0].register_by == "position"
+        again = Manifest.from_jsonl(manifest.to_jsonl())
+        assert (read_label(again.cases[0], again).array == 1).sum() == 18
+
+
+def test_a_draft_lists_every_name_with_its_number(tmp_path):
+    for n, patient in enumerate(("A", "B")):
+        image = series(tmp_path / "in" / patient / "ct", patient, uid=f"1.{n + 1}")
+        rois = {"GTV": box(image, (2, 3), (5, 6)), f"cord {n}": box(image, (7, 3), (9, 5))}
+        path = tmp_path / "in" / patient / "rs.dcm"
+        write_structure_set(path, rois, series=f"1.{n + 1}")
+    drafted = write_draft(tmp_path / "in", tmp_path / "d.yaml")
+    lines = drafted.text.splitlines()
+    assert '  "GTV": "GTV"  # GTV in 2 series' in lines
+    assert '  "cord 0": "cord 0"  # cord 0 in 1 series' in lines
+    assert len(drafted.manifest.with_truth()) == 2
+    text = drafted.text.replace('  "cord 1"', '#  "cord 1"').replace(
+        '"cord 0": "cord 0"', 'cord: "cord*"'
+    )
+    (tmp_path / "d.yaml").write_text(text)
+    found = find(tmp_path / "in", description=tmp_path / "d.yaml")
+    assert found.labels.names == ["GTV", "cord"]
+    assert np.bincount(read_label(found.cases[1], found).array.ravel()).tolist() == [574, 18, 8]

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pydicom
 import pytest
+from tests.formats.dicom.objects import image, write
 
 from delineate.cohorts.phantom import dicom as phantom_dicom
 from delineate.cohorts.phantom.cohort import LABELS, PhantomScan, make_scan
@@ -17,8 +18,9 @@ from delineate.core.grid import Grid
 from delineate.core.labels import Label, LabelSet
 from delineate.core.manifest import Source
 from delineate.core.volume import Volume
-from delineate.formats import files
+from delineate.formats import dicom, files
 from delineate.formats.dicom.seg import STRUCTURE, TUMOUR, coded, write_seg
+from delineate.formats.label_files import read_label_file
 
 ALGORITHM = {"algorithm_name": "test network", "algorithm_version": "1.0"}
 
@@ -222,3 +224,58 @@ def _no_errors(path: Path) -> None:
     assert [
         line for line in (told.stdout + told.stderr).splitlines() if line.startswith("Error")
     ] == []
+
+
+def enhanced(folder: Path, order: list[int]) -> Path:
+    """An enhanced CT in one file, slices 2.5 mm apart in this order; each frame has its own
+    orientation.
+    """
+    pixels = np.zeros((len(order), 5, 4), np.int16)
+    one = image(pixels, sop_class="1.2.840.10008.5.1.4.1.1.2.1", FrameOfReferenceUID="1.2.5")
+
+    def group(name, **values):
+        item, inner = pydicom.Dataset(), pydicom.Dataset()
+        for key, value in values.items():
+            setattr(inner, key, value)
+        setattr(item, name, [inner])
+        return item
+
+    shared = group("PixelMeasuresSequence", PixelSpacing=[0.8, 0.6], SliceThickness=9)
+    one.SharedFunctionalGroupsSequence = [shared]
+    one.PerFrameFunctionalGroupsSequence = []
+    for k in order:
+        item = group("PlanePositionSequence", ImagePositionPatient=[1, 2, 2.5 * k])
+        own = group("PlaneOrientationSequence", ImageOrientationPatient=[1, 0, 0, 0, 1, 0])
+        item.update(own)
+        one.PerFrameFunctionalGroupsSequence.append(item)
+    (path,) = write(folder, one)
+    return path
+
+
+@pytest.mark.parametrize("missing", [(), (3,)])
+def test_frames_of_one_file_are_referred_to_by_number(tmp_path: Path, missing) -> None:
+    order = [k for k in (2, 0, 4, 1, 3, 5) if k not in missing]
+    path = enhanced(tmp_path / "in", order)
+    series = dicom.choose(path, fix_series="fill")
+    grid = dicom.layout(series)[0]
+    assert grid.shape == (4, 5, 6)
+    array = np.zeros(grid.shape, np.uint8)
+    array[1:3, 2, :] = 1
+    array[0, 0, 2] = 1
+    mask = Volume(array, grid, "label")
+    write_seg(mask, LabelSet.from_names({1: "liver"}), series, tmp_path / "s.dcm", **ALGORITHM)
+    seg = pydicom.dcmread(tmp_path / "s.dcm")
+    frames = seg.pixel_array
+    assert len(frames) == len(order)
+    for groups, frame in zip(seg.PerFrameFunctionalGroupsSequence, frames, strict=True):
+        (source,) = groups.DerivationImageSequence[0].SourceImageSequence
+        k = order[int(source.ReferencedFrameNumber) - 1]
+        assert list(groups.PlanePositionSequence[0].ImagePositionPatient) == [1, 2, 2.5 * k]
+        assert np.array_equal(frame, array[:, :, k].T)
+    measures = seg.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0]
+    assert (float(measures.SpacingBetweenSlices), float(measures.SliceThickness)) == (2.5, 2.5)
+    assert list(measures.PixelSpacing) == [0.8, 0.6]
+    back = read_label_file(Source(str(tmp_path / "s.dcm"), like=str(path), fix_series="fill"))
+    expected = array.copy()
+    expected[:, :, list(missing)] = 0
+    assert np.array_equal(back.array, expected)

@@ -14,7 +14,8 @@ from delineate.core.errors import FormatError, GeometryError
 from delineate.core.grid import Grid
 from delineate.core.manifest import Source
 from delineate.formats import dicom, files
-from delineate.formats.dicom.rtstruct.read import draw, read_rois, read_rtstruct
+from delineate.formats.dicom.rtstruct.draw import draw, read_rtstruct
+from delineate.formats.dicom.rtstruct.read import read_rois
 from delineate.formats.label_files import read_label_file
 from delineate.formats.polygons import area_of, inside_polygon, inside_polygons
 

@@ -56,7 +56,7 @@ def read_image(case: Case, manifest: Manifest) -> Volume:
         # A single file that holds all channels is one volume, so it has one name here.
         names = list(manifest.channels) if len(volumes) > 1 else [manifest.channels[0]]
         # All channels must be on one grid; the result always has a channel axis.
-        stacked = stack_channels(_on_grid_of_first(volumes), names)
+        stacked = _with_notes(stack_channels(_on_grid_of_first(volumes), names), volumes, names)
         notes = _notes(volumes, names)
         meta = stacked.meta | ({"notes": notes} if notes else {})
         stacked = replace(stacked, array=stacked.channels_array, meta=meta)
@@ -70,6 +70,18 @@ def _notes(volumes: Sequence[Volume], names: Sequence[str]) -> list[str]:
         for name, volume in zip(names, volumes, strict=True)
         for note in volume.meta.get("notes", ())
     ]
+
+
+def _with_notes(stacked: Volume, volumes: Sequence[Volume], names: Sequence[str]) -> Volume:
+    """The channels with what the reader noted about each after the first, under its name."""
+    more = [
+        f"{name}: {note}"
+        for name, volume in list(zip(names, volumes, strict=True))[1:]
+        for note in volume.meta.get("notes", ())
+    ]
+    if not more:
+        return stacked
+    return replace(stacked, meta=stacked.meta | {"notes": [*stacked.meta.get("notes", ()), *more]})
 
 
 def _on_grid_of_first(volumes: Sequence[Volume]) -> list[Volume]:

@@ -21,6 +21,7 @@ from ..cohorts.discovery.account import FileGroup, account_for
 from ..cohorts.discovery.account import lines as file_lines
 from ..cohorts.discovery.drafts import DraftedDescription, draft
 from ..cohorts.discovery.layouts import discover
+from ..cohorts.discovery.layouts.dicom_draft import draft_of_labels
 from ..cohorts.discovery.originals import originals, originals_in
 from ..cohorts.splitting import SplitRule, is_ratio, lines, lists_of, read_split
 from ..core import atomic
@@ -154,7 +155,7 @@ def write_draft(data: str | Path, out: str | Path, overwrite: bool = False) -> D
     originals_in(data).refuse([out])
     folder = Path(out).parent
     refuse_foreign(folder, [out], overwrite)
-    drafted = draft(data)
+    drafted = draft_of_labels(data) or draft(data)
     with atomic.recording(folder, [out], overwrite):
         atomic.write_text(out, drafted.text)
     return drafted

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ..cohorts.discovery.dicom_rules import DicomRules
 from ..cohorts.discovery.layouts.scans_only import NAMELESS
 from ..core.errors import DelineateError, FormatError, InputError, OutputError, UsageError
 from ..core.grid import Grid
@@ -23,6 +24,7 @@ from ..core.outputs import Originals
 from ..core.progress import Progress, silent
 from ..core.volume import Volume
 from ..formats import arrays, dicom, files, label_files, raster
+from ..formats.polygons import Rule
 from ..formats.slices.pixels import Scale
 from ..preprocessing.parts import merged, split
 from .options import ConvertOptions, reads_images
@@ -98,6 +100,8 @@ def _refuse_unfit(inputs: Sequence[str | Path], options: ConvertOptions, is_png:
         )
     if options.unit not in ("", "suv"):
         raise UsageError(f'--unit is "suv", found "{options.unit}"')
+    if options.rule not in ("centre", "area"):
+        raise UsageError(f"--rule is centre or area, found {options.rule}")
     if options.bits not in (8, 16):
         raise UsageError(f"--bits is 8 or 16, found {options.bits}")
     if options.window is not None and not is_png:
@@ -158,14 +162,17 @@ def _convert_labels(path: Path, write: _Writer) -> ConversionReport:
     structure.
     """
     options = write.options
+    rules = DicomRules.of(options.fix_series, options.register_by)
     source = Source(
         str(path),
-        like=str(options.like or label_files.series_near(path)),
+        like=str(options.like or label_files.series_near(path, rules.fix_series)),
         item=options.segment or "",
-        register_by="position" if options.register_by == "position" else "frame",
+        register_by=rules.register_by,
+        fix_series=rules.fix_series,
     )
     threshold = None if options.shares else options.threshold
-    volume = label_files.read_label_file(source, threshold=threshold)
+    rule: Rule = "area" if options.rule == "area" else "centre"
+    volume = label_files.read_label_file(source, threshold=threshold, rule=rule)
     parts = label_files.masks_of(volume) if write.is_folder else {"": label_files.as_codes(volume)}
     targets = [target for name in parts for target in write.existing(name)]
     with _originals([path, *([options.like] if options.like else [])]).kept(targets):
@@ -300,23 +307,16 @@ def _many(
     )
     if not may_hold_several or (is_one and not changes):
         return [], ()
-    found, others = dicom.find(source)
+    found, others = dicom.find(source, fix_series=options.fix_series or "")
     if options.series:
         found = [one for one in found if one.is_chosen_by(options.series)]
-    if options.fix_series:
-        how = options.fix_series
-        found = [f for one in found for f in dicom.fixed(one, how, dicom.problem_of(one))]
     damaged = [(str(path), what) for path, what in others if what.startswith(dicom.DAMAGED)]
     return found, tuple(damaged)
 
 
 def _groups(many: Sequence[dicom.Series], joined: bool) -> list[list[dicom.Series]]:
     """The series of each output: one, or those at the same positions."""
-    groups: dict[tuple[object, ...], list[dicom.Series]] = {}
-    for n, one in enumerate(many):
-        key = (one.uid, one.family, one.patient_id, len(one.planes)) if joined else (n,)
-        groups.setdefault(key, []).append(one)
-    return list(groups.values())
+    return dicom.at_same_positions(many) if joined else [[one] for one in many]
 
 
 @dataclass(frozen=True)

@@ -61,6 +61,10 @@ SEED = "Seed of everything random."
 WORKERS = "Number of processes; chosen for the machine by default."
 REPLACE = "Also replace files that delineate did not write, or that were edited; never an input."
 ONLY = "train, val or test: only this part of a cohort with a split."
+REGISTER_BY = (
+    "frame: DICOM labels must have the frame of reference of the image, as by default; position: "
+    "labels of another one are put where their positions say."
+)
 IGNORE = (
     "A value in reference masks that marks voxels of unknown truth, such as 255 or -1: they are "
     "neither learnt from nor scored; may be repeated."
@@ -142,6 +146,18 @@ class ReadingOptions:
     )
 
 
+@dataclass(frozen=True, kw_only=True)
+class SeriesOptions:
+    """How DICOM series are read."""
+
+    fix_series: str | None = option(
+        None,
+        "Of DICOM series with uneven gaps, which are refused by default: run keeps the largest "
+        "even run of slices, split reads each run as a volume, fill interpolates missing slices.",
+        choices=lambda: ("run", "split", "fill"),
+    )
+
+
 def reads_images(command: Callable[Given, Result]) -> Callable[Given, Result]:
     """Decorate a command whose ``options`` are ``ReadingOptions``, so that they apply to it."""
     signature = inspect.signature(command)
@@ -158,7 +174,7 @@ def reads_images(command: Callable[Given, Result]) -> Callable[Given, Result]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class CohortOptions:
+class CohortOptions(SeriesOptions):
     """How the cases of a folder are found."""
 
     layout: str | None = option(
@@ -184,6 +200,7 @@ class CohortOptions:
         "suv: read PET channels as standardised uptake value by body weight (g/ml); `predict` then "
         "does so too.",
     )
+    register_by: str | None = option(None, REGISTER_BY, choices=lambda: ("frame", "position"))
 
 
 def found_by(options: CohortOptions) -> dict[str, Any]:
@@ -338,7 +355,7 @@ class TrainOptions(PlanOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class PredictOptions(ReadingOptions):
+class PredictOptions(ReadingOptions, SeriesOptions):
     """``delineate predict``; each field differs from what the model's plan says.
 
     Args:
@@ -557,7 +574,7 @@ class CompareOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ConvertOptions(ReadingOptions):
+class ConvertOptions(ReadingOptions, SeriesOptions):
     """``delineate convert``.
 
     Args:
@@ -588,12 +605,6 @@ class ConvertOptions(ReadingOptions):
     joined: bool = option(
         False, "Write volumes of a DICOM series at the same positions as one 4-D volume.", "--4d"
     )
-    fix_series: str | None = option(
-        None,
-        "Of DICOM series with uneven gaps, which are refused by default: run keeps the largest "
-        "even run of slices, split writes each run, fill interpolates missing slices.",
-        choices=lambda: ("run", "split", "fill"),
-    )
     unit: str = option(
         "", "suv: PET series of DICOM as standardised uptake value by body weight (g/ml)."
     )
@@ -618,11 +629,12 @@ class ConvertOptions(ReadingOptions):
         "Of DICOM segmentations and structure sets: the image on whose grid the labels are put; by "
         "default the series that they belong to, if it is in their folder or those above.",
     )
-    register_by: str = option(
-        "frame",
-        "frame: DICOM labels must have the frame of reference of the image; position: labels of "
-        "another one are put where their positions say.",
-        choices=lambda: ("frame", "position"),
+    register_by: str | None = option(None, REGISTER_BY, choices=lambda: ("frame", "position"))
+    rule: str = option(
+        "centre",
+        "Of contours (RTSTRUCT): centre: pixels whose centre is inside; area: pixels of which at "
+        "least half is.",
+        choices=lambda: ("centre", "area"),
     )
     segment: str | None = option(
         None, "Number, name or code (SCT:10200004) of the only segment of a DICOM SEG to convert."

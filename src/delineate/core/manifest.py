@@ -50,6 +50,8 @@ class Source:
             run lengths "columns" or "rows", along which pixels are numbered.
         register_by: "position" accepts DICOM labels in another frame of reference than ``like``.
         unit: "suv" for a PET series of DICOM that is read as SUV by body weight, else "".
+        fix_series: how a DICOM series with uneven gaps (that of ``like`` for a label) becomes even:
+            "run", "fill" or "split"; "" refuses it.
     """
 
     path: str
@@ -63,10 +65,11 @@ class Source:
     axes: str = ""
     register_by: Literal["frame", "position"] = "frame"
     unit: ReadAs = ""
+    fix_series: str = ""
 
     def to_json(self) -> dict[str, Any]:
         data: dict[str, Any] = {"path": self.path}
-        for key in ("series", "like", "glob", "structure", "item", "axes", "unit"):
+        for key in ("series", "like", "glob", "structure", "item", "axes", "unit", "fix_series"):
             if getattr(self, key):
                 data[key] = getattr(self, key)
         if self.spacing_mm:
@@ -91,6 +94,7 @@ class Source:
             data.get("axes", ""),
             data.get("register_by", "frame"),
             data.get("unit", ""),
+            data.get("fix_series", ""),
         )
 
 

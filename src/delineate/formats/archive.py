@@ -98,7 +98,7 @@ def opened(path: str | Path) -> Iterator[IO[bytes]]:
         FormatError, OSError: it cannot be read.
     """
     place = Path(path)
-    if (archive := _around(place)) is None:
+    if (archive := around(place)) is None:
         with disk.opened(place) as file:
             yield file
         return
@@ -108,7 +108,7 @@ def opened(path: str | Path) -> Iterator[IO[bytes]]:
 
 def head_of(path: str | Path) -> bytes:
     """The first ``disk.HEAD_BYTES`` bytes of a file or member, unpacked if it is gzip."""
-    if _around(Path(path)) is None:
+    if around(Path(path)) is None:
         return disk.head_of(path)
     with opened(path) as file:
         return file.read(disk.HEAD_BYTES)
@@ -116,7 +116,7 @@ def head_of(path: str | Path) -> bytes:
 
 def is_file(path: Path) -> bool:
     """Whether there is a file of this path, on the disk or in an archive."""
-    archive = _around(path)
+    archive = around(path)
     return path.is_file() if archive is None else path in _index(archive).places
 
 
@@ -124,11 +124,11 @@ def nbytes_of(file: IO[bytes], path: Path) -> int | None:
     """The number of bytes of what ``opened`` gave for a path; None before it is unpacked."""
     if isinstance(getattr(file, "raw", None), io.FileIO):
         return os.fstat(file.fileno()).st_size
-    archive = _around(path)
+    archive = around(path)
     return None if archive is None else _index(archive).places[path].nbytes
 
 
-def _around(path: Path) -> Path | None:
+def around(path: Path) -> Path | None:
     """The archive that holds ``path``; None of a file on the disk, and of none."""
     if path.exists():
         return None

@@ -150,7 +150,7 @@ def files_of(source: Source) -> list[Path]:
     if where.is_file():
         return [where, *companions(where)]
     stack = _bare_files(found) if found.like else _stack_files(found)
-    return list(dicom.choose(where, found.series).files) if stack is None else stack
+    return list(_series_of(found).files) if stack is None else stack
 
 
 def is_slice_of(path: str | Path, folder: str | Path) -> bool:
@@ -209,6 +209,10 @@ def read(
     return volume if source.channel is None else _one_channel(volume, source.channel)
 
 
+def _series_of(source: Source) -> dicom.Series:
+    return dicom.choose(source.path, source.series, source.fix_series)
+
+
 def _one_channel(volume: Volume, channel: int) -> Volume:
     """Pick one channel; the channel names are removed."""
     if not 0 <= channel < volume.channels:
@@ -240,7 +244,7 @@ def _read(source: Source, by_index: bool) -> Volume:
     if kind == "DICOM" and dicom.kind_of(where) == "SEG":
         return seg.read_seg(where, only=[source.item] if source.item else None)
     if kind in ("DICOM", ARCHIVE):
-        volume = dicom.read_series(dicom.choose(where, source.series), source.unit)
+        volume = dicom.read_series(_series_of(source), source.unit)
     elif kind in RASTER:
         return raster.read(where, kind, source.spacing_mm or None, by_index)
     else:
@@ -275,7 +279,7 @@ def read_grid(source: str | Path | Source) -> Grid:
         files = _stack_files(source)
         if files is None:
             with told(where):
-                return dicom.layout(dicom.choose(where, source.series))[0]
+                return dicom.layout(_series_of(source))[0]
         i, j, _ = raster.size_of(files[0], _known(files[0]))
         return raster.grid_of((i, j, len(files)), _needed_spacing(source))
     kind = _known(where)
@@ -283,7 +287,7 @@ def read_grid(source: str | Path | Source) -> Grid:
         return seg.read_grid(where)
     if kind in ("DICOM", ARCHIVE):
         with told(where):
-            return dicom.layout(dicom.choose(where, source.series))[0]
+            return dicom.layout(_series_of(source))[0]
     if kind in RASTER:
         return raster.grid_of(raster.size_of(where, kind), source.spacing_mm or None)
     if kind in arrays.KINDS:
@@ -387,7 +391,7 @@ def _read_folder(source: Source, by_index: bool) -> Volume:
     """Read a folder: one DICOM series, or a stack of slices."""
     files = _stack_files(source)
     if files is None:
-        volume = dicom.read_series(dicom.choose(source.path, source.series), source.unit)
+        volume = dicom.read_series(_series_of(source), source.unit)
         _refuse_other_spacing(volume.grid, source)
         return replace(volume, source=source.path)
     return raster.read_stack(files, _needed_spacing(source), source.path, by_index)
@@ -484,7 +488,7 @@ def _like(source: Source, files: Sequence[Path]) -> tuple[Grid, list[int]]:
     else:
         uid = source.series or (source.like.rpartition("#")[2] if str(like) != source.like else "")
         with told(like):
-            series = dicom.choose(like, uid)
+            series = dicom.choose(like, uid, source.fix_series)
             grid, slices = dicom.layout(series)
         # The n-th file by name belongs to the n-th DICOM file by name, wherever that is in space.
         rank = {path: n for n, path in enumerate(sorted(series.files, key=natural_key))}

@@ -10,7 +10,6 @@ several layers become one label map if they do not overlap; if they do, one chan
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
@@ -25,9 +24,10 @@ from ..core.inputs import reading_at_most
 from ..core.labels import LabelSet
 from ..core.manifest import Source
 from ..core.volume import Volume
-from . import apart, arrays, dicom, files, nifti, outlines, raster, run_lengths, transfer
+from . import apart, archive, arrays, dicom, files, nifti, outlines, raster, run_lengths, transfer
 from .dicom import seg
 from .disk import stems_of
+from .polygons import Rule
 from .raster import ALPHA, COLOURS
 
 _KEY = re.compile(r"^Segment(\d+)_(Name|LabelValue|Layer)$")
@@ -49,6 +49,7 @@ def read_label_file(
     grid: Grid | None = None,
     threshold: float | None = seg.HALF,
     only: Collection[str] | None = None,
+    rule: Rule = "centre",
 ) -> Volume:
     """Read label values (I, J, K), or colours or channels (C, I, J, K), before any mapping.
 
@@ -57,6 +58,7 @@ def read_label_file(
         grid: on which DICOM labels are put if ``source.like`` does not name an image.
         threshold: of fractional segmentations, see ``seg.read_seg``.
         only: names of the structures that are needed; a structure set has no others then.
+        rule: of ``polygons.inside_polygons``, for the contours of structure sets.
 
     Raises:
         FormatError, GeometryError: see ``files.read``.
@@ -65,10 +67,11 @@ def read_label_file(
     source = path if isinstance(path, Source) else Source(str(path))
     if files.is_for_child(source):
         plain = None if grid is None else grid.to_json()
-        arguments = (source, by_index, plain, threshold, None if only is None else list(only))
+        names = None if only is None else list(only)
+        arguments = (source, by_index, plain, threshold, names, rule)
         return transfer.to_volume(files.in_child("label_files:sent_labels", *arguments))
     if found := dicom_labels_in(Path(source.path)):
-        return _of_dicom(found, source, grid, threshold, only)
+        return _of_dicom(found, source, grid, threshold, only, rule)
     if outlines.may_hold(Path(source.path)):
         return _drawn(source)
     volume = _opaque(files.read(source, by_index=by_index))
@@ -92,6 +95,7 @@ def _of_dicom(
     grid: Grid | None,
     threshold: float | None,
     only: Collection[str] | None,
+    rule: Rule,
 ) -> Volume:
     """The labels of a DICOM object on the grid of ``source.like``, else on ``grid``. Without both,
     contours are drawn on the series that they belong to, and a segmentation keeps the grid of its
@@ -100,12 +104,13 @@ def _of_dicom(
     contours, frame, meta = dicom.kind_of(path) == "RTSTRUCT", "", dict[str, str]()
     item = [source.item] if source.item else None
     if source.like or (contours and grid is None):
-        grid, frame, meta = _image_of(path, source.like)
+        grid, frame, meta = _image_of(path, source)
     frame = "" if source.register_by == "position" else frame
     if contours:
         assert grid is not None
         names = item or only
-        volume = dicom.read_rtstruct(path, grid, frame_of_reference=frame, only=names)
+        options: dict[str, Any] = {"only": names, "rule": rule}
+        volume = dicom.read_rtstruct(path, grid, frame_of_reference=frame, **options)
     else:
         volume = seg.read_seg(path, grid, frame_of_reference=frame, threshold=threshold, only=item)
     return replace(volume, meta=volume.meta | meta)
@@ -156,33 +161,32 @@ def masks_of(volume: Volume) -> dict[str, Volume]:
     return masks
 
 
-def series_near(path: Path) -> str:
+def series_near(path: Path, fix_series: str = "") -> str:
     """The series that a DICOM object belongs to, as a path that ``files.read`` accepts; "" if it is
     not in the folder of the object or those above.
     """
     try:
-        series = dicom.series_of_label(path)
+        series = dicom.series_of_label(path, fix_series)
     except FormatError:
         return ""
-    return f"{os.path.commonpath([one.parent for one in series.files])}#{series.id}"
+    return f"{dicom.place_of(series)}#{series.id}"
 
 
-def _image_of(path: Path, like: str) -> tuple[Grid, str, dict[str, str]]:
+def _image_of(path: Path, source: Source) -> tuple[Grid, str, dict[str, str]]:
     """The grid of the image of a DICOM object, the frame of reference that the object must have (""
-    if any), and what is known of the patient. The image is ``like``, or the series that the object
-    belongs to.
+    if any), and what is known of the patient. The image is ``source.like``, or the series that the
+    object belongs to.
     """
+    like = source.like
     place = files.place_of(like) if like else None
     if place is not None and place.is_file() and files.detect(place) != "DICOM":
         return files.read_grid(like), "", {}
     if place is None:
-        series = dicom.series_of_label(path)
+        series = dicom.series_of_label(path, source.fix_series)
     else:
-        series = dicom.choose(place, like.rpartition("#")[2] if str(place) != like else "")
-    # An object that names the series belongs to it, even if a copy of the series got another frame
-    # of reference.
-    named = dicom.references(path).names(series)
-    frame = "" if named else series.planes[0].marks.frame_of_reference
+        uid = like.rpartition("#")[2] if str(place) != like else ""
+        series = dicom.choose(place, uid, source.fix_series)
+    frame = dicom.references(path).frame_for(series)
     return dicom.layout(series)[0], frame, {"patient": series.patient_id}
 
 
@@ -203,19 +207,21 @@ def names_in(path: str | Path) -> dict[int, str]:
     Raises:
         InputError: it is damaged.
     """
-    if not Path(path).is_file():
+    if not archive.is_file(Path(path)):
         return {}
     source = Source(str(path))
     if files.is_for_child(source):
         facts, _ = files.in_child("label_files:sent_names", source)
         return {int(value): name for value, name in facts.items()}
+    if labelled := dicom.kind_of(path):
+        if labelled == "RTSTRUCT":
+            return dict(enumerate(dicom.read_roi_names(path), start=1))
+        return seg.names_in(path)
+    if not Path(path).is_file():  # a member of an archive
+        return {}
     kind = files.detect(path)
     if kind == "PNG":
         return raster.read_names(path, kind)
-    if kind == "DICOM":
-        if dicom.kind_of(path) == "RTSTRUCT":
-            return dict(enumerate(dicom.read_roi_names(path), start=1))
-        return seg.names_in(path) if dicom.kind_of(path) == "SEG" else {}
     if kind in files.VOLUMES:
         segments = segments_of(files.VOLUMES[kind].read_segments(path))
         one_layer = len({segment.layer for segment in segments}) == 1
@@ -232,9 +238,11 @@ def sent_labels(
     grid: dict[str, Any] | None,
     threshold: float | None,
     only: list[str] | None,
+    rule: Rule,
 ) -> apart.Found:
     """``read_label_file`` for ``apart.call``."""
     options: dict[str, Any] = {"by_index": by_index, "threshold": threshold, "only": only}
+    options["rule"] = rule
     options["grid"] = None if grid is None else Grid.from_json(grid)
     with reading_at_most(limit):
         return transfer.from_volume(read_label_file(Source.from_json(source), **options))

@@ -117,7 +117,7 @@ def lines(groups: list[FileGroup]) -> list[str]:
 def _uses(manifest: Manifest, settings: Iterable[str | Path]) -> dict[str, str]:
     """Absolute path of a file or folder -> its use."""
     used = {os.path.abspath(path): "settings" for path in settings}
-    series: dict[str, dict[str, list[str]]] = {}
+    series: dict[str, list[dicom.Series]] = {}
     for case in manifest:
         for use, sources in (("image", case.images), ("label", case.label)):
             for source in sources:
@@ -130,14 +130,14 @@ def _uses(manifest: Manifest, settings: Iterable[str | Path]) -> dict[str, str]:
     return used
 
 
-def _paths(source: Source, series: dict[str, dict[str, list[str]]]) -> Iterator[str]:
-    """The files and folders of a source; ``series`` keeps folder -> UID -> files."""
+def _paths(source: Source, series: dict[str, list[dicom.Series]]) -> Iterator[str]:
+    """The files and folders of a source; ``series`` keeps folder -> its series."""
     if source.series and os.path.isdir(source.path):
         if source.path not in series:
-            series[source.path] = {}
-            for one in dicom.find_series(source.path):
-                series[source.path].setdefault(one.uid, []).extend(map(str, one.files))
-        yield from series[source.path].get(source.series, ())
+            series[source.path] = dicom.find_series(source.path, source.fix_series)
+        for one in series[source.path]:
+            if one.is_chosen_by(source.series):
+                yield from map(str, one.files)
         return
     yield source.path
     if source.path.lower().endswith((".mhd", ".nhdr", ".hdr", ".img", ".hdr.gz", ".img.gz")):

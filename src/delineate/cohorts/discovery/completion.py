@@ -10,21 +10,14 @@ from dataclasses import replace
 from pathlib import Path
 
 from ...core.errors import DelineateError, LayoutError, LeakError
-from ...core.manifest import ABSENT, Case, Manifest, Source
+from ...core.manifest import Case, Manifest
 from ...extend.findings import DiscoveredCohort, Draft, Finding
 from ...formats import dicom, files
-from ...formats.label_files import dicom_labels_in
+from .dicom_rules import DicomRules
 from .masks import derive, set_stated_names
 from .patients import by_pattern
 from .structures import StructureSelection, all_ignored, named
-from .tree import (
-    Tree,
-    has_dicom_mark,
-    has_image_ending,
-    is_raster,
-    patient_from_id,
-    patients_of_parts,
-)
+from .tree import Tree, patient_from_id, patients_of_parts
 
 log = logging.getLogger(__name__)
 
@@ -39,6 +32,7 @@ def complete(
     patient: str | None,
     ignore: Sequence[int],
     truth: bool,
+    rules: DicomRules,
 ) -> DiscoveredCohort:
     """Complete a draft (modality, structures, patients) and build the manifest.
 
@@ -48,6 +42,7 @@ def complete(
         choice: the structures that the user selected, if any.
         patient: the user's pattern for patients, if any.
         ignore, truth: see ``discover``.
+        rules: for DICOM objects.
     """
     # The first error usually explains why there is no usable case.
     if not draft.cases:
@@ -55,6 +50,7 @@ def complete(
             (f.message for f in draft.findings if f.severity == "error"), "no case was found"
         )
         raise LayoutError(f"no usable case ({draft.layout}): {first}", path=root)
+    draft.cases = [*map(rules.of_case if truth else rules.with_images, draft.cases)]
     # If the layout has no modality, it is read from the first DICOM files.
     if not draft.modality and not any(case.modality for case in draft.cases):
         draft.modality = next(
@@ -62,7 +58,6 @@ def complete(
         )
     draft.ignore = all_ignored(draft.ignore, choice, ignore)
     if truth:
-        draft.cases = [_on_grid_of_image(case) for case in draft.cases]
         _settle_labels(draft, root, choice)
     cases = _with_patients(draft, patient)
     try:
@@ -85,26 +80,6 @@ def complete(
         raise LayoutError(error.message + hint, case=error.case, path=root) from error
     log.debug("layout %s in %s: %d cases", manifest.layout, manifest.root, len(manifest))
     return DiscoveredCohort(manifest, tuple(draft.findings), tuple(draft.settings))
-
-
-def _on_grid_of_image(case: Case) -> Case:
-    """The case, whose labels get the grid of its first image if they are DICOM, or pictures of an
-    image that is a DICOM file.
-    """
-    image = next(one for one in case.images if one != ABSENT)
-    like = f"{image.path}#{image.series}" if image.series else image.path
-
-    def needs_grid(label: Source) -> bool:
-        if label.like:
-            return False
-        if is_raster(Path(label.path)):
-            return not has_image_ending(image.path) and has_dicom_mark(Path(image.path))
-        return not has_image_ending(label.path) and bool(dicom_labels_in(Path(label.path)))
-
-    labels = (
-        replace(one, like=like, spacing_mm=()) if needs_grid(one) else one for one in case.label
-    )
-    return replace(case, label=tuple(labels))
 
 
 def _settle_labels(draft: Draft, root: Path, choice: StructureSelection | None) -> None:
@@ -177,7 +152,9 @@ def _dicom_fact(case: Case, name: str) -> str:
         if not path.exists() or (path.is_dir() and not Tree().is_dicom(path)):
             return ""
         series = [
-            s for s in dicom.find_series(path) if not image.series or s.is_chosen_by(image.series)
+            s
+            for s in dicom.find_series(path, image.fix_series)
+            if not image.series or s.is_chosen_by(image.series)
         ]
     # An unreadable file is reported with its own case and must not stop the others.
     except DelineateError:

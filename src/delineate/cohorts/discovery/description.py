@@ -17,6 +17,11 @@
     rest: background                     # or refuse: what happens to other values
     ignore: 255                          # values whose voxels are neither learnt from nor scored
     overlapping: true                    # a voxel may belong to several structures
+    fix_series: run                      # of DICOM with uneven gaps: run, fill or split
+    register_by: position                # accept DICOM labels in another frame of reference
+
+Instead of ``channels``, ``layout: NAME`` lets a known layout find the files; the description then
+states what these do not.
 
 A pattern may match a file or a folder (a DICOM series or a stack of slices). It may have these
 placeholders: {id} is the case; {split} is a folder or word such as train, validation or testing;
@@ -32,12 +37,13 @@ from __future__ import annotations
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic_core import PydanticCustomError
 
 from ...core.errors import InputError, LayoutError
 from ...core.inputs import read_yaml
@@ -70,7 +76,8 @@ class Description(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    channels: dict[str, Patterns] = Field(min_length=1)
+    channels: dict[str, Patterns] = Field(default_factory=dict)
+    layout: str = ""
     label: Patterns | dict[str, Patterns] | None = None
     leave_out: list[str] = Field(default_factory=list)
     match: Literal["names", "numbers"] = "names"
@@ -83,6 +90,29 @@ class Description(BaseModel):
     rest: Literal["background", "refuse"] = "background"
     ignore: int | str | list[int | str] | None = None
     overlapping: bool = False
+    fix_series: Literal["", "run", "fill", "split"] = ""
+    register_by: Literal["frame", "position"] = "frame"
+
+    @model_validator(mode="after")
+    def _has_files(self) -> Self:
+        """Either patterns or a layout find the files."""
+        stated = (self.channels, self.label, self.leave_out, self.spacing_mm, self.axes)
+        if self.layout and any(stated):
+            words = (
+                "a layout finds the files without channels, label, leave_out, spacing_mm and axes"
+            )
+            raise PydanticCustomError("layout", words)
+        if not (self.layout or self.channels):
+            raise PydanticCustomError("missing", "channels: field required, or a layout")
+        return self
+
+    @property
+    def selection(self) -> StructureSelection | None:
+        """The structures that are selected or defined; None if there are none."""
+        if self.labels is None:
+            return None
+        stated = {"rest": self.rest, "overlapping": self.overlapping}
+        return StructureSelection.from_data({"labels": self.labels, **stated})
 
 
 @dataclass(frozen=True)
@@ -152,8 +182,10 @@ def parse(data: Any, path: str | Path | None = None) -> Description:
         ) from error
 
 
-def apply(described: Description, root: str | Path) -> Draft:
-    """The cases below ``root`` that match the description.
+def apply(
+    described: Description, root: str | Path, found_in: Callable[[Path, str], Draft] | None = None
+) -> Draft:
+    """The cases below ``root`` that match the description; ``found_in`` finds those of a layout.
 
     Raises:
         LayoutError: a pattern has no {id} or matches nothing, two files match one channel of a
@@ -161,6 +193,9 @@ def apply(described: Description, root: str | Path) -> Draft:
     """
     if unknown := sorted(set(described.unit) - set(described.channels)):
         raise LayoutError(f"unit names {', '.join(unknown)}, which is no channel", path=root)
+    if described.layout:
+        assert found_in is not None  # only drafts have none, and they name no layout
+        return _of_layout(described, found_in(Path(root), described.layout))
     # Find all files first: the cases are the ids of the first channel's files.
     channels, labels = _roles(described, Path(root))
     draft = Draft("description", [], tuple(described.channels), modality=described.modality)
@@ -200,6 +235,15 @@ def apply(described: Description, root: str | Path) -> Draft:
             )
     draft.cases = with_free_training(draft.cases)
     _set_labels(draft, described, labels)
+    if described.patient is not None:
+        draft.cases = list(by_pattern(draft.cases, described.patient))
+    return draft
+
+
+def _of_layout(described: Description, draft: Draft) -> Draft:
+    """The cases that a layout found, with what the description states."""
+    draft.modality = described.modality or draft.modality
+    draft.ignore = ignored_values(described.ignore) or draft.ignore
     if described.patient is not None:
         draft.cases = list(by_pattern(draft.cases, described.patient))
     return draft
@@ -434,7 +478,5 @@ def _set_labels(draft: Draft, described: Description, roles: Sequence[_Role]) ->
         draft.mapping = LabelMapping(files=tuple((n, v) for v, n in enumerate(names, start=1)))
     draft.ignore = ignored_values(described.ignore)
     # The section "labels" selects from these structures or defines them.
-    if described.labels is not None:
-        stated = {"rest": described.rest, "overlapping": described.overlapping}
-        choice = StructureSelection.from_data({"labels": described.labels, **stated})
+    if (choice := described.selection) is not None:
         draft.labels, draft.mapping = choice.apply(draft.labels or LabelSet(()), draft.mapping)

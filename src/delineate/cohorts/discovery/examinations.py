@@ -59,7 +59,7 @@ def _with_series(manifest: Manifest) -> Iterator[tuple[Case, dicom.Series]]:
     for case in manifest:
         source = case.images[0]
         if source.path not in folders:
-            folders[source.path] = dicom.find_series(source.path)
+            folders[source.path] = dicom.find_series(source.path, source.fix_series)
         for series in folders[source.path]:
             if series.is_chosen_by(source.series) or (
                 not source.series and not dicom.problem_of(series)
@@ -88,7 +88,7 @@ def _examination(members: Sequence[tuple[Case, dicom.Series]]) -> Examination:
 
 def _name_of(series: dicom.Series) -> str:
     """The name of a series as a channel: its description, with what only the header states."""
-    name = series.description
+    name = f"{series.description} {series.part.replace('_', ' ')}".strip()
     kinds = {word for one in series.planes[:1] for word in one.kind}
     name = " ".join([name, *(kind for kind in _KINDS if kind in kinds)]).strip()
     stated = read(name)

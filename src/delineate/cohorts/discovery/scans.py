@@ -22,6 +22,7 @@ from ...extend.findings import DiscoveredCohort
 from ...formats.files import stem
 from . import channels
 from .channels import Numbered
+from .dicom_rules import DicomRules
 from .examinations import examinations_of
 from .layouts import discover
 from .originals import originals
@@ -55,6 +56,7 @@ def collect(
     numbered: Numbered = "",
     only: str | None = None,
     stated: Mapping[str, str] | None = None,
+    fix_series: str | None = None,
 ) -> Scans:
     """All scans of ``inputs``, with their channels in the order of ``wanted``.
 
@@ -67,6 +69,7 @@ def collect(
         only: "train", "val" or "test", to use only this split of a cohort.
         stated: channel of the model -> its file (then ``inputs`` is empty), or its name in the
             cohort.
+        fix_series: see ``layouts.discover``.
 
     Raises:
         InputError: no input can be used; the message gives the first reason.
@@ -74,16 +77,17 @@ def collect(
         UsageError: neither inputs nor channel files are given, or both.
     """
     said = channels.stated(stated or {}, wanted)
+    rules = DicomRules.of(fix_series, None)
     # Without inputs, the stated files are the scan.
     if not inputs:
-        return _scan_of_files(said, wanted, labels)
+        return _scan_of_files(said, wanted, labels, rules)
     if said and any(Path(value).is_file() for value in said.values()):
         raise UsageError(
             "--channels names the files of the scan, so give no other input; for other inputs, "
             "name their channels instead of files"
         )
     # Search all inputs; if nothing was found, raise the first failure or list what was skipped.
-    search = _Search(tuple(wanted), only, numbered, said)
+    search = _Search(tuple(wanted), only, numbered, said, rules)
     search.look(inputs)
     if not search.cases:
         if search.failures:
@@ -92,7 +96,8 @@ def collect(
             "; ".join(["no scan found" + (f" in split {only}" if only else ""), *search.notes]),
             path=str(inputs[0]),
         )
-    manifest = Manifest(tuple(_with_unique_ids(search.cases)), tuple(wanted), labels)
+    cases = tuple(map(rules.with_images, _with_unique_ids(search.cases)))
+    manifest = Manifest(cases, tuple(wanted), labels)
     # Ground truth and files next to the scans are protected too, though they are not used.
     kept = originals(
         [manifest, *(found.manifest for found in search.found)],
@@ -101,13 +106,16 @@ def collect(
     return Scans(manifest, search.failures, tuple(search.notes), kept)
 
 
-def _scan_of_files(said: Mapping[int, str], wanted: Sequence[str], labels: LabelSet) -> Scans:
+def _scan_of_files(
+    said: Mapping[int, str], wanted: Sequence[str], labels: LabelSet, rules: DicomRules
+) -> Scans:
     """The one scan whose channels were all given as files."""
     if not said:
         raise UsageError(
             "nothing to segment: give scans, or the files of one scan's channels with --channels"
         )
-    manifest = Manifest((channels.of_files(said, wanted),), tuple(wanted), labels)
+    case = rules.with_images(channels.of_files(said, wanted))
+    manifest = Manifest((case,), tuple(wanted), labels)
     return Scans(manifest, {}, (), originals([manifest]))
 
 
@@ -123,9 +131,15 @@ class _Search:
     """Searches the inputs one after the other; a problem in one input does not stop the others."""
 
     def __init__(
-        self, wanted: tuple[str, ...], only: str | None, numbered: Numbered, said: Mapping[int, str]
+        self,
+        wanted: tuple[str, ...],
+        only: str | None,
+        numbered: Numbered,
+        said: Mapping[int, str],
+        rules: DicomRules,
     ):
         self.wanted, self.only, self.numbered, self.said = wanted, only, numbered, said
+        self.rules = rules
         self.cases: list[Case] = []
         self.found: list[DiscoveredCohort] = []
         self.neighbours: list[str] = []  # files next to the scans, which may be their masks
@@ -225,7 +239,7 @@ class _Search:
 
     def _of_layout(self, given: Path) -> list[Case]:
         """The scans in ``given`` according to its layout, including those with missing channels."""
-        found = discover(given, truth=False)
+        found = discover(given, truth=False, fix_series=self.rules.fix_series)
         self.found.append(found)
         # A layout drops cases with a missing channel, but the model may accept them.
         lacking = channels.incomplete(found)

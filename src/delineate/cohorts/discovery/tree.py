@@ -3,7 +3,8 @@
 A ``Tree`` lists each folder once, so that a thousand cases need one pass over the disk. Names that
 start with "." are ignored, and so are the second files of two-file formats (.raw of MetaImage, .hdr
 of Analyze). An entry that is neither a file nor a folder (a named pipe, a socket, a device) is
-never opened; it is recorded in ``skipped``. Only ``is_dicom`` opens files, and it reads 132 bytes.
+never opened; it is recorded in ``skipped``. ``is_dicom`` reads 132 bytes of files, and
+``dicom_objects`` their headers; nothing else opens a file.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from ...core.errors import InputError
 from ...core.inputs import special_kind
 from ...core.manifest import Source
 from ...core.volume import ReadAs
+from ...formats import dicom
 from ...formats.disk import added_endings
 from ...formats.files import is_image, natural_key, stem
 from .splits import split_in
@@ -60,9 +62,13 @@ NO_IMAGE = (
 
 
 class Tree:
-    """The folders under a root; each is read from the disk once."""
+    """The folders under a root; each is read from the disk once, and so is the header of each DICOM
+    file. For ``fix_series`` see ``formats.dicom.fix``.
+    """
 
-    def __init__(self) -> None:
+    def __init__(self, fix_series: str = "") -> None:
+        self.fix_series = fix_series
+        self._headers = dicom.Headers()
         # Path -> kind, for entries that are neither a file nor a folder.
         self.skipped: dict[str, str] = {}
         self.folders_named_as_images: list[str] = []
@@ -123,6 +129,14 @@ class Tree:
     def dicom_files(self, folder: Path) -> list[Path]:
         """The DICOM files directly inside, in natural order; reads the start of each candidate."""
         return [path for path in self._may_be_dicom(folder) if has_dicom_mark(path)]
+
+    def dicom_objects(self, folder: Path) -> tuple[list[dicom.Series], list[tuple[Path, str]]]:
+        """All series in a folder or archive and below, and other DICOM objects with their kinds."""
+        return dicom.find(folder, fix_series=self.fix_series, headers=self._headers)
+
+    def series(self, folder: Path) -> list[dicom.Series]:
+        """All series in a folder and below."""
+        return self.dicom_objects(folder)[0]
 
     def _may_be_dicom(self, folder: Path) -> list[Path]:
         """Files without a known extension; DICOMDIR is an index, not an image."""

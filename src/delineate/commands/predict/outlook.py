@@ -85,7 +85,7 @@ def outlook(
     choose_device(options.device)
     bundle = load_bundle(model)
     refuse_unfit(options, bundle.plan)
-    scans = gather(inputs, bundle, options.only, options.channels)
+    scans = gather(inputs, bundle, options.only, options.channels, options.fix_series)
     folder = Path(out)
     plan = bundle.plan
     scans.originals.plus([model]).refuse(targets_of(scans.manifest, folder, options, plan))

@@ -98,7 +98,7 @@ def predict(
     if warning := Verdict.from_json(bundle.card.get("verdict")).warning:
         say(warning)
     with reading_at_most(options.ram_bytes):
-        scans = gather(inputs, bundle, options.only, options.channels)
+        scans = gather(inputs, bundle, options.only, options.channels, options.fix_series)
         for note in scans.notes:
             say(note)
         outcomes = predict_cases(
@@ -214,6 +214,7 @@ def gather(
     bundle: Bundle,
     only: str | None = None,
     stated: Mapping[str, str] | None = None,
+    fix_series: str | None = None,
 ) -> Scans:
     """All scans of ``inputs`` with the model's channels; arguments and errors as for
     ``cohorts.discovery.scans.collect``.
@@ -223,7 +224,13 @@ def gather(
     """
     wanted = [c.name for c in bundle.plan.channels]
     scans = collect(
-        inputs, wanted, bundle.labels, numbered=_numbered(bundle.card), only=only, stated=stated
+        inputs,
+        wanted,
+        bundle.labels,
+        numbered=_numbered(bundle.card),
+        only=only,
+        stated=stated,
+        fix_series=fix_series,
     )
     units = [c.unit for c in bundle.plan.channels]
     return replace(scans, manifest=scans.manifest.in_units(units))

@@ -12,9 +12,10 @@ import contextlib
 import csv
 import io
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -60,6 +61,11 @@ UNCERTAINTY = (
     "iou",
     "found_in",
 )
+
+
+# What the reader of a scan may note in ``Volume.meta``: sentences, and the slices (k of the mask)
+# that are interpolated because the series lacks them.
+READ = ("notes", "interpolated_slices")
 
 
 def targets_of(
@@ -110,10 +116,10 @@ def write_result(
     options: PredictOptions,
     seg: SegSource | DelineateError | None,
     flags: Callable[[], list[dict[str, str]]],
-    notes: Sequence[str] = (),
+    noted: Mapping[str, Any] = MappingProxyType({}),
 ) -> dict[str, Any]:
-    """Write the mask, then the requested additions; ``flags`` finds what is implausible, ``notes``
-    are those of the reader of the scan.
+    """Write the mask, then the requested additions; ``flags`` finds what is implausible, ``noted``
+    is what the reader of the scan noted (``READ``).
 
     Returns:
         The case's entry of ``predictions.json``. Additions that cannot be written are listed under
@@ -126,7 +132,7 @@ def write_result(
         "input_sha256": inputs_sha256(case),
         **prediction.to_json(),
         "flags": flags(),
-        **({"notes": list(notes)} if notes else {}),
+        **noted,
         "peak_memory_mb": peak_memory_mb(),
     }
     additions: dict[str, Callable[[], str]] = {}
@@ -224,12 +230,13 @@ def seg_source_of(case: Case, bundle: Bundle) -> SegSource:
     from ...formats.dicom.seg import seg_source
 
     source = next(image for image in case.images if image != ABSENT)
-    if not files.is_folder(source.path):
+    place = files.place_of(source.path)
+    if not files.is_folder(place) and files.detect(place) != "DICOM":
         raise InputError(
             "a DICOM SEG needs a scan that is one DICOM series", case=case.id, path=source.path
         )
-    series = dicom.choose(source.path, source.series)
-    return seg_source(series.files, bundle.labels, **_algorithm(bundle.id))
+    series = dicom.choose(source.path, source.series, source.fix_series)
+    return seg_source(series, bundle.labels, **_algorithm(bundle.id))
 
 
 def _write_seg(

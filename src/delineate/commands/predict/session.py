@@ -8,9 +8,9 @@ which Ctrl-C can interrupt.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -30,7 +30,7 @@ from ...trust.plausibility import Ranges, ScanSample, flags, measure, sample
 from ...trust.uncertainty import agreement
 from ..options import PredictOptions
 from .journal import Journal
-from .results import of_cases, read_scan, seg_source_of, write_result
+from .results import READ, of_cases, read_scan, seg_source_of, write_result
 
 if TYPE_CHECKING:
     from ...core.volume import Volume
@@ -127,7 +127,7 @@ class Session:
             )
         )
         seg = scan.seg if scan.why_no_seg is None else scan.why_no_seg
-        seen, notes = scan.seen, scan.notes
+        seen, noted = scan.seen, scan.noted
         # Frees the scan's memory for the next one.
         del scan
         return self._writer(
@@ -143,7 +143,7 @@ class Session:
                     self._options,
                     seg,
                     partial(flags_of, seen, prediction, self._ranges),
-                    notes,
+                    noted,
                 ),
             )
         )
@@ -202,14 +202,14 @@ class Session:
 @dataclass(frozen=True, eq=False)
 class Scan:
     """A preprocessed scan, what was measured of it before, the series of its DICOM SEG, or why
-    there can be no SEG, and what the reader noted.
+    there can be no SEG, and what the reader noted (``results.READ``).
     """
 
     ready: PreparedScan
     seen: ScanSample
     seg: SegSource | None = None
     why_no_seg: DelineateError | None = None
-    notes: tuple[str, ...] = ()
+    noted: Mapping[str, Any] = field(default_factory=dict)
 
 
 class Prefetcher:
@@ -274,7 +274,7 @@ class Prefetcher:
             seen,
             seg,
             why_no_seg,
-            tuple(volume.meta.get("notes", ())),
+            {key: list(volume.meta[key]) for key in READ if key in volume.meta},
         )
 
     def close(self) -> None:

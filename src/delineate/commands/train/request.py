@@ -44,6 +44,8 @@ class Request:
     ignore: tuple[int, ...] = ()
     modality: str = ""
     unit: str = ""
+    fix_series: str = ""
+    register_by: str = ""
     dims: int | None = None
     network: str = ""  # registered, instead of the one of the rules
     loss: str = ""  # a registered term that is added, NAME or NAME=WEIGHT
@@ -61,6 +63,8 @@ class Request:
             ignore=tuple(self.ignore),
             modality=self.modality or None,
             unit=self.unit or None,
+            fix_series=self.fix_series or None,
+            register_by=self.register_by or None,
         )
 
     @property
@@ -138,8 +142,8 @@ def request_of(data: str | Path, options: TrainOptions) -> Request:
         text = "" if given[name] is None else str(given[name])
         is_path = bool(text) and not (name == "split" and is_ratio(text))
         given[name] = os.path.abspath(text) if is_path else text
-    names = ("recipe", "layout", "patient", "modality", "unit", "licence")
-    texts = {name: given[name] or "" for name in names}
+    found = ("layout", "patient", "modality", "unit", "fix_series", "register_by")
+    texts = {name: given[name] or "" for name in ("recipe", *found, "licence")}
     for text in options.changes:
         parse_change(text)  # refused before anything is read
     return Request(data=os.path.abspath(data), **{**given, **texts}).validated()

@@ -9,9 +9,9 @@ rtstruct/    contours of structure sets as voxels
 references.py  the series that a segmentation or structure set belongs to
 """
 
-from .find import choose, find, find_series, problem_of, table
-from .fix import fixed
-from .geometry import layout, tilt_of, tolerance_mm
+from .find import Headers, choose, find, find_series, place_of, problem_of, table
+from .fix import FIXES
+from .geometry import at_same_positions, layout, tilt_of, tolerance_mm
 from .header.file import DAMAGED, Plane, Series, is_dicom, is_flat_image, is_image
 from .references import LABEL_KINDS, References, kind_of, references, series_of_label
 from .rtstruct import read_roi_names, read_rtstruct
@@ -19,19 +19,22 @@ from .values import read_joined, read_series
 
 __all__ = [
     "DAMAGED",
+    "FIXES",
+    "Headers",
     "LABEL_KINDS",
     "Plane",
     "References",
     "Series",
+    "at_same_positions",
     "choose",
     "find",
     "find_series",
-    "fixed",
     "is_dicom",
     "is_flat_image",
     "is_image",
     "kind_of",
     "layout",
+    "place_of",
     "problem_of",
     "read_joined",
     "read_roi_names",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,6 +12,7 @@ from .. import archive
 from ..disk import HEAD_BYTES, natural_key, told
 from .damage import DamagedFile, charge
 from .dicomdir import compared
+from .fix import fixed
 from .geometry import layout
 from .group import FEWEST, volumes
 from .header.file import (
@@ -32,9 +34,20 @@ BARE = (NOT_DICOM, BLANK)  # files without any header
 NESTED = "an archive inside an archive, which is not opened"
 
 
-def find(folder: str | Path, recursive: bool = True) -> tuple[list[Series], list[tuple[Path, str]]]:
+def find(
+    folder: str | Path,
+    recursive: bool = True,
+    fix_series: str = "",
+    headers: Headers | None = None,
+) -> tuple[list[Series], list[tuple[Path, str]]]:
     """Find all image series in a folder or archive (or of one file). A damaged file costs its own
     series and no other, see ``damage``.
+
+    Args:
+        folder: a folder, an archive or a file.
+        recursive: whether folders below are searched too.
+        fix_series: how series with uneven gaps become even, see ``fix``.
+        headers: those of files that were read before, to which those of other files are added.
 
     Returns:
         The series, and the DICOM files that hold no image or belong to no series, each with its
@@ -46,7 +59,7 @@ def find(folder: str | Path, recursive: bool = True) -> tuple[list[Series], list
     series: dict[str, tuple[SeriesFacts, list[Plane]]] = {}
     others: list[tuple[Path, str]] = []
     damaged: list[DamagedFile] = []
-    for file in _read_all(Path(folder), recursive):
+    for file in _read_all(Path(folder), recursive, Headers() if headers is None else headers):
         if file.kind:
             others.append((file.path, file.kind))
         elif file.damage or file.facts is None:
@@ -62,7 +75,7 @@ def find(folder: str | Path, recursive: bool = True) -> tuple[list[Series], list
     charged, unknown = charge(found, damaged)
     others += [(one.path, f"{DAMAGED}: {one.why}") for one in unknown]
     found, missing = compared(charged, [path for path, kind in others if kind == "DICOMDIR"])
-    return found, [*others, *missing]
+    return [even for one in found for even in fixed(one, fix_series)], [*others, *missing]
 
 
 @dataclass(frozen=True)
@@ -78,10 +91,18 @@ class _File:
     damage: str = ""
 
 
-def _read_all(place: Path, recursive: bool) -> Iterator[_File]:
+class Headers(dict[Path, _File | None]):
+    """Path -> the DICOM file there, None if it is none; each is read when it is first asked for."""
+
+    def __missing__(self, path: Path) -> _File | None:
+        self[path] = found = _read(path)
+        return found
+
+
+def _read_all(place: Path, recursive: bool, headers: Headers) -> Iterator[_File]:
     """The DICOM files of a folder or archive."""
     for path in _files(place, recursive):
-        if (file := _read(path)) is not None:
+        if (file := headers[path]) is not None:
             yield file
         elif archive.is_archive(path):
             try:
@@ -91,17 +112,17 @@ def _read_all(place: Path, recursive: bool) -> Iterator[_File]:
                     raise
                 yield _File(path, f"{DAMAGED}: {error.message}")
                 continue
-            yield from _members(members)
+            yield from _members(members, headers)
         elif why := _why_no_dicom(path):
             yield _File(path, damage=why)
 
 
-def _members(members: Sequence[Path]) -> Iterator[_File]:
+def _members(members: Sequence[Path], headers: Headers) -> Iterator[_File]:
     """The DICOM files among the members of an archive."""
     for path in members:
         if path.name.startswith("."):
             continue
-        if (file := _read(path)) is not None:
+        if (file := headers[path]) is not None:
             yield file
         elif archive.is_archive(path):
             yield _File(path, NESTED)
@@ -145,21 +166,24 @@ def _read(path: Path) -> _File | None:
         return _File(path, facts=facts, damage=error.message)
 
 
-def find_series(folder: str | Path, recursive: bool = True) -> list[Series]:
+def find_series(
+    folder: str | Path, fix_series: str = "", headers: Headers | None = None
+) -> list[Series]:
     """Find all image series in a folder, in the order of their first files; empty if there is none.
-    Objects without images are left out.
+    Objects without images are left out. Arguments are those of ``find``.
     """
-    return find(folder, recursive)[0]
+    return find(folder, fix_series=fix_series, headers=headers)[0]
 
 
-def choose(folder: str | Path, uid: str = "") -> Series:
-    """Choose the series ``uid`` of a folder, or its only usable one.
+def choose(folder: str | Path, uid: str = "", fix_series: str = "") -> Series:
+    """Choose the series ``uid`` of a folder, or its only usable one; for ``fix_series`` see
+    ``find``.
 
     Raises:
         FormatError: there is no series, no such series, or there are several; the error lists them
             and how to choose one.
     """
-    series, others = find(folder)
+    series, others = find(folder, fix_series=fix_series)
     if uid:
         chosen = [s for s in series if s.is_chosen_by(uid)]
         if not chosen:
@@ -220,6 +244,12 @@ def _stacks(series: Sequence[Series]) -> list[Series]:
 
     stacks = {key(s) for s in series if len(s.planes) >= FEWEST}
     return [s for s in series if len(s.planes) != 1 or key(s) not in stacks]
+
+
+def place_of(series: Series) -> Path:
+    """The folder that holds all files of a series, or the archive."""
+    folder = Path(os.path.commonpath([os.path.abspath(path.parent) for path in series.files]))
+    return archive.around(folder) or folder
 
 
 def problem_of(series: Series) -> str:

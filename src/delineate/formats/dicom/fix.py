@@ -11,24 +11,38 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from ...core.errors import GeometryError
-from .geometry import grid_of, tolerance_mm
+from ...core.errors import FormatError, GeometryError, UsageError
+from .geometry import grid_of, layout, tolerance_mm
 from .header.file import Plane, Series
 
+FIXES = ("run", "fill", "split")
 
-def fixed(series: Series, how: str, problem: str) -> list[Series]:
-    """The even volumes of a series that is refused for its gaps.
+
+def fixed(series: Series, how: str) -> list[Series]:
+    """The even volumes of a series that is refused for its gaps; any other stays as it is.
 
     Args:
         series: as found.
         how: "run" keeps the largest even run of slices; "split" gives a volume for each run; "fill"
-            interpolates the missing slices of a regular grid.
-        problem: why the series is refused, "" if it is not: then it stays as it is.
+            interpolates the missing slices of a regular grid; "" changes nothing.
 
     Returns:
         The series with another ``problem`` if no even volume can be made of it in this way.
+
+    Raises:
+        UsageError: another word for ``how``.
     """
-    if not problem or series.problem or not all(one.position for one in series.planes):
+    if how not in ("", *FIXES):
+        raise UsageError(f"series with uneven gaps are fixed by {', '.join(FIXES)}, found {how}")
+    if not how or series.problem or not all(one.position for one in series.planes):
+        return [series]
+    try:
+        layout(series)
+    except GeometryError:
+        pass
+    except FormatError:
+        return [series]
+    else:
         return [series]
     try:
         return _made_even(series, how)

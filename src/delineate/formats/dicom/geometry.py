@@ -17,7 +17,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from ...core.errors import FormatError, GeometryError
+from ...core.errors import FormatError, GeometryError, InputError
 from ...core.grid import SHEAR_TOLERANCE, Grid
 from .header import flat
 from .header.file import Plane, Series
@@ -42,6 +42,29 @@ def layout(series: Series) -> tuple[Grid, list[Plane]]:
     if series.problem:
         raise FormatError(series.problem)
     return grid_of(series.planes)
+
+
+def at_same_positions(series: Sequence[Series]) -> list[list[Series]]:
+    """The volumes of each series and patient that are on one grid, in their order; what cannot be
+    read is alone.
+    """
+    groups: list[list[Series]] = []
+    grids: dict[tuple[str, ...], list[tuple[Grid, list[Series]]]] = {}
+    for one in series:
+        try:
+            grid = layout(one)[0]
+        except InputError:
+            groups.append([one])
+            continue
+        own = grids.setdefault((one.uid, one.family, one.patient_id), [])
+        for other, members in own:
+            if other.matches(grid):
+                members.append(one)
+                break
+        else:
+            own.append((grid, [one]))
+            groups.append(own[-1][1])
+    return groups
 
 
 def grid_of(planes: Sequence[Plane]) -> tuple[Grid, list[Plane]]:

@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from ...core.errors import FormatError
-from ..disk import head_of, told
-from .find import find_series, problem_of
+from .. import archive
+from ..disk import told
+from .find import Headers, find_series, problem_of
 from .header.file import Series, is_dicom, open_dataset
 from .header.marks import items_in
 
@@ -32,13 +33,13 @@ MOST_FILES = 20_000  # in a folder that is searched
 
 @dataclass(frozen=True)
 class References:
-    """The SeriesInstanceUIDs and SOPInstanceUIDs that an object names, and the UID of its frame of
-    reference ("" if it states none, or several).
+    """The SeriesInstanceUIDs and SOPInstanceUIDs that an object names, and the UIDs of its frames
+    of reference. If contours name instances, these alone count: an object may list further series.
     """
 
     series: frozenset[str]
     instances: frozenset[str]
-    frame_of_reference: str
+    frames_of_reference: frozenset[str]
 
     def names(self, series: Series) -> bool:
         """Whether the object names the series itself or an instance of it."""
@@ -51,8 +52,17 @@ class References:
             return [one for one, count in zip(series, named, strict=True) if count == max(named)]
         if found := [one for one in series if one.uid in self.series]:
             return found
-        frame = self.frame_of_reference
-        return [one for one in series if frame and _frame_of(one) == frame]
+        if len(self.frames_of_reference) != 1:
+            return []
+        return [one for one in series if _frame_of(one) in self.frames_of_reference]
+
+    def frame_for(self, series: Series) -> str:
+        """The frame of reference that the parts of the object must have for a series, "" if any: an
+        object in one frame of reference that names the series belongs to it, even if a copy of the
+        series got another one.
+        """
+        is_own = len(self.frames_of_reference) <= 1 and self.names(series)
+        return "" if is_own else _frame_of(series)
 
 
 def _frame_of(series: Series) -> str:
@@ -65,7 +75,7 @@ def kind_of(path: str | Path) -> str:
     """
     try:
         with told(path, "DICOM file"):
-            if not Path(path).is_file() or not is_dicom(head_of(path)):
+            if not archive.is_file(Path(path)) or not is_dicom(archive.head_of(path)):
                 return ""
             return LABEL_KINDS.get(str(_dataset(path, "SOPClassUID").get("SOPClassUID")), "")
     except FormatError:
@@ -88,19 +98,21 @@ def references(path: str | Path) -> References:
         return _of_segmentation(dataset)
 
 
-def series_of_label(path: str | Path) -> Series:
-    """The series that an object belongs to, from its own folder or those above it.
+def series_of_label(path: str | Path, fix_series: str = "") -> Series:
+    """The series that an object belongs to, from its own folder or those above it; for
+    ``fix_series`` see ``find``.
 
     Raises:
         FormatError: there is none, or several fit.
     """
     named = references(path)
-    place = Path(path).absolute()
+    place, headers = Path(path).absolute(), Headers()
     for folder in list(place.parents)[:FOLDERS_ABOVE]:
         with told(folder):  # other programs may work there
             if sum(1 for _ in islice(folder.rglob("*"), MOST_FILES + 1)) > MOST_FILES:
                 break
-        found = named.choose([one for one in find_series(folder) if not problem_of(one)])
+        every = find_series(folder, fix_series, headers)
+        found = named.choose([one for one in every if not problem_of(one)])
         if len(found) == 1:
             return found[0]
         if found:
@@ -126,18 +138,16 @@ def _of_structure_set(dataset: Any) -> References:
     frames = "ReferencedFrameOfReferenceSequence"
     studies, inside = "RTReferencedStudySequence", "RTReferencedSeriesSequence"
     series = [*items_in(dataset, frames, studies, inside)]
-    images = [
-        *(image for one in series for image in items_in(one, "ContourImageSequence")),
-        *items_in(dataset, "ROIContourSequence", "ContourSequence", "ContourImageSequence"),
-    ]
+    drawn_on = [*items_in(dataset, "ROIContourSequence", "ContourSequence", "ContourImageSequence")]
+    listed = (image for one in series for image in items_in(one, "ContourImageSequence"))
     rois = list(items_in(dataset, "StructureSetROISequence"))
     stated = _uids(rois, "ReferencedFrameOfReferenceUID") or _uids(
         list(items_in(dataset, frames)), "FrameOfReferenceUID"
     )
     return References(
         _uids(series, "SeriesInstanceUID"),
-        _uids(images, "ReferencedSOPInstanceUID"),
-        next(iter(stated)) if len(stated) == 1 else "",
+        _uids(drawn_on or [*listed], "ReferencedSOPInstanceUID"),
+        stated,
     )
 
 
@@ -156,7 +166,7 @@ def _of_segmentation(dataset: Any) -> References:
     return References(
         _uids(series, "SeriesInstanceUID"),
         _uids(instances, "ReferencedSOPInstanceUID"),
-        str(dataset.get("FrameOfReferenceUID") or ""),
+        _uids([dataset], "FrameOfReferenceUID"),
     )
 
 

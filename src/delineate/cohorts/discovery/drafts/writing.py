@@ -15,6 +15,7 @@ from ....core.manifest import Manifest
 from .. import description
 from ..channel_count import with_channels
 from ..completion import complete
+from ..dicom_rules import DicomRules
 from ..patterns import glob_of
 from ..tree import is_raster
 from .pairing import Chosen, choose
@@ -71,11 +72,12 @@ def draft(root: str | Path) -> DraftedDescription:
     lines = _settings(chosen)
     manifest = _proved("\n".join(lines), base, chosen, entries)
     found = DraftedDescription("", manifest, left)
-    text = "\n".join([*_head(base, found), *lines, *_further(entries)]) + "\n"
+    text = "\n".join([*head_of(base, found), *lines, *_further(entries)]) + "\n"
     return DraftedDescription(text, manifest, left)
 
 
-def _head(base: Path, found: DraftedDescription) -> list[str]:
+def head_of(base: Path, found: DraftedDescription) -> list[str]:
+    """The comments at the beginning of a description."""
     lines = [
         f"# Description of {base}",
         "# Written by `delineate check --draft`; it finds "
@@ -92,18 +94,18 @@ def _settings(chosen: Chosen) -> list[str]:
     """The lines of the description that were derived from the files."""
     lines = ["channels:"]
     for name, templates in chosen.channels.items():
-        lines.append(f"  {_quoted(name)}: {_patterns(templates)}")
+        lines.append(f"  {quoted(name)}: {_patterns(templates)}")
     if list(chosen.labels) in ([""], ["part"]):
         (templates,) = chosen.labels.values()
         lines.append(f"label: {_patterns(templates)}")
     else:
         lines.append("label:                     # in an overlap, the later structure wins")
         for name, templates in chosen.labels.items():
-            lines.append(f"  {_quoted(name)}: {_patterns(templates)}")
+            lines.append(f"  {quoted(name)}: {_patterns(templates)}")
     if chosen.numbers:
         lines.append("match: numbers             # names with equal numbers are one case")
     if chosen.left_out:
-        patterns = ", ".join(_quoted(glob_of(one)) for one in chosen.left_out if "{" in one)
+        patterns = ", ".join(quoted(glob_of(one)) for one in chosen.left_out if "{" in one)
         lines += [f"leave_out: [{patterns}]"] if patterns else []
     return lines
 
@@ -128,13 +130,14 @@ def _further(entries: Sequence[Entry]) -> list[str]:
     ]
 
 
-def _quoted(text: str) -> str:
+def quoted(text: str) -> str:
+    """A text as YAML."""
     return json.dumps(text, ensure_ascii=False)
 
 
 def _patterns(templates: Sequence[Template]) -> str:
     patterns = list(dict.fromkeys(one.pattern for one in templates))
-    shown = ", ".join(map(_quoted, patterns))
+    shown = ", ".join(map(quoted, patterns))
     return shown if len(patterns) == 1 else f"[{shown}]"
 
 
@@ -146,7 +149,7 @@ def _proved(text: str, base: Path, chosen: Chosen, entries: Sequence[Entry]) -> 
     """
     try:
         applied = description.apply(description.parse(parse_yaml(text)), base)
-        found = complete(with_channels(applied), base, None, None, (), True)
+        found = complete(with_channels(applied), base, None, None, (), True, DicomRules())
     except DelineateError as error:
         raise LayoutError(
             f"no description was written: the one that was derived fails ({error.message})",

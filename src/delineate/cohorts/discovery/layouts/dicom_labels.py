@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
@@ -24,6 +24,7 @@ from ....formats import dicom
 from ....formats.label_files import names_in
 from ..tree import Tree
 
+MOST_VOLUMES = 8  # of a series at the same positions that become channels; more are a time series
 HEAD_BYTES = 2048  # of a DICOM file, which hold its SOP class
 DEEPEST = 6  # folders from the root to a series
 _KINDS = re.compile(b"|".join(re.escape(uid.encode()) + rb"(?![.\d])" for uid in dicom.LABEL_KINDS))
@@ -35,11 +36,17 @@ _ANONYMOUS = re.compile(
 
 @dataclass
 class _Labelled:
-    """A series, its objects with labels, and the names of their structures."""
+    """A series, its volumes at the same positions (usually one), its objects with labels, and the
+    names of their structures.
+    """
 
-    series: dicom.Series
+    volumes: Sequence[dicom.Series]
     patient: str
     objects: dict[Path, tuple[str, ...]] = field(default_factory=dict)
+
+    @property
+    def series(self) -> dicom.Series:
+        return self.volumes[0]
 
 
 def of_dicom_labels(tree: Tree, root: Path) -> Draft | None:
@@ -52,12 +59,12 @@ def of_dicom_labels(tree: Tree, root: Path) -> Draft | None:
         return None
     if sum(len(tree.images(one)) for one in below if one not in folders) > len(folders):
         return None
-    series, others = dicom.find(root)
-    found = [_Labelled(one, _patient_of(one, root)) for one in series if not dicom.problem_of(one)]
+    series, others = tree.dicom_objects(root)
+    found = _without_labels(series, root)
     draft = Draft("hospital", [])
     for path, _ in others:
         if kind := dicom.kind_of(path):
-            _give(draft, path, kind, found, series)
+            _give(draft, path, kind, found, series, tree.fix_series == "split")
     labelled = [one for one in found if one.objects]
     patients, with_labels = ({one.patient for one in them} for them in (found, labelled))
     if not labelled or 2 * len(with_labels) < len(patients):
@@ -65,6 +72,16 @@ def of_dicom_labels(tree: Tree, root: Path) -> Draft | None:
     _add_cases(draft, found)
     _note_shared_names(draft, labelled)
     return draft
+
+
+def _without_labels(series: Sequence[dicom.Series], root: Path) -> list[_Labelled]:
+    """The series that can be read, those at the same positions together."""
+    usable = [one for one in series if not dicom.problem_of(one)]
+    return [
+        _Labelled(volumes, _patient_of(volumes[0], root))
+        for together in dicom.at_same_positions(usable)
+        for volumes in ([together] if len(together) <= MOST_VOLUMES else [[v] for v in together])
+    ]
 
 
 def _folders(tree: Tree, folder: Path, depth: int) -> Iterator[Path]:
@@ -97,6 +114,7 @@ def _give(
     kind: str,
     found: Sequence[_Labelled],
     every: Sequence[dicom.Series],
+    is_split: bool,
 ) -> None:
     """Give an object to its series, or report why it has none."""
     try:
@@ -104,19 +122,38 @@ def _give(
     except DelineateError as error:
         draft.problem("", "refused", f"{path}: {error.message}", "warning", path=str(path))
         return
-    fits = named.choose([one.series for one in found])
-    if len(fits) == 1 and names:
-        next(one for one in found if one.series is fits[0]).objects[path] = names
+    fits = _fitting(named, found)
+    runs = _runs_of(fits, named, found) if is_split else fits[:1] if len(fits) == 1 else []
+    if names and runs:
+        for one in runs:
+            one.objects[path] = names
         return
     if not names:
         why = "has no structure"
     elif fits:
-        why = f"could belong to {len(fits)} series: {'; '.join(one.title for one in fits)}"
+        why = f"could belong to {len(fits)} series: {'; '.join(one.series.title for one in fits)}"
     elif unread := named.choose(every):
         why = f"belongs to {unread[0].title}, which cannot be read: {dicom.problem_of(unread[0])}"
     else:
         why = "belongs to no series here"
     draft.problem("", "unpaired", f"{path} ({kind}) {why}", "warning", path=str(path))
+
+
+def _fitting(named: dicom.References, found: Sequence[_Labelled]) -> list[_Labelled]:
+    """What an object may belong to."""
+    chosen = {id(one) for one in named.choose([v for one in found for v in one.volumes])}
+    return [one for one in found if any(id(volume) in chosen for volume in one.volumes)]
+
+
+def _runs_of(
+    fits: Sequence[_Labelled], named: dicom.References, found: Sequence[_Labelled]
+) -> list[_Labelled]:
+    """The runs that an object names of the only series that it fits; [] if there are several."""
+    uids = {one.series.uid for one in fits}
+    if len(uids) != 1:
+        return []
+    of_series = [one for one in found if one.series.uid in uids]
+    return [one for one in of_series if named.names(one.series)] or of_series
 
 
 # ---- cases ----
@@ -138,22 +175,59 @@ def _add_cases(draft: Draft, found: Sequence[_Labelled]) -> None:
         elif rest:
             draft.note("unused", f"{patient}: {len(rest)} series have no label: {'; '.join(rest)}")
         chosen += labelled
-    folders = {id(one): _folder_of(one.series) for one in found}
-    for one, name in zip(chosen, _ids(chosen), strict=True):
+    folders = {id(one): dicom.place_of(one.series) for one in found}
+    names = dict(zip(map(id, chosen), _ids(chosen), strict=True))
+    draft.channels, fitting = channels_of(draft, {names[id(one)]: one.volumes for one in chosen})
+    for one in chosen:
+        if (name := names[id(one)]) not in fitting:
+            continue
         folder = folders[id(one)]
         shared = sum(_folder_is_in(folder, other.series) for other in found) > 1
-        image = Source(str(folder), series=one.series.uid if shared else "")
-        like = f"{image.path}#{image.series}" if image.series else image.path
         labels = () if _is_twice(draft, name, one) else tuple(one.objects)
         draft.cases.append(
             Case(
                 name,
                 one.patient,
-                (image,),
-                tuple(Source(os.path.abspath(path), like=like) for path in labels),
+                images_of(folder, one.volumes, shared),
+                tuple(Source(os.path.abspath(path)) for path in labels),
                 modality=one.series.modality,
             )
         )
+
+
+def images_of(place: Path, volumes: Sequence[dicom.Series], shared: bool) -> tuple[Source, ...]:
+    """A source for each volume in a folder or archive; ``shared`` if it holds other ones too."""
+    return tuple(
+        Source(
+            os.path.abspath(place),
+            series=one.id if one.part else one.uid if shared else "",
+        )
+        for one in volumes
+    )
+
+
+def channels_of(
+    draft: Draft, cases: Mapping[str, Sequence[dicom.Series]]
+) -> tuple[tuple[str, ...], set[str]]:
+    """The channels of cases whose series have several volumes, such as echoes, named by their
+    parts; and the cases that have these channels. The others are errors.
+    """
+    parts = {
+        name: tuple(one.part for one in volumes) if len(volumes) > 1 else ()
+        for name, volumes in cases.items()
+    }
+    if not any(parts.values()):
+        return draft.channels, set(cases)
+    usual = Counter(parts.values()).most_common(1)[0][0]
+    for name, own in parts.items():
+        if own != usual:
+            draft.problem(
+                name,
+                "missing",
+                f"its series has {' and '.join(own) or 'one volume'}, most have "
+                f"{' and '.join(usual) or 'one volume'}",
+            )
+    return usual or draft.channels, {name for name, own in parts.items() if own == usual}
 
 
 def _ids(chosen: Sequence[_Labelled]) -> list[str]:
@@ -174,12 +248,6 @@ def _ids(chosen: Sequence[_Labelled]) -> list[str]:
         if names.count(name) > 1:
             names[place] = f"{name}_{seen[name]}"
     return names
-
-
-def _folder_of(series: dicom.Series) -> Path:
-    """The folder that holds all files of a series."""
-    parents = {os.path.abspath(path.parent) for path in series.files}
-    return Path(os.path.commonpath(parents))
 
 
 def _folder_is_in(folder: Path, series: dicom.Series) -> bool:

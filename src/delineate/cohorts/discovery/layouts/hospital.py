@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from ....core.errors import DelineateError
@@ -22,7 +22,7 @@ from ....formats import dicom, files
 from ....formats.files import stem
 from ..drafts.content import content_of
 from ..tree import Tree, is_raster, source
-from .dicom_labels import of_dicom_labels
+from .dicom_labels import MOST_VOLUMES, channels_of, images_of, of_dicom_labels
 from .structure_masks import set_masks
 from .suffix_pairs import is_label
 
@@ -59,7 +59,7 @@ def hospital(tree: Tree, root: Path) -> Draft | None:
     patients, with_mask = ({one.patient for one in found} for found in (series, labelled))
     if 2 * len(with_mask) < max(1, len(patients)):
         return of_dicom_labels(tree, root)
-    _add_cases(draft, series)
+    _add_cases(tree, draft, series)
     return draft
 
 
@@ -77,7 +77,7 @@ def _give_masks(tree: Tree, draft: Draft, series: Sequence[_Series]) -> None:
     for folder in dict.fromkeys(f for one in series for f in (one.folder, *_above(one))):
         for path in _masks_in(tree, folder):
             near = [place[folder]] if folder in place else _below(folder, series)
-            chosen = near if len(near) == 1 else _by_name_or_grid(path, near)
+            chosen = near if len(near) == 1 else _by_name_or_grid(tree, path, near)
             if len(chosen) == 1:
                 chosen[0].masks.append(path)
             else:
@@ -112,7 +112,7 @@ def _masks_in(tree: Tree, folder: Path) -> list[Path]:
     return [path for path in volumes if is_label(path) or content_of(path).kind == "mask"]
 
 
-def _by_name_or_grid(mask: Path, series: Sequence[_Series]) -> list[_Series]:
+def _by_name_or_grid(tree: Tree, mask: Path, series: Sequence[_Series]) -> list[_Series]:
     """The series whose folder's name the mask's name contains, else those with its grid."""
     named = [one for one in series if one.folder.name.lower() in stem(mask).lower()]
     if len(named) == 1:
@@ -121,33 +121,26 @@ def _by_name_or_grid(mask: Path, series: Sequence[_Series]) -> list[_Series]:
         grid = files.read_grid(mask)
     except DelineateError:
         return []
-    return [one for one in series if _has_grid(one.folder, grid)]
+    return [one for one in series if _has_grid(tree, one.folder, grid)]
 
 
-def _has_grid(folder: Path, grid: Grid) -> bool:
+def _has_grid(tree: Tree, folder: Path, grid: Grid) -> bool:
     """Whether a series has this grid, in any order of the axes."""
     try:
-        own = files.read_grid(folder)
+        own = files.read_grid(replace(source(folder), fix_series=tree.fix_series))
     except DelineateError:
         return False
     return grid.reorient(own.codes)[0].matches(own)
 
 
-def _modality_of(folder: Path) -> str:
-    """The modality of the first series in a folder; "" if none can be read."""
-    try:
-        return next((one.modality for one in dicom.find_series(folder)), "")
-    except DelineateError:
-        return ""
-
-
-def _add_cases(draft: Draft, series: Sequence[_Series]) -> None:
+def _add_cases(tree: Tree, draft: Draft, series: Sequence[_Series]) -> None:
     counts = Counter(one.patient for one in series if one.masks)
     every = Counter(one.patient for one in series)
     # One mask each may have any name; several are one structure each.
     several = any(len(one.masks) > 1 for one in series)
     if several:
         set_masks(draft, sorted({stem(path) for one in series for path in one.masks}))
+    chosen: dict[str, _Series] = {}
     for one in series:
         name = one.patient.name
         if not one.masks:
@@ -156,7 +149,30 @@ def _add_cases(draft: Draft, series: Sequence[_Series]) -> None:
             draft.problem(name, "unpaired", f"no mask in or next to {one.folder}", "warning")
         elif counts[one.patient] > 1:
             name = "_".join(one.folder.relative_to(one.patient.parent).parts)
-        masks = tuple(source(path) for path in one.masks)
-        modality = _modality_of(one.folder)
-        image = (source(one.folder),)
-        draft.cases.append(Case(name, one.patient.name, image, masks, modality=modality))
+        chosen[name] = one
+    found = {name: _series_in(tree, one.folder) for name, one in chosen.items()}
+    volumes = {name: _volumes_of(own) for name, own in found.items()}
+    draft.channels, fitting = channels_of(draft, volumes)
+    for name, one in chosen.items():
+        if name in fitting:
+            images = images_of(one.folder, volumes[name], False) or (source(one.folder),)
+            masks = tuple(source(path) for path in one.masks)
+            modality = found[name][0].modality if found[name] else ""
+            draft.cases.append(Case(name, one.patient.name, images, masks, modality=modality))
+
+
+def _series_in(tree: Tree, folder: Path) -> list[dicom.Series]:
+    """The series in a folder; [] if it cannot be read."""
+    try:
+        return tree.series(folder)
+    except DelineateError:
+        return []
+
+
+def _volumes_of(series: Sequence[dicom.Series]) -> list[dicom.Series]:
+    """The volumes at the same positions of the only series that can be read; [] if there are
+    several or none.
+    """
+    usable = [one for one in series if not dicom.problem_of(one)]
+    (together, *others) = dicom.at_same_positions(usable) or [[]]
+    return [] if others or len(together) > MOST_VOLUMES else together

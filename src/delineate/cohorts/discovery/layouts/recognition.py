@@ -11,7 +11,9 @@ import os
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ....core.errors import InputError, LayoutError, UsageError
 from ....core.inputs import refuse_special
@@ -19,9 +21,10 @@ from ....core.manifest import Case, Manifest
 from ....extend.findings import DiscoveredCohort, Draft, Finding
 from ....extend.parts import TIERS
 from ....extend.registers import LAYOUTS, running
-from ....formats import arrays, files
+from ....formats import archive, arrays, files
 from ..channel_count import with_channels
 from ..completion import complete
+from ..dicom_rules import DicomRules
 from ..drafts.pairing import is_other_mask
 from ..drafts.paths import entries_below
 from ..patients import by_pattern
@@ -30,6 +33,9 @@ from ..tree import Tree, has_image_ending, source
 from .modalities import in_suv, of_modality, one_modality
 from .scans_only import series_in
 from .siblings import difference, joined, siblings_of
+
+if TYPE_CHECKING:
+    from ..description import Description
 
 MOST_FOLDERS = 2000  # that are searched in one folder
 DEEPEST = 2  # number of folder levels below the root that are searched for a cohort
@@ -45,6 +51,8 @@ def find(
     ignore: Sequence[int] = (),
     modality: str | None = None,
     unit: str | None = None,
+    fix_series: str | None = None,
+    register_by: str | None = None,
 ) -> Manifest:
     """The cohort at ``root`` without the findings; arguments and errors as for ``discover``."""
     return discover(
@@ -56,6 +64,8 @@ def find(
         ignore=ignore,
         modality=modality,
         unit=unit,
+        fix_series=fix_series,
+        register_by=register_by,
     ).manifest
 
 
@@ -69,6 +79,8 @@ def discover(
     ignore: Sequence[int] = (),
     modality: str | None = None,
     unit: str | None = None,
+    fix_series: str | None = None,
+    register_by: str | None = None,
     truth: bool = True,
 ) -> DiscoveredCohort:
     """The cohort at ``root`` and the findings made while it was searched.
@@ -83,6 +95,10 @@ def discover(
             description or the selection states.
         modality: use only the cases of this modality (CT, MR, PT ...).
         unit: "suv" reads the PET channels as SUV by body weight.
+        fix_series: how DICOM series with uneven gaps become even (``formats.dicom.fix``); None as
+            the description states, which by default refuses them.
+        register_by: "position" accepts DICOM labels in another frame of reference than their image,
+            "frame" refuses them; None as the description states, by default "frame".
         truth: False if only the scans are needed: masks are found, but their structures are not
             determined.
 
@@ -93,8 +109,29 @@ def discover(
             channel can have the unit.
         LabelError: the structures cannot be determined, or the selected ones do not exist.
     """
+    from .. import description as describing
+
     root = Path(root)
-    # Check the arguments before any folder is read.
+    _refuse_unfit(root, layout, description)
+    described = describing.load(description) if description else None
+    choice = _selection(labels, described)
+    if described is not None:
+        fix_series = fix_series or described.fix_series
+        register_by = register_by or described.register_by
+    rules = DicomRules.of(fix_series, register_by)
+    # A manifest lists its cases itself, so no layout is needed.
+    written = root if root.suffix == ".jsonl" else root / "manifest.jsonl"
+    if not (layout or description) and written.is_file():
+        found = _from_manifest(written, choice, patient, ignore, modality, rules)
+    else:
+        draft = _draft(root, layout, described, truth, rules)
+        _choose_modality(draft, modality, root)
+        found = complete(draft, root, choice, patient, ignore, truth, rules)
+    return replace(found, manifest=in_suv(found.manifest, unit))
+
+
+def _refuse_unfit(root: Path, layout: str | None, description: str | Path | None) -> None:
+    """Check the arguments before any folder is read."""
     if layout and description:
         raise UsageError("a layout and a description exclude each other; give only one")
     if layout:
@@ -102,30 +139,41 @@ def discover(
     if not root.exists():
         raise InputError("no such file or folder", path=root)
     refuse_special(root)
+
+
+def _selection(
+    labels: str | Path | StructureSelection | None, described: Description | None
+) -> StructureSelection | None:
+    """The structures that the user selects, else those that a description of a layout does; one of
+    patterns applies its own.
+    """
     if isinstance(labels, StructureSelection):
-        choice: StructureSelection | None = labels
-    else:
-        choice = StructureSelection.load(labels) if labels else None
-    # A manifest lists its cases itself, so no layout is needed.
-    written = root if root.suffix == ".jsonl" else root / "manifest.jsonl"
-    if not (layout or description) and written.is_file():
-        found = _from_manifest(written, choice, patient, ignore, modality)
-    else:
-        draft = _draft(root, layout, description, truth)
-        _choose_modality(draft, modality, root)
-        found = complete(draft, root, choice, patient, ignore, truth)
-    return replace(found, manifest=in_suv(found.manifest, unit))
+        return labels
+    if labels:
+        return StructureSelection.load(labels)
+    return described.selection if described is not None and described.layout else None
 
 
-def _draft(root: Path, layout: str | None, description: str | Path | None, truth: bool) -> Draft:
+def _draft(
+    root: Path,
+    layout: str | None,
+    described: Description | None,
+    truth: bool,
+    rules: DicomRules,
+) -> Draft:
     """The cases by a description, which replaces the search for a layout, or by their layout."""
-    if description:
-        from .. import description as described
+    tree = Tree(rules.fix_series)
+    if described is not None:
+        from .. import description as describing
 
-        return with_channels(described.apply(described.load(description), root))
+        found_in = partial(_draft_of_folder, tree, truth=truth)
+        return with_channels(describing.apply(described, root, found_in))
     if root.is_file() and truth and not files.is_folder(root):
-        files.read_grid(source(root))  # a single file that is no scan is no cohort
-    return _draft_of_file(root) if root.is_file() else _draft_of_folder(root, layout, truth)
+        # A single file that is no scan is no cohort.
+        files.read_grid(rules.of_images([source(root)])[0])
+    if root.is_file():
+        return _draft_of_file(tree, root)
+    return _draft_of_folder(tree, root, layout, truth)
 
 
 def _choose_modality(draft: Draft, wanted: str | None, root: Path) -> None:
@@ -145,18 +193,17 @@ def _choose_modality(draft: Draft, wanted: str | None, root: Path) -> None:
         draft.findings.append(Finding("", "modality", "warning", words, dict(counts)))
 
 
-def _draft_of_file(path: Path) -> Draft:
+def _draft_of_file(tree: Tree, path: Path) -> Draft:
     """A single image file as a cohort of one case, or the series of an archive as cases."""
     if files.is_folder(path):
-        return with_channels(series_in(path, files.stem(path)))
+        return with_channels(series_in(tree, path, files.stem(path)))
     return with_channels(Draft("file", [Case(files.stem(path), "", (source(path),))]))
 
 
-def _draft_of_folder(root: Path, layout: str | None, truth: bool) -> Draft:
+def _draft_of_folder(tree: Tree, root: Path, layout: str | None, truth: bool) -> Draft:
     """The cases of a folder; entries that are not regular files are reported as skipped, and as a
     failure if they are named like an image.
     """
-    tree = Tree()
     draft = with_channels(_recognise(tree, root, layout))
     if truth and not layout:
         _refuse_lost_masks(draft, root)
@@ -339,8 +386,10 @@ def _from_manifest(
     patient: str | None,
     ignore: Sequence[int],
     modality: str | None,
+    rules: DicomRules,
 ) -> DiscoveredCohort:
-    """The cohort of a ``manifest.jsonl``, with the user's patients and structures applied.
+    """The cohort of a ``manifest.jsonl``, with the user's patients, structures and rules for DICOM
+    applied.
 
     Raises:
         InputError: a file that the manifest lists does not exist.
@@ -350,10 +399,11 @@ def _from_manifest(
     # A manifest may be older than its files, so check that all of them exist.
     for case in manifest:
         for one in (*case.images, *case.label):
-            if not Path(one.path).exists():
+            if not (Path(one.path).exists() or archive.is_file(Path(one.path))):
                 raise InputError(
                     f"the manifest lists {one.path}, which does not exist", case=case.id, path=path
                 )
+    manifest = replace(manifest, cases=tuple(map(rules.of_case, manifest.cases)))
     if modality is not None:
         kept = of_modality(manifest.cases, modality, manifest.modality, path)
         manifest = replace(manifest, cases=kept, modality=one_modality(kept) or manifest.modality)

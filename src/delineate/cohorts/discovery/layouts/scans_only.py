@@ -36,16 +36,19 @@ def dicom_folder(tree: Tree, root: Path) -> Draft | None:
     # The case gets the folder's name, or the parent's if the folder's name is a general one.
     place = Path(os.path.abspath(root))
     draft = series_in(
+        tree,
         root,
         place.parent.name if place.name.lower() in NAMELESS and place.parent.name else place.name,
     )
-    return draft if draft.cases else None
+    # Nothing else is here: the reasons are those for which no series can be read.
+    is_alone = not tree.folders(root) and not tree.images(root)
+    return draft if draft.cases or is_alone else None
 
 
-def series_in(place: Path, name: str) -> Draft:
+def series_in(tree: Tree, place: Path, name: str) -> Draft:
     """The series of a folder or archive as cases; see ``_series``."""
     draft = Draft("dicom", [])
-    _series(draft, place, name)
+    _series(tree, draft, place, name)
     return draft
 
 
@@ -60,7 +63,7 @@ def plain_images(tree: Tree, root: Path) -> Draft | None:
     series = [f for f in tree.folders(root) if tree.is_dicom(f)]
     if not entries and 2 * len(series) >= len(tree.folders(root)):
         for folder in series:
-            _series(draft, folder, folder.name)
+            _series(tree, draft, folder, folder.name)
     if not draft.cases:
         return None
     # More than one file per case means channels without names.
@@ -71,11 +74,11 @@ def plain_images(tree: Tree, root: Path) -> Draft | None:
     return draft
 
 
-def _series(draft: Draft, folder: Path, name: str) -> None:
+def _series(tree: Tree, draft: Draft, folder: Path, name: str) -> None:
     """Add each readable series of a DICOM folder as a case called ``name`` (with a number if there
     are several); report the others.
     """
-    found, others = dicom.find(folder)
+    found, others = tree.dicom_objects(folder)
     if not found:
         kinds = ", ".join(sorted({what for _, what in others})) or "no DICOM image"
         draft.problem(name, "refused", f"no series can be read in {folder} (found: {kinds})")

@@ -1,5 +1,9 @@
-"""RT structure sets (PS3.3 A.19): contours of structures, drawn on the grid of a scan."""
+"""RT structure sets (PS3.3 A.19): contours of structures, drawn on the grid of a scan.
 
-from .read import read_roi_names, read_rtstruct
+read.py   the ROIs of an object and their contours     draw.py   their voxels on a grid
+"""
+
+from .draw import read_rtstruct
+from .read import read_roi_names
 
 __all__ = ["read_roi_names", "read_rtstruct"]

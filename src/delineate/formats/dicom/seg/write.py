@@ -3,7 +3,10 @@
 This module owns the check that every mask slice coincides with its source slice. The type is
 BINARY, the most widely supported one; frames without a voxel are omitted. The slice thickness of
 the masks is the measured gap between slices, because the scan's SliceThickness need not fill the
-space.
+space. Slices that were interpolated (``fix``) get no frame.
+
+A frame of a multi-frame source is referred to by its number. highdicom reads the geometry of these
+from functional groups in forms of its own, so it gets a header with what ``Plane`` knows in them.
 """
 
 from __future__ import annotations
@@ -27,7 +30,8 @@ from ...disk import told
 from ..find import find_series
 from ..geometry import layout
 from ..group import volumes
-from ..header.file import Series, lenient, open_dataset
+from ..header.file import Plane, Series, lenient, open_dataset
+from ..header.marks import items_in
 from .codes import SIDES, Code, coded
 
 # Attributes of type 2 (must be present, may be empty) that anonymised series often lack.
@@ -48,17 +52,22 @@ _MAY_BE_EMPTY = (
 
 @dataclass(frozen=True)
 class SegSource:
-    """A series that a SEG can refer to: its grid, its files in the order of k, and their
-    headers.
+    """A series that a SEG can refer to: its grid, the slices k with a plane of their own, these
+    planes, and the header of each, or a single one if they are frames.
     """
 
     grid: Grid
-    files: tuple[Path, ...]
+    slices: tuple[int, ...]
+    planes: tuple[Plane, ...]
     headers: tuple[Any, ...]
+
+    @property
+    def of_frames(self) -> bool:
+        return self.planes[0].frame is not None
 
 
 def seg_source(
-    series_files: Sequence[str | Path],
+    series: Series | Sequence[str | Path],
     labels: LabelSet,
     *,
     algorithm_name: str,
@@ -69,17 +78,17 @@ def seg_source(
     A series that lacks a required attribute is so found before any work is done.
 
     Args:
-        series_files: all files of one DICOM series, in any order.
+        series: as found, or all files of one DICOM series, in any order.
         labels, algorithm_name, algorithm_version: as for ``write_seg``.
 
     Raises:
         GeometryError, FormatError: no SEG can refer to this series; the message names the file and
             the missing attribute.
     """
-    source = _source_of(series_files)
+    source = _source_of(series)
     # highdicom checks the headers when it builds the object, so one voxel is enough.
-    columns, rows, slices = source.grid.shape
-    frames = np.zeros((slices, rows, columns), np.uint8)
+    columns, rows, _ = source.grid.shape
+    frames = np.zeros((len(source.slices), rows, columns), np.uint8)
     frames[0, 0, 0] = 1
     _segmentation(
         frames, list(labels)[:1], source, (algorithm_name, algorithm_version), 900, "Segmentation"
@@ -90,7 +99,7 @@ def seg_source(
 def write_seg(
     labels_volume: Volume,
     labels: LabelSet,
-    series: SegSource | Sequence[str | Path],
+    series: SegSource | Series | Sequence[str | Path],
     path: str | Path,
     *,
     algorithm_name: str,
@@ -106,7 +115,7 @@ def write_seg(
             on the grid of the series, or on that grid flipped and permuted.
         labels: names, colours, sides and codes ("10200004" or "SCT:10200004"); every value of the
             volume must be in it.
-        series: all files of one DICOM series, in any order; or the result of ``seg_source``.
+        series: as for ``seg_source``, or its result.
         path: of the new file.
         algorithm_name, algorithm_version: the algorithm that made the masks, written into every
             segment.
@@ -126,7 +135,7 @@ def write_seg(
     """
     if not isinstance(series, SegSource):
         series = _source_of(series)
-    array = _on_series(labels_volume, series.grid, labels)
+    array = _on_series(labels_volume, series.grid, labels)[:, :, list(series.slices)]
     present = _present_labels(array, labels, path)
     frames = _segment_numbers(array, present, labels)
     segmentation = _segmentation(
@@ -146,10 +155,56 @@ def write_seg(
     ]
 
 
-def _source_of(series_files: Sequence[str | Path]) -> SegSource:
-    """Read the grid and the headers of a series."""
-    grid, files = _series_of(series_files)
-    return SegSource(grid, tuple(files), tuple(_source(file) for file in files))
+def _source_of(given: Series | Sequence[str | Path]) -> SegSource:
+    """Read the grid and the headers of a series.
+
+    Raises:
+        FormatError: its slices are tiles of mosaics, or frames of several files.
+    """
+    series = given if isinstance(given, Series) else _series_of(given)
+    folder = series.files[0].parent
+    with told(folder, "DICOM series"):
+        grid, ordered = layout(series)
+        if any(one.tile is not None for one in ordered):
+            raise FormatError(
+                "a SEG cannot refer to the tiles of a mosaic, whose slices are no images of their "
+                "own"
+            )
+        kept = [k for k, one in enumerate(ordered) if not one.interpolated]
+        planes = tuple(ordered[k] for k in kept)
+        files = tuple(dict.fromkeys(one.path for one in planes))
+        if planes[0].frame is not None and len(files) > 1:
+            raise FormatError(
+                f"a SEG refers to the frames of one file; the frames of this series are in "
+                f"{len(files)}"
+            )
+    headers = tuple(_source(file) for file in files)
+    if planes[0].frame is not None:
+        headers = (_with_frames(headers[0], planes),)
+    return SegSource(grid, tuple(kept), planes, headers)
+
+
+def _with_frames(header: Any, planes: Sequence[Plane]) -> Any:
+    """The header with these planes as its frames, in this order."""
+    from pydicom.dataset import Dataset
+
+    def group(name: str, **values: Any) -> Any:
+        item, inner = Dataset(), Dataset()
+        for key, value in values.items():
+            setattr(inner, key, list(value) if isinstance(value, tuple) else value)
+        setattr(item, name, [inner])
+        return item
+
+    first = planes[0]
+    shared = group("PlaneOrientationSequence", ImageOrientationPatient=first.orientation)
+    shared.update(group("PixelMeasuresSequence", PixelSpacing=first.spacing, SliceThickness=1.0))
+    out = Dataset(header)
+    out.SharedFunctionalGroupsSequence = [shared]
+    out.PerFrameFunctionalGroupsSequence = [
+        group("PlanePositionSequence", ImagePositionPatient=one.position) for one in planes
+    ]
+    out.NumberOfFrames = len(planes)
+    return out
 
 
 def _present_labels(array: NDArray[Any], labels: LabelSet, path: str | Path) -> list[Label]:
@@ -174,8 +229,8 @@ def _present_labels(array: NDArray[Any], labels: LabelSet, path: str | Path) -> 
 # ---- geometry ----
 
 
-def _series_of(series_files: Sequence[str | Path]) -> tuple[Grid, list[Path]]:
-    """Read the grid of the series and its files in the order of k."""
+def _series_of(series_files: Sequence[str | Path]) -> Series:
+    """The series that the files are."""
     if not series_files:
         raise FormatError("a DICOM SEG refers to the slices of a series, but no file was given")
     found: list[Series] = []
@@ -193,19 +248,12 @@ def _series_of(series_files: Sequence[str | Path]) -> tuple[Grid, list[Path]]:
         )
     # Put the planes back together, so that they are checked and sorted as one volume.
     planes = [one for series in found for one in series.planes]
-    if any(one.frame is not None or one.tile is not None for one in planes):
-        raise FormatError(
-            "a SEG can be written for a series with one slice a file; these are frames or mosaics",
-            path=folder,
-        )
     whole = volumes(planes, found[0])
     if len(whole) > 1:
         raise FormatError(
             f"the files are {len(whole)} volumes of one series; a SEG refers to one", path=folder
         )
-    with told(folder, "DICOM series"):
-        grid, ordered = layout(whole[0])
-    return grid, [one.path for one in ordered]
+    return whole[0]
 
 
 def _on_series(volume: Volume, grid: Grid, labels: LabelSet) -> NDArray[Any]:
@@ -308,8 +356,22 @@ def _segmentation(
         except (ValueError, TypeError, AttributeError, KeyError) as error:
             raise FormatError(
                 f"a SEG cannot refer to this series ({type(error).__name__}: {error})",
-                path=series.files[0].parent,
+                path=series.planes[0].path.parent,
             ) from error
+    return _as_measured(seg, series, measures)
+
+
+def _as_measured(seg: Any, series: SegSource, measures: Any) -> Any:
+    """The object with these measures, of which highdicom repeats those of the source if the pixels
+    have one size; the numbers of the frames of ``_with_frames`` become those of the file, from 1.
+    """
+    seg.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence = measures
+    derived = "DerivationImageSequence", "SourceImageSequence"
+    frames = items_in(seg, "PerFrameFunctionalGroupsSequence", *derived)
+    for item in frames if series.of_frames else ():
+        frame = series.planes[int(item.ReferencedFrameNumber) - 1].frame
+        assert frame is not None  # of all, as of the first
+        item.ReferencedFrameNumber = frame + 1
     return seg
 
 
@@ -329,6 +391,8 @@ def _source(file: Path) -> Any:
     for name in _MAY_BE_EMPTY:
         if name not in dataset:
             setattr(dataset, name, "")
+    if not dataset.get("SliceThickness"):
+        dataset.SliceThickness = 1  # highdicom needs one; ``_segmentation`` states the measured gap
     return dataset
 
 

@@ -61,6 +61,7 @@ def read_series(series: Series, unit: str = "") -> Volume:
     stated = merged(_filled(array, ordered))
     _interpolate(array, ordered)
     volume = np.moveaxis(_narrowed(array), 0, -1).swapaxes(-3, -2)
+    missing = [k for k, one in enumerate(ordered) if one.interpolated]
     notes = [*series.notes, *tilt_of(grid), *_unscaled(ordered), *stated.pop("notes", ())]
     if padding := stated.pop("stored_padding", None):
         stated["padding"] = padding_of(padding, ordered, series.unit)
@@ -76,6 +77,7 @@ def read_series(series: Series, unit: str = "") -> Volume:
         **({"channels": list(raster.COLOURS)} if first.is_colour else {}),
         **({"spacing_by": first.spacing_by} if first.spacing_by != "PixelSpacing" else {}),
         **stated,
+        **({"interpolated_slices": missing} if missing else {}),
         **({"notes": notes} if notes else {}),
     }
     # The source is the folder of the series, or the folder above if it is spread over several.
