@@ -37,6 +37,8 @@ def test_one_half_life_after_the_administration(tmp_path):
     [
         # Corrected to the administration: 70000 / 350e6.
         ([pet(DecayCorrection="ADMIN")], 0.0002),
+        # ... of one gate of several, without any time.
+        ([pet(DecayCorrection="ADMIN", SeriesType=["GATED", "IMAGE"], SeriesTime=None)], 0.0002),
         # Over midnight: 23:30:00 to 01:19:48.
         (
             [
@@ -123,6 +125,11 @@ def test_average_count_rate_in_a_long_frame():
         ([pet(dose={"RadionuclideTotalDose": "350"})], "350, which is not in Bq"),
         ([pet(dose={"RadionuclideHalfLife": None})], "RadionuclideHalfLife is missing"),
         ([pet(dose={"RadiopharmaceuticalStartTime": None})], "StartTime is missing"),
+        # After the scan, by clocks that differ: a day before would be 13 half lives.
+        (
+            [pet(dose={"RadiopharmaceuticalStartTime": "115500"})],
+            "is after the scan, without a date",
+        ),
         ([pet(AcquisitionTime=None)], "AcquisitionTime is missing"),
         ([pet(AcquisitionTime="later")], "AcquisitionTime cannot be read"),
         ([pet(dose={"RadionuclideHalfLife": "280000"})], "the day of the administration is needed"),

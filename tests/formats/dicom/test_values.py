@@ -59,6 +59,12 @@ def test_rescale_of_each_slice(tmp_path):
     assert volume.array.dtype == np.float32
 
 
+def test_a_slope_of_0_is_1_with_a_note(tmp_path):
+    volume = read(tmp_path, ct(np.array([[3, 4]], U16), RescaleSlope="0", RescaleIntercept="-1"))
+    assert row(volume) == [2, 3]
+    assert volume.meta["notes"] == ["RescaleSlope is 0, which is read as 1"]
+
+
 def test_modality_lookup_table(tmp_path):
     table = pydicom.Dataset()
     table.LUTDescriptor, table.ModalityLUTType = [3, 10, 16], "HU"
@@ -67,6 +73,27 @@ def test_modality_lookup_table(tmp_path):
     # Stored values outside the table get its ends (PS3.3 C.11.1.1.1).
     volume = read(tmp_path, ct(np.array([[9, 10, 11, 12, 13]], U16), ModalityLUTSequence=[table]))
     assert row(volume) == [100, 100, 250, 60000, 60000]
+
+
+@pytest.mark.parametrize(
+    ("vr", "descriptor", "pixels", "values"),
+    [
+        # The first value has the sign of the pixels, and no difference wraps around.
+        ("SS", [30, -10, 16], np.int16([-11, -10, -9, 32767]), [100, 100, 101, 129]),
+        ("US", [30, 65526, 16], np.int16([-11, -10, -9, 32767]), [100, 100, 101, 129]),
+        ("US", [300, 10, 16], np.uint8([5, 10, 11, 255]), [100, 100, 101, 345]),
+        # 0 entries are 65536.
+        ("SS", [0, -32768, 16], np.int16([-32768, 0, 32767]), [0, 32768, 65535]),
+    ],
+)
+def test_lookup_tables_of_signed_pixels(tmp_path, vr, descriptor, pixels, values):
+    table = pydicom.Dataset()
+    table.add_new(0x00283002, vr, descriptor)
+    table.ModalityLUTType = "HU"
+    begin = 100 if descriptor[0] else 0
+    table.LUTData = np.arange(begin, begin + (descriptor[0] or 65536)).astype(U16).tobytes()
+    table["LUTData"].VR = "OW"
+    assert row(read(tmp_path, ct(pixels[None], ModalityLUTSequence=[table]))) == values
 
 
 def test_padding_is_marked_and_filled_by_what_prepares(tmp_path):

@@ -273,11 +273,13 @@ def _vr_of(tag: int, stated: bytes) -> str:
     """The VR of an element: as stated, else by the standard; "" if only pydicom knows it."""
     from pydicom.datadict import dictionary_VR
 
-    if tag >> 16 & 1:
-        return ""
     try:
-        return dictionary_VR(tag) if stated in (b"", b"UN") else stated.decode()
-    except KeyError:
+        if stated not in (b"", b"UN"):
+            return stated.decode()
+        if tag >> 16 & 1:  # the creator of a private block (PS3.5, 7.8.1), or an element of it
+            return "LO" if 0x10 <= tag & 0xFFFF <= 0xFF else ""
+        return dictionary_VR(tag)
+    except (KeyError, ValueError):
         return ""
 
 

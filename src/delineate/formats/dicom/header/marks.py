@@ -159,8 +159,9 @@ def _private(dataset: Any) -> dict[str, Any]:
     """The private attributes whose block has the creator that defines them."""
     found: dict[str, Any] = {}
     for name, tag, creator in PRIVATE:
-        values = numbers(dataset, tag)
-        if not values or creator_of(dataset, tag) != creator:
+        # The creator first: other vendors use the same tags, and creators cost less to read.
+        values = numbers(dataset, tag) if creator_of(dataset, tag) == creator else ()
+        if not values:
             continue
         if name == "component":
             if values[0] in range(len(GE_COMPONENTS)):

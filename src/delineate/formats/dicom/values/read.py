@@ -254,10 +254,7 @@ def _rescale(pixels: NDArray[Any], one: Plane, out: NDArray[Any]) -> None:
     if one.is_colour:
         out[...] = _coloured(pixels, one).transpose(2, 0, 1)
     elif one.lookup:
-        from pydicom.pixels.processing import apply_modality_lut
-
-        dataset = open_dataset(one.path, stop_before_pixels=True)
-        out[...] = apply_modality_lut(pixels, dataset)
+        out[...] = _looked_up(pixels, one)
     elif out.dtype.kind == "f":
         out[...] = pixels * one.slope + one.intercept
     else:
@@ -267,6 +264,22 @@ def _rescale(pixels: NDArray[Any], one: Plane, out: NDArray[Any]) -> None:
             out *= np.array(int(one.slope)).astype(out.dtype)
         if one.intercept:
             out += np.array(int(one.intercept)).astype(out.dtype)
+
+
+def _looked_up(pixels: NDArray[Any], one: Plane) -> NDArray[Any]:
+    """The values of stored pixels by the modality lookup table (PS3.3 C.11.1.1)."""
+    from pydicom.pixels.processing import apply_modality_lut
+
+    dataset = open_dataset(one.path, stop_before_pixels=True)
+    item = dataset.ModalityLUTSequence[0]
+    # The first value has the sign of the pixels, whatever VR the descriptor has, and the numbers
+    # of 16 bits count from 1 to 65536.
+    count, first, bits = (int(value) for value in item.LUTDescriptor)
+    first = (first + 0x8000) % 0x10000 - 0x8000 if one.signed else first % 0x10000
+    with lenient(one.path, "DICOM image"):
+        item.LUTDescriptor = [count % 0x10000, first, bits]
+        # pydicom subtracts the first value in the type of the pixels, which may wrap around.
+        return np.asarray(apply_modality_lut(pixels.astype(np.int32), dataset))
 
 
 def same_values(one: Plane, other: Plane) -> bool:

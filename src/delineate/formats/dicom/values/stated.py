@@ -14,14 +14,19 @@ PHILIPS_SCALE = (0x2005100E, "Philips MR Imaging DD 001")  # ScaleSlope, a facto
 TISSUE_HU = (-1000.0, 3071.0)  # values of a 12-bit CT above air
 MONOCHROME1 = "MONOCHROME1: low values are bright; the stored values are kept"
 
+NO_SLOPE = "RescaleSlope is 0, which is read as 1"
+
 
 def stated_in(dataset: Any) -> dict[str, Any]:
     """The ``meta`` of a header. Keys: notes, philips_scale (not applied), real_world
     (maps of stored values to units, not applied) and stored_padding (lowest and highest).
     """
     found: dict[str, Any] = {}
-    if text(dataset, "PhotometricInterpretation") == "MONOCHROME1":
-        found["notes"] = [MONOCHROME1]
+    notes = [MONOCHROME1] if text(dataset, "PhotometricInterpretation") == "MONOCHROME1" else []
+    if number(dataset, "RescaleSlope") == 0:
+        notes.append(NO_SLOPE)
+    if notes:
+        found["notes"] = notes
     tag, creator = PHILIPS_SCALE
     if creator_of(dataset, tag) == creator and (scale := number(dataset, tag)) is not None:
         found["philips_scale"] = scale

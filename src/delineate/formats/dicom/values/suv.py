@@ -23,6 +23,7 @@ from ..header.marks import creator_of, number, text
 
 LEAST_DOSE_BQ = 1e4  # a smaller number is a dose in another unit
 MOST_HALF_LIVES = 15.0  # between administration and scan
+MOST_OVERNIGHT = 6.0  # half lives, where only the time is stated and it is after that of the scan
 LONG_HALF_LIFE_S = 6 * 3600.0  # with a longer one, the day of the administration must be known
 SAME_FACTOR = 0.01  # relative difference of the factor of Philips and the computed one
 GE_SCAN_TIME, GE = 0x0009100D, "GEMS_PETD_01"
@@ -161,7 +162,11 @@ def _administration(item: Any, scan: datetime, half_life_s: float) -> datetime:
             "needed (RadiopharmaceuticalStartDateTime)"
         )
     given = _on_day(clock, scan)
-    return given if given <= scan else given - _DAY
+    if given <= scan:
+        return given
+    if (scan - given + _DAY).total_seconds() > MOST_OVERNIGHT * half_life_s:
+        raise FormatError("no SUV: RadiopharmaceuticalStartTime is after the scan, without a date")
+    return given - _DAY
 
 
 def _on_day(clock: str, day: datetime) -> datetime:
