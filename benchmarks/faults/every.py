@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from . import arrays, dicom, nifti, objects, pictures, places, texts, volumes
+from . import arrays, dicom, nifti, objects, pictures, places, records, texts, volumes
 from .made import FAULTS, Fault
 
 __all__ = [
@@ -14,6 +14,7 @@ __all__ = [
     "objects",
     "pictures",
     "places",
+    "records",
     "texts",
     "volumes",
 ]

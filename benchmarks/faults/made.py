@@ -35,7 +35,8 @@ class Fault:
         make: writes it at a path.
         accepted: read with the right values; else refused.
         reading: how it is read, "image", "picture", "pair", "array", "labels" (a list of
-            names), "segments", "contours" or "archive".
+            names), "segments", "contours", "archive", or a key of ``records.READ``, maybe with "/"
+            and the name of the file in its folder.
     """
 
     form: str

@@ -22,6 +22,7 @@ import numpy as np
 
 from .made import AFFINE, BASE, BOX, MASK, SPACING_MM, Fault
 from .pictures import PIXELS
+from .records import READ
 
 MOST_CPU_S, MOST_WALL_S, MOST_BYTES = 5, 30, 1 << 30
 NAMES = {1: "liver", 2: "spleen"}
@@ -46,6 +47,8 @@ def place_of(fault: Fault, folder: Path) -> Path:
     if not os.path.lexists(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         fault.make(path)
+    if "/" in fault.reading:
+        return path / fault.reading.partition("/")[2]
     return path / "a.hdr" if fault.reading == "pair" else path
 
 
@@ -55,6 +58,8 @@ def read_by_delineate(path: Path, reading: str) -> Any:
     from delineate.core.manifest import Source
     from delineate.formats import files
 
+    if (kind := reading.partition("/")[0]) in READ:
+        return READ[kind][0](path)
     if reading == "labels":
         return {label.value: label.name for label in read_label_names(path)}
     if reading == "array":
@@ -136,6 +141,8 @@ def _child(
 
 
 def _is_base(found: Any, reading: str) -> bool:
+    if (kind := reading.partition("/")[0]) in READ:
+        return bool(found == READ[kind][1])
     if reading == "labels":
         return bool(found == NAMES)
     if reading == "picture":

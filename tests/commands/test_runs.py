@@ -139,3 +139,17 @@ def test_view_finds_the_run_of_a_model(models):
         InputError, match=r"is a model; .* its run m\.model\.run, which is not next"
     ):
         find([model])
+
+
+def test_damaged_contents_of_a_run(models):
+    run = models / "a/finished/m.model.run"
+    (run / "fold_0/log.jsonl").write_text('{"epoch": "x", "step": null, "val_dice_mean": [1]}\n')
+    (run / "card.json").write_text('{"scores": {"dice_mean": "x"}, "log_lines": {}}')
+    found = step.summarise(run)
+    assert (found.epochs, found.steps, found.dice_of) == (0, 0, "")
+    (run / "findings.json").write_text('{"findings": ["x"]}')
+    with pytest.raises(InputError, match=r"m\.model\.run: is damaged or not a run"):
+        report(run, models / "a.html")
+    (run / "card.json").write_text("[1]")
+    with pytest.raises(InputError, match=r"card\.json: is not a JSON object"):
+        report(run, models / "a.html")

@@ -113,7 +113,8 @@ def read_split(text: str, fold: int | None = None) -> SplitRule:
         return _of_nnunet(data, text, fold or 0)
     lists = data if isinstance(data, dict) else {}
     folds, sides = lists.get(FOLDS, []), {side: lists.get(str(side), []) for side in SPLITS}
-    if not _are_lists([*sides.values(), folds, *folds]) or not _is_known(lists):
+    are_lists = _are_lists([*sides.values(), folds]) and _are_lists(folds)
+    if not are_lists or not _is_known(lists):
         raise InputError(
             'a split file has the form {"train": [ids], "val": [ids], "test": [ids]}, each may be '
             'missing, or {"folds": [[ids], ...], "test": [ids]}, or it is the splits_final.json of '

@@ -31,13 +31,13 @@ def info(path: str | Path, options: InfoOptions = InfoOptions()) -> dict[str, An
 
 
 def _of_run(folder: Path) -> dict[str, Any]:
-    found, plan = summarise(folder), read_json_if_any(folder / "plan.json") or {}
+    found, plan = summarise(folder), read_json_if_any(folder / "plan.json")
     return {
         "kind": "delineate run",
         **found.to_json(),
         "verdict": found.verdict.words,
         "request": read_json_if_any(folder / "request.json"),
-        "reasons": plan.get("reasons", {}),
+        "reasons": plan.get("reasons", {}) if isinstance(plan, dict) else {},
     }
 
 

@@ -7,9 +7,10 @@ from pathlib import Path
 from ..cohorts.discovery.originals import originals
 from ..core.atomic import recording, remove_temporaries_of, write_text
 from ..core.errors import UsageError
+from ..core.inputs import expecting
 from ..core.outputs import Originals
 from ..reporting.html_report import render
-from ..reporting.reported_run import ReportedRun
+from ..reporting.reported_run import RUN, ReportedRun
 from .options import ReportOptions
 
 PAGES = (".html", ".htm")
@@ -41,11 +42,14 @@ def report(
         raise UsageError(
             f"a report is an HTML page; its name must end in {' or '.join(PAGES)}", path=target
         )
-    for read in _originals(found):
+    with expecting(RUN, found.folder):
+        read_files = _originals(found)
+    for read in read_files:
         read.refuse([target])
     with recording(target.parent, [target], options.overwrite):
         remove_temporaries_of(target)
-        write_text(target, render(found, run_page(found.folder) if options.interactive else None))
+        page = run_page(found.folder) if options.interactive else None
+        write_text(target, render(found, page))
     return target
 
 

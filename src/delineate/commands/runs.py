@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import shutil
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -98,15 +99,16 @@ def summarise(run: Path) -> RunSummary:
     card = _read(run / "card.json")
     logs = sorted([*run.glob("fold_*/log.jsonl"), *run.glob("fold_*/*/log.jsonl")])
     lines = [found for path in logs if (found := _log(path))]
-    dice, dice_of = _dice(card.get("scores") or {}, lines)
+    scores = card.get("scores")
+    dice, dice_of = _dice(scores if isinstance(scores, dict) else {}, lines)
     model = run.with_name(run.name.removesuffix(ENDING))
     finished = (run / "card.json").is_file() and model.is_file()
     size, changed = _size(run)
     return RunSummary(
         run,
         "running" if holder_of(run / CLAIM) else "finished" if finished else "stopped",
-        max((float(one[-1].get("epoch", 0)) for one in lines), default=0.0),
-        sum(int(one[-1].get("step", 0)) for one in lines),
+        max((_number(one[-1].get("epoch")) or 0.0 for one in lines), default=0.0),
+        sum(int(_number(one[-1].get("step")) or 0) for one in lines),
         dice,
         dice_of,
         changed,
@@ -118,14 +120,17 @@ def summarise(run: Path) -> RunSummary:
 
 def _dice(scores: dict[str, Any], logs: list[list[dict[str, Any]]]) -> tuple[float, str]:
     """Dice of the scored cases, else the mean over networks of the best validation Dice."""
-    if (scored := scores.get("dice_mean")) is not None:
-        return float(scored), str(scores.get("what", ""))
-    best = [
-        max(values)
-        for lines in logs
-        if (values := [v for line in lines if (v := line.get("val_dice_mean")) is not None])
-    ]
+    if (scored := _number(scores.get("dice_mean"))) is not None:
+        return scored, str(scores.get("what", ""))
+    values = [[_number(line.get("val_dice_mean")) for line in lines] for lines in logs]
+    best = [max(known) for one in values if (known := [v for v in one if v is not None])]
     return (sum(best) / len(best), "validation") if best else (math.nan, "")
+
+
+def _number(value: Any) -> float | None:
+    """A finite number; None for anything else."""
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return float(value) if is_number and abs(value) < sys.float_info.max else None
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -342,6 +342,30 @@ def read_text(path: str | Path) -> str:
     return found
 
 
+@contextlib.contextmanager
+def expecting(
+    what: str, path: str | Path, error: type[DelineateError] = InputError
+) -> Iterator[None]:
+    """Turn what Python raises on data of another form into an error of the type ``error``; errors
+    of this package get the path if they have none.
+
+    >>> with expecting("a list of cases", "cases.json"):
+    ...     {"cases": 3}["cases"]["a"]
+    Traceback (most recent call last):
+    ...
+    delineate.core.errors.InputError: cases.json: is damaged or not a list of cases (TypeError...
+    """
+    try:
+        yield
+    except DelineateError as failure:
+        failure.path = failure.path or str(path)
+        raise
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as failure:
+        raise error(
+            f"is damaged or not {what} ({type(failure).__name__}: {failure})", path=path
+        ) from failure
+
+
 def sha256_of(path: str | Path) -> str:
     """SHA-256 of a file's bytes, as 64 hex digits; "" if it cannot be read."""
     try:

@@ -19,7 +19,7 @@ import numpy as np
 
 from .. import __version__
 from . import atomic
-from .errors import InputError, LayoutError, LeakError, UsageError
+from .errors import DelineateError, InputError, LayoutError, LeakError, UsageError
 from .inputs import json_text, parse_json, read_text
 from .labels import LabelMapping, LabelSet
 from .schema import SCHEMAS, migrate
@@ -136,7 +136,8 @@ class Case:
     def __post_init__(self) -> None:
         # The id becomes the stem of output files, on all systems.
         if (
-            not self.id
+            not isinstance(self.id, str)
+            or not self.id
             or self.id != self.id.strip()
             or "/" in self.id
             or "\\" in self.id
@@ -553,7 +554,10 @@ class Manifest:
                 head.get("modality", ""),
                 tuple(head.get("files", ())),
             )
-        except (ValueError, KeyError, IndexError, TypeError) as error:
+        except DelineateError as error:
+            error.path = error.path or path or None
+            raise
+        except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError) as error:
             raise InputError(
                 f"line {number + 1} is not valid in a delineate manifest ({type(error).__name__}: "
                 f"{error})",

@@ -18,11 +18,11 @@ from typing import Any
 
 from ..cohorts.discovery.names import read_ignored, read_label_names
 from ..core.errors import InputError, LabelError
-from ..core.inputs import read_json_if_any, read_yaml
+from ..core.inputs import read_yaml
 from ..core.labels import LabelSet
 from ..core.terms import contradictions, names_structure, values_by_identity
 from ..formats.label_files import names_in, overlap_in
-from .pairing import Pairing
+from .pairing import Pairing, prediction_record
 
 NAMING = (".nii", ".nii.gz", ".nrrd", ".dcm")  # files that may state names
 FEW = 5  # masks of a folder whose headers are read for names
@@ -169,8 +169,8 @@ def ignored_beside(place: Path) -> tuple[int, ...]:
 def prediction_records(predictions: Collection[str]) -> dict[Path, dict[str, Any]]:
     """Folder of predictions -> its ``predictions.json``, of those that have one."""
     folders = sorted({Path(path).parent for path in predictions if path})
-    found = {folder: read_json_if_any(folder / "predictions.json") for folder in folders}
-    return {folder: record for folder, record in found.items() if isinstance(record, dict)}
+    found = {folder: prediction_record(folder) for folder in folders}
+    return {folder: record for folder, record in found.items() if record}
 
 
 def recorded_flags(
@@ -180,8 +180,8 @@ def recorded_flags(
     return {
         str(folder / entry["file"]): tuple(entry["flags"])
         for folder, record in records.items()
-        for entry in dict(record.get("cases") or {}).values()
-        if "file" in entry and "flags" in entry
+        for entry in record.get("cases", {}).values()
+        if "file" in entry and isinstance(entry.get("flags"), list)
     }
 
 

@@ -12,6 +12,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from ..cohorts.discovery.tree import has_image_ending, is_raster, may_be_image
 from ..core.errors import InputError, LayoutError
@@ -193,10 +194,25 @@ def masks_in(path: Path) -> list[Path]:
     found = images_in(path)
     others = {stem(p) for p in found if not p.name.lower().endswith(SEG_ENDING)}
     found = [p for p in found if stem(p) not in others or not p.name.lower().endswith(SEG_ENDING)]
-    record = read_json_if_any(path / "predictions.json") if path.is_dir() else None
-    cases = record.get("cases", {}) if isinstance(record, dict) else {}
-    folders = [path / name for name, entry in cases.items() if "files" in entry]
+    record = prediction_record(path) if path.is_dir() else {}
+    folders = [path / name for name, entry in record.get("cases", {}).items() if "files" in entry]
     return found + [folder for folder in folders if folder.is_dir()]
+
+
+def prediction_record(folder: Path) -> dict[str, Any]:
+    """The ``predictions.json`` of a folder; {} if there is none, or if another program wrote it.
+
+    Raises:
+        InputError: it is damaged.
+    """
+    path = folder / "predictions.json"
+    record = read_json_if_any(path)
+    if not isinstance(record, dict):
+        return {}
+    cases = record.get("cases", {})
+    if not isinstance(cases, dict) or not all(isinstance(one, dict) for one in cases.values()):
+        raise InputError('"cases" is not a mapping of cases to their results', path=path)
+    return record
 
 
 def match_names(left: Sequence[str], right: Sequence[str]) -> dict[str, str]:

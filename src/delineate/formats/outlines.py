@@ -29,7 +29,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..core.errors import FormatError, GeometryError, LabelError
-from ..core.inputs import read_json
+from ..core.inputs import expecting, read_json, refuse_large
 from ..core.volume import Volume
 from . import run_lengths
 from .polygons import Points, inside_polygon
@@ -43,6 +43,7 @@ _MARKS = re.compile(
     r"|<annotations>|<Annotations\b"
 )
 UNNAMED = "foreground"
+MASK_BYTES = 16  # of a pixel while a shape is drawn, about
 CIRCLE_CORNERS = 360  # of the polygon that stands for a circle or an ellipse
 _ANNOTATORS = ("annotator", "annotator_id", "annotatorid", "rater", "reader", "observer", "user")
 
@@ -126,7 +127,7 @@ def load(path: str | Path) -> Outlines:
 @lru_cache(maxsize=8)
 def _load(path: str, _time: int, _size: int) -> Outlines:
     """The outlines; a file with many pictures is read once."""
-    try:
+    with expecting("a file of outlines", path, FormatError):
         if path.lower().endswith(".xml"):
             return _of_xml(Path(path))
         if path.lower().endswith(".csv"):
@@ -138,10 +139,6 @@ def _load(path: str, _time: int, _size: int) -> Outlines:
             return _coco(data)
         if isinstance(data, dict) and (found := _via(data)):
             return found
-    except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
-        raise FormatError(
-            f"damaged outlines ({type(error).__name__}: {error})", path=path
-        ) from error
     raise FormatError("holds no outlines of COCO, labelme, VIA, CVAT or Aperio", path=path)
 
 
@@ -185,11 +182,12 @@ def read(
             f"{', '.join(drawn_by)} each drew in {picture.name}; keep the outlines of one",
             path=path,
         )
-    try:
+    if min(shape) < 1:
+        raise GeometryError(f"states a picture of {shape[0]} x {shape[1]} pixels", path=path)
+    with expecting("a file of outlines", path, FormatError):
+        refuse_large(MASK_BYTES * shape[0] * shape[1])
         shapes = [with_mask(one, shape, numbering) for one in picture.shapes]
-    except ValueError as error:
-        raise FormatError(f"damaged outlines of {picture.name} ({error})", path=path) from error
-    array = draw(shapes, shape, {n: v for v, n in enumerate(outlines.names, start=1)})
+        array = draw(shapes, shape, {n: v for v, n in enumerate(outlines.names, start=1)})
     names = dict(enumerate(outlines.names, start=1))
     meta = {
         "modality": "",

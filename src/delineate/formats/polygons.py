@@ -26,6 +26,7 @@ __all__ = [
 
 Points = NDArray[np.float64]  # (corners, 2): x, y
 Rule = Literal["centre", "area"]
+MOST_PIXELS = 1e12  # a coordinate, beyond which no crossing could be computed
 PARTS = 8  # of a pixel along each axis, whose centres stand for its area
 
 
@@ -48,6 +49,9 @@ def inside_polygons(
         rule: "centre" counts a pixel if its centre is inside; "area" if at least half of its
             ``PARTS`` x ``PARTS`` parts are, by their centres.
 
+    Raises:
+        ValueError: a coordinate beyond ``MOST_PIXELS``.
+
     >>> square = np.array([[1.0, 0.4], [3.0, 0.4], [3.0, 2.4], [1.0, 2.4]])
     >>> inside_polygons([square], 3, 4).astype(int)
     array([[0, 1, 1, 0],
@@ -64,6 +68,8 @@ def inside_polygons(
     if not polygons:
         return np.zeros((rows, columns), bool)
     starts = np.concatenate(polygons)
+    if not (np.abs(starts) < MOST_PIXELS).all():
+        raise ValueError(f"a coordinate is not finite, or beyond {MOST_PIXELS:g} pixels")
     ends = np.concatenate([np.roll(polygon, -1, axis=0) for polygon in polygons])
     # Each edge runs down the rows, so that a common edge has the same crossings in both polygons.
     turned = (starts[:, 1] > ends[:, 1])[:, None]

@@ -19,12 +19,13 @@ from typing import Any
 
 import numpy as np
 
-from ..core.inputs import read_json_if_any
+from ..core.inputs import expecting
 from ..core.words import decimals, duration, flattened, joined, number_text, spelled, value_text
+from ..evaluation.pairing import prediction_record
 from ..evaluation.training_verdict import CARE, GOOD, NOT_USABLE, Verdict
 from .plan_names import field_value
 from .plan_section import plan_rows
-from .reported_run import ReportedRun
+from .reported_run import RUN, ReportedRun
 from .score_section import calibration, confusions, scores, sizes, volumes
 from .training_section import fold, series
 
@@ -72,6 +73,9 @@ def render(run: ReportedRun, viewer: str | None = None) -> str:
         run: the contents of its folder; any file may be absent.
         viewer: an HTML page that shows the worst cases as volumes, put into a frame of its own;
             None leaves it out.
+
+    Raises:
+        InputError: the contents of a file have another form.
     """
     from jinja2 import Environment, FileSystemLoader
 
@@ -81,7 +85,9 @@ def render(run: ReportedRun, viewer: str | None = None) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    return environment.get_template("report.html.jinja").render(**_page(run), viewer=viewer)
+    # Each file is of the right form by itself; what it holds is only read here.
+    with expecting(RUN, run.folder):
+        return environment.get_template("report.html.jinja").render(**_page(run), viewer=viewer)
 
 
 def _page(run: ReportedRun) -> dict[str, Any]:
@@ -350,7 +356,7 @@ def _cost(run: ReportedRun) -> list[tuple[str, str]]:
         )
     if isinstance(card.get("peak_memory_mb"), int | float):
         rows.append(("peak memory of the run", f"{card['peak_memory_mb']:.0f} MB"))
-    predicted = read_json_if_any(run.where / "predictions" / "predictions.json") or {}
+    predicted = prediction_record(run.where / "predictions")
     seconds = [
         c["seconds"]["total"]
         for c in (predicted.get("cases") or {}).values()

@@ -11,10 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from ..core.errors import InputError
-from ..core.inputs import read_json_if_any, read_json_lines
+from ..core.inputs import expecting, read_json_if_any, read_json_lines
 from ..core.labels import LabelSet
 from ..core.manifest import Manifest
 from ..core.progress import Say, unsaid
+
+RUN = "a run or an evaluation"  # as errors call it
 
 
 @dataclass(frozen=True)
@@ -47,10 +49,12 @@ class ReportedRun:
                 "is not a folder; expected the folder of a run or an evaluation", path=folder
             )
         if (folder / "scores.json").is_file():
-            return cls(folder, scores=read_json_if_any(folder / "scores.json"), scored="evaluation")
+            return cls(folder, scores=_object_in(folder / "scores.json"), scored="evaluation")
         manifest = folder / "manifest.jsonl"
-        card = read_json_if_any(folder / "card.json")
+        card = _object_in(folder / "card.json")
         damage: list[str] = []
+        with expecting(RUN, folder):
+            logs = _logs(folder, (card or {}).get("log_lines", {}), damage.append)
         scored = (
             "test"
             if (folder / "test" / "scores.json").is_file()
@@ -59,11 +63,11 @@ class ReportedRun:
         )
         return cls(
             folder,
-            read_json_if_any(folder / "plan.json"),
+            _object_in(folder / "plan.json"),
             Manifest.load(manifest) if manifest.is_file() else None,
             _listed(read_json_if_any(folder / "findings.json")),
-            _logs(folder, (card or {}).get("log_lines", {}), damage.append),
-            read_json_if_any(folder / scored / "scores.json"),
+            logs,
+            _object_in(folder / scored / "scores.json"),
             card,
             scored,
             tuple(damage),
@@ -87,6 +91,14 @@ class ReportedRun:
         if self.plan and self.plan.get("structures"):
             return LabelSet.from_json(self.plan["structures"])
         return self.manifest.labels if self.manifest else LabelSet(())
+
+
+def _object_in(path: Path) -> dict[str, Any] | None:
+    """The object in a JSON file; None if there is no such file."""
+    found = read_json_if_any(path)
+    if found is not None and not isinstance(found, dict):
+        raise InputError("is not a JSON object", path=path)
+    return found
 
 
 def _logs(folder: Path, expected: dict[str, int], say: Say) -> dict[str, list[dict[str, Any]]]:

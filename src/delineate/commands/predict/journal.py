@@ -57,8 +57,14 @@ class Journal:
         self._made_by = hashlib.sha256(content.encode()).hexdigest()
         path = out / NAME
         lines = read_json_lines(path, say) if path.is_file() else []
-        # Of several lines for one case the last counts.
-        self._lines = {str(line["case"]): line for line in lines if "case" in line}
+        # Of several lines for one case the last counts; those of another form are no results.
+        self._lines = {
+            str(line["case"]): line
+            for line in lines
+            if "case" in line
+            and isinstance(line.get("entry"), dict)
+            and isinstance(line.get("files"), dict)
+        }
         marks = read_json_lines(out / BEGUN) if (out / BEGUN).is_file() else []
         self._begun = {str(mark["case"]): mark.get("replaces") for mark in marks if "case" in mark}
 
@@ -84,7 +90,7 @@ class Journal:
         if line is None or line.get("made_by") != self._made_by or line["entry"].get("not_written"):
             return None
         try:
-            same = inputs_sha256(case) == line["entry"]["input_sha256"]
+            same = inputs_sha256(case) == line["entry"].get("input_sha256")
         except InputError:
             return None  # the case will say why it cannot be read
         return dict(line["entry"]) if same else None
