@@ -228,8 +228,8 @@ def _others() -> None:
     _put(form, "predictions: sound", file, _PREDICTIONS, "predictions")
     _put(form, "predictions: cases that are a word", file, '{"cases": "a"}', "predictions")
     _put(form, "predictions: a case that is a number", file, '{"cases": {"a": 7}}', "predictions")
-    line = '{"case": "a", "files": {}, "entry": {"file": "a.nii.gz"}}\n'
-    broken = '{"case": "b"}\n{"case": "c", "files": 1, "entry": []}\n'
+    line = '{"case": "a", "entry": {"file": "a.nii.gz"}}\n'
+    broken = '{"case": "b"}\n{"case": "c", "entry": []}\n'
     file = "out/predictions.jsonl"
     _put(form, "journal: sound", file, line, "journal")
     _put(form, "journal: lines of another form are left out", file, line + broken, "journal")

@@ -103,7 +103,8 @@ def read(path: Path, kind: str, item: str, axes: str, spacing_mm: Sequence[float
     if len(spatial) == 2:
         array, spatial, spacing_mm = _with_third_axis(array, spatial, planes, spacing_mm)
     array = np.ascontiguousarray(array.astype(np.uint8) if array.dtype == bool else array)
-    grid = _grid(array.shape[-3:], spatial, spacing_mm)
+    with told(path):
+        grid = _grid(array.shape[-3:], spatial, spacing_mm)
     meta = {"modality": "", "patient": "", "spacing_known": is_known, "place_known": False}
     return Volume(array, grid, source=str(path), meta=meta)
 

@@ -186,7 +186,11 @@ def read(
         raise GeometryError(f"states a picture of {shape[0]} x {shape[1]} pixels", path=path)
     with expecting("a file of outlines", path, FormatError):
         refuse_large(MASK_BYTES * shape[0] * shape[1])
+    try:
         shapes = [with_mask(one, shape, numbering) for one in picture.shapes]
+    except ValueError as error:
+        raise FormatError(f"damaged outlines of {picture.name} ({error})", path=path) from error
+    with expecting("a file of outlines", path, FormatError):
         array = draw(shapes, shape, {n: v for v, n in enumerate(outlines.names, start=1)})
     names = dict(enumerate(outlines.names, start=1))
     meta = {

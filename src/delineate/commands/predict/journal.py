@@ -61,9 +61,7 @@ class Journal:
         self._lines = {
             str(line["case"]): line
             for line in lines
-            if "case" in line
-            and isinstance(line.get("entry"), dict)
-            and isinstance(line.get("files"), dict)
+            if "case" in line and isinstance(line.get("entry"), dict)
         }
         marks = read_json_lines(out / BEGUN) if (out / BEGUN).is_file() else []
         self._begun = {str(mark["case"]): mark.get("replaces") for mark in marks if "case" in mark}
