@@ -113,8 +113,7 @@ def read_split(text: str, fold: int | None = None) -> SplitRule:
         return _of_nnunet(data, text, fold or 0)
     lists = data if isinstance(data, dict) else {}
     folds, sides = lists.get(FOLDS, []), {side: lists.get(str(side), []) for side in SPLITS}
-    are_lists = _are_lists([*sides.values(), folds]) and _are_lists(folds)
-    if not are_lists or not _is_known(lists):
+    if not _are_lists([*sides.values()]) or not _is_known(lists):
         raise InputError(
             'a split file has the form {"train": [ids], "val": [ids], "test": [ids]}, each may be '
             'missing, or {"folds": [[ids], ...], "test": [ids]}, or it is the splits_final.json of '
@@ -135,7 +134,10 @@ def read_split(text: str, fold: int | None = None) -> SplitRule:
 
 
 def _is_known(lists: Mapping[str, Any]) -> bool:
-    """Whether the keys are those of a split file: sides, or folds and test cases."""
+    """Whether the keys are those of a split file: sides, or folds (lists) and test cases."""
+    folds = lists.get(FOLDS, [])
+    if not isinstance(folds, list) or not _are_lists(folds):
+        return False
     keys = {key for key in lists if key != ABOUT}
     return bool(keys) and keys <= ({FOLDS, "test"} if FOLDS in keys else set(map(str, SPLITS)))
 
