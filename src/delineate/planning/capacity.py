@@ -83,11 +83,9 @@ def largest_that_fits(
     Raises:
         PlanError: not even the last choice fits the memory.
     """
-    choices = [choice for choice in choices if _fits_memory(*choice, machine)]
-    if not choices:
-        raise PlanError(
-            f"not even the smallest network fits the memory of this machine ({machine})"
-        )
+    choices = fitting_memory(choices, machine)
+    if budget_s is None:
+        return choices[0], probe(*choices[0]), ""
     tried = []
     # The smallest candidate is cheap to measure. Its time shows which others are worth measuring.
     least_s = probe(*choices[-1])
@@ -95,21 +93,33 @@ def largest_that_fits(
     for choice in choices:
         # Skip a candidate without measuring it if even an optimistic estimate is far too slow.
         guess_s = least_s * _work(*choice) / _work(*choices[-1])
-        if budget_s is not None and budget_s / guess_s < 0.8 * wanted and choice != choices[-1]:
+        if budget_s / guess_s < 0.8 * wanted and choice != choices[-1]:
             continue
         # The first candidate with enough steps is the largest one.
-        chosen, step_s = choice, probe(*choice)
+        chosen, step_s = choice, least_s if choice == choices[-1] else probe(*choice)
         network, patch, batch_size = choice
         tried.append(
             f"{network.widths[0]} channels, patch {'x'.join(map(str, patch))}, batch "
             f"{batch_size}: {step_s:.2f} s per step"
         )
-        if budget_s is None or budget_s / step_s >= wanted:
+        if budget_s / step_s >= wanted:
             break
-    if budget_s is None:
-        return chosen, step_s, ""
     report = f"; tried: {'; '.join(tried)}; required: {wanted:.0f} steps in {budget_s:.0f} s"
     return chosen, step_s, report
+
+
+def fitting_memory(choices: Sequence[NetworkChoice], machine: Machine) -> list[NetworkChoice]:
+    """The choices whose training fits the memory.
+
+    Raises:
+        PlanError: none does.
+    """
+    fitting = [choice for choice in choices if _fits_memory(*choice, machine)]
+    if not fitting:
+        raise PlanError(
+            f"not even the smallest network fits the memory of this machine ({machine})"
+        )
+    return fitting
 
 
 def steps_wanted(budget_s: float | None, fewest: float) -> float:

@@ -12,7 +12,7 @@ augmentation are not changed. Every change adds its reason to the plan.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
 from ...core.manifest import Manifest
@@ -22,6 +22,7 @@ from ..capacity import (
     Machine,
     NetworkChoice,
     Triple,
+    fitting_memory,
     largest_that_fits,
     measure_step,
     steps_wanted,
@@ -100,25 +101,29 @@ def scaled(
     # The views train one after the other and share the budget.
     each_s = None if budget_s is None else budget_s / max(1, len(plan.views))
     versions = list(_versions(plan, machine))
+    choices = [choice for choice, _ in versions]
+    if each_s is None:
+        # No time depends on the steps, so none is measured.
+        plan = _version(plan, fitting_memory(choices, machine)[0], versions, f"{machine}")
+        if epochs is None:
+            return plan
+        return plan.replace(schedule=plan.schedule.model_dump() | {"epochs": epochs})
     patience = PATIENCE_2D if plan.dims == 2 else 1.0
     measure = probe or partial(measure_step, device=machine.device)
-    chosen, step_s, why = largest_that_fits(
-        [choice for choice, _ in versions],
-        each_s,
-        machine,
-        measure,
-        patience * steps_wanted(each_s, FEWEST_STEPS),
-    )
-    # Apply the chosen version, then its schedule.
+    wanted = patience * steps_wanted(each_s, FEWEST_STEPS)
+    chosen, step_s, why = largest_that_fits(choices, each_s, machine, measure, wanted)
+    return _with_budget(_version(plan, chosen, versions, f"{machine}{why}"), each_s, step_s)
+
+
+def _version(
+    plan: Plan,
+    chosen: NetworkChoice,
+    versions: Sequence[tuple[NetworkChoice, float]],
+    reason: str,
+) -> Plan:
+    """The plan in the chosen version."""
     share = next(share for choice, share in versions if choice == chosen)
-    plan = _resized(plan, chosen, share, f"the largest version for {machine}{why}")
-    if each_s is not None:
-        return _with_budget(plan, each_s, step_s)
-    return (
-        plan
-        if epochs is None
-        else plan.replace(schedule=plan.schedule.model_dump() | {"epochs": epochs})
-    )
+    return _resized(plan, chosen, share, f"the largest version for {reason}")
 
 
 def _versions(plan: Plan, machine: Machine) -> Iterator[tuple[NetworkChoice, float]]:
