@@ -18,7 +18,13 @@ class ReadingKeywords(TypedDict, total=False):
     untrusted: bool
 
 
-class CohortKeywords(TypedDict, total=False):
+class SeriesKeywords(TypedDict, total=False):
+    """``SeriesOptions`` as keywords."""
+
+    fix_series: str | None
+
+
+class CohortKeywords(SeriesKeywords, total=False):
     """``CohortOptions`` as keywords."""
 
     layout: str | None
@@ -28,6 +34,7 @@ class CohortKeywords(TypedDict, total=False):
     ignore: tuple[int, ...]
     modality: str | None
     unit: str | None
+    register_by: str | None
 
 
 class CheckKeywords(ReadingKeywords, CohortKeywords, total=False):
@@ -71,7 +78,7 @@ class TrainKeywords(PlanKeywords, total=False):
     listeners: tuple[str | Callable[..., Any], ...]
 
 
-class PredictKeywords(ReadingKeywords, total=False):
+class PredictKeywords(ReadingKeywords, SeriesKeywords, total=False):
     """``PredictOptions`` as keywords."""
 
     device: str
