@@ -46,7 +46,7 @@ from .journal import Journal, inputs_sha256
 from .overlapping_masks import mask_files, write_mask
 
 if TYPE_CHECKING:
-    from ...formats.dicom.seg import SegSource
+    from ...formats.dicom import SourceSeries
 
 # Of the stored maps of entropy and standard deviation; the largest entropy, ln 256, is 5.5.
 MAP_STEP = 1e-4
@@ -114,7 +114,7 @@ def write_result(
     prediction: Prediction,
     out: Path,
     options: PredictOptions,
-    seg: SegSource | DelineateError | None,
+    seg: SourceSeries | DelineateError | None,
     flags: Callable[[], list[dict[str, str]]],
     noted: Mapping[str, Any] = MappingProxyType({}),
 ) -> dict[str, Any]:
@@ -219,7 +219,7 @@ def _write_map(case: Case, prediction: Prediction, out: Path, name: str) -> str:
     return f"{name}/{target.name}"
 
 
-def seg_source_of(case: Case, bundle: Bundle) -> SegSource:
+def seg_source_of(case: Case, bundle: Bundle) -> SourceSeries:
     """The series that the case's DICOM SEG will refer to, checked before inference.
 
     Raises:
@@ -243,7 +243,7 @@ def _write_seg(
     case: Case,
     prediction: Prediction,
     out: Path,
-    seg: SegSource | DelineateError | None,
+    seg: SourceSeries | DelineateError | None,
 ) -> str:
     from ...formats.dicom.seg import write_seg
 

@@ -34,7 +34,7 @@ from .results import READ, of_cases, read_scan, seg_source_of, write_result
 
 if TYPE_CHECKING:
     from ...core.volume import Volume
-    from ...formats.dicom.seg import SegSource
+    from ...formats.dicom import SourceSeries
     from ...inference.engine import Engine
     from ...inference.predictor import PreparedScan
 
@@ -207,7 +207,7 @@ class Scan:
 
     ready: PreparedScan
     seen: ScanSample
-    seg: SegSource | None = None
+    seg: SourceSeries | None = None
     why_no_seg: DelineateError | None = None
     noted: Mapping[str, Any] = field(default_factory=dict)
 

@@ -5,7 +5,9 @@ find.py      series in folders; choosing one        damage.py    the series that
 group.py     the volumes of a series                geometry.py  positions of a series' slices
 fix.py       series with uneven gaps                values/      their voxels
 seg/         segmentations: written from label volumes, and read as such
-rtstruct/    contours of structure sets as voxels
+rtstruct/    contours of structure sets as voxels, and label volumes as contours
+source.py    the series that a written label object refers to
+identity.py  UIDs that follow from content
 references.py  the series that a segmentation or structure set belongs to
 """
 
@@ -15,6 +17,7 @@ from .geometry import at_same_positions, layout, tilt_of, tolerance_mm
 from .header.file import DAMAGED, Plane, Series, is_dicom, is_flat_image, is_image
 from .references import LABEL_KINDS, References, kind_of, references, series_of_label
 from .rtstruct import read_roi_names, read_rtstruct
+from .source import SourceSeries
 from .values import read_joined, read_series
 
 __all__ = [
@@ -25,6 +28,7 @@ __all__ = [
     "Plane",
     "References",
     "Series",
+    "SourceSeries",
     "at_same_positions",
     "choose",
     "find",

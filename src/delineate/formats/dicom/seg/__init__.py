@@ -8,7 +8,7 @@ read.py     label volumes from objects                write.py    objects from l
 from .codes import STRUCTURE, TUMOUR, coded
 from .header import SegHeader, Segment, read_header
 from .read import HALF, describe, label_set, names_in, read_grid, read_seg
-from .write import SegSource, seg_source, write_seg
+from .write import seg_source, write_seg
 
 __all__ = [
     "HALF",
@@ -17,7 +17,6 @@ __all__ = [
     "STRUCTURE",
     "TUMOUR",
     "SegHeader",
-    "SegSource",
     "Segment",
     "coded",
     "names_in",

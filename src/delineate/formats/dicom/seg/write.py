@@ -1,9 +1,8 @@
 """Label volumes as DICOM Segmentation objects (PS3.3 A.51), written by highdicom.
 
-This module owns the check that every mask slice coincides with its source slice. The type is
-BINARY, the most widely supported one; frames without a voxel are omitted. The slice thickness of
-the masks is the measured gap between slices, because the scan's SliceThickness need not fill the
-space. Slices that were interpolated (``fix``) get no frame.
+The type is BINARY, the most widely supported one; frames without a voxel are omitted. The slice
+thickness of the masks is the measured gap between slices, because the scan's SliceThickness need
+not fill the space.
 
 A frame of a multi-frame source is referred to by its number. highdicom reads the geometry of these
 from functional groups in forms of its own, so it gets a header with what ``Plane`` knows in them.
@@ -13,7 +12,6 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,49 +19,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ....core import atomic
-from ....core.errors import FormatError, GeometryError, LabelError, OutputError
-from ....core.grid import GRID_TOLERANCE_MM, Grid
-from ....core.labels import Label, LabelMapping, LabelSet
+from ....core.errors import FormatError
+from ....core.labels import Label, LabelSet
 from ....core.volume import Volume
-from ... import archive
-from ...disk import told
-from ..find import find_series
-from ..geometry import layout
-from ..group import volumes
-from ..header.file import Plane, Series, lenient, open_dataset
+from ..header.file import Plane, Series
 from ..header.marks import items_in
+from ..source import SourceSeries, on_series, present_labels, source_of
 from .codes import SIDES, Code, coded
-
-# Attributes of type 2 (must be present, may be empty) that anonymised series often lack.
-_MAY_BE_EMPTY = (
-    "PatientID",
-    "PatientName",
-    "PatientBirthDate",
-    "PatientSex",
-    "StudyID",
-    "StudyDate",
-    "StudyTime",
-    "AccessionNumber",
-    "ReferringPhysicianName",
-    "PositionReferenceIndicator",
-    "Manufacturer",
-)
-
-
-@dataclass(frozen=True)
-class SegSource:
-    """A series that a SEG can refer to: its grid, the slices k with a plane of their own, these
-    planes, and the header of each, or a single one if they are frames.
-    """
-
-    grid: Grid
-    slices: tuple[int, ...]
-    planes: tuple[Plane, ...]
-    headers: tuple[Any, ...]
-
-    @property
-    def of_frames(self) -> bool:
-        return self.planes[0].frame is not None
 
 
 def seg_source(
@@ -72,7 +34,7 @@ def seg_source(
     *,
     algorithm_name: str,
     algorithm_version: str,
-) -> SegSource:
+) -> SourceSeries:
     """Read what a SEG needs from a series, and test it with a SEG of one voxel.
 
     A series that lacks a required attribute is so found before any work is done.
@@ -85,7 +47,7 @@ def seg_source(
         GeometryError, FormatError: no SEG can refer to this series; the message names the file and
             the missing attribute.
     """
-    source = _source_of(series)
+    source = source_of(series)
     # highdicom checks the headers when it builds the object, so one voxel is enough.
     columns, rows, _ = source.grid.shape
     frames = np.zeros((len(source.slices), rows, columns), np.uint8)
@@ -99,7 +61,7 @@ def seg_source(
 def write_seg(
     labels_volume: Volume,
     labels: LabelSet,
-    series: SegSource | Series | Sequence[str | Path],
+    series: SourceSeries | Series | Sequence[str | Path],
     path: str | Path,
     *,
     algorithm_name: str,
@@ -133,10 +95,10 @@ def write_seg(
         OutputError: no structure has a voxel (a SEG has at least one segment and frame), or the
             file cannot be written.
     """
-    if not isinstance(series, SegSource):
-        series = _source_of(series)
-    array = _on_series(labels_volume, series.grid, labels)[:, :, list(series.slices)]
-    present = _present_labels(array, labels, path)
+    if not isinstance(series, SourceSeries):
+        series = source_of(series)
+    array = on_series(labels_volume, series, labels)
+    present = present_labels(array, labels, path)
     frames = _segment_numbers(array, present, labels)
     segmentation = _segmentation(
         frames,
@@ -155,33 +117,11 @@ def write_seg(
     ]
 
 
-def _source_of(given: Series | Sequence[str | Path]) -> SegSource:
-    """Read the grid and the headers of a series.
-
-    Raises:
-        FormatError: its slices are tiles of mosaics, or frames of several files.
-    """
-    series = given if isinstance(given, Series) else _series_of(given)
-    folder = series.files[0].parent
-    with told(folder, "DICOM series"):
-        grid, ordered = layout(series)
-        if any(one.tile is not None for one in ordered):
-            raise FormatError(
-                "a SEG cannot refer to the tiles of a mosaic, whose slices are no images of their "
-                "own"
-            )
-        kept = [k for k, one in enumerate(ordered) if not one.interpolated]
-        planes = tuple(ordered[k] for k in kept)
-        files = tuple(dict.fromkeys(one.path for one in planes))
-        if planes[0].frame is not None and len(files) > 1:
-            raise FormatError(
-                f"a SEG refers to the frames of one file; the frames of this series are in "
-                f"{len(files)}"
-            )
-    headers = tuple(_source(file) for file in files)
-    if planes[0].frame is not None:
-        headers = (_with_frames(headers[0], planes),)
-    return SegSource(grid, tuple(kept), planes, headers)
+def _source_images(series: SourceSeries) -> list[Any]:
+    """The headers as highdicom needs them."""
+    if not series.of_frames:
+        return list(series.headers)
+    return [_with_frames(series.headers[0], series.planes)]
 
 
 def _with_frames(header: Any, planes: Sequence[Plane]) -> Any:
@@ -207,79 +147,6 @@ def _with_frames(header: Any, planes: Sequence[Plane]) -> Any:
     return out
 
 
-def _present_labels(array: NDArray[Any], labels: LabelSet, path: str | Path) -> list[Label]:
-    """List the structures that have a voxel.
-
-    Raises:
-        OutputError: none has one.
-    """
-    if labels.overlapping:
-        present = [label for label in labels if labels.inside(array, label).any()]
-    else:
-        present = [label for label in labels if (array == label.value).any()]
-    if not present:
-        raise OutputError(
-            f"no structure has a voxel ({', '.join(labels.names) or 'none declared'}); a DICOM SEG "
-            "needs at least one",
-            path=path,
-        )
-    return present
-
-
-# ---- geometry ----
-
-
-def _series_of(series_files: Sequence[str | Path]) -> Series:
-    """The series that the files are."""
-    if not series_files:
-        raise FormatError("a DICOM SEG refers to the slices of a series, but no file was given")
-    found: list[Series] = []
-    # Read each file on its own: a folder may hold files that were not given.
-    for file in series_files:
-        series = find_series(file)
-        if not series or not archive.is_file(Path(file)):
-            raise FormatError("is not a DICOM image, so a SEG cannot refer to it", path=file)
-        found += series
-    uids = {one.uid for one in found}
-    folder = Path(series_files[0]).parent
-    if len(uids) > 1:
-        raise FormatError(
-            f"the files belong to {len(uids)} series; a SEG refers to one", path=folder
-        )
-    # Put the planes back together, so that they are checked and sorted as one volume.
-    planes = [one for series in found for one in series.planes]
-    whole = volumes(planes, found[0])
-    if len(whole) > 1:
-        raise FormatError(
-            f"the files are {len(whole)} volumes of one series; a SEG refers to one", path=folder
-        )
-    return whole[0]
-
-
-def _on_series(volume: Volume, grid: Grid, labels: LabelSet) -> NDArray[Any]:
-    """Move the label values to the grid of the series, by flips and permutations only."""
-    if volume.array.ndim != 3:
-        raise LabelError(
-            f"a SEG is written from a single label volume, found {volume.channels} channels",
-            path=volume.source or None,
-        )
-    # Flips and permutations do not change a voxel. Masks are never resampled here.
-    moved = volume.reorient(grid.codes)
-    if not moved.grid.matches(grid):
-        distance = moved.grid.distance_mm(grid)
-        found = (
-            f"shape {moved.grid.shape} instead of {grid.shape}"
-            if np.isinf(distance)
-            else f"voxels up to {distance:.2f} mm away"
-        )
-        raise GeometryError(
-            f"the masks are not on the slices of the series: {found}; allowed: "
-            f"{GRID_TOLERANCE_MM} mm",
-            path=volume.source or None,
-        )
-    return moved.array if labels.overlapping else LabelMapping().apply(moved.array, labels)
-
-
 def _segment_numbers(
     array: NDArray[Any], present: Sequence[Label], labels: LabelSet
 ) -> NDArray[Any]:
@@ -302,7 +169,7 @@ def _segment_numbers(
 def _segmentation(
     frames: NDArray[Any],
     present: Sequence[Label],
-    series: SegSource,
+    series: SourceSeries,
     algorithm: tuple[str, str],
     series_number: int,
     series_description: str,
@@ -332,7 +199,7 @@ def _segmentation(
         warnings.simplefilter("ignore")
         try:
             seg = hd.seg.Segmentation(
-                source_images=list(series.headers),
+                source_images=_source_images(series),
                 pixel_array=frames,
                 segmentation_type=hd.seg.SegmentationTypeValues.BINARY,
                 segment_descriptions=[
@@ -361,7 +228,7 @@ def _segmentation(
     return _as_measured(seg, series, measures)
 
 
-def _as_measured(seg: Any, series: SegSource, measures: Any) -> Any:
+def _as_measured(seg: Any, series: SourceSeries, measures: Any) -> Any:
     """The object with these measures, of which highdicom repeats those of the source if the pixels
     have one size; the numbers of the frames of ``_with_frames`` become those of the file, from 1.
     """
@@ -375,28 +242,7 @@ def _as_measured(seg: Any, series: SegSource, measures: Any) -> Any:
     return seg
 
 
-def _source(file: Path) -> Any:
-    """Read the header of a source slice; attributes of type 2 that are missing are added empty."""
-    with lenient(file, "DICOM image"):
-        dataset = open_dataset(file, stop_before_pixels=True)
-    missing = [
-        name
-        for name in ("FrameOfReferenceUID", "StudyInstanceUID", "SOPInstanceUID", "SOPClassUID")
-        if not dataset.get(name)
-    ]
-    if missing:
-        raise FormatError(
-            f"a SEG cannot refer to this series: {' and '.join(missing)} missing", path=file
-        )
-    for name in _MAY_BE_EMPTY:
-        if name not in dataset:
-            setattr(dataset, name, "")
-    if not dataset.get("SliceThickness"):
-        dataset.SliceThickness = 1  # highdicom needs one; ``_segmentation`` states the measured gap
-    return dataset
-
-
-def _pixel_measures(series: SegSource) -> Any:
+def _pixel_measures(series: SourceSeries) -> Any:
     """State the pixel spacing of the scan and the measured gap between its slices."""
     import highdicom as hd
 

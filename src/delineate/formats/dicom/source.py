@@ -1,0 +1,191 @@
+"""The series that a written label object refers to: its slices, their headers, and the masks on
+them.
+
+Masks are only flipped and permuted, never resampled: every mask slice coincides with a slice of the
+series, or the object is refused. Slices that were interpolated (``fix``) have no image to refer to.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...core.errors import FormatError, GeometryError, LabelError, OutputError
+from ...core.grid import GRID_TOLERANCE_MM, Grid
+from ...core.labels import Label, LabelMapping, LabelSet
+from ...core.volume import Volume
+from .. import archive
+from ..disk import told
+from .find import find_series
+from .geometry import layout
+from .group import volumes
+from .header.file import Plane, Series, lenient, open_dataset
+
+# Attributes of type 2 (must be present, may be empty) that anonymised series often lack.
+_MAY_BE_EMPTY = (
+    "PatientID",
+    "PatientName",
+    "PatientBirthDate",
+    "PatientSex",
+    "StudyID",
+    "StudyDate",
+    "StudyTime",
+    "AccessionNumber",
+    "ReferringPhysicianName",
+    "PositionReferenceIndicator",
+    "Manufacturer",
+)
+
+
+@dataclass(frozen=True)
+class SourceSeries:
+    """A series that a label object can refer to: its grid, the slices k with a plane of their own,
+    these planes, and the header of each, or a single one if they are frames.
+    """
+
+    grid: Grid
+    slices: tuple[int, ...]
+    planes: tuple[Plane, ...]
+    headers: tuple[Any, ...]
+
+    @property
+    def of_frames(self) -> bool:
+        return self.planes[0].frame is not None
+
+
+def source_of(given: Series | Sequence[str | Path], what: str = "SEG") -> SourceSeries:
+    """Read the grid and the headers of a series.
+
+    Args:
+        given: as found, or all files of one DICOM series, in any order.
+        what: the object that will refer to it, for the messages.
+
+    Raises:
+        FormatError: a file is not an image, the files belong to several series, their slices are
+            tiles of mosaics or frames of several files, or an attribute is missing.
+        GeometryError: they are no evenly spaced stack.
+    """
+    series = given if isinstance(given, Series) else _series_of(given, what)
+    folder = series.files[0].parent
+    with told(folder, "DICOM series"):
+        grid, ordered = layout(series)
+        if any(one.tile is not None for one in ordered):
+            raise FormatError(
+                f"a {what} cannot refer to the tiles of a mosaic, whose slices are no images of "
+                "their own"
+            )
+        kept = [k for k, one in enumerate(ordered) if not one.interpolated]
+        planes = tuple(ordered[k] for k in kept)
+        files = tuple(dict.fromkeys(one.path for one in planes))
+        if planes[0].frame is not None and len(files) > 1:
+            raise FormatError(
+                f"a {what} refers to the frames of one file; the frames of this series are in "
+                f"{len(files)}"
+            )
+    headers = tuple(_header(file, what) for file in files)
+    return SourceSeries(grid, tuple(kept), planes, headers)
+
+
+def _series_of(series_files: Sequence[str | Path], what: str) -> Series:
+    """The series that the files are."""
+    if not series_files:
+        raise FormatError(f"a DICOM {what} refers to the slices of a series, but no file was given")
+    found: list[Series] = []
+    # Read each file on its own: a folder may hold files that were not given.
+    for file in series_files:
+        series = find_series(file)
+        if not series or not archive.is_file(Path(file)):
+            raise FormatError(f"is not a DICOM image, so a {what} cannot refer to it", path=file)
+        found += series
+    uids = {one.uid for one in found}
+    folder = Path(series_files[0]).parent
+    if len(uids) > 1:
+        raise FormatError(
+            f"the files belong to {len(uids)} series; a {what} refers to one", path=folder
+        )
+    # Put the planes back together, so that they are checked and sorted as one volume.
+    planes = [one for series in found for one in series.planes]
+    whole = volumes(planes, found[0])
+    if len(whole) > 1:
+        raise FormatError(
+            f"the files are {len(whole)} volumes of one series; a {what} refers to one", path=folder
+        )
+    return whole[0]
+
+
+def _header(file: Path, what: str) -> Any:
+    """Read the header of a source slice; attributes of type 2 that are missing are added empty."""
+    with lenient(file, "DICOM image"):
+        dataset = open_dataset(file, stop_before_pixels=True)
+    missing = [
+        name
+        for name in ("FrameOfReferenceUID", "StudyInstanceUID", "SOPInstanceUID", "SOPClassUID")
+        if not dataset.get(name)
+    ]
+    if missing:
+        raise FormatError(
+            f"a {what} cannot refer to this series: {' and '.join(missing)} missing", path=file
+        )
+    for name in _MAY_BE_EMPTY:
+        if name not in dataset:
+            setattr(dataset, name, "")
+    if not dataset.get("SliceThickness"):
+        dataset.SliceThickness = 1  # highdicom needs one; ``_segmentation`` states the measured gap
+    return dataset
+
+
+def on_series(volume: Volume, source: SourceSeries, labels: LabelSet) -> NDArray[Any]:
+    """(I, J, planes) the label values on the planes of a series.
+
+    Raises:
+        GeometryError: the volume differs from the grid by more than ``GRID_TOLERANCE_MM``.
+        LabelError: it has channels, or values that ``labels`` does not have.
+    """
+    grid = source.grid
+    if volume.array.ndim != 3:
+        raise LabelError(
+            f"it must be a single label volume, found {volume.channels} channels",
+            path=volume.source or None,
+        )
+    # Flips and permutations do not change a voxel. Masks are never resampled here.
+    moved = volume.reorient(grid.codes)
+    if not moved.grid.matches(grid):
+        distance = moved.grid.distance_mm(grid)
+        found = (
+            f"shape {moved.grid.shape} instead of {grid.shape}"
+            if np.isinf(distance)
+            else f"voxels up to {distance:.2f} mm away"
+        )
+        raise GeometryError(
+            f"the masks are not on the slices of the series: {found}; allowed: "
+            f"{GRID_TOLERANCE_MM} mm",
+            path=volume.source or None,
+        )
+    array = moved.array if labels.overlapping else LabelMapping().apply(moved.array, labels)
+    return array[:, :, list(source.slices)]
+
+
+def present_labels(
+    array: NDArray[Any], labels: LabelSet, path: str | Path, what: str = "SEG"
+) -> list[Label]:
+    """List the structures that have a voxel.
+
+    Raises:
+        OutputError: none has one.
+    """
+    if labels.overlapping:
+        present = [label for label in labels if labels.inside(array, label).any()]
+    else:
+        present = [label for label in labels if (array == label.value).any()]
+    if not present:
+        raise OutputError(
+            f"no structure has a voxel ({', '.join(labels.names) or 'none declared'}); a DICOM "
+            f"{what} needs at least one",
+            path=path,
+        )
+    return present
