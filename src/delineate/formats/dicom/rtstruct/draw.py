@@ -282,14 +282,27 @@ def _rasterised(
 
 def _cross(polygons: Sequence[Points], rows: int, columns: int) -> bool:
     """Whether two of the polygons have common pixels although none is inside the other."""
-    masks: list[NDArray[np.bool_]] = []
-    for polygon in polygons if len(polygons) > 1 else ():
-        mask = inside_polygons([polygon], rows, columns)
-        for other in masks:
-            both = int((mask & other).sum())
-            if 0 < both < min(int(mask.sum()), int(other.sum())):
+    limits = np.array([columns, rows])
+    boxes: list[tuple[int, ...]] = []
+    for polygon in polygons:
+        corners = [np.floor(polygon.min(axis=0)), np.ceil(polygon.max(axis=0))]
+        boxes.append(tuple(np.clip(corners, 0, limits).astype(int).ravel().tolist()))
+    for n, one in enumerate(polygons):
+        for m, other in enumerate(polygons[:n]):
+            # Most of many do not touch.
+            left, top = max(boxes[n][0], boxes[m][0]), max(boxes[n][1], boxes[m][1])
+            right, bottom = min(boxes[n][2], boxes[m][2]), min(boxes[n][3], boxes[m][3])
+            if left >= right or top >= bottom:
+                continue
+            low, high = (
+                np.minimum(boxes[n][:2], boxes[m][:2]),
+                np.maximum(boxes[n][2:], boxes[m][2:]),
+            )
+            width, height = (high - low).tolist()
+            masks = [inside_polygons([polygon - low], height, width) for polygon in (one, other)]
+            both, *sizes = (int(mask.sum()) for mask in (masks[0] & masks[1], *masks))
+            if 0 < both < min(sizes):
                 return True
-        masks.append(mask)
     return False
 
 
