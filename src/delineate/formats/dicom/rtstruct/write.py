@@ -99,24 +99,15 @@ def write_rtstruct(
     ]
     contours: list[list[tuple[int, bytes]]] = []
     for label in present:
-        own, left_out = _contours(_inside(array, labels, label), source, smallest_mm2)
+        own, small = _contours(_inside(array, labels, label), source, smallest_mm2)
         contours.append(own)
-        if left_out:
-            notes.append(
-                f"{label.name}: {left_out} contours of less than {smallest_mm2:g} mm2 are left out"
-            )
+        if small:
+            words = f"{small} contours of less than {smallest_mm2:g} mm2 are left out"
+            notes.append(f"{label.name}: {words}")
     dataset = _structure_set(source, present, (algorithm_name, algorithm_version))
     dataset.SeriesNumber = series_number
     dataset.SeriesDescription = dataset.StructureSetName = series_description[:64]
-    data = (data for own in contours for _, data in own)
-    dataset.SOPInstanceUID = uid_of(dataset.to_json(), str([len(own) for own in contours]), *data)
-    dataset.file_meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID
-    dataset.SeriesInstanceUID = uid_of("series", dataset.SOPInstanceUID)
-    images = [_image(one) for one in source.planes]
-    dataset.ROIContourSequence = [
-        _drawn(number, label, [_contour(images[plane], data) for plane, data in own])
-        for number, (label, own) in enumerate(zip(present, contours, strict=True), start=1)
-    ]
+    _add(dataset, contours, present, [_image(one) for one in source.planes])
     with atomic.replacing(path) as temporary:
         dataset.save_as(temporary, enforce_file_format=True)
         if not smallest_mm2:
@@ -254,6 +245,24 @@ def _observation(number: int, label: Label) -> Any:
 
 def _code(value: str, meaning: str) -> Any:
     return _item(CodeValue=value, CodingSchemeDesignator="SCT", CodeMeaning=meaning)
+
+
+def _add(
+    dataset: Any,
+    contours: Sequence[Sequence[tuple[int, bytes]]],
+    present: Sequence[Label],
+    images: Sequence[bytes],
+) -> None:
+    """Put the contours into the object, with UIDs that follow from all of it."""
+    data = (data for own in contours for _, data in own)
+    places = str([[plane for plane, _ in own] for own in contours])
+    dataset.SOPInstanceUID = uid_of(dataset.to_json(), places, *data)
+    dataset.file_meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID
+    dataset.SeriesInstanceUID = uid_of("series", dataset.SOPInstanceUID)
+    dataset.ROIContourSequence = [
+        _drawn(number, label, [_contour(images[plane], data) for plane, data in own])
+        for number, (label, own) in enumerate(zip(present, contours, strict=True), start=1)
+    ]
 
 
 # ---- contours as bytes ----
