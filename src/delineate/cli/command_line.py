@@ -370,7 +370,8 @@ def convert(
     target: Annotated[
         Path,
         typer.Argument(
-            help="A file (.nii.gz, .nii, .nrrd, .mha, .png), or a folder for several files.",
+            help="A file (.nii.gz, .nii, .nrrd, .mha, .png; .rtstruct.dcm for masks with --like), "
+            "or a folder for several files.",
             metavar="OUTPUT",
         ),
     ],
@@ -380,7 +381,8 @@ def convert(
     series.
 
     Examples: `delineate convert DICOM/ scan.nii.gz`, `delineate convert DICOM/ parts/
-    --split-slices 64`, `delineate convert parts/ scan.nii.gz --merge`
+    --split-slices 64`, `delineate convert parts/ scan.nii.gz --merge`, `delineate convert
+    mask.nii.gz mask.rtstruct.dcm --like CT/`
     """
     from ..commands import convert as step
 

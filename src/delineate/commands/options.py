@@ -627,7 +627,8 @@ class ConvertOptions(ReadingOptions, SeriesOptions):
     like: AnyPath | None = option(
         None,
         "Of DICOM segmentations and structure sets: the image on whose grid the labels are put; by "
-        "default the series that they belong to, if it is in their folder or those above.",
+        "default the series that they belong to, if it is in their folder or those above. For "
+        "NAME.rtstruct.dcm: the DICOM series that the masks belong to.",
     )
     register_by: str | None = option(None, REGISTER_BY, choices=lambda: ("frame", "position"))
     rule: str = option(

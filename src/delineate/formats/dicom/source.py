@@ -7,6 +7,7 @@ series, or the object is refused. Slices that were interpolated (``fix``) have n
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,16 +43,23 @@ _MAY_BE_EMPTY = (
 )
 
 
+# The most characters of a value, by its VR (PS3.5 6.2), of attributes that objects copy.
+_MOST = {"SH": 16, "LO": 64}
+_COPIED = ("StudyID", "AccessionNumber", "PatientID", "StudyDescription")
+
+
 @dataclass(frozen=True)
 class SourceSeries:
     """A series that a label object can refer to: its grid, the slices k with a plane of their own,
-    these planes, and the header of each, or a single one if they are frames.
+    these planes, the header of each, or a single one if they are frames, and notes about values
+    that were changed to be valid.
     """
 
     grid: Grid
     slices: tuple[int, ...]
     planes: tuple[Plane, ...]
     headers: tuple[Any, ...]
+    notes: tuple[str, ...] = ()
 
     @property
     def of_frames(self) -> bool:
@@ -88,7 +96,8 @@ def source_of(given: Series | Sequence[str | Path], what: str = "SEG") -> Source
                 f"{len(files)}"
             )
     headers = tuple(_header(file, what) for file in files)
-    return SourceSeries(grid, tuple(kept), planes, headers)
+    notes = dict.fromkeys(note for header in headers for note in _shortened(header))
+    return SourceSeries(grid, tuple(kept), planes, headers, tuple(notes))
 
 
 def _series_of(series_files: Sequence[str | Path], what: str) -> Series:
@@ -137,6 +146,19 @@ def _header(file: Path, what: str) -> Any:
     if not dataset.get("SliceThickness"):
         dataset.SliceThickness = 1  # highdicom needs one; ``_segmentation`` states the measured gap
     return dataset
+
+
+def _shortened(header: Any) -> list[str]:
+    """Cut values that are longer than their VR allows; a sentence for each."""
+    notes = []
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of pydicom, about the values that are cut
+        for name in filter(header.__contains__, _COPIED):
+            value, most = str(header[name].value or ""), _MOST[header[name].VR]
+            if len(value) > most:
+                setattr(header, name, value[:most].rstrip())
+                notes.append(f"{name} has {len(value)} characters and is cut to the {most} allowed")
+    return notes
 
 
 def on_series(volume: Volume, source: SourceSeries, labels: LabelSet) -> NDArray[Any]:

@@ -79,7 +79,8 @@ def write_rtstruct(
 
     Args:
         labels_volume, labels, series, path: as for ``write_seg``.
-        algorithm_name, algorithm_version: of the algorithm that made the masks.
+        algorithm_name, algorithm_version: of the algorithm that made the masks; without a name it
+            is not stated how they were made.
         series_number, series_description: of the new series.
         smallest_mm2: contours of a smaller area are left out.
 
@@ -93,9 +94,12 @@ def write_rtstruct(
     array = on_series(labels_volume, source, labels)
     present = present_labels(array, labels, path, WHAT)
     notes = [
-        f"{label.name} has no voxel and is left out of the structure set"
-        for label in labels
-        if label not in present
+        *source.notes,
+        *(
+            f"{label.name} has no voxel and is left out of the structure set"
+            for label in labels
+            if label not in present
+        ),
     ]
     contours: list[list[tuple[int, bytes]]] = []
     for label in present:
@@ -173,13 +177,14 @@ def _structure_set(
         if name in first:
             dataset[name] = first[name]
     dataset.SOPClassUID, dataset.Modality = RTSTRUCT, "RTSTRUCT"
-    dataset.Manufacturer, dataset.ManufacturerModelName = "delineate", algorithm[0][:64]
-    dataset.SoftwareVersions = algorithm[1][:64]
+    name, version = algorithm
+    dataset.Manufacturer, dataset.ManufacturerModelName = "delineate", name[:64] or "delineate"
+    dataset.SoftwareVersions = version[:64]
     dataset.OperatorsName = ""
     # Dates are those of the scan: content that is written again is the same.
     dataset.SeriesDate = dataset.StructureSetDate = first.get("SeriesDate") or dataset.StudyDate
     dataset.SeriesTime = dataset.StructureSetTime = first.get("SeriesTime") or dataset.StudyTime
-    dataset.InstanceNumber, dataset.StructureSetLabel = 1, "AUTOMATIC"
+    dataset.InstanceNumber, dataset.StructureSetLabel = 1, "delineate"
     dataset.ApprovalStatus = "UNAPPROVED"
     dataset.ReferencedFrameOfReferenceSequence = [_references(source)]
     dataset.StructureSetROISequence = [
@@ -187,8 +192,8 @@ def _structure_set(
             ROINumber=number,
             ReferencedFrameOfReferenceUID=dataset.FrameOfReferenceUID,
             ROIName=label.name[:64],
-            ROIGenerationAlgorithm="AUTOMATIC",
-            ROIGenerationDescription=f"{algorithm[0]}, {algorithm[1]}"[:64],
+            ROIGenerationAlgorithm="AUTOMATIC" if name else "",
+            ROIGenerationDescription=f"{name}, {version}"[:64] if name else "",
         )
         for number, label in enumerate(present, start=1)
     ]

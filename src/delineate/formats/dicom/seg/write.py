@@ -84,7 +84,8 @@ def write_seg(
         series_number, series_description: of the new series.
 
     Returns:
-        One sentence for each structure that has no voxel and is therefore omitted.
+        One sentence for each structure that has no voxel and is therefore omitted, and for each
+        value of the series that was cut to be valid.
 
     Raises:
         GeometryError: the volume differs from the grid of the series by more than 0.1 mm, or the
@@ -100,20 +101,19 @@ def write_seg(
     array = on_series(labels_volume, series, labels)
     present = present_labels(array, labels, path)
     frames = _segment_numbers(array, present, labels)
+    algorithm = algorithm_name, algorithm_version
     segmentation = _segmentation(
-        frames,
-        present,
-        series,
-        (algorithm_name, algorithm_version),
-        series_number,
-        series_description,
+        frames, present, series, algorithm, series_number, series_description
     )
     with atomic.replacing(path) as temporary:
         segmentation.save_as(temporary)
     return [
-        f"{label.name} has no voxel and is left out of the SEG"
-        for label in labels
-        if label not in present
+        *series.notes,
+        *(
+            f"{label.name} has no voxel and is left out of the SEG"
+            for label in labels
+            if label not in present
+        ),
     ]
 
 

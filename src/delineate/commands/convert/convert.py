@@ -15,19 +15,20 @@ from pathlib import Path
 
 import numpy as np
 
-from ..cohorts.discovery.dicom_rules import DicomRules
-from ..cohorts.discovery.layouts.scans_only import NAMELESS
-from ..core.errors import DelineateError, FormatError, InputError, OutputError, UsageError
-from ..core.grid import Grid
-from ..core.manifest import Source
-from ..core.outputs import Originals
-from ..core.progress import Progress, silent
-from ..core.volume import Volume
-from ..formats import arrays, dicom, files, label_files, raster
-from ..formats.polygons import Rule
-from ..formats.slices.pixels import Scale
-from ..preprocessing.parts import merged, split
-from .options import ConvertOptions, reads_images
+from ...cohorts.discovery.dicom_rules import DicomRules
+from ...cohorts.discovery.layouts.scans_only import NAMELESS
+from ...core.errors import DelineateError, FormatError, InputError, OutputError, UsageError
+from ...core.grid import Grid
+from ...core.manifest import Source
+from ...core.outputs import Originals
+from ...core.progress import Progress, silent
+from ...core.volume import Volume
+from ...formats import arrays, dicom, files, label_files, raster
+from ...formats.polygons import Rule
+from ...formats.slices.pixels import Scale
+from ...preprocessing.parts import merged, split
+from ..options import ConvertOptions, reads_images
+from . import structure_sets
 
 ROUNDING_MM = 1e-3
 
@@ -64,7 +65,8 @@ def convert(
     ``.nii.gz`` file per series there; series that cannot be read are refused with the reason, and
     the others are written. Any other input gives PNG slices. With ``split_slices`` each volume
     becomes ``NAME_00``, ``NAME_01`` ...: ``.nii.gz`` files with the input's name if ``output`` is
-    a folder, else files with the stem and ending of ``output``.
+    a folder, else files with the stem and ending of ``output``. ``NAME.rtstruct.dcm`` is a
+    structure set with the contours of the input, a label file, on the series ``like``.
 
     Args:
         inputs: one file, DICOM folder or folder of slices; to merge, several files or folders of
@@ -84,6 +86,8 @@ def convert(
     _refuse_unfit(inputs, options, is_png)
     if options.merge:
         return _merge(inputs, Path(output), options.overwrite)
+    if Path(output).name.lower().endswith(structure_sets.ENDING):
+        return _convert_masks(Path(inputs[0]), Path(output), options)
     return _convert(inputs[0], output, options, progress)
 
 
@@ -178,6 +182,16 @@ def _convert_labels(path: Path, write: _Writer) -> ConversionReport:
     with _originals([path, *([options.like] if options.like else [])]).kept(targets):
         written = [target for name, part in parts.items() for target in write(part, name)]
     return ConversionReport(tuple(written), notes=tuple(volume.meta.get("notes", ())))
+
+
+def _convert_masks(masks: Path, target: Path, options: ConvertOptions) -> ConversionReport:
+    """Write masks as a structure set of their series."""
+    given = [masks, *([options.like] if options.like else [])]
+    with _originals(given).kept([target]):
+        notes = structure_sets.masks_to_structure_set(
+            masks, options.like, target, options.series or "", options.overwrite
+        )
+    return ConversionReport((target,), notes=notes)
 
 
 def _unplaced(volume: Volume, output: Path) -> tuple[str, ...]:

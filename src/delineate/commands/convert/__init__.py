@@ -1,0 +1,8 @@
+"""Convert: a scan or label file from one format to another.
+
+convert.py  images, and labels of DICOM objects    structure_sets.py  masks as DICOM contours
+"""
+
+from .convert import ConversionReport, convert
+
+__all__ = ["ConversionReport", "convert"]

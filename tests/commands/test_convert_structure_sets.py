@@ -1,0 +1,79 @@
+"""``convert`` to NAME.rtstruct.dcm, and back."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pydicom
+import pytest
+from tests.calls import run
+
+from delineate.cohorts.phantom import dicom as phantom_dicom
+from delineate.cohorts.phantom.cohort import LABELS, make_scan
+from delineate.core.labels import as_whole_numbers
+from delineate.formats import files
+
+
+@pytest.fixture
+def patient(tmp_path: Path) -> Path:
+    """A folder with a small CT as DICOM, and its labels as NIfTI with names."""
+    scan = make_scan(1, seed=3, size=(48, 10))
+    phantom_dicom.write_patient(tmp_path / "p", scan.image, scan.label, scan.storage)
+    files.write(scan.label, tmp_path / "mask.nii.gz", labels=LABELS)
+    return tmp_path
+
+
+def test_masks_become_contours_and_masks_again(patient: Path):
+    ct, made = patient / "p" / "DICOM_anon", patient / "mask.rtstruct.dcm"
+    code, text = run("convert", patient / "mask.nii.gz", made, "--like", ct)
+    assert code == 0, text
+    roi = pydicom.dcmread(made).StructureSetROISequence
+    assert [one.ROIName for one in roi] == LABELS.names
+    # How the masks were made is not known.
+    assert {one.ROIGenerationAlgorithm for one in roi} == {""}
+    code, text = run("convert", made, patient / "again.nii.gz", "--like", ct)
+    assert code == 0, text
+    again, masks = files.read(patient / "again.nii.gz"), files.read(patient / "mask.nii.gz")
+    moved = as_whole_numbers(masks.reorient(again.grid.codes).array)
+    np.testing.assert_array_equal(as_whole_numbers(again.array), moved)
+
+
+def test_the_same_result_is_written_again_and_nothing_else(patient: Path):
+    ct, made = patient / "p" / "DICOM_anon", patient / "mask.rtstruct.dcm"
+    line = ("convert", patient / "mask.nii.gz", made, "--like", ct)
+    assert run(*line)[0] == 0
+    first = made.read_bytes()
+    assert run(*line)[0] == 0
+    assert made.read_bytes() == first
+    made.write_bytes(b"mine")
+    code, text = run(*line)
+    assert code == 2 and "exists already; --overwrite replaces it" in text
+    assert made.read_bytes() == b"mine"
+    assert run(*line, "--overwrite")[0] == 0
+    assert made.read_bytes() == first
+
+
+def test_values_that_are_too_long_are_cut_with_a_note(patient: Path):
+    ct, made = patient / "p" / "DICOM_anon", patient / "mask.rtstruct.dcm"
+    for path in ct.iterdir():
+        one = pydicom.dcmread(path)
+        with pytest.warns(UserWarning, match="exceeds the maximum length"):
+            one.StudyID = "A STUDY OF 21 LETTERS"
+        one.save_as(path)
+    code, text = run("convert", patient / "mask.nii.gz", made, "--like", ct)
+    assert code == 0
+    assert "StudyID has 21 characters and is cut to the 16 allowed" in text
+    assert pydicom.dcmread(made).StudyID == "A STUDY OF 21 LE"
+
+
+def test_refusals_are_one_sentence(patient: Path):
+    code, text = run("convert", patient / "mask.nii.gz", patient / "mask.rtstruct.dcm")
+    assert code == 2 and "needs --like FOLDER" in text
+    scan = make_scan(2, seed=4, size=(40, 8))
+    phantom_dicom.write_patient(patient / "q", scan.image, scan.label, scan.storage)
+    code, text = run(
+        *("convert", patient / "mask.nii.gz", patient / "mask.rtstruct.dcm"),
+        *("--like", patient / "q" / "DICOM_anon"),
+    )
+    assert code == 2 and "not on the slices of the series" in text
