@@ -8,6 +8,8 @@ import numpy as np
 import pydicom
 import pytest
 from tests.calls import run
+from tests.formats.dicom.objects import ct, write
+from tests.structure_sets import CLOSED, write_structure_set
 
 from delineate.cohorts.phantom import dicom as phantom_dicom
 from delineate.cohorts.phantom.cohort import LABELS, make_scan
@@ -77,3 +79,24 @@ def test_refusals_are_one_sentence(patient: Path):
         *("--like", patient / "q" / "DICOM_anon"),
     )
     assert code == 2 and "not on the slices of the series" in text
+
+
+def test_the_area_rule_counts_pixels_that_are_half_inside(tmp_path: Path):
+    write(tmp_path / "ct", *(ct(np.zeros((6, 8), np.int16), k) for k in range(3)))
+    # A block, and a strip over the centres of column 5 that covers a fifth of its pixels.
+    boxes = ((0.5, 2.5, 0.5, 3.5), (4.9, 5.1, 0.5, 3.5))
+    contours = [
+        (np.array([(-x, -y, 2.5) for x, y in ((a, c), (b, c), (b, d), (a, d))]), CLOSED)
+        for a, b, c, d in boxes
+    ]
+    write_structure_set(tmp_path / "rs.dcm", {"liver": contours}, series="1.2.3")
+    columns = {}
+    for rule in ("centre", "area"):
+        out = tmp_path / f"{rule}.nii.gz"
+        line = ("convert", tmp_path / "rs.dcm", out, "--like", tmp_path / "ct", "--rule", rule)
+        code, text = run(*line)
+        assert code == 0, text
+        inside = files.read(out).reorient("LPS").array > 0
+        assert inside[:, 1:4, 1].all(axis=1).any()
+        columns[rule] = np.flatnonzero(inside.any(axis=(1, 2))).tolist()
+    assert columns == {"centre": [1, 2, 5], "area": [1, 2]}
