@@ -345,19 +345,11 @@ def missing_packages(text: str) -> list[str]:
     return sorted(name for name in names if importlib.util.find_spec(name) is None)
 
 
-@pytest.mark.parametrize(
-    "path",
-    [
-        pytest.param(path, id=path.stem, marks=[pytest.mark.rounds] * (path.stem in LONG))
-        for path in PAGES
-    ],
-)
-def test_the_code_of_a_page_runs(path, world, tmp_path, monkeypatch):
+@pytest.fixture
+def folder(path, world, tmp_path, monkeypatch):
+    """The folder of a page, with the files that it begins with."""
     shutil.copytree(world, tmp_path, dirs_exist_ok=True)
     monkeypatch.chdir(tmp_path)
-    code = "\n".join(text for language, _, text in blocks(path) if language == "python")
-    if missing := missing_packages(code):
-        pytest.skip(f"needs {', '.join(missing)}")
     if path.stem in TREES:
         make_cohort(tmp_path / "phantoms", patients=3, seed=2, form="nifti", size=SIZE)
         scans = sorted((tmp_path / "phantoms" / "images").iterdir())
@@ -365,6 +357,33 @@ def test_the_code_of_a_page_runs(path, world, tmp_path, monkeypatch):
         TREES[path.stem](tmp_path, cases)
     for name, make in OWN_TREES.get(path.stem, {}).items():
         make(tmp_path / name)
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    "path",
+    [path for path in PAGES if path.stem in LONG and path.stem.startswith("from-")],
+    ids=lambda path: path.stem,
+)
+def test_the_folders_of_a_tutorial_are_checked(path, folder):
+    shown = [line for language, _, text in blocks(path) if language == "sh" for line in lines(text)]
+    quick = [line for line in shown if line.startswith(("delineate phantom", "delineate check"))]
+    assert len([line for line in quick if "check" in line]) > 1
+    for line in quick:
+        command(folder, line)
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        pytest.param(path, id=path.stem, marks=[pytest.mark.rounds] * (path.stem in LONG))
+        for path in PAGES
+    ],
+)
+def test_the_code_of_a_page_runs(path, folder):
+    code = "\n".join(text for language, _, text in blocks(path) if language == "python")
+    if missing := missing_packages(code):
+        pytest.skip(f"needs {', '.join(missing)}")
     variables: dict[str, object] = {"__name__": path.stem}
     for language, title, text in blocks(path):
         if title:
@@ -374,6 +393,6 @@ def test_the_code_of_a_page_runs(path, world, tmp_path, monkeypatch):
             exec(compile(text, path.name, "exec"), variables)
         elif language == "sh":
             for line in lines(text):
-                command(tmp_path, line)
+                command(folder, line)
     for name in RESULTS.get(path.stem, ()):
         assert Path(name).is_file(), name

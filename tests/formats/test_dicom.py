@@ -171,7 +171,6 @@ def test_several_series_are_listed_and_one_can_be_chosen(tmp_path, upright, numb
     with pytest.raises(FormatError, match="no series 9 here"):
         files.read(f"{tmp_path}#9")
     assert [s.uid for s in dicom.find_series(tmp_path)] == ["1.2.3", "1.2.4"]
-    assert dicom.find_series(tmp_path, recursive=False) == []
 
 
 def test_the_only_usable_series_is_taken(tmp_path, upright, numbered):

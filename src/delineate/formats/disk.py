@@ -28,7 +28,7 @@ from isal import igzip, isal_zlib
 from numpy.typing import NDArray
 
 from ..core.errors import DelineateError, FormatError, LabelError
-from ..core.inputs import parse_json, refuse_large, refuse_special
+from ..core.inputs import parse_json, refuse_large, refuse_special, special_kind
 from ..core.labels import LabelSet, as_whole_numbers
 from ..core.volume import Volume
 from ..extend.registers import FORMATS
@@ -179,6 +179,19 @@ def head_of(path: str | Path) -> bytes:
         # Compressed data is rarely longer than what it unpacks to, so this is more than enough.
         raw = head + file.read(8 * HEAD_BYTES)
     return bytes(isal_zlib.decompressobj(wbits=31).decompress(raw, HEAD_BYTES))
+
+
+@contextlib.contextmanager
+def opened_part(path: Path) -> Iterator[IO[bytes]]:
+    """Open a file of voxels that a header names; errors leave it to ``told`` to name the header.
+
+    Raises:
+        FormatError: it is a named pipe, a socket or a device.
+    """
+    if kind := special_kind(path):
+        raise FormatError(f"its voxels are in {path}, which is {kind}; only files are opened")
+    with path.open("rb") as file:
+        yield file
 
 
 @contextlib.contextmanager

@@ -21,7 +21,7 @@ from ..core.errors import FormatError
 from ..core.grid import Grid
 from ..core.inputs import refuse_special
 from ..core.volume import Volume
-from .disk import GZIP_MAGIC, Inflated, read_array, read_numbers, skip, told
+from .disk import GZIP_MAGIC, Inflated, opened_part, read_array, read_numbers, skip, told
 from .itk import LPS_TO_RAS, MOST_OF_HEADER, data_files, segment_fields
 
 DTYPES = {
@@ -200,8 +200,7 @@ def _voxels(header: _Header, path: Path, file: IO[bytes]) -> NDArray[Any]:
         raise FormatError(f"{len(files)} data files cannot share {shape[-1]} slices")
     parts = []
     for one in files:
-        refuse_special(one)
-        with one.open("rb") as part:
+        with opened_part(one) as part:
             parts.append(_array(header, (*shape[:-1], slices), part, False))
     return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=-1)
 

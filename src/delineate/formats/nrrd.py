@@ -21,10 +21,18 @@ from numpy.typing import NDArray
 from ..core.atomic import replacing
 from ..core.errors import FormatError, OutputError
 from ..core.grid import Grid
-from ..core.inputs import refuse_special
 from ..core.labels import LabelSet
 from ..core.volume import Volume
-from .disk import gzip_into, read_array, read_numbers, skip, smallest_labels, told, unpacked
+from .disk import (
+    gzip_into,
+    opened_part,
+    read_array,
+    read_numbers,
+    skip,
+    smallest_labels,
+    told,
+    unpacked,
+)
 from .itk import LPS_TO_RAS, MOST_OF_HEADER, data_files
 from .raster import CHANNEL_NAMES
 
@@ -206,8 +214,7 @@ def _voxels(header: _Header, path: Path, file: IO[bytes]) -> NDArray[Any]:
         raise FormatError(f"{len(files)} data files cannot share {header.sizes[-1]} slices")
     parts = []
     for one in files:
-        refuse_special(one)
-        with one.open("rb") as part:
+        with opened_part(one) as part:
             parts.append(_array(header, (*header.sizes[:-1], slices), dtype, part))
     return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=-1)
 

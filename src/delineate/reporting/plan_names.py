@@ -43,6 +43,7 @@ FIELDS: dict[str, tuple[str, str]] = {
     "low_resolution": ("first stage at low resolution", ""),
     "cascade": ("second stage sees the first", ""),
     "channels.name": ("name", ""),
+    "channels.unit": ("read as", ""),
     "channels.normalise.kind": ("intensity normalisation", ""),
     "channels.normalise.low": ("lowest intensity", ""),
     "channels.normalise.high": ("highest intensity", ""),

@@ -1,6 +1,6 @@
 """Arrays that hold many cases along their first axis: ``imgs_train.npy`` with
 ``imgs_mask_train.npy``, ``images.npy`` with ``labels.npy``, or both in one .npz file. And files of
-one case each with the arrays of its image and its mask (.npz, HDF5).
+one slice each with the arrays of its image and its mask (.npz, HDF5).
 
 Such arrays state neither spacing nor axes nor patients. Slices are read as pictures, volumes in the
 order of their axes, and both are warnings. Neighbouring slices are probably of one patient, so that
@@ -94,8 +94,8 @@ def array_stacks(tree: Tree, root: Path) -> Draft | None:
 
 @layout("array-files", definition="ID.npz or ID.h5 with image and label", tier="pairs")
 def array_files(tree: Tree, root: Path) -> Draft | None:
-    """Files of one case each, ``case0005_slice000.npz`` or ``patient001_frame01.h5``, with an array
-    of the image and one of the mask; or one such file in each folder.
+    """Files of one slice each, such as ``case0005_slice000.npz``, with an array of the image and
+    one of the mask; or one such file in each folder.
     """
     files = {_case_of(path): path for path in tree.files(root) if _is_archive(path)}
     for folder in tree.folders(root) if not files else ():
@@ -118,8 +118,6 @@ def array_files(tree: Tree, root: Path) -> Draft | None:
         )
         draft.cases.append(Case(case, "", (one,), (other,)))
     draft.channels = channels
-    if len(axes[0].replace(arrays.CHANNELS, "")) == 3:
-        _warn(draft, axes[0])
     return draft
 
 
@@ -135,7 +133,8 @@ def _form(path: Path) -> _Form | None:
     if len(images) != 1 or len(labels) != 1:
         return None
     axes = _axes_of(images[0].shape, labels[0].shape)
-    if axes is None:
+    # Volumes need a description with spacing and axes.
+    if axes is None or len(axes[0].replace(arrays.CHANNELS, "")) == 3:
         return None
     names = images[0].item, labels[0].item
     return names, axes, _channels(images[0].shape, axes[0])
