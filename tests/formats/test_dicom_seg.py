@@ -210,6 +210,30 @@ def test_real_ct_with_files_against_the_slice_order(tmp_path: Path, real_data: P
     _no_errors(tmp_path / "liver.dcm")
 
 
+def test_the_same_content_has_the_same_uid_and_other_content_another(tmp_path: Path) -> None:
+    scan, dicom_files = patient(tmp_path / "p", 1)
+
+    def written(name: str, volume: Volume, labels: LabelSet = LABELS, **words: str) -> bytes:
+        write_seg(volume, labels, dicom_files, tmp_path / name, **ALGORITHM | words)
+        return (tmp_path / name).read_bytes()
+
+    first = written("a.dcm", scan.label)
+    assert written("b.dcm", scan.label) == first
+    array = scan.label.array.copy()
+    array[0, 0, 0] = 1
+    renamed = LabelSet.from_names({label.value: f"{label.name} 2" for label in LABELS})
+    written("c.dcm", scan.label.with_array(array))
+    written("d.dcm", scan.label, renamed)
+    written("e.dcm", scan.label, algorithm_version="1.1")
+    made = [pydicom.dcmread(tmp_path / f"{name}.dcm") for name in "acde"]
+    for field in ("SOPInstanceUID", "SeriesInstanceUID"):
+        assert len({getattr(one, field) for one in made}) == 4
+    source = pydicom.dcmread(dicom_files[0])
+    assert made[0].ContentDate == (
+        source.get("SeriesDate") or source.get("StudyDate") or "19000101"
+    )
+
+
 @pytest.mark.parametrize("index", [0, 3, 5])
 def test_the_validator_finds_no_error(tmp_path: Path, index: int) -> None:
     scan, dicom_files = patient(tmp_path / "p", index)

@@ -161,6 +161,16 @@ def _shortened(header: Any) -> list[str]:
     return notes
 
 
+def date_of(header: Any) -> tuple[str, str]:
+    """Date and time of a scan, for objects made of it: they state no time of their own, so that the
+    same content is the same object. The first day of DICOM's calendar if the scan has none.
+    """
+    for name in ("Series", "Acquisition", "Content", "Study"):
+        if date := str(header.get(f"{name}Date") or ""):
+            return date, str(header.get(f"{name}Time") or "000000")
+    return "19000101", "000000"
+
+
 def on_series(volume: Volume, source: SourceSeries, labels: LabelSet) -> NDArray[Any]:
     """(I, J, planes) the label values on the planes of a series.
 

@@ -27,7 +27,7 @@ from ..geometry import LPS_TO_RAS
 from ..header.file import Plane, Series
 from ..identity import uid_of
 from ..seg.codes import SIDES, STRUCTURE, coded
-from ..source import SourceSeries, on_series, present_labels, source_of
+from ..source import SourceSeries, date_of, on_series, present_labels, source_of
 from .draw import draw
 from .read import RTSTRUCT, read_rois
 
@@ -181,9 +181,9 @@ def _structure_set(
     dataset.Manufacturer, dataset.ManufacturerModelName = "delineate", name[:64] or "delineate"
     dataset.SoftwareVersions = version[:64]
     dataset.OperatorsName = ""
-    # Dates are those of the scan: content that is written again is the same.
-    dataset.SeriesDate = dataset.StructureSetDate = first.get("SeriesDate") or dataset.StudyDate
-    dataset.SeriesTime = dataset.StructureSetTime = first.get("SeriesTime") or dataset.StudyTime
+    date, time = date_of(first)
+    dataset.SeriesDate = dataset.StructureSetDate = date
+    dataset.SeriesTime = dataset.StructureSetTime = time
     dataset.InstanceNumber, dataset.StructureSetLabel = 1, "delineate"
     dataset.ApprovalStatus = "UNAPPROVED"
     dataset.ReferencedFrameOfReferenceSequence = [_references(source)]

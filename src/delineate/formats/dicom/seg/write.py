@@ -24,7 +24,8 @@ from ....core.labels import Label, LabelSet
 from ....core.volume import Volume
 from ..header.file import Plane, Series
 from ..header.marks import items_in
-from ..source import SourceSeries, on_series, present_labels, source_of
+from ..identity import uid_of
+from ..source import SourceSeries, date_of, on_series, present_labels, source_of
 from .codes import SIDES, Code, coded
 
 
@@ -194,6 +195,7 @@ def _segmentation(
         name=algorithm[0][:64], version=algorithm[1][:64], family=family
     )
     measures = _pixel_measures(series)
+    uid = _uid(frames, present, series, (*algorithm, str(series_number), series_description))
     with warnings.catch_warnings():
         # The warnings are about values of the source series, which cannot be changed here.
         warnings.simplefilter("ignore")
@@ -203,12 +205,13 @@ def _segmentation(
                 pixel_array=frames,
                 segmentation_type=hd.seg.SegmentationTypeValues.BINARY,
                 segment_descriptions=[
-                    _description(n, label, identity) for n, label in enumerate(present, start=1)
+                    _description(n, label, identity, uid)
+                    for n, label in enumerate(present, start=1)
                 ],
                 # Each SEG is a new series.
-                series_instance_uid=hd.UID(),
+                series_instance_uid=uid_of("series", uid),
                 series_number=series_number,
-                sop_instance_uid=hd.UID(),
+                sop_instance_uid=uid,
                 instance_number=1,
                 manufacturer="delineate",
                 manufacturer_model_name=algorithm[0][:64],
@@ -225,7 +228,37 @@ def _segmentation(
                 f"a SEG cannot refer to this series ({type(error).__name__}: {error})",
                 path=series.planes[0].path.parent,
             ) from error
-    return _as_measured(seg, series, measures)
+    return _with_dates_of(series.headers[0], _as_measured(seg, series, measures))
+
+
+def _uid(
+    frames: NDArray[Any], present: Sequence[Label], series: SourceSeries, words: Sequence[str]
+) -> str:
+    """The SOPInstanceUID, which follows from all that the object states (``uid_of``)."""
+    references = str([(one.instance, one.frame) for one in series.planes])
+    stated = series.headers[0].to_json(suppress_invalid_tags=True)
+    return uid_of(
+        *("SEG", stated, references, str(present), str(frames.shape), *words),
+        np.packbits(frames).tobytes() if frames.ndim == 4 else frames.tobytes(),
+    )
+
+
+def _with_dates_of(source: Any, seg: Any) -> Any:
+    """The object with the dates of its scan and UIDs that follow from its own, where highdicom puts
+    the time of this call and new ones.
+    """
+    date, time = date_of(source)
+    for name in filter(seg.__contains__, ("ContentDate", "SeriesDate", "InstanceCreationDate")):
+        setattr(seg, name, date)
+    for name in filter(seg.__contains__, ("ContentTime", "SeriesTime", "InstanceCreationTime")):
+        setattr(seg, name, time)
+    for item in seg.get("ContributingEquipmentSequence") or ():
+        item.ContributionDateTime = date + time
+    organisation = uid_of("dimensions", seg.SOPInstanceUID)
+    for name in ("DimensionOrganizationSequence", "DimensionIndexSequence"):
+        for item in seg.get(name) or ():
+            item.DimensionOrganizationUID = organisation
+    return seg
 
 
 def _as_measured(seg: Any, series: SourceSeries, measures: Any) -> Any:
@@ -262,7 +295,7 @@ def _spacing(source: Any, row_mm: float, column_mm: float) -> tuple[float, float
     return (float(given[0]), float(given[1])) if given else (row_mm, column_mm)
 
 
-def _description(number: int, label: Label, identity: Any) -> Any:
+def _description(number: int, label: Label, identity: Any, uid: str) -> Any:
     """Describe one segment: its codes, colour and algorithm."""
     import highdicom as hd
 
@@ -274,7 +307,7 @@ def _description(number: int, label: Label, identity: Any) -> Any:
         segmented_property_type=_concept(kind),
         algorithm_type=hd.seg.SegmentAlgorithmTypeValues.AUTOMATIC,
         algorithm_identification=identity,
-        tracking_uid=hd.UID(),
+        tracking_uid=uid_of("tracking", uid, label.name),
         tracking_id=label.name[:64],
         display_color=hd.color.CIELabColor.from_rgb(*label.colour),
     )
