@@ -21,6 +21,8 @@ from delineate.commands.predict import predict, session
 from delineate.core.bundle import Bundle, Member
 from delineate.core.plan import Augmentation, Inference
 from delineate.core.volume import Volume
+from delineate.evaluation.pairing import masks_in
+from delineate.formats.dicom.rtstruct import read_rtstruct
 from delineate.inference import predictor
 from delineate.inference.engine import Engine
 from delineate.networks.build import build, weights_of
@@ -109,6 +111,24 @@ def test_a_seg_is_written_where_it_can_be(model, series, tmp_path):
         "not_written"
     ]["dicom_seg"]
     assert (tmp_path / "out" / "plain.nii.gz").is_file() and len(done.written) == 2
+
+
+def test_contours_have_the_voxels_of_the_mask(model, series, tmp_path):
+    out = tmp_path / "out"
+    done = predict(model, [series], out, PredictOptions(device="cpu", rtstruct=True))
+    assert not done.failures
+    entry = record(out)["p1"]
+    assert entry["rtstruct"] == "p1.rtstruct.dcm" and "dicom_seg" not in entry
+    mask = dl.read(out / "p1.nii.gz")
+    drawn = read_rtstruct(out / "p1.rtstruct.dcm", mask.grid)
+    assert set(drawn.meta["names"].values()) <= {"left part", "right part"}
+    np.testing.assert_array_equal(drawn.array > 0, mask.array > 0)
+    assert drawn.array.any()
+    # An evaluation reads the mask alone.
+    assert [path.name for path in masks_in(out)] == ["p1.nii.gz"]
+    first = (out / "p1.rtstruct.dcm").read_bytes()
+    predict(model, [series], out, PredictOptions(device="cpu", rtstruct=True, again=True))
+    assert (out / "p1.rtstruct.dcm").read_bytes() == first
 
 
 def test_an_empty_prediction_keeps_its_mask_and_record(model, series, tmp_path, monkeypatch):

@@ -85,6 +85,7 @@ class PredictKeywords(ReadingKeywords, SeriesKeywords, total=False):
     mirror: bool | None
     form: str
     dicom_seg: bool
+    rtstruct: bool
     views: tuple[str, ...]
     oblique_deg: float
     samples: int

@@ -389,6 +389,9 @@ class PredictOptions(ReadingOptions, SeriesOptions):
         choices=prediction_formats,
     )
     dicom_seg: bool = option(False, "Also write a DICOM SEG for each DICOM series.", "--dicom-seg")
+    rtstruct: bool = option(
+        False, "Also write a DICOM structure set (contours) for each DICOM series.", "--rtstruct"
+    )
     views: tuple[str, ...] = option(
         (),
         "Use only these views of a model that averages several, such as axial or axial,coronal.",

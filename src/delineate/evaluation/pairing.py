@@ -22,7 +22,7 @@ from ..core.manifest import Case, Manifest, Source
 from ..core.volume import Volume
 from ..formats.files import natural_key, stem
 
-SEG_ENDING = ".seg.dcm"  # that ``predict`` writes next to its masks
+OBJECT_ENDINGS = (".seg.dcm", ".rtstruct.dcm")  # that ``predict`` writes next to its masks
 GEOMETRY_FOLDER = "DICOM_anon"  # CHAOS stores the series here, next to the folder of PNG masks
 _ENDING = re.compile(
     r"(?i)([_-](0000|seg|segmentation|mask|labels?|pred|prediction|gt|truth|ground))+$"
@@ -189,11 +189,12 @@ def images_in(path: Path) -> list[Path]:
 
 def masks_in(path: Path) -> list[Path]:
     """``images_in``, and the folders of cases whose structures overlap, one file each, that the
-    ``predictions.json`` next to them lists. A DICOM SEG next to a mask of its case is left out.
+    ``predictions.json`` next to them lists. DICOM objects next to the mask of a case are left out.
     """
     found = images_in(path)
-    others = {stem(p) for p in found if not p.name.lower().endswith(SEG_ENDING)}
-    found = [p for p in found if stem(p) not in others or not p.name.lower().endswith(SEG_ENDING)]
+    objects = {p for p in found if p.name.lower().endswith(OBJECT_ENDINGS)}
+    others = {stem(p) for p in found if p not in objects}
+    found = [p for p in found if p not in objects or stem(p) not in others]
     record = prediction_record(path) if path.is_dir() else {}
     folders = [path / name for name, entry in record.get("cases", {}).items() if "files" in entry]
     return found + [folder for folder in folders if folder.is_dir()]

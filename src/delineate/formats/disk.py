@@ -59,6 +59,7 @@ ENDINGS = (
     ".pbm.gz",
     ".seg.nrrd",
     ".seg.dcm",
+    ".rtstruct.dcm",
     ".nii",
     ".img",
     ".hdr",

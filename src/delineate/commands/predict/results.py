@@ -85,6 +85,8 @@ def of_cases(manifest: Manifest, out: Path, options: PredictOptions, plan: Plan)
         yield from mask_files(out, case.id, options.form, plan.output_labels)
         if options.dicom_seg:
             yield out / f"{case.id}.seg.dcm"
+        if options.rtstruct:
+            yield out / f"{case.id}.rtstruct.dcm"
         if options.probabilities:
             yield out / "probabilities" / f"{case.id}.nii.gz"
         for name in options.maps:
@@ -114,7 +116,7 @@ def write_result(
     prediction: Prediction,
     out: Path,
     options: PredictOptions,
-    seg: SourceSeries | DelineateError | None,
+    series: SourceSeries | DelineateError | None,
     flags: Callable[[], list[dict[str, str]]],
     noted: Mapping[str, Any] = MappingProxyType({}),
 ) -> dict[str, Any]:
@@ -137,7 +139,9 @@ def write_result(
     }
     additions: dict[str, Callable[[], str]] = {}
     if options.dicom_seg:
-        additions["dicom_seg"] = lambda: _write_seg(case, prediction, out, seg)
+        additions["dicom_seg"] = lambda: _write_seg(case, prediction, out, series)
+    if options.rtstruct:
+        additions["rtstruct"] = lambda: _write_rtstruct(case, prediction, out, series)
     if options.probabilities:
         additions["probabilities"] = lambda: _write_probabilities(case, prediction, out)
     for name in options.maps:
@@ -219,42 +223,63 @@ def _write_map(case: Case, prediction: Prediction, out: Path, name: str) -> str:
     return f"{name}/{target.name}"
 
 
-def seg_source_of(case: Case, bundle: Bundle) -> SourceSeries:
-    """The series that the case's DICOM SEG will refer to, checked before inference.
+NO_SERIES = "a DICOM object of labels needs a scan that is one DICOM series"
+
+
+def series_of(case: Case, bundle: Bundle, options: PredictOptions) -> SourceSeries:
+    """The series that the case's DICOM objects will refer to, checked before inference.
 
     Raises:
-        InputError: the scan is not one DICOM series, or the series lacks attributes that a SEG must
-            repeat.
+        InputError: the scan is not one DICOM series, or the series lacks attributes that the
+            objects must repeat.
     """
     from ...formats import dicom
+    from ...formats.dicom.rtstruct import structure_set_source
     from ...formats.dicom.seg import seg_source
 
     source = next(image for image in case.images if image != ABSENT)
     place = files.place_of(source.path)
     if not files.is_folder(place) and files.detect(place) != "DICOM":
-        raise InputError(
-            "a DICOM SEG needs a scan that is one DICOM series", case=case.id, path=source.path
-        )
+        raise InputError(NO_SERIES, case=case.id, path=source.path)
     series = dicom.choose(source.path, source.series, source.fix_series)
-    return seg_source(series, bundle.labels, **_algorithm(bundle.id))
+    if options.dicom_seg:
+        return seg_source(series, bundle.labels, **_algorithm(bundle.id))
+    return structure_set_source(series)
 
 
 def _write_seg(
     case: Case,
     prediction: Prediction,
     out: Path,
-    seg: SourceSeries | DelineateError | None,
+    series: SourceSeries | DelineateError | None,
 ) -> str:
     from ...formats.dicom.seg import write_seg
 
-    if seg is None or isinstance(seg, DelineateError):
-        raise seg or InputError(
-            "a DICOM SEG needs a scan that is one DICOM series", case=case.id, path=case.path
-        )
-    target = out / f"{case.id}.seg.dcm"
-    write_seg(
-        prediction.labels, prediction.structures, seg, target, **_algorithm(prediction.bundle_id)
-    )
+    return _write_object(write_seg, case, prediction, out / f"{case.id}.seg.dcm", series)
+
+
+def _write_rtstruct(
+    case: Case,
+    prediction: Prediction,
+    out: Path,
+    series: SourceSeries | DelineateError | None,
+) -> str:
+    from ...formats.dicom.rtstruct import write_rtstruct
+
+    return _write_object(write_rtstruct, case, prediction, out / f"{case.id}.rtstruct.dcm", series)
+
+
+def _write_object(
+    write: Callable[..., object],
+    case: Case,
+    prediction: Prediction,
+    target: Path,
+    series: SourceSeries | DelineateError | None,
+) -> str:
+    if series is None or isinstance(series, DelineateError):
+        raise series or InputError(NO_SERIES, case=case.id, path=case.path)
+    made = _algorithm(prediction.bundle_id)
+    write(prediction.labels, prediction.structures, series, target, **made)
     return target.name
 
 

@@ -30,7 +30,7 @@ from ...trust.plausibility import Ranges, ScanSample, flags, measure, sample
 from ...trust.uncertainty import agreement
 from ..options import PredictOptions
 from .journal import Journal
-from .results import READ, of_cases, read_scan, seg_source_of, write_result
+from .results import READ, of_cases, read_scan, series_of, write_result
 
 if TYPE_CHECKING:
     from ...core.volume import Volume
@@ -106,9 +106,10 @@ class Session:
         self._claim.confirm()
         memory_bytes = self._memory(case)
         scan = self._prefetcher(case)
-        if scan.why_no_seg is not None:
+        if scan.why_no_series is not None:
             self._say(
-                f"no DICOM SEG can be written: {scan.why_no_seg}; the mask is written without it"
+                f"no DICOM object can be written: {scan.why_no_series}; the mask is written "
+                "without it"
             )
         prediction = measured(
             segment(
@@ -126,7 +127,7 @@ class Session:
                 ),
             )
         )
-        seg = scan.seg if scan.why_no_seg is None else scan.why_no_seg
+        series = scan.series if scan.why_no_series is None else scan.why_no_series
         seen, noted = scan.seen, scan.noted
         # Frees the scan's memory for the next one.
         del scan
@@ -141,7 +142,7 @@ class Session:
                     prediction,
                     self._out,
                     self._options,
-                    seg,
+                    series,
                     partial(flags_of, seen, prediction, self._ranges),
                     noted,
                 ),
@@ -201,14 +202,14 @@ class Session:
 
 @dataclass(frozen=True, eq=False)
 class Scan:
-    """A preprocessed scan, what was measured of it before, the series of its DICOM SEG, or why
-    there can be no SEG, and what the reader noted (``results.READ``).
+    """A preprocessed scan, what was measured of it before, the series that DICOM objects of its
+    labels refer to, or why there can be none, and what the reader noted (``results.READ``).
     """
 
     ready: PreparedScan
     seen: ScanSample
-    seg: SourceSeries | None = None
-    why_no_seg: DelineateError | None = None
+    series: SourceSeries | None = None
+    why_no_series: DelineateError | None = None
     noted: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -262,18 +263,18 @@ class Prefetcher:
                 case=case.id,
                 path=case.path,
             )
-        seg, why_no_seg = None, None
-        if self._options.dicom_seg:
+        series, why_no_series = None, None
+        if self._options.dicom_seg or self._options.rtstruct:
             try:
-                seg = seg_source_of(case, self._bundle)
+                series = series_of(case, self._bundle, self._options)
             except DelineateError as error:
-                why_no_seg = error.of_case(case.id)
+                why_no_series = error.of_case(case.id)
         seen = sample(volume)
         return Scan(
             preprocess_scan(volume, self._bundle.plan, present, self._options.skip_air),
             seen,
-            seg,
-            why_no_seg,
+            series,
+            why_no_series,
             {key: list(volume.meta[key]) for key in READ if key in volume.meta},
         )
 

@@ -6,6 +6,6 @@ write.py  label volumes as contours
 
 from .draw import read_rtstruct
 from .read import read_roi_names
-from .write import write_rtstruct
+from .write import structure_set_source, write_rtstruct
 
-__all__ = ["read_roi_names", "read_rtstruct", "write_rtstruct"]
+__all__ = ["read_roi_names", "read_rtstruct", "structure_set_source", "write_rtstruct"]

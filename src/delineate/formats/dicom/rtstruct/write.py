@@ -61,6 +61,11 @@ WHAT = "structure set"  # in messages
 DECIMALS = 4  # of coordinates in mm; a decimal string has at most 16 bytes
 
 
+def structure_set_source(series: Series | Sequence[str | Path]) -> SourceSeries:
+    """Read what a structure set needs from a series; errors as for ``write_rtstruct``."""
+    return source_of(series, WHAT)
+
+
 def write_rtstruct(
     labels_volume: Volume,
     labels: LabelSet,
@@ -90,7 +95,7 @@ def write_rtstruct(
     Raises:
         GeometryError, FormatError, LabelError, OutputError: as for ``write_seg``.
     """
-    source = series if isinstance(series, SourceSeries) else source_of(series, WHAT)
+    source = series if isinstance(series, SourceSeries) else structure_set_source(series)
     array = on_series(labels_volume, source, labels)
     present = present_labels(array, labels, path, WHAT)
     notes = [
