@@ -252,7 +252,7 @@ def test_every_shell_has_a_script(shell):
 def test_help_is_quick():
     code = (
         "import sys\nbefore = set(sys.modules)\nsys.argv = ['delineate', '--help']\n"
-        "from delineate.cli import main\n"
+        "from delineate.cli.command_line import main\n"
         "try:\n    main()\nexcept SystemExit:\n    pass\n"
         "heavy = {'torch', 'scipy', 'numpy', 'tomllib'} & (set(sys.modules) - before)\n"
         "print(sorted(heavy), file=sys.stderr)"

@@ -3,8 +3,12 @@
 ``main`` is the program. It loads the commands itself, once signals are handled.
 """
 
+from __future__ import annotations
+
 TYPE_CHECKING = False  # type checkers read it as true; to import ``typing`` needs 20 ms
 if TYPE_CHECKING:
+    from typing import NoReturn
+
     from .command_line import app
 else:
 
@@ -25,7 +29,29 @@ def main() -> None:
     leave_at_once()
     from . import command_line
 
-    command_line.main()
+    code: object = 0
+    try:
+        command_line.main()
+    except SystemExit as end:
+        code = end.code
+    if not isinstance(code, int):
+        raise SystemExit(code)
+    _leave(code)
+
+
+def _leave(code: int) -> NoReturn:
+    """End the process once all that Python registered has run. The files are complete and the
+    output is printed: what the libraries in C do with their threads and objects while Python ends
+    could only hang or crash, and it takes time.
+    """
+    import atexit
+    import os
+    import sys
+
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+    os._exit(code)
 
 
 __all__ = ["app", "main"]
