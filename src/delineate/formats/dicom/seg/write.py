@@ -189,11 +189,7 @@ def _segmentation(
     """
     import highdicom as hd
 
-    family = _concept(Code("123110", "Artificial Intelligence"), "DCM")
-    # DICOM limits these strings (LO) to 64 characters.
-    identity = hd.AlgorithmIdentificationSequence(
-        name=algorithm[0][:64], version=algorithm[1][:64], family=family
-    )
+    identity = _algorithm(*algorithm)
     measures = _pixel_measures(series)
     uid = _uid(frames, present, series, (*algorithm, str(series_number), series_description))
     with warnings.catch_warnings():
@@ -229,6 +225,14 @@ def _segmentation(
                 path=series.planes[0].path.parent,
             ) from error
     return _with_dates_of(series.headers[0], _as_measured(seg, series, measures))
+
+
+def _algorithm(name: str, version: str) -> Any:
+    """The identification of an algorithm; DICOM limits these strings (LO) to 64 characters."""
+    import highdicom as hd
+
+    family = _concept(Code("123110", "Artificial Intelligence"), "DCM")
+    return hd.AlgorithmIdentificationSequence(name=name[:64], version=version[:64], family=family)
 
 
 def _uid(
