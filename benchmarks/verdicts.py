@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 
 from delineate.cohorts.phantom.cohort import make_scan
 from delineate.core.grid import Grid
+from delineate.core.inputs import read_json_if_any
 from delineate.core.labels import LabelSet
 from delineate.core.plan import (
     Augmentation,
@@ -40,6 +41,7 @@ from delineate.core.volume import Volume
 from delineate.formats import files
 from measure import DATA, keep
 
+RECORD = Path(__file__).parent / "results" / "verdicts.json"
 DELINEATE = (sys.executable, "-m", "delineate.cli")
 GOOD, CARE, NOT_USABLE, REFUSED = "good", "usable with care", "not usable", "refused"
 HIPPOCAMPUS = {1: "anterior", 2: "posterior"}
@@ -333,7 +335,8 @@ def main() -> None:
     )
     parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(CASES))
     names = parser.parse_args().names or list(CASES)
-    found = {}
+    # Runs that were not asked for keep their figures.
+    found = (read_json_if_any(RECORD) or {}).get("runs", {})
     for name in names:
         found[name] = run(CASES[name])
         print(name, found[name], file=sys.stderr)
