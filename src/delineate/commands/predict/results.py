@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -139,9 +139,9 @@ def write_result(
     }
     additions: dict[str, Callable[[], str]] = {}
     if options.dicom_seg:
-        additions["dicom_seg"] = lambda: _write_seg(case, prediction, out, series)
+        additions["dicom_seg"] = partial(_write_object, "seg", case, prediction, out, series)
     if options.rtstruct:
-        additions["rtstruct"] = lambda: _write_rtstruct(case, prediction, out, series)
+        additions["rtstruct"] = partial(_write_object, "rtstruct", case, prediction, out, series)
     if options.probabilities:
         additions["probabilities"] = lambda: _write_probabilities(case, prediction, out)
     for name in options.maps:
@@ -247,37 +247,20 @@ def series_of(case: Case, bundle: Bundle, options: PredictOptions) -> SourceSeri
     return structure_set_source(series)
 
 
-def _write_seg(
-    case: Case,
-    prediction: Prediction,
-    out: Path,
-    series: SourceSeries | DelineateError | None,
-) -> str:
-    from ...formats.dicom.seg import write_seg
-
-    return _write_object(write_seg, case, prediction, out / f"{case.id}.seg.dcm", series)
-
-
-def _write_rtstruct(
+def _write_object(
+    kind: Literal["seg", "rtstruct"],
     case: Case,
     prediction: Prediction,
     out: Path,
     series: SourceSeries | DelineateError | None,
 ) -> str:
     from ...formats.dicom.rtstruct import write_rtstruct
+    from ...formats.dicom.seg import write_seg
 
-    return _write_object(write_rtstruct, case, prediction, out / f"{case.id}.rtstruct.dcm", series)
-
-
-def _write_object(
-    write: Callable[..., object],
-    case: Case,
-    prediction: Prediction,
-    target: Path,
-    series: SourceSeries | DelineateError | None,
-) -> str:
     if series is None or isinstance(series, DelineateError):
         raise series or InputError(NO_SERIES, case=case.id, path=case.path)
+    target = out / f"{case.id}.{kind}.dcm"
+    write = write_seg if kind == "seg" else write_rtstruct
     made = _algorithm(prediction.bundle_id)
     write(prediction.labels, prediction.structures, series, target, **made)
     return target.name

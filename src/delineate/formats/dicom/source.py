@@ -65,6 +65,11 @@ class SourceSeries:
     def of_frames(self) -> bool:
         return self.planes[0].frame is not None
 
+    def notes_about(self, labels: LabelSet, present: Sequence[Label], what: str) -> list[str]:
+        """One sentence for each value that was cut, and for each structure without a voxel."""
+        empty = [label.name for label in labels if label not in present]
+        return [*self.notes, *(f"{n} has no voxel and is left out of the {what}" for n in empty)]
+
 
 def source_of(given: Series | Sequence[str | Path], what: str = "SEG") -> SourceSeries:
     """Read the grid and the headers of a series.
@@ -202,6 +207,11 @@ def on_series(volume: Volume, source: SourceSeries, labels: LabelSet) -> NDArray
     return array[:, :, list(source.slices)]
 
 
+def inside(array: NDArray[Any], labels: LabelSet, label: Label) -> NDArray[np.bool_]:
+    """The voxels of a structure in what ``on_series`` gives: those of its own value, or code."""
+    return labels.inside(array, label) if labels.overlapping else array == label.value
+
+
 def present_labels(
     array: NDArray[Any], labels: LabelSet, path: str | Path, what: str = "SEG"
 ) -> list[Label]:
@@ -210,10 +220,7 @@ def present_labels(
     Raises:
         OutputError: none has one.
     """
-    if labels.overlapping:
-        present = [label for label in labels if labels.inside(array, label).any()]
-    else:
-        present = [label for label in labels if (array == label.value).any()]
+    present = [label for label in labels if inside(array, labels, label).any()]
     if not present:
         raise OutputError(
             f"no structure has a voxel ({', '.join(labels.names) or 'none declared'}); a DICOM "

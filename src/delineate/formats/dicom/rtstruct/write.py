@@ -27,7 +27,7 @@ from ..geometry import LPS_TO_RAS
 from ..header.file import Plane, Series
 from ..identity import uid_of
 from ..seg.codes import SIDES, STRUCTURE, coded
-from ..source import SourceSeries, date_of, on_series, present_labels, source_of
+from ..source import SourceSeries, date_of, inside, on_series, present_labels, source_of
 from .draw import draw
 from .read import RTSTRUCT, read_rois
 
@@ -98,17 +98,10 @@ def write_rtstruct(
     source = series if isinstance(series, SourceSeries) else structure_set_source(series)
     array = on_series(labels_volume, source, labels)
     present = present_labels(array, labels, path, WHAT)
-    notes = [
-        *source.notes,
-        *(
-            f"{label.name} has no voxel and is left out of the structure set"
-            for label in labels
-            if label not in present
-        ),
-    ]
+    notes = source.notes_about(labels, present, WHAT)
     contours: list[list[tuple[int, bytes]]] = []
     for label in present:
-        own, small = _contours(_inside(array, labels, label), source, smallest_mm2)
+        own, small = _contours(inside(array, labels, label), source, smallest_mm2)
         contours.append(own)
         if small:
             words = f"{small} contours of less than {smallest_mm2:g} mm2 are left out"
@@ -122,10 +115,6 @@ def write_rtstruct(
         if not smallest_mm2:
             _prove(temporary, source.grid, array, labels, present, source.slices)
     return notes
-
-
-def _inside(array: NDArray[Any], labels: LabelSet, label: Label) -> NDArray[np.bool_]:
-    return labels.inside(array, label) if labels.overlapping else array == label.value
 
 
 # ---- contours ----
@@ -337,7 +326,7 @@ def _prove(
         drawing = draw(roi, grid)
         again = np.zeros(grid.shape, bool)
         again[drawing.box] = drawing.inside
-        differ = int((again[:, :, list(slices)] != _inside(array, labels, label)).sum())
+        differ = int((again[:, :, list(slices)] != inside(array, labels, label)).sum())
         if differ:
             raise OutputError(
                 f"{label.name}: {differ} voxels differ when its contours are drawn again",

@@ -108,14 +108,7 @@ def write_seg(
     )
     with atomic.replacing(path) as temporary:
         segmentation.save_as(temporary)
-    return [
-        *series.notes,
-        *(
-            f"{label.name} has no voxel and is left out of the SEG"
-            for label in labels
-            if label not in present
-        ),
-    ]
+    return series.notes_about(labels, present, "SEG")
 
 
 def _source_images(series: SourceSeries) -> list[Any]:
