@@ -2,8 +2,9 @@
 
     python benchmarks/demo.py [--busy 0,1] [--runs 3]
 
-Busy processes compute without an end while a demo runs. On two cores, one of them costs each thread
-of a training a half of its time, and the threads of a step wait for each other.
+Runs are added to those that were kept before. Busy processes compute without an end while a demo
+runs. On two cores, one of them costs each thread of a training a half of its time, and the threads
+of a step wait for each other.
 """
 
 from __future__ import annotations
@@ -19,8 +20,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from delineate.core.inputs import read_json_if_any
 from measure import keep, timed
 
+RECORD = Path(__file__).parent / "results" / "demo.json"
 DELINEATE = (sys.executable, "-m", "delineate.cli")
 
 
@@ -62,7 +65,7 @@ def main() -> None:
     )
     parser.add_argument("--runs", type=int, default=3)
     a = parser.parse_args()
-    found: dict[str, list[dict[str, Any]]] = {}
+    found = (read_json_if_any(RECORD) or {}).get("runs", {})
     for count in a.busy:
         for _ in range(a.runs):
             found.setdefault(f"{count} busy", []).append(demo(count))
