@@ -26,6 +26,7 @@ from .find import find_series
 from .geometry import layout
 from .group import volumes
 from .header.file import Plane, Series, lenient, open_dataset
+from .identity import uid_of
 
 # Attributes of type 2 (must be present, may be empty) that anonymised series often lack.
 _MAY_BE_EMPTY = (
@@ -45,6 +46,10 @@ _MAY_BE_EMPTY = (
 
 # The most characters of a value, by its VR (PS3.5 6.2), of attributes that objects copy.
 _MOST = {"SH": 16, "LO": 64}
+# The objects that are made of a series, in the order of their series numbers.
+OBJECTS = ("seg", "rtstruct", "sr", "pm", "kos", "sc")
+UNNUMBERED = 9  # instead of the number of a series that has none that can be used
+MOST_NUMBER = 20_000_000  # a number has at most 31 bits
 _COPIED = ("StudyID", "AccessionNumber", "PatientID", "StudyDescription")
 
 
@@ -64,6 +69,20 @@ class SourceSeries:
     @property
     def of_frames(self) -> bool:
         return self.planes[0].frame is not None
+
+    def number_of(self, kind: str) -> int:
+        """The series number of an object of a kind of ``OBJECTS``: 100 times that of this series,
+        plus 90 and the place of the kind there.
+        """
+        text = str(self.headers[0].get("SeriesNumber") or "")
+        own = int(text) if text.isdecimal() and 0 < int(text) <= MOST_NUMBER else UNNUMBERED
+        return 100 * own + 90 + OBJECTS.index(kind)
+
+    def uid_with(self, *content: str | bytes) -> str:
+        """The SOPInstanceUID of an object with this content about the series (``uid_of``)."""
+        references = str([(one.instance, one.frame) for one in self.planes])
+        stated = self.headers[0].to_json(suppress_invalid_tags=True)
+        return uid_of(stated, references, *content)
 
     def notes_about(self, labels: LabelSet, present: Sequence[Label], what: str) -> list[str]:
         """One sentence for each value that was cut, and for each structure without a voxel."""

@@ -74,7 +74,6 @@ def write_rtstruct(
     *,
     algorithm_name: str,
     algorithm_version: str,
-    series_number: int = 901,
     series_description: str = "Structures",
     smallest_mm2: float = 0.0,
 ) -> list[str]:
@@ -86,7 +85,7 @@ def write_rtstruct(
         labels_volume, labels, series, path: as for ``write_seg``.
         algorithm_name, algorithm_version: of the algorithm that made the masks; without a name it
             is not stated how they were made.
-        series_number, series_description: of the new series.
+        series_description: of the new series.
         smallest_mm2: contours of a smaller area are left out.
 
     Returns:
@@ -107,7 +106,7 @@ def write_rtstruct(
             words = f"{small} contours of less than {smallest_mm2:g} mm2 are left out"
             notes.append(f"{label.name}: {words}")
     dataset = _structure_set(source, present, (algorithm_name, algorithm_version))
-    dataset.SeriesNumber = series_number
+    dataset.SeriesNumber = source.number_of("rtstruct")
     dataset.SeriesDescription = dataset.StructureSetName = series_description[:64]
     _add(dataset, contours, present, [_image(one) for one in source.planes])
     with atomic.replacing(path) as temporary:
