@@ -224,7 +224,10 @@ def terms() -> str:
         "Brain": anatomy.BRAIN,
         "Lesions": anatomy.LESIONS,
         "Abbreviations with a side": anatomy.ABBREVIATIONS,
-        "Codes of SNOMED CT": anatomy.CODES,
+        "Vertebrae and ribs": anatomy.LEVELS,
+        "Codes that are written": anatomy.CODED,
+        "Codes that are read": anatomy.CODES,
+        "Codes of words of abnormal structures": anatomy.ABNORMAL,
         "Numbers of FreeSurfer": {
             f"freesurfer {n}": name for n, name in anatomy.FREESURFER.items()
         },

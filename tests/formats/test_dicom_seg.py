@@ -15,11 +15,11 @@ from delineate.cohorts.phantom import dicom as phantom_dicom
 from delineate.cohorts.phantom.cohort import LABELS, PhantomScan, make_scan
 from delineate.core.errors import FormatError, GeometryError, LabelError, OutputError
 from delineate.core.grid import Grid
-from delineate.core.labels import Label, LabelSet
+from delineate.core.labels import LabelSet
 from delineate.core.manifest import Source
 from delineate.core.volume import Volume
 from delineate.formats import dicom, files
-from delineate.formats.dicom.seg import STRUCTURE, TUMOUR, coded, write_seg
+from delineate.formats.dicom.seg import write_seg
 from delineate.formats.label_files import read_label_file
 
 ALGORITHM = {"algorithm_name": "test network", "algorithm_version": "1.0"}
@@ -185,13 +185,6 @@ def test_refusals_leave_no_file(tmp_path: Path) -> None:
         write_seg(scan.label, LABELS, [*dicom_files, *other], out, **ALGORITHM)
     assert not out.exists()
     assert not list(tmp_path.glob(".*"))
-
-
-def test_unknown_names_become_anatomical_structures() -> None:
-    assert coded(Label(1, "thingamajig", (1, 2, 3))) == (STRUCTURE, STRUCTURE)
-    assert coded(Label(1, "Left Kidney", (1, 2, 3), side="left"))[1].value == "64033007"
-    assert coded(Label(1, "thymus", (1, 2, 3), code="SCT:9875009"))[1].value == "9875009"
-    assert coded(Label(1, "liver tumour", (1, 2, 3)))[1] == TUMOUR
 
 
 def test_real_ct_with_files_against_the_slice_order(tmp_path: Path, real_data: Path) -> None:

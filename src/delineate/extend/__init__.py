@@ -22,6 +22,7 @@ from ..core.labels import LabelSet
 from ..core.manifest import Case, Manifest, Source
 from ..core.plan import Loss, Network, Optimiser, Plan
 from ..core.scores import HIGHER, LOWER, NEARER_ZERO, NO_JUDGEMENT
+from ..core.terms import Code, Coding
 from ..core.volume import Volume
 from .findings import Draft
 from .parts import (
@@ -89,6 +90,8 @@ __all__ = [
     "TIERS",
     "Augmentation",
     "Case",
+    "Code",
+    "Coding",
     "Draft",
     "FollowedRun",
     "Format",

@@ -22,7 +22,7 @@ def images() -> Names:
 
 @terms("organs", definition="Organs, vessels and bones of public collections.")
 def organs() -> Names:
-    return Names(structures=_listed(anatomy.ORGANS | anatomy.HEART))
+    return Names(structures=_listed(anatomy.ORGANS | anatomy.HEART | anatomy.LEVELS))
 
 
 @terms("brain", definition="Structures of the brain: FreeSurfer, MALC, MRBrainS.")

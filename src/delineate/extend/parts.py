@@ -19,6 +19,7 @@ from ..core.labels import LabelSet
 from ..core.manifest import Manifest
 from ..core.plan import Loss, Network, Optimiser, Plan
 from ..core.scores import declare
+from ..core.terms import Coding
 from ..core.volume import Volume
 from .findings import Draft
 
@@ -162,10 +163,15 @@ class Names:
 
     An identity that is not known yet ("T1 MARS") is added. The side is no part of the name of a
     structure. Case, accents and separators make no difference.
+
+    Args:
+        channels, structures: the names.
+        codes: identity of a structure -> its codes in DICOM objects.
     """
 
     channels: Mapping[str, Sequence[str]] = field(default_factory=dict)
     structures: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    codes: Mapping[str, Coding] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

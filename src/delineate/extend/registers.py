@@ -53,10 +53,10 @@ LISTENERS: Register[Listener] = Register(
 
 
 def _add_names(name: str, part: Terms) -> None:
-    """Add the names of a part to the tables of ``core.terms``.
+    """Add the names and codes of a part to the tables of ``core.terms``.
 
     Raises:
-        PartError: a name has another meaning already.
+        PartError: a name has another meaning already, or a structure other codes.
     """
     names = part.names()
     for kind, given in (("channel", names.channels), ("structure", names.structures)):
@@ -66,6 +66,11 @@ def _add_names(name: str, part: Terms) -> None:
                     terms.add(other, identity, is_channel=kind == "channel")
                 except ValueError as error:
                     raise PartError(f"the terms {name} name a {kind} wrongly: {error}") from error
+    for identity, coding in names.codes.items():
+        try:
+            terms.add_code(identity, coding)
+        except ValueError as error:
+            raise PartError(f"the terms {name} code a structure wrongly: {error}") from error
 
 
 TERMS: Register[Terms] = Register(

@@ -1,7 +1,7 @@
 """Terms: names of channels and structures in files, matched to identities.
 
-``sequences`` and ``anatomy`` are the tables; ``extend.TERMS`` adds names to them. Two names mean
-the same if their identities are equal.
+``sequences`` and ``anatomy`` are the tables; ``extend.TERMS`` adds names and codes to them. Two
+names mean the same if their identities are equal.
 """
 
 from .adding import add, load_more_with
@@ -15,6 +15,16 @@ from .channels import (
     may_be,
     number_of_channel,
 )
+from .codes import (
+    ABNORMAL_STRUCTURE,
+    PRIVATE,
+    SIDES,
+    STRUCTURE,
+    Code,
+    Coding,
+    add_code,
+    coding_of,
+)
 from .reading import Reading, read
 from .structures import (
     contradictions,
@@ -26,10 +36,18 @@ from .structures import (
 )
 
 __all__ = [
+    "ABNORMAL_STRUCTURE",
+    "Code",
+    "Coding",
+    "PRIVATE",
     "Reading",
+    "SIDES",
+    "STRUCTURE",
     "add",
+    "add_code",
     "candidates_of",
     "channel_of",
+    "coding_of",
     "contradictions",
     "contradicts_modality",
     "identity_of",

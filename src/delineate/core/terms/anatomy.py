@@ -1,9 +1,9 @@
-"""The names of structures, as data.
+"""The names and codes of structures, as data.
 
 One line for each structure: its identity, and other names of it, in the languages in which they are
 clear. The side is no part of a name ("left kidney" is "kidney" with a side), nor are case, accents,
 separators, the order of words, plurals, and British or American spelling. To add a name, write it
-into its line; tests check that no name has two meanings.
+into its line; tests check that no name has two meanings. ``CODED`` has their codes.
 """
 
 from __future__ import annotations
@@ -49,6 +49,21 @@ ORGANS: dict[str, str] = {
     "clavicle": "clavicula",
     "scapula": "shoulder blade",
     "sternum": "breast bone",
+    "costal cartilage": "rippenknorpel",
+    "humerus": "upper arm bone",
+    "sacrum": "os sacrum, kreuzbein",
+    "skull": "cranium, schadel",
+    "gluteus maximus": "gluteus maximus muscle",
+    "gluteus medius": "gluteus medius muscle",
+    "gluteus minimus": "gluteus minimus muscle",
+    "iliopsoas": "iliopsoas muscle",
+    "autochthonous back muscle": "autochthon, deep muscle of back",
+    "brachiocephalic trunk": "brachiocephalic artery, innominate artery",
+    "brachiocephalic vein": "innominate vein",
+    "common carotid artery": "arteria carotis communis",
+    "subclavian artery": "arteria subclavia",
+    "iliac artery": "common iliac artery, arteria iliaca communis",
+    "iliac vein": "iliac vena, common iliac vein, vena iliaca communis",
     "peripheral zone": "pz",
     "transition zone": "tz, transitional zone, central gland",
 }
@@ -59,6 +74,7 @@ HEART: dict[str, str] = {
     "myocardium": "myo, heart myocardium",
     "pulmonary artery": "arteria pulmonalis",
     "pulmonary vein": "vena pulmonalis",
+    "atrial appendage": "auricular appendage, heart auricle",
 }
 # FreeSurfer (FreeSurferColorLUT.txt, without the side), MALC, MRBrainS, SPM and FSL.
 BRAIN: dict[str, str] = {
@@ -81,6 +97,17 @@ BRAIN: dict[str, str] = {
     "inferior lateral ventricle": "inf lat vent, inferior horn of the lateral ventricle",
     "third ventricle": "3rd ventricle, ventricle 3",
     "fourth ventricle": "4th ventricle, ventricle 4",
+    "fifth ventricle": "5th ventricle, ventricle 5",
+    "lateral ventricle": "lateral ventricle of brain",
+    "cerebellum": "kleinhirn, cervelet, cerebelo, cervelletto",
+    "optic chiasm": "chiasma opticum, optic chiasma",
+    "choroid plexus": "plexus choroideus",
+    "corpus callosum": "balken, cc",
+    "corpus callosum posterior": "cc posterior",
+    "corpus callosum mid posterior": "cc mid posterior",
+    "corpus callosum central": "cc central",
+    "corpus callosum mid anterior": "cc mid anterior",
+    "corpus callosum anterior": "cc anterior",
     "white matter hyperintensity": "wmh, white matter hypointensities, wm hypointensities,"
     " white matter lesion, wm lesion",
 }
@@ -104,7 +131,35 @@ LESIONS: dict[str, str] = {
     "gross tumor volume of the nodes": "gtvn, gtv n",
     "cyst": "zyste, kyste, quiste, cisti, 囊肿",
 }
-TABLES = (ORGANS, HEART, BRAIN, LESIONS)
+# The vertebrae and ribs, each with its number, with the codes of SNOMED CT.
+VERTEBRAE = {
+    "C": "14806007 39976000 113205007 5329002 36978003 36054005 87391001",
+    "T": "64864005 53733008 1626008 73071006 56401006 45296009 62487009 11068009 82687006 7610001"
+    " 12989004 23215003",
+    "L": "66794005 14293000 36470004 11994002 49668003",
+    "S": "65985001",
+}
+RIBS = {
+    "first": "48535007",
+    "second": "78247007",
+    "third": "25888004",
+    "fourth": "25523003",
+    "fifth": "15339008",
+    "sixth": "59558009",
+    "seventh": "24915002",
+    "eighth": "5953002",
+    "ninth": "22565002",
+    "tenth": "77644006",
+    "eleventh": "58830002",
+    "twelfth": "43993008",
+}
+LEVELS: dict[str, str] = {
+    f"vertebra {part.lower()}{n}": f"{part}{n} vertebra"
+    for part, codes in VERTEBRAE.items()
+    for n, _ in enumerate(codes.split(), start=1)
+} | {f"rib {n}": f"{ordinal} rib" for n, ordinal in enumerate(RIBS, start=1)}
+LEVEL_CODES = (*" ".join(VERTEBRAE.values()).split(), *RIBS.values())
+TABLES = (ORGANS, HEART, BRAIN, LESIONS, LEVELS)
 # Words whose plural or spelling follows no rule.
 IRREGULAR = {"vertebrae": "vertebra", "grey": "gray"}
 # Short names that include their side.
@@ -125,35 +180,137 @@ ABBREVIATIONS: dict[str, str] = {
     "leftventricularmyocardium": "myocardium",
     "myocardiumoftheleftventricle": "myocardium",
 }
-# SNOMED CT (DICOM PS3.16, CID 7192 and others) -> name; the codes of sided structures are those of
-# both sides together, except these two.
+# Identity -> code and meaning, of SNOMED CT unless a scheme precedes the code (DCM: of DICOM PS3.16
+# annex D). They are those of PS3.16 CID 7140, 7153 and 7192, and where these have none, those that
+# TotalSegmentator publishes. A structure with a side has the code of both sides and the side as a
+# modifier, unless there is a code for this side alone.
+CODED: dict[str, str] = {
+    "liver": "10200004 Liver",
+    "spleen": "78961009 Spleen",
+    "kidney": "64033007 Kidney",
+    "pancreas": "15776009 Pancreas",
+    "stomach": "69695003 Stomach",
+    "gallbladder": "28231008 Gallbladder",
+    "esophagus": "32849002 Esophagus",
+    "duodenum": "38848004 Duodenum",
+    "small bowel": "30315005 Small intestine",
+    "colon": "71854001 Colon",
+    "rectum": "34402009 Rectum",
+    "urinary bladder": "89837001 Bladder",
+    "prostate": "41216001 Prostate",
+    "peripheral zone": "279706003 Peripheral zone of prostate",
+    "transition zone": "399384005 Transition zone of prostate",
+    "uterus": "35039007 Uterus",
+    "adrenal gland": "23451007 Adrenal gland",
+    "thyroid gland": "69748006 Thyroid gland",
+    "aorta": "15825003 Aorta",
+    "inferior vena cava": "64131007 Inferior vena cava",
+    "superior vena cava": "48345005 Superior vena cava",
+    "portal vein": "32764006 Portal vein",
+    "portal vein and splenic vein": "110765007 Portal vein and splenic vein",
+    "pulmonary artery": "81040000 Pulmonary artery",
+    "pulmonary vein": "122972007 Pulmonary vein",
+    "brachiocephalic trunk": "12691009 Brachiocephalic artery",
+    "brachiocephalic vein": "8887007 Brachiocephalic vein",
+    "common carotid artery": "32062004 Common carotid artery",
+    "subclavian artery": "36765005 Subclavian artery",
+    "iliac artery": "73634005 Common iliac artery",
+    "iliac vein": "46027005 Common iliac vein",
+    "lung": "39607008 Lung",
+    "lung upper lobe": "45653009 Upper lobe of lung",
+    "lung middle lobe": "40020002 Middle lobe of lung",
+    "lung lower lobe": "90572001 Lower lobe of lung",
+    "trachea": "44567001 Trachea",
+    "heart": "80891009 Heart",
+    "atrium": "59652004 Atrium",
+    "left atrium": "82471001 Left atrium",
+    "right atrium": "73829009 Right atrium",
+    "ventricle": "21814001 Ventricle",
+    "left ventricle": "87878005 Left ventricle",
+    "right ventricle": "53085002 Right ventricle",
+    "myocardium": "74281007 Myocardium",
+    "left atrial appendage": "33626005 Left auricular appendage",
+    "right atrial appendage": "68300000 Right auricular appendage",
+    "spinal cord": "2748008 Spinal cord",
+    "vertebra": "51282000 Vertebra",
+    "sacrum": "54735007 Sacrum",
+    "rib": "113197003 Rib",
+    "costal cartilage": "50016007 Costal cartilage",
+    "sternum": "56873002 Sternum",
+    "clavicle": "51299004 Clavicle",
+    "scapula": "79601000 Scapula",
+    "humerus": "85050009 Humerus",
+    "hip": "29836001 Hip",
+    "femur": "71341001 Femur",
+    "skull": "89546000 Skull",
+    "gluteus maximus": "181674001 Gluteus maximus muscle",
+    "gluteus medius": "78333006 Gluteus medius muscle",
+    "gluteus minimus": "75297007 Gluteus minimus muscle",
+    "iliopsoas": "68455001 Iliopsoas muscle",
+    "autochthonous back muscle": "244849004 Deep muscle of back",
+    "brain": "12738006 Brain",
+    "gray matter": "389081007 Gray Matter",
+    "white matter": "389080008 White Matter",
+    "cerebrospinal fluid": "65216001 Cerebrospinal Fluid",
+    "cerebral white matter": "68523003 Cerebral White Matter",
+    "cerebral cortex": "40146001 Cerebral cortex",
+    "cerebellum": "113305005 Cerebellum",
+    "cerebellar white matter": "33060004 Cerebellar White Matter",
+    "cerebellar cortex": "25991003 Cerebellar Cortex",
+    "brainstem": "119238007 Brain Stem",
+    "thalamus": "42695009 Thalamus",
+    "hippocampus": "5366008 Hippocampus",
+    "caudate": "11000004 Caudate Nucleus",
+    "putamen": "89278009 Putamen",
+    "pallidum": "14738005 Globus Pallidus",
+    "amygdala": "4958002 Amygdala",
+    "accumbens": "427667007 Nucleus Accumbens",
+    "ventral diencephalon": "DCM:110700 Ventral Diencephalon",
+    "lateral ventricle": "66720007 Lateral Ventricle",
+    "inferior lateral ventricle": "53118009 Inferior Horn of Lateral Ventricle",
+    "third ventricle": "49841001 Third ventricle",
+    "fourth ventricle": "35918002 Fourth Ventricle",
+    "fifth ventricle": "180933005 Fifth ventricle",
+    "optic chiasm": "244453006 Optic chiasm",
+    "choroid plexus": "80621003 Choroid plexus",
+    "corpus callosum": "88442005 Corpus callosum",
+} | {
+    identity: f"{code} {meaning.capitalize()}"
+    for code, (identity, meaning) in zip(LEVEL_CODES, LEVELS.items(), strict=True)
+}
+# Words of names of abnormal structures, with their codes; the rest of such a name is a region
+# ("kidney cyst").
+ABNORMAL: dict[str, str] = {
+    "tumor": "108369006 Neoplasm",
+    "neoplasm": "108369006 Neoplasm",
+    "cancer": "108369006 Neoplasm",
+    "metastasis": "14799000 Neoplasm, Secondary",
+    "lesion": "52988006 Lesion",
+    "cyst": "367643001 Cyst",
+    "hyperintensity": "52988006 Lesion",
+    "edema": "79654002 Edema",
+    "necrosis": "6574001 Necrosis",
+    "hemorrhage": "50960005 Hemorrhage",
+    "hematoma": "35566002 Hematoma",
+    "abscess": "44132006 Abscess",
+}
+# Codes -> name, in files that are read. These are also read: codes of one side alone.
 CODES: dict[str, str] = {
-    "10200004": "liver",
-    "78961009": "spleen",
-    "64033007": "kidney",
     "18639004": "left kidney",
     "9846003": "right kidney",
-    "15776009": "pancreas",
-    "69695003": "stomach",
-    "28231008": "gallbladder",
-    "32849002": "esophagus",
-    "38848004": "duodenum",
-    "89837001": "urinary bladder",
-    "41216001": "prostate",
-    "35039007": "uterus",
-    "23451007": "adrenal gland",
-    "15825003": "aorta",
-    "64131007": "inferior vena cava",
-    "32764006": "portal vein",
-    "39607008": "lung",
     "44029006": "left lung",
     "3341006": "right lung",
-    "80891009": "heart",
-    "12738006": "brain",
+    "72481006": "right lung middle lobe",
+    "44714003": "left lung upper lobe",
+    "85235006": "left subclavian artery",
+    "29700009": "right subclavian artery",
+    "113263003": "left common carotid artery",
+    "65355003": "right common carotid artery",
     "79654002": "edema",
     "6574001": "necrosis",
     "108369006": "tumor",
-}
+    "367643001": "cyst",
+} | {text.split()[0]: name for name, text in CODED.items() if text[0].isdigit()}
 # Numbers of FreeSurfer (FreeSurferColorLUT.txt), as "freesurfer 17".
 FREESURFER: dict[int, str] = {
     2: "left cerebral white matter",
@@ -174,6 +331,7 @@ FREESURFER: dict[int, str] = {
     24: "cerebrospinal fluid",
     26: "left accumbens",
     28: "left ventral diencephalon",
+    31: "left choroid plexus",
     41: "right cerebral white matter",
     42: "right cerebral cortex",
     43: "right lateral ventricle",
@@ -188,4 +346,13 @@ FREESURFER: dict[int, str] = {
     54: "right amygdala",
     58: "right accumbens",
     60: "right ventral diencephalon",
+    63: "right choroid plexus",
+    72: "fifth ventricle",
+    77: "white matter hyperintensity",
+    85: "optic chiasm",
+    251: "corpus callosum posterior",
+    252: "corpus callosum mid posterior",
+    253: "corpus callosum central",
+    254: "corpus callosum mid anterior",
+    255: "corpus callosum anterior",
 }

@@ -60,7 +60,7 @@ def _named(name: str) -> str:
 def _of_number(name: str) -> str:
     """The structure of a code of SNOMED CT or a number of FreeSurfer; "" for any other name."""
     if found := _CODE.fullmatch(name.strip()):
-        return CODES.get(found[1], "")
+        return _CODES.get(found[1], "")
     if found := _FREESURFER.fullmatch(name.strip()):
         return FREESURFER.get(int(found[1]), "")
     return ""
@@ -143,6 +143,12 @@ def add(name: str, identity: str) -> None:
     _NAMES["".join(words)] = _NAMES[_key(words)] = identity
 
 
+def add_code_of(code: str, identity: str) -> None:
+    """Make a code of SNOMED CT one of ``identity``, if it is none yet."""
+    _CODES.setdefault(code, identity)
+
+
+_CODES = dict(CODES)
 _NAMES: dict[str, str] = {}
 for _table in TABLES:
     for _identity, _names in _table.items():

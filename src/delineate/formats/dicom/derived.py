@@ -13,10 +13,10 @@ from contextlib import contextmanager
 from typing import Any
 
 from ...core.errors import FormatError
+from ...core.terms import Code
 from .header.file import Plane
 from .header.marks import items_in
 from .identity import uid_of
-from .seg.codes import Code
 from .source import SourceSeries, date_of
 
 # Of the making of an object; all are those of its scan.
@@ -154,12 +154,12 @@ def algorithm_of(name: str, version: str) -> Any:
     """The identification of an algorithm; DICOM limits these strings (LO) to 64 characters."""
     import highdicom as hd
 
-    family = concept(Code("123110", "Artificial Intelligence"), "DCM")
+    family = concept(Code("123110", "Artificial Intelligence", "DCM"))
     return hd.AlgorithmIdentificationSequence(name=name[:64], version=version[:64], family=family)
 
 
-def concept(code: Code, scheme: str = "SCT") -> Any:
+def concept(code: Code) -> Any:
     """Make highdicom's coded concept."""
     import highdicom as hd
 
-    return hd.sr.CodedConcept(code.value, scheme, code.meaning)
+    return hd.sr.CodedConcept(code.value, code.scheme, code.meaning)

@@ -21,12 +21,12 @@ from ....core import atomic
 from ....core.errors import OutputError
 from ....core.grid import Grid
 from ....core.labels import Label, LabelSet
+from ....core.terms import STRUCTURE, Code, coding_of
 from ....core.volume import Volume
 from ...polygons import Points, outlines, signed_area
 from ..geometry import LPS_TO_RAS
 from ..header.file import Plane, Series
 from ..identity import uid_of
-from ..seg.codes import SIDES, STRUCTURE, coded
 from ..source import SourceSeries, date_of, inside, on_series, present_labels, source_of
 from .draw import draw
 from .read import RTSTRUCT, read_rois
@@ -225,24 +225,23 @@ def _references(source: SourceSeries) -> Any:
 
 
 def _observation(number: int, label: Label) -> Any:
-    category, kind = coded(label)
-    code = _code(kind.value, kind.meaning)
-    if label.side is not None:
-        side = SIDES[label.side]
-        code.SegmentedPropertyTypeModifierCodeSequence = [_code(side.value, side.meaning)]
+    coding = coding_of(label)
+    kind = _code(coding.kind)
+    if coding.side is not None:
+        kind.SegmentedPropertyTypeModifierCodeSequence = [_code(coding.side)]
     return _item(
         ObservationNumber=number,
         ReferencedROINumber=number,
-        SegmentedPropertyCategoryCodeSequence=[_code(category.value, category.meaning)],
-        RTROIIdentificationCodeSequence=[code],
+        SegmentedPropertyCategoryCodeSequence=[_code(coding.category)],
+        RTROIIdentificationCodeSequence=[kind],
         # A lesion is not a target before a physician says so.
-        RTROIInterpretedType="ORGAN" if category == STRUCTURE else "",
+        RTROIInterpretedType="ORGAN" if coding.category == STRUCTURE else "",
         ROIInterpreter="",
     )
 
 
-def _code(value: str, meaning: str) -> Any:
-    return _item(CodeValue=value, CodingSchemeDesignator="SCT", CodeMeaning=meaning)
+def _code(code: Code) -> Any:
+    return _item(CodeValue=code.value, CodingSchemeDesignator=code.scheme, CodeMeaning=code.meaning)
 
 
 def _add(

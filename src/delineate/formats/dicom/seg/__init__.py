@@ -1,11 +1,10 @@
 """DICOM Segmentation objects (PS3.3 A.51): label volumes written as SEG, and SEG read as labels.
 
-codes.py    coded structures, sides and colours       header.py   one object's header as plain data
+codes.py    codes of sides, and colours               header.py   one object's header as plain data
 frames.py   the pixels of its frames                  planes.py   the grid of its frames
 read.py     label volumes from objects                write.py    objects from label volumes
 """
 
-from .codes import STRUCTURE, TUMOUR, coded
 from .header import SegHeader, Segment, read_header
 from .read import HALF, describe, label_set, names_in, read_grid, read_seg
 from .write import seg_source, write_seg
@@ -14,11 +13,8 @@ __all__ = [
     "HALF",
     "describe",
     "label_set",
-    "STRUCTURE",
-    "TUMOUR",
     "SegHeader",
     "Segment",
-    "coded",
     "names_in",
     "read_grid",
     "read_header",

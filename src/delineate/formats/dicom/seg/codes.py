@@ -1,60 +1,8 @@
-"""Structures as coded segments (PS3.3 C.8.20.4) and back: codes, sides and colours."""
+"""The codes of segments that are read, and their colours (PS3.3 C.8.20.4)."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
-from ....core.labels import Label, Side, side_of
-
-
-@dataclass(frozen=True)
-class Code:
-    """A SNOMED CT concept: its code value and meaning."""
-
-    value: str
-    meaning: str
-
-
-STRUCTURE = Code("91723000", "Anatomical Structure")
-ABNORMAL = Code("49755003", "Morphologically Abnormal Structure")
-SIDES = {"left": Code("7771000", "Left"), "right": Code("24028007", "Right")}
-# Name of a structure without its side -> property type of PS3.16 CID 7192 and others; all other
-# names are coded as "Anatomical Structure".
-TYPES = {
-    "liver": Code("10200004", "Liver"),
-    "spleen": Code("78961009", "Spleen"),
-    "kidney": Code("64033007", "Kidney"),
-    "pancreas": Code("15776009", "Pancreas"),
-    "gallbladder": Code("28231008", "Gallbladder"),
-    "stomach": Code("69695003", "Stomach"),
-    "adrenal gland": Code("23451007", "Adrenal gland"),
-    "lung": Code("39607008", "Lung"),
-    "heart": Code("80891009", "Heart"),
-    "aorta": Code("15825003", "Aorta"),
-    "brain": Code("12738006", "Brain"),
-    "hippocampus": Code("5366008", "Hippocampus"),
-    "prostate": Code("41216001", "Prostate"),
-    "urinary bladder": Code("89837001", "Bladder"),
-    "esophagus": Code("32849002", "Esophagus"),
-}
-TUMOUR = Code("108369006", "Neoplasm")
-TUMOURS = ("tumour", "tumor", "neoplasm", "lesion", "metastasis", "cancer")
-
-
-def coded(label: Label) -> tuple[Code, Code]:
-    """Return category and type of a structure: its own code, else a code by its name without the
-    side, else "Anatomical Structure". Tumours are coded as neoplasms whatever their own code.
-    """
-    name = side_of(label.name)[1]
-    # Tumours belong to another category than anatomy.
-    if any(word in TUMOURS for word in name.split()):
-        return ABNORMAL, TUMOUR
-    # Only SNOMED CT numbers are accepted; other schemes fall back to the name.
-    own = label.code.removeprefix("SCT:").strip()
-    if own.isdigit():
-        return STRUCTURE, Code(own, label.name[:64])
-    return STRUCTURE, TYPES.get(name) or TYPES.get(name.removesuffix("s")) or STRUCTURE
-
+from ....core.labels import Side
 
 # Codes of a side in SNOMED CT and in its older form (PS3.16 CID 244).
 SIDE_CODES: dict[str, Side] = {
@@ -63,7 +11,7 @@ SIDE_CODES: dict[str, Side] = {
     "G-A101": "left",
     "G-A100": "right",
 }
-BACKGROUND = ("125040", "DCM")  # of a segment that is the background (PS3.16 CID 7150)
+BACKGROUND = "DCM:125040"  # of a segment that is the background (PS3.16 CID 7150)
 # Meanings of codes that name no particular structure.
 GENERAL = {
     "anatomical structure",

@@ -293,10 +293,7 @@ def _segments(dataset: Any, padding: int | None) -> tuple[tuple[Segment, ...], t
 
 def _segment(item: Any) -> Segment:
     kind = _first(item, "SegmentedPropertyTypeCodeSequence")
-    value, scheme, meaning = (
-        str(kind.get(name) or "").strip()
-        for name in ("CodeValue", "CodingSchemeDesignator", "CodeMeaning")
-    )
+    code, meaning = _coded(kind), str(kind.get("CodeMeaning") or "").strip()
     name = str(item.get("SegmentLabel") or "").strip()
     if not names_structure(name):
         name = meaning if meaning.casefold() not in GENERAL | {""} else name
@@ -309,23 +306,33 @@ def _segment(item: Any) -> Segment:
         number,
         number,
         name,
-        f"{scheme}:{value}" if value else "",
+        code,
         meaning,
         side or side_in(name),
         None if colour is None or len(colour) != 3 else rgb_of((colour[0], colour[1], colour[2])),
-        (value, scheme) == BACKGROUND,
+        code == BACKGROUND,
     )
 
 
 def _coded_side(item: Any, kind: Any) -> Side:
-    """The side by the modifier of the property type, else by that of the anatomic region."""
+    """The side by the modifier of the property type, else by that of the anatomic region, else by a
+    code of one side alone.
+    """
     modifiers = (
         *items_in(kind, "SegmentedPropertyTypeModifierCodeSequence"),
         *items_in(item, "SegmentedPropertyTypeModifierCodeSequence"),
         *items_in(item, "AnatomicRegionSequence", "AnatomicRegionModifierSequence"),
     )
     sides = (SIDE_CODES.get(str(one.get("CodeValue"))) for one in modifiers)
-    return next((side for side in sides if side), None)
+    return next((side for side in sides if side), None) or side_of(structure_of(_coded(kind)))[0]
+
+
+def _coded(kind: Any) -> str:
+    """The property type such as "SCT:10200004"; "" if there is none."""
+    value, scheme = (
+        str(kind.get(name) or "").strip() for name in ("CodeValue", "CodingSchemeDesignator")
+    )
+    return f"{scheme}:{value}" if value else ""
 
 
 def side_in(name: str) -> Side:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from ....core import atomic
 from ....core.labels import Label, LabelSet
+from ....core.terms import coding_of
 from ....core.volume import Volume
 from ..derived import (
     algorithm_of,
@@ -30,7 +31,6 @@ from ..derived import (
 from ..header.file import Series
 from ..identity import uid_of
 from ..source import SourceSeries, on_series, present_labels, source_of
-from .codes import SIDES, coded
 
 
 def seg_source(
@@ -155,7 +155,8 @@ def _segmentation(
     identity = algorithm_of(*algorithm)
     measures = pixel_measures(series)
     packed = np.packbits(frames).tobytes() if frames.ndim == 4 else frames.tobytes()
-    words = "SEG", str(present), str(frames.shape), *algorithm, series_description
+    codes = str([coding_of(label) for label in present])
+    words = "SEG", str(present), codes, str(frames.shape), *algorithm, series_description
     uid = series.uid_with(*words, packed)
     with by_highdicom("SEG", series):
         seg = hd.seg.Segmentation(
@@ -178,21 +179,26 @@ def _description(number: int, label: Label, identity: Any, uid: str) -> Any:
     """Describe one segment: its codes, colour and algorithm."""
     import highdicom as hd
 
-    category, kind = coded(label)
+    coding = coding_of(label)
     description = hd.seg.SegmentDescription(
         segment_number=number,
         segment_label=label.name[:64],
-        segmented_property_category=concept(category),
-        segmented_property_type=concept(kind),
+        segmented_property_category=concept(coding.category),
+        segmented_property_type=concept(coding.kind),
+        anatomic_regions=[concept(coding.region)] if coding.region else None,
         algorithm_type=hd.seg.SegmentAlgorithmTypeValues.AUTOMATIC,
         algorithm_identification=identity,
         tracking_uid=uid_of("tracking", uid, label.name),
         tracking_id=label.name[:64],
         display_color=hd.color.CIELabColor.from_rgb(*label.colour),
     )
-    # The side is a modifier of the property type (laterality).
-    if label.side is not None:
-        description.SegmentedPropertyTypeCodeSequence[
-            0
-        ].SegmentedPropertyTypeModifierCodeSequence = [concept(SIDES[label.side])]
+    if coding.side is None:
+        return description
+    # The side is a modifier of the region, else of the property type (laterality).
+    if coding.region:
+        item = description.AnatomicRegionSequence[0]
+        item.AnatomicRegionModifierSequence = [concept(coding.side)]
+    else:
+        item = description.SegmentedPropertyTypeCodeSequence[0]
+        item.SegmentedPropertyTypeModifierCodeSequence = [concept(coding.side)]
     return description
