@@ -1,11 +1,12 @@
 """Draw pages as a browser shows them: reports to be looked at, and the pictures of the docs.
 
     python tools/pictures.py looks PAGE.html ... -o FOLDER     three widths, light and dark, PDF
-    python tools/pictures.py docs [--phantom DEMO] [--hippocampus RUN]
+    python tools/pictures.py docs [--phantom DEMO] [--hippocampus RUN] [--ohif DIST]
 
 ``looks`` writes PAGE_WIDTH_light.png, PAGE_WIDTH_dark.png and PAGE.pdf. ``docs`` renews
-``docs/images`` from the folder of a demo (``delineate demo --out DEMO``) and from the run of a
-training on the hippocampus (``delineate train hippocampus -o RUN.model --budget 20m``); pictures
+``docs/images`` from the folder of a demo (``delineate demo --out DEMO``), from the run of a
+training on the hippocampus (``delineate train hippocampus -o RUN.model --budget 20m``), and from
+the test that opens a SEG in OHIF (the folder ``dist`` of the npm package ``@ohif/app``); pictures
 whose source is not given stay as they are. Chromium and the project are needed.
 """
 
@@ -107,7 +108,7 @@ def viewer_of(run: Path) -> Iterator[str]:
         viewer.terminate()
 
 
-def docs(demo: Path | None, hippocampus: Path | None, work: Path) -> None:
+def docs(demo: Path | None, hippocampus: Path | None, ohif: Path | None, work: Path) -> None:
     """Renew the pictures of the docs whose source is given."""
     if demo is not None:
         run = demo / "phantom.model.run"
@@ -121,6 +122,21 @@ def docs(demo: Path | None, hippocampus: Path | None, work: Path) -> None:
         picture(page, work / "whole.png", 1010, 4000, drawing=IN_3D)
         with Image.open(work / "whole.png") as shown:
             shown.crop(frame_in(shown)).save(IMAGES / "report-interactive.png", optimize=True)
+    if ohif is not None:
+        with Image.open(opened_in_ohif(ohif, work / "ohif")) as shown:
+            shown.quantize(256).save(IMAGES / "ohif.png", optimize=True)
+
+
+def opened_in_ohif(dist: Path, work: Path) -> Path:
+    """The picture that the test of OHIF makes of a SEG."""
+    test = IMAGES.parents[1] / "tests" / "formats" / "dicom" / "test_ohif.py"
+    line = [sys.executable, "-m", "pytest", "-m", "rounds", "-k", "seg", f"--basetemp={work}", test]
+    environment = {**os.environ, "DELINEATE_OHIF": str(dist.resolve())}
+    subprocess.run(line, env=environment, cwd=IMAGES.parents[1], check=True)
+    found = next(work.glob("*/as_opened.png"), None)
+    if found is None:
+        raise SystemExit("the test of OHIF was skipped; pytest -rs prints the reason")
+    return found
 
 
 def frame_in(shown: Image.Image) -> tuple[int, int, int, int]:
@@ -142,12 +158,13 @@ def main() -> None:
     other = commands.add_parser("docs")
     other.add_argument("--phantom", type=Path)
     other.add_argument("--hippocampus", type=Path)
+    other.add_argument("--ohif", type=Path)
     a = parser.parse_args()
     if a.command == "looks":
         looks(a.pages, a.out)
         return
     with tempfile.TemporaryDirectory() as work:
-        docs(a.phantom, a.hippocampus, Path(work))
+        docs(a.phantom, a.hippocampus, a.ohif, Path(work))
 
 
 if __name__ == "__main__":

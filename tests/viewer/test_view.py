@@ -22,6 +22,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from tests.browser import FLAGS, installed
 from tests.scans import mask, scan
 
 from delineate.core.errors import GeometryError, InputError, LabelError, LayoutError, UsageError
@@ -616,23 +617,6 @@ def test_niivue_is_the_file_that_its_licence_speaks_of():
 
 # ---- pixels ----
 
-BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-FLAGS = (
-    "--headless",
-    "--no-sandbox",
-    "--use-gl=angle",
-    "--use-angle=swiftshader",
-    "--enable-unsafe-swiftshader",
-    "--ignore-gpu-blocklist",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--hide-scrollbars",
-    "--force-device-scale-factor=1",
-    "--virtual-time-budget=60000",
-)
 WIDTH, HEIGHT, PANEL = 1120, 800, 320
 SIDES = LabelSet(
     (
@@ -648,10 +632,7 @@ SIDES = LabelSet(
 
 @pytest.fixture(scope="session")
 def browser() -> str:
-    found = next((path for path in map(shutil.which, BROWSERS) if path), None)
-    if found is None:
-        pytest.skip(f"no browser to draw in: none of {', '.join(BROWSERS)} is installed")
-    return found
+    return installed()
 
 
 def screenshot(browser: str, address: str, folder: Path) -> np.ndarray:
@@ -660,6 +641,7 @@ def screenshot(browser: str, address: str, folder: Path) -> np.ndarray:
     words = [
         browser,
         *FLAGS,
+        "--virtual-time-budget=60000",
         f"--user-data-dir={folder / 'profile'}",
         f"--window-size={WIDTH},{HEIGHT}",
         f"--screenshot={out}",
@@ -714,6 +696,7 @@ def done_by(browser: str, address: str, folder: Path) -> dict:
     words = [
         browser,
         *FLAGS,
+        "--virtual-time-budget=60000",
         f"--user-data-dir={folder / 'profile'}",
         f"--window-size={WIDTH},{HEIGHT}",
         "--dump-dom",
