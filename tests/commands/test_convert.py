@@ -477,8 +477,8 @@ def test_ct_becomes_pictures_by_a_stated_window(real_data, tmp_path):
 @pytest.mark.parametrize(
     ("name", "options", "words"),
     [
-        ("a.nii.gz", {"window": (0, 1)}, "--window is for PNG"),
-        ("parts", {"window": (0, 1), "split_slices": 2}, "--window is for PNG"),
+        ("a.nii.gz", {"window": (0, 1)}, "--window is for PNG and TIFF"),
+        ("parts", {"window": (0, 1), "split_slices": 2}, "--window is for PNG and TIFF"),
         ("a.png", {"window": (0, 1), "bits": 12}, "--bits is 8 or 16"),
     ],
 )

@@ -622,16 +622,34 @@ class ConvertOptions(ReadingOptions, SeriesOptions):
     )
     window: tuple[float, float] | None = option(
         None,
-        "For PNG: lowest and highest intensity, which become black and white, such as -200,200.",
+        "For PNG and TIFF: lowest and highest intensity, which become black and white, such as "
+        "-200,200.",
         metavar="LOW,HIGH",
         parse=parsing.parse_window,
     )
     bits: int = option(16, "8 or 16: of a pixel, with --window.")
+    view: str | None = option(
+        None,
+        "axial, coronal or sagittal: of slices in PNG and TIFF; by default as stored.",
+        choices=lambda: ("axial", "coronal", "sagittal"),
+    )
+    form: str = option(
+        "",
+        "dicom, png or tiff: of the slices in a folder that is written.",
+        "--format",
+        choices=lambda: ("dicom", "png", "tiff"),
+    )
+    modality: str = option(
+        "",
+        "CT, MR, PT or another one, of DICOM images that are written; by default that of the scan, "
+        "of its unit or of --like.",
+    )
     like: AnyPath | None = option(
         None,
         "Of DICOM segmentations and structure sets: the image on whose grid the labels are put; by "
         "default the series that they belong to, if it is in their folder or those above. For "
-        "NAME.rtstruct.dcm: the DICOM series that the masks belong to.",
+        "NAME.rtstruct.dcm: the DICOM series that the masks belong to. For DICOM images: a series "
+        "whose patient and study they get.",
     )
     register_by: str | None = option(None, REGISTER_BY, choices=lambda: ("frame", "position"))
     rule: str = option(

@@ -19,7 +19,7 @@ import os
 import re
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import IO, Any
 
@@ -27,7 +27,7 @@ import numpy as np
 from isal import igzip, isal_zlib
 from numpy.typing import NDArray
 
-from ..core.errors import DelineateError, FormatError, LabelError
+from ..core.errors import DelineateError, FormatError, LabelError, OutputError
 from ..core.inputs import parse_json, refuse_large, refuse_special, special_kind
 from ..core.labels import LabelSet, as_whole_numbers
 from ..core.volume import Volume
@@ -380,6 +380,21 @@ def stems_of(labels: LabelSet) -> list[str]:
     if len({stem.casefold() for stem in stems}) < len(stems):
         stems = [f"{stem} ({value})" for stem, value in zip(stems, labels.values, strict=True)]
     return stems
+
+
+def refuse_others(folder: Path, names: Collection[str]) -> None:
+    """Refuse to write slices into a folder that holds other files, which would be read as slices of
+    the same volume.
+
+    Raises:
+        OutputError: it holds other files than ``names``.
+    """
+    others = sorted((p.name for p in folder.iterdir() if p.name not in names), key=natural_key)
+    if others:
+        shown = ", ".join(others[:3]) + (" ..." if len(others) > 3 else "")
+        raise OutputError(
+            f"the folder holds other files ({shown}); slices need an empty folder", path=folder
+        )
 
 
 def smallest_labels(volume: Volume) -> NDArray[Any]:

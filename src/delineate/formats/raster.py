@@ -36,8 +36,8 @@ from .disk import (
     LABELS_KEY,
     labels_as_text,
     names_in_text,
-    natural_key,
     opened,
+    refuse_others,
     smallest_labels,
     told,
 )
@@ -515,16 +515,16 @@ def _tiff_by_pillow(path: Path) -> tuple[NDArray[Any], str, tuple[int, ...]]:
 
 
 def write_png(volume: Volume, path: str | Path, labels: LabelSet | None = None) -> None:
-    """Write one slice as PNG: uint8 or uint16 grey levels, or uint8 colours. PNG stores no position
-    and no spacing, so both are lost; ``labels`` become a text of the file.
+    """Write one slice as PNG, or as TIFF by its ending: uint8 or uint16 grey levels, or uint8
+    colours. Position and spacing are lost; ``labels`` become a text of a PNG.
 
     Raises:
         OutputError: the volume has more than one slice, or values that PNG cannot store.
     """
     if volume.grid.shape[2] != 1:
         raise OutputError(
-            f"a PNG holds one slice, found {volume.grid.shape[2]}; give a folder (a name without "
-            "extension) to write one PNG per slice",
+            f"a PNG or TIFF holds one slice, found {volume.grid.shape[2]}; give a folder (a "
+            "name without extension) to write one picture per slice",
             path=path,
         )
     _save(_writable(volume, path)[..., 0], path, labels)
@@ -536,20 +536,25 @@ def write_slices(volume: Volume, folder: str | Path, labels: LabelSet | None = N
     Raises:
         OutputError: the folder holds other files, which would be mixed with the slices.
     """
-    array = _writable(volume, folder)
-    names = [f"slice_{k:04d}.png" for k in range(array.shape[-1])]
-    target = make_folder(folder)
-    # Slices of an earlier, longer volume count as other files: mixed in they would be read as
-    # slices of this one.
-    others = sorted((p.name for p in target.iterdir() if p.name not in names), key=natural_key)
-    if others:
-        shown = ", ".join(others[:3]) + (" ..." if len(others) > 3 else "")
-        raise OutputError(
-            f"the folder holds other files ({shown}); slices need an empty folder", path=folder
-        )
+    return write_pictures(volume, folder, labels, ".png")
+
+
+def write_pictures(
+    volume: Volume, target: str | Path, labels: LabelSet | None, ending: str
+) -> list[Path]:
+    """Write one slice to a file of any ending, or all slices to a folder with this ``ending``:
+    ".png" or ".tif". Errors as for ``write_png`` and ``write_slices``.
+    """
+    if "." in Path(target).name:
+        write_png(volume, target, labels)
+        return [Path(target)]
+    array = _writable(volume, target)
+    names = [f"slice_{k:04d}{ending}" for k in range(array.shape[-1])]
+    folder = make_folder(target)
+    refuse_others(folder, names)
     for k, name in enumerate(names):
-        _save(array[..., k], target / name, labels)
-    return [target / name for name in names]
+        _save(array[..., k], folder / name, labels)
+    return [folder / name for name in names]
 
 
 def _writable(volume: Volume, path: str | Path) -> NDArray[Any]:
@@ -582,18 +587,20 @@ def save(pixels: NDArray[Any], path: str | Path) -> None:
     """Write pixels (columns, rows), or colours (3, columns, rows), as they are: uint8 or uint16 as
     PNG or TIFF, by the ending of the name.
     """
-    if str(path).lower().endswith(".png"):
-        _save(pixels, path, None)
-        return
-    import tifffile
-
-    photometric = "rgb" if pixels.ndim == 3 else "minisblack"
-    with replacing(path) as temporary:
-        tifffile.imwrite(temporary, np.ascontiguousarray(pixels.T), photometric=photometric)
+    _save(pixels, path, None)
 
 
 def _save(pixels: NDArray[Any], path: str | Path, labels: LabelSet | None) -> None:
-    """Write pixels (I, J) or (C, I, J) to a file."""
+    """Write pixels (I, J) or (C, I, J) to a file: PNG by the ending of its name, else TIFF, which
+    keeps no ``labels``.
+    """
+    if not str(path).lower().endswith(".png"):
+        import tifffile
+
+        photometric = "rgb" if pixels.ndim == 3 else "minisblack"
+        with replacing(path) as temporary:
+            tifffile.imwrite(temporary, np.ascontiguousarray(pixels.T), photometric=photometric)
+        return
     from PIL import Image
     from PIL.PngImagePlugin import PngInfo
 

@@ -26,11 +26,15 @@ from ...core.volume import Volume
 from ...formats import arrays, dicom, files, label_files, raster
 from ...formats.polygons import Rule
 from ...formats.slices.pixels import Scale
+from ...formats.slices.record import ENDINGS, VIEWS
 from ...preprocessing.parts import merged, split
 from ..options import ConvertOptions, reads_images
-from . import structure_sets
+from . import images, structure_sets
 
 ROUNDING_MM = 1e-3
+FORMS = {".dcm": "dicom", ".png": "png", ".tif": "tiff", ".tiff": "tiff"}
+PICTURES = ("png", "tiff")
+_SLICE = re.compile(r"(\d+_)?slice_\d+\.(png|tif|dcm)")
 
 
 @dataclass(frozen=True)
@@ -63,7 +67,8 @@ def convert(
 
     An ``output`` without an ending is a folder. A DICOM folder of several series gives one
     ``.nii.gz`` file per series there; series that cannot be read are refused with the reason, and
-    the others are written. Any other input gives PNG slices. With ``split_slices`` each volume
+    the others are written. Any other input gives PNG slices. ``form`` chooses a folder of slices in
+    PNG, TIFF or DICOM instead; ``NAME.dcm`` is one DICOM file. With ``split_slices`` each volume
     becomes ``NAME_00``, ``NAME_01`` ...: ``.nii.gz`` files with the input's name if ``output`` is
     a folder, else files with the stem and ending of ``output``. ``NAME.rtstruct.dcm`` is a
     structure set with the contours of the input, a label file, on the series ``like``.
@@ -82,8 +87,8 @@ def convert(
         OutputError: an output is a file that is read; it exists and ``overwrite`` is False; the
             folder holds other parts of the same name; or it cannot be written.
     """
-    is_png = Path(output).suffix.lower() in ("", ".png") and not options.split_slices
-    _refuse_unfit(inputs, options, is_png)
+    _refuse_unfit(inputs, options)
+    _refuse_unfit_output(Path(output), options)
     if options.merge:
         return _merge(inputs, Path(output), options.overwrite)
     if Path(output).name.lower().endswith(structure_sets.ENDING):
@@ -91,7 +96,39 @@ def convert(
     return _convert(inputs[0], output, options, progress)
 
 
-def _refuse_unfit(inputs: Sequence[str | Path], options: ConvertOptions, is_png: bool) -> None:
+def _form(output: Path, options: ConvertOptions) -> str:
+    """What an output is: "dicom", a folder or file of pictures ("png", "tiff"), or "" for a file of
+    another format, or a folder whose content depends on the input.
+    """
+    return options.form or FORMS.get(output.suffix.lower(), "")
+
+
+def _refuse_unfit_output(output: Path, options: ConvertOptions) -> None:
+    """Refuse options that do not apply to what is written."""
+    form, is_folder = _form(output, options), "." not in output.name
+    if options.form and not is_folder:
+        raise UsageError(f"--format is for a folder; the ending of {output.name} is its format")
+    if options.form not in ("", *FORMS.values()):
+        raise UsageError(f"--format is dicom, png or tiff, found {options.form}")
+    is_picture = form in PICTURES or (is_folder and not form)
+    if options.split_slices and (form == "dicom" or options.form):
+        raise UsageError("--split-slices writes volumes; it excludes --format and DICOM")
+    if options.window is not None and (not is_picture or options.split_slices):
+        raise UsageError(
+            "--window is for PNG and TIFF; other formats keep the intensities as they are"
+        )
+    if options.view and not is_picture:
+        raise UsageError("--view is for slices in PNG and TIFF; other formats keep all axes")
+    if options.view and (options.view not in VIEWS or options.orientation):
+        raise UsageError(
+            f"--view is one of {', '.join(VIEWS)}, without --orientation; found {options.view}"
+        )
+    is_structure_set = output.name.lower().endswith(structure_sets.ENDING)
+    if options.modality and (form != "dicom" or is_structure_set):
+        raise UsageError("--modality is for images that are written as DICOM")
+
+
+def _refuse_unfit(inputs: Sequence[str | Path], options: ConvertOptions) -> None:
     if options.merge:
         if replace(options, merge=False, overwrite=False) != ConvertOptions():
             raise UsageError(
@@ -108,8 +145,6 @@ def _refuse_unfit(inputs: Sequence[str | Path], options: ConvertOptions, is_png:
         raise UsageError(f"--rule is centre or area, found {options.rule}")
     if options.bits not in (8, 16):
         raise UsageError(f"--bits is 8 or 16, found {options.bits}")
-    if options.window is not None and not is_png:
-        raise UsageError("--window is for PNG; other formats keep the intensities as they are")
     if options.split_slices is not None and options.split_slices < 1:
         raise UsageError(f"--split-slices must be at least 1, found {options.split_slices}")
 
@@ -125,12 +160,11 @@ def _convert(
     many, left_out = _many(input, output, options)
     groups = _groups(many, options.joined)
     heads = _heads(groups, Path(output))
-    to_files = split_slices is None and options.window is None
+    to_files = split_slices is None and options.window is None and write.form not in PICTURES
     several = len(heads) > 1 or (bool(heads) and to_files)
-    if several and options.window is not None:
+    if several and (options.window is not None or write.form in PICTURES):
         raise UsageError(
-            f"--window is for PNG slices of one series, and there are {len(heads)}; name one with "
-            "--series"
+            f"pictures are of one series, and there are {len(heads)}; name one with --series"
         )
     names = (
         _names(heads, Path(output))
@@ -158,7 +192,8 @@ def _convert(
             *_notes(volume, options.axes),
             *_unplaced(volume, Path(output)),
         )
-        return ConversionReport(tuple(write(volume, names[0])), notes=notes)
+        done = write(volume, names[0])
+        return replace(done, notes=(*notes, *done.notes))
 
 
 def _convert_labels(path: Path, write: _Writer) -> ConversionReport:
@@ -180,8 +215,9 @@ def _convert_labels(path: Path, write: _Writer) -> ConversionReport:
     parts = label_files.masks_of(volume) if write.is_folder else {"": label_files.as_codes(volume)}
     targets = [target for name in parts for target in write.existing(name)]
     with _originals([path, *([options.like] if options.like else [])]).kept(targets):
-        written = [target for name, part in parts.items() for target in write(part, name)]
-    return ConversionReport(tuple(written), notes=tuple(volume.meta.get("notes", ())))
+        done = [write(part, name) for name, part in parts.items()]
+    written = tuple(path for one in done for path in one.written)
+    return ConversionReport(written, notes=tuple(volume.meta.get("notes", ())))
 
 
 def _convert_masks(masks: Path, target: Path, options: ConvertOptions) -> ConversionReport:
@@ -342,18 +378,32 @@ class _Writer:
     output: Path
     options: ConvertOptions
 
-    def __call__(self, volume: Volume, name: str) -> list[Path]:
-        axes, orientation = self.options.axes, self.options.orientation
+    def __call__(self, volume: Volume, name: str) -> ConversionReport:
+        axes, options = self.options.axes, self.options
         volume = _with_axes(volume, axes) if axes else volume
+        orientation = VIEWS[options.view] if options.view else options.orientation
         volume = volume.reorient(orientation) if orientation else volume
-        if self.options.split_slices:
-            return self._write_parts(volume, name)
-        if self.options.window is not None:
-            volume = _windowed(volume, self.options.window, self.options.bits)
+        if options.split_slices:
+            return ConversionReport(tuple(self._write_parts(volume, name)))
+        if self.form == "dicom":
+            target = self.output / name if name else self.output
+            images_done = images.volume_to_dicom(volume, target, options)
+            return ConversionReport(images_done.paths, notes=images_done.notes)
+        if options.window is not None:
+            volume = _windowed(volume, options.window, options.bits)
         target = self.output / f"{name}.nii.gz" if name else self.output
-        _refuse_existing(target, self.options.overwrite, volume)
-        files.write(volume, target, labels=label_files.labels_of(volume))
-        return sorted(target.glob("slice_*.png")) if target.is_dir() else [target]
+        _refuse_existing(target, options.overwrite, volume)
+        labels = label_files.labels_of(volume)
+        if self.form == "tiff":
+            raster.write_pictures(volume, target, labels, ENDINGS["tiff"])
+        else:
+            files.write(volume, target, labels=labels)
+        written = sorted(target.glob("slice_*.*")) if target.is_dir() else [target]
+        return ConversionReport(tuple(written))
+
+    @property
+    def form(self) -> str:
+        return _form(self.output, self.options)
 
     @property
     def is_folder(self) -> bool:
@@ -367,13 +417,11 @@ class _Writer:
             stem, folder, ending = self._parts(name)
             pattern = re.compile(rf"{re.escape(stem)}_\d+{re.escape(ending)}")
             return [path for path in _entries(folder) if pattern.fullmatch(path.name)]
-        if name:
+        if name and self.form != "dicom":
             return [self.output / f"{name}.nii.gz"]
         if "." in self.output.name:
             return list(_with_data(self.output))
-        return [
-            path for path in _entries(self.output) if re.fullmatch(r"slice_\d+\.png", path.name)
-        ]
+        return [path for path in _entries(self.output / name) if _SLICE.fullmatch(path.name)]
 
     def _parts(self, name: str) -> tuple[str, Path, str]:
         """Stem, folder and ending of the parts of the volume called ``name``."""
@@ -502,7 +550,9 @@ def _convert_series(
             refused.append((one.title, error.message))
             continue
         notes |= dict.fromkeys(f"series {s.uid}: {note}" for s in group for note in s.notes)
-        written += write(volume, name)
+        done_one = write(volume, name)
+        written += done_one.written
+        notes |= dict.fromkeys(f"series {one.uid}: {note}" for note in done_one.notes)
     if not written:
         raise FormatError(
             f"none of {len(groups)} series can be converted: {dicom.table(refused)}", path=source

@@ -8,6 +8,7 @@ from pathlib import Path
 from ... import __version__
 from ...core.errors import OutputError, UsageError
 from ...core.labels import LabelSet, as_whole_numbers, unique_values
+from ...core.manifest import Source
 from ...core.volume import Volume
 from ...formats import dicom, files, label_files
 from ...formats.dicom.rtstruct import write_rtstruct
@@ -38,8 +39,10 @@ def masks_to_structure_set(
     """
     if series is None:
         raise UsageError(f"{target} needs --like FOLDER: the DICOM series that the mask belongs to")
-    volume = label_files.as_codes(label_files.read_label_file(masks))
     scan = dicom.choose(files.place_of(series), uid)
+    # Labels in DICOM are put on the series; masks have to be on it.
+    like = f"{dicom.place_of(scan)}#{scan.id}" if label_files.dicom_labels_in(masks) else ""
+    volume = label_files.as_codes(label_files.read_label_file(Source(str(masks), like=like)))
     with tempfile.TemporaryDirectory() as folder:
         place = target
         if target.exists() and not overwrite:

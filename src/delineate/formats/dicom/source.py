@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ from ..disk import told
 from .find import find_series
 from .geometry import layout
 from .group import volumes
-from .header.file import Plane, Series, lenient, open_dataset
+from .header.file import Plane, Series, SeriesFacts, lenient, open_dataset
 from .identity import uid_of
 
 # Attributes of type 2 (must be present, may be empty) that anonymised series often lack.
@@ -44,6 +44,21 @@ _MAY_BE_EMPTY = (
 )
 
 
+# Attributes of the patient and the study, which all objects of a study repeat.
+STUDY = (
+    "SpecificCharacterSet",
+    "StudyDate",
+    "StudyTime",
+    "AccessionNumber",
+    "ReferringPhysicianName",
+    "StudyDescription",
+    "PatientName",
+    "PatientID",
+    "PatientBirthDate",
+    "PatientSex",
+    "StudyInstanceUID",
+    "StudyID",
+)
 # The most characters of a value, by its VR (PS3.5 6.2), of attributes that objects copy.
 _MOST = {"SH": 16, "LO": 64}
 # The objects that are made of a series, in the order of their series numbers.
@@ -102,7 +117,7 @@ def source_of(given: Series | Sequence[str | Path], what: str = "SEG") -> Source
             tiles of mosaics or frames of several files, or an attribute is missing.
         GeometryError: they are no evenly spaced stack.
     """
-    series = given if isinstance(given, Series) else _series_of(given, what)
+    series = given if isinstance(given, Series) else series_of(given, what)
     folder = series.files[0].parent
     with told(folder, "DICOM series"):
         grid, ordered = layout(series)
@@ -120,11 +135,11 @@ def source_of(given: Series | Sequence[str | Path], what: str = "SEG") -> Source
                 f"{len(files)}"
             )
     headers = tuple(_header(file, what) for file in files)
-    notes = dict.fromkeys(note for header in headers for note in _shortened(header))
+    notes = dict.fromkeys(note for header in headers for note in shortened(header))
     return SourceSeries(grid, tuple(kept), planes, headers, tuple(notes))
 
 
-def _series_of(series_files: Sequence[str | Path], what: str) -> Series:
+def series_of(series_files: Sequence[str | Path], what: str) -> Series:
     """The series that the files are."""
     if not series_files:
         raise FormatError(f"a DICOM {what} refers to the slices of a series, but no file was given")
@@ -143,7 +158,8 @@ def _series_of(series_files: Sequence[str | Path], what: str) -> Series:
         )
     # Put the planes back together, so that they are checked and sorted as one volume.
     planes = [one for series in found for one in series.planes]
-    whole = volumes(planes, found[0])
+    facts = [getattr(found[0], one.name) for one in fields(SeriesFacts)]
+    whole = volumes(planes, SeriesFacts(*facts))
     if len(whole) > 1:
         raise FormatError(
             f"the files are {len(whole)} volumes of one series; a {what} refers to one", path=folder
@@ -172,7 +188,7 @@ def _header(file: Path, what: str) -> Any:
     return dataset
 
 
-def _shortened(header: Any) -> list[str]:
+def shortened(header: Any) -> list[str]:
     """Cut values that are longer than their VR allows; a sentence for each."""
     notes = []
     with warnings.catch_warnings():

@@ -27,26 +27,19 @@ from ...polygons import Points, outlines, signed_area
 from ..geometry import LPS_TO_RAS
 from ..header.file import Plane, Series
 from ..identity import uid_of
-from ..source import SourceSeries, date_of, inside, on_series, present_labels, source_of
+from ..source import (
+    STUDY,
+    SourceSeries,
+    date_of,
+    inside,
+    on_series,
+    present_labels,
+    source_of,
+)
 from .draw import draw
 from .read import RTSTRUCT, read_rois
 
-COPIED = (
-    "SpecificCharacterSet",
-    "StudyDate",
-    "StudyTime",
-    "AccessionNumber",
-    "ReferringPhysicianName",
-    "StudyDescription",
-    "PatientName",
-    "PatientID",
-    "PatientBirthDate",
-    "PatientSex",
-    "StudyInstanceUID",
-    "StudyID",
-    "FrameOfReferenceUID",
-    "PositionReferenceIndicator",
-)
+COPIED = (*STUDY, "FrameOfReferenceUID", "PositionReferenceIndicator")
 TAGS = {
     "ReferencedSOPClassUID": (0x0008, 0x1150),
     "ReferencedSOPInstanceUID": (0x0008, 0x1155),
