@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pydicom
 import pytest
+from tests.calls import run
 from tests.plans import small_plan
 from tests.scans import scan
 
@@ -131,6 +132,26 @@ def test_contours_have_the_voxels_of_the_mask(model, series, tmp_path):
     assert (out / "p1.rtstruct.dcm").read_bytes() == first
 
 
+def test_all_objects_of_a_series_by_one_option(model, series, tmp_path):
+    out, plain = tmp_path / "out", scan(tmp_path / "plain.nii.gz")
+    words = ("predict", model, series, plain, "-o", out, "--device", "cpu")
+    code, text = run(*words, "--format", "nrrd,sr,kos,pm,sc")
+    assert code == 1, text
+    entry, other = record(out)["p1"], record(out)["plain"]
+    written = {"dicom_seg": "p1.seg.dcm"} | {k: f"p1.{k}.dcm" for k in ("sr", "pm", "kos", "sc")}
+    assert {key: entry[key] for key in written} == written and "not_written" not in entry
+    assert {path.name for path in out.glob("p1.*")} == {"p1.nrrd", *written.values()}
+    assert set(other["not_written"]) == set(written) and "one DICOM series" in text
+    report = pydicom.dcmread(out / "p1.sr.dcm")
+    named = report.CurrentRequestedProcedureEvidenceSequence[0].ReferencedSeriesSequence
+    seg = pydicom.dcmread(out / "p1.seg.dcm", stop_before_pixels=True)
+    assert seg.SeriesInstanceUID in {one.SeriesInstanceUID for one in named}
+    # Nothing is written again, and an evaluation reads the masks alone.
+    code, text = run(*words, "--format", "nrrd,sr,kos,pm,sc")
+    assert "1 of 2 scans have their results already" in text
+    assert [path.name for path in masks_in(out)] == ["p1.nrrd", "plain.nrrd"]
+
+
 def test_an_empty_prediction_keeps_its_mask_and_record(model, series, tmp_path, monkeypatch):
     """A SEG needs a voxel; that none was found is a result all the same."""
     was = session.write_result
@@ -147,9 +168,11 @@ def test_an_empty_prediction_keeps_its_mask_and_record(model, series, tmp_path, 
         model,
         [series],
         tmp_path / "out",
-        PredictOptions(device="cpu", dicom_seg=True, ram_bytes=8 << 30),
+        PredictOptions(device="cpu", form="sr,kos", ram_bytes=8 << 30),
     )
     entry = record(tmp_path / "out")["p1"]
+    assert "refers to the seg, which was not written" in entry["not_written"]["sr"]
+    assert "no slice to look at" in entry["not_written"]["kos"]
     assert "has a voxel" in entry["not_written"]["dicom_seg"] and entry["volumes_ml"] == {
         "left part": 0.0,
         "right part": 0.0,

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..core import prediction as core
-from ..core.errors import optional_package
+from ..core.errors import UsageError, optional_package
 from .volume import Volume, captioned
 
 if TYPE_CHECKING:
@@ -146,13 +146,41 @@ class Prediction(core.Prediction):
         ]
         return cast("pandas.DataFrame", optional_package("pandas", "to_frame").DataFrame(rows))
 
-    def save(self, path: str | Path) -> None:
-        """Write the label map; the ending names the format (.nii.gz, .nii, .nrrd, .mha, .png).
+    def save(self, path: str | Path, *, like: str | Path | None = None) -> None:
+        """Write the label map, or a DICOM object of the prediction; the ending names the format
+        (.nii.gz, .nii, .nrrd, .mha, .png) or the object:
+
+        - .seg.dcm: the structures as segments; .rtstruct.dcm: as contours;
+        - .sr.dcm: measurements of the segments of the .seg.dcm of the same name, which is written
+          with it;
+        - .pm.dcm: probabilities and maps of uncertainty, those that the prediction has;
+        - .kos.dcm: slices for review; .sc.dcm: an overview page.
+
+        Args:
+            path: the file.
+            like: of an object: the DICOM folder, or FOLDER#SERIES_UID, that was segmented. None if
+                the prediction was made of a path to it.
 
         Raises:
-            OutputError: an unknown ending, or the file cannot be written.
+            UsageError: ``like`` for a label map; highdicom is missing.
+            InputError: the series is not known, or lacks attributes that the object must repeat.
+            GeometryError: the labels are not on its slices.
+            OutputError: an unknown ending, nothing to write, or the file cannot be written.
+
+        >>> from delineate import predict
+        >>> predict("liver.model", "ct.nii.gz", device="cpu").save("ct.seg.dcm")
+        Traceback (most recent call last):
+        ...
+        delineate.core.errors.InputError: ...like=FOLDER...
         """
-        self.volume.save(path, self.structures)
+        from ..commands.predict.objects import kind_of, save_object
+
+        if kind := kind_of(path):
+            save_object(self, kind, Path(path), like)
+        elif like is not None:
+            raise UsageError(f"like is for DICOM objects, such as .seg.dcm, and {path} is none")
+        else:
+            self.volume.save(path, self.structures)
 
     def plot(self, scan: Volume | None = None) -> Figure:
         """Three planes as a Matplotlib figure: the scan with the structures as contours, or only

@@ -98,11 +98,18 @@ def split_names() -> Iterable[str]:
     return map(str, SPLITS)
 
 
-def prediction_formats() -> Iterable[str]:
-    """Endings for ``predict --format``. A .mhd file would need a second one next to it."""
+def mask_formats() -> Iterable[str]:
+    """Endings of masks for ``predict --format``. A .mhd file would need a second one next to it."""
     from ..formats.files import writable
 
     return [ending.removeprefix(".") for ending in writable() if ending != ".mhd"]
+
+
+def prediction_formats() -> Iterable[str]:
+    """The words of ``predict --format``: endings of masks, and kinds of DICOM objects."""
+    from ..formats.dicom.source import OBJECTS
+
+    return [*mask_formats(), *OBJECTS]
 
 
 def data_set_names() -> Iterable[str]:
@@ -360,7 +367,8 @@ class PredictOptions(ReadingOptions, SeriesOptions):
 
     Args:
         mirror: None mirrors if the plan says so.
-        form: ending of a format that can be written, without its first dot.
+        form: ending of a format that can be written, without its first dot; kinds of DICOM objects;
+            or both, with commas (see ``mask_form`` and ``objects``).
         views: names; () uses all views of the model.
         samples: the seed of each one follows from ``seed``, the case id and the sample's number.
         ram_bytes, vram_bytes: for the process and its GPU, from reading to the written file; None
@@ -374,6 +382,9 @@ class PredictOptions(ReadingOptions, SeriesOptions):
 
     >>> PredictOptions(mirror=True, samples=5).form
     'nii.gz'
+    >>> options = PredictOptions(form="nrrd,sr", rtstruct=True)
+    >>> options.mask_form, options.objects
+    ('nrrd', ('seg', 'rtstruct', 'sr'))
     """
 
     device: str = option("auto", DEVICE, choices=lambda: DEVICES)
@@ -384,14 +395,15 @@ class PredictOptions(ReadingOptions, SeriesOptions):
     )
     form: str = option(
         "nii.gz",
-        "nii.gz, nii, nrrd, mha, png or that of a registered format.",
+        "Of the masks: nii.gz, nii, nrrd, mha, png or that of a registered format. With it or "
+        "alone, DICOM objects of each DICOM series: seg, rtstruct (contours), sr (measurements), "
+        "pm (probabilities and uncertainty), kos (slices for review), sc (overview page).",
         "--format",
+        metavar="FORMAT,...",
         choices=prediction_formats,
     )
-    dicom_seg: bool = option(False, "Also write a DICOM SEG for each DICOM series.", "--dicom-seg")
-    rtstruct: bool = option(
-        False, "Also write a DICOM structure set (contours) for each DICOM series.", "--rtstruct"
-    )
+    dicom_seg: bool = option(False, "Short for --format seg.", "--dicom-seg")
+    rtstruct: bool = option(False, "Short for --format rtstruct.", "--rtstruct")
     views: tuple[str, ...] = option(
         (),
         "Use only these views of a model that averages several, such as axial or axial,coronal.",
@@ -472,6 +484,34 @@ class PredictOptions(ReadingOptions, SeriesOptions):
         False, "Segment all scans again, also those whose results are complete.", "--again"
     )
     overwrite: bool = option(False, REPLACE, "--overwrite")
+
+    @property
+    def forms(self) -> tuple[str, ...]:
+        """The words of ``form``."""
+        return parsing.parse_lower_names(self.form)
+
+    @property
+    def mask_form(self) -> str:
+        """The format of the masks."""
+        from ..formats.dicom.source import OBJECTS
+
+        return next((form for form in self.forms if form not in OBJECTS), "nii.gz")
+
+    @property
+    def objects(self) -> tuple[str, ...]:
+        """The kinds of DICOM objects, in the order in which they are written. Measurements refer to
+        the segments of a SEG.
+        """
+        from ..formats.dicom.source import OBJECTS
+
+        asked = {*self.forms, "seg" if self.dicom_seg else "", "rtstruct" if self.rtstruct else ""}
+        asked |= {"seg"} if "sr" in asked else set()
+        return tuple(kind for kind in OBJECTS if kind in asked)
+
+    @property
+    def needs_probabilities(self) -> bool:
+        """Whether they are computed, for a file of their own or in an object."""
+        return self.probabilities or "pm" in self.objects
 
 
 @dataclass(frozen=True, kw_only=True)

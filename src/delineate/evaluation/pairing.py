@@ -20,9 +20,11 @@ from ..core.inputs import read_json_if_any, refuse_special
 from ..core.labels import LabelSet
 from ..core.manifest import Case, Manifest, Source
 from ..core.volume import Volume
+from ..formats.dicom.source import OBJECTS
 from ..formats.files import natural_key, stem
 
-OBJECT_ENDINGS = (".seg.dcm", ".rtstruct.dcm")  # that ``predict`` writes next to its masks
+# Of the DICOM objects that ``predict`` writes next to its masks.
+OBJECT_ENDINGS = tuple(f".{kind}.dcm" for kind in OBJECTS)
 GEOMETRY_FOLDER = "DICOM_anon"  # CHAOS stores the series here, next to the folder of PNG masks
 _ENDING = re.compile(
     r"(?i)([_-](0000|seg|segmentation|mask|labels?|pred|prediction|gt|truth|ground))+$"

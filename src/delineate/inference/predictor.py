@@ -136,6 +136,10 @@ def _blank_air(scan: Tensor, record: PreprocessingRecord, plan: Plan) -> None:
         channel[outside] = (max(AIR_HU, rule.low) - rule.mean) / rule.std
 
 
+# Of what the reader of a scan states, what its prediction states too.
+KEPT = ("modality", "spacing_known", "series", "part")
+
+
 @dataclass(frozen=True, eq=False)
 class PreparedScan:
     """A scan preprocessed for a model's networks, with the record that restores its grid.
@@ -179,9 +183,7 @@ def preprocess_scan(
         if plan.cascade and plan.low_resolution is not None
         else None
     )
-    meta: dict[str, Any] = {
-        key: volume.meta[key] for key in ("modality", "spacing_known") if key in volume.meta
-    }
+    meta: dict[str, Any] = {key: volume.meta[key] for key in KEPT if key in volume.meta}
     return PreparedScan(
         scan, record, volume.grid, volume.source, meta, missing, first, time.perf_counter() - began
     )

@@ -30,6 +30,7 @@ from ...extras import require_extra
 from ...inference.devices import choose_device
 from ..options import PredictOptions, reads_images
 from .journal import Journal
+from .objects import KINDS
 from .refusals import refuse_unfit
 from .results import refuse_edited, refuse_foreign, targets_of, write_record
 from .session import Session
@@ -88,8 +89,8 @@ def predict(
         OutputError: an output would replace a file that is read; nothing was done.
     """
     # Missing packages and devices are refused before anything is read.
-    if options.dicom_seg:
-        require_extra("dicom", "--dicom-seg")
+    if any(KINDS[kind].by_highdicom for kind in options.objects):
+        require_extra("dicom", "a DICOM object of a prediction")
     choose_device(options.device)
     bundle = model if isinstance(model, Bundle) else load_bundle(model)
     licence = str(bundle.card.get("licence", ""))

@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from ...core.errors import UsageError
 from ...core.plan import Plan
-from ..options import BACKENDS, MONTAGES, PRECISIONS, PredictOptions, prediction_formats
+from ..options import (
+    BACKENDS,
+    MONTAGES,
+    PRECISIONS,
+    PredictOptions,
+    mask_formats,
+    prediction_formats,
+)
 
 
 def refuse_unfit(asked: PredictOptions, plan: Plan) -> None:
@@ -22,20 +29,22 @@ def refuse_unfit(asked: PredictOptions, plan: Plan) -> None:
     )
 
     forms = tuple(prediction_formats())
-    if asked.form not in forms:
-        raise UsageError(f"--format must be one of {', '.join(forms)}, found {asked.form!r}")
+    if unknown := [form for form in asked.forms if form not in forms]:
+        raise UsageError(f"--format must be of {', '.join(forms)}, found {', '.join(unknown)!r}")
+    if len(masks := [form for form in asked.forms if form in mask_formats()]) > 1:
+        raise UsageError(f"--format accepts one format of the masks, found {', '.join(masks)}")
     DropoutSamples(asked.samples, maps=asked.maps).refuse_unless_fit(plan)
     oblique.refuse_unfit(plan, asked.oblique_deg)
     if asked.allow_missing:
         refuse_missing(plan)
     if asked.skip_air:
         refuse_unless_ct(plan)
-    if asked.probabilities:
+    if asked.needs_probabilities:
         refuse_overlapping(plan)
         if asked.ram_bytes is not None:
             raise UsageError(
-                "--probabilities and --ram exclude each other: probabilities take two bytes per "
-                "voxel and structure, which the limit does not include"
+                "--probabilities (or --format pm) and --ram exclude each other: probabilities take "
+                "two bytes per voxel and structure, which the limit does not include"
             )
     for given, allowed in (
         (asked.backend, BACKENDS),

@@ -13,10 +13,10 @@ import csv
 import io
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -30,7 +30,7 @@ from ...core.inputs import read_json
 from ...core.manifest import ABSENT, Case, Manifest, Source
 from ...core.outputs import refuse_replacing
 from ...core.plan import Plan
-from ...core.prediction import MAPS, Prediction
+from ...core.prediction import Prediction
 from ...core.schema import SCHEMAS, migrate
 from ...core.scores import without_nan
 from ...core.terms import contradicts_modality
@@ -43,6 +43,7 @@ from ...trust.plausibility import Ranges
 from ..options import MONTAGES, PredictOptions, given_options
 from .journal import NAME as JOURNAL
 from .journal import Journal, inputs_sha256
+from .objects import KINDS, Result, file_of, heat_of
 from .overlapping_masks import mask_files, write_mask
 
 if TYPE_CHECKING:
@@ -82,11 +83,9 @@ def _about_all(out: Path) -> tuple[Path, ...]:
 
 def of_cases(manifest: Manifest, out: Path, options: PredictOptions, plan: Plan) -> Iterator[Path]:
     for case in manifest:
-        yield from mask_files(out, case.id, options.form, plan.output_labels)
-        if options.dicom_seg:
-            yield out / f"{case.id}.seg.dcm"
-        if options.rtstruct:
-            yield out / f"{case.id}.rtstruct.dcm"
+        yield from mask_files(out, case.id, options.mask_form, plan.output_labels)
+        for kind in options.objects:
+            yield out / file_of(case.id, kind)
         if options.probabilities:
             yield out / "probabilities" / f"{case.id}.nii.gz"
         for name in options.maps:
@@ -116,19 +115,20 @@ def write_result(
     prediction: Prediction,
     out: Path,
     options: PredictOptions,
-    series: SourceSeries | DelineateError | None,
+    series: Mapping[str, SourceSeries | DelineateError],
     flags: Callable[[], list[dict[str, str]]],
     noted: Mapping[str, Any] = MappingProxyType({}),
 ) -> dict[str, Any]:
-    """Write the mask, then the requested additions; ``flags`` finds what is implausible, ``noted``
-    is what the reader of the scan noted (``READ``).
+    """Write the mask, then the requested additions; ``series`` is that of each DICOM object, or why
+    there is none, ``flags`` finds what is implausible, ``noted`` is what the reader of the scan
+    noted (``READ``).
 
     Returns:
         The case's entry of ``predictions.json``. Additions that cannot be written are listed under
         "not_written", with the reason.
     """
     entry: dict[str, Any] = {
-        **write_mask(prediction, out, case.id, options.form),
+        **write_mask(prediction, out, case.id, options.mask_form),
         "input": case.path,
         "inputs": inputs_of(case, manifest),
         "input_sha256": inputs_sha256(case),
@@ -137,18 +137,20 @@ def write_result(
         **noted,
         "peak_memory_mb": peak_memory_mb(),
     }
+    # Read again, once for all: meanwhile its memory was free for the class scores.
+    scan = cache(partial(read_scan, case, manifest))
     additions: dict[str, Callable[[], str]] = {}
-    if options.dicom_seg:
-        additions["dicom_seg"] = partial(_write_object, "seg", case, prediction, out, series)
-    if options.rtstruct:
-        additions["rtstruct"] = partial(_write_object, "rtstruct", case, prediction, out, series)
+    for kind, found in series.items():
+        additions[KINDS[kind].entry] = partial(
+            _write_object, kind, found, prediction, scan, entry, out / file_of(case.id, kind)
+        )
     if options.probabilities:
         additions["probabilities"] = lambda: _write_probabilities(case, prediction, out)
     for name in options.maps:
         additions[name] = partial(_write_map, case, prediction, out, name)
     if options.montage:
         additions["montage"] = lambda: _write_montage(
-            case, manifest, prediction, out, options.montage or MONTAGES[0]
+            case.id, scan(), prediction, out, options.montage or MONTAGES[0]
         )
     for what, write in additions.items():
         try:
@@ -178,26 +180,18 @@ def inputs_of(case: Case, manifest: Manifest) -> dict[str, str | None]:
     return {name: place(image) for name, image in zip(manifest.channels, images, strict=True)}
 
 
-def _write_montage(
-    case: Case, manifest: Manifest, prediction: Prediction, out: Path, style: str
-) -> str:
-    from ...reporting.pictures import Heat, montage
+def _write_montage(case: str, scan: Volume, prediction: Prediction, out: Path, style: str) -> str:
+    from ...reporting.pictures import montage
 
-    image = read_scan(
-        case, manifest
-    )  # read again: meanwhile its memory was free for the class scores
-    target = out / "montages" / f"{case.id}.png"
-    heat = None
-    for name, found in list(prediction.maps.items())[:1]:
-        heat = Heat(name, Volume(found, prediction.labels.grid), MAPS[name])
+    target = out / "montages" / f"{case}.png"
     montage(
-        image,
+        scan,
         {"prediction": prediction.labels},
         prediction.structures,
         target,
-        title=case.id,
+        title=case,
         filled=style == "filled",
-        heat=heat,
+        heat=heat_of(prediction),
     )
     return f"montages/{target.name}"
 
@@ -223,51 +217,26 @@ def _write_map(case: Case, prediction: Prediction, out: Path, name: str) -> str:
     return f"{name}/{target.name}"
 
 
-NO_SERIES = "a DICOM object of labels needs a scan that is one DICOM series"
-
-
-def series_of(case: Case, bundle: Bundle, options: PredictOptions) -> SourceSeries:
-    """The series that the case's DICOM objects will refer to, checked before inference.
+def _write_object(
+    kind: str,
+    series: SourceSeries | DelineateError,
+    prediction: Prediction,
+    scan: Callable[[], Volume],
+    entry: Mapping[str, Any],
+    target: Path,
+) -> str:
+    """Write a DICOM object.
 
     Raises:
-        InputError: the scan is not one DICOM series, or the series lacks attributes that the
-            objects must repeat.
+        DelineateError: it cannot be written, or refers to an object that was not written.
     """
-    from ...formats import dicom
-    from ...formats.dicom.rtstruct import structure_set_source
-    from ...formats.dicom.seg import seg_source
-
-    source = next(image for image in case.images if image != ABSENT)
-    place = files.place_of(source.path)
-    if not files.is_folder(place) and files.detect(place) != "DICOM":
-        raise InputError(NO_SERIES, case=case.id, path=source.path)
-    series = dicom.choose(source.path, source.series, source.fix_series)
-    if options.dicom_seg:
-        return seg_source(series, bundle.labels, **_algorithm(bundle.id))
-    return structure_set_source(series)
-
-
-def _write_object(
-    kind: Literal["seg", "rtstruct"],
-    case: Case,
-    prediction: Prediction,
-    out: Path,
-    series: SourceSeries | DelineateError | None,
-) -> str:
-    from ...formats.dicom.rtstruct import write_rtstruct
-    from ...formats.dicom.seg import write_seg
-
-    if series is None or isinstance(series, DelineateError):
-        raise series or InputError(NO_SERIES, case=case.id, path=case.path)
-    target = out / f"{case.id}.{kind}.dcm"
-    write = write_seg if kind == "seg" else write_rtstruct
-    made = _algorithm(prediction.bundle_id)
-    write(prediction.labels, prediction.structures, series, target, **made)
+    if isinstance(series, DelineateError):
+        raise series
+    after = KINDS[kind].after
+    if after and KINDS[after].entry not in entry:
+        raise OutputError(f"it refers to the {after}, which was not written", path=target)
+    KINDS[kind].write(Result(prediction, series, scan, entry["flags"]), target)
     return target.name
-
-
-def _algorithm(bundle_id: str) -> dict[str, Any]:
-    return {"algorithm_name": f"delineate model {bundle_id}", "algorithm_version": __version__}
 
 
 def peak_memory_mb() -> float:

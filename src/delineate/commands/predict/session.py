@@ -30,7 +30,8 @@ from ...trust.plausibility import Ranges, ScanSample, flags, measure, sample
 from ...trust.uncertainty import agreement
 from ..options import PredictOptions
 from .journal import Journal
-from .results import READ, of_cases, read_scan, series_of, write_result
+from .objects import series_of
+from .results import READ, of_cases, read_scan, write_result
 
 if TYPE_CHECKING:
     from ...core.volume import Volume
@@ -106,10 +107,13 @@ class Session:
         self._claim.confirm()
         memory_bytes = self._memory(case)
         scan = self._prefetcher(case)
-        if scan.why_no_series is not None:
+        refused: dict[str, list[str]] = {}
+        for kind, found in scan.series.items():
+            if isinstance(found, DelineateError):
+                refused.setdefault(str(found), []).append(kind)
+        for why, kinds in refused.items():
             self._say(
-                f"no DICOM object can be written: {scan.why_no_series}; the mask is written "
-                "without it"
+                f"no {', '.join(kinds)} can be written: {why}; the mask is written without it"
             )
         prediction = measured(
             segment(
@@ -121,14 +125,13 @@ class Session:
                     self._options.samples, f"{self._options.seed} {case.id}", self._options.maps
                 ),
                 memory_bytes=memory_bytes,
-                probabilities=self._options.probabilities,
+                probabilities=self._options.needs_probabilities,
                 progress=lambda stage, done, total, note: self._progress(
                     stage, self._done + done / total, len(self._manifest), f"{case.id}, {note}"
                 ),
             )
         )
-        series = scan.series if scan.why_no_series is None else scan.why_no_series
-        seen, noted = scan.seen, scan.noted
+        series, seen, noted = scan.series, scan.seen, scan.noted
         # Frees the scan's memory for the next one.
         del scan
         return self._writer(
@@ -202,14 +205,13 @@ class Session:
 
 @dataclass(frozen=True, eq=False)
 class Scan:
-    """A preprocessed scan, what was measured of it before, the series that DICOM objects of its
-    labels refer to, or why there can be none, and what the reader noted (``results.READ``).
+    """A preprocessed scan, what was measured of it before, kind of DICOM object -> the series that
+    it refers to, or why there can be none, and what the reader noted (``results.READ``).
     """
 
     ready: PreparedScan
     seen: ScanSample
-    series: SourceSeries | None = None
-    why_no_series: DelineateError | None = None
+    series: Mapping[str, SourceSeries | DelineateError] = field(default_factory=dict)
     noted: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -256,25 +258,20 @@ class Prefetcher:
             raise _refusal(case, self._manifest, lacking)
         present = [n for n, image in enumerate(case.images) if image != ABSENT] if lacking else None
         volume = self._read(case, self._manifest)
-        if self._options.form == "png" and volume.grid.shape[2] != 1:
+        if self._options.mask_form == "png" and volume.grid.shape[2] != 1:
             raise OutputError(
                 f"a PNG holds one slice, the scan has {volume.grid.shape[2]}; choose another "
                 "--format",
                 case=case.id,
                 path=case.path,
             )
-        series, why_no_series = None, None
-        if self._options.dicom_seg or self._options.rtstruct:
-            try:
-                series = series_of(case, self._bundle, self._options)
-            except DelineateError as error:
-                why_no_series = error.of_case(case.id)
+        kinds = self._options.objects
+        series = series_of(case, self._bundle.id, self._bundle.labels, kinds) if kinds else {}
         seen = sample(volume)
         return Scan(
             preprocess_scan(volume, self._bundle.plan, present, self._options.skip_air),
             seen,
             series,
-            why_no_series,
             {key: list(volume.meta[key]) for key in READ if key in volume.meta},
         )
 

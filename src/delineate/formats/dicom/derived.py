@@ -10,9 +10,10 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
-from ...core.errors import FormatError
+from ...core.errors import FormatError, OutputError
 from ...core.terms import Code
 from .header.file import Plane
 from .header.marks import items_in
@@ -156,6 +157,33 @@ def algorithm_of(name: str, version: str) -> Any:
 
     family = concept(Code("123110", "Artificial Intelligence", "DCM"))
     return hd.AlgorithmIdentificationSequence(name=name[:64], version=version[:64], family=family)
+
+
+def device_of(algorithm: tuple[str, str]) -> Any:
+    """The algorithm, by name and version, as the observer of a report (PS3.16 TID 1002)."""
+    import highdicom as hd
+    from pydicom.sr.codedict import codes
+
+    name, version = algorithm
+    attributes = hd.sr.DeviceObserverIdentifyingAttributes(
+        uid=uid_of("device", name, version),
+        name=f"{name}, {version}",
+        manufacturer_name="delineate",
+        model_name=name,
+    )
+    return hd.sr.ObserverContext(
+        observer_type=codes.DCM.Device, observer_identifying_attributes=attributes
+    )
+
+
+def prove(is_equal: bool, what: str, path: str | Path) -> None:
+    """Refuse an object that is not what was to be written when it is read again.
+
+    Raises:
+        OutputError: it is not.
+    """
+    if not is_equal:
+        raise OutputError(f"has other {what} when it is read again, and is not kept", path=path)
 
 
 def concept(code: Code) -> Any:

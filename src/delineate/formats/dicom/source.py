@@ -218,12 +218,22 @@ def on_series(volume: Volume, source: SourceSeries, labels: LabelSet) -> NDArray
         GeometryError: the volume differs from the grid by more than ``GRID_TOLERANCE_MM``.
         LabelError: it has channels, or values that ``labels`` does not have.
     """
-    grid = source.grid
     if volume.array.ndim != 3:
         raise LabelError(
             f"it must be a single label volume, found {volume.channels} channels",
             path=volume.source or None,
         )
+    array = on_planes(volume, source)
+    return array if labels.overlapping else LabelMapping().apply(array, labels)
+
+
+def on_planes(volume: Volume, source: SourceSeries) -> NDArray[Any]:
+    """(..., I, J, planes) the values on the planes of a series.
+
+    Raises:
+        GeometryError: the volume differs from the grid by more than ``GRID_TOLERANCE_MM``.
+    """
+    grid = source.grid
     # Flips and permutations do not change a voxel. Masks are never resampled here.
     moved = volume.reorient(grid.codes)
     if not moved.grid.matches(grid):
@@ -234,12 +244,11 @@ def on_series(volume: Volume, source: SourceSeries, labels: LabelSet) -> NDArray
             else f"voxels up to {distance:.2f} mm away"
         )
         raise GeometryError(
-            f"the masks are not on the slices of the series: {found}; allowed: "
+            f"the voxels are not on the slices of the series: {found}; allowed: "
             f"{GRID_TOLERANCE_MM} mm",
             path=volume.source or None,
         )
-    array = moved.array if labels.overlapping else LabelMapping().apply(moved.array, labels)
-    return array[:, :, list(source.slices)]
+    return moved.array[..., list(source.slices)]
 
 
 def inside(array: NDArray[Any], labels: LabelSet, label: Label) -> NDArray[np.bool_]:
