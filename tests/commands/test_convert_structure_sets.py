@@ -14,7 +14,10 @@ from tests.structure_sets import CLOSED, write_structure_set
 from delineate.cohorts.phantom import dicom as phantom_dicom
 from delineate.cohorts.phantom.cohort import LABELS, make_scan
 from delineate.core.labels import as_whole_numbers
+from delineate.core.volume import Volume
 from delineate.formats import files
+
+FRAME = {"FrameOfReferenceUID": "1.2.3.9"}
 
 
 @pytest.fixture
@@ -67,6 +70,27 @@ def test_values_that_are_too_long_are_cut_with_a_note(patient: Path):
     assert code == 0
     assert "StudyID has 21 characters and is cut to the 16 allowed" in text
     assert pydicom.dcmread(made).StudyID == "A STUDY OF 21 LE"
+
+
+def test_small_contours_are_left_out_by_their_area(tmp_path: Path):
+    write(tmp_path / "ct", *(ct(np.zeros((9, 9), np.int16), k, **FRAME) for k in range(3)))
+    mask = np.zeros((9, 9, 3), np.uint8)
+    mask[1:5, 1:5, 1] = mask[7, 7, 1] = 1  # 16 pixels without corners, and one
+    masks = Volume(mask, files.read_grid(tmp_path / "ct"), "label")
+    files.write(masks, tmp_path / "m.nii.gz")
+    line = (
+        "convert",
+        tmp_path / "m.nii.gz",
+        tmp_path / "m.rtstruct.dcm",
+        "--like",
+        tmp_path / "ct",
+    )
+    code, text = run(*line, "--smallest", "2")
+    assert code == 0 and "1 contours of less than 2 mm2 are left out" in text, text
+    drawn = pydicom.dcmread(tmp_path / "m.rtstruct.dcm").ROIContourSequence
+    assert [len(one.ContourSequence) for one in drawn] == [1]
+    code, text = run("convert", tmp_path / "m.nii.gz", tmp_path / "n.nii", "--smallest", "2")
+    assert code == 2 and "--smallest is for NAME.rtstruct.dcm" in text
 
 
 def test_refusals_are_one_sentence(patient: Path):

@@ -698,6 +698,11 @@ class ConvertOptions(ReadingOptions, SeriesOptions):
         "least half is.",
         choices=lambda: ("centre", "area"),
     )
+    smallest_mm2: float = option(
+        0.0,
+        "Of NAME.rtstruct.dcm: leave out contours of a smaller area in mm2, such as single pixels.",
+        "--smallest",
+    )
     segment: str | None = option(
         None, "Number, name or code (SCT:10200004) of the only segment of a DICOM SEG to convert."
     )

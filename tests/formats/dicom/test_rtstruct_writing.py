@@ -17,6 +17,7 @@ from delineate.core.labels import Label, LabelSet
 from delineate.core.volume import Volume
 from delineate.formats import dicom
 from delineate.formats.dicom.rtstruct import read_rtstruct, write_rtstruct
+from delineate.formats.polygons import inside_polygon
 
 ALGORITHM = {"algorithm_name": "test network", "algorithm_version": "1.0"}
 SHAPE = (30, 26, 9)  # columns, rows, slices
@@ -87,6 +88,22 @@ def test_structures_that_overlap_are_kept_apart(tmp_path: Path):
     write_rtstruct(masks, nested, one, tmp_path / "s.dcm", **ALGORITHM)
     again = read_rtstruct(tmp_path / "s.dcm", masks.grid)
     np.testing.assert_array_equal(again.array, [array > 0, array == 3])
+
+
+def test_a_hole_is_joined_by_a_keyhole(tmp_path: Path):
+    """Readers that fill each contour, without exclusive or, keep the hole too."""
+    one = series(tmp_path / "ct")
+    array = np.zeros(SHAPE, np.uint8)
+    array[4:20, 4:20, 4], array[8:15, 8:15, 4], array[10:12, 10:12, 4] = 1, 0, 1
+    masks = Volume(array, dicom.layout(one)[0], "label")
+    write_rtstruct(masks, LABELS, one, tmp_path / "s.dcm", **ALGORITHM)
+    (drawn,) = pydicom.dcmread(tmp_path / "s.dcm").ROIContourSequence
+    assert len(drawn.ContourSequence) == 2  # the ring in one contour, and the island
+    filled = np.zeros(SHAPE[1::-1], bool)
+    for contour in drawn.ContourSequence:
+        points = np.array(contour.ContourData, float).reshape(-1, 3) * (-1, -1, 1)
+        filled |= inside_polygon(masks.grid.to_index(points)[:, :2] + 0.5, *filled.shape)
+    np.testing.assert_array_equal(filled.T, array[:, :, 4] > 0)
 
 
 def test_each_contour_names_its_slice_and_fits_the_standard(tmp_path: Path):

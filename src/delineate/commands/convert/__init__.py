@@ -1,7 +1,7 @@
 """Convert: a scan or label file from one format to another.
 
 convert.py  images, and labels of DICOM objects    structure_sets.py  masks as DICOM contours
-images.py   image volumes as DICOM
+images.py   image volumes as DICOM                 outputs.py         what an output is
 """
 
 from .convert import ConversionReport, convert

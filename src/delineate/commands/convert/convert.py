@@ -30,10 +30,9 @@ from ...formats.slices.record import ENDINGS, VIEWS
 from ...preprocessing.parts import merged, split
 from ..options import ConvertOptions, reads_images
 from . import images, structure_sets
+from .outputs import PICTURES, form_of, refuse_unfit
 
 ROUNDING_MM = 1e-3
-FORMS = {".dcm": "dicom", ".png": "png", ".tif": "tiff", ".tiff": "tiff"}
-PICTURES = ("png", "tiff")
 _SLICE = re.compile(r"(\d+_)?slice_\d+\.(png|tif|dcm)")
 
 
@@ -88,44 +87,12 @@ def convert(
             folder holds other parts of the same name; or it cannot be written.
     """
     _refuse_unfit(inputs, options)
-    _refuse_unfit_output(Path(output), options)
+    refuse_unfit(Path(output), options)
     if options.merge:
         return _merge(inputs, Path(output), options.overwrite)
     if Path(output).name.lower().endswith(structure_sets.ENDING):
         return _convert_masks(Path(inputs[0]), Path(output), options)
     return _convert(inputs[0], output, options, progress)
-
-
-def _form(output: Path, options: ConvertOptions) -> str:
-    """What an output is: "dicom", a folder or file of pictures ("png", "tiff"), or "" for a file of
-    another format, or a folder whose content depends on the input.
-    """
-    return options.form or FORMS.get(output.suffix.lower(), "")
-
-
-def _refuse_unfit_output(output: Path, options: ConvertOptions) -> None:
-    """Refuse options that do not apply to what is written."""
-    form, is_folder = _form(output, options), "." not in output.name
-    if options.form and not is_folder:
-        raise UsageError(f"--format is for a folder; the ending of {output.name} is its format")
-    if options.form not in ("", *FORMS.values()):
-        raise UsageError(f"--format is dicom, png or tiff, found {options.form}")
-    is_picture = form in PICTURES or (is_folder and not form)
-    if options.split_slices and (form == "dicom" or options.form):
-        raise UsageError("--split-slices writes volumes; it excludes --format and DICOM")
-    if options.window is not None and (not is_picture or options.split_slices):
-        raise UsageError(
-            "--window is for PNG and TIFF; other formats keep the intensities as they are"
-        )
-    if options.view and not is_picture:
-        raise UsageError("--view is for slices in PNG and TIFF; other formats keep all axes")
-    if options.view and (options.view not in VIEWS or options.orientation):
-        raise UsageError(
-            f"--view is one of {', '.join(VIEWS)}, without --orientation; found {options.view}"
-        )
-    is_structure_set = output.name.lower().endswith(structure_sets.ENDING)
-    if options.modality and (form != "dicom" or is_structure_set):
-        raise UsageError("--modality is for images that are written as DICOM")
 
 
 def _refuse_unfit(inputs: Sequence[str | Path], options: ConvertOptions) -> None:
@@ -225,7 +192,8 @@ def _convert_masks(masks: Path, target: Path, options: ConvertOptions) -> Conver
     given = [masks, *([options.like] if options.like else [])]
     with _originals(given).kept([target]):
         notes = structure_sets.masks_to_structure_set(
-            masks, options.like, target, options.series or "", options.overwrite
+            *(masks, options.like, target, options.series or "", options.overwrite),
+            options.smallest_mm2,
         )
     return ConversionReport((target,), notes=notes)
 
@@ -403,7 +371,7 @@ class _Writer:
 
     @property
     def form(self) -> str:
-        return _form(self.output, self.options)
+        return form_of(self.output, self.options)
 
     @property
     def is_folder(self) -> bool:

@@ -19,7 +19,12 @@ __all__ = ["ENDING", "masks_to_structure_set"]
 
 
 def masks_to_structure_set(
-    masks: Path, series: str | Path | None, target: Path, uid: str = "", overwrite: bool = False
+    masks: Path,
+    series: str | Path | None,
+    target: Path,
+    uid: str = "",
+    overwrite: bool = False,
+    smallest_mm2: float = 0.0,
 ) -> tuple[str, ...]:
     """Write the structures of a label file as contours on the slices of a DICOM series.
 
@@ -29,6 +34,7 @@ def masks_to_structure_set(
         target: the new file.
         uid: SeriesInstanceUID, or UID/PART, if the folder has several series.
         overwrite: replace another file at ``target``.
+        smallest_mm2: contours of a smaller area are left out, with a note.
 
     Returns:
         Notes, one sentence each.
@@ -52,6 +58,7 @@ def masks_to_structure_set(
             *(volume, _labels(volume), scan, place),
             algorithm_name="",
             algorithm_version=__version__,
+            smallest_mm2=smallest_mm2,
         )
         if place != target and place.read_bytes() != target.read_bytes():
             raise OutputError("exists already; --overwrite replaces it", path=target)
