@@ -23,7 +23,7 @@ from delineate.core.labels import Label, LabelSet
 from delineate.core.volume import Volume
 from delineate.evaluation.pairing import OBJECT_ENDINGS
 from delineate.formats import dicom, files
-from delineate.formats.dicom.report import write_sc
+from delineate.formats.dicom.report import pm, write_sc
 from delineate.formats.dicom.source import OBJECTS, source_of
 from delineate.metrics.diameters import diameters
 
@@ -262,8 +262,8 @@ def test_frames_of_an_enhanced_object_are_named_by_their_numbers(tmp_path):
     array[1:3, 2:5, 3] = 1
     labels = Volume(array, scan.grid, "label", scan.source, scan.meta)
     shares = np.stack([np.zeros(array.shape, np.uint16), scan.array.astype(np.uint16)])
-    liver = LabelSet(LABELS.labels[:1])
-    prediction = Prediction(labels, liver, probabilities=shares)
+    tumour = LabelSet((Label(1, "liver tumour", (221, 130, 101)),))
+    prediction = Prediction(labels, tumour, probabilities=shares)
     for kind in ("rtstruct", "sr", "pm", "kos"):
         prediction.save(tmp_path / f"p.{kind}.dcm")
     selection = pydicom.dcmread(tmp_path / "p.kos.dcm")
@@ -274,6 +274,10 @@ def test_frames_of_an_enhanced_object_are_named_by_their_numbers(tmp_path):
     assert reference.ReferencedFrameNumber == 5
     report = hd.sr.srread(tmp_path / "p.sr.dcm").content
     (group,) = report.get_volumetric_roi_measurement_groups()
+    assert (group.finding_type.meaning, group.finding_sites[0].value.meaning) == (
+        "Neoplasm",
+        "Liver",
+    )
     values = scan.array[array > 0]
     assert group.get_measurements()[1].value == pytest.approx(values.mean(), rel=1e-5)
     maps = pydicom.dcmread(tmp_path / "p.pm.dcm")
@@ -285,6 +289,14 @@ def test_frames_of_an_enhanced_object_are_named_by_their_numbers(tmp_path):
     }
     for k in range(5):
         assert np.array_equal(frames[3.0 * k].T, shares[1, :, :, k])
+
+
+def test_maps_of_more_than_4_gib_are_compressed(folder, written, tmp_path, monkeypatch):
+    monkeypatch.setattr(pm, "MOST_BYTES", 0)
+    predicted(folder).save(tmp_path / "p.pm.dcm")
+    packed, plain = (pydicom.dcmread(path) for path in (tmp_path / "p.pm.dcm", written["pm"]))
+    assert packed.file_meta.TransferSyntaxUID.name == "JPEG-LS Lossless Image Compression"
+    assert np.array_equal(packed.pixel_array, plain.pixel_array)
 
 
 def test_a_prediction_is_saved_only_with_its_series(folder, tmp_path):

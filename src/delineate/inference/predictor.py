@@ -184,6 +184,7 @@ def preprocess_scan(
         else None
     )
     meta: dict[str, Any] = {key: volume.meta[key] for key in KEPT if key in volume.meta}
+    meta["unit"] = volume.unit
     return PreparedScan(
         scan, record, volume.grid, volume.source, meta, missing, first, time.perf_counter() - began
     )

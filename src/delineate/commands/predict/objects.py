@@ -64,7 +64,7 @@ class Result:
         return _algorithm(self.prediction.bundle_id)
 
     @property
-    def labels(self) -> tuple[Volume, LabelSet, SourceSeries]:
+    def masks(self) -> tuple[Volume, LabelSet, SourceSeries]:
         return self.prediction.labels, self.prediction.structures, self.series
 
 
@@ -186,7 +186,8 @@ def save_object(
     own = "/".join(filter(None, (meta.get("series"), meta.get("part"))))
     series = series_at(str(place), own if like is None else named)
     source = checked(series, prediction.bundle_id, prediction.structures, KINDS[kind].by_highdicom)
-    result = Result(prediction, source, cache(partial(dicom.read_series, series)))
+    unit = "suv" if meta.get("unit") == "SUV" else ""
+    result = Result(prediction, source, cache(partial(dicom.read_series, series, unit)))
     stem = target.name[: -len(file_of("", kind))]
     for each in filter(None, (KINDS[kind].after, kind)):
         KINDS[each].write(result, target.with_name(file_of(stem, each)))
@@ -195,13 +196,13 @@ def save_object(
 def _write_seg(result: Result, target: Path) -> None:
     from ...formats.dicom.seg import write_seg
 
-    write_seg(*result.labels, target, **result.algorithm)
+    write_seg(*result.masks, target, **result.algorithm)
 
 
 def _write_rtstruct(result: Result, target: Path) -> None:
     from ...formats.dicom.rtstruct import write_rtstruct
 
-    write_rtstruct(*result.labels, target, **result.algorithm)
+    write_rtstruct(*result.masks, target, **result.algorithm)
 
 
 def _write_sr(result: Result, target: Path) -> None:
@@ -209,7 +210,7 @@ def _write_sr(result: Result, target: Path) -> None:
     from ...formats.dicom.source import inside, on_planes, on_series
 
     prediction, structures, series = result.prediction, result.prediction.structures, result.series
-    scan, array = result.scan(), on_series(*result.labels[:1], series, structures)
+    scan, array = result.scan(), on_series(prediction.labels, series, structures)
     values = on_planes(scan, series).reshape(-1, *array.shape)[0]
     volumes_ml, rows = prediction.volumes_ml, []
     for label in structures:

@@ -12,11 +12,12 @@ import uuid
 __all__ = ["uid_of"]
 
 
-def uid_of(*content: str | bytes) -> str:
+def uid_of(*content: str | bytes | memoryview) -> str:
     """A UID of the form 2.25.N (PS3.5 B.2), from the SHA-256 of the content.
 
     Args:
-        content: texts and bytes. Their boundaries count: ("ab", "c") is not ("a", "bc").
+        content: texts and bytes, also those of a contiguous array. Their boundaries count:
+            ("ab", "c") is not ("a", "bc").
 
     >>> uid_of("liver") == uid_of("liver"), uid_of("ab", "c") == uid_of("a", "bc")
     (True, False)

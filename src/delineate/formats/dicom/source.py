@@ -93,7 +93,7 @@ class SourceSeries:
         own = int(text) if text.isdecimal() and 0 < int(text) <= MOST_NUMBER else UNNUMBERED
         return 100 * own + 90 + OBJECTS.index(kind)
 
-    def uid_with(self, *content: str | bytes) -> str:
+    def uid_with(self, *content: str | bytes | memoryview) -> str:
         """The SOPInstanceUID of an object with this content about the series (``uid_of``)."""
         references = str([(one.instance, one.frame) for one in self.planes])
         stated = self.headers[0].to_json(suppress_invalid_tags=True)

@@ -94,10 +94,10 @@ def write_pm(
         raise OutputError("there is no map: neither probabilities nor uncertainty", path=path)
     algorithm = algorithm_name, algorithm_version
     planes = [on_planes(one.stored, series).transpose(2, 1, 0) for one in maps]
-    frames = np.stack(planes)
+    frames = np.stack(planes, out=np.empty((len(maps), *planes[0].shape), np.uint16))
     stated = [(one.name, one.explanation, one.top, one.quantity) for one in maps]
     words = "PM", str(stated), str(frames.shape), *algorithm, series_description
-    uid, measures = series.uid_with(*words, frames.tobytes()), pixel_measures(series)
+    uid, measures = series.uid_with(*words, frames.data), pixel_measures(series)
     with by_highdicom("parametric map", series):
         made: Any = hd.pm.ParametricMap(
             source_images=source_images(series),
