@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from ... import __version__
 from ...core.errors import DelineateError, InputError, OutputError
-from ...core.labels import LabelSet
+from ...core.labels import Label, LabelSet
 from ...core.manifest import ABSENT, Case
 from ...core.prediction import MAPS, Prediction
 from ...core.terms import Code
@@ -213,9 +213,10 @@ def _write_sr(result: Result, target: Path) -> None:
     scan, array = result.scan(), on_series(prediction.labels, series, structures)
     values = on_planes(scan, series).reshape(-1, *array.shape)[0]
     volumes_ml, rows = prediction.volumes_ml, []
-    for label in structures:
-        mask = inside(array, structures, label)
-        own = values[mask].astype(np.float64)
+    for label, areas in areas_of(array, structures).items():
+        first, last = np.flatnonzero(areas)[[0, -1]]
+        mask = inside(array[..., first : last + 1], structures, label)
+        own = values[..., first : last + 1][mask].astype(np.float64)
         own = own[np.isfinite(own)]
         mean, sd = (float(own.mean()), float(own.std())) if own.size else (np.nan, np.nan)
         axes = diameters(mask, series.grid.spacing_mm)
@@ -300,18 +301,14 @@ def slices_for_review(result: Result) -> dict[int, list[str]]:
     with the largest sum of a map of uncertainty. Without either, the slice with the largest
     cross-section of each structure.
     """
-    from ...formats.dicom.source import inside, on_planes, on_series
+    from ...formats.dicom.source import on_planes, on_series
 
     prediction, structures, series = result.prediction, result.prediction.structures, result.series
     array = on_series(prediction.labels, series, structures)
-    largest: dict[str, int] = {}
-    for label in structures:
-        areas = inside(array, structures, label).sum(axis=(0, 1))
-        if areas.any():
-            largest[label.name] = int(areas.argmax())
+    areas = areas_of(array, structures)
+    largest = {label.name: int(own.argmax()) for label, own in areas.items()}
     reasons: dict[int, list[str]] = {}
-    all_areas = (array > 0).sum(axis=(0, 1))
-    middle = int(all_areas.argmax()) if largest else len(series.planes) // 2
+    middle = int(np.sum([*areas.values()], axis=0).argmax()) if areas else len(series.planes) // 2
     for flag in result.flags:
         named = [largest[name] for name in largest if _names(name, flag["words"])]
         for number in dict.fromkeys(named or [middle]):
@@ -324,6 +321,18 @@ def slices_for_review(result: Result) -> dict[int, list[str]]:
         for name, number in largest.items():
             reasons.setdefault(number, []).append(f"largest cross-section of {name}")
     return reasons
+
+
+def areas_of(array: NDArray[Any], structures: LabelSet) -> dict[Label, NDArray[np.int64]]:
+    """Structure with a voxel -> its number of voxels in each plane of (I, J, planes)."""
+    from ...formats.dicom.source import inside
+
+    values = np.arange(int(array.max()) + 1)
+    counts = np.stack(
+        [np.bincount(plane.ravel(), minlength=len(values)) for plane in np.moveaxis(array, 2, 0)]
+    )
+    found = {one: counts[:, inside(values, structures, one)].sum(axis=1) for one in structures}
+    return {label: areas for label, areas in found.items() if areas.any()}
 
 
 def _names(name: str, words: str) -> bool:
