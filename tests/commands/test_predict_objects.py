@@ -16,15 +16,22 @@ from tests.plans import small_plan
 
 from delineate.api.prediction import Prediction
 from delineate.commands.options import PredictOptions
-from delineate.commands.predict.objects import KINDS, NO_SERIES, Result, slices_for_review
+from delineate.commands.predict.objects import (
+    KINDS,
+    NO_SERIES,
+    Result,
+    series_of,
+    slices_for_review,
+)
 from delineate.commands.predict.refusals import refuse_unfit
 from delineate.core.errors import InputError, OutputError, UsageError
 from delineate.core.labels import Label, LabelSet
+from delineate.core.manifest import Case, Source
 from delineate.core.volume import Volume
 from delineate.evaluation.pairing import OBJECT_ENDINGS
 from delineate.formats import dicom, files
 from delineate.formats.dicom.report import pm, write_sc
-from delineate.formats.dicom.source import OBJECTS, source_of
+from delineate.formats.dicom.source import OBJECTS, SourceSeries, source_of
 from delineate.metrics.diameters import diameters
 
 LABELS = LabelSet(
@@ -306,7 +313,7 @@ def test_a_prediction_is_saved_only_with_its_series(folder, tmp_path):
         elsewhere.save(tmp_path / "p.seg.dcm")
     elsewhere.save(tmp_path / "p.seg.dcm", like=folder)
     uid = pydicom.dcmread(folder / "000.dcm").SeriesInstanceUID
-    elsewhere.save(tmp_path / "q.seg.dcm", like=f"{folder}#{uid}")
+    elsewhere.save(tmp_path / "q.seg.dcm", like=f"{folder.parent}/./{folder.name}/#{uid}")
     assert (tmp_path / "p.seg.dcm").read_bytes() == (tmp_path / "q.seg.dcm").read_bytes()
     with pytest.raises(UsageError, match="like is for DICOM objects"):
         prediction.save(tmp_path / "p.nii.gz", like=folder)
@@ -315,6 +322,16 @@ def test_a_prediction_is_saved_only_with_its_series(folder, tmp_path):
     bare = replace(prediction, probabilities=None, maps={})
     with pytest.raises(OutputError, match="there is no map"):
         bare.save(tmp_path / "p.pm.dcm")
+
+
+def test_what_highdicom_refuses_costs_no_structure_set(tmp_path):
+    plane = np.zeros((4, 4), np.int16)
+    more = {"FrameOfReferenceUID": "1.2.9", "PatientSex": "X"}
+    objects.write(tmp_path / "ct", *(objects.ct(plane, k, **more) for k in range(3)))
+    case = Case("p1", "p1", (Source(str(tmp_path / "ct")),))
+    found = series_of(case, "0123abcd", LABELS, ("seg", "rtstruct", "kos"))
+    assert found["seg"] is found["kos"] and "PatientSex" in str(found["seg"])
+    assert isinstance(found["rtstruct"], SourceSeries)
 
 
 def test_words_of_the_format_option():

@@ -181,10 +181,12 @@ def save_object(
             "the prediction was not made of a path to a DICOM series; state it with like=FOLDER",
             path=target,
         )
-    place = files.place_of(labels.source if like is None else like)
-    named = str(like)[len(str(place)) + 1 :]
-    own = "/".join(filter(None, (meta.get("series"), meta.get("part"))))
-    series = series_at(str(place), own if like is None else named)
+    if like is None:
+        place, uid = Path(labels.source), "/".join(filter(None, map(meta.get, ("series", "part"))))
+    else:
+        place = files.place_of(like)
+        uid = "" if place == Path(like) else str(like).rpartition("#")[2]
+    series = series_at(str(place), uid)
     source = checked(series, prediction.bundle_id, prediction.structures, KINDS[kind].by_highdicom)
     unit = "suv" if meta.get("unit") == "SUV" else ""
     result = Result(prediction, source, cache(partial(dicom.read_series, series, unit)))
