@@ -279,6 +279,7 @@ WRITERS = {
     "core.atomic": "is the one writer",
     "execution.claims": "a claim is a file that only one process can make",
     "cohorts.public.download": "a transfer that is continued where it stopped",
+    "formats.dicom.remote.spool": "a file is named after its content, when it is whole",
     "formats.disk": "writes to the temporary name of the one writer",
     "formats.nrrd": "writes to the temporary name of the one writer",
     "inference.planes": "class scores in a temporary folder, mapped into memory",

@@ -15,7 +15,7 @@ DISTRIBUTION = "delineate-imaging"  # the name in package indexes; the import na
 EXTRAS = {
     "predict": ("torch",),
     "train": ("torch", "lightning_fabric", "blosc2"),
-    "dicom": ("highdicom", "jpeg_ls", "openjpeg", "gdcm"),
+    "dicom": (*("highdicom", "pynetdicom", "dicomweb_client", "jpeg_ls", "openjpeg", "gdcm"),),
     "itk": ("SimpleITK",),
     "hdf5": ("h5py",),
     "tensorboard": ("torch", "tensorboard"),

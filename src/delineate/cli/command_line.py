@@ -235,10 +235,11 @@ def predict(
     target: Annotated[Path, out("Folder for CASE.nii.gz and predictions.json.")],
     options: PredictOptions,
     inputs: Annotated[
-        list[Path] | None,
+        list[str] | None,
         typer.Argument(
             help="Files, DICOM folders, folders of cases, or manifests; none if --channels names "
-            "files.",
+            "files. Or from an archive: dicomweb:URL/studies/UID, or dimse:AE@host:port/UID, and "
+            "one of its series with /series/UID or /UID.",
             metavar="[INPUT...]",
         ),
     ] = None,

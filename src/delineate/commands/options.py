@@ -165,6 +165,31 @@ class SeriesOptions:
     )
 
 
+@dataclass(frozen=True, kw_only=True)
+class ArchiveOptions:
+    """How archives (PACS) are asked, and what is sent to them."""
+
+    send: bool = option(
+        False,
+        "Send the DICOM objects of each scan (a SEG if none is asked for) to the archive that the "
+        "scan came from.",
+        "--send",
+    )
+    send_to: str | None = option(
+        None,
+        "Send them to another archive: dicomweb:URL or dimse:AE@host:port.",
+        metavar="ADDRESS",
+    )
+    ae_title: str = option("DELINEATE", "AE title of this program, for dimse:.", metavar="TITLE")
+    receive_port: int | None = option(
+        None,
+        "Receive from dimse: by C-MOVE on this port, instead of by C-GET; the archive must know "
+        "the AE title with this machine and port.",
+        low=1,
+        high=65535,
+    )
+
+
 def reads_images(command: Callable[Given, Result]) -> Callable[Given, Result]:
     """Decorate a command whose ``options`` are ``ReadingOptions``, so that they apply to it."""
     signature = inspect.signature(command)
@@ -362,7 +387,7 @@ class TrainOptions(PlanOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class PredictOptions(ReadingOptions, SeriesOptions):
+class PredictOptions(ReadingOptions, SeriesOptions, ArchiveOptions):
     """``delineate predict``; each field differs from what the model's plan says.
 
     Args:

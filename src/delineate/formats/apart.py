@@ -103,6 +103,11 @@ def call(function: str, *arguments: Any, nbytes: int = 0) -> Found:
                 child.end()
 
 
+def _without_credentials() -> dict[str, str]:
+    """The environment without what archives accept from this program (``dicom.remote.access``)."""
+    return {k: v for k, v in os.environ.items() if not k.startswith("DELINEATE_DICOMWEB_")}
+
+
 def _idle() -> _Child | None:
     """A child that waits for a call; None if there is none."""
     while _IDLE:
@@ -127,7 +132,7 @@ class _Child:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
-            env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+            env=_without_credentials() | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
             bufsize=0,
             start_new_session=True,  # Ctrl-C is for this process, which may finish its step
         )

@@ -33,14 +33,10 @@ from ...core import atomic
 from ...core.errors import FormatError, InputError, OutputError, UsageError
 from ...core.inputs import read_json, read_json_if_any
 from ...core.progress import Progress, Say, silent, unsaid
+from ...formats.web import ATTEMPTS, CHUNK_BYTES, TIMEOUT_S, TRANSIENT, innermost_reason
 from .catalogue import DATA_SETS, DataSet, Remote
 
 RECORD = "checksums.json"
-CHUNK_BYTES = 1 << 20
-ATTEMPTS = 4  # transfers in a row without any new byte
-TIMEOUT_S = (20, 60)  # to connect; between two packets
-# HTTP states after which the same request may succeed.
-TRANSIENT = (408, 425, 429, 500, 502, 503, 504)
 
 
 def find(name: str) -> DataSet:
@@ -285,9 +281,9 @@ def _transfer(url: str, part: Path, place: _Destination) -> None:
             requests.Timeout,
             requests.exceptions.ChunkedEncodingError,
         ) as error:
-            reason = _innermost_reason(error)
+            reason = innermost_reason(error)
         except requests.RequestException as error:
-            raise InputError(f"{url} cannot be downloaded ({_innermost_reason(error)})") from error
+            raise InputError(f"{url} cannot be downloaded ({innermost_reason(error)})") from error
         # Only attempts without progress count: a poor line that still gains bytes is not given up.
         here = part.stat().st_size if part.exists() else 0
         fruitless = 1 if here > before else fruitless + 1
@@ -441,30 +437,6 @@ def _total_length(answer: Any) -> int | None:
     """Read the length of the whole file from Content-Range; None if it is not stated."""
     found = re.search(r"/(\d+)$", answer.headers.get("Content-Range", ""))
     return int(found[1]) if found else None
-
-
-def _innermost_reason(error: Exception) -> str:
-    """Return the innermost reason of a failed connection, without the library's objects."""
-    cause: BaseException = error
-    # The exceptions are nested through their first argument or the attribute ``reason``.
-    while isinstance(cause.args[0] if cause.args else None, BaseException) or getattr(
-        cause, "reason", None
-    ):
-        inner = (
-            cause.args[0]
-            if cause.args and isinstance(cause.args[0], BaseException)
-            else getattr(cause, "reason", None)
-        )
-        if not isinstance(inner, BaseException):
-            break
-        cause = inner
-    # Remove object addresses and class names from the message.
-    return (
-        re.sub(r"<[^>]*>:? ?|HTTPS?Connection(Pool)?\([^)]*\):? ?", "", str(cause))
-        .split("(Caused by")[0]
-        .strip()
-        or type(error).__name__
-    )
 
 
 # ---- unpacking ----

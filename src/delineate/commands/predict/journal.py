@@ -16,6 +16,7 @@ import contextlib
 import hashlib
 import json
 from collections.abc import Iterable
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -26,12 +27,14 @@ from ...core.manifest import ABSENT, Case
 from ...core.progress import Say, unsaid
 from ...core.scores import without_nan
 from ...formats.files import files_of
-from ..options import PredictOptions
+from ..options import ArchiveOptions, PredictOptions
 
 NAME, BEGUN = "predictions.jsonl", ".begun.jsonl"
-# Options that do not change a mask: where and with how much memory it is computed, and which scans.
+# Options that do not change a mask: where and with how much memory it is computed, which scans, and
+# how they come and the results go.
 IMMATERIAL = frozenset(
     {"device", "ram_bytes", "vram_bytes", "channels", "only", "again", "overwrite", "untrusted"}
+    | {one.name for one in fields(ArchiveOptions)}
 )
 
 Entry = dict[str, Any]
@@ -124,6 +127,17 @@ class Journal:
             "files": {str(path.relative_to(self._out)): sha256_of(path) for path in files},
             "entry": without_nan(entry),
         }
+        self._put(case, line)
+
+    def amend(self, case: str, entry: Entry) -> None:
+        """Replace the entry of a finished case whose files are as they were.
+
+        Raises:
+            OutputError: the journal cannot be written.
+        """
+        self._put(case, {**self._lines[case], "entry": without_nan(entry)})
+
+    def _put(self, case: str, line: Entry) -> None:
         self._lines[case] = line
         atomic.append_line(self._out / NAME, json_text(line))
 

@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 from ...cohorts.discovery import channels
 from ...core.bundle import Bundle
+from ...core.errors import UsageError
 from ...core.manifest import Case, Manifest
 from ...core.plan import Plan
 from ...core.words import duration
 from ...extend.registers import load_bundle
+from ...formats.dicom.remote import is_remote
 from ...inference.devices import choose_device
 from ..options import PredictOptions, reads_images
 from .predict import gather
@@ -82,6 +84,8 @@ def outlook(
     Raises:
         InputError, BundleError, UsageError, OutputError: as ``predict``.
     """
+    if any(map(is_remote, inputs)):
+        raise UsageError("--dry-run fetches nothing from an archive; give scans on a disk")
     choose_device(options.device)
     bundle = load_bundle(model)
     refuse_unfit(options, bundle.plan)

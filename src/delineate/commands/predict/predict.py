@@ -27,8 +27,11 @@ from ...execution import local as batch
 from ...execution.claims import CLAIM, claimed
 from ...extend.registers import load_bundle
 from ...extras import require_extra
+from ...formats import apart
 from ...inference.devices import choose_device
 from ..options import PredictOptions, reads_images
+from . import archives
+from .archives import Fetched
 from .journal import Journal
 from .objects import KINDS
 from .refusals import refuse_unfit
@@ -75,7 +78,8 @@ def predict(
 
     Args:
         model: a bundle or its file, next to which compiled networks are kept.
-        inputs: files, DICOM folders, folders of cases, or manifests.
+        inputs: files, DICOM folders, folders of cases, manifests, or studies and series of an
+            archive (see ``formats.dicom.remote.address``).
         out: folder for the results, made if missing.
         options: see ``commands.options``.
         say: receives a sentence about everything that is skipped or cannot be written.
@@ -89,6 +93,7 @@ def predict(
         OutputError: an output would replace a file that is read; nothing was done.
     """
     # Missing packages and devices are refused before anything is read.
+    options = archives.asked(options, inputs)
     if any(KINDS[kind].by_highdicom for kind in options.objects):
         require_extra("dicom", "a DICOM object of a prediction")
     choose_device(options.device)
@@ -98,8 +103,11 @@ def predict(
         say(f"this model and its masks are restricted in their use; licence {licence}")
     if warning := Verdict.from_json(bundle.card.get("verdict")).warning:
         say(warning)
-    with reading_at_most(options.ram_bytes):
-        scans = gather(inputs, bundle, options.only, options.channels, options.fix_series)
+    source = archives.fetched(inputs, out, bundle.plan, options, say, progress)
+    if source.failures and not source.inputs:
+        raise next(iter(source.failures.values()))
+    with reading_at_most(options.ram_bytes), apart.untrusted(bool(source.origins)):
+        scans = gather(source.inputs, bundle, options.only, options.channels, options.fix_series)
         for note in scans.notes:
             say(note)
         outcomes = predict_cases(
@@ -109,7 +117,8 @@ def predict(
             options,
             model="" if isinstance(model, Bundle) else model,
             kept=scans.originals,
-            unusable=scans.failures,
+            unusable={**scans.failures, **source.failures},
+            source=source,
             say=say,
             progress=progress,
         )
@@ -125,6 +134,7 @@ def predict_cases(
     model: str | Path = "",
     kept: Originals | None = None,
     unusable: Mapping[str, DelineateError] | None = None,
+    source: Fetched | None = None,
     say: Say = unsaid,
     progress: Progress = silent,
 ) -> Sequence[batch.Outcome[dict[str, Any]]]:
@@ -134,6 +144,7 @@ def predict_cases(
         model: the bundle's file, next to which compiled networks are kept; "" keeps none.
         kept: files that must not be replaced; by default those of ``manifest``.
         unusable: scan -> why it cannot be used; recorded as failures.
+        source: where scans came from, to which the results are sent.
     """
     refuse_unfit(options, bundle.plan)
     folder = Path(out)
@@ -142,6 +153,8 @@ def predict_cases(
     refuse_foreign(manifest, folder, options, bundle.plan)
     device = choose_device(options.device)
     head = {"model": Path(model).name, "device": device.type, "options": options}
+    if source is not None and source.origins:
+        head["archives"] = {place.name: str(one) for place, one in source.origins.items()}
     journal = Journal(folder, bundle.id, options, say)
     finished = _finished(manifest, journal, options, progress)
     if finished:
@@ -165,6 +178,8 @@ def predict_cases(
             claim.confirm()
         lost = (unusable or {}).items()
         outcomes = [finished[case.id] for case in manifest]
+        if source is not None and (options.send or options.send_to):
+            outcomes = archives.sent(outcomes, manifest, folder, options, source, journal, progress)
         outcomes += [batch.Outcome(name, None, error, 0.0) for name, error in lost]
         journal.compact()
         write_record(folder, bundle, head, outcomes, journal=journal)
