@@ -18,10 +18,12 @@ from delineate.cohorts.discovery.layouts import discover, find
 from delineate.cohorts.discovery.structures import StructureSelection
 from delineate.cohorts.reading import map_label, read_image, read_label, read_raw_label
 from delineate.commands.check import write_draft
-from delineate.commands.options import TrainOptions
+from delineate.commands.evaluate import evaluate
+from delineate.commands.options import EvaluateOptions, TrainOptions
 from delineate.commands.train.request import request_of
-from delineate.core.errors import GeometryError, LabelError, LayoutError
+from delineate.core.errors import GeometryError, InputError, LabelError, LayoutError, UsageError
 from delineate.core.manifest import Manifest, Source
+from delineate.core.volume import Volume
 from delineate.formats import dicom, files, label_files
 from delineate.formats.label_files import read_label_file
 
@@ -307,6 +309,34 @@ def test_labels_in_another_frame_of_reference(tmp_path):
         assert manifest.cases[0].label[0].register_by == "position"
         again = Manifest.from_jsonl(manifest.to_jsonl())
         assert (read_label(again.cases[0], again).array == 1).sum() == 18
+
+
+def test_evaluate_reads_dicom_truths_by_stated_rules(tmp_path):
+    image = series(tmp_path / "in" / "images" / "A", "A", uid="1.1", frame="1.9")
+    (tmp_path / "in" / "labels").mkdir()
+    rois, grid = {"GTV": box(image, (2, 3), (5, 6))}, files.read_grid(image)
+    write_structure_set(tmp_path / "in" / "labels" / "A.dcm", rois, frame="1.8", series="1.0")
+    mask = np.zeros(grid.shape, np.uint8)
+    mask[2:5, 3:6, 1:3] = 1
+    (tmp_path / "pred").mkdir()
+    files.write(Volume(mask, grid, "label"), tmp_path / "pred" / "A.nii.gz")
+
+    def dice(**rules):
+        options = EvaluateOptions(surface="none", **rules)
+        found = evaluate(tmp_path / "pred", tmp_path / "in", options=options)
+        return found.means()["dice_mean_per_case"]
+
+    with pytest.raises(LayoutError, match="another frame of reference"):
+        dice()
+    assert dice(register_by="position") == 1
+    with pytest.raises(UsageError, match="--fix-series is run, fill, split, found none"):
+        dice(fix_series="none")
+    # A slice that is missing is interpolated, as the scan was for the prediction.
+    by_height = {float(pydicom.dcmread(p).ImagePositionPatient[2]): p for p in image.iterdir()}
+    by_height[sorted(by_height)[3]].unlink()
+    with pytest.raises((LayoutError, InputError), match="uneven gaps"):
+        dice(register_by="position")
+    assert dice(register_by="position", fix_series="fill") == 1
 
 
 def test_a_draft_lists_every_name_with_its_number(tmp_path):

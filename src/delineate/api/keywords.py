@@ -105,12 +105,13 @@ class PredictKeywords(ReadingKeywords, SeriesKeywords, total=False):
     overwrite: bool
 
 
-class EvaluateKeywords(ReadingKeywords, total=False):
+class EvaluateKeywords(ReadingKeywords, SeriesKeywords, total=False):
     """``EvaluateOptions`` as keywords."""
 
     labels: AnyPath | Mapping[int, str] | None
     model: AnyPath | None
     like: AnyPath | None
+    register_by: str | None
     ignore: tuple[int, ...]
     as_stack: bool | None
     surface: str

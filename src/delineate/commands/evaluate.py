@@ -20,6 +20,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ..cohorts.discovery.dicom_rules import DicomRules
 from ..cohorts.discovery.names import read_label_names
 from ..cohorts.discovery.originals import originals
 from ..cohorts.discovery.structures import StructureSelection
@@ -170,7 +171,12 @@ def _pairing_of_files(
     selects = isinstance(labels, str | Path) and chooses_structures(labels)
     selection = Path(labels) if selects and isinstance(labels, str | Path) else None
     pairing = pair(
-        prediction, truth, like=options.like, as_stack=options.as_stack, labels=selection
+        prediction,
+        truth,
+        like=options.like,
+        as_stack=options.as_stack,
+        labels=selection,
+        rules=_rules(options),
     )
     if selects and pairing.manifest is not None and Path(truth).is_dir():
         # The file selected structures of the cohort, whose manifest now has the new numbers.
@@ -192,6 +198,7 @@ def _pairing_of_model(
         like=options.like,
         as_stack=options.as_stack,
         labels=partial(_as_trained, bundle),
+        rules=_rules(options),
     )
     known = None
     if pairing.manifest is None:
@@ -232,6 +239,10 @@ def _in_memory(prediction: Side, truth: Side, options: EvaluateOptions) -> Decla
     if len(found) == 2:
         return Declared(found[1], renumber=renumbering(found[0], here, found[1], here))
     return Declared(found[0] if found else None)
+
+
+def _rules(options: EvaluateOptions) -> DicomRules:
+    return DicomRules.of(options.fix_series, options.register_by)
 
 
 def _stated_labels(options: EvaluateOptions) -> str | Path | LabelSet | None:

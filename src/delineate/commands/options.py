@@ -540,7 +540,7 @@ class PredictOptions(ReadingOptions, SeriesOptions, ArchiveOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class EvaluateOptions(ReadingOptions):
+class EvaluateOptions(ReadingOptions, SeriesOptions):
     """``delineate evaluate``.
 
     Args:
@@ -570,6 +570,7 @@ class EvaluateOptions(ReadingOptions):
     ignore: tuple[int, ...] = option(
         (), IGNORE, metavar="VALUE", parse=parsing.parse_whole_numbers, repeated=True
     )
+    register_by: str | None = option(None, REGISTER_BY, choices=lambda: ("frame", "position"))
     as_stack: bool | None = option(
         None,
         "Whether a folder of slices is one volume, or each slice is a case.",

@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from ..cohorts.discovery.dicom_rules import DicomRules
 from ..cohorts.discovery.tree import has_image_ending, is_raster, may_be_image
 from ..core.errors import InputError, LayoutError
 from ..core.inputs import read_json_if_any, refuse_special
@@ -26,6 +27,7 @@ from ..formats.files import natural_key, stem
 # Of the DICOM objects that ``predict`` writes next to its masks.
 OBJECT_ENDINGS = tuple(f".{kind}.dcm" for kind in OBJECTS)
 GEOMETRY_FOLDER = "DICOM_anon"  # CHAOS stores the series here, next to the folder of PNG masks
+NO_RULES = DicomRules()  # of DICOM: uneven series and other frames of reference are refused
 _ENDING = re.compile(
     r"(?i)([_-](0000|seg|segmentation|mask|labels?|pred|prediction|gt|truth|ground))+$"
 )
@@ -121,6 +123,7 @@ def pair(
     like: str | Path | None = None,
     as_stack: bool | None = None,
     labels: Path | Callable[[Manifest], Manifest] | None = None,
+    rules: DicomRules = NO_RULES,
 ) -> Pairing:
     """Pair every prediction with its truth.
 
@@ -132,6 +135,7 @@ def pair(
             names match and both folders have the same number of numbered 2-D slices.
         labels: YAML file with the structures that ``layouts.find`` chooses, if TRUTH is a cohort's
             folder; or a function that selects them in the cohort or manifest that was found.
+        rules: of DICOM labels and their series; a ``manifest.jsonl`` states its own.
 
     Raises:
         InputError: a path does not exist.
@@ -150,7 +154,11 @@ def pair(
         raise LayoutError("contains no image to evaluate", path=pred)
     # Two single files pair even if their names differ.
     if pred.is_file() and true.is_file():
-        return Pairing((Pair(stem(pred), Source(str(pred)), Source(str(true))),))
+        one, other = (
+            Source(str(path), fix_series=rules.fix_series, register_by=rules.register_by)
+            for path in (pred, true)
+        )
+        return Pairing((Pair(stem(pred), one, other),))
     if as_stack:
         return _stack(pred, true, predicted, known, like)
     # By name first; then numbered slices as a stack; then TRUTH as a cohort.
@@ -165,7 +173,7 @@ def pair(
             and len(predicted) == len(known)
         ):
             return _stack(pred, true, predicted, known, like)
-    return _with_found_cohort(pred, true, predicted, known, like, labels)
+    return _with_found_cohort(pred, true, predicted, known, like, labels, rules)
 
 
 def images_in(path: Path) -> list[Path]:
@@ -278,12 +286,17 @@ def _with_found_cohort(
     known: list[Path],
     like: str | Path | None,
     labels: Path | Callable[[Manifest], Manifest] | None,
+    rules: DicomRules,
 ) -> Pairing:
     """Predictions paired with the cases of the cohort in the folder ``true``."""
     from ..cohorts.discovery.layouts import find
 
+    stated: dict[str, Any] = {"fix_series": rules.fix_series, "register_by": rules.register_by}
     try:
-        manifest = labels(find(true)) if callable(labels) else find(true, labels=labels)
+        if callable(labels):
+            manifest = labels(find(true, **stated))
+        else:
+            manifest = find(true, labels=labels, **stated)
         return _with_manifest(pred, manifest, like)
     except LayoutError as error:
         if not known:
