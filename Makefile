@@ -18,15 +18,16 @@ demo: install
 	$(BIN)/delineate demo --out demo
 
 # Two processes with one thread each: threads of two processes on two cores wait for each other.
+# A file's tests run in one of them, because they share what is made once, such as trainings.
 # Compiled modules are kept, because tests start many processes.
 PYTEST := PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 
 test: install
-	$(PYTEST) -n 2 --dist worksteal -m "not rounds"
+	$(PYTEST) -n 2 --dist loadfile -m "not rounds"
 
 # The same tests, and what they cover; takes a fifth longer.
 coverage: install
-	$(PYTEST) -n 2 --dist worksteal -m "not rounds" --cov --cov-report=
+	$(PYTEST) -n 2 --dist loadfile -m "not rounds" --cov --cov-report=
 	$(BIN)/python tools/coverage_limits.py
 
 rounds: install

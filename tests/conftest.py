@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 
 from delineate.core.grid import Grid
+from tests.scans import rename_in_json
 
 GOLDEN = Path(__file__).parent / "golden" / "schema_1"
 
@@ -37,6 +38,16 @@ def default_signals() -> None:
         number = getattr(signal, name, None)
         if number is not None and signal.getsignal(number) == signal.SIG_IGN:
             signal.signal(number, handler)
+
+
+@pytest.fixture
+def deep_path(tmp_path: Path) -> Path:
+    """A folder with two above it that are the test's own. A series is searched in the folders above
+    a file; above ``tmp_path`` are those of all tests, which take half a minute.
+    """
+    folder = tmp_path / "own" / "place"
+    folder.mkdir(parents=True)
+    return folder
 
 
 @pytest.fixture(scope="session")
@@ -62,8 +73,7 @@ def example_folder(tmp_path_factory):
         shutil.copy(GOLDEN / name, folder / name)
     shutil.copytree(GOLDEN / "finished" / "m.model.run", folder / "liver.model.run")
     shutil.copy(GOLDEN / "finished" / "m.model", folder / "liver.model")
-    for path in (folder / "liver.model.run").rglob("*.json*"):
-        path.write_text(path.read_text().replace("@ROOT@", str(folder)))
+    rename_in_json(folder / "liver.model.run", "@ROOT@", folder)
     shutil.copy(folder / "cohort/images/c0.nii.gz", folder / "ct.nii.gz")
     shutil.copy(folder / "cohort/labels/c0.nii.gz", folder / "mask.nii.gz")
     from delineate.commands.evaluate import evaluate

@@ -35,3 +35,9 @@ def write_cohort(folder: Path, cases: int) -> Path:
         scan(folder / "images" / f"c{n}.nii.gz", seed=n)
         scan(folder / "labels" / f"c{n}.nii.gz", mask(n))
     return folder
+
+
+def rename_in_json(folder: Path, old: str | Path, new: Path) -> None:
+    """Replace the path ``old`` by ``new`` in the JSON files below ``folder``."""
+    for path in folder.rglob("*.json*"):
+        path.write_text(path.read_text().replace(str(old), str(new)))

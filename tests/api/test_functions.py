@@ -9,7 +9,7 @@ from typing import get_type_hints
 
 import numpy as np
 import pytest
-from tests.scans import write_cohort
+from tests.scans import rename_in_json, write_cohort
 
 import delineate as dl
 from delineate.api import keywords
@@ -92,8 +92,7 @@ def run(tmp_path):
     shutil.copytree(GOLDEN / "finished" / "m.model.run", tmp_path / "m.model.run")
     shutil.copy(GOLDEN / "finished" / "m.model", tmp_path / "m.model")
     shutil.copytree(GOLDEN / "cohort", tmp_path / "cohort")
-    for path in (tmp_path / "m.model.run").rglob("*.json*"):
-        path.write_text(path.read_text().replace("@ROOT@", str(tmp_path)))
+    rename_in_json(tmp_path / "m.model.run", "@ROOT@", tmp_path)
     return tmp_path / "m.model.run"
 
 

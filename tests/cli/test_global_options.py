@@ -7,13 +7,14 @@ import re
 import signal
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from delineate.cli import command_line, configuration
 from delineate.cli.command_line import main
-from delineate.commands import recipes
+from delineate.commands import recipes, trial_data
 from delineate.core.errors import BundleError
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "schema_1" / "finished" / "m.model"
@@ -32,6 +33,13 @@ def called(monkeypatch, capsys, tmp_path):
         return (ended.value.code or 0, *capsys.readouterr())
 
     return call
+
+
+@pytest.fixture(autouse=True)
+def small_phantoms(monkeypatch):
+    """Phantoms here serve as work that reports its progress."""
+    small = partial(trial_data.make_cohort, size=(16, 4))
+    monkeypatch.setattr(trial_data, "make_cohort", small)
 
 
 # ---- quiet, verbose, log ----

@@ -80,21 +80,21 @@ def test_another_frame_of_reference_needs_a_word(scan, tmp_path):
     assert np.array_equal(files.read(folder / "out.nii.gz").array, pixels)
 
 
-def test_shares_of_a_fractional_segmentation(tmp_path):
+def test_shares_of_a_fractional_segmentation(deep_path):
     shares = np.zeros((*SHAPE, 1), np.float32)
     shares[2, 3, 4], shares[3, 4, 5] = 0.25, 0.75
-    path = saved(segmentation(series(), shares, "FRACTIONAL", ["liver"]), tmp_path / "x.dcm")
+    path = saved(segmentation(series(), shares, "FRACTIONAL", ["liver"]), deep_path / "x.dcm")
     for words, values in (
         ((), [0, 1]),
         (("--threshold", "0.2"), [0, 1]),
         (("--shares",), [0, 64 / 255, 191 / 255]),
     ):
-        code, text = run("convert", path, tmp_path / f"{len(words)}.nii.gz", *words)
+        code, text = run("convert", path, deep_path / f"{len(words)}.nii.gz", *words)
         assert code == 0, text
-        array = files.read(tmp_path / f"{len(words)}.nii.gz").array
+        array = files.read(deep_path / f"{len(words)}.nii.gz").array
         assert np.allclose(np.unique(array), values)
-    assert np.count_nonzero(files.read(tmp_path / "0.nii.gz").array) == 1
-    assert np.count_nonzero(files.read(tmp_path / "2.nii.gz").array) == 2
+    assert np.count_nonzero(files.read(deep_path / "0.nii.gz").array) == 1
+    assert np.count_nonzero(files.read(deep_path / "2.nii.gz").array) == 2
 
 
 def test_info_lists_the_segments(scan):

@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from tests.scans import rename_in_json
 from typer.testing import CliRunner
 
 from delineate.cli import app
@@ -21,9 +22,7 @@ GOLDEN = Path(__file__).parents[1] / "golden" / "schema_1"
 def place(tmp_path) -> Path:
     """The cohort, a plan, a split, and a finished and a killed run."""
     shutil.copytree(GOLDEN, tmp_path, dirs_exist_ok=True)
-    for path in tmp_path.rglob("*"):
-        if path.is_file() and path.suffix in (".json", ".jsonl"):
-            path.write_text(path.read_text().replace("@ROOT@", str(tmp_path)))
+    rename_in_json(tmp_path, "@ROOT@", tmp_path)
     return tmp_path
 
 

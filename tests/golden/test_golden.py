@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 from pydantic import Field
 from safetensors.numpy import load_file
+from tests.scans import rename_in_json
 
 from delineate.commands.options import PredictOptions, TrainOptions
 from delineate.commands.predict import predict
@@ -41,9 +42,7 @@ def laid_out(name: str, place: Path) -> Path:
     shutil.copytree(FIRST / "cohort", place / "cohort", dirs_exist_ok=True)
     for own in ("split.json", "plan.json"):
         shutil.copy(FIRST / own, place / own)
-    for path in place.rglob("*"):
-        if path.is_file() and path.suffix in (".json", ".jsonl"):
-            path.write_text(path.read_text().replace("@ROOT@", str(place)))
+    rename_in_json(place, "@ROOT@", place)
     return place / "m.model"
 
 

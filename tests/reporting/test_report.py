@@ -7,6 +7,7 @@ import html
 import io
 import json
 import re
+import shutil
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -31,6 +32,7 @@ from delineate.reporting.training_section import overfitting
 from delineate.viewer.page import run_page
 
 LABELS = LabelSet.from_names({1: "liver", 2: "right kidney"})
+RUN = "a run & more"
 HITS = {"c0": 0.9, "c1": 0.6, "c2": 0.3, "c3": 1.0}
 
 
@@ -131,9 +133,23 @@ def a_log(overfit: bool) -> str:
 
 
 @pytest.fixture
-def run(tmp_path) -> Path:
-    """A whole run of four small oblique cases, scored by the evaluate step itself."""
-    folder, shape = tmp_path / "a run & more", (24, 20, 12)
+def run(scored, kept) -> Path:
+    """The run, which a test may change; it is in the same place for each, because it has paths."""
+    shutil.rmtree(scored)
+    shutil.copytree(kept, scored)
+    return scored / RUN
+
+
+@pytest.fixture(scope="module")
+def kept(scored, tmp_path_factory) -> Path:
+    return shutil.copytree(scored, tmp_path_factory.mktemp("kept"), dirs_exist_ok=True)
+
+
+@pytest.fixture(scope="module")
+def scored(tmp_path_factory) -> Path:
+    """The folder of a whole run of four small oblique cases, scored by the evaluate step itself."""
+    root = tmp_path_factory.mktemp("scored")
+    folder, shape = root / RUN, (24, 20, 12)
     (folder / "fold_0").mkdir(parents=True)
     affine = np.array([[-1.0, 0.1, 0, 30], [0.1, 1.0, 0, -20], [0, 0, 3.0, 5], [0, 0, 0, 1]])
     grid, rng = Grid(shape, affine), np.random.default_rng(0)
@@ -146,13 +162,13 @@ def run(tmp_path) -> Path:
             prediction[4 : 4 + round(10 * (1 - hit)), :, :] == 1
         ] = 0
         scan = (rng.normal(0, 10, shape) + 60 * (truth > 0)).astype(np.int16)
-        write(Volume(scan, grid, "HU"), tmp_path / "images" / f"{name}.nii.gz")
-        write(Volume(truth, grid, "label"), tmp_path / "labels" / f"{name}.nii.gz")
+        write(Volume(scan, grid, "HU"), root / "images" / f"{name}.nii.gz")
+        write(Volume(truth, grid, "label"), root / "labels" / f"{name}.nii.gz")
         write(Volume(prediction, grid, "label"), folder / "test" / "predictions" / f"{name}.nii.gz")
 
     def case(name: str, scan: str, split: str) -> Case:
         images, labels = (
-            Source(str(tmp_path / kind / f"{scan}.nii.gz")) for kind in ("images", "labels")
+            Source(str(root / kind / f"{scan}.nii.gz")) for kind in ("images", "labels")
         )
         return Case(name, f"P{name}", (images,), (labels,), split)
 
@@ -188,14 +204,20 @@ def run(tmp_path) -> Path:
         folder / "test",
         EvaluateOptions(),
     )
-    return folder
+    return root
 
 
-def test_a_whole_run(run, tmp_path):
-    page = Page(report(run, tmp_path / "out.html"))
+@pytest.fixture(scope="module")
+def page(kept, tmp_path_factory) -> Path:
+    """The report of the run, which no test may change."""
+    return report(kept / RUN, tmp_path_factory.mktemp("page") / "out.html")
+
+
+def test_a_whole_run(page, kept):
+    page = Page(page)
     assert page.outside == []
     assert page.open_tags == []
-    scores = json.loads((run / "test" / "scores.json").read_text())
+    scores = json.loads((kept / RUN / "test" / "scores.json").read_text())
     assert f"{scores['means']['dice_mean_per_case']:.3f}" in page.text["summary"]
     liver = page.row("test", "liver")
     dices = [2 * h / (1 + h) for h in HITS.values()]
@@ -242,9 +264,9 @@ def test_the_page_begins_with_the_verdict_and_the_scores(run):
     assert list(Page(report(run)).text)[:3] == ["", "summary", "test"]
 
 
-def test_a_table_of_many_metrics_is_divided_and_each_cell_knows_its_heading(run):
-    page = (report(run)).read_text()
-    test = page[page.index('<section id="test">') : page.index('<section id="pictures">')]
+def test_a_table_of_many_metrics_is_divided_and_each_cell_knows_its_heading(page):
+    text = page.read_text()
+    test = text[text.index('<section id="test">') : text.index('<section id="pictures">')]
     for table in re.findall(r"<table class=.wide.*?</table>", test, re.DOTALL):
         assert table.count("<th class=") + table.count("<th>") <= 9
         headings = re.findall(r"<th(?: class=\"n\")?>(.*?)</th>", table)
@@ -263,11 +285,11 @@ def colours_of(page: str) -> list[dict[str, str]]:
     ]
 
 
-def test_texts_and_marks_have_enough_contrast_in_light_dark_and_print(run):
+def test_texts_and_marks_have_enough_contrast_in_light_dark_and_print(page):
     def rgb(colour: str) -> tuple[int, ...]:
         return tuple(int(colour[k : k + 2], 16) for k in (1, 3, 5))
 
-    light, dark, printed = colours_of(report(run).read_text())
+    light, dark, printed = colours_of(page.read_text())
     for colours in (light, dark, printed):
         for name in ("ink", "soft", "accent", "warn", "good", "bad"):
             assert contrast(rgb(colours[name]), rgb(colours["paper"])) >= 4.5, name
@@ -282,8 +304,8 @@ def test_texts_and_marks_have_enough_contrast_in_light_dark_and_print(run):
             assert contrast(mixed.tolist(), paper) >= 2.98
 
 
-def test_pictures_are_of_the_best_median_and_worst_case_and_can_be_opened(run):
-    page = Page(report(run))
+def test_pictures_are_of_the_best_median_and_worst_case_and_can_be_opened(page):
+    page = Page(page)
     assert re.findall(r"(\w+) test case: (\w+), Dice", page.text["pictures"]) == [
         ("Best", "c3"),
         ("Median", "c0"),
@@ -349,9 +371,9 @@ def test_validation_scores_are_not_called_test_scores(run):
     assert "The model was not tested on held-out data." in page.text["limits"]
 
 
-def test_volumes_are_compared_as_bland_and_altman_did(run):
-    page = Page(report(run))
-    scores = json.loads((run / "test" / "scores.json").read_text())
+def test_volumes_are_compared_as_bland_and_altman_did(page, kept):
+    text, page = page.read_text(), Page(page)
+    scores = json.loads((kept / RUN / "test" / "scores.json").read_text())
     differences = np.array(
         [
             r["value"]
@@ -361,16 +383,16 @@ def test_volumes_are_compared_as_bland_and_altman_did(run):
     )
     low, high = (differences.mean() + sign * 1.96 * differences.std(ddof=1) for sign in (-1, 1))
     assert page.row("volumes", "liver")[4] == f"{low:.3g} to {high:.3g}"
-    section = (run / "report.html").read_text().split('<section id="volumes">')[1]
+    section = text.split('<section id="volumes">')[1]
     section = section[: section.index("Predicted minus true volume against the mean of both")]
     assert section.count("<svg") == 2
     assert section.count(">liver<") == section.count(">right kidney<") == 1
 
 
-def test_what_was_taken_for_what_is_told(run, tmp_path):
+def test_what_was_taken_for_what_is_told(run):
     """A liver of which a tenth is called right kidney."""
     for file in (run / "test" / "predictions").glob("*.nii.gz"):
-        truth = read(tmp_path / "labels" / file.name)
+        truth = read(run.parent / "labels" / file.name)
         wrong = truth.array.copy()
         wrong[4:5][wrong[4:5] == 1] = 2
         write(truth.with_array(wrong, "label"), file)
@@ -386,11 +408,10 @@ def test_what_was_taken_for_what_is_told(run, tmp_path):
     assert page.row("confusion", "right kidney")[1:] == ["0.0", "100.0", "0.0"]
 
 
-def test_error_stands_against_size(run):
-    page = Page(report(run))
-    svg = svg_lines((run / "report.html").read_text(), "Dice against the true volume")
+def test_error_stands_against_size(page):
+    svg = svg_lines(page.read_text(), "Dice against the true volume")
     assert ">true volume, ml<" in svg
-    assert "Spearman" not in page.text["sizes"]  # four cases say nothing of a correlation
+    assert "Spearman" not in Page(page).text["sizes"]  # four cases say nothing of a correlation
 
 
 def test_time_and_memory_are_told(run):
@@ -471,8 +492,8 @@ def test_an_interactive_report_holds_the_worst_cases_in_a_frame(run, tmp_path):
     assert not (tmp_path / "no.html").exists()
 
 
-def test_every_case_is_a_point_on_its_box(run):
-    text = report(run).read_text()
+def test_every_case_is_a_point_on_its_box(page):
+    text = page.read_text()
     strip = text[text.index('<svg class="strip"') :]
     strip = strip[: strip.index("</svg>")]
     dices = sorted(2 * h / (1 + h) for h in HITS.values())
