@@ -370,6 +370,13 @@ def test_only_what_was_scored_is_counted(cohort, plan_file, tmp_path, monkeypatc
     assert len(done.failures) == 1 and "c5" in done.failures[0] and "empty file" in done.failures[0]
     card = json.loads((done.run / "card.json").read_text())
     assert card["scores"]["cases"] == 2 and (done.run / "report.html").is_file()
+    # The same command again ends in the same way.
+    again = train(data, done.model, options)
+    assert again.failures == done.failures and again.verdict == done.verdict
+    del card["failed"], card["delineate_checksum"]  # as an earlier version wrote it
+    (done.run / "card.json").write_text(json.dumps(card))
+    (counted,) = train(data, done.model, options).failures
+    assert counted == "of the training, whose messages were not kept: 1"
 
 
 def test_a_run_whose_truth_is_all_gone_keeps_its_model(cohort, plan_file, tmp_path, monkeypatch):

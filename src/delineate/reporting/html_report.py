@@ -53,6 +53,7 @@ OPTIMISTIC = (
 APART = (
     "verdict",
     "plausibility",
+    "failed",  # may have names of patients; a report is passed on
     "log_lines",
     "scores",
     "training",

@@ -149,7 +149,7 @@ def _finished(run: TrainingRun) -> TrainingResult:
     for path in (page, run.folder / RECORD):
         atomic.remove_temporaries_of(path)
     is_reported = page.is_file() and page.stat().st_mtime_ns >= card_file.stat().st_mtime_ns
-    failures = [] if is_reported else _write_report(run)
+    unreported = [] if is_reported else _write_report(run)
     cleaned = "" if run.store.folder.is_dir() else ", which prepares its cases again"
     run.say(
         f"this run is finished: {run.model}; add --extend 30m to train on{cleaned}, or "
@@ -158,7 +158,15 @@ def _finished(run: TrainingRun) -> TrainingResult:
     card = read_json(card_file)
     verdict = Verdict.from_json(card.get("verdict"))
     run.say(f"verdict: {verdict.words}")
+    failures = [*_failures_in(card), *unreported]
     return TrainingResult(run.model, run.folder, card.get("scores", {}), failures, verdict)
+
+
+def _failures_in(card: dict[str, Any]) -> list[str]:
+    """The failures that the card of a finished run lists; an earlier version only counted them."""
+    count = card.get("failures", 0)
+    counted = [f"of the training, whose messages were not kept: {count}"] if count else []
+    return card.get("failed", counted)
 
 
 def _train(run: TrainingRun, manifest: Manifest, failures: Sequence[str]) -> TrainingResult:
@@ -189,7 +197,7 @@ def _train(run: TrainingRun, manifest: Manifest, failures: Sequence[str]) -> Tra
     failures = [*failures, *unscored]
     # Counted, not named: the messages have paths and names of patients, and a model is passed on.
     model.card["failures"] = len(failures)
-    failures += _finish(run, model, scores, verdict)
+    failures += _finish(run, model, scores, verdict, failures)
     return TrainingResult(run.model, run.folder, scores, failures, verdict)
 
 
@@ -452,9 +460,13 @@ def _opened(planned: PlannedRun, cases: Sequence[Case], view: str = "") -> list[
 
 
 def _finish(
-    run: TrainingRun, model: ModelFile, scores: dict[str, Any], verdict: Verdict
+    run: TrainingRun,
+    model: ModelFile,
+    scores: dict[str, Any],
+    verdict: Verdict,
+    failed: Sequence[str],
 ) -> list[str]:
-    """Write the last bundle, the card and the report; the failures."""
+    """Write the last bundle, the card with the failures so far, and the report; its failure."""
     model.card |= {
         "verdict": verdict.to_json(),
         "scores": without_nan(scores),
@@ -463,7 +475,7 @@ def _finish(
     }
     model.save()
     bundle = Bundle.load(run.model)
-    run.save_json("card.json", bundle.card | {"id": bundle.id})
+    run.save_json("card.json", bundle.card | {"id": bundle.id, "failed": list(failed)})
     failures = _write_report(run)
     run.say(f"model {bundle.id} in {run.model}; report in {run.folder / 'report.html'}")
     run.say(f"verdict: {verdict.words}")
