@@ -166,7 +166,7 @@ def _failures_in(card: dict[str, Any]) -> list[str]:
     """The failures that the card of a finished run lists; an earlier version only counted them."""
     count = card.get("failures", 0)
     counted = [f"of the training, whose messages were not kept: {count}"] if count else []
-    return card.get("failed", counted)
+    return list(card.get("failed", counted))
 
 
 def _train(run: TrainingRun, manifest: Manifest, failures: Sequence[str]) -> TrainingResult:
