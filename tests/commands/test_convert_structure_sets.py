@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -103,6 +104,25 @@ def test_refusals_are_one_sentence(patient: Path):
         *("--like", patient / "q" / "DICOM_anon"),
     )
     assert code == 2 and "not on the slices of the series" in text
+
+
+def test_info_lists_the_rois_and_their_contours(tmp_path: Path):
+    square = np.array([(0, 0, 5.0), (4, 0, 5), (4, 4, 5), (0, 4, 5)])
+    rois = {
+        "liver": [(square, CLOSED), (square + np.array([0, 0, 2]), CLOSED)],
+        "mark": [(square[:1], "POINT")],
+    }
+    write_structure_set(tmp_path / "rs.dcm", rois)
+    code, text = run("info", tmp_path / "rs.dcm", "--json")
+    found = json.loads(text)
+    assert code == 0 and found["format"] == "DICOM RTSTRUCT"
+    assert found["frames_of_reference"] == ["1.2.3"]
+    assert found["rois"] == [
+        {"number": 1, "name": "liver", "contours": {CLOSED: 2}, "points": 8},
+        {"number": 2, "name": "mark", "contours": {"POINT": 1}, "points": 1},
+    ]
+    code, text = run("info", tmp_path / "rs.dcm")
+    assert code == 0 and "liver" in text and "mark" in text
 
 
 def test_the_area_rule_counts_pixels_that_are_half_inside(tmp_path: Path):

@@ -19,8 +19,9 @@ def info(path: str | Path, options: InfoOptions = InfoOptions()) -> dict[str, An
 
     Returns:
         Of a scan its format, shape, spacing, orientation, dtype and unit; of a DICOM folder its
-        series and other objects; of a model its structures, channels, network, members and card;
-        of a run its state, steps, Dice and size on disk, its request and its plan's reasons.
+        series and other objects; of a DICOM segmentation or structure set its structures; of a
+        model its structures, channels, network, members and card; of a run its state, steps, Dice
+        and size on disk, its request and its plan's reasons.
 
     Raises:
         InputError: there is nothing that can be read.

@@ -28,7 +28,7 @@ from ..core.volume import ReadAs, Volume
 from ..extend.parts import Format
 from ..extend.registers import FORMATS, running
 from . import apart, archive, arrays, dicom, itk, metaimage, nifti, nrrd, raster, transfer
-from .dicom import seg
+from .dicom import rtstruct, seg
 from .disk import head_of, natural_key, smallest_labels, stem, told
 
 __all__ = [
@@ -578,7 +578,7 @@ def writable() -> tuple[str, ...]:
 
 def describe(path: str | Path) -> dict[str, Any]:
     """Describe the file or folder at ``path`` as plain data: format, shape, spacing, orientation,
-    dtype; for a DICOM folder its series.
+    dtype; for a DICOM folder its series, for DICOM labels their structures.
 
     Raises:
         FormatError: unknown or unreadable.
@@ -590,7 +590,10 @@ def describe(path: str | Path) -> dict[str, Any]:
         return in_child("files:sent_description", source)[0]
     if where.is_dir():
         return _describe_folder(where)
-    if dicom.kind_of(where) == "SEG":
+    labelled = dicom.kind_of(where)
+    if labelled == "RTSTRUCT":
+        return {"path": str(path), **rtstruct.describe(where)}
+    if labelled == "SEG":
         segments, grid = seg.describe(where)
         return {"path": str(path), **segments, **_facts(grid), "unit": "label"}
     # A folder was handled above; this is a single file, or FOLDER#SERIES_UID.

@@ -5,7 +5,7 @@ write.py  label volumes as contours
 """
 
 from .draw import read_rtstruct
-from .read import read_roi_names
+from .read import describe, read_roi_names
 from .write import structure_set_source, write_rtstruct
 
-__all__ = ["read_roi_names", "read_rtstruct", "structure_set_source", "write_rtstruct"]
+__all__ = ["describe", "read_roi_names", "read_rtstruct", "structure_set_source", "write_rtstruct"]

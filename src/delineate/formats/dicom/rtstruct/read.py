@@ -5,6 +5,7 @@ Positions are LPS mm on disk and RAS+ mm in ``Contour``. ``draw`` makes voxels o
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -75,6 +76,27 @@ def read_rois(path: str | Path) -> tuple[Roi, ...]:
             )
             for one, name, number in zip(stated, names, numbers, strict=True)
         )
+
+
+def describe(path: str | Path) -> dict[str, Any]:
+    """The ROIs of a structure set with their contours by geometric type, as plain data. Errors are
+    those of ``read_rois``.
+    """
+    rois = read_rois(path)
+    return {
+        "format": "DICOM RTSTRUCT",
+        "rois": [
+            {
+                "number": one.number,
+                "name": one.name,
+                "contours": dict(Counter(contour.kind for contour in one.contours)),
+                "points": sum(len(contour.points_mm) for contour in one.contours),
+            }
+            for one in rois
+        ],
+        "frames_of_reference": sorted({one.frame_of_reference for one in rois} - {""}),
+        "unit": "label",
+    }
 
 
 def read_roi_names(path: str | Path) -> tuple[str, ...]:
