@@ -298,6 +298,44 @@ def test_frames_of_an_enhanced_object_are_named_by_their_numbers(tmp_path):
         assert np.array_equal(frames[3.0 * k].T, shares[1, :, :, k])
 
 
+def test_names_in_any_script(folder, tmp_path):
+    prediction = predicted(folder)
+    names = LabelSet.from_names({1: "肝臓", 2: "Größe", 3: "spleen"})
+    prediction = replace(prediction, structures=names, maps={})
+    for kind in ("rtstruct", "sr", "pm", "kos"):
+        prediction.save(tmp_path / f"p.{kind}.dcm")
+    seg, contours, report, maps, selection = (
+        pydicom.dcmread(tmp_path / f"p.{kind}.dcm")
+        for kind in ("seg", "rtstruct", "sr", "pm", "kos")
+    )
+    assert [one.SegmentLabel for one in seg.SegmentSequence] == ["肝臓", "Größe"]
+    assert [one.ROIName for one in contours.StructureSetROISequence] == ["肝臓", "Größe"]
+    assert all(name in str(report.ContentSequence[-1].to_json_dict()) for name in ("肝臓", "Größe"))
+    frames = maps.PerFrameFunctionalGroupsSequence
+    labels = {one.RealWorldValueMappingSequence[0].LUTLabel for one in frames}
+    assert labels == {"1 肝臓", "2 Größe", "3 spleen"}
+    text = selection.ContentSequence[-3].TextValue
+    assert text.endswith("slice 5 of 6 (instance number 5): largest cross-section of Größe")
+
+
+def test_the_name_of_a_patient_in_any_character_set(tmp_path):
+    plane = np.zeros((4, 4), np.int16)
+    slices = [objects.ct(plane, k, FrameOfReferenceUID="1.2.9") for k in range(3)]
+    for one in slices:
+        one.SpecificCharacterSet = ["", "ISO 2022 IR 87"]
+        one.PatientName = "Yamada^Tarou=山田^太郎=やまだ^たろう"
+    paths = objects.write(tmp_path / "ct", *slices)
+    scan = files.read(tmp_path / "ct")
+    array = np.zeros(scan.shape, np.uint8)
+    array[1, 1, 1] = 1
+    labels = Volume(array, scan.grid, "label", scan.source, scan.meta)
+    for kind in ("seg", "rtstruct", "kos"):
+        Prediction(labels, LabelSet(LABELS.labels[:1])).save(tmp_path / f"p.{kind}.dcm")
+        written = pydicom.dcmread(tmp_path / f"p.{kind}.dcm")
+        assert written.PatientName == pydicom.dcmread(paths[0]).PatientName
+        assert written.PatientName.ideographic == "山田^太郎"
+
+
 def test_maps_of_more_than_4_gib_are_compressed(folder, written, tmp_path, monkeypatch):
     monkeypatch.setattr(pm, "MOST_BYTES", 0)
     predicted(folder).save(tmp_path / "p.pm.dcm")

@@ -183,6 +183,9 @@ def _header(file: Path, what: str) -> Any:
     for name in _MAY_BE_EMPTY:
         if name not in dataset:
             setattr(dataset, name, "")
+    # Names of structures may have characters that the set of the series lacks.
+    dataset.decode()
+    dataset.SpecificCharacterSet = "ISO_IR 192"
     if not dataset.get("SliceThickness"):
         dataset.SliceThickness = 1  # highdicom needs one; ``_segmentation`` states the measured gap
     return dataset

@@ -83,10 +83,10 @@ def write_sr(
     algorithm_version: str,
     series_description: str = "Measurements",
 ) -> None:
-    """Write one report with a group for each structure that has a segment.
+    """Write one report with a group for each segment.
 
     Args:
-        rows: the measurements.
+        rows: the measurements of the segments, in their order.
         unit: of the intensities, as of ``core.volume.Volume``.
         seg: the file of the SEG that the groups refer to.
         series: that was measured.
@@ -102,14 +102,15 @@ def write_sr(
 
     algorithm = algorithm_name, algorithm_version
     segments = open_dataset(seg, stop_before_pixels=True)
-    numbered = {str(one.SegmentLabel): one for one in segments.SegmentSequence}
-    written = [row for row in rows if row.name[:64] in numbered]
-    words = segments.SOPInstanceUID, str(written), unit, *algorithm, series_description
+    words = segments.SOPInstanceUID, str(rows), unit, *algorithm, series_description
     uid = series.uid_with("SR", *words)
     modality = str(series.headers[0].get("Modality", ""))
     kind = INTENSITIES.get(unit) or INTENSITIES.get(modality) or OTHER
     with by_highdicom("structured report", series):
-        groups = [_group(row, numbered[row.name[:64]], kind, segments, series) for row in written]
+        groups = [
+            _group(row, segment, kind, segments, series)
+            for row, segment in zip(rows, segments.SegmentSequence, strict=True)
+        ]
         report = hd.sr.MeasurementReport(
             observation_context=hd.sr.ObservationContext(
                 observer_device_context=device_of(algorithm)
@@ -126,7 +127,7 @@ def write_sr(
     with_dates_of(series.headers[0], document)
     with atomic.replacing(path) as temporary:
         document.save_as(temporary)
-        prove(_numbers(temporary) == [row.values for row in written], "measurements", path)
+        prove(_numbers(temporary) == [row.values for row in rows], "measurements", path)
 
 
 def _numbers(path: Path) -> list[tuple[float, ...]]:
