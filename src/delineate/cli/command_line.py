@@ -383,7 +383,8 @@ def convert(
 
     Examples: `delineate convert DICOM/ scan.nii.gz`, `delineate convert DICOM/ parts/
     --split-slices 64`, `delineate convert parts/ scan.nii.gz --merge`, `delineate convert
-    mask.nii.gz mask.rtstruct.dcm --like CT/`
+    mask.nii.gz mask.rtstruct.dcm --like CT/`, `delineate convert CT/ clean/ --deidentify
+    basic,dates`
     """
     from ..commands import convert as step
 

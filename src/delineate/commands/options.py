@@ -738,6 +738,34 @@ class ConvertOptions(ReadingOptions, SeriesOptions):
     shares: bool = option(
         False, "Of fractional DICOM SEG: keep the shares, one channel for each segment.", "--shares"
     )
+    deidentify: tuple[str, ...] = option(
+        (),
+        "basic: DICOM without what identifies the patient, by the basic profile of PS3.15 Annex E. "
+        "After it, with commas: dates (moved, not removed), device (station, serial numbers), "
+        "descriptors (descriptions and structure names without names and ids), patient (sex, age, "
+        "size, weight), pixels (images that may show text, with black areas; else they are "
+        "refused). OUTPUT is a folder, or a file made of what is left.",
+        metavar="basic[,OPTION...]",
+        parse=parsing.parse_lower_names,
+    )
+    key: AnyPath | None = option(
+        None,
+        "File with the secret of --deidentify: the same key gives the same new ids. By default the "
+        "variable DELINEATE_DEIDENTIFY_KEY, else a key of this user, made at the first use.",
+    )
+    pseudonyms: AnyPath | None = option(
+        None,
+        "CSV file for --deidentify with a line of titles and two columns, patient id and new id; "
+        "by default new ids follow from the key.",
+    )
+    blacken: tuple[tuple[int, int, int, int], ...] = option(
+        (),
+        "Area that --deidentify basic,pixels makes black in images that may show text, in pixels; "
+        "may be repeated.",
+        metavar="LEFT,TOP,RIGHT,BOTTOM",
+        parse=parsing.parse_rectangles,
+        repeated=True,
+    )
     overwrite: bool = option(
         False,
         "Replace an existing file, unless it is an input; an earlier result of the same conversion "

@@ -113,6 +113,26 @@ def parse_window(text: str) -> tuple[float, float]:
     return low, high
 
 
+def parse_rectangles(texts: Sequence[str]) -> tuple[tuple[int, int, int, int], ...]:
+    """((0, 0, 640, 60),) of ["0,0,640,60"].
+
+    Raises:
+        UsageError: not four whole numbers, left before right and top before bottom.
+    """
+    found = []
+    for text in texts:
+        parts = [part.strip() for part in text.split(",")]
+        if len(parts) != 4 or not all(part.isdecimal() for part in parts):
+            parts = ["0"] * 4
+        left, top, right, bottom = map(int, parts)
+        if left >= right or top >= bottom:
+            raise UsageError(
+                f"an area is LEFT,TOP,RIGHT,BOTTOM in pixels, such as 0,0,640,60, found {text!r}"
+            )
+        found.append((left, top, right, bottom))
+    return tuple(found)
+
+
 def parse_names(text: str) -> tuple[str, ...]:
     """("liver", "spleen") of "liver, spleen".
 

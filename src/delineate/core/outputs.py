@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
@@ -202,6 +203,15 @@ def name_in(folder: str | Path, path: str | Path) -> str:
     'pictures/c0.png'
     """
     return Path(path).relative_to(folder).as_posix()
+
+
+def state_folder() -> Path:
+    """The user's folder for what programs keep between calls."""
+    if os.name == "nt":
+        return Path(os.environ.get("LOCALAPPDATA", Path.home() / "AppData/Local")) / "delineate"
+    if sys.platform == "darwin":
+        return Path.home() / "Library/Application Support/delineate"
+    return Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local/state") / "delineate"
 
 
 def refuse_originals(output: str | Path) -> None:

@@ -13,11 +13,11 @@ import hmac
 import logging
 import os
 import secrets
-import sys
 from pathlib import Path
 
 from ..core import atomic
 from ..core.errors import OutputError
+from ..core.outputs import state_folder
 
 _KEY_BYTES = 32
 _DIGEST = hashlib.sha256().digest_size
@@ -63,7 +63,7 @@ def _seal(key: bytes, file: Path, data: bytes) -> bytes:
 
 def _key() -> bytes | None:
     """This user's key, which is made if there is none; None if it cannot be kept."""
-    path = _state_folder() / "graph.key"
+    path = state_folder() / "graph.key"
     try:
         # A key that others can read, or that was cut off, is replaced.
         if path.is_file() and _is_private(path) and len(found := path.read_bytes()) == _KEY_BYTES:
@@ -83,12 +83,3 @@ def _is_private(path: Path) -> bool:
         return True
     found = path.stat()
     return found.st_uid == os.getuid() and not found.st_mode & 0o077
-
-
-def _state_folder() -> Path:
-    """The user's folder for what programs keep between calls."""
-    if os.name == "nt":
-        return Path(os.environ.get("LOCALAPPDATA", Path.home() / "AppData/Local")) / "delineate"
-    if sys.platform == "darwin":
-        return Path.home() / "Library/Application Support/delineate"
-    return Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local/state") / "delineate"

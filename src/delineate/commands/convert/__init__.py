@@ -2,6 +2,7 @@
 
 convert.py  images, and labels of DICOM objects    structure_sets.py  masks as DICOM contours
 images.py   image volumes as DICOM                 outputs.py         what an output is
+deidentification.py  DICOM objects without what identifies a person
 """
 
 from .convert import ConversionReport, convert

@@ -8,6 +8,7 @@ only transposes and flips the axes. Parts are merged by their positions
 from __future__ import annotations
 
 import re
+import tempfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -30,6 +31,7 @@ from ...formats.slices.record import ENDINGS, VIEWS
 from ...preprocessing.parts import merged, split
 from ..options import ConvertOptions, reads_images
 from . import images, structure_sets
+from .deidentification import deidentify
 from .outputs import PICTURES, form_of, refuse_unfit
 
 ROUNDING_MM = 1e-3
@@ -70,7 +72,8 @@ def convert(
     PNG, TIFF or DICOM instead; ``NAME.dcm`` is one DICOM file. With ``split_slices`` each volume
     becomes ``NAME_00``, ``NAME_01`` ...: ``.nii.gz`` files with the input's name if ``output`` is
     a folder, else files with the stem and ending of ``output``. ``NAME.rtstruct.dcm`` is a
-    structure set with the contours of the input, a label file, on the series ``like``.
+    structure set with the contours of the input, a label file, on the series ``like``. With
+    ``deidentify`` a folder gets DICOM files; any other output is made of de-identified ones.
 
     Args:
         inputs: one file, DICOM folder or folder of slices; to merge, several files or folders of
@@ -90,6 +93,8 @@ def convert(
     refuse_unfit(Path(output), options)
     if options.merge:
         return _merge(inputs, Path(output), options.overwrite)
+    if options.deidentify:
+        return _deidentify(Path(inputs[0]), Path(output), options, progress)
     if Path(output).name.lower().endswith(structure_sets.ENDING):
         return _convert_masks(Path(inputs[0]), Path(output), options)
     return _convert(inputs[0], output, options, progress)
@@ -106,6 +111,8 @@ def _refuse_unfit(inputs: Sequence[str | Path], options: ConvertOptions) -> None
         raise UsageError(
             f"one input is converted at a time, found {len(inputs)}; --merge joins several"
         )
+    if not options.deidentify and (options.key or options.pseudonyms or options.blacken):
+        raise UsageError("--key, --pseudonyms and --blacken are for --deidentify")
     if options.unit not in ("", "suv"):
         raise UsageError(f'--unit is "suv", found "{options.unit}"')
     if options.rule not in ("centre", "area"):
@@ -114,6 +121,37 @@ def _refuse_unfit(inputs: Sequence[str | Path], options: ConvertOptions) -> None
         raise UsageError(f"--bits is 8 or 16, found {options.bits}")
     if options.split_slices is not None and options.split_slices < 1:
         raise UsageError(f"--split-slices must be at least 1, found {options.split_slices}")
+
+
+def _deidentify(
+    source: Path, output: Path, options: ConvertOptions, progress: Progress
+) -> ConversionReport:
+    """De-identified DICOM files in a folder, or a file that is made of such files."""
+    plain = replace(options, deidentify=(), key=None, pseudonyms=None, blacken=())
+    if "." not in output.name:
+        if replace(plain, overwrite=False) != ConvertOptions():
+            raise UsageError(
+                "--deidentify to a folder writes every DICOM object as it is, and takes no other "
+                "options than --key, --pseudonyms, --blacken and --overwrite"
+            )
+        with _originals([source]).kept():
+            done = deidentify(files.place_of(source), output, options, progress)
+        return ConversionReport(done.folders, done.refused, done.notes)
+    with _originals([source]).kept([output]), tempfile.TemporaryDirectory() as folder:
+        clean = Path(folder) / "input"
+        done = deidentify(files.place_of(source), clean, options, progress)
+        uid, _, part = (options.series or "").partition("/")
+        new_uid = done.profile.pseudonyms.uid(uid)
+        if options.like is not None:
+            like = Path(folder) / "like"
+            deidentify(files.place_of(options.like), like, options, progress)
+            plain = replace(plain, like=like)
+        plain = replace(plain, series=f"{new_uid}/{part}" if part else new_uid or None)
+        written = [path for one in done.folders for path in one.iterdir()]
+        report = _convert(written[0] if len(written) == 1 else clean, output, plain, progress)
+    return ConversionReport(
+        report.written, (*done.refused, *report.refused), (*done.notes, *report.notes)
+    )
 
 
 def _convert(

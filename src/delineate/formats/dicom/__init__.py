@@ -9,9 +9,10 @@ rtstruct/    contours of structure sets as voxels, and label volumes as contours
 source.py    the series that a written label object refers to
 identity.py  UIDs that follow from content
 references.py  the series that a segmentation or structure set belongs to
+deidentify/ objects without what identifies a person
 """
 
-from .find import Headers, choose, find, find_series, place_of, problem_of, table
+from .find import Headers, choose, find, find_series, objects_in, place_of, problem_of, table
 from .fix import FIXES
 from .geometry import at_same_positions, layout, tilt_of, tolerance_mm
 from .header.file import DAMAGED, Plane, Series, is_dicom, is_flat_image, is_image
@@ -38,6 +39,7 @@ __all__ = [
     "is_image",
     "kind_of",
     "layout",
+    "objects_in",
     "place_of",
     "problem_of",
     "read_joined",

@@ -21,6 +21,7 @@ from .header.file import (
     Series,
     SeriesFacts,
     facts_of,
+    is_dicom,
     not_an_image,
     planes_of,
     read_header,
@@ -76,6 +77,21 @@ def find(
     others += [(one.path, f"{DAMAGED}: {one.why}") for one in unknown]
     found, missing = compared(charged, [path for path, kind in others if kind == "DICOMDIR"])
     return [even for one in found for even in fixed(one, fix_series)], [*others, *missing]
+
+
+def objects_in(place: str | Path) -> tuple[list[Path], int]:
+    """The DICOM files of a folder or archive, or the file itself, and the number of other files.
+    Nothing is read but their beginnings.
+
+    Raises:
+        FormatError: an archive cannot be read.
+    """
+    paths = []
+    for path in _files(Path(place), recursive=True):
+        inside = archive.is_archive(path)
+        paths += sorted(archive.members(path), key=natural_key) if inside else [path]
+    found = [path for path in paths if is_dicom(archive.head_of(path))]
+    return found, len(paths) - len(found)
 
 
 @dataclass(frozen=True)

@@ -67,7 +67,7 @@ class Marks:
 
 def marks_of(dataset: Any, kind: tuple[str, ...]) -> Marks:
     """The marks of a header with the ImageType ``kind``."""
-    private = _private(dataset)
+    private = private_marks(dataset)
     b_value = number(dataset, "DiffusionBValue")
     acquired = text(dataset, "AcquisitionDateTime") or (
         text(dataset, "AcquisitionDate") + text(dataset, "AcquisitionTime")
@@ -155,7 +155,7 @@ def _whole(dataset: Any, name: str) -> int | None:
     return None if found is None else int(found)
 
 
-def _private(dataset: Any) -> dict[str, Any]:
+def private_marks(dataset: Any) -> dict[str, Any]:
     """The private attributes whose block has the creator that defines them."""
     found: dict[str, Any] = {}
     for name, tag, creator in PRIVATE:
