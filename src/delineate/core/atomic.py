@@ -157,6 +157,20 @@ def write_bytes(
             file.writelines(parts)
 
 
+def write_secret(path: str | Path, content: bytes) -> None:
+    """Write a file that only this user may read, if there is none; of several processes that do
+    this at the same time, the first one makes it.
+    """
+    target = Path(path)
+    aside = _temporary(target)
+    try:
+        write_bytes(aside, content, private=True)
+        with _as_output_error(target, ()), contextlib.suppress(FileExistsError):
+            os.link(aside, target)
+    finally:
+        _remove(aside)
+
+
 def write_text(path: str | Path, text: str) -> None:
     """Write ``text`` (UTF-8) to ``path`` in one step."""
     write_bytes(path, text.encode("utf-8"))

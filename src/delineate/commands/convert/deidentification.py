@@ -13,7 +13,7 @@ import re
 import secrets
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
@@ -83,6 +83,11 @@ def deidentify(
         notes.append(f"{others} other files are no DICOM objects and are left out")
     if work.indexes:
         notes.append(f"{work.indexes} DICOMDIR files are left out: they list names")
+    if work.mosaics:
+        notes.append(
+            f"{work.mosaics} files are mosaics, which cannot be read as volumes without their "
+            "private elements; convert the originals to NIfTI, which holds no names"
+        )
     if work.invalid:
         notes.append(f"{work.invalid} elements that violate the standard were removed")
     return Deidentification(tuple(work.folders), refused, tuple(notes), profile)
@@ -107,6 +112,7 @@ class _Work:
     failed: dict[int, str] = field(default_factory=dict)
     invalid: int = 0
     indexes: int = 0
+    mosaics: int = 0
 
     def read_headers(self) -> None:
         """Find the patient of each file, and all names. Files that fail, and DICOMDIR files, have
@@ -142,6 +148,7 @@ class _Work:
                 raise FormatError("its pixels cannot be written as they are stored")
             study, series = dataset.get("StudyInstanceUID"), dataset.get("SeriesInstanceUID")
             folder = self.target / patient.pseudonym / (study or "study") / (series or "series")
+            self.mosaics += "MOSAIC" in (dataset.get("ImageType") or ())
             self._put(folder / f"{dataset.SOPInstanceUID}.dcm", content)
             self.folders[folder] = None
 
@@ -254,11 +261,7 @@ def _key_of(options: ConvertOptions, target: Path) -> tuple[bytes, list[str]]:
         raise OutputError("the key must not be in the output folder", path=path)
     notes = []
     if not path.exists():
-        aside = path.with_name(f"{path.name}.{secrets.token_hex(4)}")
-        atomic.write_bytes(aside, secrets.token_hex(32).encode(), private=True)
-        with suppress(FileExistsError):  # another call made one at the same time
-            os.link(aside, path)
-        aside.unlink()
+        atomic.write_secret(path, secrets.token_hex(32).encode())
         notes.append(
             f"made the key {path}: whoever has it can link pseudonyms to patients; keep it for "
             "later calls"

@@ -110,7 +110,7 @@ def _samples(dataset: Any) -> NDArray[Any] | None:
 
 def _has_overlay(dataset: Any) -> bool:
     """Whether an overlay is stored in bits of the pixels (retired, PS3.3 C.9.2)."""
-    groups = {tag >> 16 for tag in dataset if 0x6000 <= tag >> 16 < 0x6100}
+    groups = {tag >> 16 for tag in map(int, dataset.keys()) if 0x6000 <= tag >> 16 < 0x6100}
     return any(
         (group << 16) + 0x0010 in dataset and (group << 16) + 0x3000 not in dataset
         for group in groups

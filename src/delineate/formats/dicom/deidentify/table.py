@@ -156,7 +156,8 @@ def action_of(element: Any, options: frozenset[str]) -> Action:
     tag, vr, name = element.tag, element.VR, element.keyword
     group = tag.group
     # Private and unknown elements, group lengths, curves and overlays.
-    if tag.is_private or not name or tag.element == 0 or 0x5000 <= group < 0x6100:
+    is_drawn = group >> 8 in (0x50, 0x60)
+    if tag.is_private or not name or tag.element == 0 or is_drawn:
         return Action.REMOVE
     named = _table().get(int(tag))
     kept = _by_option(name, vr, group, options)
@@ -210,9 +211,9 @@ def _unnamed(name: str, vr: str, group: int) -> Action:
         return Action.KEEP if group in _PIXEL_GROUPS else Action.REMOVE
     if name == "LongCodeValue":
         return Action.CHECK
-    if name == "TextValue":
+    if vr in ("ST", "LT", "UT", "UC"):  # of type 1 in some objects
         return Action.DUMMY
-    if vr in ("PN", "AE", "AS", "UR", "ST", "LT", "UT", "UC", *_TIMES):
+    if vr in ("PN", "AE", "AS", "UR", *_TIMES):
         return Action.REMOVE
     if vr in ("LO", "SH"):
         is_free = group in _PATIENT_GROUPS or _NARRATIVE.search(name)
