@@ -263,8 +263,8 @@ def _key_of(options: ConvertOptions, target: Path) -> tuple[bytes, list[str]]:
     if not path.exists():
         atomic.write_secret(path, secrets.token_hex(32).encode())
         notes.append(
-            f"made the key {path}: whoever has it can link pseudonyms to patients; keep it for "
-            "later calls"
+            f"made the key {path}, which links new ids to patients: keep it secret, and for later "
+            "calls"
         )
     elif os.name != "nt" and path.stat().st_mode & 0o077:
         notes.append(f"other users can read the key {path}; chmod 600 changes that")
