@@ -1,4 +1,4 @@
-"""``convert`` to NAME.rtstruct.dcm, and back."""
+"""``convert`` to NAME.seg.dcm and NAME.rtstruct.dcm, and back."""
 
 from __future__ import annotations
 
@@ -43,6 +43,48 @@ def test_masks_become_contours_and_masks_again(patient: Path):
     again, masks = files.read(patient / "again.nii.gz"), files.read(patient / "mask.nii.gz")
     moved = as_whole_numbers(masks.reorient(again.grid.codes).array)
     np.testing.assert_array_equal(as_whole_numbers(again.array), moved)
+
+
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [
+        ("BINARY", ()),
+        ("LABELMAP", ("--seg-type", "labelmap", "--seg-syntax", "rle")),
+        ("FRACTIONAL", ("--seg-type", "FRACTIONAL", "--seg-syntax", "deflated")),
+    ],
+)
+def test_masks_become_segments_and_masks_again(patient: Path, kind: str, words: tuple[str, ...]):
+    ct, made = patient / "p" / "DICOM_anon", patient / "mask.seg.dcm"
+    line = ("convert", patient / "mask.nii.gz", made, "--like", ct, *words)
+    code, text = run(*line)
+    assert code == 0, text
+    seg = pydicom.dcmread(made)
+    assert (seg.SegmentationType, seg.Manufacturer) == (kind, "delineate")
+    assert [one.SegmentLabel for one in seg.SegmentSequence if one.SegmentNumber] == LABELS.names
+    code, text = run("convert", made, patient / "again.nii.gz", "--like", ct)
+    assert code == 0, text
+    again, masks = files.read(patient / "again.nii.gz"), files.read(patient / "mask.nii.gz")
+    moved = as_whole_numbers(masks.reorient(again.grid.codes).array)
+    np.testing.assert_array_equal(as_whole_numbers(again.array), moved)
+    # The same result is written again, and nothing else replaced.
+    first = made.read_bytes()
+    assert run(*line)[0] == 0 and made.read_bytes() == first
+    made.write_bytes(b"mine")
+    code, text = run(*line)
+    assert code == 2 and "exists already; --overwrite replaces it" in text
+
+
+def test_what_a_segmentation_cannot_be(patient: Path):
+    ct, made = patient / "p" / "DICOM_anon", patient / "mask.seg.dcm"
+    line = ("convert", patient / "mask.nii.gz", made, "--like", ct)
+    code, text = run(*line, "--seg-syntax", "rle")
+    assert code == 2 and "one bit for each pixel" in text
+    code, text = run(*line, "--seg-type", "surface")
+    assert code == 2 and "--seg-type is one of" in text
+    line = ("convert", patient / "mask.nii.gz", patient / "m.rtstruct.dcm", "--like", ct)
+    code, text = run(*line, "--seg-type", "LABELMAP")
+    assert code == 2 and "are for NAME.seg.dcm" in text
+    assert not made.exists()
 
 
 def test_the_same_result_is_written_again_and_nothing_else(patient: Path):

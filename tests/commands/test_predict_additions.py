@@ -20,10 +20,12 @@ import delineate as dl
 from delineate.commands.options import PredictOptions
 from delineate.commands.predict import predict, session
 from delineate.core.bundle import Bundle, Member
+from delineate.core.errors import UsageError
 from delineate.core.plan import Augmentation, Inference
 from delineate.core.volume import Volume
 from delineate.evaluation.pairing import masks_in
 from delineate.formats.dicom.rtstruct import read_rtstruct
+from delineate.formats.dicom.seg import read_seg
 from delineate.inference import predictor
 from delineate.inference.engine import Engine
 from delineate.networks.build import build, weights_of
@@ -55,7 +57,7 @@ def record(out: Path) -> dict:
     return json.loads((out / "predictions.json").read_text())["cases"]
 
 
-@pytest.mark.parametrize("lacking", ["FrameOfReferenceUID", "StudyInstanceUID"])
+@pytest.mark.parametrize("lacking", ["StudyInstanceUID"])
 def test_a_series_that_takes_no_seg_is_known_before_inference(
     model, series, tmp_path, monkeypatch, lacking
 ):
@@ -96,6 +98,29 @@ def test_a_series_that_takes_no_seg_is_known_before_inference(
     )
     assert dl.read(tmp_path / "out" / "p1.nii.gz").grid.shape == dl.read(series).grid.shape
     assert not (tmp_path / "out" / "p1.seg.dcm").exists() and done.written == [failed]
+
+
+def test_a_seg_of_probabilities_of_a_series_without_frame_of_reference(model, series, tmp_path):
+    out = tmp_path / "out"
+    options = PredictOptions(
+        device="cpu", dicom_seg=True, seg_type="FRACTIONAL", seg_syntax="rle", probabilities=True
+    )
+    assert not predict(model, [without(series, "FrameOfReferenceUID")], out, options).failures
+    mask, chances = dl.read(out / "p1.nii.gz"), dl.read(out / "probabilities" / "p1.nii.gz")
+    shares = read_seg(out / "p1.seg.dcm", mask.grid, threshold=None)
+    names = list(shares.meta["names"].values())
+    assert names and set(names) <= {"left part", "right part"}
+    for share, name in zip(shares.array, names, strict=True):
+        chance = chances.array[1 + ["left part", "right part"].index(name)]
+        assert np.abs(share - chance).max() <= 0.5 / 255 + 1e-4
+    assert pydicom.dcmread(out / "p1.seg.dcm").FrameOfReferenceUID.startswith("2.25.")
+    for words, reason in (
+        ({"seg_type": "LABELMAP"}, "are for --format seg"),
+        ({"dicom_seg": True, "seg_syntax": "rle"}, "one bit for each pixel"),
+        ({"dicom_seg": True, "seg_type": "FRACTIONAL", "ram_bytes": 1 << 30}, "FRACTIONAL"),
+    ):
+        with pytest.raises(UsageError, match=reason):
+            predict(model, [series], out, PredictOptions(device="cpu", **words))
 
 
 def test_a_seg_is_written_where_it_can_be(model, series, tmp_path):

@@ -24,6 +24,13 @@ class SeriesKeywords(TypedDict, total=False):
     fix_series: str | None
 
 
+class SegKeywords(TypedDict, total=False):
+    """``SegOptions`` as keywords."""
+
+    seg_type: str
+    seg_syntax: str
+
+
 class CohortKeywords(SeriesKeywords, total=False):
     """``CohortOptions`` as keywords."""
 
@@ -78,7 +85,7 @@ class TrainKeywords(PlanKeywords, total=False):
     listeners: tuple[str | Callable[..., Any], ...]
 
 
-class PredictKeywords(ReadingKeywords, SeriesKeywords, total=False):
+class PredictKeywords(ReadingKeywords, SeriesKeywords, SegKeywords, total=False):
     """``PredictOptions`` as keywords."""
 
     device: str

@@ -371,7 +371,8 @@ def convert(
     target: Annotated[
         Path,
         typer.Argument(
-            help="A file (.nii.gz, .nii, .nrrd, .mha, .png; .rtstruct.dcm for masks with --like), "
+            help="A file (.nii.gz, .nii, .nrrd, .mha, .png; .seg.dcm and "
+            ".rtstruct.dcm for masks with --like), "
             "or a folder for several files.",
             metavar="OUTPUT",
         ),
@@ -383,7 +384,7 @@ def convert(
 
     Examples: `delineate convert DICOM/ scan.nii.gz`, `delineate convert DICOM/ parts/
     --split-slices 64`, `delineate convert parts/ scan.nii.gz --merge`, `delineate convert
-    mask.nii.gz mask.rtstruct.dcm --like CT/`, `delineate convert CT/ clean/ --deidentify
+    mask.nii.gz mask.seg.dcm --like CT/`, `delineate convert CT/ clean/ --deidentify
     basic,dates`
     """
     from ..commands import convert as step

@@ -14,9 +14,12 @@ import inspect
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from . import parsing
+
+if TYPE_CHECKING:
+    from ..formats.dicom.seg import SegEncoding
 
 AnyPath = str | Path
 Given = ParamSpec("Given")
@@ -188,6 +191,31 @@ class ArchiveOptions:
         low=1,
         high=65535,
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class SegOptions:
+    """How DICOM segmentations are encoded."""
+
+    seg_type: str = option(
+        "BINARY",
+        "Type of a DICOM SEG: BINARY; LABELMAP, which newer programs read; or FRACTIONAL, the "
+        "probabilities that predict computes, else 0 and 1.",
+        choices=lambda: ("BINARY", "LABELMAP", "FRACTIONAL"),
+    )
+    seg_syntax: str = option(
+        "explicit",
+        "Of a DICOM SEG: explicit is not compressed; deflated is, as a whole; rle is, frame by "
+        "frame (not BINARY).",
+        choices=lambda: ("explicit", "deflated", "rle"),
+    )
+
+    @property
+    def seg_encoding(self) -> SegEncoding:
+        """Type and transfer syntax. Raises UsageError if they are unknown or exclude each other."""
+        from ..formats.dicom.seg import SegEncoding
+
+        return SegEncoding(self.seg_type.upper(), self.seg_syntax.lower())
 
 
 def reads_images(command: Callable[Given, Result]) -> Callable[Given, Result]:
@@ -387,7 +415,7 @@ class TrainOptions(PlanOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class PredictOptions(ReadingOptions, SeriesOptions, ArchiveOptions):
+class PredictOptions(ReadingOptions, SeriesOptions, SegOptions, ArchiveOptions):
     """``delineate predict``; each field differs from what the model's plan says.
 
     Args:
@@ -536,7 +564,8 @@ class PredictOptions(ReadingOptions, SeriesOptions, ArchiveOptions):
     @property
     def needs_probabilities(self) -> bool:
         """Whether they are computed, for a file of their own or in an object."""
-        return self.probabilities or "pm" in self.objects
+        is_fractional = "seg" in self.objects and self.seg_encoding.kind == "FRACTIONAL"
+        return self.probabilities or "pm" in self.objects or is_fractional
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -643,7 +672,7 @@ class CompareOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ConvertOptions(ReadingOptions, SeriesOptions):
+class ConvertOptions(ReadingOptions, SeriesOptions, SegOptions):
     """``delineate convert``.
 
     Args:
@@ -714,8 +743,8 @@ class ConvertOptions(ReadingOptions, SeriesOptions):
         None,
         "Of DICOM segmentations and structure sets: the image on whose grid the labels are put; by "
         "default the series that they belong to, if it is in their folder or those above. For "
-        "NAME.rtstruct.dcm: the DICOM series that the masks belong to. For DICOM images: a series "
-        "whose patient and study they get.",
+        "NAME.seg.dcm and NAME.rtstruct.dcm: the DICOM series that the masks belong to. For DICOM "
+        "images: a series whose patient and study they get.",
     )
     register_by: str | None = option(None, REGISTER_BY, choices=lambda: ("frame", "position"))
     rule: str = option(

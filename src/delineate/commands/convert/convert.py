@@ -71,9 +71,10 @@ def convert(
     the others are written. Any other input gives PNG slices. ``form`` chooses a folder of slices in
     PNG, TIFF or DICOM instead; ``NAME.dcm`` is one DICOM file. With ``split_slices`` each volume
     becomes ``NAME_00``, ``NAME_01`` ...: ``.nii.gz`` files with the input's name if ``output`` is
-    a folder, else files with the stem and ending of ``output``. ``NAME.rtstruct.dcm`` is a
-    structure set with the contours of the input, a label file, on the series ``like``. With
-    ``deidentify`` a folder gets DICOM files; any other output is made of de-identified ones.
+    a folder, else files with the stem and ending of ``output``. ``NAME.seg.dcm`` and
+    ``NAME.rtstruct.dcm`` are a segmentation and a structure set with the masks of the input, a
+    label file, on the series ``like``. With ``deidentify`` a folder gets DICOM files; any other
+    output is made of de-identified ones.
 
     Args:
         inputs: one file, DICOM folder or folder of slices; to merge, several files or folders of
@@ -95,7 +96,7 @@ def convert(
         return _merge(inputs, Path(output), options.overwrite)
     if options.deidentify:
         return _deidentify(Path(inputs[0]), Path(output), options, progress)
-    if Path(output).name.lower().endswith(structure_sets.ENDING):
+    if Path(output).name.lower().endswith(structure_sets.ENDINGS):
         return _convert_masks(Path(inputs[0]), Path(output), options)
     return _convert(inputs[0], output, options, progress)
 
@@ -226,13 +227,10 @@ def _convert_labels(path: Path, write: _Writer) -> ConversionReport:
 
 
 def _convert_masks(masks: Path, target: Path, options: ConvertOptions) -> ConversionReport:
-    """Write masks as a structure set of their series."""
+    """Write masks as a segmentation or structure set of their series."""
     given = [masks, *([options.like] if options.like else [])]
     with _originals(given).kept([target]):
-        notes = structure_sets.masks_to_structure_set(
-            *(masks, options.like, target, options.series or "", options.overwrite),
-            options.smallest_mm2,
-        )
+        notes = structure_sets.masks_to_object(masks, target, options)
     return ConversionReport((target,), notes=notes)
 
 

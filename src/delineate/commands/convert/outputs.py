@@ -7,6 +7,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from ...core.errors import UsageError
+from ...formats.dicom.seg import SegEncoding
 from ...formats.slices.record import VIEWS
 from ..options import ConvertOptions
 from . import images, structure_sets
@@ -37,10 +38,12 @@ def refuse_unfit(output: Path, options: ConvertOptions) -> None:
     form = form_of(output, options)
     if options.split_slices and (form == "dicom" or options.form):
         raise UsageError("--split-slices writes volumes; it excludes --format and DICOM")
-    is_structure_set = output.name.lower().endswith(structure_sets.ENDING)
-    if options.smallest_mm2 and not is_structure_set:
+    name = output.name.lower()
+    if options.smallest_mm2 and not name.endswith(structure_sets.RTSTRUCT):
         raise UsageError("--smallest is for NAME.rtstruct.dcm")
-    if options.modality and (form != "dicom" or is_structure_set):
+    if options.seg_encoding != SegEncoding() and not name.endswith(structure_sets.SEG):
+        raise UsageError("--seg-type and --seg-syntax are for NAME.seg.dcm")
+    if options.modality and (form != "dicom" or name.endswith(structure_sets.ENDINGS)):
         raise UsageError("--modality is for images that are written as DICOM")
     _refuse_of_pictures(form in PICTURES or (not form and "." not in output.name), options)
 

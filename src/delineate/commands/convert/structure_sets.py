@@ -1,65 +1,62 @@
-"""Masks as DICOM structure sets: the part of ``convert`` that writes NAME.rtstruct.dcm."""
+"""Masks as DICOM objects: what ``convert`` writes as NAME.seg.dcm and NAME.rtstruct.dcm."""
 
 from __future__ import annotations
 
 import tempfile
 from pathlib import Path
+from typing import Any
 
 from ... import __version__
 from ...core.errors import OutputError, UsageError
 from ...core.labels import LabelSet, as_whole_numbers, unique_values
 from ...core.manifest import Source
 from ...core.volume import Volume
+from ...extras import require_extra
 from ...formats import dicom, files, label_files
 from ...formats.dicom.rtstruct import write_rtstruct
+from ...formats.dicom.seg import write_seg
+from ..options import ConvertOptions
 
-ENDING = ".rtstruct.dcm"
+SEG, RTSTRUCT = ENDINGS = (".seg.dcm", ".rtstruct.dcm")
 
-__all__ = ["ENDING", "masks_to_structure_set"]
+__all__ = ["ENDINGS", "RTSTRUCT", "SEG", "masks_to_object"]
 
 
-def masks_to_structure_set(
-    masks: Path,
-    series: str | Path | None,
-    target: Path,
-    uid: str = "",
-    overwrite: bool = False,
-    smallest_mm2: float = 0.0,
-) -> tuple[str, ...]:
-    """Write the structures of a label file as contours on the slices of a DICOM series.
+def masks_to_object(masks: Path, target: Path, options: ConvertOptions) -> tuple[str, ...]:
+    """Write the structures of a label file as segments or contours on the slices of a DICOM series.
 
     Args:
         masks: a label file that ``label_files`` reads, on the grid of the series.
-        series: a folder with the series, or one of its files.
-        target: the new file.
-        uid: SeriesInstanceUID, or UID/PART, if the folder has several series.
-        overwrite: replace another file at ``target``.
-        smallest_mm2: contours of a smaller area are left out, with a note.
+        target: the new file, with one of ``ENDINGS``.
+        options: the series is ``like``, a folder or one of its files, and ``series`` if the folder
+            has several.
 
     Returns:
         Notes, one sentence each.
 
     Raises:
-        UsageError: no series is given. InputError: the masks or the series cannot be read, or are
-            not on one grid. OutputError: another file is there, or no structure has a voxel.
+        UsageError: no series is given, or the type cannot hold structures that overlap.
+        InputError: the masks or the series cannot be read, or are not on one grid.
+        OutputError: another file is there, or no structure has a voxel.
     """
-    if series is None:
+    if options.like is None:
         raise UsageError(f"{target} needs --like FOLDER: the DICOM series that the mask belongs to")
-    scan = dicom.choose(files.place_of(series), uid)
+    scan = dicom.choose(files.place_of(options.like), options.series or "")
     # Labels in DICOM are put on the series; masks have to be on it.
     like = f"{dicom.place_of(scan)}#{scan.id}" if label_files.dicom_labels_in(masks) else ""
     volume = label_files.as_codes(label_files.read_label_file(Source(str(masks), like=like)))
     with tempfile.TemporaryDirectory() as folder:
         place = target
-        if target.exists() and not overwrite:
+        if target.exists() and not options.overwrite:
             # The same content gives the same bytes.
             place = Path(folder) / target.name
-        notes = write_rtstruct(
-            *(volume, _labels(volume), scan, place),
-            algorithm_name="",
-            algorithm_version=__version__,
-            smallest_mm2=smallest_mm2,
-        )
+        given = volume, _labels(volume), scan, place
+        made: dict[str, Any] = {"algorithm_name": "", "algorithm_version": __version__}
+        if target.name.lower().endswith(SEG):
+            require_extra("dicom", target.name)
+            notes = write_seg(*given, **made, encoding=options.seg_encoding)
+        else:
+            notes = write_rtstruct(*given, **made, smallest_mm2=options.smallest_mm2)
         if place != target and place.read_bytes() != target.read_bytes():
             raise OutputError("exists already; --overwrite replaces it", path=target)
     return tuple(notes)

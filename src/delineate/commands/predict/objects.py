@@ -31,6 +31,7 @@ from ...metrics.diameters import diameters
 
 if TYPE_CHECKING:
     from ...formats.dicom import Series, SourceSeries
+    from ...formats.dicom.seg import SegEncoding
     from ...reporting.pictures import Heat
 
 NO_SERIES = "a DICOM object of a prediction needs a scan that is one DICOM series"
@@ -52,12 +53,14 @@ class Result:
         series: of the scan.
         scan: reads the scan, whose first channel is that series.
         flags: what is implausible, see ``trust.plausibility``.
+        encoding: of the segmentation; None is the default.
     """
 
     prediction: Prediction
     series: SourceSeries
     scan: Callable[[], Volume]
     flags: Sequence[Mapping[str, str]] = ()
+    encoding: SegEncoding | None = None
 
     @property
     def algorithm(self) -> dict[str, Any]:
@@ -196,9 +199,14 @@ def save_object(
 
 
 def _write_seg(result: Result, target: Path) -> None:
-    from ...formats.dicom.seg import write_seg
+    from ...formats.dicom.seg import SegEncoding, write_seg
 
-    write_seg(*result.masks, target, **result.algorithm)
+    write_seg(
+        *(*result.masks, target),
+        **result.algorithm,
+        encoding=result.encoding or SegEncoding(),
+        probabilities=result.prediction.probabilities,
+    )
 
 
 def _write_rtstruct(result: Result, target: Path) -> None:

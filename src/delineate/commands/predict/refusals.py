@@ -20,6 +20,7 @@ def refuse_unfit(asked: PredictOptions, plan: Plan) -> None:
     Raises:
         UsageError: names the options and what is allowed.
     """
+    from ...formats.dicom.seg import SegEncoding
     from ...inference import oblique
     from ...inference.predictor import (
         DropoutSamples,
@@ -33,6 +34,9 @@ def refuse_unfit(asked: PredictOptions, plan: Plan) -> None:
         raise UsageError(f"--format must be of {', '.join(forms)}, found {', '.join(unknown)!r}")
     if len(masks := [form for form in asked.forms if form in mask_formats()]) > 1:
         raise UsageError(f"--format accepts one format of the masks, found {', '.join(masks)}")
+    if asked.seg_encoding != SegEncoding() and "seg" not in asked.objects:
+        raise UsageError("--seg-type and --seg-syntax are for --format seg")
+    asked.seg_encoding.refuse_unfit(plan.output_labels)
     DropoutSamples(asked.samples, maps=asked.maps).refuse_unless_fit(plan)
     oblique.refuse_unfit(plan, asked.oblique_deg)
     if asked.allow_missing:
@@ -43,8 +47,9 @@ def refuse_unfit(asked: PredictOptions, plan: Plan) -> None:
         refuse_overlapping(plan)
         if asked.ram_bytes is not None:
             raise UsageError(
-                "--probabilities (or --format pm) and --ram exclude each other: probabilities take "
-                "two bytes per voxel and structure, which the limit does not include"
+                "--probabilities (or --format pm, or a SEG of the type FRACTIONAL) and --ram "
+                "exclude each other: probabilities take two bytes per voxel and structure, which "
+                "the limit does not include"
             )
     for given, allowed in (
         (asked.backend, BACKENDS),

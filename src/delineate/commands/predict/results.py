@@ -142,7 +142,14 @@ def write_result(
     additions: dict[str, Callable[[], str]] = {}
     for kind, found in series.items():
         additions[KINDS[kind].entry] = partial(
-            _write_object, kind, found, prediction, scan, entry, out / file_of(case.id, kind)
+            _write_object,
+            kind,
+            found,
+            prediction,
+            scan,
+            entry,
+            options,
+            out / file_of(case.id, kind),
         )
     if options.probabilities:
         additions["probabilities"] = lambda: _write_probabilities(case, prediction, out)
@@ -223,6 +230,7 @@ def _write_object(
     prediction: Prediction,
     scan: Callable[[], Volume],
     entry: Mapping[str, Any],
+    options: PredictOptions,
     target: Path,
 ) -> str:
     """Write a DICOM object.
@@ -235,7 +243,8 @@ def _write_object(
     after = KINDS[kind].after
     if after and KINDS[after].entry not in entry:
         raise OutputError(f"it refers to the {after}, which was not written", path=target)
-    KINDS[kind].write(Result(prediction, series, scan, entry["flags"]), target)
+    made_of = Result(prediction, series, scan, entry["flags"], options.seg_encoding)
+    KINDS[kind].write(made_of, target)
     return target.name
 
 

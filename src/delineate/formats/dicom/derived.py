@@ -126,7 +126,9 @@ def as_measured(seg: Any, series: SourceSeries, measures: Any) -> Any:
     seg.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence = measures
     derived = "DerivationImageSequence", "SourceImageSequence"
     frames = items_in(seg, "PerFrameFunctionalGroupsSequence", *derived)
-    for item in frames if series.of_frames else ():
+    # highdicom puts one item into the frames of all segments.
+    different = {id(item): item for item in frames}
+    for item in different.values() if series.of_frames else ():
         frame = series.planes[int(item.ReferencedFrameNumber) - 1].frame
         assert frame is not None  # of all, as of the first
         item.ReferencedFrameNumber = frame + 1

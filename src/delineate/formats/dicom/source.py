@@ -95,7 +95,8 @@ class SourceSeries:
 
     def uid_with(self, *content: str | bytes | memoryview) -> str:
         """The SOPInstanceUID of an object with this content about the series (``uid_of``)."""
-        references = str([(one.instance, one.frame) for one in self.planes])
+        planes = ((p.instance, p.frame, p.position, p.orientation, p.spacing) for p in self.planes)
+        references = str([*planes])
         stated = self.headers[0].to_json(suppress_invalid_tags=True)
         return uid_of(stated, references, *content)
 
@@ -135,7 +136,7 @@ def source_of(given: Series | Sequence[str | Path], what: str = "SEG") -> Source
                 f"{len(files)}"
             )
     headers = tuple(_header(file, what) for file in files)
-    notes = dict.fromkeys(note for header in headers for note in shortened(header))
+    notes = dict.fromkeys(note for one in headers for note in (*_framed(one), *shortened(one)))
     return SourceSeries(grid, tuple(kept), planes, headers, tuple(notes))
 
 
@@ -173,7 +174,7 @@ def _header(file: Path, what: str) -> Any:
         dataset = open_dataset(file, stop_before_pixels=True)
     missing = [
         name
-        for name in ("FrameOfReferenceUID", "StudyInstanceUID", "SOPInstanceUID", "SOPClassUID")
+        for name in ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "SOPClassUID")
         if not dataset.get(name)
     ]
     if missing:
@@ -189,6 +190,19 @@ def _header(file: Path, what: str) -> Any:
     if not dataset.get("SliceThickness"):
         dataset.SliceThickness = 1  # highdicom needs one; ``_segmentation`` states the measured gap
     return dataset
+
+
+def _framed(header: Any) -> list[str]:
+    """Give a header without a frame of reference one, and say so: the same for all objects made of
+    the series, and no other series', of which it is not known whether positions can be compared.
+    """
+    if header.get("FrameOfReferenceUID"):
+        return []
+    header.FrameOfReferenceUID = uid_of("frame of reference", str(header.SeriesInstanceUID))
+    return [
+        "the series has no FrameOfReferenceUID; the object has one of its own for its positions, "
+        "and is tied to the images by their SOPInstanceUIDs"
+    ]
 
 
 def shortened(header: Any) -> list[str]:
