@@ -184,9 +184,7 @@ def _header(file: Path, what: str) -> Any:
     for name in _MAY_BE_EMPTY:
         if name not in dataset:
             setattr(dataset, name, "")
-    # Names of structures may have characters that the set of the series lacks.
-    dataset.decode()
-    dataset.SpecificCharacterSet = "ISO_IR 192"
+    _to_unicode(dataset)
     if not dataset.get("SliceThickness"):
         dataset.SliceThickness = 1  # highdicom needs one; ``_segmentation`` states the measured gap
     return dataset
@@ -203,6 +201,20 @@ def _framed(header: Any) -> list[str]:
         "the series has no FrameOfReferenceUID; the object has one of its own for its positions, "
         "and is tied to the images by their SOPInstanceUIDs"
     ]
+
+
+def _to_unicode(header: Any) -> None:
+    """Make UTF-8 the character set of a header, because names of structures may have characters
+    that its own lacks. Texts in a set that is not stated keep their bytes.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of pydicom, about texts that violate their set
+        texts = (str(header.get(name) or "") for name in (*_MAY_BE_EMPTY, *_COPIED))
+        if header.get("SpecificCharacterSet") or all(map(str.isascii, texts)):
+            header.decode()
+            header.SpecificCharacterSet = "ISO_IR 192"
+        else:
+            header.pop("SpecificCharacterSet", None)  # one without a value
 
 
 def shortened(header: Any) -> list[str]:
