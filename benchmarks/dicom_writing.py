@@ -1,5 +1,5 @@
 """Writing DICOM objects of many structures on 512 x 512 x 300 slices: seconds and peak memory of
-SEG and of structure sets.
+SEG of each type and of structure sets.
 
     python benchmarks/dicom_writing.py [--runs 3] [--slices 300] [--structures 41 117]
 
@@ -26,6 +26,7 @@ from delineate.core.labels import LabelSet
 from delineate.core.volume import Volume
 from delineate.formats import dicom
 from delineate.formats.dicom.{package} import {function}
+from delineate.formats.dicom.seg import SegEncoding
 
 folder, out, count = sys.argv[1], sys.argv[2], int(sys.argv[3])
 (series,) = dicom.find_series(folder)
@@ -45,15 +46,22 @@ for value in range(1, count + 1):
 labels = LabelSet.from_names({{value: f"structure {{value}}" for value in range(1, count + 1)}})
 volume = Volume(mask, grid, "label")
 {function}(Volume(mask[:, :, :4] * 0 + 1, grid.crop((0, 0, 0), (*grid.shape[:2], 4)), "label"),
-    labels, dicom.find_series(sys.argv[4])[0], out, algorithm_name="a", algorithm_version="1")
+    labels, dicom.find_series(sys.argv[4])[0], out, algorithm_name="a", algorithm_version="1"{more})
 open("/proc/self/clear_refs", "w").write("5")
 begun = time.perf_counter()
-{function}(volume, labels, series, out, algorithm_name="a", algorithm_version="1")
+{function}(volume, labels, series, out, algorithm_name="a", algorithm_version="1"{more})
 taken = time.perf_counter() - begun
 size = Path(out).stat().st_size / 1e6
 print(json.dumps({{"seconds": taken, "peak_mb": peak_mb(), "file_mb": size}}))
 """
-WRITERS = {"SEG": ("seg", "write_seg"), "structure set": ("rtstruct", "write_rtstruct")}
+SEG = "seg", "write_seg"
+# Package, function and further arguments.
+WRITERS = {
+    "SEG": (*SEG, ""),
+    "SEG, LABELMAP": (*SEG, ', encoding=SegEncoding("LABELMAP")'),
+    "SEG, FRACTIONAL in RLE": (*SEG, ', encoding=SegEncoding("FRACTIONAL", "rle")'),
+    "structure set": ("rtstruct", "write_rtstruct", ""),
+}
 
 
 def main() -> None:
@@ -69,8 +77,8 @@ def main() -> None:
         folder, few = Path(temporary) / "ct", Path(temporary) / "few"
         write(folder, a.slices, 512)
         write(few, 4, 512)  # a small object first, so that imports are not measured
-        for name, (package, function) in WRITERS.items():
-            code = CODE.format(package=package, function=function)
+        for name, (package, function, more) in WRITERS.items():
+            code = CODE.format(package=package, function=function, more=more)
             for count in a.structures:
                 arguments = (str(folder), f"{temporary}/out.dcm", str(count), str(few))
                 runs = [child(code, *arguments) for _ in range(a.runs)]

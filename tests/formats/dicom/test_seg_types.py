@@ -154,6 +154,14 @@ def test_structures_that_overlap(tmp_path: Path, scan) -> None:
     assert not (tmp_path / "m.dcm").exists()
 
 
+@pytest.mark.parametrize("kind", ["BINARY", "LABELMAP", "FRACTIONAL"])
+def test_a_single_structure(tmp_path: Path, scan, kind) -> None:
+    _, volume = scan
+    only = volume.with_array(np.where(volume.array == 5, 5, 0).astype(np.uint8))
+    path = written(tmp_path / "a.dcm", SegEncoding(kind), scan, volume=only)
+    np.testing.assert_array_equal(read_seg(path, volume.grid).array, only.array == 5)
+
+
 def test_what_an_encoding_is_not() -> None:
     with pytest.raises(UsageError, match="one bit for each pixel, and RLE encodes bytes"):
         SegEncoding("BINARY", "rle")

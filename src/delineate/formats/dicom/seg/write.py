@@ -247,8 +247,9 @@ def _segmentation(content: _Content, series: SourceSeries) -> Any:
     with by_highdicom("SEG", series):
         seg = hd.seg.Segmentation(
             source_images=source_images(series),
-            # It accepts shares as floating-point numbers alone, eight times as large.
-            pixel_array=stored > 0 if stored.ndim == 4 else stored,
+            # It accepts shares as floating-point numbers alone, and changes segment numbers in
+            # place if there is one segment.
+            pixel_array=stored > 0 if stored.ndim == 4 or len(content.present) == 1 else stored,
             segmentation_type=kind,
             fractional_type=fraction if kind == "FRACTIONAL" else None,
             max_fractional_value=MOST,
