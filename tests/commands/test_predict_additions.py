@@ -141,7 +141,7 @@ def test_a_seg_is_written_where_it_can_be(model, series, tmp_path):
 
 def test_contours_have_the_voxels_of_the_mask(model, series, tmp_path):
     # The masks of an untrained network are noise with hundreds of contours in a slice.
-    for path in sorted(series.iterdir())[6:]:
+    for path in sorted(series.iterdir(), key=lambda path: int(path.stem))[6:]:
         path.unlink()
     out = tmp_path / "out"
     done = predict(model, [series], out, PredictOptions(device="cpu", rtstruct=True))
