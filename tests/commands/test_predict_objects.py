@@ -386,7 +386,7 @@ def test_words_of_the_format_option():
         refuse_unfit(PredictOptions(form="nii.gz,seg.dcm"), small_plan())
     with pytest.raises(UsageError, match=r"one format of the masks, found nii\.gz, nrrd"):
         refuse_unfit(PredictOptions(form="nii.gz,nrrd,seg"), small_plan())
-    with pytest.raises(UsageError, match=r"--format pm\) and --ram exclude each other"):
+    with pytest.raises(UsageError, match=r"--format pm,.* and --ram exclude each other"):
         refuse_unfit(PredictOptions(form="pm", ram_bytes=1 << 30), small_plan())
 
 
