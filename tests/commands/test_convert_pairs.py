@@ -152,3 +152,12 @@ def test_pairs_that_need_more(inputs: Path, tmp_path: Path, source, target, opti
     code, text = run("convert", inputs / source, tmp_path / target, *options)
     assert code == 2 and words in " ".join(text.split()), text
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+
+
+def test_the_series_of_like_is_not_replaced(inputs: Path, tmp_path: Path):
+    line = ("convert", inputs / "scan.nii.gz", tmp_path / "s", "--format", "dicom")
+    assert run(*line, "--modality", "CT")[0] == 0
+    before = (tmp_path / "s" / "slice_0001.dcm").read_bytes()
+    code, text = run(*line, "--like", tmp_path / "s", "--overwrite")
+    assert code == 2 and "is read by this command" in text
+    assert (tmp_path / "s" / "slice_0001.dcm").read_bytes() == before

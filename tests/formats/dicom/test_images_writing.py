@@ -182,6 +182,23 @@ def test_a_series_gives_patient_study_and_frame_of_reference(tmp_path: Path):
     )
     one = pydicom.dcmread(done.paths[0])
     assert one.FrameOfReferenceUID != "1.2.3.9" and one.StudyInstanceUID == "1.2.3.4"
+    # Another frame of reference is another content.
+    for other in slices:
+        other.FrameOfReferenceUID = "1.2.3.8"
+    write(tmp_path / "other", *slices)
+    (like,) = dicom.find_series(tmp_path / "other")
+    moved = pydicom.dcmread(write_images(inside, tmp_path / "in2", like=like).paths[0])
+    first = pydicom.dcmread(tmp_path / "in" / "slice_0000.dcm")
+    assert moved.FrameOfReferenceUID == "1.2.3.8"
+    assert moved.SOPInstanceUID != first.SOPInstanceUID
+
+
+def test_a_map_of_a_ct_is_not_in_hu(tmp_path: Path):
+    iodine = volume(np.abs(HU), modality="CT")
+    done = write_images(iodine, tmp_path / "s")
+    assert pydicom.dcmread(done.paths[0]).RescaleType == "UNSPECIFIED"
+    assert files.read(tmp_path / "s").unit == "a.u."
+    refuse_errors(done.paths[0])
 
 
 def test_channels_become_series(tmp_path: Path):

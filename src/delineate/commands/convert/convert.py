@@ -177,7 +177,8 @@ def _convert(
         if several
         else [files.stem(_named(input)) if split_slices else ""]
     )
-    with _originals([input]).kept(path for name in names for path in write.existing(name)):
+    given = _given(input, options)
+    with _originals(given).kept(path for name in names for path in write.existing(name)):
         if several:
             report = _convert_series(groups, names, write, progress, str(input))
             return replace(report, refused=(*report.refused, *left_out))
@@ -220,7 +221,7 @@ def _convert_labels(path: Path, write: _Writer) -> ConversionReport:
     volume = label_files.read_label_file(source, threshold=threshold, rule=rule)
     parts = label_files.masks_of(volume) if write.is_folder else {"": label_files.as_codes(volume)}
     targets = [target for name in parts for target in write.existing(name)]
-    with _originals([path, *([options.like] if options.like else [])]).kept(targets):
+    with _originals(_given(path, options)).kept(targets):
         done = [write(part, name) for name, part in parts.items()]
     written = tuple(path for one in done for path in one.written)
     return ConversionReport(written, notes=tuple(volume.meta.get("notes", ())))
@@ -228,8 +229,7 @@ def _convert_labels(path: Path, write: _Writer) -> ConversionReport:
 
 def _convert_masks(masks: Path, target: Path, options: ConvertOptions) -> ConversionReport:
     """Write masks as a segmentation or structure set of their series."""
-    given = [masks, *([options.like] if options.like else [])]
-    with _originals(given).kept([target]):
+    with _originals(_given(masks, options)).kept([target]):
         notes = structure_sets.masks_to_object(masks, target, options)
     return ConversionReport((target,), notes=notes)
 
@@ -243,6 +243,11 @@ def _unplaced(volume: Volume, output: Path) -> tuple[str, ...]:
         f"{output} has no geometry: the array has the axes {volume.grid.codes} and a spacing of "
         f"{spacing} mm; an .npz file keeps both",
     )
+
+
+def _given(input: str | Path, options: ConvertOptions) -> list[str | Path]:
+    """What a conversion reads: the input, and the image of ``like``."""
+    return [input, options.like] if options.like else [input]
 
 
 def _originals(inputs: Sequence[str | Path]) -> Originals:

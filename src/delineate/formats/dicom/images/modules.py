@@ -51,7 +51,8 @@ def attributes_of(modality: str, unit: str, slices: int) -> dict[str, Any]:
             "PatientPosition": "",
             "KVP": None,
             "AcquisitionNumber": None,
-            "RescaleType": "HU",
+            # Maps of iodine and the like are no HU; the terms of C.11.1.1.2 have none for them.
+            "RescaleType": "HU" if unit == "HU" else "UNSPECIFIED",
         }
     if modality == "MR":  # C.8.3.1
         return {

@@ -87,24 +87,34 @@ def write_images(
         _slices(one, common, uid_of("series", base, str(n)), n)
         for n, one in enumerate(channels, start=1)
     ]
+    slopes = [float(one[0].get("RescaleSlope", 1)) for one in series]
     if place.suffix.lower() == ".dcm":
         names, series = [place], [[_as_one(series, kind, place)]]
     else:
         names = [place / name for name in _names(series)]
         refuse_others(atomic.make_folder(place), [path.name for path in names])
-    files, count = [], len(series[0])
+    files = list(zip(names, (dataset for one in series for dataset in one), strict=True))
     with atomic.together():
-        for path, dataset in zip(names, (d for one in series for d in one), strict=True):
-            with atomic.replacing(path) as temporary:
-                dataset.save_as(temporary, enforce_file_format=True)
-            files.append(temporary)
-            if path.exists() and not overwrite and path.read_bytes() != temporary.read_bytes():
-                raise OutputError("exists already; --overwrite replaces it", path=path)
+        temporaries = [_saved(path, dataset, overwrite) for path, dataset in files]
+        count = len(series[0])
         errors = [
-            _largest_error(files[n * count : (n + 1) * count], one, place)
-            for n, one in enumerate(channels)
+            _largest_error(temporaries[n * count : (n + 1) * count], one, slope, place)
+            for n, (one, slope) in enumerate(zip(channels, slopes, strict=True))
         ]
     return WrittenImages(tuple(names), (*notes, *more, *_lost(volume, max(errors))))
+
+
+def _saved(path: Path, dataset: Any, overwrite: bool) -> Path:
+    """Save an image within ``atomic.together``; its temporary file.
+
+    Raises:
+        OutputError: another file is there.
+    """
+    with atomic.replacing(path) as temporary:
+        dataset.save_as(temporary, enforce_file_format=True)
+    if path.exists() and not overwrite and path.read_bytes() != temporary.read_bytes():
+        raise OutputError("exists already; --overwrite replaces it", path=path)
+    return temporary
 
 
 # ---- what is written ----
@@ -124,6 +134,11 @@ def _modality(volume: Volume, like: Series | None, given: str) -> tuple[str, lis
         "the intensities have no unit, so the images are Secondary Captures with positions; "
         "--modality CT, MR or PT names their class"
     ]
+
+
+def _unit(volume: Volume, kind: str) -> str:
+    """The unit of the intensities; an image that others say to be a CT is in HU."""
+    return "HU" if kind == "CT" and not volume.meta.get("modality") else volume.unit
 
 
 def _channels(volume: Volume) -> list[Volume]:
@@ -216,26 +231,27 @@ def _common(
         uid_of(one.affine.tobytes(), str(one.array.dtype), str(one.shape), one.array.tobytes())
         for one in channels
     ]
-    stated = (kind, channels[0].unit, __version__, common.to_json())
+    grid, frame = _grid_of(like), str(header.get("FrameOfReferenceUID") or "")
+    if grid is None or not _lies_in(channels[0].grid, grid):
+        frame = ""
+    first, date = channels[0], date_of(header)
+    unit, is_placed = _unit(first, kind), str(_is_placed(first))
+    stated = (kind, unit, is_placed, frame, *date, __version__, common.to_json())
     base = uid_of("images", *stated, *content)
     if like is None:
         common.StudyInstanceUID = uid_of("study", base)
         common.PatientName, common.PatientID = "Anonymous^", f"anonymous-{base[-8:]}"
-    grid, frame = _grid_of(like), header.get("FrameOfReferenceUID")
-    if grid is not None and frame and _lies_in(channels[0].grid, grid):
-        common.FrameOfReferenceUID = frame
-    else:
-        common.FrameOfReferenceUID = uid_of("frame", base)
-        if like is not None:
-            notes.append(
-                "the image is not inside the series, so it has a frame of reference of its own"
-            )
+    common.FrameOfReferenceUID = frame or uid_of("frame", base)
+    if like is not None and not frame:
+        notes.append(
+            "the image is not inside the series, so it has a frame of reference of its own"
+        )
     common.Modality, common.SOPClassUID = kind, class_of(kind)
     common.PositionReferenceIndicator = common.Laterality = ""
     common.Manufacturer, common.SoftwareVersions = "delineate", __version__
     common.ManufacturerModelName = "delineate"
     common.DerivationDescription = "Converted from another format"
-    common.SeriesDate, common.SeriesTime = date_of(header)
+    common.SeriesDate, common.SeriesTime = date
     common.ContentDate, common.ContentTime = common.SeriesDate, common.SeriesTime
     return common, base, notes
 
@@ -271,7 +287,7 @@ def _slices(volume: Volume, common: Any, uid: str, number: int) -> list[Any]:
     series.update(common)
     series.SeriesInstanceUID, kind = uid, str(common.Modality)
     series.SeriesNumber, series.SeriesDescription = number, "Converted image"
-    for name, value in attributes_of(kind, volume.unit, volume.grid.shape[2]).items():
+    for name, value in attributes_of(kind, _unit(volume, kind), volume.grid.shape[2]).items():
         setattr(series, name, value)
     affine, (column, row, _) = LPS_TO_RAS @ volume.affine, volume.spacing_mm
     series.PixelSpacing = decimals((row, column))
@@ -399,7 +415,7 @@ def _as_one(series: Sequence[Sequence[Any]], kind: str, place: Path) -> Any:
 # ---- proof ----
 
 
-def _largest_error(files: Sequence[Path], volume: Volume, place: Path) -> float:
+def _largest_error(files: Sequence[Path], volume: Volume, slope: float, place: Path) -> float:
     """Read images again; the largest difference of an intensity.
 
     Raises:
@@ -415,8 +431,9 @@ def _largest_error(files: Sequence[Path], volume: Volume, place: Path) -> float:
     if values.ndim == 3:
         values = with_finite_voxels(values)
     error = np.abs(again.array.astype(np.float64) - values).max()
-    step = (float(values.max()) - float(values.min())) / 2**15
-    if error > step:
+    is_exact = slope == 1 and bool((values == np.rint(values)).all())
+    # Half a step, and the rounding of float32.
+    if error > (0 if is_exact else 0.51 * slope + 1e-6 * float(np.abs(values).max())):
         raise OutputError(f"read again, intensities differ by up to {error:.3g}", path=place)
     return float(error)
 
