@@ -94,6 +94,8 @@ def test_images(inputs: Path, tmp_path: Path, source: str, target: str, options)
     ("source", "target"),
     [
         *((f"mask.{kind}", "a.rtstruct.dcm") for kind in ("nii.gz", "nrrd", "mha", "seg.dcm")),
+        ("mask.nii.gz", "a.seg.dcm"),
+        ("mask.rtstruct.dcm", "a.seg.dcm"),
         *(("mask.seg.dcm", f"a.{kind}") for kind in ("nii.gz", "nrrd", "mha", "seg.nrrd")),
         *(("mask.rtstruct.dcm", f"a.{kind}") for kind in ("nii.gz", "nrrd", "mha", "seg.nrrd")),
     ],
