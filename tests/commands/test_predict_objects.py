@@ -110,6 +110,21 @@ def test_a_series_without_a_number_that_can_be_used(tmp_path, number):
     assert source_of(paths).number_of("seg") == 990
 
 
+@pytest.mark.parametrize(
+    ("age", "kept", "notes"),
+    [
+        ("045Y", "045Y", ()),
+        ("0Y", "000Y", ("PatientAge 0Y is written as 000Y",)),
+        ("45", None, ("PatientAge 45 is no age and is left out",)),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:Invalid value for VR AS")
+def test_an_age_that_breaks_its_form(tmp_path, age, kept, notes):
+    plane, more = np.zeros((4, 4), np.int16), {"FrameOfReferenceUID": "1.2.9", "PatientAge": age}
+    source = source_of(objects.write(tmp_path, *(objects.ct(plane, k, **more) for k in range(3))))
+    assert source.headers[0].get("PatientAge") == kept and source.notes == notes
+
+
 def test_the_report_has_the_measurements_of_each_segment(written):
     import highdicom as hd
 

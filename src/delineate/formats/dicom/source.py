@@ -7,6 +7,7 @@ series, or the object is refused. Slices that were interpolated (``fix``) have n
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
@@ -136,7 +137,9 @@ def source_of(given: Series | Sequence[str | Path], what: str = "SEG") -> Source
                 f"{len(files)}"
             )
     headers = tuple(_header(file, what) for file in files)
-    notes = dict.fromkeys(note for one in headers for note in (*_framed(one), *shortened(one)))
+    notes = dict.fromkeys(
+        note for one in headers for note in (*_framed(one), *_aged(one), *shortened(one))
+    )
     return SourceSeries(grid, tuple(kept), planes, headers, tuple(notes))
 
 
@@ -215,6 +218,22 @@ def _to_unicode(header: Any) -> None:
             header.SpecificCharacterSet = "ISO_IR 192"
         else:
             header.pop("SpecificCharacterSet", None)  # one without a value
+
+
+def _aged(header: Any) -> list[str]:
+    """Write the age of a patient with three digits (AS, PS3.5 6.2), and leave out other texts; a
+    sentence if it was changed.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of pydicom, about this text
+        text = str(header.get("PatientAge") or "")
+    if not text or re.fullmatch(r"\d{3}[DWMY]", text):
+        return []
+    if found := re.fullmatch(r"(\d{1,2})([DWMY])", text):
+        header.PatientAge = f"{int(found[1]):03d}{found[2]}"
+        return [f"PatientAge {text} is written as {header.PatientAge}"]
+    del header.PatientAge
+    return [f"PatientAge {text} is no age and is left out"]
 
 
 def shortened(header: Any) -> list[str]:
