@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import re
+import ssl
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -180,13 +181,16 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 @contextmanager
-def serving(store: Store) -> Iterator[Store]:
+def serving(store: Store, tls: ssl.SSLContext | None = None) -> Iterator[Store]:
     """A DICOMweb service with the instances of ``store``, whose ``url`` is its address."""
     handler = type("Handler", (_Handler,), {"store": store})
     server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
     server.daemon_threads = True
+    if tls is not None:
+        server.socket = tls.wrap_socket(server.socket, server_side=True)
     threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
-    store.url = f"dicomweb:http://127.0.0.1:{server.server_address[1]}/dicom-web"
+    scheme = "http" if tls is None else "https"
+    store.url = f"dicomweb:{scheme}://127.0.0.1:{server.server_address[1]}/dicom-web"
     try:
         yield store
     finally:
@@ -195,7 +199,12 @@ def serving(store: Store) -> Iterator[Store]:
 
 
 @contextmanager
-def listening(store: Store, gives: bool = True, statuses: tuple[int, ...] = ()) -> Iterator[Store]:
+def listening(
+    store: Store,
+    gives: bool = True,
+    statuses: tuple[int, ...] = (),
+    tls: ssl.SSLContext | None = None,
+) -> Iterator[Store]:
     """A DIMSE service called STORE.
 
     Args:
@@ -262,7 +271,7 @@ def listening(store: Store, gives: bool = True, statuses: tuple[int, ...] = ()) 
         (evt.EVT_C_MOVE, move),
         (evt.EVT_C_STORE, keep),
     ]
-    server = own.start_server(("127.0.0.1", 0), block=False, evt_handlers=handlers)
+    server = own.start_server(("127.0.0.1", 0), block=False, evt_handlers=handlers, ssl_context=tls)
     store.url = f"dimse:STORE@127.0.0.1:{server.server_address[1]}"
     try:
         yield store

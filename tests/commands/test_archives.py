@@ -12,8 +12,12 @@ import pytest
 from tests.archives import Store, listening, serving
 from tests.calls import run
 from tests.commands.test_predict_series import model, planted
+from tests.plans import small_network, small_plan
 
-from delineate.commands.predict import session
+from delineate.commands.options import PredictOptions
+from delineate.commands.predict import archives, session
+from delineate.core.plan import Channel
+from delineate.core.progress import silent, unsaid
 from delineate.formats import apart, files
 from delineate.formats.dicom.remote import archive
 
@@ -114,6 +118,24 @@ def test_an_incomplete_series_fails_and_others_are_segmented(model, folder, web,
     assert code == 1 and "8 of 9 instances" in record[SERIES]["error"] and "file" in record["ct"]
     code, text, _ = predict(model, web.study, tmp_path / "alone")
     assert code == 2 and "8 of 9 instances (NumberOfSeriesRelatedInstances) were received" in text
+
+
+def test_series_are_channels_only_if_all_are_complete(folder, web, tmp_path):
+    with_modality(web, folder, "MR", "1.2.18")
+    channels = tuple(Channel(name=name) for name in ("MR", "CT"))
+    plan = small_plan(channels=channels, network=small_network(channels=2))
+
+    def fetched(*addresses):
+        return archives.fetched(addresses, tmp_path / "o", plan, PredictOptions(), unsaid, silent)
+
+    study = tmp_path / "o" / "fetched" / STUDY
+    both = fetched(f"{web.study}/series/{SERIES}", f"{web.study}/series/1.2.18")
+    assert both.inputs == (study,) and not both.failures
+    (alone,) = fetched(f"{web.study}/series/{SERIES}").failures.values()
+    assert "not complete: 1.2.18" in str(alone)
+    web.stated = 8
+    halved = fetched(web.study)
+    assert not halved.inputs and set(halved.failures) == {"1.2.18", STUDY}
 
 
 def test_a_series_goes_both_ways_by_dimse(model, folder, tmp_path):

@@ -4,7 +4,10 @@ again, and no credential is repeated.
 
 from __future__ import annotations
 
+import shutil
 import socket
+import ssl
+import subprocess
 from io import BytesIO
 from itertools import pairwise
 
@@ -299,6 +302,38 @@ def test_a_peer_that_rejects_or_does_not_answer_is_one_sentence(peer):
         gone = Address.of(f"dimse:A@127.0.0.1:{free.getsockname()[1]}/1.2")
     with pytest.raises(InputError, match="cannot be reached"):
         remote.find(remote.connect(gone, Access()), gone)
+
+
+# ---- encryption ----
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory):
+    """A certificate of 127.0.0.1 that is its own authority, with its key."""
+    if shutil.which("openssl") is None:
+        pytest.skip("openssl is not installed")
+    folder = tmp_path_factory.mktemp("tls")
+    names = ("-subj", "/CN=test", "-addext", "subjectAltName=IP:127.0.0.1")
+    curve = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-x509")
+    made = ("-keyout", folder / "key.pem", "-out", folder / "cert.pem")
+    subprocess.run(["openssl", "req", *curve, *names, *made], check=True, capture_output=True)
+    return folder / "cert.pem", folder / "key.pem"
+
+
+@pytest.mark.parametrize("service", [serving, listening])
+def test_encrypted_archives_need_a_trusted_certificate(
+    service, files, certificate, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", ssl.get_default_verify_paths().cafile or "")
+    tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    tls.load_cert_chain(*certificate)
+    with service(Store(*files), tls=tls) as store:
+        place = series_at(store)
+        trusting = Access(ca_file=str(certificate[0]), dimse_tls=True)
+        found = remote.fetch(remote.connect(place, trusting), place, tmp_path / "s")
+        assert len(list(found.iterdir())) == 8
+        with pytest.raises(InputError, match=r"certificate|association"):
+            remote.find(remote.connect(place, Access(dimse_tls=True)), place)
 
 
 # ---- sending ----

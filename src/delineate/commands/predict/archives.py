@@ -98,6 +98,7 @@ def fetched(
     found: list[str | Path] = []
     origins: dict[Path, Address] = {}
     failures: dict[str, DelineateError] = {}
+    complete: set[Path] = set()
     with claimed(atomic.make_folder(out) / CLAIM):
         for one in inputs:
             if one not in addresses:
@@ -114,9 +115,19 @@ def fetched(
             except DelineateError as error:
                 failures[str(address)] = error
                 continue
+            complete.update(folders)
             # Series of one study are the channels of one scan.
-            found += [study] if len(plan.channels) > 1 else folders
-    return Fetched(tuple(dict.fromkeys(found)), origins, failures)
+            found += [study] if len(plan.channels) > 1 and folders else folders
+    found = list(dict.fromkeys(found))
+    for study in [one for one in found if one in origins]:
+        if left := sorted(path.name for path in set(Path(study).iterdir()) - complete):
+            found.remove(study)
+            failures[Path(study).name] = InputError(
+                "a model of several channels needs complete series only, and these were not "
+                f"fetched by this call or are not complete: {', '.join(left)}",
+                path=study,
+            )
+    return Fetched(tuple(found), origins, failures)
 
 
 def _connect(address: Address, access: Access, options: PredictOptions) -> Archive:

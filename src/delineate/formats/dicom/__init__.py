@@ -8,6 +8,7 @@ seg/         segmentations: written from label volumes, and read as such
 rtstruct/    contours of structure sets as voxels, and label volumes as contours
 source.py    the series that a written label object refers to
 identity.py  UIDs that follow from content
+remote/      archives on the network (PACS)
 references.py  the series that a segmentation or structure set belongs to
 deidentify/ objects without what identifies a person
 """

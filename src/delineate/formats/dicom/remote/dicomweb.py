@@ -138,13 +138,17 @@ def _session(access: Access) -> requests.Session:
             request.headers["Authorization"] = f"Bearer {access.token}"
             return request
 
-    session = requests.Session()
+    class Session(requests.Session):
+        def merge_environment_settings(self, url: Any, proxies: Any, *more: Any) -> Any:
+            # Otherwise REQUESTS_CA_BUNDLE would replace the stated certificates.
+            found = super().merge_environment_settings(url, proxies, *more)
+            return {**found, "verify": access.ca_file} if access.ca_file else found
+
+    session = Session()
     if access.token:
         session.auth = Bearer()
     elif access.user:
         session.auth = HTTPBasicAuth(access.user.encode(), access.password.encode())
-    if access.ca_file:
-        session.verify = access.ca_file
     if access.cert_file:
         session.cert = (access.cert_file, access.key_file) if access.key_file else access.cert_file
     return session
