@@ -147,7 +147,7 @@ def test_pictures(inputs: Path, tmp_path: Path, form: str, ending: str, bits: in
         ("dicom", "a.nii.gz", ("--modality", "CT"), "--modality is for images"),
         ("dicom", "a.dcm", ("--window", "0,9"), "--window is for PNG and TIFF"),
         ("dicom", "a.dcm", ("--split-slices", "2"), "--split-slices writes volumes"),
-        ("mask.seg.dcm", "a.dcm", (), "NAME.rtstruct.dcm holds labels"),
+        ("mask.seg.dcm", "a.dcm", (), "NAME.seg.dcm and NAME.rtstruct.dcm hold labels"),
     ],
 )
 def test_pairs_that_need_more(inputs: Path, tmp_path: Path, source, target, options, words):

@@ -25,7 +25,7 @@ def volume_to_dicom(volume: Volume, target: Path, options: ConvertOptions) -> Wr
     if volume.unit == "label":
         raise UsageError(
             f"{volume.source or 'the input'} has labels, and {target} would be an image; "
-            "NAME.rtstruct.dcm holds labels"
+            "NAME.seg.dcm and NAME.rtstruct.dcm hold labels"
         )
     like = None if options.like is None else _series_at(options.like)
     return write_images(
