@@ -129,8 +129,8 @@ def docs(demo: Path | None, hippocampus: Path | None, ohif: Path | None, work: P
 
 def opened_in_ohif(dist: Path, work: Path) -> Path:
     """The picture that the test of OHIF makes of a SEG."""
-    test = IMAGES.parents[1] / "tests" / "formats" / "dicom" / "test_ohif.py"
-    line = [sys.executable, "-m", "pytest", "-m", "rounds", "-k", "seg", f"--basetemp={work}", test]
+    test = "tests/formats/dicom/test_ohif.py::test_every_structure_has_its_colour_and_its_side[seg]"
+    line = [sys.executable, "-m", "pytest", "-m", "rounds", f"--basetemp={work}", test]
     environment = {**os.environ, "DELINEATE_OHIF": str(dist.resolve())}
     subprocess.run(line, env=environment, cwd=IMAGES.parents[1], check=True)
     found = next(work.glob("*/as_opened.png"), None)

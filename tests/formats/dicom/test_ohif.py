@@ -25,6 +25,7 @@ from tests.browser import Page, opened
 from delineate.cohorts.phantom import cohort
 from delineate.core.volume import Volume
 from delineate.formats.dicom.rtstruct.write import write_rtstruct
+from delineate.formats.dicom.seg.encoding import SegEncoding
 from delineate.formats.dicom.seg.write import write_seg
 from delineate.formats.dicom.source import source_of
 
@@ -145,7 +146,18 @@ def desk(tmp_path_factory) -> Iterator[Desk]:
             server.shutdown()
 
 
-@pytest.mark.parametrize("write", [write_seg, write_rtstruct])
+SEGS = {
+    "seg": SegEncoding(),
+    "deflated": SegEncoding("BINARY", "deflated"),
+    "labelmap": SegEncoding("LABELMAP"),
+    "labelmap-rle": SegEncoding("LABELMAP", "rle"),
+    "fractional": SegEncoding("FRACTIONAL"),
+}
+WRITERS = {name: partial(write_seg, encoding=one) for name, one in SEGS.items()}
+WRITERS["rtstruct"] = write_rtstruct
+
+
+@pytest.mark.parametrize("write", WRITERS.values(), ids=WRITERS)
 def test_every_structure_has_its_colour_and_its_side(desk, write, tmp_path):
     path = tmp_path / "object.dcm"
     write(

@@ -82,6 +82,9 @@ def test_every_type_is_read_back_by_two_readers(tmp_path: Path, scan, encoding) 
         encoding.kind,
         seg.file_meta.MediaStorageSOPInstanceUID,
     )
+    # The background of a label map is described last.
+    background = [0] if encoding.kind == "LABELMAP" else []
+    assert [one.SegmentNumber for one in seg.SegmentSequence] == [1, 2, 3, *background]
     # The plane without a voxel has no frame.
     assert seg.NumberOfFrames == (5 if encoding.kind == "LABELMAP" else 4 * 3 + 1)
     if encoding.kind != "LABELMAP" and encoding.syntax != "deflated":

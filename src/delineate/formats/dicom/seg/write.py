@@ -265,6 +265,9 @@ def _segmentation(content: _Content, series: SourceSeries) -> Any:
         )
     for item in seg.SegmentSequence if name == UNKNOWN else ():
         item.pop("SegmentationAlgorithmIdentificationSequence", None)
+    if kind == "LABELMAP":
+        # Some viewers read item n as segment n, and highdicom describes the background first.
+        seg.SegmentSequence = [*seg.SegmentSequence[1:], seg.SegmentSequence[0]]
     if kind == "FRACTIONAL" and stored.ndim == 4:
         _put_shares(seg, content, series)
     return _encoded(with_dates_of(series.headers[0], as_measured(seg, series, measures)), content)
