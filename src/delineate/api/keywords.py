@@ -31,6 +31,15 @@ class SegKeywords(TypedDict, total=False):
     seg_syntax: str
 
 
+class ArchiveKeywords(TypedDict, total=False):
+    """``ArchiveOptions`` as keywords."""
+
+    send: bool
+    send_to: str | None
+    ae_title: str
+    receive_port: int | None
+
+
 class CohortKeywords(SeriesKeywords, total=False):
     """``CohortOptions`` as keywords."""
 
@@ -85,7 +94,7 @@ class TrainKeywords(PlanKeywords, total=False):
     listeners: tuple[str | Callable[..., Any], ...]
 
 
-class PredictKeywords(ReadingKeywords, SeriesKeywords, SegKeywords, total=False):
+class PredictKeywords(ReadingKeywords, SeriesKeywords, SegKeywords, ArchiveKeywords, total=False):
     """``PredictOptions`` as keywords."""
 
     device: str
