@@ -76,7 +76,8 @@ def _provenance(planned: PlannedRun) -> dict[str, Any]:
         "delineate": __version__,
         "python": platform.python_version(),
         "machine": f"{platform.machine()} {platform.system()}",
-        "data": manifest.root,
+        # A model is given away: the path would name the user, and folders above may name more.
+        "data": Path(manifest.root).resolve().name,
         "layout": manifest.layout,
         "channels_numbered": numbered(manifest),
         "cases": len(learning),
