@@ -25,7 +25,7 @@ BUILD = [sys.executable, "-m", "mkdocs", "build", "--strict"]
 def build(root: Path, target: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [*BUILD, "--config-file", str(root / "mkdocs.yml"), "--site-dir", str(target)],
-        env={**os.environ, "NO_MKDOCS_2_WARNING": "1"},
+        env={**os.environ, "NO_MKDOCS_2_WARNING": "1", "NOTEBOOKS": "unrun"},
         capture_output=True,
         text=True,
     )
