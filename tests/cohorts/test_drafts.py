@@ -234,6 +234,13 @@ def two_raters(root):
         png(root / "drawn_B" / f"{n}.png", blob(at=4))
 
 
+def one_radiologist_within_the_other(root):
+    for n in range(4):
+        png(root / "pic" / f"{n}.png", picture(n))
+        png(root / "drawn_rad1" / f"{n}.png", blob(at=3, size=8))
+        png(root / "drawn_rad2" / f"{n}.png", blob(at=4, size=6))
+
+
 def nothing_in_common(root):
     for n in range(4):
         png(root / "pic" / f"{WORDS[n]}.png", picture(n))
@@ -288,6 +295,7 @@ def nothing_there(root):
     ("tree", "told"),
     [
         (two_raters, "drawn_A.*drawn_B.*two observers"),
+        (one_radiologist_within_the_other, "drawn_rad1.*drawn_rad2.*two observers"),
         (nothing_in_common, "do not pair"),
         (only_masks, "look like masks"),
         (only_images, "no masks were found"),

@@ -400,6 +400,14 @@ def test_processes_make_no_difference(folders, workers):
     ) == pytest.approx(0.9167, abs=1e-4)
 
 
+def test_dicom_objects_of_a_mask_are_no_second_truth(folders, tmp_path):
+    """Also results of `predict --format nii.gz,rtstruct` may be the truth."""
+    _, truth = folders
+    for mask in [*truth.iterdir()]:
+        (truth / mask.name.replace(".nii.gz", ".rtstruct.dcm")).write_bytes(b"")
+    assert len(evaluate(truth, truth, tmp_path / "scored").scores.values("label 1", "dice")) == 2
+
+
 def test_without_names_every_value_of_the_truths_is_a_structure(folders):
     assert evaluate(*folders).labels.names == ["label 1", "label 2"]
 

@@ -149,7 +149,7 @@ def pair(
     if true.is_file() and true.suffix == ".jsonl":
         manifest = Manifest.load(true)
         return _with_manifest(pred, labels(manifest) if callable(labels) else manifest, like)
-    predicted, known = masks_in(pred), images_in(true)
+    predicted, known = masks_in(pred), _without_objects(images_in(true))
     if not predicted:
         raise LayoutError("contains no image to evaluate", path=pred)
     # Two single files pair even if their names differ.
@@ -198,16 +198,20 @@ def images_in(path: Path) -> list[Path]:
 
 
 def masks_in(path: Path) -> list[Path]:
-    """``images_in``, and the folders of cases whose structures overlap, one file each, that the
-    ``predictions.json`` next to them lists. DICOM objects next to the mask of a case are left out.
+    """``images_in`` without DICOM objects of a mask, and the folders of cases whose structures
+    overlap, one file each, that the ``predictions.json`` next to them lists.
     """
-    found = images_in(path)
-    objects = {p for p in found if p.name.lower().endswith(OBJECT_ENDINGS)}
-    others = {stem(p) for p in found if p not in objects}
-    found = [p for p in found if p not in objects or stem(p) not in others]
+    found = _without_objects(images_in(path))
     record = prediction_record(path) if path.is_dir() else {}
     folders = [path / name for name, entry in record.get("cases", {}).items() if "files" in entry]
     return found + [folder for folder in folders if folder.is_dir()]
+
+
+def _without_objects(paths: list[Path]) -> list[Path]:
+    """Without DICOM objects that were written next to the mask of their case."""
+    objects = {p for p in paths if p.name.lower().endswith(OBJECT_ENDINGS)}
+    others = {stem(p) for p in paths if p not in objects}
+    return [p for p in paths if p not in objects or stem(p) not in others]
 
 
 def prediction_record(folder: Path) -> dict[str, Any]:

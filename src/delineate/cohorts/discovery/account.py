@@ -40,9 +40,9 @@ _SURFER = {
 _VOXELS = (".raw", ".zraw")
 # Keys of files with outlines, and what they are.
 _OUTLINES = (
-    (r'"annotations"\s*:', "COCO annotations (polygons), which are not read"),
-    (r'"shapes"\s*:', "labelme polygons, which are not read"),
-    (r"<annotations>|<polygon", "polygons, which are not read"),
+    (r'"annotations"\s*:', "outlines (COCO) that belong to no case"),
+    (r'"shapes"\s*:', "outlines (labelme) that belong to no case"),
+    (r"<annotations>|<polygon", "outlines that belong to no case"),
 )
 
 

@@ -37,6 +37,7 @@ _PREDICTED = re.compile(
 )
 _OBSERVER = re.compile(
     r"(?i)(raters?|observers?|readers?|experts?|annotators?|radiologists?|doctors?|operators?"
+    r"|graders?|reviewers?|physicians?|clinicians?|surgeons?|(?<![a-z])rads?"
     r"|annot|manual|1st|2nd|first|second|[ao]bs?)(?![a-z])"
 )
 _GENERIC = re.compile(
