@@ -7,7 +7,7 @@ from tests.cohorts.imitate import box, dicom_series, nifti, noise, png, slices
 
 from delineate.cohorts.discovery.layouts import discover, find
 from delineate.cohorts.reading import read_image, read_label
-from delineate.core.errors import InputError, LayoutError, UsageError
+from delineate.core.errors import InputError, LabelError, LayoutError, UsageError
 
 
 def odd(root):
@@ -127,6 +127,12 @@ def test_dicom_with_a_stack_of_masks(tmp_path):
         ("channels: {A: '../{id}.nii.gz'}\n", LayoutError, "outside the cohort"),
         ("channels: {A: 'in/{id}/*.nii.gz'}\n", LayoutError, "case pat1: 2 files match A"),
         ("channels: {A: 'in/{id}/{what}.nii.gz'}\n", LayoutError, "unknown placeholder {what}"),
+        ("channels: {A: 'in/{id}/*_a.nii.gz'}\nignore: none\n", LabelError, "d.yaml: ignore: exp"),
+        (
+            "channels: {A: 'in/{id}/*_a.nii.gz'}\nlabels: {liver: [one]}\n",
+            LabelError,
+            "d.yaml: the cohort has no structure called 'one'",
+        ),
     ],
 )
 def test_bad_descriptions_teach(tmp_path, text, kind, told):

@@ -37,7 +37,8 @@ from __future__ import annotations
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -45,13 +46,13 @@ from typing import Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import PydanticCustomError
 
-from ...core.errors import InputError, LayoutError
+from ...core.errors import InputError, LabelError, LayoutError
 from ...core.inputs import read_yaml
 from ...core.labels import LabelMapping, LabelSet
 from ...core.manifest import Case, Source
 from ...core.volume import ReadAs
 from ...extend.findings import Draft
-from ...formats.files import natural_key
+from ...formats.disk import natural_key
 from .patients import by_pattern
 from .patterns import compiled, expanded, glob_of, own_text, placeholders
 from .splits import SPLITS, split_in, with_free_training
@@ -158,8 +159,24 @@ def load(path: str | Path) -> Description:
 
     Raises:
         InputError: the file cannot be read, or is not a valid description (with the wrong key).
+        LabelError: no valid ``labels`` or ``ignore``.
     """
-    return parse(read_yaml(path), path)
+    described = parse(read_yaml(path), path)
+    with naming(path):
+        # These keys have rules of their own.
+        _ = described.selection, ignored_values(described.ignore)
+    return described
+
+
+@contextmanager
+def naming(path: str | Path | None) -> Iterator[None]:
+    """Errors about structures get the path of their description, if they have none."""
+    try:
+        yield
+    except LabelError as error:
+        if error.path is None and path is not None:
+            error.path = str(path)
+        raise
 
 
 def parse(data: Any, path: str | Path | None = None) -> Description:

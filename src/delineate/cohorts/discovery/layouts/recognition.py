@@ -124,7 +124,8 @@ def discover(
     if not (layout or description) and written.is_file():
         found = _from_manifest(written, choice, patient, ignore, modality, rules)
     else:
-        draft = _draft(root, layout, described, truth, rules)
+        with describing.naming(description):
+            draft = _draft(root, layout, described, truth, rules)
         _choose_modality(draft, modality, root)
         found = complete(draft, root, choice, patient, ignore, truth, rules)
     return replace(found, manifest=in_suv(found.manifest, unit))
