@@ -114,6 +114,7 @@ def test_a_seg_of_probabilities_of_a_series_without_frame_of_reference(model, se
         chance = chances.array[1 + ["left part", "right part"].index(name)]
         assert np.abs(share - chance).max() <= 0.5 / 255 + 1e-4
     assert pydicom.dcmread(out / "p1.seg.dcm").FrameOfReferenceUID.startswith("2.25.")
+    assert "FrameOfReferenceUID" in " ".join(record(out)["p1"]["notes"])
     for words, reason in (
         ({"seg_type": "LABELMAP"}, "are for --format seg"),
         ({"dicom_seg": True, "seg_syntax": "rle"}, "one bit for each pixel"),

@@ -77,13 +77,13 @@ class ObjectKind:
 
     Args:
         entry: its name in ``predictions.json``.
-        write: writes the file.
+        write: writes the file, and returns notes about it.
         after: the kind to whose file next to it the object refers.
         by_highdicom: whether highdicom writes it.
     """
 
     entry: str
-    write: Callable[[Result, Path], object]
+    write: Callable[[Result, Path], list[str]]
     after: str = ""
     by_highdicom: bool = True
 
@@ -198,10 +198,10 @@ def save_object(
         KINDS[each].write(result, target.with_name(file_of(stem, each)))
 
 
-def _write_seg(result: Result, target: Path) -> None:
+def _write_seg(result: Result, target: Path) -> list[str]:
     from ...formats.dicom.seg import SegEncoding, write_seg
 
-    write_seg(
+    return write_seg(
         *(*result.masks, target),
         **result.algorithm,
         encoding=result.encoding or SegEncoding(),
@@ -209,13 +209,13 @@ def _write_seg(result: Result, target: Path) -> None:
     )
 
 
-def _write_rtstruct(result: Result, target: Path) -> None:
+def _write_rtstruct(result: Result, target: Path) -> list[str]:
     from ...formats.dicom.rtstruct import write_rtstruct
 
-    write_rtstruct(*result.masks, target, **result.algorithm)
+    return write_rtstruct(*result.masks, target, **result.algorithm)
 
 
-def _write_sr(result: Result, target: Path) -> None:
+def _write_sr(result: Result, target: Path) -> list[str]:
     from ...formats.dicom.report import Measured, write_sr
     from ...formats.dicom.source import inside, on_planes, on_series
 
@@ -235,9 +235,10 @@ def _write_sr(result: Result, target: Path) -> None:
         )
     seg = target.with_name(file_of(target.name.removesuffix(".sr.dcm"), "seg"))
     write_sr(rows, scan.unit, seg, series, target, **result.algorithm)
+    return [*series.notes]
 
 
-def _write_pm(result: Result, target: Path) -> None:
+def _write_pm(result: Result, target: Path) -> list[str]:
     from ...formats.dicom.report import ParametricMap, write_pm
 
     prediction, labels, maps = result.prediction, result.prediction.labels, []
@@ -250,18 +251,20 @@ def _write_pm(result: Result, target: Path) -> None:
         values = labels.with_array(found, "a.u.")
         maps.append(ParametricMap.of(name, UNCERTAINTY[name], values, MAPS[name]))
     write_pm(maps, result.series, target, **result.algorithm)
+    return [*result.series.notes]
 
 
-def _write_kos(result: Result, target: Path) -> None:
+def _write_kos(result: Result, target: Path) -> list[str]:
     from ...formats.dicom.report import write_kos
 
     reasons = slices_for_review(result)
     if not reasons:
         raise OutputError("no slice to look at: no structure was found, and nothing is flagged")
     write_kos(reasons, result.series, target, **result.algorithm)
+    return [*result.series.notes]
 
 
-def _write_sc(result: Result, target: Path) -> None:
+def _write_sc(result: Result, target: Path) -> list[str]:
     from PIL import Image
 
     from ...formats.dicom.report import write_sc
@@ -278,6 +281,7 @@ def _write_sc(result: Result, target: Path) -> None:
     )
     with Image.open(io.BytesIO(figure_png(figure))) as picture:
         write_sc(np.asarray(picture.convert("RGB")), result.series, target, **result.algorithm)
+    return [*result.series.notes]
 
 
 def heat_of(prediction: Prediction) -> Heat | None:

@@ -229,11 +229,11 @@ def _write_object(
     series: SourceSeries | DelineateError,
     prediction: Prediction,
     scan: Callable[[], Volume],
-    entry: Mapping[str, Any],
+    entry: dict[str, Any],
     options: PredictOptions,
     target: Path,
 ) -> str:
-    """Write a DICOM object.
+    """Write a DICOM object; notes about it are added to those of the entry.
 
     Raises:
         DelineateError: it cannot be written, or refers to an object that was not written.
@@ -244,7 +244,8 @@ def _write_object(
     if after and KINDS[after].entry not in entry:
         raise OutputError(f"it refers to the {after}, which was not written", path=target)
     made_of = Result(prediction, series, scan, entry["flags"], options.seg_encoding)
-    KINDS[kind].write(made_of, target)
+    if notes := KINDS[kind].write(made_of, target):
+        entry["notes"] = [*dict.fromkeys([*entry.get("notes", ()), *notes])]
     return target.name
 
 
