@@ -397,7 +397,7 @@ def _comparison(record: dict[str, Any]) -> Iterator[str]:
     yield ""
     yield "Commands:"
     yield ""
-    yield "```sh"
+    yield "```text"
     for name in SYSTEMS:
         options = systems.get(name, {}).get("options", "--budget 10m --seeds 1,2,3")
         yield f"python benchmarks/tutorials.py --systems {name} {options}"

@@ -19,6 +19,7 @@ BINDING = re.compile(r"GPL|General Public|\bMPL|Mozilla|\bEPL|CDDL|EUPL|SSPL", r
 REVIEWED = {
     "certifi": "MPL 2.0 covers its own files, a list of certificates, which are used unchanged",
     "hypothesis": "MPL 2.0; runs tests, and is installed with the extra dev only",
+    "tqdm": "MPL 2.0 covers some of its own files, which are used unchanged by dicom-anonymizer",
     "pathspec": "MPL 2.0; a requirement of mypy and MkDocs, with the extra dev only",
 }
 

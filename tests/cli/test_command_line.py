@@ -62,8 +62,8 @@ KINDS = [
     for name, kind in vars(options).items()
     if name.endswith("Options")
     # What only the command line has, and what several commands share.
-    and name
-    not in ("GlobalOptions", "CleanOptions", "CohortOptions", "ReadingOptions", "SeriesOptions")
+    and name not in ("GlobalOptions", "CleanOptions", "CohortOptions", "ReadingOptions")
+    and name not in ("ArchiveOptions", "SegOptions", "SeriesOptions")
 ]
 
 

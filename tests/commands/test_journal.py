@@ -167,6 +167,8 @@ def test_nothing_is_counted_as_done_in_a_folder_that_was_moved_away(scans, tmp_p
     with pytest.raises(OutputError, match=r"out: was removed or moved while this process worked"):
         predict(folder / "m.model", [folder / "scans"], folder / "out", OPTIONS, progress=move)
     assert not (folder / "out" / "predictions.json").exists()
+    # The first case may have been in writing meanwhile, which makes its folder.
+    shutil.rmtree(folder / "out", ignore_errors=True)
     (folder / "moved" / "running.json").unlink()  # of this process, which has not ended
     (folder / "moved").rename(folder / "out")
     assert "c" in done(folder)

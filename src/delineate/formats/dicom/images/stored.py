@@ -42,7 +42,7 @@ class StoredPixels:
         >>> far.pixels, far.slope, far.intercept
         (array([[[  0, 255]]], dtype=uint16), 1.0, 70000.0)
         >>> StoredPixels.of(np.array([[[0.0, 0.5, 1.0]]])).slope
-        1.52590218967e-05
+        1.5259021897e-05
         """
         array = with_finite_voxels(array)
         low, high = float(array.min()), float(array.max())
