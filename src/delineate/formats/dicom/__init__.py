@@ -6,11 +6,14 @@ group.py     the volumes of a series                geometry.py  positions of a 
 fix.py       series with uneven gaps                values/      their voxels
 seg/         segmentations: written from label volumes, and read as such
 rtstruct/    contours of structure sets as voxels, and label volumes as contours
-source.py    the series that a written label object refers to
-identity.py  UIDs that follow from content
-remote/      archives on the network (PACS)
 references.py  the series that a segmentation or structure set belongs to
-deidentify/ objects without what identifies a person
+source.py    the series that a written object refers to
+derived.py   what all objects written by highdicom share
+report/      measurements, parametric maps, key objects and overview pages of a prediction
+images/      image volumes as series
+identity.py  UIDs that follow from content
+deidentify/  objects without what identifies a person
+remote/      archives on the network (PACS)
 """
 
 from .find import Headers, choose, find, find_series, objects_in, place_of, problem_of, table

@@ -8,7 +8,6 @@ asked for.
 from __future__ import annotations
 
 import contextlib
-import os
 import secrets
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -53,7 +52,9 @@ class Spool:
                 for chunk in chunks:
                     self._write(file.write, chunk)
             if uid := self._named(temporary):
-                os.replace(temporary, self.folder / f"{uid}.dcm")
+                # After a power cut, a file of this name is whole.
+                with atomic.replacing(self.folder / f"{uid}.dcm") as flushed:
+                    temporary.rename(flushed)
                 self.whole.add(uid)
             return bool(uid)
         finally:
