@@ -138,6 +138,11 @@ def test_a_seg_is_written_where_it_can_be(model, series, tmp_path):
         "not_written"
     ]["dicom_seg"]
     assert (tmp_path / "out" / "plain.nii.gz").is_file() and len(done.written) == 2
+    # Another spelling of the same outputs.
+    said: list[str] = []
+    options = PredictOptions(device="cpu", form="seg")
+    predict(model, [series], tmp_path / "out", options, say=said.append)
+    assert any("1 of 1 scans have their results already" in text for text in said)
 
 
 def test_contours_have_the_voxels_of_the_mask(model, series, tmp_path):
@@ -159,6 +164,9 @@ def test_contours_have_the_voxels_of_the_mask(model, series, tmp_path):
     first = (out / "p1.rtstruct.dcm").read_bytes()
     predict(model, [series], out, PredictOptions(device="cpu", rtstruct=True, again=True))
     assert (out / "p1.rtstruct.dcm").read_bytes() == first
+    predict(model, [series], out, PredictOptions(device="cpu", form="rtstruct", smallest_mm2=2))
+    assert any("of less than 2 mm2 are left out" in note for note in record(out)["p1"]["notes"])
+    assert len((out / "p1.rtstruct.dcm").read_bytes()) < len(first)
 
 
 def test_all_objects_of_a_series_by_one_option(model, series, tmp_path):

@@ -24,11 +24,12 @@ class SeriesKeywords(TypedDict, total=False):
     fix_series: str | None
 
 
-class SegKeywords(TypedDict, total=False):
-    """``SegOptions`` as keywords."""
+class LabelObjectKeywords(TypedDict, total=False):
+    """``LabelObjectOptions`` as keywords."""
 
     seg_type: str
     seg_syntax: str
+    smallest_mm2: float
 
 
 class ArchiveKeywords(TypedDict, total=False):
@@ -94,7 +95,9 @@ class TrainKeywords(PlanKeywords, total=False):
     listeners: tuple[str | Callable[..., Any], ...]
 
 
-class PredictKeywords(ReadingKeywords, SeriesKeywords, SegKeywords, ArchiveKeywords, total=False):
+class PredictKeywords(
+    ReadingKeywords, SeriesKeywords, LabelObjectKeywords, ArchiveKeywords, total=False
+):
     """``PredictOptions`` as keywords."""
 
     device: str

@@ -194,8 +194,8 @@ class ArchiveOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class SegOptions:
-    """How DICOM segmentations are encoded."""
+class LabelObjectOptions:
+    """How DICOM segmentations and structure sets are written."""
 
     seg_type: str = option(
         "BINARY",
@@ -208,6 +208,12 @@ class SegOptions:
         "Of a DICOM SEG: explicit is not compressed; deflated is, as a whole; rle is, frame by "
         "frame (not BINARY).",
         choices=lambda: ("explicit", "deflated", "rle"),
+    )
+    smallest_mm2: float = option(
+        0.0,
+        "Of an RTSTRUCT: leave out contours of a smaller area in mm2, such as single pixels.",
+        "--smallest",
+        low=0,
     )
 
     @property
@@ -415,7 +421,7 @@ class TrainOptions(PlanOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class PredictOptions(ReadingOptions, SeriesOptions, SegOptions, ArchiveOptions):
+class PredictOptions(ReadingOptions, SeriesOptions, LabelObjectOptions, ArchiveOptions):
     """``delineate predict``; each field differs from what the model's plan says.
 
     Args:
@@ -672,7 +678,7 @@ class CompareOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ConvertOptions(ReadingOptions, SeriesOptions, SegOptions):
+class ConvertOptions(ReadingOptions, SeriesOptions, LabelObjectOptions):
     """``delineate convert``.
 
     Args:
@@ -752,11 +758,6 @@ class ConvertOptions(ReadingOptions, SeriesOptions, SegOptions):
         "Of contours (RTSTRUCT): centre: pixels whose centre is inside; area: pixels of which at "
         "least half is.",
         choices=lambda: ("centre", "area"),
-    )
-    smallest_mm2: float = option(
-        0.0,
-        "Of NAME.rtstruct.dcm: leave out contours of a smaller area in mm2, such as single pixels.",
-        "--smallest",
     )
     segment: str | None = option(
         None, "Number, name or code (SCT:10200004) of the only segment of a DICOM SEG to convert."

@@ -36,6 +36,8 @@ IMMATERIAL = frozenset(
     {"device", "ram_bytes", "vram_bytes", "channels", "only", "again", "overwrite", "untrusted"}
     | {one.name for one in fields(ArchiveOptions)}
 )
+# Options that together name the files of a case, in more than one way.
+FORMS = ("form", "dicom_seg", "rtstruct")
 
 Entry = dict[str, Any]
 
@@ -55,7 +57,8 @@ class Journal:
 
     def __init__(self, out: Path, model: str, options: PredictOptions, say: Say = unsaid):
         self._out = out
-        given = {k: v for k, v in vars(options).items() if k not in IMMATERIAL}
+        given = {k: v for k, v in vars(options).items() if k not in (*IMMATERIAL, *FORMS)}
+        given |= {"mask_form": options.mask_form, "objects": options.objects}
         content = json.dumps([model, given], sort_keys=True, default=str)
         self._made_by = hashlib.sha256(content.encode()).hexdigest()
         path = out / NAME

@@ -54,6 +54,7 @@ class Result:
         scan: reads the scan, whose first channel is that series.
         flags: what is implausible, see ``trust.plausibility``.
         encoding: of the segmentation; None is the default.
+        smallest_mm2: contours of a smaller area are left out of the structure set.
     """
 
     prediction: Prediction
@@ -61,6 +62,7 @@ class Result:
     scan: Callable[[], Volume]
     flags: Sequence[Mapping[str, str]] = ()
     encoding: SegEncoding | None = None
+    smallest_mm2: float = 0.0
 
     @property
     def algorithm(self) -> dict[str, Any]:
@@ -212,7 +214,8 @@ def _write_seg(result: Result, target: Path) -> list[str]:
 def _write_rtstruct(result: Result, target: Path) -> list[str]:
     from ...formats.dicom.rtstruct import write_rtstruct
 
-    return write_rtstruct(*result.masks, target, **result.algorithm)
+    more = {**result.algorithm, "smallest_mm2": result.smallest_mm2}
+    return write_rtstruct(*result.masks, target, **more)
 
 
 def _write_sr(result: Result, target: Path) -> list[str]:

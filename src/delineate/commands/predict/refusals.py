@@ -36,6 +36,8 @@ def refuse_unfit(asked: PredictOptions, plan: Plan) -> None:
         raise UsageError(f"--format accepts one format of the masks, found {', '.join(masks)}")
     if asked.seg_encoding != SegEncoding() and "seg" not in asked.objects:
         raise UsageError("--seg-type and --seg-syntax are for --format seg")
+    if asked.smallest_mm2 and "rtstruct" not in asked.objects:
+        raise UsageError("--smallest is for --format rtstruct")
     asked.seg_encoding.refuse_unfit(plan.output_labels)
     DropoutSamples(asked.samples, maps=asked.maps).refuse_unless_fit(plan)
     oblique.refuse_unfit(plan, asked.oblique_deg)

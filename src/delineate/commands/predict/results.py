@@ -243,7 +243,9 @@ def _write_object(
     after = KINDS[kind].after
     if after and KINDS[after].entry not in entry:
         raise OutputError(f"it refers to the {after}, which was not written", path=target)
-    made_of = Result(prediction, series, scan, entry["flags"], options.seg_encoding)
+    made_of = Result(
+        prediction, series, scan, entry["flags"], options.seg_encoding, options.smallest_mm2
+    )
     if notes := KINDS[kind].write(made_of, target):
         entry["notes"] = [*dict.fromkeys([*entry.get("notes", ()), *notes])]
     return target.name
