@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -11,7 +12,7 @@ import pytest
 from delineate.core.grid import Grid
 from delineate.core.labels import LabelSet
 from delineate.core.volume import Volume
-from delineate.trust.plausibility import Ranges, flags, measure, ranges_of, sample
+from delineate.trust.plausibility import CaseMeasures, Ranges, flags, measure, ranges_of, sample
 
 LABELS = LabelSet.from_names({1: "left kidney", 2: "right kidney", 3: "liver"})
 SHAPE = (40, 32, 24)
@@ -91,6 +92,28 @@ def test_planted_faults_are_flagged(ranges):
     assert "components" in found(image, label.with_array(pieces), ranges)
     swollen = label.with_array(np.where(image.array[0] > 0.5 * image.array.max(), 3, 0))
     assert "volume" in found(image, swollen.with_array(swollen.array.astype(np.uint8)), ranges)
+
+
+def components_of(*counts: int) -> CaseMeasures:
+    """Of structures a, b, ... with so many components."""
+    named = dict(zip("abc", counts, strict=False))
+    return CaseMeasures({"components": sum(map(math.log, counts))}, tuple(named), {}, named)
+
+
+def test_as_many_components_as_in_a_training_case_are_not_flagged():
+    """The largest number of the training cases is rounded in the card."""
+    cases = [components_of(1)] * 400 + [components_of(2)]
+    ranges = Ranges.from_json(json.loads(json.dumps(ranges_of(cases).to_json())))
+    assert flags(components_of(2), ranges) == []
+    (flag,) = flags(components_of(3), ranges)
+    assert flag["words"] == "more connected components than ever seen: a (3, in training at most 2)"
+
+
+def test_more_structures_in_several_components_than_ever_seen_are_named():
+    """Each has as many as in some training case, but never in the same one."""
+    ranges = ranges_of([components_of(2, 1), components_of(1, 2), *[components_of(1, 1)] * 400])
+    (flag,) = flags(components_of(2, 2), ranges)
+    assert flag["words"] == "more structures in several components than ever seen: a (2) and b (2)"
 
 
 def test_an_empty_scan_is_flagged_whatever_the_model(ranges):

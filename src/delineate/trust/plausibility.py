@@ -50,6 +50,7 @@ LEAST_LOG, LEAST_SHARE, LEAST_HU = 0.05, 0.02, 10.0
 # small a share either. Truths have hardly any such components, masks of good models some.
 SPECK = LEAST_LOG
 MOST_NAMED = 4
+DIGITS = 6  # of the numbers in a card
 
 
 @dataclass(frozen=True, eq=False)
@@ -142,7 +143,7 @@ class Ranges:
             "schema": SCHEMA,
             "cases": self.cases,
             "ranges": {
-                name: [r.n, *(float(f"{v:.6g}") for v in (r.mean, r.std, r.low, r.high))]
+                name: [r.n, *(float(f"{v:.{DIGITS}g}") for v in (r.mean, r.std, r.low, r.high))]
                 for name, r in self.ranges.items()
             },
             "always": list(self.always),
@@ -389,7 +390,8 @@ def _is_outside(name: str, value: float, known: Range, level: float) -> bool:
     """Whether a value is beyond all training cases and beyond the prediction interval."""
     from scipy.stats import t
 
-    if known.low <= value <= known.high:
+    rounding = 10.0 ** (1 - DIGITS) * max(1.0, abs(value))
+    if known.low - rounding <= value <= known.high + rounding:
         return False
     kind = name.split()[0]
     if (kind == "components" and value < known.low) or (kind in _COSINES and value >= 0):
@@ -410,13 +412,18 @@ _UNITS = {"volume": " ml", "spacing": " mm", "size": " mm"}
 
 
 def _more_components(case: CaseMeasures, ranges: Ranges) -> str:
-    """The structures with more connected components than in any training case."""
+    """The structures with more connected components than in any training case; if it is their
+    number that is new, those with several.
+    """
     more = [
         f"{name} ({count}, in training at most {ranges.components.get(name, 0)})"
         for name, count in case.components.items()
         if count > ranges.components.get(name, 0)
     ]
-    return f"more connected components than ever seen: {joined(more, MOST_NAMED)}"
+    if more:
+        return f"more connected components than ever seen: {joined(more, MOST_NAMED)}"
+    several = [f"{name} ({count})" for name, count in case.components.items() if count > 1]
+    return f"more structures in several components than ever seen: {joined(several, MOST_NAMED)}"
 
 
 def _words(name: str, value: float, known: Range) -> str:
