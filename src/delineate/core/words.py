@@ -77,7 +77,13 @@ def spelled(name: str) -> str:
 
 
 def joined(names: list[str], most: int) -> str:
-    """The names as an English list, with at most ``most`` items."""
+    """The names as an English list, with at most ``most`` items; "none" without any.
+
+    >>> joined(["liver", "spleen", "aorta"], 2), joined([], 2)
+    ('liver and 2 more structures', 'none')
+    """
+    if not names:
+        return "none"
     shown = (
         names
         if len(names) <= most
