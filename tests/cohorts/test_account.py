@@ -39,7 +39,7 @@ def test_every_file_beside_and_inside_a_cohort_has_a_line(tmp_path):
         "1 .csv: used as settings",
         "3 .nii.gz in uncertain/case*: not used, masks that belong to no case (such as "
         "uncertain/case0/mask.nii.gz)",
-        "1 .json: not used, outlines (COCO) that belong to no case (such as coco.json)",
+        "1 .json: not used, polygons (COCO) that belong to no case (such as coco.json)",
         "1 .md: not used, documents (such as README.md)",
         "1 .py: not used, programs (such as train.py)",
         "1 .xlsx in images: not used, tables (such as images/patients.xlsx)",

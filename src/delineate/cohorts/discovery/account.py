@@ -40,9 +40,9 @@ _SURFER = {
 _VOXELS = (".raw", ".zraw")
 # Keys of files with outlines, and what they are.
 _OUTLINES = (
-    (r'"annotations"\s*:', "outlines (COCO) that belong to no case"),
-    (r'"shapes"\s*:', "outlines (labelme) that belong to no case"),
-    (r"<annotations>|<polygon", "outlines that belong to no case"),
+    (r'"annotations"\s*:', "polygons (COCO) that belong to no case"),
+    (r'"shapes"\s*:', "polygons (labelme) that belong to no case"),
+    (r"<annotations>|<polygon", "polygons that belong to no case"),
 )
 
 
