@@ -2,6 +2,7 @@
 SEG of each type and of structure sets.
 
     python benchmarks/dicom_writing.py [--runs 3] [--slices 300] [--structures 41 117]
+        [--objects SEG "structure set" ...]
 
 The structures are ellipsoids with uneven surfaces, as organs have them. Every run is a process of
 its own, which writes a small object before; the peak is counted from after the mask was made.
@@ -14,9 +15,11 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from delineate.core.inputs import read_json_if_any
 from dicom_speed import write
 from measure import child, keep, medians
 
+RECORD = Path(__file__).parent / "results" / "dicom_writing.json"
 CODE = """
 import json, sys, time
 from pathlib import Path
@@ -71,19 +74,23 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--slices", type=int, default=300)
     parser.add_argument("--structures", type=int, nargs="+", default=[41, 117])
+    parser.add_argument("--objects", nargs="+", choices=WRITERS, default=[*WRITERS])
     a = parser.parse_args()
-    found: dict[str, Any] = {"runs": a.runs, "slices": a.slices}
+    # Objects that were not asked for keep their figures.
+    earlier = read_json_if_any(RECORD) or {}
+    found: dict[str, Any] = {k: v for k, v in earlier.items() if " of " in k}
     with tempfile.TemporaryDirectory() as temporary:
         folder, few = Path(temporary) / "ct", Path(temporary) / "few"
         write(folder, a.slices, 512)
         write(few, 4, 512)  # a small object first, so that imports are not measured
-        for name, (package, function, more) in WRITERS.items():
+        for name in a.objects:
+            package, function, more = WRITERS[name]
             code = CODE.format(package=package, function=function, more=more)
             for count in a.structures:
                 arguments = (str(folder), f"{temporary}/out.dcm", str(count), str(few))
                 runs = [child(code, *arguments) for _ in range(a.runs)]
-                found[f"{name} of {count}"] = medians(runs)
-    keep("dicom_writing", found)
+                found[f"{name} of {count}"] = {"runs": a.runs, "slices": a.slices, **medians(runs)}
+                keep("dicom_writing", found)
 
 
 if __name__ == "__main__":
