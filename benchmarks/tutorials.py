@@ -382,9 +382,9 @@ def _comparison(record: dict[str, Any]) -> Iterator[str]:
     yield "## The same patients, minutes and seeds"
     yield ""
     yield "Dice of patients that were kept back from every choice: mean over patients, with its"
-    yield "95 % interval. Hardly anything else computed meanwhile. The networks of a recipe share the"
-    yield "minutes; a model whose verdict is 'not usable' counts as any other. A fine-tuned network"
-    yield "was trained on tissues before, for as long again."
+    yield "95 % interval. Hardly anything else computed meanwhile. The networks of a recipe share"
+    yield "the minutes; a model whose verdict is 'not usable' counts as any other. A fine-tuned"
+    yield "network was trained on tissues before, for as long again."
     if machine:
         yield f"Machine: {machine['processor']}, {machine['cores']} cores."
     yield ""
