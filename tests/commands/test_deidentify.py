@@ -352,19 +352,19 @@ def test_a_file_made_of_them_has_no_name(made, tmp_path):
     assert names_in(target)[1] == "left kidney"
 
 
-def test_everything_made_of_them_has_no_name(cleaned, tmp_path):
+def test_everything_made_of_them_has_no_name(cleaned, deep_path):
     from delineate.networks.build import build, weights_of
 
-    out, log = cleaned[0], tmp_path / "log.txt"
+    out, log = cleaned[0], deep_path / "log.txt"
     channels = (Channel(name="CT", normalise=Normalisation(kind="none")),)
     plan = small_plan(names={1: "liver", 2: "spleen"}, channels=channels)
-    model = tmp_path / "m.model"
+    model = deep_path / "m.model"
     Bundle(plan, (Member("fold_0", weights_of(build(plan.network, 0))),)).save(model)
-    results = tmp_path / "results"
+    results = deep_path / "results"
     said = [
         call("-v", "--log", log, *words)
         for words in (
-            ("check", out, "-o", tmp_path / "checked"),
+            ("check", out, "-o", deep_path / "checked"),
             (
                 "predict",
                 model,
@@ -376,13 +376,13 @@ def test_everything_made_of_them_has_no_name(cleaned, tmp_path):
                 "--dicom-seg",
                 "--rtstruct",
             ),
-            ("convert", ct_of(out), tmp_path / "ct.nii.gz"),
+            ("convert", ct_of(out), deep_path / "ct.nii.gz"),
             ("info", ct_of(out)),
-            ("evaluate", results, results, "-o", tmp_path / "scores"),
-            ("report", tmp_path / "scores"),
+            ("evaluate", results, results, "-o", deep_path / "scores"),
+            ("report", deep_path / "scores"),
         )
     ]
     assert [done.returncode for done in said[1:4]] == [0, 0, 0], said[1].stderr
     assert list(results.rglob("*.seg.dcm"))
     printed = "".join(done.stdout + done.stderr for done in said)
-    assert search.leaks([tmp_path, printed], WORDS) == []
+    assert search.leaks([deep_path, printed], WORDS) == []
