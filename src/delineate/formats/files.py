@@ -40,6 +40,7 @@ __all__ = [
     "is_image",
     "is_slice_of",
     "natural_key",
+    "place_and_series",
     "place_of",
     "read",
     "read_grid",
@@ -116,9 +117,17 @@ def is_folder(path: str | Path) -> bool:
 
 def place_of(path: str | Path) -> Path:
     """Return the file or folder itself, without the series of ``FOLDER#SERIES_UID``."""
+    return place_and_series(path)[0]
+
+
+def place_and_series(path: str | Path) -> tuple[Path, str]:
+    """Return the file or folder of ``FOLDER#SERIES_UID`` and the series, "" without one."""
     # "#" may be part of a real name, so the path is split only if it does not exist as it is.
     whole = str(path)
-    return Path(whole.rpartition("#")[0] if "#" in whole and not Path(whole).exists() else whole)
+    if "#" not in whole or Path(whole).exists():
+        return Path(whole), ""
+    folder, _, series = whole.rpartition("#")
+    return Path(folder), series
 
 
 def companions(path: str | Path) -> list[Path]:
@@ -481,14 +490,13 @@ def _like(source: Source, files: Sequence[Path]) -> tuple[Grid, list[int]]:
     Returns:
         The grid, and for each of its slices k the index of the file that belongs there.
     """
-    like = place_of(source.like)
+    like, named = place_and_series(source.like)
     if not like.is_dir() or _stack_files(Source(str(like))) is not None:
         # A volume or a stack: the slices are in the order of k.
         grid, order = read_grid(source.like), list(range(len(files)))
     else:
-        uid = source.series or (source.like.rpartition("#")[2] if str(like) != source.like else "")
         with told(like):
-            series = dicom.choose(like, uid, source.fix_series)
+            series = dicom.choose(like, source.series or named, source.fix_series)
             grid, slices = dicom.layout(series)
         # The n-th file by name belongs to the n-th DICOM file by name, wherever that is in space.
         rank = {path: n for n, path in enumerate(sorted(series.files, key=natural_key))}

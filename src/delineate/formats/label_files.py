@@ -178,13 +178,12 @@ def _image_of(path: Path, source: Source) -> tuple[Grid, str, dict[str, str]]:
     object belongs to.
     """
     like = source.like
-    place = files.place_of(like) if like else None
+    place, uid = files.place_and_series(like) if like else (None, "")
     if place is not None and place.is_file() and files.detect(place) != "DICOM":
         return files.read_grid(like), "", {}
     if place is None:
         series = dicom.series_of_label(path, source.fix_series)
     else:
-        uid = like.rpartition("#")[2] if str(place) != like else ""
         series = dicom.choose(place, uid, source.fix_series)
     frame = dicom.references(path).frame_for(series)
     return dicom.layout(series)[0], frame, {"patient": series.patient_id}

@@ -27,7 +27,7 @@ def volume_to_dicom(volume: Volume, target: Path, options: ConvertOptions) -> Wr
             f"{volume.source or 'the input'} has labels, and {target} would be an image; "
             "NAME.seg.dcm and NAME.rtstruct.dcm hold labels"
         )
-    like = None if options.like is None else _series_at(options.like)
+    like = None if options.like is None else dicom.choose(*files.place_and_series(options.like))
     return write_images(
         label_files.without_alpha(volume),
         target,
@@ -36,9 +36,3 @@ def volume_to_dicom(volume: Volume, target: Path, options: ConvertOptions) -> Wr
         orientation=options.orientation or "",
         overwrite=options.overwrite,
     )
-
-
-def _series_at(path: str | Path) -> dicom.Series:
-    """The series of a folder, or of FOLDER#UID."""
-    place = files.place_of(path)
-    return dicom.choose(place, "" if str(place) == str(path) else str(path).rpartition("#")[2])

@@ -79,13 +79,13 @@ class ObjectKind:
 
     Args:
         entry: its name in ``predictions.json``.
-        write: writes the file, and returns notes about it.
+        write: writes the file, and returns notes about it besides those on the series.
         after: the kind to whose file next to it the object refers.
         by_highdicom: whether highdicom writes it.
     """
 
     entry: str
-    write: Callable[[Result, Path], list[str]]
+    write: Callable[[Result, Path], list[str] | None]
     after: str = ""
     by_highdicom: bool = True
 
@@ -189,8 +189,7 @@ def save_object(
     if like is None:
         place, uid = Path(labels.source), "/".join(filter(None, map(meta.get, ("series", "part"))))
     else:
-        place = files.place_of(like)
-        uid = "" if place == Path(like) else str(like).rpartition("#")[2]
+        place, uid = files.place_and_series(like)
     series = series_at(str(place), uid)
     source = checked(series, prediction.bundle_id, prediction.structures, KINDS[kind].by_highdicom)
     unit = "suv" if meta.get("unit") == "SUV" else ""
@@ -218,7 +217,7 @@ def _write_rtstruct(result: Result, target: Path) -> list[str]:
     return write_rtstruct(*result.masks, target, **more)
 
 
-def _write_sr(result: Result, target: Path) -> list[str]:
+def _write_sr(result: Result, target: Path) -> None:
     from ...formats.dicom.report import Measured, write_sr
     from ...formats.dicom.source import inside, on_planes, on_series
 
@@ -238,10 +237,9 @@ def _write_sr(result: Result, target: Path) -> list[str]:
         )
     seg = target.with_name(file_of(target.name.removesuffix(".sr.dcm"), "seg"))
     write_sr(rows, scan.unit, seg, series, target, **result.algorithm)
-    return [*series.notes]
 
 
-def _write_pm(result: Result, target: Path) -> list[str]:
+def _write_pm(result: Result, target: Path) -> None:
     from ...formats.dicom.report import ParametricMap, write_pm
 
     prediction, labels, maps = result.prediction, result.prediction.labels, []
@@ -254,20 +252,18 @@ def _write_pm(result: Result, target: Path) -> list[str]:
         values = labels.with_array(found, "a.u.")
         maps.append(ParametricMap.of(name, UNCERTAINTY[name], values, MAPS[name]))
     write_pm(maps, result.series, target, **result.algorithm)
-    return [*result.series.notes]
 
 
-def _write_kos(result: Result, target: Path) -> list[str]:
+def _write_kos(result: Result, target: Path) -> None:
     from ...formats.dicom.report import write_kos
 
     reasons = slices_for_review(result)
     if not reasons:
         raise OutputError("no slice to look at: no structure was found, and nothing is flagged")
     write_kos(reasons, result.series, target, **result.algorithm)
-    return [*result.series.notes]
 
 
-def _write_sc(result: Result, target: Path) -> list[str]:
+def _write_sc(result: Result, target: Path) -> None:
     from PIL import Image
 
     from ...formats.dicom.report import write_sc
@@ -284,7 +280,6 @@ def _write_sc(result: Result, target: Path) -> list[str]:
     )
     with Image.open(io.BytesIO(figure_png(figure))) as picture:
         write_sc(np.asarray(picture.convert("RGB")), result.series, target, **result.algorithm)
-    return [*result.series.notes]
 
 
 def heat_of(prediction: Prediction) -> Heat | None:

@@ -246,7 +246,8 @@ def _write_object(
     made_of = Result(
         prediction, series, scan, entry["flags"], options.seg_encoding, options.smallest_mm2
     )
-    if notes := KINDS[kind].write(made_of, target):
+    notes = [*series.notes, *(KINDS[kind].write(made_of, target) or ())]
+    if notes:
         entry["notes"] = [*dict.fromkeys([*entry.get("notes", ()), *notes])]
     return target.name
 
