@@ -5,8 +5,9 @@ seeds, judged by patients that were kept back. Writes docs/tutorials/compared.md
         [--data ../shared/data] [--keep FOLDER]
     python benchmarks/tutorials.py --page    # only writes the page from results/tutorials.json
 
-A run that is in ``--keep`` is not repeated, so an interrupted series continues. The Dice of a
-patient is the mean over its structures and the seeds; the interval is over patients (bootstrap).
+A run that is in ``--keep`` is not repeated, so an interrupted series continues. Each run keeps the
+machine that trained it, and each row of the page names its machines. The Dice of a patient is the
+mean over its structures and the seeds; the interval is over patients (bootstrap).
 
 liver-ct-3d    phantoms in the tutorial's folders, 5 of 20 patients kept back
 brain-mr       malc, 3 of 15 brains kept back; fine-tuned from tissue labels, from scratch, and each
@@ -20,6 +21,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import statistics
 import sys
 import tempfile
@@ -34,7 +36,7 @@ from delineate.cohorts.discovery.layouts import find
 from delineate.core.inputs import read_json_if_any
 from delineate.metrics.statistics import interval
 from delineate.planning.recipes import brain_quicknat
-from measure import DATA, keep
+from measure import DATA, keep, processor
 from train_real import delineate, split_of
 
 RESULTS = Path(__file__).parent / "results"
@@ -292,8 +294,8 @@ def run(
 ) -> dict[str, Any]:
     """Train without the kept-back patients, and score these; see ``scores``."""
     folder.mkdir(parents=True, exist_ok=True)
-    seconds = folder / "seconds.json"
-    if not seconds.exists():
+    trained = folder / "trained.json"
+    if not trained.exists():
         # The same patients are kept back for every variant and every seed.
         split = split_of(system.names(cohort), system.test, 1, folder / "split.json", part)
         sides = json.loads(split.read_text())
@@ -305,7 +307,7 @@ def run(
             delineate("train", cohort, "-o", folder / "tissues.model", *common, *stage)
             words = (*words[:-1], str(folder / "tissues.model"))
         taken = delineate("train", cohort, "-o", folder / "m.model", *common, *words)
-        seconds.write_text(json.dumps(round(taken, 1)))
+        trained.write_text(json.dumps({"train_s": round(taken, 1), "machine": machine()}))
     return scores(folder)
 
 
@@ -323,10 +325,13 @@ def scores(folder: Path, *words: str) -> dict[str, Any]:
     for row in rows:
         if row["metric"] == "dice" and row["value"] is not None:
             values.setdefault(row["case"], []).append(row["value"])
-    return {
-        "dice": {case: statistics.fmean(found) for case, found in values.items()},
-        "train_s": json.loads((folder / "seconds.json").read_text()),
-    }
+    dice = {case: statistics.fmean(found) for case, found in values.items()}
+    return {"dice": dice, **json.loads((folder / "trained.json").read_text())}
+
+
+def machine() -> str:
+    """The processor and its cores, such as "AMD EPYC (AVX2), 2 cores"."""
+    return f"{processor()}, {len(os.sched_getaffinity(0))} cores"
 
 
 def summary(runs: list[dict[str, Any]]) -> dict[str, Any]:
@@ -345,6 +350,7 @@ def summary(runs: list[dict[str, Any]]) -> dict[str, Any]:
         "patients": len(set(patients)),
         "runs": len(runs),
         "train_s": [one["train_s"] for one in runs],
+        "machines": sorted({one["machine"] for one in runs}),
         "dice": by_case,
     }
 
@@ -377,19 +383,19 @@ def _claims() -> Iterator[str]:
 
 
 def _comparison(record: dict[str, Any]) -> Iterator[str]:
-    machine, systems = record.get("machine"), record.get("systems", {})
+    systems = record.get("systems", {})
     yield ""
     yield "## The same patients, minutes and seeds"
     yield ""
     yield "Dice of patients that were kept back from every choice: mean over patients, with its"
     yield "95 % interval. Hardly anything else computed meanwhile. The networks of a recipe share"
     yield "the minutes; a model whose verdict is 'not usable' counts as any other. A fine-tuned"
-    yield "network was trained on tissues before, for as long again."
-    if machine:
-        yield f"Machine: {machine['processor']}, {machine['cores']} cores."
+    yield "network was trained on tissues before, for as long again. Minutes: of one training."
+    yield "In the same minutes another machine does more or fewer steps: compare rows of the same"
+    yield "machine."
     yield ""
-    yield "| data here | trained with | Dice | patients | runs | minutes of a training |"
-    yield "|---|---|---|---|---|---|"
+    yield "| data here | trained with | Dice | patients | runs | minutes | machine |"
+    yield "|---|---|---|---|---|---|---|"
     for name, system in SYSTEMS.items():
         found = systems.get(name, {}).get("variants", {})
         views = [f"recipe, {view} view alone" for view in system.views]
@@ -407,13 +413,14 @@ def _comparison(record: dict[str, Any]) -> Iterator[str]:
 
 def _cells(found: dict[str, Any] | None) -> str:
     if found is None:
-        return "not run yet | | |"
+        return "not run yet | | | |"
     minutes = statistics.fmean(found["train_s"]) / 60
     dice = f"{found['mean']:.3f}"
     if found["interval"]:
         low, high = found["interval"]
         dice += f" ({low:.3f} to {high:.3f})"
-    return f"{dice} | {found['patients']} | {found['runs']} | {minutes:.1f}"
+    machines = "; ".join(found["machines"])
+    return f"{dice} | {found['patients']} | {found['runs']} | {minutes:.1f} | {machines}"
 
 
 def _earlier() -> Iterator[str]:

@@ -5,6 +5,7 @@ page states for whom it is. ``test_pages.py`` runs the code of the pages.
 from __future__ import annotations
 
 import importlib
+import json
 import re
 from pathlib import Path
 
@@ -101,6 +102,12 @@ def test_the_comparison_with_the_tutorials_is_what_its_script_writes(monkeypatch
     page = importlib.import_module("tutorials").page()
     assert (ROOT / "docs" / "tutorials" / "compared.md").read_text(encoding="utf-8") == page
     assert "not run yet" in page or (ROOT / "benchmarks/results/tutorials.json").exists()
+    # Each row names the machine that trained it.
+    kept = json.loads((ROOT / "benchmarks/results/tutorials.json").read_text(encoding="utf-8"))
+    for system in kept["systems"].values():
+        for found in system["variants"].values():
+            assert f"| {found['mean']:.3f} " in page
+            assert f" | {'; '.join(found['machines'])} |" in page
 
 
 def test_decision_records_have_one_form():
