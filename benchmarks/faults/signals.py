@@ -2,9 +2,10 @@
 
     python benchmarks/faults/signals.py [--count 100] [--seed 0] [--minutes 60]
 
-Each round copies a small cohort, starts ``delineate`` in a process of its own, waits until a stage
-has begun, and sends SIGTERM, SIGINT, SIGHUP or SIGUSR1 at a random moment of it, once for 1 thread
-and once for 2 in turn. Then the same command is given again. It is checked that
+Each round copies a small cohort, starts ``delineate`` in a process of its own (a copy of one that
+has loaded the modules; a new one for the stage ``start``), waits until a stage has begun, and sends
+SIGTERM, SIGINT, SIGHUP or SIGUSR1 at a random moment of it, once for 1 thread and once for 2 in
+turn. Then the same command is given again. It is checked that
 
     - the process leaves within 10 s (on a machine with more work than cores, as much longer), with
       128 + n, or is done before;
@@ -38,6 +39,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import small
 from power_cuts import result
+from warm import Command, Warm
 
 from delineate.core.atomic import TEMPORARY
 from delineate.core.bundle import load_tensors, load_weights
@@ -48,10 +50,9 @@ from measure import keep
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)
 LEAVES_IN_S, LONGEST_S = 10.0, 600.0
 EPOCHS, STEPS = 3, 4
-# The command line; of each step of a training that begins it writes a byte to the file of $STEPS.
-CHILD = """
+# Of each step of a training that begins, a byte is written to the file of $STEPS.
+COUNTING = """
 import os
-from delineate.cli import main
 
 if os.environ.get("STEPS"):
     from delineate.training import loop
@@ -64,8 +65,8 @@ if os.environ.get("STEPS"):
         return begin(*given)
 
     loop._Networks.step = step
-main()
 """
+CHILD = f"{COUNTING}\nfrom delineate.cli import main\nmain()"
 COMMANDS: dict[str, list[str]] = {
     "train": [
         *("train", "cohort", "-o", "m.model", "--plan", "plan.json", "--split", "split.json"),
@@ -91,24 +92,30 @@ STAGES = {
 
 @dataclass
 class Process:
-    """A command in a folder, while it runs."""
+    """A command in a folder, while it runs: in a copy of ``warm`` if given, else in a new process."""
 
     command: str
     folder: Path
     threads: int
-    began: float = field(default_factory=time.monotonic)
+    warm: Warm | None = None
+    environment: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        own = {"OMP_NUM_THREADS": str(self.threads), "PYTHONUNBUFFERED": "1"}
-        if self.command == "train":
-            own["STEPS"] = str(self.folder / "steps")
-        with (self.folder / "said").open("wb") as said:
+        own = {"MODULES": "", **self.environment, "STEPS": str(self.folder / "steps") if self.command == "train" else ""}
+        said, words = self.folder / "said", COMMANDS[self.command]
+        said.write_bytes(b"")
+        self._process: Command | subprocess.Popen[bytes]
+        if self.warm is not None:
+            self._process = self.warm.start(words, self.folder, said, own)
+            return
+        own |= {"OMP_NUM_THREADS": str(self.threads), "PYTHONDONTWRITEBYTECODE": ""}
+        with said.open("ab") as file:
             self._process = subprocess.Popen(
-                [sys.executable, "-c", CHILD, *COMMANDS[self.command]],
+                [sys.executable, "-c", CHILD, *words],
                 cwd=self.folder,
-                env={**os.environ, **own},
-                stdout=said,
-                stderr=said,
+                env={**os.environ, "PYTHONUNBUFFERED": "1", **own},
+                stdout=file,
+                stderr=file,
                 start_new_session=True,
             )
 
@@ -160,6 +167,7 @@ class Kit:
     before: dict[tuple[str, int], Path] = field(default_factory=dict)
     wanted: dict[tuple[str, int], object] = field(default_factory=dict)
     codes: dict[str, int] = field(default_factory=dict)
+    warm: dict[int, Warm] = field(default_factory=dict)
     lengths_s: dict[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -168,14 +176,27 @@ class Kit:
             small.write_inputs(folder)
             schedule = Schedule(epochs=EPOCHS, steps_per_epoch=STEPS)
             (folder / "plan.json").write_text(small.plan().replace(schedule=schedule).to_json())
+            self.warm[threads] = self._loaded(folder, threads)
             for command in COMMANDS:
                 self.before[command, threads] = self.place / f"before_{command}_{threads}"
                 shutil.copytree(folder, self.before[command, threads])
-                self._run(command, folder, threads)
+                self._run(command, folder, self.warm[threads])
                 self.wanted[command, threads] = made(command, folder)
 
-    def _run(self, command: str, folder: Path, threads: int) -> None:
-        process, seen = Process(command, folder, threads), {}
+    def _loaded(self, clean: Path, threads: int) -> Warm:
+        """A process with the modules that all commands use."""
+        folder, modules = self.place / f"first_{threads}", self.place / f"modules_{threads}"
+        shutil.copytree(clean, folder)
+        warm = Warm(threads, COUNTING)
+        for command in COMMANDS:
+            self._run(command, folder, warm, {"MODULES": str(modules)})
+        warm.load(modules)
+        return warm
+
+    def _run(
+        self, command: str, folder: Path, warm: Warm, environment: Mapping[str, str] | None = None
+    ) -> None:
+        process, seen = Process(command, folder, warm.threads, warm, environment or {}), {}
         for stage, (own, name) in STAGES.items():
             if own == command:
                 process.wait_for(name) if name else None
@@ -228,7 +249,8 @@ def disturbed(
     command, name = STAGES[stage]
     folder = kit.place / "disturbed"
     shutil.copytree(kit.before[command, threads], folder)
-    process = Process(command, folder, threads)
+    warm = kit.warm[threads]
+    process = Process(command, folder, threads, None if stage == "start" else warm)
     if name:
         process.wait_for(name)
     time.sleep(rng.random() * kit.lengths_s[stage])
@@ -249,7 +271,7 @@ def disturbed(
         yield from traceback_in(folder)
     kept = finished_masks(folder) if command == "predict" else {}
     if command != "view":
-        code = Process(command, folder, threads).code()
+        code = Process(command, folder, threads, warm).code()
         if code != kit.codes[command]:
             yield f"given again, exit code {code}"
         elif made(command, folder) != kit.wanted[command, threads]:
@@ -287,6 +309,8 @@ def main() -> None:
         faults.update(f"{stage}: {fault}" for fault in found)
         name = signal.Signals(number).name
         print(n, stage, name, threads, *left_s[before:], found or "", flush=True)
+    for warm in kit.warm.values():
+        warm.close()
     shutil.rmtree(place)
     keep(
         "signals",
